@@ -1,0 +1,38 @@
+# Two commands on a fresh machine: `make run` and `make test`. Everything lives in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+OUT ?= out
+
+.PHONY: run test lint check bench clean
+
+run: $(STAMP)
+	$(BIN)/xas-agent run --out $(OUT)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP) build/typing/xas_agent
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+check: lint test
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/run.py
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+# The repository root is the package, which pyright can only follow under the package's name.
+build/typing/xas_agent:
+	mkdir -p $(@D)
+	ln -sfn $(CURDIR) $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info out

@@ -1,0 +1,23 @@
+"""xas-agent: understands X-ray absorption data while the experiment runs, and acts on it."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .config import load_config
+    from .service import XASAgent
+
+__version__ = "0.1.0"
+__all__ = ["XASAgent", "__version__", "load_config"]
+
+
+def __getattr__(name: str) -> Any:
+    # Importing the package must not import torch or bluesky until they are needed.
+    if name == "XASAgent":
+        from .service import XASAgent
+
+        return XASAgent
+    if name == "load_config":
+        from .config import load_config
+
+        return load_config
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
