@@ -1,0 +1,1 @@
+"""The core: documents → frames → aligned spectra → estimates → decisions, on numpy arrays alone."""

@@ -1,0 +1,29 @@
+"""An action that a rule asks for, with its evidence."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .protocols import Action, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One decision; a change of its status is a copy with the same ``id``."""
+
+    id: str
+    rule: str
+    action: Action
+    reason: str
+    """In words, with units: ``OS 3.52 (3.47…3.56) above 3.50 for 2 frames``."""
+    run_uid: str
+    time: float
+    """Unix seconds of the frame that triggered it."""
+    confidence: float
+    """Probability, 0…1, that the condition truly holds, from the interval of the evidence."""
+    evidence: tuple[tuple[str, float], ...]
+    """(frame uid, value) pairs that the rule looked at."""
+    status: Status = "proposed"
+    status_reason: str = ""
+    sample_uid: str | None = None
+    args: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,289 @@
+"""Documents in, the agent's own documents and decisions out: one call per batch, no thread, no transport."""
+
+import itertools
+import queue
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import structlog
+
+from .alignment import AlignmentSettings, align
+from .assembly import FrameAssembler
+from .choosing import choose
+from .controlling import Controlling, ControlSettings
+from .decision import Decision
+from .decisions import Rules
+from .fields import element_and_edge
+from .frame import Frame, SetAside
+from .protocols import Control, Estimator
+from .publishing import AgentRun, Emit, Provenance
+
+_log = structlog.get_logger(__name__)
+
+
+REMEMBERED_RUNS = 1000
+FINAL = ("acknowledged", "rejected", "expired")
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A document and ``time.monotonic()`` when it came in."""
+
+    name: str
+    doc: dict[str, Any]
+    at: float
+
+
+class Pipeline:
+    """documents → frames → aligned spectra → estimates → decisions, for one thread.
+
+    Parameters
+    ----------
+    models : the models to choose from, frame by frame
+    emit : gets every document of the agent's own runs
+    control : what may act on the experiment, within ``controls``; None to advise only
+    config_sha256, versions : for the RunStart of the agent's runs
+    """
+
+    def __init__(
+        self,
+        assembler: FrameAssembler,
+        models: Sequence[Estimator],
+        alignment: AlignmentSettings,
+        rules: Rules,
+        emit: Emit,
+        *,
+        controls: ControlSettings,
+        control: Control | None,
+        config_sha256: str,
+        versions: Mapping[str, str],
+        spectra: bool = True,
+        max_batch: int = 256,
+    ) -> None:
+        self._assembler = assembler
+        self._models = models
+        self._alignment = alignment
+        self._rules = rules
+        self._statuses: queue.SimpleQueue[Decision] = queue.SimpleQueue()
+        self._controlling = Controlling(controls, control, self._statuses.put)
+        self._patience_s = controls.timeout_s
+        self._unsettled: dict[str, str] = {}
+        """Watched run of each decision whose last status is still to come, by its id."""
+        self._emit = emit
+        self._config_sha256, self._versions = config_sha256, versions
+        self._spectra = spectra
+        self._max_batch = max_batch
+        self._starts: dict[str, Mapping[str, Any]] = {}
+        self._stops: dict[str, Mapping[str, Any]] = {}
+        """Of watched runs whose agent's runs are still open."""
+        self._over: deque[str] = deque(maxlen=REMEMBERED_RUNS)
+        self._runs: dict[tuple[str, str], AgentRun] = {}
+        """By watched run and model; a watched run has one, unless it goes over two edges."""
+        self._held: dict[str, list[SetAside]] = {}
+        """Notes on watched runs of which no frame has said yet which model is theirs."""
+        self._waiting: list[Frame] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether something of what was fed is still to come out: late documents, statuses of decisions."""
+        return self._assembler.waiting or bool(self._unsettled) or bool(self._stops)
+
+    def feed(self, received: Iterable[Received]) -> None:
+        """Take documents in; every frame that they complete is served, together with the others."""
+        for document in received:
+            name, doc = document.name, document.doc
+            if name == "start" and _is_start(doc):
+                self._starts[doc["uid"]] = doc
+                if len(self._starts) > REMEMBERED_RUNS:  # their stops were lost
+                    self._starts.pop(next(iter(self._starts)))
+            self._take(self._assembler(name, doc, document.at))
+            if name == "stop" and isinstance(doc, dict) and isinstance(doc.get("run_start"), str):
+                self._stops[doc["run_start"]] = doc
+                self._end_runs()
+        self._serve_waiting()
+        self._publish_statuses()
+        self._end_runs()
+
+    def idle(self) -> None:
+        """Give up waiting for documents that a stop announced: the source has been quiet."""
+        if self._assembler.waiting:
+            self._take(self._assembler.settle())
+        self.feed(())
+
+    def note(self, note: SetAside) -> None:
+        """Publish that something could not be served."""
+        _log.warning("set aside", reason=note.reason, detail=note.detail, run=note.run_uid, frame=note.seq_num)
+        uid = "" if note.run_uid in self._over else note.run_uid
+        key = next((k for k in reversed(self._runs) if uid in (k[0], "")), None)
+        if key is not None:
+            self._runs[key].set_aside(note)
+        elif (model := self._named(uid)) is not None:
+            self._run(uid, note.time, model).set_aside(note)
+        else:
+            self._held.setdefault(uid, []).append(note)
+
+    def close(self, reason: str = "the agent was closed before the run ended") -> None:
+        """Serve what is complete, then end every open run."""
+        self._take(self._assembler.flush())
+        self._serve_waiting()
+        self._controlling.drain(self._patience_s)
+        self._controlling.close()
+        self._publish_statuses()
+        while self._held:
+            uid, notes = next(iter(self._held.items()))
+            self._run(uid, notes[0].time, None)
+        for run in self._runs.values():
+            run.close("abort", reason, watched=False)
+        self._runs.clear()
+        self._starts.clear()
+
+    def _take(self, found: Iterable[Frame | SetAside]) -> None:
+        for item in found:
+            if isinstance(item, Frame):
+                self._waiting.append(item)
+            else:
+                self.note(item)
+
+    def _serve_waiting(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[: self._max_batch], self._waiting[self._max_batch :]
+            for model, frames in self._alike(batch):
+                try:
+                    self._serve(frames, model)
+                except Exception:
+                    _log.exception("frames not served together", frames=len(frames))
+                    self._serve_singly(frames, model)
+
+    def _serve_singly(self, frames: list[Frame], model: Estimator) -> None:
+        """What failed together, one by one, so that one frame does not take others with it."""
+        for frame in frames:
+            try:
+                self._serve([frame], model)
+            except Exception as e:
+                self.note(_set_aside(frame, "internal error", f"{type(e).__name__}: {e}"))
+
+    def _alike(self, batch: list[Frame]) -> list[tuple[Estimator, list[Frame]]]:
+        """Neighbouring frames of one model that can be aligned in one call; those of no model are set aside."""
+        chosen: list[tuple[Estimator, Frame]] = []
+        for frame in batch:
+            model = choose(self._models, frame.energy, frame.mu, frame.element, frame.edge)
+            if isinstance(model, tuple):
+                self.note(_set_aside(frame, *model))
+            else:
+                chosen.append((model, frame))
+
+        def kind(pair: tuple[Estimator, Frame]) -> tuple[Any, ...]:
+            model, f = pair
+            return model.name, len(f.energy), f.normalised, f.reference is None
+
+        groups = (list(group) for _, group in itertools.groupby(chosen, kind))
+        return [(group[0][0], [frame for _, frame in group]) for group in groups]
+
+    def _serve(self, frames: list[Frame], model: Estimator) -> None:
+        energies = [f.energy for f in frames]
+        shared = all(e is energies[0] or np.array_equal(e, energies[0]) for e in energies[1:])
+        references = [f.reference for f in frames if f.reference is not None]
+        aligned = align(
+            energies[0] if shared else np.stack(energies),
+            np.stack([f.mu for f in frames]),
+            model.grid,
+            model.edge,
+            self._alignment,
+            normalised=frames[0].normalised,
+            reference=np.stack(references) if references else None,
+        )
+        good = [i for i, refusal in enumerate(aligned.refused) if refusal is None]
+        estimates = dict(zip(good, model.estimate(aligned.mu[good]), strict=True))
+        quantities = {k: v.tolist() for k, v in aligned.quantities.items()}
+        for i, frame in enumerate(frames):
+            refusal = aligned.refused[i]
+            if refusal is not None:
+                self.note(_set_aside(frame, *refusal))
+                continue
+            estimate = replace(estimates[i], flags=estimates[i].flags + aligned.flags[i])
+            run = self._run(frame.run_uid, frame.time, model)
+            latency_ms = (time.monotonic() - frame.received) * 1e3
+            run.frame(frame, {k: v[i] for k, v in quantities.items()}, estimate, aligned.mu[i], latency_ms)
+            for decision in self._rules(frame, estimate):
+                self._decide(decision, run)
+
+    def _decide(self, decision: Decision, run: AgentRun) -> None:
+        _log.info("decision", rule=decision.rule, action=decision.action, reason=decision.reason)
+        taken = self._controlling.submit(decision)
+        if taken.status == "proposed" and not taken.status_reason:
+            self._unsettled[taken.id] = taken.run_uid
+        run.decision(taken)
+
+    def _publish_statuses(self) -> None:
+        while not self._statuses.empty():
+            decision = self._statuses.get()
+            _log.info("decision", action=decision.action, status=decision.status, reason=decision.status_reason)
+            for (uid, _), run in self._runs.items():
+                if uid == decision.run_uid:
+                    run.decision(decision)
+                    break
+            if decision.status in FINAL:
+                self._unsettled.pop(decision.id, None)
+
+    def _named(self, uid: str) -> Estimator | None:
+        """The model of a watched run by what its RunStart or the config names, or the only one."""
+        if len(self._models) == 1:
+            return self._models[0]
+        element, edge = element_and_edge(self._assembler.fields, self._starts.get(uid, {}))
+        fits = [m for m in self._models if m.absorber == element and edge in (None, m.edge_name)]
+        return fits[0] if len(fits) == 1 else None
+
+    def _run(self, uid: str, at: float, model: Estimator | None) -> AgentRun:
+        """The agent's run beside a watched run, begun when there is first something to say of it."""
+        key = uid, model.name if model is not None else ""
+        if key not in self._runs:
+            start = self._starts.get(uid, {"uid": uid or "unknown", "time": at})
+            provenance = Provenance(
+                model_name=model.name if model is not None else "none",
+                model_sha256=model.sha256 if model is not None else "",
+                config_sha256=self._config_sha256,
+                versions=self._versions,
+                element=model.absorber if model is not None else None,
+                edge=model.edge_name if model is not None else None,
+                units=model.units if model is not None else {},
+                grid=model.grid.energy if model is not None else None,
+            )
+            _log.info("watching", run=uid, model=provenance.model_name, sha256=provenance.model_sha256[:12])
+            self._runs[key] = AgentRun(start, provenance, self._emit, spectra=self._spectra)
+        if self._held:
+            for note in self._held.pop(uid, []) + self._held.pop("", []):
+                self._runs[key].set_aside(note)
+        return self._runs[key]
+
+    def _end_runs(self) -> None:
+        """End the agent's runs beside those that have stopped, once nothing of them is to come any more."""
+        if not self._stops or self._assembler.waiting:
+            return
+        self._serve_waiting()
+        self._publish_statuses()
+        for uid in [u for u in self._stops if u not in self._unsettled.values()]:
+            stop = self._stops.pop(uid)
+            if uid in self._held:
+                self._run(uid, self._held[uid][0].time, None)
+            self._rules.forget(uid)
+            self._starts.pop(uid, None)
+            self._over.append(uid)
+            at = stop.get("time")
+            for key in [k for k in self._runs if k[0] == uid]:
+                self._runs.pop(key).close(
+                    str(stop.get("exit_status", "fail")),
+                    str(stop.get("reason", "")),
+                    float(at) if isinstance(at, int | float) else None,
+                )
+
+
+def _is_start(doc: Any) -> bool:
+    return isinstance(doc, dict) and isinstance(doc.get("uid"), str) and isinstance(doc.get("time"), int | float)
+
+
+def _set_aside(frame: Frame, reason: str, detail: str) -> SetAside:
+    return SetAside(frame.run_uid, frame.uid, frame.time, reason, detail, frame.seq_num)

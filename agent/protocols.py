@@ -1,0 +1,72 @@
+"""What the core asks of the rooms around it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .alignment import Edge
+from .estimate import Estimate
+from .frame import Document
+from .grid import Grid
+
+Action = Literal["pause", "resume", "stop", "notify"]
+Status = Literal["proposed", "sent", "acknowledged", "rejected", "expired"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a control answered to a request."""
+
+    status: Literal["acknowledged", "rejected", "expired"]
+    reason: str = ""
+
+
+class Source(Protocol):
+    """Where documents come from."""
+
+    def __iter__(self) -> Iterator[Document]:
+        """Yield documents as they come; ends at the end of a file, or after ``close``."""
+        ...
+
+    def close(self) -> None:
+        """End the iteration, from any thread."""
+        ...
+
+
+class Sink(Protocol):
+    """Where documents go."""
+
+    def __call__(self, name: str, doc: dict[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Control(Protocol):
+    """Something that can act on the experiment."""
+
+    def request(self, id: str, action: str, args: Mapping[str, Any], timeout: float) -> Reply:
+        """Ask for ``action``; blocks for at most ``timeout`` s and answers ``expired`` then. Never raises."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Estimator(Protocol):
+    """A model: aligned spectra in, estimates out."""
+
+    name: str
+    sha256: str
+    absorber: str
+    edge_name: str
+    """``K``, ``L3``, …"""
+    edge: Edge
+    grid: Grid
+    units: dict[str, str]
+    """Of the descriptors, by name."""
+
+    def estimate(self, spectra: NDArray[np.float32]) -> Sequence[Estimate]:
+        """Estimate a batch of aligned spectra, (N, G); a row's result does not depend on the others."""
+        ...

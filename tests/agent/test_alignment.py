@@ -1,0 +1,148 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xas_agent.agent.alignment import AlignmentSettings, Edge, align, align_theory, find_e0, with_tail
+from xas_agent.agent.grid import Grid
+
+EDGE = Edge(8333.0, feff_minus_experiment_ev=2.0)
+GRID = Grid(-9, 98, 1, (-9, -6), (40, 98))
+SETTINGS = AlignmentSettings()
+
+
+def edge_shape(e):
+    """A normalised K edge with a white line and one EXAFS wiggle, E0 at 12 eV above the table."""
+    rise = np.arctan((e - 12.0) / 1.5) / np.pi + 0.5
+    return rise * (1 + 0.8 * np.exp(-(((e - 16) / 4) ** 2)) + 0.1 * np.sin(e / 9) * np.exp(-(((e - 60) / 60) ** 2)))
+
+
+def measured(step=0.7, slope=-4e-4, level=1.3, curve=2e-7, shift=0.0, points=700, start=-130.0, stop=460.0):
+    e = np.linspace(start, stop, points)
+    mu = level + slope * e + step * edge_shape(e - shift) * (1 - curve * (e - 12) ** 2)
+    return EDGE.edge_ev + e, mu[None]
+
+
+def theory():
+    e = np.linspace(2.0, 100.0, 109)
+    return (EDGE.edge_ev + e + 2.0)[None], edge_shape(e)[None] + 0.0
+
+
+def test_measurement_and_theory_end_on_one_footing():
+    energy, mu = measured()
+    found = align(energy, mu, GRID, EDGE, SETTINGS)
+    computed = align_theory(*theory(), GRID, EDGE.edge_ev)
+    assert found.refused == computed.refused == (None,)
+    assert np.abs(found.mu - computed.mu).max() < 0.02
+
+
+@given(
+    st.floats(0.05, 3.0), st.floats(-1e-3, 1e-3), st.floats(-3.0, 3.0), st.floats(-8.0, 8.0), st.integers(600, 1200)
+)
+@settings(max_examples=60, deadline=None)
+def test_background_step_and_offset_do_not_matter(step, slope, level, shift, points):
+    energy, mu = measured(step=step, slope=slope * step, level=level, points=points)
+    edge = Edge(EDGE.edge_ev - shift, EDGE.feff_minus_experiment_ev)
+    found = align(energy - shift, mu, GRID, edge, SETTINGS)
+    assert found.refused == (None,)
+    reference = align(*measured(), GRID, EDGE, SETTINGS)
+    # What the EXAFS does to the post-edge curve is the same for all.
+    expected = reference.quantities["edge_step"][0] / 0.7
+    assert found.quantities["edge_step"][0] / step == pytest.approx(expected, rel=0.02)
+    assert found.quantities["e0_ev"][0] == pytest.approx(EDGE.edge_ev + 12.0 - shift, abs=1.0)
+    assert np.abs(found.mu - reference.mu).max() < 0.02
+
+
+def test_the_foil_calibrates_the_energies():
+    energy, mu = measured()
+    e = energy - EDGE.edge_ev
+    foil = (np.arctan(e / 1.2) / np.pi + 0.5 + 0.08 * np.sin(e / 11) * (e > 5))[None]
+    true = align(energy, mu, GRID, EDGE, SETTINGS, reference=foil)
+    wrong = align(energy + 0.8, mu, GRID, EDGE, SETTINGS, reference=foil)
+    assert wrong.quantities["foil_shift_ev"][0] - true.quantities["foil_shift_ev"][0] == pytest.approx(-0.8, abs=0.02)
+    assert np.abs(wrong.mu - true.mu).max() < 5e-3
+    unheeded = align(energy + 0.8, mu, GRID, EDGE, AlignmentSettings(calibrate_on_reference=False), reference=foil)
+    assert unheeded.quantities["foil_shift_ev"][0] == 0.0
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 9), st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_a_batch_is_as_its_frames_alone(seed, n, own_energies):
+    rng = np.random.default_rng(seed)
+    pairs = [measured(step=s, shift=d) for s, d in zip(rng.uniform(0.2, 2, n), rng.uniform(-1, 1, n), strict=True)]
+    mu = np.concatenate([m for _, m in pairs]) + 0.002 * rng.normal(size=(n, 700))
+    energy = pairs[0][0] + (0.01 * rng.normal(size=(n, 1)) if own_energies else 0.0)
+    together = align(energy, mu, GRID, EDGE, SETTINGS, reference=mu)
+    for i in range(n):
+        one = energy[i] if own_energies else energy
+        alone = align(one, mu[i : i + 1], GRID, EDGE, SETTINGS, reference=mu[i : i + 1])
+        np.testing.assert_allclose(together.mu[i], alone.mu[0], atol=1e-6)
+        for name, values in together.quantities.items():
+            assert values[i] == pytest.approx(alone.quantities[name][0], abs=1e-7), name
+
+
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        (measured(stop=80.0), "does not cover the grid"),
+        (measured(start=-5.0), "does not cover the grid"),
+        (measured(points=60), "gap in the energies"),
+        (measured(start=-11.5), "no pre-edge"),
+        ((measured()[0], np.random.default_rng(0).normal(size=(1, 700))), "edge step within noise"),
+        ((measured()[0], -measured()[1]), "edge step within noise"),
+        ((measured()[0], np.ones((1, 700))), "edge step within noise"),
+    ],
+)
+def test_what_cannot_be_aligned_is_refused_with_its_reason(case, reason):
+    energy, mu = case
+    found = align(energy, mu, GRID, EDGE, SETTINGS)
+    assert found.refused[0] is not None
+    assert found.refused[0][0] == reason
+    assert any(c.isdigit() for c in found.refused[0][1])  # says what was found
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(12, 400))
+@settings(max_examples=100, deadline=None)
+def test_nothing_finite_makes_it_raise(seed, points):
+    rng = np.random.default_rng(seed)
+    energy = EDGE.edge_ev + np.cumsum(rng.uniform(1e-3, 2.0, points)) - rng.uniform(0, 400)
+    mu = rng.normal(size=(2, points)) * 10.0 ** rng.integers(-8, 8)
+    found = align(energy, mu, GRID, EDGE, SETTINGS, reference=mu)
+    assert np.isfinite(found.mu).all()
+    assert len(found.refused) == 2
+
+
+def test_a_normalised_spectrum_is_taken_as_it_is():
+    energy, mu = measured(step=1.0, slope=0.0, level=0.0, curve=0.0)
+    found = align(energy, mu, GRID, EDGE, SETTINGS, normalised=True)
+    assert found.refused == (None,)
+    assert found.quantities["edge_step"][0] == 1.0
+
+
+def test_noise_is_measured():
+    energy, mu = measured(step=1.0)
+    noisy = mu + 0.01 * np.random.default_rng(1).normal(size=mu.shape)
+    assert align(energy, noisy, GRID, EDGE, SETTINGS).quantities["noise"][0] == pytest.approx(0.01, rel=0.25)
+
+
+def test_the_tail_continues_value_and_slope():
+    energy, mu = theory()
+    longer, tailed = with_tail(energy, mu, energy[0, 0] - 30)
+    assert (np.diff(longer) > 0).all()
+    assert (np.diff(tailed[0, :13]) > 0).all()
+    join = np.diff(tailed[0, 10:15]) / np.diff(longer[0, 10:15])
+    assert join[1] == pytest.approx(join[2], rel=0.35)
+
+
+def test_a_short_feff_row_is_refused():
+    energy, mu = theory()
+    found = align_theory(energy[:, :80], mu[:, :80], GRID, EDGE.edge_ev)
+    assert found.refused[0] is not None
+    assert found.refused[0][0] == "does not cover the grid"
+
+
+def test_the_first_of_two_inflections_is_the_foils_e0():
+    e = np.linspace(-30, 60, 900)
+    two = (np.arctan(e / 1.0) + 1.1 * np.arctan((e - 9) / 1.0))[None]
+    assert find_e0(e[None], two, 1.0, (-15, 15), first=True)[0] == pytest.approx(0.0, abs=0.3)
+    assert find_e0(e[None], two, 1.0, (-15, 15))[0] == pytest.approx(9.0, abs=0.3)

@@ -1,0 +1,396 @@
+"""Documents in, the agent's own documents out: through assembly, alignment, a model, rules and a control."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import event_model
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from xas_agent.agent.alignment import AlignmentSettings, Edge
+from xas_agent.agent.assembly import PATIENCE, FrameAssembler
+from xas_agent.agent.controlling import ControlSettings
+from xas_agent.agent.decisions import Rule, Rules
+from xas_agent.agent.estimate import DescriptorEstimate, Estimate
+from xas_agent.agent.frame import Document
+from xas_agent.agent.grid import Grid
+from xas_agent.agent.pipeline import Pipeline, Received
+from xas_agent.agent.protocols import Reply
+
+EDGES = {"Co": 7709.0, "Ni": 8333.0}
+GRID = Grid(-9, 98, 1, (-9, -6), (40, 98))
+OFF = ControlSettings()
+RELATIVE = np.arange(-60.0, 110.1, 1.0)
+
+
+@dataclass
+class WhiteLine:
+    """A model: the mean over the first eV above the edge, as if that were the oxidation state."""
+
+    absorber: str
+    batches: list[int] = field(default_factory=list)
+    edge_name: str = "K"
+    sha256: str = "a" * 64
+    grid: Grid = GRID
+    units: dict[str, str] = field(default_factory=lambda: {"OS": "e"})
+
+    @property
+    def name(self) -> str:
+        return f"{self.absorber}-k".lower()
+
+    @property
+    def edge(self) -> Edge:
+        return Edge(EDGES[self.absorber])
+
+    def estimate(self, spectra: NDArray[np.float32]) -> Sequence[Estimate]:
+        self.batches.append(len(spectra))
+        means = spectra[:, self.grid.window((0, 15))].mean(1, dtype=np.float64)
+        return [Estimate({"OS": DescriptorEstimate(m, m - 0.01, m + 0.01)}, 0.1) for m in means.tolist()]
+
+
+class Watched:
+    """A run of whole spectra: an edge with a white line of the given height each, or whatever μ is given."""
+
+    def __init__(self, element: str, *heights: float, claim: bool = True, **metadata: Any) -> None:
+        self.element = element
+        known = {"element": element, "edge": "K"} if claim else {}
+        self.run = event_model.compose_run(time=100.0, metadata={**known, **metadata})
+        self.uid: str = self.run.start_doc["uid"]
+        keys: Any = {
+            k: {"source": "test", "dtype": "array", "shape": [len(RELATIVE)]} for k in ("energy", "I0", "It")
+        }
+        self.described = self.run.compose_descriptor(
+            name="primary", data_keys={**keys, "voltage": {"source": "test", "dtype": "number", "shape": []}}
+        )
+        self.docs: list[Document] = [("start", self.run.start_doc), ("descriptor", self.described.descriptor_doc)]
+        for height in heights:
+            self.frame(spectrum(height))
+
+    def frame(self, mu: NDArray[np.float64], element: str | None = None) -> "Watched":
+        i0 = np.full(len(mu), 1e6)
+        energy = EDGES[element or self.element] + RELATIVE
+        data = {"energy": energy, "I0": i0, "It": i0 * np.exp(-mu), "voltage": 3.9}
+        t = 100.0 + len(self.docs)
+        event = self.described.compose_event(data=data, timestamps=dict.fromkeys(data, t), time=t, validate=False)
+        self.docs.append(("event", dict(event)))
+        return self
+
+    def stop(self, exit_status: Any = "success", reason: str = "") -> "Watched":
+        self.docs.append(("stop", self.run.compose_stop(exit_status=exit_status, reason=reason)))
+        return self
+
+
+def spectrum(height: float) -> NDArray[np.float64]:
+    ripple = 1e-3 * np.sin(7 * RELATIVE)  # noise, without its chance
+    white_line = height * np.exp(-(((RELATIVE - 8) / 5) ** 2))
+    return 0.3 + 0.8 * (0.5 + np.arctan(RELATIVE / 1.5) / np.pi + white_line) + ripple
+
+
+class Piped:
+    """A pipeline and the documents that it emitted."""
+
+    def __init__(
+        self,
+        *rules: Rule,
+        controls: ControlSettings = OFF,
+        control: Any = None,
+        **options: Any,
+    ) -> None:
+        self.models = [WhiteLine("Co"), WhiteLine("Ni")]
+        self.documents: list[Document] = []
+        self.pipeline = Pipeline(
+            FrameAssembler(),
+            self.models,
+            AlignmentSettings(),
+            Rules(rules, units={"OS": "e"}),
+            lambda name, doc: self.documents.append((name, doc)),
+            controls=controls,
+            control=control,
+            config_sha256="b" * 64,
+            versions={"xas_agent": "test"},
+            **options,
+        )
+
+    def feed(self, *documents: Sequence[Document]) -> "Piped":
+        """Feed each sequence in one call."""
+        for batch in documents:
+            self.pipeline.feed([Received(name, doc, time.monotonic()) for name, doc in batch])
+        return self
+
+    def named(self, name: str) -> list[dict[str, Any]]:
+        return [doc for each, doc in self.documents if each == name]
+
+    def run_of(self, watched: Watched) -> str:
+        (start,) = [s for s in self.named("start") if s["parent_uid"] == watched.uid]
+        return start["uid"]
+
+    def events(self, stream: str, watched: Watched | None = None) -> list[dict[str, Any]]:
+        """Data of the events of a stream, of one watched run or of all."""
+        run = watched and self.run_of(watched)
+        uids = {d["uid"] for d in self.named("descriptor") if d["name"] == stream and run in (None, d["run_start"])}
+        return [e["data"] for e in self.named("event") if e["descriptor"] in uids]
+
+    def numbers(self, watched: Watched | None = None) -> list[int]:
+        return [data["frame_seq_num"] for data in self.events("descriptors", watched)]
+
+    def asides(self) -> dict[str, int]:
+        return dict(Counter(data["reason"] for data in self.events("quality")))
+
+    def check(self) -> None:
+        """All documents are valid and every run is whole, once the decisions are settled."""
+        until = time.monotonic() + 10
+        while self.pipeline._unsettled and time.monotonic() < until:
+            time.sleep(0.005)
+            self.pipeline.feed(())
+        for name, doc in self.documents:
+            event_model.schema_validators[event_model.DocumentNames[name]].validate(doc)
+        starts = [s["uid"] for s in self.named("start")]
+        assert sorted(s["run_start"] for s in self.named("stop")) == sorted(starts)
+
+
+def test_each_frame_is_answered_with_its_own_estimate():
+    heights = [0.1, 0.5, 0.3, 0.9]
+    watched, piped = Watched("Ni", *heights).stop(), Piped()
+    piped.feed(watched.docs).check()
+    events = piped.events("descriptors")
+    assert [e["frame_seq_num"] for e in events] == [1, 2, 3, 4]
+    assert [e["frame_uid"] for e in events] == [doc["uid"] for name, doc in watched.docs if name == "event"]
+    assert np.argsort([e["OS_mean"] for e in events]).tolist() == np.argsort(heights).tolist()
+    assert {e["voltage"] for e in events} == {3.9}
+    assert piped.models[1].batches == [4]  # frames that came together are served together
+    (start,) = piped.named("start")
+    assert (start["element"], start["model"]["name"], start["xas_agent"]) == ("Ni", "ni-k", True)
+
+
+@given(st.data())
+@settings(max_examples=25, deadline=None)
+def test_how_the_documents_are_batched_changes_nothing(data):
+    runs = [Watched("Co", 0.2, 0.6).frame(spectrum(0.1)[::-1]).stop(), Watched("Ni", 0.4, 0.5, 0.7).stop()]
+    turns = data.draw(st.permutations([k for k, r in enumerate(runs) for _ in r.docs]))
+    queues = [iter(r.docs) for r in runs]
+    order = [next(queues[k]) for k in turns]
+    bounds = [0, *sorted(data.draw(st.lists(st.integers(0, len(order)), max_size=5))), len(order)]
+    chunked, whole = Piped(max_batch=data.draw(st.integers(1, 4))), Piped()
+    chunked.feed(*(order[a:b] for a, b in pairwise(bounds))).check()
+    whole.feed(order).check()
+    for run in runs:
+        one, other = ({e["frame_uid"]: e["OS_mean"] for e in p.events("descriptors", run)} for p in (chunked, whole))
+        assert one == pytest.approx(other, abs=1e-6)
+        assert chunked.numbers(run) == whole.numbers(run)
+
+
+def test_what_cannot_be_served_is_told_and_the_rest_is_served():
+    watched = Watched("Co", 0.3)
+    watched.frame(np.full_like(RELATIVE, np.nan)).frame(0.3 + 0 * RELATIVE).frame(spectrum(0.3), "Ni")
+    watched.frame(spectrum(0.4)).stop()
+    piped = Piped()
+    piped.feed(watched.docs).check()
+    assert piped.numbers() == [1, 5]
+    reasons = piped.asides()
+    assert set(reasons.values()) == {1}
+    assert {"edge step within noise", "does not cover the grid"} < set(reasons)
+    assert [q["seq_num"] for q in piped.events("quality")] == [2, 3, 4]
+
+
+@pytest.mark.parametrize("element", ["Co", "Ni"])
+def test_the_energies_choose_where_the_run_names_no_element(element):
+    piped = Piped()
+    piped.feed(Watched(element, 0.3, claim=False).stop().docs).check()
+    (start,) = piped.named("start")
+    assert start["model"]["name"] == f"{element}-k".lower()
+
+
+def test_one_run_over_two_edges_is_served_by_two_models():
+    watched = Watched("Co", 0.3, claim=False).frame(spectrum(0.5), "Ni").frame(spectrum(0.4)).stop()
+    piped = Piped()
+    piped.feed(watched.docs).check()
+    assert piped.numbers() == [1, 2, 3]
+    assert [m.batches for m in piped.models] == [[1, 1], [1]]
+
+
+def test_no_model_for_the_named_element():
+    watched = Watched("Co", 0.3, claim=False, edge="Fe_K").stop()
+    piped = Piped()
+    piped.feed(watched.docs).check()
+    (note,) = piped.events("quality")
+    assert note["reason"] == "no model"
+    assert "Fe K" in note["detail"]
+
+
+def test_interleaved_runs_each_have_their_own():
+    a, b = Watched("Co", 0.1, 0.2).stop("fail", "beam dump"), Watched("Ni", 0.3, 0.4).stop()
+    mixed = [d for pair in zip(a.docs, b.docs, strict=True) for d in pair]
+    piped = Piped()
+    piped.feed(*([d] for d in mixed)).check()
+    assert piped.numbers(a) == piped.numbers(b) == [1, 2]
+    status = {s["run_start"]: (s["exit_status"], s["reason"]) for s in piped.named("stop")}
+    assert status[piped.run_of(a)] == ("fail", "the watched run ended with fail: beam dump")
+    assert status[piped.run_of(b)] == ("success", "")
+
+
+def test_a_run_that_is_aborted():
+    piped = Piped()
+    piped.feed(Watched("Co", 0.1).stop("abort").docs).check()
+    assert piped.named("stop")[0]["exit_status"] == "abort"
+
+
+def test_a_run_that_never_stops_is_closed_with_the_pipeline():
+    piped = Piped()
+    piped.feed(Watched("Co", 0.1).docs)
+    assert not piped.named("stop")
+    piped.pipeline.close("enough")
+    piped.check()
+    assert piped.named("stop")[0]["exit_status"] == "abort"
+    assert "enough" in piped.named("stop")[0]["reason"]
+
+
+def test_joined_late_is_told_and_its_frames_are_answered():
+    watched, piped = Watched("Ni", 0.1, 0.2), Piped()
+    piped.feed(watched.docs[1:])
+    assert not piped.documents  # the start might still come
+    piped.pipeline.idle()
+    assert piped.numbers(watched) == [1, 2]
+    assert piped.asides() == {"joined late": 1}
+    piped.feed(watched.frame(spectrum(0.3)).stop().docs[-2:]).check()
+    assert piped.numbers(watched) == [1, 2, 3]
+
+
+def test_documents_later_than_their_stop_are_waited_for():
+    watched = Watched("Co", 0.1, 0.2).stop()
+    *before, last, stop = watched.docs
+    piped = Piped()
+    piped.feed([*before, stop])
+    assert not piped.named("stop")
+    piped.feed([last])
+    assert piped.numbers() == [1, 2]
+    piped.pipeline.idle()
+    piped.check()
+    assert piped.asides() == {}
+
+
+def test_what_comes_after_all_waiting_is_told():
+    watched = Watched("Co", 0.1, 0.2).stop()
+    *before, last, stop = watched.docs
+    piped = Piped()
+    piped.feed([*before, stop])
+    piped.pipeline.idle()
+    piped.check()
+    assert piped.asides() == {"events lost": 1}
+    piped.feed([last])
+    piped.pipeline.close("the end")
+    piped.check()  # in a run of its own, since the first has ended
+    assert piped.asides() == {"events lost": 1, "late": 1}
+    assert [s["parent_uid"] for s in piped.named("start")].count(watched.docs[0][1]["uid"]) == 1
+
+
+def test_a_source_that_is_never_quiet_ends_the_wait_too():
+    watched, other = Watched("Co", 0.1, 0.2).stop(), Watched("Ni")
+    *before, _, stop = watched.docs
+    piped = Piped()
+    piped.feed([*before, stop], other.docs[:1] * PATIENCE)
+    piped.check()
+    assert piped.numbers() == [1]
+
+
+@given(st.data())
+@settings(max_examples=40, deadline=None)
+def test_any_order_loss_and_repetition_gives_valid_runs_and_no_frame_twice(data):
+    runs = [Watched("Co", 0.2, 0.6).stop(), Watched("Ni", 0.4).stop("abort")]
+    every = [d for r in runs for d in r.docs]
+    stream = [every[i] for i in data.draw(st.lists(st.integers(0, len(every) - 1), max_size=2 * len(every)))]
+    piped = Piped()
+    for document in stream:
+        piped.feed([document])
+        if data.draw(st.booleans()):
+            piped.pipeline.idle()
+    piped.pipeline.close()
+    piped.check()
+    answered = [e["frame_uid"] for e in piped.events("descriptors")]
+    assert len(set(answered)) == len(answered)
+
+
+def test_garbage_is_told_and_costs_nothing_else():
+    watched, piped = Watched("Co", 0.1).stop(), Piped()
+    start, descriptor, event, stop = watched.docs
+    garbage: list[Any] = [("start", {}), ("event", {"descriptor": []}), ("nonsense", {}), ("stop", {"run_start": 3})]
+    piped.feed([start, *garbage, descriptor, *garbage, event, *garbage, stop])
+    piped.pipeline.close()
+    piped.check()
+    assert piped.numbers(watched) == [1]
+    assert piped.asides() == {"malformed document": 12}
+
+
+@dataclass
+class Obedient:
+    """A control that writes down what it was asked."""
+
+    reply: Callable[[], Reply] = lambda: Reply("acknowledged", "stopping")
+    asked: list[str] = field(default_factory=list)
+
+    def request(self, id: str, action: str, args: Mapping[str, Any], timeout: float) -> Reply:
+        self.asked.append(action)
+        return self.reply()
+
+    def close(self) -> None: ...
+
+
+HIGH = Rule.model_validate(
+    {"name": "high", "trigger": {"kind": "threshold", "descriptor": "OS", "above": 1.0}, "action": "stop"}
+)
+
+
+def test_advice_only_unless_controls_are_on():
+    control = Obedient()
+    piped = Piped(HIGH, control=control)
+    piped.feed(Watched("Co", 0.1, 0.9).stop().docs).check()
+    (decision,) = piped.events("decisions")
+    assert decision["status"] == "proposed"
+    assert "advice only" in decision["status_reason"]
+    assert control.asked == []
+
+
+@pytest.mark.parametrize(
+    ("reply", "last"),
+    [
+        (lambda: Reply("acknowledged", "stopping"), ("acknowledged", "stopping")),
+        (lambda: Reply("rejected", "no"), ("rejected", "no")),
+        (lambda: 1 / 0, ("rejected", "the control failed: ZeroDivisionError: division by zero")),
+    ],
+)
+def test_a_decision_is_followed_to_its_end_before_the_runs_stop(reply, last):
+    control = Obedient(reply)
+    piped = Piped(HIGH, controls=ControlSettings(enabled=True, allow=("stop",)), control=control)
+    watched = Watched("Co", 0.1, 0.9, 0.9).stop()
+    piped.feed(watched.docs).check()
+    told = piped.events("decisions")
+    assert [d["status"] for d in told] == ["proposed", "sent", last[0]]
+    assert told[-1]["status_reason"] == last[1]
+    assert len({d["id"] for d in told}) == 1
+    assert [uid for uid, _ in json.loads(told[0]["evidence"])] == [watched.docs[3][1]["uid"]]
+    assert control.asked == ["stop"]
+    assert piped.documents[-1][0] == "stop"
+
+
+def test_an_action_that_is_not_allowed_is_rejected():
+    control = Obedient()
+    piped = Piped(HIGH, controls=ControlSettings(enabled=True, allow=("pause",)), control=control)
+    piped.feed(Watched("Co", 0.9).stop().docs).check()
+    assert [d["status"] for d in piped.events("decisions")] == ["proposed", "rejected"]
+    assert control.asked == []
+
+
+def test_a_series_goes_on_over_the_runs_of_a_sample():
+    rule = HIGH.model_copy(update={"trigger": HIGH.trigger.model_copy(update={"dwell_frames": 2})})
+    for sample, decided in ((("cell", "cell"), 1), (("cell", "other"), 0)):
+        piped = Piped(rule)
+        for uid in sample:
+            piped.feed(Watched("Co", 0.9, sample_uid=uid).stop().docs)
+        assert len(piped.events("decisions")) == decided
