@@ -1,0 +1,1 @@
+"""One file per outside world, each a source, a sink or a control."""

@@ -1,0 +1,243 @@
+"""With a real RunEngine in the main thread, asked from another."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+
+import bluesky.plan_stubs as bps
+import bluesky.plans as bp
+import bluesky.preprocessors as bpp
+import pytest
+from bluesky import RunEngine
+from bluesky.utils import RunEngineInterrupted
+from ophyd.sim import hw
+
+from xas_agent.adapters.runengine import RunEngineControl
+from xas_agent.agent.protocols import Reply
+
+
+class Recorder:
+    """The documents so far, and a way to wait for the nth event."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[str, dict]] = []
+
+    def __call__(self, name: str, doc: dict) -> None:
+        self.all.append((name, doc))
+
+    def events(self) -> list[int]:
+        return [doc["seq_num"] for name, doc in self.all if name == "event"]
+
+    def wait(self, count: int) -> None:
+        while len(self.events()) < count:
+            time.sleep(0.005)
+
+
+@pytest.fixture
+def RE() -> RunEngine:  # noqa: N802 - its name everywhere
+    return RunEngine({})
+
+
+@pytest.fixture
+def documents(RE) -> Recorder:
+    recorder = Recorder()
+    RE.subscribe(recorder)
+    return recorder
+
+
+@pytest.fixture
+def control(RE) -> Iterator[RunEngineControl]:
+    with closing(RunEngineControl(RE)) as control:
+        yield control
+
+
+@contextmanager
+def meanwhile(requests: Callable[[], None]) -> Iterator[None]:
+    """Run ``requests`` in another thread while the plan runs in this one; its failures are this test's."""
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            requests()
+        except BaseException as error:  # raised again below
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield
+    thread.join(20)
+    if failures:
+        raise failures[0]
+
+
+det, motor = hw().det, hw().motor
+
+
+def slow_step(detectors, step, pos_cache, take_reading=None):
+    yield from bps.one_nd_step(detectors, step, pos_cache)
+    yield from bps.sleep(0.03)
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        lambda: bp.count([det], 8, delay=0.05),
+        lambda: bp.scan([det], motor, 0, 1, 8, per_step=slow_step),
+    ],
+)
+def test_pause_and_resume_without_the_call_returning(RE, documents, control, plan):
+    def requests():
+        documents.wait(2)
+        assert control.request("1", "pause", {}, 5) == Reply("acknowledged", "paused")
+        count = len(documents.all)
+        time.sleep(0.3)
+        assert len(documents.all) == count
+        assert control.request("2", "pause", {}, 5) == Reply("acknowledged", "already paused")
+        assert control.request("3", "resume", {}, 5) == Reply("acknowledged", "resumed")
+
+    with meanwhile(requests):
+        assert len(RE(plan())) == 1
+    assert sorted(set(documents.events())) == list(range(1, 9))
+    assert documents.all[-1][1]["exit_status"] == "success"
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_stop_ends_the_plan_cleanly(RE, documents, control, paused):
+    cleaned = []
+
+    def clean_up():
+        cleaned.append(True)
+        yield from bps.null()
+
+    def requests():
+        documents.wait(2)
+        if paused:
+            assert control.request("0", "pause", {}, 5).status == "acknowledged"
+        assert control.request("1", "stop", {}, 5) == Reply("acknowledged", "stopped")
+
+    with meanwhile(requests), pytest.raises(RunEngineInterrupted):
+        RE(bpp.finalize_wrapper(bp.count([det], 1000, delay=0.02), clean_up()))
+    assert cleaned == [True]
+    name, stop = documents.all[-1]
+    assert name == "stop"
+    assert stop["exit_status"] == "success"
+    assert max(documents.events()) < 1000
+    assert RE.state == "idle"
+    RE(bp.count([det], 1))  # the next plan runs as if nothing had been
+
+
+@pytest.mark.parametrize("action", ["pause", "resume", "stop"])
+def test_with_nothing_running_it_rejects(control, action):
+    assert control.request("1", action, {}, 5) == Reply("rejected", "no plan is running")
+
+
+def test_what_else_is_rejected(RE, documents, control):
+    def requests():
+        documents.wait(1)
+        assert control.request("1", "resume", {}, 5) == Reply("rejected", "the plan is not paused")
+        assert control.request("2", "explode", {}, 5) == Reply("rejected", "a RunEngine cannot 'explode'")
+        assert control.request("3", "notify", {"text": "OS 3.5"}, 5) == Reply("acknowledged")
+
+    with meanwhile(requests):
+        RE(bp.count([det], 10, delay=0.03))
+
+
+def test_a_plan_without_a_checkpoint_is_not_aborted_by_a_pause(RE, documents, control):
+    def plan():
+        yield from bps.clear_checkpoint()
+        yield from bps.sleep(0.6)
+
+    def requests():
+        time.sleep(0.2)
+        assert "cleared its checkpoint" in control.request("1", "pause", {}, 5).reason
+
+    with meanwhile(requests):
+        RE(plan())
+
+
+def test_a_plan_paused_at_the_prompt_is_its_users(RE, documents, control):
+    with pytest.raises(RunEngineInterrupted):
+        RE(bpp.pchain(bps.checkpoint(), bps.pause(), bps.null()))
+    for action in ("pause", "resume", "stop"):
+        reply = control.request(action, action, {}, 5)
+        assert reply.status == "rejected"
+        assert "prompt" in reply.reason
+    RE.resume()
+
+
+def test_a_pause_outlives_neither_abort_nor_its_plan(RE, documents, control):
+    """Paused by the agent, then by its user, who aborts: the next plan starts unpaused."""
+
+    def requests():
+        documents.wait(1)
+        assert control.request("1", "pause", {}, 5).status == "acknowledged"
+        RE.request_pause()
+
+    with meanwhile(requests), pytest.raises(RunEngineInterrupted):
+        RE(bp.count([det], 1000, delay=0.02))
+    assert "prompt" in control.request("2", "resume", {}, 5).reason
+    RE.abort()
+    assert control.request("3", "resume", {}, 5) == Reply("rejected", "no plan is running")
+    RE(bp.count([det], 2))
+
+
+def test_a_pause_that_expired_does_not_happen_later(RE, documents, control):
+    """The plan's loop is held up for longer than the request waits."""
+    held, replies = threading.Event(), []
+
+    def hold_up(name, doc):
+        if name == "event" and doc["seq_num"] == 3:
+            held.set()
+            time.sleep(0.5)
+
+    def requests():
+        held.wait(5)
+        replies.append(control.request("1", "pause", {}, 0.1))
+
+    RE.subscribe(hold_up)
+    with meanwhile(requests):
+        RE(bp.count([det], 6))
+    assert replies[0].status == "expired"
+    assert set(documents.events()) == set(range(1, 7))
+
+
+@pytest.mark.parametrize("action", ["stop", "resume"])
+def test_what_cannot_be_taken_back_says_so_when_it_expires(RE, documents, control, action):
+    """The plan's loop is held up for longer than the request waits; what was asked happens afterwards."""
+    held, replies = threading.Event(), []
+
+    def hold_up():
+        held.set()
+        time.sleep(0.5)
+
+    def requests():
+        documents.wait(2)
+        if action == "resume":
+            assert control.request("0", "pause", {}, 5).status == "acknowledged"
+        RE.loop.call_soon_threadsafe(hold_up)
+        held.wait(5)
+        replies.append(control.request("1", action, {}, 0.1))
+
+    with meanwhile(requests):
+        if action == "stop":
+            with pytest.raises(RunEngineInterrupted):
+                RE(bp.count([det], 1000, delay=0.02))
+        else:
+            RE(bp.count([det], 5, delay=0.02))
+    assert replies == [Reply("expired", "asked; not confirmed within 0.1 s")]
+    assert documents.all[-1][1]["exit_status"] == "success"
+
+
+def test_the_engines_own_thread_may_not_wait_for_itself(RE, control):
+    replies = []
+    RE.subscribe(lambda name, doc: replies.append(control.request("1", "stop", {}, 5)), "start")
+    RE(bp.count([det], 1))
+    assert replies[0].status == "rejected"
+    assert "own thread" in replies[0].reason
+
+
+def test_after_close_it_rejects(RE):
+    control = RunEngineControl(RE)
+    control.close()
+    assert control.request("1", "stop", {}, 5) == Reply("rejected", "the control is closed")
