@@ -1,0 +1,186 @@
+"""The simulated beamline as a whole: a robot loads a cell, a RunEngine measures it while it is charged."""
+
+from collections.abc import Generator, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
+from uuid import uuid4
+
+import numpy as np
+from bluesky.utils import Msg
+from pydantic import Field
+
+from ..agent.protocols import Reply
+from ..agent.settings import Settings
+from .cathode import CathodeSettings, Cell, x_open_loop_end
+from .devices import Chambers, Monochromator, Potentiostat, QuickScan, Recorded, Shutter, Thermometer
+from .engine import DocumentSink, Outlets, run_engine
+from .optics import Beam, BeamSettings
+from .orders import Orders
+from .plans import FLY_ENERGIES, STEP_ENERGIES, Bench, fly_frame, measure, step_frame
+from .robot import Robot, load_cell
+
+TRUTH_KEYS = {
+    "frame": {"dtype": "integer", "shape": [], "source": "sim:truth"},
+    "x": {"dtype": "number", "shape": [], "source": "sim:truth"},
+    "mono_error_ev": {"dtype": "number", "shape": [], "source": "sim:truth", "units": "eV"},
+    "current_ma": {"dtype": "number", "shape": [], "source": "sim:truth", "units": "mA"},
+    "charge_mah": {"dtype": "number", "shape": [], "source": "sim:truth", "units": "mAh"},
+    "time_s": {"dtype": "number", "shape": [], "source": "sim:truth", "units": "s"},
+    "stopped": {"dtype": "boolean", "shape": [], "source": "sim:truth"},
+}
+
+
+class BeamlineSettings(Settings):
+    """A LixCoO2 cell charged in the beam."""
+
+    seed: int = Field(default=0, ge=0)
+    """Of everything random: the cell's capacity and current, the monochromator's error, the noise."""
+    frames: int = Field(default=80, gt=0)
+    """Spectra planned; the planned charge is spread evenly over them."""
+    mode: Literal["fly", "step"] = "fly"
+    """``fly``: an Event per spectrum with arrays. ``step``: an Event per energy."""
+    both_ways: bool = False
+    """In step mode: every second sweep goes down in energy."""
+    frame_period_s: float = Field(default=0.5, ge=0)
+    """Wall time from one frame to the next, s; 0 is as fast as it goes. Simulated time does not follow it."""
+    sample_name: str = "LiCoO2 cathode"
+    """In the RunStart of the robot's run and of the measurement."""
+    cathode: CathodeSettings = CathodeSettings()
+    """The sample and its charge."""
+    beam: BeamSettings = BeamSettings()
+    """Source, monochromator and chambers."""
+
+
+class SimBeamline:
+    """Devices, plans and a RunEngine; its documents go to sinks, the truth to other sinks.
+
+    ``run`` blocks and may be called once, from any thread; ``obey`` may be called from any thread meanwhile.
+    """
+
+    def __init__(
+        self,
+        settings: BeamlineSettings,
+        sinks: Sequence[DocumentSink],
+        truth_sinks: Sequence[DocumentSink] = (),
+    ) -> None:
+        self.settings = settings
+        self.sample_uid = str(uuid4())
+        self._outlets = Outlets(sinks, truth_sinks)
+        self._current_ma = settings.cathode.nominal_current_ma
+        self._cell = Cell(settings.cathode, settings.seed)
+        points = len(FLY_ENERGIES if settings.mode == "fly" else STEP_ENERGIES)
+        self._beam = Beam(settings.beam, settings.cathode, self._cell, settings.seed, points)
+        self._bench = self._build_bench(settings.cathode.charge_time_s / settings.frames / points)
+        self._orders = Orders(self._switch)
+
+    def _build_bench(self, point_s: float) -> Bench:
+        cell, beam = self._cell, self._beam
+        noise = np.random.default_rng([self.settings.seed, 3])
+        mono = Monochromator(name="energy", init_pos=float(STEP_ENERGIES[0]))
+        return Bench(
+            mono=mono,
+            chambers=Chambers(name="chambers", beam=beam, mono=mono, seconds=point_s),
+            quick_scan=QuickScan(name="quick_scan", beam=beam, energies=FLY_ENERGIES, seconds=point_s),
+            potentiostat=Potentiostat(name="potentiostat", cell=cell, noise=noise),
+            thermometer=Thermometer(name="temperature", cell=cell, noise=noise),
+            shutter=Shutter(name="shutter", beam=beam),
+            truth=Recorded("truth", TRUTH_KEYS),
+            mark_truth=self._mark_truth,
+        )
+
+    def _switch(self, on: bool) -> None:
+        self._bench.potentiostat.current.put(self._current_ma if on else 0.0)
+
+    def _mark_truth(self, frame: int, x: float, stopped: bool) -> None:
+        cell = self._cell
+        self._bench.truth.put(
+            {
+                "frame": frame,
+                "x": x,
+                "mono_error_ev": self.mono_error_ev,
+                "current_ma": cell.current_ma,
+                "charge_mah": cell.charge_mah,
+                "time_s": cell.time_s,
+                "stopped": stopped,
+            }
+        )
+
+    @property
+    def x_true(self) -> float:
+        """Lithium per formula unit in the cathode now."""
+        return self._cell.x
+
+    @property
+    def mono_error_ev(self) -> float:
+        """Reported − true energy now, eV."""
+        return float(self._beam.mono_error_ev(self._cell.time_s)[0])
+
+    @property
+    def x_open_loop_end(self) -> float:
+        """Lithium at the end of the planned scan if nothing stops it, by the same seed's chemistry."""
+        return x_open_loop_end(self.settings.cathode, self.settings.seed)
+
+    def __len__(self) -> int:
+        """Frames planned."""
+        return self.settings.frames
+
+    def obey(self, action: str, args: Mapping[str, Any]) -> Reply:
+        """Act on a request from any thread.
+
+        ``stop`` cuts the current before it returns and ends the measurement with success after the frame in
+        progress; ``pause`` cuts the current and waits; ``resume`` goes on. What is unknown or untimely is
+        rejected with a reason.
+        """
+        return self._orders.obey(action, args)
+
+    def run(self) -> None:
+        """Load the cell and measure it to the planned end, or until stopped; blocks."""
+        self._orders.start()
+        try:
+            with run_engine(self._outlets, lambda: self.obey("stop", {"reason": "interrupted"})) as RE:
+                RE(self._plan())
+        finally:
+            self._orders.end()
+
+    def _plan(self) -> Generator[Msg, Any, None]:
+        s = self.settings
+        sample = {"sample_name": s.sample_name, "sample_uid": self.sample_uid}
+        yield from load_cell(Robot(name="robot", active_mass_mg=s.cathode.active_mass_mg, seed=s.seed), sample)
+        step = s.mode == "step"
+        yield from measure(
+            self._bench,
+            partial(step_frame, both_ways=s.both_ways) if step else fly_frame,
+            self._orders,
+            frames=s.frames,
+            period_s=s.frame_period_s,
+            current_ma=self._current_ma,
+            md={
+                **sample,
+                "plan_name": f"{s.mode}_xanes",
+                "purpose": "measurement",
+                "element": "Co",
+                "edge": "K",
+                "motors": ["energy"] if step else [],
+                "detectors": ["chambers" if step else "quick_scan", "potentiostat", "temperature"],
+                "num_points": s.frames * (len(STEP_ENERGIES) if step else 1),
+            },
+            truth_md={
+                **sample,
+                "plan_name": "truth",
+                "seed": s.seed,
+                "x_open_loop_end": self.x_open_loop_end,
+            },
+        )
+
+
+def detectors(seed: int = 0) -> list[Any]:
+    """Devices for a plan of one's own: a quick scan of the cathode, its voltage, its temperature.
+
+    >>> from bluesky import RunEngine
+    >>> from bluesky.plans import count
+    >>> RE = RunEngine()
+    >>> _ = RE(count(detectors(), num=2, md={"element": "Co", "edge": "K"}))
+    """
+    bench = SimBeamline(BeamlineSettings(seed=seed), [])._bench
+    bench.shutter.set(1)
+    return [bench.quick_scan, bench.potentiostat.voltage, bench.thermometer]

@@ -1,0 +1,184 @@
+"""The ophyd devices of the simulated beamline. They hold no physics: the beam counts, the cell charges."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+from bluesky.protocols import Reading
+from event_model import DataKey
+from ophyd import Component, Device, Kind, Signal, SoftPositioner
+from ophyd.sim import SynSignal
+from ophyd.status import DeviceStatus
+
+from .cathode import Array, Cell
+from .optics import Beam
+
+
+def _done(device: Device) -> DeviceStatus:
+    """The status of an action that took no wall time."""
+    status = DeviceStatus(device)
+    status.set_finished()
+    return status
+
+
+class Quantity(SynSignal):
+    """A soft signal that describes itself with a unit."""
+
+    def __init__(self, *args: Any, units: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.units = units
+
+    def describe(self) -> dict[str, Any]:
+        description = super().describe()
+        for key in description.values():
+            key["units"] = self.units
+            if key["dtype"] == "array":
+                key["dtype_numpy"] = np.asarray(self.get()).dtype.str
+        return description
+
+
+class Monochromator(SoftPositioner):
+    """Energy as the monochromator reports it, eV; where it truly stands is the beam's affair."""
+
+    def __init__(self, *, name: str, init_pos: float) -> None:
+        super().__init__(name=name, egu="eV", source="SIM:energy", limits=(4000.0, 25000.0), init_pos=init_pos)
+
+    def describe(self) -> OrderedDict[str, Any]:
+        description = super().describe()
+        description[self.name]["shape"] = []  # ophyd gives a tuple
+        return description
+
+
+class Chambers(Device):
+    """I0, It and Iref at the monochromator's energy: one trigger counts one energy."""
+
+    I0 = Component(Quantity, units="V", kind=Kind.normal)
+    It = Component(Quantity, units="V", kind=Kind.normal)
+    Iref = Component(Quantity, units="V", kind=Kind.normal)
+
+    def __init__(self, *, name: str, beam: Beam, mono: Monochromator, seconds: float) -> None:
+        super().__init__(name=name)
+        self._beam, self._mono, self._seconds = beam, mono, seconds
+        for signal in (self.I0, self.It, self.Iref):
+            signal.name = signal.attr_name
+
+    def trigger(self) -> DeviceStatus:
+        counts = self._beam.count(np.array([self._mono.position]), self._seconds)
+        for signal, value in zip((self.I0, self.It, self.Iref), counts, strict=True):
+            signal.put(float(value[0]))
+        return _done(self)
+
+
+class QuickScan(Device):
+    """The monochromator sweeping while the chambers count: one trigger gives whole spectra."""
+
+    energy = Component(Quantity, units="eV", kind=Kind.normal)
+    I0 = Component(Quantity, units="V", kind=Kind.normal)
+    It = Component(Quantity, units="V", kind=Kind.normal)
+    Iref = Component(Quantity, units="V", kind=Kind.normal)
+
+    def __init__(self, *, name: str, beam: Beam, energies: Array, seconds: float) -> None:
+        super().__init__(name=name)
+        self._beam, self._energies, self._seconds = beam, energies, seconds
+        for signal in (self.energy, self.I0, self.It, self.Iref):
+            signal.name = signal.attr_name
+
+    def trigger(self) -> DeviceStatus:
+        counts = self._beam.count(self._energies, self._seconds)
+        self.energy.put(self._energies.copy())
+        for signal, value in zip((self.I0, self.It, self.Iref), counts, strict=True):
+            signal.put(value)
+        return _done(self)
+
+
+class _CurrentSetpoint(Signal):
+    """Reaches the cell before ``put`` returns: what a control switches off is off."""
+
+    def put(self, value: float, **kwargs: Any) -> None:
+        super().put(value, **kwargs)
+        if self.parent is not None:
+            self.parent.cell.apply(float(value))
+
+
+class Potentiostat(Device):
+    """Galvanostat: a current to set (mA, positive charges), voltage (V) and charge passed (mAh) to read."""
+
+    current = Component(_CurrentSetpoint, value=0.0, kind=Kind.omitted)
+    voltage = Component(Quantity, units="V", precision=4, kind=Kind.normal)
+    charge = Component(Quantity, units="mAh", precision=4, kind=Kind.omitted)
+
+    def __init__(self, *, name: str, cell: Cell, noise: np.random.Generator) -> None:
+        self.cell = cell
+        super().__init__(name=name)
+        self.voltage.name = "voltage"
+        self.voltage.sim_set_func(lambda: cell.voltage + float(noise.normal(0, 0.5e-3)))
+        self.charge.sim_set_func(lambda: cell.charge_mah)
+
+
+class Shutter(Device):
+    """Lets the beam through at 1, holds it at 0."""
+
+    state = Component(Signal, value=0)
+
+    def __init__(self, *, name: str, beam: Beam) -> None:
+        super().__init__(name=name)
+        self._beam = beam
+
+    def set(self, value: int) -> DeviceStatus:
+        self.state.put(value)
+        self._beam.open = bool(value)
+        return _done(self)
+
+
+class Thermometer(Quantity):
+    """Temperature beside the cell, °C: room temperature, slowly breathing."""
+
+    def __init__(self, *, name: str, cell: Cell, noise: np.random.Generator) -> None:
+        def read() -> float:
+            return 25 + 0.2 * float(np.sin(2 * np.pi * cell.time_s / 5400)) + float(noise.normal(0, 0.02))
+
+        super().__init__(read, name=name, units="degC")
+
+
+class Recorded:
+    """A readable device that reads as whatever was last put into it; its description is given.
+
+    Args:
+        name: of the device.
+        data_keys: what ``describe`` answers, by field name.
+        configuration: its ``configuration`` in an EventDescriptor: ``data``, ``timestamps``, ``data_keys``.
+    """
+
+    parent = None
+
+    def __init__(
+        self, name: str, data_keys: Mapping[str, Any], configuration: Mapping[str, Any] | None = None
+    ) -> None:
+        self.name = name
+        self._data_keys = deepcopy(dict(data_keys))
+        self._configuration = configuration or {}
+        self._readings: dict[str, Reading] = {}
+
+    def put(self, data: Mapping[str, Any], timestamps: Mapping[str, float] | None = None) -> None:
+        """Take the device's own fields out of ``data``; timestamps (Unix s) default to now."""
+        now = time.time()
+        self._readings = {
+            key: {"value": data[key], "timestamp": (timestamps or {}).get(key, now)} for key in self._data_keys
+        }
+
+    def read(self) -> dict[str, Reading]:
+        return self._readings
+
+    def describe(self) -> dict[str, DataKey]:
+        return deepcopy(self._data_keys)
+
+    def read_configuration(self) -> dict[str, Reading]:
+        data = self._configuration.get("data", {})
+        timestamps = self._configuration.get("timestamps", {})
+        return {k: {"value": v, "timestamp": timestamps.get(k, 0.0)} for k, v in data.items()}
+
+    def describe_configuration(self) -> dict[str, DataKey]:
+        return dict(self._configuration.get("data_keys", {}))

@@ -1,0 +1,90 @@
+"""A RunEngine for the length of a ``with`` block, and where its documents go."""
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+from bluesky.run_engine import RunEngine, get_bluesky_event_loop, set_bluesky_event_loop
+from bluesky.utils import DuringTask
+
+DocumentSink = Callable[[str, dict[str, Any]], object]
+
+log = structlog.get_logger(__name__)
+
+TRUTH = "truth"
+"""The ``purpose`` in the RunStart of runs that the agent must not see."""
+
+
+class Outlets:
+    """Hands each document to the sinks of its run; one that raises is logged once and ends nothing."""
+
+    def __init__(self, sinks: Sequence[DocumentSink], truth_sinks: Sequence[DocumentSink]) -> None:
+        self._sinks, self._truth_sinks = tuple(sinks), tuple(truth_sinks)
+        self._truth: set[str] = set()
+        """uids of truth runs and of their descriptors."""
+        self._failed: set[int] = set()
+
+    def __call__(self, name: str, doc: dict[str, Any]) -> None:
+        for sink in self._truth_sinks if self._is_truth(name, doc) else self._sinks:
+            try:
+                sink(name, doc)
+            except Exception:
+                if id(sink) not in self._failed:
+                    self._failed.add(id(sink))
+                    log.exception("a sink raised; its later failures are not logged", sink=repr(sink), doc=name)
+
+    def _is_truth(self, name: str, doc: dict[str, Any]) -> bool:
+        if name == "start":
+            truth = doc.get("purpose") == TRUTH
+            if truth:
+                self._truth.add(doc["uid"])
+            return truth
+        if name == "descriptor":
+            truth = doc["run_start"] in self._truth
+            if truth:
+                self._truth.add(doc["uid"])
+            return truth
+        return doc["run_start" if name == "stop" else "descriptor"] in self._truth
+
+
+@contextmanager
+def run_engine(outlets: Outlets, interrupt: Callable[[], object]) -> Iterator[RunEngine]:
+    """Yield a RunEngine whose documents go to ``outlets``; its loop and thread end with the block.
+
+    In the main thread the first Ctrl-C calls ``interrupt``, so that runs can close properly, and the second
+    one breaks off; in any other thread signals are left alone.
+    """
+
+    @contextmanager
+    def sigint(_: RunEngine) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def first(*_: object) -> None:
+            signal.signal(signal.SIGINT, previous)
+            interrupt()
+
+        previous = signal.signal(signal.SIGINT, first)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+    loop_before = get_bluesky_event_loop()
+    loop = asyncio.new_event_loop()
+    RE = RunEngine({}, loop=loop, context_managers=[sigint], during_task=DuringTask())
+    RE.subscribe(outlets)
+    try:
+        yield RE
+    finally:
+        # bluesky has no close of its own: it leaves the loop and its daemon thread to the end of the process.
+        loop.call_soon_threadsafe(loop.stop)
+        RE._th.join(timeout=10)
+        if not loop.is_running():
+            loop.close()
+        set_bluesky_event_loop(loop_before)

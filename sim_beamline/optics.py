@@ -1,0 +1,100 @@
+"""The beam: photons that come, what the monochromator says of their energy, and what the chambers count."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
+
+from ..agent.settings import Settings
+from .cathode import CathodeSettings, Cell, ReferenceSpectra, absorption
+
+Array = NDArray[np.float64]
+
+
+class BeamSettings(Settings):
+    """Source, monochromator and ion chambers."""
+
+    photons_per_s: float = Field(default=4.5e6, gt=0)
+    """Photons on the first chamber per second of counting."""
+    mono_error_ev: float = Field(default=0.3, ge=0)
+    """Largest constant error, eV, of the energy that the monochromator reports; the seed draws within it."""
+    mono_drift_ev: float = Field(default=0.2, ge=0)
+    """Largest drift, eV, of that error over the planned scan; the seed draws within it."""
+    I0_efficiency: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the photons that the chamber before the sample absorbs and counts."""
+    It_efficiency: float = Field(default=0.5, gt=0, lt=1)
+    """The same for the chamber behind the sample."""
+    Iref_efficiency: float = Field(default=0.8, gt=0, le=1)
+    """The same for the chamber behind the reference foil."""
+    gain_v_per_mcps: float = Field(default=2.0, gt=0)
+    """Amplifier: volts per million counted photons per second."""
+    foil_edge_step: float = Field(default=1.0, gt=0)
+    """Of the Co foil between It and Iref."""
+    foil_background: float = Field(default=0.3, ge=0)
+    """Its other absorption at the edge."""
+    glitch_probability: float = Field(default=0.02, ge=0, le=1)
+    """Of one bad point (a spike of It) somewhere in a frame."""
+
+
+class Beam:
+    """Counts photons through the cell and the foil at an energy that the monochromator misreports."""
+
+    def __init__(self, settings: BeamSettings, cathode: CathodeSettings, cell: Cell, seed: int, points: int) -> None:
+        """``points`` is the number of energies in a frame: the glitch probability is spread over them."""
+        self._settings, self._cathode, self._cell = settings, cathode, cell
+        self._spectra = ReferenceSpectra(cathode.broadening_ev, cathode.feff_offset_ev)
+        draw = np.random.default_rng([seed, 1]).uniform
+        self._error_ev = settings.mono_error_ev * draw(-1, 1)
+        self._drift_ev_per_s = settings.mono_drift_ev * draw(-1, 1) / cathode.charge_time_s
+        self._glitch = settings.glitch_probability / points
+        self._noise = np.random.default_rng([seed, 2])
+        self.open = False
+        """Whether the shutter lets photons through."""
+
+    def mono_error_ev(self, time_s: ArrayLike) -> Array:
+        """Reported − true energy, eV, at simulated times."""
+        return self._error_ev + self._drift_ev_per_s * np.atleast_1d(time_s)
+
+    def flux(self, time_s: ArrayLike) -> Array:
+        """Photons per second: the stored current decays between refills (two hours) and wiggles by 0.3 %."""
+        t = np.atleast_1d(time_s)
+        decay = np.exp(-(t % 7200) / 28800) * (1 + 0.003 * np.sin(2 * np.pi * t / 47))
+        return self._settings.photons_per_s * decay
+
+    def count(self, reported_ev: Array, seconds: float) -> tuple[Array, Array, Array]:
+        """Measure at each reported energy for ``seconds`` of simulated time; the cell goes on meanwhile.
+
+        Args:
+            reported_ev: (E,) energies as the monochromator reports them, measured in this order.
+            seconds: per energy.
+
+        Returns:
+            I0, It, Iref, each (E,), volts.
+        """
+        s, n = self._settings, len(reported_ev)
+        start_s = self._cell.time_s
+        x_before, x_after = self._cell.advance(n * seconds)
+        at = (np.arange(n) + 0.5) / n
+        time_s = start_s + at * n * seconds
+        energy = reported_ev - self.mono_error_ev(time_s)
+        mu = absorption(
+            self._spectra.cathode(energy, x_before + at * (x_after - x_before)),
+            energy,
+            self._cell.edge_step,
+            self._cathode.background,
+        )
+        mu_foil = absorption(self._spectra.foil(energy), energy, s.foil_edge_step, s.foil_background)
+        incoming = self.flux(time_s) * seconds * self.open
+        behind_sample = incoming * (1 - s.I0_efficiency) * np.exp(-mu)
+        behind_foil = behind_sample * (1 - s.It_efficiency) * np.exp(-mu_foil)
+        volts = s.gain_v_per_mcps * 1e-6 / seconds
+        I0, It, Iref = (
+            volts * self._noise.poisson(photons).astype(np.float64)
+            for photons in (
+                incoming * s.I0_efficiency,
+                behind_sample * s.It_efficiency,
+                behind_foil * s.Iref_efficiency,
+            )
+        )
+        hit = self._noise.random(n) < self._glitch
+        It[hit] *= np.exp(self._noise.uniform(-0.5, 0.5, hit.sum()))
+        return I0, It, Iref

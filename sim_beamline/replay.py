@@ -1,0 +1,134 @@
+"""A recorded experiment measured again by simulated devices through a RunEngine, at any speed."""
+
+import time
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import bluesky.plan_stubs as bps
+from bluesky.preprocessors import set_run_key_wrapper
+from bluesky.utils import Msg
+
+from ..agent.frame import Document
+from ..agent.protocols import Reply
+from .engine import DocumentSink, Outlets, run_engine
+from .orders import Orders
+from .recording import CloseRun, OpenRun, Reading, ReplayError, Step, from_documents, from_folder, is_frame
+
+__all__ = ["Replay", "ReplayError"]
+
+
+class Replay:
+    """Replays a folder (``spectra.npz`` and ``series.csv``) or recorded documents.
+
+    The RunEngine stamps Events with the time of the replay; the recorded times are in their ``timestamps``
+    and, from a folder, in the reading ``recorded_time`` (Unix s). ``run`` blocks and may be called once, from
+    any thread; ``obey`` may be called from any thread meanwhile.
+
+    Args:
+        source: a folder, or an iterable of ``(name, doc)`` pairs, which is read to its end at once.
+        speed: recorded seconds per second; None is as fast as it goes.
+        sinks: get every document but those of truth runs.
+        truth_sinks: get the documents of truth runs.
+        element, edge: put into the RunStart of a folder's run, when given.
+        noise: σ of Gaussian noise added to a folder's normalised spectra.
+        seed: of that noise.
+
+    Raises:
+        ReplayError: the source cannot be replayed, with what was found and what was expected.
+    """
+
+    def __init__(
+        self,
+        source: Path | Iterable[Document],
+        speed: float | None,
+        sinks: Sequence[DocumentSink],
+        truth_sinks: Sequence[DocumentSink] = (),
+        *,
+        element: str | None = None,
+        edge: str | None = None,
+        noise: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        if speed is not None and not speed > 0:
+            raise ReplayError(f"speed is {speed}, expected a positive number or none for the highest")
+        if noise < 0:
+            raise ReplayError(f"noise is {noise}, expected 0 or a positive standard deviation")
+        if isinstance(source, Path):
+            if not source.is_dir():
+                raise ReplayError(f"{source}: not a folder; expected one with spectra.npz and series.csv")
+            self._steps = from_folder(source, element=element, edge=edge, noise=noise, seed=seed)
+        else:
+            self._steps = from_documents(source)
+        self._speed = speed
+        self._outlets = Outlets(sinks, truth_sinks)
+        self._orders = Orders()
+
+    def __len__(self) -> int:
+        """Whole-spectrum Events; where there are none (step scans), the frames that the RunStarts planned."""
+        frames = sum(isinstance(step, Reading) and is_frame(step) for step in self._steps)
+        return frames or sum(
+            int(step.metadata.get("frames_planned", 1)) for step in self._steps if isinstance(step, OpenRun)
+        )
+
+    def obey(self, action: str, args: Mapping[str, Any]) -> Reply:
+        """From any thread: ``stop`` ends the replay after the frame in progress, ``pause`` holds it."""
+        return self._orders.obey(action, args)
+
+    def run(self) -> None:
+        """Replay to the end, or until stopped; blocks."""
+        self._orders.start()
+        try:
+            with run_engine(self._outlets, lambda: self.obey("stop", {"reason": "interrupted"})) as RE:
+                RE(self._plan())
+        finally:
+            self._orders.end()
+
+    def _plan(self) -> Generator[Msg, Any, None]:
+        open_runs: dict[str, None] = {}
+        pace = _Pace(self._speed)
+        for step in self._steps:
+            if isinstance(step, Reading):
+                pace.late_s += yield from self._orders.hold(pace.due(step.time))
+            if self._orders.stopped:
+                break
+            yield from set_run_key_wrapper(_do(step), step.run)
+            if isinstance(step, OpenRun):
+                open_runs[step.run] = None
+            elif isinstance(step, CloseRun):
+                open_runs.pop(step.run)
+        self._orders.end()
+        for run in open_runs:
+            close = bps.close_run(exit_status="success", reason=self._orders.reason)
+            yield from set_run_key_wrapper(close, run)
+
+
+def _do(step: Step) -> Generator[Msg, Any, None]:
+    if isinstance(step, OpenRun):
+        # These would be taken for arguments of the message itself.
+        metadata = {k: v for k, v in step.metadata.items() if k not in ("command", "obj", "run")}
+        yield from bps.open_run(metadata)
+    elif isinstance(step, CloseRun):
+        yield from bps.close_run(exit_status=step.exit_status, reason=step.reason)
+    else:
+        for device in step.devices:
+            device.put(step.data, step.timestamps)
+        yield from bps.checkpoint()
+        yield from bps.trigger_and_read(list(step.devices), name=step.stream)
+
+
+class _Pace:
+    """When a recorded moment is due on this machine's monotonic clock."""
+
+    def __init__(self, speed: float | None) -> None:
+        self._speed = speed
+        self._first: tuple[float, float] | None = None
+        self.late_s = 0.0
+        """How long the replay was paused so far."""
+
+    def due(self, recorded_s: float) -> float:
+        if self._speed is None:
+            return 0.0
+        if self._first is None:
+            self._first = (recorded_s, time.monotonic())
+        return self._first[1] + (recorded_s - self._first[0]) / self._speed + self.late_s

@@ -1,0 +1,40 @@
+"""The robot that makes the cell and puts it into the beam: scalar parameters, one run per sample."""
+
+from collections.abc import Generator, Mapping
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import numpy as np
+from bluesky.utils import Msg
+from ophyd import Component, Device, Kind
+
+from .devices import Quantity
+
+
+class Robot(Device):
+    """What a synthesis and transfer robot knows of the sample it made."""
+
+    electrolyte_volume_ml = Component(Quantity, units="mL", kind=Kind.normal)
+    electrode_mass_mg = Component(Quantity, units="mg", kind=Kind.normal)
+    anneal_temperature_c = Component(Quantity, units="degC", kind=Kind.normal)
+
+    def __init__(self, *, name: str, active_mass_mg: float, seed: int) -> None:
+        super().__init__(name=name)
+        normal = np.random.default_rng([seed, 4]).normal
+        # 90 % active material; the rest is carbon and binder.
+        made = {
+            self.electrolyte_volume_ml: normal(0.10, 0.005),
+            self.electrode_mass_mg: normal(active_mass_mg / 0.9, 0.05),
+            self.anneal_temperature_c: normal(850.0, 2.0),
+        }
+        for signal, value in made.items():
+            signal.name = signal.attr_name
+            signal.put(round(float(value), 4))
+
+
+def load_cell(robot: Robot, md: Mapping[str, Any]) -> Generator[Msg, Any, None]:
+    """Plan: one run that loads the cell and reports how it was made, in one Event."""
+    yield from bps.open_run({"plan_name": "load_cell", "purpose": "robot", **md})
+    devices: Any = [robot]  # ophyd has no types
+    yield from bps.trigger_and_read(devices)
+    yield from bps.close_run(exit_status="success")
