@@ -1,0 +1,176 @@
+"""The model card: everything that serving knows of a model besides its weights."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from ..agent.alignment import Edge
+from ..agent.errors import InputError
+from ..agent.grid import Grid
+from ..agent.settings import Settings
+
+
+class ModelError(InputError):
+    """A model that cannot be used; the message names the folder, what was found and what was expected."""
+
+
+class GridCard(Settings):
+    """See :class:`xas_agent.agent.grid.Grid`; all in eV relative to ``edge_ev``, on FEFF's scale."""
+
+    start_ev: float
+    stop_ev: float
+    step_ev: float
+    foot_ev: tuple[float, float]
+    anchor_ev: tuple[float, float]
+
+    @model_validator(mode="after")
+    def _is_a_grid(self) -> Self:
+        self.grid()
+        return self
+
+    def grid(self) -> Grid:
+        """The grid that this describes."""
+        return Grid(self.start_ev, self.stop_ev, self.step_ev, self.foot_ev, self.anchor_ev)
+
+
+class Interval(Settings):
+    """Split-conformal interval: ``mean ± scale · sqrt(sd² + floor²)``."""
+
+    scale: float
+    floor: float
+    coverage: float = 0.9
+    """Share of the calibration rows that the interval is made to hold."""
+
+
+class DescriptorCard(Settings):
+    """One descriptor."""
+
+    name: str
+    kind: Literal["classified", "regressed"]
+    unit: str = ""
+    classes: tuple[int, ...] = ()
+    mean_head: str | None = None
+    """Regressed quantity that gives the mean and interval of a classified descriptor (OS: the mean OS)."""
+    lowest: float | None = None
+    """Least value that means anything (a length is not negative); for a classified one its classes say."""
+    mixture: bool = True
+    """Whether the descriptor means anything for a mixture of sites, as measured spectra are."""
+    interval: Interval
+
+
+class OffsetCard(Settings):
+    """FEFF − experiment, added to calibrated energies."""
+
+    value_ev: float
+    sd_ev: float
+    source: str
+
+
+class Card(Settings):
+    """``card.yaml``. The model's output columns are, in this order: the probabilities of each classified
+    descriptor's classes, mean of each regressed quantity, its standard deviation, the out-of-distribution score.
+    """
+
+    name: str
+    absorber: str
+    edge: str
+    edge_ev: float
+    """Tabulated energy of the edge."""
+    grid: GridCard
+    descriptors: tuple[DescriptorCard, ...]
+    regressed: tuple[str, ...]
+    """Order of the regressed quantities in the output; units are their descriptor's."""
+    feff_minus_experiment: OffsetCard
+    ood: str
+    """What the out-of-distribution score is, and that 1 is its threshold."""
+    training: dict[str, Any]
+    metrics: dict[str, Any]
+    licence: str
+    cite: tuple[str, ...]
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    """Of ``model.ts``; a file that does not match is refused."""
+
+    def edge_of_absorber(self) -> Edge:
+        """What alignment needs of this card."""
+        return Edge(self.edge_ev, self.feff_minus_experiment.value_ev)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, as 64 hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def read_card(folder: Path) -> Card:
+    """Read and check ``folder/card.yaml``.
+
+    Raises
+    ------
+    ModelError
+        No such folder or card, or a card that lacks a key or has an unknown one.
+    """
+    path = folder / "card.yaml"
+    if not path.is_file():
+        raise ModelError(f"{folder}: not a model folder: no card.yaml in it; expected model.ts and card.yaml")
+    try:
+        return Card.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as e:
+        raise ModelError(f"{path}: {_first_line(e)}") from None
+
+
+def write_card(folder: Path, card: Card) -> None:
+    """Write ``folder/card.yaml``."""
+    text = yaml.safe_dump(card.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+    (folder / "card.yaml").write_text(text, encoding="utf-8")
+
+
+def verify(folder: Path) -> Card:
+    """The card of a model folder whose ``model.ts`` matches it.
+
+    Raises
+    ------
+    ModelError
+        The card cannot be read, the model is missing, or its SHA-256 is not the card's.
+    """
+    card, model = read_card(folder), folder / "model.ts"
+    if not model.is_file():
+        raise ModelError(f"{folder}: no model.ts beside card.yaml")
+    found = sha256_of(model)
+    if found != card.sha256:
+        raise ModelError(
+            f"{model}: SHA-256 {found[:12]}… does not match its card ({card.sha256[:12]}…); the file was changed or "
+            "damaged and is refused: restore it, or train the model again"
+        )
+    return card
+
+
+def installed() -> dict[str, Path]:
+    """Folders of the models shipped with the package, by name."""
+    root = Path(__file__).parent / "shipped"
+    return {p.parent.name: p.parent for p in sorted(root.glob("*/card.yaml"))}
+
+
+def find(name_or_folder: str) -> Path:
+    """The folder of an installed model's name, or a folder itself.
+
+    Raises
+    ------
+    ModelError
+        Neither; the message lists the installed models.
+    """
+    models = installed()
+    if name_or_folder in models:
+        return models[name_or_folder]
+    if Path(name_or_folder).is_dir():
+        return Path(name_or_folder)
+    raise ModelError(f"no model {name_or_folder!r}: neither a folder nor one of {', '.join(models)}")
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        where = ".".join(str(p) for p in first["loc"])
+        return f"key {where}: {first['msg']} (found {first['input']!r:.60})"
+    return " ".join(str(error).split())

@@ -1,0 +1,130 @@
+"""Serving a model folder: aligned spectra in, estimates out."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..agent.estimate import DescriptorEstimate, Estimate
+from . import card as cards
+
+OOD_FLAG = "out of distribution"
+CPU_CHUNK = 16  # rows of one pass on a CPU: more would not fit its cache and take longer per row
+
+
+class Model:
+    """A loaded model folder; implements :class:`xas_agent.agent.protocols.Estimator`.
+
+    Parameters
+    ----------
+    folder : model folder; its file is checked against its card before it is loaded
+    device : ``cpu``, ``cuda`` or ``auto`` (CUDA when there is one)
+    threads : CPU threads of the forward, None for as many as torch would take
+
+    Raises
+    ------
+    ModelError
+        The folder is not a model, or its file does not match its card.
+    """
+
+    def __init__(self, folder: Path, device: str = "auto", threads: int | None = None) -> None:
+        self.card = cards.verify(folder)
+        self.name, self.sha256 = self.card.name, self.card.sha256
+        self.grid = self.card.grid.grid()
+        self.absorber, self.edge_name = self.card.absorber, self.card.edge
+        self.edge = self.card.edge_of_absorber()
+        self.units = {d.name: d.unit for d in self.card.descriptors}
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cuda" and not torch.cuda.is_available():
+            raise cards.ModelError(f"{folder}: device cuda was asked for, and torch finds none; use auto or cpu")
+        self.device = torch.device(device)
+        if threads is not None and self.device.type == "cpu":
+            torch.set_num_threads(threads)
+        # TF32 would move results by 1e-3, more than frames may differ between devices.
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        module = torch.jit.load(folder / "model.ts", map_location=self.device).eval()
+        self.module = torch.jit.freeze(module)
+        self._descriptors = self._columns()
+        self._regressed_at = sum(len(d.classes) for d in self.card.descriptors)
+
+    def warm_up(self, batches: tuple[int, ...] = (1, 8, 1)) -> None:
+        """Run the forward until TorchScript has specialised, so that the first frame is as fast as the next."""
+        for n in batches * 2:
+            self.forward(np.zeros((n, len(self.grid)), np.float32))
+
+    @torch.inference_mode()
+    def forward(self, spectra: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The bare network: (N, G) → (N, columns), in the order of :class:`~xas_agent.models.card.Card`."""
+        x = torch.from_numpy(np.ascontiguousarray(spectra, np.float32)).to(self.device)
+        if self.device.type == "cpu" and len(x) > CPU_CHUNK:
+            return torch.cat([self.module(part) for part in x.split(CPU_CHUNK)]).numpy().astype(np.float64)
+        return self.module(x).cpu().numpy().astype(np.float64)
+
+    def estimate(self, spectra: NDArray[np.float32]) -> list[Estimate]:
+        """Estimate aligned spectra (N, G); a row's result does not depend on the others."""
+        if len(spectra) == 0:
+            return []
+        out = self.forward(spectra)
+        columns = {name: self._read(name, out) for name in self._descriptors}
+        scores = out[:, -1].tolist()
+        return [
+            Estimate(
+                {name: make(i) for name, make in columns.items()},
+                score,
+                (OOD_FLAG,) if not score <= 1.0 else (),
+            )
+            for i, score in enumerate(scores)
+        ]
+
+    def _columns(self) -> dict[str, tuple[cards.DescriptorCard, slice | None, int | None]]:
+        """Of each descriptor: its card, the columns of its classes, the number of its regressed quantity."""
+        found: dict[str, tuple[cards.DescriptorCard, slice | None, int | None]] = {}
+        at = 0
+        for d in self.card.descriptors:
+            head = d.mean_head if d.kind == "classified" else d.name
+            number = self.card.regressed.index(head) if head is not None else None
+            found[d.name] = d, slice(at, at + len(d.classes)) if d.classes else None, number
+            at += len(d.classes)
+        return found
+
+    def _read(self, name: str, out: NDArray[np.float64]):
+        """A function of the row that makes this descriptor's estimate; the arithmetic is done for all rows here."""
+        card, columns, number = self._descriptors[name]
+        p = classes = None
+        if columns is not None:
+            p, classes = out[:, columns], np.array(card.classes, float)
+        if number is not None:
+            at = self._regressed_at + number
+            mean, sd = out[:, at], out[:, at + len(self.card.regressed)]
+        else:
+            assert p is not None  # a descriptor without classes has a regressed quantity
+            assert classes is not None
+            mean = p @ classes
+            sd = np.sqrt(np.maximum(p @ classes**2 - mean**2, 0.0))
+        half = card.interval.scale * np.hypot(sd, card.interval.floor)
+        low, high = (classes[0], classes[-1]) if classes is not None else (card.lowest, None)
+        # An interval says nothing of what cannot be; it never leaves out the mean.
+        lo = mean - half if low is None else np.maximum(mean - half, np.minimum(mean, low))
+        hi = mean + half if high is None else np.minimum(mean + half, np.maximum(mean, high))
+        means, los, his = mean.tolist(), lo.tolist(), hi.tolist()
+        if p is None or classes is None:
+            return lambda i: DescriptorEstimate(means[i], los[i], his[i])
+        best = p.argmax(axis=1)
+        values, tops, rows = classes[best].tolist(), p.max(axis=1).tolist(), p.tolist()
+        labels = [str(c) for c in card.classes]
+        return lambda i: DescriptorEstimate(
+            means[i], los[i], his[i], values[i], tops[i], dict(zip(labels, rows[i], strict=True))
+        )
+
+
+def default_threads() -> int:
+    """CPU threads for serving: half the cores that this process may use, at most 4.
+
+    The network is small, and on a shared machine threads that wait for each other take longer than one alone.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(4, cores // 2))

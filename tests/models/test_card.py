@@ -1,0 +1,113 @@
+"""The model card, and what is refused before a model is loaded."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from xas_agent.models import card as cards
+from xas_agent.models.card import ModelError
+
+SHIPPED = cards.installed()
+MAX_BYTES = 4_000_000
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A copy of a shipped model, to be spoilt."""
+    return Path(shutil.copytree(SHIPPED["co-k"], tmp_path / "mine"))
+
+
+def rewrite(folder: Path, **changes: Any) -> None:
+    """Change keys of a card; None takes one out."""
+    card = yaml.safe_load((folder / "card.yaml").read_text()) | changes
+    kept = {k: v for k, v in card.items() if v is not None}
+    (folder / "card.yaml").write_text(yaml.safe_dump(kept, allow_unicode=True))
+
+
+def test_three_models_are_shipped():
+    assert list(SHIPPED) == ["co-k", "cu-k", "ni-k"]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_model_matches_its_card(name):
+    card = cards.verify(SHIPPED[name])
+    assert card.name == name == f"{card.absorber}-{card.edge}".lower()
+    assert (SHIPPED[name] / "model.ts").stat().st_size <= MAX_BYTES
+    assert {d.name for d in card.descriptors} == {"OS", "CN", "CN2", "OCN", "PSGO", "NNRS", "MOOD"}
+    for d in card.descriptors:
+        assert (d.kind == "classified") == bool(d.classes)
+        assert d.interval.scale > 0
+        assert d.mean_head in (None, *card.regressed)
+        assert d.name in card.metrics
+    assert card.feff_minus_experiment.sd_ev > 0
+    assert card.licence
+    assert card.cite
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_card_is_written_as_it_is_read(name, tmp_path):
+    card = cards.read_card(SHIPPED[name])
+    cards.write_card(tmp_path, card)
+    assert cards.read_card(tmp_path) == card
+
+
+@pytest.mark.parametrize("where", [0, 1000, -1])
+def test_a_model_with_a_flipped_byte_is_refused(folder, where):
+    data = bytearray((folder / "model.ts").read_bytes())
+    data[where] ^= 1
+    (folder / "model.ts").write_bytes(data)
+    with pytest.raises(ModelError, match=r"model\.ts: SHA-256 [0-9a-f]{12}… does not match its card"):
+        cards.verify(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"grid": None}, "key grid: Field required"),
+        ({"colour": "blue"}, "key colour: Extra inputs are not permitted"),
+        ({"edge_ev": "high"}, "key edge_ev: .*found 'high'"),
+        ({"sha256": "0"}, "key sha256: "),
+    ],
+)
+def test_a_card_that_is_wrong_says_in_which_key(folder, changes, message):
+    rewrite(folder, **changes)
+    with pytest.raises(ModelError, match=rf"card\.yaml: {message}"):
+        cards.verify(folder)
+
+
+@pytest.mark.parametrize("text", ["", "just words", "a: [", "- a\n- b", "\x00"])
+def test_a_card_that_is_none_is_one_message(folder, text):
+    (folder / "card.yaml").write_text(text)
+    with pytest.raises(ModelError, match=r"card\.yaml: "):
+        cards.read_card(folder)
+
+
+def test_a_card_of_bytes_that_are_no_text(folder):
+    (folder / "card.yaml").write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(ModelError, match=r"card\.yaml: "):
+        cards.read_card(folder)
+
+
+def test_a_grid_that_cannot_be_is_a_wrong_card(folder):
+    grid = yaml.safe_load((folder / "card.yaml").read_text())["grid"]
+    rewrite(folder, grid={**grid, "anchor_ev": [40.0, 400.0]})
+    with pytest.raises(ModelError, match="anchor_ev"):
+        cards.verify(folder)
+
+
+def test_what_is_not_a_model_folder(folder, tmp_path):
+    (folder / "model.ts").unlink()
+    with pytest.raises(ModelError, match=r"no model\.ts beside card\.yaml"):
+        cards.verify(folder)
+    with pytest.raises(ModelError, match=r"no card\.yaml"):
+        cards.verify(tmp_path)
+
+
+def test_models_are_found_by_name_or_folder(folder):
+    assert cards.find("ni-k") == SHIPPED["ni-k"]
+    assert cards.find(str(folder)) == folder
+    with pytest.raises(ModelError, match="no model 'ag-k': neither a folder nor one of co-k, cu-k, ni-k"):
+        cards.find("ag-k")

@@ -1,0 +1,171 @@
+"""Serving the shipped models: a frame's numbers are its own, and every estimate is whole."""
+
+import shutil
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from xas_agent.agent.alignment import AlignmentSettings, align, align_theory
+from xas_agent.agent.estimate import Estimate
+from xas_agent.models import card as cards
+from xas_agent.models.card import ModelError
+from xas_agent.models.runtime import OOD_FLAG, Model, default_threads
+from xas_agent.sim_beamline.cathode import ReferenceSpectra, absorption
+from xas_agent.sim_beamline.plans import FLY_ENERGIES
+
+NAMES = list(cards.installed())
+
+
+@cache
+def model(name: str) -> Model:
+    return Model(cards.find(name), "cpu", threads=1)
+
+
+def spectra(name: str, n: int) -> NDArray[np.float32]:
+    """Edges with white lines and ripples of many sizes, on the model's grid and footing."""
+    rng = np.random.default_rng(7)
+    e, grid = model(name).grid.energy, model(name).grid
+    at, height, width, phase = (rng.uniform(*r, (n, 1)) for r in ((0, 12), (0, 1), (3, 8), (0, 6)))
+    mu = 0.5 + np.arctan((e - at) / 1.8) / np.pi
+    mu = mu + height * np.exp(-(((e - at - 5) / width) ** 2)) + 0.05 * np.sin(e / 8 + phase) * (e > at)
+    return grid.footing(mu + rng.normal(0, 0.005, mu.shape)).astype(np.float32)
+
+
+def numbers(estimates: list[Estimate]) -> NDArray[np.float64]:
+    """Everything that they say, a row each."""
+    return np.array(
+        [
+            [v for d in e.descriptors.values() for v in (d.mean, d.lo, d.hi, *d.probabilities.values())]
+            + [e.ood_score]
+            for e in estimates
+        ]
+    )
+
+
+def close(a: Any, b: Any) -> None:
+    """Identical within 1e-5, relative where a number is large."""
+    np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_frame_is_estimated_alike_alone_in_any_batch_and_in_any_order(name):
+    x = spectra(name, 256)
+    together = numbers(model(name).estimate(x))
+    by_seven = np.concatenate([numbers(model(name).estimate(x[i : i + 7])) for i in range(0, 256, 7)])
+    close(by_seven, together)
+    alone = np.concatenate([numbers(model(name).estimate(x[i : i + 1])) for i in range(0, 256, 8)])
+    close(alone, together[::8])
+    order = np.random.default_rng(1).permutation(256)
+    close(numbers(model(name).estimate(x[order])), together[order])
+
+
+def test_a_ruined_frame_does_not_touch_its_neighbours():
+    x = spectra("cu-k", 7)
+    clean = numbers(model("cu-k").estimate(x))
+    x[3] = np.nan
+    found = model("cu-k").estimate(x)
+    others = [0, 1, 2, 4, 5, 6]
+    close(numbers([found[i] for i in others]), clean[others])
+    assert found[3].flags == (OOD_FLAG,)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_estimate_is_whole(name):
+    card = model(name).card
+    for estimate in model(name).estimate(spectra(name, 20)):
+        assert list(estimate.descriptors) == [d.name for d in card.descriptors]
+        assert estimate.flags == ((OOD_FLAG,) if estimate.ood_score > 1 else ())
+        for d in card.descriptors:
+            found = estimate.descriptors[d.name]
+            assert found.lo <= found.mean <= found.hi
+            assert found.lo < found.hi
+            if d.kind == "regressed":
+                assert (found.value, found.p, found.probabilities) == (None, None, {})
+                continue
+            assert list(found.probabilities) == [str(c) for c in d.classes]
+            assert sum(found.probabilities.values()) == pytest.approx(1, abs=1e-5)
+            assert found.p == max(found.probabilities.values())
+            assert found.value in d.classes
+            if d.mean_head is None:
+                expected = sum(c * p for c, p in zip(d.classes, found.probabilities.values(), strict=True))
+                assert found.mean == pytest.approx(expected, abs=1e-6)
+
+
+def test_nothing_asked_is_nothing_answered():
+    assert model("cu-k").estimate(spectra("cu-k", 1)[:0]) == []
+
+
+def test_the_order_of_the_arrays_memory_does_not_matter():
+    x = spectra("cu-k", 5)
+    close(model("cu-k").forward(np.asfortranarray(x.astype(np.float64))), model("cu-k").forward(x))
+    close(model("cu-k").forward(x[::-1])[::-1], model("cu-k").forward(x))
+
+
+def test_one_core_and_several_agree():
+    x, before = spectra("co-k", 16), torch.get_num_threads()
+    try:
+        one = model("co-k").forward(x)
+        several = Model(cards.find("co-k"), "cpu", threads=3)
+        assert torch.get_num_threads() == 3
+        close(several.forward(x), one)
+    finally:
+        torch.set_num_threads(before)
+    assert 1 <= default_threads() <= 4
+
+
+def test_warming_up_changes_nothing():
+    fresh, x = Model(cards.find("ni-k"), "cpu", threads=1), spectra("ni-k", 9)
+    cold = fresh.forward(x)
+    fresh.warm_up()
+    close(fresh.forward(x), cold)
+
+
+def test_a_changed_model_is_refused_before_it_is_loaded(tmp_path):
+    folder = Path(shutil.copytree(cards.find("co-k"), tmp_path / "co-k"))
+    (folder / "model.ts").write_bytes((folder / "model.ts").read_bytes() + b"\0")
+    with pytest.raises(ModelError, match="does not match its card"):
+        Model(folder)
+
+
+@cache
+def cathode() -> dict[str, NDArray[np.float64]]:
+    with files("xas_agent.sim_beamline").joinpath("cathode_co_k.npz").open("rb") as f, np.load(f) as z:
+        return {k: z[k].astype(float) for k in z.files}
+
+
+def theory(mu: NDArray[np.float64]) -> NDArray[np.float32]:
+    co = model("co-k")
+    aligned = align_theory(cathode()["energy"][300:], np.atleast_2d(mu)[:, 300:], co.grid, co.edge.edge_ev)
+    assert aligned.refused == (None,) * len(aligned.mu)
+    return aligned.mu
+
+
+def test_the_mean_oxidation_state_follows_the_lithium():
+    x = cathode()["x"]
+    found = model("co-k").estimate(theory(cathode()["mu"]))
+    os_mean = np.array([e.descriptors["OS"].mean for e in found])
+    assert np.abs(os_mean - (4 - x)).max() < 0.15
+    assert max(e.ood_score for e in found) <= 1
+
+
+@pytest.mark.parametrize("strange", ["metal", "glitch", "misnormalised"])
+def test_what_the_model_has_not_seen_scores_above_one(strange):
+    if strange == "metal":
+        co, e = model("co-k"), FLY_ENERGIES
+        foil = absorption(ReferenceSpectra(broadening_ev=1.0).foil(e), e, edge_step=1.0, background=0.6)[None]
+        aligned = align(e, foil, co.grid, co.edge, AlignmentSettings(), reference=foil).mu
+    else:
+        aligned = theory(cathode()["mu"][3])
+    if strange == "glitch":
+        aligned[0, 60] += 0.4
+    if strange == "misnormalised":
+        aligned = (aligned + np.linspace(0, 0.5, aligned.shape[1])).astype(np.float32)
+    (found,) = model("co-k").estimate(aligned)
+    assert found.ood_score > 1
+    assert found.flags == (OOD_FLAG,)

@@ -1,0 +1,262 @@
+"""Training from a small FEFF folder: by the command, again in this process, and fine-tuned."""
+
+import csv
+import os
+import queue
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from xas_agent.config import ConfigError
+from xas_agent.inference import evaluate_model, train_model
+from xas_agent.models import card as cards
+from xas_agent.models.build import Plan, assemble, ensemble, train_one
+from xas_agent.models.data import DataError
+from xas_agent.models.runtime import Model
+from xas_agent.models.spt import SPT
+from xas_agent.models.training import Member, TrainingConfig, folds
+
+EDGE = 7709.0
+POISON = 9
+"""A class that only rows of other splits have."""
+
+CONFIG: dict[str, Any] = {
+    "name": "small",
+    "dataset": "small",
+    "absorber": "Co",
+    "edge_ev": EDGE,
+    "grid": {"start_ev": -9.0, "stop_ev": 72.0, "step_ev": 1.0, "foot_ev": [-9.0, -6.0], "anchor_ev": [40.0, 72.0]},
+    "units": {"OS": "e", "NNRS": "Å", "MOOD": "Å"},
+    "network": {"width": 8, "blocks": 1, "heads": 2, "latent": 16, "gathered": 4, "bands": 2},
+    "optimisation": {"epochs": 2, "batch": 8, "rows_per_epoch": 16},
+    "members": 2,
+    "feff_minus_experiment": {"value_ev": 3.2, "sd_ev": 1.5, "source": "a standard"},
+    "licence": "BSD-3-Clause",
+    "sources": ["made for the test"],
+    "cite": ["nobody"],
+}
+
+
+def write_feff(folder: Path, name: str = "small") -> Path:
+    """30 disturbed cathode spectra of 10 compositions on energies of their own, in FEFF's form."""
+    rng = np.random.default_rng(0)
+    with files("xas_agent.sim_beamline").joinpath("cathode_co_k.npz").open("rb") as f, np.load(f) as z:
+        grid, lithium, spectra = z["energy"], z["x"], z["mu"].astype(float)
+    ids, energies, mus, rows = [], [], [], []
+    for k, x in enumerate(lithium):
+        for site in range(3):
+            # Uniform in k above the edge, as FEFF writes them: steps grow with the energy.
+            energy = EDGE - 8 + rng.uniform(-2, 2) + np.linspace(0, np.sqrt(90), 90) ** 2 + np.linspace(0, 5, 90)
+            ids.append(f"x{x:.2f}_{site}")
+            energies.append(energy)
+            mus.append(np.interp(energy + rng.uniform(-1, 1), grid, spectra[k] * rng.uniform(0.97, 1.03)))
+            split = "sim" if k in (3, 6) else "val" if k in (2, 5, 8) else "train"
+            poisoned = POISON if split == "sim" else None
+            rows.append(
+                {
+                    "id": ids[-1],
+                    "material": f"x{x:.2f}",
+                    "split": split,
+                    "OS": poisoned or (3 if x > 0.5 else 4),
+                    "OS_mean": round(4 - x, 4) if site else "",
+                    "CN": poisoned or (6 if site else 5),
+                    "OCN": 6 - site,
+                    "CN2": "" if site == 1 else 6 + 6 * (x > 0.4),
+                    "PSGO": (12, 4, 2)[site],
+                    "NNRS": round(0.01 * site + 0.02 * x, 4),
+                    "MOOD": "" if site == 2 else round(2.5 + 0.1 * x, 4),
+                }
+            )
+    np.savez(folder / f"{name}.npz", id=np.array(ids), energy=np.array(energies), mu=np.array(mus))
+    with (folder / f"{name}.csv").open("w", newline="") as f:
+        table = csv.DictWriter(f, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def feff(tmp_path_factory) -> Path:
+    return write_feff(tmp_path_factory.mktemp("feff"))
+
+
+def config(**changes: Any) -> TrainingConfig:
+    return TrainingConfig.model_validate(CONFIG | changes)
+
+
+@pytest.fixture(scope="module")
+def trained(feff, tmp_path_factory) -> Path:
+    """The model folder that the command writes."""
+    out = tmp_path_factory.mktemp("trained")
+    (out / "small.yaml").write_text(yaml.safe_dump(CONFIG, allow_unicode=True))
+    command = [
+        "-m",
+        "xas_agent.cli",
+        "train",
+        str(out / "small.yaml"),
+        "--data",
+        str(feff),
+        "--out",
+        str(out),
+        "--jobs",
+        "1",
+    ]
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=one_thread)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith(str(out / "small"))
+    return out / "small"
+
+
+def here(how: TrainingConfig, feff: Path, out: Path) -> Path:
+    """Train in this process, on one thread: sums in another order round otherwise."""
+    plan, members, threads = Plan(how, feff), [], torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for k in range(how.members):
+            state, epochs, seconds = train_one(how, feff, k, 1, queue.SimpleQueue())
+            network = SPT(plan.shape)
+            network.load_state_dict(state)
+            members.append(Member(network.eval(), epochs, seconds))
+        return assemble(plan, members, out)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.jit.load(folder / "model.ts").state_dict()
+
+
+def test_the_command_writes_a_model_that_serves(trained):
+    card = cards.verify(trained)
+    assert (card.training["rows"], card.training["materials"], card.training["members"]) == (24, 8, 2)
+    assert [d.name for d in card.descriptors] == ["OS", "CN", "OCN", "CN2", "PSGO", "NNRS", "MOOD"]
+    assert {d: c.classes for d, c in ((c.name, c) for c in card.descriptors)}["OS"] == (3, 4)
+    for name in ("OS", "NNRS", "OS_mean"):
+        assert np.isfinite(card.metrics[name]["value"])
+    assert card.metrics["on"].startswith("9 validation rows")
+    model = Model(trained, "cpu", 1)
+    (found,) = model.estimate(np.zeros((1, len(model.grid)), np.float32))
+    assert list(found.descriptors) == [d.name for d in card.descriptors]
+
+
+def test_the_same_config_gives_the_same_weights(trained, feff, tmp_path):
+    again, first = weights(here(config(), feff, tmp_path)), weights(trained)
+    assert again.keys() == first.keys()
+    for name, tensor in first.items():
+        assert torch.equal(again[name], tensor), name
+
+
+def test_it_is_evaluated_on_any_split(trained, feff, capsys):
+    evaluate_model(str(trained), feff, "val", None)
+    said = capsys.readouterr().out
+    assert "small on 9 of 9 rows of small, split val" in said
+    assert all(name in said for name in ("OS", "PSGO", "MOOD", "weighted F1", "R2"))
+    with pytest.raises(DataError, match="no rows of split 'test'"):
+        evaluate_model(str(trained), feff, "test", None)
+
+
+def test_another_seed_gives_other_weights(feff):
+    one, other = (Plan(config(seed=s), feff).new_member(0).state_dict() for s in (0, 5))
+    assert not all(torch.equal(one[k], other[k]) for k in one)
+
+
+@pytest.mark.parametrize("protocol", ["split", "cross-validation"])
+def test_rows_of_other_splits_are_never_seen(feff, protocol):
+    plan = Plan(config(protocol=protocol, members=4), feff)
+    assert set(plan.data.split) == {"train", "val"}
+    assert len(plan.data) == len(plan.rows.fine) == len(plan.clean) == 24
+    for classes in plan.rows.targets.classes:
+        assert POISON not in classes
+    for train, held in plan.folds:
+        assert not set(plan.data.material[train]) & set(plan.data.material[held])
+    held = np.concatenate([h for _, h in plan.folds])
+    if protocol == "split":
+        assert all(set(plan.data.split[t]) == {"train"} and set(plan.data.split[h]) == {"val"} for t, h in plan.folds)
+    else:
+        assert sorted(held) == list(range(24))  # every row is judged once, by the member that has not seen it
+
+
+def test_folds_keep_materials_together():
+    material = np.array([f"m{i // 3}" for i in range(30)])
+    parts = folds(material, 4, seed=1)
+    assert sorted(np.concatenate(parts)) == list(range(30))
+    assert len(set.union(*[set(material[p]) for p in parts])) == sum(len(set(material[p])) for p in parts)
+
+
+def test_fine_tuning_starts_from_what_was_trained(trained, feff):
+    plan = Plan(config(pretrained=str(trained)), feff)
+    plan.temperature = weights(trained)["temperature"]
+    again = ensemble(plan, [plan.new_member(k) for k in range(2)])
+    with torch.no_grad():
+        out = again(plan.clean).numpy()[:, :-1]  # all but how familiar a spectrum is
+    np.testing.assert_allclose(
+        out, Model(trained, "cpu", 1).forward(plan.clean.numpy())[:, :-1], atol=1e-4, rtol=1e-4
+    )
+
+
+def test_it_is_fine_tuned_on_a_shorter_grid_by_cross_validation(trained, feff, tmp_path):
+    shorter = {**CONFIG["grid"], "stop_ev": 60.0, "anchor_ev": [40.0, 60.0]}
+    how = config(name="tuned", grid=shorter, protocol="cross-validation", pretrained=str(trained), members=3)
+    torch.testing.assert_close(Plan(how, feff).scale.centre, weights(trained)["centre"][:70])
+    card = cards.verify(here(how, feff, tmp_path))
+    assert card.training["protocol"] == "cross-validation"
+    assert card.training["periods"] == cards.read_card(trained).training["periods"]
+    assert card.metrics["on"].startswith("3-fold cross-validation by material")
+    assert card.metrics["OS"]["standard_error"] >= 0
+    assert len(Model(tmp_path / "tuned", "cpu", 1).grid) == 70
+
+
+def test_the_shipped_module_scripts_as_it_runs(trained, feff):
+    plan = Plan(config(), feff)
+    networks = [plan.new_member(k) for k in range(2)]
+    served = ensemble(plan, networks)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.jit.script(served)(plan.clean), served(plan.clean), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 3}, r"unknown key epochs; expected one of absorber"),
+        ({"optimisation": {"epoch": 3}}, r"unknown key optimisation\.epoch; expected one of batch, epochs"),
+        ({"members": "many"}, r"key members: found 'many', expected: "),
+        ({"grid": {**CONFIG["grid"], "stop_ev": 50.0}}, r"key grid: .*anchor_ev 40…72 eV is not inside -9…50 eV"),
+    ],
+)
+def test_a_wrong_key_is_one_message_before_training(tmp_path, feff, change, message):
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(CONFIG | change, allow_unicode=True))
+    with pytest.raises(ConfigError, match=rf"c\.yaml: {message}"):
+        train_model(tmp_path / "c.yaml", feff, tmp_path, 1)
+
+
+@pytest.mark.parametrize("content", [b"name: [", b"just words", b"", b"\xff\xfe"])
+def test_a_config_that_is_none_is_one_message(tmp_path, feff, content):
+    (tmp_path / "c.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"c\.yaml: "):
+        train_model(tmp_path / "c.yaml", feff, tmp_path, 1)
+    with pytest.raises(ConfigError, match=r"none\.yaml: no such file"):
+        train_model(tmp_path / "none.yaml", feff, tmp_path, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dataset": "none"}, r"none\.npz: not found"),
+        ({"classified": ["OS", "CN", "colour"]}, "no column colour"),
+        (
+            {"grid": {**CONFIG["grid"], "stop_ev": 120.0}},
+            r"the shortest row ends [\d.]+ eV above the edge, the grid at 120 eV",
+        ),
+    ],
+)
+def test_data_that_do_not_fit_the_config_are_one_message(feff, changes, message):
+    with pytest.raises(DataError, match=message):
+        Plan(config(**changes), feff)
