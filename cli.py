@@ -1,0 +1,400 @@
+"""The ``xas-agent`` command: parses, builds, calls. Heavy imports wait until a command needs them."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import typer
+
+from . import __version__
+
+OK, FAILED, USAGE, UNREACHABLE, SET_ASIDE = 0, 1, 2, 3, 4
+
+app = typer.Typer(
+    help="Understands X-ray absorption data while the experiment runs, and acts on it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+models_app = typer.Typer(help="The models at hand.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+
+ConfigOption = Annotated[str | None, typer.Option("--config", help="YAML file, or the name of a shipped config.")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Folder for documents, tables, summary and picture.")]
+ModelOption = Annotated[str | None, typer.Option("--model", help="Model name or folder.")]
+ElementOption = Annotated[str | None, typer.Option(help="Absorber, e.g. Ni; else from the documents or energies.")]
+EdgeOption = Annotated[str | None, typer.Option(help="Edge, e.g. K.")]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 4 when frames were set aside.")]
+FramesOption = Annotated[int | None, typer.Option("--frames", min=1, help="End after this many frames.")]
+PLANNED = 80  # frames that the embedded beamline spreads its charge over
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of everything random in the simulated beamline.")]
+DataOption = Annotated[Path, typer.Option("--data", help="Folder with the FEFF rows, NAME.npz and NAME.csv.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+    _logging(log_level)
+
+
+@app.command()
+def run(
+    config: ConfigOption = None,
+    frames: FramesOption = None,
+    seed: SeedOption = 0,
+    out: OutOption = None,
+    source: Annotated[str | None, typer.Option(help="zmq://HOST:PORT, a bluesky proxy's out-port.")] = None,
+    publish: Annotated[str | None, typer.Option(help="zmq://HOST:PORT, a bluesky proxy's in-port.")] = None,
+    model: ModelOption = None,
+    element: ElementOption = None,
+    edge: EdgeOption = None,
+    connect_timeout: Annotated[float | None, typer.Option(min=0, help="s; 0 waits for ever. [default: 10]")] = None,
+    strict: StrictOption = False,
+) -> None:
+    """Watch an experiment and act on it.
+
+    Without --source (and none in the config) the embedded beamline charges a LixCoO2 cathode in a process of its
+    own, and the agent stops it at x = 0.50.
+    """
+    from .session import Session, embedded, terminate_like_ctrl_c
+
+    with _told():
+        config = config or (None if source else "default")
+        settings = _settings(config, model, element, edge, source, publish, connect_timeout)
+        terminate_like_ctrl_c()
+        if settings.source is None:
+            session = embedded(settings, seed, max(PLANNED, frames or 0), out or Path("out"), limit=frames)
+        else:
+            from .adapters.zmq_documents import ZMQSource
+
+            control = None
+            if settings.control_endpoint is not None:
+                from .adapters.zmq_control import ZMQControl
+
+                control = ZMQControl(settings.control_endpoint)
+            documents = ZMQSource(settings.source)
+            documents.connect()  # first, so that nothing published while the models load is lost
+            with closing(documents), Session(settings, out, control, limit=frames) as session:
+                session.watch(documents)
+    _conclude(session, strict)
+
+
+@app.command()
+def replay(
+    recording: Annotated[Path, typer.Argument(help="Folder with spectra.npz and series.csv, or a documents file.")],
+    speed: Annotated[str, typer.Option(help="How many times as fast as recorded, or max.")] = "max",
+    config: ConfigOption = None,
+    out: OutOption = None,
+    model: ModelOption = None,
+    element: ElementOption = None,
+    edge: EdgeOption = None,
+    noise: Annotated[float, typer.Option(min=0, help="σ of noise added to every spectrum.")] = 0.0,
+    seed: SeedOption = 0,
+    strict: StrictOption = False,
+) -> None:
+    """Measure a recorded scan again with simulated devices, and watch it."""
+    from .adapters.files import FileSource
+    from .recorder import Truth
+    from .session import Obeying, Session, terminate_like_ctrl_c
+    from .sim_beamline.replay import Replay
+
+    with _told():
+        settings = _settings(config, model, element, edge)
+        truth = Truth()
+        taken: list[Callable[[str, dict[str, Any]], None]] = []
+        again = Replay(
+            recording if recording.is_dir() or not recording.exists() else FileSource(recording),
+            _speed(speed),
+            [lambda name, doc: taken[0](name, doc)],
+            [truth],
+            element=element,
+            edge=edge,
+            noise=noise,
+            seed=seed,
+        )
+        terminate_like_ctrl_c()
+        with Session(settings, out, Obeying(again.obey), planned=len(again), truth=truth) as session:
+            taken.append(session.agent)
+            session.follow(again.run)
+    _conclude(session, strict)
+
+
+@app.command()
+def sim(
+    publish: Annotated[str, typer.Option(help="Where to publish; port 0 takes a free one.")] = "zmq://127.0.0.1:5577",
+    connect: Annotated[
+        bool, typer.Option("--connect", help="Connect (to a proxy's in-port) instead of binding.")
+    ] = False,
+    control: Annotated[str, typer.Option(help="Where to take orders.")] = "zmq://127.0.0.1:5579",
+    seed: SeedOption = 0,
+    frames: Annotated[int, typer.Option(min=1, help="Spectra planned.")] = 80,
+    mode: Annotated[str, typer.Option(help="fly (an Event per spectrum) or step (an Event per energy).")] = "fly",
+    period: Annotated[float, typer.Option(min=0, help="Wall time per frame, s.")] = 0.4,
+    truth: Annotated[Path | None, typer.Option(help="File for what the agent must not know (.jsonl).")] = None,
+    wait: Annotated[float, typer.Option(min=0, help="s to wait for a subscriber; 0 waits for ever.")] = 60.0,
+) -> None:
+    """Run the simulated beamline alone: a LixCoO2 cathode charged in the beam, publishing documents.
+
+    Prints one line of JSON with its endpoints, then waits for a subscriber before the first document.
+    """
+    import json
+
+    from .adapters.errors import EndpointUnreachable
+    from .adapters.files import FileSink
+    from .adapters.zmq_control import ControlServer
+    from .adapters.zmq_documents import ZMQEndpoint, ZMQSink
+    from .session import terminate_like_ctrl_c
+    from .sim_beamline.beamline import BeamlineSettings, SimBeamline
+
+    with _told():
+        chosen: dict[str, Any] = {"seed": seed, "frames": frames, "mode": mode, "frame_period_s": period}
+        settings = _validated(BeamlineSettings, chosen, "sim")
+        endpoint = _validated(ZMQEndpoint, {"address": publish, "bind": not connect}, "--publish")
+        sink = ZMQSink(endpoint)
+        known = FileSink(truth) if truth else None
+        beamline = SimBeamline(settings, [sink], [known] if known else [])
+        terminate_like_ctrl_c()
+        server = ControlServer(control, beamline.obey)
+        try:
+            sink.connect()
+            typer.echo(json.dumps({"documents": _zmq(sink.address), "control": _zmq(server.address)}))
+            sys.stdout.flush()
+            if not sink.wait_for_subscriber(wait or None):
+                raise EndpointUnreachable(sink.address, f"nobody subscribed within {wait:g} s")
+            beamline.run()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            server.close()
+            sink.close()
+            if known is not None:
+                known.close()
+
+
+@app.command()
+def infer(
+    files: Annotated[list[Path], typer.Argument(help="Text columns, or npz with energy and mu.")],
+    model: ModelOption = None,
+    element: ElementOption = None,
+    edge: EdgeOption = None,
+    theory: Annotated[bool, typer.Option("--theory", help="Already on FEFF's energies and normalisation.")] = False,
+    form: Annotated[Literal["table", "json", "csv"], typer.Option("--format", help="table, json or csv.")] = "table",
+    config: ConfigOption = None,
+    strict: StrictOption = False,
+) -> None:
+    """Estimate the descriptors of spectra in files."""
+    from .inference import infer_files, render
+
+    with _told():
+        settings = _settings(config, model, element, edge)
+        answers = infer_files(files, settings, theory=theory)
+        render(answers, form)
+    if strict and any("set_aside" in a for a in answers):
+        raise typer.Exit(SET_ASIDE)
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="Training config, e.g. configs/training/cu-k.yaml.")],
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Where the model folder is written.")] = Path("trained"),
+    jobs: Annotated[int | None, typer.Option(min=1, help="Members trained at a time. [default: cores]")] = None,
+) -> None:
+    """Train a model from FEFF rows and write its folder."""
+    from .inference import train_model
+
+    with _told():
+        typer.echo(train_model(config, data, out, jobs))
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Model name or folder.")],
+    data: DataOption,
+    split: Annotated[str, typer.Option(help="Rows of this split of the data.")] = "val",
+    dataset: Annotated[str | None, typer.Option(help="NAME of the data; else the one trained on.")] = None,
+) -> None:
+    """Figures of merit of a model on labelled FEFF rows."""
+    from .inference import evaluate_model
+
+    with _told():
+        evaluate_model(model, data, split, dataset)
+
+
+@app.command()
+def calibrate(
+    standard: Annotated[Path, typer.Argument(help="Measured standard.")],
+    feff: Annotated[Path, typer.Option(help="npz of FEFF rows with its counterpart.")],
+    row: Annotated[str, typer.Option(help="id of the counterpart.")],
+    model: Annotated[str, typer.Option("--model", help="Model whose grid and edge to use.")],
+    metal: Annotated[bool, typer.Option("--metal", help="The standard is the foil itself.")] = False,
+) -> None:
+    """Find the offset between FEFF's energies and the experiment's from a standard."""
+    from .inference import calibrate as find
+
+    with _told():
+        typer.echo(find(standard, feff, row, model, metal))
+
+
+@models_app.command("list")
+def models_list() -> None:
+    """The installed models."""
+    from .models import card
+
+    with _told():
+        for name, folder in card.installed().items():
+            c = card.read_card(folder)
+            typer.echo(f"{name:8} {c.absorber} {c.edge}  {c.training['members']} members  sha256 {c.sha256[:12]}")
+
+
+@models_app.command("show")
+def models_show(name: Annotated[str, typer.Argument(help="Model name or folder.")]) -> None:
+    """A model's card."""
+    from .models import card
+
+    with _told():
+        folder = card.find(name)
+        card.read_card(folder)
+        typer.echo((folder / "card.yaml").read_text())
+
+
+@models_app.command("verify")
+def models_verify(name: Annotated[str, typer.Argument(help="Model name or folder.")]) -> None:
+    """Check a model's file against its card."""
+    from .models import card
+
+    with _told():
+        folder = card.find(name)
+        typer.echo(f"{card.verify(folder).name}: {folder / 'model.ts'} matches its card")
+
+
+def main() -> None:
+    """Entry point."""
+    app()
+
+
+def _settings(
+    config: str | None,
+    model: str | None = None,
+    element: str | None = None,
+    edge: str | None = None,
+    source: str | None = None,
+    publish: str | None = None,
+    connect_timeout: float | None = None,
+) -> Any:
+    """The config with what the command line says over it."""
+    from .config import Config, load_config
+
+    settings = load_config(config)
+    content = settings.model_dump(exclude_unset=True)
+    for part, key, value in (("fields", "element", element), ("fields", "edge", edge)):
+        if value is not None:
+            content.setdefault(part, {})[key] = value
+    if model is not None:
+        content.setdefault("model", {})["use"] = (model,)
+    for key, address in (("source", source), ("publish", publish)):
+        if address is not None:
+            content[key] = {**(content.get(key) or {}), "address": address}
+        if connect_timeout is not None and content.get(key):
+            content[key]["connect_timeout_s"] = connect_timeout
+    return _validated(Config, content, "command line")
+
+
+def _validated(model: Any, content: dict[str, Any], where: str) -> Any:
+    from pydantic import ValidationError
+
+    from .config import ConfigError, explain
+
+    try:
+        return model.model_validate(content)
+    except ValidationError as e:
+        raise ConfigError(explain(e, where, model)) from None
+
+
+def _conclude(session: Any, strict: bool) -> None:
+    """Print the summary; exit 4 when asked to and frames were set aside."""
+    summary = session.summary()
+    for key, value in summary.items():
+        if value not in (None, {}, False):
+            typer.echo(f"{key:18} {_plain(value)}")
+    if session.output is not None:
+        typer.echo(f"{'written':18} {session.output.folder}/")
+    if strict and summary["frames_set_aside"]:
+        raise typer.Exit(SET_ASIDE)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {v}" for k, v in value.items())
+    return str(value)
+
+
+def _speed(text: str) -> float | None:
+    if text == "max":
+        return None
+    try:
+        return float(text.removesuffix("×").removesuffix("x"))
+    except ValueError:
+        _fail(f"--speed {text}: expected a number or max", USAGE)
+
+
+def _zmq(address: str) -> str:
+    return address.replace("tcp://", "zmq://")
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """One clear line and the exit code for what a user can mend."""
+    from .adapters.errors import EndpointUnreachable
+    from .agent.errors import InputError
+    from .session import BeamlineFailed
+
+    try:
+        yield
+    except EndpointUnreachable as e:
+        _fail(str(e), UNREACHABLE)
+    except InputError as e:
+        _fail(str(e), USAGE)
+    except BeamlineFailed as e:
+        _fail(str(e), FAILED)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    typer.echo(f"xas-agent: {message}", err=True)
+    raise typer.Exit(code)
+
+
+class _CurrentStderr:
+    """stderr as it is when written to: a live table takes it over, so that lines go above it and not through it."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def _logging(level: str) -> None:
+    import logging
+
+    import structlog
+
+    number = logging.getLevelNamesMapping().get(level.upper())
+    if number is None:
+        _fail(f"--log-level {level}: expected debug, info, warning or error", USAGE)
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(_CurrentStderr()),  # type: ignore[arg-type]
+    )
+
+
+if __name__ == "__main__":
+    main()

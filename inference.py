@@ -1,0 +1,301 @@
+"""Estimates for spectra in files, and the training and evaluation commands."""
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import structlog
+
+from .adapters.spectra import Spectrum, flaw, read_spectra
+from .agent.alignment import Aligned, align, align_theory
+from .agent.choosing import choose
+from .agent.errors import InputError
+from .agent.estimate import Estimate
+from .agent.protocols import Estimator
+from .config import Config
+from .service import load_models
+
+_log = structlog.get_logger(__name__)
+
+BATCH = 256
+NO_MODEL = "no model"
+
+
+class ChoiceError(InputError):
+    """No model, or more than one, fits the energies, and none was named."""
+
+
+def infer_files(files: Sequence[Path], config: Config, *, theory: bool) -> list[dict[str, Any]]:
+    """One answer per spectrum, in the files' order.
+
+    An answer holds ``id``, ``source``, ``row``, and either ``set_aside`` with the reason, or ``ood_score``,
+    ``flags``, the alignment's quantities and per descriptor ``mean``, ``lo``, ``hi`` and, where it is classified,
+    ``value`` and ``p``.
+
+    Raises
+    ------
+    SpectrumFileError
+        A file cannot be read.
+    ChoiceError
+        The energies of a spectrum fit several models, or those of all fit none, and none was named.
+    """
+    models = load_models(config)
+    answers: list[dict[str, Any]] = []
+    for path in files:
+        spectra = read_spectra(path)
+        chosen = [_choose(models, s, config) for s in spectra]
+        names = {m.name for m in chosen if not isinstance(m, str)}
+        _log.info("model", file=str(path), spectra=len(spectra), name=", ".join(sorted(names)) or "none")
+        found = [
+            _aside(s, reason) if isinstance(reason, str) else {} for s, reason in zip(spectra, chosen, strict=True)
+        ]
+        for model, index in _groups(spectra, chosen):
+            for i, answer in zip(index, _answers([spectra[i] for i in index], model, config, theory), strict=True):
+                found[i] = answer
+        answers += found
+    unserved = [a["set_aside"] for a in answers if a.get("set_aside", "").startswith(NO_MODEL)]
+    if answers and len(unserved) == len(answers):
+        raise ChoiceError(f"{unserved[0]}; --model or --element says which")
+    return answers
+
+
+def render(answers: Sequence[dict[str, Any]], form: str) -> None:
+    """Print the answers as a table, JSON or CSV on stdout."""
+    if form == "json":
+        json.dump(_plain(answers), sys.stdout, indent=1, allow_nan=False)
+        sys.stdout.write("\n")
+    elif form == "csv":
+        _render_csv(answers)
+    else:
+        _render_table(answers)
+
+
+def _plain(value: Any) -> Any:
+    """NaN as null: JSON has no other word for it."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _aside(spectrum: Spectrum, reason: str) -> dict[str, Any]:
+    return {"id": spectrum.id, "source": spectrum.source, "row": spectrum.row, "set_aside": reason}
+
+
+def _choose(models: Sequence[Estimator], spectrum: Spectrum, config: Config) -> Estimator | str:
+    """The model of a spectrum, or why it must be set aside."""
+    if (why := flaw(spectrum)) is not None:
+        return why
+    if config.model.use and len(models) == 1:
+        return models[0]
+    element = config.fields.element or spectrum.element
+    edge = config.fields.edge or spectrum.edge
+    found = choose(models, spectrum.energy, spectrum.mu, element, edge)
+    if not isinstance(found, tuple):
+        return found
+    if found[0] == "several models":
+        raise ChoiceError(f"{spectrum.source}: {found[1]}; --model or --element says which")
+    return f"{found[0]}: {found[1]}"
+
+
+def _groups(spectra: Sequence[Spectrum], chosen: Sequence[Estimator | str]) -> list[tuple[Estimator, list[int]]]:
+    """Spectra that can be aligned in one call."""
+    groups: dict[Any, tuple[Estimator, list[int]]] = {}
+    for i, (s, model) in enumerate(zip(spectra, chosen, strict=True)):
+        if isinstance(model, str):
+            continue
+        key = model.name, len(s.energy), bool(s.normalised), s.reference is None
+        found = groups.setdefault(key, (model, []))
+        found[1].append(i)
+    return [(m, index[k : k + BATCH]) for m, index in groups.values() for k in range(0, len(index), BATCH)]
+
+
+def _answers(spectra: list[Spectrum], model: Estimator, config: Config, theory: bool) -> list[dict[str, Any]]:
+    aligned = _aligned(spectra, model, config, theory)
+    good = [k for k, refusal in enumerate(aligned.refused) if refusal is None]
+    estimates = dict(zip(good, model.estimate(aligned.mu[good]), strict=True))
+    answers: list[dict[str, Any]] = []
+    for k, s in enumerate(spectra):
+        refusal = aligned.refused[k]
+        if refusal is not None:
+            answers.append(_aside(s, f"{refusal[0]}: {refusal[1]}"))
+            continue
+        head = {"id": s.id, "source": s.source, "row": s.row}
+        quantities = {name: float(v[k]) for name, v in aligned.quantities.items()}
+        answers.append({**head, **_answer(estimates[k], aligned.flags[k]), "alignment": quantities})
+    return answers
+
+
+def _aligned(spectra: list[Spectrum], model: Estimator, config: Config, theory: bool) -> Aligned:
+    energy, mu = np.stack([s.energy for s in spectra]), np.stack([s.mu for s in spectra])
+    if theory:
+        return align_theory(energy, mu, model.grid, model.edge.edge_ev)
+    references = [s.reference for s in spectra if s.reference is not None and np.isfinite(s.reference).all()]
+    return align(
+        energy,
+        mu,
+        model.grid,
+        model.edge,
+        config.alignment,
+        normalised=bool(spectra[0].normalised),
+        reference=np.stack(references) if len(references) == len(spectra) else None,
+    )
+
+
+def _answer(estimate: Estimate, flags: tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {"ood_score": estimate.ood_score, "flags": [*estimate.flags, *flags]}
+    for name, d in estimate.descriptors.items():
+        classified = {} if d.value is None else {"value": d.value, "p": d.p}
+        found[name] = {**classified, "mean": d.mean, "lo": d.lo, "hi": d.hi}
+    return found
+
+
+def _descriptors(answers: Sequence[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(k for a in answers for k, v in a.items() if isinstance(v, dict) and "lo" in v))
+
+
+def _render_csv(answers: Sequence[dict[str, Any]]) -> None:
+    names = _descriptors(answers)
+    columns = ["id", "source", "row", "set_aside"]
+    columns += [c for d in names for c in (d, f"{d}_p", f"{d}_mean", f"{d}_lo", f"{d}_hi")] + ["ood_score", "flags"]
+    writer = csv.DictWriter(sys.stdout, columns, restval="", extrasaction="ignore")
+    writer.writeheader()
+    for a in answers:
+        row = {**a, "flags": ", ".join(a.get("flags", ()))}
+        for d in names:
+            e = row.pop(d, {})
+            row |= {d: e.get("value", ""), **{f"{d}_{k}": e.get(k, "") for k in ("p", "mean", "lo", "hi")}}
+        writer.writerow(row)
+
+
+def _render_table(answers: Sequence[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    names = _descriptors(answers)
+    table = Table()
+    for column in ("spectrum", *names, "score", "flags"):
+        table.add_column(column, justify="left" if column in ("spectrum", "flags") else "right")
+    for a in answers:
+        if "set_aside" in a:
+            table.add_row(str(a["id"]), *[""] * len(names), "", f"set aside: {a['set_aside']}")
+            continue
+        cells = [f"{a[d]['mean']:.2f} ({a[d]['lo']:.2f}…{a[d]['hi']:.2f})" for d in names]
+        table.add_row(str(a["id"]), *cells, f"{a['ood_score']:.2f}", ", ".join(a["flags"]))
+    Console(width=None if sys.stdout.isatty() else 180).print(table)
+
+
+def train_model(config_path: Path, data: Path, out: Path, jobs: int | None) -> Path:
+    """Train from a YAML config with a progress bar; gives the model folder.
+
+    Raises
+    ------
+    ConfigError, DataError
+        With one message, before training starts.
+    """
+    import yaml
+    from pydantic import ValidationError
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from .config import ConfigError, explain
+    from .models.build import build
+    from .models.training import TrainingConfig
+
+    if not config_path.is_file():
+        raise ConfigError(
+            f"{config_path}: no such file; expected a training config such as configs/training/cu-k.yaml"
+        )
+    try:
+        config = TrainingConfig.model_validate(yaml.safe_load(config_path.read_text(encoding="utf-8")))
+    except ValidationError as e:
+        raise ConfigError(explain(e, str(config_path), TrainingConfig)) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise ConfigError(f"{config_path}: not YAML: {' '.join(str(e).split())}") from None
+    columns = (TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks = [bars.add_task(f"member {k}", total=config.optimisation.epochs) for k in range(config.members)]
+
+        def progress(member: int, epoch: int, score: float | None) -> None:
+            text = f"member {member}" + (f", validation {score:.3f}" if score is not None else "")
+            bars.update(tasks[member], completed=epoch, description=text)
+
+        return build(config, data, out, jobs or min(config.members, os.cpu_count() or 1), progress)
+
+
+def evaluate_model(name: str, folder: Path, split: str, dataset: str | None) -> None:
+    """Print weighted F1 or R², accuracy or MAE, and the intervals' coverage per descriptor."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from .models import card as cards
+    from .models.data import DataError, load_feff
+    from .models.metrics import scores
+    from .models.runtime import Model
+
+    model = Model(cards.find(name))
+    data = load_feff(folder, dataset or model.card.training["dataset"], tuple(d.name for d in model.card.descriptors))
+    data = data.rows(data.split == split)
+    if len(data) == 0:
+        raise DataError(f"{folder}: no rows of split {split!r} in {data.name}")
+    aligned = align_theory(data.energy, data.mu, model.grid, model.edge.edge_ev)
+    good = [i for i, refusal in enumerate(aligned.refused) if refusal is None]
+    estimates = model.estimate(aligned.mu[good])
+    table = Table(title=f"{model.name} on {len(good)} of {len(data)} rows of {data.name}, split {split}")
+    for column in ("descriptor", "metric", "value", "MAE of mean", "90 % interval holds", "rows"):
+        table.add_column(column, justify="left" if column == "descriptor" else "right")
+    for d in model.card.descriptors:
+        truth = data.labels[d.name][good]
+        mean_truth = data.labels["OS_mean"][good] if d.mean_head == "OS_mean" else truth
+        got = [e.descriptors[d.name] for e in estimates]
+        mean, lo, hi = (np.array([getattr(e, k) for e in got]) for k in ("mean", "lo", "hi"))
+        value = np.array([e.mean if e.value is None else e.value for e in got])
+        known = ~np.isnan(mean_truth)
+        score = scores({d.name: truth}, {d.name: value}, (d.name,) if d.kind == "classified" else ())[d.name]
+        held = (mean_truth[known] >= lo[known]) & (mean_truth[known] <= hi[known])
+        metric = "weighted F1" if d.kind == "classified" else "R2"
+        error = np.abs(mean[known] - mean_truth[known]).mean()
+        table.add_row(d.name, metric, f"{score:.3f}", f"{error:.3f} {d.unit}", f"{held.mean():.1%}", str(known.sum()))
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def calibrate(standard: Path, npz: Path, row: str, name: str, own_foil: bool) -> str:
+    """The FEFF − experiment offset of one measured standard, in words.
+
+    Parameters
+    ----------
+    npz, row : FEFF rows and the ``id`` of the standard's counterpart among them
+    name : model whose grid and edge to use
+    own_foil : the standard is the metal itself, so that its own E0 calibrates the energies
+    """
+    from .adapters.spectra import SpectrumFileError
+    from .agent.alignment import AlignmentSettings
+    from .agent.offset import find_offset
+    from .models import card as cards
+
+    card = cards.read_card(cards.find(name))
+    spectrum = read_spectra(standard)[0]
+    rows = {s.id: s for s in read_spectra(npz)}
+    if row not in rows:
+        raise SpectrumFileError(f"{npz}: no row {row!r}")
+    found = find_offset(
+        spectrum.energy,
+        spectrum.mu,
+        spectrum.mu if own_foil else spectrum.reference,
+        rows[row].energy,
+        rows[row].mu,
+        card.grid.grid(),
+        card.edge_ev,
+        AlignmentSettings(),
+    )
+    foil = "its own foil" if own_foil else "no foil" if spectrum.reference is None else "the reference foil"
+    return (
+        f"{standard.name} against {row}, calibrated on {foil}: FEFF - experiment {found.value_ev:.2f} ± "
+        f"{found.sd_ev:.2f} eV, broadening {found.broadening_ev:.1f} eV, misfit {found.misfit:.3f}"
+    )

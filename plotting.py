@@ -1,0 +1,115 @@
+"""The picture of a session."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from .recorder import Recorder, Truth
+
+VOLTAGES = ("voltage", "Ewe_V", "potential", "Ewe")
+BLUE, GREY, RED, GREEN = "#1f5fa8", "#7a7a7a", "#b3261e", "#2e7d32"
+
+
+def draw_operando(path: Path, recorder: Recorder, truth: Truth | None) -> None:
+    """Oxidation state with its interval, truth, voltage, decisions; the other descriptors; the spectra."""
+    rows = sorted(recorder.frames, key=lambda r: r["time"])
+    clock = "recorded_time" if all("recorded_time" in r for r in rows) else "time"  # a replay keeps the recorded one
+    hours, unit = _since_start(np.array([r[clock] for r in rows]))
+    by_number = truth.by_frame() if truth else {}
+    figure = Figure(figsize=(11, 8.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(3, 2, width_ratios=(1.5, 1), height_ratios=(1.6, 1, 0.7))
+
+    top = figure.add_subplot(grid[0, 0])
+    _interval(top, hours, rows, "OS", BLUE)
+    known = [(h, 4 - by_number[r["seq_num"]]) for h, r in zip(hours, rows, strict=True) if r["seq_num"] in by_number]
+    if known:
+        top.plot(*zip(*known, strict=True), color=GREEN, lw=1.5, label="4 − x (truth)")
+    _voltage(top, hours, rows)
+    _decisions(top, hours, rows, recorder)
+    top.set_ylabel("mean oxidation state (e)")
+    top.legend(loc="best", fontsize=8)
+    element = ", ".join(recorder.models) or "agent"
+    top.set_title(f"{element}: {len(rows)} frames", loc="left")
+
+    middle = figure.add_subplot(grid[1, 0], sharex=top)
+    for name, colour in (("CN", BLUE), ("OCN", GREY)):
+        _interval(middle, hours, rows, name, colour)
+    middle.set_ylabel("coordination")
+    middle.legend(loc="best", fontsize=8)
+
+    bottom = figure.add_subplot(grid[2, 0], sharex=top)
+    bottom.plot(hours, [r["ood_score"] for r in rows], color=GREY, lw=1)
+    bottom.axhline(1.0, color=RED, lw=0.8, ls="--")
+    bottom.set_ylim(bottom=0)
+    bottom.set_ylabel("unfamiliar > 1")
+    bottom.set_xlabel(f"time since the first frame ({unit})")
+
+    _spectra(figure.add_subplot(grid[:2, 1]), hours, unit, rows, recorder)
+    right = figure.add_subplot(grid[2, 1])
+    for name, colour in (("MOOD", BLUE),):
+        _interval(right, hours, rows, name, colour)
+    right.set_ylabel("O–O distance (Å)")
+    right.set_xlabel(f"time ({unit})")
+    figure.savefig(path, dpi=110)
+
+
+def _since_start(time: np.ndarray) -> tuple[np.ndarray, str]:
+    seconds = time - time[0]
+    if seconds[-1] > 3 * 3600:
+        return seconds / 3600, "h"
+    return (seconds / 60, "min") if seconds[-1] > 300 else (seconds, "s")
+
+
+def _interval(axes: Axes, hours: np.ndarray, rows: list[dict], name: str, colour: str) -> None:
+    if f"{name}_mean" not in rows[0]:
+        return
+    mean, lo, hi = (np.array([r.get(f"{name}_{k}", np.nan) for r in rows]) for k in ("mean", "lo", "hi"))
+    axes.fill_between(hours, lo, hi, color=colour, alpha=0.15, lw=0)
+    axes.plot(hours, mean, ".-", color=colour, ms=4, lw=0.8, label=f"{name}, 90 % interval")
+
+
+def _voltage(axes: Axes, hours: np.ndarray, rows: list[dict]) -> None:
+    name = next((v for v in VOLTAGES if v in rows[0]), None)
+    if name is None:
+        return
+    other = axes.twinx()
+    other.plot(hours, [r.get(name, np.nan) for r in rows], color=GREY, lw=1, ls=":")
+    other.set_ylabel(f"{name} (V, dotted)", color=GREY)
+
+
+def _decisions(axes: Axes, hours: np.ndarray, rows: list[dict], recorder: Recorder) -> None:
+    times = np.array([r["time"] for r in rows])
+    for decision in recorder.decisions:
+        at = float(np.interp(decision["time"], times, hours))
+        axes.axvline(at, color=RED, lw=1.2)
+        text = f"{decision['action']} ({decision['status']})"
+        axes.annotate(
+            text,
+            (at, 0.02),
+            xycoords=("data", "axes fraction"),
+            rotation=90,
+            color=RED,
+            fontsize=8,
+            ha="right",
+            va="bottom",
+        )
+
+
+def _spectra(axes: Axes, hours: np.ndarray, unit: str, rows: list[dict], recorder: Recorder) -> None:
+    if recorder.grid is None:
+        return
+    scale = ScalarMappable(Normalize(hours[0], max(hours[-1], hours[0] + 1e-9)), cmap="viridis")
+    for at, row in zip(hours, rows, strict=True):
+        spectrum = recorder.spectra.get(row["frame_uid"])
+        if spectrum is not None and len(spectrum) == len(recorder.grid):
+            axes.plot(recorder.grid, spectrum, color=scale.to_rgba(at), lw=0.6)
+    axes.set_xlabel("energy on FEFF's scale − tabulated edge (eV)")
+    axes.set_ylabel("aligned μ")
+    axes.set_title("aligned spectra", loc="left")
+    axes.figure.colorbar(scale, ax=axes, label=f"time ({unit})")

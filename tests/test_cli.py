@@ -1,0 +1,388 @@
+"""The command, each time in a process of its own, as a user runs it."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import event_model
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+import xas_agent
+from xas_agent.inference import render
+from xas_agent.models import card as cards
+from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
+from xas_agent.sim_beamline.cathode import ReferenceSpectra
+
+OPERANDO = Path(__file__).resolve().parents[1] / "../shared/data/exp/operando_linio2"
+CLASSIFIED, REGRESSED = ("OS", "CN", "OCN", "CN2", "PSGO"), ("NNRS", "MOOD")
+LITHIUM = np.linspace(1.0, 0.45, 8)
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "200"}
+
+
+def command(*args: object) -> list[str]:
+    return [sys.executable, "-m", "xas_agent.cli", *map(str, args)]
+
+
+def xa(*args: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command(*args), capture_output=True, text=True, env=ENVIRONMENT, timeout=100)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def refused(*args: object, code: int) -> str:
+    """The one line with which the command ends; log lines may come before it."""
+    done = xa(*args, code=code)
+    assert done.stdout == ""
+    said = [line for line in done.stderr.splitlines() if line.startswith("xas-agent: ")]
+    assert said == done.stderr.splitlines()[-1:]
+    return said[0]
+
+
+@cache
+def cathode() -> dict[str, NDArray[np.float64]]:
+    with files("xas_agent.sim_beamline").joinpath("cathode_co_k.npz").open("rb") as f, np.load(f) as z:
+        return {k: z[k].astype(float) for k in z.files}
+
+
+@pytest.fixture(scope="module")
+def feff(tmp_path_factory) -> Path:
+    """Rows as FEFF writes them: from the first rise to 100 eV above the edge."""
+    path, kept = tmp_path_factory.mktemp("feff") / "rows.npz", slice(300, 845)
+    mu = cathode()["mu"][:, kept]
+    ids = [f"x{x:.2f}" for x in cathode()["x"]]
+    np.savez(path, id=ids, energy=np.broadcast_to(cathode()["energy"][kept], mu.shape), mu=mu)
+    return path
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory) -> Path:
+    """A recorded charge: eight spectra ten minutes apart, a foil, a voltage, and the lithium to be found."""
+    folder, reference = tmp_path_factory.mktemp("recording"), ReferenceSpectra(broadening_ev=1.0)
+    energy = 7709.0 + np.arange(-60.0, 110.1, 0.5)
+    norm = np.array([reference.cathode(energy, x) for x in LITHIUM])
+    np.savez(folder / "spectra.npz", energy=energy, norm=norm, reference=np.tile(reference.foil(energy), (8, 1)))
+    with (folder / "series.csv").open("w", newline="") as f:
+        table = csv.writer(f)
+        table.writerow(["scan", "start", "Ewe_V", "x_Li"])
+        for k, x in enumerate(LITHIUM):
+            start = datetime(2024, 5, 1, 9) + timedelta(minutes=10 * k)
+            table.writerow([f"scan{k}", start.isoformat(), 3.9 + 0.05 * k, x])
+    return folder
+
+
+def rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    with path.open(newline="", encoding="utf-8") as f:
+        reader = csv.DictReader(f)
+        return list(reader.fieldnames or ()), list(reader)
+
+
+def documents(folder: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The agent's own documents, each valid, every run whole."""
+    found = [json.loads(line) for line in (folder / "documents.jsonl").read_text().splitlines()]
+    for name, doc in found:
+        event_model.schema_validators[event_model.DocumentNames[name]].validate(doc)
+    starts = [doc["uid"] for name, doc in found if name == "start"]
+    assert sorted(doc["run_start"] for name, doc in found if name == "stop") == sorted(starts)
+    assert found[-1][0] == "stop"
+    return found
+
+
+# ------------------------------------------------------------------ what it says of itself
+
+
+def test_help_and_version():
+    said = xa("--help").stdout
+    for name in ("run", "replay", "sim", "infer", "train", "evaluate", "models"):
+        assert f"\n  {name} " in said
+    assert xa("--version").stdout.strip() == xas_agent.__version__
+    assert "--connect-timeout" in xa("run", "--help").stdout
+
+
+def test_models_list_show_verify(tmp_path):
+    listed = xa("models", "list").stdout.splitlines()
+    assert [line.split()[0] for line in listed] == ["co-k", "cu-k", "ni-k"]
+    shown = xa("models", "show", "ni-k").stdout
+    assert shown.strip() == (cards.find("ni-k") / "card.yaml").read_text(encoding="utf-8").strip()
+    folder = shutil.copytree(cards.find("co-k"), tmp_path / "co-k")
+    (folder / "model.ts").write_bytes(b"other")
+    assert "does not match its card" in refused("models", "verify", folder, code=2)
+
+
+# ------------------------------------------------------------------ what a user can mend
+
+
+def test_a_misspelt_key_names_file_key_and_what_was_expected(tmp_path):
+    (tmp_path / "mine.yaml").write_text("control: {enabeld: true}\n")
+    said = refused("run", "--config", tmp_path / "mine.yaml", "--out", tmp_path / "out", code=2)
+    assert said == (
+        f"xas-agent: {tmp_path / 'mine.yaml'}: unknown key control.enabeld; expected one of allow, enabled, timeout_s"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_changed_model_is_refused(tmp_path, feff):
+    folder = shutil.copytree(cards.find("co-k"), tmp_path / "co-k")
+    (folder / "model.ts").write_bytes((folder / "model.ts").read_bytes() + b"\0")
+    said = refused("infer", feff, "--theory", "--model", folder, code=2)
+    assert f"{folder / 'model.ts'}: SHA-256" in said
+    assert "does not match its card" in said
+
+
+def test_a_dead_endpoint(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"zmq://127.0.0.1:{free.getsockname()[1]}"
+    said = refused("run", "--source", address, "--connect-timeout", 1, code=3)
+    assert address in said
+    assert "within 1 s" in said
+
+
+def test_a_beamline_that_nobody_watches():
+    done = subprocess.run(
+        command("sim", "--wait", 0.2, "--publish", "zmq://127.0.0.1:0", "--control", "zmq://127.0.0.1:0"),
+        capture_output=True, text=True, env=ENVIRONMENT,
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert json.loads(done.stdout)["documents"].startswith("zmq://127.0.0.1:")
+    assert "nobody subscribed within 0.2 s" in done.stderr
+
+
+def test_nothing_to_replay(tmp_path, recording):
+    assert "spectra.npz: not found" in refused("replay", tmp_path, code=2)
+    (tmp_path / "empty.jsonl").touch()
+    assert "empty file" in refused("replay", tmp_path / "empty.jsonl", code=2)
+    assert "expected a number or max" in refused("replay", recording, "--speed", "fast", code=2)
+
+
+@pytest.mark.parametrize(
+    ("energy", "edges", "message"),
+    [
+        ((7600, 8700), (7709, 8333), "co-k, ni-k all fit 7600.0…8699.0 eV; --model or --element says which"),
+        pytest.param(
+            (7000, 7300),
+            (7112,),
+            "no model for 7000.0…7299.0 eV; loaded are Co K, Cu K, Ni K",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_energies_of_no_model_or_of_several(tmp_path, energy, edges, message):
+    e = np.arange(*energy, dtype=float)
+    np.savez(tmp_path / "scan.npz", energy=e, mu=sum(np.arctan(e - edge) for edge in edges))
+    assert message in refused("infer", tmp_path / "scan.npz", code=2)
+
+
+# ------------------------------------------------------------------ infer
+
+
+def not_a_number(text: str) -> float:
+    raise AssertionError(f"{text} is no JSON")
+
+
+@pytest.fixture(scope="module")
+def inferred(feff) -> list[dict[str, Any]]:
+    done = xa("infer", feff, "--theory", "--format", "json")
+    assert "name=co-k" in done.stderr.replace("'", "")  # the energies chose, and the log says so
+    return json.loads(done.stdout, parse_constant=not_a_number)
+
+
+def test_json_has_an_object_per_spectrum(inferred, feff):
+    assert [a["id"] for a in inferred] == [f"x{x:.2f}" for x in cathode()["x"]]
+    for k, answer in enumerate(inferred):
+        assert (answer["source"], answer["row"]) == (str(feff), k)
+        assert set(answer) == {"id", "source", "row", "ood_score", "flags", "alignment", *CLASSIFIED, *REGRESSED}
+        for name in CLASSIFIED:
+            assert set(answer[name]) == {"value", "mean", "lo", "hi", "p"}
+            assert 0 < answer[name]["p"] <= 1
+        for name in REGRESSED:
+            assert set(answer[name]) == {"mean", "lo", "hi"}
+        assert answer["OS"]["mean"] == pytest.approx(4 - cathode()["x"][k], abs=0.15)
+        assert answer["ood_score"] <= 1
+        assert answer["flags"] == []
+
+
+def test_csv_and_table_say_the_same(inferred, feff, tmp_path, capsys):
+    (tmp_path / "co.csv").write_text(xa("infer", feff, "--theory", "--format", "csv", "--model", "co-k").stdout)
+    header, table = rows(tmp_path / "co.csv")
+    names = [d for d in inferred[0] if d in (*CLASSIFIED, *REGRESSED)]
+    columns = [c for d in names for c in (d, f"{d}_p", f"{d}_mean", f"{d}_lo", f"{d}_hi")]
+    assert header == ["id", "source", "row", "set_aside", *columns, "ood_score", "flags"]
+    assert [float(row["OS_mean"]) for row in table] == pytest.approx([a["OS"]["mean"] for a in inferred], abs=1e-5)
+    assert {row["NNRS"] for row in table} == {""}
+    render(inferred, "table")
+    printed = capsys.readouterr().out
+    for answer in inferred:
+        assert f"{answer['OS']['mean']:.2f} ({answer['OS']['lo']:.2f}…{answer['OS']['hi']:.2f})" in printed
+
+
+def test_rows_set_aside_are_told_and_count_under_strict(tmp_path):
+    energy, mu = cathode()["energy"][300:845], cathode()["mu"][:4, 300:845].copy()
+    mu[1, 200] = np.nan
+    np.savez(tmp_path / "some.npz", energy=energy, mu=mu)
+    done = xa("infer", tmp_path / "some.npz", "--theory", "--model", "co-k", "--format", "json", "--strict", code=4)
+    answers = json.loads(done.stdout)
+    assert [a["id"] for a in answers] == [f"some.npz:{k}" for k in range(4)]
+    assert ["set_aside" in a for a in answers] == [False, True, False, False]
+    assert answers[1]["set_aside"].startswith("NaN in data")
+    short = xa(
+        "infer", tmp_path / "some.npz", "--model", "co-k", "--format", "csv"
+    )  # not measured like this: told, 0
+    assert short.returncode == 0
+
+
+def test_text_and_measured_spectra(tmp_path):
+    energy, reference = 7709.0 + np.arange(-60.0, 110.1, 0.5), ReferenceSpectra(broadening_ev=1.0)
+    measured = 0.4 + 1.3 * reference.cathode(energy, 1.0) - 1e-3 * (energy - 7709)
+    np.savetxt(tmp_path / "a.dat", np.c_[energy, measured], header="energy mu")
+    foil = np.c_[energy, measured, reference.foil(energy)]
+    np.savetxt(tmp_path / "b.dat", foil[::-1], header="energy mu reference")
+    answers = json.loads(xa("infer", tmp_path / "a.dat", tmp_path / "b.dat", "--format", "json").stdout)
+    assert [a["id"] for a in answers] == ["a.dat:0", "b.dat:0"]
+    for answer in answers:
+        assert answer["OS"]["mean"] == pytest.approx(3.0, abs=0.2)
+        assert answer["alignment"]["edge_step"] == pytest.approx(1.3, rel=0.1)
+    counterpart = tmp_path / "licoo2.npz"
+    np.savez(counterpart, id=["x1"], energy=cathode()["energy"][None, 300:845], mu=cathode()["mu"][-1:, 300:845])
+    said = xa("calibrate", tmp_path / "b.dat", "--feff", counterpart, "--row", "x1", "--model", "co-k").stdout
+    offset = float(said.split("FEFF - experiment ")[1].split()[0])
+    assert offset == pytest.approx(reference.feff_offset_ev, abs=0.5)
+
+
+# ------------------------------------------------------------------ replay
+
+
+@pytest.fixture(scope="module")
+def replayed(recording, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("replayed") / "deep" / "out"
+    xa("replay", recording, "--speed", "max", "--out", out, "--strict")
+    return out
+
+
+def test_a_replay_leaves_its_files(replayed):
+    assert {p.name for p in replayed.iterdir()} >= {
+        "documents.jsonl", "descriptors.csv", "decisions.csv", "summary.json", "operando.png",
+    }  # fmt: skip
+    summary = json.loads((replayed / "summary.json").read_text(), parse_constant=not_a_number)
+    assert (summary["frames"], summary["frames_set_aside"], summary["decisions"]) == (8, {}, 0)
+    assert summary["model"] == {"name": "co-k", "sha256": cards.read_card(cards.find("co-k")).sha256}
+    assert set(summary["latency_ms"]) == {"p50", "p99"}
+    assert summary["wall_s"] > 0
+    assert summary["x_true_at_stop"] is None  # nothing stopped it
+    assert (replayed / "operando.png").read_bytes().startswith(b"\x89PNG")
+    documents(replayed)
+
+
+def test_descriptors_csv_is_a_row_per_frame(replayed, recording):
+    header, table = rows(replayed / "descriptors.csv")
+    order = [d.name for d in cards.read_card(cards.find("co-k")).descriptors]
+    assert header == [
+        "time", "run_uid", "seq_num",
+        *(c for d in order for c in (d, f"{d}_p", f"{d}_mean", f"{d}_lo", f"{d}_hi")),
+        "ood_score", "e0_ev", "edge_step", "noise", "latency_ms",
+        "Ewe_V", "recorded_time",
+    ]  # fmt: skip
+    assert [int(row["seq_num"]) for row in table] == list(range(1, 9))
+    assert len({row["run_uid"] for row in table}) == 1
+    assert [float(row["Ewe_V"]) for row in table] == pytest.approx([3.9 + 0.05 * k for k in range(8)])
+    found = np.array([float(row["OS_mean"]) for row in table])
+    assert np.abs(found - (4 - LITHIUM)).max() < 0.2
+    assert (np.diff(found) > 0).all()
+    assert {row["NNRS"] for row in table} == {row["MOOD_p"] for row in table} == {""}
+    assert np.diff([float(row["recorded_time"]) for row in table]) == pytest.approx(600)
+
+
+def test_the_lithium_is_kept_from_the_agent(replayed):
+    said = (replayed / "documents.jsonl").read_text() + (replayed / "descriptors.csv").read_text()
+    assert "x_Li" not in said
+
+
+@pytest.mark.slow
+def test_replaying_documents(tmp_path):
+    with (tmp_path / "scan.jsonl").open("w") as f:
+
+        def write(name: str, doc: dict[str, Any]) -> None:
+            f.write(json.dumps([name, doc], cls=event_model.NumpyEncoder) + "\n")
+
+        SimBeamline(BeamlineSettings(frames=4, frame_period_s=0, mode="step"), [write], [write]).run()
+    xa("replay", tmp_path / "scan.jsonl", "--out", tmp_path / "out", "--model", "co-k")
+    _, table = rows(tmp_path / "out" / "descriptors.csv")
+    assert [int(row["seq_num"]) for row in table] == [1, 2, 3, 4]
+    (start,) = [doc for name, doc in documents(tmp_path / "out") if name == "start"]
+    assert start["sample_uid"]
+    assert "mono_error_ev" not in (tmp_path / "out" / "documents.jsonl").read_text()
+
+
+@pytest.mark.slow
+def test_what_replay_sets_aside_counts_under_strict(tmp_path, recording):
+    with np.load(recording / "spectra.npz") as z:
+        arrays = dict(z)
+    arrays["norm"][2] = 0.5
+    np.savez(tmp_path / "spectra.npz", **arrays)
+    shutil.copy(recording / "series.csv", tmp_path)
+    xa("replay", tmp_path, "--out", tmp_path / "out", "--element", "Co", "--strict", code=4)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["frames"] == 7
+    assert summary["frames_set_aside"] == {"edge step within noise": 1}
+    assert [row["seq_num"] for row in rows(tmp_path / "out" / "descriptors.csv")[1]] == ["1", "2", *"45678"]
+
+
+@pytest.mark.slow
+def test_the_real_cathode(tmp_path):
+    if not OPERANDO.is_dir():
+        pytest.skip("the recorded operando scan is not here")
+    xa("replay", OPERANDO, "--out", tmp_path, "--strict")
+    found = np.array([float(row["OS_mean"]) for row in rows(tmp_path / "descriptors.csv")[1]])
+    x = np.array([float(row["x_Li"]) for row in rows(OPERANDO / "series.csv")[1]])
+    assert len(found) == 58
+    assert spearmanr(found, 4 - x).statistic >= 0.9
+
+
+# ------------------------------------------------------------------ Ctrl-C
+
+
+def interrupted(args: Sequence[object], out: Path, enough: Callable[[str], bool]) -> subprocess.CompletedProcess[str]:
+    """Run it, press Ctrl-C once ``documents.jsonl`` holds enough."""
+    with subprocess.Popen(
+        command(*args, "--out", out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+    ) as process:
+        written, until = out / "documents.jsonl", time.monotonic() + 60
+        while not (written.is_file() and enough(written.read_text())):
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=40)
+    assert "Traceback" not in stderr
+    return subprocess.CompletedProcess(args, process.returncode, stdout, stderr)
+
+
+@pytest.mark.parametrize("kind", ["run", pytest.param("replay", marks=pytest.mark.slow)])
+def test_ctrl_c_leaves_whole_files(kind, tmp_path, recording):
+    args: list[object] = ["run", "--frames", 70] if kind == "run" else ["replay", recording, "--speed", 300]
+    done = interrupted(
+        args, tmp_path / "out", lambda text: len(re.findall(r'^\["event".*"OS_mean"', text, re.M)) >= 2
+    )
+    assert done.returncode == 0
+    documents(tmp_path / "out")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text(), parse_constant=not_a_number)
+    _, table = rows(tmp_path / "out" / "descriptors.csv")
+    assert summary["interrupted"]
+    assert 2 <= summary["frames"] == len(table) < (70 if kind == "run" else 8)
+    assert (tmp_path / "out" / "operando.png").stat().st_size > 10_000

@@ -1,0 +1,89 @@
+"""The whole: beamline process, ZMQ, agent, model, rule, control. The charge stops at half the lithium."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import event_model
+import numpy as np
+import pytest
+
+FRAMES = 60
+SUMMARY = {
+    "frames", "frames_set_aside", "decisions", "stopped_by", "x_target", "x_true_at_stop", "x_open_loop_end",
+    "latency_ms", "model", "wall_s",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", [1, *(pytest.param(s, marks=pytest.mark.slow) for s in (0, 4))])
+def test_the_rule_stops_the_charge_at_half_the_lithium(seed, tmp_path):
+    out = tmp_path / "out"
+    command = [
+        sys.executable,
+        "-m",
+        "xas_agent.cli",
+        "run",
+        "--seed",
+        seed,
+        "--frames",
+        FRAMES,
+        "--out",
+        out,
+        "--strict",
+    ]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+    summary = json.loads((out / "summary.json").read_text())
+    assert set(summary) >= SUMMARY
+    assert summary["stopped_by"] == "half charged"
+    assert summary["x_target"] == 0.5
+    assert abs(summary["x_true_at_stop"] - 0.5) <= 0.05
+    assert summary["x_open_loop_end"] < 0.2
+    assert 20 < summary["frames"] < FRAMES
+    assert summary["frames_set_aside"] == {}
+    assert summary["decisions"] == 1
+    assert 0 < summary["latency_ms"]["p50"] <= summary["latency_ms"]["p99"]
+    assert summary["model"]["name"] == "co-k"
+    assert f"x_true_at_stop     {summary['x_true_at_stop']}" in done.stdout
+
+    check_documents(out / "documents.jsonl", summary["frames"])
+    check_tables(out, summary["frames"])
+    assert (out / "operando.png").stat().st_size > 10_000
+
+
+def check_documents(path: Path, frames: int) -> None:
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    streams, events = {}, {}
+    for name, doc in found:
+        event_model.schema_validators[event_model.DocumentNames[name]].validate(doc)
+        if name == "descriptor":
+            streams[doc["uid"]] = doc["name"]
+        if name == "event":
+            events.setdefault(streams[doc["descriptor"]], []).append(doc)
+    (start,), (stop,) = ([doc for name, doc in found if name == n] for n in ("start", "stop"))
+    assert stop["run_start"] == start["uid"]
+    assert stop["exit_status"] == "success"
+    assert found[-1][0] == "stop"
+    assert [e["seq_num"] for e in events["descriptors"]] == list(range(1, frames + 1))
+    assert [e["data"]["status"] for e in events["decisions"]] == ["proposed", "sent", "acknowledged"]
+    evidence = [uid for uid, _ in json.loads(events["decisions"][0]["data"]["evidence"])]
+    assert set(evidence) <= {e["data"]["frame_uid"] for e in events["descriptors"]}
+
+
+def check_tables(out: Path, frames: int) -> None:
+    with (out / "descriptors.csv").open(newline="") as f:
+        rows = list(csv.DictReader(f))
+    assert [int(r["seq_num"]) for r in rows] == list(range(1, frames + 1))
+    assert float(rows[-1]["OS_mean"]) == pytest.approx(3.5, abs=0.15)
+    assert np.corrcoef([float(r["OS_mean"]) for r in rows], range(frames))[0, 1] > 0.95
+    assert {"voltage", "temperature", "electrode_mass_mg"} < set(
+        rows[0]
+    )  # the robot's parameters came with the sample
+    with (out / "decisions.csv").open(newline="") as f:
+        (decision,) = csv.DictReader(f)
+    assert (decision["rule"], decision["action"], decision["status"]) == ("half charged", "stop", "acknowledged")
+    assert "above 3.5 e" in decision["reason"]
