@@ -10,7 +10,7 @@ import typer
 
 from . import __version__
 
-OK, FAILED, USAGE, UNREACHABLE, SET_ASIDE = 0, 1, 2, 3, 4
+FAILED, USAGE, UNREACHABLE, SET_ASIDE = 1, 2, 3, 4
 
 app = typer.Typer(
     help="Understands X-ray absorption data while the experiment runs, and acts on it.",
@@ -75,14 +75,9 @@ def run(
         else:
             from .adapters.zmq_documents import ZMQSource
 
-            control = None
-            if settings.control_endpoint is not None:
-                from .adapters.zmq_control import ZMQControl
-
-                control = ZMQControl(settings.control_endpoint)
             documents = ZMQSource(settings.source)
             documents.connect()  # first, so that nothing published while the models load is lost
-            with closing(documents), Session(settings, out, control, limit=frames) as session:
+            with closing(documents), Session(settings, out, limit=frames) as session:
                 session.watch(documents)
     _conclude(session, strict)
 

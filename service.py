@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from .agent.assembly import FrameAssembler
 from .agent.decisions import Rules
 from .agent.frame import SetAside
 from .agent.pipeline import Pipeline, Received
-from .agent.protocols import Control, Estimator, Sink
+from .agent.protocols import Control, Estimator
 from .config import Config, ConfigError, load_config
 
 _log = structlog.get_logger(__name__)
@@ -44,6 +45,7 @@ class XASAgent:
     """
 
     def __init__(self, config: Config, models: Sequence[Estimator], control: Control | None = None) -> None:
+        _check_rules(config, models)
         self._config = config
         self._inbox: queue.Queue[Received] = queue.Queue(config.serving.queue)
         self._callbacks: dict[int, Callback] = {}
@@ -54,8 +56,8 @@ class XASAgent:
         self._taken = self._served = self._hurry = 0
         self._reason = ""
         self.models = tuple(models)
-        self._owned: list[Sink] = []
-        """Closed with the agent."""
+        self._owned = ExitStack()
+        """Sink and control that were made for the agent, closed with it."""
         self._pipeline = Pipeline(
             FrameAssembler(config.fields),
             models,
@@ -76,14 +78,19 @@ class XASAgent:
 
     @classmethod
     def from_config(
-        cls, config: str | Path | Mapping[str, Any] | Config | None = None, *, RE: Any = None
+        cls,
+        config: str | Path | Mapping[str, Any] | Config | None = None,
+        *,
+        RE: Any = None,
+        control: Control | None = None,
     ) -> "XASAgent":
-        """Load the config's models and start.
+        """Connect what the config names, load its models and start.
 
         Parameters
         ----------
         config : YAML file, name of a shipped config, mapping, or None for the defaults
-        RE : the RunEngine that decisions may act on, where ``control`` enables them; else ``control_endpoint``
+        RE : the RunEngine that decisions may act on, where ``control`` in the config enables them
+        control : anything else that they may act on; without either, the config's ``control_endpoint``
 
         Raises
         ------
@@ -94,34 +101,28 @@ class XASAgent:
         """
         if not isinstance(config, Config):
             config = load_config(config)
-        models, control = load_models(config), None
-        known = {name for m in models for name in m.units}
-        for rule in config.rules:
-            if rule.trigger.descriptor not in known:
-                raise ConfigError(
-                    f"rule {rule.name!r}: found descriptor {rule.trigger.descriptor!r}, "
-                    f"expected one that a loaded model has: {', '.join(sorted(known))}"
-                )
-        if RE is not None:
-            from .adapters.runengine import RunEngineControl
+        with ExitStack() as owned:
+            sink = None
+            if config.publish is not None:
+                from .adapters.zmq_documents import ZMQSink
 
-            control = RunEngineControl(RE)
-        elif config.control_endpoint is not None:
-            from .adapters.zmq_control import ZMQControl
+                sink = ZMQSink(config.publish)
+                owned.callback(sink.close)
+                sink.connect()  # before the models are loaded: a dead endpoint is told at once
+            if RE is not None:
+                from .adapters.runengine import RunEngineControl
 
-            control = ZMQControl(config.control_endpoint)
-        agent = cls(config, models, control)
-        if config.publish is not None:
-            from .adapters.zmq_documents import ZMQSink
+                control = RunEngineControl(RE)
+            elif control is None and config.control_endpoint is not None:
+                from .adapters.zmq_control import ZMQControl
 
-            sink = ZMQSink(config.publish)
-            try:
-                sink.connect()
-            except BaseException:
-                agent.close()
-                raise
+                control = ZMQControl(config.control_endpoint)
+            if control is not None:
+                owned.callback(control.close)
+            agent = cls(config, load_models(config), control)
+            agent._owned = owned.pop_all()
+        if sink is not None:
             agent.subscribe(sink)
-            agent._owned.append(sink)
         return agent
 
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
@@ -206,8 +207,7 @@ class XASAgent:
             self._pipeline.close(self._reason)
         except Exception:
             _log.exception("agent's runs not closed")
-        for sink in self._owned:
-            sink.close()
+        self._owned.close()
 
     def _gather(self) -> list[Received]:
         """What is waiting now, until the latency budget of the first is spent."""
@@ -236,6 +236,17 @@ class XASAgent:
                 fn(name, doc)
             except Exception:
                 _log.exception("subscriber failed", name=name)
+
+
+def _check_rules(config: Config, models: Sequence[Estimator]) -> None:
+    """Refuse a rule that could never fire."""
+    known = {name for m in models for name in m.units}
+    for rule in config.rules:
+        if rule.trigger.descriptor not in known:
+            raise ConfigError(
+                f"rule {rule.name!r}: found descriptor {rule.trigger.descriptor!r}, "
+                f"expected one that a loaded model has: {', '.join(sorted(known))}"
+            )
 
 
 def load_models(config: Config) -> Sequence[Estimator]:

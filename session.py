@@ -17,13 +17,13 @@ import structlog
 
 from .adapters.files import FileSource
 from .adapters.zmq_control import ZMQControl
-from .adapters.zmq_documents import ZMQSink, ZMQSource
+from .adapters.zmq_documents import ZMQEndpoint, ZMQSource
 from .agent.protocols import Control, Reply, Source
 from .config import Config
 from .display import Display
 from .recorder import Recorder, Truth, against_truth
 from .results import OutputFolder, make_folder
-from .service import XASAgent, load_models
+from .service import XASAgent
 
 _log = structlog.get_logger(__name__)
 
@@ -65,19 +65,14 @@ class Session:
     begun: float = field(default_factory=time.perf_counter)
 
     def __enter__(self) -> Self:
-        self.models = load_models(self.config)
-        self.sink = ZMQSink(self.config.publish) if self.config.publish else None
-        if self.sink is not None:
-            self.sink.connect()
         self.output = OutputFolder(self.out) if self.out else None
         self.enough = threading.Event()
         self.display = Display(self.recorder, self.planned or self.limit, self.truth)
-        self.agent = XASAgent(self.config, self.models, self.control)
+        self.agent = XASAgent.from_config(self.config, control=self.control)
         self.agent.subscribe(self.recorder)
         self.agent.subscribe(self._count)
-        for sink in (self.output.documents if self.output else None, self.sink):
-            if sink is not None:
-                self.agent.subscribe(sink)
+        if self.output is not None:
+            self.agent.subscribe(self.output.documents)
         self.display.start()
         return self
 
@@ -91,10 +86,6 @@ class Session:
                 self.agent.close(reason="the frames asked for are served")
             self.agent.close()
             self.display.stop()
-            if self.sink is not None:
-                self.sink.close()
-            if self.control is not None:
-                self.control.close()
             if self.output is not None and (error is None or self.interrupted):
                 self.output.finish(self.recorder, self.summary(), self.truth)
         return self.interrupted and kind is KeyboardInterrupt
@@ -243,7 +234,7 @@ def embedded(config: Config, seed: int, planned: int, out: Path, *, limit: int |
     beamline = BeamlineProcess(seed, planned, out / "truth.jsonl")
     truth = Truth()
     try:
-        source = ZMQSource(_endpoint(beamline.documents))
+        source = ZMQSource(ZMQEndpoint(address=beamline.documents))
         session = Session(config, out, ZMQControl(beamline.orders), planned, limit, truth)
         with session:
             try:
@@ -257,12 +248,6 @@ def embedded(config: Config, seed: int, planned: int, out: Path, *, limit: int |
     finally:
         beamline.close()
     return session
-
-
-def _endpoint(address: str) -> Any:
-    from .adapters.zmq_documents import ZMQEndpoint
-
-    return ZMQEndpoint(address=address)
 
 
 @contextmanager

@@ -60,7 +60,7 @@ class FieldMap(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _normalabsorber(cls, given: Any) -> Any:
+    def _normal_absorber(cls, given: Any) -> Any:
         if not isinstance(given, Mapping):
             return given
         read = zip(("element", "edge"), absorber(given.get("element"), given.get("edge")), strict=True)

@@ -3,7 +3,6 @@
 import multiprocessing as mp
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +111,7 @@ def train_one(
 
 def ensemble(plan: Plan, networks: list[SPT]) -> Served:
     """The shipped module of these members, its familiarity not yet learnt."""
-    served = Served(replace(plan.shape, members=len(networks)))
+    served = Served(plan.shape.model_copy(update={"members": len(networks)}))
     served.spt.load_state_dict(ensemble_weights([network.state_dict() for network in networks]))
     t = plan.rows.targets
     for buffer, value in (

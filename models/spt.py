@@ -6,26 +6,19 @@ compiles with ``torch.jit.script``, so the shipped file needs neither this code 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  torch's own idiom
 
+from ..agent.settings import Settings
+
 STRIDE = 4  # grid points that are gathered into one vector before the latent layer
 
 
-@dataclass(frozen=True)
-class SPTShape:
-    """Sizes of one SPT."""
+class SPTSizes(Settings):
+    """What a training config chooses of a network."""
 
-    grid_points: int
-    periods: tuple[int, ...]
-    """Of the frequency bands, in grid points (:func:`dominant_periods`)."""
-    classes: tuple[int, ...]
-    """Number of classes of each classified descriptor."""
-    regressed: int
-    """Number of regressed quantities."""
     width: int = 32
     blocks: int = 2
     window: int = 3
@@ -35,6 +28,18 @@ class SPTShape:
     gathered: int = 24
     """Channels that every stride of the sequence hands to the latent layer."""
     dropout: float = 0.1
+
+
+class SPTShape(SPTSizes):
+    """All sizes of one SPT."""
+
+    grid_points: int
+    periods: tuple[int, ...]
+    """Of the frequency bands, in grid points (:func:`dominant_periods`)."""
+    classes: tuple[int, ...]
+    """Number of classes of each classified descriptor."""
+    regressed: int
+    """Number of regressed quantities."""
     members: int = 1
     """Independent networks side by side, as groups of channels: an ensemble costs as many operations as one
     network, which is what bounds a lone frame. Training has one; :func:`ensemble_weights` joins trained ones."""

@@ -16,23 +16,16 @@ from ..agent.settings import Settings
 from .augment import Augmentation, add_noise, disturb, mixtures
 from .card import GridCard, OffsetCard
 from .data import FeffData
-from .spt import SPT, STRIDE, SPTShape
+from .spt import SPT, STRIDE, SPTShape, SPTSizes
 
 FINE_EV = 0.5  # spectra are disturbed on bins this fine and only then averaged over the grid's
 
 Watch = Callable[[int, SPT], float | None]
 
 
-class Network(Settings):
-    """Sizes of one SPT; see :class:`~xas_agent.models.spt.SPTShape`."""
+class Network(SPTSizes):
+    """Sizes of one SPT, and how many bands to look for in the training spectra."""
 
-    width: int = 32
-    blocks: int = 2
-    window: int = 3
-    heads: int = 4
-    latent: int = 128
-    gathered: int = 24
-    dropout: float = 0.1
     bands: int = 4
 
 

@@ -13,7 +13,7 @@ from ..agent.protocols import Reply
 from ..agent.settings import Settings
 from .cathode import CathodeSettings, Cell, x_open_loop_end
 from .devices import Chambers, Monochromator, Potentiostat, QuickScan, Recorded, Shutter, Thermometer
-from .engine import DocumentSink, Outlets, run_engine
+from .engine import DocumentSink, Outlets, carry_out
 from .optics import Beam, BeamSettings
 from .orders import Orders
 from .plans import FLY_ENERGIES, STEP_ENERGIES, Bench, fly_frame, measure, step_frame
@@ -135,12 +135,7 @@ class SimBeamline:
 
     def run(self) -> None:
         """Load the cell and measure it to the planned end, or until stopped; blocks."""
-        self._orders.start()
-        try:
-            with run_engine(self._outlets, lambda: self.obey("stop", {"reason": "interrupted"})) as RE:
-                RE(self._plan())
-        finally:
-            self._orders.end()
+        carry_out(self._plan(), self._orders, self._outlets)
 
     def _plan(self) -> Generator[Msg, Any, None]:
         s = self.settings

@@ -3,13 +3,15 @@
 import asyncio
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import structlog
 from bluesky.run_engine import RunEngine, get_bluesky_event_loop, set_bluesky_event_loop
-from bluesky.utils import DuringTask
+from bluesky.utils import DuringTask, Msg
+
+from .orders import Orders
 
 DocumentSink = Callable[[str, dict[str, Any]], object]
 
@@ -88,3 +90,13 @@ def run_engine(outlets: Outlets, interrupt: Callable[[], object]) -> Iterator[Ru
         if not loop.is_running():
             loop.close()
         set_bluesky_event_loop(loop_before)
+
+
+def carry_out(plan: Generator[Msg, Any, Any], orders: Orders, outlets: Outlets) -> None:
+    """Run a plan that looks at ``orders`` to its end, in a RunEngine of its own; the first Ctrl-C stops it."""
+    orders.start()
+    try:
+        with run_engine(outlets, lambda: orders.obey("stop", {"reason": "interrupted"})) as RE:
+            RE(plan)
+    finally:
+        orders.end()

@@ -11,7 +11,7 @@ from bluesky.utils import Msg
 
 from ..agent.frame import Document
 from ..agent.protocols import Reply
-from .engine import DocumentSink, Outlets, run_engine
+from .engine import DocumentSink, Outlets, carry_out
 from .orders import Orders
 from .recording import CloseRun, OpenRun, Reading, ReplayError, Step, from_documents, from_folder, is_frame
 
@@ -77,12 +77,7 @@ class Replay:
 
     def run(self) -> None:
         """Replay to the end, or until stopped; blocks."""
-        self._orders.start()
-        try:
-            with run_engine(self._outlets, lambda: self.obey("stop", {"reason": "interrupted"})) as RE:
-                RE(self._plan())
-        finally:
-            self._orders.end()
+        carry_out(self._plan(), self._orders, self._outlets)
 
     def _plan(self) -> Generator[Msg, Any, None]:
         open_runs: dict[str, None] = {}

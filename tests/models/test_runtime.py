@@ -48,7 +48,7 @@ def numbers(estimates: list[Estimate]) -> NDArray[np.float64]:
     )
 
 
-def close(a: Any, b: Any) -> None:
+def assert_close(a: Any, b: Any) -> None:
     """Identical within 1e-5, relative where a number is large."""
     np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5)
 
@@ -58,11 +58,11 @@ def test_a_frame_is_estimated_alike_alone_in_any_batch_and_in_any_order(name):
     x = spectra(name, 256)
     together = numbers(model(name).estimate(x))
     by_seven = np.concatenate([numbers(model(name).estimate(x[i : i + 7])) for i in range(0, 256, 7)])
-    close(by_seven, together)
+    assert_close(by_seven, together)
     alone = np.concatenate([numbers(model(name).estimate(x[i : i + 1])) for i in range(0, 256, 8)])
-    close(alone, together[::8])
+    assert_close(alone, together[::8])
     order = np.random.default_rng(1).permutation(256)
-    close(numbers(model(name).estimate(x[order])), together[order])
+    assert_close(numbers(model(name).estimate(x[order])), together[order])
 
 
 def test_a_ruined_frame_does_not_touch_its_neighbours():
@@ -71,7 +71,7 @@ def test_a_ruined_frame_does_not_touch_its_neighbours():
     x[3] = np.nan
     found = model("cu-k").estimate(x)
     others = [0, 1, 2, 4, 5, 6]
-    close(numbers([found[i] for i in others]), clean[others])
+    assert_close(numbers([found[i] for i in others]), clean[others])
     assert found[3].flags == (OOD_FLAG,)
 
 
@@ -103,8 +103,8 @@ def test_nothing_asked_is_nothing_answered():
 
 def test_the_order_of_the_arrays_memory_does_not_matter():
     x = spectra("cu-k", 5)
-    close(model("cu-k").forward(np.asfortranarray(x.astype(np.float64))), model("cu-k").forward(x))
-    close(model("cu-k").forward(x[::-1])[::-1], model("cu-k").forward(x))
+    assert_close(model("cu-k").forward(np.asfortranarray(x.astype(np.float64))), model("cu-k").forward(x))
+    assert_close(model("cu-k").forward(x[::-1])[::-1], model("cu-k").forward(x))
 
 
 def test_one_core_and_several_agree():
@@ -113,7 +113,7 @@ def test_one_core_and_several_agree():
         one = model("co-k").forward(x)
         several = Model(cards.find("co-k"), "cpu", threads=3)
         assert torch.get_num_threads() == 3
-        close(several.forward(x), one)
+        assert_close(several.forward(x), one)
     finally:
         torch.set_num_threads(before)
     assert 1 <= default_threads() <= 4
@@ -123,7 +123,7 @@ def test_warming_up_changes_nothing():
     fresh, x = Model(cards.find("ni-k"), "cpu", threads=1), spectra("ni-k", 9)
     cold = fresh.forward(x)
     fresh.warm_up()
-    close(fresh.forward(x), cold)
+    assert_close(fresh.forward(x), cold)
 
 
 def test_a_changed_model_is_refused_before_it_is_loaded(tmp_path):

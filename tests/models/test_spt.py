@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -26,7 +24,7 @@ SHAPE = SPTShape(
 @pytest.fixture(scope="module")
 def served():
     torch.manual_seed(0)
-    module = Served(replace(SHAPE, members=2)).eval()
+    module = Served(SHAPE.model_copy(update={"members": 2})).eval()
     module.familiar.fit(torch.randn(200, 41))
     module.spread.fill_(1.0)
     return module
@@ -110,7 +108,7 @@ def test_members_side_by_side_are_as_alone():
     for network in alone:  # norms that differ, too
         for parameter in network.parameters():
             parameter.data += 0.1 * torch.randn_like(parameter)
-    joined = SPT(replace(SHAPE, members=3)).eval()
+    joined = SPT(SHAPE.model_copy(update={"members": 3})).eval()
     joined.load_state_dict(ensemble_weights([network.state_dict() for network in alone]))
     x = torch.randn(5, 41)
     for k, network in enumerate(alone):
