@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from .plotting import VOLTAGES
-from .recorder import Recorder, Truth
+from .recorder import Recorder
 
 ROWS = 12
 LINE_EVERY_S = 5.0
@@ -17,8 +17,8 @@ LINE_EVERY_S = 5.0
 class Display:
     """Shows a recorder's newest frames; writes to stderr, so that stdout stays for results."""
 
-    def __init__(self, recorder: Recorder, planned: int | None, truth: Truth | None) -> None:
-        self._recorder, self._truth = recorder, truth
+    def __init__(self, recorder: Recorder, planned: int | None) -> None:
+        self._recorder = recorder
         self._console = Console(stderr=True)
         columns = (TextColumn("frames"), BarColumn(None), MofNCompleteColumn(), TimeElapsedColumn())
         self._progress = Progress(*columns, console=self._console)

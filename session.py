@@ -67,7 +67,7 @@ class Session:
     def __enter__(self) -> Self:
         self.output = OutputFolder(self.out) if self.out else None
         self.enough = threading.Event()
-        self.display = Display(self.recorder, self.planned or self.limit, self.truth)
+        self.display = Display(self.recorder, self.planned or self.limit)
         self.agent = XASAgent.from_config(self.config, control=self.control)
         self.agent.subscribe(self.recorder)
         self.agent.subscribe(self._count)
