@@ -46,11 +46,17 @@ def mixtures(n: int, of: int, settings: Augmentation, generator: torch.Generator
 
 
 def disturb(spectra: Tensor, step_ev: float, settings: Augmentation, generator: torch.Generator) -> Tensor:
-    """Shift and broaden (N, F) spectra that lie on a uniform grid of ``step_ev``, in one Fourier product."""
-    n, points = spectra.shape
+    """Shift and broaden (N, F) spectra that lie on a uniform grid of ``step_ev`` by random amounts."""
+    n = len(spectra)
     on = (torch.rand(n, 1, generator=generator) < settings.disturbed).float()
     sigma = settings.broadening_ev * torch.rand(n, 1, generator=generator) * on
     shift = settings.shift_ev * (2 * torch.rand(n, 1, generator=generator) - 1) * on
+    return shifted(spectra, step_ev, shift, sigma)
+
+
+def shifted(spectra: Tensor, step_ev: float, shift: Tensor, sigma: Tensor) -> Tensor:
+    """(N, F) spectra moved up by ``shift`` and broadened by ``sigma`` (both (N, 1), eV), in one Fourier product."""
+    points = spectra.shape[1]
     pad = math.ceil(PAD_EV / step_ev)
     padded = torch.nn.functional.pad(spectra.unsqueeze(1), [pad, pad], mode="replicate").squeeze(1)
     f = torch.fft.rfftfreq(padded.shape[1], step_ev)

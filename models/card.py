@@ -88,6 +88,8 @@ class Card(Settings):
     """What the out-of-distribution score is, and that 1 is its threshold."""
     training: dict[str, Any]
     metrics: dict[str, Any]
+    limits: tuple[str, ...] = ()
+    """Where the model is not to be trusted, in sentences."""
     licence: str
     cite: tuple[str, ...]
     sha256: str = Field(pattern="^[0-9a-f]{64}$")

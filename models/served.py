@@ -4,105 +4,155 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  torch's own idiom
 
+from .recall import Recall
 from .spt import SPT, SPTShape
 
 
 class Served(nn.Module):
     """Aligned spectra (N, G) → (N, columns) in the order of :class:`~xas_agent.models.card.Card`.
 
-    The members' logits are averaged and divided by a temperature per descriptor, fitted on held-out rows (Guo et
-    al., ICML 2017). A regressed quantity is the members' mean, and its variance is their mean variance plus the
-    variance among them (Lakshminarayanan et al., NeurIPS 2017).
+    A member's probabilities are those of its heads, at a temperature per descriptor, and those of the sites that it
+    recalls, in a share per descriptor, both fitted on held-out rows; the members' are averaged in the logarithm. A
+    regressed quantity is the members' mean. Its variance is the mean of each member's own: what its head gives and
+    what head and recall disagree by. The variance among members is left out, so that what a single one errs by on
+    rows held out from it calibrates all of them together.
+
+    Parameters
+    ----------
+    shape : of the networks
+    sites : training sites to recall
     """
 
-    def __init__(self, shape: SPTShape) -> None:
+    def __init__(self, shape: SPTShape, sites: int) -> None:
         super().__init__()
         self.spt = SPT(shape)
+        self.recall = Recall(shape.members, sites, shape.key, shape.classes, shape.regressed)
         self.classes = list(shape.classes)
         for name in ("centre", "spread"):
             self.register_buffer(name, torch.zeros(shape.grid_points))
         for name in ("target_mean", "target_sd"):
             self.register_buffer(name, torch.ones(shape.regressed))
         self.register_buffer("temperature", torch.ones(len(shape.classes)))
+        self.register_buffer("share", torch.zeros(len(shape.classes) + shape.regressed))
         self.centre: Tensor
         self.spread: Tensor
         self.target_mean: Tensor
         self.target_sd: Tensor
         self.temperature: Tensor
+        self.share: Tensor
         self.familiar = Familiarity(shape.grid_points)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits, mean, log_variance = self.spt((x - self.centre) / self.spread)
-        variance = log_variance.exp().mean(1) + mean.var(1, correction=0)
+        logits, mean, log_variance, query = self.spt((x - self.centre) / self.spread)
+        recalled, recalled_values = self.recall(query)
+        share = self.share[len(self.classes) :]
+        apart = recalled_values - mean
+        value = mean + share * apart
+        variance = (log_variance.exp() + share * (1 - share) * apart.square()).mean(1)
         return torch.cat(
             [
-                self.probabilities(logits.mean(1)),
-                mean.mean(1) * self.target_sd + self.target_mean,
+                self.probabilities(logits, recalled),
+                value.mean(1) * self.target_sd + self.target_mean,
                 variance.sqrt() * self.target_sd,
                 self.familiar(x).unsqueeze(1),
             ],
             dim=1,
         )
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Softmax over each descriptor's own classes, at its temperature."""
+    def probabilities(self, logits: Tensor, recalled: Tensor) -> Tensor:
+        """(N, sum of classes) from what heads and recall of each member say, (N, members, sum of classes)."""
         parts: list[Tensor] = []
-        for k, part in enumerate(logits.split(self.classes, dim=1)):
-            parts.append(torch.softmax(part / self.temperature[k], dim=1))
+        known = recalled.split(self.classes, dim=2)
+        for k, part in enumerate(logits.split(self.classes, dim=2)):
+            own = torch.softmax(part / self.temperature[k], dim=2)
+            both = (1 - self.share[k]) * own + self.share[k] * known[k].exp()
+            parts.append(torch.softmax(both.clamp_min(1e-9).log().mean(1), dim=1))
         return torch.cat(parts, dim=1)
 
 
 class Familiarity(nn.Module):
     """How unlike the training spectra a spectrum is: 1 is the edge of what was seen.
 
-    Looks through a principal-component model of the augmented training spectra. How far a spectrum is from their
-    centre within the components, and how much remains outside of them, are taken together (another compound: a
-    metal; another normalisation); what remains at a single point is taken alone (a glitch). Either is divided by
-    what ``QUANTILE`` of the training spectra stay under, and the larger is the score.
+    Looks three times, through a principal-component model of the augmented training spectra. How far it is from its
+    nearest neighbours among them within the first components (another compound); what remains outside of more
+    components, smoothed (another normalisation: a misfit lies on one side over neighbouring points, noise does not);
+    and how far a single point stands off its neighbours, in units of the frame's own noise (a glitch). The looks are
+    brought to one scale by how they are spread over training spectra that were left out. The first two tell of the
+    same and are added in quadrature; the larger of that and the third is the score.
     """
 
     QUANTILE = 0.99
+    """Of the training spectra, left out of the model that looks at them, that score below 1."""
+    NEAR, BROAD, FINE = 8, 16, 32
+    """Components of the three looks."""
+    FOLDS = 5
 
-    def __init__(self, grid_points: int, components: int = 16) -> None:
+    def __init__(self, grid_points: int, remembered: int = 2048) -> None:
         super().__init__()
+        self.near, self.broad, self.neighbours, self.floor = self.NEAR, self.BROAD, 5, 0.004
         self.register_buffer("mean", torch.zeros(grid_points))
-        self.register_buffer("axes", torch.zeros(grid_points, components))
-        self.register_buffer("sd", torch.ones(components))
-        self.register_buffer("usual", torch.ones(2))
-        self.register_buffer("limits", torch.ones(2))
+        self.register_buffer("axes", torch.zeros(grid_points, self.FINE))
+        self.register_buffer("seen", torch.zeros(remembered, self.NEAR, dtype=torch.float16))
+        self.register_buffer("usual", torch.full((3,), 0.5))
+        self.register_buffer("limits", torch.ones(3))
+        self.register_buffer("edge", torch.ones(2))
         self.mean: Tensor
         self.axes: Tensor
-        self.sd: Tensor
+        self.seen: Tensor
         self.usual: Tensor
         self.limits: Tensor
-
-    def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 2) distance within the components and remainder outside of them; (N,) remainder at one point."""
-        off = x - self.mean
-        within = off @ self.axes
-        rest = off - within @ self.axes.T
-        # A point is judged against its neighbours, so that a broad misfit does not count as a glitch.
-        lone = rest[:, 1:-1] - (rest[:, :-2] + rest[:, 2:]) / 2
-        # A misfit lies on one side over neighbouring points, noise does not: smoothing tells them apart.
-        smooth = F.avg_pool1d(rest.unsqueeze(1), 5, 1).squeeze(1)
-        both = torch.stack([(within / self.sd).square().mean(1), smooth.square().mean(1)], dim=1)
-        return both.sqrt(), lone.abs().amax(1)
+        self.edge: Tensor
 
     def looks(self, x: Tensor) -> Tensor:
-        """(N, 2): both distances together, and the worst point."""
-        both, lone = self.parts(x)
-        return torch.stack([(both / self.usual).square().sum(1).sqrt(), lone], dim=1)
+        """(N, 3): distance to the neighbours, smoothed remainder, worst point."""
+        off = x - self.mean
+        within = off @ self.axes
+        apart = torch.cdist(within[:, : self.near], self.seen.float())
+        nearest = apart.topk(self.neighbours, dim=1, largest=False).values.mean(1)
+        broad = off - within[:, : self.broad] @ self.axes[:, : self.broad].T
+        smooth = F.avg_pool1d(broad.unsqueeze(1), 5, 1).squeeze(1).square().mean(1).sqrt()
+        rest = off - within @ self.axes.T
+        lone = (rest[:, 1:-1] - (rest[:, :-2] + rest[:, 2:]) / 2).abs()
+        return torch.stack([nearest, smooth, lone.amax(1) / (self.floor + lone.median(1).values)], dim=1)
+
+    def together(self, looks: Tensor) -> Tensor:
+        """(N, 3) looks → (N, 2): the first two in quadrature, and the last.
+
+        A look is 1/e where training spectra usually are and 1 at its limit, so that looks of narrow and of wide
+        spread compare.
+        """
+        level = ((looks / self.limits).clamp_min(1e-6).log() / (self.limits / self.usual).log()).exp()
+        return torch.stack([level[:, :2].square().sum(1).sqrt(), level[:, 2]], dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (self.looks(x) / self.limits).amax(1)
+        return (self.together(self.looks(x)) / self.edge).amax(1)
 
     @torch.no_grad()
-    def fit(self, spectra: Tensor) -> None:
-        """Learn from augmented training spectra (N, G), N well above the number of components."""
+    def fit(self, spectra: Tensor, group: Tensor | None = None) -> None:
+        """Learn from augmented training spectra (N, G), N well above the number of components.
+
+        Parameters
+        ----------
+        group : (N,) number of each spectrum's material. Limits are found on materials left out; without it on
+            spectra left out, which flags too much where several are of one material
+        """
+        group = torch.arange(len(spectra)) if group is None else group
+        names, number = group.unique(return_inverse=True)
+        fold = torch.randperm(len(names), generator=torch.Generator().manual_seed(0))[number] % self.FOLDS
+        looks = torch.zeros(len(spectra), 3)
+        for k in fold.unique().tolist() if len(names) >= self.FOLDS else []:
+            self.learn(spectra[fold != k])
+            looks[fold == k] = self.looks(spectra[fold == k])
+        self.learn(spectra)
+        self.usual.copy_(looks.quantile(0.5, dim=0))
+        self.limits.copy_(looks.quantile(self.QUANTILE, dim=0))
+        self.edge.copy_(self.together(looks).quantile(self.QUANTILE, dim=0))
+
+    @torch.no_grad()
+    def learn(self, spectra: Tensor) -> None:
+        """The components, and spectra to remember."""
         self.mean.copy_(spectra.mean(0))
-        _, s, v = torch.linalg.svd(spectra - self.mean, full_matrices=False)
-        k = self.axes.shape[1]
-        self.axes.copy_(v[:k].T)
-        self.sd.copy_(s[:k] / len(spectra) ** 0.5)
-        self.usual.copy_(torch.quantile(self.parts(spectra)[0], self.QUANTILE, dim=0))
-        self.limits.copy_(torch.quantile(self.looks(spectra), self.QUANTILE, dim=0))
+        v = torch.linalg.svd(spectra - self.mean, full_matrices=False)[2]
+        self.axes.copy_(v[: self.FINE].T)
+        some = torch.linspace(0, len(spectra) - 1, len(self.seen)).long()
+        self.seen.copy_((spectra[some] - self.mean) @ self.axes[:, : self.NEAR])

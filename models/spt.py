@@ -8,12 +8,13 @@ compiles with ``torch.jit.script``, so the shipped file needs neither this code 
 from collections.abc import Mapping, Sequence
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  torch's own idiom
 
 from ..agent.settings import Settings
 
-STRIDE = 4  # grid points that are gathered into one vector before the latent layer
+GATHERED_POINTS = 4  # grid points that are gathered into one vector before the latent layer
 
 
 class SPTSizes(Settings):
@@ -21,13 +22,23 @@ class SPTSizes(Settings):
 
     width: int = 32
     blocks: int = 2
+    node_points: int = Field(default=1, ge=1, le=GATHERED_POINTS)
+    """Grid points to one spectral point (a node of the graph, a pixel of the bands)."""
     window: int = 3
-    """Graph attention reaches this many grid points to either side."""
+    """Graph attention reaches this many spectral points to either side."""
     heads: int = 4
     latent: int = 128
     gathered: int = 24
-    """Channels that every stride of the sequence hands to the latent layer."""
+    """Channels that every four grid points hand to the latent layer."""
+    key: int = 32
+    """Length of the query that recalls training sites (:mod:`xas_agent.models.recall`)."""
     dropout: float = 0.1
+    frequency: bool = True
+    """Whether there is a frequency branch; ablations leave it out."""
+    graph: bool = True
+    """Whether there is a graph branch; ablations leave it out."""
+    frame_bands: int | None = None
+    """Bands that each frame chooses by its own spectrum among those there are, as the paper does; None uses all."""
 
 
 class SPTShape(SPTSizes):
@@ -35,7 +46,7 @@ class SPTShape(SPTSizes):
 
     grid_points: int
     periods: tuple[int, ...]
-    """Of the frequency bands, in grid points (:func:`dominant_periods`)."""
+    """Of the frequency bands, in spectral points (:func:`dominant_periods`)."""
     classes: tuple[int, ...]
     """Number of classes of each classified descriptor."""
     regressed: int
@@ -44,9 +55,14 @@ class SPTShape(SPTSizes):
     """Independent networks side by side, as groups of channels: an ensemble costs as many operations as one
     network, which is what bounds a lone frame. Training has one; :func:`ensemble_weights` joins trained ones."""
 
+    @property
+    def nodes(self) -> int:
+        """Spectral points of a spectrum."""
+        return -(-self.grid_points // self.node_points)
+
 
 def dominant_periods(spectra: Tensor, count: int) -> tuple[int, ...]:
-    """The ``count`` strongest distinct periods, in grid points, of (N, G) training spectra.
+    """The ``count`` strongest distinct periods, in points, of (N, points) training spectra.
 
     As the paper's FFT band selection, but averaged over the training set once instead of over each batch. The
     mean spectrum is taken off first: what all spectra share says nothing of their differences.
@@ -78,13 +94,13 @@ class GroupedLinear(nn.Linear):
 
 
 class SpectralEmbedding(nn.Module):
-    """(N, G) spectra → (N, members · width, G): value, slope and place of every spectral point."""
+    """(N, G) spectra → (N, members · width, nodes): value, slope and place of every spectral point."""
 
     def __init__(self, shape: SPTShape) -> None:
         super().__init__()
         channels = shape.members * shape.width
-        self.local = nn.Conv1d(2, channels, 5, padding=2)
-        self.place = nn.Parameter(torch.randn(1, channels, shape.grid_points) * 0.02)
+        self.local = nn.Conv1d(2, channels, 5, padding=2, stride=shape.node_points)
+        self.place = nn.Parameter(torch.randn(1, channels, shape.nodes) * 0.02)
 
     def forward(self, x: Tensor) -> Tensor:
         padded = F.pad(x.unsqueeze(1), [1, 1], mode="replicate")
@@ -102,8 +118,8 @@ class FrequencyBand(nn.Module):
     def __init__(self, shape: SPTShape, period: int) -> None:
         super().__init__()
         self.period = period
-        self.points = shape.grid_points
-        self.missing = -shape.grid_points % period
+        self.points = shape.nodes
+        self.missing = -shape.nodes % period
         channels = shape.members * shape.width
         self.within = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
         self.mix = nn.Linear(shape.width, channels)
@@ -127,6 +143,15 @@ class FrequencyBranch(nn.Module):
         self.query = nn.Sequential(grouped, nn.GELU(), GroupedLinear(w, w, shape.members))
         self.key = GroupedLinear(w, w, shape.members)
         self.norm = nn.GroupNorm(shape.members, shape.members * w)
+        self.chosen = shape.frame_bands or self.count
+        self.harmonics = [round(shape.nodes / p) for p in shape.periods]
+
+    def unchosen(self, h: Tensor) -> Tensor:
+        """(N, bands) 0 for the bands that are strongest in a frame, −10⁴ for the others."""
+        harmonics = torch.tensor(self.harmonics, device=h.device)
+        amplitude = torch.fft.rfft(h.mean(dim=1)).abs().index_select(1, harmonics)
+        strongest = amplitude.topk(self.chosen, dim=1).indices
+        return torch.full_like(amplitude, -1e4).scatter(1, strongest, 0.0)
 
     def forward(self, h: Tensor) -> Tensor:
         n, channels, points = h.shape
@@ -147,6 +172,8 @@ class FrequencyBranch(nn.Module):
         query = self.query(h.mean(dim=2)).unsqueeze(1)
         key = self.key(bands.mean(dim=3).reshape(-1, channels)).reshape(n, self.count, channels)
         score = (query * key).reshape(n, self.count, self.members, self.width).sum(dim=3) * self.width**-0.5
+        if self.chosen < self.count:
+            score = score + self.unchosen(h).unsqueeze(2)
         weight = torch.softmax(score, dim=1).unsqueeze(3).expand(-1, -1, -1, self.width)
         fused = (bands * weight.reshape(n, self.count, channels, 1)).sum(dim=1)
         return self.norm(h + fused)
@@ -170,8 +197,8 @@ class GraphAttention(nn.Module):
         self.relevance = nn.Parameter(torch.randn(1, self.heads, each, 1, 1) * each**-0.5)
         self.value = nn.Conv1d(m * w, m * w, 1, groups=m)
         self.norm = nn.GroupNorm(m, m * w)
-        reach = torch.arange(shape.grid_points).unsqueeze(1) + torch.arange(-shape.window, shape.window + 1)
-        outside = (reach < 0) | (reach >= shape.grid_points)
+        reach = torch.arange(shape.nodes).unsqueeze(1) + torch.arange(-shape.window, shape.window + 1)
+        outside = (reach < 0) | (reach >= shape.nodes)
         self.register_buffer("outside", torch.zeros(outside.shape).masked_fill(outside, -1e4))
         self.outside: Tensor
 
@@ -195,8 +222,8 @@ class SPT(nn.Module):
     """One network, or several side by side, for all descriptors of a site.
 
     ``forward`` takes aligned spectra (N, G) and gives per member the logits of every class of every classified
-    descriptor side by side (N, members, sum of classes), and mean and log-variance of the regressed quantities
-    (N, members, R) each, standardised.
+    descriptor side by side (N, members, sum of classes), mean and log-variance of the regressed quantities
+    (N, members, R) each, standardised, and the query (N, members, key) by which it recalls training sites.
     """
 
     def __init__(self, shape: SPTShape) -> None:
@@ -206,25 +233,30 @@ class SPT(nn.Module):
         self.embedding = SpectralEmbedding(shape)
         blocks: list[nn.Module] = []
         for _ in range(shape.blocks):
-            blocks += [FrequencyBranch(shape), GraphAttention(shape)]
+            blocks += [FrequencyBranch(shape)] if shape.frequency else []
+            blocks += [GraphAttention(shape)] if shape.graph else []
         self.blocks = nn.Sequential(*blocks)
-        self.gather = nn.Conv1d(m * w, m * shape.gathered, STRIDE, stride=STRIDE, groups=m)
+        stride = GATHERED_POINTS // shape.node_points
+        self.gather = nn.Conv1d(m * w, m * shape.gathered, stride, stride=stride, groups=m)
         self.latent = nn.Sequential(
             nn.Dropout(shape.dropout),
-            GroupedLinear(shape.gathered * (shape.grid_points // STRIDE), shape.latent, m),
+            GroupedLinear(shape.gathered * (shape.nodes // stride), shape.latent, m),
             nn.GELU(),
             nn.Dropout(shape.dropout),
         )
         outputs = (*shape.classes, 2 * shape.regressed)
         self.heads = nn.ModuleList(head(shape.latent, n, m) for n in outputs)
+        self.key = shape.key
+        self.query = GroupedLinear(shape.latent, shape.key, m)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         z = self.latent(F.gelu(self.gather(self.blocks(self.embedding(x)))).flatten(1))
         out: list[Tensor] = []
         for to_descriptor in self.heads:
             out.append(to_descriptor(z).reshape(len(x), self.members, -1))
         mean, log_variance = out.pop().chunk(2, dim=2)
-        return torch.cat(out, dim=2), mean, log_variance.clamp(-8.0, 4.0)
+        query = self.query(z).reshape(len(x), self.members, -1)
+        return torch.cat(out, dim=2), mean, log_variance.clamp(-8.0, 4.0), query
 
 
 def head(latent: int, outputs: int, members: int) -> nn.Module:

@@ -3,24 +3,26 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..agent.grid import Grid
 from ..agent.settings import Settings
 from .augment import Augmentation, add_noise, disturb, mixtures
 from .card import GridCard, OffsetCard
 from .data import FeffData
-from .spt import SPT, STRIDE, SPTShape, SPTSizes
+from .recall import Kinship, Recall
+from .spt import GATHERED_POINTS, SPT, SPTShape, SPTSizes
 
 FINE_EV = 0.5  # spectra are disturbed on bins this fine and only then averaged over the grid's
 
-Watch = Callable[[int, SPT], float | None]
+N = TypeVar("N", bound=nn.Module)
+Watch = Callable[[int, N], float | None]
 
 
 class Network(SPTSizes):
@@ -38,10 +40,13 @@ class Optimisation(Settings):
     weight_decay: float = 0.02
     rows_per_epoch: int = 512
     """A smaller set is gone through several times an epoch, each time disturbed anew."""
-    patience: int = 15
-    """Epochs without a better validation score after which training stops; the best weights are kept."""
+    patience: int | None = None
+    """Epochs without a better validation score after which training stops; the best weights are kept. None: the
+    schedule runs to its end, and the last weights are kept."""
     regression_weight: float = 3.0
     """Of the regressed quantities' loss against one classified descriptor's."""
+    recall_weight: float = 1.0
+    """Of the loss of what is recalled against that of the heads; 0 trains without recall."""
 
 
 class TrainingConfig(Settings):
@@ -67,12 +72,16 @@ class TrainingConfig(Settings):
     pretrained: str | None = None
     """Model name or folder whose members' weights training starts from."""
     protocol: Literal["split", "cross-validation"] = "split"
-    """``split``: every member trains on ``train`` and is judged on ``val``. ``cross-validation``: the rows of both
-    are cut into folds by material, member k never sees fold k, and every row is judged by the member that has not
-    seen its material."""
-    members: int = 4
+    """The rows are cut into folds by material, and member k never sees fold k: what it says of that fold calibrates.
+    ``split``: folds of ``train``; the ensemble is judged on ``val``. ``cross-validation``: folds of both, and every
+    row is judged by the member that has not seen its material."""
+    members: int = 5
+    folds: int = Field(default=5, ge=2)
+    """At least as many as members; with more, each member sees more of the rows, and fewer rows calibrate."""
     seed: int = 0
     feff_minus_experiment: OffsetCard
+    limits: tuple[str, ...] = ()
+    """Where the model is not to be trusted, in sentences for its users."""
     licence: str
     sources: tuple[str, ...]
     cite: tuple[str, ...]
@@ -146,13 +155,19 @@ def prepare(data: FeffData, config: TrainingConfig, classes: list[NDArray[np.int
 
 
 def joint_loss(
-    output: tuple[Tensor, Tensor, Tensor], targets: Targets, weights: Tensor, index: Tensor, balance: float
+    output: tuple[Tensor, ...], targets: Targets, weights: Tensor, index: Tensor, balance: float
 ) -> Tensor:
     """Cross entropy of every classified descriptor plus Gaussian likelihood of every regressed one.
 
     A mixture's label is the mixture of its parts' labels, and counts only where all parts have one.
+
+    Parameters
+    ----------
+    output : logits, mean and log-variance as :class:`~xas_agent.models.spt.SPT` gives them, of one member; where
+        there is no log-variance it is that of the standardised quantities, 0
     """
-    logits, mean, log_variance = (part.squeeze(1) for part in output)  # of the only member
+    logits, mean = output[0].squeeze(1), output[1].squeeze(1)
+    log_variance = output[2].squeeze(1) if len(output) > 2 else torch.zeros_like(mean)
     sizes = [len(c) for c in targets.classes]
     loss = logits.new_zeros(())
     for part, one_hot in zip(logits.split(sizes, dim=1), targets.one_hot, strict=True):
@@ -164,7 +179,7 @@ def joint_loss(
     known = (weights > 0).float() @ target.isnan().float() == 0
     label = weights @ target.nan_to_num()
     likelihood = 0.5 * (log_variance + (label - mean).square() * torch.exp(-log_variance))
-    return loss + balance * likelihood[known].mean()
+    return loss + balance * likelihood[known].mean() if known.any() else loss
 
 
 @dataclass(frozen=True)
@@ -180,22 +195,68 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class Member:
+class Member(Generic[N]):
     """A trained network and how training went."""
 
-    network: SPT
+    network: N
     epochs: int
     """After which its weights were kept."""
     seconds: float
+    recall: Recall | None = None
+    """What it recalls: the rows that it was trained on."""
+
+
+class Remembering:
+    """Recall while its keys are being learnt: the rows ``train``, none of which may recall its own material."""
+
+    def __init__(
+        self, network: SPT, rows: Rows, train: NDArray[np.int_], scale: Scale, material: NDArray[np.str_]
+    ) -> None:
+        t, self.sites, self.kin = rows.targets, torch.as_tensor(train), Kinship(material)
+        self.network = network
+        self.recall = Recall(1, len(train), network.key, tuple(len(c) for c in t.classes), t.regressed.shape[1])
+        self.recall.learn([part[self.sites] for part in t.one_hot], t.regressed[self.sites])
+        self.spectra = scale.apply(rows.aligned(rows.fine[self.sites]))
+        self.targets = t
+
+    def refresh(self) -> None:
+        """Compute all keys anew."""
+        self.recall.keys.copy_(keys_of(self.network, self.spectra))
+
+    def loss(self, query: Tensor, weights: Tensor, index: Tensor, balance: float) -> Tensor:
+        """Of what the queries of the mixtures ``weights`` of the rows ``index`` recall."""
+        recalled = self.recall(query, self.kin.barred(weights, index, self.sites))
+        return joint_loss(recalled, self.targets, weights, index, balance)
+
+
+@torch.no_grad()
+def keys_of(network: SPT, spectra: Tensor) -> Tensor:
+    """(members, N, key) of clean spectra (N, G) as the network reads them."""
+    was = network.training
+    network.eval()
+    keys = torch.cat([network(part)[3] for part in spectra.split(64)]).transpose(0, 1)
+    network.train(was)
+    return keys
 
 
 def train_member(
-    start: SPT, rows: Rows, train: NDArray[np.int_], scale: Scale, config: TrainingConfig, seed: int, watch: Watch
-) -> Member:
+    start: N,
+    rows: Rows,
+    train: NDArray[np.int_],
+    scale: Scale,
+    config: TrainingConfig,
+    seed: int,
+    watch: Watch[N],
+    material: NDArray[np.str_] | None = None,
+) -> Member[N]:
     """Train one network on the rows ``train``.
 
-    ``watch`` is called after every epoch with (epoch from 1, network) and gives its validation score; the weights
-    of the best score are kept. Where it gives None there is nothing to choose by, and the last weights are kept.
+    ``watch`` is called after every epoch with (epoch from 1, network) and gives its validation score, by which
+    ``patience`` stops; where it gives None there is nothing to choose by.
+
+    Parameters
+    ----------
+    material : (N,) of all rows; an SPT then also learns to recall, unless ``recall_weight`` is 0
     """
     began, o = time.perf_counter(), config.optimisation
     torch.manual_seed(seed)
@@ -203,31 +264,45 @@ def train_member(
     index = torch.as_tensor(train)
     batch = min(o.batch, len(index))
     steps = max(len(index), o.rows_per_epoch) // batch
-    optimiser = torch.optim.AdamW(start.parameters(), lr=o.learning_rate, weight_decay=o.weight_decay)
+    memory = None
+    if isinstance(start, SPT) and material is not None and o.recall_weight > 0:
+        memory = Remembering(start, rows, train, scale, material)
+    learnt = [*start.parameters(), *(memory.recall.parameters() if memory else ())]
+    optimiser = torch.optim.AdamW(learnt, lr=o.learning_rate, weight_decay=o.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, o.learning_rate, total_steps=steps * o.epochs)
     best, best_epoch, kept = -np.inf, o.epochs, None
     for epoch in range(1, o.epochs + 1):
         start.train()
+        if memory:
+            memory.refresh()
         rounds = steps * batch // len(index) + 1
         order = torch.cat([index[torch.randperm(len(index), generator=generator)] for _ in range(rounds)])
         for chosen in order[: steps * batch].split(batch):
             weights = mixtures(batch, batch, config.augmentation, generator)
             spectra = rows.disturbed(weights, chosen, config.augmentation, generator)
-            loss = joint_loss(start(scale.apply(spectra)), rows.targets, weights, chosen, o.regression_weight)
+            output = start(scale.apply(spectra))
+            loss = joint_loss(output, rows.targets, weights, chosen, o.regression_weight)
+            if memory:
+                loss = loss + o.recall_weight * memory.loss(output[3], weights, chosen, o.regression_weight)
             optimiser.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(start.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(learnt, 1.0)
             optimiser.step()
             schedule.step()
         score = watch(epoch, start.eval())
-        if score is not None and score > best:
+        if score is None or o.patience is None:
+            continue
+        if score > best:
             best, best_epoch = score, epoch
             kept = {k: v.clone() for k, v in start.state_dict().items()}
-        elif kept is not None and epoch - best_epoch >= o.patience:
+        elif epoch - best_epoch >= o.patience:
             break
     if kept is not None:
         start.load_state_dict(kept)
-    return Member(start.eval(), best_epoch, time.perf_counter() - began)
+    if memory:
+        memory.refresh()
+    recall = memory.recall.eval() if memory else None
+    return Member(start.eval(), best_epoch, time.perf_counter() - began, recall)
 
 
 def folds(material: NDArray[np.str_], count: int, seed: int) -> list[NDArray[np.int_]]:
@@ -247,9 +322,9 @@ def cropped(weights: dict[str, Tensor], shape: SPTShape) -> dict[str, Tensor]:
     for name, new in fresh.items():
         old = weights[name]
         if name == "latent.1.weight":
-            points = shape.grid_points // STRIDE
+            points = shape.nodes // (GATHERED_POINTS // shape.node_points)
             old = old.reshape(len(old), shape.gathered, -1)[:, :, :points].flatten(1)
         elif name == "embedding.place":
-            old = old[:, :, : shape.grid_points]
+            old = old[:, :, : shape.nodes]
         kept[name] = old if old.shape == new.shape and not name.endswith("outside") else new
     return kept

@@ -30,7 +30,7 @@ from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
 from xas_agent.sim_beamline.cathode import ReferenceSpectra
 
 OPERANDO = Path(__file__).resolve().parents[1] / "../shared/data/exp/operando_linio2"
-CLASSIFIED, REGRESSED = ("OS", "CN", "OCN", "CN2", "PSGO"), ("NNRS", "MOOD")
+CLASSIFIED, REGRESSED = ("OS", "CN", "OCN", "CN2", "PSGO"), ("NNRS", "MOOD", "mean_bond")
 LITHIUM = np.linspace(1.0, 0.45, 8)
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "200"}
 

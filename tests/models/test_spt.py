@@ -9,6 +9,7 @@ from xas_agent.models.served import Familiarity, Served
 from xas_agent.models.spt import (
     SPT,
     FrequencyBand,
+    FrequencyBranch,
     GraphAttention,
     SPTShape,
     dominant_periods,
@@ -24,9 +25,14 @@ SHAPE = SPTShape(
 @pytest.fixture(scope="module")
 def served():
     torch.manual_seed(0)
-    module = Served(SHAPE.model_copy(update={"members": 2})).eval()
+    module = Served(SHAPE.model_copy(update={"members": 2}), sites=30).eval()
     module.familiar.fit(torch.randn(200, 41))
     module.spread.fill_(1.0)
+    module.share.fill_(0.4)
+    module.recall.keys.normal_()
+    module.recall.learn(
+        [torch.nn.functional.one_hot(torch.randint(n, (30,)), n) for n in SHAPE.classes], torch.randn(30, 2)
+    )
     return module
 
 
@@ -119,6 +125,37 @@ def test_members_side_by_side_are_as_alone():
             torch.testing.assert_close(again[name], tensor)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"node_points": 2, "periods": (10, 7)},
+        {"node_points": 4, "periods": (5,)},
+        {"frequency": False},
+        {"graph": False},
+        {"frame_bands": 2},
+    ],
+)
+def test_variants_script_and_answer_row_by_row(change):
+    torch.manual_seed(4)
+    network = SPT(SHAPE.model_copy(update=change)).eval()
+    x = torch.randn(6, 41)
+    with torch.no_grad():
+        out = torch.jit.script(network)(x)
+        assert [part.shape[-1] for part in out] == [8, 2, 2, SHAPE.key]
+        for together, alone in zip(out, network(x[2:3]), strict=True):
+            torch.testing.assert_close(together[2:3], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_each_frame_chooses_its_own_bands():
+    torch.manual_seed(5)
+    shape = SHAPE.model_copy(update={"frame_bands": 1})
+    branch = FrequencyBranch(shape)
+    e = torch.arange(41.0)
+    waves = torch.stack([torch.sin(2 * torch.pi * e / period) for period in shape.periods])
+    barred = branch.unchosen(waves.unsqueeze(1).repeat(1, shape.width, 1))
+    assert (barred == 0).int().tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+
+
 def test_dominant_periods_are_those_of_the_spectra():
     e = torch.arange(120.0)
     phase = torch.rand(50, 1) * 6.28
@@ -128,8 +165,7 @@ def test_dominant_periods_are_those_of_the_spectra():
 
 def test_gradients_reach_every_weight():
     network = SPT(SHAPE)
-    logits, mean, log_variance = network(torch.randn(3, 41))
-    (logits.square().sum() + mean.square().sum() + log_variance.square().sum()).backward()
+    sum(part.square().sum() for part in network(torch.randn(3, 41))).backward()
     assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 
@@ -165,7 +201,7 @@ def test_the_unfamiliar_scores_above_one():
     e = np.linspace(0, 6, 41)
     basis = np.stack([np.sin((k + 1) * e) for k in range(3)])
     known = torch.tensor(rng.normal(size=(3000, 3)) @ basis + 0.01 * rng.normal(size=(3000, 41)), dtype=torch.float32)
-    familiar = Familiarity(41, components=3)
+    familiar = Familiarity(41)
     familiar.fit(known[:2000])
     assert (familiar(known[2000:]) > 1).float().mean() < 0.03
     glitched = known[2000:2100].clone()
