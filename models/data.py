@@ -9,7 +9,8 @@
     is a label that could not be assigned. ``OS_mean``, where there is such a column, is the mean oxidation
     state of the absorber in the compound.
 
-A folder of anyone's own FEFF runs written so is trained on without a change of code.
+A folder of anyone's own FEFF runs written so is trained on without a change of code; :mod:`xas_agent.models.dataset`
+writes it from structures, FEFF runs and Materials Project documents.
 """
 
 import csv
@@ -18,11 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from ..agent.alignment import with_tail
 from ..agent.errors import InputError
 from ..agent.grid import Array, Grid, bin_means
+
+log = structlog.get_logger(__name__)
+
+OXIDATION_STATES = (-4.0, 9.0)
+"""Least and greatest that elements have; a charge balance beyond has gone wrong, as for an intermetallic oxide."""
 
 
 class DataError(InputError):
@@ -79,7 +86,10 @@ def load_feff(folder: Path, name: str, descriptors: tuple[str, ...]) -> FeffData
     npz, table = folder / f"{name}.npz", folder / f"{name}.csv"
     for path in (npz, table):
         if not path.is_file():
-            raise DataError(f"{path}: not found; training data are {name}.npz and {name}.csv in one folder")
+            raise DataError(
+                f"{path}: not found; training data are {name}.npz and {name}.csv in one folder (xas-agent dataset"
+                " makes them from structures, FEFF runs and documents of the Materials Project)"
+            )
     ids, energy, mu = _arrays(npz)
     by_id = _by_id(table, {"id", "material", "split", *descriptors})
     unlabelled = [i for i in ids if i not in by_id]
@@ -99,7 +109,10 @@ def load_feff(folder: Path, name: str, descriptors: tuple[str, ...]) -> FeffData
     labels = {d: numbers(d) for d in descriptors}
     if "OS" in descriptors:
         own = numbers("OS_mean")
-        labels["OS_mean"] = np.where(np.isnan(own), labels["OS"], own)
+        odd = (own < OXIDATION_STATES[0]) | (own > OXIDATION_STATES[1])
+        if odd.any():
+            log.warning("mean oxidation states that no element has are left out", data=name, ids=ids[odd].tolist())
+        labels["OS_mean"] = np.where(odd, np.nan, np.where(np.isnan(own), labels["OS"], own))
     return FeffData(name, ids, text("material"), text("split"), text("kind"), energy, mu, labels)
 
 
@@ -118,6 +131,9 @@ def _arrays(path: Path) -> tuple[NDArray[np.str_], Array, Array]:
         raise DataError(
             f"{path}: id {ids.shape}, energy {energy.shape}, mu {mu.shape}; expected (N,), (N, M), (N, M)"
         )
+    rising = np.isfinite(mu).all(axis=1) & np.isfinite(energy).all(axis=1) & (np.diff(energy) > 0).all(axis=1)
+    if not rising.all():
+        raise DataError(f"{path}: row {ids[~rising][0]} is not finite, or its energies do not rise")
     return ids, energy, mu
 
 

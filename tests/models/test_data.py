@@ -85,6 +85,8 @@ def test_no_grid_may_reach_beyond_the_shortest_row(tmp_path):
         ({}, {"mu": MU[:3]}, r"co\.npz: id \(4,\), energy \(4, 60\), mu \(3, 60\); expected \(N,\)"),
         ({}, {"id": np.array(["a", "b"])}, r"co\.npz: id \(2,\)"),
         ({}, {"energy": ENERGY[0], "mu": MU[0]}, r"energy \(60,\), mu \(60,\); expected"),
+        ({}, {"mu": np.where(MU > 0.9, np.nan, MU)}, r"co\.npz: row a is not finite, or its energies do not rise"),
+        ({}, {"energy": ENERGY[:, ::-1]}, r"co\.npz: row a is not finite, or its energies do not rise"),
         ({}, {"id": np.array(["a", "b", "c", "x"])}, r"co\.csv: no row for 1 ids of co\.npz, the first x"),
         ({"CN": None}, {}, r"co\.csv: no column CN; found id, material, split, OS, OS_mean"),
         ({"split": None, "material": None}, {}, r"co\.csv: no column material, split"),

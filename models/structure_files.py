@@ -1,0 +1,119 @@
+"""Absorbing sites from files of structures: CIF, POSCAR, pymatgen's JSON. Needs the ``[train]`` extra."""
+
+import gzip
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pymatgen.core import Structure
+
+from .structures import bare, distinct_sites, quiet
+
+SITE = "site.json"
+_ROW = re.compile(r"(?P<material>.+)_(?P<element>[A-Z][a-z]?)(?P<index>\d{3,})$")
+_UNSAFE = re.compile(r"[^\w.()+-]")
+
+
+@dataclass(frozen=True)
+class Site:
+    """One absorbing site, a row of a data set."""
+
+    id: str
+    material: str
+    """Sites of one material never stand on both sides of a split."""
+    structure: Structure
+    index: int
+    """In ``structure``."""
+
+    @property
+    def element(self) -> str:
+        """Symbol of the absorber."""
+        return self.structure[self.index].specie.symbol
+
+
+def row_id(material: str, element: str, index: int) -> str:
+    """``Co3O4_Co008``: also a folder's name, so without what file systems do not take."""
+    return f"{_UNSAFE.sub('_', material)}_{element}{index:03d}"
+
+
+def structure_files(path: Path) -> list[Path]:
+    """The files of structures in a folder and below it, or the file itself."""
+    if not path.is_dir():
+        return [path]
+    kept = [p for p in path.rglob("*") if p.is_file() and p.name != SITE and not p.name.startswith(".")]
+    return sorted(p for p in kept if _is_json(p) or p.suffix in (".cif", ".vasp") or _poscar(p))
+
+
+def read_sites(path: Path, absorber: str) -> tuple[list[Site], list[str]]:
+    """The symmetrically distinct sites of the absorber in one file.
+
+    A JSON file holds one structure, a list, or one per line, each as pymatgen writes it or under ``structure``
+    beside its ``id`` (or ``material_id``). An id such as ``Co3O4_Co008`` names the one site that is meant.
+
+    Returns
+    -------
+    The sites, and what could not be read, in words.
+    """
+    sites: list[Site] = []
+    failed: list[str] = []
+    try:
+        for name, read in _structures(path):
+            try:
+                sites += _sites(name, bare(read()), absorber)
+            except Exception as e:  # pymatgen raises whatever an odd structure makes it stumble over
+                failed.append(f"{name}: {e}")
+    except (OSError, EOFError, ValueError) as e:
+        failed.append(str(e))
+    return sites, failed
+
+
+def read_json(path: Path) -> Iterator[Any]:
+    """The documents of a JSON file, gzipped or not: one, a list, or (``.jsonl``) one per line."""
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as f:
+        if ".jsonl" in path.suffixes:
+            yield from (json.loads(line) for line in f if line.strip())
+        else:
+            found = json.load(f)
+            yield from found if isinstance(found, list) else [found]
+
+
+def _structures(path: Path) -> Iterator[tuple[str, Any]]:
+    """Name of each structure of a file, and what reads it."""
+    if not _is_json(path):
+        own = (
+            path.resolve().parent.name if path.name in ("POSCAR", "CONTCAR") else path.name.removesuffix(path.suffix)
+        )
+        yield own, lambda: _from_file(path)
+        return
+    stem = path.name.split(".json")[0]
+    for k, document in enumerate(read_json(path)):
+        if not isinstance(document, dict):
+            raise ValueError("expected structures as pymatgen writes them")
+        name = document.get("id") or document.get("material_id") or (f"{stem}_{k}" if k else stem)
+        yield str(name), lambda d=document: Structure.from_dict(d.get("structure", d))
+
+
+def _from_file(path: Path) -> Structure:
+    with quiet():
+        return Structure.from_file(path)
+
+
+def _sites(name: str, structure: Structure, absorber: str) -> list[Site]:
+    meant = _ROW.match(name)
+    if meant and int(meant["index"]) < len(structure):
+        index = int(meant["index"])
+        if structure[index].specie.symbol == meant["element"]:
+            asked = meant["element"] == absorber
+            return [Site(row_id(meant["material"], absorber, index), meant["material"], structure, index)] * asked
+    return [Site(row_id(name, absorber, i), name, structure, i) for i in distinct_sites(structure, absorber)]
+
+
+def _is_json(path: Path) -> bool:
+    return path.name.endswith((".json", ".jsonl", ".json.gz", ".jsonl.gz"))
+
+
+def _poscar(path: Path) -> bool:
+    return "POSCAR" in path.name or "CONTCAR" in path.name
