@@ -21,6 +21,8 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="The models at hand.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+dataset_app = typer.Typer(help="Training data from structures, FEFF and the Materials Project.", no_args_is_help=True)
+app.add_typer(dataset_app, name="dataset")
 
 ConfigOption = Annotated[str | None, typer.Option("--config", help="YAML file, or the name of a shipped config.")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Folder for documents, tables, summary and picture.")]
@@ -31,6 +33,15 @@ StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 4 when frames
 FramesOption = Annotated[int | None, typer.Option("--frames", min=1, help="End after this many frames.")]
 PLANNED = 80  # frames that the embedded beamline spreads its charge over
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of everything random in the simulated beamline.")]
+AbsorberOption = Annotated[str, typer.Option("--absorber", help="Absorbing element, e.g. Co.")]
+NameOption = Annotated[str, typer.Option("--name", help="NAME of the data set.")]
+WhereOption = Annotated[Path, typer.Option("--out", help="Where the data set is written.")]
+ValOption = Annotated[float, typer.Option("--val-fraction", min=0, max=0.9, help="Share of materials that validate.")]
+DrawOption = Annotated[int, typer.Option("--seed", min=0, help="Of the split by material.")]
+JobsOption = Annotated[int | None, typer.Option("--jobs", min=1, help="Processes. [default: cores]")]
+StructuresArgument = Annotated[
+    Path, typer.Argument(help="CIF, POSCAR or pymatgen JSON: a file, or a folder of them.")
+]
 DataOption = Annotated[Path, typer.Option("--data", help="Folder with the FEFF rows, NAME.npz and NAME.csv.")]
 
 
@@ -212,16 +223,29 @@ def train(
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Model name or folder.")],
     data: DataOption,
-    split: Annotated[str, typer.Option(help="Rows of this split of the data.")] = "val",
+    model: Annotated[str, typer.Argument(help="Model name or folder.")] = "cu-k",
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the report. [default: MODEL-report]")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="The shipped model and forests only: minutes.")] = False,
+    config: Annotated[str, typer.Option("--config", help="full, quick or a YAML file.")] = "full",
+    only: Annotated[list[str] | None, typer.Option("--only", help="One study; may be repeated.")] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Trainings at a time. [default: cores]")] = None,
+    split: Annotated[str | None, typer.Option(help="Only print figures on the rows of this split.")] = None,
     dataset: Annotated[str | None, typer.Option(help="NAME of the data; else the one trained on.")] = None,
 ) -> None:
-    """Figures of merit of a model on labelled FEFF rows."""
-    from .inference import evaluate_model
+    """Judge a model and write a report: competitors, robustness, transfer, calibration, what it looks at.
 
+    Long trainings are kept in the report folder: stopped, the same command goes on where it was.
+    """
     with _told():
-        evaluate_model(model, data, split, dataset)
+        if split or dataset:
+            from .inference import evaluate_model
+
+            return evaluate_model(model, data, split or "val", dataset)
+        from .reporting import report_on
+
+        folder = out or Path(f"{Path(model).name}-report")
+        typer.echo(report_on(model, data, folder, "quick" if quick else config, only or (), jobs))
 
 
 @app.command()
@@ -269,6 +293,74 @@ def models_verify(name: Annotated[str, typer.Argument(help="Model name or folder
     with _told():
         folder = card.find(name)
         typer.echo(f"{card.verify(folder).name}: {folder / 'model.ts'} matches its card")
+
+
+@dataset_app.command("label")
+def dataset_label(
+    structures: StructuresArgument,
+    absorber: AbsorberOption,
+    name: NameOption,
+    out: WhereOption = Path("data"),
+    val_fraction: ValOption = 0.15,
+    seed: DrawOption = 0,
+    jobs: JobsOption = None,
+) -> None:
+    """Descriptors of the absorber's distinct sites, as NAME.csv."""
+    from .datasets import label_structures
+
+    with _told():
+        typer.echo(label_structures(structures, absorber, name, out, val_fraction=val_fraction, seed=seed, jobs=jobs))
+
+
+@dataset_app.command("feff")
+def dataset_feff(
+    structures: StructuresArgument,
+    absorber: AbsorberOption,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the runs, one folder a site.")] = Path("runs"),
+    config: Annotated[Path | None, typer.Option("--config", help="YAML with other FEFF settings.")] = None,
+    feff: Annotated[str | None, typer.Option("--feff", help="FEFF's program. [default: feff on the PATH]")] = None,
+    write_only: Annotated[bool, typer.Option("--write-only", help="Write the inputs, run nothing.")] = False,
+    jobs: JobsOption = None,
+) -> None:
+    """Write FEFF's input for the absorber's distinct sites and run FEFF, where it has not run yet."""
+    from .datasets import compute
+
+    with _told():
+        typer.echo(compute(structures, absorber, out, config=config, program=feff, write_only=write_only, jobs=jobs))
+
+
+@dataset_app.command("collect")
+def dataset_collect(
+    runs: Annotated[Path, typer.Argument(help="Folder of FEFF runs.")],
+    name: NameOption,
+    absorber: Annotated[str | None, typer.Option("--absorber", help="Where there are runs of several.")] = None,
+    out: WhereOption = Path("data"),
+    val_fraction: ValOption = 0.15,
+    seed: DrawOption = 0,
+    jobs: JobsOption = None,
+) -> None:
+    """Spectra and descriptors of FEFF runs, as NAME.npz and NAME.csv to train from."""
+    from .datasets import collect_runs
+
+    with _told():
+        typer.echo(collect_runs(runs, absorber, name, out, val_fraction=val_fraction, seed=seed, jobs=jobs))
+
+
+@dataset_app.command("mp")
+def dataset_mp(
+    documents: Annotated[list[Path], typer.Argument(help="JSON of XAS documents from mp-api.")],
+    absorber: AbsorberOption,
+    name: NameOption,
+    out: WhereOption = Path("data"),
+    val_fraction: ValOption = 0.15,
+    seed: DrawOption = 0,
+    jobs: JobsOption = None,
+) -> None:
+    """K-edge XANES of the Materials Project and their descriptors, as NAME.npz and NAME.csv to train from."""
+    from .datasets import convert_documents
+
+    with _told():
+        typer.echo(convert_documents(documents, absorber, name, out, val_fraction=val_fraction, seed=seed, jobs=jobs))
 
 
 def main() -> None:

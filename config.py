@@ -5,7 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
@@ -18,6 +18,11 @@ from .agent.decisions import Rule
 from .agent.errors import InputError
 from .agent.fields import FieldMap
 from .agent.settings import Settings
+
+if TYPE_CHECKING:
+    from .models.training import TrainingConfig
+
+TRAINING = Path(__file__).parent / "configs" / "training"
 
 
 class ConfigError(InputError):
@@ -156,3 +161,29 @@ def _groups(annotation: Any) -> list[type[Settings]]:
     if isinstance(annotation, type) and issubclass(annotation, Settings):
         return [annotation]
     return [group for part in get_args(annotation) for group in _groups(part)]
+
+
+def shipped_training() -> list[str]:
+    """Names of the training configs that come with the package."""
+    return sorted(p.stem for p in TRAINING.glob("*.yaml"))
+
+
+def read_training(name_or_file: str) -> "TrainingConfig":
+    """A training config: a shipped one by name, or a YAML file.
+
+    Raises
+    ------
+    ConfigError
+        There is none, or it cannot be understood; one message.
+    """
+    from .models.training import TrainingConfig
+
+    path = TRAINING / f"{name_or_file}.yaml" if name_or_file in shipped_training() else Path(name_or_file)
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; shipped training configs are {', '.join(shipped_training())}")
+    try:
+        return TrainingConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except ValidationError as e:
+        raise ConfigError(explain(e, str(path), TrainingConfig)) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(e).split())}") from None

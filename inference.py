@@ -199,25 +199,13 @@ def train_model(config_path: Path, data: Path, out: Path, jobs: int | None) -> P
     ConfigError, DataError
         With one message, before training starts.
     """
-    import yaml
-    from pydantic import ValidationError
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from .config import ConfigError, explain
+    from .config import read_training
     from .models.build import build
-    from .models.training import TrainingConfig
 
-    if not config_path.is_file():
-        raise ConfigError(
-            f"{config_path}: no such file; expected a training config such as configs/training/cu-k.yaml"
-        )
-    try:
-        config = TrainingConfig.model_validate(yaml.safe_load(config_path.read_text(encoding="utf-8")))
-    except ValidationError as e:
-        raise ConfigError(explain(e, str(config_path), TrainingConfig)) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ConfigError(f"{config_path}: not YAML: {' '.join(str(e).split())}") from None
+    config = read_training(str(config_path))
     columns = (TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bars:
         tasks = [bars.add_task(f"member {k}", total=config.optimisation.epochs) for k in range(config.members)]

@@ -1,0 +1,74 @@
+"""Long work done in processes, each piece kept on disk, so that a report that was stopped goes on where it was."""
+
+import hashlib
+import json
+import multiprocessing as mp
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Arrays = dict[str, NDArray[Any]]
+Progress = Callable[[int, int, str], None]
+"""(pieces done, of how many, what was done last)"""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Something that takes long: a name that says what it is, and a call that another process can make."""
+
+    name: str
+    depends: Any
+    """All that the result depends on, as JSON would hold it; a change makes the kept file void."""
+    call: Callable[[], Mapping[str, NDArray[Any]]]
+
+    @property
+    def key(self) -> str:
+        """Of its file."""
+        text = json.dumps(self.depends, sort_keys=True, default=str)
+        return f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def run_all(pieces: Sequence[Piece], folder: Path, jobs: int, progress: Progress) -> list[Arrays]:
+    """The results of all pieces, in order: read where their file is in ``folder``, else worked out.
+
+    Parameters
+    ----------
+    jobs : pieces at the same time, each on one thread
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{p.key}.npz" for p in pieces]
+    missing = {path: p for p, path in zip(pieces, paths, strict=True) if not path.is_file()}
+    done = len(pieces) - len(missing)
+    progress(done, len(pieces), "kept from before")
+    if missing:
+        # Numerical libraries that start threads of their own in every process only get in each other's way.
+        os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+        context = mp.get_context("spawn")
+        with ProcessPoolExecutor(min(jobs, len(missing)), mp_context=context) as pool:
+            running = {pool.submit(_work, p.call, path): p for path, p in missing.items()}
+            for future in as_completed(running):
+                future.result()
+                done += 1
+                progress(done, len(pieces), running[future].name)
+    return [_read(path) for path in paths]
+
+
+def _work(call: Callable[[], Mapping[str, NDArray[Any]]], path: Path) -> None:
+    torch.set_num_threads(1)
+    arrays: dict[str, Any] = dict(call())
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    with partial.open("wb") as f:
+        np.savez_compressed(f, **arrays)
+    partial.replace(path)
+
+
+def _read(path: Path) -> Arrays:
+    with np.load(path, allow_pickle=False) as z:
+        return {name: z[name] for name in z.files}

@@ -1,0 +1,255 @@
+"""A report as a folder: ``report.md``, ``report.html`` (one self-contained file), ``tables`` and ``figures``.
+
+The same sections give the same bytes.
+"""
+
+import base64
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from io import BytesIO
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+from markdown_it import MarkdownIt
+from matplotlib.figure import Figure
+from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype
+from tabulate import tabulate
+
+from .page import PAGE
+
+LARGEST_SVG = 300_000
+"""Bytes above which the HTML takes a figure's PNG."""
+DPI = 160
+LONG = 40
+"""Characters from which a table's cell is broken into lines."""
+
+# No raw HTML and no images: names in the text come from files, and the page asks for nothing from outside.
+MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+
+
+@dataclass
+class Section:
+    """One question of the report."""
+
+    title: str
+    text: str = ""
+    """Markdown: what was asked, what was found. Names that come from files go through :func:`plain`."""
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    """By slug, unique in the report: letters, digits, ``-`` and ``_``."""
+    figures: dict[str, Figure] = field(default_factory=dict)
+    captions: dict[str, str] = field(default_factory=dict)
+    """Markdown, by the slug of a table or figure."""
+    sections: list["Section"] = field(default_factory=list)
+
+
+def write(folder: Path, title: str, lead: str, sections: Sequence[Section]) -> Path:
+    """Write the report and give the path of its HTML page.
+
+    Everything is drawn in a folder of its own first; an error leaves a report that was there as it was. ``tables``
+    and ``figures`` are replaced whole, other files in ``folder`` stay.
+
+    Raises
+    ------
+    ValueError
+        A slug that is no file name, or one that stands twice.
+    """
+    _check_slugs(sections)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".report-", dir=folder) as name:
+        new = Path(name)
+        pictures = _write_parts(new, sections)
+        (new / "report.md").write_text(_markdown(title, lead, sections), encoding="utf-8")
+        (new / "report.html").write_text(_html(title, lead, sections, pictures), encoding="utf-8")
+        for part in ("tables", "figures"):
+            if (folder / part).exists():
+                (folder / part).rename(new / f"old {part}")
+            (new / part).rename(folder / part)
+        for page in ("report.md", "report.html"):
+            (new / page).replace(folder / page)
+    return folder / "report.html"
+
+
+def plain(text: object) -> str:
+    """``text`` so that Markdown shows it as it stands, in a sentence or in a cell."""
+    line = re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", " ".join(str(text).split()))
+    return re.sub(r"^(\d*)([#+=.)-])", r"\1\\\2", line)
+
+
+def slug(text: str) -> str:
+    """A name as the slug of a table or figure: ``Random Forest`` → ``random-forest``."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def _walk(sections: Sequence[Section], number: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], Section]]:
+    for k, section in enumerate(sections, 1):
+        yield (*number, k), section
+        yield from _walk(section.sections, (*number, k))
+
+
+def _check_slugs(sections: Sequence[Section]) -> None:
+    tables = [s for _, section in _walk(sections) for s in section.tables]
+    figures = [s for _, section in _walk(sections) for s in section.figures]
+    for slugs in (tables, figures):
+        for s in slugs:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", s):
+                raise ValueError(f"slug {s!r}: expected letters, digits, - and _")
+            if slugs.count(s) > 1:
+                raise ValueError(f"slug {s!r} stands twice in the report")
+
+
+# --- files ------------------------------------------------------------
+
+
+def _write_parts(folder: Path, sections: Sequence[Section]) -> dict[str, str]:
+    """Write every table and figure; data URI per figure."""
+    (folder / "tables").mkdir()
+    (folder / "figures").mkdir()
+    uris: dict[str, str] = {}
+    for _, section in _walk(sections):
+        for s, table in section.tables.items():
+            _columns(table).to_csv(folder / "tables" / f"{s}.csv", index=False, lineterminator="\n")
+        for s, figure in section.figures.items():
+            svg, png = _drawn(figure, s)
+            (folder / "figures" / f"{s}.svg").write_bytes(svg)
+            (folder / "figures" / f"{s}.png").write_bytes(png)
+            kind, data = ("svg+xml", svg) if len(svg) <= LARGEST_SVG else ("png", png)
+            uris[s] = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return uris
+
+
+def _drawn(figure: Figure, salt: str) -> tuple[bytes, bytes]:
+    """A figure as SVG, its text as text, and as PNG."""
+    svg, png = BytesIO(), BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": salt, "svg.fonttype": "none"}):
+        figure.savefig(svg, format="svg", dpi=DPI, metadata={"Date": None, "Creator": None})
+        figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
+    return svg.getvalue(), png.getvalue()
+
+
+def _columns(table: pd.DataFrame) -> pd.DataFrame:
+    """``table`` with the index as columns where it says something."""
+    unnamed = isinstance(table.index, pd.RangeIndex) and table.index.name is None
+    flat = table if unnamed else table.reset_index()
+    return flat.set_axis([str(c) for c in flat.columns], axis="columns")
+
+
+# --- numbers ------------------------------------------------------------
+
+
+def cells(column: pd.Series) -> list[str]:
+    """The texts of a column.
+
+    Counts with thousands separators; numbers whose column ends in a unit in brackets, ``training (s)``, with three
+    significant figures; other numbers, the scores, with three decimals; a dash for what is missing.
+    """
+    values = column.tolist()
+    known = [v for v in values if not pd.isna(v)]
+    if not is_numeric_dtype(column) or is_bool_dtype(column):
+        return ["–" if pd.isna(v) else str(v) for v in values]
+    whole = is_integer_dtype(column) or (max(map(abs, known), default=0) > 1 and all(v == int(v) for v in known))
+    measured = str(column.name).rstrip().endswith(")")
+
+    def text(v: float) -> str:
+        if whole:
+            shown = f"{int(v):,}"
+        elif measured or abs(v) >= 1000 or 0 < abs(v) < 0.0005:
+            shown = f"{v:,.0f}" if abs(v) >= 100 else f"{v:.3g}"
+        else:
+            shown = f"{v:.3f}"
+        return shown.replace("-", "−", 1) if shown.startswith("-") else shown
+
+    return ["–" if pd.isna(v) else text(v) for v in values]
+
+
+# --- Markdown ------------------------------------------------------------
+
+
+def _markdown(title: str, lead: str, sections: Sequence[Section]) -> str:
+    parts = [f"# {plain(title)}", lead]
+    for number, section in _walk(sections):
+        parts += [f"{'#' * min(len(number) + 1, 6)} {_number(number)} {plain(section.title)}", section.text]
+        for s in section.figures:
+            parts += [f"![{plain(s)}](figures/{s}.png)", section.captions.get(s, "")]
+        for s, table in section.tables.items():
+            parts += [section.captions.get(s, ""), _markdown_table(table), f"[{s}.csv](tables/{s}.csv)"]
+    return "\n\n".join(p.strip() for p in parts if p.strip()) + "\n"
+
+
+def _markdown_table(table: pd.DataFrame) -> str:
+    flat = _columns(table)
+    texts = [[plain(t) if not numeric else t for t in column] for column, numeric in _texts(flat)]
+    return tabulate(
+        list(zip(*texts, strict=True)),
+        headers=[plain(c) for c in flat.columns],
+        tablefmt="pipe",
+        disable_numparse=True,
+        colalign=["right" if numeric else "left" for _, numeric in _texts(flat)] if len(flat) else None,
+    )
+
+
+def _texts(flat: pd.DataFrame) -> Iterator[tuple[list[str], bool]]:
+    """Texts of each column, and whether they are numbers."""
+    for k in range(flat.shape[1]):
+        column = flat.iloc[:, k]
+        yield cells(column), is_numeric_dtype(column) and not is_bool_dtype(column)
+
+
+def _number(number: tuple[int, ...]) -> str:
+    return ".".join(map(str, number))
+
+
+# --- HTML ------------------------------------------------------------
+
+
+def _html(title: str, lead: str, sections: Sequence[Section], pictures: dict[str, str]) -> str:
+    body, contents = [], []
+    for number, section in _walk(sections):
+        anchor, level = "s" + "-".join(map(str, number)), min(len(number) + 1, 6)
+        heading = f"<span>{_number(number)}</span> {escape(section.title)}"
+        if len(number) <= 2:
+            contents.append(f'<li class="l{len(number)}"><a href="#{anchor}">{heading}</a></li>')
+        body += [f'<h{level} id="{anchor}">{heading}</h{level}>', MARKDOWN.render(section.text)]
+        body += [_html_figure(section, s, pictures[s]) for s in section.figures]
+        body += [_html_table(section, s, t) for s, t in section.tables.items()]
+    parts = {
+        "title": escape(title),
+        "lead": MARKDOWN.render(lead),
+        "contents": "\n".join(contents),
+        "body": "\n".join(body),
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda m: parts[m[1]], PAGE)
+
+
+def _html_figure(section: Section, s: str, picture: str) -> str:
+    caption = section.captions.get(s, "")
+    alt = escape(re.sub(r"[*_`\\]", "", caption) or s)
+    below = f"<figcaption>{MARKDOWN.renderInline(caption)}</figcaption>" if caption else ""
+    # Shrunk to the page but not beyond reading: from there on it scrolls.
+    width = round(96 * section.figures[s].get_figwidth())
+    size = f'width="{width}" style="min-width: min(42rem, {width}px)"'
+    return f'<figure id="figure-{s}"><div class="wide"><img src="{picture}" alt="{alt}" {size}></div>{below}</figure>'
+
+
+def _html_table(section: Section, s: str, table: pd.DataFrame) -> str:
+    flat = _columns(table)
+    columns = list(_texts(flat))
+    marks = [' class="n"' if numeric else "" for _, numeric in columns]
+    head = "".join(f"<th{m}>{escape(c)}</th>" for m, c in zip(marks, flat.columns, strict=True))
+
+    def cell(mark: str, text: str) -> str:
+        mark = mark or (' class="long"' if len(text) > LONG else "")
+        return f"<td{mark}>{escape(text)}</td>"
+
+    rows = "\n".join(
+        "<tr>" + "".join(map(cell, marks, row)) + "</tr>"
+        for row in zip(*(texts for texts, _ in columns), strict=True)
+    )
+    above = (
+        f"<figcaption>{MARKDOWN.renderInline(section.captions.get(s, ''))} <code>tables/{s}.csv</code></figcaption>"
+    )
+    grid = f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{rows}\n</tbody></table></div>'
+    return f'<figure class="table" id="table-{s}">{above}{grid}</figure>'
