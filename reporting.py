@@ -85,8 +85,8 @@ class Judging:
     model: Model
     plan: Plan
     data: Path
-    elements: tuple[Element, ...]
-    """Data sets of all shipped training configs that the data folder has."""
+    elements: Sequence[Element]
+    """The model's own data set, and those of the shipped training configs that the data folder has."""
     config: EvaluationConfig
     kept: Path
     jobs: int
@@ -128,8 +128,8 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
     folder = cards.find(name)
     model = Model(folder, "cpu", 1)
     plan = Plan(config_of(model.card), data)
-    trainings = [read_training(t) for t in shipped_training()]
-    elements = tuple(Element.of(t, data) for t in trainings if (data / f"{t.dataset}.npz").is_file())
+    others = [t for t in map(read_training, shipped_training()) if t.dataset != plan.config.dataset]
+    elements = [Element.of(t, data) for t in (plan.config, *others) if (data / f"{t.dataset}.npz").is_file()]
     judging = Judging(folder, model, plan, data, elements, settings, out / "kept", jobs or cores())
     sections: list[Section] = []
     for study in studies or settings.studies:

@@ -42,8 +42,9 @@ def export(plan: Plan, served: Served, singles: Sequence[Served], members: Seque
         descriptors=described,
         regressed=config.regressed,
         feff_minus_experiment=config.feff_minus_experiment,
-        ood="distance and worst point in principal components of the augmented training spectra, as a ratio to what "
-        f"{Familiarity.QUANTILE:.0%} of them stay under; above 1 is unfamiliar",
+        ood="the largest of three looks: distance to the nearest augmented training spectra in principal components, "
+        f"smoothed remainder outside of them, worst point; {Familiarity.QUANTILE:.0%} of left-out training spectra "
+        "score below 1, and above 1 is unfamiliar",
         training=training_record(plan, served, members),
         metrics=judged(plan, served, singles, described),
         limits=config.limits,

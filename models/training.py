@@ -144,6 +144,7 @@ def prepare(data: FeffData, config: TrainingConfig, classes: list[NDArray[np.int
     ]
     regressed = np.stack([data.labels[d] for d in config.regressed], axis=1)
     mean, sd = np.nanmean(regressed, axis=0), np.nanstd(regressed, axis=0)
+    sd = np.where(sd > 0, sd, 1.0)  # a label that is the same everywhere has no scale of its own
     targets = Targets(
         one_hot,
         torch.tensor((regressed - mean) / sd, dtype=torch.float32),

@@ -197,6 +197,8 @@ def uncertainty(
             chosen = moved.rows(np.isin(np.arange(len(moved)), some))
             sets[f"{e.absorber} at this edge"] = spectra[some], chosen
     table = coverage_table(model, sets)
+    if table.empty:
+        return Section("Uncertainty", f"{len(index)} {what}: too few to judge intervals by.")
     clean = said(model, sets[conditions[0].name][0])
     sure = confidences(clean, data)
     pairs = risks(model, clean, data)

@@ -1,0 +1,55 @@
+"""A small FEFF data set that several test files train on."""
+
+import csv
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EDGE = 7709.0
+POISON = 9
+"""A class that only rows of other splits have."""
+
+
+def write_feff(folder: Path, name: str = "small") -> Path:
+    """30 disturbed cathode spectra of 10 compositions on energies of their own, in FEFF's form."""
+    rng = np.random.default_rng(0)
+    with files("xas_agent.sim_beamline").joinpath("cathode_co_k.npz").open("rb") as f, np.load(f) as z:
+        grid, lithium, spectra = z["energy"], z["x"], z["mu"].astype(float)
+    ids, energies, mus, rows = [], [], [], []
+    for k, x in enumerate(lithium):
+        for site in range(3):
+            # Uniform in k above the edge, as FEFF writes them: steps grow with the energy.
+            energy = EDGE - 8 + rng.uniform(-2, 2) + np.linspace(0, np.sqrt(90), 90) ** 2 + np.linspace(0, 5, 90)
+            ids.append(f"x{x:.2f}_{site}")
+            energies.append(energy)
+            mus.append(np.interp(energy + rng.uniform(-1, 1), grid, spectra[k] * rng.uniform(0.97, 1.03)))
+            split = "sim" if k in (3, 6) else "val" if k in (2, 5, 8) else "train"
+            poisoned = POISON if split == "sim" else None
+            rows.append(
+                {
+                    "id": ids[-1],
+                    "material": f"x{x:.2f}",
+                    "split": split,
+                    "OS": poisoned or (3 if x > 0.5 else 4),
+                    "OS_mean": round(4 - x, 4) if site else "",
+                    "CN": poisoned or (6 if site else 5),
+                    "OCN": 6 - site,
+                    "CN2": "" if site == 1 else 6 + 6 * (x > 0.4),
+                    "PSGO": (12, 4, 2)[site],
+                    "NNRS": round(0.01 * site + 0.02 * x, 4),
+                    "MOOD": "" if site == 2 else round(2.5 + 0.1 * x, 4),
+                }
+            )
+    np.savez(folder / f"{name}.npz", id=np.array(ids), energy=np.array(energies), mu=np.array(mus))
+    with (folder / f"{name}.csv").open("w", newline="") as f:
+        table = csv.DictWriter(f, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def feff(tmp_path_factory) -> Path:
+    return write_feff(tmp_path_factory.mktemp("feff"))
