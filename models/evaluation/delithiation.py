@@ -44,14 +44,9 @@ class Recipe(Settings):
     copies: int = Field(default=1, ge=1)
     """Times that an epoch sees a layered row for once that it sees another."""
     augmentation: Augmentation = Augmentation(
-        disturbed=0.5, shift_ev=0.0, broadening_ev=0.3, noise=0.01, slope=0.0, mixed=0.8, mixture_max=3
+        disturbed=0.8, shift_ev=0.3, broadening_ev=2.0, noise=0.01, slope=0.0, mixed=0.8, mixture_max=3
     )
-
-
-DISTURBED = Augmentation(
-    disturbed=0.8, shift_ev=0.3, broadening_ev=2.0, noise=0.01, slope=0.0, mixed=0.8, mixture_max=3
-)
-"""As the copies that PLS learns from."""
+    """Disturbed as the copies that PLS learns from."""
 
 
 class DelithiationSettings(Settings):
@@ -62,12 +57,7 @@ class DelithiationSettings(Settings):
     """Name or folder of the model that fine-tuning starts from."""
     members: int = Field(default=3, ge=1)
     """Networks per left-out composition; their mean answers."""
-    recipes: dict[str, Recipe] = Field(
-        default_factory=lambda: {
-            "SPT": Recipe(),
-            "SPT, disturbed copies": Recipe(augmentation=DISTURBED),
-        }
-    )
+    recipes: dict[str, Recipe] = Field(default_factory=lambda: {"SPT": Recipe()})
     """By the name in the report; the first is what is compared with the linear models."""
     pls: PLSSettings = PLSSettings()
     """On the rows as they are."""

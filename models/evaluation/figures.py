@@ -413,17 +413,19 @@ def detector(familiar: Array, strange: Mapping[str, Array], threshold: float = 1
     figure = Figure(figsize=(WIDTH, 1.2 + 0.4 * (len(strange) + 1)), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.5))
     colours = dict(zip(strange, OTHERS * 4, strict=False))
-    for name, scores in strange.items():
+    dashes = [dash for dash in ("-", "--", ":", "-.") for _ in OTHERS]  # a colour that comes again is dashed
+    for (name, scores), dash in zip(strange.items(), dashes, strict=False):
         is_strange = np.r_[np.zeros(len(familiar)), np.ones(len(scores))]
         both = np.r_[familiar, scores]
         false, true, _ = roc_curve(is_strange, both)
-        left.plot(false, true, color=colours[name], lw=1.5, label=f"{name}: {roc_auc_score(is_strange, both):.3f}")
+        area = roc_auc_score(is_strange, both)
+        left.plot(false, true, dash, color=colours[name], lw=1.5, label=f"{name}: {area:.3f}")
     left.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":")
     left.set(
         xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="familiar called strange", ylabel="strange called strange"
     )
     left.set_title("AUROC by kind of stranger")
-    left.legend(loc="lower right", fontsize=8, handlelength=1.2)
+    left.legend(loc="lower right", fontsize=8, handlelength=1.8)
 
     groups = {"familiar": familiar, **strange}
     every = np.concatenate(list(groups.values()))
