@@ -12,7 +12,6 @@ from pydantic import Field
 
 from ...agent.grid import Array
 from ...agent.settings import Settings
-from .. import card as cards
 from ..augment import Augmentation
 from ..training import TrainingConfig
 from .figures import delithiation as drawn
@@ -20,7 +19,7 @@ from .kept import Arrays, Piece, Progress, run_all
 from .layered import CLEAN, Series, read_series, spectra_of, stacking
 from .linear import PLS, PLSSettings, end_member_share
 from .report import Section, plain, slug
-from .transfer import taught
+from .transfer import start_of, taught
 
 PLS_NAME, PLS_COPIES_NAME, LCF_NAME = "PLS", "PLS, disturbed copies", "LCF"
 LEAST, MOST = 3.0, 4.0
@@ -182,7 +181,7 @@ def answered(
         settings.model_dump(
             mode="json", exclude={"targets", "members", "pretrained", "recipes", "pls", "pls_copies"}
         ),
-        cards.verify(cards.find(settings.pretrained)).sha256,
+        start_of(settings.pretrained),
     ]
     todo = [
         (name, k, c)

@@ -1,5 +1,6 @@
 """What pre-training on a large set is worth to a small one of another absorber."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,7 @@ from ...agent.settings import Settings
 from .. import card as cards
 from ..calibration import Blend
 from ..data import FeffData
-from ..plan import Plan, Trained, ensemble
+from ..plan import Plan, Trained, ensemble, served_weights
 from ..spt import SPT
 from ..training import Network, TrainingConfig, folds, train_member
 from .contract import classes_of
@@ -143,17 +144,26 @@ def tuned(
     tunings: Sequence[Tuning], settings: TransferSettings, data: Path, kept: Path, jobs: int, progress: Progress
 ) -> list[Outcome]:
     """What comes of each, on its held-out rows; see :func:`.kept.run_all`."""
-    sha256 = cards.verify(cards.find(settings.pretrained)).sha256
+    start = start_of(settings.pretrained)
     recipe = settings.model_dump(mode="json", exclude={"targets", "fractions", "modes", "repeats", "pretrained"})
     pieces = [
         Piece(
             t.name,
-            [t.config.model_dump(mode="json"), t.mode, t.fraction, t.fold, t.repeat, recipe, sha256],
+            [t.config.model_dump(mode="json"), t.mode, t.fraction, t.fold, t.repeat, recipe, start],
             partial(tune, t, settings, data),
         )
         for t in tunings
     ]
     return [unpack(a) for a in run_all(pieces, kept, jobs, progress)]
+
+
+def start_of(pretrained: str) -> str:
+    """SHA-256 of the weights that fine-tuning starts from; calibrating the model anew leaves it as it is."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(served_weights(cards.find(pretrained)).items()):
+        if name.startswith("spt.") or name in ("centre", "spread"):
+            digest.update(name.encode() + weight.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def tune(tuning: Tuning, settings: TransferSettings, data: Path) -> Arrays:

@@ -25,7 +25,7 @@ from .contract import Predictions, averaged, classes_of
 from .kept import Arrays, Piece, Progress, run_all
 from .report import Section, plain
 from .spt import from_columns
-from .transfer import Pooled, TransferSettings, Tuning, compared, judged_by_folds, pool, taught, tuned
+from .transfer import Pooled, TransferSettings, Tuning, compared, judged_by_folds, pool, start_of, taught, tuned
 from .trials import Outcome, pack, unpack
 
 UNIVERSAL, OWN = "the universal network", "one for this absorber"
@@ -203,7 +203,7 @@ def universal(settings: UniversalSettings, data: Path, kept: Path, jobs: int, pr
     own = Plan(settings.source.model_copy(update={"pretrained": None, "protocol": "split"}), data)
     shipped = _shipped(own, study.pretrained)
     recipe = settings.model_dump(mode="json", exclude={"transfer": {"pretrained"}})
-    depends = [recipe, cards.verify(cards.find(study.pretrained)).sha256]
+    depends = [recipe, start_of(study.pretrained)]
     pieces = [Piece(f"universal-{k}", [k, *depends], partial(teach, k, settings, data)) for k in range(study.folds)]
     outcomes = [unpack(a) for a in run_all(pieces, kept, jobs, progress)]
     plan = JointPlan(settings, data)

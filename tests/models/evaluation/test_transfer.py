@@ -1,6 +1,7 @@
 """Fine-tuning from a pre-trained model, and one network for several absorbers, on spectra that say their labels."""
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from xas_agent.agent.errors import InputError
 from xas_agent.models.build import assemble
+from xas_agent.models.card import read_card, sha256_of, write_card
 from xas_agent.models.evaluation.tables import score
 from xas_agent.models.evaluation.transfer import (
     LEARNT,
@@ -25,6 +27,7 @@ from xas_agent.models.evaluation.transfer import (
     only_learns,
     pool,
     share_of,
+    start_of,
     taught,
     transfer,
     tuned,
@@ -232,3 +235,17 @@ def test_folds_of_repeats_differ(settings, data):
     plan = Plan(judged_by_folds(settings.targets[0], settings.pretrained), data)
     first, second = (held_out_rows(plan.data, settings, repeat) for repeat in (0, 1))
     assert any(not np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_work_stays_kept_when_a_model_is_only_calibrated_anew(pretrained, tmp_path):
+    again = shutil.copytree(pretrained, tmp_path / "again")
+    model = torch.jit.load(again / "model.ts")
+    keys = {"as it was": start_of(pretrained)}
+    for name in ("share", "centre"):
+        with torch.no_grad():
+            dict(model.named_buffers())[name].add_(0.01)
+        model.save(str(again / "model.ts"))
+        write_card(again, read_card(again).model_copy(update={"sha256": sha256_of(again / "model.ts")}))
+        keys[name] = start_of(str(again))
+    assert keys["share"] == keys["as it was"]
+    assert keys["centre"] != keys["as it was"]
