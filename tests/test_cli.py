@@ -375,7 +375,7 @@ def interrupted(args: Sequence[object], out: Path, enough: Callable[[str], bool]
 
 @pytest.mark.parametrize("kind", ["run", pytest.param("replay", marks=pytest.mark.slow)])
 def test_ctrl_c_leaves_whole_files(kind, tmp_path, recording):
-    args: list[object] = ["run", "--frames", 70] if kind == "run" else ["replay", recording, "--speed", 300]
+    args: list[object] = ["run", "--frames", 70] if kind == "run" else ["replay", recording, "--speed", 60]
     done = interrupted(
         args, tmp_path / "out", lambda text: len(re.findall(r'^\["event".*"OS_mean"', text, re.M)) >= 2
     )

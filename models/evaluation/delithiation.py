@@ -262,6 +262,9 @@ PARTS: dict[str, Callable[[Mean], bool]] = {
     "Jahn–Teller": lambda m: m.stacking == "JT",
 }
 
+OUTSIDE = tuple(PARTS)[2:]
+"""Ends, where leaving out means extrapolating, and distorted structures."""
+
 
 def summarised(means: Sequence[Mean], models: Sequence[str]) -> list[dict[str, Any]]:
     """Mean absolute errors, e, a row per target, condition and model."""
@@ -290,16 +293,18 @@ def _compositions(means: Sequence[Mean]) -> list[dict[str, Any]]:
 
 
 def _found(summary: Sequence[Mapping[str, Any]], ours: str) -> str:
-    """What the interior errors come to, by target and condition."""
+    """What the interior errors come to, by target and condition, and where the network should not be trusted."""
     said: list[str] = []
     for target, condition in dict.fromkeys((r["target"], r["spectra"]) for r in summary):
-        errors = {r["model"]: r["interior"] for r in summary if (r["target"], r["spectra"]) == (target, condition)}
-        own = errors.pop(ours)
-        better = [name for name, v in errors.items() if v < own]
+        rows = {r["model"]: r for r in summary if (r["target"], r["spectra"]) == (target, condition)}
+        own = rows.pop(ours)
+        better = [name for name, r in rows.items() if r["interior"] < own["interior"]]
+        others = "; ".join(f"{name} {r['interior']:.3f} e" for name, r in rows.items())
+        outside = "; ".join(f"{name} {own[name]:.2f} e" for name in OUTSIDE if np.isfinite(own[name]))
         said.append(
-            f"**{plain(target)}, {condition}.** The interior error of {ours} is {own:.3f} e; "
-            + ", ".join(f"{name} {v:.3f} e" for name, v in errors.items())
-            + (f". Better than {ours}: {'; '.join(better)}." if better else f". None is better than {ours}.")
+            f"**{plain(target)}, {condition}.** The interior error of {ours} is {own['interior']:.3f} e; {others}. "
+            + (f"Better than {ours}: {'; '.join(better)}." if better else f"None is better than {ours}.")
+            + f" Outside of the interior {ours} errs by: {outside}."
         )
     return "\n\n".join(said)
 
