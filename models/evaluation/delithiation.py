@@ -143,21 +143,26 @@ def delithiation(settings: DelithiationSettings, data: Path, kept: Path, jobs: i
     )
     section.tables["delithiation"] = pd.DataFrame(summary)
     section.captions["delithiation"] = "Mean absolute error of the mean oxidation state, e."
-    section.tables["delithiation-compositions"] = pd.DataFrame(_compositions(means))
+    section.tables["delithiation-compositions"] = pd.DataFrame(_compositions(means, settings.models))
     section.captions["delithiation-compositions"] = "Predicted mean oxidation state, spectra as computed, e."
     for config in settings.targets:
         shown = [m for m in means if m.target == config.name and m.condition == CLEAN and not m.apart]
-        columns = {
-            "panel": "model",
-            "stacking": "stacking",
-            "expected": "expected",
-            "predicted": "predicted",
-            "end": "end",
-        }
+        shown.sort(key=lambda m: settings.models.index(m.model))
+        dots = [
+            {
+                "panel": m.model,
+                "stacking": m.stacking,
+                "expected": m.expected,
+                "predicted": m.predicted,
+                "end": m.end or m.stacking == "JT",
+            }
+            for m in shown
+        ]
         key = f"delithiation-{slug(config.name)}"
-        section.figures[key] = drawn(pd.DataFrame([{k: getattr(m, of) for k, of in columns.items()} for m in shown]))
+        section.figures[key] = drawn(pd.DataFrame(dots))
         section.captions[key] = (
-            f"{plain(config.name)}, spectra as computed. Hollow: the ends of the series, left out of the MAE."
+            f"{plain(config.name)}, spectra as computed. Hollow, and left out of the MAE: the ends of the series and "
+            "Jahn–Teller distorted structures (JT)."
         )
     return section
 
@@ -281,10 +286,10 @@ def summarised(means: Sequence[Mean], models: Sequence[str]) -> list[dict[str, A
     return sorted(found, key=lambda r: (r["target"], r["spectra"], models.index(r["model"])))
 
 
-def _compositions(means: Sequence[Mean]) -> list[dict[str, Any]]:
+def _compositions(means: Sequence[Mean], models: Sequence[str]) -> list[dict[str, Any]]:
     """Predictions side by side, a row per target, composition and stacking."""
     rows: dict[tuple[str, float, str, bool], dict[str, Any]] = {}
-    for m in means:
+    for m in sorted(means, key=lambda m: models.index(m.model)):
         if m.condition == CLEAN:
             named = {"target": m.target, "4 − x": m.expected, "stacking": m.stacking}
             named["Li ordering"] = "another" if m.apart else "as learnt from"
@@ -299,8 +304,8 @@ def _found(summary: Sequence[Mapping[str, Any]], ours: str) -> str:
         rows = {r["model"]: r for r in summary if (r["target"], r["spectra"]) == (target, condition)}
         own = rows.pop(ours)
         better = [name for name, r in rows.items() if r["interior"] < own["interior"]]
-        others = "; ".join(f"{name} {r['interior']:.3f} e" for name, r in rows.items())
-        outside = "; ".join(f"{name} {own[name]:.2f} e" for name in OUTSIDE if np.isfinite(own[name]))
+        others = "; ".join(f"{name}: {r['interior']:.3f} e" for name, r in rows.items())
+        outside = "; ".join(f"{name}: {own[name]:.2f} e" for name in OUTSIDE if np.isfinite(own[name]))
         said.append(
             f"**{plain(target)}, {condition}.** The interior error of {ours} is {own['interior']:.3f} e; {others}. "
             + (f"Better than {ours}: {'; '.join(better)}." if better else f"None is better than {ours}.")
