@@ -193,6 +193,7 @@ def infer(
     edge: EdgeOption = None,
     theory: Annotated[bool, typer.Option("--theory", help="Already on FEFF's energies and normalisation.")] = False,
     form: Annotated[Literal["table", "json", "csv"], typer.Option("--format", help="table, json or csv.")] = "table",
+    everything: Annotated[bool, typer.Option("--all", help="PSGO and CN2 of measured spectra too.")] = False,
     config: ConfigOption = None,
     strict: StrictOption = False,
 ) -> None:
@@ -200,7 +201,7 @@ def infer(
     from .inference import infer_files, render
 
     with _told():
-        settings = _settings(config, model, element, edge)
+        settings = _settings(config, model, element, edge, single_site=everything)
         answers = infer_files(files, settings, theory=theory)
         render(answers, form)
     if strict and any("set_aside" in a for a in answers):
@@ -376,6 +377,7 @@ def _settings(
     source: str | None = None,
     publish: str | None = None,
     connect_timeout: float | None = None,
+    single_site: bool = False,
 ) -> Any:
     """The config with what the command line says over it."""
     from .config import Config, load_config
@@ -387,6 +389,8 @@ def _settings(
             content.setdefault(part, {})[key] = value
     if model is not None:
         content.setdefault("model", {})["use"] = (model,)
+    if single_site:
+        content.setdefault("serving", {})["single_site"] = True
     for key, address in (("source", source), ("publish", publish)):
         if address is not None:
             content[key] = {**(content.get(key) or {}), "address": address}

@@ -52,6 +52,9 @@ class ServingSettings(Settings):
     """Most documents waiting; one that finds it full is dropped, counted and reported as a gap."""
     spectra: bool = True
     """Whether the aligned spectra are published too."""
+    single_site: bool = False
+    """Whether descriptors that mean nothing for a mixture of sites, such as PSGO, are shown too. They are published
+    in any case; what is shown are the fields that the ``descriptors`` stream hints at, and descriptors.csv."""
 
 
 class Config(Settings):

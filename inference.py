@@ -35,7 +35,8 @@ def infer_files(files: Sequence[Path], config: Config, *, theory: bool) -> list[
 
     An answer holds ``id``, ``source``, ``row``, and either ``set_aside`` with the reason, or ``ood_score``,
     ``flags``, the alignment's quantities and per descriptor ``mean``, ``lo``, ``hi`` and, where it is classified,
-    ``value`` and ``p``.
+    ``value`` and ``p``. Descriptors that mean nothing for a mixture of sites are left out of measured spectra's
+    answers unless ``config.serving.single_site``.
 
     Raises
     ------
@@ -46,6 +47,7 @@ def infer_files(files: Sequence[Path], config: Config, *, theory: bool) -> list[
     """
     models = load_models(config)
     answers: list[dict[str, Any]] = []
+    everything = theory or config.serving.single_site  # a computed spectrum is of one site, a measured one of many
     for path in files:
         spectra = read_spectra(path)
         chosen = [_choose(models, s, config) for s in spectra]
@@ -56,7 +58,7 @@ def infer_files(files: Sequence[Path], config: Config, *, theory: bool) -> list[
         ]
         for model, index in _groups(spectra, chosen):
             for i, answer in zip(index, _answers([spectra[i] for i in index], model, config, theory), strict=True):
-                found[i] = answer
+                found[i] = {k: v for k, v in answer.items() if everything or k not in model.single_site}
         answers += found
     unserved = [a["set_aside"] for a in answers if a.get("set_aside", "").startswith(NO_MODEL)]
     if answers and len(unserved) == len(answers):

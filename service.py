@@ -69,6 +69,7 @@ class XASAgent:
             config_sha256=config.sha256,
             versions=versions(),
             spectra=config.serving.spectra,
+            show_single_site=config.serving.single_site,
             max_batch=config.serving.max_batch,
         )
         self._thread = threading.Thread(target=self._work, name="xas-agent", daemon=True)

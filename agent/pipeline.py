@@ -62,6 +62,7 @@ class Pipeline:
         config_sha256: str,
         versions: Mapping[str, str],
         spectra: bool = True,
+        show_single_site: bool = False,
         max_batch: int = 256,
     ) -> None:
         self._assembler = assembler
@@ -75,7 +76,7 @@ class Pipeline:
         """Watched run of each decision whose last status is still to come, by its id."""
         self._emit = emit
         self._config_sha256, self._versions = config_sha256, versions
-        self._spectra = spectra
+        self._spectra, self._show_single_site = spectra, show_single_site
         self._max_batch = max_batch
         self._starts: dict[str, Mapping[str, Any]] = {}
         self._stops: dict[str, Mapping[str, Any]] = {}
@@ -249,6 +250,7 @@ class Pipeline:
                 versions=self._versions,
                 element=model.absorber if model is not None else None,
                 edge=model.edge_name if model is not None else None,
+                hidden=model.single_site if model is not None and not self._show_single_site else frozenset(),
                 units=model.units if model is not None else {},
                 grid=model.grid.energy if model is not None else None,
             )

@@ -66,6 +66,8 @@ class Estimator(Protocol):
     grid: Grid
     units: dict[str, str]
     """Of the descriptors, by name."""
+    single_site: frozenset[str]
+    """Descriptors that mean nothing for a mixture of sites."""
 
     def estimate(self, spectra: NDArray[np.float32]) -> Sequence[Estimate]:
         """Estimate a batch of aligned spectra, (N, G); a row's result does not depend on the others."""

@@ -60,6 +60,8 @@ class Provenance:
     """Package → version; names without ``.`` and ``/``, which the schema refuses in keys."""
     element: str | None = None
     edge: str | None = None
+    hidden: frozenset[str] = frozenset()
+    """Descriptors that are published and not hinted at as what to show."""
     units: Mapping[str, str] = field(default_factory=dict)
     """Of the model's descriptors (OS → e), of alignment quantities and of readings, by name."""
     grid: NDArray[np.float64] | None = None
@@ -84,6 +86,7 @@ class AgentRun:
     def __init__(self, start: Mapping[str, Any], provenance: Provenance, emit: Emit, *, spectra: bool = True) -> None:
         self._provenance = provenance
         self._units = {**_UNITS, **provenance.units}
+        self._hidden = provenance.hidden
         self._emit = emit
         self._spectra = spectra
         self._latest = float(start["time"])
@@ -120,7 +123,7 @@ class AgentRun:
         )
         if layout not in self._streams:
             keys, object_keys = self._frame_keys(descriptors, quantities, readings)
-            hints = {"xas_agent": {"fields": [f"{name}_mean" for name in descriptors]}}
+            hints = {"xas_agent": {"fields": [f"{d}_mean" for d in descriptors if d not in self._hidden]}}
             self._describe(layout, keys, frame.time, object_keys=object_keys, hints=hints)
         values: list[Any] = []
         for d in descriptors.values():

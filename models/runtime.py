@@ -36,6 +36,7 @@ class Model:
         self.absorber, self.edge_name = self.card.absorber, self.card.edge
         self.edge = self.card.edge_of_absorber()
         self.units = {d.name: d.unit for d in self.card.descriptors}
+        self.single_site = frozenset(d.name for d in self.card.descriptors if not d.mixture)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if device == "cuda" and not torch.cuda.is_available():

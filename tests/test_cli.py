@@ -253,7 +253,9 @@ def test_text_and_measured_spectra(tmp_path):
     np.savetxt(tmp_path / "a.dat", np.c_[energy, measured], header="energy mu")
     foil = np.c_[energy, measured, reference.foil(energy)]
     np.savetxt(tmp_path / "b.dat", foil[::-1], header="energy mu reference")
-    answers = json.loads(xa("infer", tmp_path / "a.dat", tmp_path / "b.dat", "--format", "json").stdout)
+    asked = ["infer", tmp_path / "a.dat", tmp_path / "b.dat", "--format", "json"]
+    answers = json.loads(xa(*asked).stdout)
+    assert set(json.loads(xa(*asked, "--all").stdout)[0]) - set(answers[0]) == {"CN2", "PSGO"}
     assert [a["id"] for a in answers] == ["a.dat:0", "b.dat:0"]
     for answer in answers:
         assert answer["OS"]["mean"] == pytest.approx(3.0, abs=0.2)
@@ -291,7 +293,10 @@ def test_a_replay_leaves_its_files(replayed):
 
 def test_descriptors_csv_is_a_row_per_frame(replayed, recording):
     header, table = rows(replayed / "descriptors.csv")
-    order = [d.name for d in cards.read_card(cards.find("co-k")).descriptors]
+    # What means nothing for a mixture of sites is in the documents, not among what is shown.
+    order = [d.name for d in cards.read_card(cards.find("co-k")).descriptors if d.mixture]
+    assert {"CN2", "PSGO"}.isdisjoint(order)
+    assert any({"CN2_mean", "PSGO"} <= set(doc.get("data", ())) for _, doc in documents(replayed))
     assert header == [
         "time", "run_uid", "seq_num",
         *(c for d in order for c in (d, f"{d}_p", f"{d}_mean", f"{d}_lo", f"{d}_hi")),

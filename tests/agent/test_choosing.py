@@ -29,6 +29,7 @@ class Known:
     grid: Grid = GRID
     sha256: str = "0" * 64
     units: dict[str, str] = field(default_factory=dict)
+    single_site: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:

@@ -41,6 +41,7 @@ class WhiteLine:
     sha256: str = "a" * 64
     grid: Grid = GRID
     units: dict[str, str] = field(default_factory=lambda: {"OS": "e"})
+    single_site: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:

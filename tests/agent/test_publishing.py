@@ -26,6 +26,7 @@ PROVENANCE = Provenance(
     versions={"xas-agent": "0.1.0"},
     element="Co",
     edge="K",
+    hidden=frozenset({"NNRS"}),
     units={"OS": "e", "NNRS": "Å", "voltage": "V"},
     grid=GRID,
 )
@@ -139,6 +140,7 @@ def test_descriptors_and_spectra_of_a_frame():
         "energy_shift_ev": 1.5,
         "voltage": 3.9,
     }
+    assert run.named("descriptor")[0]["hints"]["xas_agent"]["fields"] == ["OS_mean"]
     keys = run.named("descriptor")[0]["data_keys"]
     units = {name: keys[name]["units"] for name in ("OS_mean", "NNRS_lo", "e0_ev", "latency_ms", "voltage")}
     assert units == {"OS_mean": "e", "NNRS_lo": "Å", "e0_ev": "eV", "latency_ms": "ms", "voltage": "V"}
