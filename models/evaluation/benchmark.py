@@ -23,8 +23,8 @@ from .kept import Progress
 from .spt import from_columns
 from .trials import Outcome, Split, Trial, outcomes, split_rows
 
-DESCRIPTORS = ("OS", "CN", "OCN", "CN2", "PSGO", "NNRS", "MOOD")
-"""The paper's seven of metal sites, by which settings are chosen and the SPT is judged."""
+METAL_SITES = ("OS", "CN", "OCN", "CN2", "PSGO", "NNRS", "MOOD")
+"""The paper's seven; of oxygen sites they are OS, CN, CN2, NNRS, NNOSM, PSGO."""
 
 
 class BenchmarkSettings(Settings):
@@ -39,8 +39,10 @@ class BenchmarkSettings(Settings):
     """The same, split by site; the SPT is trained as often."""
     lone_spts: int = 2
     """Single SPTs trained on the materials, which Experts and ablations are compared with."""
-    experts: tuple[str, ...] = DESCRIPTORS
-    """Descriptors for which an SPT of their own is trained."""
+    judged: tuple[str, ...] = METAL_SITES
+    """Descriptors by which settings are chosen and the SPT is judged; those that the model has not are left out."""
+    experts: tuple[str, ...] = METAL_SITES
+    """Descriptors for which an SPT of their own is trained, of those that are judged."""
     ablations: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Settings of the SPT by the name of what they leave out or change."""
 
@@ -73,6 +75,11 @@ class Benchmark:
     shipped_members: int
     experts: dict[str, Outcome] = field(default_factory=dict)
     ablations: dict[str, Outcome] = field(default_factory=dict)
+
+    @property
+    def descriptors(self) -> tuple[str, ...]:
+        """That the SPT is judged by."""
+        return judged_of(self.settings, self.plan)
 
     def truth(self, split: Split) -> dict[str, Array]:
         """(n,) per descriptor, of the rows that the split judges."""
@@ -124,7 +131,8 @@ def run(
         if trials:
             wanted[split, name] = trials
     lone = [Trial(competitor=SPT_NAME, split="material", settings={}, seed=s) for s in range(settings.lone_spts)]
-    experts = {d: Trial(competitor=SPT_NAME, split="material", settings={"only": d}) for d in settings.experts}
+    known = [d for d in judged_of(settings, plan) if d in settings.experts]
+    experts = {d: Trial(competitor=SPT_NAME, split="material", settings={"only": d}) for d in known}
     ablations = {
         name: Trial(competitor=SPT_NAME, split="material", settings=how) for name, how in settings.ablations.items()
     }
@@ -145,6 +153,11 @@ def run(
         {d: done[t] for d, t in experts.items()},
         {name: done[t] for name, t in ablations.items()},
     )
+
+
+def judged_of(settings: BenchmarkSettings, plan: Plan) -> tuple[str, ...]:
+    """The judged descriptors that the plan's model has."""
+    return tuple(d for d in settings.judged if d in (*plan.config.classified, *plan.config.regressed))
 
 
 def as_shipped(model: Model, plan: Plan, lone: Sequence[Outcome]) -> Judged:
@@ -171,11 +184,13 @@ def search(
     if not settings.search:
         return chosen | {name: trials[0].settings for name, trials in tried.items()}, pd.DataFrame()
     done = run_trials([t for trials in tried.values() for t in trials])
+    judged = judged_of(settings, plan)
     index = split_rows(plan, "search")[1]
     truth = {d: v[index] for d, v in plan.data.labels.items()}
     rows: list[dict[str, Any]] = []
     for name, trials in tried.items():
-        scores = [mean_score(truth, done[t].predictions["clean"], classes_of(plan)) for t in trials]
+        said = [done[t].predictions["clean"].best(classes_of(plan)) for t in trials]
+        scores = [np.mean([tables.score(d, truth, s, classes_of(plan)) for d in judged]) for s in said]
         first = int(np.argmax(scores))
         chosen[name] = trials[first].settings
         for k, (t, score) in enumerate(zip(trials, scores, strict=True)):
@@ -185,12 +200,6 @@ def search(
                  "training / s": done[t].seconds}
             )  # fmt: skip
     return chosen, pd.DataFrame(rows).set_index("competitor")
-
-
-def mean_score(truth: Mapping[str, Array], said: Predictions, classes: Mapping[str, NDArray[np.int_]]) -> float:
-    """Mean headline score over the descriptors that are judged."""
-    best = said.best(classes)
-    return float(np.mean([tables.score(d, truth, best, classes) for d in DESCRIPTORS if d in best]))
 
 
 def together(parts: Sequence[Outcome]) -> Judged:

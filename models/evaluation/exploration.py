@@ -369,8 +369,9 @@ def _looks(
         periods = [p * step_ev for p in periods_of(served)]
         tables = {d: bands_by_class(weights, labels[d], periods) for d in config.classified}
         shown = {d: t for d, t in tables.items() if 2 < len(t) <= 14}
-        section.figures["exploration-bands"] = band_figure(shown)
-        section.tables["exploration-bands"] = pd.concat(shown, names=["descriptor"]).reset_index()
+        if shown:
+            section.figures["exploration-bands"] = band_figure(shown)
+            section.tables["exploration-bands"] = pd.concat(shown, names=["descriptor"]).reset_index()
         section.captions["exploration-bands"] = "Weight of each frequency band, by its period in eV and by class."
         strongest = int(weights.mean(0).argmax())
         said.append(

@@ -14,7 +14,7 @@ from ...agent.grid import Array
 from ...agent.settings import Settings
 from ..plan import Plan
 from ..training import TrainingConfig, folds
-from .competitors import RECIPES, SPT_NAME
+from .competitors import NETWORKS, RECIPES, SPT_NAME
 from .conditions import CLEAN, CONDITIONS, disturbed
 from .contract import Predictions
 from .kept import Arrays, Piece, Progress, run_all
@@ -111,11 +111,11 @@ def unpack(arrays: Arrays) -> Outcome:
 
 
 def depends_on(trial: Trial, config: TrainingConfig) -> Any:
-    """What a trial's outcome depends on: rows, labels, disturbances; for an SPT also its own recipe."""
+    """What a trial's outcome depends on; for networks also the balance that they share, for an SPT its recipe."""
     parts = {"dataset", "edge_ev", "grid", "classified", "regressed", "augmentation", "protocol", "seed"}
     if trial.competitor == SPT_NAME:
         parts |= {"network", "optimisation", "folds", "members"}
-    balance = config.optimisation.regression_weight
+    balance = config.optimisation.regression_weight if trial.competitor in NETWORKS else None
     return [trial.model_dump(), config.model_dump(mode="json", include=parts), balance]
 
 
@@ -127,9 +127,8 @@ def outcomes(
     trials: Sequence[Trial], config: TrainingConfig, folder: Path, kept: Path, jobs: int, progress: Progress
 ) -> dict[Trial, Outcome]:
     """What comes of all trials; see :func:`.kept.run_all`."""
-    depends = config.model_dump(mode="json")
     pieces = [
-        Piece(f"{t.competitor}-{t.split}-{t.seed}", [t.model_dump(), depends], partial(_packed, t, config, folder))
+        Piece(f"{t.competitor}-{t.split}-{t.seed}", depends_on(t, config), partial(_packed, t, config, folder))
         for t in trials
     ]
     return {t: unpack(a) for t, a in zip(trials, run_all(pieces, kept, jobs, progress), strict=True)}
