@@ -313,6 +313,13 @@ def folds(material: NDArray[np.str_], count: int, seed: int) -> list[NDArray[np.
     return [np.flatnonzero(np.isin(material, names[k::count])) for k in range(count)]
 
 
+def share_of(material: NDArray[np.str_], rows: NDArray[np.int_], fraction: float, seed: int) -> NDArray[np.int_]:
+    """Those of ``rows`` whose material is among the first ``fraction`` of a random order, at least two."""
+    names = np.unique(material[rows])
+    np.random.default_rng(seed).shuffle(names)
+    return rows[np.isin(material[rows], names[: max(2, round(fraction * len(names)))])]
+
+
 def cropped(weights: dict[str, Tensor], shape: SPTShape) -> dict[str, Tensor]:
     """Weights of a longer grid cut to one with the same start and step; heads of other classes are left out.
 

@@ -1,4 +1,4 @@
-"""Trees: one estimator per descriptor on the aligned spectrum's points, from scikit-learn and XGBoost."""
+"""Trees and neighbours: one estimator per descriptor on the aligned spectrum's points (scikit-learn, XGBoost)."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from .contract import Fitted, Predictions, Spectra, classes_of
 
 try:
     import xgboost
-    from sklearn import ensemble, tree
+    from sklearn import ensemble, neighbors, tree
 except ImportError:
     raise InputError("training and evaluation need the [train] extra: pip install 'xas-agent[train]'") from None
 
@@ -42,7 +42,7 @@ class Classifier:
 
 
 @dataclass
-class Trees:
+class FittedEstimators:
     """The estimators of all descriptors."""
 
     classifiers: Mapping[str, Classifier]
@@ -59,10 +59,12 @@ class Trees:
 
 
 def numbers(estimator: Any) -> int:
-    """Thresholds of a fitted estimator's splits and values of its leaves."""
+    """Thresholds of a fitted estimator's splits and values of its leaves, or of the spectra that it keeps."""
     if isinstance(estimator, xgboost.XGBModel):
         model = json.loads(estimator.get_booster().save_raw("json"))["learner"]["gradient_booster"]["model"]
         return sum(int(t["tree_param"]["num_nodes"]) for t in model["trees"])  # a node has one number, a leaf also
+    if isinstance(estimator, neighbors.KNeighborsClassifier | neighbors.KNeighborsRegressor):
+        return estimator.n_samples_fit_ * estimator.n_features_in_
     grown = [estimator.tree_] if hasattr(estimator, "tree_") else [e.tree_ for e in estimator.estimators_]
     return sum(t.node_count - t.n_leaves + t.n_leaves * t.value.shape[2] for t in grown)
 
@@ -81,10 +83,10 @@ class Classical:
 
     def fit(self, plan: Plan, train: NDArray[np.int_], settings: Mapping[str, Any], seed: int) -> Fitted:
         """Train on the rows ``train``, descriptor by descriptor on those that have its label."""
-        arguments = {**self.defaults, **settings, "random_state": seed, "n_jobs": 1}
+        accepted = self.classifier().get_params()
+        common = {k: v for k, v in {"random_state": seed, "n_jobs": 1}.items() if k in accepted}
+        arguments = {**self.defaults, **settings, **common}
         copies = arguments.pop("copies", 0)
-        if self.classifier is tree.DecisionTreeClassifier:
-            del arguments["n_jobs"]
         spectra, rows = training_rows(plan, train, copies, seed)
         classifiers: dict[str, Classifier] = {}
         for name, classes in classes_of(plan).items():
@@ -98,7 +100,7 @@ class Classical:
             value = plan.data.labels[name][rows]
             known = ~np.isnan(value)
             regressors[name] = self.regressor(**arguments).fit(spectra[known], value[known])
-        return Trees(classifiers, regressors)
+        return FittedEstimators(classifiers, regressors)
 
 
 def training_rows(plan: Plan, train: NDArray[np.int_], copies: int, seed: int) -> tuple[Spectra, NDArray[np.int_]]:
@@ -110,6 +112,13 @@ def training_rows(plan: Plan, train: NDArray[np.int_], copies: int, seed: int) -
     return torch.cat([plan.clean[index], *disturbed]).numpy(), np.tile(train, 1 + copies)
 
 
+NEAREST_NEIGHBOURS = Classical(
+    "nearest-neighbours",
+    neighbors.KNeighborsClassifier,
+    neighbors.KNeighborsRegressor,
+    {"weights": "distance", "algorithm": "brute"},
+    ({"n_neighbors": 5}, {"n_neighbors": 2}, {"n_neighbors": 12}, {"n_neighbors": 5, "p": 1}),
+)
 DECISION_TREE = Classical(
     "decision-tree",
     tree.DecisionTreeClassifier,

@@ -13,7 +13,7 @@ from ..calibration import fit_blend
 from ..plan import Plan, Trained, ensemble, held_out
 from ..served import Served
 from ..spt import SPT
-from ..training import Rows, Targets, TrainingConfig, train_member
+from ..training import Rows, Targets, TrainingConfig, share_of, train_member
 from .contract import Predictions, Spectra
 
 CHUNK = 64
@@ -51,8 +51,9 @@ def from_columns(plan: Plan, out: Array) -> Predictions:
 class SPTCompetitor:
     """The SPT by the recipe of a plan's training config.
 
-    Settings are ``network``, ``augmentation`` and ``optimisation``, each a mapping of what differs from the config,
-    and ``only``, a descriptor for which alone it is trained (the paper's Expert, section 5.3).
+    Settings are ``network``, ``augmentation`` and ``optimisation``, each a mapping of what differs from the config;
+    ``only``, a descriptor for which alone it is trained (the paper's Expert, section 5.3); and ``materials``, the
+    share of them that it learns from.
     """
 
     name: str = "spt"
@@ -60,6 +61,7 @@ class SPTCompetitor:
 
     def fit(self, plan: Plan, train: NDArray[np.int_], settings: Mapping[str, Any], seed: int) -> FittedSPT:
         """As :meth:`Competitor.fit`; a fold of the materials, another one for every seed, is kept for the blend."""
+        train = share_of(plan.data.material, train, settings.get("materials", 1.0), seed)
         mine = plan.variant(train, changed(plan.config, settings))
         if "only" in settings:
             mine.rows = for_one(plan, settings["only"])

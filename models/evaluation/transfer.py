@@ -20,7 +20,7 @@ from ..calibration import Blend
 from ..data import FeffData
 from ..plan import Plan, Trained, ensemble, served_weights
 from ..spt import SPT
-from ..training import Network, TrainingConfig, folds, train_member
+from ..training import Network, TrainingConfig, folds, share_of, train_member
 from .contract import classes_of
 from .figures import curves
 from .kept import Arrays, Piece, Progress, run_all
@@ -217,13 +217,6 @@ def taught(
 def held_out_rows(data: FeffData, settings: TransferSettings, repeat: int) -> list[NDArray[np.int_]]:
     """Rows that each fold leaves out."""
     return folds(data.material, settings.folds, settings.seed + repeat)
-
-
-def share_of(material: NDArray[np.str_], rows: NDArray[np.int_], fraction: float, seed: int) -> NDArray[np.int_]:
-    """Those of ``rows`` whose material is among the first ``fraction`` of a random order, at least two."""
-    names = np.unique(material[rows])
-    np.random.default_rng(seed).shuffle(names)
-    return rows[np.isin(material[rows], names[: max(2, round(fraction * len(names)))])]
 
 
 # --- what came of it ----------------------------------------------------------------

@@ -16,13 +16,14 @@ from xas_agent.models.plan import Plan
 from xas_agent.models.training import TrainingConfig, joint_loss
 
 EDGE = 8979.0
-TREES = ("decision-tree", "extra-trees", "random-forest", "xgboost")
+CLASSICAL = ("nearest-neighbours", "decision-tree", "extra-trees", "random-forest", "xgboost")
 NETWORKS = {
     "cnn": {"width": 16, "layers": 2},
     "ft-transformer": {"points": 4, "width": 32, "blocks": 2},
     "amformer": {"points": 8, "width": 16, "blocks": 2, "heads": 2, "prompts": 6, "summed": 4, "multiplied": 2},
 }
 SMALL: dict[str, dict[str, Any]] = {
+    "nearest-neighbours": {"n_neighbors": 3},
     "decision-tree": {},
     "extra-trees": {"n_estimators": 20},
     "random-forest": {"n_estimators": 20},
@@ -152,7 +153,7 @@ def test_answers_have_the_promised_shape(answered, plan):
     name, said = answered
     assert {d: z.shape for d, z in said.logits.items()} == {"OS": (128, 3), "CN2": (128, 2)}
     assert {d: v.shape for d, v in said.values.items()} == {"NNRS": (128,), "MOOD": (128,)}
-    assert set(said.spreads) == (set() if name in TREES else {"NNRS", "MOOD"})
+    assert set(said.spreads) == (set() if name in CLASSICAL else {"NNRS", "MOOD"})
     assert all(np.isfinite(x).all() for part in (said.logits, said.values, said.spreads) for x in part.values())
     assert all((s > 0).all() for s in said.spreads.values())
 
@@ -181,13 +182,13 @@ def test_a_class_that_training_lacks_is_never_likely(plan, train):
         assert fitted.predict(plan.clean.numpy()).probabilities("OS")[rest, 2].mean() < 0.03, name
 
 
-@pytest.mark.parametrize("name", TREES)
+@pytest.mark.parametrize("name", CLASSICAL)
 def test_a_descriptor_with_one_class_is_answered_by_it(plan, train, name):
     said = answers(name, plan, train[plan.data.labels["OS"][train] == 2])
     np.testing.assert_allclose(said.probabilities("OS")[:, 1], 1.0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", TREES)
+@pytest.mark.parametrize("name", CLASSICAL)
 def test_a_row_without_a_label_says_nothing_of_its_descriptor(plan, train, name):
     unlabelled = np.flatnonzero(np.isnan(plan.data.labels["OS"]))
     other = copy.copy(plan)
@@ -247,7 +248,7 @@ def test_every_setting_of_a_search_is_known(plan, train):
     for name, competitor in COMPETITORS.items():
         assert 3 <= len(competitor.search) <= 4
         few = {"epochs": 1} | NETWORKS[name] if name in NETWORKS else {}
-        few |= {} if name in (*NETWORKS, "decision-tree") else {"n_estimators": 2}
+        few |= {} if name in (*NETWORKS, "nearest-neighbours", "decision-tree") else {"n_estimators": 2}
         for settings in competitor.search:
             competitor.fit(plan, train, {**settings, **few}, seed=0)
     with pytest.raises(ValueError, match="depth"):

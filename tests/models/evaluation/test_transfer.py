@@ -26,7 +26,6 @@ from xas_agent.models.evaluation.transfer import (
     judged_by_folds,
     only_learns,
     pool,
-    share_of,
     start_of,
     taught,
     transfer,
@@ -34,7 +33,7 @@ from xas_agent.models.evaluation.transfer import (
 )
 from xas_agent.models.evaluation.universal import JointPlan, UniversalSettings, fold_of, prototype, universal
 from xas_agent.models.plan import Plan, Trained
-from xas_agent.models.training import TrainingConfig, train_member
+from xas_agent.models.training import TrainingConfig, share_of, train_member
 
 EDGES = {"large": 8979.0, "small": 7709.0}
 CONFIG: dict[str, Any] = {
