@@ -29,7 +29,7 @@ def train_one(config: TrainingConfig, folder: Path, k: int, threads: int, queue:
     torch.set_num_threads(threads)
     plan = Plan(config, folder)
     truth = {d: v[plan.judged] for d, v in plan.data.labels.items()}
-    train, _ = plan.folds[k]
+    train = plan.learnt_by(k)
 
     def watch(epoch: int, network: SPT) -> float | None:
         score = None
@@ -70,14 +70,15 @@ def build(config: TrainingConfig, data: Path, out: Path, jobs: int, progress: Pr
 
 def assemble(plan: Plan, members: Sequence[Trained], out: Path) -> Path:
     """Calibrate the ensemble of trained members on what each has not seen, and write its folder."""
-    singles = [ensemble(plan, [m], train) for m, (train, _) in zip(members, plan.folds, strict=False)]
-    held = [held_out(plan, single, index) for single, (_, index) in zip(singles, plan.folds, strict=False)]
+    asked = plan.folds[: len(members)]
+    juries = [ensemble(plan, [members[k] for k in plan.jury(j)], rest) for j, (rest, _) in enumerate(asked)]
+    held = [held_out(plan, jury, index) for jury, (_, index) in zip(juries, asked, strict=True)]
     t = plan.rows.targets
     recalls = all(m.log_sharpness is not None for m in members)
     plan.blend = fit_blend(held, t.one_hot, t.regressed, recalls)
-    for single in singles:
-        single.temperature.copy_(plan.blend.temperature)
-        single.share.copy_(plan.blend.share)
+    for jury in juries:
+        jury.temperature.copy_(plan.blend.temperature)
+        jury.share.copy_(plan.blend.share)
     served = ensemble(plan, members, plan.learnt)
     generator = torch.Generator().manual_seed(plan.config.seed)
     pick = torch.as_tensor(plan.learnt)[torch.randint(len(plan.learnt), (FAMILIAR_DRAWS,), generator=generator)]
@@ -85,4 +86,4 @@ def assemble(plan: Plan, members: Sequence[Trained], out: Path) -> Path:
     drawn = plan.rows.disturbed(weights, pick, plan.config.augmentation, generator)
     material = np.unique(plan.data.material, return_inverse=True)[1]
     served.familiar.fit(drawn, torch.from_numpy(material)[pick])
-    return export(plan, served, singles, members, out)
+    return export(plan, served, juries, members, out)

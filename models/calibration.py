@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 from torch import Tensor
 
 from ..agent.grid import Array
@@ -17,20 +17,18 @@ SHARES = np.linspace(0.0, 1.0, 21)
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What one member says of rows that it has not trained on; its heads and its recall apart."""
+    """What m members say of rows that they have not trained on; heads and recall apart."""
 
     index: NDArray[np.int_]
     """(n,) the rows."""
     logits: Tensor
-    """(n, sum of classes)"""
+    """(n, m, sum of classes)"""
     mean: Tensor
-    """(n, R) standardised."""
-    log_variance: Tensor
-    """(n, R)"""
+    """(n, m, R) standardised."""
     recalled: Tensor
-    """(n, sum of classes) log probabilities."""
+    """(n, m, sum of classes) log probabilities."""
     recalled_values: Tensor
-    """(n, R) standardised."""
+    """(n, m, R) standardised."""
 
 
 @dataclass(frozen=True)
@@ -66,16 +64,16 @@ def fit_blend(held: Sequence[HeldOut], one_hot: Sequence[Tensor], regressed: Ten
         for part in held:
             y = label[part.index]
             known = y.sum(1) > 0
-            own.append(part.logits.split(sizes, 1)[d][known].double().numpy())
-            recalled.append(part.recalled.split(sizes, 1)[d][known].double().numpy())
+            own.append(part.logits.split(sizes, 2)[d][known].double().numpy())
+            recalled.append(part.recalled.split(sizes, 2)[d][known].double().numpy())
             true.append(y[known].argmax(1).numpy())
         t, share = tempered(np.concatenate(own), np.concatenate(recalled), np.concatenate(true), recall)
         temperatures.append(t)
         shares.append(share)
     for r in range(regressed.shape[1]):
         y = torch.cat([regressed[part.index, r] for part in held])
-        own_value = torch.cat([part.mean[:, r] for part in held])
-        apart = torch.cat([part.recalled_values[:, r] for part in held]) - own_value
+        own_value = torch.cat([part.mean[:, :, r].mean(1) for part in held])
+        apart = torch.cat([part.recalled_values[:, :, r].mean(1) for part in held]) - own_value
         known = ~y.isnan()
         best = ((y - own_value) * apart)[known].sum() / apart[known].square().sum().clamp_min(1e-9)
         shares.append(float(best.clamp(0, 1)) if recall else 0.0)
@@ -83,16 +81,21 @@ def fit_blend(held: Sequence[HeldOut], one_hot: Sequence[Tensor], regressed: Ten
 
 
 def tempered(logits: Array, recalled: Array, true: NDArray[np.int_], recall: bool) -> tuple[float, float]:
-    """Temperature and share of recall under which the true classes (n,) are most likely, by search."""
+    """Temperature and share of recall under which the true classes (n,) are most likely, by search.
+
+    Members' probabilities, of (n, m, classes) logits and log probabilities recalled, are averaged in the logarithm,
+    as :meth:`~xas_agent.models.served.Served.probabilities` does.
+    """
     if len(true) == 0:
         return 1.0, 0.0
     rows = np.arange(len(true))
-    remembered = np.exp(recalled[rows, true])
+    remembered = np.exp(recalled)
     best, found = np.inf, (1.0, 0.0)
     for t in TEMPERATURES:
-        own = np.exp(log_softmax(logits / t, axis=1)[rows, true])
+        own = softmax(logits / t, axis=2)
         for share in SHARES if recall else SHARES[:1]:
-            surprise = -np.log((1 - share) * own + share * remembered + 1e-12).mean()
+            together = np.log(np.maximum((1 - share) * own + share * remembered, 1e-9)).mean(1)
+            surprise = -log_softmax(together, axis=1)[rows, true].mean()
             if surprise < best:
                 best, found = surprise, (float(t), float(share))
     return found

@@ -19,18 +19,18 @@ from .served import Familiarity, Served
 COVERAGE = 0.9
 
 
-def export(plan: Plan, served: Served, singles: Sequence[Served], members: Sequence[Trained], out: Path) -> Path:
+def export(plan: Plan, served: Served, juries: Sequence[Served], members: Sequence[Trained], out: Path) -> Path:
     """Write ``model.ts`` and ``card.yaml``.
 
     Parameters
     ----------
-    singles : every member alone, recalling what it was trained on
+    juries : the members that have not seen a fold, for every fold that calibrates
     """
     config = plan.config
     folder = out / config.name
     folder.mkdir(parents=True, exist_ok=True)
     torch.jit.script(served).save(str(folder / "model.ts"))
-    unseen = out_of_fold(plan, singles)
+    unseen = out_of_fold(plan, juries)
     names = (*config.classified, *(d for d in config.regressed if d != "OS_mean"))
     described = tuple(describe(plan, d, *unseen) for d in names)
     card = Card(
@@ -46,7 +46,7 @@ def export(plan: Plan, served: Served, singles: Sequence[Served], members: Seque
         f"smoothed remainder outside of them, worst point; {Familiarity.QUANTILE:.0%} of left-out training spectra "
         "score below 1, and above 1 is unfamiliar",
         training=training_record(plan, served, members),
-        metrics=judged(plan, served, singles, described),
+        metrics=judged(plan, served, juries, described),
         limits=config.limits,
         licence=config.licence,
         cite=config.cite,
@@ -69,6 +69,7 @@ def training_record(plan: Plan, served: Served, members: Sequence[Trained]) -> d
         "pretrained": config.pretrained,
         "members": len(members),
         "folds": config.folds,
+        "left_out": config.left_out,
         "epochs": [m.epochs for m in members],
         "parameters": sum(p.numel() for p in served.parameters()),
         "periods": list(plan.shape.periods),
@@ -81,9 +82,9 @@ def training_record(plan: Plan, served: Served, members: Sequence[Trained]) -> d
     }
 
 
-def out_of_fold(plan: Plan, singles: Sequence[Served]) -> tuple[NDArray[np.int_], Estimates]:
-    """Rows, and what the member that has not seen a row's material says of it."""
-    parts = [(index, estimates(plan, s, index)) for s, (_, index) in zip(singles, plan.folds, strict=False)]
+def out_of_fold(plan: Plan, juries: Sequence[Served]) -> tuple[NDArray[np.int_], Estimates]:
+    """Rows, and what the members that have not seen a row's material say of it."""
+    parts = [(index, estimates(plan, jury, index)) for jury, (_, index) in zip(juries, plan.folds, strict=False)]
     found: Estimates = {}
     for name in parts[0][1]:
         value, mean, sd = (np.concatenate([e[name][j] for _, e in parts]) for j in range(3))
@@ -115,7 +116,7 @@ def describe(plan: Plan, name: str, rows: NDArray[np.int_], unseen: Estimates) -
 
 
 def judged(
-    plan: Plan, served: Served, singles: Sequence[Served], described: Sequence[DescriptorCard]
+    plan: Plan, served: Served, juries: Sequence[Served], described: Sequence[DescriptorCard]
 ) -> dict[str, Any]:
     """Weighted F1 or R² per descriptor: of the ensemble on ``val``, or mean ± standard error over the folds."""
     config = plan.config
@@ -132,17 +133,17 @@ def judged(
             },
         }
     each = [
-        score(plan, estimates(plan, single, index), index)
-        for single, (_, index) in zip(singles, plan.folds, strict=False)
+        score(plan, estimates(plan, jury, index), index) for jury, (_, index) in zip(juries, plan.folds, strict=False)
     ]
     per = {d: np.array([e[d] for e in each]) for d in kinds}
-    rows, unseen = out_of_fold(plan, singles)
+    rows, unseen = out_of_fold(plan, juries)
+    who = "single members" if config.left_out == 1 else f"{config.left_out} members together"
     mae: dict[str, float] = {}
     if "OS_mean" in unseen:
         off = np.abs(unseen["OS_mean"][1] - plan.data.labels["OS_mean"][rows])
         mae["OS_mean_MAE_e"] = round(float(np.nanmean(off)), 4)
     return {
-        "on": f"{len(singles)}-fold cross-validation by material, single members, mean and standard error over folds",
+        "on": f"{len(juries)}-fold cross-validation by material, {who}, mean and standard error over folds",
         **mae,
         **{
             d: {

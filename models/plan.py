@@ -63,10 +63,20 @@ class Plan:
         """Rows that members train on and recall."""
         cut = folds(self.data.material[learnt], max(config.members, config.folds), config.seed)
         self.folds = [(np.setdiff1d(learnt, learnt[part]), learnt[part]) for part in cut]
-        """(training rows, held-out rows) of every member; of more than there are, when members are few."""
+        """(other rows, held-out rows) of every fold; the first ``members`` are left out by some members."""
         self.start = cards.find(config.pretrained) if config.pretrained else None
         self.shape, self.scale = self._shape_and_scale()
         self.blend = Blend.heads_alone(len(config.classified), len(config.regressed))
+
+    def learnt_by(self, k: int) -> NDArray[np.int_]:
+        """Rows that member k trains on."""
+        c = self.config
+        held = [self.folds[(k + i) % c.members][1] for i in range(c.left_out)]
+        return np.setdiff1d(self.learnt, np.concatenate(held))
+
+    def jury(self, fold: int) -> list[int]:
+        """Members that leave out a fold."""
+        return [(fold - i) % self.config.members for i in range(self.config.left_out)]
 
     def _shape_and_scale(self) -> tuple[SPTShape, Scale]:
         n = self.config.network
@@ -152,13 +162,10 @@ def ensemble(plan: Plan, members: Sequence[Trained], sites: NDArray[np.int_]) ->
 
 
 @torch.no_grad()
-def held_out(plan: Plan, member: Served, index: NDArray[np.int_]) -> HeldOut:
-    """What heads and recall of a single member say of the clean rows ``index``."""
-    logits, mean, log_variance, query = member.spt(plan.scale.apply(plan.clean[index]))
-    recalled, values = member.recall(query)
-    return HeldOut(
-        index, logits.squeeze(1), mean.squeeze(1), log_variance.squeeze(1), recalled.squeeze(1), values.squeeze(1)
-    )
+def held_out(plan: Plan, members: Served, index: NDArray[np.int_]) -> HeldOut:
+    """What heads and recall of members say of the clean rows ``index``, which they have not trained on."""
+    logits, mean, _, query = members.spt(plan.scale.apply(plan.clean[index]))
+    return HeldOut(index, logits, mean, *members.recall(query))
 
 
 Estimates = dict[str, tuple[Array, Array, Array]]

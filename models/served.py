@@ -14,8 +14,8 @@ class Served(nn.Module):
     A member's probabilities are those of its heads, at a temperature per descriptor, and those of the sites that it
     recalls, in a share per descriptor, both fitted on held-out rows; the members' are averaged in the logarithm. A
     regressed quantity is the members' mean. Its variance is the mean of each member's own: what its head gives and
-    what head and recall disagree by. The variance among members is left out, so that what a single one errs by on
-    rows held out from it calibrates all of them together.
+    what head and recall disagree by. The variance among members is left out, so that what fewer of them, or one, err
+    by on rows held out from them calibrates all together.
 
     Parameters
     ----------

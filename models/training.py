@@ -72,12 +72,15 @@ class TrainingConfig(Settings):
     pretrained: str | None = None
     """Model name or folder whose members' weights training starts from."""
     protocol: Literal["split", "cross-validation"] = "split"
-    """The rows are cut into folds by material, and member k never sees fold k: what it says of that fold calibrates.
+    """The rows are cut into folds by material, and members never see some: what they say of those calibrates.
     ``split``: folds of ``train``; the ensemble is judged on ``val``. ``cross-validation``: folds of both, and every
     row is judged by the member that has not seen its material."""
     members: int = 5
     folds: int = Field(default=5, ge=2)
     """At least as many as members; with more, each member sees more of the rows, and fewer rows calibrate."""
+    left_out: int = Field(default=1, ge=1)
+    """Folds that each member leaves out, in a ring: member k the folds k, k + 1, … of the first ``members``. So many
+    members judge each of those folds together: an ensemble errs less than its members, and is calibrated as one."""
     seed: int = 0
     feff_minus_experiment: OffsetCard
     limits: tuple[str, ...] = ()

@@ -13,10 +13,11 @@ from ..calibration import fit_blend
 from ..plan import Plan, Trained, ensemble, held_out
 from ..served import Served
 from ..spt import SPT
-from ..training import Rows, Targets, TrainingConfig, share_of, train_member
+from ..training import Rows, Targets, TrainingConfig, folds, share_of, train_member
 from .contract import Predictions, Spectra
 
 CHUNK = 64
+BLENDING_FOLDS = 15
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,9 @@ class SPTCompetitor:
         mine = plan.variant(train, changed(plan.config, settings))
         if "only" in settings:
             mine.rows = for_one(plan, settings["only"])
-        learnt, held = mine.folds[seed % len(mine.folds)]
+        cut = folds(plan.data.material[train], BLENDING_FOLDS, plan.config.seed)
+        held = train[cut[seed % BLENDING_FOLDS]]
+        learnt = np.setdiff1d(train, held)
         torch.manual_seed(seed)
         network, material = SPT(mine.shape), plan.data.material
         member = train_member(network, mine.rows, learnt, mine.scale, mine.config, seed, lambda *_: None, material)

@@ -114,7 +114,7 @@ def depends_on(trial: Trial, config: TrainingConfig) -> Any:
     """What a trial's outcome depends on; for networks also the balance that they share, for an SPT its recipe."""
     parts = {"dataset", "edge_ev", "grid", "classified", "regressed", "augmentation", "protocol", "seed"}
     if trial.competitor == SPT_NAME:
-        parts |= {"network", "optimisation", "folds", "members"}
+        parts |= {"network", "optimisation"}
     balance = config.optimisation.regression_weight if trial.competitor in NETWORKS else None
     return [trial.model_dump(), config.model_dump(mode="json", include=parts), balance]
 
