@@ -16,6 +16,7 @@ from xas_agent.config import ConfigError
 from xas_agent.inference import evaluate_model, train_model
 from xas_agent.models import card as cards
 from xas_agent.models.build import assemble, train_one
+from xas_agent.models.calibration import HeldOut, fit_blend
 from xas_agent.models.data import DataError
 from xas_agent.models.plan import Plan, Trained, config_of, ensemble
 from xas_agent.models.recall import Kinship
@@ -139,6 +140,44 @@ def test_rows_of_other_splits_are_never_seen(feff, protocol):
     else:
         assert len(plan.judged) == 0
         assert len(plan.learnt) == 24
+
+
+def test_a_jury_has_not_seen_what_it_judges(feff):
+    plan = Plan(config(members=4, folds=5, left_out=2), feff)
+    for j in range(4):
+        judged = set(plan.data.material[plan.folds[j][1]])
+        seen = {k: judged <= set(plan.data.material[plan.learnt_by(k)]) for k in range(4)}
+        assert sorted(k for k, known in seen.items() if not known) == sorted(plan.jury(j))
+        assert len(plan.jury(j)) == 2
+        assert not any(judged & set(plan.data.material[plan.learnt_by(k)]) for k in plan.jury(j))
+
+
+def test_the_blend_is_the_best_of_what_is_served(feff):
+    plan = Plan(config(), feff)
+    t, index = plan.rows.targets, plan.learnt
+    sizes = [len(c) for c in t.classes]
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.cat([one_hot[index] for one_hot in t.one_hot], dim=1).unsqueeze(1)
+    # Two members, both mostly right, the heads too sure.
+    logits = 6 * labels + 5 * torch.randn(len(index), 2, sum(sizes), generator=generator)
+    recalled = labels + torch.randn(len(index), 2, sum(sizes), generator=generator)
+    recalled = torch.cat([part.log_softmax(2) for part in recalled.split(sizes, 2)], dim=2)
+    values = torch.zeros(len(index), 2, len(plan.config.regressed))
+    blend = fit_blend([HeldOut(index, logits, values, recalled, values)], t.one_hot, t.regressed, recall=True)
+    served = ensemble(plan, fresh(plan), plan.learnt)
+
+    def surprise(temperature: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+        served.temperature.copy_(temperature)
+        served.share.copy_(share)
+        parts = served.probabilities(logits, recalled).split(sizes, 1)
+        return torch.stack([-(o[index] * p.log()).sum(1).mean() for o, p in zip(t.one_hot, parts, strict=True)])
+
+    best = surprise(blend.temperature, blend.share)
+    assert ((blend.share > 0) & (blend.share < 1))[: len(sizes)].any()
+    for other in (0.5, 1.0, 5.0):
+        for share in (0.0, 0.5, 1.0):
+            found = surprise(torch.full_like(blend.temperature, other), torch.full_like(blend.share, share))
+            assert (found >= best - 1e-5).all()
 
 
 def test_folds_keep_materials_together():
