@@ -1,5 +1,6 @@
 """``xas-agent evaluate``: a model judged, and the report folder about it."""
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ except ImportError as e:
     raise InputError(f"evaluation needs the [train] extra: pip install 'xas-agent[train]' (no {e.name})") from None
 from .models.plan import Plan, config_of
 from .models.runtime import Model
+from .models.training import TrainingConfig
 
 Study = Literal["benchmark", "uncertainty", "unfamiliar", "exploration", "transfer", "universal", "delithiation"]
 STUDIES: tuple[Study, ...] = get_args(Study)
@@ -63,12 +65,16 @@ def read_evaluation(name_or_file: str, model: str) -> EvaluationConfig:
         raise ConfigError(f"{name_or_file}: no such evaluation config; expected quick, full or a YAML file")
     try:
         found: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        common = {"targets": [read_training(t) for t in found.pop("targets", ())], "pretrained": model}
+        source = config_of(cards.read_card(cards.find(model)))
+        # What the model itself was trained on is no target of it.
+        targets = [t for t in map(read_training, found.pop("targets", ())) if t.dataset != source.dataset]
+        common = {"targets": targets, "pretrained": model}
         for study in ("transfer", "delithiation"):
             if study in found:
                 found[study] = common | found[study]
         if "universal" in found:
-            source = config_of(cards.read_card(cards.find(model)))
+            if "transfer" not in found:
+                raise ConfigError(f"{path}: universal is compared with what transfer trains; found no transfer")
             found["universal"] = {"source": source, "transfer": found["transfer"]} | found["universal"]
         return EvaluationConfig.model_validate(found)
     except ValidationError as e:
@@ -104,7 +110,7 @@ class Judging:
             return verdicts.sections(benchmark.run(c.benchmark, self.model, self.plan, *rest))
         if study == "transfer" and c.transfer:
             return [transfer.transfer(c.transfer, *rest)]
-        if study == "universal" and c.universal:
+        if study == "universal" and c.universal and len(self.plan.judged):
             return [universal.universal(c.universal, *rest)]
         if study == "delithiation" and c.delithiation:
             return [delithiation.delithiation(c.delithiation, *rest)]
@@ -130,17 +136,35 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
     plan = Plan(config_of(model.card), data)
     others = [t for t in map(read_training, shipped_training()) if t.dataset != plan.config.dataset]
     elements = [Element.of(t, data) for t in (plan.config, *others) if (data / f"{t.dataset}.npz").is_file()]
-    judging = Judging(folder, model, plan, data, elements, settings, out / "kept", jobs or cores())
+    kept = out / "kept" / fingerprint([plan.config, *others], data)
+    judging = Judging(folder, model, plan, data, elements, settings, kept, jobs or cores())
     sections: list[Section] = []
+    skipped: list[str] = []
     for study in studies or settings.studies:
         with told(study) as progress:
-            sections += judging.sections(study, progress)
+            found = judging.sections(study, progress)
+        sections += found
+        skipped += [] if found else [study]
+    if not sections:
+        raise InputError(f"{config}: no settings or no validation rows for {', '.join(skipped)}; nothing to report")
     lead = (
         f"`{plain(model.name)}`, SHA-256 `{model.sha256[:12]}…`, trained on {len(plan.learnt)} sites of "
         f"{plain(plan.config.dataset)}. Every table is a CSV in `tables/`, every figure a PNG and an SVG in "
         "`figures/`."
     )
+    if skipped:
+        lead += f" Left out, for want of settings or of validation rows: {', '.join(skipped)}."
     return write(out, f"What {model.name} is worth", lead, sections)
+
+
+def fingerprint(configs: Sequence[TrainingConfig], data: Path) -> str:
+    """Of the data files: results kept for others are void."""
+    digest = hashlib.sha256()
+    for name in sorted({c.dataset for c in configs}):
+        for path in (data / f"{name}.npz", data / f"{name}.csv"):
+            if path.is_file():
+                digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def cores() -> int:

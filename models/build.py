@@ -36,7 +36,7 @@ def train_one(config: TrainingConfig, folder: Path, k: int, threads: int, queue:
         if len(plan.judged):
             heads = ensemble(plan, [Trained(network.state_dict(), None, epoch, 0.0)], train)
             found = best(plan, estimates(plan, heads, plan.judged))
-            score = float(np.mean(list(scores(truth, found, config.classified).values())))
+            score = float(np.nanmean(list(scores(truth, found, config.classified).values())))
         queue.put((k, epoch, score))
         return score
 

@@ -7,7 +7,8 @@
     one row per ``id`` with ``material`` (rows of one material never stand on both sides of a split), ``split``
     (``train``, ``val``; rows of any other split are not trained on) and a column per descriptor; an empty cell
     is a label that could not be assigned. ``OS_mean``, where there is such a column, is the mean oxidation
-    state of the absorber in the compound.
+    state of the absorber in the compound. Rows whose ``kind`` is ``layered`` or ``rattled`` count as one material
+    where their ``formula`` is the same: they are near copies of each other.
 
 A folder of anyone's own FEFF runs written so is trained on without a change of code; :mod:`xas_agent.models.dataset`
 writes it from structures, FEFF runs and Materials Project documents.
@@ -30,6 +31,9 @@ log = structlog.get_logger(__name__)
 
 OXIDATION_STATES = (-4.0, 9.0)
 """Least and greatest that elements have; a charge balance beyond has gone wrong, as for an intermetallic oxide."""
+
+NEAR_COPIES = ("layered", "rattled")
+"""Kinds whose rows of one formula, in whichever stacking, ordering or distortion, are one material."""
 
 
 class DataError(InputError):
@@ -113,7 +117,9 @@ def load_feff(folder: Path, name: str, descriptors: tuple[str, ...]) -> FeffData
         if odd.any():
             log.warning("mean oxidation states that no element has are left out", data=name, ids=ids[odd].tolist())
         labels["OS_mean"] = np.where(odd, np.nan, np.where(np.isnan(own), labels["OS"], own))
-    return FeffData(name, ids, text("material"), text("split"), text("kind"), energy, mu, labels)
+    kind, formula = text("kind"), text("formula")
+    material = np.where(np.isin(kind, NEAR_COPIES) & (formula != ""), formula, text("material"))
+    return FeffData(name, ids, material, text("split"), kind, energy, mu, labels)
 
 
 def _arrays(path: Path) -> tuple[NDArray[np.str_], Array, Array]:

@@ -42,9 +42,9 @@ def export(plan: Plan, served: Served, juries: Sequence[Served], members: Sequen
         descriptors=described,
         regressed=config.regressed,
         feff_minus_experiment=config.feff_minus_experiment,
-        ood="the largest of three looks: distance to the nearest augmented training spectra in principal components, "
-        f"smoothed remainder outside of them, worst point; {Familiarity.QUANTILE:.0%} of left-out training spectra "
-        "score below 1, and above 1 is unfamiliar",
+        ood="the larger of two: distance to the nearest augmented training spectra in principal components and "
+        "smoothed remainder outside of them, in quadrature; and the worst point. "
+        f"{Familiarity.QUANTILE:.0%} of left-out training spectra score below 1, and above 1 is unfamiliar",
         training=training_record(plan, served, members),
         metrics=judged(plan, served, juries, described),
         limits=config.limits,
@@ -72,6 +72,7 @@ def training_record(plan: Plan, served: Served, members: Sequence[Trained]) -> d
         "left_out": config.left_out,
         "epochs": [m.epochs for m in members],
         "parameters": sum(p.numel() for p in served.parameters()),
+        "recalled_numbers": served.recall.keys.numel(),
         "periods": list(plan.shape.periods),
         "temperature": [round(t, 3) for t in plan.blend.temperature.tolist()],
         "recall_share": [round(t, 3) for t in plan.blend.share.tolist()],
@@ -148,8 +149,8 @@ def judged(
         **{
             d: {
                 "metric": kinds[d],
-                "value": round(float(v.mean()), 4),
-                "standard_error": round(float(v.std(ddof=1) / len(v) ** 0.5), 4),
+                "value": round(float(np.nanmean(v)), 4),
+                "standard_error": round(float(np.nanstd(v, ddof=1) / len(v) ** 0.5), 4),
             }
             for d, v in per.items()
         },

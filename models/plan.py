@@ -61,7 +61,7 @@ class Plan:
         config = self.config
         self.learnt = learnt
         """Rows that members train on and recall."""
-        cut = folds(self.data.material[learnt], max(config.members, config.folds), config.seed)
+        cut = folds(self.data.material[learnt], config.cuts, config.seed)
         self.folds = [(np.setdiff1d(learnt, learnt[part]), learnt[part]) for part in cut]
         """(other rows, held-out rows) of every fold; the first ``members`` are left out by some members."""
         self.start = cards.find(config.pretrained) if config.pretrained else None

@@ -146,7 +146,9 @@ class Familiarity(nn.Module):
         self.learn(spectra)
         self.usual.copy_(looks.quantile(0.5, dim=0))
         self.limits.copy_(looks.quantile(self.QUANTILE, dim=0))
-        self.edge.copy_(self.together(looks).quantile(self.QUANTILE, dim=0))
+        together = self.together(looks)
+        self.edge.copy_(together.quantile(self.QUANTILE, dim=0))
+        self.edge.mul_((together / self.edge).amax(1).quantile(self.QUANTILE))  # of the score itself, the larger one
 
     @torch.no_grad()
     def learn(self, spectra: Tensor) -> None:

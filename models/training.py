@@ -8,7 +8,7 @@ from typing import Generic, Literal, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ..agent.grid import Grid
@@ -75,9 +75,10 @@ class TrainingConfig(Settings):
     """The rows are cut into folds by material, and members never see some: what they say of those calibrates.
     ``split``: folds of ``train``; the ensemble is judged on ``val``. ``cross-validation``: folds of both, and every
     row is judged by the member that has not seen its material."""
-    members: int = 5
+    members: int = Field(default=5, ge=1)
     folds: int = Field(default=5, ge=2)
-    """At least as many as members; with more, each member sees more of the rows, and fewer rows calibrate."""
+    """Of ``split``: at least as many as members; with more, each member sees more of the rows, and fewer rows
+    calibrate. In cross-validation there are as many as members."""
     left_out: int = Field(default=1, ge=1)
     """Folds that each member leaves out, in a ring: member k the folds k, k + 1, … of the first ``members``. So many
     members judge each of those folds together: an ensemble errs less than its members, and is calibrated as one."""
@@ -88,6 +89,19 @@ class TrainingConfig(Settings):
     licence: str
     sources: tuple[str, ...]
     cite: tuple[str, ...]
+
+    @property
+    def cuts(self) -> int:
+        """How many folds there are."""
+        return self.members if self.protocol == "cross-validation" else max(self.members, self.folds)
+
+    @model_validator(mode="after")
+    def _folds_fit_members(self) -> "TrainingConfig":
+        if self.left_out > self.members or self.left_out >= self.cuts:
+            raise ValueError(
+                f"left_out {self.left_out}: at most the {self.members} members, and fewer than all folds"
+            )
+        return self
 
 
 @dataclass

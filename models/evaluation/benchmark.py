@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ...agent.grid import Array
 from ...agent.settings import Settings
@@ -20,7 +20,7 @@ from .competitors import COMPETITORS, NETWORKS, SPT_NAME
 from .conditions import CONDITIONS, disturbed
 from .contract import Predictions, averaged, classes_of
 from .kept import Progress
-from .spt import from_columns
+from .spt import SPTCompetitor, from_columns
 from .trials import Outcome, Split, Trial, outcomes, split_rows
 
 METAL_SITES = ("OS", "CN", "OCN", "CN2", "PSGO", "NNRS", "MOOD")
@@ -30,7 +30,7 @@ METAL_SITES = ("OS", "CN", "OCN", "CN2", "PSGO", "NNRS", "MOOD")
 class BenchmarkSettings(Settings):
     """Which trials to run."""
 
-    competitors: tuple[str, ...] = tuple(COMPETITORS)
+    competitors: tuple[str, ...] = Field(default=tuple(COMPETITORS), min_length=1)
     search: bool = True
     """Whether settings are searched for on an inner split of the training materials, or the defaults taken."""
     members: int = 5
@@ -45,6 +45,16 @@ class BenchmarkSettings(Settings):
     """Descriptors for which an SPT of their own is trained, of those that are judged."""
     ablations: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Settings of the SPT by the name of what they leave out or change."""
+
+    @model_validator(mode="after")
+    def _trials_can_be_run(self) -> "BenchmarkSettings":
+        if unknown := [c for c in self.competitors if c not in COMPETITORS]:
+            raise ValueError(f"no competitor {', '.join(unknown)}; there are {', '.join(COMPETITORS)}")
+        if unknown := sorted({k for how in self.ablations.values() for k in how} - set(SPTCompetitor.SETTINGS)):
+            raise ValueError(f"no setting {', '.join(unknown)}; an ablation has {', '.join(SPTCompetitor.SETTINGS)}")
+        if not self.lone_spts and (self.experts or self.ablations):
+            raise ValueError("lone_spts 0: Experts and ablations need at least one to be compared with")
+        return self
 
 
 @dataclass(frozen=True)

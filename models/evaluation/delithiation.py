@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from pydantic import Field
 
 from ...agent.grid import Array
 from ...agent.settings import Settings
-from ..augment import Augmentation
-from ..training import TrainingConfig
+from ..augment import Augmentation, shifted
+from ..training import FINE_EV, TrainingConfig
 from .figures import delithiation as drawn
 from .kept import Arrays, Piece, Progress, run_all
-from .layered import CLEAN, Series, read_series, spectra_of, stacking
+from .layered import CLEAN, MEASURED, MEASURED_EV, Series, read_series, spectra_of, stacking
 from .linear import PLS, PLSSettings, end_member_share
 from .report import Section, plain, slug
 from .transfer import start_of, taught
@@ -104,9 +105,7 @@ def ask_linear(config: TrainingConfig, settings: DelithiationSettings, data: Pat
     """As :func:`ask_network`, from PLS and linear combinations, for all compositions; by ``name|state|condition``."""
     series = read_series(config, settings.pretrained, data)
     true = series.plan.data.labels["OS_mean"]
-    clean = series.plan.clean.double().numpy()
-    o3 = np.array([stacking(m) == "O3" for m in series.plan.data.material.tolist()])
-    ends = [clean[[i for i in series.held(c) if o3[i]]].mean(0) for c in (LEAST, MOST)]
+    ends = {c: end_members(series, c) for c in (CLEAN, MEASURED)}
     found: Arrays = {}
     for composition in series.compositions:
         train = np.intersect1d(series.learnt(composition), series.layered)
@@ -115,8 +114,20 @@ def ask_linear(config: TrainingConfig, settings: DelithiationSettings, data: Pat
             fitted = PLS(series.plan.rows, train, true[train], true[train], how)
             found |= {f"{name}|{composition}|{c}": fitted.predict(s.double().numpy()) for c, s in spectra.items()}
         for c, s in spectra.items():
-            share = end_member_share(s.double().numpy(), ends)
+            share = end_member_share(s.double().numpy(), ends[c])
             found[f"{LCF_NAME}|{composition}|{c}"] = LEAST + (MOST - LEAST) * share
+    return found
+
+
+def end_members(series: Series, condition: str) -> list[Array]:
+    """Mean O3 spectra (G,) of both ends; those of a beamline are as broad as what it measures on average."""
+    o3 = np.array([stacking(i) == "O3" for i in series.plan.data.ids.tolist()])
+    rows, found = series.plan.rows, list[Array]()
+    for composition in (LEAST, MOST):
+        fine = rows.fine[torch.as_tensor([i for i in series.held(composition) if o3[i]])]
+        if condition == MEASURED:
+            fine = shifted(fine, FINE_EV, torch.zeros(len(fine), 1), torch.full((len(fine), 1), MEASURED_EV))
+        found.append(rows.aligned(fine).mean(0).double().numpy())
     return found
 
 
@@ -246,9 +257,9 @@ class Mean:
 def means_of(series: Series, composition: float, said: Array, target: str, model: str, condition: str) -> list[Mean]:
     """What a model says of the sites of a composition (draws · n,), taken together by stacking."""
     held, apart = series.judged(composition)
-    material = [*series.plan.data.material[held].tolist(), *series.apart.material[apart].tolist()]
-    groups = [(stacking(m), k >= len(held)) for k, m in enumerate(material)]
-    by_draw = said.reshape(-1, len(material))
+    ids = [*series.plan.data.ids[held].tolist(), *series.apart.ids[apart].tolist()]
+    groups = [(stacking(i), k >= len(held)) for k, i in enumerate(ids)]
+    by_draw = said.reshape(-1, len(ids))
     found: list[Mean] = []
     for kind, is_apart in dict.fromkeys(groups):
         each = by_draw[:, [g == (kind, is_apart) for g in groups]].mean(1)

@@ -18,6 +18,8 @@ from ..training import FINE_EV, TrainingConfig
 from .transfer import judged_by_folds
 
 CLEAN, MEASURED = "as computed", "as measured"
+MEASURED_EV = 1.5
+"""Mean σ of a beamline's broadening."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,9 @@ def read_series(config: TrainingConfig, pretrained: str, data: Path) -> Series:
     )
 
 
-def stacking(material: str) -> str:
-    """O3, O1 or H1-3 by the name of a layered material; JT where it is Jahn–Teller distorted."""
-    found = re.search(r"_(O3|O1|H13|JT)", material)
+def stacking(id: str) -> str:
+    """O3, O1 or H1-3 by the name of a layered row; JT where it is Jahn–Teller distorted."""
+    found = re.search(r"_(O3|O1|H13|JT)", id)
     return found[1].replace("H13", "H1-3") if found else "other"
 
 
@@ -90,6 +92,6 @@ def spectra_of(series: Series, composition: float, draws: int, seed: int) -> dic
     generator = torch.Generator().manual_seed(seed)
     many = fine.repeat(draws, 1)
     shift, sigma = (torch.rand(len(many), 1, generator=generator) for _ in range(2))
-    measured = rows.aligned(shifted(many, FINE_EV, 0.3 * (2 * shift - 1), 1 + sigma))
+    measured = rows.aligned(shifted(many, FINE_EV, 0.3 * (2 * shift - 1), MEASURED_EV - 0.5 + sigma))
     noisy = measured + 0.005 * torch.randn(measured.shape, generator=generator)
     return {CLEAN: rows.aligned(fine), MEASURED: rows.footing(noisy)}

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -57,6 +57,7 @@ class SPTCompetitor:
     share of them that it learns from.
     """
 
+    SETTINGS: ClassVar[tuple[str, ...]] = ("network", "augmentation", "optimisation", "only", "materials")
     name: str = "spt"
     search: Sequence[Mapping[str, Any]] = ({},)
 

@@ -1,6 +1,6 @@
 """How the figures of the report look: palette, panels, legends."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 from zlib import crc32
 
@@ -127,8 +127,3 @@ def corner(axes: Axes, text: str, where: str = "upper left") -> None:
         fontsize=8.5,
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5},
     )
-
-
-def competitors_first(names: Sequence[str]) -> list[str]:
-    """The order of names in every table and figure: the SPT, networks, trees, linear ones, others."""
-    return sorted(names, key=rank)

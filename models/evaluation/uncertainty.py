@@ -271,7 +271,7 @@ def findings(
     spare = f" Those of {wide} are wider than they need be." if wide else ""
     return f"""
 Do the intervals hold what they say, and do they know which answers to trust? They are calibrated by cross-conformal
-prediction: each member judges the materials that it has not been trained on (Vovk, 2015; Lei et al., 2018). Judged
+prediction: members judge the materials that they have not been trained on (Vovk, 2015; Lei et al., 2018). Judged
 here on {what}, and coverage is that of the {target:.0%} intervals as they ship.
 
 Clean coverage is {each}; the bootstrap interval over materials contains {target:.0%} for {within}.{spare} Under a

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...agent.errors import InputError
 from ...agent.grid import Array
 from ..augment import shifted
 from ..data import FeffData, load_feff
@@ -89,6 +90,8 @@ def held_out_rows(plan: Plan, elements: Iterable[Element], most: int) -> tuple[P
         return plan, thinned(plan.judged, most), "validation rows, of materials that the model has not seen"
     own = next(e for e in elements if e.absorber == plan.config.absorber)
     data = own.at(own.edge_ev, own.data.split == "sim")
+    if not len(data):
+        raise InputError(f"{data.name}: no rows of split val or sim to judge by")
     what = "rows of split `sim`, other Li orderings of compositions that the model has seen: not other materials"
     return standing_in(plan, data), thinned(np.arange(len(data)), most), what
 

@@ -1,6 +1,7 @@
 """One network for several absorbers, against one per absorber."""
 
 import copy
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,6 +29,7 @@ from .spt import from_columns
 from .transfer import Pooled, TransferSettings, Tuning, compared, judged_by_folds, pool, start_of, taught, tuned
 from .trials import Outcome, pack, unpack
 
+OF_SOURCE, OF_TARGETS = "blended as the source's model", "blended as the targets' models"
 UNIVERSAL, OWN = "the universal network", "one for this absorber"
 
 
@@ -87,6 +89,8 @@ class JointPlan(Plan):
         self.parts = np.repeat(np.arange(len(parts)), [len(p) for p in parts])
         """(N,) whose a row is: 0 the source's, then the targets' in order."""
         self.data = _together(parts)
+        self.structure = prototype(self.data.material, np.array([c.absorber for c in configs])[self.parts])
+        """(N,) of which a row is, whichever its absorber."""
         self.rows = _flagged(parts, configs)
         self.clean = self.rows.aligned(self.rows.fine)
         self.judged = np.flatnonzero((self.parts == 0) & (self.data.split == "val"))
@@ -157,9 +161,15 @@ def _flagged(parts: Sequence[FeffData], configs: Sequence[TrainingConfig]) -> Fl
     return FlaggedRows(torch.cat(fine), targets, each[0].grid, flags=len(parts) * GATHERED_POINTS)
 
 
-def prototype(material: NDArray[np.str_]) -> NDArray[np.str_]:
-    """(N,) the structure that a material was made from by substitution (``mp-361_Co`` from ``mp-361``), or itself."""
-    return np.array([m.rsplit("_", 1)[0] if m.startswith(("mp-", "mvc-")) else m for m in material.tolist()])
+def prototype(material: NDArray[np.str_], absorber: NDArray[np.str_]) -> NDArray[np.str_]:
+    """(N,) the structure of a material, whichever its absorber: ``mp-361`` of ``mp-361_Co``, ``CoO``: ``MO``."""
+
+    def of(m: str, symbol: str) -> str:
+        if m.startswith(("mp-", "mvc-")):
+            return m.rsplit("_", 1)[0]
+        return re.sub(rf"{symbol}(?![a-z])", "M", m)
+
+    return np.array([of(m, a) for m, a in zip(material.tolist(), absorber.tolist(), strict=True)])
 
 
 def fold_of(plan: JointPlan, settings: UniversalSettings, k: int) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
@@ -173,7 +183,7 @@ def fold_of(plan: JointPlan, settings: UniversalSettings, k: int) -> tuple[NDArr
         rows = np.flatnonzero(plan.parts == part)
         held.append(rows[folds(plan.data.material[rows], settings.transfer.folds, settings.transfer.seed)[k]])
     out = np.concatenate(held)
-    structure = prototype(plan.data.material)
+    structure = plan.structure
     learnt = np.flatnonzero(~np.isin(structure, structure[out]))
     times = np.where(plan.parts[learnt] == 0, 1, settings.copies)
     return np.repeat(learnt, times), out
@@ -184,9 +194,24 @@ def teach(k: int, settings: UniversalSettings, data: Path) -> Arrays:
     plan = JointPlan(settings, data)
     learnt, held = fold_of(plan, settings, k)
     mine = plan.variant(np.unique(learnt))
-    mine.data = replace(plan.data, material=prototype(plan.data.material))  # none recalls its own structure
+    mine.data = replace(plan.data, material=plan.structure)  # none recalls its own structure
     fitted, seconds = taught(mine, mine.new_member(k), learnt, settings.seed + k, settings.transfer.recall_share)
-    return pack(Outcome({"clean": fitted.predict(plan.clean[held].numpy())}, fitted.parameters, seconds, 0.0))
+    spectra = plan.clean[held].numpy()
+    said = {OF_TARGETS: fitted.predict(spectra)}
+    # The model that it is compared with on the source has its blend fitted; a fixed one would be a handicap.
+    fitted.served.temperature.copy_(torch.tensor(_of_card(settings, plan.config.classified, "temperature")))
+    names = (*plan.config.classified, *plan.config.regressed)
+    fitted.served.share.copy_(torch.tensor(_of_card(settings, names, "recall_share")))
+    said[OF_SOURCE] = fitted.predict(spectra)
+    return pack(Outcome(said, fitted.parameters, seconds, 0.0))
+
+
+def _of_card(settings: UniversalSettings, names: Sequence[str], key: str) -> list[float]:
+    """What the pre-trained model's card says of its blend, for some of its descriptors."""
+    card = cards.read_card(cards.find(settings.transfer.pretrained))
+    own = [d.name for d in card.descriptors if d.kind == "classified"] + list(card.regressed)
+    found = dict(zip(own, card.training[key], strict=False))
+    return [found[name] for name in names]
 
 
 # --- against one per absorber ----------------------------------------------------------------
@@ -222,7 +247,7 @@ def universal(settings: UniversalSettings, data: Path, kept: Path, jobs: int, pr
 def _of_source(plan: JointPlan, outcomes: Sequence[Outcome]) -> Pooled:
     """The universal networks of all folds as an ensemble on the source's ``val``, which none has seen."""
     rows = np.arange(len(plan.judged))  # they stand first among what every fold holds out
-    mean = averaged([_part(outcome.predictions["clean"], rows) for outcome in outcomes])
+    mean = averaged([_part(outcome.predictions[OF_SOURCE], rows) for outcome in outcomes])
     return Pooled(plan.judged, np.zeros(len(rows), int), mean.best(classes_of(plan)))
 
 
@@ -249,7 +274,7 @@ def _of_target(plan: JointPlan, settings: UniversalSettings, outcomes: Sequence[
         _, held = fold_of(plan, settings, k)
         mine = np.flatnonzero(plan.parts[held] == part)
         rows.append(held[mine] - first)
-        said.append(_part(outcome.predictions["clean"], mine).best(classes_of(plan)))
+        said.append(_part(outcome.predictions[OF_TARGETS], mine).best(classes_of(plan)))
     fold = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
     return Pooled(np.concatenate(rows), fold, {d: np.concatenate([s[d] for s in said]) for d in said[0]})
 
@@ -281,5 +306,6 @@ often; mixtures are not rehearsed, since one of two absorbers is no spectrum. {f
 of each small set, the same folds as in transfer, and the {source} validation rows; a structure that is held out
 with one absorber is not learnt from with another (what pre-training has seen is as in transfer). On the small
 sets each network answers for its fold, against full fine-tuning on all other rows; on the large one all answer
-together, against the pre-trained model itself.
+together, against the pre-trained model itself. Spectra are disturbed in training as the configs of the small sets
+say; heads and recall are blended as in what it is compared with.
 """.strip()

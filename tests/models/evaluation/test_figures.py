@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from xas_agent.models.evaluation import figures
-from xas_agent.models.evaluation.style import BLUE, competitors_first, style_of
+from xas_agent.models.evaluation.style import BLUE, rank, style_of
 from xas_agent.models.evaluation.tables import Measured, Roc, calibration
 
 NAN = float("nan")
@@ -110,4 +110,4 @@ def test_a_competitor_looks_the_same_however_it_is_spelt():
     assert style_of("SPT")[0] == style_of("Joint SPT")[0] == BLUE
     assert style_of("extra-trees") == style_of("Extra Trees") == style_of("extra_trees")
     assert style_of("something new") == style_of("something new")
-    assert competitors_first(["other", "pls", "xgboost", "cnn", "SPT"]) == ["SPT", "cnn", "xgboost", "pls", "other"]
+    assert sorted(["other", "pls", "xgboost", "cnn", "SPT"], key=rank) == ["SPT", "cnn", "xgboost", "pls", "other"]

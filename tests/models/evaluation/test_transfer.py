@@ -201,7 +201,7 @@ def test_the_universal_network_starts_as_the_pretrained_one_reads_the_spectrum(s
 def test_no_structure_is_learnt_from_that_is_held_out_with_another_absorber(settings, data):
     study = UniversalSettings(source=config("large", 90.0), transfer=settings, copies=3)
     plan = JointPlan(study, data)
-    structure = prototype(plan.data.material)
+    structure = plan.structure
     targets: list[int] = []
     for k in range(settings.folds):
         learnt, held = fold_of(plan, study, k)
@@ -211,6 +211,13 @@ def test_no_structure_is_learnt_from_that_is_held_out_with_another_absorber(sett
         assert set(np.unique(of_target, return_counts=True)[1]) == {3}
         targets += held[plan.parts[held] == 1].tolist()
     assert sorted(targets) == np.flatnonzero(plan.parts == 1).tolist()
+
+
+def test_a_structure_is_the_same_with_another_absorber():
+    names = ["mp-361_Co", "mp-361", "LiCoO2", "LiNiO2", "Li(CoO2)6", "NiCo2O4", "LaCoO3"]
+    absorbers = ["Co", "Cu", "Co", "Ni", "Co", "Ni", "Co"]
+    found = prototype(np.array(names), np.array(absorbers)).tolist()
+    assert found == ["mp-361", "mp-361", "LiMO2", "LiMO2", "Li(MO2)6", "MCo2O4", "LaMO3"]
 
 
 def test_one_network_is_compared_with_one_for_each(settings, data, kept):
