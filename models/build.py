@@ -84,6 +84,8 @@ def assemble(plan: Plan, members: Sequence[Trained], out: Path) -> Path:
     pick = torch.as_tensor(plan.learnt)[torch.randint(len(plan.learnt), (FAMILIAR_DRAWS,), generator=generator)]
     weights = mixtures(FAMILIAR_DRAWS, FAMILIAR_DRAWS, plan.config.augmentation, generator)
     drawn = plan.rows.disturbed(weights, pick, plan.config.augmentation, generator)
+    quiet = plan.config.augmentation.model_copy(update={"noise": 0.0})
+    served.quieten.fit(plan.rows.disturbed(weights, pick, quiet, generator))
     material = np.unique(plan.data.material, return_inverse=True)[1]
     served.familiar.fit(drawn, torch.from_numpy(material)[pick])
     return export(plan, served, juries, members, out)

@@ -40,10 +40,11 @@ class Served(nn.Module):
         self.target_sd: Tensor
         self.temperature: Tensor
         self.share: Tensor
+        self.quieten = Quietening(shape.grid_points)
         self.familiar = Familiarity(shape.grid_points)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits, mean, log_variance, query = self.spt((x - self.centre) / self.spread)
+        logits, mean, log_variance, query = self.spt((self.quieten(x) - self.centre) / self.spread)
         recalled, recalled_values = self.recall(query)
         share = self.share[len(self.classes) :]
         apart = recalled_values - mean
@@ -68,6 +69,48 @@ class Served(nn.Module):
             both = (1 - self.share[k]) * own + self.share[k] * known[k].exp()
             parts.append(torch.softmax(both.clamp_min(1e-9).log().mean(1), dim=1))
         return torch.cat(parts, dim=1)
+
+
+class Quietening(nn.Module):
+    """Takes noise off a spectrum as far as what was seen in training allows to tell it apart (Wiener, 1949).
+
+    Along each principal component of the noise-free training spectra, of variance λ, a spectrum is shrunk by
+    λ / (λ + σ²). σ² is found in the spectrum itself, from what it has outside of the components beyond what training
+    spectra have there: a spectrum without noise is left as it is.
+    """
+
+    COMPONENTS = 48
+
+    def __init__(self, grid_points: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(grid_points))
+        self.register_buffer("axes", torch.zeros(grid_points, min(self.COMPONENTS, grid_points - 1)))
+        self.register_buffer("variance", torch.ones(self.axes.shape[1]))
+        self.register_buffer("remainder", torch.tensor(torch.inf))
+        self.mean: Tensor
+        self.axes: Tensor
+        self.variance: Tensor
+        self.remainder: Tensor
+        """Variance along a direction outside of the components; before :meth:`fit` none is too large."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        off = x - self.mean
+        within = off @ self.axes
+        rest = off - within @ self.axes.T
+        outside = rest.square().sum(1, keepdim=True) / (x.shape[1] - self.axes.shape[1])
+        noise = (outside - self.remainder).clamp_min(0.0)
+        taken = within * (noise / (self.variance + noise))
+        return x - taken @ self.axes.T - rest * (noise / (outside + 1e-12))
+
+    @torch.no_grad()
+    def fit(self, spectra: Tensor) -> None:
+        """Learn from noise-free training spectra (N, G)."""
+        self.mean.copy_(spectra.mean(0))
+        _, s, v = torch.linalg.svd((spectra - self.mean).double(), full_matrices=False)
+        variance, kept = s.square() / len(spectra), self.axes.shape[1]
+        self.axes.copy_(v[:kept].T)
+        self.variance.copy_(variance[:kept])
+        self.remainder.copy_(variance[kept:].sum() / (spectra.shape[1] - kept))
 
 
 class Familiarity(nn.Module):
