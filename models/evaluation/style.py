@@ -43,6 +43,7 @@ KNOWN: dict[str, tuple[str, str, str]] = {
     "random forest": ("#009e73", "--", "P"),
     "extra trees": ("#e69f00", "--", "X"),
     "decision tree": ("#8a7a00", "--", "<"),
+    "nearest neighbours": ("#333333", "--", "p"),
     "pls": ("#333333", ":", "*"),
     "linear": ("#8c8c8c", ":", "h"),
     # Ways of training.
