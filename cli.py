@@ -1,16 +1,15 @@
 """The ``xas-agent`` command: parses, builds, calls. Heavy imports wait until a command needs them."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 import typer
 
 from . import __version__
-
-FAILED, USAGE, UNREACHABLE, SET_ASIDE = 1, 2, 3, 4
+from .commandline import SET_ASIDE, USAGE, conclude, fail, log_from, settings_of, told, validated
 
 app = typer.Typer(
     help="Understands X-ray absorption data while the experiment runs, and acts on it.",
@@ -53,7 +52,7 @@ def _root(
     if version:
         typer.echo(__version__)
         raise typer.Exit
-    _logging(log_level)
+    log_from(log_level)
 
 
 @app.command()
@@ -77,9 +76,9 @@ def run(
     """
     from .session import Session, embedded, terminate_like_ctrl_c
 
-    with _told():
+    with told():
         config = config or (None if source else "default")
-        settings = _settings(config, model, element, edge, source, publish, connect_timeout)
+        settings = settings_of(config, model, element, edge, source, publish, connect_timeout)
         terminate_like_ctrl_c()
         if settings.source is None:
             session = embedded(settings, seed, max(PLANNED, frames or 0), out or Path("out"), limit=frames)
@@ -90,7 +89,7 @@ def run(
             documents.connect()  # first, so that nothing published while the models load is lost
             with closing(documents), Session(settings, out, limit=frames) as session:
                 session.watch(documents)
-    _conclude(session, strict)
+    conclude(session, strict)
 
 
 @app.command()
@@ -112,8 +111,8 @@ def replay(
     from .session import Obeying, Session, terminate_like_ctrl_c
     from .sim_beamline.replay import Replay
 
-    with _told():
-        settings = _settings(config, model, element, edge)
+    with told():
+        settings = settings_of(config, model, element, edge)
         truth = Truth()
         taken: list[Callable[[str, dict[str, Any]], None]] = []
         again = Replay(
@@ -130,7 +129,7 @@ def replay(
         with Session(settings, out, Obeying(again.obey), planned=len(again), truth=truth) as session:
             taken.append(session.agent)
             session.follow(again.run)
-    _conclude(session, strict)
+    conclude(session, strict)
 
 
 @app.command()
@@ -160,10 +159,10 @@ def sim(
     from .session import terminate_like_ctrl_c
     from .sim_beamline.beamline import BeamlineSettings, SimBeamline
 
-    with _told():
+    with told():
         chosen: dict[str, Any] = {"seed": seed, "frames": frames, "mode": mode, "frame_period_s": period}
-        settings = _validated(BeamlineSettings, chosen, "sim")
-        endpoint = _validated(ZMQEndpoint, {"address": publish, "bind": not connect}, "--publish")
+        settings = validated(BeamlineSettings, chosen, "sim")
+        endpoint = validated(ZMQEndpoint, {"address": publish, "bind": not connect}, "--publish")
         sink = ZMQSink(endpoint)
         known = FileSink(truth) if truth else None
         beamline = SimBeamline(settings, [sink], [known] if known else [])
@@ -200,8 +199,8 @@ def infer(
     """Estimate the descriptors of spectra in files."""
     from .inference import infer_files, render
 
-    with _told():
-        settings = _settings(config, model, element, edge, single_site=everything)
+    with told():
+        settings = settings_of(config, model, element, edge, single_site=everything)
         answers = infer_files(files, settings, theory=theory)
         render(answers, form)
     if strict and any("set_aside" in a for a in answers):
@@ -218,7 +217,7 @@ def train(
     """Train a model from FEFF rows and write its folder."""
     from .inference import train_model
 
-    with _told():
+    with told():
         typer.echo(train_model(config, data, out, jobs))
 
 
@@ -238,7 +237,7 @@ def evaluate(
 
     Long trainings are kept in the report folder: stopped, the same command goes on where it was.
     """
-    with _told():
+    with told():
         if split or dataset:
             from .inference import evaluate_model
 
@@ -260,7 +259,7 @@ def calibrate(
     """Find the offset between FEFF's energies and the experiment's from a standard."""
     from .inference import calibrate as find
 
-    with _told():
+    with told():
         typer.echo(find(standard, feff, row, model, metal))
 
 
@@ -269,7 +268,7 @@ def models_list() -> None:
     """The installed models."""
     from .models import card
 
-    with _told():
+    with told():
         for name, folder in card.installed().items():
             c = card.read_card(folder)
             typer.echo(f"{name:8} {c.absorber} {c.edge}  {c.training['members']} members  sha256 {c.sha256[:12]}")
@@ -280,7 +279,7 @@ def models_show(name: Annotated[str, typer.Argument(help="Model name or folder."
     """A model's card."""
     from .models import card
 
-    with _told():
+    with told():
         folder = card.find(name)
         card.read_card(folder)
         typer.echo((folder / "card.yaml").read_text())
@@ -291,7 +290,7 @@ def models_verify(name: Annotated[str, typer.Argument(help="Model name or folder
     """Check a model's file against its card."""
     from .models import card
 
-    with _told():
+    with told():
         folder = card.find(name)
         typer.echo(f"{card.verify(folder).name}: {folder / 'model.ts'} matches its card")
 
@@ -309,7 +308,7 @@ def dataset_label(
     """Descriptors of the absorber's distinct sites, as NAME.csv."""
     from .datasets import label_structures
 
-    with _told():
+    with told():
         typer.echo(label_structures(structures, absorber, name, out, val_fraction=val_fraction, seed=seed, jobs=jobs))
 
 
@@ -326,7 +325,7 @@ def dataset_feff(
     """Write FEFF's input for the absorber's distinct sites and run FEFF, where it has not run yet."""
     from .datasets import compute
 
-    with _told():
+    with told():
         typer.echo(compute(structures, absorber, out, config=config, program=feff, write_only=write_only, jobs=jobs))
 
 
@@ -343,7 +342,7 @@ def dataset_collect(
     """Spectra and descriptors of FEFF runs, as NAME.npz and NAME.csv to train from."""
     from .datasets import collect_runs
 
-    with _told():
+    with told():
         typer.echo(collect_runs(runs, absorber, name, out, val_fraction=val_fraction, seed=seed, jobs=jobs))
 
 
@@ -360,7 +359,7 @@ def dataset_mp(
     """K-edge XANES of the Materials Project and their descriptors, as NAME.npz and NAME.csv to train from."""
     from .datasets import convert_documents
 
-    with _told():
+    with told():
         typer.echo(convert_documents(documents, absorber, name, out, val_fraction=val_fraction, seed=seed, jobs=jobs))
 
 
@@ -369,122 +368,17 @@ def main() -> None:
     app()
 
 
-def _settings(
-    config: str | None,
-    model: str | None = None,
-    element: str | None = None,
-    edge: str | None = None,
-    source: str | None = None,
-    publish: str | None = None,
-    connect_timeout: float | None = None,
-    single_site: bool = False,
-) -> Any:
-    """The config with what the command line says over it."""
-    from .config import Config, load_config
-
-    settings = load_config(config)
-    content = settings.model_dump(exclude_unset=True)
-    for part, key, value in (("fields", "element", element), ("fields", "edge", edge)):
-        if value is not None:
-            content.setdefault(part, {})[key] = value
-    if model is not None:
-        content.setdefault("model", {})["use"] = (model,)
-    if single_site:
-        content.setdefault("serving", {})["single_site"] = True
-    for key, address in (("source", source), ("publish", publish)):
-        if address is not None:
-            content[key] = {**(content.get(key) or {}), "address": address}
-        if connect_timeout is not None and content.get(key):
-            content[key]["connect_timeout_s"] = connect_timeout
-    return _validated(Config, content, "command line")
-
-
-def _validated(model: Any, content: dict[str, Any], where: str) -> Any:
-    from pydantic import ValidationError
-
-    from .config import ConfigError, explain
-
-    try:
-        return model.model_validate(content)
-    except ValidationError as e:
-        raise ConfigError(explain(e, where, model)) from None
-
-
-def _conclude(session: Any, strict: bool) -> None:
-    """Print the summary; exit 4 when asked to and frames were set aside."""
-    summary = session.summary()
-    for key, value in summary.items():
-        if value not in (None, {}, False):
-            typer.echo(f"{key:18} {_plain(value)}")
-    if session.output is not None:
-        typer.echo(f"{'written':18} {session.output.folder}/")
-    if strict and summary["frames_set_aside"]:
-        raise typer.Exit(SET_ASIDE)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {v}" for k, v in value.items())
-    return str(value)
-
-
 def _speed(text: str) -> float | None:
     if text == "max":
         return None
     try:
         return float(text.removesuffix("×").removesuffix("x"))
     except ValueError:
-        _fail(f"--speed {text}: expected a number or max", USAGE)
+        fail(f"--speed {text}: expected a number or max", USAGE)
 
 
 def _zmq(address: str) -> str:
     return address.replace("tcp://", "zmq://")
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """One clear line and the exit code for what a user can mend."""
-    from .adapters.errors import EndpointUnreachable
-    from .agent.errors import InputError
-    from .session import BeamlineFailed
-
-    try:
-        yield
-    except EndpointUnreachable as e:
-        _fail(str(e), UNREACHABLE)
-    except InputError as e:
-        _fail(str(e), USAGE)
-    except BeamlineFailed as e:
-        _fail(str(e), FAILED)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(f"xas-agent: {message}", err=True)
-    raise typer.Exit(code)
-
-
-class _CurrentStderr:
-    """stderr as it is when written to: a live table takes it over, so that lines go above it and not through it."""
-
-    def write(self, text: str) -> int:
-        return sys.stderr.write(text)
-
-    def flush(self) -> None:
-        sys.stderr.flush()
-
-
-def _logging(level: str) -> None:
-    import logging
-
-    import structlog
-
-    number = logging.getLevelNamesMapping().get(level.upper())
-    if number is None:
-        _fail(f"--log-level {level}: expected debug, info, warning or error", USAGE)
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(_CurrentStderr()),  # type: ignore[arg-type]
-    )
 
 
 if __name__ == "__main__":

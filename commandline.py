@@ -1,0 +1,116 @@
+"""What all commands share: settings from options, one line for what a user can mend, the log, the summary."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import typer
+
+FAILED, USAGE, UNREACHABLE, SET_ASIDE = 1, 2, 3, 4
+"""Exit codes; 0 is done."""
+
+
+def settings_of(
+    config: str | None,
+    model: str | None = None,
+    element: str | None = None,
+    edge: str | None = None,
+    source: str | None = None,
+    publish: str | None = None,
+    connect_timeout: float | None = None,
+    single_site: bool = False,
+) -> Any:
+    """The config with what the command line says over it."""
+    from .config import Config, load_config
+
+    settings = load_config(config)
+    content = settings.model_dump(exclude_unset=True)
+    for part, key, value in (("fields", "element", element), ("fields", "edge", edge)):
+        if value is not None:
+            content.setdefault(part, {})[key] = value
+    if model is not None:
+        content.setdefault("model", {})["use"] = (model,)
+    if single_site:
+        content.setdefault("serving", {})["single_site"] = True
+    for key, address in (("source", source), ("publish", publish)):
+        if address is not None:
+            content[key] = {**(content.get(key) or {}), "address": address}
+        if connect_timeout is not None and content.get(key):
+            content[key]["connect_timeout_s"] = connect_timeout
+    return validated(Config, content, "command line")
+
+
+def validated(model: Any, content: dict[str, Any], where: str) -> Any:
+    from pydantic import ValidationError
+
+    from .config import ConfigError, explain
+
+    try:
+        return model.model_validate(content)
+    except ValidationError as e:
+        raise ConfigError(explain(e, where, model)) from None
+
+
+def conclude(session: Any, strict: bool) -> None:
+    """Print the summary; exit 4 when asked to and frames were set aside."""
+    summary = session.summary()
+    for key, value in summary.items():
+        if value not in (None, {}, False):
+            typer.echo(f"{key:18} {_plain(value)}")
+    if session.output is not None:
+        typer.echo(f"{'written':18} {session.output.folder}/")
+    if strict and summary["frames_set_aside"]:
+        raise typer.Exit(SET_ASIDE)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {v}" for k, v in value.items())
+    return str(value)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """One clear line and the exit code for what a user can mend."""
+    from .adapters.errors import EndpointUnreachable
+    from .agent.errors import InputError
+    from .session import BeamlineFailed
+
+    try:
+        yield
+    except EndpointUnreachable as e:
+        fail(str(e), UNREACHABLE)
+    except InputError as e:
+        fail(str(e), USAGE)
+    except BeamlineFailed as e:
+        fail(str(e), FAILED)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    typer.echo(f"xas-agent: {message}", err=True)
+    raise typer.Exit(code)
+
+
+class _CurrentStderr:
+    """stderr as it is when written to: a live table takes it over, so that lines go above it and not through it."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def log_from(level: str) -> None:
+    import logging
+
+    import structlog
+
+    number = logging.getLevelNamesMapping().get(level.upper())
+    if number is None:
+        fail(f"--log-level {level}: expected debug, info, warning or error", USAGE)
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(_CurrentStderr()),  # type: ignore[arg-type]
+    )
