@@ -11,7 +11,9 @@ import yaml
 from xas_agent.agent.errors import InputError
 from xas_agent.config import ConfigError, read_training
 from xas_agent.inference import train_model
-from xas_agent.reporting import read_evaluation, report_on
+from xas_agent.models.card import read_card
+from xas_agent.models.plan import config_of
+from xas_agent.reporting import fingerprint, read_evaluation, report_on
 
 SMALL = """
 studies: [benchmark, uncertainty, unfamiliar]
@@ -67,6 +69,21 @@ def test_the_command_writes_a_report_and_goes_on_where_it_was(model, feff, tmp_p
     assert "benchmark: 8 of 8, kept from before" in again.stderr
 
 
+def test_a_report_of_nothing_is_one_message(model, feff, tmp_path):
+    with pytest.raises(InputError, match="quick: nothing to report; transfer need settings in the config"):
+        report_on(str(model), feff, tmp_path, "quick", ["transfer"], 1)
+
+
+def test_what_is_kept_is_void_for_other_data(model, feff, tmp_path):
+    how = config_of(read_card(model))
+    before = fingerprint([how], feff)
+    for part in ("small.npz", "small.csv"):
+        (tmp_path / part).write_bytes((feff / part).read_bytes())
+    assert fingerprint([how], tmp_path) == before
+    (tmp_path / "small.csv").write_text((tmp_path / "small.csv").read_text().replace("train", "val", 1))
+    assert fingerprint([how], tmp_path) != before
+
+
 def test_an_unknown_study_is_one_message(model, feff, tmp_path):
     with pytest.raises(InputError, match="no study astrology; there are benchmark, uncertainty"):
         report_on(str(model), feff, tmp_path, "quick", ["benchmark", "astrology"], 1)
@@ -77,6 +94,10 @@ def test_an_unknown_study_is_one_message(model, feff, tmp_path):
     [
         ("studies: [astrology]", r"key studies\.0: found 'astrology'"),
         ("studies: []\nbenchmark: {member: 3}", r"unknown key benchmark\.member; expected one of ablations"),
+        ("studies: []\nbenchmark: {competitors: [lightgbm]}", "no competitor lightgbm; there are nearest-neighbours"),
+        ("studies: []\nbenchmark: {ablations: {x: {optimization: {}}}}", "no setting optimization; an ablation has"),
+        ("studies: []\nbenchmark: {lone_spts: 0}", "lone_spts 0: Experts and ablations need at least one"),
+        ("studies: [universal]\nuniversal: {}", "found no transfer"),
         ("studies: [", "not an evaluation config"),
         ("just words", "not an evaluation config"),
         ("studies: []\ntargets: [none]", "none: no such file; shipped training configs are co-k, cu-k, ni-k"),

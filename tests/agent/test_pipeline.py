@@ -188,6 +188,16 @@ def test_how_the_documents_are_batched_changes_nothing(data):
         assert chunked.numbers(run) == whole.numbers(run)
 
 
+@pytest.mark.parametrize("asked", [False, True])
+def test_what_means_nothing_for_a_mixture_is_published_and_shown_when_asked(asked):
+    piped = Piped(show_single_site=asked)
+    piped.models[1].single_site = frozenset({"OS"})
+    piped.feed(Watched("Ni", 0.5).stop().docs).check()
+    (described,) = [d for d in piped.named("descriptor") if d["name"] == "descriptors"]
+    assert described["hints"]["xas_agent"]["fields"] == (["OS_mean"] if asked else [])
+    assert "OS_mean" in piped.events("descriptors")[0]
+
+
 def test_what_cannot_be_served_is_told_and_the_rest_is_served():
     watched = Watched("Co", 0.3)
     watched.frame(np.full_like(RELATIVE, np.nan)).frame(0.3 + 0 * RELATIVE).frame(spectrum(0.3), "Ni")

@@ -49,6 +49,12 @@ def test_the_mean_oxidation_state_falls_back_on_the_sites_own(tmp_path):
     np.testing.assert_array_equal(data.labels["OS_mean"], data.labels["OS"])
 
 
+def test_near_copies_of_a_layered_compound_are_one_material(tmp_path):
+    kinds = {"kind": ["layered", "rattled", "layered", "mp"], "formula": ["LiCoO2", "LiCoO2", "CoO2", "LiCoO2"]}
+    data = load_feff(write(tmp_path, {**ROWS, "material": ["o3", "o3_r0", "o1", "mp-1"], **kinds}), "co", DESCRIPTORS)
+    assert data.material.tolist() == ["LiCoO2", "LiCoO2", "CoO2", "mp-1"]
+
+
 def test_rows_are_chosen_with_all_that_belongs_to_them(tmp_path):
     data = load_feff(write(tmp_path), "co", DESCRIPTORS)
     some = data.rows(data.split == "train")
