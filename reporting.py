@@ -136,7 +136,8 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
     plan = Plan(config_of(model.card), data)
     others = [t for t in map(read_training, shipped_training()) if t.dataset != plan.config.dataset]
     elements = [Element.of(t, data) for t in (plan.config, *others) if (data / f"{t.dataset}.npz").is_file()]
-    kept = out / "kept" / fingerprint([plan.config, *others], data)
+    asked = [t for study in (settings.transfer, settings.delithiation) if study for t in study.targets]
+    kept = out / "kept" / fingerprint([plan.config, *others, *asked], data)
     judging = Judging(folder, model, plan, data, elements, settings, kept, jobs or cores())
     sections: list[Section] = []
     skipped: list[str] = []
@@ -146,7 +147,10 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
         sections += found
         skipped += [] if found else [study]
     if not sections:
-        raise InputError(f"{config}: no settings or no validation rows for {', '.join(skipped)}; nothing to report")
+        raise InputError(
+            f"{config}: nothing to report; {', '.join(skipped)} need settings in the config, and a model whose data "
+            "have validation rows"
+        )
     lead = (
         f"`{plain(model.name)}`, SHA-256 `{model.sha256[:12]}…`, trained on {len(plan.learnt)} sites of "
         f"{plain(plan.config.dataset)}. Every table is a CSV in `tables/`, every figure a PNG and an SVG in "

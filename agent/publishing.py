@@ -86,7 +86,6 @@ class AgentRun:
     def __init__(self, start: Mapping[str, Any], provenance: Provenance, emit: Emit, *, spectra: bool = True) -> None:
         self._provenance = provenance
         self._units = {**_UNITS, **provenance.units}
-        self._hidden = provenance.hidden
         self._emit = emit
         self._spectra = spectra
         self._latest = float(start["time"])
@@ -123,7 +122,7 @@ class AgentRun:
         )
         if layout not in self._streams:
             keys, object_keys = self._frame_keys(descriptors, quantities, readings)
-            hints = {"xas_agent": {"fields": [f"{d}_mean" for d in descriptors if d not in self._hidden]}}
+            hints = {"xas_agent": {"fields": [f"{d}_mean" for d in descriptors if d not in self._provenance.hidden]}}
             self._describe(layout, keys, frame.time, object_keys=object_keys, hints=hints)
         values: list[Any] = []
         for d in descriptors.values():

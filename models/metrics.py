@@ -43,7 +43,9 @@ def conformal_scale(error: Array, sd: Array, coverage: float) -> float:
     |error| / sd.
     """
     if len(error) == 0:
-        raise InputError("a descriptor has no label among the rows that calibrate; leave it out of the config")
+        raise InputError(
+            "a descriptor has no label among the rows that calibrate; leave it out of the training config"
+        )
     ratio = np.sort(np.abs(error) / sd)
     rank = int(np.ceil((len(ratio) + 1) * coverage)) - 1
     return float(ratio[min(rank, len(ratio) - 1)])

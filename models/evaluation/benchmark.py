@@ -179,7 +179,9 @@ def as_shipped(model: Model, plan: Plan, lone: Sequence[Outcome]) -> Judged:
     members = model.card.training["members"]
     seconds = members * float(np.mean([o.seconds for o in lone])) if lone else float("nan")
     singles = [o.predictions["clean"] for o in lone]
-    return Judged(said, singles, model.card.training["parameters"], seconds, latency)
+    # What is recalled counts as much as what is learnt, as nearest neighbours' spectra and trees' leaves do.
+    numbers = model.card.training["parameters"] + model.card.training.get("recalled_numbers", 0)
+    return Judged(said, singles, numbers, seconds, latency)
 
 
 def search(

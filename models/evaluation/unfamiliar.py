@@ -91,7 +91,7 @@ def held_out_rows(plan: Plan, elements: Iterable[Element], most: int) -> tuple[P
     own = next(e for e in elements if e.absorber == plan.config.absorber)
     data = own.at(own.edge_ev, own.data.split == "sim")
     if not len(data):
-        raise InputError(f"{data.name}: no rows of split val or sim to judge by")
+        raise InputError(f"{data.name}: no rows of split val or sim to judge by; give some materials the split val")
     what = "rows of split `sim`, other Li orderings of compositions that the model has seen: not other materials"
     return standing_in(plan, data), thinned(np.arange(len(data)), most), what
 
