@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import structlog
 
-from .adapters.spectra import Spectrum, flaw, read_spectra
+from .adapters.formats import Spectrum, flaw, read_spectra
 from .agent.alignment import Aligned, align, align_theory
 from .agent.choosing import choose
 from .agent.errors import InputError
@@ -264,7 +264,7 @@ def calibrate(standard: Path, npz: Path, row: str, name: str, own_foil: bool) ->
     name : model whose grid and edge to use
     own_foil : the standard is the metal itself, so that its own E0 calibrates the energies
     """
-    from .adapters.spectra import SpectrumFileError
+    from .adapters.formats import SpectrumFileError
     from .agent.alignment import AlignmentSettings
     from .agent.offset import find_offset
     from .models import card as cards

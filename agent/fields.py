@@ -171,8 +171,14 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
-def _usual(role: str, keys: Iterable[str]) -> list[str]:
-    """Return the keys that match the surest pattern of ``role`` that any key matches."""
+def usual(role: str, keys: Iterable[str]) -> list[str]:
+    """Return the keys that match the surest pattern of ``role`` that any key matches.
+
+    Roles are ``energy``, ``i0``, ``it``, ``iref``, ``fluorescence``, ``mu``, ``normalised`` and ``reference``.
+
+    >>> usual("it", ["i0", "itrans", "it_dark"])
+    ['itrans']
+    """
     veto = _OTHER_ENERGY if role == "energy" else _VETO
     plain = {key: _plain(key) for key in keys}
     plain = {key: name for key, name in plain.items() if not veto.search(name)}
@@ -188,7 +194,7 @@ def _one(role: str, configured: str | None, keys: Iterable[str]) -> str | None:
     if configured is not None:
         found = [k for k in keys if k == configured] or [k for k in keys if _plain(k) == _plain(configured)]
     else:
-        found = _usual(role, keys)
+        found = usual(role, keys)
     if len(found) > 1:
         raise _AmbiguousError(role, found)
     return found[0] if found else None
@@ -203,11 +209,11 @@ def _fluorescence(
     listed = inner(start, "XDI", "_dtc")
     if isinstance(listed, (list, tuple)) and listed and all(name in keys for name in listed):
         return tuple(listed)
-    if element:  # BMM names its dead-time corrected regions of interest Ni1, Ni2, …
+    if element and element != "I":  # BMM names its dead-time corrected regions of interest Ni1, Ni2, …; I0 is none
         pattern = re.compile(rf"^{element.lower()}_?\d+$")
         if found := tuple(key for key in keys if pattern.match(_plain(key))):
             return found
-    return tuple(_usual("fluorescence", keys))
+    return tuple(usual("fluorescence", keys))
 
 
 def resolve(
@@ -255,7 +261,7 @@ def absent(
 def has_i0(fields: FieldMap, keys: Iterable[str]) -> bool:
     """Whether one of the data keys is the intensity of the beam."""
     keys = list(keys)
-    return bool(_usual("i0", keys)) or (fields.i0 is not None and _plain(fields.i0) in map(_plain, keys))
+    return bool(usual("i0", keys)) or (fields.i0 is not None and _plain(fields.i0) in map(_plain, keys))
 
 
 def field_missing(names: Iterable[str], streams: Iterable[str], found: Iterable[str]) -> Unreadable:
@@ -303,7 +309,7 @@ def _resolve(
     grid = None
     if energy is None:
         grid = _configured_energies(fields, descriptor)
-    elif fields.energy is None and energy in scalar and (arrays := _usual("energy", vector)):
+    elif fields.energy is None and energy in scalar and (arrays := usual("energy", vector)):
         energy = _one("energy", None, arrays)  # a whole spectrum beside the motor's position
     form: Form = "step" if energy in scalar else "array"
     usable = [key for key in (scalar if form == "step" else vector) if key != energy]

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xas_agent.adapters.spectra import MIN_POINTS, Spectrum, SpectrumFileError, flaw, read_spectra
+from xas_agent.adapters.formats import MIN_POINTS, Spectrum, SpectrumFileError, flaw, read_spectra
 
-SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
+SHARED = Path(__file__).resolve().parents[3] / "../shared/data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared measured spectra are not here")
 
 E = np.array([8300.0, 8333.0, 8400.0])

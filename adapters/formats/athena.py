@@ -1,0 +1,291 @@
+"""Athena's projects: records of Perl data, or JSON; either may be gzipped.
+
+The Perl kind is what Data::Dumper writes, one statement a line; it is parsed, never run. Of the JSON kind: B. Ravel,
+Athena's documentation, "Project files". Group by group the same content, which is why xraylarch, which reads both, is
+not asked for: it evaluates the lists, normalises what it reads, and is large.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...agent.start import absorber
+from .assembling import assemble
+from .spectrum import Floats, Spectrum, SpectrumFileError
+from .text import Text
+
+_PROJECT = re.compile(r"Athena project file --")
+_STATEMENT = re.compile(r"\s*[$@%](\w+)\s*=\s*(.*?);?\s*$", re.S)
+_TOKEN = re.compile(r"\s*(?:('(?:[^'\\]|\\.)*')|(\"(?:[^\"\\]|\\.)*\")|([\w.+-]+)|(=>|[()\[\],{}]))", re.S)
+_ARRAYS = ("x", "y", "i0")
+_NOT_MU = {
+    "is_chi": "χ(k)",
+    "is_rsp": "χ(R)",
+    "is_qsp": "χ(q)",
+    "is_pixel": "over pixels",
+    "is_diff": "a difference",
+    "is_bkg": "a background",
+}
+_PARAMETERS = {
+    "bkg_e0": "e0",
+    "bkg_pre1": "pre1",
+    "bkg_pre2": "pre2",
+    "bkg_nor1": "norm1",
+    "bkg_nor2": "norm2",
+    "bkg_nnorm": "nnorm",
+    "bkg_step": "edge_step",
+    "bkg_eshift": "eshift",
+}
+
+
+@dataclass(slots=True)
+class _Group:
+    key: str
+    args: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, Floats] = field(default_factory=dict)
+
+
+class _BrokenError(ValueError):
+    pass
+
+
+def is_athena(text: Text) -> bool:
+    """Whether one of the first lines is that of an Athena project."""
+    return any(_PROJECT.search(line[:2000]) for line in text.lines[:8])
+
+
+def read_athena(path: Path, text: Text) -> list[Spectrum]:
+    """A spectrum for each group that holds μ(E).
+
+    Energies are as Athena shows them, its shift (``bkg_eshift``) applied. A group that is tied to another as its
+    reference channel has that as ``reference``; groups of χ(k) and the like are left out, and ``notes`` count them.
+
+    Raises:
+        SpectrumFileError: damaged, or without any such group.
+    """
+    first = next((line for line in text.lines if line.strip()), "")
+    try:
+        groups, broken = (_from_json(text), None) if first.lstrip().startswith("{") else _from_perl(text)
+    except (_BrokenError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise SpectrumFileError(f"{path}: not a whole Athena project ({error or type(error).__name__})") from error
+    kept = [group for group in groups if _why_not(group) is None]
+    left = [f"{group.args.get('label', group.key)} ({_why_not(group)})" for group in groups if group not in kept]
+    if not kept:
+        raise SpectrumFileError(f"{path}: found {len(groups)} groups, none of μ(E): {', '.join(left) or 'empty'}")
+    notes = text.notes + ((broken,) if broken else ())
+    if left:
+        notes += (f"{len(left)} of {len(groups)} groups left out: {', '.join(left)[:200]}",)
+    by_key = {group.key: group for group in kept}
+    foils = _foils(kept, by_key)
+    complete = broken is None and not text.cut
+    return [_spectrum(path, row, group, by_key, foils, notes, complete) for row, group in enumerate(kept)]
+
+
+def _spectrum(
+    path: Path,
+    row: int,
+    group: _Group,
+    groups: Mapping[str, _Group],
+    foils: set[str],
+    notes: tuple[str, ...],
+    complete: bool,
+) -> Spectrum:
+    args, energy = group.args, _shifted(group)
+    normalised = _flag(args, "is_nor")
+    channels = {"norm" if normalised else "mu": group.arrays["y"]}
+    if "i0" in group.arrays and len(group.arrays["i0"]) == len(energy):
+        channels["i0"] = group.arrays["i0"]
+    tied = groups.get(str(args.get("reference") or ""))
+    if tied is not None and tied is not group and group.key not in foils:
+        over = _shifted(tied) - _number(tied.args, "bkg_eshift") + _number(args, "bkg_eshift")
+        if len(over) == len(energy) and np.allclose(over, energy, rtol=0, atol=1e-3):
+            channels["reference"] = tied.arrays["y"]
+        else:
+            notes += (f"its reference {tied.args.get('label', tied.key)!r} is over other energies: not taken",)
+    if group.key in foils:
+        notes += ("the reference channel of another group",)
+    if shift := _number(args, "bkg_eshift"):
+        notes += (f"energies shifted by {shift:g} eV, as in Athena",)
+    if _flag(args, "is_xmudat"):
+        notes += ("computed by FEFF",)
+    element, edge = absorber(args.get("atsym") or args.get("bkg_z"), args.get("edge") or args.get("fft_edge"))
+    element = None if element == "H" else element  # what Athena has before it knows
+    label = str(args.get("label") or group.key)
+    return assemble(
+        path,
+        energy,
+        channels,
+        "normalised" if normalised else "mu",
+        id=f"{path.name}:{group.key}",
+        row=row,
+        element=element,
+        edge=edge if element else None,
+        title=label.strip(),
+        parameters={ours: _number(args, theirs) for theirs, ours in _PARAMETERS.items() if _has(args, theirs)},
+        notes=notes,
+        complete=complete,
+    )
+
+
+def _foils(groups: Sequence[_Group], by_key: Mapping[str, _Group]) -> set[str]:
+    """Of two groups that name each other as reference, the one Athena calls Ref, else the later one."""
+    foils: set[str] = set()
+    for group in groups:
+        tied = by_key.get(str(group.args.get("reference") or ""))
+        if tied is None or tied is group or str(tied.args.get("reference") or "") != group.key:
+            continue
+        named = [g.key for g in (group, tied) if re.match(r"\s*Ref\b", str(g.args.get("label", "")))]
+        pair = [g.key for g in groups if g is group or g is tied]
+        foils.add(named[0] if len(named) == 1 else pair[1])
+    return foils
+
+
+def _why_not(group: _Group) -> str | None:
+    for flag, what in _NOT_MU.items():
+        if _flag(group.args, flag):
+            return what
+    if str(group.args.get("datatype", "")) == "chi":
+        return _NOT_MU["is_chi"]
+    if "x" not in group.arrays or "y" not in group.arrays:
+        return "without data"
+    if group.arrays["x"].shape != group.arrays["y"].shape or len(group.arrays["x"]) < 2:
+        return f"{len(group.arrays['x'])} energies, {len(group.arrays['y'])} values"
+    return None
+
+
+def _from_json(text: Text) -> list[_Group]:
+    content = json.loads("\n".join(text.lines))
+    order = content.get("_____order")
+    keys = order if isinstance(order, list) else [key for key in content if not key.startswith("_____")]
+    groups = []
+    for key in keys:
+        record = content.get(key)
+        if not isinstance(record, dict):
+            raise _BrokenError(f"no group {key!r}")
+        args = record.get("args")
+        arrays = {name: _floats(record[name]) for name in _ARRAYS if record.get(name)}
+        groups.append(_Group(str(key), args if isinstance(args, dict) else {}, arrays))
+    return groups
+
+
+def _from_perl(text: Text) -> tuple[list[_Group], str | None]:
+    """The groups, and how the project breaks off (None: it does not)."""
+    groups: list[_Group] = []
+    group: _Group | None = None
+    for number, line in _statements(text.lines if text.ended and not text.cut else text.lines[:-1]):
+        if line.startswith("[record]"):
+            if group is not None:
+                groups.append(group)
+            group = None
+            continue
+        match = _STATEMENT.match(line)
+        if not match:
+            continue
+        name, value = match[1], match[2]
+        try:
+            if name == "old_group":
+                group = _Group(str(_value(value)))
+            elif group is not None and name == "args":
+                group.args = _pairs(_value(value))
+            elif group is not None and name in _ARRAYS:
+                group.arrays[name] = _perl_floats(value)
+        except ValueError as error:
+            raise _BrokenError(f"line {number}: {error}") from error
+    if group is None:
+        return groups, "the project breaks off" if text.cut else None
+    return groups, f"the project breaks off in group {group.args.get('label', group.key)!r}, which is left out"
+
+
+def _statements(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """The statements and their first lines' numbers; a string in one may go over several lines."""
+    begun: list[str] = []
+    for number, line in enumerate(lines, 1):
+        if begun and not line.startswith("[record]"):
+            begun.append(line)
+            if line.rstrip().endswith(";"):
+                yield number - len(begun) + 1, "\n".join(begun)
+                begun = []
+        elif re.match(r"[$@%]\w+\s*=", line) and not line.rstrip().endswith(";"):
+            begun = [line]
+        elif line[:1] in ("$", "@", "%", "["):
+            begun = []
+            yield number, line
+
+
+def _perl_floats(value: str) -> Floats:
+    inner = value.strip()
+    if not (inner.startswith("(") and inner.endswith(")")):
+        raise _BrokenError(f"found {inner[:30]!r}, expected a list of numbers")
+    return _floats([word.strip().strip("'\"") for word in inner[1:-1].split(",") if word.strip()])
+
+
+def _floats(values: Any) -> Floats:
+    array = np.array(values, dtype=np.float64)
+    if array.ndim != 1:
+        raise _BrokenError(f"found an array of shape {array.shape}, expected (M,)")
+    return array
+
+
+def _value(text: str) -> Any:
+    """A Perl scalar or list, of strings, numbers, undef and lists."""
+    stack: list[list[Any]] = [[]]
+    place = 0
+    text = text.strip()
+    while place < len(text):
+        token = _TOKEN.match(text, place)
+        if token is None or len(stack) > 50:
+            raise _BrokenError(f"found {text[place : place + 30]!r}, expected a Perl list")
+        place = token.end()
+        single, double, word, sign = token.groups()
+        if single is not None:
+            stack[-1].append(re.sub(r"\\([\\'])", r"\1", single[1:-1]))
+        elif double is not None:
+            stack[-1].append(_unescaped(double[1:-1]))
+        elif word is not None:
+            stack[-1].append(None if word == "undef" else word)
+        elif sign in "([{":
+            stack.append([])
+        elif sign in ")]}":
+            if len(stack) < 2:
+                raise _BrokenError("found a bracket that closes nothing")
+            inner = stack.pop()
+            stack[-1].append(inner)
+    if len(stack) != 1 or len(stack[0]) != 1:
+        raise _BrokenError("found an open bracket or quotation mark")
+    return stack[0][0]
+
+
+def _unescaped(text: str) -> str:
+    text = re.sub(r"\\x\{([0-9a-fA-F]{1,6})\}", lambda m: chr(min(int(m[1], 16), 0x10FFFF)), text)
+    return re.sub(r"\\(.)", lambda m: {"n": "\n", "t": "\t"}.get(m[1], m[1]), text, flags=re.S)
+
+
+def _pairs(values: Any) -> dict[str, Any]:
+    if not isinstance(values, list) or len(values) % 2:
+        raise _BrokenError("found args that are not pairs of names and values")
+    return {str(name): value for name, value in zip(values[::2], values[1::2], strict=True)}
+
+
+def _shifted(group: _Group) -> Floats:
+    return group.arrays["x"] + _number(group.args, "bkg_eshift")
+
+
+def _has(args: Mapping[str, Any], key: str) -> bool:
+    return key in args and bool(np.isfinite(_number(args, key, float("nan"))))
+
+
+def _number(args: Mapping[str, Any], key: str, default: float = 0.0) -> float:
+    try:
+        number = float(args[key])
+    except (KeyError, TypeError, ValueError):
+        return default
+    return number if np.isfinite(number) else default
+
+
+def _flag(args: Mapping[str, Any], key: str) -> bool:
+    return _number(args, key) != 0

@@ -1,0 +1,108 @@
+"""Text columns, XDI among them, and the files of SSRL's collector.
+
+XDI: B. Ravel, M. Newville, J. Phys.: Conf. Ser. 712, 012148 (2016), doi 10.1088/1742-6596/712/1/012148.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .assembling import EXPECTED, Table, spectrum_of
+from .headers import about, bare, fields, labels, when
+from .naming import Columns
+from .spectrum import Spectrum, SpectrumFileError
+from .text import Marks, Text, numbers, table_of
+
+SSRL = "SSRL"
+_COLLECTOR = re.compile(r"\s*SSRL\s*-?\s*EXAFS Data Collector\s*([\d.]*)", re.I)
+_SSRL_HEADER = 800
+MAX_COLUMNS = 1000
+
+
+def read_columns(path: Path, text: Text, wanted: Columns | None = None) -> list[Spectrum]:
+    """The spectrum of a text file of columns.
+
+    Raises:
+        SpectrumFileError: no table, or energy and absorption cannot be told.
+    """
+    if _COLLECTOR.match(text.lines[0]):
+        return _read_ssrl_text(path, text, wanted)
+    found = numbers(path, text, EXPECTED)
+    names, units = labels(found.header, found.table.shape[1])
+    known = _known(path, found.notes, found.complete) | about(found.header)
+    d_spacing = fields(found.header).get("mono.d_spacing", "")
+    return [spectrum_of(Table(path, list(found.table.T), names, units, d_spacing, known), wanted)]
+
+
+def is_ssrl_binary(raw: bytes) -> bool:
+    """Whether this begins as the collector's binary files do: with its name, in records that zeros end."""
+    return bool(_COLLECTOR.match(raw[:40].decode("latin-1"))) and b"\0" in raw[:80]
+
+
+def read_ssrl_binary(path: Path, raw: bytes, wanted: Columns | None = None) -> list[Spectrum]:
+    """The spectrum of a binary file of SSRL's EXAFS Data Collector.
+
+    800 bytes of text in records of 40 and 80; offsets, weights (4 bytes a column) and labels (20); 16 bytes, then the
+    numbers, 4 bytes each, point by point: before version 2 VAX F floats, since then IEEE little-endian. As known from
+    Demeter's plug-in SSRLB and Igor's loader of the same name.
+
+    Raises:
+        SpectrumFileError: broken off before the first points, or no energy or absorption among the columns.
+    """
+    head = raw[:_SSRL_HEADER].decode("latin-1").replace("\0", "\n")
+    version = _COLLECTOR.match(head)
+    shape = re.search(r"PTS:\s*(\d+)\s+COLS:\s*(\d+)", head)
+    if not shape or not version or not 1 < int(shape[2]) <= MAX_COLUMNS:
+        raise SpectrumFileError(f"{path}: found a header of SSRL's collector without its PTS and COLS")
+    points, count = int(shape[1]), int(shape[2])
+    begin = _SSRL_HEADER + 8 * count
+    names = [
+        raw[begin + 20 * i : begin + 20 * (i + 1)].decode("latin-1").split("\0")[0].strip() for i in range(count)
+    ]
+    body = raw[begin + 20 * count + 16 :]
+    there = min(points, len(body) // (4 * count))
+    if there < 2:
+        raise SpectrumFileError(f"{path}: found {there} of {points} points, {EXPECTED}")
+    words = np.frombuffer(body, "<u2", 2 * count * there).reshape(-1, 2)
+    if _major(version[1]) < 2:  # a VAX F float is an IEEE one of four times its value with its halves exchanged
+        table = np.ascontiguousarray(words[:, ::-1]).view("<f4").astype(np.float64).reshape(there, count) / 4
+    else:
+        table = words.view("<f4").astype(np.float64).reshape(there, count)
+    notes = () if there == points else (f"the file breaks off: {there} of {points} points",)
+    known = _known(path, notes, there == points) | {"time": when(head.split("\n")[1]) if "\n" in head else None}
+    return [spectrum_of(Table(path, list(table.T), names, known=known), wanted)]
+
+
+def _read_ssrl_text(path: Path, text: Text, wanted: Columns | None) -> list[Spectrum]:
+    """The spectrum of an ASCII file of SSRL's collector: labels stand one a line below ``Data:``."""
+    lines = text.lines
+    data = next((i for i, line in enumerate(lines) if line.strip() == "Data:"), None)
+    begin = None if data is None else next((i for i in range(data, len(lines)) if not lines[i].strip()), None)
+    if data is None or begin is None:
+        raise SpectrumFileError(f"{path}: found a header of SSRL's collector without its labels, {EXPECTED}")
+    names = [line.strip() for line in lines[data + 1 : begin]]
+    if len([line for line in lines[begin:] if line.strip()]) < 2:
+        raise SpectrumFileError(f"{path}: found fewer than 2 rows of numbers, {EXPECTED}")
+    table, notes, complete = table_of(path, lines[begin:], begin + 1, Marks(), text.ended)
+    if table.shape[1] != len(names):
+        raise SpectrumFileError(f"{path}: found {len(names)} labels and {table.shape[1]} columns, {EXPECTED}")
+    announced = next((int(m[1]) for line in lines[:data] if (m := re.search(r"PTS:\s*(\d+)", line))), len(table))
+    if len(table) < announced:
+        complete, notes = False, (*notes, f"the file breaks off: {len(table)} of {announced} points")
+    offsets = next((lines[i + 1] for i in range(data) if bare(lines[i]).lower() == "offsets:"), "")
+    if any(float(word) for word in re.findall(r"[\d.]*\d", offsets)):
+        notes += (f"offsets of the header are not subtracted: {offsets.strip()}",)
+    known = _known(path, text.notes + notes, complete and not text.cut)
+    known |= {"time": when(lines[1]) if len(lines) > 1 else None}
+    return [spectrum_of(Table(path, list(table.T), names, known=known), wanted)]
+
+
+def _known(path: Path, notes: tuple[str, ...], complete: bool) -> dict[str, Any]:
+    return {"id": f"{path.name}:0", "row": 0, "notes": notes, "complete": complete}
+
+
+def _major(version: str) -> int:
+    digits = re.match(r"\d+", version)
+    return int(digits[0]) if digits else 1
