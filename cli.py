@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from . import __version__
-from .commandline import SET_ASIDE, USAGE, conclude, fail, log_from, settings_of, told, validated
+from .commandline import SET_ASIDE, USAGE, columns_of, conclude, fail, log_from, settings_of, told, validated
+from .dataset_commands import dataset_app
 
 app = typer.Typer(
     help="Understands X-ray absorption data while the experiment runs, and acts on it.",
@@ -20,7 +21,6 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="The models at hand.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
-dataset_app = typer.Typer(help="Training data from structures, FEFF and the Materials Project.", no_args_is_help=True)
 app.add_typer(dataset_app, name="dataset")
 
 ConfigOption = Annotated[str | None, typer.Option("--config", help="YAML file, or the name of a shipped config.")]
@@ -28,19 +28,14 @@ OutOption = Annotated[Path | None, typer.Option("--out", help="Folder for docume
 ModelOption = Annotated[str | None, typer.Option("--model", help="Model name or folder.")]
 ElementOption = Annotated[str | None, typer.Option(help="Absorber, e.g. Ni; else from the documents or energies.")]
 EdgeOption = Annotated[str | None, typer.Option(help="Edge, e.g. K.")]
+ColumnOption = Annotated[
+    list[str] | None,
+    typer.Option("--column", help="ROLE=NAME, e.g. energy=mono or if=4,5; may be repeated."),
+]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 4 when frames were set aside.")]
 FramesOption = Annotated[int | None, typer.Option("--frames", min=1, help="End after this many frames.")]
 PLANNED = 80  # frames that the embedded beamline spreads its charge over
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of everything random in the simulated beamline.")]
-AbsorberOption = Annotated[str, typer.Option("--absorber", help="Absorbing element, e.g. Co.")]
-NameOption = Annotated[str, typer.Option("--name", help="NAME of the data set.")]
-WhereOption = Annotated[Path, typer.Option("--out", help="Where the data set is written.")]
-ValOption = Annotated[float, typer.Option("--val-fraction", min=0, max=0.9, help="Share of materials that validate.")]
-DrawOption = Annotated[int, typer.Option("--seed", min=0, help="Of the split by material.")]
-JobsOption = Annotated[int | None, typer.Option("--jobs", min=1, help="Processes. [default: cores]")]
-StructuresArgument = Annotated[
-    Path, typer.Argument(help="CIF, POSCAR or pymatgen JSON: a file, or a folder of them.")
-]
 DataOption = Annotated[Path, typer.Option("--data", help="Folder with the FEFF rows, NAME.npz and NAME.csv.")]
 
 
@@ -63,6 +58,8 @@ def run(
     out: OutOption = None,
     source: Annotated[str | None, typer.Option(help="zmq://HOST:PORT, a bluesky proxy's out-port.")] = None,
     publish: Annotated[str | None, typer.Option(help="zmq://HOST:PORT, a bluesky proxy's in-port.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Watch the files that come into this folder instead.")] = None,
+    column: ColumnOption = None,
     model: ModelOption = None,
     element: ElementOption = None,
     edge: EdgeOption = None,
@@ -77,10 +74,18 @@ def run(
     from .session import Session, embedded, terminate_like_ctrl_c
 
     with told():
-        config = config or (None if source else "default")
+        if folder and source:
+            fail("--folder and --source: expected one of them", USAGE)
+        config = config or (None if source or folder else "default")
         settings = settings_of(config, model, element, edge, source, publish, connect_timeout)
         terminate_like_ctrl_c()
-        if settings.source is None:
+        if folder is not None:
+            from .adapters.folder import FolderSource
+
+            files = FolderSource(folder, columns=columns_of(column), element=element, edge=edge)
+            with closing(files), Session(settings, out, limit=frames) as session:
+                session.watch(files)
+        elif settings.source is None:
             session = embedded(settings, seed, max(PLANNED, frames or 0), out or Path("out"), limit=frames)
         else:
             from .adapters.zmq_documents import ZMQSource
@@ -186,7 +191,8 @@ def sim(
 
 @app.command()
 def infer(
-    files: Annotated[list[Path], typer.Argument(help="Text columns, or npz with energy and mu.")],
+    files: Annotated[list[Path], typer.Argument(help="Files of spectra: docs/reference/files.md.")],
+    column: ColumnOption = None,
     model: ModelOption = None,
     element: ElementOption = None,
     edge: EdgeOption = None,
@@ -201,9 +207,38 @@ def infer(
 
     with told():
         settings = settings_of(config, model, element, edge, single_site=everything)
-        answers = infer_files(files, settings, theory=theory)
+        answers = infer_files(files, settings, theory=theory, columns=columns_of(column))
         render(answers, form)
     if strict and any("set_aside" in a for a in answers):
+        raise typer.Exit(SET_ASIDE)
+
+
+@app.command()
+def convert(
+    files: Annotated[list[Path], typer.Argument(help="Files of spectra; with --watch one folder.")],
+    out: Annotated[Path, typer.Option("--out", help="File of documents, .jsonl or .msgpack.")],
+    column: ColumnOption = None,
+    element: ElementOption = None,
+    edge: EdgeOption = None,
+    sample: Annotated[str | None, typer.Option(help="Sample; else from the files.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on with what comes into the folder.")] = False,
+    strict: StrictOption = False,
+) -> None:
+    """Turn files of spectra into Bluesky documents: XDI, text columns, SSRL, SPEC, Athena, NeXus and HDF5, npz."""
+    from .adapters import conversion, folder
+    from .session import terminate_like_ctrl_c
+
+    with told():
+        columns = columns_of(column)
+        if watch and len(files) != 1:
+            fail("--watch: expected one folder", USAGE)
+        terminate_like_ctrl_c()
+        found = folder.watch(files[0], columns=columns) if watch else conversion.read_all(files, columns)
+        done = conversion.convert(found, out, element=element, edge=edge, sample=sample)
+    for line in (*done.notes, *(f"will be set aside: {flaw}" for flaw in done.flaws)):
+        typer.echo(line, err=True)
+    typer.echo(f"{out}: {done.spectra} spectra of {done.files} files in {done.runs} runs")
+    if strict and done.flaws:
         raise typer.Exit(SET_ASIDE)
 
 
@@ -293,74 +328,6 @@ def models_verify(name: Annotated[str, typer.Argument(help="Model name or folder
     with told():
         folder = card.find(name)
         typer.echo(f"{card.verify(folder).name}: {folder / 'model.ts'} matches its card")
-
-
-@dataset_app.command("label")
-def dataset_label(
-    structures: StructuresArgument,
-    absorber: AbsorberOption,
-    name: NameOption,
-    out: WhereOption = Path("data"),
-    val_fraction: ValOption = 0.15,
-    seed: DrawOption = 0,
-    jobs: JobsOption = None,
-) -> None:
-    """Descriptors of the absorber's distinct sites, as NAME.csv."""
-    from .datasets import label_structures
-
-    with told():
-        typer.echo(label_structures(structures, absorber, name, out, val_fraction=val_fraction, seed=seed, jobs=jobs))
-
-
-@dataset_app.command("feff")
-def dataset_feff(
-    structures: StructuresArgument,
-    absorber: AbsorberOption,
-    out: Annotated[Path, typer.Option("--out", help="Folder of the runs, one folder a site.")] = Path("runs"),
-    config: Annotated[Path | None, typer.Option("--config", help="YAML with other FEFF settings.")] = None,
-    feff: Annotated[str | None, typer.Option("--feff", help="FEFF's program. [default: feff on the PATH]")] = None,
-    write_only: Annotated[bool, typer.Option("--write-only", help="Write the inputs, run nothing.")] = False,
-    jobs: JobsOption = None,
-) -> None:
-    """Write FEFF's input for the absorber's distinct sites and run FEFF, where it has not run yet."""
-    from .datasets import compute
-
-    with told():
-        typer.echo(compute(structures, absorber, out, config=config, program=feff, write_only=write_only, jobs=jobs))
-
-
-@dataset_app.command("collect")
-def dataset_collect(
-    runs: Annotated[Path, typer.Argument(help="Folder of FEFF runs.")],
-    name: NameOption,
-    absorber: Annotated[str | None, typer.Option("--absorber", help="Where there are runs of several.")] = None,
-    out: WhereOption = Path("data"),
-    val_fraction: ValOption = 0.15,
-    seed: DrawOption = 0,
-    jobs: JobsOption = None,
-) -> None:
-    """Spectra and descriptors of FEFF runs, as NAME.npz and NAME.csv to train from."""
-    from .datasets import collect_runs
-
-    with told():
-        typer.echo(collect_runs(runs, absorber, name, out, val_fraction=val_fraction, seed=seed, jobs=jobs))
-
-
-@dataset_app.command("mp")
-def dataset_mp(
-    documents: Annotated[list[Path], typer.Argument(help="JSON of XAS documents from mp-api.")],
-    absorber: AbsorberOption,
-    name: NameOption,
-    out: WhereOption = Path("data"),
-    val_fraction: ValOption = 0.15,
-    seed: DrawOption = 0,
-    jobs: JobsOption = None,
-) -> None:
-    """K-edge XANES of the Materials Project and their descriptors, as NAME.npz and NAME.csv to train from."""
-    from .datasets import convert_documents
-
-    with told():
-        typer.echo(convert_documents(documents, absorber, name, out, val_fraction=val_fraction, seed=seed, jobs=jobs))
 
 
 def main() -> None:

@@ -41,6 +41,17 @@ def settings_of(
     return validated(Config, content, "command line")
 
 
+def columns_of(given: list[str] | None) -> dict[str, list[str]] | None:
+    """``ROLE=NAME`` and ``ROLE=NAME,NAME`` as columns by role."""
+    found: dict[str, list[str]] = {}
+    for text in given or ():
+        role, sign, names = text.partition("=")
+        if not sign or not role.strip() or not names.strip():
+            fail(f"--column {text}: expected ROLE=NAME, e.g. energy=mono", USAGE)
+        found.setdefault(role.strip(), []).extend(name.strip() for name in names.split(","))
+    return found or None
+
+
 def validated(model: Any, content: dict[str, Any], where: str) -> Any:
     from pydantic import ValidationError
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import structlog
 
-from .adapters.formats import Spectrum, flaw, read_spectra
+from .adapters.formats import Columns, Spectrum, flaw, read_spectra
 from .agent.alignment import Aligned, align, align_theory
 from .agent.choosing import choose
 from .agent.errors import InputError
@@ -30,8 +30,10 @@ class ChoiceError(InputError):
     """No model, or more than one, fits the energies, and none was named."""
 
 
-def infer_files(files: Sequence[Path], config: Config, *, theory: bool) -> list[dict[str, Any]]:
-    """One answer per spectrum, in the files' order.
+def infer_files(
+    files: Sequence[Path], config: Config, *, theory: bool, columns: Columns | None = None
+) -> list[dict[str, Any]]:
+    """One answer per spectrum, in the files' order; ``columns`` as ``read_spectra`` takes them.
 
     An answer holds ``id``, ``source``, ``row``, and either ``set_aside`` with the reason, or ``ood_score``,
     ``flags``, the alignment's quantities and per descriptor ``mean``, ``lo``, ``hi`` and, where it is classified,
@@ -49,7 +51,9 @@ def infer_files(files: Sequence[Path], config: Config, *, theory: bool) -> list[
     answers: list[dict[str, Any]] = []
     everything = theory or config.serving.single_site  # a computed spectrum is of one site, a measured one of many
     for path in files:
-        spectra = read_spectra(path)
+        spectra = read_spectra(path, columns=columns)
+        for note in dict.fromkeys(note for s in spectra for note in s.notes):
+            _log.warning("read", file=str(path), note=note)
         chosen = [_choose(models, s, config) for s in spectra]
         names = {m.name for m in chosen if not isinstance(m, str)}
         _log.info("model", file=str(path), spectra=len(spectra), name=", ".join(sorted(names)) or "none")

@@ -22,6 +22,9 @@ from .text import Text
 _PROJECT = re.compile(r"Athena project file --")
 _STATEMENT = re.compile(r"\s*[$@%](\w+)\s*=\s*(.*?);?\s*$", re.S)
 _TOKEN = re.compile(r"\s*(?:('(?:[^'\\]|\\.)*')|(\"(?:[^\"\\]|\\.)*\")|([\w.+-]+)|(=>|[()\[\],{}]))", re.S)
+_STRING = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.S)
+MAX_LINES = 500
+"""Most lines of one statement."""
 _ARRAYS = ("x", "y", "i0")
 _NOT_MU = {
     "is_chi": "χ(k)",
@@ -205,16 +208,16 @@ def _statements(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
     """The statements and their first lines' numbers; a string in one may go over several lines."""
     begun: list[str] = []
     for number, line in enumerate(lines, 1):
-        if begun and not line.startswith("[record]"):
-            begun.append(line)
-            if line.rstrip().endswith(";"):
-                yield number - len(begun) + 1, "\n".join(begun)
-                begun = []
-        elif re.match(r"[$@%]\w+\s*=", line) and not line.rstrip().endswith(";"):
-            begun = [line]
-        elif line[:1] in ("$", "@", "%", "["):
+        if line.startswith("[record]"):
             begun = []
             yield number, line
+        elif begun or re.match(r"[$@%]\w+\s*=", line):
+            begun.append(line)
+            if line.rstrip().endswith(";") and not re.search("['\"]", _STRING.sub("", "\n".join(begun))):
+                yield number - len(begun) + 1, "\n".join(begun)
+                begun = []
+            elif len(begun) > MAX_LINES:
+                raise _BrokenError(f"line {number - len(begun) + 1}: found a string without an end")
 
 
 def _perl_floats(value: str) -> Floats:

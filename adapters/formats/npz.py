@@ -71,7 +71,7 @@ def spectra_of(
 
 def _load(path: Path, wanted: Columns) -> tuple[dict[str, NDArray], str]:
     """The arrays of an npz that are of use here, by role, and the names of all."""
-    keys = {role: wanted.get(role, role) for role in (*ROLES, "id")}
+    keys = {role: _key(path, role, wanted.get(role, role)) for role in (*ROLES, "id")}
     # numpy itself leaves a file open that it cannot make out.
     with path.open("rb") as file:
         try:
@@ -92,6 +92,13 @@ def _load(path: Path, wanted: Columns) -> tuple[dict[str, NDArray], str]:
             raise
         except Exception as error:  # numpy, zipfile and zlib raise anything at all on damaged bytes
             raise SpectrumFileError(f"{path}: not an npz of numbers ({error}), {EXPECTED}") from error
+
+
+def _key(path: Path, role: str, named: Any) -> str:
+    keys = [named] if isinstance(named, str | int) else list(named)
+    if len(keys) != 1:
+        raise SpectrumFileError(f"{path}: found {len(keys)} arrays for {role}, expected one")
+    return str(keys[0])
 
 
 def _text(id: Any) -> str:

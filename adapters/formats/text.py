@@ -118,10 +118,14 @@ def table_of(
     kept = [line for line in lines if line and not line.isspace() and not line.lstrip().startswith(COMMENTS)]
     notes: tuple[str, ...] = ()
     complete = True
-    if not ended and len(kept) > 2 and lines and kept[-1] is lines[-1]:
+    if not ended and len(kept) > 1 and lines and kept[-1] is lines[-1]:
         if _cut(kept, marks):
             notes = (f"the file breaks off in its last line, which is left out: {kept[-1].strip()[:60]!r}",)
             kept, complete = kept[:-1], False
+            if len(kept) < 2:
+                raise SpectrumFileError(
+                    f"{path}: line {first}: found 1 rows of numbers, expected a table; {notes[0]}"
+                )
         else:
             notes = ("the last line has no end; taken as it stands",)
     try:
