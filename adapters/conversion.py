@@ -14,6 +14,7 @@ from .formats import Columns, Spectrum, flaw, read_spectra
 from .formats.spectrum import Floats
 
 PLAN = "convert"
+_SOURCE = "FILE"
 _RAW = {"i0": "i0", "it": "itrans", "if": "ifluor", "ir": "irefer"}
 """Data keys of the intensities, as XDI calls them and the agent knows them."""
 
@@ -21,9 +22,8 @@ _RAW = {"i0": "i0", "it": "itrans", "if": "ifluor", "ir": "irefer"}
 class Conversion:
     """Makes documents of spectra as they come.
 
-    A run goes on while element, edge and sample stay the same. What a spectrum was made of, the agent makes it of
-    again: intensities where the file has them and no points were averaged, else μ (``mu``), normalised or not
-    (``norm``).
+    A run goes on while element, edge, sample and fields stay the same. What a spectrum was made of, the agent makes
+    it of again: intensities where the file has them and no points were averaged, else ``mu`` or ``norm``.
 
     Args:
         element, edge, sample: over what the files say.
@@ -34,26 +34,28 @@ class Conversion:
         self._said = (element, edge, sample)
         self._key: tuple[str | None, ...] | None = None
         self._run: Any = None
-        self._streams: dict[Any, Any] = {}
+        self._streams: dict[int, Any] = {}
+        """By the number of points."""
         self._latest = 0.0
 
     def take(self, spectrum: Spectrum) -> Iterator[Document]:
         """The documents that one spectrum adds."""
         own = (spectrum.element, spectrum.edge, spectrum.sample)
-        key = tuple(said or found for said, found in zip(self._said, own, strict=True))
-        moment = _moment(spectrum)
-        if key != self._key or self._run is None:
-            yield from self.finish()
-            yield from self._begin(key, moment)
         data: dict[str, Any] = dict(columns_of(spectrum))
-        keys = {name: _key(spectrum, array, "eV" if name == "energy" else "") for name, array in data.items()}
+        key = (*(said or found for said, found in zip(self._said, own, strict=True)), *data)
+        moment = _moment(spectrum)
+        if self._run is None or key != self._key:
+            yield from self.finish()
+            self._run = self._begun(key, moment)
+            yield "start", self._run.start_doc
+        keys = {name: _key(array, "eV" if name == "energy" else "") for name, array in data.items()}
         for name, text in (("file", Path(spectrum.source).name), ("spectrum", spectrum.title or spectrum.id)):
-            data[name], keys[name] = text, {"dtype": "string", "shape": [], "source": f"FILE:{spectrum.source}"}
-        shape = tuple((name, len(array)) for name, array in data.items() if not isinstance(array, str))
-        stream = self._streams.get(shape)
+            data[name], keys[name] = text, {"dtype": "string", "shape": [], "source": _SOURCE}
+        points = len(spectrum.energy)
+        stream = self._streams.get(points)
         if stream is None:
             stream = self._run.compose_descriptor(name="primary", data_keys=keys, time=moment)
-            self._streams[shape] = stream
+            self._streams[points] = stream
             yield "descriptor", stream.descriptor_doc
         self._latest = max(self._latest, moment)
         yield "event", stream.compose_event(data=data, timestamps=dict.fromkeys(data, moment), time=moment)
@@ -64,13 +66,12 @@ class Conversion:
             run, self._run = self._run, None
             yield "stop", run.compose_stop(exit_status=exit_status, reason=reason, time=self._latest)
 
-    def _begin(self, key: tuple[str | None, ...], moment: float) -> Iterator[Document]:
+    def _begun(self, key: tuple[str | None, ...], moment: float) -> Any:
         self.runs += 1
         self._key, self._streams, self._latest = key, {}, moment
-        named = zip(("element", "edge", "sample_name"), key, strict=True)
+        named = zip(("element", "edge", "sample_name"), key, strict=False)
         metadata = {"plan_name": PLAN, **{name: value for name, value in named if value}}
-        self._run = event_model.compose_run(metadata=metadata, time=moment)
-        yield "start", self._run.start_doc
+        return event_model.compose_run(metadata=metadata, time=moment)
 
 
 def columns_of(spectrum: Spectrum) -> dict[str, Floats]:
@@ -146,8 +147,8 @@ def read_all(files: Iterable[Path], columns: Columns | None = None) -> Iterator[
         yield path, read_spectra(path, columns=columns)
 
 
-def _key(spectrum: Spectrum, array: Floats, units: str) -> dict[str, Any]:
-    return {"dtype": "array", "shape": [len(array)], "source": f"FILE:{spectrum.source}", "units": units}
+def _key(array: Floats, units: str) -> dict[str, Any]:
+    return {"dtype": "array", "shape": [len(array)], "source": _SOURCE, "units": units}
 
 
 def _moment(spectrum: Spectrum) -> float:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from .athena import is_athena, read_athena
 from .columns import is_ssrl_binary, read_columns, read_ssrl_binary
 from .hdf5 import SIGNATURE, SUFFIXES, read_hdf5
@@ -35,7 +37,8 @@ def read_spectra(path: str | Path, *, columns: Columns | None = None) -> list[Sp
     if path.is_dir():
         raise SpectrumFileError(f"{path}: found a folder, expected a file of spectra")
     try:
-        return _read(path, columns)
+        with np.errstate(all="ignore"):  # numbers out of all bounds become NaN and inf, which ``flaw`` tells of
+            return _read(path, columns)
     except OSError as error:
         raise SpectrumFileError(f"{path}: {error.strerror or error}, expected a file of spectra") from error
 

@@ -70,7 +70,8 @@ def spectrum_of(table: Table, wanted: Columns | None = None) -> Spectrum:
         notes += tuple(choice.notes)
     if formula == "transmission" and "if" in channels:
         notes += ("taken in transmission; there is fluorescence, too",)
-    return assemble(table.path, energy, channels, formula, **(table.known | {"notes": notes}))
+    known: dict[str, Any] = table.known | {"notes": notes}
+    return assemble(table.path, energy, channels, formula, **known)
 
 
 def assemble(
@@ -107,7 +108,8 @@ def assemble(
         reference=reference,
         formula=formula,
         channels=intensities,
-        **({"normalised": normalised} | known),
+        normalised=normalised,
+        **known,
     )
 
 
@@ -120,8 +122,7 @@ def absorption(channels: Mapping[str, Floats], formula: Formula) -> Floats:
     if formula == "transmission":
         return _log_ratio(channels["i0"], channels["it"])
     lit = channels["i0"] > 0
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.where(lit, channels["if"] / np.where(lit, channels["i0"], 1), np.nan)
+    return np.where(lit, channels["if"] / np.where(lit, channels["i0"], 1), np.nan)
 
 
 def _formula(channels: Mapping[str, Floats]) -> Formula | None:
@@ -186,8 +187,7 @@ def _merged(energy: Floats, mu: Floats, reference: Floats | None) -> tuple[Float
     count = np.diff(first, append=len(energy))
 
     def mean(column: Floats) -> Floats:
-        with np.errstate(invalid="ignore", over="ignore"):
-            return np.add.reduceat(column, first) / count
+        return np.add.reduceat(column, first) / count
 
     return energy[first], mean(mu), None if reference is None else mean(reference)
 
@@ -195,5 +195,4 @@ def _merged(energy: Floats, mu: Floats, reference: Floats | None) -> tuple[Float
 def _log_ratio(before: Floats, after: Floats) -> Floats:
     """``ln(before/after)``, NaN where either intensity is not positive."""
     positive = (before > 0) & (after > 0)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.where(positive, np.log(np.where(positive, before, 1) / np.where(positive, after, 1)), np.nan)
+    return np.where(positive, np.log(np.where(positive, before, 1) / np.where(positive, after, 1)), np.nan)

@@ -237,14 +237,17 @@ def _floats(values: Any) -> Floats:
 def _value(text: str) -> Any:
     """A Perl scalar or list, of strings, numbers, undef and lists."""
     stack: list[list[Any]] = [[]]
-    place = 0
+    place, apart = 0, True
     text = text.strip()
     while place < len(text):
         token = _TOKEN.match(text, place)
         if token is None or len(stack) > 50:
             raise _BrokenError(f"found {text[place : place + 30]!r}, expected a Perl list")
-        place = token.end()
         single, double, word, sign = token.groups()
+        if not apart and (sign is None or sign in "([{"):
+            raise _BrokenError(f"found {text[place : place + 30]!r}, expected a comma")
+        place = token.end()
+        apart = sign is not None and sign not in ")]}"
         if single is not None:
             stack[-1].append(re.sub(r"\\([\\'])", r"\1", single[1:-1]))
         elif double is not None:

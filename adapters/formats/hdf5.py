@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 SUFFIXES = (".h5", ".hdf5", ".hdf", ".nxs", ".nx")
-MAX_VALUES = 100_000_000
+MAX_VALUES = 50_000_000
 """Most values of one array."""
+MAX_TEXT = 1 << 16
+"""Longest text of fixed length, bytes."""
 MAX_OBJECTS = 20_000
 """Most groups and arrays looked at."""
 _EXPECTED = "expected NXxas, or energy and mu (or i0 and itrans) side by side, each (M,) or (N, M)"
@@ -51,7 +53,7 @@ def read_hdf5(path: Path, wanted: Columns | None = None) -> list[Spectrum]:
             return _read(path, file, wanted)
     except SpectrumFileError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError, OverflowError) as error:
+    except Exception as error:  # h5py raises anything at all on damaged bytes
         raise SpectrumFileError(f"{path}: not a whole HDF5 file ({str(error)[:200]}), {_EXPECTED}") from error
 
 
@@ -59,7 +61,7 @@ def _read(path: Path, file: "h5py.File", wanted: Columns | None) -> list[Spectru
     arrays = dict(_arrays(file))
     if wanted:
         return _spectra(path, file["/"], _named(path, arrays, wanted), 0)
-    entries = [group for group in file.values() if _is_group(group) and _class(group) == "NXentry"]
+    entries = [group for group in _groups(file["/"], depth=1) if _class(group) == "NXentry"]
     found: list[Spectrum] = []
     for entry in entries:
         if _string(entry, "definition") == "NXxas" and (chosen := _nxxas(path, entry)):
@@ -135,21 +137,40 @@ def _is_mode(text: str) -> bool:
 def _by_names(
     path: Path, root: "h5py.Group", arrays: dict[str, "h5py.Dataset"]
 ) -> dict[str, list["h5py.Dataset"]] | None:
-    """The arrays by role: of the one group that has energy and absorption, else by their names in the whole entry."""
+    """The arrays by role: of the one group that has energy and absorption, else by their names in the whole entry.
+
+    Of several groups, the one that NeXus's ``default`` names, else the only NXdata.
+    """
     inside = {name: array for name, array in arrays.items() if posixpath.commonpath([name, root.name]) == root.name}
     groups: dict[str, list[str]] = {}
     for name in inside:
-        groups.setdefault(posixpath.dirname(name), []).append(name)
+        above = posixpath.dirname(name)
+        groups.setdefault(posixpath.dirname(above) if _says_nothing(name) else above, []).append(name)
+        groups.setdefault(above, [])
     served = {}
     for group, names in groups.items():
-        if chosen := _chosen(names, inside):
+        if chosen := _chosen(names, inside) or _plotted(root.file[group]):
             served[group] = chosen
-    if len(served) > 1 and (default := _default(root)) in served:
-        served = {default: served[default]}
-    same = {tuple(sorted(a.id.__hash__() for part in chosen.values() for a in part)) for chosen in served.values()}
-    if len(same) > 1:
+    plotted = {name: chosen for name, chosen in served.items() if _class(root.file[name]) == "NXdata"}
+    if len(served) > 1:
+        default = _default(root)
+        served = {default: served[default]} if default in served else plotted or served
+    if len({frozenset(array.id for part in chosen.values() for array in part) for chosen in served.values()}) > 1:
         raise SpectrumFileError(f"{path}: found spectra in {' and '.join(list(served)[:5])}; {HOW}")
     return next(iter(served.values())) if served else _chosen(list(inside), inside)
+
+
+def _plotted(group: "h5py.Group") -> dict[str, list["h5py.Dataset"]] | None:
+    """Energy and signal of an NXdata that names the one its axis and the other its signal, without a telling name."""
+    if _class(group) != "NXdata":
+        return None
+    axes = group.attrs.get("axes", "")
+    names = [axes] if isinstance(axes, str | bytes) else list(axes)
+    axis = names[-1].decode() if names and isinstance(names[-1], bytes) else str(names[-1]) if names else ""
+    energy, signal = _dataset(group, axis), _dataset(group, _attribute(group, "signal"))
+    if energy is None or signal is None or "energy" not in choose([axis]).places:
+        return None
+    return {"energy": [energy], "mu": [signal]}
 
 
 def _chosen(names: list[str], arrays: dict[str, "h5py.Dataset"]) -> dict[str, list["h5py.Dataset"]] | None:
@@ -165,8 +186,11 @@ def _chosen(names: list[str], arrays: dict[str, "h5py.Dataset"]) -> dict[str, li
 
 
 def _said(name: str) -> str:
-    leaf = posixpath.basename(name)
-    return posixpath.basename(posixpath.dirname(name)) if leaf.lower() in _LEAVES else leaf
+    return posixpath.basename(posixpath.dirname(name) if _says_nothing(name) else name)
+
+
+def _says_nothing(name: str) -> bool:
+    return posixpath.basename(name).lower() in _LEAVES and name.count("/") > 1
 
 
 def _named(path: Path, arrays: dict[str, "h5py.Dataset"], wanted: Columns) -> dict[str, list["h5py.Dataset"]]:
@@ -260,8 +284,13 @@ def _is_group(item: Any) -> bool:
 def _dataset(group: "h5py.Group", name: str) -> "h5py.Dataset | None":
     import h5py
 
-    item = group.get(name) if not isinstance(group.get(name, getlink=True), h5py.ExternalLink) else None
-    return item if isinstance(item, h5py.Dataset) and item.ndim in (1, 2) and item.dtype.kind in "fiu" else None
+    item = None if not name or isinstance(group.get(name, getlink=True), h5py.ExternalLink) else group.get(name)
+    return item if isinstance(item, h5py.Dataset) and _is_array(item) else None
+
+
+def _is_array(item: "h5py.Dataset") -> bool:
+    """Whether it is one of numbers, (M,) or (N, M)."""
+    return item.dtype.kind in "fiu" and len(item.shape or ()) in (1, 2) and int(item.size or 0) > 1
 
 
 def _class(group: "h5py.Group") -> str:
@@ -282,6 +311,8 @@ def _string(group: Any, name: str) -> str:
         return ""
     item = group.get(name)
     if not isinstance(item, h5py.Dataset) or item.size != 1 or item.dtype.kind not in "OSU":
+        return ""
+    if item.dtype.itemsize > MAX_TEXT:
         return ""
     value = np.asarray(item[()]).reshape(-1)[0]
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -202,6 +202,7 @@ def test_what_was_written_is_read(write, tmp_path):
         assert flaw(spectrum) is None
         assert spectrum.complete
         if write in (write_xdi, write_table, write_epics, write_ssrl, *PROJECTS, write_npz):
+            assert spectrum.reference is not None
             np.testing.assert_allclose(spectrum.reference, FOIL, rtol=1e-12)
     named = {s.element for s in found if write in (write_xdi, write_nxxas, *PROJECTS)}
     assert named <= {"Ni"}

@@ -1,0 +1,350 @@
+"""Which columns are what, in which unit, and what is said when it cannot be told."""
+
+import builtins
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from xas_agent.adapters.formats import Spectrum, SpectrumFileError, read_spectra
+from xas_agent.adapters.formats.energy import HC_EV_ANGSTROM
+
+E = np.linspace(8300.0, 8400.0, 21)
+I0 = np.linspace(1e5, 9e4, 21)
+IT = np.linspace(5e4, 1e4, 21)
+IF = np.linspace(10.0, 500.0, 21)
+MU = np.log(I0 / IT)
+
+
+def write(tmp_path, header: str, *columns, separator: str = " ", name: str = "scan.txt") -> Path:
+    rows = (separator.join(map(repr, row)) for row in np.column_stack(columns).tolist())
+    path = tmp_path / name
+    path.write_text("\n".join([header, *rows, ""]), encoding="utf-8")
+    return path
+
+
+def read(path, **columns) -> Spectrum:
+    (spectrum,) = read_spectra(path, columns=columns or None)
+    return spectrum
+
+
+D = 3.13555
+DEGREES = np.rad2deg(np.arcsin(HC_EV_ANGSTROM / (2 * D * E)))
+
+
+@pytest.mark.parametrize(
+    ("unit", "axis", "field", "note"),
+    [
+        ("energy eV", E, "", None),
+        ("energy keV", E / 1000, "", None),
+        ("energy (keV)", E / 1000, "", None),
+        ("energy", E / 1000, "", "taken as keV"),
+        ("energy || 13IDA:E:Energy.VAL", E, "", None),
+        ("angle degrees", DEGREES, f"# Mono.d_spacing: {D}\n", "energies from the angles"),
+        ("angle radians", np.deg2rad(DEGREES), f"# Mono.d_spacing: {D} Å\n", "energies from the angles"),
+    ],
+)
+def test_the_units_of_xdi(tmp_path, unit, axis, field, note):
+    header = f"# XDI/1.0\n# Column.1: {unit}\n# Column.2: i0\n# Column.3: itrans\n{field}#---"
+    found = read(write(tmp_path, header, axis, I0, IT))
+    np.testing.assert_allclose(found.energy, E, rtol=1e-12)
+    np.testing.assert_allclose(found.mu, MU, rtol=1e-12)
+    assert bool(found.notes) == bool(note)
+    assert (note or "") in " ".join(found.notes)
+
+
+@pytest.mark.parametrize(
+    ("unit", "field", "said"),
+    [
+        ("energy pixel", "", "in 'pixel', expected eV or keV"),
+        ("angle degrees", "", "no Mono.d_spacing"),
+        ("angle steps", "# Mono.d_spacing: 3.1\n", "in 'steps', expected degrees or radians"),
+        ("angle degrees", "# Mono.d_spacing: unknown\n", "Mono.d_spacing 'unknown'"),
+        ("angle degrees", "# Mono.d_spacing: 3.1\n", "not within 0 and 90 degrees"),
+        ("k", "", "found 3 columns (k, i0, itrans)"),
+    ],
+)
+def test_an_axis_that_cannot_be_converted_is_refused(tmp_path, unit, field, said):
+    header = f"# XDI/1.0\n# Column.1: {unit}\n# Column.2: i0\n# Column.3: itrans\n{field}#---"
+    with pytest.raises(SpectrumFileError) as error:
+        read(write(tmp_path, header, E, I0, IT))
+    assert said in str(error.value)
+    assert "expected" in str(error.value) or "not within" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("header", "separator"),
+    [
+        ("# energy i0 it", " "),
+        ("Energy;I0;It", ";"),
+        ('"Energy (eV)","I0 (cts)","It (cts)"', ","),
+        ("#C 1_E(eV) 2_I0 3_It", "  "),
+        ("# 1) Mono Energy *  2) I0 *  3) It *\n# a line of words", " "),
+        ("# Energy\tI0\tI1\n# ------------------", "\t"),
+        ("XDAC V1.2\n-----\nEnergy  I0  It", "  "),
+        ("% mono_energy   ion0   ion1", " "),
+        ("# Element: Ni\n# Edge: K\n# Scan: fly\n# energy i0 it", " "),
+    ],
+)
+def test_headers_of_many_beamlines(tmp_path, header, separator):
+    found = read(write(tmp_path, header, E, I0, IT, separator=separator))
+    np.testing.assert_array_equal(found.energy, E)
+    np.testing.assert_allclose(found.mu, MU, rtol=1e-14)
+    assert found.notes == ()
+    assert found.element == ("Ni" if "Element" in header else None)
+
+
+def test_elements_of_a_detector_are_summed_and_told_of(tmp_path):
+    found = read(write(tmp_path, "# energy i0 if_1 if_2 if_3", E, I0, IF, 2 * IF, 3 * IF))
+    np.testing.assert_allclose(found.mu, 6 * IF / I0, rtol=1e-14)
+    assert found.notes == ("fluorescence is the sum of if_1, if_2, if_3",)
+    whole = read(write(tmp_path, "# energy i0 fluor fluor_1 fluor_2", E, I0, IF, IF / 2, IF / 2))
+    np.testing.assert_allclose(whole.mu, IF / I0, rtol=1e-14)
+    bmm = read(write(tmp_path, "# Element.symbol: Ni\n# Element.edge: K\n# energy i0 Ni1 Ni2", E, I0, IF, IF))
+    np.testing.assert_allclose(bmm.mu, 2 * IF / I0, rtol=1e-14)
+
+
+def test_transmission_goes_first_and_fluorescence_is_told_of(tmp_path):
+    path = write(tmp_path, "# energy i0 itrans ifluor", E, I0, IT, IF)
+    found = read(path)
+    assert found.formula == "transmission"
+    assert found.notes == ("taken in transmission; there is fluorescence, too",)
+    assert set(found.channels) == {"i0", "it", "if"}
+    lit = read(path, **{"if": "ifluor"})
+    np.testing.assert_allclose(lit.mu, IF / I0, rtol=1e-14)
+    assert lit.formula == "fluorescence"
+
+
+def test_the_caller_names_columns_by_name_or_number(tmp_path):
+    path = write(tmp_path, "# a b c d", IF, E, I0, IT)
+    for columns in ({"energy": "b", "i0": "c", "it": "D"}, {"energy": 2, "i0": "3", "it": 4}):
+        found = read(path, **columns)
+        np.testing.assert_array_equal(found.energy, E)
+        np.testing.assert_allclose(found.mu, MU, rtol=1e-14)
+    two = read(path, energy=2, i0=3, **{"if": [1, 4]})
+    np.testing.assert_allclose(two.mu, (IF + IT) / I0, rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"energy": "b", "i0": "x"}, "no column 'x' for i0; found the columns a, b, c, d"),
+        ({"angle": "b"}, "no role 'angle' in columns; expected energy, i0, it, if, ir, mu, norm, reference"),
+        ({"energy": ["a", "b"]}, "2 columns for energy; expected one"),
+        ({"energy": 9}, "no column 9 for energy"),
+        ({"energy": "b", "it": "d"}, "found 4 columns (a, b, c, d), expected columns energy and mu"),
+    ],
+)
+def test_columns_that_are_not_there_are_refused(tmp_path, columns, said):
+    with pytest.raises(SpectrumFileError) as error:
+        read(write(tmp_path, "# a b c d", IF, E, I0, IT), **columns)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("header", "columns", "said"),
+    [
+        ("# energy mu xmu", (E, MU, MU), "of which mu and xmu may be mu"),
+        ("# energy energy2 mu", (E, E, MU), None),
+        ("# time i0 it", (E, I0, IT), "found 3 columns (time, i0, it)"),
+        ("# theta intensity", (np.linspace(10, 14, 21), IF), "found 2 columns (theta, intensity)"),
+        ("# k chi", (np.linspace(0, 15, 21), IF), "found 2 columns (k, chi)"),
+        ("", (np.linspace(0, 15, 21), IF), "found 2 columns (unnamed)"),
+        ("", (E, I0, IT), "name them with columns={'energy'"),
+        ("# a b c", (I0, IT, E), "found 3 columns (a, b, c)"),
+    ],
+)
+def test_what_is_unclear_is_refused_with_what_to_name(tmp_path, header, columns, said):
+    path = write(tmp_path, header, *columns)
+    if said is None:
+        assert read(path).notes == ()
+        return
+    with pytest.raises(SpectrumFileError) as error:
+        read(path)
+    assert said in str(error.value)
+
+
+def test_a_column_that_can_only_be_energy_is_taken_and_told_of(tmp_path):
+    found = read(write(tmp_path, "# encoder i0 it", E / 1000, I0, IT))
+    np.testing.assert_allclose(found.energy, E, rtol=1e-14)
+    assert found.notes == ("column 1 (encoder) taken as energy in keV, by its values",)
+
+
+@pytest.mark.parametrize("separator", ["\t", ";", " ", " ; "])
+def test_decimal_commas(tmp_path, separator):
+    path = tmp_path / "komma.txt"
+    rows = (separator.join(f"{v:.6f}" for v in row).replace(".", ",") for row in np.column_stack([E, I0, IT]))
+    path.write_text("# energy i0 it\n" + "\n".join(rows) + "\n")
+    found = read(path)
+    np.testing.assert_allclose(found.energy, E, rtol=1e-9)
+    np.testing.assert_allclose(found.mu, MU, rtol=1e-7)
+    assert found.notes == ("commas read as decimal marks",)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@given(
+    values=st.lists(st.floats(-1e300, 1e300), min_size=3, max_size=12),
+    separator=st.sampled_from([",", ", ", ";", "; ", "\t", " ", " , "]),
+    comma=st.booleans(),
+)
+def test_numbers_are_the_same_under_any_separator(tmp_path, values, separator, comma):
+    comma = comma and "," not in separator
+    rows = [separator.join((repr(8300.5 + i), repr(v))) for i, v in enumerate(values)]
+    path = tmp_path / "numbers.txt"
+    text = "\n".join(rows)
+    path.write_text("# energy mu\n" + (text.replace(".", ",") if comma else text) + "\n")
+    np.testing.assert_array_equal(read(path).mu, values)
+
+
+@pytest.mark.parametrize(
+    ("body", "energies"),
+    [
+        ("8300.0,,1.0\n8301.0,2.0,1.0\n8302.0,2.0,1.0\n", 3),
+        ("8.3000D+03,2.0D0,1\n8.3010D+03,2.0,1\n", 2),
+        ('"8300.0","2","1"\n"8301.0","2","1"\n', 2),
+        ("21\n8300.0 2 1\n8301.0 2 1\n", 2),
+        ("8300.0 2 1\n# paused\n\n8301.0 2 1\n# done\n", 2),
+    ],
+)
+def test_tables_as_they_come(tmp_path, body, energies):
+    path = tmp_path / "odd.csv"
+    path.write_text("# energy i0 it\n" + body)
+    found = read(path)
+    np.testing.assert_array_equal(found.energy, 8300.0 + np.arange(energies))
+    assert np.isnan(found.mu[0]) == (",," in body)
+    assert any("numbers above the table" in note for note in found.notes) == body.startswith("21\n")
+
+
+def test_a_last_line_without_its_end(tmp_path):
+    path = tmp_path / "cut.txt"
+    rows = [f"{e:.3f} {m:.6f}" for e, m in zip(E, MU, strict=True)]
+    whole = "# energy mu\n" + "\n".join(rows)
+    for lost, points, note in (
+        (0, 21, "has no end"),
+        (1, 20, "breaks off"),
+        (9, 20, "breaks off"),
+    ):
+        path.write_text(whole[: len(whole) - lost])
+        found = read(path)
+        assert len(found.energy) == points
+        assert note in found.notes[0]
+        assert found.complete == (points == 21)
+
+
+def test_ssrl_says_what_it_did_not_subtract(tmp_path):
+    path = tmp_path / "a.001"
+    body = "\n".join(" ".join(map(repr, row)) for row in np.column_stack([E, E, I0, IT]).tolist())
+    head = " SSRL - EXAFS Data Collector 1.1\n Fri Jul  7 18:22:57 1995\n PTS: 25 COLS: 4\n"
+    path.write_text(
+        f"{head} Offsets:\n 0.0 0.0 605.5 7.1\n Data:\n Requested energy\n Achieved energy\n I0\n I1\n\n{body}\n"
+    )
+    found = read(path)
+    assert found.notes == (
+        "the file breaks off: 21 of 25 points",
+        "offsets of the header are not subtracted: 0.0 0.0 605.5 7.1",
+    )
+    assert not found.complete
+
+
+def test_hdf5_by_path_by_name_and_what_is_unclear(tmp_path):
+    h5py = pytest.importorskip("h5py", reason="HDF5 needs the extra [formats]")
+    path = tmp_path / "plain.h5"
+    with h5py.File(path, "w") as file:
+        file["scan/energy"], file["scan/mu"] = E, np.stack([MU, 2 * MU])
+        file["raw/Energy/value"], file["raw/I0/data"], file["raw/It/data"] = E, I0, IT
+        file["elsewhere"] = h5py.ExternalLink("other.h5", "/")
+    with pytest.raises(SpectrumFileError, match="found spectra in /scan and /raw"):
+        read_spectra(path)
+    two = read_spectra(path, columns={"energy": "/scan/energy", "mu": "scan/mu"})
+    assert [s.id for s in two] == ["plain.h5:plain.h5:0", "plain.h5:plain.h5:1"]
+    np.testing.assert_array_equal(two[1].mu, 2 * MU)
+    found = read(path, energy="/raw/Energy/value", i0="I0", it="It")
+    np.testing.assert_allclose(found.mu, MU, rtol=1e-14)
+    with pytest.raises(SpectrumFileError, match="expected one array 'nowhere' for mu"):
+        read_spectra(path, columns={"energy": "/scan/energy", "mu": "nowhere"})
+
+
+def test_nxxas_without_a_mode_says_what_to_name(tmp_path):
+    h5py = pytest.importorskip("h5py", reason="HDF5 needs the extra [formats]")
+    path = tmp_path / "xas.nxs"
+    with h5py.File(path, "w") as file:
+        entry = file.create_group("entry")
+        entry.attrs["NX_class"], entry["definition"] = "NXentry", "NXxas"
+        entry["instrument/monochromator/energy"] = E
+        entry["instrument/incoming_beam/data"], entry["instrument/absorbed_beam/data"] = I0, IF
+    with pytest.raises(SpectrumFileError, match="without a mode"):
+        read_spectra(path)
+    with h5py.File(path, "a") as file:
+        file["entry/data/mode"] = "Fluorescence Yield"
+    np.testing.assert_allclose(read(path).mu, IF / I0, rtol=1e-14)
+
+
+def test_the_signal_of_a_plot_is_mu(tmp_path):
+    h5py = pytest.importorskip("h5py", reason="HDF5 needs the extra [formats]")
+    path = tmp_path / "plot.nxs"
+    with h5py.File(path, "w") as file:
+        entry = file.create_group("entry")
+        entry.attrs["NX_class"], entry.attrs["default"] = "NXentry", "plot"
+        plot = entry.create_group("plot")
+        plot.attrs["NX_class"], plot.attrs["signal"], plot.attrs["axes"] = "NXdata", "data", ["energy"]
+        plot["data"], plot["energy"] = MU, E[::-1]
+        entry["instrument/mono/energy"], entry["instrument/i0/data"] = E, I0
+        entry["instrument/it/data"] = IT
+    np.testing.assert_array_equal(read(path).mu, MU[::-1])
+
+
+def test_hdf5_without_h5py_says_what_to_install(tmp_path, monkeypatch):
+    path = tmp_path / "a.h5"
+    path.write_bytes(b"\x89HDF\r\n\x1a\n")
+    without = builtins.__import__
+
+    def refuse(name, *rest, **more):
+        if name == "h5py":
+            raise ImportError(name)
+        return without(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(SpectrumFileError, match=r"pip install 'xas-agent\[formats\]'"):
+        read_spectra(path)
+
+
+def test_arrays_of_an_npz_by_name(tmp_path):
+    path = tmp_path / "own.npz"
+    np.savez(path, e=E, signal=IF, monitor=I0)
+    found = read(path, energy="e", i0="monitor", **{"if": "signal"})
+    np.testing.assert_allclose(found.mu, IF / I0, rtol=1e-14)
+    with pytest.raises(SpectrumFileError, match="found the arrays e, signal, monitor, not x"):
+        read(path, energy="x")
+
+
+def test_in_athena_no_columns_can_be_named(tmp_path):
+    path = tmp_path / "a.prj"
+    path.write_text("# Athena project file -- Demeter version 0.9.26\n")
+    with pytest.raises(SpectrumFileError, match="in which no columns can be named"):
+        read_spectra(path, columns={"energy": 1})
+    with pytest.raises(SpectrumFileError, match="found 0 groups"):
+        read_spectra(path)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ("('label','a'b'','is_xmu','1')", "expected a comma"),
+        ("('label',['a','is_xmu','1')", "an open bracket"),
+        ("('label','a','is_xmu')", "not pairs"),
+        ("('label',system('ls'))", "expected a comma"),
+        ("('label',`ls`)", "expected a Perl list"),
+    ],
+)
+def test_perl_that_is_more_than_data_is_refused(tmp_path, args, said):
+    path = tmp_path / "a.prj"
+    path.write_text(
+        "# Athena project file -- Demeter version 0.9.26\n$old_group = 'abcde';\n"
+        f"@args = {args};\n@x = ('1','2');\n@y = ('1','2');\n[record]\n"
+    )
+    with pytest.raises(SpectrumFileError) as error:
+        read_spectra(path)
+    assert said in str(error.value)
+    assert "line 3" in str(error.value)
