@@ -10,6 +10,8 @@ MODULES = (
     "xas_agent.sim_beamline.beamline",
     "xas_agent.adapters.zmq_socket",
     "xas_agent.adapters.zmq_documents",
+    "xas_agent.adapters.formats.headers",
+    "xas_agent.adapters.formats.naming",
     "xas_agent.agent.fields",
     "xas_agent.agent.assembly",
     "xas_agent.agent.sweeps",

@@ -58,7 +58,8 @@ def in_ev(values: Floats, name: str, unit: str) -> tuple[Floats, tuple[str, ...]
     """
     said = unit.strip().lower() or next(iter(re.findall(r"(?:^|_)(k?ev)$", name.lower())), "")
     if said in ("ev", "electronvolt", "electron volt"):
-        return values, ()
+        doubt = f"energies of {name!r} taken as eV, as the file says; their values are those of keV"
+        return values, (doubt,) if _unit_by_values(values) == "keV" else ()
     if said in ("kev", "kiloelectronvolt"):
         return values * 1000.0, ()
     if said and not re.fullmatch(r"a\.?u\.?|none|n/?a|-|\?", said):

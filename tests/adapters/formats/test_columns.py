@@ -96,6 +96,12 @@ def test_headers_of_many_beamlines(tmp_path, header, separator):
     assert found.element == ("Ni" if "Element" in header else None)
 
 
+def test_a_unit_that_the_values_belie_is_told_of(tmp_path):
+    found = read(write(tmp_path, "# energy(eV) i0 it", E / 1000, I0, IT))
+    np.testing.assert_array_equal(found.energy, E / 1000)
+    assert found.notes == ("energies of 'energy' taken as eV, as the file says; their values are those of keV",)
+
+
 def test_elements_of_a_detector_are_summed_and_told_of(tmp_path):
     found = read(write(tmp_path, "# energy i0 if_1 if_2 if_3", E, I0, IF, 2 * IF, 3 * IF))
     np.testing.assert_allclose(found.mu, 6 * IF / I0, rtol=1e-14)
