@@ -243,11 +243,12 @@ def _value(text: str) -> Any:
         token = _TOKEN.match(text, place)
         if token is None or len(stack) > 50:
             raise _BrokenError(f"found {text[place : place + 30]!r}, expected a Perl list")
-        single, double, word, sign = token.groups()
-        if not apart and (sign is None or sign in "([{"):
+        single, double, word = token.group(1, 2, 3)
+        sign: str = token[4] or ""
+        if not apart and (not sign or sign in "([{"):
             raise _BrokenError(f"found {text[place : place + 30]!r}, expected a comma")
         place = token.end()
-        apart = sign is not None and sign not in ")]}"
+        apart = bool(sign) and sign not in ")]}"
         if single is not None:
             stack[-1].append(re.sub(r"\\([\\'])", r"\1", single[1:-1]))
         elif double is not None:
