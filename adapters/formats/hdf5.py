@@ -7,7 +7,7 @@ NXxas: NeXus application definition, an NXentry with ``definition`` NXxas, ``mon
 import posixpath
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,8 +19,8 @@ from .naming import ROLES, Columns, choose
 from .npz import spectra_of
 from .spectrum import Floats, Spectrum, SpectrumFileError
 
-if TYPE_CHECKING:
-    import h5py
+Node = Any
+"""A group or array of h5py, whose own types do not tell which stands where."""
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 SUFFIXES = (".h5", ".hdf5", ".hdf", ".nxs", ".nx")
@@ -57,7 +57,7 @@ def read_hdf5(path: Path, wanted: Columns | None = None) -> list[Spectrum]:
         raise SpectrumFileError(f"{path}: not a whole HDF5 file ({str(error)[:200]}), {_EXPECTED}") from error
 
 
-def _read(path: Path, file: "h5py.File", wanted: Columns | None) -> list[Spectrum]:
+def _read(path: Path, file: Node, wanted: Columns | None) -> list[Spectrum]:
     arrays = dict(_arrays(file))
     if wanted:
         return _spectra(path, file["/"], _named(path, arrays, wanted), 0)
@@ -78,7 +78,7 @@ def _read(path: Path, file: "h5py.File", wanted: Columns | None) -> list[Spectru
     return found
 
 
-def _arrays(file: "h5py.File") -> Iterator[tuple[str, "h5py.Dataset"]]:
+def _arrays(file: Node) -> Iterator[tuple[str, Node]]:
     """Arrays of numbers by path, in the file's order; each once, soft links as they are met after it."""
     import h5py
 
@@ -97,12 +97,15 @@ def _arrays(file: "h5py.File") -> Iterator[tuple[str, "h5py.Dataset"]]:
                     seen.add(item.id)
                     queue.append(item)
             elif (
-                isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu" and item.ndim in (1, 2) and item.size > 1
+                isinstance(item, h5py.Dataset)
+                and item.dtype.kind in "fiu"
+                and item.ndim in (1, 2)
+                and (item.size or 0) > 1
             ):
                 yield posixpath.join(group.name, name), item
 
 
-def _nxxas(path: Path, entry: "h5py.Group") -> dict[str, list["h5py.Dataset"]] | None:
+def _nxxas(path: Path, entry: Node) -> dict[str, list[Node]] | None:
     """The arrays of NXxas by role; None where the definition is claimed but its arrays are elsewhere."""
     energy, incoming, absorbed, mode = None, None, None, _mode(entry)
     for group in _groups(entry):
@@ -122,7 +125,7 @@ def _nxxas(path: Path, entry: "h5py.Group") -> dict[str, list["h5py.Dataset"]] |
     return {"energy": [energy], "i0": [incoming], "it" if "trans" in mode.lower() else "if": [absorbed]}
 
 
-def _mode(entry: "h5py.Group") -> str:
+def _mode(entry: Node) -> str:
     groups = [entry, *_groups(entry)]
     return next(
         (mode for group in groups for key in ("mode", "scan_mode") if _is_mode(mode := _string(group, key))), ""
@@ -134,9 +137,7 @@ def _is_mode(text: str) -> bool:
     return any(word in text.lower() for word in ("trans", "fluo", "yield", "tey", "tfy", "pfy"))
 
 
-def _by_names(
-    path: Path, root: "h5py.Group", arrays: dict[str, "h5py.Dataset"]
-) -> dict[str, list["h5py.Dataset"]] | None:
+def _by_names(path: Path, root: Node, arrays: dict[str, Node]) -> dict[str, list[Node]] | None:
     """The arrays by role: of the one group that has energy and absorption, else by their names in the whole entry.
 
     Of several groups, the one that NeXus's ``default`` names, else the only NXdata.
@@ -160,7 +161,7 @@ def _by_names(
     return next(iter(served.values())) if served else _chosen(list(inside), inside)
 
 
-def _plotted(group: "h5py.Group") -> dict[str, list["h5py.Dataset"]] | None:
+def _plotted(group: Node) -> dict[str, list[Node]] | None:
     """Energy and signal of an NXdata that names the one its axis and the other its signal, without a telling name."""
     if _class(group) != "NXdata":
         return None
@@ -173,7 +174,7 @@ def _plotted(group: "h5py.Group") -> dict[str, list["h5py.Dataset"]] | None:
     return {"energy": [energy], "mu": [signal]}
 
 
-def _chosen(names: list[str], arrays: dict[str, "h5py.Dataset"]) -> dict[str, list["h5py.Dataset"]] | None:
+def _chosen(names: list[str], arrays: dict[str, Node]) -> dict[str, list[Node]] | None:
     """The arrays by role, from what they, or for ``data`` their groups, are called."""
     said = [_said(name) for name in names]
     choice = choose(said)
@@ -193,10 +194,10 @@ def _says_nothing(name: str) -> bool:
     return posixpath.basename(name).lower() in _LEAVES and name.count("/") > 1
 
 
-def _named(path: Path, arrays: dict[str, "h5py.Dataset"], wanted: Columns) -> dict[str, list["h5py.Dataset"]]:
+def _named(path: Path, arrays: dict[str, Node], wanted: Columns) -> dict[str, list[Node]]:
     by_path = list(arrays)
     said = [_said(name) for name in by_path]
-    chosen: dict[str, list[h5py.Dataset]] = {}
+    chosen: dict[str, list[Node]] = {}
     for role, value in wanted.items():
         for item in [value] if isinstance(value, str | int) else value:
             full = posixpath.join("/", str(item))
@@ -208,7 +209,7 @@ def _named(path: Path, arrays: dict[str, "h5py.Dataset"], wanted: Columns) -> di
     return chosen
 
 
-def _spectra(path: Path, root: "h5py.Group", chosen: dict[str, list["h5py.Dataset"]], first: int) -> list[Spectrum]:
+def _spectra(path: Path, root: Node, chosen: dict[str, list[Node]], first: int) -> list[Spectrum]:
     notes: tuple[str, ...] = ()
     kind = next(
         (k for k in ("mu", "it", "if", "norm") if k in chosen and (k in ("mu", "norm") or "i0" in chosen)), ""
@@ -235,7 +236,7 @@ def _spectra(path: Path, root: "h5py.Group", chosen: dict[str, list["h5py.Datase
     return spectra_of(path, columns, kind, ids, row=first, notes=(*notes, *guessed), **_about(root))
 
 
-def _sum(path: Path, arrays: list["h5py.Dataset"]) -> Floats:
+def _sum(path: Path, arrays: list[Node]) -> Floats:
     for array in arrays:
         if array.size > MAX_VALUES:
             raise SpectrumFileError(f"{path}: found {array.name} of shape {array.shape}, at most {MAX_VALUES} values")
@@ -244,7 +245,7 @@ def _sum(path: Path, arrays: list["h5py.Dataset"]) -> Floats:
     return np.sum([np.asarray(array[()], dtype=np.float64) for array in arrays], axis=0)
 
 
-def _about(root: "h5py.Group") -> dict[str, Any]:
+def _about(root: Node) -> dict[str, Any]:
     """Absorber, sample, title and start, where NeXus has them."""
     groups = {posixpath.basename(group.name): group for group in _groups(root)}
     element, edge = absorber(
@@ -261,12 +262,12 @@ def _about(root: "h5py.Group") -> dict[str, Any]:
     }
 
 
-def _default(root: "h5py.Group") -> str:
+def _default(root: Node) -> str:
     name = _attribute(root, "default")
     return posixpath.join(root.name, name) if name else ""
 
 
-def _groups(root: "h5py.Group", depth: int = 3) -> Iterator["h5py.Group"]:
+def _groups(root: Node, depth: int = 3) -> Iterator[Node]:
     for name in root:
         item = root.get(name) if root.get(name, getclass=True, getlink=True).__name__ == "HardLink" else None
         if item is not None and _is_group(item):
@@ -281,19 +282,19 @@ def _is_group(item: Any) -> bool:
     return isinstance(item, h5py.Group)
 
 
-def _dataset(group: "h5py.Group", name: str) -> "h5py.Dataset | None":
+def _dataset(group: Node, name: str) -> Node | None:
     import h5py
 
     item = None if not name or isinstance(group.get(name, getlink=True), h5py.ExternalLink) else group.get(name)
     return item if isinstance(item, h5py.Dataset) and _is_array(item) else None
 
 
-def _is_array(item: "h5py.Dataset") -> bool:
+def _is_array(item: Node) -> bool:
     """Whether it is one of numbers, (M,) or (N, M)."""
     return item.dtype.kind in "fiu" and len(item.shape or ()) in (1, 2) and int(item.size or 0) > 1
 
 
-def _class(group: "h5py.Group") -> str:
+def _class(group: Node) -> str:
     return _attribute(group, "NX_class")
 
 
