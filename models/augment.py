@@ -29,10 +29,16 @@ class Augmentation(Settings):
     """Largest number of spectra in a mixture; the smallest is 2."""
 
 
-def mixtures(n: int, of: int, settings: Augmentation, generator: torch.Generator) -> Tensor:
+def mixtures(
+    n: int, of: int, settings: Augmentation, generator: torch.Generator, group: Tensor | None = None
+) -> Tensor:
     """Weights (n, of) that turn ``of`` rows into n rows, a fraction of them convex mixtures of 2 or more.
 
     Row i always keeps row i as its main part's partner, so that an epoch still sees every spectrum.
+
+    Parameters
+    ----------
+    group : (of,) what only rows of the same number are mixed by, such as the absorber
     """
     weights = torch.eye(n, of)
     if settings.mixed <= 0 or of < 2:
@@ -40,7 +46,11 @@ def mixtures(n: int, of: int, settings: Augmentation, generator: torch.Generator
     for i in torch.nonzero(torch.rand(n, generator=generator) < settings.mixed).flatten().tolist():
         k = int(torch.randint(2, settings.mixture_max + 1, (1,), generator=generator))
         share = -torch.rand(k, generator=generator).clamp_min(1e-9).log()  # Dirichlet(1, …, 1)
-        partners = torch.cat([torch.tensor([i]), torch.randint(of, (k - 1,), generator=generator)])
+        drawn = torch.randint(of, (k - 1,), generator=generator)
+        if group is not None:
+            alike = torch.nonzero(group == group[i]).flatten()
+            drawn = alike[drawn % len(alike)]
+        partners = torch.cat([torch.tensor([i]), drawn])
         weights[i] = torch.zeros(of).index_add(0, partners, share / share.sum())
     return weights
 

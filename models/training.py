@@ -142,6 +142,10 @@ class Rows:
         foot = coarse[:, self._foot].mean(1, keepdim=True)
         return (coarse - foot) / (coarse[:, self._anchor].mean(1, keepdim=True) - foot)
 
+    def mixtures(self, index: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
+        """Weights (n, n) of :func:`~xas_agent.models.augment.mixtures` among the rows ``index``."""
+        return mixtures(len(index), len(index), how, generator)
+
     def disturbed(self, weights: Tensor, index: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
         """Mixtures of the rows at ``index``, disturbed as a beamline would, (n, G)."""
         fine = disturb(weights @ self.fine[index], FINE_EV, how, generator)
@@ -296,7 +300,7 @@ def train_member(
         rounds = steps * batch // len(index) + 1
         order = torch.cat([index[torch.randperm(len(index), generator=generator)] for _ in range(rounds)])
         for chosen in order[: steps * batch].split(batch):
-            weights = mixtures(batch, batch, config.augmentation, generator)
+            weights = rows.mixtures(chosen, config.augmentation, generator)
             spectra = rows.disturbed(weights, chosen, config.augmentation, generator)
             output = start(scale.apply(spectra))
             loss = joint_loss(output, rows.targets, weights, chosen, o.regression_weight)

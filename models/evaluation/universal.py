@@ -17,7 +17,7 @@ from ...agent.errors import InputError
 from ...agent.grid import Array
 from ...agent.settings import Settings
 from .. import card as cards
-from ..augment import Augmentation, add_noise, disturb
+from ..augment import Augmentation, add_noise, disturb, mixtures
 from ..data import FeffData, load_feff
 from ..plan import Plan
 from ..spt import GATHERED_POINTS, SPT, SPTShape
@@ -30,6 +30,7 @@ from .transfer import Pooled, TransferSettings, Tuning, compared, judged_by_fold
 from .trials import Outcome, pack, unpack
 
 OF_SOURCE, OF_TARGETS = "blended as the source's model", "blended as the targets' models"
+SIM = "second ordering of target"
 UNIVERSAL, OWN = "the universal network", "one for this absorber"
 
 
@@ -58,6 +59,11 @@ class FlaggedRows(Rows):
         """As :meth:`Rows.aligned`, the flags behind."""
         return torch.cat([super().aligned(fine[:, : -self.flags]), fine[:, -self.flags :]], dim=1)
 
+    def mixtures(self, index: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
+        """As :meth:`Rows.mixtures`, among rows of one absorber: of two it would be none."""
+        absorber = self.fine[index, -self.flags :].argmax(1)
+        return mixtures(len(index), len(index), how, generator, absorber)
+
     def disturbed(self, weights: Tensor, index: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
         """As :meth:`Rows.disturbed`, the flags behind as they are."""
         fine = weights @ self.fine[index]
@@ -76,16 +82,14 @@ class JointPlan(Plan):
     def __init__(self, settings: UniversalSettings, data: Path) -> None:
         targets = [judged_by_folds(c, settings.transfer.pretrained) for c in settings.transfer.targets]
         shared = targets[0]
-        # A mixture of two absorbers' spectra is no spectrum.
-        augmentation = shared.augmentation.model_copy(update={"mixed": 0.0})
         optimisation = settings.source.optimisation.model_copy(
             update={"epochs": settings.epochs, "learning_rate": settings.learning_rate, "rows_per_epoch": 1}
         )
-        changes = {"name": "universal", "augmentation": augmentation, "optimisation": optimisation}
+        changes = {"name": "universal", "optimisation": optimisation}
         self.config = shared.model_copy(update=changes)
         alike = {"grid": shared.grid, "classified": shared.classified, "regressed": shared.regressed}
         configs = [c.model_copy(update=alike) for c in (settings.source, *targets)]
-        parts = [_known_rows(c, data) for c in configs]
+        parts = [_rows_of(c, data, ["train", "val"]) for c in configs]
         self.parts = np.repeat(np.arange(len(parts)), [len(p) for p in parts])
         """(N,) whose a row is: 0 the source's, then the targets' in order."""
         self.data = _together(parts)
@@ -121,10 +125,10 @@ class JointPlan(Plan):
         return network
 
 
-def _known_rows(config: TrainingConfig, data: Path) -> FeffData:
+def _rows_of(config: TrainingConfig, data: Path, splits: Sequence[str]) -> FeffData:
     labels = config.classified + tuple(d for d in config.regressed if d != "OS_mean")
     loaded = load_feff(data, config.dataset, labels)
-    return loaded.rows(np.isin(loaded.split, ["train", "val"]))
+    return loaded.rows(np.isin(loaded.split, splits))
 
 
 def _together(parts: Sequence[FeffData]) -> FeffData:
@@ -149,9 +153,7 @@ def _flagged(parts: Sequence[FeffData], configs: Sequence[TrainingConfig]) -> Fl
     each = [prepare(p, c, classes) for p, c in zip(parts, configs, strict=True)]
     fine: list[Tensor] = []
     for k, rows in enumerate(each):
-        flag = torch.zeros(len(rows.fine), len(parts), GATHERED_POINTS)
-        flag[:, k] = 1.0
-        fine.append(torch.cat([rows.fine, flag.flatten(1)], dim=1))
+        fine.append(torch.cat([rows.fine, _flags(len(rows.fine), k, len(parts))], dim=1))
     of = [rows.targets for rows in each]
     raw = torch.cat([t.regressed * t.sd + t.mean for t in of])
     mean = raw.nanmean(0)
@@ -159,6 +161,25 @@ def _flagged(parts: Sequence[FeffData], configs: Sequence[TrainingConfig]) -> Fl
     one_hot = [torch.cat([t.one_hot[k] for t in of]) for k in range(len(classes))]
     targets = Targets(one_hot, (raw - mean) / sd, classes, mean, sd)
     return FlaggedRows(torch.cat(fine), targets, each[0].grid, flags=len(parts) * GATHERED_POINTS)
+
+
+def _flags(rows: int, part: int, parts: int) -> Tensor:
+    """(rows, parts · GATHERED_POINTS) what stands behind the spectra of the absorber ``part``."""
+    flags = torch.zeros(rows, parts, GATHERED_POINTS)
+    flags[:, part] = 1.0
+    return flags.flatten(1)
+
+
+def never_trained_on(settings: UniversalSettings, plan: JointPlan, data: Path, part: int) -> tuple[Tensor, Array]:
+    """Spectra (n, G + flags) of the target ``part``'s rows of split ``sim``, and their mean oxidation states (n,)."""
+    alike = {"grid": plan.config.grid, "classified": plan.config.classified, "regressed": plan.config.regressed}
+    config = settings.transfer.targets[part - 1].model_copy(update=alike)
+    found = _rows_of(config, data, ["sim"])
+    if not len(found):
+        return torch.empty(0, plan.clean.shape[1]), np.empty(0)
+    rows = prepare(found, config)
+    flags = _flags(len(found), part, plan.parts.max() + 1)
+    return torch.cat([rows.aligned(rows.fine), flags], dim=1), found.labels["OS_mean"]
 
 
 def prototype(material: NDArray[np.str_], absorber: NDArray[np.str_]) -> NDArray[np.str_]:
@@ -203,6 +224,9 @@ def teach(k: int, settings: UniversalSettings, data: Path) -> Arrays:
     names = (*plan.config.classified, *plan.config.regressed)
     fitted.served.share.copy_(torch.tensor(_of_card(settings, names, "recall_share")))
     said[OF_SOURCE] = fitted.predict(spectra)
+    for part in range(1, plan.parts.max() + 1):
+        unseen, _ = never_trained_on(settings, plan, data, part)
+        said[f"{SIM} {part}"] = fitted.predict(unseen.float().numpy())
     return pack(Outcome(said, fitted.parameters, seconds, 0.0))
 
 
@@ -228,7 +252,7 @@ def universal(settings: UniversalSettings, data: Path, kept: Path, jobs: int, pr
     own = Plan(settings.source.model_copy(update={"pretrained": None, "protocol": "split"}), data)
     shipped = _shipped(own, study.pretrained)
     recipe = settings.model_dump(mode="json", exclude={"transfer": {"pretrained"}})
-    depends = [recipe, start_of(study.pretrained)]
+    depends = [recipe, start_of(study.pretrained), SIM]
     pieces = [Piece(f"universal-{k}", [k, *depends], partial(teach, k, settings, data)) for k in range(study.folds)]
     outcomes = [unpack(a) for a in run_all(pieces, kept, jobs, progress)]
     plan = JointPlan(settings, data)
@@ -240,6 +264,7 @@ def universal(settings: UniversalSettings, data: Path, kept: Path, jobs: int, pr
         done = zip(once, tuned(once, study, data, kept, jobs, progress), strict=True)
         ours, theirs = _of_target(plan, settings, outcomes, part), pool(target, study, list(done))
         found.append(compared(section, target, ours, theirs, UNIVERSAL, OWN))
+        found += _second_ordering(plan, settings, data, outcomes, part)
     section.text += "\n\n" + "\n\n".join(found)
     return section
 
@@ -279,6 +304,22 @@ def _of_target(plan: JointPlan, settings: UniversalSettings, outcomes: Sequence[
     return Pooled(np.concatenate(rows), fold, {d: np.concatenate([s[d] for s in said]) for d in said[0]})
 
 
+def _second_ordering(
+    plan: JointPlan, settings: UniversalSettings, data: Path, outcomes: Sequence[Outcome], part: int
+) -> list[str]:
+    """What all networks together err by along a series of which none has seen this ordering."""
+    _, true = never_trained_on(settings, plan, data, part)
+    if not len(true):
+        return []
+    said = np.mean([o.predictions[f"{SIM} {part}"].values["OS_mean"] for o in outcomes], axis=0)
+    error, name = np.abs(said - true).mean(), plain(settings.transfer.targets[part - 1].name)
+    return [
+        f"On the {len(true)} rows of split `sim`, another Li ordering of its layered series, never trained on, the "
+        f"universal networks together have a mean-OS MAE of {error:.3f} e; the shipped model's is printed by "
+        f"`xas-agent evaluate {name} --split sim`."
+    ]
+
+
 def _part(said: Predictions, rows: NDArray[np.int_]) -> Predictions:
     logits, values, spreads = ({d: v[rows] for d, v in of.items()} for of in (said.logits, said.values, said.spreads))
     return Predictions(logits, values, spreads)
@@ -302,7 +343,7 @@ PROTOCOL = """
 each one's edge, and which absorber it is: a group of points of its own behind the spectrum, 1 for its absorber
 and 0 for the others. Its classes are the union. It starts from the pre-trained network, as those do that it is
 compared with, and goes through the rows {epochs} times, through those of the small sets {copies} times as
-often; mixtures are not rehearsed, since one of two absorbers is no spectrum. {folds} networks leave out a fold
+often; sites are mixed within one absorber alone. {folds} networks leave out a fold
 of each small set, the same folds as in transfer, and the {source} validation rows; a structure that is held out
 with one absorber is not learnt from with another (what pre-training has seen is as in transfer). On the small
 sets each network answers for its fold, against full fine-tuning on all other rows; on the large one all answer

@@ -57,7 +57,7 @@ def config(name: str, stop_ev: float, **changes: Any) -> TrainingConfig:
     return TrainingConfig.model_validate(CONFIG | named | changes)
 
 
-def write_rows(folder: Path, name: str, count: int, oxidations: list[int], points: int) -> None:
+def write_rows(folder: Path, name: str, count: int, oxidations: list[int], points: int, unseen: int = 0) -> None:
     """Edges that OS moves, with a white line as wide as NNRS; ``small``'s materials are made from ``large``'s."""
     rng = np.random.default_rng(len(name))
     energy = np.linspace(-14, 100, points)
@@ -67,7 +67,7 @@ def write_rows(folder: Path, name: str, count: int, oxidations: list[int], point
         line = 0.6 * np.exp(-0.5 * ((energy - 12) / width) ** 2)
         mus.append(0.5 + np.arctan((energy - 3 * oxidation) / 3) / np.pi + line)
         material = f"mp-{k // 2}" if name == "large" else f"mp-{k // 2}_Co"
-        split = "val" if k >= 0.75 * count else "train"
+        split = "sim" if k >= count - unseen else "val" if k >= 0.75 * count else "train"
         rows.append({"id": f"r{k}", "material": material, "split": split, "OS": oxidation, "NNRS": round(width, 4)})
     ids = np.array([r["id"] for r in rows])
     np.savez(folder / f"{name}.npz", id=ids, energy=EDGES[name] + np.tile(energy, (count, 1)), mu=mus)
@@ -89,7 +89,7 @@ def _one_thread():
 def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("rows")
     write_rows(folder, "large", 96, [1, 2, 3], 140)
-    write_rows(folder, "small", 32, [2, 3, 4], 130)
+    write_rows(folder, "small", 34, [2, 3, 4], 130, unseen=2)
     return folder
 
 
@@ -228,6 +228,17 @@ def test_one_network_is_compared_with_one_for_each(settings, data, kept):
         assert list(table.index) == ["OS", "NNRS", "OS_mean"]
         assert np.isfinite(table.to_numpy(float)).all()
     assert "**large.** The universal network" in section.text
+    assert "On the 2 rows of split `sim`" in section.text
+
+
+def test_sites_are_mixed_within_one_absorber(settings, data):
+    plan = JointPlan(UniversalSettings(source=config("large", 90.0), transfer=settings), data)
+    index = torch.arange(len(plan.data))[::3]
+    how = plan.config.augmentation.model_copy(update={"mixed": 1.0})
+    weights = plan.rows.mixtures(index, how, torch.Generator().manual_seed(0))
+    flags = (weights @ plan.rows.fine[index])[:, -plan.rows.flags :]
+    torch.testing.assert_close(flags, plan.rows.fine[index][:, -plan.rows.flags :])
+    assert ((weights > 0).sum(1) > 1).float().mean() > 0.5
 
 
 def test_a_model_of_other_quantities_is_refused(settings, data, kept):
