@@ -28,7 +28,7 @@ def event_columns(
         if grid is None:
             raise UnusableError("no energy", "spectra without their energies")
         columns["energy"] = grid
-    for role in ("reference", "iref"):
+    for role in ("reference", "iref", "time"):
         if role in columns and columns[role].size != columns["energy"].size:
             del columns[role]
     if len({c.size for c in columns.values()}) != 1:
@@ -62,7 +62,7 @@ def energy_of(data: Mapping[str, Any], channels: Channels) -> float:
             value = float(value if np.ndim(value) == 0 else np.reshape(value, -1)[0])
         except (TypeError, ValueError, OverflowError, IndexError):
             return math.nan
-    value *= channels.energy_scale
+    value = float(channels.in_ev(value))
     return value if math.isfinite(value) else math.nan
 
 
@@ -78,6 +78,12 @@ def mean_readings(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dic
         if math.isfinite(mean):
             means[key] = mean
     return means
+
+
+def point_time(data: Mapping[str, Any], channels: Channels, doc: Mapping[str, Any]) -> float:
+    """Return when a point was measured, Unix seconds: as its own field says, else as its Event does."""
+    own = scalars({"time": data[channels.time]}) if channels.time in data else {}
+    return own.get("time", time_of(doc))
 
 
 def time_of(doc: Mapping[str, Any]) -> float:
@@ -108,7 +114,7 @@ def _by_role(channels: Channels, read: Callable[[str], Column]) -> dict[str, Col
     """Read what the formula takes; what only the reference foil takes may fail, the frame does without."""
     columns: dict[str, Column] = {}
     if channels.energy is not None:
-        columns["energy"] = read(channels.energy) * channels.energy_scale
+        columns["energy"] = channels.in_ev(read(channels.energy))
     if channels.i0 is not None:
         columns["i0"] = read(channels.i0)
     if channels.fluorescence:
@@ -121,6 +127,8 @@ def _by_role(channels: Channels, read: Callable[[str], Column]) -> dict[str, Col
     if channels.it is not None and channels.formula == "transmission":
         columns["it"] = read(channels.it)
     try:
+        if channels.time is not None:
+            columns["time"] = read(channels.time)
         if channels.iref is not None and channels.it is not None:
             it = columns["it"] if "it" in columns else read(channels.it)
             columns |= {"iref": read(channels.iref), "it": it}

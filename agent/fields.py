@@ -10,67 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 
-from .settings import Settings
+from .fieldmap import FieldMap, Formula
+from .monochromator import DECLARE, Axis
+from .names import USUAL, AmbiguousError, is_pattern, matching, one, plain, usual
 from .start import absorber, first, inner
 
-Formula = Literal["transmission", "fluorescence", "mu", "normalised"]
 Form = Literal["step", "array"]
-
-
-class FieldMap(Settings):
-    """Where in the documents a spectrum is. Whatever is not set is guessed for each descriptor.
-
-    Names are data keys; case and ``-`` against ``_`` make no difference.
-    """
-
-    energy: str | None = None
-    """Data key of the energy, eV (keV where the descriptor says so)."""
-    i0: str | None = None
-    """Data key of the incident intensity, any unit, positive."""
-    it: str | None = None
-    """Data key of the transmitted intensity, in the unit of I0."""
-    iref: str | None = None
-    """Data key of the intensity behind the reference foil, in the unit of It."""
-    fluorescence: tuple[str, ...] = ()
-    """Data keys of the fluorescence channels; they are summed."""
-    mu: str | None = None
-    """Data key of an absorption that is already computed; ``formula`` says whether it is also normalised."""
-    reference: str | None = None
-    """Data key of the reference foil's absorption where that is already computed."""
-    formula: Formula | None = None
-    """``transmission``: μ = ln(I0/It); ``fluorescence``: If/I0; ``mu``, ``normalised``: the field ``mu`` as is.
-
-    None: the rawest that is there, in the order transmission, fluorescence, mu, normalised, so that all frames
-    are normalised alike; fluorescence first where the RunStart names it as its mode.
-    """
-    element: str | None = Field(default=None, pattern="^[A-Z][a-z]?$")
-    """Symbol of the absorber, in any case; None: from the RunStart."""
-    edge: str | None = Field(default=None, pattern="^[KLM][1-5]?$")
-    """K, L3, … in any case, or with the absorber as in ``Ni_K``; None: from the RunStart."""
-    streams: tuple[str, ...] | None = None
-    """Streams to read; None: all with an energy but ``baseline`` and monitors (``*_monitor``)."""
-    skip_plans: tuple[str, ...] = ("align", "dark", "time_scan", "rocking", "sead", "333")
-    """Runs whose plan name or scan kind contains one of these words are not absorption scans."""
-    min_points: int = Field(default=10, ge=3)
-    """Least number of distinct energies in a frame."""
-    max_missing_fraction: float = Field(default=0.02, ge=0, lt=1)
-    """A sweep that lost more of its points than this is set aside; so is any with 3 neighbours lost."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _normal_absorber(cls, given: Any) -> Any:
-        if not isinstance(given, Mapping):
-            return given
-        read = zip(("element", "edge"), absorber(given.get("element"), given.get("edge")), strict=True)
-        return {**given, **{key: value for key, value in read if value is not None}}
-
-    def reads(self, stream: str) -> bool:
-        """Whether spectra are looked for in the stream of this name."""
-        if self.streams is not None:
-            return stream in self.streams
-        return stream != "baseline" and not stream.endswith("_monitor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +31,9 @@ class Channels:
     """None: the energies are ``grid``, or those of another stream."""
     energy_scale: float = 1.0
     """What turns the recorded energy into eV."""
+    axis: Axis | None = None
+    """What does so where ``energy`` is a position."""
+    time: str | None = None
     i0: str | None = None
     it: str | None = None
     iref: str | None = None
@@ -95,6 +44,16 @@ class Channels:
     """The scalar numbers besides."""
     grid: NDArray[np.float64] | None = field(default=None, compare=False)
     """(M,) eV, from the descriptor's configuration."""
+
+    def in_ev(self, recorded: Any) -> Any:
+        """Turn recorded energies, or positions, into eV."""
+        return recorded * self.energy_scale if self.axis is None else self.axis(recorded)
+
+    @property
+    def used(self) -> frozenset[str]:
+        """The data keys that a spectrum is made of."""
+        named = (self.energy, self.time, self.i0, self.it, self.iref, self.mu, self.reference, *self.fluorescence)
+        return frozenset(name for name in named if name)
 
     def describe(self) -> str:
         """Say in words what is read, for the log: ``transmission of I0, It over energy``."""
@@ -120,98 +79,26 @@ _SIGNAL: Mapping[Formula, str] = {
     "mu": "mu",
     "normalised": "mu",
 }
-_TAILS = ("count", "counts", "net_count", "net_current", "current", "mean", "value", "volt", "voltage")
-_VETO = re.compile(
-    r"(^|_)(gain|offset|clock|dark|setpoint|sensitivity|std|sigma|err|error|time|timestamp|bias|status|edge)(_|$)"
-)
-_OTHER_ENERGY = re.compile(r"(^|_)(id|ivu|epu|und|undulator|gap|roi\d*|edge|offset|resolution)(_|$)")
-_ENERGIES = ("energy", "dcm_energy", "hhm_energy", "mono_energy", "monochromator_energy", "en_energy", "pgm_energy")
-
-
-def _detector(words: str, *special: str) -> tuple[re.Pattern[str], ...]:
-    """Patterns from the surest to the least sure for a detector that goes by one of ``words``."""
-    exact = rf"^({words})$"
-    ends = rf"_({words})$"
-    tails = [rf"(^|_)({words})_{tail}$" for tail in _TAILS]
-    return tuple(re.compile(p) for p in (exact, *special, ends, *tails))
-
-
-_USUAL: Mapping[str, tuple[re.Pattern[str], ...]] = {
-    "energy": tuple(
-        re.compile(p)
-        for p in (
-            *(rf"^{name}$" for name in _ENERGIES),
-            r"(^|_)energy(_(user_)?readback|_rbv|_value|_ev|_kev)?$",
-            r"^(en|e)$",
-            r"(^|_)energy_(user_)?setpoint$",
-        )
-    ),
-    "i0": _detector("i0|io|i_0|izero", r"^apb_ave_ch1_mean$", r"^nexafs_i0up$"),
-    "it": _detector("it|itrans|i_t|i1|transmission|transmitted", r"^apb_ave_ch2_mean$"),
-    "iref": _detector("ir|iref|irefer|i_ref|i_r|i2", r"^apb_ave_ch3_mean$"),
-    "fluorescence": _detector(
-        r"(if|iff|i_f|ifluor|ifluo|fluo|fluor|fluorescence)_?\d*",
-        r"^apb_ave_ch4_mean$",
-        r"^xsx?_channel\d+_rois_roi01_value$",
-    ),
-    "mu": _detector("mu|xmu|mut|mutrans|mu_trans|mu_t|absorption|absorbance", "^(muf|mufluor|mu_fluor|mu_fluo)$"),
-    "normalised": _detector(
-        "norm|normalized|normalised|mu_norm|norm_mu|(norm(alized|alised)_mu)|(mu_norm(alized|alised))"
-    ),
-    "reference": _detector("reference|mu_ref|muref|mu_reference|reference_mu"),
-}
-
-
-class _AmbiguousError(Exception):
-    def __init__(self, role: str, names: Iterable[str]) -> None:
-        super().__init__(f"{role} may be any of {', '.join(names)}: name one in the configuration")
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
-
-
-def usual(role: str, keys: Iterable[str]) -> list[str]:
-    """Return the keys that match the surest pattern of ``role`` that any key matches.
-
-    Roles are ``energy``, ``i0``, ``it``, ``iref``, ``fluorescence``, ``mu``, ``normalised`` and ``reference``.
-
-    >>> usual("it", ["i0", "itrans", "it_dark"])
-    ['itrans']
-    """
-    veto = _OTHER_ENERGY if role == "energy" else _VETO
-    plain = {key: _plain(key) for key in keys}
-    plain = {key: name for key, name in plain.items() if not veto.search(name)}
-    for pattern in _USUAL[role]:
-        if found := [key for key, name in plain.items() if pattern.search(name)]:
-            return found
-    return []
-
-
-def _one(role: str, configured: str | None, keys: Iterable[str]) -> str | None:
-    """Return the key of ``role``; raise _AmbiguousError where several are as good as each other."""
-    keys = list(keys)
-    if configured is not None:
-        found = [k for k in keys if k == configured] or [k for k in keys if _plain(k) == _plain(configured)]
-    else:
-        found = usual(role, keys)
-    if len(found) > 1:
-        raise _AmbiguousError(role, found)
-    return found[0] if found else None
 
 
 def _fluorescence(
     fields: FieldMap, keys: list[str], start: Mapping[str, Any], element: str | None
 ) -> tuple[str, ...]:
-    if fields.fluorescence:
-        found = tuple(_one("fluorescence", name, keys) for name in fields.fluorescence)
-        return tuple(name for name in found if name) if None not in found else ()
     listed = inner(start, "XDI", "_dtc")
-    if isinstance(listed, (list, tuple)) and listed and all(name in keys for name in listed):
-        return tuple(listed)
-    if element and element != "I":  # BMM names its dead-time corrected regions of interest Ni1, Ni2, …; I0 is none
+    listed = tuple(listed) if isinstance(listed, (list, tuple)) and all(name in keys for name in listed) else ()
+    if fields.fluorescence:
+        named = [matching(name, keys, element) for name in fields.fluorescence]
+        if any(
+            len(found) > 1 and not is_pattern(name) for name, found in zip(fields.fluorescence, named, strict=True)
+        ):
+            raise AmbiguousError("fluorescence", max(named, key=len))
+        found = tuple(dict.fromkeys(key for keys in named for key in keys)) if all(named) else ()
+        return listed if listed and set(listed) <= set(found) else found
+    if listed:
+        return listed
+    if element and element != "I":  # BMM names its dead-time corrected regions of interest Ni1, …; I0 is none
         pattern = re.compile(rf"^{element.lower()}_?\d+$")
-        if found := tuple(key for key in keys if pattern.match(_plain(key))):
+        if found := tuple(key for key in keys if pattern.match(plain(key))):
             return found
     return tuple(usual("fluorescence", keys))
 
@@ -222,7 +109,8 @@ def resolve(
     """Find the fields of a spectrum in a descriptor.
 
     Returns None for a stream without energy or absorption, which is nobody's fault, and Unreadable for one that
-    has part of it, that lacks a configured field, or in which a role could be either of two fields.
+    has part of it, that lacks a configured field, in which a role could be either of two fields, whose positions
+    have no relation to energy, or whose spectra are in files that nobody has read.
     """
     name = str(descriptor.get("name", "primary"))
     if not fields.reads(name):
@@ -232,12 +120,42 @@ def resolve(
     try:
         found = _resolve(fields, keys, descriptor, start)
         lacks = _lacks(fields, found, keys, descriptor, start)
-    except _AmbiguousError as error:
+    except AmbiguousError as error:
         return Unreadable("ambiguous fields", f"stream {name}: {error}")
     if len(keys) < len(every) and not (isinstance(found, Channels) and found.formula):
         outside = ", ".join(key for key in every if key not in keys)
-        return Unreadable("external data not supported yet", f"stream {name}: {outside}")
+        return Unreadable("external data not read", f"stream {name}: {outside}")
     return field_missing(lacks, (name,), every) if lacks else found
+
+
+def wanted_from_files(
+    fields: FieldMap, descriptor: Mapping[str, Any], start: Mapping[str, Any]
+) -> frozenset[str] | Unreadable:
+    """Return the external data keys without which a descriptor's spectra cannot be read.
+
+    None where there are no spectra, or where what is in the documents makes them already. Unreadable where they
+    could not be read even so.
+    """
+    every: Mapping[str, Mapping[str, Any]] = descriptor["data_keys"]
+    outside = frozenset(key for key, about in every.items() if about.get("external"))
+    if not outside or start.get("xas_agent") or skipped_plan(fields, start) is not None:
+        return frozenset()
+    if isinstance(found := resolve(fields, descriptor, start), Channels):
+        return found.used & outside
+    whole = resolve(fields, as_filled(descriptor, outside), start)
+    if isinstance(whole, Channels):
+        return whole.used & outside
+    return whole if isinstance(whole, Unreadable) else frozenset()
+
+
+def as_filled(descriptor: Mapping[str, Any], filled: Iterable[str]) -> dict[str, Any]:
+    """Return a descriptor whose external keys ``filled`` are in its events."""
+    filled = set(filled)
+    keys = {
+        key: {k: v for k, v in about.items() if k != "external"} if key in filled else about
+        for key, about in descriptor["data_keys"].items()
+    }
+    return {**descriptor, "data_keys": keys}
 
 
 def absent(
@@ -246,14 +164,16 @@ def absent(
     """Return, by role, the configured names that are data keys of none of ``descriptors``."""
     data, axes = set[str](), set[str]()
     for descriptor in descriptors:
-        data |= {_plain(key) for key in descriptor["data_keys"]}
+        data |= set(descriptor["data_keys"])
         for device in (descriptor.get("configuration") or {}).values():
-            axes |= {_plain(key) for key in device.get("data") or {}}
+            axes |= set(device.get("data") or {})
     missing = {}
     for role in roles:
         named = getattr(fields, role) or ()
         names = (named,) if isinstance(named, str) else named
-        lost = [name for name in names if _plain(name) not in (data | axes if role == "energy" else data)]
+        if role == "energy" and fields.position and matching(fields.position, data):
+            continue
+        lost = [name for name in names if not matching(name, data | axes if role == "energy" else data)]
         missing |= {role: ", ".join(lost)} if lost else {}
     return missing
 
@@ -261,7 +181,7 @@ def absent(
 def has_i0(fields: FieldMap, keys: Iterable[str]) -> bool:
     """Whether one of the data keys is the intensity of the beam."""
     keys = list(keys)
-    return bool(usual("i0", keys)) or (fields.i0 is not None and _plain(fields.i0) in map(_plain, keys))
+    return bool(usual("i0", keys)) or (fields.i0 is not None and bool(matching(fields.i0, keys)))
 
 
 def field_missing(names: Iterable[str], streams: Iterable[str], found: Iterable[str]) -> Unreadable:
@@ -305,35 +225,56 @@ def _resolve(
     numeric = [key for key, about in keys.items() if about.get("dtype") in ("number", "integer", "array")]
     scalar = [key for key in numeric if is_scalar(keys[key])]
     vector = [key for key in numeric if key not in scalar]
-    energy = _one("energy", fields.energy, numeric)
+    position = one("position", fields.position, numeric) if fields.position else None
+    energy = position or one("energy", fields.energy, numeric)
     grid = None
     if energy is None:
         grid = _configured_energies(fields, descriptor)
-    elif fields.energy is None and energy in scalar and (arrays := usual("energy", vector)):
-        energy = _one("energy", None, arrays)  # a whole spectrum beside the motor's position
+    elif position is None and fields.energy is None and energy in scalar and (arrays := usual("energy", vector)):
+        energy = one("energy", None, arrays)  # a whole spectrum beside the motor's position
     form: Form = "step" if energy in scalar else "array"
     usable = [key for key in (scalar if form == "step" else vector) if key != energy]
     channels = _channels(fields, usable, start)
-    used = {energy, *(v for k, v in channels.items() if k != "fluorescence"), *channels.get("fluorescence", ())}
-    positions = set(_USUAL["energy"])
-    readings = tuple(key for key in scalar if key not in used and not any(p.search(_plain(key)) for p in positions))
+    time = one("time", fields.time, numeric) if fields.time else None
+    used = {energy, time, *(v for k, v in channels.items() if k != "fluorescence"), *channels.get("fluorescence", ())}
+    positions = set(USUAL["energy"])
+    readings = tuple(key for key in scalar if key not in used and not any(p.search(plain(key)) for p in positions))
     if channels.get("formula") is None:
         if energy is None:
             return None
         if form == "step" or usable:
             return Unreadable("no absorption fields", f"{energy} came with {', '.join(usable) or 'nothing else'}")
+    axis = None
+    if position is not None:
+        axis = _axis(fields, position, start)
+        if isinstance(axis, Unreadable):
+            return axis
     scale = 1000.0 if energy and str(keys[energy].get("units", "")).lower() == "kev" else 1.0
-    return Channels(form=form, energy=energy, energy_scale=scale, readings=readings, grid=grid, **channels)
+    return Channels(
+        form=form, energy=energy, energy_scale=scale, axis=axis, time=time, readings=readings, grid=grid, **channels
+    )
+
+
+def _axis(fields: FieldMap, position: str, start: Mapping[str, Any]) -> Axis | Unreadable:
+    """Return how positions become energies in this run."""
+    if fields.relation is None:
+        detail = f"{position} is a position, and nothing says how it becomes an energy: declare {DECLARE}"
+        return Unreadable("no energy relation", detail)
+    offset = fields.relation.offset(start)
+    if offset is None:
+        lacking = getattr(fields.relation, "offset_from", None)
+        return Unreadable("no energy relation", f"the RunStart has no number {lacking!r} for the angle's offset")
+    return Axis(fields.relation, offset)
 
 
 def _channels(fields: FieldMap, keys: list[str], start: Mapping[str, Any]) -> dict[str, Any]:
     """Choose the formula and the fields that it takes; ``formula`` is None where none can be served."""
     element, _ = element_and_edge(fields, start)
-    i0 = _one("i0", fields.i0, keys)
-    it = _one("it", fields.it, keys)
+    i0 = one("i0", fields.i0, keys, element)
+    it = one("it", fields.it, keys, element)
     fluorescence = _fluorescence(fields, keys, start, element)
-    plain = _one("mu", fields.mu, keys)
-    normalised = _one("normalised", fields.mu, keys)
+    plain = one("mu", fields.mu, keys)
+    normalised = one("normalised", fields.mu, keys)
     served = {
         "transmission": bool(i0 and it),
         "fluorescence": bool(i0 and fluorescence),
@@ -364,7 +305,7 @@ def _wanted(fields: FieldMap, start: Mapping[str, Any]) -> str:
     """Return the formula that the configured fields, or else the mode in the RunStart, call for."""
     if fields.mu:
         return "mu"
-    if fields.it or fields.fluorescence:
+    if bool(fields.it) != bool(fields.fluorescence):
         return "transmission" if fields.it else "fluorescence"
     mode = str(first(start, ("XDI._mode", "XDI.mode", "mode", "detection_mode", "scan_mode"))).lower()
     return "fluorescence" if "fluo" in mode else "transmission"
@@ -373,10 +314,10 @@ def _wanted(fields: FieldMap, start: Mapping[str, Any]) -> str:
 def _reference(fields: FieldMap, keys: list[str], it: str | None) -> dict[str, str | None]:
     """Return the fields of the reference foil; it is optional, so doubt about it means going without."""
     try:
-        if it and (iref := _one("iref", fields.iref, keys)):
+        if it and (iref := one("iref", fields.iref, keys)):
             return {"it": it, "iref": iref}
-        return {"reference": _one("reference", fields.reference, keys)}
-    except _AmbiguousError:
+        return {"reference": one("reference", fields.reference, keys)}
+    except AmbiguousError:
         return {}
 
 
@@ -393,7 +334,7 @@ def _configured_energies(fields: FieldMap, descriptor: Mapping[str, Any]) -> NDA
     for device in (descriptor.get("configuration") or {}).values():
         data, about = device.get("data") or {}, device.get("data_keys") or {}
         arrays = {key: value for key, value in data.items() if np.size(value) > 1 and not isinstance(value, str)}
-        if key := _one("energy", fields.energy, arrays):
+        if key := one("energy", fields.energy, arrays):
             scale = 1000.0 if str(about.get(key, {}).get("units", "")).lower() == "kev" else 1.0
             return np.asarray(arrays[key], dtype=np.float64).reshape(-1) * scale
     return None
@@ -415,13 +356,15 @@ def element_and_edge(fields: FieldMap, start: Mapping[str, Any]) -> tuple[str | 
 
 
 def skipped_plan(fields: FieldMap, start: Mapping[str, Any]) -> str | None:
-    """Return the word of ``skip_plans`` by which a run is not an absorption scan, if any."""
-    kind = " ".join(
-        str(first(start, (key,)) or "") for key in ("plan_name", "XDI._kind", "scan_kind", "kind")
-    ).lower()
-    for word in fields.skip_plans:
-        # 333 must not be found inside an energy of 8333 eV
-        pattern = rf"(?<!\d){re.escape(word)}(?!\d)" if word.isdigit() else re.escape(word)
-        if re.search(pattern, kind):
-            return word
+    """Return why a run is no absorption scan, by its plan name or kind; None where it is one."""
+    kind = " ".join(str(first(start, (key,)) or "") for key in fields.kind_keys).lower()
+    if word := next((word for word in fields.skip_plans if _says(kind, word)), None):
+        return word
+    if start and fields.only_plans and not any(_says(kind, word) for word in fields.only_plans):
+        return f"none of {', '.join(fields.only_plans)}"
     return None
+
+
+def _says(kind: str, word: str) -> bool:
+    # 333 must not be found inside an energy of 8333 eV
+    return bool(re.search(rf"(?<!\d){re.escape(word)}(?!\d)" if word.isdigit() else re.escape(word.lower()), kind))

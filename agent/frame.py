@@ -10,6 +10,16 @@ from numpy.typing import NDArray
 Document = tuple[str, dict[str, Any]]
 """A Bluesky ``(name, doc)`` pair."""
 
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A document and ``time.monotonic()`` when it came in."""
+
+    name: str
+    doc: dict[str, Any]
+    at: float
+
+
 Direction = Literal["rising", "falling"]
 
 

@@ -5,7 +5,7 @@ import queue
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,8 @@ from .controlling import Controlling, ControlSettings
 from .decision import Decision
 from .decisions import Rules
 from .fields import element_and_edge
-from .frame import Frame, SetAside
-from .protocols import Control, Estimator
+from .frame import Frame, Received, SetAside
+from .protocols import Control, Estimator, Stage
 from .publishing import AgentRun, Emit, Provenance
 
 _log = structlog.get_logger(__name__)
@@ -27,15 +27,6 @@ _log = structlog.get_logger(__name__)
 
 REMEMBERED_RUNS = 1000
 FINAL = ("acknowledged", "rejected", "expired")
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A document and ``time.monotonic()`` when it came in."""
-
-    name: str
-    doc: dict[str, Any]
-    at: float
 
 
 class Pipeline:
@@ -46,6 +37,7 @@ class Pipeline:
     models : the models to choose from, frame by frame
     emit : gets every document of the agent's own runs
     control : what may act on the experiment, within ``controls``; None to advise only
+    stages : what documents go through, in this order, before they are read
     config_sha256, versions : for the RunStart of the agent's runs
     """
 
@@ -64,8 +56,10 @@ class Pipeline:
         spectra: bool = True,
         show_single_site: bool = False,
         max_batch: int = 256,
+        stages: Sequence[Stage] = (),
     ) -> None:
         self._assembler = assembler
+        self._stages = tuple(stages)
         self._models = models
         self._alignment = alignment
         self._rules = rules
@@ -91,27 +85,47 @@ class Pipeline:
     @property
     def busy(self) -> bool:
         """Whether something of what was fed is still to come out: late documents, statuses of decisions."""
-        return self._assembler.waiting or bool(self._unsettled) or bool(self._stops)
+        return self._assembler.waiting or self._preparing or bool(self._unsettled) or bool(self._stops)
+
+    @property
+    def _preparing(self) -> bool:
+        return any(stage.waiting for stage in self._stages)
 
     def feed(self, received: Iterable[Received]) -> None:
         """Take documents in; every frame that they complete is served, together with the others."""
         for document in received:
-            name, doc = document.name, document.doc
-            if name == "start" and _is_start(doc):
-                self._starts[doc["uid"]] = doc
-                if len(self._starts) > REMEMBERED_RUNS:  # their stops were lost
-                    self._starts.pop(next(iter(self._starts)))
-            self._take(self._assembler(name, doc, document.at))
-            if name == "stop" and isinstance(doc, dict) and isinstance(doc.get("run_start"), str):
-                self._stops[doc["run_start"]] = doc
-                self._end_runs()
+            self._through(0, (document,))
+        for k, stage in enumerate(self._stages):
+            if stage.waiting:
+                self._through(k + 1, stage.poll(time.monotonic()))
         self._serve_waiting()
         self._publish_statuses()
         self._end_runs()
 
+    def _through(self, first: int, items: Iterable[Received | SetAside]) -> None:
+        """Send documents through the stages from the ``first`` on, and read what comes of them."""
+        for stage in self._stages[first:]:
+            items = [out for item in items for out in (stage(item) if isinstance(item, Received) else (item,))]
+        for item in items:
+            if isinstance(item, SetAside):
+                self.note(item)
+            else:
+                self._read(item)
+
+    def _read(self, document: Received) -> None:
+        name, doc = document.name, document.doc
+        if name == "start" and _is_start(doc):
+            self._starts[doc["uid"]] = doc
+            if len(self._starts) > REMEMBERED_RUNS:  # their stops were lost
+                self._starts.pop(next(iter(self._starts)))
+        self._take(self._assembler(name, doc, document.at))
+        if name == "stop" and isinstance(doc, dict) and isinstance(doc.get("run_start"), str):
+            self._stops[doc["run_start"]] = doc
+            self._end_runs()
+
     def idle(self) -> None:
         """Give up waiting for documents that a stop announced: the source has been quiet."""
-        if self._assembler.waiting:
+        if self._assembler.waiting and not self._preparing:
             self._take(self._assembler.settle())
         self.feed(())
 
@@ -129,6 +143,8 @@ class Pipeline:
 
     def close(self, reason: str = "the agent was closed before the run ended") -> None:
         """Serve what is complete, then end every open run."""
+        for k, stage in enumerate(self._stages):
+            self._through(k + 1, stage.finish())
         self._take(self._assembler.flush())
         self._serve_waiting()
         self._controlling.drain(self._patience_s)

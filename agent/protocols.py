@@ -1,6 +1,6 @@
 """What the core asks of the rooms around it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .alignment import Edge
 from .estimate import Estimate
-from .frame import Document
+from .frame import Document, Received, SetAside
 from .grid import Grid
 
 Action = Literal["pause", "resume", "stop", "notify"]
@@ -42,6 +42,31 @@ class Sink(Protocol):
     def __call__(self, name: str, doc: dict[str, Any]) -> None: ...
 
     def close(self) -> None: ...
+
+
+class Stage(Protocol):
+    """Makes of documents what the assembler can read: fills in what is in files, joins streams.
+
+    Gives documents in the order in which they should be read, and says what it cannot make so. May hold documents
+    back, those of one run without delaying another's. Never raises. Used from one thread.
+    """
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it holds documents back that it may give out later."""
+        ...
+
+    def __call__(self, document: Received) -> Iterable[Received | SetAside]:
+        """Take one document; return what can be passed on now."""
+        ...
+
+    def poll(self, now: float) -> Iterable[Received | SetAside]:
+        """Return what has become ready, or is given up, by ``now`` (``time.monotonic()``)."""
+        ...
+
+    def finish(self) -> Iterable[Received | SetAside]:
+        """Wait no longer: return all that is held, as far as it can be read."""
+        ...
 
 
 class Control(Protocol):

@@ -9,7 +9,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from .columns import energy_of, event_columns, mean_readings, scalars, sweep_columns, time_of, vector
+from .columns import energy_of, event_columns, mean_readings, point_time, scalars, sweep_columns, time_of, vector
 from .fields import (
     FOIL,
     Channels,
@@ -99,7 +99,7 @@ class Run:
         self.start = start
         word = skipped_plan(self._fields, start)
         if word is not None:
-            _log.info("spectra not read", run=self.uid, because=f"its plan or kind says {word}")
+            _log.info("spectra not read", run=self.uid, because=f"of its plan or kind: {word}")
         self.own, self.skipped = bool(start.get("xas_agent")), word is not None
         self._element, self._edge = element_and_edge(self._fields, start)
         sample = start.get("sample_uid")
@@ -174,7 +174,7 @@ class Run:
                 stream.answered.add(uid)
                 yield from self._whole(stream, descriptor, doc, received)
             return
-        point = Point(energy_of(data, channels), time_of(doc), received, data)
+        point = Point(energy_of(data, channels), point_time(data, channels, doc), received, data)
         if stream.points.add(int(seq), point) is None:
             yield from self._late(doc, "its sweep was already judged")
         elif sweeps := stream.points.closed():
@@ -257,7 +257,9 @@ class Run:
         rows = [p.data for p in points]
         try:
             self._refuse_torn(sweep, cut)
-            found = spectrum(sweep_columns(channels, rows), channels.formula, self._fields.min_points)
+            found = spectrum(
+                sweep_columns(channels, rows), channels.formula, self._fields.min_points, self._fields.bin_ev
+            )
         except UnusableError as error:
             return SetAside(self.uid, uid, points[-1].time, error.reason, error.detail, self._frames)
         readings = mean_readings(rows, channels.readings)
@@ -310,18 +312,20 @@ class Run:
         for number, part in enumerate(parts, 1):
             own = uid if len(parts) == 1 else str(uuid.uuid5(uuid.NAMESPACE_OID, f"{uid}/{number}"))
             self._frames += 1
+            sweep = {role: c[part] for role, c in columns.items()}
+            at = float(sweep["time"][-1]) if "time" in sweep and np.isfinite(sweep["time"][-1:]).all() else time
             try:
-                found = spectrum({role: c[part] for role, c in columns.items()}, channels.formula, least)
+                found = spectrum(sweep, channels.formula, least, self._fields.bin_ev)
             except UnusableError as error:
-                yield SetAside(self.uid, own, time, error.reason, error.detail, self._frames)
+                yield SetAside(self.uid, own, at, error.reason, error.detail, self._frames)
             else:
-                yield self._frame(stream.name, channels, found, own, time, received, readings)
+                yield self._frame(stream.name, channels, found, own, at, received, readings)
 
     def _energies(self, channels: Channels, doc: Doc, keys: Mapping[str, Any]) -> Iterator[Outcome]:
         """Keep the energies that one stream measures for the spectra of another."""
         assert channels.energy is not None
         try:
-            grid = vector(doc["data"], channels.energy, keys[channels.energy].get("shape")) * channels.energy_scale
+            grid = channels.in_ev(vector(doc["data"], channels.energy, keys[channels.energy].get("shape")))
         except UnusableError as error:
             yield SetAside(self.uid, str(doc["uid"]), time_of(doc), error.reason, error.detail)
             return

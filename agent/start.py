@@ -1,5 +1,6 @@
 """Reading a RunStart, whose metadata come nested, dotted, as 1-tuples or as strings, if at all."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -31,4 +32,22 @@ def first(start: Mapping[str, Any], names: Iterable[str]) -> Any:
                 value = value[0]
             if isinstance(value, (str, int)) and value != "":
                 return value
+    return None
+
+
+def number(start: Mapping[str, Any], name: str) -> float | None:
+    """Return a finite number of the RunStart, under its dotted name or nested, as a string or a 1-tuple; or None.
+
+    >>> number({"angle_offset": ("0.55",)}, "angle_offset")
+    0.55
+    """
+    for value in (start.get(name), inner(start, *name.split("."))):
+        while isinstance(value, (list, tuple)) and len(value) == 1:
+            value = value[0]
+        try:
+            found = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError, OverflowError):
+            continue
+        if math.isfinite(found) and not isinstance(value, bool):
+            return found
     return None

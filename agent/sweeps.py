@@ -129,6 +129,9 @@ def _median_moved(steps: Column) -> float:
     return float(np.median(moved)) if moved.size else 0.0
 
 
+_AXES = ("energy", "time")
+
+
 def strip_padding(columns: Mapping[str, Column]) -> dict[str, Column]:
     """Drop what a fixed-size buffer adds: zeros at the end, and rows that repeat the one before exactly.
 
@@ -138,7 +141,7 @@ def strip_padding(columns: Mapping[str, Column]) -> dict[str, Column]:
     energy = columns["energy"]
     empty = energy == 0
     if "i0" in columns:
-        empty = empty | np.logical_and.reduce([c == 0 for role, c in columns.items() if role != "energy"])
+        empty = empty | np.logical_and.reduce([c == 0 for role, c in columns.items() if role not in _AXES])
     elif energy.size > 2 and columns["mu"][-1] == columns["mu"][-2] == 0 and energy[-2] > energy[0]:
         empty = empty | (columns["mu"] == 0)
     if empty[-1:].any():
@@ -147,19 +150,22 @@ def strip_padding(columns: Mapping[str, Column]) -> dict[str, Column]:
     energy = columns["energy"]
     stuck = energy[1:] == energy[:-1]
     if stuck.any():
-        for c in columns.values():
-            stuck = stuck & (c[1:] == c[:-1])
+        for role, c in columns.items():
+            stuck = stuck & ((c[1:] == c[:-1]) | (role == "time"))
         keep = np.concatenate(([True], ~stuck))
         columns = {role: c[keep] for role, c in columns.items()}
     return dict(columns)
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def spectrum(columns: Mapping[str, Column], formula: Formula | None, min_points: int) -> Spectrum:
+def spectrum(
+    columns: Mapping[str, Column], formula: Formula | None, min_points: int, bin_ev: float | None = None
+) -> Spectrum:
     """Form one sweep's spectrum from its columns, each (M,), by role: energy (eV), i0, it, if, mu, iref, reference.
 
     μ = ln(I0/It), If/I0, or as given (Newville, Rev. Mineral. Geochem. 78, 33 (2014), eqs 2 and 3); the reference
-    is ln(It/Iref). Points at one energy are averaged. Raises UnusableError.
+    is ln(It/Iref). Points at one energy are averaged; with ``bin_ev`` the intensities are, before that, in bins of
+    this width. Raises UnusableError.
     """
     energy = columns["energy"]
     if formula is None:
@@ -174,9 +180,12 @@ def spectrum(columns: Mapping[str, Column], formula: Formula | None, min_points:
         raise UnusableError("energy not positive", f"lowest energy {energy.min():g} eV")
     if energy.max() > MAX_ENERGY_EV:
         raise UnusableError("energy too high", f"highest energy {energy.max():g} eV, at most {MAX_ENERGY_EV:g}")
+    direction: Direction = "rising" if energy[-1] >= energy[0] else "falling"
+    if bin_ev is not None:
+        columns = binned(columns, bin_ev)
+        energy = columns["energy"]
     mu = _absorption(columns, formula)
     rows = np.vstack([mu] if (reference := _reference(columns)) is None else [mu, reference])
-    direction: Direction = "rising" if energy[-1] >= energy[0] else "falling"
     steps = np.diff(energy)
     if not (steps > 0).all():
         order = np.argsort(energy, kind="stable")
@@ -190,6 +199,19 @@ def spectrum(columns: Mapping[str, Column], formula: Formula | None, min_points:
         raise UnusableError("absorption not finite", f"{formula} overflows")
     reference = rows[1] if len(rows) > 1 and np.isfinite(rows[1]).all() else None
     return Spectrum(energy.copy(), rows[0], reference, direction)
+
+
+def binned(columns: Mapping[str, Column], width_ev: float) -> dict[str, Column]:
+    """Average columns, each (M,), in bins of ``width_ev`` of their energy; a bin's energy is the mean of its points'.
+
+    So a straight line stays one, however the points are spread in their bins. Bins without a point are left out.
+
+    >>> binned({"energy": np.array([1.1, 1.3, 2.2]), "i0": np.array([2.0, 4.0, 5.0])}, 1.0)
+    {'energy': array([1.2, 2.2]), 'i0': array([3., 5.])}
+    """
+    energy = columns["energy"]
+    _, where, count = np.unique(np.floor(energy / width_ev), return_inverse=True, return_counts=True)
+    return {role: np.bincount(where, weights=c, minlength=count.size) / count for role, c in columns.items()}
 
 
 _NEEDED: Mapping[Formula, tuple[str, ...]] = {

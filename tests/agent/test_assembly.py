@@ -455,7 +455,7 @@ def test_external_data_are_told_once() -> None:
     extra: list[Doc] = [("stream_resource", {"uid": "x"}), ("stream_datum", {}), ("resource", {}), ("datum", {})]
     frames, asides = feed([*made.docs[:2], *extra, *made.docs[2:]])
     assert not frames
-    assert reasons(asides) == {"external data not supported yet": 1}
+    assert reasons(asides) == {"external data not read": 1}
 
 
 # ------------------------------------------------------------------ disorder

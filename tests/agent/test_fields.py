@@ -169,7 +169,7 @@ def test_a_configuration_may_name_more_than_a_scan_records() -> None:
 def test_external_data_are_told() -> None:
     found = resolve(FieldMap(), descriptor("energy", "I0", "It", about={**ARRAY, "external": "STREAM:"}), {})
     assert isinstance(found, Unreadable)
-    assert found.reason == "external data not supported yet"
+    assert found.reason == "external data not read"
     mixed = descriptor("energy", "I0", "It")
     mixed["data_keys"]["camera"] = {**ARRAY, "external": "STREAM:"}
     assert isinstance(resolve(FieldMap(), mixed, {}), Channels)
