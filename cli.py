@@ -32,6 +32,7 @@ ColumnOption = Annotated[
     list[str] | None,
     typer.Option("--column", help="ROLE=NAME, e.g. energy=mono or if=4,5; may be repeated."),
 ]
+PresetOption = Annotated[str | None, typer.Option("--preset", help="Beamline whose rules hold, e.g. bmm.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 4 when frames were set aside.")]
 FramesOption = Annotated[int | None, typer.Option("--frames", min=1, help="End after this many frames.")]
 PLANNED = 80  # frames that the embedded beamline spreads its charge over
@@ -64,6 +65,7 @@ def run(
     element: ElementOption = None,
     edge: EdgeOption = None,
     connect_timeout: Annotated[float | None, typer.Option(min=0, help="s; 0 waits for ever. [default: 10]")] = None,
+    preset: PresetOption = None,
     strict: StrictOption = False,
 ) -> None:
     """Watch an experiment and act on it.
@@ -77,7 +79,7 @@ def run(
         if folder and source:
             fail("--folder and --source: expected one of them", USAGE)
         config = config or (None if source or folder else "default")
-        settings = settings_of(config, model, element, edge, source, publish, connect_timeout)
+        settings = settings_of(config, model, element, edge, source, publish, connect_timeout, preset=preset)
         terminate_like_ctrl_c()
         if folder is not None:
             from .adapters.folder import FolderSource

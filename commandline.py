@@ -20,11 +20,12 @@ def settings_of(
     publish: str | None = None,
     connect_timeout: float | None = None,
     single_site: bool = False,
+    preset: str | None = None,
 ) -> Any:
     """The config with what the command line says over it."""
     from .config import Config, load_config
 
-    settings = load_config(config)
+    settings = load_config(config, preset)
     content = settings.model_dump(exclude_unset=True)
     for part, key, value in (("fields", "element", element), ("fields", "edge", edge)):
         if value is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
+from .adapters.asset_files import AssetSettings
 from .adapters.zmq_documents import ZMQEndpoint
 from .adapters.zmq_socket import Endpoint
 from .agent.alignment import AlignmentSettings
@@ -17,12 +18,14 @@ from .agent.controlling import ControlSettings
 from .agent.decisions import Rule
 from .agent.errors import InputError
 from .agent.fields import FieldMap
+from .agent.flying import FlySettings
 from .agent.settings import Settings
 
 if TYPE_CHECKING:
     from .models.training import TrainingConfig
 
 TRAINING = Path(__file__).parent / "configs" / "training"
+BEAMLINES = Path(__file__).parent / "configs" / "beamlines"
 
 
 class ConfigError(InputError):
@@ -60,8 +63,14 @@ class ServingSettings(Settings):
 class Config(Settings):
     """Everything the agent can be told; each part may be left out."""
 
+    preset: str | None = None
+    """Name of a beamline whose rules these settings are laid over."""
     model: ModelSettings = ModelSettings()
     fields: FieldMap = FieldMap()
+    fly: FlySettings | None = None
+    """Which streams of a fly scan are joined to one; None: each stream has its energies, or a run has one axis."""
+    assets: AssetSettings = AssetSettings()
+    """The files that documents point to."""
     alignment: AlignmentSettings = AlignmentSettings()
     rules: tuple[Rule, ...] = ()
     control: ControlSettings = ControlSettings()
@@ -89,18 +98,30 @@ class Config(Settings):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def load_config(source: str | Path | Mapping[str, Any] | None = None) -> Config:
+def load_config(source: str | Path | Mapping[str, Any] | None = None, preset: str | None = None) -> Config:
     """Read a YAML file, the name of a shipped config, or a mapping; None gives the defaults.
+
+    A ``preset``, named here or in the config, lies under it.
 
     Raises
     ------
     ConfigError
-        No such file, not YAML, or a key or value that the agent does not know.
+        No such file or preset, not YAML, or a key or value that the agent does not know.
     """
-    if source is None:
-        return Config()
-    if isinstance(source, Mapping):
-        return _checked(dict(source), "config")
+    content, where = _content(source)
+    preset = preset or content.get("preset")
+    if preset is None:
+        return _checked(content, where) if content else Config()
+    if preset not in presets():
+        raise ConfigError(f"{where}: found preset {preset!r}, expected one of {', '.join(presets())}")
+    beneath = yaml.safe_load((BEAMLINES / f"{preset}.yaml").read_text(encoding="utf-8"))
+    return _checked(_over(beneath, content) | {"preset": preset}, where)
+
+
+def _content(source: str | Path | Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
+    """Return what a config says, and what it goes by in messages."""
+    if source is None or isinstance(source, Mapping):
+        return dict(source or {}), "config"
     path = Path(source)
     shipped = Path(__file__).parent / "configs" / f"{source}.yaml"
     if not path.is_file() and shipped.is_file():
@@ -111,11 +132,23 @@ def load_config(source: str | Path | Mapping[str, Any] | None = None) -> Config:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(e).split())}") from None
-    if content is None:
-        return Config()
-    if not isinstance(content, dict):
+    if content is not None and not isinstance(content, dict):
         raise ConfigError(f"{path}: found {type(content).__name__}, expected a mapping of keys to values")
-    return _checked(content, str(path))
+    return content or {}, str(path)
+
+
+def _over(beneath: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``content`` laid over ``beneath``, group by group."""
+    merged = dict(beneath)
+    for key, value in content.items():
+        below = merged.get(key)
+        merged[key] = _over(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def presets() -> list[str]:
+    """Names of the beamlines whose rules come with the package."""
+    return sorted(p.stem for p in BEAMLINES.glob("*.yaml"))
 
 
 def shipped_configs() -> list[str]:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ import structlog
 from . import __version__
 from .agent.assembly import FrameAssembler
 from .agent.decisions import Rules
-from .agent.frame import SetAside
-from .agent.pipeline import Pipeline, Received
-from .agent.protocols import Control, Estimator
+from .agent.flying import FlyJoiner, needed
+from .agent.frame import Received, SetAside
+from .agent.pipeline import Pipeline
+from .agent.protocols import Control, Estimator, Stage
 from .config import Config, ConfigError, load_config
 
 _log = structlog.get_logger(__name__)
@@ -71,6 +73,7 @@ class XASAgent:
             spectra=config.serving.spectra,
             show_single_site=config.serving.single_site,
             max_batch=config.serving.max_batch,
+            stages=stages(config),
         )
         self._thread = threading.Thread(target=self._work, name="xas-agent", daemon=True)
         self._thread.start()
@@ -237,6 +240,15 @@ class XASAgent:
                 fn(name, doc)
             except Exception:
                 _log.exception("subscriber failed", name=name)
+
+
+def stages(config: Config) -> list[Stage]:
+    """What the config's documents go through before they are read: files filled in, fly streams joined."""
+    from .adapters.assets import AssetFiller
+
+    fields, fly = config.fields, config.fly
+    found: list[Stage] = [AssetFiller(config.assets, partial(needed, fields, fly))]
+    return [*found, FlyJoiner(fly, fields)] if fly is not None else found
 
 
 def _check_rules(config: Config, models: Sequence[Estimator]) -> None:

@@ -2,13 +2,19 @@
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .fields import Channels
 from .sweeps import Column, UnusableError
+
+
+class Unread(str):
+    """Stands in an Event for what is in a file that could not be read, and says why."""
+
+    __slots__ = ()
 
 
 def sweep_columns(channels: Channels, rows: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
@@ -42,6 +48,7 @@ def vector(data: Mapping[str, Any], key: str, shape: Any) -> Column:
     """Return a field of a whole-spectrum Event, (M,), if it has the shape that its descriptor announces."""
     if key not in data:
         raise UnusableError("field missing", f"{key} is not in the event")
+    _refuse_unread((data[key],))
     try:
         column = np.asarray(data[key], dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
@@ -141,6 +148,7 @@ def _by_role(channels: Channels, read: Callable[[str], Column]) -> dict[str, Col
 
 def _column(rows: Sequence[Mapping[str, Any]], key: str) -> Column:
     """Return one number per row, (M,); arrays of one count as numbers."""
+    _refuse_unread(row.get(key) for row in rows)
     try:
         column = np.array([row[key] for row in rows], dtype=np.float64)
     except KeyError:
@@ -150,3 +158,9 @@ def _column(rows: Sequence[Mapping[str, Any]], key: str) -> Column:
     if column.size != len(rows):
         raise UnusableError("shape disagrees with descriptor", f"{key} is not one number in every event")
     return column.reshape(-1)
+
+
+def _refuse_unread(values: Iterable[Any]) -> None:
+    why = next((value for value in values if isinstance(value, Unread)), None)
+    if why is not None:
+        raise UnusableError("file not readable", str(why))

@@ -47,7 +47,10 @@ RULE = {"name": "r", "trigger": {"kind": "threshold", "descriptor": "OS", "above
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"modle": {}}, r"unknown key modle; expected one of alignment, control, control_endpoint, fields, model"),
+        (
+            {"modle": {}},
+            r"unknown key modle; expected one of alignment, assets, control, control_endpoint, fields, fly",
+        ),
         ({"model": {"nme": "a"}}, r"unknown key model\.nme; expected one of device, threads, use"),
         ({"control": {"allowed": []}}, r"unknown key control\.allowed; expected one of allow, enabled, timeout_s"),
         ({"source": {"adress": "zmq://a:1"}}, r"key source\.address: expected: Field required \(and 1 more\)"),

@@ -20,9 +20,9 @@ from xas_agent.agent.assembly import PATIENCE, FrameAssembler
 from xas_agent.agent.controlling import ControlSettings
 from xas_agent.agent.decisions import Rule, Rules
 from xas_agent.agent.estimate import DescriptorEstimate, Estimate
-from xas_agent.agent.frame import Document
+from xas_agent.agent.frame import Document, Received
 from xas_agent.agent.grid import Grid
-from xas_agent.agent.pipeline import Pipeline, Received
+from xas_agent.agent.pipeline import Pipeline
 from xas_agent.agent.protocols import Reply
 
 EDGES = {"Co": 7709.0, "Ni": 8333.0}

@@ -1,0 +1,225 @@
+"""Events out of StreamDatums: the rows that they announce, read from HDF5 as bluesky's consolidators lay them out."""
+
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..agent.columns import Unread, time_of
+from ..agent.frame import Received
+from .asset_files import AssetRefused, AssetSettings, NotYet, rows_of
+
+Doc = Mapping[str, Any]
+
+FIRST_RETRY_S, LAST_RETRY_S = 0.05, 1.0
+
+
+@dataclass(slots=True)
+class Patience:
+    """When to look again for something that is not there yet, and until when."""
+
+    until: float
+    again: float = 0.0
+    _step: float = FIRST_RETRY_S
+
+    def due(self, now: float) -> bool:
+        """Whether to look now."""
+        return now >= self.again
+
+    def wait(self, now: float) -> bool:
+        """Put the next look off; False where there has been waited long enough."""
+        if now >= self.until:
+            return False
+        self.again = min(now + self._step, self.until)
+        self._step = min(2 * self._step, LAST_RETRY_S)
+        return True
+
+
+@dataclass(slots=True)
+class _Block:
+    """The rows of one StreamDatum."""
+
+    resource: str
+    rows: range
+    seq_nums: range
+    at: float
+    patience: Patience
+
+
+@dataclass(slots=True)
+class _Row:
+    """What has come of one Event."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    event: Doc | None = None
+    at: float = 0.0
+
+
+class StreamRows:
+    """Puts the Events of one descriptor together from the rows of its StreamDatums and what came in Events itself.
+
+    They are given in the order of their ``seq_num``, each once. One without an Event of its own has its
+    descriptor's time, since a StreamDatum has none (``fields.time`` names a data key that does).
+
+    Parameters
+    ----------
+    descriptor : the EventDescriptor
+    wanted : its data keys, external as ``STREAM:``, that are read
+    resources : the StreamResources by uid, to which more may come
+    """
+
+    def __init__(
+        self, settings: AssetSettings, descriptor: Doc, wanted: Iterable[str], resources: Mapping[str, Doc]
+    ) -> None:
+        self.settings, self._descriptor, self._resources = settings, descriptor, resources
+        self._wanted = frozenset(wanted)
+        keys = descriptor["data_keys"].values()
+        self._with_events = any(about.get("external") != "STREAM:" for about in keys)
+        self._consolidators: dict[str, Any] = {}
+        self._blocks: list[_Block] = []
+        self._seen: set[str] = set()
+        self._rows: dict[int, _Row] = {}
+        self._next = 1
+
+    @property
+    def given(self) -> int:
+        """How many of its Events have been given out."""
+        return self._next - 1
+
+    @property
+    def reading(self) -> bool:
+        """Whether rows that were announced are still to be read."""
+        return bool(self._blocks)
+
+    def lagging(self, now: float) -> bool:
+        """Whether there are Events of which a part has come lately, and the rest may follow."""
+        return any(now < row.at + self.settings.wait_s for row in self._rows.values())
+
+    def datum(self, doc: Doc, at: float) -> None:
+        """Take a StreamDatum; one that is repeated counts once."""
+        if doc["uid"] in self._seen:
+            return
+        self._seen.add(doc["uid"])
+        rows = range(doc["indices"]["start"], doc["indices"]["stop"])
+        seq_nums = range(doc["seq_nums"]["start"], doc["seq_nums"]["stop"])
+        if rows:
+            patience = Patience(at + self.settings.wait_s)
+            self._blocks.append(_Block(doc["stream_resource"], rows, seq_nums, at, patience))
+
+    def event(self, doc: Doc, at: float) -> None:
+        """Take the part of an Event that is in its document."""
+        row = self._row(int(doc["seq_num"]))
+        row.event, row.at = doc, max(row.at, at)
+
+    def advance(self, now: float) -> list[Received]:
+        """Read what can be read; return the Events that are whole, up to the first that is not."""
+        waiting = []
+        for block in self._blocks:
+            if not block.patience.due(now):
+                waiting.append(block)
+                continue
+            try:
+                self._read(block)
+            except NotYet as why:
+                if block.patience.wait(now):
+                    waiting.append(block)
+                else:
+                    self._fail(block, f"{why}; waited {self.settings.wait_s:g} s")
+            except Exception as why:
+                self._fail(block, str(why) if isinstance(why, AssetRefused) else f"{type(why).__name__}: {why}")
+        self._blocks = waiting
+        out = []
+        while (row := self._rows.get(self._next)) is not None and self._whole(row):
+            out.append(self._give(self._next))
+        return out
+
+    def finish(self, why: str) -> list[Received]:
+        """Return all that has come, whole or not; what lacks says ``why``."""
+        self._blocks = []
+        out = []
+        for seq in sorted(self._rows):
+            row = self._rows[seq]
+            if not self._with_events or row.event is not None:
+                row.values = {key: Unread(why) for key in self._wanted} | row.values
+                out.append(self._give(seq))
+        self._rows.clear()
+        return out
+
+    def _whole(self, row: _Row) -> bool:
+        return row.values.keys() >= self._wanted and (row.event is not None or not self._with_events)
+
+    def _row(self, seq: int) -> _Row:
+        return self._rows.setdefault(seq, _Row()) if seq >= self._next else _Row()  # given out before
+
+    def _give(self, seq: int) -> Received:
+        row = self._rows.pop(seq)
+        self._next = seq + 1
+        time = time_of(self._descriptor)
+        event = row.event or {
+            "uid": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self._descriptor['uid']}/{seq}")),
+            "descriptor": self._descriptor["uid"],
+            "seq_num": seq,
+            "time": time,
+            "data": {},
+            "timestamps": dict.fromkeys(self._wanted, time),
+            "filled": {},
+        }
+        return Received("event", {**event, "data": {**event["data"], **row.values}}, row.at)
+
+    def _read(self, block: _Block) -> None:
+        resource = self._resources.get(block.resource)
+        if resource is None:
+            raise NotYet(f"StreamResource {block.resource} has not come")
+        key = resource["data_key"]
+        if key not in self._wanted:
+            return
+        if len(block.rows) != len(block.seq_nums):
+            raise AssetRefused(f"{key}: {len(block.rows)} rows for {len(block.seq_nums)} Events")
+        values = self._values(self._consolidator(resource), block.rows)
+        self._put(block, key, values.tolist() if values.ndim == 1 else list(values))
+
+    def _fail(self, block: _Block, why: str) -> None:
+        resource = self._resources.get(block.resource)
+        keys = self._wanted if resource is None else {resource["data_key"]} & self._wanted
+        for key in keys:
+            self._put(block, key, [Unread(why)] * len(block.seq_nums))
+
+    def _put(self, block: _Block, key: str, values: list[Any]) -> None:
+        for seq, value in zip(block.seq_nums, values, strict=True):
+            row = self._row(seq)
+            row.values.setdefault(key, value)
+            row.at = max(row.at, block.at)
+
+    def _consolidator(self, resource: Doc) -> Any:
+        uid = resource["uid"]
+        if uid not in self._consolidators:
+            try:
+                from bluesky.consolidators import HDF5Consolidator
+            except ImportError as error:
+                message = f"reading StreamDatums needs {error.name}: pip install 'xas-agent[formats]'"
+                raise AssetRefused(message) from None
+            if resource["mimetype"] not in HDF5Consolidator.supported_mimetypes:
+                raise AssetRefused(f"{resource['data_key']}: {resource['mimetype']}; only application/x-hdf5 is read")
+            if resource["parameters"].get("slice"):
+                raise AssetRefused(f"{resource['data_key']}: a slice of a dataset is not read")
+            self._consolidators[uid] = HDF5Consolidator(resource, self._descriptor)  # type: ignore[arg-type]
+        return self._consolidators[uid]
+
+    def _values(self, consolidator: Any, rows: range) -> np.ndarray[Any, Any]:
+        """Return the values of Events, (n,) or (n, …): one row of the dataset each, or as many as are joined."""
+        (asset,) = consolidator.assets
+        path = self.settings.locate(asset.data_uri)
+        dataset = consolidator.adapter_parameters()["dataset"]
+        dataset = dataset if isinstance(dataset, str) else "/".join(dataset)
+        shape: tuple[int, ...] = consolidator.datum_shape
+        if consolidator.join_method == "concat" and shape:
+            n = shape[0]
+            data = rows_of(path, dataset, rows.start * n, rows.stop * n)
+            data = data.reshape(len(rows), *shape) if data.size == len(rows) * int(np.prod(shape)) else data
+        else:
+            data = rows_of(path, dataset, rows.start, rows.stop)
+        if data.shape[0] != len(rows):
+            raise AssetRefused(f"{path}: {dataset} has rows of {data.shape[1:]}, announced as {shape}")
+        return data.reshape(len(rows)) if data.size == len(rows) else data
