@@ -32,6 +32,11 @@ Array = NDArray[Any]
 class NotYet(OSError):  # noqa: N818  says what happened
     """Not there yet, or not whole."""
 
+    def __init__(self, why: str, rows: int = 0) -> None:
+        super().__init__(why)
+        self.rows = rows
+        """How many rows of a dataset are there already."""
+
 
 class AssetRefused(Exception):  # noqa: N818  says what happened
     """Cannot be read however long one waits; the message says why."""
@@ -96,7 +101,7 @@ def rows_of(path: Path, dataset: str, start: int, stop: int) -> Array:
         except (KeyError, AttributeError):
             raise NotYet(f"{path}: no dataset {dataset!r} in it") from None
         if length < stop:
-            raise NotYet(f"{path}: {dataset} has {length} rows, {stop} are announced")
+            raise NotYet(f"{path}: {dataset} has {length} rows, {stop} are announced", length)
         try:
             return np.asarray(data[start:stop])
         except OSError as error:  # a chunk that is allocated, but not written

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -177,8 +177,20 @@ class StreamRows:
             return
         if len(block.rows) != len(block.seq_nums):
             raise AssetRefused(f"{key}: {len(block.rows)} rows for {len(block.seq_nums)} Events")
-        values = self._values(self._consolidator(resource), block.rows)
-        self._put(block, key, values.tolist() if values.ndim == 1 else list(values))
+        consolidator = self._consolidator(resource)
+        try:
+            self._put(block, key, self._values(consolidator, block.rows))
+        except NotYet as why:
+            shape = consolidator.datum_shape
+            joined = shape[0] if consolidator.join_method == "concat" and shape else 1
+            there = range(block.rows.start, why.rows // joined)
+            if there:  # what has come is not kept waiting for the rest
+                n = len(there)
+                self._put(
+                    replace(block, rows=there, seq_nums=block.seq_nums[:n]), key, self._values(consolidator, there)
+                )
+                block.rows, block.seq_nums = block.rows[n:], block.seq_nums[n:]
+            raise
 
     def _fail(self, block: _Block, why: str) -> None:
         resource = self._resources.get(block.resource)
@@ -186,7 +198,9 @@ class StreamRows:
         for key in keys:
             self._put(block, key, [Unread(why)] * len(block.seq_nums))
 
-    def _put(self, block: _Block, key: str, values: list[Any]) -> None:
+    def _put(self, block: _Block, key: str, values: Iterable[Any]) -> None:
+        if isinstance(values, np.ndarray) and values.ndim == 1:
+            values = values.tolist()
         for seq, value in zip(block.seq_nums, values, strict=True):
             row = self._row(seq)
             row.values.setdefault(key, value)

@@ -89,8 +89,9 @@ def mean_readings(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dic
 
 def point_time(data: Mapping[str, Any], channels: Channels, doc: Mapping[str, Any]) -> float:
     """Return when a point was measured, Unix seconds: as its own field says, else as its Event does."""
-    own = scalars({"time": data[channels.time]}) if channels.time in data else {}
-    return own.get("time", time_of(doc))
+    if channels.time is None or channels.time not in data:
+        return time_of(doc)
+    return scalars({"time": data[channels.time]}).get("time", time_of(doc))
 
 
 def time_of(doc: Mapping[str, Any]) -> float:

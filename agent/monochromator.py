@@ -49,7 +49,7 @@ class Bragg(Settings):
         8333.0
         """
         sine = HC_EV_ANG / (2.0 * self.d_spacing_ang * np.asarray(energy_ev, dtype=np.float64))
-        return (np.degrees(np.arcsin(sine)) - offset_deg) * self.counts_per_degree
+        return np.asarray(np.degrees(np.arcsin(sine)) - offset_deg, dtype=np.float64) * self.counts_per_degree
 
 
 class Polynomial(Settings):

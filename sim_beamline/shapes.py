@@ -81,7 +81,7 @@ class _Run:
 
     def resource(self, spec: str, path: Path, **kwargs: Any) -> Callable[..., str]:
         """Announce a file; gives a function that announces a datum in it and returns its id."""
-        made = self._composed.compose_resource(
+        made: Any = self._composed.compose_resource(
             spec=spec, root="/", resource_path=str(path)[1:], resource_kwargs=kwargs, validate=False
         )
         self.add("resource", made.resource_doc)
@@ -97,7 +97,7 @@ class _Run:
         """Announce a dataset as a StreamResource; gives a function that announces rows of it."""
         uri = f"file://localhost{path}"
         parameters = {"dataset": dataset, "chunk_shape": (64,)}
-        made = self._composed.compose_stream_resource(
+        made: Any = self._composed.compose_stream_resource(
             mimetype="application/x-hdf5", uri=uri, data_key=key, parameters=parameters
         )
         self.add("stream_resource", made.stream_resource_doc)
@@ -113,7 +113,7 @@ class _Run:
 
     def stop(self) -> None:
         doc = self._composed.compose_stop(time=self.time)
-        numbers = {**doc["num_events"]}
+        numbers = dict(doc.get("num_events", {}))
         for name, number in self.announced.items():
             numbers[name] = max(number, numbers.get(name, 0))
         self.add("stop", {**doc, "num_events": numbers})

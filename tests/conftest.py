@@ -1,11 +1,19 @@
-"""A small FEFF data set that several test files train on."""
+"""A small FEFF data set that several test files train on, and a bench for what becomes of documents."""
 
 import csv
+from collections import Counter
+from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+
+from xas_agent.agent.assembly import FrameAssembler
+from xas_agent.agent.frame import Document, Frame, Received, SetAside
+from xas_agent.config import load_config
+from xas_agent.service import stages
 
 EDGE = 7709.0
 POISON = 9
@@ -53,3 +61,63 @@ def write_feff(folder: Path, name: str = "small") -> Path:
 @pytest.fixture(scope="session")
 def feff(tmp_path_factory) -> Path:
     return write_feff(tmp_path_factory.mktemp("feff"))
+
+
+class Bench:
+    """A config's stages and an assembler, fed on a clock of their own: frames without a model or a thread."""
+
+    def __init__(self, config: Any = None, **assets: Any) -> None:
+        self.settings = load_config({"assets": {"wait_s": 0.5, **assets}, **(config or {})})
+        self.assembler, self.stages = FrameAssembler(self.settings.fields), stages(self.settings)
+        self.now = 1000.0
+        self.frames: list[Frame] = []
+        self.asides: list[SetAside] = []
+
+    @property
+    def waiting(self) -> bool:
+        return any(stage.waiting for stage in self.stages)
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        return dict(Counter(aside.reason for aside in self.asides))
+
+    def feed(self, documents: Iterable[Document]) -> "Bench":
+        """Documents a millisecond apart."""
+        for name, doc in documents:
+            self.now += 1e-3
+            self._through((Received(name, doc, self.now),), 0)
+        return self
+
+    def wait(self, seconds: float) -> "Bench":
+        """Let time pass, until nothing is held back."""
+        until = self.now + seconds
+        while self.waiting and self.now < until:
+            self.now += 0.05
+            for k, stage in enumerate(self.stages):
+                self._through(stage.poll(self.now), k + 1)
+        return self
+
+    def end(self) -> "Bench":
+        for k, stage in enumerate(self.stages):
+            self._through(stage.finish(), k + 1)
+        self._sort(self.assembler.flush())
+        return self
+
+    def _through(self, items: Iterable[Received | SetAside], first: int) -> None:
+        for stage in self.stages[first:]:
+            items = [o for item in items for o in (stage(item) if isinstance(item, Received) else [item])]
+        for item in items:
+            is_document = isinstance(item, Received)
+            self._sort(self.assembler(item.name, item.doc, item.at) if is_document else [item])
+
+    def _sort(self, found: Iterable[Frame | SetAside]) -> None:
+        for item in found:
+            if isinstance(item, Frame):
+                self.frames.append(item)
+            else:
+                self.asides.append(item)
+
+
+@pytest.fixture
+def bench() -> type[Bench]:
+    return Bench

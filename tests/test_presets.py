@@ -1,7 +1,6 @@
 """Presets on recordings in the shape of their beamlines: the frames that come out against what went in."""
 
 import random
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xas_agent.agent.assembly import FrameAssembler
-from xas_agent.agent.frame import Document, Frame, Received, SetAside
+from xas_agent.agent.frame import Document, Frame, SetAside
 from xas_agent.config import ConfigError, load_config, presets
-from xas_agent.service import stages
 from xas_agent.sim_beamline import shapes
 from xas_agent.sim_beamline.shapes import Recording
 
@@ -22,37 +19,17 @@ pytest.importorskip("bluesky.consolidators", reason="StreamDatums are read throu
 BRAGG = {"kind": "bragg", "d_spacing_ang": 3.1356}
 
 
-def served(documents: Sequence[Document], config: Any, wait: bool = True) -> tuple[list[Frame], list[SetAside]]:
-    """What the stages and the assembler make of documents that come a millisecond apart on a clock of their own."""
-    settings = load_config({"assets": {"wait_s": 0.5}, **config})
-    assembler, preparing, out = FrameAssembler(settings.fields), stages(settings), []
-    now = 1000.0
+@pytest.fixture
+def served(bench: Any) -> Any:
+    """What the stages and the assembler make of documents."""
 
-    def through(items: Any, first: int) -> None:
-        for stage in preparing[first:]:
-            items = [o for item in items for o in (stage(item) if isinstance(item, Received) else [item])]
-        for item in items:
-            if isinstance(item, SetAside):
-                out.append(item)
-            else:
-                out.extend(assembler(item.name, item.doc, item.at))
+    def serve(documents: Sequence[Document], config: Any) -> tuple[list[Frame], list[SetAside]]:
+        done = bench(config).feed(documents).wait(5.0)
+        assert not done.waiting
+        done.end()
+        return done.frames, done.asides
 
-    for name, doc in documents:
-        now += 1e-3
-        through([Received(name, doc, now)], 0)
-    while wait and any(stage.waiting for stage in preparing) and now < 1010:
-        now += 0.1
-        for k, stage in enumerate(preparing):
-            through(stage.poll(now), k + 1)
-    assert not any(stage.waiting for stage in preparing) or not wait
-    for k, stage in enumerate(preparing):
-        through(stage.finish(), k + 1)
-    out += assembler.flush()
-    return [o for o in out if isinstance(o, Frame)], [o for o in out if isinstance(o, SetAside)]
-
-
-def reasons(asides: Sequence[SetAside]) -> dict[str, int]:
-    return dict(Counter(aside.reason for aside in asides))
+    return serve
 
 
 def check_exact(frames: Sequence[Frame], recording: Recording, scale: float = 1.0) -> None:
@@ -65,6 +42,7 @@ def check_exact(frames: Sequence[Frame], recording: Recording, scale: float = 1.
         if true.reference is None:
             assert frame.reference is None
         else:
+            assert frame.reference is not None
             np.testing.assert_allclose(frame.reference, true.reference, rtol=1e-6)
 
 
@@ -106,14 +84,14 @@ def test_a_config_lies_over_its_preset() -> None:
 
 @pytest.mark.parametrize("mode", ["transmission", "fluorescence"])
 @pytest.mark.parametrize("bothways", [False, True])
-def test_bmm(tmp_path: Path, mode: Any, bothways: bool) -> None:
+def test_bmm(served: Any, tmp_path: Path, mode: Any, bothways: bool) -> None:
     recording = shapes.bmm(tmp_path, mode, bothways=bothways)
     frames, asides = served(recording.documents, {"preset": "bmm"})
     assert not asides
     check_exact(frames, recording)
 
 
-def test_bmm_reads_the_regions_of_the_absorber_whatever_their_number(tmp_path: Path) -> None:
+def test_bmm_reads_the_regions_of_the_absorber_whatever_their_number(served: Any, tmp_path: Path) -> None:
     recording = shapes.bmm(tmp_path, "fluorescence")
     documents = [
         (name, {**doc, "XDI": {**doc["XDI"], "_dtc": None}} if "XDI" in doc else doc)
@@ -132,7 +110,9 @@ def test_bmm_reads_the_regions_of_the_absorber_whatever_their_number(tmp_path: P
         ("sst1", lambda folder: shapes.sst1(folder, scantype="calibration")),
     ],
 )
-def test_other_kinds_of_scan_are_no_frames_and_no_trouble(tmp_path: Path, preset: str, recording: Any) -> None:
+def test_other_kinds_of_scan_are_no_frames_and_no_trouble(
+    served: Any, tmp_path: Path, preset: str, recording: Any
+) -> None:
     documents = recording(tmp_path).documents
     for _, doc in documents:
         if "plan_name" in doc and preset == "sst1":
@@ -142,7 +122,7 @@ def test_other_kinds_of_scan_are_no_frames_and_no_trouble(tmp_path: Path, preset
     assert served(documents, {"preset": preset}) == ([], [])
 
 
-def test_haven_step(tmp_path: Path) -> None:
+def test_haven_step(served: Any, tmp_path: Path) -> None:
     recording = shapes.haven_step(tmp_path)
     frames, asides = served(recording.documents, {"preset": "haven"})
     assert not asides
@@ -150,7 +130,7 @@ def test_haven_step(tmp_path: Path) -> None:
     assert frames[0].readings == {"I0-clock-count": pytest.approx(1e6), "energy-id": 1.0}
 
 
-def test_haven_fly(tmp_path: Path) -> None:
+def test_haven_fly(served: Any, tmp_path: Path) -> None:
     recording = shapes.haven_fly(tmp_path)
     frames, asides = served(recording.documents, {"preset": "haven"})
     assert not asides
@@ -158,21 +138,21 @@ def test_haven_fly(tmp_path: Path) -> None:
     assert frames[0].time == pytest.approx(recording.documents[0][1]["time"] + 1 + 32.9)
 
 
-def test_sst1(tmp_path: Path) -> None:
+def test_sst1(served: Any, tmp_path: Path) -> None:
     recording = shapes.sst1(tmp_path)
     frames, asides = served(recording.documents, {"preset": "sst1"})
     assert not asides
     check_exact(frames, recording)
 
 
-def test_quick(tmp_path: Path) -> None:
+def test_quick(served: Any, tmp_path: Path) -> None:
     recording = shapes.quick(tmp_path)
     frames, asides = served(recording.documents, {"preset": "quick"})
     assert not asides
     check_binned(frames, recording, within=0.02)
 
 
-def test_iss_step(tmp_path: Path) -> None:
+def test_iss_step(served: Any, tmp_path: Path) -> None:
     recording = shapes.iss_step(tmp_path)
     frames, asides = served(recording.documents, {"preset": "iss"})
     assert not asides
@@ -186,7 +166,7 @@ FLY = {
 
 
 @pytest.mark.parametrize("preset", FLY)
-def test_pizza_boxes(tmp_path: Path, preset: str) -> None:
+def test_pizza_boxes(served: Any, tmp_path: Path, preset: str) -> None:
     recording = shapes.pizza_boxes(tmp_path, **FLY[preset])
     frames, asides = served(recording.documents, {"preset": preset})
     assert not asides
@@ -195,7 +175,7 @@ def test_pizza_boxes(tmp_path: Path, preset: str) -> None:
     assert [f.time for f in frames] == pytest.approx([begin + k + 1 for k in range(len(frames))], abs=0.01)
 
 
-def test_diamond(tmp_path: Path) -> None:
+def test_diamond(served: Any, tmp_path: Path) -> None:
     recording = shapes.diamond(tmp_path)
     config = {"preset": "diamond", "fields": {"element": "Co", "edge": "K", "relation": BRAGG}}
     frames, asides = served(recording.documents, config)
@@ -203,7 +183,7 @@ def test_diamond(tmp_path: Path) -> None:
     check_exact(frames, recording)
 
 
-def test_positions_without_a_relation_are_refused_with_what_to_declare(tmp_path: Path) -> None:
+def test_positions_without_a_relation_are_refused_with_what_to_declare(served: Any, tmp_path: Path) -> None:
     frames, asides = served(shapes.diamond(tmp_path).documents, {"preset": "diamond"})
     assert not frames
     (aside,) = asides
@@ -222,7 +202,7 @@ DISORDERED = {
 
 @pytest.mark.parametrize("which", DISORDERED)
 @pytest.mark.parametrize("seed", range(3))
-def test_late_and_repeated_documents_make_the_same_frames(tmp_path: Path, which: str, seed: int) -> None:
+def test_late_and_repeated_documents_make_the_same_frames(served: Any, tmp_path: Path, which: str, seed: int) -> None:
     preset, make, fields = DISORDERED[which]
     recording = make(tmp_path)
     documents = late(recording.documents, random.Random(seed))
@@ -233,7 +213,7 @@ def test_late_and_repeated_documents_make_the_same_frames(tmp_path: Path, which:
 
 @pytest.mark.parametrize("preset", FLY)
 @pytest.mark.parametrize("seed", range(3))
-def test_pizza_boxes_late_and_repeated(tmp_path: Path, preset: str, seed: int) -> None:
+def test_pizza_boxes_late_and_repeated(served: Any, tmp_path: Path, preset: str, seed: int) -> None:
     recording = shapes.pizza_boxes(tmp_path, **FLY[preset])
     frames, asides = served(late(recording.documents, random.Random(seed)), {"preset": preset})
     assert not asides

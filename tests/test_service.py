@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -30,6 +31,7 @@ from xas_agent.agent.protocols import Control, Estimator
 from xas_agent.config import ConfigError
 from xas_agent.models.card import ModelError
 from xas_agent.service import load_models
+from xas_agent.sim_beamline import shapes
 from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline, detectors
 
 CO: dict[str, Any] = {"model": {"use": ["co-k"], "threads": 1}}
@@ -462,3 +464,30 @@ def test_the_callback_example_of_the_readme_runs():
     assert "Traceback" not in done.stderr
     assert len(re.findall(r"^event [23]\.\d", done.stdout, re.M)) == 5
     assert "True" in done.stdout
+
+
+# ------------------------------------------------------------------------ files
+
+
+def test_frames_whose_file_lags_are_answered_once_it_comes(tmp_path):
+    pytest.importorskip("h5py", reason="pip install 'xas-agent[formats]'")
+    pytest.importorskip("bluesky.consolidators", reason="pip install 'xas-agent[formats]'")
+    recording = shapes.diamond(tmp_path)
+    file = tmp_path / "panda.h5"
+    away = file.rename(tmp_path / "away")
+    fields = {"relation": {"kind": "bragg", "d_spacing_ang": 3.1356}, **MD}
+    with Watching(preset="diamond", fields=fields, assets={"wait_s": 30.0}) as watching:
+        for name, doc in recording.documents:
+            watching.agent(name, doc)
+        assert not watching.agent.wait(0.3)
+        for name, doc in recorded()[: len(recorded()) // 2]:  # another run goes on meanwhile
+            watching.agent(name, doc)
+        deadline = time.monotonic() + WAIT_S
+        while not watching.events("descriptors") and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert len({s["parent_uid"] for s in watching.named("start")}) == 1
+        away.rename(file)
+        assert watching.agent.wait(WAIT_S)
+    watching.check()
+    assert len(watching.events("descriptors")) == 3 + len(recording.sweeps)
+    assert watching.events("quality") == []
