@@ -32,6 +32,9 @@ ColumnOption = Annotated[
     list[str] | None,
     typer.Option("--column", help="ROLE=NAME, e.g. energy=mono or if=4,5; may be repeated."),
 ]
+SourceOption = Annotated[
+    str | None, typer.Option(help="zmq://HOST:PORT, a bluesky proxy's out-port, or tiled://HOST:PORT/PATH.")
+]
 PresetOption = Annotated[str | None, typer.Option("--preset", help="Beamline whose rules hold, e.g. bmm.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 4 when frames were set aside.")]
 FramesOption = Annotated[int | None, typer.Option("--frames", min=1, help="End after this many frames.")]
@@ -57,7 +60,7 @@ def run(
     frames: FramesOption = None,
     seed: SeedOption = 0,
     out: OutOption = None,
-    source: Annotated[str | None, typer.Option(help="zmq://HOST:PORT, a bluesky proxy's out-port.")] = None,
+    source: SourceOption = None,
     publish: Annotated[str | None, typer.Option(help="zmq://HOST:PORT, a bluesky proxy's in-port.")] = None,
     folder: Annotated[Path | None, typer.Option(help="Watch the files that come into this folder instead.")] = None,
     column: ColumnOption = None,
@@ -87,12 +90,12 @@ def run(
             files = FolderSource(folder, columns=columns_of(column), element=element, edge=edge)
             with closing(files), Session(settings, out, limit=frames) as session:
                 session.watch(files)
-        elif settings.source is None:
+        elif settings.source is None and settings.tiled is None:
             session = embedded(settings, seed, max(PLANNED, frames or 0), out or Path("out"), limit=frames)
         else:
-            from .adapters.zmq_documents import ZMQSource
+            from .session import source_of
 
-            documents = ZMQSource(settings.source)
+            documents = source_of(settings)
             documents.connect()  # first, so that nothing published while the models load is lost
             with closing(documents), Session(settings, out, limit=frames) as session:
                 session.watch(documents)

@@ -34,6 +34,14 @@ def settings_of(
         content.setdefault("model", {})["use"] = (model,)
     if single_site:
         content.setdefault("serving", {})["single_site"] = True
+    if source is not None and source.partition("://")[0] in ("tiled", "http", "https"):
+        content["tiled"] = {**(content.get("tiled") or {}), "uri": source}
+        content.pop("source", None)
+        source = None
+    elif source is not None:
+        content.pop("tiled", None)
+    if connect_timeout is not None and content.get("tiled"):
+        content["tiled"]["connect_timeout_s"] = connect_timeout
     for key, address in (("source", source), ("publish", publish)):
         if address is not None:
             content[key] = {**(content.get(key) or {}), "address": address}

@@ -5,12 +5,13 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from .adapters.asset_files import AssetSettings
+from .adapters.tiled_catalog import TiledEndpoint
 from .adapters.zmq_documents import ZMQEndpoint
 from .adapters.zmq_socket import Endpoint
 from .agent.alignment import AlignmentSettings
@@ -79,10 +80,18 @@ class Config(Settings):
     serving: ServingSettings = ServingSettings()
     source: ZMQEndpoint | None = None
     """Where documents come from."""
+    tiled: TiledEndpoint | None = None
+    """The catalogue that they come from, in place of ``source``."""
     publish: ZMQEndpoint | None = None
     """Where the agent's own documents go."""
     x_target: float | None = None
     """Li content at which the embedded beamline's charge should be stopped; the rules say how it is recognised."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.source is not None and self.tiled is not None:
+            raise ValueError("source or tiled, not both")
+        return self
 
     @field_validator("rules")
     @classmethod

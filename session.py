@@ -16,6 +16,7 @@ from typing import Any, Self
 import structlog
 
 from .adapters.files import FileSource
+from .adapters.tiled_catalog import TiledSource
 from .adapters.zmq_control import ZMQControl
 from .adapters.zmq_documents import ZMQEndpoint, ZMQSource
 from .agent.protocols import Control, Reply, Source
@@ -163,6 +164,14 @@ class Session:
     def _count(self, name: str, doc: Mapping[str, Any]) -> None:
         if self.limit is not None and self.recorder.numbered >= self.limit:
             self.enough.set()
+
+
+def source_of(config: Config) -> ZMQSource | TiledSource:
+    """Where the config's documents come from; not yet connected."""
+    if config.tiled is not None:
+        return TiledSource(config.tiled)
+    assert config.source is not None
+    return ZMQSource(config.source)
 
 
 class BeamlineFailed(RuntimeError):  # noqa: N818  says what happened

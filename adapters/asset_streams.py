@@ -212,7 +212,7 @@ class StreamRows:
             try:
                 from bluesky.consolidators import HDF5Consolidator
             except ImportError as error:
-                message = f"reading StreamDatums needs {error.name}: pip install 'xas-agent[formats]'"
+                message = f"reading StreamDatums needs {error.name}: pip install 'xas-agent[assets]'"
                 raise AssetRefused(message) from None
             if resource["mimetype"] not in HDF5Consolidator.supported_mimetypes:
                 raise AssetRefused(f"{resource['data_key']}: {resource['mimetype']}; only application/x-hdf5 is read")
