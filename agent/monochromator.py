@@ -64,7 +64,8 @@ class Polynomial(Settings):
 
     def energy(self, position: ArrayLike, offset_deg: float) -> NDArray[np.float64]:
         """Return energies, eV, of positions, of any shape."""
-        return np.polynomial.polynomial.polyval(np.asarray(position, dtype=np.float64), self.coefficients_ev)
+        x = np.asarray(position, dtype=np.float64)
+        return np.asarray(np.polynomial.polynomial.polyval(x, self.coefficients_ev), dtype=np.float64)
 
 
 Relation = Annotated[Bragg | Polynomial, Field(discriminator="kind")]

@@ -58,7 +58,7 @@ class _Run:
     def __init__(self, recording: Recording, **metadata: Any) -> None:
         self._documents = recording.documents
         self.time = BEGIN_S + len(recording.documents)
-        self._composed = event_model.compose_run(time=self.time, metadata=metadata)
+        self._composed: Any = event_model.compose_run(time=self.time, metadata=metadata)
         self.uid: str = self._composed.start_doc["uid"]
         self.announced: dict[str, int] = {}
         self.add("start", self._composed.start_doc)
@@ -81,7 +81,7 @@ class _Run:
 
     def resource(self, spec: str, path: Path, **kwargs: Any) -> Callable[..., str]:
         """Announce a file; gives a function that announces a datum in it and returns its id."""
-        made: Any = self._composed.compose_resource(
+        made = self._composed.compose_resource(
             spec=spec, root="/", resource_path=str(path)[1:], resource_kwargs=kwargs, validate=False
         )
         self.add("resource", made.resource_doc)
@@ -97,7 +97,7 @@ class _Run:
         """Announce a dataset as a StreamResource; gives a function that announces rows of it."""
         uri = f"file://localhost{path}"
         parameters = {"dataset": dataset, "chunk_shape": (64,)}
-        made: Any = self._composed.compose_stream_resource(
+        made = self._composed.compose_stream_resource(
             mimetype="application/x-hdf5", uri=uri, data_key=key, parameters=parameters
         )
         self.add("stream_resource", made.stream_resource_doc)

@@ -470,8 +470,8 @@ def test_the_callback_example_of_the_readme_runs():
 
 
 def test_frames_whose_file_lags_are_answered_once_it_comes(tmp_path):
-    pytest.importorskip("h5py", reason="pip install 'xas-agent[formats]'")
-    pytest.importorskip("bluesky.consolidators", reason="pip install 'xas-agent[formats]'")
+    pytest.importorskip("h5py", reason="pip install 'xas-agent[assets]'")
+    pytest.importorskip("bluesky.consolidators", reason="pip install 'xas-agent[assets]'")
     recording = shapes.diamond(tmp_path)
     file = tmp_path / "panda.h5"
     away = file.rename(tmp_path / "away")
