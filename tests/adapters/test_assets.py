@@ -1,9 +1,7 @@
 """Files that documents point to: late, lacking, half written, elsewhere, not to be read."""
 
-import os
 import random
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +13,7 @@ from hypothesis import strategies as st
 h5py = pytest.importorskip("h5py", reason="the files are HDF5: pip install 'xas-agent[formats]'")
 pytest.importorskip("bluesky.consolidators", reason="StreamDatums are read through bluesky's consolidators")
 
-from xas_agent.adapters.asset_files import (  # noqa: E402
-    HANDLERS,
-    QUIET_S,
-    AssetRefused,
-    AssetSettings,
-    NotYet,
-    Xspress3HDF5,
-    rows_of,
-)
+from xas_agent.adapters.asset_files import AssetRefused, AssetSettings  # noqa: E402
 from xas_agent.agent.frame import Document  # noqa: E402
 from xas_agent.sim_beamline import shapes  # noqa: E402
 from xas_agent.sim_beamline.shapes import AXIS, Recording  # noqa: E402
@@ -381,77 +371,3 @@ def test_a_refused_path_is_told_at_once(bench: Any, tmp_path: Path) -> None:
     assert not done.waiting
     assert done.reasons == {"file not readable": 3}
     assert "outside of assets.roots" in done.asides[0].detail
-
-
-# -------------------------------------------------------------------- handlers
-
-
-def aged(path: Path) -> Path:
-    os.utime(path, (1e9, 1e9))
-    return path
-
-
-def test_xspress3_spectra_and_regions(tmp_path: Path) -> None:
-    counts = np.arange(5 * 4 * 8).reshape(5, 4, 8)
-    with h5py.File(tmp_path / "xs.h5", "w") as file:
-        file["entry/data/data"] = counts
-        file["entry/instrument/detector/NDAttributes/CHAN2ROI1"] = np.arange(5)
-    read = Xspress3HDF5(aged(tmp_path / "xs.h5"))
-    np.testing.assert_array_equal(read(frame=3, channel=2), counts[3, 1])
-    np.testing.assert_array_equal(read(channel=4), counts[:, 3])
-    np.testing.assert_array_equal(read(data_type="roi", channel=2, roi_num=1), np.arange(5))
-    with pytest.raises(NotYet, match="5 rows, 6 are announced"):
-        read(frame=5)
-    with pytest.raises(NotYet, match="CHAN9ROI1"):
-        read(data_type="roi", channel=9)
-
-
-def test_electrometers_and_triggers(tmp_path: Path) -> None:
-    path = tmp_path / "a.bin"
-    rows = np.array([[1, 2, 3, 4, 5, 6, 7, 8, 1_700_000_000, 125_000_000 // 8]] * 2, dtype="<i4")
-    path.write_bytes(rows.tobytes())
-    (found, _) = HANDLERS["APB"](aged(path))()
-    assert found[0] == pytest.approx(1_700_000_000.125, abs=1e-3)
-    np.testing.assert_array_equal(found[1:], np.arange(1, 9))
-    path.write_bytes(rows.tobytes()[:-4])
-    with pytest.raises(NotYet, match="no whole rows of 40"):
-        HANDLERS["APB"](aged(path))()
-    path.write_bytes(np.array([[1, 1_700_000_000, 0]], dtype="<i4").tobytes())
-    np.testing.assert_array_equal(HANDLERS["APB_TRIGGER"](aged(path))(), [[1_700_000_000, 1]])
-
-
-def test_the_encoder_file(tmp_path: Path) -> None:
-    read = HANDLERS["PIZZABOX_ENC_FILE_TXT_PD"]
-    path = tmp_path / "en.txt"
-    path.write_text("1 2 3 4 0\n1 3 4 5 0\n")
-    np.testing.assert_array_equal(read(aged(path))(), [[1, 2, 3, 4, 0], [1, 3, 4, 5, 0]])
-    path.write_text("1 2 3 4 0\n1 3 ")
-    with pytest.raises(NotYet, match="last line"):
-        read(aged(path))()
-    path.write_text("one two\n")
-    with pytest.raises(AssetRefused, match="not a table"):
-        read(aged(path))()
-
-
-def test_a_file_written_a_moment_ago_is_not_taken_for_whole(tmp_path: Path) -> None:
-    path = tmp_path / "en.txt"
-    path.write_text("1 2 3 4 0\n")
-    now = time.time()
-    os.utime(path, (now + 100, now + 100))  # a clock that is ahead must not stop it for ever
-    assert HANDLERS["PIZZABOX_ENC_FILE_TXT_PD"](path)().shape == (1, 5)
-    os.utime(path, (now, now))
-    if time.time() - now < QUIET_S:
-        with pytest.raises(NotYet, match="still being written"):
-            HANDLERS["PIZZABOX_ENC_FILE_TXT_PD"](path)()
-
-
-def test_hdf5_that_is_none_yet(tmp_path: Path) -> None:
-    with pytest.raises(NotYet):
-        rows_of(tmp_path / "none.h5", "a", 0, 1)
-    (tmp_path / "empty.h5").touch()
-    with pytest.raises(NotYet):
-        rows_of(tmp_path / "empty.h5", "a", 0, 1)
-    with h5py.File(tmp_path / "group.h5", "w") as file:
-        file.create_group("a")
-    with pytest.raises(NotYet, match="no dataset"):
-        rows_of(tmp_path / "group.h5", "a", 0, 1)
