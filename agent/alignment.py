@@ -6,21 +6,23 @@ below its first energy. Both are then averaged over the bins of the grid and put
 (:meth:`Grid.footing`). Steps as in Athena (Ravel & Newville, J. Synchrotron Rad. 12, 537, 2005) and Larch.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
 
+from .e0 import E0_STEP_EV, find_e0
 from .grid import Array, Grid, bin_means
+from .noise import noise_of
+from .normalisation import NormalisationSettings, Normalised, Span, lines, normalise, untouched, within
+from .prior import TERMS, Background, background_of, held_lines
 from .settings import Settings
 
-E0_STEP_EV = 0.2  # spacing on which the derivative is taken; the maximum is then refined by a parabola
 FOIL_SEARCH_EV = (-15.0, 15.0)
 FOIL_LEVELS_EV = np.array([-40.0, -8.0, 12.0, 40.0])  # below and above its E0: what a foil's edge rises between
-FIRST_INFLECTION = 0.7  # of the largest: metals have two inflections of like height, and the table means the first
+MIN_LINE_EV = 40.0  # a pre-edge that is shorter gives a level and no slope
+MIN_CURVE_EV = 150.0  # so does a post-edge
 
 ROUNDING = 1e-9  # an edge step smaller than this part of the absorption is none
 
@@ -58,6 +60,11 @@ class AlignmentSettings(Settings):
     """Move each frame so that its reference foil's E0 stands at the tabulated edge."""
     usual_foil_shift_ev: float = 5.0
     """A larger shift is applied too, but flagged."""
+    normalisation: NormalisationSettings = NormalisationSettings()
+    """In the field's own names. Where one of pre1, pre2, norm1 and norm2 is given, relative to E0, it takes the place
+    of the windows above, and what is not given is found as Larch finds it."""
+    background: Background | None = None
+    """Declared for scans without enough pre- or post-edge; None: held from earlier frames of the series, if any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +93,24 @@ class Aligned:
     """
     refused: tuple[Refusal | None, ...]
     flags: tuple[tuple[str, ...], ...]
-    """Per spectrum, what a reader must know: ``no foil edge``, ``large foil shift``."""
+    """Per spectrum, what a reader must know: ``no foil edge``, ``large foil shift``, ``background held``."""
+    background: Array
+    """(N, 4), see :class:`Background`: what a spectrum that is long enough says of the next ones; NaN where it is
+    not long enough, or refused."""
+    short: NDArray[np.bool_]
+    """(N,) too short for a slope of its own below or above the edge."""
+
+    def with_rows(self, rows: Sequence[int], other: "Aligned") -> "Aligned":
+        """The same with some rows, in the order of those of ``other``, replaced by them."""
+        mu, background = self.mu.copy(), self.background.copy()
+        mu[rows], background[rows] = other.mu, other.background
+        quantities = {k: v.copy() for k, v in self.quantities.items()}
+        refused, flags = list(self.refused), list(self.flags)
+        for name, values in quantities.items():
+            values[rows] = other.quantities[name]
+        for i, row in enumerate(rows):
+            refused[row], flags[row] = other.refused[i], other.flags[i]
+        return Aligned(mu, quantities, tuple(refused), tuple(flags), background, self.short)
 
 
 def align(
@@ -98,6 +122,7 @@ def align(
     *,
     normalised: bool = False,
     reference: Array | None = None,
+    held: Array | None = None,
 ) -> Aligned:
     """Align measured spectra that share their number of points.
 
@@ -107,19 +132,17 @@ def align(
     mu : (N, M) dimensionless
     normalised : pre-edge already at 0 and post-edge at 1, so that no line is fitted
     reference : (N, M) absorption of a foil of the same element measured at the same time, or None
+    held : (N, 4) background of the series, for what is too short; NaN where none is known. Declared ones come first
     """
     relative = np.atleast_2d(energy) - edge.edge_ev  # (1, M) where all share their energies
     foil_shift, flags = np.zeros((len(mu), 1)), ((),) * len(mu)
     if reference is not None and settings.calibrate_on_reference:
         foil_shift, flags = _foil_shift(relative, reference, settings)
-    e0 = find_e0(relative, mu, settings.e0_smoothing_ev, settings.e0_search_ev)[:, None]
-
-    if normalised:
-        flat, step = mu, np.ones(len(mu))
-        fit = {"pre_edge_slope": np.zeros(len(mu)), "post_edge_order": np.zeros(len(mu))}
-    else:
-        flat, step, fit = _normalise(relative, mu, e0, settings)
-    noise = _noise(relative, flat)
+    e0 = find_e0(relative, mu, settings.e0_smoothing_ev, settings.e0_search_ev)
+    found, short = _normalise(relative, mu, e0, edge, settings, held, normalised)
+    flags = tuple(f + ("background held",) if h else f for f, h in zip(flags, short.held.tolist(), strict=True))
+    flat, step = found.flat, found.edge_step
+    noise = noise_of(relative, flat)
 
     # Moving the grid instead of the energies leaves one energy axis for the whole batch.
     shift = foil_shift + edge.feff_minus_experiment_ev
@@ -127,18 +150,21 @@ def align(
     foot, anchor = grid.levels(on_grid)
     low, high = (relative[:, :1] + shift)[:, 0], (relative[:, -1:] + shift)[:, 0]
     quantities = {
-        "e0_ev": (e0 + foil_shift)[:, 0] + edge.edge_ev,
+        "e0_ev": e0 + foil_shift[:, 0] + edge.edge_ev,
         "edge_step": step,
         "noise": noise,
         "energy_shift_ev": shift[:, 0],
         "foil_shift_ev": foil_shift[:, 0],
-        **fit,
+        "pre_edge_slope": found.pre_slope,
+        "post_edge_order": found.post_order.astype(float),
         "extrapolated_ev": np.maximum(np.maximum(low - grid.energy[0], grid.energy[-1] - high), 0.0),
     }
     rounding = ROUNDING * np.abs(mu).max(axis=1)
-    found = _Found(relative, low, high, step, noise, (anchor - foot) * step, rounding, normalised)
-    aligned, refused = _footed(grid, on_grid, list(_refusals(found, grid, settings)))
-    return Aligned(aligned, quantities, refused, flags)
+    judged = _Found(relative, low, high, step, noise, (anchor - foot) * step, rounding, short)
+    aligned, refused = _footed(grid, on_grid, list(_refusals(judged, grid, settings)))
+    background = background_of(found)
+    background[short.rows | np.array([r is not None for r in refused])] = np.nan
+    return Aligned(aligned, quantities, refused, flags, background, short.rows)
 
 
 def _foil_shift(
@@ -149,7 +175,7 @@ def _foil_shift(
     levels = bin_means(relative, reference, np.where(np.isnan(e0), 0.0, e0)[:, None] + FOIL_LEVELS_EV)
     rise = levels[:, 2] - levels[:, 0]
     with np.errstate(over="ignore", invalid="ignore"):
-        seen = ~np.isnan(e0) & (rise > settings.min_step_to_noise * _noise(relative, reference))
+        seen = ~np.isnan(e0) & (rise > settings.min_step_to_noise * noise_of(relative, reference))
     shift = np.where(seen, -e0, 0.0)
     large = np.abs(shift) > settings.usual_foil_shift_ev
     flags = tuple(
@@ -192,7 +218,7 @@ def align_theory(energy: Array, mu: Array, grid: Grid, edge_ev: float) -> Aligne
     quantities = {
         "e0_ev": e0 + edge_ev,
         "edge_step": np.ones(len(mu)),
-        "noise": _noise(energy[:, TAIL_POINTS:], mu),
+        "noise": noise_of(energy[:, TAIL_POINTS:], mu),
         "energy_shift_ev": zero,
         "foil_shift_ev": zero,
         "pre_edge_slope": zero,
@@ -200,7 +226,9 @@ def align_theory(energy: Array, mu: Array, grid: Grid, edge_ev: float) -> Aligne
         "extrapolated_ev": short,
     }
     aligned, why = _footed(grid, on_grid, refused)
-    return Aligned(aligned, quantities, why, ((),) * len(mu))
+    return Aligned(
+        aligned, quantities, why, ((),) * len(mu), np.full((len(mu), TERMS), np.nan), np.zeros(len(mu), bool)
+    )
 
 
 def with_tail(energy: Array, mu: Array, start_ev: float) -> tuple[Array, Array]:
@@ -227,111 +255,102 @@ def with_tail(energy: Array, mu: Array, start_ev: float) -> tuple[Array, Array]:
     return np.concatenate([tail, energy], axis=1), np.concatenate([level, mu], axis=1)
 
 
-def find_e0(
-    energy: Array, mu: Array, smoothing_ev: float, search_ev: tuple[float, float], first: bool = False
-) -> Array:
-    """E0 of (N, M) spectra: the maximum of the smoothed derivative, (N,), on the scale of ``energy``.
+@dataclass(frozen=True, slots=True)
+class _Short:
+    """Which spectra lack what, (N,) each."""
 
-    ``first`` takes the lowest local maximum that is nearly as high as the highest, as tables do for metals.
-    NaN where there is no maximum inside the search window.
-    """
-    bounds, centres, derivative = _derivative(smoothing_ev, search_ev)
-    d = bin_means(energy, mu, bounds) @ derivative
-    peak = (d[:, 1:-1] >= d[:, :-2]) & (d[:, 1:-1] > d[:, 2:]) & (d[:, 1:-1] > 0)
-    height = np.where(peak, d[:, 1:-1], -np.inf)
-    if first:
-        i = np.argmax(height >= FIRST_INFLECTION * height.max(axis=1, keepdims=True), axis=1) + 1
-    else:
-        i = height.argmax(axis=1) + 1
-    row = np.arange(len(d))
-    left, mid, right = d[row, i - 1], d[row, i], d[row, i + 1]
-    curve = left - 2 * mid + right
-    shift = np.divide(left - right, 2 * curve, out=np.zeros(len(d)), where=curve < 0)
-    return np.where(peak.any(axis=1), centres[i] + shift * E0_STEP_EV, np.nan)
-
-
-@lru_cache(maxsize=16)
-def _derivative(smoothing_ev: float, search_ev: tuple[float, float]) -> tuple[Array, Array, Array]:
-    """Bins around the search window; the energies, one beyond it at either end, where the derivative is taken;
-    and the matrix that takes bin means to the Gaussian-smoothed derivative there."""
-    bounds = np.arange(search_ev[0] - 5 * smoothing_ev, search_ev[1] + 5 * smoothing_ev, E0_STEP_EV)
-    centres = (bounds[1:] + bounds[:-1]) / 2
-    inside = np.flatnonzero((centres >= search_ev[0]) & (centres <= search_ev[1]))
-    kept = slice(inside[0] - 1, inside[-1] + 2)
-    sigma = smoothing_ev / E0_STEP_EV
-    matrix = gaussian_filter1d(np.eye(len(centres)), sigma, axis=1, order=1, mode="nearest")
-    return bounds, centres[kept], matrix[:, kept]
+    rows: NDArray[np.bool_]
+    """Too short for a slope below or above the edge."""
+    held: NDArray[np.bool_]
+    """Of those, the ones whose background was held."""
+    no_pre: NDArray[np.bool_]
+    """Too few points, and no background that makes up for them; so for ``no_post``."""
+    no_post: NDArray[np.bool_]
+    points: tuple[NDArray[np.intp], NDArray[np.intp]]
+    """In the pre-edge and in the post-edge window."""
 
 
 def _normalise(
+    relative: Array,
+    mu: Array,
+    e0: Array,
+    edge: Edge,
+    settings: AlignmentSettings,
+    held: Array | None,
+    normalised: bool,
+) -> tuple[Normalised, _Short]:
+    how, none = settings.normalisation, np.zeros(len(mu), bool)
+    if normalised or how.mode == "none":
+        return untouched(mu), _Short(none, none, none, none, (none + 0, none + 0))
+    if how.e0 is not None:
+        e0 = np.full(len(mu), how.e0 - edge.edge_ev)
+    if how.mode == "area" or any(w is not None for w in (how.pre1, how.pre2, how.norm1, how.norm2)):
+        found = normalise(relative, mu, how.model_copy(update={"e0": None}), e0=e0)
+        reach = np.full(len(mu), np.inf), np.full(len(mu), np.inf)
+    else:
+        found, reach = _by_table(relative, mu, e0, settings)
+    pre, post = (np.broadcast_to(last - first, len(mu)) for first, last in (found.pre, found.post))
+    lacks_pre, lacks_post = pre < settings.min_points, post < settings.min_points
+    rows = lacks_pre | lacks_post | (reach[0] < MIN_LINE_EV) | (reach[1] < MIN_CURVE_EV)
+    if how.mode == "area":
+        return found, _Short(none, none, lacks_pre, none, (pre, post))
+    background = np.full((len(mu), TERMS), np.nan) if held is None else held
+    if settings.background is not None:
+        background = np.broadcast_to(settings.background.terms(), background.shape)
+    some = (pre > 0) & (post > 0) | np.isfinite(background[:, 3]) & (pre + post > 0)
+    kept = rows & np.isfinite(background[:, :3]).all(axis=1) & some
+    if kept.any():
+        found = _with_held(relative, found, kept, background)
+    return found, _Short(rows, kept, lacks_pre & ~kept, lacks_post & ~kept, (pre, post))
+
+
+def _by_table(
     relative: Array, mu: Array, e0: Array, settings: AlignmentSettings
-) -> tuple[Array, Array, dict[str, Array]]:
-    """Subtract the pre-edge line, divide by the edge step, flatten above E0 (as Larch's ``flat``)."""
+) -> tuple[Normalised, tuple[Array, Array]]:
+    """Windows by the table and not by each spectrum's E0, whose noise would move them from frame to frame."""
     first, last = settings.post_edge_ev
-    pre_mask = _within(relative, settings.pre_edge_ev)
-    clear = np.clip(0.3 * relative[:, -1:], first, max(first, settings.post_edge_clear_ev))
-    post_mask = _within(relative, (clear, last))
-    pre_order = np.where(_span(relative, pre_mask) >= 40, 1, 0)
-    span = _span(relative, post_mask)
+    pre = within(relative, *settings.pre_edge_ev)
+    clear = np.clip(0.3 * relative[:, -1], first, max(first, settings.post_edge_clear_ev))
+    post = within(relative, clear, last)
+    reach = _reach(relative, pre), _reach(relative, post)
+    pre_order = np.where(reach[0] >= MIN_LINE_EV, 1, 0)
     # A higher order on a shorter scan would follow the EXAFS instead of the background.
-    post_order = np.minimum(np.select([span >= 300, span >= 150], [2, 1], 0), post_mask.sum(axis=1) - 1).clip(0)
-    at = np.where(np.isnan(e0), 0.0, e0)
-    pre, pre_at_e0, pre_slope = _polynomial(relative, mu, pre_mask, pre_order, at)
-    post, post_at_e0, _ = _polynomial(relative, mu, post_mask, post_order, at)
-    step = post_at_e0 - pre_at_e0
-    safe = np.where(np.abs(step) > 1e-12, step, 1e-12)
-    flat = np.where(relative > at, mu - post + step, mu - pre) / safe
-    order = np.broadcast_to(post_order.astype(float), len(mu))
-    return (
-        flat,
-        step[:, 0],
-        {"pre_edge_slope": np.broadcast_to(pre_slope[:, 0], len(mu)), "post_edge_order": order},
+    post_order = (reach[1] >= MIN_CURVE_EV).astype(int) + (reach[1] >= 2 * MIN_CURVE_EV)
+    if settings.normalisation.nnorm is not None:
+        post_order = np.full_like(post_order, settings.normalisation.nnorm)
+    return lines(relative, mu, e0, pre, pre_order, post, post_order, settings.normalisation), reach
+
+
+def _with_held(relative: Array, found: Normalised, rows: NDArray[np.bool_], background: Array) -> Normalised:
+    """Replace rows by what a held background makes of them."""
+
+    def of(values: NDArray) -> NDArray:
+        return values[rows] if len(values) == len(rows) else values
+
+    pre, post = ((of(first), of(last)) for first, last in (found.pre, found.post))
+    held = held_lines(
+        of(relative), found.mu[rows], found.e0[rows], pre, post, background[rows], found.post_order[rows]
     )
+    names = ("flat", "pre_edge", "rise", "edge_step", "pre_slope", "post_slope", "post_curvature")
+    merged = {name: np.array(getattr(found, name)) for name in names}
+    for name, values in merged.items():
+        values[rows] = getattr(held, name)
+    return replace(found, **merged)
 
 
-def _polynomial(
-    x: Array, y: Array, mask: NDArray[np.bool_], order: NDArray[np.int_], at: Array
-) -> tuple[Array, Array, Array]:
-    """Least squares of each row's order through its masked points.
-
-    x, mask (1 or N, M); y (N, M); order (1 or N,); at (N, 1). Gives the polynomial at x (N, M), at ``at`` and
-    its slope there, (N, 1) each.
-    """
-    u, v = x / 100.0, at / 100.0  # near 1, so that the normal equations are well conditioned
-    power = np.arange(3)
-    left_out = power > order[:, None]
-    basis = np.stack([np.ones_like(u), u, u * u], axis=-1) * ~left_out[:, None, :]
-    weighted = basis * mask[..., None]
-    normal = weighted.swapaxes(1, 2) @ basis
-    # A unit diagonal stands in for terms left out, and for a window without points.
-    normal += np.eye(3) * (left_out | ~np.any(mask, axis=1, keepdims=True))[:, None, :]
-    c = (np.linalg.inv(normal) @ (weighted.swapaxes(1, 2) @ y[..., None]))[..., 0]
-    values = c @ basis[0].T if len(basis) == 1 else (basis @ c[..., None])[..., 0]
-    c0, c1, c2 = c[:, :1], c[:, 1:2], c[:, 2:]
-    return values, c0 + c1 * v + c2 * v * v, (c1 + 2 * c2 * v) / 100.0
+def _reach(relative: Array, window: Span) -> Array:
+    """From the first to the last of a window's points, eV."""
+    row = np.arange(len(relative))
+    first, last = (np.minimum(i, relative.shape[1] - 1) for i in (window[0], window[1] - 1))
+    return np.where(window[1] > window[0], relative[row, last] - relative[row, first], 0.0)
 
 
-def _noise(relative: Array, flat: Array) -> Array:
-    """σ per point, (N,), from how far each point stands off the line between its neighbours (median).
-
-    Taken below the edge where there are points enough, since structure above it would count as noise.
-    """
-    use = np.flatnonzero((relative[:, 1:-1] < -8.0).all(axis=0))
-    use = (use if len(use) >= 8 else np.arange(relative.shape[1] - 2)) + 1
-    left, mid, right = relative[:, use - 1], relative[:, use], relative[:, use + 1]
-    w = (mid - left) / (right - left)
-    off = flat[:, use] - (1 - w) * flat[:, use - 1] - w * flat[:, use + 1]
-    return np.median(np.abs(off) / np.sqrt(1 + w**2 + (1 - w) ** 2), axis=1) * 1.4826
-
-
-def _within(relative: Array, window: tuple[float | Array, float]) -> NDArray[np.bool_]:
-    return (relative >= window[0]) & (relative <= window[1])
-
-
-def _span(relative: Array, mask: NDArray[np.bool_]) -> Array:
-    high = np.where(mask, relative, -np.inf).max(axis=1)
-    low = np.where(mask, relative, np.inf).min(axis=1)
-    return np.where(mask.any(axis=1), high - low, 0.0)
+def _lacking(points: int, window: tuple[float, float], settings: AlignmentSettings) -> str:
+    declare = "edge_step too" if settings.background is not None else "pre_slope, post_slope, and edge_step if none"
+    return (
+        f"{points} points in {window} eV, needed {settings.min_points}; measure a longer frame first in the series, "
+        f"or declare alignment.background ({declare})"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,25 +366,25 @@ class _Found:
     """Anchor minus foot on the grid, in the unit of μ."""
     rounding: Array
     """What numbers of this size may differ by without having been measured to, in the unit of μ."""
-    normalised: bool
+    short: _Short
 
 
 def _refusals(found: _Found, grid: Grid, settings: AlignmentSettings) -> tuple[Refusal | None, ...]:
     """The first reason that applies to each spectrum, or None."""
     limit, lo, hi = settings.max_extrapolation_ev, grid.energy[0], grid.energy[-1]
-    low, high, gap, pre, post = np.broadcast_arrays(
+    inside = (found.relative[:, 1:] >= lo) & (found.relative[:, 1:] <= hi)
+    short = found.short
+    low, high, gap = np.broadcast_arrays(
         found.low,
         found.high,
-        np.where(_within(found.relative, (lo, hi))[:, 1:], np.diff(found.relative), 0).max(axis=1),
-        _within(found.relative, settings.pre_edge_ev).sum(axis=1),
-        _within(found.relative, settings.post_edge_ev).sum(axis=1),
+        np.where(inside, np.diff(found.relative), 0).max(axis=1),
         found.step,
-    )[:5]
-    needed = 0 if found.normalised else settings.min_points
+    )[:3]
     sigma = found.noise * np.abs(found.step)
     least = np.maximum(settings.min_step_to_noise * sigma, found.rounding)  # a detector that is stuck has no noise
     no_edge = ~(np.minimum(found.rise, found.step) > least)
-    bad = (low - lo > limit) | (hi - high > limit) | (gap > settings.max_gap_ev) | (pre < needed) | (post < needed)
+    bad = (low - lo > limit) | (hi - high > limit) | (gap > settings.max_gap_ev)
+    bad |= short.no_pre | short.no_post
     refused: list[Refusal | None] = [None] * len(sigma)
     for i in np.flatnonzero(bad | no_edge):
         if low[i] - lo > limit or hi - high[i] > limit:
@@ -379,10 +398,10 @@ def _refusals(found: _Found, grid: Grid, settings: AlignmentSettings) -> tuple[R
                 "gap in the energies",
                 f"{gap[i]:.1f} eV between two points, at most {settings.max_gap_ev:g}",
             )
-        elif pre[i] < needed:
-            refused[i] = "no pre-edge", f"{pre[i]} points in {settings.pre_edge_ev} eV, needed {needed}"
-        elif post[i] < needed:
-            refused[i] = "no post-edge", f"{post[i]} points in {settings.post_edge_ev} eV, needed {needed}"
+        elif short.no_pre[i]:
+            refused[i] = "no pre-edge", _lacking(short.points[0][i], settings.pre_edge_ev, settings)
+        elif short.no_post[i]:
+            refused[i] = "no post-edge", _lacking(short.points[1][i], settings.post_edge_ev, settings)
         else:
             refused[i] = (
                 "edge step within noise",

@@ -89,26 +89,37 @@ def bin_means(energy: Array, mu: Array, bounds: Array) -> Array:
     (N, G) bin means
     """
     energy, bounds = np.atleast_2d(energy), np.atleast_2d(bounds)
-    right = _interval(energy, bounds)
+    if len(energy) == 1 and energy.shape[1] > 2:  # what no bin touches costs nothing
+        a, b = energy[0].searchsorted((bounds[:, 0].min(), bounds[:, -1].max()))
+        touched = slice(max(min(a - 1, energy.shape[1] - 2), 0), max(b + 1, 2))
+        energy, mu = energy[:, touched], mu[:, touched]
+    right = interval(energy, bounds)
+    left = right - 1
     row = np.arange(len(right))[:, None] if len(energy) > 1 else 0
     first, last = energy[:, :1], energy[:, -1:]
-    width = energy[row, right] - energy[row, right - 1]
-    d = np.clip(bounds, first, last) - energy[row, right - 1]
+    start = energy[row, left]
+    width = energy[row, right] - start
+    beyond = bounds[:, 0].min() < first.max() or bounds[:, -1].max() > last.min()
+    d = (np.minimum(np.maximum(bounds, first), last) if beyond else bounds) - start
 
     area = np.zeros(mu.shape)
-    np.cumsum(np.diff(energy) * (mu[:, 1:] + mu[:, :-1]) / 2, axis=1, out=area[:, 1:])
-    n = np.arange(len(mu))[:, None]
-    left = mu[n, right - 1]
-    integral = area[n, right - 1] + d * (left + (mu[n, right] - left) * (d / width / 2))
-    integral += mu[:, :1] * np.minimum(bounds - first, 0) + mu[:, -1:] * np.maximum(bounds - last, 0)
-    return np.diff(integral) / np.diff(bounds)
+    np.cumsum((energy[:, 1:] - energy[:, :-1]) * (mu[:, 1:] + mu[:, :-1]) / 2, axis=1, out=area[:, 1:])
+    n = np.arange(len(mu))[:, None] if len(right) > 1 else slice(None)
+    if len(right) == 1:
+        left, right = left[0], right[0]
+    low = mu[n, left]
+    integral = area[n, left] + d * (low + (mu[n, right] - low) * (d / width / 2))
+    if beyond:
+        integral += mu[:, :1] * np.minimum(bounds - first, 0) + mu[:, -1:] * np.maximum(bounds - last, 0)
+    return (integral[:, 1:] - integral[:, :-1]) / (bounds[:, 1:] - bounds[:, :-1])
 
 
-def _interval(energy: Array, x: Array) -> NDArray[np.intp]:
-    """Index of the right end of the data interval that holds each x, kept inside the data."""
+def interval(energy: Array, x: Array) -> NDArray[np.intp]:
+    """Index of the right end of the data interval that holds each x, kept inside the data; (1 or N, …) both."""
     points = energy.shape[1]
     if len(energy) == 1:
-        return np.clip(np.searchsorted(energy[0], x.ravel()).reshape(x.shape), 1, points - 1)
+        found = energy[0].searchsorted(x.ravel()).reshape(x.shape)
+        return np.minimum(np.maximum(found, 1), points - 1)  # np.clip takes its time
     # One search for all rows: each row is moved beyond the one before it.
     x = np.broadcast_to(x, (len(energy), x.shape[1]))
     base = min(energy.min(), x.min())

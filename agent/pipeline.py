@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import structlog
 
-from .alignment import AlignmentSettings, align
+from .alignment import Aligned, AlignmentSettings, align
 from .assembly import FrameAssembler
 from .choosing import choose
 from .controlling import Controlling, ControlSettings
@@ -19,6 +19,8 @@ from .decision import Decision
 from .decisions import Rules
 from .fields import element_and_edge
 from .frame import Frame, Received, SetAside
+from .grid import Array
+from .prior import Priors
 from .protocols import Control, Estimator, Stage
 from .publishing import AgentRun, Emit, Provenance
 
@@ -81,6 +83,8 @@ class Pipeline:
         self._held: dict[str, list[SetAside]] = {}
         """Notes on watched runs of which no frame has said yet which model is theirs."""
         self._waiting: list[Frame] = []
+        self._priors = Priors(REMEMBERED_RUNS)
+        """By model and series: what earlier frames say of the background of short ones."""
 
     @property
     def busy(self) -> bool:
@@ -200,11 +204,11 @@ class Pipeline:
         groups = (list(group) for _, group in itertools.groupby(chosen, kind))
         return [(group[0][0], [frame for _, frame in group]) for group in groups]
 
-    def _serve(self, frames: list[Frame], model: Estimator) -> None:
+    def _align(self, frames: list[Frame], model: Estimator, held: Array | None = None) -> Aligned:
         energies = [f.energy for f in frames]
         shared = all(e is energies[0] or np.array_equal(e, energies[0]) for e in energies[1:])
         references = [f.reference for f in frames if f.reference is not None]
-        aligned = align(
+        return align(
             energies[0] if shared else np.stack(energies),
             np.stack([f.mu for f in frames]),
             model.grid,
@@ -212,7 +216,25 @@ class Pipeline:
             self._alignment,
             normalised=frames[0].normalised,
             reference=np.stack(references) if references else None,
+            held=held,
         )
+
+    def _align_in_series(self, frames: list[Frame], model: Estimator) -> Aligned:
+        """Align, then what is too short once more with what the frames before it in its series say."""
+        aligned = self._align(frames, model)
+        rows, held = [], []
+        for i, frame in enumerate(frames):
+            prior = self._priors[model.name, frame.sample_uid or frame.run_uid]
+            if aligned.short[i] and len(prior):
+                rows.append(i)
+                held.append(prior.background())
+            prior.add(aligned.background[i])
+        if not rows:
+            return aligned
+        return aligned.with_rows(rows, self._align([frames[i] for i in rows], model, np.stack(held)))
+
+    def _serve(self, frames: list[Frame], model: Estimator) -> None:
+        aligned = self._align_in_series(frames, model)
         good = [i for i, refusal in enumerate(aligned.refused) if refusal is None]
         estimates = dict(zip(good, model.estimate(aligned.mu[good]), strict=True))
         quantities = {k: v.tolist() for k, v in aligned.quantities.items()}

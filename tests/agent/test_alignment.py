@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xas_agent.agent.alignment import AlignmentSettings, Edge, align, align_theory, find_e0, with_tail
+from xas_agent.agent.alignment import AlignmentSettings, Edge, align, align_theory, with_tail
+from xas_agent.agent.e0 import find_e0
 from xas_agent.agent.grid import Grid
 
 EDGE = Edge(8333.0, feff_minus_experiment_ev=2.0)

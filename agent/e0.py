@@ -1,0 +1,116 @@
+"""E0, the absorption threshold: the maximum of the smoothed derivative of μ(E)."""
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+
+from .grid import Array, bin_means, interval
+
+E0_STEP_EV = 0.2  # least spacing on which the derivative is taken; the maximum is then refined by a parabola
+FIRST_INFLECTION = 0.7  # of the largest: metals have two inflections of like height, and the table means the first
+
+EDGE_SPAN_EV = 10.0  # the mean below an energy is compared with the mean above it
+EDGE_LATTICE_EV = 4.0
+EDGE_SEARCH_EV = (-16.0, 16.0)  # where E0 is then looked for
+SHARPEST_EV = 0.5  # σ of the Gaussian that smooths the derivative, where points are dense
+SMOOTHED_STEPS = 1.3  # σ where they are not, in steps between them
+EDGE_PLACES = 200  # where it is looked for, at most about
+ENDS = 0.02  # of the scan at either end, where the first and last points often are bad
+
+
+def find_e0(
+    energy: Array, mu: Array, smoothing_ev: float, search_ev: tuple[float, float], first: bool = False
+) -> Array:
+    """E0 of (N, M) spectra: the maximum of the smoothed derivative, (N,), on the scale of ``energy``.
+
+    ``first`` takes the lowest local maximum that is nearly as high as the highest, as tables do for metals.
+    NaN where there is no maximum inside the search window.
+    """
+    bounds, centres, derivative = _derivative(smoothing_ev, search_ev)
+    d = bin_means(energy, mu, bounds) @ derivative
+    row, i = np.arange(len(d)), d.argmax(axis=1)
+    some = (i > 0) & (i < d.shape[1] - 1)
+    if first or not some.all():  # else the highest is a maximum too
+        peak = (d[:, 1:-1] >= d[:, :-2]) & (d[:, 1:-1] > d[:, 2:]) & (d[:, 1:-1] > 0)
+        height = np.where(peak, d[:, 1:-1], -np.inf)
+        least = FIRST_INFLECTION * height.max(axis=1, keepdims=True)
+        i = ((height >= least) if first else height).argmax(axis=1) + 1
+        some = peak.any(axis=1)
+    left, mid, right = d[row, i - 1], d[row, i], d[row, i + 1]
+    some = some & (mid > 0)
+    curve = np.minimum(left - 2 * mid + right, -np.finfo(float).tiny)
+    with np.errstate(over="ignore", invalid="ignore"):
+        shift = np.minimum(np.maximum((left - right) / (2 * curve), -0.5), 0.5)
+    return np.where(some, centres[i] + shift * derivative_step(smoothing_ev), np.nan)
+
+
+def find_edge(energy: Array, mu: Array, smoothing_ev: float | None = None) -> Array:
+    """E0 of (N, M) spectra of which no edge is known, energy (1 or N, M), (N,) eV; NaN where nothing rises.
+
+    The largest rise between the means over 10 eV below and above says which edge is meant, so that a point that
+    is wrong cannot; E0 is then looked for around it. That is done on an absolute lattice: a spectrum's E0 does not
+    depend on what else is in the batch. Without ``smoothing_ev`` the derivative is smoothed by 0.5 eV, by more where
+    the points are further apart.
+    """
+    middle = np.rint(_steepest(energy, mu) / EDGE_LATTICE_EV) * EDGE_LATTICE_EV
+    if smoothing_ev is None:
+        low, high = (count_below(energy, middle + d) for d in (-EDGE_SPAN_EV, EDGE_SPAN_EV))
+        step = 2 * EDGE_SPAN_EV / np.maximum(high - low, 1)
+        smoothing = np.maximum(SHARPEST_EV, np.rint(10 * SMOOTHED_STEPS * np.minimum(step, 3.0)) / 10)
+    else:
+        smoothing = np.full(len(mu), smoothing_ev)
+    kinds = set(zip(middle.tolist(), smoothing.tolist(), strict=True))  # few in a series
+    if len(kinds) == 1:
+        return middle + find_e0(energy - middle[0], mu, smoothing[0].item(), EDGE_SEARCH_EV)
+    found = np.empty(len(mu))
+    for edge, sigma in kinds:
+        rows = np.flatnonzero((middle == edge) & (smoothing == sigma))
+        own = energy if len(energy) == 1 else energy[rows]
+        found[rows] = edge + find_e0(own - edge, mu[rows], sigma, EDGE_SEARCH_EV)
+    return found
+
+
+def count_below(energy: Array, at: Array) -> NDArray[np.intp]:
+    """How many points of (1 or N, M) lie below energies (N,)."""
+    return energy[0].searchsorted(at) if len(energy) == 1 else (energy < at[:, None]).sum(axis=1)
+
+
+def _steepest(energy: Array, mu: Array) -> Array:
+    """The energy, (N,), above which μ is highest over what it is below, means over ``EDGE_SPAN_EV`` each."""
+    points = energy.shape[1]
+    skip = 1 + int(ENDS * points)
+    places = np.arange(skip, points - skip, max(points // EDGE_PLACES, 1))
+    at = energy[:, places]
+    left = np.maximum(interval(energy, at - EDGE_SPAN_EV) - 1, 0)
+    right = interval(energy, at + EDGE_SPAN_EV)
+    area = np.zeros(mu.shape)
+    np.cumsum((energy[:, 1:] - energy[:, :-1]) * (mu[:, 1:] + mu[:, :-1]), axis=1, out=area[:, 1:])
+    if len(energy) == 1:
+        low, high, before, after = energy[:, left[0]], energy[:, right[0]], area[:, left[0]], area[:, right[0]]
+    else:
+        row = np.arange(len(energy))[:, None]
+        low, high, before, after = energy[row, left], energy[row, right], area[row, left], area[row, right]
+    here = area[:, places]
+    best = ((after - here) / (high - at) - (here - before) / (at - low)).argmax(axis=1)
+    return at[np.arange(len(mu)) if len(at) > 1 else 0, best]
+
+
+def derivative_step(smoothing_ev: float) -> float:
+    """Spacing, eV, on which a derivative that is smoothed so is taken."""
+    return max(E0_STEP_EV, smoothing_ev / 4)
+
+
+@lru_cache(maxsize=16)
+def _derivative(smoothing_ev: float, search_ev: tuple[float, float]) -> tuple[Array, Array, Array]:
+    """Bins around the search window; the energies, one beyond it at either end, where the derivative is taken;
+    and the matrix that takes bin means to the Gaussian-smoothed derivative there."""
+    step = derivative_step(smoothing_ev)
+    bounds = np.arange(search_ev[0] - 5 * smoothing_ev, search_ev[1] + 5 * smoothing_ev, step)
+    centres = (bounds[1:] + bounds[:-1]) / 2
+    inside = np.flatnonzero((centres >= search_ev[0]) & (centres <= search_ev[1]))
+    kept = slice(inside[0] - 1, inside[-1] + 2)
+    sigma = smoothing_ev / step
+    matrix = gaussian_filter1d(np.eye(len(centres)), sigma, axis=1, order=1, mode="nearest")
+    return bounds, centres[kept], matrix[:, kept]

@@ -1,0 +1,349 @@
+"""Pre-edge line, post-edge curve, edge step: the normalisation of XAFS, over a batch of spectra at once.
+
+The procedure, the meaning of ``e0, pre1, pre2, norm1, norm2, nnorm, nvict`` and what is taken where one of them is
+not given are those of Larch's ``pre_edge`` (M. Newville, J. Phys.: Conf. Ser. 430, 012007 (2013)), the reference
+implementation, and of Athena (B. Ravel, M. Newville, J. Synchrotron Rad. 12, 537 (2005)). The two are compared in
+``benchmarks/against_larch.py``.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from .e0 import count_below, find_edge
+from .grid import Array
+from .settings import Settings
+
+Orders = NDArray[np.int_]
+Span = tuple[NDArray[np.intp], NDArray[np.intp]]
+"""First index and the one after the last, (1 or N,) each."""
+
+FIRST_WINDOW_POINTS = 3  # fewer points below the edge give a level and no slope
+LAST_ORDER = 5
+TINY = 1e-12
+AREA_FROM_EV = -20.0  # an area begins where the pre-edge features do
+
+
+class NormalisationSettings(Settings):
+    """How μ(E) is normalised, in the field's names; windows in eV relative to E0. None: found for each spectrum."""
+
+    mode: Literal["edge_step", "area", "none"] = "edge_step"
+    """``edge_step``: pre-edge at 0, post-edge curve at 1. ``area``: the pre-edge is subtracted and the mean over
+    −20 eV…norm2 becomes 1, for data without a post-edge to fit. ``none``: as it comes."""
+    e0: float | None = None
+    """eV, on the energies' own scale; None: the maximum of the smoothed derivative."""
+    e0_smoothing_ev: float | None = Field(default=None, ge=0.2, le=10)
+    """σ of the Gaussian that smooths that derivative; None: 0.5 eV, or 1.3 steps between the points."""
+    pre1: float | None = None
+    """Where the pre-edge window begins; None: at the second point, rounded to 5 eV."""
+    pre2: float | None = None
+    """Where it ends; None: at half of pre1."""
+    norm1: float | None = None
+    """Where the post-edge window begins; None: at a fifteenth of norm2, rounded to 5 eV, at most 25 eV."""
+    norm2: float | None = None
+    """Where it ends; None: at the last point, rounded to 5 eV."""
+    nnorm: int | None = Field(default=None, ge=0, le=LAST_ORDER)
+    """Order of the post-edge polynomial; None: 2 over 300 eV and more, 1 over 30 eV and more, else 0."""
+    nvict: int | None = Field(default=None, ge=-4, le=4)
+    """Victoreen: the line is fitted to μ·E^nvict; None: 0, a plain line."""
+    flatten: bool = True
+    """Whether what the post-edge curve has beside the edge step is taken off above E0."""
+
+
+DEFAULT = NormalisationSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Where the lines are fitted, (N,) or (1,) each, eV relative to E0, and the polynomial's order."""
+
+    pre1: Array
+    pre2: Array
+    norm1: Array
+    norm2: Array
+    nnorm: Orders
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """N spectra and the lines that normalise them."""
+
+    flat: Array
+    """(N, M) pre-edge at 0, post-edge at 1; above E0 without the post-edge curve's slope and curvature."""
+    pre_edge: Array
+    """(N, M) in the unit of μ."""
+    rise: Array
+    """(N, M) post-edge curve − pre-edge line, in the unit of μ."""
+    mu: Array
+    """(N, M) as measured."""
+    e0: Array
+    """(N,) on the energies' own scale; NaN where nothing rises, and 0 eV of the scale stands in for it."""
+    edge_step: Array
+    """(N,) in the unit of μ: post-edge curve − pre-edge line at E0."""
+    pre_slope: Array
+    """(N,) per eV, of the pre-edge line at E0, in the unit of μ."""
+    post_slope: Array
+    """(N,) per eV, of post-edge curve − pre-edge line at E0, in the unit of μ."""
+    post_curvature: Array
+    """(N,) per eV², half its second derivative, in the unit of μ."""
+    post_order: Orders
+    """(N,) of the post-edge polynomial."""
+    pre: Span
+    """The points of the pre-edge window."""
+    post: Span
+    """The points of the post-edge window."""
+    windows: Windows | None = None
+
+    @cached_property
+    def post_edge(self) -> Array:
+        """(N, M) in the unit of μ."""
+        return self.pre_edge + self.rise
+
+    @cached_property
+    def norm(self) -> Array:
+        """(N, M) pre-edge at 0 and post-edge at 1 at E0, not flattened."""
+        return (self.mu - self.pre_edge) / _divisor(self.edge_step)[:, None]
+
+
+def normalise(
+    energy: Array, mu: Array, settings: NormalisationSettings = DEFAULT, *, e0: Array | None = None
+) -> Normalised:
+    """Normalise spectra that share their number of points; a spectrum's result does not depend on the others.
+
+    Parameters
+    ----------
+    energy : (M,) or (N, M) eV, strictly rising
+    mu : (N, M) or (M,) finite, dimensionless
+    e0 : (N,) eV, where it is known and ``settings`` do not say otherwise
+    """
+    energy, mu = np.atleast_2d(energy), np.atleast_2d(mu)
+    if settings.mode == "none":
+        return untouched(mu)
+    if settings.e0 is not None:
+        e0 = np.full(len(mu), settings.e0)
+    elif e0 is None:
+        e0 = find_edge(energy, mu, settings.e0_smoothing_ev)
+    at = e0 if np.isfinite(e0).all() else np.where(np.isfinite(e0), e0, energy.mean(axis=1))
+    windows = find_windows(energy, at, settings)
+    pre = _span(energy, at, windows.pre1, windows.pre2, least=2)
+    post = _span(energy, at, windows.norm1, windows.norm2, least=3)
+    pre_order = np.where(pre[1] - pre[0] >= FIRST_WINDOW_POINTS, 1, 0)
+    if settings.mode == "area":
+        return _area(energy, mu, e0, at, pre, pre_order, windows, settings)
+    return lines(energy, mu, e0, pre, pre_order, post, windows.nnorm, settings, windows)
+
+
+def find_windows(energy: Array, e0: Array, settings: NormalisationSettings) -> Windows:
+    """The windows that ``settings`` names, and for those that it does not, what Larch would take.
+
+    energy (1 or N, M), e0 (N,).
+    """
+    first, last = energy[:, 0] - e0, energy[:, -1] - e0
+    if settings.pre1 is None:
+        unit = np.where(count_below(energy, e0) > 20, 5.0, 2.0)
+        pre1 = unit * np.rint((energy[:, 1] - e0) / unit)  # the first point often is bad
+    else:
+        pre1 = settings.pre1
+    pre1 = np.maximum(pre1, first)
+    pre2 = 0.5 * pre1 if settings.pre2 is None else settings.pre2
+    norm2 = np.minimum(5.0 * np.rint(last / 5.0) if settings.norm2 is None else settings.norm2, last)
+    norm1 = np.minimum(25.0, 5.0 * np.rint(norm2 / 15.0)) if settings.norm1 is None else settings.norm1
+    pre1, pre2 = np.minimum(pre1, pre2), np.maximum(pre1, pre2)
+    norm1, norm2 = np.minimum(np.minimum(norm1, norm2), np.maximum(norm1, norm2) - 2.0), np.maximum(norm1, norm2)
+    if settings.nnorm is None:
+        range_ev = norm2 - norm1
+        nnorm = (range_ev >= 30).astype(int) + (range_ev >= 300)
+    else:
+        nnorm = np.full(len(e0), settings.nnorm)
+    return Windows(pre1, pre2, norm1, norm2, nnorm)
+
+
+def lines(
+    energy: Array,
+    mu: Array,
+    e0: Array,
+    pre: Span,
+    pre_order: Orders,
+    post: Span,
+    post_order: Orders,
+    settings: NormalisationSettings = DEFAULT,
+    windows: Windows | None = None,
+) -> Normalised:
+    """Fit the pre-edge line and, to what is left, the post-edge polynomial, through the points of windows.
+
+    energy (1 or N, M); mu (N, M); e0 (N,), NaN: 0; orders (1 or N,). A window without points gives 0.
+    """
+    at = np.nan_to_num(e0, nan=0.0)[:, None] if np.isnan(e0).any() else e0[:, None]
+    line = _pre_edge(energy, mu, at, pre, pre_order, settings.nvict or 0)
+    above = mu - line.values
+    curve = _polynomial(energy, above, post, post_order, at)
+    flat = flattened(energy, above, at, curve.values, curve.level, settings.flatten)
+    return Normalised(
+        flat,
+        line.values,
+        curve.values,
+        mu,
+        e0,
+        curve.level,
+        line.slope,
+        curve.slope,
+        curve.curvature,
+        np.broadcast_to(np.minimum(post_order, np.maximum(post[1] - post[0] - 1, 0)), len(mu)),
+        pre,
+        post,
+        windows,
+    )
+
+
+def flattened(energy: Array, above: Array, at: Array, curve: Array, step: Array, flatten: bool = True) -> Array:
+    """Pre-edge at 0 and post-edge at 1, (N, M); ``above`` is μ − pre-edge line, ``curve`` post-edge curve − pre-edge
+    line, both (N, M) in the unit of μ; ``at`` is E0, (N, 1); ``step`` (N,)."""
+    if flatten:
+        excess = curve - step[:, None]
+        excess *= energy > at
+        above = np.subtract(above, excess, out=excess)
+    return above / _divisor(step)[:, None]
+
+
+def untouched(mu: Array) -> Normalised:
+    """Spectra, (N, M), that are normalised already, or that need none: pre-edge 0, edge step 1."""
+    zero, n = np.zeros(mu.shape), np.zeros(len(mu))
+    whole = np.zeros(1, np.intp), np.full(1, mu.shape[1])
+    return Normalised(mu, zero, zero + 1.0, mu, n + np.nan, n + 1, n, n, n, n.astype(int), whole, whole)
+
+
+def within(relative: Array, first: float | Array, last: float | Array) -> Span:
+    """The points of energies (1 or N, M) from ``first`` to ``last``, both included, (1 or N,) or floats."""
+    low = (relative < np.asarray(first)[..., None]).sum(axis=1)
+    return low, np.maximum((relative <= np.asarray(last)[..., None]).sum(axis=1), low)
+
+
+def _span(energy: Array, e0: Array, first: Array, last: Array, least: int) -> Span:
+    """A window's points as Larch takes them: from the one at or below its begin to the one before the nearest to its
+    end; at least so many."""
+    points = energy.shape[1]
+    if len(energy) == 1:
+        begin = energy[0].searchsorted(e0 + first, side="right") - 1
+        right = np.minimum(np.maximum(energy[0].searchsorted(e0 + last), 1), points - 1)
+        nearer = e0 + last - energy[0, right - 1] <= energy[0, right] - (e0 + last)
+    else:
+        begin = (energy <= (e0 + first)[:, None]).sum(axis=1) - 1
+        right = np.clip((energy < (e0 + last)[:, None]).sum(axis=1), 1, points - 1)
+        row = np.arange(len(energy))
+        nearer = e0 + last - energy[row, right - 1] <= energy[row, right] - (e0 + last)
+    begin = np.minimum(np.maximum(begin, 0), max(points - least, 0))
+    return begin, np.minimum(np.maximum(right - nearer, begin + least), points)
+
+
+def _area(
+    energy: Array,
+    mu: Array,
+    e0: Array,
+    at: Array,
+    pre: Span,
+    pre_order: Orders,
+    windows: Windows,
+    settings: NormalisationSettings,
+) -> Normalised:
+    line = _pre_edge(energy, mu, at[:, None], pre, pre_order, settings.nvict or 0)
+    above, relative = mu - line.values, energy - at[:, None]
+    inside = (relative >= AREA_FROM_EV) & (relative <= windows.norm2[:, None] + 1e-6)
+    width = np.where(inside[:, 1:] & inside[:, :-1], np.diff(energy), 0.0)
+    mean = ((above[:, 1:] + above[:, :-1]) / 2 * width).sum(axis=1) / np.maximum(width.sum(axis=1), TINY)
+    flat, zero = above / _divisor(mean)[:, None], np.zeros(len(mu))
+    rise = np.broadcast_to(mean[:, None], mu.shape)
+    return Normalised(
+        flat, line.values, rise, mu, e0, mean, line.slope, zero, zero, zero.astype(int), pre, pre, windows
+    )
+
+
+def _divisor(step: Array) -> Array:
+    return np.where(np.abs(step) > TINY, step, TINY)
+
+
+def _pre_edge(energy: Array, mu: Array, at: Array, window: Span, order: Orders, nvict: int) -> "_Curve":
+    """The pre-edge line, or the Victoreen curve (a + b·E)·E^−nvict."""
+    if not nvict:
+        return _polynomial(energy, mu, window, order, at)
+    scale = energy.mean()
+    weight = (energy / scale) ** nvict
+    line = _polynomial(energy, mu * weight, window, order, at)
+    there = (at[:, 0] / scale) ** nvict
+    slope = (line.slope - nvict * line.level / at[:, 0]) / there
+    return _Curve(line.values / weight, line.level / there, slope, line.curvature)
+
+
+@dataclass(frozen=True, slots=True)
+class _Curve:
+    values: Array
+    """(N, M)"""
+    level: Array
+    """(N,) at E0, as are slope and half second derivative."""
+    slope: Array
+    curvature: Array
+
+
+def _polynomial(x: Array, y: Array, window: Span, order: Orders, at: Array) -> _Curve:
+    """Least squares of each row's order through the points of its window; 0 through none.
+
+    x (1 or N, M); y (N, M); window, order (1 or N,); at (N, 1).
+    """
+    if len(x) > 1:
+        return _own(x, y, window, order, at)
+    if all(len(k) == 1 or (k == k[0]).all() for k in (*window, order)):
+        return _shared(x[0], y, int(window[0][0]), int(window[1][0]), int(order[0]), at)
+    keys = np.stack(np.broadcast_arrays(*window, order))
+    values, rest = np.empty(y.shape), np.empty((3, len(y)))
+    for first, last, k in np.unique(keys, axis=1).T.tolist():  # E0 of a series stands between a few points
+        rows = np.flatnonzero((keys == np.array([[first], [last], [k]])).all(axis=0))
+        found = _shared(x[0], y[rows], first, last, k, at[rows])
+        values[rows], rest[:, rows] = found.values, (found.level, found.slope, found.curvature)
+    return _Curve(values, *rest)
+
+
+def _shared(x: Array, y: Array, first: int, last: int, order: int, at: Array) -> _Curve:
+    """One window and order for all rows; x (M,)."""
+    if last <= first:
+        return _Curve(np.zeros(y.shape), *np.zeros((3, len(y))))
+    order = min(order, last - first - 1)
+    middle, half = (x[first] + x[last - 1]) / 2, max((x[last - 1] - x[first]) / 2, TINY)
+    u = (x - middle) / half  # near ±1 inside the window, so that the normal equations are well conditioned
+    powers = np.ones((order + 1, len(x)))
+    for k in range(order):
+        np.multiply(powers[k], u, out=powers[k + 1])
+    basis = powers[:, first:last]
+    c = np.linalg.solve(basis @ basis.T, basis @ y[:, first:last].T).astype(np.float64, copy=False)
+    return _evaluated(c.T @ powers, c, (at[:, 0] - middle) / half, half)
+
+
+def _own(x: Array, y: Array, window: Span, order: Orders, at: Array) -> _Curve:
+    """Windows on energies of each row's own; x (N, M)."""
+    index = np.arange(x.shape[1])
+    mask = (index >= window[0][:, None]) & (index < window[1][:, None])
+    some = mask.any(axis=1)
+    last = np.minimum(np.maximum(window[1] - 1, 0), x.shape[1] - 1)
+    low = np.take_along_axis(x, np.minimum(window[0], last)[:, None], 1)
+    high = np.take_along_axis(x, last[:, None], 1)
+    middle, half = (low + high) / 2, np.maximum((high - low) / 2, TINY)
+    terms = int(order.max()) + 1
+    basis = ((x - middle) / half)[..., None] ** np.arange(terms)
+    weighted = (basis * mask[..., None]).swapaxes(1, 2)
+    left_out = (np.arange(terms) > np.minimum(order, mask.sum(axis=1) - 1)[:, None]) | ~some[:, None]
+    normal = np.where(left_out[:, :, None] | left_out[:, None, :], np.eye(terms), weighted @ basis)
+    right = np.where(left_out[..., None], 0.0, weighted @ y[..., None])
+    c = np.linalg.solve(normal, right)
+    return _evaluated((basis @ c)[..., 0], c[..., 0].T, (at - middle)[:, 0] / half[:, 0], half[:, 0])
+
+
+def _evaluated(values: Array, c: Array, v: Array, half: Array | float) -> _Curve:
+    """Value, slope and half second derivative at v (N,) of polynomials of coefficients c (K, N)."""
+    level, slope, curvature = np.zeros((3, len(v)))
+    for k in range(len(c) - 1, -1, -1):  # Horner's rule for a polynomial and its derivatives
+        curvature = curvature * v + slope
+        slope = slope * v + level
+        level = level * v + c[k]
+    return _Curve(values, level, slope / half, curvature / half**2)
