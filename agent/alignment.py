@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .e0 import E0_STEP_EV, find_e0
+from .glitches import GlitchSettings, find_glitches
 from .grid import Array, Grid, bin_means
 from .noise import noise_of
 from .normalisation import NormalisationSettings, Normalised, Span, lines, normalise, untouched, within
@@ -63,6 +64,8 @@ class AlignmentSettings(Settings):
     normalisation: NormalisationSettings = NormalisationSettings()
     """In the field's own names. Where one of pre1, pre2, norm1 and norm2 is given, relative to E0, it takes the place
     of the windows above, and what is not given is found as Larch finds it."""
+    glitches: GlitchSettings | None = None
+    """Repair glitches before anything is fitted; None: leave them."""
     background: Background | None = None
     """Declared for scans without enough pre- or post-edge; None: held from earlier frames of the series, if any."""
 
@@ -93,12 +96,15 @@ class Aligned:
     """
     refused: tuple[Refusal | None, ...]
     flags: tuple[tuple[str, ...], ...]
-    """Per spectrum, what a reader must know: ``no foil edge``, ``large foil shift``, ``background held``."""
+    """Per spectrum, what a reader must know: ``no foil edge``, ``large foil shift``, ``background held``,
+    ``3 glitches repaired``, ``too many glitches``."""
     background: Array
     """(N, 4), see :class:`Background`: what a spectrum that is long enough says of the next ones; NaN where it is
     not long enough, or refused."""
     short: NDArray[np.bool_]
     """(N,) too short for a slope of its own below or above the edge."""
+    repaired: NDArray[np.bool_] | None = None
+    """(N, M) the points that were glitches, if they were looked for."""
 
     def with_rows(self, rows: Sequence[int], other: "Aligned") -> "Aligned":
         """The same with some rows, in the order of those of ``other``, replaced by them."""
@@ -110,7 +116,7 @@ class Aligned:
             values[rows] = other.quantities[name]
         for i, row in enumerate(rows):
             refused[row], flags[row] = other.refused[i], other.flags[i]
-        return Aligned(mu, quantities, tuple(refused), tuple(flags), background, self.short)
+        return Aligned(mu, quantities, tuple(refused), tuple(flags), background, self.short, self.repaired)
 
 
 def align(
@@ -135,9 +141,13 @@ def align(
     held : (N, 4) background of the series, for what is too short; NaN where none is known. Declared ones come first
     """
     relative = np.atleast_2d(energy) - edge.edge_ev  # (1, M) where all share their energies
-    foil_shift, flags = np.zeros((len(mu), 1)), ((),) * len(mu)
+    foil_shift, flags, repaired = np.zeros((len(mu), 1)), ((),) * len(mu), None
+    if settings.glitches is not None:
+        glitches = find_glitches(energy, mu, edge.edge_ev, settings.glitches)
+        mu, flags, repaired = glitches.mu, glitches.flags, glitches.found
     if reference is not None and settings.calibrate_on_reference:
-        foil_shift, flags = _foil_shift(relative, reference, settings)
+        foil_shift, of_foil = _foil_shift(relative, reference, settings)
+        flags = tuple(a + b for a, b in zip(of_foil, flags, strict=True))
     e0 = find_e0(relative, mu, settings.e0_smoothing_ev, settings.e0_search_ev)
     found, short = _normalise(relative, mu, e0, edge, settings, held, normalised)
     flags = tuple(f + ("background held",) if h else f for f, h in zip(flags, short.held.tolist(), strict=True))
@@ -164,7 +174,7 @@ def align(
     aligned, refused = _footed(grid, on_grid, list(_refusals(judged, grid, settings)))
     background = background_of(found)
     background[short.rows | np.array([r is not None for r in refused])] = np.nan
-    return Aligned(aligned, quantities, refused, flags, background, short.rows)
+    return Aligned(aligned, quantities, refused, flags, background, short.rows, repaired)
 
 
 def _foil_shift(

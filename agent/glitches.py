@@ -79,6 +79,14 @@ class Glitches:
         """(N,)"""
         return self.found.sum(axis=1)
 
+    @property
+    def flags(self) -> tuple[tuple[str, ...], ...]:
+        """Per spectrum, what a reader must know: ``3 glitches repaired``, ``too many glitches``."""
+        return tuple(
+            ("too many glitches",) if many else (f"{count} glitches repaired",) if count else ()
+            for count, many in zip(self.count.tolist(), self.too_many.tolist(), strict=True)
+        )
+
     def report(self, row: int) -> Iterator[tuple[int, float, float]]:
         """Index, size in the unit of μ, size in σ of every glitch of a spectrum."""
         for i in np.flatnonzero(self.found[row]).tolist():
@@ -88,16 +96,20 @@ class Glitches:
 def find_glitches(
     energy: Array, mu: Array, e0: float, settings: GlitchSettings, *, earlier: Array | None = None
 ) -> Glitches:
-    """Find and repair the glitches of spectra on shared energies, each for itself or against those before it.
+    """Find and repair the glitches of spectra, each for itself or against those before it.
 
     Parameters
     ----------
-    energy : (M,) eV, strictly rising
+    energy : (M,) or (N, M) eV, strictly rising. Each axis has weights of its own, which take longer to find than
+        glitches do: spectra had better share theirs
     mu : (N, M) in any unit
     e0 : eV, on the same scale, to some eV
     earlier : (K, M) frames on the same energies just before the first of ``mu``, whose rows then are frames in the
-        order of time; None: each spectrum for itself
+        order of time; None, or energies that are not shared: each spectrum for itself
     """
+    if energy.ndim == 2 and (energy != energy[0]).any():
+        return _together([find_glitches(e, y[None], e0, settings) for e, y in zip(energy, mu, strict=True)])
+    energy = energy.reshape(-1, mu.shape[1])[0]
     if mu.shape[1] < len(NEIGHBOURS) + 1:
         return Glitches(np.zeros(mu.shape, bool), np.zeros(mu.shape), np.zeros(mu.shape), mu, np.zeros(len(mu), bool))
     energy, mu = np.ascontiguousarray(energy, np.float64), np.asarray(mu, np.float64)
@@ -115,6 +127,11 @@ def find_glitches(
     too_many = found.sum(axis=1) > settings.max_fraction * mu.shape[1]
     found[too_many] = False
     return Glitches(found, np.where(found, mu - predicted, 0.0), sigma, np.where(found, predicted, mu), too_many)
+
+
+def _together(parts: list[Glitches]) -> Glitches:
+    names = ("found", "size", "sigma", "mu", "too_many")
+    return Glitches(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def _change(frames: Array, rows: NDArray[np.intp], depth: int, energy: Array) -> tuple[Array, Array]:

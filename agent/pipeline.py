@@ -8,10 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import structlog
 
-from .alignment import Aligned, AlignmentSettings, align
+from .alignment import AlignmentSettings
 from .assembly import FrameAssembler
 from .choosing import choose
 from .controlling import Controlling, ControlSettings
@@ -19,10 +18,9 @@ from .decision import Decision
 from .decisions import Rules
 from .fields import element_and_edge
 from .frame import Frame, Received, SetAside
-from .grid import Array
-from .prior import Priors
 from .protocols import Control, Estimator, Stage
 from .publishing import AgentRun, Emit, Provenance
+from .series import SeriesAlignment
 
 _log = structlog.get_logger(__name__)
 
@@ -63,7 +61,7 @@ class Pipeline:
         self._assembler = assembler
         self._stages = tuple(stages)
         self._models = models
-        self._alignment = alignment
+        self._align = SeriesAlignment(alignment)
         self._rules = rules
         self._statuses: queue.SimpleQueue[Decision] = queue.SimpleQueue()
         self._controlling = Controlling(controls, control, self._statuses.put)
@@ -83,8 +81,6 @@ class Pipeline:
         self._held: dict[str, list[SetAside]] = {}
         """Notes on watched runs of which no frame has said yet which model is theirs."""
         self._waiting: list[Frame] = []
-        self._priors = Priors(REMEMBERED_RUNS)
-        """By model and series: what earlier frames say of the background of short ones."""
 
     @property
     def busy(self) -> bool:
@@ -198,43 +194,13 @@ class Pipeline:
                 chosen.append((model, frame))
 
         def kind(pair: tuple[Estimator, Frame]) -> tuple[Any, ...]:
-            model, f = pair
-            return model.name, len(f.energy), f.normalised, f.reference is None
+            return pair[0].name, *self._align.kind(pair[1])
 
         groups = (list(group) for _, group in itertools.groupby(chosen, kind))
         return [(group[0][0], [frame for _, frame in group]) for group in groups]
 
-    def _align(self, frames: list[Frame], model: Estimator, held: Array | None = None) -> Aligned:
-        energies = [f.energy for f in frames]
-        shared = all(e is energies[0] or np.array_equal(e, energies[0]) for e in energies[1:])
-        references = [f.reference for f in frames if f.reference is not None]
-        return align(
-            energies[0] if shared else np.stack(energies),
-            np.stack([f.mu for f in frames]),
-            model.grid,
-            model.edge,
-            self._alignment,
-            normalised=frames[0].normalised,
-            reference=np.stack(references) if references else None,
-            held=held,
-        )
-
-    def _align_in_series(self, frames: list[Frame], model: Estimator) -> Aligned:
-        """Align, then what is too short once more with what the frames before it in its series say."""
-        aligned = self._align(frames, model)
-        rows, held = [], []
-        for i, frame in enumerate(frames):
-            prior = self._priors[model.name, frame.sample_uid or frame.run_uid]
-            if aligned.short[i] and len(prior):
-                rows.append(i)
-                held.append(prior.background())
-            prior.add(aligned.background[i])
-        if not rows:
-            return aligned
-        return aligned.with_rows(rows, self._align([frames[i] for i in rows], model, np.stack(held)))
-
     def _serve(self, frames: list[Frame], model: Estimator) -> None:
-        aligned = self._align_in_series(frames, model)
+        aligned = self._align(frames, model)
         good = [i for i, refusal in enumerate(aligned.refused) if refusal is None]
         estimates = dict(zip(good, model.estimate(aligned.mu[good]), strict=True))
         quantities = {k: v.tolist() for k, v in aligned.quantities.items()}

@@ -1,7 +1,6 @@
 """Short scans: the shape of the pre- and post-edge lines held from what is known of the series, or declared."""
 
-from collections import OrderedDict, deque
-from collections.abc import Hashable
+from collections import deque
 
 import numpy as np
 
@@ -59,21 +58,6 @@ class SeriesPrior:
         if scatter > STEADY * abs(middle[3]):
             middle[3] = np.nan
         return middle
-
-
-class Priors:
-    """One prior per series; the series that was longest without a frame is forgotten beyond ``most``."""
-
-    def __init__(self, most: int = 1000) -> None:
-        self._most = most
-        self._series: OrderedDict[Hashable, SeriesPrior] = OrderedDict()
-
-    def __getitem__(self, series: Hashable) -> SeriesPrior:
-        prior = self._series.setdefault(series, SeriesPrior())
-        self._series.move_to_end(series)
-        if len(self._series) > self._most:
-            self._series.popitem(last=False)
-        return prior
 
 
 def background_of(found: Normalised) -> Array:

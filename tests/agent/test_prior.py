@@ -4,7 +4,7 @@ from numpy.typing import NDArray
 
 from xas_agent.agent.alignment import AlignmentSettings, Edge, align
 from xas_agent.agent.grid import Grid
-from xas_agent.agent.prior import Background, Priors, SeriesPrior
+from xas_agent.agent.prior import Background, SeriesPrior
 
 EDGE = Edge(8333.0)
 GRID = Grid(-9, 60, 1, (-9, -6), (30, 60))
@@ -101,11 +101,3 @@ def test_a_prior_is_robust_and_says_when_it_does_not_know():
     changing = prior_of(*(spectrum(-150, 600, step) for step in (0.2, 0.5, 0.9, 1.5)))
     assert np.isfinite(changing.background()[:3]).all()
     assert np.isnan(changing.background()[3])
-
-
-def test_series_that_are_long_over_are_forgotten():
-    priors = Priors(most=2)
-    first = priors["a"]
-    assert priors["a"] is first
-    _, _ = priors["b"], priors["c"]
-    assert priors["a"] is not first
