@@ -40,9 +40,8 @@ def find_e0(
         some = peak.any(axis=1)
     left, mid, right = d[row, i - 1], d[row, i], d[row, i + 1]
     some = some & (mid > 0)
-    curve = np.minimum(left - 2 * mid + right, -np.finfo(float).tiny)
-    with np.errstate(over="ignore", invalid="ignore"):
-        shift = np.minimum(np.maximum((left - right) / (2 * curve), -0.5), 0.5)
+    curve = left - 2 * mid + right
+    shift = np.divide(left - right, 2 * curve, out=np.zeros(len(d)), where=curve < 0)
     return np.where(some, centres[i] + shift * derivative_step(smoothing_ev), np.nan)
 
 
@@ -83,12 +82,15 @@ def _steepest(energy: Array, mu: Array) -> Array:
     skip = 1 + int(ENDS * points)
     places = np.arange(skip, points - skip, max(points // EDGE_PLACES, 1))
     at = energy[:, places]
-    left = np.maximum(interval(energy, at - EDGE_SPAN_EV) - 1, 0)
-    right = interval(energy, at + EDGE_SPAN_EV)
+    if len(energy) == 1:
+        left = np.maximum(energy[0].searchsorted(at[0] - EDGE_SPAN_EV) - 1, 0)
+        right = np.minimum(energy[0].searchsorted(at[0] + EDGE_SPAN_EV), points - 1)
+    else:
+        left, right = interval(energy, at - EDGE_SPAN_EV) - 1, interval(energy, at + EDGE_SPAN_EV)
     area = np.zeros(mu.shape)
     np.cumsum((energy[:, 1:] - energy[:, :-1]) * (mu[:, 1:] + mu[:, :-1]), axis=1, out=area[:, 1:])
     if len(energy) == 1:
-        low, high, before, after = energy[:, left[0]], energy[:, right[0]], area[:, left[0]], area[:, right[0]]
+        low, high, before, after = energy[0, left], energy[0, right], area[:, left], area[:, right]
     else:
         row = np.arange(len(energy))[:, None]
         low, high, before, after = energy[row, left], energy[row, right], area[row, left], area[row, right]

@@ -129,8 +129,8 @@ def normalise(
         e0 = find_edge(energy, mu, settings.e0_smoothing_ev)
     at = e0 if np.isfinite(e0).all() else np.where(np.isfinite(e0), e0, energy.mean(axis=1))
     windows = find_windows(energy, at, settings)
-    pre = _span(energy, at, windows.pre1, windows.pre2, least=2)
-    post = _span(energy, at, windows.norm1, windows.norm2, least=3)
+    pre = span_of(energy, at, windows.pre1, windows.pre2, least=2)
+    post = span_of(energy, at, windows.norm1, windows.norm2, least=3)
     pre_order = np.where(pre[1] - pre[0] >= FIRST_WINDOW_POINTS, 1, 0)
     if settings.mode == "area":
         return _area(energy, mu, e0, at, pre, pre_order, windows, settings)
@@ -180,7 +180,7 @@ def lines(
     at = np.nan_to_num(e0, nan=0.0)[:, None] if np.isnan(e0).any() else e0[:, None]
     line = _pre_edge(energy, mu, at, pre, pre_order, settings.nvict or 0)
     above = mu - line.values
-    curve = _polynomial(energy, above, post, post_order, at)
+    curve = polynomial(energy, above, post, post_order, at)
     flat = flattened(energy, above, at, curve.values, curve.level, settings.flatten)
     return Normalised(
         flat,
@@ -222,7 +222,7 @@ def within(relative: Array, first: float | Array, last: float | Array) -> Span:
     return low, np.maximum((relative <= np.asarray(last)[..., None]).sum(axis=1), low)
 
 
-def _span(energy: Array, e0: Array, first: Array, last: Array, least: int) -> Span:
+def span_of(energy: Array, e0: Array, first: Array, last: Array, least: int) -> Span:
     """A window's points as Larch takes them: from the one at or below its begin to the one before the nearest to its
     end; at least so many."""
     points = energy.shape[1]
@@ -265,20 +265,10 @@ def _divisor(step: Array) -> Array:
     return np.where(np.abs(step) > TINY, step, TINY)
 
 
-def _pre_edge(energy: Array, mu: Array, at: Array, window: Span, order: Orders, nvict: int) -> "_Curve":
-    """The pre-edge line, or the Victoreen curve (a + b·E)·E^−nvict."""
-    if not nvict:
-        return _polynomial(energy, mu, window, order, at)
-    scale = energy.mean()
-    weight = (energy / scale) ** nvict
-    line = _polynomial(energy, mu * weight, window, order, at)
-    there = (at[:, 0] / scale) ** nvict
-    slope = (line.slope - nvict * line.level / at[:, 0]) / there
-    return _Curve(line.values / weight, line.level / there, slope, line.curvature)
-
-
 @dataclass(frozen=True, slots=True)
-class _Curve:
+class Curve:
+    """A fitted curve."""
+
     values: Array
     """(N, M)"""
     level: Array
@@ -287,7 +277,19 @@ class _Curve:
     curvature: Array
 
 
-def _polynomial(x: Array, y: Array, window: Span, order: Orders, at: Array) -> _Curve:
+def _pre_edge(energy: Array, mu: Array, at: Array, window: Span, order: Orders, nvict: int) -> Curve:
+    """The pre-edge line, or the Victoreen curve (a + b·E)·E^−nvict."""
+    if not nvict:
+        return polynomial(energy, mu, window, order, at)
+    scale = energy.mean()
+    weight = (energy / scale) ** nvict
+    line = polynomial(energy, mu * weight, window, order, at)
+    there = (at[:, 0] / scale) ** nvict
+    slope = (line.slope - nvict * line.level / at[:, 0]) / there
+    return Curve(line.values / weight, line.level / there, slope, line.curvature)
+
+
+def polynomial(x: Array, y: Array, window: Span, order: Orders, at: Array) -> Curve:
     """Least squares of each row's order through the points of its window; 0 through none.
 
     x (1 or N, M); y (N, M); window, order (1 or N,); at (N, 1).
@@ -302,13 +304,13 @@ def _polynomial(x: Array, y: Array, window: Span, order: Orders, at: Array) -> _
         rows = np.flatnonzero((keys == np.array([[first], [last], [k]])).all(axis=0))
         found = _shared(x[0], y[rows], first, last, k, at[rows])
         values[rows], rest[:, rows] = found.values, (found.level, found.slope, found.curvature)
-    return _Curve(values, *rest)
+    return Curve(values, *rest)
 
 
-def _shared(x: Array, y: Array, first: int, last: int, order: int, at: Array) -> _Curve:
+def _shared(x: Array, y: Array, first: int, last: int, order: int, at: Array) -> Curve:
     """One window and order for all rows; x (M,)."""
     if last <= first:
-        return _Curve(np.zeros(y.shape), *np.zeros((3, len(y))))
+        return Curve(np.zeros(y.shape), *np.zeros((3, len(y))))
     order = min(order, last - first - 1)
     middle, half = (x[first] + x[last - 1]) / 2, max((x[last - 1] - x[first]) / 2, TINY)
     u = (x - middle) / half  # near ±1 inside the window, so that the normal equations are well conditioned
@@ -320,7 +322,7 @@ def _shared(x: Array, y: Array, first: int, last: int, order: int, at: Array) ->
     return _evaluated(c.T @ powers, c, (at[:, 0] - middle) / half, half)
 
 
-def _own(x: Array, y: Array, window: Span, order: Orders, at: Array) -> _Curve:
+def _own(x: Array, y: Array, window: Span, order: Orders, at: Array) -> Curve:
     """Windows on energies of each row's own; x (N, M)."""
     index = np.arange(x.shape[1])
     mask = (index >= window[0][:, None]) & (index < window[1][:, None])
@@ -339,11 +341,11 @@ def _own(x: Array, y: Array, window: Span, order: Orders, at: Array) -> _Curve:
     return _evaluated((basis @ c)[..., 0], c[..., 0].T, (at - middle)[:, 0] / half[:, 0], half[:, 0])
 
 
-def _evaluated(values: Array, c: Array, v: Array, half: Array | float) -> _Curve:
+def _evaluated(values: Array, c: Array, v: Array, half: Array | float) -> Curve:
     """Value, slope and half second derivative at v (N,) of polynomials of coefficients c (K, N)."""
     level, slope, curvature = np.zeros((3, len(v)))
     for k in range(len(c) - 1, -1, -1):  # Horner's rule for a polynomial and its derivatives
         curvature = curvature * v + slope
         slope = slope * v + level
         level = level * v + c[k]
-    return _Curve(values, level, slope / half, curvature / half**2)
+    return Curve(values, level, slope / half, curvature / half**2)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .detectors import NAMES, flaw
 from .fields import Formula
 from .frame import Direction
 
@@ -183,6 +184,9 @@ def spectrum(
         columns = binned(columns, bin_ev)
         energy = columns["energy"]
     mu = _absorption(columns, formula)
+    for role in _NEEDED[formula]:
+        if role in NAMES and (found := flaw(columns, role)) is not None:
+            raise UnusableError(*found)
     rows = np.vstack([mu] if (reference := _reference(columns)) is None else [mu, reference])
     steps = np.diff(energy)
     if not (steps > 0).all():
@@ -240,7 +244,7 @@ def _reference(columns: Mapping[str, Column]) -> Column | None:
     """Return the foil's absorption, or None where it was not measured or not well: the frame does without."""
     if "iref" in columns:
         it, iref = columns["it"], columns["iref"]
-        if not (np.isfinite(it) & np.isfinite(iref) & (it > 0) & (iref > 0)).all():
+        if not (np.isfinite(it) & np.isfinite(iref) & (it > 0) & (iref > 0)).all() or flaw(columns, "iref"):
             return None
         return np.log(it) - np.log(iref)
     reference = columns.get("reference")

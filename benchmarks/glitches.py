@@ -1,0 +1,126 @@
+"""How many glitches are found, and how many good points touched, in measured and computed spectra.
+
+    python benchmarks/glitches.py DATA [--noise 0.003] [--threshold 3.5]
+
+DATA holds exp/xdi, exp/operando_linio2 and feff. 5 % of the points are replaced by glitches of 5 to 50 σ, either way,
+wherever they fall. σ is each spectrum's own noise with --noise (in edge steps) added to it; without added noise many
+of these files have σ of 1e-4 and less, where what is called good has steps of its own that are as large. Printed:
+found, those of 5 to 10 σ, those within 15 eV of E0, good points touched beside them, points touched without any
+glitches, time per spectrum.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xas_agent.adapters.spectra import flaw, read_spectra
+from xas_agent.agent.glitches import Glitches, GlitchSettings, find_glitches
+from xas_agent.agent.noise import noise_of
+from xas_agent.agent.normalisation import normalise
+
+FRACTION = 0.05
+COPIES = 40
+NEAR_EV = 15.0
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+class Tally:
+    """Counts over many spectra."""
+
+    def __init__(self) -> None:
+        self.counts = np.zeros(10)
+
+    def add(self, found: Glitches, clean: Glitches, at: Mask, size: Array, near: Mask) -> None:
+        small, close = at & (size < 10), at & near
+        pairs = [(found.found & k, k) for k in (at, small, close, ~at)]
+        self.counts += [n for hit, of in pairs for n in (hit.sum(), of.sum())] + [clean.found.sum(), clean.found.size]
+
+    def line(self, name: str, seconds: float = np.nan) -> str:
+        every, small, close, touched, clean = (100 * h / n if n else np.nan for h, n in self.counts.reshape(-1, 2))
+        return (
+            f"{name:34s} found {every:5.1f} %  5–10 σ {small:5.1f} %  near E0 {close:5.1f} %  "
+            f"touched {touched:5.2f} %  without glitches {clean:5.2f} %  {1e3 * seconds:6.2f} ms"
+        )
+
+
+def spoiled(mu: Array, sigma: Array, rng: np.random.Generator) -> tuple[Array, Mask, Array]:
+    at, size = rng.random(mu.shape) < FRACTION, rng.uniform(5, 50, mu.shape)
+    return np.where(at, mu + rng.choice([-1, 1], mu.shape) * size * sigma, mu), at, size
+
+
+def timed(*args, **options) -> tuple[Glitches, float]:
+    find_glitches(*args, **options)
+    began = time.perf_counter()
+    found = find_glitches(*args, **options)
+    return found, (time.perf_counter() - began) / len(found.mu)
+
+
+def standards(folder: Path, noise: float, how: GlitchSettings) -> None:
+    total = Tally()
+    for path in sorted(folder.glob("*.xdi")):
+        for s in read_spectra(path):
+            if flaw(s):
+                continue
+            rng = np.random.default_rng(0)
+            known = normalise(s.energy, s.mu)
+            e0, relative = float(known.e0[0]), s.energy - known.e0[0]
+            sigma = np.hypot(noise_of(relative[None], known.flat)[0], noise)
+            mu = known.flat + noise * rng.normal(size=(COPIES, len(s.energy)))
+            bad, at, size = spoiled(mu, sigma, rng)
+            found, seconds = timed(s.energy, bad, e0, how)
+            clean = find_glitches(s.energy, mu, e0, how)
+            one = Tally()
+            for tally in (one, total):
+                tally.add(found, clean, at, size, np.broadcast_to(np.abs(relative) < NEAR_EV, at.shape))
+            print(one.line(f"{path.stem} σ {sigma:.0e}", seconds))
+    print(total.line("all standards"))
+
+
+def operando(folder: Path, noise: float, how: GlitchSettings) -> None:
+    with np.load(folder / "spectra.npz") as z:
+        energy, mu = z["energy"].astype(float), z["norm"].astype(float)
+    rng = np.random.default_rng(0)
+    e0 = float(np.median(normalise(energy, mu).e0))
+    sigma = np.hypot(noise_of((energy - e0)[None], mu), noise)[:, None]
+    mu = mu + noise * rng.normal(size=mu.shape)
+    bad, at, size = spoiled(mu, sigma, rng)
+    near, later = np.abs(energy - e0) < NEAR_EV, slice(how.earlier_frames, None)
+    for name, earlier in (("neighbours in energy", None), ("and earlier frames", mu[:0])):
+        found, seconds = timed(energy, bad, e0, how, earlier=earlier)
+        clean = find_glitches(energy, mu, e0, how, earlier=earlier)
+        tally = Tally()
+        cut = [Glitches(g.found[later], g.size, g.sigma, g.mu, g.too_many) for g in (found, clean)]
+        tally.add(cut[0], cut[1], at[later], size[later], np.broadcast_to(near, at[later].shape))
+        print(tally.line(f"operando, {name}", seconds))
+
+
+def theory(folder: Path, how: GlitchSettings) -> None:
+    for path in sorted(folder.glob("*.npz")):
+        with np.load(path) as z:
+            energies, mus = z["energy"].astype(float)[:100], z["mu"].astype(float)[:100]
+        touched = [
+            find_glitches(e, mu[None], float(normalise(e, mu).e0[0]), how).found.mean()
+            for e, mu in zip(energies, mus, strict=True)
+        ]
+        print(f"{path.stem}, FEFF without noise: {100 * np.mean(touched):.2f} % touched in {len(touched)} rows")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--noise", type=float, default=0.003, help="added, in edge steps")
+    parser.add_argument("--threshold", type=float, default=GlitchSettings().threshold)
+    asked = parser.parse_args()
+    how = GlitchSettings(threshold=asked.threshold)
+    print(f"{asked.noise:g} edge steps of noise added, threshold {how.threshold:g} σ")
+    standards(asked.data / "exp" / "xdi", asked.noise, how)
+    operando(asked.data / "exp" / "operando_linio2", asked.noise, how)
+    theory(asked.data / "feff", how)
+
+
+if __name__ == "__main__":
+    main()
