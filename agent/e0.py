@@ -8,9 +8,10 @@ from scipy.ndimage import gaussian_filter1d
 
 from .grid import Array, bin_means, interval
 
-E0_STEP_EV = 0.2  # least spacing on which the derivative is taken; the maximum is then refined by a parabola
+E0_STEP_EV = 0.2  # spacing on which the derivative is taken; the maximum is then refined by a parabola
 FIRST_INFLECTION = 0.7  # of the largest: metals have two inflections of like height, and the table means the first
 
+BLOCK = 64  # spectra at a time: more do not fit into a processor's cache
 EDGE_SPAN_EV = 10.0  # the mean below an energy is compared with the mean above it
 EDGE_LATTICE_EV = 4.0
 EDGE_SEARCH_EV = (-16.0, 16.0)  # where E0 is then looked for
@@ -42,7 +43,7 @@ def find_e0(
     some = some & (mid > 0)
     curve = left - 2 * mid + right
     shift = np.divide(left - right, 2 * curve, out=np.zeros(len(d)), where=curve < 0)
-    return np.where(some, centres[i] + shift * derivative_step(smoothing_ev), np.nan)
+    return np.where(some, centres[i] + shift * E0_STEP_EV, np.nan)
 
 
 def find_edge(energy: Array, mu: Array, smoothing_ev: float | None = None) -> Array:
@@ -53,6 +54,10 @@ def find_edge(energy: Array, mu: Array, smoothing_ev: float | None = None) -> Ar
     depend on what else is in the batch. Without ``smoothing_ev`` the derivative is smoothed by 0.5 eV, by more where
     the points are further apart.
     """
+    if len(mu) > BLOCK:
+        rows = [slice(k, k + BLOCK) for k in range(0, len(mu), BLOCK)]
+        own = [energy if len(energy) == 1 else energy[r] for r in rows]
+        return np.concatenate([find_edge(e, mu[r], smoothing_ev) for e, r in zip(own, rows, strict=True)])
     middle = np.rint(_steepest(energy, mu) / EDGE_LATTICE_EV) * EDGE_LATTICE_EV
     if smoothing_ev is None:
         low, high = (count_below(energy, middle + d) for d in (-EDGE_SPAN_EV, EDGE_SPAN_EV))
@@ -99,20 +104,14 @@ def _steepest(energy: Array, mu: Array) -> Array:
     return at[np.arange(len(mu)) if len(at) > 1 else 0, best]
 
 
-def derivative_step(smoothing_ev: float) -> float:
-    """Spacing, eV, on which a derivative that is smoothed so is taken."""
-    return max(E0_STEP_EV, smoothing_ev / 4)
-
-
 @lru_cache(maxsize=16)
 def _derivative(smoothing_ev: float, search_ev: tuple[float, float]) -> tuple[Array, Array, Array]:
     """Bins around the search window; the energies, one beyond it at either end, where the derivative is taken;
     and the matrix that takes bin means to the Gaussian-smoothed derivative there."""
-    step = derivative_step(smoothing_ev)
-    bounds = np.arange(search_ev[0] - 5 * smoothing_ev, search_ev[1] + 5 * smoothing_ev, step)
+    bounds = np.arange(search_ev[0] - 5 * smoothing_ev, search_ev[1] + 5 * smoothing_ev, E0_STEP_EV)
     centres = (bounds[1:] + bounds[:-1]) / 2
     inside = np.flatnonzero((centres >= search_ev[0]) & (centres <= search_ev[1]))
     kept = slice(inside[0] - 1, inside[-1] + 2)
-    sigma = smoothing_ev / step
+    sigma = smoothing_ev / E0_STEP_EV
     matrix = gaussian_filter1d(np.eye(len(centres)), sigma, axis=1, order=1, mode="nearest")
     return bounds, centres[kept], matrix[:, kept]

@@ -200,13 +200,14 @@ def lines(
 
 
 def flattened(energy: Array, above: Array, at: Array, curve: Array, step: Array, flatten: bool = True) -> Array:
-    """Pre-edge at 0 and post-edge at 1, (N, M); ``above`` is μ − pre-edge line, ``curve`` post-edge curve − pre-edge
-    line, both (N, M) in the unit of μ; ``at`` is E0, (N, 1); ``step`` (N,)."""
+    """Pre-edge at 0 and post-edge at 1, (N, M), written over ``above``, which is μ − pre-edge line; ``curve`` is
+    post-edge curve − pre-edge line, (N, M), both in the unit of μ; ``at`` is E0, (N, 1); ``step`` (N,)."""
     if flatten:
         excess = curve - step[:, None]
         excess *= energy > at
-        above = np.subtract(above, excess, out=excess)
-    return above / _divisor(step)[:, None]
+        above -= excess
+    above /= _divisor(step)[:, None]
+    return above
 
 
 def untouched(mu: Array) -> Normalised:

@@ -20,9 +20,9 @@ from xas_agent.adapters.spectra import Spectrum, flaw, read_spectra
 from xas_agent.agent.normalisation import NormalisationSettings, Normalised, normalise
 
 try:
-    import xraydb
-    from larch import Group
-    from larch.xafs import mback, pre_edge
+    import xraydb  # pyright: ignore[reportMissingImports]
+    from larch import Group  # pyright: ignore[reportMissingImports]
+    from larch.xafs import mback, pre_edge  # pyright: ignore[reportMissingImports]
 except ImportError as error:
     sys.exit(f"{error}: this comparison needs xraylarch, which the package itself does not: pip install xraylarch")
 

@@ -58,6 +58,19 @@ def test_a_batch_is_as_its_spectra_alone_in_any_order(seed, n, own_energies, mod
             np.testing.assert_allclose(getattr(together, name)[i], getattr(alone, name)[0], atol=1e-8, err_msg=name)
 
 
+@pytest.mark.parametrize("own_energies", [False, True])
+def test_many_are_as_few(own_energies):
+    mu = series(150, 3)
+    energy = ENERGY + 0.01 * np.arange(150)[:, None] if own_energies else ENERGY
+    together = normalise(energy, mu)
+    alone = normalise(energy[149] if own_energies else energy, mu[149])
+    np.testing.assert_allclose(together.flat[149], alone.flat[0], atol=1e-9)
+    assert together.windows is not None
+    assert alone.windows is not None
+    assert together.windows.norm2[149] == alone.windows.norm2[0]
+    assert together.pre[1][149] == alone.pre[1][0]
+
+
 def test_energies_of_each_row_and_shared_ones_are_treated_alike():
     mu = series(5, 1)
     shared, own = normalise(ENERGY, mu), normalise(np.repeat(ENERGY[None], 5, 0), mu)
