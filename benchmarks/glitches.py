@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from xas_agent.adapters.spectra import flaw, read_spectra
+from xas_agent.adapters.formats import flaw, read_spectra
 from xas_agent.agent.glitches import Glitches, GlitchSettings, find_glitches
 from xas_agent.agent.noise import noise_of
 from xas_agent.agent.normalisation import normalise
