@@ -14,6 +14,7 @@ import structlog
 from .adapters.formats import Columns, Spectrum, flaw, read_spectra
 from .agent.alignment import Aligned, align, align_theory
 from .agent.choosing import choose
+from .agent.energy import EnergyWidths
 from .agent.errors import InputError
 from .agent.estimate import Estimate
 from .agent.protocols import Estimator
@@ -125,7 +126,9 @@ def _groups(spectra: Sequence[Spectrum], chosen: Sequence[Estimator | str]) -> l
 def _answers(spectra: list[Spectrum], model: Estimator, config: Config, theory: bool) -> list[dict[str, Any]]:
     aligned = _aligned(spectra, model, config, theory)
     good = [k for k, refusal in enumerate(aligned.refused) if refusal is None]
-    estimates = dict(zip(good, model.estimate(aligned.mu[good]), strict=True))
+    sd = aligned.quantities["energy_sd_ev"][good]
+    beside = None if theory else EnergyWidths(every=1)(good, model, aligned.mu[good], sd)
+    estimates = dict(zip(good, model.estimate(aligned.mu[good], beside), strict=True))
     answers: list[dict[str, Any]] = []
     for k, s in enumerate(spectra):
         refusal = aligned.refused[k]

@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from .e0 import E0_STEP_EV, find_e0
+from .foil import READ_EV, Course, FoilSettings
 from .glitches import GlitchSettings, find_glitches
 from .grid import Array, Grid, bin_means
 from .noise import noise_of
@@ -61,6 +63,12 @@ class AlignmentSettings(Settings):
     """Move each frame so that its reference foil's E0 stands at the tabulated edge."""
     usual_foil_shift_ev: float = 5.0
     """A larger shift is applied too, but flagged."""
+    foil: FoilSettings = FoilSettings()
+    """How the foil is followed from frame to frame."""
+    energy_shift_ev: float = 0.0
+    """Added to the energies where no foil tells: the monochromator's calibration, as it was last measured."""
+    energy_sd_ev: float = Field(default=1.0, ge=0)
+    """Standard deviation of the energies there, which widens the intervals; with a foil it is the foil's own."""
     normalisation: NormalisationSettings = NormalisationSettings()
     """In the field's own names. Where one of pre1, pre2, norm1 and norm2 is given, relative to E0, it takes the place
     of the windows above, and what is not given is found as Larch finds it."""
@@ -78,6 +86,8 @@ class Edge:
     """Tabulated absorption edge."""
     feff_minus_experiment_ev: float = 0.0
     """Added to calibrated energies to reach FEFF's scale; found from standards."""
+    offset_sd_ev: float = 0.0
+    """Its standard deviation."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +101,13 @@ class Aligned:
 
     ``e0_ev`` calibrated, experimental scale; ``edge_step`` of the measured μ; ``noise`` σ per point relative
     to the edge step; ``energy_shift_ev`` all that was added to the energies; ``foil_shift_ev`` the foil's part
-    of it; ``pre_edge_slope`` per eV; ``post_edge_order`` of the polynomial; ``extrapolated_ev`` how far the
-    grid reaches beyond the data.
+    of it; ``energy_sd_ev`` how uncertain the measured energies are; ``pre_edge_slope`` per eV; ``post_edge_order``
+    of the polynomial; ``extrapolated_ev`` how far the grid reaches beyond the data.
     """
     refused: tuple[Refusal | None, ...]
     flags: tuple[tuple[str, ...], ...]
-    """Per spectrum, what a reader must know: ``no foil edge``, ``large foil shift``, ``background held``,
-    ``3 glitches repaired``, ``too many glitches``."""
+    """Per spectrum, what a reader must know: ``no foil edge``, ``foil held``, ``foil off its course``,
+    ``large foil shift``, ``background held``, ``3 glitches repaired``, ``too many glitches``."""
     background: Array
     """(N, 4), see :class:`Background`: what a spectrum that is long enough says of the next ones; NaN where it is
     not long enough, or refused."""
@@ -128,6 +138,7 @@ def align(
     *,
     normalised: bool = False,
     reference: Array | None = None,
+    courses: Sequence[Course] | None = None,
     held: Array | None = None,
 ) -> Aligned:
     """Align measured spectra that share their number of points.
@@ -138,16 +149,20 @@ def align(
     mu : (N, M) dimensionless
     normalised : pre-edge already at 0 and post-edge at 1, so that no line is fitted
     reference : (N, M) absorption of a foil of the same element measured at the same time, or None
+    courses : N, where the foil stood over time; None: each spectrum's own foil alone
     held : (N, 4) background of the series, for what is too short; NaN where none is known. Declared ones come first
     """
     relative = np.atleast_2d(energy) - edge.edge_ev  # (1, M) where all share their energies
-    foil_shift, flags, repaired = np.zeros((len(mu), 1)), ((),) * len(mu), None
+    flags, repaired = ((),) * len(mu), None
     if settings.glitches is not None:
         glitches = find_glitches(energy, mu, edge.edge_ev, settings.glitches)
         mu, flags, repaired = glitches.mu, glitches.flags, glitches.found
-    if reference is not None and settings.calibrate_on_reference:
-        foil_shift, of_foil = _foil_shift(relative, reference, settings)
-        flags = tuple(a + b for a, b in zip(of_foil, flags, strict=True))
+    if courses is None:
+        read = foil_shifts(energy, reference, edge, settings, len(mu))
+        courses = [Course(s, READ_EV) for s in read.tolist()]
+    asked = reference is not None and settings.calibrate_on_reference
+    calibration, energy_sd, of_foil = _calibration(courses, asked, settings)
+    flags = tuple(a + b for a, b in zip(of_foil, flags, strict=True))
     e0 = find_e0(relative, mu, settings.e0_smoothing_ev, settings.e0_search_ev)
     found, short = _normalise(relative, mu, e0, edge, settings, held, normalised)
     flags = tuple(f + ("background held",) if h else f for f, h in zip(flags, short.held.tolist(), strict=True))
@@ -155,16 +170,17 @@ def align(
     noise = noise_of(relative, flat)
 
     # Moving the grid instead of the energies leaves one energy axis for the whole batch.
-    shift = foil_shift + edge.feff_minus_experiment_ev
+    shift = calibration + edge.feff_minus_experiment_ev
     on_grid = bin_means(relative, flat, grid.bounds - shift)
     foot, anchor = grid.levels(on_grid)
     low, high = (relative[:, :1] + shift)[:, 0], (relative[:, -1:] + shift)[:, 0]
     quantities = {
-        "e0_ev": e0 + foil_shift[:, 0] + edge.edge_ev,
+        "e0_ev": e0 + calibration[:, 0] + edge.edge_ev,
         "edge_step": step,
         "noise": noise,
         "energy_shift_ev": shift[:, 0],
-        "foil_shift_ev": foil_shift[:, 0],
+        "foil_shift_ev": np.nan_to_num([c.shift_ev for c in courses]),
+        "energy_sd_ev": energy_sd,
         "pre_edge_slope": found.pre_slope,
         "post_edge_order": found.post_order.astype(float),
         "extrapolated_ev": np.maximum(np.maximum(low - grid.energy[0], grid.energy[-1] - high), 0.0),
@@ -177,22 +193,41 @@ def align(
     return Aligned(aligned, quantities, refused, flags, background, short.rows, repaired)
 
 
-def _foil_shift(
-    relative: Array, reference: Array, settings: AlignmentSettings
-) -> tuple[Array, tuple[tuple[str, ...], ...]]:
-    """What moves each foil's E0 to the table, (N, 1) eV; 0 and a flag where the reference shows no edge."""
+def foil_shifts(energy: Array, reference: Array | None, edge: Edge, settings: AlignmentSettings, count: int) -> Array:
+    """What moves each foil's E0 to the table, (N,) eV; NaN where there is none or it shows no edge.
+
+    Parameters
+    ----------
+    energy, reference : as :func:`align` takes them
+    count : N
+    """
+    if reference is None or not settings.calibrate_on_reference:
+        return np.full(count, np.nan)
+    relative = np.atleast_2d(energy) - edge.edge_ev
     e0 = find_e0(relative, reference, settings.e0_smoothing_ev, FOIL_SEARCH_EV, first=True)
     levels = bin_means(relative, reference, np.where(np.isnan(e0), 0.0, e0)[:, None] + FOIL_LEVELS_EV)
     rise = levels[:, 2] - levels[:, 0]
     with np.errstate(over="ignore", invalid="ignore"):
         seen = ~np.isnan(e0) & (rise > settings.min_step_to_noise * noise_of(relative, reference))
-    shift = np.where(seen, -e0, 0.0)
-    large = np.abs(shift) > settings.usual_foil_shift_ev
-    flags = tuple(
-        () if s and not far else ("large foil shift",) if s else ("no foil edge",)
-        for s, far in zip(seen.tolist(), large.tolist(), strict=True)
-    )
-    return shift[:, None], flags
+    return np.where(seen, -e0, np.nan)
+
+
+def _calibration(
+    courses: Sequence[Course], asked: bool, settings: AlignmentSettings
+) -> tuple[Array, Array, tuple[tuple[str, ...], ...]]:
+    """Shift (N, 1) and standard deviation (N,) of the measured energies, eV, and what to know of them.
+
+    ``asked`` is whether a foil should tell.
+    """
+    shift, sd = np.array([(c.shift_ev, c.sd_ev) for c in courses]).reshape(-1, 2).T
+    known = ~np.isnan(shift)
+    shift = np.where(known, shift, settings.energy_shift_ev)
+    flags: list[tuple[str, ...]] = []
+    for course, k, s in zip(courses, known.tolist(), shift.tolist(), strict=True):
+        off = (course.flag,) if k and course.flag else () if k else ("no foil edge",)
+        far = ("large foil shift",) if k and abs(s) > settings.usual_foil_shift_ev else ()
+        flags.append(off + far if asked else far)
+    return shift[:, None], np.where(known, sd, settings.energy_sd_ev), tuple(flags)
 
 
 def _footed(
@@ -231,6 +266,7 @@ def align_theory(energy: Array, mu: Array, grid: Grid, edge_ev: float) -> Aligne
         "noise": noise_of(energy[:, TAIL_POINTS:], mu),
         "energy_shift_ev": zero,
         "foil_shift_ev": zero,
+        "energy_sd_ev": zero,
         "pre_edge_slope": zero,
         "post_edge_order": zero,
         "extrapolated_ev": short,

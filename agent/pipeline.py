@@ -16,11 +16,12 @@ from .choosing import choose
 from .controlling import Controlling, ControlSettings
 from .decision import Decision
 from .decisions import Rules
+from .energy import EnergyWidths
 from .fields import element_and_edge
 from .frame import Frame, Received, SetAside
 from .protocols import Control, Estimator, Stage
 from .publishing import AgentRun, Emit, Provenance
-from .series import SeriesAlignment
+from .series import SeriesAlignment, series_of
 
 _log = structlog.get_logger(__name__)
 
@@ -62,6 +63,7 @@ class Pipeline:
         self._stages = tuple(stages)
         self._models = models
         self._align = SeriesAlignment(alignment)
+        self._widths = EnergyWidths()
         self._rules = rules
         self._statuses: queue.SimpleQueue[Decision] = queue.SimpleQueue()
         self._controlling = Controlling(controls, control, self._statuses.put)
@@ -202,7 +204,9 @@ class Pipeline:
     def _serve(self, frames: list[Frame], model: Estimator) -> None:
         aligned = self._align(frames, model)
         good = [i for i, refusal in enumerate(aligned.refused) if refusal is None]
-        estimates = dict(zip(good, model.estimate(aligned.mu[good]), strict=True))
+        sd = aligned.quantities["energy_sd_ev"][good]
+        beside = self._widths([series_of(frames[i]) for i in good], model, aligned.mu[good], sd)
+        estimates = dict(zip(good, model.estimate(aligned.mu[good], beside), strict=True))
         quantities = {k: v.tolist() for k, v in aligned.quantities.items()}
         for i, frame in enumerate(frames):
             refusal = aligned.refused[i]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .alignment import Edge
 from .estimate import Estimate
 from .frame import Document, Received, SetAside
-from .grid import Grid
+from .grid import Array, Grid
 
 Action = Literal["pause", "resume", "stop", "notify"]
 Status = Literal["proposed", "sent", "acknowledged", "rejected", "expired"]
@@ -94,6 +94,9 @@ class Estimator(Protocol):
     single_site: frozenset[str]
     """Descriptors that mean nothing for a mixture of sites."""
 
-    def estimate(self, spectra: NDArray[np.float32]) -> Sequence[Estimate]:
-        """Estimate a batch of aligned spectra, (N, G); a row's result does not depend on the others."""
+    def estimate(self, spectra: NDArray[np.float32], beside: Mapping[str, Array] | None = None) -> Sequence[Estimate]:
+        """Estimate a batch of aligned spectra, (N, G); a row's result does not depend on the others.
+
+        ``beside`` are standard deviations (N,) by descriptor that the intervals must hold beside the model's own.
+        """
         ...

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from .alignment import Aligned, AlignmentSettings, align
+from .alignment import Aligned, AlignmentSettings, align, foil_shifts
+from .foil import FoilTrack
 from .frame import Frame
 from .glitches import Glitches, find_glitches
 from .grid import Array
@@ -36,10 +37,12 @@ class SeriesAlignment:
         self._settings = settings
         self._most = most
         self._series: OrderedDict[Hashable, _Series] = OrderedDict()
+        self._foils: dict[str, FoilTrack] = {}
+        """By model: one monochromator, whichever the sample."""
 
     def kind(self, frame: Frame) -> tuple[Hashable, ...]:
         """What frames must have in common to be aligned in one call."""
-        in_time = (_series_of(frame), frame.energy.tobytes()) if self._settings.glitches is not None else ()
+        in_time = (series_of(frame), frame.energy.tobytes()) if self._settings.glitches is not None else ()
         return len(frame.energy), frame.normalised, frame.reference is None, in_time
 
     def __call__(self, frames: Sequence[Frame], model: Estimator) -> Aligned:
@@ -52,10 +55,15 @@ class SeriesAlignment:
         references = [f.reference for f in frames if f.reference is not None]
         reference = np.stack(references) if references else None
 
+        read = foil_shifts(energy, reference, model.edge, settings, len(frames))
+        track = self._foils.setdefault(model.name, FoilTrack(settings.foil))
+        courses = [track.follow(f.time, shift) for f, shift in zip(frames, read.tolist(), strict=True)]
+
         def aligned(rows: Sequence[int] | slice, held: Array | None) -> Aligned:
             own = energy if shared else energy[rows]
             foil = None if reference is None else reference[rows]
-            how = {"normalised": frames[0].normalised, "reference": foil, "held": held}
+            own_courses = courses if isinstance(rows, slice) else [courses[i] for i in rows]
+            how = {"normalised": frames[0].normalised, "reference": foil, "held": held, "courses": own_courses}
             repaired = mu if glitches is None else glitches.mu
             return align(own, repaired[rows], model.grid, model.edge, settings, **how)
 
@@ -69,7 +77,7 @@ class SeriesAlignment:
         return replace(found, flags=flags, repaired=glitches.found)
 
     def _of(self, frame: Frame, model: Estimator) -> _Series:
-        key = model.name, _series_of(frame)
+        key = model.name, series_of(frame)
         series = self._series.setdefault(key, _Series())
         self._series.move_to_end(key)
         if len(self._series) > self._most:
@@ -100,5 +108,6 @@ class SeriesAlignment:
         return rows, held
 
 
-def _series_of(frame: Frame) -> str:
+def series_of(frame: Frame) -> str:
+    """The frames of one sample, or of one run where samples are not named."""
     return frame.sample_uid or frame.run_uid

@@ -97,7 +97,8 @@ class Card(Settings):
 
     def edge_of_absorber(self) -> Edge:
         """What alignment needs of this card."""
-        return Edge(self.edge_ev, self.feff_minus_experiment.value_ev)
+        offset = self.feff_minus_experiment
+        return Edge(self.edge_ev, offset.value_ev, offset.sd_ev)
 
 
 def sha256_of(path: Path) -> str:

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from xas_agent.agent.alignment import AlignmentSettings, Edge, align, align_theory, with_tail
 from xas_agent.agent.e0 import find_e0
+from xas_agent.agent.foil import Course
 from xas_agent.agent.grid import Grid
 
 EDGE = Edge(8333.0, feff_minus_experiment_ev=2.0)
@@ -64,6 +65,26 @@ def test_the_foil_calibrates_the_energies():
     assert np.abs(wrong.mu - true.mu).max() < 5e-3
     unheeded = align(energy + 0.8, mu, GRID, EDGE, AlignmentSettings(calibrate_on_reference=False), reference=foil)
     assert unheeded.quantities["foil_shift_ev"][0] == 0.0
+
+
+def test_without_a_foil_the_stated_shift_holds_and_the_energies_are_uncertain():
+    energy, mu = measured()
+    stated = AlignmentSettings(energy_shift_ev=-0.8, energy_sd_ev=0.6)
+    found = align(energy + 0.8, mu, GRID, EDGE, stated)
+    np.testing.assert_allclose(found.mu, align(energy, mu, GRID, EDGE, SETTINGS).mu, atol=5e-3)
+    assert found.quantities["energy_sd_ev"][0] == 0.6
+    assert found.flags == ((),)
+    flat = np.ones_like(mu)
+    assert align(energy, mu, GRID, EDGE, stated, reference=flat).flags == (("no foil edge",),)
+
+
+def test_the_course_of_the_foil_goes_over_what_one_frame_reads():
+    energy, mu = measured()
+    courses = [Course(0.5, 0.1, "foil off its course")]
+    found = align(energy - 0.5, mu, GRID, EDGE, SETTINGS, reference=np.ones_like(mu), courses=courses)
+    np.testing.assert_allclose(found.mu, align(energy, mu, GRID, EDGE, SETTINGS).mu, atol=5e-3)
+    assert found.quantities["energy_sd_ev"][0] == 0.1
+    assert found.flags == (("foil off its course",),)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 9), st.booleans())

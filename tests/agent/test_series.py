@@ -25,7 +25,7 @@ class Model:
     units: dict[str, str] = field(default_factory=dict)
     single_site: frozenset[str] = frozenset()
 
-    def estimate(self, spectra):
+    def estimate(self, spectra, beside=None):
         raise NotImplementedError
 
 

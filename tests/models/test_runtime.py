@@ -97,6 +97,17 @@ def test_every_estimate_is_whole(name):
                 assert found.mean == pytest.approx(expected, abs=1e-6)
 
 
+def test_what_stands_beside_the_model_widens_its_intervals_alone():
+    served, x = model("co-k"), spectra("co-k", 4)
+    own = served.estimate(x)
+    wide = served.estimate(x, {"mean_bond": np.array([0.0, 0.01, 0.1, 1.0])})
+    for k, (a, b) in enumerate(zip(own, wide, strict=True)):
+        assert a.descriptors["OS"] == b.descriptors["OS"]
+        before, after = a.descriptors["mean_bond"], b.descriptors["mean_bond"]
+        half = np.hypot(before.hi - before.mean, 1.6449 * [0.0, 0.01, 0.1, 1.0][k])
+        assert (after.mean, after.hi) == pytest.approx((before.mean, before.mean + half), rel=1e-4)
+
+
 def test_nothing_asked_is_nothing_answered():
     assert model("cu-k").estimate(spectra("cu-k", 1)[:0]) == []
 

@@ -1,0 +1,95 @@
+"""Where the monochromator's energies stand, followed over time on the reference foil of each frame."""
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import theilslopes
+
+from .settings import Settings
+
+READ_EV = 0.02
+"""What reading E0 off one foil scan errs by at the least: the scatter of repeated scans."""
+
+LINE_FRAMES = 5
+"""Fewer frames than this have a level, but no slope yet."""
+
+
+class FoilSettings(Settings):
+    """How the foil's shift is followed."""
+
+    frames: int = 21
+    """Frames looked back over. A straight line through them follows a drift; a longer look is quieter, and slower."""
+    jump_ev: float = 0.3
+    """A foil that stands this far off its course is not followed, unless ``confirmed`` frames in a row say the same:
+    then the monochromator was moved, and the course begins anew."""
+    confirmed: int = 3
+    forget_s: float = 3600.0
+    """After a pause this long the course begins anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """Where the energies of one frame stand."""
+
+    shift_ev: float
+    """To be added to the frame's energies; NaN where no foil has been seen."""
+    sd_ev: float
+    flag: str = ""
+    """``foil held`` where the frame has no foil of its own, ``foil off its course`` where that disagrees."""
+
+
+class FoilTrack:
+    """The shift of one foil over time: a robust line (Theil, 1950; Sen, 1968) through the last frames, at the newest.
+
+    Only what came before a frame is known when it is served, so the line is read at its end.
+
+    >>> track = FoilTrack(FoilSettings())
+    >>> for k in range(30):
+    ...     course = track.follow(60.0 * k, 0.4 + 0.005 * k)
+    >>> round(course.shift_ev, 3)
+    0.545
+    >>> track.follow(1800.0, 3.0).flag, round(track.follow(1860.0, 0.555).shift_ev, 3)
+    ('foil off its course', 0.555)
+    """
+
+    def __init__(self, settings: FoilSettings) -> None:
+        self._settings = settings
+        self._seen: deque[tuple[float, float]] = deque(maxlen=settings.frames)
+        self._off: list[tuple[float, float]] = []
+        """Frames since the last that agreed with the course, all off it on one side."""
+
+    def follow(self, time: float, shift_ev: float) -> Course:
+        """The course at the time (s) of a frame whose own foil asks for ``shift_ev``, NaN without a foil."""
+        last = max((t for t, _ in (*self._seen, *self._off)), default=time)
+        if abs(time - last) > self._settings.forget_s:
+            self._seen.clear()
+            self._off.clear()
+        if np.isnan(shift_ev):
+            return self._at(time, "foil held")
+        before = self._at(time)
+        apart = shift_ev - before.shift_ev
+        if abs(apart) > max(self._settings.jump_ev, 3 * before.sd_ev):
+            self._off = [o for o in self._off if abs(o[1] - shift_ev) <= self._settings.jump_ev]
+            self._off.append((time, shift_ev))
+            if len(self._off) < self._settings.confirmed:
+                return Course(before.shift_ev, max(before.sd_ev, self._settings.jump_ev), "foil off its course")
+            self._seen.clear()
+            self._seen.extend(self._off)
+        else:
+            self._seen.append((time, shift_ev))
+        self._off.clear()
+        return self._at(time)
+
+    def _at(self, time: float, flag: str = "") -> Course:
+        if not self._seen:
+            return Course(np.nan, np.nan)
+        t, s = np.array(self._seen).T
+        n = len(s)
+        line = n >= LINE_FRAMES and np.ptp(t) > 0
+        slope = float(theilslopes(s, t)[0]) if line else 0.0
+        level = s - slope * (t - time)
+        middle = float(np.median(level))
+        scatter = max(1.4826 * float(np.median(np.abs(level - middle))), READ_EV)
+        leverage = (time - t.mean()) ** 2 / ((t - t.mean()) ** 2).sum() if line else 0.0
+        return Course(middle, scatter * (1 / n + leverage) ** 0.5, flag)

@@ -1,0 +1,83 @@
+"""What an error of the energies does to estimates."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from xas_agent.agent.alignment import Edge
+from xas_agent.agent.energy import EnergyWidths, slopes
+from xas_agent.agent.estimate import DescriptorEstimate, Estimate
+from xas_agent.agent.grid import Grid
+
+GRID = Grid(-9, 60, 1, (-9, -6), (30, 60))
+
+
+@dataclass
+class EdgeReader:
+    """OS is where the edge stands, at ``per_ev`` e per eV; CN is the same whatever the energy."""
+
+    offset_sd_ev: float = 0.0
+    per_ev: float = 0.2
+    name: str = "ni-k"
+    absorber: str = "Ni"
+    edge_name: str = "K"
+    sha256: str = ""
+    grid: Grid = GRID
+    units: dict[str, str] = field(default_factory=dict)
+    single_site: frozenset[str] = frozenset()
+    asked: list[int] = field(default_factory=list)
+
+    @property
+    def edge(self) -> Edge:
+        return Edge(8333.0, 3.0, self.offset_sd_ev)
+
+    def estimate(self, spectra, beside=None):
+        self.asked.append(len(spectra))
+        at = (GRID.stop_ev - spectra.sum(1)) * self.per_ev
+        return [
+            Estimate({"OS": DescriptorEstimate(a, a - 1, a + 1), "CN": DescriptorEstimate(6, 5, 6)}, 0.1) for a in at
+        ]
+
+
+def steps(*edges):
+    return np.array([(GRID.energy > e).astype(np.float32) for e in edges])
+
+
+def test_slopes_are_those_of_a_spectrum_that_is_moved():
+    for found in slopes(EdgeReader(), steps(10.5, 14.5)):
+        assert found["OS"] == pytest.approx(0.2)
+        assert found["CN"] == 0
+
+
+def test_measured_scale_and_feff_scale_add_in_quadrature():
+    found = EnergyWidths()(["a", "a"], EdgeReader(offset_sd_ev=4.0), steps(10.5, 11.5), np.array([3.0, 0.0]))
+    np.testing.assert_allclose(found["OS"], [0.2 * 5.0, 0.2 * 4.0])
+    np.testing.assert_allclose(found["CN"], 0)
+
+
+@pytest.mark.parametrize("size", [1, 3, 12])
+def test_slopes_are_looked_at_now_and_then_however_frames_are_batched(size):
+    rng = np.random.default_rng(0)
+    edges = 8 + np.sort(rng.uniform(0, 10, 12))
+    series = ["a", "a", "b", *"abababaab"]
+
+    def run(batch):
+        model, widths = EdgeReader(offset_sd_ev=1.0), EnergyWidths(every=3)
+        parts = [
+            widths(series[k : k + batch], model, steps(*edges[k : k + batch]), np.ones(len(series[k : k + batch])))
+            for k in range(0, 12, batch)
+        ]
+        return np.concatenate([p["OS"] for p in parts]), sum(model.asked) // 2
+
+    found, looks = run(size)
+    once, _ = run(12)
+    np.testing.assert_array_equal(found, once)
+    assert looks == 5  # of seven frames of a: 0, 3, 6; of five of b: 0, 3
+
+
+def test_series_beyond_the_most_are_forgotten():
+    model, widths = EdgeReader(), EnergyWidths(every=10, most=2)
+    for name in "abca":
+        widths([name], model, steps(10.5), np.ones(1))
+    assert sum(model.asked) // 2 == 4
