@@ -11,24 +11,18 @@ from typing import Any
 import numpy as np
 import structlog
 
-from .adapters.formats import Columns, Spectrum, flaw, read_spectra
-from .agent.alignment import Aligned, align, align_theory
-from .agent.choosing import choose
+from .adapters.formats import Columns, Spectrum, read_spectra
+from .agent.alignment import align_theory
 from .agent.energy import EnergyWidths
-from .agent.errors import InputError
 from .agent.estimate import Estimate
 from .agent.protocols import Estimator
+from .aligning import ChoiceError, aligned_together, choose_model, groups
 from .config import Config
 from .service import load_models
 
 _log = structlog.get_logger(__name__)
 
-BATCH = 256
 NO_MODEL = "no model"
-
-
-class ChoiceError(InputError):
-    """No model, or more than one, fits the energies, and none was named."""
 
 
 def infer_files(
@@ -55,13 +49,13 @@ def infer_files(
         spectra = read_spectra(path, columns=columns)
         for note in dict.fromkeys(note for s in spectra for note in s.notes):
             _log.warning("read", file=str(path), note=note)
-        chosen = [_choose(models, s, config) for s in spectra]
+        chosen = [choose_model(models, s, config) for s in spectra]
         names = {m.name for m in chosen if not isinstance(m, str)}
         _log.info("model", file=str(path), spectra=len(spectra), name=", ".join(sorted(names)) or "none")
         found = [
             _aside(s, reason) if isinstance(reason, str) else {} for s, reason in zip(spectra, chosen, strict=True)
         ]
-        for model, index in _groups(spectra, chosen):
+        for model, index in groups(spectra, chosen):
             for i, answer in zip(index, _answers([spectra[i] for i in index], model, config, theory), strict=True):
                 found[i] = {k: v for k, v in answer.items() if everything or k not in model.single_site}
         answers += found
@@ -95,36 +89,8 @@ def _aside(spectrum: Spectrum, reason: str) -> dict[str, Any]:
     return {"id": spectrum.id, "source": spectrum.source, "row": spectrum.row, "set_aside": reason}
 
 
-def _choose(models: Sequence[Estimator], spectrum: Spectrum, config: Config) -> Estimator | str:
-    """The model of a spectrum, or why it must be set aside."""
-    if (why := flaw(spectrum)) is not None:
-        return why
-    if config.model.use and len(models) == 1:
-        return models[0]
-    element = config.fields.element or spectrum.element
-    edge = config.fields.edge or spectrum.edge
-    found = choose(models, spectrum.energy, spectrum.mu, element, edge)
-    if not isinstance(found, tuple):
-        return found
-    if found[0] == "several models":
-        raise ChoiceError(f"{spectrum.source}: {found[1]}; --model or --element says which")
-    return f"{found[0]}: {found[1]}"
-
-
-def _groups(spectra: Sequence[Spectrum], chosen: Sequence[Estimator | str]) -> list[tuple[Estimator, list[int]]]:
-    """Spectra that can be aligned in one call."""
-    groups: dict[Any, tuple[Estimator, list[int]]] = {}
-    for i, (s, model) in enumerate(zip(spectra, chosen, strict=True)):
-        if isinstance(model, str):
-            continue
-        key = model.name, len(s.energy), bool(s.normalised), s.reference is None
-        found = groups.setdefault(key, (model, []))
-        found[1].append(i)
-    return [(m, index[k : k + BATCH]) for m, index in groups.values() for k in range(0, len(index), BATCH)]
-
-
 def _answers(spectra: list[Spectrum], model: Estimator, config: Config, theory: bool) -> list[dict[str, Any]]:
-    aligned = _aligned(spectra, model, config, theory)
+    aligned = aligned_together(spectra, model, config, theory)
     good = [k for k, refusal in enumerate(aligned.refused) if refusal is None]
     sd = aligned.quantities["energy_sd_ev"][good]
     beside = None if theory else EnergyWidths(every=1)(good, model, aligned.mu[good], sd)
@@ -139,22 +105,6 @@ def _answers(spectra: list[Spectrum], model: Estimator, config: Config, theory: 
         quantities = {name: float(v[k]) for name, v in aligned.quantities.items()}
         answers.append({**head, **_answer(estimates[k], aligned.flags[k]), "alignment": quantities})
     return answers
-
-
-def _aligned(spectra: list[Spectrum], model: Estimator, config: Config, theory: bool) -> Aligned:
-    energy, mu = np.stack([s.energy for s in spectra]), np.stack([s.mu for s in spectra])
-    if theory:
-        return align_theory(energy, mu, model.grid, model.edge.edge_ev)
-    references = [s.reference for s in spectra if s.reference is not None and np.isfinite(s.reference).all()]
-    return align(
-        energy,
-        mu,
-        model.grid,
-        model.edge,
-        config.alignment,
-        normalised=bool(spectra[0].normalised),
-        reference=np.stack(references) if len(references) == len(spectra) else None,
-    )
 
 
 def _answer(estimate: Estimate, flags: tuple[str, ...]) -> dict[str, Any]:
@@ -195,7 +145,8 @@ def _render_table(answers: Sequence[dict[str, Any]]) -> None:
         if "set_aside" in a:
             table.add_row(str(a["id"]), *[""] * len(names), "", f"set aside: {a['set_aside']}")
             continue
-        cells = [f"{a[d]['mean']:.2f} ({a[d]['lo']:.2f}…{a[d]['hi']:.2f})" for d in names]
+        # Models differ in what they tell.
+        cells = [f"{a[d]['mean']:.2f} ({a[d]['lo']:.2f}…{a[d]['hi']:.2f})" if d in a else "–" for d in names]
         table.add_row(str(a["id"]), *cells, f"{a['ood_score']:.2f}", ", ".join(a["flags"]))
     Console(width=None if sys.stdout.isatty() else 180).print(table)
 

@@ -9,6 +9,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from .agent.alignment import Aligned, Edge
+from .agent.grid import Array, Grid
 from .recorder import Recorder, Truth
 
 VOLTAGES = ("voltage", "Ewe_V", "potential", "Ewe")
@@ -113,3 +115,47 @@ def _spectra(axes: Axes, hours: np.ndarray, unit: str, rows: list[dict], recorde
     axes.set_ylabel("aligned μ")
     axes.set_title("aligned spectra", loc="left")
     axes.figure.colorbar(scale, ax=axes, label=f"time ({unit})")
+
+
+def draw_alignment(
+    path: Path, title: str, energy: Array, mu: Array, aligned: Aligned, row: int, grid: Grid, edge: Edge
+) -> None:
+    """Raw μ with pre- and post-edge lines, E0 and what was repaired; beside it the curve on the grid.
+
+    Parameters
+    ----------
+    energy, mu : (M,) as measured
+    aligned, row : what alignment made of it among others
+    """
+    refusal = aligned.refused[row]
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    raw, ready = figure.subplots(1, 2)
+    raw.plot(energy, mu, color=BLUE, lw=1, label="μ as measured")
+    found = aligned.lines
+    if found is not None:
+        at = edge.edge_ev + found.e0[row]
+        raw.plot(energy, found.pre_edge[row], color=GREY, lw=0.9, ls="--", label="pre-edge")
+        above = energy >= at
+        raw.plot(energy[above], found.post_edge[row][above], color=GREEN, lw=0.9, ls="--", label="post-edge")
+        if np.isfinite(at):
+            raw.axvline(at, color=RED, lw=0.8, label=f"E0 {at:.1f} eV")
+        if aligned.repaired is not None and aligned.repaired[row].any():
+            bad = aligned.repaired[row]
+            raw.plot(energy[bad], mu[bad], "x", color=RED, ms=5, label=f"repaired ({int(bad.sum())})")
+    raw.set_xlabel("energy as measured (eV)")
+    raw.set_ylabel("μ")
+    raw.legend(loc="best", fontsize=8)
+    raw.set_title(title, loc="left", fontsize=9)
+    ready.set_xlabel("energy on FEFF's scale − tabulated edge (eV)")
+    ready.set_ylabel("aligned μ")
+    if refusal is not None:
+        ready.text(0.5, 0.5, f"set aside\n{refusal[0]}\n{refusal[1]}", ha="center", va="center", wrap=True, color=RED)
+        ready.set_xticks([])
+        ready.set_yticks([])
+    else:
+        ready.plot(grid.energy, aligned.mu[row], color=BLUE, lw=1)
+        shift = aligned.quantities["energy_shift_ev"][row]
+        notes = (f"energies {shift:+.2f} eV", *aligned.flags[row])
+        ready.set_title(", ".join(notes), loc="left", fontsize=9)
+    figure.savefig(path, dpi=110)

@@ -115,6 +115,8 @@ class Aligned:
     """(N,) too short for a slope of its own below or above the edge."""
     repaired: NDArray[np.bool_] | None = None
     """(N, M) the points that were glitches, if they were looked for."""
+    lines: Normalised | None = None
+    """Pre- and post-edge of the measured spectra, their energies relative to the tabulated edge; None of theory."""
 
     def with_rows(self, rows: Sequence[int], other: "Aligned") -> "Aligned":
         """The same with some rows, in the order of those of ``other``, replaced by them."""
@@ -190,7 +192,7 @@ def align(
     aligned, refused = _footed(grid, on_grid, list(_refusals(judged, grid, settings)))
     background = background_of(found)
     background[short.rows | np.array([r is not None for r in refused])] = np.nan
-    return Aligned(aligned, quantities, refused, flags, background, short.rows, repaired)
+    return Aligned(aligned, quantities, refused, flags, background, short.rows, repaired, found)
 
 
 def foil_shifts(energy: Array, reference: Array | None, edge: Edge, settings: AlignmentSettings, count: int) -> Array:

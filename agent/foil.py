@@ -87,7 +87,7 @@ class FoilTrack:
         t, s = np.array(self._seen).T
         n = len(s)
         line = n >= LINE_FRAMES and np.ptp(t) > 0
-        slope = float(theilslopes(s, t)[0]) if line else 0.0
+        slope = float(np.asarray(theilslopes(s, t))[0]) if line else 0.0
         level = s - slope * (t - time)
         middle = float(np.median(level))
         scatter = max(1.4826 * float(np.median(np.abs(level - middle))), READ_EV)
