@@ -121,7 +121,11 @@ class Truth:
 
 
 def against_truth(recorder: Recorder, truth: Truth) -> dict[str, float] | None:
-    """How the mean oxidation state goes with 4 − x, its value by charge balance in LixMO2; None where unknown."""
+    """How the mean oxidation state goes with 4 − x, its value by charge balance in LixMO2; None where unknown.
+
+    ``mae_two_point_e`` is the error that is left when the first frame and the most oxidised one are set right, as one
+    calibrates a series whose ends are known.
+    """
     x = truth.by_frame()
     pairs = [(r["OS_mean"], 4 - x[r["seq_num"]]) for r in recorder.frames if "OS_mean" in r and r["seq_num"] in x]
     if len({true for _, true in pairs}) < 3:
@@ -133,4 +137,13 @@ def against_truth(recorder: Recorder, truth: Truth) -> dict[str, float] | None:
         "spearman": round(float(np.corrcoef(rankdata(found), rankdata(true))[0, 1]), 3),
         "pearson": round(float(np.corrcoef(found, true)[0, 1]), 3),
         "mae_e": round(float(np.abs(found - true).mean()), 3),
+        "mae_two_point_e": round(float(np.abs(_set_right(found, true) - true).mean()), 3),
     }
+
+
+def _set_right(found: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """``found`` on the straight line that is right at the first frame and at the one of highest truth."""
+    top = int(true.argmax())
+    apart = found[top] - found[0]
+    scale = (true[top] - true[0]) / apart if apart else 1.0
+    return true[0] + scale * (found - found[0])
