@@ -40,7 +40,7 @@ def files(tmp_path_factory) -> tuple[Path, Path, Path]:
 
 
 def test_what_is_written_is_read_again_as_it_was(files, tmp_path):
-    done = xa("align", *files, "--out", tmp_path, code=4, *["--strict"])
+    done = xa("align", *files, "--out", tmp_path, "--strict", code=4)
     assert "co scan.txt:0: aligned" in done.stdout
     assert "short.txt:0: set aside: does not cover the grid" in done.stdout
     table = list(csv.DictReader((tmp_path / "alignment.csv").read_text().splitlines()))
