@@ -1,8 +1,11 @@
 """A small FEFF data set that several test files train on, and a bench for what becomes of documents."""
 
 import csv
+import os
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,21 @@ from xas_agent.service import stages
 EDGE = 7709.0
 POISON = 9
 """A class that only rows of other splits have."""
+
+
+def run_command(*args: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "250"}
+    line = [sys.executable, "-m", "xas_agent.cli", *map(str, args)]
+    done = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=100)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture(scope="session")
+def xa() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``xas-agent`` with these arguments, in a process of its own, that must end with ``code``."""
+    return run_command
 
 
 def write_feff(folder: Path, name: str = "small") -> Path:

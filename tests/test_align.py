@@ -2,25 +2,13 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "250"}
 E = np.linspace(7560.0, 8300.0, 600)
 MU = 0.3 - 2e-4 * (E - 7709) + 1 / (1 + np.exp(-(E - 7720.0) / 1.5)) + 0.3 * np.exp(-(((E - 7726.0) / 4) ** 2))
-
-
-def xa(*args: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "xas_agent.cli", *map(str, args)]
-    done = subprocess.run(line, capture_output=True, text=True, env=ENVIRONMENT, timeout=100)
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
 
 
 def write(path: Path, energy: np.ndarray, mu: np.ndarray) -> Path:
@@ -39,7 +27,7 @@ def files(tmp_path_factory) -> tuple[Path, Path, Path]:
     )
 
 
-def test_what_is_written_is_read_again_as_it_was(files, tmp_path):
+def test_what_is_written_is_read_again_as_it_was(xa, files, tmp_path):
     done = xa("align", *files, "--out", tmp_path, "--strict", code=4)
     assert "co scan.txt:0: aligned" in done.stdout
     assert "short.txt:0: set aside: does not cover the grid" in done.stdout
@@ -58,7 +46,7 @@ def test_what_is_written_is_read_again_as_it_was(files, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["csv", "xdi"])
-def test_columns_on_feffs_scale(files, tmp_path, form):
+def test_columns_on_feffs_scale(xa, files, tmp_path, form):
     xa("align", files[0], "--out", tmp_path, "--format", form, "--no-pictures")
     assert not list(tmp_path.glob("*.png"))
     path = tmp_path / f"co_scan.txt_0.{form}"
@@ -67,7 +55,7 @@ def test_columns_on_feffs_scale(files, tmp_path, form):
     assert "OS" in answer
 
 
-def test_models_that_tell_different_things_stand_in_one_table(files, tmp_path):
+def test_models_that_tell_different_things_stand_in_one_table(xa, files, tmp_path):
     cu = write(tmp_path / "cu.txt", E + 1270.0, MU)
     said = xa("infer", cu, files[0]).stdout
     assert "NNOSM" in said

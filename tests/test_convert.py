@@ -20,13 +20,6 @@ def command(*args: object) -> list[str]:
     return [sys.executable, "-m", "xas_agent.cli", *map(str, args)]
 
 
-def xa(*args: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command(*args), capture_output=True, text=True, env=ENVIRONMENT, timeout=100)
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
-
-
 @pytest.fixture
 def table(tmp_path) -> Path:
     """Columns of which no name tells anything."""
@@ -39,7 +32,7 @@ def documents(path: Path) -> list[tuple[str, dict]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_convert_with_columns_named(tmp_path, table):
+def test_convert_with_columns_named(xa, tmp_path, table):
     said = xa("convert", table, "--out", tmp_path / "o.jsonl", code=2).stderr
     assert "found 3 columns (a, b, c)" in said
     assert "--column energy=" in said
@@ -58,7 +51,7 @@ def test_convert_with_columns_named(tmp_path, table):
     assert "expected ROLE=NAME" in xa("convert", table, "--out", out, "--column", "energy", code=2).stderr
 
 
-def test_convert_says_what_was_guessed_and_what_is_flawed(tmp_path):
+def test_convert_says_what_was_guessed_and_what_is_flawed(xa, tmp_path):
     path = tmp_path / "flawed.txt"
     path.write_text("# E mu\n" + "".join(f"{e:.3f} {m}\n" for e, m in zip(E / 1000, [np.nan, *MU[1:]], strict=True)))
     done = xa("convert", path, "--out", tmp_path / "run.jsonl", "--strict", code=4)
@@ -74,7 +67,7 @@ def wait_for(what, seconds: float = 60.0) -> None:
 
 
 @pytest.mark.parametrize("how", ["convert", "run"])
-def test_files_that_come_are_served_until_ctrl_c(tmp_path, how):
+def test_files_that_come_are_served_until_ctrl_c(xa, tmp_path, how):
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     written = out / "documents.jsonl" if how == "run" else tmp_path / "run.jsonl"
