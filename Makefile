@@ -10,8 +10,9 @@ OUT ?= out
 run: $(STAMP)
 	$(BIN)/xas-agent run --out $(OUT)
 
+# Two workers of one thread each: a network's own threads would only get in each other's way.
 test: $(STAMP)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 lint: $(STAMP) build/typing/xas_agent
 	$(BIN)/ruff check .
