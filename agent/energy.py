@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .grid import Array
 from .protocols import Estimator
 
-EVERY = 20
+EVERY = 50
 """Frames of a series between two looks at how its estimates move with the energy: they change slowly along it."""
 REMEMBERED_SERIES = 1000
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import theilslopes
 
 from xas_agent.agent.foil import FoilSettings, FoilTrack
 
@@ -75,3 +76,13 @@ def test_the_course_stays_among_what_was_read(shifts: list[float]) -> None:
         if not np.isnan(course):
             spread = max(seen) - min(seen)
             assert min(seen) - spread - 1e-9 <= course <= max(seen) + spread + 1e-9
+
+
+def test_a_drift_is_read_as_the_reference_implementation_reads_it() -> None:
+    rng = np.random.default_rng(2)
+    t, s = np.sort(rng.uniform(0, 1e3, 15)), rng.normal(0, 0.05, 15)
+    track = FoilTrack(FoilSettings())
+    for moment, shift in zip(t, s, strict=True):
+        course = track.follow(float(moment), float(shift))
+    slope = float(np.asarray(theilslopes(s, t))[0])
+    assert course.shift_ev == pytest.approx(np.median(s - slope * (t - t[-1])))
