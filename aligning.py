@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from . import __version__
 from .adapters.formats import Columns, Spectrum, flaw, read_spectra
-from .agent.alignment import Aligned, align, align_theory
+from .agent.alignment import Aligned, align
 from .agent.choosing import choose
 from .agent.errors import InputError
 from .agent.protocols import Estimator
+from .agent.theory import align_theory
 from .config import Config
 from .service import load_models
 

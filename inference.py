@@ -12,10 +12,10 @@ import numpy as np
 import structlog
 
 from .adapters.formats import Columns, Spectrum, read_spectra
-from .agent.alignment import align_theory
 from .agent.energy import EnergyWidths
 from .agent.estimate import Estimate
 from .agent.protocols import Estimator
+from .agent.theory import align_theory
 from .aligning import ChoiceError, aligned_together, choose_model, groups
 from .config import Config
 from .service import load_models

@@ -1,9 +1,9 @@
-"""Measured and computed spectra → the grid of a model, on one footing.
+"""Measured spectra → the grid of a model, on the footing that they share with computed ones.
 
-One procedure, used by training and by serving. A measured spectrum loses a pre-edge line, is flattened by
-its post-edge curve and moved onto FEFF's energy scale; a FEFF row has none of these and continues as its tail
-below its first energy. Both are then averaged over the bins of the grid and put on the grid's footing
-(:meth:`Grid.footing`). Steps as in Athena (Ravel & Newville, J. Synchrotron Rad. 12, 537, 2005) and Larch.
+A measured spectrum loses a pre-edge line, is flattened by its post-edge curve and moved onto FEFF's energy scale; a
+FEFF row (:mod:`.theory`) has none of these. Both are then averaged over the bins of the grid and put on the grid's
+footing (:meth:`Grid.footing`): one procedure, used by training and by serving. Steps as in
+Athena (Ravel & Newville, J. Synchrotron Rad. 12, 537, 2005) and Larch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from .e0 import E0_STEP_EV, find_e0
+from .e0 import find_e0
 from .foil import READ_EV, Course, FoilSettings
 from .glitches import GlitchSettings, find_glitches
 from .grid import Array, Grid, bin_means
@@ -29,9 +29,7 @@ MIN_CURVE_EV = 150.0  # so does a post-edge
 
 ROUNDING = 1e-9  # an edge step smaller than this part of the absorption is none
 
-TAIL_POINTS = 12
 MAX_ABSORPTION = 100.0  # of the normalised absorption: a white line has 5, a glitch some tens
-MAX_TAIL_EV = 30.0  # a FEFF row that begins this far above the grid's foot has lost its edge
 
 Refusal = tuple[str, str]
 """(reason, detail) why a spectrum must be set aside."""
@@ -189,7 +187,7 @@ def align(
     }
     rounding = ROUNDING * np.abs(mu).max(axis=1)
     judged = _Found(relative, low, high, step, noise, (anchor - foot) * step, rounding, short)
-    aligned, refused = _footed(grid, on_grid, list(_refusals(judged, grid, settings)))
+    aligned, refused = footed(grid, on_grid, list(_refusals(judged, grid, settings)))
     background = background_of(found)
     background[short.rows | np.array([r is not None for r in refused])] = np.nan
     return Aligned(aligned, quantities, refused, flags, background, short.rows, repaired, found)
@@ -232,7 +230,7 @@ def _calibration(
     return shift[:, None], np.where(known, sd, settings.energy_sd_ev), tuple(flags)
 
 
-def _footed(
+def footed(
     grid: Grid, on_grid: Array, refused: list[Refusal | None]
 ) -> tuple[NDArray[np.float32], tuple[Refusal | None, ...]]:
     """The common footing. What has no edge to divide by, or a point that no absorption has, is refused and 0."""
@@ -243,64 +241,6 @@ def _footed(
         refused[i] = refused[i] or ("not an absorption spectrum", f"a point beyond {MAX_ABSORPTION:g} edge steps")
     footed[absurd] = 0.0
     return footed.astype(np.float32), tuple(refused)
-
-
-def align_theory(energy: Array, mu: Array, grid: Grid, edge_ev: float) -> Aligned:
-    """Put FEFF rows (N, M), on FEFF's own energies (N, M) or (M,) eV, onto the grid and its footing.
-
-    No line is fitted: FEFF has already divided by its atomic background. Below its first energy a row goes on
-    as its tail (:func:`with_tail`). A row that ends more than one grid step before the grid is refused.
-    """
-    energy, tailed = with_tail(np.broadcast_to(energy - edge_ev, mu.shape), mu, grid.bounds[0])
-    on_grid = bin_means(energy, tailed, grid.bounds)
-    e0 = find_e0(energy, tailed, E0_STEP_EV, (grid.energy[0], grid.anchor_ev[0]))
-    zero = np.zeros(len(mu))
-    short = np.maximum(grid.energy[-1] - energy[:, -1], 0.0)
-    late = energy[:, TAIL_POINTS] - grid.foot_ev[1]
-    refused: list[Refusal | None] = [None] * len(mu)
-    for i in np.flatnonzero((short > grid.step_ev) | (late > MAX_TAIL_EV)):
-        covered = f"{energy[i, TAIL_POINTS] + edge_ev:.1f}…{energy[i, -1] + edge_ev:.1f} eV"
-        needed = f"{grid.foot_ev[1] + MAX_TAIL_EV + edge_ev:.1f}…{grid.energy[-1] + edge_ev:.1f} eV"
-        refused[i] = ("does not cover the grid", f"computed {covered}, needed at least {needed}")
-    quantities = {
-        "e0_ev": e0 + edge_ev,
-        "edge_step": np.ones(len(mu)),
-        "noise": noise_of(energy[:, TAIL_POINTS:], mu),
-        "energy_shift_ev": zero,
-        "foil_shift_ev": zero,
-        "energy_sd_ev": zero,
-        "pre_edge_slope": zero,
-        "post_edge_order": zero,
-        "extrapolated_ev": short,
-    }
-    aligned, why = _footed(grid, on_grid, refused)
-    return Aligned(
-        aligned, quantities, why, ((),) * len(mu), np.full((len(mu), TERMS), np.nan), np.zeros(len(mu), bool)
-    )
-
-
-def with_tail(energy: Array, mu: Array, start_ev: float) -> tuple[Array, Array]:
-    """Continue FEFF rows below their first energy as the tail of a Lorentzian edge.
-
-    A core level of finite lifetime leaves μ ∝ 1/(E₁ − E) below its edge, so each row goes on as
-    ``μ₀ D / (D + E₀ − E)`` with D = μ₀/μ₀′ from its own first points: value and slope are continuous.
-
-    Parameters
-    ----------
-    energy, mu : (N, M) eV and dimensionless
-    start_ev : where the tail begins, on the same scale as ``energy``
-
-    Returns
-    -------
-    energy, mu : (N, TAIL_POINTS + M)
-    """
-    first = energy[:, :1]
-    rise = (mu[:, 3:4] - mu[:, :1]) / (energy[:, 3:4] - first)
-    reach = np.clip(mu[:, :1] / np.maximum(rise, 1e-6), 1.0, 30.0)
-    span = np.maximum(first - start_ev, 1.0) + 1.0
-    tail = first - span * np.linspace(1.0, 0.0, TAIL_POINTS, endpoint=False)
-    level = mu[:, :1] * reach / (reach + first - tail)
-    return np.concatenate([tail, energy], axis=1), np.concatenate([level, mu], axis=1)
 
 
 @dataclass(frozen=True, slots=True)

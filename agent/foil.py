@@ -75,7 +75,8 @@ class FoilTrack:
             self._off = [o for o in self._off if abs(o[1] - shift_ev) <= self._settings.jump_ev]
             self._off.append((time, shift_ev))
             if len(self._off) < self._settings.confirmed:
-                return Course(before.shift_ev, max(before.sd_ev, self._settings.jump_ev), "foil off its course")
+                # Which of the two is wrong is not known yet.
+                return Course(before.shift_ev, max(before.sd_ev, abs(apart)), "foil off its course")
             self._seen.clear()
             self._seen.extend(self._off)
         else:

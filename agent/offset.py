@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from .alignment import AlignmentSettings, Edge, align, with_tail
+from .alignment import AlignmentSettings, Edge, align
 from .grid import Array, Grid
+from .theory import with_tail
 
 OFFSETS_EV = np.arange(-6.0, 15.01, 0.1)
 BROADENINGS_EV = np.arange(0.0, 4.51, 0.5)

@@ -23,9 +23,9 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from ..agent.alignment import with_tail
 from ..agent.errors import InputError
 from ..agent.grid import Array, Grid, bin_means
+from ..agent.theory import with_tail
 
 log = structlog.get_logger(__name__)
 

@@ -3,10 +3,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xas_agent.agent.alignment import AlignmentSettings, Edge, align, align_theory, with_tail
+from xas_agent.agent.alignment import AlignmentSettings, Edge, align
 from xas_agent.agent.e0 import find_e0
 from xas_agent.agent.foil import Course
 from xas_agent.agent.grid import Grid
+from xas_agent.agent.theory import align_theory, with_tail
 
 EDGE = Edge(8333.0, feff_minus_experiment_ev=2.0)
 GRID = Grid(-9, 98, 1, (-9, -6), (40, 98))
