@@ -322,17 +322,35 @@ def evaluate(
 
 @app.command()
 def calibrate(
-    standard: Annotated[Path, typer.Argument(help="Measured standard.")],
-    feff: Annotated[Path, typer.Option(help="npz of FEFF rows with its counterpart.")],
-    row: Annotated[str, typer.Option(help="id of the counterpart.")],
+    standards: Annotated[list[str], typer.Argument(help="Each FILE=ROW[,metal][,bond=Å].", metavar="STANDARDS...")],
+    feff: Annotated[Path, typer.Option(help="npz of FEFF rows with their counterparts.")],
     model: Annotated[str, typer.Option("--model", help="Model whose grid and edge to use.")],
-    metal: Annotated[bool, typer.Option("--metal", help="The standard is the foil itself.")] = False,
+    metal_gap: Annotated[
+        float | None, typer.Option(help="eV by which a metal's offset exceeds its oxides', if there is no oxide.")
+    ] = None,
+    write: Annotated[bool, typer.Option("--write", help="Write the result to the model's card.")] = False,
+    picture: Annotated[Path | None, typer.Option(help="PNG of the standards on their counterparts.")] = None,
 ) -> None:
-    """Find the offset between FEFF's energies and the experiment's from a standard."""
-    from .inference import calibrate as find
+    """Find how measurements differ from FEFF: energy offset and scale, amplitude and broadening, from standards.
 
+    A standard is a measured spectrum and the id of its FEFF counterpart, such as NiO.xdi=NiO_Ni000; "metal" says that
+    it is the foil itself, "bond" its known bond length, where FEFF's structure has another.
+    """
     with told():
-        typer.echo(find(standard, feff, row, model, metal))
+        from .agent.alignment import AlignmentSettings
+        from .calibrating import calibrate_model, write_calibration
+
+        found = calibrate_model(model, standards, feff, AlignmentSettings(), metal_gap)
+        typer.echo(found)
+        if found.unrehearsed:
+            typer.echo(f"training did not go so far, train anew: {'; '.join(found.unrehearsed)}", err=True)
+        if picture:
+            from .plotting import draw_standards
+
+            draw_standards(picture, found.fits, found.card.grid.grid())
+            typer.echo(picture)
+        if write:
+            typer.echo(write_calibration(found, model))
 
 
 @models_app.command("list")

@@ -211,39 +211,3 @@ def evaluate_model(name: str, folder: Path, split: str, dataset: str | None) -> 
         error = np.abs(mean[known] - mean_truth[known]).mean()
         table.add_row(d.name, metric, f"{score:.3f}", f"{error:.3f} {d.unit}", f"{held.mean():.1%}", str(known.sum()))
     Console(width=None if sys.stdout.isatty() else 120).print(table)
-
-
-def calibrate(standard: Path, npz: Path, row: str, name: str, own_foil: bool) -> str:
-    """The FEFF − experiment offset of one measured standard, in words.
-
-    Parameters
-    ----------
-    npz, row : FEFF rows and the ``id`` of the standard's counterpart among them
-    name : model whose grid and edge to use
-    own_foil : the standard is the metal itself, so that its own E0 calibrates the energies
-    """
-    from .adapters.formats import SpectrumFileError
-    from .agent.alignment import AlignmentSettings
-    from .agent.offset import find_offset
-    from .models import card as cards
-
-    card = cards.read_card(cards.find(name))
-    spectrum = read_spectra(standard)[0]
-    rows = {s.id: s for s in read_spectra(npz)}
-    if row not in rows:
-        raise SpectrumFileError(f"{npz}: no row {row!r}")
-    found = find_offset(
-        spectrum.energy,
-        spectrum.mu,
-        spectrum.mu if own_foil else spectrum.reference,
-        rows[row].energy,
-        rows[row].mu,
-        card.grid.grid(),
-        card.edge_ev,
-        AlignmentSettings(),
-    )
-    foil = "its own foil" if own_foil else "no foil" if spectrum.reference is None else "the reference foil"
-    return (
-        f"{standard.name} against {row}, calibrated on {foil}: FEFF - experiment {found.value_ev:.2f} ± "
-        f"{found.sd_ev:.2f} eV, broadening {found.broadening_ev:.1f} eV, misfit {found.misfit:.3f}"
-    )

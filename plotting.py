@@ -1,5 +1,6 @@
 """The picture of a session."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 
 from .agent.alignment import Aligned, Edge
 from .agent.grid import Array, Grid
+from .models.domain import Fit
 from .recorder import Recorder, Truth
 
 VOLTAGES = ("voltage", "Ewe_V", "potential", "Ewe")
@@ -158,4 +160,24 @@ def draw_alignment(
         shift = aligned.quantities["energy_shift_ev"][row]
         notes = (f"energies {shift:+.2f} eV", *aligned.flags[row])
         ready.set_title(", ".join(notes), loc="left", fontsize=9)
+    figure.savefig(path, dpi=110)
+
+
+def draw_standards(path: Path, fits: Sequence[Fit], grid: Grid) -> None:
+    """Each standard on FEFF's energies over its counterpart, broadened and damped, with what is left between them."""
+    figure = Figure(figsize=(5.5 * len(fits), 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, fit in zip(figure.subplots(1, len(fits), squeeze=False)[0], fits, strict=True):
+        axes.plot(grid.energy, fit.measured, color=BLUE, lw=1.2, label="measured")
+        axes.plot(grid.energy, fit.theory, color=RED, lw=1, ls="--", label="FEFF, broadened and damped")
+        axes.plot(grid.energy, fit.measured - fit.theory, color=GREY, lw=0.8, label="difference")
+        axes.axhline(0, color=GREY, lw=0.4)
+        axes.set_title(
+            f"{fit.standard.name}\noffset {fit.offset_ev:.2f} eV, scale {fit.scale:.3f}, "
+            f"amplitude {fit.amplitude:.2f}, broadening {fit.broadening_ev:.1f} eV",
+            loc="left",
+            fontsize=8,
+        )
+        axes.set_xlabel("energy on FEFF's scale − tabulated edge (eV)")
+        axes.legend(loc="center right", fontsize=8)
     figure.savefig(path, dpi=110)

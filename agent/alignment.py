@@ -86,6 +86,10 @@ class Edge:
     """Added to calibrated energies to reach FEFF's scale; found from standards."""
     offset_sd_ev: float = 0.0
     """Its standard deviation."""
+    scale: float = 1.0
+    """Before that, energies from the tabulated edge are divided by this; found from standards."""
+    scale_sd: float = 0.0
+    """Its standard deviation."""
 
 
 @dataclass(frozen=True)
@@ -170,15 +174,15 @@ def align(
     noise = noise_of(relative, flat)
 
     # Moving the grid instead of the energies leaves one energy axis for the whole batch.
-    shift = calibration + edge.feff_minus_experiment_ev
-    on_grid = bin_means(relative, flat, grid.bounds - shift)
+    offset = edge.feff_minus_experiment_ev
+    on_grid = bin_means(relative, flat, (grid.bounds - offset) * edge.scale - calibration)
     foot, anchor = grid.levels(on_grid)
-    low, high = (relative[:, :1] + shift)[:, 0], (relative[:, -1:] + shift)[:, 0]
+    low, high = ((relative[:, at] + calibration[:, 0]) / edge.scale + offset for at in (0, -1))
     quantities = {
         "e0_ev": e0 + calibration[:, 0] + edge.edge_ev,
         "edge_step": step,
         "noise": noise,
-        "energy_shift_ev": shift[:, 0],
+        "energy_shift_ev": calibration[:, 0] + offset,
         "foil_shift_ev": np.nan_to_num([c.shift_ev for c in courses]),
         "energy_sd_ev": energy_sd,
         "pre_edge_slope": found.pre_slope,

@@ -3,11 +3,14 @@
 import math
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from ..agent.settings import Settings
+from .card import DomainCard
 
 PAD_EV = 12.0  # what broadening and shift may reach over; the jump of the periodic transform lies in its middle
+STEP_WIDTH_EV = 5.0  # of the arctangent that an amplitude below 1 lets through
 
 
 class Augmentation(Settings):
@@ -19,6 +22,10 @@ class Augmentation(Settings):
     """± energy error that calibration leaves."""
     broadening_ev: float = 2.0
     """Largest σ of the Gaussian."""
+    amplitude: float = Field(default=1.0, gt=0, le=1)
+    """Least amplitude of the structure about a smooth step; 1 leaves it."""
+    scale: float = Field(default=0.0, ge=0, lt=0.5)
+    """± relative error of the energy scale about the tabulated edge."""
     noise: float = 0.05
     """Largest σ of the noise relative to the edge step."""
     slope: float = 0.03
@@ -27,6 +34,15 @@ class Augmentation(Settings):
     """Fraction of the spectra that are convex mixtures."""
     mixture_max: int = 6
     """Largest number of spectra in a mixture; the smallest is 2."""
+
+    def short_of(self, domain: DomainCard) -> list[str]:
+        """What of the domain these do not rehearse, in words."""
+        compared = (
+            ("broadening_ev", self.broadening_ev, domain.broadening_ev, self.broadening_ev < domain.broadening_ev),
+            ("amplitude", self.amplitude, domain.amplitude, self.amplitude > domain.amplitude),
+            ("scale", self.scale, domain.scale_sd, self.scale < domain.scale_sd),
+        )
+        return [f"{name} {had:g}, needed {needed:g}" for name, had, needed, short in compared if short]
 
 
 def mixtures(
@@ -55,13 +71,27 @@ def mixtures(
     return weights
 
 
-def disturb(spectra: Tensor, step_ev: float, settings: Augmentation, generator: torch.Generator) -> Tensor:
-    """Shift and broaden (N, F) spectra that lie on a uniform grid of ``step_ev`` by random amounts."""
+def disturb(
+    spectra: Tensor, start_ev: float, step_ev: float, settings: Augmentation, generator: torch.Generator
+) -> Tensor:
+    """Disturb (N, F) spectra that lie from ``start_ev`` (relative to the tabulated edge) in steps of ``step_ev``.
+
+    They are broadened, damped, stretched and shifted by random amounts.
+    """
     n = len(spectra)
+
+    def drawn() -> Tensor:
+        return torch.rand(n, 1, generator=generator) * on
+
     on = (torch.rand(n, 1, generator=generator) < settings.disturbed).float()
-    sigma = settings.broadening_ev * torch.rand(n, 1, generator=generator) * on
-    shift = settings.shift_ev * (2 * torch.rand(n, 1, generator=generator) - 1) * on
-    return shifted(spectra, step_ev, shift, sigma)
+    sigma = settings.broadening_ev * drawn()
+    shift = settings.shift_ev * (2 * drawn() - on)
+    moved = shifted(spectra, step_ev, shift, sigma)
+    if settings.amplitude < 1:
+        moved = damped(moved, step_ev, 1 - (1 - settings.amplitude) * drawn())
+    if settings.scale > 0:
+        moved = stretched(moved, start_ev, step_ev, 1 + settings.scale * (2 * drawn() - on))
+    return moved
 
 
 def shifted(spectra: Tensor, step_ev: float, shift: Tensor, sigma: Tensor) -> Tensor:
@@ -73,6 +103,30 @@ def shifted(spectra: Tensor, step_ev: float, shift: Tensor, sigma: Tensor) -> Te
     decay = torch.exp(-2 * (math.pi * f * sigma) ** 2)
     turned = torch.fft.rfft(padded) * decay * torch.exp(-2j * math.pi * f * shift)
     return torch.fft.irfft(turned, n=padded.shape[1])[:, pad : pad + points]
+
+
+def damped(spectra: Tensor, step_ev: float, amplitude: Tensor) -> Tensor:
+    """(N, F) spectra, background 1, of which ``amplitude`` (N, 1) stays and the rest becomes a smooth step.
+
+    What a passive electron that is excited too takes from the structure (S0² of EXAFS; Rehr & Albers, Rev. Mod.
+    Phys. 72, 621, 2000); the arctangent stands where the spectrum first reaches one half.
+    """
+    point = torch.arange(spectra.shape[1], dtype=spectra.dtype)
+    above = (spectra >= 0.5).float().argmax(1, keepdim=True).clamp_min(1)
+    after, before = spectra.gather(1, above), spectra.gather(1, above - 1)
+    edge = above - ((after - 0.5) / (after - before).clamp_min(1e-6)).clamp(0, 1)
+    step = 0.5 + torch.atan((point - edge) * step_ev / STEP_WIDTH_EV) / math.pi
+    return amplitude * spectra + (1 - amplitude) * step
+
+
+def stretched(spectra: Tensor, start_ev: float, step_ev: float, scale: Tensor) -> Tensor:
+    """(N, F) spectra whose energies from the tabulated edge are multiplied by ``scale`` (N, 1)."""
+    points = spectra.shape[1]
+    energy = start_ev + step_ev * torch.arange(points, dtype=spectra.dtype)
+    at = ((energy / scale - start_ev) / step_ev).clamp(0, points - 1)
+    below = at.floor().clamp(max=points - 2)
+    left, right = (spectra.gather(1, (below + k).long()) for k in (0, 1))
+    return left + (at - below) * (right - left)
 
 
 def add_noise(aligned: Tensor, slope_shape: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .augment import mixtures
 from .calibration import fit_blend
 from .export import export
 from .metrics import scores
 from .plan import Plan, Trained, best, ensemble, estimates, held_out
+from .served import Familiarity
 from .spt import SPT
 from .training import TrainingConfig, train_member
 
@@ -87,5 +89,13 @@ def assemble(plan: Plan, members: Sequence[Trained], out: Path) -> Path:
     quiet = plan.config.augmentation.model_copy(update={"noise": 0.0})
     served.quieten.fit(plan.rows.disturbed(weights, pick, quiet, generator))
     material = np.unique(plan.data.material, return_inverse=True)[1]
-    served.familiar.fit(drawn, torch.from_numpy(material)[pick])
+    served.familiar.fit(drawn, torch.from_numpy(material)[pick], strangers(plan, generator))
     return export(plan, served, juries, members, out)
+
+
+def strangers(plan: Plan, generator: torch.Generator) -> Tensor | None:
+    """Augmented spectra of the rows that are there as examples of what must be flagged."""
+    if plan.strange is None:
+        return None
+    some = torch.arange(Familiarity.STRANGERS) % len(plan.strange.fine)
+    return plan.strange.disturbed(torch.eye(len(some)), some, plan.config.augmentation, generator)

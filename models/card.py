@@ -69,6 +69,25 @@ class OffsetCard(Settings):
     source: str
 
 
+class DomainCard(Settings):
+    """What else lies between FEFF and a measurement; the identity where nothing is known.
+
+    With E from the tabulated edge, o the offset, G a Gaussian and s a smooth step,
+    μ_measured(E) = a (μ_FEFF ∗ G)(E′) + (1 − a) s(E′) with E′ = E / scale + o. Serving undoes the energies' part. It
+    leaves broadening and amplitude a, which cannot be undone without raising noise: training does them to the rows.
+    """
+
+    scale: float = Field(default=1.0, gt=0.5, lt=2)
+    """Measured energies from the tabulated edge, over FEFF's."""
+    scale_sd: float = Field(default=0.0, ge=0)
+    amplitude: float = Field(default=1.0, gt=0)
+    amplitude_sd: float = Field(default=0.0, ge=0)
+    broadening_ev: float = Field(default=0.0, ge=0)
+    """σ of G: core hole and instrument, beyond what FEFF has broadened by."""
+    broadening_sd_ev: float = Field(default=0.0, ge=0)
+    source: str = "not fitted"
+
+
 class Card(Settings):
     """``card.yaml``. The model's output columns are, in this order: the probabilities of each classified
     descriptor's classes, mean of each regressed quantity, its standard deviation, the out-of-distribution score.
@@ -84,6 +103,7 @@ class Card(Settings):
     regressed: tuple[str, ...]
     """Order of the regressed quantities in the output; units are their descriptor's."""
     feff_minus_experiment: OffsetCard
+    domain: DomainCard = DomainCard()
     ood: str
     """What the out-of-distribution score is, and that 1 is its threshold."""
     training: dict[str, Any]
@@ -98,7 +118,7 @@ class Card(Settings):
     def edge_of_absorber(self) -> Edge:
         """What alignment needs of this card."""
         offset = self.feff_minus_experiment
-        return Edge(self.edge_ev, offset.value_ev, offset.sd_ev)
+        return Edge(self.edge_ev, offset.value_ev, offset.sd_ev, self.domain.scale, self.domain.scale_sd)
 
 
 def sha256_of(path: Path) -> str:

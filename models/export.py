@@ -42,8 +42,10 @@ def export(plan: Plan, served: Served, juries: Sequence[Served], members: Sequen
         descriptors=described,
         regressed=config.regressed,
         feff_minus_experiment=config.feff_minus_experiment,
-        ood="the larger of two: distance to the nearest augmented training spectra in principal components and "
-        "smoothed remainder outside of them, in quadrature; and the worst point. "
+        domain=config.domain,
+        ood="the largest of: distance to the nearest augmented training spectra in principal components and "
+        "smoothed remainder outside of them, in quadrature; the worst point; and nearness to examples of what the "
+        f"model does not know ({'the rows of split cal' if plan.strange else 'none were given'}). "
         f"{Familiarity.QUANTILE:.0%} of left-out training spectra score below 1, and above 1 is unfamiliar",
         training=training_record(plan, served, members),
         metrics=judged(plan, served, juries, described),

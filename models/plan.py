@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from .calibration import Blend, HeldOut
 from .data import FeffData, check_grid, load_feff
 from .served import Served
 from .spt import SPT, SPTShape, dominant_periods, ensemble_weights, member_weights
-from .training import Member, Rows, Scale, TrainingConfig, cropped, folds, keys_of, prepare
+from .training import Member, Rows, Scale, TrainingConfig, cropped, fine_bins, folds, keys_of, prepare
 
 
 def config_of(card: cards.Card) -> TrainingConfig:
@@ -44,6 +44,9 @@ class Plan:
         self.data: FeffData = data.rows(np.isin(data.split, ["train", "val"]))
         check_grid(config.grid.grid(), self.data, config.edge_ev)
         self.rows: Rows = prepare(self.data, config)
+        unknown = data.rows(data.split == "cal")
+        self.strange = replace(self.rows, fine=fine_bins(unknown, config)) if len(unknown) else None
+        """Examples of what the model does not know, if there are any: never learnt, only told from what is."""
         apart = config.protocol == "split"
         self.judged = np.flatnonzero(self.data.split == "val") if apart else np.empty(0, int)
         """Rows that no member sees and that judge the ensemble; none in cross-validation."""

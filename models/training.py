@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..agent.grid import Grid
 from ..agent.settings import Settings
 from .augment import Augmentation, add_noise, disturb, mixtures
-from .card import GridCard, OffsetCard
+from .card import DomainCard, GridCard, OffsetCard
 from .data import FeffData
 from .recall import Kinship, Recall
 from .spt import GATHERED_POINTS, SPT, SPTShape, SPTSizes
@@ -84,11 +84,20 @@ class TrainingConfig(Settings):
     members judge each of those folds together: an ensemble errs less than its members, and is calibrated as one."""
     seed: int = 0
     feff_minus_experiment: OffsetCard
+    domain: DomainCard = DomainCard()
+    """What augmentation must rehearse."""
     limits: tuple[str, ...] = ()
     """Where the model is not to be trusted, in sentences for its users."""
     licence: str
     sources: tuple[str, ...]
     cite: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _domain_is_rehearsed(self) -> "TrainingConfig":
+        lacking = self.augmentation.short_of(self.domain)
+        if lacking:
+            raise ValueError(f"augmentation that reaches as far as the domain: {'; '.join(lacking)}")
+        return self
 
     @property
     def cuts(self) -> int:
@@ -132,6 +141,11 @@ class Rows:
         self.slope_shape = torch.tensor(above.clip(0, 1), dtype=torch.float32)
         self._foot, self._anchor = self.grid.window(self.grid.foot_ev), self.grid.window(self.grid.anchor_ev)
 
+    @property
+    def fine_start_ev(self) -> float:
+        """Centre of the first fine bin, relative to the tabulated edge."""
+        return float(self.grid.bounds[0]) + FINE_EV / 2
+
     def aligned(self, fine: Tensor) -> Tensor:
         """(n, F) fine spectra → (n, G) on the grid and its footing."""
         coarse = fine.reshape(len(fine), len(self.grid), -1).mean(2)
@@ -148,15 +162,12 @@ class Rows:
 
     def disturbed(self, weights: Tensor, index: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
         """Mixtures of the rows at ``index``, disturbed as a beamline would, (n, G)."""
-        fine = disturb(weights @ self.fine[index], FINE_EV, how, generator)
+        fine = disturb(weights @ self.fine[index], self.fine_start_ev, FINE_EV, how, generator)
         return self.footing(add_noise(self.aligned(fine), self.slope_shape, how, generator))
 
 
 def prepare(data: FeffData, config: TrainingConfig, classes: list[NDArray[np.int_]] | None = None) -> Rows:
     """Bin the spectra finely and encode the labels; classes are those of ``data`` unless given."""
-    grid = config.grid.grid()
-    bins = round((grid.bounds[-1] - grid.bounds[0]) / FINE_EV)
-    fine = data.on_bins(grid.bounds[0] + FINE_EV * np.arange(bins + 1), config.edge_ev)
     if classes is None:
         classes = [np.unique(v[~np.isnan(v)]).astype(int) for v in (data.labels[d] for d in config.classified)]
     one_hot = [
@@ -173,7 +184,15 @@ def prepare(data: FeffData, config: TrainingConfig, classes: list[NDArray[np.int
         torch.tensor(mean, dtype=torch.float32),
         torch.tensor(sd, dtype=torch.float32),
     )
-    return Rows(torch.tensor(fine, dtype=torch.float32), targets, grid)
+    return Rows(fine_bins(data, config), targets, config.grid.grid())
+
+
+def fine_bins(data: FeffData, config: TrainingConfig) -> Tensor:
+    """(N, F) bin means on FINE_EV, over the model's grid."""
+    bounds = config.grid.grid().bounds
+    bins = round((bounds[-1] - bounds[0]) / FINE_EV)
+    fine = data.on_bins(bounds[0] + FINE_EV * np.arange(bins + 1), config.edge_ev)
+    return torch.tensor(fine, dtype=torch.float32)
 
 
 def joint_loss(

@@ -262,9 +262,34 @@ def test_text_and_measured_spectra(tmp_path):
         assert answer["alignment"]["edge_step"] == pytest.approx(1.3, rel=0.1)
     counterpart = tmp_path / "licoo2.npz"
     np.savez(counterpart, id=["x1"], energy=cathode()["energy"][None, 300:845], mu=cathode()["mu"][-1:, 300:845])
-    said = xa("calibrate", tmp_path / "b.dat", "--feff", counterpart, "--row", "x1", "--model", "co-k").stdout
-    offset = float(said.split("FEFF - experiment ")[1].split()[0])
-    assert offset == pytest.approx(reference.feff_offset_ev, abs=0.5)
+    mine = tmp_path / "mine"
+    shutil.copytree(cards.find("co-k"), mine)
+    picture = tmp_path / "standards.png"
+    asked = ["calibrate", f"{tmp_path / 'b.dat'}=x1", "--feff", counterpart, "--model", mine, "--picture", picture]
+    said = xa(*asked, "--write").stdout
+    assert "b.dat against x1" in said
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    card = cards.read_card(mine)
+    assert card.feff_minus_experiment.value_ev == pytest.approx(reference.feff_offset_ev, abs=0.5)
+    assert card.domain.scale == pytest.approx(1.0, abs=0.02)  # what is called FEFF here has the scale already
+    assert "scale" in (mine / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("standard", "why"),
+    [
+        ("b.dat", "expected FILE=ROW"),
+        ("b.dat=nothing", "no row 'nothing'"),
+        ("b.dat=x1,bond=long", "a length in Å"),
+        ("b.dat=x1,bond=2.0", "column mean_bond"),
+        ("b.dat=x1,foil", "expected metal or bond"),
+    ],
+)
+def test_a_standard_that_cannot_be_used(tmp_path, standard, why):
+    counterpart = tmp_path / "licoo2.npz"
+    np.savez(counterpart, id=["x1"], energy=cathode()["energy"][None, 300:845], mu=cathode()["mu"][-1:, 300:845])
+    asked = ["calibrate", tmp_path / standard, "--feff", counterpart, "--model", "co-k"]
+    assert why in xa(*asked, check=False).stderr
 
 
 # ------------------------------------------------------------------ replay

@@ -67,7 +67,7 @@ class FlaggedRows(Rows):
     def disturbed(self, weights: Tensor, index: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
         """As :meth:`Rows.disturbed`, the flags behind as they are."""
         fine = weights @ self.fine[index]
-        spectra = super().aligned(disturb(fine[:, : -self.flags], FINE_EV, how, generator))
+        spectra = super().aligned(disturb(fine[:, : -self.flags], self.fine_start_ev, FINE_EV, how, generator))
         spectra = self.footing(add_noise(spectra, self.slope_shape, how, generator))
         return torch.cat([spectra, fine[:, -self.flags :]], dim=1)
 
