@@ -13,6 +13,8 @@ from ..agent.settings import Settings
 Array = NDArray[np.float64]
 
 CO_K_EDGE_EV = 7709.0
+STEP_WIDTH_EV = 5.0
+"""Of the arctangent that takes the place of lost structure."""
 CAPACITY_MAH_PER_MG = 0.2738
 """Of LiCoO2 for one Li per formula unit: F / M = 26801 mAh/mol / 97.87 g/mol."""
 
@@ -103,7 +105,8 @@ def x_open_loop_end(settings: CathodeSettings, seed: int) -> float:
 class ReferenceSpectra:
     """Normalised absorption of LixCoO2 and of the Co foil on the true experimental energy scale.
 
-    From FEFF spectra of one lithium ordering (see :mod:`.cathode_data`), broadened.
+    From FEFF spectra of one lithium ordering (see :mod:`.cathode_data`), broadened, their structure damped and their
+    energies scaled as far as those of measured standards are.
     """
 
     def __init__(self, broadening_ev: float, feff_offset_ev: float | None = None) -> None:
@@ -112,12 +115,14 @@ class ReferenceSpectra:
             self._grid: Array = archive["energy"]
             self._x: Array = archive["x"]
             mu, foil = archive["mu"].astype(float), archive["foil"].astype(float)
-            stored = float(archive["feff_offset_ev"])
-            self._foil_offset_ev = float(archive["foil_offset_ev"])
+            stored, self._foil_offset_ev, self.feff_scale, amplitude = (
+                float(archive[name]) for name in ("feff_offset_ev", "foil_offset_ev", "feff_scale", "feff_amplitude")
+            )
         self.feff_offset_ev = stored if feff_offset_ev is None else feff_offset_ev
         sigma = broadening_ev / (self._grid[1] - self._grid[0])
-        self._mu = gaussian_filter1d(mu, sigma, axis=-1, mode="nearest")
         self._foil = gaussian_filter1d(foil, sigma, mode="nearest")
+        broad = gaussian_filter1d(mu, sigma, axis=-1, mode="nearest")
+        self._mu = np.stack([damped(self._grid, broad[k], amplitude) for k in range(len(broad))])
 
     def cathode(self, energy_ev: ArrayLike, x: ArrayLike) -> Array:
         """Normalised absorption at lithium content ``x``, linear between the neighbouring compositions.
@@ -132,17 +137,25 @@ class ReferenceSpectra:
         energy, x = np.broadcast_arrays(np.atleast_1d(energy_ev), x)
         upper = np.clip(np.searchsorted(self._x, x), 1, len(self._x) - 1)
         weight = np.clip((x - self._x[upper - 1]) / (self._x[upper] - self._x[upper - 1]), 0, 1)
+        feff_energy = CO_K_EDGE_EV + (energy - CO_K_EDGE_EV) / self.feff_scale + self.feff_offset_ev
         mu = np.zeros(energy.shape)
         for row, share in ((upper - 1, 1 - weight), (upper, weight)):
             for k in np.unique(row):
                 here = row == k
-                spectrum = np.interp(energy[here] + self.feff_offset_ev, self._grid, self._mu[k])
+                spectrum = np.interp(feff_energy[here], self._grid, self._mu[k])
                 mu[here] += share[here] * spectrum
         return mu
 
     def foil(self, energy_ev: ArrayLike) -> Array:
         """(E,) normalised absorption of the Co foil; its first inflection stands at 7709 eV."""
         return np.interp(np.atleast_1d(energy_ev) + self._foil_offset_ev, self._grid, self._foil)
+
+
+def damped(energy_ev: Array, mu: Array, amplitude: float) -> Array:
+    """(E,) normalised absorption of which ``amplitude`` stays, the rest a smooth step at its half height."""
+    edge = energy_ev[np.argmax(mu >= 0.5)]
+    step = 0.5 + np.arctan((energy_ev - edge) / STEP_WIDTH_EV) / np.pi
+    return amplitude * mu + (1 - amplitude) * step
 
 
 def victoreen(energy_ev: ArrayLike) -> Array:

@@ -9,7 +9,8 @@ with ``material``, ``kind``, ``split`` and ``OS_mean``). Written are
 - ``x`` (X,) lithium per formula unit, rising from 0 to 1;
 - ``mu`` (X, E) normalised absorption of LixCoO2, averaged over the sites of each composition;
 - ``foil`` (E,) normalised absorption of Co metal;
-- ``feff_offset_ev``, ``foil_offset_ev`` FEFF − experiment energy of the cathode and of the foil.
+- ``feff_offset_ev``, ``foil_offset_ev`` FEFF − experiment energy of the cathode and of the foil;
+- ``feff_scale``, ``feff_amplitude`` measured energies from the edge over FEFF's, and what structure is left.
 """
 
 import csv
@@ -26,8 +27,8 @@ GRID = np.arange(7640.0, 7840.0, 0.2)
 END_MEMBERS = ("Li0.00CoO2_O3_s0", "Li1.00CoO2_O3_s0")
 FOIL = "Co_metal"
 FOIL_E0_EV = 7709.0
-FEFF_OFFSET_EV = 3.2
-"""FEFF − experiment for Co oxides, as in the card of the Co model."""
+FEFF_OFFSET_EV, FEFF_SCALE, FEFF_AMPLITUDE = 4.3, 1.049, 0.91
+"""How measured Co oxides differ from FEFF, as in the card of the Co model."""
 RELAXATION_EV = 10.0
 
 
@@ -90,6 +91,8 @@ def build(feff_folder: Path, out: Path) -> None:
         mu=np.array([np.mean(by_x[x], axis=0) for x in compositions], dtype=np.float32),
         foil=foil.astype(np.float32),
         feff_offset_ev=FEFF_OFFSET_EV,
+        feff_scale=FEFF_SCALE,
+        feff_amplitude=FEFF_AMPLITUDE,
         foil_offset_ev=first_inflection(GRID, foil) - FOIL_E0_EV,
     )
 
