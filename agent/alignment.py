@@ -7,73 +7,29 @@ Athena (Ravel & Newville, J. Synchrotron Rad. 12, 537, 2005) and Larch.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
+from .alignment_settings import AlignmentSettings
+from .baseline import Short, fit_baseline
 from .e0 import find_e0
-from .foil import READ_EV, Course, FoilSettings
-from .glitches import GlitchSettings, find_glitches
+from .foil import READ_EV, Course
+from .glitches import find_glitches
 from .grid import Array, Grid, bin_means
 from .noise import noise_of
-from .normalisation import NormalisationSettings, Normalised, Span, lines, normalise, untouched, within
-from .prior import TERMS, Background, background_of, held_lines
-from .settings import Settings
+from .normalisation import Normalised
+from .prior import background_of
 
 FOIL_SEARCH_EV = (-15.0, 15.0)
 FOIL_LEVELS_EV = np.array([-40.0, -8.0, 12.0, 40.0])  # below and above its E0: what a foil's edge rises between
-MIN_LINE_EV = 40.0  # a pre-edge that is shorter gives a level and no slope
-MIN_CURVE_EV = 150.0  # so does a post-edge
-
 ROUNDING = 1e-9  # an edge step smaller than this part of the absorption is none
 
 MAX_ABSORPTION = 100.0  # of the normalised absorption: a white line has 5, a glitch some tens
 
 Refusal = tuple[str, str]
 """(reason, detail) why a spectrum must be set aside."""
-
-
-class AlignmentSettings(Settings):
-    """How a measured spectrum is normalised. Windows are in eV relative to the tabulated edge."""
-
-    pre_edge_ev: tuple[float, float] = (-150.0, -18.0)
-    """Window of the pre-edge line; what the scan does not reach is left out."""
-    post_edge_ev: tuple[float, float] = (40.0, 600.0)
-    """Window of the post-edge curve; what the scan does not reach is left out."""
-    post_edge_clear_ev: float = 150.0
-    """Where a long scan's post-edge window begins: it needs no help from the XANES oscillations, which would pull
-    the curve. A shorter scan's begins at 0.3 of its reach above the edge, but not below the window."""
-    e0_search_ev: tuple[float, float] = (-12.0, 28.0)
-    """Where E0, the maximum of the smoothed derivative, is looked for."""
-    e0_smoothing_ev: float = 1.0
-    """σ of the Gaussian that smooths the derivative."""
-    max_extrapolation_ev: float = 3.0
-    """How far the grid may reach beyond the measured energies, at either end."""
-    max_gap_ev: float = 8.0
-    """The widest gap between measured energies inside the grid."""
-    min_step_to_noise: float = 8.0
-    """An edge step of fewer σ of the noise than this is no edge."""
-    min_points: int = 4
-    """Fewest points in the pre-edge and in the post-edge window."""
-    calibrate_on_reference: bool = True
-    """Move each frame so that its reference foil's E0 stands at the tabulated edge."""
-    usual_foil_shift_ev: float = 5.0
-    """A larger shift is applied too, but flagged."""
-    foil: FoilSettings = FoilSettings()
-    """How the foil is followed from frame to frame."""
-    energy_shift_ev: float = 0.0
-    """Added to the energies where no foil tells: the monochromator's calibration, as it was last measured."""
-    energy_sd_ev: float = Field(default=1.0, ge=0)
-    """Standard deviation of the energies there, which widens the intervals; with a foil it is the foil's own."""
-    normalisation: NormalisationSettings = NormalisationSettings()
-    """In the field's own names. Where one of pre1, pre2, norm1 and norm2 is given, relative to E0, it takes the place
-    of the windows above, and what is not given is found as Larch finds it."""
-    glitches: GlitchSettings | None = None
-    """Repair glitches before anything is fitted; None: leave them."""
-    background: Background | None = None
-    """Declared for scans without enough pre- or post-edge; None: held from earlier frames of the series, if any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +124,7 @@ def align(
     calibration, energy_sd, of_foil = _calibration(courses, asked, settings)
     flags = tuple(a + b for a, b in zip(of_foil, flags, strict=True))
     e0 = find_e0(relative, mu, settings.e0_smoothing_ev, settings.e0_search_ev)
-    found, short = _normalise(relative, mu, e0, edge, settings, held, normalised)
+    found, short = fit_baseline(relative, mu, e0, edge.edge_ev, settings, held=held, normalised=normalised)
     flags = tuple(f + ("background held",) if h else f for f, h in zip(flags, short.held.tolist(), strict=True))
     flat, step = found.flat, found.edge_step
     noise = noise_of(relative, flat)
@@ -247,96 +203,6 @@ def footed(
     return footed.astype(np.float32), tuple(refused)
 
 
-@dataclass(frozen=True, slots=True)
-class _Short:
-    """Which spectra lack what, (N,) each."""
-
-    rows: NDArray[np.bool_]
-    """Too short for a slope below or above the edge."""
-    held: NDArray[np.bool_]
-    """Of those, the ones whose background was held."""
-    no_pre: NDArray[np.bool_]
-    """Too few points, and no background that makes up for them; so for ``no_post``."""
-    no_post: NDArray[np.bool_]
-    points: tuple[NDArray[np.intp], NDArray[np.intp]]
-    """In the pre-edge and in the post-edge window."""
-
-
-def _normalise(
-    relative: Array,
-    mu: Array,
-    e0: Array,
-    edge: Edge,
-    settings: AlignmentSettings,
-    held: Array | None,
-    normalised: bool,
-) -> tuple[Normalised, _Short]:
-    how, none = settings.normalisation, np.zeros(len(mu), bool)
-    if normalised or how.mode == "none":
-        return untouched(mu), _Short(none, none, none, none, (none + 0, none + 0))
-    if how.e0 is not None:
-        e0 = np.full(len(mu), how.e0 - edge.edge_ev)
-    if how.mode == "area" or any(w is not None for w in (how.pre1, how.pre2, how.norm1, how.norm2)):
-        found = normalise(relative, mu, how.model_copy(update={"e0": None}), e0=e0)
-        reach = np.full(len(mu), np.inf), np.full(len(mu), np.inf)
-    else:
-        found, reach = _by_table(relative, mu, e0, settings)
-    pre, post = (np.broadcast_to(last - first, len(mu)) for first, last in (found.pre, found.post))
-    lacks_pre, lacks_post = pre < settings.min_points, post < settings.min_points
-    rows = lacks_pre | lacks_post | (reach[0] < MIN_LINE_EV) | (reach[1] < MIN_CURVE_EV)
-    if how.mode == "area":
-        return found, _Short(none, none, lacks_pre, none, (pre, post))
-    background = np.full((len(mu), TERMS), np.nan) if held is None else held
-    if settings.background is not None:
-        background = np.broadcast_to(settings.background.terms(), background.shape)
-    some = (pre > 0) & (post > 0) | np.isfinite(background[:, 3]) & (pre + post > 0)
-    kept = rows & np.isfinite(background[:, :3]).all(axis=1) & some
-    if kept.any():
-        found = _with_held(relative, found, kept, background)
-    return found, _Short(rows, kept, lacks_pre & ~kept, lacks_post & ~kept, (pre, post))
-
-
-def _by_table(
-    relative: Array, mu: Array, e0: Array, settings: AlignmentSettings
-) -> tuple[Normalised, tuple[Array, Array]]:
-    """Windows by the table and not by each spectrum's E0, whose noise would move them from frame to frame."""
-    first, last = settings.post_edge_ev
-    pre = within(relative, *settings.pre_edge_ev)
-    clear = np.clip(0.3 * relative[:, -1], first, max(first, settings.post_edge_clear_ev))
-    post = within(relative, clear, last)
-    reach = _reach(relative, pre), _reach(relative, post)
-    pre_order = np.where(reach[0] >= MIN_LINE_EV, 1, 0)
-    # A higher order on a shorter scan would follow the EXAFS instead of the background.
-    post_order = (reach[1] >= MIN_CURVE_EV).astype(int) + (reach[1] >= 2 * MIN_CURVE_EV)
-    if settings.normalisation.nnorm is not None:
-        post_order = np.full_like(post_order, settings.normalisation.nnorm)
-    return lines(relative, mu, e0, pre, pre_order, post, post_order, settings.normalisation), reach
-
-
-def _with_held(relative: Array, found: Normalised, rows: NDArray[np.bool_], background: Array) -> Normalised:
-    """Replace rows by what a held background makes of them."""
-
-    def of(values: NDArray) -> NDArray:
-        return values[rows] if len(values) == len(rows) else values
-
-    pre, post = ((of(first), of(last)) for first, last in (found.pre, found.post))
-    held = held_lines(
-        of(relative), found.mu[rows], found.e0[rows], pre, post, background[rows], found.post_order[rows]
-    )
-    names = ("flat", "pre_edge", "rise", "edge_step", "pre_slope", "post_slope", "post_curvature")
-    merged = {name: np.array(getattr(found, name)) for name in names}
-    for name, values in merged.items():
-        values[rows] = getattr(held, name)
-    return replace(found, **merged)
-
-
-def _reach(relative: Array, window: Span) -> Array:
-    """From the first to the last of a window's points, eV."""
-    row = np.arange(len(relative))
-    first, last = (np.minimum(i, relative.shape[1] - 1) for i in (window[0], window[1] - 1))
-    return np.where(window[1] > window[0], relative[row, last] - relative[row, first], 0.0)
-
-
 def _lacking(points: int, window: tuple[float, float], settings: AlignmentSettings) -> str:
     declare = "edge_step too" if settings.background is not None else "pre_slope, post_slope, and edge_step if none"
     return (
@@ -358,7 +224,7 @@ class _Found:
     """Anchor minus foot on the grid, in the unit of μ."""
     rounding: Array
     """What numbers of this size may differ by without having been measured to, in the unit of μ."""
-    short: _Short
+    short: Short
 
 
 def _refusals(found: _Found, grid: Grid, settings: AlignmentSettings) -> tuple[Refusal | None, ...]:

@@ -68,7 +68,15 @@ def background_of(found: Normalised) -> Array:
 
 
 def held_lines(
-    energy: Array, mu: Array, e0: Array, pre: Span, post: Span, background: Array, post_order: Orders
+    energy: Array,
+    mu: Array,
+    e0: Array,
+    pre: Span,
+    post: Span,
+    background: Array,
+    post_order: Orders,
+    *,
+    flatten: bool = True,
 ) -> Normalised:
     """Level and edge step by least squares, everything else of the lines held.
 
@@ -98,6 +106,6 @@ def held_lines(
     step = np.where(both, fitted, held[:, 0])
     line = (mean_mu - step * mean_h)[:, None] + step[:, None] * p * x
     curve = step[:, None] * rise
-    flat = flattened(energy, mu - line, at, curve, step)
+    flat = flattened(energy, mu - line, at, curve, step, flatten)
     pre_slope, post_slope, curvature = (step * background[:, k] for k in range(3))
     return Normalised(flat, line, curve, mu, e0, step, pre_slope, post_slope, curvature, post_order, pre, post)

@@ -169,3 +169,19 @@ def test_the_first_of_two_inflections_is_the_foils_e0():
     two = (np.arctan(e / 1.0) + 1.1 * np.arctan((e - 9) / 1.0))[None]
     assert find_e0(e[None], two, 1.0, (-15, 15), first=True)[0] == pytest.approx(0.0, abs=0.3)
     assert find_e0(e[None], two, 1.0, (-15, 15))[0] == pytest.approx(9.0, abs=0.3)
+
+
+def test_victoreens_curve_is_taken_off_on_absolute_energies():
+    energy, mu = measured(slope=0.0, level=0.0)
+    curve = 3.0 * (energy / EDGE.edge_ev) ** -4
+    found = align(energy, mu + curve, GRID, EDGE, AlignmentSettings(normalisation={"nvict": 4}))
+    np.testing.assert_allclose(found.lines.pre_edge[0], curve, atol=0.04)
+    np.testing.assert_allclose(found.mu, align(energy, mu, GRID, EDGE, SETTINGS).mu, atol=0.02)
+
+
+def test_a_held_background_is_not_flattened_where_nothing_is():
+    energy, mu = measured(start=-30.0, stop=110.0)
+    held = {"background": {"pre_slope": -5e-4, "post_slope": 2e-3}, "pre_edge_ev": (-150.0, -5.0)}
+    flat = align(energy, mu, GRID, EDGE, AlignmentSettings(**held)).mu
+    sloped = align(energy, mu, GRID, EDGE, AlignmentSettings(normalisation={"flatten": False}, **held)).mu
+    assert sloped[0, -1] - flat[0, -1] > 0.05
