@@ -21,6 +21,7 @@ from .agent.flying import FlyJoiner, needed
 from .agent.frame import Received, SetAside
 from .agent.pipeline import Pipeline
 from .agent.protocols import Control, Estimator, Stage
+from .agent.tabulated import Tabulated
 from .config import Config, ConfigError, load_config
 
 _log = structlog.get_logger(__name__)
@@ -74,6 +75,7 @@ class XASAgent:
             show_single_site=config.serving.single_site,
             max_batch=config.serving.max_batch,
             stages=stages(config),
+            tabulated=tabulated(config, models),
         )
         self._thread = threading.Thread(target=self._work, name="xas-agent", daemon=True)
         self._thread.start()
@@ -260,6 +262,27 @@ def _check_rules(config: Config, models: Sequence[Estimator]) -> None:
                 f"rule {rule.name!r}: found descriptor {rule.trigger.descriptor!r}, "
                 f"expected one that a loaded model has: {', '.join(sorted(known))}"
             )
+
+
+def tabulated(config: Config, models: Sequence[Estimator]) -> dict[str, Tabulated]:
+    """What the config's alignment asks for of tables, by model; nothing where it asks for nothing.
+
+    Raises
+    ------
+    InputError
+        The tables are not installed, or the declared compound is none, or holds no absorber of the models.
+    """
+    alignment = config.alignment
+    formula = alignment.self_absorption.formula if alignment.self_absorption is not None else None
+    if alignment.normalisation.mode != "mback" and formula is None:
+        return {}
+    from .adapters import xray_tables
+
+    found = {m.name: xray_tables.tabulated(alignment, m.absorber, m.edge_name) for m in models}
+    if formula is not None and all(t.alpha is None for t in found.values()):
+        absorbers = ", ".join(sorted({m.absorber for m in models}))
+        raise ConfigError(f"alignment.self_absorption.formula: found {formula}, expected one with {absorbers}")
+    return found
 
 
 def load_models(config: Config) -> Sequence[Estimator]:

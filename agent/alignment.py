@@ -21,6 +21,8 @@ from .grid import Array, Grid, bin_means
 from .noise import noise_of
 from .normalisation import Normalised
 from .prior import background_of
+from .selfabsorption import undamped
+from .tabulated import NOTHING, Tabulated
 
 FOIL_SEARCH_EV = (-15.0, 15.0)
 FOIL_LEVELS_EV = np.array([-40.0, -8.0, 12.0, 40.0])  # below and above its E0: what a foil's edge rises between
@@ -60,12 +62,14 @@ class Aligned:
     ``e0_ev`` calibrated, experimental scale; ``edge_step`` of the measured μ; ``noise`` σ per point relative
     to the edge step; ``energy_shift_ev`` all that was added to the energies; ``foil_shift_ev`` the foil's part
     of it; ``energy_sd_ev`` how uncertain the measured energies are; ``pre_edge_slope`` per eV; ``post_edge_order``
-    of the polynomial; ``extrapolated_ev`` how far the grid reaches beyond the data.
+    of the polynomial; ``extrapolated_ev`` how far the grid reaches beyond the data; where a compound was declared,
+    ``self_absorption_damping``, what it leaves of small features.
     """
     refused: tuple[Refusal | None, ...]
     flags: tuple[tuple[str, ...], ...]
     """Per spectrum, what a reader must know: ``no foil edge``, ``foil held``, ``foil off its course``,
-    ``large foil shift``, ``background held``, ``3 glitches repaired``, ``too many glitches``."""
+    ``large foil shift``, ``background held``, ``3 glitches repaired``, ``too many glitches``, ``self-absorption
+    corrected``, ``self-absorption left in``, ``self-absorption not known``, ``not fluorescence, not corrected``."""
     background: Array
     """(N, 4), see :class:`Background`: what a spectrum that is long enough says of the next ones; NaN where it is
     not long enough, or refused."""
@@ -86,7 +90,8 @@ class Aligned:
             values[rows] = other.quantities[name]
         for i, row in enumerate(rows):
             refused[row], flags[row] = other.refused[i], other.flags[i]
-        return Aligned(mu, quantities, tuple(refused), tuple(flags), background, self.short, self.repaired)
+        lines = self.lines if self.lines is None or other.lines is None else self.lines.with_rows(rows, other.lines)
+        return Aligned(mu, quantities, tuple(refused), tuple(flags), background, self.short, self.repaired, lines)
 
 
 def align(
@@ -100,6 +105,8 @@ def align(
     reference: Array | None = None,
     courses: Sequence[Course] | None = None,
     held: Array | None = None,
+    fluorescence: bool = False,
+    tabulated: Tabulated = NOTHING,
 ) -> Aligned:
     """Align measured spectra that share their number of points.
 
@@ -111,6 +118,8 @@ def align(
     reference : (N, M) absorption of a foil of the same element measured at the same time, or None
     courses : N, where the foil stood over time; None: each spectrum's own foil alone
     held : (N, 4) background of the series, for what is too short; NaN where none is known. Declared ones come first
+    fluorescence : whether that is how ``mu`` was measured
+    tabulated : of the absorber, as far as ``settings`` ask for it
     """
     relative = np.atleast_2d(energy) - edge.edge_ev  # (1, M) where all share their energies
     flags, repaired = ((),) * len(mu), None
@@ -124,9 +133,18 @@ def align(
     calibration, energy_sd, of_foil = _calibration(courses, asked, settings)
     flags = tuple(a + b for a, b in zip(of_foil, flags, strict=True))
     e0 = find_e0(relative, mu, settings.e0_smoothing_ev, settings.e0_search_ev)
-    found, short = fit_baseline(relative, mu, e0, edge.edge_ev, settings, held=held, normalised=normalised)
+    found, short = fit_baseline(
+        relative, mu, e0, edge.edge_ev, settings, held=held, normalised=normalised, f2=tabulated.f2
+    )
     flags = tuple(f + ("background held",) if h else f for f, h in zip(flags, short.held.tolist(), strict=True))
-    flat, step = found.flat, found.edge_step
+    flat, step, impossible, damped = found.flat, found.edge_step, {}, {}
+    if settings.self_absorption is not None:
+        how, own = settings.self_absorption, flat
+        alpha = tabulated.alpha if how.alpha is None else how.alpha
+        flat, left, flag = undamped(own, how, alpha, fluorescence)
+        flat, impossible = _within_reach(flat, own, relative, grid, alpha)
+        flags = tuple((*f, flag) for f in flags) if flag else flags
+        damped = {"self_absorption_damping": np.full(len(mu), left)}
     noise = noise_of(relative, flat)
 
     # Moving the grid instead of the energies leaves one energy axis for the whole batch.
@@ -144,13 +162,34 @@ def align(
         "pre_edge_slope": found.pre_slope,
         "post_edge_order": found.post_order.astype(float),
         "extrapolated_ev": np.maximum(np.maximum(low - grid.energy[0], grid.energy[-1] - high), 0.0),
+        **damped,
     }
     rounding = ROUNDING * np.abs(mu).max(axis=1)
     judged = _Found(relative, low, high, step, noise, (anchor - foot) * step, rounding, short)
-    aligned, refused = footed(grid, on_grid, list(_refusals(judged, grid, settings)))
+    why = [impossible.get(i) or refusal for i, refusal in enumerate(_refusals(judged, grid, settings))]
+    aligned, refused = footed(grid, on_grid, why)
     background = background_of(found)
     background[short.rows | np.array([r is not None for r in refused])] = np.nan
     return Aligned(aligned, quantities, refused, flags, background, short.rows, repaired, found)
+
+
+def _within_reach(
+    flat: Array, own: Array, relative: Array, grid: Grid, alpha: float | None
+) -> tuple[Array, dict[int, Refusal]]:
+    """Points that no thick sample shows, NaN in ``flat``, as measured where the grid does not need them; else why the
+    spectrum cannot be used, by its row."""
+    beyond = ~np.isfinite(flat)
+    if alpha is None or not beyond.any():
+        return flat, {}
+    needed = beyond & (relative > grid.energy[0]) & (relative < grid.energy[-1])
+    refused: dict[int, Refusal] = {}
+    for i in np.flatnonzero(needed.any(axis=1)).tolist():
+        detail = (
+            f"μ of {own[i][needed[i]].max():.2f} edge steps, a thick sample of α = {alpha:.2f} shows less than "
+            f"{1 + alpha:.2f}: its formula, angles or thickness are others than alignment.self_absorption says"
+        )
+        refused[i] = "not what a thick sample shows", detail
+    return np.where(beyond, own, flat), refused
 
 
 def foil_shifts(energy: Array, reference: Array | None, edge: Edge, settings: AlignmentSettings, count: int) -> Array:

@@ -6,6 +6,7 @@ from .foil import FoilSettings
 from .glitches import GlitchSettings
 from .normalisation import NormalisationSettings
 from .prior import Background
+from .selfabsorption import SelfAbsorptionSettings
 from .settings import Settings
 
 
@@ -44,6 +45,8 @@ class AlignmentSettings(Settings):
     normalisation: NormalisationSettings = NormalisationSettings()
     """In the field's own names. Where one of pre1, pre2, norm1 and norm2 is given, relative to E0, it takes the place
     of the windows above, and what is not given is found as Larch finds it."""
+    self_absorption: SelfAbsorptionSettings | None = None
+    """The compound whose fluorescence is corrected for self-absorption in a thick sample; None: leave it."""
     glitches: GlitchSettings | None = None
     """Repair glitches before anything is fitted; None: leave them."""
     background: Background | None = None

@@ -7,6 +7,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .fieldmap import Formula
+
 Document = tuple[str, dict[str, Any]]
 """A Bluesky ``(name, doc)`` pair."""
 
@@ -42,6 +44,8 @@ class Frame:
     """(M,) absorption of the reference foil measured at the same time."""
     normalised: bool = False
     """Whether ``mu`` already has its pre-edge at 0 and its post-edge at 1."""
+    formula: Formula = "transmission"
+    """What ``mu`` was made of."""
     element: str | None = None
     edge: str | None = None
     stream: str = "primary"

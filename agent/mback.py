@@ -4,6 +4,8 @@ T.-C. Weng, G. S. Waldo, J. E. Penner-Hahn, J. Synchrotron Rad. 12, 506 (2005). 
 implementation; the tables themselves (f'' or μ of the absorber) are an argument.
 """
 
+from dataclasses import replace
+
 import numpy as np
 from scipy.special import erfc
 
@@ -13,6 +15,7 @@ from .normalisation import (
     Curve,
     NormalisationSettings,
     Normalised,
+    Orders,
     Span,
     find_windows,
     flattened,
@@ -68,17 +71,46 @@ def mback(
     windows = find_windows(axis, at, settings)
     pre = span_of(axis, at, windows.pre1, windows.pre2, least=2)
     post = span_of(axis, at, windows.norm1, windows.norm2, least=3)
-    scale, background, tilt = _matched(axis, mu, at, tabulated, (pre, post), order, emission_ev)
-    below, above = _continued(axis, tabulated, at, pre), _continued(axis, tabulated, at, post)
-    step = above.level - below.level
-    if (step <= LEAST_STEP * below.level).any():
-        raise ValueError("the tabulated absorption has no edge between the pre-edge and the post-edge window")
-    s, line = scale[:, 0], (below.values - background) / scale
-    rise, step, slope = (above.values - below.values) / scale, step / s, (below.slope - tilt) / s
-    flat = flattened(axis, mu - line, at[:, None], rise, step, settings.flatten)
-    post_slope, curvature = (above.slope - below.slope) / s, (above.curvature - below.curvature) / s
     orders = np.full(len(mu), order)
-    return Normalised(flat, line, rise, mu, e0, step, slope, post_slope, curvature, orders, pre, post, windows)
+    found = match(axis, mu, at, np.atleast_2d(tabulated), (pre, post), orders, emission_ev, settings.flatten)
+    if not (found.edge_step != 0).all():
+        raise ValueError("the tabulated absorption has no edge between the pre-edge and the post-edge window")
+    return replace(found, e0=e0, windows=windows)
+
+
+@np.errstate(divide="ignore", invalid="ignore")
+def match(
+    energy: Array,
+    mu: Array,
+    e0: Array,
+    tabulated: Array,
+    spans: tuple[Span, Span],
+    orders: Orders,
+    emission_ev: float | None = None,
+    flatten: bool = True,
+) -> Normalised:
+    """As :func:`mback`, in windows that are known; the edge step is 0 where a window has no points, or the table no
+    edge between them.
+
+    Parameters
+    ----------
+    energy, tabulated : (1 or N, M)
+    mu : (N, M)
+    e0 : (N,) eV, finite
+    spans : of the pre-edge and of the post-edge, (1 or N,) each
+    orders : (N,) of the background's polynomial
+    """
+    pre, post = spans
+    scale, background, tilt = _matched(energy, mu, e0, tabulated, spans, orders, emission_ev)
+    below, above = (_continued(energy, tabulated, e0, window) for window in spans)
+    good = (above.level - below.level > LEAST_STEP * below.level) & (pre[1] > pre[0]) & (post[1] > post[0])
+    good &= np.isfinite(scale[:, 0]) & (scale[:, 0] != 0)
+    s = np.where(good, scale[:, 0], np.inf)[:, None]
+    line = np.where(good[:, None], (below.values - background) / s, 0.0)
+    rise, step, slope = (above.values - below.values) / s, (above.level - below.level) / s[:, 0], below.slope - tilt
+    flat = flattened(energy, mu - line, e0[:, None], rise, step, flatten)
+    post_slope, curvature = (above.slope - below.slope) / s[:, 0], (above.curvature - below.curvature) / s[:, 0]
+    return Normalised(flat, line, rise, mu, e0, step, slope / s[:, 0], post_slope, curvature, orders, pre, post)
 
 
 def _matched(
@@ -87,31 +119,32 @@ def _matched(
     e0: Array,
     tabulated: Array,
     spans: tuple[Span, Span],
-    order: int,
+    orders: Orders,
     emission: float | None,
 ) -> tuple[Array, Array, Array]:
     """The scale s (N, 1) and the background (N, M), with its polynomial's slope at E0 (N,), of s·μ + background =
     table, by least squares in both windows."""
     index = np.arange(energy.shape[1])
     inside = [(index >= first[:, None]) & (index < last[:, None]) for first, last in spans]
-    weight = np.stack([w / w.sum(axis=1, keepdims=True) for w in inside]).sum(axis=0)
-    unit = np.ptp(energy) / 2
-    smooth = [((energy - e0[:, None]) / unit) ** k for k in range(order + 1)]
+    weight = sum(w / np.maximum(w.sum(axis=1, keepdims=True), 1) for w in inside) + np.zeros(mu.shape)
+    unit = np.ptp(energy, axis=1) / 2
+    x = (energy - e0[:, None]) / unit[:, None]
+    smooth = [x**k * (orders >= k)[:, None] for k in range(int(orders.max(initial=1)) + 1)]
     if emission is not None:
         smooth.append(np.broadcast_to(erfc((energy - emission) / ERFC_WIDTH_EV), mu.shape))
     size = np.abs(mu).max(axis=1, keepdims=True) + np.finfo(float).tiny ** 0.5
     basis = np.stack([mu / size, *(-s for s in smooth)], axis=-1)
     weighted = (basis * weight[..., None]).swapaxes(1, 2)
-    unknown = np.linalg.pinv(weighted @ basis, hermitian=True) @ (weighted @ tabulated[None, :, None])
+    unknown = np.linalg.pinv(weighted @ basis, hermitian=True) @ (weighted @ tabulated[..., None])
     # s·μ − Σ c·basis = table, so that the background is −Σ c·basis
     background = (basis[..., 1:] @ unknown[:, 1:])[..., 0]
-    tilt = -unknown[:, 2, 0] / unit if order else np.zeros(len(mu))
+    tilt = -unknown[:, 2, 0] / unit
     return unknown[:, :1, 0] / size, background, tilt
 
 
 def _continued(energy: Array, tabulated: Array, e0: Array, window: Span) -> Curve:
     """The table beyond a window as the power law that it follows inside: absorption goes as E^−2.7 or so."""
-    table = np.repeat(np.log(tabulated)[None], len(e0), axis=0)
+    table = np.broadcast_to(np.log(tabulated), (len(e0), energy.shape[1]))
     law = polynomial(np.log(energy), table, window, np.array([1]), np.log(e0)[:, None])
     level, power = np.exp(law.level), law.slope
     return Curve(np.exp(law.values), level, level * power / e0, level * power * (power - 1) / (2 * e0**2))

@@ -6,7 +6,8 @@ implementation, and of Athena (B. Ravel, M. Newville, J. Synchrotron Rad. 12, 53
 ``benchmarks/against_larch.py``.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -31,9 +32,10 @@ AREA_FROM_EV = -20.0  # an area begins where the pre-edge features do
 class NormalisationSettings(Settings):
     """How μ(E) is normalised, in the field's names; windows in eV relative to E0. None: found for each spectrum."""
 
-    mode: Literal["edge_step", "area", "none"] = "edge_step"
-    """``edge_step``: pre-edge at 0, post-edge curve at 1. ``area``: the pre-edge is subtracted and the mean over
-    −20 eV…norm2 becomes 1, for data without a post-edge to fit. ``none``: as it comes."""
+    mode: Literal["edge_step", "mback", "area", "none"] = "edge_step"
+    """``edge_step``: pre-edge at 0, post-edge curve at 1. ``mback``: likewise, the two being the tabulated absorption
+    of the bare atom on a smooth background; only in alignment, which knows the absorber. ``area``: the pre-edge is
+    subtracted and the mean over −20 eV…norm2 becomes 1, for data without a post-edge to fit. ``none``: as it is."""
     e0: float | None = None
     """eV, on the energies' own scale; None: the maximum of the smoothed derivative."""
     e0_smoothing_ev: float | None = Field(default=None, ge=0.2, le=10)
@@ -47,7 +49,8 @@ class NormalisationSettings(Settings):
     norm2: float | None = None
     """Where it ends; None: at the last point, rounded to 5 eV."""
     nnorm: int | None = Field(default=None, ge=0, le=LAST_ORDER)
-    """Order of the post-edge polynomial; None: 2 over 300 eV and more, 1 over 30 eV and more, else 0."""
+    """Order of the post-edge polynomial; None: 2 over 300 eV and more, 1 over 30 eV and more, else 0. With ``mback``
+    that of its background; None: 2, or 1 on a short scan."""
     nvict: int | None = Field(default=None, ge=-4, le=4)
     """Victoreen: the line is fitted to μ·E^nvict; None: 0, a plain line."""
     flatten: bool = True
@@ -108,6 +111,14 @@ class Normalised:
         """(N, M) pre-edge at 0 and post-edge at 1 at E0, not flattened."""
         return (self.mu - self.pre_edge) / _divisor(self.edge_step)[:, None]
 
+    def with_rows(self, rows: Sequence[int] | NDArray[np.bool_], other: "Normalised") -> "Normalised":
+        """The same with the curves and numbers of some rows replaced by those of ``other``."""
+        names = ("flat", "pre_edge", "rise", "edge_step", "pre_slope", "post_slope", "post_curvature")
+        merged = {name: np.array(getattr(self, name)) for name in names}
+        for name, values in merged.items():
+            values[rows] = getattr(other, name)
+        return replace(self, **merged)
+
 
 def normalise(
     energy: Array, mu: Array, settings: NormalisationSettings = DEFAULT, *, e0: Array | None = None
@@ -121,6 +132,8 @@ def normalise(
     e0 : (N,) eV, where it is known and ``settings`` do not say otherwise
     """
     energy, mu = np.atleast_2d(energy), np.atleast_2d(mu)
+    if settings.mode == "mback":
+        raise ValueError("mback needs the tabulated absorption: see agent/mback.py")
     if settings.mode == "none":
         return untouched(mu)
     if settings.e0 is not None:

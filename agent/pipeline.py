@@ -22,6 +22,7 @@ from .frame import Frame, Received, SetAside
 from .protocols import Control, Estimator, Stage
 from .publishing import AgentRun, Emit, Provenance
 from .series import SeriesAlignment, series_of
+from .tabulated import Tabulated
 
 _log = structlog.get_logger(__name__)
 
@@ -38,6 +39,7 @@ class Pipeline:
     models : the models to choose from, frame by frame
     emit : gets every document of the agent's own runs
     control : what may act on the experiment, within ``controls``; None to advise only
+    tabulated : by model, what ``alignment`` asks for of tables
     stages : what documents go through, in this order, before they are read
     config_sha256, versions : for the RunStart of the agent's runs
     """
@@ -58,11 +60,12 @@ class Pipeline:
         show_single_site: bool = False,
         max_batch: int = 256,
         stages: Sequence[Stage] = (),
+        tabulated: Mapping[str, Tabulated] | None = None,
     ) -> None:
         self._assembler = assembler
         self._stages = tuple(stages)
         self._models = models
-        self._align = SeriesAlignment(alignment)
+        self._align = SeriesAlignment(alignment, tabulated=tabulated)
         self._widths = EnergyWidths()
         self._rules = rules
         self._statuses: queue.SimpleQueue[Decision] = queue.SimpleQueue()

@@ -26,6 +26,7 @@ _UNITS = {
     "e0_ev": "eV",
     "edge_step": "dimensionless",
     "noise": "dimensionless",
+    "self_absorption_damping": "dimensionless",
     "ood_score": "dimensionless",
     "latency_ms": "ms",
     "frame_time": "s",

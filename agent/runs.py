@@ -358,6 +358,7 @@ class Run:
             mu=found.mu,
             reference=found.reference,
             normalised=channels.formula == "normalised",
+            formula=channels.formula or "transmission",
             element=self._element,
             edge=self._edge,
             stream=stream,

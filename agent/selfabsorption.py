@@ -9,13 +9,40 @@ L. Tröger et al., Phys. Rev. B 46, 3283 (1992); D. Haskel, FLUO (1999), with La
 implementation; for thinner samples C. H. Booth, F. Bridges, Phys. Scr. T115, 202 (2005), which this is the limit of.
 """
 
+from typing import Self
+
 import numpy as np
+from pydantic import Field, model_validator
 
 from .grid import Array
+from .settings import Settings
 
 CORRECTABLE = 0.98
 """Of 1 + α, the most that a thick sample can show: nearer than this a little noise becomes any absorption at all."""
 FROM_EV = -5.0  # below the edge the two are alike, and only noise would be compared
+
+
+class SelfAbsorptionSettings(Settings):
+    """What the sample is. Spectra measured in transmission are left as they are."""
+
+    formula: str | None = None
+    """Of the whole sample, such as ``LiNiO2``; α comes from tables, which need the extra ``xray``."""
+    alpha: float | None = Field(default=None, gt=0)
+    """In place of the formula where it is known, as from a transmission spectrum (:func:`measured_alpha`)."""
+    angle_in_deg: float = Field(default=45.0, gt=0, le=90)
+    """Between the sample's surface and the incident beam."""
+    angle_out_deg: float = Field(default=45.0, gt=0, le=90)
+    """Between the sample's surface and the detector."""
+    correct: bool = True
+    """False: the damping is only reported."""
+    mu_is_fluorescence: bool = False
+    """Whether an absorption that comes already computed was measured in fluorescence."""
+
+    @model_validator(mode="after")
+    def _formula_or_alpha(self) -> Self:
+        if (self.formula is None) == (self.alpha is None):
+            raise ValueError("either formula or alpha")
+        return self
 
 
 def thick_alpha(
@@ -80,3 +107,20 @@ def measured_alpha(fluorescence: Array, transmission: Array, relative: Array, to
     with np.errstate(divide="ignore", invalid="ignore"):
         inverse = ((t - n) * x).sum(axis=1) / (x * x).sum(axis=1)
         return np.where(inverse > 0, 1.0 / inverse, np.inf)
+
+
+def undamped(
+    norm: Array, settings: SelfAbsorptionSettings, alpha: float | None, fluorescence: bool
+) -> tuple[Array, float, str]:
+    """Normalised spectra (N, M) as ``settings`` want them, how much they were damped, and what a reader must know.
+
+    What no thick sample shows is NaN. ``alpha`` is the declared compound's, None where the absorber is not in it.
+    """
+    if not fluorescence:
+        return norm, 1.0, "not fluorescence, not corrected" if settings.correct else ""
+    if alpha is None:
+        return norm, np.nan, "self-absorption not known"
+    left = float(damping(alpha))
+    if not settings.correct:
+        return norm, left, "self-absorption left in"
+    return corrected(norm, alpha), left, "self-absorption corrected"

@@ -1,7 +1,7 @@
 """Frames aligned with what the earlier frames of their series say of them."""
 
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from .glitches import Glitches, find_glitches
 from .grid import Array
 from .prior import SeriesPrior
 from .protocols import Estimator
+from .tabulated import NOTHING, Tabulated
 
 REMEMBERED_SERIES = 1000
 
@@ -33,9 +34,17 @@ class SeriesAlignment:
     longest without a frame is forgotten beyond ``most``.
     """
 
-    def __init__(self, settings: AlignmentSettings, most: int = REMEMBERED_SERIES) -> None:
+    def __init__(
+        self,
+        settings: AlignmentSettings,
+        most: int = REMEMBERED_SERIES,
+        *,
+        tabulated: Mapping[str, Tabulated] | None = None,
+    ) -> None:
         self._settings = settings
         self._most = most
+        self._tabulated = tabulated or {}
+        """By model, what the settings ask for of tables."""
         self._series: OrderedDict[Hashable, _Series] = OrderedDict()
         self._foils: dict[str, FoilTrack] = {}
         """By model: one monochromator, whichever the sample."""
@@ -43,7 +52,7 @@ class SeriesAlignment:
     def kind(self, frame: Frame) -> tuple[Hashable, ...]:
         """What frames must have in common to be aligned in one call."""
         in_time = (series_of(frame), frame.energy.tobytes()) if self._settings.glitches is not None else ()
-        return len(frame.energy), frame.normalised, frame.reference is None, in_time
+        return len(frame.energy), frame.normalised, frame.reference is None, self._fluorescent(frame), in_time
 
     def __call__(self, frames: Sequence[Frame], model: Estimator) -> Aligned:
         """Align frames of one kind."""
@@ -63,9 +72,20 @@ class SeriesAlignment:
             own = energy if shared else energy[rows]
             foil = None if reference is None else reference[rows]
             own_courses = courses if isinstance(rows, slice) else [courses[i] for i in rows]
-            how = {"normalised": frames[0].normalised, "reference": foil, "held": held, "courses": own_courses}
             repaired = mu if glitches is None else glitches.mu
-            return align(own, repaired[rows], model.grid, model.edge, settings, **how)
+            return align(
+                own,
+                repaired[rows],
+                model.grid,
+                model.edge,
+                settings,
+                normalised=frames[0].normalised,
+                reference=foil,
+                courses=own_courses,
+                held=held,
+                fluorescence=self._fluorescent(frames[0]),
+                tabulated=self._tabulated.get(model.name, NOTHING),
+            )
 
         found = aligned(slice(None), None)
         rows, held = self._short(frames, found, model)
@@ -75,6 +95,11 @@ class SeriesAlignment:
             return found
         flags = tuple(a + b for a, b in zip(found.flags, glitches.flags, strict=True))
         return replace(found, flags=flags, repaired=glitches.found)
+
+    def _fluorescent(self, frame: Frame) -> bool:
+        how = self._settings.self_absorption
+        computed = how is not None and how.mu_is_fluorescence and frame.formula in ("mu", "normalised")
+        return frame.formula == "fluorescence" or computed
 
     def _of(self, frame: Frame, model: Estimator) -> _Series:
         key = model.name, series_of(frame)

@@ -5,6 +5,9 @@ import pytest
 
 from xas_agent.adapters import xray_tables
 from xas_agent.adapters.xray_tables import TableError
+from xas_agent.agent.alignment import AlignmentSettings
+from xas_agent.agent.selfabsorption import damping
+from xas_agent.agent.tabulated import Tabulated
 
 
 def test_without_xraydb_it_says_what_to_install(monkeypatch):
@@ -33,3 +36,24 @@ def test_edges_lines_and_coefficients():
             wrong()
     with pytest.raises(TableError, match="formula"):
         xray_tables.coefficients("Li(Ni", "Ni")
+
+
+def test_what_the_settings_ask_for():
+    pytest.importorskip("xraydb", reason="the extra xray is not installed")
+    asked = AlignmentSettings(normalisation={"mode": "mback"}, self_absorption={"formula": "LiNiO2"})
+    found = xray_tables.tabulated(asked, "Ni", "K")
+    assert found.f2 is not None
+    below, above = found.f2.at(np.array([8200.0, 8500.0]))
+    assert above > 5 * below
+    assert damping(found.alpha) == pytest.approx(0.29, abs=0.02)
+    grazing = AlignmentSettings(self_absorption={"formula": "LiNiO2", "angle_in_deg": 80, "angle_out_deg": 10})
+    assert damping(xray_tables.tabulated(grazing, "Ni", "K").alpha) > 0.4
+    assert xray_tables.tabulated(asked, "Co", "K").alpha is None
+    assert xray_tables.tabulated(AlignmentSettings(), "Ni", "K") == Tabulated()
+
+
+@pytest.mark.parametrize("formula", ["", "Li(Ni", "nickel oxide"])
+def test_a_compound_that_is_none_is_told_with_its_setting(formula):
+    pytest.importorskip("xraydb", reason="the extra xray is not installed")
+    with pytest.raises(TableError, match=r"^alignment\.self_absorption\.formula: .*found no compound"):
+        xray_tables.tabulated(AlignmentSettings(self_absorption={"formula": formula}), "Ni", "K")

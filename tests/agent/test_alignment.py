@@ -7,6 +7,7 @@ from xas_agent.agent.alignment import AlignmentSettings, Edge, align
 from xas_agent.agent.e0 import find_e0
 from xas_agent.agent.foil import Course
 from xas_agent.agent.grid import Grid
+from xas_agent.agent.tabulated import Table, Tabulated
 from xas_agent.agent.theory import align_theory, with_tail
 
 EDGE = Edge(8333.0, feff_minus_experiment_ev=2.0)
@@ -175,6 +176,7 @@ def test_victoreens_curve_is_taken_off_on_absolute_energies():
     energy, mu = measured(slope=0.0, level=0.0)
     curve = 3.0 * (energy / EDGE.edge_ev) ** -4
     found = align(energy, mu + curve, GRID, EDGE, AlignmentSettings(normalisation={"nvict": 4}))
+    assert found.lines is not None
     np.testing.assert_allclose(found.lines.pre_edge[0], curve, atol=0.04)
     np.testing.assert_allclose(found.mu, align(energy, mu, GRID, EDGE, SETTINGS).mu, atol=0.02)
 
@@ -185,3 +187,82 @@ def test_a_held_background_is_not_flattened_where_nothing_is():
     flat = align(energy, mu, GRID, EDGE, AlignmentSettings(**held)).mu
     sloped = align(energy, mu, GRID, EDGE, AlignmentSettings(normalisation={"flatten": False}, **held)).mu
     assert sloped[0, -1] - flat[0, -1] > 0.05
+
+
+TABLE_EV = EDGE.edge_ev + np.arange(-1000.0, 2000.0, 2.0)
+BARE = (0.5 + 3.4 * np.heaviside(TABLE_EV - EDGE.edge_ev, 1)) * (TABLE_EV / EDGE.edge_ev) ** -2.7
+TABULATED = Tabulated(Table(TABLE_EV, BARE))
+MBACK = AlignmentSettings(normalisation={"mode": "mback"})
+
+
+@pytest.mark.parametrize(("first", "last", "within"), [(-130.0, 460.0, 0.02), (-60.0, 120.0, 0.05)])
+def test_mback_finds_the_step_of_long_and_short_scans(first, last, within):
+    x = np.linspace(first, last, 600)
+    below = 0.5 * (1 + x / EDGE.edge_ev) ** -2.7
+    mu = 0.2 * (below + 3.4 * edge_shape(x)) + 0.3 - 2e-4 * x
+    found = align(EDGE.edge_ev + x, mu[None], GRID, EDGE, MBACK, tabulated=TABULATED)
+    assert found.refused == (None,)
+    assert found.quantities["edge_step"][0] == pytest.approx(0.2 * 3.4, rel=within)
+
+
+def test_mback_of_a_batch_on_energies_of_their_own_is_that_of_each():
+    scans = [measured(shift=s, start=-130 - s) for s in (0.0, 1.0, 2.0)]
+    energy, mu = np.stack([e for e, _ in scans]), np.concatenate([m for _, m in scans])
+    together = align(energy, mu, GRID, EDGE, MBACK, tabulated=TABULATED)
+    for i in range(3):
+        alone = align(energy[i], mu[i : i + 1], GRID, EDGE, MBACK, tabulated=TABULATED)
+        np.testing.assert_allclose(together.mu[i], alone.mu[0], atol=1e-5)
+
+
+def test_mback_of_a_scan_without_a_pre_edge_is_refused():
+    energy, mu = measured(start=-10.0)
+    refusal = align(energy, mu, GRID, EDGE, MBACK, tabulated=TABULATED).refused[0]
+    assert refusal is not None
+    assert refusal[0] == "no pre-edge"
+
+
+def damped(alpha):
+    energy, mu = measured(level=0.0, slope=0.0, curve=0.0)
+    shown = mu / 0.7
+    return energy, shown / (shown + alpha) * (1 + alpha)
+
+
+def self_absorption(**how):
+    return AlignmentSettings(self_absorption=how)
+
+
+def test_fluorescence_is_corrected_for_self_absorption():
+    energy, mu = damped(0.4)
+    clean = align(*measured(level=0.0, slope=0.0, curve=0.0), GRID, EDGE, SETTINGS).mu
+    left = align(energy, mu, GRID, EDGE, SETTINGS, fluorescence=True)
+    found = align(energy, mu, GRID, EDGE, self_absorption(alpha=0.4), fluorescence=True)
+    assert np.abs(found.mu - clean).max() < 0.15 * np.abs(left.mu - clean).max()
+    assert found.flags == (("self-absorption corrected",),)
+    assert found.quantities["self_absorption_damping"][0] == pytest.approx(0.4 / 1.4)
+
+
+def test_self_absorption_is_only_reported_where_it_is_not_to_be_corrected():
+    energy, mu = damped(0.4)
+    how = self_absorption(formula="NiO", correct=False)
+    found = align(energy, mu, GRID, EDGE, how, fluorescence=True, tabulated=Tabulated(alpha=0.4))
+    np.testing.assert_array_equal(found.mu, align(energy, mu, GRID, EDGE, SETTINGS).mu)
+    assert found.flags == (("self-absorption left in",),)
+    unknown = align(energy, mu, GRID, EDGE, how, fluorescence=True)
+    assert unknown.flags == (("self-absorption not known",),)
+    assert np.isnan(unknown.quantities["self_absorption_damping"][0])
+
+
+def test_transmission_is_not_corrected_and_it_is_said():
+    energy, mu = measured()
+    found = align(energy, mu, GRID, EDGE, self_absorption(alpha=0.4))
+    np.testing.assert_array_equal(found.mu, align(energy, mu, GRID, EDGE, SETTINGS).mu)
+    assert found.flags == (("not fluorescence, not corrected",),)
+    assert found.quantities["self_absorption_damping"][0] == 1.0
+
+
+def test_a_spectrum_that_no_thick_sample_shows_is_refused():
+    energy, mu = damped(0.4)
+    refusal = align(energy, mu, GRID, EDGE, self_absorption(alpha=0.05), fluorescence=True).refused[0]
+    assert refusal is not None
+    assert refusal[0] == "not what a thick sample shows"
+    assert "α = 0.05" in refusal[1]
