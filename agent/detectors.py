@@ -1,5 +1,6 @@
 """What is wrong with a detector's channel: dead, clipped, or without beam."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -22,13 +23,16 @@ def flaw(columns: Mapping[str, Column], role: str) -> tuple[str, str] | None:
     of its median for several points, as in a beam dump; ``I0 not positive`` is said elsewhere.
     """
     channel, name = columns[role], NAMES[role]
-    if channel.size < 2 * CLIPPED_POINTS or not np.isfinite(channel).all():
+    if channel.size < 2 * CLIPPED_POINTS:
         return None
-    if role != "i0" and np.ptp(channel) == 0:
+    lowest, highest = channel.min(), channel.max()
+    if not (math.isfinite(lowest) and math.isfinite(highest)):
+        return None
+    if role != "i0" and lowest == highest:
         return f"{name} constant", f"all {channel.size} values are {channel[0]:g}"
-    if (run := _clipped(channel)) is not None:
-        return f"{name} saturated", f"{run} points in a row at its maximum, {channel.max():g}"
-    if role == "i0":
+    if (run := _clipped(channel, channel == highest)) is not None:
+        return f"{name} saturated", f"{run} points in a row at its maximum, {highest:g}"
+    if role == "i0" and not lowest >= DARK * highest:  # else nothing is dark, whatever the median
         dark = channel < DARK * np.median(channel)
         if (run := _longest(dark)) >= DARK_POINTS:
             where = " at the end" if dark[-DARK_POINTS:].all() else ""
@@ -36,11 +40,9 @@ def flaw(columns: Mapping[str, Column], role: str) -> tuple[str, str] | None:
     return None
 
 
-def _clipped(channel: Column) -> int | None:
-    """How many points in a row are clipped, or None."""
-    top = channel == channel.max()
-    run = _longest(top)
-    if run < CLIPPED_POINTS:
+def _clipped(channel: Column, top: NDArray[np.bool_]) -> int | None:
+    """How many points in a row are clipped, or None; ``top`` are those at the maximum."""
+    if np.count_nonzero(top) < CLIPPED_POINTS or (run := _longest(top)) < CLIPPED_POINTS:
         return None
     rest = channel[~top]
     if rest.size < 2 * CLIPPED_POINTS or np.unique(rest).size < DISTINCT * rest.size:

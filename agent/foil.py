@@ -1,8 +1,10 @@
 """Where the monochromator's energies stand, followed over time on the reference foil of each frame."""
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +62,8 @@ class FoilTrack:
         self._seen: deque[tuple[float, float]] = deque(maxlen=settings.frames)
         self._off: list[tuple[float, float]] = []
         """Frames since the last that agreed with the course, all off it on one side."""
+        self._line: _Line | None = None
+        """Through ``_seen``; None until it is asked for."""
 
     def follow(self, time: float, shift_ev: float) -> Course:
         """The course at the time (s) of a frame whose own foil asks for ``shift_ev``, NaN without a foil."""
@@ -67,7 +71,8 @@ class FoilTrack:
         if abs(time - last) > self._settings.forget_s:
             self._seen.clear()
             self._off.clear()
-        if np.isnan(shift_ev):
+            self._line = None
+        if math.isnan(shift_ev):
             return self._at(time, "foil held")
         before = self._at(time)
         apart = shift_ev - before.shift_ev
@@ -82,20 +87,41 @@ class FoilTrack:
         else:
             self._seen.append((time, shift_ev))
         self._off.clear()
+        self._line = None
         return self._at(time)
 
     def _at(self, time: float, flag: str = "") -> Course:
         if not self._seen:
             return Course(np.nan, np.nan)
-        t, s = np.array(self._seen).T.copy()
-        n = len(s)
-        line = n >= LINE_FRAMES and np.ptp(t) > 0
-        slope = _slope(t, s) if line else 0.0
-        level = s - slope * (t - time)
-        middle = _median(level)
-        scatter = max(1.4826 * _median(np.abs(level - middle)), READ_EV)
-        leverage = (time - t.mean()) ** 2 / ((t - t.mean()) ** 2).sum() if line else 0.0
-        return Course(middle, scatter * (1 / n + leverage) ** 0.5, flag)
+        if self._line is None:
+            self._line = _line(*np.array(self._seen).T.copy())
+        line = self._line
+        leverage = (time - line.mean_s) ** 2 / line.spread_s2 if line.spread_s2 else 0.0
+        level = line.level_ev + line.slope * (time - line.mean_s)
+        return Course(level, line.scatter_ev * (1 / len(self._seen) + leverage) ** 0.5, flag)
+
+
+class _Line(NamedTuple):
+    slope: float
+    """eV/s; 0 for a few frames."""
+    level_ev: float
+    """At the mean time."""
+    scatter_ev: float
+    mean_s: float
+    spread_s2: float
+    """Sum of the squared distances from the mean time; 0 where there is no slope."""
+
+
+def _line(t: Array, s: Array) -> _Line:
+    first = float(t[0])
+    t -= first  # else times since 1970 would round
+    mean = float(t.sum()) / len(t)
+    t -= mean
+    spread = float(t @ t) if len(t) >= LINE_FRAMES else 0.0
+    slope = _slope(t, s) if spread > 0 else 0.0
+    s -= slope * t
+    level = _median(s)
+    return _Line(slope, level, max(1.4826 * _median(np.abs(s - level)), READ_EV), first + mean, spread)
 
 
 @cache
@@ -106,12 +132,16 @@ def _pairs(n: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 def _slope(t: Array, s: Array) -> float:
     """Median slope of all pairs of points, as scipy's ``theilslopes``, which takes longer than the alignment."""
     first, later = _pairs(len(t))
-    run, rise = t[later] - t[first], s[later] - s[first]
-    apart = run != 0
-    return _median(rise[apart] / run[apart])
+    run = t[later] - t[first]
+    rise = s[later] - s[first]
+    if not run.all():
+        apart = run != 0
+        run, rise = run[apart], rise[apart]
+    return _median(rise / run)
 
 
 def _median(values: Array) -> float:
     """As numpy's, without its overhead on a few numbers."""
-    ordered = np.sort(values)
+    ordered = values.copy()
+    ordered.sort()
     return float(ordered[(len(values) - 1) // 2] + ordered[len(values) // 2]) / 2

@@ -74,3 +74,12 @@ def test_a_dead_reference_costs_the_reference_alone():
     made = columns()
     made["iref"] = np.full(300, 1.0)
     assert spectrum(made, "transmission", 10).reference is None
+
+
+@given(st.integers(0, 1000), st.floats(0.02, 0.3))
+def test_i0_is_dark_below_a_tenth_of_its_median_wherever_its_extremes_are(seed, part):
+    made = columns(seed)
+    made["i0"][40:44] *= part
+    made["i0"][50] *= 3
+    dark = made["i0"] < 0.1 * np.median(made["i0"])
+    assert (flaw(made, "i0") is not None) == (dark.sum() >= 3)

@@ -85,3 +85,9 @@ def test_a_drift_is_read_as_the_reference_implementation_reads_it() -> None:
     course = [track.follow(float(moment), float(shift)) for moment, shift in zip(t, s, strict=True)][-1]
     slope = float(np.asarray(theilslopes(s, t))[0])
     assert course.shift_ev == pytest.approx(np.median(s - slope * (t - t[-1])))
+
+
+def test_frames_of_one_moment_have_a_level() -> None:
+    track = FoilTrack(FoilSettings())
+    courses = [track.follow(1.79e9 + 0.1, shift) for shift in (0.1, 0.2, 0.15, 0.12, 0.18, 0.15, 0.15)]
+    assert courses[-1].shift_ev == pytest.approx(0.15)
