@@ -1,8 +1,8 @@
 """The files that documents point to: where they are, whether they are whole, and the arrays in them.
 
-Handlers are those of event-model's ``Filler``: ``handler(path, **resource_kwargs)(**datum_kwargs)``. They open the
-file at each call and keep nothing of it, since it may still be growing. A file, dataset or row that is not there
-yet raises NotYet, an ``OSError`` as the Filler expects it; what waiting cannot mend raises AssetRefused.
+Handlers are those of event-model's ``Filler``: ``handler(path, inside=…, **resource_kwargs)(**datum_kwargs)``. They
+open the file at each call and keep nothing of it, since it may still be growing. A file, dataset or row that is not
+there yet raises NotYet, an ``OSError`` as the Filler expects it; what waiting cannot mend raises AssetRefused.
 """
 
 import os
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ..agent.settings import Settings
+from .hdf5_sources import missing_source, sources
 
 QUIET_S = 0.2
 """A file without rows of a known number is whole once it has not been written to for so long."""
@@ -27,6 +28,8 @@ _APB_COLUMNS = 10
 """32-bit integers per row of its file: eight channels, seconds, ticks."""
 
 Array = NDArray[Any]
+Inside = Callable[[Path], Any]
+"""Raises AssetRefused for a path that may not be read."""
 
 
 class NotYet(OSError):  # noqa: N818  says what happened
@@ -50,30 +53,37 @@ class AssetSettings(Settings):
     path_map: Mapping[str, str] = {}
     """Where folders of the beamline are on this machine, by how their paths begin; the longest that fits counts."""
     roots: tuple[str, ...] = ()
-    """Folders outside of which no file is read, symbolic links followed. None: any file that this process may read;
-    to be set wherever documents come from somebody who may not."""
+    """Folders outside of which no file is read, symbolic links and those within HDF5 followed. None: any file that
+    this process may read; to be set wherever documents come from somebody who may not."""
 
     def locate(self, where: str) -> Path:
         """Return the file of this machine that a path or ``file:`` URI means.
 
-        Raises AssetRefused for other URIs and outside ``roots``.
+        Raises AssetRefused for other URIs, what is no file, and outside ``roots``.
         """
         path = where
-        if "://" in where:
+        if "://" in where or where.startswith("file:"):
             uri = urlparse(where)
             if uri.scheme != "file":
                 raise AssetRefused(f"{where}: a {uri.scheme} URI; only files are read")
             path = unquote(uri.path)
         for begin in sorted(self.path_map, key=len, reverse=True):
-            rest = path.removeprefix(begin.rstrip("/"))
-            if rest != path and (not rest or rest.startswith("/")):
-                path = self.path_map[begin].rstrip("/") + rest
+            stem = begin.rstrip("/")
+            if path == stem or path.startswith(f"{stem}/"):
+                path = self.path_map[begin].rstrip("/") + path.removeprefix(stem)
                 break
-        found = Path(path)
-        if self.roots:
-            found = found.resolve()
-            if not any(found.is_relative_to(Path(root).resolve()) for root in self.roots):
-                raise AssetRefused(f"{found}: outside of assets.roots")
+        found = self.inside(Path(path))
+        if found.exists() and not found.is_file():  # to open a pipe may take for ever
+            raise AssetRefused(f"{found}: not a file")
+        return found
+
+    def inside(self, path: Path) -> Path:
+        """Return where a path leads. Raises AssetRefused outside ``roots``."""
+        if not self.roots:
+            return path
+        found = path.resolve()
+        if not any(found.is_relative_to(Path(root).resolve()) for root in self.roots):
+            raise AssetRefused(f"{found}: outside of assets.roots")
         return found
 
 
@@ -86,20 +96,23 @@ def opened(path: Path) -> Iterator[Any]:
         raise AssetRefused("reading HDF5 needs h5py: pip install 'xas-agent[formats]'") from None
     try:
         file = h5py.File(path, "r", locking=False)
-    except OSError as error:  # missing, empty, or its header not flushed yet
-        raise NotYet(f"{path}: {' '.join(str(error).split())[:160]}") from None
+    except OSError as error:  # missing, empty, its header not flushed yet, or open to a writer in SWMR mode
+        try:
+            file = h5py.File(path, "r", locking=False, swmr=True)
+        except OSError:
+            raise NotYet(f"{path}: {' '.join(str(error).split())[:160]}") from None
     with file:
         yield file
 
 
-def rows_of(path: Path, dataset: str, start: int, stop: int) -> Array:
-    """Return rows ``start`` to ``stop`` of a dataset, (stop − start, …). Raises NotYet, AssetRefused."""
+def rows_of(path: Path, dataset: str, start: int, stop: int, inside: Inside | None = None) -> Array:
+    """Return rows ``start`` to ``stop`` of a dataset, (stop − start, …). Raises NotYet, AssetRefused.
+
+    ``inside`` refuses files outside of where what it is made of may be.
+    """
     with opened(path) as file:
-        try:
-            data = file[dataset]
-            length = data.shape[0] if data.shape else 0
-        except (KeyError, AttributeError):
-            raise NotYet(f"{path}: no dataset {dataset!r} in it") from None
+        data = _dataset(file, path, dataset, inside)
+        length = data.shape[0] if data.shape else 0
         if length < stop:
             raise NotYet(f"{path}: {dataset} has {length} rows, {stop} are announced", length)
         try:
@@ -108,15 +121,52 @@ def rows_of(path: Path, dataset: str, start: int, stop: int) -> Array:
             raise NotYet(f"{path}: {dataset}: {error}") from None
 
 
+def _dataset(file: Any, path: Path, name: str, inside: Inside | None) -> Any:
+    """Return a dataset of which all is there and may be read."""
+    try:
+        data = file.get(name)
+    except OSError as error:  # a link to a file that is not whole
+        raise NotYet(f"{path}: {name}: {error}") from None
+    if not hasattr(data, "shape"):
+        raise NotYet(f"{path}: no dataset {name!r} in it")
+    if missing := missing_source(data):
+        raise NotYet(f"{path}: {name} is made of {missing}, which is not there")
+    if inside is not None:
+        _keep_inside(data, inside)
+    return data
+
+
+def _keep_inside(data: Any, inside: Inside, depth: int = 5) -> None:
+    """Raise AssetRefused where an HDF5 link, or a part of a virtual dataset, leads outside."""
+    if not depth:
+        raise AssetRefused(f"{data.file.filename}: {data.name} is made of others too deep to follow")
+    inside(Path(data.file.filename))
+    for path, name in sources(data):
+        inside(path)
+        if "%" in f"{path.name}{name}":
+            raise AssetRefused(f"{path}: a series of files, which cannot be held against assets.roots")
+        if name:
+            with opened(path) as file:
+                if hasattr(part := file.get(name), "shape"):
+                    _keep_inside(part, inside, depth - 1)
+
+
 class AreaDetectorHDF5:
     """One point's frames of an areaDetector file; of several frames per point, all (n, …)."""
 
-    def __init__(self, path: Path, frame_per_point: int = 1, dataset: str = "/entry/data/data", **_: Any) -> None:
-        self._path, self._per_point, self._dataset = path, int(frame_per_point), dataset
+    def __init__(
+        self,
+        path: Path,
+        frame_per_point: int = 1,
+        dataset: str = "/entry/data/data",
+        inside: Inside | None = None,
+        **_: Any,
+    ) -> None:
+        self._path, self._per_point, self._dataset, self._inside = path, int(frame_per_point), dataset, inside
 
     def __call__(self, point_number: int, **_: Any) -> Array:
         first = int(point_number) * self._per_point
-        rows = rows_of(self._path, self._dataset, first, first + self._per_point)
+        rows = rows_of(self._path, self._dataset, first, first + self._per_point, self._inside)
         return rows[0] if self._per_point == 1 else rows
 
 
@@ -127,8 +177,8 @@ class Xspress3HDF5:
     ``data_type="roi"``, in fly scans at BMM without a frame for all of a channel's spectra.
     """
 
-    def __init__(self, path: Path, key: str = "entry/data/data", **_: Any) -> None:
-        self._path, self._key = path, key
+    def __init__(self, path: Path, key: str = "entry/data/data", inside: Inside | None = None, **_: Any) -> None:
+        self._path, self._key, self._inside = path, key, inside
 
     def __call__(
         self, frame: int | None = None, channel: int = 1, data_type: str = "spectrum", roi_num: int = 1, **_: Any
@@ -137,14 +187,12 @@ class Xspress3HDF5:
             return self._whole(f"entry/instrument/detector/NDAttributes/CHAN{channel}ROI{roi_num}").reshape(-1)
         if frame is None:
             return self._whole(self._key)[:, channel - 1]
-        return rows_of(self._path, self._key, int(frame), int(frame) + 1)[0, channel - 1]
+        return rows_of(self._path, self._key, int(frame), int(frame) + 1, self._inside)[0, channel - 1]
 
     def _whole(self, dataset: str) -> Array:
         _refuse_growing(self._path)
         with opened(self._path) as file:
-            if dataset not in file:
-                raise NotYet(f"{self._path}: no dataset {dataset!r} in it")
-            return np.asarray(file[dataset])
+            return np.asarray(_dataset(file, self._path, dataset, self._inside))
 
 
 class AnalogPizzaBox:

@@ -225,15 +225,16 @@ class StreamRows:
         """Return the values of Events, (n,) or (n, …): one row of the dataset each, or as many as are joined."""
         (asset,) = consolidator.assets
         path = self.settings.locate(asset.data_uri)
+        inside = self.settings.inside if self.settings.roots else None
         dataset = consolidator.adapter_parameters()["dataset"]
         dataset = dataset if isinstance(dataset, str) else "/".join(dataset)
         shape: tuple[int, ...] = consolidator.datum_shape
         if consolidator.join_method == "concat" and shape:
             n = shape[0]
-            data = rows_of(path, dataset, rows.start * n, rows.stop * n)
+            data = rows_of(path, dataset, rows.start * n, rows.stop * n, inside)
             data = data.reshape(len(rows), *shape) if data.size == len(rows) * int(np.prod(shape)) else data
         else:
-            data = rows_of(path, dataset, rows.start, rows.stop)
+            data = rows_of(path, dataset, rows.start, rows.stop, inside)
         if data.shape[0] != len(rows):
             raise AssetRefused(f"{path}: {dataset} has rows of {data.shape[1:]}, announced as {shape}")
         return data.reshape(len(rows)) if data.size == len(rows) else data

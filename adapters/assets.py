@@ -143,7 +143,8 @@ class AssetFiller:
         return out
 
     def _located(self, handler: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda path, **kwargs: handler(self._settings.locate(path), **kwargs)
+        inside = self._settings.inside if self._settings.roots else None
+        return lambda path, **kwargs: handler(self._settings.locate(path), **kwargs | {"inside": inside})
 
     def _run(self, uid: str) -> _Run:
         if uid not in self._runs:

@@ -1,13 +1,24 @@
 """What the handlers read, and what they wait for."""
 
 import os
+import subprocess
+import sys
+import textwrap
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from xas_agent.adapters.asset_files import HANDLERS, QUIET_S, AssetRefused, NotYet, Xspress3HDF5, rows_of
+from xas_agent.adapters.asset_files import (
+    HANDLERS,
+    QUIET_S,
+    AssetRefused,
+    AssetSettings,
+    NotYet,
+    Xspress3HDF5,
+    rows_of,
+)
 
 h5py = pytest.importorskip("h5py", reason="the files are HDF5: pip install 'xas-agent[formats]'")
 
@@ -81,3 +92,73 @@ def test_hdf5_that_is_none_yet(tmp_path: Path) -> None:
         file.create_group("a")
     with pytest.raises(NotYet, match="no dataset"):
         rows_of(tmp_path / "group.h5", "a", 0, 1)
+
+
+def test_a_file_that_its_writer_holds_open(tmp_path: Path) -> None:
+    """areaDetector and PandA write in SWMR mode: the rows are to be read while they are at it."""
+    writer = textwrap.dedent("""
+        import sys, h5py
+        with h5py.File(sys.argv[1], "w", libver="latest") as file:
+            data = file.create_dataset("d", (0,), "f8", maxshape=(None,), chunks=(4,))
+            file.swmr_mode = True
+            data.resize((3,))
+            data[:] = [1.0, 2.0, 3.0]
+            data.flush()
+            print("ready", flush=True)
+            sys.stdin.read()
+    """)
+    path = tmp_path / "swmr.h5"
+    command = [sys.executable, "-c", writer, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        np.testing.assert_array_equal(rows_of(path, "d", 0, 3), [1.0, 2.0, 3.0])
+        with pytest.raises(NotYet, match="3 rows, 4 are announced"):
+            rows_of(path, "d", 3, 4)
+
+
+def test_a_virtual_dataset_waits_for_the_files_that_it_is_made_of(tmp_path: Path) -> None:
+    layout = h5py.VirtualLayout((3,), "f8")
+    layout[:] = h5py.VirtualSource("part.h5", "d", (3,))
+    with h5py.File(tmp_path / "whole.h5", "w") as file:
+        file.create_virtual_dataset("d", layout)
+    with pytest.raises(NotYet, match=r"part\.h5, which is not there"):
+        rows_of(tmp_path / "whole.h5", "d", 0, 3)
+    with h5py.File(tmp_path / "part.h5", "w") as file:
+        file["d"] = [1.0, 2.0, 3.0]
+    np.testing.assert_array_equal(rows_of(tmp_path / "whole.h5", "d", 0, 3), [1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize("way", ["link", "virtual", "nested", "bytes"])
+def test_no_way_within_hdf5_leads_outside_of_the_roots(tmp_path: Path, way: str) -> None:
+    (tmp_path / "in").mkdir()
+    for folder in (tmp_path, tmp_path / "in"):
+        with h5py.File(folder / "part.h5", "w") as file:
+            file["d"] = [1.0, 2.0, 3.0]
+    (tmp_path / "bytes").write_bytes(np.arange(3.0).tobytes())
+    within = AssetSettings(roots=(str(tmp_path / "in"),)).inside
+    for outside, target in ((False, "part.h5"), (True, "../part.h5")):
+        path = tmp_path / "in" / f"{outside}.h5"
+        layout = h5py.VirtualLayout((3,), "f8")
+        layout[:] = h5py.VirtualSource(target, "d", (3,))
+        with h5py.File(path, "w") as file:
+            if way == "link":
+                file["d"] = h5py.ExternalLink(target, "d")
+            elif way == "bytes":
+                raw = tmp_path / "in" / target if outside else tmp_path / "in" / "bytes"
+                raw.write_bytes(np.arange(3.0).tobytes())
+                file.create_dataset("d", (3,), "f8", external=[(str(raw), 0, 24)])
+            else:
+                file.create_virtual_dataset("e" if way == "nested" else "d", layout)
+                again = h5py.VirtualLayout((3,), "f8")
+                again[:] = h5py.VirtualSource(".", "e", (3,))
+                if way == "nested":
+                    file.create_virtual_dataset("d", again)
+        assert rows_of(path, "d", 0, 3).size == 3
+        if not outside:
+            assert rows_of(path, "d", 0, 3, within).size == 3
+            continue
+        with pytest.raises(AssetRefused, match=r"outside of assets\.roots"):
+            rows_of(path, "d", 0, 3, within)
+        with pytest.raises(AssetRefused, match=r"outside of assets\.roots"):
+            HANDLERS["AD_HDF5"](path, dataset="d", inside=within)(point_number=0)

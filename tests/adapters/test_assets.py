@@ -1,5 +1,6 @@
 """Files that documents point to: late, lacking, half written, elsewhere, not to be read."""
 
+import os
 import random
 import sys
 from pathlib import Path
@@ -352,6 +353,15 @@ def test_paths_are_mapped_by_their_longest_beginning(tmp_path: Path) -> None:
     assert where.locate("/nsls2/data/bmmx/a.h5") == Path("/mnt/data/bmmx/a.h5")
     assert where.locate("file://localhost/nsls2/data/bmm/a%20b.h5") == tmp_path / "a b.h5"
     assert where.locate("/elsewhere/a.h5") == Path("/elsewhere/a.h5")
+    assert where.locate(f"file:{tmp_path}/a.h5") == tmp_path / "a.h5"
+    assert AssetSettings(path_map={"/": "/mnt"}).locate("/data/a.h5") == Path("/mnt/data/a.h5")
+
+
+def test_only_files_are_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
+        with pytest.raises(AssetRefused, match="not a file"):
+            AssetSettings().locate(str(path))
 
 
 def test_outside_of_the_roots_nothing_is_read(tmp_path: Path) -> None:
