@@ -8,7 +8,7 @@ from .athena import is_athena, read_athena
 from .columns import is_ssrl_binary, read_columns, read_ssrl_binary
 from .hdf5 import SIGNATURE, SUFFIXES, read_hdf5
 from .limits import read_bytes
-from .naming import ROLES, Columns
+from .naming import ROLES, AmbiguousError, Columns, asked
 from .npz import read_npz
 from .spec import is_spec, read_spec
 from .spectrum import MIN_POINTS, Spectrum, SpectrumFileError, flaw
@@ -34,8 +34,14 @@ def read_spectra(path: str | Path, *, columns: Columns | None = None) -> list[Sp
             them, spectrum by spectrum.
     """
     path = Path(path)
+    try:
+        asked(columns)
+    except AmbiguousError as error:
+        raise SpectrumFileError(f"{path}: found {error}") from error
     if path.is_dir():
         raise SpectrumFileError(f"{path}: found a folder, expected a file of spectra")
+    if path.exists() and not path.is_file():  # to open a pipe may take for ever
+        raise SpectrumFileError(f"{path}: found a pipe or device, expected a file of spectra")
     try:
         with np.errstate(all="ignore"):  # numbers out of all bounds become NaN and inf, which ``flaw`` tells of
             return _read(path, columns)

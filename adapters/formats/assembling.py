@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .energy import UnclearError, from_angle, in_ev, looks_like_energy
-from .naming import SIGNALS, AmbiguousError, Choice, Columns, angle, choose, may_be_energy, plain
+from .naming import SIGNALS, AmbiguousError, Choice, Columns, angle, choose, may_be_measured, plain
 from .spectrum import Floats, Formula, Spectrum, SpectrumFileError
 
 EXPECTED = "expected columns energy and mu, or energy, i0 and itrans, named in the header"
@@ -49,7 +49,7 @@ def spectrum_of(table: Table, wanted: Columns | None = None) -> Spectrum:
         raise SpectrumFileError(f"{table.path}: found {error}") from error
     refusal = f"{table.path}: {_found(table, names, choice)}"
     try:
-        energy, notes = _energies(table, names, units, choice)
+        energy, place, notes = _energies(table, names, units, choice)
     except UnclearError as error:
         raise SpectrumFileError(f"{refusal}: {error}") from error
     channels = {
@@ -59,9 +59,9 @@ def spectrum_of(table: Table, wanted: Columns | None = None) -> Spectrum:
         for role, places in choice.places.items()
         if role != "energy"
     }
-    if energy is not None and not {"energy", *channels} & choice.places.keys() and len(names) == 2:
-        channels["mu"] = table.columns[1]
-        notes += ("column 2 taken as the absorption",)
+    if place is not None and not choice.places and len(names) == 2 and may_be_measured(names[1 - place]):
+        channels["mu"] = table.columns[1 - place]
+        notes += (f"column {2 - place} taken as the absorption",)
     formula = _formula(channels)
     if energy is None or formula is None:
         raise SpectrumFileError(f"{refusal}, {EXPECTED}, or {HOW}")
@@ -148,25 +148,28 @@ def _names(table: Table) -> tuple[list[str], list[str]]:
 
 def _energies(
     table: Table, names: list[str], units: list[str], choice: Choice
-) -> tuple[Floats | None, tuple[str, ...]]:
-    """The energies, (M,) eV, and what was guessed of them."""
-    if place := choice.places.get("energy"):
-        return in_ev(table.columns[place[0]], names[place[0]] or str(place[0] + 1), units[place[0]])
+) -> tuple[Floats | None, int | None, tuple[str, ...]]:
+    """The energies, (M,) eV, the place of their column, and what was guessed of them."""
+    if places := choice.places.get("energy"):
+        (place,) = places
+        energy, notes = in_ev(table.columns[place], names[place] or str(place + 1), units[place])
+        return energy, place, notes
     if "energy" in choice.doubts:
-        return None, ()
+        return None, None, ()
     turned = angle(names)
     if turned is not None and (units[turned] or table.d_spacing):
         values = from_angle(table.columns[turned], names[turned], units[turned], table.d_spacing)
-        return values, (f"energies from the angles of {names[turned]!r} and a d spacing of {table.d_spacing} Å",)
+        made = f"energies from the angles of {names[turned]!r} and a d spacing of {table.d_spacing} Å"
+        return values, turned, (made,)
     used = {place for places in choice.places.values() for place in places}
-    free = [i for i, name in enumerate(names) if i not in used and may_be_energy(name)]
+    free = [i for i, name in enumerate(names) if i not in used and may_be_measured(name)]
     fitting = [i for i in free if looks_like_energy(table.columns[i])]
     if not fitting or (len(fitting) > 1 and fitting[0] != 0):
-        return None, ()
+        return None, None, ()
     first = fitting[0]
     unit = looks_like_energy(table.columns[first]) or "eV"
     named = f"column {first + 1}" + (f" ({names[first]})" if names[first] else "")
-    return in_ev(table.columns[first], "", unit)[0], (f"{named} taken as energy in {unit}, by its values",)
+    return in_ev(table.columns[first], "", unit)[0], first, (f"{named} taken as energy in {unit}, by its values",)
 
 
 def _found(table: Table, names: Sequence[str], choice: Choice) -> str:

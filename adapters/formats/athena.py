@@ -74,12 +74,13 @@ def read_athena(path: Path, text: Text) -> list[Spectrum]:
     first = next((line for line in text.lines if line.strip()), "")
     try:
         groups, broken = (_from_json(text), None) if first.lstrip().startswith("{") else _from_perl(text)
-    except (_BrokenError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (_BrokenError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise SpectrumFileError(f"{path}: not a whole Athena project ({error or type(error).__name__})") from error
     kept = [group for group in groups if _why_not(group) is None]
     left = [f"{group.args.get('label', group.key)} ({_why_not(group)})" for group in groups if group not in kept]
     if not kept:
-        raise SpectrumFileError(f"{path}: found {len(groups)} groups, none of μ(E): {', '.join(left) or 'empty'}")
+        why = ", ".join((*left, broken) if broken else left) or "empty"
+        raise SpectrumFileError(f"{path}: found {len(groups)} groups, none of μ(E): {why}")
     notes = text.notes + ((broken,) if broken else ())
     if left:
         notes += (f"{len(left)} of {len(groups)} groups left out: {', '.join(left)[:200]}",)

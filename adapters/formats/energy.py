@@ -61,7 +61,8 @@ def in_ev(values: Floats, name: str, unit: str) -> tuple[Floats, tuple[str, ...]
         doubt = f"energies of {name!r} taken as eV, as the file says; their values are those of keV"
         return values, (doubt,) if _unit_by_values(values) == "keV" else ()
     if said in ("kev", "kiloelectronvolt"):
-        return values * 1000.0, ()
+        doubt = f"energies of {name!r} taken as keV, as the file says; their values are those of eV"
+        return values * 1000.0, (doubt,) if _unit_by_values(values) == "eV" else ()
     if said and not re.fullmatch(r"a\.?u\.?|none|n/?a|-|\?", said):
         raise UnclearError(f"energies of column {name!r} in {unit!r}, expected eV or keV")
     guess = _unit_by_values(values)

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from ...agent.start import absorber
-from .assembling import HOW
+from ..hdf5_sources import missing_source
+from .assembling import HOW as HOW_COLUMNS
 from .energy import UnclearError, in_ev
 from .headers import when
-from .naming import ROLES, Columns, choose
+from .naming import Columns, asked, choose
 from .npz import spectra_of
 from .spectrum import Floats, Spectrum, SpectrumFileError
 
@@ -31,6 +32,7 @@ MAX_TEXT = 1 << 16
 MAX_OBJECTS = 20_000
 """Most groups and arrays looked at."""
 _EXPECTED = "expected NXxas, or energy and mu (or i0 and itrans) side by side, each (M,) or (N, M)"
+_HOW = HOW_COLUMNS.replace("'energy': …", "'energy': '/path'").replace("energy=…", "energy=/path")
 _LEAVES = ("data", "value", "raw", "readback")
 """Names that say nothing: the group's name counts instead."""
 
@@ -73,8 +75,7 @@ def _read(path: Path, file: Node, wanted: Columns | None) -> list[Spectrum]:
             found += _spectra(path, root, chosen, len(found))
     if not found:
         there = ", ".join(f"{name} {array.shape}" for name, array in list(arrays.items())[:12]) or "no arrays"
-        how = HOW.replace("'energy': …", "'energy': '/path'").replace("energy=…", "energy=/path")
-        raise SpectrumFileError(f"{path}: found {there}, {_EXPECTED}; {how}")
+        raise SpectrumFileError(f"{path}: found {there}, {_EXPECTED}; {_HOW}")
     return found
 
 
@@ -157,7 +158,7 @@ def _by_names(path: Path, root: Node, arrays: dict[str, Node]) -> dict[str, list
         default = _default(root)
         served = {default: served[default]} if default in served else plotted or served
     if len({frozenset(array.id for part in chosen.values() for array in part) for chosen in served.values()}) > 1:
-        raise SpectrumFileError(f"{path}: found spectra in {' and '.join(list(served)[:5])}; {HOW}")
+        raise SpectrumFileError(f"{path}: found spectra in {' and '.join(list(served)[:5])}; {_HOW}")
     return next(iter(served.values())) if served else _chosen(list(inside), inside)
 
 
@@ -198,11 +199,11 @@ def _named(path: Path, arrays: dict[str, Node], wanted: Columns) -> dict[str, li
     by_path = list(arrays)
     said = [_said(name) for name in by_path]
     chosen: dict[str, list[Node]] = {}
-    for role, value in wanted.items():
-        for item in [value] if isinstance(value, str | int) else value:
+    for role, items in asked(wanted).items():
+        for item in items:
             full = posixpath.join("/", str(item))
             fits = [full] if full in arrays else [n for n, s in zip(by_path, said, strict=True) if s == str(item)]
-            if role not in ROLES or len(fits) != 1:
+            if len(fits) != 1:
                 there = ", ".join(fits or by_path[:20]) or "no arrays"
                 raise SpectrumFileError(f"{path}: found {there}; expected one array {item!r} for {role}")
             chosen.setdefault(role, []).append(arrays[fits[0]])
@@ -215,7 +216,7 @@ def _spectra(path: Path, root: Node, chosen: dict[str, list[Node]], first: int) 
         (k for k in ("mu", "it", "if", "norm") if k in chosen and (k in ("mu", "norm") or "i0" in chosen)), ""
     )
     if "energy" not in chosen or not kind:
-        raise SpectrumFileError(f"{path}: found {', '.join(chosen)} in {root.name}, {_EXPECTED}; {HOW}")
+        raise SpectrumFileError(f"{path}: found {', '.join(chosen)} in {root.name}, {_EXPECTED}; {_HOW}")
     columns = {role: _sum(path, arrays) for role, arrays in chosen.items()}
     if len(chosen.get("if", ())) > 1 and kind == "if":
         notes += (f"fluorescence is the sum of {', '.join(str(a.name) for a in chosen['if'])}",)
@@ -230,6 +231,8 @@ def _spectra(path: Path, root: Node, chosen: dict[str, list[Node]], first: int) 
             columns[role] = array[:, 0]
         elif array.ndim == 2 and array.shape[1] != points and array.shape[0] == points:
             columns[role], notes = array.T, (*notes, f"{role} of {array.shape} turned: its first axis is the energy")
+        elif array.ndim == 2 and array.shape == (points, points) and role != "energy":
+            notes += (f"{role} of {array.shape} taken as a spectrum per row: its shape does not tell",)
     name = posixpath.basename(root.name) or path.name
     rows = np.atleast_2d(columns[kind]).shape[0]
     ids = [f"{path.name}:{name}" + (f":{row}" if rows > 1 else "") for row in range(rows)]
@@ -240,6 +243,8 @@ def _sum(path: Path, arrays: list[Node]) -> Floats:
     for array in arrays:
         if array.size > MAX_VALUES:
             raise SpectrumFileError(f"{path}: found {array.name} of shape {array.shape}, at most {MAX_VALUES} values")
+        if missing := missing_source(array):
+            raise SpectrumFileError(f"{path}: found {array.name} without {missing}, expected what it is made of")
         if array.shape != arrays[0].shape:
             raise SpectrumFileError(f"{path}: found {array.name} of {array.shape} beside {arrays[0].shape}")
     return np.sum([np.asarray(array[()], dtype=np.float64) for array in arrays], axis=0)

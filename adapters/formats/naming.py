@@ -66,10 +66,10 @@ def choose(names: Sequence[str], wanted: Columns | None = None, element: str | N
         element: the absorber, for fluorescence columns that are named after it.
 
     Raises:
-        AmbiguousError: ``wanted`` names a role that is none or a column that is not there.
+        AmbiguousError: ``wanted`` names a role that is none, several columns of one, or one that is not there.
     """
     found = Choice()
-    named = {role: _places(role, value, names) for role, value in (wanted or {}).items()}
+    named = {role: [_place(role, item, names) for item in items] for role, items in asked(wanted).items()}
     found.places |= named
     given = [role for role in SIGNALS if role in named]
     taken = {place for places in named.values() for place in places}
@@ -88,14 +88,30 @@ def choose(names: Sequence[str], wanted: Columns | None = None, element: str | N
     return found
 
 
+def asked(wanted: Columns | None) -> dict[str, list[str | int]]:
+    """What the caller names, by role.
+
+    Raises:
+        AmbiguousError: a role that is none, or several columns for one that is not summed.
+    """
+    found: dict[str, list[str | int]] = {}
+    for role, value in (wanted or {}).items():
+        if role not in ROLES:
+            raise AmbiguousError(f"no role {role!r} in columns; expected {', '.join(ROLES)}")
+        found[role] = [value] if isinstance(value, str | int) else list(value)
+        if not found[role] or (len(found[role]) > 1 and role != "if"):
+            raise AmbiguousError(f"{len(found[role])} columns for {role}; expected one")
+    return found
+
+
 def angle(names: Sequence[str]) -> int | None:
     """The place of the monochromator's angle, where one column is named so."""
     places = [i for i, name in enumerate(names) if _ANGLE.fullmatch(_folded(name))]
     return places[0] if len(places) == 1 else None
 
 
-def may_be_energy(name: str) -> bool:
-    """Whether a column of this name, which says nothing of an energy, may still hold energies."""
+def may_be_measured(name: str) -> bool:
+    """Whether a column of this name may still hold energies or an absorption, of which it says nothing."""
     return not _NO_ENERGY.fullmatch(_folded(name))
 
 
@@ -121,15 +137,6 @@ def _summed(places: list[int], names: Sequence[str], notes: list[str]) -> list[i
     if len(places) > 1:
         notes.append(f"fluorescence is the sum of {', '.join(names[place] for place in places)}")
     return places
-
-
-def _places(role: str, value: "str | int | Sequence[str | int]", names: Sequence[str]) -> list[int]:
-    if role not in ROLES:
-        raise AmbiguousError(f"no role {role!r} in columns; expected {', '.join(ROLES)}")
-    asked = [value] if isinstance(value, str | int) else list(value)
-    if not asked or (len(asked) > 1 and role != "if"):
-        raise AmbiguousError(f"{len(asked)} columns for {role}; expected one")
-    return [_place(role, item, names) for item in asked]
 
 
 def _place(role: str, asked: str | int, names: Sequence[str]) -> int:

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .assembling import assemble
+from .energy import in_ev
 from .limits import MAX_BYTES
-from .naming import ROLES, Columns
+from .naming import ROLES, SIGNALS, Columns
 from .spectrum import Floats, Spectrum, SpectrumFileError
 
 EXPECTED = "expected energy (M,) or (N, M) and mu or norm of (M,) or (N, M)"
@@ -20,20 +21,20 @@ def read_npz(path: Path, wanted: Columns | None = None) -> list[Spectrum]:
     """A spectrum per row.
 
     ``energy`` and ``mu`` (or ``norm``, or ``i0`` and ``it`` or ``if``), each (M,) or (N, M), optionally ``id`` (N,),
-    ``reference`` and ``ir``.
+    ``reference`` and ``ir``. Energies below 45 are keV, which ``notes`` tell.
 
     Raises:
         SpectrumFileError: another kind of file, or arrays of other names or shapes.
     """
-    arrays, names = _load(path, wanted or {})
+    arrays, there = _load(path, wanted or {})
     kind = next((role for role in ("mu", "norm", "it", "if") if role in arrays), "")
     if "energy" not in arrays or not kind or (kind in ("it", "if") and "i0" not in arrays):
-        raise SpectrumFileError(f"{path}: found the arrays {names or 'none'}, {EXPECTED}")
+        raise SpectrumFileError(f"{path}: found the arrays {there or 'none'}, {EXPECTED}")
     ids = arrays.pop("id", None)
     columns = {role: _numbers(path, role, array) for role, array in arrays.items()}
-    return spectra_of(
-        path, columns, kind, None if ids is None else [_text(id) for id in np.atleast_1d(ids)], average=False
-    )
+    columns["energy"], notes = in_ev(columns["energy"], "energy", "")
+    names = None if ids is None else [_text(id) for id in np.atleast_1d(ids)]
+    return spectra_of(path, columns, kind, names, average=False, notes=notes)
 
 
 def spectra_of(
@@ -72,6 +73,8 @@ def spectra_of(
 def _load(path: Path, wanted: Columns) -> tuple[dict[str, NDArray], str]:
     """The arrays of an npz that are of use here, by role, and the names of all."""
     keys = {role: _key(path, role, wanted.get(role, role)) for role in (*ROLES, "id")}
+    if named := [role for role in SIGNALS if role in wanted]:  # they leave the other signals out
+        keys = {role: key for role, key in keys.items() if role in named or role not in SIGNALS}
     # numpy itself leaves a file open that it cannot make out.
     with path.open("rb") as file:
         try:

@@ -1,6 +1,5 @@
 """Which columns are what, in which unit, and what is said when it cannot be told."""
 
-import builtins
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +101,12 @@ def test_a_unit_that_the_values_belie_is_told_of(tmp_path):
     assert found.notes == ("energies of 'energy' taken as eV, as the file says; their values are those of keV",)
 
 
+def test_a_unit_of_kev_that_the_values_belie_is_told_of(tmp_path):
+    found = read(write(tmp_path, "# energy(keV) mu", E, MU))
+    np.testing.assert_allclose(found.energy, 1000 * E)
+    assert "their values are those of eV" in found.notes[0]
+
+
 def test_elements_of_a_detector_are_summed_and_told_of(tmp_path):
     found = read(write(tmp_path, "# energy i0 if_1 if_2 if_3", E, I0, IF, 2 * IF, 3 * IF))
     np.testing.assert_allclose(found.mu, 6 * IF / I0, rtol=1e-14)
@@ -156,6 +161,7 @@ def test_columns_that_are_not_there_are_refused(tmp_path, columns, said):
         ("# energy energy2 mu", (E, E, MU), None),
         ("# time i0 it", (E, I0, IT), "found 3 columns (time, i0, it)"),
         ("# theta intensity", (np.linspace(10, 14, 21), IF), "found 2 columns (theta, intensity)"),
+        ("# mono time", (E, IF), "found 2 columns (mono, time)"),
         ("# k chi", (np.linspace(0, 15, 21), IF), "found 2 columns (k, chi)"),
         ("", (np.linspace(0, 15, 21), IF), "found 2 columns (unnamed)"),
         ("", (E, I0, IT), "name them with columns={'energy'"),
@@ -170,6 +176,13 @@ def test_what_is_unclear_is_refused_with_what_to_name(tmp_path, header, columns,
     with pytest.raises(SpectrumFileError) as error:
         read(path)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize("columns", [(E, MU), (MU, E)])
+def test_of_two_columns_the_one_that_is_not_energy_is_the_absorption(tmp_path, columns):
+    found = read(write(tmp_path, "", *columns))
+    np.testing.assert_array_equal(found.energy, E)
+    np.testing.assert_array_equal(found.mu, MU)
 
 
 def test_a_column_that_can_only_be_energy_is_taken_and_told_of(tmp_path):
@@ -254,103 +267,18 @@ def test_ssrl_says_what_it_did_not_subtract(tmp_path):
     assert not found.complete
 
 
-def test_hdf5_by_path_by_name_and_what_is_unclear(tmp_path):
-    h5py = pytest.importorskip("h5py", reason="HDF5 needs the extra [formats]")
-    path = tmp_path / "plain.h5"
-    with h5py.File(path, "w") as file:
-        file["scan/energy"], file["scan/mu"] = E, np.stack([MU, 2 * MU])
-        file["raw/Energy/value"], file["raw/I0/data"], file["raw/It/data"] = E, I0, IT
-        file["elsewhere"] = h5py.ExternalLink("other.h5", "/")
-    with pytest.raises(SpectrumFileError, match="found spectra in /scan and /raw"):
-        read_spectra(path)
-    two = read_spectra(path, columns={"energy": "/scan/energy", "mu": "scan/mu"})
-    assert [s.id for s in two] == ["plain.h5:plain.h5:0", "plain.h5:plain.h5:1"]
-    np.testing.assert_array_equal(two[1].mu, 2 * MU)
-    found = read(path, energy="/raw/Energy/value", i0="I0", it="It")
-    np.testing.assert_allclose(found.mu, MU, rtol=1e-14)
-    with pytest.raises(SpectrumFileError, match="expected one array 'nowhere' for mu"):
-        read_spectra(path, columns={"energy": "/scan/energy", "mu": "nowhere"})
-
-
-def test_nxxas_without_a_mode_says_what_to_name(tmp_path):
-    h5py = pytest.importorskip("h5py", reason="HDF5 needs the extra [formats]")
-    path = tmp_path / "xas.nxs"
-    with h5py.File(path, "w") as file:
-        entry = file.create_group("entry")
-        entry.attrs["NX_class"], entry["definition"] = "NXentry", "NXxas"
-        entry["instrument/monochromator/energy"] = E
-        entry["instrument/incoming_beam/data"], entry["instrument/absorbed_beam/data"] = I0, IF
-    with pytest.raises(SpectrumFileError, match="without a mode"):
-        read_spectra(path)
-    with h5py.File(path, "a") as file:
-        file["entry/data/mode"] = "Fluorescence Yield"
-    np.testing.assert_allclose(read(path).mu, IF / I0, rtol=1e-14)
-
-
-def test_the_signal_of_a_plot_is_mu(tmp_path):
-    h5py = pytest.importorskip("h5py", reason="HDF5 needs the extra [formats]")
-    path = tmp_path / "plot.nxs"
-    with h5py.File(path, "w") as file:
-        entry = file.create_group("entry")
-        entry.attrs["NX_class"], entry.attrs["default"] = "NXentry", "plot"
-        plot = entry.create_group("plot")
-        plot.attrs["NX_class"], plot.attrs["signal"], plot.attrs["axes"] = "NXdata", "data", ["energy"]
-        plot["data"], plot["energy"] = MU, E[::-1]
-        entry["instrument/mono/energy"], entry["instrument/i0/data"] = E, I0
-        entry["instrument/it/data"] = IT
-    np.testing.assert_array_equal(read(path).mu, MU[::-1])
-
-
-def test_hdf5_without_h5py_says_what_to_install(tmp_path, monkeypatch):
-    path = tmp_path / "a.h5"
-    path.write_bytes(b"\x89HDF\r\n\x1a\n")
-    without = builtins.__import__
-
-    def refuse(name, *rest, **more):
-        if name == "h5py":
-            raise ImportError(name)
-        return without(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(SpectrumFileError, match=r"pip install 'xas-agent\[formats\]'"):
-        read_spectra(path)
-
-
-def test_arrays_of_an_npz_by_name(tmp_path):
-    path = tmp_path / "own.npz"
-    np.savez(path, e=E, signal=IF, monitor=I0)
-    found = read(path, energy="e", i0="monitor", **{"if": "signal"})
-    np.testing.assert_allclose(found.mu, IF / I0, rtol=1e-14)
-    with pytest.raises(SpectrumFileError, match="found the arrays e, signal, monitor, not x"):
-        read(path, energy="x")
-
-
-def test_in_athena_no_columns_can_be_named(tmp_path):
-    path = tmp_path / "a.prj"
-    path.write_text("# Athena project file -- Demeter version 0.9.26\n")
-    with pytest.raises(SpectrumFileError, match="in which no columns can be named"):
-        read_spectra(path, columns={"energy": 1})
-    with pytest.raises(SpectrumFileError, match="found 0 groups"):
-        read_spectra(path)
-
-
-@pytest.mark.parametrize(
-    ("args", "said"),
-    [
-        ("('label','a'b'','is_xmu','1')", "expected a comma"),
-        ("('label',['a','is_xmu','1')", "an open bracket"),
-        ("('label','a','is_xmu')", "not pairs"),
-        ("('label',system('ls'))", "expected a comma"),
-        ("('label',`ls`)", "expected a Perl list"),
-    ],
-)
-def test_perl_that_is_more_than_data_is_refused(tmp_path, args, said):
-    path = tmp_path / "a.prj"
-    path.write_text(
-        "# Athena project file -- Demeter version 0.9.26\n$old_group = 'abcde';\n"
-        f"@args = {args};\n@x = ('1','2');\n@y = ('1','2');\n[record]\n"
-    )
-    with pytest.raises(SpectrumFileError) as error:
-        read_spectra(path)
-    assert said in str(error.value)
-    assert "line 3" in str(error.value)
+@pytest.mark.parametrize("kind", ["npz", "h5", "txt"])
+def test_roles_are_the_same_for_every_kind_of_file(tmp_path, kind):
+    path = tmp_path / f"scan.{kind}"
+    if kind == "npz":
+        np.savez(path, energy=E, mu=MU, other=MU)
+    elif kind == "h5":
+        h5py = pytest.importorskip("h5py", reason="HDF5 needs the extra [formats]")
+        with h5py.File(path, "w") as file:
+            file["energy"], file["mu"], file["other"] = E, MU, MU
+    else:
+        write(tmp_path, "# energy mu other", E, MU, MU)
+    with pytest.raises(SpectrumFileError, match="found no role 'angle' in columns; expected energy"):
+        read(path, energy="energy", mu="mu", angle="other")
+    with pytest.raises(SpectrumFileError, match="found 2 columns for mu; expected one"):
+        read(path, energy="energy", mu=["mu", "other"])

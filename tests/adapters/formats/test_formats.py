@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -339,6 +340,12 @@ def test_a_million_lines_are_read(tmp_path):
     path.write_text("energy,mu\n" + whole + "8000.0,x\n")
     with pytest.raises(SpectrumFileError, match=r"line 1000002: found '8000.0,x', expected numbers"):
         read_spectra(path)
+
+
+def test_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.xdi")
+    with pytest.raises(SpectrumFileError, match="found a pipe or device"):
+        read_spectra(tmp_path / "pipe.xdi")
 
 
 def test_every_line_of_words_is_no_table(tmp_path):
