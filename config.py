@@ -227,8 +227,11 @@ def read_training(name_or_file: str) -> "TrainingConfig":
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; shipped training configs are {', '.join(shipped_training())}")
     try:
-        return TrainingConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        config = TrainingConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except ValidationError as e:
         raise ConfigError(explain(e, str(path), TrainingConfig)) from None
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(e).split())}") from None
+    if lacking := config.augmentation.short_of(config.domain):
+        raise ConfigError(f"{path}: augmentation does not reach as far as the domain: {'; '.join(lacking)}")
+    return config

@@ -1,4 +1,4 @@
-"""What an error of the energies does to estimates."""
+"""What errors of the energies, their zero and their scale, do to estimates."""
 
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
@@ -14,22 +14,41 @@ EVERY = 50
 """Frames of a series between two looks at how its estimates move with the energy: they change slowly along it."""
 REMEMBERED_SERIES = 1000
 
-Slopes = Mapping[str, float]
-"""Change of each descriptor's mean per eV."""
+SCALE_STEP = 0.01  # a difference that is large against rounding and small against a white line
+
+Slopes = Mapping[str, tuple[float, float]]
+"""Change of each descriptor's mean per eV, and per unit of the energies' scale."""
 
 
 def slopes(model: Estimator, spectra: NDArray[np.float32]) -> list[Slopes]:
-    """How the means of aligned spectra (n, G) change when these are moved, by a central difference of a grid step."""
+    """How the means of aligned spectra (n, G) change when these are moved or stretched, by central differences."""
     up = np.concatenate([spectra[:, :1], spectra[:, :-1]], axis=1)
     down = np.concatenate([spectra[:, 1:], spectra[:, -1:]], axis=1)
-    said = model.estimate(np.concatenate([up, down]))
+    made = [up, down]
+    if model.edge.scale_sd > 0:
+        made += [_stretched(spectra, model, 1 + step) for step in (SCALE_STEP, -SCALE_STEP)]
+    said = model.estimate(np.concatenate(made))
+    n, steps = len(spectra), (2 * model.grid.step_ev, 2 * SCALE_STEP)
+
+    def change(i: int, name: str, pair: int) -> float:
+        above, below = (said[i + (2 * pair + k) * n].descriptors[name].mean for k in (0, 1))
+        return (above - below) / steps[pair]
+
+    pairs = len(made) // 2
     return [
-        {
-            name: (d.mean - below.descriptors[name].mean) / (2 * model.grid.step_ev)
-            for name, d in above.descriptors.items()
-        }
-        for above, below in zip(said[: len(spectra)], said[len(spectra) :], strict=True)
+        {name: (change(i, name, 0), change(i, name, 1) if pairs > 1 else 0.0) for name in said[i].descriptors}
+        for i in range(n)
     ]
+
+
+def _stretched(spectra: NDArray[np.float32], model: Estimator, scale: float) -> NDArray[np.float32]:
+    """Spectra (n, G) whose energies from the measured edge are multiplied by ``scale``."""
+    grid, pivot = model.grid, model.edge.feff_minus_experiment_ev
+    at = (pivot + (grid.energy - pivot) / scale - grid.start_ev) / grid.step_ev
+    at = at.clip(0, len(grid) - 1)
+    left = np.minimum(at.astype(int), len(grid) - 2)
+    weight = (at - left).astype(np.float32)
+    return spectra[:, left] * (1 - weight) + spectra[:, left + 1] * weight
 
 
 @dataclass
@@ -57,7 +76,7 @@ class EnergyWidths:
         ----------
         series : n, whose each spectrum is, in the order of time
         spectra : (n, G) aligned
-        sd_ev : (n,) of their energies against the measured scale; that of FEFF's comes from the model
+        sd_ev : (n,) of their energies against the measured scale; FEFF's offset and scale have theirs in the model
         """
         total = np.hypot(sd_ev, model.edge.offset_sd_ev)
         looked: list[int] = []
@@ -85,4 +104,8 @@ class EnergyWidths:
         while len(self._series) > self._most:
             self._series.popitem(last=False)
         names = kept[0] if kept else ()
-        return {name: total * np.abs([kept[k][name] for k in source]) for name in names}
+        found: dict[str, Array] = {}
+        for name in names:
+            per_ev, per_scale = np.array([kept[k][name] for k in source]).reshape(-1, 2).T
+            found[name] = np.hypot(total * per_ev, model.edge.scale_sd * per_scale)
+        return found

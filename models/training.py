@@ -92,13 +92,6 @@ class TrainingConfig(Settings):
     sources: tuple[str, ...]
     cite: tuple[str, ...]
 
-    @model_validator(mode="after")
-    def _domain_is_rehearsed(self) -> "TrainingConfig":
-        lacking = self.augmentation.short_of(self.domain)
-        if lacking:
-            raise ValueError(f"augmentation that reaches as far as the domain: {'; '.join(lacking)}")
-        return self
-
     @property
     def cuts(self) -> int:
         """How many folds there are."""

@@ -18,6 +18,7 @@ class EdgeReader:
     """OS is where the edge stands, at ``per_ev`` e per eV; CN is the same whatever the energy."""
 
     offset_sd_ev: float = 0.0
+    scale_sd: float = 0.0
     per_ev: float = 0.2
     name: str = "ni-k"
     absorber: str = "Ni"
@@ -30,7 +31,7 @@ class EdgeReader:
 
     @property
     def edge(self) -> Edge:
-        return Edge(8333.0, 3.0, self.offset_sd_ev)
+        return Edge(8333.0, 3.0, self.offset_sd_ev, scale_sd=self.scale_sd)
 
     def estimate(self, spectra, beside=None):
         self.asked.append(len(spectra))
@@ -46,8 +47,16 @@ def steps(*edges):
 
 def test_slopes_are_those_of_a_spectrum_that_is_moved():
     for found in slopes(EdgeReader(), steps(10.5, 14.5)):
-        assert found["OS"] == pytest.approx(0.2)
-        assert found["CN"] == 0
+        assert found["OS"] == (pytest.approx(0.2), 0)
+        assert found["CN"] == (0, 0)
+
+
+def test_slopes_are_those_of_a_spectrum_that_is_stretched():
+    model = EdgeReader(scale_sd=0.02)
+    for found, edge in zip(slopes(model, steps(13.0, 53.0)), (13.5, 53.5), strict=True):
+        assert found["OS"] == (pytest.approx(0.2), pytest.approx(0.2 * (edge - 3.0), rel=0.05))
+    widths = EnergyWidths()(["a"], model, steps(53.0), np.array([3.0]))
+    assert widths["OS"][0] == pytest.approx(np.hypot(0.2 * 3.0, 0.2 * 50.5 * 0.02), rel=0.02)
 
 
 def test_measured_scale_and_feff_scale_add_in_quadrature():
