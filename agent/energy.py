@@ -47,8 +47,8 @@ def _stretched(spectra: NDArray[np.float32], model: Estimator, scale: float) -> 
     at = (pivot + (grid.energy - pivot) / scale - grid.start_ev) / grid.step_ev
     at = at.clip(0, len(grid) - 1)
     left = np.minimum(at.astype(int), len(grid) - 2)
-    weight = (at - left).astype(np.float32)
-    return spectra[:, left] * (1 - weight) + spectra[:, left + 1] * weight
+    weight = at - left
+    return (spectra[:, left] * (1 - weight) + spectra[:, left + 1] * weight).astype(np.float32)
 
 
 @dataclass
@@ -104,8 +104,8 @@ class EnergyWidths:
         while len(self._series) > self._most:
             self._series.popitem(last=False)
         names = kept[0] if kept else ()
-        found: dict[str, Array] = {}
+        widths: dict[str, Array] = {}
         for name in names:
             per_ev, per_scale = np.array([kept[k][name] for k in source]).reshape(-1, 2).T
-            found[name] = np.hypot(total * per_ev, model.edge.scale_sd * per_scale)
-        return found
+            widths[name] = np.hypot(total * per_ev, model.edge.scale_sd * per_scale)
+        return widths
