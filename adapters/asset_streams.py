@@ -60,8 +60,9 @@ class _Row:
 class StreamRows:
     """Puts the Events of one descriptor together from the rows of its StreamDatums and what came in Events itself.
 
-    They are given in the order of their ``seq_num``, each once. One without an Event of its own has its
-    descriptor's time, since a StreamDatum has none (``fields.time`` names a data key that does).
+    They are given in the order of their ``seq_num``, each once; what lacks is waited for, until a later one has been
+    whole for ``wait_s``. One without an Event of its own has its descriptor's time, since a StreamDatum has none
+    (``fields.time`` names a data key that does).
 
     Parameters
     ----------
@@ -130,21 +131,40 @@ class StreamRows:
             except Exception as why:
                 self._fail(block, str(why) if isinstance(why, AssetRefused) else f"{type(why).__name__}: {why}")
         self._blocks = waiting
+        out = self._whole_ones()
+        if self._rows and (beyond := self._overdue(now)) is not None:
+            out += self._as_they_are(beyond)
+            out += self._whole_ones()
+        return out
+
+    def finish(self) -> list[Received]:
+        """Return all that has come, whole or not."""
+        self._blocks = []
+        return self._as_they_are()
+
+    def _whole_ones(self) -> list[Received]:
         out = []
         while (row := self._rows.get(self._next)) is not None and self._whole(row):
             out.append(self._give(self._next))
         return out
 
-    def finish(self, why: str) -> list[Received]:
-        """Return all that has come, whole or not; what lacks says ``why``."""
-        self._blocks = []
+    def _overdue(self, now: float) -> int | None:
+        """Return the first Event that has been whole for as long as may be waited: what lacks before it was lost."""
+        since = now - self.settings.wait_s
+        late = min((seq for seq, row in self._rows.items() if row.at <= since and self._whole(row)), default=None)
+        return None if late is None or any(block.seq_nums[0] < late for block in self._blocks) else late
+
+    def _as_they_are(self, before: int | None = None) -> list[Received]:
+        """Return what has come of the Events before one, or of all; what lacks in them says so."""
         out = []
-        for seq in sorted(self._rows):
+        for seq in sorted(seq for seq in self._rows if before is None or seq < before):
             row = self._rows[seq]
-            if not self._with_events or row.event is not None:
-                row.values = {key: Unread(why) for key in self._wanted} | row.values
-                out.append(self._give(seq))
-        self._rows.clear()
+            if self._with_events and row.event is None:
+                del self._rows[seq]
+                continue
+            row.values = {key: Unread("no StreamDatum for it came") for key in self._wanted} | row.values
+            out.append(self._give(seq))
+        self._next = max(self._next, before or 0)
         return out
 
     def _whole(self, row: _Row) -> bool:

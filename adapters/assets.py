@@ -139,7 +139,7 @@ class AssetFiller:
         out = list(self.poll(float("inf")))
         for run in self._runs.values():  # whose stop never came
             for stream in run.streams.values():
-                out += stream.rows.finish("no StreamDatum for it came") if stream.rows is not None else ()
+                out += stream.rows.finish() if stream.rows is not None else ()
         return out
 
     def _located(self, handler: Callable[..., Any]) -> Callable[..., Any]:
@@ -211,7 +211,7 @@ class AssetFiller:
         settled = not any(self._holds(run, stream, now) for stream in run.streams.values())
         if run.stop is not None and settled:
             for stream in run.streams.values():
-                out += stream.rows.finish("no StreamDatum for it came") if stream.rows is not None else ()
+                out += stream.rows.finish() if stream.rows is not None else ()
             out.append(run.stop)
             run.streams, run.stop = {}, None
         if settled:

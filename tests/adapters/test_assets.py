@@ -226,6 +226,32 @@ def test_rows_that_are_never_announced_are_points_lost(bench: Any, tmp_path: Pat
     assert done.reasons == {"points lost": 1}, "what is lost after a sweep may be its own end"
 
 
+@pytest.mark.parametrize("lost", ["it", "all"])
+def test_a_lost_announcement_does_not_hold_up_the_spectra_after_it(bench: Any, tmp_path: Path, lost: str) -> None:
+    recording = Recording()
+    run = shapes._Run(recording, element="Co", edge="K")
+    outside = {**ARRAY, "external": "STREAM:"}
+    stream = run.stream("primary", energy=ARRAY | {"external": "STREAM:"}, i0=outside, it=outside)
+    currents = [shapes.currents(AXIS, 0.3 * k) for k in range(3)]
+    with h5py.File(tmp_path / "fly.h5", "w") as file:
+        file["energy"] = np.tile(AXIS, 3)
+        for name, column in (("i0", "I0"), ("it", "It")):
+            file[name] = np.concatenate([c[column] for c in currents])
+    announce = {name: run.hdf5(tmp_path / "fly.h5", name, name, stream) for name in ("energy", "i0", "it")}
+    for k in range(3):
+        for name, rows in announce.items():
+            if k != 1 or (lost == "it" and name != "it"):
+                rows(k, k + 1)
+    done = bench().feed(recording.documents).wait(5.0)  # the run goes on: no stop
+    recording.sweeps += [shapes.sweep(AXIS, x=0.3 * k, foil=False) for k in (0, 2)]
+    check(done.frames, recording)
+    assert done.reasons == ({"file not readable": 1} if lost == "it" else {})
+    run.stop()
+    done.feed(recording.documents[-1:]).wait(5.0).end()
+    assert len(done.frames) == 2
+    assert sum(done.reasons.values()) == 1
+
+
 def test_a_file_with_other_rows_than_announced(bench: Any, tmp_path: Path) -> None:
     recording = shapes.diamond(tmp_path, sweeps=1)
     with h5py.File(tmp_path / "panda.h5", "r+") as file:
