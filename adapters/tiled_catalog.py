@@ -115,7 +115,7 @@ class TiledSource:
             catalogue = from_uri(self.endpoint.http_uri, api_key=os.environ.get(self.endpoint.api_key_from) or None)
             latest = catalogue.sort(("start.time", -1)).values().head(max(self.endpoint.past, 1))
         except Exception as error:  # whatever httpx and Tiled raise
-            raise EndpointUnreachable(self.endpoint.uri, f"{type(error).__name__}: {error}"[:300]) from None
+            raise EndpointUnreachable(self.endpoint.uri, _line(error)) from None
         for run in latest:
             start = _start(run)
             self._since = min(_time(start), self._since if self._since > float("-inf") else float("inf"))
@@ -134,19 +134,29 @@ class TiledSource:
                 self._catalogue.context.http_client.close()
 
     def _read(self) -> Iterator[Document]:
-        told = False
+        told: set[str] = set()
         while not self._closing.is_set():
+            failed: dict[str, str] = {}
+            runs = []
             try:
-                for run in self._runs():
+                runs = self._runs()
+            except Exception as error:  # a server that restarts: asked again
+                failed["catalogue"] = _line(error)
+            for run in runs:
+                if self._closing.is_set():
+                    return
+                try:
                     yield from self._new(run)
-                told = False
-            except Exception as error:  # a server that restarts, a run half written: asked for again
-                say = log.debug if told else log.warning
-                say("catalogue not read", endpoint=self.endpoint.uri, error=f"{type(error).__name__}: {error}"[:300])
-                told = True
-                if not self.endpoint.follow:
-                    raise EndpointUnreachable(self.endpoint.uri, f"{type(error).__name__}: {error}"[:300]) from error
+                except Exception as error:  # half written, or none: asked for again, and the others go on
+                    failed[f"run {_start(run).get('uid')}"] = _line(error)
+            for what, error in failed.items():
+                say = log.debug if what in told else log.warning
+                say("not read", what=what, endpoint=self.endpoint.uri, error=error)
+            told = set(failed)
             if not self.endpoint.follow:
+                if failed:
+                    what, error = next(iter(failed.items()))
+                    raise EndpointUnreachable(self.endpoint.uri, f"{what} not read: {error}")
                 return
             self._closing.wait(self.endpoint.poll_s)
 
@@ -216,6 +226,10 @@ def _further(doc: dict[str, Any], rows: dict[str, int]) -> dict[str, Any]:
     rows[uid] = stop
     seq_nums = {"start": doc["seq_nums"]["start"] + known - start, "stop": doc["seq_nums"]["stop"]}
     return {**doc, "uid": f"{uid}/{known}", "indices": {"start": known, "stop": stop}, "seq_nums": seq_nums}
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def _start(run: Any) -> Mapping[str, Any]:

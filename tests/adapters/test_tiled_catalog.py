@@ -170,6 +170,21 @@ def test_a_run_is_followed_while_it_is_written(catalogue: Any, bench: Any) -> No
 
 
 @pytest.mark.slow
+def test_what_is_no_run_does_not_keep_from_the_others(catalogue: Any) -> None:
+    client, endpoint, folder = catalogue
+    client.create_container(key="odd", metadata={"start": {"uid": "odd", "time": 1.0}, "stop": {"uid": "end"}})
+    write(client, shapes.sst1(folder).documents)
+    reading, found = iter(TiledSource(endpoint)), []
+    with pytest.raises(EndpointUnreachable, match="run odd not read"):
+        found.extend(reading)  # it keeps what came before
+    assert [name for name, _ in found].count("stop") == 1
+    following = TiledSource(endpoint.model_copy(update={"follow": True, "poll_s": 0.05}))
+    for name, _ in following:
+        if name == "stop":
+            following.close()
+
+
+@pytest.mark.slow
 def test_the_agents_own_runs_are_passed_over(catalogue: Any) -> None:
     client, endpoint, folder = catalogue
     documents = shapes.sst1(folder).documents
