@@ -2,24 +2,29 @@
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
 from . import __version__
+from .adapters.file_frames import frame_of
 from .adapters.formats import Columns, Spectrum, flaw, read_spectra
-from .agent.alignment import Aligned, align
+from .agent.alignment import Aligned
 from .agent.choosing import choose
 from .agent.errors import InputError
+from .agent.frame import Frame
+from .agent.grid import Array
 from .agent.protocols import Estimator
+from .agent.series import SeriesAlignment
 from .agent.theory import align_theory
 from .config import Config
-from .service import load_models
+from .service import load_models, tabulated
 
 _log = structlog.get_logger(__name__)
 
@@ -31,49 +36,106 @@ class ChoiceError(InputError):
     """No model, or more than one, fits the energies, and none was named."""
 
 
-def choose_model(models: Sequence[Estimator], spectrum: Spectrum, config: Config) -> Estimator | str:
+@dataclass(frozen=True)
+class Group:
+    """Spectra that were aligned together."""
+
+    rows: list[int]
+    """Of each its place among all spectra."""
+    model: Estimator
+    aligned: Aligned
+    frames: Sequence[Frame]
+    """What was aligned; of computed spectra nothing."""
+
+
+def read_all(files: Sequence[Path], columns: Columns | None) -> list[Spectrum]:
+    """The spectra of all files, in their order. Raises SpectrumFileError."""
+    found: list[Spectrum] = []
+    for path in files:
+        spectra = read_spectra(path, columns=columns)
+        for note in dict.fromkeys(note for s in spectra for note in s.notes):
+            _log.warning("read", file=str(path), note=note)
+        found += spectra
+    return found
+
+
+def align_measured(
+    spectra: Sequence[Spectrum], models: Sequence[Estimator], config: Config
+) -> tuple[Iterator[Group], dict[int, str]]:
+    """Align spectra as if they had been streamed, in the order of time where each tells its own, else as they come.
+
+    Gives the groups, and why the others must be set aside, by their place. Raises ChoiceError.
+    """
+    aside: dict[int, str] = {}
+    frames: dict[int, Frame] = {}
+    chosen: dict[int, Estimator] = {}
+    for i, s in enumerate(spectra):
+        frame = frame_of(s, i + 1, config.fields)
+        model = frame if isinstance(frame, str) else _choose(models, frame.energy, frame.mu, s, config)
+        if isinstance(frame, str) or isinstance(model, str):
+            aside[i] = str(model)
+        else:
+            frames[i], chosen[i] = frame, model
+    rows = list(frames)
+    if all(np.isfinite(f.time) for f in frames.values()):
+        rows.sort(key=lambda i: frames[i].time)
+    align = SeriesAlignment(config.alignment, tabulated=tabulated(config, models))
+
+    def groups() -> Iterator[Group]:
+        for _, alike in groupby(rows, lambda i: (chosen[i].name, *align.kind(frames[i]))):
+            for part in batched(alike, BATCH):
+                model, own = chosen[part[0]], [frames[i] for i in part]
+                yield Group(part, model, align(own, model), own)
+
+    return groups(), aside
+
+
+def align_computed(
+    spectra: Sequence[Spectrum], models: Sequence[Estimator], config: Config
+) -> tuple[Iterator[Group], dict[int, str]]:
+    """As :func:`align_measured` does it, of FEFF's spectra on FEFF's energies."""
+    aside: dict[int, str] = {}
+    alike: dict[tuple[str, int], tuple[Estimator, list[int]]] = {}
+    for i, s in enumerate(spectra):
+        model = flaw(s) or _choose(models, s.energy, s.mu, s, config)
+        if isinstance(model, str):
+            aside[i] = model
+        else:
+            alike.setdefault((model.name, len(s.energy)), (model, []))[1].append(i)
+
+    def groups() -> Iterator[Group]:
+        for model, rows in alike.values():
+            for part in batched(rows, BATCH):
+                energy, mu = np.stack([spectra[i].energy for i in part]), np.stack([spectra[i].mu for i in part])
+                yield Group(part, model, align_theory(energy, mu, model.grid, model.edge.edge_ev), ())
+
+    return groups(), aside
+
+
+def batched(rows: Iterable[int], most: int) -> Iterator[list[int]]:
+    """As itertools.batched of Python 3.12.
+
+    >>> list(batched(range(5), 2))
+    [[0, 1], [2, 3], [4]]
+    """
+    rest = iter(rows)
+    while part := list(islice(rest, most)):
+        yield part
+
+
+def _choose(
+    models: Sequence[Estimator], energy: Array, mu: Array, spectrum: Spectrum, config: Config
+) -> Estimator | str:
     """The model of a spectrum, or why it must be set aside."""
-    if (why := flaw(spectrum)) is not None:
-        return why
     if config.model.use and len(models) == 1:
         return models[0]
-    element = config.fields.element or spectrum.element
-    edge = config.fields.edge or spectrum.edge
-    found = choose(models, spectrum.energy, spectrum.mu, element, edge)
+    element, edge = config.fields.element or spectrum.element, config.fields.edge or spectrum.edge
+    found = choose(models, energy, mu, element, edge)
     if not isinstance(found, tuple):
         return found
     if found[0] == "several models":
         raise ChoiceError(f"{spectrum.source}: {found[1]}; --model or --element says which")
     return f"{found[0]}: {found[1]}"
-
-
-def groups(spectra: Sequence[Spectrum], chosen: Sequence[Estimator | str]) -> list[tuple[Estimator, list[int]]]:
-    """Spectra that can be aligned in one call."""
-    groups: dict[Any, tuple[Estimator, list[int]]] = {}
-    for i, (s, model) in enumerate(zip(spectra, chosen, strict=True)):
-        if isinstance(model, str):
-            continue
-        key = model.name, len(s.energy), bool(s.normalised), s.reference is None
-        found = groups.setdefault(key, (model, []))
-        found[1].append(i)
-    return [(m, index[k : k + BATCH]) for m, index in groups.values() for k in range(0, len(index), BATCH)]
-
-
-def aligned_together(spectra: list[Spectrum], model: Estimator, config: Config, theory: bool) -> Aligned:
-    """Spectra of one group in one call; ``theory`` where they are FEFF's."""
-    energy, mu = np.stack([s.energy for s in spectra]), np.stack([s.mu for s in spectra])
-    if theory:
-        return align_theory(energy, mu, model.grid, model.edge.edge_ev)
-    references = [s.reference for s in spectra if s.reference is not None and np.isfinite(s.reference).all()]
-    return align(
-        energy,
-        mu,
-        model.grid,
-        model.edge,
-        config.alignment,
-        normalised=bool(spectra[0].normalised),
-        reference=np.stack(references) if len(references) == len(spectra) else None,
-    )
 
 
 @dataclass(frozen=True)
@@ -87,6 +149,8 @@ class OnGrid:
     aligned: Aligned | None = None
     """Of the spectra that were aligned with it; ``row`` is its own."""
     row: int = 0
+    frame: Frame | None = None
+    """What was aligned."""
 
     @property
     def mu(self) -> NDArray[np.float32]:
@@ -104,7 +168,7 @@ class OnGrid:
         return () if self.aligned is None else self.aligned.flags[self.row]
 
 
-def align_files(files: Sequence[Path], config: Config, columns: Columns | None = None) -> Iterator[OnGrid]:
+def align_files(files: Sequence[Path], config: Config, columns: Columns | None = None) -> list[OnGrid]:
     """Every spectrum of the files, in their order, on the grid of its model, or with the reason why it is not.
 
     Raises
@@ -113,18 +177,15 @@ def align_files(files: Sequence[Path], config: Config, columns: Columns | None =
         As :func:`~xas_agent.inference.infer_files` raises them.
     """
     models = load_models(config)
-    for path in files:
-        spectra = read_spectra(path, columns=columns)
-        for note in dict.fromkeys(note for s in spectra for note in s.notes):
-            _log.warning("read", file=str(path), note=note)
-        chosen = [choose_model(models, s, config) for s in spectra]
-        found = [OnGrid(s, c if isinstance(c, str) else "") for s, c in zip(spectra, chosen, strict=True)]
-        for model, index in groups(spectra, chosen):
-            aligned = aligned_together([spectra[i] for i in index], model, config, theory=False)
-            for row, i in enumerate(index):
-                refusal = aligned.refused[row]
-                found[i] = OnGrid(spectra[i], ": ".join(refusal) if refusal else "", model, aligned, row)
-        yield from found
+    spectra = read_all(files, columns)
+    groups, aside = align_measured(spectra, models, config)
+    found = [OnGrid(s, aside.get(i, "")) for i, s in enumerate(spectra)]
+    for group in groups:
+        for row, i in enumerate(group.rows):
+            refusal = group.aligned.refused[row]
+            why = ": ".join(refusal) if refusal else ""
+            found[i] = OnGrid(spectra[i], why, group.model, group.aligned, row, group.frames[row])
+    return found
 
 
 def write_aligned(found: Sequence[OnGrid], folder: Path, form: Form) -> list[Path]:
@@ -166,11 +227,10 @@ def draw_all(found: Sequence[OnGrid], folder: Path) -> list[Path]:
 
     console, drawn = Console(stderr=True), []
     for f in track(found, "drawing", console=console, disable=not console.is_terminal):
-        if f.model is None or f.aligned is None:
+        if f.model is None or f.aligned is None or f.frame is None:
             continue
-        path = folder / f"{name_of(f)}.png"
-        s, title = f.spectrum, f"{f.spectrum.id}, {f.model.name}"
-        draw_alignment(path, title, s.energy, s.mu, f.aligned, f.row, f.model.grid, f.model.edge)
+        path, title = folder / f"{name_of(f)}.png", f"{f.spectrum.id}, {f.model.name}"
+        draw_alignment(path, title, f.frame.energy, f.frame.mu, f.aligned, f.row, f.model.grid, f.model.edge)
         drawn.append(path)
     return drawn
 

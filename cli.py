@@ -238,7 +238,7 @@ def align(
 
     with told():
         settings = settings_of(config, model, element, edge)
-        found = list(align_files(files, settings, columns_of(column)))
+        found = align_files(files, settings, columns_of(column))
         written = write_aligned(found, out, form)
         if pictures:
             written += draw_all(found, out)

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,8 @@ import structlog
 from .adapters.formats import Columns, Spectrum, read_spectra
 from .agent.energy import EnergyWidths
 from .agent.estimate import Estimate
-from .agent.protocols import Estimator
 from .agent.theory import align_theory
-from .aligning import ChoiceError, aligned_together, choose_model, groups
+from .aligning import ChoiceError, Group, align_computed, align_measured, read_all
 from .config import Config
 from .service import load_models
 
@@ -43,22 +43,17 @@ def infer_files(
         The energies of a spectrum fit several models, or those of all fit none, and none was named.
     """
     models = load_models(config)
-    answers: list[dict[str, Any]] = []
     everything = theory or config.serving.single_site  # a computed spectrum is of one site, a measured one of many
-    for path in files:
-        spectra = read_spectra(path, columns=columns)
-        for note in dict.fromkeys(note for s in spectra for note in s.notes):
-            _log.warning("read", file=str(path), note=note)
-        chosen = [choose_model(models, s, config) for s in spectra]
-        names = {m.name for m in chosen if not isinstance(m, str)}
-        _log.info("model", file=str(path), spectra=len(spectra), name=", ".join(sorted(names)) or "none")
-        found = [
-            _aside(s, reason) if isinstance(reason, str) else {} for s, reason in zip(spectra, chosen, strict=True)
-        ]
-        for model, index in groups(spectra, chosen):
-            for i, answer in zip(index, _answers([spectra[i] for i in index], model, config, theory), strict=True):
-                found[i] = {k: v for k, v in answer.items() if everything or k not in model.single_site}
-        answers += found
+    spectra = read_all(files, columns)
+    groups, aside = (align_computed if theory else align_measured)(spectra, models, config)
+    answers = [_aside(s, aside.get(i, "")) for i, s in enumerate(spectra)]
+    models_used: Counter[str] = Counter()
+    for group in groups:
+        models_used[group.model.name] += len(group.rows)
+        for i, answer in zip(group.rows, _answers([spectra[i] for i in group.rows], group, theory), strict=True):
+            answers[i] = {k: v for k, v in answer.items() if everything or k not in group.model.single_site}
+    for name, number in models_used.items():
+        _log.info("model", name=name, spectra=number)
     unserved = [a["set_aside"] for a in answers if a.get("set_aside", "").startswith(NO_MODEL)]
     if answers and len(unserved) == len(answers):
         raise ChoiceError(f"{unserved[0]}; --model or --element says which")
@@ -89,8 +84,8 @@ def _aside(spectrum: Spectrum, reason: str) -> dict[str, Any]:
     return {"id": spectrum.id, "source": spectrum.source, "row": spectrum.row, "set_aside": reason}
 
 
-def _answers(spectra: list[Spectrum], model: Estimator, config: Config, theory: bool) -> list[dict[str, Any]]:
-    aligned = aligned_together(spectra, model, config, theory)
+def _answers(spectra: Sequence[Spectrum], group: Group, theory: bool) -> list[dict[str, Any]]:
+    model, aligned = group.model, group.aligned
     good = [k for k, refusal in enumerate(aligned.refused) if refusal is None]
     sd = aligned.quantities["energy_sd_ev"][good]
     beside = None if theory else EnergyWidths(every=1)(good, model, aligned.mu[good], sd)

@@ -35,7 +35,8 @@ class Frame:
     seq_num: int
     """Counts the frames of the watched run from 1."""
     time: float
-    """Unix seconds: the frame's own, taken from its last datum, never the agent's clock."""
+    """Unix seconds: the frame's own, taken from its last datum, never the agent's clock. NaN where a file does not
+    tell; then its foil stands alone."""
     energy: NDArray[np.float64]
     """(M,) eV, rising, on the monochromator's own scale."""
     mu: NDArray[np.float64]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from .alignment import Aligned, AlignmentSettings, align, foil_shifts
-from .foil import FoilTrack
+from .foil import READ_EV, Course, FoilTrack
 from .frame import Frame
 from .glitches import Glitches, find_glitches
 from .grid import Array
@@ -66,7 +66,10 @@ class SeriesAlignment:
 
         read = foil_shifts(energy, reference, model.edge, settings, len(frames))
         track = self._foils.setdefault(model.name, FoilTrack(settings.foil))
-        courses = [track.follow(f.time, shift) for f, shift in zip(frames, read.tolist(), strict=True)]
+        courses = [
+            track.follow(f.time, shift) if np.isfinite(f.time) else Course(shift, READ_EV)
+            for f, shift in zip(frames, read.tolist(), strict=True)
+        ]
 
         def aligned(rows: Sequence[int] | slice, held: Array | None) -> Aligned:
             own = energy if shared else energy[rows]

@@ -491,3 +491,33 @@ def test_frames_whose_file_lags_are_answered_once_it_comes(tmp_path):
     watching.check()
     assert len(watching.events("descriptors")) == 3 + len(recording.sweeps)
     assert watching.events("quality") == []
+
+
+@pytest.mark.parametrize(
+    ("alignment", "says"),
+    [
+        ({"self_absorption": {"formula": "LiNiO2"}}, "found LiNiO2, expected one with Co"),
+        ({"self_absorption": {"formula": "Li(Co"}}, "found no compound"),
+        ({"self_absorption": {}}, "either formula or alpha"),
+        ({"self_absorption": {"formula": "LiCoO2", "angle_in_deg": 0}}, "greater than 0"),
+        ({"normalisation": {"mode": "mbak"}}, "mback"),
+    ],
+)
+def test_alignment_that_cannot_be_done_is_refused_before_anything_runs(alignment, says):
+    pytest.importorskip("xraydb", reason="the extra xray is not installed")
+    with pytest.raises(ValueError, match=re.escape(says)) as refused:
+        Watching(alignment=alignment)
+    assert "alignment." in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "normalisation",
+    [{"mode": "mback"}, {"mode": "area"}, {"mode": "none"}, {"nvict": 3}, {"nnorm": 1}, {"flatten": False}],
+)
+def test_each_normalisation_serves_a_stream(normalisation):
+    pytest.importorskip("xraydb", reason="the extra xray is not installed")
+    with Watching(alignment={"normalisation": normalisation}) as watching:
+        for document in recorded():
+            watching.agent(*document)
+        assert watching.agent.wait(WAIT_S)
+    assert len(watching.events("descriptors")) == 6, watching.events("quality")

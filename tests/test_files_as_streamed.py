@@ -1,0 +1,118 @@
+"""Spectra of files are answered as the same spectra are when they are streamed."""
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xas_agent import XASAgent, load_config
+from xas_agent.adapters.conversion import convert, read_all
+from xas_agent.adapters.files import FileSource
+from xas_agent.agent.protocols import Estimator
+from xas_agent.aligning import align_files
+from xas_agent.config import Config
+from xas_agent.inference import infer_files
+from xas_agent.service import load_models
+
+EDGE_EV, FRAMES = 7709.0, 8
+SHORT, SATURATED, GLITCHED = 5, 3, 6
+HEAD = "# XDI/1.0\n# Column.1: energy eV\n# Column.2: i0\n# Column.3: {}\n# Column.4: irefer\n"
+ABOUT = "# Element.symbol: Co\n# Element.edge: K\n# Scan.start_time: 2024-05-01 10:{:02d}:00\n# ---\n"
+
+
+def config(**alignment: Any) -> Config:
+    return load_config({"model": {"use": ["co-k"], "threads": 1}, "alignment": alignment})
+
+
+@cache
+def models() -> Sequence[Estimator]:
+    return load_models(config())
+
+
+def edge(energy: np.ndarray, at: float) -> np.ndarray:
+    x = energy - at
+    return (0.5 + np.arctan(x / 1.5) / np.pi) * (1 + 0.5 * np.exp(-(((x - 5) / 5) ** 2)))
+
+
+def scans(folder: Path, kind: str = "itrans") -> list[Path]:
+    """A charge, the foil drifting; one frame too short for a pre-edge, one clipped, one with glitches."""
+    energy = np.concatenate([np.arange(-120, -20, 5.0), np.arange(-20, 60, 0.7), np.arange(60, 460, 4.0)]) + EDGE_EV
+    files: list[Path] = []
+    for k in range(FRAMES):
+        rng, e = np.random.default_rng(k), energy[energy > EDGE_EV - 14] if k == SHORT else energy
+        i0 = 1e6 * (1 + 1e-3 * rng.normal(size=len(e)))
+        mu = 0.4 - 3e-4 * (e - EDGE_EV) + edge(e, EDGE_EV + 10 + 0.02 * k)
+        mu[[60, 110]] += 0.15 * (k == GLITCHED)
+        signal = i0 * np.exp(-mu) if kind == "itrans" else i0 * mu * 1e-3
+        if k == SATURATED:
+            signal = np.minimum(signal, np.quantile(signal, 0.9))
+        foil = signal * np.exp(-edge(e, EDGE_EV + 0.3 + 0.01 * k))
+        files.append(folder / f"scan{FRAMES - k}.xdi")  # the last first, by name
+        table = np.stack([e, i0, signal, foil], axis=1)
+        rows = "".join(" ".join(f"{v:.9g}" for v in row) + "\n" for row in table)
+        files[-1].write_text(HEAD.format(kind) + ABOUT.format(k) + rows)
+    return files
+
+
+def streamed(files: list[Path], settings: Config, folder: Path) -> tuple[dict[str, dict], dict[str, str]]:
+    """What the agent says of the same files as documents: by name answers, and why others were set aside."""
+    events: dict[str, str] = {}
+    documents: list[tuple[str, dict]] = []
+    convert(read_all(files), folder / "run.jsonl")
+    agent = XASAgent(settings, models())
+    agent.subscribe(lambda name, doc: documents.append((name, doc)))
+    for name, doc in FileSource(folder / "run.jsonl"):
+        if name == "event":
+            events[doc["uid"]] = doc["data"]["file"]
+        agent(name, doc)
+    assert agent.wait(60)
+    agent.close()
+    data = [doc["data"] for name, doc in documents if name == "event"]
+    answers = {events[d["frame_uid"]]: d for d in data if "ood_score" in d}
+    return answers, {events[d["uid"]]: d["reason"] for d in data if "reason" in d}
+
+
+@pytest.mark.parametrize("glitches", [None, {}])
+def test_files_and_streams_say_the_same(tmp_path, glitches):
+    files, settings = scans(tmp_path), config(glitches=glitches)
+    live, aside = streamed(files, settings, tmp_path)
+    answers = {Path(a["source"]).name: a for a in infer_files(sorted(files), settings, theory=False)}
+    assert aside == {files[SATURATED].name: "It saturated"}
+    assert answers[files[SATURATED].name]["set_aside"].startswith("It saturated: ")
+    assert len(live) == FRAMES - 1
+    for name, said in live.items():
+        answer = answers[name]
+        assert ", ".join(answer["flags"]) == said["flags"]
+        assert answer["OS"]["mean"] == pytest.approx(said["OS_mean"], abs=1e-5)
+        for quantity, value in answer["alignment"].items():
+            assert value == pytest.approx(said[quantity], abs=1e-6, nan_ok=True), quantity
+    assert "background held" in live[files[SHORT].name]["flags"]
+    if glitches is not None:
+        assert "2 glitches repaired" in live[files[GLITCHED].name]["flags"]
+
+
+def test_files_are_aligned_in_the_order_of_their_times(tmp_path):
+    files = scans(tmp_path)
+    by_name = {f.frame.uid: f for f in align_files(sorted(files), config()) if f.frame is not None}
+    found = by_name[f"{files[SHORT].name}:0"]
+    assert found.flags == ("background held",)
+    assert found.aligned is not None
+    assert found.aligned.lines is not None
+
+
+def test_settings_that_ask_for_tables_hold_for_both(tmp_path):
+    pytest.importorskip("xraydb", reason="the extra xray is not installed")
+    files = scans(tmp_path, "ifluor")
+    settings = config(normalisation={"mode": "mback"}, self_absorption={"formula": "LiCoO2"})
+    live, _ = streamed(files, settings, tmp_path)
+    answers = {Path(a["source"]).name: a for a in infer_files(files, settings, theory=False)}
+    name = files[0].name
+    assert live[name]["flags"].endswith("self-absorption corrected")
+    assert live[name]["self_absorption_damping"] == pytest.approx(0.28, abs=0.02)
+    assert answers[name]["OS"]["mean"] == pytest.approx(live[name]["OS_mean"], abs=1e-5)
+    assert answers[name]["alignment"]["edge_step"] == pytest.approx(live[name]["edge_step"])
+    assert not math.isclose(live[name]["edge_step"], streamed(files, config(), tmp_path)[0][name]["edge_step"])
