@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import structlog
 
-from .adapters.formats import Columns, Spectrum, read_spectra
+from .adapters.formats import Columns, Spectrum
 from .agent.energy import EnergyWidths
 from .agent.estimate import Estimate
 from .agent.theory import align_theory

@@ -1,5 +1,6 @@
-"""The picture of a session."""
+"""The picture of a session, and of a spectrum's alignment."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,11 +13,14 @@ from matplotlib.figure import Figure
 
 from .agent.alignment import Aligned, Edge
 from .agent.grid import Array, Grid
+from .agent.normalisation import Normalised
 from .models.domain import Fit
 from .recorder import Recorder, Truth
 
 VOLTAGES = ("voltage", "Ewe_V", "potential", "Ewe")
 BLUE, GREY, RED, GREEN = "#1f5fa8", "#7a7a7a", "#b3261e", "#2e7d32"
+AMBER = "#b26a00"
+TITLE_CHARACTERS = 70  # of a line over one half of a picture
 
 
 def draw_operando(path: Path, recorder: Recorder, truth: Truth | None) -> None:
@@ -122,44 +126,37 @@ def _spectra(axes: Axes, hours: np.ndarray, unit: str, rows: list[dict], recorde
 def draw_alignment(
     path: Path, title: str, energy: Array, mu: Array, aligned: Aligned, row: int, grid: Grid, edge: Edge
 ) -> None:
-    """Raw μ with pre- and post-edge lines, E0 and what was repaired; beside it the curve on the grid.
+    """Raw μ with pre- and post-edge, E0 and what was repaired; beside it the curve on the grid.
 
     Parameters
     ----------
     energy, mu : (M,) as measured
     aligned, row : what alignment made of it among others
     """
-    refusal = aligned.refused[row]
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
     FigureCanvasAgg(figure)
     raw, ready = figure.subplots(1, 2)
-    raw.plot(energy, mu, color=BLUE, lw=1, label="μ as measured")
-    found = aligned.lines
-    if found is not None:
-        at = edge.edge_ev + found.e0[row]
-        raw.plot(energy, found.pre_edge[row], color=GREY, lw=0.9, ls="--", label="pre-edge")
-        above = energy >= at
-        raw.plot(energy[above], found.post_edge[row][above], color=GREEN, lw=0.9, ls="--", label="post-edge")
-        if np.isfinite(at):
-            raw.axvline(at, color=RED, lw=0.8, label=f"E0 {at:.1f} eV")
-        if aligned.repaired is not None and aligned.repaired[row].any():
-            bad = aligned.repaired[row]
-            raw.plot(energy[bad], mu[bad], "x", color=RED, ms=5, label=f"repaired ({int(bad.sum())})")
-    raw.set_xlabel("energy as measured (eV)")
-    raw.set_ylabel("μ")
-    raw.legend(loc="best", fontsize=8)
-    raw.set_title(title, loc="left", fontsize=9)
-    ready.set_xlabel("energy on FEFF's scale − tabulated edge (eV)")
-    ready.set_ylabel("aligned μ")
-    if refusal is not None:
-        ready.text(0.5, 0.5, f"set aside\n{refusal[0]}\n{refusal[1]}", ha="center", va="center", wrap=True, color=RED)
-        ready.set_xticks([])
-        ready.set_yticks([])
+    _measured(raw, energy, mu, aligned, row, edge)
+    raw.set_title(textwrap.fill(title, TITLE_CHARACTERS), loc="left", fontsize=9)
+    shift, flags = aligned.quantities["energy_shift_ev"][row], aligned.flags[row]
+    if (refusal := aligned.refused[row]) is not None:
+        ready.set_axis_off()
+        why = textwrap.fill(refusal[1], TITLE_CHARACTERS)
+        ready.text(0.5, 0.5, f"set aside: {refusal[0]}\n\n{why}", ha="center", va="center", color=RED, fontsize=10)
     else:
-        ready.plot(grid.energy, aligned.mu[row], color=BLUE, lw=1)
-        shift = aligned.quantities["energy_shift_ev"][row]
-        notes = (f"energies {shift:+.2f} eV", *aligned.flags[row])
-        ready.set_title(", ".join(notes), loc="left", fontsize=9)
+        ready.axhline(0, color=GREY, lw=0.5)
+        ready.axhline(1, color=GREY, lw=0.5)
+        ready.plot(grid.energy, aligned.mu[row], color=BLUE, lw=1.2, label="on the grid")
+        if "self-absorption corrected" in flags and aligned.lines is not None:
+            there = energy - edge.edge_ev + shift
+            near = (there >= grid.energy[0]) & (there <= grid.energy[-1])
+            own = aligned.lines.flat[row][near]
+            ready.plot(there[near], own, color=GREY, lw=0.9, ls="--", label="before the correction")
+            _legend(ready)
+        ready.set_xlabel("energy on FEFF's scale − tabulated edge (eV)")
+        ready.set_ylabel("aligned μ (edge steps)")
+        notes = textwrap.fill(", ".join((f"energies {shift:+.2f} eV", *flags)), TITLE_CHARACTERS)
+        ready.set_title(notes, loc="left", fontsize=9)
     figure.savefig(path, dpi=110)
 
 
@@ -181,3 +178,41 @@ def draw_standards(path: Path, fits: Sequence[Fit], grid: Grid) -> None:
         axes.set_xlabel("energy on FEFF's scale − tabulated edge (eV)")
         axes.legend(loc="center right", fontsize=8)
     figure.savefig(path, dpi=110)
+
+
+def _measured(axes: Axes, energy: Array, mu: Array, aligned: Aligned, row: int, edge: Edge) -> None:
+    """The left half: μ, its lines over the windows that they were fitted in, E0, glitches."""
+    found = aligned.lines
+    bad = np.zeros(len(mu), bool) if aligned.repaired is None else aligned.repaired[row]
+    axes.plot(energy, mu, color=GREY if bad.any() else BLUE, lw=1, label="μ as measured")
+    if found is not None and bad.any():
+        axes.plot(energy, found.mu[row], color=BLUE, lw=1, label="repaired")
+        axes.plot(energy[bad], mu[bad], "x", color=RED, ms=8, mew=1.5, zorder=5, label=f"glitches ({int(bad.sum())})")
+    q = aligned.quantities
+    at = q["e0_ev"][row] - q["energy_shift_ev"][row] + edge.feff_minus_experiment_ev
+    if found is not None and found.mode != "none":
+        _lines(axes, energy, found, row, at)
+    if np.isfinite(at):
+        axes.axvline(at, color=RED, lw=0.8, ls=":", zorder=0, label=f"E0 {at:.1f} eV")
+    axes.set_xlabel("energy as measured (eV)")
+    axes.set_ylabel("μ, taken as it is" if found is not None and found.mode == "none" else "μ")
+    axes.margins(x=0.02)
+    _legend(axes)
+
+
+def _lines(axes: Axes, energy: Array, found: Normalised, row: int, at: float) -> None:
+    of = "MBACK" if found.mode == "mback" else f"order {found.post_order[row]}"
+    names = ("pre-edge", "mean over the area" if found.mode == "area" else f"post-edge ({of})")
+    parts = [(names[0], found.pre_edge[row], found.pre, np.ones(len(energy), bool), AMBER)]
+    above = energy >= (at if np.isfinite(at) else energy[0])
+    parts.append((names[1], found.post_edge[row], found.post, above, GREEN))
+    for name, curve, window, where, colour in parts:
+        axes.plot(energy[where], curve[where], color=colour, lw=1, ls="--", label=name)
+        first, last = (int(np.broadcast_to(i, len(found.mu))[row]) for i in window)
+        if last > first and not (found.mode == "area" and colour == GREEN):
+            axes.axvspan(energy[first], energy[last - 1], color=colour, alpha=0.08, lw=0, zorder=0)
+
+
+def _legend(axes: Axes) -> None:
+    """Below the axes, where it hides nothing."""
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, fontsize=8, frameon=False)

@@ -110,7 +110,8 @@ def match(
     rise, step, slope = (above.values - below.values) / s, (above.level - below.level) / s[:, 0], below.slope - tilt
     flat = flattened(energy, mu - line, e0[:, None], rise, step, flatten)
     post_slope, curvature = (above.slope - below.slope) / s[:, 0], (above.curvature - below.curvature) / s[:, 0]
-    return Normalised(flat, line, rise, mu, e0, step, slope / s[:, 0], post_slope, curvature, orders, pre, post)
+    slopes = slope / s[:, 0], post_slope, curvature
+    return Normalised(flat, line, rise, mu, e0, step, *slopes, orders, pre, post, mode="mback")
 
 
 def _matched(

@@ -29,10 +29,13 @@ TINY = 1e-12
 AREA_FROM_EV = -20.0  # an area begins where the pre-edge features do
 
 
+Mode = Literal["edge_step", "mback", "area", "none"]
+
+
 class NormalisationSettings(Settings):
     """How μ(E) is normalised, in the field's names; windows in eV relative to E0. None: found for each spectrum."""
 
-    mode: Literal["edge_step", "mback", "area", "none"] = "edge_step"
+    mode: Mode = "edge_step"
     """``edge_step``: pre-edge at 0, post-edge curve at 1. ``mback``: likewise, the two being the tabulated absorption
     of the bare atom on a smooth background; only in alignment, which knows the absorber. ``area``: the pre-edge is
     subtracted and the mean over −20 eV…norm2 becomes 1, for data without a post-edge to fit. ``none``: as it is."""
@@ -100,6 +103,7 @@ class Normalised:
     post: Span
     """The points of the post-edge window."""
     windows: Windows | None = None
+    mode: Mode = "edge_step"
 
     @cached_property
     def post_edge(self) -> Array:
@@ -227,7 +231,7 @@ def untouched(mu: Array) -> Normalised:
     """Spectra, (N, M), that are normalised already, or that need none: pre-edge 0, edge step 1."""
     zero, n = np.zeros(mu.shape), np.zeros(len(mu))
     whole = np.zeros(1, np.intp), np.full(1, mu.shape[1])
-    return Normalised(mu, zero, zero + 1.0, mu, n + np.nan, n + 1, n, n, n, n.astype(int), whole, whole)
+    return Normalised(mu, zero, zero + 1.0, mu, n + np.nan, n + 1, n, n, n, n.astype(int), whole, whole, mode="none")
 
 
 def within(relative: Array, first: float | Array, last: float | Array) -> Span:
@@ -271,7 +275,7 @@ def _area(
     flat, zero = above / _divisor(mean)[:, None], np.zeros(len(mu))
     rise = np.broadcast_to(mean[:, None], mu.shape)
     return Normalised(
-        flat, line.values, rise, mu, e0, mean, line.slope, zero, zero, zero.astype(int), pre, pre, windows
+        flat, line.values, rise, mu, e0, mean, line.slope, zero, zero, zero.astype(int), pre, pre, windows, "area"
     )
 
 
