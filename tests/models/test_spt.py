@@ -174,15 +174,15 @@ def test_disturbances_do_what_they_say():
     gauss = torch.exp(-(((e - 50) / 4) ** 2) / 2)[None].repeat(400, 1)
     generator = torch.Generator().manual_seed(0)
     only_shift = Augmentation(disturbed=1, shift_ev=2, broadening_ev=0, noise=0, slope=0)
-    moved = disturb(gauss, 0.5, only_shift, generator)
+    moved = disturb(gauss, 0.0, 0.5, only_shift, generator)
     centre = (moved * e).sum(1) / moved.sum(1)
     assert centre.min() == pytest.approx(48, abs=0.1)
     assert centre.max() == pytest.approx(52, abs=0.1)
     only_broad = Augmentation(disturbed=1, shift_ev=0, broadening_ev=3, noise=0, slope=0)
-    wide = disturb(gauss, 0.5, only_broad, generator)
+    wide = disturb(gauss, 0.0, 0.5, only_broad, generator)
     variance = (wide * (e - 50) ** 2).sum(1) / wide.sum(1)
     assert variance.max() == pytest.approx(16 + 9, rel=0.03)
-    torch.testing.assert_close(disturb(gauss, 0.5, Augmentation(disturbed=0), generator), gauss, atol=1e-5, rtol=0)
+    torch.testing.assert_close(disturb(gauss, 0.0, 0.5, Augmentation(disturbed=0), generator), gauss, atol=1e-5, rtol=0)
     noisy = add_noise(gauss, torch.zeros(200), Augmentation(disturbed=1, noise=0.05, slope=0), generator) - gauss
     assert noisy.std(1).max() == pytest.approx(0.05, rel=0.2)
 
@@ -194,6 +194,22 @@ def test_mixtures_are_convex(seed, n):
     assert (weights >= 0).all()
     torch.testing.assert_close(weights.sum(1), torch.ones(n))
     assert ((weights > 0).sum(1) <= 6).all()
+
+
+def test_what_was_shown_as_strange_scores_above_one():
+    """A spectrum between two that are known, as a mixture would be, but of the kind of an example of the unknown."""
+    generator = torch.Generator().manual_seed(0)
+    e = torch.linspace(-1, 3, 41)
+    known = torch.sigmoid(4 * (e + 0.3 * torch.randn(2200, 1, generator=generator)))
+    strange = torch.sigmoid(4 * e) + 0.12 * torch.exp(-(((e - 0.6) / 0.3) ** 2)) + 0 * known[:100, :1]
+    strange = strange + 0.01 * torch.randn(100, 41, generator=generator)
+    spectra = known + 0.02 * torch.randn(2200, 41, generator=generator)
+    plain, taught = Familiarity(41), Familiarity(41)
+    plain.fit(spectra[:2000])
+    taught.fit(spectra[:2000], strangers=strange[: Familiarity.STRANGERS])
+    assert (taught(strange[64:]) > 1).all()
+    assert (taught(strange[64:]) > plain(strange[64:])).float().mean() > 0.9
+    assert (taught(spectra[2000:]) > 1).float().mean() < 0.03
 
 
 def test_the_unfamiliar_scores_above_one():
