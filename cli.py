@@ -9,8 +9,20 @@ from typing import Annotated, Any, Literal
 import typer
 
 from . import __version__
-from .commandline import SET_ASIDE, USAGE, columns_of, conclude, fail, log_from, settings_of, told, validated
+from .commandline import (
+    SET_ASIDE,
+    USAGE,
+    columns_of,
+    conclude,
+    fail,
+    log_from,
+    refuse_idle,
+    settings_of,
+    told,
+    validated,
+)
 from .dataset_commands import dataset_app
+from .model_commands import models_app
 
 app = typer.Typer(
     help="Understands X-ray absorption data while the experiment runs, and acts on it.",
@@ -19,7 +31,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-models_app = typer.Typer(help="The models at hand.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 app.add_typer(dataset_app, name="dataset")
 
@@ -30,7 +41,7 @@ ElementOption = Annotated[str | None, typer.Option(help="Absorber, e.g. Ni; else
 EdgeOption = Annotated[str | None, typer.Option(help="Edge, e.g. K.")]
 ColumnOption = Annotated[
     list[str] | None,
-    typer.Option("--column", help="ROLE=NAME, e.g. energy=mono or if=4,5; may be repeated."),
+    typer.Option("--column", help="ROLE=NAME of a file's columns, e.g. energy=mono or if=4,5; may be repeated."),
 ]
 SourceOption = Annotated[
     str | None, typer.Option(help="zmq://HOST:PORT, a bluesky proxy's out-port, or tiled://HOST:PORT/PATH.")
@@ -58,11 +69,13 @@ def _root(
 def run(
     config: ConfigOption = None,
     frames: FramesOption = None,
-    seed: SeedOption = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of everything random in the embedded beamline. [default: 0]")
+    ] = None,
     out: OutOption = None,
     source: SourceOption = None,
     publish: Annotated[str | None, typer.Option(help="zmq://HOST:PORT, a bluesky proxy's in-port.")] = None,
-    folder: Annotated[Path | None, typer.Option(help="Watch the files that come into this folder instead.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Watch the files of this folder, and what comes.")] = None,
     column: ColumnOption = None,
     model: ModelOption = None,
     element: ElementOption = None,
@@ -73,8 +86,8 @@ def run(
 ) -> None:
     """Watch an experiment and act on it.
 
-    Without --source (and none in the config) the embedded beamline charges a LixCoO2 cathode in a process of its
-    own, and the agent stops it at x = 0.50.
+    Without --source (and none in the config) or --folder the embedded beamline charges a LixCoO2 cathode in a
+    process of its own, and the agent stops it at x = 0.50.
     """
     from .session import Session, embedded, terminate_like_ctrl_c
 
@@ -83,6 +96,19 @@ def run(
             fail("--folder and --source: expected one of them", USAGE)
         config = config or (None if source or folder else "default")
         settings = settings_of(config, model, element, edge, source, publish, connect_timeout, preset=preset)
+        listens = settings.source is not None or settings.tiled is not None
+        if folder and listens:
+            fail(f"--folder and the source of {config}: expected one of them", USAGE)
+        if folder and out and out.resolve() == folder.resolve():
+            fail("--out: found the watched folder, expected another: its tables would be read", USAGE)
+        if not listens:
+            refuse_idle("without a source of a beamline's documents", preset=settings.preset)
+        if not listens and settings.publish is None:
+            refuse_idle("where nothing is connected to", connect_timeout=connect_timeout)
+        if folder or listens:
+            refuse_idle("without the embedded beamline", seed=seed)
+        if not folder:
+            refuse_idle("without --folder", column=column or None)
         terminate_like_ctrl_c()
         if folder is not None:
             from .adapters.folder import FolderSource
@@ -91,7 +117,7 @@ def run(
             with closing(files), Session(settings, out, limit=frames) as session:
                 session.watch(files)
         elif settings.source is None and settings.tiled is None:
-            session = embedded(settings, seed, max(PLANNED, frames or 0), out or Path("out"), limit=frames)
+            session = embedded(settings, seed or 0, max(PLANNED, frames or 0), out or Path("out"), limit=frames)
         else:
             from .session import source_of
 
@@ -111,7 +137,7 @@ def replay(
     model: ModelOption = None,
     element: ElementOption = None,
     edge: EdgeOption = None,
-    noise: Annotated[float, typer.Option(min=0, help="σ of noise added to every spectrum.")] = 0.0,
+    noise: Annotated[float, typer.Option(min=0, help="σ of noise added to a folder's spectra.")] = 0.0,
     seed: SeedOption = 0,
     strict: StrictOption = False,
 ) -> None:
@@ -122,6 +148,8 @@ def replay(
     from .sim_beamline.replay import Replay
 
     with told():
+        if not recording.is_dir():
+            refuse_idle("with documents, which are replayed as they are", noise=noise or None)
         settings = settings_of(config, model, element, edge)
         truth = Truth()
         taken: list[Callable[[str, dict[str, Any]], None]] = []
@@ -310,7 +338,12 @@ def evaluate(
     Long trainings are kept in the report folder: stopped, the same command goes on where it was.
     """
     with told():
+        other = None if config == "full" else config
+        if quick:
+            refuse_idle("with --quick", config=other)
         if split or dataset:
+            idle = {"out": out, "quick": quick or None, "config": other, "only": only or None, "jobs": jobs}
+            refuse_idle("with --split or --dataset", **idle)
             from .inference import evaluate_model
 
             return evaluate_model(model, data, split or "val", dataset)
@@ -351,38 +384,6 @@ def calibrate(
             typer.echo(picture)
         if write:
             typer.echo(write_calibration(found, model))
-
-
-@models_app.command("list")
-def models_list() -> None:
-    """The installed models."""
-    from .models import card
-
-    with told():
-        for name, folder in card.installed().items():
-            c = card.read_card(folder)
-            typer.echo(f"{name:8} {c.absorber} {c.edge}  {c.training['members']} members  sha256 {c.sha256[:12]}")
-
-
-@models_app.command("show")
-def models_show(name: Annotated[str, typer.Argument(help="Model name or folder.")]) -> None:
-    """A model's card."""
-    from .models import card
-
-    with told():
-        folder = card.find(name)
-        card.read_card(folder)
-        typer.echo((folder / "card.yaml").read_text())
-
-
-@models_app.command("verify")
-def models_verify(name: Annotated[str, typer.Argument(help="Model name or folder.")]) -> None:
-    """Check a model's file against its card."""
-    from .models import card
-
-    with told():
-        folder = card.find(name)
-        typer.echo(f"{card.verify(folder).name}: {folder / 'model.ts'} matches its card")
 
 
 def main() -> None:

@@ -61,6 +61,12 @@ def columns_of(given: list[str] | None) -> dict[str, list[str]] | None:
     return found or None
 
 
+def refuse_idle(where: str, **options: object) -> None:
+    """Refuse options that were given, which is all but None, and would do nothing."""
+    if given := [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]:
+        fail(f"{', '.join(given)}: of no use {where}", USAGE)
+
+
 def validated(model: Any, content: dict[str, Any], where: str) -> Any:
     from pydantic import ValidationError
 
@@ -73,13 +79,16 @@ def validated(model: Any, content: dict[str, Any], where: str) -> Any:
 
 
 def conclude(session: Any, strict: bool) -> None:
-    """Print the summary; exit 4 when asked to and frames were set aside."""
+    """Print the summary; exit as an error of the source has it, or 4 when asked to and frames were set aside."""
     summary = session.summary()
     for key, value in summary.items():
         if value not in (None, {}, False):
             typer.echo(f"{key:18} {_plain(value)}")
     if session.output is not None:
         typer.echo(f"{'written':18} {session.output.folder}/")
+    if session.failure is not None:
+        with told():
+            raise session.failure
     if strict and summary["frames_set_aside"]:
         raise typer.Exit(SET_ASIDE)
 
@@ -95,7 +104,7 @@ def told() -> Iterator[None]:
     """One clear line and the exit code for what a user can mend."""
     from .adapters.errors import EndpointUnreachable
     from .agent.errors import InputError
-    from .session import BeamlineFailed
+    from .session import BeamlineFailed, SourceFailed
 
     try:
         yield
@@ -103,7 +112,7 @@ def told() -> Iterator[None]:
         fail(str(e), UNREACHABLE)
     except InputError as e:
         fail(str(e), USAGE)
-    except BeamlineFailed as e:
+    except (BeamlineFailed, SourceFailed) as e:
         fail(str(e), FAILED)
 
 

@@ -15,10 +15,12 @@ from typing import Any, Self
 
 import structlog
 
+from .adapters.errors import EndpointUnreachable
 from .adapters.files import FileSource
 from .adapters.tiled_catalog import TiledSource
 from .adapters.zmq_control import ZMQControl
 from .adapters.zmq_documents import ZMQEndpoint, ZMQSource
+from .agent.errors import InputError
 from .agent.protocols import Control, Reply, Source
 from .config import Config
 from .display import Display
@@ -63,6 +65,8 @@ class Session:
     truth: Truth | None = None
     recorder: Recorder = field(default_factory=Recorder)
     interrupted: bool = False
+    failure: Exception | None = None
+    """What the source ended with, before its time."""
     begun: float = field(default_factory=time.perf_counter)
 
     def __enter__(self) -> Self:
@@ -102,8 +106,10 @@ class Session:
             if self.enough.is_set():
                 reader.join(SETTLE_S)  # the stop of the run that had the last frame
         finally:
+            failure = self.failure
             source.close()
             reader.join(5.0)
+            self.failure = failure  # what comes of its being closed is none
             while not self.agent.wait(POLL_S) and not self.enough.is_set():
                 self.display.refresh()
 
@@ -158,8 +164,11 @@ class Session:
                 whole = whole and (name == "stop" or not self.enough.is_set())
                 if whole:  # a stop after documents that were left out would announce them in vain
                     self.agent(name, doc)
-        except Exception:
+        except (InputError, EndpointUnreachable) as error:
+            self.failure = error
+        except Exception as error:
             _log.exception("source failed")
+            self.failure = SourceFailed(f"source failed: {type(error).__name__}: {error}")
 
     def _count(self, name: str, doc: Mapping[str, Any]) -> None:
         if self.limit is not None and self.recorder.numbered >= self.limit:
@@ -172,6 +181,10 @@ def source_of(config: Config) -> ZMQSource | TiledSource:
         return TiledSource(config.tiled)
     assert config.source is not None
     return ZMQSource(config.source)
+
+
+class SourceFailed(RuntimeError):  # noqa: N818  says what happened
+    """The documents ended before their time."""
 
 
 class BeamlineFailed(RuntimeError):  # noqa: N818  says what happened
