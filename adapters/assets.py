@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import event_model
 import structlog
 
-from ..agent.columns import Unread
+from ..agent.columns import Unread, announcements
 from ..agent.fields import Unreadable, as_filled
 from ..agent.frame import Received, SetAside
 from .asset_files import HANDLERS, AssetRefused, AssetSettings, NotYet
@@ -288,7 +288,7 @@ class AssetFiller:
             return stream.rows is not None
         if run.stop is None or now >= run.stop.at + self._settings.wait_s:
             return False
-        announced = (run.stop.doc.get("num_events") or {}).get(stream.descriptor.doc.get("name"), 0)
+        announced = announcements(run.stop.doc).get(str(stream.descriptor.doc.get("name", "primary")), 0)
         return stream.rows.given < announced
 
 

@@ -100,6 +100,14 @@ def time_of(doc: Mapping[str, Any]) -> float:
     return float(time) if isinstance(time, (int, float)) and abs(time) <= sys.float_info.max else 0.0
 
 
+def announcements(stop: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many events of each stream a RunStop announces."""
+    numbers = stop.get("num_events")
+    if not isinstance(numbers, Mapping):
+        return {}
+    return {str(name): number for name, number in numbers.items() if isinstance(number, int)}
+
+
 def scalars(data: Mapping[str, Any]) -> dict[str, float]:
     """Return the finite numbers of a mapping, arrays of one included; truth values and texts are left out."""
     found = {}

@@ -12,7 +12,7 @@ import structlog
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
-from .columns import Unread, scalars, time_of
+from .columns import Unread, announcements, scalars, time_of
 from .fields import FieldMap, Unreadable, skipped_plan, wanted_from_files
 from .frame import Received, SetAside
 from .settings import Settings
@@ -193,15 +193,15 @@ class FlyJoiner:
         run_uid = self._by_descriptor.get(doc["descriptor"])
         if run_uid is None:
             return (document,)
-        run = self._runs.get(run_uid)
+        run, seq = self._runs.get(run_uid), int(doc["seq_num"])
         if run is None:
-            if any(doc["seq_num"] in numbers for numbers in self._closed.get(run_uid, {}).values()):
+            if any(seq in numbers for numbers in self._closed.get(run_uid, {}).values()):
                 return ()
             return (SetAside(run_uid, str(doc["uid"]), time_of(doc), "late", "its run was already joined"),)
         name = run.streams[doc["descriptor"]]
         seen = run.seen.setdefault(name, set())
-        if doc["seq_num"] not in seen:
-            seen.add(doc["seq_num"])
+        if seq not in seen:
+            seen.add(seq)
             run.time, run.at = max(run.time, time_of(doc)), max(run.at, document.at)
             for side, trace in (("signals", self._settings.signals), ("axis", self._settings.axis)):
                 if trace.reads(name):
@@ -211,9 +211,9 @@ class FlyJoiner:
     def _end(self, uid: str, now: float) -> list[Received | SetAside]:
         """Give out a run's joined stream and its stop, if nothing more of it is to come."""
         run = self._runs[uid]
-        announced = ((run.stop.doc if run.stop else {}).get("num_events") or {}).items()
+        announced = announcements(run.stop.doc if run.stop else {})
         own = set(run.streams.values())
-        lacks = any(number > len(run.seen.get(name, ())) for name, number in announced if self._settings.trace(name))
+        lacks = any(n > len(run.seen.get(name, ())) for name, n in announced.items() if self._settings.trace(name))
         if lacks and run.stop is not None and now < run.stop.at + PATIENCE_S:
             return []
         del self._runs[uid]
@@ -221,12 +221,22 @@ class FlyJoiner:
         if len(self._closed) > 10 * MAX_OPEN:
             self._closed.popitem(last=False)
         out: list[Received | SetAside] = []
-        out += self._joined(uid, run)
+        out += self._lost(uid, run, announced) or self._joined(uid, run)
         if run.stop is not None:
             joined = {JOINED: 1} if any(isinstance(o, Received) for o in out) else {}
-            numbers = {name: number for name, number in announced if name not in own} | joined
+            numbers = {name: number for name, number in announced.items() if name not in own} | joined
             out.append(Received("stop", {**run.stop.doc, "num_events": numbers}, run.stop.at))
         return out
+
+    def _lost(self, uid: str, run: _Fly, announced: Mapping[str, int]) -> list[SetAside]:
+        """Tell of streams of which too much never came: over a hole, energies would be interpolated."""
+        for name in sorted(set(run.streams.values())):
+            came = run.seen.get(name, set())
+            whole = max(announced.get(name, 0), *came, 0)
+            if whole - len(came) > self._fields.max_missing_fraction * whole:
+                detail = f"{whole - len(came)} of {whole} events of stream {name} never came"
+                return [SetAside(uid, uid, run.time, "events lost", detail)]
+        return []
 
     def _joined(self, uid: str, run: _Fly) -> Iterator[Received | SetAside]:
         """Yield the descriptor and the Event of the joined stream, or why there are none."""

@@ -9,7 +9,17 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from .columns import energy_of, event_columns, mean_readings, point_time, scalars, sweep_columns, time_of, vector
+from .columns import (
+    announcements,
+    energy_of,
+    event_columns,
+    mean_readings,
+    point_time,
+    scalars,
+    sweep_columns,
+    time_of,
+    vector,
+)
 from .fields import (
     FOIL,
     Channels,
@@ -111,7 +121,7 @@ class Run:
 
     def missing(self) -> int:
         """Return how many of the events that the stop announces have not come yet."""
-        announced = self._announcements()
+        announced = announcements(self.stop or {})
         known = {d.name for d in self.descriptors.values()}
         unheard = sum(max(0, number) for name, number in announced.items() if name not in known)
         return unheard + sum(s.order.missing(announced.get(s.name, 0)) for s in self.streams.values())
@@ -123,7 +133,7 @@ class Run:
         if not isinstance(self.stop.get("num_events"), Mapping):
             return not self.descriptors
         known = OWN_STREAMS | {d.name for d in self.descriptors.values()}
-        return any(number > 0 and name not in known for name, number in self._announcements().items())
+        return any(number > 0 and name not in known for name, number in announcements(self.stop or {}).items())
 
     def open(self, descriptor: Descriptor) -> Iterator[Outcome]:
         """Find out what a descriptor's events hold."""
@@ -189,7 +199,7 @@ class Run:
     def finish(self) -> Iterator[Outcome]:
         """Give out what the end of the run closes, and drop the data."""
         yield from self._nothing_read()
-        announced = self._announcements()
+        announced = announcements(self.stop or {})
         for stream in self.streams.values():
             total = announced.get(stream.name)
             if stream.points is not None:
@@ -223,12 +233,6 @@ class Run:
             keys = dict.fromkeys(key for d in streams for key in d.doc["data_keys"])
             found = field_missing(lacking.values(), dict.fromkeys(d.name for d in streams), keys)
             yield SetAside(self.uid, self.uid, time_of(self.stop or {}), found.reason, found.detail)
-
-    def _announcements(self) -> dict[str, int]:
-        numbers = (self.stop or {}).get("num_events")
-        if not isinstance(numbers, Mapping):
-            return {}
-        return {str(name): number for name, number in numbers.items() if isinstance(number, int)}
 
     def _late(self, doc: Doc, why: str) -> Iterator[Outcome]:
         """Say once per run that events came too late: in a stream out of order there may be thousands."""

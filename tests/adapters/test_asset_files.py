@@ -162,3 +162,36 @@ def test_no_way_within_hdf5_leads_outside_of_the_roots(tmp_path: Path, way: str)
             rows_of(path, "d", 0, 3, within)
         with pytest.raises(AssetRefused, match=r"outside of assets\.roots"):
             HANDLERS["AD_HDF5"](path, dataset="d", inside=within)(point_number=0)
+
+
+# -------------------------------------------------------------- where files are
+
+
+def test_paths_are_mapped_by_their_longest_beginning(tmp_path: Path) -> None:
+    where = AssetSettings(path_map={"/nsls2": "/mnt", "/nsls2/data/bmm/": str(tmp_path)})
+    assert where.locate("/nsls2/data/bmm/x/a.h5") == tmp_path / "x/a.h5"
+    assert where.locate("/nsls2/data/iss/a.h5") == Path("/mnt/data/iss/a.h5")
+    assert where.locate("/nsls2/data/bmmx/a.h5") == Path("/mnt/data/bmmx/a.h5")
+    assert where.locate("file://localhost/nsls2/data/bmm/a%20b.h5") == tmp_path / "a b.h5"
+    assert where.locate("/elsewhere/a.h5") == Path("/elsewhere/a.h5")
+    assert where.locate(f"file:{tmp_path}/a.h5") == tmp_path / "a.h5"
+    assert AssetSettings(path_map={"/": "/mnt"}).locate("/data/a.h5") == Path("/mnt/data/a.h5")
+
+
+def test_only_files_are_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
+        with pytest.raises(AssetRefused, match="not a file"):
+            AssetSettings().locate(str(path))
+
+
+def test_outside_of_the_roots_nothing_is_read(tmp_path: Path) -> None:
+    (tmp_path / "inside").mkdir()
+    secret = tmp_path / "secret.h5"
+    secret.touch()
+    (tmp_path / "inside" / "link.h5").symlink_to(secret)
+    where = AssetSettings(roots=(str(tmp_path / "inside"),))
+    assert where.locate(str(tmp_path / "inside" / "a.h5")).name == "a.h5"
+    for path in (secret, tmp_path / "inside" / ".." / "secret.h5", tmp_path / "inside" / "link.h5"):
+        with pytest.raises(AssetRefused, match=r"outside of assets\.roots"):
+            where.locate(str(path))

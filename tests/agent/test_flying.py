@@ -78,6 +78,24 @@ def test_a_stream_that_never_comes_is_told() -> None:
     assert stop.doc["num_events"] == {"baseline": 2, "enc": 1}
 
 
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_part_of_a_table_that_is_lost_is_told_and_not_interpolated_over(announced: bool) -> None:
+    docs = documents()
+    whole = docs[4][1]["data"]["enc"]
+    parts = [
+        ("event", {**docs[4][1], "uid": f"enc{k}", "seq_num": k, "data": {"enc": part}})
+        for k, part in enumerate(np.split(whole, 5), 1)
+        if k != 3
+    ]
+    docs[5][1]["num_events"] = {"apb": 1, "enc": 5} if announced else "five"
+    joiner = FlyJoiner(TABLES, FieldMap())
+    aside, stop = [*run([*docs[:4], *parts, docs[5]], joiner), *joiner.poll(10.0 + PATIENCE_S)][1:]
+    assert isinstance(aside, SetAside)
+    assert (aside.reason, aside.detail) == ("events lost", "1 of 5 events of stream enc never came")
+    assert isinstance(stop, Received)
+    assert stop.name == "stop"
+
+
 def test_clocks_that_never_meet_are_told() -> None:
     docs = documents()
     docs[4][1]["data"]["enc"] = docs[4][1]["data"]["enc"] + [1000.0, 0.0, 0.0]
