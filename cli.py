@@ -296,7 +296,9 @@ def convert(
     with told():
         columns = columns_of(column)
         if watch and len(files) != 1:
-            fail("--watch: expected one folder", USAGE)
+            fail(f"--watch: found {len(files)} paths, expected one folder", USAGE)
+        if not watch and (folders := [str(path) for path in files if path.is_dir()]):
+            fail(f"{folders[0]}: found a folder, expected files; --watch goes on with what comes into one", USAGE)
         terminate_like_ctrl_c()
         found = folder.watch(files[0], columns=columns) if watch else conversion.read_all(files, columns)
         done = conversion.convert(found, out, element=element, edge=edge, sample=sample)

@@ -129,15 +129,17 @@ class FileSink:
     exactly; NaN and infinities are written as Python and suitcase-jsonl write them (``NaN``, ``Infinity``).
 
     Raises:
-        DocumentFileError: the file is of another kind.
-        OSError: it cannot be written.
+        DocumentFileError: the file is of another kind, or cannot be written.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._format = _format(self.path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("wb")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("wb")
+        except OSError as error:
+            raise DocumentFileError(f"{self.path}: {error.strerror}, expected a file to write") from error
 
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
         """Append one document.
@@ -145,6 +147,7 @@ class FileSink:
         Raises:
             TypeError: something in it has no form in this format; nothing is written then.
             ValueError: the sink is closed.
+            OSError: the disk is full, or away.
         """
         pair = (name, doc)
         self._file.write(to_msgpack(pair) if self._format == "msgpack" else to_json(pair).encode() + b"\n")
