@@ -254,7 +254,7 @@ class FlyJoiner:
             signals = series(run.sides["signals"].tables, self._settings.signals)
             signals = [(t, {k: self._current(k, v, start) for k, v in columns.items()}) for t, columns in signals]
             columns = join(signals, series(run.sides["axis"].tables, self._settings.axis))
-        except ValueError as error:
+        except (ValueError, ArithmeticError) as error:
             yield SetAside(uid, uid, run.time, "fly streams do not fit", str(error))
             return
         about = {"source": "joined", "dtype": "array", "shape": [columns["time"].size]}

@@ -38,11 +38,10 @@ def read_spectra(path: str | Path, *, columns: Columns | None = None) -> list[Sp
         asked(columns)
     except AmbiguousError as error:
         raise SpectrumFileError(f"{path}: found {error}") from error
-    if path.is_dir():
-        raise SpectrumFileError(f"{path}: found a folder, expected a file of spectra")
-    if path.exists() and not path.is_file():  # to open a pipe may take for ever
-        raise SpectrumFileError(f"{path}: found a pipe or device, expected a file of spectra")
     try:
+        if path.exists() and not path.is_file():  # to open a pipe may take for ever
+            what = "folder" if path.is_dir() else "pipe or device"
+            raise SpectrumFileError(f"{path}: found a {what}, expected a file of spectra")
         with np.errstate(all="ignore"):  # numbers out of all bounds become NaN and inf, which ``flaw`` tells of
             return _read(path, columns)
     except OSError as error:

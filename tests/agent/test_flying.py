@@ -104,6 +104,11 @@ def test_clocks_that_never_meet_are_told() -> None:
     assert "not recorded at the same time" in aside.detail
 
 
+def test_a_gain_beyond_all_bounds_is_told() -> None:
+    aside = next(out for out in run(documents(ch2_gain=1000)) if isinstance(out, SetAside))
+    assert aside.reason == "fly streams do not fit"
+
+
 def test_a_table_of_another_shape_is_told() -> None:
     docs = documents()
     docs[2][1]["data"]["apb"] = docs[2][1]["data"]["apb"][:, :2]
