@@ -4,10 +4,12 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import correlate1d
 
 from .grid import Array, bin_means, interval
 
+AROUND = np.array([[-1], [0], [1]])
+KERNEL_SIGMAS = 4  # of the Gaussian, on either side
 E0_STEP_EV = 0.2  # spacing on which the derivative is taken; the maximum is then refined by a parabola
 FIRST_INFLECTION = 0.7  # of the largest: metals have two inflections of like height, and the table means the first
 
@@ -29,8 +31,10 @@ def find_e0(
     ``first`` takes the lowest local maximum that is nearly as high as the highest, as tables do for metals.
     NaN where there is no maximum inside the search window.
     """
-    bounds, centres, derivative = _derivative(smoothing_ev, search_ev)
-    d = bin_means(energy, mu, bounds) @ derivative
+    bounds, centres, kernel = _derivative(smoothing_ev, search_ev)
+    reach = len(kernel) // 2
+    # Not a product of matrices: BLAS would share it among threads, which wait for each other on a busy machine.
+    d = correlate1d(bin_means(energy, mu, bounds), kernel, axis=1)[:, reach:-reach]
     row, i = np.arange(len(d)), d.argmax(axis=1)
     some = (i > 0) & (i < d.shape[1] - 1)
     if first or not some.all():  # else the highest is a maximum too
@@ -39,7 +43,7 @@ def find_e0(
         least = FIRST_INFLECTION * height.max(axis=1, keepdims=True)
         i = ((height >= least) if first else height).argmax(axis=1) + 1
         some = peak.any(axis=1)
-    left, mid, right = d[row, i - 1], d[row, i], d[row, i + 1]
+    left, mid, right = d[row, i + AROUND]
     some = some & (mid > 0)
     curve = left - 2 * mid + right
     shift = np.divide(left - right, 2 * curve, out=np.zeros(len(d)), where=curve < 0)
@@ -59,21 +63,29 @@ def find_edge(energy: Array, mu: Array, smoothing_ev: float | None = None) -> Ar
         own = [energy if len(energy) == 1 else energy[r] for r in rows]
         return np.concatenate([find_edge(e, mu[r], smoothing_ev) for e, r in zip(own, rows, strict=True)])
     middle = np.rint(_steepest(energy, mu) / EDGE_LATTICE_EV) * EDGE_LATTICE_EV
-    if smoothing_ev is None:
-        low, high = (count_below(energy, middle + d) for d in (-EDGE_SPAN_EV, EDGE_SPAN_EV))
-        step = 2 * EDGE_SPAN_EV / np.maximum(high - low, 1)
-        smoothing = np.maximum(SHARPEST_EV, np.rint(10 * SMOOTHED_STEPS * np.minimum(step, 3.0)) / 10)
+    lattice = middle.tolist()
+    if smoothing_ev is not None:
+        kinds = [(m, smoothing_ev) for m in lattice]
+    elif len(energy) == 1:
+        of = {m: _smoothing(energy[0], m) for m in set(lattice)}
+        kinds = [(m, of[m]) for m in lattice]
     else:
-        smoothing = np.full(len(mu), smoothing_ev)
-    kinds = set(zip(middle.tolist(), smoothing.tolist(), strict=True))  # few in a series
-    if len(kinds) == 1:
-        return middle + find_e0(energy - middle[0], mu, smoothing[0].item(), EDGE_SEARCH_EV)
+        kinds = [(m, _smoothing(e, m)) for e, m in zip(energy, lattice, strict=True)]
+    if len(set(kinds)) == 1:
+        return middle + find_e0(energy - lattice[0], mu, kinds[0][1], EDGE_SEARCH_EV)
     found = np.empty(len(mu))
-    for edge, sigma in kinds:
-        rows = np.flatnonzero((middle == edge) & (smoothing == sigma))
+    for edge, sigma in set(kinds):  # few in a series
+        rows = [i for i, kind in enumerate(kinds) if kind == (edge, sigma)]
         own = energy if len(energy) == 1 else energy[rows]
         found[rows] = edge + find_e0(own - edge, mu[rows], sigma, EDGE_SEARCH_EV)
     return found
+
+
+def _smoothing(energy: Array, edge: float) -> float:
+    """σ of the Gaussian that smooths the derivative of a spectrum on energies (M,), eV."""
+    low, high = energy.searchsorted((edge - EDGE_SPAN_EV, edge + EDGE_SPAN_EV)).tolist()
+    step = 2 * EDGE_SPAN_EV / max(high - low, 1)
+    return max(SHARPEST_EV, round(10 * SMOOTHED_STEPS * min(step, 3.0)) / 10)
 
 
 def count_below(energy: Array, at: Array) -> NDArray[np.intp]:
@@ -85,17 +97,18 @@ def _steepest(energy: Array, mu: Array) -> Array:
     """The energy, (N,), above which μ is highest over what it is below, means over ``EDGE_SPAN_EV`` each."""
     points = energy.shape[1]
     skip = 1 + int(ENDS * points)
-    places = np.arange(skip, points - skip, max(points // EDGE_PLACES, 1))
+    places = slice(skip, points - skip, max(points // EDGE_PLACES, 1))
     at = energy[:, places]
     if len(energy) == 1:
         left = np.maximum(energy[0].searchsorted(at[0] - EDGE_SPAN_EV) - 1, 0)
         right = np.minimum(energy[0].searchsorted(at[0] + EDGE_SPAN_EV), points - 1)
     else:
         left, right = interval(energy, at - EDGE_SPAN_EV) - 1, interval(energy, at + EDGE_SPAN_EV)
-    area = np.zeros(mu.shape)
+    area = np.empty(mu.shape)
+    area[:, 0] = 0.0
     np.cumsum((energy[:, 1:] - energy[:, :-1]) * (mu[:, 1:] + mu[:, :-1]), axis=1, out=area[:, 1:])
     if len(energy) == 1:
-        low, high, before, after = energy[0, left], energy[0, right], area[:, left], area[:, right]
+        low, high, before, after = energy[0, left], energy[0, right], area.take(left, 1), area.take(right, 1)
     else:
         row = np.arange(len(energy))[:, None]
         low, high, before, after = energy[row, left], energy[row, right], area[row, left], area[row, right]
@@ -106,12 +119,15 @@ def _steepest(energy: Array, mu: Array) -> Array:
 
 @lru_cache(maxsize=16)
 def _derivative(smoothing_ev: float, search_ev: tuple[float, float]) -> tuple[Array, Array, Array]:
-    """Bins around the search window; the energies, one beyond it at either end, where the derivative is taken;
-    and the matrix that takes bin means to the Gaussian-smoothed derivative there."""
+    """Bins around the search window; the energies, one beyond it at either end, where the derivative is taken; and
+    the derivative of a Gaussian, which the bins reach beyond those energies by half of."""
+    sigma = smoothing_ev / E0_STEP_EV
+    reach = int(KERNEL_SIGMAS * sigma + 0.5)
     bounds = np.arange(search_ev[0] - 5 * smoothing_ev, search_ev[1] + 5 * smoothing_ev, E0_STEP_EV)
     centres = (bounds[1:] + bounds[:-1]) / 2
     inside = np.flatnonzero((centres >= search_ev[0]) & (centres <= search_ev[1]))
-    kept = slice(inside[0] - 1, inside[-1] + 2)
-    sigma = smoothing_ev / E0_STEP_EV
-    matrix = gaussian_filter1d(np.eye(len(centres)), sigma, axis=1, order=1, mode="nearest")
-    return bounds, centres[kept], matrix[:, kept]
+    first, last = inside[0] - 1, inside[-1] + 2
+    bounds = bounds[first - reach : last + reach + 1]
+    at = np.arange(-reach, reach + 1) / sigma
+    gaussian = np.exp(-(at**2) / 2)
+    return bounds, centres[first:last], at * gaussian / gaussian.sum() / sigma

@@ -89,29 +89,54 @@ def bin_means(energy: Array, mu: Array, bounds: Array) -> Array:
     (N, G) bin means
     """
     energy, bounds = np.atleast_2d(energy), np.atleast_2d(bounds)
+    if len(energy) == len(bounds) == 1:
+        return _of_one_axis(energy[0], mu, bounds[0])
     if len(energy) == 1 and energy.shape[1] > 2:  # what no bin touches costs nothing
         a, b = energy[0].searchsorted((bounds[:, 0].min(), bounds[:, -1].max()))
         touched = slice(max(min(a - 1, energy.shape[1] - 2), 0), max(b + 1, 2))
         energy, mu = energy[:, touched], mu[:, touched]
     right = interval(energy, bounds)
     left = right - 1
-    row = np.arange(len(right))[:, None] if len(energy) > 1 else 0
+    n = np.arange(len(mu))[:, None]
+    row = n if len(energy) > 1 else 0
     first, last = energy[:, :1], energy[:, -1:]
     start = energy[row, left]
     width = energy[row, right] - start
     beyond = bounds[:, 0].min() < first.max() or bounds[:, -1].max() > last.min()
     d = (np.minimum(np.maximum(bounds, first), last) if beyond else bounds) - start
-
-    area = np.zeros(mu.shape)
-    np.cumsum((energy[:, 1:] - energy[:, :-1]) * (mu[:, 1:] + mu[:, :-1]) / 2, axis=1, out=area[:, 1:])
-    n = np.arange(len(mu))[:, None] if len(right) > 1 else slice(None)
-    if len(right) == 1:
-        left, right = left[0], right[0]
-    low = mu[n, left]
+    area, low = _area(energy, mu), mu[n, left]
     integral = area[n, left] + d * (low + (mu[n, right] - low) * (d / width / 2))
     if beyond:
         integral += mu[:, :1] * np.minimum(bounds - first, 0) + mu[:, -1:] * np.maximum(bounds - last, 0)
     return (integral[:, 1:] - integral[:, :-1]) / (bounds[:, 1:] - bounds[:, :-1])
+
+
+def _of_one_axis(energy: Array, mu: Array, bounds: Array) -> Array:
+    """:func:`bin_means` of energies (M,) and bounds (G + 1,) that all share: numpy takes half the time."""
+    right = energy.searchsorted(bounds)
+    begin = max(min(int(right[0]) - 1, len(energy) - 2), 0)
+    touched = slice(begin, max(int(right[-1]) + 1, 2))
+    energy, mu = energy[touched], mu[:, touched]
+    right = np.minimum(np.maximum(right - begin, 1), len(energy) - 1)
+    left = right - 1
+    start = energy.take(left)
+    width = energy.take(right) - start
+    first, last = energy[0], energy[-1]
+    beyond = bounds[0] < first or bounds[-1] > last
+    d = (np.minimum(np.maximum(bounds, first), last) if beyond else bounds) - start
+    low = mu.take(left, axis=1)
+    integral = _area(energy, mu).take(left, axis=1) + d * (low + (mu.take(right, axis=1) - low) * (d / width / 2))
+    if beyond:
+        integral += mu[:, :1] * np.minimum(bounds - first, 0) + mu[:, -1:] * np.maximum(bounds - last, 0)
+    return (integral[:, 1:] - integral[:, :-1]) / (bounds[1:] - bounds[:-1])
+
+
+def _area(energy: Array, mu: Array) -> Array:
+    """Integral of piecewise-linear spectra up to each point, (N, M)."""
+    area = np.empty(mu.shape)
+    area[:, 0] = 0.0
+    np.cumsum((energy[..., 1:] - energy[..., :-1]) * (mu[:, 1:] + mu[:, :-1]) / 2, axis=1, out=area[:, 1:])
+    return area
 
 
 def interval(energy: Array, x: Array) -> NDArray[np.intp]:

@@ -23,9 +23,11 @@ Orders = NDArray[np.int_]
 Span = tuple[NDArray[np.intp], NDArray[np.intp]]
 """First index and the one after the last, (1 or N,) each."""
 
+FEWEST = np.array([2, 3])  # points of a pre-edge and of a post-edge window
 FIRST_WINDOW_POINTS = 3  # fewer points below the edge give a level and no slope
 LAST_ORDER = 5
 TINY = 1e-12
+BLOCK_VALUES = 2**16  # of μ at a time: more do not fit into a cache, and BLAS shares larger products among threads
 AREA_FROM_EV = -20.0  # an area begins where the pre-edge features do
 
 
@@ -146,8 +148,7 @@ def normalise(
         e0 = find_edge(energy, mu, settings.e0_smoothing_ev)
     at = e0 if np.isfinite(e0).all() else np.where(np.isfinite(e0), e0, energy.mean(axis=1))
     windows = find_windows(energy, at, settings)
-    pre = span_of(energy, at, windows.pre1, windows.pre2, least=2)
-    post = span_of(energy, at, windows.norm1, windows.norm2, least=3)
+    pre, post = spans_of(energy, at, windows)
     pre_order = np.where(pre[1] - pre[0] >= FIRST_WINDOW_POINTS, 1, 0)
     if settings.mode == "area":
         return _area(energy, mu, e0, at, pre, pre_order, windows, settings)
@@ -170,7 +171,8 @@ def find_windows(energy: Array, e0: Array, settings: NormalisationSettings) -> W
     norm2 = np.minimum(5.0 * np.rint(last / 5.0) if settings.norm2 is None else settings.norm2, last)
     norm1 = np.minimum(25.0, 5.0 * np.rint(norm2 / 15.0)) if settings.norm1 is None else settings.norm1
     pre1, pre2 = np.minimum(pre1, pre2), np.maximum(pre1, pre2)
-    norm1, norm2 = np.minimum(np.minimum(norm1, norm2), np.maximum(norm1, norm2) - 2.0), np.maximum(norm1, norm2)
+    lower, norm2 = np.minimum(norm1, norm2), np.maximum(norm1, norm2)
+    norm1 = np.minimum(lower, norm2 - 2.0)
     if settings.nnorm is None:
         range_ev = norm2 - norm1
         nnorm = (range_ev >= 30).astype(int) + (range_ev >= 300)
@@ -194,26 +196,41 @@ def lines(
 
     energy (1 or N, M); mu (N, M); e0 (N,), NaN: 0; orders (1 or N,). A window without points gives 0.
     """
+    used = np.minimum(post_order, np.maximum(post[1] - post[0] - 1, 0)) + np.zeros(len(mu), int)
+    spectra = np.empty((3, *mu.shape))  # in one piece: given back in several, the memory goes to the system each time
+    block = max(BLOCK_VALUES // mu.shape[1], 1)
+    if len(mu) <= block:
+        terms = _lines(energy, mu, e0, pre, pre_order, post, post_order, settings, spectra)
+        return Normalised(*spectra, mu, e0, *terms, used, pre, post, windows)
+    terms = np.empty((4, len(mu)))
+    for rows in (slice(k, k + block) for k in range(0, len(mu), block)):
+        own, p1, p2, pk, q1, q2, qk = (
+            a if len(a) == 1 else a[rows] for a in (energy, *pre, pre_order, *post, post_order)
+        )
+        terms[:, rows] = _lines(own, mu[rows], e0[rows], (p1, p2), pk, (q1, q2), qk, settings, spectra[:, rows])
+    return Normalised(*spectra, mu, e0, *terms, used, pre, post, windows)
+
+
+def _lines(
+    energy: Array,
+    mu: Array,
+    e0: Array,
+    pre: Span,
+    pre_order: Orders,
+    post: Span,
+    post_order: Orders,
+    settings: NormalisationSettings,
+    out: Array,
+) -> tuple[Array, Array, Array, Array]:
+    """``flat``, ``pre_edge`` and ``rise`` of :class:`Normalised` in ``out`` (3, N, M); ``edge_step`` to
+    ``post_curvature``."""
     at = np.nan_to_num(e0, nan=0.0)[:, None] if np.isnan(e0).any() else e0[:, None]
-    line = _pre_edge(energy, mu, at, pre, pre_order, settings.nvict or 0)
-    above = mu - line.values
-    curve = polynomial(energy, above, post, post_order, at)
-    flat = flattened(energy, above, at, curve.values, curve.level, settings.flatten)
-    return Normalised(
-        flat,
-        line.values,
-        curve.values,
-        mu,
-        e0,
-        curve.level,
-        line.slope,
-        curve.slope,
-        curve.curvature,
-        np.broadcast_to(np.minimum(post_order, np.maximum(post[1] - post[0] - 1, 0)), len(mu)),
-        pre,
-        post,
-        windows,
-    )
+    flat, below, rise = out
+    line = _pre_edge(energy, mu, at, pre, pre_order, settings.nvict or 0, below)
+    np.subtract(mu, below, out=flat)
+    curve = polynomial(energy, flat, post, post_order, at, rise)
+    flattened(energy, flat, at, rise, curve.level, settings.flatten)
+    return curve.level, line.slope, curve.slope, curve.curvature
 
 
 def flattened(energy: Array, above: Array, at: Array, curve: Array, step: Array, flatten: bool = True) -> Array:
@@ -240,9 +257,19 @@ def within(relative: Array, first: float | Array, last: float | Array) -> Span:
     return low, np.maximum((relative <= np.asarray(last)[..., None]).sum(axis=1), low)
 
 
-def span_of(energy: Array, e0: Array, first: Array, last: Array, least: int) -> Span:
+def spans_of(energy: Array, e0: Array, windows: Windows) -> tuple[Span, Span]:
+    """The points of the pre-edge and of the post-edge window."""
+    firsts, lasts = (windows.pre1, windows.norm1), (windows.pre2, windows.norm2)
+    if len(energy) > 1:
+        pre, post = (span_of(energy, e0, *of) for of in zip(firsts, lasts, FEWEST, strict=True))
+        return pre, post
+    begin, end = span_of(energy, e0, np.array(firsts), np.array(lasts), FEWEST[:, None])
+    return (begin[0], end[0]), (begin[1], end[1])
+
+
+def span_of(energy: Array, e0: Array, first: Array, last: Array, least: int | NDArray[np.int_]) -> Span:
     """A window's points as Larch takes them: from the one at or below its begin to the one before the nearest to its
-    end; at least so many."""
+    end; at least so many. Several windows (…, N) at once where the energies are shared."""
     points = energy.shape[1]
     if len(energy) == 1:
         begin = energy[0].searchsorted(e0 + first, side="right") - 1
@@ -253,7 +280,7 @@ def span_of(energy: Array, e0: Array, first: Array, last: Array, least: int) -> 
         right = np.clip((energy < (e0 + last)[:, None]).sum(axis=1), 1, points - 1)
         row = np.arange(len(energy))
         nearer = e0 + last - energy[row, right - 1] <= energy[row, right] - (e0 + last)
-    begin = np.minimum(np.maximum(begin, 0), max(points - least, 0))
+    begin = np.maximum(np.minimum(begin, points - least), 0)
     return begin, np.minimum(np.maximum(right - nearer, begin + least), points)
 
 
@@ -267,7 +294,7 @@ def _area(
     windows: Windows,
     settings: NormalisationSettings,
 ) -> Normalised:
-    line = _pre_edge(energy, mu, at[:, None], pre, pre_order, settings.nvict or 0)
+    line = _pre_edge(energy, mu, at[:, None], pre, pre_order, settings.nvict or 0, np.empty(mu.shape))
     above, relative = mu - line.values, energy - at[:, None]
     inside = (relative >= AREA_FROM_EV) & (relative <= windows.norm2[:, None] + 1e-6)
     width = np.where(inside[:, 1:] & inside[:, :-1], np.diff(energy), 0.0)
@@ -295,40 +322,42 @@ class Curve:
     curvature: Array
 
 
-def _pre_edge(energy: Array, mu: Array, at: Array, window: Span, order: Orders, nvict: int) -> Curve:
-    """The pre-edge line, or the Victoreen curve (a + b·E)·E^−nvict."""
+def _pre_edge(energy: Array, mu: Array, at: Array, window: Span, order: Orders, nvict: int, out: Array) -> Curve:
+    """The pre-edge line, or the Victoreen curve (a + b·E)·E^−nvict; its values in ``out``."""
     if not nvict:
-        return polynomial(energy, mu, window, order, at)
+        return polynomial(energy, mu, window, order, at, out)
     scale = energy.mean()
     weight = (energy / scale) ** nvict
-    line = polynomial(energy, mu * weight, window, order, at)
+    line = polynomial(energy, mu * weight, window, order, at, out)
+    out /= weight
     there = (at[:, 0] / scale) ** nvict
     slope = (line.slope - nvict * line.level / at[:, 0]) / there
-    return Curve(line.values / weight, line.level / there, slope, line.curvature)
+    return Curve(out, line.level / there, slope, line.curvature)
 
 
-def polynomial(x: Array, y: Array, window: Span, order: Orders, at: Array) -> Curve:
+def polynomial(x: Array, y: Array, window: Span, order: Orders, at: Array, out: Array | None = None) -> Curve:
     """Least squares of each row's order through the points of its window; 0 through none.
 
-    x (1 or N, M); y (N, M); window, order (1 or N,); at (N, 1).
+    x (1 or N, M); y (N, M); window, order (1 or N,); at (N, 1); the values go to ``out`` (N, M), if there is one.
     """
+    out = np.empty(y.shape) if out is None else out
     if len(x) > 1:
-        return _own(x, y, window, order, at)
+        return _own(x, y, window, order, at, out)
     if all(len(k) == 1 or (k == k[0]).all() for k in (*window, order)):
-        return _shared(x[0], y, int(window[0][0]), int(window[1][0]), int(order[0]), at)
-    keys = np.stack(np.broadcast_arrays(*window, order))
-    values, rest = np.empty(y.shape), np.empty((3, len(y)))
+        return _shared(x[0], y, int(window[0][0]), int(window[1][0]), int(order[0]), at, out)
+    keys, rest = np.stack(np.broadcast_arrays(*window, order)), np.empty((3, len(y)))
     for first, last, k in np.unique(keys, axis=1).T.tolist():  # E0 of a series stands between a few points
         rows = np.flatnonzero((keys == np.array([[first], [last], [k]])).all(axis=0))
-        found = _shared(x[0], y[rows], first, last, k, at[rows])
-        values[rows], rest[:, rows] = found.values, (found.level, found.slope, found.curvature)
-    return Curve(values, *rest)
+        found = _shared(x[0], y[rows], first, last, k, at[rows], np.empty((len(rows), y.shape[1])))
+        out[rows], rest[:, rows] = found.values, (found.level, found.slope, found.curvature)
+    return Curve(out, *rest)
 
 
-def _shared(x: Array, y: Array, first: int, last: int, order: int, at: Array) -> Curve:
+def _shared(x: Array, y: Array, first: int, last: int, order: int, at: Array, out: Array) -> Curve:
     """One window and order for all rows; x (M,)."""
     if last <= first:
-        return Curve(np.zeros(y.shape), *np.zeros((3, len(y))))
+        out[:] = 0.0
+        return Curve(out, *np.zeros((3, len(y))))
     order = min(order, last - first - 1)
     middle, half = (x[first] + x[last - 1]) / 2, max((x[last - 1] - x[first]) / 2, TINY)
     u = (x - middle) / half  # near ±1 inside the window, so that the normal equations are well conditioned
@@ -337,32 +366,42 @@ def _shared(x: Array, y: Array, first: int, last: int, order: int, at: Array) ->
         np.multiply(powers[k], u, out=powers[k + 1])
     basis = powers[:, first:last]
     c = np.linalg.solve(basis @ basis.T, basis @ y[:, first:last].T).astype(np.float64, copy=False)
-    return _evaluated(c.T @ powers, c, (at[:, 0] - middle) / half, half)
+    np.matmul(c.T, powers, out=out)
+    return _evaluated(out, c, (at[:, 0] - middle) / half, half)
 
 
-def _own(x: Array, y: Array, window: Span, order: Orders, at: Array) -> Curve:
+def _own(x: Array, y: Array, window: Span, order: Orders, at: Array, out: Array) -> Curve:
     """Windows on energies of each row's own; x (N, M)."""
     index = np.arange(x.shape[1])
-    mask = (index >= window[0][:, None]) & (index < window[1][:, None])
-    some = mask.any(axis=1)
+    weight = ((index >= window[0][:, None]) & (index < window[1][:, None])).astype(float)
+    points = weight.sum(axis=1)
     last = np.minimum(np.maximum(window[1] - 1, 0), x.shape[1] - 1)
     low = np.take_along_axis(x, np.minimum(window[0], last)[:, None], 1)
     high = np.take_along_axis(x, last[:, None], 1)
     middle, half = (low + high) / 2, np.maximum((high - low) / 2, TINY)
-    terms = int(order.max()) + 1
-    basis = ((x - middle) / half)[..., None] ** np.arange(terms)
-    weighted = (basis * mask[..., None]).swapaxes(1, 2)
-    left_out = (np.arange(terms) > np.minimum(order, mask.sum(axis=1) - 1)[:, None]) | ~some[:, None]
-    normal = np.where(left_out[:, :, None] | left_out[:, None, :], np.eye(terms), weighted @ basis)
-    right = np.where(left_out[..., None], 0.0, weighted @ y[..., None])
-    c = np.linalg.solve(normal, right)
-    return _evaluated((basis @ c)[..., 0], c[..., 0].T, (at - middle)[:, 0] / half[:, 0], half[:, 0])
+    u = (x - middle) / half
+    terms = np.arange(int(order.max()) + 1)
+    moments, right = np.empty((2 * len(terms) - 1, len(x))), np.empty((len(terms), len(x)))
+    for k in range(len(moments)):
+        moments[k] = weight.sum(axis=1)
+        if k < len(terms):
+            np.einsum("nm,nm->n", weight, y, out=right[k])
+        weight *= u
+    left_out = (terms > np.minimum(order, points - 1)[:, None]) | (points == 0)[:, None]
+    normal = np.moveaxis(moments[terms[:, None] + terms], -1, 0)
+    normal = np.where(left_out[:, :, None] | left_out[:, None, :], np.eye(len(terms)), normal)
+    c = np.linalg.solve(normal, np.where(left_out, 0.0, right.T)[..., None])[..., 0]
+    out[:] = c[:, -1:]
+    for k in terms[-2::-1]:
+        out *= u
+        out += c[:, k, None]
+    return _evaluated(out, c.T, (at - middle)[:, 0] / half[:, 0], half[:, 0])
 
 
 def _evaluated(values: Array, c: Array, v: Array, half: Array | float) -> Curve:
     """Value, slope and half second derivative at v (N,) of polynomials of coefficients c (K, N)."""
-    level, slope, curvature = np.zeros((3, len(v)))
-    for k in range(len(c) - 1, -1, -1):  # Horner's rule for a polynomial and its derivatives
+    level, (slope, curvature) = c[-1], np.zeros((2, len(v)))
+    for k in range(len(c) - 2, -1, -1):  # Horner's rule for a polynomial and its derivatives
         curvature = curvature * v + slope
         slope = slope * v + level
         level = level * v + c[k]

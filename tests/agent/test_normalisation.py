@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter1d
 
-from xas_agent.agent.e0 import find_edge
+from xas_agent.agent.e0 import find_e0, find_edge
 from xas_agent.agent.normalisation import NormalisationSettings, normalise
 
 E0 = 8333.0
@@ -60,15 +61,28 @@ def test_a_batch_is_as_its_spectra_alone_in_any_order(seed, n, own_energies, mod
 
 @pytest.mark.parametrize("own_energies", [False, True])
 def test_many_are_as_few(own_energies):
-    mu = series(150, 3)
-    energy = ENERGY + 0.01 * np.arange(150)[:, None] if own_energies else ENERGY
+    mu = series(250, 3)
+    energy = ENERGY + 0.01 * np.arange(250)[:, None] if own_energies else ENERGY
     together = normalise(energy, mu)
-    alone = normalise(energy[149] if own_energies else energy, mu[149])
-    np.testing.assert_allclose(together.flat[149], alone.flat[0], atol=1e-9)
-    assert together.windows is not None
-    assert alone.windows is not None
-    assert together.windows.norm2[149] == alone.windows.norm2[0]
-    assert together.pre[1][149] == alone.pre[1][0]
+    for i in (0, 100, 249):
+        alone = normalise(energy[i] if own_energies else energy, mu[i])
+        for name in ("flat", "pre_edge", "rise", "edge_step", "post_curvature"):
+            np.testing.assert_allclose(getattr(together, name)[i], getattr(alone, name)[0], atol=1e-9, err_msg=name)
+        assert together.windows is not None
+        assert alone.windows is not None
+        assert together.windows.norm2[i] == alone.windows.norm2[0]
+        assert together.pre[1][i] == alone.pre[1][0]
+
+
+@given(st.integers(0, 1000), st.sampled_from([0.5, 1.0, 2.5]))
+@settings(max_examples=20, deadline=None)
+def test_e0_is_where_a_gaussian_derivative_is_highest(seed, sigma):
+    mu, step = series(1, seed), 0.05
+    fine = np.arange(-60, 80, step)
+    derivative = gaussian_filter1d(np.interp(fine, ENERGY - E0, mu[0]), sigma / step, order=1)
+    near = np.abs(fine) < 16
+    expected = fine[near][derivative[near].argmax()]
+    assert find_e0((ENERGY - E0)[None], mu, sigma, (-16, 16))[0] == pytest.approx(expected, abs=0.05)
 
 
 def test_energies_of_each_row_and_shared_ones_are_treated_alike():
