@@ -9,7 +9,7 @@ implementation, and of Athena (B. Ravel, M. Newville, J. Synchrotron Rad. 12, 53
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from .grid import Array
 from .settings import Settings
 
 Orders = NDArray[np.int_]
+Scalar = TypeVar("Scalar", bound=np.generic)
 Span = tuple[NDArray[np.intp], NDArray[np.intp]]
 """First index and the one after the last, (1 or N,) each."""
 
@@ -198,17 +199,24 @@ def lines(
     """
     used = np.minimum(post_order, np.maximum(post[1] - post[0] - 1, 0)) + np.zeros(len(mu), int)
     spectra = np.empty((3, *mu.shape))  # in one piece: given back in several, the memory goes to the system each time
+    terms = np.empty((4, len(mu)))
     block = max(BLOCK_VALUES // mu.shape[1], 1)
     if len(mu) <= block:
         terms = _lines(energy, mu, e0, pre, pre_order, post, post_order, settings, spectra)
-        return Normalised(*spectra, mu, e0, *terms, used, pre, post, windows)
-    terms = np.empty((4, len(mu)))
-    for rows in (slice(k, k + block) for k in range(0, len(mu), block)):
-        own, p1, p2, pk, q1, q2, qk = (
-            a if len(a) == 1 else a[rows] for a in (energy, *pre, pre_order, *post, post_order)
-        )
-        terms[:, rows] = _lines(own, mu[rows], e0[rows], (p1, p2), pk, (q1, q2), qk, settings, spectra[:, rows])
-    return Normalised(*spectra, mu, e0, *terms, used, pre, post, windows)
+    else:
+        for rows in (slice(k, k + block) for k in range(0, len(mu), block)):
+            p, q = ((_rows_of(first, rows), _rows_of(last, rows)) for first, last in (pre, post))
+            orders = _rows_of(pre_order, rows), _rows_of(post_order, rows)
+            own = _rows_of(energy, rows), mu[rows], e0[rows]
+            terms[:, rows] = _lines(*own, p, orders[0], q, orders[1], settings, spectra[:, rows])
+    flat, line, rise = spectra[0], spectra[1], spectra[2]
+    step, pre_slope, slope, curvature = terms
+    return Normalised(flat, line, rise, mu, e0, step, pre_slope, slope, curvature, used, pre, post, windows)
+
+
+def _rows_of(values: NDArray[Scalar], rows: slice) -> NDArray[Scalar]:
+    """Those rows of (N, …), or the one that all share."""
+    return values if len(values) == 1 else values[rows]
 
 
 def _lines(
@@ -225,7 +233,7 @@ def _lines(
     """``flat``, ``pre_edge`` and ``rise`` of :class:`Normalised` in ``out`` (3, N, M); ``edge_step`` to
     ``post_curvature``."""
     at = np.nan_to_num(e0, nan=0.0)[:, None] if np.isnan(e0).any() else e0[:, None]
-    flat, below, rise = out
+    flat, below, rise = out[0], out[1], out[2]
     line = _pre_edge(energy, mu, at, pre, pre_order, settings.nvict or 0, below)
     np.subtract(mu, below, out=flat)
     curve = polynomial(energy, flat, post, post_order, at, rise)
