@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from scipy.linalg.lapack import dgesv  # pyright: ignore[reportAttributeAccessIssue]
 
 from .e0 import count_below, find_edge
 from .grid import Array
@@ -24,7 +25,6 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 Span = tuple[NDArray[np.intp], NDArray[np.intp]]
 """First index and the one after the last, (1 or N,) each."""
 
-FEWEST = np.array([2, 3])  # points of a pre-edge and of a post-edge window
 FIRST_WINDOW_POINTS = 3  # fewer points below the edge give a level and no slope
 LAST_ORDER = 5
 TINY = 1e-12
@@ -266,12 +266,11 @@ def within(relative: Array, first: float | Array, last: float | Array) -> Span:
 
 
 def spans_of(energy: Array, e0: Array, windows: Windows) -> tuple[Span, Span]:
-    """The points of the pre-edge and of the post-edge window."""
+    """The points of the pre-edge and of the post-edge window, at least 2 and 3."""
     firsts, lasts = (windows.pre1, windows.norm1), (windows.pre2, windows.norm2)
     if len(energy) > 1:
-        pre, post = (span_of(energy, e0, *of) for of in zip(firsts, lasts, FEWEST, strict=True))
-        return pre, post
-    begin, end = span_of(energy, e0, np.array(firsts), np.array(lasts), FEWEST[:, None])
+        return span_of(energy, e0, firsts[0], lasts[0], 2), span_of(energy, e0, firsts[1], lasts[1], 3)
+    begin, end = span_of(energy, e0, np.array(firsts), np.array(lasts), np.array([[2], [3]]))
     return (begin[0], end[0]), (begin[1], end[1])
 
 
@@ -373,7 +372,9 @@ def _shared(x: Array, y: Array, first: int, last: int, order: int, at: Array, ou
     for k in range(order):
         np.multiply(powers[k], u, out=powers[k + 1])
     basis = powers[:, first:last]
-    c = np.linalg.solve(basis @ basis.T, basis @ y[:, first:last].T).astype(np.float64, copy=False)
+    _, _, c, singular = dgesv(basis @ basis.T, basis @ y[:, first:last].T)  # a sixth of np.linalg.solve's overhead
+    if singular:
+        raise np.linalg.LinAlgError("points of a window at one energy")
     np.matmul(c.T, powers, out=out)
     return _evaluated(out, c, (at[:, 0] - middle) / half, half)
 
