@@ -182,7 +182,8 @@ def test_disturbances_do_what_they_say():
     wide = disturb(gauss, 0.0, 0.5, only_broad, generator)
     variance = (wide * (e - 50) ** 2).sum(1) / wide.sum(1)
     assert variance.max() == pytest.approx(16 + 9, rel=0.03)
-    torch.testing.assert_close(disturb(gauss, 0.0, 0.5, Augmentation(disturbed=0), generator), gauss, atol=1e-5, rtol=0)
+    same = disturb(gauss, 0.0, 0.5, Augmentation(disturbed=0), generator)
+    torch.testing.assert_close(same, gauss, atol=1e-5, rtol=0)
     noisy = add_noise(gauss, torch.zeros(200), Augmentation(disturbed=1, noise=0.05, slope=0), generator) - gauss
     assert noisy.std(1).max() == pytest.approx(0.05, rel=0.2)
 
