@@ -15,7 +15,6 @@ from .naming import Columns
 from .spectrum import Spectrum, SpectrumFileError
 from .text import Marks, Text, numbers, table_of
 
-SSRL = "SSRL"
 _COLLECTOR = re.compile(r"\s*SSRL\s*-?\s*EXAFS Data Collector\s*([\d.]*)", re.I)
 _SSRL_HEADER = 800
 MAX_COLUMNS = 1000

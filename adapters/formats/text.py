@@ -11,6 +11,8 @@ import numpy as np
 from .spectrum import Floats, SpectrumFileError
 
 COMMENTS = ("#", "%", ";", "!")
+MAX_LINES = 10_000_000
+"""Most lines of a file: each takes many times its own length in memory."""
 SAMPLED = 200
 """Lines from which separators and decimal marks are told."""
 
@@ -53,7 +55,7 @@ def decode(path: Path, raw: bytes, cut: str | None = None) -> Text:
         cut: how the bytes break off, where that is known.
 
     Raises:
-        SpectrumFileError: it is no text.
+        SpectrumFileError: it is no text, or one of too many lines.
     """
     notes: tuple[str, ...] = ()
     wide = _utf16(raw)
@@ -71,7 +73,10 @@ def decode(path: Path, raw: bytes, cut: str | None = None) -> Text:
     sample = text[:65536]
     if "\0" in text or len(_CONTROLS.findall(sample)) > len(sample) // 200:
         raise SpectrumFileError(f"{path}: found a binary file, expected text columns, .npz or HDF5")
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").strip("\ufeff\x1a").split("\n")
+    text = text.replace("\r\n", "\n").replace("\r", "\n").strip("\ufeff\x1a")
+    if (count := text.count("\n")) > MAX_LINES:
+        raise SpectrumFileError(f"{path}: found {count} lines, expected at most {MAX_LINES}")
+    lines = text.split("\n")
     return Text(lines, (*notes, cut) if cut else notes, ended=lines[-1] == "", cut=cut is not None)
 
 

@@ -342,6 +342,13 @@ def test_a_million_lines_are_read(tmp_path):
         read_spectra(path)
 
 
+def test_a_file_of_too_many_lines_is_refused(tmp_path):
+    path = tmp_path / "log.txt"
+    path.write_bytes(b"1\n" * 10_000_001)
+    with pytest.raises(SpectrumFileError, match="found 10000001 lines, expected at most 10000000"):
+        read_spectra(path)
+
+
 def test_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.xdi")
     with pytest.raises(SpectrumFileError, match="found a pipe or device"):
