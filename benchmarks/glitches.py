@@ -3,12 +3,12 @@
     python benchmarks/glitches.py [DATA] [--noise 0.003] [--threshold 3.5]
 
 DATA holds exp/xdi, exp/operando_linio2 and feff; without it the simulated beamline's frames alone are looked at. 5 %
-of the points are replaced by glitches of 5 to 50 σ, either way, wherever they fall. σ is each spectrum's own noise with --noise (in edge steps) added to it; without added noise many
-of these files have σ of 1e-4 and less, where what is called good has steps of its own that are as large. Printed:
-found, those of 5 to 10 σ, those within 15 eV of E0, good points touched beside them, points touched without any
-glitches, time per spectrum. Then what glitches do to the estimates of the shipped models, repaired and as they are:
-how many of the means stay within the 90 % interval that the spectrum has without glitches, and by how many halves of
-it 95 % of them move at most.
+of the points are replaced by glitches of 5 to 50 σ, either way, wherever they fall. σ is each spectrum's own noise
+with --noise (in edge steps) added to it; without added noise many of these files have σ of 1e-4 and less, where what
+is called good has steps of its own that are as large. Printed: found, those of 5 to 10 σ, those within 15 eV of E0,
+good points touched beside them, points touched without any glitches, time per spectrum. Then what glitches do to the
+estimates of the shipped models, repaired and as they are: how many of the means stay within the 90 % interval that
+the spectrum has without glitches, and by how many halves of it 95 % of them move at most.
 """
 
 import argparse
