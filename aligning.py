@@ -265,6 +265,7 @@ def _text(found: OnGrid, form: Form) -> str:
         f"Sample.name: {' '.join((spectrum.sample or spectrum.title or spectrum.id).split())}",
         f"Alignment.model: {found.model.name}",
         f"Alignment.energy_shift: {shift:.3f} eV, added to the file's energies to reach FEFF's scale",
+        "Alignment.read_again: xas-agent infer --theory, else it is taken for measured energies",
         "-------------",
         "energy norm",
     )

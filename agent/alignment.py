@@ -16,8 +16,9 @@ from .alignment_settings import AlignmentSettings
 from .baseline import Short, fit_baseline
 from .e0 import find_e0
 from .foil import READ_EV, Course
-from .glitches import find_glitches
+from .glitches import Glitches, find_glitches
 from .grid import Array, Grid, bin_means
+from .gross_glitches import gross_glitches
 from .noise import noise_of
 from .normalisation import Normalised
 from .prior import background_of
@@ -123,8 +124,7 @@ def align(
     """
     relative = np.atleast_2d(energy) - edge.edge_ev  # (1, M) where all share their energies
     flags, repaired = ((),) * len(mu), None
-    if settings.glitches is not None:
-        glitches = find_glitches(energy, mu, edge.edge_ev, settings.glitches)
+    if (glitches := find_all_glitches(energy, mu, edge, settings)) is not None:
         mu, flags, repaired = glitches.mu, glitches.flags, glitches.found
     if courses is None:
         read = foil_shifts(energy, reference, edge, settings, len(mu))
@@ -171,6 +171,15 @@ def align(
     background = background_of(found)
     background[short.rows | np.array([r is not None for r in refused])] = np.nan
     return Aligned(aligned, quantities, refused, flags, background, short.rows, repaired, found)
+
+
+def find_all_glitches(
+    energy: Array, mu: Array, edge: Edge, settings: AlignmentSettings, earlier: Array | None = None
+) -> Glitches | None:
+    """Those that ``settings`` ask for; None where there are none. ``earlier`` as :func:`find_glitches` takes it."""
+    if settings.glitches is not None:
+        return find_glitches(energy, mu, edge.edge_ev, settings.glitches, earlier=earlier)
+    return gross_glitches(energy, mu, edge.edge_ev) if settings.gross_glitches else None
 
 
 def _within_reach(

@@ -47,7 +47,9 @@ class AlignmentSettings(Settings):
     of the windows above, and what is not given is found as Larch finds it."""
     self_absorption: SelfAbsorptionSettings | None = None
     """The compound whose fluorescence is corrected for self-absorption in a thick sample; None: leave it."""
+    gross_glitches: bool = True
+    """Repair points that stand off by some 5 % of the edge step and more, before anything is fitted."""
     glitches: GlitchSettings | None = None
-    """Repair glitches before anything is fitted; None: leave them."""
+    """In place of that, a search as fine as the noise allows, and against earlier frames; None: none."""
     background: Background | None = None
     """Declared for scans without enough pre- or post-edge; None: held from earlier frames of the series, if any."""

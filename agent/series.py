@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from .alignment import Aligned, AlignmentSettings, align, foil_shifts
+from .alignment import Aligned, AlignmentSettings, align, find_all_glitches, foil_shifts
 from .foil import READ_EV, Course, FoilTrack
 from .frame import Frame
-from .glitches import Glitches, find_glitches
+from .glitches import Glitches
 from .grid import Array
 from .prior import SeriesPrior
 from .protocols import Estimator
@@ -59,8 +59,8 @@ class SeriesAlignment:
         energies = [f.energy for f in frames]
         shared = all(e is energies[0] or np.array_equal(e, energies[0]) for e in energies[1:])
         energy, mu = energies[0] if shared else np.stack(energies), np.stack([f.mu for f in frames])
-        glitches = self._repair(frames, mu, model)
-        settings = self._settings.model_copy(update={"glitches": None})
+        glitches = self._repair(frames, energy, mu, model)
+        settings = self._settings.model_copy(update={"glitches": None, "gross_glitches": False})
         references = [f.reference for f in frames if f.reference is not None]
         reference = np.stack(references) if references else None
 
@@ -112,16 +112,16 @@ class SeriesAlignment:
             self._series.popitem(last=False)
         return series
 
-    def _repair(self, frames: Sequence[Frame], mu: Array, model: Estimator) -> Glitches | None:
+    def _repair(self, frames: Sequence[Frame], energy: Array, mu: Array, model: Estimator) -> Glitches | None:
         how = self._settings.glitches
         if how is None:
-            return None
+            return find_all_glitches(energy, mu, model.edge, self._settings)
         series, energies = self._of(frames[0], model), frames[0].energy.tobytes()
         if series.energies != energies:
             series.energies, series.earlier = energies, deque(maxlen=how.earlier_frames)
         earlier = np.stack(series.earlier) if series.earlier else mu[:0]
         series.earlier.extend(mu)
-        return find_glitches(frames[0].energy, mu, model.edge.edge_ev, how, earlier=earlier)
+        return find_all_glitches(frames[0].energy, mu, model.edge, self._settings, earlier)
 
     def _short(self, frames: Sequence[Frame], found: Aligned, model: Estimator) -> tuple[list[int], list[Array]]:
         """The frames that are too short, and the background that those before each of them have."""

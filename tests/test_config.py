@@ -132,3 +132,9 @@ def test_any_mapping_is_a_config_or_one_line(content):
     else:
         found = config.sha256
     assert "\n" not in found
+
+
+def test_the_examples_of_the_documentation_are_configs():
+    text = (Path(__file__).parents[1] / "docs" / "explanations" / "normalisation.md").read_text(encoding="utf-8")
+    for example in text.split("```yaml\n")[1:]:
+        load_config(yaml.safe_load(example.split("```")[0]))

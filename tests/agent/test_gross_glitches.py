@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xas_agent.agent.gross_glitches import gross_glitches, standing_out
+
+E0 = 8333.0
+ENERGY = E0 + np.concatenate([np.arange(-120, -20, 5.0), np.arange(-20, 60, 0.5), np.arange(60, 500, 3.0)])
+
+
+def spectra(count=1, noise=0.002, seed=0, width=1.2):
+    x = ENERGY - E0 - 8
+    white = 0.9 * np.exp(-((x - 4) ** 2) / 8) + 0.1 * np.sin(x / 8) * np.exp(-x / 80) * (x > 0)
+    peak = 0.12 * np.exp(-(((x + 9) / 0.9) ** 2))  # a pre-edge peak, as sharp as the core hole lets it be
+    mu = 0.7 * ((0.5 + np.arctan(x / width) / np.pi) * (1 + white) + peak) + 0.4 - 3e-4 * x
+    return mu + noise * np.random.default_rng(seed).normal(size=(count, len(x)))
+
+
+@given(st.integers(0, 10_000), st.floats(0.05, 0.5), st.integers(1, 3), st.sampled_from([-1, 1]))
+@settings(max_examples=100, deadline=None)
+def test_a_glitch_of_5_to_50_per_cent_is_seen(seed, size, points, sign):
+    mu = spectra(seed=seed)
+    at = np.random.default_rng(seed).integers(6, len(ENERGY) - 8)
+    mu[0, at : at + points] += 0.7 * size * sign
+    assert standing_out(ENERGY[None], mu).all()
+
+
+def test_clean_frames_are_left_as_they_are():
+    for noise in (0.0, 0.001, 0.005, 0.02):
+        found = gross_glitches(ENERGY, spectra(200, noise), E0)
+        assert found is None or found.count.sum() <= 1
+
+
+def test_they_are_repaired_and_nothing_else_is():
+    clean = spectra(5)
+    spoiled = clean.copy()
+    spoiled[2, 150] += 0.2
+    found = gross_glitches(ENERGY, spoiled, E0)
+    assert found is not None
+    assert np.argwhere(found.found).tolist() == [[2, 150]]
+    assert found.flags == ((), (), ("1 glitches repaired",), (), ())
+    assert found.mu[2, 150] == pytest.approx(clean[2, 150], abs=0.02)
+    same = np.delete(spoiled.ravel(), 2 * len(ENERGY) + 150)
+    np.testing.assert_array_equal(np.delete(found.mu.ravel(), 2 * len(ENERGY) + 150), same)
+
+
+def test_a_spectrum_of_a_few_points_is_not_judged():
+    assert not standing_out(ENERGY[None, :12], spectra()[:, :12]).any()
