@@ -1,5 +1,6 @@
 """What a session remembers: the agent's own documents as rows, and what really happened."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ import numpy as np
 
 FRAME_FIRST = ("time", "run_uid", "seq_num")
 GAPS = ("joined late", "late", "queue full", "events lost")
-FRAME_THEN = ("ood_score", "e0_ev", "edge_step", "noise", "latency_ms")
+FRAME_THEN = ("ood_score", "e0_ev", "edge_step", "noise", "latency_ms", "flags")
 
 
 @dataclass
@@ -83,6 +84,11 @@ class Recorder:
         own = [c for d in self.descriptors for c in (d, f"{d}_p", f"{d}_mean", f"{d}_lo", f"{d}_hi")]
         readings = [f"reading_{r}" if r in FRAME_FIRST else r for r in self.readings]
         return [*FRAME_FIRST, *own, *FRAME_THEN, *readings]
+
+    def flags(self) -> dict[str, int]:
+        """How many frames have each flag; numbers in it, as in ``3 glitches repaired``, left out."""
+        flags = (flag for row in self.frames for flag in row["flags"].split(", ") if flag)
+        return dict(Counter(re.sub(r"^\d+ ", "", flag) for flag in flags))
 
     def latency_ms(self) -> dict[str, float]:
         """p50 and p99 over the frames."""

@@ -140,6 +140,7 @@ class Session:
         return {
             "frames": len(r.frames),
             "frames_set_aside": dict(r.set_aside),
+            "flags": r.flags(),
             "gaps": dict(r.gaps),
             "decisions": len(r.decisions),
             "stopped_by": stops[0]["rule"] if stops else None,

@@ -325,7 +325,7 @@ def test_descriptors_csv_is_a_row_per_frame(replayed, recording):
     assert header == [
         "time", "run_uid", "seq_num",
         *(c for d in order for c in (d, f"{d}_p", f"{d}_mean", f"{d}_lo", f"{d}_hi")),
-        "ood_score", "e0_ev", "edge_step", "noise", "latency_ms",
+        "ood_score", "e0_ev", "edge_step", "noise", "latency_ms", "flags",
         "Ewe_V", "recorded_time",
     ]  # fmt: skip
     assert [int(row["seq_num"]) for row in table] == list(range(1, 9))

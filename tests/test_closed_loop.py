@@ -13,7 +13,7 @@ import pytest
 FRAMES = 60
 SUMMARY = {
     "frames", "frames_set_aside", "decisions", "stopped_by", "x_target", "x_true_at_stop", "x_open_loop_end",
-    "latency_ms", "model", "wall_s",
+    "latency_ms", "model", "wall_s", "flags",
 }  # fmt: skip
 
 
