@@ -17,6 +17,8 @@ from .models.card import Card, DomainCard, OffsetCard
 from .models.domain import Fit, Standard, calibrate
 from .models.readable import readable
 
+NOT_OF_METALS = ("amplitude", "amplitude_sd", "step_ev", "broadening_ev", "broadening_sd_ev")
+
 
 class StandardError(InputError):
     """A standard that cannot be used; the message names it, what was found and what was expected."""
@@ -81,9 +83,7 @@ def calibrate_model(
     fits, offset, domain = calibrate(read, card.grid.grid(), card.edge_ev, settings, metal_gap_ev)
     if all(s.metal for s in read):  # which say nothing of these
         known = card.domain
-        domain = domain.model_copy(
-            update={k: getattr(known, k) for k in ("amplitude", "amplitude_sd", "broadening_ev", "broadening_sd_ev")}
-        )
+        domain = domain.model_copy(update={k: getattr(known, k) for k in NOT_OF_METALS})
     found: dict[str, OffsetCard | DomainCard] = {"domain": domain}
     if offset is not None:
         found["feff_minus_experiment"] = offset

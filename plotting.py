@@ -11,7 +11,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from .agent.alignment import Aligned, Edge
+from .agent.alignment import Aligned
+from .agent.edge import Edge
 from .agent.grid import Array, Grid
 from .agent.normalisation import Normalised
 from .models.domain import Fit

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from .alignment_settings import AlignmentSettings
 from .baseline import Short, fit_baseline
 from .e0 import find_e0
+from .edge import Edge
 from .foil import READ_EV, Course
 from .glitches import Glitches, find_glitches
 from .grid import Array, Grid, bin_means
@@ -33,22 +34,6 @@ MAX_ABSORPTION = 100.0  # of the normalised absorption: a white line has 5, a gl
 
 Refusal = tuple[str, str]
 """(reason, detail) why a spectrum must be set aside."""
-
-
-@dataclass(frozen=True, slots=True)
-class Edge:
-    """The absorber's edge and where the training data's energy scale stands; both are in the model card."""
-
-    edge_ev: float
-    """Tabulated absorption edge."""
-    feff_minus_experiment_ev: float = 0.0
-    """Added to calibrated energies to reach FEFF's scale; found from standards."""
-    offset_sd_ev: float = 0.0
-    """Its standard deviation."""
-    scale: float = 1.0
-    """Before that, energies from the tabulated edge are divided by this; found from standards."""
-    scale_sd: float = 0.0
-    """Its standard deviation."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +152,7 @@ def align(
     rounding = ROUNDING * np.abs(mu).max(axis=1)
     judged = _Found(relative, low, high, step, noise, (anchor - foot) * step, rounding, short)
     why = [impossible.get(i) or refusal for i, refusal in enumerate(_refusals(judged, grid, settings))]
-    aligned, refused = footed(grid, on_grid, why)
+    aligned, refused = footed(grid, on_grid, why, edge)
     background = background_of(found)
     background[short.rows | np.array([r is not None for r in refused])] = np.nan
     return Aligned(aligned, quantities, refused, flags, background, short.rows, repaired, found)
@@ -239,11 +224,16 @@ def _calibration(
 
 
 def footed(
-    grid: Grid, on_grid: Array, refused: list[Refusal | None]
+    grid: Grid, on_grid: Array, refused: list[Refusal | None], edge: Edge | None = None
 ) -> tuple[NDArray[np.float32], tuple[Refusal | None, ...]]:
-    """The common footing. What has no edge to divide by, or a point that no absorption has, is refused and 0."""
+    """The common footing, and of a measurement at ``edge`` FEFF's amplitude.
+
+    What has no edge to divide by, or a point that no absorption has, is refused and 0.
+    """
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         footed = grid.footing(on_grid)
+        if edge is not None and edge.amplitude != 1:
+            footed = edge.strengthened(footed, grid, 1 / edge.amplitude)
         absurd = ~(np.abs(footed) < MAX_ABSORPTION).all(axis=1)
     for i in np.flatnonzero(absurd):
         refused[i] = refused[i] or ("not an absorption spectrum", f"a point beyond {MAX_ABSORPTION:g} edge steps")

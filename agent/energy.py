@@ -1,4 +1,4 @@
-"""What errors of the energies, their zero and their scale, do to estimates."""
+"""What errors of the energies, their zero and their scale, and of the amplitude do to estimates."""
 
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
@@ -14,31 +14,39 @@ EVERY = 50
 """Frames of a series between two looks at how its estimates move with the energy: they change slowly along it."""
 REMEMBERED_SERIES = 1000
 
-SCALE_STEP = 0.01  # a difference that is large against rounding and small against a white line
+STEP = 0.01  # of scale and amplitude: a difference that is large against rounding and small against a white line
 
-Slopes = Mapping[str, tuple[float, float]]
-"""Change of each descriptor's mean per eV, and per unit of the energies' scale."""
+Slopes = Mapping[str, tuple[float, float, float]]
+"""Change of each descriptor's mean per eV, per unit of the energies' scale, and of the structure's amplitude."""
 
 
 def slopes(model: Estimator, spectra: NDArray[np.float32]) -> list[Slopes]:
     """How the means of aligned spectra (n, G) change when these are moved or stretched, by central differences."""
     up = np.concatenate([spectra[:, :1], spectra[:, :-1]], axis=1)
     down = np.concatenate([spectra[:, 1:], spectra[:, -1:]], axis=1)
-    made = [up, down]
-    if model.edge.scale_sd > 0:
-        made += [_stretched(spectra, model, 1 + step) for step in (SCALE_STEP, -SCALE_STEP)]
+    edge, n = model.edge, len(spectra)
+    made, steps = [up, down], {0: 2 * model.grid.step_ev}
+    for k, (sd, change) in enumerate(((edge.scale_sd, _stretched), (edge.amplitude_sd, _strengthened)), start=1):
+        if sd > 0:
+            made += [change(spectra, model, 1 + step) for step in (STEP, -STEP)]
+            steps[k] = 2 * STEP
     said = model.estimate(np.concatenate(made))
-    n, steps = len(spectra), (2 * model.grid.step_ev, 2 * SCALE_STEP)
+    first = {k: 2 * n * pair for pair, k in enumerate(steps)}
 
-    def change(i: int, name: str, pair: int) -> float:
-        above, below = (said[i + (2 * pair + k) * n].descriptors[name].mean for k in (0, 1))
-        return (above - below) / steps[pair]
+    def per_unit(i: int, name: str, k: int) -> float:
+        if k not in steps:
+            return 0.0
+        above, below = (said[first[k] + side * n + i].descriptors[name].mean for side in (0, 1))
+        return (above - below) / steps[k]
 
-    pairs = len(made) // 2
     return [
-        {name: (change(i, name, 0), change(i, name, 1) if pairs > 1 else 0.0) for name in said[i].descriptors}
+        {name: (per_unit(i, name, 0), per_unit(i, name, 1), per_unit(i, name, 2)) for name in said[i].descriptors}
         for i in range(n)
     ]
+
+
+def _strengthened(spectra: NDArray[np.float32], model: Estimator, by: float) -> NDArray[np.float32]:
+    return model.edge.strengthened(spectra.astype(float), model.grid, by).astype(np.float32)
 
 
 def _stretched(spectra: NDArray[np.float32], model: Estimator, scale: float) -> NDArray[np.float32]:
@@ -106,6 +114,7 @@ class EnergyWidths:
         names = kept[0] if kept else ()
         widths: dict[str, Array] = {}
         for name in names:
-            per_ev, per_scale = np.array([kept[k][name] for k in source]).reshape(-1, 2).T
-            widths[name] = np.hypot(total * per_ev, model.edge.scale_sd * per_scale)
+            per_ev, per_scale, per_amplitude = np.array([kept[k][name] for k in source]).reshape(-1, 3).T
+            of_domain = np.hypot(model.edge.scale_sd * per_scale, model.edge.amplitude_sd * per_amplitude)
+            widths[name] = np.hypot(total * per_ev, of_domain)
         return widths

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .alignment import Edge
+from .edge import Edge
 from .estimate import Estimate
 from .frame import Document, Received, SetAside
 from .grid import Array, Grid

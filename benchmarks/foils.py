@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xas_agent.adapters.formats import read_spectra
-from xas_agent.agent.alignment import AlignmentSettings, Edge, foil_shifts
+from xas_agent.agent.alignment import AlignmentSettings, foil_shifts
+from xas_agent.agent.edge import Edge
 from xas_agent.agent.frame import Frame
 from xas_agent.agent.series import SeriesAlignment
 from xas_agent.models import card

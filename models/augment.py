@@ -6,11 +6,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ..agent.edge import STEP_WIDTH_EV
 from ..agent.settings import Settings
 from .card import DomainCard
 
 PAD_EV = 12.0  # what broadening and shift may reach over; the jump of the periodic transform lies in its middle
-STEP_WIDTH_EV = 5.0  # of the arctangent that an amplitude below 1 lets through
 
 
 class Augmentation(Settings):
@@ -22,8 +22,8 @@ class Augmentation(Settings):
     """± energy error that calibration leaves."""
     broadening_ev: float = 2.0
     """Largest σ of the Gaussian."""
-    amplitude: float = Field(default=1.0, gt=0, le=1)
-    """Least amplitude of the structure about a smooth step; 1 leaves it."""
+    amplitude: float = Field(default=0.0, ge=0, lt=1)
+    """± change of the amplitude of the structure about a smooth step."""
     scale: float = Field(default=0.0, ge=0, lt=0.5)
     """± relative error of the energy scale about the tabulated edge."""
     noise: float = 0.05
@@ -39,7 +39,7 @@ class Augmentation(Settings):
         """What of the domain these do not rehearse, in words."""
         compared = (
             ("broadening_ev", self.broadening_ev, domain.broadening_ev, self.broadening_ev < domain.broadening_ev),
-            ("amplitude", self.amplitude, domain.amplitude, self.amplitude > domain.amplitude),
+            ("amplitude", self.amplitude, domain.amplitude_sd, self.amplitude < domain.amplitude_sd),
             ("scale", self.scale, domain.scale_sd, self.scale < domain.scale_sd),
         )
         return [f"{name} {had:g}, needed {needed:g}" for name, had, needed, short in compared if short]
@@ -87,8 +87,8 @@ def disturb(
     sigma = settings.broadening_ev * drawn()
     shift = settings.shift_ev * (2 * drawn() - on)
     moved = shifted(spectra, step_ev, shift, sigma)
-    if settings.amplitude < 1:
-        moved = damped(moved, step_ev, 1 - (1 - settings.amplitude) * drawn())
+    if settings.amplitude > 0:
+        moved = damped(moved, step_ev, 1 + settings.amplitude * (2 * drawn() - on))
     if settings.scale > 0:
         moved = stretched(moved, start_ev, step_ev, 1 + settings.scale * (2 * drawn() - on))
     return moved

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from ..agent.alignment import Edge
+from ..agent.edge import Edge
 from ..agent.errors import InputError
 from ..agent.grid import Grid
 from ..agent.settings import Settings
@@ -73,8 +73,8 @@ class DomainCard(Settings):
     """What else lies between FEFF and a measurement; the identity where nothing is known.
 
     With E from the tabulated edge, o the offset, G a Gaussian and s a smooth step,
-    μ_measured(E) = a (μ_FEFF ∗ G)(E′) + (1 − a) s(E′) with E′ = E / scale + o. Serving undoes the energies' part. It
-    leaves broadening and amplitude a, which cannot be undone without raising noise: training does them to the rows.
+    μ_measured(E) = a (μ_FEFF ∗ G)(E′) + (1 − a) s(E′) with E′ = E / scale + o. Serving undoes all but G, which cannot
+    be undone without raising noise: training does it to the rows, and the others as far as they are uncertain.
     """
 
     scale: float = Field(default=1.0, gt=0.5, lt=2)
@@ -82,6 +82,8 @@ class DomainCard(Settings):
     scale_sd: float = Field(default=0.0, ge=0)
     amplitude: float = Field(default=1.0, gt=0)
     amplitude_sd: float = Field(default=0.0, ge=0)
+    step_ev: float = 0.0
+    """Where s stands: an arctangent, of the width in :mod:`~xas_agent.agent.edge`, from the tabulated edge in E′."""
     broadening_ev: float = Field(default=0.0, ge=0)
     """σ of G: core hole and instrument, beyond what FEFF has broadened by."""
     broadening_sd_ev: float = Field(default=0.0, ge=0)
@@ -117,8 +119,10 @@ class Card(Settings):
 
     def edge_of_absorber(self) -> Edge:
         """What alignment needs of this card."""
-        offset = self.feff_minus_experiment
-        return Edge(self.edge_ev, offset.value_ev, offset.sd_ev, self.domain.scale, self.domain.scale_sd)
+        offset, d = self.feff_minus_experiment, self.domain
+        return Edge(
+            self.edge_ev, offset.value_ev, offset.sd_ev, d.scale, d.scale_sd, d.amplitude, d.amplitude_sd, d.step_ev
+        )
 
 
 def sha256_of(path: Path) -> str:

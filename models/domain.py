@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from scipy.optimize import OptimizeResult, least_squares
 
-from ..agent.alignment import AlignmentSettings, Edge, align
+from ..agent.alignment import AlignmentSettings, align
+from ..agent.edge import Edge
 from ..agent.grid import Array, Grid
 from ..agent.theory import with_tail
 from .augment import PAD_EV, damped, shifted
@@ -55,8 +56,10 @@ class Fit:
     scale: float
     amplitude: float
     broadening_ev: float
+    step_ev: float
+    """Half height of FEFF's spectrum, from the tabulated edge."""
     sd: tuple[float, float, float, float]
-    """In that order."""
+    """Of offset, scale, amplitude and broadening."""
     misfit: float
     """RMS difference on the grid, in edge steps."""
     measured: Array
@@ -87,9 +90,11 @@ def fit(
         found = align(standard.energy, standard.mu[None], grid, edge, settings, reference=foil)
         return found.mu[0].astype(float)
 
+    def theory_row(amplitude: float, broadening: float) -> Array:
+        return damped(shifted(row, FINE_EV, none, none + broadening), FINE_EV, none + amplitude)[0].numpy()
+
     def theory(amplitude: float, broadening: float) -> Array:
-        made = damped(shifted(row, FINE_EV, none, none + broadening), FINE_EV, none + amplitude)
-        return grid.footing(np.interp(grid.energy, fine, made[0].numpy())[None])[0]
+        return grid.footing(np.interp(grid.energy, fine, theory_row(amplitude, broadening))[None])[0]
 
     def apart(p: Array) -> Array:
         return measured(p[0], p[1]) - theory(p[2], p[3])
@@ -114,6 +119,7 @@ def fit(
         found / stretch,
         amplitude,
         broadening,
+        float(fine[(theory_row(1.0, broadening) >= 0.5).argmax()]),
         (float(sd[0]), float(sd[1]), float(sd[2]), float(sd[3])),
         misfit,
         measured(offset, found),
@@ -151,6 +157,7 @@ def calibrate(
         broadening, broadening_sd = _mean([f.broadening_ev for f in others], [f.sd[3] for f in others])
         found = {"amplitude": amplitude, "amplitude_sd": amplitude_sd}
         found |= {"broadening_ev": broadening, "broadening_sd_ev": broadening_sd}
+        found["step_ev"] = float(np.mean([f.step_ev for f in others]))
         domain = domain.model_copy(update={k: round(v, 2) for k, v in found.items()})
     elif metal_gap_ev is None:
         return fits, None, domain

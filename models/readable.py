@@ -33,7 +33,7 @@ def readable(card: Card) -> str:
         + (f" Fine-tuned from `{t['pretrained']}`." if t["pretrained"] else ""),
         f"- **FEFF − experiment**: {offset.value_ev:g} ± {offset.sd_ev:g} eV, from {offset.source}.",
         f"- **Measurement against FEFF**: energies from the edge scaled by {domain.scale:g} ± {domain.scale_sd:g}, "
-        f"which alignment undoes; amplitude {domain.amplitude:g} ± {domain.amplitude_sd:g} and a Gaussian of σ "
+        f"amplitude {domain.amplitude:g} ± {domain.amplitude_sd:g}, which alignment undoes, and a Gaussian of σ "
         f"{domain.broadening_ev:g} ± {domain.broadening_sd_ev:g} eV, which training rehearses; from {domain.source}.",
         f"- **Unfamiliar spectra** are flagged: {card.ood}.",
         f"- **File**: SHA-256 `{card.sha256}`.",

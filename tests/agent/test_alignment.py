@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xas_agent.agent.alignment import AlignmentSettings, Edge, align
+from xas_agent.agent.alignment import AlignmentSettings, align
 from xas_agent.agent.e0 import find_e0
+from xas_agent.agent.edge import Edge
 from xas_agent.agent.foil import Course
 from xas_agent.agent.grid import Grid
 from xas_agent.agent.tabulated import Table, Tabulated

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from xas_agent.agent.alignment import Edge
 from xas_agent.agent.choosing import choose
+from xas_agent.agent.edge import Edge
 from xas_agent.agent.estimate import Estimate
 from xas_agent.agent.grid import Grid
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from xas_agent.agent.alignment import Edge
+from xas_agent.agent.edge import Edge
 from xas_agent.agent.energy import EnergyWidths, slopes
 from xas_agent.agent.estimate import DescriptorEstimate, Estimate
 from xas_agent.agent.grid import Grid
@@ -19,6 +19,7 @@ class EdgeReader:
 
     offset_sd_ev: float = 0.0
     scale_sd: float = 0.0
+    amplitude_sd: float = 0.0
     per_ev: float = 0.2
     name: str = "ni-k"
     absorber: str = "Ni"
@@ -31,7 +32,7 @@ class EdgeReader:
 
     @property
     def edge(self) -> Edge:
-        return Edge(8333.0, 3.0, self.offset_sd_ev, scale_sd=self.scale_sd)
+        return Edge(8333.0, 3.0, self.offset_sd_ev, scale_sd=self.scale_sd, amplitude_sd=self.amplitude_sd)
 
     def estimate(self, spectra, beside=None):
         self.asked.append(len(spectra))
@@ -47,16 +48,25 @@ def steps(*edges):
 
 def test_slopes_are_those_of_a_spectrum_that_is_moved():
     for found in slopes(EdgeReader(), steps(10.5, 14.5)):
-        assert found["OS"] == (pytest.approx(0.2), 0)
-        assert found["CN"] == (0, 0)
+        assert found["OS"] == (pytest.approx(0.2), 0, 0)
+        assert found["CN"] == (0, 0, 0)
 
 
 def test_slopes_are_those_of_a_spectrum_that_is_stretched():
     model = EdgeReader(scale_sd=0.02)
     for found, edge in zip(slopes(model, steps(13.0, 53.0)), (13.5, 53.5), strict=True):
-        assert found["OS"] == (pytest.approx(0.2), pytest.approx(0.2 * (edge - 3.0), rel=0.05))
+        assert found["OS"] == (pytest.approx(0.2), pytest.approx(0.2 * (edge - 3.0), rel=0.05), 0)
     widths = EnergyWidths()(["a"], model, steps(53.0), np.array([3.0]))
     assert widths["OS"][0] == pytest.approx(np.hypot(0.2 * 3.0, 0.2 * 50.5 * 0.02), rel=0.02)
+
+
+def test_the_amplitude_counts_too():
+    model = EdgeReader(amplitude_sd=0.05)
+    slope = slopes(model, steps(13.0))[0]["OS"][2]
+    change = model.edge.strengthened(steps(13.0).astype(float), GRID, 1.01) - steps(13.0)
+    assert slope == pytest.approx(-change.sum() * 0.2 / 0.01, rel=1e-3)
+    widths = EnergyWidths()(["a"], model, steps(13.0), np.zeros(1))
+    assert widths["OS"][0] == pytest.approx(abs(slope) * 0.05)
 
 
 def test_measured_scale_and_feff_scale_add_in_quadrature():

@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from xas_agent.agent.alignment import AlignmentSettings, Edge
+from xas_agent.agent.alignment import AlignmentSettings
 from xas_agent.agent.assembly import PATIENCE, FrameAssembler
 from xas_agent.agent.controlling import ControlSettings
 from xas_agent.agent.decisions import Rule, Rules
+from xas_agent.agent.edge import Edge
 from xas_agent.agent.estimate import DescriptorEstimate, Estimate
 from xas_agent.agent.frame import Document, Received
 from xas_agent.agent.grid import Grid

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from xas_agent.agent.alignment import AlignmentSettings, Edge, align
+from xas_agent.agent.alignment import AlignmentSettings, align
+from xas_agent.agent.edge import Edge
 from xas_agent.agent.grid import Grid
 from xas_agent.agent.prior import Background, SeriesPrior
 

@@ -3,7 +3,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from xas_agent.agent.alignment import AlignmentSettings, Edge
+from xas_agent.agent.alignment import AlignmentSettings
+from xas_agent.agent.edge import Edge
 from xas_agent.agent.frame import Frame
 from xas_agent.agent.glitches import GlitchSettings
 from xas_agent.agent.grid import Grid
