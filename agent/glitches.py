@@ -34,7 +34,7 @@ SMOOTH = (
 )
 ERROR = 1e-4  # least variance of a prediction's error, per variance of the structure
 LEAST = 2e-4  # of what a spectrum spans: noise counts as this at least, for less does not matter
-EDGE_EV = (-20.0, 15.0)  # where features are narrow
+EDGE_EV = (-20.0, 20.0)  # where features are narrow; E0 may be that of a pre-edge peak
 WIDEST = 1.2  # times the narrowest feature: what a run of glitches spans there, at most
 LONGEST_NARROW, LONGEST = 2, 3  # points of a run, there and elsewhere
 IN_TIME = 0.5  # σ that the threshold is higher against earlier frames: what is looked at twice may fail twice

@@ -1,6 +1,6 @@
 """How many glitches are found, and how many good points touched, in measured and computed spectra.
 
-    python benchmarks/glitches.py [DATA] [--noise 0.003] [--threshold 3.5]
+    python benchmarks/glitches.py [DATA] [--noise 0.003] [--threshold 3.5] [--narrowest 1.5]
 
 DATA holds exp/xdi, exp/operando_linio2 and feff; without it the simulated beamline's frames alone are looked at. 5 %
 of the points are replaced by glitches of 5 to 50 σ, either way, wherever they fall. σ is each spectrum's own noise
@@ -217,8 +217,9 @@ def main() -> None:
     parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("--noise", type=float, default=0.003, help="added, in edge steps")
     parser.add_argument("--threshold", type=float, default=GlitchSettings().threshold)
+    parser.add_argument("--narrowest", type=float, default=GlitchSettings().narrowest_ev, help="narrowest_ev")
     asked = parser.parse_args()
-    how = GlitchSettings(threshold=asked.threshold)
+    how = GlitchSettings(threshold=asked.threshold, narrowest_ev=asked.narrowest)
     print(f"{asked.noise:g} edge steps of noise added, threshold {how.threshold:g} σ")
     if asked.data is not None:
         standards(asked.data / "exp" / "xdi", asked.noise, how)
