@@ -190,6 +190,36 @@ def ratios(name: str, frames: int, rounds: int) -> dict[str, float]:
     return dict(zip(names, np.median(found, axis=0).tolist(), strict=True))
 
 
+def processor(name: str, frames: int, rounds: int) -> dict[str, float]:
+    """Processor time per frame, ms, of the bare batched forward and of the agent, documents in to documents out: what
+    other work on the machine leaves alone. Medians of the rounds."""
+    model = Model(card.find(name), threads=default_threads())
+    x = np.random.default_rng(0).normal(size=(256, len(model.grid))).astype(np.float32)
+    model.warm_up()
+
+    def forward() -> float:
+        began = time.process_time()
+        for _ in range(4):
+            model.forward(x)
+        return (time.process_time() - began) / (4 * len(x))
+
+    found = []
+    for _ in range(rounds):
+        before, took = forward(), []
+        for documents in (recorded(64), recorded(frames)):  # the first warms up
+            with XASAgent.from_config({"model": {"use": [name]}}) as agent:
+                agent.subscribe(lambda kind, doc: None)
+                began = time.process_time()
+                for kind, doc in documents:
+                    agent(kind, doc)
+                agent.wait(300)
+                took.append(time.process_time() - began)
+        bare, ours = (before + forward()) / 2, took[-1] / frames
+        found.append((1e3 * bare, 1e3 * ours, bare / ours))
+    names = ("forward_processor_ms", "agent_processor_ms", "agent_of_forward_processor")
+    return dict(zip(names, np.median(found, axis=0).tolist(), strict=True))
+
+
 def callback(name: str) -> dict[str, float]:
     """Time that the callback takes from the RunEngine's thread, per event, while the agent works."""
     documents = recorded(400)
@@ -323,7 +353,7 @@ def main() -> None:
     again = forwards(asked.model)  # the machine drifts: the agent is held against the mean of before and after
     bare = {k: (v + again[k]) / 2 for k, v in bare.items()}
     found = {**bare, **ratios(asked.model, asked.frames, asked.rounds), **callback(asked.model)}
-    found |= alignment(asked.model)
+    found |= alignment(asked.model) | processor(asked.model, asked.frames, asked.rounds)
     p50, p99 = np.percentile(latency[10:], [50, 99])
     found |= {"latency_p50_ms": float(p50), "latency_p99_ms": float(p99)}
     rows = [
@@ -344,6 +374,11 @@ def main() -> None:
             f"{found['zmq_frames_per_s']:.0f}",
             f"{found['zmq_of_forward']:.2f} of bare batched",
         ),
+        (
+            "processor time per frame, documents in to out",
+            f"{found['agent_processor_ms']:.2f} ms",
+            f"bare batched forward: {found['agent_of_forward_processor']:.2f} of it",
+        ),
         ("callback per event, p99", f"{found['callback_p99_ms']:.3f} ms", "0.2 ms allowed"),
         (
             "documents/s taken in",
@@ -355,7 +390,7 @@ def main() -> None:
     ]
     print(f"{asked.model} on {platform.machine()}, threads: {default_threads()}, torch {torch.__version__}")
     for name, value, beside in rows:
-        print(f"{name:38} {value:>12}  {beside}")
+        print(f"{name:45} {value:>12}  {beside}")
     if torch.cuda.is_available():
         for line in cuda(asked.model):
             print(line)
