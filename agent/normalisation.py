@@ -198,8 +198,8 @@ def lines(
     energy (1 or N, M); mu (N, M); e0 (N,), NaN: 0; orders (1 or N,). A window without points gives 0.
     """
     used = np.minimum(post_order, np.maximum(post[1] - post[0] - 1, 0)) + np.zeros(len(mu), int)
-    spectra = np.empty((3, *mu.shape))  # in one piece: given back in several, the memory goes to the system each time
-    terms = np.empty((4, len(mu)))
+    # In one piece: given back in several, the memory goes to the system each time.
+    spectra, terms = np.empty((3, *mu.shape)), np.empty((4, len(mu)))
     block = max(BLOCK_VALUES // mu.shape[1], 1)
     if len(mu) <= block:
         terms = _lines(energy, mu, e0, pre, pre_order, post, post_order, settings, spectra)
@@ -209,8 +209,8 @@ def lines(
             orders = _rows_of(pre_order, rows), _rows_of(post_order, rows)
             own = _rows_of(energy, rows), mu[rows], e0[rows]
             terms[:, rows] = _lines(*own, p, orders[0], q, orders[1], settings, spectra[:, rows])
-    flat, line, rise = spectra[0], spectra[1], spectra[2]
     step, pre_slope, slope, curvature = terms
+    flat, line, rise = spectra[0], spectra[1], spectra[2]
     return Normalised(flat, line, rise, mu, e0, step, pre_slope, slope, curvature, used, pre, post, windows)
 
 
@@ -233,11 +233,10 @@ def _lines(
     """``flat``, ``pre_edge`` and ``rise`` of :class:`Normalised` in ``out`` (3, N, M); ``edge_step`` to
     ``post_curvature``."""
     at = np.nan_to_num(e0, nan=0.0)[:, None] if np.isnan(e0).any() else e0[:, None]
-    flat, below, rise = out[0], out[1], out[2]
-    line = _pre_edge(energy, mu, at, pre, pre_order, settings.nvict or 0, below)
-    np.subtract(mu, below, out=flat)
-    curve = polynomial(energy, flat, post, post_order, at, rise)
-    flattened(energy, flat, at, rise, curve.level, settings.flatten)
+    line = _pre_edge(energy, mu, at, pre, pre_order, settings.nvict or 0, out[1])
+    above = np.subtract(mu, out[1], out=out[0])
+    curve = polynomial(energy, above, post, post_order, at, out[2])
+    flattened(energy, above, at, curve.values, curve.level, settings.flatten)
     return curve.level, line.slope, curve.slope, curve.curvature
 
 
@@ -267,10 +266,11 @@ def within(relative: Array, first: float | Array, last: float | Array) -> Span:
 
 def spans_of(energy: Array, e0: Array, windows: Windows) -> tuple[Span, Span]:
     """The points of the pre-edge and of the post-edge window, at least 2 and 3."""
-    firsts, lasts = (windows.pre1, windows.norm1), (windows.pre2, windows.norm2)
     if len(energy) > 1:
-        return span_of(energy, e0, firsts[0], lasts[0], 2), span_of(energy, e0, firsts[1], lasts[1], 3)
-    begin, end = span_of(energy, e0, np.array(firsts), np.array(lasts), np.array([[2], [3]]))
+        pre = span_of(energy, e0, windows.pre1, windows.pre2, 2)
+        return pre, span_of(energy, e0, windows.norm1, windows.norm2, 3)
+    firsts, lasts = np.array([windows.pre1, windows.norm1]), np.array([windows.pre2, windows.norm2])
+    begin, end = span_of(energy, e0, firsts, lasts, np.array([[2], [3]]))
     return (begin[0], end[0]), (begin[1], end[1])
 
 
@@ -375,8 +375,7 @@ def _shared(x: Array, y: Array, first: int, last: int, order: int, at: Array, ou
     _, _, c, singular = dgesv(basis @ basis.T, basis @ y[:, first:last].T)  # a sixth of np.linalg.solve's overhead
     if singular:
         raise np.linalg.LinAlgError("points of a window at one energy")
-    np.matmul(c.T, powers, out=out)
-    return _evaluated(out, c, (at[:, 0] - middle) / half, half)
+    return _evaluated(np.matmul(c.T, powers, out=out), c, (at[:, 0] - middle) / half, half)
 
 
 def _own(x: Array, y: Array, window: Span, order: Orders, at: Array, out: Array) -> Curve:
