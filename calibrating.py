@@ -111,7 +111,8 @@ def _standard(text: str, rows: dict[str, Spectrum], feff: Path, card: Card) -> S
         if option == "metal":
             metal = True
         elif name == "bond":
-            stretch = _bond_of(row, feff) / _length(value, text)
+            known = _length(value, text)
+            stretch = _bond_of(row, feff) / known
         else:
             raise StandardError(f"{text}: found {option!r}, expected metal or bond=Å")
     spectrum, counterpart = read_spectra(Path(file))[0], rows[row]
