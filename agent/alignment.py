@@ -150,7 +150,8 @@ def align(
         **damped,
     }
     rounding = ROUNDING * np.abs(mu).max(axis=1)
-    judged = _Found(relative, low, high, step, noise, (anchor - foot) * step, rounding, short)
+    gap = _widest_gap(relative, (grid.energy[[0, -1]] - offset) * edge.scale - calibration, settings.max_gap_ev)
+    judged = _Found(low, high, gap, step, noise, (anchor - foot) * step, rounding, short)
     why = [impossible.get(i) or refusal for i, refusal in enumerate(_refusals(judged, grid, settings))]
     aligned, refused = footed(grid, on_grid, why, edge)
     background = background_of(found)
@@ -251,11 +252,13 @@ def _lacking(points: int, window: tuple[float, float], settings: AlignmentSettin
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    relative: Array
-    """(1 or N, M)"""
+    """(N,) each."""
+
     low: Array
     high: Array
-    """First and last measured energy on FEFF's scale; one for all, or one each."""
+    """First and last measured energy on FEFF's scale."""
+    gap: Array
+    """How much of the grid the widest gap between two points leaves without any, measured eV."""
     step: Array
     noise: Array
     rise: Array
@@ -265,17 +268,18 @@ class _Found:
     short: Short
 
 
+def _widest_gap(relative: Array, ends: Array, least: float) -> Array:
+    """The longest part without a point, (N,) eV, of what lies between ``ends`` (N, 2) of energies (1 or N, M); 0 where
+    no two neighbours are more than ``least`` apart."""
+    wide = np.flatnonzero((np.diff(relative) > least).any(axis=0))
+    left, right = relative[:, wide], relative[:, wide + 1]
+    return (np.minimum(right, ends[:, 1:]) - np.maximum(left, ends[:, :1])).max(axis=1, initial=0.0)
+
+
 def _refusals(found: _Found, grid: Grid, settings: AlignmentSettings) -> tuple[Refusal | None, ...]:
     """The first reason that applies to each spectrum, or None."""
     limit, lo, hi = settings.max_extrapolation_ev, grid.energy[0], grid.energy[-1]
-    inside = (found.relative[:, 1:] >= lo) & (found.relative[:, 1:] <= hi)
-    short = found.short
-    low, high, gap = np.broadcast_arrays(
-        found.low,
-        found.high,
-        np.where(inside, np.diff(found.relative), 0).max(axis=1),
-        found.step,
-    )[:3]
+    low, high, gap, short = found.low, found.high, found.gap, found.short
     sigma = found.noise * np.abs(found.step)
     least = np.maximum(settings.min_step_to_noise * sigma, found.rounding)  # a detector that is stuck has no noise
     no_edge = ~(np.minimum(found.rise, found.step) > least)

@@ -126,6 +126,23 @@ def test_what_cannot_be_aligned_is_refused_with_its_reason(case, reason):
     assert any(c.isdigit() for c in found.refused[0][1])  # says what was found
 
 
+@pytest.mark.parametrize(
+    ("first", "last", "found"), [(70, 85, 15), (70, 130, 26), (-40, -2, 9), (-60, -10, None), (97, 200, None)]
+)
+def test_a_gap_is_what_it_leaves_of_the_grid_without_a_point(first, last, found):
+    energy, mu = measured(stop=700.0, points=3400)
+    left = energy - EDGE.edge_ev
+    left = (left <= first) | (left >= last)
+    refusal = align(energy[left], mu[:, left], GRID, EDGE, SETTINGS).refused[0]
+    # The grid lies 2 eV below its own energies on the measured scale: -11…96 eV.
+    if found is None:
+        assert refusal is None
+    else:
+        assert refusal is not None
+        assert refusal[0] == "gap in the energies"
+        assert float(refusal[1].split()[0]) == pytest.approx(found, abs=0.5)
+
+
 @given(st.integers(0, 2**32 - 1), st.integers(12, 400))
 @settings(max_examples=100, deadline=None)
 def test_nothing_finite_makes_it_raise(seed, points):
