@@ -302,6 +302,12 @@ def _refusals(found: _Found, grid: Grid, settings: AlignmentSettings) -> tuple[R
             refused[i] = "no pre-edge", _lacking(short.points[0][i], settings.pre_edge_ev, settings)
         elif short.no_post[i]:
             refused[i] = "no post-edge", _lacking(short.points[1][i], settings.post_edge_ev, settings)
+        elif max(found.rise[i], found.step[i]) < -least[i]:
+            refused[i] = (
+                "negative edge step",
+                f"the absorption falls by {-found.step[i]:.3g} at the edge, noise σ {sigma[i]:.3g}: I0 and It (or If) "
+                "may be exchanged",
+            )
         else:
             refused[i] = (
                 "edge step within noise",

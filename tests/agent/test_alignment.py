@@ -114,7 +114,7 @@ def test_a_batch_is_as_its_frames_alone(seed, n, own_energies):
         (measured(points=60), "gap in the energies"),
         (measured(start=-11.5), "no pre-edge"),
         ((measured()[0], np.random.default_rng(0).normal(size=(1, 700))), "edge step within noise"),
-        ((measured()[0], -measured()[1]), "edge step within noise"),
+        ((measured()[0], -measured()[1]), "negative edge step"),
         ((measured()[0], np.ones((1, 700))), "edge step within noise"),
     ],
 )
