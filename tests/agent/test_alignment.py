@@ -106,6 +106,15 @@ def test_a_batch_is_as_its_frames_alone(seed, n, own_energies):
             assert values[i] == pytest.approx(alone.quantities[name][0], abs=1e-7), name
 
 
+def test_noise_does_not_depend_on_how_far_down_others_of_the_batch_were_measured():
+    scans = [measured(start=-130.0), measured(start=-30.0, stop=350.0), measured(start=-12.0)]
+    noise = 0.003 * np.random.default_rng(0).normal(size=(1, 700))
+    energy, mu = np.stack([e for e, _ in scans]), np.concatenate([m + noise for _, m in scans])
+    together = align(energy, mu, GRID, EDGE, SETTINGS).quantities["noise"]
+    alone = [align(e, m + noise, GRID, EDGE, SETTINGS).quantities["noise"][0] for e, m in scans]
+    np.testing.assert_allclose(together, alone, rtol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("case", "reason"),
     [
