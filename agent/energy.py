@@ -95,7 +95,8 @@ class EnergyWidths:
             key = model.name, one
             known = self._series.setdefault(key, _Series())
             self._series.move_to_end(key)
-            if known.frames % self._every == 0:
+            unknown = key not in latest and not known.slopes  # the look failed, as the model may
+            if known.frames % self._every == 0 or unknown:
                 latest[key] = len(kept)
                 looked.append(i)
                 kept.append({})

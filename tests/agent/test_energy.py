@@ -1,6 +1,7 @@
 """What an error of the energies does to estimates."""
 
 from dataclasses import dataclass, field
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -100,3 +101,13 @@ def test_series_beyond_the_most_are_forgotten():
     for name in "abca":
         widths([name], model, steps(10.5), np.ones(1))
     assert sum(model.asked) // 2 == 4
+
+
+def test_a_look_that_failed_is_repeated():
+    """Else the next frames' intervals would leave the energies out without a word."""
+    model, widths = EdgeReader(), EnergyWidths()
+    model.estimate = Mock(side_effect=RuntimeError)
+    with pytest.raises(RuntimeError):
+        widths(["a"], model, steps(10.5), np.ones(1))
+    found = widths(["a", "a"], EdgeReader(), steps(10.5, 11.5), np.ones(2))
+    np.testing.assert_allclose(found["OS"], 0.2)
