@@ -219,9 +219,13 @@ class Pipeline:
             estimate = replace(estimates[i], flags=estimates[i].flags + aligned.flags[i])
             run = self._run(frame.run_uid, frame.time, model)
             latency_ms = (time.monotonic() - frame.received) * 1e3
-            run.frame(frame, {k: v[i] for k, v in quantities.items()}, estimate, aligned.mu[i], latency_ms)
-            for decision in self._rules(frame, estimate):
-                self._decide(decision, run)
+            try:  # here: served again, the frames before this one would be published, and counted by rules, twice
+                run.frame(frame, {k: v[i] for k, v in quantities.items()}, estimate, aligned.mu[i], latency_ms)
+                for decision in self._rules(frame, estimate):
+                    self._decide(decision, run)
+            except Exception as e:
+                _log.exception("frame not published, or not judged", frame=frame.seq_num)
+                self.note(_set_aside(frame, "internal error", f"{type(e).__name__}: {e}"))
 
     def _decide(self, decision: Decision, run: AgentRun) -> None:
         _log.info("decision", rule=decision.rule, action=decision.action, reason=decision.reason)

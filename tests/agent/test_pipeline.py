@@ -213,6 +213,35 @@ def test_what_cannot_be_served_is_told_and_the_rest_is_served():
     assert sorted(q["seq_num"] for q in piped.events("quality")) == [2, 3, 4, 5]
 
 
+def test_a_frame_whose_judgement_fails_costs_the_others_nothing_and_none_is_published_twice(monkeypatch):
+    def judge(self, frame, estimate):
+        if frame.seq_num == 3:
+            raise ZeroDivisionError
+        return []
+
+    monkeypatch.setattr(Rules, "__call__", judge)
+    piped = Piped()
+    piped.feed(Watched("Ni", 0.1, 0.5, 0.3, 0.9).stop().docs).check()
+    assert piped.numbers() == [1, 2, 3, 4]
+    assert piped.asides() == {"internal error": 1}
+
+
+def test_a_frame_that_the_model_cannot_answer_does_not_take_others_with_it():
+    piped = Piped()
+    model = piped.models[1]
+    answer = model.estimate
+
+    def estimate(spectra, beside=None):
+        if (spectra.max(1) > 2).any():
+            raise RuntimeError("no answer")
+        return answer(spectra, beside)
+
+    model.estimate = estimate
+    piped.feed(Watched("Ni", 0.1, 0.5, 1.9, 0.3).stop().docs).check()
+    assert piped.numbers() == [1, 2, 4]
+    assert piped.asides() == {"internal error": 1}
+
+
 @pytest.mark.parametrize("element", ["Co", "Ni"])
 def test_the_energies_choose_where_the_run_names_no_element(element):
     piped = Piped()
