@@ -211,16 +211,16 @@ def _calibration(
 ) -> tuple[Array, Array, tuple[tuple[str, ...], ...]]:
     """Shift (N, 1) and standard deviation (N,) of the measured energies, eV, and what to know of them.
 
-    ``asked`` is whether a foil should tell.
+    ``asked`` is whether a foil should tell. One that is held is told of even where a frame has no foil at all.
     """
     shift, sd = np.array([(c.shift_ev, c.sd_ev) for c in courses]).reshape(-1, 2).T
     known = ~np.isnan(shift)
     shift = np.where(known, shift, settings.energy_shift_ev)
     flags: list[tuple[str, ...]] = []
     for course, k, s in zip(courses, known.tolist(), shift.tolist(), strict=True):
-        off = (course.flag,) if k and course.flag else () if k else ("no foil edge",)
-        far = ("large foil shift",) if k and abs(s) > settings.usual_foil_shift_ev else ()
-        flags.append(off + far if asked else far)
+        off = course.flag if k else "no foil edge" if asked else ""
+        far = "large foil shift" if k and abs(s) > settings.usual_foil_shift_ev else ""
+        flags.append(tuple(flag for flag in (off, far) if flag))
     return shift[:, None], np.where(known, sd, settings.energy_sd_ev), tuple(flags)
 
 

@@ -90,6 +90,13 @@ def test_the_course_of_the_foil_goes_over_what_one_frame_reads():
     assert found.flags == (("foil off its course",),)
 
 
+def test_a_course_that_is_held_is_told_of_where_a_frame_has_no_foil():
+    held = align(*measured(), GRID, EDGE, SETTINGS, courses=[Course(0.5, 0.1, "foil held")])
+    assert held.quantities["foil_shift_ev"][0] == 0.5
+    assert held.flags == (("foil held",),)
+    assert align(*measured(), GRID, EDGE, SETTINGS, courses=[Course(np.nan, np.nan)]).flags == ((),)
+
+
 @given(st.integers(0, 2**32 - 1), st.integers(2, 9), st.booleans())
 @settings(max_examples=30, deadline=None)
 def test_a_batch_is_as_its_frames_alone(seed, n, own_energies):
