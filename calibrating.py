@@ -10,18 +10,13 @@ import yaml
 
 from .adapters.formats import Spectrum, read_spectra
 from .agent.alignment import AlignmentSettings
-from .agent.errors import InputError
 from .models import card as cards
 from .models.augment import Augmentation
 from .models.card import Card, DomainCard, OffsetCard
-from .models.domain import Fit, Standard, calibrate
+from .models.domain import Fit, Standard, StandardError, calibrate
 from .models.readable import readable
 
 NOT_OF_METALS = ("amplitude", "amplitude_sd", "step_ev", "broadening_ev", "broadening_sd_ev")
-
-
-class StandardError(InputError):
-    """A standard that cannot be used; the message names it, what was found and what was expected."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +68,7 @@ def calibrate_model(
     Raises
     ------
     StandardError
-        A standard is not written so, has no counterpart, or is of another element.
+        A standard is not written so, has no counterpart, is of another element, or cannot be aligned.
     SpectrumFileError
         A file cannot be read.
     """

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from scipy.optimize import OptimizeResult, least_squares
 
-from ..agent.alignment import AlignmentSettings, align
+from ..agent.alignment import Aligned, AlignmentSettings, align
 from ..agent.edge import Edge
+from ..agent.errors import InputError
 from ..agent.grid import Array, Grid
 from ..agent.theory import with_tail
 from .augment import PAD_EV, damped, shifted
@@ -24,6 +25,10 @@ CORRELATED_EV = 10.0
 ONE_STANDARD_EV, ONE_STANDARD_SCALE = 1.0, 0.015
 """What offset and scale differ by from compound to compound, which a single standard cannot show: FEFF's edges wander
 by a volt more than measured ones, and a bond length that is 0.7 % off scales the energies by 1.5 %."""
+
+
+class StandardError(InputError):
+    """A standard that cannot be used; the message names it, what was found and what was expected."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Fit:
     step_ev: float
     """Half height of FEFF's spectrum, from the tabulated edge."""
     sd: tuple[float, float, float, float]
-    """Of offset, scale, amplitude and broadening."""
+    """Of offset, scale, amplitude and broadening; the offset's includes that of the measured energies."""
     misfit: float
     """RMS difference on the grid, in edge steps."""
     measured: Array
@@ -77,6 +82,11 @@ def fit(
     ----------
     settings : how measured spectra are normalised
     scale : known already; None: found
+
+    Raises
+    ------
+    StandardError
+        The standard cannot be aligned.
     """
     bounds = grid.bounds[0] - PAD_EV, grid.bounds[-1] + PAD_EV
     energy, mu = with_tail(standard.feff_energy[None] - edge_ev, standard.feff_mu[None], bounds[0])
@@ -85,10 +95,9 @@ def fit(
     none = torch.zeros(1, 1, dtype=row.dtype)
     foil = None if standard.reference is None else standard.reference[None]
 
-    def measured(offset: float, scale: float) -> Array:
+    def aligned(offset: float, scale: float) -> Aligned:
         edge = Edge(edge_ev, offset, scale=scale)
-        found = align(standard.energy, standard.mu[None], grid, edge, settings, reference=foil)
-        return found.mu[0].astype(float)
+        return align(standard.energy, standard.mu[None], grid, edge, settings, reference=foil)
 
     def theory_row(amplitude: float, broadening: float) -> Array:
         return damped(shifted(row, FINE_EV, none, none + broadening), FINE_EV, none + amplitude)[0].numpy()
@@ -97,7 +106,7 @@ def fit(
         return grid.footing(np.interp(grid.energy, fine, theory_row(amplitude, broadening))[None])[0]
 
     def apart(p: Array) -> Array:
-        return measured(p[0], p[1]) - theory(p[2], p[3])
+        return aligned(p[0], p[1]).mu[0].astype(float) - theory(p[2], p[3])
 
     stretch = standard.stretch**2
     start, lowest, highest = list(START), list(LOWEST), list(HIGHEST)
@@ -110,9 +119,13 @@ def fit(
 
     best = min((from_start(o) for o in START_OFFSETS_EV), key=lambda found: found.cost)
     misfit = float(np.sqrt(np.mean(best.fun**2)))
-    alike = CORRELATED_EV / grid.step_ev
-    sd = misfit * np.sqrt(np.diag(np.linalg.pinv(best.jac.T @ best.jac)) * alike)
     offset, found, amplitude, broadening = (float(p) for p in best.x)
+    own = aligned(offset, found)
+    if (refusal := own.refused[0]) is not None:
+        raise StandardError(f"{standard.name}: {refusal[0]}: {refusal[1]}")
+    variance = misfit**2 * CORRELATED_EV / grid.step_ev
+    sd = _sd(best.jac, variance)
+    sd[0] = np.hypot(sd[0], own.quantities["energy_sd_ev"][0])
     return Fit(
         standard,
         offset,
@@ -122,9 +135,16 @@ def fit(
         float(fine[(theory_row(1.0, broadening) >= 0.5).argmax()]),
         (float(sd[0]), float(sd[1]), float(sd[2]), float(sd[3])),
         misfit,
-        measured(offset, found),
+        own.mu[0].astype(float),
         theory(amplitude, broadening),
     )
+
+
+def _sd(jacobian: Array, variance: float) -> Array:
+    """σ of the parameters, from residuals of this variance and from their bounds: one that changes nothing, as a
+    broadening of 0 does, is as uncertain as these are wide."""
+    information = jacobian.T @ jacobian / max(variance, 1e-300) + np.diag(np.subtract(HIGHEST, LOWEST) ** -2.0)
+    return np.sqrt(np.diag(np.linalg.inv(information)))
 
 
 def calibrate(
@@ -143,7 +163,7 @@ def calibrate(
     Raises
     ------
     ValueError
-        There are no standards.
+        There are no standards, or one of them cannot be aligned.
     """
     if not standards:
         raise ValueError("no standards to calibrate on")

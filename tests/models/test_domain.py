@@ -1,5 +1,6 @@
 """The transform between FEFF and measurement is found again where it is known."""
 
+from dataclasses import replace
 from importlib.resources import files
 
 import numpy as np
@@ -15,6 +16,7 @@ from xas_agent.models import domain
 from xas_agent.models.augment import Augmentation, damped, disturb, stretched
 
 EDGE_EV = 7709.0
+CALIBRATED = AlignmentSettings(energy_sd_ev=0.0)
 GRID = cards.read_card(cards.find("co-k")).grid.grid()
 
 
@@ -41,11 +43,41 @@ def standard(offset: float, scale: float, amplitude: float, sigma: float, *, met
     "known", [(2.5, 1.04, 0.9, 2.3), (5.4, 1.0, 0.85, 1.0), (0.0, 0.97, 1.0, 3.0)], ids=["ni", "cu", "other"]
 )
 def test_a_known_transform_is_found(known):
-    found = domain.fit(standard(*known), GRID, EDGE_EV, AlignmentSettings())
+    found = domain.fit(standard(*known), GRID, EDGE_EV, CALIBRATED)
     values = np.array([found.offset_ev, found.scale, found.amplitude, found.broadening_ev])
     # The post-edge curve of a scan this short takes part of the oscillations with it.
     assert (np.abs(values - known) < np.maximum([0.3, 0.012, 0.06, 0.4], np.multiply(2, found.sd))).all()
     assert found.misfit < 0.02
+
+
+@pytest.mark.parametrize(
+    ("left", "sign", "why"),
+    [((-150, 60), 1, "does not cover the grid"), ((0, 250), 1, "does not cover"), ((-150, 250), -1, "negative edge")],
+)
+def test_a_standard_that_cannot_be_aligned_calibrates_nothing(left, sign, why):
+    made = standard(2.5, 1.04, 0.9, 2.0)
+    some = (made.energy >= EDGE_EV + left[0]) & (made.energy < EDGE_EV + left[1])
+    short = replace(made, energy=made.energy[some], mu=sign * made.mu[some])
+    with pytest.raises(domain.StandardError, match=f"made: {why}"):
+        domain.fit(short, GRID, EDGE_EV, AlignmentSettings())
+
+
+def test_a_standard_without_a_foil_is_as_uncertain_as_its_energies():
+    made = standard(2.5, 1.04, 0.9, 2.0)
+    known, plain = (domain.fit(made, GRID, EDGE_EV, s) for s in (CALIBRATED, AlignmentSettings(energy_sd_ev=1.0)))
+    assert plain.sd[0] == pytest.approx(np.hypot(known.sd[0], 1.0))
+    assert plain.sd[1:] == known.sd[1:]
+
+
+def test_a_broadening_that_is_none_counts_for_little():
+    """Sharper than its counterpart: at a broadening of 0 nothing changes with it, which must not pass for certain."""
+    made = standard(2.5, 1.0, 1.0, 0.01)
+    step = made.feff_energy[1] - made.feff_energy[0]
+    sharp = replace(made, feff_mu=gaussian_filter1d(made.feff_mu, 1.5 / step))
+    found = domain.fit(sharp, GRID, EDGE_EV, CALIBRATED)
+    assert found.broadening_ev == pytest.approx(0.0, abs=0.1)
+    assert 0.5 < found.sd[3] <= domain.HIGHEST[3]
+    assert (domain._sd(np.zeros((5, 4)), 1.0) == np.subtract(domain.HIGHEST, domain.LOWEST)).all()
 
 
 def test_a_wrong_bond_length_of_feff_is_not_the_scale():
