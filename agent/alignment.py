@@ -269,8 +269,8 @@ class _Found:
 
 
 def _widest_gap(relative: Array, ends: Array, least: float) -> Array:
-    """The longest part without a point, (N,) eV, of what lies between ``ends`` (N, 2) of energies (1 or N, M); 0 where
-    no two neighbours are more than ``least`` apart."""
+    """The longest part without a point, (N,) eV, of what lies between ``ends`` (N, 2) of energies (1 or N, M); 0
+    where no two neighbours are more than ``least`` apart."""
     wide = np.flatnonzero((np.diff(relative) > least).any(axis=0))
     left, right = relative[:, wide], relative[:, wide + 1]
     return (np.minimum(right, ends[:, 1:]) - np.maximum(left, ends[:, :1])).max(axis=1, initial=0.0)
@@ -305,8 +305,8 @@ def _refusals(found: _Found, grid: Grid, settings: AlignmentSettings) -> tuple[R
         elif max(found.rise[i], found.step[i]) < -least[i]:
             refused[i] = (
                 "negative edge step",
-                f"the absorption falls by {-found.step[i]:.3g} at the edge, noise σ {sigma[i]:.3g}: I0 and It (or If) "
-                "may be exchanged",
+                f"the absorption falls by {-found.step[i]:.3g} at the edge, noise σ {sigma[i]:.3g}: I0 and It may "
+                "be exchanged",
             )
         else:
             refused[i] = (
