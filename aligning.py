@@ -255,7 +255,7 @@ def _text(found: OnGrid, form: Form) -> str:
     if form == "csv":
         return "energy,norm\n" + rows.replace(" ", ",")
     assert found.model is not None
-    shift, spectrum = found.quantities["energy_shift_ev"], found.spectrum
+    shift, spectrum, edge = found.quantities["energy_shift_ev"], found.spectrum, found.model.edge
     header = (
         f"XDI/1.0 xas-agent/{__version__}",
         "Column.1: energy eV",
@@ -265,6 +265,7 @@ def _text(found: OnGrid, form: Form) -> str:
         f"Sample.name: {' '.join((spectrum.sample or spectrum.title or spectrum.id).split())}",
         f"Alignment.model: {found.model.name}",
         f"Alignment.energy_shift: {shift:.3f} eV, added to the file's energies to reach FEFF's scale",
+        f"Alignment.energy_scale: {edge.scale:.4f}, of measured energies from {edge.edge_ev:.2f} eV over FEFF's",
         "Alignment.read_again: xas-agent infer --theory, else it is taken for measured energies",
         "-------------",
         "energy norm",

@@ -46,10 +46,10 @@ class Aligned:
     """Each (N,).
 
     ``e0_ev`` calibrated, experimental scale; ``edge_step`` of the measured μ; ``noise`` σ per point relative
-    to the edge step; ``energy_shift_ev`` all that was added to the energies; ``foil_shift_ev`` the foil's part
-    of it; ``energy_sd_ev`` how uncertain the measured energies are; ``pre_edge_slope`` per eV; ``post_edge_order``
-    of the polynomial; ``extrapolated_ev`` how far the grid reaches beyond the data; where a compound was declared,
-    ``self_absorption_damping``, what it leaves of small features.
+    to the edge step; ``energy_shift_ev`` what was added to the energies beside their scale; ``foil_shift_ev`` the
+    foil's part of it; ``energy_sd_ev`` how uncertain the measured energies are; ``pre_edge_slope`` per eV;
+    ``post_edge_order`` of the polynomial; ``extrapolated_ev`` how far the grid reaches beyond the data; where a
+    compound was declared, ``self_absorption_damping``, what it leaves of small features.
     """
     refused: tuple[Refusal | None, ...]
     flags: tuple[tuple[str, ...], ...]
@@ -133,15 +133,14 @@ def align(
     noise = noise_of(relative, flat)
 
     # Moving the grid instead of the energies leaves one energy axis for the whole batch.
-    offset = edge.feff_minus_experiment_ev
-    on_grid = bin_means(relative, flat, (grid.bounds - offset) * edge.scale - calibration)
+    on_grid = bin_means(relative, flat, edge.on_measured_scale(grid.bounds) - calibration)
     foot, anchor = grid.levels(on_grid)
-    low, high = ((relative[:, at] + calibration[:, 0]) / edge.scale + offset for at in (0, -1))
+    low, high = (edge.on_feff_scale(relative[:, at] + calibration[:, 0]) for at in (0, -1))
     quantities = {
         "e0_ev": e0 + calibration[:, 0] + edge.edge_ev,
         "edge_step": step,
         "noise": noise,
-        "energy_shift_ev": calibration[:, 0] + offset,
+        "energy_shift_ev": calibration[:, 0] + edge.feff_minus_experiment_ev,
         "foil_shift_ev": np.nan_to_num([c.shift_ev for c in courses]),
         "energy_sd_ev": energy_sd,
         "pre_edge_slope": found.pre_slope,
@@ -150,7 +149,7 @@ def align(
         **damped,
     }
     rounding = ROUNDING * np.abs(mu).max(axis=1)
-    gap = _widest_gap(relative, (grid.energy[[0, -1]] - offset) * edge.scale - calibration, settings.max_gap_ev)
+    gap = _widest_gap(relative, edge.on_measured_scale(grid.energy[[0, -1]]) - calibration, settings.max_gap_ev)
     judged = _Found(low, high, gap, step, noise, (anchor - foot) * step, rounding, short)
     why = [impossible.get(i) or refusal for i, refusal in enumerate(_refusals(judged, grid, settings))]
     aligned, refused = footed(grid, on_grid, why, edge)

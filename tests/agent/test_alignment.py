@@ -58,6 +58,17 @@ def test_background_step_and_offset_do_not_matter(step, slope, level, shift, poi
     assert np.abs(found.mu - reference.mu).max() < 0.02
 
 
+def test_the_energies_scale_is_undone():
+    edge = Edge(EDGE.edge_ev, feff_minus_experiment_ev=2.0, scale=1.04)
+    x = np.array([-10.0, 0.0, 100.0])
+    np.testing.assert_allclose(edge.on_feff_scale(1.04 * x), x + 2.0)
+    np.testing.assert_allclose(edge.on_measured_scale(edge.on_feff_scale(x)), x)
+    energy, mu = measured()
+    wide = align(EDGE.edge_ev + 1.04 * (energy - EDGE.edge_ev), mu, GRID, edge, SETTINGS)
+    # Windows are measured ones, so that the post-edge curve is a little another.
+    np.testing.assert_allclose(wide.mu, align(energy, mu, GRID, EDGE, SETTINGS).mu, atol=0.02)
+
+
 def test_the_foil_calibrates_the_energies():
     energy, mu = measured()
     e = energy - EDGE.edge_ev
