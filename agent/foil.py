@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from .grid import Array
 from .settings import Settings
@@ -22,13 +23,13 @@ LINE_FRAMES = 5
 class FoilSettings(Settings):
     """How the foil's shift is followed."""
 
-    frames: int = 21
+    frames: int = Field(default=21, ge=1)
     """Frames looked back over. A straight line through them follows a drift; a longer look is quieter, and slower."""
-    jump_ev: float = 0.3
+    jump_ev: float = Field(default=0.3, gt=0)
     """A foil that stands this far off its course is not followed, unless ``confirmed`` frames in a row say the same:
     then the monochromator was moved, and the course begins anew."""
-    confirmed: int = 3
-    forget_s: float = 3600.0
+    confirmed: int = Field(default=3, ge=1)
+    forget_s: float = Field(default=3600.0, gt=0)
     """After a pause this long the course begins anew."""
 
 

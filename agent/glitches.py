@@ -139,7 +139,8 @@ def _change(frames: Array, rows: NDArray[np.intp], depth: int, energy: Array) ->
     windows = np.lib.stride_tricks.sliding_window_view(frames, depth, axis=0)
     before = np.median(windows[rows - depth], axis=-1)
     mu, line = frames[rows], np.broadcast_to((energy - energy.mean()) / np.ptp(energy), before.shape)
-    basis = np.stack([np.ones_like(before), line, before], axis=-1)
+    own = before / (np.abs(before).max(axis=1, keepdims=True) + np.finfo(float).tiny)  # whatever the unit of μ
+    basis = np.stack([np.ones_like(before), line, own], axis=-1)
     weight = np.ones_like(mu)
     expected = before
     for _ in range(3):  # iteratively reweighted, since glitches are not to count

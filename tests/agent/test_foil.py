@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from scipy.stats import theilslopes
 
 from xas_agent.agent.foil import FoilSettings, FoilTrack
@@ -91,3 +92,9 @@ def test_frames_of_one_moment_have_a_level() -> None:
     track = FoilTrack(FoilSettings())
     courses = [track.follow(1.79e9 + 0.1, shift) for shift in (0.1, 0.2, 0.15, 0.12, 0.18, 0.15, 0.15)]
     assert courses[-1].shift_ev == pytest.approx(0.15)
+
+
+@pytest.mark.parametrize("wrong", [{"frames": 0}, {"confirmed": 0}, {"jump_ev": -1}, {"forget_s": 0}])
+def test_settings_with_which_no_foil_would_be_followed_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValidationError):
+        FoilSettings(**wrong)

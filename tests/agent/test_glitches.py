@@ -73,6 +73,12 @@ def test_frames_in_turn_are_as_a_batch_of_them():
         np.testing.assert_allclose(one.mu[0], together.mu[i - 5], atol=1e-9)
 
 
+def test_the_unit_does_not_matter_against_earlier_frames_either():
+    spoiled, _ = with_glitches(series(10, 7), 8)
+    whole, tiny = (find_glitches(ENERGY, k * spoiled[5:], E0, HOW, earlier=k * spoiled[:5]) for k in (1.0, 1e-8))
+    assert (whole.found != tiny.found).mean() < 1e-3
+
+
 @pytest.mark.parametrize("noise", [0.0, 1e-4, 1e-3, 1e-2])
 @pytest.mark.parametrize(("white_line", "pre_edge", "width"), [(3.0, 0.0, 1.0), (0.5, 0.8, 0.45), (0.0, 0.05, 0.45)])
 def test_a_sharp_white_line_and_a_narrow_pre_edge_peak_are_no_glitches(noise, white_line, pre_edge, width):
