@@ -11,7 +11,6 @@ from .mback import match
 from .normalisation import (
     NormalisationSettings,
     Normalised,
-    Span,
     find_windows,
     lines,
     normalise,
@@ -19,6 +18,7 @@ from .normalisation import (
     untouched,
     within,
 )
+from .polynomials import Span
 from .prior import TERMS, held_lines
 from .tabulated import Table
 

@@ -11,17 +11,8 @@ from scipy.special import erfc
 
 from .e0 import find_edge
 from .grid import Array
-from .normalisation import (
-    Curve,
-    NormalisationSettings,
-    Normalised,
-    Orders,
-    Span,
-    find_windows,
-    flattened,
-    polynomial,
-    span_of,
-)
+from .normalisation import NormalisationSettings, Normalised, find_windows, flattened, span_of
+from .polynomials import Curve, Orders, Span, polynomial
 
 ERFC_WIDTH_EV = 50.0
 MAX_ORDER = 5

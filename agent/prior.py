@@ -5,7 +5,8 @@ from collections import deque
 import numpy as np
 
 from .grid import Array
-from .normalisation import Normalised, Orders, Span, flattened
+from .normalisation import Normalised, flattened
+from .polynomials import Orders, Span
 from .settings import Settings
 
 DEPTH = 31  # frames that a prior looks back on
