@@ -86,7 +86,8 @@ class Normalised:
     mu: Array
     """(N, M) as measured."""
     e0: Array
-    """(N,) on the energies' own scale; NaN where nothing rises, and 0 eV of the scale stands in for it."""
+    """(N,) on the energies' own scale; NaN where nothing rises: the middle of the scan stands in for it, in
+    alignment the tabulated edge."""
     edge_step: Array
     """(N,) in the unit of μ: post-edge curve − pre-edge line at E0."""
     pre_slope: Array
@@ -149,7 +150,7 @@ def normalise(
     pre_order = np.where(pre[1] - pre[0] >= FIRST_WINDOW_POINTS, 1, 0)
     if settings.mode == "area":
         return _area(energy, mu, e0, at, pre, pre_order, windows, settings)
-    return lines(energy, mu, e0, pre, pre_order, post, windows.nnorm, settings, windows)
+    return replace(lines(energy, mu, at, pre, pre_order, post, windows.nnorm, settings, windows), e0=e0)
 
 
 def find_windows(energy: Array, e0: Array, settings: NormalisationSettings) -> Windows:
@@ -191,7 +192,7 @@ def lines(
 ) -> Normalised:
     """Fit the pre-edge line and, to what is left, the post-edge polynomial, through the points of windows.
 
-    energy (1 or N, M); mu (N, M); e0 (N,), NaN: 0; orders (1 or N,). A window without points gives 0.
+    energy (1 or N, M); mu (N, M); e0 (N,), finite; orders (1 or N,). A window without points gives 0.
     """
     used = np.minimum(post_order, np.maximum(post[1] - post[0] - 1, 0)) + np.zeros(len(mu), int)
     # In one piece: given back in several, the memory goes to the system each time.
@@ -228,7 +229,7 @@ def _lines(
 ) -> tuple[Array, Array, Array, Array]:
     """``flat``, ``pre_edge`` and ``rise`` of :class:`Normalised` in ``out`` (3, N, M); ``edge_step`` to
     ``post_curvature``."""
-    at = np.nan_to_num(e0, nan=0.0)[:, None] if np.isnan(e0).any() else e0[:, None]
+    at = e0[:, None]
     line = _pre_edge(energy, mu, at, pre, pre_order, settings.nvict or 0, out[1])
     above = np.subtract(mu, out[1], out=out[0])
     curve = polynomial(energy, above, post, post_order, at, out[2])

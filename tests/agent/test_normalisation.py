@@ -43,6 +43,15 @@ def test_a_line_and_a_factor_do_not_matter(a, b, c, mode, nnorm):
     assert changed.e0[0] == pytest.approx(plain.e0[0], abs=1e-6)
 
 
+@pytest.mark.parametrize("nvict", [0, 3])
+def test_where_nothing_rises_the_step_is_read_inside_the_scan(nvict):
+    x = ENERGY - E0
+    found = normalise(ENERGY, 1 - 1e-3 * x - 1e-6 * x**2, NormalisationSettings(nvict=nvict))
+    assert np.isnan(found.e0[0])
+    assert abs(found.edge_step[0]) < 0.5  # at 0 eV it is 68
+    assert np.isfinite(found.pre_slope[0])
+
+
 @given(st.integers(0, 2**32 - 1), st.integers(2, 7), st.booleans(), st.sampled_from(["edge_step", "area"]))
 @settings(max_examples=40, deadline=None)
 def test_a_batch_is_as_its_spectra_alone_in_any_order(seed, n, own_energies, mode):
