@@ -26,9 +26,14 @@ from .prior import background_of
 from .selfabsorption import undamped
 from .tabulated import NOTHING, Tabulated
 
-FOIL_SEARCH_EV = (-15.0, 15.0)
-FOIL_LEVELS_EV = np.array([-40.0, -8.0, 12.0, 40.0])  # below and above its E0: what a foil's edge rises between
+FOIL_SEARCH_EV = (-35.0, 35.0)  # wider than is believed, so that an edge further off is seen, and no bump beside it
+FOIL_FURTHEST_EV = 15.0  # from the table: windows are the table's, and a larger step is no drift
+FOIL_BINS_EV = np.arange(-60.0, 61.0, 4.0)  # about its E0: where a foil is looked at as a whole
+FOIL_STEEPEST_EV = (-8.0, 20.0)  # of which it rises the most there: metals have a second inflection 10 eV above E0
+FOIL_SHARP = 0.45  # of its rise from −40…−12 to 12…40 eV lies between −12…−4 and 4…12 eV: foils 0.55, a slope 0.31
 ROUNDING = 1e-9  # an edge step smaller than this part of the absorption is none
+
+_FOIL_WINDOWS = tuple(slice(*np.searchsorted(FOIL_BINS_EV, w)) for w in ((-40, -12), (-12, -4), (4, 12), (12, 40)))
 
 MAX_ABSORPTION = 100.0  # of the normalised absorption: a white line has 5, a glitch some tens
 
@@ -187,7 +192,8 @@ def _within_reach(
 
 
 def foil_shifts(energy: Array, reference: Array | None, edge: Edge, settings: AlignmentSettings, count: int) -> Array:
-    """What moves each foil's E0 to the table, (N,) eV; NaN where there is none or it shows no edge.
+    """What moves each foil's E0 to the table, (N,) eV; NaN where there is none or it shows no edge near the table:
+    one that is further off, or another element's, has bumps that would pass for its E0.
 
     Parameters
     ----------
@@ -198,10 +204,15 @@ def foil_shifts(energy: Array, reference: Array | None, edge: Edge, settings: Al
         return np.full(count, np.nan)
     relative = np.atleast_2d(energy) - edge.edge_ev
     e0 = find_e0(relative, reference, settings.e0_smoothing_ev, FOIL_SEARCH_EV, first=True)
-    levels = bin_means(relative, reference, np.where(np.isnan(e0), 0.0, e0)[:, None] + FOIL_LEVELS_EV)
-    rise = levels[:, 2] - levels[:, 0]
+    near = np.abs(e0) < FOIL_FURTHEST_EV
+    coarse = bin_means(relative, reference, np.where(near, e0, 0.0)[:, None] + FOIL_BINS_EV)
+    low, below, above, high = (coarse[:, k].mean(axis=1) for k in _FOIL_WINDOWS)
+    steepest = FOIL_BINS_EV[1:-1][np.diff(coarse).argmax(axis=1)]
     with np.errstate(over="ignore", invalid="ignore"):
-        seen = ~np.isnan(e0) & (rise > settings.min_step_to_noise * noise_of(relative, reference))
+        rise = high - low
+        seen = near & (rise > settings.min_step_to_noise * noise_of(relative, reference))
+        seen &= above - below > FOIL_SHARP * rise
+    seen &= (steepest > FOIL_STEEPEST_EV[0]) & (steepest < FOIL_STEEPEST_EV[1])
     return np.where(seen, -e0, np.nan)
 
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xas_agent.agent.alignment import AlignmentSettings, align
+from xas_agent.agent.alignment import AlignmentSettings, align, foil_shifts
 from xas_agent.agent.e0 import find_e0
 from xas_agent.agent.edge import Edge
 from xas_agent.agent.foil import Course
@@ -79,6 +79,32 @@ def test_the_foil_calibrates_the_energies():
     assert np.abs(wrong.mu - true.mu).max() < 5e-3
     unheeded = align(energy + 0.8, mu, GRID, EDGE, AlignmentSettings(calibrate_on_reference=False), reference=foil)
     assert unheeded.quantities["foil_shift_ev"][0] == 0.0
+
+
+def foil_scan(at, noise=0.0, height=1.0, slope=0.0):
+    e = measured(start=-200.0, stop=600.0)[0]
+    x = e - EDGE.edge_ev - at
+    k = np.sqrt(np.maximum(x, 0) / 3.81)
+    exafs = 0.12 * np.sin(4.4 * k + 1) * np.exp(-0.01 * k**2) * (1 - np.exp(-np.maximum(x, 0) / 15))
+    foil = height * (0.5 + np.arctan(x / 1.2) / np.pi + exafs) + slope * x
+    return e, foil + noise * np.random.default_rng(0).normal(size=(20, len(x)))
+
+
+@pytest.mark.parametrize("noise", [1e-4, 2e-3, 1e-2])
+@pytest.mark.parametrize("at", [-40, -25, -20, -16, 16, 20, 25, 40])
+def test_a_foil_that_is_too_far_off_is_not_read_off_some_bump(at, noise):
+    assert np.isnan(foil_shifts(*foil_scan(at, noise), EDGE, SETTINGS, 20)).all()
+
+
+@pytest.mark.parametrize("slope", [-5e-3, 2e-4, 1e-3])
+def test_a_reference_that_only_slopes_has_no_edge(slope):
+    assert np.isnan(foil_shifts(*foil_scan(0.0, 1e-4, height=0.0, slope=slope), EDGE, SETTINGS, 20)).all()
+
+
+@pytest.mark.parametrize("at", [-13.0, -2.0, 0.3, 13.0])
+@pytest.mark.parametrize(("height", "slope", "noise"), [(1.0, 0.0, 1e-2), (0.1, -1e-3, 1e-3), (0.1, 1e-3, 1e-3)])
+def test_a_foil_near_the_table_is_read_thin_or_thick(at, height, slope, noise):
+    np.testing.assert_allclose(foil_shifts(*foil_scan(at, noise, height, slope), EDGE, SETTINGS, 20), -at, atol=0.3)
 
 
 def test_without_a_foil_the_stated_shift_holds_and_the_energies_are_uncertain():
