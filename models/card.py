@@ -1,6 +1,7 @@
 """The model card: everything that serving knows of a model besides its weights."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -82,8 +83,9 @@ class DomainCard(Settings):
     scale_sd: float = Field(default=0.0, ge=0)
     amplitude: float = Field(default=1.0, gt=0)
     amplitude_sd: float = Field(default=0.0, ge=0)
-    step_ev: float = 0.0
-    """Where s stands: an arctangent, of the width in :mod:`~xas_agent.agent.edge`, from the tabulated edge in E′."""
+    step_ev: float | None = None
+    """Where s stands: an arctangent, of the width in :mod:`~xas_agent.agent.edge`, from the tabulated edge in E′.
+    None: the amplitude is not undone; training rehearsed it, as it did before there was this key."""
     broadening_ev: float = Field(default=0.0, ge=0)
     """σ of G: core hole and instrument, beyond what FEFF has broadened by."""
     broadening_sd_ev: float = Field(default=0.0, ge=0)
@@ -120,9 +122,10 @@ class Card(Settings):
     def edge_of_absorber(self) -> Edge:
         """What alignment needs of this card."""
         offset, d = self.feff_minus_experiment, self.domain
-        return Edge(
-            self.edge_ev, offset.value_ev, offset.sd_ev, d.scale, d.scale_sd, d.amplitude, d.amplitude_sd, d.step_ev
-        )
+        known = Edge(self.edge_ev, offset.value_ev, offset.sd_ev, d.scale, d.scale_sd)
+        if d.step_ev is None:
+            return known
+        return replace(known, amplitude=d.amplitude, amplitude_sd=d.amplitude_sd, step_ev=d.step_ev)
 
 
 def sha256_of(path: Path) -> str:

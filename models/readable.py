@@ -18,6 +18,7 @@ MEANING = {
 
 def readable(card: Card) -> str:
     """Markdown: what the model is, was trained on, is good for and not, with its figures, licence and citation."""
+    undone = "training rehearses" if card.domain.step_ev is None else "alignment undoes"
     t, offset, grid, domain = card.training, card.feff_minus_experiment, card.grid, card.domain
     low, high = card.edge_ev + grid.start_ev, card.edge_ev + grid.stop_ev
     coverage = card.descriptors[0].interval.coverage
@@ -33,7 +34,7 @@ def readable(card: Card) -> str:
         + (f" Fine-tuned from `{t['pretrained']}`." if t["pretrained"] else ""),
         f"- **FEFF − experiment**: {offset.value_ev:g} ± {offset.sd_ev:g} eV, from {offset.source}.",
         f"- **Measurement against FEFF**: energies from the edge scaled by {domain.scale:g} ± {domain.scale_sd:g}, "
-        f"amplitude {domain.amplitude:g} ± {domain.amplitude_sd:g}, which alignment undoes, and a Gaussian of σ "
+        f"amplitude {domain.amplitude:g} ± {domain.amplitude_sd:g}, which {undone}, and a Gaussian of σ "
         f"{domain.broadening_ev:g} ± {domain.broadening_sd_ev:g} eV, which training rehearses; from {domain.source}.",
         f"- **Unfamiliar spectra** are flagged: {card.ood}.",
         f"- **File**: SHA-256 `{card.sha256}`.",

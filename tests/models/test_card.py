@@ -54,6 +54,16 @@ def test_a_card_is_written_as_it_is_read(name, tmp_path):
     assert cards.read_card(tmp_path) == card
 
 
+@pytest.mark.parametrize(("step", "undone"), [(None, 1.0), (14.25, 0.87)])
+def test_an_amplitude_is_undone_only_where_its_step_is_known(folder, step, undone):
+    """Of a card from before there was one: a step at 0 eV put a dip of 0.11 before the edge and 0.6 onto CN."""
+    known = {} if step is None else {"step_ev": step}
+    rewrite(folder, domain={"amplitude": 0.87, "amplitude_sd": 0.1, **known})
+    edge = cards.read_card(folder).edge_of_absorber()
+    assert edge.amplitude == undone
+    assert (edge.amplitude_sd > 0) == (edge.step_ev > 0) == (step is not None)
+
+
 @pytest.mark.parametrize("where", [0, 1000, -1])
 def test_a_model_with_a_flipped_byte_is_refused(folder, where):
     data = bytearray((folder / "model.ts").read_bytes())
