@@ -60,7 +60,7 @@ def build(config: TrainingConfig, data: Path, out: Path, jobs: int, progress: Pr
     threads = max(1, torch.get_num_threads() // jobs)
     with context.Manager() as manager, ProcessPoolExecutor(jobs, mp_context=context) as pool:
         queue = manager.Queue()
-        running = [pool.submit(train_one, config, data, k, threads, queue) for k in range(config.members)]
+        running = [pool.submit(train_one, config, data, k, threads, queue) for k in range(config.networks)]
         while not all(r.done() for r in running) or not queue.empty():
             try:
                 progress(*queue.get(timeout=0.5))
@@ -72,8 +72,9 @@ def build(config: TrainingConfig, data: Path, out: Path, jobs: int, progress: Pr
 
 def assemble(plan: Plan, members: Sequence[Trained], out: Path) -> Path:
     """Calibrate the ensemble of trained members on what each has not seen, and write its folder."""
-    asked = plan.folds[: len(members)]
-    juries = [ensemble(plan, [members[k] for k in plan.jury(j)], rest) for j, (rest, _) in enumerate(asked)]
+    judges, refitted = members[: plan.config.members], members[plan.config.members :]
+    asked = plan.folds[: len(judges)]
+    juries = [ensemble(plan, [judges[k] for k in plan.jury(j)], rest) for j, (rest, _) in enumerate(asked)]
     held = [held_out(plan, jury, index) for jury, (_, index) in zip(juries, asked, strict=True)]
     t = plan.rows.targets
     recalls = all(m.log_sharpness is not None for m in members)
@@ -81,7 +82,7 @@ def assemble(plan: Plan, members: Sequence[Trained], out: Path) -> Path:
     for jury in juries:
         jury.temperature.copy_(plan.blend.temperature)
         jury.share.copy_(plan.blend.share)
-    served = ensemble(plan, members, plan.learnt)
+    served = ensemble(plan, refitted or judges, plan.learnt)
     generator = torch.Generator().manual_seed(plan.config.seed)
     pick = torch.as_tensor(plan.learnt)[torch.randint(len(plan.learnt), (FAMILIAR_DRAWS,), generator=generator)]
     weights = mixtures(FAMILIAR_DRAWS, FAMILIAR_DRAWS, plan.config.augmentation, generator)
@@ -90,7 +91,7 @@ def assemble(plan: Plan, members: Sequence[Trained], out: Path) -> Path:
     served.quieten.fit(plan.rows.disturbed(weights, pick, quiet, generator))
     material = np.unique(plan.data.material, return_inverse=True)[1]
     served.familiar.fit(drawn, torch.from_numpy(material)[pick], strangers(plan, generator))
-    return export(plan, served, juries, members, out)
+    return export(plan, served, juries, refitted or judges, out)
 
 
 def strangers(plan: Plan, generator: torch.Generator) -> Tensor | None:

@@ -74,6 +74,8 @@ class Plan:
     def learnt_by(self, k: int) -> NDArray[np.int_]:
         """Rows that member k trains on."""
         c = self.config
+        if k >= c.members:
+            return self.learnt
         held = [self.folds[(k + i) % c.members][1] for i in range(c.left_out)]
         return np.setdiff1d(self.learnt, np.concatenate(held))
 

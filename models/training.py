@@ -82,6 +82,9 @@ class TrainingConfig(Settings):
     left_out: int = Field(default=1, ge=1)
     """Folds that each member leaves out, in a ring: member k the folds k, k + 1, … of the first ``members``. So many
     members judge each of those folds together: an ensemble errs less than its members, and is calibrated as one."""
+    refit: bool = False
+    """As many members again see every row and are served in place of those that calibrate: of a small set each member
+    would miss what it leaves out."""
     seed: int = 0
     feff_minus_experiment: OffsetCard
     domain: DomainCard = DomainCard()
@@ -91,6 +94,11 @@ class TrainingConfig(Settings):
     licence: str
     sources: tuple[str, ...]
     cite: tuple[str, ...]
+
+    @property
+    def networks(self) -> int:
+        """How many are trained."""
+        return self.members * (2 if self.refit else 1)
 
     @property
     def cuts(self) -> int:

@@ -27,7 +27,7 @@ GRID = np.arange(7640.0, 7840.0, 0.2)
 END_MEMBERS = ("Li0.00CoO2_O3_s0", "Li1.00CoO2_O3_s0")
 FOIL = "Co_metal"
 FOIL_E0_EV = 7709.0
-FEFF_OFFSET_EV, FEFF_SCALE, FEFF_AMPLITUDE = 4.3, 1.049, 0.91
+FEFF_OFFSET_EV, FEFF_SCALE, FEFF_AMPLITUDE = 4.3, 1.045, 0.91
 """How measured Co oxides differ from FEFF, as in the card of the Co model."""
 RELAXATION_EV = 10.0
 

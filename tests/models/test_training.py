@@ -77,7 +77,7 @@ def here(how: TrainingConfig, feff: Path, out: Path) -> Path:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        members = [train_one(how, feff, k, 1, queue.SimpleQueue()) for k in range(how.members)]
+        members = [train_one(how, feff, k, 1, queue.SimpleQueue()) for k in range(how.networks)]
         return assemble(Plan(how, feff), members, out)
     finally:
         torch.set_num_threads(threads)
@@ -106,6 +106,20 @@ def test_the_same_config_gives_the_same_weights(trained, feff, tmp_path):
     assert again.keys() == first.keys()
     for name, tensor in first.items():
         torch.testing.assert_close(again[name], tensor, rtol=0, atol=0, equal_nan=True, msg=name)
+
+
+def test_refitted_members_are_served_and_those_that_left_out_rows_judge(feff, tmp_path):
+    how = config(protocol="cross-validation", members=2, refit=True)
+    plan = Plan(how, feff)
+    assert [len(plan.learnt_by(k)) < len(plan.learnt) for k in range(how.networks)] == [True, True, False, False]
+    folder = here(how, feff, tmp_path)
+    card = cards.verify(folder)
+    assert (card.training["members"], card.training["refit"]) == (2, True)
+    assert card.metrics["on"].startswith("2-fold cross-validation")
+    last = train_one(how, feff, 3, 1, queue.SimpleQueue()).weights
+    served = weights(folder)
+    name = next(n for n in last if n.endswith("place"))
+    assert torch.allclose(served[f"spt.{name}"].flatten()[-last[name].numel() :], last[name].flatten(), atol=1e-4)
 
 
 def test_it_is_evaluated_on_any_split(trained, feff, capsys):
