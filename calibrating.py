@@ -110,7 +110,10 @@ def _standard(text: str, rows: dict[str, Spectrum], feff: Path, card: Card) -> S
             stretch = _bond_of(row, feff) / known
         else:
             raise StandardError(f"{text}: found {option!r}, expected metal or bond=Å")
-    spectrum, counterpart = read_spectra(Path(file))[0], rows[row]
+    spectra = read_spectra(Path(file))
+    if len(spectra) != 1:
+        raise StandardError(f"{file}: found {len(spectra)} spectra, expected the one of the standard")
+    spectrum, counterpart = spectra[0], rows[row]
     if spectrum.element not in (None, "", card.absorber):
         raise StandardError(f"{file}: of {spectrum.element}, expected {card.absorber}, as {card.name} is")
     reference = spectrum.mu if metal else spectrum.reference

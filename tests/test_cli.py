@@ -284,11 +284,13 @@ def test_text_and_measured_spectra(tmp_path):
         ("b.dat=x1,bond=long", "a length in Å"),
         ("b.dat=x1,bond=2.0", "column mean_bond"),
         ("b.dat=x1,foil", "expected metal or bond"),
+        ("licoo2.npz=x1", "found 2 spectra"),
     ],
 )
 def test_a_standard_that_cannot_be_used(tmp_path, standard, why):
     counterpart = tmp_path / "licoo2.npz"
-    np.savez(counterpart, id=["x1"], energy=cathode()["energy"][None, 300:845], mu=cathode()["mu"][-1:, 300:845])
+    mu = cathode()["mu"][-2:, 300:845]
+    np.savez(counterpart, id=["x0", "x1"], energy=np.broadcast_to(cathode()["energy"][300:845], mu.shape), mu=mu)
     asked = ["calibrate", tmp_path / standard, "--feff", counterpart, "--model", "co-k"]
     assert why in refused(*asked, code=2)
 
