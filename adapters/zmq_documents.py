@@ -263,7 +263,7 @@ class ZMQSink:
         """Whether a subscription at this moment matches what this sink sends."""
         assert self._link is not None
         socket = self._link.socket
-        while socket.get(zmq.EVENTS) & zmq.POLLIN:  # a tenth of what poll(0) takes
+        while int(socket.get(zmq.EVENTS)) & zmq.POLLIN:  # a tenth of what poll(0) takes
             message = socket.recv()
             if message[:1] == b"\x01":
                 self._topics.add(message[1:])
