@@ -213,7 +213,7 @@ def measured(folder: Path) -> Iterator[tuple[str, str, Array, Array]]:
 
 def said(model: Model, energy: Array, mu: Array, how: GlitchSettings | None) -> list[Estimate | None]:
     """Estimates of spectra, None of one that is refused."""
-    found = align(energy, mu, model.grid, model.edge, AlignmentSettings(glitches=how))
+    found = align(energy, mu, model.grid, model.edge, AlignmentSettings(glitches=how, gross_glitches=False))
     given = model.estimate(found.mu)
     return [None if why else one for why, one in zip(found.refused, given, strict=True)]
 
