@@ -280,6 +280,8 @@ def main() -> None:
     parser.add_argument("--threshold", type=float, default=GlitchSettings().threshold)
     parser.add_argument("--narrowest", type=float, default=GlitchSettings().narrowest_ev, help="narrowest_ev")
     asked = parser.parse_args()
+    if asked.data is not None and not (asked.data / "exp" / "xdi").is_dir():
+        parser.error(f"{asked.data}: found no exp/xdi in it")
     how = GlitchSettings(threshold=asked.threshold, narrowest_ev=asked.narrowest)
     energy, mu = simulated()
     gross("simulated", {"simulated": (energy, mu)})
