@@ -30,7 +30,8 @@ def test_means_stay_within_the_interval_once_glitches_are_repaired(frames):
     spoiled = mu + np.where(at, rng.choice([-1, 1], mu.shape) * rng.uniform(5, 50, mu.shape) * SIGMA, 0.0)
 
     def said(spectra, glitches):
-        aligned = align(energy, spectra, model.grid, model.edge, AlignmentSettings(glitches=glitches, gross_glitches=False))
+        how = AlignmentSettings(glitches=glitches, gross_glitches=False)
+        aligned = align(energy, spectra, model.grid, model.edge, how)
         assert not any(aligned.refused)
         return model.estimate(aligned.mu)
 
