@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from ..agent.estimate import DescriptorEstimate, Estimate
 from ..agent.grid import Array
@@ -111,7 +111,7 @@ class Model:
             sd = np.sqrt(np.maximum(p @ classes**2 - mean**2, 0.0))
         half = card.interval.scale * np.hypot(sd, card.interval.floor)
         if beside is not None:
-            half = np.hypot(half, norm.ppf((1 + card.interval.coverage) / 2) * beside)
+            half = np.hypot(half, ndtri((1 + card.interval.coverage) / 2) * beside)
         low, high = (classes[0], classes[-1]) if classes is not None else (card.lowest, None)
         # An interval says nothing of what cannot be; it never leaves out the mean.
         lo = mean - half if low is None else np.maximum(mean - half, np.minimum(mean, low))
