@@ -23,7 +23,7 @@ from .gross_glitches import gross_glitches
 from .noise import noise_of
 from .normalisation import Normalised
 from .prior import background_of
-from .selfabsorption import undamped
+from .selfabsorption import SelfAbsorptionSettings, undamped
 from .tabulated import NOTHING, Tabulated
 
 FOIL_SEARCH_EV = (-35.0, 35.0)  # wider than is believed, so that an edge further off is seen, and no bump beside it
@@ -128,11 +128,11 @@ def align(
     )
     flags = tuple(f + ("background held",) if h else f for f, h in zip(flags, short.held.tolist(), strict=True))
     flat, step, impossible, damped = found.flat, found.edge_step, {}, {}
+    reach = edge.on_measured_scale(grid.energy[[0, -1]]) - calibration
     if settings.self_absorption is not None:
-        how, own = settings.self_absorption, flat
-        alpha = tabulated.alpha if how.alpha is None else how.alpha
-        flat, left, flag = undamped(own, how, alpha, fluorescence)
-        flat, impossible = _within_reach(flat, own, relative, grid, alpha)
+        flat, impossible, left, flag = _undamped(
+            flat, settings.self_absorption, relative, reach, fluorescence, tabulated
+        )
         flags = tuple((*f, flag) for f in flags) if flag else flags
         damped = {"self_absorption_damping": np.full(len(mu), left)}
     noise = noise_of(relative, flat)
@@ -154,7 +154,7 @@ def align(
         **damped,
     }
     rounding = ROUNDING * np.abs(mu).max(axis=1)
-    gap = _widest_gap(relative, edge.on_measured_scale(grid.energy[[0, -1]]) - calibration, settings.max_gap_ev)
+    gap = _widest_gap(relative, reach, settings.max_gap_ev)
     judged = _Found(low, high, gap, step, noise, (anchor - foot) * step, rounding, short)
     why = [impossible.get(i) or refusal for i, refusal in enumerate(_refusals(judged, grid, settings))]
     aligned, refused = footed(grid, on_grid, why, edge)
@@ -172,15 +172,25 @@ def find_all_glitches(
     return gross_glitches(energy, mu, edge.edge_ev) if settings.gross_glitches else None
 
 
-def _within_reach(
-    flat: Array, own: Array, relative: Array, grid: Grid, alpha: float | None
-) -> tuple[Array, dict[int, Refusal]]:
-    """Points that no thick sample shows, NaN in ``flat``, as measured where the grid does not need them; else why the
-    spectrum cannot be used, by its row."""
+def _undamped(
+    own: Array,
+    settings: SelfAbsorptionSettings,
+    relative: Array,
+    reach: Array,
+    fluorescence: bool,
+    tabulated: Tabulated,
+) -> tuple[Array, dict[int, Refusal], float, str]:
+    """Normalised spectra as :func:`undamped` has them, why one cannot be used, by its row, damping and flag.
+
+    Points that no thick sample shows stay as measured where the grid, from and to ``reach`` (N, 2) on the measured
+    scale, does not need them.
+    """
+    alpha = tabulated.alpha if settings.alpha is None else settings.alpha
+    flat, left, flag = undamped(own, settings, alpha, fluorescence)
     beyond = ~np.isfinite(flat)
     if alpha is None or not beyond.any():
-        return flat, {}
-    needed = beyond & (relative > grid.energy[0]) & (relative < grid.energy[-1])
+        return flat, {}, left, flag
+    needed = beyond & (relative > reach[:, :1]) & (relative < reach[:, 1:])
     refused: dict[int, Refusal] = {}
     for i in np.flatnonzero(needed.any(axis=1)).tolist():
         detail = (
@@ -188,7 +198,7 @@ def _within_reach(
             f"{1 + alpha:.2f}: its formula, angles or thickness are others than alignment.self_absorption says"
         )
         refused[i] = "not what a thick sample shows", detail
-    return np.where(beyond, own, flat), refused
+    return np.where(beyond, own, flat), refused, left, flag
 
 
 def foil_shifts(energy: Array, reference: Array | None, edge: Edge, settings: AlignmentSettings, count: int) -> Array:

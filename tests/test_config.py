@@ -136,5 +136,7 @@ def test_any_mapping_is_a_config_or_one_line(content):
 
 def test_the_examples_of_the_documentation_are_configs():
     text = (Path(__file__).parents[1] / "docs" / "explanations" / "normalisation.md").read_text(encoding="utf-8")
-    for example in text.split("```yaml\n")[1:]:
-        load_config(yaml.safe_load(example.split("```")[0]))
+    examples = [yaml.safe_load(part.split("```")[0]) for part in text.split("```yaml\n")[1:]]
+    assert examples
+    for example in examples:
+        assert load_config(example) != Config()  # what it names is taken, and is no default
