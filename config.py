@@ -185,6 +185,8 @@ def explain(error: ValidationError, where: str, model: type[Settings]) -> str:
     expected = (
         first["msg"].removeprefix("Value error, ").replace("Input should be a valid tuple", "a list, e.g. [co-k]")
     )
+    if not key:  # keys that do not go together: the message names them
+        return f"{where}: {expected}{more}"
     return f"{where}: key {key}: {found}expected: {expected}{more}"
 
 

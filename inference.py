@@ -163,13 +163,14 @@ def train_model(config_path: Path, data: Path, out: Path, jobs: int | None) -> P
     config = read_training(str(config_path))
     columns = (TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bars:
-        tasks = [bars.add_task(f"member {k}", total=config.optimisation.epochs) for k in range(config.networks)]
+        epochs = config.runs * config.optimisation.epochs
+        tasks = [bars.add_task(f"member {k}", total=epochs) for k in range(config.members)]
 
         def progress(member: int, epoch: int, score: float | None) -> None:
             text = f"member {member}" + (f", validation {score:.3f}" if score is not None else "")
             bars.update(tasks[member], completed=epoch, description=text)
 
-        return build(config, data, out, jobs or min(config.networks, os.cpu_count() or 1), progress)
+        return build(config, data, out, jobs or min(config.members, os.cpu_count() or 1), progress)
 
 
 def evaluate_model(name: str, folder: Path, split: str, dataset: str | None) -> None:

@@ -31,7 +31,7 @@ class Augmentation(Settings):
     slope: float = 0.03
     """± change of the normalised μ over the grid above the edge."""
     mixed: float = 0.3
-    """Fraction of the spectra that are convex mixtures."""
+    """Fraction of the spectra that are convex mixtures, of rows of one framework: a sample's sites are."""
     mixture_max: int = 6
     """Largest number of spectra in a mixture; the smallest is 2."""
 
@@ -54,7 +54,7 @@ def mixtures(
 
     Parameters
     ----------
-    group : (of,) what only rows of the same number are mixed by, such as the absorber
+    group : (of,) what only rows of the same number are mixed by, such as absorber or framework
     """
     weights = torch.eye(n, of)
     if settings.mixed <= 0 or of < 2:

@@ -3,6 +3,8 @@
 import multiprocessing as mp
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -11,40 +13,48 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .augment import mixtures
+from .augment import damped, shifted
 from .calibration import fit_blend
 from .export import export
 from .metrics import scores
 from .plan import Plan, Trained, best, ensemble, estimates, held_out
 from .served import Familiarity
 from .spt import SPT
-from .training import TrainingConfig, train_member
+from .training import FINE_EV, TrainingConfig, train_member
 
 Progress = Callable[[int, int, float | None], None]
 """(member, epoch, validation score)"""
 
 FAMILIAR_DRAWS = 4000
+RUN_SEEDS = 1000  # between the seeds of two runs, more than there are members
+METAL_GAP_EV, METAL_AMPLITUDE = 6.0, 0.64
+"""How far below FEFF's, and with how much of its amplitude, a measured metal comes out of an alignment that undoes
+the offset and the amplitude of oxides (``xas-agent calibrate`` with Ni(OH)2 and Ni metal)."""
 
 
 def train_one(config: TrainingConfig, folder: Path, k: int, threads: int, queue: Any) -> Trained:
-    """Train member k, in a process of its own."""
+    """Train member k, in a process of its own; epochs count on from run to run."""
     torch.set_num_threads(threads)
     plan = Plan(config, folder)
     truth = {d: v[plan.judged] for d, v in plan.data.labels.items()}
     train = plan.learnt_by(k)
 
-    def watch(epoch: int, network: SPT) -> float | None:
+    def watch(before: int, epoch: int, network: SPT) -> float | None:
         score = None
         if len(plan.judged):
             heads = ensemble(plan, [Trained(network.state_dict(), None, epoch, 0.0)], train)
             found = best(plan, estimates(plan, heads, plan.judged))
             score = float(np.nanmean(list(scores(truth, found, config.classified).values())))
-        queue.put((k, epoch, score))
+        queue.put((k, before + epoch, score))
         return score
 
-    seed = config.seed + k
-    material = plan.data.material
-    return Trained.of(train_member(plan.new_member(k), plan.rows, train, plan.scale, config, seed, watch, material))
+    def run(r: int) -> Trained:
+        seed = config.seed + k + RUN_SEEDS * r
+        watched = partial(watch, r * config.optimisation.epochs)
+        start, material = plan.new_member(k), plan.data.material
+        return Trained.of(train_member(start, plan.rows, train, plan.scale, config, seed, watched, material))
+
+    return Trained.mean([run(r) for r in range(config.runs)])
 
 
 def build(config: TrainingConfig, data: Path, out: Path, jobs: int, progress: Progress) -> Path:
@@ -60,7 +70,7 @@ def build(config: TrainingConfig, data: Path, out: Path, jobs: int, progress: Pr
     threads = max(1, torch.get_num_threads() // jobs)
     with context.Manager() as manager, ProcessPoolExecutor(jobs, mp_context=context) as pool:
         queue = manager.Queue()
-        running = [pool.submit(train_one, config, data, k, threads, queue) for k in range(config.networks)]
+        running = [pool.submit(train_one, config, data, k, threads, queue) for k in range(config.members)]
         while not all(r.done() for r in running) or not queue.empty():
             try:
                 progress(*queue.get(timeout=0.5))
@@ -72,9 +82,8 @@ def build(config: TrainingConfig, data: Path, out: Path, jobs: int, progress: Pr
 
 def assemble(plan: Plan, members: Sequence[Trained], out: Path) -> Path:
     """Calibrate the ensemble of trained members on what each has not seen, and write its folder."""
-    judges, refitted = members[: plan.config.members], members[plan.config.members :]
-    asked = plan.folds[: len(judges)]
-    juries = [ensemble(plan, [judges[k] for k in plan.jury(j)], rest) for j, (rest, _) in enumerate(asked)]
+    asked = plan.folds[: len(members)]
+    juries = [ensemble(plan, [members[k] for k in plan.jury(j)], rest) for j, (rest, _) in enumerate(asked)]
     held = [held_out(plan, jury, index) for jury, (_, index) in zip(juries, asked, strict=True)]
     t = plan.rows.targets
     recalls = all(m.log_sharpness is not None for m in members)
@@ -82,21 +91,28 @@ def assemble(plan: Plan, members: Sequence[Trained], out: Path) -> Path:
     for jury in juries:
         jury.temperature.copy_(plan.blend.temperature)
         jury.share.copy_(plan.blend.share)
-    served = ensemble(plan, refitted or judges, plan.learnt)
+    served = ensemble(plan, members, plan.learnt)
     generator = torch.Generator().manual_seed(plan.config.seed)
     pick = torch.as_tensor(plan.learnt)[torch.randint(len(plan.learnt), (FAMILIAR_DRAWS,), generator=generator)]
-    weights = mixtures(FAMILIAR_DRAWS, FAMILIAR_DRAWS, plan.config.augmentation, generator)
+    weights = plan.rows.mixtures(pick, plan.config.augmentation, generator)
     drawn = plan.rows.disturbed(weights, pick, plan.config.augmentation, generator)
     quiet = plan.config.augmentation.model_copy(update={"noise": 0.0})
     served.quieten.fit(plan.rows.disturbed(weights, pick, quiet, generator))
     material = np.unique(plan.data.material, return_inverse=True)[1]
     served.familiar.fit(drawn, torch.from_numpy(material)[pick], strangers(plan, generator))
-    return export(plan, served, juries, refitted or judges, out)
+    return export(plan, served, juries, members, out)
 
 
 def strangers(plan: Plan, generator: torch.Generator) -> Tensor | None:
-    """Augmented spectra of the rows that are there as examples of what must be flagged."""
+    """Augmented spectra of the rows that are there as examples of what must be flagged.
+
+    Of metals they lie all the way from what FEFF computes to what is measured and aligned as if it were an oxide.
+    """
     if plan.strange is None:
         return None
-    some = torch.arange(Familiarity.STRANGERS) % len(plan.strange.fine)
-    return plan.strange.disturbed(torch.eye(len(some)), some, plan.config.augmentation, generator)
+    rows, some = plan.strange, torch.arange(Familiarity.STRANGERS) % len(plan.strange.fine)
+    way = torch.linspace(0, 1, len(some))[:, None] * plan.strange_metal[some, None]
+    fine = shifted(rows.fine[some], FINE_EV, -METAL_GAP_EV * way, torch.zeros_like(way))
+    fine = damped(fine, FINE_EV, 1 + (METAL_AMPLITUDE - 1) * way)
+    every = torch.arange(len(some))
+    return replace(rows, fine=fine).disturbed(torch.eye(len(some)), every, plan.config.augmentation, generator)

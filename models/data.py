@@ -8,13 +8,15 @@
     (``train``, ``val``; rows of any other split are not trained on) and a column per descriptor; an empty cell
     is a label that could not be assigned. ``OS_mean``, where there is such a column, is the mean oxidation
     state of the absorber in the compound. Rows whose ``kind`` is ``layered`` or ``rattled`` count as one material
-    where their ``formula`` is the same: they are near copies of each other.
+    where their ``formula`` is the same: they are near copies of each other. Only rows whose formulas have the same
+    elements, alkali ions aside, are mixed in training.
 
 A folder of anyone's own FEFF runs written so is trained on without a change of code; :mod:`xas_agent.models.dataset`
 writes it from structures, FEFF runs and Materials Project documents.
 """
 
 import csv
+import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,9 @@ log = structlog.get_logger(__name__)
 
 OXIDATION_STATES = (-4.0, 9.0)
 """Least and greatest that elements have; a charge balance beyond has gone wrong, as for an intermetallic oxide."""
+
+MOBILE = frozenset(("Li", "Na", "K", "Rb", "Cs"))
+"""What moves in and out of a framework while it stays."""
 
 NEAR_COPIES = ("layered", "rattled")
 """Kinds whose rows of one formula, in whichever stacking, ordering or distortion, are one material."""
@@ -49,6 +54,8 @@ class FeffData:
     material: NDArray[np.str_]
     split: NDArray[np.str_]
     kind: NDArray[np.str_]
+    framework: NDArray[np.str_]
+    """Elements of the compound but for alkali ions: LiNiO2, Li0.5NiO2 and NiO2 share it. Empty without a formula."""
     energy: Array
     """(N, M) eV, absolute, FEFF's scale."""
     mu: Array
@@ -68,6 +75,7 @@ class FeffData:
             self.material[mask],
             self.split[mask],
             self.kind[mask],
+            self.framework[mask],
             self.energy[mask],
             self.mu[mask],
             labels,
@@ -119,7 +127,17 @@ def load_feff(folder: Path, name: str, descriptors: tuple[str, ...]) -> FeffData
         labels["OS_mean"] = np.where(odd, np.nan, np.where(np.isnan(own), labels["OS"], own))
     kind, formula = text("kind"), text("formula")
     material = np.where(np.isin(kind, NEAR_COPIES) & (formula != ""), formula, text("material"))
-    return FeffData(name, ids, material, text("split"), kind, energy, mu, labels)
+    framework = np.array([framework_of(f) for f in formula.tolist()])
+    return FeffData(name, ids, material, text("split"), kind, framework, energy, mu, labels)
+
+
+def framework_of(formula: str) -> str:
+    """Elements of a formula without alkali ions, in alphabetical order.
+
+    >>> framework_of("Li(NiO2)2")
+    'Ni-O'
+    """
+    return "-".join(sorted(set(re.findall("[A-Z][a-z]?", formula)) - MOBILE))
 
 
 def _arrays(path: Path) -> tuple[NDArray[np.str_], Array, Array]:

@@ -70,7 +70,7 @@ def training_record(plan: Plan, served: Served, members: Sequence[Trained]) -> d
         "protocol": config.protocol,
         "pretrained": config.pretrained,
         "members": len(members),
-        "refit": plan.config.refit,
+        "runs": config.runs,
         "folds": config.folds,
         "left_out": config.left_out,
         "epochs": [m.epochs for m in members],

@@ -47,6 +47,7 @@ class Plan:
         unknown = data.rows(data.split == "cal")
         self.strange = replace(self.rows, fine=fine_bins(unknown, config)) if len(unknown) else None
         """Examples of what the model does not know, if there are any: never learnt, only told from what is."""
+        self.strange_metal = torch.from_numpy(unknown.kind == "metal")
         apart = config.protocol == "split"
         self.judged = np.flatnonzero(self.data.split == "val") if apart else np.empty(0, int)
         """Rows that no member sees and that judge the ensemble; none in cross-validation."""
@@ -74,8 +75,6 @@ class Plan:
     def learnt_by(self, k: int) -> NDArray[np.int_]:
         """Rows that member k trains on."""
         c = self.config
-        if k >= c.members:
-            return self.learnt
         held = [self.folds[(k + i) % c.members][1] for i in range(c.left_out)]
         return np.setdiff1d(self.learnt, np.concatenate(held))
 
@@ -131,6 +130,19 @@ class Trained:
         recall = member.recall
         sharpness = None if recall is None else recall.log_sharpness.detach().clone()
         return cls(member.network.state_dict(), sharpness, member.epochs, member.seconds)
+
+    @classmethod
+    def mean(cls, runs: "Sequence[Trained]") -> "Trained":
+        """The mean of the weights of runs from the same start."""
+        if len(runs) == 1:
+            return runs[0]
+        sharpness = [r.log_sharpness for r in runs if r.log_sharpness is not None]
+        return cls(
+            {name: torch.stack([r.weights[name] for r in runs]).mean(0) for name in runs[0].weights},
+            torch.stack(sharpness).mean(0) if sharpness else None,
+            max(r.epochs for r in runs),
+            sum(r.seconds for r in runs),
+        )
 
 
 def served_weights(folder: Path) -> dict[str, Tensor]:

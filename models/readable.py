@@ -27,7 +27,7 @@ def readable(card: Card) -> str:
         "",
         f"Structural descriptors of a {card.absorber} site from its {card.edge}-edge XANES: a Spectral Pattern "
         f"Translator, {t['members']} networks side by side, {t['parameters']:,} weights."
-        + (" Others, each without some materials, calibrated it." if t.get("refit") else ""),
+        + (f" Each is the mean of {t['runs']} trainings." if t.get("runs", 1) > 1 else ""),
         "",
         f"- **Input**: a spectrum from {low:g} to {high:g} eV on FEFF's energy scale, edge step 1; xas-agent "
         "calibrates, normalises and resamples a measured one.",

@@ -82,9 +82,10 @@ class TrainingConfig(Settings):
     left_out: int = Field(default=1, ge=1)
     """Folds that each member leaves out, in a ring: member k the folds k, k + 1, … of the first ``members``. So many
     members judge each of those folds together: an ensemble errs less than its members, and is calibrated as one."""
-    refit: bool = False
-    """As many members again see every row and are served in place of those that calibrate: of a small set each member
-    would miss what it leaves out."""
+    runs: int = Field(default=1, ge=1)
+    """How often each member is fine-tuned from the same weights, in another order and disturbed otherwise; what is
+    kept is the mean of the runs' weights, which errs less than one run and costs no more in serving (model soups:
+    Wortsman et al., ICML 2022)."""
     seed: int = 0
     feff_minus_experiment: OffsetCard
     domain: DomainCard = DomainCard()
@@ -94,11 +95,6 @@ class TrainingConfig(Settings):
     licence: str
     sources: tuple[str, ...]
     cite: tuple[str, ...]
-
-    @property
-    def networks(self) -> int:
-        """How many are trained."""
-        return self.members * (2 if self.refit else 1)
 
     @property
     def cuts(self) -> int:
@@ -111,6 +107,8 @@ class TrainingConfig(Settings):
             raise ValueError(
                 f"left_out {self.left_out}: at most the {self.members} members, and fewer than all folds"
             )
+        if self.runs > 1 and self.pretrained is None:
+            raise ValueError(f"runs {self.runs}: weights trained from scratch have no mean; name what is pretrained")
         return self
 
 
@@ -135,6 +133,9 @@ class Rows:
     """(N, F) bin means on FINE_EV."""
     targets: Targets
     grid: Grid
+    framework: Tensor
+    """(N,) number of each row's framework (:class:`~xas_agent.models.data.FeffData`): only within one are rows
+    mixed."""
     slope_shape: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -159,7 +160,7 @@ class Rows:
 
     def mixtures(self, index: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
         """Weights (n, n) of :func:`~xas_agent.models.augment.mixtures` among the rows ``index``."""
-        return mixtures(len(index), len(index), how, generator)
+        return mixtures(len(index), len(index), how, generator, self.framework[index])
 
     def disturbed(self, weights: Tensor, index: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
         """Mixtures of the rows at ``index``, disturbed as a beamline would, (n, G)."""
@@ -185,7 +186,8 @@ def prepare(data: FeffData, config: TrainingConfig, classes: list[NDArray[np.int
         torch.tensor(mean, dtype=torch.float32),
         torch.tensor(sd, dtype=torch.float32),
     )
-    return Rows(fine_bins(data, config), targets, config.grid.grid())
+    framework = torch.from_numpy(np.unique(data.framework, return_inverse=True)[1])
+    return Rows(fine_bins(data, config), targets, config.grid.grid(), framework)
 
 
 def fine_bins(data: FeffData, config: TrainingConfig) -> Tensor:

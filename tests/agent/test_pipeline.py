@@ -171,6 +171,9 @@ def test_each_frame_is_answered_with_its_own_estimate():
     assert piped.models[1].batches == [4]  # frames that came together are served together
     (start,) = piped.named("start")
     assert (start["element"], start["model"]["name"], start["xas_agent"]) == ("Ni", "ni-k", True)
+    (keys,) = (d["data_keys"] for d in piped.named("descriptor") if d["name"] == "descriptors")
+    unitless = {name for name, key in keys.items() if key["dtype"] == "number" and not key.get("units")}
+    assert unitless == {"voltage"}  # the watched run does not say
 
 
 @given(st.data())

@@ -1,9 +1,11 @@
 """Training from a small FEFF folder: by the command, again in this process, and fine-tuned."""
 
+import csv
 import os
 import queue
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,14 @@ import yaml
 from xas_agent.config import ConfigError
 from xas_agent.inference import evaluate_model, train_model
 from xas_agent.models import card as cards
-from xas_agent.models.build import assemble, train_one
+from xas_agent.models.augment import Augmentation
+from xas_agent.models.build import METAL_AMPLITUDE, METAL_GAP_EV, RUN_SEEDS, assemble, strangers, train_one
 from xas_agent.models.calibration import HeldOut, fit_blend
-from xas_agent.models.data import DataError
+from xas_agent.models.data import DataError, framework_of
 from xas_agent.models.plan import Plan, Trained, config_of, ensemble
 from xas_agent.models.recall import Kinship
 from xas_agent.models.runtime import Model
-from xas_agent.models.training import TrainingConfig, folds
+from xas_agent.models.training import TrainingConfig, folds, train_member
 
 EDGE = 7709.0
 POISON = 9
@@ -77,7 +80,7 @@ def here(how: TrainingConfig, feff: Path, out: Path) -> Path:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        members = [train_one(how, feff, k, 1, queue.SimpleQueue()) for k in range(how.networks)]
+        members = [train_one(how, feff, k, 1, queue.SimpleQueue()) for k in range(how.members)]
         return assemble(Plan(how, feff), members, out)
     finally:
         torch.set_num_threads(threads)
@@ -108,18 +111,44 @@ def test_the_same_config_gives_the_same_weights(trained, feff, tmp_path):
         torch.testing.assert_close(again[name], tensor, rtol=0, atol=0, equal_nan=True, msg=name)
 
 
-def test_refitted_members_are_served_and_those_that_left_out_rows_judge(feff, tmp_path):
-    how = config(protocol="cross-validation", members=2, refit=True)
-    plan = Plan(how, feff)
-    assert [len(plan.learnt_by(k)) < len(plan.learnt) for k in range(how.networks)] == [True, True, False, False]
-    folder = here(how, feff, tmp_path)
-    card = cards.verify(folder)
-    assert (card.training["members"], card.training["refit"]) == (2, True)
-    assert card.metrics["on"].startswith("2-fold cross-validation")
-    last = train_one(how, feff, 3, 1, queue.SimpleQueue()).weights
-    served = weights(folder)
-    name = next(n for n in last if n.endswith("place"))
-    assert torch.allclose(served[f"spt.{name}"].flatten()[-last[name].numel() :], last[name].flatten(), atol=1e-4)
+def test_a_member_is_the_mean_of_its_runs(trained, feff):
+    once, twice = (config(pretrained=str(trained), runs=runs, protocol="cross-validation") for runs in (1, 2))
+    told: queue.SimpleQueue[tuple[int, int, float | None]] = queue.SimpleQueue()
+    first, both = (train_one(how, feff, 0, 1, told).weights for how in (once, twice))
+    assert [told.get()[1] for _ in range(6)] == [1, 2, 1, 2, 3, 4]  # epochs count on from run to run
+    plan, seed = Plan(once, feff), once.seed + RUN_SEEDS
+    again = plan.new_member(0), plan.rows, plan.learnt_by(0), plan.scale, once, seed, lambda *_: None
+    second = Trained.of(train_member(*again, plan.data.material)).weights
+    for name, tensor in both.items():
+        torch.testing.assert_close(tensor, (first[name] + second[name]) / 2, msg=name)
+    assert not torch.equal(first["embedding.place"], second["embedding.place"])
+
+
+def rewrite(feff: Path, folder: Path, more: Callable[[int, dict[str, str]], dict[str, str]]) -> None:
+    """Copy the data, with more or other cells in the table."""
+    (folder / "small.npz").write_bytes((feff / "small.npz").read_bytes())
+    with (feff / "small.csv").open(newline="") as file:
+        rows = [row | more(k, row) for k, row in enumerate(csv.DictReader(file))]
+    with (folder / "small.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_rows_are_mixed_within_their_framework(feff, tmp_path):
+    assert framework_of("Li(NiO2)2") == framework_of("NiO2") == "Ni-O"
+    assert framework_of("LiNiPO4") == "Ni-O-P"
+    rewrite(feff, tmp_path, lambda k, row: {"formula": f"LiCoO2{'P' * (k % 2)}"})
+    plan, how = Plan(config(), tmp_path), Augmentation(mixed=1.0)
+    index = torch.arange(len(plan.data))
+    weights = plan.rows.mixtures(index, how, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(weights.sum(1), torch.ones(len(index)))
+    assert ((weights > 0).sum(1) > 1).sum() > len(index) / 2
+    for row, own in zip(weights, plan.data.framework, strict=True):
+        assert set(plan.data.framework[(row > 0).numpy()]) == {own}
+    # Without formulas all are of one.
+    free = Plan(config(), feff).rows.mixtures(index, how, torch.Generator().manual_seed(0))
+    assert any(len(set(plan.data.framework[(row > 0).numpy()])) == 2 for row in free)
 
 
 def test_it_is_evaluated_on_any_split(trained, feff, capsys):
@@ -201,6 +230,24 @@ def test_folds_keep_materials_together():
     assert len(set.union(*[set(material[p]) for p in parts])) == sum(len(set(material[p])) for p in parts)
 
 
+def test_metals_are_shown_as_strange_as_computed_and_as_measured(feff, tmp_path):
+    def metal(k: int, row: dict[str, str]) -> dict[str, str]:
+        return {"kind": "metal", "split": "cal"} if k == 0 else {"kind": "layered"}
+
+    assert strangers(Plan(config(), feff), torch.Generator()) is None  # no row of split cal
+    rewrite(feff, tmp_path, metal)
+    plan = Plan(config(augmentation={"disturbed": 0.0}), tmp_path)
+    shown = strangers(plan, torch.Generator())
+    assert shown is not None
+    assert plan.strange is not None
+    torch.testing.assert_close(shown[0], plan.strange.aligned(plan.strange.fine)[0], atol=1e-3, rtol=0)
+    above = shown > 0.5
+    edge = torch.tensor(plan.rows.grid.energy)[above.float().argmax(1)]
+    assert edge[0] - edge[-1] == pytest.approx(METAL_GAP_EV, abs=1)
+    assert (edge.diff() <= 0).all()
+    assert (shown[-1].max() - 1) / (shown[0].max() - 1) < 1 - (1 - METAL_AMPLITUDE) / 2
+
+
 def fresh(plan: Plan) -> list[Trained]:
     """Members as they start, without recall."""
     return [Trained(plan.new_member(k).state_dict(), None, 0, 0.0) for k in range(plan.config.members)]
@@ -260,6 +307,7 @@ def test_training_without_recall_leaves_none(feff, tmp_path):
     [
         ({"epochs": 3}, r"unknown key epochs; expected one of absorber"),
         ({"optimisation": {"epoch": 3}}, r"unknown key optimisation\.epoch; expected one of batch, epochs"),
+        ({"runs": 2}, "runs 2: weights trained from scratch have no mean"),
         ({"members": "many"}, r"key members: found 'many', expected: "),
         ({"grid": {**CONFIG["grid"], "stop_ev": 50.0}}, r"key grid: .*anchor_ev 40…72 eV is not inside -9…50 eV"),
     ],
