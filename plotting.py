@@ -42,7 +42,8 @@ def draw_operando(path: Path, recorder: Recorder, truth: Truth | None) -> None:
     _voltage(top, hours, rows)
     _decisions(top, hours, rows, recorder)
     top.set_ylabel("mean oxidation state (e)")
-    top.legend(loc="best", fontsize=8)
+    # Beside the title: within the axes it would cover what stands at the decisions.
+    top.legend(loc="lower right", bbox_to_anchor=(1.0, 0.99), ncols=2, frameon=False, fontsize=8)
     element = ", ".join(recorder.models) or "agent"
     top.set_title(f"{element}: {len(rows)} frames", loc="left")
 

@@ -31,7 +31,9 @@ class Augmentation(Settings):
     slope: float = 0.03
     """± change of the normalised μ over the grid above the edge."""
     mixed: float = 0.3
-    """Fraction of the spectra that are convex mixtures, of rows of one framework: a sample's sites are."""
+    """Fraction of the spectra that are convex mixtures."""
+    within_framework: bool = False
+    """Whether only rows whose elements are the same, alkali ions aside, are mixed, as those of a sample are."""
     mixture_max: int = 6
     """Largest number of spectra in a mixture; the smallest is 2."""
 

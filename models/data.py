@@ -8,8 +8,7 @@
     (``train``, ``val``; rows of any other split are not trained on) and a column per descriptor; an empty cell
     is a label that could not be assigned. ``OS_mean``, where there is such a column, is the mean oxidation
     state of the absorber in the compound. Rows whose ``kind`` is ``layered`` or ``rattled`` count as one material
-    where their ``formula`` is the same: they are near copies of each other. Only rows whose formulas have the same
-    elements, alkali ions aside, are mixed in training.
+    where their ``formula`` is the same: they are near copies of each other.
 
 A folder of anyone's own FEFF runs written so is trained on without a change of code; :mod:`xas_agent.models.dataset`
 writes it from structures, FEFF runs and Materials Project documents.

@@ -134,8 +134,7 @@ class Rows:
     targets: Targets
     grid: Grid
     framework: Tensor
-    """(N,) number of each row's framework (:class:`~xas_agent.models.data.FeffData`): only within one are rows
-    mixed."""
+    """(N,) number of each row's framework (:class:`~xas_agent.models.data.FeffData`)."""
     slope_shape: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -160,7 +159,8 @@ class Rows:
 
     def mixtures(self, index: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
         """Weights (n, n) of :func:`~xas_agent.models.augment.mixtures` among the rows ``index``."""
-        return mixtures(len(index), len(index), how, generator, self.framework[index])
+        group = self.framework[index] if how.within_framework else None
+        return mixtures(len(index), len(index), how, generator, group)
 
     def disturbed(self, weights: Tensor, index: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
         """Mixtures of the rows at ``index``, disturbed as a beamline would, (n, G)."""

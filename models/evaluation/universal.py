@@ -17,7 +17,7 @@ from ...agent.errors import InputError
 from ...agent.grid import Array
 from ...agent.settings import Settings
 from .. import card as cards
-from ..augment import Augmentation, add_noise, disturb
+from ..augment import Augmentation, add_noise, disturb, mixtures
 from ..data import FeffData, load_feff
 from ..plan import Plan
 from ..spt import GATHERED_POINTS, SPT, SPTShape
@@ -58,6 +58,11 @@ class FlaggedRows(Rows):
     def aligned(self, fine: Tensor) -> Tensor:
         """As :meth:`Rows.aligned`, the flags behind."""
         return torch.cat([super().aligned(fine[:, : -self.flags]), fine[:, -self.flags :]], dim=1)
+
+    def mixtures(self, index: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
+        """As :meth:`Rows.mixtures`, among rows of one absorber: of two it would be none."""
+        absorber = self.fine[index, -self.flags :].argmax(1)
+        return mixtures(len(index), len(index), how, generator, absorber)
 
     def disturbed(self, weights: Tensor, index: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
         """As :meth:`Rows.disturbed`, the flags behind as they are."""
@@ -148,18 +153,16 @@ def _flagged(parts: Sequence[FeffData], configs: Sequence[TrainingConfig]) -> Fl
     classes = [classes_in(d) for d in configs[0].classified]
     each = [prepare(p, c, classes) for p, c in zip(parts, configs, strict=True)]
     fine: list[Tensor] = []
-    framework: list[Tensor] = []
     for k, rows in enumerate(each):
         fine.append(torch.cat([rows.fine, _flags(len(rows.fine), k, len(parts))], dim=1))
-        framework.append(rows.framework * len(parts) + k)  # two absorbers have no spectrum together
     of = [rows.targets for rows in each]
     raw = torch.cat([t.regressed * t.sd + t.mean for t in of])
     mean = raw.nanmean(0)
     sd = (raw - mean).square().nanmean(0).sqrt()
     one_hot = [torch.cat([t.one_hot[k] for t in of]) for k in range(len(classes))]
     targets = Targets(one_hot, (raw - mean) / sd, classes, mean, sd)
-    flags = len(parts) * GATHERED_POINTS
-    return FlaggedRows(torch.cat(fine), targets, each[0].grid, torch.cat(framework), flags)
+    framework = torch.cat([rows.framework for rows in each])
+    return FlaggedRows(torch.cat(fine), targets, each[0].grid, framework, flags=len(parts) * GATHERED_POINTS)
 
 
 def _flags(rows: int, part: int, parts: int) -> Tensor:

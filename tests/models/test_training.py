@@ -135,20 +135,22 @@ def rewrite(feff: Path, folder: Path, more: Callable[[int, dict[str, str]], dict
         writer.writerows(rows)
 
 
-def test_rows_are_mixed_within_their_framework(feff, tmp_path):
+def test_rows_are_mixed_within_their_framework_where_asked(feff, tmp_path):
     assert framework_of("Li(NiO2)2") == framework_of("NiO2") == "Ni-O"
     assert framework_of("LiNiPO4") == "Ni-O-P"
     rewrite(feff, tmp_path, lambda k, row: {"formula": f"LiCoO2{'P' * (k % 2)}"})
-    plan, how = Plan(config(), tmp_path), Augmentation(mixed=1.0)
+    plan, how = Plan(config(), tmp_path), Augmentation(mixed=1.0, within_framework=True)
     index = torch.arange(len(plan.data))
     weights = plan.rows.mixtures(index, how, torch.Generator().manual_seed(0))
     torch.testing.assert_close(weights.sum(1), torch.ones(len(index)))
     assert ((weights > 0).sum(1) > 1).sum() > len(index) / 2
     for row, own in zip(weights, plan.data.framework, strict=True):
         assert set(plan.data.framework[(row > 0).numpy()]) == {own}
-    # Without formulas all are of one.
-    free = Plan(config(), feff).rows.mixtures(index, how, torch.Generator().manual_seed(0))
+    anyhow = how.model_copy(update={"within_framework": False})
+    free = plan.rows.mixtures(index, anyhow, torch.Generator().manual_seed(0))
     assert any(len(set(plan.data.framework[(row > 0).numpy()])) == 2 for row in free)
+    plan = Plan(config(), feff)  # without formulas all are of one
+    assert (plan.rows.mixtures(index, how, torch.Generator().manual_seed(0)) > 0).sum(1).max() > 2
 
 
 def test_it_is_evaluated_on_any_split(trained, feff, capsys):
