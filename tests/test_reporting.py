@@ -41,6 +41,7 @@ def model(feff, tmp_path_factory) -> Path:
         "network": {"width": 8, "blocks": 1, "heads": 2, "latent": 16, "gathered": 4, "key": 4, "bands": 2},
         "optimisation": {"epochs": 2, "batch": 8, "rows_per_epoch": 16},
         "pretrained": None,
+        "runs": 1,
         "protocol": "split",
         "members": 2,
     }
