@@ -4,8 +4,8 @@
 
 DATA holds feff; models are names or folders, co-k and ni-k unless given. There are two kinds of charge. ``ordering``:
 the second Li ordering, rows of split ``sim``, never trained on, averaged over their sites and mixed between
-neighbouring compositions. ``two sites``: every row of a discharged layered structure, Jahn-Teller distorted ones too,
-mixed with every row of a charged one; those rows are trained on, not all of their mixtures.
+neighbouring compositions. ``two sites``: every row of a discharged layered structure, for Ni Jahn-Teller distorted
+ones too, mixed with every row of a charged one; those rows are trained on, not all of their mixtures.
 
 Each charge is broadened, damped, stretched and shifted as the model's card says measured spectra are, by random
 amounts of its σ, all its spectra by the same, and gets noise of 0.4 % of the edge step and one smooth curve of 2.6 %:
@@ -43,7 +43,9 @@ Charge = tuple[Array, Tensor]
 
 def ordering(data: FeffData, config: TrainingConfig) -> Iterator[Charge]:
     """The one charge through the second Li ordering."""
-    data = data.rows(data.split == "sim")
+    data = data.rows((data.split == "sim") & ~np.isnan(data.labels["OS_mean"]))
+    if not len(data):
+        return
     fine, state = fine_bins(data, config), data.labels["OS_mean"].round(4)
     known = np.unique(state)
     mean = torch.stack([fine[state == s].mean(0) for s in known])
@@ -55,7 +57,10 @@ def ordering(data: FeffData, config: TrainingConfig) -> Iterator[Charge]:
 
 def two_sites(data: FeffData, config: TrainingConfig) -> Iterator[Charge]:
     """Charges from every discharged layered row to every charged one."""
-    data = data.rows((data.kind == LAYERED) & (data.split != "sim"))
+    known = ~np.isnan(data.labels["OS_mean"])
+    data = data.rows((data.kind == LAYERED) & np.isin(data.split, ["train", "val"]) & known)
+    if not len(data):
+        return
     fine, state = fine_bins(data, config), data.labels["OS_mean"]
     share = np.linspace(0, 1, STEPS)
     for low in fine[state == state.min()]:
@@ -111,6 +116,9 @@ def main() -> None:
         for kind, charges in (("ordering", ordering), ("two sites", two_sites)):
             draw = np.random.default_rng(0)
             several = list(charges(data, config))
+            if not several:
+                print(f"{name}, {kind}: {config.dataset} has no rows of this kind")
+                continue
             found = np.array([figures(model, c, draw) for c in several for _ in range(-(-DRAWS // len(several)))])
             rank, pearson, mae, _, slope = found.mean(axis=0)
             tenth, ends = np.quantile(found[:, 1], 0.1), np.median(found[:, 3])

@@ -33,7 +33,8 @@ class Augmentation(Settings):
     mixed: float = 0.3
     """Fraction of the spectra that are convex mixtures."""
     within_framework: bool = False
-    """Whether only rows whose elements are the same, alkali ions aside, are mixed, as those of a sample are."""
+    """Whether only rows whose elements are the same, alkali ions aside, are mixed, as those of a sample are; every
+    row then needs a formula."""
     mixture_max: int = 6
     """Largest number of spectra in a mixture; the smallest is 2."""
 

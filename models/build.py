@@ -26,7 +26,7 @@ Progress = Callable[[int, int, float | None], None]
 """(member, epoch, validation score)"""
 
 FAMILIAR_DRAWS = 4000
-RUN_SEEDS = 1000  # between the seeds of two runs, more than there are members
+RUN_SEED_STEP = 1000  # more than there are members: no run has the seed of another
 METAL_GAP_EV, METAL_AMPLITUDE = 6.0, 0.64
 """How far below FEFF's, and with how much of its amplitude, a measured metal comes out of an alignment that undoes
 the offset and the amplitude of oxides (``xas-agent calibrate`` with Ni(OH)2 and Ni metal)."""
@@ -49,7 +49,7 @@ def train_one(config: TrainingConfig, folder: Path, k: int, threads: int, queue:
         return score
 
     def run(r: int) -> Trained:
-        seed = config.seed + k + RUN_SEEDS * r
+        seed = config.seed + k + RUN_SEED_STEP * r
         watched = partial(watch, r * config.optimisation.epochs)
         start, material = plan.new_member(k), plan.data.material
         return Trained.of(train_member(start, plan.rows, train, plan.scale, config, seed, watched, material))

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..agent.grid import Array
 from . import card as cards
 from .calibration import Blend, HeldOut
-from .data import FeffData, check_grid, load_feff
+from .data import DataError, FeffData, check_grid, load_feff
 from .served import Served
 from .spt import SPT, SPTShape, dominant_periods, ensemble_weights, member_weights
 from .training import Member, Rows, Scale, TrainingConfig, cropped, fine_bins, folds, keys_of, prepare
@@ -43,10 +43,13 @@ class Plan:
         self.config = config
         self.data: FeffData = data.rows(np.isin(data.split, ["train", "val"]))
         check_grid(config.grid.grid(), self.data, config.edge_ev)
+        if config.augmentation.within_framework and (self.data.framework == "").any():
+            raise DataError(f"{self.data.name}: within_framework needs a formula of every row, found rows without")
         self.rows: Rows = prepare(self.data, config)
         unknown = data.rows(data.split == "cal")
         self.strange = replace(self.rows, fine=fine_bins(unknown, config)) if len(unknown) else None
-        """Examples of what the model does not know, if there are any: never learnt, only told from what is."""
+        """Spectra, without labels, of what the model does not know, if there are any: never learnt, only told from
+        what is."""
         self.strange_metal = torch.from_numpy(unknown.kind == "metal")
         apart = config.protocol == "split"
         self.judged = np.flatnonzero(self.data.split == "val") if apart else np.empty(0, int)

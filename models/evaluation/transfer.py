@@ -181,7 +181,7 @@ def tune(tuning: Tuning, settings: TransferSettings, data: Path) -> Arrays:
             "patience": None,
         }
     )
-    changes = {"optimisation": optimisation} | ({"pretrained": None} if tuning.mode == "scratch" else {})
+    changes = {"optimisation": optimisation} | ({"pretrained": None, "runs": 1} if tuning.mode == "scratch" else {})
     mine = plan.variant(train, config.model_copy(update=changes))
     network = mine.new_member(tuning.fold)
     only_learns(network, tuning.mode)

@@ -61,8 +61,10 @@ class FlaggedRows(Rows):
 
     def mixtures(self, index: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
         """As :meth:`Rows.mixtures`, among rows of one absorber: of two it would be none."""
-        absorber = self.fine[index, -self.flags :].argmax(1)
-        return mixtures(len(index), len(index), how, generator, absorber)
+        group = self.fine[index, -self.flags :].argmax(1)
+        if how.within_framework:
+            group = group * (self.framework.max() + 1) + self.framework[index]
+        return mixtures(len(index), len(index), how, generator, group)
 
     def disturbed(self, weights: Tensor, index: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
         """As :meth:`Rows.disturbed`, the flags behind as they are."""
@@ -251,7 +253,7 @@ def universal(settings: UniversalSettings, data: Path, kept: Path, jobs: int, pr
     data, kept : folder of the rows, and where finished pieces of work lie
     """
     study = settings.transfer
-    own = Plan(settings.source.model_copy(update={"pretrained": None, "protocol": "split"}), data)
+    own = Plan(settings.source.model_copy(update={"pretrained": None, "runs": 1, "protocol": "split"}), data)
     shipped = _shipped(own, study.pretrained)
     recipe = settings.model_dump(mode="json", exclude={"transfer": {"pretrained"}})
     depends = [recipe, start_of(study.pretrained), SIM]
@@ -348,7 +350,7 @@ compared with, and goes through the rows {epochs} times, through those of the sm
 often; sites are mixed within one absorber alone. {folds} networks leave out a fold
 of each small set, the same folds as in transfer, and the {source} validation rows; a structure that is held out
 with one absorber is not learnt from with another (what pre-training has seen is as in transfer). On the small
-sets each network answers for its fold, against full fine-tuning on all other rows; on the large one all answer
+sets each network answers for its fold, against full fine-tuning, once, on all other rows; on the large one all answer
 together, against the pre-trained model itself. Spectra are disturbed in training as the configs of the small sets
 say; heads and recall are blended as in what it is compared with.
 """.strip()

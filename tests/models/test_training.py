@@ -18,7 +18,7 @@ from xas_agent.config import ConfigError
 from xas_agent.inference import evaluate_model, train_model
 from xas_agent.models import card as cards
 from xas_agent.models.augment import Augmentation
-from xas_agent.models.build import METAL_AMPLITUDE, METAL_GAP_EV, RUN_SEEDS, assemble, strangers, train_one
+from xas_agent.models.build import METAL_AMPLITUDE, METAL_GAP_EV, RUN_SEED_STEP, assemble, strangers, train_one
 from xas_agent.models.calibration import HeldOut, fit_blend
 from xas_agent.models.data import DataError, framework_of
 from xas_agent.models.plan import Plan, Trained, config_of, ensemble
@@ -116,7 +116,7 @@ def test_a_member_is_the_mean_of_its_runs(trained, feff):
     told: queue.SimpleQueue[tuple[int, int, float | None]] = queue.SimpleQueue()
     first, both = (train_one(how, feff, 0, 1, told).weights for how in (once, twice))
     assert [told.get()[1] for _ in range(6)] == [1, 2, 1, 2, 3, 4]  # epochs count on from run to run
-    plan, seed = Plan(once, feff), once.seed + RUN_SEEDS
+    plan, seed = Plan(once, feff), once.seed + RUN_SEED_STEP
     again = plan.new_member(0), plan.rows, plan.learnt_by(0), plan.scale, once, seed, lambda *_: None
     second = Trained.of(train_member(*again, plan.data.material)).weights
     for name, tensor in both.items():
@@ -149,8 +149,8 @@ def test_rows_are_mixed_within_their_framework_where_asked(feff, tmp_path):
     anyhow = how.model_copy(update={"within_framework": False})
     free = plan.rows.mixtures(index, anyhow, torch.Generator().manual_seed(0))
     assert any(len(set(plan.data.framework[(row > 0).numpy()])) == 2 for row in free)
-    plan = Plan(config(), feff)  # without formulas all are of one
-    assert (plan.rows.mixtures(index, how, torch.Generator().manual_seed(0)) > 0).sum(1).max() > 2
+    with pytest.raises(DataError, match="within_framework needs a formula of every row"):
+        Plan(config(augmentation={"within_framework": True}), feff)
 
 
 def test_it_is_evaluated_on_any_split(trained, feff, capsys):
