@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from xas_agent.agent.gross_glitches import gross_glitches, standing_out
 
@@ -15,12 +17,21 @@ def spectra(count=1, noise=0.002, seed=0, width=1.2):
     return mu + noise * np.random.default_rng(seed).normal(size=(count, len(x)))
 
 
-@pytest.mark.parametrize(("size", "seen"), [(0.05, 0.98), (0.1, 0.98), (0.5, 0.99)])
-def test_glitches_of_one_to_three_points_are_seen(size, seen):
+@given(st.integers(0, 10_000), st.floats(0.2, 0.5), st.integers(1, 3), st.sampled_from([-1, 1]))
+@settings(max_examples=100, deadline=None)
+def test_a_glitch_of_20_to_50_per_cent_is_seen(seed, size, points, sign):
+    mu = spectra(seed=seed)
+    at = np.random.default_rng(seed).integers(6, len(ENERGY) - 8)
+    mu[0, at : at + points] += 0.7 * size * sign
+    assert standing_out(ENERGY[None], mu).all()
+
+
+@pytest.mark.parametrize(("size", "seen"), [(0.05, 0.99), (0.1, 0.999)])
+def test_nearly_all_smaller_ones_are_seen(size, seen):
     rng = np.random.default_rng(0)
-    mu = spectra(1000)
+    mu = spectra(4000)
     for row, at, points, sign in zip(
-        mu, rng.integers(6, len(ENERGY) - 8, 1000), rng.integers(1, 4, 1000), rng.choice([-1, 1], 1000), strict=True
+        mu, rng.integers(6, len(ENERGY) - 8, 4000), rng.integers(1, 4, 4000), rng.choice([-1, 1], 4000), strict=True
     ):
         row[at : at + points] += 0.7 * size * sign
     assert standing_out(ENERGY[None], mu).mean() > seen
