@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import load_config
-    from .service import XASAgent
+    from .app.agent import XASAgent
+    from .app.config import load_config
 
 __version__ = "0.1.0"
 __all__ = ["XASAgent", "__version__", "load_config"]
@@ -13,11 +13,11 @@ __all__ = ["XASAgent", "__version__", "load_config"]
 def __getattr__(name: str) -> Any:
     # Importing the package must not import torch or bluesky until they are needed.
     if name == "XASAgent":
-        from .service import XASAgent
+        from .app.agent import XASAgent
 
         return XASAgent
     if name == "load_config":
-        from .config import load_config
+        from .app.config import load_config
 
         return load_config
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from . import __version__
-from .commandline import (
+from .app.commands.dataset import dataset_app
+from .app.commands.models import models_app
+from .app.commands.shared import (
     SET_ASIDE,
     USAGE,
     columns_of,
@@ -21,8 +23,6 @@ from .commandline import (
     told,
     validated,
 )
-from .dataset_commands import dataset_app
-from .model_commands import models_app
 
 app = typer.Typer(
     help="Understands X-ray absorption data while the experiment runs, and acts on it.",
@@ -89,7 +89,7 @@ def run(
     Without --source (and none in the config) or --folder the embedded beamline charges a LixCoO2 cathode in a
     process of its own, and the agent stops it at x = 0.50.
     """
-    from .session import Session, embedded, terminate_like_ctrl_c
+    from .app.session import Session, embedded, terminate_like_ctrl_c
 
     with told():
         if folder and source:
@@ -111,7 +111,7 @@ def run(
             refuse_idle("without --folder", column=column or None)
         terminate_like_ctrl_c()
         if folder is not None:
-            from .adapters.folder import FolderSource
+            from .adapters.files.folder import FolderSource
 
             files = FolderSource(folder, columns=columns_of(column), element=element, edge=edge)
             with closing(files), Session(settings, out, limit=frames) as session:
@@ -119,7 +119,7 @@ def run(
         elif settings.source is None and settings.tiled is None:
             session = embedded(settings, seed or 0, max(PLANNED, frames or 0), out or Path("out"), limit=frames)
         else:
-            from .session import source_of
+            from .app.session import source_of
 
             documents = source_of(settings)
             documents.connect()  # first, so that nothing published while the models load is lost
@@ -142,9 +142,9 @@ def replay(
     strict: StrictOption = False,
 ) -> None:
     """Measure a recorded scan again with simulated devices, and watch it."""
-    from .adapters.files import FileSource
-    from .recorder import Truth
-    from .session import Obeying, Session, terminate_like_ctrl_c
+    from .adapters.files.documents import FileSource
+    from .app.output.recorder import Truth
+    from .app.session import Obeying, Session, terminate_like_ctrl_c
     from .sim_beamline.replay import Replay
 
     with told():
@@ -191,10 +191,10 @@ def sim(
     import json
 
     from .adapters.errors import EndpointUnreachable
-    from .adapters.files import FileSink
-    from .adapters.zmq_control import ControlServer
-    from .adapters.zmq_documents import ZMQEndpoint, ZMQSink
-    from .session import terminate_like_ctrl_c
+    from .adapters.files.documents import FileSink
+    from .adapters.zmq.control import ControlServer
+    from .adapters.zmq.documents import ZMQEndpoint, ZMQSink
+    from .app.session import terminate_like_ctrl_c
     from .sim_beamline.beamline import BeamlineSettings, SimBeamline
 
     with told():
@@ -236,7 +236,7 @@ def infer(
     strict: StrictOption = False,
 ) -> None:
     """Estimate the descriptors of spectra in files."""
-    from .inference import infer_files, render
+    from .app.jobs.infer import infer_files, render
 
     with told():
         settings = settings_of(config, model, element, edge, single_site=everything)
@@ -262,7 +262,7 @@ def align(
     strict: StrictOption = False,
 ) -> None:
     """Put spectra on a model's grid, and draw how: raw μ with its lines, E0, the normalised curve."""
-    from .aligning import align_files, draw_all, write_aligned
+    from .app.jobs.align import align_files, draw_all, write_aligned
 
     with told():
         settings = settings_of(config, model, element, edge)
@@ -290,8 +290,8 @@ def convert(
     strict: StrictOption = False,
 ) -> None:
     """Turn files of spectra into Bluesky documents: XDI, text columns, SSRL, SPEC, Athena, NeXus and HDF5, npz."""
-    from .adapters import conversion, folder
-    from .session import terminate_like_ctrl_c
+    from .adapters.files import conversion, folder
+    from .app.session import terminate_like_ctrl_c
 
     with told():
         columns = columns_of(column)
@@ -317,7 +317,7 @@ def train(
     jobs: Annotated[int | None, typer.Option(min=1, help="Members trained at a time. [default: cores]")] = None,
 ) -> None:
     """Train a model from FEFF rows and write its folder."""
-    from .inference import train_model
+    from .app.jobs.infer import train_model
 
     with told():
         typer.echo(train_model(config, data, out, jobs))
@@ -346,10 +346,10 @@ def evaluate(
         if split or dataset:
             idle = {"out": out, "quick": quick or None, "config": other, "only": only or None, "jobs": jobs}
             refuse_idle("with --split or --dataset", **idle)
-            from .inference import evaluate_model
+            from .app.jobs.infer import evaluate_model
 
             return evaluate_model(model, data, split or "val", dataset)
-        from .reporting import report_on
+        from .app.jobs.evaluate import report_on
 
         folder = out or Path(f"{Path(model).name}-report")
         typer.echo(report_on(model, data, folder, "quick" if quick else config, only or (), jobs))
@@ -372,15 +372,15 @@ def calibrate(
     it is the foil itself, "bond" its known bond length, where FEFF's structure has another.
     """
     with told():
-        from .agent.alignment import AlignmentSettings
-        from .calibrating import calibrate_model, write_calibration
+        from .agent.spectra.align import AlignmentSettings
+        from .app.jobs.calibrate import calibrate_model, write_calibration
 
         found = calibrate_model(model, standards, feff, AlignmentSettings(), metal_gap)
         typer.echo(found)
         if found.unrehearsed:
             typer.echo(f"training did not go so far, train anew: {'; '.join(found.unrehearsed)}", err=True)
         if picture:
-            from .plotting import draw_standards
+            from .app.output.figures import draw_standards
 
             draw_standards(picture, found.fits, found.card.grid.grid())
             typer.echo(picture)

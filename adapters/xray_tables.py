@@ -12,10 +12,10 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from ..agent.alignment_settings import AlignmentSettings
-from ..agent.errors import InputError
-from ..agent.selfabsorption import SelfAbsorptionSettings, thick_alpha
-from ..agent.tabulated import Table, Tabulated
+from ..agent.spectra.self_absorption import SelfAbsorptionSettings, thick_alpha
+from ..agent.spectra.settings import AlignmentSettings
+from ..agent.types.errors import InputError
+from ..agent.types.tables import Table, Tabulated
 
 Floats = NDArray[np.float64]
 BESIDE_EV = 10.0  # of the edge, where a coefficient below and above it is taken

@@ -7,8 +7,8 @@ it for longer.
 import numpy as np
 from numpy.typing import NDArray
 
-from .glitches import Glitches, GlitchSettings, find_glitches
-from .grid import Array
+from .spectra.glitches import Glitches, GlitchSettings, find_glitches
+from .types.grid import Array
 
 SEARCH = GlitchSettings(threshold=8.0)  # of 8900 points of 22 clean standards it takes 2
 BESIDE = (4, 5)  # points away, where a glitch of three does not reach

@@ -10,19 +10,19 @@ from typing import Any
 
 import structlog
 
-from .alignment import AlignmentSettings
-from .assembly import FrameAssembler
-from .choosing import choose
-from .controlling import Controlling, ControlSettings
-from .decision import Decision
-from .decisions import Rules
-from .energy import EnergyWidths
-from .fields import element_and_edge
-from .frame import Frame, Received, SetAside
-from .protocols import Control, Estimator, Stage
-from .publishing import AgentRun, Emit, Provenance
-from .series import SeriesAlignment, series_of
-from .tabulated import Tabulated
+from .decide.dispatch import Controlling, ControlSettings
+from .decide.rules import Rules
+from .estimate.energy_uncertainty import EnergyWidths
+from .estimate.model_choice import choose
+from .fields.resolve import element_and_edge
+from .publish.agent_run import AgentRun, Emit, Provenance
+from .spectra.align import AlignmentSettings
+from .spectra.series import SeriesAlignment, series_of
+from .stream.assembler import FrameAssembler
+from .types.decision import Decision
+from .types.frame import Frame, Received, SetAside
+from .types.protocols import Control, Estimator, Stage
+from .types.tables import Tabulated
 
 _log = structlog.get_logger(__name__)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from xas_agent.adapters.formats import Spectrum, flaw, read_spectra
-from xas_agent.agent.normalisation import NormalisationSettings, Normalised, normalise
+from xas_agent.agent.spectra.normalisation import NormalisationSettings, Normalised, normalise
 
 try:
     import xraydb  # pyright: ignore[reportMissingImports]

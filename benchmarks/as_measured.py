@@ -26,11 +26,11 @@ from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
 
 from xas_agent.models import card as cards
-from xas_agent.models.augment import damped, shifted, stretched
-from xas_agent.models.data import FeffData, load_feff
-from xas_agent.models.plan import config_of
 from xas_agent.models.runtime import Model
-from xas_agent.models.training import FINE_EV, TrainingConfig, fine_bins
+from xas_agent.models.training.augment import damped, shifted, stretched
+from xas_agent.models.training.data import FeffData, load_feff
+from xas_agent.models.training.plan import config_of
+from xas_agent.models.training.train import FINE_EV, TrainingConfig, fine_bins
 
 DRAWS, STEPS, NOISE = 60, 21, 0.004
 MISFIT, MISFIT_EV = 0.026, 2.0  # RMS in edge steps, and σ of the Gaussian that smooths it

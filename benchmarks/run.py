@@ -22,12 +22,12 @@ import msgpack_numpy
 import numpy as np
 import torch
 
-from xas_agent.adapters.zmq_documents import ZMQEndpoint, ZMQSink, ZMQSource
-from xas_agent.agent.alignment import AlignmentSettings, align
-from xas_agent.config import load_config
+from xas_agent.adapters.zmq.documents import ZMQEndpoint, ZMQSink, ZMQSource
+from xas_agent.agent.spectra.align import AlignmentSettings, align
+from xas_agent.app.agent import XASAgent
+from xas_agent.app.config import load_config
 from xas_agent.models import card
 from xas_agent.models.runtime import Model, default_threads
-from xas_agent.service import XASAgent
 from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
 
 Document = tuple[str, Any]

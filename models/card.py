@@ -8,10 +8,10 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from ..agent.edge import Edge
-from ..agent.errors import InputError
-from ..agent.grid import Grid
-from ..agent.settings import Settings
+from ..agent.types.edge import Edge
+from ..agent.types.errors import InputError
+from ..agent.types.grid import Grid
+from ..agent.types.settings import Settings
 
 
 class ModelError(InputError):
@@ -19,7 +19,7 @@ class ModelError(InputError):
 
 
 class GridCard(Settings):
-    """See :class:`xas_agent.agent.grid.Grid`; all in eV relative to ``edge_ev``, on FEFF's scale."""
+    """See :class:`xas_agent.agent.types.grid.Grid`; all in eV relative to ``edge_ev``, on FEFF's scale."""
 
     start_ev: float
     stop_ev: float
@@ -84,8 +84,8 @@ class DomainCard(Settings):
     amplitude: float = Field(default=1.0, gt=0)
     amplitude_sd: float = Field(default=0.0, ge=0)
     step_ev: float | None = None
-    """Where s stands: an arctangent, of the width in :mod:`~xas_agent.agent.edge`, from the tabulated edge in E′.
-    None: the amplitude is not undone; training rehearsed it, as it did before there was this key."""
+    """Where s stands: an arctangent, of the width in :mod:`~xas_agent.agent.types.edge`, from the tabulated edge
+    in E′. None: the amplitude is not undone; training rehearsed it, as it did before there was this key."""
     broadening_ev: float = Field(default=0.0, ge=0)
     """σ of G: core hole and instrument, beyond what FEFF has broadened by."""
     broadening_sd_ev: float = Field(default=0.0, ge=0)

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from ..agent.estimate import DescriptorEstimate, Estimate
-from ..agent.grid import Array
+from ..agent.types.estimate import DescriptorEstimate, Estimate
+from ..agent.types.grid import Array
 from . import card as cards
 
 OOD_FLAG = "out of distribution"
@@ -18,7 +18,7 @@ CPU_CHUNK = 16  # rows of one pass on a CPU: more would not fit its cache and ta
 
 
 class Model:
-    """A loaded model folder; implements :class:`xas_agent.agent.protocols.Estimator`.
+    """A loaded model folder; implements :class:`xas_agent.agent.types.protocols.Estimator`.
 
     Parameters
     ----------

@@ -9,8 +9,8 @@ import numpy as np
 from bluesky.utils import Msg
 from pydantic import Field
 
-from ..agent.protocols import Reply
-from ..agent.settings import Settings
+from ..agent.types.protocols import Reply
+from ..agent.types.settings import Settings
 from .cathode import CathodeSettings, Cell, x_open_loop_end
 from .devices import Chambers, Monochromator, Potentiostat, QuickScan, Recorded, Shutter, Thermometer
 from .engine import DocumentSink, Outlets, carry_out

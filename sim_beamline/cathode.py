@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 from scipy.ndimage import gaussian_filter1d
 
-from ..agent.settings import Settings
+from ..agent.types.settings import Settings
 
 Array = NDArray[np.float64]
 
@@ -105,8 +105,8 @@ def x_open_loop_end(settings: CathodeSettings, seed: int) -> float:
 class ReferenceSpectra:
     """Normalised absorption of LixCoO2 and of the Co foil on the true experimental energy scale.
 
-    From FEFF spectra of one lithium ordering (see :mod:`.cathode_data`), broadened, their structure damped and their
-    energies scaled as far as those of measured standards are.
+    From FEFF spectra of one lithium ordering (see :mod:`xas_agent.models.datasets.cathode`), broadened, their
+    structure damped and their energies scaled as far as those of measured standards are.
     """
 
     def __init__(self, broadening_ev: float, feff_offset_ev: float | None = None) -> None:

@@ -15,8 +15,8 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from ..agent.errors import InputError
-from ..agent.frame import Document
+from ..agent.types.errors import InputError
+from ..agent.types.frame import Document
 from .devices import Recorded
 from .engine import TRUTH
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xas_agent.agent.assembly import FrameAssembler
-from xas_agent.agent.frame import Document, Frame, Received, SetAside
-from xas_agent.config import load_config
-from xas_agent.service import stages
+from xas_agent.agent.stream.assembler import FrameAssembler
+from xas_agent.agent.types.frame import Document, Frame, Received, SetAside
+from xas_agent.app.agent import stages
+from xas_agent.app.config import load_config
 
 EDGE = 7709.0
 POISON = 9

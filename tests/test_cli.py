@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 import xas_agent
-from xas_agent.inference import render
+from xas_agent.app.jobs.infer import render
 from xas_agent.models import card as cards
 from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
 from xas_agent.sim_beamline.cathode import ReferenceSpectra

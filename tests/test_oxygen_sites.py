@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import yaml
 
-from xas_agent.config import Config
-from xas_agent.inference import infer_files, train_model
+from xas_agent.app.config import Config
+from xas_agent.app.jobs.evaluate import report_on
+from xas_agent.app.jobs.infer import infer_files, train_model
 from xas_agent.models import card as cards
-from xas_agent.reporting import report_on
 
 EDGE = 543.1
 SIX = ("OS", "CN", "CN2", "PSGO", "NNRS", "NNOSM")

@@ -6,22 +6,22 @@ import sys
 import pytest
 
 MODULES = (
-    "xas_agent.service",
+    "xas_agent.app.agent",
     "xas_agent.sim_beamline.beamline",
-    "xas_agent.adapters.zmq_socket",
-    "xas_agent.adapters.zmq_documents",
+    "xas_agent.adapters.zmq.socket",
+    "xas_agent.adapters.zmq.documents",
     "xas_agent.adapters.formats.headers",
     "xas_agent.adapters.formats.naming",
-    "xas_agent.agent.fields",
-    "xas_agent.agent.flying",
-    "xas_agent.agent.monochromator",
-    "xas_agent.agent.names",
-    "xas_agent.agent.start",
-    "xas_agent.agent.assembly",
-    "xas_agent.agent.sweeps",
-    "xas_agent.agent.publishing",
-    "xas_agent.agent.trend",
-    "xas_agent.agent.triggers",
+    "xas_agent.agent.fields.resolve",
+    "xas_agent.agent.stream.fly",
+    "xas_agent.agent.fields.monochromator",
+    "xas_agent.agent.fields.names",
+    "xas_agent.agent.fields.run_start",
+    "xas_agent.agent.stream.assembler",
+    "xas_agent.agent.stream.sweeps",
+    "xas_agent.agent.publish.agent_run",
+    "xas_agent.agent.decide.trend",
+    "xas_agent.agent.decide.triggers",
 )
 
 

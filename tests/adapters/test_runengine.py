@@ -14,7 +14,7 @@ from bluesky.utils import RunEngineInterrupted
 from ophyd.sim import hw
 
 from xas_agent.adapters.runengine import RunEngineControl
-from xas_agent.agent.protocols import Reply
+from xas_agent.agent.types.protocols import Reply
 
 
 class Recorder:

@@ -5,9 +5,9 @@ import pytest
 
 from xas_agent.adapters import xray_tables
 from xas_agent.adapters.xray_tables import TableError
-from xas_agent.agent.alignment import AlignmentSettings
-from xas_agent.agent.selfabsorption import damping
-from xas_agent.agent.tabulated import Tabulated
+from xas_agent.agent.spectra.align import AlignmentSettings
+from xas_agent.agent.spectra.self_absorption import damping
+from xas_agent.agent.types.tables import Tabulated
 
 
 def test_without_xraydb_it_says_what_to_install(monkeypatch):

@@ -15,16 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from xas_agent.agent.alignment import AlignmentSettings
-from xas_agent.agent.assembly import PATIENCE, FrameAssembler
-from xas_agent.agent.controlling import ControlSettings
-from xas_agent.agent.decisions import Rule, Rules
-from xas_agent.agent.edge import Edge
-from xas_agent.agent.estimate import DescriptorEstimate, Estimate
-from xas_agent.agent.frame import Document, Received
-from xas_agent.agent.grid import Grid
+from xas_agent.agent.decide.dispatch import ControlSettings
+from xas_agent.agent.decide.rules import Rule, Rules
 from xas_agent.agent.pipeline import Pipeline
-from xas_agent.agent.protocols import Reply
+from xas_agent.agent.spectra.align import AlignmentSettings
+from xas_agent.agent.stream.assembler import PATIENCE, FrameAssembler
+from xas_agent.agent.types.edge import Edge
+from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate
+from xas_agent.agent.types.frame import Document, Received
+from xas_agent.agent.types.grid import Grid
+from xas_agent.agent.types.protocols import Reply
 
 EDGES = {"Co": 7709.0, "Ni": 8333.0}
 GRID = Grid(-9, 98, 1, (-9, -6), (40, 98))

@@ -11,9 +11,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from xas_agent.agent.alignment import AlignmentSettings, align
-from xas_agent.agent.estimate import Estimate
-from xas_agent.agent.theory import align_theory
+from xas_agent.agent.spectra.align import AlignmentSettings, align
+from xas_agent.agent.spectra.theory import align_theory
+from xas_agent.agent.types.estimate import Estimate
 from xas_agent.models import card as cards
 from xas_agent.models.card import ModelError
 from xas_agent.models.runtime import OOD_FLAG, Model, default_threads

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from xas_agent.agent.assembly import FrameAssembler
-from xas_agent.agent.frame import Frame
+from xas_agent.agent.stream.assembler import FrameAssembler
+from xas_agent.agent.types.frame import Frame
 from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
 from xas_agent.sim_beamline.cathode import CathodeSettings
 from xas_agent.sim_beamline.optics import BeamSettings

@@ -1,0 +1,92 @@
+"""What a user's YAML may say of the fields of a spectrum."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from ..types.settings import Settings
+from .monochromator import Relation
+from .names import matching
+from .run_start import absorber
+
+Formula = Literal["transmission", "fluorescence", "mu", "normalised"]
+
+
+class FieldMap(Settings):
+    """Where in the documents a spectrum is. Whatever is not set is guessed for each descriptor.
+
+    Names are data keys; case and ``-`` against ``_`` make no difference. A name between slashes is a regular
+    expression for the whole key, in which ``{element}`` is the absorber: ``/{element}[1-7]/``.
+    """
+
+    energy: str | None = None
+    """Data key of the energy, eV (keV where the descriptor says so)."""
+    position: str | None = None
+    """Data key of what the monochromator's drive says where no energy is recorded; ``relation`` makes it one."""
+    relation: Relation | None = None
+    """How ``position`` becomes an energy; unset, such a stream is set aside, saying what to declare."""
+    time: str | None = None
+    """Data key of the time at which a point was measured, Unix s; None: the Event's own time."""
+    i0: str | None = None
+    """Data key of the incident intensity, any unit, positive."""
+    it: str | None = None
+    """Data key of the transmitted intensity, in the unit of I0."""
+    iref: str | None = None
+    """Data key of the intensity behind the reference foil, in the unit of It."""
+    fluorescence: tuple[str, ...] = ()
+    """Data keys of the fluorescence channels; they are summed."""
+    mu: str | None = None
+    """Data key of an absorption that is already computed; ``formula`` says whether it is also normalised."""
+    reference: str | None = None
+    """Data key of the reference foil's absorption where that is already computed."""
+    formula: Formula | None = None
+    """``transmission``: μ = ln(I0/It); ``fluorescence``: If/I0; ``mu``, ``normalised``: the field ``mu`` as is.
+
+    None: the rawest that is there, in the order transmission, fluorescence, mu, normalised, so that all frames
+    are normalised alike; fluorescence first where the RunStart names it as its mode.
+    """
+    element: str | None = Field(default=None, pattern="^[A-Z][a-z]?$")
+    """Symbol of the absorber, in any case; None: from the RunStart."""
+    edge: str | None = Field(default=None, pattern="^[KLM][1-5]?$")
+    """K, L3, … in any case, or with the absorber as in ``Ni_K``; None: from the RunStart."""
+    streams: tuple[str, ...] | None = None
+    """Streams to read; None: all with an energy but ``baseline`` and monitors (``*_monitor``)."""
+    skip_plans: tuple[str, ...] = ("align", "dark", "time_scan", "rocking", "sead", "333")
+    """Runs whose plan name or scan kind contains one of these words are not absorption scans."""
+    only_plans: tuple[str, ...] = ()
+    """Where any are given, runs that contain none of these words are not either."""
+    kind_keys: tuple[str, ...] = ("plan_name", "XDI._kind", "scan_kind", "kind")
+    """Keys of the RunStart that are searched for these words."""
+    bin_ev: float | None = Field(default=None, gt=0)
+    """Intensities of a sweep are averaged in bins of this width, eV: for axes sampled far more finely than the
+    spectrum varies. None: every point counts as it came."""
+    min_points: int = Field(default=10, ge=3)
+    """Least number of distinct energies in a frame."""
+    max_missing_fraction: float = Field(default=0.02, ge=0, lt=1)
+    """A sweep that lost more of its points than this is set aside; so is any with 3 neighbours lost."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _normal_absorber(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        read = zip(("element", "edge"), absorber(given.get("element"), given.get("edge")), strict=True)
+        return {**given, **{key: value for key, value in read if value is not None}}
+
+    @field_validator("energy", "position", "time", "i0", "it", "iref", "fluorescence", "mu", "reference")
+    @classmethod
+    def _patterns_compile(cls, given: Any) -> Any:
+        for name in (given,) if isinstance(given, str) else given or ():
+            try:
+                matching(name, ())
+            except re.error as error:
+                raise ValueError(f"a regular expression between the slashes ({error})") from None
+        return given
+
+    def reads(self, stream: str) -> bool:
+        """Whether spectra are looked for in the stream of this name."""
+        if self.streams is not None:
+            return stream in self.streams
+        return stream != "baseline" and not stream.endswith("_monitor")

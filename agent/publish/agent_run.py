@@ -1,0 +1,316 @@
+"""The agent's own Bluesky run: what it concludes of a watched run, as documents."""
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import event_model
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from ..types.decision import Decision
+from ..types.estimate import DescriptorEstimate, Estimate
+from ..types.frame import Frame, SetAside
+
+_log = structlog.get_logger(__name__)
+
+Emit = Callable[[str, dict[str, Any]], None]
+
+_REQUIRED = ("e0_ev", "edge_step", "noise")
+"""Alignment quantities that every ``descriptors`` Event has; NaN where alignment did not give one."""
+_UNITS = {
+    "e0_ev": "eV",
+    "edge_step": "dimensionless",
+    "noise": "dimensionless",
+    "energy_shift_ev": "eV",
+    "foil_shift_ev": "eV",
+    "energy_sd_ev": "eV",
+    "extrapolated_ev": "eV",
+    "pre_edge_slope": "1/eV",
+    "post_edge_order": "dimensionless",
+    "self_absorption_damping": "dimensionless",
+    "ood_score": "dimensionless",
+    "latency_ms": "ms",
+    "frame_time": "s",
+    "spectrum": "dimensionless",
+    "confidence": "dimensionless",
+}
+_INHERITED = (("sample_uid", str), ("scan_id", int), ("data_session", str))
+"""Taken over from the watched RunStart where they have the type that the schema asks for."""
+
+_DECISION_KEYS = {
+    "id": "string",
+    "rule": "string",
+    "action": "string",
+    "args": "string",
+    "reason": "string",
+    "evidence": "string",
+    "confidence": "number",
+    "status": "string",
+    "status_reason": "string",
+}
+_QUALITY_KEYS = {"uid": "string", "reason": "string", "detail": "string", "seq_num": "integer"}
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What an estimate came from, for the RunStart."""
+
+    model_name: str
+    model_sha256: str
+    config_sha256: str
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Package → version; names without ``.`` and ``/``, which the schema refuses in keys."""
+    element: str | None = None
+    edge: str | None = None
+    hidden: frozenset[str] = frozenset()
+    """Descriptors that are published and not hinted at as what to show."""
+    units: Mapping[str, str] = field(default_factory=dict)
+    """Of the model's descriptors (OS → e), of alignment quantities and of readings, by name."""
+    grid: NDArray[np.float64] | None = None
+    """(G,) eV relative to the element's tabulated edge; configuration of the ``spectra`` stream."""
+
+
+class AgentRun:
+    """One run of the agent, beside the run that it watches.
+
+    Emits the RunStart when made, a Descriptor when a stream first needs one or its keys change, and a
+    RunStop at ``close``. ``seq_num`` counts over the run within each stream, whatever the Descriptor, so
+    that in ``descriptors`` and ``spectra`` it counts frames. Times are the frames' own. Documents hold plain
+    Python values, but for the float64 array of ``spectra``. For one thread.
+
+    Args:
+        start: RunStart of the watched run; ``uid`` and ``time`` are needed.
+        provenance: model, config and versions.
+        emit: gets each document, ``(name, doc)``.
+        spectra: whether to publish the aligned spectra.
+    """
+
+    def __init__(self, start: Mapping[str, Any], provenance: Provenance, emit: Emit, *, spectra: bool = True) -> None:
+        self._provenance = provenance
+        self._units = {**_UNITS, **provenance.units}
+        self._emit = emit
+        self._spectra = spectra
+        self._latest = float(start["time"])
+        # Validation is left to the tests: it would take longer than the estimate.
+        bundle = event_model.compose_run(time=self._latest, metadata=_metadata(start, provenance), validate=False)
+        self._compose_descriptor = bundle.compose_descriptor
+        self._compose_stop = bundle.compose_stop
+        self._streams: dict[tuple[Any, ...], tuple[event_model.ComposeEvent, tuple[str, ...]]] = {}
+        self._closed = False
+        self.uid: str = bundle.start_doc["uid"]
+        emit("start", dict(bundle.start_doc))
+
+    def frame(
+        self,
+        frame: Frame,
+        quantities: Mapping[str, float],
+        estimate: Estimate,
+        aligned: NDArray[np.floating] | None,
+        latency_ms: float,
+    ) -> None:
+        """Publish one frame's estimate in ``descriptors`` and its aligned spectrum, (G,), in ``spectra``.
+
+        A classified descriptor D has keys ``D``, ``D_p``, ``D_mean``, ``D_lo``, ``D_hi``; a regressed one
+        the last three. Then come ``ood_score``, ``e0_ev``, ``edge_step``, ``noise``, ``latency_ms``, the
+        frame's uid, number and time, ``flags``, the other alignment quantities and the frame's readings. A
+        reading named like one of these is called ``reading_…``; ``.`` and ``/`` in its name become ``_``.
+        """
+        descriptors, readings = estimate.descriptors, frame.readings
+        layout = (
+            "descriptors",
+            tuple((name, d.value is None) for name, d in descriptors.items()),
+            tuple(quantities),
+            tuple(readings),
+        )
+        if layout not in self._streams:
+            keys, object_keys = self._frame_keys(descriptors, quantities, readings)
+            hints = {"xas_agent": {"fields": [f"{d}_mean" for d in descriptors if d not in self._provenance.hidden]}}
+            self._describe(layout, keys, frame.time, object_keys=object_keys, hints=hints)
+        values: list[Any] = []
+        for d in descriptors.values():
+            if d.value is not None:
+                values += float(d.value), math.nan if d.p is None else float(d.p)
+            values += float(d.mean), float(d.lo), float(d.hi)
+        values.append(float(estimate.ood_score))
+        values += [float(quantities.get(name, math.nan)) for name in _REQUIRED]
+        values += float(latency_ms), frame.uid, int(frame.seq_num), float(frame.time)
+        values.append(", ".join(estimate.flags))
+        values += [float(value) for name, value in quantities.items() if name not in _REQUIRED]
+        values += [float(value) for value in readings.values()]
+        self._event(layout, values, frame.time)
+        if self._spectra and aligned is not None:
+            self._spectrum(frame, np.array(aligned, dtype=np.float64))
+
+    def decision(self, decision: Decision) -> None:
+        """Publish a decision, or a change of its status; ``args`` and ``evidence`` are JSON strings."""
+        layout = ("decisions",)
+        if layout not in self._streams:
+            self._describe(layout, self._keys(_DECISION_KEYS, "rules"), decision.time)
+        values = (
+            decision.id,
+            decision.rule,
+            decision.action,
+            json.dumps(dict(decision.args), default=str),
+            decision.reason,
+            json.dumps(decision.evidence),
+            float(decision.confidence),
+            decision.status,
+            decision.status_reason,
+        )
+        self._event(layout, values, decision.time)
+
+    def set_aside(self, note: SetAside) -> None:
+        """Publish what could not be served, or a gap; ``seq_num`` is 0 where it has no number."""
+        layout = ("quality",)
+        if layout not in self._streams:
+            self._describe(layout, self._keys(_QUALITY_KEYS, "frames"), note.time)
+        self._event(layout, (note.uid, note.reason, note.detail, int(note.seq_num or 0)), note.time)
+
+    def close(
+        self, exit_status: str = "success", reason: str = "", time: float | None = None, *, watched: bool = True
+    ) -> None:
+        """Emit the RunStop, once; whatever comes after is dropped and logged.
+
+        Args:
+            exit_status: of the watched run; ``fail`` where it never said.
+            reason: of the watched run, or why it is given up.
+            time: of the watched RunStop, Unix s; by default that of the newest Event.
+            watched: whether it is the watched run that ended so, not the agent.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        if exit_status not in ("success", "abort", "fail"):
+            exit_status, reason = "fail", f"unknown exit status {exit_status!r}. {reason}".strip()
+        if exit_status != "success" and watched:
+            reason = f"the watched run ended with {exit_status}" + (f": {reason}" if reason else "")
+        stop = self._compose_stop(
+            exit_status=exit_status,
+            reason=reason,
+            time=max(self._latest, time or 0.0),
+            validate=False,
+        )
+        self._emit("stop", dict(stop))
+
+    def _spectrum(self, frame: Frame, spectrum: NDArray[np.float64]) -> None:
+        layout = ("spectra", spectrum.shape)
+        if layout not in self._streams:
+            keys = {
+                "spectrum": {
+                    "source": "alignment",
+                    "dtype": "array",
+                    "dtype_numpy": "<f8",
+                    "shape": list(spectrum.shape),
+                    "dims": ["energy"],
+                    "units": self._units["spectrum"],
+                },
+                **self._keys({"frame_uid": "string", "frame_seq_num": "integer"}, "frames"),
+            }
+            grid = self._provenance.grid
+            configuration = {} if grid is None else {"xas_agent": _grid_configuration(grid, frame.time)}
+            self._describe(layout, keys, frame.time, configuration=configuration)
+        self._event(layout, (spectrum, frame.uid, int(frame.seq_num)), frame.time)
+
+    def _frame_keys(
+        self,
+        descriptors: Mapping[str, DescriptorEstimate],
+        quantities: Iterable[str],
+        readings: Iterable[str],
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, list[str]]]:
+        """Data keys in the order in which ``frame`` puts its values, and what object each belongs to."""
+        keys: dict[str, dict[str, Any]] = {}
+        for name, descriptor in descriptors.items():
+            unit = self._units.get(name)
+            source = f"model {self._provenance.model_name}"
+            if descriptor.value is not None:
+                keys[name] = _data_key(source, unit)
+                keys[f"{name}_p"] = _data_key(source, "dimensionless")
+            keys.update({f"{name}_{end}": _data_key(source, unit) for end in ("mean", "lo", "hi")})
+        keys |= self._keys({"ood_score": "number"}, "model")
+        keys |= self._keys(dict.fromkeys(_REQUIRED, "number"), "alignment")
+        keys |= self._keys({"latency_ms": "number"}, "agent")
+        keys |= self._keys({"frame_uid": "string", "frame_seq_num": "integer", "frame_time": "number"}, "frames")
+        keys |= self._keys({"flags": "string"}, "model")
+        for name in quantities:
+            if name not in _REQUIRED:
+                keys[_free(name, "alignment_", keys)] = _data_key("alignment", self._units.get(name))
+        own = list(keys)
+        for name in readings:
+            keys[_free(name, "reading_", keys)] = _data_key(f"reading {name}", self._units.get(name))
+        return keys, {"xas_agent": own, "readings": list(keys)[len(own) :]}
+
+    def _keys(self, dtypes: Mapping[str, str], source: str) -> dict[str, dict[str, Any]]:
+        return {name: _data_key(source, self._units.get(name), dtype) for name, dtype in dtypes.items()}
+
+    def _describe(self, layout: tuple[Any, ...], keys: dict[str, Any], time: float, **more: Any) -> None:
+        if self._closed:
+            return
+        more.setdefault("object_keys", {"xas_agent": list(keys)})
+        bundle = self._compose_descriptor(name=layout[0], data_keys=keys, time=time, validate=False, **more)
+        self._streams[layout] = bundle.compose_event, tuple(keys)
+        self._emit("descriptor", dict(bundle.descriptor_doc))
+
+    def _event(self, layout: tuple[Any, ...], values: Iterable[Any], time: float) -> None:
+        if self._closed:
+            _log.warning("came after the run was closed, not published", stream=layout[0], run=self.uid)
+            return
+        compose, names = self._streams[layout]
+        self._latest = max(self._latest, time)
+        event = compose(
+            data=dict(zip(names, values, strict=True)),
+            timestamps=dict.fromkeys(names, time),
+            time=time,
+            validate=False,
+        )
+        self._emit("event", dict(event))
+
+
+def _metadata(start: Mapping[str, Any], provenance: Provenance) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
+        "plan_name": "xas_agent",
+        "xas_agent": True,
+        "parent_uid": start["uid"],
+        "model": {"name": provenance.model_name, "sha256": provenance.model_sha256},
+        "config_sha256": provenance.config_sha256,
+        "versions": dict(provenance.versions),
+        "hints": {"dimensions": [[["time"], "descriptors"]]},
+    }
+    for name, kind in _INHERITED:
+        if type(start.get(name)) is kind:
+            metadata[name] = start[name]
+    for name in ("element", "edge"):
+        if (value := getattr(provenance, name)) is not None:
+            metadata[name] = value
+    return metadata
+
+
+def _data_key(source: str, unit: str | None, dtype: str = "number") -> dict[str, Any]:
+    key = {"source": source, "dtype": dtype, "shape": [], "units": unit}
+    if dtype != "string":
+        key["dtype_numpy"] = "<f8" if dtype == "number" else "<i8"
+    return key
+
+
+def _free(name: str, prefix: str, taken: Mapping[str, Any]) -> str:
+    """A data key for ``name`` that is not taken; the schema refuses ``.``, ``/`` and the empty string."""
+    key = re.sub("[./]", "_", name) or "unnamed"
+    while key in taken:
+        key = prefix + key
+    return key
+
+
+def _grid_configuration(grid: NDArray[np.float64], time: float) -> dict[str, Any]:
+    key = {
+        "source": "model grid, relative to the element's tabulated edge",
+        "dtype": "array",
+        "dtype_numpy": "<f8",
+        "shape": list(grid.shape),
+        "units": "eV",
+    }
+    name = "energy_relative_ev"
+    return {"data": {name: grid.tolist()}, "timestamps": {name: time}, "data_keys": {name: key}}

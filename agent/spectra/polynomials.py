@@ -1,0 +1,101 @@
+"""Polynomials through windows of a batch of spectra, by least squares: each row in its own window and order."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg.lapack import dgesv  # pyright: ignore[reportAttributeAccessIssue]
+
+from ..types.grid import Array
+
+Orders = NDArray[np.int_]
+Span = tuple[NDArray[np.intp], NDArray[np.intp]]
+"""First index and the one after the last, (1 or N,) each."""
+
+NARROWEST_EV = 1e-12  # half a window's width, where it has but one point
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A fitted curve."""
+
+    values: Array
+    """(N, M)"""
+    level: Array
+    """(N,) at E0, as are slope and half second derivative."""
+    slope: Array
+    curvature: Array
+
+
+def polynomial(x: Array, y: Array, window: Span, order: Orders, at: Array, out: Array | None = None) -> Curve:
+    """Least squares of each row's order through the points of its window; 0 through none.
+
+    x (1 or N, M); y (N, M); window, order (1 or N,); at (N, 1); the values go to ``out`` (N, M), if there is one.
+    """
+    out = np.empty(y.shape) if out is None else out
+    if len(x) > 1:
+        return _own(x, y, window, order, at, out)
+    if all(len(k) == 1 or (k == k[0]).all() for k in (*window, order)):
+        return _shared(x[0], y, int(window[0][0]), int(window[1][0]), int(order[0]), at, out)
+    keys, rest = np.stack(np.broadcast_arrays(*window, order)), np.empty((3, len(y)))
+    for first, last, k in np.unique(keys, axis=1).T.tolist():  # E0 of a series stands between a few points
+        rows = np.flatnonzero((keys == np.array([[first], [last], [k]])).all(axis=0))
+        found = _shared(x[0], y[rows], first, last, k, at[rows], np.empty((len(rows), y.shape[1])))
+        out[rows], rest[:, rows] = found.values, (found.level, found.slope, found.curvature)
+    return Curve(out, *rest)
+
+
+def _shared(x: Array, y: Array, first: int, last: int, order: int, at: Array, out: Array) -> Curve:
+    """One window and order for all rows; x (M,)."""
+    if last <= first:
+        out[:] = 0.0
+        return Curve(out, *np.zeros((3, len(y))))
+    order = min(order, last - first - 1)
+    middle, half = (x[first] + x[last - 1]) / 2, max((x[last - 1] - x[first]) / 2, NARROWEST_EV)
+    u = (x - middle) / half  # near ±1 inside the window, so that the normal equations are well conditioned
+    powers = np.ones((order + 1, len(x)))
+    for k in range(order):
+        np.multiply(powers[k], u, out=powers[k + 1])
+    basis = powers[:, first:last]
+    _, _, c, singular = dgesv(basis @ basis.T, basis @ y[:, first:last].T)  # a sixth of np.linalg.solve's overhead
+    if singular:
+        raise np.linalg.LinAlgError("points of a window at one energy")
+    return _evaluated(np.matmul(c.T, powers, out=out), c, (at[:, 0] - middle) / half, half)
+
+
+def _own(x: Array, y: Array, window: Span, order: Orders, at: Array, out: Array) -> Curve:
+    """Windows on energies of each row's own; x (N, M)."""
+    index = np.arange(x.shape[1])
+    weight = ((index >= window[0][:, None]) & (index < window[1][:, None])).astype(float)
+    points = weight.sum(axis=1)
+    last = np.minimum(np.maximum(window[1] - 1, 0), x.shape[1] - 1)
+    low = np.take_along_axis(x, np.minimum(window[0], last)[:, None], 1)
+    high = np.take_along_axis(x, last[:, None], 1)
+    middle, half = (low + high) / 2, np.maximum((high - low) / 2, NARROWEST_EV)
+    u = (x - middle) / half
+    terms = np.arange(int(order.max()) + 1)
+    moments, right = np.empty((2 * len(terms) - 1, len(x))), np.empty((len(terms), len(x)))
+    for k in range(len(moments)):
+        moments[k] = weight.sum(axis=1)
+        if k < len(terms):
+            np.einsum("nm,nm->n", weight, y, out=right[k])
+        weight *= u
+    left_out = (terms > np.minimum(order, points - 1)[:, None]) | (points == 0)[:, None]
+    normal = np.moveaxis(moments[terms[:, None] + terms], -1, 0)
+    normal = np.where(left_out[:, :, None] | left_out[:, None, :], np.eye(len(terms)), normal)
+    c = np.linalg.solve(normal, np.where(left_out, 0.0, right.T)[..., None])[..., 0]
+    out[:] = c[:, -1:]
+    for k in terms[-2::-1]:
+        out *= u
+        out += c[:, k, None]
+    return _evaluated(out, c.T, (at - middle)[:, 0] / half[:, 0], half[:, 0])
+
+
+def _evaluated(values: Array, c: Array, v: Array, half: Array | float) -> Curve:
+    """Value, slope and half second derivative at v (N,) of polynomials of coefficients c (K, N)."""
+    level, (slope, curvature) = c[-1], np.zeros((2, len(v)))
+    for k in range(len(c) - 2, -1, -1):  # Horner's rule for a polynomial and its derivatives
+        curvature = curvature * v + slope
+        slope = slope * v + level
+        level = level * v + c[k]
+    return Curve(values, level, slope / half, curvature / half**2)

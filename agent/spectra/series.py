@@ -1,0 +1,141 @@
+"""Frames aligned with what the earlier frames of their series say of them."""
+
+from collections import OrderedDict, deque
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ..types.frame import Frame
+from ..types.grid import Array
+from ..types.protocols import Estimator
+from ..types.tables import NOTHING, Tabulated
+from .align import Aligned, AlignmentSettings, align, find_all_glitches, foil_shifts
+from .background import SeriesPrior
+from .foil import READ_EV, Course, FoilTrack
+from .glitches import Glitches
+
+REMEMBERED_SERIES = 1000
+
+
+@dataclass
+class _Series:
+    prior: SeriesPrior = field(default_factory=SeriesPrior)
+    """Background of scans that are too short to tell their own."""
+    earlier: deque[Array] = field(default_factory=deque)
+    """(M,) each, as measured, for finding glitches: the last frames, all on ``energies``."""
+    energies: bytes = b""
+
+
+class SeriesAlignment:
+    """Aligns frames, in the order of time, batch by batch; how they are batched changes nothing.
+
+    A series is the frames of one sample, or of one run where samples are not named, for one model. The one that was
+    longest without a frame is forgotten beyond ``most``.
+    """
+
+    def __init__(
+        self,
+        settings: AlignmentSettings,
+        most: int = REMEMBERED_SERIES,
+        *,
+        tabulated: Mapping[str, Tabulated] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._most = most
+        self._tabulated = tabulated or {}
+        """By model, what the settings ask for of tables."""
+        self._series: OrderedDict[Hashable, _Series] = OrderedDict()
+        self._foils: dict[str, FoilTrack] = {}
+        """By model: one monochromator, whichever the sample."""
+
+    def kind(self, frame: Frame) -> tuple[Hashable, ...]:
+        """What frames must have in common to be aligned in one call."""
+        in_time = (series_of(frame), frame.energy.tobytes()) if self._settings.glitches is not None else ()
+        return len(frame.energy), frame.normalised, frame.reference is None, self._fluorescent(frame), in_time
+
+    def __call__(self, frames: Sequence[Frame], model: Estimator) -> Aligned:
+        """Align frames of one kind."""
+        energies = [f.energy for f in frames]
+        shared = all(e is energies[0] or np.array_equal(e, energies[0]) for e in energies[1:])
+        energy, mu = energies[0] if shared else np.stack(energies), np.stack([f.mu for f in frames])
+        glitches = self._repair(frames, energy, mu, model)
+        settings = self._settings.model_copy(update={"glitches": None, "gross_glitches": False})
+        references = [f.reference for f in frames if f.reference is not None]
+        reference = np.stack(references) if references else None
+
+        read = foil_shifts(energy, reference, model.edge, settings, len(frames))
+        track = self._foils.setdefault(model.name, FoilTrack(settings.foil))
+        courses = [
+            track.follow(f.time, shift) if np.isfinite(f.time) else Course(shift, READ_EV)
+            for f, shift in zip(frames, read.tolist(), strict=True)
+        ]
+
+        def aligned(rows: Sequence[int] | slice, held: Array | None) -> Aligned:
+            own = energy if shared else energy[rows]
+            foil = None if reference is None else reference[rows]
+            own_courses = courses if isinstance(rows, slice) else [courses[i] for i in rows]
+            repaired = mu if glitches is None else glitches.mu
+            return align(
+                own,
+                repaired[rows],
+                model.grid,
+                model.edge,
+                settings,
+                normalised=frames[0].normalised,
+                reference=foil,
+                courses=own_courses,
+                held=held,
+                fluorescence=self._fluorescent(frames[0]),
+                tabulated=self._tabulated.get(model.name, NOTHING),
+            )
+
+        found = aligned(slice(None), None)
+        rows, held = self._short(frames, found, model)
+        if rows:
+            found = found.with_rows(rows, aligned(rows, np.stack(held)))
+        if glitches is None:
+            return found
+        flags = tuple(a + b for a, b in zip(found.flags, glitches.flags, strict=True))
+        return replace(found, flags=flags, repaired=glitches.found)
+
+    def _fluorescent(self, frame: Frame) -> bool:
+        how = self._settings.self_absorption
+        computed = how is not None and how.mu_is_fluorescence and frame.formula in ("mu", "normalised")
+        return frame.formula == "fluorescence" or computed
+
+    def _of(self, frame: Frame, model: Estimator) -> _Series:
+        key = model.name, series_of(frame)
+        series = self._series.setdefault(key, _Series())
+        self._series.move_to_end(key)
+        if len(self._series) > self._most:
+            self._series.popitem(last=False)
+        return series
+
+    def _repair(self, frames: Sequence[Frame], energy: Array, mu: Array, model: Estimator) -> Glitches | None:
+        how = self._settings.glitches
+        if how is None:
+            return find_all_glitches(energy, mu, model.edge, self._settings)
+        series, energies = self._of(frames[0], model), frames[0].energy.tobytes()
+        if series.energies != energies:
+            series.energies, series.earlier = energies, deque(maxlen=how.earlier_frames)
+        earlier = np.stack(series.earlier) if series.earlier else mu[:0]
+        series.earlier.extend(mu)
+        return find_all_glitches(frames[0].energy, mu, model.edge, self._settings, earlier)
+
+    def _short(self, frames: Sequence[Frame], found: Aligned, model: Estimator) -> tuple[list[int], list[Array]]:
+        """The frames that are too short, and the background that those before each of them have."""
+        rows: list[int] = []
+        held: list[Array] = []
+        for i, frame in enumerate(frames):
+            prior = self._of(frame, model).prior
+            if found.short[i] and len(prior):
+                rows.append(i)
+                held.append(prior.background())
+            prior.add(found.background[i])
+        return rows, held
+
+
+def series_of(frame: Frame) -> str:
+    """The frames of one sample, or of one run where samples are not named."""
+    return frame.sample_uid or frame.run_uid

@@ -1,0 +1,352 @@
+"""Fly scans whose intensities and whose monochromator have each a clock of their own: joined to one stream."""
+
+import re
+import uuid
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+from pydantic import Field, field_validator, model_validator
+
+from ..fields.resolve import FieldMap, Unreadable, skipped_plan, wanted_from_files
+from ..fields.run_start import number
+from ..types.frame import Received, SetAside
+from ..types.settings import Settings
+from .columns import Unread, announcements, scalars, time_of
+
+log = structlog.get_logger(__name__)
+
+JOINED = "fly"
+"""Name of the stream that the others are joined to."""
+PATIENCE_S = 2.0
+"""Seconds that a run's stop waits for events which it announces."""
+MAX_OPEN = 64
+
+Doc = dict[str, Any]
+Table = NDArray[np.float64]
+
+
+class Trace(Settings):
+    """Where one side of a fly scan is recorded."""
+
+    stream: str
+    """Regular expression for the whole name of its streams."""
+    columns: tuple[str, ...] = ()
+    """Names of the columns of its tables, an Event each. None: every scalar of its Events is one, on their time."""
+    time: tuple[str, ...] = ()
+    """Columns with the seconds, and with the nanoseconds where these are apart."""
+    counter_bits: int | None = Field(default=None, ge=2, le=62)
+    """The other columns are counters of so many bits, in two's complement where they are negative."""
+
+    @field_validator("stream")
+    @classmethod
+    def _compiles(cls, stream: str) -> str:
+        try:
+            re.compile(stream)
+        except re.error as error:
+            raise ValueError(f"a regular expression ({error})") from None
+        return stream
+
+    @model_validator(mode="after")
+    def _has_its_time(self) -> Self:
+        if self.columns and (not self.time or len(self.time) > 2 or not set(self.time) <= set(self.columns)):
+            raise ValueError("time: the column with the seconds and, if apart, the one with the nanoseconds")
+        return self
+
+    def reads(self, stream: str) -> bool:
+        """Whether a stream of this name is part of it."""
+        return re.fullmatch(self.stream, stream) is not None
+
+
+class FlySettings(Settings):
+    """Which streams of a fly scan are joined; ``fields`` then names the columns of both."""
+
+    signals: Trace
+    """The intensities: the points of a spectrum are theirs."""
+    axis: Trace
+    """Where the monochromator was, interpolated linearly to their times."""
+    offsets: Mapping[str, str] = {}
+    """Keys of the RunStart with what is to be taken off an intensity, by its column."""
+    offset_scale: float = 1.0
+    """Counts per unit of these offsets."""
+    gains: Mapping[str, str] = {}
+    """Keys of the RunStart with log10 of what an intensity is then divided by, by its column."""
+
+    def trace(self, stream: str) -> Trace | None:
+        """Return what a stream of this name is part of."""
+        return next((trace for trace in (self.signals, self.axis) if trace.reads(stream)), None)
+
+
+def needed(
+    fields: FieldMap, fly: FlySettings | None, descriptor: Mapping[str, Any], start: Mapping[str, Any]
+) -> frozenset[str] | Unreadable:
+    """Return the external data keys of a descriptor that are to be read from their files."""
+    if fly is None or (trace := fly.trace(str(descriptor.get("name", "primary")))) is None:
+        return wanted_from_files(fields, descriptor, start)
+    if start.get("xas_agent") or skipped_plan(fields, start) is not None:
+        return frozenset()
+    tables = bool(trace.columns)
+    keys = descriptor["data_keys"].items()
+    return frozenset(k for k, v in keys if v.get("external") and (not tables or v.get("dtype") == "array"))
+
+
+@dataclass(slots=True)
+class _Side:
+    """What has come of one trace: tables by data key."""
+
+    tables: dict[str, list[Table]] = field(default_factory=dict)
+    unread: str = ""
+
+
+@dataclass(slots=True)
+class _Fly:
+    start: Doc | None = None
+    streams: dict[str, str] = field(default_factory=dict)
+    """The names of the streams that are joined, by descriptor."""
+    sides: dict[str, _Side] = field(default_factory=lambda: {"signals": _Side(), "axis": _Side()})
+    seen: dict[str, set[int]] = field(default_factory=dict)
+    """The numbers of the events that have come, by stream."""
+    time: float = 0.0
+    at: float = 0.0
+    stop: Received | None = None
+
+
+class FlyJoiner:
+    """Takes the streams of ``settings`` out of their runs and gives, at a run's stop, one of whole sweeps instead.
+
+    Rows whose time is not positive are the padding of a buffer; of rows with one time the first counts. The joined
+    stream ``fly`` has one Event: the signals' columns, the axis' at their times, and ``time``. A stop waits
+    ``PATIENCE_S`` for events that it announces. Runs without such streams pass untouched.
+
+    Not thread-safe.
+    """
+
+    def __init__(self, settings: FlySettings, fields: FieldMap) -> None:
+        self._settings, self._fields = settings, fields
+        self._runs: OrderedDict[str, _Fly] = OrderedDict()
+        self._by_descriptor: OrderedDict[str, str] = OrderedDict()
+        self._closed: OrderedDict[str, dict[str, set[int]]] = OrderedDict()
+        """The events that runs had when they were joined."""
+        self._starts: OrderedDict[str, Doc] = OrderedDict()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a stop is held back."""
+        return any(run.stop is not None for run in self._runs.values())
+
+    def __call__(self, document: Received) -> Iterable[Received | SetAside]:
+        """Take one document; return what can be passed on."""
+        name, doc = document.name, document.doc
+        try:
+            if name == "event":
+                return self._event(document)
+            if name == "event_page" and doc["descriptor"] in self._by_descriptor:
+                from event_model import unpack_event_page
+
+                events = unpack_event_page(doc)  # type: ignore[arg-type]
+                return [out for event in events for out in self._event(Received("event", dict(event), document.at))]
+            if name == "start":
+                self._starts[doc["uid"]] = doc
+                if len(self._starts) > 10 * MAX_OPEN:
+                    self._starts.popitem(last=False)
+            elif name == "descriptor":
+                return self._descriptor(document)
+            elif name == "stop" and (run := self._runs.get(doc["run_start"])) is not None:
+                run.stop = run.stop or document
+                return self._end(doc["run_start"], document.at)
+        except Exception as error:
+            log.debug("malformed document passed on", name=name, error=f"{type(error).__name__}: {error}")
+        return (document,)
+
+    def poll(self, now: float) -> Iterable[Received | SetAside]:
+        """Return the runs that have been waited for long enough."""
+        return [out for uid in list(self._runs) if self._runs[uid].stop is not None for out in self._end(uid, now)]
+
+    def finish(self) -> Iterable[Received | SetAside]:
+        """Join what has come of every run."""
+        return [out for uid in list(self._runs) for out in self._end(uid, float("inf"))]
+
+    def _descriptor(self, document: Received) -> Iterable[Received | SetAside]:
+        doc = document.doc
+        uid, name = doc["uid"], str(doc.get("name", "primary"))
+        start = self._starts.get(doc["run_start"], {})
+        skipped = bool(start.get("xas_agent")) or skipped_plan(self._fields, start) is not None
+        if skipped or self._settings.trace(name) is None:
+            return (document,)
+        out: list[Received | SetAside] = []
+        if doc["run_start"] not in self._runs and len(self._runs) >= MAX_OPEN:
+            out += self._end(next(iter(self._runs)), float("inf"))
+        if doc["run_start"] in self._closed:  # repeated
+            return ()
+        run = self._runs.setdefault(doc["run_start"], _Fly(start or None))
+        run.streams[uid], self._by_descriptor[uid] = name, doc["run_start"]
+        if len(self._by_descriptor) > 100 * MAX_OPEN:
+            self._by_descriptor.popitem(last=False)
+        return out
+
+    def _event(self, document: Received) -> Iterable[Received | SetAside]:
+        doc = document.doc
+        run_uid = self._by_descriptor.get(doc["descriptor"])
+        if run_uid is None:
+            return (document,)
+        run, seq = self._runs.get(run_uid), int(doc["seq_num"])
+        if run is None:
+            if any(seq in numbers for numbers in self._closed.get(run_uid, {}).values()):
+                return ()
+            return (SetAside(run_uid, str(doc["uid"]), time_of(doc), "late", "its run was already joined"),)
+        name = run.streams[doc["descriptor"]]
+        seen = run.seen.setdefault(name, set())
+        if seq not in seen:
+            seen.add(seq)
+            run.time, run.at = max(run.time, time_of(doc)), max(run.at, document.at)
+            for side, trace in (("signals", self._settings.signals), ("axis", self._settings.axis)):
+                if trace.reads(name):
+                    _take(run.sides[side], trace, doc)
+        return self._end(run_uid, document.at) if run.stop is not None else ()
+
+    def _end(self, uid: str, now: float) -> list[Received | SetAside]:
+        """Give out a run's joined stream and its stop, if nothing more of it is to come."""
+        run = self._runs[uid]
+        announced = announcements(run.stop.doc if run.stop else {})
+        own = set(run.streams.values())
+        lacks = any(n > len(run.seen.get(name, ())) for name, n in announced.items() if self._settings.trace(name))
+        if lacks and run.stop is not None and now < run.stop.at + PATIENCE_S:
+            return []
+        del self._runs[uid]
+        self._closed[uid] = run.seen
+        if len(self._closed) > 10 * MAX_OPEN:
+            self._closed.popitem(last=False)
+        out: list[Received | SetAside] = []
+        out += self._lost(uid, run, announced) or self._joined(uid, run)
+        if run.stop is not None:
+            joined = {JOINED: 1} if any(isinstance(o, Received) for o in out) else {}
+            numbers = {name: number for name, number in announced.items() if name not in own} | joined
+            out.append(Received("stop", {**run.stop.doc, "num_events": numbers}, run.stop.at))
+        return out
+
+    def _lost(self, uid: str, run: _Fly, announced: Mapping[str, int]) -> list[SetAside]:
+        """Tell of streams of which too much never came: over a hole, energies would be interpolated."""
+        for name in sorted(set(run.streams.values())):
+            came = run.seen.get(name, set())
+            whole = max(announced.get(name, 0), *came, 0)
+            if whole - len(came) > self._fields.max_missing_fraction * whole:
+                detail = f"{whole - len(came)} of {whole} events of stream {name} never came"
+                return [SetAside(uid, uid, run.time, "events lost", detail)]
+        return []
+
+    def _joined(self, uid: str, run: _Fly) -> Iterator[Received | SetAside]:
+        """Yield the descriptor and the Event of the joined stream, or why there are none."""
+        start = run.start or self._starts.get(uid) or {}
+        for side, trace in (("signals", self._settings.signals), ("axis", self._settings.axis)):
+            came = run.sides[side]
+            if came.unread:
+                yield SetAside(uid, uid, run.time, "file not readable", came.unread)
+                return
+            if not came.tables:
+                detail = f"no {side} of streams {trace.stream!r}; came: {', '.join(set(run.streams.values()))}"
+                yield SetAside(uid, uid, run.time, "fly stream missing", detail)
+                return
+        try:
+            signals = series(run.sides["signals"].tables, self._settings.signals)
+            signals = [(t, {k: self._current(k, v, start) for k, v in columns.items()}) for t, columns in signals]
+            columns = join(signals, series(run.sides["axis"].tables, self._settings.axis))
+        except (ValueError, ArithmeticError) as error:
+            yield SetAside(uid, uid, run.time, "fly streams do not fit", str(error))
+            return
+        about = {"source": "joined", "dtype": "array", "shape": [columns["time"].size]}
+        descriptor = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{uid}/{JOINED}"))
+        doc: Doc = {"uid": descriptor, "run_start": uid, "name": JOINED, "time": run.time}
+        yield Received("descriptor", doc | {"data_keys": dict.fromkeys(columns, about)}, run.at)
+        event: Doc = {"uid": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{descriptor}/1")), "descriptor": descriptor}
+        event |= {"seq_num": 1, "time": run.time, "data": columns, "timestamps": dict.fromkeys(columns, run.time)}
+        yield Received("event", event | {"filled": {}}, run.at)
+
+    def _current(self, column: str, counts: Table, start: Mapping[str, Any]) -> Table:
+        """Return an intensity without its offset and gain, as far as the RunStart names them."""
+        offset = self._stated(column, self._settings.offsets, start) * self._settings.offset_scale
+        return (counts - offset) / 10.0 ** self._stated(column, self._settings.gains, start)
+
+    @staticmethod
+    def _stated(column: str, keys: Mapping[str, str], start: Mapping[str, Any]) -> float:
+        if column not in keys:
+            return 0.0
+        stated = number(start, keys[column])
+        if stated is None:
+            log.warning("missing in the RunStart, taken as 0", column=column, key=keys[column])
+        return stated or 0.0
+
+
+def _take(side: _Side, trace: Trace, doc: Doc) -> None:
+    """Add an Event's tables, or its scalars as a row of one each."""
+    data = doc["data"]
+    side.unread = side.unread or next((str(v) for v in data.values() if isinstance(v, Unread)), "")
+    if not trace.columns:
+        times = doc.get("timestamps") or {}
+        for key, value in scalars(data).items():
+            side.tables.setdefault(key, []).append(np.array([[times.get(key, time_of(doc)), value]]))
+        return
+    for key, value in data.items():
+        if np.ndim(value) == 2:
+            side.tables.setdefault(key, []).append(np.asarray(value, dtype=np.float64))
+
+
+def series(tables: Mapping[str, list[Table]], trace: Trace) -> list[tuple[Table, dict[str, Table]]]:
+    """Return by data key the times, (M,) rising, and the columns, each (M,), of a trace's tables, (M, C).
+
+    Raises ValueError for a table with other columns than were named, or none with a time.
+    """
+    found = []
+    for key, parts in tables.items():
+        names = trace.columns or ("time", key)
+        if any(part.shape[1] != len(names) for part in parts):
+            raise ValueError(f"{key} has {parts[0].shape[1]} columns; expected {len(names)}: {', '.join(names)}")
+        rows = np.concatenate(parts)
+        columns = dict(zip(names, rows.T, strict=True))
+        clock = trace.time or ("time",)
+        time = columns[clock[0]] + (1e-9 * columns[clock[1]] if len(clock) == 2 else 0.0)
+        kept = np.isfinite(rows).all(axis=1) & (time > 0)
+        time, first = np.unique(time[kept], return_index=True)
+        if not time.size:
+            raise ValueError(f"{key}: none of {len(rows)} rows has a time")
+        others = {name: column[kept][first] for name, column in columns.items() if name not in clock}
+        if trace.counter_bits is not None:
+            others = {name: signed(column, trace.counter_bits) for name, column in others.items()}
+        found.append((time, others))
+    return found
+
+
+def signed(counts: Table, bits: int) -> Table:
+    """Return counters, of any shape, as the numbers that they mean in two's complement.
+
+    >>> signed(np.array([3.0, 0xFFFFFE, -2.0]), 24)
+    array([ 3., -2., -2.])
+    """
+    return np.where(counts >= 2.0 ** (bits - 1), counts - 2.0**bits, counts)
+
+
+def join(
+    signals: list[tuple[Table, dict[str, Table]]], axis: list[tuple[Table, dict[str, Table]]]
+) -> dict[str, Table]:
+    """Return columns, each (M,), at the times of the signal with the most points, where all others were recorded too.
+
+    What has times of its own is interpolated linearly, as NSLS-II ISS does. Raises ValueError where they have no
+    time in common, or two columns one name.
+    """
+    clock = max(signals, key=lambda s: s[0].size)[0]
+    begin = max(time[0] for time, _ in (*signals, *axis))
+    end = min(time[-1] for time, _ in (*signals, *axis))
+    time = clock[(clock >= begin) & (clock <= end)]
+    if time.size < 2:
+        spans = "; ".join(f"{', '.join(c)}: {t[0]:.3f} to {t[-1]:.3f} s" for t, c in (*signals, *axis))
+        raise ValueError(f"they were not recorded at the same time: {spans}")
+    joined: dict[str, Table] = {"time": time}
+    for own, columns in (*signals, *axis):
+        for name, column in columns.items():
+            if name in joined:
+                raise ValueError(f"two columns are named {name}")
+            joined[name] = np.interp(time, own, column)
+    return joined

@@ -1,0 +1,236 @@
+"""The dataset commands: bars while they work, and what was done in words."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from ...agent.types.errors import InputError
+from ..config import ConfigError, explain
+
+if TYPE_CHECKING:
+    from ...models.datasets.batch import Progress
+    from ...models.datasets.dataset import Labels
+    from ...models.datasets.feff import FeffSettings
+    from ...models.datasets.feff_runs import Spectrum
+    from ...models.datasets.structure_files import Site
+
+_log = structlog.get_logger(__name__)
+
+
+def label_structures(
+    structures: Path, absorber: str, name: str, out: Path, *, val_fraction: float, seed: int, jobs: int | None
+) -> str:
+    """Write ``out/NAME.csv``, the descriptors of every distinct site of a folder of structures; what was done.
+
+    Raises
+    ------
+    InputError
+        No such site, or nothing that could be labelled.
+    """
+    with _working() as progress:
+        from ...models.datasets.dataset import (
+            SplitSettings,
+            find_sites,
+            label,
+            labels_of,
+            split_materials,
+            write_table,
+        )
+
+        jobs = jobs or _cores()
+        sites, failed = find_sites(structures, _symbol(absorber), jobs, progress)
+        known, unlabelled = label(sites, _kept(out, name), jobs, progress)
+        rows = [(s, found) for s in sites if (found := labels_of(s, known))]
+        _tell([*failed, *unlabelled])
+        if not rows:
+            raise InputError(f"{structures}: none of {len(sites)} sites could be labelled")
+        sides = split_materials([s.material for s, _ in rows], SplitSettings(val_fraction=val_fraction, seed=seed))
+        write_table(out / f"{name}.csv", [s for s, _ in rows], [found for _, found in rows], sides)
+    return f"{out / name}.csv: {_rows([s for s, _ in rows], sides)}{_and_failed(failed, unlabelled)}"
+
+
+def compute(
+    structures: Path,
+    absorber: str,
+    runs: Path,
+    *,
+    config: Path | None,
+    program: str | None,
+    write_only: bool,
+    jobs: int | None,
+) -> str:
+    """Write FEFF's input for every distinct site and run FEFF where it has not yet; what was done.
+
+    Raises
+    ------
+    InputError
+        No such site; or FEFF is not here, when the inputs are written and the message says so.
+    """
+    with _working() as progress:
+        from ...models.datasets import feff_runs
+        from ...models.datasets.dataset import find_sites
+        from ...models.datasets.feff import find_feff
+
+        settings, jobs = _feff_settings(config), jobs or _cores()
+        sites, unread = find_sites(structures, _symbol(absorber), jobs, progress)
+        waiting, failed = feff_runs.write_inputs(sites, runs, settings, jobs, progress)
+        there = len(sites) - len(waiting) - len(failed)
+        failed = [*unread, *failed]
+        if write_only:
+            _tell(failed)
+            return f"{runs}: inputs of {len(waiting)} sites to run{_and_failed(failed)}"
+        _tell(failed)
+        if not waiting:
+            return f"{runs}: {there} runs there already{_and_failed(failed)}"
+        try:
+            found = find_feff(program)
+        except InputError as e:
+            raise InputError(f"the inputs of {len(waiting)} sites are in {runs}; {e}") from None
+        _log.info("FEFF", program=found, runs=len(waiting), already=there)
+        ran = feff_runs.run(waiting, found, settings.timeout_s, jobs, progress)
+        _tell(ran)
+    return f"{runs}: {len(waiting) - len(ran)} runs done, {there} there already{_and_failed(failed, ran)}"
+
+
+def collect_runs(
+    runs: Path, absorber: str | None, name: str, out: Path, *, val_fraction: float, seed: int, jobs: int | None
+) -> str:
+    """Write ``out/NAME.npz`` and ``NAME.csv`` from a folder of FEFF runs; what was done.
+
+    Raises
+    ------
+    InputError
+        No run that could be read, or runs of several absorbers and none named.
+    """
+    with _working() as progress:
+        from ...models.datasets.dataset import label, labels_of
+        from ...models.datasets.feff_runs import collect
+
+        jobs = jobs or _cores()
+        if not runs.is_dir():
+            raise InputError(f"{runs}: no such folder; expected folders of FEFF runs in it")
+        spectra, failed = collect(runs, _symbol(absorber) if absorber else None, jobs, progress)
+        known, unlabelled = label([s.site for s in spectra], _kept(out, name), jobs, progress)
+        rows = [(s, found) for s in spectra if (found := labels_of(s.site, known))]
+        return _pair(rows, out, name, val_fraction, seed, [*failed, *unlabelled])
+
+
+def convert_documents(
+    documents: Sequence[Path],
+    absorber: str,
+    name: str,
+    out: Path,
+    *,
+    val_fraction: float,
+    seed: int,
+    jobs: int | None,
+) -> str:
+    """Write ``out/NAME.npz`` and ``NAME.csv`` from XAS documents of the Materials Project; what was done.
+
+    Raises
+    ------
+    InputError
+        Not such documents, or none of the absorber's K-edge XANES.
+    """
+    with _working() as progress:
+        from ...models.datasets.dataset import label, labels_of
+        from ...models.datasets.materials_project import read_documents, shared, told
+
+        jobs = jobs or _cores()
+        found, others = read_documents(documents, _symbol(absorber), jobs, progress)
+        known, failed = label([s for d in found for s in d.sites], _kept(out, name), jobs, progress)
+        rows: list[tuple[Spectrum, Labels]] = []
+        for d in found:
+            labels = [labels_of(s, known) for s in d.sites]
+            if all(labels):
+                rows.append((d.spectrum, shared([x for x in labels if x])))
+        done = _pair(rows, out, name, val_fraction, seed, failed)
+    return done + (f"; left out: {told(others)}" if others else "")
+
+
+def _pair(
+    rows: "Sequence[tuple[Spectrum, Labels]]", out: Path, name: str, val_fraction: float, seed: int, failed: list[str]
+) -> str:
+    from ...models.datasets.dataset import SplitSettings, split_materials, write_pair
+
+    _tell(failed)
+    if not rows:
+        raise InputError(f"{out / name}: not one row could be labelled")
+    sites = [s.site for s, _ in rows]
+    sides = split_materials([s.material for s in sites], SplitSettings(val_fraction=val_fraction, seed=seed))
+    write_pair(out, name, [s for s, _ in rows], [labels for _, labels in rows], sides)
+    return f"{out / name}.npz and .csv: {_rows(sites, sides)}{_and_failed(failed)}"
+
+
+def _rows(sites: "Sequence[Site]", sides: dict[str, str]) -> str:
+    validate = sum(sides[s.material] == "val" for s in sites)
+    return f"{len(sites)} rows of {len(sides)} materials, {validate} rows to validate"
+
+
+def _and_failed(*failed: Sequence[str]) -> str:
+    count = sum(map(len, failed))
+    return f", {count} failed" if count else ""
+
+
+def _tell(failed: Sequence[str]) -> None:
+    for why in failed:
+        _log.warning("left out", what=why)
+
+
+def _kept(out: Path, name: str) -> Path:
+    return out / f"{name}.labels.jsonl"
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1
+
+
+def _symbol(absorber: str) -> str:
+    from pymatgen.core import Element
+
+    if not Element.is_valid_symbol(absorber):
+        raise InputError(f"absorber {absorber!r}: expected an element's symbol, e.g. Co")
+    return absorber
+
+
+def _feff_settings(path: Path | None) -> "FeffSettings":
+    import yaml
+    from pydantic import ValidationError
+
+    from ...models.datasets.feff import FeffSettings
+
+    if path is None:
+        return FeffSettings()
+    try:
+        return FeffSettings.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    except ValidationError as e:
+        raise ConfigError(explain(e, str(path), FeffSettings)) from None
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as e:
+        raise ConfigError(f"{path}: not readable YAML: {' '.join(str(e).split())}") from None
+
+
+@contextmanager
+def _working() -> "Iterator[Progress]":
+    """A bar on stderr for each thing done; and the extra named where it is missing."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn())
+    tasks: dict[str, TaskID] = {}
+    try:
+        with Progress(*columns, console=Console(stderr=True)) as bars:
+
+            def progress(what: str, done: int, of: int) -> None:
+                if what not in tasks:
+                    tasks[what] = bars.add_task(what, total=of)
+                bars.update(tasks[what], completed=done)
+
+            yield progress
+    except ModuleNotFoundError as e:
+        if not (e.name or "").startswith("pymatgen"):
+            raise
+        raise InputError("structures and FEFF need the [train] extra: pip install 'xas-agent[train]'") from None

@@ -1,0 +1,193 @@
+"""``xas-agent evaluate``: a model judged, and the report folder about it."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import ValidationError
+
+from ...agent.types.errors import InputError
+from ...agent.types.settings import Settings
+from ...models import card as cards
+from ..config import ConfigError, explain, read_training, shipped_training
+
+try:
+    from ...models.evaluation.report.kept import Progress
+    from ...models.evaluation.report.write import Section, plain, write
+    from ...models.evaluation.studies import (
+        benchmark,
+        delithiation,
+        exploration,
+        transfer,
+        uncertainty,
+        unfamiliar,
+        universal,
+        verdicts,
+    )
+    from ...models.evaluation.studies.benchmark import BenchmarkSettings
+    from ...models.evaluation.studies.delithiation import DelithiationSettings
+    from ...models.evaluation.studies.transfer import TransferSettings
+    from ...models.evaluation.studies.unfamiliar import Element
+    from ...models.evaluation.studies.universal import UniversalSettings
+except ImportError as e:
+    raise InputError(f"evaluation needs the [train] extra: pip install 'xas-agent[train]' (no {e.name})") from None
+from ...models.runtime import Model
+from ...models.training.plan import Plan, config_of
+from ...models.training.train import TrainingConfig
+
+Study = Literal["benchmark", "uncertainty", "unfamiliar", "exploration", "transfer", "universal", "delithiation"]
+STUDIES: tuple[Study, ...] = get_args(Study)
+
+
+class EvaluationConfig(Settings):
+    """``configs/evaluation/*.yaml``: which studies make up a report, and how large each is."""
+
+    studies: tuple[Study, ...]
+    benchmark: BenchmarkSettings | None = None
+    transfer: TransferSettings | None = None
+    universal: UniversalSettings | None = None
+    delithiation: DelithiationSettings | None = None
+
+
+def read_evaluation(name_or_file: str, model: str) -> EvaluationConfig:
+    """A shipped evaluation config by name (``full``, ``quick``), or a YAML file.
+
+    What ``transfer`` and ``delithiation`` fine-tune, for the data sets ``targets``, is the ``model`` that is judged.
+    """
+    shipped = Path(__file__).parents[2] / "configs" / "evaluation" / f"{name_or_file}.yaml"
+    path = shipped if shipped.is_file() else Path(name_or_file)
+    if not path.is_file():
+        raise ConfigError(f"{name_or_file}: no such evaluation config; expected quick, full or a YAML file")
+    try:
+        found: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        source = config_of(cards.read_card(cards.find(model)))
+        # What the model itself was trained on is no target of it.
+        targets = [t for t in map(read_training, found.pop("targets", ())) if t.dataset != source.dataset]
+        common = {"targets": targets, "pretrained": model}
+        for study in ("transfer", "delithiation"):
+            if study in found:
+                found[study] = common | found[study]
+        if "universal" in found:
+            if "transfer" not in found:
+                raise ConfigError(f"{path}: universal is compared with what transfer trains; found no transfer")
+            found["universal"] = {"source": source, "transfer": found["transfer"]} | found["universal"]
+        return EvaluationConfig.model_validate(found)
+    except ValidationError as e:
+        raise ConfigError(explain(e, str(path), EvaluationConfig)) from None
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError) as e:
+        raise ConfigError(f"{path}: not an evaluation config: {' '.join(str(e).split())}") from None
+
+
+@dataclass(frozen=True)
+class Judging:
+    """A model and what it is judged with."""
+
+    folder: Path
+    model: Model
+    plan: Plan
+    data: Path
+    elements: Sequence[Element]
+    """The model's own data set, and those of the shipped training configs that the data folder has."""
+    config: EvaluationConfig
+    kept: Path
+    jobs: int
+
+    def sections(self, study: Study, progress: Progress) -> list[Section]:
+        """What one study has to say; nothing where the config has no settings for it."""
+        c, rest = self.config, (self.data, self.kept, self.jobs, progress)
+        if study == "uncertainty":
+            return [uncertainty.uncertainty(self.model, self.plan, self.elements)]
+        if study == "unfamiliar":
+            return [unfamiliar.unfamiliar(self.model, self.plan, self.elements)]
+        if study == "exploration":
+            return [exploration.exploration(self.folder, self.plan, self.elements)]
+        if study == "benchmark" and c.benchmark and len(self.plan.judged):
+            return verdicts.sections(benchmark.run(c.benchmark, self.model, self.plan, *rest))
+        if study == "transfer" and c.transfer:
+            return [transfer.transfer(c.transfer, *rest)]
+        if study == "universal" and c.universal and len(self.plan.judged):
+            return [universal.universal(c.universal, *rest)]
+        if study == "delithiation" and c.delithiation:
+            return [delithiation.delithiation(c.delithiation, *rest)]
+        return []
+
+
+def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str], jobs: int | None) -> Path:
+    """Judge a model by the studies of an evaluation config, and write the report; gives its page.
+
+    Long work is kept in ``out/kept``: a report that was stopped goes on where it was.
+
+    Parameters
+    ----------
+    data : folder with the FEFF rows
+    only : names of studies, empty for the config's
+    """
+    studies: tuple[Study, ...] = tuple(s for s in STUDIES if s in only)
+    if len(studies) < len(set(only)):
+        raise InputError(f"no study {', '.join(sorted(set(only) - set(STUDIES)))}; there are {', '.join(STUDIES)}")
+    settings = read_evaluation(config, name)
+    folder = cards.find(name)
+    model = Model(folder, "cpu", 1)
+    plan = Plan(config_of(model.card), data)
+    others = [t for t in map(read_training, shipped_training()) if t.dataset != plan.config.dataset]
+    elements = [Element.of(t, data) for t in (plan.config, *others) if (data / f"{t.dataset}.npz").is_file()]
+    asked = [t for study in (settings.transfer, settings.delithiation) if study for t in study.targets]
+    kept = out / "kept" / fingerprint([plan.config, *others, *asked], data)
+    judging = Judging(folder, model, plan, data, elements, settings, kept, jobs or cores())
+    sections: list[Section] = []
+    skipped: list[str] = []
+    for study in studies or settings.studies:
+        with told(study) as progress:
+            found = judging.sections(study, progress)
+        sections += found
+        skipped += [] if found else [study]
+    if not sections:
+        raise InputError(
+            f"{config}: nothing to report; {', '.join(skipped)} need settings in the config, and a model whose data "
+            "have validation rows"
+        )
+    lead = (
+        f"`{plain(model.name)}`, SHA-256 `{model.sha256[:12]}…`, trained on {len(plan.learnt)} sites of "
+        f"{plain(plan.config.dataset)}. Every table is a CSV in `tables/`, every figure a PNG and an SVG in "
+        "`figures/`."
+    )
+    if skipped:
+        lead += f" Left out, for want of settings or of validation rows: {', '.join(skipped)}."
+    return write(out, f"What {model.name} is worth", lead, sections)
+
+
+def fingerprint(configs: Sequence[TrainingConfig], data: Path) -> str:
+    """Of the data files: results kept for others are void."""
+    digest = hashlib.sha256()
+    for name in sorted({c.dataset for c in configs}):
+        for path in (data / f"{name}.npz", data / f"{name}.csv"):
+            if path.is_file():
+                digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def told(study: str) -> Iterator[Progress]:
+    """A progress bar on stderr for one study, or a line per piece where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        console.print(study)
+        yield lambda done, of, what: console.print(f"{study}: {done} of {of}, {what}", soft_wrap=True)
+        return
+    with Bars(TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeElapsedColumn()) as bars:
+        task = bars.add_task(study, total=None)
+        yield lambda done, of, what: bars.update(task, completed=done, total=of, description=f"{study}: {what}")

@@ -1,0 +1,220 @@
+"""The picture of a session, and of a spectrum's alignment."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from ...agent.spectra.align import Aligned
+from ...agent.spectra.normalisation import Normalised
+from ...agent.types.edge import Edge
+from ...agent.types.grid import Array, Grid
+from ...models.training.standards import Fit
+from .recorder import Recorder, Truth
+
+VOLTAGES = ("voltage", "Ewe_V", "potential", "Ewe")
+BLUE, GREY, RED, GREEN = "#1f5fa8", "#7a7a7a", "#b3261e", "#2e7d32"
+AMBER = "#b26a00"
+TITLE_CHARACTERS = 70  # of a line over one half of a picture
+
+
+def draw_operando(path: Path, recorder: Recorder, truth: Truth | None) -> None:
+    """Oxidation state with its interval, truth, voltage, decisions; the other descriptors; the spectra."""
+    rows = sorted(recorder.frames, key=lambda r: r["time"])
+    clock = "recorded_time" if all("recorded_time" in r for r in rows) else "time"  # a replay keeps the recorded one
+    hours, unit = _since_start(np.array([r[clock] for r in rows]))
+    by_number = truth.by_frame() if truth else {}
+    figure = Figure(figsize=(11, 8.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(3, 2, width_ratios=(1.5, 1), height_ratios=(1.6, 1, 0.7))
+
+    top = figure.add_subplot(grid[0, 0])
+    _interval(top, hours, rows, "OS", BLUE)
+    known = [(h, 4 - by_number[r["seq_num"]]) for h, r in zip(hours, rows, strict=True) if r["seq_num"] in by_number]
+    if known:
+        top.plot(*zip(*known, strict=True), color=GREEN, lw=1.5, label="4 − x (truth)")
+    _voltage(top, hours, rows)
+    _decisions(top, hours, rows, recorder)
+    top.set_ylabel("mean oxidation state (e)")
+    # Beside the title: within the axes it would cover what stands at the decisions.
+    top.legend(loc="lower right", bbox_to_anchor=(1.0, 0.99), ncols=2, frameon=False, fontsize=8)
+    element = ", ".join(recorder.models) or "agent"
+    top.set_title(f"{element}: {len(rows)} frames", loc="left")
+
+    middle = figure.add_subplot(grid[1, 0], sharex=top)
+    for name, colour in (("CN", BLUE), ("OCN", GREY)):
+        _interval(middle, hours, rows, name, colour)
+    middle.set_ylabel("coordination")
+    middle.legend(loc="best", fontsize=8)
+
+    bottom = figure.add_subplot(grid[2, 0], sharex=top)
+    bottom.plot(hours, [r["ood_score"] for r in rows], color=GREY, lw=1)
+    bottom.axhline(1.0, color=RED, lw=0.8, ls="--")
+    bottom.set_ylim(bottom=0)
+    bottom.set_ylabel("unfamiliar > 1")
+    bottom.set_xlabel(f"time since the first frame ({unit})")
+
+    _spectra(figure.add_subplot(grid[:2, 1]), hours, unit, rows, recorder)
+    right = figure.add_subplot(grid[2, 1])
+    for name, colour in (("MOOD", BLUE),):
+        _interval(right, hours, rows, name, colour)
+    right.set_ylabel("O–O distance (Å)")
+    right.set_xlabel(f"time ({unit})")
+    figure.savefig(path, dpi=110)
+
+
+def _since_start(time: np.ndarray) -> tuple[np.ndarray, str]:
+    seconds = time - time[0]
+    if seconds[-1] > 3 * 3600:
+        return seconds / 3600, "h"
+    return (seconds / 60, "min") if seconds[-1] > 300 else (seconds, "s")
+
+
+def _interval(axes: Axes, hours: np.ndarray, rows: list[dict], name: str, colour: str) -> None:
+    if f"{name}_mean" not in rows[0]:
+        return
+    mean, lo, hi = (np.array([r.get(f"{name}_{k}", np.nan) for r in rows]) for k in ("mean", "lo", "hi"))
+    axes.fill_between(hours, lo, hi, color=colour, alpha=0.15, lw=0)
+    axes.plot(hours, mean, ".-", color=colour, ms=4, lw=0.8, label=f"{name}, 90 % interval")
+
+
+def _voltage(axes: Axes, hours: np.ndarray, rows: list[dict]) -> None:
+    name = next((v for v in VOLTAGES if v in rows[0]), None)
+    if name is None:
+        return
+    other = axes.twinx()
+    other.plot(hours, [r.get(name, np.nan) for r in rows], color=GREY, lw=1, ls=":")
+    other.set_ylabel(f"{name} (V, dotted)", color=GREY)
+
+
+def _decisions(axes: Axes, hours: np.ndarray, rows: list[dict], recorder: Recorder) -> None:
+    times = np.array([r["time"] for r in rows])
+    for decision in recorder.decisions:
+        at = float(np.interp(decision["time"], times, hours))
+        axes.axvline(at, color=RED, lw=1.2)
+        text = f"{decision['action']} ({decision['status']})"
+        axes.annotate(
+            text,
+            (at, 0.02),
+            xycoords=("data", "axes fraction"),
+            rotation=90,
+            color=RED,
+            fontsize=8,
+            ha="right",
+            va="bottom",
+        )
+
+
+def _spectra(axes: Axes, hours: np.ndarray, unit: str, rows: list[dict], recorder: Recorder) -> None:
+    if recorder.grid is None:
+        return
+    scale = ScalarMappable(Normalize(hours[0], max(hours[-1], hours[0] + 1e-9)), cmap="viridis")
+    for at, row in zip(hours, rows, strict=True):
+        spectrum = recorder.spectra.get(row["frame_uid"])
+        if spectrum is not None and len(spectrum) == len(recorder.grid):
+            axes.plot(recorder.grid, spectrum, color=scale.to_rgba(at), lw=0.6)
+    axes.set_xlabel("energy on FEFF's scale − tabulated edge (eV)")
+    axes.set_ylabel("aligned μ")
+    axes.set_title("aligned spectra", loc="left")
+    axes.figure.colorbar(scale, ax=axes, label=f"time ({unit})")
+
+
+def draw_alignment(
+    path: Path, title: str, energy: Array, mu: Array, aligned: Aligned, row: int, grid: Grid, edge: Edge
+) -> None:
+    """Raw μ with pre- and post-edge, E0 and what was repaired; beside it the curve on the grid.
+
+    Parameters
+    ----------
+    energy, mu : (M,) as measured
+    aligned, row : what alignment made of it among others
+    """
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    raw, ready = figure.subplots(1, 2)
+    _measured(raw, energy, mu, aligned, row, edge)
+    raw.set_title(textwrap.fill(title, TITLE_CHARACTERS), loc="left", fontsize=9)
+    shift, flags = aligned.quantities["energy_shift_ev"][row], aligned.flags[row]
+    if (refusal := aligned.refused[row]) is not None:
+        ready.set_axis_off()
+        why = textwrap.fill(refusal[1], TITLE_CHARACTERS)
+        ready.text(0.5, 0.5, f"set aside: {refusal[0]}\n\n{why}", ha="center", va="center", color=RED, fontsize=10)
+    else:
+        ready.axhline(0, color=GREY, lw=0.5)
+        ready.axhline(1, color=GREY, lw=0.5)
+        ready.plot(grid.energy, aligned.mu[row], color=BLUE, lw=1.2, label="on the grid")
+        if "self-absorption corrected" in flags and aligned.lines is not None:
+            there = edge.on_feff_scale(energy - edge.edge_ev + shift - edge.feff_minus_experiment_ev)
+            near = (there >= grid.energy[0]) & (there <= grid.energy[-1])
+            own = aligned.lines.flat[row][near]
+            ready.plot(there[near], own, color=GREY, lw=0.9, ls="--", label="before the correction")
+            _legend(ready)
+        ready.set_xlabel("energy on FEFF's scale − tabulated edge (eV)")
+        ready.set_ylabel("aligned μ (edge steps)")
+        notes = textwrap.fill(", ".join((f"energies {shift:+.2f} eV", *flags)), TITLE_CHARACTERS)
+        ready.set_title(notes, loc="left", fontsize=9)
+    figure.savefig(path, dpi=110)
+
+
+def draw_standards(path: Path, fits: Sequence[Fit], grid: Grid) -> None:
+    """Each standard on FEFF's energies over its counterpart, broadened and damped, with what is left between them."""
+    figure = Figure(figsize=(5.5 * len(fits), 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, fit in zip(figure.subplots(1, len(fits), squeeze=False)[0], fits, strict=True):
+        axes.plot(grid.energy, fit.measured, color=BLUE, lw=1.2, label="measured")
+        axes.plot(grid.energy, fit.theory, color=RED, lw=1, ls="--", label="FEFF, broadened and damped")
+        axes.plot(grid.energy, fit.measured - fit.theory, color=GREY, lw=0.8, label="difference")
+        axes.axhline(0, color=GREY, lw=0.4)
+        axes.set_title(
+            f"{fit.standard.name}\noffset {fit.offset_ev:.2f} eV, scale {fit.scale:.3f}, "
+            f"amplitude {fit.amplitude:.2f}, broadening {fit.broadening_ev:.1f} eV",
+            loc="left",
+            fontsize=8,
+        )
+        axes.set_xlabel("energy on FEFF's scale − tabulated edge (eV)")
+        axes.legend(loc="center right", fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def _measured(axes: Axes, energy: Array, mu: Array, aligned: Aligned, row: int, edge: Edge) -> None:
+    """The left half: μ, its lines over the windows that they were fitted in, E0, glitches."""
+    found = aligned.lines
+    bad = np.zeros(len(mu), bool) if aligned.repaired is None else aligned.repaired[row]
+    axes.plot(energy, mu, color=GREY if bad.any() else BLUE, lw=1, label="μ as measured")
+    if found is not None and bad.any():
+        axes.plot(energy, found.mu[row], color=BLUE, lw=1, label="repaired")
+        axes.plot(energy[bad], mu[bad], "x", color=RED, ms=8, mew=1.5, zorder=5, label=f"glitches ({int(bad.sum())})")
+    q = aligned.quantities
+    at = q["e0_ev"][row] - q["energy_shift_ev"][row] + edge.feff_minus_experiment_ev
+    if found is not None and found.mode != "none":
+        _lines(axes, energy, found, row, at)
+    if np.isfinite(at):
+        axes.axvline(at, color=RED, lw=0.8, ls=":", zorder=0, label=f"E0 {at:.1f} eV")
+    axes.set_xlabel("energy as measured (eV)")
+    axes.set_ylabel("μ, taken as it is" if found is not None and found.mode == "none" else "μ")
+    axes.margins(x=0.02)
+    _legend(axes)
+
+
+def _lines(axes: Axes, energy: Array, found: Normalised, row: int, at: float) -> None:
+    of = "MBACK" if found.mode == "mback" else f"order {found.post_order[row]}"
+    names = ("pre-edge", "mean over the area" if found.mode == "area" else f"post-edge ({of})")
+    parts = [(names[0], found.pre_edge[row], found.pre, np.ones(len(energy), bool), AMBER)]
+    above = energy >= (at if np.isfinite(at) else energy[0])
+    parts.append((names[1], found.post_edge[row], found.post, above, GREEN))
+    for name, curve, window, where, colour in parts:
+        axes.plot(energy[where], curve[where], color=colour, lw=1, ls="--", label=name)
+        first, last = (int(np.broadcast_to(i, len(found.mu))[row]) for i in window)
+        if last > first and not (found.mode == "area" and colour == GREEN):
+            axes.axvspan(energy[first], energy[last - 1], color=colour, alpha=0.08, lw=0, zorder=0)
+
+
+def _legend(axes: Axes) -> None:
+    """Below the axes, where it hides nothing."""
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, fontsize=8, frameon=False)

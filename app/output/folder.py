@@ -1,0 +1,53 @@
+"""What a session leaves behind: documents.jsonl, descriptors.csv, decisions.csv, summary.json, operando.png."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...adapters.files.documents import FileSink
+from ...agent.types.errors import InputError
+from .recorder import Recorder, Truth
+
+
+class OutputFolder:
+    """``DIR`` of a session: documents are written as they come, the tables and the picture at the end."""
+
+    def __init__(self, folder: Path) -> None:
+        make_folder(folder)
+        self.folder = folder
+        self.documents = FileSink(folder / "documents.jsonl")
+
+    def finish(self, recorder: Recorder, summary: Mapping[str, Any], truth: Truth | None) -> None:
+        """Close the documents and write everything else."""
+        self.documents.close()
+        _table(self.folder / "descriptors.csv", recorder.columns(), recorder.frames)
+        names = ["time", "run_uid", "id", "rule", "action", "args", "status", "status_reason", "confidence", "reason"]
+        _table(self.folder / "decisions.csv", names, recorder.decisions)
+        (self.folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        if recorder.frames:
+            from .figures import draw_operando
+
+            draw_operando(self.folder / "operando.png", recorder, truth)
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder where it is missing.
+
+    Raises
+    ------
+    InputError
+        It cannot be made, or is a file.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise InputError(f"{folder}: cannot be used as the output folder: {e.strerror}") from None
+
+
+def _table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as f:
+        writer = csv.DictWriter(f, columns, restval="", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)

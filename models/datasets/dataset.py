@@ -1,0 +1,184 @@
+"""From structures and FEFF runs to ``NAME.npz`` and ``NAME.csv``.
+
+This is the form that :mod:`xas_agent.models.training.data` reads.
+
+Labels, which take long, are kept as they come and not made again by a later call. Needs the ``[train]`` extra.
+"""
+
+import csv
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+from pymatgen.core import Structure
+
+from ...agent.types.errors import InputError
+from ...agent.types.grid import Array
+from ...agent.types.settings import Settings
+from .batch import DIED, Progress, each, replacing
+from .feff_runs import Spectrum
+from .structure_files import Site, read_sites, structure_files
+from .structures import DESCRIPTORS, INTEGER, describe, digest
+
+Labels = dict[str, float]
+Known = dict[tuple[str, int], Labels]
+"""Labels by (digest of the structure, site)."""
+COLUMNS = ("id", "material", "formula", "site", "natoms", "split", *DESCRIPTORS)
+DECIMALS = {**dict.fromkeys(DESCRIPTORS, 5), "OS_mean": 4, **dict.fromkeys(INTEGER, 0)}
+
+
+class SplitSettings(Settings):
+    """Which materials validate."""
+
+    val_fraction: float = Field(default=0.15, ge=0, lt=1)
+    """Share of the materials; of two or more at least one, unless 0."""
+    seed: int = Field(default=0, ge=0)
+    """Another seed draws others."""
+
+
+def find_sites(path: Path, absorber: str, jobs: int, progress: Progress) -> tuple[list[Site], list[str]]:
+    """The distinct sites of the absorber in a folder of structures, and what could not be read, in words.
+
+    Raises
+    ------
+    InputError
+        Nothing is there, or no structure that could be read has the absorber.
+    """
+    files = structure_files(path) if path.exists() else []
+    if not files:
+        raise InputError(f"{path}: no structures; expected CIF, POSCAR or pymatgen's JSON (.json, .jsonl, also .gz)")
+    found: dict[str, Site] = {}
+    failed: list[str] = []
+    read = partial(read_sites, absorber=absorber)
+    for k, (sites, why) in each("structures", read, files, jobs, progress, ([], [DIED])):
+        failed += [f"{files[k].name}: {reason}" for reason in why]
+        for site in sites:
+            if found.setdefault(site.id, site) is not site:
+                failed.append(f"{site.id}: there twice, one is taken")
+    if not found:
+        raise InputError(f"{path}: no {absorber} site in {len(files)} files" + (f"; {failed[0]}" if failed else ""))
+    return [found[i] for i in sorted(found)], failed
+
+
+def label(sites: Sequence[Site], kept: Path, jobs: int, progress: Progress) -> tuple[Known, list[str]]:
+    """The descriptors of each site, and what failed, in words.
+
+    ``kept`` (``.jsonl``) holds what earlier calls found, one line a site; what is new is added as it comes.
+    """
+    known = _read_kept(kept)
+    todo: dict[str, tuple[Structure, list[int]]] = {}
+    for site in sites:
+        key = digest(site.structure)
+        indices = todo.setdefault(key, (site.structure, []))[1]
+        if (key, site.index) not in known and site.index not in indices:
+            indices.append(site.index)
+    work = [(key, *task) for key, task in todo.items() if task[1]]
+    failed: list[str] = []
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with kept.open("a", encoding="utf-8") as f:
+        for k, labels in each("labels", _labels, work, jobs, progress, DIED):
+            key, structure, indices = work[k]
+            if isinstance(labels, str):
+                failed.append(f"{structure.reduced_formula}: {labels}")
+                continue
+            for i, found in zip(indices, labels, strict=True):
+                known[key, i] = found
+                values = {d: None if math.isnan(v) else float(v) for d, v in found.items()}
+                f.write(json.dumps({"structure": key, "site": i, **values}) + "\n")
+            f.flush()
+    return known, failed
+
+
+def labels_of(site: Site, known: Known) -> Labels | None:
+    """What :func:`label` found of a site, or None where it failed."""
+    return known.get((digest(site.structure), site.index))
+
+
+def lengthened(energy: Array, mu: Array, points: int) -> tuple[Array, Array]:
+    """A spectrum (M,) as ``points`` ≥ M, the further ones on its widest straight segments.
+
+    As a piecewise linear spectrum, which is how rows are read (:func:`xas_agent.agent.types.grid.bin_means`), it
+    stays exactly what it was, and begins and ends where it did.
+    """
+    while len(energy) < points:
+        gaps = np.diff(energy)
+        widest = np.sort(np.argsort(gaps)[-(points - len(energy)) :])
+        energy = np.insert(energy, widest + 1, energy[widest] + gaps[widest] / 2)
+        mu = np.insert(mu, widest + 1, (mu[widest] + mu[widest + 1]) / 2)
+    return energy, mu
+
+
+def split_materials(materials: Sequence[str], split: SplitSettings) -> dict[str, str]:
+    """``train`` or ``val`` for each material: drawn by the material's name, so that a larger set keeps most."""
+
+    def draw(material: str) -> bytes:
+        return hashlib.sha256(f"{split.seed}:{material}".encode()).digest()
+
+    drawn = sorted(set(materials), key=draw)
+    several = len(drawn) > 1 and split.val_fraction > 0
+    count = max(round(split.val_fraction * len(drawn)), int(several))
+    return {m: "val" if k < count else "train" for k, m in enumerate(drawn)}
+
+
+def write_table(path: Path, sites: Sequence[Site], labels: Sequence[Labels], sides: Mapping[str, str]) -> None:
+    """The CSV of a data set: a row per site; a descriptor that could not be assigned is an empty cell."""
+    with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8") as f:
+        table = csv.writer(f)
+        table.writerow(COLUMNS)
+        for site, values in zip(sites, labels, strict=True):
+            s = site.structure
+            cells = ["" if math.isnan(values[d]) else _number(values[d], DECIMALS[d]) for d in DESCRIPTORS]
+            row = (site.id, site.material, s.reduced_formula, site.index, len(s), sides[site.material], *cells)
+            table.writerow(row)
+
+
+def write_pair(
+    out: Path, name: str, spectra: Sequence[Spectrum], labels: Sequence[Labels], sides: Mapping[str, str]
+) -> None:
+    """``out/NAME.npz`` and ``out/NAME.csv``, each whole or as it was.
+
+    Parameters
+    ----------
+    spectra, labels : one of each per row; shorter spectra are :func:`lengthened`
+    sides : split of each material
+    """
+    points = max(len(s.energy) for s in spectra)
+    longer = [lengthened(s.energy, s.mu, points) for s in spectra]
+    # The table first: with an id more than the arrays it can be read, with one less not.
+    write_table(out / f"{name}.csv", [s.site for s in spectra], labels, sides)
+    energy, mu = (np.array(a) for a in zip(*longer, strict=True))
+    with replacing(out / f"{name}.npz") as beside, beside.open("wb") as f:
+        np.savez_compressed(f, id=np.array([s.site.id for s in spectra]), energy=energy, mu=mu)
+
+
+def _labels(task: tuple[str, Structure, list[int]]) -> list[Labels] | str:
+    """The labels of some sites of one structure, or why not."""
+    try:
+        return describe(task[1], task[2])
+    except Exception as e:  # pymatgen raises whatever an odd structure makes it stumble over
+        return str(e) or type(e).__name__
+
+
+def _read_kept(path: Path) -> Known:
+    """What earlier calls left; a line torn by their end is cut off."""
+    if not path.exists():
+        return {}
+    whole, _, torn = path.read_text(encoding="utf-8").rpartition("\n")
+    if torn:
+        with replacing(path) as beside:
+            beside.write_text(whole + "\n" * bool(whole), encoding="utf-8")
+    known: Known = {}
+    for line in whole.splitlines():
+        kept = json.loads(line)
+        found = {d: math.nan if kept[d] is None else kept[d] for d in DESCRIPTORS}
+        known[kept["structure"], kept["site"]] = found
+    return known
+
+
+def _number(value: float, decimals: int) -> str:
+    return f"{value:.{decimals}f}" if decimals == 0 else str(round(float(value), decimals))

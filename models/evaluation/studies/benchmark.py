@@ -1,0 +1,226 @@
+"""The SPT among its competitors, in parts and as experts: the trials, and what of them goes into the report."""
+
+import timeit
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from ....agent.types.grid import Array
+from ....agent.types.settings import Settings
+from ...runtime import Model
+from ...training.plan import Plan
+from ..competitors.conditions import CONDITIONS, disturbed
+from ..competitors.registry import COMPETITORS, NETWORKS, SPT_NAME
+from ..competitors.spt import SPTCompetitor, from_columns
+from ..competitors.trials import Outcome, Split, Trial, outcomes, split_rows
+from ..contract import Predictions, averaged, classes_of
+from ..report import tables
+from ..report.kept import Progress
+
+METAL_SITES = ("OS", "CN", "OCN", "CN2", "PSGO", "NNRS", "MOOD")
+"""The paper's seven; of oxygen sites they are OS, CN, CN2, NNRS, NNOSM, PSGO."""
+
+
+class BenchmarkSettings(Settings):
+    """Which trials to run."""
+
+    competitors: tuple[str, ...] = Field(default=tuple(COMPETITORS), min_length=1)
+    search: bool = True
+    """Whether settings are searched for on an inner split of the training materials, or the defaults taken."""
+    members: int = 5
+    """Networks of each competitor, every one of another seed, whose answers are averaged: split by material."""
+    members_by_site: int = 1
+    """The same, split by site; the SPT is trained as often."""
+    lone_spts: int = 2
+    """Single SPTs trained on the materials, which Experts and ablations are compared with."""
+    judged: tuple[str, ...] = METAL_SITES
+    """Descriptors by which settings are chosen and the SPT is judged; those that the model has not are left out."""
+    experts: tuple[str, ...] = METAL_SITES
+    """Descriptors for which an SPT of their own is trained, of those that are judged."""
+    ablations: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Settings of the SPT by the name of what they leave out or change."""
+
+    @model_validator(mode="after")
+    def _trials_can_be_run(self) -> "BenchmarkSettings":
+        if unknown := [c for c in self.competitors if c not in COMPETITORS]:
+            raise ValueError(f"no competitor {', '.join(unknown)}; there are {', '.join(COMPETITORS)}")
+        if unknown := sorted({k for how in self.ablations.values() for k in how} - set(SPTCompetitor.SETTINGS)):
+            raise ValueError(f"no setting {', '.join(unknown)}; an ablation has {', '.join(SPTCompetitor.SETTINGS)}")
+        if not self.lone_spts and (self.experts or self.ablations):
+            raise ValueError("lone_spts 0: Experts and ablations need at least one to be compared with")
+        return self
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What one competitor said of the rows of one split, its networks averaged and each alone."""
+
+    predictions: dict[str, Predictions]
+    """Per condition, of all its networks together."""
+    singles: list[Predictions]
+    """Of each network, on clean spectra."""
+    parameters: int
+    seconds: float
+    """Of training all of them, on one thread; NaN where none was trained here."""
+    latency_ms: float
+
+
+@dataclass
+class Benchmark:
+    """All results, and the rows and labels that they are about."""
+
+    plan: Plan
+    settings: BenchmarkSettings
+    chosen: dict[str, Mapping[str, Any]]
+    """Per competitor."""
+    searched: pd.DataFrame
+    """A row per setting tried."""
+    judged: dict[Split, dict[str, Judged]]
+    shipped_members: int
+    experts: dict[str, Outcome] = field(default_factory=dict)
+    ablations: dict[str, Outcome] = field(default_factory=dict)
+
+    @property
+    def descriptors(self) -> tuple[str, ...]:
+        """That the SPT is judged by."""
+        return judged_of(self.settings, self.plan)
+
+    def truth(self, split: Split) -> dict[str, Array]:
+        """(n,) per descriptor, of the rows that the split judges."""
+        index = split_rows(self.plan, split)[1]
+        return {d: v[index] for d, v in self.plan.data.labels.items()}
+
+    def material(self, split: Split) -> NDArray[np.str_]:
+        """(n,)"""
+        return self.plan.data.material[split_rows(self.plan, split)[1]]
+
+    @property
+    def classes(self) -> dict[str, NDArray[np.int_]]:
+        """Of every classified descriptor."""
+        return classes_of(self.plan)
+
+    def best(self, name: str, condition: str = "clean", split: Split = "material") -> dict[str, Array]:
+        """What competitor ``name`` says, (n,) per descriptor."""
+        return self.judged[split][name].predictions[condition].best(self.classes)
+
+    def against(self, name: str, d: str, split: Split = "material") -> tables.Measured:
+        """The SPT's score less that of ``name`` on clean spectra."""
+        return tables.paired_bootstrap(
+            self.truth(split),
+            self.best(SPT_NAME, split=split),
+            self.best(name, split=split),
+            self.classes,
+            self.material(split),
+            d,
+        )
+
+
+def run(
+    settings: BenchmarkSettings, shipped: Model, plan: Plan, folder: Path, kept: Path, jobs: int, progress: Progress
+) -> Benchmark:
+    """Run all trials that are not kept from before; by material, the SPT is the ``shipped`` model."""
+    config = plan.config
+
+    def run_trials(trials: Sequence[Trial]) -> dict[Trial, Outcome]:
+        return outcomes(trials, config, folder, kept, jobs, progress)
+
+    chosen, searched = search(settings, plan, run_trials)
+    wanted: dict[tuple[Split, str], list[Trial]] = {}
+    asked: list[tuple[Split, str]] = [("material", n) for n in settings.competitors]
+    for split, name in [*asked, *(("site", n) for n in chosen)]:
+        count = settings.members if split == "material" else settings.members_by_site
+        seeds = range(min(count, 1) if name not in NETWORKS else count)
+        how, by_material = dict(chosen[name]), split == "material"
+        trials = [Trial(competitor=name, split=split, settings=how, seed=s, disturbances=by_material) for s in seeds]
+        if trials:
+            wanted[split, name] = trials
+    lone = [Trial(competitor=SPT_NAME, split="material", settings={}, seed=s) for s in range(settings.lone_spts)]
+    known = [d for d in judged_of(settings, plan) if d in settings.experts]
+    experts = {d: Trial(competitor=SPT_NAME, split="material", settings={"only": d}) for d in known}
+    ablations = {
+        name: Trial(competitor=SPT_NAME, split="material", settings=how) for name, how in settings.ablations.items()
+    }
+    trials = [*(t for ts in wanted.values() for t in ts), *lone, *experts.values(), *ablations.values()]
+    done = run_trials(trials)
+    judged: dict[Split, dict[str, Judged]] = {
+        "material": {SPT_NAME: as_shipped(shipped, plan, [done[t] for t in lone])}
+    }
+    for (split, name), ts in wanted.items():
+        judged.setdefault(split, {})[name] = together([done[t] for t in ts])
+    return Benchmark(
+        plan,
+        settings,
+        chosen,
+        searched,
+        judged,
+        shipped.card.training["members"],
+        {d: done[t] for d, t in experts.items()},
+        {name: done[t] for name, t in ablations.items()},
+    )
+
+
+def judged_of(settings: BenchmarkSettings, plan: Plan) -> tuple[str, ...]:
+    """The judged descriptors that the plan's model has."""
+    return tuple(d for d in settings.judged if d in (*plan.config.classified, *plan.config.regressed))
+
+
+def as_shipped(model: Model, plan: Plan, lone: Sequence[Outcome]) -> Judged:
+    """The shipped model under all conditions, and single networks trained as its members are."""
+    said = {c.name: from_columns(plan, model.forward(disturbed(plan, plan.judged, c))) for c in CONDITIONS}
+    one = plan.clean[plan.judged[:1]].numpy()
+    model.warm_up((1,))
+    latency = min(timeit.repeat(lambda: model.forward(one), number=1, repeat=20)) * 1e3
+    members = model.card.training["members"]
+    seconds = members * float(np.mean([o.seconds for o in lone])) if lone else float("nan")
+    singles = [o.predictions["clean"] for o in lone]
+    # What is recalled counts as much as what is learnt, as nearest neighbours' spectra and trees' leaves do.
+    numbers = model.card.training["parameters"] + model.card.training.get("recalled_numbers", 0)
+    return Judged(said, singles, numbers, seconds, latency)
+
+
+def search(
+    settings: BenchmarkSettings, plan: Plan, run_trials: Any
+) -> tuple[dict[str, Mapping[str, Any]], pd.DataFrame]:
+    """The settings of each competitor with the best mean score on an inner split of the training materials."""
+    chosen: dict[str, Mapping[str, Any]] = {SPT_NAME: {}}
+    tried = {
+        name: [Trial(competitor=name, split="search", settings=dict(s)) for s in COMPETITORS[name].search]
+        for name in settings.competitors
+    }
+    if not settings.search:
+        return chosen | {name: trials[0].settings for name, trials in tried.items()}, pd.DataFrame()
+    done = run_trials([t for trials in tried.values() for t in trials])
+    judged = judged_of(settings, plan)
+    index = split_rows(plan, "search")[1]
+    truth = {d: v[index] for d, v in plan.data.labels.items()}
+    rows: list[dict[str, Any]] = []
+    for name, trials in tried.items():
+        said = [done[t].predictions["clean"].best(classes_of(plan)) for t in trials]
+        scores = [np.mean([tables.score(d, truth, s, classes_of(plan)) for d in judged]) for s in said]
+        first = int(np.argmax(scores))
+        chosen[name] = trials[first].settings
+        for k, (t, score) in enumerate(zip(trials, scores, strict=True)):
+            what = ", ".join(f"{key} {value}" for key, value in t.settings.items()) or "defaults"
+            rows.append(
+                {"competitor": name, "settings": what, "mean score": score, "taken": "yes" if k == first else "",
+                 "training / s": done[t].seconds}
+            )  # fmt: skip
+    return chosen, pd.DataFrame(rows).set_index("competitor")
+
+
+def together(parts: Sequence[Outcome]) -> Judged:
+    """Several networks of one kind as one."""
+    conditions = parts[0].predictions
+    return Judged(
+        {c: averaged([p.predictions[c] for p in parts]) for c in conditions},
+        [p.predictions["clean"] for p in parts],
+        sum(p.parameters for p in parts),
+        sum(p.seconds for p in parts),
+        sum(p.latency_ms for p in parts),
+    )

@@ -1,0 +1,287 @@
+"""The Spectral Pattern Translator, Multi-Target Joint form (Zhong et al., section 4.3).
+
+Two properties beyond the paper, needed for serving. The periods of the frequency branch are chosen once, from
+the training spectra, so a frame's result never depends on what else is in its batch. And every operation
+compiles with ``torch.jit.script``, so the shipped file needs neither this code nor Python.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  torch's own idiom
+
+from ...agent.types.settings import Settings
+
+GATHERED_POINTS = 4  # grid points that are gathered into one vector before the latent layer
+
+
+class SPTSizes(Settings):
+    """What a training config chooses of a network."""
+
+    width: int = 32
+    blocks: int = 2
+    node_points: int = Field(default=1, ge=1, le=GATHERED_POINTS)
+    """Grid points to one spectral point (a node of the graph, a pixel of the bands)."""
+    window: int = 3
+    """Graph attention reaches this many spectral points to either side."""
+    heads: int = 4
+    latent: int = 128
+    gathered: int = 24
+    """Channels that every four grid points hand to the latent layer."""
+    key: int = 32
+    """Length of the query that recalls training sites (:mod:`xas_agent.models.network.recall`)."""
+    dropout: float = 0.1
+    frequency: bool = True
+    """Whether there is a frequency branch; ablations leave it out."""
+    graph: bool = True
+    """Whether there is a graph branch; ablations leave it out."""
+    frame_bands: int | None = None
+    """Bands that each frame chooses by its own spectrum among those there are, as the paper does; None uses all."""
+
+
+class SPTShape(SPTSizes):
+    """All sizes of one SPT."""
+
+    grid_points: int
+    periods: tuple[int, ...]
+    """Of the frequency bands, in spectral points (:func:`dominant_periods`)."""
+    classes: tuple[int, ...]
+    """Number of classes of each classified descriptor."""
+    regressed: int
+    """Number of regressed quantities."""
+    members: int = 1
+    """Independent networks side by side, as groups of channels: an ensemble costs as many operations as one
+    network, which is what bounds a lone frame. Training has one; :func:`ensemble_weights` joins trained ones."""
+
+    @property
+    def nodes(self) -> int:
+        """Spectral points of a spectrum."""
+        return -(-self.grid_points // self.node_points)
+
+
+def dominant_periods(spectra: Tensor, count: int) -> tuple[int, ...]:
+    """The ``count`` strongest distinct periods, in points, of (N, points) training spectra.
+
+    As the paper's FFT band selection, but averaged over the training set once instead of over each batch. The
+    mean spectrum is taken off first: what all spectra share says nothing of their differences.
+    """
+    amplitude = torch.fft.rfft(spectra - spectra.mean(0), dim=1).abs().mean(0)
+    found: list[int] = []
+    for k in amplitude[2:].argsort(descending=True).tolist():
+        period = round(spectra.shape[1] / (k + 2))
+        if period >= 3 and period not in found:
+            found.append(period)
+        if len(found) == count:
+            break
+    return tuple(sorted(found, reverse=True))
+
+
+class GroupedLinear(nn.Linear):
+    """A linear layer of each member: (N, members · inputs) → (N, members · outputs)."""
+
+    def __init__(self, inputs: int, outputs: int, members: int) -> None:
+        super().__init__(inputs, members * outputs)
+        self.members = members
+        self.inputs, self.outputs = inputs, outputs
+
+    def forward(self, input: Tensor) -> Tensor:
+        x = input.reshape(-1, self.members, self.inputs).transpose(0, 1)
+        weight = self.weight.reshape(self.members, self.outputs, self.inputs).transpose(1, 2)
+        out = torch.baddbmm(self.bias.reshape(self.members, 1, self.outputs), x, weight)
+        return out.transpose(0, 1).reshape(-1, self.members * self.outputs)
+
+
+class SpectralEmbedding(nn.Module):
+    """(N, G) spectra → (N, members · width, nodes): value, slope and place of every spectral point."""
+
+    def __init__(self, shape: SPTShape) -> None:
+        super().__init__()
+        channels = shape.members * shape.width
+        self.local = nn.Conv1d(2, channels, 5, padding=2, stride=shape.node_points)
+        self.place = nn.Parameter(torch.randn(1, channels, shape.nodes) * 0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        padded = F.pad(x.unsqueeze(1), [1, 1], mode="replicate")
+        slope = (padded[:, :, 2:] - padded[:, :, :-2]) * 5.0  # brought to the size of the values
+        return self.local(torch.cat([x.unsqueeze(1), slope], dim=1)) + self.place
+
+
+class FrequencyBand(nn.Module):
+    """One band: the sequence folded into rows of its period, a 2-D convolution, unfolded (eqs. 2 and 3).
+
+    Depthwise 2-D filters here and the pointwise ``mix`` in the branch: a ninth of the weights of a full 3 × 3
+    convolution. What is pointwise does not mind the folding, so the branch does it for all bands at once.
+    """
+
+    def __init__(self, shape: SPTShape, period: int) -> None:
+        super().__init__()
+        self.period = period
+        self.points = shape.nodes
+        self.missing = -shape.nodes % period
+        channels = shape.members * shape.width
+        self.within = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.mix = nn.Linear(shape.width, channels)
+
+    def forward(self, h: Tensor) -> Tensor:
+        n, channels, _ = h.shape
+        folded = self.within(F.pad(h, [0, self.missing]).reshape(n, channels, -1, self.period))
+        return folded.reshape(n, channels, -1)[:, :, : self.points]
+
+
+class FrequencyBranch(nn.Module):
+    """Bands fused by a learnable query through a softmax over bands, with a residual (eq. 4)."""
+
+    def __init__(self, shape: SPTShape) -> None:
+        super().__init__()
+        w = shape.width
+        self.width, self.members = w, shape.members
+        self.bands = nn.ModuleList(FrequencyBand(shape, p) for p in shape.periods)
+        self.count = len(shape.periods)
+        grouped = GroupedLinear(w, w, shape.members)
+        self.query = nn.Sequential(grouped, nn.GELU(), GroupedLinear(w, w, shape.members))
+        self.key = GroupedLinear(w, w, shape.members)
+        self.norm = nn.GroupNorm(shape.members, shape.members * w)
+        self.chosen = shape.frame_bands or self.count
+        self.harmonics = [round(shape.nodes / p) for p in shape.periods]
+
+    def unchosen(self, h: Tensor) -> Tensor:
+        """(N, bands) 0 for the bands that are strongest in a frame, −10⁴ for the others."""
+        harmonics = torch.tensor(self.harmonics, device=h.device)
+        amplitude = torch.fft.rfft(h.mean(dim=1)).abs().index_select(1, harmonics)
+        strongest = amplitude.topk(self.chosen, dim=1).indices
+        return torch.full_like(amplitude, -1e4).scatter(1, strongest, 0.0)
+
+    def forward(self, h: Tensor) -> Tensor:
+        n, channels, points = h.shape
+        filtered: list[Tensor] = []
+        weights: list[Tensor] = []
+        biases: list[Tensor] = []
+        for band in self.bands:
+            filtered.append(band(h))
+            weights.append(band.mix.weight.unsqueeze(2))  # pyright: ignore  a ModuleList forgets its types
+            biases.append(band.mix.bias)  # pyright: ignore
+        mixed = F.conv1d(
+            F.gelu(torch.cat(filtered, dim=1)),
+            torch.cat(weights),
+            torch.cat(biases),
+            groups=self.count * self.members,
+        )
+        bands = mixed.reshape(n, self.count, channels, points)
+        query = self.query(h.mean(dim=2)).unsqueeze(1)
+        key = self.key(bands.mean(dim=3).reshape(-1, channels)).reshape(n, self.count, channels)
+        score = (query * key).reshape(n, self.count, self.members, self.width).sum(dim=3) * self.width**-0.5
+        if self.chosen < self.count:
+            score = score + self.unchosen(h).unsqueeze(2)
+        weight = torch.softmax(score, dim=1).unsqueeze(3).expand(-1, -1, -1, self.width)
+        fused = (bands * weight.reshape(n, self.count, channels, 1)).sum(dim=1)
+        return self.norm(h + fused)
+
+
+class GraphAttention(nn.Module):
+    """Attention of every spectral point over its neighbours in energy (eqs. 5–7).
+
+    The relevance of a neighbour is ``aᵀ LeakyReLU(W [hᵢ ‖ hⱼ])``. W acts on the two halves apart, so the
+    concatenated pair is never written out.
+    """
+
+    def __init__(self, shape: SPTShape) -> None:
+        super().__init__()
+        w, m = shape.width, shape.members
+        self.window = shape.window
+        self.heads = m * shape.heads
+        self.here = nn.Conv1d(m * w, m * w, 1, groups=m)
+        self.there = nn.Conv1d(m * w, m * w, 1, groups=m, bias=False)
+        each = w // shape.heads
+        self.relevance = nn.Parameter(torch.randn(1, self.heads, each, 1, 1) * each**-0.5)
+        self.value = nn.Conv1d(m * w, m * w, 1, groups=m)
+        self.norm = nn.GroupNorm(m, m * w)
+        reach = torch.arange(shape.nodes).unsqueeze(1) + torch.arange(-shape.window, shape.window + 1)
+        outside = (reach < 0) | (reach >= shape.nodes)
+        self.register_buffer("outside", torch.zeros(outside.shape).masked_fill(outside, -1e4))
+        self.outside: Tensor
+
+    def forward(self, h: Tensor) -> Tensor:
+        n, channels, points = h.shape
+        pad = [self.window, self.window]
+        split = [n, self.heads, channels // self.heads, points]
+        reach = 2 * self.window + 1
+        there = F.pad(self.there(h), pad).reshape(split[:3] + [-1]).unfold(3, reach, 1)
+        pair = F.leaky_relu(self.here(h).reshape(split).unsqueeze(4) + there, 0.2, inplace=True)
+        # aᵀ(…) per head as a grouped convolution: one pass over the largest tensor instead of two.
+        relevance = self.relevance.reshape(self.heads, channels // self.heads, 1)
+        score = F.conv1d(pair.reshape(n, channels, points * reach), relevance, groups=self.heads)
+        score = score.reshape(n, self.heads, points, reach) + self.outside
+        weight = torch.softmax(score, dim=3).unsqueeze(2)
+        value = F.pad(self.value(h), pad).reshape(split[:3] + [-1]).unfold(3, reach, 1)
+        return self.norm(h + F.gelu((value * weight).sum(dim=4).reshape(n, channels, points)))
+
+
+class SPT(nn.Module):
+    """One network, or several side by side, for all descriptors of a site.
+
+    ``forward`` takes aligned spectra (N, G) and gives per member the logits of every class of every classified
+    descriptor side by side (N, members, sum of classes), mean and log-variance of the regressed quantities
+    (N, members, R) each, standardised, and the query (N, members, key) by which it recalls training sites.
+    """
+
+    def __init__(self, shape: SPTShape) -> None:
+        super().__init__()
+        m, w = shape.members, shape.width
+        self.members = m
+        self.embedding = SpectralEmbedding(shape)
+        blocks: list[nn.Module] = []
+        for _ in range(shape.blocks):
+            blocks += [FrequencyBranch(shape)] if shape.frequency else []
+            blocks += [GraphAttention(shape)] if shape.graph else []
+        self.blocks = nn.Sequential(*blocks)
+        stride = GATHERED_POINTS // shape.node_points
+        self.gather = nn.Conv1d(m * w, m * shape.gathered, stride, stride=stride, groups=m)
+        self.latent = nn.Sequential(
+            nn.Dropout(shape.dropout),
+            GroupedLinear(shape.gathered * (shape.nodes // stride), shape.latent, m),
+            nn.GELU(),
+            nn.Dropout(shape.dropout),
+        )
+        outputs = (*shape.classes, 2 * shape.regressed)
+        self.heads = nn.ModuleList(head(shape.latent, n, m) for n in outputs)
+        self.key = shape.key
+        self.query = GroupedLinear(shape.latent, shape.key, m)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        z = self.latent(F.gelu(self.gather(self.blocks(self.embedding(x)))).flatten(1))
+        out: list[Tensor] = []
+        for to_descriptor in self.heads:
+            out.append(to_descriptor(z).reshape(len(x), self.members, -1))
+        mean, log_variance = out.pop().chunk(2, dim=2)
+        query = self.query(z).reshape(len(x), self.members, -1)
+        return torch.cat(out, dim=2), mean, log_variance.clamp(-8.0, 4.0), query
+
+
+def head(latent: int, outputs: int, members: int) -> nn.Module:
+    """The head of one descriptor."""
+    return nn.Sequential(
+        GroupedLinear(latent, latent // 2, members), nn.GELU(), GroupedLinear(latent // 2, outputs, members)
+    )
+
+
+def ensemble_weights(members: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Weights of an SPT of several members from those of single ones: every tensor's channels side by side."""
+    joined: dict[str, Tensor] = {}
+    for name, first in members[0].items():
+        if name.endswith("outside"):
+            joined[name] = first
+        else:
+            channels = 1 if name.endswith(("place", "relevance")) else 0
+            joined[name] = torch.cat([m[name] for m in members], dim=channels)
+    return joined
+
+
+def member_weights(joined: Mapping[str, Tensor], k: int, members: int) -> dict[str, Tensor]:
+    """The inverse of :func:`ensemble_weights` for member k."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in joined.items():
+        channels = 1 if name.endswith(("place", "relevance")) else 0
+        found[name] = tensor if name.endswith("outside") else tensor.chunk(members, dim=channels)[k].contiguous()
+    return found

@@ -1,0 +1,174 @@
+"""Writing a model folder: ``model.ts`` and the card, with intervals and figures from rows not trained on."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...agent.types.grid import Array
+from .. import card as cards
+from ..card import Card, DescriptorCard, Interval
+from ..network.ensemble import Familiarity, Served
+from ..readable import readable
+from .metrics import conformal_scale, scores
+from .plan import Estimates, Plan, Trained, best, estimates
+
+COVERAGE = 0.9
+
+
+def export(plan: Plan, served: Served, juries: Sequence[Served], members: Sequence[Trained], out: Path) -> Path:
+    """Write ``model.ts`` and ``card.yaml``.
+
+    Parameters
+    ----------
+    juries : the members that have not seen a fold, for every fold that calibrates
+    """
+    config = plan.config
+    folder = out / config.name
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.jit.script(served).save(str(folder / "model.ts"))
+    unseen = out_of_fold(plan, juries)
+    names = (*config.classified, *(d for d in config.regressed if d != "OS_mean"))
+    described = tuple(describe(plan, d, *unseen) for d in names)
+    card = Card(
+        name=config.name,
+        absorber=config.absorber,
+        edge=config.edge,
+        edge_ev=config.edge_ev,
+        grid=config.grid,
+        descriptors=described,
+        regressed=config.regressed,
+        feff_minus_experiment=config.feff_minus_experiment,
+        domain=config.domain,
+        ood="the largest of: distance to the nearest augmented training spectra in principal components and "
+        "smoothed remainder outside of them, in quadrature; the worst point; and nearness to examples of what the "
+        f"model does not know ({'the rows of split cal' if plan.strange else 'none were given'}). "
+        f"{Familiarity.QUANTILE:.0%} of left-out training spectra score below 1, and above 1 is unfamiliar",
+        training=training_record(plan, served, members),
+        metrics=judged(plan, served, juries, described),
+        limits=config.limits,
+        licence=config.licence,
+        cite=config.cite,
+        sha256=cards.sha256_of(folder / "model.ts"),
+    )
+    cards.write_card(folder, card)
+    (folder / "README.md").write_text(readable(card), encoding="utf-8")
+    return folder
+
+
+def training_record(plan: Plan, served: Served, members: Sequence[Trained]) -> dict[str, Any]:
+    """What the card says of how the model came about."""
+    config = plan.config
+    return {
+        "dataset": config.dataset,
+        "sources": list(config.sources),
+        "rows": len(plan.learnt),
+        "materials": len(np.unique(plan.data.material[plan.learnt])),
+        "protocol": config.protocol,
+        "pretrained": config.pretrained,
+        "members": len(members),
+        "runs": config.runs,
+        "folds": config.folds,
+        "left_out": config.left_out,
+        "epochs": [m.epochs for m in members],
+        "parameters": sum(p.numel() for p in served.parameters()),
+        "recalled_numbers": served.recall.keys.numel(),
+        "periods": list(plan.shape.periods),
+        "temperature": [round(t, 3) for t in plan.blend.temperature.tolist()],
+        "recall_share": [round(t, 3) for t in plan.blend.share.tolist()],
+        "network": config.network.model_dump(),
+        "augmentation": config.augmentation.model_dump(),
+        "optimisation": config.optimisation.model_dump(),
+        "seed": config.seed,
+    }
+
+
+def out_of_fold(plan: Plan, juries: Sequence[Served]) -> tuple[NDArray[np.int_], Estimates]:
+    """Rows, and what the members that have not seen a row's material say of it."""
+    parts = [(index, estimates(plan, jury, index)) for jury, (_, index) in zip(juries, plan.folds, strict=False)]
+    found: Estimates = {}
+    for name in parts[0][1]:
+        value, mean, sd = (np.concatenate([e[name][j] for _, e in parts]) for j in range(3))
+        found[name] = value, mean, sd
+    return np.concatenate([index for index, _ in parts]), found
+
+
+def describe(plan: Plan, name: str, rows: NDArray[np.int_], unseen: Estimates) -> DescriptorCard:
+    """The card of one descriptor, its interval calibrated out of fold (cross-conformal: Vovk, 2015)."""
+    config = plan.config
+    head = "OS_mean" if name == "OS" and "OS_mean" in config.regressed else None
+    _, mean, sd = unseen[head or name]
+    true = plan.data.labels[head or name][rows]
+    known = ~np.isnan(true)
+    error = mean[known] - true[known]
+    floor = float(np.median(np.abs(error))) / 2 + 1e-3
+    scale = conformal_scale(error, np.hypot(sd[known], floor), COVERAGE)
+    classified = name in config.classified
+    return DescriptorCard(
+        name=name,
+        kind="classified" if classified else "regressed",
+        unit=config.units.get(name, ""),
+        classes=tuple(plan.rows.targets.classes[config.classified.index(name)].tolist()) if classified else (),
+        mean_head=head,
+        lowest=config.lowest.get(name),
+        mixture=name not in config.not_for_mixtures,
+        interval=Interval(scale=round(scale, 4), floor=round(floor, 5), coverage=COVERAGE),
+    )
+
+
+def judged(
+    plan: Plan, served: Served, juries: Sequence[Served], described: Sequence[DescriptorCard]
+) -> dict[str, Any]:
+    """Weighted F1 or R² per descriptor: of the ensemble on ``val``, or mean ± standard error over the folds."""
+    config = plan.config
+    kinds = {d: "weighted F1" if d in config.classified else "R2" for d in (*config.classified, *config.regressed)}
+    if len(plan.judged):
+        found = estimates(plan, served, plan.judged)
+        held = {d.mean_head or d.name: share_held(plan, d, found, plan.judged) for d in described}
+        return {
+            "on": f"{len(plan.judged)} validation rows, of materials that are neither trained on nor calibrated with",
+            **{
+                d: {"metric": kinds[d], "value": round(v, 4)}
+                | ({"interval_holds": round(held[d], 4)} if d in held else {})
+                for d, v in score(plan, found, plan.judged).items()
+            },
+        }
+    each = [
+        score(plan, estimates(plan, jury, index), index) for jury, (_, index) in zip(juries, plan.folds, strict=False)
+    ]
+    per = {d: np.array([e[d] for e in each]) for d in kinds}
+    rows, unseen = out_of_fold(plan, juries)
+    who = "single members" if config.left_out == 1 else f"{config.left_out} members together"
+    mae: dict[str, float] = {}
+    if "OS_mean" in unseen:
+        off = np.abs(unseen["OS_mean"][1] - plan.data.labels["OS_mean"][rows])
+        mae["OS_mean_MAE_e"] = round(float(np.nanmean(off)), 4)
+    return {
+        "on": f"{len(juries)}-fold cross-validation by material, {who}, mean and standard error over folds",
+        **mae,
+        **{
+            d: {
+                "metric": kinds[d],
+                "value": round(float(np.nanmean(v)), 4),
+                "standard_error": round(float(np.nanstd(v, ddof=1) / len(v) ** 0.5), 4),
+            }
+            for d, v in per.items()
+        },
+    }
+
+
+def share_held(plan: Plan, d: DescriptorCard, found: Estimates, index: NDArray[np.int_]) -> float:
+    """Share of the rows ``index`` whose truth lies in the card's interval."""
+    _, mean, sd = found[d.mean_head or d.name]
+    off = np.abs(mean - plan.data.labels[d.mean_head or d.name][index])
+    known = ~np.isnan(off)
+    return float((off[known] <= d.interval.scale * np.hypot(sd[known], d.interval.floor)).mean())
+
+
+def score(plan: Plan, found: Estimates, index: NDArray[np.int_]) -> dict[str, float]:
+    """The headline figure of every descriptor on the rows ``index``."""
+    truth: Mapping[str, Array] = {d: v[index] for d, v in plan.data.labels.items()}
+    return scores(truth, best(plan, found), plan.config.classified)

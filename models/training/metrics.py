@@ -1,0 +1,51 @@
+"""How good a model is: the paper's figures of merit, and calibrated intervals."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ...agent.types.errors import InputError
+from ...agent.types.grid import Array
+
+
+def scores(
+    true: Mapping[str, Array], predicted: Mapping[str, Array], classified: tuple[str, ...]
+) -> dict[str, float]:
+    """Weighted F1 of the classified descriptors and R² of the regressed ones.
+
+    Both mappings hold (N,) per descriptor; rows whose true value is NaN do not count. NaN where too few are left.
+    """
+    try:
+        from sklearn.metrics import f1_score, r2_score
+    except ImportError:
+        raise InputError("training and evaluation need the [train] extra: pip install 'xas-agent[train]'") from None
+
+    found: dict[str, float] = {}
+    for name, value in predicted.items():
+        known = ~np.isnan(true[name])
+        t, p = true[name][known], value[known]
+        if len(t) < (1 if name in classified else 2):
+            found[name] = float("nan")
+            continue
+        if name in classified:
+            zero: Any = 0.0  # scikit-learn annotates it as a string
+            found[name] = float(f1_score(t.astype(int), p.astype(int), average="weighted", zero_division=zero))
+        else:
+            found[name] = float(r2_score(t, p))
+    return found
+
+
+def conformal_scale(error: Array, sd: Array, coverage: float) -> float:
+    """Factor on ``sd`` whose interval holds ``coverage`` of rows like these.
+
+    Split-conformal with normalised residuals (Lei et al., JASA 113, 1094, 2018): the finite-sample quantile of
+    |error| / sd.
+    """
+    if len(error) == 0:
+        raise InputError(
+            "a descriptor has no label among the rows that calibrate; leave it out of the training config"
+        )
+    ratio = np.sort(np.abs(error) / sd)
+    rank = int(np.ceil((len(ratio) + 1) * coverage)) - 1
+    return float(ratio[min(rank, len(ratio) - 1)])

@@ -1,0 +1,220 @@
+"""What a training config and a data folder come to: rows, folds, scaling, network, and what trained members say."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...agent.types.grid import Array
+from .. import card as cards
+from ..network.ensemble import Served
+from ..network.spt import SPT, SPTShape, dominant_periods, ensemble_weights, member_weights
+from .calibration import Blend, HeldOut
+from .data import DataError, FeffData, check_grid, load_feff
+from .train import Member, Rows, Scale, TrainingConfig, cropped, fine_bins, folds, keys_of, prepare
+
+
+def config_of(card: cards.Card) -> TrainingConfig:
+    """What trained a model, from its card, so that its data can be laid out again as they were for it."""
+    t = card.training
+    return TrainingConfig.model_validate(
+        {
+            "classified": tuple(d.name for d in card.descriptors if d.kind == "classified"),
+            "units": {d.name: d.unit for d in card.descriptors if d.unit},
+            "lowest": {d.name: d.lowest for d in card.descriptors if d.lowest is not None},
+            "not_for_mixtures": tuple(d.name for d in card.descriptors if not d.mixture),
+            **card.model_dump(include=set(TrainingConfig.model_fields) & set(cards.Card.model_fields)),
+            **{k: v for k, v in t.items() if k in TrainingConfig.model_fields},
+        }
+    )
+
+
+class Plan:
+    """All that the members share: rows, folds, scaling, the network's shape."""
+
+    def __init__(self, config: TrainingConfig, folder: Path) -> None:
+        labels = config.classified + tuple(d for d in config.regressed if d != "OS_mean")
+        data = load_feff(folder, config.dataset, labels)
+        self.config = config
+        self.data: FeffData = data.rows(np.isin(data.split, ["train", "val"]))
+        check_grid(config.grid.grid(), self.data, config.edge_ev)
+        if config.augmentation.within_framework and (self.data.framework == "").any():
+            raise DataError(f"{self.data.name}: within_framework needs a formula of every row, found rows without")
+        self.rows: Rows = prepare(self.data, config)
+        unknown = data.rows(data.split == "cal")
+        self.strange = replace(self.rows, fine=fine_bins(unknown, config)) if len(unknown) else None
+        """Spectra, without labels, of what the model does not know, if there are any: never learnt, only told from
+        what is."""
+        self.strange_metal = torch.from_numpy(unknown.kind == "metal")
+        apart = config.protocol == "split"
+        self.judged = np.flatnonzero(self.data.split == "val") if apart else np.empty(0, int)
+        """Rows that no member sees and that judge the ensemble; none in cross-validation."""
+        self.clean = self.rows.aligned(self.rows.fine)
+        self._settle(np.setdiff1d(np.arange(len(self.data)), self.judged))
+
+    def variant(self, train: NDArray[np.int_], config: TrainingConfig | None = None) -> "Plan":
+        """The same rows, of which ``train`` are learnt, under another config of the same data and descriptors."""
+        other = copy.copy(self)
+        other.config = config or self.config
+        other._settle(train)
+        return other
+
+    def _settle(self, learnt: NDArray[np.int_]) -> None:
+        config = self.config
+        self.learnt = learnt
+        """Rows that members train on and recall."""
+        cut = folds(self.data.material[learnt], config.cuts, config.seed)
+        self.folds = [(np.setdiff1d(learnt, learnt[part]), learnt[part]) for part in cut]
+        """(other rows, held-out rows) of every fold; the first ``members`` are left out by some members."""
+        self.start = cards.find(config.pretrained) if config.pretrained else None
+        self.shape, self.scale = self._shape_and_scale()
+        self.blend = Blend.heads_alone(len(config.classified), len(config.regressed))
+
+    def learnt_by(self, k: int) -> NDArray[np.int_]:
+        """Rows that member k trains on."""
+        c = self.config
+        held = [self.folds[(k + i) % c.members][1] for i in range(c.left_out)]
+        return np.setdiff1d(self.learnt, np.concatenate(held))
+
+    def jury(self, fold: int) -> list[int]:
+        """Members that leave out a fold."""
+        return [(fold - i) % self.config.members for i in range(self.config.left_out)]
+
+    def _shape_and_scale(self) -> tuple[SPTShape, Scale]:
+        n = self.config.network
+        train = self.clean[self.learnt]
+        scale = Scale(train.mean(0), train.std(0) + 0.02)
+        periods = dominant_periods(train[:, :: n.node_points], n.bands)
+        if self.start is not None:
+            # The pre-trained filters know their own scaling and periods.
+            source = served_weights(self.start)
+            points = len(self.config.grid.grid())
+            scale = Scale(source["centre"][:points], source["spread"][:points])
+            periods = tuple(cards.read_card(self.start).training["periods"])
+        shape = SPTShape(
+            grid_points=self.clean.shape[1],
+            periods=periods,
+            classes=tuple(len(c) for c in self.rows.targets.classes),
+            regressed=len(self.config.regressed),
+            **n.model_dump(exclude={"bands"}),
+        )
+        return shape, scale
+
+    def new_member(self, k: int) -> SPT:
+        """A fresh network, or one with the pre-trained weights of member k."""
+        torch.manual_seed(self.config.seed + k)
+        network = SPT(self.shape)
+        if self.start is not None:
+            joined = served_weights(self.start)
+            spt = {n.removeprefix("spt."): w for n, w in joined.items() if n.startswith("spt.")}
+            count = cards.read_card(self.start).training["members"]
+            network.load_state_dict(cropped(member_weights(spt, k % count, count), self.shape))
+        return network
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained member as plain tensors, so that it can come from another process."""
+
+    weights: dict[str, Tensor]
+    log_sharpness: Tensor | None
+    """(1, D + R) of its recall, None where it has none."""
+    epochs: int
+    seconds: float
+
+    @classmethod
+    def of(cls, member: Member[SPT]) -> "Trained":
+        """What of a member is kept; its keys can be computed again."""
+        recall = member.recall
+        sharpness = None if recall is None else recall.log_sharpness.detach().clone()
+        return cls(member.network.state_dict(), sharpness, member.epochs, member.seconds)
+
+    @classmethod
+    def mean(cls, runs: "Sequence[Trained]") -> "Trained":
+        """The mean of the weights of runs from the same start."""
+        if len(runs) == 1:
+            return runs[0]
+        sharpness = [r.log_sharpness for r in runs if r.log_sharpness is not None]
+        return cls(
+            {name: torch.stack([r.weights[name] for r in runs]).mean(0) for name in runs[0].weights},
+            torch.stack(sharpness).mean(0) if sharpness else None,
+            max(r.epochs for r in runs),
+            sum(r.seconds for r in runs),
+        )
+
+
+def served_weights(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a model folder's file, by the names of :class:`Served`."""
+    cards.verify(folder)
+    return {k: v.detach() for k, v in torch.jit.load(folder / "model.ts", map_location="cpu").state_dict().items()}
+
+
+@torch.no_grad()
+def ensemble(plan: Plan, members: Sequence[Trained], sites: NDArray[np.int_]) -> Served:
+    """The shipped module of these members, which recall the rows ``sites``; its familiarity not yet learnt."""
+    recalls = all(m.log_sharpness is not None for m in members)
+    sites = sites if recalls else sites[:1]
+    served = Served(plan.shape.model_copy(update={"members": len(members)}), len(sites))
+    served.spt.load_state_dict(ensemble_weights([m.weights for m in members]))
+    t = plan.rows.targets
+    for buffer, value in (
+        (served.centre, plan.scale.centre),
+        (served.spread, plan.scale.spread),
+        (served.target_mean, t.mean),
+        (served.target_sd, t.sd),
+        (served.temperature, plan.blend.temperature),
+        (served.share, plan.blend.share),
+    ):
+        buffer.copy_(value)
+    served.eval()
+    served.recall.learn([part[sites] for part in t.one_hot], t.regressed[sites])
+    if recalls:
+        served.recall.keys.copy_(keys_of(served.spt, plan.scale.apply(plan.clean[sites])))
+        served.recall.log_sharpness.copy_(
+            torch.cat([m.log_sharpness for m in members if m.log_sharpness is not None])
+        )
+    return served
+
+
+@torch.no_grad()
+def held_out(plan: Plan, members: Served, index: NDArray[np.int_]) -> HeldOut:
+    """What heads and recall of members say of the clean rows ``index``, which they have not trained on."""
+    logits, mean, _, query = members.spt(plan.scale.apply(plan.clean[index]))
+    return HeldOut(index, logits, mean, *members.recall(query))
+
+
+Estimates = dict[str, tuple[Array, Array, Array]]
+"""Per descriptor and regressed quantity (most probable class or value, mean, sd), each (n,)."""
+
+
+def read_columns(plan: Plan, out: Array) -> Estimates:
+    """Estimates from the columns (n, ≥ classes + 2 R) that :class:`Served` gives."""
+    found: Estimates = {}
+    column = 0
+    for name, classes in zip(plan.config.classified, plan.rows.targets.classes, strict=True):
+        p = out[:, column : column + len(classes)]
+        mean = p @ classes
+        found[name] = classes[p.argmax(1)].astype(float), mean, np.sqrt(np.maximum(p @ classes**2 - mean**2, 0))
+        column += len(classes)
+    r = len(plan.config.regressed)
+    for j, name in enumerate(plan.config.regressed):
+        mean, sd = out[:, column + j], out[:, column + r + j]
+        found[name] = mean, mean, sd
+    return found
+
+
+@torch.no_grad()
+def estimates(plan: Plan, served: Served, index: NDArray[np.int_]) -> Estimates:
+    """What a module says of the clean rows ``index``."""
+    parts = [served(part) for part in plan.clean[index].split(64)]
+    return read_columns(plan, torch.cat(parts).double().numpy())
+
+
+def best(plan: Plan, found: Estimates) -> dict[str, Array]:
+    """The most probable class or the regressed value."""
+    return {d: e[0] for d, e in found.items()}

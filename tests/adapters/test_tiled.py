@@ -1,0 +1,233 @@
+"""Against a real Tiled server with a SQLite catalogue, written by bluesky's own TiledWriter."""
+
+import json
+import os
+import queue
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import shapes
+import yaml
+from pydantic import ValidationError
+
+from xas_agent.adapters.errors import EndpointUnreachable
+from xas_agent.adapters.tiled import TiledEndpoint, TiledSource
+from xas_agent.app.commands.shared import settings_of
+from xas_agent.app.config import ConfigError, load_config
+
+KEY = "xasagenttest"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """Address of a server, and a folder from which it may serve files."""
+    for module in ("bluesky_tiled_plugins", "tiled.server", "tiled.catalog", "h5py", "uvicorn"):
+        pytest.importorskip(module, reason="no Tiled server: pip install 'xas-agent[tiled]' 'tiled[server]'")
+    folder = tmp_path_factory.mktemp("tiled")
+    (folder / "data").mkdir()
+    exporter = {"application/json-seq": "bluesky_tiled_plugins.exporters:json_seq_exporter"}
+    args = {
+        "uri": f"sqlite:///{folder / 'catalog.db'}",
+        "writable_storage": [f"file://localhost{folder / 'data'}", f"sqlite:///{folder / 'tables.db'}"],
+        "readable_storage": [str(folder)],
+        "init_if_not_exists": True,
+    }
+    config = {
+        "trees": [{"path": "/", "tree": "catalog", "args": args}],
+        "authentication": {"single_user_api_key": KEY},
+        "media_types": {"BlueskyRun": exporter},
+    }
+    (folder / "config.yml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "tiled", "serve", "config", str(folder / "config.yml")]
+    process = subprocess.Popen(
+        [*command, "--host", "127.0.0.1", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read() -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.put(line)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        said = ""
+        while not (found := re.search(r"http://127\.0\.0\.1:([1-9]\d*)", said)):
+            said += lines.get(timeout=60)
+        yield f"127.0.0.1:{found[1]}", folder
+    finally:
+        process.terminate()
+        process.wait(30)
+        reader.join()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+@pytest.fixture
+def catalogue(server: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory, monkeypatch: Any) -> Iterator[Any]:
+    """A container of its own on the server, as its client; and where files may be."""
+    from tiled.client import from_uri
+
+    monkeypatch.setenv("TILED_API_KEY", KEY)
+    root = from_uri(f"http://{server[0]}", api_key=KEY)
+    name = f"runs{len(root)}"
+    made = root.create_container(key=name)
+    folder = server[1] / name
+    folder.mkdir()
+    yield made, TiledEndpoint(uri=f"tiled://{server[0]}/{name}", past=10, follow=False), folder
+    root.context.http_client.close()
+
+
+def write(client: Any, documents: Any, batch_size: int = 10_000) -> Any:
+    from bluesky_tiled_plugins import TiledWriter
+
+    writer = TiledWriter(client, batch_size=batch_size)
+    for name, doc in documents:
+        writer(name, json.loads(json.dumps(doc, default=lambda v: v.tolist())))
+    return writer
+
+
+def check(frames: list[Any], recording: shapes.Recording) -> None:
+    assert len(frames) == len(recording.sweeps)
+    for frame, true in zip(frames, recording.sweeps, strict=True):
+        np.testing.assert_allclose(frame.energy, true.energy, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(frame.mu, true.mu, rtol=1e-6)
+        assert (frame.element, frame.edge, frame.direction) == ("Co", "K", true.direction)
+
+
+@pytest.mark.slow
+def test_past_runs_give_the_frames_that_went_in(catalogue: Any, bench: Any) -> None:
+    client, endpoint, folder = catalogue
+    step, files = shapes.sst1(folder), shapes.haven_step(folder)
+    write(client, step.documents)
+    write(client, files.documents)
+    documents = list(TiledSource(endpoint))
+    assert [name for name, _ in documents].count("start") == 2
+    assert documents[0][0] == "start"
+    assert documents[-1][0] == "stop"
+    split = next(k for k, (name, _) in enumerate(documents) if name == "stop") + 1
+    for part in (documents[:split], documents[split:]):
+        haven = part[0][1]["plan_name"] == "xafs_scan"
+        done = bench({"preset": "haven" if haven else "sst1"}).feed(part).wait(5.0).end()
+        assert not done.asides
+        check(done.frames, files if haven else step)
+
+
+@pytest.mark.slow
+def test_only_as_many_past_runs_as_asked_for(catalogue: Any) -> None:
+    client, endpoint, folder = catalogue
+    uids = []
+    for k in range(3):
+        documents = shapes.sst1(folder).documents
+        documents[0][1]["time"] += k
+        uids.append(documents[0][1]["uid"])
+        write(client, documents)
+    for past, expected in ((2, uids[1:]), (0, []), (9, uids)):
+        found = TiledSource(endpoint.model_copy(update={"past": past}))
+        assert [doc["uid"] for name, doc in found if name == "start"] == expected
+
+
+@pytest.mark.slow
+def test_a_run_is_followed_while_it_is_written(catalogue: Any, bench: Any) -> None:
+    client, endpoint, folder = catalogue
+    config = {
+        "preset": "diamond",
+        "fields": {"element": "Co", "edge": "K", "relation": {"kind": "bragg", "d_spacing_ang": 3.1356}},
+    }
+    write(client, shapes.sst1(folder).documents)  # before
+    recording = shapes.diamond(folder, sweeps=3)
+    half = len(recording.documents) // 2
+    source = TiledSource(endpoint.model_copy(update={"past": 0, "follow": True, "poll_s": 0.05}))
+    source.connect()
+    writer = write(client, recording.documents[:half], batch_size=1)
+    done = bench(config)
+    read: list[Any] = []
+    reading = iter(source)
+    for name, doc in reading:
+        read.append((name, doc))
+        done.feed([(name, doc)])
+        rows = [doc["indices"]["stop"] for n, doc in read if n == "stream_datum"]
+        if rows and len(rows) % 3 == 0 and half < len(recording.documents):
+            for n, d in recording.documents[half:]:
+                writer(n, d)
+            half = len(recording.documents)
+        if name == "stop":
+            source.close()
+    assert [name for name, _ in read].count("start") == 1
+    ranges = [(d["stream_resource"], d["indices"]["start"]) for name, d in read if name == "stream_datum"]
+    assert len(set(ranges)) == len(ranges) >= 6, "rows are announced as they come, each once"
+    done.wait(5.0).end()
+    assert not done.asides
+    check(done.frames, recording)
+
+
+@pytest.mark.slow
+def test_what_is_no_run_does_not_keep_from_the_others(catalogue: Any) -> None:
+    client, endpoint, folder = catalogue
+    client.create_container(key="odd", metadata={"start": {"uid": "odd", "time": 1.0}, "stop": {"uid": "end"}})
+    write(client, shapes.sst1(folder).documents)
+    reading, found = iter(TiledSource(endpoint)), []
+    with pytest.raises(EndpointUnreachable, match="run odd not read"):
+        found.extend(reading)  # it keeps what came before
+    assert [name for name, _ in found].count("stop") == 1
+    following = TiledSource(endpoint.model_copy(update={"follow": True, "poll_s": 0.05}))
+    for name, _ in following:
+        if name == "stop":
+            following.close()
+
+
+@pytest.mark.slow
+def test_the_agents_own_runs_are_passed_over(catalogue: Any) -> None:
+    client, endpoint, folder = catalogue
+    documents = shapes.sst1(folder).documents
+    documents[0][1]["xas_agent"] = True
+    write(client, documents)
+    assert list(TiledSource(endpoint)) == []
+
+
+@pytest.mark.slow
+def test_the_command_reads_a_catalogue(catalogue: Any, tmp_path: Path) -> None:
+    client, endpoint, folder = catalogue
+    recording = shapes.haven_step(folder)
+    write(client, recording.documents)
+    config = {"tiled": endpoint.model_dump(), "preset": "haven", "model": {"use": ["co-k"], "threads": 1}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "xas_agent.cli", "run", "--config", str(tmp_path / "mine.yaml")]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, timeout=100,
+        env={**os.environ, "TILED_API_KEY": KEY},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["frames"], summary["frames_set_aside"]) == (1, {})
+
+
+def test_nobody_there_is_told() -> None:
+    pytest.importorskip("bluesky_tiled_plugins", reason="pip install 'xas-agent[tiled]'")
+    endpoint = TiledEndpoint(uri="tiled://127.0.0.1:9", connect_timeout_s=0.01)
+    with pytest.raises(EndpointUnreachable, match=r"tiled://127\.0\.0\.1:9: nothing answered within 0\.01 s"):
+        TiledSource(endpoint).connect()
+
+
+@pytest.mark.parametrize("uri", ["zmq://a:1", "nonsense", "tiled://"])
+def test_what_is_no_catalogue_is_refused(uri: str) -> None:
+    with pytest.raises(ValidationError):
+        TiledEndpoint(uri=uri)
+
+
+def test_the_command_line_tells_a_catalogue_from_a_proxy() -> None:
+    settings = settings_of(None, source="tiled://here:8000/bmm", connect_timeout=3.0)
+    assert settings.source is None
+    assert (settings.tiled.uri, settings.tiled.connect_timeout_s) == ("tiled://here:8000/bmm", 3.0)
+    assert settings_of(None, source="https://here/api/v1/metadata/bmm").tiled.uri.startswith("https")
+    assert settings_of(None, source="zmq://here:5578").tiled is None
+    with pytest.raises(ConfigError, match="source or tiled, not both"):
+        load_config({"source": {"address": "zmq://a:1"}, "tiled": {"uri": "tiled://a:1"}})

@@ -1,0 +1,200 @@
+"""Gates, statuses in order, and that nobody waits for a control."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from xas_agent.agent.decide.dispatch import Controlling, ControlSettings
+from xas_agent.agent.types.decision import Decision
+from xas_agent.agent.types.protocols import Action, Reply
+
+FREE = ControlSettings(enabled=True, allow=("stop", "pause"), timeout_s=1.0)
+
+
+class Recorder:
+    """A control that answers what it is told to, and a log of what became of the decisions."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, str, dict[str, Any], float]] = []
+        self.answer: Callable[[], Reply] = lambda: Reply("acknowledged", "stopping")
+        self.told: list[Decision] = []
+
+    def request(self, id: str, action: str, args: Mapping[str, Any], timeout: float) -> Reply:
+        self.requests.append((id, action, dict(args), timeout))
+        return self.answer()
+
+    def close(self) -> None:
+        pass
+
+    @property
+    def statuses(self) -> list[tuple[str, str, str]]:
+        return [(d.id, d.status, d.status_reason) for d in self.told]
+
+
+@pytest.fixture
+def control() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def controlling(control: Recorder) -> Iterator[Callable[..., Controlling]]:
+    made: list[Controlling] = []
+
+    def make(settings: ControlSettings = FREE, connected: bool = True) -> Controlling:
+        made.append(Controlling(settings, control if connected else None, control.told.append))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def decision(id: str = "d1", action: Action = "stop") -> Decision:
+    return Decision(id, "half", action, "OS 3.52 e", "run", 1.0, 0.9, (("f", 3.52),), args={"at": 3})
+
+
+def test_sent_and_acknowledged(controlling, control):
+    controls = controlling()
+    proposed = decision()
+    assert controls.submit(proposed) is proposed
+    assert controls.drain(5)
+    assert control.statuses == [("d1", "sent", ""), ("d1", "acknowledged", "stopping")]
+    assert control.requests == [("d1", "stop", {"at": 3}, 1.0)]
+    assert control.told[0].evidence == proposed.evidence
+
+
+def test_off_is_advice_only(controlling, control):
+    controls = controlling(ControlSettings(allow=("stop",)))
+    first = controls.submit(decision())
+    assert (first.status, first.status_reason) == ("proposed", "controls are off: advice only")
+    assert controls.drain(5)
+    assert control.told == control.requests == []
+
+
+def test_off_is_the_default():
+    assert not ControlSettings().enabled
+    assert ControlSettings().allow == ()
+
+
+def test_action_that_is_not_allowed(controlling, control):
+    controls = controlling()
+    controls.submit(decision(action="resume"))
+    assert controls.drain(5)
+    assert control.statuses == [("d1", "rejected", "resume is not among the allowed actions")]
+    assert control.requests == []
+
+
+@pytest.mark.parametrize("settings", [ControlSettings(), FREE])
+def test_notify_is_acknowledged_here(controlling, control, settings):
+    controls = controlling(settings)
+    controls.submit(decision(action="notify"))
+    assert controls.drain(5)
+    assert control.statuses == [("d1", "acknowledged", "")]
+    assert control.requests == []
+
+
+@pytest.mark.parametrize("status", ["rejected", "expired"])
+def test_other_answers(controlling, control, status):
+    control.answer = lambda: Reply(status, "no")
+    controls = controlling()
+    controls.submit(decision())
+    assert controls.drain(5)
+    assert control.statuses[-1] == ("d1", status, "no")
+
+
+def test_control_that_raises_is_a_rejection_and_the_next_goes_out(controlling, control):
+    def fail() -> Reply:
+        raise OSError("no route")
+
+    control.answer = fail
+    controls = controlling()
+    controls.submit(decision())
+    assert controls.drain(5)
+    assert control.statuses[-1] == ("d1", "rejected", "the control failed: OSError: no route")
+    control.answer = lambda: Reply("acknowledged")
+    controls.submit(decision("d2"))
+    assert controls.drain(5)
+    assert control.statuses[-1] == ("d2", "acknowledged", "")
+
+
+def test_no_control(controlling, control):
+    controls = controlling(connected=False)
+    controls.submit(decision())
+    assert controls.drain(5)
+    assert control.statuses == [("d1", "rejected", "no control is connected")]
+
+
+def test_status_callback_that_raises_does_not_end_the_thread(control):
+    def fail(decision: Decision) -> None:
+        raise RuntimeError("reader broke")
+
+    controls = Controlling(FREE, control, fail)
+    controls.submit(decision())
+    controls.submit(decision("d2"))
+    assert controls.drain(5)
+    assert [request[0] for request in control.requests] == ["d1", "d2"]
+    controls.close()
+
+
+def test_submit_does_not_wait_and_order_is_kept(controlling, control):
+    go = threading.Event()
+    control.answer = lambda: Reply("acknowledged") if go.wait(10) else Reply("expired")
+    controls = controlling()
+    for n in range(5):
+        controls.submit(decision(f"d{n}"))
+    assert not controls.drain(0.05)
+    go.set()
+    assert controls.drain(5)
+    assert [(i, s) for i, s, _ in control.statuses] == [
+        (f"d{n}", status) for n in range(5) for status in ("sent", "acknowledged")
+    ]
+
+
+def test_close_expires_what_waits(controlling, control):
+    asked, go = threading.Event(), threading.Event()
+
+    def answer() -> Reply:
+        asked.set()
+        return Reply("acknowledged" if go.wait(10) else "expired")
+
+    control.answer = answer
+    controls = controlling()
+    controls.submit(decision("d1"))
+    controls.submit(decision("d2"))
+    assert asked.wait(5)
+    controls.close(timeout=0.01)
+    assert controls.submit(decision("d3")).status == "expired"
+    go.set()
+    controls.close(timeout=5)
+    assert [(i, s) for i, s, _ in control.statuses] == [
+        ("d1", "sent"),
+        ("d1", "acknowledged"),
+        ("d2", "expired"),
+    ]
+
+
+def test_many_threads_submit(controlling, control):
+    controls = controlling()
+    threads = [
+        threading.Thread(target=lambda k=k: [controls.submit(decision(f"{k}-{n}")) for n in range(50)])
+        for k in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert controls.drain(10)
+    assert len({request[0] for request in control.requests}) == 200
+    assert len(control.told) == 400
+
+
+def test_thread_ends_with_close(controlling):
+    controls = controlling()
+    controls.close()
+    deadline = time.monotonic() + 5
+    while controls._thread.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not controls._thread.is_alive()

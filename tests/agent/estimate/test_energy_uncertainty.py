@@ -1,0 +1,113 @@
+"""What an error of the energies does to estimates."""
+
+from dataclasses import dataclass, field
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+
+from xas_agent.agent.estimate.energy_uncertainty import EnergyWidths, slopes
+from xas_agent.agent.types.edge import Edge
+from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate
+from xas_agent.agent.types.grid import Grid
+
+GRID = Grid(-9, 60, 1, (-9, -6), (30, 60))
+
+
+@dataclass
+class EdgeReader:
+    """OS is where the edge stands, at ``per_ev`` e per eV; CN is the same whatever the energy."""
+
+    offset_sd_ev: float = 0.0
+    scale_sd: float = 0.0
+    amplitude_sd: float = 0.0
+    per_ev: float = 0.2
+    name: str = "ni-k"
+    absorber: str = "Ni"
+    edge_name: str = "K"
+    sha256: str = ""
+    grid: Grid = GRID
+    units: dict[str, str] = field(default_factory=dict)
+    single_site: frozenset[str] = frozenset()
+    asked: list[int] = field(default_factory=list)
+
+    @property
+    def edge(self) -> Edge:
+        return Edge(8333.0, 3.0, self.offset_sd_ev, scale_sd=self.scale_sd, amplitude_sd=self.amplitude_sd)
+
+    def estimate(self, spectra, beside=None):
+        self.asked.append(len(spectra))
+        at = (GRID.stop_ev - spectra.sum(1)) * self.per_ev
+        return [
+            Estimate({"OS": DescriptorEstimate(a, a - 1, a + 1), "CN": DescriptorEstimate(6, 5, 6)}, 0.1) for a in at
+        ]
+
+
+def steps(*edges):
+    return np.array([(GRID.energy > e).astype(np.float32) for e in edges])
+
+
+def test_slopes_are_those_of_a_spectrum_that_is_moved():
+    for found in slopes(EdgeReader(), steps(10.5, 14.5)):
+        assert found["OS"] == (pytest.approx(0.2), 0, 0)
+        assert found["CN"] == (0, 0, 0)
+
+
+def test_slopes_are_those_of_a_spectrum_that_is_stretched():
+    model = EdgeReader(scale_sd=0.02)
+    for found, edge in zip(slopes(model, steps(13.0, 53.0)), (13.5, 53.5), strict=True):
+        assert found["OS"] == (pytest.approx(0.2), pytest.approx(0.2 * (edge - 3.0), rel=0.05), 0)
+    widths = EnergyWidths()(["a"], model, steps(53.0), np.array([3.0]))
+    assert widths["OS"][0] == pytest.approx(np.hypot(0.2 * 3.0, 0.2 * 50.5 * 0.02), rel=0.02)
+
+
+def test_the_amplitude_counts_too():
+    model = EdgeReader(amplitude_sd=0.05)
+    slope = slopes(model, steps(13.0))[0]["OS"][2]
+    change = model.edge.strengthened(steps(13.0).astype(float), GRID, 1.01) - steps(13.0)
+    assert slope == pytest.approx(-change.sum() * 0.2 / 0.01, rel=1e-3)
+    widths = EnergyWidths()(["a"], model, steps(13.0), np.zeros(1))
+    assert widths["OS"][0] == pytest.approx(abs(slope) * 0.05)
+
+
+def test_measured_scale_and_feff_scale_add_in_quadrature():
+    found = EnergyWidths()(["a", "a"], EdgeReader(offset_sd_ev=4.0), steps(10.5, 11.5), np.array([3.0, 0.0]))
+    np.testing.assert_allclose(found["OS"], [0.2 * 5.0, 0.2 * 4.0])
+    np.testing.assert_allclose(found["CN"], 0)
+
+
+@pytest.mark.parametrize("size", [1, 3, 12])
+def test_slopes_are_looked_at_now_and_then_however_frames_are_batched(size):
+    rng = np.random.default_rng(0)
+    edges = 8 + np.sort(rng.uniform(0, 10, 12))
+    series = ["a", "a", "b", *"abababaab"]
+
+    def run(batch):
+        model, widths = EdgeReader(offset_sd_ev=1.0), EnergyWidths(every=3)
+        parts = [
+            widths(series[k : k + batch], model, steps(*edges[k : k + batch]), np.ones(len(series[k : k + batch])))
+            for k in range(0, 12, batch)
+        ]
+        return np.concatenate([p["OS"] for p in parts]), sum(model.asked) // 2
+
+    found, looks = run(size)
+    once, _ = run(12)
+    np.testing.assert_array_equal(found, once)
+    assert looks == 5  # of seven frames of a: 0, 3, 6; of five of b: 0, 3
+
+
+def test_series_beyond_the_most_are_forgotten():
+    model, widths = EdgeReader(), EnergyWidths(every=10, most=2)
+    for name in "abca":
+        widths([name], model, steps(10.5), np.ones(1))
+    assert sum(model.asked) // 2 == 4
+
+
+def test_a_look_that_failed_is_repeated():
+    """Else the next frames' intervals would leave the energies out without a word."""
+    model, widths = EdgeReader(), EnergyWidths()
+    model.estimate = Mock(side_effect=RuntimeError)
+    with pytest.raises(RuntimeError):
+        widths(["a"], model, steps(10.5), np.ones(1))
+    found = widths(["a", "a"], EdgeReader(), steps(10.5, 11.5), np.ones(2))
+    np.testing.assert_allclose(found["OS"], 0.2)

@@ -1,0 +1,244 @@
+"""Guessing fields, element and edge from what beamlines write (their public profiles)."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from xas_agent.agent.fields.resolve import Channels, FieldMap, Unreadable, element_and_edge, resolve, skipped_plan
+from xas_agent.agent.stream.columns import scalars
+
+NUMBER = {"source": "sim", "dtype": "number", "shape": []}
+ARRAY = {"source": "sim", "dtype": "array", "shape": [50]}
+
+
+def descriptor(*names: str, about: dict[str, Any] = NUMBER, **extra: Any) -> dict[str, Any]:
+    return {"uid": "d", "run_start": "r", "name": "primary", "data_keys": dict.fromkeys(names, about), **extra}
+
+
+def guess(*names: str, start: dict[str, Any] | None = None, fields: FieldMap | None = None, **extra: Any) -> Channels:
+    found = resolve(fields or FieldMap(), descriptor(*names, **extra), start or {})
+    assert isinstance(found, Channels), found
+    return found
+
+
+@pytest.mark.parametrize(
+    ("names", "energy", "i0", "it", "iref"),
+    [
+        ("energy I0 It", "energy", "I0", "It", None),
+        ("dcm_energy dcm_energy_setpoint dwti_dwell_time I0 It Ir Ni1 Ni2", "dcm_energy", "I0", "It", "Ir"),
+        (
+            "hhm_energy apb_ave_ch1_mean apb_ave_ch2_mean apb_ave_ch3_mean apb_ave_ch4_mean",
+            "hhm_energy",
+            "apb_ave_ch1_mean",
+            "apb_ave_ch2_mean",
+            "apb_ave_ch3_mean",
+        ),
+        (
+            "monochromator-energy I0-count It-count Iref-count I0-net_current It-net_current ion-clock-count",
+            "monochromator-energy",
+            "I0-count",
+            "It-count",
+            "Iref-count",
+        ),
+        ("mono_energy i0 itrans irefer", "mono_energy", "i0", "itrans", "irefer"),
+        ("energy_setpoint i0 i1 i2", "energy_setpoint", "i0", "i1", "i2"),
+        (
+            "mono_energy_rbv ring_current chambers_I0 chambers_It",
+            "mono_energy_rbv",
+            "chambers_I0",
+            "chambers_It",
+            None,
+        ),
+    ],
+)
+def test_transmission_by_its_usual_names(names: str, energy: str, i0: str, it: str, iref: str | None) -> None:
+    found = guess(*names.split())
+    assert (found.form, found.formula) == ("step", "transmission")
+    assert (found.energy, found.i0, found.it, found.iref) == (energy, i0, it, iref)
+    assert "transmission" in found.describe()
+
+
+@pytest.mark.parametrize(
+    ("names", "channels"),
+    [
+        ("en_energy i0 If1 If2 If3 If4", ("If1", "If2", "If3", "If4")),
+        ("hhm_energy i0 xs_channel1_rois_roi01_value xs_channel1_rois_roi02_value xs_channel2_rois_roi01_value",
+         ("xs_channel1_rois_roi01_value", "xs_channel2_rois_roi01_value")),
+        ("dcm_energy I0 Ni1 Ni2 Fe1", ("Ni1", "Ni2")),
+        ("energy i0 fluorescence", ("fluorescence",)),
+    ],
+)  # fmt: skip
+def test_fluorescence_channels_are_all_taken(names: str, channels: tuple[str, ...]) -> None:
+    found = guess(*names.split(), start={"element": "Ni"})
+    assert (found.formula, found.fluorescence) == ("fluorescence", channels)
+
+
+def test_the_rawest_wins_unless_the_start_or_the_config_says_otherwise() -> None:
+    names = ("energy", "I0", "It", "If", "mu", "norm", "reference")
+    assert guess(*names).formula == "transmission"
+    fluo = guess(*names, start={"XDI": {"_mode": ("fluorescence",)}})
+    assert (fluo.formula, fluo.reference) == ("fluorescence", "reference")
+    assert guess(*names, start={"XDI": {"_mode": "fluorescence", "_dtc": ["mu", "norm"]}}).fluorescence == (
+        "mu",
+        "norm",
+    )
+    for formula, mu in (("mu", "mu"), ("normalised", "norm")):
+        found = guess(*names, fields=FieldMap.model_validate({"formula": formula}))
+        assert (found.formula, found.mu) == (formula, mu)
+    found = guess(*names, fields=FieldMap(mu="NORM", formula="normalised"))
+    assert (found.formula, found.mu) == ("normalised", "norm")
+    assert guess("energy", "norm", "reference", about=ARRAY).formula == "normalised"
+
+
+def test_readings_are_the_other_scalars() -> None:
+    found = guess("energy", "energy_setpoint", "I0", "It", "voltage", "temperature")
+    assert found.readings == ("voltage", "temperature")
+
+
+def test_arrays_and_their_energies() -> None:
+    assert guess("energy", "mu", about=ARRAY).form == "array"
+    assert guess("energy", "I0", "It", about={**ARRAY, "shape": [1]}).form == "step"
+    axis = np.linspace(8.2, 8.5, 50)
+    configuration = {
+        "spectrometer": {"data": {"energy": axis}, "data_keys": {"energy": {"units": "keV"}}, "timestamps": {}}
+    }
+    found = guess("mu", about=ARRAY, configuration=configuration)
+    assert found.grid is not None
+    np.testing.assert_allclose(found.grid, axis * 1000)
+    assert guess("energy", "mu", about={**NUMBER, "units": "keV"}).energy_scale == 1000
+    assert guess("energy", about=ARRAY).formula is None
+
+
+def test_what_is_not_a_spectrum_is_passed_over_in_silence() -> None:
+    assert resolve(FieldMap(), descriptor("voltage", "temperature"), {}) is None
+    assert resolve(FieldMap(), descriptor("energy", "I0", "It") | {"name": "baseline"}, {}) is None
+    assert resolve(FieldMap(), descriptor("energy", "I0", "It") | {"name": "energy_monitor"}, {}) is None
+    assert resolve(FieldMap(streams=("fly",)), descriptor("energy", "I0", "It"), {}) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "reason", "named"),
+    [
+        (("energy", "foo", "bar"), "no absorption fields", "foo, bar"),
+        (("energy", "a_i0", "b_i0", "It"), "ambiguous fields", "a_i0, b_i0"),
+        (("left_energy", "right_energy", "i0", "It"), "ambiguous fields", "left_energy, right_energy"),
+    ],
+)
+def test_doubt_is_told_with_what_was_found(names: tuple[str, ...], reason: str, named: str) -> None:
+    found = resolve(FieldMap(), descriptor(*names), {})
+    assert isinstance(found, Unreadable)
+    assert found.reason == reason
+    assert named in found.detail
+
+
+@pytest.mark.parametrize(
+    ("names", "fields", "detail"),
+    [
+        ("energy I0 It", {"energy": "enrgy"}, "no key 'enrgy' in stream primary; found energy, I0, It"),
+        ("energy I0 It", {"energy": "energy", "i0": "IO", "it": "It"}, "no key 'IO' in"),
+        ("energy I0 It mu", {"i0": "I00", "it": "It"}, "no key 'I00' in"),
+        ("energy I0 It", {"mu": "xmuu"}, "no key 'xmuu' in"),
+        ("energy I0 If", {"fluorescence": ("If", "If2")}, "no key 'If2' in"),
+        ("energy foo bar", {"i0": "foo", "it": "baz"}, "no key 'baz' in"),
+    ],
+)
+@pytest.mark.parametrize("about", [NUMBER, ARRAY])
+def test_a_configured_field_that_is_not_there_is_told(
+    names: str, fields: dict[str, Any], detail: str, about: dict[str, Any]
+) -> None:
+    found = resolve(FieldMap(**fields), descriptor(*names.split(), about=about), {})
+    assert isinstance(found, Unreadable)
+    assert found.reason == "field missing"
+    assert found.detail.startswith(detail)
+
+
+def test_a_configuration_may_name_more_than_a_scan_records() -> None:
+    every = FieldMap(energy="energy", i0="I0", it="It", iref="Ir", fluorescence=("If",))
+    assert guess("energy", "I0", "It", fields=every).formula == "transmission"
+    assert guess("energy", "I0", "If", fields=every).formula == "fluorescence"
+    assert guess("energy", fields=every, about=ARRAY).formula is None, "of the spectra in another stream"
+    assert guess("I0", "It", fields=every, about=ARRAY).energy is None, "that is in another stream"
+    axis = {"spectrometer": {"data": {"axis": np.linspace(8200, 8500, 50)}, "data_keys": {}, "timestamps": {}}}
+    assert guess("energy", "mu", fields=FieldMap(energy="axis"), about=ARRAY, configuration=axis).grid is not None
+    assert resolve(every, descriptor("voltage", "temperature"), {}) is None
+    assert resolve(FieldMap(energy="enrgy"), descriptor("energy", "I0", "It") | {"name": "baseline"}, {}) is None
+
+
+def test_external_data_are_told() -> None:
+    found = resolve(FieldMap(), descriptor("energy", "I0", "It", about={**ARRAY, "external": "STREAM:"}), {})
+    assert isinstance(found, Unreadable)
+    assert found.reason == "external data not read"
+    mixed = descriptor("energy", "I0", "It")
+    mixed["data_keys"]["camera"] = {**ARRAY, "external": "STREAM:"}
+    assert isinstance(resolve(FieldMap(), mixed, {}), Channels)
+
+
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [
+        ({"element": "Ni", "edge": "K"}, ("Ni", "K")),
+        ({"element": ("ni",), "edge": ["k"]}, ("Ni", "K")),
+        ({"edge": "Ni_K"}, ("Ni", "K")),
+        ({"edge": "Ni-K"}, ("Ni", "K")),
+        ({"edge": "Pt L3 edge"}, ("Pt", "L3")),
+        ({"element": "Pt", "edge": "L3"}, ("Pt", "L3")),
+        ({"XDI": {"Element": {"symbol": "Co", "edge": "K"}}}, ("Co", "K")),
+        ({"XDI": {"Element.symbol": "Co", "Element.edge": "K"}}, ("Co", "K")),
+        ({"XDI.Element.symbol": "Co", "XDI.Element.edge": "K-edge"}, ("Co", "K")),
+        ({"element": 28, "edge": None}, (None, None)),
+        ({"element": "Nickel", "edge": "7112"}, (None, None)),
+        ({}, (None, None)),
+    ],
+)
+def test_element_and_edge_in_their_many_shapes(
+    start: dict[str, Any], expected: tuple[str | None, str | None]
+) -> None:
+    assert element_and_edge(FieldMap(), start) == expected
+    assert element_and_edge(FieldMap(element="Cu", edge="K"), start) == ("Cu", "K")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"element": "ni", "edge": "k"}, ("Ni", "K")),
+        ({"element": "NI", "edge": "Ni_K"}, ("Ni", "K")),
+        ({"edge": "pt-l3"}, ("Pt", "L3")),
+        ({"element": "Co"}, ("Co", None)),
+        ({}, (None, None)),
+    ],
+)
+def test_a_configured_absorber_has_one_form(given: dict[str, str], expected: tuple[str | None, str | None]) -> None:
+    fields = FieldMap.model_validate(given)
+    assert (fields.element, fields.edge) == expected
+
+
+@pytest.mark.parametrize("given", [{"element": "Nickel"}, {"edge": "7112"}, {"element": 28}])
+def test_a_configured_absorber_that_is_none_is_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError) as refused:
+        FieldMap.model_validate(given)
+    assert refused.value.errors()[0]["loc"] == tuple(given)
+
+
+@pytest.mark.parametrize(
+    ("start", "skipped"),
+    [
+        ({"plan_name": "scan_nd xafs Ni K"}, False),
+        ({"plan_name": "scan from 8333 eV"}, False),
+        ({"plan_name": "mirror_alignment"}, True),
+        ({"plan_name": "take_dark"}, True),
+        ({"plan_name": "time_scan"}, True),
+        ({"plan_name": "scan_nd", "XDI": {"_kind": "333"}}, True),
+        ({"plan_name": "scan_nd", "XDI": {"_kind": ("xafs",)}}, False),
+        ({}, False),
+    ],
+)
+def test_other_kinds_of_scan_are_recognised(start: dict[str, Any], skipped: bool) -> None:
+    assert (skipped_plan(FieldMap(), start) is not None) is skipped
+    assert skipped_plan(FieldMap(skip_plans=()), start) is None
+
+
+def test_scalars_are_finite_numbers() -> None:
+    given = {"a": 1, "b": np.float32(2), "c": [3.0], "d": "4", "e": True, "f": np.nan, "g": [1, 2], "h": 10**400}
+    assert scalars(given) == {"a": 1.0, "b": 2.0, "c": 3.0}

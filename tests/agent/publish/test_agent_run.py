@@ -1,0 +1,319 @@
+"""The agent's own run: every document valid, whatever the frames bring."""
+
+import json
+from collections import Counter, defaultdict
+from typing import Any
+
+import event_model
+import msgpack
+import msgpack_numpy
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xas_agent.agent.publish.agent_run import AgentRun, Provenance
+from xas_agent.agent.types.decision import Decision
+from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate
+from xas_agent.agent.types.frame import Document, Frame, SetAside
+
+WATCHED = {"uid": "watched", "time": 100.0, "scan_id": 7, "sample_uid": "cell", "data_session": "pass-1"}
+GRID = np.linspace(-10, 70, 5)
+PROVENANCE = Provenance(
+    model_name="co_k",
+    model_sha256="a" * 64,
+    config_sha256="b" * 64,
+    versions={"xas-agent": "0.1.0"},
+    element="Co",
+    edge="K",
+    hidden=frozenset({"NNRS"}),
+    units={"OS": "e", "NNRS": "Å", "voltage": "V"},
+    grid=GRID,
+)
+ESTIMATE = Estimate(
+    {"OS": DescriptorEstimate(3.4, 3.3, 3.5, value=3.0, p=0.6), "NNRS": DescriptorEstimate(0.02, 0.01, 0.03)},
+    ood_score=0.2,
+    flags=("first", "second"),
+)
+QUANTITIES = {"e0_ev": 7721.5, "edge_step": 0.9, "noise": 0.004, "energy_shift_ev": 1.5}
+DECISION = Decision("id-1", "half", "stop", "OS 3.52 e", "watched", 130.0, 0.9, (("f1", 3.52),), args={"a": [1]})
+
+
+def frame(n: int = 1, time: float = 110.0, **readings: float) -> Frame:
+    return Frame(f"f{n}", "watched", n, time, GRID + 7709, GRID * 0, sample_uid="cell", readings=readings)
+
+
+class Run:
+    """An AgentRun and the documents that it emitted."""
+
+    def __init__(self, start: dict[str, Any] = WATCHED, **options: Any) -> None:
+        self.documents: list[Document] = []
+        self.run = AgentRun(start, PROVENANCE, lambda name, doc: self.documents.append((name, doc)), **options)
+
+    def named(self, name: str) -> list[dict[str, Any]]:
+        return [doc for each, doc in self.documents if each == name]
+
+    def events(self, stream: str) -> list[dict[str, Any]]:
+        uids = {doc["uid"] for doc in self.named("descriptor") if doc["name"] == stream}
+        return [doc for doc in self.named("event") if doc["descriptor"] in uids]
+
+
+def check(documents: list[Document]) -> None:
+    """Schemas, in memory and after the wires; then the rules that hold between documents."""
+    for name, doc in documents:
+        validator = event_model.schema_validators[event_model.DocumentNames[name]]
+        validator.validate(doc)
+        validator.validate(json.loads(json.dumps(doc, cls=event_model.NumpyEncoder)))
+        packed = msgpack.packb(doc, default=msgpack_numpy.encode)
+        validator.validate(msgpack.unpackb(packed, object_hook=msgpack_numpy.decode))
+    router = event_model.SingleRunDocumentRouter()
+    counts: Counter[str] = Counter()
+    described: dict[str, dict[str, Any]] = {}
+    for name, doc in documents:
+        router(name, doc)
+        if name == "descriptor":
+            assert doc["uid"] not in described
+            described[doc["uid"]] = doc
+        elif name == "event":
+            stream = described[doc["descriptor"]]["name"]
+            counts[stream] += 1
+            assert doc["seq_num"] == counts[stream]
+            check_data(doc, described[doc["descriptor"]]["data_keys"])
+    names = [name for name, _ in documents]
+    assert (names[0], names[-1]) == ("start", "stop")
+    assert names.count("start") == names.count("stop") == 1
+    assert documents[-1][1]["num_events"] == counts
+    assert documents[-1][1]["time"] >= max(doc["time"] for _, doc in documents)
+    assert len({doc["uid"] for _, doc in documents}) == len(documents)
+
+
+def check_data(event: dict[str, Any], keys: dict[str, Any]) -> None:
+    kinds = {"number": float, "integer": int, "string": str, "array": np.ndarray}
+    assert list(event["data"]) == list(event["timestamps"]) == list(keys)
+    for name, value in event["data"].items():
+        assert type(value) is kinds[keys[name]["dtype"]]
+        assert keys[name]["shape"] == list(np.shape(value))
+        if "dtype_numpy" in keys[name]:
+            assert np.asarray(value).dtype == np.dtype(keys[name]["dtype_numpy"])
+
+
+def test_start_says_what_made_it():
+    run = Run()
+    [start] = run.named("start")
+    assert start["xas_agent"] is True
+    assert start["plan_name"] == "xas_agent"
+    assert start["parent_uid"] == "watched"
+    assert start["uid"] == run.run.uid != "watched"
+    assert start["time"] == 100.0
+    assert start["model"] == {"name": "co_k", "sha256": "a" * 64}
+    assert start["config_sha256"] == "b" * 64
+    assert (start["element"], start["edge"]) == ("Co", "K")
+    assert (start["sample_uid"], start["scan_id"], start["data_session"]) == ("cell", 7, "pass-1")
+
+
+def test_descriptors_and_spectra_of_a_frame():
+    run = Run()
+    run.run.frame(frame(3, voltage=3.9), QUANTITIES, ESTIMATE, GRID.astype(np.float32), latency_ms=4.5)
+    run.run.close()
+    check(run.documents)
+    [event] = run.events("descriptors")
+    assert event["time"] == 110.0
+    assert event["seq_num"] == 1
+    assert event["data"] == {
+        "OS": 3.0,
+        "OS_p": 0.6,
+        "OS_mean": 3.4,
+        "OS_lo": 3.3,
+        "OS_hi": 3.5,
+        "NNRS_mean": 0.02,
+        "NNRS_lo": 0.01,
+        "NNRS_hi": 0.03,
+        "ood_score": 0.2,
+        "e0_ev": 7721.5,
+        "edge_step": 0.9,
+        "noise": 0.004,
+        "latency_ms": 4.5,
+        "frame_uid": "f3",
+        "frame_seq_num": 3,
+        "frame_time": 110.0,
+        "flags": "first, second",
+        "energy_shift_ev": 1.5,
+        "voltage": 3.9,
+    }
+    assert run.named("descriptor")[0]["hints"]["xas_agent"]["fields"] == ["OS_mean"]
+    keys = run.named("descriptor")[0]["data_keys"]
+    units = {name: keys[name]["units"] for name in ("OS_mean", "NNRS_lo", "e0_ev", "latency_ms", "voltage")}
+    assert units == {"OS_mean": "e", "NNRS_lo": "Å", "e0_ev": "eV", "latency_ms": "ms", "voltage": "V"}
+    [spectrum] = run.events("spectra")
+    np.testing.assert_array_equal(spectrum["data"]["spectrum"], GRID.astype(np.float32))
+    configuration = run.named("descriptor")[1]["configuration"]["xas_agent"]["data"]
+    assert configuration["energy_relative_ev"] == GRID.tolist()
+
+
+def test_spectrum_is_a_copy():
+    run, batch = Run(), np.zeros((2, 5))
+    run.run.frame(frame(), QUANTITIES, ESTIMATE, batch[0], 1.0)
+    batch += 1
+    assert not run.events("spectra")[0]["data"]["spectrum"].any()
+
+
+def test_spectra_may_be_switched_off():
+    run = Run(spectra=False)
+    run.run.frame(frame(), QUANTITIES, ESTIMATE, GRID, 1.0)
+    assert run.events("spectra") == []
+
+
+def test_new_reading_makes_a_new_descriptor_and_the_old_one_is_used_again():
+    run = Run(spectra=False)
+    for n, readings in enumerate(({}, {"voltage": 3.9}, {}, {"voltage": 4.0}), 1):
+        run.run.frame(frame(n, **readings), QUANTITIES, ESTIMATE, None, 1.0)
+    run.run.close()
+    check(run.documents)
+    assert len(run.named("descriptor")) == 2
+    assert [event["seq_num"] for event in run.events("descriptors")] == [1, 2, 3, 4]
+    assert run.named("stop")[0]["num_events"] == {"descriptors": 4}
+
+
+def test_reading_with_a_name_of_ours():
+    run = Run()
+    run.run.frame(frame(OS_mean=1.0, reading_OS_mean=2.0, energy_shift_ev=3.0), QUANTITIES, ESTIMATE, None, 1.0)
+    run.run.close()
+    check(run.documents)
+    data = run.events("descriptors")[0]["data"]
+    assert (data["OS_mean"], data["energy_shift_ev"]) == (3.4, 1.5)
+    assert {data[k] for k in data if k.startswith("reading_")} == {1.0, 2.0, 3.0}
+
+
+def test_quantity_that_alignment_did_not_give_is_nan():
+    run = Run()
+    run.run.frame(frame(), {"e0_ev": 7721.0}, ESTIMATE, None, 1.0)
+    assert np.isnan(run.events("descriptors")[0]["data"]["noise"])
+
+
+def test_decision_and_its_status():
+    run = Run()
+    run.run.decision(DECISION)
+    run.run.close()
+    check(run.documents)
+    [event] = run.events("decisions")
+    assert event["time"] == 130.0
+    assert event["data"]["status"] == "proposed"
+    assert json.loads(event["data"]["args"]) == {"a": [1]}
+    assert json.loads(event["data"]["evidence"]) == [["f1", 3.52]]
+
+
+def test_set_aside():
+    run = Run()
+    run.run.set_aside(SetAside("watched", "f9", 120.0, "too few points", "7 of 20", seq_num=9))
+    run.run.set_aside(SetAside("watched", "e1", 121.0, "no descriptor"))
+    run.run.close()
+    check(run.documents)
+    assert [event["data"] for event in run.events("quality")] == [
+        {"uid": "f9", "reason": "too few points", "detail": "7 of 20", "seq_num": 9},
+        {"uid": "e1", "reason": "no descriptor", "detail": "", "seq_num": 0},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "said"),
+    [
+        ("success", "", ""),
+        ("abort", "", "the watched run ended with abort"),
+        ("fail", "beam dump", "the watched run ended with fail: beam dump"),
+    ],
+)
+def test_stop_follows_the_watched_run(status: str, reason: str, said: str):
+    run = Run()
+    run.run.close(status, reason, time=150.0)
+    [stop] = run.named("stop")
+    assert (stop["exit_status"], stop["reason"], stop["time"]) == (status, said, 150.0)
+    check(run.documents)
+
+
+def test_stop_with_a_status_that_bluesky_does_not_know():
+    run = Run()
+    run.run.close("exploded")
+    assert run.named("stop")[0]["exit_status"] == "fail"
+    assert "'exploded'" in run.named("stop")[0]["reason"]
+    check(run.documents)
+
+
+def test_nothing_comes_after_the_stop():
+    run = Run()
+    run.run.close()
+    run.run.close("fail", "again")
+    run.run.frame(frame(), QUANTITIES, ESTIMATE, GRID, 1.0)
+    run.run.decision(DECISION)
+    run.run.set_aside(SetAside("watched", "f9", 120.0, "too few points"))
+    assert [name for name, _ in run.documents] == ["start", "stop"]
+
+
+def test_ill_typed_metadata_of_the_watched_run_is_left_behind():
+    run = Run({"uid": "watched", "time": 5, "scan_id": "seven", "sample_uid": 3, "data_session": None})
+    run.run.close()
+    check(run.documents)
+
+
+floats = st.floats() | st.integers(-5, 5)
+names = st.sampled_from(["voltage", "OS_mean", "noise", "a.b/c", "frame_uid", "reading_OS_mean"]) | st.text(
+    max_size=5
+)
+
+
+@st.composite
+def described(draw: st.DrawFn) -> DescriptorEstimate:
+    mean, lo, hi = draw(floats), draw(floats), draw(floats)
+    if draw(st.booleans()):
+        return DescriptorEstimate(mean, lo, hi)
+    return DescriptorEstimate(mean, lo, hi, value=draw(floats), p=draw(st.none() | st.floats(0, 1)))
+
+
+times = st.floats(0, 2e9)
+frames = st.tuples(
+    st.just("frame"),
+    times,
+    st.dictionaries(names, floats | st.just(np.float32(1.5)), max_size=3),
+    st.dictionaries(st.sampled_from(["e0_ev", "noise", "shift_ev", "OS_mean"]), floats, max_size=3),
+    st.dictionaries(st.sampled_from(["OS", "CN", "NNRS"]), described(), max_size=3),
+    st.none() | st.sampled_from([np.zeros(5, np.float32), np.full(7, np.nan)]),
+)
+decisions = st.tuples(
+    st.just("decision"),
+    times,
+    st.sampled_from(["proposed", "sent", "acknowledged", "rejected", "expired"]),
+    st.dictionaries(st.text(max_size=3), st.none() | floats | st.text(max_size=3), max_size=2),
+)
+notes = st.tuples(st.just("note"), times, st.text(max_size=5), st.none() | st.integers(0, 10**6))
+
+
+@given(
+    st.lists(frames | decisions | notes, max_size=12),
+    st.sampled_from(["success", "abort", "fail"]),
+    st.text(max_size=5),
+)
+@settings(max_examples=60, deadline=None)
+def test_whatever_comes_is_a_valid_run(calls: list[tuple], exit_status: str, reason: str):
+    run = Run()
+    expected: dict[str, int] = defaultdict(int)
+    for n, (kind, time, *rest) in enumerate(calls, 1):
+        if kind == "frame":
+            readings, quantities, descriptors, aligned = rest
+            estimate = Estimate(descriptors, ood_score=0.1)
+            run.run.frame(frame(n, time, **readings), quantities, estimate, aligned, 1.0)
+            expected["descriptors"] += 1
+            if aligned is not None:
+                expected["spectra"] += 1
+        elif kind == "decision":
+            status, args = rest
+            evidence = (("f", 1.0),)
+            run.run.decision(
+                Decision(f"d{n}", "r", "stop", "why", "watched", time, 0.5, evidence, status, "", None, args)
+            )
+            expected["decisions"] += 1
+        else:
+            text, seq_num = rest
+            run.run.set_aside(SetAside("watched", text, time, text, text, seq_num))
+            expected["quality"] += 1
+    run.run.close(exit_status, reason)
+    check(run.documents)
+    assert run.named("stop")[0]["num_events"] == expected

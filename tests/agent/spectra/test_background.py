@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from xas_agent.agent.spectra.align import AlignmentSettings, align
+from xas_agent.agent.spectra.background import Background, SeriesPrior
+from xas_agent.agent.types.edge import Edge
+from xas_agent.agent.types.grid import Grid
+
+EDGE = Edge(8333.0)
+GRID = Grid(-9, 60, 1, (-9, -6), (30, 60))
+DEFAULT = AlignmentSettings()
+TRUE = Background(pre_slope=-6e-4, post_slope=-4e-4, post_curvature=3e-7)
+
+
+def spectrum(start: float, stop: float, step: float = 0.7):
+    """μ made of the lines of ``TRUE``, an edge at 0 eV and some EXAFS."""
+    x = np.arange(start, stop, 0.5)
+    shape = 0.5 + np.tanh(x / 2.5) / 2
+    above = 1 + TRUE.post_slope * x + TRUE.post_curvature * x**2
+    exafs = 0.1 * np.sin(x / 7) * np.exp(-x / 60) * (x > 0)
+    return EDGE.edge_ev + x, (0.4 + step * (TRUE.pre_slope * x + shape * above + exafs))[None]
+
+
+def aligned(
+    scan: tuple[NDArray[np.float64], NDArray[np.float64]],
+    settings: AlignmentSettings = DEFAULT,
+    held: NDArray[np.float64] | None = None,
+):
+    energy, mu = scan
+    return align(energy, mu, GRID, EDGE, settings, held=held)
+
+
+def prior_of(*scans):
+    prior = SeriesPrior()
+    for scan in scans:
+        prior.add(aligned(scan).background[0])
+    return prior
+
+
+LONG = spectrum(-150, 600)
+
+
+def test_a_long_scan_says_its_background():
+    assert aligned(LONG).background[0] == pytest.approx([*TRUE.terms()[:3], 0.7], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "refused"),
+    [
+        (-30.0, 90.0, None),
+        (-12.0, 90.0, "no pre-edge"),
+        (-60.0, 60.0, None),
+        (-60.0, 40.0, "does not cover the grid"),
+    ],
+)
+def test_a_short_scan_is_as_a_long_one_with_what_the_series_says(start, stop, refused):
+    scan = spectrum(start, stop)
+    alone = aligned(scan)
+    assert (alone.refused[0] and alone.refused[0][0]) == refused
+    held = aligned(scan, held=prior_of(LONG).background()[None])
+    if refused == "does not cover the grid":
+        assert held.refused == alone.refused
+        return
+    assert held.refused == (None,)
+    assert held.flags == (("background held",),)
+    long = aligned(LONG)
+    assert held.quantities["edge_step"][0] == pytest.approx(long.quantities["edge_step"][0], rel=0.04)
+    assert np.abs(held.mu - long.mu).max() < 0.015
+    if refused is None:
+        assert np.abs(held.mu - long.mu).max() < np.abs(alone.mu - long.mu).max()
+
+
+def test_declared_values_do_the_same():
+    scan = spectrum(-12.0, 90.0)
+    told = aligned(scan).refused[0]
+    assert told is not None
+    assert "alignment.background" in told[1]
+    without_step = aligned(scan, AlignmentSettings(background=TRUE)).refused[0]
+    assert without_step is not None
+    assert "edge_step" in without_step[1]
+    declared = TRUE.model_copy(update={"edge_step": 0.7})
+    found = aligned(scan, AlignmentSettings(background=declared))
+    assert found.refused == (None,)
+    assert np.abs(found.mu - aligned(LONG).mu).max() < 0.02
+
+
+def test_long_scans_are_not_touched_by_what_is_held():
+    wrong = np.array([[1.0, 1.0, 1.0, 100.0]])
+    np.testing.assert_array_equal(aligned(LONG, held=wrong).mu, aligned(LONG).mu)
+
+
+def test_a_prior_is_robust_and_says_when_it_does_not_know():
+    prior = SeriesPrior()
+    assert np.isnan(prior.background()).all()
+    steady = prior_of(*[LONG] * 5)
+    before = steady.background()
+    steady.add(np.array([1.0, 1.0, 1.0, 50.0]))
+    steady.add(np.full(4, np.nan))
+    np.testing.assert_allclose(steady.background(), before)
+    assert len(steady) == 6
+    changing = prior_of(*(spectrum(-150, 600, step) for step in (0.2, 0.5, 0.9, 1.5)))
+    assert np.isfinite(changing.background()[:3]).all()
+    assert np.isnan(changing.background()[3])

@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xas_agent.agent.spectra.self_absorption import corrected, damping, measured_alpha, thick_alpha
+
+X = np.arange(-60.0, 150.0, 0.5)
+TRUE = (0.5 + np.arctan(X / 1.2) / np.pi) * (1 + 0.9 * np.exp(-(((X - 5) / 4) ** 2)) + 0.08 * np.sin(X / 8))
+
+
+def measured(alpha):
+    """Fluorescence of a thick sample, μₐ/(μₐ + α) with Δμ = 1, normalised so that μₐ = 1 gives 1."""
+    return TRUE / (TRUE + alpha) * (1 + alpha)
+
+
+@given(st.floats(0.05, 100.0))
+def test_the_correction_undoes_what_a_thick_sample_does(alpha):
+    found = corrected(measured(alpha), alpha)
+    near = np.isfinite(found)
+    np.testing.assert_allclose(found[near], TRUE[near], atol=1e-9)
+    assert near.mean() > 0.9
+
+
+@given(st.floats(0.2, 50.0), st.integers(0, 100))
+def test_alpha_is_measured_from_both_kinds_of_spectra(alpha, seed):
+    rng = np.random.default_rng(seed)
+    noisy = measured(alpha) + 1e-4 * rng.normal(size=len(X))
+    assert measured_alpha(noisy[None], TRUE[None], X)[0] == pytest.approx(alpha, rel=0.05)
+
+
+def test_no_damping_is_seen_as_none():
+    assert measured_alpha((TRUE + 0.05 * (TRUE - 1) * (X > 0))[None], TRUE[None], X)[0] == np.inf
+    np.testing.assert_allclose(corrected(TRUE, 1e9), TRUE, rtol=1e-6)
+
+
+def test_alpha_from_the_geometry():
+    assert thick_alpha(40.0, 30.0, 230.0) == pytest.approx(0.35)
+    steep = thick_alpha(40.0, 30.0, 230.0, angle_in_deg=90.0, angle_out_deg=10.0)
+    assert steep == pytest.approx((30 + 40 / np.sin(np.deg2rad(10))) / 200)
+    assert damping(0.35) == pytest.approx(0.35 / 1.35)
+    small = 1 + 1e-4 * np.sin(X)
+    shown = small / (small + 0.35) * 1.35
+    assert np.ptp(shown) / np.ptp(small) == pytest.approx(damping(0.35), rel=1e-3)
+    for wrong in ((40.0, 230.0, 30.0), (0.0, 30.0, 230.0)):
+        with pytest.raises(ValueError, match="no edge"):
+            thick_alpha(*wrong)
+    with pytest.raises(ValueError, match="angles"):
+        thick_alpha(40.0, 30.0, 230.0, angle_in_deg=0.0)
+
+
+def test_what_no_thick_sample_shows_is_nan():
+    assert np.isnan(corrected(np.array([[0.5, 1.4]]), 0.3)).tolist() == [[False, True]]

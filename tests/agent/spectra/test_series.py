@@ -1,0 +1,89 @@
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from xas_agent.agent.spectra.align import AlignmentSettings
+from xas_agent.agent.spectra.glitches import GlitchSettings
+from xas_agent.agent.spectra.series import SeriesAlignment
+from xas_agent.agent.types.edge import Edge
+from xas_agent.agent.types.frame import Frame
+from xas_agent.agent.types.grid import Grid
+
+EDGE_EV = 8333.0
+
+
+@dataclass
+class Model:
+    """As much of a model as alignment asks for."""
+
+    name: str = "ni-k"
+    absorber: str = "Ni"
+    edge_name: str = "K"
+    sha256: str = ""
+    grid: Grid = Grid(-9, 60, 1, (-9, -6), (30, 60))  # noqa: RUF009
+    edge: Edge = Edge(EDGE_EV)  # noqa: RUF009
+    units: dict[str, str] = field(default_factory=dict)
+    single_site: frozenset[str] = frozenset()
+
+    def estimate(self, spectra, beside=None):
+        raise NotImplementedError
+
+
+def frame(number, start=-150.0, stop=600.0, run="a", seed=None):
+    x = np.concatenate([np.arange(start, -30, 4.0), np.arange(max(start, -30.0), min(stop, 60.0), 0.5)])
+    x = np.concatenate([x, np.arange(60.0, stop, 3.0)])
+    exafs = 0.1 * np.sin(x / 7) * np.exp(-x / 60) * (x > 0)
+    mu = 0.4 + 0.8 * (0.5 + np.tanh(x / 2.5) / 2 + exafs) - 3e-4 * x
+    rng = np.random.default_rng(number)
+    mu = mu + 0.002 * rng.normal(size=len(x))
+    if seed is not None:
+        spoiled = np.random.default_rng(seed)
+        mu = mu + np.where(spoiled.random(len(x)) < 0.05, spoiled.choice([-0.06, 0.06], len(x)), 0)
+    return Frame(str(number), run, number, float(number), EDGE_EV + x, mu)
+
+
+def alone(frames, settings):
+    align = SeriesAlignment(settings)
+    return [align([f], Model()) for f in frames]
+
+
+def test_a_short_frame_has_what_the_long_ones_before_it_in_its_series_had():
+    frames = [frame(0), frame(1), frame(2, -12.0, 90.0), frame(3, -12.0, 90.0, run="b"), frame(4)]
+    found = alone(frames, AlignmentSettings())
+    assert [f.refused[0] and f.refused[0][0] for f in found] == [None, None, None, "no pre-edge", None]
+    assert found[2].flags == (("background held",),)
+    assert np.abs(found[2].mu - found[0].mu).max() < 0.03
+
+
+@pytest.mark.parametrize("size", [1, 3, 9])
+def test_how_frames_are_batched_changes_nothing(size):
+    frames = [frame(i, seed=i) for i in range(9)]
+    settings = AlignmentSettings(glitches=GlitchSettings())
+    align = SeriesAlignment(settings)
+    together = [align(frames[k : k + size], Model()) for k in range(0, 9, size)]
+    mu = np.concatenate([a.mu for a in together])
+    np.testing.assert_allclose(mu, np.concatenate([a.mu for a in alone(frames, settings)]), atol=1e-6)
+    assert all("glitches repaired" in flags[0] for a in together for flags in a.flags)
+
+
+def test_repaired_frames_are_nearer_to_good_ones():
+    frames, good = [frame(i, seed=i) for i in range(9)], [frame(i) for i in range(9)]
+    wanted = np.concatenate([a.mu for a in alone(good, AlignmentSettings())])
+    left = np.concatenate([a.mu for a in alone(frames, AlignmentSettings(gross_glitches=False))])
+    mended = np.concatenate([a.mu for a in alone(frames, AlignmentSettings(glitches=GlitchSettings()))])
+    assert np.abs(mended - wanted).mean() < 0.3 * np.abs(left - wanted).mean()
+
+
+def test_frames_on_other_energies_do_not_count_as_earlier_ones():
+    settings = AlignmentSettings(glitches=GlitchSettings())
+    frames = [frame(i) for i in range(6)] + [frame(6, stop=400.0), frame(7)]
+    assert all(a.refused == (None,) for a in alone(frames, settings))
+
+
+def test_a_series_that_is_long_over_is_forgotten():
+    align = SeriesAlignment(AlignmentSettings(), most=2)
+    for f in (frame(0), frame(1, run="b"), frame(2, run="c")):
+        align([f], Model())
+    assert align([frame(3, -12.0, 90.0)], Model()).refused[0] is not None
+    assert align([frame(4, -12.0, 90.0, run="c")], Model()).refused[0] is None

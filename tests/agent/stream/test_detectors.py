@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xas_agent.agent.stream.detectors import flaw
+from xas_agent.agent.stream.sweeps import UnusableError, spectrum
+
+ENERGY = 8300 + np.linspace(0, 150, 300)
+
+
+def columns(seed=0):
+    rng = np.random.default_rng(seed)
+    i0 = 1e6 * (1 - 1e-3 * (ENERGY - 8300)) * (1 + 1e-3 * rng.normal(size=300))
+    mu = 0.4 + 0.8 * (0.5 + np.arctan((ENERGY - 8340) / 1.5) / np.pi)
+    it = i0 * np.exp(-mu) * (1 + 1e-3 * rng.normal(size=300))
+    fluorescence = i0 * mu * 1e-3 * (1 + 1e-3 * rng.normal(size=300))
+    return {"energy": ENERGY, "i0": i0, "it": it, "if": fluorescence, "iref": it * np.exp(-mu)}
+
+
+def reason(made, formula="transmission"):
+    with pytest.raises(UnusableError) as told:
+        spectrum(made, formula, 10)
+    assert any(c.isdigit() for c in told.value.detail)
+    return told.value.reason
+
+
+@given(st.integers(0, 1000))
+def test_sound_detectors_have_no_flaw(seed):
+    made = columns(seed)
+    assert all(flaw(made, role) is None for role in ("i0", "it", "if", "iref"))
+    assert spectrum(made, "transmission", 10).reference is not None
+
+
+def test_i0_may_be_constant_and_dip():
+    made = columns()
+    made["i0"] = np.ones(300)
+    made["it"] = made["it"] / made["it"].max()
+    assert spectrum(made, "transmission", 10).mu.size == 300
+    made = columns()
+    made["i0"][100:130] *= 0.6
+    made["it"][100:130] *= 0.6
+    assert spectrum(made, "transmission", 10).mu.size == 300
+
+
+@pytest.mark.parametrize(("role", "formula"), [("it", "transmission"), ("if", "fluorescence")])
+def test_a_dead_detector(role, formula):
+    made = columns()
+    made[role] = np.full(300, 7.0)
+    assert reason(made, formula) == f"{'It' if role == 'it' else 'If'} constant"
+
+
+@given(st.floats(0.1, 0.95))
+def test_a_detector_that_is_clipped(part):
+    made = columns()
+    made["if"] = np.minimum(made["if"], np.quantile(made["if"], part))
+    assert reason(made, "fluorescence") == "If saturated"
+
+
+def test_few_counts_are_not_clipped():
+    rng = np.random.default_rng(1)
+    assert flaw({"if": rng.integers(0, 4, 300).astype(float)}, "if") is None
+
+
+def test_a_beam_dump():
+    made = columns()
+    made["i0"][250:] = 1e3
+    assert reason(made) == "I0 dropped"
+    made["i0"][250:] = 0
+    assert reason(made) == "I0 not positive"
+
+
+def test_a_dead_reference_costs_the_reference_alone():
+    made = columns()
+    made["iref"] = np.full(300, 1.0)
+    assert spectrum(made, "transmission", 10).reference is None
+
+
+@given(st.integers(0, 1000), st.floats(0.02, 0.3))
+def test_i0_is_dark_below_a_tenth_of_its_median_wherever_its_extremes_are(seed, part):
+    made = columns(seed)
+    made["i0"][40:44] *= part
+    made["i0"][50] *= 3
+    dark = made["i0"] < 0.1 * np.median(made["i0"])
+    assert (flaw(made, "i0") is not None) == (dark.sum() >= 3)

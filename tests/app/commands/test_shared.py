@@ -1,0 +1,46 @@
+"""Every option that is given acts, or is refused; a session that its source ends says so."""
+
+import json
+
+import pytest
+import typer
+
+from xas_agent.adapters.files.folder import FolderSource
+from xas_agent.app.commands.shared import conclude
+from xas_agent.app.config import load_config
+from xas_agent.app.session import Session
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("run", "--folder", "{}", "--preset", "bmm"), "--preset: of no use without a source"),
+        (("run", "--preset", "bmm"), "--preset: of no use without a source"),
+        (("run", "--folder", "{}", "--config", "{}/mine.yaml"), "--folder and the source of"),
+        (("run", "--folder", "{}", "--seed", "0"), "--seed: of no use without the embedded beamline"),
+        (("run", "--config", "{}/mine.yaml", "--seed", "3"), "--seed: of no use without the embedded beamline"),
+        (("run", "--folder", "{}", "--out", "{}/."), "--out: found the watched folder"),
+        (("run", "--column", "energy=e"), "--column: of no use without --folder"),
+        (("run", "--folder", "{}", "--connect-timeout", "0"), "--connect-timeout: of no use"),
+        (("replay", "{}/mine.jsonl", "--noise", "0.1"), "--noise: of no use with documents"),
+        (("evaluate", "cu-k", "--data", "{}", "--split", "val", "--jobs", "2"), "--jobs: of no use with --split"),
+        (("evaluate", "cu-k", "--data", "{}", "--quick", "--config", "a.yaml"), "--config: of no use with --quick"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(xa, tmp_path, args, said):
+    (tmp_path / "mine.yaml").write_text("source: {address: 'zmq://127.0.0.1:9'}\n")
+    (tmp_path / "mine.jsonl").touch()
+    assert said in xa(*(arg.format(tmp_path) for arg in args), code=2).stderr
+
+
+def test_a_source_that_fails_leaves_whole_files_and_an_error(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    source = FolderSource(tmp_path / "in")
+    (tmp_path / "in").rmdir()
+    with Session(load_config({"model": {"use": ["co-k"], "threads": 1}}), tmp_path / "out") as session:
+        session.watch(source)
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["frames"] == 0
+    with pytest.raises(typer.Exit) as ended:
+        conclude(session, strict=False)
+    assert ended.value.exit_code == 2
+    assert f"xas-agent: {tmp_path / 'in'}: No such file" in capsys.readouterr().err

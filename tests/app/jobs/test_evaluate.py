@@ -1,0 +1,117 @@
+"""The report of ``xas-agent evaluate`` from a small model, by the command and in this process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from xas_agent.agent.types.errors import InputError
+from xas_agent.app.config import ConfigError, read_training
+from xas_agent.app.jobs.evaluate import fingerprint, read_evaluation, report_on
+from xas_agent.app.jobs.infer import train_model
+from xas_agent.models.card import read_card
+from xas_agent.models.training.plan import config_of
+
+SMALL = """
+studies: [benchmark, uncertainty, unfamiliar]
+benchmark:
+  competitors: [decision-tree, extra-trees]
+  search: false
+  members: 1
+  members_by_site: 1
+  lone_spts: 1
+  experts: [OS]
+  ablations:
+    no graph branch: {network: {graph: false}}
+"""
+
+
+@pytest.fixture(scope="module")
+def model(feff, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("model")
+    grid = {"start_ev": -9.0, "stop_ev": 72.0, "step_ev": 1.0, "foot_ev": [-9.0, -6.0], "anchor_ev": [40.0, 72.0]}
+    how = read_training("co-k").model_dump(mode="json") | {
+        "name": "small",
+        "dataset": "small",
+        "grid": grid,
+        "regressed": ["NNRS", "MOOD", "OS_mean"],
+        "network": {"width": 8, "blocks": 1, "heads": 2, "latent": 16, "gathered": 4, "key": 4, "bands": 2},
+        "optimisation": {"epochs": 2, "batch": 8, "rows_per_epoch": 16},
+        "pretrained": None,
+        "runs": 1,
+        "protocol": "split",
+        "members": 2,
+    }
+    (out / "small.yaml").write_text(yaml.safe_dump(how, allow_unicode=True), encoding="utf-8")
+    return train_model(out / "small.yaml", feff, out, 1)
+
+
+@pytest.mark.slow
+def test_the_command_writes_a_report_and_goes_on_where_it_was(model, feff, tmp_path):
+    (tmp_path / "small.yaml").write_text(SMALL)
+    command = [sys.executable, "-m", "xas_agent.cli", "evaluate", str(model), "--data", str(feff), "--jobs", "2"]
+    command += ["--config", str(tmp_path / "small.yaml"), "--out", str(tmp_path / "report")]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    page = tmp_path / "report" / "report.html"
+    assert done.stdout.strip() == str(page)
+    said = page.read_text(encoding="utf-8")
+    for title in ("The SPT against its competitors", "The same, split by site", "Robustness", "Expert against Joint"):
+        assert title in said
+    tables = {p.stem for p in (tmp_path / "report" / "tables").glob("*.csv")}
+    assert {"spt-against-best", "cost", "experts", "ablations", "noise-loss"} <= tables
+    assert "benchmark: 8 of 8" in done.stderr
+
+    again = subprocess.run([*command, "--only", "benchmark"], capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert "benchmark: 8 of 8, kept from before" in again.stderr
+
+
+def test_a_report_of_nothing_is_one_message(model, feff, tmp_path):
+    with pytest.raises(InputError, match="quick: nothing to report; transfer need settings in the config"):
+        report_on(str(model), feff, tmp_path, "quick", ["transfer"], 1)
+
+
+def test_what_is_kept_is_void_for_other_data(model, feff, tmp_path):
+    how = config_of(read_card(model))
+    before = fingerprint([how], feff)
+    for part in ("small.npz", "small.csv"):
+        (tmp_path / part).write_bytes((feff / part).read_bytes())
+    assert fingerprint([how], tmp_path) == before
+    (tmp_path / "small.csv").write_text((tmp_path / "small.csv").read_text().replace("train", "val", 1))
+    assert fingerprint([how], tmp_path) != before
+
+
+def test_an_unknown_study_is_one_message(model, feff, tmp_path):
+    with pytest.raises(InputError, match="no study astrology; there are benchmark, uncertainty"):
+        report_on(str(model), feff, tmp_path, "quick", ["benchmark", "astrology"], 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("studies: [astrology]", r"key studies\.0: found 'astrology'"),
+        ("studies: []\nbenchmark: {member: 3}", r"unknown key benchmark\.member; expected one of ablations"),
+        ("studies: []\nbenchmark: {competitors: [lightgbm]}", "no competitor lightgbm; there are nearest-neighbours"),
+        ("studies: []\nbenchmark: {ablations: {x: {optimization: {}}}}", "no setting optimization; an ablation has"),
+        ("studies: []\nbenchmark: {lone_spts: 0}", "lone_spts 0: Experts and ablations need at least one"),
+        ("studies: [universal]\nuniversal: {}", "found no transfer"),
+        ("studies: [", "not an evaluation config"),
+        ("just words", "not an evaluation config"),
+        ("studies: []\ntargets: [none]", "none: no such file; shipped training configs are co-k, cu-k, ni-k"),
+    ],
+)
+def test_a_wrong_config_is_one_message(tmp_path, content, message):
+    (tmp_path / "e.yaml").write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        read_evaluation(str(tmp_path / "e.yaml"), "cu-k")
+
+
+@pytest.mark.parametrize("name", ["quick", "full"])
+def test_the_shipped_configs_are_read(name):
+    found = read_evaluation(name, "cu-k")
+    assert found.benchmark is not None
+    assert (found.transfer is not None) == (name == "full")

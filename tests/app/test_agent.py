@@ -1,0 +1,523 @@
+"""The agent as a callback: real RunEngine, real devices, the shipped Co model."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import event_model
+import numpy as np
+import pytest
+import shapes
+import yaml
+from bluesky import RunEngine
+from bluesky.plans import count
+from bluesky.utils import RunEngineInterrupted
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from xas_agent import XASAgent, load_config
+from xas_agent.adapters.runengine import RunEngineControl
+from xas_agent.agent.types.frame import Document
+from xas_agent.agent.types.protocols import Control, Estimator
+from xas_agent.app.agent import load_models
+from xas_agent.app.config import ConfigError
+from xas_agent.models.card import ModelError
+from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline, detectors
+
+CO: dict[str, Any] = {"model": {"use": ["co-k"], "threads": 1}}
+MD = {"element": "Co", "edge": "K"}
+WAIT_S = 60.0
+
+
+@cache
+def models() -> Sequence[Estimator]:
+    return load_models(load_config(CO))
+
+
+class Watching:
+    """An agent and the documents that it published."""
+
+    def __init__(self, obeys: Control | None = None, **config: Any) -> None:
+        self.documents: list[Document] = []
+        self.agent = XASAgent(load_config(CO | config), models(), obeys)
+        self.agent.subscribe(lambda name, doc: self.documents.append((name, doc)))
+
+    def __enter__(self) -> "Watching":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.agent.close()
+
+    def named(self, name: str) -> list[dict[str, Any]]:
+        return [doc for each, doc in self.documents if each == name]
+
+    def events(self, stream: str) -> list[dict[str, Any]]:
+        uids = {d["uid"] for d in self.named("descriptor") if d["name"] == stream}
+        return [e["data"] for e in self.named("event") if e["descriptor"] in uids]
+
+    def check(self) -> None:
+        """Every document is valid, every run is whole, no frame is answered twice."""
+        for name, doc in self.documents:
+            event_model.schema_validators[event_model.DocumentNames[name]].validate(doc)
+        runs = [s["uid"] for s in self.named("start")]
+        assert sorted(s["run_start"] for s in self.named("stop")) == sorted(runs)
+        frames = [e["frame_uid"] for e in self.events("descriptors")]
+        assert len(set(frames)) == len(frames)
+
+
+@pytest.fixture
+def watching() -> Iterator[Watching]:
+    with Watching() as watching:
+        yield watching
+
+
+@pytest.fixture
+def RE() -> RunEngine:  # noqa: N802 - its name everywhere
+    return RunEngine({})
+
+
+@cache
+def recorded() -> list[Document]:
+    """Two runs of three frames each, by the RunEngine."""
+    RE, documents = RunEngine({}), []
+    RE.subscribe(lambda name, doc: documents.append((name, doc)))
+    for _ in range(2):
+        RE(count(detectors(), 3, md=MD))
+    return documents
+
+
+# ------------------------------------------------------------------ documents
+
+
+def test_every_frame_of_every_run_is_answered(RE, watching):
+    RE.subscribe(watching.agent)
+    watched = RE(count(detectors(), 3, md={**MD, "sample_name": "cathode"})) + RE(count(detectors(1), 2, md=MD))
+    assert watching.agent.wait(WAIT_S)
+    watching.check()
+    assert [s["parent_uid"] for s in watching.named("start")] == list(watched)
+    assert [e["frame_seq_num"] for e in watching.events("descriptors")] == [1, 2, 3, 1, 2]
+    assert [s["exit_status"] for s in watching.named("stop")] == ["success", "success"]
+    for start in watching.named("start"):
+        assert start["xas_agent"] is True
+        assert start["model"] == {"name": "co-k", "sha256": models()[0].sha256}
+        assert start["config_sha256"] == load_config(CO).sha256
+        assert {"xas_agent", "torch", "numpy", "python"} <= set(start["versions"])
+    for data in watching.events("descriptors"):
+        assert abs(data["OS_mean"] - 3) < 0.2  # LiCoO2
+        assert data["voltage"] == pytest.approx(3.75, abs=0.2)
+        assert "temperature" in data
+    assert all(len(e["spectrum"]) == len(models()[0].grid) for e in watching.events("spectra"))
+    assert watching.events("quality") == []
+
+
+def test_spectra_can_be_left_out():
+    with Watching(serving={"spectra": False}) as watching:
+        for document in recorded():
+            watching.agent(*document)
+        assert watching.agent.wait(WAIT_S)
+    watching.check()
+    assert {d["name"] for d in watching.named("descriptor")} == {"descriptors"}
+
+
+def test_the_run_of_a_plan_that_fails_or_is_aborted_is_closed(RE, watching):
+    def failing():
+        yield from bps.open_run(MD)
+        devices = detectors()
+        yield from bps.stage_all(*devices[:1])
+        yield from bps.trigger_and_read(devices)
+        raise RuntimeError("beam dump")
+
+    def aborted():
+        yield from count(detectors(), 1, md=MD, per_shot=one_then_pause)
+
+    def one_then_pause(devices):
+        yield from bps.one_shot(devices)
+        yield from bps.pause()
+
+    RE.subscribe(watching.agent)
+    with pytest.raises(RuntimeError, match="beam dump"):
+        RE(failing())
+    with pytest.raises(RunEngineInterrupted):
+        RE(aborted())
+    RE.abort()
+    assert watching.agent.wait(WAIT_S)
+    watching.check()
+    assert len(watching.events("descriptors")) == 2
+    fail, abort = watching.named("stop")
+    assert fail["exit_status"] == "fail"
+    assert "beam dump" in fail["reason"]
+    assert abort["exit_status"] == "abort"
+
+
+@pytest.mark.parametrize("mode", ["fly", "step"])
+def test_the_simulated_beamline_with_its_robot(watching, mode):
+    SimBeamline(BeamlineSettings(frames=3, mode=mode, frame_period_s=0), [watching.agent]).run()
+    assert watching.agent.wait(WAIT_S)
+    watching.check()
+    events = watching.events("descriptors")
+    assert [e["frame_seq_num"] for e in events] == [1, 2, 3]
+    for data in events:
+        assert data["electrode_mass_mg"] == pytest.approx(11.1, abs=0.5)  # what the robot said of the sample
+        assert data["ood_score"] <= 1
+    (start,) = watching.named("start")
+    assert start["sample_uid"]
+
+
+def test_ones_own_documents_coming_back_are_passed_over(watching):
+    watching.agent.subscribe(watching.agent)  # as through a shared proxy
+    for document in recorded():
+        watching.agent(*document)
+    assert watching.agent.wait(WAIT_S)
+    for document in list(watching.documents):  # and again, later
+        watching.agent(*document)
+    assert watching.agent.wait(WAIT_S)
+    watching.agent.close()
+    watching.check()
+    assert len(watching.events("descriptors")) == 6
+    assert len(watching.named("start")) == 2
+
+
+def test_what_a_detector_does_to_its_arrays_later_is_its_own(watching):
+    for name, doc in recorded():
+        if name != "event":
+            watching.agent(name, doc)
+            continue
+        data = {k: np.copy(v) if np.ndim(v) else v for k, v in doc["data"].items()}
+        watching.agent(name, {**doc, "data": data})
+        for value in data.values():
+            if np.ndim(value):
+                value[:] = 0
+    assert watching.agent.wait(WAIT_S)
+    assert len(watching.events("descriptors")) == 6
+
+
+# ------------------------------------------------------------------ a callback harms nobody
+
+
+def test_a_subscriber_that_raises_costs_the_others_nothing(RE, watching):
+    def broken(name: str, doc: dict[str, Any]) -> None:
+        raise OSError("disk full")
+
+    token = watching.agent.subscribe(broken)
+    RE.subscribe(watching.agent)
+    with capture_logs() as logs:
+        RE(count(detectors(), 2, md=MD))
+        assert watching.agent.wait(WAIT_S)
+    watching.check()
+    assert len(watching.events("descriptors")) == 2
+    failures = [e for e in logs if e["event"] == "subscriber failed"]
+    assert len(failures) == len(watching.documents)
+    watching.agent.unsubscribe(token)
+    watching.agent.unsubscribe(token)
+    with capture_logs() as logs:
+        RE(count(detectors(), 1, md=MD))
+        assert watching.agent.wait(WAIT_S)
+    assert not [e for e in logs if e["event"] == "subscriber failed"]
+
+
+ANYTHING: Any = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.binary(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = st.sampled_from(["uid", "time", "run_start", "descriptor", "data", "data_keys", "seq_num", "name"])
+NAMES = st.sampled_from(["start", "descriptor", "event", "event_page", "stop", "resource"])
+
+
+@pytest.fixture(scope="module")
+def patient() -> Iterator[Watching]:
+    with Watching() as watching:
+        yield watching
+
+
+@given(st.lists(st.tuples(NAMES | ANYTHING, ANYTHING | st.dictionaries(KEYS, ANYTHING, max_size=8)), max_size=5))
+@settings(max_examples=60, deadline=None)
+def test_nothing_that_is_no_document_raises_or_stops_it(patient, garbage):
+    before = len(patient.events("descriptors"))
+    made = event_model.compose_run(metadata=MD, validate=False)
+    start, descriptor, event = recorded()[:3]
+    mine = {"run_start": made.start_doc["uid"], "uid": f"{made.start_doc['uid']}-d"}
+    documents = [
+        (start[0], made.start_doc),
+        (descriptor[0], {**descriptor[1], **mine}),
+        (event[0], {**event[1], "descriptor": mine["uid"], "uid": f"{mine['uid']}-e"}),
+        ("stop", made.compose_stop(validate=False)),
+    ]
+    for name, doc in documents:
+        for bad in garbage:
+            patient.agent(*bad)
+        patient.agent(name, doc)
+    assert patient.agent.wait(WAIT_S)
+    assert len(patient.events("descriptors")) == before + 1
+
+
+def test_many_threads_at_once(watching):
+    runs: dict[str, list[Document]] = {}
+    of: dict[str, str] = {}
+    for name, doc in recorded():
+        run = doc["uid"] if name == "start" else doc.get("run_start") or of[doc["descriptor"]]
+        of[doc["uid"]] = run
+        runs.setdefault(run, []).append((name, doc))
+    threads = []
+    for k in range(4):
+        for documents in runs.values():
+            mine = [(name, _renamed(doc, f"-{k}")) for name, doc in documents]
+            threads.append(threading.Thread(target=lambda d=mine: [watching.agent(*pair) for pair in d]))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert watching.agent.wait(WAIT_S)
+    watching.check()
+    assert len(watching.named("start")) == 8
+    parents = Counter(e["run_start"] for e in watching.named("descriptor") if e["name"] == "descriptors")
+    assert set(parents.values()) == {1}
+    assert len(watching.events("descriptors")) == 24
+
+
+def _renamed(doc: dict[str, Any], suffix: str) -> dict[str, Any]:
+    return {k: v + suffix if k in ("uid", "run_start", "descriptor") else v for k, v in doc.items()}
+
+
+def test_more_than_the_queue_holds_is_dropped_and_told():
+    held, release = threading.Event(), threading.Event()
+
+    def stall(name: str, doc: dict[str, Any]) -> None:
+        held.set()
+        release.wait(WAIT_S)
+
+    with Watching(serving={"queue": 4}) as watching:
+        token = watching.agent.subscribe(stall)
+        documents = recorded()
+        for document in documents[:3]:
+            watching.agent(*document)
+        assert held.wait(WAIT_S)
+        for _ in range(20):
+            watching.agent(*documents[3])
+        assert not watching.agent.wait(0.01)
+        watching.agent.unsubscribe(token)
+        release.set()
+        assert watching.agent.wait(WAIT_S)
+        watching.agent(*documents[4])
+        assert watching.agent.wait(WAIT_S)
+    watching.check()
+    (note,) = [q for q in watching.events("quality") if q["reason"] == "queue full"]
+    assert note["detail"].startswith("16 documents came faster")
+    assert [e["frame_seq_num"] for e in watching.events("descriptors")] == [1, 2, 3]
+
+
+# ------------------------------------------------------------------ wait, close
+
+
+def test_closing_ends_open_runs_and_later_documents_are_ignored(watching):
+    documents = recorded()
+    for document in documents[:4]:
+        watching.agent(*document)
+    watching.agent.close()
+    watching.check()
+    assert [e["frame_seq_num"] for e in watching.events("descriptors")] == [1, 2]
+    assert watching.named("stop")[0]["exit_status"] == "abort"
+    before = len(watching.documents)
+    for document in documents:
+        watching.agent(*document)
+    assert watching.agent.wait(WAIT_S)
+    watching.agent.close()
+    assert len(watching.documents) == before
+
+
+def test_closing_from_a_subscriber_does_not_wait_for_itself(watching):
+    watching.agent.subscribe(lambda name, doc: watching.agent.close() if name == "stop" else None)
+    for document in recorded():
+        watching.agent(*document)
+    watching.agent._thread.join(WAIT_S)
+    assert not watching.agent._thread.is_alive()
+    watching.check()
+
+
+def test_closed_while_others_still_call(watching):
+    going = threading.Event()
+
+    def call() -> None:
+        while not going.is_set():
+            for document in recorded():
+                watching.agent(*document)
+
+    callers = [threading.Thread(target=call) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    watching.agent.close()
+    assert watching.agent.wait(WAIT_S)
+    going.set()
+    for caller in callers:
+        caller.join()
+    watching.check()
+
+
+def test_with_closes(RE):
+    with XASAgent(load_config(CO), models()) as agent:
+        RE.subscribe(agent)
+        RE(count(detectors(), 1, md=MD))
+    assert not agent._thread.is_alive()
+
+
+# ------------------------------------------------------------------ config
+
+
+@pytest.mark.parametrize("form", ["mapping", "path", "text"])
+def test_from_config_takes_a_mapping_or_a_file(tmp_path, form):
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump(CO))
+    source: Any = {"mapping": CO, "path": path, "text": str(path)}[form]
+    with XASAgent.from_config(source) as agent:
+        assert [m.name for m in agent.models] == ["co-k"]
+
+
+def test_what_is_wrong_is_said_before_anything_runs(tmp_path):
+    before = threading.active_count()
+    with pytest.raises(ConfigError, match="unknown key modell"):
+        XASAgent.from_config({"modell": {}})
+    with pytest.raises(ModelError, match="no model 'xx-k'"):
+        XASAgent.from_config({"model": {"use": ["xx-k"]}})
+    with pytest.raises(ConfigError, match="no such config"):
+        XASAgent.from_config(tmp_path / "none.yaml")
+    assert threading.active_count() == before
+
+
+def test_importing_the_package_does_not_import_torch_or_bluesky():
+    code = (
+        "import sys, xas_agent; print({'torch', 'bluesky', 'zmq'} & set(sys.modules), 'XASAgent' in dir(xas_agent))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[0] == "set()"
+
+
+# ------------------------------------------------------------------ control
+
+
+def rule(action: str) -> dict[str, Any]:
+    """OS 3 in LiCoO2: high enough from the second frame on."""
+    trigger = {"kind": "threshold", "descriptor": "OS", "above": 2.5, "dwell_frames": 2, "max_ood": None}
+    return {"name": "oxidised", "trigger": trigger, "action": action}
+
+
+def test_a_rule_stops_the_running_plan(RE):
+    obeys = RunEngineControl(RE)
+    with Watching(obeys, rules=[rule("stop")], control={"enabled": True, "allow": ["stop"]}) as watching:
+        documents: list[Document] = []
+        RE.subscribe(lambda name, doc: documents.append((name, doc)))
+        RE.subscribe(watching.agent)
+        with pytest.raises(RunEngineInterrupted):
+            RE(count(detectors(), 2000, delay=0.05, md=MD))
+        assert watching.agent.wait(WAIT_S)
+        assert RE.state == "idle"
+    obeys.close()
+    watching.check()
+    assert documents[-1][1]["exit_status"] == "success"
+    measured = sum(name == "event" for name, _ in documents)
+    assert 2 <= measured < 2000
+    told = watching.events("decisions")
+    assert [d["status"] for d in told] == ["proposed", "sent", "acknowledged"]
+    assert told[-1]["status_reason"] == "stopped"
+    assert len({d["id"] for d in told}) == 1
+    assert "above 2.5" in told[0]["reason"]
+    assert watching.documents[-1][0] == "stop"  # of one run, so every status came before it
+
+
+@pytest.mark.parametrize("control", [{}, {"enabled": True, "allow": ["pause"]}])
+def test_what_is_not_allowed_is_advice(RE, control):
+    with XASAgent.from_config(CO | {"rules": [rule("stop")], "control": control}, RE=RE) as agent:
+        documents: list[Document] = []
+        agent.subscribe(lambda name, doc: documents.append((name, doc)))
+        RE.subscribe(agent)
+        RE(count(detectors(), 4, md=MD))
+        assert agent.wait(WAIT_S)
+    statuses = [doc["data"]["status"] for name, doc in documents if name == "event" and "status" in doc["data"]]
+    assert statuses == (["proposed", "rejected"] if control else ["proposed"])
+
+
+# ------------------------------------------------------------------ README
+
+
+def test_the_callback_example_of_the_readme_runs():
+    readme = Path(__file__).resolve().parents[2] / "README.md"
+    if not readme.is_file():
+        pytest.skip("no README.md beside the package")
+    section = re.split(r"^#+ .*callback.*$", readme.read_text(encoding="utf-8"), maxsplit=1, flags=re.M | re.I)[1]
+    found = re.search(r"```python\n(.*?)```", section, re.S)
+    assert found is not None
+    assert len(found[1].strip().splitlines()) <= 10
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", found[1]], capture_output=True, text=True, env=one_thread, timeout=110
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(re.findall(r"^event [23]\.\d", done.stdout, re.M)) == 5
+    assert "True" in done.stdout
+
+
+# ------------------------------------------------------------------------ files
+
+
+def test_frames_whose_file_lags_are_answered_once_it_comes(tmp_path):
+    pytest.importorskip("h5py", reason="pip install 'xas-agent[assets]'")
+    pytest.importorskip("bluesky.consolidators", reason="pip install 'xas-agent[assets]'")
+    recording = shapes.diamond(tmp_path)
+    file = tmp_path / "panda.h5"
+    away = file.rename(tmp_path / "away")
+    fields = {"relation": {"kind": "bragg", "d_spacing_ang": 3.1356}, **MD}
+    with Watching(preset="diamond", fields=fields, assets={"wait_s": 30.0}) as watching:
+        for name, doc in recording.documents:
+            watching.agent(name, doc)
+        assert not watching.agent.wait(0.3)
+        for name, doc in recorded()[: len(recorded()) // 2]:  # another run goes on meanwhile
+            watching.agent(name, doc)
+        deadline = time.monotonic() + WAIT_S
+        while not watching.events("descriptors") and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert len({s["parent_uid"] for s in watching.named("start")}) == 1
+        away.rename(file)
+        assert watching.agent.wait(WAIT_S)
+    watching.check()
+    assert len(watching.events("descriptors")) == 3 + len(recording.sweeps)
+    assert watching.events("quality") == []
+
+
+@pytest.mark.parametrize(
+    ("alignment", "says"),
+    [
+        ({"self_absorption": {"formula": "LiNiO2"}}, "found LiNiO2, expected one with Co"),
+        ({"self_absorption": {"formula": "Li(Co"}}, "found no compound"),
+        ({"self_absorption": {}}, "either formula or alpha"),
+        ({"self_absorption": {"formula": "LiCoO2", "angle_in_deg": 0}}, "greater than 0"),
+        ({"normalisation": {"mode": "mbak"}}, "mback"),
+    ],
+)
+def test_alignment_that_cannot_be_done_is_refused_before_anything_runs(alignment, says):
+    pytest.importorskip("xraydb", reason="the extra xray is not installed")
+    with pytest.raises(ValueError, match=re.escape(says)) as refused:
+        Watching(alignment=alignment)
+    assert "alignment." in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "normalisation",
+    [{"mode": "mback"}, {"mode": "area"}, {"mode": "none"}, {"nvict": 3}, {"nnorm": 1}, {"flatten": False}],
+)
+def test_each_normalisation_serves_a_stream(normalisation):
+    pytest.importorskip("xraydb", reason="the extra xray is not installed")
+    with Watching(alignment={"normalisation": normalisation}) as watching:
+        for document in recorded():
+            watching.agent(*document)
+        assert watching.agent.wait(WAIT_S)
+    assert len(watching.events("descriptors")) == 6, watching.events("quality")

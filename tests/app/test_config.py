@@ -1,0 +1,142 @@
+"""What a user's YAML may say, and the one line that tells what is wrong with it."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xas_agent.app.config import Config, ConfigError, load_config, shipped_configs
+
+
+def test_nothing_said_is_the_default(tmp_path):
+    (tmp_path / "empty.yaml").write_text("# nothing yet\n")
+    assert load_config() == load_config({}) == load_config(tmp_path / "empty.yaml") == Config()
+    assert not Config().control.enabled
+    assert Config().control.allow == ()
+    assert Config().source is None
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_a_shipped_config_is_found_by_its_name(name):
+    config = load_config(name)
+    folder = Path(__import__("xas_agent").__file__).parent / "configs"
+    assert config == load_config(folder / f"{name}.yaml") == load_config(str(folder / f"{name}.yaml"))
+
+
+def test_the_embedded_default_stops_at_half_charge():
+    config = load_config("default")
+    assert config.x_target == 0.5
+    assert [r.action for r in config.rules] == ["stop"]
+    assert config.control.enabled
+    assert config.control.allow == ("stop",)
+
+
+def test_a_file_of_ones_own_comes_before_a_shipped_name(tmp_path, monkeypatch):
+    (tmp_path / "default").write_text("x_target: 0.3\n")
+    monkeypatch.chdir(tmp_path)
+    assert load_config("default").x_target == 0.3
+
+
+RULE = {"name": "r", "trigger": {"kind": "threshold", "descriptor": "OS", "above": 3.5}}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            {"modle": {}},
+            r"unknown key modle; expected one of alignment, assets, control, control_endpoint, fields, fly",
+        ),
+        ({"model": {"nme": "a"}}, r"unknown key model\.nme; expected one of device, threads, use"),
+        ({"control": {"allowed": []}}, r"unknown key control\.allowed; expected one of allow, enabled, timeout_s"),
+        ({"source": {"adress": "zmq://a:1"}}, r"key source\.address: expected: Field required \(and 1 more\)"),
+        ({"source": {"address": "zmq://a"}}, r"key source\.address: found 'zmq://a', expected: .*zmq://HOST:PORT"),
+        ({"model": {"device": "tpu"}}, r"key model\.device: found 'tpu', expected: .*'auto', 'cpu' or 'cuda'"),
+        ({"model": {"threads": 0}}, r"key model\.threads: found 0, expected: .*greater than or equal to 1"),
+        ({"model": "co-k"}, r"key model: found 'co-k', expected: "),
+        ({"control": {"allow": ["explode"]}}, r"key control\.allow\.0: found 'explode', expected: .*'pause'"),
+        ({"rules": [{**RULE, "acton": "stop"}]}, r"unknown key rules\.0\.acton; expected one of action, args, name"),
+        ({"rules": [{**RULE, "trigger": {"kind": "cusp"}}]}, r"key rules\.0\.trigger: .*'threshold', 'plateau'"),
+        ({"rules": [RULE, RULE]}, r"two rules are named 'r'"),
+        ({"source": {"address": "a:1", "serializer": "pickle"}}, "allow_pickle: true"),
+    ],
+)
+def test_what_is_wrong_is_one_line_with_file_key_and_expectation(tmp_path, content, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError, match=message) as error:
+        load_config(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
+    with pytest.raises(ConfigError, match=f"^config: .*{message}"):
+        load_config(content)
+
+
+def test_an_unknown_key_of_a_trigger_names_its_neighbours():
+    trigger = {**RULE["trigger"], "abov": 3.6}  # type: ignore[dict-item]
+    with pytest.raises(ConfigError, match=r"unknown key rules\.0\.trigger.*abov; expected one of .*hysteresis"):
+        load_config({"rules": [{**RULE, "trigger": trigger}]})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"model: [", "not YAML"),
+        (b"- a\n- b\n", "found list, expected a mapping"),
+        (b"co-k", "found str, expected a mapping"),
+        (b"\xff\xfe\xff", "not YAML"),
+        (b"a: 1\na: !!python/object/apply:os.getcwd []", "not YAML"),
+    ],
+)
+def test_a_file_that_is_no_config_is_one_line(tmp_path, content, message):
+    (tmp_path / "c.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"c\.yaml: {message}") as error:
+        load_config(tmp_path / "c.yaml")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["nowhere.yaml", ".", "with\nnewline"])
+def test_no_such_file_lists_what_is_shipped(name):
+    with pytest.raises(
+        ConfigError, match=f"{re.escape(name)}: no such config; expected a YAML file, or one of .*default"
+    ):
+        load_config(name)
+
+
+def test_the_hash_is_of_what_is_said_not_of_how(tmp_path):
+    (tmp_path / "a.yaml").write_text("x_target: 0.5\nmodel: {use: [co-k]}\n")
+    (tmp_path / "b.yaml").write_text("# the same\nmodel:\n  use: ['co-k']\nx_target: 0.50\n")
+    a, b = load_config(tmp_path / "a.yaml"), load_config(tmp_path / "b.yaml")
+    assert a.sha256 == b.sha256 == load_config({"model": {"use": ("co-k",)}, "x_target": 0.5}).sha256
+    assert len({a.sha256, load_config({"x_target": 0.5}).sha256, Config().sha256}) == 3
+
+
+JSON: Any = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(Config.model_fields)) | st.text(max_size=8), JSON, max_size=3))
+@settings(max_examples=150, deadline=None)
+def test_any_mapping_is_a_config_or_one_line(content):
+    try:
+        config = load_config(content)
+    except ConfigError as error:
+        found = str(error)
+    else:
+        found = config.sha256
+    assert "\n" not in found
+
+
+def test_the_examples_of_the_documentation_are_configs():
+    text = (Path(__file__).parents[2] / "docs" / "explanations" / "normalisation.md").read_text(encoding="utf-8")
+    examples = [yaml.safe_load(part.split("```")[0]) for part in text.split("```yaml\n")[1:]]
+    assert examples
+    for example in examples:
+        assert load_config(example) != Config()  # what it names is taken, and is no default

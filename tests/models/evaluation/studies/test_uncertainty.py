@@ -1,0 +1,83 @@
+"""Coverage, ranking of errors, and the words made of them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xas_agent.models.evaluation.competitors.conditions import CLEAN, Condition
+from xas_agent.models.evaluation.studies.uncertainty import (
+    Said,
+    covered,
+    findings,
+    ranked,
+    risk_curves,
+    risk_table,
+    summaries,
+)
+
+NAN = np.full(4, np.nan)
+MATERIAL = np.array(["a", "a", "b", "c"])
+
+
+def test_coverage_counts_what_is_known():
+    said = Said(np.zeros(4), np.full(4, -1.0), np.full(4, 1.0), NAN, NAN)
+    found = covered(said, np.array([0.0, 1.0, 2.0, np.nan]), MATERIAL)
+    assert found["coverage"] == pytest.approx(2 / 3)
+    assert found["rows"] == 3
+    assert found["width"] == 2
+    assert found["MAE"] == 1
+    assert found["low"] <= found["coverage"] <= found["high"]
+
+
+@given(st.lists(st.tuples(st.floats(0, 10), st.floats(0, 10)), min_size=1, max_size=30))
+def test_the_last_of_the_ranked_is_the_mean_and_none_is_under_a_perfect_order(pairs):
+    doubt, error = np.array(pairs).T
+    mean = ranked(doubt, error)
+    assert mean[-1] == pytest.approx(error.mean(), abs=1e-9)
+    assert (mean >= ranked(error, error) - 1e-9).all()
+
+
+def test_doubt_that_orders_errors_has_rank_one_and_none_has_none():
+    error = np.arange(20.0)
+    table = risk_table({"good": (error, error), "flat": (np.zeros(20), error)}).set_index("descriptor")
+    assert table.loc["good", "Spearman"] == pytest.approx(1)
+    assert table.loc["good", "surest 10%"] == 0.5
+    assert table.loc["good", "surest 100%"] == 9.5
+    assert np.isnan(table.loc["flat", "Spearman"])
+    assert len(risk_curves({"good": (error, error)}).axes) == 1
+
+
+def rows(**coverage: float) -> pd.DataFrame:
+    base = {"descriptor": "NNRS", "width": 0.1, "MAE": 0.02, "rows": 50}
+    return pd.DataFrame(
+        [
+            {**base, "condition": c.replace("_", " "), "coverage": v, "low": v - 0.02, "high": v + 0.02}
+            for c, v in coverage.items()
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("clean", "said", "unsaid"),
+    [(0.9, "for every one", "wider than"), (0.95, "all but NNRS", "every one"), (0.8, "all but NNRS", "wider than")],
+)
+def test_the_text_says_which_intervals_hold(clean, said, unsaid):
+    table = rows(clean=clean, noise_0_01=0.85, Ni_at_this_edge=0.4)
+    table["condition"] = table["condition"].replace({"noise 0 01": "noise 0.01"})
+    ece = pd.DataFrame({"descriptor": ["CN"], "ECE": [0.03]})
+    risk = pd.DataFrame({"surest 25%": [0.1], "surest 100%": [0.4]})
+    text = findings(table, (CLEAN, Condition("noise", 0.01)), ece, risk, 0.9, "50 validation rows")
+    assert said in text
+    assert unsaid not in text
+    assert "0.85 (NNRS, noise 0.01)" in text
+    assert "0.40 (NNRS, Ni at this edge)" in text
+    assert "0.25 times" in text
+
+
+def test_summaries_have_conditions_as_rows_in_their_order():
+    shares, widths = summaries(rows(clean=0.9, broken=0.5))
+    assert shares["NNRS"].tolist() == ["0.900 [0.880, 0.920]", "0.500 [0.480, 0.520]"]
+    assert shares.index.tolist() == ["clean", "broken"]
+    assert widths["NNRS"].tolist() == ["0.1 (0.02)"] * 2
