@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+from ._version import __version__
+
 if TYPE_CHECKING:
     from .app.agent import XASAgent
     from .app.config import load_config
 
-__version__ = "0.1.0"
 __all__ = ["XASAgent", "__version__", "load_config"]
 
 

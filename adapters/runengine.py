@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import structlog
 from bluesky import Msg, RunEngine
 
-from ..agent.types.protocols import Reply
+from ..agent.types import Reply
 
 log = structlog.get_logger(__name__)
 

@@ -20,9 +20,7 @@ from urllib.parse import urlsplit, urlunsplit
 import structlog
 from pydantic import Field, field_validator
 
-from ..agent.types.errors import InputError
-from ..agent.types.frame import Document
-from ..agent.types.settings import Settings
+from ..agent.types import Document, InputError, Settings
 from .errors import EndpointUnreachable
 
 log = structlog.get_logger(__name__)

@@ -12,10 +12,8 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from ..agent.spectra.self_absorption import SelfAbsorptionSettings, thick_alpha
-from ..agent.spectra.settings import AlignmentSettings
-from ..agent.types.errors import InputError
-from ..agent.types.tables import Table, Tabulated
+from ..agent.spectra import AlignmentSettings, SelfAbsorptionSettings, thick_alpha
+from ..agent.types import InputError, Table, Tabulated
 
 Floats = NDArray[np.float64]
 BESIDE_EV = 10.0  # of the edge, where a coefficient below and above it is taken

@@ -10,19 +10,13 @@ from typing import Any
 
 import structlog
 
-from .decide.dispatch import Controlling, ControlSettings
-from .decide.rules import Rules
-from .estimate.energy_uncertainty import EnergyWidths
-from .estimate.model_choice import choose
-from .fields.resolve import element_and_edge
-from .publish.agent_run import AgentRun, Emit, Provenance
-from .spectra.align import AlignmentSettings
-from .spectra.series import SeriesAlignment, series_of
-from .stream.assembler import FrameAssembler
-from .types.decision import Decision
-from .types.frame import Frame, Received, SetAside
-from .types.protocols import Control, Estimator, Stage
-from .types.tables import Tabulated
+from .decide import Controlling, ControlSettings, Rules
+from .estimate import EnergyWidths, choose
+from .fields import element_and_edge
+from .publish import AgentRun, Emit, Provenance
+from .spectra import AlignmentSettings, SeriesAlignment, series_of
+from .stream import FrameAssembler
+from .types import Control, Decision, Estimator, Frame, Received, SetAside, Stage, Tabulated
 
 _log = structlog.get_logger(__name__)
 

@@ -1,28 +1,23 @@
 """The agent as a callable: give it documents, it serves them on a thread of its own."""
 
 import atexit
-import platform
 import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import structlog
 
-from .. import __version__
-from ..agent.decide.rules import Rules
+from ..agent.decide import Rules
 from ..agent.pipeline import Pipeline
-from ..agent.stream.assembler import FrameAssembler
-from ..agent.stream.fly import FlyJoiner, needed
-from ..agent.types.frame import Received, SetAside
-from ..agent.types.protocols import Control, Estimator, Stage
-from ..agent.types.tables import Tabulated
-from .config import Config, ConfigError, load_config
+from ..agent.stream import FrameAssembler
+from ..agent.types import Control, Estimator, Received, SetAside
+from .config import Config, load_config
+from .wiring import _check_rules, load_models, stages, tabulated, versions
 
 _log = structlog.get_logger(__name__)
 
@@ -110,7 +105,7 @@ class XASAgent:
         with ExitStack() as owned:
             sink = None
             if config.publish is not None:
-                from ..adapters.zmq.documents import ZMQSink
+                from ..adapters.zmq import ZMQSink
 
                 sink = ZMQSink(config.publish)
                 owned.callback(sink.close)
@@ -120,7 +115,7 @@ class XASAgent:
 
                 control = RunEngineControl(RE)
             elif control is None and config.control_endpoint is not None:
-                from ..adapters.zmq.control import ZMQControl
+                from ..adapters.zmq import ZMQControl
 
                 control = ZMQControl(config.control_endpoint)
             if control is not None:
@@ -242,78 +237,6 @@ class XASAgent:
                 fn(name, doc)
             except Exception:
                 _log.exception("subscriber failed", name=name)
-
-
-def stages(config: Config) -> list[Stage]:
-    """What the config's documents go through before they are read: files filled in, fly streams joined."""
-    from ..adapters.assets.filler import AssetFiller
-
-    fields, fly = config.fields, config.fly
-    found: list[Stage] = [AssetFiller(config.assets, partial(needed, fields, fly))]
-    return [*found, FlyJoiner(fly, fields)] if fly is not None else found
-
-
-def _check_rules(config: Config, models: Sequence[Estimator]) -> None:
-    """Refuse a rule that could never fire."""
-    known = {name for m in models for name in m.units}
-    for rule in config.rules:
-        if rule.trigger.descriptor not in known:
-            raise ConfigError(
-                f"rule {rule.name!r}: found descriptor {rule.trigger.descriptor!r}, "
-                f"expected one that a loaded model has: {', '.join(sorted(known))}"
-            )
-
-
-def tabulated(config: Config, models: Sequence[Estimator]) -> dict[str, Tabulated]:
-    """What the config's alignment asks for of tables, by model; nothing where it asks for nothing.
-
-    Raises
-    ------
-    InputError
-        The tables are not installed, or the declared compound is none, or holds no absorber of the models.
-    """
-    alignment = config.alignment
-    formula = alignment.self_absorption.formula if alignment.self_absorption is not None else None
-    if alignment.normalisation.mode != "mback" and formula is None:
-        return {}
-    from ..adapters import xray_tables
-
-    found = {m.name: xray_tables.tabulated(alignment, m.absorber, m.edge_name) for m in models}
-    if formula is not None and all(t.alpha is None for t in found.values()):
-        absorbers = ", ".join(sorted({m.absorber for m in models}))
-        raise ConfigError(f"alignment.self_absorption.formula: found {formula}, expected one with {absorbers}")
-    return found
-
-
-def load_models(config: Config) -> Sequence[Estimator]:
-    """Load, check and warm up the config's models, or every installed one.
-
-    Raises
-    ------
-    ModelError
-        One of them is not a model, or does not match its card.
-    """
-    from ..models import card
-    from ..models.runtime import Model, default_threads
-
-    names = config.model.use or tuple(card.installed())
-    threads = config.model.threads or default_threads()
-    models = [Model(card.find(name), config.model.device, threads) for name in names]
-    for model in models:
-        model.warm_up()
-    return [*models]
-
-
-def versions() -> dict[str, str]:
-    """Versions that an estimate depends on, for the RunStart."""
-    import torch
-
-    return {
-        "xas_agent": __version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def _own(doc: dict[str, Any]) -> dict[str, Any]:

@@ -10,20 +10,17 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from ..adapters.assets.files import AssetSettings
+from ..adapters.assets import AssetSettings
 from ..adapters.tiled import TiledEndpoint
-from ..adapters.zmq.documents import ZMQEndpoint
-from ..adapters.zmq.socket import Endpoint
-from ..agent.decide.dispatch import ControlSettings
-from ..agent.decide.rules import Rule
-from ..agent.fields.resolve import FieldMap
-from ..agent.spectra.align import AlignmentSettings
-from ..agent.stream.fly import FlySettings
-from ..agent.types.errors import InputError
-from ..agent.types.settings import Settings
+from ..adapters.zmq import Endpoint, ZMQEndpoint
+from ..agent.decide import ControlSettings, Rule
+from ..agent.fields import FieldMap
+from ..agent.spectra import AlignmentSettings
+from ..agent.stream import FlySettings
+from ..agent.types import InputError, Settings
 
 if TYPE_CHECKING:
-    from ..models.training.train import TrainingConfig
+    from ..models.training import TrainingConfig
 
 TRAINING = Path(__file__).parents[1] / "configs" / "training"
 BEAMLINES = Path(__file__).parents[1] / "configs" / "beamlines"
@@ -223,7 +220,7 @@ def read_training(name_or_file: str) -> "TrainingConfig":
     ConfigError
         There is none, or it cannot be understood; one message.
     """
-    from ..models.training.train import TrainingConfig
+    from ..models.training import TrainingConfig
 
     path = TRAINING / f"{name_or_file}.yaml" if name_or_file in shipped_training() else Path(name_or_file)
     if not path.is_file():

@@ -27,10 +27,9 @@ from torch import Tensor
 
 from xas_agent.models import card as cards
 from xas_agent.models.runtime import Model
+from xas_agent.models.training import FeffData, TrainingConfig, config_of, load_feff
 from xas_agent.models.training.augment import damped, shifted, stretched
-from xas_agent.models.training.data import FeffData, load_feff
-from xas_agent.models.training.plan import config_of
-from xas_agent.models.training.train import FINE_EV, TrainingConfig, fine_bins
+from xas_agent.models.training.rows import FINE_EV, fine_bins
 
 DRAWS, STEPS, NOISE = 60, 21, 0.004
 MISFIT, MISFIT_EV = 0.026, 2.0  # RMS in edge steps, and σ of the Gaussian that smooths it

@@ -23,10 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xas_agent.adapters.formats import read_spectra
-from xas_agent.agent.spectra.align import AlignmentSettings, foil_shifts
-from xas_agent.agent.spectra.series import SeriesAlignment
-from xas_agent.agent.types.edge import Edge
-from xas_agent.agent.types.frame import Frame
+from xas_agent.agent.spectra import AlignmentSettings, SeriesAlignment
+from xas_agent.agent.spectra.align import foil_shifts
+from xas_agent.agent.types import Edge, Frame
 from xas_agent.models import card
 from xas_agent.models.runtime import Model
 from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline

@@ -26,12 +26,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 
 from xas_agent.adapters.formats import flaw, read_spectra
-from xas_agent.agent.gross_glitches import gross_glitches, standing_out
-from xas_agent.agent.spectra.align import AlignmentSettings, align
-from xas_agent.agent.spectra.glitches import Glitches, GlitchSettings, find_glitches
+from xas_agent.agent.spectra import AlignmentSettings, align
+from xas_agent.agent.spectra.glitches import Glitches, GlitchSettings, find_glitches, gross_glitches, standing_out
 from xas_agent.agent.spectra.noise import noise_of
 from xas_agent.agent.spectra.normalisation import normalise
-from xas_agent.agent.types.estimate import Estimate
+from xas_agent.agent.types import Estimate
 from xas_agent.models import card
 from xas_agent.models.runtime import Model, default_threads
 from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline

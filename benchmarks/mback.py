@@ -23,10 +23,9 @@ from numpy.typing import NDArray
 
 from xas_agent.adapters.formats import flaw, read_spectra
 from xas_agent.adapters.xray_tables import edge_ev, tabulated
-from xas_agent.agent.spectra.align import Aligned, AlignmentSettings, align
+from xas_agent.agent.spectra import Aligned, AlignmentSettings, align
 from xas_agent.agent.spectra.normalisation import normalise
-from xas_agent.agent.types.edge import Edge
-from xas_agent.agent.types.grid import Grid
+from xas_agent.agent.types import Edge, Grid
 from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
 from xas_agent.sim_beamline.cathode import Cell
 

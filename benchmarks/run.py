@@ -22,8 +22,8 @@ import msgpack_numpy
 import numpy as np
 import torch
 
-from xas_agent.adapters.zmq.documents import ZMQEndpoint, ZMQSink, ZMQSource
-from xas_agent.agent.spectra.align import AlignmentSettings, align
+from xas_agent.adapters.zmq import ZMQEndpoint, ZMQSink, ZMQSource
+from xas_agent.agent.spectra import AlignmentSettings, align
 from xas_agent.app.agent import XASAgent
 from xas_agent.app.config import load_config
 from xas_agent.models import card

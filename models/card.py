@@ -8,10 +8,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from ..agent.types.edge import Edge
-from ..agent.types.errors import InputError
-from ..agent.types.grid import Grid
-from ..agent.types.settings import Settings
+from ..agent.types import Edge, Grid, InputError, Settings
 
 
 class ModelError(InputError):

@@ -9,8 +9,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from ..agent.types.estimate import DescriptorEstimate, Estimate
-from ..agent.types.grid import Array
+from ..agent.types import Array, DescriptorEstimate, Estimate
 from . import card as cards
 
 OOD_FLAG = "out of distribution"

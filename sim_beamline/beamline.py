@@ -9,8 +9,7 @@ import numpy as np
 from bluesky.utils import Msg
 from pydantic import Field
 
-from ..agent.types.protocols import Reply
-from ..agent.types.settings import Settings
+from ..agent.types import Reply, Settings
 from .cathode import CathodeSettings, Cell, x_open_loop_end
 from .devices import Chambers, Monochromator, Potentiostat, QuickScan, Recorded, Shutter, Thermometer
 from .engine import DocumentSink, Outlets, carry_out

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 from scipy.ndimage import gaussian_filter1d
 
-from ..agent.types.settings import Settings
+from ..agent.types import Settings
 
 Array = NDArray[np.float64]
 

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
-from ..agent.types.settings import Settings
+from ..agent.types import Settings
 from .cathode import CathodeSettings, Cell, ReferenceSpectra, absorption
 
 Array = NDArray[np.float64]

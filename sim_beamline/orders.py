@@ -8,7 +8,7 @@ from typing import Any, Literal
 import bluesky.plan_stubs as bps
 from bluesky.utils import Msg
 
-from ..agent.types.protocols import Reply
+from ..agent.types import Reply
 
 State = Literal["not started", "running", "paused", "stopped", "ended"]
 

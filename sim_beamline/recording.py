@@ -15,8 +15,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from ..agent.types.errors import InputError
-from ..agent.types.frame import Document
+from ..agent.types import Document, InputError
 from .devices import Recorded
 from .engine import TRUTH
 

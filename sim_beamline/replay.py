@@ -9,8 +9,7 @@ import bluesky.plan_stubs as bps
 from bluesky.preprocessors import set_run_key_wrapper
 from bluesky.utils import Msg
 
-from ..agent.types.frame import Document
-from ..agent.types.protocols import Reply
+from ..agent.types import Document, Reply
 from .engine import DocumentSink, Outlets, carry_out
 from .orders import Orders
 from .recording import CloseRun, OpenRun, Reading, ReplayError, Step, from_documents, from_folder, is_frame

@@ -15,8 +15,8 @@ import pytest
 
 from xas_agent.agent.stream.assembler import FrameAssembler
 from xas_agent.agent.types.frame import Document, Frame, Received, SetAside
-from xas_agent.app.agent import stages
 from xas_agent.app.config import load_config
+from xas_agent.app.wiring import stages
 
 EDGE = 7709.0
 POISON = 9
@@ -25,7 +25,7 @@ POISON = 9
 
 def run_command(*args: object, code: int = 0) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "250"}
-    line = [sys.executable, "-m", "xas_agent.cli", *map(str, args)]
+    line = [sys.executable, "-m", "xas_agent", *map(str, args)]
     done = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=100)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr

@@ -36,7 +36,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS":
 
 
 def command(*args: object) -> list[str]:
-    return [sys.executable, "-m", "xas_agent.cli", *map(str, args)]
+    return [sys.executable, "-m", "xas_agent", *map(str, args)]
 
 
 def xa(*args: object, code: int = 0) -> subprocess.CompletedProcess[str]:

@@ -23,7 +23,7 @@ def test_the_rule_stops_the_charge_at_half_the_lithium(seed, tmp_path):
     command = [
         sys.executable,
         "-m",
-        "xas_agent.cli",
+        "xas_agent",
         "run",
         "--seed",
         seed,

@@ -13,10 +13,10 @@ from xas_agent import XASAgent, load_config
 from xas_agent.adapters.files.conversion import convert, read_all
 from xas_agent.adapters.files.documents import FileSource
 from xas_agent.agent.types.protocols import Estimator
-from xas_agent.app.agent import load_models
 from xas_agent.app.config import Config
 from xas_agent.app.jobs.align import align_files
 from xas_agent.app.jobs.infer import infer_files
+from xas_agent.app.wiring import load_models
 
 EDGE_EV, FRAMES = 7709.0, 8
 SHORT, SATURATED, GLITCHED = 5, 3, 6

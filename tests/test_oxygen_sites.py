@@ -10,7 +10,8 @@ import yaml
 
 from xas_agent.app.config import Config
 from xas_agent.app.jobs.evaluate import report_on
-from xas_agent.app.jobs.infer import infer_files, train_model
+from xas_agent.app.jobs.infer import infer_files
+from xas_agent.app.jobs.train import train_model
 from xas_agent.models import card as cards
 
 EDGE = 543.1

@@ -1,33 +1,60 @@
+"""What holds for every module: its examples run, it is light to import, it enters another package by its face."""
+
+import ast
 import doctest
 import importlib
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-MODULES = (
-    "xas_agent.app.agent",
-    "xas_agent.sim_beamline.beamline",
-    "xas_agent.adapters.zmq.socket",
-    "xas_agent.adapters.zmq.documents",
-    "xas_agent.adapters.formats.headers",
-    "xas_agent.adapters.formats.naming",
-    "xas_agent.agent.fields.resolve",
-    "xas_agent.agent.stream.fly",
-    "xas_agent.agent.fields.monochromator",
-    "xas_agent.agent.fields.names",
-    "xas_agent.agent.fields.run_start",
-    "xas_agent.agent.stream.assembler",
-    "xas_agent.agent.stream.sweeps",
-    "xas_agent.agent.publish.agent_run",
-    "xas_agent.agent.decide.trend",
-    "xas_agent.agent.decide.triggers",
-)
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("agent", "adapters", "app", "configs", "models", "sim_beamline")
+SOURCES = sorted(ROOT.glob("[_c]*.py")) + sorted(p for folder in FOLDERS for p in (ROOT / folder).rglob("*.py"))
 
 
-@pytest.mark.parametrize("name", MODULES)
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(["xas_agent", *(parts[:-1] if parts[-1] == "__init__" else parts)])
+
+
+FACES = {module_name(p) for p in SOURCES if p.name == "__init__.py" and "__all__" in p.read_text(encoding="utf-8")}
+EXAMPLES = [module_name(p) for p in SOURCES if ">>> " in p.read_text(encoding="utf-8")]
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Modules of the package that a file imports from, by their full names."""
+    package = [*module_name(path).split("."), *(["_"] if path.name == "__init__.py" else [])]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            yield ".".join([*package[: -node.level], *([node.module] if node.module else [])])
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_examples_in_docstrings(name):
-    assert doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS).failed == 0
+    if ".models." in name:
+        pytest.importorskip("sklearn")
+    result = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    assert result.attempted
+    assert result.failed == 0
+
+
+def test_a_package_is_entered_by_its_face():
+    """``__init__`` names what others may use; the other modules are private to the package."""
+    faces = FACES - {"xas_agent"}
+    trespasses = [
+        f"{module_name(path)} imports {target}"
+        for path in SOURCES
+        for target in imported(path)
+        if (face := target.rpartition(".")[0]) in faces and not f"{module_name(path)}.".startswith(f"{face}.")
+    ]
+    assert not trespasses
+
+
+def test_only_the_entry_points_lie_in_the_root():
+    assert {p.name for p in ROOT.glob("*.py")} == {"__init__.py", "__main__.py", "_version.py", "cli.py"}
 
 
 @pytest.mark.parametrize("name", ["xas_agent", "xas_agent.cli"])

@@ -126,7 +126,7 @@ def test_every_frame_is_answered_through_a_proxy(form, frames, tmp_path):
             dispatcher.until("knock")
             agent_options = ["--element", "Co", "--edge", "K", "--frames", frames, "--out", tmp_path / "out"]
             ports = ["--source", _zmq(outward), "--publish", _zmq(inward)]
-            with running("-m", "xas_agent.cli", "run", *ports, *agent_options) as agent:
+            with running("-m", "xas_agent", "run", *ports, *agent_options) as agent:
                 agent.until("listening")
                 time.sleep(0.5)  # the proxy has still to pass the subscription on
                 publisher.say()

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ...agent.types.settings import Settings
+from ...agent.types import Settings
 from .hdf5 import missing_source, sources
 
 QUIET_S = 0.2

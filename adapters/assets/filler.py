@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 import event_model
 import structlog
 
-from ...agent.fields.resolve import Unreadable, as_filled
-from ...agent.stream.columns import Unread, announcements
-from ...agent.types.frame import Received, SetAside
+from ...agent.fields import Unreadable, as_filled
+from ...agent.stream import Unread, announcements
+from ...agent.types import Received, SetAside
 from .files import HANDLERS, AssetRefused, AssetSettings, NotYet
 from .streams import Patience, StreamRows
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ...agent.stream.columns import Unread, time_of
-from ...agent.types.frame import Received
+from ...agent.stream import Unread, time_of
+from ...agent.types import Received
 from .files import AssetRefused, AssetSettings, NotYet, rows_of
 
 Doc = Mapping[str, Any]

@@ -1,0 +1,12 @@
+"""Documents in files, and files of spectra as documents."""
+
+from .documents import FileSink, FileSource
+from .folder import FolderSource
+from .frames import frame_of
+
+__all__ = [
+    "FileSink",
+    "FileSource",
+    "FolderSource",
+    "frame_of",
+]

@@ -8,9 +8,8 @@ from typing import Any
 
 import event_model
 
-from ...agent.types.frame import Document
-from ..formats import Columns, Spectrum, flaw, read_spectra
-from ..formats.spectrum import Floats
+from ...agent.types import Document
+from ..formats import Columns, Floats, Spectrum, flaw, read_spectra
 from .documents import FileSink
 
 PLAN = "convert"

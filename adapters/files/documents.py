@@ -13,8 +13,7 @@ import event_model
 import msgpack
 import structlog
 
-from ...agent.types.errors import InputError
-from ...agent.types.frame import Document
+from ...agent.types import Document, InputError
 from ..codecs import numpy_from_msgpack, to_json, to_msgpack
 
 log = structlog.get_logger(__name__)

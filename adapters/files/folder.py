@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from ...agent.types.frame import Document
+from ...agent.types import Document
 from ..formats import Columns, Spectrum, SpectrumFileError, flaw, read_spectra
 from .conversion import Conversion
 

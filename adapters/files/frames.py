@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ...agent.fields.settings import FieldMap
-from ...agent.stream.sweeps import UnusableError, strip_padding
-from ...agent.stream.sweeps import spectrum as swept
-from ...agent.types.frame import Frame
+from ...agent.fields import FieldMap
+from ...agent.stream import UnusableError, strip_padding
+from ...agent.stream import spectrum as swept
+from ...agent.types import Frame
 from ..formats import Spectrum, flaw
 from .conversion import columns_of
 

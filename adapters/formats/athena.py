@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ...agent.fields.run_start import absorber
+from ...agent.fields import absorber
 from .assembling import assemble
 from .spectrum import Floats, Spectrum, SpectrumFileError
 from .text import Text

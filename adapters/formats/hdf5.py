@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ...agent.fields.run_start import absorber
-from ..assets.hdf5 import missing_source
+from ...agent.fields import absorber
+from ..assets import missing_source
 from .assembling import HOW as HOW_COLUMNS
 from .energy import UnclearError, in_ev
 from .headers import when

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from ...agent.fields.run_start import absorber
+from ...agent.fields import absorber
 from .naming import choose, plain
 
 _FIELD_END = re.compile(r"[#%;!]\s*/{3,}")

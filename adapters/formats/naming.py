@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ...agent.fields.names import usual
+from ...agent.fields import usual
 
 Columns = Mapping[str, "str | int | Sequence[str | int]"]
 """Names (or numbers, from 1) of columns by role; ``if`` may name several, which are summed."""

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ...agent.types.errors import InputError
+from ...agent.types import InputError
 
 Floats = NDArray[np.float64]
 

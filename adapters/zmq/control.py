@@ -17,8 +17,7 @@ import structlog
 import zmq
 from pydantic import BaseModel, BeforeValidator, Field, StrictInt, ValidationError
 
-from ...agent.types.errors import InputError
-from ...agent.types.protocols import Reply
+from ...agent.types import InputError, Reply
 from ..codecs import to_json
 from .socket import POLL_MS, Endpoint, EndpointSocket, wait
 

@@ -14,7 +14,7 @@ import structlog
 import zmq
 from pydantic import Field, field_validator, model_validator
 
-from ...agent.types.frame import Document
+from ...agent.types import Document
 from ..codecs import DecodeError, Serializer, decode, encode
 from ..errors import EndpointUnreachable
 from .socket import POLL_MS, Endpoint, EndpointSocket, wait

@@ -17,8 +17,7 @@ from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils import z85
 from zmq.utils.monitor import recv_monitor_message
 
-from ...agent.types.errors import InputError
-from ...agent.types.settings import Settings
+from ...agent.types import InputError, Settings
 from ..errors import EndpointUnreachable
 
 log = structlog.get_logger(__name__)

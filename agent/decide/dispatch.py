@@ -9,9 +9,7 @@ from dataclasses import replace
 import structlog
 from pydantic import Field
 
-from ..types.decision import Decision
-from ..types.protocols import Action, Control, Reply, Status
-from ..types.settings import Settings
+from ..types import Action, Control, Decision, Reply, Settings, Status
 
 _log = structlog.get_logger(__name__)
 

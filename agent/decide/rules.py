@@ -8,11 +8,7 @@ from typing import Any, TypeVar
 import structlog
 from pydantic import Field
 
-from ..types.decision import Decision
-from ..types.estimate import Estimate
-from ..types.frame import Frame
-from ..types.protocols import Action
-from ..types.settings import Settings
+from ..types import Action, Decision, Estimate, Frame, Settings
 from .triggers import Point, Trigger, Watch, watch
 
 _log = structlog.get_logger(__name__)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ..types.settings import Settings
+from ..types import Settings
 from .trend import Z90, robust_line
 
 _PATIENCE = 8

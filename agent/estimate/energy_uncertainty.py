@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types.grid import Array
-from ..types.protocols import Estimator
+from ..types import Array, Estimator
 
 EVERY = 50
 """Frames of a series between two looks at how its estimates move with the energy: they change slowly along it."""

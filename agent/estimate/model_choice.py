@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..spectra.align import Refusal
-from ..types.grid import Array
-from ..types.protocols import Estimator
+from ..spectra import Refusal
+from ..types import Array, Estimator
 
 BELOW_EV, ABOVE_EV = 20.0, 20.0
 """A scan of an edge begins at most this far above it (FEFF rows begin at their first rise), and ends beyond it."""

@@ -1,0 +1,36 @@
+"""Which field of a document is energy, I0, It, If, Iref or μ."""
+
+from .names import usual
+from .resolve import (
+    FOIL,
+    Channels,
+    Unreadable,
+    absent,
+    as_filled,
+    element_and_edge,
+    field_missing,
+    has_i0,
+    resolve,
+    skipped_plan,
+    wanted_from_files,
+)
+from .run_start import absorber, number
+from .settings import FieldMap
+
+__all__ = [
+    "FOIL",
+    "Channels",
+    "FieldMap",
+    "Unreadable",
+    "absent",
+    "absorber",
+    "as_filled",
+    "element_and_edge",
+    "field_missing",
+    "has_i0",
+    "number",
+    "resolve",
+    "skipped_plan",
+    "usual",
+    "wanted_from_files",
+]

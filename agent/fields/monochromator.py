@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
-from ..types.settings import Settings
+from ..types import Settings
 from .run_start import number
 
 HC_EV_ANG = 12398.419843320026

@@ -11,10 +11,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..types import Formula
 from .monochromator import DECLARE, Axis
 from .names import USUAL, AmbiguousError, is_pattern, matching, one, plain, usual
 from .run_start import absorber, first, inner
-from .settings import FieldMap, Formula
+from .settings import FieldMap
 
 Form = Literal["step", "array"]
 

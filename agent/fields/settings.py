@@ -2,16 +2,14 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from ..types.settings import Settings
+from ..types import Formula, Settings
 from .monochromator import Relation
 from .names import matching
 from .run_start import absorber
-
-Formula = Literal["transmission", "fluorescence", "mu", "normalised"]
 
 
 class FieldMap(Settings):

@@ -12,9 +12,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from ..types.decision import Decision
-from ..types.estimate import DescriptorEstimate, Estimate
-from ..types.frame import Frame, SetAside
+from ..types import Decision, DescriptorEstimate, Estimate, Frame, SetAside
 
 _log = structlog.get_logger(__name__)
 

@@ -12,15 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..gross_glitches import gross_glitches
-from ..types.edge import Edge
-from ..types.grid import Array, Grid, bin_means
-from ..types.tables import NOTHING, Tabulated
+from ..types import NOTHING, Array, Edge, Grid, Tabulated, bin_means
 from .background import background_of
 from .baseline import Short, fit_baseline
 from .e0 import find_e0
 from .foil import READ_EV, Course
-from .glitches import Glitches, find_glitches
+from .glitches import Glitches, find_glitches, gross_glitches
 from .noise import noise_of
 from .normalisation import Normalised
 from .self_absorption import SelfAbsorptionSettings, undamped

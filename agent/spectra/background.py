@@ -4,8 +4,7 @@ from collections import deque
 
 import numpy as np
 
-from ..types.grid import Array
-from ..types.settings import Settings
+from ..types import Array, Settings
 from .normalisation import Normalised, flattened
 from .polynomials import Orders, Span
 

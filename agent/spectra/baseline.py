@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types.grid import Array
-from ..types.tables import Table
+from ..types import Array, Table
 from .background import TERMS, held_lines
 from .mback import match
 from .normalisation import (

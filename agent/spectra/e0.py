@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
 
-from ..types.grid import Array, bin_means, interval
+from ..types import Array, bin_means, interval
 
 AROUND = np.array([[-1], [0], [1]])
 KERNEL_SIGMAS = 4  # of the Gaussian, on either side

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ..types.grid import Array
-from ..types.settings import Settings
+from ..types import Array, Settings
 
 READ_EV = 0.02
 """What reading E0 off one foil scan errs by at the least: the scatter of repeated scans."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.special import erfc
 
-from ..types.grid import Array
+from ..types import Array
 from .e0 import find_edge
 from .normalisation import NormalisationSettings, Normalised, find_windows, flattened, span_of
 from .polynomials import Curve, Orders, Span, polynomial

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..types.grid import Array
+from ..types import Array
 
 BELOW_EDGE_EV = -8.0
 MIN_POINTS = 8

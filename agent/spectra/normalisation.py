@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ..types.grid import Array
-from ..types.settings import Settings
+from ..types import Array, Settings
 from .e0 import count_below, find_edge
 from .polynomials import Curve, Orders, Span, polynomial
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dgesv  # pyright: ignore[reportAttributeAccessIssue]
 
-from ..types.grid import Array
+from ..types import Array
 
 Orders = NDArray[np.int_]
 Span = tuple[NDArray[np.intp], NDArray[np.intp]]

@@ -14,8 +14,7 @@ from typing import Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from ..types.grid import Array
-from ..types.settings import Settings
+from ..types import Array, Settings
 
 CORRECTABLE = 0.98
 """Of 1 + α, the most that a thick sample can show: nearer than this a little noise becomes any absorption at all."""

@@ -6,14 +6,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..types.frame import Frame
-from ..types.grid import Array
-from ..types.protocols import Estimator
-from ..types.tables import NOTHING, Tabulated
-from .align import Aligned, AlignmentSettings, align, find_all_glitches, foil_shifts
+from ..types import NOTHING, Array, Estimator, Frame, Tabulated
+from .align import Aligned, align, find_all_glitches, foil_shifts
 from .background import SeriesPrior
 from .foil import READ_EV, Course, FoilTrack
 from .glitches import Glitches
+from .settings import AlignmentSettings
 
 REMEMBERED_SERIES = 1000
 

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from ..types.settings import Settings
+from ..types import Settings
 from .background import Background
 from .foil import FoilSettings
 from .glitches import GlitchSettings

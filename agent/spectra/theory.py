@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..types.grid import Array, Grid, bin_means
+from ..types import Array, Grid, bin_means
 from .align import Aligned, Refusal, footed
 from .background import TERMS
 from .e0 import E0_STEP_EV, find_e0

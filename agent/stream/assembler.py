@@ -4,8 +4,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from ..fields.resolve import FieldMap
-from ..types.frame import SetAside
+from ..fields import FieldMap
+from ..types import SetAside
 from .columns import time_of
 from .run import OWN_STREAMS, Descriptor, Outcome, Run
 

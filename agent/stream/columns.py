@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..fields.resolve import Channels
+from ..fields import Channels
 from .sweeps import Column, UnusableError
 
 

@@ -12,10 +12,8 @@ import structlog
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
-from ..fields.resolve import FieldMap, Unreadable, skipped_plan, wanted_from_files
-from ..fields.run_start import number
-from ..types.frame import Received, SetAside
-from ..types.settings import Settings
+from ..fields import FieldMap, Unreadable, number, skipped_plan, wanted_from_files
+from ..types import Received, SetAside, Settings
 from .columns import Unread, announcements, scalars, time_of
 
 log = structlog.get_logger(__name__)

@@ -9,7 +9,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from ..fields.resolve import (
+from ..fields import (
     FOIL,
     Channels,
     FieldMap,
@@ -21,7 +21,7 @@ from ..fields.resolve import (
     resolve,
     skipped_plan,
 )
-from ..types.frame import Frame, SetAside
+from ..types import Frame, SetAside
 from .columns import (
     announcements,
     energy_of,

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..fields.resolve import Formula
-from ..types.frame import Direction
+from ..types import Direction, Formula
 from .detectors import NAMES, flaw
 
 Column = NDArray[np.float64]

@@ -1,0 +1,41 @@
+"""Values and protocols that every stage shares."""
+
+from .decision import Decision
+from .edge import STEP_WIDTH_EV, Edge
+from .errors import InputError
+from .estimate import DescriptorEstimate, Estimate
+from .frame import Direction, Document, Formula, Frame, Received, SetAside
+from .grid import Array, Grid, bin_means, interval
+from .protocols import Action, Control, Estimator, Reply, Source, Stage, Status
+from .settings import Settings
+from .tables import NOTHING, Table, Tabulated
+
+__all__ = [
+    "NOTHING",
+    "STEP_WIDTH_EV",
+    "Action",
+    "Array",
+    "Control",
+    "Decision",
+    "DescriptorEstimate",
+    "Direction",
+    "Document",
+    "Edge",
+    "Estimate",
+    "Estimator",
+    "Formula",
+    "Frame",
+    "Grid",
+    "InputError",
+    "Received",
+    "Reply",
+    "SetAside",
+    "Settings",
+    "Source",
+    "Stage",
+    "Status",
+    "Table",
+    "Tabulated",
+    "bin_means",
+    "interval",
+]

@@ -7,8 +7,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..fields.settings import Formula
-
 Document = tuple[str, dict[str, Any]]
 """A Bluesky ``(name, doc)`` pair."""
 
@@ -23,6 +21,7 @@ class Received:
 
 
 Direction = Literal["rising", "falling"]
+Formula = Literal["transmission", "fluorescence", "mu", "normalised"]
 
 
 @dataclass(frozen=True, slots=True)

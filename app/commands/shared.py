@@ -103,8 +103,9 @@ def _plain(value: Any) -> str:
 def told() -> Iterator[None]:
     """One clear line and the exit code for what a user can mend."""
     from ...adapters.errors import EndpointUnreachable
-    from ...agent.types.errors import InputError
-    from ..session import BeamlineFailed, SourceFailed
+    from ...agent.types import InputError
+    from ..embedded import BeamlineFailed
+    from ..session import SourceFailed
 
     try:
         yield

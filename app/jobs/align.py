@@ -12,19 +12,14 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from ... import __version__
-from ...adapters.files.frames import frame_of
+from ..._version import __version__
+from ...adapters.files import frame_of
 from ...adapters.formats import Columns, Spectrum, flaw, read_spectra
-from ...agent.estimate.model_choice import choose
-from ...agent.spectra.align import Aligned
-from ...agent.spectra.series import SeriesAlignment
-from ...agent.spectra.theory import align_theory
-from ...agent.types.errors import InputError
-from ...agent.types.frame import Frame
-from ...agent.types.grid import Array
-from ...agent.types.protocols import Estimator
-from ..agent import load_models, tabulated
+from ...agent.estimate import choose
+from ...agent.spectra import Aligned, SeriesAlignment, align_theory
+from ...agent.types import Array, Estimator, Frame, InputError
 from ..config import Config
+from ..wiring import load_models, tabulated
 
 _log = structlog.get_logger(__name__)
 

@@ -9,12 +9,11 @@ import numpy as np
 import yaml
 
 from ...adapters.formats import Spectrum, read_spectra
-from ...agent.spectra.align import AlignmentSettings
+from ...agent.spectra import AlignmentSettings
 from ...models import card as cards
 from ...models.card import Card, DomainCard, OffsetCard
 from ...models.readable import readable
-from ...models.training.augment import Augmentation
-from ...models.training.standards import Fit, Standard, StandardError, calibrate
+from ...models.training import Augmentation, Fit, Standard, StandardError, calibrate
 
 NOT_OF_METALS = ("amplitude", "amplitude_sd", "step_ev", "broadening_ev", "broadening_sd_ev")
 

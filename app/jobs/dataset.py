@@ -8,15 +8,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from ...agent.types.errors import InputError
+from ...agent.types import InputError
 from ..config import ConfigError, explain
 
 if TYPE_CHECKING:
-    from ...models.datasets.batch import Progress
-    from ...models.datasets.dataset import Labels
-    from ...models.datasets.feff import FeffSettings
-    from ...models.datasets.feff_runs import Spectrum
-    from ...models.datasets.structure_files import Site
+    from ...models.datasets import FeffSettings, Labels, Progress, Site, Spectrum
 
 _log = structlog.get_logger(__name__)
 
@@ -32,14 +28,7 @@ def label_structures(
         No such site, or nothing that could be labelled.
     """
     with _working() as progress:
-        from ...models.datasets.dataset import (
-            SplitSettings,
-            find_sites,
-            label,
-            labels_of,
-            split_materials,
-            write_table,
-        )
+        from ...models.datasets import SplitSettings, find_sites, label, labels_of, split_materials, write_table
 
         jobs = jobs or _cores()
         sites, failed = find_sites(structures, _symbol(absorber), jobs, progress)
@@ -71,9 +60,7 @@ def compute(
         No such site; or FEFF is not here, when the inputs are written and the message says so.
     """
     with _working() as progress:
-        from ...models.datasets import feff_runs
-        from ...models.datasets.dataset import find_sites
-        from ...models.datasets.feff import find_feff
+        from ...models.datasets import feff_runs, find_feff, find_sites
 
         settings, jobs = _feff_settings(config), jobs or _cores()
         sites, unread = find_sites(structures, _symbol(absorber), jobs, progress)
@@ -107,8 +94,7 @@ def collect_runs(
         No run that could be read, or runs of several absorbers and none named.
     """
     with _working() as progress:
-        from ...models.datasets.dataset import label, labels_of
-        from ...models.datasets.feff_runs import collect
+        from ...models.datasets import collect, label, labels_of
 
         jobs = jobs or _cores()
         if not runs.is_dir():
@@ -137,8 +123,7 @@ def convert_documents(
         Not such documents, or none of the absorber's K-edge XANES.
     """
     with _working() as progress:
-        from ...models.datasets.dataset import label, labels_of
-        from ...models.datasets.materials_project import read_documents, shared, told
+        from ...models.datasets import label, labels_of, read_documents, shared, told
 
         jobs = jobs or _cores()
         found, others = read_documents(documents, _symbol(absorber), jobs, progress)
@@ -155,7 +140,7 @@ def convert_documents(
 def _pair(
     rows: "Sequence[tuple[Spectrum, Labels]]", out: Path, name: str, val_fraction: float, seed: int, failed: list[str]
 ) -> str:
-    from ...models.datasets.dataset import SplitSettings, split_materials, write_pair
+    from ...models.datasets import SplitSettings, split_materials, write_pair
 
     _tell(failed)
     if not rows:
@@ -201,7 +186,7 @@ def _feff_settings(path: Path | None) -> "FeffSettings":
     import yaml
     from pydantic import ValidationError
 
-    from ...models.datasets.feff import FeffSettings
+    from ...models.datasets import FeffSettings
 
     if path is None:
         return FeffSettings()

@@ -11,14 +11,12 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import ValidationError
 
-from ...agent.types.errors import InputError
-from ...agent.types.settings import Settings
+from ...agent.types import InputError, Settings
 from ...models import card as cards
 from ..config import ConfigError, explain, read_training, shipped_training
 
 try:
-    from ...models.evaluation.report.kept import Progress
-    from ...models.evaluation.report.write import Section, plain, write
+    from ...models.evaluation.report import Progress, Section, plain, write
     from ...models.evaluation.studies import (
         benchmark,
         delithiation,
@@ -36,9 +34,13 @@ try:
     from ...models.evaluation.studies.universal import UniversalSettings
 except ImportError as e:
     raise InputError(f"evaluation needs the [train] extra: pip install 'xas-agent[train]' (no {e.name})") from None
+import sys
+
+import numpy as np
+
+from ...agent.spectra import align_theory
 from ...models.runtime import Model
-from ...models.training.plan import Plan, config_of
-from ...models.training.train import TrainingConfig
+from ...models.training import Plan, TrainingConfig, config_of
 
 Study = Literal["benchmark", "uncertainty", "unfamiliar", "exploration", "transfer", "universal", "delithiation"]
 STUDIES: tuple[Study, ...] = get_args(Study)
@@ -191,3 +193,38 @@ def told(study: str) -> Iterator[Progress]:
     with Bars(TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeElapsedColumn()) as bars:
         task = bars.add_task(study, total=None)
         yield lambda done, of, what: bars.update(task, completed=done, total=of, description=f"{study}: {what}")
+
+
+def evaluate_model(name: str, folder: Path, split: str, dataset: str | None) -> None:
+    """Print weighted F1 or R², accuracy or MAE, and the intervals' coverage per descriptor."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ...models import card as cards
+    from ...models.runtime import Model
+    from ...models.training import DataError, load_feff, scores
+
+    model = Model(cards.find(name))
+    data = load_feff(folder, dataset or model.card.training["dataset"], tuple(d.name for d in model.card.descriptors))
+    data = data.rows(data.split == split)
+    if len(data) == 0:
+        raise DataError(f"{folder}: no rows of split {split!r} in {data.name}")
+    aligned = align_theory(data.energy, data.mu, model.grid, model.edge.edge_ev)
+    good = [i for i, refusal in enumerate(aligned.refused) if refusal is None]
+    estimates = model.estimate(aligned.mu[good])
+    table = Table(title=f"{model.name} on {len(good)} of {len(data)} rows of {data.name}, split {split}")
+    for column in ("descriptor", "metric", "value", "MAE of mean", "90 % interval holds", "rows"):
+        table.add_column(column, justify="left" if column == "descriptor" else "right")
+    for d in model.card.descriptors:
+        truth = data.labels[d.name][good]
+        mean_truth = data.labels["OS_mean"][good] if d.mean_head == "OS_mean" else truth
+        got = [e.descriptors[d.name] for e in estimates]
+        mean, lo, hi = (np.array([getattr(e, k) for e in got]) for k in ("mean", "lo", "hi"))
+        value = np.array([e.mean if e.value is None else e.value for e in got])
+        known = ~np.isnan(mean_truth)
+        score = scores({d.name: truth}, {d.name: value}, (d.name,) if d.kind == "classified" else ())[d.name]
+        held = (mean_truth[known] >= lo[known]) & (mean_truth[known] <= hi[known])
+        metric = "weighted F1" if d.kind == "classified" else "R2"
+        error = np.abs(mean[known] - mean_truth[known]).mean()
+        table.add_row(d.name, metric, f"{score:.3f}", f"{error:.3f} {d.unit}", f"{held.mean():.1%}", str(known.sum()))
+    Console(width=None if sys.stdout.isatty() else 120).print(table)

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -13,11 +12,10 @@ import numpy as np
 import structlog
 
 from ...adapters.formats import Columns, Spectrum
-from ...agent.estimate.energy_uncertainty import EnergyWidths
-from ...agent.spectra.theory import align_theory
-from ...agent.types.estimate import Estimate
-from ..agent import load_models
+from ...agent.estimate import EnergyWidths
+from ...agent.types import Estimate
 from ..config import Config
+from ..wiring import load_models
 from .align import ChoiceError, Group, align_computed, align_measured, read_all
 
 _log = structlog.get_logger(__name__)
@@ -144,66 +142,3 @@ def _render_table(answers: Sequence[dict[str, Any]]) -> None:
         cells = [f"{a[d]['mean']:.2f} ({a[d]['lo']:.2f}…{a[d]['hi']:.2f})" if d in a else "–" for d in names]
         table.add_row(str(a["id"]), *cells, f"{a['ood_score']:.2f}", ", ".join(a["flags"]))
     Console(width=None if sys.stdout.isatty() else 180).print(table)
-
-
-def train_model(config_path: Path, data: Path, out: Path, jobs: int | None) -> Path:
-    """Train from a YAML config with a progress bar; gives the model folder.
-
-    Raises
-    ------
-    ConfigError, DataError
-        With one message, before training starts.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from ...models.training.build import build
-    from ..config import read_training
-
-    config = read_training(str(config_path))
-    columns = (TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        epochs = config.runs * config.optimisation.epochs
-        tasks = [bars.add_task(f"member {k}", total=epochs) for k in range(config.members)]
-
-        def progress(member: int, epoch: int, score: float | None) -> None:
-            text = f"member {member}" + (f", validation {score:.3f}" if score is not None else "")
-            bars.update(tasks[member], completed=epoch, description=text)
-
-        return build(config, data, out, jobs or min(config.members, os.cpu_count() or 1), progress)
-
-
-def evaluate_model(name: str, folder: Path, split: str, dataset: str | None) -> None:
-    """Print weighted F1 or R², accuracy or MAE, and the intervals' coverage per descriptor."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from ...models import card as cards
-    from ...models.runtime import Model
-    from ...models.training.data import DataError, load_feff
-    from ...models.training.metrics import scores
-
-    model = Model(cards.find(name))
-    data = load_feff(folder, dataset or model.card.training["dataset"], tuple(d.name for d in model.card.descriptors))
-    data = data.rows(data.split == split)
-    if len(data) == 0:
-        raise DataError(f"{folder}: no rows of split {split!r} in {data.name}")
-    aligned = align_theory(data.energy, data.mu, model.grid, model.edge.edge_ev)
-    good = [i for i, refusal in enumerate(aligned.refused) if refusal is None]
-    estimates = model.estimate(aligned.mu[good])
-    table = Table(title=f"{model.name} on {len(good)} of {len(data)} rows of {data.name}, split {split}")
-    for column in ("descriptor", "metric", "value", "MAE of mean", "90 % interval holds", "rows"):
-        table.add_column(column, justify="left" if column == "descriptor" else "right")
-    for d in model.card.descriptors:
-        truth = data.labels[d.name][good]
-        mean_truth = data.labels["OS_mean"][good] if d.mean_head == "OS_mean" else truth
-        got = [e.descriptors[d.name] for e in estimates]
-        mean, lo, hi = (np.array([getattr(e, k) for e in got]) for k in ("mean", "lo", "hi"))
-        value = np.array([e.mean if e.value is None else e.value for e in got])
-        known = ~np.isnan(mean_truth)
-        score = scores({d.name: truth}, {d.name: value}, (d.name,) if d.kind == "classified" else ())[d.name]
-        held = (mean_truth[known] >= lo[known]) & (mean_truth[known] <= hi[known])
-        metric = "weighted F1" if d.kind == "classified" else "R2"
-        error = np.abs(mean[known] - mean_truth[known]).mean()
-        table.add_row(d.name, metric, f"{score:.3f}", f"{error:.3f} {d.unit}", f"{held.mean():.1%}", str(known.sum()))
-    Console(width=None if sys.stdout.isatty() else 120).print(table)

@@ -1,0 +1,1 @@
+"""What a session leaves: tables, pictures, a live view."""

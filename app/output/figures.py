@@ -11,11 +11,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from ...agent.spectra.align import Aligned
-from ...agent.spectra.normalisation import Normalised
-from ...agent.types.edge import Edge
-from ...agent.types.grid import Array, Grid
-from ...models.training.standards import Fit
+from ...agent.spectra import Aligned, Normalised
+from ...agent.types import Array, Edge, Grid
+from ...models.training import Fit
 from .recorder import Recorder, Truth
 
 VOLTAGES = ("voltage", "Ewe_V", "potential", "Ewe")

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...adapters.files.documents import FileSink
-from ...agent.types.errors import InputError
+from ...adapters.files import FileSink
+from ...agent.types import InputError
 from .recorder import Recorder, Truth
 
 

@@ -1,0 +1,28 @@
+"""Structures, FEFF runs and published sets → rows to train from."""
+
+from .batch import Progress
+from .dataset import Labels, SplitSettings, find_sites, label, labels_of, split_materials, write_pair, write_table
+from .feff import FeffSettings, find_feff
+from .feff_runs import Spectrum, collect
+from .materials_project import read_documents, shared, told
+from .structure_files import Site
+
+__all__ = [
+    "FeffSettings",
+    "Labels",
+    "Progress",
+    "Site",
+    "Spectrum",
+    "SplitSettings",
+    "collect",
+    "find_feff",
+    "find_sites",
+    "label",
+    "labels_of",
+    "read_documents",
+    "shared",
+    "split_materials",
+    "told",
+    "write_pair",
+    "write_table",
+]

@@ -17,9 +17,7 @@ import numpy as np
 from pydantic import Field
 from pymatgen.core import Structure
 
-from ...agent.types.errors import InputError
-from ...agent.types.grid import Array
-from ...agent.types.settings import Settings
+from ...agent.types import Array, InputError, Settings
 from .batch import DIED, Progress, each, replacing
 from .feff_runs import Spectrum
 from .structure_files import Site, read_sites, structure_files

@@ -15,9 +15,7 @@ import numpy as np
 from pydantic import Field
 from pymatgen.core import Structure
 
-from ...agent.types.errors import InputError
-from ...agent.types.grid import Array
-from ...agent.types.settings import Settings
+from ...agent.types import Array, InputError, Settings
 from .structures import bare, quiet
 
 PROGRAMS = ("feff", "feff10", "feff9")

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from pymatgen.core import Structure
 
-from ...agent.types.errors import InputError
-from ...agent.types.grid import Array
+from ...agent.types import Array, InputError
 from .batch import DIED, Progress, each, replacing
 from .feff import INPUT, OUTPUT, WORK, FeffFailed, FeffSettings, feff_input, read_xmu, run_feff, site_of_input
 from .structure_files import SITE, Site, row_id

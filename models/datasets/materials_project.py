@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Structure
 
-from ...agent.types.errors import InputError
+from ...agent.types import InputError
 from .batch import DIED, Progress, each
 from .feff import checked
 from .feff_runs import Spectrum

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from ...agent.types.grid import Array
-from ..training.plan import Plan
+from ...agent.types import Array
+from ..training import Plan
 
 Spectra = NDArray[np.float32]
 """(N, G) aligned spectra on the grid of the plan."""

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  torch's own idiom
 
-from ...agent.types.settings import Settings
+from ...agent.types import Settings
 
 GATHERED_POINTS = 4  # grid points that are gathered into one vector before the latent layer
 

@@ -1,0 +1,47 @@
+"""From FEFF rows and a config to a model folder."""
+
+from .augment import Augmentation, add_noise, disturb, mixtures, shifted
+from .build import build
+from .calibration import Blend, fit_blend
+from .config import Network, TrainingConfig
+from .data import DataError, FeffData, load_feff
+from .metrics import scores
+from .plan import Plan, Trained, config_of, ensemble, held_out, served_weights
+from .rows import FINE_EV, Rows, Scale, Targets, prepare
+from .standards import Fit, Standard, StandardError, calibrate
+from .train import folds, share_of, train_member
+
+__all__ = [
+    "FINE_EV",
+    "Augmentation",
+    "Blend",
+    "DataError",
+    "FeffData",
+    "Fit",
+    "Network",
+    "Plan",
+    "Rows",
+    "Scale",
+    "Standard",
+    "StandardError",
+    "Targets",
+    "Trained",
+    "TrainingConfig",
+    "add_noise",
+    "build",
+    "calibrate",
+    "config_of",
+    "disturb",
+    "ensemble",
+    "fit_blend",
+    "folds",
+    "held_out",
+    "load_feff",
+    "mixtures",
+    "prepare",
+    "scores",
+    "served_weights",
+    "share_of",
+    "shifted",
+    "train_member",
+]

@@ -6,8 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ...agent.types.edge import STEP_WIDTH_EV
-from ...agent.types.settings import Settings
+from ...agent.types import STEP_WIDTH_EV, Settings
 from ..card import DomainCard
 
 PAD_EV = 12.0  # what broadening and shift may reach over; the jump of the periodic transform lies in its middle

@@ -13,14 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..network.ensemble import Familiarity
-from ..network.spt import SPT
+from ..network import SPT, Familiarity
 from .augment import damped, shifted
 from .calibration import fit_blend
+from .config import TrainingConfig
 from .export import export
 from .metrics import scores
 from .plan import Plan, Trained, best, ensemble, estimates, held_out
-from .train import FINE_EV, TrainingConfig, train_member
+from .rows import FINE_EV
+from .train import train_member
 
 Progress = Callable[[int, int, float | None], None]
 """(member, epoch, validation score)"""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 from torch import Tensor
 
-from ...agent.types.grid import Array
+from ...agent.types import Array
 
 TEMPERATURES = np.geomspace(0.5, 5.0, 24)
 SHARES = np.linspace(0.0, 1.0, 21)
@@ -51,7 +51,7 @@ def fit_blend(held: Sequence[HeldOut], one_hot: Sequence[Tensor], regressed: Ten
 
     Parameters
     ----------
-    one_hot, regressed : labels of all rows, as in :class:`~xas_agent.models.training.train.Targets`
+    one_hot, regressed : labels of all rows, as in :class:`~xas_agent.models.training.rows.Targets`
     recall : False leaves recall out
     """
     sizes = [part.shape[1] for part in one_hot]

@@ -24,9 +24,8 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from ...agent.spectra.theory import with_tail
-from ...agent.types.errors import InputError
-from ...agent.types.grid import Array, Grid, bin_means
+from ...agent.spectra import with_tail
+from ...agent.types import Array, Grid, InputError, bin_means
 
 log = structlog.get_logger(__name__)
 

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...agent.types.grid import Array
+from ...agent.types import Array
 from .. import card as cards
 from ..card import Card, DescriptorCard, Interval
-from ..network.ensemble import Familiarity, Served
+from ..network import Familiarity, Served
 from ..readable import readable
 from .metrics import conformal_scale, scores
 from .plan import Estimates, Plan, Trained, best, estimates

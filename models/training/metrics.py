@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ...agent.types.errors import InputError
-from ...agent.types.grid import Array
+from ...agent.types import Array, InputError
 
 
 def scores(

@@ -10,13 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...agent.types.grid import Array
+from ...agent.types import Array
 from .. import card as cards
-from ..network.ensemble import Served
-from ..network.spt import SPT, SPTShape, dominant_periods, ensemble_weights, member_weights
+from ..network import SPT, Served, SPTShape, dominant_periods, ensemble_weights, member_weights
 from .calibration import Blend, HeldOut
+from .config import TrainingConfig
 from .data import DataError, FeffData, check_grid, load_feff
-from .train import Member, Rows, Scale, TrainingConfig, cropped, fine_bins, folds, keys_of, prepare
+from .rows import Rows, Scale, fine_bins, prepare
+from .train import Member, cropped, folds, keys_of
 
 
 def config_of(card: cards.Card) -> TrainingConfig:

@@ -7,11 +7,8 @@ import numpy as np
 import torch
 from scipy.optimize import OptimizeResult, least_squares
 
-from ...agent.spectra.align import Aligned, AlignmentSettings, align
-from ...agent.spectra.theory import with_tail
-from ...agent.types.edge import Edge
-from ...agent.types.errors import InputError
-from ...agent.types.grid import Array, Grid
+from ...agent.spectra import Aligned, AlignmentSettings, align, with_tail
+from ...agent.types import Array, Edge, Grid, InputError
 from ..card import DomainCard, OffsetCard
 from .augment import PAD_EV, damped, shifted
 

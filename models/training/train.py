@@ -2,200 +2,20 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Generic, Literal, TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from ...agent.types.grid import Grid
-from ...agent.types.settings import Settings
-from ..card import DomainCard, GridCard, OffsetCard
-from ..network.recall import Kinship, Recall
-from ..network.spt import GATHERED_POINTS, SPT, SPTShape, SPTSizes
-from .augment import Augmentation, add_noise, disturb, mixtures
-from .data import FeffData
-
-FINE_EV = 0.5  # spectra are disturbed on bins this fine and only then averaged over the grid's
+from ..network import GATHERED_POINTS, SPT, Kinship, Recall, SPTShape
+from .config import TrainingConfig
+from .rows import Rows, Scale, Targets
 
 N = TypeVar("N", bound=nn.Module)
 Watch = Callable[[int, N], float | None]
-
-
-class Network(SPTSizes):
-    """Sizes of one SPT, and how many bands to look for in the training spectra."""
-
-    bands: int = 4
-
-
-class Optimisation(Settings):
-    """AdamW under a one-cycle schedule."""
-
-    epochs: int = 60
-    batch: int = 128
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.02
-    rows_per_epoch: int = 512
-    """A smaller set is gone through several times an epoch, each time disturbed anew."""
-    patience: int | None = None
-    """Epochs without a better validation score after which training stops; the best weights are kept. None: the
-    schedule runs to its end, and the last weights are kept."""
-    regression_weight: float = 3.0
-    """Of the regressed quantities' loss against one classified descriptor's."""
-    recall_weight: float = 1.0
-    """Of the loss of what is recalled against that of the heads; 0 trains without recall."""
-
-
-class TrainingConfig(Settings):
-    """One model: data, network, optimisation."""
-
-    name: str
-    """Of the model folder that is written."""
-    dataset: str
-    """``DATASET.npz`` and ``DATASET.csv`` in the data folder."""
-    absorber: str
-    edge: str = "K"
-    edge_ev: float
-    grid: GridCard
-    classified: tuple[str, ...] = ("OS", "CN", "OCN", "CN2", "PSGO")
-    regressed: tuple[str, ...] = ("NNRS", "MOOD", "OS_mean")
-    units: dict[str, str] = Field(default_factory=dict)
-    lowest: dict[str, float] = Field(default_factory=lambda: {"NNRS": 0.0, "MOOD": 0.0})
-    """Least value of a regressed descriptor that means anything."""
-    not_for_mixtures: tuple[str, ...] = ("CN2", "PSGO")
-    network: Network = Network()
-    augmentation: Augmentation = Augmentation()
-    optimisation: Optimisation = Optimisation()
-    pretrained: str | None = None
-    """Model name or folder whose members' weights training starts from."""
-    protocol: Literal["split", "cross-validation"] = "split"
-    """The rows are cut into folds by material, and members never see some: what they say of those calibrates.
-    ``split``: folds of ``train``; the ensemble is judged on ``val``. ``cross-validation``: folds of both, and every
-    row is judged by the member that has not seen its material."""
-    members: int = Field(default=5, ge=1)
-    folds: int = Field(default=5, ge=2)
-    """Of ``split``: at least as many as members; with more, each member sees more of the rows, and fewer rows
-    calibrate. In cross-validation there are as many as members."""
-    left_out: int = Field(default=1, ge=1)
-    """Folds that each member leaves out, in a ring: member k the folds k, k + 1, … of the first ``members``. So many
-    members judge each of those folds together: an ensemble errs less than its members, and is calibrated as one."""
-    runs: int = Field(default=1, ge=1)
-    """How often each member is fine-tuned from the same weights, in another order and disturbed otherwise; what is
-    kept is the mean of the runs' weights, which errs less than one run and costs no more in serving (model soups:
-    Wortsman et al., ICML 2022)."""
-    seed: int = 0
-    feff_minus_experiment: OffsetCard
-    domain: DomainCard = DomainCard()
-    """What augmentation must rehearse."""
-    limits: tuple[str, ...] = ()
-    """Where the model is not to be trusted, in sentences for its users."""
-    licence: str
-    sources: tuple[str, ...]
-    cite: tuple[str, ...]
-
-    @property
-    def cuts(self) -> int:
-        """How many folds there are."""
-        return self.members if self.protocol == "cross-validation" else max(self.members, self.folds)
-
-    @model_validator(mode="after")
-    def _folds_fit_members(self) -> "TrainingConfig":
-        if self.left_out > self.members or self.left_out >= self.cuts:
-            raise ValueError(
-                f"left_out {self.left_out}: at most the {self.members} members, and fewer than all folds"
-            )
-        if self.runs > 1 and self.pretrained is None:
-            raise ValueError(f"runs {self.runs}: weights trained from scratch have no mean; name what is pretrained")
-        return self
-
-
-@dataclass
-class Targets:
-    """Labels of N rows as tensors; what is missing is masked."""
-
-    one_hot: list[Tensor]
-    """Per classified descriptor (N, classes); a row of zeros where the label is missing."""
-    regressed: Tensor
-    """(N, R) standardised; NaN where missing."""
-    classes: list[NDArray[np.int_]]
-    mean: Tensor
-    sd: Tensor
-
-
-@dataclass
-class Rows:
-    """Spectra and labels, ready to be disturbed."""
-
-    fine: Tensor
-    """(N, F) bin means on FINE_EV."""
-    targets: Targets
-    grid: Grid
-    framework: Tensor
-    """(N,) number of each row's framework (:class:`~xas_agent.models.training.data.FeffData`)."""
-    slope_shape: Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        above = (self.grid.energy - 10.0) / (self.grid.stop_ev - 10.0)
-        self.slope_shape = torch.tensor(above.clip(0, 1), dtype=torch.float32)
-        self._foot, self._anchor = self.grid.window(self.grid.foot_ev), self.grid.window(self.grid.anchor_ev)
-
-    @property
-    def fine_start_ev(self) -> float:
-        """Centre of the first fine bin, relative to the tabulated edge."""
-        return float(self.grid.bounds[0]) + FINE_EV / 2
-
-    def aligned(self, fine: Tensor) -> Tensor:
-        """(n, F) fine spectra → (n, G) on the grid and its footing."""
-        coarse = fine.reshape(len(fine), len(self.grid), -1).mean(2)
-        return self.footing(coarse)
-
-    def footing(self, coarse: Tensor) -> Tensor:
-        """As :meth:`Grid.footing`, on tensors."""
-        foot = coarse[:, self._foot].mean(1, keepdim=True)
-        return (coarse - foot) / (coarse[:, self._anchor].mean(1, keepdim=True) - foot)
-
-    def mixtures(self, index: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
-        """Weights (n, n) of :func:`~xas_agent.models.training.augment.mixtures` among the rows ``index``."""
-        group = self.framework[index] if how.within_framework else None
-        return mixtures(len(index), len(index), how, generator, group)
-
-    def disturbed(self, weights: Tensor, index: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
-        """Mixtures of the rows at ``index``, disturbed as a beamline would, (n, G)."""
-        fine = disturb(weights @ self.fine[index], self.fine_start_ev, FINE_EV, how, generator)
-        return self.footing(add_noise(self.aligned(fine), self.slope_shape, how, generator))
-
-
-def prepare(data: FeffData, config: TrainingConfig, classes: list[NDArray[np.int_]] | None = None) -> Rows:
-    """Bin the spectra finely and encode the labels; classes are those of ``data`` unless given."""
-    if classes is None:
-        classes = [np.unique(v[~np.isnan(v)]).astype(int) for v in (data.labels[d] for d in config.classified)]
-    one_hot = [
-        torch.tensor(data.labels[d][:, None] == c, dtype=torch.float32)
-        for d, c in zip(config.classified, classes, strict=True)
-    ]
-    regressed = np.stack([data.labels[d] for d in config.regressed], axis=1)
-    mean, sd = np.nanmean(regressed, axis=0), np.nanstd(regressed, axis=0)
-    sd = np.where(sd > 0, sd, 1.0)  # a label that is the same everywhere has no scale of its own
-    targets = Targets(
-        one_hot,
-        torch.tensor((regressed - mean) / sd, dtype=torch.float32),
-        classes,
-        torch.tensor(mean, dtype=torch.float32),
-        torch.tensor(sd, dtype=torch.float32),
-    )
-    framework = torch.from_numpy(np.unique(data.framework, return_inverse=True)[1])
-    return Rows(fine_bins(data, config), targets, config.grid.grid(), framework)
-
-
-def fine_bins(data: FeffData, config: TrainingConfig) -> Tensor:
-    """(N, F) bin means on FINE_EV, over the model's grid."""
-    bounds = config.grid.grid().bounds
-    bins = round((bounds[-1] - bounds[0]) / FINE_EV)
-    fine = data.on_bins(bounds[0] + FINE_EV * np.arange(bins + 1), config.edge_ev)
-    return torch.tensor(fine, dtype=torch.float32)
 
 
 def joint_loss(
@@ -224,18 +44,6 @@ def joint_loss(
     label = weights @ target.nan_to_num()
     likelihood = 0.5 * (log_variance + (label - mean).square() * torch.exp(-log_variance))
     return loss + balance * likelihood[known].mean() if known.any() else loss
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Centre and spread of every grid point over the training rows."""
-
-    centre: Tensor
-    spread: Tensor
-
-    def apply(self, spectra: Tensor) -> Tensor:
-        """(N, G) aligned spectra as the network reads them."""
-        return (spectra - self.centre) / self.spread
 
 
 @dataclass(frozen=True)

@@ -200,7 +200,7 @@ def test_the_command_reads_a_catalogue(catalogue: Any, tmp_path: Path) -> None:
     write(client, recording.documents)
     config = {"tiled": endpoint.model_dump(), "preset": "haven", "model": {"use": ["co-k"], "threads": 1}}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "xas_agent.cli", "run", "--config", str(tmp_path / "mine.yaml")]
+    command = [sys.executable, "-m", "xas_agent", "run", "--config", str(tmp_path / "mine.yaml")]
     done = subprocess.run(
         [*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, timeout=100,
         env={**os.environ, "TILED_API_KEY": KEY},

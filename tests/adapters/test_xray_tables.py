@@ -5,8 +5,8 @@ import pytest
 
 from xas_agent.adapters import xray_tables
 from xas_agent.adapters.xray_tables import TableError
-from xas_agent.agent.spectra.align import AlignmentSettings
 from xas_agent.agent.spectra.self_absorption import damping
+from xas_agent.agent.spectra.settings import AlignmentSettings
 from xas_agent.agent.types.tables import Tabulated
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from xas_agent.agent.decide.dispatch import ControlSettings
 from xas_agent.agent.decide.rules import Rule, Rules
 from xas_agent.agent.pipeline import Pipeline
-from xas_agent.agent.spectra.align import AlignmentSettings
+from xas_agent.agent.spectra.settings import AlignmentSettings
 from xas_agent.agent.stream.assembler import PATIENCE, FrameAssembler
 from xas_agent.agent.types.edge import Edge
 from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate

@@ -29,8 +29,8 @@ from xas_agent import XASAgent, load_config
 from xas_agent.adapters.runengine import RunEngineControl
 from xas_agent.agent.types.frame import Document
 from xas_agent.agent.types.protocols import Control, Estimator
-from xas_agent.app.agent import load_models
 from xas_agent.app.config import ConfigError
+from xas_agent.app.wiring import load_models
 from xas_agent.models.card import ModelError
 from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline, detectors
 

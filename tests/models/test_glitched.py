@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from xas_agent.agent.spectra.align import AlignmentSettings, align
+from xas_agent.agent.spectra.align import align
 from xas_agent.agent.spectra.glitches import GlitchSettings
+from xas_agent.agent.spectra.settings import AlignmentSettings
 from xas_agent.models import card
 from xas_agent.models.runtime import Model
 from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline

@@ -11,7 +11,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from xas_agent.agent.spectra.align import AlignmentSettings, align
+from xas_agent.agent.spectra.align import align
+from xas_agent.agent.spectra.settings import AlignmentSettings
 from xas_agent.agent.spectra.theory import align_theory
 from xas_agent.agent.types.estimate import Estimate
 from xas_agent.models import card as cards

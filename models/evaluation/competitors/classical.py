@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ....agent.types.errors import InputError
-from ....agent.types.grid import Array
-from ...training.plan import Plan
+from ....agent.types import Array, InputError
+from ...training import Plan
 from ..contract import Fitted, Predictions, Spectra, classes_of
 
 try:

@@ -8,9 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...training.augment import shifted
-from ...training.plan import Plan
-from ...training.train import FINE_EV
+from ...training import FINE_EV, Plan, shifted
 from ..contract import Spectra
 
 Kind = Literal["clean", "noise", "offset", "broadening", "slope", "glitch", "sampling"]

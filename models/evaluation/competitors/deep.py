@@ -9,11 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ....agent.types.settings import Settings
-from ...network.spt import SPTShape
-from ...training.augment import Augmentation
-from ...training.plan import Plan
-from ...training.train import Scale, Targets, train_member
+from ....agent.types import Settings
+from ...network import SPTShape
+from ...training import Augmentation, Plan, Scale, Targets, train_member
 from ..contract import Fitted, Predictions, Spectra
 from .networks import ArithmeticSizes, CNNSizes, Joint, TokenSizes, amformer, cnn, ft_transformer
 

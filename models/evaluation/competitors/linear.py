@@ -8,10 +8,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 from sklearn.cross_decomposition import PLSRegression
 
-from ....agent.types.grid import Array
-from ....agent.types.settings import Settings
-from ...training.augment import shifted
-from ...training.train import FINE_EV, Rows
+from ....agent.types import Array, Settings
+from ...training import FINE_EV, Rows, shifted
 
 
 class PLSSettings(Settings):

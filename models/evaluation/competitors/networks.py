@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  torch's own idiom
 
-from ....agent.types.settings import Settings
-from ...network.spt import SPTShape, head
+from ....agent.types import Settings
+from ...network import SPTShape, head
 
 LATENT = 128
 

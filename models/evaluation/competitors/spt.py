@@ -8,12 +8,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ....agent.types.grid import Array
-from ...network.ensemble import Served
-from ...network.spt import SPT
-from ...training.calibration import fit_blend
-from ...training.plan import Plan, Trained, ensemble, held_out
-from ...training.train import Rows, Targets, TrainingConfig, folds, share_of, train_member
+from ....agent.types import Array
+from ...network import SPT, Served
+from ...training import (
+    Plan,
+    Rows,
+    Targets,
+    Trained,
+    TrainingConfig,
+    ensemble,
+    fit_blend,
+    folds,
+    held_out,
+    share_of,
+    train_member,
+)
 from ..contract import Predictions, Spectra
 
 CHUNK = 64

@@ -10,12 +10,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ....agent.types.grid import Array
-from ....agent.types.settings import Settings
-from ...training.plan import Plan
-from ...training.train import TrainingConfig, folds
+from ....agent.types import Array, Settings
+from ...training import Plan, TrainingConfig, folds
 from ..contract import Predictions
-from ..report.kept import Arrays, Piece, Progress, run_all
+from ..report import Arrays, Piece, Progress, run_all
 from .conditions import CLEAN, CONDITIONS, disturbed
 from .registry import NETWORKS, RECIPES, SPT_NAME
 

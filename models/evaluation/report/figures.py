@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
-from ....agent.types.grid import Array
+from ....agent.types import Array
 from .style import (
     BLUE,
     DENSE,

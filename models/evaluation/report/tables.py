@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ....agent.types.grid import Array
-from ...training.metrics import scores
+from ....agent.types import Array
+from ...training import scores
 from ..contract import Predictions
 
 SMALL = 10

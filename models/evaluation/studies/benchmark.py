@@ -11,17 +11,25 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ....agent.types.grid import Array
-from ....agent.types.settings import Settings
+from ....agent.types import Array, Settings
 from ...runtime import Model
-from ...training.plan import Plan
-from ..competitors.conditions import CONDITIONS, disturbed
-from ..competitors.registry import COMPETITORS, NETWORKS, SPT_NAME
-from ..competitors.spt import SPTCompetitor, from_columns
-from ..competitors.trials import Outcome, Split, Trial, outcomes, split_rows
+from ...training import Plan
+from ..competitors import (
+    COMPETITORS,
+    CONDITIONS,
+    NETWORKS,
+    SPT_NAME,
+    Outcome,
+    Split,
+    SPTCompetitor,
+    Trial,
+    disturbed,
+    from_columns,
+    outcomes,
+    split_rows,
+)
 from ..contract import Predictions, averaged, classes_of
-from ..report import tables
-from ..report.kept import Progress
+from ..report import Progress, tables
 
 METAL_SITES = ("OS", "CN", "OCN", "CN2", "PSGO", "NNRS", "MOOD")
 """The paper's seven; of oxygen sites they are OS, CN, CN2, NNRS, NNOSM, PSGO."""

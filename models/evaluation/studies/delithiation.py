@@ -11,14 +11,11 @@ import pandas as pd
 import torch
 from pydantic import Field
 
-from ....agent.types.grid import Array
-from ....agent.types.settings import Settings
-from ...training.augment import Augmentation, shifted
-from ...training.train import FINE_EV, TrainingConfig
-from ..competitors.linear import PLS, PLSSettings, end_member_share
-from ..report.figures import delithiation as drawn
-from ..report.kept import Arrays, Piece, Progress, run_all
-from ..report.write import Section, plain, slug
+from ....agent.types import Array, Settings
+from ...training import FINE_EV, Augmentation, TrainingConfig, shifted
+from ..competitors import PLS, PLSSettings, end_member_share
+from ..report import Arrays, Piece, Progress, Section, plain, run_all, slug
+from ..report import delithiation as drawn
 from .layered import CLEAN, MEASURED, MEASURED_EV, Series, read_series, spectra_of, stacking
 from .transfer import start_of, taught
 

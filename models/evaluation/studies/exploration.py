@@ -13,16 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  torch's own idiom
 
-from ....agent.types.errors import InputError
-from ....agent.types.grid import Array
+from ....agent.types import Array, InputError
 from ... import card as cards
-from ...network.ensemble import Served
-from ...network.spt import FrequencyBranch, GraphAttention, SPTShape
-from ...training.plan import Plan, served_weights
+from ...network import FrequencyBranch, GraphAttention, Served, SPTShape
+from ...training import Plan, served_weights
 from ..contract import classes_of
-from ..report.figures import embedding
-from ..report.style import BLUE, GREY, RED, STYLE, WIDTH, panelled
-from ..report.write import Section
+from ..report import BLUE, GREY, RED, STYLE, WIDTH, Section, embedding, panelled
 from .unfamiliar import Element, held_out_rows, thinned
 
 NEIGHBOURS = 10

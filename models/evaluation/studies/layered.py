@@ -10,11 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ....agent.types.grid import Array
-from ...training.augment import shifted
-from ...training.data import FeffData, load_feff
-from ...training.plan import Plan
-from ...training.train import FINE_EV, TrainingConfig
+from ....agent.types import Array
+from ...training import FINE_EV, FeffData, Plan, TrainingConfig, load_feff, shifted
 from .transfer import judged_by_folds
 
 CLEAN, MEASURED = "as computed", "as measured"
@@ -31,7 +28,7 @@ class Series:
     apart: FeffData
     """Layered rows that are never trained on (split ``sim``: another ordering of Li)."""
     apart_fine: Tensor
-    """(n, F) their spectra, as :attr:`Rows.fine <xas_agent.models.training.train.Rows>`."""
+    """(n, F) their spectra, as :attr:`Rows.fine <xas_agent.models.training.rows.Rows>`."""
     formula: NDArray[np.str_]
     """(N,) of the plan's rows."""
     layered: NDArray[np.int_]

@@ -13,21 +13,25 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ....agent.types.grid import Array
-from ....agent.types.settings import Settings
+from ....agent.types import Array, Settings
 from ... import card as cards
-from ...network.spt import SPT
-from ...training.calibration import Blend
-from ...training.data import FeffData
-from ...training.plan import Plan, Trained, ensemble, served_weights
-from ...training.train import Network, TrainingConfig, folds, share_of, train_member
-from ..competitors.spt import FittedSPT
-from ..competitors.trials import Outcome, pack, unpack
+from ...network import SPT
+from ...training import (
+    Blend,
+    FeffData,
+    Network,
+    Plan,
+    Trained,
+    TrainingConfig,
+    ensemble,
+    folds,
+    served_weights,
+    share_of,
+    train_member,
+)
+from ..competitors import FittedSPT, Outcome, pack, unpack
 from ..contract import classes_of
-from ..report.figures import curves
-from ..report.kept import Arrays, Piece, Progress, run_all
-from ..report.tables import paired_bootstrap, score
-from ..report.write import Section, plain, slug
+from ..report import Arrays, Piece, Progress, Section, curves, paired_bootstrap, plain, run_all, score, slug
 
 Mode = Literal["scratch", "frozen", "partial", "full"]
 LEARNT: dict[Mode, tuple[str, ...]] = {

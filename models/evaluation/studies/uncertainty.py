@@ -8,16 +8,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ....agent.types.grid import Array
+from ....agent.types import Array
 from ...runtime import Model
-from ...training.data import FeffData
-from ...training.plan import Plan
-from ..competitors.conditions import CLEAN, NOISE, Condition, disturbed
+from ...training import FeffData, Plan
+from ..competitors import CLEAN, NOISE, Condition, disturbed
 from ..contract import Spectra
-from ..report.figures import coverage, reliability
-from ..report.style import BLUE, GREY, STYLE, panelled
-from ..report.tables import calibration, coverage_interval
-from ..report.write import Section
+from ..report import BLUE, GREY, STYLE, Section, calibration, coverage, coverage_interval, panelled, reliability
 from .unfamiliar import Element, held_out_rows, thinned, transplanted
 
 STUDIED = (

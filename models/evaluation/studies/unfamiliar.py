@@ -11,17 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ....agent.types.errors import InputError
-from ....agent.types.grid import Array
+from ....agent.types import Array, InputError
 from ...runtime import Model
-from ...training.augment import shifted
-from ...training.data import FeffData, load_feff
-from ...training.plan import Plan
-from ...training.train import FINE_EV, TrainingConfig
-from ..competitors.conditions import CLEAN, Condition, disturbed
+from ...training import FINE_EV, FeffData, Plan, TrainingConfig, load_feff, shifted
+from ..competitors import CLEAN, Condition, disturbed
 from ..contract import Spectra
-from ..report.figures import detector
-from ..report.write import Section
+from ..report import Section, detector
 
 THRESHOLD = 1.0
 AIM = 0.95

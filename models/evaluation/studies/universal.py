@@ -13,20 +13,28 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from ....agent.types.errors import InputError
-from ....agent.types.grid import Array
-from ....agent.types.settings import Settings
+from ....agent.types import Array, InputError, Settings
 from ... import card as cards
-from ...network.spt import GATHERED_POINTS, SPT, SPTShape
-from ...training.augment import Augmentation, add_noise, disturb, mixtures
-from ...training.data import FeffData, load_feff
-from ...training.plan import Plan
-from ...training.train import FINE_EV, Rows, Scale, Targets, TrainingConfig, folds, prepare
-from ..competitors.spt import from_columns
-from ..competitors.trials import Outcome, pack, unpack
+from ...network import GATHERED_POINTS, SPT, SPTShape
+from ...training import (
+    FINE_EV,
+    Augmentation,
+    FeffData,
+    Plan,
+    Rows,
+    Scale,
+    Targets,
+    TrainingConfig,
+    add_noise,
+    disturb,
+    folds,
+    load_feff,
+    mixtures,
+    prepare,
+)
+from ..competitors import Outcome, from_columns, pack, unpack
 from ..contract import Predictions, averaged, classes_of
-from ..report.kept import Arrays, Piece, Progress, run_all
-from ..report.write import Section, plain
+from ..report import Arrays, Piece, Progress, Section, plain, run_all
 from .transfer import Pooled, TransferSettings, Tuning, compared, judged_by_folds, pool, start_of, taught, tuned
 
 OF_SOURCE, OF_TARGETS = "blended as the source's model", "blended as the targets' models"

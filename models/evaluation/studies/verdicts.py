@@ -6,13 +6,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..competitors.conditions import AXES, CLEAN, CONDITIONS, Condition
-from ..competitors.registry import SPT_NAME
-from ..competitors.trials import Split
+from ..competitors import AXES, CLEAN, CONDITIONS, SPT_NAME, Condition, Split
 from ..contract import Predictions
-from ..report import figures, tables
-from ..report.tables import Measured
-from ..report.write import Section
+from ..report import Measured, Section, figures, tables
 from .benchmark import Benchmark
 
 PAPER = {"OS": 0.969, "CN": 0.98, "OCN": 0.983, "CN2": 0.811, "PSGO": 0.523, "NNRS": 0.764, "MOOD": 0.690}

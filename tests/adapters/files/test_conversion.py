@@ -10,7 +10,7 @@ import pytest
 from xas_agent.adapters.files.conversion import Conversion, convert, read_all
 from xas_agent.adapters.files.documents import FileSource
 from xas_agent.adapters.formats import Spectrum, SpectrumFileError, flaw, read_spectra
-from xas_agent.agent.fields.resolve import FieldMap
+from xas_agent.agent.fields.settings import FieldMap
 from xas_agent.agent.stream.assembler import FrameAssembler
 from xas_agent.agent.types.frame import Frame, SetAside
 

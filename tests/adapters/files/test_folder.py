@@ -10,7 +10,7 @@ import pytest
 
 from xas_agent.adapters.files.folder import FolderSource, FolderWatch, watch
 from xas_agent.adapters.formats import SpectrumFileError
-from xas_agent.agent.fields.resolve import FieldMap
+from xas_agent.agent.fields.settings import FieldMap
 from xas_agent.agent.stream.assembler import FrameAssembler
 
 TABLE = "# energy mu\n" + "".join(f"{e:.2f} {np.arctan(e - 8333):.5f}\n" for e in np.linspace(8300.0, 8400.0, 30))

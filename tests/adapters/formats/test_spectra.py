@@ -5,7 +5,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xas_agent.adapters.formats import MIN_POINTS, Spectrum, SpectrumFileError, flaw, read_spectra
+from xas_agent.adapters.formats import Spectrum, SpectrumFileError, flaw, read_spectra
+from xas_agent.adapters.formats.spectrum import MIN_POINTS
 
 SHARED = Path(__file__).resolve().parents[3] / "../shared/data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared measured spectra are not here")

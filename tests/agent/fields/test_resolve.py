@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from xas_agent.agent.fields.resolve import Channels, FieldMap, Unreadable, element_and_edge, resolve, skipped_plan
+from xas_agent.agent.fields.resolve import Channels, Unreadable, element_and_edge, resolve, skipped_plan
+from xas_agent.agent.fields.settings import FieldMap
 from xas_agent.agent.stream.columns import scalars
 
 NUMBER = {"source": "sim", "dtype": "number", "shape": []}

@@ -3,9 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xas_agent.agent.spectra.align import AlignmentSettings, align, foil_shifts
+from xas_agent.agent.spectra.align import align, foil_shifts
 from xas_agent.agent.spectra.e0 import find_e0
 from xas_agent.agent.spectra.foil import Course
+from xas_agent.agent.spectra.settings import AlignmentSettings
 from xas_agent.agent.spectra.theory import align_theory, with_tail
 from xas_agent.agent.types.edge import Edge
 from xas_agent.agent.types.grid import Grid

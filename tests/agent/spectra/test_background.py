@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from xas_agent.agent.spectra.align import AlignmentSettings, align
+from xas_agent.agent.spectra.align import align
 from xas_agent.agent.spectra.background import Background, SeriesPrior
+from xas_agent.agent.spectra.settings import AlignmentSettings
 from xas_agent.agent.types.edge import Edge
 from xas_agent.agent.types.grid import Grid
 

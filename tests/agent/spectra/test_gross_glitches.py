@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xas_agent.agent.gross_glitches import gross_glitches, standing_out
+from xas_agent.agent.spectra.glitches import gross_glitches, standing_out
 
 E0 = 8333.0
 ENERGY = E0 + np.concatenate([np.arange(-120, -20, 5.0), np.arange(-20, 60, 0.5), np.arange(60, 500, 3.0)])

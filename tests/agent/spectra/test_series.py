@@ -3,9 +3,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from xas_agent.agent.spectra.align import AlignmentSettings
 from xas_agent.agent.spectra.glitches import GlitchSettings
 from xas_agent.agent.spectra.series import SeriesAlignment
+from xas_agent.agent.spectra.settings import AlignmentSettings
 from xas_agent.agent.types.edge import Edge
 from xas_agent.agent.types.frame import Frame
 from xas_agent.agent.types.grid import Grid

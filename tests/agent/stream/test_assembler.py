@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ophyd.sim import SynAxis, SynSignal
 
-from xas_agent.agent.fields.resolve import FieldMap
+from xas_agent.agent.fields.settings import FieldMap
 from xas_agent.agent.stream.assembler import MAX_HELD, MAX_OPEN, PATIENCE, PATIENCE_S, FrameAssembler
 from xas_agent.agent.types.frame import Frame, SetAside
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from xas_agent.agent.fields.monochromator import Bragg, Polynomial
-from xas_agent.agent.fields.resolve import Channels, FieldMap, Unreadable, resolve
+from xas_agent.agent.fields.resolve import Channels, Unreadable, resolve
+from xas_agent.agent.fields.settings import FieldMap
 from xas_agent.agent.stream.fly import PATIENCE_S, FlyJoiner, FlySettings, Trace, join, series
 from xas_agent.agent.types.frame import Received, SetAside
 

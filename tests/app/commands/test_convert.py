@@ -17,7 +17,7 @@ MU = 0.3 + 1 / (1 + np.exp(-(E - 7712.0) / 1.5)) + 0.1 * np.exp(-(((E - 7725.0) 
 
 
 def command(*args: object) -> list[str]:
-    return [sys.executable, "-m", "xas_agent.cli", *map(str, args)]
+    return [sys.executable, "-m", "xas_agent", *map(str, args)]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import yaml
 from xas_agent.agent.types.errors import InputError
 from xas_agent.app.config import ConfigError, read_training
 from xas_agent.app.jobs.evaluate import fingerprint, read_evaluation, report_on
-from xas_agent.app.jobs.infer import train_model
+from xas_agent.app.jobs.train import train_model
 from xas_agent.models.card import read_card
 from xas_agent.models.training.plan import config_of
 
@@ -52,7 +52,7 @@ def model(feff, tmp_path_factory) -> Path:
 @pytest.mark.slow
 def test_the_command_writes_a_report_and_goes_on_where_it_was(model, feff, tmp_path):
     (tmp_path / "small.yaml").write_text(SMALL)
-    command = [sys.executable, "-m", "xas_agent.cli", "evaluate", str(model), "--data", str(feff), "--jobs", "2"]
+    command = [sys.executable, "-m", "xas_agent", "evaluate", str(model), "--data", str(feff), "--jobs", "2"]
     command += ["--config", str(tmp_path / "small.yaml"), "--out", str(tmp_path / "report")]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr

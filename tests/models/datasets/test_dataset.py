@@ -348,7 +348,7 @@ def test_the_command(structures, tmp_path):
     """In processes, as a user runs it."""
 
     def command(*args: object) -> subprocess.CompletedProcess[str]:
-        line = [sys.executable, "-m", "xas_agent.cli", "dataset", *map(str, args)]
+        line = [sys.executable, "-m", "xas_agent", "dataset", *map(str, args)]
         return subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, timeout=120)
 
     program = stand_in(tmp_path, "")

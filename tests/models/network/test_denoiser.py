@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xas_agent.models.network.ensemble import Quietening
+from xas_agent.models.network.denoiser import Quietening
 
 POINTS = 120
 

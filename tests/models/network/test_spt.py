@@ -4,7 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xas_agent.models.network.ensemble import Familiarity, Served
+from xas_agent.models.network.ensemble import Served
+from xas_agent.models.network.familiarity import Familiarity
 from xas_agent.models.network.spt import (
     SPT,
     FrequencyBand,

@@ -9,7 +9,7 @@ import torch
 import yaml
 from scipy.ndimage import gaussian_filter1d
 
-from xas_agent.agent.spectra.align import AlignmentSettings
+from xas_agent.agent.spectra.settings import AlignmentSettings
 from xas_agent.app.config import ConfigError, read_training
 from xas_agent.models import card as cards
 from xas_agent.models.training import standards as domain

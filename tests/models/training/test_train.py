@@ -15,7 +15,8 @@ import torch
 import yaml
 
 from xas_agent.app.config import ConfigError
-from xas_agent.app.jobs.infer import evaluate_model, train_model
+from xas_agent.app.jobs.evaluate import evaluate_model
+from xas_agent.app.jobs.train import train_model
 from xas_agent.models import card as cards
 from xas_agent.models.network.recall import Kinship
 from xas_agent.models.runtime import Model
@@ -29,9 +30,10 @@ from xas_agent.models.training.build import (
     train_one,
 )
 from xas_agent.models.training.calibration import HeldOut, fit_blend
+from xas_agent.models.training.config import TrainingConfig
 from xas_agent.models.training.data import DataError, framework_of
 from xas_agent.models.training.plan import Plan, Trained, config_of, ensemble
-from xas_agent.models.training.train import TrainingConfig, folds, train_member
+from xas_agent.models.training.train import folds, train_member
 
 EDGE = 7709.0
 POISON = 9
@@ -65,7 +67,7 @@ def trained(feff, tmp_path_factory) -> Path:
     (out / "small.yaml").write_text(yaml.safe_dump(CONFIG, allow_unicode=True))
     command = [
         "-m",
-        "xas_agent.cli",
+        "xas_agent",
         "train",
         str(out / "small.yaml"),
         "--data",

@@ -11,9 +11,10 @@ import torch
 
 from xas_agent.models.evaluation.competitors.registry import COMPETITORS
 from xas_agent.models.evaluation.contract import Predictions, classes_of
+from xas_agent.models.training.config import TrainingConfig
 from xas_agent.models.training.metrics import scores
 from xas_agent.models.training.plan import Plan
-from xas_agent.models.training.train import TrainingConfig, joint_loss
+from xas_agent.models.training.train import joint_loss
 
 EDGE = 8979.0
 CLASSICAL = ("nearest-neighbours", "decision-tree", "extra-trees", "random-forest", "xgboost")

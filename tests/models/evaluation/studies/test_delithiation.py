@@ -21,8 +21,10 @@ from xas_agent.models.evaluation.studies.delithiation import (
 from xas_agent.models.evaluation.studies.layered import CLEAN, MEASURED, read_series, spectra_of, stacking
 from xas_agent.models.training.augment import shifted
 from xas_agent.models.training.build import assemble
+from xas_agent.models.training.config import TrainingConfig
 from xas_agent.models.training.plan import Plan, Trained
-from xas_agent.models.training.train import FINE_EV, TrainingConfig, train_member
+from xas_agent.models.training.rows import FINE_EV
+from xas_agent.models.training.train import train_member
 
 EDGE = 7709.0
 CONFIG: dict[str, Any] = {

@@ -32,8 +32,9 @@ from xas_agent.models.evaluation.studies.transfer import (
 )
 from xas_agent.models.evaluation.studies.universal import JointPlan, UniversalSettings, fold_of, prototype, universal
 from xas_agent.models.training.build import assemble
+from xas_agent.models.training.config import TrainingConfig
 from xas_agent.models.training.plan import Plan, Trained
-from xas_agent.models.training.train import TrainingConfig, share_of, train_member
+from xas_agent.models.training.train import share_of, train_member
 
 EDGES = {"large": 8979.0, "small": 7709.0}
 CONFIG: dict[str, Any] = {

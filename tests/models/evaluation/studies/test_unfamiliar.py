@@ -27,8 +27,8 @@ from xas_agent.models.evaluation.studies.unfamiliar import (
 from xas_agent.models.network.recall import Recall
 from xas_agent.models.runtime import Model
 from xas_agent.models.training.build import assemble
+from xas_agent.models.training.config import TrainingConfig
 from xas_agent.models.training.plan import Plan, Trained
-from xas_agent.models.training.train import TrainingConfig
 
 EDGES = {"Cu": 8979.0, "Ni": 8333.0}
 

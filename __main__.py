@@ -1,0 +1,5 @@
+"""``python -m xas_agent``."""
+
+from .cli import app
+
+app()
