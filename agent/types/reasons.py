@@ -1,0 +1,321 @@
+"""Why a spectrum is set aside, and what is noteworthy about one that is answered.
+
+Both are published by their values, which are stable: ``quality`` events carry a :class:`Reason`, ``descriptors`` events
+carry :class:`Flag`. Code compares members, never text. ``docs/reference`` is generated from the sentences below.
+"""
+
+from enum import StrEnum
+from typing import Self
+
+
+class _Explained(StrEnum):
+    """A stable text with what it means and what to do about it."""
+
+    meaning: str
+    remedy: str
+
+    def __new__(cls, value: str, meaning: str, remedy: str) -> Self:
+        member = str.__new__(cls, value)
+        member._value_, member.meaning, member.remedy = value, meaning, remedy
+        return member
+
+
+class Reason(_Explained):
+    """Why something could not be served: a frame, a stream, a run, or documents that never became a frame."""
+
+    # What becomes of documents.
+    MALFORMED_DOCUMENT = (
+        "malformed document",
+        "A document has no uid, lacks a required key, or has a value of the wrong type.",
+        "Validate the publisher's documents with event-model.",
+    )
+    JOINED_LATE = (
+        "joined late",
+        "The agent began to listen after the run had started, so that its start or descriptor never came.",
+        "Start the agent before the run; it reads the next run in full.",
+    )
+    LATE = (
+        "late",
+        "An event came after its sweep or its run had been closed.",
+        "Look for a slow or buffering proxy between the beamline and the agent.",
+    )
+    DESCRIPTOR_NEVER_CAME = (
+        "descriptor never came",
+        "Events came whose descriptor did not, within the agent's patience.",
+        "Check the connection; on ZMQ PUB/SUB a subscriber that joins late misses descriptors.",
+    )
+    TOO_MANY_HELD_BACK = (
+        "too many held back",
+        "More events wait for their start or descriptor than the agent keeps.",
+        "Check that the publisher sends starts and descriptors before events.",
+    )
+    EVENTS_LOST = (
+        "events lost",
+        "The run's stop announces more events than came.",
+        "Check the network and the publisher's high-water mark.",
+    )
+    QUEUE_FULL = (
+        "queue full",
+        "Documents came faster than they were served, and the queue was full.",
+        "Raise serving.queue, lower the rate, or run the agent on a faster machine.",
+    )
+    INTERNAL_ERROR = (
+        "internal error",
+        "The agent failed on this frame; the log has the traceback.",
+        "Report it with the log and, if possible, the documents.",
+    )
+    # Which fields hold what.
+    FIELD_MISSING = (
+        "field missing",
+        "A field that the config names, or that the stream announces, is not in the data.",
+        "Correct the names under fields in the config.",
+    )
+    AMBIGUOUS_FIELDS = (
+        "ambiguous fields",
+        "Several fields of the stream could be the same quantity.",
+        "Name the right one under fields in the config.",
+    )
+    NO_ABSORPTION_FIELDS = (
+        "no absorption fields",
+        "The stream has an energy, but no intensities or absorption that go with it.",
+        "Name i0 with it or if, or mu, under fields in the config.",
+    )
+    NO_ENERGY = (
+        "no energy",
+        "A spectrum came without the energies of its points.",
+        "Name the energy under fields in the config, or publish it as a stream of its own.",
+    )
+    NO_ENERGY_RELATION = (
+        "no energy relation",
+        "The monochromator's position cannot be converted to energy: its relation or offset is unknown.",
+        "Give fields.relation in the config, or its offset in the RunStart.",
+    )
+    ENERGY_AMBIGUOUS = (
+        "energy ambiguous",
+        "The run has several energy axes, and the spectrum does not say which is its own.",
+        "Publish the energies in the same event as the spectrum.",
+    )
+    FIELDS_CHANGED = (
+        "fields changed within a stream",
+        "A new descriptor of the stream reads other fields than the one before it.",
+        "Use another stream name for other detectors.",
+    )
+    EXTERNAL_DATA_NOT_READ = (
+        "external data not read",
+        "The spectra lie in files that no reader is set up for.",
+        "Install the [assets] extra, or name a field whose data are in the documents.",
+    )
+    FILE_NOT_READABLE = (
+        "file not readable",
+        "A file that a document points to is missing, late, refused or damaged.",
+        "Check assets.roots and assets.wait_s, and that this machine sees the file.",
+    )
+    FLY_STREAM_MISSING = (
+        "fly stream missing",
+        "A fly scan lacks the stream of its intensities or of its monochromator.",
+        "Correct the stream names under fly in the config.",
+    )
+    FLY_STREAMS_DO_NOT_FIT = (
+        "fly streams do not fit",
+        "The intensities and the energies of a fly scan do not overlap in time, or their tables have other columns.",
+        "Check the clocks of both, and the columns under fly in the config.",
+    )
+    # Points of a spectrum.
+    LENGTHS_DIFFER = (
+        "lengths differ",
+        "The energy and the intensities of a spectrum have different numbers of points.",
+        "Check that the fields belong to one acquisition.",
+    )
+    SHAPE_DISAGREES = (
+        "shape disagrees with descriptor",
+        "A value is not the number, or the array of numbers, that the descriptor announces.",
+        "Correct the data key's shape and dtype.",
+    )
+    NAN_IN_DATA = (
+        "NaN in data",
+        "Some energies or intensities are not finite.",
+        "Check the detector's readout; a missing value costs its spectrum.",
+    )
+    ENERGY_NOT_FINITE = (
+        "energy not finite",
+        "Some energies of a file are not finite.",
+        "Correct or remove these rows.",
+    )
+    ENERGY_NOT_MONOTONIC = (
+        "energy not monotonic",
+        "The energy turns round too often to be cut into sweeps.",
+        "Check the energy readback; set fields.bin_ev for an encoder that jitters.",
+    )
+    ENERGY_NOT_POSITIVE = (
+        "energy not positive",
+        "The lowest energy is zero or negative.",
+        "Check that the field is an absolute energy in eV.",
+    )
+    ENERGY_TOO_HIGH = (
+        "energy too high",
+        "The highest energy is beyond any absorption edge.",
+        "Check the unit: eV or keV.",
+    )
+    TOO_FEW_POINTS = (
+        "too few points",
+        "The spectrum has fewer points than a XANES needs.",
+        "Measure more points, or lower fields.min_points.",
+    )
+    TOO_MANY_POINTS = (
+        "too many points",
+        "A step scan's energy did not turn round within the largest number of points.",
+        "Use one run per scan, or whole-spectrum events.",
+    )
+    POINTS_LOST = (
+        "points lost",
+        "Points of a step scan never came, too many or too many in a row.",
+        "Check the network and the publisher's high-water mark.",
+    )
+    TRUNCATED = (
+        "truncated",
+        "The first points of the scan came before the agent listened.",
+        "Start the agent before the run.",
+    )
+    SWEEP_CUT_SHORT = (
+        "sweep cut short",
+        "The run ended before the scan had all its planned points.",
+        "Nothing, if the scan was stopped on purpose.",
+    )
+    RUN_NEVER_STOPPED = (
+        "run never stopped",
+        "No stop came, so that the last sweep may be incomplete.",
+        "Check whether the plan died or the connection broke.",
+    )
+    # Detectors.
+    I0_NOT_POSITIVE = ("I0 not positive", "I0 has values of zero or less.", "Check the shutter and the dark current.")
+    IT_NOT_POSITIVE = ("It not positive", "It has values of zero or less.", "Check the shutter and the dark current.")
+    I0_DROPPED = ("I0 dropped", "The beam was away for several points.", "Measure again with beam.")
+    IT_CONSTANT = ("It constant", "All values of It are equal.", "Check that the detector counts.")
+    IF_CONSTANT = ("If constant", "All values of If are equal.", "Check that the detector counts.")
+    IREF_CONSTANT = ("Iref constant", "All values of Iref are equal.", "Check that the detector counts.")
+    I0_SATURATED = ("I0 saturated", "I0 is clipped at its maximum.", "Lower the gain or the flux.")
+    IT_SATURATED = ("It saturated", "It is clipped at its maximum.", "Lower the gain or the flux.")
+    IF_SATURATED = ("If saturated", "If is clipped at its maximum.", "Lower the gain or the flux.")
+    IREF_SATURATED = ("Iref saturated", "Iref is clipped at its maximum.", "Lower the gain or the flux.")
+    ABSORPTION_NOT_FINITE = (
+        "absorption not finite",
+        "The absorption computed from the intensities overflows.",
+        "Check that the fields are intensities.",
+    )
+    # Which model.
+    NO_MODEL = (
+        "no model",
+        "No loaded model has this absorber and edge, or covers these energies.",
+        "Load or train a model for it, or state the element.",
+    )
+    SEVERAL_MODELS = (
+        "several models",
+        "Several loaded models fit this spectrum.",
+        "Name one with model.use in the config.",
+    )
+    # Alignment.
+    DOES_NOT_COVER_THE_GRID = (
+        "does not cover the grid",
+        "The scan begins too late or ends too early for the model's grid.",
+        "Measure the range that the message names.",
+    )
+    GAP_IN_THE_ENERGIES = (
+        "gap in the energies",
+        "Two neighbouring points within the grid are too far apart.",
+        "Measure the gap, or raise alignment.max_gap_ev.",
+    )
+    NO_PRE_EDGE = (
+        "no pre-edge",
+        "Too few points lie before the edge to fit the pre-edge line.",
+        "Start the scan earlier, or declare alignment.background.",
+    )
+    NO_POST_EDGE = (
+        "no post-edge",
+        "Too few points lie above the edge to fit the post-edge curve.",
+        "Extend the scan, or declare alignment.background.",
+    )
+    NEGATIVE_EDGE_STEP = (
+        "negative edge step",
+        "The absorption falls at the edge.",
+        "I0 and It may be exchanged: correct the fields.",
+    )
+    EDGE_STEP_WITHIN_NOISE = (
+        "edge step within noise",
+        "The edge step is too small for the noise.",
+        "Count longer, or check that the sample is in the beam.",
+    )
+    NOT_AN_ABSORPTION_SPECTRUM = (
+        "not an absorption spectrum",
+        "A point lies many edge steps away from the edge.",
+        "Check the fields and the normalisation.",
+    )
+    NOT_WHAT_A_THICK_SAMPLE_SHOWS = (
+        "not what a thick sample shows",
+        "The fluorescence is higher than a thick sample of this composition can show.",
+        "Correct alignment.self_absorption: formula, angles or thickness.",
+    )
+
+
+class Flag(_Explained):
+    """What a reader of an answer should know; the frame is answered all the same."""
+
+    OUT_OF_DISTRIBUTION = (
+        "out of distribution",
+        "The spectrum is unlike those that the model was trained on.",
+        "Do not act on the descriptors; look at the spectrum.",
+    )
+    NO_FOIL_EDGE = (
+        "no foil edge",
+        "The reference channel shows no edge, so that the configured energy shift is used.",
+        "Check the foil, and which field is Iref.",
+    )
+    LARGE_FOIL_SHIFT = (
+        "large foil shift",
+        "The foil asks for an unusually large energy shift.",
+        "Check the monochromator's calibration and the foil's element.",
+    )
+    FOIL_HELD = (
+        "foil held",
+        "This frame has no foil; its energy shift is that of the frames before it.",
+        "Nothing, if the foil is measured now and then.",
+    )
+    FOIL_OFF_ITS_COURSE = (
+        "foil off its course",
+        "The foil's edge jumped; the shift of the frames before it is kept until others confirm the jump.",
+        "Look whether the monochromator or the foil moved.",
+    )
+    BACKGROUND_HELD = (
+        "background held",
+        "The frame is too short for its own background; that of an earlier frame is used.",
+        "Measure a longer frame now and then.",
+    )
+    GLITCHES_REPAIRED = (
+        "glitches repaired",
+        "Single points far off the curve were replaced by interpolation.",
+        "Nothing, if they are few; the alignment picture shows them.",
+    )
+    TOO_MANY_GLITCHES = (
+        "too many glitches",
+        "So many points stand off the curve that none was replaced.",
+        "Look at the spectrum; check the detector.",
+    )
+    SELF_ABSORPTION_CORRECTED = (
+        "self-absorption corrected",
+        "The damping of a thick sample was removed from the fluorescence.",
+        "Check that formula and angles are those of the sample.",
+    )
+    SELF_ABSORPTION_LEFT_IN = (
+        "self-absorption left in",
+        "The damping is only estimated, since correct is false.",
+        "Set alignment.self_absorption.correct to remove it.",
+    )
+    SELF_ABSORPTION_NOT_KNOWN = (
+        "self-absorption not known",
+        "The formula has no atom of this absorber.",
+        "Correct alignment.self_absorption.formula.",
+    )
+    NOT_FLUORESCENCE = (
+        "not fluorescence, not corrected",
+        "Self-absorption is set up, but the frame is not fluorescence.",
+        "Set mu_is_fluorescence for an absorption that was computed from fluorescence.",
+    )
