@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OUT ?= out
 
-.PHONY: run test lint check bench clean
+.PHONY: run test lint check docs bench clean
 
 run: $(STAMP)
 	$(BIN)/xas-agent run --out $(OUT)
@@ -21,6 +21,9 @@ lint: $(STAMP) build/typing/xas_agent
 	$(BIN)/pyright
 
 check: lint test
+
+docs: $(STAMP) build/typing/xas_agent
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/site
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py
