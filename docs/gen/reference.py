@@ -297,7 +297,7 @@ def _parameter(parameter: Any, annotation: Any, context: Any) -> tuple[str, ...]
             if default in (None, (), False) or callable(default)
             else f"`{str(default).lower() if default is True else default}`"
         )
-    text = re.sub(r"\s*\[default: .*\]", "", text)
+    text = re.sub(r"\s*\[default: .*\]", "", text).replace("[", r"\[")  # no link
     return ", ".join(f"`{n}`" for n in names), type_name(annotation).replace("true or false", "flag"), shown, text
 
 

@@ -1,6 +1,6 @@
 """Every command and code block of the README and the docs runs.
 
-The blocks of a page share a folder and, for Python, a namespace. ``<!-- not run: WHY -->`` before a block excludes it;
+The blocks of a page share a folder and a Python namespace. ``<!-- not run: WHY -->`` before a block excludes it;
 ``<!-- slow -->`` before any block marks its page as slow. A YAML block is a config, and a file if it has a title.
 """
 
