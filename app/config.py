@@ -61,7 +61,7 @@ class ServingSettings(Settings):
 
 
 class Config(Settings):
-    """Everything the agent can be told; each part may be left out."""
+    """Settings of the agent; each part may be left out."""
 
     preset: str | None = None
     """Name of a beamline preset; these settings override its keys."""
