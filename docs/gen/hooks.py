@@ -1,9 +1,20 @@
-"""MkDocs' hooks: fill in what is generated from the code, and show docstrings' roles as plain names."""
+"""MkDocs' hooks: find the package, fill in what is generated from the code, show docstrings' roles as plain names."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 from reference import filled
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "build" / "typing" / "xas_agent"
+"""The repository root is the package, which mkdocstrings can only find under the package's name."""
+
+
+def on_config(config: Any, **_: Any) -> None:
+    PACKAGE.parent.mkdir(parents=True, exist_ok=True)
+    if not PACKAGE.exists():
+        PACKAGE.symlink_to(ROOT)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -11,6 +22,4 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    return re.sub(
-        r":(?:class|func|meth|mod|attr|data|exc):<code>~?(?:[\w.]*\.)?(\w+)</code>", r"<code>\1</code>", html
-    )
+    return re.sub(r":[a-z]+:<code>~?(?:[\w.]*\.)?(\w+)</code>", r"<code>\1</code>", html)
