@@ -14,10 +14,9 @@ import structlog
 
 from ..agent.decide import Rules
 from ..agent.pipeline import Pipeline
-from ..agent.stream import FrameAssembler
-from ..agent.types import Control, Estimator, Received, SetAside
+from ..agent.types import Control, Estimator, Reason, Received, SetAside
 from .config import Config, load_config
-from .wiring import _check_rules, load_models, stages, tabulated, versions
+from .wiring import _check_rules, frame_reader, load_models, tabulated, versions
 
 _log = structlog.get_logger(__name__)
 
@@ -57,7 +56,7 @@ class XASAgent:
         self._owned = ExitStack()
         """Sink and control that were made for the agent, closed with it."""
         self._pipeline = Pipeline(
-            FrameAssembler(config.fields),
+            frame_reader(config),
             models,
             config.alignment,
             Rules(config.rules, units={k: u for m in models for k, u in m.units.items()}),
@@ -69,7 +68,6 @@ class XASAgent:
             spectra=config.serving.spectra,
             show_single_site=config.serving.single_site,
             max_batch=config.serving.max_batch,
-            stages=stages(config),
             tabulated=tabulated(config, models),
         )
         self._thread = threading.Thread(target=self._work, name="xas-agent", daemon=True)
@@ -229,7 +227,7 @@ class XASAgent:
             with self._progress:
                 dropped, self._dropped = self._dropped, 0
             detail = f"{dropped} documents came faster than they were served; the queue holds {self._inbox.maxsize}"
-            self._pipeline.note(SetAside("", "", time.time(), "queue full", detail))
+            self._pipeline.note(SetAside("", "", time.time(), Reason.QUEUE_FULL, detail))
 
     def _emit(self, name: str, doc: dict[str, Any]) -> None:
         for fn in self._callbacks.values():

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import Formula
+from ..types import Formula, Reason
 from .monochromator import DECLARE, Axis
 from .names import USUAL, AmbiguousError, is_pattern, matching, one, plain, usual
 from .run_start import absorber, first, inner
@@ -67,7 +67,7 @@ class Channels:
 class Unreadable:
     """Why a stream that looks like absorption data cannot be read."""
 
-    reason: str
+    reason: Reason
     detail: str
 
 
@@ -122,10 +122,10 @@ def resolve(
         found = _resolve(fields, keys, descriptor, start)
         lacks = _lacks(fields, found, keys, descriptor, start)
     except AmbiguousError as error:
-        return Unreadable("ambiguous fields", f"stream {name}: {error}")
+        return Unreadable(Reason.AMBIGUOUS_FIELDS, f"stream {name}: {error}")
     if len(keys) < len(every) and not (isinstance(found, Channels) and found.formula):
         outside = ", ".join(key for key in every if key not in keys)
-        return Unreadable("external data not read", f"stream {name}: {outside}")
+        return Unreadable(Reason.EXTERNAL_DATA_NOT_READ, f"stream {name}: {outside}")
     return field_missing(lacks, (name,), every) if lacks else found
 
 
@@ -139,7 +139,7 @@ def wanted_from_files(
     """
     every: Mapping[str, Mapping[str, Any]] = descriptor["data_keys"]
     outside = frozenset(key for key, about in every.items() if about.get("external"))
-    if not outside or start.get("xas_agent") or skipped_plan(fields, start) is not None:
+    if not outside:
         return frozenset()
     if isinstance(found := resolve(fields, descriptor, start), Channels):
         return found.used & outside
@@ -189,7 +189,7 @@ def field_missing(names: Iterable[str], streams: Iterable[str], found: Iterable[
     """Say that configured data keys are in none of ``streams``, and what was found there."""
     lacking = ", ".join(f"'{name}'" for name in names)
     there = ", ".join(found) or "nothing"
-    return Unreadable("field missing", f"no key {lacking} in stream {', '.join(streams)}; found {there}"[:500])
+    return Unreadable(Reason.FIELD_MISSING, f"no key {lacking} in stream {', '.join(streams)}; found {there}"[:500])
 
 
 def _lacks(
@@ -244,7 +244,9 @@ def _resolve(
         if energy is None:
             return None
         if form == "step" or usable:
-            return Unreadable("no absorption fields", f"{energy} came with {', '.join(usable) or 'nothing else'}")
+            return Unreadable(
+                Reason.NO_ABSORPTION_FIELDS, f"{energy} came with {', '.join(usable) or 'nothing else'}"
+            )
     axis = None
     if position is not None:
         axis = _axis(fields, position, start)
@@ -260,11 +262,11 @@ def _axis(fields: FieldMap, position: str, start: Mapping[str, Any]) -> Axis | U
     """Return how positions become energies in this run."""
     if fields.relation is None:
         detail = f"{position} is a position, and nothing says how it becomes an energy: declare {DECLARE}"
-        return Unreadable("no energy relation", detail)
+        return Unreadable(Reason.NO_ENERGY_RELATION, detail)
     offset = fields.relation.offset(start)
     if offset is None:
         lacking = getattr(fields.relation, "offset_from", None)
-        return Unreadable("no energy relation", f"the RunStart has no number {lacking!r} for the angle's offset")
+        return Unreadable(Reason.NO_ENERGY_RELATION, f"the RunStart has no number {lacking!r} for the angle's offset")
     return Axis(fields.relation, offset)
 
 

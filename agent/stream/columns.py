@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..fields import Channels
+from ..types import Reason
 from .sweeps import Column, UnusableError
 
 
@@ -32,32 +33,32 @@ def event_columns(
     columns = _by_role(channels, lambda key: vector(data, key, data_keys[key].get("shape")))
     if channels.energy is None:
         if grid is None:
-            raise UnusableError("no energy", "spectra without their energies")
+            raise UnusableError(Reason.NO_ENERGY, "spectra without their energies")
         columns["energy"] = grid
     for role in ("reference", "iref", "time"):
         if role in columns and columns[role].size != columns["energy"].size:
             del columns[role]
     if len({c.size for c in columns.values()}) != 1:
-        raise UnusableError("lengths differ", ", ".join(f"{role} {c.size}" for role, c in columns.items()))
+        raise UnusableError(Reason.LENGTHS_DIFFER, ", ".join(f"{role} {c.size}" for role, c in columns.items()))
     if not np.isfinite(columns["energy"]).all():
-        raise UnusableError("NaN in data", "not all energies are finite")
+        raise UnusableError(Reason.NAN_IN_DATA, "not all energies are finite")
     return columns
 
 
 def vector(data: Mapping[str, Any], key: str, shape: Any) -> Column:
     """Return a field of a whole-spectrum Event, (M,), if it has the shape that its descriptor announces."""
     if key not in data:
-        raise UnusableError("field missing", f"{key} is not in the event")
+        raise UnusableError(Reason.FIELD_MISSING, f"{key} is not in the event")
     _refuse_unread((data[key],))
     try:
         column = np.asarray(data[key], dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
-        raise UnusableError("shape disagrees with descriptor", f"{key} is no array of numbers") from None
+        raise UnusableError(Reason.SHAPE_DISAGREES, f"{key} is no array of numbers") from None
     found = [n for n in column.shape if n != 1]
     announced = [n for n in shape or [None] if n != 1]
     fits = len(found) == len(announced) == 1 and announced[0] in (None, found[0])
     if not fits:
-        raise UnusableError("shape disagrees with descriptor", f"{key} has {list(column.shape)}, announced {shape}")
+        raise UnusableError(Reason.SHAPE_DISAGREES, f"{key} has {list(column.shape)}, announced {shape}")
     return column.reshape(-1)
 
 
@@ -136,7 +137,7 @@ def _by_role(channels: Channels, read: Callable[[str], Column]) -> dict[str, Col
     if channels.fluorescence:
         parts = [read(key) for key in channels.fluorescence]
         if len({part.size for part in parts}) != 1:
-            raise UnusableError("lengths differ", f"fluorescence channels {[part.size for part in parts]}")
+            raise UnusableError(Reason.LENGTHS_DIFFER, f"fluorescence channels {[part.size for part in parts]}")
         columns["if"] = np.sum(parts, axis=0)
     if channels.mu is not None:
         columns["mu"] = read(channels.mu)
@@ -161,15 +162,15 @@ def _column(rows: Sequence[Mapping[str, Any]], key: str) -> Column:
     try:
         column = np.array([row[key] for row in rows], dtype=np.float64)
     except KeyError:
-        raise UnusableError("field missing", f"{key} is not in every event") from None
+        raise UnusableError(Reason.FIELD_MISSING, f"{key} is not in every event") from None
     except (TypeError, ValueError, OverflowError):
         column = np.empty(0)
     if column.size != len(rows):
-        raise UnusableError("shape disagrees with descriptor", f"{key} is not one number in every event")
+        raise UnusableError(Reason.SHAPE_DISAGREES, f"{key} is not one number in every event")
     return column.reshape(-1)
 
 
 def _refuse_unread(values: Iterable[Any]) -> None:
     why = next((value for value in values if isinstance(value, Unread)), None)
     if why is not None:
-        raise UnusableError("file not readable", str(why))
+        raise UnusableError(Reason.FILE_NOT_READABLE, str(why))

@@ -7,6 +7,8 @@ from .estimate import DescriptorEstimate, Estimate
 from .frame import Direction, Document, Formula, Frame, Received, SetAside
 from .grid import Array, Grid, bin_means, interval
 from .protocols import Action, Control, Estimator, Reply, Source, Stage, Status
+from .reasons import Reason
+from .run import RunDocument, RunInfo
 from .settings import Settings
 from .tables import NOTHING, Table, Tabulated
 
@@ -27,8 +29,11 @@ __all__ = [
     "Frame",
     "Grid",
     "InputError",
+    "Reason",
     "Received",
     "Reply",
+    "RunDocument",
+    "RunInfo",
     "SetAside",
     "Settings",
     "Source",

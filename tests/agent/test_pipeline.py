@@ -19,7 +19,8 @@ from xas_agent.agent.decide.dispatch import ControlSettings
 from xas_agent.agent.decide.rules import Rule, Rules
 from xas_agent.agent.pipeline import Pipeline
 from xas_agent.agent.spectra.settings import AlignmentSettings
-from xas_agent.agent.stream.assembler import PATIENCE, FrameAssembler
+from xas_agent.agent.stream.book import PATIENCE
+from xas_agent.agent.stream.reader import FrameReader
 from xas_agent.agent.types.edge import Edge
 from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate
 from xas_agent.agent.types.frame import Document, Received
@@ -110,7 +111,7 @@ class Piped:
         self.models = [WhiteLine("Co"), WhiteLine("Ni")]
         self.documents: list[Document] = []
         self.pipeline = Pipeline(
-            FrameAssembler(),
+            FrameReader(),
             self.models,
             AlignmentSettings(),
             Rules(rules, units={"OS": "e"}),

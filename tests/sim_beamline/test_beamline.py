@@ -7,9 +7,9 @@ from collections import Counter
 import event_model
 import numpy as np
 import pytest
+from streams import Frames
 from structlog.testing import capture_logs
 
-from xas_agent.agent.stream.assembler import FrameAssembler
 from xas_agent.agent.types.frame import Frame
 from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
 from xas_agent.sim_beamline.cathode import CathodeSettings
@@ -226,7 +226,7 @@ def test_a_step_scan_is_an_event_per_energy(both_ways):
 @pytest.mark.parametrize(("mode", "both_ways"), [("fly", False), ("step", False), ("step", True)])
 def test_every_frame_measured_is_a_frame_assembled(mode, both_ways):
     _, shown, _ = measured(FAST.model_copy(update={"mode": mode, "frames": 3, "both_ways": both_ways}))
-    assemble = FrameAssembler()
+    assemble = Frames()
     found = [outcome for pair in shown.documents for outcome in assemble(*pair)] + assemble.flush()
     frames = [frame for frame in found if isinstance(frame, Frame)]
     assert len(frames) == len(found) == 3

@@ -6,12 +6,12 @@ from pathlib import Path
 import event_model
 import numpy as np
 import pytest
+from streams import Frames
 
 from xas_agent.adapters.files.conversion import Conversion, convert, read_all
 from xas_agent.adapters.files.documents import FileSource
 from xas_agent.adapters.formats import Spectrum, SpectrumFileError, flaw, read_spectra
 from xas_agent.agent.fields.settings import FieldMap
-from xas_agent.agent.stream.assembler import FrameAssembler
 from xas_agent.agent.types.frame import Frame, SetAside
 
 SHARED = Path(__file__).resolve().parents[3] / "../shared/data/exp"
@@ -33,7 +33,7 @@ def table(folder: Path, *names: str, name="scan.xdi", energy=E, header="", point
 
 
 def frames(path: Path) -> tuple[list[Frame], list[SetAside]]:
-    assembler, found = FrameAssembler(FieldMap()), []
+    assembler, found = Frames(FieldMap()), []
     for name, doc in FileSource(path):
         found += assembler(name, doc)
     found += assembler.flush()
