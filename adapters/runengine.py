@@ -8,12 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, TypeVar
 
-import structlog
 from bluesky import Msg, RunEngine
 
-from ..agent.types import Reply
+from ..agent.types import Reply, get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 T = TypeVar("T")
 

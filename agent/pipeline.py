@@ -8,17 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import structlog
-
 from .decide import Controlling, ControlSettings, Rules
 from .estimate import EnergyWidths, choose
 from .fields import element_and_edge
 from .publish import AgentRun, Emit, Provenance
 from .spectra import AlignmentSettings, SeriesAlignment, series_of
 from .stream import FrameAssembler
-from .types import Control, Decision, Estimator, Frame, Received, SetAside, Stage, Tabulated
+from .types import Control, Decision, Estimator, Frame, Received, SetAside, Stage, Tabulated, get_logger
 
-_log = structlog.get_logger(__name__)
+_log = get_logger()
 
 
 REMEMBERED_RUNS = 1000

@@ -6,15 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import event_model
-import structlog
 
 from ...agent.fields import Unreadable, as_filled
 from ...agent.stream import Unread, announcements
-from ...agent.types import Received, SetAside
+from ...agent.types import Received, SetAside, get_logger
 from .files import HANDLERS, AssetRefused, AssetSettings, NotYet
 from .streams import Patience, StreamRows
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 Doc = dict[str, Any]
 Wanted = Callable[[Mapping[str, Any], Mapping[str, Any]], frozenset[str] | Unreadable]

@@ -13,15 +13,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-import structlog
 import zmq
 from pydantic import BaseModel, BeforeValidator, Field, StrictInt, ValidationError
 
-from ...agent.types import InputError, Reply
+from ...agent.types import InputError, Reply, get_logger
 from ..codecs import to_json
 from .socket import POLL_MS, Endpoint, EndpointSocket, wait
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 Handler = Callable[[str, Mapping[str, Any]], Reply]
 """Carries out ``(action, args)`` and says how it went."""

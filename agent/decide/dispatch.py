@@ -6,12 +6,11 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-import structlog
 from pydantic import Field
 
-from ..types import Action, Control, Decision, Reply, Settings, Status
+from ..types import Action, Control, Decision, Reply, Settings, Status, get_logger
 
-_log = structlog.get_logger(__name__)
+_log = get_logger()
 
 
 class ControlSettings(Settings):

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
 from ..fields import (
@@ -21,7 +20,7 @@ from ..fields import (
     resolve,
     skipped_plan,
 )
-from ..types import Frame, SetAside
+from ..types import Frame, SetAside, get_logger
 from .columns import (
     announcements,
     energy_of,
@@ -45,7 +44,7 @@ MAX_WAITING = 1000
 OWN_STREAMS = frozenset({"descriptors", "spectra", "decisions", "quality"})
 """Streams of the agent's own runs, by which they are known where their start was lost."""
 
-_log = structlog.get_logger(__name__)
+_log = get_logger()
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from collections import Counter
 import event_model
 import numpy as np
 import pytest
-from structlog.testing import capture_logs
+from logs import capture_logs
 
 from xas_agent.agent.stream.assembler import FrameAssembler
 from xas_agent.agent.types.frame import Frame
