@@ -8,16 +8,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import structlog
-
 from .decide import Controlling, ControlSettings, Rules
 from .estimate import EnergyWidths, choose
 from .publish import AgentRun, Emit, Provenance
 from .spectra import AlignmentSettings, SeriesAlignment, series_of
 from .stream import FrameReader, Outcome
-from .types import Control, Decision, Estimator, Frame, Reason, Received, RunDocument, RunInfo, SetAside, Tabulated
+from .types import (
+    Control,
+    Decision,
+    Estimator,
+    Frame,
+    Reason,
+    Received,
+    RunDocument,
+    RunInfo,
+    SetAside,
+    Tabulated,
+    get_logger,
+)
 
-_log = structlog.get_logger(__name__)
+_log = get_logger()
 
 
 REMEMBERED_RUNS = 1000

@@ -38,7 +38,8 @@ class ModelSettings(Settings):
     and edge or, where the documents name none, by the energies."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(default=None, ge=1)
-    """CPU threads of the forward; unset: half the cores, at most 4."""
+    """CPU threads of the forward; unset: half the cores, at most 4. Only the command applies it: torch has one number
+    of threads for the whole process, so in a host program that program's own setting holds."""
 
 
 class ServingSettings(Settings):

@@ -61,11 +61,10 @@ def load_models(config: Config) -> Sequence[Estimator]:
         One of them is not a model, or does not match its card.
     """
     from ..models import card
-    from ..models.runtime import Model, default_threads
+    from ..models.runtime import Model
 
     names = config.model.use or tuple(card.installed())
-    threads = config.model.threads or default_threads()
-    models = [Model(card.find(name), config.model.device, threads) for name in names]
+    models = [Model(card.find(name), config.model.device) for name in names]
     for model in models:
         model.warm_up()
     return [*models]

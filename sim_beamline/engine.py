@@ -7,15 +7,15 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import structlog
 from bluesky.run_engine import RunEngine, get_bluesky_event_loop, set_bluesky_event_loop
 from bluesky.utils import DuringTask, Msg
 
+from ..agent.types import get_logger
 from .orders import Orders
 
 DocumentSink = Callable[[str, dict[str, Any]], object]
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 TRUTH = "truth"
 """The ``purpose`` in the RunStart of runs that the agent must not see."""

@@ -12,14 +12,13 @@ from typing import Any
 
 import event_model
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
-from ..agent.types import Document, InputError
+from ..agent.types import Document, InputError, get_logger
 from .devices import Recorded
 from .engine import TRUTH
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 HIDDEN = ("x_", "true_")
 """Columns that begin so are what an agent has to find: they go to the truth run."""

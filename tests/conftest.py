@@ -17,6 +17,8 @@ from xas_agent.agent.types.frame import Document, Frame, Received, SetAside
 from xas_agent.app.config import load_config
 from xas_agent.app.wiring import frame_reader
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch, imported later: test processes share the cores
+
 EDGE = 7709.0
 POISON = 9
 """A class that only rows of other splits have."""

@@ -6,16 +6,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import event_model
-import structlog
 from cachetools import FIFOCache
 
 from ...agent.fields import Unreadable, as_filled
 from ...agent.stream import Unread
-from ...agent.types import RunDocument, SetAside
+from ...agent.types import RunDocument, SetAside, get_logger
 from .files import HANDLERS, AssetRefused, AssetSettings, NotYet
 from .streams import Patience, StreamRows
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 Doc = dict[str, Any]
 Wanted = Callable[[Mapping[str, Any], Mapping[str, Any]], frozenset[str] | Unreadable]

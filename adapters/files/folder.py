@@ -9,13 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
-
-from ...agent.types import Document
+from ...agent.types import Document, get_logger
 from ..formats import Columns, Spectrum, SpectrumFileError, flaw, read_spectra
 from .conversion import Conversion
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 PASSED_OVER = (".tmp", ".part", ".partial", ".swp", ".lock", "~", ".jsonl", ".msgpack")
 """Names that end so are of files being copied or edited, or of documents."""

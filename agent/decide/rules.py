@@ -5,13 +5,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import structlog
 from pydantic import Field
 
-from ..types import Action, Decision, Estimate, Frame, Settings
+from ..types import Action, Decision, Estimate, Frame, Settings, get_logger
 from .triggers import Point, Trigger, Watch, watch
 
-_log = structlog.get_logger(__name__)
+_log = get_logger()
 
 _NAMESPACE = uuid.UUID("6f1d3a52-1d0c-5c6e-9b5f-0d6a3c1f7e24")
 _MAX_SERIES = 256

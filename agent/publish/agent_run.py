@@ -9,12 +9,11 @@ from typing import Any
 
 import event_model
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
-from ..types import Decision, DescriptorEstimate, Estimate, Frame, SetAside
+from ..types import Decision, DescriptorEstimate, Estimate, Frame, SetAside, get_logger
 
-_log = structlog.get_logger(__name__)
+_log = get_logger()
 
 Emit = Callable[[str, dict[str, Any]], None]
 

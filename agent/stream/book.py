@@ -6,11 +6,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import structlog
 from cachetools import FIFOCache
 
 from ..fields import FieldMap, element_and_edge, skipped_plan
-from ..types import Reason, Received, RunDocument, RunInfo, SetAside
+from ..types import Reason, Received, RunDocument, RunInfo, SetAside, get_logger
 from .columns import announcements, time_of
 from .sequence import SeqNums
 
@@ -33,7 +32,7 @@ OWN_STREAMS = frozenset({"descriptors", "spectra", "decisions", "quality"})
 Doc = dict[str, Any]
 Entry = RunDocument | SetAside
 
-_log = structlog.get_logger(__name__)
+_log = get_logger()
 
 
 @dataclass(slots=True, eq=False)

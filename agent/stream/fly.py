@@ -7,15 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
 from ..fields import FieldMap, Unreadable, number, wanted_from_files
-from ..types import Reason, RunDocument, RunInfo, SetAside, Settings
+from ..types import Reason, RunDocument, RunInfo, SetAside, Settings, get_logger
 from .columns import Unread, announcements, scalars, time_of
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 JOINED = "fly"
 """Name of the stream that the others are joined to."""

@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
 from ..fields import FOIL, Channels, FieldMap, Unreadable, absent, field_missing, has_i0, resolve
-from ..types import Frame, Reason, RunInfo, SetAside
+from ..types import Frame, Reason, RunInfo, SetAside, get_logger
 from .columns import (
     announcements,
     energy_of,
@@ -31,7 +30,7 @@ Doc = Mapping[str, Any]
 MAX_WAITING = 1000
 """Whole spectra of one stream that wait for their energies."""
 
-_log = structlog.get_logger(__name__)
+_log = get_logger()
 
 
 @dataclass(slots=True)

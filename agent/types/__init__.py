@@ -6,6 +6,7 @@ from .errors import InputError
 from .estimate import DescriptorEstimate, Estimate
 from .frame import Direction, Document, Formula, Frame, Received, SetAside
 from .grid import Array, Grid, bin_means, interval
+from .log import Logger, get_logger
 from .protocols import Action, Control, Estimator, Reply, Source, Stage, Status
 from .reasons import Reason
 from .run import RunDocument, RunInfo
@@ -29,6 +30,7 @@ __all__ = [
     "Frame",
     "Grid",
     "InputError",
+    "Logger",
     "Reason",
     "Received",
     "Reply",
@@ -42,5 +44,6 @@ __all__ = [
     "Table",
     "Tabulated",
     "bin_means",
+    "get_logger",
     "interval",
 ]

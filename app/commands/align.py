@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from .options import ColumnOption, ConfigOption, EdgeOption, ElementOption, ModelOption, StrictOption
+from .process import set_up_torch
 from .shared import SET_ASIDE, columns_of, settings_of, told
 
 
@@ -28,6 +29,7 @@ def align(
 
     with told():
         settings = settings_of(config, model, element, edge)
+        set_up_torch(settings.model.threads)
         found = align_files(files, settings, columns_of(column))
         written = write_aligned(found, out, form)
         if pictures:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from .options import ConfigOption, EdgeOption, ElementOption, ModelOption, OutOption, SeedOption, StrictOption
+from .process import set_up_torch
 from .shared import USAGE, conclude, fail, refuse_idle, settings_of, told
 
 
@@ -45,6 +46,7 @@ def replay(
             noise=noise,
             seed=seed,
         )
+        set_up_torch(settings.model.threads)
         terminate_like_ctrl_c()
         with Session(settings, out, Obeying(again.obey), planned=len(again), truth=truth) as session:
             taken.append(session.agent)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
 from ..._version import __version__
@@ -17,11 +16,11 @@ from ...adapters.files import frame_of
 from ...adapters.formats import Columns, Spectrum, flaw, read_spectra
 from ...agent.estimate import choose
 from ...agent.spectra import Aligned, SeriesAlignment, align_theory
-from ...agent.types import Array, Estimator, Frame, InputError
+from ...agent.types import Array, Estimator, Frame, InputError, get_logger
 from ..config import Config
 from ..wiring import load_models, tabulated
 
-_log = structlog.get_logger(__name__)
+_log = get_logger()
 
 BATCH = 256
 Form = Literal["npz", "csv", "xdi"]

@@ -6,15 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import structlog
-
-from ...agent.types import InputError
+from ...agent.types import InputError, get_logger
 from ..config import ConfigError, explain
 
 if TYPE_CHECKING:
     from ...models.datasets import FeffSettings, Labels, Progress, Site, Spectrum
 
-_log = structlog.get_logger(__name__)
+_log = get_logger()
 
 
 def label_structures(

@@ -134,7 +134,7 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
         raise InputError(f"no study {', '.join(sorted(set(only) - set(STUDIES)))}; there are {', '.join(STUDIES)}")
     settings = read_evaluation(config, name)
     folder = cards.find(name)
-    model = Model(folder, "cpu", 1)
+    model = Model(folder, "cpu")
     plan = Plan(config_of(model.card), data)
     others = [t for t in map(read_training, shipped_training()) if t.dataset != plan.config.dataset]
     elements = [Element.of(t, data) for t in (plan.config, *others) if (data / f"{t.dataset}.npz").is_file()]

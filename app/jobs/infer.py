@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import structlog
 
 from ...adapters.formats import Columns, Spectrum
 from ...agent.estimate import EnergyWidths
-from ...agent.types import Estimate
+from ...agent.types import Estimate, get_logger
 from ..config import Config
 from ..wiring import load_models
 from .align import ChoiceError, Group, align_computed, align_measured, read_all
 
-_log = structlog.get_logger(__name__)
+_log = get_logger()
 
 NO_MODEL = "no model"
 

@@ -21,13 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
 from ...agent.spectra import with_tail
-from ...agent.types import Array, Grid, InputError, bin_means
+from ...agent.types import Array, Grid, InputError, bin_means, get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 OXIDATION_STATES = (-4.0, 9.0)
 """Least and greatest that elements have; a charge balance beyond has gone wrong, as for an intermetallic oxide."""

@@ -237,6 +237,51 @@ def test_the_engines_own_thread_may_not_wait_for_itself(RE, control):
     assert "own thread" in replies[0].reason
 
 
+class _LostLink(RunEngine):
+    """Its ``stop`` fails after the plan was stopped."""
+
+    def stop(self):
+        super().stop()
+        raise OSError("link lost")
+
+
+class _SlowStop(RunEngine):
+    """Its ``stop`` comes when the plan has ended."""
+
+    def stop(self):
+        while not self.state.is_idle:
+            time.sleep(0.005)
+        return super().stop()
+
+
+def test_a_stop_that_fails_once_asked_leaves_the_outcome_open():
+    RE, documents, replies = _LostLink({}), Recorder(), []
+    RE.subscribe(documents)
+    with closing(RunEngineControl(RE)) as control:
+
+        def requests():
+            documents.wait(1)
+            replies.append(control.request("1", "stop", {}, 10))
+
+        with meanwhile(requests), pytest.raises(RunEngineInterrupted):
+            RE(bp.count([det], 1000, delay=0.02))
+    assert replies == [Reply("expired", "asked, outcome unknown: OSError: link lost")]
+
+
+def test_a_stop_after_the_plan_has_ended_is_refused():
+    RE, documents, replies = _SlowStop({}), Recorder(), []
+    RE.subscribe(documents)
+    with closing(RunEngineControl(RE)) as control:
+
+        def requests():
+            documents.wait(1)
+            replies.append(control.request("1", "stop", {}, 10))
+
+        with meanwhile(requests):
+            RE(bp.count([det], 3, delay=0.02))
+    assert replies == [Reply("rejected", "RunEngine is already idle.")]
+
+
 def test_after_close_it_rejects(RE):
     control = RunEngineControl(RE)
     control.close()

@@ -23,7 +23,7 @@ from bluesky.plans import count
 from bluesky.utils import RunEngineInterrupted
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from structlog.testing import capture_logs
+from logs import capture_logs
 
 from xas_agent import XASAgent, load_config
 from xas_agent.adapters.runengine import RunEngineControl

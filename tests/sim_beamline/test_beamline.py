@@ -7,8 +7,8 @@ from collections import Counter
 import event_model
 import numpy as np
 import pytest
+from logs import capture_logs
 from streams import Frames
-from structlog.testing import capture_logs
 
 from xas_agent.agent.types.frame import Frame
 from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import zmq
 import zmq.auth
+from logs import capture_logs
 from pydantic import ValidationError
-from structlog.testing import capture_logs
 
 from xas_agent.adapters.errors import EndpointUnreachable
 from xas_agent.adapters.zmq import socket as zmq_socket

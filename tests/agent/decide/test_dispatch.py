@@ -105,15 +105,23 @@ def test_other_answers(controlling, control, status):
     assert control.statuses[-1] == ("d1", status, "no")
 
 
-def test_control_that_raises_is_a_rejection_and_the_next_goes_out(controlling, control):
-    def fail() -> Reply:
-        raise OSError("no route")
+def fail() -> Reply:
+    raise OSError("no route")
 
-    control.answer = fail
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (fail, "the control failed, outcome unknown: OSError: no route"),
+        (lambda: None, "the control failed, outcome unknown: TypeError: found None, expected a Reply"),
+    ],
+)
+def test_a_control_that_fails_leaves_the_outcome_open_and_the_next_goes_out(controlling, control, answer, why):
+    control.answer = answer
     controls = controlling()
     controls.submit(decision())
     assert controls.drain(5)
-    assert control.statuses[-1] == ("d1", "rejected", "the control failed: OSError: no route")
+    assert control.statuses[-1] == ("d1", "expired", why)
     control.answer = lambda: Reply("acknowledged")
     controls.submit(decision("d2"))
     assert controls.drain(5)
@@ -166,14 +174,11 @@ def test_close_expires_what_waits(controlling, control):
     controls.submit(decision("d2"))
     assert asked.wait(5)
     controls.close(timeout=0.01)
+    assert control.statuses[-1] == ("d1", "expired", "the agent closed before the answer, outcome unknown")
     assert controls.submit(decision("d3")).status == "expired"
     go.set()
     controls.close(timeout=5)
-    assert [(i, s) for i, s, _ in control.statuses] == [
-        ("d1", "sent"),
-        ("d1", "acknowledged"),
-        ("d2", "expired"),
-    ]
+    assert [(i, s) for i, s, _ in control.statuses] == [("d1", "sent"), ("d1", "expired"), ("d2", "expired")]
 
 
 def test_many_threads_submit(controlling, control):

@@ -108,7 +108,7 @@ def test_the_command_writes_a_model_that_serves(trained):
         assert np.isfinite(card.metrics[name]["value"])
     assert 0 <= card.metrics["NNRS"]["interval_holds"] <= 1
     assert card.metrics["on"].startswith("9 validation rows")
-    model = Model(trained, "cpu", 1)
+    model = Model(trained, "cpu")
     (found,) = model.estimate(np.zeros((1, len(model.grid)), np.float32))
     assert list(found.descriptors) == [d.name for d in card.descriptors]
 
@@ -282,7 +282,7 @@ def test_it_is_fine_tuned_on_a_shorter_grid_by_cross_validation(trained, feff, t
     assert card.training["periods"] == cards.read_card(trained).training["periods"]
     assert card.metrics["on"].startswith("3-fold cross-validation by material")
     assert card.metrics["OS"]["standard_error"] >= 0
-    assert len(Model(tmp_path / "tuned", "cpu", 1).grid) == 70
+    assert len(Model(tmp_path / "tuned", "cpu").grid) == 70
 
 
 def test_the_config_can_be_read_back_from_the_card(trained):

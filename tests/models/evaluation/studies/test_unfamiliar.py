@@ -104,7 +104,7 @@ def built(folder) -> tuple[Model, Plan, list[Element]]:
     plan = Plan(config("Cu"), folder)
     sharpness = Recall(1, 1, 4, (3, 2), 2).log_sharpness.detach()
     members = [Trained(plan.new_member(k).state_dict(), sharpness, 1, 0.0) for k in range(2)]
-    model = Model(assemble(plan, members, folder / "models"), "cpu", 1)
+    model = Model(assemble(plan, members, folder / "models"), "cpu")
     return model, plan, [Element.of(config(a), folder) for a in ("Cu", "Ni")]
 
 
