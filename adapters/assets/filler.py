@@ -65,14 +65,17 @@ class AssetFiller:
         self._resources: FIFOCache[str, Doc] = FIFOCache(MAX_RESOURCES)
         self._busy: dict[str, _Run] = {}
         """Runs of which something is held."""
+        caches: dict[str, Any] = {
+            "handler_cache": FIFOCache(64),
+            "resource_cache": FIFOCache(MAX_RESOURCES),
+            "datum_cache": FIFOCache(MAX_DATUMS),
+            "descriptor_cache": FIFOCache(MAX_RESOURCES),
+        }
         self._filler = event_model.Filler(
             {spec: self._located(handler) for spec, handler in HANDLERS.items()},
             inplace=False,
             retry_intervals=[],
-            handler_cache=FIFOCache(64),
-            resource_cache=FIFOCache(MAX_RESOURCES),
-            datum_cache=FIFOCache(MAX_DATUMS),
-            descriptor_cache=FIFOCache(MAX_RESOURCES),
+            **caches,
         )
 
     @property

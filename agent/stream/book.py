@@ -122,6 +122,8 @@ class Book:
         """How many Events, not yet reported with a run, by descriptors that never came."""
         self._held = self._held_bytes = 0
         self._overflowing = False
+        self._stopped: _Run | None = None
+        """The stopped run of the document that is being read: with it, the run may be whole."""
         self._out: list[Entry] = []
         self._read: dict[str, Callable[[Received], None]] = {
             "start": self._start,
@@ -149,7 +151,11 @@ class Book:
         if document.at > self._now:
             self._now = document.at
         self._guard(self._document, document)
-        self._act(self._clock, self._now)
+        if self._stopped is not None:
+            self._finish_whole(self._stopped)
+            self._stopped = None
+        if self._deadlines:
+            self._act(self._clock, self._now)
         if len(self._open) > MAX_OPEN:
             self._finish(next(iter(self._open.values())))
         return self._take()
@@ -352,13 +358,13 @@ class Book:
         _log.debug("document not read", name=document.name)
 
     def _give(self, stream: _Stream, document: Received) -> None:
-        """Give a document of a stream out, and after it the stop if this was the last that it waited for."""
+        """Give a document of a stream out."""
         run, name = stream.run, document.name
         if not stream.ignored:
             assert run.info is not None
             self._out.append(RunDocument(run.info, name, document.doc, document.at))  # type: ignore[arg-type]
         if run.stop is not None:
-            self._finish_whole(run)
+            self._stopped = run
 
     def _late(self, stream: _Stream, doc: Doc) -> None:
         """Report once per run that Events came too late: in a stream out of order there may be thousands."""

@@ -74,8 +74,11 @@ class FrameReader:
 
     def _through(self, items: Iterable[RunDocument | SetAside], first: int = 0) -> list[Outcome]:
         """Send documents through the stages from the ``first`` on, then to the assembler."""
-        for stage in self._stages[first:]:
-            items = [out for item in items for out in (stage(item) if isinstance(item, RunDocument) else (item,))]
+        for stage in self._stages[first:] if first else self._stages:
+            passed: list[RunDocument | SetAside] = []
+            for item in items:
+                passed += stage(item) if isinstance(item, RunDocument) else (item,)
+            items = passed
         found: list[Outcome] = []
         for item in items:
             if isinstance(item, SetAside):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+from cachetools import FIFOCache
 
 from .sweeps import hysteresis, split_sweeps
 
@@ -29,7 +30,7 @@ class SeqNums:
         self.ready = 0
         self.count = 0
         self._above: set[int] = set()
-        self._lost: dict[int, None] = {}
+        self._lost: FIFOCache[int, None] = FIFOCache(MAX_LOST)
         self._highest = 0
         self._quiet = 0
 
@@ -68,8 +69,6 @@ class SeqNums:
 
     def _give_up_to(self, seq: int) -> None:
         self._lost.update(dict.fromkeys(range(max(self.ready + 1, seq - MAX_LOST), seq)))
-        while len(self._lost) > MAX_LOST:
-            del self._lost[next(iter(self._lost))]
         self.ready = seq - 1
 
     def _advance(self) -> None:

@@ -19,7 +19,7 @@ from xas_agent.agent.decide.dispatch import ControlSettings
 from xas_agent.agent.decide.rules import Rule, Rules
 from xas_agent.agent.pipeline import Pipeline
 from xas_agent.agent.spectra.settings import AlignmentSettings
-from xas_agent.agent.stream.book import PATIENCE
+from xas_agent.agent.stream.book import MAX_OPEN, PATIENCE
 from xas_agent.agent.stream.reader import FrameReader
 from xas_agent.agent.types.edge import Edge
 from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate
@@ -280,6 +280,27 @@ def test_interleaved_runs_each_have_their_own():
     status = {s["run_start"]: (s["exit_status"], s["reason"]) for s in piped.named("stop")}
     assert status[piped.run_of(a)] == ("fail", "the watched run ended with fail: beam dump")
     assert status[piped.run_of(b)] == ("success", "")
+
+
+def test_a_run_that_waits_for_documents_does_not_delay_the_end_of_another():
+    waits, whole = Watched("Co", 0.1, 0.2).stop(), Watched("Ni", 0.3, 0.4).stop()
+    lost = waits.docs.pop(3)
+    piped = Piped()
+    piped.feed([d for pair in zip(waits.docs, whole.docs, strict=False) for d in pair], whole.docs[-1:])
+    assert [s["run_start"] for s in piped.named("stop")] == [piped.run_of(whole)]
+    assert piped.pipeline.busy
+    piped.feed([lost])
+    assert not piped.pipeline.busy
+    piped.check()
+    assert piped.numbers(waits) == piped.numbers(whole) == [1, 2]
+
+
+def test_a_run_that_never_stops_ends_when_too_many_are_open():
+    first, others = Watched("Co", 0.1), [Watched("Ni") for _ in range(MAX_OPEN)]
+    piped = Piped()
+    piped.feed(first.docs, [d for other in others for d in other.docs])
+    (stop,) = piped.named("stop")
+    assert (stop["exit_status"], stop["reason"]) == ("abort", "the watched run never stopped")
 
 
 def test_a_run_that_is_aborted():
