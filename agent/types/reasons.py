@@ -1,7 +1,8 @@
 """Why a spectrum is set aside, and what is noteworthy about one that is answered.
 
 Both are published by their values, which are stable: ``quality`` events carry a :class:`Reason`, ``descriptors``
-events carry :class:`Flag`. Code compares members, never text. ``docs/reference`` is generated from the sentences below.
+events carry :class:`Flag`. Code compares members, never text. The tables in ``docs/reference`` are generated from the
+sentences below.
 """
 
 from enum import StrEnum
