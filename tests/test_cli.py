@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import cache
@@ -20,6 +19,7 @@ from typing import Any
 import event_model
 import numpy as np
 import pytest
+from deadline import wait_until
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
@@ -395,11 +395,13 @@ def interrupted(args: Sequence[object], out: Path, enough: Callable[[str], bool]
     with subprocess.Popen(
         command(*args, "--out", out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
     ) as process:
-        written, until = out / "documents.jsonl", time.monotonic() + 60
-        while not (written.is_file() and enough(written.read_text())):
+        written = out / "documents.jsonl"
+
+        def came() -> bool:
             assert process.poll() is None
-            assert time.monotonic() < until
-            time.sleep(0.1)
+            return written.is_file() and enough(written.read_text())
+
+        wait_until(came)
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=40)
     assert "Traceback" not in stderr
