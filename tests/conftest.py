@@ -1,7 +1,8 @@
-"""A small FEFF data set that several test files train on, and a bench for what becomes of documents."""
+"""Hypothesis profiles, a small FEFF data set that several test files train on, and a bench for documents."""
 
 import csv
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import is_hypothesis_test, settings
 
 from xas_agent.agent.types.frame import Document, Frame, Received, SetAside
 from xas_agent.app.config import load_config
@@ -19,9 +21,26 @@ from xas_agent.app.wiring import frame_reader
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch, imported later: test processes share the cores
 
+# The same examples everywhere, so that a test passes or fails by the code alone; `make fuzz` draws new ones.
+settings.register_profile("fixed", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile("fuzz", derandomize=False, deadline=None, print_blob=True)
+settings.load_profile("fixed")
+
 EDGE = 7709.0
 POISON = 9
 """A class that only rows of other splits have."""
+
+
+def pytest_configure() -> None:
+    # A shell starts its background jobs with SIGINT ignored, which the processes that tests interrupt would inherit.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and is_hypothesis_test(item.obj):
+            item.add_marker(pytest.mark.property)
 
 
 def run_command(*args: object, code: int = 0) -> subprocess.CompletedProcess[str]:

@@ -5,6 +5,7 @@ import doctest
 import importlib
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +56,13 @@ def test_a_package_is_entered_by_its_face():
 
 def test_only_the_entry_points_lie_in_the_root():
     assert {p.name for p in ROOT.glob("*.py")} == {"__init__.py", "__main__.py", "_version.py", "cli.py"}
+
+
+def test_every_package_is_in_the_wheel():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    packages = {module_name(path) for path in SOURCES if path.name == "__init__.py"}
+    assert set(settings["packages"]) == packages
+    assert {module_name(path).rpartition(".")[0] for path in SOURCES} - {""} <= packages
 
 
 @pytest.mark.parametrize("name", ["xas_agent", "xas_agent.cli"])

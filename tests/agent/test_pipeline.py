@@ -11,6 +11,7 @@ from typing import Any
 import event_model
 import numpy as np
 import pytest
+from deadline import wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -150,10 +151,12 @@ class Piped:
 
     def check(self) -> None:
         """All documents are valid and every run is whole, once the decisions are settled."""
-        until = time.monotonic() + 10
-        while self.pipeline._unsettled and time.monotonic() < until:
-            time.sleep(0.005)
+
+        def settled() -> bool:
             self.pipeline.feed(())
+            return not self.pipeline._unsettled
+
+        wait_until(settled, 10)
         for name, doc in self.documents:
             event_model.schema_validators[event_model.DocumentNames[name]].validate(doc)
         starts = [s["uid"] for s in self.named("start")]

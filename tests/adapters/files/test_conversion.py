@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import event_model
+import measured
 import numpy as np
 import pytest
 from streams import Frames
@@ -13,9 +14,6 @@ from xas_agent.adapters.files.documents import FileSource
 from xas_agent.adapters.formats import Spectrum, SpectrumFileError, flaw, read_spectra
 from xas_agent.agent.fields.settings import FieldMap
 from xas_agent.agent.types.frame import Frame, SetAside
-
-SHARED = Path(__file__).resolve().parents[3] / "../shared/data/exp"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared measured spectra are not here")
 
 E = np.linspace(8300.0, 8400.0, 41)
 MU = 0.3 + 1 / (1 + np.exp(-(E - 8333.0)))
@@ -144,12 +142,18 @@ def test_nothing_taken_is_no_run():
     assert list(Conversion().finish()) == []
 
 
-@needs_shared
-@pytest.mark.parametrize("pattern", ["xdi/*.xdi", "rock_txt/*.txt", "operando_linio2/*.npz"])
-def test_the_shared_spectra_make_the_same_frames(tmp_path, pattern):
-    files = sorted(SHARED.glob(pattern))
-    spectra = [s for path in files for s in read_spectra(path)]
-    done = convert(read_all(files), tmp_path / "run.msgpack")
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("scan.xdi", measured.write_xdi),
+        ("norm_0001.txt", measured.write_normalised),
+        ("spectra.npz", measured.write_series),
+    ],
+)
+def test_files_as_beamlines_write_them_make_the_same_frames(tmp_path, name, write):
+    path = write(tmp_path / name)
+    spectra = read_spectra(path)
+    done = convert(read_all([path]), tmp_path / "run.msgpack")
     assert (done.spectra, done.flaws) == (len(spectra), [])
     found, aside = frames(tmp_path / "run.msgpack")
     assert aside == []

@@ -1,7 +1,6 @@
 """Gates, statuses in order, and that nobody waits for a control."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -199,7 +198,5 @@ def test_many_threads_submit(controlling, control):
 def test_thread_ends_with_close(controlling):
     controls = controlling()
     controls.close()
-    deadline = time.monotonic() + 5
-    while controls._thread.is_alive() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    controls._thread.join(5)
     assert not controls._thread.is_alive()

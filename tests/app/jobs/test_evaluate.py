@@ -70,11 +70,13 @@ def test_the_command_writes_a_report_and_goes_on_where_it_was(model, feff, tmp_p
     assert "benchmark: 8 of 8, kept from before" in again.stderr
 
 
+@pytest.mark.slow
 def test_a_report_of_nothing_is_one_message(model, feff, tmp_path):
     with pytest.raises(InputError, match="quick: nothing to report; transfer need settings in the config"):
         report_on(str(model), feff, tmp_path, "quick", ["transfer"], 1)
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_void_for_other_data(model, feff, tmp_path):
     how = config_of(read_card(model))
     before = fingerprint([how], feff)
@@ -85,6 +87,7 @@ def test_what_is_kept_is_void_for_other_data(model, feff, tmp_path):
     assert fingerprint([how], tmp_path) != before
 
 
+@pytest.mark.slow
 def test_an_unknown_study_is_one_message(model, feff, tmp_path):
     with pytest.raises(InputError, match="no study astrology; there are benchmark, uncertainty"):
         report_on(str(model), feff, tmp_path, "quick", ["benchmark", "astrology"], 1)

@@ -23,6 +23,7 @@ NETWORKS = {
     "ft-transformer": {"points": 4, "width": 32, "blocks": 2},
     "amformer": {"points": 8, "width": 16, "blocks": 2, "heads": 2, "prompts": 6, "summed": 4, "multiplied": 2},
 }
+ALL = [*CLASSICAL, *(pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS)]
 SMALL: dict[str, dict[str, Any]] = {
     "nearest-neighbours": {"n_neighbors": 3},
     "decision-tree": {},
@@ -116,7 +117,7 @@ def answers(name: str, plan: Plan, train, **changes: Any) -> Predictions:
     return fitted.predict(plan.clean.numpy())
 
 
-@pytest.fixture(scope="module", params=list(COMPETITORS))
+@pytest.fixture(scope="module", params=ALL)
 def answered(request, plan, train) -> tuple[str, Predictions]:
     """A competitor and what it says of every row, trained on ``train``."""
     return request.param, answers(request.param, plan, train)
@@ -159,7 +160,7 @@ def test_answers_have_the_promised_shape(answered, plan):
     assert all((s > 0).all() for s in said.spreads.values())
 
 
-@pytest.mark.parametrize("name", COMPETITORS)
+@pytest.mark.parametrize("name", ALL)
 def test_only_training_rows_and_the_seed_decide(name, plan, train, held):
     poisoned = copy.copy(plan)
     poisoned.data, poisoned.rows = copy.deepcopy(plan.data), copy.deepcopy(plan.rows)
@@ -243,6 +244,10 @@ def test_the_default_sizes_fit_any_grid(plan, name):
         shape = plan.shape.model_copy(update={"grid_points": points})
         logits, _, _ = deep.network(shape, deep.sizes())(torch.zeros(2, points))
         assert logits.shape == (2, 1, 5)
+
+
+def test_every_competitor_is_tried():
+    assert {*CLASSICAL, *NETWORKS} == set(COMPETITORS)
 
 
 def test_every_setting_of_a_search_is_known(plan, train):

@@ -181,6 +181,7 @@ def test_measured_spectra_are_several_of_each_and_the_same_for_every_model(serie
     torch.testing.assert_close(spectra[MEASURED][:, -10:].mean(1), torch.ones(12), atol=0.1, rtol=0)
 
 
+@pytest.mark.slow
 def test_the_study_judges_every_composition_and_tells_the_ends_apart(data, pretrained, tmp_path):
     settings = DelithiationSettings(
         targets=(TrainingConfig.model_validate(CONFIG),),

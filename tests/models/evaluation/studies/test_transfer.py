@@ -135,6 +135,7 @@ def test_a_smaller_share_is_part_of_a_larger_one_and_keeps_materials_whole(numbe
     assert len(np.unique(material[fewer])) >= min(2, len(np.unique(material)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["frozen", "partial", "full"])
 def test_a_mode_trains_what_it_says_and_nothing_else(data, pretrained, mode: Mode):
     plan = Plan(judged_by_folds(config("small", 82.0, optimisation={"epochs": 1, "batch": 8}), pretrained), data)
@@ -159,6 +160,7 @@ def test_fold_scores_of_a_quantity_average_to_about_the_score_of_all_rows():
     np.testing.assert_array_equal(fold_scores("OS", truth, value, ["OS"], fold), 1.0)
 
 
+@pytest.mark.slow
 def test_every_row_is_judged_once_and_what_was_done_is_kept(settings, data, kept):
     section = transfer(settings, data, kept, jobs=1, progress=lambda *_: None)
     files = {p.name: p.stat().st_mtime_ns for p in kept.iterdir()}
@@ -221,6 +223,7 @@ def test_a_structure_is_the_same_with_another_absorber():
     assert found == ["mp-361", "mp-361", "LiMO2", "LiMO2", "Li(MO2)6", "MCo2O4", "LaMO3"]
 
 
+@pytest.mark.slow
 def test_one_network_is_compared_with_one_for_each(settings, data, kept):
     study = UniversalSettings(source=config("large", 90.0), transfer=settings, epochs=1, copies=2)
     section = universal(study, data, kept, jobs=1, progress=lambda *_: None)
