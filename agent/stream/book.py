@@ -1,7 +1,6 @@
 """The book of a stream: documents in any order in, the documents of each run in order out."""
 
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,16 +10,13 @@ from cachetools import FIFOCache
 from ..fields import FieldMap, element_and_edge, skipped_plan
 from ..types import Reason, Received, RunDocument, RunInfo, SetAside, get_logger
 from .columns import announcements, time_of
+from .held import Held, HeldBack
 from .sequence import SeqNums
 
 PATIENCE = 256
 """Documents, of any run, that the book waits for a start, a descriptor or events that should have come before."""
 PATIENCE_S = 2.0
 """Seconds that it waits for them, if these pass sooner."""
-MAX_HELD = 4096
-"""Documents held back at once for their start or descriptor."""
-MAX_HELD_BYTES = 256 * 2**20
-"""Their size in memory, bytes."""
 MAX_OPEN = 64
 """Runs open at once; beyond, the oldest is taken to have ended."""
 MAX_FINISHED = 1000
@@ -76,14 +72,10 @@ class _Run:
     streams: dict[str, _Stream] = field(default_factory=dict)
     """By name."""
     descriptors: list[str] = field(default_factory=list)
-    held: "_Held" = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
     """Descriptors and Events that wait for the start."""
     finished: bool = False
     late_reported: bool = False
-
-
-_Held = list[tuple[Received, int]]
-"""Documents with their sizes, bytes."""
 
 
 class Book:
@@ -116,12 +108,11 @@ class Book:
         self._open: dict[str, _Run] = {}
         self._finished: FIFOCache[str, _Run] = FIFOCache(MAX_FINISHED)
         self._descriptors: dict[str, _Stream] = {}
-        self._orphans: dict[str, _Held] = {}
+        self._orphans: dict[str, list[Held]] = {}
         """Events by descriptor, of descriptors that have not come."""
         self._given_up: FIFOCache[str, int] = FIFOCache(MAX_FINISHED)
         """How many Events, not yet reported with a run, by descriptors that never came."""
-        self._held = self._held_bytes = 0
-        self._overflowing = False
+        self._held = HeldBack()
         self._stopped: _Run | None = None
         """The stopped run of the document that is being read: with it, the run may be whole."""
         self._out: list[Entry] = []
@@ -376,30 +367,22 @@ class Book:
         detail = f"seq_num {doc['seq_num']}: its run was already closed"
         self._out.append(SetAside(run.uid, str(doc.get("uid", "")), time_of(doc), Reason.LATE, detail))
 
-    def _hold(self, where: _Held, run_uid: str, document: Received) -> bool:
-        """Hold a document back; set it aside where too many, or too large ones, are held already."""
-        size = size_of(document.doc)
-        if self._held < MAX_HELD and self._held_bytes + size <= MAX_HELD_BYTES:
-            self._held += 1
-            self._held_bytes += size
-            self._overflowing = False
-            where.append((document, size))
+    def _hold(self, where: list[Held], run_uid: str, document: Received) -> bool:
+        """Hold a document back; set it aside where too much is held already."""
+        if self._held.add(where, document):
             return True
-        if not self._overflowing:
-            self._overflowing = True
+        if not self._held.reported:
+            self._held.reported = True
             doc = document.doc
-            detail = f"{self._held} documents, {self._held_bytes / 2**20:.0f} MiB, wait for their start or descriptor"
-            uid = str(doc.get("uid", ""))
-            self._out.append(SetAside(run_uid, uid, time_of(doc), Reason.TOO_MANY_HELD_BACK, detail))
+            aside = SetAside(
+                run_uid, str(doc.get("uid", "")), time_of(doc), Reason.TOO_MANY_HELD_BACK, self._held.describe()
+            )
+            self._out.append(aside)
         return False
 
-    def _forget(self, held: _Held) -> None:
-        self._held -= len(held)
-        self._held_bytes -= sum(size for _, size in held)
-
-    def _release(self, held: _Held) -> None:
+    def _release(self, held: list[Held]) -> None:
         """Read documents that were held back."""
-        self._forget(held)
+        self._held.forget(held)
         for document, _ in held:
             if document.name == "descriptor":
                 self._give(self._descriptors[document.doc["uid"]], document)
@@ -408,7 +391,7 @@ class Book:
 
     def _give_up_descriptor(self, uid: str) -> None:
         held = self._orphans.pop(uid, [])
-        self._forget(held)
+        self._held.forget(held)
         events = [document.doc for document, _ in held if document.name == "event"]
         if not held:
             return
@@ -504,21 +487,3 @@ def _events(page: Doc) -> Iterator[Doc]:
         raise ValueError(f"columns of different lengths {sorted(lengths)}")
     for event in unpack_event_page(page):  # type: ignore[arg-type]
         yield dict(event)
-
-
-def size_of(value: Any) -> int:
-    """Return about how many bytes a document takes in memory.
-
-    >>> size_of({"data": np.zeros(1000)}) > 8000
-    True
-    """
-    if isinstance(value, np.ndarray):
-        return sys.getsizeof(value) if value.base is None else value.nbytes
-    size = sys.getsizeof(value)
-    if isinstance(value, Mapping):
-        return size + _sizes(value.keys()) + _sizes(value.values())
-    return size + _sizes(value) if isinstance(value, list | tuple) else size
-
-
-def _sizes(values: Iterable[Any]) -> int:
-    return sum(size_of(value) for value in values)

@@ -21,7 +21,8 @@ from ophyd.sim import SynAxis, SynSignal
 from streams import Frames
 
 from xas_agent.agent.fields.settings import FieldMap
-from xas_agent.agent.stream.book import MAX_HELD, MAX_OPEN, PATIENCE, PATIENCE_S
+from xas_agent.agent.stream.book import MAX_OPEN, PATIENCE, PATIENCE_S
+from xas_agent.agent.stream.held import MAX_HELD
 from xas_agent.agent.types.frame import Frame, SetAside
 
 AXIS = 8333.0 + np.concatenate([np.arange(-40, -10, 5.0), np.arange(-10, 20, 1.0), np.arange(20, 60, 4.0)])

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xas_agent.agent.fields.settings import FieldMap
-from xas_agent.agent.stream import book as module
-from xas_agent.agent.stream.book import MAX_HELD, MAX_OPEN, PATIENCE, PATIENCE_S, Book, Entry, size_of
+from xas_agent.agent.stream import held
+from xas_agent.agent.stream.book import MAX_OPEN, PATIENCE, PATIENCE_S, Book, Entry
+from xas_agent.agent.stream.held import MAX_HELD, size_of
 from xas_agent.agent.types.frame import Document, Received, SetAside
 from xas_agent.agent.types.reasons import Reason
 from xas_agent.agent.types.run import RunDocument
@@ -105,7 +106,7 @@ def test_loss_is_reported_and_the_rest_stays_in_order(
     found += book.finish()
     ordered = check_order(found)
     assert all(documents[-1].name == "stop" for documents in ordered.values())
-    assert (book._held, book._held_bytes, book._open, book.waiting) == (0, 0, {}, False)
+    assert (book._held.count, book._held.bytes, book._open, book.waiting) == (0, 0, {}, False)
     described = {doc["uid"] for name, doc in docs if name == "descriptor"}
     unread = [d for n, d in docs if n in ("event", "event_page") and d["descriptor"] not in described]
     reasons = Counter(entry.reason for entry in found if isinstance(entry, SetAside))
@@ -120,18 +121,18 @@ def test_what_is_held_is_bounded_in_bytes(events: int, most: int, seed: int) -> 
     random.Random(seed).shuffle(docs)
     book = Book(FieldMap())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "MAX_HELD_BYTES", most)
+        patch.setattr(held, "MAX_HELD_BYTES", most)
         found: list[Entry] = []
         for document in docs:
             found += entries([document], book)
-            assert book._held_bytes <= most
-            held = [*book._orphans.values(), *(r.held for r in book._open.values())]
-            assert book._held_bytes == sum(size_of(d.doc) for some in held for d, _ in some)
+            assert book._held.bytes <= most
+            waiting = [*book._orphans.values(), *(r.held for r in book._open.values())]
+            assert book._held.bytes == sum(size_of(d.doc) for some in waiting for d, _ in some)
         found += book.finish()
     given = names(found).count("event")
     refused = names(found).count(Reason.TOO_MANY_HELD_BACK)
     assert (given < 2 * events) <= (refused > 0)
-    assert book._held == book._held_bytes == 0
+    assert book._held.count == book._held.bytes == 0
 
 
 def test_what_is_held_is_bounded_in_number() -> None:
