@@ -10,6 +10,7 @@ import bluesky.preprocessors as bpp
 import pytest
 from bluesky import RunEngine
 from bluesky.utils import RunEngineInterrupted
+from deadline import wait_until
 from ophyd.sim import hw
 
 from xas_agent.adapters.runengine import RunEngineControl
@@ -261,8 +262,7 @@ class _SlowStop(RunEngine):
     """Its ``stop`` comes when the plan has ended."""
 
     def stop(self):
-        while not self.state.is_idle:
-            time.sleep(0.005)
+        assert wait_until(lambda: self.state.is_idle)
         return super().stop()
 
 
