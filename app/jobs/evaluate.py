@@ -60,29 +60,50 @@ def read_evaluation(name_or_file: str, model: str) -> EvaluationConfig:
     """A shipped evaluation config by name (``full``, ``quick``), or a YAML file.
 
     What ``transfer`` and ``delithiation`` fine-tune, for the data sets ``targets``, is the ``model`` that is judged.
+
+    Raises
+    ------
+    ConfigError
+        The file does not exist, or holds no evaluation config; one message.
     """
     shipped = Path(__file__).parents[2] / "configs" / "evaluation" / f"{name_or_file}.yaml"
     path = shipped if shipped.is_file() else Path(name_or_file)
     if not path.is_file():
         raise ConfigError(f"{name_or_file}: no such evaluation config; expected quick, full or a YAML file")
+    found = _mappings(path)
+    source = config_of(cards.read_card(cards.find(model)))
+    # The data set that the model was trained on is no target.
+    targets = [t for t in map(read_training, found.pop("targets", ())) if t.dataset != source.dataset]
+    common = {"targets": targets, "pretrained": model}
+    for study in ("transfer", "delithiation"):
+        if study in found:
+            found[study] = common | found[study]
+    if "universal" in found:
+        if "transfer" not in found:
+            raise ConfigError(f"{path}: universal is compared with what transfer trains; found no transfer")
+        found["universal"] = {"source": source, "transfer": found["transfer"]} | found["universal"]
     try:
-        found: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        source = config_of(cards.read_card(cards.find(model)))
-        # What the model itself was trained on is no target of it.
-        targets = [t for t in map(read_training, found.pop("targets", ())) if t.dataset != source.dataset]
-        common = {"targets": targets, "pretrained": model}
-        for study in ("transfer", "delithiation"):
-            if study in found:
-                found[study] = common | found[study]
-        if "universal" in found:
-            if "transfer" not in found:
-                raise ConfigError(f"{path}: universal is compared with what transfer trains; found no transfer")
-            found["universal"] = {"source": source, "transfer": found["transfer"]} | found["universal"]
         return EvaluationConfig.model_validate(found)
     except ValidationError as e:
         raise ConfigError(explain(e, str(path), EvaluationConfig)) from None
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError) as e:
+
+
+def _mappings(path: Path) -> dict[str, Any]:
+    """Content of the file, with those parts checked that :func:`read_evaluation` completes."""
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise ConfigError(f"{path}: not an evaluation config: {' '.join(str(e).split())}") from None
+    found = {} if found is None else found
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: found {type(found).__name__}, expected a mapping of keys to values")
+    for study in ("transfer", "delithiation", "universal"):
+        if not isinstance(found.get(study, {}), dict):
+            raise ConfigError(f"{path}: key {study}: found {found[study]!r}, expected a mapping of keys to values")
+    targets = found.get("targets", [])
+    if not isinstance(targets, list) or not all(isinstance(t, str) for t in targets):
+        raise ConfigError(f"{path}: key targets: found {targets!r}, expected a list of training configs")
+    return found
 
 
 @dataclass(frozen=True)
