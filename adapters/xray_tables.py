@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..agent.spectra import AlignmentSettings, SelfAbsorptionSettings, thick_alpha
-from ..agent.types import InputError, Table, Tabulated
+from ..agent.types import AbsorptionTable, InputError, Tabulated
 
 Floats = NDArray[np.float64]
 BESIDE_EV = 10.0  # of the edge, where a coefficient below and above it is taken
@@ -44,7 +44,7 @@ def tabulated(settings: AlignmentSettings, element: str, edge: str) -> Tabulated
         with _asked_by("alignment.normalisation.mode: mback"):
             energy = edge_ev(element, edge) + TABLE_EV
             energy = energy[energy > BESIDE_EV]
-            found = Table(energy, f2(element, energy))
+            found = AbsorptionTable(energy, f2(element, energy))
     if how is None or how.formula is None:
         return Tabulated(found)
     with _asked_by(f"alignment.self_absorption.formula: {how.formula}"):

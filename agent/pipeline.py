@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .decide import Controlling, ControlSettings, Rules
-from .estimate import EnergyWidths, choose
+from .decide import ControlSettings, Dispatcher, Rules
+from .estimate import EnergyUncertainty, choose
 from .publish import AgentRun, Emit, Provenance
 from .spectra import AlignmentSettings, SeriesAlignment, series_of
 from .stream import FrameReader, Outcome
@@ -67,10 +67,10 @@ class Pipeline:
         self._reader = reader
         self._models = models
         self._align = SeriesAlignment(alignment, tabulated=tabulated)
-        self._widths = EnergyWidths()
+        self._widths = EnergyUncertainty()
         self._rules = rules
         self._statuses: queue.SimpleQueue[Decision] = queue.SimpleQueue()
-        self._controlling = Controlling(controls, control, self._statuses.put)
+        self._dispatcher = Dispatcher(controls, control, self._statuses.put)
         self._patience_s = controls.timeout_s
         self._unsettled: dict[str, str] = {}
         """Watched run of each decision whose last status is still to come, by its id."""
@@ -129,8 +129,8 @@ class Pipeline:
         found = self._reader.finish()
         self._take(item for item in found if not isinstance(item, RunDocument) or item.doc)
         self._serve_waiting()
-        self._controlling.drain(self._patience_s)
-        self._controlling.close()
+        self._dispatcher.drain(self._patience_s)
+        self._dispatcher.close()
         self._publish_statuses()
         while self._held:
             uid, notes = next(iter(self._held.items()))
@@ -218,7 +218,7 @@ class Pipeline:
 
     def _decide(self, decision: Decision, run: AgentRun) -> None:
         _log.info("decision", rule=decision.rule, action=decision.action, reason=decision.reason)
-        taken = self._controlling.submit(decision)
+        taken = self._dispatcher.submit(decision)
         if taken.status == "proposed" and not taken.status_reason:
             self._unsettled[taken.id] = taken.run_uid
         run.decision(taken)

@@ -13,7 +13,7 @@ Z90 = 1.6449
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class TrendLine:
     """A line through a series.
 
     Errors are such that ± 1.645 of them is the 90 % interval, however few the points.
@@ -46,7 +46,7 @@ def _median(values: NDArray[np.float64]) -> float:
     return float(ordered[half]) if len(values) % 2 else float(ordered[half - 1] + ordered[half]) / 2
 
 
-def robust_line(time: NDArray[np.float64], value: NDArray[np.float64]) -> Line:
+def robust_line(time: NDArray[np.float64], value: NDArray[np.float64]) -> TrendLine:
     """Fit a line that up to 29 % of outliers cannot carry away.
 
     The slope is the median of the slopes of all pairs (Theil 1950, Sen 1968), the height the median of the
@@ -74,6 +74,6 @@ def robust_line(time: NDArray[np.float64], value: NDArray[np.float64]) -> Line:
     centre = float(t.mean())
     spread = float(((t - centre) ** 2).sum())
     if spread == 0:
-        return Line(height, error / math.sqrt(n), 0.0, math.inf, scatter)
+        return TrendLine(height, error / math.sqrt(n), 0.0, math.inf, scatter)
     value_error = error * math.sqrt(1 / n + centre**2 / spread)
-    return Line(height, value_error, slope, error / math.sqrt(spread), scatter)
+    return TrendLine(height, value_error, slope, error / math.sqrt(spread), scatter)

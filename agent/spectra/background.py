@@ -33,7 +33,7 @@ class Background(Settings):
         return np.array([self.pre_slope, self.post_slope, self.post_curvature, step])
 
 
-class SeriesPrior:
+class SeriesBackground:
     """The background of one series: medians over its last frames that were long enough, so that one that is wrong
     changes nothing."""
 

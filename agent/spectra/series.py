@@ -8,7 +8,7 @@ import numpy as np
 
 from ..types import NOTHING, Array, Estimator, Frame, Tabulated
 from .align import Aligned, align, find_all_glitches, foil_shifts
-from .background import SeriesPrior
+from .background import SeriesBackground
 from .foil import READ_EV, Course, FoilTrack
 from .glitches import Glitches
 from .settings import AlignmentSettings
@@ -18,7 +18,7 @@ REMEMBERED_SERIES = 1000
 
 @dataclass
 class _Series:
-    prior: SeriesPrior = field(default_factory=SeriesPrior)
+    prior: SeriesBackground = field(default_factory=SeriesBackground)
     """Background of scans that are too short to tell their own."""
     earlier: deque[Array] = field(default_factory=deque)
     """(M,) each, as measured, for finding glitches: the last frames, all on ``energies``."""

@@ -11,11 +11,12 @@ from .protocols import Action, Control, Estimator, Reply, Source, Stage, Status
 from .reasons import Reason
 from .run import RunDocument, RunInfo
 from .settings import Settings
-from .tables import NOTHING, Table, Tabulated
+from .tables import NOTHING, AbsorptionTable, Tabulated
 
 __all__ = [
     "NOTHING",
     "STEP_WIDTH_EV",
+    "AbsorptionTable",
     "Action",
     "Array",
     "Control",
@@ -41,7 +42,6 @@ __all__ = [
     "Source",
     "Stage",
     "Status",
-    "Table",
     "Tabulated",
     "bin_means",
     "get_logger",

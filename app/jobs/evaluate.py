@@ -40,7 +40,7 @@ import numpy as np
 
 from ...agent.spectra import align_theory
 from ...models.runtime import Model
-from ...models.training import Plan, TrainingConfig, config_of
+from ...models.training import TrainingConfig, TrainingPlan, config_of
 
 Study = Literal["benchmark", "uncertainty", "unfamiliar", "exploration", "transfer", "universal", "delithiation"]
 STUDIES: tuple[Study, ...] = get_args(Study)
@@ -107,12 +107,12 @@ def _mappings(path: Path) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Judging:
+class EvaluationContext:
     """A model and what it is judged with."""
 
     folder: Path
     model: Model
-    plan: Plan
+    plan: TrainingPlan
     data: Path
     elements: Sequence[Element]
     """The model's own data set, and those of the shipped training configs that the data folder has."""
@@ -156,12 +156,12 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
     settings = read_evaluation(config, name)
     folder = cards.find(name)
     model = Model(folder, "cpu")
-    plan = Plan(config_of(model.card), data)
+    plan = TrainingPlan(config_of(model.card), data)
     others = [t for t in map(read_training, shipped_training()) if t.dataset != plan.config.dataset]
     elements = [Element.of(t, data) for t in (plan.config, *others) if (data / f"{t.dataset}.npz").is_file()]
     asked = [t for study in (settings.transfer, settings.delithiation) if study for t in study.targets]
     kept = out / "kept" / fingerprint([plan.config, *others, *asked], data)
-    judging = Judging(folder, model, plan, data, elements, settings, kept, jobs or cores())
+    judging = EvaluationContext(folder, model, plan, data, elements, settings, kept, jobs or cores())
     sections: list[Section] = []
     skipped: list[str] = []
     for study in studies or settings.studies:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...adapters.formats import Columns, Spectrum
-from ...agent.estimate import EnergyWidths
+from ...agent.estimate import EnergyUncertainty
 from ...agent.types import Estimate, get_logger
 from ..config import Config
 from ..wiring import load_models
@@ -85,7 +85,7 @@ def _answers(spectra: Sequence[Spectrum], group: Group, theory: bool) -> list[di
     model, aligned = group.model, group.aligned
     good = [k for k, refusal in enumerate(aligned.refused) if refusal is None]
     sd = aligned.quantities["energy_sd_ev"][good]
-    beside = None if theory else EnergyWidths(every=1)(good, model, aligned.mu[good], sd)
+    beside = None if theory else EnergyUncertainty(every=1)(good, model, aligned.mu[good], sd)
     estimates = dict(zip(good, model.estimate(aligned.mu[good], beside), strict=True))
     answers: list[dict[str, Any]] = []
     for k, s in enumerate(spectra):

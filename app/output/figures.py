@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from ...agent.spectra import Aligned, Normalised
 from ...agent.types import Array, Edge, Grid
-from ...models.training import Fit
+from ...models.training import StandardFit
 from .recorder import Recorder, Truth
 
 VOLTAGES = ("voltage", "Ewe_V", "potential", "Ewe")
@@ -160,7 +160,7 @@ def draw_alignment(
     figure.savefig(path, dpi=110)
 
 
-def draw_standards(path: Path, fits: Sequence[Fit], grid: Grid) -> None:
+def draw_standards(path: Path, fits: Sequence[StandardFit], grid: Grid) -> None:
     """Each standard on FEFF's energies over its counterpart, broadened and damped, with what is left between them."""
     figure = Figure(figsize=(5.5 * len(fits), 4.2), layout="constrained")
     FigureCanvasAgg(figure)

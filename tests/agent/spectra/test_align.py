@@ -10,7 +10,7 @@ from xas_agent.agent.spectra.settings import AlignmentSettings
 from xas_agent.agent.spectra.theory import align_theory, with_tail
 from xas_agent.agent.types.edge import Edge
 from xas_agent.agent.types.grid import Grid
-from xas_agent.agent.types.tables import Table, Tabulated
+from xas_agent.agent.types.tables import AbsorptionTable, Tabulated
 
 EDGE = Edge(8333.0, feff_minus_experiment_ev=2.0)
 GRID = Grid(-9, 98, 1, (-9, -6), (40, 98))
@@ -263,7 +263,7 @@ def test_a_held_background_is_not_flattened_where_nothing_is():
 
 TABLE_EV = EDGE.edge_ev + np.arange(-1000.0, 2000.0, 2.0)
 BARE = (0.5 + 3.4 * np.heaviside(TABLE_EV - EDGE.edge_ev, 1)) * (TABLE_EV / EDGE.edge_ev) ** -2.7
-TABULATED = Tabulated(Table(TABLE_EV, BARE))
+TABULATED = Tabulated(AbsorptionTable(TABLE_EV, BARE))
 MBACK = AlignmentSettings(normalisation={"mode": "mback"})
 
 

@@ -3,7 +3,7 @@ import pytest
 from numpy.typing import NDArray
 
 from xas_agent.agent.spectra.align import align
-from xas_agent.agent.spectra.background import Background, SeriesPrior
+from xas_agent.agent.spectra.background import Background, SeriesBackground
 from xas_agent.agent.spectra.settings import AlignmentSettings
 from xas_agent.agent.types.edge import Edge
 from xas_agent.agent.types.grid import Grid
@@ -33,7 +33,7 @@ def aligned(
 
 
 def prior_of(*scans):
-    prior = SeriesPrior()
+    prior = SeriesBackground()
     for scan in scans:
         prior.add(aligned(scan).background[0])
     return prior
@@ -92,7 +92,7 @@ def test_long_scans_are_not_touched_by_what_is_held():
 
 
 def test_a_prior_is_robust_and_says_when_it_does_not_know():
-    prior = SeriesPrior()
+    prior = SeriesBackground()
     assert np.isnan(prior.background()).all()
     steady = prior_of(*[LONG] * 5)
     before = steady.background()
