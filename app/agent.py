@@ -15,7 +15,7 @@ import structlog
 from ..agent.decide import Rules
 from ..agent.pipeline import Pipeline
 from ..agent.stream import FrameAssembler
-from ..agent.types import Control, Estimator, Received, SetAside
+from ..agent.types import Control, Estimator, Reason, Received, SetAside
 from .config import Config, load_config
 from .wiring import _check_rules, load_models, stages, tabulated, versions
 
@@ -229,7 +229,7 @@ class XASAgent:
             with self._progress:
                 dropped, self._dropped = self._dropped, 0
             detail = f"{dropped} documents came faster than they were served; the queue holds {self._inbox.maxsize}"
-            self._pipeline.note(SetAside("", "", time.time(), "queue full", detail))
+            self._pipeline.note(SetAside("", "", time.time(), Reason.QUEUE_FULL, detail))
 
     def _emit(self, name: str, doc: dict[str, Any]) -> None:
         for fn in self._callbacks.values():

@@ -7,10 +7,13 @@ from .estimate import DescriptorEstimate, Estimate
 from .frame import Direction, Document, Formula, Frame, Received, SetAside
 from .grid import Array, Grid, bin_means, interval
 from .protocols import Action, Control, Estimator, Reply, Source, Stage, Status
+from .reasons import Flag, Reason, Refusal
+from .robust import MAD_TO_SD, hodges_lehmann, mad_sd, median, median_of_known, theil_sen
 from .settings import Settings
 from .tables import NOTHING, Table, Tabulated
 
 __all__ = [
+    "MAD_TO_SD",
     "NOTHING",
     "STEP_WIDTH_EV",
     "Action",
@@ -23,11 +26,14 @@ __all__ = [
     "Edge",
     "Estimate",
     "Estimator",
+    "Flag",
     "Formula",
     "Frame",
     "Grid",
     "InputError",
+    "Reason",
     "Received",
+    "Refusal",
     "Reply",
     "SetAside",
     "Settings",
@@ -37,5 +43,10 @@ __all__ = [
     "Table",
     "Tabulated",
     "bin_means",
+    "hodges_lehmann",
     "interval",
+    "mad_sd",
+    "median",
+    "median_of_known",
+    "theil_sen",
 ]
