@@ -32,6 +32,8 @@ class SeriesAlignment:
     longest without a frame is forgotten beyond ``most``.
     """
 
+    in_time = True
+
     def __init__(
         self,
         settings: AlignmentSettings,
@@ -95,7 +97,8 @@ class SeriesAlignment:
         if glitches is None:
             return found
         flags = tuple(a + b for a, b in zip(found.flags, glitches.flags, strict=True))
-        return replace(found, flags=flags, repaired=glitches.found)
+        quantities = {**found.quantities, "glitches": glitches.count.astype(float)}
+        return replace(found, flags=flags, repaired=glitches.found, quantities=quantities)
 
     def _fluorescent(self, frame: Frame) -> bool:
         how = self._settings.self_absorption

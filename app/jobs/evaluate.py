@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import ValidationError
 
-from ...agent.types import InputError, Settings
+from ...agent.types import Frame, InputError, Settings
 from ...models import card as cards
 from ..config import ConfigError, explain, read_training, shipped_training
 
@@ -38,7 +38,8 @@ import sys
 
 import numpy as np
 
-from ...agent.spectra import align_theory
+from ...agent.estimate import FrameServer
+from ...agent.spectra import TheoryAlignment
 from ...models.runtime import Model
 from ...models.training import TrainingConfig, TrainingPlan, config_of
 
@@ -230,16 +231,17 @@ def evaluate_model(name: str, folder: Path, split: str, dataset: str | None) -> 
     data = data.rows(data.split == split)
     if len(data) == 0:
         raise DataError(f"{folder}: no rows of split {split!r} in {data.name}")
-    aligned = align_theory(data.energy, data.mu, model.grid, model.edge.edge_ev)
-    good = [i for i, refusal in enumerate(aligned.refused) if refusal is None]
-    estimates = model.estimate(aligned.mu[good])
+    frames = [Frame(str(i), data.name, i, np.nan, data.energy[i], data.mu[i]) for i in range(len(data))]
+    serve = FrameServer([model], TheoryAlignment(), None, named=True)
+    found = {answer.frame.seq_num: answer.estimate for answer in serve(frames) if answer.estimate is not None}
+    good = [*found]
     table = Table(title=f"{model.name} on {len(good)} of {len(data)} rows of {data.name}, split {split}")
     for column in ("descriptor", "metric", "value", "MAE of mean", "90 % interval holds", "rows"):
         table.add_column(column, justify="left" if column == "descriptor" else "right")
     for d in model.card.descriptors:
         truth = data.labels[d.name][good]
         mean_truth = data.labels["OS_mean"][good] if d.mean_head == "OS_mean" else truth
-        got = [e.descriptors[d.name] for e in estimates]
+        got = [estimate.descriptors[d.name] for estimate in found.values()]
         mean, lo, hi = (np.array([getattr(e, k) for e in got]) for k in ("mean", "lo", "hi"))
         value = np.array([e.mean if e.value is None else e.value for e in got])
         known = ~np.isnan(mean_truth)

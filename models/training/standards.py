@@ -119,7 +119,7 @@ def fit(
     offset, found, amplitude, broadening = (float(p) for p in best.x)
     own = aligned(offset, found)
     if (refusal := own.refused[0]) is not None:
-        raise StandardError(f"{standard.name}: {refusal[0]}: {refusal[1]}")
+        raise StandardError(f"{standard.name}: {refusal}")
     variance = misfit**2 * CORRELATED_EV / grid.step_ev
     sd = _sd(best.jac, variance)
     sd[0] = np.hypot(sd[0], own.quantities["energy_sd_ev"][0])
