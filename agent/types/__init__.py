@@ -7,7 +7,7 @@ from .estimate import DescriptorEstimate, Estimate
 from .frame import Direction, Document, Formula, Frame, Received, SetAside
 from .grid import Array, Grid, bin_means, interval
 from .protocols import Action, Control, Estimator, Reply, Source, Stage, Status
-from .settings import Settings
+from .settings import ConfigError, Settings, read_mapping, read_yaml, validated
 from .tables import NOTHING, Table, Tabulated
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "STEP_WIDTH_EV",
     "Action",
     "Array",
+    "ConfigError",
     "Control",
     "Decision",
     "DescriptorEstimate",
@@ -38,4 +39,7 @@ __all__ = [
     "Tabulated",
     "bin_means",
     "interval",
+    "read_mapping",
+    "read_yaml",
+    "validated",
 ]
