@@ -49,10 +49,17 @@ class EvaluationConfig(Settings):
     """``configs/evaluation/*.yaml``: which studies make up a report, and how large each is."""
 
     studies: tuple[Study, ...]
+    """Studies of the report, in this order."""
     benchmark: BenchmarkSettings | None = None
+    """The SPT against its competitors."""
     transfer: TransferSettings | None = None
+    """Fine-tuning to other absorbers against training from scratch. In a YAML file its ``targets`` stand at the top
+    level, as names of training configs, and ``pretrained`` is the model that is judged."""
     universal: UniversalSettings | None = None
+    """One network for all absorbers. In a YAML file ``source`` and ``transfer`` are filled in from the model and from
+    ``transfer``."""
     delithiation: DelithiationSettings | None = None
+    """Leave-one-composition-out over the layered series."""
 
 
 def read_evaluation(name_or_file: str, model: str) -> EvaluationConfig:
