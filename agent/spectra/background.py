@@ -18,13 +18,13 @@ class Background(Settings):
     """What a scan that is too short cannot tell; slopes in edge steps, so that they hold for any thickness."""
 
     pre_slope: float = 0.0
-    """Of the pre-edge line, edge steps per eV."""
+    """Slope of the pre-edge line, edge steps per eV."""
     post_slope: float = 0.0
-    """Of the post-edge curve above the pre-edge line at E0, edge steps per eV."""
+    """Slope of the post-edge curve relative to the pre-edge line at E0, edge steps per eV."""
     post_curvature: float = 0.0
     """Coefficient of (E − E0)² of the post-edge curve, edge steps per eV²."""
     edge_step: float | None = None
-    """In the unit of μ: needed only where there is no pre-edge, or no post-edge, at all."""
+    """Edge step in the unit of μ; needed only if the scan has no pre-edge or no post-edge at all."""
 
     def terms(self) -> Array:
         """(4,) as :func:`held_lines` takes it."""

@@ -34,28 +34,29 @@ class NormalisationSettings(Settings):
     """How μ(E) is normalised, in the field's names; windows in eV relative to E0. None: found for each spectrum."""
 
     mode: Mode = "edge_step"
-    """``edge_step``: pre-edge at 0, post-edge curve at 1. ``mback``: likewise, the two being the tabulated absorption
-    of the bare atom on a smooth background; only in alignment, which knows the absorber. ``area``: the pre-edge is
-    subtracted and the mean over −20 eV…norm2 becomes 1, for data without a post-edge to fit. ``none``: as it is."""
+    """``edge_step``: the pre-edge becomes 0 and the post-edge curve 1. ``mback``: the same, with both curves from the
+    tabulated absorption of the bare atom on a smooth background; for alignment only, which knows the absorber.
+    ``area``: the pre-edge is subtracted and the mean from −20 eV to norm2 becomes 1, for data without a post-edge to
+    fit. ``none``: no normalisation."""
     e0: float | None = None
-    """eV, on the energies' own scale; None: the maximum of the smoothed derivative."""
+    """E0 on the energies' own scale, eV; unset: the maximum of the smoothed derivative."""
     e0_smoothing_ev: float | None = Field(default=None, ge=0.2, le=10)
-    """σ of the Gaussian that smooths that derivative; None: 0.5 eV, or 1.3 steps between the points."""
+    """σ of the Gaussian that smooths that derivative, eV; unset: 0.5 eV, or 1.3 steps between the points."""
     pre1: float | None = None
-    """Where the pre-edge window begins; None: at the second point, rounded to 5 eV."""
+    """Start of the pre-edge window, eV; unset: the second point, rounded to 5 eV."""
     pre2: float | None = None
-    """Where it ends; None: at half of pre1."""
+    """End of the pre-edge window, eV; unset: half of pre1."""
     norm1: float | None = None
-    """Where the post-edge window begins; None: at a fifteenth of norm2, rounded to 5 eV, at most 25 eV."""
+    """Start of the post-edge window, eV; unset: a fifteenth of norm2, rounded to 5 eV, at most 25 eV."""
     norm2: float | None = None
-    """Where it ends; None: at the last point, rounded to 5 eV."""
+    """End of the post-edge window, eV; unset: the last point, rounded to 5 eV."""
     nnorm: int | None = Field(default=None, ge=0, le=LAST_ORDER)
-    """Order of the post-edge polynomial; None: 2 over 300 eV and more, 1 over 30 eV and more, else 0. With ``mback``
-    that of its background; None: 2, or 1 on a short scan."""
+    """Order of the post-edge polynomial; unset: 2 over 300 eV and more, 1 over 30 eV and more, else 0. With ``mback``
+    the order of its background; unset: 2, or 1 on a short scan."""
     nvict: int | None = Field(default=None, ge=-4, le=4)
-    """Victoreen: the line is fitted to μ·E^nvict; None: 0, a plain line."""
+    """Victoreen exponent: the pre-edge line is fitted to μ·E^nvict; unset: 0, a plain line."""
     flatten: bool = True
-    """Whether what the post-edge curve has beside the edge step is taken off above E0."""
+    """Whether to subtract the slope and curvature of the post-edge curve above E0."""
 
 
 DEFAULT = NormalisationSettings()
