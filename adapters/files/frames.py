@@ -8,14 +8,14 @@ from ...agent.fields import FieldMap
 from ...agent.stream import UnusableError, strip_padding
 from ...agent.stream import spectrum as swept
 from ...agent.types import Frame
-from ..formats import Spectrum, flaw
+from ..formats import FileSpectrum, flaw
 from .conversion import columns_of
 
 _ROLES = {"itrans": "it", "ifluor": "if", "irefer": "iref", "norm": "mu"}
 """Of the data keys that documents made of files have; the others are called as their roles."""
 
 
-def frame_of(spectrum: Spectrum, number: int, fields: FieldMap) -> Frame | str:
+def frame_of(spectrum: FileSpectrum, number: int, fields: FieldMap) -> Frame | str:
     """The spectrum as frame ``number``, or why it can be none, as ``reason: detail``.
 
     Its detectors are looked at as those of a stream are. A series is what was measured of one sample in one way and

@@ -2,12 +2,12 @@
 
 from .naming import Columns
 from .read import read_spectra
-from .spectrum import Floats, Spectrum, SpectrumFileError, flaw
+from .spectrum import FileSpectrum, Floats, SpectrumFileError, flaw
 
 __all__ = [
     "Columns",
+    "FileSpectrum",
     "Floats",
-    "Spectrum",
     "SpectrumFileError",
     "flaw",
     "read_spectra",

@@ -9,7 +9,7 @@ import numpy as np
 
 from .energy import UnclearError, from_angle, in_ev, looks_like_energy
 from .naming import SIGNALS, AmbiguousError, Choice, Columns, angle, choose, may_be_measured, plain
-from .spectrum import Floats, Formula, Spectrum, SpectrumFileError
+from .spectrum import FileSpectrum, Floats, Formula, SpectrumFileError
 
 EXPECTED = "expected columns energy and mu, or energy, i0 and itrans, named in the header"
 HOW = "name them with columns={'energy': …, 'i0': …, 'it': …} (--column energy=…)"
@@ -32,7 +32,7 @@ class Table:
     """What else the spectrum is told: id, row, element, edge, title, sample, time, notes, complete."""
 
 
-def spectrum_of(table: Table, wanted: Columns | None = None) -> Spectrum:
+def spectrum_of(table: Table, wanted: Columns | None = None) -> FileSpectrum:
     """The spectrum of a table's columns.
 
     μ is taken where it stands, else it is ln(i0/it) or if/i0 (Newville, Rev. Mineral. Geochem. 78, 33 (2014), eqs 2
@@ -82,7 +82,7 @@ def assemble(
     *,
     average: bool = True,
     **known: Any,
-) -> Spectrum:
+) -> FileSpectrum:
     """The spectrum of columns by role, each (M,), the energies in eV.
 
     Neighbouring points at one energy are averaged if ``average``. ``known`` are further fields of the spectrum;
@@ -101,7 +101,7 @@ def assemble(
         reference = None if reference is None else reference[::-1]
         intensities = {role: values[::-1] for role, values in intensities.items()}
     normalised = True if formula == "normalised" else None if formula == "mu" else False
-    return Spectrum(
+    return FileSpectrum(
         source=str(path),
         energy=merged_energy,
         mu=mu,

@@ -16,7 +16,7 @@ import numpy as np
 
 from ...agent.fields import absorber
 from .assembling import assemble
-from .spectrum import Floats, Spectrum, SpectrumFileError
+from .spectrum import FileSpectrum, Floats, SpectrumFileError
 from .text import Text
 
 _PROJECT = re.compile(r"Athena project file --")
@@ -62,7 +62,7 @@ def is_athena(text: Text) -> bool:
     return any(_PROJECT.search(line[:2000]) for line in text.lines[:8])
 
 
-def read_athena(path: Path, text: Text) -> list[Spectrum]:
+def read_athena(path: Path, text: Text) -> list[FileSpectrum]:
     """A spectrum for each group that holds μ(E).
 
     Energies are as Athena shows them, its shift (``bkg_eshift``) applied. A group that is tied to another as its
@@ -98,7 +98,7 @@ def _spectrum(
     foils: set[str],
     notes: tuple[str, ...],
     complete: bool,
-) -> Spectrum:
+) -> FileSpectrum:
     args, energy = group.args, _shifted(group)
     normalised = _flag(args, "is_nor")
     channels = {"norm" if normalised else "mu": group.arrays["y"]}

@@ -12,7 +12,7 @@ import numpy as np
 from .assembling import EXPECTED, Table, spectrum_of
 from .headers import about, bare, fields, labels, when
 from .naming import Columns
-from .spectrum import Spectrum, SpectrumFileError
+from .spectrum import FileSpectrum, SpectrumFileError
 from .text import Marks, Text, numbers, table_of
 
 _COLLECTOR = re.compile(r"\s*SSRL\s*-?\s*EXAFS Data Collector\s*([\d.]*)", re.I)
@@ -20,7 +20,7 @@ _SSRL_HEADER = 800
 MAX_COLUMNS = 1000
 
 
-def read_columns(path: Path, text: Text, wanted: Columns | None = None) -> list[Spectrum]:
+def read_columns(path: Path, text: Text, wanted: Columns | None = None) -> list[FileSpectrum]:
     """The spectrum of a text file of columns.
 
     Raises:
@@ -40,7 +40,7 @@ def is_ssrl_binary(raw: bytes) -> bool:
     return bool(_COLLECTOR.match(raw[:40].decode("latin-1"))) and b"\0" in raw[:80]
 
 
-def read_ssrl_binary(path: Path, raw: bytes, wanted: Columns | None = None) -> list[Spectrum]:
+def read_ssrl_binary(path: Path, raw: bytes, wanted: Columns | None = None) -> list[FileSpectrum]:
     """The spectrum of a binary file of SSRL's EXAFS Data Collector.
 
     800 bytes of text in records of 40 and 80; offsets, weights (4 bytes a column) and labels (20); 16 bytes, then the
@@ -74,7 +74,7 @@ def read_ssrl_binary(path: Path, raw: bytes, wanted: Columns | None = None) -> l
     return [spectrum_of(Table(path, list(table.T), names, known=known), wanted)]
 
 
-def _read_ssrl_text(path: Path, text: Text, wanted: Columns | None) -> list[Spectrum]:
+def _read_ssrl_text(path: Path, text: Text, wanted: Columns | None) -> list[FileSpectrum]:
     """The spectrum of an ASCII file of SSRL's collector: labels stand one a line below ``Data:``."""
     lines = text.lines
     data = next((i for i, line in enumerate(lines) if line.strip() == "Data:"), None)

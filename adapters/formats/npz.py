@@ -12,12 +12,12 @@ from .assembling import assemble
 from .energy import in_ev
 from .limits import MAX_BYTES
 from .naming import ROLES, SIGNALS, Columns
-from .spectrum import Floats, Spectrum, SpectrumFileError
+from .spectrum import FileSpectrum, Floats, SpectrumFileError
 
 EXPECTED = "expected energy (M,) or (N, M) and mu or norm of (M,) or (N, M)"
 
 
-def read_npz(path: Path, wanted: Columns | None = None) -> list[Spectrum]:
+def read_npz(path: Path, wanted: Columns | None = None) -> list[FileSpectrum]:
     """A spectrum per row.
 
     ``energy`` and ``mu`` (or ``norm``, or ``i0`` and ``it`` or ``if``), each (M,) or (N, M), optionally ``id`` (N,),
@@ -39,7 +39,7 @@ def read_npz(path: Path, wanted: Columns | None = None) -> list[Spectrum]:
 
 def spectra_of(
     path: Path, columns: dict[str, Floats], kind: str, ids: Sequence[str] | None = None, **known: Any
-) -> list[Spectrum]:
+) -> list[FileSpectrum]:
     """A spectrum for each row of arrays by role, each (M,) or (N, M), the energies in eV.
 
     Raises:

@@ -11,11 +11,11 @@ from .limits import read_bytes
 from .naming import AmbiguousError, Columns, asked
 from .npz import read_npz
 from .spec import is_spec, read_spec
-from .spectrum import Spectrum, SpectrumFileError
+from .spectrum import FileSpectrum, SpectrumFileError
 from .text import decode
 
 
-def read_spectra(path: str | Path, *, columns: Columns | None = None) -> list[Spectrum]:
+def read_spectra(path: str | Path, *, columns: Columns | None = None) -> list[FileSpectrum]:
     """All spectra of a file, whatever its kind: what is in it tells, not its name.
 
     An ``.npz`` has ``energy`` and ``mu`` (or ``norm``), each (M,) or (N, M), optionally ``id`` (N,) and
@@ -46,7 +46,7 @@ def read_spectra(path: str | Path, *, columns: Columns | None = None) -> list[Sp
         raise SpectrumFileError(f"{path}: {error.strerror or error}, expected a file of spectra") from error
 
 
-def _read(path: Path, columns: Columns | None) -> list[Spectrum]:
+def _read(path: Path, columns: Columns | None) -> list[FileSpectrum]:
     with path.open("rb") as file:
         head = file.read(len(SIGNATURE))
     if path.suffix.lower() == ".npz" or head[:4] == b"PK\x03\x04":

@@ -14,7 +14,7 @@ from pathlib import Path
 from .assembling import Table, spectrum_of
 from .headers import when
 from .naming import Columns
-from .spectrum import Spectrum, SpectrumFileError
+from .spectrum import FileSpectrum, SpectrumFileError
 from .text import Text, marks_of, table_of
 
 _SCAN = re.compile(r"#S\s+(\d+)\s*(.*)")
@@ -29,13 +29,13 @@ def is_spec(text: Text) -> bool:
     )
 
 
-def read_spec(path: Path, text: Text, wanted: Columns | None = None) -> list[Spectrum]:
+def read_spec(path: Path, text: Text, wanted: Columns | None = None) -> list[FileSpectrum]:
     """A spectrum for each scan that has an energy and an absorption; ``notes`` count the others.
 
     Raises:
         SpectrumFileError: no scan has both.
     """
-    found: list[Spectrum] = []
+    found: list[FileSpectrum] = []
     reasons: list[str] = []
     seen: Counter[str] = Counter()
     scans = list(_scans(text.lines))
@@ -68,7 +68,7 @@ def _scans(lines: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
 
 def _scan(
     path: Path, first: int, lines: list[str], known: dict, wanted: Columns | None, *, ended: bool, cut: bool
-) -> Spectrum:
+) -> FileSpectrum:
     head = {line[:2]: line[2:].strip() for line in lines if line.startswith(("#L", "#D", "#N"))}
     names = [name.strip() for name in re.split(r"\t|\s{2,}", head.get("#L", "")) if name.strip()]
     # An MCA's spectrum, @A, goes over several lines, all but the last ending in a backslash.

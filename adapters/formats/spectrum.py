@@ -22,7 +22,7 @@ class SpectrumFileError(InputError):
 
 
 @dataclass(frozen=True, slots=True)
-class Spectrum:
+class FileSpectrum:
     """One spectrum of a file, as it stands there."""
 
     id: str
@@ -61,7 +61,7 @@ class Spectrum:
     """False where the file breaks off within this spectrum or before its announced end; ``notes`` say how."""
 
 
-def flaw(spectrum: Spectrum) -> str | None:
+def flaw(spectrum: FileSpectrum) -> str | None:
     """Why a spectrum cannot be used, as ``reason: detail``; None when it can.
 
     Its energies must be finite and rise strictly, its absorption be finite, its points be ``MIN_POINTS`` or more.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..._version import __version__
 from ...adapters.files import frame_of
-from ...adapters.formats import Columns, Spectrum, flaw, read_spectra
+from ...adapters.formats import Columns, FileSpectrum, flaw, read_spectra
 from ...agent.estimate import choose
 from ...agent.spectra import Aligned, SeriesAlignment, align_theory
 from ...agent.types import Array, Estimator, Frame, InputError, get_logger
@@ -42,9 +42,9 @@ class Group:
     """What was aligned; of computed spectra nothing."""
 
 
-def read_all(files: Sequence[Path], columns: Columns | None) -> list[Spectrum]:
+def read_all(files: Sequence[Path], columns: Columns | None) -> list[FileSpectrum]:
     """The spectra of all files, in their order. Raises SpectrumFileError."""
-    found: list[Spectrum] = []
+    found: list[FileSpectrum] = []
     for path in files:
         spectra = read_spectra(path, columns=columns)
         for note in dict.fromkeys(note for s in spectra for note in s.notes):
@@ -54,7 +54,7 @@ def read_all(files: Sequence[Path], columns: Columns | None) -> list[Spectrum]:
 
 
 def align_measured(
-    spectra: Sequence[Spectrum], models: Sequence[Estimator], config: Config
+    spectra: Sequence[FileSpectrum], models: Sequence[Estimator], config: Config
 ) -> tuple[Iterator[Group], dict[int, str]]:
     """Align spectra as if they had been streamed, in the order of time where each tells its own, else as they come.
 
@@ -85,7 +85,7 @@ def align_measured(
 
 
 def align_computed(
-    spectra: Sequence[Spectrum], models: Sequence[Estimator], config: Config
+    spectra: Sequence[FileSpectrum], models: Sequence[Estimator], config: Config
 ) -> tuple[Iterator[Group], dict[int, str]]:
     """As :func:`align_measured` does it, of FEFF's spectra on FEFF's energies."""
     aside: dict[int, str] = {}
@@ -118,7 +118,7 @@ def batched(rows: Iterable[int], most: int) -> Iterator[list[int]]:
 
 
 def _choose(
-    models: Sequence[Estimator], energy: Array, mu: Array, spectrum: Spectrum, config: Config
+    models: Sequence[Estimator], energy: Array, mu: Array, spectrum: FileSpectrum, config: Config
 ) -> Estimator | str:
     """The model of a spectrum, or why it must be set aside."""
     if config.model.use and len(models) == 1:
@@ -136,7 +136,7 @@ def _choose(
 class OnGrid:
     """One spectrum of a file and what alignment made of it."""
 
-    spectrum: Spectrum
+    spectrum: FileSpectrum
     set_aside: str = ""
     """Why it could not be aligned."""
     model: Estimator | None = None
@@ -232,7 +232,7 @@ def draw_all(found: Sequence[OnGrid], folder: Path) -> list[Path]:
 def name_of(found: OnGrid) -> str:
     """The spectrum's id as the name of a file.
 
-    >>> name_of(OnGrid(Spectrum("NiO scan.xdi:0", "", 0, np.zeros(0), np.zeros(0))))
+    >>> name_of(OnGrid(FileSpectrum("NiO scan.xdi:0", "", 0, np.zeros(0), np.zeros(0))))
     'NiO_scan.xdi_0'
     """
     return re.sub(r"[^\w.+-]+", "_", found.spectrum.id)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...adapters.formats import Columns, Spectrum
+from ...adapters.formats import Columns, FileSpectrum
 from ...agent.estimate import EnergyWidths
 from ...agent.types import Estimate, get_logger
 from ..config import Config
@@ -77,11 +77,11 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def _aside(spectrum: Spectrum, reason: str) -> dict[str, Any]:
+def _aside(spectrum: FileSpectrum, reason: str) -> dict[str, Any]:
     return {"id": spectrum.id, "source": spectrum.source, "row": spectrum.row, "set_aside": reason}
 
 
-def _answers(spectra: Sequence[Spectrum], group: Group, theory: bool) -> list[dict[str, Any]]:
+def _answers(spectra: Sequence[FileSpectrum], group: Group, theory: bool) -> list[dict[str, Any]]:
     model, aligned = group.model, group.aligned
     good = [k for k, refusal in enumerate(aligned.refused) if refusal is None]
     sd = aligned.quantities["energy_sd_ev"][good]
