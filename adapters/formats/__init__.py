@@ -1,6 +1,6 @@
 """Spectra in files: XDI and text columns, SSRL's collector, SPEC, Athena's projects, NeXus and HDF5, npz."""
 
-from .naming import Columns
+from .column_names import Columns
 from .read import read_spectra
 from .spectrum import FileSpectrum, Floats, SpectrumFileError, flaw
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from ...agent.fields import absorber
-from .assembling import assemble
+from .column_table import assemble
 from .spectrum import FileSpectrum, Floats, SpectrumFileError
-from .text import Text
+from .text import TextFile
 
 _PROJECT = re.compile(r"Athena project file --")
 _STATEMENT = re.compile(r"\s*[$@%](\w+)\s*=\s*(.*?);?\s*$", re.S)
@@ -57,12 +57,12 @@ class _BrokenError(ValueError):
     pass
 
 
-def is_athena(text: Text) -> bool:
+def is_athena(text: TextFile) -> bool:
     """Whether one of the first lines is that of an Athena project."""
     return any(_PROJECT.search(line[:2000]) for line in text.lines[:8])
 
 
-def read_athena(path: Path, text: Text) -> list[FileSpectrum]:
+def read_athena(path: Path, text: TextFile) -> list[FileSpectrum]:
     """A spectrum for each group that holds μ(E).
 
     Energies are as Athena shows them, its shift (``bkg_eshift``) applied. A group that is tied to another as its
@@ -162,7 +162,7 @@ def _why_not(group: _Group) -> str | None:
     return None
 
 
-def _from_json(text: Text) -> list[_Group]:
+def _from_json(text: TextFile) -> list[_Group]:
     content = json.loads("\n".join(text.lines))
     order = content.get("_____order")
     keys = order if isinstance(order, list) else [key for key in content if not key.startswith("_____")]
@@ -177,7 +177,7 @@ def _from_json(text: Text) -> list[_Group]:
     return groups
 
 
-def _from_perl(text: Text) -> tuple[list[_Group], str | None]:
+def _from_perl(text: TextFile) -> tuple[list[_Group], str | None]:
     """The groups, and how the project breaks off (None: it does not)."""
     groups: list[_Group] = []
     group: _Group | None = None

@@ -13,10 +13,10 @@ import numpy as np
 
 from ...agent.fields import absorber
 from ..assets import missing_source
-from .assembling import HOW as HOW_COLUMNS
-from .energy import UnclearError, in_ev
+from .column_names import Columns, asked, choose
+from .column_table import HOW as HOW_COLUMNS
+from .energy import EnergyAxisError, in_ev
 from .headers import when
-from .naming import Columns, asked, choose
 from .npz import spectra_of
 from .spectrum import FileSpectrum, Floats, SpectrumFileError
 
@@ -223,7 +223,7 @@ def _spectra(path: Path, root: Node, chosen: dict[str, list[Node]], first: int) 
     energy = chosen["energy"][0]
     try:
         columns["energy"], guessed = in_ev(columns["energy"], str(energy.name), _attribute(energy, "units"))
-    except UnclearError as error:
+    except EnergyAxisError as error:
         raise SpectrumFileError(f"{path}: found {error}") from error
     points = columns["energy"].shape[-1]
     for role, array in columns.items():

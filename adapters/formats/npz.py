@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .assembling import assemble
+from .column_names import ROLES, SIGNALS, Columns
+from .column_table import assemble
 from .energy import in_ev
 from .limits import MAX_BYTES
-from .naming import ROLES, SIGNALS, Columns
 from .spectrum import FileSpectrum, Floats, SpectrumFileError
 
 EXPECTED = "expected energy (M,) or (N, M) and mu or norm of (M,) or (N, M)"

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from .athena import is_athena, read_athena
+from .column_names import AmbiguousColumnError, Columns, asked
 from .columns import is_ssrl_binary, read_columns, read_ssrl_binary
 from .hdf5 import SIGNATURE, SUFFIXES, read_hdf5
 from .limits import read_bytes
-from .naming import AmbiguousError, Columns, asked
 from .npz import read_npz
 from .spec import is_spec, read_spec
 from .spectrum import FileSpectrum, SpectrumFileError
@@ -34,7 +34,7 @@ def read_spectra(path: str | Path, *, columns: Columns | None = None) -> list[Fi
     path = Path(path)
     try:
         asked(columns)
-    except AmbiguousError as error:
+    except AmbiguousColumnError as error:
         raise SpectrumFileError(f"{path}: found {error}") from error
     try:
         if path.exists() and not path.is_file():  # to open a pipe may take for ever

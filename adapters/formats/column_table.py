@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .energy import UnclearError, from_angle, in_ev, looks_like_energy
-from .naming import SIGNALS, AmbiguousError, Choice, Columns, angle, choose, may_be_measured, plain
+from .column_names import SIGNALS, AmbiguousColumnError, ColumnChoice, Columns, angle, choose, may_be_measured, plain
+from .energy import EnergyAxisError, from_angle, in_ev, looks_like_energy
 from .spectrum import FileSpectrum, Floats, Formula, SpectrumFileError
 
 EXPECTED = "expected columns energy and mu, or energy, i0 and itrans, named in the header"
@@ -16,7 +16,7 @@ HOW = "name them with columns={'energy': …, 'i0': …, 'it': …} (--column en
 
 
 @dataclass(slots=True)
-class Table:
+class ColumnTable:
     """A scan as its file has it."""
 
     path: Path
@@ -32,7 +32,7 @@ class Table:
     """What else the spectrum is told: id, row, element, edge, title, sample, time, notes, complete."""
 
 
-def spectrum_of(table: Table, wanted: Columns | None = None) -> FileSpectrum:
+def spectrum_of(table: ColumnTable, wanted: Columns | None = None) -> FileSpectrum:
     """The spectrum of a table's columns.
 
     μ is taken where it stands, else it is ln(i0/it) or if/i0 (Newville, Rev. Mineral. Geochem. 78, 33 (2014), eqs 2
@@ -45,12 +45,12 @@ def spectrum_of(table: Table, wanted: Columns | None = None) -> FileSpectrum:
     names, units = _names(table)
     try:
         choice = choose(names, wanted, table.known.get("element"))
-    except AmbiguousError as error:
+    except AmbiguousColumnError as error:
         raise SpectrumFileError(f"{table.path}: found {error}") from error
     refusal = f"{table.path}: {_found(table, names, choice)}"
     try:
         energy, place, notes = _energies(table, names, units, choice)
-    except UnclearError as error:
+    except EnergyAxisError as error:
         raise SpectrumFileError(f"{refusal}: {error}") from error
     channels = {
         role: np.sum([table.columns[place] for place in places], axis=0)
@@ -136,7 +136,7 @@ def _formula(channels: Mapping[str, Floats]) -> Formula | None:
     return "normalised" if "norm" in channels else None
 
 
-def _names(table: Table) -> tuple[list[str], list[str]]:
+def _names(table: ColumnTable) -> tuple[list[str], list[str]]:
     """Names and units of the columns; the names are empty where there is none of known meaning."""
     count = len(table.columns)
     parts = [plain(label) for label in table.labels] or [("", "")] * count
@@ -147,7 +147,7 @@ def _names(table: Table) -> tuple[list[str], list[str]]:
 
 
 def _energies(
-    table: Table, names: list[str], units: list[str], choice: Choice
+    table: ColumnTable, names: list[str], units: list[str], choice: ColumnChoice
 ) -> tuple[Floats | None, int | None, tuple[str, ...]]:
     """The energies, (M,) eV, the place of their column, and what was guessed of them."""
     if places := choice.places.get("energy"):
@@ -172,7 +172,7 @@ def _energies(
     return in_ev(table.columns[first], "", unit)[0], first, (f"{named} taken as energy in {unit}, by its values",)
 
 
-def _found(table: Table, names: Sequence[str], choice: Choice) -> str:
+def _found(table: ColumnTable, names: Sequence[str], choice: ColumnChoice) -> str:
     """What is there, for a message."""
     listed = ", ".join(name.lower() or str(i + 1) for i, name in enumerate(names)) if any(names) else "unnamed"
     found = f"found {len(table.columns)} columns ({listed})"
