@@ -4,13 +4,11 @@ import threading
 from importlib.resources import files
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from pydantic import Field
 from scipy.ndimage import gaussian_filter1d
 
-from ..agent.types import Settings
-
-Array = NDArray[np.float64]
+from ..agent.types import Array, Settings
 
 CO_K_EDGE_EV = 7709.0
 STEP_WIDTH_EV = 5.0

@@ -13,7 +13,8 @@ from ophyd import Component, Device, Kind, Signal, SoftPositioner
 from ophyd.sim import SynSignal
 from ophyd.status import DeviceStatus
 
-from .cathode import Array, Cell
+from ..agent.types import Array
+from .cathode import Cell
 from .optics import Beam
 
 

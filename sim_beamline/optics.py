@@ -1,13 +1,11 @@
 """The beam: photons that come, what the monochromator says of their energy, and what the chambers count."""
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from pydantic import Field
 
-from ..agent.types import Settings
+from ..agent.types import Array, Settings
 from .cathode import CathodeSettings, Cell, ReferenceSpectra, absorption
-
-Array = NDArray[np.float64]
 
 
 class BeamSettings(Settings):

@@ -10,7 +10,8 @@ import numpy as np
 from bluesky.preprocessors import set_run_key_wrapper
 from bluesky.utils import Msg
 
-from .cathode import CO_K_EDGE_EV, Array
+from ..agent.types import Array
+from .cathode import CO_K_EDGE_EV
 from .devices import Chambers, Monochromator, Potentiostat, QuickScan, Recorded, Shutter, Thermometer
 from .engine import TRUTH
 from .orders import Orders

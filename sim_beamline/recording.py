@@ -12,9 +12,8 @@ from typing import Any
 
 import event_model
 import numpy as np
-from numpy.typing import NDArray
 
-from ..agent.types import Document, InputError, get_logger
+from ..agent.types import Array, Document, InputError, get_logger
 from .devices import Recorded
 from .engine import TRUTH
 
@@ -122,7 +121,7 @@ def from_folder(folder: Path, *, element: str | None, edge: str | None, noise: f
     return steps
 
 
-def _read_spectra(path: Path) -> dict[str, NDArray[np.float64]]:
+def _read_spectra(path: Path) -> dict[str, Array]:
     if not path.is_file():
         raise ReplayError(f"{path}: not found; expected an npz with energy (E,) and norm (N, E)")
     try:

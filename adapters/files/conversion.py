@@ -8,8 +8,8 @@ from typing import Any
 
 import event_model
 
-from ...agent.types import Document
-from ..formats import Columns, FileSpectrum, Floats, flaw, read_spectra
+from ...agent.types import Array, Document
+from ..formats import Columns, FileSpectrum, flaw, read_spectra
 from .documents import FileSink
 
 PLAN = "convert"
@@ -73,7 +73,7 @@ class Conversion:
         return event_model.compose_run(metadata=metadata, time=moment)
 
 
-def columns_of(spectrum: FileSpectrum) -> dict[str, Floats]:
+def columns_of(spectrum: FileSpectrum) -> dict[str, Array]:
     """The arrays, each (M,), of which the agent makes this spectrum: by data key, energies in eV."""
     channels, found = spectrum.channels, {"energy": spectrum.energy}
     needed = {"transmission": ("i0", "it"), "fluorescence": ("i0", "if")}.get(spectrum.formula, ())
@@ -146,7 +146,7 @@ def read_all(files: Iterable[Path], columns: Columns | None = None) -> Iterator[
         yield path, read_spectra(path, columns=columns)
 
 
-def _key(array: Floats, units: str) -> dict[str, Any]:
+def _key(array: Array, units: str) -> dict[str, Any]:
     return {"dtype": "array", "shape": [len(array)], "source": _SOURCE, "units": units}
 
 

@@ -2,12 +2,11 @@
 
 from .column_names import Columns
 from .read import read_spectra
-from .spectrum import FileSpectrum, Floats, SpectrumFileError, flaw
+from .spectrum import FileSpectrum, SpectrumFileError, flaw
 
 __all__ = [
     "Columns",
     "FileSpectrum",
-    "Floats",
     "SpectrumFileError",
     "flaw",
     "read_spectra",

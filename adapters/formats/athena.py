@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from ...agent.fields import absorber
+from ...agent.types import Array
 from .column_table import assemble
-from .spectrum import FileSpectrum, Floats, SpectrumFileError
+from .spectrum import FileSpectrum, SpectrumFileError
 from .text import TextFile
 
 _PROJECT = re.compile(r"Athena project file --")
@@ -50,7 +51,7 @@ _PARAMETERS = {
 class _Group:
     key: str
     args: dict[str, Any] = field(default_factory=dict)
-    arrays: dict[str, Floats] = field(default_factory=dict)
+    arrays: dict[str, Array] = field(default_factory=dict)
 
 
 class _BrokenError(ValueError):
@@ -221,14 +222,14 @@ def _statements(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
                 raise _BrokenError(f"line {number - len(begun) + 1}: found a string without an end")
 
 
-def _perl_floats(value: str) -> Floats:
+def _perl_floats(value: str) -> Array:
     inner = value.strip()
     if not (inner.startswith("(") and inner.endswith(")")):
         raise _BrokenError(f"found {inner[:30]!r}, expected a list of numbers")
     return _floats([word.strip().strip("'\"") for word in inner[1:-1].split(",") if word.strip()])
 
 
-def _floats(values: Any) -> Floats:
+def _floats(values: Any) -> Array:
     array = np.array(values, dtype=np.float64)
     if array.ndim != 1:
         raise _BrokenError(f"found an array of shape {array.shape}, expected (M,)")
@@ -279,7 +280,7 @@ def _pairs(values: Any) -> dict[str, Any]:
     return {str(name): value for name, value in zip(values[::2], values[1::2], strict=True)}
 
 
-def _shifted(group: _Group) -> Floats:
+def _shifted(group: _Group) -> Array:
     return group.arrays["x"] + _number(group.args, "bkg_eshift")
 
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from ...agent.types import Array, Formula
 from .column_names import SIGNALS, AmbiguousColumnError, ColumnChoice, Columns, angle, choose, may_be_measured, plain
 from .energy import EnergyAxisError, from_angle, in_ev, looks_like_energy
-from .spectrum import FileSpectrum, Floats, Formula, SpectrumFileError
+from .spectrum import FileSpectrum, SpectrumFileError
 
 EXPECTED = "expected columns energy and mu, or energy, i0 and itrans, named in the header"
 HOW = "name them with columns={'energy': …, 'i0': …, 'it': …} (--column energy=…)"
@@ -20,7 +21,7 @@ class ColumnTable:
     """A scan as its file has it."""
 
     path: Path
-    columns: Sequence[Floats]
+    columns: Sequence[Array]
     """Each (M,)."""
     labels: Sequence[str] = ()
     """Of the columns, with their units; empty where the file names none."""
@@ -76,8 +77,8 @@ def spectrum_of(table: ColumnTable, wanted: Columns | None = None) -> FileSpectr
 
 def assemble(
     path: Path,
-    energy: Floats,
-    channels: Mapping[str, Floats],
+    energy: Array,
+    channels: Mapping[str, Array],
     formula: Formula,
     *,
     average: bool = True,
@@ -113,7 +114,7 @@ def assemble(
     )
 
 
-def absorption(channels: Mapping[str, Floats], formula: Formula) -> Floats:
+def absorption(channels: Mapping[str, Array], formula: Formula) -> Array:
     """μ (M,), dimensionless; NaN where an intensity is not positive."""
     if formula == "mu":
         return channels["mu"]
@@ -125,7 +126,7 @@ def absorption(channels: Mapping[str, Floats], formula: Formula) -> Floats:
     return np.where(lit, channels["if"] / np.where(lit, channels["i0"], 1), np.nan)
 
 
-def _formula(channels: Mapping[str, Floats]) -> Formula | None:
+def _formula(channels: Mapping[str, Array]) -> Formula | None:
     """How μ is made of the first kind of column that the file has."""
     if "mu" in channels:
         return "mu"
@@ -148,7 +149,7 @@ def _names(table: ColumnTable) -> tuple[list[str], list[str]]:
 
 def _energies(
     table: ColumnTable, names: list[str], units: list[str], choice: ColumnChoice
-) -> tuple[Floats | None, int | None, tuple[str, ...]]:
+) -> tuple[Array | None, int | None, tuple[str, ...]]:
     """The energies, (M,) eV, the place of their column, and what was guessed of them."""
     if places := choice.places.get("energy"):
         (place,) = places
@@ -182,20 +183,20 @@ def _found(table: ColumnTable, names: Sequence[str], choice: ColumnChoice) -> st
     return found
 
 
-def _merged(energy: Floats, mu: Floats, reference: Floats | None) -> tuple[Floats, Floats, Floats | None]:
+def _merged(energy: Array, mu: Array, reference: Array | None) -> tuple[Array, Array, Array | None]:
     """Average neighbouring points that stand at one energy."""
     first = np.flatnonzero(np.concatenate(([True], energy[1:] != energy[:-1])))
     if len(first) == len(energy):
         return energy, mu, reference
     count = np.diff(first, append=len(energy))
 
-    def mean(column: Floats) -> Floats:
+    def mean(column: Array) -> Array:
         return np.add.reduceat(column, first) / count
 
     return energy[first], mean(mu), None if reference is None else mean(reference)
 
 
-def _log_ratio(before: Floats, after: Floats) -> Floats:
+def _log_ratio(before: Array, after: Array) -> Array:
     """``ln(before/after)``, NaN where either intensity is not positive."""
     positive = (before > 0) & (after > 0)
     return np.where(positive, np.log(np.where(positive, before, 1) / np.where(positive, after, 1)), np.nan)

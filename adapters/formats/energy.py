@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from .spectrum import Floats
+from ...agent.types import Array
 
 HC_EV_ANGSTROM = 12398.419843320026
 """Planck's constant times the speed of light (exact since the SI of 2019)."""
@@ -21,7 +21,7 @@ class EnergyAxisError(ValueError):
     """A column that cannot be converted to energies in eV."""
 
 
-def looks_like_energy(values: Floats) -> str | None:
+def looks_like_energy(values: Array) -> str | None:
     """The unit, ``eV`` or ``keV``, in which a column may be the energies of a spectrum, by its values; else None.
 
     They go one way, are positive, and neither too small nor too far apart for one. Angles of 10 to 15 degrees look
@@ -35,7 +35,7 @@ def looks_like_energy(values: Floats) -> str | None:
     return _unit_by_values(values)
 
 
-def _unit_by_values(values: Floats) -> str | None:
+def _unit_by_values(values: Array) -> str | None:
     finite = values[np.isfinite(values)]
     if not finite.size:
         return None
@@ -47,7 +47,7 @@ def _unit_by_values(values: Floats) -> str | None:
     return "eV" if XRAYS_EV[0] <= low and high <= XRAYS_EV[1] else None
 
 
-def in_ev(values: Floats, name: str, unit: str) -> tuple[Floats, tuple[str, ...]]:
+def in_ev(values: Array, name: str, unit: str) -> tuple[Array, tuple[str, ...]]:
     """Energies of a column that is named as such, eV, and what was guessed of them.
 
     Args:
@@ -73,7 +73,7 @@ def in_ev(values: Floats, name: str, unit: str) -> tuple[Floats, tuple[str, ...]
     return values, (f"energies of {name!r} taken as eV, which their values do not tell",)
 
 
-def from_angle(values: Floats, name: str, unit: str, d_spacing: str) -> Floats:
+def from_angle(values: Array, name: str, unit: str, d_spacing: str) -> Array:
     """Energies (M,) eV from the Bragg angles of a monochromator: E = hc / (2 d sin θ).
 
     Args:

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from ...agent.fields import absorber
+from ...agent.types import Array
 from ..assets import missing_source
 from .column_names import Columns, asked, choose
 from .column_table import HOW as HOW_COLUMNS
 from .energy import EnergyAxisError, in_ev
 from .headers import when
 from .npz import spectra_of
-from .spectrum import FileSpectrum, Floats, SpectrumFileError
+from .spectrum import FileSpectrum, SpectrumFileError
 
 Node = Any
 """A group or array of h5py, whose own types do not tell which stands where."""
@@ -239,7 +240,7 @@ def _spectra(path: Path, root: Node, chosen: dict[str, list[Node]], first: int) 
     return spectra_of(path, columns, kind, ids, row=first, notes=(*notes, *guessed), **_about(root))
 
 
-def _sum(path: Path, arrays: list[Node]) -> Floats:
+def _sum(path: Path, arrays: list[Node]) -> Array:
     for array in arrays:
         if array.size > MAX_VALUES:
             raise SpectrumFileError(f"{path}: found {array.name} of shape {array.shape}, at most {MAX_VALUES} values")

@@ -2,16 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ...agent.types import InputError
-
-Floats = NDArray[np.float64]
-
-Formula = Literal["transmission", "fluorescence", "mu", "normalised"]
+from ...agent.types import Array, Formula, InputError
 
 MIN_POINTS = 10
 """A spectrum of fewer points shows no edge."""
@@ -31,11 +25,11 @@ class FileSpectrum:
     """Path of the file, as given."""
     row: int
     """Place among the spectra of the file, from 0; in an npz its row."""
-    energy: Floats
+    energy: Array
     """(M,) eV; rising where the file has it falling. As it stands there otherwise: see ``flaw``."""
-    mu: Floats
+    mu: Array
     """(M,) absorption; NaN where an intensity is not positive."""
-    reference: Floats | None = None
+    reference: Array | None = None
     """(M,) absorption of the reference foil."""
     normalised: bool | None = None
     """Whether the file says that ``mu`` is normalised (True), computes it from intensities (False), or does
@@ -49,7 +43,7 @@ class FileSpectrum:
     """Unix seconds of the start of the scan; local time where the file names no zone."""
     formula: Formula = "mu"
     """What ``mu`` was made of: ``transmission`` ln(I0/It), ``fluorescence`` If/I0, or as it stands in the file."""
-    channels: Mapping[str, Floats] = field(default_factory=dict)
+    channels: Mapping[str, Array] = field(default_factory=dict)
     """The intensities of the file by role (``i0``, ``it``, ``if``, ``ir``), each (M,), in the order of ``energy``.
     Empty where points at one energy were averaged: their μ is a mean, which no intensity gives."""
     parameters: Mapping[str, float] = field(default_factory=dict)

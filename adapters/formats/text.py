@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .spectrum import Floats, SpectrumFileError
+from ...agent.types import Array
+from .spectrum import SpectrumFileError
 
 COMMENTS = ("#", "%", ";", "!")
 MAX_LINES = 10_000_000
@@ -41,7 +42,7 @@ class NumberBlock:
 
     header: list[str]
     """Lines before the numbers, with their marks."""
-    table: Floats
+    table: Array
     """(M, C)."""
     notes: tuple[str, ...]
     complete: bool
@@ -113,7 +114,7 @@ def numbers(path: Path, text: TextFile, expected: str) -> NumberBlock:
 
 def table_of(
     path: Path, lines: Sequence[str], first: int, marks: "NumberStyle", ended: bool
-) -> tuple[Floats, tuple[str, ...], bool]:
+) -> tuple[Array, tuple[str, ...], bool]:
     """The numbers of lines, (M, C), what was left out of them, and whether the last line is whole.
 
     Args:
