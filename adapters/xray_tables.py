@@ -12,7 +12,7 @@ from types import ModuleType
 import numpy as np
 
 from ..agent.spectra import AlignmentSettings, SelfAbsorptionSettings, thick_alpha
-from ..agent.types import Array, InputError, Table, Tabulated
+from ..agent.types import AbsorptionTable, Array, InputError, Tabulated
 
 BESIDE_EV = 10.0  # of the edge, where a coefficient below and above it is taken
 TABLE_EV = np.arange(-1500.0, 4000.0, 2.0)  # about the edge: what any scan of it reaches
@@ -42,7 +42,7 @@ def tabulated(settings: AlignmentSettings, element: str, edge: str) -> Tabulated
         with _asked_by("alignment.normalisation.mode: mback"):
             energy = edge_ev(element, edge) + TABLE_EV
             energy = energy[energy > BESIDE_EV]
-            found = Table(energy, f2(element, energy))
+            found = AbsorptionTable(energy, f2(element, energy))
     if how is None or how.formula is None:
         return Tabulated(found)
     with _asked_by(f"alignment.self_absorption.formula: {how.formula}"):

@@ -1,17 +1,15 @@
 """Documents in, the agent's own documents and decisions out: one call per batch, no thread, no transport."""
 
-import itertools
 import queue
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-from .decide import Controlling, ControlSettings, Rules
-from .estimate import EnergyWidths, choose
+from .decide import ControlSettings, Dispatcher, Rules
+from .estimate import Answer, EnergyUncertainty, FrameServer
 from .publish import AgentRun, Emit, Provenance
-from .spectra import AlignmentSettings, SeriesAlignment, series_of
+from .spectra import AlignmentSettings, SeriesAlignment
 from .stream import FrameReader, Outcome
 from .types import (
     Control,
@@ -20,6 +18,7 @@ from .types import (
     Frame,
     Reason,
     Received,
+    Refusal,
     RunDocument,
     RunInfo,
     SetAside,
@@ -66,18 +65,17 @@ class Pipeline:
     ) -> None:
         self._reader = reader
         self._models = models
-        self._align = SeriesAlignment(alignment, tabulated=tabulated)
-        self._widths = EnergyWidths()
+        align = SeriesAlignment(alignment, tabulated=tabulated)
+        self._serve = FrameServer(models, align, EnergyUncertainty(), most=max_batch)
         self._rules = rules
         self._statuses: queue.SimpleQueue[Decision] = queue.SimpleQueue()
-        self._controlling = Controlling(controls, control, self._statuses.put)
+        self._dispatcher = Dispatcher(controls, control, self._statuses.put)
         self._patience_s = controls.timeout_s
         self._unsettled: dict[str, str] = {}
         """Watched run of each decision whose last status is still to come, by its id."""
         self._emit = emit
         self._config_sha256, self._versions = config_sha256, versions
         self._spectra, self._show_single_site = spectra, show_single_site
-        self._max_batch = max_batch
         self._watched: dict[str, RunInfo] = {}
         """Watched runs from their start until the agent's run beside them has ended."""
         self._stops: dict[str, Mapping[str, Any]] = {}
@@ -129,8 +127,8 @@ class Pipeline:
         found = self._reader.finish()
         self._take(item for item in found if not isinstance(item, RunDocument) or item.doc)
         self._serve_waiting()
-        self._controlling.drain(self._patience_s)
-        self._controlling.close()
+        self._dispatcher.drain(self._patience_s)
+        self._dispatcher.close()
         self._publish_statuses()
         while self._held:
             uid, notes = next(iter(self._held.items()))
@@ -161,64 +159,30 @@ class Pipeline:
 
     def _serve_waiting(self) -> None:
         while self._waiting:
-            batch, self._waiting = self._waiting[: self._max_batch], self._waiting[self._max_batch :]
-            for model, frames in self._alike(batch):
-                try:
-                    self._serve(frames, model)
-                except Exception:
-                    _log.exception("frames not served together", frames=len(frames))
-                    self._serve_singly(frames, model)
+            frames, self._waiting = self._waiting, []
+            for answer in self._serve(frames):
+                self._publish(answer)
 
-    def _serve_singly(self, frames: list[Frame], model: Estimator) -> None:
-        """What failed together, one by one, so that one frame does not take others with it."""
-        for frame in frames:
-            try:
-                self._serve([frame], model)
-            except Exception as e:
-                self.note(_set_aside(frame, Reason.INTERNAL_ERROR, f"{type(e).__name__}: {e}"))
-
-    def _alike(self, batch: list[Frame]) -> list[tuple[Estimator, list[Frame]]]:
-        """Neighbouring frames of one model that can be aligned in one call; those of no model are set aside."""
-        chosen: list[tuple[Estimator, Frame]] = []
-        for frame in batch:
-            model = choose(self._models, frame.energy, frame.mu, frame.element, frame.edge)
-            if isinstance(model, tuple):
-                self.note(_set_aside(frame, Reason(model[0]), model[1]))
-            else:
-                chosen.append((model, frame))
-
-        def kind(pair: tuple[Estimator, Frame]) -> tuple[Any, ...]:
-            return pair[0].name, *self._align.kind(pair[1])
-
-        groups = (list(group) for _, group in itertools.groupby(chosen, kind))
-        return [(group[0][0], [frame for _, frame in group]) for group in groups]
-
-    def _serve(self, frames: list[Frame], model: Estimator) -> None:
-        aligned = self._align(frames, model)
-        good = [i for i, refusal in enumerate(aligned.refused) if refusal is None]
-        sd = aligned.quantities["energy_sd_ev"][good]
-        beside = self._widths([series_of(frames[i]) for i in good], model, aligned.mu[good], sd)
-        estimates = dict(zip(good, model.estimate(aligned.mu[good], beside), strict=True))
-        quantities = {k: v.tolist() for k, v in aligned.quantities.items()}
-        for i, frame in enumerate(frames):
-            refusal = aligned.refused[i]
-            if refusal is not None:
-                self.note(_set_aside(frame, Reason(refusal[0]), refusal[1]))
-                continue
-            estimate = replace(estimates[i], flags=estimates[i].flags + aligned.flags[i])
+    def _publish(self, answer: Answer) -> None:
+        frame, model, estimate = answer.frame, answer.model, answer.estimate
+        if answer.refusal is not None:
+            self.note(_set_aside(frame, answer.refusal))
+            return
+        assert model is not None
+        assert estimate is not None
+        latency_ms = (time.monotonic() - frame.received) * 1e3
+        try:
             run = self._run(frame.run_uid, frame.time, model)
-            latency_ms = (time.monotonic() - frame.received) * 1e3
-            try:  # here: served again, the frames before this one would be published, and counted by rules, twice
-                run.frame(frame, {k: v[i] for k, v in quantities.items()}, estimate, aligned.mu[i], latency_ms)
-                for decision in self._rules(frame, estimate):
-                    self._decide(decision, run)
-            except Exception as e:
-                _log.exception("frame not published, or not judged", frame=frame.seq_num)
-                self.note(_set_aside(frame, Reason.INTERNAL_ERROR, f"{type(e).__name__}: {e}"))
+            run.frame(frame, answer.quantities, estimate, answer.mu, latency_ms)
+            for decision in self._rules(frame, estimate):
+                self._decide(decision, run)
+        except Exception as e:
+            _log.exception("frame not published, or not judged", frame=frame.seq_num)
+            self.note(_set_aside(frame, Refusal(Reason.INTERNAL_ERROR, f"{type(e).__name__}: {e}")))
 
     def _decide(self, decision: Decision, run: AgentRun) -> None:
         _log.info("decision", rule=decision.rule, action=decision.action, reason=decision.reason)
-        taken = self._controlling.submit(decision)
+        taken = self._dispatcher.submit(decision)
         if taken.status == "proposed" and not taken.status_reason:
             self._unsettled[taken.id] = taken.run_uid
         run.decision(taken)
@@ -294,5 +258,5 @@ def _close(run: AgentRun, stop: Mapping[str, Any]) -> None:
     run.close(str(stop.get("exit_status", "fail")), str(stop.get("reason", "")), time)
 
 
-def _set_aside(frame: Frame, reason: Reason, detail: str) -> SetAside:
-    return SetAside(frame.run_uid, frame.uid, frame.time, reason, detail, frame.seq_num)
+def _set_aside(frame: Frame, refusal: Refusal) -> SetAside:
+    return SetAside(frame.run_uid, frame.uid, frame.time, refusal.reason, refusal.detail, frame.seq_num)

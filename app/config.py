@@ -14,7 +14,7 @@ from ..adapters.assets import AssetSettings
 from ..adapters.tiled import TiledEndpoint
 from ..adapters.zmq import Endpoint, ZMQEndpoint
 from ..agent.decide import ControlSettings, Rule
-from ..agent.fields import FieldMap
+from ..agent.fields import FieldSettings
 from ..agent.spectra import AlignmentSettings
 from ..agent.stream import FlySettings
 from ..agent.types import InputError, Settings
@@ -65,7 +65,7 @@ class Config(Settings):
     preset: str | None = None
     """Name of a beamline whose rules these settings are laid over."""
     model: ModelSettings = ModelSettings()
-    fields: FieldMap = FieldMap()
+    fields: FieldSettings = FieldSettings()
     fly: FlySettings | None = None
     """Which streams of a fly scan are joined to one; None: each stream has its energies, or a run has one axis."""
     assets: AssetSettings = AssetSettings()

@@ -9,10 +9,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from ..agent.types import Array, DescriptorEstimate, Estimate
+from ..agent.types import Array, DescriptorEstimate, Estimate, Flag
 from . import card as cards
 
-OOD_FLAG = "out of distribution"
 CPU_CHUNK = 16  # rows of one pass on a CPU: more would not fit its cache and take longer per row
 
 
@@ -78,7 +77,7 @@ class Model:
             Estimate(
                 {name: make(i) for name, make in columns.items()},
                 score,
-                (OOD_FLAG,) if not score <= 1.0 else (),
+                (Flag.OUT_OF_DISTRIBUTION,) if not score <= 1.0 else (),
             )
             for i, score in enumerate(scores)
         ]

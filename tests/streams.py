@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from xas_agent.agent.fields.settings import FieldMap
+from xas_agent.agent.fields.settings import FieldSettings
 from xas_agent.agent.stream.book import Book
 from xas_agent.agent.stream.reader import FrameReader
 from xas_agent.agent.types.frame import Frame, Received, SetAside
@@ -38,8 +38,8 @@ class Frames:
 class Staged:
     """A book and one stage: documents in, documents out, without the starts and stops that never came."""
 
-    def __init__(self, stage: Stage, fields: FieldMap | None = None) -> None:
-        self._book, self._stage = Book(fields or FieldMap(), lambda name: name != "baseline"), stage
+    def __init__(self, stage: Stage, fields: FieldSettings | None = None) -> None:
+        self._book, self._stage = Book(fields or FieldSettings(), lambda name: name != "baseline"), stage
 
     @property
     def waiting(self) -> bool:

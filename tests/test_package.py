@@ -3,6 +3,7 @@
 import ast
 import doctest
 import importlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -10,6 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
+
+import xas_agent
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("agent", "adapters", "app", "configs", "models", "sim_beamline")
@@ -63,6 +67,14 @@ def test_every_package_is_in_the_wheel():
     packages = {module_name(path) for path in SOURCES if path.name == "__init__.py"}
     assert set(settings["packages"]) == packages
     assert {module_name(path).rpartition(".")[0] for path in SOURCES} - {""} <= packages
+
+
+def test_the_version_is_that_of_changelog_and_citation():
+    released = re.search(r"^## \[(\d.*)\] - (.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    assert released is not None
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (xas_agent.__version__, citation["version"]) == (released[1], released[1])
+    assert str(citation["date-released"]) == released[2]
 
 
 @pytest.mark.parametrize("name", ["xas_agent", "xas_agent.cli"])

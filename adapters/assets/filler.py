@@ -8,8 +8,8 @@ from typing import Any
 import event_model
 from cachetools import FIFOCache
 
-from ...agent.fields import Unreadable, as_filled
-from ...agent.stream import Unread
+from ...agent.fields import UnreadableStream, as_filled
+from ...agent.stream import UnreadFile
 from ...agent.types import RunDocument, SetAside, get_logger
 from .files import HANDLERS, AssetRefused, AssetSettings, NotYet
 from .streams import Patience, StreamRows
@@ -17,7 +17,7 @@ from .streams import Patience, StreamRows
 log = get_logger()
 
 Doc = dict[str, Any]
-Wanted = Callable[[Mapping[str, Any], Mapping[str, Any]], frozenset[str] | Unreadable]
+Wanted = Callable[[Mapping[str, Any], Mapping[str, Any]], frozenset[str] | UnreadableStream]
 """(descriptor, start) → its external data keys that are needed, or why its spectra cannot be read anyway."""
 
 MAX_RESOURCES = 1000
@@ -52,8 +52,8 @@ class AssetFiller:
 
     Resource and Datum go through event-model's Filler, StreamResource and StreamDatum through bluesky's
     consolidators. What is not in its file yet holds up the documents of its own stream, and the stop of its run, for
-    ``settings.wait_s`` at most. What cannot be read becomes an ``Unread`` in its Event, so that the assembler sets
-    the frame aside with that reason.
+    ``settings.wait_s`` at most. What cannot be read becomes an ``UnreadFile`` in its Event: the assembler sets
+    the frame aside with its reason.
 
     Not thread-safe.
     """
@@ -120,7 +120,7 @@ class AssetFiller:
         if not filled or not document.run.watched:
             return (document,)
         wanted = self._wanted(doc, document.run.start)
-        if not isinstance(wanted, Unreadable):  # else the assembler reports why, as if all were there
+        if not isinstance(wanted, UnreadableStream):  # else the assembler reports why, as if all were there
             filled = wanted
         if isinstance(wanted, frozenset) and wanted:
             self._filler("descriptor", doc)
@@ -200,7 +200,7 @@ class AssetFiller:
             refusal, wait = _reason(error)
             if wait and patience.wait(now):
                 return None
-            why = Unread(f"{refusal}; waited {self._settings.wait_s:g} s" if wait else refusal)
+            why = UnreadFile(f"{refusal}; waited {self._settings.wait_s:g} s" if wait else refusal)
             return replace(document, doc={**doc, "data": {**doc["data"], **dict.fromkeys(keys, why)}})
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...agent.stream import Unread, time_of
+from ...agent.stream import UnreadFile, time_of
 from ...agent.types import RunDocument
 from .files import AssetRefused, AssetSettings, NotYet, rows_of
 
@@ -158,7 +158,7 @@ class StreamRows:
             if self._with_events and row.event is None:
                 del self._rows[seq]
                 continue
-            row.values = {key: Unread("no StreamDatum for it came") for key in self._wanted} | row.values
+            row.values = {key: UnreadFile("no StreamDatum for it came") for key in self._wanted} | row.values
             out.append(self._give(seq))
         self._next = max(self._next, before or 0)
         return out
@@ -212,7 +212,7 @@ class StreamRows:
         resource = self._resources.get(block.resource)
         keys = self._wanted if resource is None else {resource["data_key"]} & self._wanted
         for key in keys:
-            self._put(block, key, [Unread(why)] * len(block.seq_nums))
+            self._put(block, key, [UnreadFile(why)] * len(block.seq_nums))
 
     def _put(self, block: _Block, key: str, values: Iterable[Any]) -> None:
         if isinstance(values, np.ndarray) and values.ndim == 1:

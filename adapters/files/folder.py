@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...agent.types import Document, get_logger
+from ...agent.types import Document, Reason, get_logger
 from ..formats import Columns, FileSpectrum, SpectrumFileError, flaw, read_spectra
 from .conversion import Conversion
 
@@ -103,8 +103,9 @@ class FolderWatch:
             seen.told = str(error)
             return []
         broken = [note for s in spectra if not s.complete for note in s.notes]
-        if broken or all((flaw(s) or "").startswith("too few points") for s in spectra):
-            log.info("file waits", file=str(path), because="; ".join(broken) or flaw(spectra[0]))
+        flaws = [flaw(s) for s in spectra]
+        if broken or all(f is not None and f.reason is Reason.TOO_FEW_POINTS for f in flaws):
+            log.info("file waits", file=str(path), because="; ".join(broken) or str(flaws[0]))
             return []
         if _state(path) != seen.state:  # written to while it was read: it will come up with its new state
             return []

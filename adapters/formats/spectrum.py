@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...agent.types import Array, Formula, InputError
+from ...agent.types import Array, Formula, InputError, Reason, Refusal
 
 MIN_POINTS = 10
 """A spectrum of fewer points shows no edge."""
@@ -55,21 +55,23 @@ class FileSpectrum:
     """False where the file breaks off within this spectrum or before its announced end; ``notes`` say how."""
 
 
-def flaw(spectrum: FileSpectrum) -> str | None:
-    """Why a spectrum cannot be used, as ``reason: detail``; None when it can.
+def flaw(spectrum: FileSpectrum) -> Refusal | None:
+    """Why a spectrum cannot be used; None when it can.
 
     Its energies must be finite and rise strictly, its absorption be finite, its points be ``MIN_POINTS`` or more.
-    The reference is not looked at: a spectrum can do without.
+    A spectrum can do without its reference, which is not checked.
     """
     energy, mu = spectrum.energy, spectrum.mu
     if len(energy) < MIN_POINTS:
-        return f"too few points: {len(energy)} points, at least {MIN_POINTS} needed"
+        return Refusal(Reason.TOO_FEW_POINTS, f"{len(energy)} points, at least {MIN_POINTS} needed")
     if bad := np.count_nonzero(~np.isfinite(energy)):
-        return f"energy not finite: {bad} of {len(energy)} values"
+        return Refusal(Reason.ENERGY_NOT_FINITE, f"{bad} of {len(energy)} values")
     back = np.flatnonzero(energy[1:] <= energy[:-1])
     if back.size:
         before, after = energy[back[0] : back[0] + 2]
-        return f"energy not monotonic: {after:.2f} eV after {before:.2f} eV, {back.size} of {len(energy)} points"
+        detail = f"{after:.2f} eV after {before:.2f} eV, {back.size} of {len(energy)} points"
+        return Refusal(Reason.ENERGY_NOT_MONOTONIC, detail)
     if bad := np.count_nonzero(~np.isfinite(mu)):
-        return f"NaN in data: {bad} of {len(mu)} values; an intensity is missing or not positive"
+        detail = f"{bad} of {len(mu)} values; an intensity is missing or not positive"
+        return Refusal(Reason.NAN_IN_DATA, detail)
     return None

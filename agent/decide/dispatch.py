@@ -24,7 +24,7 @@ class ControlSettings(Settings):
     """Seconds that the control has to answer; then the decision is ``expired``."""
 
 
-class Controlling:
+class Dispatcher:
     """Sends decisions to a control from a thread of its own: who submits is never blocked.
 
     ``on_status`` gets a copy of the decision at each change of its status (proposed → sent → acknowledged |

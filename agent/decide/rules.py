@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import Field
 
 from ..types import Action, Decision, Estimate, Frame, Settings, get_logger
-from .triggers import Point, Trigger, Watch, watch
+from .triggers import SeriesPoint, Trigger, Watch, watch
 
 _log = get_logger()
 
@@ -97,7 +97,7 @@ class Rules:
         for key in [key for key in self._watches if key[1] == run_uid]:
             del self._watches[key]
 
-    def _point(self, rule: Rule, frame: Frame, estimate: Estimate) -> Point | None:
+    def _point(self, rule: Rule, frame: Frame, estimate: Estimate) -> SeriesPoint | None:
         trigger = rule.trigger
         descriptor = estimate.descriptors.get(trigger.descriptor)
         if descriptor is None:
@@ -111,7 +111,7 @@ class Rules:
             return None
         if trigger.max_ood is not None and not estimate.ood_score <= trigger.max_ood:
             return None
-        return Point.from_interval(frame.uid, frame.time, descriptor.mean, descriptor.lo, descriptor.hi)
+        return SeriesPoint.from_interval(frame.uid, frame.time, descriptor.mean, descriptor.lo, descriptor.hi)
 
 
 def _recent(kept: dict[_K, _V], key: _K, new: Callable[[], _V]) -> _V:

@@ -29,6 +29,7 @@ _UNITS = {
     "extrapolated_ev": "eV",
     "pre_edge_slope": "1/eV",
     "post_edge_order": "dimensionless",
+    "glitches": "dimensionless",
     "self_absorption_damping": "dimensionless",
     "ood_score": "dimensionless",
     "latency_ms": "ms",

@@ -1,6 +1,6 @@
 """Documents → frames."""
 
-from .columns import Unread, announcements, time_of
+from .columns import UnreadFile, announcements, time_of
 from .fly import FlySettings, needed
 from .reader import FrameReader, Outcome
 from .sweeps import UnusableError, spectrum, strip_padding
@@ -9,7 +9,7 @@ __all__ = [
     "FlySettings",
     "FrameReader",
     "Outcome",
-    "Unread",
+    "UnreadFile",
     "UnusableError",
     "announcements",
     "needed",

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from cachetools import LRUCache
 
-from ..fields import FieldMap
+from ..fields import FieldSettings
 from ..types import Reason, RunDocument, SetAside
 from .run import Outcome, Run
 
@@ -22,7 +22,7 @@ class FrameAssembler:
     Not thread-safe.
     """
 
-    def __init__(self, fields: FieldMap) -> None:
+    def __init__(self, fields: FieldSettings) -> None:
         self._fields = fields
         self._runs: dict[str, Run] = {}
         self._samples: LRUCache[str, dict[str, float]] = LRUCache(MAX_SAMPLES)

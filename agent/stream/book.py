@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from cachetools import FIFOCache
 
-from ..fields import FieldMap, element_and_edge, skipped_plan
+from ..fields import FieldSettings, element_and_edge, skipped_plan
 from ..types import Reason, Received, RunDocument, RunInfo, SetAside, get_logger
 from .columns import announcements, time_of
 from .held import Held, HeldBack
-from .sequence import SeqNums
+from .sequence import SequenceNumbers
 
 PATIENCE = 256
 """Documents, of any run, that the book waits for a start, a descriptor or events that should have come before."""
@@ -40,7 +40,7 @@ class _Stream:
     counted: bool
     """Whether the run's stop waits for what it announces of this stream."""
     ignored: bool = False
-    order: SeqNums = field(default_factory=SeqNums)
+    order: SequenceNumbers = field(default_factory=SequenceNumbers)
     streamed: int = 0
     """Data keys whose values come as StreamDatums."""
     with_events: bool = False
@@ -95,7 +95,7 @@ class Book:
     reads : whether a stream of this name may hold part of a spectrum; by default as ``fields`` say
     """
 
-    def __init__(self, fields: FieldMap, reads: Callable[[str], bool] | None = None) -> None:
+    def __init__(self, fields: FieldSettings, reads: Callable[[str], bool] | None = None) -> None:
         self._fields, self._reads = fields, reads or fields.reads
         element, edge = element_and_edge(fields, {})
         self.no_run = RunInfo("", element=element, edge=edge)

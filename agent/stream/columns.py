@@ -7,24 +7,24 @@ from typing import Any
 
 import numpy as np
 
-from ..fields import Channels
+from ..fields import StreamFields
 from ..types import Reason
 from .sweeps import Column, UnusableError
 
 
-class Unread(str):
+class UnreadFile(str):
     """Stands in an Event for what is in a file that could not be read, and says why."""
 
     __slots__ = ()
 
 
-def sweep_columns(channels: Channels, rows: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
+def sweep_columns(channels: StreamFields, rows: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
     """Return the columns, each (M,), of the M Events of a sweep. Raises UnusableError."""
     return _by_role(channels, lambda key: _column(rows, key))
 
 
 def event_columns(
-    channels: Channels, data: Mapping[str, Any], data_keys: Mapping[str, Any], grid: Column | None
+    channels: StreamFields, data: Mapping[str, Any], data_keys: Mapping[str, Any], grid: Column | None
 ) -> dict[str, Column]:
     """Return the columns, each (M,), of a whole-spectrum Event. Raises UnusableError.
 
@@ -62,7 +62,7 @@ def vector(data: Mapping[str, Any], key: str, shape: Any) -> Column:
     return column.reshape(-1)
 
 
-def energy_of(data: Mapping[str, Any], channels: Channels) -> float:
+def energy_of(data: Mapping[str, Any], channels: StreamFields) -> float:
     """Return the energy of an Event of a step scan, eV; NaN where it has none."""
     value: Any = data.get(channels.energy or "")
     if type(value) is not float:
@@ -88,7 +88,7 @@ def mean_readings(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dic
     return means
 
 
-def point_time(data: Mapping[str, Any], channels: Channels, doc: Mapping[str, Any]) -> float:
+def point_time(data: Mapping[str, Any], channels: StreamFields, doc: Mapping[str, Any]) -> float:
     """Return when a point was measured, Unix seconds: as its own field says, else as its Event does."""
     if channels.time is None or channels.time not in data:
         return time_of(doc)
@@ -127,7 +127,7 @@ def scalars(data: Mapping[str, Any]) -> dict[str, float]:
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def _by_role(channels: Channels, read: Callable[[str], Column]) -> dict[str, Column]:
+def _by_role(channels: StreamFields, read: Callable[[str], Column]) -> dict[str, Column]:
     """Read what the formula takes; what only the reference foil takes may fail, the frame does without."""
     columns: dict[str, Column] = {}
     if channels.energy is not None:
@@ -171,6 +171,6 @@ def _column(rows: Sequence[Mapping[str, Any]], key: str) -> Column:
 
 
 def _refuse_unread(values: Iterable[Any]) -> None:
-    why = next((value for value in values if isinstance(value, Unread)), None)
+    why = next((value for value in values if isinstance(value, UnreadFile)), None)
     if why is not None:
         raise UnusableError(Reason.FILE_NOT_READABLE, str(why))

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
-from ..fields import FieldMap, Unreadable, number, wanted_from_files
+from ..fields import FieldSettings, UnreadableStream, number, wanted_from_files
 from ..types import Reason, RunDocument, RunInfo, SetAside, Settings, get_logger
-from .columns import Unread, announcements, scalars, time_of
+from .columns import UnreadFile, announcements, scalars, time_of
 
 log = get_logger()
 
@@ -75,8 +75,8 @@ class FlySettings(Settings):
 
 
 def needed(
-    fields: FieldMap, fly: FlySettings | None, descriptor: Mapping[str, Any], start: Mapping[str, Any]
-) -> frozenset[str] | Unreadable:
+    fields: FieldSettings, fly: FlySettings | None, descriptor: Mapping[str, Any], start: Mapping[str, Any]
+) -> frozenset[str] | UnreadableStream:
     """Return the external data keys of a watched run's descriptor that are to be read from their files."""
     if fly is None or (trace := fly.trace(str(descriptor.get("name", "primary")))) is None:
         return wanted_from_files(fields, descriptor, start)
@@ -117,7 +117,7 @@ class FlyJoiner:
     waiting = False
     """A run is joined when it stops: nothing else is waited for."""
 
-    def __init__(self, settings: FlySettings, fields: FieldMap) -> None:
+    def __init__(self, settings: FlySettings, fields: FieldSettings) -> None:
         self._settings, self._fields = settings, fields
         self._runs: dict[str, _Fly] = {}
 
@@ -229,7 +229,7 @@ class FlyJoiner:
 def _take(side: _Side, trace: Trace, doc: Doc) -> None:
     """Add an Event's tables, or its scalars as a row of one each."""
     data = doc["data"]
-    side.unread = side.unread or next((str(v) for v in data.values() if isinstance(v, Unread)), "")
+    side.unread = side.unread or next((str(v) for v in data.values() if isinstance(v, UnreadFile)), "")
     if not trace.columns:
         times = doc.get("timestamps") or {}
         for key, value in scalars(data).items():

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from ..fields import FieldMap
+from ..fields import FieldSettings
 from ..types import Frame, Received, RunDocument, RunInfo, SetAside, Stage
 from .assembler import FrameAssembler
 from .book import Book
@@ -29,9 +29,9 @@ class FrameReader:
     """
 
     def __init__(
-        self, fields: FieldMap | None = None, fly: FlySettings | None = None, stages: Sequence[Stage] = ()
+        self, fields: FieldSettings | None = None, fly: FlySettings | None = None, stages: Sequence[Stage] = ()
     ) -> None:
-        fields = fields or FieldMap()
+        fields = fields or FieldSettings()
         joiner = (FlyJoiner(fly, fields),) if fly is not None else ()
         self._stages: tuple[Stage, ...] = (*stages, *joiner)
         self._book = Book(

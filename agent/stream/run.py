@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..fields import FOIL, Channels, FieldMap, Unreadable, absent, field_missing, has_i0, resolve
+from ..fields import FOIL, FieldSettings, StreamFields, UnreadableStream, absent, field_missing, has_i0, resolve
 from ..types import Frame, Reason, RunInfo, SetAside, get_logger
 from .columns import (
     announcements,
@@ -21,8 +21,8 @@ from .columns import (
     time_of,
     vector,
 )
-from .sequence import HOLE, Point, PointBuffer, SeqNums, Sweep
-from .sweeps import Spectrum, UnusableError, spectrum, split_sweeps, strip_padding
+from .sequence import HOLE, PointBuffer, ScanPoint, SequenceNumbers, Sweep
+from .sweeps import SweepSpectrum, UnusableError, spectrum, split_sweeps, strip_padding
 
 Outcome = Frame | SetAside
 Doc = Mapping[str, Any]
@@ -38,8 +38,8 @@ class Stream:
     """A stream of spectra. Its descriptors may change within the run, its numbering goes on."""
 
     name: str
-    channels: Channels
-    order: SeqNums
+    channels: StreamFields
+    order: SequenceNumbers
     points: PointBuffer | None
     """Of a step scan; None for whole spectra."""
     waiting: list[tuple["Descriptor", Doc, float]] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Descriptor:
 
     name: str
     doc: Doc
-    channels: Channels | None = None
+    channels: StreamFields | None = None
     stream: Stream | None = None
 
 
@@ -63,7 +63,7 @@ class Run:
     ``samples`` are the robot's parameters by ``sample_uid``; frames carry those of their sample.
     """
 
-    def __init__(self, info: RunInfo, fields: FieldMap, samples: Mapping[str, Mapping[str, float]]) -> None:
+    def __init__(self, info: RunInfo, fields: FieldSettings, samples: Mapping[str, Mapping[str, float]]) -> None:
         self.info = info
         self.stop: Doc | None = None
         self.measures = False
@@ -93,20 +93,20 @@ class Run:
         name, keys = str(doc.get("name", "primary")), doc["data_keys"]
         descriptor = self._descriptors[doc["uid"]] = Descriptor(name, doc)
         found = resolve(self._fields, doc, self.info.start)
-        self.measures |= isinstance(found, Channels)
+        self.measures |= isinstance(found, StreamFields)
         if not self.info.watched:
             self.measures |= self._fields.reads(name) and has_i0(self._fields, keys)
             return
-        if isinstance(found, Unreadable):
+        if isinstance(found, UnreadableStream):
             self._unreadable = True
             yield SetAside(self.info.uid, doc["uid"], time_of(doc), found.reason, found.detail)
-        if not isinstance(found, Channels):
+        if not isinstance(found, StreamFields):
             _log.debug("stream not read", stream=name, fields=list(keys))
             return
         stream = self._streams.get(name)
         if stream is None:
             points = PointBuffer(self._fields.min_points) if found.form == "step" else None
-            stream = self._streams[name] = Stream(name, found, points.order if points else SeqNums(), points)
+            stream = self._streams[name] = Stream(name, found, points.order if points else SequenceNumbers(), points)
             _log.info(
                 "reading",
                 run=self.info.uid,
@@ -138,7 +138,7 @@ class Run:
                 stream.answered.add(uid)
                 yield from self._whole(stream, descriptor, doc, received)
             return
-        point = Point(energy_of(data, channels), point_time(data, channels, doc), received, data)
+        point = ScanPoint(energy_of(data, channels), point_time(data, channels, doc), received, data)
         if stream.points.add(seq, point) is None:
             yield from self._late(doc)
         elif sweeps := stream.points.closed():
@@ -272,7 +272,7 @@ class Run:
             else:
                 yield self._frame(stream.name, channels, found, own, at, received, readings)
 
-    def _energies(self, channels: Channels, doc: Doc, keys: Mapping[str, Any]) -> Iterator[Outcome]:
+    def _energies(self, channels: StreamFields, doc: Doc, keys: Mapping[str, Any]) -> Iterator[Outcome]:
         """Keep the energies that one stream measures for the spectra of another."""
         assert channels.energy is not None
         try:
@@ -292,8 +292,8 @@ class Run:
     def _frame(
         self,
         stream: str,
-        channels: Channels,
-        found: Spectrum,
+        channels: StreamFields,
+        found: SweepSpectrum,
         uid: str,
         time: float,
         received: float,

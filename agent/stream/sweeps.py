@@ -26,7 +26,7 @@ class UnusableError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Spectrum:
+class SweepSpectrum:
     """One sweep, sorted to strictly rising energy."""
 
     energy: Column
@@ -158,7 +158,7 @@ def strip_padding(columns: Mapping[str, Column]) -> dict[str, Column]:
 @np.errstate(over="ignore", invalid="ignore")
 def spectrum(
     columns: Mapping[str, Column], formula: Formula | None, min_points: int, bin_ev: float | None = None
-) -> Spectrum:
+) -> SweepSpectrum:
     """Form one sweep's spectrum from its columns, each (M,), by role: energy (eV), i0, it, if, mu, iref, reference.
 
     μ = ln(I0/It), If/I0, or as given (Newville, Rev. Mineral. Geochem. 78, 33 (2014), eqs 2 and 3); the reference
@@ -199,7 +199,7 @@ def spectrum(
     if not np.isfinite(rows[0]).all():
         raise UnusableError(Reason.ABSORPTION_NOT_FINITE, f"{formula} overflows")
     reference = rows[1] if len(rows) > 1 and np.isfinite(rows[1]).all() else None
-    return Spectrum(energy.copy(), rows[0], reference, direction)
+    return SweepSpectrum(energy.copy(), rows[0], reference, direction)
 
 
 def binned(columns: Mapping[str, Column], width_ev: float) -> dict[str, Column]:

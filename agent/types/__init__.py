@@ -8,14 +8,17 @@ from .frame import Direction, Document, Formula, Frame, Received, SetAside
 from .grid import Array, Grid, bin_means, interval
 from .log import Logger, get_logger
 from .protocols import Action, Control, Estimator, Reply, Source, Stage, Status
-from .reasons import Reason
+from .reasons import Flag, Reason, Refusal
+from .robust import MAD_TO_SD, hodges_lehmann, mad_sd, median, median_of_known, theil_sen
 from .run import RunDocument, RunInfo
 from .settings import Settings
-from .tables import NOTHING, Table, Tabulated
+from .tables import NOTHING, AbsorptionTable, Tabulated
 
 __all__ = [
+    "MAD_TO_SD",
     "NOTHING",
     "STEP_WIDTH_EV",
+    "AbsorptionTable",
     "Action",
     "Array",
     "Control",
@@ -26,6 +29,7 @@ __all__ = [
     "Edge",
     "Estimate",
     "Estimator",
+    "Flag",
     "Formula",
     "Frame",
     "Grid",
@@ -33,6 +37,7 @@ __all__ = [
     "Logger",
     "Reason",
     "Received",
+    "Refusal",
     "Reply",
     "RunDocument",
     "RunInfo",
@@ -41,9 +46,13 @@ __all__ = [
     "Source",
     "Stage",
     "Status",
-    "Table",
     "Tabulated",
     "bin_means",
     "get_logger",
+    "hodges_lehmann",
     "interval",
+    "mad_sd",
+    "median",
+    "median_of_known",
+    "theil_sen",
 ]

@@ -35,8 +35,8 @@ def align(
         if pictures:
             written += draw_all(found, out)
     for f in found:
-        what = f"set aside: {f.set_aside}" if f.set_aside else ", ".join(f.flags) or "aligned"
+        what = f"set aside: {f.refusal}" if f.refusal else ", ".join(f.flags) or "aligned"
         typer.echo(f"{f.spectrum.id}: {what}")
     typer.echo(f"{len(written)} files and alignment.csv in {out}/")
-    if strict and any(f.set_aside for f in found):
+    if strict and any(f.refusal for f in found):
         raise typer.Exit(SET_ASIDE)

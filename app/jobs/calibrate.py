@@ -13,7 +13,7 @@ from ...agent.spectra import AlignmentSettings
 from ...models import card as cards
 from ...models.card import Card, DomainCard, OffsetCard
 from ...models.readable import readable
-from ...models.training import Augmentation, Fit, Standard, StandardError, calibrate
+from ...models.training import Augmentation, Standard, StandardError, StandardFit, calibrate
 
 NOT_OF_METALS = ("amplitude", "amplitude_sd", "step_ev", "broadening_ev", "broadening_sd_ev")
 
@@ -24,7 +24,7 @@ class Calibration:
 
     card: Card
     """With the offset and domain that were found."""
-    fits: list[Fit]
+    fits: list[StandardFit]
 
     def __str__(self) -> str:
         names = [f.standard.name + " (metal)" * f.standard.metal for f in self.fits]

@@ -10,7 +10,7 @@ from ...agent.types import InputError, get_logger
 from ..config import ConfigError, explain
 
 if TYPE_CHECKING:
-    from ...models.datasets import FeffSettings, Labels, Progress, Site, Spectrum
+    from ...models.datasets import FeffSettings, FeffSpectrum, Labels, Progress, Site
 
 _log = get_logger()
 
@@ -126,7 +126,7 @@ def convert_documents(
         jobs = jobs or _cores()
         found, others = read_documents(documents, _symbol(absorber), jobs, progress)
         known, failed = label([s for d in found for s in d.sites], _kept(out, name), jobs, progress)
-        rows: list[tuple[Spectrum, Labels]] = []
+        rows: list[tuple[FeffSpectrum, Labels]] = []
         for d in found:
             labels = [labels_of(s, known) for s in d.sites]
             if all(labels):
@@ -136,7 +136,12 @@ def convert_documents(
 
 
 def _pair(
-    rows: "Sequence[tuple[Spectrum, Labels]]", out: Path, name: str, val_fraction: float, seed: int, failed: list[str]
+    rows: "Sequence[tuple[FeffSpectrum, Labels]]",
+    out: Path,
+    name: str,
+    val_fraction: float,
+    seed: int,
+    failed: list[str],
 ) -> str:
     from ...models.datasets import SplitSettings, split_materials, write_pair
 

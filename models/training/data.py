@@ -146,7 +146,7 @@ def _arrays(path: Path) -> tuple[NDArray[np.str_], Array, Array]:
             ids, energy, mu = z["id"].astype(str), z["energy"].astype(float), z["mu"].astype(float)
     except DataError:
         raise
-    except (ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as e:
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as e:
         raise DataError(f"{path}: not an npz of numbers ({e}); expected id, energy and mu") from None
     if mu.shape != energy.shape or mu.ndim != 2 or len(ids) != len(mu):
         raise DataError(

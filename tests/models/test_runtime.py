@@ -15,9 +15,10 @@ from xas_agent.agent.spectra.align import align
 from xas_agent.agent.spectra.settings import AlignmentSettings
 from xas_agent.agent.spectra.theory import align_theory
 from xas_agent.agent.types.estimate import Estimate
+from xas_agent.agent.types.reasons import Flag
 from xas_agent.models import card as cards
 from xas_agent.models.card import ModelError
-from xas_agent.models.runtime import OOD_FLAG, Model, default_threads
+from xas_agent.models.runtime import Model, default_threads
 from xas_agent.sim_beamline.cathode import ReferenceSpectra, absorption
 from xas_agent.sim_beamline.plans import FLY_ENERGIES
 
@@ -74,7 +75,7 @@ def test_a_ruined_frame_does_not_touch_its_neighbours():
     found = model("cu-k").estimate(x)
     others = [0, 1, 2, 4, 5, 6]
     assert_close(numbers([found[i] for i in others]), clean[others])
-    assert found[3].flags == (OOD_FLAG,)
+    assert found[3].flags == (Flag.OUT_OF_DISTRIBUTION,)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -82,7 +83,7 @@ def test_every_estimate_is_whole(name):
     card = model(name).card
     for estimate in model(name).estimate(spectra(name, 20)):
         assert list(estimate.descriptors) == [d.name for d in card.descriptors]
-        assert estimate.flags == ((OOD_FLAG,) if estimate.ood_score > 1 else ())
+        assert estimate.flags == ((Flag.OUT_OF_DISTRIBUTION,) if estimate.ood_score > 1 else ())
         for d in card.descriptors:
             found = estimate.descriptors[d.name]
             assert found.lo <= found.mean <= found.hi
@@ -181,4 +182,4 @@ def test_what_the_model_has_not_seen_scores_above_one(strange):
         aligned = (aligned + np.linspace(0, 0.5, aligned.shape[1])).astype(np.float32)
     (found,) = model("co-k").estimate(aligned)
     assert found.ood_score > 1
-    assert found.flags == (OOD_FLAG,)
+    assert found.flags == (Flag.OUT_OF_DISTRIBUTION,)

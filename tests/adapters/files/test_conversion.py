@@ -12,7 +12,7 @@ from streams import Frames
 from xas_agent.adapters.files.conversion import Conversion, convert, read_all
 from xas_agent.adapters.files.documents import FileSource
 from xas_agent.adapters.formats import FileSpectrum, SpectrumFileError, flaw, read_spectra
-from xas_agent.agent.fields.settings import FieldMap
+from xas_agent.agent.fields.settings import FieldSettings
 from xas_agent.agent.types.frame import Frame, SetAside
 
 E = np.linspace(8300.0, 8400.0, 41)
@@ -31,7 +31,7 @@ def table(folder: Path, *names: str, name="scan.xdi", energy=E, header="", point
 
 
 def frames(path: Path) -> tuple[list[Frame], list[SetAside]]:
-    assembler, found = Frames(FieldMap()), []
+    assembler, found = Frames(FieldSettings()), []
     for name, doc in FileSource(path):
         found += assembler(name, doc)
     found += assembler.flush()

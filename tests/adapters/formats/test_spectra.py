@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from xas_agent.adapters.formats import FileSpectrum, SpectrumFileError, flaw, read_spectra
 from xas_agent.adapters.formats.spectrum import MIN_POINTS
+from xas_agent.agent.types.reasons import Reason
 
 E = np.array([8300.0, 8333.0, 8400.0])
 MU = np.array([0.1, 0.9, 1.0])
@@ -170,13 +171,13 @@ def test_a_row_with_a_flaw_is_read_and_told_of(tmp_path, point, energy_ev, mu, f
         good, flawed = read_spectra(npz(tmp_path, energy=rows[0][:, ::order], mu=rows[1][:, ::order]))
         assert flaw(good) is None
         if order == 1 or found is None:
-            assert (flaw(flawed) or "").startswith(found or "")
+            assert str(flaw(flawed) or "").startswith(found or "")
         assert (flaw(flawed) is None) == (found is None)
 
 
 def test_a_spectrum_of_few_points_has_a_flaw(tmp_path):
     found = flaw(read_spectra(text(tmp_path, XDI, np.repeat(COLUMNS, 5, axis=0)))[0])
-    assert found == f"too few points: 3 points, at least {MIN_POINTS} needed"
+    assert found == (Reason.TOO_FEW_POINTS, f"3 points, at least {MIN_POINTS} needed")
 
 
 @given(values=st.lists(st.tuples(st.floats(), st.floats()), max_size=30))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from xas_agent.agent.decide.dispatch import Controlling, ControlSettings
+from xas_agent.agent.decide.dispatch import ControlSettings, Dispatcher
 from xas_agent.agent.types.decision import Decision
 from xas_agent.agent.types.protocols import Action, Reply
 
@@ -39,11 +39,11 @@ def control() -> Recorder:
 
 
 @pytest.fixture
-def controlling(control: Recorder) -> Iterator[Callable[..., Controlling]]:
-    made: list[Controlling] = []
+def controlling(control: Recorder) -> Iterator[Callable[..., Dispatcher]]:
+    made: list[Dispatcher] = []
 
-    def make(settings: ControlSettings = FREE, connected: bool = True) -> Controlling:
-        made.append(Controlling(settings, control if connected else None, control.told.append))
+    def make(settings: ControlSettings = FREE, connected: bool = True) -> Dispatcher:
+        made.append(Dispatcher(settings, control if connected else None, control.told.append))
         return made[-1]
 
     yield make
@@ -138,7 +138,7 @@ def test_status_callback_that_raises_does_not_end_the_thread(control):
     def fail(decision: Decision) -> None:
         raise RuntimeError("reader broke")
 
-    controls = Controlling(FREE, control, fail)
+    controls = Dispatcher(FREE, control, fail)
     controls.submit(decision())
     controls.submit(decision("d2"))
     assert controls.drain(5)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from ophyd.sim import SynAxis, SynSignal
 from streams import Frames
 
-from xas_agent.agent.fields.settings import FieldMap
+from xas_agent.agent.fields.settings import FieldSettings
 from xas_agent.agent.stream.book import MAX_OPEN, PATIENCE, PATIENCE_S
 from xas_agent.agent.stream.held import MAX_HELD
 from xas_agent.agent.types.frame import Frame, SetAside
@@ -107,7 +107,7 @@ def pairs(energy: np.ndarray, mu: np.ndarray) -> Pairs:
 
 
 def feed(
-    docs: Sequence[Doc], fields: FieldMap | None = None, flush: bool = True
+    docs: Sequence[Doc], fields: FieldSettings | None = None, flush: bool = True
 ) -> tuple[list[Frame], list[SetAside]]:
     assembler = Frames(fields)
     out = [found for k, (name, doc) in enumerate(docs) for found in assembler(name, doc, received=k * 1e-6)]
@@ -564,7 +564,7 @@ def test_the_agents_own_run_joined_late_is_no_news() -> None:
 
 def test_a_configured_field_that_is_nowhere_is_told_once_per_run() -> None:
     scan, robot = Made().sweep().sweep().stop(), Made(sample_uid="s", plan_name="load_cell")
-    frames, (aside,) = feed(scan.docs, FieldMap(energy="enrgy"))
+    frames, (aside,) = feed(scan.docs, FieldSettings(energy="enrgy"))
     assert not frames
     assert (aside.reason, aside.uid, aside.seq_num) == ("field missing", scan.docs[1][1]["uid"], None)
     assert aside.detail == "no key 'enrgy' in stream primary; found energy, I0, It"
@@ -574,9 +574,9 @@ def test_a_configured_field_that_is_nowhere_is_told_once_per_run() -> None:
             made = run.run.compose_descriptor(name=name, data_keys=keys)
             event: Any = made.compose_event(data=dict.fromkeys(keys, 1.0), timestamps=dict.fromkeys(keys, 0.0))
             run.docs += [("descriptor", made.descriptor_doc), ("event", event)]
-        asides = feed(run.stop().docs, FieldMap(energy="mon", i0="up"))[1]
+        asides = feed(run.stop().docs, FieldSettings(energy="mon", i0="up"))[1]
         assert len(asides) == told
-        asides = feed(run.docs, FieldMap(energy="mon", i0="upstream"))[1]
+        asides = feed(run.docs, FieldSettings(energy="mon", i0="upstream"))[1]
         assert [a.detail for a in asides] == ["no key 'mon' in stream primary; found mono, upstream, downstream"]
         assert (asides[0].run_uid, asides[0].seq_num) == (run.uid, None)
 

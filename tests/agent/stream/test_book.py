@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xas_agent.agent.fields.settings import FieldMap
+from xas_agent.agent.fields.settings import FieldSettings
 from xas_agent.agent.stream import held
 from xas_agent.agent.stream.book import MAX_OPEN, PATIENCE, PATIENCE_S, Book, Entry
 from xas_agent.agent.stream.held import MAX_HELD, size_of
@@ -38,7 +38,7 @@ def run(*events: int, paged: bool = False, size: int = 1, stop: bool = True, **m
 
 
 def entries(docs: Sequence[Document], book: Book | None = None, at: float = 0.0) -> list[Entry]:
-    book = book or Book(FieldMap())
+    book = book or Book(FieldSettings())
     return [entry for name, doc in docs for entry in book(Received(name, doc, at))]
 
 
@@ -79,7 +79,7 @@ def test_any_disorder_becomes_order_and_nothing_is_lost(
     runs = [run(*events, paged=paged) for events, paged in shapes]
     docs = [d for r in runs for d in r for _ in range(1 + (repeat and rng.random() < 0.3))]
     rng.shuffle(docs)
-    book = Book(FieldMap())
+    book = Book(FieldSettings())
     found = entries(docs, book)
     assert not [entry for entry in found if isinstance(entry, SetAside)]
     assert not book.waiting
@@ -101,7 +101,7 @@ def test_loss_is_reported_and_the_rest_stays_in_order(
     docs = [d for events, paged in shapes for d in run(*events, paged=paged)]
     rng.shuffle(docs)
     docs = [d for d in docs if rng.random() < kept]
-    book = Book(FieldMap())
+    book = Book(FieldSettings())
     found = entries(docs, book)
     found += book.finish()
     ordered = check_order(found)
@@ -119,7 +119,7 @@ def test_loss_is_reported_and_the_rest_stays_in_order(
 def test_what_is_held_is_bounded_in_bytes(events: int, most: int, seed: int) -> None:
     docs = run(events, events, size=1000)
     random.Random(seed).shuffle(docs)
-    book = Book(FieldMap())
+    book = Book(FieldSettings())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(held, "MAX_HELD_BYTES", most)
         found: list[Entry] = []
@@ -146,7 +146,7 @@ def test_what_is_held_is_bounded_in_number() -> None:
 
 
 def test_a_finished_run_is_remembered() -> None:
-    docs, book = run(3), Book(FieldMap())
+    docs, book = run(3), Book(FieldSettings())
     lost = docs.pop(3)
     assert names(entries(docs, book)) == ["start", "descriptor", "event", "event"]
     assert names(book.settle()) == ["stop"]
@@ -160,13 +160,13 @@ def test_a_stop_waits_for_what_it_announces_and_no_longer_than_the_patience() ->
     docs, other = run(3), run(0, stop=False)
     lost = docs.pop(3)
     for late, at, ended in (([lost], 0.0, True), ([], 0.9 * PATIENCE_S, False), ([], PATIENCE_S, True)):
-        book = Book(FieldMap())
+        book = Book(FieldSettings())
         assert names(entries(docs, book, at=100.0))[-1] == "event"
         assert book.waiting
         found = entries(late, book, at=100.0) or book.poll(100.0 + at)
         assert (names(found)[-1:] == ["stop"]) is ended
         assert book.waiting is not ended
-    book = Book(FieldMap())
+    book = Book(FieldSettings())
     entries(docs, book)
     assert names(entries(other[:1] * PATIENCE, book)) == ["start", "stop"]
     docs[-1][1]["num_events"] = {"s0": 2, "baseline": 2}
@@ -200,7 +200,7 @@ def test_rows_of_stream_datums_count_as_events() -> None:
     assert names(found)[-1] == "stop"
     assert names(found).count("stream_datum") == 4
     last = docs.pop(-2)
-    book = Book(FieldMap())
+    book = Book(FieldSettings())
     assert "stop" not in names(entries(docs + docs, book))
     assert names(entries([last], book)) == ["stream_datum", "stop"]
 
@@ -220,7 +220,7 @@ def test_pages_are_unpacked() -> None:
 
 
 def test_it_is_decided_once_what_a_run_is() -> None:
-    fields = FieldMap(edge="K")
+    fields = FieldSettings(edge="K")
     for metadata, watched, sample in (
         ({"sample_uid": "s"}, True, "s"),
         ({"sample_uid": "s", "plan_name": "align_mirror"}, False, "s"),
@@ -236,7 +236,7 @@ def test_it_is_decided_once_what_a_run_is() -> None:
 
 
 def test_a_start_that_never_came_is_given_out_empty() -> None:
-    docs, book = run(2, sample_uid="s"), Book(FieldMap(element="Co"))
+    docs, book = run(2, sample_uid="s"), Book(FieldSettings(element="Co"))
     assert entries(docs[1:-1], book) == []
     aside, start, *rest = book.settle()
     assert names([aside, start, *rest]) == [Reason.JOINED_LATE, "start", "descriptor", "event", "event"]

@@ -63,16 +63,13 @@ def _terminal_gone() -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def _closed(descriptors: tuple[int, ...]) -> Iterator[dict[str, Any]]:
-    yield {"preexec_fn": lambda: [os.close(fd) for fd in descriptors]}
+def _closed() -> Iterator[dict[str, Any]]:
+    yield {"preexec_fn": lambda: os.closerange(0, 3)}
 
 
 BROKEN: dict[str, Callable[[], Any]] = {
     "nobody reads stderr": lambda: _unread(("stderr",)),
-    "nobody reads stdout": lambda: _unread(("stdout",)),
-    "nobody reads either": lambda: _unread(("stdout", "stderr")),
-    "stderr closed": lambda: _closed((2,)),
-    "all closed": lambda: _closed((0, 1, 2)),
+    "all closed": _closed,
     "full disk": _full_disk,
     "terminal gone": _terminal_gone,
 }
@@ -99,19 +96,18 @@ def test_a_reader_that_takes_one_line_ends_nothing(recording, tmp_path):
     whole(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_embedded_beamline_is_watched_to_the_end_without_a_reader(tmp_path):
+    line = command("run", "--frames", 2, "--out", tmp_path)
     with _unread(("stdout", "stderr")) as streams:
-        assert (
-            subprocess.run(command("run", "--frames", 2, "--out", tmp_path), timeout=100, **streams).returncode == 0
-        )
+        assert subprocess.run(line, timeout=100, **streams).returncode == 0
     whole(tmp_path, 2)
 
 
-@pytest.mark.parametrize(("strict", "code"), [((), 0), (("--strict",), SET_ASIDE)])
-def test_the_exit_code_says_how_the_work_went_not_the_output(strict, code, recording, tmp_path):
+def test_the_exit_code_says_how_the_work_went_not_the_output(recording, tmp_path):
     with _unread(("stdout", "stderr")) as streams:
-        line = command("replay", recording, "--model", "ni-k", "--out", tmp_path, *strict)
-        assert subprocess.run(line, timeout=100, **streams).returncode == code
+        line = command("replay", recording, "--model", "ni-k", "--out", tmp_path, "--strict")
+        assert subprocess.run(line, timeout=100, **streams).returncode == SET_ASIDE
     whole(tmp_path, 0)
 
 

@@ -10,6 +10,7 @@ import yaml
 
 from xas_agent.agent.types.errors import InputError
 from xas_agent.app.config import ConfigError, read_training
+from xas_agent.app.jobs import evaluate
 from xas_agent.app.jobs.evaluate import fingerprint, read_evaluation, report_on
 from xas_agent.app.jobs.train import train_model
 from xas_agent.models.card import read_card
@@ -103,13 +104,29 @@ def test_an_unknown_study_is_one_message(model, feff, tmp_path):
         ("studies: []\nbenchmark: {lone_spts: 0}", "lone_spts 0: Experts and ablations need at least one"),
         ("studies: [universal]\nuniversal: {}", "found no transfer"),
         ("studies: [", "not an evaluation config"),
-        ("just words", "not an evaluation config"),
+        ("just words", "e.yaml: found str, expected a mapping of keys to values"),
+        ("[studies]", "e.yaml: found list, expected a mapping of keys to values"),
+        ("studies: []\ntransfer: 3", "key transfer: found 3, expected a mapping of keys to values"),
+        ("studies: []\ntransfer:", "key transfer: found None, expected a mapping of keys to values"),
+        ("studies: []\ntransfer: {}\nuniversal: [a]", "key universal: found .*'a'.*, expected a mapping"),
+        ("studies: []\ntargets: 3", "key targets: found 3, expected a list of training configs"),
+        ("studies: []\ntargets: [3]", r"key targets: found \[3\], expected a list of training configs"),
         ("studies: []\ntargets: [none]", "none: no such file; shipped training configs are co-k, cu-k, ni-k"),
     ],
 )
 def test_a_wrong_config_is_one_message(tmp_path, content, message):
     (tmp_path / "e.yaml").write_text(content)
     with pytest.raises(ConfigError, match=message):
+        read_evaluation(str(tmp_path / "e.yaml"), "cu-k")
+
+
+def test_a_mistake_of_the_code_is_not_the_configs(tmp_path, monkeypatch):
+    def broken(card: object) -> None:
+        raise AttributeError("no such attribute")
+
+    monkeypatch.setattr(evaluate, "config_of", broken)
+    (tmp_path / "e.yaml").write_text("studies: []")
+    with pytest.raises(AttributeError, match="no such attribute"):
         read_evaluation(str(tmp_path / "e.yaml"), "cu-k")
 
 

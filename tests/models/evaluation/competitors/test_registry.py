@@ -13,7 +13,7 @@ from xas_agent.models.evaluation.competitors.registry import COMPETITORS
 from xas_agent.models.evaluation.contract import Predictions, classes_of
 from xas_agent.models.training.config import TrainingConfig
 from xas_agent.models.training.metrics import scores
-from xas_agent.models.training.plan import Plan
+from xas_agent.models.training.plan import TrainingPlan
 from xas_agent.models.training.train import joint_loss
 
 EDGE = 8979.0
@@ -86,10 +86,10 @@ def write_rows(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory) -> Plan:
+def plan(tmp_path_factory) -> TrainingPlan:
     folder = tmp_path_factory.mktemp("rows")
     write_rows(folder)
-    return Plan(TrainingConfig.model_validate(CONFIG), folder)
+    return TrainingPlan(TrainingConfig.model_validate(CONFIG), folder)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
-def answers(name: str, plan: Plan, train, **changes: Any) -> Predictions:
+def answers(name: str, plan: TrainingPlan, train, **changes: Any) -> Predictions:
     fitted = COMPETITORS[name].fit(plan, train, SMALL[name] | changes, seed=1)
     assert fitted.parameters > 0
     return fitted.predict(plan.clean.numpy())
