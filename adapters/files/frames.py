@@ -8,14 +8,14 @@ from ...agent.fields import FieldSettings
 from ...agent.stream import UnusableError, strip_padding
 from ...agent.stream import spectrum as swept
 from ...agent.types import Frame, Reason, Refusal
-from ..formats import Spectrum, flaw
+from ..formats import FileSpectrum, flaw
 from .conversion import columns_of
 
 _ROLES = {"itrans": "it", "ifluor": "if", "irefer": "iref", "norm": "mu"}
 """Roles of the data keys that documents made of files have; the other keys are named as their roles."""
 
 
-def frame_of(spectrum: Spectrum, number: int, fields: FieldSettings) -> Frame | Refusal:
+def frame_of(spectrum: FileSpectrum, number: int, fields: FieldSettings) -> Frame | Refusal:
     """The measured spectrum as frame ``number``, or why it cannot be one.
 
     Its detectors are checked as those of a stream are. A series is the spectra of one sample, measured in one way,
@@ -52,7 +52,7 @@ def frame_of(spectrum: Spectrum, number: int, fields: FieldSettings) -> Frame | 
     )
 
 
-def computed_frame_of(spectrum: Spectrum, number: int, fields: FieldSettings) -> Frame | Refusal:
+def computed_frame_of(spectrum: FileSpectrum, number: int, fields: FieldSettings) -> Frame | Refusal:
     """The computed spectrum as frame ``number``, its points as they are in the file, or why it cannot be one.
 
     Parameters

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..types import Formula, Reason
 from .monochromator import DECLARE, Axis
-from .names import USUAL, AmbiguousError, is_pattern, matching, one, plain, usual
+from .names import USUAL, AmbiguousFieldError, is_pattern, matching, one, plain, usual
 from .run_start import absorber, first, inner
 from .settings import FieldSettings
 
@@ -92,7 +92,7 @@ def _fluorescence(
         if any(
             len(found) > 1 and not is_pattern(name) for name, found in zip(fields.fluorescence, named, strict=True)
         ):
-            raise AmbiguousError("fluorescence", max(named, key=len))
+            raise AmbiguousFieldError("fluorescence", max(named, key=len))
         found = tuple(dict.fromkeys(key for keys in named for key in keys)) if all(named) else ()
         return listed if listed and set(listed) <= set(found) else found
     if listed:
@@ -121,7 +121,7 @@ def resolve(
     try:
         found = _resolve(fields, keys, descriptor, start)
         lacks = _lacks(fields, found, keys, descriptor, start)
-    except AmbiguousError as error:
+    except AmbiguousFieldError as error:
         return UnreadableStream(Reason.AMBIGUOUS_FIELDS, f"stream {name}: {error}")
     if len(keys) < len(every) and not (isinstance(found, StreamFields) and found.formula):
         outside = ", ".join(key for key in every if key not in keys)
@@ -324,7 +324,7 @@ def _reference(fields: FieldSettings, keys: list[str], it: str | None) -> dict[s
         if it and (iref := one("iref", fields.iref, keys)):
             return {"it": it, "iref": iref}
         return {"reference": one("reference", fields.reference, keys)}
-    except AmbiguousError:
+    except AmbiguousFieldError:
         return {}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._version import __version__
-from ...adapters.formats import Columns, Spectrum
+from ...adapters.formats import Columns, FileSpectrum
 from ...agent.estimate import Answer
 from ...agent.types import Estimator, Flag, Refusal
 from ..config import Config
@@ -25,7 +25,7 @@ Form = Literal["npz", "csv", "xdi"]
 class OnGrid:
     """One spectrum of a file and its alignment."""
 
-    spectrum: Spectrum
+    spectrum: FileSpectrum
     answer: Answer | Refusal
     """Without an estimate; a refusal where no frame could be made of the spectrum."""
 
@@ -115,10 +115,10 @@ def draw_all(found: Sequence[OnGrid], folder: Path) -> list[Path]:
     return drawn
 
 
-def name_of(spectrum: Spectrum) -> str:
+def name_of(spectrum: FileSpectrum) -> str:
     """The spectrum's id as the name of a file.
 
-    >>> name_of(Spectrum("NiO scan.xdi:0", "", 0, np.zeros(0), np.zeros(0)))
+    >>> name_of(FileSpectrum("NiO scan.xdi:0", "", 0, np.zeros(0), np.zeros(0)))
     'NiO_scan.xdi_0'
     """
     return re.sub(r"[^\w.+-]+", "_", spectrum.id)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from ...adapters.formats import Spectrum, read_spectra
+from ...adapters.formats import FileSpectrum, read_spectra
 from ...agent.spectra import AlignmentSettings
 from ...models import card as cards
 from ...models.card import Card, DomainCard, OffsetCard
@@ -92,7 +92,7 @@ def write_calibration(calibration: Calibration, model: str) -> Path:
     return folder / "card.yaml"
 
 
-def _standard(text: str, rows: dict[str, Spectrum], feff: Path, card: Card) -> Standard:
+def _standard(text: str, rows: dict[str, FileSpectrum], feff: Path, card: Card) -> Standard:
     file, _, about = text.partition("=")
     row, *options = about.split(",")
     if not row:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ...adapters.files import computed_frame_of, frame_of
-from ...adapters.formats import Columns, Spectrum, read_spectra
+from ...adapters.formats import Columns, FileSpectrum, read_spectra
 from ...agent.estimate import Answer, EnergyUncertainty, FrameServer
 from ...agent.spectra import SeriesAlignment, TheoryAlignment
 from ...agent.types import Estimator, Frame, InputError, Reason, Refusal, get_logger
@@ -18,9 +18,9 @@ class ChoiceError(InputError):
     """No model, or more than one, fits the energies, and none was named."""
 
 
-def read_all(files: Sequence[Path], columns: Columns | None) -> list[Spectrum]:
+def read_all(files: Sequence[Path], columns: Columns | None) -> list[FileSpectrum]:
     """The spectra of all files, in their order. Raises SpectrumFileError."""
-    found: list[Spectrum] = []
+    found: list[FileSpectrum] = []
     for path in files:
         spectra = read_spectra(path, columns=columns)
         for note in dict.fromkeys(note for s in spectra for note in s.notes):
@@ -30,7 +30,7 @@ def read_all(files: Sequence[Path], columns: Columns | None) -> list[Spectrum]:
 
 
 def answers_of(
-    spectra: Sequence[Spectrum],
+    spectra: Sequence[FileSpectrum],
     models: Sequence[Estimator],
     config: Config,
     *,

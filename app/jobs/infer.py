@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...adapters.formats import Columns, Spectrum
+from ...adapters.formats import Columns, FileSpectrum
 from ...agent.estimate import Answer
 from ...agent.types import Reason, Refusal, get_logger
 from ..config import Config
@@ -76,7 +76,7 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def _row(spectrum: Spectrum, answer: Answer | Refusal) -> dict[str, Any]:
+def _row(spectrum: FileSpectrum, answer: Answer | Refusal) -> dict[str, Any]:
     """One answer as ``infer_files`` gives it."""
     row: dict[str, Any] = {"id": spectrum.id, "source": spectrum.source, "row": spectrum.row}
     if isinstance(answer, Refusal) or answer.refusal is not None or answer.estimate is None:

@@ -11,7 +11,7 @@ from streams import Frames
 
 from xas_agent.adapters.files.conversion import Conversion, convert, read_all
 from xas_agent.adapters.files.documents import FileSource
-from xas_agent.adapters.formats import Spectrum, SpectrumFileError, flaw, read_spectra
+from xas_agent.adapters.formats import FileSpectrum, SpectrumFileError, flaw, read_spectra
 from xas_agent.agent.fields.settings import FieldSettings
 from xas_agent.agent.types.frame import Frame, SetAside
 
@@ -38,7 +38,7 @@ def frames(path: Path) -> tuple[list[Frame], list[SetAside]]:
     return [f for f in found if isinstance(f, Frame)], [f for f in found if isinstance(f, SetAside)]
 
 
-def same(frame: Frame, spectrum: Spectrum) -> None:
+def same(frame: Frame, spectrum: FileSpectrum) -> None:
     np.testing.assert_array_equal(frame.energy, spectrum.energy)
     np.testing.assert_allclose(frame.mu, spectrum.mu, rtol=1e-12, atol=1e-12)
     assert (frame.reference is None) == (spectrum.reference is None)

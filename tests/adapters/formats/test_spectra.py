@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xas_agent.adapters.formats import Spectrum, SpectrumFileError, flaw, read_spectra
+from xas_agent.adapters.formats import FileSpectrum, SpectrumFileError, flaw, read_spectra
 from xas_agent.adapters.formats.spectrum import MIN_POINTS
 from xas_agent.agent.types.reasons import Reason
 
@@ -183,7 +183,7 @@ def test_a_spectrum_of_few_points_has_a_flaw(tmp_path):
 @given(values=st.lists(st.tuples(st.floats(), st.floats()), max_size=30))
 def test_what_has_no_flaw_is_a_spectrum(values):
     energy, mu = np.array(values, dtype=float).reshape(-1, 2).T
-    if flaw(Spectrum("a:0", "a", 0, energy, mu)) is None:
+    if flaw(FileSpectrum("a:0", "a", 0, energy, mu)) is None:
         assert np.isfinite(mu).all()
         assert (np.diff(energy) > 0).all()
         assert len(energy) >= MIN_POINTS
