@@ -17,13 +17,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-import structlog
 from pydantic import Field, field_validator
 
-from ..agent.types import Document, InputError, Settings
+from ..agent.types import Document, InputError, Settings, get_logger
 from .errors import EndpointUnreachable
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 SCHEMES = ("tiled", "http", "https")
 _PORTS = {"http": 80, "https": 443}

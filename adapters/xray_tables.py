@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from types import ModuleType
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..agent.spectra import AlignmentSettings, SelfAbsorptionSettings, thick_alpha
-from ..agent.types import InputError, Table, Tabulated
+from ..agent.types import AbsorptionTable, Array, InputError, Tabulated
 
-Floats = NDArray[np.float64]
 BESIDE_EV = 10.0  # of the edge, where a coefficient below and above it is taken
 TABLE_EV = np.arange(-1500.0, 4000.0, 2.0)  # about the edge: what any scan of it reaches
 STRONGEST_LINE = {"K": "Ka1", "L1": "Lb3", "L2": "Lb1", "L3": "La1"}
@@ -44,7 +42,7 @@ def tabulated(settings: AlignmentSettings, element: str, edge: str) -> Tabulated
         with _asked_by("alignment.normalisation.mode: mback"):
             energy = edge_ev(element, edge) + TABLE_EV
             energy = energy[energy > BESIDE_EV]
-            found = Table(energy, f2(element, energy))
+            found = AbsorptionTable(energy, f2(element, energy))
     if how is None or how.formula is None:
         return Tabulated(found)
     with _asked_by(f"alignment.self_absorption.formula: {how.formula}"):
@@ -82,7 +80,7 @@ def elements(formula: str) -> frozenset[str]:
     return found
 
 
-def f2(element: str, energy: Floats) -> Floats:
+def f2(element: str, energy: Array) -> Array:
     """f'' of an element at energies in eV, for MBACK. Raises TableError."""
     tables = _xraydb()
     try:

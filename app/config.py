@@ -5,29 +5,24 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ..adapters.assets import AssetSettings
 from ..adapters.tiled import TiledEndpoint
 from ..adapters.zmq import Endpoint, ZMQEndpoint
 from ..agent.decide import ControlSettings, Rule
-from ..agent.fields import FieldMap
+from ..agent.fields import FieldSettings
 from ..agent.spectra import AlignmentSettings
 from ..agent.stream import FlySettings
-from ..agent.types import InputError, Settings
+from ..agent.types import ConfigError, Settings, read_mapping, read_yaml, validated
 
 if TYPE_CHECKING:
     from ..models.training import TrainingConfig
 
 TRAINING = Path(__file__).parents[1] / "configs" / "training"
 BEAMLINES = Path(__file__).parents[1] / "configs" / "beamlines"
-
-
-class ConfigError(InputError):
-    """A config that cannot be used; the message names the file, the key, what was found and what was expected."""
 
 
 class ModelSettings(Settings):
@@ -39,7 +34,8 @@ class ModelSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs; ``auto`` takes a GPU if there is one."""
     threads: int | None = Field(default=None, ge=1)
-    """CPU threads of the forward pass; unset: half the cores, at most 4."""
+    """CPU threads of the forward pass; unset: half the cores, at most 4. Only the command applies it: torch has one
+    number of threads for the whole process, so in a host program that program's own setting holds."""
 
 
 class ServingSettings(Settings):
@@ -67,7 +63,7 @@ class Config(Settings):
     """Name of a beamline preset; these settings override its keys."""
     model: ModelSettings = ModelSettings()
     """Which model answers, and where it runs."""
-    fields: FieldMap = FieldMap()
+    fields: FieldSettings = FieldSettings()
     """Which data keys hold the energy and the intensities."""
     fly: FlySettings | None = None
     """Streams of a fly scan that are joined to one; unset: each stream has its own energies, or the run has one
@@ -128,11 +124,11 @@ def load_config(source: str | Path | Mapping[str, Any] | None = None, preset: st
     content, where = _content(source)
     preset = preset or content.get("preset")
     if preset is None:
-        return _checked(content, where) if content else Config()
+        return validated(content, Config, where) if content else Config()
     if preset not in presets():
         raise ConfigError(f"{where}: found preset {preset!r}, expected one of {', '.join(presets())}")
-    beneath = yaml.safe_load((BEAMLINES / f"{preset}.yaml").read_text(encoding="utf-8"))
-    return _checked(_over(beneath, content) | {"preset": preset}, where)
+    beneath = read_mapping(BEAMLINES / f"{preset}.yaml")
+    return validated(_over(beneath, content) | {"preset": preset}, Config, where)
 
 
 def _content(source: str | Path | Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
@@ -145,13 +141,7 @@ def _content(source: str | Path | Mapping[str, Any] | None) -> tuple[dict[str, A
         path = shipped
     if not path.is_file():
         raise ConfigError(f"{path}: no such config; expected a YAML file, or one of {', '.join(shipped_configs())}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(e).split())}") from None
-    if content is not None and not isinstance(content, dict):
-        raise ConfigError(f"{path}: found {type(content).__name__}, expected a mapping of keys to values")
-    return content or {}, str(path)
+    return read_mapping(path), str(path)
 
 
 def _over(beneath: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,51 +163,6 @@ def shipped_configs() -> list[str]:
     return sorted(p.stem for p in (Path(__file__).parents[1] / "configs").glob("*.yaml"))
 
 
-def _checked(content: dict[str, Any], where: str) -> Config:
-    try:
-        return Config.model_validate(content)
-    except ValidationError as e:
-        raise ConfigError(explain(e, where, Config)) from None
-
-
-def explain(error: ValidationError, where: str, model: type[Settings]) -> str:
-    """One line for the first error: file, key, what was found and what was expected."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    key = key if key.isprintable() else repr(key)
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if first["type"] == "extra_forbidden":
-        known = ", ".join(_known_keys(model, first["loc"]))
-        return f"{where}: unknown key {key}{more}; expected one of {known}"
-    found = f"found {first['input']!r:.80}, " if first["type"] != "missing" else ""
-    expected = (
-        first["msg"].removeprefix("Value error, ").replace("Input should be a valid tuple", "a list, e.g. [co-k]")
-    )
-    if not key:  # keys that do not go together: the message names them
-        return f"{where}: {expected}{more}"
-    return f"{where}: key {key}: {found}expected: {expected}{more}"
-
-
-def _known_keys(model: type[Settings], loc: tuple[int | str, ...]) -> list[str]:
-    """Field names of the group in which an unknown key was found."""
-    groups = [model]
-    for part in loc[:-1]:
-        inner = [
-            g for group in groups if part in group.model_fields for g in _groups(group.model_fields[part].annotation)
-        ]
-        # A part that is no field is the index in a list, or the kind that one of several groups goes by.
-        kind = [g for g in groups if "kind" in g.model_fields and g.model_fields["kind"].default == part]
-        groups = inner or kind or groups
-    return sorted({name for group in groups for name in group.model_fields})
-
-
-def _groups(annotation: Any) -> list[type[Settings]]:
-    """The groups of settings that an annotation allows, alone, in a tuple or in a union."""
-    if isinstance(annotation, type) and issubclass(annotation, Settings):
-        return [annotation]
-    return [group for part in get_args(annotation) for group in _groups(part)]
-
-
 def shipped_training() -> list[str]:
     """Names of the training configs that come with the package."""
     return sorted(p.stem for p in TRAINING.glob("*.yaml"))
@@ -236,12 +181,7 @@ def read_training(name_or_file: str) -> "TrainingConfig":
     path = TRAINING / f"{name_or_file}.yaml" if name_or_file in shipped_training() else Path(name_or_file)
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; shipped training configs are {', '.join(shipped_training())}")
-    try:
-        config = TrainingConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except ValidationError as e:
-        raise ConfigError(explain(e, str(path), TrainingConfig)) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(e).split())}") from None
+    config = read_yaml(path, TrainingConfig)
     if lacking := config.augmentation.short_of(config.domain):
         raise ConfigError(f"{path}: augmentation does not reach as far as the domain: {'; '.join(lacking)}")
     return config

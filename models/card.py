@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from ..agent.types import Edge, Grid, InputError, Settings
+from ..agent.types import ConfigError, Edge, Grid, InputError, Settings, read_yaml
 
 
 class ModelError(InputError):
@@ -155,9 +155,9 @@ def read_card(folder: Path) -> Card:
     if not path.is_file():
         raise ModelError(f"{folder}: not a model folder: no card.yaml in it; expected model.ts and card.yaml")
     try:
-        return Card.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ModelError(f"{path}: {_first_line(e)}") from None
+        return read_yaml(path, Card)
+    except ConfigError as e:
+        raise ModelError(str(e)) from None
 
 
 def write_card(folder: Path, card: Card) -> None:
@@ -206,11 +206,3 @@ def find(name_or_folder: str) -> Path:
     if Path(name_or_folder).is_dir():
         return Path(name_or_folder)
     raise ModelError(f"no model {name_or_folder!r}: neither a folder nor one of {', '.join(models)}")
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        where = ".".join(str(p) for p in first["loc"])
-        return f"key {where}: {first['msg']} (found {first['input']!r:.60})"
-    return " ".join(str(error).split())

@@ -10,16 +10,15 @@ from collections.abc import Iterator
 from typing import Any, Self
 
 import event_model
-import structlog
 import zmq
 from pydantic import Field, field_validator, model_validator
 
-from ...agent.types import Document
+from ...agent.types import Document, get_logger
 from ..codecs import DecodeError, Serializer, decode, encode
 from ..errors import EndpointUnreachable
 from .socket import POLL_MS, Endpoint, EndpointSocket, wait
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 LINGER_MS = 2000
 """How long a closing sink waits for its last documents to leave."""

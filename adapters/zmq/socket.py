@@ -9,7 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import structlog
 import zmq
 import zmq.auth
 from pydantic import DirectoryPath, Field, FilePath, ValidationError, field_validator, model_validator
@@ -17,10 +16,10 @@ from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils import z85
 from zmq.utils.monitor import recv_monitor_message
 
-from ...agent.types import InputError, Settings
+from ...agent.types import InputError, Settings, get_logger
 from ..errors import EndpointUnreachable
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 POLL_MS = 100
 """How long a wait may overlook that it was told to end."""

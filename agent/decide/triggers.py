@@ -101,7 +101,7 @@ Trigger = Annotated[Threshold | Plateau, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class SeriesPoint:
     """The watched descriptor in one frame, in the descriptor's unit."""
 
     uid: str
@@ -112,7 +112,7 @@ class Point:
     """Standard deviation."""
 
     @classmethod
-    def from_interval(cls, uid: str, time: float, mean: float, lo: float, hi: float) -> "Point | None":
+    def from_interval(cls, uid: str, time: float, mean: float, lo: float, hi: float) -> "SeriesPoint | None":
         """Read a 90 % interval as a Gaussian; None where a number is not finite or ``hi < lo``."""
         if not (math.isfinite(time + mean + lo + hi) and lo <= hi):
             return None
@@ -129,18 +129,18 @@ class Verdict:
     """(frame uid, value) pairs in time order; of a long window an even selection."""
 
 
-Watch = Callable[[Point], Verdict | None]
+Watch = Callable[[SeriesPoint], Verdict | None]
 """A trigger following one series; keeps what it needs of the past."""
 
 
-class _Series:
+class _PointSeries:
     """Points of one sample in time order."""
 
     def __init__(self) -> None:
-        self.points: list[Point] = []
+        self.points: list[SeriesPoint] = []
         self._late = 0
 
-    def add(self, point: Point) -> bool | None:
+    def add(self, point: SeriesPoint) -> bool | None:
         """Put a point in its place: True if it is the newest, None if time went back and all began anew."""
         if not self.points or point.time >= self.points[-1].time:
             self.points.append(point)
@@ -164,7 +164,7 @@ class _Series:
         return time, value
 
 
-def _evidence(points: Sequence[Point]) -> tuple[tuple[str, float], ...]:
+def _evidence(points: Sequence[SeriesPoint]) -> tuple[tuple[str, float], ...]:
     step = -(-len(points) // _BLOCKS)
     return tuple((p.uid, p.value) for p in points[::-step][::-1])
 
@@ -180,7 +180,7 @@ class ThresholdWatch:
         self._settings = settings
         self._unit = f" {unit}" if unit else ""
         self._keep = max(settings.window_frames, min(settings.dwell_frames, _BLOCKS))
-        self._series = _Series()
+        self._series = _PointSeries()
         self._restart()
 
     def _restart(self) -> None:
@@ -188,7 +188,7 @@ class ThresholdWatch:
         self._held = 0
         self._since = 0.0
 
-    def __call__(self, point: Point) -> Verdict | None:
+    def __call__(self, point: SeriesPoint) -> Verdict | None:
         newest = self._series.add(point)
         del self._series.points[: -self._keep]
         if newest is None:
@@ -259,10 +259,10 @@ class PlateauWatch:
     def __init__(self, settings: Plateau, unit: str = "") -> None:
         self._settings = settings
         self._unit = f" {unit}" if unit else ""
-        self._series = _Series()
+        self._series = _PointSeries()
         self._armed = True
 
-    def __call__(self, point: Point) -> Verdict | None:
+    def __call__(self, point: SeriesPoint) -> Verdict | None:
         settings = self._settings
         newest = self._series.add(point)
         points = self._trim()
@@ -289,7 +289,7 @@ class PlateauWatch:
         )
         return Verdict(confidence, reason, _evidence(points))
 
-    def _trim(self) -> list[Point]:
+    def _trim(self) -> list[SeriesPoint]:
         points, settings = self._series.points, self._settings
         if settings.frames is not None:
             del points[: -settings.frames]

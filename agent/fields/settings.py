@@ -12,7 +12,7 @@ from .names import matching
 from .run_start import absorber
 
 
-class FieldMap(Settings):
+class FieldSettings(Settings):
     """Where in the documents a spectrum is. Whatever is not set is guessed for each descriptor.
 
     Names are data keys; case and ``-`` against ``_`` make no difference. A name between slashes is a regular

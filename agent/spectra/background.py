@@ -4,7 +4,7 @@ from collections import deque
 
 import numpy as np
 
-from ..types import Array, Settings
+from ..types import Array, Settings, mad_sd
 from .normalisation import Normalised, flattened
 from .polynomials import Orders, Span
 
@@ -12,7 +12,6 @@ DEPTH = 31  # frames that a prior looks back on
 STEADY = 0.1  # relative scatter of the edge step, beyond which a series says nothing of the next one's
 TERMS = 4
 """pre_slope, post_slope, post_curvature, edge_step."""
-MAD = 1.4826
 
 
 class Background(Settings):
@@ -33,7 +32,7 @@ class Background(Settings):
         return np.array([self.pre_slope, self.post_slope, self.post_curvature, step])
 
 
-class SeriesPrior:
+class SeriesBackground:
     """The background of one series: medians over its last frames that were long enough, so that one that is wrong
     changes nothing."""
 
@@ -54,8 +53,7 @@ class SeriesPrior:
             return np.full(TERMS, np.nan)
         frames = np.stack(self._frames)
         middle = np.median(frames, axis=0)
-        scatter = MAD * np.median(np.abs(frames[:, 3] - middle[3]))
-        if scatter > STEADY * abs(middle[3]):
+        if mad_sd(frames[:, 3], middle[3]) > STEADY * abs(middle[3]):
             middle[3] = np.nan
         return middle
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import Array, Table
+from ..types import AbsorptionTable, Array
 from .background import TERMS, held_lines
 from .mback import match
 from .normalisation import (
@@ -52,7 +52,7 @@ def fit_baseline(
     *,
     held: Array | None = None,
     normalised: bool = False,
-    f2: Table | None = None,
+    f2: AbsorptionTable | None = None,
 ) -> tuple[Normalised, Short]:
     """The pre- and post-edge of each spectrum, its E0 and energies relative to the tabulated edge.
 
@@ -98,7 +98,7 @@ def fit_baseline(
 
 
 def _by_table(
-    relative: Array, energy: Array, mu: Array, e0: Array, settings: AlignmentSettings, f2: Table | None
+    relative: Array, energy: Array, mu: Array, e0: Array, settings: AlignmentSettings, f2: AbsorptionTable | None
 ) -> tuple[Normalised, Reach]:
     """Windows by the table and not by each spectrum's E0, whose noise would move them from frame to frame."""
     how, (first, last) = settings.normalisation, settings.post_edge_ev
@@ -117,7 +117,7 @@ def _by_table(
 
 
 def _as_larch(
-    energy: Array, mu: Array, e0: Array, how: NormalisationSettings, f2: Table | None
+    energy: Array, mu: Array, e0: Array, how: NormalisationSettings, f2: AbsorptionTable | None
 ) -> tuple[Normalised, Reach | None]:
     if how.mode != "mback":
         return normalise(energy, mu, how.model_copy(update={"e0": None}), e0=e0), None
@@ -135,7 +135,7 @@ def _matched(
     spans: tuple[Span, Span],
     reach: Reach,
     how: NormalisationSettings,
-    f2: Table | None,
+    f2: AbsorptionTable | None,
 ) -> Normalised:
     if f2 is None:
         raise ValueError("MBACK without the tabulated absorption of the absorber")

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..types import NOTHING, Array, Estimator, Frame, Tabulated
 from .align import Aligned, align, find_all_glitches, foil_shifts
-from .background import SeriesPrior
+from .background import SeriesBackground
 from .foil import READ_EV, Course, FoilTrack
 from .glitches import Glitches
 from .settings import AlignmentSettings
@@ -18,7 +18,7 @@ REMEMBERED_SERIES = 1000
 
 @dataclass
 class _Series:
-    prior: SeriesPrior = field(default_factory=SeriesPrior)
+    prior: SeriesBackground = field(default_factory=SeriesBackground)
     """Background of scans that are too short to tell their own."""
     earlier: deque[Array] = field(default_factory=deque)
     """(M,) each, as measured, for finding glitches: the last frames, all on ``energies``."""
@@ -31,6 +31,8 @@ class SeriesAlignment:
     A series is the frames of one sample, or of one run where samples are not named, for one model. The one that was
     longest without a frame is forgotten beyond ``most``.
     """
+
+    in_time = True
 
     def __init__(
         self,
@@ -95,7 +97,8 @@ class SeriesAlignment:
         if glitches is None:
             return found
         flags = tuple(a + b for a, b in zip(found.flags, glitches.flags, strict=True))
-        return replace(found, flags=flags, repaired=glitches.found)
+        quantities = {**found.quantities, "glitches": glitches.count.astype(float)}
+        return replace(found, flags=flags, repaired=glitches.found, quantities=quantities)
 
     def _fluorescent(self, frame: Frame) -> bool:
         how = self._settings.self_absorption

@@ -6,15 +6,22 @@ from .errors import InputError
 from .estimate import DescriptorEstimate, Estimate
 from .frame import Direction, Document, Formula, Frame, Received, SetAside
 from .grid import Array, Grid, bin_means, interval
+from .log import Logger, get_logger
 from .protocols import Action, Control, Estimator, Reply, Source, Stage, Status
-from .settings import Settings
-from .tables import NOTHING, Table, Tabulated
+from .reasons import Flag, Reason, Refusal
+from .robust import MAD_TO_SD, hodges_lehmann, mad_sd, median, median_of_known, theil_sen
+from .run import RunDocument, RunInfo
+from .settings import ConfigError, Settings, read_mapping, read_yaml, validated
+from .tables import NOTHING, AbsorptionTable, Tabulated
 
 __all__ = [
+    "MAD_TO_SD",
     "NOTHING",
     "STEP_WIDTH_EV",
+    "AbsorptionTable",
     "Action",
     "Array",
+    "ConfigError",
     "Control",
     "Decision",
     "DescriptorEstimate",
@@ -23,19 +30,33 @@ __all__ = [
     "Edge",
     "Estimate",
     "Estimator",
+    "Flag",
     "Formula",
     "Frame",
     "Grid",
     "InputError",
+    "Logger",
+    "Reason",
     "Received",
+    "Refusal",
     "Reply",
+    "RunDocument",
+    "RunInfo",
     "SetAside",
     "Settings",
     "Source",
     "Stage",
     "Status",
-    "Table",
     "Tabulated",
     "bin_means",
+    "get_logger",
+    "hodges_lehmann",
     "interval",
+    "mad_sd",
+    "median",
+    "median_of_known",
+    "read_mapping",
+    "read_yaml",
+    "theil_sen",
+    "validated",
 ]

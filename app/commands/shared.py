@@ -1,6 +1,5 @@
-"""What all commands share: settings from options, one line for what a user can mend, the log, the summary."""
+"""What all commands share: settings from options, one line for what a user can mend, the summary."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -23,6 +22,7 @@ def settings_of(
     preset: str | None = None,
 ) -> Any:
     """The config with what the command line says over it."""
+    from ...agent.types import validated
     from ..config import Config, load_config
 
     settings = load_config(config, preset)
@@ -47,7 +47,7 @@ def settings_of(
             content[key] = {**(content.get(key) or {}), "address": address}
         if connect_timeout is not None and content.get(key):
             content[key]["connect_timeout_s"] = connect_timeout
-    return validated(Config, content, "command line")
+    return validated(content, Config, "command line")
 
 
 def columns_of(given: list[str] | None) -> dict[str, list[str]] | None:
@@ -65,17 +65,6 @@ def refuse_idle(where: str, **options: object) -> None:
     """Refuse options that were given, which is all but None, and would do nothing."""
     if given := [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]:
         fail(f"{', '.join(given)}: of no use {where}", USAGE)
-
-
-def validated(model: Any, content: dict[str, Any], where: str) -> Any:
-    from pydantic import ValidationError
-
-    from ..config import ConfigError, explain
-
-    try:
-        return model.model_validate(content)
-    except ValidationError as e:
-        raise ConfigError(explain(e, where, model)) from None
 
 
 def conclude(session: Any, strict: bool) -> None:
@@ -120,27 +109,3 @@ def told() -> Iterator[None]:
 def fail(message: str, code: int) -> NoReturn:
     typer.echo(f"xas-agent: {message}", err=True)
     raise typer.Exit(code)
-
-
-class _CurrentStderr:
-    """stderr as it is when written to: a live table takes it over, so that lines go above it and not through it."""
-
-    def write(self, text: str) -> int:
-        return sys.stderr.write(text)
-
-    def flush(self) -> None:
-        sys.stderr.flush()
-
-
-def log_from(level: str) -> None:
-    import logging
-
-    import structlog
-
-    number = logging.getLevelNamesMapping().get(level.upper())
-    if number is None:
-        fail(f"--log-level {level}: expected debug, info, warning or error", USAGE)
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(_CurrentStderr()),  # type: ignore[arg-type]
-    )

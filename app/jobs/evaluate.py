@@ -1,19 +1,17 @@
 """``xas-agent evaluate``: a model judged, and the report folder about it."""
 
 import hashlib
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-import yaml
-from pydantic import ValidationError
-
-from ...agent.types import InputError, Settings
+from ...agent.types import ConfigError, Frame, InputError, Settings, read_mapping, validated
 from ...models import card as cards
-from ..config import ConfigError, explain, read_training, shipped_training
+from ...models.cores import core_count
+from ..config import read_training, shipped_training
+from ..output.progress import progress_bars
 
 try:
     from ...models.evaluation.report import Progress, Section, plain, write
@@ -38,9 +36,10 @@ import sys
 
 import numpy as np
 
-from ...agent.spectra import align_theory
+from ...agent.estimate import FrameServer
+from ...agent.spectra import TheoryAlignment
 from ...models.runtime import Model
-from ...models.training import Plan, TrainingConfig, config_of
+from ...models.training import TrainingConfig, TrainingPlan, config_of
 
 Study = Literal["benchmark", "uncertainty", "unfamiliar", "exploration", "transfer", "universal", "delithiation"]
 STUDIES: tuple[Study, ...] = get_args(Study)
@@ -67,38 +66,41 @@ def read_evaluation(name_or_file: str, model: str) -> EvaluationConfig:
     """A shipped evaluation config by name (``full``, ``quick``), or a YAML file.
 
     What ``transfer`` and ``delithiation`` fine-tune, for the data sets ``targets``, is the ``model`` that is judged.
+
+    Raises
+    ------
+    ConfigError
+        The file does not exist, or holds no evaluation config; one message.
     """
     shipped = Path(__file__).parents[2] / "configs" / "evaluation" / f"{name_or_file}.yaml"
     path = shipped if shipped.is_file() else Path(name_or_file)
     if not path.is_file():
         raise ConfigError(f"{name_or_file}: no such evaluation config; expected quick, full or a YAML file")
-    try:
-        found: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        source = config_of(cards.read_card(cards.find(model)))
-        # What the model itself was trained on is no target of it.
-        targets = [t for t in map(read_training, found.pop("targets", ())) if t.dataset != source.dataset]
-        common = {"targets": targets, "pretrained": model}
-        for study in ("transfer", "delithiation"):
-            if study in found:
-                found[study] = common | found[study]
-        if "universal" in found:
-            if "transfer" not in found:
-                raise ConfigError(f"{path}: universal is compared with what transfer trains; found no transfer")
-            found["universal"] = {"source": source, "transfer": found["transfer"]} | found["universal"]
-        return EvaluationConfig.model_validate(found)
-    except ValidationError as e:
-        raise ConfigError(explain(e, str(path), EvaluationConfig)) from None
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError) as e:
-        raise ConfigError(f"{path}: not an evaluation config: {' '.join(str(e).split())}") from None
+    found = read_mapping(path)
+    source = config_of(cards.read_card(cards.find(model)))
+    targets = found.pop("targets", None) or []
+    if not isinstance(targets, list):
+        raise ConfigError(f"{path}: key targets: found {targets!r:.80}, expected: a list of training configs")
+    # What the model itself was trained on is no target of it.
+    others = [t for t in (read_training(str(t)) for t in targets) if t.dataset != source.dataset]
+    common = {"targets": others, "pretrained": model}
+    for study in ("transfer", "delithiation"):
+        if isinstance(found.get(study), dict):
+            found[study] = common | found[study]
+    if isinstance(found.get("universal"), dict):
+        if not found.get("transfer"):
+            raise ConfigError(f"{path}: universal is compared with what transfer trains; found no transfer")
+        found["universal"] = {"source": source, "transfer": found["transfer"]} | found["universal"]
+    return validated(found, EvaluationConfig, str(path))
 
 
 @dataclass(frozen=True)
-class Judging:
+class EvaluationContext:
     """A model and what it is judged with."""
 
     folder: Path
     model: Model
-    plan: Plan
+    plan: TrainingPlan
     data: Path
     elements: Sequence[Element]
     """The model's own data set, and those of the shipped training configs that the data folder has."""
@@ -141,18 +143,19 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
         raise InputError(f"no study {', '.join(sorted(set(only) - set(STUDIES)))}; there are {', '.join(STUDIES)}")
     settings = read_evaluation(config, name)
     folder = cards.find(name)
-    model = Model(folder, "cpu", 1)
-    plan = Plan(config_of(model.card), data)
+    model = Model(folder, "cpu")
+    plan = TrainingPlan(config_of(model.card), data)
     others = [t for t in map(read_training, shipped_training()) if t.dataset != plan.config.dataset]
     elements = [Element.of(t, data) for t in (plan.config, *others) if (data / f"{t.dataset}.npz").is_file()]
     asked = [t for study in (settings.transfer, settings.delithiation) if study for t in study.targets]
     kept = out / "kept" / fingerprint([plan.config, *others, *asked], data)
-    judging = Judging(folder, model, plan, data, elements, settings, kept, jobs or cores())
+    judging = EvaluationContext(folder, model, plan, data, elements, settings, kept, jobs or core_count())
     sections: list[Section] = []
     skipped: list[str] = []
     for study in studies or settings.studies:
-        with told(study) as progress:
-            found = judging.sections(study, progress)
+        with progress_bars() as show:
+            show(study, 0, None)
+            found = judging.sections(study, partial(show, study))
         sections += found
         skipped += [] if found else [study]
     if not sections:
@@ -180,28 +183,6 @@ def fingerprint(configs: Sequence[TrainingConfig], data: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def told(study: str) -> Iterator[Progress]:
-    """A progress bar on stderr for one study, or a line per piece where that is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bars
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        console.print(study)
-        yield lambda done, of, what: console.print(f"{study}: {done} of {of}, {what}", soft_wrap=True)
-        return
-    with Bars(TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeElapsedColumn()) as bars:
-        task = bars.add_task(study, total=None)
-        yield lambda done, of, what: bars.update(task, completed=done, total=of, description=f"{study}: {what}")
-
-
 def evaluate_model(name: str, folder: Path, split: str, dataset: str | None) -> None:
     """Print weighted F1 or R², accuracy or MAE, and the intervals' coverage per descriptor."""
     from rich.console import Console
@@ -216,16 +197,17 @@ def evaluate_model(name: str, folder: Path, split: str, dataset: str | None) -> 
     data = data.rows(data.split == split)
     if len(data) == 0:
         raise DataError(f"{folder}: no rows of split {split!r} in {data.name}")
-    aligned = align_theory(data.energy, data.mu, model.grid, model.edge.edge_ev)
-    good = [i for i, refusal in enumerate(aligned.refused) if refusal is None]
-    estimates = model.estimate(aligned.mu[good])
+    frames = [Frame(str(i), data.name, i, np.nan, data.energy[i], data.mu[i]) for i in range(len(data))]
+    serve = FrameServer([model], TheoryAlignment(), None, named=True)
+    found = {answer.frame.seq_num: answer.estimate for answer in serve(frames) if answer.estimate is not None}
+    good = [*found]
     table = Table(title=f"{model.name} on {len(good)} of {len(data)} rows of {data.name}, split {split}")
     for column in ("descriptor", "metric", "value", "MAE of mean", "90 % interval holds", "rows"):
         table.add_column(column, justify="left" if column == "descriptor" else "right")
     for d in model.card.descriptors:
         truth = data.labels[d.name][good]
         mean_truth = data.labels["OS_mean"][good] if d.mean_head == "OS_mean" else truth
-        got = [e.descriptors[d.name] for e in estimates]
+        got = [estimate.descriptors[d.name] for estimate in found.values()]
         mean, lo, hi = (np.array([getattr(e, k) for e in got]) for k in ("mean", "lo", "hi"))
         value = np.array([e.mean if e.value is None else e.value for e in got])
         known = ~np.isnan(mean_truth)

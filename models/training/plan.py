@@ -35,7 +35,7 @@ def config_of(card: cards.Card) -> TrainingConfig:
     )
 
 
-class Plan:
+class TrainingPlan:
     """All that the members share: rows, folds, scaling, the network's shape."""
 
     def __init__(self, config: TrainingConfig, folder: Path) -> None:
@@ -58,7 +58,7 @@ class Plan:
         self.clean = self.rows.aligned(self.rows.fine)
         self._settle(np.setdiff1d(np.arange(len(self.data)), self.judged))
 
-    def variant(self, train: NDArray[np.int_], config: TrainingConfig | None = None) -> "Plan":
+    def variant(self, train: NDArray[np.int_], config: TrainingConfig | None = None) -> "TrainingPlan":
         """The same rows, of which ``train`` are learnt, under another config of the same data and descriptors."""
         other = copy.copy(self)
         other.config = config or self.config
@@ -119,7 +119,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedMember:
     """A trained member as plain tensors, so that it can come from another process."""
 
     weights: dict[str, Tensor]
@@ -129,14 +129,14 @@ class Trained:
     seconds: float
 
     @classmethod
-    def of(cls, member: Member[SPT]) -> "Trained":
+    def of(cls, member: Member[SPT]) -> "TrainedMember":
         """What of a member is kept; its keys can be computed again."""
         recall = member.recall
         sharpness = None if recall is None else recall.log_sharpness.detach().clone()
         return cls(member.network.state_dict(), sharpness, member.epochs, member.seconds)
 
     @classmethod
-    def mean(cls, runs: "Sequence[Trained]") -> "Trained":
+    def mean(cls, runs: "Sequence[TrainedMember]") -> "TrainedMember":
         """The mean of the weights of runs from the same start."""
         if len(runs) == 1:
             return runs[0]
@@ -156,7 +156,7 @@ def served_weights(folder: Path) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def ensemble(plan: Plan, members: Sequence[Trained], sites: NDArray[np.int_]) -> Served:
+def ensemble(plan: TrainingPlan, members: Sequence[TrainedMember], sites: NDArray[np.int_]) -> Served:
     """The shipped module of these members, which recall the rows ``sites``; its familiarity not yet learnt."""
     recalls = all(m.log_sharpness is not None for m in members)
     sites = sites if recalls else sites[:1]
@@ -183,7 +183,7 @@ def ensemble(plan: Plan, members: Sequence[Trained], sites: NDArray[np.int_]) ->
 
 
 @torch.no_grad()
-def held_out(plan: Plan, members: Served, index: NDArray[np.int_]) -> HeldOut:
+def held_out(plan: TrainingPlan, members: Served, index: NDArray[np.int_]) -> HeldOut:
     """What heads and recall of members say of the clean rows ``index``, which they have not trained on."""
     logits, mean, _, query = members.spt(plan.scale.apply(plan.clean[index]))
     return HeldOut(index, logits, mean, *members.recall(query))
@@ -193,7 +193,7 @@ Estimates = dict[str, tuple[Array, Array, Array]]
 """Per descriptor and regressed quantity (most probable class or value, mean, sd), each (n,)."""
 
 
-def read_columns(plan: Plan, out: Array) -> Estimates:
+def read_columns(plan: TrainingPlan, out: Array) -> Estimates:
     """Estimates from the columns (n, ≥ classes + 2 R) that :class:`Served` gives."""
     found: Estimates = {}
     column = 0
@@ -210,12 +210,12 @@ def read_columns(plan: Plan, out: Array) -> Estimates:
 
 
 @torch.no_grad()
-def estimates(plan: Plan, served: Served, index: NDArray[np.int_]) -> Estimates:
+def estimates(plan: TrainingPlan, served: Served, index: NDArray[np.int_]) -> Estimates:
     """What a module says of the clean rows ``index``."""
     parts = [served(part) for part in plan.clean[index].split(64)]
     return read_columns(plan, torch.cat(parts).double().numpy())
 
 
-def best(plan: Plan, found: Estimates) -> dict[str, Array]:
+def best(plan: TrainingPlan, found: Estimates) -> dict[str, Array]:
     """The most probable class or the regressed value."""
     return {d: e[0] for d, e in found.items()}

@@ -13,16 +13,16 @@ from pydantic import Field, model_validator
 
 from ....agent.types import Array, Settings
 from ...runtime import Model
-from ...training import Plan
+from ...training import TrainingPlan
 from ..competitors import (
     COMPETITORS,
     CONDITIONS,
     NETWORKS,
     SPT_NAME,
-    Outcome,
     Split,
     SPTCompetitor,
     Trial,
+    TrialOutcome,
     disturbed,
     from_columns,
     outcomes,
@@ -68,7 +68,7 @@ class BenchmarkSettings(Settings):
 
 
 @dataclass(frozen=True)
-class Judged:
+class CompetitorResult:
     """What one competitor said of the rows of one split, its networks averaged and each alone."""
 
     predictions: dict[str, Predictions]
@@ -85,16 +85,16 @@ class Judged:
 class Benchmark:
     """All results, and the rows and labels that they are about."""
 
-    plan: Plan
+    plan: TrainingPlan
     settings: BenchmarkSettings
     chosen: dict[str, Mapping[str, Any]]
     """Per competitor."""
     searched: pd.DataFrame
     """A row per setting tried."""
-    judged: dict[Split, dict[str, Judged]]
+    judged: dict[Split, dict[str, CompetitorResult]]
     shipped_members: int
-    experts: dict[str, Outcome] = field(default_factory=dict)
-    ablations: dict[str, Outcome] = field(default_factory=dict)
+    experts: dict[str, TrialOutcome] = field(default_factory=dict)
+    ablations: dict[str, TrialOutcome] = field(default_factory=dict)
 
     @property
     def descriptors(self) -> tuple[str, ...]:
@@ -119,7 +119,7 @@ class Benchmark:
         """What competitor ``name`` says, (n,) per descriptor."""
         return self.judged[split][name].predictions[condition].best(self.classes)
 
-    def against(self, name: str, d: str, split: Split = "material") -> tables.Measured:
+    def against(self, name: str, d: str, split: Split = "material") -> tables.FigureOfMerit:
         """The SPT's score less that of ``name`` on clean spectra."""
         return tables.paired_bootstrap(
             self.truth(split),
@@ -132,12 +132,18 @@ class Benchmark:
 
 
 def run(
-    settings: BenchmarkSettings, shipped: Model, plan: Plan, folder: Path, kept: Path, jobs: int, progress: Progress
+    settings: BenchmarkSettings,
+    shipped: Model,
+    plan: TrainingPlan,
+    folder: Path,
+    kept: Path,
+    jobs: int,
+    progress: Progress,
 ) -> Benchmark:
     """Run all trials that are not kept from before; by material, the SPT is the ``shipped`` model."""
     config = plan.config
 
-    def run_trials(trials: Sequence[Trial]) -> dict[Trial, Outcome]:
+    def run_trials(trials: Sequence[Trial]) -> dict[Trial, TrialOutcome]:
         return outcomes(trials, config, folder, kept, jobs, progress)
 
     chosen, searched = search(settings, plan, run_trials)
@@ -158,7 +164,7 @@ def run(
     }
     trials = [*(t for ts in wanted.values() for t in ts), *lone, *experts.values(), *ablations.values()]
     done = run_trials(trials)
-    judged: dict[Split, dict[str, Judged]] = {
+    judged: dict[Split, dict[str, CompetitorResult]] = {
         "material": {SPT_NAME: as_shipped(shipped, plan, [done[t] for t in lone])}
     }
     for (split, name), ts in wanted.items():
@@ -175,12 +181,12 @@ def run(
     )
 
 
-def judged_of(settings: BenchmarkSettings, plan: Plan) -> tuple[str, ...]:
+def judged_of(settings: BenchmarkSettings, plan: TrainingPlan) -> tuple[str, ...]:
     """The judged descriptors that the plan's model has."""
     return tuple(d for d in settings.judged if d in (*plan.config.classified, *plan.config.regressed))
 
 
-def as_shipped(model: Model, plan: Plan, lone: Sequence[Outcome]) -> Judged:
+def as_shipped(model: Model, plan: TrainingPlan, lone: Sequence[TrialOutcome]) -> CompetitorResult:
     """The shipped model under all conditions, and single networks trained as its members are."""
     said = {c.name: from_columns(plan, model.forward(disturbed(plan, plan.judged, c))) for c in CONDITIONS}
     one = plan.clean[plan.judged[:1]].numpy()
@@ -191,11 +197,11 @@ def as_shipped(model: Model, plan: Plan, lone: Sequence[Outcome]) -> Judged:
     singles = [o.predictions["clean"] for o in lone]
     # What is recalled counts as much as what is learnt, as nearest neighbours' spectra and trees' leaves do.
     numbers = model.card.training["parameters"] + model.card.training.get("recalled_numbers", 0)
-    return Judged(said, singles, numbers, seconds, latency)
+    return CompetitorResult(said, singles, numbers, seconds, latency)
 
 
 def search(
-    settings: BenchmarkSettings, plan: Plan, run_trials: Any
+    settings: BenchmarkSettings, plan: TrainingPlan, run_trials: Any
 ) -> tuple[dict[str, Mapping[str, Any]], pd.DataFrame]:
     """The settings of each competitor with the best mean score on an inner split of the training materials."""
     chosen: dict[str, Mapping[str, Any]] = {SPT_NAME: {}}
@@ -224,10 +230,10 @@ def search(
     return chosen, pd.DataFrame(rows).set_index("competitor")
 
 
-def together(parts: Sequence[Outcome]) -> Judged:
+def together(parts: Sequence[TrialOutcome]) -> CompetitorResult:
     """Several networks of one kind as one."""
     conditions = parts[0].predictions
-    return Judged(
+    return CompetitorResult(
         {c: averaged([p.predictions[c] for p in parts]) for c in conditions},
         [p.predictions["clean"] for p in parts],
         sum(p.parameters for p in parts),

@@ -10,7 +10,8 @@ from xas_agent.agent.spectra.settings import AlignmentSettings
 from xas_agent.agent.spectra.theory import align_theory, with_tail
 from xas_agent.agent.types.edge import Edge
 from xas_agent.agent.types.grid import Grid
-from xas_agent.agent.types.tables import Table, Tabulated
+from xas_agent.agent.types.reasons import Flag, Reason
+from xas_agent.agent.types.tables import AbsorptionTable, Tabulated
 
 EDGE = Edge(8333.0, feff_minus_experiment_ev=2.0)
 GRID = Grid(-9, 98, 1, (-9, -6), (40, 98))
@@ -116,22 +117,22 @@ def test_without_a_foil_the_stated_shift_holds_and_the_energies_are_uncertain():
     assert found.quantities["energy_sd_ev"][0] == 0.6
     assert found.flags == ((),)
     flat = np.ones_like(mu)
-    assert align(energy, mu, GRID, EDGE, stated, reference=flat).flags == (("no foil edge",),)
+    assert align(energy, mu, GRID, EDGE, stated, reference=flat).flags == ((Flag.NO_FOIL_EDGE,),)
 
 
 def test_the_course_of_the_foil_goes_over_what_one_frame_reads():
     energy, mu = measured()
-    courses = [Course(0.5, 0.1, "foil off its course")]
+    courses = [Course(0.5, 0.1, Flag.FOIL_OFF_ITS_COURSE)]
     found = align(energy - 0.5, mu, GRID, EDGE, SETTINGS, reference=np.ones_like(mu), courses=courses)
     np.testing.assert_allclose(found.mu, align(energy, mu, GRID, EDGE, SETTINGS).mu, atol=5e-3)
     assert found.quantities["energy_sd_ev"][0] == 0.1
-    assert found.flags == (("foil off its course",),)
+    assert found.flags == ((Flag.FOIL_OFF_ITS_COURSE,),)
 
 
 def test_a_course_that_is_held_is_told_of_where_a_frame_has_no_foil():
-    held = align(*measured(), GRID, EDGE, SETTINGS, courses=[Course(0.5, 0.1, "foil held")])
+    held = align(*measured(), GRID, EDGE, SETTINGS, courses=[Course(0.5, 0.1, Flag.FOIL_HELD)])
     assert held.quantities["foil_shift_ev"][0] == 0.5
-    assert held.flags == (("foil held",),)
+    assert held.flags == ((Flag.FOIL_HELD,),)
     assert align(*measured(), GRID, EDGE, SETTINGS, courses=[Course(np.nan, np.nan)]).flags == ((),)
 
 
@@ -163,21 +164,21 @@ def test_noise_does_not_depend_on_how_far_down_others_of_the_batch_were_measured
 @pytest.mark.parametrize(
     ("case", "reason"),
     [
-        (measured(stop=80.0), "does not cover the grid"),
-        (measured(start=-5.0), "does not cover the grid"),
-        (measured(points=60), "gap in the energies"),
-        (measured(start=-11.5), "no pre-edge"),
-        ((measured()[0], np.random.default_rng(0).normal(size=(1, 700))), "edge step within noise"),
-        ((measured()[0], -measured()[1]), "negative edge step"),
-        ((measured()[0], np.ones((1, 700))), "edge step within noise"),
+        (measured(stop=80.0), Reason.DOES_NOT_COVER_THE_GRID),
+        (measured(start=-5.0), Reason.DOES_NOT_COVER_THE_GRID),
+        (measured(points=60), Reason.GAP_IN_THE_ENERGIES),
+        (measured(start=-11.5), Reason.NO_PRE_EDGE),
+        ((measured()[0], np.random.default_rng(0).normal(size=(1, 700))), Reason.EDGE_STEP_WITHIN_NOISE),
+        ((measured()[0], -measured()[1]), Reason.NEGATIVE_EDGE_STEP),
+        ((measured()[0], np.ones((1, 700))), Reason.EDGE_STEP_WITHIN_NOISE),
     ],
 )
 def test_what_cannot_be_aligned_is_refused_with_its_reason(case, reason):
     energy, mu = case
     found = align(energy, mu, GRID, EDGE, SETTINGS)
     assert found.refused[0] is not None
-    assert found.refused[0][0] == reason
-    assert any(c.isdigit() for c in found.refused[0][1])  # says what was found
+    assert found.refused[0].reason == reason
+    assert any(c.isdigit() for c in found.refused[0].detail)  # says what was found
 
 
 @pytest.mark.parametrize(
@@ -193,8 +194,8 @@ def test_a_gap_is_what_it_leaves_of_the_grid_without_a_point(first, last, found)
         assert refusal is None
     else:
         assert refusal is not None
-        assert refusal[0] == "gap in the energies"
-        assert float(refusal[1].split()[0]) == pytest.approx(found, abs=0.5)
+        assert refusal.reason == Reason.GAP_IN_THE_ENERGIES
+        assert float(refusal.detail.split()[0]) == pytest.approx(found, abs=0.5)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(12, 400))
@@ -234,7 +235,7 @@ def test_a_short_feff_row_is_refused():
     energy, mu = theory()
     found = align_theory(energy[:, :80], mu[:, :80], GRID, EDGE.edge_ev)
     assert found.refused[0] is not None
-    assert found.refused[0][0] == "does not cover the grid"
+    assert found.refused[0].reason == Reason.DOES_NOT_COVER_THE_GRID
 
 
 def test_the_first_of_two_inflections_is_the_foils_e0():
@@ -263,7 +264,7 @@ def test_a_held_background_is_not_flattened_where_nothing_is():
 
 TABLE_EV = EDGE.edge_ev + np.arange(-1000.0, 2000.0, 2.0)
 BARE = (0.5 + 3.4 * np.heaviside(TABLE_EV - EDGE.edge_ev, 1)) * (TABLE_EV / EDGE.edge_ev) ** -2.7
-TABULATED = Tabulated(Table(TABLE_EV, BARE))
+TABULATED = Tabulated(AbsorptionTable(TABLE_EV, BARE))
 MBACK = AlignmentSettings(normalisation={"mode": "mback"})
 
 
@@ -290,7 +291,7 @@ def test_mback_of_a_scan_without_a_pre_edge_is_refused():
     energy, mu = measured(start=-10.0)
     refusal = align(energy, mu, GRID, EDGE, MBACK, tabulated=TABULATED).refused[0]
     assert refusal is not None
-    assert refusal[0] == "no pre-edge"
+    assert refusal.reason == Reason.NO_PRE_EDGE
 
 
 def damped(alpha):
@@ -309,7 +310,7 @@ def test_fluorescence_is_corrected_for_self_absorption():
     left = align(energy, mu, GRID, EDGE, SETTINGS, fluorescence=True)
     found = align(energy, mu, GRID, EDGE, self_absorption(alpha=0.4), fluorescence=True)
     assert np.abs(found.mu - clean).max() < 0.15 * np.abs(left.mu - clean).max()
-    assert found.flags == (("self-absorption corrected",),)
+    assert found.flags == ((Flag.SELF_ABSORPTION_CORRECTED,),)
     assert found.quantities["self_absorption_damping"][0] == pytest.approx(0.4 / 1.4)
 
 
@@ -318,9 +319,9 @@ def test_self_absorption_is_only_reported_where_it_is_not_to_be_corrected():
     how = self_absorption(formula="NiO", correct=False)
     found = align(energy, mu, GRID, EDGE, how, fluorescence=True, tabulated=Tabulated(alpha=0.4))
     np.testing.assert_array_equal(found.mu, align(energy, mu, GRID, EDGE, SETTINGS).mu)
-    assert found.flags == (("self-absorption left in",),)
+    assert found.flags == ((Flag.SELF_ABSORPTION_LEFT_IN,),)
     unknown = align(energy, mu, GRID, EDGE, how, fluorescence=True)
-    assert unknown.flags == (("self-absorption not known",),)
+    assert unknown.flags == ((Flag.SELF_ABSORPTION_NOT_KNOWN,),)
     assert np.isnan(unknown.quantities["self_absorption_damping"][0])
 
 
@@ -328,7 +329,7 @@ def test_transmission_is_not_corrected_and_it_is_said():
     energy, mu = measured()
     found = align(energy, mu, GRID, EDGE, self_absorption(alpha=0.4))
     np.testing.assert_array_equal(found.mu, align(energy, mu, GRID, EDGE, SETTINGS).mu)
-    assert found.flags == (("not fluorescence, not corrected",),)
+    assert found.flags == ((Flag.NOT_FLUORESCENCE,),)
     assert found.quantities["self_absorption_damping"][0] == 1.0
 
 
@@ -336,5 +337,5 @@ def test_a_spectrum_that_no_thick_sample_shows_is_refused():
     energy, mu = damped(0.4)
     refusal = align(energy, mu, GRID, EDGE, self_absorption(alpha=0.05), fluorescence=True).refused[0]
     assert refusal is not None
-    assert refusal[0] == "not what a thick sample shows"
-    assert "α = 0.05" in refusal[1]
+    assert refusal.reason == Reason.NOT_WHAT_A_THICK_SAMPLE_SHOWS
+    assert "α = 0.05" in refusal.detail
