@@ -1,6 +1,5 @@
-"""MkDocs' hooks: find the package, fill in what is generated from the code, show docstrings' roles as plain names."""
+"""MkDocs' hooks: find the package and fill in what is generated from the code."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,3 @@ def on_config(config: Any, **_: Any) -> None:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     return filled(markdown)
-
-
-def on_page_content(html: str, **_: Any) -> str:
-    return re.sub(r":[a-z]+:<code>~?(?:[\w.]*\.)?(\w+)</code>", r"<code>\1</code>", html)

@@ -103,3 +103,13 @@ def test_the_site_builds(tmp_path):
     for html in pages:  # nothing is loaded from elsewhere
         loaded = re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="(https?://[^"]*)"', html.read_text("utf-8"))
         assert not [url for url in loaded if "canonical" not in url], html
+
+
+PAGES_OF_TODAY = [p for p in sorted((ROOT / "docs").rglob("*.md")) if p.parent.name != "decisions"]
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *PAGES_OF_TODAY], ids=lambda p: p.name)
+def test_files_that_a_page_names_exist(path):
+    folders = "agent|app|adapters|models|sim_beamline|configs|tests|benchmarks|docs"
+    named = set(re.findall(rf"\b(?:{folders})/[\w/.-]*\w", path.read_text(encoding="utf-8")))
+    assert not [n for n in sorted(named) if not (ROOT / n).exists() and "NAME" not in n]
