@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import Field
-from pymatgen.core import Structure
+from pymatgen.core import Element, Structure
 
 from ..agent.errors import InputError
 from ..agent.grid import Array
@@ -42,7 +42,7 @@ class FeffSettings(Settings):
     """Radius of the cluster whose potentials are made self-consistent, Å (SCF)."""
     fms_a: float = Field(default=5.0, gt=0)
     """Radius of full multiple scattering, Å (FMS)."""
-    cluster_a: float = Field(default=10.0, gt=0)
+    cluster_a: float = Field(default=6.5, gt=0)
     """Radius of the atoms listed, Å: beyond ``fms_a``, so that the outermost potentials overlap their neighbours'."""
     k_max: float = Field(default=5.0, gt=0)
     """End of the energies, photoelectron wave number in 1/Å: 5 is 95 eV above the Fermi level (XANES)."""
@@ -63,7 +63,7 @@ class FeffSettings(Settings):
         """The cards that differ from pymatgen's, with LDOS, which no spectrum needs, left out."""
         return {
             "COREHOLE": self.core_hole,
-            "S02": "0",  # from the atomic overlap
+            "S02": "1",
             "EXCHANGE": f"{self.exchange} 0.0 0.0 2",
             "SCF": f"{self.scf_a:g} 0 100 0.2 3",
             "FMS": f"{self.fms_a:g} 0",
@@ -82,13 +82,33 @@ def feff_input(structure: Structure, site: int, settings: FeffSettings) -> str:
     ValueError
         The structure has partial occupancies.
     """
-    from pymatgen.io.feff.sets import MPXANESSet  # takes seconds, and a process that runs FEFF does not need it
+    from pymatgen.io.feff.sets import MPXANESSet  # takes seconds, which other commands need not wait
 
     with quiet():
         made = MPXANESSet(
             site, bare(structure), settings.edge, radius=settings.cluster_a, user_tag_settings=settings.tags()
-        ).all_input()
-    return "\n\n".join(str(made[part]).rstrip() for part in ("HEADER", "PARAMETERS", "POTENTIALS", "ATOMS")) + "\n"
+        )
+        atoms = made.atoms
+        parts = (made.header(), made.tags, _potentials(atoms.pot_dict, structure, site), atoms)
+    return "\n\n".join(str(part).rstrip() for part in parts) + "\n"
+
+
+def _potentials(numbers: dict[str, int], structure: Structure, site: int) -> str:
+    """The POTENTIALS card, with the amounts of the elements in the cell.
+
+    FEFF fills its states up to a Fermi level that makes these amounts neutral. pymatgen writes those of the cluster,
+    which is not of the crystal's composition: in LaNiO3 that moves the spectrum by 0.9 eV.
+
+    Parameters
+    ----------
+    numbers : of each element's potential; one is not there whose only atom in the cluster is the absorber
+    """
+    amounts = structure.composition.get_el_amt_dict()
+    absorber = structure[site].specie.symbol
+    own = 0.0001 if absorber in numbers else amounts[absorber]  # else it counts with the others of its element
+    rows = [(0, absorber, own), *((k, e, amounts[e]) for e, k in sorted(numbers.items(), key=lambda n: n[1]))]
+    lines = [f"{k:7d} {Element(e).Z:4d}  {e:4s} -1 -1 {amount:10g}" for k, e, amount in rows]
+    return "\n".join(["POTENTIALS", "*  ipot    Z  tag lmax1 lmax2 amount", *lines])
 
 
 def site_of_input(path: Path) -> tuple[Structure, int]:

@@ -67,7 +67,7 @@ def test_the_cards_are_those_of_the_training_sets():
         "PRINT": ["1", "0", "0", "0", "0", "0"],
         "EDGE": ["K"],
         "COREHOLE": ["RPA"],
-        "S02": ["0"],
+        "S02": ["1"],
         "EXCHANGE": ["0", "0.0", "0.0", "2"],
         "SCF": ["4", "0", "100", "0.2", "3"],
         "FMS": ["5", "0"],
@@ -96,6 +96,21 @@ def test_the_cluster_is_the_site_s_surroundings():
     assert all(a[4] == "O" for a in atoms[1:7])
     assert text.rstrip().endswith("END")
     assert max(map(len, text.splitlines())) < 150, "FEFF reads no more of a line"
+
+
+def test_the_amounts_are_the_cell_s_and_not_the_cluster_s():
+    """As in the training rows, and as the crystal is neutral: of LaNiO3's cluster more than a quarter are La."""
+    perovskite = Structure.from_spacegroup(
+        "Pm-3m", Lattice.cubic(3.84), ["La", "Ni", "O"], [[0.5] * 3, [0, 0, 0], [0.5, 0, 0]]
+    )
+    potentials = block(feff_input(perovskite, 1, FeffSettings()), "POTENTIALS")
+    assert [(p[2], float(p[5])) for p in potentials] == [("Ni", 0.0001), ("La", 1), ("Ni", 1), ("O", 3)]
+
+
+def test_an_absorber_without_another_of_its_element_in_the_cluster_has_its_amount():
+    diluted = Structure(Lattice.cubic(8.0), ["Fe", "O", "O"], [[0, 0, 0], [0.25, 0, 0], [0.5, 0, 0]])
+    potentials = block(feff_input(diluted, 0, FeffSettings()), "POTENTIALS")
+    assert [(p[2], float(p[5])) for p in potentials] == [("Fe", 1), ("O", 2)]
 
 
 def test_the_atoms_are_on_the_list_of_their_potential():
