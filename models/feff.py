@@ -4,12 +4,14 @@ FEFF itself is the user's to install (FEFF10, doi 10.1107/S1600577521008614). Ne
 """
 
 import contextlib
+import math
 import os
 import re
 import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import Field
@@ -26,10 +28,17 @@ INPUT, OUTPUT, WORK, LOG = "feff.inp", "xmu.dat", "work", "feff.log"
 LEAST_POINTS = 20
 HEADER_A = 2e-3  # what a header's digits leave open of a distance
 SIGNALLED = 128  # from here on a shell's exit code is that of a program ended by a signal
+FROM_OUTSIDE = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
+COMPLAINT = re.compile(r"Convergence not reached|Bad counts|Cannot|quitting|[Ee]rror|ERROR")
+"""In what FEFF says of a failure. What it says later is of modules that miss the output of the one that failed."""
 
 
 class FeffFailed(RuntimeError):  # noqa: N818 - says what happened
     """A run gave no spectrum; the message says why and where its log is."""
+
+
+class FeffEnded(FeffFailed):
+    """It was ended from outside: nothing is known about the site."""
 
 
 class FeffSettings(Settings):
@@ -40,6 +49,8 @@ class FeffSettings(Settings):
     """Edge of the absorber (EDGE)."""
     scf_a: float = Field(default=4.0, gt=0)
     """Radius of the cluster whose potentials are made self-consistent, Å (SCF)."""
+    scf_mixing: float = Field(default=0.2, gt=0, le=0.5)
+    """How much of the new density goes into the next iteration (SCF)."""
     fms_a: float = Field(default=5.0, gt=0)
     """Radius of full multiple scattering, Å (FMS)."""
     cluster_a: float = Field(default=6.5, gt=0)
@@ -58,6 +69,15 @@ class FeffSettings(Settings):
     """Further cards, or others' values, as in feff.inp: ``{"S02": "1.0"}``."""
     timeout_s: float = Field(default=14400.0, gt=0)
     """A run that takes longer is ended and counts as failed, s."""
+    retries: tuple[dict[Literal["scf_a", "scf_mixing", "cluster_a"], float], ...] = (
+        {"scf_mixing": 0.05},
+        {"scf_mixing": 0.05, "cluster_a": 8.5},
+    )
+    """What is changed, one after the other, where FEFF fails: mostly it is SCF that does."""
+
+    def ladder(self) -> list[Self]:
+        """These settings and those of each retry."""
+        return [self, *(self.model_copy(update={**changed}) for changed in self.retries)]
 
     def tags(self) -> dict[str, str | list[str]]:
         """The cards that differ from pymatgen's, with LDOS, which no spectrum needs, left out."""
@@ -65,7 +85,7 @@ class FeffSettings(Settings):
             "COREHOLE": self.core_hole,
             "S02": "1",
             "EXCHANGE": f"{self.exchange} 0.0 0.0 2",
-            "SCF": f"{self.scf_a:g} 0 100 0.2 3",
+            "SCF": f"{self.scf_a:g} 0 100 {self.scf_mixing:g} 3",
             "FMS": f"{self.fms_a:g} 0",
             "XANES": f"{self.k_max:g} {self.k_step:g} {self.fermi_step_ev:g}",
             "RPATH": "-1",  # no path expansion on top of full multiple scattering
@@ -205,16 +225,22 @@ def find_feff(program: str | None = None) -> str:
     )
 
 
-def run_feff(folder: Path, program: str, timeout_s: float) -> None:
+def run_feff(folder: Path, program: str, timeout_s: float, highest: float = math.inf) -> None:
     """Run FEFF on ``folder/feff.inp``; ``folder/xmu.dat`` appears when it is complete, and only then.
 
     FEFF runs in ``folder/work``, which is removed after success and stays, with what the program said in
     ``feff.log``, after a failure.
 
+    Parameters
+    ----------
+    highest : a spectrum whose μ goes beyond it is broken
+
     Raises
     ------
+    FeffEnded
+        The program was ended from outside.
     FeffFailed
-        The program failed, took longer than ``timeout_s``, or left no readable spectrum.
+        It failed, its SCF did not converge, it took longer than ``timeout_s``, or it left no readable spectrum.
     """
     work = folder / WORK
     shutil.rmtree(work, ignore_errors=True)
@@ -233,16 +259,21 @@ def run_feff(folder: Path, program: str, timeout_s: float) -> None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(running.pid, signal.SIGKILL)
             running.wait()
+    said = [line.strip() for line in (work / LOG).read_text(errors="replace").splitlines() if line.strip()]
+    complaint = next(filter(COMPLAINT.search, said), None)
     why = None if 0 <= code < SIGNALLED else "ended by a signal"
+    if complaint and "Convergence" in complaint:  # FEFF goes on, from potentials that are not self-consistent
+        why = why or "no self-consistency"
     try:
-        read_xmu(work / OUTPUT)
+        top = read_xmu(work / OUTPUT)[1].max()
+        why = why or (f"a spike of μ above {highest:g}" if top > highest else None)
     except FileNotFoundError:
         why = why or "no xmu.dat"
     except (OSError, ValueError) as e:
         why = why or str(e)
     if why:
-        said = [line for line in (work / LOG).read_text(errors="replace").splitlines() if line.strip()]
-        last = said[-1].strip() if said else "nothing"
-        raise FeffFailed(f"{why}; exit code {code}, last said: {last} (see {work / LOG})")
+        told = f"said: {complaint}" if complaint else f"last said: {said[-1] if said else 'nothing'}"
+        kind = FeffEnded if code in {c for s in FROM_OUTSIDE for c in (-s, SIGNALLED + s)} else FeffFailed
+        raise kind(f"{why}; exit code {code}, {told} (see {work / LOG})")
     os.replace(work / OUTPUT, folder / OUTPUT)
     shutil.rmtree(work)

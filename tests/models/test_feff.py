@@ -15,6 +15,7 @@ from pymatgen.core import Lattice, Structure
 
 from xas_agent.agent.errors import InputError
 from xas_agent.models.feff import (
+    FeffEnded,
     FeffFailed,
     FeffSettings,
     checked,
@@ -241,6 +242,15 @@ def test_a_run_leaves_the_spectrum_and_nothing_else(site, tmp_path):
         ("head -c 3000 $XMU > xmu.dat", "exit code 0"),
         ("cp $XMU xmu.dat; kill -9 $$", "ended by a signal"),
         ("cp $XMU xmu.dat; exit 137", "ended by a signal"),
+        ("cp $XMU xmu.dat; kill -SEGV $$", "ended by a signal"),
+        (
+            "echo 'FRNRM Could not'; echo 'Cannot determine Norman radius -- quitting.'; echo more; exit 2",
+            "no xmu.dat; exit code 2, said: Cannot determine Norman radius -- quitting",
+        ),
+        (
+            "echo ':WARNING Convergence not reached; ran out of iterations.'; cp $XMU xmu.dat",
+            "no self-consistency; exit code 0, said: :WARNING Convergence not reached",
+        ),
     ],
 )
 def test_a_failed_run_says_why_and_leaves_its_log(site, tmp_path, body, message):
@@ -250,6 +260,24 @@ def test_a_failed_run_says_why_and_leaves_its_log(site, tmp_path, body, message)
     assert (site / "work/feff.log").exists()
     run_feff(site, program(tmp_path, "cp $XMU xmu.dat"), 60)
     assert not (site / "work").exists()
+
+
+def test_a_spectrum_with_a_spike_is_broken(site, tmp_path):
+    with pytest.raises(FeffFailed, match=r"a spike of μ above 1\.2"):
+        run_feff(site, program(tmp_path, "cp $XMU xmu.dat"), 60, highest=1.2)
+
+
+@pytest.mark.parametrize(("body", "ended"), [("kill -9 $$", True), ("exit 143", True), ("kill -SEGV $$", False)])
+def test_a_program_that_others_ended_has_not_failed_by_itself(site, tmp_path, body, ended):
+    with pytest.raises(FeffFailed) as told:
+        run_feff(site, program(tmp_path, body), 60)
+    assert isinstance(told.value, FeffEnded) == ended
+
+
+def test_the_ladder():
+    ladder = FeffSettings(fms_a=7.0).ladder()
+    assert [(s.fms_a, s.scf_mixing, s.cluster_a) for s in ladder] == [(7, 0.2, 6.5), (7, 0.05, 6.5), (7, 0.05, 8.5)]
+    assert cards(feff_input(LICOO2, 0, ladder[1]))["SCF"] == ["4", "0", "100", "0.05", "3"]
 
 
 def test_a_run_that_takes_too_long_is_ended_with_all_that_it_started(site, tmp_path):
