@@ -14,6 +14,7 @@ NameOption = Annotated[str, typer.Option("--name", help="NAME of the data set.")
 WhereOption = Annotated[Path, typer.Option("--out", help="Where the data set is written.")]
 ValOption = Annotated[float, typer.Option("--val-fraction", min=0, max=0.9, help="Share of materials that validate.")]
 DrawOption = Annotated[int, typer.Option("--seed", min=0, help="Of the split by material.")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML with other FEFF settings.")]
 JobsOption = Annotated[int | None, typer.Option("--jobs", min=1, help="Processes. [default: cores]")]
 StructuresArgument = Annotated[
     Path, typer.Argument(help="CIF, POSCAR or pymatgen JSON: a file, or a folder of them.")
@@ -39,19 +40,38 @@ def dataset_label(
 
 @dataset_app.command("feff")
 def dataset_feff(
-    structures: StructuresArgument,
-    absorber: AbsorberOption,
+    structures: Annotated[
+        Path, typer.Argument(help="CIF, POSCAR or pymatgen JSON, a file or a folder of them; or a queue of jobs.")
+    ],
+    absorber: Annotated[
+        str | None, typer.Option("--absorber", help="Absorbing element. [default: each job's]")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder of the runs, one folder a site.")] = Path("runs"),
-    config: Annotated[Path | None, typer.Option("--config", help="YAML with other FEFF settings.")] = None,
+    config: ConfigOption = None,
     feff: Annotated[str | None, typer.Option("--feff", help="FEFF's program. [default: feff on the PATH]")] = None,
     write_only: Annotated[bool, typer.Option("--write-only", help="Write the inputs, run nothing.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Run too where every attempt failed before.")] = False,
     jobs: JobsOption = None,
 ) -> None:
     """Write FEFF's input for the absorber's distinct sites and run FEFF, where it has not run yet."""
     from ..jobs.dataset import compute
 
     with told():
-        typer.echo(compute(structures, absorber, out, config=config, program=feff, write_only=write_only, jobs=jobs))
+        done = compute(
+            structures, absorber, out, config=config, program=feff, write_only=write_only, again=again, jobs=jobs
+        )
+        typer.echo(done)
+
+
+@dataset_app.command("state")
+def dataset_state(
+    runs: Annotated[Path, typer.Argument(help="Folder of FEFF runs.")] = Path("runs"), config: ConfigOption = None
+) -> None:
+    """How many sites of each absorber are done, failed and waiting, and why they failed."""
+    from ..jobs.dataset import state
+
+    with told():
+        typer.echo(state(runs, config=config))
 
 
 @dataset_app.command("collect")

@@ -1,5 +1,7 @@
 """The dataset commands: bars while they work, and what was done in words."""
 
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,8 @@ from ..output.progress import progress_bars
 
 if TYPE_CHECKING:
     from ...models.datasets import FeffSettings, FeffSpectrum, Labels, Progress, Site
+
+SIGNALLED = 128  # from here on an exit code is that of a program ended by a signal
 
 _log = get_logger()
 
@@ -42,43 +46,86 @@ def label_structures(
 
 def compute(
     structures: Path,
-    absorber: str,
+    absorber: str | None,
     runs: Path,
     *,
     config: Path | None,
     program: str | None,
     write_only: bool,
+    again: bool,
     jobs: int | None,
 ) -> str:
     """Write FEFF's input for every distinct site and run FEFF where it has not yet; what was done.
+
+    Parameters
+    ----------
+    absorber : None for a queue, each of whose jobs names its own
+    again : run too where every attempt of an earlier call failed
 
     Raises
     ------
     InputError
         No such site; or FEFF is not here, when the inputs are written and the message says so.
     """
-    with _working() as progress:
+    with _working() as progress, _ended_by_sigterm():
         from ...models.datasets import feff_runs, find_feff, find_sites
 
         settings, jobs = _feff_settings(config), jobs or core_count()
-        sites, unread = find_sites(structures, _symbol(absorber), jobs, progress)
-        waiting, failed = feff_runs.write_inputs(sites, runs, settings, jobs, progress)
-        there = len(sites) - len(waiting) - len(failed)
-        failed = [*unread, *failed]
-        if write_only:
+        sites, unread = find_sites(structures, _symbol(absorber) if absorber else None, jobs, progress)
+        with feff_runs.held(runs):
+            todo, failed = feff_runs.write_inputs(sites, runs, settings, jobs, progress)
+            there = len(sites) - len(todo) - len(failed)
+            failed = [*unread, *failed]
             _tell(failed)
-            return f"{runs}: inputs of {len(waiting)} sites to run{_and_failed(failed)}"
-        _tell(failed)
-        if not waiting:
-            return f"{runs}: {there} runs there already{_and_failed(failed)}"
-        try:
-            found = find_feff(program)
-        except InputError as e:
-            raise InputError(f"the inputs of {len(waiting)} sites are in {runs}; {e}") from None
-        _log.info("FEFF", program=found, runs=len(waiting), already=there)
-        ran = feff_runs.run(waiting, found, settings.timeout_s, jobs, progress)
-        _tell(ran)
-    return f"{runs}: {len(waiting) - len(ran)} runs done, {there} there already{_and_failed(failed, ran)}"
+            if again:
+                for folder in todo:
+                    feff_runs.try_again(folder)
+            waiting = [folder for folder in todo if not feff_runs.given_up(folder, settings)]
+            before = f", {n} failed before (--again tries them again)" if (n := len(todo) - len(waiting)) else ""
+            if write_only:
+                return f"{runs}: inputs of {len(waiting)} sites to run{before}{_and_failed(failed)}"
+            if not waiting:
+                return f"{runs}: {there} runs there already{before}{_and_failed(failed)}"
+            try:
+                found = find_feff(program)
+            except InputError as e:
+                raise InputError(f"the inputs of {len(waiting)} sites are in {runs}; {e}") from None
+            _log.info("FEFF", program=found, runs=len(waiting), already=there)
+            done = 0
+            for folder, why in feff_runs.run(waiting, found, settings, jobs, progress):
+                if why:
+                    failed.append(f"{folder.name}: {why}")
+                    _tell(failed[-1:])
+                else:
+                    done += 1
+                    _log.info("done", site=folder.name, runs=f"{done} of {len(waiting)}")
+    return f"{runs}: {done} runs done, {there} there already{before}{_and_failed(failed)}"
+
+
+def state(runs: Path, *, config: Path | None) -> str:
+    """Where the sites of a folder of runs stand, a line an absorber, and why FEFF failed.
+
+    Raises
+    ------
+    InputError
+        It holds none.
+    """
+    with _working():
+        from ...models.datasets import feff_runs
+
+        found = feff_runs.states(runs, _feff_settings(config))
+    if not found:
+        raise InputError(f"{runs}: no runs; expected a folder that xas-agent dataset feff wrote")
+    lines = []
+    for absorber, s in found.items():
+        each_s = s.seconds / (s.done + s.failed) if s.done + s.failed else 0
+        lines.append(
+            f"{absorber}: {s.done} done ({s.retried} after a retry), {s.failed} failed, {s.waiting} waiting;"
+            f" {each_s:.0f} s a site"
+        )
+        lines += [f"    {count} {why}" for why, count in s.reasons.most_common()]
+    totals = {what: sum(getattr(s, what) for s in found.values()) for what in ("done", "failed", "waiting")}
+    return "\n".join([*lines, "all: " + ", ".join(f"{n} {what}" for what, n in totals.items())])
 
 
 def collect_runs(
@@ -185,6 +232,24 @@ def _feff_settings(path: Path | None) -> "FeffSettings":
     from ...models.datasets import FeffSettings
 
     return FeffSettings() if path is None else read_yaml(path, FeffSettings)
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the program that runs too, as Ctrl-C does; a second one ends this process at once."""
+
+    def end(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise SystemExit(SIGNALLED + number)
+
+    if threading.current_thread() is not threading.main_thread():  # which alone may set a handler
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

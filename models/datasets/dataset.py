@@ -26,7 +26,7 @@ from .structures import DESCRIPTORS, INTEGER, describe, digest
 Labels = dict[str, float]
 Known = dict[tuple[str, int], Labels]
 """Labels by (digest of the structure, site)."""
-COLUMNS = ("id", "material", "formula", "site", "natoms", "split", *DESCRIPTORS)
+COLUMNS = ("id", "material", "formula", "kind", "site", "natoms", "split", *DESCRIPTORS)
 DECIMALS = {**dict.fromkeys(DESCRIPTORS, 5), "OS_mean": 4, **dict.fromkeys(INTEGER, 0)}
 
 
@@ -39,8 +39,10 @@ class SplitSettings(Settings):
     """Another seed draws others."""
 
 
-def find_sites(path: Path, absorber: str, jobs: int, progress: Progress) -> tuple[list[Site], list[str]]:
+def find_sites(path: Path, absorber: str | None, jobs: int, progress: Progress) -> tuple[list[Site], list[str]]:
     """The distinct sites of the absorber in a folder of structures, and what could not be read, in words.
+
+    They stand by file and as they stand in it, so that a queue keeps its order.
 
     Raises
     ------
@@ -53,14 +55,16 @@ def find_sites(path: Path, absorber: str, jobs: int, progress: Progress) -> tupl
     found: dict[str, Site] = {}
     failed: list[str] = []
     read = partial(read_sites, absorber=absorber)
-    for k, (sites, why) in each("structures", read, files, jobs, progress, ([], [DIED])):
+    for k, (sites, why) in sorted(each("structures", read, files, jobs, progress, ([], [DIED])), key=lambda r: r[0]):
         failed += [f"{files[k].name}: {reason}" for reason in why]
         for site in sites:
             if found.setdefault(site.id, site) is not site:
                 failed.append(f"{site.id}: there twice, one is taken")
     if not found:
-        raise InputError(f"{path}: no {absorber} site in {len(files)} files" + (f"; {failed[0]}" if failed else ""))
-    return [found[i] for i in sorted(found)], failed
+        raise InputError(
+            f"{path}: no {absorber or 'absorbing'} site in {len(files)} files" + (f"; {failed[0]}" if failed else "")
+        )
+    return list(found.values()), failed
 
 
 def label(sites: Sequence[Site], kept: Path, jobs: int, progress: Progress) -> tuple[Known, list[str]]:
@@ -131,8 +135,8 @@ def write_table(path: Path, sites: Sequence[Site], labels: Sequence[Labels], sid
         for site, values in zip(sites, labels, strict=True):
             s = site.structure
             cells = ["" if math.isnan(values[d]) else _number(values[d], DECIMALS[d]) for d in DESCRIPTORS]
-            row = (site.id, site.material, s.reduced_formula, site.index, len(s), sides[site.material], *cells)
-            table.writerow(row)
+            about = (s.reduced_formula, site.kind, site.index, len(s), site.split or sides[site.material])
+            table.writerow((site.id, site.material, *about, *cells))
 
 
 def write_pair(
@@ -143,7 +147,7 @@ def write_pair(
     Parameters
     ----------
     spectra, labels : one of each per row; shorter spectra are :func:`lengthened`
-    sides : split of each material
+    sides : split of each material whose sites have none of their own
     """
     points = max(len(s.energy) for s in spectra)
     longer = [lengthened(s.energy, s.mu, points) for s in spectra]

@@ -4,16 +4,18 @@ FEFF itself is the user's to install (FEFF10, doi 10.1107/S1600577521008614). Ne
 """
 
 import contextlib
+import math
 import os
 import re
 import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import Field
-from pymatgen.core import Structure
+from pymatgen.core import Element, Structure
 
 from ...agent.types import Array, InputError, Settings
 from .structures import bare, quiet
@@ -24,10 +26,17 @@ INPUT, OUTPUT, WORK, LOG = "feff.inp", "xmu.dat", "work", "feff.log"
 LEAST_POINTS = 20
 HEADER_A = 2e-3  # what a header's digits leave open of a distance
 SIGNALLED = 128  # from here on a shell's exit code is that of a program ended by a signal
+FROM_OUTSIDE = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
+COMPLAINT = re.compile(r"Convergence not reached|Bad counts|Cannot|quitting|[Ee]rror|ERROR")
+"""In what FEFF says of a failure. What it says later is of modules that miss the output of the one that failed."""
 
 
 class FeffFailed(RuntimeError):  # noqa: N818 - says what happened
     """A run gave no spectrum; the message says why and where its log is."""
+
+
+class FeffEnded(FeffFailed):
+    """It was ended from outside: nothing is known about the site."""
 
 
 class FeffSettings(Settings):
@@ -38,9 +47,11 @@ class FeffSettings(Settings):
     """Edge of the absorber (card EDGE)."""
     scf_a: float = Field(default=4.0, gt=0)
     """Radius of the self-consistent cluster, Å (card SCF)."""
+    scf_mixing: float = Field(default=0.2, gt=0, le=0.5)
+    """Share of the new density in each self-consistency iteration (card SCF)."""
     fms_a: float = Field(default=5.0, gt=0)
     """Radius of full multiple scattering, Å (card FMS)."""
-    cluster_a: float = Field(default=10.0, gt=0)
+    cluster_a: float = Field(default=6.5, gt=0)
     """Radius of the listed atoms, Å; larger than ``fms_a``, so that the outermost potentials overlap their
     neighbours' (ATOMS)."""
     k_max: float = Field(default=5.0, gt=0)
@@ -57,14 +68,23 @@ class FeffSettings(Settings):
     """Further cards, or other values for pymatgen’s, as in feff.inp: ``{"S02": "1.0"}``."""
     timeout_s: float = Field(default=14400.0, gt=0)
     """A longer run is ended and counts as failed, s."""
+    retries: tuple[dict[Literal["scf_a", "scf_mixing", "cluster_a"], float], ...] = (
+        {"scf_mixing": 0.05},
+        {"scf_mixing": 0.05, "cluster_a": 8.5},
+    )
+    """Changes to these settings that are tried one after the other where FEFF fails, usually in SCF."""
+
+    def ladder(self) -> list[Self]:
+        """Return these settings and those of each retry."""
+        return [self, *(self.model_copy(update={**changed}) for changed in self.retries)]
 
     def tags(self) -> dict[str, str | list[str]]:
         """The cards that differ from pymatgen's, with LDOS, which no spectrum needs, left out."""
         return {
             "COREHOLE": self.core_hole,
-            "S02": "0",  # from the atomic overlap
+            "S02": "1",
             "EXCHANGE": f"{self.exchange} 0.0 0.0 2",
-            "SCF": f"{self.scf_a:g} 0 100 0.2 3",
+            "SCF": f"{self.scf_a:g} 0 100 {self.scf_mixing:g} 3",
             "FMS": f"{self.fms_a:g} 0",
             "XANES": f"{self.k_max:g} {self.k_step:g} {self.fermi_step_ev:g}",
             "RPATH": "-1",  # no path expansion on top of full multiple scattering
@@ -81,13 +101,33 @@ def feff_input(structure: Structure, site: int, settings: FeffSettings) -> str:
     ValueError
         The structure has partial occupancies.
     """
-    from pymatgen.io.feff.sets import MPXANESSet  # takes seconds, and a process that runs FEFF does not need it
+    from pymatgen.io.feff.sets import MPXANESSet  # takes seconds, which other commands need not wait
 
     with quiet():
         made = MPXANESSet(
             site, bare(structure), settings.edge, radius=settings.cluster_a, user_tag_settings=settings.tags()
-        ).all_input()
-    return "\n\n".join(str(made[part]).rstrip() for part in ("HEADER", "PARAMETERS", "POTENTIALS", "ATOMS")) + "\n"
+        )
+        atoms = made.atoms
+        parts = (made.header(), made.tags, _potentials(atoms.pot_dict, structure, site), atoms)
+    return "\n\n".join(str(part).rstrip() for part in parts) + "\n"
+
+
+def _potentials(numbers: dict[str, int], structure: Structure, site: int) -> str:
+    """The POTENTIALS card, with the amounts of the elements in the cell.
+
+    FEFF fills its states up to a Fermi level that makes these amounts neutral. pymatgen writes those of the cluster,
+    which is not of the crystal's composition: in LaNiO3 that moves the spectrum by 0.9 eV.
+
+    Parameters
+    ----------
+    numbers : of each element's potential; one is not there whose only atom in the cluster is the absorber
+    """
+    amounts = structure.composition.get_el_amt_dict()
+    absorber = structure[site].specie.symbol
+    own = 0.0001 if absorber in numbers else amounts[absorber]  # else it counts with the others of its element
+    rows = [(0, absorber, own), *((k, e, amounts[e]) for e, k in sorted(numbers.items(), key=lambda n: n[1]))]
+    lines = [f"{k:7d} {Element(e).Z:4d}  {e:4s} -1 -1 {amount:10g}" for k, e, amount in rows]
+    return "\n".join(["POTENTIALS", "*  ipot    Z  tag lmax1 lmax2 amount", *lines])
 
 
 def site_of_input(path: Path) -> tuple[Structure, int]:
@@ -184,16 +224,22 @@ def find_feff(program: str | None = None) -> str:
     )
 
 
-def run_feff(folder: Path, program: str, timeout_s: float) -> None:
+def run_feff(folder: Path, program: str, timeout_s: float, highest: float = math.inf) -> None:
     """Run FEFF on ``folder/feff.inp``; ``folder/xmu.dat`` appears when it is complete, and only then.
 
     FEFF runs in ``folder/work``, which is removed after success and stays, with what the program said in
     ``feff.log``, after a failure.
 
+    Parameters
+    ----------
+    highest : a spectrum whose μ goes beyond it is broken
+
     Raises
     ------
+    FeffEnded
+        The program was ended from outside.
     FeffFailed
-        The program failed, took longer than ``timeout_s``, or left no readable spectrum.
+        It failed, its SCF did not converge, it took longer than ``timeout_s``, or it left no readable spectrum.
     """
     work = folder / WORK
     shutil.rmtree(work, ignore_errors=True)
@@ -212,16 +258,21 @@ def run_feff(folder: Path, program: str, timeout_s: float) -> None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(running.pid, signal.SIGKILL)
             running.wait()
+    said = [line.strip() for line in (work / LOG).read_text(errors="replace").splitlines() if line.strip()]
+    complaint = next(filter(COMPLAINT.search, said), None)
     why = None if 0 <= code < SIGNALLED else "ended by a signal"
+    if complaint and "Convergence" in complaint:  # FEFF goes on, from potentials that are not self-consistent
+        why = why or "no self-consistency"
     try:
-        read_xmu(work / OUTPUT)
+        top = read_xmu(work / OUTPUT)[1].max()
+        why = why or (f"a spike of μ above {highest:g}" if top > highest else None)
     except FileNotFoundError:
         why = why or "no xmu.dat"
     except (OSError, ValueError) as e:
         why = why or str(e)
     if why:
-        said = [line for line in (work / LOG).read_text(errors="replace").splitlines() if line.strip()]
-        last = said[-1].strip() if said else "nothing"
-        raise FeffFailed(f"{why}; exit code {code}, last said: {last} (see {work / LOG})")
+        told = f"said: {complaint}" if complaint else f"last said: {said[-1] if said else 'nothing'}"
+        kind = FeffEnded if code in {c for s in FROM_OUTSIDE for c in (-s, SIGNALLED + s)} else FeffFailed
+        raise kind(f"{why}; exit code {code}, {told} (see {work / LOG})")
     os.replace(work / OUTPUT, folder / OUTPUT)
     shutil.rmtree(work)

@@ -1,21 +1,46 @@
 """A folder of FEFF runs, one folder a site: inputs written, FEFF run where it has not yet, spectra collected.
 
+It is a queue too, which may be killed at any time and goes on from what is in the folders: ``xmu.dat`` where a site
+is done, ``attempts.json`` with what was tried, how long it took and why it failed.
+
 Needs the ``[train]`` extra.
 """
 
+import fcntl
+import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from pymatgen.core import Structure
+from pymatgen.core import Element, Structure
 
 from ...agent.types import Array, InputError
 from .batch import DIED, Progress, each, replacing
-from .feff import INPUT, OUTPUT, WORK, FeffFailed, FeffSettings, feff_input, read_xmu, run_feff, site_of_input
+from .feff import (
+    INPUT,
+    OUTPUT,
+    WORK,
+    FeffEnded,
+    FeffFailed,
+    FeffSettings,
+    feff_input,
+    read_xmu,
+    run_feff,
+    site_of_input,
+)
 from .structure_files import SITE, Site, row_id
 from .structures import digest
+
+ATTEMPTS = "attempts.json"
+LOCK = ".lock"
+SPIKE, FROM = 3.2, 21  # μ that no sound spectrum reaches of elements from Sc on; O, P and Li have higher white lines
 
 
 @dataclass(frozen=True)
@@ -27,6 +52,41 @@ class FeffSpectrum:
     mu: Array
 
 
+@dataclass
+class State:
+    """Where the sites of one absorber stand."""
+
+    done: int = 0
+    retried: int = 0
+    """How many of the done ones needed another attempt."""
+    failed: int = 0
+    waiting: int = 0
+    seconds: float = 0.0
+    """What the attempts of those that are done or failed took, all together."""
+    reasons: Counter[str] = field(default_factory=Counter)
+    """Why the last attempt failed, of those that failed."""
+
+
+@contextmanager
+def held(runs: Path) -> Iterator[None]:
+    """The folder is this process's alone; a killed one holds it no longer.
+
+    Raises
+    ------
+    InputError
+        Another process works in it.
+    """
+    runs.mkdir(parents=True, exist_ok=True)
+    with (runs / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{runs}: another process runs FEFF there; wait for it, or take another folder"
+            ) from None
+        yield
+
+
 def write_inputs(
     sites: Sequence[Site], runs: Path, settings: FeffSettings, jobs: int, progress: Progress
 ) -> tuple[list[Path], list[str]]:
@@ -36,24 +96,57 @@ def write_inputs(
 
     Returns
     -------
-    The folders that FEFF has yet to run in, and what failed, in words.
+    The folders that have no spectrum yet, in the order of the sites, and what failed, in words.
     """
     runs.mkdir(parents=True, exist_ok=True)
-    waiting: list[Path] = []
-    failed: list[str] = []
+    failed: dict[int, str] = {}
     for k, why in each("inputs", partial(_write, runs=runs, settings=settings), sites, jobs, progress, DIED):
-        folder = runs / sites[k].id
         if why:
-            failed.append(f"{sites[k].id}: {why}")
-        elif not (folder / OUTPUT).exists():
-            waiting.append(folder)
-    return sorted(waiting), failed
+            failed[k] = f"{sites[k].id}: {why}"
+    folders = [runs / site.id for k, site in enumerate(sites) if k not in failed]
+    return [folder for folder in folders if not (folder / OUTPUT).exists()], list(failed.values())
 
 
-def run(folders: Sequence[Path], program: str, timeout_s: float, jobs: int, progress: Progress) -> list[str]:
-    """Run FEFF in each folder, ``jobs`` at a time; what failed, in words."""
-    done = each("FEFF", partial(_run, program=program, timeout_s=timeout_s), folders, jobs, progress, DIED)
-    return [f"{folders[k].name}: {why}" for k, why in done if why]
+def given_up(folder: Path, settings: FeffSettings) -> bool:
+    """Whether every attempt failed."""
+    return len(_failures(folder)) >= len(settings.ladder())
+
+
+def try_again(folder: Path) -> None:
+    """Forget the attempts."""
+    (folder / ATTEMPTS).unlink(missing_ok=True)
+
+
+def run(
+    folders: Sequence[Path], program: str, settings: FeffSettings, jobs: int, progress: Progress
+) -> Iterator[tuple[Path, str]]:
+    """Run FEFF in each folder, ``jobs`` at a time, with each of the ladder's settings until one gives a spectrum.
+
+    Returns
+    -------
+    Each folder as it comes, and why it failed, or nothing.
+    """
+    for k, why in each("FEFF", partial(_run, program=program, settings=settings), folders, jobs, progress, DIED):
+        yield folders[k], why
+
+
+def states(runs: Path, settings: FeffSettings) -> dict[str, State]:
+    """Where the sites of a folder of runs stand, by absorber."""
+    found: dict[str, State] = {}
+    for about in sorted(runs.glob(f"*/{SITE}")):
+        folder, state = about.parent, found.setdefault(_absorber(about.parent), State())
+        failures = _failures(folder)
+        if (folder / OUTPUT).exists():
+            state.done += 1
+            state.retried += bool(failures)
+        elif given_up(folder, settings):
+            state.failed += 1
+            state.reasons[failures[-1]["why"].split(" (see ")[0]] += 1
+        else:
+            state.waiting += 1
+            continue
+        state.seconds += sum(a["seconds"] for a in _attempts(folder))
+    return dict(sorted(found.items()))
 
 
 def collect(runs: Path, absorber: str | None, jobs: int, progress: Progress) -> tuple[list[FeffSpectrum], list[str]]:
@@ -90,30 +183,93 @@ def collect(runs: Path, absorber: str | None, jobs: int, progress: Progress) -> 
 def _write(site: Site, runs: Path, settings: FeffSettings) -> str:
     """Nothing, or why not."""
     folder = runs / site.id
+    made = _made_of(site, settings)
     try:
-        text = feff_input(site.structure, site.index, settings)
-        if (folder / INPUT).exists() and (folder / INPUT).read_text(encoding="utf-8") == text:
+        if (folder / INPUT).exists() and _about(folder).get("made_of") == made:
             return ""
-        if (folder / OUTPUT).exists():
+        there = (folder / INPUT).read_text(encoding="utf-8") if (folder / INPUT).exists() else None
+        # Where FEFF failed at first, its input is that of a retry.
+        known = there and any(feff_input(site.structure, site.index, s) == there for s in settings.ladder())
+        if not known and (folder / OUTPUT).exists():
             return f"{OUTPUT} is of another input; take another folder for other settings or structures"
         folder.mkdir(exist_ok=True)
-        about = {"id": site.id, "material": site.material, "site": site.index, "structure": site.structure.as_dict()}
+        if not known:
+            try_again(folder)
+            _write_input(folder, site, settings)
+        about = {
+            "id": site.id,
+            "material": site.material,
+            "kind": site.kind,
+            "split": site.split,
+            "site": site.index,
+            "structure": site.structure.as_dict(),
+            "made_of": made,
+        }
         with replacing(folder / SITE) as path:
             path.write_text(json.dumps(about), encoding="utf-8")
-        with replacing(folder / INPUT) as path:
-            path.write_text(text, encoding="utf-8")
     except Exception as e:  # pymatgen raises whatever an odd structure makes it stumble over
         return str(e) or type(e).__name__
     return ""
 
 
-def _run(folder: Path, program: str, timeout_s: float) -> str:
-    """Nothing, or why not."""
+def _made_of(site: Site, settings: FeffSettings) -> str:
+    """The same for the same inputs: to compare it takes a hundredth of the time that it takes to make them."""
+    given = settings.model_dump_json(exclude={"timeout_s"})
+    return hashlib.sha256(f"{digest(site.structure)} {site.index} {given}".encode()).hexdigest()[:24]
+
+
+def _write_input(folder: Path, site: Site, settings: FeffSettings) -> None:
+    with replacing(folder / INPUT) as path:
+        path.write_text(feff_input(site.structure, site.index, settings), encoding="utf-8")
+
+
+def _run(folder: Path, program: str, settings: FeffSettings) -> str:
+    """Nothing, or why each attempt failed."""
+    ladder = settings.ladder()
+    attempts = _failures(folder)
     try:
-        run_feff(folder, program, timeout_s)
-    except (FeffFailed, OSError) as e:
+        for k in range(len(attempts), len(ladder)):
+            _write_input(folder, _site(folder, folder.parent), ladder[k])
+            start = time.monotonic()
+            why = ""
+            try:
+                run_feff(folder, program, ladder[k].timeout_s, _highest(folder))
+            except FeffEnded:
+                raise
+            except FeffFailed as e:
+                why = str(e)
+            changed = dict(settings.retries[k - 1]) if k else {}
+            attempts.append({"changed": changed, "seconds": round(time.monotonic() - start, 1), "why": why})
+            with replacing(folder / ATTEMPTS) as path:
+                path.write_text(json.dumps(attempts, indent=1), encoding="utf-8")
+            if not why:
+                return ""
+    except (FeffEnded, OSError) as e:  # not the site's fault, so it counts as no attempt
         return str(e)
-    return ""
+    return "; ".join(dict.fromkeys(a["why"] for a in attempts))
+
+
+def _attempts(folder: Path) -> list[dict[str, Any]]:
+    path = folder / ATTEMPTS
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def _failures(folder: Path) -> list[dict[str, Any]]:
+    return [a for a in _attempts(folder) if a["why"]]
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    path = folder / SITE
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _absorber(folder: Path) -> str:
+    about = _about(folder)
+    return about["structure"]["sites"][about["site"]]["species"][0]["element"]
+
+
+def _highest(folder: Path) -> float:
+    return SPIKE if Element(_absorber(folder)).Z >= FROM else math.inf
 
 
 def _read(folder: Path, runs: Path) -> FeffSpectrum | str:
@@ -126,9 +282,10 @@ def _read(folder: Path, runs: Path) -> FeffSpectrum | str:
 
 
 def _site(folder: Path, runs: Path) -> Site:
-    if (folder / SITE).exists():
-        about = json.loads((folder / SITE).read_text(encoding="utf-8"))
-        return Site(about["id"], about["material"], Structure.from_dict(about["structure"]), about["site"])
+    if about := _about(folder):
+        structure = Structure.from_dict(about["structure"])
+        known = {k: about.get(k, "") for k in ("kind", "split")}
+        return Site(about["id"], about["material"], structure, about["site"], **known)
     structure, index = site_of_input(folder / INPUT)
     # Nothing names the material: runs of one structure are of one.
     material = f"{structure.reduced_formula}-{digest(structure)[:8]}"

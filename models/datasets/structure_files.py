@@ -27,6 +27,9 @@ class Site:
     structure: Structure
     index: int
     """In ``structure``."""
+    kind: str = ""
+    split: str = ""
+    """As a queue of jobs gives both; empty where they are not given."""
 
     @property
     def element(self) -> str:
@@ -47,11 +50,16 @@ def structure_files(path: Path) -> list[Path]:
     return sorted(p for p in kept if _is_json(p) or p.suffix in (".cif", ".vasp") or _poscar(p))
 
 
-def read_sites(path: Path, absorber: str) -> tuple[list[Site], list[str]]:
+def read_sites(path: Path, absorber: str | None) -> tuple[list[Site], list[str]]:
     """The symmetrically distinct sites of the absorber in one file.
 
     A JSON file holds one structure, a list, or one per line, each as pymatgen writes it or under ``structure``
-    beside its ``id`` (or ``material_id``). An id such as ``Co3O4_Co008`` names the one site that is meant.
+    beside its ``id`` (or ``material_id``). An id such as ``Co3O4_Co008`` names the one site that is meant. Or they
+    are jobs, each with its own ``absorber`` and ``site``: see :func:`_job`.
+
+    Parameters
+    ----------
+    absorber : None for the absorber of each job
 
     Returns
     -------
@@ -60,9 +68,9 @@ def read_sites(path: Path, absorber: str) -> tuple[list[Site], list[str]]:
     sites: list[Site] = []
     failed: list[str] = []
     try:
-        for name, read in _structures(path):
+        for name, document, read in _structures(path):
             try:
-                sites += _sites(name, bare(read()), absorber)
+                sites += _job(document, absorber) if "abc" in document else _sites(name, bare(read()), absorber)
             except Exception as e:  # pymatgen raises whatever an odd structure makes it stumble over
                 failed.append(f"{name}: {e}")
     except (OSError, EOFError, ValueError) as e:
@@ -80,20 +88,20 @@ def read_json(path: Path) -> Iterator[Any]:
             yield from found if isinstance(found, list) else [found]
 
 
-def _structures(path: Path) -> Iterator[tuple[str, Any]]:
-    """Name of each structure of a file, and what reads it."""
+def _structures(path: Path) -> Iterator[tuple[str, dict[str, Any], Any]]:
+    """Name of each structure of a file, the JSON document that it is in if it is in one, and what reads it."""
     if not _is_json(path):
         own = (
             path.resolve().parent.name if path.name in ("POSCAR", "CONTCAR") else path.name.removesuffix(path.suffix)
         )
-        yield own, lambda: _from_file(path)
+        yield own, {}, lambda: _from_file(path)
         return
     stem = path.name.split(".json")[0]
     for k, document in enumerate(read_json(path)):
         if not isinstance(document, dict):
             raise ValueError("expected structures as pymatgen writes them")
         name = document.get("id") or document.get("material_id") or (f"{stem}_{k}" if k else stem)
-        yield str(name), lambda d=document: Structure.from_dict(d.get("structure", d))
+        yield str(name), document, lambda d=document: Structure.from_dict(d.get("structure", d))
 
 
 def _from_file(path: Path) -> Structure:
@@ -101,7 +109,24 @@ def _from_file(path: Path) -> Structure:
         return Structure.from_file(path)
 
 
-def _sites(name: str, structure: Structure, absorber: str) -> list[Site]:
+def _job(document: dict[str, Any], absorber: str | None) -> list[Site]:
+    """The site of a job, a line of a queue: ``id``, ``absorber``, ``site``, ``lattice`` (rows in Å), ``species`` and
+    ``abc`` (fractional coordinates); ``kind`` and ``split`` where they are known."""
+    if absorber not in (None, document["absorber"]):
+        return []
+    structure = bare(Structure(document["lattice"], document["species"], document["abc"]))
+    name, index = document["id"], document["site"]
+    if structure[index].specie.symbol != document["absorber"]:
+        raise ValueError(f"site {index} is {structure[index].specie}, not {document['absorber']}")
+    meant = _ROW.match(name)
+    material = meant["material"] if meant else name
+    about = {k: document.get(k, "") for k in ("kind", "split")}
+    return [Site(_UNSAFE.sub("_", name), material, structure, index, **about)]
+
+
+def _sites(name: str, structure: Structure, absorber: str | None) -> list[Site]:
+    if absorber is None:
+        raise ValueError("no job: name the absorber")
     meant = _ROW.match(name)
     if meant and int(meant["index"]) < len(structure):
         index = int(meant["index"])

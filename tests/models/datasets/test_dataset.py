@@ -5,6 +5,7 @@ import gzip
 import json
 import math
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from deadline import wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -20,9 +22,10 @@ from pymatgen.core import Lattice, Structure
 
 from xas_agent.agent.types.errors import InputError
 from xas_agent.agent.types.grid import bin_means
-from xas_agent.app.jobs.dataset import collect_runs, compute, convert_documents, label_structures
+from xas_agent.app.jobs.dataset import collect_runs, compute, convert_documents, label_structures, state
 from xas_agent.models.datasets.batch import DIED, each, replacing
 from xas_agent.models.datasets.dataset import SplitSettings, lengthened, split_materials
+from xas_agent.models.datasets.feff_runs import held
 from xas_agent.models.datasets.structures import DESCRIPTORS, describe, quiet
 from xas_agent.models.training.data import load_feff
 
@@ -75,16 +78,15 @@ def runs_of(folder: Path) -> int:
 
 
 def feff(structures: Path, runs: Path, program: str | None, **options: Any) -> str:
-    return compute(
-        structures, "Co", runs, **{"config": None, "program": program, "write_only": False, "jobs": 1, **options}
-    )
+    given = {"absorber": "Co", "config": None, "write_only": False, "again": False, "jobs": 1, **options}
+    return compute(structures, runs=runs, program=program, **given)
 
 
 def test_labels_of_a_folder_of_structures(structures, tmp_path):
     said = label_structures(structures, "Co", "co", tmp_path / "out", **SPLIT)
     rows = table(tmp_path / "out/co.csv")
     assert list(rows) == ["Co3O4_Co000", "Co3O4_Co008", "CoO_Co000", "LiCoO2_Co000"]
-    assert list(rows["CoO_Co000"]) == ["id", "material", "formula", "site", "natoms", "split", *DESCRIPTORS]
+    assert list(rows["CoO_Co000"]) == ["id", "material", "formula", "kind", "site", "natoms", "split", *DESCRIPTORS]
     assert [r["CN"] for r in rows.values()] == ["4", "6", "6", "6"]
     assert [r["OS_mean"] for r in rows.values()] == ["2.6667", "2.6667", "2.0", "3.0"]
     assert rows["LiCoO2_Co000"]["PSGO"] == "12"
@@ -160,7 +162,10 @@ def test_from_structures_through_feff_to_data_that_are_trained_on(structures, tm
 
     program = stand_in(tmp_path, "")
     done = runs_of(tmp_path)
-    assert feff(structures, runs, program).endswith("1 runs done, 3 there already, 2 failed")
+    said = feff(structures, runs, program)
+    assert said.endswith("3 runs there already, 1 failed before (--again tries them again), 2 failed")
+    assert runs_of(tmp_path) == done
+    assert feff(structures, runs, program, again=True).endswith("1 runs done, 3 there already, 2 failed")
     assert runs_of(tmp_path) == done + 1, "what was computed is not computed again"
     collect_runs(runs, "Co", "co", out, **SPLIT)
 
@@ -195,6 +200,137 @@ def test_spectra_of_other_settings_are_left_alone(structures, tmp_path):
         feff(structures, runs, None, config=config)
 
 
+def test_the_spectra_of_another_run_are_not_waited_for(structures, tmp_path):
+    with held(tmp_path / "runs"), pytest.raises(InputError, match="another process runs FEFF there"):
+        feff(structures, tmp_path / "runs", None)
+
+
+def job(structure: Structure, name: str, index: int, **about: Any) -> dict[str, Any]:
+    return {
+        "id": name,
+        "absorber": structure[index].specie.symbol,
+        "site": index,
+        "lattice": structure.lattice.matrix.tolist(),
+        "species": [s.specie.symbol for s in structure],
+        "abc": structure.frac_coords.tolist(),
+        **about,
+    }
+
+
+@pytest.fixture
+def queue(tmp_path) -> Path:
+    """Jobs of two absorbers, not in the order of their names, and one that is no job."""
+    jobs = [
+        job(NIO, "NiO_Ni000", 0, kind="reference", split="val"),
+        job(COO, "CoO_Co000", 0, kind="reference", split="val"),
+        job(CO3O4, "Co3O4_Co008", 8, kind="mp", split="train"),
+        job(LICOO2, "LiCoO2_O006", 6, kind="layered", split="train"),
+        {**job(COO, "CoO_Co004", 4), "absorber": "Co"},
+    ]
+    path = tmp_path / "jobs.jsonl.gz"
+    with gzip.open(path, "wt") as f:
+        f.writelines(json.dumps(line) + "\n" for line in jobs)
+    return path
+
+
+def order(folder: Path) -> list[str]:
+    """The formulas in the order in which the stand-in ran."""
+    return (folder / "order.log").read_text().split()
+
+
+ORDER = "sed -n 's/TITLE Reduced formula: *//p' feff.inp >> {}/order.log"
+
+
+def test_a_queue_of_jobs_in_its_order_to_rows_with_their_splits(queue, tmp_path):
+    runs, out = tmp_path / "runs", tmp_path / "data"
+    said = feff(queue, runs, stand_in(tmp_path, ORDER.format(tmp_path)), absorber=None)
+    assert said.endswith("4 runs done, 0 there already, 1 failed")
+    assert order(tmp_path) == ["NiO", "CoO", "Co3O4", "LiCoO2"]
+    collect_runs(runs, "Co", "co", out, **SPLIT)
+    rows = table(out / "co.csv")
+    assert {i: (r["material"], r["kind"], r["site"], r["split"], r["CN"]) for i, r in rows.items()} == {
+        "CoO_Co000": ("CoO", "reference", "0", "val", "6"),
+        "Co3O4_Co008": ("Co3O4", "mp", "8", "train", "6"),
+    }
+    assert state(runs, config=None).endswith("all: 4 done, 0 failed, 0 waiting")
+
+
+def test_structures_that_are_no_jobs_need_an_absorber(structures, tmp_path):
+    with pytest.raises(InputError, match="no job: name the absorber"):
+        feff(structures / "CoO.cif", tmp_path / "runs", None, absorber=None)
+
+
+def test_what_fails_is_tried_with_other_settings_and_told(queue, tmp_path):
+    """CoO succeeds with a smaller mixing; NiO never does."""
+    fails = "echo 'Cannot determine Norman radius'; exit 2;"
+    program = stand_in(
+        tmp_path,
+        f"grep -q 'formula:  NiO$' feff.inp && {{ {fails} }}\n"
+        f"grep -q 'formula:  CoO$' feff.inp && grep -q 'SCF.* 0.2 3' feff.inp && {{ {fails} }}",
+    )
+    runs = tmp_path / "runs"
+    assert feff(queue, runs, program, absorber=None).endswith("3 runs done, 0 there already, 2 failed")
+    assert "SCF 4 0 100 0.05 3" in (runs / "CoO_Co000/feff.inp").read_text(), "the input of the spectrum beside it"
+    attempts = json.loads((runs / "CoO_Co000/attempts.json").read_text())
+    assert [a["changed"] for a in attempts] == [{}, {"scf_mixing": 0.05}]
+    assert [bool(a["why"]) for a in attempts] == [True, False]
+    told = state(runs, config=None).splitlines()
+    assert told[0].startswith("Co: 2 done (1 after a retry), 0 failed, 0 waiting;")
+    assert told[1].startswith("Ni: 0 done (0 after a retry), 1 failed, 0 waiting;")
+    assert told[2] == "    1 no xmu.dat; exit code 2, said: Cannot determine Norman radius"
+    assert told[-1] == "all: 3 done, 1 failed, 0 waiting"
+    count = runs_of(tmp_path)
+    said = feff(queue, runs, program, absorber=None)
+    assert said.endswith("3 runs there already, 1 failed before (--again tries them again), 1 failed")
+    assert runs_of(tmp_path) == count
+    feff(queue, runs, stand_in(tmp_path, ""), absorber=None, again=True)
+    assert "SCF 4 0 100 0.2 3" in (runs / "NiO_Ni000/feff.inp").read_text(), "again from the beginning"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_queue_that_was_killed_goes_on_where_it_was(queue, tmp_path, number):
+    """In the midst of the first job's second attempt."""
+    runs, asleep = tmp_path / "runs", tmp_path / "asleep"
+    slow = f"grep -q 'SCF.* 0.2 3' feff.inp && exit 2; echo $$ > {asleep}; sleep 600"
+    line = [sys.executable, "-m", "xas_agent", "dataset", "feff", queue, "--out", runs, "--jobs", "1", "--feff"]
+    ours = subprocess.Popen([*map(str, line), stand_in(tmp_path, slow)], stderr=subprocess.DEVNULL)
+    wait_until(lambda: asleep.exists() and asleep.read_text().strip())
+    ours.send_signal(number)
+    assert ours.wait(60) == (143 if number == signal.SIGTERM else -9)
+    program = Path(f"/proc/{int(asleep.read_text())}")
+    if number == signal.SIGTERM:
+        assert not program.exists() or program.joinpath("stat").read_text().split()[2] == "Z"
+    else:  # nobody ends it, and what it writes reaches no spectrum
+        os.killpg(int(program.name), signal.SIGKILL)
+    assert feff(queue, runs, stand_in(tmp_path, ""), absorber=None).endswith("4 runs done, 0 there already, 1 failed")
+    attempts = json.loads((runs / "NiO_Ni000/attempts.json").read_text())
+    assert [a["changed"] for a in attempts] == [{}, {"scf_mixing": 0.05}]
+    assert "SCF 4 0 100 0.05 3" in (runs / "NiO_Ni000/feff.inp").read_text()
+
+
+def test_inputs_are_not_made_again(queue, tmp_path, monkeypatch):
+    """Which would take a queue of thousands minutes whenever it goes on."""
+    said = [feff(queue, tmp_path / "runs", None, absorber=None, write_only=True)]
+    monkeypatch.setattr("xas_agent.models.datasets.feff_runs.feff_input", None)
+    said.append(feff(queue, tmp_path / "runs", None, absorber=None, write_only=True))
+    assert said[0] == said[1]
+    assert "inputs of 4 sites to run" in said[0]
+
+
+def test_runs_of_other_settings_are_tried_from_the_beginning(queue, tmp_path):
+    runs, config = tmp_path / "runs", tmp_path / "feff.yaml"
+    feff(queue, runs, stand_in(tmp_path, "exit 2"), absorber=None)
+    config.write_text("scf_a: 5.0\n")
+    said = feff(queue, runs, stand_in(tmp_path, ""), absorber=None, config=config)
+    assert said.endswith("4 runs done, 0 there already, 1 failed")
+    assert "SCF 5 0 100 0.2 3" in (runs / "NiO_Ni000/feff.inp").read_text()
+
+
+def test_a_folder_without_runs_has_no_state(tmp_path):
+    with pytest.raises(InputError, match="no runs; expected a folder that xas-agent dataset feff wrote"):
+        state(tmp_path, config=None)
+
+
 def test_runs_that_another_tool_of_pymatgen_s_wrote(structures, tmp_path):
     runs = tmp_path / "runs"
     feff(structures, runs, stand_in(tmp_path, ""))
@@ -206,13 +342,14 @@ def test_runs_that_another_tool_of_pymatgen_s_wrote(structures, tmp_path):
     materials = [r["material"] for r in rows.values()]
     assert materials[0] == materials[1]
     assert len(set(materials)) == 3
+    assert {r["kind"] for r in rows.values()} == {""}
 
 
 def test_a_folder_of_runs_that_holds_none_or_several(structures, tmp_path):
     runs = tmp_path / "runs"
     with pytest.raises(InputError, match="no such folder"):
         collect_runs(runs, None, "x", tmp_path, **SPLIT)
-    compute(structures, "Ni", runs, config=None, program=stand_in(tmp_path, ""), write_only=False, jobs=1)
+    feff(structures, runs, stand_in(tmp_path, ""), absorber="Ni")
     with pytest.raises(InputError, match="no FEFF run of Co that can be used"):
         collect_runs(runs, "Co", "x", tmp_path, **SPLIT)
     feff(structures / "CoO.cif", runs, stand_in(tmp_path, ""))

@@ -15,6 +15,7 @@ from pymatgen.core import Lattice, Structure
 
 from xas_agent.agent.types.errors import InputError
 from xas_agent.models.datasets.feff import (
+    FeffEnded,
     FeffFailed,
     FeffSettings,
     checked,
@@ -67,7 +68,7 @@ def test_the_cards_are_those_of_the_training_sets():
         "PRINT": ["1", "0", "0", "0", "0", "0"],
         "EDGE": ["K"],
         "COREHOLE": ["RPA"],
-        "S02": ["0"],
+        "S02": ["1"],
         "EXCHANGE": ["0", "0.0", "0.0", "2"],
         "SCF": ["4", "0", "100", "0.2", "3"],
         "FMS": ["5", "0"],
@@ -96,6 +97,21 @@ def test_the_cluster_is_the_site_s_surroundings():
     assert all(a[4] == "O" for a in atoms[1:7])
     assert text.rstrip().endswith("END")
     assert max(map(len, text.splitlines())) < 150, "FEFF reads no more of a line"
+
+
+def test_the_amounts_are_the_cell_s_and_not_the_cluster_s():
+    """As in the training rows, and as the crystal is neutral: of LaNiO3's cluster more than a quarter are La."""
+    perovskite = Structure.from_spacegroup(
+        "Pm-3m", Lattice.cubic(3.84), ["La", "Ni", "O"], [[0.5] * 3, [0, 0, 0], [0.5, 0, 0]]
+    )
+    potentials = block(feff_input(perovskite, 1, FeffSettings()), "POTENTIALS")
+    assert [(p[2], float(p[5])) for p in potentials] == [("Ni", 0.0001), ("La", 1), ("Ni", 1), ("O", 3)]
+
+
+def test_an_absorber_without_another_of_its_element_in_the_cluster_has_its_amount():
+    diluted = Structure(Lattice.cubic(8.0), ["Fe", "O", "O"], [[0, 0, 0], [0.25, 0, 0], [0.5, 0, 0]])
+    potentials = block(feff_input(diluted, 0, FeffSettings()), "POTENTIALS")
+    assert [(p[2], float(p[5])) for p in potentials] == [("Fe", 1), ("O", 2)]
 
 
 def test_the_atoms_are_on_the_list_of_their_potential():
@@ -226,6 +242,15 @@ def test_a_run_leaves_the_spectrum_and_nothing_else(site, tmp_path):
         ("head -c 3000 $XMU > xmu.dat", "exit code 0"),
         ("cp $XMU xmu.dat; kill -9 $$", "ended by a signal"),
         ("cp $XMU xmu.dat; exit 137", "ended by a signal"),
+        ("cp $XMU xmu.dat; kill -SEGV $$", "ended by a signal"),
+        (
+            "echo 'FRNRM Could not'; echo 'Cannot determine Norman radius -- quitting.'; echo more; exit 2",
+            "no xmu.dat; exit code 2, said: Cannot determine Norman radius -- quitting",
+        ),
+        (
+            "echo ':WARNING Convergence not reached; ran out of iterations.'; cp $XMU xmu.dat",
+            "no self-consistency; exit code 0, said: :WARNING Convergence not reached",
+        ),
     ],
 )
 def test_a_failed_run_says_why_and_leaves_its_log(site, tmp_path, body, message):
@@ -243,6 +268,24 @@ def gone(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
     except (FileNotFoundError, ProcessLookupError):
         return True
+
+
+def test_a_spectrum_with_a_spike_is_broken(site, tmp_path):
+    with pytest.raises(FeffFailed, match=r"a spike of μ above 1\.2"):
+        run_feff(site, program(tmp_path, "cp $XMU xmu.dat"), 60, highest=1.2)
+
+
+@pytest.mark.parametrize(("body", "ended"), [("kill -9 $$", True), ("exit 143", True), ("kill -SEGV $$", False)])
+def test_a_program_that_others_ended_has_not_failed_by_itself(site, tmp_path, body, ended):
+    with pytest.raises(FeffFailed) as told:
+        run_feff(site, program(tmp_path, body), 60)
+    assert isinstance(told.value, FeffEnded) == ended
+
+
+def test_the_ladder():
+    ladder = FeffSettings(fms_a=7.0).ladder()
+    assert [(s.fms_a, s.scf_mixing, s.cluster_a) for s in ladder] == [(7, 0.2, 6.5), (7, 0.05, 6.5), (7, 0.05, 8.5)]
+    assert cards(feff_input(LICOO2, 0, ladder[1]))["SCF"] == ["4", "0", "100", "0.05", "3"]
 
 
 def test_a_run_that_takes_too_long_is_ended_with_all_that_it_started(site, tmp_path):
