@@ -19,7 +19,7 @@ test: $(STAMP) ## run the tests but for the slow ones; PYTEST_ARGS="-k NAME" sel
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 slow: $(STAMP) ## run the slow tests, which train networks
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m slow --timeout 600 $(PYTEST_ARGS)
 
 fuzz: $(STAMP) ## run the property tests with fresh seeds for MINUTES=60
 	PYTHON=$(BIN)/python .ci/fuzz $(MINUTES)
