@@ -1,4 +1,4 @@
-"""Arrays by role out of HDF5, npz and Athena's projects, and what is said when they cannot be told."""
+"""Arrays by role from HDF5, npz and Athena projects, and the messages when they cannot be identified."""
 
 import builtins
 
@@ -150,7 +150,7 @@ def test_in_athena_no_columns_can_be_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         ("('label','a'b'','is_xmu','1')", "expected a comma"),
         ("('label',['a','is_xmu','1')", "a bracket or quotation mark that is not closed"),
@@ -159,7 +159,7 @@ def test_in_athena_no_columns_can_be_named(tmp_path):
         ("('label',`ls`)", "expected a Perl list"),
     ],
 )
-def test_perl_that_is_more_than_data_is_refused(tmp_path, args, said):
+def test_perl_that_is_more_than_data_is_refused(tmp_path, args, message):
     path = tmp_path / "a.prj"
     path.write_text(
         "# Athena project file -- Demeter version 0.9.26\n$old_group = 'abcde';\n"
@@ -167,5 +167,5 @@ def test_perl_that_is_more_than_data_is_refused(tmp_path, args, said):
     )
     with pytest.raises(SpectrumFileError) as error:
         read_spectra(path)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "line 3" in str(error.value)

@@ -1,4 +1,4 @@
-"""Which columns are what, in which unit, and what is said when it cannot be told."""
+"""The roles of columns, the units of energies, and the messages when a column cannot be identified."""
 
 from pathlib import Path
 
@@ -55,7 +55,7 @@ def test_the_units_of_xdi(tmp_path, unit, axis, field, note):
 
 
 @pytest.mark.parametrize(
-    ("unit", "field", "said"),
+    ("unit", "field", "message"),
     [
         ("energy pixel", "", "in 'pixel', expected eV or keV"),
         ("angle degrees", "", "no Mono.d_spacing"),
@@ -65,11 +65,11 @@ def test_the_units_of_xdi(tmp_path, unit, axis, field, note):
         ("k", "", "found 3 columns (k, i0, itrans)"),
     ],
 )
-def test_an_axis_that_cannot_be_converted_is_refused(tmp_path, unit, field, said):
+def test_an_axis_that_cannot_be_converted_is_refused(tmp_path, unit, field, message):
     header = f"# XDI/1.0\n# Column.1: {unit}\n# Column.2: i0\n# Column.3: itrans\n{field}#---"
     with pytest.raises(SpectrumFileError) as error:
         read(write(tmp_path, header, E, I0, IT))
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "expected" in str(error.value) or "outside" in str(error.value)
 
 
@@ -141,7 +141,7 @@ def test_the_caller_names_columns_by_name_or_number(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("columns", "said"),
+    ("columns", "message"),
     [
         ({"energy": "b", "i0": "x"}, "no column 'x' for i0; found the columns a, b, c, d"),
         ({"angle": "b"}, "no role 'angle'; expected one of energy, i0, it, iref (or ir), fluorescence (or if), mu, "),
@@ -151,14 +151,14 @@ def test_the_caller_names_columns_by_name_or_number(tmp_path):
         ({"energy": "b", "it": "d"}, "found 4 columns (a, b, c, d), expected columns energy and mu"),
     ],
 )
-def test_columns_that_are_not_there_are_refused(tmp_path, columns, said):
+def test_missing_columns_are_refused(tmp_path, columns, message):
     with pytest.raises(SpectrumFileError) as error:
         read(write(tmp_path, "# a b c d", IF, E, I0, IT), **columns)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("header", "columns", "said"),
+    ("header", "columns", "message"),
     [
         ("# energy mu xmu", (E, MU, MU), "of which mu and xmu may be mu"),
         ("# energy energy2 mu", (E, E, MU), None),
@@ -171,14 +171,14 @@ def test_columns_that_are_not_there_are_refused(tmp_path, columns, said):
         ("# a b c", (I0, IT, E), "found 3 columns (a, b, c)"),
     ],
 )
-def test_what_is_unclear_is_refused_with_what_to_name(tmp_path, header, columns, said):
+def test_ambiguous_columns_are_refused_with_the_columns_to_name(tmp_path, header, columns, message):
     path = write(tmp_path, header, *columns)
-    if said is None:
+    if message is None:
         assert read(path).notes == ()
         return
     with pytest.raises(SpectrumFileError) as error:
         read(path)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize("columns", [(E, MU), (MU, E)])

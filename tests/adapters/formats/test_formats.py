@@ -232,7 +232,7 @@ def test_a_spectrum_per_group_of_an_athena_project(write, tmp_path):
 
 
 def _same_as_far_as_it_goes(cut: FileSpectrum, whole: FileSpectrum) -> bool:
-    """Whether all points but the last are the whole one's, and the last, if it is not, is told of."""
+    """Whether all points except the last equal those of the whole file, and a note mentions a different last one."""
     count = len(cut.energy)
     same = np.array_equal(cut.energy[: count - 1], whole.energy[: count - 1])
     same &= np.array_equal(cut.mu[: count - 1], whole.mu[: count - 1], equal_nan=True)
@@ -258,8 +258,8 @@ def test_a_file_cut_off_is_refused_or_told_of(write, tmp_path):
             assert _same_as_far_as_it_goes(spectrum, whole[spectrum.id]), (length, spectrum.notes)
             shorter = len(spectrum.energy) < len(whole[spectrum.id].energy)
             if shorter and content[length - 1 : length] != b"\n":
-                told = not spectrum.complete or any("last line" in note for note in spectrum.notes)
-                assert told, (length, spectrum.notes)
+                reported = not spectrum.complete or any("last line" in note for note in spectrum.notes)
+                assert reported, (length, spectrum.notes)
     assert read > 0 or write in (write_npz, write_nxxas)
 
 
