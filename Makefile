@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 OUT ?= out
 MINUTES ?= 60
 
-.PHONY: help run test slow fuzz lint check bench ci clean
+.PHONY: help run test slow fuzz lint check docs bench ci clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | awk -F'|' '{printf "make %-6s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ lint: $(STAMP) build/typing/xas_agent ## check style, types and import floors
 	$(BIN)/pyright
 
 check: lint test ## lint and test
+
+docs: $(STAMP) ## build the documentation into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/site
 
 bench: $(STAMP) ## measure speed
 	$(BIN)/python benchmarks/run.py

@@ -36,13 +36,13 @@ class TiledEndpoint(Settings):
     past: int = Field(default=0, ge=0)
     """Number of the latest runs to read first. A run that is being written is always read from its beginning."""
     follow: bool = True
-    """Whether to follow runs that are being written, and new runs."""
+    """Whether to continue with runs that are being written and with new ones."""
     poll_s: float = Field(default=2.0, gt=0)
-    """Time between two polls, s."""
+    """Interval at which the catalogue is checked, s."""
     api_key_from: str = "TILED_API_KEY"
-    """Environment variable with the API key; no key is sent if it is not set."""
+    """Environment variable that holds the API key; if it is not set, no key is sent."""
     connect_timeout_s: float = Field(default=10.0, ge=0)
-    """Time to wait for the server, s; 0 waits without limit."""
+    """Time to wait until the server answers, s; 0 waits for ever."""
 
     @field_validator("uri")
     @classmethod

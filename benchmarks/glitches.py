@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 
 from xas_agent.adapters.formats import flaw, read_spectra
-from xas_agent.agent.spectra import AlignmentSettings, align
+from xas_agent.agent.spectra import AlignmentSettings, Batch, align
 from xas_agent.agent.spectra.glitches import Glitches, GlitchSettings, find_glitches, gross_glitches, standing_out
 from xas_agent.agent.spectra.noise import noise_of
 from xas_agent.agent.spectra.normalisation import normalise
@@ -212,7 +212,7 @@ def measured(folder: Path) -> Iterator[tuple[str, str, Array, Array]]:
 
 def said(model: Model, energy: Array, mu: Array, how: GlitchSettings | None) -> list[Estimate | None]:
     """Estimates of spectra, None of one that is refused."""
-    found = align(energy, mu, model.grid, model.edge, AlignmentSettings(glitches=how, gross_glitches=False))
+    found = align(Batch(energy, mu), model.grid, model.edge, AlignmentSettings(glitches=how, gross_glitches=False))
     given = model.estimate(found.mu)
     return [None if why else one for why, one in zip(found.refused, given, strict=True)]
 

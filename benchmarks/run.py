@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from xas_agent.adapters.zmq import ZMQEndpoint, ZMQSink, ZMQSource
-from xas_agent.agent.spectra import AlignmentSettings, align
+from xas_agent.agent.spectra import AlignmentSettings, Batch, align
 from xas_agent.app.agent import XASAgent
 from xas_agent.app.config import load_config
 from xas_agent.models import card
@@ -299,9 +299,8 @@ def alignment(name: str) -> dict[str, float]:
     settings = AlignmentSettings()
 
     def batch(n: int) -> float:
-        took = repeated(
-            lambda: align(energy, mu[:n], model.grid, model.edge, settings, reference=reference[:n]), seconds=1.5
-        )
+        frames = Batch(energy, mu[:n], reference=reference[:n])
+        took = repeated(lambda: align(frames, model.grid, model.edge, settings), seconds=1.5)
         return float(np.median(took)) / n * 1e6
 
     return {"alignment_alone_us": batch(1), "alignment_batched_us": batch(256)}

@@ -274,25 +274,6 @@ def test_text_and_measured_spectra(tmp_path):
     assert "scale" in (mine / "README.md").read_text()
 
 
-@pytest.mark.parametrize(
-    ("standard", "why"),
-    [
-        ("b.dat", "expected FILE=ROW"),
-        ("b.dat=nothing", "no row 'nothing'"),
-        ("b.dat=x1,bond=long", "a length in Å"),
-        ("b.dat=x1,bond=2.0", "column mean_bond"),
-        ("b.dat=x1,foil", "expected metal or bond"),
-        ("licoo2.npz=x1", "found 2 spectra"),
-    ],
-)
-def test_a_standard_that_cannot_be_used(tmp_path, standard, why):
-    counterpart = tmp_path / "licoo2.npz"
-    mu = cathode()["mu"][-2:, 300:845]
-    np.savez(counterpart, id=["x0", "x1"], energy=np.broadcast_to(cathode()["energy"][300:845], mu.shape), mu=mu)
-    asked = ["calibrate", tmp_path / standard, "--feff", counterpart, "--model", "co-k"]
-    assert why in refused(*asked, code=2)
-
-
 # ------------------------------------------------------------------ replay
 
 

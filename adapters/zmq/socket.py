@@ -34,19 +34,19 @@ class Endpoint(Settings):
     """Where a ZMQ socket is, and how it is secured."""
 
     address: str
-    """``zmq://HOST:PORT``; ``tcp://`` and the bare ``HOST:PORT`` mean the same. Binding to port 0 takes any
-    free one."""
+    """``zmq://HOST:PORT``; ``tcp://`` and the bare ``HOST:PORT`` mean the same. Port 0, when binding, takes any free
+    port."""
     bind: bool = False
     """Listen at the address instead of connecting to it."""
     connect_timeout_s: float = Field(default=10.0, ge=0)
-    """s to wait until something answers; 0 waits for ever."""
+    """Time to wait until the other side answers, s; 0 waits for ever."""
     curve_secret_key: FilePath | None = None
     """This side's CURVE certificate with the secret key, as ``zmq.auth.create_certificates`` writes it."""
     curve_server_key: FilePath | None = None
     """Public certificate of the binding side; needed to connect with CURVE."""
     curve_client_keys: DirectoryPath | None = None
-    """Folder of the public certificates that may connect to a binding endpoint; none lets in whoever knows
-    the server's public key."""
+    """Folder of the public certificates that may connect to a binding endpoint; unset: anyone who knows the server's
+    public key may connect."""
 
     @field_validator("address")
     @classmethod

@@ -17,11 +17,11 @@ class ControlSettings(Settings):
     """What the agent may do to the experiment; nothing until it is enabled and the actions are named."""
 
     enabled: bool = False
-    """Off: decisions stay advice, ``proposed``."""
+    """Whether decisions are sent; otherwise they stay advice, with status ``proposed``."""
     allow: tuple[Action, ...] = ()
-    """Actions that may be sent; any other is ``rejected``. ``notify`` touches nothing and needs no leave."""
+    """Actions that may be sent; any other is ``rejected``. ``notify`` changes nothing and needs no permission."""
     timeout_s: float = Field(default=5.0, gt=0)
-    """Seconds that the control has to answer; then the decision is ``expired``."""
+    """Time that the control has to answer, s; after it the decision is ``expired``."""
 
 
 class Dispatcher:

@@ -28,11 +28,11 @@ class Rule(Settings):
     name: str = Field(min_length=1)
     """Unique among the rules; decisions carry it."""
     trigger: Trigger
-    """What is watched for; its ``kind`` chooses among ``threshold`` and ``plateau``."""
+    """Condition of the rule; its ``kind`` is ``threshold`` or ``plateau``."""
     action: Action = "notify"
-    """What is asked for."""
+    """Action that a decision requests."""
     args: dict[str, Any] = Field(default_factory=dict)
-    """Handed to the control with the action."""
+    """Arguments that the control receives with the action."""
 
 
 class Rules:

@@ -23,12 +23,12 @@ _BLOCKS = 50
 
 class _Trigger(Settings):
     descriptor: str
-    """Its expectation ``mean`` is watched, in the descriptor's own unit."""
+    """Descriptor whose expectation ``mean`` is watched, in the descriptor's unit."""
     max_ood: float | None = Field(default=1.0, ge=0)
-    """Frames with a higher ``ood_score`` (or none) are left out of the series, as if they had not come:
-    they neither count towards a dwell nor break it. ``null`` takes every frame."""
+    """Frames with a higher ``ood_score`` (or without one) are left out of the series: they neither count towards a
+    dwell nor interrupt it. ``null`` takes every frame."""
     max_times: int = Field(default=1, ge=1)
-    """Decisions per run at most."""
+    """Largest number of decisions per run."""
 
 
 class Threshold(_Trigger):
@@ -38,16 +38,17 @@ class Threshold(_Trigger):
     """
 
     kind: Literal["threshold"] = "threshold"
+    """Names this trigger."""
     above: float | None = None
     """Level, in the descriptor's unit; give this or ``below``."""
     below: float | None = None
     """Level, in the descriptor's unit; give this or ``above``."""
     hysteresis: float = Field(default=0.0, ge=0)
-    """In the descriptor's unit."""
+    """Distance past the level to which the value must return before the next decision, in the descriptor's unit."""
     dwell_frames: int = Field(default=1, ge=1, le=1000)
     """Frames in a row that must be beyond the level, the deciding one included."""
     dwell_s: float = Field(default=0.0, ge=0)
-    """Seconds for which they must have been so, by the frames' own times."""
+    """Time for which they must have been beyond it, s, by the frames' own times."""
     min_confidence: float = Field(default=0.5, ge=0, le=1)
     """Probability that the true value is beyond the level, the 90 % interval read as a Gaussian.
 
@@ -75,14 +76,15 @@ class Plateau(_Trigger):
     """The descriptor no longer changes: its drift over the window stays within the tolerance."""
 
     kind: Literal["plateau"] = "plateau"
+    """Names this trigger."""
     tolerance: float = Field(gt=0)
-    """Largest change over the window that counts as none, in the descriptor's unit."""
+    """Largest change over the window that counts as no change, in the descriptor's unit."""
     duration_s: float | None = Field(default=None, gt=0)
     """Length of the window in seconds, by the frames' own times; give this or ``frames``."""
     frames: int | None = Field(default=None, ge=7, le=_MAX_POINTS)
     """Length of the window in frames; give this or ``duration_s``."""
     min_frames: int = Field(default=7, ge=7, le=_MAX_POINTS // 2)
-    """No verdict from fewer frames in the window."""
+    """Smallest number of frames in the window for a verdict."""
     min_confidence: float = Field(default=0.9, ge=0, le=1)
     """Probability that the true drift is within the tolerance, from the scatter of the frames."""
 

@@ -347,9 +347,9 @@ def _configured_energies(fields: FieldSettings, descriptor: Mapping[str, Any]) -
 def element_and_edge(fields: FieldSettings, start: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """Return the absorber's symbol and the edge, from the configuration or from the RunStart's many shapes.
 
-    >>> element_and_edge(FieldMap(), {"edge": "Ni_K"})
+    >>> element_and_edge(FieldSettings(), {"edge": "Ni_K"})
     ('Ni', 'K')
-    >>> element_and_edge(FieldMap(), {"XDI": {"Element": {"symbol": ("cu",), "edge": "K"}}})
+    >>> element_and_edge(FieldSettings(), {"XDI": {"Element": {"symbol": ("cu",), "edge": "K"}}})
     ('Cu', 'K')
     """
     element, edge = absorber(

@@ -1,6 +1,7 @@
 """Frames → aligned spectra."""
 
 from .align import Aligned, align
+from .batch import Batch
 from .normalisation import Normalised
 from .self_absorption import SelfAbsorptionSettings, thick_alpha
 from .series import SeriesAlignment, series_of
@@ -10,6 +11,7 @@ from .theory import TheoryAlignment, with_tail
 __all__ = [
     "Aligned",
     "AlignmentSettings",
+    "Batch",
     "Normalised",
     "SelfAbsorptionSettings",
     "SeriesAlignment",

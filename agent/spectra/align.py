@@ -7,7 +7,7 @@ Athena (Ravel & Newville, J. Synchrotron Rad. 12, 537, 2005) and Larch.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..types import NOTHING, Array, Edge, Flag, Grid, Reason, Refusal, Tabulated, bin_means
 from .background import background_of
 from .baseline import Short, fit_baseline
+from .batch import Batch
 from .e0 import find_e0
 from .foil import READ_EV, Course
 from .glitches import Glitches, find_glitches, gross_glitches
@@ -79,53 +80,42 @@ class Aligned:
 
 
 def align(
-    energy: Array,
-    mu: Array,
+    batch: Batch,
     grid: Grid,
     edge: Edge,
     settings: AlignmentSettings,
     *,
-    normalised: bool = False,
-    reference: Array | None = None,
     courses: Sequence[Course] | None = None,
     held: Array | None = None,
-    fluorescence: bool = False,
     tabulated: Tabulated = NOTHING,
 ) -> Aligned:
-    """Align measured spectra that share their number of points.
+    """Align measured spectra.
 
     Parameters
     ----------
-    energy : (M,) or (N, M) eV, strictly rising, the monochromator's scale
-    mu : (N, M) dimensionless
-    normalised : pre-edge already at 0 and post-edge at 1, so that no line is fitted
-    reference : (N, M) absorption of a foil of the same element measured at the same time, or None
+    batch : on the monochromator's energies; its E0 is not used
     courses : N, where the foil stood over time; None: each spectrum's own foil alone
     held : (N, 4) background of the series, for what is too short; NaN where none is known. Declared ones come first
-    fluorescence : whether that is how ``mu`` was measured
     tabulated : of the absorber, as far as ``settings`` ask for it
     """
-    relative = np.atleast_2d(energy) - edge.edge_ev  # (1, M) where all share their energies
+    mu = batch.mu
+    relative = batch.energy - edge.edge_ev  # (1, M) where all share their energies
     flags, repaired, count = ((),) * len(mu), None, np.zeros(len(mu))
-    if (glitches := find_all_glitches(energy, mu, edge, settings)) is not None:
+    if (glitches := find_all_glitches(batch, edge, settings)) is not None:
         mu, flags, repaired, count = glitches.mu, glitches.flags, glitches.found, glitches.count.astype(float)
     if courses is None:
-        read = foil_shifts(energy, reference, edge, settings, len(mu))
-        courses = [Course(s, READ_EV) for s in read.tolist()]
-    asked = reference is not None and settings.calibrate_on_reference
+        courses = [Course(s, READ_EV) for s in foil_shifts(batch, edge, settings).tolist()]
+    asked = batch.reference is not None and settings.calibrate_on_reference
     calibration, energy_sd, of_foil = _calibration(courses, asked, settings)
     flags = tuple(a + b for a, b in zip(of_foil, flags, strict=True))
     e0 = find_e0(relative, mu, settings.e0_smoothing_ev, settings.e0_search_ev)
-    found, short = fit_baseline(
-        relative, mu, e0, edge.edge_ev, settings, held=held, normalised=normalised, f2=tabulated.f2
-    )
+    ready = replace(batch, energy=relative, mu=mu, e0=e0)
+    found, short = fit_baseline(ready, edge.edge_ev, settings, held=held, f2=tabulated.f2)
     flags = tuple((*f, Flag.BACKGROUND_HELD) if h else f for f, h in zip(flags, short.held.tolist(), strict=True))
     flat, step, impossible, damped = found.flat, found.edge_step, {}, {}
     reach = edge.on_measured_scale(grid.energy[[0, -1]]) - calibration
     if settings.self_absorption is not None:
-        flat, impossible, left, flag = _undamped(
-            flat, settings.self_absorption, relative, reach, fluorescence, tabulated
-        )
+        flat, impossible, left, flag = _undamped(ready, flat, reach, settings.self_absorption, tabulated)
         flags = tuple((*f, flag) for f in flags) if flag else flags
         damped = {"self_absorption_damping": np.full(len(mu), left)}
     noise = noise_of(relative, flat)
@@ -158,21 +148,16 @@ def align(
 
 
 def find_all_glitches(
-    energy: Array, mu: Array, edge: Edge, settings: AlignmentSettings, earlier: Array | None = None
+    batch: Batch, edge: Edge, settings: AlignmentSettings, earlier: Array | None = None
 ) -> Glitches | None:
     """Those that ``settings`` ask for; None where there are none. ``earlier`` as :func:`find_glitches` takes it."""
     if settings.glitches is not None:
-        return find_glitches(energy, mu, edge.edge_ev, settings.glitches, earlier=earlier)
-    return gross_glitches(energy, mu, edge.edge_ev) if settings.gross_glitches else None
+        return find_glitches(batch.energy, batch.mu, edge.edge_ev, settings.glitches, earlier=earlier)
+    return gross_glitches(batch.energy, batch.mu, edge.edge_ev) if settings.gross_glitches else None
 
 
 def _undamped(
-    own: Array,
-    settings: SelfAbsorptionSettings,
-    relative: Array,
-    reach: Array,
-    fluorescence: bool,
-    tabulated: Tabulated,
+    batch: Batch, own: Array, reach: Array, settings: SelfAbsorptionSettings, tabulated: Tabulated
 ) -> tuple[Array, dict[int, Refusal], float, Flag | None]:
     """Normalised spectra as :func:`undamped` has them, why one cannot be used, by its row, damping and flag.
 
@@ -180,8 +165,8 @@ def _undamped(
     scale, does not need them.
     """
     alpha = tabulated.alpha if settings.alpha is None else settings.alpha
-    flat, left, flag = undamped(own, settings, alpha, fluorescence)
-    beyond = ~np.isfinite(flat)
+    flat, left, flag = undamped(own, settings, alpha, batch.fluorescence)
+    relative, beyond = batch.energy, ~np.isfinite(flat)
     if alpha is None or not beyond.any():
         return flat, {}, left, flag
     needed = beyond & (relative > reach[:, :1]) & (relative < reach[:, 1:])
@@ -195,18 +180,13 @@ def _undamped(
     return np.where(beyond, own, flat), refused, left, flag
 
 
-def foil_shifts(energy: Array, reference: Array | None, edge: Edge, settings: AlignmentSettings, count: int) -> Array:
+def foil_shifts(batch: Batch, edge: Edge, settings: AlignmentSettings) -> Array:
     """What moves each foil's E0 to the table, (N,) eV; NaN where there is none or it shows no edge near the table:
-    one that is further off, or another element's, has bumps that would pass for its E0.
-
-    Parameters
-    ----------
-    energy, reference : as :func:`align` takes them
-    count : N
-    """
+    one that is further off, or another element's, has bumps that would pass for its E0."""
+    reference = batch.reference
     if reference is None or not settings.calibrate_on_reference:
-        return np.full(count, np.nan)
-    relative = np.atleast_2d(energy) - edge.edge_ev
+        return np.full(len(batch), np.nan)
+    relative = batch.energy - edge.edge_ev
     e0 = find_e0(relative, reference, settings.e0_smoothing_ev, FOIL_SEARCH_EV, first=True)
     near = np.abs(e0) < FOIL_FURTHEST_EV
     coarse = bin_means(relative, reference, np.where(near, e0, 0.0)[:, None] + FOIL_BINS_EV)

@@ -21,13 +21,15 @@ class FoilSettings(Settings):
     """How the foil's shift is followed."""
 
     frames: int = Field(default=21, ge=1)
-    """Frames looked back over. A straight line through them follows a drift; a longer look is quieter, and slower."""
+    """Number of recent frames used. A straight line through them follows a drift; more frames are quieter and
+    slower."""
     jump_ev: float = Field(default=0.3, gt=0)
-    """A foil that stands this far off its course is not followed, unless ``confirmed`` frames in a row say the same:
-    then the monochromator was moved, and the course begins anew."""
+    """A foil edge farther than this from its trend, eV, is not followed until ``confirmed`` frames in a row agree:
+    then the monochromator has moved, and a new trend begins."""
     confirmed: int = Field(default=3, ge=1)
+    """Number of frames in a row that confirm a jump."""
     forget_s: float = Field(default=3600.0, gt=0)
-    """After a pause this long the course begins anew."""
+    """A new trend begins after a pause this long, s."""
 
 
 @dataclass(frozen=True, slots=True)

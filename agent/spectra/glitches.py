@@ -46,14 +46,15 @@ class GlitchSettings(Settings):
     """What counts as a glitch."""
 
     threshold: float = Field(default=3.5, ge=3.0)
-    """σ that a point stands off what its neighbours predict, the prediction's own uncertainty included; 0.5 more
-    against earlier frames."""
+    """Deviation of a point from the value that its neighbours predict, in σ, the prediction's own uncertainty
+    included; 0.5 more against earlier frames."""
     narrowest_ev: float = Field(default=1.5, gt=0)
-    """FWHM of the narrowest feature: core hole and instrument; less for high-energy-resolution fluorescence."""
+    """FWHM of the narrowest real feature, eV: core hole and instrument. Use less for high-energy-resolution
+    fluorescence."""
     max_fraction: float = Field(default=0.15, gt=0, le=0.5)
-    """A spectrum with more of its points standing off is left as it is: that is no matter of glitches."""
+    """If more of its points deviate, a spectrum is left as it is, since glitches do not explain that."""
     earlier_frames: int = Field(default=5, ge=3)
-    """Over how many earlier frames the median is taken."""
+    """Number of earlier frames whose median is the reference."""
 
 
 @dataclass(frozen=True)

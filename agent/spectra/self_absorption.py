@@ -24,17 +24,17 @@ class SelfAbsorptionSettings(Settings):
     """What the sample is. Spectra measured in transmission are left as they are."""
 
     formula: str | None = None
-    """Of the whole sample, such as ``LiNiO2``; α comes from tables, which need the extra ``xray``."""
+    """Formula of the whole sample, such as ``LiNiO2``; α is computed from tables, which need the extra ``xray``."""
     alpha: float | None = Field(default=None, gt=0)
-    """In place of the formula where it is known."""
+    """α where it is known; in place of the formula."""
     angle_in_deg: float = Field(default=45.0, gt=0, le=90)
-    """Between the sample's surface and the incident beam."""
+    """Angle between the sample's surface and the incident beam, degrees."""
     angle_out_deg: float = Field(default=45.0, gt=0, le=90)
-    """Between the sample's surface and the detector."""
+    """Angle between the sample's surface and the direction of the detector, degrees."""
     correct: bool = True
-    """False: the damping is only reported."""
+    """Whether to correct the damping; otherwise it is only reported."""
     mu_is_fluorescence: bool = False
-    """Whether an absorption that comes already computed was measured in fluorescence."""
+    """Whether an absorption that arrives already computed was measured in fluorescence."""
 
     @model_validator(mode="after")
     def _formula_or_alpha(self) -> Self:

@@ -11,7 +11,7 @@ from .protocols import Action, Control, Estimator, Reply, Source, Stage, Status
 from .reasons import Flag, Reason, Refusal
 from .robust import MAD_TO_SD, hodges_lehmann, mad_sd, median, median_of_known, theil_sen
 from .run import RunDocument, RunInfo
-from .settings import Settings
+from .settings import ConfigError, Settings, read_mapping, read_yaml, validated
 from .tables import NOTHING, AbsorptionTable, Tabulated
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "AbsorptionTable",
     "Action",
     "Array",
+    "ConfigError",
     "Control",
     "Decision",
     "DescriptorEstimate",
@@ -54,5 +55,8 @@ __all__ = [
     "mad_sd",
     "median",
     "median_of_known",
+    "read_mapping",
+    "read_yaml",
     "theil_sen",
+    "validated",
 ]

@@ -22,6 +22,7 @@ def settings_of(
     preset: str | None = None,
 ) -> Any:
     """The config with what the command line says over it."""
+    from ...agent.types import validated
     from ..config import Config, load_config
 
     settings = load_config(config, preset)
@@ -46,7 +47,7 @@ def settings_of(
             content[key] = {**(content.get(key) or {}), "address": address}
         if connect_timeout is not None and content.get(key):
             content[key]["connect_timeout_s"] = connect_timeout
-    return validated(Config, content, "command line")
+    return validated(content, Config, "command line")
 
 
 def columns_of(given: list[str] | None) -> dict[str, list[str]] | None:
@@ -64,17 +65,6 @@ def refuse_idle(where: str, **options: object) -> None:
     """Refuse options that were given, which is all but None, and would do nothing."""
     if given := [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]:
         fail(f"{', '.join(given)}: of no use {where}", USAGE)
-
-
-def validated(model: Any, content: dict[str, Any], where: str) -> Any:
-    from pydantic import ValidationError
-
-    from ..config import ConfigError, explain
-
-    try:
-        return model.model_validate(content)
-    except ValidationError as e:
-        raise ConfigError(explain(e, where, model)) from None
 
 
 def conclude(session: Any, strict: bool) -> None:

@@ -1,13 +1,13 @@
 """The dataset commands: bars while they work, and what was done in words."""
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...agent.types import InputError, get_logger
-from ..config import ConfigError, explain
+from ...agent.types import InputError, get_logger, read_yaml
+from ...models.cores import core_count
+from ..output.progress import progress_bars
 
 if TYPE_CHECKING:
     from ...models.datasets import FeffSettings, FeffSpectrum, Labels, Progress, Site
@@ -28,7 +28,7 @@ def label_structures(
     with _working() as progress:
         from ...models.datasets import SplitSettings, find_sites, label, labels_of, split_materials, write_table
 
-        jobs = jobs or _cores()
+        jobs = jobs or core_count()
         sites, failed = find_sites(structures, _symbol(absorber), jobs, progress)
         known, unlabelled = label(sites, _kept(out, name), jobs, progress)
         rows = [(s, found) for s in sites if (found := labels_of(s, known))]
@@ -60,7 +60,7 @@ def compute(
     with _working() as progress:
         from ...models.datasets import feff_runs, find_feff, find_sites
 
-        settings, jobs = _feff_settings(config), jobs or _cores()
+        settings, jobs = _feff_settings(config), jobs or core_count()
         sites, unread = find_sites(structures, _symbol(absorber), jobs, progress)
         waiting, failed = feff_runs.write_inputs(sites, runs, settings, jobs, progress)
         there = len(sites) - len(waiting) - len(failed)
@@ -94,7 +94,7 @@ def collect_runs(
     with _working() as progress:
         from ...models.datasets import collect, label, labels_of
 
-        jobs = jobs or _cores()
+        jobs = jobs or core_count()
         if not runs.is_dir():
             raise InputError(f"{runs}: no such folder; expected folders of FEFF runs in it")
         spectra, failed = collect(runs, _symbol(absorber) if absorber else None, jobs, progress)
@@ -123,7 +123,7 @@ def convert_documents(
     with _working() as progress:
         from ...models.datasets import label, labels_of, read_documents, shared, told
 
-        jobs = jobs or _cores()
+        jobs = jobs or core_count()
         found, others = read_documents(documents, _symbol(absorber), jobs, progress)
         known, failed = label([s for d in found for s in d.sites], _kept(out, name), jobs, progress)
         rows: list[tuple[FeffSpectrum, Labels]] = []
@@ -173,10 +173,6 @@ def _kept(out: Path, name: str) -> Path:
     return out / f"{name}.labels.jsonl"
 
 
-def _cores() -> int:
-    return os.cpu_count() or 1
-
-
 def _symbol(absorber: str) -> str:
     from pymatgen.core import Element
 
@@ -186,38 +182,17 @@ def _symbol(absorber: str) -> str:
 
 
 def _feff_settings(path: Path | None) -> "FeffSettings":
-    import yaml
-    from pydantic import ValidationError
-
     from ...models.datasets import FeffSettings
 
-    if path is None:
-        return FeffSettings()
-    try:
-        return FeffSettings.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    except ValidationError as e:
-        raise ConfigError(explain(e, str(path), FeffSettings)) from None
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ConfigError(f"{path}: not readable YAML: {' '.join(str(e).split())}") from None
+    return FeffSettings() if path is None else read_yaml(path, FeffSettings)
 
 
 @contextmanager
 def _working() -> "Iterator[Progress]":
     """A bar on stderr for each thing done; and the extra named where it is missing."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn())
-    tasks: dict[str, TaskID] = {}
     try:
-        with Progress(*columns, console=Console(stderr=True)) as bars:
-
-            def progress(what: str, done: int, of: int) -> None:
-                if what not in tasks:
-                    tasks[what] = bars.add_task(what, total=of)
-                bars.update(tasks[what], completed=done)
-
-            yield progress
+        with progress_bars() as show:
+            yield show
     except ModuleNotFoundError as e:
         if not (e.name or "").startswith("pymatgen"):
             raise

@@ -1,19 +1,17 @@
 """``xas-agent evaluate``: a model judged, and the report folder about it."""
 
 import hashlib
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-import yaml
-from pydantic import ValidationError
-
-from ...agent.types import Frame, InputError, Settings
+from ...agent.types import ConfigError, Frame, InputError, Settings, read_mapping, validated
 from ...models import card as cards
-from ..config import ConfigError, explain, read_training, shipped_training
+from ...models.cores import core_count
+from ..config import read_training, shipped_training
+from ..output.progress import progress_bars
 
 try:
     from ...models.evaluation.report import Progress, Section, plain, write
@@ -51,10 +49,17 @@ class EvaluationConfig(Settings):
     """``configs/evaluation/*.yaml``: which studies make up a report, and how large each is."""
 
     studies: tuple[Study, ...]
+    """Studies of the report, in this order."""
     benchmark: BenchmarkSettings | None = None
+    """The SPT against its competitors."""
     transfer: TransferSettings | None = None
+    """Fine-tuning to other absorbers against training from scratch. In a YAML file its ``targets`` stand at the top
+    level, as names of training configs, and ``pretrained`` is the model that is judged."""
     universal: UniversalSettings | None = None
+    """One network for all absorbers. In a YAML file ``source`` and ``transfer`` are filled in from the model and from
+    ``transfer``."""
     delithiation: DelithiationSettings | None = None
+    """Leave-one-composition-out over the layered series."""
 
 
 def read_evaluation(name_or_file: str, model: str) -> EvaluationConfig:
@@ -71,40 +76,22 @@ def read_evaluation(name_or_file: str, model: str) -> EvaluationConfig:
     path = shipped if shipped.is_file() else Path(name_or_file)
     if not path.is_file():
         raise ConfigError(f"{name_or_file}: no such evaluation config; expected quick, full or a YAML file")
-    found = _mappings(path)
+    found = read_mapping(path)
     source = config_of(cards.read_card(cards.find(model)))
-    # The data set that the model was trained on is no target.
-    targets = [t for t in map(read_training, found.pop("targets", ())) if t.dataset != source.dataset]
-    common = {"targets": targets, "pretrained": model}
+    targets = found.pop("targets", None) or []
+    if not isinstance(targets, list):
+        raise ConfigError(f"{path}: key targets: found {targets!r:.80}, expected: a list of training configs")
+    # What the model itself was trained on is no target of it.
+    others = [t for t in (read_training(str(t)) for t in targets) if t.dataset != source.dataset]
+    common = {"targets": others, "pretrained": model}
     for study in ("transfer", "delithiation"):
-        if study in found:
+        if isinstance(found.get(study), dict):
             found[study] = common | found[study]
-    if "universal" in found:
-        if "transfer" not in found:
+    if isinstance(found.get("universal"), dict):
+        if not found.get("transfer"):
             raise ConfigError(f"{path}: universal is compared with what transfer trains; found no transfer")
         found["universal"] = {"source": source, "transfer": found["transfer"]} | found["universal"]
-    try:
-        return EvaluationConfig.model_validate(found)
-    except ValidationError as e:
-        raise ConfigError(explain(e, str(path), EvaluationConfig)) from None
-
-
-def _mappings(path: Path) -> dict[str, Any]:
-    """Content of the file, with those parts checked that :func:`read_evaluation` completes."""
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ConfigError(f"{path}: not an evaluation config: {' '.join(str(e).split())}") from None
-    found = {} if found is None else found
-    if not isinstance(found, dict):
-        raise ConfigError(f"{path}: found {type(found).__name__}, expected a mapping of keys to values")
-    for study in ("transfer", "delithiation", "universal"):
-        if not isinstance(found.get(study, {}), dict):
-            raise ConfigError(f"{path}: key {study}: found {found[study]!r}, expected a mapping of keys to values")
-    targets = found.get("targets", [])
-    if not isinstance(targets, list) or not all(isinstance(t, str) for t in targets):
-        raise ConfigError(f"{path}: key targets: found {targets!r}, expected a list of training configs")
-    return found
+    return validated(found, EvaluationConfig, str(path))
 
 
 @dataclass(frozen=True)
@@ -162,12 +149,13 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
     elements = [Element.of(t, data) for t in (plan.config, *others) if (data / f"{t.dataset}.npz").is_file()]
     asked = [t for study in (settings.transfer, settings.delithiation) if study for t in study.targets]
     kept = out / "kept" / fingerprint([plan.config, *others, *asked], data)
-    judging = EvaluationContext(folder, model, plan, data, elements, settings, kept, jobs or cores())
+    judging = EvaluationContext(folder, model, plan, data, elements, settings, kept, jobs or core_count())
     sections: list[Section] = []
     skipped: list[str] = []
     for study in studies or settings.studies:
-        with told(study) as progress:
-            found = judging.sections(study, progress)
+        with progress_bars() as show:
+            show(study, 0, None)
+            found = judging.sections(study, partial(show, study))
         sections += found
         skipped += [] if found else [study]
     if not sections:
@@ -193,28 +181,6 @@ def fingerprint(configs: Sequence[TrainingConfig], data: Path) -> str:
             if path.is_file():
                 digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def told(study: str) -> Iterator[Progress]:
-    """A progress bar on stderr for one study, or a line per piece where that is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bars
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        console.print(study)
-        yield lambda done, of, what: console.print(f"{study}: {done} of {of}, {what}", soft_wrap=True)
-        return
-    with Bars(TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeElapsedColumn()) as bars:
-        task = bars.add_task(study, total=None)
-        yield lambda done, of, what: bars.update(task, completed=done, total=of, description=f"{study}: {what}")
 
 
 def evaluate_model(name: str, folder: Path, split: str, dataset: str | None) -> None:

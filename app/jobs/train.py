@@ -1,6 +1,5 @@
 """Train a model from a config and write its folder."""
 
-import os
 from pathlib import Path
 
 
@@ -12,20 +11,18 @@ def train_model(config_path: Path, data: Path, out: Path, jobs: int | None) -> P
     ConfigError, DataError
         With one message, before training starts.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+    from ...models.cores import core_count
     from ...models.training import build
     from ..config import read_training
+    from ..output.progress import progress_bars
 
     config = read_training(str(config_path))
-    columns = (TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        epochs = config.runs * config.optimisation.epochs
-        tasks = [bars.add_task(f"member {k}", total=epochs) for k in range(config.members)]
+    epochs = config.runs * config.optimisation.epochs
+    with progress_bars() as show:
 
         def progress(member: int, epoch: int, score: float | None) -> None:
-            text = f"member {member}" + (f", validation {score:.3f}" if score is not None else "")
-            bars.update(tasks[member], completed=epoch, description=text)
+            show(f"member {member}", epoch, epochs, "" if score is None else f"validation {score:.3f}")
 
-        return build(config, data, out, jobs or min(config.members, os.cpu_count() or 1), progress)
+        for member in range(config.members):
+            progress(member, 0, None)
+        return build(config, data, out, jobs or min(config.members, core_count()), progress)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from scipy.optimize import OptimizeResult, least_squares
 
-from ...agent.spectra import Aligned, AlignmentSettings, align, with_tail
+from ...agent.spectra import Aligned, AlignmentSettings, Batch, align, with_tail
 from ...agent.types import Array, Edge, Grid, InputError
 from ..card import DomainCard, OffsetCard
 from .augment import PAD_EV, damped, shifted
@@ -91,10 +91,11 @@ def fit(
     row = torch.tensor(np.interp(fine, energy[0], mu[0]))[None]
     none = torch.zeros(1, 1, dtype=row.dtype)
     foil = None if standard.reference is None else standard.reference[None]
+    batch = Batch(standard.energy, standard.mu[None], reference=foil)
 
     def aligned(offset: float, scale: float) -> Aligned:
         edge = Edge(edge_ev, offset, scale=scale)
-        return align(standard.energy, standard.mu[None], grid, edge, settings, reference=foil)
+        return align(batch, grid, edge, settings)
 
     def theory_row(amplitude: float, broadening: float) -> Array:
         return damped(shifted(row, FINE_EV, none, none + broadening), FINE_EV, none + amplitude)[0].numpy()

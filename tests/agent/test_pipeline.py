@@ -432,7 +432,7 @@ def test_advice_only_unless_controls_are_on():
     [
         (lambda: Reply("acknowledged", "stopping"), ("acknowledged", "stopping")),
         (lambda: Reply("rejected", "no"), ("rejected", "no")),
-        (lambda: 1 / 0, ("rejected", "the control failed: ZeroDivisionError: division by zero")),
+        (lambda: 1 / 0, ("expired", "the control failed, outcome unknown: ZeroDivisionError: division by zero")),
     ],
 )
 def test_a_decision_is_followed_to_its_end_before_the_runs_stop(reply, last):

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from xas_agent.agent.spectra.align import align
+from xas_agent.agent.spectra.batch import Batch
 from xas_agent.agent.spectra.settings import AlignmentSettings
 from xas_agent.agent.spectra.theory import align_theory
 from xas_agent.agent.types.estimate import Estimate
@@ -173,7 +174,7 @@ def test_what_the_model_has_not_seen_scores_above_one(strange):
     if strange == "metal":
         co, e = model("co-k"), FLY_ENERGIES
         foil = absorption(ReferenceSpectra(broadening_ev=1.0).foil(e), e, edge_step=1.0, background=0.6)[None]
-        aligned = align(e, foil, co.grid, co.edge, AlignmentSettings(), reference=foil).mu
+        aligned = align(Batch(e, foil, reference=foil), co.grid, co.edge, AlignmentSettings()).mu
     else:
         aligned = theory(cathode()["mu"][3])
     if strange == "glitch":

@@ -39,20 +39,22 @@ class BenchmarkSettings(Settings):
     """Which trials to run."""
 
     competitors: tuple[str, ...] = Field(default=tuple(COMPETITORS), min_length=1)
+    """Competitors by name."""
     search: bool = True
-    """Whether settings are searched for on an inner split of the training materials, or the defaults taken."""
+    """Whether to search the settings of each competitor on an inner split of the training materials; otherwise the
+    defaults are used."""
     members: int = 5
-    """Networks of each competitor, every one of another seed, whose answers are averaged: split by material."""
+    """Networks of each competitor with different seeds, whose answers are averaged, in the split by material."""
     members_by_site: int = 1
-    """The same, split by site; the SPT is trained as often."""
+    """The same in the split by site; the SPT is trained as often."""
     lone_spts: int = 2
-    """Single SPTs trained on the materials, which Experts and ablations are compared with."""
+    """Single SPTs trained on the materials, the reference of Experts and ablations."""
     judged: tuple[str, ...] = METAL_SITES
-    """Descriptors by which settings are chosen and the SPT is judged; those that the model has not are left out."""
+    """Descriptors that choose the settings and judge the SPT; those that the model lacks are left out."""
     experts: tuple[str, ...] = METAL_SITES
-    """Descriptors for which an SPT of their own is trained, of those that are judged."""
+    """Judged descriptors for which a separate SPT is trained."""
     ablations: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Settings of the SPT by the name of what they leave out or change."""
+    """Changed settings of the SPT, by the name of the ablation."""
 
     @model_validator(mode="after")
     def _trials_can_be_run(self) -> "BenchmarkSettings":

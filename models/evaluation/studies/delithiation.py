@@ -28,41 +28,48 @@ class FineTuneSettings(Settings):
     """How a network is fine-tuned for a series; what is not here is as in the target's config."""
 
     epochs: int = 60
+    """Epochs of each training."""
     rows_per_epoch: int = 256
+    """Rows per epoch."""
     batch: int = 24
+    """Rows per step."""
     learning_rate: float = 4e-3
+    """Peak learning rate."""
     dropout: float = 0.0
-    """A series of a score of spectra differs by little, which dropout blurs."""
+    """Dropout rate; the few spectra of a series differ by little, which dropout blurs."""
     regression_weight: float = 10.0
+    """Weight of the regression loss relative to one classified descriptor."""
     recall_weight: float = 0.0
-    """A series that misses the composition in question has nothing to recall for it."""
+    """Weight of the recall loss; a series without the composition in question has no site to recall for it."""
     others: bool = False
-    """Whether rows that are not of the series are learnt from."""
+    """Whether to train also on rows outside the series."""
     copies: int = Field(default=1, ge=1)
-    """Times that an epoch sees a layered row for once that it sees another."""
+    """How often an epoch repeats each layered row relative to another row."""
     augmentation: Augmentation = Augmentation(
         disturbed=0.8, shift_ev=0.3, broadening_ev=2.0, noise=0.01, slope=0.0, mixed=0.8, mixture_max=3
     )
-    """Disturbed as the copies that PLS learns from."""
+    """Disturbances, as in the copies that PLS learns from."""
 
 
 class DelithiationSettings(Settings):
     """Leave-one-composition-out over the layered series of each target."""
 
     targets: tuple[TrainingConfig, ...]
+    """Training configs, one per series."""
     pretrained: str
     """Name or folder of the model that fine-tuning starts from."""
     members: int = Field(default=3, ge=1)
-    """Networks per left-out composition; their mean answers."""
+    """Networks per left-out composition; their answers are averaged."""
     recipes: dict[str, FineTuneSettings] = Field(default_factory=lambda: {"SPT": FineTuneSettings()})
-    """By the name in the report; the first is what is compared with the linear models."""
+    """Fine-tuning by name in the report; the first is compared with the linear models."""
     pls: PLSSettings = PLSSettings()
-    """On the rows as they are."""
+    """Partial least squares on the rows as computed."""
     pls_copies: PLSSettings = PLSSettings(copies=20)
-    """And with disturbed copies of them."""
+    """Partial least squares on the rows and disturbed copies."""
     draws: int = Field(default=10, ge=1)
-    """Disturbed versions of every judged row for the figures under measured conditions."""
+    """Disturbed versions of each judged row, for the figures under measured conditions."""
     seed: int = 0
+    """Seed of all random numbers."""
 
     @property
     def models(self) -> list[str]:

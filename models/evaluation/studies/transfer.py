@@ -48,25 +48,30 @@ class TransferSettings(Settings):
     """Fine-tuning from a pre-trained model against training from scratch."""
 
     targets: tuple[TrainingConfig, ...]
-    """One per target set; their network is replaced by the pre-trained model's."""
+    """Training configs, one per target set; the pre-trained model's network replaces theirs."""
     pretrained: str
-    """Name or folder of the model whose members' weights fine-tuning starts from."""
+    """Name or folder of the model whose weights fine-tuning starts from."""
     fractions: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)
-    """Of the materials that a fold leaves for training; smaller ones are parts of larger ones."""
+    """Fractions of the training materials of a fold; a smaller one is part of a larger one."""
     modes: tuple[Mode, ...] = ("scratch", "frozen", "partial", "full")
     """``frozen`` trains the heads and the query, ``partial`` also the latent layer, ``full`` everything."""
     folds: int = Field(default=5, ge=2)
-    """Of the materials of ``train`` and ``val``; each row is judged by the network that has not seen its material."""
+    """Folds of the materials of ``train`` and ``val``; each row is judged by a network that has not seen its
+    material."""
     repeats: int = Field(default=1, ge=1)
-    """With other folds and other seeds."""
+    """Repetitions with other folds and other seeds."""
     epochs: int = 25
+    """Epochs of each training."""
     rows_per_epoch: int = 256
+    """Rows per epoch."""
     learning_rate: dict[Mode, float] = Field(
         default_factory=lambda: {"scratch": 3e-3, "frozen": 3e-3, "partial": 1e-3, "full": 1e-3}
     )
+    """Peak learning rate by mode."""
     recall_share: float = Field(default=0.5, ge=0, le=1)
-    """Of recall in every answer: too few rows are left to fit it on."""
+    """Share of recall in every answer; there are too few rows to fit it."""
     seed: int = 0
+    """Seed of all random numbers."""
 
 
 @dataclass(frozen=True)

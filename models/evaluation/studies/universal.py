@@ -56,14 +56,17 @@ class UniversalSettings(Settings):
     """One network for the source's and all targets' rows."""
 
     source: TrainingConfig
-    """Of the large set; its ``val`` rows judge."""
+    """Training config of the large set; its ``val`` rows judge."""
     transfer: TransferSettings
-    """Targets, folds, pre-trained model, and how the networks per target are fine-tuned."""
+    """Targets, folds, pre-trained model and fine-tuning of the networks per target."""
     epochs: int = 8
+    """Epochs of the training."""
     copies: int = Field(default=10, ge=1)
-    """Times that an epoch sees every target row for once that it sees a source row."""
+    """How often an epoch repeats each target row relative to a source row."""
     learning_rate: float = 1e-3
+    """Peak learning rate."""
     seed: int = 0
+    """Seed of all random numbers."""
 
 
 @dataclass

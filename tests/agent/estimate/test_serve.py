@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from structlog.testing import capture_logs
+from logs import capture_logs
 
 from xas_agent.agent.estimate.energy_uncertainty import EnergyUncertainty
 from xas_agent.agent.estimate.serve import Answer, FrameServer

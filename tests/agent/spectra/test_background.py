@@ -4,6 +4,7 @@ from numpy.typing import NDArray
 
 from xas_agent.agent.spectra.align import align
 from xas_agent.agent.spectra.background import Background, SeriesBackground
+from xas_agent.agent.spectra.batch import Batch
 from xas_agent.agent.spectra.settings import AlignmentSettings
 from xas_agent.agent.types.edge import Edge
 from xas_agent.agent.types.grid import Grid
@@ -30,7 +31,7 @@ def aligned(
     held: NDArray[np.float64] | None = None,
 ):
     energy, mu = scan
-    return align(energy, mu, GRID, EDGE, settings, held=held)
+    return align(Batch(energy, mu), GRID, EDGE, settings, held=held)
 
 
 def prior_of(*scans):
