@@ -1,4 +1,4 @@
-"""Documents as bytes: msgpack (with numpy arrays) or JSON, and pickle only for who allows it by name."""
+"""Documents as bytes: msgpack (with numpy arrays) or JSON; pickle only if the caller allows it."""
 
 import json
 import pickle
@@ -12,7 +12,7 @@ import numpy as np
 Serializer = Literal["msgpack", "json", "pickle"]
 
 _PICKLE_HINT = (
-    "publisher sends pickle: start it with serializer=msgpack.packb and default=msgpack_numpy.encode, "
+    "the publisher sends pickle; start it with serializer=msgpack.packb and default=msgpack_numpy.encode, "
     "or set allow_pickle for this endpoint"
 )
 
@@ -20,9 +20,12 @@ _PICKLE_HINT = (
 class DecodeError(ValueError):
     """Bytes that are not a document.
 
-    Attributes:
-        reason: a short stable category, what malformed messages are counted by.
-        detail: what was found.
+    Attributes
+    ----------
+    reason : str
+        A short stable category, by which malformed messages are counted.
+    detail : str
+        What was found.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -34,9 +37,13 @@ class DecodeError(ValueError):
 def to_msgpack(value: Any) -> bytes:
     """Pack as bluesky-kafka and suitcase-msgpack do; arrays of Python objects become lists, never pickles.
 
-    Raises:
-        TypeError: something in ``value`` has no msgpack form.
+    Raises
+    ------
+    TypeError
+        msgpack cannot represent a part of ``value``.
 
+    Examples
+    --------
     >>> from_msgpack(to_msgpack({"I0": np.arange(3.0)}))
     {'I0': array([0., 1., 2.])}
     """
@@ -44,25 +51,32 @@ def to_msgpack(value: Any) -> bytes:
 
 
 def from_msgpack(payload: bytes, *, allow_pickle: bool = False) -> Any:
-    """Unpack what ``to_msgpack`` or ``msgpack_numpy`` packed.
+    """Unpack the output of ``to_msgpack`` or ``msgpack_numpy``.
 
-    Raises:
-        DecodeError: an array of Python objects, which msgpack_numpy carries as a pickle.
-        Exception: whatever msgpack or numpy raises on bytes that are not msgpack.
+    Raises
+    ------
+    DecodeError
+        The payload contains an array of Python objects, which msgpack_numpy pickles.
+    Exception
+        msgpack and numpy raise many types of exception on bytes that are not msgpack.
     """
     hook = msgpack_numpy.decode if allow_pickle else numpy_from_msgpack
     return msgpack.unpackb(payload, raw=False, strict_map_key=False, object_hook=hook)
 
 
 def to_json(value: Any) -> str:
-    """One line of JSON; arrays become lists, float64 survives exactly.
+    """Return one line of JSON; arrays become lists, and float64 values are exact.
 
-    NaN and infinities are written ``NaN``, ``Infinity``, ``-Infinity``, as Python and suitcase-jsonl do:
-    Python reads them back, a strict JSON parser does not.
+    NaN and infinities are written as ``NaN``, ``Infinity`` and ``-Infinity``, as Python and suitcase-jsonl do.
+    Python reads them back; a strict JSON parser refuses them.
 
-    Raises:
-        TypeError: something in ``value`` has no JSON form.
+    Raises
+    ------
+    TypeError
+        JSON cannot represent a part of ``value``.
 
+    Examples
+    --------
     >>> to_json(["event", {"I0": np.float64(0.1), "mu": np.array([1.0, np.nan])}])
     '["event", {"I0": 0.1, "mu": [1.0, NaN]}]'
     """
@@ -70,7 +84,7 @@ def to_json(value: Any) -> str:
 
 
 def encode(doc: dict[str, Any], serializer: Serializer) -> bytes:
-    """A document as bytes; what allows pickle is the caller's business."""
+    """Return a document as bytes; the caller decides whether pickle is allowed."""
     match serializer:
         case "msgpack":
             return to_msgpack(doc)
@@ -81,12 +95,24 @@ def encode(doc: dict[str, Any], serializer: Serializer) -> bytes:
 
 
 def decode(payload: bytes, serializer: Serializer, *, allow_pickle: bool = False) -> dict[str, Any]:
-    """The document in ``payload``.
+    """Return the document in ``payload``.
 
-    With ``allow_pickle``, a pickle is taken whatever the serializer.
+    Parameters
+    ----------
+    payload : bytes
+    serializer : str
+        ``msgpack``, ``json`` or ``pickle``.
+    allow_pickle : bool
+        Whether a pickle is decoded, with any serializer.
 
-    Raises:
-        DecodeError: nothing else, whatever the bytes.
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    DecodeError
+        The only exception, for any bytes.
     """
     pickled = _is_pickle(payload)
     if (pickled or serializer == "pickle") and not allow_pickle:
@@ -102,7 +128,7 @@ def decode(payload: bytes, serializer: Serializer, *, allow_pickle: bool = False
             raise DecodeError("undecodable", "not a pickle")
     except DecodeError:
         raise
-    except Exception as error:  # decoders raise anything at all on damaged bytes
+    except Exception as error:  # decoders raise many types of exception on damaged bytes
         raise DecodeError("undecodable", f"{serializer}: {type(error).__name__}: {error}"[:300]) from error
     if not isinstance(doc, dict):
         raise DecodeError("undecodable", f"{serializer}: expected a mapping, found {type(doc).__name__}")
@@ -110,19 +136,21 @@ def decode(payload: bytes, serializer: Serializer, *, allow_pickle: bool = False
 
 
 def numpy_from_msgpack(obj: dict[Any, Any]) -> Any:
-    """msgpack ``object_hook``: numpy arrays and scalars, but no pickles.
+    """Decode numpy arrays and scalars, but no pickles; an ``object_hook`` of msgpack.
 
-    Raises:
-        DecodeError: the mapping holds an array of Python objects.
+    Raises
+    ------
+    DecodeError
+        The mapping is an array of Python objects.
     """
-    # msgpack_numpy unpickles kind b"O", and takes the bytes of an object dtype of another kind for pointers.
+    # msgpack_numpy unpickles kind b"O", and reads the bytes of an object dtype of another kind as pointers.
     if b"nd" in obj and (obj.get(b"kind", b"") not in (b"", b"V") or _holds_objects(obj[b"type"])):
         raise DecodeError("pickle refused", "an array of Python objects, which msgpack_numpy pickles")
     return msgpack_numpy.decode(obj)
 
 
 def _holds_objects(descr: Any) -> bool:
-    """Whether a dtype, as numpy's ``str`` or ``descr`` gives it, has Python objects anywhere in it."""
+    """Whether a dtype, given by its ``str`` or ``descr``, contains Python objects."""
     if isinstance(descr, list):
         return any(_holds_objects(kind) for _, kind, *_ in descr)
     return _is_object(descr)
@@ -134,9 +162,10 @@ def _is_object(kind: str) -> bool:
 
 
 def _is_pickle(payload: bytes) -> bool:
-    """Whether this is a pickle of protocol 2 or later.
+    """Whether the bytes are a pickle of protocol 2 or later.
 
-    No document begins so: 0x80 is msgpack's empty map, which would be the whole message, and no JSON text.
+    No document begins with these bytes: in msgpack 0x80 is an empty map and would be the whole message, and no JSON
+    text begins with 0x80.
     """
     return len(payload) > 2 and payload[0] == 0x80 and payload[1] <= pickle.HIGHEST_PROTOCOL
 

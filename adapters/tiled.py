@@ -1,11 +1,11 @@
-"""Documents out of a Tiled catalogue of Bluesky runs: what it holds, and what is being written into it.
+"""Documents of a Tiled catalogue of Bluesky runs: of finished runs and of those that are being written.
 
-A run's documents are rebuilt by bluesky-tiled-plugins, which the server has to export them with::
+bluesky-tiled-plugins rebuilds the documents of a run. The server must export them with::
 
     media_types:
       BlueskyRun: {application/json-seq: "bluesky_tiled_plugins.exporters:json_seq_exporter"}
 
-Arrays in files stay there: the documents point to them, and they are read where they are (``assets``).
+Arrays in files are not copied: the documents refer to the files, which ``assets`` reads.
 """
 
 import os
@@ -32,7 +32,7 @@ class TiledEndpoint(Settings):
     """A catalogue of runs on a Tiled server."""
 
     uri: str
-    """``tiled://HOST:PORT/PATH``, with the path within the server; or the http(s) URI that the client shows."""
+    """``tiled://HOST:PORT/PATH``, with the path within the server; or the http(s) URI of Tiled's client."""
     past: int = Field(default=0, ge=0)
     """Number of the latest runs to read first. A run that is being written is always read from its beginning."""
     follow: bool = True
@@ -54,7 +54,7 @@ class TiledEndpoint(Settings):
 
     @property
     def http_uri(self) -> str:
-        """As Tiled's client takes it.
+        """URI in the form that Tiled's client expects.
 
         >>> TiledEndpoint(uri="tiled://localhost:8000/bmm/raw").http_uri
         'http://localhost:8000/api/v1/metadata/bmm/raw'
@@ -67,19 +67,23 @@ class TiledEndpoint(Settings):
 
 @dataclass(slots=True)
 class _Followed:
-    """What of a run has been given out."""
+    """The documents of a run that have been yielded."""
 
     begun: float
     seen: set[str] = field(default_factory=set)
     rows: dict[str, int] = field(default_factory=dict)
-    """Up to which row each StreamDatum has been announced."""
+    """Last announced row of each StreamDatum."""
 
 
 class TiledSource:
-    """The runs of a catalogue, oldest first; ``close`` may be called from any thread.
+    """The documents of a catalogue's runs, the oldest first; ``close`` may be called from any thread.
 
-    A run that is being written is asked for anew every ``poll_s``, and what is new in it given out; how soon that
-    is depends on its writer's batches too. Runs marked ``xas_agent`` are passed over.
+    A run that is being written is requested every ``poll_s``, and its new documents are yielded; the delay also
+    depends on the batches of its writer. Runs marked ``xas_agent`` are skipped.
+
+    Parameters
+    ----------
+    endpoint : TiledEndpoint
     """
 
     def __init__(self, endpoint: TiledEndpoint) -> None:
@@ -88,15 +92,18 @@ class TiledSource:
         self._closing = threading.Event()
         self._open: dict[str, _Followed] = {}
         self._done: dict[str, float] = {}
-        """When runs began that are given out, as far back as is asked for."""
+        """Start times of runs that are completely yielded, as far back as runs are requested."""
         self._since = float("-inf")
 
     def connect(self) -> None:
         """Open the catalogue.
 
-        Raises:
-            EndpointUnreachable: nothing answers within ``connect_timeout_s``, or it is no catalogue.
-            InputError: the client is not installed.
+        Raises
+        ------
+        EndpointUnreachable
+            No server answers within ``connect_timeout_s``, or the URI is not a catalogue.
+        InputError
+            The client is not installed.
         """
         if self._catalogue is not None:
             return
@@ -111,7 +118,7 @@ class TiledSource:
         try:
             catalogue = from_uri(self.endpoint.http_uri, api_key=os.environ.get(self.endpoint.api_key_from) or None)
             latest = catalogue.sort(("start.time", -1)).values().head(max(self.endpoint.past, 1))
-        except Exception as error:  # whatever httpx and Tiled raise
+        except Exception as error:  # httpx and Tiled raise many types of exception
             raise EndpointUnreachable(self.endpoint.uri, _line(error)) from None
         for run in latest:
             start = _start(run)
@@ -122,7 +129,7 @@ class TiledSource:
         log.info("listening", endpoint=self.endpoint.uri, runs=len(catalogue))
 
     def __iter__(self) -> Iterator[Document]:
-        """Yield documents until ``close``, or, not following, until there are no more."""
+        """Yield documents until ``close`` or, without ``follow``, until the end of the last run."""
         try:
             self.connect()
             yield from self._read()
@@ -131,29 +138,29 @@ class TiledSource:
                 self._catalogue.context.http_client.close()
 
     def _read(self) -> Iterator[Document]:
-        told: set[str] = set()
+        logged: set[str] = set()
         while not self._closing.is_set():
             failed: dict[str, str] = {}
             runs = []
             try:
                 runs = self._runs()
-            except Exception as error:  # a server that restarts: asked again
+            except Exception as error:  # the server may restart: try again
                 failed["catalogue"] = _line(error)
             for run in runs:
                 if self._closing.is_set():
                     return
                 try:
                     yield from self._new(run)
-                except Exception as error:  # half written, or none: asked for again, and the others go on
+                except Exception as error:  # an incomplete run: try again later and continue with the others
                     failed[f"run {_start(run).get('uid')}"] = _line(error)
-            for what, error in failed.items():
-                say = log.debug if what in told else log.warning
-                say("not read", what=what, endpoint=self.endpoint.uri, error=error)
-            told = set(failed)
+            for part, error in failed.items():
+                write = log.debug if part in logged else log.warning
+                write("not read", part=part, endpoint=self.endpoint.uri, error=error)
+            logged = set(failed)
             if not self.endpoint.follow:
                 if failed:
-                    what, error = next(iter(failed.items()))
-                    raise EndpointUnreachable(self.endpoint.uri, f"{what} not read: {error}")
+                    part, error = next(iter(failed.items()))
+                    raise EndpointUnreachable(self.endpoint.uri, f"{part} not read: {error}")
                 return
             self._closing.wait(self.endpoint.poll_s)
 
@@ -177,20 +184,20 @@ class TiledSource:
                 raise EndpointUnreachable(self.endpoint.uri, "closed before anything answered")
 
     def _runs(self) -> list[Any]:
-        """Runs of which something may be new, oldest first."""
+        """Return the runs that may contain new documents, the oldest first."""
         from tiled.queries import Comparison
 
-        found = self._catalogue.sort(("start.time", 1))
+        runs = self._catalogue.sort(("start.time", 1))
         if self._since > float("-inf"):
-            found = found.search(Comparison("ge", "start.time", self._since))
-        return [run for run in found.values() if str(_start(run).get("uid")) not in self._done]
+            runs = runs.search(Comparison("ge", "start.time", self._since))
+        return [run for run in runs.values() if str(_start(run).get("uid")) not in self._done]
 
     def _new(self, run: Any) -> Iterator[Document]:
-        """Yield what of a run has not been given out."""
+        """Yield the documents of a run that have not been yielded before."""
         start = _start(run)
         uid, begun = str(start.get("uid")), _time(start)
         followed = self._open.setdefault(uid, _Followed(begun))
-        over = _stopped(run)  # as of before its documents were asked for
+        over = _stopped(run)  # before the documents are requested
         if not start.get("xas_agent"):
             for name, document in run.documents():
                 if self._closing.is_set():
@@ -212,9 +219,9 @@ class TiledSource:
 
 
 def _further(doc: dict[str, Any], rows: dict[str, int]) -> dict[str, Any]:
-    """Return the rows that a StreamDatum announces beyond those that it did before; empty: none.
+    """Return a StreamDatum of only those rows that were not announced before; an empty mapping if there are none.
 
-    The catalogue has one StreamDatum for all rows of a key; as they become more, its range grows.
+    The catalogue keeps one StreamDatum for all rows of a key, and its range grows with them.
     """
     uid, start, stop = doc["uid"], doc["indices"]["start"], doc["indices"]["stop"]
     known = rows.get(uid, start)

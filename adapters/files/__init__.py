@@ -1,4 +1,4 @@
-"""Documents in files, and files of spectra as documents."""
+"""Documents in files, and spectra of files as documents and frames."""
 
 from .documents import FileSink, FileSource
 from .folder import FolderSource

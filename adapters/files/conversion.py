@@ -1,4 +1,4 @@
-"""Spectra of files as Bluesky documents: one Event per spectrum, in runs of one absorber and sample each."""
+"""Spectra of files as Bluesky documents: one Event per spectrum, one run per absorber and sample."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -14,38 +14,41 @@ from .documents import FileSink
 
 PLAN = "convert"
 _SOURCE = "FILE"
-_RAW = {"i0": "i0", "it": "itrans", "if": "ifluor", "ir": "irefer"}
-"""Data keys of the intensities, as XDI calls them and the agent knows them."""
+_DATA_KEYS = {"it": "itrans", "fluorescence": "ifluor", "iref": "irefer", "normalised": "norm"}
+"""Data keys by role, those of XDI's dictionary; the other roles are data keys themselves."""
 
 
-class Conversion:
-    """Makes documents of spectra as they come.
+class RunComposer:
+    """Composes Bluesky runs of spectra, one after another.
 
-    A run goes on while element, edge, sample and fields stay the same. What a spectrum was made of, the agent makes
-    it of again: intensities where the file has them and no points were averaged, else ``mu`` or ``norm``.
+    Spectra belong to one run as long as element, edge, sample and fields stay the same. The documents contain the
+    intensities if the file contains them and no points were averaged, else ``mu`` or ``norm``.
 
-    Args:
-        element, edge, sample: over what the files say.
+    Parameters
+    ----------
+    element, edge, sample : str, optional
+        They replace those of the files.
     """
 
     def __init__(self, element: str | None = None, edge: str | None = None, sample: str | None = None) -> None:
         self.runs = 0
-        self._said = (element, edge, sample)
+        self._given = (element, edge, sample)
         self._key: tuple[str | None, ...] | None = None
         self._run: Any = None
         self._streams: dict[int, Any] = {}
-        """By the number of points."""
+        """Streams by the number of points of their spectra."""
         self._latest = 0.0
 
-    def take(self, spectrum: FileSpectrum) -> Iterator[Document]:
-        """The documents that one spectrum adds."""
-        own = (spectrum.element, spectrum.edge, spectrum.sample)
-        data: dict[str, Any] = dict(columns_of(spectrum))
-        key = (*(said or found for said, found in zip(self._said, own, strict=True)), *data)
+    def add(self, spectrum: FileSpectrum) -> Iterator[Document]:
+        """Yield the documents of one more spectrum."""
+        in_file = (spectrum.element, spectrum.edge, spectrum.sample)
+        columns = columns_of(spectrum)
+        data: dict[str, Any] = {_DATA_KEYS.get(role, role): column for role, column in columns.items()}
+        key = (*(given or read for given, read in zip(self._given, in_file, strict=True)), *data)
         moment = _moment(spectrum)
         if self._run is None or key != self._key:
             yield from self.finish()
-            self._run = self._begun(key, moment)
+            self._run = self._open_run(key, moment)
             yield "start", self._run.start_doc
         keys = {name: _key(array, "eV" if name == "energy" else "") for name, array in data.items()}
         for name, text in (("file", Path(spectrum.source).name), ("spectrum", spectrum.title or spectrum.id)):
@@ -60,12 +63,12 @@ class Conversion:
         yield "event", stream.compose_event(data=data, timestamps=dict.fromkeys(data, moment), time=moment)
 
     def finish(self, exit_status: str = "success", reason: str = "") -> Iterator[Document]:
-        """The end of the run that is open, if one is."""
+        """Yield the RunStop of the open run, if any."""
         if self._run is not None:
             run, self._run = self._run, None
             yield "stop", run.compose_stop(exit_status=exit_status, reason=reason, time=self._latest)
 
-    def _begun(self, key: tuple[str | None, ...], moment: float) -> Any:
+    def _open_run(self, key: tuple[str | None, ...], moment: float) -> Any:
         self.runs += 1
         self._key, self._streams, self._latest = key, {}, moment
         named = zip(("element", "edge", "sample_name"), key, strict=False)
@@ -74,74 +77,90 @@ class Conversion:
 
 
 def columns_of(spectrum: FileSpectrum) -> dict[str, Array]:
-    """The arrays, each (M,), of which the agent makes this spectrum: by data key, energies in eV."""
-    channels, found = spectrum.channels, {"energy": spectrum.energy}
-    needed = {"transmission": ("i0", "it"), "fluorescence": ("i0", "if")}.get(spectrum.formula, ())
+    """Return the columns, each (M,), from which the agent computes this spectrum, by role; energies in eV."""
+    channels, columns = spectrum.channels, {"energy": spectrum.energy}
+    needed = {"transmission": ("i0", "it"), "fluorescence": ("i0", "fluorescence")}.get(spectrum.formula, ())
     if needed and all(role in channels for role in needed):
-        found |= {_RAW[role]: channels[role] for role in needed}
-        if spectrum.formula == "transmission" and "ir" in channels:
-            return found | {_RAW["ir"]: channels["ir"]}
+        columns |= {role: channels[role] for role in needed}
+        if spectrum.formula == "transmission" and "iref" in channels:
+            return columns | {"iref": channels["iref"]}
     else:
-        found["norm" if spectrum.normalised else "mu"] = spectrum.mu
-    return found if spectrum.reference is None else found | {"reference": spectrum.reference}
+        columns["normalised" if spectrum.normalised else "mu"] = spectrum.mu
+    return columns if spectrum.reference is None else columns | {"reference": spectrum.reference}
 
 
 @dataclass(slots=True)
-class Converted:
-    """What a conversion did."""
+class ConversionSummary:
+    """Counts and messages of a conversion."""
 
     files: int = 0
     spectra: int = 0
     runs: int = 0
     flaws: list[str] = field(default_factory=list)
-    """Spectra that the agent will set aside, and why."""
+    """Spectra that the agent will set aside, with the reason."""
     notes: list[str] = field(default_factory=list)
-    """What was guessed, repaired or left out."""
+    """Guesses, repairs and omissions of the readers."""
 
 
 def convert(
-    found: Iterable[tuple[Path, list[FileSpectrum]]],
+    files: Iterable[tuple[Path, list[FileSpectrum]]],
     out: str | Path,
     *,
     element: str | None = None,
     edge: str | None = None,
     sample: str | None = None,
-) -> Converted:
-    """Write the spectra of files as documents, each as soon as it is there (.jsonl or .msgpack).
+) -> ConversionSummary:
+    """Write the spectra of files as documents, each as soon as it is read.
 
-    A run that an error cuts short is closed with the exit status ``abort``; Ctrl-C is an end like any other.
+    After an error the open run is closed with the exit status ``abort``; Ctrl-C closes it with ``success``.
 
-    Raises:
-        DocumentFileError: ``out`` is of another kind.
-        SpectrumFileError: as ``found`` raises it.
+    Parameters
+    ----------
+    files : iterable of (Path, list of FileSpectrum)
+        Files with their spectra, as :func:`read_all` yields them.
+    out : str or Path
+        File to write, .jsonl or .msgpack.
+    element, edge, sample : str, optional
+        They replace those of the files.
+
+    Returns
+    -------
+    ConversionSummary
+
+    Raises
+    ------
+    DocumentFileError
+        ``out`` has another suffix or cannot be written.
+    SpectrumFileError
+        A file of ``files`` cannot be read.
     """
-    done, conversion, sink = Converted(), Conversion(element, edge, sample), FileSink(out)
+    summary, composer, sink = ConversionSummary(), RunComposer(element, edge, sample), FileSink(out)
     ending: tuple[str, str] = ("success", "")
     try:
-        for path, spectra in found:
-            done.files += 1
+        for path, spectra in files:
+            summary.files += 1
             for spectrum in spectra:
-                for name, doc in conversion.take(spectrum):
+                for name, doc in composer.add(spectrum):
                     sink(name, doc)
                 if why := flaw(spectrum):
-                    done.flaws.append(f"{spectrum.id}: {why}")
-            done.spectra += len(spectra)
-            done.notes += dict.fromkeys(f"{path}: {note}" for spectrum in spectra for note in spectrum.notes)
+                    summary.flaws.append(f"{spectrum.id}: {why}")
+            summary.spectra += len(spectra)
+            summary.notes += dict.fromkeys(f"{path}: {note}" for spectrum in spectra for note in spectrum.notes)
     except KeyboardInterrupt:
         pass
     except Exception as error:
         ending = ("abort", str(error))
         raise
     finally:
-        for name, doc in conversion.finish(*ending):
+        for name, doc in composer.finish(*ending):
             sink(name, doc)
         sink.close()
-        done.runs = conversion.runs
-    return done
+        summary.runs = composer.runs
+    return summary
 
 
 def read_all(files: Iterable[Path], columns: Columns | None = None) -> Iterator[tuple[Path, list[FileSpectrum]]]:
-    """The files in their order, each with its spectra. Raises SpectrumFileError."""
+    """Yield each file with its spectra, in the given order; raise SpectrumFileError if one cannot be read."""
     for path in files:
         yield path, read_spectra(path, columns=columns)
 
@@ -151,7 +170,7 @@ def _key(array: Array, units: str) -> dict[str, Any]:
 
 
 def _moment(spectrum: FileSpectrum) -> float:
-    """Unix seconds of the scan's start; where the file does not tell, of the file's last change."""
+    """Return the start of the scan, Unix s; if the file does not contain it, the file's last change."""
     if spectrum.time is not None:
         return spectrum.time
     try:

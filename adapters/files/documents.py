@@ -1,7 +1,7 @@
 """Documents in files: JSON lines as suitcase-jsonl writes them, msgpack as suitcase-msgpack does.
 
-A ``.jsonl`` has one JSON array ``[name, doc]`` a line, a ``.msgpack`` is a stream of packed ``[name, doc]``
-arrays. suitcase keeps one run per file; here several runs may follow one another or interleave.
+A ``.jsonl`` contains one JSON array ``[name, doc]`` per line, a ``.msgpack`` a sequence of packed ``[name, doc]``
+arrays. suitcase writes one run per file; these files may contain several runs, also interleaved.
 """
 
 import json
@@ -22,18 +22,25 @@ _EXPECTED = "expected a documents file: .jsonl (a line [name, doc] each) or .msg
 
 
 class DocumentFileError(InputError):
-    """A file that holds no documents; the message names it, what was found and what was expected."""
+    """A file without documents; the message names the file, what was found and what is expected."""
 
 
 class FileSource:
-    """The documents of a file, in its order.
+    """The documents of a file, in their order.
 
-    A line or record that is not a document, such as one cut off when its writer died, is skipped and counted
-    in ``malformed``. After damage within a ``.msgpack`` the rest cannot be told apart and counts as one.
+    A line or record that is not a document, such as an incomplete last one, is skipped and counted in ``malformed``.
+    After damage within a ``.msgpack`` the rest of the file cannot be separated into records and counts as one.
 
-    Raises:
-        DocumentFileError: no such file, a folder, empty, of another kind; or, at the end of the iteration,
-            not one document in it.
+    Parameters
+    ----------
+    path : str or Path
+        A .jsonl or .msgpack file.
+
+    Raises
+    ------
+    DocumentFileError
+        The file is missing, empty, a folder or of another format; or, at the end of the iteration, the file contains
+        no document.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -53,7 +60,7 @@ class FileSource:
 
     def __iter__(self) -> Iterator[Document]:
         records = self._lines if self._format == "json" else self._packed
-        found = 0
+        count = 0
         with self.path.open("rb") as file:
             for where, record in records(file):
                 if self._closed:
@@ -62,10 +69,10 @@ class FileSource:
                 if document is None:
                     self._skip(where, "not a [name, doc] pair")
                 else:
-                    found += 1
+                    count += 1
                     yield document
-        if found == 0:
-            raise DocumentFileError(f"{self.path}: found no document in it, {_EXPECTED}")
+        if count == 0:
+            raise DocumentFileError(f"{self.path}: found no document, {_EXPECTED}")
 
     def close(self) -> None:
         """End the iteration before its next document."""
@@ -86,10 +93,10 @@ class FileSource:
         problems: list[str] = []
 
         def numpy_or_problem(obj: dict[Any, Any]) -> Any:
-            # An exception inside the hook would leave the unpacker in the middle of the record.
+            # An exception in the hook would leave the unpacker in the middle of the record.
             try:
                 return numpy_from_msgpack(obj)
-            except Exception as error:  # numpy raises anything at all on a damaged dtype
+            except Exception as error:  # numpy raises many types of exception on a damaged dtype
                 problems.append(str(error))
                 return None
 
@@ -102,7 +109,7 @@ class FileSource:
                 record = unpacker.unpack()
             except msgpack.OutOfData:
                 if start < self._size:
-                    self._skip(f"byte {start}", "the last record is cut off")
+                    self._skip(f"byte {start}", "the last record is incomplete")
                 return
             except (ValueError, TypeError) as error:
                 self._skip(f"byte {start}", f"{error}; the rest of the file is lost")
@@ -115,19 +122,26 @@ class FileSource:
 
     def _skip(self, where: str, detail: str) -> None:
         self.malformed += 1
-        # A file of another kind is wrong in every line.
-        say = log.warning if self.malformed == 1 else log.debug
-        say("record skipped", file=str(self.path), where=where, detail=detail)
+        # In a file of another format every line is malformed.
+        write = log.warning if self.malformed == 1 else log.debug
+        write("record skipped", file=str(self.path), where=where, detail=detail)
 
 
 class FileSink:
-    """Writes each document whole and at once, so that the file can be read while it grows and after a crash.
+    """Writes each document completely and at once, so that the file is readable while it grows and after a crash.
 
-    An existing file is replaced; missing folders are made. In JSON, arrays become lists and float64 survives
-    exactly; NaN and infinities are written as Python and suitcase-jsonl write them (``NaN``, ``Infinity``).
+    An existing file is replaced; missing folders are created. In JSON, arrays become lists and float64 values are
+    exact; NaN and infinities are written as ``NaN`` and ``Infinity``, as Python and suitcase-jsonl write them.
 
-    Raises:
-        DocumentFileError: the file is of another kind, or cannot be written.
+    Parameters
+    ----------
+    path : str or Path
+        A .jsonl or .msgpack file.
+
+    Raises
+    ------
+    DocumentFileError
+        The suffix is another one, or the file cannot be written.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -142,10 +156,14 @@ class FileSink:
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
         """Append one document.
 
-        Raises:
-            TypeError: something in it has no form in this format; nothing is written then.
-            ValueError: the sink is closed.
-            OSError: the disk is full, or away.
+        Raises
+        ------
+        TypeError
+            The format cannot represent a value of the document; nothing is written.
+        ValueError
+            The sink is closed.
+        OSError
+            The disk is full or not available.
         """
         pair = (name, doc)
         self._file.write(to_msgpack(pair) if self._format == "msgpack" else to_json(pair).encode() + b"\n")

@@ -1,4 +1,4 @@
-"""A folder that a beamline fills: its files, each once it is whole."""
+"""A folder that a beamline fills: its files, each as soon as it is complete."""
 
 import fnmatch
 import hashlib
@@ -11,50 +11,55 @@ from pathlib import Path
 
 from ...agent.types import Document, Reason, get_logger
 from ..formats import Columns, FileSpectrum, SpectrumFileError, flaw, read_spectra
-from .conversion import Conversion
+from .conversion import RunComposer
 
 log = get_logger()
 
-PASSED_OVER = (".tmp", ".part", ".partial", ".swp", ".lock", "~", ".jsonl", ".msgpack")
-"""Names that end so are of files being copied or edited, or of documents."""
-PAUSES = 3.0
-"""How many times as long as between two points a file must stand still that is written point by point."""
-LONGEST_S = 60.0
-"""The longest that a file must, unless ``settle_s`` is longer."""
+IGNORED_SUFFIXES = (".tmp", ".part", ".partial", ".swp", ".lock", "~", ".jsonl", ".msgpack")
+"""Suffixes of files that are being copied or edited, and of documents."""
+SETTLE_PAUSES = 3.0
+"""A file that grows point by point must rest this many times as long as between two points."""
+MAX_PAUSE_SETTLE_S = 60.0
+"""Upper limit of that time, s; ``settle_s`` may be longer."""
 
 State = tuple[int, int, int]
-"""Inode, size, time of change, ns."""
+"""Inode, size in bytes, time of the last change in ns."""
 
 
 @dataclass(slots=True)
 class _Seen:
     state: State
     since: float
-    """Since when the file has been so, s."""
-    stood: float = 0.0
-    """How long it had stood still when it last grew, s."""
+    """Time since which the state is unchanged, s."""
+    rested: float = 0.0
+    """How long the file was unchanged before it last grew, s."""
     pause: float = 0.0
-    """The shorter such time of the last two, s: a file written in two goes has no points to wait for."""
-    judged: bool = False
-    """Whether it was read, or refused, as it is."""
-    given: frozenset[bytes] = frozenset()
-    """What it held when it was last given."""
-    told: str = ""
-    """Why it waits."""
+    """The shorter of the last two such times, s, so that a file written in two parts is not waited for."""
+    processed: bool = False
+    """Whether the file was read or refused in this state."""
+    yielded: frozenset[bytes] = frozenset()
+    """Digests of the spectra that it contained when it was last yielded."""
+    logged: str = ""
+    """Last logged reason for waiting."""
 
 
 class FolderWatch:
-    """The files of a folder, as far as they are known.
+    """The state of a folder's files.
 
-    A file is whole when it has not changed for ``settle_s``, or ``PAUSES`` times as long as it stands still between
-    points, and can be read to its end: no spectrum breaks off, and one at least has the points that make a
-    spectrum. One that is not waits until it changes; one that cannot be opened is tried again. Of a file that has
-    changed only the spectra are given that it did not hold before: a scan that is appended, not those above it. A
-    file that was only renamed is not given again.
+    A file is complete when it has not changed for ``settle_s``, or for ``SETTLE_PAUSES`` times the pause between its
+    points, and can be read to its end: no spectrum ends early, and at least one has enough points. An incomplete file
+    waits until it changes; a file that cannot be opened is tried again. Of a changed file only the new spectra are
+    yielded, such as an appended scan. A renamed file is not yielded again.
 
-    Args:
-        pattern: names to look at, as a shell has them; hidden files and those in the making are passed over.
-        columns: as ``read_spectra`` takes them.
+    Parameters
+    ----------
+    folder : str or Path
+    pattern : str
+        Shell pattern of file names; hidden and temporary files are ignored.
+    settle_s : float
+        Time for which a file must be unchanged, s.
+    columns : mapping, optional
+        Columns by role, as for :func:`read_spectra`.
     """
 
     def __init__(
@@ -65,13 +70,17 @@ class FolderWatch:
         self._seen: dict[str, _Seen] = {}
 
     def poll(self, now: float) -> Iterator[tuple[Path, list[FileSpectrum]]]:
-        """Give the files that have become whole, the oldest first.
+        """Yield the files that have become complete, the oldest first, with their new spectra.
 
-        Args:
-            now: s, on a clock that never goes back.
+        Parameters
+        ----------
+        now : float
+            Time of a monotonic clock, s.
 
-        Raises:
-            SpectrumFileError: the folder cannot be read.
+        Raises
+        ------
+        SpectrumFileError
+            The folder cannot be read.
         """
         states = self._states()
         moved = {seen.state: name for name, seen in self._seen.items() if states.get(name) != seen.state}
@@ -83,33 +92,33 @@ class FolderWatch:
                 seen = self._seen[name] = _Seen(state, now)
             elif seen.state != state:
                 grown = seen.state[0] == state[0] and seen.state[1] < state[1]
-                stood = now - seen.since if grown else 0.0
-                seen = self._seen[name] = _Seen(state, now, stood, min(stood, seen.stood), given=seen.given)
-            settle = max(self._settle, min(PAUSES * seen.pause, LONGEST_S))
-            if not seen.judged and now - seen.since >= settle:
-                seen.judged = True
+                rested = now - seen.since if grown else 0.0
+                seen = self._seen[name] = _Seen(state, now, rested, min(rested, seen.rested), yielded=seen.yielded)
+            settle = max(self._settle, min(SETTLE_PAUSES * seen.pause, MAX_PAUSE_SETTLE_S))
+            if not seen.processed and now - seen.since >= settle:
+                seen.processed = True
                 if spectra := self._new(self.folder / name, seen, now):
                     yield self.folder / name, spectra
 
     def _new(self, path: Path, seen: _Seen, now: float) -> list[FileSpectrum]:
-        """The spectra of a file that it did not hold before; none when it is not whole, which is logged."""
+        """Return the new spectra of a file; an empty list if it is incomplete, which is logged."""
         try:
             spectra = read_spectra(path, columns=self._columns)
         except SpectrumFileError as error:
-            if isinstance(error.__cause__, OSError):  # locked, not readable, a share that is away: without a change
-                seen.judged, seen.pause, seen.since = False, now - seen.since, now
-            if str(error) != seen.told:
-                log.warning("file waits", file=str(path), because=str(error))
-            seen.told = str(error)
+            if isinstance(error.__cause__, OSError):  # a locked file or a missing share: try again without a change
+                seen.processed, seen.pause, seen.since = False, now - seen.since, now
+            if str(error) != seen.logged:
+                log.warning("waiting for file", file=str(path), reason=str(error))
+            seen.logged = str(error)
             return []
         broken = [note for s in spectra if not s.complete for note in s.notes]
         flaws = [flaw(s) for s in spectra]
         if broken or all(f is not None and f.reason is Reason.TOO_FEW_POINTS for f in flaws):
-            log.info("file waits", file=str(path), because="; ".join(broken) or str(flaws[0]))
+            log.info("waiting for file", file=str(path), reason="; ".join(broken) or str(flaws[0]))
             return []
-        if _state(path) != seen.state:  # written to while it was read: it will come up with its new state
+        if _state(path) != seen.state:  # changed during reading: the next poll sees its new state
             return []
-        before, seen.given = seen.given, frozenset(map(_digest, spectra))
+        before, seen.yielded = seen.yielded, frozenset(map(_digest, spectra))
         return [spectrum for spectrum in spectra if _digest(spectrum) not in before]
 
     def _states(self) -> dict[str, State]:
@@ -117,12 +126,12 @@ class FolderWatch:
         try:
             with os.scandir(self.folder) as entries:
                 for entry in entries:
-                    skipped = entry.name.startswith(".") or entry.name.lower().endswith(PASSED_OVER)
+                    skipped = entry.name.startswith(".") or entry.name.lower().endswith(IGNORED_SUFFIXES)
                     if skipped or not fnmatch.fnmatch(entry.name, self._pattern):
                         continue
                     try:
                         state = _state(entry) if entry.is_file() else None
-                    except OSError:  # gone in between, or a link to itself
+                    except OSError:  # removed meanwhile, or a link to itself
                         continue
                     if state is not None:
                         found[entry.name] = state
@@ -134,7 +143,7 @@ class FolderWatch:
 
 
 def _state(file: Path | os.DirEntry[str]) -> State | None:
-    """None where the file is gone."""
+    """Return the state of a file, or None if it does not exist."""
     try:
         status = file.stat()
     except OSError:
@@ -143,9 +152,9 @@ def _state(file: Path | os.DirEntry[str]) -> State | None:
 
 
 def _digest(spectrum: FileSpectrum) -> bytes:
-    """Tells a spectrum from every other by what it says, wherever in its file it stands."""
-    about = (spectrum.element, spectrum.edge, spectrum.sample, spectrum.title, spectrum.time, len(spectrum.mu))
-    digest = hashlib.blake2b(repr(about).encode(), digest_size=16)
+    """Return a digest of the spectrum's data and metadata, independent of its place in the file."""
+    metadata = (spectrum.element, spectrum.edge, spectrum.sample, spectrum.title, spectrum.time, len(spectrum.mu))
+    digest = hashlib.blake2b(repr(metadata).encode(), digest_size=16)
     for column in (spectrum.energy, spectrum.mu, spectrum.reference):
         digest.update(b"" if column is None else column.tobytes())
     return digest.digest()
@@ -160,44 +169,57 @@ def watch(
     columns: Columns | None = None,
     stop: threading.Event | None = None,
 ) -> Iterator[tuple[Path, list[FileSpectrum]]]:
-    """Give each file of a folder, with its spectra, once it is whole, until ``stop`` is set; see ``FolderWatch``.
+    """Yield each file of a folder with its spectra as soon as it is complete, until ``stop`` is set.
 
-    A folder that cannot be read any more, such as one of a share that is away, is waited for.
+    If the folder becomes unreadable, such as a network share that disconnects, the function waits for it. See
+    :class:`FolderWatch`.
 
-    Args:
-        settle_s: how long a file must have stayed as it is, s.
-        poll_s: time between two looks, s.
+    Parameters
+    ----------
+    folder, pattern, settle_s, columns
+        As for :class:`FolderWatch`.
+    poll_s : float
+        Time between two polls, s.
+    stop : threading.Event, optional
+        Ends the iteration.
 
-    Raises:
-        SpectrumFileError: the folder cannot be read at first.
+    Raises
+    ------
+    SpectrumFileError
+        The folder cannot be read at the first poll.
     """
     known, stop = FolderWatch(folder, pattern=pattern, settle_s=settle_s, columns=columns), stop or threading.Event()
-    begun = told = False
+    begun = logged = False
     while not stop.is_set():
         try:
-            for found in known.poll(time.monotonic()):
-                yield found
+            for new in known.poll(time.monotonic()):
+                yield new
                 if stop.is_set():
                     return
-            begun, told = True, False
+            begun, logged = True, False
         except SpectrumFileError as error:
             if not begun:
                 raise
-            if not told:
-                log.warning("folder waited for", because=str(error))
-            told = True
+            if not logged:
+                log.warning("waiting for folder", reason=str(error))
+            logged = True
         stop.wait(poll_s)
 
 
 class FolderSource:
-    """The files of a folder as documents, each once it is whole; the agent's Source.
+    """A Source of the documents of a folder's files, each as soon as it is complete.
 
-    Args:
-        folder, pattern, settle_s, poll_s, columns: as ``watch`` takes them.
-        element, edge, sample: over what the files say.
+    Parameters
+    ----------
+    folder, pattern, settle_s, poll_s, columns
+        As for :func:`watch`.
+    element, edge, sample : str, optional
+        They replace those of the files.
 
-    Raises:
-        SpectrumFileError: there is no such folder.
+    Raises
+    ------
+    SpectrumFileError
+        The folder does not exist.
     """
 
     def __init__(
@@ -213,20 +235,20 @@ class FolderSource:
         columns: Columns | None = None,
     ) -> None:
         if not Path(folder).is_dir():
-            raise SpectrumFileError(f"{folder}: found no such folder, expected one to watch")
+            raise SpectrumFileError(f"{folder}: found no such folder, expected a folder to watch")
         self._stop = threading.Event()
-        self._conversion = Conversion(element, edge, sample)
-        self._found = watch(
+        self._composer = RunComposer(element, edge, sample)
+        self._files = watch(
             folder, pattern=pattern, settle_s=settle_s, poll_s=poll_s, columns=columns, stop=self._stop
         )
 
     def __iter__(self) -> Iterator[Document]:
-        for path, spectra in self._found:
+        for path, spectra in self._files:
             for note in dict.fromkeys(note for spectrum in spectra for note in spectrum.notes):
                 log.info("read", file=str(path), note=note)
             for spectrum in spectra:
-                yield from self._conversion.take(spectrum)
-        yield from self._conversion.finish()
+                yield from self._composer.add(spectrum)
+        yield from self._composer.finish()
 
     def close(self) -> None:
         """End the iteration, from any thread."""

@@ -1,4 +1,4 @@
-"""Spectra of files as the frames that the agent would make of them, had they been streamed."""
+"""Spectra of files as frames, the same that the agent assembles from their documents."""
 
 from pathlib import Path
 
@@ -6,58 +6,73 @@ import numpy as np
 
 from ...agent.fields import FieldSettings
 from ...agent.stream import UnusableError, strip_padding
-from ...agent.stream import spectrum as swept
-from ...agent.types import Frame, Reason, Refusal
+from ...agent.stream import spectrum as measured_spectrum
+from ...agent.types import Formula, Frame, Reason, Refusal
 from ..formats import FileSpectrum, flaw
 from .conversion import columns_of
 
-_ROLES = {"itrans": "it", "ifluor": "if", "irefer": "iref", "norm": "mu"}
-"""Roles of the data keys that documents made of files have; the other keys are named as their roles."""
-
 
 def frame_of(spectrum: FileSpectrum, number: int, fields: FieldSettings) -> Frame | Refusal:
-    """The measured spectrum as frame ``number``, or why it cannot be one.
+    """Return the measured spectrum as frame ``number``, or why it cannot be one.
 
-    Its detectors are checked as those of a stream are. A series is the spectra of one sample, measured in one way,
-    that lie in one folder.
+    The detectors are checked as those of a stream. A series is the spectra of one sample in one folder that are
+    measured in the same way.
 
     Parameters
     ----------
-    fields : only ``min_points``, ``bin_ev``, ``element`` and ``edge`` apply
+    spectrum : FileSpectrum
+    number : int
+        ``seq_num`` of the frame.
+    fields : FieldSettings
+        Only ``min_points``, ``bin_ev``, ``element`` and ``edge`` apply.
+
+    Returns
+    -------
+    Frame or Refusal
     """
-    keys = columns_of(spectrum)
-    columns = {_ROLES.get(key, key): column for key, column in keys.items()}
-    formula = "normalised" if "norm" in keys else "mu" if "mu" in keys else spectrum.formula
+    columns = columns_of(spectrum)
+    roles = tuple(columns)
+    formula: Formula = "normalised" if "normalised" in columns else "mu" if "mu" in columns else spectrum.formula
+    if formula == "normalised":
+        columns["mu"] = columns.pop("normalised")
     try:
-        with np.errstate(all="ignore"):  # numbers that no detector has are refused below, each with its reason
-            found = swept(strip_padding(columns), formula, fields.min_points, fields.bin_ev)
+        with np.errstate(all="ignore"):  # values out of range are refused below, each with its reason
+            measured = measured_spectrum(strip_padding(columns), formula, fields.min_points, fields.bin_ev)
     except UnusableError as error:
         return Refusal(Reason(error.reason), error.detail)
     if refusal := flaw(spectrum):
         return refusal
-    series = (str(Path(spectrum.source).parent), spectrum.sample, spectrum.element, spectrum.edge, *keys)
+    series = (str(Path(spectrum.source).parent), spectrum.sample, spectrum.element, spectrum.edge, *roles)
     return Frame(
         uid=spectrum.id,
         run_uid=" ".join(map(str, series)),
         seq_num=number,
         time=np.nan if spectrum.time is None else spectrum.time,
-        energy=found.energy,
-        mu=found.mu,
-        reference=found.reference,
+        energy=measured.energy,
+        mu=measured.mu,
+        reference=measured.reference,
         normalised=formula == "normalised",
         formula=spectrum.formula,
         element=fields.element or spectrum.element,
         edge=fields.edge or spectrum.edge,
-        direction=found.direction,
+        direction=measured.direction,
     )
 
 
 def computed_frame_of(spectrum: FileSpectrum, number: int, fields: FieldSettings) -> Frame | Refusal:
-    """The computed spectrum as frame ``number``, its points as they are in the file, or why it cannot be one.
+    """Return the computed spectrum as frame ``number`` with the points of the file, or why it cannot be one.
 
     Parameters
     ----------
-    fields : only ``element`` and ``edge`` apply
+    spectrum : FileSpectrum
+    number : int
+        ``seq_num`` of the frame.
+    fields : FieldSettings
+        Only ``element`` and ``edge`` apply.
+
+    Returns
+    -------
+    Frame or Refusal
     """
     if refusal := flaw(spectrum):
         return refusal

@@ -1,4 +1,4 @@
-"""Spectra in files: XDI and text columns, SSRL's collector, SPEC, Athena's projects, NeXus and HDF5, npz."""
+"""Readers of spectra in files: XDI and text columns, SSRL's collector, SPEC, Athena projects, NeXus/HDF5, npz."""
 
 from .column_names import Columns
 from .read import read_spectra

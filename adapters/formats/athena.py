@@ -1,8 +1,8 @@
-"""Athena's projects: records of Perl data, or JSON; either may be gzipped.
+"""Athena projects: records of Perl data, or JSON; either may be gzipped.
 
-The Perl kind is what Data::Dumper writes, one statement a line; it is parsed, never run. Of the JSON kind: B. Ravel,
-Athena's documentation, "Project files". Group by group the same content, which is why xraylarch, which reads both, is
-not asked for: it evaluates the lists, normalises what it reads, and is large.
+A Perl project is the output of Data::Dumper, one statement per line; it is parsed, never executed. B. Ravel, Athena's
+documentation, "Project files", describes the JSON project. Both contain the same groups. xraylarch also reads both,
+but it evaluates the lists as code, normalises the spectra, and is a large dependency.
 """
 
 import json
@@ -25,7 +25,7 @@ _STATEMENT = re.compile(r"\s*[$@%](\w+)\s*=\s*(.*?);?\s*$", re.S)
 _TOKEN = re.compile(r"\s*(?:('(?:[^'\\]|\\.)*')|(\"(?:[^\"\\]|\\.)*\")|([\w.+-]+)|(=>|[()\[\],{}]))", re.S)
 _STRING = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.S)
 MAX_LINES = 500
-"""Most lines of one statement."""
+"""Largest number of lines of one statement."""
 _ARRAYS = ("x", "y", "i0")
 _NOT_MU = {
     "is_chi": "χ(k)",
@@ -59,24 +59,35 @@ class _BrokenError(ValueError):
 
 
 def is_athena(text: TextFile) -> bool:
-    """Whether one of the first lines is that of an Athena project."""
+    """Whether one of the first lines is the header of an Athena project."""
     return any(_PROJECT.search(line[:2000]) for line in text.lines[:8])
 
 
 def read_athena(path: Path, text: TextFile) -> list[FileSpectrum]:
-    """A spectrum for each group that holds μ(E).
+    """Return one spectrum per group that contains μ(E).
 
-    Energies are as Athena shows them, its shift (``bkg_eshift``) applied. A group that is tied to another as its
-    reference channel has that as ``reference``; groups of χ(k) and the like are left out, and ``notes`` count them.
+    The energies include Athena's shift (``bkg_eshift``). The reference channel of a group becomes its ``reference``.
+    Groups of χ(k) and other quantities are left out, and ``notes`` count them.
 
-    Raises:
-        SpectrumFileError: damaged, or without any such group.
+    Parameters
+    ----------
+    path : Path
+    text : TextFile
+
+    Returns
+    -------
+    list of FileSpectrum
+
+    Raises
+    ------
+    SpectrumFileError
+        The project is damaged or contains no group of μ(E).
     """
     first = next((line for line in text.lines if line.strip()), "")
     try:
         groups, broken = (_from_json(text), None) if first.lstrip().startswith("{") else _from_perl(text)
     except (_BrokenError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        raise SpectrumFileError(f"{path}: not a whole Athena project ({error or type(error).__name__})") from error
+        raise SpectrumFileError(f"{path}: not a complete Athena project ({error or type(error).__name__})") from error
     kept = [group for group in groups if _why_not(group) is None]
     left = [f"{group.args.get('label', group.key)} ({_why_not(group)})" for group in groups if group not in kept]
     if not kept:
@@ -84,7 +95,7 @@ def read_athena(path: Path, text: TextFile) -> list[FileSpectrum]:
         raise SpectrumFileError(f"{path}: found {len(groups)} groups, none of μ(E): {why}")
     notes = text.notes + ((broken,) if broken else ())
     if left:
-        notes += (f"{len(left)} of {len(groups)} groups left out: {', '.join(left)[:200]}",)
+        notes += (f"{len(left)} of {len(groups)} groups are left out: {', '.join(left)[:200]}",)
     by_key = {group.key: group for group in kept}
     foils = _foils(kept, by_key)
     complete = broken is None and not text.cut
@@ -102,24 +113,24 @@ def _spectrum(
 ) -> FileSpectrum:
     args, energy = group.args, _shifted(group)
     normalised = _flag(args, "is_nor")
-    channels = {"norm" if normalised else "mu": group.arrays["y"]}
+    channels = {"normalised" if normalised else "mu": group.arrays["y"]}
     if "i0" in group.arrays and len(group.arrays["i0"]) == len(energy):
         channels["i0"] = group.arrays["i0"]
-    tied = groups.get(str(args.get("reference") or ""))
-    if tied is not None and tied is not group and group.key not in foils:
-        over = _shifted(tied) - _number(tied.args, "bkg_eshift") + _number(args, "bkg_eshift")
-        if len(over) == len(energy) and np.allclose(over, energy, rtol=0, atol=1e-3):
-            channels["reference"] = tied.arrays["y"]
+    foil = groups.get(str(args.get("reference") or ""))
+    if foil is not None and foil is not group and group.key not in foils:
+        foil_energy = _shifted(foil) - _number(foil.args, "bkg_eshift") + _number(args, "bkg_eshift")
+        if len(foil_energy) == len(energy) and np.allclose(foil_energy, energy, rtol=0, atol=1e-3):
+            channels["reference"] = foil.arrays["y"]
         else:
-            notes += (f"its reference {tied.args.get('label', tied.key)!r} is over other energies: not taken",)
+            notes += (f"the reference {foil.args.get('label', foil.key)!r} has other energies and is left out",)
     if group.key in foils:
-        notes += ("the reference channel of another group",)
+        notes += ("this group is the reference channel of another group",)
     if shift := _number(args, "bkg_eshift"):
-        notes += (f"energies shifted by {shift:g} eV, as in Athena",)
+        notes += (f"energies are shifted by {shift:g} eV, as in Athena",)
     if _flag(args, "is_xmudat"):
         notes += ("computed by FEFF",)
     element, edge = absorber(args.get("atsym") or args.get("bkg_z"), args.get("edge") or args.get("fft_edge"))
-    element = None if element == "H" else element  # what Athena has before it knows
+    element = None if element == "H" else element  # Athena's default for an unknown absorber
     label = str(args.get("label") or group.key)
     return assemble(
         path,
@@ -138,7 +149,7 @@ def _spectrum(
 
 
 def _foils(groups: Sequence[_Group], by_key: Mapping[str, _Group]) -> set[str]:
-    """Of two groups that name each other as reference, the one Athena calls Ref, else the later one."""
+    """Return the reference channels: of two groups that refer to each other, the one labelled Ref, else the later."""
     foils: set[str] = set()
     for group in groups:
         tied = by_key.get(str(group.args.get("reference") or ""))
@@ -151,9 +162,9 @@ def _foils(groups: Sequence[_Group], by_key: Mapping[str, _Group]) -> set[str]:
 
 
 def _why_not(group: _Group) -> str | None:
-    for flag, what in _NOT_MU.items():
+    for flag, quantity in _NOT_MU.items():
         if _flag(group.args, flag):
-            return what
+            return quantity
     if str(group.args.get("datatype", "")) == "chi":
         return _NOT_MU["is_chi"]
     if "x" not in group.arrays or "y" not in group.arrays:
@@ -179,7 +190,7 @@ def _from_json(text: TextFile) -> list[_Group]:
 
 
 def _from_perl(text: TextFile) -> tuple[list[_Group], str | None]:
-    """The groups, and how the project breaks off (None: it does not)."""
+    """Return the groups, and how the project ends early (None if it is complete)."""
     groups: list[_Group] = []
     group: _Group | None = None
     for number, line in _statements(text.lines if text.ended and not text.cut else text.lines[:-1]):
@@ -202,12 +213,12 @@ def _from_perl(text: TextFile) -> tuple[list[_Group], str | None]:
         except ValueError as error:
             raise _BrokenError(f"line {number}: {error}") from error
     if group is None:
-        return groups, "the project breaks off" if text.cut else None
-    return groups, f"the project breaks off in group {group.args.get('label', group.key)!r}, which is left out"
+        return groups, "the project ends early" if text.cut else None
+    return groups, f"the project ends early within group {group.args.get('label', group.key)!r}, which is left out"
 
 
 def _statements(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """The statements and their first lines' numbers; a string in one may go over several lines."""
+    """Yield the statements with the numbers of their first lines; a string may span several lines."""
     begun: list[str] = []
     for number, line in enumerate(lines, 1):
         if line.startswith("[record]"):
@@ -219,7 +230,7 @@ def _statements(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
                 yield number - len(begun) + 1, "\n".join(begun)
                 begun = []
             elif len(begun) > MAX_LINES:
-                raise _BrokenError(f"line {number - len(begun) + 1}: found a string without an end")
+                raise _BrokenError(f"line {number - len(begun) + 1}: found a string that is not closed")
 
 
 def _perl_floats(value: str) -> Array:
@@ -237,7 +248,7 @@ def _floats(values: Any) -> Array:
 
 
 def _value(text: str) -> Any:
-    """A Perl scalar or list, of strings, numbers, undef and lists."""
+    """Parse a Perl scalar or list of strings, numbers, undef and lists."""
     stack: list[list[Any]] = [[]]
     place, apart = 0, True
     text = text.strip()
@@ -261,11 +272,11 @@ def _value(text: str) -> Any:
             stack.append([])
         elif sign in ")]}":
             if len(stack) < 2:
-                raise _BrokenError("found a bracket that closes nothing")
+                raise _BrokenError("found a closing bracket without an opening one")
             inner = stack.pop()
             stack[-1].append(inner)
     if len(stack) != 1 or len(stack[0]) != 1:
-        raise _BrokenError("found an open bracket or quotation mark")
+        raise _BrokenError("found a bracket or quotation mark that is not closed")
     return stack[0][0]
 
 

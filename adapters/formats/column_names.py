@@ -1,29 +1,17 @@
-"""Which columns of a file are energy, intensities or absorption: as named by the caller, else by their names."""
+"""Which columns of a file are energy, intensities or absorption: those that the caller names, else by their names."""
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ...agent.fields import usual
+from ...agent.fields import SYNONYMS, UnknownRoleError, named_after, plain, role_of, usual
 
 Columns = Mapping[str, "str | int | Sequence[str | int]"]
-"""Names (or numbers, from 1) of columns by role; ``if`` may name several, which are summed."""
+"""Names or numbers (from 1) of columns by role; ``fluorescence`` may name several, which are summed."""
 
-ROLES = ("energy", "i0", "it", "if", "ir", "mu", "norm", "reference")
-SIGNALS = ("mu", "it", "if", "norm")
+ROLES = tuple(SYNONYMS)
+SIGNALS = ("mu", "it", "fluorescence", "normalised")
 
-_AGENTS = {"ir": "iref", "if": "fluorescence", "norm": "normalised"}
-"""The agent's words for roles that files call otherwise."""
-_OF_FILES = {
-    "energy": r"achieved_energy|energy_achieved|ev",
-    "i0": r"(ion|ic)_?0",
-    "it": r"(ion|ic)_?1",
-    "ir": r"(ion|ic)_?2",
-    "if": r"(ff|ge|sdd|vortex|lytle|pips)_?\d*",
-    "norm": r"normtrans|normfluor|flat",
-    "reference": r"murefer|normrefer",
-}
-"""Names that only files have: XDI's dictionary, SSRL's collector, Athena's exports."""
 _ANGLE = re.compile(r"(mono_?)?(angle|bragg|theta|bragg_angle)")
 _NO_ENERGY = re.compile(
     r".*(angle|theta|bragg|wavelength|lambda|time|clock|date|pixel|channel|step|index|temp).*|k|r|q|d"
@@ -31,23 +19,23 @@ _NO_ENERGY = re.compile(
 
 
 class AmbiguousColumnError(ValueError):
-    """A role that may be any of several columns, or a column that is not there."""
+    """A role that several columns match, or a named column or role that does not exist."""
 
 
 @dataclass(slots=True)
 class ColumnChoice:
-    """Places of the columns by role."""
+    """Indices of the columns by role."""
 
     places: dict[str, list[int]] = field(default_factory=dict)
     doubts: dict[str, list[int]] = field(default_factory=dict)
-    """Roles that several columns may be, none better than another."""
+    """Roles that several columns match equally well."""
     notes: list[str] = field(default_factory=list)
 
 
-def plain(label: str) -> tuple[str, str]:
-    """A column's name and its unit, of a label such as ``Energy (eV)``.
+def split_label(label: str) -> tuple[str, str]:
+    """Return the name and the unit in a column's label such as ``Energy (eV)``.
 
-    >>> plain("Energy [keV]"), plain("mu(E)"), plain("2)I0")
+    >>> split_label("Energy [keV]"), split_label("mu(E)"), split_label("2)I0")
     (('Energy', 'keV'), ('mu', ''), ('I0', ''))
     """
     text = re.sub(r"^\d+\s*[)_]\s*(?=\D)", "", label.strip().strip("\"'").strip())
@@ -57,80 +45,93 @@ def plain(label: str) -> tuple[str, str]:
     return parts[1], "" if parts[2].lower() in ("e", "k") else parts[2]
 
 
-def choose(names: Sequence[str], wanted: Columns | None = None, element: str | None = None) -> ColumnChoice:
+def choose_columns(names: Sequence[str], wanted: Columns | None = None, element: str | None = None) -> ColumnChoice:
     """Find the columns of each role.
 
-    Args:
-        names: of the columns, in their order, without units; empty where a column has none.
-        wanted: what the caller names. What it names of the signal leaves the other signals out.
-        element: the absorber, for fluorescence columns that are named after it.
+    Parameters
+    ----------
+    names : sequence of str
+        Names of the columns in their order, without units; empty for a column without a name.
+    wanted : mapping, optional
+        Columns that the caller names. If it names a signal, the other signals are not searched.
+    element : str, optional
+        Symbol of the absorber, for fluorescence columns that are named after it.
 
-    Raises:
-        AmbiguousColumnError: ``wanted`` names a role that is none, several columns of one, or one that is not there.
+    Returns
+    -------
+    ColumnChoice
+
+    Raises
+    ------
+    AmbiguousColumnError
+        ``wanted`` contains an unknown role, several columns for one role, or a column that does not exist.
     """
-    found = ColumnChoice()
-    named = {role: [_place(role, item, names) for item in items] for role, items in asked(wanted).items()}
-    found.places |= named
+    choice = ColumnChoice()
+    named = {role: [_place(role, column, names) for column in columns] for role, columns in by_role(wanted).items()}
+    choice.places |= named
     given = [role for role in SIGNALS if role in named]
     taken = {place for places in named.values() for place in places}
     for role in ROLES:
         if role in named or (given and role in SIGNALS):
             continue
-        if role in ("ir", "reference") and {"ir", "reference"} & named.keys():
+        if role in ("iref", "reference") and {"iref", "reference"} & named.keys():
             continue
         places = [place for place in _guess(role, names, element) if place not in taken]
-        if role == "if":
-            places = _summed(places, names, found.notes)
-        if len(places) == 1 or (places and role == "if"):
-            found.places[role] = places
+        if role == "fluorescence":
+            places = _summed(places, names, choice.notes)
+        if len(places) == 1 or (places and role == "fluorescence"):
+            choice.places[role] = places
         elif places:
-            found.doubts[role] = places
-    return found
+            choice.doubts[role] = places
+    return choice
 
 
-def asked(wanted: Columns | None) -> dict[str, list[str | int]]:
-    """What the caller names, by role.
+def by_role(wanted: Columns | None) -> dict[str, list[str | int]]:
+    """Return the columns that the caller names, by role; other spellings of a role, such as ``if``, are resolved.
 
-    Raises:
-        AmbiguousColumnError: a role that is none, or several columns for one that is not summed.
+    Raises
+    ------
+    AmbiguousColumnError
+        A role is unknown, is given in two spellings, or has several columns that are not summed.
     """
-    found: dict[str, list[str | int]] = {}
-    for role, value in (wanted or {}).items():
-        if role not in ROLES:
-            raise AmbiguousColumnError(f"no role {role!r} in columns; expected {', '.join(ROLES)}")
-        found[role] = [value] if isinstance(value, str | int) else list(value)
-        if not found[role] or (len(found[role]) > 1 and role != "if"):
-            raise AmbiguousColumnError(f"{len(found[role])} columns for {role}; expected one")
-    return found
+    columns: dict[str, list[str | int]] = {}
+    for word, value in (wanted or {}).items():
+        try:
+            role = role_of(word)
+        except UnknownRoleError as error:
+            raise AmbiguousColumnError(f"{error}") from None
+        if role in columns:
+            raise AmbiguousColumnError(f"the role {role} twice, once as {word!r}; expected one spelling")
+        columns[role] = [value] if isinstance(value, str | int) else list(value)
+        if not columns[role] or (len(columns[role]) > 1 and role != "fluorescence"):
+            raise AmbiguousColumnError(f"{len(columns[role])} columns for {word}; expected one")
+    return columns
 
 
-def angle(names: Sequence[str]) -> int | None:
-    """The place of the monochromator's angle, where one column is named so."""
-    places = [i for i, name in enumerate(names) if _ANGLE.fullmatch(_folded(name))]
+def angle_column(names: Sequence[str]) -> int | None:
+    """Return the index of the monochromator's angle, or None unless exactly one column has such a name."""
+    places = [i for i, name in enumerate(names) if _ANGLE.fullmatch(plain(name))]
     return places[0] if len(places) == 1 else None
 
 
 def may_be_measured(name: str) -> bool:
-    """Whether a column of this name may still hold energies or an absorption, of which it says nothing."""
-    return not _NO_ENERGY.fullmatch(_folded(name))
+    """Whether a column of this name may contain energies or an absorption, although the name does not say so."""
+    return not _NO_ENERGY.fullmatch(plain(name))
 
 
 def _guess(role: str, names: Sequence[str], element: str | None) -> list[int]:
-    """Places of the columns that match the surest pattern of the role."""
-    found = set(usual(_AGENTS.get(role, role), {name for name in names if name}))
-    if role == "energy" and len(found) > 1:  # SSRL records what was asked for beside what was reached
-        found = {name for name in found if not re.search(r"request|set|nominal", name, re.I)} or found
-        found = {name for name in found if re.search(r"achieved", name, re.I)} or found
-    own = _OF_FILES.get(role)
-    if not found and own:
-        found = {name for name in names if re.fullmatch(own, _folded(name))}
-    if not found and role == "if" and element and element != "I":
-        found = {name for name in names if re.fullmatch(rf"{element.lower()}_?\d+", _folded(name))}
-    return [place for place, name in enumerate(names) if name in found]
+    """Return the indices of the columns that match the most specific pattern of the role."""
+    matches = set(usual(role, {name for name in names if name}, in_files=True))
+    if role == "energy" and len(matches) > 1:  # SSRL records requested and achieved energies
+        matches = {name for name in matches if not re.search(r"request|set|nominal", name, re.I)} or matches
+        matches = {name for name in matches if re.search(r"achieved", name, re.I)} or matches
+    if role == "fluorescence" and not matches:
+        matches = set(named_after(element, names))
+    return [place for place, name in enumerate(names) if name in matches]
 
 
 def _summed(places: list[int], names: Sequence[str], notes: list[str]) -> list[int]:
-    """Of a sum and its parts the sum alone; else all."""
+    """Return the columns to sum: if a sum and its parts are present, the sum alone."""
     whole = [place for place in places if not re.search(r"\d$", names[place])]
     if whole and len(places) > len(whole):
         places = whole
@@ -139,16 +140,13 @@ def _summed(places: list[int], names: Sequence[str], notes: list[str]) -> list[i
     return places
 
 
-def _place(role: str, asked: str | int, names: Sequence[str]) -> int:
-    found = [place for place, name in enumerate(names) if name == asked]
-    found = found or [place for place, name in enumerate(names) if _folded(name) == _folded(str(asked)) and name]
-    if not found and str(asked).strip().isdecimal() and 1 <= int(asked) <= len(names):
-        found = [int(asked) - 1]
-    if len(found) != 1:
+def _place(role: str, column: str | int, names: Sequence[str]) -> int:
+    """Return the index of a column that the caller gives by its name or its number."""
+    places = [place for place, name in enumerate(names) if name == column]
+    places = places or [place for place, name in enumerate(names) if plain(name) == plain(str(column)) and name]
+    if not places and str(column).strip().isdecimal() and 1 <= int(column) <= len(names):
+        places = [int(column) - 1]
+    if len(places) != 1:
         there = ", ".join(name or str(place + 1) for place, name in enumerate(names)) or "none"
-        raise AmbiguousColumnError(f"{len(found) or 'no'} column {asked!r} for {role}; found the columns {there}")
-    return found[0]
-
-
-def _folded(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+        raise AmbiguousColumnError(f"{len(places) or 'no'} column {column!r} for {role}; found the columns {there}")
+    return places[0]

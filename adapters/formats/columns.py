@@ -11,9 +11,9 @@ import numpy as np
 
 from .column_names import Columns
 from .column_table import EXPECTED, ColumnTable, spectrum_of
-from .headers import about, bare, fields, labels, when
+from .headers import fields, labels, scan_metadata, timestamp, without_mark
 from .spectrum import FileSpectrum, SpectrumFileError
-from .text import NumberStyle, TextFile, numbers, table_of
+from .text import NumberStyle, TextFile, number_block, parse_rows
 
 _COLLECTOR = re.compile(r"\s*SSRL\s*-?\s*EXAFS Data Collector\s*([\d.]*)", re.I)
 _SSRL_HEADER = 800
@@ -21,34 +21,65 @@ MAX_COLUMNS = 1000
 
 
 def read_columns(path: Path, text: TextFile, wanted: Columns | None = None) -> list[FileSpectrum]:
-    """The spectrum of a text file of columns.
+    """Return the spectrum of a text file of columns.
 
-    Raises:
-        SpectrumFileError: no table, or energy and absorption cannot be told.
+    Parameters
+    ----------
+    path : Path
+    text : TextFile
+        Its decoded content.
+    wanted : mapping, optional
+        Columns that the caller names, by role.
+
+    Returns
+    -------
+    list of FileSpectrum
+        One spectrum.
+
+    Raises
+    ------
+    SpectrumFileError
+        The file contains no table, or its columns of energy and absorption cannot be identified.
     """
     if _COLLECTOR.match(text.lines[0]):
         return _read_ssrl_text(path, text, wanted)
-    found = numbers(path, text, EXPECTED)
-    names, units = labels(found.header, found.table.shape[1])
-    known = _known(path, found.notes, found.complete) | about(found.header)
-    d_spacing = fields(found.header).get("mono.d_spacing", "")
-    return [spectrum_of(ColumnTable(path, list(found.table.T), names, units, d_spacing, known), wanted)]
+    block = number_block(path, text, EXPECTED)
+    names, units = labels(block.header, block.table.shape[1])
+    known = _known(path, block.notes, block.complete) | scan_metadata(block.header)
+    d_spacing = fields(block.header).get("mono.d_spacing", "")
+    return [spectrum_of(ColumnTable(path, list(block.table.T), names, units, d_spacing, known), wanted)]
 
 
 def is_ssrl_binary(raw: bytes) -> bool:
-    """Whether this begins as the collector's binary files do: with its name, in records that zeros end."""
+    """Whether the bytes begin like a binary file of SSRL's collector: its name, in records that end with zeros."""
     return bool(_COLLECTOR.match(raw[:40].decode("latin-1"))) and b"\0" in raw[:80]
 
 
 def read_ssrl_binary(path: Path, raw: bytes, wanted: Columns | None = None) -> list[FileSpectrum]:
-    """The spectrum of a binary file of SSRL's EXAFS Data Collector.
+    """Return the spectrum of a binary file of SSRL's EXAFS Data Collector.
 
-    800 bytes of text in records of 40 and 80; offsets, weights (4 bytes a column) and labels (20); 16 bytes, then the
-    numbers, 4 bytes each, point by point: before version 2 VAX F floats, since then IEEE little-endian. As known from
-    Demeter's plug-in SSRLB and Igor's loader of the same name.
+    The file contains 800 bytes of text in records of 40 and 80 bytes; offsets and weights (4 bytes per column each)
+    and labels (20 bytes per column); 16 further bytes; then the numbers, 4 bytes each, point by point. They are VAX F
+    floats before version 2 and IEEE little-endian floats since then. Sources: Demeter's plug-in SSRLB and Igor's
+    loader of the same name.
 
-    Raises:
-        SpectrumFileError: broken off before the first points, or no energy or absorption among the columns.
+    Parameters
+    ----------
+    path : Path
+    raw : bytes
+        Content of the file.
+    wanted : mapping, optional
+        Columns that the caller names, by role.
+
+    Returns
+    -------
+    list of FileSpectrum
+        One spectrum.
+
+    Raises
+    ------
+    SpectrumFileError
+        The file ends before the second point, or has no column of energy or absorption.
     """
     head = raw[:_SSRL_HEADER].decode("latin-1").replace("\0", "\n")
     version = _COLLECTOR.match(head)
@@ -65,17 +96,17 @@ def read_ssrl_binary(path: Path, raw: bytes, wanted: Columns | None = None) -> l
     if there < 2:
         raise SpectrumFileError(f"{path}: found {there} of {points} points, {EXPECTED}")
     words = np.frombuffer(body, "<u2", 2 * count * there).reshape(-1, 2)
-    if _major(version[1]) < 2:  # a VAX F float is an IEEE one of four times its value with its halves exchanged
+    if _major(version[1]) < 2:  # an IEEE float with the halves of a VAX F float exchanged has four times its value
         table = np.ascontiguousarray(words[:, ::-1]).view("<f4").astype(np.float64).reshape(there, count) / 4
     else:
         table = words.view("<f4").astype(np.float64).reshape(there, count)
-    notes = () if there == points else (f"the file breaks off: {there} of {points} points",)
-    known = _known(path, notes, there == points) | {"time": when(head[40:80])}
+    notes = () if there == points else (f"the file ends early: {there} of {points} points",)
+    known = _known(path, notes, there == points) | {"time": timestamp(head[40:80])}
     return [spectrum_of(ColumnTable(path, list(table.T), names, known=known), wanted)]
 
 
 def _read_ssrl_text(path: Path, text: TextFile, wanted: Columns | None) -> list[FileSpectrum]:
-    """The spectrum of an ASCII file of SSRL's collector: labels stand one a line below ``Data:``."""
+    """Return the spectrum of an ASCII file of SSRL's collector, which lists one label per line below ``Data:``."""
     lines = text.lines
     data = next((i for i, line in enumerate(lines) if line.strip() == "Data:"), None)
     begin = None if data is None else next((i for i in range(data, len(lines)) if not lines[i].strip()), None)
@@ -84,17 +115,17 @@ def _read_ssrl_text(path: Path, text: TextFile, wanted: Columns | None) -> list[
     names = [line.strip() for line in lines[data + 1 : begin]]
     if len([line for line in lines[begin:] if line.strip()]) < 2:
         raise SpectrumFileError(f"{path}: found fewer than 2 rows of numbers, {EXPECTED}")
-    table, notes, complete = table_of(path, lines[begin:], begin + 1, NumberStyle(), text.ended)
+    table, notes, complete = parse_rows(path, lines[begin:], begin + 1, NumberStyle(), text.ended)
     if table.shape[1] != len(names):
         raise SpectrumFileError(f"{path}: found {len(names)} labels and {table.shape[1]} columns, {EXPECTED}")
     announced = next((int(m[1]) for line in lines[:data] if (m := re.search(r"PTS:\s*(\d+)", line))), len(table))
     if len(table) < announced:
-        complete, notes = False, (*notes, f"the file breaks off: {len(table)} of {announced} points")
-    offsets = next((lines[i + 1] for i in range(data) if bare(lines[i]).lower() == "offsets:"), "")
+        complete, notes = False, (*notes, f"the file ends early: {len(table)} of {announced} points")
+    offsets = next((lines[i + 1] for i in range(data) if without_mark(lines[i]).lower() == "offsets:"), "")
     if re.search("[1-9]", offsets):
-        notes += (f"offsets of the header are not subtracted: {offsets.strip()}",)
+        notes += (f"the offsets in the header are not subtracted: {offsets.strip()}",)
     known = _known(path, text.notes + notes, complete and not text.cut)
-    known |= {"time": when(lines[1]) if len(lines) > 1 else None}
+    known |= {"time": timestamp(lines[1]) if len(lines) > 1 else None}
     return [spectrum_of(ColumnTable(path, list(table.T), names, known=known), wanted)]
 
 

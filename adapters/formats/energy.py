@@ -1,4 +1,4 @@
-"""Energies in eV, from what a file has of them: eV, keV, the angle of a monochromator, or numbers alone."""
+"""Conversion of a column to energies in eV: from eV, keV, Bragg angles, or numbers without a unit."""
 
 import re
 
@@ -10,11 +10,11 @@ HC_EV_ANGSTROM = 12398.419843320026
 """Planck's constant times the speed of light (exact since the SI of 2019)."""
 
 XRAYS_EV = (100.0, 150_000.0)
-"""What energies of X-ray absorption spectra lie within, eV."""
+"""Range of the energies of X-ray absorption spectra, eV."""
 XRAYS_KEV = (0.9, 45.0)
-"""Likewise keV, as far as they cannot be those of an ultraviolet scan in eV."""
-WIDEST = 2.0
-"""A spectrum's last energy is at most this many times its first: wave numbers, times and indices span more."""
+"""The same range in keV, without values that may be an ultraviolet scan in eV."""
+MAX_ENERGY_RATIO = 2.0
+"""Largest ratio of a spectrum's highest to its lowest energy; wave numbers, times and indices exceed it."""
 
 
 class EnergyAxisError(ValueError):
@@ -22,10 +22,10 @@ class EnergyAxisError(ValueError):
 
 
 def looks_like_energy(values: Array) -> str | None:
-    """The unit, ``eV`` or ``keV``, in which a column may be the energies of a spectrum, by its values; else None.
+    """Return the unit, ``eV`` or ``keV``, in which the values may be energies of a spectrum; None if they cannot.
 
-    They go one way, are positive, and neither too small nor too far apart for one. Angles of 10 to 15 degrees look
-    like keV, too: only a column that has no better name may be taken at that.
+    Energies are monotonic and positive, and their range is that of a spectrum. Angles of 10 to 15 degrees fulfil this
+    too, so that only columns without a telling name should be checked.
     """
     if len(values) < 2 or not np.isfinite(values).all():
         return None
@@ -40,7 +40,7 @@ def _unit_by_values(values: Array) -> str | None:
     if not finite.size:
         return None
     low, high = float(finite.min()), float(finite.max())
-    if low <= 0 or low == high or high / low > WIDEST:
+    if low <= 0 or low == high or high / low > MAX_ENERGY_RATIO:
         return None
     if XRAYS_KEV[0] <= low and high <= XRAYS_KEV[1]:
         return "keV"
@@ -48,40 +48,69 @@ def _unit_by_values(values: Array) -> str | None:
 
 
 def in_ev(values: Array, name: str, unit: str) -> tuple[Array, tuple[str, ...]]:
-    """Energies of a column that is named as such, eV, and what was guessed of them.
+    """Convert a column of energies to eV.
 
-    Args:
-        unit: as the file names it, in any case; empty where it does not.
+    Parameters
+    ----------
+    values : ndarray
+        Energies in the unit of the file.
+    name : str
+        Name of the column, for messages.
+    unit : str
+        Unit in the file, in any case; empty if the file does not give it.
 
-    Raises:
-        EnergyAxisError: in a unit that is none of energy.
+    Returns
+    -------
+    energy : ndarray
+        Energies, eV.
+    notes : tuple of str
+        Guesses and doubts about the unit.
+
+    Raises
+    ------
+    EnergyAxisError
+        The unit is not a unit of energy.
     """
-    said = unit.strip().lower() or next(iter(re.findall(r"(?:^|_)(k?ev)$", name.lower())), "")
-    if said in ("ev", "electronvolt", "electron volt"):
-        doubt = f"energies of {name!r} taken as eV, as the file says; their values are those of keV"
+    written = unit.strip().lower() or next(iter(re.findall(r"(?:^|_)(k?ev)$", name.lower())), "")
+    if written in ("ev", "electronvolt", "electron volt"):
+        doubt = f"energies of {name!r} are read as eV, the unit in the file, but their values suggest keV"
         return values, (doubt,) if _unit_by_values(values) == "keV" else ()
-    if said in ("kev", "kiloelectronvolt"):
-        doubt = f"energies of {name!r} taken as keV, as the file says; their values are those of eV"
+    if written in ("kev", "kiloelectronvolt"):
+        doubt = f"energies of {name!r} are read as keV, the unit in the file, but their values suggest eV"
         return values * 1000.0, (doubt,) if _unit_by_values(values) == "eV" else ()
-    if said and not re.fullmatch(r"a\.?u\.?|none|n/?a|-|\?", said):
+    if written and not re.fullmatch(r"a\.?u\.?|none|n/?a|-|\?", written):
         raise EnergyAxisError(f"energies of column {name!r} in {unit!r}, expected eV or keV")
     guess = _unit_by_values(values)
     if guess == "keV":
-        return values * 1000.0, (f"energies of {name!r} taken as keV, by their values",)
+        return values * 1000.0, (f"energies of {name!r} are read as keV, because their values fit",)
     if guess == "eV":
         return values, ()
-    return values, (f"energies of {name!r} taken as eV, which their values do not tell",)
+    return values, (f"energies of {name!r} are read as eV, although their values fit neither eV nor keV",)
 
 
 def from_angle(values: Array, name: str, unit: str, d_spacing: str) -> Array:
-    """Energies (M,) eV from the Bragg angles of a monochromator: E = hc / (2 d sin θ).
+    """Convert Bragg angles of a monochromator to energies: E = hc / (2 d sin θ).
 
-    Args:
-        unit: degrees or radians, as the file names it.
-        d_spacing: of its crystal, Å, as the file has it.
+    Parameters
+    ----------
+    values : ndarray, (M,)
+        Bragg angles.
+    name : str
+        Name of the column, for messages.
+    unit : str
+        Unit of the angles in the file: degrees or radians.
+    d_spacing : str
+        Text of the file about the d spacing of the crystal, Å.
 
-    Raises:
-        EnergyAxisError: no d spacing, another unit, or angles that no crystal has.
+    Returns
+    -------
+    ndarray, (M,)
+        Energies, eV.
+
+    Raises
+    ------
+    EnergyAxisError
+        The d spacing is missing, the unit is unknown, or an angle lies outside 0 to 90 degrees.
     """
     number = re.match(r"\s*([\d.]+)", d_spacing)
     if not number or not 0.1 < float(number[1].rstrip(".") or 0) < 100:
@@ -94,5 +123,5 @@ def from_angle(values: Array, name: str, unit: str, d_spacing: str) -> Array:
     else:
         raise EnergyAxisError(f"angles of column {name!r} in {unit or 'no unit'!r}, expected degrees or radians")
     if not np.isfinite(theta).all() or theta.min() <= 0 or theta.max() > np.pi / 2:
-        raise EnergyAxisError(f"angles of column {name!r} that are not within 0 and 90 degrees")
+        raise EnergyAxisError(f"angles of column {name!r} outside 0 to 90 degrees")
     return HC_EV_ANGSTROM / (2 * float(number[1].rstrip(".")) * np.sin(theta))

@@ -1,6 +1,6 @@
-"""NeXus and other HDF5: by the paths that the caller names, by NXxas, else by the names of what is in it.
+"""NeXus and other HDF5 files: arrays by paths that the caller names, by NXxas, or by their names.
 
-NXxas: NeXus application definition, an NXentry with ``definition`` NXxas, ``monochromator/energy``,
+NXxas is a NeXus application definition: an NXentry with ``definition`` NXxas, ``monochromator/energy``,
 ``incoming_beam/data``, ``absorbed_beam/data`` and the mode of the measurement.
 """
 
@@ -14,38 +14,47 @@ import numpy as np
 from ...agent.fields import absorber
 from ...agent.types import Array
 from ..assets import missing_source
-from .column_names import Columns, asked, choose
-from .column_table import HOW as HOW_COLUMNS
+from .column_names import Columns, by_role, choose_columns
+from .column_table import HOW_TO_NAME as HOW_TO_NAME_COLUMNS
 from .energy import EnergyAxisError, in_ev
-from .headers import when
+from .headers import timestamp
 from .npz import spectra_of
 from .spectrum import FileSpectrum, SpectrumFileError
 
 Node = Any
-"""A group or array of h5py, whose own types do not tell which stands where."""
+"""A group or dataset of h5py, whose type stubs do not distinguish them."""
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 SUFFIXES = (".h5", ".hdf5", ".hdf", ".nxs", ".nx")
 MAX_VALUES = 50_000_000
-"""Most values of one array."""
+"""Largest number of values of one array."""
 MAX_TEXT = 1 << 16
-"""Longest text of fixed length, bytes."""
+"""Largest length of a text of fixed length, bytes."""
 MAX_OBJECTS = 20_000
-"""Most groups and arrays looked at."""
+"""Largest number of groups and arrays to visit."""
 _EXPECTED = "expected NXxas, or energy and mu (or i0 and itrans) side by side, each (M,) or (N, M)"
-_HOW = HOW_COLUMNS.replace("'energy': …", "'energy': '/path'").replace("energy=…", "energy=/path")
+_HOW_TO_NAME = HOW_TO_NAME_COLUMNS.replace("'energy': …", "'energy': '/path'").replace("energy=…", "energy=/path")
 _LEAVES = ("data", "value", "raw", "readback")
-"""Names that say nothing: the group's name counts instead."""
+"""Generic names; the name of the parent group is used instead."""
 
 
 def read_hdf5(path: Path, wanted: Columns | None = None) -> list[FileSpectrum]:
-    """The spectra of an HDF5 file.
+    """Return the spectra of an HDF5 file. Links to other files are not followed.
 
-    ``wanted`` names arrays by their paths, or by their names where those are one's alone. Links to other files
-    are not followed.
+    Parameters
+    ----------
+    path : Path
+    wanted : mapping, optional
+        Paths of the arrays by role, or their names if these are unique.
 
-    Raises:
-        SpectrumFileError: h5py is not installed, the file is damaged, or what to read is not clear.
+    Returns
+    -------
+    list of FileSpectrum
+
+    Raises
+    ------
+    SpectrumFileError
+        h5py is not installed, the file is damaged, or its arrays cannot be identified.
     """
     try:
         import h5py
@@ -56,8 +65,8 @@ def read_hdf5(path: Path, wanted: Columns | None = None) -> list[FileSpectrum]:
             return _read(path, file, wanted)
     except SpectrumFileError:
         raise
-    except Exception as error:  # h5py raises anything at all on damaged bytes
-        raise SpectrumFileError(f"{path}: not a whole HDF5 file ({str(error)[:200]}), {_EXPECTED}") from error
+    except Exception as error:  # h5py raises many types of exception on damaged bytes
+        raise SpectrumFileError(f"{path}: not a complete HDF5 file ({str(error)[:200]}), {_EXPECTED}") from error
 
 
 def _read(path: Path, file: Node, wanted: Columns | None) -> list[FileSpectrum]:
@@ -65,33 +74,33 @@ def _read(path: Path, file: Node, wanted: Columns | None) -> list[FileSpectrum]:
     if wanted:
         return _spectra(path, file["/"], _named(path, arrays, wanted), 0)
     entries = [group for group in _groups(file["/"], depth=1) if _class(group) == "NXentry"]
-    found: list[FileSpectrum] = []
+    spectra: list[FileSpectrum] = []
     for entry in entries:
         if _string(entry, "definition") == "NXxas" and (chosen := _nxxas(path, entry)):
-            found += _spectra(path, entry, chosen, len(found))
-    if found:
-        return found
+            spectra += _spectra(path, entry, chosen, len(spectra))
+    if spectra:
+        return spectra
     for root in entries or [file["/"]]:
         if chosen := _by_names(path, root, arrays):
-            found += _spectra(path, root, chosen, len(found))
-    if not found:
+            spectra += _spectra(path, root, chosen, len(spectra))
+    if not spectra:
         there = ", ".join(f"{name} {array.shape}" for name, array in list(arrays.items())[:12]) or "no arrays"
-        raise SpectrumFileError(f"{path}: found {there}, {_EXPECTED}; {_HOW}")
-    return found
+        raise SpectrumFileError(f"{path}: found {there}, {_EXPECTED}; {_HOW_TO_NAME}")
+    return spectra
 
 
 def _arrays(file: Node) -> Iterator[tuple[str, Node]]:
-    """Arrays of numbers by path, in the file's order; each once, soft links as they are met after it."""
+    """Yield the arrays of numbers with their paths, in the file's order; each group is visited once."""
     import h5py
 
     queue: list[Any] = [file["/"]]
-    seen, looked = set(), 0
+    seen, visited = set(), 0
     while queue:
         group = queue.pop(0)
         for name in group:
-            looked += 1
+            visited += 1
             link = group.get(name, getlink=True)
-            if looked > MAX_OBJECTS or isinstance(link, h5py.ExternalLink):
+            if visited > MAX_OBJECTS or isinstance(link, h5py.ExternalLink):
                 continue
             item = group.get(name)
             if isinstance(item, h5py.Group):
@@ -108,7 +117,7 @@ def _arrays(file: Node) -> Iterator[tuple[str, Node]]:
 
 
 def _nxxas(path: Path, entry: Node) -> dict[str, list[Node]] | None:
-    """The arrays of NXxas by role; None where the definition is claimed but its arrays are elsewhere."""
+    """Return the arrays of NXxas by role; None if an entry claims NXxas but lacks its arrays."""
     energy, incoming, absorbed, mode = None, None, None, _mode(entry)
     for group in _groups(entry):
         name = posixpath.basename(group.name)
@@ -120,11 +129,12 @@ def _nxxas(path: Path, entry: Node) -> dict[str, list[Node]] | None:
     if energy is None or incoming is None or absorbed is None:
         return None
     if not mode:
-        where = f"{{'energy': '{energy.name}', 'i0': '{incoming.name}', 'it' or 'if': '{absorbed.name}'}}"
+        where = f"{{'energy': '{energy.name}', 'i0': '{incoming.name}', 'it' or 'fluorescence': '{absorbed.name}'}}"
         raise SpectrumFileError(
             f"{path}: found NXxas {entry.name} without a mode, expected Transmission or a yield; name columns={where}"
         )
-    return {"energy": [energy], "i0": [incoming], "it" if "trans" in mode.lower() else "if": [absorbed]}
+    signal = "it" if "trans" in mode.lower() else "fluorescence"
+    return {"energy": [energy], "i0": [incoming], signal: [absorbed]}
 
 
 def _mode(entry: Node) -> str:
@@ -135,77 +145,75 @@ def _mode(entry: Node) -> str:
 
 
 def _is_mode(text: str) -> bool:
-    """Not a monitor's, which counts by time or by monitor."""
+    """Whether the text is a mode of detection; a monitor also has a mode: it counts by time or by monitor."""
     return any(word in text.lower() for word in ("trans", "fluo", "yield", "tey", "tfy", "pfy"))
 
 
 def _by_names(path: Path, root: Node, arrays: dict[str, Node]) -> dict[str, list[Node]] | None:
-    """The arrays by role: of the one group that has energy and absorption, else by their names in the whole entry.
+    """Return the arrays by role: those of the group that contains energy and absorption, else of the whole entry.
 
-    Of several groups, the one that NeXus's ``default`` names, else the only NXdata.
+    Of several such groups, NeXus's ``default`` or else the only NXdata is used.
     """
     inside = {name: array for name, array in arrays.items() if posixpath.commonpath([name, root.name]) == root.name}
     groups: dict[str, list[str]] = {}
     for name in inside:
         above = posixpath.dirname(name)
-        groups.setdefault(posixpath.dirname(above) if _says_nothing(name) else above, []).append(name)
+        groups.setdefault(posixpath.dirname(above) if _is_generic(name) else above, []).append(name)
         groups.setdefault(above, [])
-    served = {}
+    candidates = {}
     for group, names in groups.items():
         if chosen := _chosen(names, inside) or _plotted(root.file[group]):
-            served[group] = chosen
-    plotted = {name: chosen for name, chosen in served.items() if _class(root.file[name]) == "NXdata"}
-    if len(served) > 1:
+            candidates[group] = chosen
+    plotted = {name: chosen for name, chosen in candidates.items() if _class(root.file[name]) == "NXdata"}
+    if len(candidates) > 1:
         default = _default(root)
-        served = {default: served[default]} if default in served else plotted or served
-    if len({frozenset(array.id for part in chosen.values() for array in part) for chosen in served.values()}) > 1:
-        raise SpectrumFileError(f"{path}: found spectra in {' and '.join(list(served)[:5])}; {_HOW}")
-    return next(iter(served.values())) if served else _chosen(list(inside), inside)
+        candidates = {default: candidates[default]} if default in candidates else plotted or candidates
+    if len({frozenset(array.id for part in chosen.values() for array in part) for chosen in candidates.values()}) > 1:
+        raise SpectrumFileError(f"{path}: found spectra in {' and '.join(list(candidates)[:5])}; {_HOW_TO_NAME}")
+    return next(iter(candidates.values())) if candidates else _chosen(list(inside), inside)
 
 
 def _plotted(group: Node) -> dict[str, list[Node]] | None:
-    """Energy and signal of an NXdata that names the one its axis and the other its signal, without a telling name."""
+    """Return energy and signal of an NXdata by its attributes ``axes`` and ``signal``."""
     if _class(group) != "NXdata":
         return None
     axes = group.attrs.get("axes", "")
     names = [axes] if isinstance(axes, str | bytes) else list(axes)
     axis = names[-1].decode() if names and isinstance(names[-1], bytes) else str(names[-1]) if names else ""
     energy, signal = _dataset(group, axis), _dataset(group, _attribute(group, "signal"))
-    if energy is None or signal is None or "energy" not in choose([axis]).places:
+    if energy is None or signal is None or "energy" not in choose_columns([axis]).places:
         return None
     return {"energy": [energy], "mu": [signal]}
 
 
 def _chosen(names: list[str], arrays: dict[str, Node]) -> dict[str, list[Node]] | None:
-    """The arrays by role, from what they, or for ``data`` their groups, are called."""
-    said = [_said(name) for name in names]
-    choice = choose(said)
-    roles = choice.places
+    """Return the arrays by role, from their names or, for generic names, from those of their groups."""
+    roles = choose_columns([_own_name(name) for name in names]).places
     if "energy" not in roles or not (
-        {"mu", "norm"} & roles.keys() or ("i0" in roles and {"it", "if"} & roles.keys())
+        {"mu", "normalised"} & roles.keys() or ("i0" in roles and {"it", "fluorescence"} & roles.keys())
     ):
         return None
     return {role: [arrays[names[place]] for place in places] for role, places in roles.items()}
 
 
-def _said(name: str) -> str:
-    return posixpath.basename(posixpath.dirname(name) if _says_nothing(name) else name)
+def _own_name(name: str) -> str:
+    return posixpath.basename(posixpath.dirname(name) if _is_generic(name) else name)
 
 
-def _says_nothing(name: str) -> bool:
+def _is_generic(name: str) -> bool:
     return posixpath.basename(name).lower() in _LEAVES and name.count("/") > 1
 
 
 def _named(path: Path, arrays: dict[str, Node], wanted: Columns) -> dict[str, list[Node]]:
-    by_path = list(arrays)
-    said = [_said(name) for name in by_path]
+    paths = list(arrays)
+    names = [_own_name(name) for name in paths]
     chosen: dict[str, list[Node]] = {}
-    for role, items in asked(wanted).items():
+    for role, items in by_role(wanted).items():
         for item in items:
             full = posixpath.join("/", str(item))
-            fits = [full] if full in arrays else [n for n, s in zip(by_path, said, strict=True) if s == str(item)]
+            fits = [full] if full in arrays else [p for p, n in zip(paths, names, strict=True) if n == str(item)]
             if len(fits) != 1:
-                there = ", ".join(fits or by_path[:20]) or "no arrays"
+                there = ", ".join(fits or paths[:20]) or "no arrays"
                 raise SpectrumFileError(f"{path}: found {there}; expected one array {item!r} for {role}")
             chosen.setdefault(role, []).append(arrays[fits[0]])
     return chosen
@@ -213,14 +221,13 @@ def _named(path: Path, arrays: dict[str, Node], wanted: Columns) -> dict[str, li
 
 def _spectra(path: Path, root: Node, chosen: dict[str, list[Node]], first: int) -> list[FileSpectrum]:
     notes: tuple[str, ...] = ()
-    kind = next(
-        (k for k in ("mu", "it", "if", "norm") if k in chosen and (k in ("mu", "norm") or "i0" in chosen)), ""
-    )
-    if "energy" not in chosen or not kind:
-        raise SpectrumFileError(f"{path}: found {', '.join(chosen)} in {root.name}, {_EXPECTED}; {_HOW}")
+    signals = ("mu", "it", "fluorescence", "normalised") if "i0" in chosen else ("mu", "normalised")
+    signal = next((role for role in signals if role in chosen), "")
+    if "energy" not in chosen or not signal:
+        raise SpectrumFileError(f"{path}: found {', '.join(chosen)} in {root.name}, {_EXPECTED}; {_HOW_TO_NAME}")
     columns = {role: _sum(path, arrays) for role, arrays in chosen.items()}
-    if len(chosen.get("if", ())) > 1 and kind == "if":
-        notes += (f"fluorescence is the sum of {', '.join(str(a.name) for a in chosen['if'])}",)
+    if len(chosen.get("fluorescence", ())) > 1 and signal == "fluorescence":
+        notes += (f"fluorescence is the sum of {', '.join(str(a.name) for a in chosen['fluorescence'])}",)
     energy = chosen["energy"][0]
     try:
         columns["energy"], guessed = in_ev(columns["energy"], str(energy.name), _attribute(energy, "units"))
@@ -231,13 +238,14 @@ def _spectra(path: Path, root: Node, chosen: dict[str, list[Node]], first: int) 
         if array.ndim == 2 and array.shape[1] == 1:
             columns[role] = array[:, 0]
         elif array.ndim == 2 and array.shape[1] != points and array.shape[0] == points:
-            columns[role], notes = array.T, (*notes, f"{role} of {array.shape} turned: its first axis is the energy")
+            columns[role] = array.T
+            notes += (f"{role} of {array.shape} is transposed: its first axis is the energy",)
         elif array.ndim == 2 and array.shape == (points, points) and role != "energy":
-            notes += (f"{role} of {array.shape} taken as a spectrum per row: its shape does not tell",)
+            notes += (f"{role} of {array.shape} is read as one spectrum per row, although its shape is ambiguous",)
     name = posixpath.basename(root.name) or path.name
-    rows = np.atleast_2d(columns[kind]).shape[0]
+    rows = np.atleast_2d(columns[signal]).shape[0]
     ids = [f"{path.name}:{name}" + (f":{row}" if rows > 1 else "") for row in range(rows)]
-    return spectra_of(path, columns, kind, ids, row=first, notes=(*notes, *guessed), **_about(root))
+    return spectra_of(path, columns, signal, ids, row=first, notes=(*notes, *guessed), **_metadata(root))
 
 
 def _sum(path: Path, arrays: list[Node]) -> Array:
@@ -245,14 +253,14 @@ def _sum(path: Path, arrays: list[Node]) -> Array:
         if array.size > MAX_VALUES:
             raise SpectrumFileError(f"{path}: found {array.name} of shape {array.shape}, at most {MAX_VALUES} values")
         if missing := missing_source(array):
-            raise SpectrumFileError(f"{path}: found {array.name} without {missing}, expected what it is made of")
+            raise SpectrumFileError(f"{path}: found {array.name} without {missing}, expected all its sources")
         if array.shape != arrays[0].shape:
-            raise SpectrumFileError(f"{path}: found {array.name} of {array.shape} beside {arrays[0].shape}")
+            raise SpectrumFileError(f"{path}: found {array.name} of {array.shape}, expected {arrays[0].shape}")
     return np.sum([np.asarray(array[()], dtype=np.float64) for array in arrays], axis=0)
 
 
-def _about(root: Node) -> dict[str, Any]:
-    """Absorber, sample, title and start, where NeXus has them."""
+def _metadata(root: Node) -> dict[str, Any]:
+    """Return absorber, edge, sample, title and start of a NeXus entry; None if missing."""
     groups = {posixpath.basename(group.name): group for group in _groups(root)}
     element, edge = absorber(
         next((t for g in (root, *groups.values()) for k in ("element", "symbol") if (t := _string(g, k))), None),
@@ -264,7 +272,7 @@ def _about(root: Node) -> dict[str, Any]:
         "edge": edge,
         "title": _string(root, "title") or None,
         "sample": sample or None,
-        "time": when(_string(root, "start_time")) if _string(root, "start_time") else None,
+        "time": timestamp(_string(root, "start_time")) if _string(root, "start_time") else None,
     }
 
 
@@ -296,7 +304,7 @@ def _dataset(group: Node, name: str) -> Node | None:
 
 
 def _is_array(item: Node) -> bool:
-    """Whether it is one of numbers, (M,) or (N, M)."""
+    """Whether a dataset is an array of numbers, (M,) or (N, M)."""
     return item.dtype.kind in "fiu" and len(item.shape or ()) in (1, 2) and int(item.size or 0) > 1
 
 
@@ -311,7 +319,7 @@ def _attribute(item: Any, name: str) -> str:
 
 
 def _string(group: Any, name: str) -> str:
-    """A text of one, "" where there is none."""
+    """Return a text dataset of a group, or an empty string if it is missing."""
     import h5py
 
     if isinstance(group.get(name, getlink=True), h5py.ExternalLink):

@@ -1,4 +1,4 @@
-"""What the header of a text file says: fields, names of columns, absorber, sample, time."""
+"""The header of a text file: fields, labels of the columns, absorber, sample, time."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from ...agent.fields import absorber
-from .column_names import choose, plain
+from .column_names import choose_columns, split_label
 
 _FIELD_END = re.compile(r"[#%;!]\s*/{3,}")
 _FIELD = re.compile(r"([A-Za-z][\w-]*\.[\w.-]+)\s*:\s*(.*)")
@@ -15,50 +15,51 @@ _TIMES = ("%a %b %d %H:%M:%S %Y", "%d-%b-%Y %H:%M:%S", "%b %d %Y %H:%M:%S", "%Y/
 
 
 def fields(header: Sequence[str]) -> dict[str, str]:
-    """The fields ``Namespace.name: value`` of a header, keys in lower case.
+    """Return the fields ``Namespace.name: value`` of a header, with keys in lower case.
 
-    In XDI the last of several counts, and what stands below ``///`` is the user's own text (XDI/1.0, Header fields).
+    In XDI the last of several equal fields is valid, and the lines below ``///`` are the user's comments (XDI/1.0,
+    Header fields).
     """
     found: dict[str, str] = {}
     for line in header:
         if _FIELD_END.match(line.strip()):
             break
-        if match := _FIELD.match(bare(line)):
+        if match := _FIELD.match(without_mark(line)):
             found[match[1].lower()] = match[2].strip()
     return found
 
 
-def bare(line: str) -> str:
-    """A header line without the mark it begins with."""
+def without_mark(line: str) -> str:
+    """Return a header line without its comment mark."""
     return line.strip().lstrip("#%;! ").strip()
 
 
 def labels(header: Sequence[str], count: int) -> tuple[list[str], list[str]]:
-    """Labels and units of ``count`` columns; both empty when the header does not name them.
+    """Return labels and units of ``count`` columns; both are empty if the header does not contain them.
 
-    They are, by the first that serves: XDI's ``Column.N:``, a numbered legend (``P1={Energy} -->``, ``1) Energy *``),
-    or the last line of as many words as there are columns of which one means an energy or an absorption.
+    The first of these that exists is used: XDI's ``Column.N:``, a numbered legend (``P1={Energy} -->``,
+    ``1) Energy *``), or the last line with one word per column that names an energy or an absorption.
     """
-    said = fields(header)
-    numbered = [said.get(f"column.{number}", "").split("||")[0] for number in range(1, count + 1)]
+    written = fields(header)
+    numbered = [written.get(f"column.{number}", "").split("||")[0] for number in range(1, count + 1)]
     if all(text.strip() for text in numbered):
         return _xdi_labels(numbered)
     legend = _legend(header)
     if len(legend) == count:
         return legend, [""] * count
     for line in reversed([line for line in header if not _RULE.fullmatch(line)][-12:]):
-        for words in _splits(bare(line), count):
-            if _tells(words):
+        for words in _splits(without_mark(line), count):
+            if _names_a_spectrum(words):
                 return words, [""] * count
     lines = [line for line in header if not _RULE.fullmatch(line)]
-    last = [words for line in lines[-1:] for words in _splits(bare(line), count) if _words(words)]
+    last = [words for line in lines[-1:] for words in _splits(without_mark(line), count) if _words(words)]
     return (last[0], [""] * count) if last else ([], [])
 
 
 def _xdi_labels(numbered: Sequence[str]) -> tuple[list[str], list[str]]:
     names, units = [], []
     for text in numbered:
-        name, unit = plain(text)
+        name, unit = split_label(text)
         if not unit:
             name, _, unit = text.strip().partition(" ")
         names.append(name)
@@ -67,7 +68,7 @@ def _xdi_labels(numbered: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _legend(header: Sequence[str]) -> list[str]:
-    """Labels of a legend: EPICS scans as GSECARS wrote them, and the LabVIEW panels of APS sectors 9 and 20."""
+    """Return the labels of a legend: EPICS scans of GSECARS, and LabVIEW panels of APS sectors 9 and 20."""
     found = [match[1] for line in header if (match := re.match(r"[;#]\s*[PD]\d+\s*=\s*\{(.*?)\}\s*-->", line))]
     if found:
         return [name.strip() for name in found]
@@ -81,57 +82,60 @@ def _legend(header: Sequence[str]) -> list[str]:
 
 
 def _splits(line: str, count: int) -> list[list[str]]:
-    """The line in ``count`` words, by each separator that gives so many; names may hold blanks, so tabs go first."""
-    line = re.sub(r"\s+(?=[(\[])", "", re.sub(r"^[CL]\s+", "", line))  # a unit goes with its name
-    ways = (
+    """Return the line split into ``count`` words by each separator that yields so many.
+
+    Names may contain blanks, so that tabs are tried first.
+    """
+    line = re.sub(r"\s+(?=[(\[])", "", re.sub(r"^[CL]\s+", "", line))  # keep a unit with its name
+    splits = (
         [part.strip() for part in re.split(separator, line)] for separator in (r"\t", r"[,;]", r"\t+|\s{2,}", r"\s+")
     )
-    return [words for words in ([word for word in way if word] for way in ways) if len(words) == count]
+    return [words for words in ([word for word in parts if word] for parts in splits) if len(words) == count]
 
 
-def _tells(words: Sequence[str]) -> bool:
-    """Whether one of the words means an energy or an absorption."""
-    found = choose([plain(word)[0] for word in words])
-    roles = found.places.keys() | found.doubts.keys()
-    return "energy" in roles or bool({"i0", "mu", "norm"} & roles and len(words) > 2)
+def _names_a_spectrum(words: Sequence[str]) -> bool:
+    """Whether one of the words names an energy or an absorption."""
+    choice = choose_columns([split_label(word)[0] for word in words])
+    roles = choice.places.keys() | choice.doubts.keys()
+    return "energy" in roles or bool({"i0", "mu", "normalised"} & roles and len(words) > 2)
 
 
 def _words(words: Sequence[str]) -> bool:
     return all(re.fullmatch(r"[A-Za-zμ][\w().\[\]/-]{0,24}", word) for word in words)
 
 
-def about(header: Sequence[str]) -> dict[str, Any]:
-    """What a header says of absorber, sample and start: ``element``, ``edge``, ``sample``, ``time`` (Unix s)."""
-    said = fields(header)
+def scan_metadata(header: Sequence[str]) -> dict[str, Any]:
+    """Return ``element``, ``edge``, ``sample`` and ``time`` (start, Unix s) of a header; None if missing."""
+    written = fields(header)
     loose = _loose(header)
     element, edge = absorber(
-        said.get("element.symbol") or loose.get("element"), said.get("element.edge") or loose.get("edge")
+        written.get("element.symbol") or loose.get("element"), written.get("element.edge") or loose.get("edge")
     )
     times = (
-        said.get("scan.start_time"),
+        written.get("scan.start_time"),
         *(loose.get(key) for key in ("start_time", "time_at_start", "start", "date")),
     )
     return {
         "element": element,
         "edge": edge,
-        "sample": said.get("sample.name") or None,
-        "time": next((moment for text in times if text and (moment := when(text)) is not None), None),
+        "sample": written.get("sample.name") or None,
+        "time": next((moment for text in times if text and (moment := timestamp(text)) is not None), None),
     }
 
 
 def _loose(header: Sequence[str]) -> Mapping[str, str]:
-    """Lines ``key: value`` and ``key=value``, keys in lower case with ``_`` between words."""
+    """Return the lines ``key: value`` and ``key=value``, keys in lower case with ``_`` between words."""
     found: dict[str, str] = {}
     for line in header:
-        if match := re.match(r"([A-Za-z][\w ]{0,24}?)\s*[:=]\s*(.+)", bare(line)):
+        if match := re.match(r"([A-Za-z][\w ]{0,24}?)\s*[:=]\s*(.+)", without_mark(line)):
             found.setdefault(match[1].strip().lower().replace(" ", "_"), match[2].strip())
     return found
 
 
-def when(text: str) -> float | None:
-    """Unix seconds of a date and time, local where it names no zone; None where it cannot be told for sure.
+def timestamp(text: str) -> float | None:
+    """Return a date and time as Unix s, local time without a zone; None if the text is ambiguous.
 
-    >>> when("2022-07-27T18:45:56Z"), when("07/08/2022 18:45")
+    >>> timestamp("2022-07-27T18:45:56Z"), timestamp("07/08/2022 18:45")
     (1658947556.0, None)
     """
     text = " ".join(text.split())

@@ -1,4 +1,4 @@
-"""The bytes of a file, gunzipped where they are zipped, and never more than fit."""
+"""Content of a file, decompressed if it is gzipped, up to a size limit."""
 
 import zlib
 from pathlib import Path
@@ -6,16 +6,25 @@ from pathlib import Path
 from .spectrum import SpectrumFileError
 
 MAX_BYTES = 1 << 29
-"""Largest file, and largest content of a gzipped one: some ten million lines."""
+"""Largest size of a file and of a gzipped file's content: about ten million lines."""
 _CHUNK = 1 << 20
 
 
 def read_bytes(path: Path) -> tuple[bytes, str | None]:
-    """Return the content of a file, gunzipped, and how it breaks off (None: it does not).
+    """Read a file and decompress it if it is gzipped.
 
-    Raises:
-        SpectrumFileError: larger than ``MAX_BYTES``, packed or not, or damaged within the zipped data.
-        OSError: it cannot be read.
+    Returns
+    -------
+    raw : bytes
+    cut : str or None
+        How the data end early; None if they are complete.
+
+    Raises
+    ------
+    SpectrumFileError
+        The file or its decompressed content exceeds ``MAX_BYTES``, or the gzip data are damaged.
+    OSError
+        The file cannot be read.
     """
     size = path.stat().st_size
     if size > MAX_BYTES:
@@ -27,7 +36,7 @@ def read_bytes(path: Path) -> tuple[bytes, str | None]:
 def _gunzip(path: Path, raw: bytes) -> tuple[bytes, str | None]:
     parts: list[bytes] = []
     total, rest = 0, raw
-    while rest[:2] == b"\x1f\x8b":  # zipped parts may follow one another
+    while rest[:2] == b"\x1f\x8b":  # a gzip file may have several members
         unzip = zlib.decompressobj(wbits=31)
         while not unzip.eof:
             try:
@@ -36,10 +45,10 @@ def _gunzip(path: Path, raw: bytes) -> tuple[bytes, str | None]:
                 raise SpectrumFileError(f"{path}: damaged gzip data ({error})") from error
             total += len(part)
             if total > MAX_BYTES:
-                raise SpectrumFileError(f"{path}: found more than {MAX_BYTES >> 20} MiB once unzipped")
+                raise SpectrumFileError(f"{path}: found more than {MAX_BYTES >> 20} MiB after decompression")
             parts.append(part)
             rest = unzip.unconsumed_tail
             if not part and not rest and not unzip.eof:
-                return b"".join(parts), "the gzip data break off"
+                return b"".join(parts), "the gzip data end early"
         rest = unzip.unused_data
     return b"".join(parts), None

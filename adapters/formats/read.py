@@ -1,11 +1,11 @@
-"""Any file of spectra → its spectra."""
+"""One reader for all files of spectra."""
 
 from pathlib import Path
 
 import numpy as np
 
 from .athena import is_athena, read_athena
-from .column_names import AmbiguousColumnError, Columns, asked
+from .column_names import AmbiguousColumnError, Columns, by_role
 from .columns import is_ssrl_binary, read_columns, read_ssrl_binary
 from .hdf5 import SIGNATURE, SUFFIXES, read_hdf5
 from .limits import read_bytes
@@ -16,31 +16,41 @@ from .text import decode
 
 
 def read_spectra(path: str | Path, *, columns: Columns | None = None) -> list[FileSpectrum]:
-    """All spectra of a file, whatever its kind: what is in it tells, not its name.
+    """Return all spectra of a file; its content, not its name, determines the format.
 
-    An ``.npz`` has ``energy`` and ``mu`` (or ``norm``), each (M,) or (N, M), optionally ``id`` (N,) and
-    ``reference``; the others are described in docs/reference/files.md. Text and Athena's projects may be gzipped.
-    What was guessed, repaired or left out is in the spectra's ``notes``.
+    An ``.npz`` contains ``energy`` and ``mu`` (or ``norm``), each (M,) or (N, M), optionally ``id`` (N,) and
+    ``reference``; docs/reference/files.md describes the other formats. Text files and Athena projects may be gzipped.
+    The ``notes`` of a spectrum list guesses, repairs and omissions.
 
-    Args:
-        columns: names (or numbers, from 1; in HDF5, paths) of the columns by role: ``energy``, ``i0``, ``it``, ``if``
-            (several are summed), ``ir``, ``mu``, ``norm``, ``reference``. What is not named is guessed.
+    Parameters
+    ----------
+    path : str or Path
+    columns : mapping, optional
+        Names (or numbers from 1; in HDF5, paths) of the columns by role: ``energy``, ``i0``, ``it``, ``iref`` (or
+        ``ir``), ``fluorescence`` (or ``if``; several are summed), ``mu``, ``normalised`` (or ``norm``),
+        ``reference``. Columns that are not named are detected by their names.
 
-    Raises:
-        SpectrumFileError: the file is missing, damaged, of another kind, or what it holds is not clear; the message
-            says what was found and what to name. Numbers that make no spectrum are no reason: ``flaw`` tells of
-            them, spectrum by spectrum.
+    Returns
+    -------
+    list of FileSpectrum
+        Their values are not checked; use :func:`flaw` for each spectrum.
+
+    Raises
+    ------
+    SpectrumFileError
+        The file is missing, damaged, of another format, or its columns cannot be identified; the message says what
+        was found and which columns to name.
     """
     path = Path(path)
     try:
-        asked(columns)
+        by_role(columns)
     except AmbiguousColumnError as error:
         raise SpectrumFileError(f"{path}: found {error}") from error
     try:
-        if path.exists() and not path.is_file():  # to open a pipe may take for ever
-            what = "folder" if path.is_dir() else "pipe or device"
-            raise SpectrumFileError(f"{path}: found a {what}, expected a file of spectra")
-        with np.errstate(all="ignore"):  # numbers out of all bounds become NaN and inf, which ``flaw`` tells of
+        if path.exists() and not path.is_file():  # opening a pipe may block
+            kind = "folder" if path.is_dir() else "pipe or device"
+            raise SpectrumFileError(f"{path}: found a {kind}, expected a file of spectra")
+        with np.errstate(all="ignore"):  # values out of range become NaN and inf, which ``flaw`` reports
             return _read(path, columns)
     except OSError as error:
         raise SpectrumFileError(f"{path}: {error.strerror or error}, expected a file of spectra") from error

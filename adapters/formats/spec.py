@@ -1,8 +1,8 @@
-"""SPEC files: many scans, of which those over the energy are spectra.
+"""SPEC files: many scans, of which the energy scans are spectra.
 
-A reader of its own: silx, which has one, brings HDF5 and image codecs along and reads counters, not spectra; what is
-needed here are the lines ``#S``, ``#N``, ``#L``, ``#D`` and the numbers below (Certified Scientific Software, spec
-manual, "Standard data file format").
+The reader needs only the lines ``#S``, ``#N``, ``#L``, ``#D`` and the numbers below them (Certified Scientific
+Software, spec manual, "Standard data file format"). silx reads SPEC files too, but it returns counters rather than
+spectra and depends on HDF5 and image codecs.
 """
 
 import re
@@ -13,15 +13,15 @@ from pathlib import Path
 
 from .column_names import Columns
 from .column_table import ColumnTable, spectrum_of
-from .headers import when
+from .headers import timestamp
 from .spectrum import FileSpectrum, SpectrumFileError
-from .text import TextFile, number_style, table_of
+from .text import TextFile, detect_style, parse_rows
 
 _SCAN = re.compile(r"#S\s+(\d+)\s*(.*)")
 
 
 def is_spec(text: TextFile) -> bool:
-    """Whether the first lines are those of a SPEC file: ``#F`` and a scan, or a scan with its labels."""
+    """Whether the first lines are those of a SPEC file: ``#F`` and a scan, or a scan with labels."""
     head = text.lines[:500]
     scan = next((i for i, line in enumerate(head) if _SCAN.match(line)), None)
     return scan is not None and (
@@ -30,37 +30,50 @@ def is_spec(text: TextFile) -> bool:
 
 
 def read_spec(path: Path, text: TextFile, wanted: Columns | None = None) -> list[FileSpectrum]:
-    """A spectrum for each scan that has an energy and an absorption; ``notes`` count the others.
+    """Return one spectrum per scan that contains energy and absorption; ``notes`` count the other scans.
 
-    Raises:
-        SpectrumFileError: no scan has both.
+    Parameters
+    ----------
+    path : Path
+    text : TextFile
+    wanted : mapping, optional
+        Columns that the caller names, by role.
+
+    Returns
+    -------
+    list of FileSpectrum
+
+    Raises
+    ------
+    SpectrumFileError
+        No scan contains both.
     """
-    found: list[FileSpectrum] = []
+    spectra: list[FileSpectrum] = []
     reasons: list[str] = []
     seen: Counter[str] = Counter()
     scans = list(_scans(text.lines))
     for first, lines in scans:
-        number, command = _SCAN.match(lines[0]).groups()  # type: ignore[union-attr] - that is how it was found
+        number, command = _SCAN.match(lines[0]).groups()  # type: ignore[union-attr] - _scans yields only lines that match
         seen[number] += 1
         label = number if seen[number] == 1 else f"{number}.{seen[number]}"
-        known = {"id": f"{path.name}:{label}", "row": len(found), "title": f"{number} {command}".strip()}
+        known = {"id": f"{path.name}:{label}", "row": len(spectra), "title": f"{number} {command}".strip()}
         last = first + len(lines) - 1 == len(text.lines)
         try:
-            found.append(
+            spectra.append(
                 _scan(path, first, lines, known, wanted, ended=text.ended or not last, cut=text.cut and last)
             )
         except SpectrumFileError as error:
             reasons.append(f"scan {label}: {str(error).removeprefix(f'{path}: ')}")
-    if not found:
+    if not spectra:
         raise SpectrumFileError(f"{path}: found {len(scans)} scans, none of them a spectrum; {reasons[0]}")
     if reasons:
-        left = f"{len(reasons)} of {len(scans)} scans left out, such as {reasons[0][:200]}"
-        found = [replace(spectrum, notes=(*spectrum.notes, left)) for spectrum in found]
-    return found
+        left = f"{len(reasons)} of {len(scans)} scans are left out, such as {reasons[0][:200]}"
+        spectra = [replace(spectrum, notes=(*spectrum.notes, left)) for spectrum in spectra]
+    return spectra
 
 
 def _scans(lines: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    """The scans, each its lines and the number of its first line."""
+    """Yield the number of the first line and the lines of each scan."""
     begins = [i for i, line in enumerate(lines) if line.startswith("#S ") and _SCAN.match(line)]
     for begin, end in zip(begins, [*begins[1:], len(lines)], strict=True):
         yield begin + 1, list(lines[begin:end])
@@ -71,7 +84,7 @@ def _scan(
 ) -> FileSpectrum:
     head = {line[:2]: line[2:].strip() for line in lines if line.startswith(("#L", "#D", "#N"))}
     names = [name.strip() for name in re.split(r"\t|\s{2,}", head.get("#L", "")) if name.strip()]
-    # An MCA's spectrum, @A, goes over several lines, all but the last ending in a backslash.
+    # An MCA spectrum, @A, spans several lines, all but the last ending in a backslash.
     kept = (
         re.sub(r"(?m)^@.*(?:\\\n.*)*$", "", "\n".join(lines)).split("\n")
         if any(line.startswith("@") for line in lines)
@@ -80,10 +93,10 @@ def _scan(
     rows = [line for line in kept if line.strip() and not line.startswith("#")]
     if len(rows) < 2:
         raise SpectrumFileError(f"{path}: found {len(rows)} points")
-    table, notes, complete = table_of(path, kept, first, number_style(rows[:100]), ended)
+    table, notes, complete = parse_rows(path, kept, first, detect_style(rows[:100]), ended)
     if table.shape[1] != len(names):
         names = head.get("#L", "").split()
     if table.shape[1] != len(names):
         raise SpectrumFileError(f"{path}: found {len(names)} labels and {table.shape[1]} columns")
-    known |= {"notes": notes, "complete": complete and not cut, "time": when(head.get("#D", ""))}
+    known |= {"notes": notes, "complete": complete and not cut, "time": timestamp(head.get("#D", ""))}
     return spectrum_of(ColumnTable(path, list(table.T), names, known=known), wanted)

@@ -1,4 +1,4 @@
-"""One spectrum of a file, and what is wrong with it."""
+"""One spectrum of a file, and the check whether it can be used."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,51 +8,53 @@ import numpy as np
 from ...agent.types import Array, Formula, InputError, Reason, Refusal
 
 MIN_POINTS = 10
-"""A spectrum of fewer points shows no edge."""
+"""Least number of points of a spectrum; fewer show no edge."""
+INTENSITIES = ("i0", "it", "fluorescence", "iref")
+"""Roles of the intensities in ``FileSpectrum.channels``."""
 
 
 class SpectrumFileError(InputError):
-    """A file without spectra; the message names it, what was found and what was expected."""
+    """A file without readable spectra; the message names the file, what was found and what is expected."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileSpectrum:
-    """One spectrum of a file, as it stands there."""
+    """One spectrum of a file, not yet checked: see :func:`flaw`."""
 
     id: str
-    """The npz's own ``id``, else ``file:row`` or ``file:scan``."""
+    """``id`` of the row in an npz, else ``file:row`` or ``file:scan``."""
     source: str
-    """Path of the file, as given."""
+    """Path of the file, as the caller gives it."""
     row: int
-    """Place among the spectra of the file, from 0; in an npz its row."""
+    """Index among the spectra of the file, from 0; in an npz the row."""
     energy: Array
-    """(M,) eV; rising where the file has it falling. As it stands there otherwise: see ``flaw``."""
+    """(M,) eV; energies that fall in the file are reversed."""
     mu: Array
-    """(M,) absorption; NaN where an intensity is not positive."""
+    """(M,) absorption, dimensionless; NaN where an intensity is not positive."""
     reference: Array | None = None
-    """(M,) absorption of the reference foil."""
+    """(M,) absorption of the reference foil, dimensionless."""
     normalised: bool | None = None
-    """Whether the file says that ``mu`` is normalised (True), computes it from intensities (False), or does
-    not tell (None)."""
+    """True if the file says that ``mu`` is normalised, False if ``mu`` is computed from intensities, None if
+    unknown."""
     element: str | None = None
     edge: str | None = None
     title: str | None = None
-    """The label of the scan, such as SPEC's command line or the name of an Athena group."""
+    """Label of the scan, such as SPEC's command or the name of an Athena group."""
     sample: str | None = None
     time: float | None = None
-    """Unix seconds of the start of the scan; local time where the file names no zone."""
+    """Start of the scan, Unix s; read as local time if the file names no time zone."""
     formula: Formula = "mu"
-    """What ``mu`` was made of: ``transmission`` ln(I0/It), ``fluorescence`` If/I0, or as it stands in the file."""
+    """How ``mu`` is obtained: as ln(I0/It), as If/I0, or read from the file as μ or normalised μ."""
     channels: Mapping[str, Array] = field(default_factory=dict)
-    """The intensities of the file by role (``i0``, ``it``, ``if``, ``ir``), each (M,), in the order of ``energy``.
-    Empty where points at one energy were averaged: their μ is a mean, which no intensity gives."""
+    """Intensities by role (``INTENSITIES``), each (M,), in the order of ``energy``. Empty if points at one energy
+    are averaged: no intensity yields their mean μ."""
     parameters: Mapping[str, float] = field(default_factory=dict)
-    """What the file says of its evaluation: ``e0`` (eV), ``pre1``, ``pre2``, ``norm1``, ``norm2`` (eV from E0),
+    """Parameters of the evaluation in the file: ``e0`` (eV), ``pre1``, ``pre2``, ``norm1``, ``norm2`` (eV from E0),
     ``nnorm``, ``edge_step``, ``eshift`` (eV, already in ``energy``)."""
     notes: tuple[str, ...] = ()
-    """What was guessed, repaired or left out in reading, in words."""
+    """Guesses, repairs and omissions of the reader, in words."""
     complete: bool = True
-    """False where the file breaks off within this spectrum or before its announced end; ``notes`` say how."""
+    """False if the file ends within this spectrum or before its announced end; ``notes`` describe how."""
 
 
 def flaw(spectrum: FileSpectrum) -> Refusal | None:

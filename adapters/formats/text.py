@@ -1,4 +1,4 @@
-"""Text to header lines and numbers, whatever its encoding, separators and decimal marks."""
+"""Text files: header lines and a block of numbers, in any encoding, with any separators and decimal marks."""
 
 import re
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from .spectrum import SpectrumFileError
 
 COMMENTS = ("#", "%", ";", "!")
 MAX_LINES = 10_000_000
-"""Most lines of a file: each takes many times its own length in memory."""
+"""Largest number of lines in a file; each takes many times its own length in memory."""
 SAMPLED = 200
-"""Lines from which separators and decimal marks are told."""
+"""Number of lines from which separators and decimal marks are detected."""
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eEdD][+-]?\d+)?|[+-]?(nan|inf(inity)?)", re.I)
 _COMMA_NUMBER = re.compile(r"[+-]?(\d+(,\d+)?|,\d+)([eEdD][+-]?\d+)?|[+-]?(nan|inf(inity)?)", re.I)
@@ -26,37 +26,47 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 
 @dataclass(frozen=True, slots=True)
 class TextFile:
-    """A text file's lines."""
+    """Lines of a text file."""
 
     lines: list[str]
     notes: tuple[str, ...]
     ended: bool
-    """Whether the last line has its end."""
+    """Whether the last line ends with a line break."""
     cut: bool = False
-    """Whether the bytes are known to break off."""
+    """Whether the bytes are known to end early."""
 
 
 @dataclass(frozen=True, slots=True)
 class NumberBlock:
-    """Lines of numbers under a header."""
+    """A header and the block of numbers below it."""
 
     header: list[str]
-    """Lines before the numbers, with their marks."""
+    """Lines before the numbers, with their comment marks."""
     table: Array
-    """(M, C)."""
+    """(M, C), the numbers of C columns."""
     notes: tuple[str, ...]
     complete: bool
-    """False where the last line is cut off."""
+    """False if the last line is incomplete."""
 
 
 def decode(path: Path, raw: bytes, cut: str | None = None) -> TextFile:
-    """Tell the encoding: UTF-8, UTF-16 (with or without its mark), else Latin-1.
+    """Decode a text file as UTF-8, UTF-16 (with or without byte order mark), or else Latin-1.
 
-    Args:
-        cut: how the bytes break off, where that is known.
+    Parameters
+    ----------
+    path : Path
+    raw : bytes
+    cut : str, optional
+        How the bytes end early, if known.
 
-    Raises:
-        SpectrumFileError: it is no text, or one of too many lines.
+    Returns
+    -------
+    TextFile
+
+    Raises
+    ------
+    SpectrumFileError
+        The file is binary or has too many lines.
     """
     notes: tuple[str, ...] = ()
     wide = _utf16(raw)
@@ -93,52 +103,84 @@ def _utf16(raw: bytes) -> str | None:
     return "utf-16-be" if zeros[0] > 0.9 and zeros[1] < 0.1 else None
 
 
-def numbers(path: Path, text: TextFile, expected: str) -> NumberBlock:
-    """Split a file into the header and the one table of numbers below it.
+def number_block(path: Path, text: TextFile, expected: str) -> NumberBlock:
+    """Split a file into the header and the block of numbers below it.
 
-    The table begins where two lines running have equally many numbers, two or more. Comments within and empty lines
-    are passed over.
+    The block begins at the first two consecutive lines with the same count of numbers, at least two. Comments and
+    empty lines within the block are skipped.
 
-    Raises:
-        SpectrumFileError: no table, or lines that do not fit it, the last one excepted where it is cut off.
+    Parameters
+    ----------
+    path : Path
+    text : TextFile
+    expected : str
+        What the file should contain, for the error message.
+
+    Returns
+    -------
+    NumberBlock
+
+    Raises
+    ------
+    SpectrumFileError
+        There is no block, or a line of it has another count of numbers; an incomplete last line is left out.
     """
-    begin, marks = _begin(path, text.lines, expected)
+    begin, style = _find_block(path, text.lines, expected)
     header = text.lines[:begin]
-    lost = [line for line in header if not line.strip().startswith(COMMENTS) and _row(line, marks)]
-    notes = text.notes + marks.notes
+    lost = [line for line in header if not line.strip().startswith(COMMENTS) and _count(line, style)]
+    notes = text.notes + style.notes
     if lost:
-        notes += (f"numbers above the table left out: {lost[0].strip()[:40]!r}",)
-    table, more, complete = table_of(path, text.lines[begin:], begin + 1, marks, text.ended)
+        notes += (f"numbers above the table are left out: {lost[0].strip()[:40]!r}",)
+    table, more, complete = parse_rows(path, text.lines[begin:], begin + 1, style, text.ended)
     return NumberBlock(header, table, notes + more, complete and not text.cut)
 
 
-def table_of(
-    path: Path, lines: Sequence[str], first: int, marks: "NumberStyle", ended: bool
+def parse_rows(
+    path: Path, lines: Sequence[str], first: int, style: "NumberStyle", ended: bool
 ) -> tuple[Array, tuple[str, ...], bool]:
-    """The numbers of lines, (M, C), what was left out of them, and whether the last line is whole.
+    """Parse lines of numbers.
 
-    Args:
-        first: number of the first line in the file, for messages.
-        ended: whether the last line has its end.
+    Parameters
+    ----------
+    path : Path
+        The file, for messages.
+    lines : sequence of str
+    first : int
+        Number of the first line in the file, for messages.
+    style : NumberStyle
+    ended : bool
+        Whether the last line ends with a line break.
+
+    Returns
+    -------
+    table : ndarray, (M, C)
+    notes : tuple of str
+        What is left out.
+    complete : bool
+        Whether the last line is complete.
+
+    Raises
+    ------
+    SpectrumFileError
+        A line has another count of numbers than the line above it.
     """
     kept = [line for line in lines if line and not line.isspace() and not line.lstrip().startswith(COMMENTS)]
     notes: tuple[str, ...] = ()
     complete = True
     if not ended and len(kept) > 1 and lines and kept[-1] is lines[-1]:
-        if _cut(kept, marks):
-            notes = (f"the file breaks off in its last line, which is left out: {kept[-1].strip()[:60]!r}",)
+        if _is_incomplete(kept, style):
+            notes = (f"the file ends within its last line, which is left out: {kept[-1].strip()[:60]!r}",)
             kept, complete = kept[:-1], False
             if len(kept) < 2:
                 raise SpectrumFileError(
                     f"{path}: line {first}: found 1 rows of numbers, expected a table; {notes[0]}"
                 )
         else:
-            notes = ("the last line has no end; taken as it stands",)
+            notes = ("the last line has no line break; it is read as it is",)
     try:
-        table = np.loadtxt(marks.normal(kept), ndmin=2, comments=None, encoding=None)
+        table = np.loadtxt(style.normal(kept), ndmin=2, comments=None, encoding=None)
     except ValueError:
-        number, found, wanted = _misfit(lines, first, marks)
-        raise SpectrumFileError(f"{path}: line {number}: found {found}, expected {wanted}") from None
+        raise _misfit(path, lines, first, style) from None
     return table, notes, complete
 
 
@@ -148,17 +190,17 @@ class NumberStyle:
 
     decimal_comma: bool = False
     empty_fields: bool = False
-    """Whether nothing between two separators stands for a missing number."""
+    """Whether an empty field between two separators is a missing number."""
     fortran: bool = False
-    """Whether exponents are written with D."""
+    """Whether exponents are written with the letter D."""
     quoted: bool = False
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return ("commas read as decimal marks",) if self.decimal_comma else ()
+        return ("commas are read as decimal marks",) if self.decimal_comma else ()
 
     def normal(self, lines: Sequence[str]) -> Sequence[str]:
-        """The lines with blanks between their numbers and decimal points in them."""
+        """Return the lines with blanks as separators and points as decimal marks."""
         if not (self.decimal_comma or self.fortran or self.quoted) and "," not in lines[0] and ";" not in lines[0]:
             return lines
         text = "\n".join(lines)
@@ -171,8 +213,8 @@ class NumberStyle:
         return (re.sub("[dD](?=[+-]?[0-9])", "e", text) if self.fortran else text).split("\n")
 
 
-def number_style(lines: Sequence[str]) -> NumberStyle:
-    """Tell how numbers are written from a sample of lines, of which some may be none of numbers."""
+def detect_style(lines: Sequence[str]) -> NumberStyle:
+    """Detect how numbers are written, from a sample of lines, some of which may contain no numbers."""
     sample = [line.replace('"', "").strip() for line in lines]
     decimal_comma = _decimal_comma(sample)
     between = r";[ \t]*;" if decimal_comma else r"[,;][ \t]*[,;]"
@@ -185,50 +227,49 @@ def number_style(lines: Sequence[str]) -> NumberStyle:
 
 
 def _decimal_comma(sample: Sequence[str]) -> bool:
-    """Whether commas stand within numbers: others separate them, and more lines make sense so than with points."""
+    """Whether commas are decimal marks: with them more lines parse as several numbers than with points."""
     commas = points = 0
     for line in sample:
         tokens = [token for token in _SEPARATOR.split(line) if token]
         commas += len(tokens) > 1 and "," in line and all(_COMMA_NUMBER.fullmatch(token) for token in tokens)
-        points += "." in line and _row(line, NumberStyle()) > 1
+        points += "." in line and _count(line, NumberStyle()) > 1
     return commas > points
 
 
-def _row(line: str, marks: NumberStyle) -> int:
-    """How many numbers a line consists of; 0 where anything else is in it."""
+def _count(line: str, style: NumberStyle) -> int:
+    """Return the count of numbers in a line; 0 if it contains anything else."""
     if not _NUMERIC_START.match(line.lstrip('" \t')) and line[:1] not in ",;":
         return 0
-    tokens = marks.normal([line])[0].split()
+    tokens = style.normal([line])[0].split()
     return len(tokens) if all(_NUMBER.fullmatch(token) for token in tokens) else 0
 
 
-def _begin(path: Path, lines: Sequence[str], expected: str) -> tuple[int, NumberStyle]:
-    """The line at which the table begins, and how its numbers are written."""
+def _find_block(path: Path, lines: Sequence[str], expected: str) -> tuple[int, NumberStyle]:
+    """Return the index of the line at which the block of numbers begins, and how its numbers are written."""
     sample = islice((line for line in lines if _NUMERIC_START.match(line.lstrip('" \t'))), 2 * SAMPLED)
-    marks = number_style(list(sample))
+    style = detect_style(list(sample))
     before, last = -1, 0
-    found: list[int] = []
+    counts: list[int] = []
     for i, line in enumerate(lines):
         if not line.strip() or line.lstrip().startswith(COMMENTS):
             continue
-        count = _row(line, marks)
+        count = _count(line, style)
         if count > 1 and count == last:
-            return before, marks
-        found += [count] * (count > 0)
+            return before, style
+        counts += [count] * (count > 0)
         before, last = i, count
-    if len(found) > 1 and found[-1] != found[-2]:
-        number, what, wanted = _misfit(lines, 1, marks)
-        raise SpectrumFileError(f"{path}: line {number}: found {what}, expected {wanted}")
-    raise SpectrumFileError(f"{path}: found {len(found)} rows of numbers, {expected}")
+    if len(counts) > 1 and counts[-1] != counts[-2]:
+        raise _misfit(path, lines, 1, style)
+    raise SpectrumFileError(f"{path}: found {len(counts)} rows of numbers, {expected}")
 
 
-def _cut(kept: Sequence[str], marks: NumberStyle) -> bool:
-    """Whether the last of the lines, which has no end, has lost part of its numbers.
+def _is_incomplete(kept: Sequence[str], style: NumberStyle) -> bool:
+    """Whether the last line, which has no line break, lacks part of its numbers.
 
-    It has where it holds fewer numbers than the one before, a broken one, or a last number that is shorter than
-    that of every other line.
+    This holds if it has fewer numbers than the line before, a number that does not parse, or a last number that is
+    shorter than that of every other line.
     """
-    *others, last = marks.normal([*kept[-SAMPLED - 1 : -1], kept[-1]])
+    *others, last = style.normal([*kept[-SAMPLED - 1 : -1], kept[-1]])
     tokens = last.split()
     ends = [line.split() for line in others]
     if len(tokens) < len(ends[-1]) or not all(_NUMBER.fullmatch(token) for token in tokens):
@@ -236,16 +277,16 @@ def _cut(kept: Sequence[str], marks: NumberStyle) -> bool:
     return len(tokens) == len(ends[-1]) and len(tokens[-1]) < min(len(row[-1]) for row in ends if row)
 
 
-def _misfit(lines: Sequence[str], first: int, marks: NumberStyle) -> tuple[int, str, str]:
-    """The first line that does not fit those above: its number, what was found and what was expected."""
-    wanted = 0
+def _misfit(path: Path, lines: Sequence[str], first: int, style: NumberStyle) -> SpectrumFileError:
+    """Return the error about the first line whose count of numbers differs from the lines above."""
+    expected = 0
     for number, line in enumerate(lines, first):
         if not line.strip() or line.lstrip().startswith(COMMENTS):
             continue
-        count = _row(line, marks)
-        if not count and wanted:
-            return number, repr(line.strip()[:60]), "numbers"
-        if wanted and count != wanted:
-            return number, f"{count} values", f"{wanted} as above"
-        wanted = wanted or count
-    return first, "numbers that cannot be read", "decimal numbers"
+        count = _count(line, style)
+        if not count and expected:
+            return SpectrumFileError(f"{path}: line {number}: found {line.strip()[:60]!r}, expected numbers")
+        if expected and count != expected:
+            return SpectrumFileError(f"{path}: line {number}: found {count} values, expected {expected} as above")
+        expected = expected or count
+    return SpectrumFileError(f"{path}: line {first}: found numbers that cannot be read, expected decimal numbers")

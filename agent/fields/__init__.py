@@ -1,6 +1,6 @@
 """Which field of a document is energy, I0, It, If, Iref or μ."""
 
-from .names import usual
+from .names import SYNONYMS, UnknownRoleError, named_after, plain, role_of, usual
 from .resolve import (
     FOIL,
     StreamFields,
@@ -19,8 +19,10 @@ from .settings import FieldSettings
 
 __all__ = [
     "FOIL",
+    "SYNONYMS",
     "FieldSettings",
     "StreamFields",
+    "UnknownRoleError",
     "UnreadableStream",
     "absent",
     "absorber",
@@ -28,8 +30,11 @@ __all__ = [
     "element_and_edge",
     "field_missing",
     "has_i0",
+    "named_after",
     "number",
+    "plain",
     "resolve",
+    "role_of",
     "skipped_plan",
     "usual",
     "wanted_from_files",

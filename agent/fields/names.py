@@ -1,7 +1,8 @@
-"""What the fields of a spectrum go by: the usual names of public beamline profiles, and names given as patterns."""
+"""The roles of a spectrum's fields and the names of each, and names that a user writes as patterns."""
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 _TAILS = ("count", "counts", "net_count", "net_current", "current", "mean", "value", "volt", "voltage")
 _VETO = re.compile(
@@ -11,45 +12,103 @@ _OTHER_ENERGY = re.compile(r"(^|_)(id|ivu|epu|und|undulator|gap|roi\d*|edge|offs
 _ENERGIES = ("energy", "dcm_energy", "hhm_energy", "mono_energy", "monochromator_energy", "en_energy", "pgm_energy")
 
 
-def _detector(words: str, *special: str) -> tuple[re.Pattern[str], ...]:
-    """Patterns from the surest to the least sure for a detector that goes by one of ``words``."""
+@dataclass(frozen=True, slots=True)
+class Synonyms:
+    """The names by which a role is recognised, all without case and punctuation; see :func:`plain`."""
+
+    patterns: tuple[re.Pattern[str], ...]
+    """Names of data keys and of columns in files, from the most to the least specific."""
+    only_in_files: re.Pattern[str] | None = None
+    """Whole names of columns that stand for this role in files alone; in a stream they may mean anything."""
+    spellings: tuple[str, ...] = ()
+    """Other words for the role itself that a user may write."""
+
+
+def _detector(
+    words: str, *special: str, only_in_files: str | None = None, spellings: tuple[str, ...] = ()
+) -> Synonyms:
+    """Return the synonyms of a detector that goes by one of ``words``."""
     exact = rf"^({words})$"
     ends = rf"_({words})$"
     tails = [rf"(^|_)({words})_{tail}$" for tail in _TAILS]
-    return tuple(re.compile(p) for p in (exact, *special, ends, *tails))
+    patterns = tuple(re.compile(p) for p in (exact, *special, ends, *tails))
+    return Synonyms(patterns, None if only_in_files is None else re.compile(only_in_files), spellings)
 
 
-USUAL: Mapping[str, tuple[re.Pattern[str], ...]] = {
-    "energy": tuple(
-        re.compile(p)
-        for p in (
-            *(rf"^{name}$" for name in _ENERGIES),
-            r"(^|_)energy(_(user_)?readback|_rbv|_value|_ev|_kev)?$",
-            r"^(en|e)$",
-            r"(^|_)energy_(user_)?setpoint$",
-        )
+SYNONYMS: Mapping[str, Synonyms] = {
+    "energy": Synonyms(
+        tuple(
+            re.compile(p)
+            for p in (
+                *(rf"^{name}$" for name in _ENERGIES),
+                r"(^|_)energy(_(user_)?readback|_rbv|_value|_ev|_kev)?$",
+                r"^(en|e)$",
+                r"(^|_)energy_(user_)?setpoint$",
+            )
+        ),
+        re.compile(r"achieved_energy|energy_achieved|ev"),
     ),
-    "i0": _detector("i0|io|i_0|izero", r"^apb_ave_ch1_mean$", r"^nexafs_i0up$"),
-    "it": _detector("it|itrans|i_t|i1|transmission|transmitted", r"^apb_ave_ch2_mean$"),
-    "iref": _detector("ir|iref|irefer|i_ref|i_r|i2", r"^apb_ave_ch3_mean$"),
+    "i0": _detector("i0|io|i_0|izero", r"^apb_ave_ch1_mean$", r"^nexafs_i0up$", only_in_files=r"(ion|ic)_?0"),
+    "it": _detector("it|itrans|i_t|i1|transmission|transmitted", r"^apb_ave_ch2_mean$", only_in_files=r"(ion|ic)_?1"),
+    "iref": _detector(
+        "ir|iref|irefer|i_ref|i_r|i2", r"^apb_ave_ch3_mean$", only_in_files=r"(ion|ic)_?2", spellings=("ir",)
+    ),
     "fluorescence": _detector(
         r"(if|iff|i_f|ifluor|ifluo|fluo|fluor|fluorescence)_?\d*",
         r"^apb_ave_ch4_mean$",
         r"^xsx?_channel\d+_rois_roi01_value$",
+        only_in_files=r"(ff|ge|sdd|vortex|lytle|pips)_?\d*",
+        spellings=("if",),
     ),
     "mu": _detector("mu|xmu|mut|mutrans|mu_trans|mu_t|absorption|absorbance", "^(muf|mufluor|mu_fluor|mu_fluo)$"),
     "normalised": _detector(
-        "norm|normalized|normalised|mu_norm|norm_mu|(norm(alized|alised)_mu)|(mu_norm(alized|alised))"
+        "norm|normalized|normalised|mu_norm|norm_mu|(norm(alized|alised)_mu)|(mu_norm(alized|alised))",
+        only_in_files="normtrans|normfluor|flat",
+        spellings=("norm", "normalized"),
     ),
-    "reference": _detector("reference|mu_ref|muref|mu_reference|reference_mu"),
+    "reference": _detector("reference|mu_ref|muref|mu_reference|reference_mu", only_in_files="murefer|normrefer"),
 }
+"""The roles of a spectrum's fields, and the names that streams and files give them.
+
+Names that only files have are those of XDI's dictionary, SSRL's collector and Athena's exports.
+"""
 
 
 class AmbiguousFieldError(Exception):
-    """Several keys are as good as each other for a role."""
+    """Several keys match a role equally well."""
 
     def __init__(self, role: str, names: Iterable[str]) -> None:
         super().__init__(f"{role} may be any of {', '.join(names)}: name one in the configuration")
+
+
+class UnknownRoleError(ValueError):
+    """A word that is no role of a field."""
+
+    def __init__(self, word: str) -> None:
+        roles = (
+            f"{role} (or {', '.join(synonyms.spellings)})" if synonyms.spellings else role
+            for role, synonyms in SYNONYMS.items()
+        )
+        super().__init__(f"no role {word!r}; expected one of {', '.join(roles)}")
+
+
+def role_of(word: str) -> str:
+    """Return the role that a user's word stands for.
+
+    Raises
+    ------
+    UnknownRoleError
+        The word is no role; the message lists all roles.
+
+    Examples
+    --------
+    >>> role_of("if"), role_of("iref")
+    ('fluorescence', 'iref')
+    """
+    for role, synonyms in SYNONYMS.items():
+        if word == role or word in synonyms.spellings:
+            return role
+    raise UnknownRoleError(word)
 
 
 def plain(name: str) -> str:
@@ -61,15 +120,38 @@ def plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
-def usual(role: str, keys: Iterable[str]) -> list[str]:
-    """Return the keys that match the surest pattern of ``role`` that any key matches."""
+def usual(role: str, keys: Iterable[str], *, in_files: bool = False) -> list[str]:
+    """Return the keys that match the most specific pattern of ``role`` that any key matches.
+
+    Parameters
+    ----------
+    role : str
+    keys : iterable of str
+        Data keys, or names of columns.
+    in_files : bool
+        Whether the keys are columns of a file, so that names that only files have count as well.
+    """
     veto = _OTHER_ENERGY if role == "energy" else _VETO
+    synonyms = SYNONYMS[role]
     names = {key: plain(key) for key in keys}
-    names = {key: name for key, name in names.items() if not veto.search(name)}
-    for pattern in USUAL[role]:
-        if found := [key for key, name in names.items() if pattern.search(name)]:
-            return found
+    allowed = {key: name for key, name in names.items() if not veto.search(name)}
+    for pattern in synonyms.patterns:
+        if matches := [key for key, name in allowed.items() if pattern.search(name)]:
+            return matches
+    if in_files and synonyms.only_in_files is not None:
+        return [key for key, name in names.items() if synonyms.only_in_files.fullmatch(name)]
     return []
+
+
+def named_after(element: str | None, keys: Iterable[str]) -> list[str]:
+    """Return the keys of fluorescence channels that are named after the absorber, such as Ni1, Ni2.
+
+    For iodine there are none, because I0, I1 and I2 are ion chambers.
+    """
+    if not element or element == "I":
+        return []
+    pattern = re.compile(rf"{element.lower()}_?\d+")
+    return [key for key in keys if pattern.fullmatch(plain(key))]
 
 
 def is_pattern(name: str) -> bool:
@@ -94,9 +176,9 @@ def matching(name: str, keys: Iterable[str], element: str | None = None) -> list
 
 
 def one(role: str, configured: str | None, keys: Iterable[str], element: str | None = None) -> str | None:
-    """Return the key of ``role``; raise AmbiguousFieldError where several are as good as each other."""
+    """Return the key of ``role`` or None; raise AmbiguousFieldError if several keys match equally well."""
     keys = list(keys)
-    found = usual(role, keys) if configured is None else matching(configured, keys, element)
-    if len(found) > 1:
-        raise AmbiguousFieldError(role, found)
-    return found[0] if found else None
+    matches = usual(role, keys) if configured is None else matching(configured, keys, element)
+    if len(matches) > 1:
+        raise AmbiguousFieldError(role, matches)
+    return matches[0] if matches else None

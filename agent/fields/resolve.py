@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..types import Formula, Reason
 from .monochromator import DECLARE, Axis
-from .names import USUAL, AmbiguousFieldError, is_pattern, matching, one, plain, usual
+from .names import SYNONYMS, AmbiguousFieldError, is_pattern, matching, named_after, one, plain, usual
 from .run_start import absorber, first, inner
 from .settings import FieldSettings
 
@@ -97,11 +97,8 @@ def _fluorescence(
         return listed if listed and set(listed) <= set(found) else found
     if listed:
         return listed
-    if element and element != "I":  # BMM names its dead-time corrected regions of interest Ni1, …; I0 is none
-        pattern = re.compile(rf"^{element.lower()}_?\d+$")
-        if found := tuple(key for key in keys if pattern.match(plain(key))):
-            return found
-    return tuple(usual("fluorescence", keys))
+    # BMM names its dead-time corrected regions of interest after the element.
+    return tuple(named_after(element, keys) or usual("fluorescence", keys))
 
 
 def resolve(
@@ -240,8 +237,8 @@ def _resolve(
     channels = _channels(fields, usable, start)
     time = one("time", fields.time, numeric) if fields.time else None
     used = {energy, time, *(v for k, v in channels.items() if k != "fluorescence"), *channels.get("fluorescence", ())}
-    positions = set(USUAL["energy"])
-    readings = tuple(key for key in scalar if key not in used and not any(p.search(plain(key)) for p in positions))
+    energies = SYNONYMS["energy"].patterns
+    readings = tuple(key for key in scalar if key not in used and not any(p.search(plain(key)) for p in energies))
     if channels.get("formula") is None:
         if energy is None:
             return None

@@ -138,7 +138,7 @@ def _by_role(channels: StreamFields, read: Callable[[str], Column]) -> dict[str,
         parts = [read(key) for key in channels.fluorescence]
         if len({part.size for part in parts}) != 1:
             raise UnusableError(Reason.LENGTHS_DIFFER, f"fluorescence channels {[part.size for part in parts]}")
-        columns["if"] = np.sum(parts, axis=0)
+        columns["fluorescence"] = np.sum(parts, axis=0)
     if channels.mu is not None:
         columns["mu"] = read(channels.mu)
     if channels.it is not None and channels.formula == "transmission":

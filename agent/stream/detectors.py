@@ -14,13 +14,13 @@ CLIPPED_POINTS = 4  # in a row at the very maximum
 DISTINCT = 0.5  # of a channel's values, without which equal neighbours mean nothing: few counts, no noise
 DARK = 0.1  # of its median: what I0 never falls to with beam
 DARK_POINTS = 3  # in a row; fewer are a glitch
-ROLES = ("i0", "it", "if", "iref")
-CONSTANT = {"it": Reason.IT_CONSTANT, "if": Reason.IF_CONSTANT, "iref": Reason.IREF_CONSTANT}
+ROLES = ("i0", "it", "fluorescence", "iref")
+CONSTANT = {"it": Reason.IT_CONSTANT, "fluorescence": Reason.IF_CONSTANT, "iref": Reason.IREF_CONSTANT}
 """I0 may be constant, as where intensities come divided by it."""
 SATURATED = {
     "i0": Reason.I0_SATURATED,
     "it": Reason.IT_SATURATED,
-    "if": Reason.IF_SATURATED,
+    "fluorescence": Reason.IF_SATURATED,
     "iref": Reason.IREF_SATURATED,
 }
 

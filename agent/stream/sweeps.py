@@ -217,7 +217,7 @@ def binned(columns: Mapping[str, Column], width_ev: float) -> dict[str, Column]:
 
 _NEEDED: Mapping[Formula, tuple[str, ...]] = {
     "transmission": ("energy", "i0", "it"),
-    "fluorescence": ("energy", "i0", "if"),
+    "fluorescence": ("energy", "i0", "fluorescence"),
     "mu": ("energy", "mu"),
     "normalised": ("energy", "mu"),
 }
@@ -229,7 +229,7 @@ def _absorption(columns: Mapping[str, Column], formula: Formula) -> Column:
     i0 = _positive(columns["i0"], Reason.I0_NOT_POSITIVE)
     if formula == "transmission":
         return np.log(i0) - np.log(_positive(columns["it"], Reason.IT_NOT_POSITIVE))  # of numbers whose ratio is none
-    return columns["if"] / i0
+    return columns["fluorescence"] / i0
 
 
 def _positive(intensity: Column, reason: Reason) -> Column:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from streams import Frames
 
-from xas_agent.adapters.files.conversion import Conversion, convert, read_all
+from xas_agent.adapters.files.conversion import RunComposer, convert, read_all
 from xas_agent.adapters.files.documents import FileSource
 from xas_agent.adapters.formats import FileSpectrum, SpectrumFileError, flaw, read_spectra
 from xas_agent.agent.fields.settings import FieldSettings
@@ -139,7 +139,7 @@ def test_a_file_that_cannot_be_read_ends_the_run_as_aborted(tmp_path):
 
 
 def test_nothing_taken_is_no_run():
-    assert list(Conversion().finish()) == []
+    assert list(RunComposer().finish()) == []
 
 
 @pytest.mark.parametrize(

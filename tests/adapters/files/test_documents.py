@@ -181,8 +181,8 @@ def test_close_ends_the_iteration(tmp_path):
         ("run", b"x", "the suffix ''"),
         ("run.jsonl", None, "No such file"),
         ("folder.jsonl", ..., "a folder"),
-        ("run.jsonl", b"energy,mu\n1,2\n", "no document in it"),
-        ("run.msgpack", b"energy,mu\n1,2\n", "no document in it"),
+        ("run.jsonl", b"energy,mu\n1,2\n", "found no document"),
+        ("run.msgpack", b"energy,mu\n1,2\n", "found no document"),
     ],
 )
 def test_what_is_no_documents_file_says_so(tmp_path, name, content, found):

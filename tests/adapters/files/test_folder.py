@@ -151,7 +151,7 @@ def test_what_is_not_meant_is_passed_over(tmp_path):
 def test_a_folder_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(SpectrumFileError, match="expected a folder to watch"):
         next(watch(tmp_path / "nowhere"))
-    with pytest.raises(SpectrumFileError, match="expected one to watch"):
+    with pytest.raises(SpectrumFileError, match="expected a folder to watch"):
         FolderSource(tmp_path / "nowhere")
 
 

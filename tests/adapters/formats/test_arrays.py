@@ -1,4 +1,4 @@
-"""Arrays by role out of HDF5, npz and Athena's projects, and what is said when they cannot be told."""
+"""Arrays by role from HDF5, npz and Athena projects, and the messages when they cannot be identified."""
 
 import builtins
 
@@ -86,6 +86,7 @@ def test_arrays_of_an_npz_by_name(tmp_path):
     np.savez(path, e=E, signal=IF, monitor=I0)
     found = read(path, energy="e", i0="monitor", **{"if": "signal"})
     np.testing.assert_allclose(found.mu, IF / I0, rtol=1e-14)
+    np.testing.assert_array_equal(read(path, energy="e", i0="monitor", fluorescence="signal").mu, found.mu)
     with pytest.raises(SpectrumFileError, match="found the arrays e, signal, monitor, not x"):
         read(path, energy="x")
 
@@ -97,7 +98,7 @@ def test_what_is_named_of_an_npz_counts(tmp_path):
     found = read(path, i0="i0", it="it")
     np.testing.assert_allclose(found.mu, MU, rtol=1e-14)
     np.testing.assert_allclose(found.energy, E, rtol=1e-14)
-    assert found.notes == ("energies of 'energy' taken as keV, by their values",)
+    assert found.notes == ("energies of 'energy' are read as keV, because their values fit",)
 
 
 def test_hdf5_whose_parts_are_not_there_is_refused(tmp_path):
@@ -121,21 +122,21 @@ def test_as_many_spectra_as_points_are_rows_and_told_of(tmp_path):
         file["energy"], file["mu"] = E, square
     found = read_spectra(tmp_path / "square.h5")
     np.testing.assert_array_equal(found[3].mu, square[3])
-    assert "its shape does not tell" in found[3].notes[0]
+    assert "its shape is ambiguous" in found[3].notes[0]
 
 
 def test_numbers_of_a_project_beyond_all_bounds_are_one_error(tmp_path):
     path = tmp_path / "a.prj"
     group = f'{{"args": {{"label": "x"}}, "x": [1{"0" * 400}, 2], "y": [1, 2]}}'
     path.write_text(f'{{"_____header1": "# Athena project file -- ", "a": {group}}}')
-    with pytest.raises(SpectrumFileError, match="not a whole Athena project"):
+    with pytest.raises(SpectrumFileError, match="not a complete Athena project"):
         read_spectra(path)
 
 
 def test_a_project_that_breaks_off_in_its_first_group_says_so(tmp_path):
     path = tmp_path / "a.prj"
     path.write_text("# Athena project file -- Demeter\n\n$old_group = 'abc';\n@args = ('label','Ni');\n")
-    with pytest.raises(SpectrumFileError, match="breaks off in group 'Ni'"):
+    with pytest.raises(SpectrumFileError, match="ends early within group 'Ni'"):
         read_spectra(path)
 
 
@@ -149,16 +150,16 @@ def test_in_athena_no_columns_can_be_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         ("('label','a'b'','is_xmu','1')", "expected a comma"),
-        ("('label',['a','is_xmu','1')", "an open bracket"),
+        ("('label',['a','is_xmu','1')", "a bracket or quotation mark that is not closed"),
         ("('label','a','is_xmu')", "not pairs"),
         ("('label',system('ls'))", "expected a comma"),
         ("('label',`ls`)", "expected a Perl list"),
     ],
 )
-def test_perl_that_is_more_than_data_is_refused(tmp_path, args, said):
+def test_perl_that_is_more_than_data_is_refused(tmp_path, args, message):
     path = tmp_path / "a.prj"
     path.write_text(
         "# Athena project file -- Demeter version 0.9.26\n$old_group = 'abcde';\n"
@@ -166,5 +167,5 @@ def test_perl_that_is_more_than_data_is_refused(tmp_path, args, said):
     )
     with pytest.raises(SpectrumFileError) as error:
         read_spectra(path)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "line 3" in str(error.value)

@@ -1,4 +1,4 @@
-"""Which columns are what, in which unit, and what is said when it cannot be told."""
+"""The roles of columns, the units of energies, and the messages when a column cannot be identified."""
 
 from pathlib import Path
 
@@ -39,10 +39,10 @@ DEGREES = np.rad2deg(np.arcsin(HC_EV_ANGSTROM / (2 * D * E)))
         ("energy eV", E, "", None),
         ("energy keV", E / 1000, "", None),
         ("energy (keV)", E / 1000, "", None),
-        ("energy", E / 1000, "", "taken as keV"),
+        ("energy", E / 1000, "", "read as keV"),
         ("energy || 13IDA:E:Energy.VAL", E, "", None),
-        ("angle degrees", DEGREES, f"# Mono.d_spacing: {D}\n", "energies from the angles"),
-        ("angle radians", np.deg2rad(DEGREES), f"# Mono.d_spacing: {D} Å\n", "energies from the angles"),
+        ("angle degrees", DEGREES, f"# Mono.d_spacing: {D}\n", "energies are computed from the angles"),
+        ("angle radians", np.deg2rad(DEGREES), f"# Mono.d_spacing: {D} Å\n", "energies are computed from the angles"),
     ],
 )
 def test_the_units_of_xdi(tmp_path, unit, axis, field, note):
@@ -55,22 +55,22 @@ def test_the_units_of_xdi(tmp_path, unit, axis, field, note):
 
 
 @pytest.mark.parametrize(
-    ("unit", "field", "said"),
+    ("unit", "field", "message"),
     [
         ("energy pixel", "", "in 'pixel', expected eV or keV"),
         ("angle degrees", "", "no Mono.d_spacing"),
         ("angle steps", "# Mono.d_spacing: 3.1\n", "in 'steps', expected degrees or radians"),
         ("angle degrees", "# Mono.d_spacing: unknown\n", "Mono.d_spacing 'unknown'"),
-        ("angle degrees", "# Mono.d_spacing: 3.1\n", "not within 0 and 90 degrees"),
+        ("angle degrees", "# Mono.d_spacing: 3.1\n", "outside 0 to 90 degrees"),
         ("k", "", "found 3 columns (k, i0, itrans)"),
     ],
 )
-def test_an_axis_that_cannot_be_converted_is_refused(tmp_path, unit, field, said):
+def test_an_axis_that_cannot_be_converted_is_refused(tmp_path, unit, field, message):
     header = f"# XDI/1.0\n# Column.1: {unit}\n# Column.2: i0\n# Column.3: itrans\n{field}#---"
     with pytest.raises(SpectrumFileError) as error:
         read(write(tmp_path, header, E, I0, IT))
-    assert said in str(error.value)
-    assert "expected" in str(error.value) or "not within" in str(error.value)
+    assert message in str(error.value)
+    assert "expected" in str(error.value) or "outside" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -98,13 +98,13 @@ def test_headers_of_many_beamlines(tmp_path, header, separator):
 def test_a_unit_that_the_values_belie_is_told_of(tmp_path):
     found = read(write(tmp_path, "# energy(eV) i0 it", E / 1000, I0, IT))
     np.testing.assert_array_equal(found.energy, E / 1000)
-    assert found.notes == ("energies of 'energy' taken as eV, as the file says; their values are those of keV",)
+    assert found.notes == ("energies of 'energy' are read as eV, the unit in the file, but their values suggest keV",)
 
 
 def test_a_unit_of_kev_that_the_values_belie_is_told_of(tmp_path):
     found = read(write(tmp_path, "# energy(keV) mu", E, MU))
     np.testing.assert_allclose(found.energy, 1000 * E)
-    assert "their values are those of eV" in found.notes[0]
+    assert "their values suggest eV" in found.notes[0]
 
 
 def test_elements_of_a_detector_are_summed_and_told_of(tmp_path):
@@ -121,8 +121,8 @@ def test_transmission_goes_first_and_fluorescence_is_told_of(tmp_path):
     path = write(tmp_path, "# energy i0 itrans ifluor", E, I0, IT, IF)
     found = read(path)
     assert found.formula == "transmission"
-    assert found.notes == ("taken in transmission; there is fluorescence, too",)
-    assert set(found.channels) == {"i0", "it", "if"}
+    assert found.notes == ("transmission is used; the file also contains fluorescence",)
+    assert set(found.channels) == {"i0", "it", "fluorescence"}
     lit = read(path, **{"if": "ifluor"})
     np.testing.assert_allclose(lit.mu, IF / I0, rtol=1e-14)
     assert lit.formula == "fluorescence"
@@ -136,26 +136,29 @@ def test_the_caller_names_columns_by_name_or_number(tmp_path):
         np.testing.assert_allclose(found.mu, MU, rtol=1e-14)
     two = read(path, energy=2, i0=3, **{"if": [1, 4]})
     np.testing.assert_allclose(two.mu, (IF + IT) / I0, rtol=1e-14)
+    same = read(path, energy=2, i0=3, fluorescence=[1, 4])
+    np.testing.assert_array_equal(same.mu, two.mu)
 
 
 @pytest.mark.parametrize(
-    ("columns", "said"),
+    ("columns", "message"),
     [
         ({"energy": "b", "i0": "x"}, "no column 'x' for i0; found the columns a, b, c, d"),
-        ({"angle": "b"}, "no role 'angle' in columns; expected energy, i0, it, if, ir, mu, norm, reference"),
+        ({"angle": "b"}, "no role 'angle'; expected one of energy, i0, it, iref (or ir), fluorescence (or if), mu, "),
         ({"energy": ["a", "b"]}, "2 columns for energy; expected one"),
         ({"energy": 9}, "no column 9 for energy"),
+        ({"if": "a", "fluorescence": "d"}, "the role fluorescence twice, once as 'fluorescence'; expected one"),
         ({"energy": "b", "it": "d"}, "found 4 columns (a, b, c, d), expected columns energy and mu"),
     ],
 )
-def test_columns_that_are_not_there_are_refused(tmp_path, columns, said):
+def test_missing_columns_are_refused(tmp_path, columns, message):
     with pytest.raises(SpectrumFileError) as error:
         read(write(tmp_path, "# a b c d", IF, E, I0, IT), **columns)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("header", "columns", "said"),
+    ("header", "columns", "message"),
     [
         ("# energy mu xmu", (E, MU, MU), "of which mu and xmu may be mu"),
         ("# energy energy2 mu", (E, E, MU), None),
@@ -168,14 +171,14 @@ def test_columns_that_are_not_there_are_refused(tmp_path, columns, said):
         ("# a b c", (I0, IT, E), "found 3 columns (a, b, c)"),
     ],
 )
-def test_what_is_unclear_is_refused_with_what_to_name(tmp_path, header, columns, said):
+def test_ambiguous_columns_are_refused_with_the_columns_to_name(tmp_path, header, columns, message):
     path = write(tmp_path, header, *columns)
-    if said is None:
+    if message is None:
         assert read(path).notes == ()
         return
     with pytest.raises(SpectrumFileError) as error:
         read(path)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize("columns", [(E, MU), (MU, E)])
@@ -188,7 +191,7 @@ def test_of_two_columns_the_one_that_is_not_energy_is_the_absorption(tmp_path, c
 def test_a_column_that_can_only_be_energy_is_taken_and_told_of(tmp_path):
     found = read(write(tmp_path, "# encoder i0 it", E / 1000, I0, IT))
     np.testing.assert_allclose(found.energy, E, rtol=1e-14)
-    assert found.notes == ("column 1 (encoder) taken as energy in keV, by its values",)
+    assert found.notes == ("column 1 (encoder) is read as energy in keV, because its values fit",)
 
 
 @pytest.mark.parametrize("separator", ["\t", ";", " ", " ; "])
@@ -199,7 +202,7 @@ def test_decimal_commas(tmp_path, separator):
     found = read(path)
     np.testing.assert_allclose(found.energy, E, rtol=1e-9)
     np.testing.assert_allclose(found.mu, MU, rtol=1e-7)
-    assert found.notes == ("commas read as decimal marks",)
+    assert found.notes == ("commas are read as decimal marks",)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
@@ -241,9 +244,9 @@ def test_a_last_line_without_its_end(tmp_path):
     rows = [f"{e:.3f} {m:.6f}" for e, m in zip(E, MU, strict=True)]
     whole = "# energy mu\n" + "\n".join(rows)
     for lost, points, note in (
-        (0, 21, "has no end"),
-        (1, 20, "breaks off"),
-        (9, 20, "breaks off"),
+        (0, 21, "has no line break"),
+        (1, 20, "ends within"),
+        (9, 20, "ends within"),
     ):
         path.write_text(whole[: len(whole) - lost])
         found = read(path)
@@ -261,8 +264,8 @@ def test_ssrl_says_what_it_did_not_subtract(tmp_path):
     )
     found = read(path)
     assert found.notes == (
-        "the file breaks off: 21 of 25 points",
-        "offsets of the header are not subtracted: 0.0 0.0 605.5 7.1",
+        "the file ends early: 21 of 25 points",
+        "the offsets in the header are not subtracted: 0.0 0.0 605.5 7.1",
     )
     assert not found.complete
 
@@ -278,7 +281,7 @@ def test_roles_are_the_same_for_every_kind_of_file(tmp_path, kind):
             file["energy"], file["mu"], file["other"] = E, MU, MU
     else:
         write(tmp_path, "# energy mu other", E, MU, MU)
-    with pytest.raises(SpectrumFileError, match="found no role 'angle' in columns; expected energy"):
+    with pytest.raises(SpectrumFileError, match="found no role 'angle'; expected one of energy"):
         read(path, energy="energy", mu="mu", angle="other")
     with pytest.raises(SpectrumFileError, match="found 2 columns for mu; expected one"):
         read(path, energy="energy", mu=["mu", "other"])

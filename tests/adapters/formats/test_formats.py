@@ -216,8 +216,8 @@ def test_a_spectrum_per_scan_of_a_spec_file(tmp_path):
     found = read_spectra(write_spec(tmp_path))
     assert [s.id for s in found] == ["run.spec:2", "run.spec:3", "run.spec:3.2"]
     assert found[0].title == "2 Escan 8.2 8.4"
-    assert [note for s in found for note in s.notes if "1 of 4 scans left out" in note and "th, monitor" in note]
-    assert any("taken as keV" in note for note in found[0].notes)
+    assert [note for s in found for note in s.notes if "1 of 4 scans are left out" in note and "th, monitor" in note]
+    assert any("read as keV" in note for note in found[0].notes)
 
 
 @pytest.mark.parametrize("write", PROJECTS, ids=lambda write: write.__name__)
@@ -227,17 +227,17 @@ def test_a_spectrum_per_group_of_an_athena_project(write, tmp_path):
     assert scan.parameters == {"e0": 8333.1, "pre1": -120.0, "norm2": 300.0, "eshift": 0.5}
     assert foil.reference is None
     np.testing.assert_allclose(foil.mu, FOIL, rtol=1e-12)
-    assert any("1 of 3 groups left out: chi (χ(k))" in note for note in scan.notes)
-    assert any("shifted by 0.5 eV" in note for note in scan.notes)
+    assert any("1 of 3 groups are left out: chi (χ(k))" in note for note in scan.notes)
+    assert any("are shifted by 0.5 eV" in note for note in scan.notes)
 
 
 def _same_as_far_as_it_goes(cut: FileSpectrum, whole: FileSpectrum) -> bool:
-    """Whether all points but the last are the whole one's, and the last, if it is not, is told of."""
+    """Whether all points except the last equal those of the whole file, and a note mentions a different last one."""
     count = len(cut.energy)
     same = np.array_equal(cut.energy[: count - 1], whole.energy[: count - 1])
     same &= np.array_equal(cut.mu[: count - 1], whole.mu[: count - 1], equal_nan=True)
     last = cut.energy[-1] == whole.energy[count - 1] and cut.mu[-1] == whole.mu[count - 1]
-    return bool(same) and (bool(last) or any("has no end" in note for note in cut.notes))
+    return bool(same) and (bool(last) or any("has no line break" in note for note in cut.notes))
 
 
 @each
@@ -258,8 +258,8 @@ def test_a_file_cut_off_is_refused_or_told_of(write, tmp_path):
             assert _same_as_far_as_it_goes(spectrum, whole[spectrum.id]), (length, spectrum.notes)
             shorter = len(spectrum.energy) < len(whole[spectrum.id].energy)
             if shorter and content[length - 1 : length] != b"\n":
-                told = not spectrum.complete or any("last line" in note for note in spectrum.notes)
-                assert told, (length, spectrum.notes)
+                reported = not spectrum.complete or any("last line" in note for note in spectrum.notes)
+                assert reported, (length, spectrum.notes)
     assert read > 0 or write in (write_npz, write_nxxas)
 
 
@@ -306,7 +306,7 @@ def test_a_zip_bomb_is_refused(tmp_path, monkeypatch):
     packed = zlib.compressobj(wbits=31)
     bomb.write_bytes(packed.compress(b"# Athena project file -- \n" + bytes(1 << 24)) + packed.flush())
     assert bomb.stat().st_size < 1 << 16
-    with pytest.raises(SpectrumFileError, match="more than 1 MiB once unzipped"):
+    with pytest.raises(SpectrumFileError, match="more than 1 MiB after decompression"):
         read_spectra(bomb)
     big = tmp_path / "big.txt"
     big.write_bytes(b"1 2\n" * (1 << 19))

@@ -15,7 +15,7 @@ def columns(seed=0):
     mu = 0.4 + 0.8 * (0.5 + np.arctan((ENERGY - 8340) / 1.5) / np.pi)
     it = i0 * np.exp(-mu) * (1 + 1e-3 * rng.normal(size=300))
     fluorescence = i0 * mu * 1e-3 * (1 + 1e-3 * rng.normal(size=300))
-    return {"energy": ENERGY, "i0": i0, "it": it, "if": fluorescence, "iref": it * np.exp(-mu)}
+    return {"energy": ENERGY, "i0": i0, "it": it, "fluorescence": fluorescence, "iref": it * np.exp(-mu)}
 
 
 def reason(made, formula="transmission"):
@@ -28,7 +28,7 @@ def reason(made, formula="transmission"):
 @given(st.integers(0, 1000))
 def test_sound_detectors_have_no_flaw(seed):
     made = columns(seed)
-    assert all(flaw(made, role) is None for role in ("i0", "it", "if", "iref"))
+    assert all(flaw(made, role) is None for role in ("i0", "it", "fluorescence", "iref"))
     assert spectrum(made, "transmission", 10).reference is not None
 
 
@@ -43,7 +43,7 @@ def test_i0_may_be_constant_and_dip():
     assert spectrum(made, "transmission", 10).mu.size == 300
 
 
-@pytest.mark.parametrize(("role", "formula"), [("it", "transmission"), ("if", "fluorescence")])
+@pytest.mark.parametrize(("role", "formula"), [("it", "transmission"), ("fluorescence", "fluorescence")])
 def test_a_dead_detector(role, formula):
     made = columns()
     made[role] = np.full(300, 7.0)
@@ -53,13 +53,13 @@ def test_a_dead_detector(role, formula):
 @given(st.floats(0.1, 0.95))
 def test_a_detector_that_is_clipped(part):
     made = columns()
-    made["if"] = np.minimum(made["if"], np.quantile(made["if"], part))
+    made["fluorescence"] = np.minimum(made["fluorescence"], np.quantile(made["fluorescence"], part))
     assert reason(made, "fluorescence") == "If saturated"
 
 
 def test_few_counts_are_not_clipped():
     rng = np.random.default_rng(1)
-    assert flaw({"if": rng.integers(0, 4, 300).astype(float)}, "if") is None
+    assert flaw({"fluorescence": rng.integers(0, 4, 300).astype(float)}, "fluorescence") is None
 
 
 def test_a_beam_dump():

@@ -61,7 +61,8 @@ def test_every_point_is_in_one_sweep(energies: list[float]) -> None:
 def test_absurd_numbers_give_finite_spectra_or_none(data: st.DataObject) -> None:
     huge = st.sampled_from([5e-324, 1e-310, 1.0, 8333.0, 1e300, 1.7e308, -1.7e308, np.inf, np.nan])
     formula = data.draw(st.sampled_from(["transmission", "fluorescence", "mu"]))
-    columns = {role: np.full(12, 2.0) for role in ("i0", "it", "if", "mu", "iref")} | {"energy": AXIS[:12].copy()}
+    columns = {role: np.full(12, 2.0) for role in ("i0", "it", "fluorescence", "mu", "iref")}
+    columns["energy"] = AXIS[:12].copy()
     for role, value, at in data.draw(st.lists(st.tuples(st.sampled_from(sorted(columns)), huge, st.integers(0, 11)))):
         columns[role][at] = value
     try:
@@ -90,7 +91,8 @@ def test_mu_is_formed_and_sorted() -> None:
     np.testing.assert_allclose(found.energy, AXIS)
     np.testing.assert_allclose(found.mu, mu)
     np.testing.assert_allclose(found.reference, foil, atol=1e-12)
-    found = spectrum({"energy": AXIS, "i0": i0, "if": i0 * mu, "reference": foil * np.nan}, "fluorescence", 10)
+    columns = {"energy": AXIS, "i0": i0, "fluorescence": i0 * mu, "reference": foil * np.nan}
+    found = spectrum(columns, "fluorescence", 10)
     np.testing.assert_allclose(found.mu, mu)
     assert found.reference is None
 

@@ -55,7 +55,7 @@ def test_convert_says_what_was_guessed_and_what_is_flawed(xa, tmp_path):
     path = tmp_path / "flawed.txt"
     path.write_text("# E mu\n" + "".join(f"{e:.3f} {m}\n" for e, m in zip(E / 1000, [np.nan, *MU[1:]], strict=True)))
     done = xa("convert", path, "--out", tmp_path / "run.jsonl", "--strict", code=4)
-    assert "taken as keV" in done.stderr
+    assert "read as keV" in done.stderr
     assert "will be set aside: flawed.txt:0: NaN in data" in done.stderr
 
 
