@@ -8,11 +8,11 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 from scipy.ndimage import gaussian_filter1d
 
-from ..agent.types import Settings
+from ..agent.types import Settings, edge_ev
 
 Array = NDArray[np.float64]
 
-CO_K_EDGE_EV = 7709.0
+CO_K_EDGE_EV = edge_ev("Co")
 STEP_WIDTH_EV = 5.0
 """Of the arctangent that takes the place of lost structure."""
 CAPACITY_MAH_PER_MG = 0.2738
@@ -147,7 +147,7 @@ class ReferenceSpectra:
         return mu
 
     def foil(self, energy_ev: ArrayLike) -> Array:
-        """(E,) normalised absorption of the Co foil; its first inflection stands at 7709 eV."""
+        """(E,) normalised absorption of the Co foil; its first inflection stands at the tabulated edge."""
         return np.interp(np.atleast_1d(energy_ev) + self._foil_offset_ev, self._grid, self._foil)
 
 

@@ -4,10 +4,8 @@ import re
 
 import numpy as np
 
+from ...agent.types import HC_EV_ANGSTROM
 from .spectrum import Floats
-
-HC_EV_ANGSTROM = 12398.419843320026
-"""Planck's constant times the speed of light (exact since the SI of 2019)."""
 
 XRAYS_EV = (100.0, 150_000.0)
 """What energies of X-ray absorption spectra lie within, eV."""

@@ -25,7 +25,7 @@ class SelfAbsorptionSettings(Settings):
     """What the sample is. Spectra measured in transmission are left as they are."""
 
     formula: str | None = None
-    """Of the whole sample, such as ``LiNiO2``; α comes from tables, which need the extra ``xray``."""
+    """Of the whole sample, such as ``LiNiO2``; α is computed from the tables of xraydb."""
     alpha: float | None = Field(default=None, gt=0)
     """In place of the formula where it is known, as from a transmission spectrum (:func:`measured_alpha`)."""
     angle_in_deg: float = Field(default=45.0, gt=0, le=90)

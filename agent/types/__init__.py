@@ -9,8 +9,10 @@ from .grid import Array, Grid, bin_means, interval
 from .protocols import Action, Control, Estimator, Reply, Source, Stage, Status
 from .settings import ConfigError, Settings, read_mapping, read_yaml, validated
 from .tables import NOTHING, Table, Tabulated
+from .xray import HC_EV_ANGSTROM, TableError, edge_ev, emission_ev
 
 __all__ = [
+    "HC_EV_ANGSTROM",
     "NOTHING",
     "STEP_WIDTH_EV",
     "Action",
@@ -36,8 +38,11 @@ __all__ = [
     "Stage",
     "Status",
     "Table",
+    "TableError",
     "Tabulated",
     "bin_means",
+    "edge_ev",
+    "emission_ev",
     "interval",
     "read_mapping",
     "read_yaml",
