@@ -67,7 +67,7 @@ def split_rows(plan: Plan, split: Split) -> tuple[NDArray[np.int_], NDArray[np.i
 
 def run_trial(trial: Trial, config: TrainingConfig, folder: Path) -> Outcome:
     """Train and judge; takes as long as the competitor's training."""
-    plan = Plan(config, folder)
+    plan = Plan.read(config, folder)
     train, judged = split_rows(plan, trial.split)
     began = time.perf_counter()
     fitted = RECIPES[trial.competitor].fit(plan, train, trial.settings, trial.seed)
