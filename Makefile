@@ -1,29 +1,48 @@
-# Two commands on a fresh machine: `make run` and `make test`. Everything lives in .venv.
+# `make run` and `make test` work on a fresh machine. Everything is installed into .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OUT ?= out
+MINUTES ?= 60
 
-.PHONY: run test lint check bench clean
+.PHONY: help run test slow fuzz lint check docs bench ci clean
 
-run: $(STAMP)
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | awk -F'|' '{printf "make %-6s %s\n", $$1, $$2}'
+
+run: $(STAMP) ## run the embedded beamline and the agent; writes to OUT=out
 	$(BIN)/xas-agent run --out $(OUT)
 
-# Two workers of one thread each: a network's own threads would only get in each other's way.
-test: $(STAMP)
+# Two workers of one thread each, since a network's own threads compete with the other worker.
+test: $(STAMP) ## run the tests but for the slow ones; PYTEST_ARGS="-k NAME" selects
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
-lint: $(STAMP) build/typing/xas_agent
+slow: $(STAMP) ## run the slow tests, which train networks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(PYTEST_ARGS)
+
+fuzz: $(STAMP) ## run the property tests with fresh seeds for MINUTES=60
+	PYTHON=$(BIN)/python .ci/fuzz $(MINUTES)
+
+lint: $(STAMP) build/typing/xas_agent ## check style, types and import floors
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 
-check: lint test
+check: lint test ## lint and test
 
-bench: $(STAMP)
+docs: $(STAMP) ## build the documentation into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/site
+
+bench: $(STAMP) ## measure speed
 	$(BIN)/python benchmarks/run.py
+
+ci: ## run everything that must hold before a merge
+	.ci/run
+
+clean: ## remove what these targets made
+	rm -rf $(VENV) build dist *.egg-info .coverage .hypothesis .pytest_cache .ruff_cache .import_linter_cache out
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -34,6 +53,3 @@ $(STAMP): pyproject.toml constraints.txt
 build/typing/xas_agent:
 	mkdir -p $(@D)
 	ln -sfn $(CURDIR) $@
-
-clean:
-	rm -rf $(VENV) build *.egg-info out

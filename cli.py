@@ -6,7 +6,7 @@ import typer
 
 from ._version import __version__
 from .app.commands import align, calibrate, convert, dataset, evaluate, infer, models, replay, run, sim, train
-from .app.commands.shared import log_from
+from .app.commands.process import keep_streams, log_from
 
 app = typer.Typer(
     help="Understands X-ray absorption data while the experiment runs, and acts on it.",
@@ -26,6 +26,7 @@ def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
+    keep_streams()
     if version:
         typer.echo(__version__)
         raise typer.Exit

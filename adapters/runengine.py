@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, TypeVar
 
-import structlog
 from bluesky import Msg, RunEngine
+from bluesky.utils import TransitionError  # pyright: ignore[reportPrivateImportUsage]
 
-from ..agent.types import Reply
+from ..agent.types import Reply, get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 T = TypeVar("T")
 
@@ -40,7 +40,10 @@ class RunEngineControl:
         self._release: asyncio.Event | None = None
 
     def request(self, id: str, action: str, args: Mapping[str, Any], timeout: float) -> Reply:
-        """Carry out ``action`` within ``timeout`` s, else answer ``expired``. Never raises."""
+        """Carry out ``action`` within ``timeout`` s, else answer ``expired``. Never raises.
+
+        A failure after the RunEngine was asked is ``expired`` too: its outcome is unknown.
+        """
         if self._closed:
             return Reply("rejected", "the control is closed")
         if action == "notify":
@@ -57,8 +60,10 @@ class RunEngineControl:
             # A pause that expired does not happen; the others cannot be taken back, and may yet.
             missing = "the plan did not come to rest" if action == "pause" else "asked; not confirmed"
             reply = Reply("expired", f"{missing} within {timeout:g} s")
+        except TransitionError as error:  # the plan ended before it was asked
+            reply = Reply("rejected", str(error))
         except Exception as error:  # a Control never raises
-            reply = Reply("rejected", f"{type(error).__name__}: {error}")
+            reply = Reply("expired", f"asked, outcome unknown: {type(error).__name__}: {error}")
         log.info("plan control", id=id, action=action, status=reply.status, reason=reply.reason)
         return reply
 

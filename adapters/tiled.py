@@ -17,13 +17,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-import structlog
 from pydantic import Field, field_validator
 
-from ..agent.types import Document, InputError, Settings
+from ..agent.types import Document, InputError, Settings, get_logger
 from .errors import EndpointUnreachable
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 SCHEMES = ("tiled", "http", "https")
 _PORTS = {"http": 80, "https": 443}
@@ -35,15 +34,15 @@ class TiledEndpoint(Settings):
     uri: str
     """``tiled://HOST:PORT/PATH``, with the path within the server; or the http(s) URI that the client shows."""
     past: int = Field(default=0, ge=0)
-    """How many of the latest runs to read first. A run that is being written is read from its beginning anyway."""
+    """Number of the latest runs to read first. A run that is being written is always read from its beginning."""
     follow: bool = True
-    """Whether to go on with runs that are being written and new ones."""
+    """Whether to continue with runs that are being written and with new ones."""
     poll_s: float = Field(default=2.0, gt=0)
-    """How often to look for what is new, s."""
+    """Interval at which the catalogue is checked, s."""
     api_key_from: str = "TILED_API_KEY"
-    """Environment variable with the API key; nothing is sent where it is not set."""
+    """Environment variable that holds the API key; if it is not set, no key is sent."""
     connect_timeout_s: float = Field(default=10.0, ge=0)
-    """s to wait until the server answers; 0 waits for ever."""
+    """Time to wait until the server answers, s; 0 waits for ever."""
 
     @field_validator("uri")
     @classmethod

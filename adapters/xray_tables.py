@@ -9,12 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..agent.spectra import AlignmentSettings, SelfAbsorptionSettings, thick_alpha
-from ..agent.types import Table, TableError, Tabulated, edge_ev, emission_ev
+from ..agent.types import AbsorptionTable, Array, TableError, Tabulated, edge_ev, emission_ev
 
-Floats = NDArray[np.float64]
 BESIDE_EV = 10.0  # of the edge, where a coefficient below and above it is taken
 TABLE_EV = np.arange(-1500.0, 4000.0, 2.0)  # about the edge: what any scan of it reaches
 STRONGEST_LINE = {"K": "Ka1", "L1": "Lb3", "L2": "Lb1", "L3": "La1"}
@@ -42,7 +40,7 @@ def tabulated(settings: AlignmentSettings, element: str, edge: str) -> Tabulated
         with _asked_by("alignment.normalisation.mode: mback"):
             energy = edge_ev(element, edge) + TABLE_EV
             energy = energy[energy > BESIDE_EV]
-            found = Table(energy, f2(element, energy))
+            found = AbsorptionTable(energy, f2(element, energy))
     if how is None or how.formula is None:
         return Tabulated(found)
     with _asked_by(f"alignment.self_absorption.formula: {how.formula}"):
@@ -81,7 +79,7 @@ def elements(formula: str) -> frozenset[str]:
     return found
 
 
-def f2(element: str, energy: Floats) -> Floats:
+def f2(element: str, energy: Array) -> Array:
     """f'' of an element at energies in eV, for MBACK. Raises TableError."""
     import xraydb
 

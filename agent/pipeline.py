@@ -1,24 +1,32 @@
 """Documents in, the agent's own documents and decisions out: one call per batch, no thread, no transport."""
 
-import itertools
 import queue
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-import structlog
-
-from .decide import Controlling, ControlSettings, Rules
-from .estimate import EnergyWidths, choose
-from .fields import element_and_edge
+from .decide import ControlSettings, Dispatcher, Rules
+from .estimate import Answer, EnergyUncertainty, FrameServer
 from .publish import AgentRun, Emit, Provenance
-from .spectra import AlignmentSettings, SeriesAlignment, series_of
-from .stream import FrameAssembler
-from .types import Control, Decision, Estimator, Frame, Received, SetAside, Stage, Tabulated
+from .spectra import AlignmentSettings, SeriesAlignment
+from .stream import FrameReader, Outcome
+from .types import (
+    Control,
+    Decision,
+    Estimator,
+    Frame,
+    Reason,
+    Received,
+    Refusal,
+    RunDocument,
+    RunInfo,
+    SetAside,
+    Tabulated,
+    get_logger,
+)
 
-_log = structlog.get_logger(__name__)
+_log = get_logger()
 
 
 REMEMBERED_RUNS = 1000
@@ -30,17 +38,17 @@ class Pipeline:
 
     Parameters
     ----------
+    reader : makes frames of documents
     models : the models to choose from, frame by frame
     emit : gets every document of the agent's own runs
     control : what may act on the experiment, within ``controls``; None to advise only
     tabulated : by model, what ``alignment`` asks for of tables
-    stages : what documents go through, in this order, before they are read
     config_sha256, versions : for the RunStart of the agent's runs
     """
 
     def __init__(
         self,
-        assembler: FrameAssembler,
+        reader: FrameReader,
         models: Sequence[Estimator],
         alignment: AlignmentSettings,
         rules: Rules,
@@ -53,27 +61,25 @@ class Pipeline:
         spectra: bool = True,
         show_single_site: bool = False,
         max_batch: int = 256,
-        stages: Sequence[Stage] = (),
         tabulated: Mapping[str, Tabulated] | None = None,
     ) -> None:
-        self._assembler = assembler
-        self._stages = tuple(stages)
+        self._reader = reader
         self._models = models
-        self._align = SeriesAlignment(alignment, tabulated=tabulated)
-        self._widths = EnergyWidths()
+        align = SeriesAlignment(alignment, tabulated=tabulated)
+        self._serve = FrameServer(models, align, EnergyUncertainty(), most=max_batch)
         self._rules = rules
         self._statuses: queue.SimpleQueue[Decision] = queue.SimpleQueue()
-        self._controlling = Controlling(controls, control, self._statuses.put)
+        self._dispatcher = Dispatcher(controls, control, self._statuses.put)
         self._patience_s = controls.timeout_s
         self._unsettled: dict[str, str] = {}
         """Watched run of each decision whose last status is still to come, by its id."""
         self._emit = emit
         self._config_sha256, self._versions = config_sha256, versions
         self._spectra, self._show_single_site = spectra, show_single_site
-        self._max_batch = max_batch
-        self._starts: dict[str, Mapping[str, Any]] = {}
+        self._watched: dict[str, RunInfo] = {}
+        """Watched runs from their start until the agent's run beside them has ended."""
         self._stops: dict[str, Mapping[str, Any]] = {}
-        """Of watched runs whose agent's runs are still open."""
+        """Stops of watched runs whose agent's runs are still open; empty where they never came."""
         self._over: deque[str] = deque(maxlen=REMEMBERED_RUNS)
         self._runs: dict[tuple[str, str], AgentRun] = {}
         """By watched run and model; a watched run has one, unless it goes over two edges."""
@@ -83,54 +89,30 @@ class Pipeline:
 
     @property
     def busy(self) -> bool:
-        """Whether something of what was fed is still to come out: late documents, statuses of decisions."""
-        return self._assembler.waiting or self._preparing or bool(self._unsettled) or bool(self._stops)
+        """Whether something of what was fed is still to come out: late documents, statuses of decisions.
 
-    @property
-    def _preparing(self) -> bool:
-        return any(stage.waiting for stage in self._stages)
+        To be asked on the thread that feeds.
+        """
+        return self._reader.waiting or bool(self._unsettled or self._stops)
 
     def feed(self, received: Iterable[Received]) -> None:
         """Take documents in; every frame that they complete is served, together with the others."""
         for document in received:
-            self._through(0, (document,))
-        for k, stage in enumerate(self._stages):
-            if stage.waiting:
-                self._through(k + 1, stage.poll(time.monotonic()))
+            self._take(self._reader(document))
+        if self._reader.waiting:
+            self._take(self._reader.poll(time.monotonic()))
         self._serve_waiting()
         self._publish_statuses()
         self._end_runs()
 
-    def _through(self, first: int, items: Iterable[Received | SetAside]) -> None:
-        """Send documents through the stages from the ``first`` on, and read what comes of them."""
-        for stage in self._stages[first:]:
-            items = [out for item in items for out in (stage(item) if isinstance(item, Received) else (item,))]
-        for item in items:
-            if isinstance(item, SetAside):
-                self.note(item)
-            else:
-                self._read(item)
-
-    def _read(self, document: Received) -> None:
-        name, doc = document.name, document.doc
-        if name == "start" and _is_start(doc):
-            self._starts[doc["uid"]] = doc
-            if len(self._starts) > REMEMBERED_RUNS:  # their stops were lost
-                self._starts.pop(next(iter(self._starts)))
-        self._take(self._assembler(name, doc, document.at))
-        if name == "stop" and isinstance(doc, dict) and isinstance(doc.get("run_start"), str):
-            self._stops[doc["run_start"]] = doc
-            self._end_runs()
-
     def idle(self) -> None:
-        """Give up waiting for documents that a stop announced: the source has been quiet."""
-        if self._assembler.waiting and not self._preparing:
-            self._take(self._assembler.settle())
+        """Give up waiting for documents that others announced: the source has been quiet."""
+        self._take(self._reader.settle())
         self.feed(())
 
     def note(self, note: SetAside) -> None:
         """Publish that something could not be served."""
-        _log.warning("set aside", reason=note.reason, detail=note.detail, run=note.run_uid, frame=note.seq_num)
+        _log.warning("set aside", reason=str(note.reason), detail=note.detail, run=note.run_uid, frame=note.seq_num)
         uid = "" if note.run_uid in self._over else note.run_uid
         key = next((k for k in reversed(self._runs) if uid in (k[0], "")), None)
         if key is not None:
@@ -142,12 +124,11 @@ class Pipeline:
 
     def close(self, reason: str = "the agent was closed before the run ended") -> None:
         """Serve what is complete, then end every open run."""
-        for k, stage in enumerate(self._stages):
-            self._through(k + 1, stage.finish())
-        self._take(self._assembler.flush())
+        found = self._reader.finish()
+        self._take(item for item in found if not isinstance(item, RunDocument) or item.doc)
         self._serve_waiting()
-        self._controlling.drain(self._patience_s)
-        self._controlling.close()
+        self._dispatcher.drain(self._patience_s)
+        self._dispatcher.close()
         self._publish_statuses()
         while self._held:
             uid, notes = next(iter(self._held.items()))
@@ -155,75 +136,53 @@ class Pipeline:
         for run in self._runs.values():
             run.close("abort", reason, watched=False)
         self._runs.clear()
-        self._starts.clear()
+        self._watched.clear()
+        self._stops.clear()
 
-    def _take(self, found: Iterable[Frame | SetAside]) -> None:
+    def _take(self, found: Iterable[Outcome]) -> None:
         for item in found:
             if isinstance(item, Frame):
                 self._waiting.append(item)
-            else:
+            elif isinstance(item, SetAside):
                 self.note(item)
+            elif item.run.watched:
+                self._follow(item)
+
+    def _follow(self, document: RunDocument) -> None:
+        """Take in the start or the stop of a watched run."""
+        uid = document.run.uid
+        if document.name == "start":
+            self._watched[uid] = document.run
+        else:
+            self._stops[uid] = document.doc
+            self._end_runs()
 
     def _serve_waiting(self) -> None:
         while self._waiting:
-            batch, self._waiting = self._waiting[: self._max_batch], self._waiting[self._max_batch :]
-            for model, frames in self._alike(batch):
-                try:
-                    self._serve(frames, model)
-                except Exception:
-                    _log.exception("frames not served together", frames=len(frames))
-                    self._serve_singly(frames, model)
+            frames, self._waiting = self._waiting, []
+            for answer in self._serve(frames):
+                self._publish(answer)
 
-    def _serve_singly(self, frames: list[Frame], model: Estimator) -> None:
-        """What failed together, one by one, so that one frame does not take others with it."""
-        for frame in frames:
-            try:
-                self._serve([frame], model)
-            except Exception as e:
-                self.note(_set_aside(frame, "internal error", f"{type(e).__name__}: {e}"))
-
-    def _alike(self, batch: list[Frame]) -> list[tuple[Estimator, list[Frame]]]:
-        """Neighbouring frames of one model that can be aligned in one call; those of no model are set aside."""
-        chosen: list[tuple[Estimator, Frame]] = []
-        for frame in batch:
-            model = choose(self._models, frame.energy, frame.mu, frame.element, frame.edge)
-            if isinstance(model, tuple):
-                self.note(_set_aside(frame, *model))
-            else:
-                chosen.append((model, frame))
-
-        def kind(pair: tuple[Estimator, Frame]) -> tuple[Any, ...]:
-            return pair[0].name, *self._align.kind(pair[1])
-
-        groups = (list(group) for _, group in itertools.groupby(chosen, kind))
-        return [(group[0][0], [frame for _, frame in group]) for group in groups]
-
-    def _serve(self, frames: list[Frame], model: Estimator) -> None:
-        aligned = self._align(frames, model)
-        good = [i for i, refusal in enumerate(aligned.refused) if refusal is None]
-        sd = aligned.quantities["energy_sd_ev"][good]
-        beside = self._widths([series_of(frames[i]) for i in good], model, aligned.mu[good], sd)
-        estimates = dict(zip(good, model.estimate(aligned.mu[good], beside), strict=True))
-        quantities = {k: v.tolist() for k, v in aligned.quantities.items()}
-        for i, frame in enumerate(frames):
-            refusal = aligned.refused[i]
-            if refusal is not None:
-                self.note(_set_aside(frame, *refusal))
-                continue
-            estimate = replace(estimates[i], flags=estimates[i].flags + aligned.flags[i])
+    def _publish(self, answer: Answer) -> None:
+        frame, model, estimate = answer.frame, answer.model, answer.estimate
+        if answer.refusal is not None:
+            self.note(_set_aside(frame, answer.refusal))
+            return
+        assert model is not None
+        assert estimate is not None
+        latency_ms = (time.monotonic() - frame.received) * 1e3
+        try:
             run = self._run(frame.run_uid, frame.time, model)
-            latency_ms = (time.monotonic() - frame.received) * 1e3
-            try:  # here: served again, the frames before this one would be published, and counted by rules, twice
-                run.frame(frame, {k: v[i] for k, v in quantities.items()}, estimate, aligned.mu[i], latency_ms)
-                for decision in self._rules(frame, estimate):
-                    self._decide(decision, run)
-            except Exception as e:
-                _log.exception("frame not published, or not judged", frame=frame.seq_num)
-                self.note(_set_aside(frame, "internal error", f"{type(e).__name__}: {e}"))
+            run.frame(frame, answer.quantities, estimate, answer.mu, latency_ms)
+            for decision in self._rules(frame, estimate):
+                self._decide(decision, run)
+        except Exception as e:
+            _log.exception("frame not published, or not judged", frame=frame.seq_num)
+            self.note(_set_aside(frame, Refusal(Reason.INTERNAL_ERROR, f"{type(e).__name__}: {e}")))
 
     def _decide(self, decision: Decision, run: AgentRun) -> None:
         _log.info("decision", rule=decision.rule, action=decision.action, reason=decision.reason)
-        taken = self._controlling.submit(decision)
+        taken = self._dispatcher.submit(decision)
         if taken.status == "proposed" and not taken.status_reason:
             self._unsettled[taken.id] = taken.run_uid
         run.decision(taken)
@@ -243,15 +202,17 @@ class Pipeline:
         """The model of a watched run by what its RunStart or the config names, or the only one."""
         if len(self._models) == 1:
             return self._models[0]
-        element, edge = element_and_edge(self._assembler.fields, self._starts.get(uid, {}))
-        fits = [m for m in self._models if m.absorber == element and edge in (None, m.edge_name)]
+        watched = self._watched.get(uid, self._reader.no_run)
+        fits = [m for m in self._models if m.absorber == watched.element and watched.edge in (None, m.edge_name)]
         return fits[0] if len(fits) == 1 else None
 
     def _run(self, uid: str, at: float, model: Estimator | None) -> AgentRun:
         """The agent's run beside a watched run, begun when there is first something to say of it."""
         key = uid, model.name if model is not None else ""
         if key not in self._runs:
-            start = self._starts.get(uid, {"uid": uid or "unknown", "time": at})
+            start = {"uid": uid or "unknown", **self._watched.get(uid, self._reader.no_run).start}
+            if not isinstance(start.get("time"), int | float):
+                start["time"] = at
             provenance = Provenance(
                 model_name=model.name if model is not None else "none",
                 model_sha256=model.sha256 if model is not None else "",
@@ -271,8 +232,8 @@ class Pipeline:
         return self._runs[key]
 
     def _end_runs(self) -> None:
-        """End the agent's runs beside those that have stopped, once nothing of them is to come any more."""
-        if not self._stops or self._assembler.waiting:
+        """End the agent's runs beside those that have stopped, each once its last decision is settled."""
+        if not self._stops:
             return
         self._serve_waiting()
         self._publish_statuses()
@@ -281,20 +242,21 @@ class Pipeline:
             if uid in self._held:
                 self._run(uid, self._held[uid][0].time, None)
             self._rules.forget(uid)
-            self._starts.pop(uid, None)
+            self._watched.pop(uid, None)
             self._over.append(uid)
-            at = stop.get("time")
             for key in [k for k in self._runs if k[0] == uid]:
-                self._runs.pop(key).close(
-                    str(stop.get("exit_status", "fail")),
-                    str(stop.get("reason", "")),
-                    float(at) if isinstance(at, int | float) else None,
-                )
+                _close(self._runs.pop(key), stop)
 
 
-def _is_start(doc: Any) -> bool:
-    return isinstance(doc, dict) and isinstance(doc.get("uid"), str) and isinstance(doc.get("time"), int | float)
+def _close(run: AgentRun, stop: Mapping[str, Any]) -> None:
+    """End an agent's run as its watched run ended."""
+    if not stop:
+        run.close("abort", "the watched run never stopped", watched=False)
+        return
+    at = stop.get("time")
+    time = float(at) if isinstance(at, int | float) else None
+    run.close(str(stop.get("exit_status", "fail")), str(stop.get("reason", "")), time)
 
 
-def _set_aside(frame: Frame, reason: str, detail: str) -> SetAside:
-    return SetAside(frame.run_uid, frame.uid, frame.time, reason, detail, frame.seq_num)
+def _set_aside(frame: Frame, refusal: Refusal) -> SetAside:
+    return SetAside(frame.run_uid, frame.uid, frame.time, refusal.reason, refusal.detail, frame.seq_num)

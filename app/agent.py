@@ -1,6 +1,7 @@
 """The agent as a callable: give it documents, it serves them on a thread of its own."""
 
 import atexit
+import itertools
 import queue
 import threading
 import time
@@ -10,16 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import structlog
 
 from ..agent.decide import Rules
 from ..agent.pipeline import Pipeline
-from ..agent.stream import FrameAssembler
-from ..agent.types import Control, Estimator, Received, SetAside
+from ..agent.types import Control, Estimator, Reason, Received, SetAside, get_logger
 from .config import Config, load_config
-from .wiring import _check_rules, load_models, stages, tabulated, versions
+from .wiring import _check_rules, frame_reader, load_models, tabulated, versions
 
-_log = structlog.get_logger(__name__)
+_log = get_logger()
 
 Callback = Callable[[str, dict[str, Any]], Any]
 _IDLE_S = 0.1  # how soon a changed status of a decision is published when no document comes
@@ -46,18 +45,22 @@ class XASAgent:
         _check_rules(config, models)
         self._config = config
         self._inbox: queue.Queue[Received] = queue.Queue(config.serving.queue)
+        self._subscribing = threading.Lock()
         self._callbacks: dict[int, Callback] = {}
-        self._tokens = 0
-        self._dropped = 0
+        """Replaced, never changed: the agent's thread iterates over it."""
+        self._tokens = itertools.count(1)
         self._closed = threading.Event()
         self._progress = threading.Condition()
-        self._taken = self._served = self._hurry = 0
+        """Guards the next three lines, which are all that other threads learn of the agent's own."""
+        self._taken = self._served = self._dropped = 0
+        self._hurry = 0
+        self._idle = True
         self._reason = ""
         self.models = tuple(models)
         self._owned = ExitStack()
         """Sink and control that were made for the agent, closed with it."""
         self._pipeline = Pipeline(
-            FrameAssembler(config.fields),
+            frame_reader(config),
             models,
             config.alignment,
             Rules(config.rules, units={k: u for m in models for k, u in m.units.items()}),
@@ -69,7 +72,6 @@ class XASAgent:
             spectra=config.serving.spectra,
             show_single_site=config.serving.single_site,
             max_batch=config.serving.max_batch,
-            stages=stages(config),
             tabulated=tabulated(config, models),
         )
         self._thread = threading.Thread(target=self._work, name="xas-agent", daemon=True)
@@ -132,25 +134,27 @@ class XASAgent:
             if self._closed.is_set():
                 return
             document = Received(name, _own(doc) if name in ("event", "event_page") else doc, time.monotonic())
-            self._inbox.put_nowait(document)
             with self._progress:
-                self._taken += 1
-        except queue.Full:
-            with self._progress:
-                self._dropped += 1
+                try:
+                    self._inbox.put_nowait(document)
+                    self._taken += 1
+                except queue.Full:
+                    self._dropped += 1
         except Exception:
             # An exception here would end the user's plan.
             _log.exception("document not taken", name=name)
 
     def subscribe(self, fn: Callback) -> int:
         """Send the agent's own documents to ``fn(name, doc)``; gives a token for :meth:`unsubscribe`."""
-        self._tokens += 1
-        self._callbacks = {**self._callbacks, self._tokens: fn}
-        return self._tokens
+        with self._subscribing:
+            token = next(self._tokens)
+            self._callbacks = {**self._callbacks, token: fn}
+        return token
 
     def unsubscribe(self, token: int) -> None:
         """Stop sending documents to what ``subscribe`` gave this token for."""
-        self._callbacks = {k: fn for k, fn in self._callbacks.items() if k != token}
+        with self._subscribing:
+            self._callbacks = {k: fn for k, fn in self._callbacks.items() if k != token}
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until every document taken so far is served and every decision settled.
@@ -178,7 +182,7 @@ class XASAgent:
             self._thread.join(timeout)
 
     def _drained(self, target: int) -> bool:
-        return (self._served >= target and not self._pipeline.busy) or not self._thread.is_alive()
+        return (self._served >= target and self._idle) or not self._thread.is_alive()
 
     def __enter__(self) -> "XASAgent":
         return self
@@ -191,6 +195,7 @@ class XASAgent:
         while not (self._closed.is_set() and self._inbox.empty()):
             batch = self._gather()
             quiet_since = time.monotonic() if batch else quiet_since
+            idle = False
             try:
                 self._report_dropped()
                 if batch:
@@ -199,10 +204,12 @@ class XASAgent:
                     self._pipeline.idle()
                 else:
                     self._pipeline.feed(())
+                idle = not self._pipeline.busy
             except Exception:
                 _log.exception("documents not served", documents=len(batch))
             with self._progress:
                 self._served += len(batch)
+                self._idle = idle
                 self._progress.notify_all()
         try:
             self._pipeline.close(self._reason)
@@ -229,7 +236,7 @@ class XASAgent:
             with self._progress:
                 dropped, self._dropped = self._dropped, 0
             detail = f"{dropped} documents came faster than they were served; the queue holds {self._inbox.maxsize}"
-            self._pipeline.note(SetAside("", "", time.time(), "queue full", detail))
+            self._pipeline.note(SetAside("", "", time.time(), Reason.QUEUE_FULL, detail))
 
     def _emit(self, name: str, doc: dict[str, Any]) -> None:
         for fn in self._callbacks.values():

@@ -13,7 +13,7 @@ from ..adapters.assets import AssetSettings
 from ..adapters.tiled import TiledEndpoint
 from ..adapters.zmq import Endpoint, ZMQEndpoint
 from ..agent.decide import ControlSettings, Rule
-from ..agent.fields import FieldMap
+from ..agent.fields import FieldSettings
 from ..agent.spectra import AlignmentSettings
 from ..agent.stream import FlySettings
 from ..agent.types import ConfigError, Settings, read_mapping, read_yaml, validated
@@ -29,55 +29,67 @@ class ModelSettings(Settings):
     """Which model answers, and on what."""
 
     use: tuple[str, ...] = ()
-    """Names of installed models or model folders; empty: every installed model, chosen frame by frame by element
-    and edge or, where the documents name none, by the energies."""
+    """Names of installed models, or model folders. Empty: every installed model; the element and edge of a frame
+    choose among them or, if the documents do not name these, its energies do."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs; ``auto`` takes a GPU if there is one."""
     threads: int | None = Field(default=None, ge=1)
-    """CPU threads of the forward; unset: half the cores, at most 4."""
+    """CPU threads of the forward pass; unset: half the cores, at most 4. Only the command applies it: torch has one
+    number of threads for the whole process, so in a host program that program's own setting holds."""
 
 
 class ServingSettings(Settings):
     """How frames are queued and batched."""
 
     latency_budget_ms: float = Field(default=20.0, ge=0)
-    """Longest time that documents are gathered into one batch. A lone frame never waits: gathering goes on only
+    """Longest time that documents are gathered into one batch, ms. A lone frame never waits: gathering continues only
     while more documents are already there."""
     max_batch: int = Field(default=256, ge=1)
-    """Most frames in one forward."""
+    """Largest number of frames in one forward pass."""
     queue: int = Field(default=200_000, ge=1)
-    """Most documents waiting; one that finds it full is dropped, counted and reported as a gap."""
+    """Largest number of waiting documents; a document that finds the queue full is dropped, counted and reported as a
+    gap."""
     spectra: bool = True
-    """Whether the aligned spectra are published too."""
+    """Whether to publish the aligned spectra too."""
     single_site: bool = False
-    """Whether descriptors that mean nothing for a mixture of sites, such as PSGO, are shown too. They are published
-    in any case; what is shown are the fields that the ``descriptors`` stream hints at, and descriptors.csv."""
+    """Whether to show descriptors that have no meaning for a mixture of sites, such as PSGO. They are always
+    published; this adds them to the hints of the ``descriptors`` stream and to descriptors.csv."""
 
 
 class Config(Settings):
-    """Everything the agent can be told; each part may be left out."""
+    """Settings of the agent; each part may be left out."""
 
     preset: str | None = None
-    """Name of a beamline whose rules these settings are laid over."""
+    """Name of a beamline preset; these settings override its keys."""
     model: ModelSettings = ModelSettings()
-    fields: FieldMap = FieldMap()
+    """Which model answers, and where it runs."""
+    fields: FieldSettings = FieldSettings()
+    """Which data keys hold the energy and the intensities."""
     fly: FlySettings | None = None
-    """Which streams of a fly scan are joined to one; None: each stream has its energies, or a run has one axis."""
+    """Streams of a fly scan that are joined to one; unset: each stream has its own energies, or the run has one
+    axis."""
     assets: AssetSettings = AssetSettings()
-    """The files that documents point to."""
+    """Files to which documents point."""
     alignment: AlignmentSettings = AlignmentSettings()
+    """Calibration, normalisation and resampling."""
     rules: tuple[Rule, ...] = ()
+    """Rules over the series of estimates."""
     control: ControlSettings = ControlSettings()
+    """Actions that the agent may take."""
     control_endpoint: Endpoint | None = None
-    """Where controls are sent across processes; in a RunEngine's own process they go to the RunEngine."""
+    """ZMQ endpoint that receives control requests from another process; within a RunEngine's own process they go to
+    the RunEngine."""
     serving: ServingSettings = ServingSettings()
+    """Queue, batches and what is published."""
     source: ZMQEndpoint | None = None
-    """Where documents come from."""
+    """ZMQ endpoint that documents come from."""
     tiled: TiledEndpoint | None = None
-    """The catalogue that they come from, in place of ``source``."""
+    """Tiled catalogue that documents come from, in place of ``source``."""
     publish: ZMQEndpoint | None = None
-    """Where the agent's own documents go."""
+    """ZMQ endpoint that the agent's own documents go to."""
     x_target: float | None = None
-    """Li content at which the embedded beamline's charge should be stopped; the rules say how it is recognised."""
+    """Li content at which the embedded beamline's charge should stop, for the summary; the rules decide when it is
+    reached."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

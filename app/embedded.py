@@ -20,7 +20,7 @@ from .session import SETTLE_S, Session, _uninterrupted
 
 
 @dataclass
-class Obeying:
+class InProcessControl:
     """A control in this process: what ``obey`` of the simulated beamline or of a replay answers."""
 
     obey: Callable[[str, Mapping[str, Any]], Reply]

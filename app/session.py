@@ -10,19 +10,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import structlog
-
 from ..adapters.errors import EndpointUnreachable
 from ..adapters.tiled import TiledSource
 from ..adapters.zmq import ZMQSource
-from ..agent.types import Control, InputError, Source
+from ..agent.types import Control, InputError, Source, get_logger
 from .agent import XASAgent
 from .config import Config
 from .output.folder import OutputFolder
 from .output.live import Display
 from .output.recorder import Recorder, Truth, against_truth
 
-_log = structlog.get_logger(__name__)
+_log = get_logger()
 
 POLL_S = 0.1
 SETTLE_S = 0.5  # documents still under way when a beamline has ended, or the last frame asked for has come

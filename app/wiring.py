@@ -1,4 +1,4 @@
-"""Builds what the agent is made of from a config: stages, models, tables."""
+"""Builds what the agent is made of from a config: frame reader, models, tables."""
 
 import platform
 from collections.abc import Sequence
@@ -7,18 +7,17 @@ from functools import partial
 import numpy as np
 
 from .._version import __version__
-from ..agent.stream import FlyJoiner, needed
-from ..agent.types import Estimator, Stage, Tabulated
+from ..agent.stream import FrameReader, needed
+from ..agent.types import Estimator, Tabulated
 from .config import Config, ConfigError
 
 
-def stages(config: Config) -> list[Stage]:
-    """What the config's documents go through before they are read: files filled in, fly streams joined."""
+def frame_reader(config: Config) -> FrameReader:
+    """Return what makes frames of documents: the book, files filled in, fly streams joined, the assembler."""
     from ..adapters.assets import AssetFiller
 
-    fields, fly = config.fields, config.fly
-    found: list[Stage] = [AssetFiller(config.assets, partial(needed, fields, fly))]
-    return [*found, FlyJoiner(fly, fields)] if fly is not None else found
+    filler = AssetFiller(config.assets, partial(needed, config.fields, config.fly))
+    return FrameReader(config.fields, config.fly, [filler])
 
 
 def _check_rules(config: Config, models: Sequence[Estimator]) -> None:
@@ -62,11 +61,10 @@ def load_models(config: Config) -> Sequence[Estimator]:
         One of them is not a model, or does not match its card.
     """
     from ..models import card
-    from ..models.runtime import Model, default_threads
+    from ..models.runtime import Model
 
     names = config.model.use or tuple(card.installed())
-    threads = config.model.threads or default_threads()
-    models = [Model(card.find(name), config.model.device, threads) for name in names]
+    models = [Model(card.find(name), config.model.device) for name in names]
     for model in models:
         model.warm_up()
     return [*models]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xas_agent.adapters.formats import Spectrum, flaw, read_spectra
+from xas_agent.adapters.formats import FileSpectrum, flaw, read_spectra
 from xas_agent.agent.spectra.normalisation import NormalisationSettings, Normalised, normalise
 from xas_agent.agent.types.xray import edge_ev
 
@@ -36,7 +36,7 @@ BATCH = 256
 
 @dataclass
 class Compared:
-    spectrum: Spectrum
+    spectrum: FileSpectrum
     larch: "Group"
     same: Normalised
     auto: Normalised
@@ -88,7 +88,7 @@ class Compared:
         return ", ".join(f"{n} {a:g} ↔ {b:g}" for n, a, b in pairs if abs(a - b) > 0.5) or "alike"
 
 
-def by_larch(spectrum: Spectrum, **options: float) -> "Group":
+def by_larch(spectrum: FileSpectrum, **options: float) -> "Group":
     group = Group(energy=spectrum.energy.copy(), mu=spectrum.mu.copy())
     pre_edge(group, **options)
     return group
@@ -100,13 +100,13 @@ def as_larch(group: "Group") -> NormalisationSettings:
     return NormalisationSettings(e0=group.e0, **{name: getattr(used, name) for name in names})
 
 
-def compare(spectrum: Spectrum) -> Compared:
+def compare(spectrum: FileSpectrum) -> Compared:
     group = by_larch(spectrum)
     same = normalise(spectrum.energy, spectrum.mu, as_larch(group))
     return Compared(spectrum, group, same, normalise(spectrum.energy, spectrum.mu))
 
 
-def mback_step(spectrum: Spectrum, group: "Group") -> float:
+def mback_step(spectrum: FileSpectrum, group: "Group") -> float:
     """What Larch's MBACK against tabulated f'' says of the edge step: neither side's polynomial."""
     z = xraydb.atomic_number(spectrum.element)
     copy = Group(energy=spectrum.energy.copy(), mu=spectrum.mu.copy())
@@ -126,7 +126,7 @@ def fastest(call: Callable[[], object], seconds: float) -> float:
     return float(np.median(took))
 
 
-def speed(spectrum: Spectrum, seconds: float = 0.4) -> tuple[float, ...]:
+def speed(spectrum: FileSpectrum, seconds: float = 0.4) -> tuple[float, ...]:
     """Seconds per spectrum, everything automatic: larch, one of ours, ours in a batch; the same with all given."""
     energy, mu = spectrum.energy, spectrum.mu
     given = as_larch(by_larch(spectrum))

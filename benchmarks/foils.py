@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xas_agent.adapters.formats import read_spectra
-from xas_agent.agent.spectra import AlignmentSettings, SeriesAlignment
+from xas_agent.agent.spectra import AlignmentSettings, Batch, SeriesAlignment
 from xas_agent.agent.spectra.align import foil_shifts
 from xas_agent.agent.types import Edge, Frame
 from xas_agent.models import card
@@ -47,7 +47,7 @@ DRIFT_EV, FRAMES, SETTLED = 0.5, 100, 5
 
 def shifts(energy: Array, foils: Array, element: str) -> Array:
     """(N,) eV, as the agent reads them, of foils (N, M)."""
-    return foil_shifts(energy, foils, EDGES[element], AlignmentSettings(), len(foils))
+    return foil_shifts(Batch(energy, foils, reference=foils), EDGES[element], AlignmentSettings())
 
 
 def matched(energy: Array, foils: Array, element: str) -> Array:

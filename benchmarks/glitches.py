@@ -26,13 +26,13 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 
 from xas_agent.adapters.formats import flaw, read_spectra
-from xas_agent.agent.spectra import AlignmentSettings, align
+from xas_agent.agent.spectra import AlignmentSettings, Batch, align
 from xas_agent.agent.spectra.glitches import Glitches, GlitchSettings, find_glitches, gross_glitches, standing_out
 from xas_agent.agent.spectra.noise import noise_of
 from xas_agent.agent.spectra.normalisation import normalise
 from xas_agent.agent.types import Estimate
 from xas_agent.models import card
-from xas_agent.models.runtime import Model, default_threads
+from xas_agent.models.runtime import Model, configure_torch, default_threads
 from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
 
 FRACTION = 0.05
@@ -212,7 +212,7 @@ def measured(folder: Path) -> Iterator[tuple[str, str, Array, Array]]:
 
 def said(model: Model, energy: Array, mu: Array, how: GlitchSettings | None) -> list[Estimate | None]:
     """Estimates of spectra, None of one that is refused."""
-    found = align(energy, mu, model.grid, model.edge, AlignmentSettings(glitches=how, gross_glitches=False))
+    found = align(Batch(energy, mu), model.grid, model.edge, AlignmentSettings(glitches=how, gross_glitches=False))
     given = model.estimate(found.mu)
     return [None if why else one for why, one in zip(found.refused, given, strict=True)]
 
@@ -230,7 +230,7 @@ def moved(clean: list[Estimate | None], other: list[Estimate | None]) -> dict[st
 
 def estimates(spectra: Iterable[tuple[str, str, Array, Array]], noise: float, how: GlitchSettings) -> None:
     """What glitches do to estimates, with and without repair; and what repair does where there are none."""
-    models = {element: Model(card.find(name), threads=default_threads()) for element, name in MODELS.items()}
+    models = {element: Model(card.find(name)) for element, name in MODELS.items()}
     total: dict[str, dict[str, list[float]]] = {}
     for label, element, energy, mu in spectra:
         rng, model = np.random.default_rng(0), models[element]
@@ -279,6 +279,7 @@ def main() -> None:
     parser.add_argument("--threshold", type=float, default=GlitchSettings().threshold)
     parser.add_argument("--narrowest", type=float, default=GlitchSettings().narrowest_ev, help="narrowest_ev")
     asked = parser.parse_args()
+    configure_torch(default_threads())
     if asked.data is not None and not (asked.data / "exp" / "xdi").is_dir():
         parser.error(f"{asked.data}: found no exp/xdi in it")
     how = GlitchSettings(threshold=asked.threshold, narrowest_ev=asked.narrowest)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from xas_agent.adapters.formats import flaw, read_spectra
 from xas_agent.adapters.xray_tables import edge_ev, tabulated
-from xas_agent.agent.spectra import Aligned, AlignmentSettings, align
+from xas_agent.agent.spectra import Aligned, AlignmentSettings, Batch, align
 from xas_agent.agent.spectra.normalisation import normalise
 from xas_agent.agent.types import Edge, Grid
 from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
@@ -52,7 +52,7 @@ class Scan:
         at = edge_ev(self.element)
         inside = (self.energy >= at + first) & (self.energy <= at + last)
         known = tabulated(settings, self.element, "K")
-        return align(self.energy[inside], self.mu[None, inside], GRID, Edge(at), settings, tabulated=known)
+        return align(Batch(self.energy[inside], self.mu[None, inside]), GRID, Edge(at), settings, tabulated=known)
 
     @property
     def larch(self) -> dict[str, float]:

@@ -23,11 +23,11 @@ import numpy as np
 import torch
 
 from xas_agent.adapters.zmq import ZMQEndpoint, ZMQSink, ZMQSource
-from xas_agent.agent.spectra import AlignmentSettings, align
+from xas_agent.agent.spectra import AlignmentSettings, Batch, align
 from xas_agent.app.agent import XASAgent
 from xas_agent.app.config import load_config
 from xas_agent.models import card
-from xas_agent.models.runtime import Model, default_threads
+from xas_agent.models.runtime import Model, configure_torch, default_threads
 from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
 
 Document = tuple[str, Any]
@@ -145,7 +145,7 @@ def repeated(call: Callable[[], Any], seconds: float = 2.0, pause_s: float = 0.0
 
 def forwards(name: str) -> dict[str, float]:
     """The bare TorchScript forward of a lone frame, on the agent's thread count and on one."""
-    model = Model(card.find(name), threads=default_threads())
+    model = Model(card.find(name))
     model.warm_up()
     rng = np.random.default_rng(0)
     found: dict[str, float] = {}
@@ -161,7 +161,7 @@ def forwards(name: str) -> dict[str, float]:
 
 def forward_rate(name: str) -> float:
     """Frames/s of the bare forward on the agent's thread count, in the best batch."""
-    model = Model(card.find(name), threads=default_threads())
+    model = Model(card.find(name))
     model.warm_up()
     rng = np.random.default_rng(0)
     rates = []
@@ -193,7 +193,7 @@ def ratios(name: str, frames: int, rounds: int) -> dict[str, float]:
 def processor(name: str, frames: int, rounds: int) -> dict[str, float]:
     """Processor time per frame, ms, of the bare batched forward and of the agent, documents in to documents out: what
     other work on the machine leaves alone. Medians of the rounds."""
-    model = Model(card.find(name), threads=default_threads())
+    model = Model(card.find(name))
     x = np.random.default_rng(0).normal(size=(256, len(model.grid))).astype(np.float32)
     model.warm_up()
 
@@ -299,9 +299,8 @@ def alignment(name: str) -> dict[str, float]:
     settings = AlignmentSettings()
 
     def batch(n: int) -> float:
-        took = repeated(
-            lambda: align(energy, mu[:n], model.grid, model.edge, settings, reference=reference[:n]), seconds=1.5
-        )
+        frames = Batch(energy, mu[:n], reference=reference[:n])
+        took = repeated(lambda: align(frames, model.grid, model.edge, settings), seconds=1.5)
         return float(np.median(took)) / n * 1e6
 
     return {"alignment_alone_us": batch(1), "alignment_batched_us": batch(256)}
@@ -346,6 +345,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="of the two rates; medians are told")
     parser.add_argument("--out", type=Path, default=Path("benchmarks.json"))
     asked = parser.parse_args()
+    configure_torch(default_threads())
     load_config(None)
 
     bare = forwards(asked.model)

@@ -19,10 +19,15 @@ class GridCard(Settings):
     """See :class:`xas_agent.agent.types.grid.Grid`; all in eV relative to ``edge_ev``, on FEFF's scale."""
 
     start_ev: float
+    """First energy of the grid, eV from the tabulated edge."""
     stop_ev: float
+    """Last energy of the grid, eV from the tabulated edge."""
     step_ev: float
+    """Step of the grid, eV."""
     foot_ev: tuple[float, float]
+    """Window below the edge whose mean becomes 0, eV from the tabulated edge."""
     anchor_ev: tuple[float, float]
+    """Window above the edge whose mean becomes 1, eV from the tabulated edge."""
 
     @model_validator(mode="after")
     def _is_a_grid(self) -> Self:
@@ -63,8 +68,11 @@ class OffsetCard(Settings):
     """FEFF − experiment, added to calibrated energies."""
 
     value_ev: float
+    """Offset, eV."""
     sd_ev: float
+    """Standard deviation of the offset, eV; it widens the intervals."""
     source: str
+    """Standards that the offset was fitted on."""
 
 
 class DomainCard(Settings):
@@ -76,17 +84,22 @@ class DomainCard(Settings):
     """
 
     scale: float = Field(default=1.0, gt=0.5, lt=2)
-    """Measured energies from the tabulated edge, over FEFF's."""
+    """Energy scale: measured energies from the tabulated edge divided by FEFF's."""
     scale_sd: float = Field(default=0.0, ge=0)
+    """Standard deviation of ``scale``."""
     amplitude: float = Field(default=1.0, gt=0)
+    """Amplitude of the measured fine structure divided by FEFF’s."""
     amplitude_sd: float = Field(default=0.0, ge=0)
+    """Standard deviation of ``amplitude``."""
     step_ev: float | None = None
-    """Where s stands: an arctangent, of the width in :mod:`~xas_agent.agent.types.edge`, from the tabulated edge
-    in E′. None: the amplitude is not undone; training rehearsed it, as it did before there was this key."""
+    """Position of the step s, eV from the tabulated edge in E′. Unset: the amplitude is not corrected; training only
+    rehearses it."""
     broadening_ev: float = Field(default=0.0, ge=0)
-    """σ of G: core hole and instrument, beyond what FEFF has broadened by."""
+    """σ of G, eV: core hole and instrument, beyond FEFF's own broadening."""
     broadening_sd_ev: float = Field(default=0.0, ge=0)
+    """Standard deviation of ``broadening_ev``, eV."""
     source: str = "not fitted"
+    """Standards that these values were fitted on."""
 
 
 class Card(Settings):

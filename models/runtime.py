@@ -9,10 +9,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from ..agent.types import Array, DescriptorEstimate, Estimate
+from ..agent.types import Array, DescriptorEstimate, Estimate, Flag
 from . import card as cards
 
-OOD_FLAG = "out of distribution"
 CPU_CHUNK = 16  # rows of one pass on a CPU: more would not fit its cache and take longer per row
 
 
@@ -23,15 +22,20 @@ class Model:
     ----------
     folder : model folder; its file is checked against its card before it is loaded
     device : ``cpu``, ``cuda`` or ``auto`` (CUDA when there is one)
-    threads : CPU threads of the forward, None for as many as torch would take
 
     Raises
     ------
     ModelError
         The folder is not a model, or its file does not match its card.
+
+    Notes
+    -----
+    The settings that torch keeps for the whole process stay those of the host program: its number of CPU threads, and
+    whether a GPU may round to TF32 in convolutions, which is torch's default and shifts estimates by up to 1e-3.
+    :func:`configure_torch` sets both.
     """
 
-    def __init__(self, folder: Path, device: str = "auto", threads: int | None = None) -> None:
+    def __init__(self, folder: Path, device: str = "auto") -> None:
         self.card = cards.verify(folder)
         self.name, self.sha256 = self.card.name, self.card.sha256
         self.grid = self.card.grid.grid()
@@ -44,11 +48,6 @@ class Model:
         if device == "cuda" and not torch.cuda.is_available():
             raise cards.ModelError(f"{folder}: device cuda was asked for, and torch finds none; use auto or cpu")
         self.device = torch.device(device)
-        if threads is not None and self.device.type == "cpu":
-            torch.set_num_threads(threads)
-        # TF32 would move results by 1e-3, more than frames may differ between devices.
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
         module = torch.jit.load(folder / "model.ts", map_location=self.device).eval()
         self.module = torch.jit.freeze(module)
         self._descriptors = self._columns()
@@ -78,7 +77,7 @@ class Model:
             Estimate(
                 {name: make(i) for name, make in columns.items()},
                 score,
-                (OOD_FLAG,) if not score <= 1.0 else (),
+                (Flag.OUT_OF_DISTRIBUTION,) if not score <= 1.0 else (),
             )
             for i, score in enumerate(scores)
         ]
@@ -124,6 +123,16 @@ class Model:
         return lambda i: DescriptorEstimate(
             means[i], los[i], his[i], values[i], tops[i], dict(zip(labels, rows[i], strict=True))
         )
+
+
+def configure_torch(threads: int) -> None:
+    """Set the CPU threads of torch and forbid TF32, for the whole process.
+
+    For a program that is the agent's own, such as its command. The library itself does not call it.
+    """
+    torch.set_num_threads(threads)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def default_threads() -> int:

@@ -1,1 +1,1 @@
-"""A beamline that needs no hardware: ophyd devices, a cathode that reacts, plans, replay."""
+"""A beamline that needs no hardware: ophyd devices, a cathode that charges, plans and replay."""

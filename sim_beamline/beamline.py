@@ -1,4 +1,4 @@
-"""The simulated beamline as a whole: a robot loads a cell, a RunEngine measures it while it is charged."""
+"""The simulated beamline: a robot loads a cell, and a RunEngine measures the cell while it charges."""
 
 from collections.abc import Generator, Mapping, Sequence
 from functools import partial
@@ -11,11 +11,11 @@ from pydantic import Field
 
 from ..agent.types import Reply, Settings
 from .cathode import CathodeSettings, Cell, x_open_loop_end
-from .devices import Chambers, Monochromator, Potentiostat, QuickScan, Recorded, Shutter, Thermometer
+from .devices import IonChambers, Monochromator, Potentiostat, QuickScan, RecordedDevice, Shutter, Thermometer
 from .engine import DocumentSink, Outlets, carry_out
 from .optics import Beam, BeamSettings
-from .orders import Orders
-from .plans import FLY_ENERGIES, STEP_ENERGIES, Bench, fly_frame, measure, step_frame
+from .plan_state import PlanState
+from .plans import FLY_ENERGIES, STEP_ENERGIES, BeamlineDevices, fly_frame, measure, step_frame
 from .robot import Robot, load_cell
 
 TRUTH_KEYS = {
@@ -30,30 +30,38 @@ TRUTH_KEYS = {
 
 
 class BeamlineSettings(Settings):
-    """A LixCoO2 cell charged in the beam."""
+    """A LixCoO2 cell that charges in the beam."""
 
     seed: int = Field(default=0, ge=0)
-    """Of everything random: the cell's capacity and current, the monochromator's error, the noise."""
+    """Seed of all random numbers: the cell's capacity and current, the monochromator's error, the noise."""
     frames: int = Field(default=80, gt=0)
-    """Spectra planned; the planned charge is spread evenly over them."""
+    """Number of planned spectra; the planned charge is spread evenly over them."""
     mode: Literal["fly", "step"] = "fly"
-    """``fly``: an Event per spectrum with arrays. ``step``: an Event per energy."""
+    """``fly``: one Event with arrays per spectrum. ``step``: one Event per energy."""
     both_ways: bool = False
-    """In step mode: every second sweep goes down in energy."""
+    """In step mode: whether every second sweep falls in energy."""
     frame_period_s: float = Field(default=0.5, ge=0)
-    """Wall time from one frame to the next, s; 0 is as fast as it goes. Simulated time does not follow it."""
+    """Wall time from one frame to the next, s; 0 adds no wait. The simulated time does not depend on it."""
     sample_name: str = "LiCoO2 cathode"
-    """In the RunStart of the robot's run and of the measurement."""
+    """Sample name in the RunStarts of the robot's run and of the measurement."""
     cathode: CathodeSettings = CathodeSettings()
     """The sample and its charge."""
     beam: BeamSettings = BeamSettings()
-    """Source, monochromator and chambers."""
+    """Source, monochromator and ion chambers."""
 
 
 class SimBeamline:
-    """Devices, plans and a RunEngine; its documents go to sinks, the truth to other sinks.
+    """Devices, plans and a RunEngine, which sends its documents to sinks and the true values to other sinks.
 
-    ``run`` blocks and may be called once, from any thread; ``obey`` may be called from any thread meanwhile.
+    ``run`` blocks and may be called once, from any thread. ``obey`` may be called from any thread while it runs.
+
+    Parameters
+    ----------
+    settings : BeamlineSettings
+    sinks : sequence of callables
+        They receive every document except those of truth runs.
+    truth_sinks : sequence of callables
+        They receive the documents of truth runs.
     """
 
     def __init__(
@@ -69,30 +77,30 @@ class SimBeamline:
         self._cell = Cell(settings.cathode, settings.seed)
         points = len(FLY_ENERGIES if settings.mode == "fly" else STEP_ENERGIES)
         self._beam = Beam(settings.beam, settings.cathode, self._cell, settings.seed, points)
-        self._bench = self._build_bench(settings.cathode.charge_time_s / settings.frames / points)
-        self._orders = Orders(self._switch)
+        self._devices = self._build_devices(settings.cathode.charge_time_s / settings.frames / points)
+        self._plan_state = PlanState(self._switch)
 
-    def _build_bench(self, point_s: float) -> Bench:
+    def _build_devices(self, point_s: float) -> BeamlineDevices:
         cell, beam = self._cell, self._beam
         noise = np.random.default_rng([self.settings.seed, 3])
         mono = Monochromator(name="energy", init_pos=float(STEP_ENERGIES[0]))
-        return Bench(
+        return BeamlineDevices(
             mono=mono,
-            chambers=Chambers(name="chambers", beam=beam, mono=mono, seconds=point_s),
+            chambers=IonChambers(name="chambers", beam=beam, mono=mono, seconds=point_s),
             quick_scan=QuickScan(name="quick_scan", beam=beam, energies=FLY_ENERGIES, seconds=point_s),
             potentiostat=Potentiostat(name="potentiostat", cell=cell, noise=noise),
             thermometer=Thermometer(name="temperature", cell=cell, noise=noise),
             shutter=Shutter(name="shutter", beam=beam),
-            truth=Recorded("truth", TRUTH_KEYS),
+            truth=RecordedDevice("truth", TRUTH_KEYS),
             mark_truth=self._mark_truth,
         )
 
     def _switch(self, on: bool) -> None:
-        self._bench.potentiostat.current.put(self._current_ma if on else 0.0)
+        self._devices.potentiostat.current.put(self._current_ma if on else 0.0)
 
     def _mark_truth(self, frame: int, x: float, stopped: bool) -> None:
         cell = self._cell
-        self._bench.truth.put(
+        self._devices.truth.put(
             {
                 "frame": frame,
                 "x": x,
@@ -106,35 +114,35 @@ class SimBeamline:
 
     @property
     def x_true(self) -> float:
-        """Lithium per formula unit in the cathode now."""
+        """Current lithium content of the cathode, atoms per formula unit."""
         return self._cell.x
 
     @property
     def mono_error_ev(self) -> float:
-        """Reported − true energy now, eV."""
+        """Current difference between reported and true energy, eV."""
         return float(self._beam.mono_error_ev(self._cell.time_s)[0])
 
     @property
     def x_open_loop_end(self) -> float:
-        """Lithium at the end of the planned scan if nothing stops it, by the same seed's chemistry."""
+        """Lithium content at the end of the planned scan if no control stops it, for the same seed."""
         return x_open_loop_end(self.settings.cathode, self.settings.seed)
 
     def __len__(self) -> int:
-        """Frames planned."""
+        """Return the number of planned frames."""
         return self.settings.frames
 
     def obey(self, action: str, args: Mapping[str, Any]) -> Reply:
-        """Act on a request from any thread.
+        """Carry out a control request; may be called from any thread.
 
-        ``stop`` cuts the current before it returns and ends the measurement with success after the frame in
-        progress; ``pause`` cuts the current and waits; ``resume`` goes on. What is unknown or untimely is
-        rejected with a reason.
+        ``stop`` cuts the current before it returns, and the measurement ends with success after the frame in
+        progress. ``pause`` cuts the current and holds the plan; ``resume`` continues it. An unknown action, or one
+        that the present phase does not allow, is rejected with a reason.
         """
-        return self._orders.obey(action, args)
+        return self._plan_state.obey(action, args)
 
     def run(self) -> None:
-        """Load the cell and measure it to the planned end, or until stopped; blocks."""
-        carry_out(self._plan(), self._orders, self._outlets)
+        """Load the cell and measure it to the planned end or until a stop request; blocks."""
+        carry_out(self._plan(), self._plan_state, self._outlets)
 
     def _plan(self) -> Generator[Msg, Any, None]:
         s = self.settings
@@ -142,9 +150,9 @@ class SimBeamline:
         yield from load_cell(Robot(name="robot", active_mass_mg=s.cathode.active_mass_mg, seed=s.seed), sample)
         step = s.mode == "step"
         yield from measure(
-            self._bench,
+            self._devices,
             partial(step_frame, both_ways=s.both_ways) if step else fly_frame,
-            self._orders,
+            self._plan_state,
             frames=s.frames,
             period_s=s.frame_period_s,
             current_ma=self._current_ma,
@@ -168,13 +176,13 @@ class SimBeamline:
 
 
 def detectors(seed: int = 0) -> list[Any]:
-    """Devices for a plan of one's own: a quick scan of the cathode, its voltage, its temperature.
+    """Return devices for a user's own plan: a quick scan of the cathode, its voltage and its temperature.
 
     >>> from bluesky import RunEngine
     >>> from bluesky.plans import count
     >>> RE = RunEngine()
     >>> _ = RE(count(detectors(), num=2, md={"element": "Co", "edge": "K"}))
     """
-    bench = SimBeamline(BeamlineSettings(seed=seed), [])._bench
-    bench.shutter.set(1)
-    return [bench.quick_scan, bench.potentiostat.voltage, bench.thermometer]
+    devices = SimBeamline(BeamlineSettings(seed=seed), [])._devices
+    devices.shutter.set(1)
+    return [devices.quick_scan, devices.potentiostat.voltage, devices.thermometer]

@@ -1,22 +1,20 @@
-"""The sample: LixCoO2, whose lithium follows the current and whose absorption follows its lithium."""
+"""The sample: LixCoO2. The current sets its lithium content, and the lithium content sets its absorption."""
 
 import threading
 from importlib.resources import files
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from pydantic import Field
 from scipy.ndimage import gaussian_filter1d
 
-from ..agent.types import Settings, edge_ev
-
-Array = NDArray[np.float64]
+from ..agent.types import Array, Settings, edge_ev
 
 CO_K_EDGE_EV = edge_ev("Co")
 STEP_WIDTH_EV = 5.0
-"""Of the arctangent that takes the place of lost structure."""
+"""Width of the arctangent step that replaces the damped part of the structure, eV."""
 CAPACITY_MAH_PER_MG = 0.2738
-"""Of LiCoO2 for one Li per formula unit: F / M = 26801 mAh/mol / 97.87 g/mol."""
+"""Capacity of LiCoO2 for one Li per formula unit: F / M = 26801 mAh/mol / 97.87 g/mol."""
 
 # Open-circuit voltage of LixCoO2 against lithium (V): the plateau, the order–disorder step at x = 1/2 and the
 # steep end, read roughly from J. N. Reimers and J. R. Dahn, J. Electrochem. Soc. 139 (1992) 2091.
@@ -28,34 +26,34 @@ class CathodeSettings(Settings):
     """A cathode and how it is charged."""
 
     active_mass_mg: float = Field(default=10.0, gt=0)
-    """LiCoO2 in the beam's cell, mg, as weighed."""
+    """Weighed mass of LiCoO2 in the cell, mg."""
     charge_x: float = Field(default=0.875, gt=0, le=1)
-    """Lithium per formula unit that the nominal current takes out over the planned scan."""
+    """Lithium per formula unit that the nominal current extracts over the planned scan."""
     charge_time_s: float = Field(default=14400.0, gt=0)
-    """Length of the planned scan in simulated seconds."""
+    """Duration of the planned scan, simulated s."""
     spread: float = Field(default=0.025, ge=0, lt=0.1)
-    """Largest relative deviation, by seed, of the capacity and of the current from nominal (each)."""
+    """Largest relative deviation of the capacity, and of the current, from nominal; the seed draws within it."""
     resistance_ohm: float = Field(default=60.0, ge=0)
-    """Of the whole cell: the overpotential is the current times this."""
+    """Resistance of the whole cell, Ω: the overpotential is the current times this value."""
     edge_step: float = Field(default=1.0, gt=0)
-    """Of the sample's absorption at the Co K edge, dimensionless; by seed up to 15 % off."""
+    """Edge step of the sample at the Co K edge, dimensionless; the seed changes it by up to 15 %."""
     background: float = Field(default=0.6, ge=0)
-    """Absorption of everything else (foils, electrolyte, lower edges) at the edge; falls as E^-2.7."""
+    """Absorption of foils, electrolyte and lower edges at the edge, dimensionless; falls as E^-2.7."""
     broadening_ev: float = Field(default=1.0, gt=0)
-    """Gaussian σ, eV, of what instrument and temperature add to the computed spectra."""
+    """Gaussian σ of the instrumental and thermal broadening of the computed spectra, eV."""
     feff_offset_ev: float | None = None
-    """FEFF − experiment energy, eV; None takes the value stored with the reference spectra."""
+    """FEFF − experiment energy, eV; None: the value stored with the reference spectra."""
 
     @property
     def nominal_current_ma(self) -> float:
-        """The current (mA) that takes ``charge_x`` out over the planned scan."""
+        """Current that extracts ``charge_x`` over the planned scan, mA."""
         return self.charge_x * self.active_mass_mg * CAPACITY_MAH_PER_MG / (self.charge_time_s / 3600)
 
 
 class Cell:
-    """Charge, lithium and voltage on a clock of simulated seconds; coulomb counting is its whole chemistry.
+    """Charge, lithium content and voltage of the cell on a clock of simulated seconds, by coulomb counting.
 
-    Safe to use from several threads: a control may cut the current while a frame is being measured.
+    Several threads may use it: a control may cut the current while the plan measures a frame.
     """
 
     def __init__(self, settings: CathodeSettings, seed: int) -> None:
@@ -72,16 +70,16 @@ class Cell:
 
     @property
     def current_ma(self) -> float:
-        """What truly flows, mA; positive while charging."""
+        """True current, mA; positive while the cell charges."""
         return self._current_ma
 
     def apply(self, current_ma: float) -> None:
-        """Set the current; the potentiostat's regulation error is the seed's."""
+        """Set the current, mA; the seed determines the potentiostat's regulation error."""
         with self._lock:
             self._current_ma = current_ma * self._current_error
 
     def advance(self, seconds: float) -> tuple[float, float]:
-        """Let simulated time pass; returns x before and after."""
+        """Advance the simulated time and return the lithium content before and after."""
         with self._lock:
             before, charge_mah = self.x, self._current_ma * seconds / 3600
             self.charge_mah += charge_mah
@@ -91,12 +89,12 @@ class Cell:
 
     @property
     def voltage(self) -> float:
-        """Cell voltage, V: open circuit at the present x plus the overpotential."""
+        """Cell voltage, V: open-circuit voltage at the current x plus the overpotential."""
         return float(np.interp(self.x, _OCV_X, _OCV_V)) + self._current_ma * 1e-3 * self._resistance_ohm
 
 
 def x_open_loop_end(settings: CathodeSettings, seed: int) -> float:
-    """Lithium content at the end of the planned scan when nothing stops the charge, by the same chemistry."""
+    """Return the lithium content at the end of the planned scan if no control stops the charge."""
     cell = Cell(settings, seed)
     cell.apply(settings.nominal_current_ma)
     return cell.advance(settings.charge_time_s)[1]
@@ -105,8 +103,8 @@ def x_open_loop_end(settings: CathodeSettings, seed: int) -> float:
 class ReferenceSpectra:
     """Normalised absorption of LixCoO2 and of the Co foil on the true experimental energy scale.
 
-    From FEFF spectra of one lithium ordering (see :mod:`xas_agent.models.datasets.cathode`), broadened, their
-    structure damped and their energies scaled as far as those of measured standards are.
+    The spectra are FEFF calculations of one lithium ordering (see :mod:`xas_agent.models.datasets.cathode`). They
+    are broadened, and their structure is damped and their energies are scaled to match measured standards.
     """
 
     def __init__(self, broadening_ev: float, feff_offset_ev: float | None = None) -> None:
@@ -125,14 +123,19 @@ class ReferenceSpectra:
         self._mu = np.stack([damped(self._grid, broad[k], amplitude) for k in range(len(broad))])
 
     def cathode(self, energy_ev: ArrayLike, x: ArrayLike) -> Array:
-        """Normalised absorption at lithium content ``x``, linear between the neighbouring compositions.
+        """Return the normalised absorption at lithium content ``x``, interpolated between compositions.
 
-        Args:
-            energy_ev: (E,) true photon energy, eV.
-            x: lithium content, one for all or (E,) one per energy.
+        Parameters
+        ----------
+        energy_ev : array_like, (E,)
+            True photon energy, eV.
+        x : array_like, scalar or (E,)
+            Lithium content, one value for all energies or one per energy.
 
-        Returns:
-            (E,), dimensionless.
+        Returns
+        -------
+        ndarray, (E,)
+            Dimensionless.
         """
         energy, x = np.broadcast_arrays(np.atleast_1d(energy_ev), x)
         upper = np.clip(np.searchsorted(self._x, x), 1, len(self._x) - 1)
@@ -147,23 +150,23 @@ class ReferenceSpectra:
         return mu
 
     def foil(self, energy_ev: ArrayLike) -> Array:
-        """(E,) normalised absorption of the Co foil; its first inflection stands at the tabulated edge."""
+        """Return the normalised absorption of the Co foil, (E,); its first inflection lies at the tabulated edge."""
         return np.interp(np.atleast_1d(energy_ev) + self._foil_offset_ev, self._grid, self._foil)
 
 
 def damped(energy_ev: Array, mu: Array, amplitude: float) -> Array:
-    """(E,) normalised absorption of which ``amplitude`` stays, the rest a smooth step at its half height."""
+    """Return ``amplitude`` times ``mu`` plus 1 − ``amplitude`` times a smooth step at its half height, (E,)."""
     edge = energy_ev[np.argmax(mu >= 0.5)]
     step = 0.5 + np.arctan((energy_ev - edge) / STEP_WIDTH_EV) / np.pi
     return amplitude * mu + (1 - amplitude) * step
 
 
 def victoreen(energy_ev: ArrayLike) -> Array:
-    """(E,) how absorption of one shell falls with energy, E^-2.7, relative to the Co K edge."""
+    """Return the decay E^-2.7 of one shell's absorption, (E,), relative to the Co K edge."""
     return (np.atleast_1d(energy_ev) / CO_K_EDGE_EV) ** -2.7
 
 
 def absorption(normalised: Array, energy_ev: ArrayLike, edge_step: float, background: float) -> Array:
-    """(E,) absorption μ·d of a sample: sloping background, and the edge with its atomic decay above it."""
+    """Return the absorption μ·d of a sample, (E,): a sloping background and an edge that decays above its step."""
     decay = victoreen(energy_ev)
     return background * decay + edge_step * normalised * np.minimum(decay, 1)

@@ -1,4 +1,4 @@
-"""The ophyd devices of the simulated beamline. They hold no physics: the beam counts, the cell charges."""
+"""The ophyd devices of the simulated beamline; the physics is in :mod:`.optics` and :mod:`.cathode`."""
 
 import time
 from collections import OrderedDict
@@ -13,19 +13,20 @@ from ophyd import Component, Device, Kind, Signal, SoftPositioner
 from ophyd.sim import SynSignal
 from ophyd.status import DeviceStatus
 
-from .cathode import Array, Cell
+from ..agent.types import Array
+from .cathode import Cell
 from .optics import Beam
 
 
 def _done(device: Device) -> DeviceStatus:
-    """The status of an action that took no wall time."""
+    """Return the status of an action that took no wall time."""
     status = DeviceStatus(device)
     status.set_finished()
     return status
 
 
 class Quantity(SynSignal):
-    """A soft signal that describes itself with a unit."""
+    """A soft signal with a unit in its description."""
 
     def __init__(self, *args: Any, units: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -41,19 +42,19 @@ class Quantity(SynSignal):
 
 
 class Monochromator(SoftPositioner):
-    """Energy as the monochromator reports it, eV; where it truly stands is the beam's affair."""
+    """Energy that the monochromator reports, eV; :class:`.optics.Beam` knows the true energy."""
 
     def __init__(self, *, name: str, init_pos: float) -> None:
         super().__init__(name=name, egu="eV", source="SIM:energy", limits=(4000.0, 25000.0), init_pos=init_pos)
 
     def describe(self) -> OrderedDict[str, Any]:
         description = super().describe()
-        description[self.name]["shape"] = []  # ophyd gives a tuple
+        description[self.name]["shape"] = []  # ophyd returns a tuple
         return description
 
 
-class Chambers(Device):
-    """I0, It and Iref at the monochromator's energy: one trigger counts one energy."""
+class IonChambers(Device):
+    """I0, It and Iref at the monochromator's energy; one trigger counts at one energy."""
 
     I0 = Component(Quantity, units="V", kind=Kind.normal)
     It = Component(Quantity, units="V", kind=Kind.normal)
@@ -73,7 +74,7 @@ class Chambers(Device):
 
 
 class QuickScan(Device):
-    """The monochromator sweeping while the chambers count: one trigger gives whole spectra."""
+    """A sweep of the monochromator while the ion chambers count; one trigger measures whole spectra."""
 
     energy = Component(Quantity, units="eV", kind=Kind.normal)
     I0 = Component(Quantity, units="V", kind=Kind.normal)
@@ -95,7 +96,7 @@ class QuickScan(Device):
 
 
 class _CurrentSetpoint(Signal):
-    """Reaches the cell before ``put`` returns: what a control switches off is off."""
+    """A setpoint that takes effect before ``put`` returns, so that a control's switch-off is immediate."""
 
     def put(self, value: float, **kwargs: Any) -> None:
         super().put(value, **kwargs)
@@ -104,7 +105,7 @@ class _CurrentSetpoint(Signal):
 
 
 class Potentiostat(Device):
-    """Galvanostat: a current to set (mA, positive charges), voltage (V) and charge passed (mAh) to read."""
+    """Galvanostat: sets a current (mA, positive charges); reads the voltage (V) and the passed charge (mAh)."""
 
     current = Component(_CurrentSetpoint, value=0.0, kind=Kind.omitted)
     voltage = Component(Quantity, units="V", precision=4, kind=Kind.normal)
@@ -119,7 +120,7 @@ class Potentiostat(Device):
 
 
 class Shutter(Device):
-    """Lets the beam through at 1, holds it at 0."""
+    """Photon shutter: 1 is open, 0 is closed."""
 
     state = Component(Signal, value=0)
 
@@ -134,7 +135,7 @@ class Shutter(Device):
 
 
 class Thermometer(Quantity):
-    """Temperature beside the cell, °C: room temperature, slowly breathing."""
+    """Temperature beside the cell, °C: room temperature with a slow oscillation."""
 
     def __init__(self, *, name: str, cell: Cell, noise: np.random.Generator) -> None:
         def read() -> float:
@@ -143,13 +144,17 @@ class Thermometer(Quantity):
         super().__init__(read, name=name, units="degC")
 
 
-class Recorded:
-    """A readable device that reads as whatever was last put into it; its description is given.
+class RecordedDevice:
+    """A readable device with a given description that returns the values of the last ``put``.
 
-    Args:
-        name: of the device.
-        data_keys: what ``describe`` answers, by field name.
-        configuration: its ``configuration`` in an EventDescriptor: ``data``, ``timestamps``, ``data_keys``.
+    Parameters
+    ----------
+    name : str
+        Name of the device.
+    data_keys : mapping
+        Result of ``describe``, by field name.
+    configuration : mapping, optional
+        The device's ``configuration`` in an EventDescriptor: ``data``, ``timestamps``, ``data_keys``.
     """
 
     parent = None
@@ -163,7 +168,7 @@ class Recorded:
         self._readings: dict[str, Reading] = {}
 
     def put(self, data: Mapping[str, Any], timestamps: Mapping[str, float] | None = None) -> None:
-        """Take the device's own fields out of ``data``; timestamps (Unix s) default to now."""
+        """Store the device's own fields from ``data``; timestamps (Unix s) default to the current time."""
         now = time.time()
         self._readings = {
             key: {"value": data[key], "timestamp": (timestamps or {}).get(key, now)} for key in self._data_keys

@@ -1,4 +1,4 @@
-"""A RunEngine for the length of a ``with`` block, and where its documents go."""
+"""A RunEngine for the duration of a ``with`` block, and the sinks of its documents."""
 
 import asyncio
 import signal
@@ -7,22 +7,22 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import structlog
 from bluesky.run_engine import RunEngine, get_bluesky_event_loop, set_bluesky_event_loop
 from bluesky.utils import DuringTask, Msg
 
-from .orders import Orders
+from ..agent.types import get_logger
+from .plan_state import PlanState
 
 DocumentSink = Callable[[str, dict[str, Any]], object]
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 TRUTH = "truth"
-"""The ``purpose`` in the RunStart of runs that the agent must not see."""
+"""The ``purpose`` in the RunStart of runs that are hidden from the agent."""
 
 
 class Outlets:
-    """Hands each document to the sinks of its run; one that raises is logged once and ends nothing."""
+    """Passes each document to the sinks of its run; an exception in a sink is logged once and stops nothing."""
 
     def __init__(self, sinks: Sequence[DocumentSink], truth_sinks: Sequence[DocumentSink]) -> None:
         self._sinks, self._truth_sinks = tuple(sinks), tuple(truth_sinks)
@@ -37,7 +37,7 @@ class Outlets:
             except Exception:
                 if id(sink) not in self._failed:
                     self._failed.add(id(sink))
-                    log.exception("a sink raised; its later failures are not logged", sink=repr(sink), doc=name)
+                    log.exception("sink failed; its later failures are not logged", sink=repr(sink), doc=name)
 
     def _is_truth(self, name: str, doc: dict[str, Any]) -> bool:
         if name == "start":
@@ -55,10 +55,10 @@ class Outlets:
 
 @contextmanager
 def run_engine(outlets: Outlets, interrupt: Callable[[], object]) -> Iterator[RunEngine]:
-    """Yield a RunEngine whose documents go to ``outlets``; its loop and thread end with the block.
+    """Yield a RunEngine that sends its documents to ``outlets``; its loop and thread end with the block.
 
-    In the main thread the first Ctrl-C calls ``interrupt``, so that runs can close properly, and the second
-    one breaks off; in any other thread signals are left alone.
+    In the main thread the first Ctrl-C calls ``interrupt``, so that runs close properly, and the second one aborts.
+    In any other thread the signal handlers stay unchanged.
     """
 
     @contextmanager
@@ -84,7 +84,7 @@ def run_engine(outlets: Outlets, interrupt: Callable[[], object]) -> Iterator[Ru
     try:
         yield RE
     finally:
-        # bluesky has no close of its own: it leaves the loop and its daemon thread to the end of the process.
+        # bluesky has no close method: the loop and its daemon thread would live to the end of the process.
         loop.call_soon_threadsafe(loop.stop)
         RE._th.join(timeout=10)
         if not loop.is_running():
@@ -92,11 +92,11 @@ def run_engine(outlets: Outlets, interrupt: Callable[[], object]) -> Iterator[Ru
         set_bluesky_event_loop(loop_before)
 
 
-def carry_out(plan: Generator[Msg, Any, Any], orders: Orders, outlets: Outlets) -> None:
-    """Run a plan that looks at ``orders`` to its end, in a RunEngine of its own; the first Ctrl-C stops it."""
-    orders.start()
+def carry_out(plan: Generator[Msg, Any, Any], plan_state: PlanState, outlets: Outlets) -> None:
+    """Run a plan in a new RunEngine to its end; the first Ctrl-C requests a stop through ``plan_state``."""
+    plan_state.start()
     try:
-        with run_engine(outlets, lambda: orders.obey("stop", {"reason": "interrupted"})) as RE:
+        with run_engine(outlets, lambda: plan_state.obey("stop", {"reason": "interrupted"})) as RE:
             RE(plan)
     finally:
-        orders.end()
+        plan_state.end()

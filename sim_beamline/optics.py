@@ -1,45 +1,52 @@
-"""The beam: photons that come, what the monochromator says of their energy, and what the chambers count."""
+"""The beam: incident photons, the energy error of the monochromator, and the counts of the ion chambers."""
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from pydantic import Field
 
-from ..agent.types import Settings
+from ..agent.types import Array, Settings
 from .cathode import CathodeSettings, Cell, ReferenceSpectra, absorption
-
-Array = NDArray[np.float64]
 
 
 class BeamSettings(Settings):
     """Source, monochromator and ion chambers."""
 
     photons_per_s: float = Field(default=4.5e6, gt=0)
-    """Photons on the first chamber per second of counting."""
+    """Photons per second that reach the first ion chamber."""
     mono_error_ev: float = Field(default=0.3, ge=0)
-    """Largest constant error, eV, of the energy that the monochromator reports; the seed draws within it."""
+    """Largest constant error of the reported energy, eV; the seed draws within it."""
     mono_drift_ev: float = Field(default=0.2, ge=0)
-    """Largest drift, eV, of that error over the planned scan; the seed draws within it."""
+    """Largest drift of that error over the planned scan, eV; the seed draws within it."""
     I0_efficiency: float = Field(default=0.1, gt=0, lt=1)
-    """Share of the photons that the chamber before the sample absorbs and counts."""
+    """Fraction of photons that the chamber before the sample absorbs and counts."""
     It_efficiency: float = Field(default=0.5, gt=0, lt=1)
-    """The same for the chamber behind the sample."""
+    """Likewise for the chamber behind the sample."""
     Iref_efficiency: float = Field(default=0.8, gt=0, le=1)
-    """The same for the chamber behind the reference foil."""
+    """Likewise for the chamber behind the reference foil."""
     gain_v_per_mcps: float = Field(default=2.0, gt=0)
-    """Amplifier: volts per million counted photons per second."""
+    """Amplifier gain, V per million counted photons per second."""
     foil_edge_step: float = Field(default=1.0, gt=0)
-    """Of the Co foil between It and Iref."""
+    """Edge step of the Co foil between It and Iref, dimensionless."""
     foil_background: float = Field(default=0.3, ge=0)
-    """Its other absorption at the edge."""
+    """Background absorption of the foil at the edge, dimensionless."""
     glitch_probability: float = Field(default=0.02, ge=0, le=1)
-    """Of one bad point (a spike of It) somewhere in a frame."""
+    """Probability of one bad point (a spike of It) in a frame."""
 
 
 class Beam:
-    """Counts photons through the cell and the foil at an energy that the monochromator misreports."""
+    """Counts photons behind the cell and the foil; the true energy differs from the reported one.
+
+    Parameters
+    ----------
+    settings : BeamSettings
+    cathode : CathodeSettings
+    cell : Cell
+    seed : int
+    points : int
+        Number of energies in a frame; the glitch probability is spread over them.
+    """
 
     def __init__(self, settings: BeamSettings, cathode: CathodeSettings, cell: Cell, seed: int, points: int) -> None:
-        """``points`` is the number of energies in a frame: the glitch probability is spread over them."""
         self._settings, self._cathode, self._cell = settings, cathode, cell
         self._spectra = ReferenceSpectra(cathode.broadening_ev, cathode.feff_offset_ev)
         draw = np.random.default_rng([seed, 1]).uniform
@@ -48,27 +55,32 @@ class Beam:
         self._glitch = settings.glitch_probability / points
         self._noise = np.random.default_rng([seed, 2])
         self.open = False
-        """Whether the shutter lets photons through."""
+        """Whether the shutter is open."""
 
     def mono_error_ev(self, time_s: ArrayLike) -> Array:
-        """Reported − true energy, eV, at simulated times."""
+        """Return reported − true energy, eV, at simulated times, s."""
         return self._error_ev + self._drift_ev_per_s * np.atleast_1d(time_s)
 
     def flux(self, time_s: ArrayLike) -> Array:
-        """Photons per second: the stored current decays between refills (two hours) and wiggles by 0.3 %."""
+        """Return photons per second: the ring current decays between refills (two hours) and oscillates by 0.3 %."""
         t = np.atleast_1d(time_s)
         decay = np.exp(-(t % 7200) / 28800) * (1 + 0.003 * np.sin(2 * np.pi * t / 47))
         return self._settings.photons_per_s * decay
 
     def count(self, reported_ev: Array, seconds: float) -> tuple[Array, Array, Array]:
-        """Measure at each reported energy for ``seconds`` of simulated time; the cell goes on meanwhile.
+        """Measure at each reported energy for ``seconds`` of simulated time, while the cell charges.
 
-        Args:
-            reported_ev: (E,) energies as the monochromator reports them, measured in this order.
-            seconds: per energy.
+        Parameters
+        ----------
+        reported_ev : ndarray, (E,)
+            Energies that the monochromator reports, in the order of acquisition, eV.
+        seconds : float
+            Counting time per energy, s.
 
-        Returns:
-            I0, It, Iref, each (E,), volts.
+        Returns
+        -------
+        tuple of three ndarrays, (E,)
+            I0, It and Iref, V.
         """
         s, n = self._settings, len(reported_ev)
         start_s = self._cell.time_s

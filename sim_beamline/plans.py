@@ -1,4 +1,4 @@
-"""Plans that measure the charging cell frame after frame, by steps of energy or by whole spectra."""
+"""Plans that measure the charging cell frame by frame, as step scans or as whole spectra."""
 
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -10,10 +10,11 @@ import numpy as np
 from bluesky.preprocessors import set_run_key_wrapper
 from bluesky.utils import Msg
 
-from .cathode import CO_K_EDGE_EV, Array
-from .devices import Chambers, Monochromator, Potentiostat, QuickScan, Recorded, Shutter, Thermometer
+from ..agent.types import Array
+from .cathode import CO_K_EDGE_EV
+from .devices import IonChambers, Monochromator, Potentiostat, QuickScan, RecordedDevice, Shutter, Thermometer
 from .engine import TRUTH
-from .orders import Orders
+from .plan_state import PlanState
 
 Plan = Generator[Msg, Any, None]
 
@@ -25,40 +26,40 @@ STEP_ENERGIES: Array = CO_K_EDGE_EV + np.concatenate(
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
-    """The devices that the plans move and read."""
+class BeamlineDevices:
+    """Devices that the plans move and read."""
 
     mono: Monochromator
-    chambers: Chambers
+    chambers: IonChambers
     quick_scan: QuickScan
     potentiostat: Potentiostat
     thermometer: Thermometer
     shutter: Shutter
-    truth: Recorded
+    truth: RecordedDevice
     mark_truth: Callable[[int, float, bool], None]
-    """(frame, x, stopped): puts into ``truth`` what is true now."""
+    """(frame, x, stopped): puts the current true values into ``truth``."""
 
 
-def fly_frame(bench: Bench, _: int) -> Plan:
-    """Plan: one Event with arrays."""
-    devices: Any = [bench.quick_scan, bench.potentiostat.voltage, bench.thermometer]  # ophyd has no types
-    yield from bps.trigger_and_read(devices)
+def fly_frame(devices: BeamlineDevices, _: int) -> Plan:
+    """Plan: measure one Event with arrays."""
+    readables: Any = [devices.quick_scan, devices.potentiostat.voltage, devices.thermometer]  # ophyd has no types
+    yield from bps.trigger_and_read(readables)
 
 
-def step_frame(bench: Bench, frame: int, *, both_ways: bool = False) -> Plan:
-    """Plan: an Event per energy; with ``both_ways`` every second sweep falls."""
+def step_frame(devices: BeamlineDevices, frame: int, *, both_ways: bool = False) -> Plan:
+    """Plan: measure one Event per energy; with ``both_ways`` every second sweep falls in energy."""
     energies = STEP_ENERGIES[::-1] if both_ways and frame % 2 == 0 else STEP_ENERGIES
-    devices: Any = [bench.mono, bench.chambers, bench.potentiostat.voltage, bench.thermometer]
+    readables: Any = [devices.mono, devices.chambers, devices.potentiostat.voltage, devices.thermometer]
     for energy in energies:
         yield from bps.checkpoint()
-        yield from bps.mv(bench.mono, float(energy))
-        yield from bps.trigger_and_read(devices)
+        yield from bps.mv(devices.mono, float(energy))
+        yield from bps.trigger_and_read(readables)
 
 
 def measure(
-    bench: Bench,
-    frame_plan: Callable[[Bench, int], Plan],
-    orders: Orders,
+    devices: BeamlineDevices,
+    frame_plan: Callable[[BeamlineDevices, int], Plan],
+    plan_state: PlanState,
     *,
     frames: int,
     period_s: float,
@@ -68,32 +69,32 @@ def measure(
 ) -> Plan:
     """Plan: charge with ``current_ma`` and measure ``frames`` spectra as one run, ``period_s`` apart.
 
-    Between frames it looks at ``orders``. Beside the measurement a second run records the truth: an Event per
-    frame with the mean x of that frame, and a last one with x as it was left and whether it was stopped.
+    The plan checks ``plan_state`` between frames. A second run records the true values: one Event per frame with the
+    mean x of that frame, and a last Event with the final x and whether a stop was requested.
     """
     uid = yield from bps.open_run({"frames_planned": frames, **md})
     yield from set_run_key_wrapper(bps.open_run({"purpose": TRUTH, "measured_run": uid, **truth_md}), TRUTH)
-    yield from bps.mv(bench.shutter, 1)
-    if not orders.stopped:
-        yield from bps.mv(bench.potentiostat.current, current_ma)
+    yield from bps.mv(devices.shutter, 1)
+    if not plan_state.stopped:
+        yield from bps.mv(devices.potentiostat.current, current_ma)
     measured = 0
-    yield from orders.hold()
-    while measured < frames and not orders.stopped:
-        began, x_before = time.monotonic(), bench.potentiostat.cell.x
+    yield from plan_state.hold()
+    while measured < frames and not plan_state.stopped:
+        began, x_before = time.monotonic(), devices.potentiostat.cell.x
         yield from bps.checkpoint()
         measured += 1
-        yield from frame_plan(bench, measured)
-        bench.mark_truth(measured, (x_before + bench.potentiostat.cell.x) / 2, False)
-        yield from _record_truth(bench)
-        yield from orders.hold(began + period_s)
-    orders.end()
-    yield from bps.mv(bench.potentiostat.current, 0.0)
-    yield from bps.mv(bench.shutter, 0)
-    bench.mark_truth(measured, bench.potentiostat.cell.x, orders.stopped)
-    yield from _record_truth(bench)
-    yield from bps.close_run(exit_status="success", reason=orders.reason)
-    yield from set_run_key_wrapper(bps.close_run(exit_status="success", reason=orders.reason), TRUTH)
+        yield from frame_plan(devices, measured)
+        devices.mark_truth(measured, (x_before + devices.potentiostat.cell.x) / 2, False)
+        yield from _record_truth(devices)
+        yield from plan_state.hold(began + period_s)
+    plan_state.end()
+    yield from bps.mv(devices.potentiostat.current, 0.0)
+    yield from bps.mv(devices.shutter, 0)
+    devices.mark_truth(measured, devices.potentiostat.cell.x, plan_state.stopped)
+    yield from _record_truth(devices)
+    yield from bps.close_run(exit_status="success", reason=plan_state.reason)
+    yield from set_run_key_wrapper(bps.close_run(exit_status="success", reason=plan_state.reason), TRUTH)
 
 
-def _record_truth(bench: Bench) -> Plan:
-    yield from set_run_key_wrapper(bps.trigger_and_read([bench.truth], name=TRUTH), TRUTH)
+def _record_truth(devices: BeamlineDevices) -> Plan:
+    yield from set_run_key_wrapper(bps.trigger_and_read([devices.truth], name=TRUTH), TRUTH)

@@ -1,4 +1,4 @@
-"""Recorded experiments, brought into the one form that a replay measures again.
+"""Recorded experiments in the form that a replay measures again.
 
 A recording is a sequence of :class:`OpenRun`, :class:`Reading` and :class:`CloseRun` in the order of time.
 """
@@ -12,26 +12,24 @@ from typing import Any
 
 import event_model
 import numpy as np
-import structlog
-from numpy.typing import NDArray
 
-from ..agent.types import Document, InputError
-from .devices import Recorded
+from ..agent.types import Array, Document, InputError, get_logger
+from .devices import RecordedDevice
 from .engine import TRUTH
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 HIDDEN = ("x_", "true_")
-"""Columns that begin so are what an agent has to find: they go to the truth run."""
+"""Prefixes of columns with true values, which go to the truth run."""
 
 
 class ReplayError(InputError):
-    """A recording that cannot be replayed: names the file, what was found and what was expected."""
+    """A recording that cannot be replayed; the message names the file, what was found and what is expected."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenRun:
-    """A run begins; ``run`` is its key within the recording."""
+    """The begin of a run; ``run`` is its key within the recording."""
 
     run: str
     metadata: Mapping[str, Any]
@@ -39,20 +37,20 @@ class OpenRun:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One Event to be measured again."""
+    """One Event that the replay measures again."""
 
     run: str
     stream: str
-    devices: tuple[Recorded, ...]
+    devices: tuple[RecordedDevice, ...]
     data: Mapping[str, Any]
     timestamps: Mapping[str, float]
     time: float
-    """Unix seconds at which it was recorded."""
+    """Time of the recorded Event, Unix s."""
 
 
 @dataclass(frozen=True, slots=True)
 class CloseRun:
-    """A run ends as it was recorded to end."""
+    """The end of a run with its recorded exit status and reason."""
 
     run: str
     exit_status: str
@@ -72,18 +70,31 @@ def _key(dtype: str, shape: Iterable[int] = (), units: str = "") -> dict[str, An
 
 
 def from_folder(folder: Path, *, element: str | None, edge: str | None, noise: float, seed: int) -> list[Step]:
-    """Read a folder of normalised spectra as one run with an Event per spectrum, and a truth run beside it.
+    """Read a folder of normalised spectra as one run with one Event per spectrum, and a truth run.
 
-    ``spectra.npz`` has ``energy`` (E,) in eV, ``norm`` (N, E) normalised absorption, and may have
-    ``reference`` (N, E), the foil's absorption. ``series.csv`` has a row per spectrum with ``start`` (ISO
-    8601; without a zone it is local time); its other numeric columns become scalar readings, those named
-    ``x_…`` or ``true_…`` the truth.
+    ``spectra.npz`` contains ``energy`` (E,) in eV, ``norm`` (N, E), the normalised absorption, and optionally
+    ``reference`` (N, E), the absorption of the foil. ``series.csv`` contains one row per spectrum with the column
+    ``start`` (ISO 8601; local time without a zone). Its other numeric columns become scalar readings; those named
+    ``x_…`` or ``true_…`` go to the truth run.
 
-    Args:
-        noise: σ of Gaussian noise added to ``norm``; 0 adds none.
+    Parameters
+    ----------
+    folder : Path
+    element, edge : str or None
+        Absorber and edge in the RunStart.
+    noise : float
+        σ of Gaussian noise added to ``norm``; 0 adds no noise.
+    seed : int
+        Seed of the noise.
 
-    Raises:
-        ReplayError: something is missing or has the wrong shape.
+    Returns
+    -------
+    list of Step
+
+    Raises
+    ------
+    ReplayError
+        A file, array or column is missing or has the wrong shape.
     """
     arrays = _read_spectra(folder / "spectra.npz")
     columns = _read_series(folder / "series.csv", len(arrays["norm"]))
@@ -93,11 +104,12 @@ def from_folder(folder: Path, *, element: str | None, edge: str | None, noise: f
     hidden = {name: values for name, values in columns.items() if name.startswith(HIDDEN)}
     shown = {name: values for name, values in columns.items() if name not in hidden}
 
-    spectra = Recorded(
+    spectra = RecordedDevice(
         "spectra", {k: _key("array", v.shape[-1:], "eV" if k == "energy" else "") for k, v in arrays.items()}
     )
-    scalars = Recorded("series", {**{k: _key("number") for k in shown}, "recorded_time": _key("number", (), "s")})
-    truth = Recorded("truth", {"frame": _key("integer"), **{k: _key("number") for k in hidden}})
+    scalar_keys = {k: _key("number") for k in shown} | {"recorded_time": _key("number", (), "s")}
+    scalars = RecordedDevice("series", scalar_keys)
+    truth = RecordedDevice("truth", {"frame": _key("integer"), **{k: _key("number") for k in hidden}})
     metadata: dict[str, Any] = {
         **{key: value for key, value in (("element", element), ("edge", edge)) if value},
         "plan_name": "replay",
@@ -123,7 +135,7 @@ def from_folder(folder: Path, *, element: str | None, edge: str | None, noise: f
     return steps
 
 
-def _read_spectra(path: Path) -> dict[str, NDArray[np.float64]]:
+def _read_spectra(path: Path) -> dict[str, Array]:
     if not path.is_file():
         raise ReplayError(f"{path}: not found; expected an npz with energy (E,) and norm (N, E)")
     try:
@@ -147,7 +159,7 @@ def _read_spectra(path: Path) -> dict[str, NDArray[np.float64]]:
 
 
 def _read_series(path: Path, rows: int) -> dict[str, list[float]]:
-    """Return the numeric columns, NaN for an empty cell, and ``start`` as ``recorded_time``, Unix s."""
+    """Return the numeric columns, NaN for an empty cell, and ``start`` as ``recorded_time`` in Unix s."""
     if not path.is_file():
         raise ReplayError(f"{path}: not found; expected a table with a column start and a row per spectrum")
     try:
@@ -169,20 +181,30 @@ def _read_series(path: Path, rows: int) -> dict[str, list[float]]:
         try:
             columns[name] = [float(row[name]) if row[name] else float("nan") for row in table]
         except ValueError:
-            continue  # words, such as a scan's name
+            continue  # text, such as a scan's name
     return columns
 
 
 def from_documents(documents: Iterable[Document]) -> list[Step]:
-    """Read recorded ``(name, doc)`` pairs: one run per recorded run, interleaved as they were.
+    """Read recorded documents: one run per recorded run, interleaved as recorded.
 
-    Metadata are kept but for uid and time; each device of a descriptor becomes a simulated one. An agent's
-    own runs (``xas_agent: true``) are left out: they were never measured. An Event whose descriptor is
-    unknown, or whose fields are not those of its descriptor, cannot be measured again: it is skipped and
-    counted in the log. A run without a stop document ends with ``abort``.
+    All metadata except uid and time are kept; each device of a descriptor becomes a simulated device. Runs of an
+    agent (``xas_agent: true``) are left out, because they are no measurements. An Event with an unknown descriptor,
+    or with other fields than its descriptor announces, is skipped and counted in the log. A run without a RunStop
+    ends with ``abort``.
 
-    Raises:
-        ReplayError: no run at all, data held in external files, or a document without a required key.
+    Parameters
+    ----------
+    documents : iterable of (str, dict)
+
+    Returns
+    -------
+    list of Step
+
+    Raises
+    ------
+    ReplayError
+        There is no run, the data lie in external files, or a document lacks a required key.
     """
     recording = _Documents()
     for count, (name, doc) in enumerate(_single_events(documents), 1):
@@ -194,7 +216,7 @@ def from_documents(documents: Iterable[Document]) -> list[Step]:
 
 
 class _Documents:
-    """The runs and streams met so far while recorded documents are read."""
+    """Runs and streams of the documents read so far."""
 
     def __init__(self) -> None:
         self._steps: list[Step] = []
@@ -204,7 +226,7 @@ class _Documents:
         """By descriptor uid."""
         self._devices: dict[tuple[str, str], _Stream] = {}
         self._agents: set[str] = set()
-        """uids of agents' runs and of their descriptors."""
+        """uids of agents' runs and their descriptors."""
         self._skipped = 0
 
     def take(self, name: str, doc: Mapping[str, Any]) -> None:
@@ -230,7 +252,7 @@ class _Documents:
                     CloseRun(doc["run_start"], doc.get("exit_status", "success"), doc.get("reason") or "")
                 )
         else:
-            raise ReplayError(f"the recording has a {name} document: external data cannot be replayed")
+            raise ReplayError(f"found a {name} document; external data cannot be replayed")
 
     def _describe(self, doc: Mapping[str, Any]) -> None:
         run, name = doc["run_start"], doc.get("name", "primary")
@@ -238,7 +260,7 @@ class _Documents:
             (run, name), _Stream(run, name, tuple(_devices(doc)), frozenset(doc["data_keys"]))
         )
         if stream.fields != set(doc["data_keys"]):
-            raise ReplayError(f"run {run}: stream {name!r} changes its fields, which no replay can follow")
+            raise ReplayError(f"run {run}: stream {name!r} changes its fields, expected the same in all descriptors")
         self._streams[doc["uid"]] = stream
 
     def _measure(self, doc: Mapping[str, Any]) -> None:
@@ -253,10 +275,10 @@ class _Documents:
 
     def steps(self) -> list[Step]:
         if not self._seen:
-            raise ReplayError("the recording has no RunStart of a measurement; expected Bluesky documents")
+            raise ReplayError("found no RunStart of a measurement; expected Bluesky documents")
         if self._skipped:
             log.warning(
-                "recorded events skipped: not of an open run, or not the fields of their descriptor",
+                "recorded events skipped: their run is not open, or their fields differ from the descriptor",
                 events=self._skipped,
             )
         ends = [CloseRun(run, "abort", "the recording ends without a RunStop") for run in self._open]
@@ -267,7 +289,7 @@ class _Documents:
 class _Stream:
     run: str
     name: str
-    devices: tuple[Recorded, ...]
+    devices: tuple[RecordedDevice, ...]
     fields: frozenset[str]
 
 
@@ -279,11 +301,11 @@ def _single_events(documents: Iterable[Document]) -> Iterator[Document]:
             yield name, doc
 
 
-def _devices(descriptor: Mapping[str, Any]) -> Iterator[Recorded]:
-    """Simulated devices that describe themselves as the recorded ones did."""
+def _devices(descriptor: Mapping[str, Any]) -> Iterator[RecordedDevice]:
+    """Yield simulated devices with the descriptions of the recorded ones."""
     keys = dict(descriptor["data_keys"])
     for name, fields in descriptor.get("object_keys", {}).items():
-        own = {field: keys.pop(field) for field in fields if field in keys}
-        yield Recorded(name, own, descriptor.get("configuration", {}).get(name))
+        data_keys = {field: keys.pop(field) for field in fields if field in keys}
+        yield RecordedDevice(name, data_keys, descriptor.get("configuration", {}).get(name))
     if keys:
-        yield Recorded(descriptor.get("name", "primary"), keys)
+        yield RecordedDevice(descriptor.get("name", "primary"), keys)

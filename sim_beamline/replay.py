@@ -1,4 +1,4 @@
-"""A recorded experiment measured again by simulated devices through a RunEngine, at any speed."""
+"""Replay of a recorded experiment: simulated devices measure it again through a RunEngine, at any speed."""
 
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from bluesky.utils import Msg
 
 from ..agent.types import Document, Reply
 from .engine import DocumentSink, Outlets, carry_out
-from .orders import Orders
+from .plan_state import PlanState
 from .recording import CloseRun, OpenRun, Reading, ReplayError, Step, from_documents, from_folder, is_frame
 
 __all__ = ["Replay", "ReplayError"]
@@ -20,21 +20,31 @@ __all__ = ["Replay", "ReplayError"]
 class Replay:
     """Replays a folder (``spectra.npz`` and ``series.csv``) or recorded documents.
 
-    The RunEngine stamps Events with the time of the replay; the recorded times are in their ``timestamps``
-    and, from a folder, in the reading ``recorded_time`` (Unix s). ``run`` blocks and may be called once, from
-    any thread; ``obey`` may be called from any thread meanwhile.
+    The ``time`` of an Event is the time of the replay; its ``timestamps`` and, for a folder, the reading
+    ``recorded_time`` (Unix s) carry the recorded time. ``run`` blocks and may be called once, from any thread.
+    ``obey`` may be called from any thread while it runs.
 
-    Args:
-        source: a folder, or an iterable of ``(name, doc)`` pairs, which is read to its end at once.
-        speed: recorded seconds per second; None is as fast as it goes.
-        sinks: get every document but those of truth runs.
-        truth_sinks: get the documents of truth runs.
-        element, edge: put into the RunStart of a folder's run, when given.
-        noise: σ of Gaussian noise added to a folder's normalised spectra.
-        seed: of that noise.
+    Parameters
+    ----------
+    source : Path or iterable of (str, dict)
+        A folder, or documents, which are read to the end at once.
+    speed : float or None
+        Recorded seconds per second; None replays without waiting.
+    sinks : sequence of callables
+        They receive every document except those of truth runs.
+    truth_sinks : sequence of callables
+        They receive the documents of truth runs.
+    element, edge : str, optional
+        Absorber and edge in the RunStart of a folder's run.
+    noise : float
+        σ of Gaussian noise added to a folder's normalised spectra.
+    seed : int
+        Seed of the noise.
 
-    Raises:
-        ReplayError: the source cannot be replayed, with what was found and what was expected.
+    Raises
+    ------
+    ReplayError
+        The source cannot be replayed; the message says what was found and what is expected.
     """
 
     def __init__(
@@ -50,7 +60,7 @@ class Replay:
         seed: int = 0,
     ) -> None:
         if speed is not None and not speed > 0:
-            raise ReplayError(f"speed is {speed}, expected a positive number or none for the highest")
+            raise ReplayError(f"speed is {speed}, expected a positive number, or no speed for the fastest replay")
         if noise < 0:
             raise ReplayError(f"noise is {noise}, expected 0 or a positive standard deviation")
         if isinstance(source, Path):
@@ -61,45 +71,48 @@ class Replay:
             self._steps = from_documents(source)
         self._speed = speed
         self._outlets = Outlets(sinks, truth_sinks)
-        self._orders = Orders()
+        self._plan_state = PlanState()
 
     def __len__(self) -> int:
-        """Whole-spectrum Events; where there are none (step scans), the frames that the RunStarts planned."""
+        """Return the number of whole-spectrum Events or, for step scans, of frames that the RunStarts announce."""
         frames = sum(isinstance(step, Reading) and is_frame(step) for step in self._steps)
         return frames or sum(
             int(step.metadata.get("frames_planned", 1)) for step in self._steps if isinstance(step, OpenRun)
         )
 
     def obey(self, action: str, args: Mapping[str, Any]) -> Reply:
-        """From any thread: ``stop`` ends the replay after the frame in progress, ``pause`` holds it."""
-        return self._orders.obey(action, args)
+        """Carry out a control request; may be called from any thread.
+
+        ``stop`` ends the replay after the frame in progress, ``pause`` holds it, ``resume`` continues it.
+        """
+        return self._plan_state.obey(action, args)
 
     def run(self) -> None:
-        """Replay to the end, or until stopped; blocks."""
-        carry_out(self._plan(), self._orders, self._outlets)
+        """Replay to the end or until a stop request; blocks."""
+        carry_out(self._plan(), self._plan_state, self._outlets)
 
     def _plan(self) -> Generator[Msg, Any, None]:
         open_runs: dict[str, None] = {}
         pace = _Pace(self._speed)
         for step in self._steps:
             if isinstance(step, Reading):
-                pace.late_s += yield from self._orders.hold(pace.due(step.time))
-            if self._orders.stopped:
+                pace.late_s += yield from self._plan_state.hold(pace.due(step.time))
+            if self._plan_state.stopped:
                 break
             yield from set_run_key_wrapper(_do(step), step.run)
             if isinstance(step, OpenRun):
                 open_runs[step.run] = None
             elif isinstance(step, CloseRun):
                 open_runs.pop(step.run)
-        self._orders.end()
+        self._plan_state.end()
         for run in open_runs:
-            close = bps.close_run(exit_status="success", reason=self._orders.reason)
+            close = bps.close_run(exit_status="success", reason=self._plan_state.reason)
             yield from set_run_key_wrapper(close, run)
 
 
 def _do(step: Step) -> Generator[Msg, Any, None]:
     if isinstance(step, OpenRun):
-        # These would be taken for arguments of the message itself.
+        # bluesky would take these for arguments of the message.
         metadata = {k: v for k, v in step.metadata.items() if k not in ("command", "obj", "run")}
         yield from bps.open_run(metadata)
     elif isinstance(step, CloseRun):
@@ -112,13 +125,13 @@ def _do(step: Step) -> Generator[Msg, Any, None]:
 
 
 class _Pace:
-    """When a recorded moment is due on this machine's monotonic clock."""
+    """Maps recorded times to this machine's monotonic clock."""
 
     def __init__(self, speed: float | None) -> None:
         self._speed = speed
         self._first: tuple[float, float] | None = None
         self.late_s = 0.0
-        """How long the replay was paused so far."""
+        """Total duration of pauses so far, s."""
 
     def due(self, recorded_s: float) -> float:
         if self._speed is None:

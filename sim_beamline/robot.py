@@ -1,4 +1,4 @@
-"""The robot that makes the cell and puts it into the beam: scalar parameters, one run per sample."""
+"""The robot that assembles the cell and places it in the beam: scalar parameters, one run per sample."""
 
 from collections.abc import Generator, Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from .devices import Quantity
 
 
 class Robot(Device):
-    """What a synthesis and transfer robot knows of the sample it made."""
+    """Parameters of the sample that a synthesis and transfer robot reports."""
 
     electrolyte_volume_ml = Component(Quantity, units="mL", kind=Kind.normal)
     electrode_mass_mg = Component(Quantity, units="mg", kind=Kind.normal)
@@ -22,18 +22,18 @@ class Robot(Device):
         super().__init__(name=name)
         normal = np.random.default_rng([seed, 4]).normal
         # 90 % active material; the rest is carbon and binder.
-        made = {
+        parameters = {
             self.electrolyte_volume_ml: normal(0.10, 0.005),
             self.electrode_mass_mg: normal(active_mass_mg / 0.9, 0.05),
             self.anneal_temperature_c: normal(850.0, 2.0),
         }
-        for signal, value in made.items():
+        for signal, value in parameters.items():
             signal.name = signal.attr_name
             signal.put(round(float(value), 4))
 
 
 def load_cell(robot: Robot, md: Mapping[str, Any]) -> Generator[Msg, Any, None]:
-    """Plan: one run that loads the cell and reports how it was made, in one Event."""
+    """Plan: load the cell in one run and report the parameters of its assembly in one Event."""
     yield from bps.open_run({"plan_name": "load_cell", "purpose": "robot", **md})
     devices: Any = [robot]  # ophyd has no types
     yield from bps.trigger_and_read(devices)

@@ -1,7 +1,8 @@
-"""A small FEFF data set that several test files train on, and a bench for what becomes of documents."""
+"""Hypothesis profiles, a small FEFF data set that several test files train on, and a bench for documents."""
 
 import csv
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -12,15 +13,34 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import is_hypothesis_test, settings
 
-from xas_agent.agent.stream.assembler import FrameAssembler
 from xas_agent.agent.types.frame import Document, Frame, Received, SetAside
 from xas_agent.app.config import load_config
-from xas_agent.app.wiring import stages
+from xas_agent.app.wiring import frame_reader
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch, imported later: test processes share the cores
+
+# The same examples everywhere, so that a test passes or fails by the code alone; `make fuzz` draws new ones.
+settings.register_profile("fixed", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile("fuzz", derandomize=False, deadline=None, print_blob=True)
+settings.load_profile("fixed")
 
 EDGE = 7709.0
 POISON = 9
 """A class that only rows of other splits have."""
+
+
+def pytest_configure() -> None:
+    # A shell starts its background jobs with SIGINT ignored, which the processes that tests interrupt would inherit.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and is_hypothesis_test(item.obj):
+            item.add_marker(pytest.mark.property)
 
 
 def run_command(*args: object, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -82,18 +102,18 @@ def feff(tmp_path_factory) -> Path:
 
 
 class Bench:
-    """A config's stages and an assembler, fed on a clock of their own: frames without a model or a thread."""
+    """A config's reader, fed on a clock of its own: frames without a model or a thread."""
 
     def __init__(self, config: Any = None, **assets: Any) -> None:
         self.settings = load_config({"assets": {"wait_s": 0.5, **assets}, **(config or {})})
-        self.assembler, self.stages = FrameAssembler(self.settings.fields), stages(self.settings)
+        self.reader = frame_reader(self.settings)
         self.now = 1000.0
         self.frames: list[Frame] = []
         self.asides: list[SetAside] = []
 
     @property
     def waiting(self) -> bool:
-        return any(stage.waiting for stage in self.stages)
+        return self.reader.waiting
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -103,7 +123,7 @@ class Bench:
         """Documents a millisecond apart."""
         for name, doc in documents:
             self.now += 1e-3
-            self._through((Received(name, doc, self.now),), 0)
+            self._sort(self.reader(Received(name, doc, self.now)))
         return self
 
     def wait(self, seconds: float) -> "Bench":
@@ -111,28 +131,18 @@ class Bench:
         until = self.now + seconds
         while self.waiting and self.now < until:
             self.now += 0.05
-            for k, stage in enumerate(self.stages):
-                self._through(stage.poll(self.now), k + 1)
+            self._sort(self.reader.poll(self.now))
         return self
 
     def end(self) -> "Bench":
-        for k, stage in enumerate(self.stages):
-            self._through(stage.finish(), k + 1)
-        self._sort(self.assembler.flush())
+        self._sort(self.reader.finish())
         return self
 
-    def _through(self, items: Iterable[Received | SetAside], first: int) -> None:
-        for stage in self.stages[first:]:
-            items = [o for item in items for o in (stage(item) if isinstance(item, Received) else [item])]
-        for item in items:
-            is_document = isinstance(item, Received)
-            self._sort(self.assembler(item.name, item.doc, item.at) if is_document else [item])
-
-    def _sort(self, found: Iterable[Frame | SetAside]) -> None:
+    def _sort(self, found: Iterable[Any]) -> None:
         for item in found:
             if isinstance(item, Frame):
                 self.frames.append(item)
-            else:
+            elif isinstance(item, SetAside):
                 self.asides.append(item)
 
 

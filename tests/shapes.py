@@ -15,12 +15,10 @@ from typing import Any, Literal
 
 import event_model
 import numpy as np
-from numpy.typing import NDArray
 
 from xas_agent.agent.fields.monochromator import Bragg
-from xas_agent.agent.types.frame import Direction, Document
+from xas_agent.agent.types import Array, Direction, Document
 
-Array = NDArray[np.float64]
 Mode = Literal["transmission", "fluorescence"]
 
 EDGE_EV = 7709.0

@@ -13,6 +13,7 @@ from xas_agent import XASAgent, load_config
 from xas_agent.adapters.files.conversion import convert, read_all
 from xas_agent.adapters.files.documents import FileSource
 from xas_agent.agent.types.protocols import Estimator
+from xas_agent.agent.types.reasons import Flag
 from xas_agent.app.config import Config
 from xas_agent.app.jobs.align import align_files
 from xas_agent.app.jobs.infer import infer_files
@@ -90,18 +91,18 @@ def test_files_and_streams_say_the_same(tmp_path, glitches):
         assert answer["OS"]["mean"] == pytest.approx(said["OS_mean"], abs=1e-5)
         for quantity, value in answer["alignment"].items():
             assert value == pytest.approx(said[quantity], abs=1e-6, nan_ok=True), quantity
-    assert "background held" in live[files[SHORT].name]["flags"]
+    assert Flag.BACKGROUND_HELD in Flag.of(live[files[SHORT].name]["flags"])
     if glitches is not None:
-        assert "2 glitches repaired" in live[files[GLITCHED].name]["flags"]
+        assert Flag.GLITCHES_REPAIRED in Flag.of(live[files[GLITCHED].name]["flags"])
+        assert live[files[GLITCHED].name]["glitches"] == 2
 
 
 def test_files_are_aligned_in_the_order_of_their_times(tmp_path):
     files = scans(tmp_path)
-    by_name = {f.frame.uid: f for f in align_files(sorted(files), config()) if f.frame is not None}
+    by_name = {f.spectrum.id: f for f in align_files(sorted(files), config())}
     found = by_name[f"{files[SHORT].name}:0"]
-    assert found.flags == ("background held",)
-    assert found.aligned is not None
-    assert found.aligned.lines is not None
+    assert found.flags == (Flag.BACKGROUND_HELD,)
+    assert found.refusal is None
 
 
 def test_settings_that_ask_for_tables_hold_for_both(tmp_path):
@@ -110,7 +111,7 @@ def test_settings_that_ask_for_tables_hold_for_both(tmp_path):
     live, _ = streamed(files, settings, tmp_path)
     answers = {Path(a["source"]).name: a for a in infer_files(files, settings, theory=False)}
     name = files[0].name
-    assert live[name]["flags"].endswith("self-absorption corrected")
+    assert Flag.of(live[name]["flags"])[-1] is Flag.SELF_ABSORPTION_CORRECTED
     assert live[name]["self_absorption_damping"] == pytest.approx(0.28, abs=0.02)
     assert answers[name]["OS"]["mean"] == pytest.approx(live[name]["OS_mean"], abs=1e-5)
     assert answers[name]["alignment"]["edge_step"] == pytest.approx(live[name]["edge_step"])

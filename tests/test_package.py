@@ -3,12 +3,17 @@
 import ast
 import doctest
 import importlib
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
+
+import xas_agent
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("agent", "adapters", "app", "configs", "models", "sim_beamline")
@@ -55,6 +60,21 @@ def test_a_package_is_entered_by_its_face():
 
 def test_only_the_entry_points_lie_in_the_root():
     assert {p.name for p in ROOT.glob("*.py")} == {"__init__.py", "__main__.py", "_version.py", "cli.py"}
+
+
+def test_every_package_is_in_the_wheel():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    packages = {module_name(path) for path in SOURCES if path.name == "__init__.py"}
+    assert set(settings["packages"]) == packages
+    assert {module_name(path).rpartition(".")[0] for path in SOURCES} - {""} <= packages
+
+
+def test_the_version_is_that_of_changelog_and_citation():
+    released = re.search(r"^## \[(\d.*)\] - (.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    assert released is not None
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (xas_agent.__version__, citation["version"]) == (released[1], released[1])
+    assert str(citation["date-released"]) == released[2]
 
 
 @pytest.mark.parametrize("name", ["xas_agent", "xas_agent.cli"])

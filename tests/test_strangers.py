@@ -5,7 +5,6 @@ import queue
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,7 +19,8 @@ print(proxy.in_port, proxy.out_port, flush=True)
 proxy.start()
 """
 
-# Knocks until it is told to begin, then measures: whole spectra in one run, or a run of single points per spectrum.
+# Starts a run that nobody reads, again and again until it may begin; then measures: whole spectra in one run, or a
+# run of single points per spectrum.
 PUBLISHER = """
 import functools, sys, threading, time, event_model, msgpack, msgpack_numpy, numpy as np
 from importlib.resources import files
@@ -31,7 +31,7 @@ publish = Publisher(address, serializer=functools.partial(
 begin = threading.Event()
 threading.Thread(target=lambda: (sys.stdin.readline(), begin.set()), daemon=True).start()
 while not begin.wait(0.02):
-    publish("resource", {"uid": "knock"})
+    publish("start", {"uid": "knock", "time": time.time(), "plan_name": "dark"})
 with files("xas_agent.sim_beamline").joinpath("cathode_co_k.npz").open("rb") as f, np.load(f) as z:
     energy, mu, offset = z["energy"], z["mu"].astype(float), float(z["feff_offset_ev"])
 e = 7709 + np.concatenate([np.arange(-60, -20, 4.0), np.arange(-20, 40, 0.7), np.arange(40, 105, 2.0)])
@@ -127,8 +127,7 @@ def test_every_frame_is_answered_through_a_proxy(form, frames, tmp_path):
             agent_options = ["--element", "Co", "--edge", "K", "--frames", frames, "--out", tmp_path / "out"]
             ports = ["--source", _zmq(outward), "--publish", _zmq(inward)]
             with running("-m", "xas_agent", "run", *ports, *agent_options) as agent:
-                agent.until("listening")
-                time.sleep(0.5)  # the proxy has still to pass the subscription on
+                agent.until("knock")  # so the proxy has passed its subscription on
                 publisher.say()
                 assert agent.ended() == 0
                 received = heard(dispatcher, frames if form == "step" else 1)

@@ -49,12 +49,14 @@ class AssetSettings(Settings):
     """How the files that documents point to are found and read."""
 
     wait_s: float = Field(default=10.0, ge=0)
-    """How long a file may lag behind its documents before what needs it is set aside. Other runs go on meanwhile."""
+    """How long a file may lag behind its documents, s; after it the frame that needs the file is set aside. Other
+    runs continue meanwhile."""
     path_map: Mapping[str, str] = {}
-    """Where folders of the beamline are on this machine, by how their paths begin; the longest that fits counts."""
+    """Folders of the beamline, by the start of their paths, and where they are on this machine; the longest match
+    counts."""
     roots: tuple[str, ...] = ()
-    """Folders outside of which no file is read, symbolic links and those within HDF5 followed. None: any file that
-    this process may read; to be set wherever documents come from somebody who may not."""
+    """Only files within these folders are read, after following symbolic links and links within HDF5. Empty: any file
+    that this process may read; set it wherever untrusted senders can publish documents."""
 
     def locate(self, where: str) -> Path:
         """Return the file of this machine that a path or ``file:`` URI means.

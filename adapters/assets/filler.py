@@ -1,69 +1,50 @@
 """Documents that point to files → documents that hold what is in them: a stage before the assembler."""
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import event_model
-import structlog
+from cachetools import FIFOCache
 
-from ...agent.fields import Unreadable, as_filled
-from ...agent.stream import Unread, announcements
-from ...agent.types import Received, SetAside
+from ...agent.fields import UnreadableStream, as_filled
+from ...agent.stream import UnreadFile
+from ...agent.types import RunDocument, SetAside, get_logger
 from .files import HANDLERS, AssetRefused, AssetSettings, NotYet
 from .streams import Patience, StreamRows
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 Doc = dict[str, Any]
-Wanted = Callable[[Mapping[str, Any], Mapping[str, Any]], frozenset[str] | Unreadable]
+Wanted = Callable[[Mapping[str, Any], Mapping[str, Any]], frozenset[str] | UnreadableStream]
 """(descriptor, start) → its external data keys that are needed, or why its spectra cannot be read anyway."""
 
-ORDER_PATIENCE_S = 2.0
-"""How long a start or a descriptor is waited for by what should have come after it."""
-MAX_RUNS = 1000
+MAX_RESOURCES = 1000
 MAX_DATUMS = 200_000
-MAX_HELD = 4096
-"""Documents held back for their descriptor."""
-
-_Key = TypeVar("_Key")
-_Value = TypeVar("_Value")
-
-
-class _Bounded(OrderedDict[_Key, _Value]):
-    """Forgets its oldest entries."""
-
-    def __init__(self, most: int) -> None:
-        super().__init__()
-        self._most = most
-
-    def __setitem__(self, key: _Key, value: _Value) -> None:
-        super().__setitem__(key, value)
-        if len(self) > self._most:
-            self.popitem(last=False)
 
 
 @dataclass(slots=True)
 class _Stream:
     """The events of one descriptor with external data."""
 
-    descriptor: Received
-    wanted: frozenset[str] | None = None
-    """None: not decided, since the start may say which."""
-    rows: StreamRows | None = None
-    held: deque[tuple[Received, Patience]] = field(default_factory=deque)
+    descriptor: RunDocument
+    wanted: frozenset[str]
+    rows: StreamRows | None
+    held: deque[tuple[RunDocument, Patience]] = field(default_factory=deque)
 
-    @property
-    def passes(self) -> bool:
-        return self.wanted is not None and not self.wanted
+    def holds(self, now: float, stopped: bool) -> bool:
+        """Whether something of it is still waited for; once its run has stopped, nothing but files."""
+        if self.held:
+            return True
+        return self.rows is not None and (self.rows.reading or (not stopped and self.rows.lagging(now)))
 
 
 @dataclass(slots=True)
 class _Run:
-    start: Doc | None = None
-    stop: Received | None = None
     streams: dict[str, _Stream] = field(default_factory=dict)
+    """By descriptor."""
+    stop: RunDocument | None = None
 
 
 class AssetFiller:
@@ -71,50 +52,48 @@ class AssetFiller:
 
     Resource and Datum go through event-model's Filler, StreamResource and StreamDatum through bluesky's
     consolidators. What is not in its file yet holds up the documents of its own stream, and the stop of its run, for
-    ``settings.wait_s`` at most. What cannot be read becomes an ``Unread`` in its Event, so that the assembler sets
-    the frame aside with that reason.
+    ``settings.wait_s`` at most. What cannot be read becomes an ``UnreadFile`` in its Event: the assembler sets
+    the frame aside with its reason.
 
     Not thread-safe.
     """
 
     def __init__(self, settings: AssetSettings, wanted: Wanted) -> None:
         self._settings, self._wanted = settings, wanted
-        self._runs: _Bounded[str, _Run] = _Bounded(MAX_RUNS)
-        self._descriptors: _Bounded[str, _Run | None] = _Bounded(10 * MAX_RUNS)
-        """The runs of descriptors; None for one that never came."""
-        self._orphans: dict[str, tuple[float, list[Received]]] = {}
-        """Documents by their descriptor that has not come, and until when it is waited for."""
-        self._resources: _Bounded[str, Doc] = _Bounded(MAX_RUNS)
+        self._runs: dict[str, _Run] = {}
+        """Runs that have external data, until their stop has been passed on."""
+        self._resources: FIFOCache[str, Doc] = FIFOCache(MAX_RESOURCES)
         self._busy: dict[str, _Run] = {}
         """Runs of which something is held."""
+        caches: dict[str, Any] = {
+            "handler_cache": FIFOCache(64),
+            "resource_cache": FIFOCache(MAX_RESOURCES),
+            "datum_cache": FIFOCache(MAX_DATUMS),
+            "descriptor_cache": FIFOCache(MAX_RESOURCES),
+        }
         self._filler = event_model.Filler(
             {spec: self._located(handler) for spec, handler in HANDLERS.items()},
             inplace=False,
             retry_intervals=[],
-            handler_cache=_Bounded(64),
-            resource_cache=_Bounded(MAX_RUNS),
-            datum_cache=_Bounded(MAX_DATUMS),
-            descriptor_cache=_Bounded(MAX_RUNS),
+            **caches,
         )
 
     @property
     def waiting(self) -> bool:
         """Whether documents are held back."""
-        return bool(self._busy or self._orphans)
+        return bool(self._busy)
 
-    def __call__(self, document: Received) -> Iterable[Received | SetAside]:
+    def __call__(self, document: RunDocument) -> Iterable[RunDocument | SetAside]:
         """Take one document; return what can be passed on."""
         try:
             match document.name:
-                case "event" | "event_page" | "stream_datum":
+                case "event" | "stream_datum":
                     return self._data(document)
-                case "start":
-                    return self._start(document)
                 case "descriptor":
                     return self._descriptor(document)
                 case "stop":
                     return self._stop(document)
-                case "resource" | "datum" | "datum_page":
+                case "resource" | "datum":
                     self._filler(document.name, document.doc)
                 case "stream_resource":
                     self._resources[document.doc["uid"]] = document.doc
@@ -122,129 +101,72 @@ class AssetFiller:
             log.debug("malformed document passed on", name=document.name, error=f"{type(error).__name__}: {error}")
         return (document,)
 
-    def poll(self, now: float) -> Iterable[Received | SetAside]:
+    def poll(self, now: float) -> Iterable[RunDocument | SetAside]:
         """Return what has become readable, or is given up."""
-        out: list[Received | SetAside] = []
-        for uid, (until, held) in list(self._orphans.items()):
-            if now >= until:
-                del self._orphans[uid]
-                self._descriptors[uid] = None
-                out += held
-        for uid in list(self._busy):
-            out += self._advance(uid, now)
-        return out
+        return [out for uid in list(self._busy) for out in self._advance(uid, now)]
 
-    def finish(self) -> Iterable[Received | SetAside]:
+    def finish(self) -> Iterable[RunDocument | SetAside]:
         """Return all that is held, as far as it is there."""
-        out = list(self.poll(float("inf")))
-        for run in self._runs.values():  # whose stop never came
-            for stream in run.streams.values():
-                out += stream.rows.finish() if stream.rows is not None else ()
-        return out
+        return self.poll(float("inf"))
 
     def _located(self, handler: Callable[..., Any]) -> Callable[..., Any]:
         inside = self._settings.inside if self._settings.roots else None
         return lambda path, **kwargs: handler(self._settings.locate(path), **kwargs | {"inside": inside})
 
-    def _run(self, uid: str) -> _Run:
-        if uid not in self._runs:
-            self._runs[uid] = _Run()
-        return self._runs[uid]
-
-    def _start(self, document: Received) -> Iterable[Received | SetAside]:
-        uid = document.doc["uid"]
-        run = self._run(uid)
-        run.start = run.start or document.doc
-        return [document, *self._advance(uid, document.at)]
-
-    def _descriptor(self, document: Received) -> Iterable[Received | SetAside]:
+    def _descriptor(self, document: RunDocument) -> Iterable[RunDocument]:
+        """Find out what of a stream is needed, and pass its descriptor on as it will be filled."""
         doc = document.doc
-        uid, run = doc["uid"], self._run(doc["run_start"])
-        if uid in run.streams:  # repeated
-            return ()
-        self._descriptors[uid] = run
-        _, orphans = self._orphans.pop(uid, (0.0, []))
-        if not any(about.get("external") for about in doc["data_keys"].values()):
-            return [document, *orphans]
-        run.streams[uid] = _Stream(document)
-        self._filler("descriptor", doc)
-        self._busy[doc["run_start"]] = run
-        out = self._advance(doc["run_start"], document.at)
-        for orphan in orphans:
-            out += self(orphan)
-        return out
-
-    def _data(self, document: Received) -> Iterable[Received | SetAside]:
-        uid = document.doc["descriptor"]
-        if uid not in self._descriptors:
-            _, held = self._orphans.setdefault(uid, (document.at + ORDER_PATIENCE_S, []))
-            if len(held) >= MAX_HELD:
-                return (document,)
-            held.append(document)
-            return ()
-        run = self._descriptors[uid]
-        stream = run.streams.get(uid) if run is not None else None
-        if run is None or stream is None or stream.passes:
+        filled = {key for key, about in doc["data_keys"].items() if about.get("external")}
+        if not filled or not document.run.watched:
             return (document,)
-        for part in _single(document):
-            stream.held.append((part, Patience(part.at + self._settings.wait_s)))
-        return self._advance(stream.descriptor.doc["run_start"], document.at)
+        wanted = self._wanted(doc, document.run.start)
+        if not isinstance(wanted, UnreadableStream):  # else the assembler reports why, as if all were there
+            filled = wanted
+        if isinstance(wanted, frozenset) and wanted:
+            self._filler("descriptor", doc)
+            streamed = {key for key in wanted if doc["data_keys"][key]["external"] == "STREAM:"}
+            rows = StreamRows(self._settings, document, streamed, self._resources) if streamed else None
+            run = self._runs.setdefault(document.run.uid, _Run())
+            run.streams[doc["uid"]] = _Stream(document, wanted, rows)
+        return (replace(document, doc=as_filled(doc, sorted(filled))),)
 
-    def _stop(self, document: Received) -> Iterable[Received | SetAside]:
-        uid = document.doc["run_start"]
-        run = self._runs.get(uid)
-        if run is None or not run.streams:
+    def _data(self, document: RunDocument) -> Iterable[RunDocument]:
+        run = self._runs.get(document.run.uid)
+        stream = run.streams.get(document.doc["descriptor"]) if run is not None else None
+        if stream is None:
             return (document,)
-        run.stop = run.stop or document
-        return self._advance(uid, document.at)
+        stream.held.append((document, Patience(document.at + self._settings.wait_s)))
+        return self._advance(document.run.uid, document.at)
 
-    def _advance(self, uid: str, now: float) -> list[Received | SetAside]:
+    def _stop(self, document: RunDocument) -> Iterable[RunDocument]:
+        run = self._runs.get(document.run.uid)
+        if run is None:
+            return (document,)
+        run.stop = document
+        return self._advance(document.run.uid, document.at)
+
+    def _advance(self, uid: str, now: float) -> list[RunDocument]:
         """Pass on of one run what can be, its stop last."""
-        run = self._runs.get(uid)
-        if run is None or not run.streams:
-            self._busy.pop(uid, None)
-            return []
-        out: list[Received | SetAside] = []
+        run = self._runs[uid]
+        out: list[RunDocument] = []
         for stream in run.streams.values():
-            out += self._decide(run, stream, now)
             out += self._fill(stream, now)
-        settled = not any(self._holds(run, stream, now) for stream in run.streams.values())
-        if run.stop is not None and settled:
+        if any(stream.holds(now, run.stop is not None) for stream in run.streams.values()):
+            self._busy[uid] = run
+            return out
+        self._busy.pop(uid, None)
+        if run.stop is not None:
             for stream in run.streams.values():
                 out += stream.rows.finish() if stream.rows is not None else ()
             out.append(run.stop)
-            run.streams, run.stop = {}, None
-        if settled:
-            self._busy.pop(uid, None)
-        else:
-            self._busy[uid] = run
+            del self._runs[uid]
         return out
 
-    def _decide(self, run: _Run, stream: _Stream, now: float) -> Iterator[Received]:
-        """Find out what of a stream is needed, and pass its descriptor on as it will be filled."""
-        if stream.wanted is not None or (run.start is None and now < stream.descriptor.at + ORDER_PATIENCE_S):
-            return
-        doc = stream.descriptor.doc
-        try:
-            wanted = self._wanted(doc, run.start or {})
-        except Exception as error:  # a malformed descriptor, of which the assembler will tell
-            log.debug("descriptor not understood", error=f"{type(error).__name__}: {error}")
-            wanted = frozenset()
-        filled = [key for key, about in doc["data_keys"].items() if about.get("external")]
-        if not isinstance(wanted, Unreadable):
-            filled, stream.wanted = sorted(wanted), wanted
-            streamed = {key for key in wanted if doc["data_keys"][key]["external"] == "STREAM:"}
-            stream.rows = StreamRows(self._settings, doc, streamed, self._resources) if streamed else None
-        else:
-            stream.wanted = frozenset()  # it is told why, as if all were there
-        at = max(stream.descriptor.at, 0.0)
-        yield Received("descriptor", as_filled(doc, filled), at)
-
-    def _fill(self, stream: _Stream, now: float) -> Iterator[Received]:
+    def _fill(self, stream: _Stream, now: float) -> Iterator[RunDocument]:
         """Give out what is filled, in order."""
-        while stream.wanted is not None and stream.held:
+        while stream.held:
             document, patience = stream.held[0]
-            if not stream.passes and document.name == "event":
+            if document.name == "event":
                 if not patience.due(now):
                     break
                 filled = self._filled(document, stream.wanted, patience, now)
@@ -252,53 +174,34 @@ class AssetFiller:
                     break
                 document = filled
             stream.held.popleft()
-            if stream.rows is None or document.name not in ("event", "stream_datum"):
+            if stream.rows is None:
                 yield document
                 continue
             try:
                 take = stream.rows.event if document.name == "event" else stream.rows.datum
                 take(document.doc, document.at)
-            except Exception:  # malformed, of which the assembler tells
+            except Exception:  # malformed, which the assembler reports
                 yield document
         if stream.rows is not None:
             yield from stream.rows.advance(now)
 
-    def _filled(self, document: Received, wanted: frozenset[str], patience: Patience, now: float) -> Received | None:
+    def _filled(
+        self, document: RunDocument, wanted: frozenset[str], patience: Patience, now: float
+    ) -> RunDocument | None:
         """Return an Event with its wanted data, or the reason in their place; None: not yet."""
         doc = document.doc
-        data = doc.get("data")
-        keys = {key for key in wanted if isinstance(data.get(key), str)} if isinstance(data, dict) else None
+        keys = {key for key in wanted if isinstance(doc["data"].get(key), str)}
         if not keys:
             return document
         try:
             event: Any = {**doc, "filled": {**(doc.get("filled") or {}), **dict.fromkeys(keys, False)}}
-            return Received("event", dict(self._filler.fill_event(event, include=keys, inplace=False)), document.at)
+            return replace(document, doc=dict(self._filler.fill_event(event, include=keys, inplace=False)))
         except Exception as error:
             refusal, wait = _reason(error)
             if wait and patience.wait(now):
                 return None
-            why = Unread(f"{refusal}; waited {self._settings.wait_s:g} s" if wait else refusal)
-            return Received("event", {**doc, "data": {**doc["data"], **dict.fromkeys(keys, why)}}, document.at)
-
-    def _holds(self, run: _Run, stream: _Stream, now: float) -> bool:
-        """Whether something of a stream is still waited for."""
-        if stream.held or stream.wanted is None:
-            return True
-        if stream.rows is None or stream.rows.reading or stream.rows.lagging(now):
-            return stream.rows is not None
-        if run.stop is None or now >= run.stop.at + self._settings.wait_s:
-            return False
-        announced = announcements(run.stop.doc).get(str(stream.descriptor.doc.get("name", "primary")), 0)
-        return stream.rows.given < announced
-
-
-def _single(document: Received) -> Iterator[Received]:
-    """The Events of a page, each on its own; any other document as it is."""
-    if document.name != "event_page":
-        yield document
-        return
-    for event in event_model.unpack_event_page(document.doc):  # type: ignore[arg-type]
-        yield Received("event", dict(event), document.at)
+            why = UnreadFile(f"{refusal}; waited {self._settings.wait_s:g} s" if wait else refusal)
+            return replace(document, doc={**doc, "data": {**doc["data"], **dict.fromkeys(keys, why)}})
 
 
 def _reason(error: BaseException) -> tuple[str, bool]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ...agent.stream import Unread, time_of
-from ...agent.types import Received
+from ...agent.stream import UnreadFile, time_of
+from ...agent.types import RunDocument
 from .files import AssetRefused, AssetSettings, NotYet, rows_of
 
 Doc = Mapping[str, Any]
@@ -66,28 +66,24 @@ class StreamRows:
 
     Parameters
     ----------
-    descriptor : the EventDescriptor
+    descriptor : the EventDescriptor, as it came
     wanted : its data keys, external as ``STREAM:``, that are read
     resources : the StreamResources by uid, to which more may come
     """
 
     def __init__(
-        self, settings: AssetSettings, descriptor: Doc, wanted: Iterable[str], resources: Mapping[str, Doc]
+        self, settings: AssetSettings, descriptor: RunDocument, wanted: Iterable[str], resources: Mapping[str, Doc]
     ) -> None:
-        self.settings, self._descriptor, self._resources = settings, descriptor, resources
+        self.settings, self._run, self._descriptor = settings, descriptor.run, descriptor.doc
+        self._resources = resources
         self._wanted = frozenset(wanted)
-        keys = descriptor["data_keys"].values()
+        keys = self._descriptor["data_keys"].values()
         self._with_events = any(about.get("external") != "STREAM:" for about in keys)
         self._consolidators: dict[str, Any] = {}
         self._blocks: list[_Block] = []
         self._seen: set[str] = set()
         self._rows: dict[int, _Row] = {}
         self._next = 1
-
-    @property
-    def given(self) -> int:
-        """How many of its Events have been given out."""
-        return self._next - 1
 
     @property
     def reading(self) -> bool:
@@ -114,7 +110,7 @@ class StreamRows:
         row = self._row(int(doc["seq_num"]))
         row.event, row.at = doc, max(row.at, at)
 
-    def advance(self, now: float) -> list[Received]:
+    def advance(self, now: float) -> list[RunDocument]:
         """Read what can be read; return the Events that are whole, up to the first that is not."""
         waiting = []
         for block in self._blocks:
@@ -137,12 +133,12 @@ class StreamRows:
             out += self._whole_ones()
         return out
 
-    def finish(self) -> list[Received]:
+    def finish(self) -> list[RunDocument]:
         """Return all that has come, whole or not."""
         self._blocks = []
         return self._as_they_are()
 
-    def _whole_ones(self) -> list[Received]:
+    def _whole_ones(self) -> list[RunDocument]:
         out = []
         while (row := self._rows.get(self._next)) is not None and self._whole(row):
             out.append(self._give(self._next))
@@ -154,7 +150,7 @@ class StreamRows:
         late = min((seq for seq, row in self._rows.items() if row.at <= since and self._whole(row)), default=None)
         return None if late is None or any(block.seq_nums[0] < late for block in self._blocks) else late
 
-    def _as_they_are(self, before: int | None = None) -> list[Received]:
+    def _as_they_are(self, before: int | None = None) -> list[RunDocument]:
         """Return what has come of the Events before one, or of all; what lacks in them says so."""
         out = []
         for seq in sorted(seq for seq in self._rows if before is None or seq < before):
@@ -162,7 +158,7 @@ class StreamRows:
             if self._with_events and row.event is None:
                 del self._rows[seq]
                 continue
-            row.values = {key: Unread("no StreamDatum for it came") for key in self._wanted} | row.values
+            row.values = {key: UnreadFile("no StreamDatum for it came") for key in self._wanted} | row.values
             out.append(self._give(seq))
         self._next = max(self._next, before or 0)
         return out
@@ -173,7 +169,7 @@ class StreamRows:
     def _row(self, seq: int) -> _Row:
         return self._rows.setdefault(seq, _Row()) if seq >= self._next else _Row()  # given out before
 
-    def _give(self, seq: int) -> Received:
+    def _give(self, seq: int) -> RunDocument:
         row = self._rows.pop(seq)
         self._next = seq + 1
         time = time_of(self._descriptor)
@@ -186,7 +182,7 @@ class StreamRows:
             "timestamps": dict.fromkeys(self._wanted, time),
             "filled": {},
         }
-        return Received("event", {**event, "data": {**event["data"], **row.values}}, row.at)
+        return RunDocument(self._run, "event", {**event, "data": {**event["data"], **row.values}}, row.at)
 
     def _read(self, block: _Block) -> None:
         resource = self._resources.get(block.resource)
@@ -216,7 +212,7 @@ class StreamRows:
         resource = self._resources.get(block.resource)
         keys = self._wanted if resource is None else {resource["data_key"]} & self._wanted
         for key in keys:
-            self._put(block, key, [Unread(why)] * len(block.seq_nums))
+            self._put(block, key, [UnreadFile(why)] * len(block.seq_nums))
 
     def _put(self, block: _Block, key: str, values: Iterable[Any]) -> None:
         if isinstance(values, np.ndarray) and values.ndim == 1:

@@ -2,11 +2,12 @@
 
 from .documents import FileSink, FileSource
 from .folder import FolderSource
-from .frames import frame_of
+from .frames import computed_frame_of, frame_of
 
 __all__ = [
     "FileSink",
     "FileSource",
     "FolderSource",
+    "computed_frame_of",
     "frame_of",
 ]

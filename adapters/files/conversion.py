@@ -8,8 +8,8 @@ from typing import Any
 
 import event_model
 
-from ...agent.types import Document
-from ..formats import Columns, Floats, Spectrum, flaw, read_spectra
+from ...agent.types import Array, Document
+from ..formats import Columns, FileSpectrum, flaw, read_spectra
 from .documents import FileSink
 
 PLAN = "convert"
@@ -37,7 +37,7 @@ class Conversion:
         """By the number of points."""
         self._latest = 0.0
 
-    def take(self, spectrum: Spectrum) -> Iterator[Document]:
+    def take(self, spectrum: FileSpectrum) -> Iterator[Document]:
         """The documents that one spectrum adds."""
         own = (spectrum.element, spectrum.edge, spectrum.sample)
         data: dict[str, Any] = dict(columns_of(spectrum))
@@ -73,7 +73,7 @@ class Conversion:
         return event_model.compose_run(metadata=metadata, time=moment)
 
 
-def columns_of(spectrum: Spectrum) -> dict[str, Floats]:
+def columns_of(spectrum: FileSpectrum) -> dict[str, Array]:
     """The arrays, each (M,), of which the agent makes this spectrum: by data key, energies in eV."""
     channels, found = spectrum.channels, {"energy": spectrum.energy}
     needed = {"transmission": ("i0", "it"), "fluorescence": ("i0", "if")}.get(spectrum.formula, ())
@@ -100,7 +100,7 @@ class Converted:
 
 
 def convert(
-    found: Iterable[tuple[Path, list[Spectrum]]],
+    found: Iterable[tuple[Path, list[FileSpectrum]]],
     out: str | Path,
     *,
     element: str | None = None,
@@ -140,17 +140,17 @@ def convert(
     return done
 
 
-def read_all(files: Iterable[Path], columns: Columns | None = None) -> Iterator[tuple[Path, list[Spectrum]]]:
+def read_all(files: Iterable[Path], columns: Columns | None = None) -> Iterator[tuple[Path, list[FileSpectrum]]]:
     """The files in their order, each with its spectra. Raises SpectrumFileError."""
     for path in files:
         yield path, read_spectra(path, columns=columns)
 
 
-def _key(array: Floats, units: str) -> dict[str, Any]:
+def _key(array: Array, units: str) -> dict[str, Any]:
     return {"dtype": "array", "shape": [len(array)], "source": _SOURCE, "units": units}
 
 
-def _moment(spectrum: Spectrum) -> float:
+def _moment(spectrum: FileSpectrum) -> float:
     """Unix seconds of the scan's start; where the file does not tell, of the file's last change."""
     if spectrum.time is not None:
         return spectrum.time

@@ -11,12 +11,11 @@ from typing import IO, Any
 
 import event_model
 import msgpack
-import structlog
 
-from ...agent.types import Document, InputError
+from ...agent.types import Document, InputError, get_logger
 from ..codecs import numpy_from_msgpack, to_json, to_msgpack
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 _FORMATS = {".jsonl": "json", ".json": "json", ".msgpack": "msgpack"}
 _EXPECTED = "expected a documents file: .jsonl (a line [name, doc] each) or .msgpack"

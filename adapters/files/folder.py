@@ -9,13 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
-
-from ...agent.types import Document
-from ..formats import Columns, Spectrum, SpectrumFileError, flaw, read_spectra
+from ...agent.types import Document, Reason, get_logger
+from ..formats import Columns, FileSpectrum, SpectrumFileError, flaw, read_spectra
 from .conversion import Conversion
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 PASSED_OVER = (".tmp", ".part", ".partial", ".swp", ".lock", "~", ".jsonl", ".msgpack")
 """Names that end so are of files being copied or edited, or of documents."""
@@ -66,7 +64,7 @@ class FolderWatch:
         self._pattern, self._settle, self._columns = pattern, settle_s, columns
         self._seen: dict[str, _Seen] = {}
 
-    def poll(self, now: float) -> Iterator[tuple[Path, list[Spectrum]]]:
+    def poll(self, now: float) -> Iterator[tuple[Path, list[FileSpectrum]]]:
         """Give the files that have become whole, the oldest first.
 
         Args:
@@ -93,7 +91,7 @@ class FolderWatch:
                 if spectra := self._new(self.folder / name, seen, now):
                     yield self.folder / name, spectra
 
-    def _new(self, path: Path, seen: _Seen, now: float) -> list[Spectrum]:
+    def _new(self, path: Path, seen: _Seen, now: float) -> list[FileSpectrum]:
         """The spectra of a file that it did not hold before; none when it is not whole, which is logged."""
         try:
             spectra = read_spectra(path, columns=self._columns)
@@ -105,8 +103,9 @@ class FolderWatch:
             seen.told = str(error)
             return []
         broken = [note for s in spectra if not s.complete for note in s.notes]
-        if broken or all((flaw(s) or "").startswith("too few points") for s in spectra):
-            log.info("file waits", file=str(path), because="; ".join(broken) or flaw(spectra[0]))
+        flaws = [flaw(s) for s in spectra]
+        if broken or all(f is not None and f.reason is Reason.TOO_FEW_POINTS for f in flaws):
+            log.info("file waits", file=str(path), because="; ".join(broken) or str(flaws[0]))
             return []
         if _state(path) != seen.state:  # written to while it was read: it will come up with its new state
             return []
@@ -143,7 +142,7 @@ def _state(file: Path | os.DirEntry[str]) -> State | None:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _digest(spectrum: Spectrum) -> bytes:
+def _digest(spectrum: FileSpectrum) -> bytes:
     """Tells a spectrum from every other by what it says, wherever in its file it stands."""
     about = (spectrum.element, spectrum.edge, spectrum.sample, spectrum.title, spectrum.time, len(spectrum.mu))
     digest = hashlib.blake2b(repr(about).encode(), digest_size=16)
@@ -160,7 +159,7 @@ def watch(
     poll_s: float = 0.5,
     columns: Columns | None = None,
     stop: threading.Event | None = None,
-) -> Iterator[tuple[Path, list[Spectrum]]]:
+) -> Iterator[tuple[Path, list[FileSpectrum]]]:
     """Give each file of a folder, with its spectra, once it is whole, until ``stop`` is set; see ``FolderWatch``.
 
     A folder that cannot be read any more, such as one of a share that is away, is waited for.

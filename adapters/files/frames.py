@@ -4,26 +4,26 @@ from pathlib import Path
 
 import numpy as np
 
-from ...agent.fields import FieldMap
+from ...agent.fields import FieldSettings
 from ...agent.stream import UnusableError, strip_padding
 from ...agent.stream import spectrum as swept
-from ...agent.types import Frame
-from ..formats import Spectrum, flaw
+from ...agent.types import Frame, Reason, Refusal
+from ..formats import FileSpectrum, flaw
 from .conversion import columns_of
 
 _ROLES = {"itrans": "it", "ifluor": "if", "irefer": "iref", "norm": "mu"}
-"""Of the data keys that documents made of files have; the others are called as their roles."""
+"""Roles of the data keys that documents made of files have; the other keys are named as their roles."""
 
 
-def frame_of(spectrum: Spectrum, number: int, fields: FieldMap) -> Frame | str:
-    """The spectrum as frame ``number``, or why it can be none, as ``reason: detail``.
+def frame_of(spectrum: FileSpectrum, number: int, fields: FieldSettings) -> Frame | Refusal:
+    """The measured spectrum as frame ``number``, or why it cannot be one.
 
-    Its detectors are looked at as those of a stream are. A series is what was measured of one sample in one way and
-    lies in one folder.
+    Its detectors are checked as those of a stream are. A series is the spectra of one sample, measured in one way,
+    that lie in one folder.
 
     Parameters
     ----------
-    fields : of which only ``min_points``, ``bin_ev``, ``element`` and ``edge`` are heeded
+    fields : only ``min_points``, ``bin_ev``, ``element`` and ``edge`` apply
     """
     keys = columns_of(spectrum)
     columns = {_ROLES.get(key, key): column for key, column in keys.items()}
@@ -32,9 +32,9 @@ def frame_of(spectrum: Spectrum, number: int, fields: FieldMap) -> Frame | str:
         with np.errstate(all="ignore"):  # numbers that no detector has are refused below, each with its reason
             found = swept(strip_padding(columns), formula, fields.min_points, fields.bin_ev)
     except UnusableError as error:
-        return f"{error.reason}: {error.detail}" if error.detail else error.reason
-    if why := flaw(spectrum):
-        return why
+        return Refusal(Reason(error.reason), error.detail)
+    if refusal := flaw(spectrum):
+        return refusal
     series = (str(Path(spectrum.source).parent), spectrum.sample, spectrum.element, spectrum.edge, *keys)
     return Frame(
         uid=spectrum.id,
@@ -49,4 +49,26 @@ def frame_of(spectrum: Spectrum, number: int, fields: FieldMap) -> Frame | str:
         element=fields.element or spectrum.element,
         edge=fields.edge or spectrum.edge,
         direction=found.direction,
+    )
+
+
+def computed_frame_of(spectrum: FileSpectrum, number: int, fields: FieldSettings) -> Frame | Refusal:
+    """The computed spectrum as frame ``number``, its points as they are in the file, or why it cannot be one.
+
+    Parameters
+    ----------
+    fields : only ``element`` and ``edge`` apply
+    """
+    if refusal := flaw(spectrum):
+        return refusal
+    return Frame(
+        uid=spectrum.id,
+        run_uid=spectrum.source,
+        seq_num=number,
+        time=np.nan,
+        energy=spectrum.energy,
+        mu=spectrum.mu,
+        formula="mu",
+        element=fields.element or spectrum.element,
+        edge=fields.edge or spectrum.edge,
     )

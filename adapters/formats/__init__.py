@@ -1,13 +1,12 @@
 """Spectra in files: XDI and text columns, SSRL's collector, SPEC, Athena's projects, NeXus and HDF5, npz."""
 
-from .naming import Columns
+from .column_names import Columns
 from .read import read_spectra
-from .spectrum import Floats, Spectrum, SpectrumFileError, flaw
+from .spectrum import FileSpectrum, SpectrumFileError, flaw
 
 __all__ = [
     "Columns",
-    "Floats",
-    "Spectrum",
+    "FileSpectrum",
     "SpectrumFileError",
     "flaw",
     "read_spectra",

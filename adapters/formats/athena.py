@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from ...agent.fields import absorber
-from .assembling import assemble
-from .spectrum import Floats, Spectrum, SpectrumFileError
-from .text import Text
+from ...agent.types import Array
+from .column_table import assemble
+from .spectrum import FileSpectrum, SpectrumFileError
+from .text import TextFile
 
 _PROJECT = re.compile(r"Athena project file --")
 _STATEMENT = re.compile(r"\s*[$@%](\w+)\s*=\s*(.*?);?\s*$", re.S)
@@ -50,19 +51,19 @@ _PARAMETERS = {
 class _Group:
     key: str
     args: dict[str, Any] = field(default_factory=dict)
-    arrays: dict[str, Floats] = field(default_factory=dict)
+    arrays: dict[str, Array] = field(default_factory=dict)
 
 
 class _BrokenError(ValueError):
     pass
 
 
-def is_athena(text: Text) -> bool:
+def is_athena(text: TextFile) -> bool:
     """Whether one of the first lines is that of an Athena project."""
     return any(_PROJECT.search(line[:2000]) for line in text.lines[:8])
 
 
-def read_athena(path: Path, text: Text) -> list[Spectrum]:
+def read_athena(path: Path, text: TextFile) -> list[FileSpectrum]:
     """A spectrum for each group that holds μ(E).
 
     Energies are as Athena shows them, its shift (``bkg_eshift``) applied. A group that is tied to another as its
@@ -98,7 +99,7 @@ def _spectrum(
     foils: set[str],
     notes: tuple[str, ...],
     complete: bool,
-) -> Spectrum:
+) -> FileSpectrum:
     args, energy = group.args, _shifted(group)
     normalised = _flag(args, "is_nor")
     channels = {"norm" if normalised else "mu": group.arrays["y"]}
@@ -162,7 +163,7 @@ def _why_not(group: _Group) -> str | None:
     return None
 
 
-def _from_json(text: Text) -> list[_Group]:
+def _from_json(text: TextFile) -> list[_Group]:
     content = json.loads("\n".join(text.lines))
     order = content.get("_____order")
     keys = order if isinstance(order, list) else [key for key in content if not key.startswith("_____")]
@@ -177,7 +178,7 @@ def _from_json(text: Text) -> list[_Group]:
     return groups
 
 
-def _from_perl(text: Text) -> tuple[list[_Group], str | None]:
+def _from_perl(text: TextFile) -> tuple[list[_Group], str | None]:
     """The groups, and how the project breaks off (None: it does not)."""
     groups: list[_Group] = []
     group: _Group | None = None
@@ -221,14 +222,14 @@ def _statements(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
                 raise _BrokenError(f"line {number - len(begun) + 1}: found a string without an end")
 
 
-def _perl_floats(value: str) -> Floats:
+def _perl_floats(value: str) -> Array:
     inner = value.strip()
     if not (inner.startswith("(") and inner.endswith(")")):
         raise _BrokenError(f"found {inner[:30]!r}, expected a list of numbers")
     return _floats([word.strip().strip("'\"") for word in inner[1:-1].split(",") if word.strip()])
 
 
-def _floats(values: Any) -> Floats:
+def _floats(values: Any) -> Array:
     array = np.array(values, dtype=np.float64)
     if array.ndim != 1:
         raise _BrokenError(f"found an array of shape {array.shape}, expected (M,)")
@@ -279,7 +280,7 @@ def _pairs(values: Any) -> dict[str, Any]:
     return {str(name): value for name, value in zip(values[::2], values[1::2], strict=True)}
 
 
-def _shifted(group: _Group) -> Floats:
+def _shifted(group: _Group) -> Array:
     return group.arrays["x"] + _number(group.args, "bkg_eshift")
 
 

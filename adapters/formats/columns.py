@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from .assembling import EXPECTED, Table, spectrum_of
+from .column_names import Columns
+from .column_table import EXPECTED, ColumnTable, spectrum_of
 from .headers import about, bare, fields, labels, when
-from .naming import Columns
-from .spectrum import Spectrum, SpectrumFileError
-from .text import Marks, Text, numbers, table_of
+from .spectrum import FileSpectrum, SpectrumFileError
+from .text import NumberStyle, TextFile, numbers, table_of
 
 _COLLECTOR = re.compile(r"\s*SSRL\s*-?\s*EXAFS Data Collector\s*([\d.]*)", re.I)
 _SSRL_HEADER = 800
 MAX_COLUMNS = 1000
 
 
-def read_columns(path: Path, text: Text, wanted: Columns | None = None) -> list[Spectrum]:
+def read_columns(path: Path, text: TextFile, wanted: Columns | None = None) -> list[FileSpectrum]:
     """The spectrum of a text file of columns.
 
     Raises:
@@ -32,7 +32,7 @@ def read_columns(path: Path, text: Text, wanted: Columns | None = None) -> list[
     names, units = labels(found.header, found.table.shape[1])
     known = _known(path, found.notes, found.complete) | about(found.header)
     d_spacing = fields(found.header).get("mono.d_spacing", "")
-    return [spectrum_of(Table(path, list(found.table.T), names, units, d_spacing, known), wanted)]
+    return [spectrum_of(ColumnTable(path, list(found.table.T), names, units, d_spacing, known), wanted)]
 
 
 def is_ssrl_binary(raw: bytes) -> bool:
@@ -40,7 +40,7 @@ def is_ssrl_binary(raw: bytes) -> bool:
     return bool(_COLLECTOR.match(raw[:40].decode("latin-1"))) and b"\0" in raw[:80]
 
 
-def read_ssrl_binary(path: Path, raw: bytes, wanted: Columns | None = None) -> list[Spectrum]:
+def read_ssrl_binary(path: Path, raw: bytes, wanted: Columns | None = None) -> list[FileSpectrum]:
     """The spectrum of a binary file of SSRL's EXAFS Data Collector.
 
     800 bytes of text in records of 40 and 80; offsets, weights (4 bytes a column) and labels (20); 16 bytes, then the
@@ -71,10 +71,10 @@ def read_ssrl_binary(path: Path, raw: bytes, wanted: Columns | None = None) -> l
         table = words.view("<f4").astype(np.float64).reshape(there, count)
     notes = () if there == points else (f"the file breaks off: {there} of {points} points",)
     known = _known(path, notes, there == points) | {"time": when(head[40:80])}
-    return [spectrum_of(Table(path, list(table.T), names, known=known), wanted)]
+    return [spectrum_of(ColumnTable(path, list(table.T), names, known=known), wanted)]
 
 
-def _read_ssrl_text(path: Path, text: Text, wanted: Columns | None) -> list[Spectrum]:
+def _read_ssrl_text(path: Path, text: TextFile, wanted: Columns | None) -> list[FileSpectrum]:
     """The spectrum of an ASCII file of SSRL's collector: labels stand one a line below ``Data:``."""
     lines = text.lines
     data = next((i for i, line in enumerate(lines) if line.strip() == "Data:"), None)
@@ -84,7 +84,7 @@ def _read_ssrl_text(path: Path, text: Text, wanted: Columns | None) -> list[Spec
     names = [line.strip() for line in lines[data + 1 : begin]]
     if len([line for line in lines[begin:] if line.strip()]) < 2:
         raise SpectrumFileError(f"{path}: found fewer than 2 rows of numbers, {EXPECTED}")
-    table, notes, complete = table_of(path, lines[begin:], begin + 1, Marks(), text.ended)
+    table, notes, complete = table_of(path, lines[begin:], begin + 1, NumberStyle(), text.ended)
     if table.shape[1] != len(names):
         raise SpectrumFileError(f"{path}: found {len(names)} labels and {table.shape[1]} columns, {EXPECTED}")
     announced = next((int(m[1]) for line in lines[:data] if (m := re.search(r"PTS:\s*(\d+)", line))), len(table))
@@ -95,7 +95,7 @@ def _read_ssrl_text(path: Path, text: Text, wanted: Columns | None) -> list[Spec
         notes += (f"offsets of the header are not subtracted: {offsets.strip()}",)
     known = _known(path, text.notes + notes, complete and not text.cut)
     known |= {"time": when(lines[1]) if len(lines) > 1 else None}
-    return [spectrum_of(Table(path, list(table.T), names, known=known), wanted)]
+    return [spectrum_of(ColumnTable(path, list(table.T), names, known=known), wanted)]
 
 
 def _known(path: Path, notes: tuple[str, ...], complete: bool) -> dict[str, Any]:

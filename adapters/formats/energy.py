@@ -4,8 +4,7 @@ import re
 
 import numpy as np
 
-from ...agent.types import HC_EV_ANGSTROM
-from .spectrum import Floats
+from ...agent.types import HC_EV_ANGSTROM, Array
 
 XRAYS_EV = (100.0, 150_000.0)
 """What energies of X-ray absorption spectra lie within, eV."""
@@ -15,11 +14,11 @@ WIDEST = 2.0
 """A spectrum's last energy is at most this many times its first: wave numbers, times and indices span more."""
 
 
-class UnclearError(ValueError):
-    """Numbers of which it cannot be told what energies they are."""
+class EnergyAxisError(ValueError):
+    """A column that cannot be converted to energies in eV."""
 
 
-def looks_like_energy(values: Floats) -> str | None:
+def looks_like_energy(values: Array) -> str | None:
     """The unit, ``eV`` or ``keV``, in which a column may be the energies of a spectrum, by its values; else None.
 
     They go one way, are positive, and neither too small nor too far apart for one. Angles of 10 to 15 degrees look
@@ -33,7 +32,7 @@ def looks_like_energy(values: Floats) -> str | None:
     return _unit_by_values(values)
 
 
-def _unit_by_values(values: Floats) -> str | None:
+def _unit_by_values(values: Array) -> str | None:
     finite = values[np.isfinite(values)]
     if not finite.size:
         return None
@@ -45,14 +44,14 @@ def _unit_by_values(values: Floats) -> str | None:
     return "eV" if XRAYS_EV[0] <= low and high <= XRAYS_EV[1] else None
 
 
-def in_ev(values: Floats, name: str, unit: str) -> tuple[Floats, tuple[str, ...]]:
+def in_ev(values: Array, name: str, unit: str) -> tuple[Array, tuple[str, ...]]:
     """Energies of a column that is named as such, eV, and what was guessed of them.
 
     Args:
         unit: as the file names it, in any case; empty where it does not.
 
     Raises:
-        UnclearError: in a unit that is none of energy.
+        EnergyAxisError: in a unit that is none of energy.
     """
     said = unit.strip().lower() or next(iter(re.findall(r"(?:^|_)(k?ev)$", name.lower())), "")
     if said in ("ev", "electronvolt", "electron volt"):
@@ -62,7 +61,7 @@ def in_ev(values: Floats, name: str, unit: str) -> tuple[Floats, tuple[str, ...]
         doubt = f"energies of {name!r} taken as keV, as the file says; their values are those of eV"
         return values * 1000.0, (doubt,) if _unit_by_values(values) == "eV" else ()
     if said and not re.fullmatch(r"a\.?u\.?|none|n/?a|-|\?", said):
-        raise UnclearError(f"energies of column {name!r} in {unit!r}, expected eV or keV")
+        raise EnergyAxisError(f"energies of column {name!r} in {unit!r}, expected eV or keV")
     guess = _unit_by_values(values)
     if guess == "keV":
         return values * 1000.0, (f"energies of {name!r} taken as keV, by their values",)
@@ -71,7 +70,7 @@ def in_ev(values: Floats, name: str, unit: str) -> tuple[Floats, tuple[str, ...]
     return values, (f"energies of {name!r} taken as eV, which their values do not tell",)
 
 
-def from_angle(values: Floats, name: str, unit: str, d_spacing: str) -> Floats:
+def from_angle(values: Array, name: str, unit: str, d_spacing: str) -> Array:
     """Energies (M,) eV from the Bragg angles of a monochromator: E = hc / (2 d sin θ).
 
     Args:
@@ -79,18 +78,18 @@ def from_angle(values: Floats, name: str, unit: str, d_spacing: str) -> Floats:
         d_spacing: of its crystal, Å, as the file has it.
 
     Raises:
-        UnclearError: no d spacing, another unit, or angles that no crystal has.
+        EnergyAxisError: no d spacing, another unit, or angles that no crystal has.
     """
     number = re.match(r"\s*([\d.]+)", d_spacing)
     if not number or not 0.1 < float(number[1].rstrip(".") or 0) < 100:
         found = f"Mono.d_spacing {d_spacing!r}" if d_spacing else "no Mono.d_spacing"
-        raise UnclearError(f"angles in column {name!r} and {found}, expected its value in Å")
+        raise EnergyAxisError(f"angles in column {name!r} and {found}, expected its value in Å")
     if re.match(r"deg", unit.strip(), re.I):
         theta = np.deg2rad(values)
     elif re.match(r"rad", unit.strip(), re.I):
         theta = values
     else:
-        raise UnclearError(f"angles of column {name!r} in {unit or 'no unit'!r}, expected degrees or radians")
+        raise EnergyAxisError(f"angles of column {name!r} in {unit or 'no unit'!r}, expected degrees or radians")
     if not np.isfinite(theta).all() or theta.min() <= 0 or theta.max() > np.pi / 2:
-        raise UnclearError(f"angles of column {name!r} that are not within 0 and 90 degrees")
+        raise EnergyAxisError(f"angles of column {name!r} that are not within 0 and 90 degrees")
     return HC_EV_ANGSTROM / (2 * float(number[1].rstrip(".")) * np.sin(theta))

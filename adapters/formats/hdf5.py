@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from ...agent.fields import absorber
+from ...agent.types import Array
 from ..assets import missing_source
-from .assembling import HOW as HOW_COLUMNS
-from .energy import UnclearError, in_ev
+from .column_names import Columns, asked, choose
+from .column_table import HOW as HOW_COLUMNS
+from .energy import EnergyAxisError, in_ev
 from .headers import when
-from .naming import Columns, asked, choose
 from .npz import spectra_of
-from .spectrum import Floats, Spectrum, SpectrumFileError
+from .spectrum import FileSpectrum, SpectrumFileError
 
 Node = Any
 """A group or array of h5py, whose own types do not tell which stands where."""
@@ -37,7 +38,7 @@ _LEAVES = ("data", "value", "raw", "readback")
 """Names that say nothing: the group's name counts instead."""
 
 
-def read_hdf5(path: Path, wanted: Columns | None = None) -> list[Spectrum]:
+def read_hdf5(path: Path, wanted: Columns | None = None) -> list[FileSpectrum]:
     """The spectra of an HDF5 file.
 
     ``wanted`` names arrays by their paths, or by their names where those are one's alone. Links to other files
@@ -59,12 +60,12 @@ def read_hdf5(path: Path, wanted: Columns | None = None) -> list[Spectrum]:
         raise SpectrumFileError(f"{path}: not a whole HDF5 file ({str(error)[:200]}), {_EXPECTED}") from error
 
 
-def _read(path: Path, file: Node, wanted: Columns | None) -> list[Spectrum]:
+def _read(path: Path, file: Node, wanted: Columns | None) -> list[FileSpectrum]:
     arrays = dict(_arrays(file))
     if wanted:
         return _spectra(path, file["/"], _named(path, arrays, wanted), 0)
     entries = [group for group in _groups(file["/"], depth=1) if _class(group) == "NXentry"]
-    found: list[Spectrum] = []
+    found: list[FileSpectrum] = []
     for entry in entries:
         if _string(entry, "definition") == "NXxas" and (chosen := _nxxas(path, entry)):
             found += _spectra(path, entry, chosen, len(found))
@@ -210,7 +211,7 @@ def _named(path: Path, arrays: dict[str, Node], wanted: Columns) -> dict[str, li
     return chosen
 
 
-def _spectra(path: Path, root: Node, chosen: dict[str, list[Node]], first: int) -> list[Spectrum]:
+def _spectra(path: Path, root: Node, chosen: dict[str, list[Node]], first: int) -> list[FileSpectrum]:
     notes: tuple[str, ...] = ()
     kind = next(
         (k for k in ("mu", "it", "if", "norm") if k in chosen and (k in ("mu", "norm") or "i0" in chosen)), ""
@@ -223,7 +224,7 @@ def _spectra(path: Path, root: Node, chosen: dict[str, list[Node]], first: int) 
     energy = chosen["energy"][0]
     try:
         columns["energy"], guessed = in_ev(columns["energy"], str(energy.name), _attribute(energy, "units"))
-    except UnclearError as error:
+    except EnergyAxisError as error:
         raise SpectrumFileError(f"{path}: found {error}") from error
     points = columns["energy"].shape[-1]
     for role, array in columns.items():
@@ -239,7 +240,7 @@ def _spectra(path: Path, root: Node, chosen: dict[str, list[Node]], first: int) 
     return spectra_of(path, columns, kind, ids, row=first, notes=(*notes, *guessed), **_about(root))
 
 
-def _sum(path: Path, arrays: list[Node]) -> Floats:
+def _sum(path: Path, arrays: list[Node]) -> Array:
     for array in arrays:
         if array.size > MAX_VALUES:
             raise SpectrumFileError(f"{path}: found {array.name} of shape {array.shape}, at most {MAX_VALUES} values")

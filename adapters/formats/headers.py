@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from ...agent.fields import absorber
-from .naming import choose, plain
+from .column_names import choose, plain
 
 _FIELD_END = re.compile(r"[#%;!]\s*/{3,}")
 _FIELD = re.compile(r"([A-Za-z][\w-]*\.[\w.-]+)\s*:\s*(.*)")

@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .assembling import assemble
+from ...agent.types import Array
+from .column_names import ROLES, SIGNALS, Columns
+from .column_table import assemble
 from .energy import in_ev
 from .limits import MAX_BYTES
-from .naming import ROLES, SIGNALS, Columns
-from .spectrum import Floats, Spectrum, SpectrumFileError
+from .spectrum import FileSpectrum, SpectrumFileError
 
 EXPECTED = "expected energy (M,) or (N, M) and mu or norm of (M,) or (N, M)"
 
 
-def read_npz(path: Path, wanted: Columns | None = None) -> list[Spectrum]:
+def read_npz(path: Path, wanted: Columns | None = None) -> list[FileSpectrum]:
     """A spectrum per row.
 
     ``energy`` and ``mu`` (or ``norm``, or ``i0`` and ``it`` or ``if``), each (M,) or (N, M), optionally ``id`` (N,),
@@ -38,8 +39,8 @@ def read_npz(path: Path, wanted: Columns | None = None) -> list[Spectrum]:
 
 
 def spectra_of(
-    path: Path, columns: dict[str, Floats], kind: str, ids: Sequence[str] | None = None, **known: Any
-) -> list[Spectrum]:
+    path: Path, columns: dict[str, Array], kind: str, ids: Sequence[str] | None = None, **known: Any
+) -> list[FileSpectrum]:
     """A spectrum for each row of arrays by role, each (M,) or (N, M), the energies in eV.
 
     Raises:
@@ -108,13 +109,13 @@ def _text(id: Any) -> str:
     return id.decode(errors="replace") if isinstance(id, bytes) else str(id)
 
 
-def _numbers(path: Path, key: str, array: NDArray) -> Floats:
+def _numbers(path: Path, key: str, array: NDArray) -> Array:
     if array.ndim not in (1, 2) or array.dtype.kind not in "fiu":
         raise SpectrumFileError(f"{path}: found {key} of {array.dtype}, shape {array.shape}, {EXPECTED}")
     return array.astype(np.float64)
 
 
-def _rows(path: Path, key: str, array: Floats, shape: tuple[int, ...]) -> Floats:
+def _rows(path: Path, key: str, array: Array, shape: tuple[int, ...]) -> Array:
     if array.shape != shape and array.shape != shape[1:]:
         raise SpectrumFileError(f"{path}: found {key} of shape {array.shape} beside spectra of {shape}, {EXPECTED}")
     return np.broadcast_to(array, shape)

@@ -5,17 +5,17 @@ from pathlib import Path
 import numpy as np
 
 from .athena import is_athena, read_athena
+from .column_names import AmbiguousColumnError, Columns, asked
 from .columns import is_ssrl_binary, read_columns, read_ssrl_binary
 from .hdf5 import SIGNATURE, SUFFIXES, read_hdf5
 from .limits import read_bytes
-from .naming import AmbiguousError, Columns, asked
 from .npz import read_npz
 from .spec import is_spec, read_spec
-from .spectrum import Spectrum, SpectrumFileError
+from .spectrum import FileSpectrum, SpectrumFileError
 from .text import decode
 
 
-def read_spectra(path: str | Path, *, columns: Columns | None = None) -> list[Spectrum]:
+def read_spectra(path: str | Path, *, columns: Columns | None = None) -> list[FileSpectrum]:
     """All spectra of a file, whatever its kind: what is in it tells, not its name.
 
     An ``.npz`` has ``energy`` and ``mu`` (or ``norm``), each (M,) or (N, M), optionally ``id`` (N,) and
@@ -34,7 +34,7 @@ def read_spectra(path: str | Path, *, columns: Columns | None = None) -> list[Sp
     path = Path(path)
     try:
         asked(columns)
-    except AmbiguousError as error:
+    except AmbiguousColumnError as error:
         raise SpectrumFileError(f"{path}: found {error}") from error
     try:
         if path.exists() and not path.is_file():  # to open a pipe may take for ever
@@ -46,7 +46,7 @@ def read_spectra(path: str | Path, *, columns: Columns | None = None) -> list[Sp
         raise SpectrumFileError(f"{path}: {error.strerror or error}, expected a file of spectra") from error
 
 
-def _read(path: Path, columns: Columns | None) -> list[Spectrum]:
+def _read(path: Path, columns: Columns | None) -> list[FileSpectrum]:
     with path.open("rb") as file:
         head = file.read(len(SIGNATURE))
     if path.suffix.lower() == ".npz" or head[:4] == b"PK\x03\x04":

@@ -11,16 +11,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from .assembling import Table, spectrum_of
+from .column_names import Columns
+from .column_table import ColumnTable, spectrum_of
 from .headers import when
-from .naming import Columns
-from .spectrum import Spectrum, SpectrumFileError
-from .text import Text, marks_of, table_of
+from .spectrum import FileSpectrum, SpectrumFileError
+from .text import TextFile, number_style, table_of
 
 _SCAN = re.compile(r"#S\s+(\d+)\s*(.*)")
 
 
-def is_spec(text: Text) -> bool:
+def is_spec(text: TextFile) -> bool:
     """Whether the first lines are those of a SPEC file: ``#F`` and a scan, or a scan with its labels."""
     head = text.lines[:500]
     scan = next((i for i, line in enumerate(head) if _SCAN.match(line)), None)
@@ -29,13 +29,13 @@ def is_spec(text: Text) -> bool:
     )
 
 
-def read_spec(path: Path, text: Text, wanted: Columns | None = None) -> list[Spectrum]:
+def read_spec(path: Path, text: TextFile, wanted: Columns | None = None) -> list[FileSpectrum]:
     """A spectrum for each scan that has an energy and an absorption; ``notes`` count the others.
 
     Raises:
         SpectrumFileError: no scan has both.
     """
-    found: list[Spectrum] = []
+    found: list[FileSpectrum] = []
     reasons: list[str] = []
     seen: Counter[str] = Counter()
     scans = list(_scans(text.lines))
@@ -68,7 +68,7 @@ def _scans(lines: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
 
 def _scan(
     path: Path, first: int, lines: list[str], known: dict, wanted: Columns | None, *, ended: bool, cut: bool
-) -> Spectrum:
+) -> FileSpectrum:
     head = {line[:2]: line[2:].strip() for line in lines if line.startswith(("#L", "#D", "#N"))}
     names = [name.strip() for name in re.split(r"\t|\s{2,}", head.get("#L", "")) if name.strip()]
     # An MCA's spectrum, @A, goes over several lines, all but the last ending in a backslash.
@@ -80,10 +80,10 @@ def _scan(
     rows = [line for line in kept if line.strip() and not line.startswith("#")]
     if len(rows) < 2:
         raise SpectrumFileError(f"{path}: found {len(rows)} points")
-    table, notes, complete = table_of(path, kept, first, marks_of(rows[:100]), ended)
+    table, notes, complete = table_of(path, kept, first, number_style(rows[:100]), ended)
     if table.shape[1] != len(names):
         names = head.get("#L", "").split()
     if table.shape[1] != len(names):
         raise SpectrumFileError(f"{path}: found {len(names)} labels and {table.shape[1]} columns")
     known |= {"notes": notes, "complete": complete and not cut, "time": when(head.get("#D", ""))}
-    return spectrum_of(Table(path, list(table.T), names, known=known), wanted)
+    return spectrum_of(ColumnTable(path, list(table.T), names, known=known), wanted)

@@ -2,16 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ...agent.types import InputError
-
-Floats = NDArray[np.float64]
-
-Formula = Literal["transmission", "fluorescence", "mu", "normalised"]
+from ...agent.types import Array, Formula, InputError, Reason, Refusal
 
 MIN_POINTS = 10
 """A spectrum of fewer points shows no edge."""
@@ -22,7 +16,7 @@ class SpectrumFileError(InputError):
 
 
 @dataclass(frozen=True, slots=True)
-class Spectrum:
+class FileSpectrum:
     """One spectrum of a file, as it stands there."""
 
     id: str
@@ -31,11 +25,11 @@ class Spectrum:
     """Path of the file, as given."""
     row: int
     """Place among the spectra of the file, from 0; in an npz its row."""
-    energy: Floats
+    energy: Array
     """(M,) eV; rising where the file has it falling. As it stands there otherwise: see ``flaw``."""
-    mu: Floats
+    mu: Array
     """(M,) absorption; NaN where an intensity is not positive."""
-    reference: Floats | None = None
+    reference: Array | None = None
     """(M,) absorption of the reference foil."""
     normalised: bool | None = None
     """Whether the file says that ``mu`` is normalised (True), computes it from intensities (False), or does
@@ -49,7 +43,7 @@ class Spectrum:
     """Unix seconds of the start of the scan; local time where the file names no zone."""
     formula: Formula = "mu"
     """What ``mu`` was made of: ``transmission`` ln(I0/It), ``fluorescence`` If/I0, or as it stands in the file."""
-    channels: Mapping[str, Floats] = field(default_factory=dict)
+    channels: Mapping[str, Array] = field(default_factory=dict)
     """The intensities of the file by role (``i0``, ``it``, ``if``, ``ir``), each (M,), in the order of ``energy``.
     Empty where points at one energy were averaged: their μ is a mean, which no intensity gives."""
     parameters: Mapping[str, float] = field(default_factory=dict)
@@ -61,21 +55,23 @@ class Spectrum:
     """False where the file breaks off within this spectrum or before its announced end; ``notes`` say how."""
 
 
-def flaw(spectrum: Spectrum) -> str | None:
-    """Why a spectrum cannot be used, as ``reason: detail``; None when it can.
+def flaw(spectrum: FileSpectrum) -> Refusal | None:
+    """Why a spectrum cannot be used; None when it can.
 
     Its energies must be finite and rise strictly, its absorption be finite, its points be ``MIN_POINTS`` or more.
-    The reference is not looked at: a spectrum can do without.
+    A spectrum can do without its reference, which is not checked.
     """
     energy, mu = spectrum.energy, spectrum.mu
     if len(energy) < MIN_POINTS:
-        return f"too few points: {len(energy)} points, at least {MIN_POINTS} needed"
+        return Refusal(Reason.TOO_FEW_POINTS, f"{len(energy)} points, at least {MIN_POINTS} needed")
     if bad := np.count_nonzero(~np.isfinite(energy)):
-        return f"energy not finite: {bad} of {len(energy)} values"
+        return Refusal(Reason.ENERGY_NOT_FINITE, f"{bad} of {len(energy)} values")
     back = np.flatnonzero(energy[1:] <= energy[:-1])
     if back.size:
         before, after = energy[back[0] : back[0] + 2]
-        return f"energy not monotonic: {after:.2f} eV after {before:.2f} eV, {back.size} of {len(energy)} points"
+        detail = f"{after:.2f} eV after {before:.2f} eV, {back.size} of {len(energy)} points"
+        return Refusal(Reason.ENERGY_NOT_MONOTONIC, detail)
     if bad := np.count_nonzero(~np.isfinite(mu)):
-        return f"NaN in data: {bad} of {len(mu)} values; an intensity is missing or not positive"
+        detail = f"{bad} of {len(mu)} values; an intensity is missing or not positive"
+        return Refusal(Reason.NAN_IN_DATA, detail)
     return None

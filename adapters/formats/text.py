@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .spectrum import Floats, SpectrumFileError
+from ...agent.types import Array
+from .spectrum import SpectrumFileError
 
 COMMENTS = ("#", "%", ";", "!")
 MAX_LINES = 10_000_000
@@ -24,7 +25,7 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class TextFile:
     """A text file's lines."""
 
     lines: list[str]
@@ -36,19 +37,19 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Numbers:
+class NumberBlock:
     """Lines of numbers under a header."""
 
     header: list[str]
     """Lines before the numbers, with their marks."""
-    table: Floats
+    table: Array
     """(M, C)."""
     notes: tuple[str, ...]
     complete: bool
     """False where the last line is cut off."""
 
 
-def decode(path: Path, raw: bytes, cut: str | None = None) -> Text:
+def decode(path: Path, raw: bytes, cut: str | None = None) -> TextFile:
     """Tell the encoding: UTF-8, UTF-16 (with or without its mark), else Latin-1.
 
     Args:
@@ -77,7 +78,7 @@ def decode(path: Path, raw: bytes, cut: str | None = None) -> Text:
     if (count := text.count("\n")) > MAX_LINES:
         raise SpectrumFileError(f"{path}: found {count} lines, expected at most {MAX_LINES}")
     lines = text.split("\n")
-    return Text(lines, (*notes, cut) if cut else notes, ended=lines[-1] == "", cut=cut is not None)
+    return TextFile(lines, (*notes, cut) if cut else notes, ended=lines[-1] == "", cut=cut is not None)
 
 
 def _utf16(raw: bytes) -> str | None:
@@ -92,7 +93,7 @@ def _utf16(raw: bytes) -> str | None:
     return "utf-16-be" if zeros[0] > 0.9 and zeros[1] < 0.1 else None
 
 
-def numbers(path: Path, text: Text, expected: str) -> Numbers:
+def numbers(path: Path, text: TextFile, expected: str) -> NumberBlock:
     """Split a file into the header and the one table of numbers below it.
 
     The table begins where two lines running have equally many numbers, two or more. Comments within and empty lines
@@ -108,12 +109,12 @@ def numbers(path: Path, text: Text, expected: str) -> Numbers:
     if lost:
         notes += (f"numbers above the table left out: {lost[0].strip()[:40]!r}",)
     table, more, complete = table_of(path, text.lines[begin:], begin + 1, marks, text.ended)
-    return Numbers(header, table, notes + more, complete and not text.cut)
+    return NumberBlock(header, table, notes + more, complete and not text.cut)
 
 
 def table_of(
-    path: Path, lines: Sequence[str], first: int, marks: "Marks", ended: bool
-) -> tuple[Floats, tuple[str, ...], bool]:
+    path: Path, lines: Sequence[str], first: int, marks: "NumberStyle", ended: bool
+) -> tuple[Array, tuple[str, ...], bool]:
     """The numbers of lines, (M, C), what was left out of them, and whether the last line is whole.
 
     Args:
@@ -142,7 +143,7 @@ def table_of(
 
 
 @dataclass(frozen=True, slots=True)
-class Marks:
+class NumberStyle:
     """How the numbers of a file are written."""
 
     decimal_comma: bool = False
@@ -170,12 +171,12 @@ class Marks:
         return (re.sub("[dD](?=[+-]?[0-9])", "e", text) if self.fortran else text).split("\n")
 
 
-def marks_of(lines: Sequence[str]) -> Marks:
+def number_style(lines: Sequence[str]) -> NumberStyle:
     """Tell how numbers are written from a sample of lines, of which some may be none of numbers."""
     sample = [line.replace('"', "").strip() for line in lines]
     decimal_comma = _decimal_comma(sample)
     between = r";[ \t]*;" if decimal_comma else r"[,;][ \t]*[,;]"
-    return Marks(
+    return NumberStyle(
         decimal_comma,
         empty_fields=any(re.search(between, line) for line in sample),
         fortran=any(re.search(r"\d[dD][+-]?\d", line) for line in sample),
@@ -189,11 +190,11 @@ def _decimal_comma(sample: Sequence[str]) -> bool:
     for line in sample:
         tokens = [token for token in _SEPARATOR.split(line) if token]
         commas += len(tokens) > 1 and "," in line and all(_COMMA_NUMBER.fullmatch(token) for token in tokens)
-        points += "." in line and _row(line, Marks()) > 1
+        points += "." in line and _row(line, NumberStyle()) > 1
     return commas > points
 
 
-def _row(line: str, marks: Marks) -> int:
+def _row(line: str, marks: NumberStyle) -> int:
     """How many numbers a line consists of; 0 where anything else is in it."""
     if not _NUMERIC_START.match(line.lstrip('" \t')) and line[:1] not in ",;":
         return 0
@@ -201,10 +202,10 @@ def _row(line: str, marks: Marks) -> int:
     return len(tokens) if all(_NUMBER.fullmatch(token) for token in tokens) else 0
 
 
-def _begin(path: Path, lines: Sequence[str], expected: str) -> tuple[int, Marks]:
+def _begin(path: Path, lines: Sequence[str], expected: str) -> tuple[int, NumberStyle]:
     """The line at which the table begins, and how its numbers are written."""
     sample = islice((line for line in lines if _NUMERIC_START.match(line.lstrip('" \t'))), 2 * SAMPLED)
-    marks = marks_of(list(sample))
+    marks = number_style(list(sample))
     before, last = -1, 0
     found: list[int] = []
     for i, line in enumerate(lines):
@@ -221,7 +222,7 @@ def _begin(path: Path, lines: Sequence[str], expected: str) -> tuple[int, Marks]
     raise SpectrumFileError(f"{path}: found {len(found)} rows of numbers, {expected}")
 
 
-def _cut(kept: Sequence[str], marks: Marks) -> bool:
+def _cut(kept: Sequence[str], marks: NumberStyle) -> bool:
     """Whether the last of the lines, which has no end, has lost part of its numbers.
 
     It has where it holds fewer numbers than the one before, a broken one, or a last number that is shorter than
@@ -235,7 +236,7 @@ def _cut(kept: Sequence[str], marks: Marks) -> bool:
     return len(tokens) == len(ends[-1]) and len(tokens[-1]) < min(len(row[-1]) for row in ends if row)
 
 
-def _misfit(lines: Sequence[str], first: int, marks: Marks) -> tuple[int, str, str]:
+def _misfit(lines: Sequence[str], first: int, marks: NumberStyle) -> tuple[int, str, str]:
     """The first line that does not fit those above: its number, what was found and what was expected."""
     wanted = 0
     for number, line in enumerate(lines, first):

@@ -13,15 +13,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-import structlog
 import zmq
 from pydantic import BaseModel, BeforeValidator, Field, StrictInt, ValidationError
 
-from ...agent.types import InputError, Reply
+from ...agent.types import InputError, Reply, get_logger
 from ..codecs import to_json
 from .socket import POLL_MS, Endpoint, EndpointSocket, wait
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 Handler = Callable[[str, Mapping[str, Any]], Reply]
 """Carries out ``(action, args)`` and says how it went."""
@@ -69,19 +68,25 @@ class ZMQControl:
     def request(self, id: str, action: str, args: Mapping[str, Any], timeout: float) -> Reply:
         """Ask for ``action``; after ``timeout`` s, or when closed, the answer is ``expired``. Never raises.
 
-        So it is when the answer is not understood, since the action may have been done. Asking again with the
-        same ``id`` is safe: the server answers it again and does it once.
+        Once the request is sent, any failure and any answer that cannot be read is ``expired`` too, because the
+        action may have been carried out; what fails before is ``rejected``. It is safe to repeat an ``id``: the
+        server repeats its answer and acts once.
         """
+        if self._closing.is_set():
+            return Reply("rejected", "the control is closed")
+        sent = False
         try:
             message = to_json({"id": id, "action": action, "args": dict(args)}).encode()
             with EndpointSocket(self.endpoint, zmq.REQ) as link:
                 link.attach()
                 link.socket.send(message)
+                sent = True
                 if wait(lambda ms: bool(link.socket.poll(ms)), timeout, self._closing, self.endpoint.address):
                     return _understood(link.socket.recv(), id)
         except Exception as error:  # a Control never raises
             log.exception("control request failed", endpoint=self.endpoint.address, id=id, action=action)
-            return Reply("rejected", f"{type(error).__name__}: {error}")
+            why = f"{type(error).__name__}: {error}"
+            return Reply("expired", f"sent, outcome unknown: {why}") if sent else Reply("rejected", why)
         if self._closing.is_set():
             return Reply("expired", "the control was closed")
         return Reply("expired", f"{self.endpoint.address} did not answer within {timeout:g} s")
@@ -115,7 +120,8 @@ class ControlServer:
     """Answers control requests with ``handler``, which runs them one after the other on its own thread.
 
     A repeated id is answered as before and not carried out again, also while the first is still in progress.
-    What is not a request is rejected with a reason, and so is one whose handler raises.
+    What is not a request is rejected with a reason. A request whose handler raises is ``expired``: the handler may
+    have acted before.
 
     Args:
         endpoint: where to bind; a string is an address, port 0 takes a free one (see ``address``).
@@ -193,7 +199,7 @@ class ControlServer:
             return reply
         except Exception as error:  # a handler's mistake must not end the control
             log.exception("control handler failed", id=request.id, action=request.action)
-            return Reply("rejected", f"{type(error).__name__}: {error}")
+            return Reply("expired", f"outcome unknown: {type(error).__name__}: {error}")
 
     def _finish(self, key: str) -> None:
         job = self._running.pop(key)

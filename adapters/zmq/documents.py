@@ -10,16 +10,15 @@ from collections.abc import Iterator
 from typing import Any, Self
 
 import event_model
-import structlog
 import zmq
 from pydantic import Field, field_validator, model_validator
 
-from ...agent.types import Document
+from ...agent.types import Document, get_logger
 from ..codecs import DecodeError, Serializer, decode, encode
 from ..errors import EndpointUnreachable
 from .socket import POLL_MS, Endpoint, EndpointSocket, wait
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 LINGER_MS = 2000
 """How long a closing sink waits for its last documents to leave."""
@@ -31,14 +30,14 @@ class ZMQEndpoint(Endpoint):
     """A ZMQ address that documents come from or go to."""
 
     prefix: str = ""
-    """Tells several publishers behind one proxy apart; a source without one takes all."""
+    """Distinguishes several publishers behind one proxy; a source without a prefix takes all."""
     serializer: Serializer = "msgpack"
     """``msgpack`` (with msgpack_numpy), ``json``, or ``pickle`` where ``allow_pickle`` is set."""
     allow_pickle: bool = False
-    """Take pickled documents too. Unpickling runs whatever code the sender chose: only for a network where
+    """Whether to accept pickled documents. Unpickling runs code that the sender chose: only for a network in which
     everybody may run code here anyway."""
     max_message_mb: float = Field(default=256.0, gt=0)
-    """MB; a larger message is counted as malformed and not decoded."""
+    """Largest message, MB; a larger one counts as malformed and is not decoded."""
 
     @field_validator("prefix")
     @classmethod

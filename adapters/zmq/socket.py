@@ -9,7 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import structlog
 import zmq
 import zmq.auth
 from pydantic import DirectoryPath, Field, FilePath, ValidationError, field_validator, model_validator
@@ -17,10 +16,10 @@ from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils import z85
 from zmq.utils.monitor import recv_monitor_message
 
-from ...agent.types import InputError, Settings
+from ...agent.types import InputError, Settings, get_logger
 from ..errors import EndpointUnreachable
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 POLL_MS = 100
 """How long a wait may overlook that it was told to end."""
@@ -35,19 +34,19 @@ class Endpoint(Settings):
     """Where a ZMQ socket is, and how it is secured."""
 
     address: str
-    """``zmq://HOST:PORT``; ``tcp://`` and the bare ``HOST:PORT`` mean the same. Binding to port 0 takes any
-    free one."""
+    """``zmq://HOST:PORT``; ``tcp://`` and the bare ``HOST:PORT`` mean the same. Port 0, when binding, takes any free
+    port."""
     bind: bool = False
     """Listen at the address instead of connecting to it."""
     connect_timeout_s: float = Field(default=10.0, ge=0)
-    """s to wait until something answers; 0 waits for ever."""
+    """Time to wait until the other side answers, s; 0 waits for ever."""
     curve_secret_key: FilePath | None = None
     """This side's CURVE certificate with the secret key, as ``zmq.auth.create_certificates`` writes it."""
     curve_server_key: FilePath | None = None
     """Public certificate of the binding side; needed to connect with CURVE."""
     curve_client_keys: DirectoryPath | None = None
-    """Folder of the public certificates that may connect to a binding endpoint; none lets in whoever knows
-    the server's public key."""
+    """Folder of the public certificates that may connect to a binding endpoint; unset: anyone who knows the server's
+    public key may connect."""
 
     @field_validator("address")
     @classmethod

@@ -1,11 +1,11 @@
 """Estimates → decisions, sent to what may act on the experiment."""
 
-from .dispatch import Controlling, ControlSettings
+from .dispatch import ControlSettings, Dispatcher
 from .rules import Rule, Rules
 
 __all__ = [
     "ControlSettings",
-    "Controlling",
+    "Dispatcher",
     "Rule",
     "Rules",
 ]

@@ -6,26 +6,25 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-import structlog
 from pydantic import Field
 
-from ..types import Action, Control, Decision, Reply, Settings, Status
+from ..types import Action, Control, Decision, Reply, Settings, Status, get_logger
 
-_log = structlog.get_logger(__name__)
+_log = get_logger()
 
 
 class ControlSettings(Settings):
     """What the agent may do to the experiment; nothing until it is enabled and the actions are named."""
 
     enabled: bool = False
-    """Off: decisions stay advice, ``proposed``."""
+    """Whether decisions are sent; otherwise they stay advice, with status ``proposed``."""
     allow: tuple[Action, ...] = ()
-    """Actions that may be sent; any other is ``rejected``. ``notify`` touches nothing and needs no leave."""
+    """Actions that may be sent; any other is ``rejected``. ``notify`` changes nothing and needs no permission."""
     timeout_s: float = Field(default=5.0, gt=0)
-    """Seconds that the control has to answer; then the decision is ``expired``."""
+    """Time that the control has to answer, s; after it the decision is ``expired``."""
 
 
-class Controlling:
+class Dispatcher:
     """Sends decisions to a control from a thread of its own: who submits is never blocked.
 
     ``on_status`` gets a copy of the decision at each change of its status (proposed → sent → acknowledged |
@@ -44,6 +43,8 @@ class Controlling:
         self._control = control
         self._on_status = on_status
         self._queue: queue.SimpleQueue[Decision | None] = queue.SimpleQueue()
+        self._asked: Decision | None = None
+        """Sent, and neither answered nor given up."""
         self._pending = 0
         self._settled = threading.Condition()
         self._closing = False
@@ -73,6 +74,8 @@ class Controlling:
     def close(self, timeout: float | None = None) -> None:
         """Finish the request under way, expire those waiting, end the thread; a second call does nothing.
 
+        A request that the control has not answered by then is ``expired``, whatever the control answers later.
+
         Args:
             timeout: s to wait for the thread, by default the control's own and a second.
         """
@@ -82,6 +85,8 @@ class Controlling:
                 self._queue.put(None)
         if threading.current_thread() is not self._thread:
             self._thread.join(self._settings.timeout_s + 1 if timeout is None else timeout)
+            if (asked := self._answered()) is not None:
+                self._tell(asked, "expired", "the agent closed before the answer, outcome unknown")
 
     def _work(self) -> None:
         while (decision := self._queue.get()) is not None:
@@ -103,15 +108,25 @@ class Controlling:
             self._tell(decision, "rejected", "no control is connected")
         else:
             self._tell(decision, "sent", "")
+            self._asked = decision
             reply = self._request(self._control, decision)
-            self._tell(decision, reply.status, reply.reason)
+            if self._answered() is not None:
+                self._tell(decision, reply.status, reply.reason)
+
+    def _answered(self) -> Decision | None:
+        """Take the decision whose outcome is open, so that its last status is given once."""
+        with self._settled:
+            asked, self._asked = self._asked, None
+        return asked
 
     def _request(self, control: Control, decision: Decision) -> Reply:
         begun = time.monotonic()
         try:
             reply = control.request(decision.id, decision.action, decision.args, timeout=self._settings.timeout_s)
+            if not isinstance(reply, Reply):
+                raise TypeError(f"found {reply!r}, expected a Reply")
         except Exception as error:
-            reply = Reply("rejected", f"the control failed: {type(error).__name__}: {error}")
+            reply = Reply("expired", f"the control failed, outcome unknown: {type(error).__name__}: {error}")
         _log.info(
             "decision answered",
             rule=decision.rule,

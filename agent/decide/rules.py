@@ -5,13 +5,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import structlog
 from pydantic import Field
 
-from ..types import Action, Decision, Estimate, Frame, Settings
-from .triggers import Point, Trigger, Watch, watch
+from ..types import Action, Decision, Estimate, Frame, Settings, get_logger
+from .triggers import SeriesPoint, Trigger, Watch, watch
 
-_log = structlog.get_logger(__name__)
+_log = get_logger()
 
 _NAMESPACE = uuid.UUID("6f1d3a52-1d0c-5c6e-9b5f-0d6a3c1f7e24")
 _MAX_SERIES = 256
@@ -29,11 +28,11 @@ class Rule(Settings):
     name: str = Field(min_length=1)
     """Unique among the rules; decisions carry it."""
     trigger: Trigger
-    """What is watched for; its ``kind`` chooses among ``threshold`` and ``plateau``."""
+    """Condition of the rule; its ``kind`` is ``threshold`` or ``plateau``."""
     action: Action = "notify"
-    """What is asked for."""
+    """Action that a decision requests."""
     args: dict[str, Any] = Field(default_factory=dict)
-    """Handed to the control with the action."""
+    """Arguments that the control receives with the action."""
 
 
 class Rules:
@@ -98,7 +97,7 @@ class Rules:
         for key in [key for key in self._watches if key[1] == run_uid]:
             del self._watches[key]
 
-    def _point(self, rule: Rule, frame: Frame, estimate: Estimate) -> Point | None:
+    def _point(self, rule: Rule, frame: Frame, estimate: Estimate) -> SeriesPoint | None:
         trigger = rule.trigger
         descriptor = estimate.descriptors.get(trigger.descriptor)
         if descriptor is None:
@@ -112,7 +111,7 @@ class Rules:
             return None
         if trigger.max_ood is not None and not estimate.ood_score <= trigger.max_ood:
             return None
-        return Point.from_interval(frame.uid, frame.time, descriptor.mean, descriptor.lo, descriptor.hi)
+        return SeriesPoint.from_interval(frame.uid, frame.time, descriptor.mean, descriptor.lo, descriptor.hi)
 
 
 def _recent(kept: dict[_K, _V], key: _K, new: Callable[[], _V]) -> _V:

@@ -23,12 +23,12 @@ _BLOCKS = 50
 
 class _Trigger(Settings):
     descriptor: str
-    """Its expectation ``mean`` is watched, in the descriptor's own unit."""
+    """Descriptor whose expectation ``mean`` is watched, in the descriptor's unit."""
     max_ood: float | None = Field(default=1.0, ge=0)
-    """Frames with a higher ``ood_score`` (or none) are left out of the series, as if they had not come:
-    they neither count towards a dwell nor break it. ``null`` takes every frame."""
+    """Frames with a higher ``ood_score`` (or without one) are left out of the series: they neither count towards a
+    dwell nor interrupt it. ``null`` takes every frame."""
     max_times: int = Field(default=1, ge=1)
-    """Decisions per run at most."""
+    """Largest number of decisions per run."""
 
 
 class Threshold(_Trigger):
@@ -38,16 +38,17 @@ class Threshold(_Trigger):
     """
 
     kind: Literal["threshold"] = "threshold"
+    """Names this trigger."""
     above: float | None = None
     """Level, in the descriptor's unit; give this or ``below``."""
     below: float | None = None
     """Level, in the descriptor's unit; give this or ``above``."""
     hysteresis: float = Field(default=0.0, ge=0)
-    """In the descriptor's unit."""
+    """Distance past the level to which the value must return before the next decision, in the descriptor's unit."""
     dwell_frames: int = Field(default=1, ge=1, le=1000)
     """Frames in a row that must be beyond the level, the deciding one included."""
     dwell_s: float = Field(default=0.0, ge=0)
-    """Seconds for which they must have been so, by the frames' own times."""
+    """Time for which they must have been beyond it, s, by the frames' own times."""
     min_confidence: float = Field(default=0.5, ge=0, le=1)
     """Probability that the true value is beyond the level, the 90 % interval read as a Gaussian.
 
@@ -75,14 +76,15 @@ class Plateau(_Trigger):
     """The descriptor no longer changes: its drift over the window stays within the tolerance."""
 
     kind: Literal["plateau"] = "plateau"
+    """Names this trigger."""
     tolerance: float = Field(gt=0)
-    """Largest change over the window that counts as none, in the descriptor's unit."""
+    """Largest change over the window that counts as no change, in the descriptor's unit."""
     duration_s: float | None = Field(default=None, gt=0)
     """Length of the window in seconds, by the frames' own times; give this or ``frames``."""
     frames: int | None = Field(default=None, ge=7, le=_MAX_POINTS)
     """Length of the window in frames; give this or ``duration_s``."""
     min_frames: int = Field(default=7, ge=7, le=_MAX_POINTS // 2)
-    """No verdict from fewer frames in the window."""
+    """Smallest number of frames in the window for a verdict."""
     min_confidence: float = Field(default=0.9, ge=0, le=1)
     """Probability that the true drift is within the tolerance, from the scatter of the frames."""
 
@@ -99,7 +101,7 @@ Trigger = Annotated[Threshold | Plateau, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class SeriesPoint:
     """The watched descriptor in one frame, in the descriptor's unit."""
 
     uid: str
@@ -110,7 +112,7 @@ class Point:
     """Standard deviation."""
 
     @classmethod
-    def from_interval(cls, uid: str, time: float, mean: float, lo: float, hi: float) -> "Point | None":
+    def from_interval(cls, uid: str, time: float, mean: float, lo: float, hi: float) -> "SeriesPoint | None":
         """Read a 90 % interval as a Gaussian; None where a number is not finite or ``hi < lo``."""
         if not (math.isfinite(time + mean + lo + hi) and lo <= hi):
             return None
@@ -127,18 +129,18 @@ class Verdict:
     """(frame uid, value) pairs in time order; of a long window an even selection."""
 
 
-Watch = Callable[[Point], Verdict | None]
+Watch = Callable[[SeriesPoint], Verdict | None]
 """A trigger following one series; keeps what it needs of the past."""
 
 
-class _Series:
+class _PointSeries:
     """Points of one sample in time order."""
 
     def __init__(self) -> None:
-        self.points: list[Point] = []
+        self.points: list[SeriesPoint] = []
         self._late = 0
 
-    def add(self, point: Point) -> bool | None:
+    def add(self, point: SeriesPoint) -> bool | None:
         """Put a point in its place: True if it is the newest, None if time went back and all began anew."""
         if not self.points or point.time >= self.points[-1].time:
             self.points.append(point)
@@ -162,7 +164,7 @@ class _Series:
         return time, value
 
 
-def _evidence(points: Sequence[Point]) -> tuple[tuple[str, float], ...]:
+def _evidence(points: Sequence[SeriesPoint]) -> tuple[tuple[str, float], ...]:
     step = -(-len(points) // _BLOCKS)
     return tuple((p.uid, p.value) for p in points[::-step][::-1])
 
@@ -178,7 +180,7 @@ class ThresholdWatch:
         self._settings = settings
         self._unit = f" {unit}" if unit else ""
         self._keep = max(settings.window_frames, min(settings.dwell_frames, _BLOCKS))
-        self._series = _Series()
+        self._series = _PointSeries()
         self._restart()
 
     def _restart(self) -> None:
@@ -186,7 +188,7 @@ class ThresholdWatch:
         self._held = 0
         self._since = 0.0
 
-    def __call__(self, point: Point) -> Verdict | None:
+    def __call__(self, point: SeriesPoint) -> Verdict | None:
         newest = self._series.add(point)
         del self._series.points[: -self._keep]
         if newest is None:
@@ -257,10 +259,10 @@ class PlateauWatch:
     def __init__(self, settings: Plateau, unit: str = "") -> None:
         self._settings = settings
         self._unit = f" {unit}" if unit else ""
-        self._series = _Series()
+        self._series = _PointSeries()
         self._armed = True
 
-    def __call__(self, point: Point) -> Verdict | None:
+    def __call__(self, point: SeriesPoint) -> Verdict | None:
         settings = self._settings
         newest = self._series.add(point)
         points = self._trim()
@@ -287,7 +289,7 @@ class PlateauWatch:
         )
         return Verdict(confidence, reason, _evidence(points))
 
-    def _trim(self) -> list[Point]:
+    def _trim(self) -> list[SeriesPoint]:
         points, settings = self._series.points, self._settings
         if settings.frames is not None:
             del points[: -settings.frames]

@@ -1,9 +1,11 @@
-"""Aligned spectra → estimates: the model that is chosen, the uncertainty of its energies."""
+"""Frames → answers: the model is chosen, the spectrum aligned and estimated, with the uncertainty of its energies."""
 
-from .energy_uncertainty import EnergyWidths
-from .model_choice import choose
+from .energy_uncertainty import EnergyUncertainty
+from .serve import Aligner, Answer, FrameServer
 
 __all__ = [
-    "EnergyWidths",
-    "choose",
+    "Aligner",
+    "Answer",
+    "EnergyUncertainty",
+    "FrameServer",
 ]

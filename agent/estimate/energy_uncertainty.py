@@ -64,7 +64,7 @@ class _Series:
     slopes: Slopes = field(default_factory=dict)
 
 
-class EnergyWidths:
+class EnergyUncertainty:
     """The part of each estimate's spread that comes from the uncertainty of the frame's energies.
 
     Series by series, the slopes are looked at anew every ``every`` frames; how frames are batched changes nothing.

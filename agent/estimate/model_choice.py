@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..spectra import Refusal
-from ..types import Array, Estimator
+from ..types import Array, Estimator, Reason, Refusal
 
 BELOW_EV, ABOVE_EV = 20.0, 20.0
 """A scan of an edge begins at most this far above it (FEFF rows begin at their first rise), and ends beyond it."""
@@ -25,7 +24,7 @@ def choose(
 
     Returns
     -------
-    The model, or (reason, detail) where none fits or several do.
+    The model, or why there is none: ``NO_MODEL`` or ``SEVERAL_MODELS``.
     """
     if element is not None:
         fits = [m for m in models if m.absorber == element and edge in (None, m.edge_name)]
@@ -41,8 +40,8 @@ def choose(
         return fits[0]
     if not fits:
         have = ", ".join(f"{m.absorber} {m.edge_name}" for m in models) or "none"
-        return "no model", f"no model for {wanted}; loaded are {have}"
-    return "several models", f"{', '.join(m.name for m in fits)} all fit {wanted}"
+        return Refusal(Reason.NO_MODEL, f"no model for {wanted}; loaded are {have}")
+    return Refusal(Reason.SEVERAL_MODELS, f"{', '.join(m.name for m in fits)} all fit {wanted}")
 
 
 def _rise(energy: Array, mu: Array, edge_ev: float) -> float:

@@ -3,8 +3,8 @@
 from .names import usual
 from .resolve import (
     FOIL,
-    Channels,
-    Unreadable,
+    StreamFields,
+    UnreadableStream,
     absent,
     as_filled,
     element_and_edge,
@@ -15,13 +15,13 @@ from .resolve import (
     wanted_from_files,
 )
 from .run_start import absorber, number
-from .settings import FieldMap
+from .settings import FieldSettings
 
 __all__ = [
     "FOIL",
-    "Channels",
-    "FieldMap",
-    "Unreadable",
+    "FieldSettings",
+    "StreamFields",
+    "UnreadableStream",
     "absent",
     "absorber",
     "as_filled",

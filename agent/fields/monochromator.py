@@ -19,13 +19,15 @@ class Bragg(Settings):
     """
 
     kind: Literal["bragg"] = "bragg"
+    """Names this relation."""
     d_spacing_ang: float = Field(gt=0)
     """Spacing of the reflecting planes, Å; Si(111) 3.1356, Si(311) 1.6375, at the crystal's temperature."""
     counts_per_degree: float = 1.0
     """Counts of the encoder per degree; 1 where the position is the angle in degrees."""
     offset_deg: float = 0.0
+    """Added to the angle, degrees."""
     offset_from: str | None = None
-    """Key of the RunStart with a further offset in degrees: a calibration that goes with each run."""
+    """Key of the RunStart that holds a further offset in degrees, for a calibration that each run carries."""
 
     def offset(self, start: Mapping[str, Any]) -> float | None:
         """Return the whole offset, degrees; None where the RunStart lacks its part of it."""
@@ -53,7 +55,9 @@ class Polynomial(Settings):
     """A calibrated axis: E = c0 + c1 p + c2 p² …, eV, of a position p, as for a slit before a polychromator."""
 
     kind: Literal["polynomial"]
+    """Names this relation."""
     coefficients_ev: tuple[float, ...] = Field(min_length=2)
+    """c0, c1, …: eV, eV per unit of the position, and so on."""
 
     def offset(self, start: Mapping[str, Any]) -> float | None:
         """Return 0: nothing of it goes with a run."""

@@ -45,7 +45,7 @@ USUAL: Mapping[str, tuple[re.Pattern[str], ...]] = {
 }
 
 
-class AmbiguousError(Exception):
+class AmbiguousFieldError(Exception):
     """Several keys are as good as each other for a role."""
 
     def __init__(self, role: str, names: Iterable[str]) -> None:
@@ -94,9 +94,9 @@ def matching(name: str, keys: Iterable[str], element: str | None = None) -> list
 
 
 def one(role: str, configured: str | None, keys: Iterable[str], element: str | None = None) -> str | None:
-    """Return the key of ``role``; raise AmbiguousError where several are as good as each other."""
+    """Return the key of ``role``; raise AmbiguousFieldError where several are as good as each other."""
     keys = list(keys)
     found = usual(role, keys) if configured is None else matching(configured, keys, element)
     if len(found) > 1:
-        raise AmbiguousError(role, found)
+        raise AmbiguousFieldError(role, found)
     return found[0] if found else None

@@ -11,17 +11,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import Formula
+from ..types import Formula, Reason
 from .monochromator import DECLARE, Axis
-from .names import USUAL, AmbiguousError, is_pattern, matching, one, plain, usual
+from .names import USUAL, AmbiguousFieldError, is_pattern, matching, one, plain, usual
 from .run_start import absorber, first, inner
-from .settings import FieldMap
+from .settings import FieldSettings
 
 Form = Literal["step", "array"]
 
 
 @dataclass(frozen=True, slots=True)
-class Channels:
+class StreamFields:
     """The fields of one descriptor, by their role."""
 
     form: Form
@@ -64,10 +64,10 @@ class Channels:
 
 
 @dataclass(frozen=True, slots=True)
-class Unreadable:
+class UnreadableStream:
     """Why a stream that looks like absorption data cannot be read."""
 
-    reason: str
+    reason: Reason
     detail: str
 
 
@@ -83,7 +83,7 @@ _SIGNAL: Mapping[Formula, str] = {
 
 
 def _fluorescence(
-    fields: FieldMap, keys: list[str], start: Mapping[str, Any], element: str | None
+    fields: FieldSettings, keys: list[str], start: Mapping[str, Any], element: str | None
 ) -> tuple[str, ...]:
     listed = inner(start, "XDI", "_dtc")
     listed = tuple(listed) if isinstance(listed, (list, tuple)) and all(name in keys for name in listed) else ()
@@ -92,7 +92,7 @@ def _fluorescence(
         if any(
             len(found) > 1 and not is_pattern(name) for name, found in zip(fields.fluorescence, named, strict=True)
         ):
-            raise AmbiguousError("fluorescence", max(named, key=len))
+            raise AmbiguousFieldError("fluorescence", max(named, key=len))
         found = tuple(dict.fromkeys(key for keys in named for key in keys)) if all(named) else ()
         return listed if listed and set(listed) <= set(found) else found
     if listed:
@@ -105,8 +105,8 @@ def _fluorescence(
 
 
 def resolve(
-    fields: FieldMap, descriptor: Mapping[str, Any], start: Mapping[str, Any]
-) -> Channels | Unreadable | None:
+    fields: FieldSettings, descriptor: Mapping[str, Any], start: Mapping[str, Any]
+) -> StreamFields | UnreadableStream | None:
     """Find the fields of a spectrum in a descriptor.
 
     Returns None for a stream without energy or absorption, which is nobody's fault, and Unreadable for one that
@@ -121,17 +121,17 @@ def resolve(
     try:
         found = _resolve(fields, keys, descriptor, start)
         lacks = _lacks(fields, found, keys, descriptor, start)
-    except AmbiguousError as error:
-        return Unreadable("ambiguous fields", f"stream {name}: {error}")
-    if len(keys) < len(every) and not (isinstance(found, Channels) and found.formula):
+    except AmbiguousFieldError as error:
+        return UnreadableStream(Reason.AMBIGUOUS_FIELDS, f"stream {name}: {error}")
+    if len(keys) < len(every) and not (isinstance(found, StreamFields) and found.formula):
         outside = ", ".join(key for key in every if key not in keys)
-        return Unreadable("external data not read", f"stream {name}: {outside}")
+        return UnreadableStream(Reason.EXTERNAL_DATA_NOT_READ, f"stream {name}: {outside}")
     return field_missing(lacks, (name,), every) if lacks else found
 
 
 def wanted_from_files(
-    fields: FieldMap, descriptor: Mapping[str, Any], start: Mapping[str, Any]
-) -> frozenset[str] | Unreadable:
+    fields: FieldSettings, descriptor: Mapping[str, Any], start: Mapping[str, Any]
+) -> frozenset[str] | UnreadableStream:
     """Return the external data keys without which a descriptor's spectra cannot be read.
 
     None where there are no spectra, or where what is in the documents makes them already. Unreadable where they
@@ -139,14 +139,14 @@ def wanted_from_files(
     """
     every: Mapping[str, Mapping[str, Any]] = descriptor["data_keys"]
     outside = frozenset(key for key, about in every.items() if about.get("external"))
-    if not outside or start.get("xas_agent") or skipped_plan(fields, start) is not None:
+    if not outside:
         return frozenset()
-    if isinstance(found := resolve(fields, descriptor, start), Channels):
+    if isinstance(found := resolve(fields, descriptor, start), StreamFields):
         return found.used & outside
     whole = resolve(fields, as_filled(descriptor, outside), start)
-    if isinstance(whole, Channels):
+    if isinstance(whole, StreamFields):
         return whole.used & outside
-    return whole if isinstance(whole, Unreadable) else frozenset()
+    return whole if isinstance(whole, UnreadableStream) else frozenset()
 
 
 def as_filled(descriptor: Mapping[str, Any], filled: Iterable[str]) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def as_filled(descriptor: Mapping[str, Any], filled: Iterable[str]) -> dict[str,
 
 
 def absent(
-    fields: FieldMap, descriptors: Iterable[Mapping[str, Any]], roles: Iterable[str] = _ESSENTIAL
+    fields: FieldSettings, descriptors: Iterable[Mapping[str, Any]], roles: Iterable[str] = _ESSENTIAL
 ) -> dict[str, str]:
     """Return, by role, the configured names that are data keys of none of ``descriptors``."""
     data, axes = set[str](), set[str]()
@@ -179,22 +179,24 @@ def absent(
     return missing
 
 
-def has_i0(fields: FieldMap, keys: Iterable[str]) -> bool:
+def has_i0(fields: FieldSettings, keys: Iterable[str]) -> bool:
     """Whether one of the data keys is the intensity of the beam."""
     keys = list(keys)
     return bool(usual("i0", keys)) or (fields.i0 is not None and bool(matching(fields.i0, keys)))
 
 
-def field_missing(names: Iterable[str], streams: Iterable[str], found: Iterable[str]) -> Unreadable:
+def field_missing(names: Iterable[str], streams: Iterable[str], found: Iterable[str]) -> UnreadableStream:
     """Say that configured data keys are in none of ``streams``, and what was found there."""
     lacking = ", ".join(f"'{name}'" for name in names)
     there = ", ".join(found) or "nothing"
-    return Unreadable("field missing", f"no key {lacking} in stream {', '.join(streams)}; found {there}"[:500])
+    return UnreadableStream(
+        Reason.FIELD_MISSING, f"no key {lacking} in stream {', '.join(streams)}; found {there}"[:500]
+    )
 
 
 def _lacks(
-    fields: FieldMap,
-    found: Channels | Unreadable | None,
+    fields: FieldSettings,
+    found: StreamFields | UnreadableStream | None,
     keys: Mapping[str, Mapping[str, Any]],
     descriptor: Mapping[str, Any],
     start: Mapping[str, Any],
@@ -209,20 +211,20 @@ def _lacks(
         return []
     others = fields.model_copy(update={role: () if role == "fluorescence" else None for role in missing})
     guess = _resolve(others, keys, descriptor, start)
-    lacks = found is not None or isinstance(guess, Channels)
-    if isinstance(found, Channels):
+    lacks = found is not None or isinstance(guess, StreamFields)
+    if isinstance(found, StreamFields):
         signal = set(missing) == {"energy"} or found.formula is None or getattr(fields, _SIGNAL[found.formula])
-        energy = isinstance(guess, Channels) and (guess.energy is not None or guess.grid is not None)
+        energy = isinstance(guess, StreamFields) and (guess.energy is not None or guess.grid is not None)
         lacks = not signal or ("energy" in missing and energy)
     return list(missing.values()) if lacks else []
 
 
 def _resolve(
-    fields: FieldMap,
+    fields: FieldSettings,
     keys: Mapping[str, Mapping[str, Any]],
     descriptor: Mapping[str, Any],
     start: Mapping[str, Any],
-) -> Channels | Unreadable | None:
+) -> StreamFields | UnreadableStream | None:
     numeric = [key for key, about in keys.items() if about.get("dtype") in ("number", "integer", "array")]
     scalar = [key for key in numeric if is_scalar(keys[key])]
     vector = [key for key in numeric if key not in scalar]
@@ -244,31 +246,35 @@ def _resolve(
         if energy is None:
             return None
         if form == "step" or usable:
-            return Unreadable("no absorption fields", f"{energy} came with {', '.join(usable) or 'nothing else'}")
+            return UnreadableStream(
+                Reason.NO_ABSORPTION_FIELDS, f"{energy} came with {', '.join(usable) or 'nothing else'}"
+            )
     axis = None
     if position is not None:
         axis = _axis(fields, position, start)
-        if isinstance(axis, Unreadable):
+        if isinstance(axis, UnreadableStream):
             return axis
     scale = 1000.0 if energy and str(keys[energy].get("units", "")).lower() == "kev" else 1.0
-    return Channels(
+    return StreamFields(
         form=form, energy=energy, energy_scale=scale, axis=axis, time=time, readings=readings, grid=grid, **channels
     )
 
 
-def _axis(fields: FieldMap, position: str, start: Mapping[str, Any]) -> Axis | Unreadable:
+def _axis(fields: FieldSettings, position: str, start: Mapping[str, Any]) -> Axis | UnreadableStream:
     """Return how positions become energies in this run."""
     if fields.relation is None:
         detail = f"{position} is a position, and nothing says how it becomes an energy: declare {DECLARE}"
-        return Unreadable("no energy relation", detail)
+        return UnreadableStream(Reason.NO_ENERGY_RELATION, detail)
     offset = fields.relation.offset(start)
     if offset is None:
         lacking = getattr(fields.relation, "offset_from", None)
-        return Unreadable("no energy relation", f"the RunStart has no number {lacking!r} for the angle's offset")
+        return UnreadableStream(
+            Reason.NO_ENERGY_RELATION, f"the RunStart has no number {lacking!r} for the angle's offset"
+        )
     return Axis(fields.relation, offset)
 
 
-def _channels(fields: FieldMap, keys: list[str], start: Mapping[str, Any]) -> dict[str, Any]:
+def _channels(fields: FieldSettings, keys: list[str], start: Mapping[str, Any]) -> dict[str, Any]:
     """Choose the formula and the fields that it takes; ``formula`` is None where none can be served."""
     element, _ = element_and_edge(fields, start)
     i0 = one("i0", fields.i0, keys, element)
@@ -302,7 +308,7 @@ def _channels(fields: FieldMap, keys: list[str], start: Mapping[str, Any]) -> di
     return chosen | (_reference(fields, keys, it) if formula else {})
 
 
-def _wanted(fields: FieldMap, start: Mapping[str, Any]) -> str:
+def _wanted(fields: FieldSettings, start: Mapping[str, Any]) -> str:
     """Return the formula that the configured fields, or else the mode in the RunStart, call for."""
     if fields.mu:
         return "mu"
@@ -312,13 +318,13 @@ def _wanted(fields: FieldMap, start: Mapping[str, Any]) -> str:
     return "fluorescence" if "fluo" in mode else "transmission"
 
 
-def _reference(fields: FieldMap, keys: list[str], it: str | None) -> dict[str, str | None]:
+def _reference(fields: FieldSettings, keys: list[str], it: str | None) -> dict[str, str | None]:
     """Return the fields of the reference foil; it is optional, so doubt about it means going without."""
     try:
         if it and (iref := one("iref", fields.iref, keys)):
             return {"it": it, "iref": iref}
         return {"reference": one("reference", fields.reference, keys)}
-    except AmbiguousError:
+    except AmbiguousFieldError:
         return {}
 
 
@@ -330,7 +336,7 @@ def is_scalar(about: Mapping[str, Any]) -> bool:
     return all(n == 1 for n in shape)
 
 
-def _configured_energies(fields: FieldMap, descriptor: Mapping[str, Any]) -> NDArray[np.float64] | None:
+def _configured_energies(fields: FieldSettings, descriptor: Mapping[str, Any]) -> NDArray[np.float64] | None:
     """Return the energies, (M,) eV, that a device keeps as configuration: a dispersive spectrometer's axis."""
     for device in (descriptor.get("configuration") or {}).values():
         data, about = device.get("data") or {}, device.get("data_keys") or {}
@@ -341,12 +347,12 @@ def _configured_energies(fields: FieldMap, descriptor: Mapping[str, Any]) -> NDA
     return None
 
 
-def element_and_edge(fields: FieldMap, start: Mapping[str, Any]) -> tuple[str | None, str | None]:
+def element_and_edge(fields: FieldSettings, start: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """Return the absorber's symbol and the edge, from the configuration or from the RunStart's many shapes.
 
-    >>> element_and_edge(FieldMap(), {"edge": "Ni_K"})
+    >>> element_and_edge(FieldSettings(), {"edge": "Ni_K"})
     ('Ni', 'K')
-    >>> element_and_edge(FieldMap(), {"XDI": {"Element": {"symbol": ("cu",), "edge": "K"}}})
+    >>> element_and_edge(FieldSettings(), {"XDI": {"Element": {"symbol": ("cu",), "edge": "K"}}})
     ('Cu', 'K')
     """
     element, edge = absorber(
@@ -356,7 +362,7 @@ def element_and_edge(fields: FieldMap, start: Mapping[str, Any]) -> tuple[str | 
     return fields.element or element, fields.edge or edge
 
 
-def skipped_plan(fields: FieldMap, start: Mapping[str, Any]) -> str | None:
+def skipped_plan(fields: FieldSettings, start: Mapping[str, Any]) -> str | None:
     """Return why a run is no absorption scan, by its plan name or kind; None where it is one."""
     kind = " ".join(str(first(start, (key,)) or "") for key in fields.kind_keys).lower()
     if word := next((word for word in fields.skip_plans if _says(kind, word)), None):

@@ -12,7 +12,7 @@ from .names import matching
 from .run_start import absorber
 
 
-class FieldMap(Settings):
+class FieldSettings(Settings):
     """Where in the documents a spectrum is. Whatever is not set is guessed for each descriptor.
 
     Names are data keys; case and ``-`` against ``_`` make no difference. A name between slashes is a regular
@@ -20,13 +20,14 @@ class FieldMap(Settings):
     """
 
     energy: str | None = None
-    """Data key of the energy, eV (keV where the descriptor says so)."""
+    """Data key of the energy, eV (keV if the descriptor says so)."""
     position: str | None = None
-    """Data key of what the monochromator's drive says where no energy is recorded; ``relation`` makes it one."""
+    """Data key of the monochromator's position, if no energy is recorded; ``relation`` converts it to energy."""
     relation: Relation | None = None
-    """How ``position`` becomes an energy; unset, such a stream is set aside, saying what to declare."""
+    """Conversion of ``position`` to energy; if it is unset, such a stream is set aside with a message that names what
+    to declare."""
     time: str | None = None
-    """Data key of the time at which a point was measured, Unix s; None: the Event's own time."""
+    """Data key of the time at which a point was measured, Unix s; unset: the Event's own time."""
     i0: str | None = None
     """Data key of the incident intensity, any unit, positive."""
     it: str | None = None
@@ -38,32 +39,30 @@ class FieldMap(Settings):
     mu: str | None = None
     """Data key of an absorption that is already computed; ``formula`` says whether it is also normalised."""
     reference: str | None = None
-    """Data key of the reference foil's absorption where that is already computed."""
+    """Data key of the reference foil's absorption, if that is already computed."""
     formula: Formula | None = None
-    """``transmission``: μ = ln(I0/It); ``fluorescence``: If/I0; ``mu``, ``normalised``: the field ``mu`` as is.
-
-    None: the rawest that is there, in the order transmission, fluorescence, mu, normalised, so that all frames
-    are normalised alike; fluorescence first where the RunStart names it as its mode.
-    """
+    """``transmission``: μ = ln(I0/It); ``fluorescence``: If/I0; ``mu``, ``normalised``: the field ``mu`` unchanged.
+    Unset: the first possible one of transmission, fluorescence, mu, normalised, so that all frames are normalised
+    alike; fluorescence comes first if the RunStart names it as its mode."""
     element: str | None = Field(default=None, pattern="^[A-Z][a-z]?$")
-    """Symbol of the absorber, in any case; None: from the RunStart."""
+    """Symbol of the absorber, in any case; unset: from the RunStart."""
     edge: str | None = Field(default=None, pattern="^[KLM][1-5]?$")
-    """K, L3, … in any case, or with the absorber as in ``Ni_K``; None: from the RunStart."""
+    """K, L3, … in any case, or with the absorber, as in ``Ni_K``; unset: from the RunStart."""
     streams: tuple[str, ...] | None = None
-    """Streams to read; None: all with an energy but ``baseline`` and monitors (``*_monitor``)."""
+    """Streams to read; unset: all that have an energy, except ``baseline`` and monitors (``*_monitor``)."""
     skip_plans: tuple[str, ...] = ("align", "dark", "time_scan", "rocking", "sead", "333")
-    """Runs whose plan name or scan kind contains one of these words are not absorption scans."""
+    """A run whose plan name or scan kind contains one of these words is not an absorption scan."""
     only_plans: tuple[str, ...] = ()
-    """Where any are given, runs that contain none of these words are not either."""
+    """If given, only runs whose plan name or scan kind contains one of these words are absorption scans."""
     kind_keys: tuple[str, ...] = ("plan_name", "XDI._kind", "scan_kind", "kind")
-    """Keys of the RunStart that are searched for these words."""
+    """Keys of the RunStart in which these words are searched."""
     bin_ev: float | None = Field(default=None, gt=0)
-    """Intensities of a sweep are averaged in bins of this width, eV: for axes sampled far more finely than the
-    spectrum varies. None: every point counts as it came."""
+    """Intensities of a sweep are averaged in bins of this width, eV, for axes sampled far more finely than the
+    spectrum varies. Unset: every point is used as measured."""
     min_points: int = Field(default=10, ge=3)
-    """Least number of distinct energies in a frame."""
+    """Smallest number of distinct energies in a frame."""
     max_missing_fraction: float = Field(default=0.02, ge=0, lt=1)
-    """A sweep that lost more of its points than this is set aside; so is any with 3 neighbours lost."""
+    """A sweep that lost a larger fraction of its points is set aside; so is one that lost 3 neighbours."""
 
     @model_validator(mode="before")
     @classmethod

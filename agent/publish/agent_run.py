@@ -9,12 +9,11 @@ from typing import Any
 
 import event_model
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
-from ..types import Decision, DescriptorEstimate, Estimate, Frame, SetAside
+from ..types import Decision, DescriptorEstimate, Estimate, Frame, SetAside, get_logger
 
-_log = structlog.get_logger(__name__)
+_log = get_logger()
 
 Emit = Callable[[str, dict[str, Any]], None]
 
@@ -30,6 +29,7 @@ _UNITS = {
     "extrapolated_ev": "eV",
     "pre_edge_slope": "1/eV",
     "post_edge_order": "dimensionless",
+    "glitches": "dimensionless",
     "self_absorption_damping": "dimensionless",
     "ood_score": "dimensionless",
     "latency_ms": "ms",
@@ -167,7 +167,7 @@ class AgentRun:
         layout = ("quality",)
         if layout not in self._streams:
             self._describe(layout, self._keys(_QUALITY_KEYS, "frames"), note.time)
-        self._event(layout, (note.uid, note.reason, note.detail, int(note.seq_num or 0)), note.time)
+        self._event(layout, (note.uid, str(note.reason), note.detail, int(note.seq_num or 0)), note.time)
 
     def close(
         self, exit_status: str = "success", reason: str = "", time: float | None = None, *, watched: bool = True

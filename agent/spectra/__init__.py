@@ -1,21 +1,22 @@
 """Frames → aligned spectra."""
 
-from .align import Aligned, Refusal, align
+from .align import Aligned, align
+from .batch import Batch
 from .normalisation import Normalised
 from .self_absorption import SelfAbsorptionSettings, thick_alpha
 from .series import SeriesAlignment, series_of
 from .settings import AlignmentSettings
-from .theory import align_theory, with_tail
+from .theory import TheoryAlignment, with_tail
 
 __all__ = [
     "Aligned",
     "AlignmentSettings",
+    "Batch",
     "Normalised",
-    "Refusal",
     "SelfAbsorptionSettings",
     "SeriesAlignment",
+    "TheoryAlignment",
     "align",
-    "align_theory",
     "series_of",
     "thick_alpha",
     "with_tail",

@@ -7,14 +7,15 @@ Athena (Ravel & Newville, J. Synchrotron Rad. 12, 537, 2005) and Larch.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import NOTHING, Array, Edge, Grid, Tabulated, bin_means
+from ..types import NOTHING, Array, Edge, Flag, Grid, Reason, Refusal, Tabulated, bin_means
 from .background import background_of
 from .baseline import Short, fit_baseline
+from .batch import Batch
 from .e0 import find_e0
 from .foil import READ_EV, Course
 from .glitches import Glitches, find_glitches, gross_glitches
@@ -34,9 +35,6 @@ _FOIL_WINDOWS = tuple(slice(*np.searchsorted(FOIL_BINS_EV, w)) for w in ((-40, -
 
 MAX_ABSORPTION = 100.0  # of the normalised absorption: a white line has 5, a glitch some tens
 
-Refusal = tuple[str, str]
-"""(reason, detail) why a spectrum must be set aside."""
-
 
 @dataclass(frozen=True)
 class Aligned:
@@ -50,14 +48,13 @@ class Aligned:
     ``e0_ev`` calibrated, experimental scale; ``edge_step`` of the measured μ; ``noise`` σ per point relative
     to the edge step; ``energy_shift_ev`` what was added to the energies beside their scale; ``foil_shift_ev`` the
     foil's part of it; ``energy_sd_ev`` how uncertain the measured energies are; ``pre_edge_slope`` per eV;
-    ``post_edge_order`` of the polynomial; ``extrapolated_ev`` how far the grid reaches beyond the data; where a
-    compound was declared, ``self_absorption_damping``, what it leaves of small features.
+    ``post_edge_order`` of the polynomial; ``extrapolated_ev`` how far the grid reaches beyond the data; ``glitches``
+    how many points were repaired; where a compound was declared, ``self_absorption_damping``, what it leaves of small
+    features.
     """
     refused: tuple[Refusal | None, ...]
-    flags: tuple[tuple[str, ...], ...]
-    """Per spectrum, what a reader must know: ``no foil edge``, ``foil held``, ``foil off its course``,
-    ``large foil shift``, ``background held``, ``3 glitches repaired``, ``too many glitches``, ``self-absorption
-    corrected``, ``self-absorption left in``, ``self-absorption not known``, ``not fluorescence, not corrected``."""
+    flags: tuple[tuple[Flag, ...], ...]
+    """Of each spectrum."""
     background: Array
     """(N, 4), see :class:`Background`: what a spectrum that is long enough says of the next ones; NaN where it is
     not long enough, or refused."""
@@ -83,53 +80,42 @@ class Aligned:
 
 
 def align(
-    energy: Array,
-    mu: Array,
+    batch: Batch,
     grid: Grid,
     edge: Edge,
     settings: AlignmentSettings,
     *,
-    normalised: bool = False,
-    reference: Array | None = None,
     courses: Sequence[Course] | None = None,
     held: Array | None = None,
-    fluorescence: bool = False,
     tabulated: Tabulated = NOTHING,
 ) -> Aligned:
-    """Align measured spectra that share their number of points.
+    """Align measured spectra.
 
     Parameters
     ----------
-    energy : (M,) or (N, M) eV, strictly rising, the monochromator's scale
-    mu : (N, M) dimensionless
-    normalised : pre-edge already at 0 and post-edge at 1, so that no line is fitted
-    reference : (N, M) absorption of a foil of the same element measured at the same time, or None
+    batch : on the monochromator's energies; its E0 is not used
     courses : N, where the foil stood over time; None: each spectrum's own foil alone
     held : (N, 4) background of the series, for what is too short; NaN where none is known. Declared ones come first
-    fluorescence : whether that is how ``mu`` was measured
     tabulated : of the absorber, as far as ``settings`` ask for it
     """
-    relative = np.atleast_2d(energy) - edge.edge_ev  # (1, M) where all share their energies
-    flags, repaired = ((),) * len(mu), None
-    if (glitches := find_all_glitches(energy, mu, edge, settings)) is not None:
-        mu, flags, repaired = glitches.mu, glitches.flags, glitches.found
+    mu = batch.mu
+    relative = batch.energy - edge.edge_ev  # (1, M) where all share their energies
+    flags, repaired, count = ((),) * len(mu), None, np.zeros(len(mu))
+    if (glitches := find_all_glitches(batch, edge, settings)) is not None:
+        mu, flags, repaired, count = glitches.mu, glitches.flags, glitches.found, glitches.count.astype(float)
     if courses is None:
-        read = foil_shifts(energy, reference, edge, settings, len(mu))
-        courses = [Course(s, READ_EV) for s in read.tolist()]
-    asked = reference is not None and settings.calibrate_on_reference
+        courses = [Course(s, READ_EV) for s in foil_shifts(batch, edge, settings).tolist()]
+    asked = batch.reference is not None and settings.calibrate_on_reference
     calibration, energy_sd, of_foil = _calibration(courses, asked, settings)
     flags = tuple(a + b for a, b in zip(of_foil, flags, strict=True))
     e0 = find_e0(relative, mu, settings.e0_smoothing_ev, settings.e0_search_ev)
-    found, short = fit_baseline(
-        relative, mu, e0, edge.edge_ev, settings, held=held, normalised=normalised, f2=tabulated.f2
-    )
-    flags = tuple(f + ("background held",) if h else f for f, h in zip(flags, short.held.tolist(), strict=True))
+    ready = replace(batch, energy=relative, mu=mu, e0=e0)
+    found, short = fit_baseline(ready, edge.edge_ev, settings, held=held, f2=tabulated.f2)
+    flags = tuple((*f, Flag.BACKGROUND_HELD) if h else f for f, h in zip(flags, short.held.tolist(), strict=True))
     flat, step, impossible, damped = found.flat, found.edge_step, {}, {}
     reach = edge.on_measured_scale(grid.energy[[0, -1]]) - calibration
     if settings.self_absorption is not None:
-        flat, impossible, left, flag = _undamped(
-            flat, settings.self_absorption, relative, reach, fluorescence, tabulated
-        )
+        flat, impossible, left, flag = _undamped(ready, flat, reach, settings.self_absorption, tabulated)
         flags = tuple((*f, flag) for f in flags) if flag else flags
         damped = {"self_absorption_damping": np.full(len(mu), left)}
     noise = noise_of(relative, flat)
@@ -148,6 +134,7 @@ def align(
         "pre_edge_slope": found.pre_slope,
         "post_edge_order": found.post_order.astype(float),
         "extrapolated_ev": np.maximum(np.maximum(low - grid.energy[0], grid.energy[-1] - high), 0.0),
+        "glitches": count,
         **damped,
     }
     rounding = ROUNDING * np.abs(mu).max(axis=1)
@@ -161,30 +148,25 @@ def align(
 
 
 def find_all_glitches(
-    energy: Array, mu: Array, edge: Edge, settings: AlignmentSettings, earlier: Array | None = None
+    batch: Batch, edge: Edge, settings: AlignmentSettings, earlier: Array | None = None
 ) -> Glitches | None:
     """Those that ``settings`` ask for; None where there are none. ``earlier`` as :func:`find_glitches` takes it."""
     if settings.glitches is not None:
-        return find_glitches(energy, mu, edge.edge_ev, settings.glitches, earlier=earlier)
-    return gross_glitches(energy, mu, edge.edge_ev) if settings.gross_glitches else None
+        return find_glitches(batch.energy, batch.mu, edge.edge_ev, settings.glitches, earlier=earlier)
+    return gross_glitches(batch.energy, batch.mu, edge.edge_ev) if settings.gross_glitches else None
 
 
 def _undamped(
-    own: Array,
-    settings: SelfAbsorptionSettings,
-    relative: Array,
-    reach: Array,
-    fluorescence: bool,
-    tabulated: Tabulated,
-) -> tuple[Array, dict[int, Refusal], float, str]:
+    batch: Batch, own: Array, reach: Array, settings: SelfAbsorptionSettings, tabulated: Tabulated
+) -> tuple[Array, dict[int, Refusal], float, Flag | None]:
     """Normalised spectra as :func:`undamped` has them, why one cannot be used, by its row, damping and flag.
 
     Points that no thick sample shows stay as measured where the grid, from and to ``reach`` (N, 2) on the measured
     scale, does not need them.
     """
     alpha = tabulated.alpha if settings.alpha is None else settings.alpha
-    flat, left, flag = undamped(own, settings, alpha, fluorescence)
-    beyond = ~np.isfinite(flat)
+    flat, left, flag = undamped(own, settings, alpha, batch.fluorescence)
+    relative, beyond = batch.energy, ~np.isfinite(flat)
     if alpha is None or not beyond.any():
         return flat, {}, left, flag
     needed = beyond & (relative > reach[:, :1]) & (relative < reach[:, 1:])
@@ -194,22 +176,17 @@ def _undamped(
             f"μ of {own[i][needed[i]].max():.2f} edge steps, a thick sample of α = {alpha:.2f} shows less than "
             f"{1 + alpha:.2f}: its formula, angles or thickness are others than alignment.self_absorption says"
         )
-        refused[i] = "not what a thick sample shows", detail
+        refused[i] = Refusal(Reason.NOT_WHAT_A_THICK_SAMPLE_SHOWS, detail)
     return np.where(beyond, own, flat), refused, left, flag
 
 
-def foil_shifts(energy: Array, reference: Array | None, edge: Edge, settings: AlignmentSettings, count: int) -> Array:
+def foil_shifts(batch: Batch, edge: Edge, settings: AlignmentSettings) -> Array:
     """What moves each foil's E0 to the table, (N,) eV; NaN where there is none or it shows no edge near the table:
-    one that is further off, or another element's, has bumps that would pass for its E0.
-
-    Parameters
-    ----------
-    energy, reference : as :func:`align` takes them
-    count : N
-    """
+    one that is further off, or another element's, has bumps that would pass for its E0."""
+    reference = batch.reference
     if reference is None or not settings.calibrate_on_reference:
-        return np.full(count, np.nan)
-    relative = np.atleast_2d(energy) - edge.edge_ev
+        return np.full(len(batch), np.nan)
+    relative = batch.energy - edge.edge_ev
     e0 = find_e0(relative, reference, settings.e0_smoothing_ev, FOIL_SEARCH_EV, first=True)
     near = np.abs(e0) < FOIL_FURTHEST_EV
     coarse = bin_means(relative, reference, np.where(near, e0, 0.0)[:, None] + FOIL_BINS_EV)
@@ -225,7 +202,7 @@ def foil_shifts(energy: Array, reference: Array | None, edge: Edge, settings: Al
 
 def _calibration(
     courses: Sequence[Course], asked: bool, settings: AlignmentSettings
-) -> tuple[Array, Array, tuple[tuple[str, ...], ...]]:
+) -> tuple[Array, Array, tuple[tuple[Flag, ...], ...]]:
     """Shift (N, 1) and standard deviation (N,) of the measured energies, eV, and what to know of them.
 
     ``asked`` is whether a foil should tell. One that is held is told of even where a frame has no foil at all.
@@ -233,10 +210,10 @@ def _calibration(
     shift, sd = np.array([(c.shift_ev, c.sd_ev) for c in courses]).reshape(-1, 2).T
     known = ~np.isnan(shift)
     shift = np.where(known, shift, settings.energy_shift_ev)
-    flags: list[tuple[str, ...]] = []
+    flags: list[tuple[Flag, ...]] = []
     for course, k, s in zip(courses, known.tolist(), shift.tolist(), strict=True):
-        off = course.flag if k else "no foil edge" if asked else ""
-        far = "large foil shift" if k and abs(s) > settings.usual_foil_shift_ev else ""
+        off = course.flag if k else Flag.NO_FOIL_EDGE if asked else None
+        far = Flag.LARGE_FOIL_SHIFT if k and abs(s) > settings.usual_foil_shift_ev else None
         flags.append(tuple(flag for flag in (off, far) if flag))
     return shift[:, None], np.where(known, sd, settings.energy_sd_ev), tuple(flags)
 
@@ -254,7 +231,8 @@ def footed(
             footed = edge.strengthened(footed, grid, 1 / edge.amplitude)
         absurd = ~(np.abs(footed) < MAX_ABSORPTION).all(axis=1)
     for i in np.flatnonzero(absurd):
-        refused[i] = refused[i] or ("not an absorption spectrum", f"a point beyond {MAX_ABSORPTION:g} edge steps")
+        absurdity = f"a point beyond {MAX_ABSORPTION:g} edge steps"
+        refused[i] = refused[i] or Refusal(Reason.NOT_AN_ABSORPTION_SPECTRUM, absurdity)
     footed[absurd] = 0.0
     return footed.astype(np.float32), tuple(refused)
 
@@ -305,29 +283,31 @@ def _refusals(found: _Found, grid: Grid, settings: AlignmentSettings) -> tuple[R
     refused: list[Refusal | None] = [None] * len(sigma)
     for i in np.flatnonzero(bad | no_edge):
         if low[i] - lo > limit or hi - high[i] > limit:
-            refused[i] = (
-                "does not cover the grid",
+            refused[i] = Refusal(
+                Reason.DOES_NOT_COVER_THE_GRID,
                 f"measured {low[i]:.1f}…{high[i]:.1f} eV from the tabulated edge on FEFF's scale, "
                 f"needed {lo:.1f}…{hi:.1f} eV within {limit:g} eV",
             )
         elif gap[i] > settings.max_gap_ev:
-            refused[i] = (
-                "gap in the energies",
+            refused[i] = Refusal(
+                Reason.GAP_IN_THE_ENERGIES,
                 f"{gap[i]:.1f} eV between two points, at most {settings.max_gap_ev:g}",
             )
         elif short.no_pre[i]:
-            refused[i] = "no pre-edge", _lacking(short.points[0][i], settings.pre_edge_ev, settings)
+            lacking = _lacking(short.points[0][i], settings.pre_edge_ev, settings)
+            refused[i] = Refusal(Reason.NO_PRE_EDGE, lacking)
         elif short.no_post[i]:
-            refused[i] = "no post-edge", _lacking(short.points[1][i], settings.post_edge_ev, settings)
+            lacking = _lacking(short.points[1][i], settings.post_edge_ev, settings)
+            refused[i] = Refusal(Reason.NO_POST_EDGE, lacking)
         elif max(found.rise[i], found.step[i]) < -least[i]:
-            refused[i] = (
-                "negative edge step",
+            refused[i] = Refusal(
+                Reason.NEGATIVE_EDGE_STEP,
                 f"the absorption falls by {-found.step[i]:.3g} at the edge, noise σ {sigma[i]:.3g}: I0 and It may "
                 "be exchanged",
             )
         else:
-            refused[i] = (
-                "edge step within noise",
+            refused[i] = Refusal(
+                Reason.EDGE_STEP_WITHIN_NOISE,
                 f"edge step {found.step[i]:.3g} with noise σ {sigma[i]:.3g}, needed {settings.min_step_to_noise:g} σ",
             )
     return tuple(refused)

@@ -4,7 +4,8 @@ from collections import deque
 
 import numpy as np
 
-from ..types import Array, Settings
+from ..types import Array, Settings, mad_sd
+from .batch import Batch
 from .normalisation import Normalised, flattened
 from .polynomials import Orders, Span
 
@@ -12,20 +13,19 @@ DEPTH = 31  # frames that a prior looks back on
 STEADY = 0.1  # relative scatter of the edge step, beyond which a series says nothing of the next one's
 TERMS = 4
 """pre_slope, post_slope, post_curvature, edge_step."""
-MAD = 1.4826
 
 
 class Background(Settings):
     """What a scan that is too short cannot tell; slopes in edge steps, so that they hold for any thickness."""
 
     pre_slope: float = 0.0
-    """Of the pre-edge line, edge steps per eV."""
+    """Slope of the pre-edge line, edge steps per eV."""
     post_slope: float = 0.0
-    """Of the post-edge curve above the pre-edge line at E0, edge steps per eV."""
+    """Slope of the post-edge curve relative to the pre-edge line at E0, edge steps per eV."""
     post_curvature: float = 0.0
     """Coefficient of (E − E0)² of the post-edge curve, edge steps per eV²."""
     edge_step: float | None = None
-    """In the unit of μ: needed only where there is no pre-edge, or no post-edge, at all."""
+    """Edge step in the unit of μ; needed only if the scan has no pre-edge or no post-edge at all."""
 
     def terms(self) -> Array:
         """(4,) as :func:`held_lines` takes it."""
@@ -33,7 +33,7 @@ class Background(Settings):
         return np.array([self.pre_slope, self.post_slope, self.post_curvature, step])
 
 
-class SeriesPrior:
+class SeriesBackground:
     """The background of one series: medians over its last frames that were long enough, so that one that is wrong
     changes nothing."""
 
@@ -54,8 +54,7 @@ class SeriesPrior:
             return np.full(TERMS, np.nan)
         frames = np.stack(self._frames)
         middle = np.median(frames, axis=0)
-        scatter = MAD * np.median(np.abs(frames[:, 3] - middle[3]))
-        if scatter > STEADY * abs(middle[3]):
+        if mad_sd(frames[:, 3], middle[3]) > STEADY * abs(middle[3]):
             middle[3] = np.nan
         return middle
 
@@ -68,15 +67,7 @@ def background_of(found: Normalised) -> Array:
 
 
 def held_lines(
-    energy: Array,
-    mu: Array,
-    e0: Array,
-    pre: Span,
-    post: Span,
-    background: Array,
-    post_order: Orders,
-    *,
-    flatten: bool = True,
+    batch: Batch, spans: tuple[Span, Span], background: Array, post_order: Orders, *, flatten: bool = True
 ) -> Normalised:
     """Level and edge step by least squares, everything else of the lines held.
 
@@ -85,18 +76,20 @@ def held_lines(
 
     Parameters
     ----------
-    energy : (1 or N, M) eV
-    mu : (N, M)
-    e0 : (N,) on the scale of ``energy``; NaN: 0
+    batch : E0 NaN where there is none; 0 stands in for it
+    spans : of the pre-edge and of the post-edge window
     background : (N, 4) p, b, c in edge steps, s in the unit of μ
+    post_order : (N,) handed on
     """
-    at = np.where(np.isnan(e0), 0.0, e0)[:, None]
+    energy, mu, e0 = batch.energy, batch.mu, batch.at[:, 0]
+    batch = Batch(energy, mu, np.where(np.isnan(e0), 0.0, e0))
+    at = batch.at
     x = energy - at
     p, b, c, held = (background[:, k, None] for k in range(TERMS))
     rise = 1 + x * (b + c * x)
     shape = p * x + np.where(x > 0, rise, 0.0)
     index = np.arange(energy.shape[1])
-    inside = [(index >= first[:, None]) & (index < last[:, None]) for first, last in (pre, post)]
+    inside = [(index >= first[:, None]) & (index < last[:, None]) for first, last in spans]
     weight = sum(w / np.maximum(w.sum(axis=1, keepdims=True), 1) for w in inside) + np.zeros(mu.shape)
     total = np.maximum(weight.sum(axis=1), 1e-300)
     mean_h, mean_mu = (weight * shape).sum(axis=1) / total, (weight * mu).sum(axis=1) / total
@@ -106,6 +99,6 @@ def held_lines(
     step = np.where(both, fitted, held[:, 0])
     line = (mean_mu - step * mean_h)[:, None] + step[:, None] * p * x
     curve = step[:, None] * rise
-    flat = flattened(energy, mu - line, at, curve, step, flatten)
-    pre_slope, post_slope, curvature = (step * background[:, k] for k in range(3))
-    return Normalised(flat, line, curve, mu, e0, step, pre_slope, post_slope, curvature, post_order, pre, post)
+    flat = flattened(batch, mu - line, curve, step, flatten)
+    slopes = step * background[:, 0], step * background[:, 1], step * background[:, 2]
+    return Normalised(flat, line, curve, mu, e0, step, *slopes, post_order, *spans)

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import Array, Table
+from ..types import AbsorptionTable, Array
 from .background import TERMS, held_lines
+from .batch import Batch
 from .mback import match
 from .normalisation import (
     NormalisationSettings,
@@ -14,11 +15,11 @@ from .normalisation import (
     find_windows,
     lines,
     normalise,
-    span_of,
+    spans_of,
     untouched,
     within,
 )
-from .polynomials import Span
+from .polynomials import Segment, Span
 from .settings import AlignmentSettings
 
 Reach = tuple[Array, Array]
@@ -44,39 +45,35 @@ class Short:
 
 
 def fit_baseline(
-    relative: Array,
-    mu: Array,
-    e0: Array,
+    batch: Batch,
     edge_ev: float,
     settings: AlignmentSettings,
     *,
     held: Array | None = None,
-    normalised: bool = False,
-    f2: Table | None = None,
+    f2: AbsorptionTable | None = None,
 ) -> tuple[Normalised, Short]:
     """The pre- and post-edge of each spectrum, its E0 and energies relative to the tabulated edge.
 
     Parameters
     ----------
-    relative : (1 or N, M) eV from ``edge_ev``
-    mu : (N, M)
-    e0 : (N,) eV from ``edge_ev``, NaN where none was found; ``normalisation.e0`` comes first
+    batch : energies and E0 relative to ``edge_ev``, E0 NaN where none was found; ``normalisation.e0`` comes first
     held : (N, 4) background of the series; NaN where none is known
-    normalised : pre-edge already at 0 and post-edge at 1
     f2 : of the absorber, for MBACK
     """
+    relative, mu, e0 = batch.energy, batch.mu, batch.at[:, 0]
     how, none = settings.normalisation, np.zeros(len(mu), bool)
-    if normalised or how.mode == "none":
+    if batch.normalised or how.mode == "none":
         return untouched(mu), Short(none, none, none, none, (none + 0, none + 0))
     if how.e0 is not None:
         e0 = np.full(len(mu), how.e0 - edge_ev)
-    energy, at = relative + edge_ev, np.nan_to_num(e0) + edge_ev  # Victoreen's curve knows absolute energies only
+    # Victoreen's curve knows absolute energies only.
+    absolute = Batch(relative + edge_ev, mu, np.nan_to_num(e0) + edge_ev)
     if how.mode == "area":
-        found, reach = normalise(energy, mu, how.model_copy(update={"e0": None}), e0=at), None
+        found, reach = _normalise(absolute, how), None
     elif any(w is not None for w in (how.pre1, how.pre2, how.norm1, how.norm2)):
-        found, reach = _as_larch(energy, mu, at, how, f2)
+        found, reach = _as_larch(absolute, how, f2)
     else:
-        found, reach = _by_table(relative, energy, mu, at, settings, f2)
+        found, reach = _by_table(relative, absolute, settings, f2)
     found = replace(found, e0=e0)
     pre, post = (np.broadcast_to(last - first, len(mu)) for first, last in (found.pre, found.post))
     lacks_pre, lacks_post = pre < settings.min_points, post < settings.min_points
@@ -97,8 +94,13 @@ def fit_baseline(
     return found, Short(rows, kept, lacks_pre & ~kept, lacks_post & ~kept, (pre, post))
 
 
+def _normalise(batch: Batch, how: NormalisationSettings) -> Normalised:
+    """As Larch does it, with an E0 that is known."""
+    return normalise(batch.energy, batch.mu, how.model_copy(update={"e0": None}), e0=batch.e0)
+
+
 def _by_table(
-    relative: Array, energy: Array, mu: Array, e0: Array, settings: AlignmentSettings, f2: Table | None
+    relative: Array, batch: Batch, settings: AlignmentSettings, f2: AbsorptionTable | None
 ) -> tuple[Normalised, Reach]:
     """Windows by the table and not by each spectrum's E0, whose noise would move them from frame to frame."""
     how, (first, last) = settings.normalisation, settings.post_edge_ev
@@ -107,41 +109,34 @@ def _by_table(
     post = within(relative, clear, last)
     reach = _reach(relative, pre), _reach(relative, post)
     if how.mode == "mback":
-        return _matched(energy, mu, e0, (pre, post), reach, how, f2), reach
+        return _matched(batch, (pre, post), reach, how, f2), reach
     pre_order = np.where(reach[0] >= MIN_LINE_EV, 1, 0)
     # A higher order on a shorter scan would follow the EXAFS instead of the background.
     post_order = (reach[1] >= MIN_CURVE_EV).astype(int) + (reach[1] >= 2 * MIN_CURVE_EV)
     if how.nnorm is not None:
         post_order = np.full_like(post_order, how.nnorm)
-    return lines(energy, mu, e0, pre, pre_order, post, post_order, how), reach
+    return lines(batch, Segment(pre, pre_order), Segment(post, post_order), how), reach
 
 
 def _as_larch(
-    energy: Array, mu: Array, e0: Array, how: NormalisationSettings, f2: Table | None
+    batch: Batch, how: NormalisationSettings, f2: AbsorptionTable | None
 ) -> tuple[Normalised, Reach | None]:
     if how.mode != "mback":
-        return normalise(energy, mu, how.model_copy(update={"e0": None}), e0=e0), None
-    windows = find_windows(energy, e0, how)
-    pre = span_of(energy, e0, windows.pre1, windows.pre2, least=2)
-    post = span_of(energy, e0, windows.norm1, windows.norm2, least=3)
-    reach = _reach(energy, pre), _reach(energy, post)
-    return _matched(energy, mu, e0, (pre, post), reach, how, f2), reach
+        return _normalise(batch, how), None
+    spans = spans_of(batch, find_windows(batch, how))
+    reach = _reach(batch.energy, spans[0]), _reach(batch.energy, spans[1])
+    return _matched(batch, spans, reach, how, f2), reach
 
 
 def _matched(
-    energy: Array,
-    mu: Array,
-    e0: Array,
-    spans: tuple[Span, Span],
-    reach: Reach,
-    how: NormalisationSettings,
-    f2: Table | None,
+    batch: Batch, spans: tuple[Span, Span], reach: Reach, how: NormalisationSettings, f2: AbsorptionTable | None
 ) -> Normalised:
     if f2 is None:
         raise ValueError("MBACK without the tabulated absorption of the absorber")
     # On a short scan a curved background takes the place of the edge step: see docs/explanations/normalisation.md.
     order = np.where(_is_short(reach), 1, 2) if how.nnorm is None else np.array([how.nnorm])
-    return match(energy, mu, e0, f2.at(energy), spans, np.broadcast_to(order, len(mu)), flatten=how.flatten)
+    tabulated = f2.at(batch.energy)
+    return match(batch, tabulated, spans, np.broadcast_to(order, len(batch)), flatten=how.flatten)
 
 
 def _is_short(reach: Reach) -> NDArray[np.bool_]:
@@ -157,8 +152,8 @@ def _with_held(
         return values[rows] if len(values) == len(rows) else values
 
     pre, post = ((of(first), of(last)) for first, last in (found.pre, found.post))
-    own = found.mu[rows], found.e0[rows], pre, post, background[rows], found.post_order[rows]
-    held = held_lines(of(relative), *own, flatten=flatten)
+    own = Batch(of(relative), found.mu[rows], found.e0[rows])
+    held = held_lines(own, (pre, post), background[rows], found.post_order[rows], flatten=flatten)
     return found.with_rows(rows, held)
 
 

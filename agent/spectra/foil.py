@@ -3,14 +3,12 @@
 import math
 from collections import deque
 from dataclasses import dataclass
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
-from ..types import Array, Settings
+from ..types import Array, Flag, Settings, mad_sd, median, theil_sen
 
 READ_EV = 0.02
 """What reading E0 off one foil scan errs by at the least: the scatter of repeated scans."""
@@ -23,13 +21,15 @@ class FoilSettings(Settings):
     """How the foil's shift is followed."""
 
     frames: int = Field(default=21, ge=1)
-    """Frames looked back over. A straight line through them follows a drift; a longer look is quieter, and slower."""
+    """Number of recent frames used. A straight line through them follows a drift; more frames are quieter and
+    slower."""
     jump_ev: float = Field(default=0.3, gt=0)
-    """A foil that stands this far off its course is not followed, unless ``confirmed`` frames in a row say the same:
-    then the monochromator was moved, and the course begins anew."""
+    """A foil edge farther than this from its trend, eV, is not followed until ``confirmed`` frames in a row agree:
+    then the monochromator has moved, and a new trend begins."""
     confirmed: int = Field(default=3, ge=1)
+    """Number of frames in a row that confirm a jump."""
     forget_s: float = Field(default=3600.0, gt=0)
-    """After a pause this long the course begins anew."""
+    """A new trend begins after a pause this long, s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ class Course:
     shift_ev: float
     """To be added to the frame's energies; NaN where no foil has been seen."""
     sd_ev: float
-    flag: str = ""
-    """``foil held`` where the frame has no foil of its own, ``foil off its course`` where that disagrees."""
+    flag: Flag | None = None
+    """``FOIL_HELD`` where the frame has no foil of its own, ``FOIL_OFF_ITS_COURSE`` where its own disagrees."""
 
 
 class FoilTrack:
@@ -53,7 +53,7 @@ class FoilTrack:
     ...     course = track.follow(60.0 * k, 0.4 + 0.005 * k)
     >>> round(course.shift_ev, 3)
     0.545
-    >>> track.follow(1800.0, 3.0).flag, round(track.follow(1860.0, 0.555).shift_ev, 3)
+    >>> track.follow(1800.0, 3.0).flag.value, round(track.follow(1860.0, 0.555).shift_ev, 3)
     ('foil off its course', 0.555)
     """
 
@@ -73,7 +73,7 @@ class FoilTrack:
             self._off.clear()
             self._line = None
         if math.isnan(shift_ev):
-            return self._at(time, "foil held")
+            return self._at(time, Flag.FOIL_HELD)
         before = self._at(time)
         apart = shift_ev - before.shift_ev
         if abs(apart) > max(self._settings.jump_ev, 3 * before.sd_ev):
@@ -81,7 +81,7 @@ class FoilTrack:
             self._off.append((time, shift_ev))
             if len(self._off) < self._settings.confirmed:
                 # Which of the two is wrong is not known yet.
-                return Course(before.shift_ev, max(before.sd_ev, abs(apart)), "foil off its course")
+                return Course(before.shift_ev, max(before.sd_ev, abs(apart)), Flag.FOIL_OFF_ITS_COURSE)
             self._seen.clear()
             self._seen.extend(self._off)
         else:
@@ -90,7 +90,7 @@ class FoilTrack:
         self._line = None
         return self._at(time)
 
-    def _at(self, time: float, flag: str = "") -> Course:
+    def _at(self, time: float, flag: Flag | None = None) -> Course:
         if not self._seen:
             return Course(np.nan, np.nan)
         if self._line is None:
@@ -118,30 +118,7 @@ def _line(t: Array, s: Array) -> _Line:
     mean = float(t.sum()) / len(t)
     t -= mean
     spread = float(t @ t) if len(t) >= LINE_FRAMES else 0.0
-    slope = _slope(t, s) if spread > 0 else 0.0
+    slope = theil_sen(t, s) if spread > 0 else 0.0
     s -= slope * t
-    level = _median(s)
-    return _Line(slope, level, max(1.4826 * _median(np.abs(s - level)), READ_EV), first + mean, spread)
-
-
-@cache
-def _pairs(n: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    return np.triu_indices(n, 1)
-
-
-def _slope(t: Array, s: Array) -> float:
-    """Median slope of all pairs of points, as scipy's ``theilslopes``, which takes longer than the alignment."""
-    first, later = _pairs(len(t))
-    run = t[later] - t[first]
-    rise = s[later] - s[first]
-    if not run.all():
-        apart = run != 0
-        run, rise = run[apart], rise[apart]
-    return _median(rise / run)
-
-
-def _median(values: Array) -> float:
-    """As numpy's, without its overhead on a few numbers."""
-    ordered = values.copy()
-    ordered.sort()
-    return float(ordered[(len(values) - 1) // 2] + ordered[len(values) // 2]) / 2
+    level = median(s)
+    return _Line(slope, level, max(mad_sd(s, level), READ_EV), first + mean, spread)

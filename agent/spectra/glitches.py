@@ -9,7 +9,6 @@ measured before on the same energies, the change since then is looked at likewis
 Kriging: J.-P. Chilès, P. Delfiner, Geostatistics (Wiley 2012), ch. 3; good points keep their values to the last bit.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import combinations
@@ -18,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ..types import Array, Settings
-from .noise import MAD
+from ..types import MAD_TO_SD, Array, Flag, Settings, median_of_known
 
 Mask = NDArray[np.bool_]
 
@@ -48,14 +46,15 @@ class GlitchSettings(Settings):
     """What counts as a glitch."""
 
     threshold: float = Field(default=3.5, ge=3.0)
-    """σ that a point stands off what its neighbours predict, the prediction's own uncertainty included; 0.5 more
-    against earlier frames."""
+    """Deviation of a point from the value that its neighbours predict, in σ, the prediction's own uncertainty
+    included; 0.5 more against earlier frames."""
     narrowest_ev: float = Field(default=1.5, gt=0)
-    """FWHM of the narrowest feature: core hole and instrument; less for high-energy-resolution fluorescence."""
+    """FWHM of the narrowest real feature, eV: core hole and instrument. Use less for high-energy-resolution
+    fluorescence."""
     max_fraction: float = Field(default=0.15, gt=0, le=0.5)
-    """A spectrum with more of its points standing off is left as it is: that is no matter of glitches."""
+    """If more of its points deviate, a spectrum is left as it is, since glitches do not explain that."""
     earlier_frames: int = Field(default=5, ge=3)
-    """Over how many earlier frames the median is taken."""
+    """Number of earlier frames whose median is the reference."""
 
 
 @dataclass(frozen=True)
@@ -79,17 +78,12 @@ class Glitches:
         return self.found.sum(axis=1)
 
     @property
-    def flags(self) -> tuple[tuple[str, ...], ...]:
-        """Per spectrum, what a reader must know: ``3 glitches repaired``, ``too many glitches``."""
+    def flags(self) -> tuple[tuple[Flag, ...], ...]:
+        """Of each spectrum."""
         return tuple(
-            ("too many glitches",) if many else (f"{count} glitches repaired",) if count else ()
+            (Flag.TOO_MANY_GLITCHES,) if many else (Flag.GLITCHES_REPAIRED,) if count else ()
             for count, many in zip(self.count.tolist(), self.too_many.tolist(), strict=True)
         )
-
-    def report(self, row: int) -> Iterator[tuple[int, float, float]]:
-        """Index, size in the unit of μ, size in σ of every glitch of a spectrum."""
-        for i in np.flatnonzero(self.found[row]).tolist():
-            yield i, float(self.size[row, i]), float(self.size[row, i] / max(self.sigma[row, i], 1e-300))
 
 
 def find_glitches(
@@ -147,7 +141,7 @@ def _change(frames: Array, rows: NDArray[np.intp], depth: int, energy: Array) ->
         normal = weighted.swapaxes(1, 2) @ basis + 1e-12 * np.eye(3)
         expected = (basis @ np.linalg.solve(normal, weighted.swapaxes(1, 2) @ mu[..., None]))[..., 0]
         off = np.abs(mu - expected)
-        scale = 3 * MAD * np.median(off, axis=1, keepdims=True)
+        scale = 3 * MAD_TO_SD * np.median(off, axis=1, keepdims=True)
         weight = np.where(off <= scale, 1.0, 1e-6)
     return mu - expected, expected
 
@@ -244,7 +238,7 @@ def _search(
     """Glitches (N, M), what the good neighbours of every point predict, and the noise."""
     off = _residuals(mu, weights.index, weights.weight, weights.spread.shape)  # (L, N, S, M)
     spread, error = weights.spread[:, None], weights.error[:, None]
-    least = np.abs(off[0] / np.sqrt(spread[0])).min(axis=1) * (1 / MAD / weights.least)
+    least = np.abs(off[0] / np.sqrt(spread[0])).min(axis=1) * (1 / MAD_TO_SD / weights.least)
     sigma = np.maximum(_noise(least, weights, np.zeros(mu.shape, bool), follow_ev), floor)
     structure = (SMOOTH * _amplitude(mu, weights)) ** 2
     variance = sigma[None, :, None] ** 2 * spread + structure[None, :, None] * error
@@ -306,27 +300,17 @@ def _noise(off: Array, weights: _Weights, left_out: Mask, follow_ev: float) -> A
     above = np.flatnonzero(weights.relative >= follow_ev)
     if below.sum() < 2 * len(NEIGHBOURS):
         below = ~weights.narrow if (~weights.narrow).sum() >= 2 * len(NEIGHBOURS) else np.ones(off.shape[1], bool)
-    sigma = np.repeat(MAD * _median(off[:, below])[:, None], off.shape[1], axis=1)
+    sigma = np.repeat(MAD_TO_SD * median_of_known(off[:, below])[:, None], off.shape[1], axis=1)
     if len(above) >= NOISE_POINTS:
         windows = np.lib.stride_tricks.sliding_window_view(off[:, above], NOISE_POINTS, axis=1)[:, ::4]
         middle = weights.relative[above][NOISE_POINTS // 2 :: 4][: windows.shape[1]]
-        followed = MAD * _median(windows)
+        followed = MAD_TO_SD * median_of_known(windows)
         at = np.interp(weights.relative[above], middle, np.arange(len(middle)))
         low = np.floor(at).astype(int)
         part = at - low
         high = np.minimum(low + 1, len(middle) - 1)
         sigma[:, above] = followed[:, low] * (1 - part) + followed[:, high] * part
     return sigma
-
-
-def _median(values: Array) -> Array:
-    """Over the last axis, NaN left out, 0 where there is nothing else; several times as fast as nanmedian."""
-    ordered = np.sort(values, axis=-1)  # NaN last
-    count = np.isfinite(ordered).sum(axis=-1)
-    middle = np.maximum(count - 1, 0)
-    low = np.take_along_axis(ordered, (middle // 2)[..., None], -1)[..., 0]
-    high = np.take_along_axis(ordered, ((middle + 1) // 2)[..., None], -1)[..., 0]
-    return np.where(count > 0, (low + high) / 2, 0.0)
 
 
 def _amplitude(work: Array, weights: _Weights) -> Array:

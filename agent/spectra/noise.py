@@ -2,11 +2,10 @@
 
 import numpy as np
 
-from ..types import Array
+from ..types import MAD_TO_SD, Array
 
 BELOW_EDGE_EV = -8.0
 MIN_POINTS = 8
-MAD = 1.4826  # median of absolute values → σ of a Gaussian
 
 
 def noise_of(relative: Array, flat: Array) -> Array:
@@ -35,4 +34,4 @@ def _noise_of_first(count: int, relative: Array, flat: Array) -> Array:
     left, mid, right = (relative[:, k : count + k] for k in range(3))
     w = (mid - left) / (right - left)
     off = flat[:, 1 : count + 1] - (1 - w) * flat[:, :count] - w * flat[:, 2 : count + 2]
-    return np.median(np.abs(off) / np.sqrt(1 + w**2 + (1 - w) ** 2), axis=1) * MAD
+    return np.median(np.abs(off) / np.sqrt(1 + w**2 + (1 - w) ** 2), axis=1) * MAD_TO_SD

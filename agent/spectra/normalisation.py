@@ -9,17 +9,16 @@ implementation, and of Athena (B. Ravel, M. Newville, J. Synchrotron Rad. 12, 53
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from ..types import Array, Settings
+from .batch import Batch
 from .e0 import count_below, find_edge
-from .polynomials import Curve, Orders, Span, polynomial
-
-Scalar = TypeVar("Scalar", bound=np.generic)
+from .polynomials import Curve, Orders, Segment, Span, polynomial
 
 FIRST_WINDOW_POINTS = 3  # fewer points below the edge give a level and no slope
 LAST_ORDER = 5
@@ -34,28 +33,29 @@ class NormalisationSettings(Settings):
     """How μ(E) is normalised, in the field's names; windows in eV relative to E0. None: found for each spectrum."""
 
     mode: Mode = "edge_step"
-    """``edge_step``: pre-edge at 0, post-edge curve at 1. ``mback``: likewise, the two being the tabulated absorption
-    of the bare atom on a smooth background; only in alignment, which knows the absorber. ``area``: the pre-edge is
-    subtracted and the mean over −20 eV…norm2 becomes 1, for data without a post-edge to fit. ``none``: as it is."""
+    """``edge_step``: the pre-edge becomes 0 and the post-edge curve 1. ``mback``: the same, with both curves from the
+    tabulated absorption of the bare atom on a smooth background; for alignment only, which knows the absorber.
+    ``area``: the pre-edge is subtracted and the mean from −20 eV to norm2 becomes 1, for data without a post-edge to
+    fit. ``none``: no normalisation."""
     e0: float | None = None
-    """eV, on the energies' own scale; None: the maximum of the smoothed derivative."""
+    """E0 on the energies' own scale, eV; unset: the maximum of the smoothed derivative."""
     e0_smoothing_ev: float | None = Field(default=None, ge=0.2, le=10)
-    """σ of the Gaussian that smooths that derivative; None: 0.5 eV, or 1.3 steps between the points."""
+    """σ of the Gaussian that smooths that derivative, eV; unset: 0.5 eV, or 1.3 steps between the points."""
     pre1: float | None = None
-    """Where the pre-edge window begins; None: at the second point, rounded to 5 eV."""
+    """Start of the pre-edge window, eV; unset: the second point, rounded to 5 eV."""
     pre2: float | None = None
-    """Where it ends; None: at half of pre1."""
+    """End of the pre-edge window, eV; unset: half of pre1."""
     norm1: float | None = None
-    """Where the post-edge window begins; None: at a fifteenth of norm2, rounded to 5 eV, at most 25 eV."""
+    """Start of the post-edge window, eV; unset: a fifteenth of norm2, rounded to 5 eV, at most 25 eV."""
     norm2: float | None = None
-    """Where it ends; None: at the last point, rounded to 5 eV."""
+    """End of the post-edge window, eV; unset: the last point, rounded to 5 eV."""
     nnorm: int | None = Field(default=None, ge=0, le=LAST_ORDER)
-    """Order of the post-edge polynomial; None: 2 over 300 eV and more, 1 over 30 eV and more, else 0. With ``mback``
-    that of its background; None: 2, or 1 on a short scan."""
+    """Order of the post-edge polynomial; unset: 2 over 300 eV and more, 1 over 30 eV and more, else 0. With ``mback``
+    the order of its background; unset: 2, or 1 on a short scan."""
     nvict: int | None = Field(default=None, ge=-4, le=4)
-    """Victoreen: the line is fitted to μ·E^nvict; None: 0, a plain line."""
+    """Victoreen exponent: the pre-edge line is fitted to μ·E^nvict; unset: 0, a plain line."""
     flatten: bool = True
-    """Whether what the post-edge curve has beside the edge step is taken off above E0."""
+    """Whether to subtract the slope and curvature of the post-edge curve above E0."""
 
 
 DEFAULT = NormalisationSettings()
@@ -136,7 +136,7 @@ def normalise(
     """
     energy, mu = np.atleast_2d(energy), np.atleast_2d(mu)
     if settings.mode == "mback":
-        raise ValueError("mback needs the tabulated absorption: see agent/mback.py")
+        raise ValueError("mback needs the tabulated absorption: see agent/spectra/mback.py")
     if settings.mode == "none":
         return untouched(mu)
     if settings.e0 is not None:
@@ -144,19 +144,18 @@ def normalise(
     elif e0 is None:
         e0 = find_edge(energy, mu, settings.e0_smoothing_ev)
     at = e0 if np.isfinite(e0).all() else np.where(np.isfinite(e0), e0, energy.mean(axis=1))
-    windows = find_windows(energy, at, settings)
-    pre, post = spans_of(energy, at, windows)
-    pre_order = np.where(pre[1] - pre[0] >= FIRST_WINDOW_POINTS, 1, 0)
+    batch = Batch(energy, mu, at)
+    windows = find_windows(batch, settings)
+    pre, post = spans_of(batch, windows)
+    below = Segment(pre, np.where(pre[1] - pre[0] >= FIRST_WINDOW_POINTS, 1, 0))
     if settings.mode == "area":
-        return _area(energy, mu, e0, at, pre, pre_order, windows, settings)
-    return replace(lines(energy, mu, at, pre, pre_order, post, windows.nnorm, settings, windows), e0=e0)
+        return replace(_area(batch, below, windows, settings), e0=e0)
+    return replace(lines(batch, below, Segment(post, windows.nnorm), settings, windows), e0=e0)
 
 
-def find_windows(energy: Array, e0: Array, settings: NormalisationSettings) -> Windows:
-    """The windows that ``settings`` names, and for those that it does not, what Larch would take.
-
-    energy (1 or N, M), e0 (N,).
-    """
+def find_windows(batch: Batch, settings: NormalisationSettings) -> Windows:
+    """The windows that ``settings`` names, and for those that it does not, what Larch would take."""
+    energy, e0 = batch.energy, batch.at[:, 0]
     first, last = energy[:, 0] - e0, energy[:, -1] - e0
     if settings.pre1 is None:
         unit = np.where(count_below(energy, e0) > 20, 5.0, 2.0)
@@ -179,69 +178,61 @@ def find_windows(energy: Array, e0: Array, settings: NormalisationSettings) -> W
 
 
 def lines(
-    energy: Array,
-    mu: Array,
-    e0: Array,
-    pre: Span,
-    pre_order: Orders,
-    post: Span,
-    post_order: Orders,
+    batch: Batch,
+    pre: Segment,
+    post: Segment,
     settings: NormalisationSettings = DEFAULT,
     windows: Windows | None = None,
 ) -> Normalised:
-    """Fit the pre-edge line and, to what is left, the post-edge polynomial, through the points of windows.
+    """Fit the pre-edge line and, to what is left, the post-edge polynomial; one without points is 0.
 
-    energy (1 or N, M); mu (N, M); e0 (N,), finite; orders (1 or N,). A window without points gives 0.
+    Parameters
+    ----------
+    batch : E0 finite
+    windows : where the segments come from
     """
-    used = np.minimum(post_order, np.maximum(post[1] - post[0] - 1, 0)) + np.zeros(len(mu), int)
+    mu = batch.mu
+    first, last = post.span
+    used = np.minimum(post.order, np.maximum(last - first - 1, 0)) + np.zeros(len(mu), int)
     # In one piece: given back in several, the memory goes to the system each time.
     spectra, terms = np.empty((3, *mu.shape)), np.empty((4, len(mu)))
     block = max(BLOCK_VALUES // mu.shape[1], 1)
     if len(mu) <= block:
-        terms = _lines(energy, mu, e0, pre, pre_order, post, post_order, settings, spectra)
+        terms = _lines(batch, pre, post, settings, spectra)
     else:
         for rows in (slice(k, k + block) for k in range(0, len(mu), block)):
-            p, q = ((_rows_of(first, rows), _rows_of(last, rows)) for first, last in (pre, post))
-            orders = _rows_of(pre_order, rows), _rows_of(post_order, rows)
-            own = _rows_of(energy, rows), mu[rows], e0[rows]
-            terms[:, rows] = _lines(*own, p, orders[0], q, orders[1], settings, spectra[:, rows])
+            terms[:, rows] = _lines(batch.rows(rows), pre.rows(rows), post.rows(rows), settings, spectra[:, rows])
     step, pre_slope, slope, curvature = terms
     flat, line, rise = spectra[0], spectra[1], spectra[2]
-    return Normalised(flat, line, rise, mu, e0, step, pre_slope, slope, curvature, used, pre, post, windows)
-
-
-def _rows_of(values: NDArray[Scalar], rows: slice) -> NDArray[Scalar]:
-    """Those rows of (N, …), or the one that all share."""
-    return values if len(values) == 1 else values[rows]
+    slopes = step, pre_slope, slope, curvature
+    return Normalised(flat, line, rise, mu, batch.at[:, 0], *slopes, used, pre.span, post.span, windows)
 
 
 def _lines(
-    energy: Array,
-    mu: Array,
-    e0: Array,
-    pre: Span,
-    pre_order: Orders,
-    post: Span,
-    post_order: Orders,
-    settings: NormalisationSettings,
-    out: Array,
+    batch: Batch, pre: Segment, post: Segment, settings: NormalisationSettings, out: Array
 ) -> tuple[Array, Array, Array, Array]:
     """``flat``, ``pre_edge`` and ``rise`` of :class:`Normalised` in ``out`` (3, N, M); ``edge_step`` to
     ``post_curvature``."""
-    at = e0[:, None]
-    line = _pre_edge(energy, mu, at, pre, pre_order, settings.nvict or 0, out[1])
-    above = np.subtract(mu, out[1], out=out[0])
-    curve = polynomial(energy, above, post, post_order, at, out[2])
-    flattened(energy, above, at, curve.values, curve.level, settings.flatten)
+    line = _pre_edge(batch, pre, settings.nvict or 0, out[1])
+    above = np.subtract(batch.mu, out[1], out=out[0])
+    curve = polynomial(batch.energy, above, post, batch.at, out[2])
+    flattened(batch, above, curve.values, curve.level, settings.flatten)
     return curve.level, line.slope, curve.slope, curve.curvature
 
 
-def flattened(energy: Array, above: Array, at: Array, curve: Array, step: Array, flatten: bool = True) -> Array:
-    """Pre-edge at 0 and post-edge at 1, (N, M), written over ``above``, which is μ − pre-edge line; ``curve`` is
-    post-edge curve − pre-edge line, (N, M), both in the unit of μ; ``at`` is E0, (N, 1); ``step`` (N,)."""
+def flattened(batch: Batch, above: Array, curve: Array, step: Array, flatten: bool = True) -> Array:
+    """Pre-edge at 0 and post-edge at 1, (N, M), written over ``above``.
+
+    Parameters
+    ----------
+    above : (N, M) μ − pre-edge line, in the unit of μ
+    curve : (N, M) post-edge curve − pre-edge line, in the unit of μ
+    step : (N,) of the edge
+    flatten : whether the slope and curvature of ``curve`` are taken off above E0
+    """
     if flatten:
         excess = curve - step[:, None]
-        excess *= energy > at
+        excess *= batch.energy > batch.at
         above -= excess
     above /= _divisor(step)[:, None]
     return above
@@ -260,19 +251,19 @@ def within(relative: Array, first: float | Array, last: float | Array) -> Span:
     return low, np.maximum((relative <= np.asarray(last)[..., None]).sum(axis=1), low)
 
 
-def spans_of(energy: Array, e0: Array, windows: Windows) -> tuple[Span, Span]:
+def spans_of(batch: Batch, windows: Windows) -> tuple[Span, Span]:
     """The points of the pre-edge and of the post-edge window, at least 2 and 3."""
-    if len(energy) > 1:
-        pre = span_of(energy, e0, windows.pre1, windows.pre2, 2)
-        return pre, span_of(energy, e0, windows.norm1, windows.norm2, 3)
+    if len(batch.energy) > 1:
+        return span_of(batch, windows.pre1, windows.pre2, 2), span_of(batch, windows.norm1, windows.norm2, 3)
     firsts, lasts = np.array([windows.pre1, windows.norm1]), np.array([windows.pre2, windows.norm2])
-    begin, end = span_of(energy, e0, firsts, lasts, np.array([[2], [3]]))
+    begin, end = span_of(batch, firsts, lasts, np.array([[2], [3]]))
     return (begin[0], end[0]), (begin[1], end[1])
 
 
-def span_of(energy: Array, e0: Array, first: Array, last: Array, least: int | NDArray[np.int_]) -> Span:
+def span_of(batch: Batch, first: Array, last: Array, least: int | NDArray[np.int_]) -> Span:
     """A window's points as Larch takes them: from the one at or below its begin to the one before the nearest to its
     end; at least so many. Several windows (…, N) at once where the energies are shared."""
+    energy, e0 = batch.energy, batch.at[:, 0]
     points = energy.shape[1]
     if len(energy) == 1:
         begin = energy[0].searchsorted(e0 + first, side="right") - 1
@@ -287,25 +278,19 @@ def span_of(energy: Array, e0: Array, first: Array, last: Array, least: int | ND
     return begin, np.minimum(np.maximum(right - nearer, begin + least), points)
 
 
-def _area(
-    energy: Array,
-    mu: Array,
-    e0: Array,
-    at: Array,
-    pre: Span,
-    pre_order: Orders,
-    windows: Windows,
-    settings: NormalisationSettings,
-) -> Normalised:
-    line = _pre_edge(energy, mu, at[:, None], pre, pre_order, settings.nvict or 0, np.empty(mu.shape))
-    above, relative = mu - line.values, energy - at[:, None]
+def _area(batch: Batch, pre: Segment, windows: Windows, settings: NormalisationSettings) -> Normalised:
+    energy, mu = batch.energy, batch.mu
+    line = _pre_edge(batch, pre, settings.nvict or 0, np.empty(mu.shape))
+    above, relative = mu - line.values, energy - batch.at
     inside = (relative >= AREA_FROM_EV) & (relative <= windows.norm2[:, None] + 1e-6)
     width = np.where(inside[:, 1:] & inside[:, :-1], np.diff(energy), 0.0)
     mean = ((above[:, 1:] + above[:, :-1]) / 2 * width).sum(axis=1) / np.maximum(width.sum(axis=1), TINY)
     flat, zero = above / _divisor(mean)[:, None], np.zeros(len(mu))
     rise = np.broadcast_to(mean[:, None], mu.shape)
+    slopes = mean, line.slope, zero, zero
+    spans = pre.span, pre.span
     return Normalised(
-        flat, line.values, rise, mu, e0, mean, line.slope, zero, zero, zero.astype(int), pre, pre, windows, "area"
+        flat, line.values, rise, mu, batch.at[:, 0], *slopes, zero.astype(int), *spans, windows, mode="area"
     )
 
 
@@ -313,13 +298,14 @@ def _divisor(step: Array) -> Array:
     return np.where(np.abs(step) > TINY, step, TINY)
 
 
-def _pre_edge(energy: Array, mu: Array, at: Array, window: Span, order: Orders, nvict: int, out: Array) -> Curve:
+def _pre_edge(batch: Batch, pre: Segment, nvict: int, out: Array) -> Curve:
     """The pre-edge line, or the Victoreen curve (a + b·E)·E^−nvict; its values in ``out``."""
+    energy, mu, at = batch.energy, batch.mu, batch.at
     if not nvict:
-        return polynomial(energy, mu, window, order, at, out)
+        return polynomial(energy, mu, pre, at, out)
     scale = energy.mean()
     weight = (energy / scale) ** nvict
-    line = polynomial(energy, mu * weight, window, order, at, out)
+    line = polynomial(energy, mu * weight, pre, at, out)
     out /= weight
     there = (at[:, 0] / scale) ** nvict
     slope = (line.slope - nvict * line.level / at[:, 0]) / there

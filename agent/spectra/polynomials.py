@@ -12,6 +12,21 @@ Orders = NDArray[np.int_]
 Span = tuple[NDArray[np.intp], NDArray[np.intp]]
 """First index and the one after the last, (1 or N,) each."""
 
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The points that a polynomial is fitted through, and its order."""
+
+    span: Span
+    order: Orders
+    """(1 or N,)"""
+
+    def rows(self, rows: slice) -> "Segment":
+        """Those of some spectra."""
+        first, last, order = (k if len(k) == 1 else k[rows] for k in (*self.span, self.order))
+        return Segment((first, last), order)
+
+
 NARROWEST_EV = 1e-12  # half a window's width, where it has but one point
 
 
@@ -27,14 +42,15 @@ class Curve:
     curvature: Array
 
 
-def polynomial(x: Array, y: Array, window: Span, order: Orders, at: Array, out: Array | None = None) -> Curve:
-    """Least squares of each row's order through the points of its window; 0 through none.
+def polynomial(x: Array, y: Array, segment: Segment, at: Array, out: Array | None = None) -> Curve:
+    """Least squares of each row's order through the points of its segment; 0 through none.
 
-    x (1 or N, M); y (N, M); window, order (1 or N,); at (N, 1); the values go to ``out`` (N, M), if there is one.
+    x (1 or N, M); y (N, M); at (N, 1); the values go to ``out`` (N, M), if there is one.
     """
+    window, order = segment.span, segment.order
     out = np.empty(y.shape) if out is None else out
     if len(x) > 1:
-        return _own(x, y, window, order, at, out)
+        return _own(x, y, segment, at, out)
     if all(len(k) == 1 or (k == k[0]).all() for k in (*window, order)):
         return _shared(x[0], y, int(window[0][0]), int(window[1][0]), int(order[0]), at, out)
     keys, rest = np.stack(np.broadcast_arrays(*window, order)), np.empty((3, len(y)))
@@ -63,8 +79,9 @@ def _shared(x: Array, y: Array, first: int, last: int, order: int, at: Array, ou
     return _evaluated(np.matmul(c.T, powers, out=out), c, (at[:, 0] - middle) / half, half)
 
 
-def _own(x: Array, y: Array, window: Span, order: Orders, at: Array, out: Array) -> Curve:
-    """Windows on energies of each row's own; x (N, M)."""
+def _own(x: Array, y: Array, segment: Segment, at: Array, out: Array) -> Curve:
+    """Segments on energies of each row's own; x (N, M)."""
+    window, order = segment.span, segment.order
     index = np.arange(x.shape[1])
     weight = ((index >= window[0][:, None]) & (index < window[1][:, None])).astype(float)
     points = weight.sum(axis=1)

@@ -14,28 +14,27 @@ from typing import Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from ..types import Array, Settings
+from ..types import Array, Flag, Settings
 
 CORRECTABLE = 0.98
 """Of 1 + α, the most that a thick sample can show: nearer than this a little noise becomes any absorption at all."""
-FROM_EV = -5.0  # below the edge the two are alike, and only noise would be compared
 
 
 class SelfAbsorptionSettings(Settings):
     """What the sample is. Spectra measured in transmission are left as they are."""
 
     formula: str | None = None
-    """Of the whole sample, such as ``LiNiO2``; α is computed from the tables of xraydb."""
+    """Formula of the whole sample, such as ``LiNiO2``; α is computed from the tables of xraydb."""
     alpha: float | None = Field(default=None, gt=0)
-    """In place of the formula where it is known, as from a transmission spectrum (:func:`measured_alpha`)."""
+    """α where it is known; in place of the formula."""
     angle_in_deg: float = Field(default=45.0, gt=0, le=90)
-    """Between the sample's surface and the incident beam."""
+    """Angle between the sample's surface and the incident beam, degrees."""
     angle_out_deg: float = Field(default=45.0, gt=0, le=90)
-    """Between the sample's surface and the detector."""
+    """Angle between the sample's surface and the direction of the detector, degrees."""
     correct: bool = True
-    """False: the damping is only reported."""
+    """Whether to correct the damping; otherwise it is only reported."""
     mu_is_fluorescence: bool = False
-    """Whether an absorption that comes already computed was measured in fluorescence."""
+    """Whether an absorption that arrives already computed was measured in fluorescence."""
 
     @model_validator(mode="after")
     def _formula_or_alpha(self) -> Self:
@@ -90,36 +89,18 @@ def corrected(norm: Array, alpha: Array | float) -> Array:
         return np.where(norm < CORRECTABLE * most, norm * alpha / (most - norm), np.nan)
 
 
-def measured_alpha(fluorescence: Array, transmission: Array, relative: Array, to_ev: float = 80.0) -> Array:
-    """α from spectra of both kinds of one sample, (N,): inf where the fluorescence is not damped.
-
-    T − N = T·(N − 1)/α is linear in 1/α, so least squares over the XANES finds it at once.
-
-    Parameters
-    ----------
-    fluorescence, transmission : (N, M) normalised
-    relative : (M,) eV from the edge
-    """
-    inside = (relative >= FROM_EV) & (relative <= to_ev)
-    n, t = fluorescence[:, inside], transmission[:, inside]
-    x = t * (n - 1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        inverse = ((t - n) * x).sum(axis=1) / (x * x).sum(axis=1)
-        return np.where(inverse > 0, 1.0 / inverse, np.inf)
-
-
 def undamped(
     norm: Array, settings: SelfAbsorptionSettings, alpha: float | None, fluorescence: bool
-) -> tuple[Array, float, str]:
+) -> tuple[Array, float, Flag | None]:
     """Normalised spectra (N, M) as ``settings`` want them, how much they were damped, and what a reader must know.
 
     What no thick sample shows is NaN. ``alpha`` is the declared compound's, None where the absorber is not in it.
     """
     if not fluorescence:
-        return norm, 1.0, "not fluorescence, not corrected" if settings.correct else ""
+        return norm, 1.0, Flag.NOT_FLUORESCENCE if settings.correct else None
     if alpha is None:
-        return norm, np.nan, "self-absorption not known"
+        return norm, np.nan, Flag.SELF_ABSORPTION_NOT_KNOWN
     left = float(damping(alpha))
     if not settings.correct:
-        return norm, left, "self-absorption left in"
-    return corrected(norm, alpha), left, "self-absorption corrected"
+        return norm, left, Flag.SELF_ABSORPTION_LEFT_IN
+    return corrected(norm, alpha), left, Flag.SELF_ABSORPTION_CORRECTED

@@ -8,7 +8,8 @@ import numpy as np
 
 from ..types import NOTHING, Array, Estimator, Frame, Tabulated
 from .align import Aligned, align, find_all_glitches, foil_shifts
-from .background import SeriesPrior
+from .background import SeriesBackground
+from .batch import Batch
 from .foil import READ_EV, Course, FoilTrack
 from .glitches import Glitches
 from .settings import AlignmentSettings
@@ -18,7 +19,7 @@ REMEMBERED_SERIES = 1000
 
 @dataclass
 class _Series:
-    prior: SeriesPrior = field(default_factory=SeriesPrior)
+    prior: SeriesBackground = field(default_factory=SeriesBackground)
     """Background of scans that are too short to tell their own."""
     earlier: deque[Array] = field(default_factory=deque)
     """(M,) each, as measured, for finding glitches: the last frames, all on ``energies``."""
@@ -31,6 +32,8 @@ class SeriesAlignment:
     A series is the frames of one sample, or of one run where samples are not named, for one model. The one that was
     longest without a frame is forgotten beyond ``most``.
     """
+
+    in_time = True
 
     def __init__(
         self,
@@ -54,48 +57,43 @@ class SeriesAlignment:
 
     def __call__(self, frames: Sequence[Frame], model: Estimator) -> Aligned:
         """Align frames of one kind."""
-        energies = [f.energy for f in frames]
-        shared = all(e is energies[0] or np.array_equal(e, energies[0]) for e in energies[1:])
-        energy, mu = energies[0] if shared else np.stack(energies), np.stack([f.mu for f in frames])
-        glitches = self._repair(frames, energy, mu, model)
+        batch = self._batch(frames)
+        glitches = self._glitches(frames, batch, model)
+        if glitches is not None:
+            batch = replace(batch, mu=glitches.mu)
         settings = self._settings.model_copy(update={"glitches": None, "gross_glitches": False})
-        references = [f.reference for f in frames if f.reference is not None]
-        reference = np.stack(references) if references else None
-
-        read = foil_shifts(energy, reference, model.edge, settings, len(frames))
         track = self._foils.setdefault(model.name, FoilTrack(settings.foil))
         courses = [
             track.follow(f.time, shift) if np.isfinite(f.time) else Course(shift, READ_EV)
-            for f, shift in zip(frames, read.tolist(), strict=True)
+            for f, shift in zip(frames, foil_shifts(batch, model.edge, settings).tolist(), strict=True)
         ]
+        tabulated = self._tabulated.get(model.name, NOTHING)
 
-        def aligned(rows: Sequence[int] | slice, held: Array | None) -> Aligned:
-            own = energy if shared else energy[rows]
-            foil = None if reference is None else reference[rows]
-            own_courses = courses if isinstance(rows, slice) else [courses[i] for i in rows]
-            repaired = mu if glitches is None else glitches.mu
-            return align(
-                own,
-                repaired[rows],
-                model.grid,
-                model.edge,
-                settings,
-                normalised=frames[0].normalised,
-                reference=foil,
-                courses=own_courses,
-                held=held,
-                fluorescence=self._fluorescent(frames[0]),
-                tabulated=self._tabulated.get(model.name, NOTHING),
-            )
+        def aligned(own: Batch, courses: Sequence[Course], held: Array | None) -> Aligned:
+            return align(own, model.grid, model.edge, settings, courses=courses, held=held, tabulated=tabulated)
 
-        found = aligned(slice(None), None)
+        found = aligned(batch, courses, None)
         rows, held = self._short(frames, found, model)
         if rows:
-            found = found.with_rows(rows, aligned(rows, np.stack(held)))
+            again = aligned(batch.rows(rows), [courses[i] for i in rows], np.stack(held))
+            found = found.with_rows(rows, again)
         if glitches is None:
             return found
         flags = tuple(a + b for a, b in zip(found.flags, glitches.flags, strict=True))
-        return replace(found, flags=flags, repaired=glitches.found)
+        quantities = {**found.quantities, "glitches": glitches.count.astype(float)}
+        return replace(found, flags=flags, repaired=glitches.found, quantities=quantities)
+
+    def _batch(self, frames: Sequence[Frame]) -> Batch:
+        energies = [f.energy for f in frames]
+        shared = all(e is energies[0] or np.array_equal(e, energies[0]) for e in energies[1:])
+        references = [f.reference for f in frames if f.reference is not None]
+        return Batch(
+            energies[0] if shared else np.stack(energies),
+            np.stack([f.mu for f in frames]),
+            reference=np.stack(references) if references else None,
+            normalised=frames[0].normalised,
+            fluorescence=self._fluorescent(frames[0]),
+        )
 
     def _fluorescent(self, frame: Frame) -> bool:
         how = self._settings.self_absorption
@@ -110,16 +108,16 @@ class SeriesAlignment:
             self._series.popitem(last=False)
         return series
 
-    def _repair(self, frames: Sequence[Frame], energy: Array, mu: Array, model: Estimator) -> Glitches | None:
+    def _glitches(self, frames: Sequence[Frame], batch: Batch, model: Estimator) -> Glitches | None:
         how = self._settings.glitches
         if how is None:
-            return find_all_glitches(energy, mu, model.edge, self._settings)
+            return find_all_glitches(batch, model.edge, self._settings)
         series, energies = self._of(frames[0], model), frames[0].energy.tobytes()
         if series.energies != energies:
             series.energies, series.earlier = energies, deque(maxlen=how.earlier_frames)
-        earlier = np.stack(series.earlier) if series.earlier else mu[:0]
-        series.earlier.extend(mu)
-        return find_all_glitches(frames[0].energy, mu, model.edge, self._settings, earlier)
+        earlier = np.stack(series.earlier) if series.earlier else batch.mu[:0]
+        series.earlier.extend(batch.mu)
+        return find_all_glitches(batch, model.edge, self._settings, earlier)
 
     def _short(self, frames: Sequence[Frame], found: Aligned, model: Estimator) -> tuple[list[int], list[Array]]:
         """The frames that are too short, and the background that those before each of them have."""

@@ -1,15 +1,32 @@
 """FEFF rows → the grid of a model, on the footing that they share with measured spectra (:mod:`.alignment`)."""
 
+from collections.abc import Hashable, Sequence
+
 import numpy as np
 
-from ..types import Array, Grid, bin_means
-from .align import Aligned, Refusal, footed
+from ..types import Array, Estimator, Frame, Grid, Reason, Refusal, bin_means
+from .align import Aligned, footed
 from .background import TERMS
 from .e0 import E0_STEP_EV, find_e0
 from .noise import noise_of
 
 TAIL_POINTS = 12
 MAX_TAIL_EV = 30.0  # a FEFF row that begins this far above the grid's foot has lost its edge
+
+
+class TheoryAlignment:
+    """Aligns computed frames, which know no series."""
+
+    in_time = False
+
+    def kind(self, frame: Frame) -> tuple[Hashable, ...]:
+        """The number of points."""
+        return (len(frame.energy),)
+
+    def __call__(self, frames: Sequence[Frame], model: Estimator) -> Aligned:
+        """Align frames of one kind, on FEFF's energies."""
+        energy, mu = np.stack([f.energy for f in frames]), np.stack([f.mu for f in frames])
+        return align_theory(energy, mu, model.grid, model.edge.edge_ev)
 
 
 def align_theory(energy: Array, mu: Array, grid: Grid, edge_ev: float) -> Aligned:
@@ -28,7 +45,7 @@ def align_theory(energy: Array, mu: Array, grid: Grid, edge_ev: float) -> Aligne
     for i in np.flatnonzero((short > grid.step_ev) | (late > MAX_TAIL_EV)):
         covered = f"{energy[i, TAIL_POINTS] + edge_ev:.1f}…{energy[i, -1] + edge_ev:.1f} eV"
         needed = f"{grid.foot_ev[1] + MAX_TAIL_EV + edge_ev:.1f}…{grid.energy[-1] + edge_ev:.1f} eV"
-        refused[i] = ("does not cover the grid", f"computed {covered}, needed at least {needed}")
+        refused[i] = Refusal(Reason.DOES_NOT_COVER_THE_GRID, f"computed {covered}, needed at least {needed}")
     quantities = {
         "e0_ev": e0 + edge_ev,
         "edge_step": np.ones(len(mu)),
@@ -39,6 +56,7 @@ def align_theory(energy: Array, mu: Array, grid: Grid, edge_ev: float) -> Aligne
         "pre_edge_slope": zero,
         "post_edge_order": zero,
         "extrapolated_ev": short,
+        "glitches": zero,
     }
     aligned, why = footed(grid, on_grid, refused)
     return Aligned(

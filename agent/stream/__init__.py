@@ -1,15 +1,15 @@
 """Documents → frames."""
 
-from .assembler import FrameAssembler
-from .columns import Unread, announcements, time_of
-from .fly import FlyJoiner, FlySettings, needed
+from .columns import UnreadFile, announcements, time_of
+from .fly import FlySettings, needed
+from .reader import FrameReader, Outcome
 from .sweeps import UnusableError, spectrum, strip_padding
 
 __all__ = [
-    "FlyJoiner",
     "FlySettings",
-    "FrameAssembler",
-    "Unread",
+    "FrameReader",
+    "Outcome",
+    "UnreadFile",
     "UnusableError",
     "announcements",
     "needed",

@@ -7,23 +7,24 @@ from typing import Any
 
 import numpy as np
 
-from ..fields import Channels
+from ..fields import StreamFields
+from ..types import Reason
 from .sweeps import Column, UnusableError
 
 
-class Unread(str):
+class UnreadFile(str):
     """Stands in an Event for what is in a file that could not be read, and says why."""
 
     __slots__ = ()
 
 
-def sweep_columns(channels: Channels, rows: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
+def sweep_columns(channels: StreamFields, rows: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
     """Return the columns, each (M,), of the M Events of a sweep. Raises UnusableError."""
     return _by_role(channels, lambda key: _column(rows, key))
 
 
 def event_columns(
-    channels: Channels, data: Mapping[str, Any], data_keys: Mapping[str, Any], grid: Column | None
+    channels: StreamFields, data: Mapping[str, Any], data_keys: Mapping[str, Any], grid: Column | None
 ) -> dict[str, Column]:
     """Return the columns, each (M,), of a whole-spectrum Event. Raises UnusableError.
 
@@ -32,36 +33,36 @@ def event_columns(
     columns = _by_role(channels, lambda key: vector(data, key, data_keys[key].get("shape")))
     if channels.energy is None:
         if grid is None:
-            raise UnusableError("no energy", "spectra without their energies")
+            raise UnusableError(Reason.NO_ENERGY, "spectra without their energies")
         columns["energy"] = grid
     for role in ("reference", "iref", "time"):
         if role in columns and columns[role].size != columns["energy"].size:
             del columns[role]
     if len({c.size for c in columns.values()}) != 1:
-        raise UnusableError("lengths differ", ", ".join(f"{role} {c.size}" for role, c in columns.items()))
+        raise UnusableError(Reason.LENGTHS_DIFFER, ", ".join(f"{role} {c.size}" for role, c in columns.items()))
     if not np.isfinite(columns["energy"]).all():
-        raise UnusableError("NaN in data", "not all energies are finite")
+        raise UnusableError(Reason.NAN_IN_DATA, "not all energies are finite")
     return columns
 
 
 def vector(data: Mapping[str, Any], key: str, shape: Any) -> Column:
     """Return a field of a whole-spectrum Event, (M,), if it has the shape that its descriptor announces."""
     if key not in data:
-        raise UnusableError("field missing", f"{key} is not in the event")
+        raise UnusableError(Reason.FIELD_MISSING, f"{key} is not in the event")
     _refuse_unread((data[key],))
     try:
         column = np.asarray(data[key], dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
-        raise UnusableError("shape disagrees with descriptor", f"{key} is no array of numbers") from None
+        raise UnusableError(Reason.SHAPE_DISAGREES, f"{key} is no array of numbers") from None
     found = [n for n in column.shape if n != 1]
     announced = [n for n in shape or [None] if n != 1]
     fits = len(found) == len(announced) == 1 and announced[0] in (None, found[0])
     if not fits:
-        raise UnusableError("shape disagrees with descriptor", f"{key} has {list(column.shape)}, announced {shape}")
+        raise UnusableError(Reason.SHAPE_DISAGREES, f"{key} has {list(column.shape)}, announced {shape}")
     return column.reshape(-1)
 
 
-def energy_of(data: Mapping[str, Any], channels: Channels) -> float:
+def energy_of(data: Mapping[str, Any], channels: StreamFields) -> float:
     """Return the energy of an Event of a step scan, eV; NaN where it has none."""
     value: Any = data.get(channels.energy or "")
     if type(value) is not float:
@@ -87,7 +88,7 @@ def mean_readings(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dic
     return means
 
 
-def point_time(data: Mapping[str, Any], channels: Channels, doc: Mapping[str, Any]) -> float:
+def point_time(data: Mapping[str, Any], channels: StreamFields, doc: Mapping[str, Any]) -> float:
     """Return when a point was measured, Unix seconds: as its own field says, else as its Event does."""
     if channels.time is None or channels.time not in data:
         return time_of(doc)
@@ -126,7 +127,7 @@ def scalars(data: Mapping[str, Any]) -> dict[str, float]:
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def _by_role(channels: Channels, read: Callable[[str], Column]) -> dict[str, Column]:
+def _by_role(channels: StreamFields, read: Callable[[str], Column]) -> dict[str, Column]:
     """Read what the formula takes; what only the reference foil takes may fail, the frame does without."""
     columns: dict[str, Column] = {}
     if channels.energy is not None:
@@ -136,7 +137,7 @@ def _by_role(channels: Channels, read: Callable[[str], Column]) -> dict[str, Col
     if channels.fluorescence:
         parts = [read(key) for key in channels.fluorescence]
         if len({part.size for part in parts}) != 1:
-            raise UnusableError("lengths differ", f"fluorescence channels {[part.size for part in parts]}")
+            raise UnusableError(Reason.LENGTHS_DIFFER, f"fluorescence channels {[part.size for part in parts]}")
         columns["if"] = np.sum(parts, axis=0)
     if channels.mu is not None:
         columns["mu"] = read(channels.mu)
@@ -161,15 +162,15 @@ def _column(rows: Sequence[Mapping[str, Any]], key: str) -> Column:
     try:
         column = np.array([row[key] for row in rows], dtype=np.float64)
     except KeyError:
-        raise UnusableError("field missing", f"{key} is not in every event") from None
+        raise UnusableError(Reason.FIELD_MISSING, f"{key} is not in every event") from None
     except (TypeError, ValueError, OverflowError):
         column = np.empty(0)
     if column.size != len(rows):
-        raise UnusableError("shape disagrees with descriptor", f"{key} is not one number in every event")
+        raise UnusableError(Reason.SHAPE_DISAGREES, f"{key} is not one number in every event")
     return column.reshape(-1)
 
 
 def _refuse_unread(values: Iterable[Any]) -> None:
-    why = next((value for value in values if isinstance(value, Unread)), None)
+    why = next((value for value in values if isinstance(value, UnreadFile)), None)
     if why is not None:
-        raise UnusableError("file not readable", str(why))
+        raise UnusableError(Reason.FILE_NOT_READABLE, str(why))

@@ -6,37 +6,47 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from ..types import Reason
+
 Column = NDArray[np.float64]
 
 CLIPPED_POINTS = 4  # in a row at the very maximum
 DISTINCT = 0.5  # of a channel's values, without which equal neighbours mean nothing: few counts, no noise
 DARK = 0.1  # of its median: what I0 never falls to with beam
 DARK_POINTS = 3  # in a row; fewer are a glitch
-NAMES = {"i0": "I0", "it": "It", "if": "If", "iref": "Iref"}
+ROLES = ("i0", "it", "if", "iref")
+CONSTANT = {"it": Reason.IT_CONSTANT, "if": Reason.IF_CONSTANT, "iref": Reason.IREF_CONSTANT}
+"""I0 may be constant, as where intensities come divided by it."""
+SATURATED = {
+    "i0": Reason.I0_SATURATED,
+    "it": Reason.IT_SATURATED,
+    "if": Reason.IF_SATURATED,
+    "iref": Reason.IREF_SATURATED,
+}
 
 
-def flaw(columns: Mapping[str, Column], role: str) -> tuple[str, str] | None:
-    """The first flaw of a channel (M,), as (reason, detail), or None.
+def flaw(columns: Mapping[str, Column], role: str) -> tuple[Reason, str] | None:
+    """Return the first flaw of a channel, (M,), as reason and detail; None where it has none.
 
-    ``If constant``: the detector is dead or stuck. I0 may be constant, as where intensities come divided by it.
-    ``It saturated``: several points in a row stand at the maximum to the last bit. ``I0 dropped``: less than a tenth
-    of its median for several points, as in a beam dump; ``I0 not positive`` is said elsewhere.
+    Constant: the detector is dead or stuck. Saturated: several points in a row have the maximum to the last bit. I0
+    dropped: it is below a tenth of its median for several points, as in a beam dump. An I0 that is not positive is
+    refused elsewhere.
     """
-    channel, name = columns[role], NAMES[role]
+    channel = columns[role]
     if channel.size < 2 * CLIPPED_POINTS:
         return None
     lowest, highest = channel.min(), channel.max()
     if not (math.isfinite(lowest) and math.isfinite(highest)):
         return None
-    if role != "i0" and lowest == highest:
-        return f"{name} constant", f"all {channel.size} values are {channel[0]:g}"
+    if role in CONSTANT and lowest == highest:
+        return CONSTANT[role], f"all {channel.size} values are {channel[0]:g}"
     if (run := _clipped(channel, channel == highest)) is not None:
-        return f"{name} saturated", f"{run} points in a row at its maximum, {highest:g}"
+        return SATURATED[role], f"{run} points in a row at its maximum, {highest:g}"
     if role == "i0" and not lowest >= DARK * highest:  # else nothing is dark, whatever the median
         dark = channel < DARK * np.median(channel)
         if (run := _longest(dark)) >= DARK_POINTS:
             where = " at the end" if dark[-DARK_POINTS:].all() else ""
-            return f"{name} dropped", f"below {DARK:g} of its median for {run} points in a row{where}"
+            return Reason.I0_DROPPED, f"below {DARK:g} of its median for {run} points in a row{where}"
     return None
 
 

@@ -2,27 +2,22 @@
 
 import re
 import uuid
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
-from ..fields import FieldMap, Unreadable, number, skipped_plan, wanted_from_files
-from ..types import Received, SetAside, Settings
-from .columns import Unread, announcements, scalars, time_of
+from ..fields import FieldSettings, UnreadableStream, number, wanted_from_files
+from ..types import Reason, RunDocument, RunInfo, SetAside, Settings, get_logger
+from .columns import UnreadFile, announcements, scalars, time_of
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 JOINED = "fly"
 """Name of the stream that the others are joined to."""
-PATIENCE_S = 2.0
-"""Seconds that a run's stop waits for events which it announces."""
-MAX_OPEN = 64
 
 Doc = dict[str, Any]
 Table = NDArray[np.float64]
@@ -80,13 +75,11 @@ class FlySettings(Settings):
 
 
 def needed(
-    fields: FieldMap, fly: FlySettings | None, descriptor: Mapping[str, Any], start: Mapping[str, Any]
-) -> frozenset[str] | Unreadable:
-    """Return the external data keys of a descriptor that are to be read from their files."""
+    fields: FieldSettings, fly: FlySettings | None, descriptor: Mapping[str, Any], start: Mapping[str, Any]
+) -> frozenset[str] | UnreadableStream:
+    """Return the external data keys of a watched run's descriptor that are to be read from their files."""
     if fly is None or (trace := fly.trace(str(descriptor.get("name", "primary")))) is None:
         return wanted_from_files(fields, descriptor, start)
-    if start.get("xas_agent") or skipped_plan(fields, start) is not None:
-        return frozenset()
     tables = bool(trace.columns)
     keys = descriptor["data_keys"].items()
     return frozenset(k for k, v in keys if v.get("external") and (not tables or v.get("dtype") == "array"))
@@ -102,7 +95,6 @@ class _Side:
 
 @dataclass(slots=True)
 class _Fly:
-    start: Doc | None = None
     streams: dict[str, str] = field(default_factory=dict)
     """The names of the streams that are joined, by descriptor."""
     sides: dict[str, _Side] = field(default_factory=lambda: {"signals": _Side(), "axis": _Side()})
@@ -110,158 +102,114 @@ class _Fly:
     """The numbers of the events that have come, by stream."""
     time: float = 0.0
     at: float = 0.0
-    stop: Received | None = None
 
 
 class FlyJoiner:
     """Takes the streams of ``settings`` out of their runs and gives, at a run's stop, one of whole sweeps instead.
 
     Rows whose time is not positive are the padding of a buffer; of rows with one time the first counts. The joined
-    stream ``fly`` has one Event: the signals' columns, the axis' at their times, and ``time``. A stop waits
-    ``PATIENCE_S`` for events that it announces. Runs without such streams pass untouched.
+    stream ``fly`` has one Event: the signals' columns, the axis' at their times, and ``time``. Runs without such
+    streams pass untouched.
 
     Not thread-safe.
     """
 
-    def __init__(self, settings: FlySettings, fields: FieldMap) -> None:
+    waiting = False
+    """A run is joined when it stops: nothing else is waited for."""
+
+    def __init__(self, settings: FlySettings, fields: FieldSettings) -> None:
         self._settings, self._fields = settings, fields
-        self._runs: OrderedDict[str, _Fly] = OrderedDict()
-        self._by_descriptor: OrderedDict[str, str] = OrderedDict()
-        self._closed: OrderedDict[str, dict[str, set[int]]] = OrderedDict()
-        """The events that runs had when they were joined."""
-        self._starts: OrderedDict[str, Doc] = OrderedDict()
+        self._runs: dict[str, _Fly] = {}
 
-    @property
-    def waiting(self) -> bool:
-        """Whether a stop is held back."""
-        return any(run.stop is not None for run in self._runs.values())
-
-    def __call__(self, document: Received) -> Iterable[Received | SetAside]:
+    def __call__(self, document: RunDocument) -> Iterable[RunDocument | SetAside]:
         """Take one document; return what can be passed on."""
-        name, doc = document.name, document.doc
+        uid, doc = document.run.uid, document.doc
         try:
-            if name == "event":
-                return self._event(document)
-            if name == "event_page" and doc["descriptor"] in self._by_descriptor:
-                from event_model import unpack_event_page
-
-                events = unpack_event_page(doc)  # type: ignore[arg-type]
-                return [out for event in events for out in self._event(Received("event", dict(event), document.at))]
-            if name == "start":
-                self._starts[doc["uid"]] = doc
-                if len(self._starts) > 10 * MAX_OPEN:
-                    self._starts.popitem(last=False)
-            elif name == "descriptor":
-                return self._descriptor(document)
-            elif name == "stop" and (run := self._runs.get(doc["run_start"])) is not None:
-                run.stop = run.stop or document
-                return self._end(doc["run_start"], document.at)
+            if document.name == "event":
+                run = self._runs.get(uid)
+                if run is not None and doc["descriptor"] in run.streams:
+                    self._event(run, document)
+                    return ()
+            elif document.name == "descriptor":
+                name = str(doc.get("name", "primary"))
+                if document.run.watched and self._settings.trace(name) is not None:
+                    self._runs.setdefault(uid, _Fly()).streams[doc["uid"]] = name
+                    return ()
+            elif document.name == "stop" and uid in self._runs:
+                return self._end(document, self._runs.pop(uid))
         except Exception as error:
-            log.debug("malformed document passed on", name=name, error=f"{type(error).__name__}: {error}")
+            log.debug("malformed document passed on", name=document.name, error=f"{type(error).__name__}: {error}")
         return (document,)
 
-    def poll(self, now: float) -> Iterable[Received | SetAside]:
-        """Return the runs that have been waited for long enough."""
-        return [out for uid in list(self._runs) if self._runs[uid].stop is not None for out in self._end(uid, now)]
+    def poll(self, now: float) -> Iterable[RunDocument | SetAside]:
+        """Return nothing: see ``waiting``."""
+        return ()
 
-    def finish(self) -> Iterable[Received | SetAside]:
-        """Join what has come of every run."""
-        return [out for uid in list(self._runs) for out in self._end(uid, float("inf"))]
+    def finish(self) -> Iterable[RunDocument | SetAside]:
+        """Return nothing: every run ends with a stop."""
+        return ()
 
-    def _descriptor(self, document: Received) -> Iterable[Received | SetAside]:
+    def _event(self, run: _Fly, document: RunDocument) -> None:
         doc = document.doc
-        uid, name = doc["uid"], str(doc.get("name", "primary"))
-        start = self._starts.get(doc["run_start"], {})
-        skipped = bool(start.get("xas_agent")) or skipped_plan(self._fields, start) is not None
-        if skipped or self._settings.trace(name) is None:
-            return (document,)
-        out: list[Received | SetAside] = []
-        if doc["run_start"] not in self._runs and len(self._runs) >= MAX_OPEN:
-            out += self._end(next(iter(self._runs)), float("inf"))
-        if doc["run_start"] in self._closed:  # repeated
-            return ()
-        run = self._runs.setdefault(doc["run_start"], _Fly(start or None))
-        run.streams[uid], self._by_descriptor[uid] = name, doc["run_start"]
-        if len(self._by_descriptor) > 100 * MAX_OPEN:
-            self._by_descriptor.popitem(last=False)
-        return out
-
-    def _event(self, document: Received) -> Iterable[Received | SetAside]:
-        doc = document.doc
-        run_uid = self._by_descriptor.get(doc["descriptor"])
-        if run_uid is None:
-            return (document,)
-        run, seq = self._runs.get(run_uid), int(doc["seq_num"])
-        if run is None:
-            if any(seq in numbers for numbers in self._closed.get(run_uid, {}).values()):
-                return ()
-            return (SetAside(run_uid, str(doc["uid"]), time_of(doc), "late", "its run was already joined"),)
-        name = run.streams[doc["descriptor"]]
+        name, seq = run.streams[doc["descriptor"]], int(doc["seq_num"])
         seen = run.seen.setdefault(name, set())
-        if seq not in seen:
-            seen.add(seq)
-            run.time, run.at = max(run.time, time_of(doc)), max(run.at, document.at)
-            for side, trace in (("signals", self._settings.signals), ("axis", self._settings.axis)):
-                if trace.reads(name):
-                    _take(run.sides[side], trace, doc)
-        return self._end(run_uid, document.at) if run.stop is not None else ()
+        if seq in seen:
+            return
+        seen.add(seq)
+        run.time, run.at = max(run.time, time_of(doc)), max(run.at, document.at)
+        for side, trace in (("signals", self._settings.signals), ("axis", self._settings.axis)):
+            if trace.reads(name):
+                _take(run.sides[side], trace, doc)
 
-    def _end(self, uid: str, now: float) -> list[Received | SetAside]:
-        """Give out a run's joined stream and its stop, if nothing more of it is to come."""
-        run = self._runs[uid]
-        announced = announcements(run.stop.doc if run.stop else {})
-        own = set(run.streams.values())
-        lacks = any(n > len(run.seen.get(name, ())) for name, n in announced.items() if self._settings.trace(name))
-        if lacks and run.stop is not None and now < run.stop.at + PATIENCE_S:
-            return []
-        del self._runs[uid]
-        self._closed[uid] = run.seen
-        if len(self._closed) > 10 * MAX_OPEN:
-            self._closed.popitem(last=False)
-        out: list[Received | SetAside] = []
-        out += self._lost(uid, run, announced) or self._joined(uid, run)
-        if run.stop is not None:
-            joined = {JOINED: 1} if any(isinstance(o, Received) for o in out) else {}
+    def _end(self, stop: RunDocument, run: _Fly) -> list[RunDocument | SetAside]:
+        """Give out a run's joined stream and its stop."""
+        announced = announcements(stop.doc)
+        out: list[RunDocument | SetAside] = []
+        out += self._lost(stop.run.uid, run, announced) or self._joined(stop.run, run)
+        doc = stop.doc
+        if doc:
+            own = set(run.streams.values())
+            joined = {JOINED: 1} if any(isinstance(o, RunDocument) for o in out) else {}
             numbers = {name: number for name, number in announced.items() if name not in own} | joined
-            out.append(Received("stop", {**run.stop.doc, "num_events": numbers}, run.stop.at))
-        return out
+            doc = {**doc, "num_events": numbers}
+        return [*out, replace(stop, doc=doc)]
 
     def _lost(self, uid: str, run: _Fly, announced: Mapping[str, int]) -> list[SetAside]:
-        """Tell of streams of which too much never came: over a hole, energies would be interpolated."""
+        """Report streams of which too much never came: over a hole, energies would be interpolated."""
         for name in sorted(set(run.streams.values())):
             came = run.seen.get(name, set())
             whole = max(announced.get(name, 0), *came, 0)
             if whole - len(came) > self._fields.max_missing_fraction * whole:
                 detail = f"{whole - len(came)} of {whole} events of stream {name} never came"
-                return [SetAside(uid, uid, run.time, "events lost", detail)]
+                return [SetAside(uid, uid, run.time, Reason.EVENTS_LOST, detail)]
         return []
 
-    def _joined(self, uid: str, run: _Fly) -> Iterator[Received | SetAside]:
+    def _joined(self, info: RunInfo, run: _Fly) -> Iterator[RunDocument | SetAside]:
         """Yield the descriptor and the Event of the joined stream, or why there are none."""
-        start = run.start or self._starts.get(uid) or {}
+        uid, start = info.uid, info.start
         for side, trace in (("signals", self._settings.signals), ("axis", self._settings.axis)):
             came = run.sides[side]
             if came.unread:
-                yield SetAside(uid, uid, run.time, "file not readable", came.unread)
+                yield SetAside(uid, uid, run.time, Reason.FILE_NOT_READABLE, came.unread)
                 return
             if not came.tables:
                 detail = f"no {side} of streams {trace.stream!r}; came: {', '.join(set(run.streams.values()))}"
-                yield SetAside(uid, uid, run.time, "fly stream missing", detail)
+                yield SetAside(uid, uid, run.time, Reason.FLY_STREAM_MISSING, detail)
                 return
         try:
             signals = series(run.sides["signals"].tables, self._settings.signals)
             signals = [(t, {k: self._current(k, v, start) for k, v in columns.items()}) for t, columns in signals]
             columns = join(signals, series(run.sides["axis"].tables, self._settings.axis))
         except (ValueError, ArithmeticError) as error:
-            yield SetAside(uid, uid, run.time, "fly streams do not fit", str(error))
+            yield SetAside(uid, uid, run.time, Reason.FLY_STREAMS_DO_NOT_FIT, str(error))
             return
         about = {"source": "joined", "dtype": "array", "shape": [columns["time"].size]}
         descriptor = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{uid}/{JOINED}"))
         doc: Doc = {"uid": descriptor, "run_start": uid, "name": JOINED, "time": run.time}
-        yield Received("descriptor", doc | {"data_keys": dict.fromkeys(columns, about)}, run.at)
+        yield RunDocument(info, "descriptor", doc | {"data_keys": dict.fromkeys(columns, about)}, run.at)
         event: Doc = {"uid": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{descriptor}/1")), "descriptor": descriptor}
         event |= {"seq_num": 1, "time": run.time, "data": columns, "timestamps": dict.fromkeys(columns, run.time)}
-        yield Received("event", event | {"filled": {}}, run.at)
+        yield RunDocument(info, "event", event | {"filled": {}}, run.at)
 
     def _current(self, column: str, counts: Table, start: Mapping[str, Any]) -> Table:
         """Return an intensity without its offset and gain, as far as the RunStart names them."""
@@ -281,7 +229,7 @@ class FlyJoiner:
 def _take(side: _Side, trace: Trace, doc: Doc) -> None:
     """Add an Event's tables, or its scalars as a row of one each."""
     data = doc["data"]
-    side.unread = side.unread or next((str(v) for v in data.values() if isinstance(v, Unread)), "")
+    side.unread = side.unread or next((str(v) for v in data.values() if isinstance(v, UnreadFile)), "")
     if not trace.columns:
         times = doc.get("timestamps") or {}
         for key, value in scalars(data).items():

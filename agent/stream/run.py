@@ -1,4 +1,4 @@
-"""One run: what its start, descriptors and events say, made into frames."""
+"""One run: its start, descriptors and events, made into frames."""
 
 import uuid
 from collections.abc import Iterator, Mapping
@@ -6,22 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
-from ..fields import (
-    FOIL,
-    Channels,
-    FieldMap,
-    Unreadable,
-    absent,
-    element_and_edge,
-    field_missing,
-    has_i0,
-    resolve,
-    skipped_plan,
-)
-from ..types import Frame, SetAside
+from ..fields import FOIL, FieldSettings, StreamFields, UnreadableStream, absent, field_missing, has_i0, resolve
+from ..types import Frame, Reason, RunInfo, SetAside, get_logger
 from .columns import (
     announcements,
     energy_of,
@@ -33,19 +21,16 @@ from .columns import (
     time_of,
     vector,
 )
-from .sequence import HOLE, Point, PointBuffer, SeqNums, Sweep
-from .sweeps import Spectrum, UnusableError, spectrum, split_sweeps, strip_padding
+from .sequence import HOLE, PointBuffer, ScanPoint, SequenceNumbers, Sweep
+from .sweeps import SweepSpectrum, UnusableError, spectrum, split_sweeps, strip_padding
 
 Outcome = Frame | SetAside
 Doc = Mapping[str, Any]
 
-MAX_SEQ_NUM = 10_000_000
 MAX_WAITING = 1000
 """Whole spectra of one stream that wait for their energies."""
-OWN_STREAMS = frozenset({"descriptors", "spectra", "decisions", "quality"})
-"""Streams of the agent's own runs, by which they are known where their start was lost."""
 
-_log = structlog.get_logger(__name__)
+_log = get_logger()
 
 
 @dataclass(slots=True)
@@ -53,8 +38,8 @@ class Stream:
     """A stream of spectra. Its descriptors may change within the run, its numbering goes on."""
 
     name: str
-    channels: Channels
-    order: SeqNums
+    channels: StreamFields
+    order: SequenceNumbers
     points: PointBuffer | None
     """Of a step scan; None for whole spectra."""
     waiting: list[tuple["Descriptor", Doc, float]] = field(default_factory=list)
@@ -66,196 +51,158 @@ class Stream:
 class Descriptor:
     """A descriptor, and where its events go; ``stream`` is None where there is nothing to read."""
 
-    uid: str
     name: str
     doc: Doc
-    channels: Channels | None = None
+    channels: StreamFields | None = None
     stream: Stream | None = None
 
 
 class Run:
-    """What is known of one run.
+    """The frames of one run.
 
     ``samples`` are the robot's parameters by ``sample_uid``; frames carry those of their sample.
     """
 
-    def __init__(self, uid: str, fields: FieldMap, samples: Mapping[str, Mapping[str, float]]) -> None:
-        self.uid = uid
-        self.start: Doc | None = None
+    def __init__(self, info: RunInfo, fields: FieldSettings, samples: Mapping[str, Mapping[str, float]]) -> None:
+        self.info = info
         self.stop: Doc | None = None
-        self.own = False
-        """Whether it is a run of the agent itself."""
-        self.skipped = False
-        """Whether its spectra are none of absorption."""
         self.measures = False
         """Whether it records the beam: then its scalars are no parameters of its sample."""
-        self.joined_late = False
-        self.sample_uid: str | None = None
         self.robot: dict[str, float] = {}
-        """Scalars of a run that has a sample, of use where it measures nothing."""
-        self.descriptors: dict[str, Descriptor] = {}
-        self.streams: dict[str, Stream] = {}
+        """Scalars of a run that has a sample; kept as the sample's parameters unless the run measures."""
+        self._descriptors: dict[str, Descriptor] = {}
+        self._streams: dict[str, Stream] = {}
         self._fields = fields
         self._samples = samples
-        self._element, self._edge = element_and_edge(fields, {})
         self._frames = 0
         self._grid: NDArray[np.float64] | None = None
         self._grids_differ = False
         self._late_reported = False
         self._unreadable = False
 
-    def begin(self, start: Doc) -> None:
-        """Take in the RunStart."""
-        self.start = start
-        word = skipped_plan(self._fields, start)
-        if word is not None:
-            _log.info("spectra not read", run=self.uid, because=f"of its plan or kind: {word}")
-        self.own, self.skipped = bool(start.get("xas_agent")), word is not None
-        self._element, self._edge = element_and_edge(self._fields, start)
-        sample = start.get("sample_uid")
-        if isinstance(sample, str) and sample:
-            self.sample_uid = sample
+    def begin(self, info: RunInfo) -> None:
+        """Take in the RunStart, which may come after descriptors where it was given up."""
+        self.info = info
+        if info.sample_uid is not None:
             for key in ("parameters", "robot"):
-                given = start.get(key)
+                given = info.start.get(key)
                 self.robot |= scalars(given) if isinstance(given, Mapping) else {}
 
-    def missing(self) -> int:
-        """Return how many of the events that the stop announces have not come yet."""
-        announced = announcements(self.stop or {})
-        known = {d.name for d in self.descriptors.values()}
-        unheard = sum(max(0, number) for name, number in announced.items() if name not in known)
-        return unheard + sum(s.order.missing(announced.get(s.name, 0)) for s in self.streams.values())
-
-    def unheard(self) -> bool:
-        """Whether it has stopped and has a stream whose descriptor never came."""
-        if self.stop is None or self.own or self.skipped:
-            return False
-        if not isinstance(self.stop.get("num_events"), Mapping):
-            return not self.descriptors
-        known = OWN_STREAMS | {d.name for d in self.descriptors.values()}
-        return any(number > 0 and name not in known for name, number in announcements(self.stop or {}).items())
-
-    def open(self, descriptor: Descriptor) -> Iterator[Outcome]:
+    def open(self, doc: Doc) -> Iterator[Outcome]:
         """Find out what a descriptor's events hold."""
-        name, keys = descriptor.name, descriptor.doc["data_keys"]
-        if self.own or (self.start is None and name in OWN_STREAMS):
-            return
-        found = resolve(self._fields, descriptor.doc, self.start or {})
-        self.measures |= isinstance(found, Channels)
-        if self.skipped:
+        name, keys = str(doc.get("name", "primary")), doc["data_keys"]
+        descriptor = self._descriptors[doc["uid"]] = Descriptor(name, doc)
+        found = resolve(self._fields, doc, self.info.start)
+        self.measures |= isinstance(found, StreamFields)
+        if not self.info.watched:
             self.measures |= self._fields.reads(name) and has_i0(self._fields, keys)
             return
-        if isinstance(found, Unreadable):
+        if isinstance(found, UnreadableStream):
             self._unreadable = True
-            yield SetAside(self.uid, descriptor.uid, time_of(descriptor.doc), found.reason, found.detail)
-        if not isinstance(found, Channels):
+            yield SetAside(self.info.uid, doc["uid"], time_of(doc), found.reason, found.detail)
+        if not isinstance(found, StreamFields):
             _log.debug("stream not read", stream=name, fields=list(keys))
             return
-        stream = self.streams.get(name)
+        stream = self._streams.get(name)
         if stream is None:
             points = PointBuffer(self._fields.min_points) if found.form == "step" else None
-            stream = self.streams[name] = Stream(name, found, points.order if points else SeqNums(), points)
+            stream = self._streams[name] = Stream(name, found, points.order if points else SequenceNumbers(), points)
             _log.info(
-                "reading", run=self.uid, stream=name, what=found.describe(), element=self._element, edge=self._edge
+                "reading",
+                run=self.info.uid,
+                stream=name,
+                what=found.describe(),
+                element=self.info.element,
+                edge=self.info.edge,
             )
-            if lacking := absent(self._fields, [descriptor.doc], FOIL):
-                _log.warning("field missing, read without", run=self.uid, stream=name, **lacking)
+            if lacking := absent(self._fields, [doc], FOIL):
+                _log.warning("field missing, read without", run=self.info.uid, stream=name, **lacking)
         elif found != stream.channels and "step" in (found.form, stream.channels.form):
             detail = f"{name}: {found.describe()}, before {stream.channels.describe()}"
-            yield SetAside(
-                self.uid, descriptor.uid, time_of(descriptor.doc), "fields changed within a stream", detail
-            )
+            yield SetAside(self.info.uid, doc["uid"], time_of(doc), Reason.FIELDS_CHANGED, detail)
             return
         descriptor.channels, descriptor.stream = found, stream
 
-    def event(self, descriptor: Descriptor, doc: Doc, received: float) -> Iterator[Outcome]:
+    def event(self, doc: Doc, received: float) -> Iterator[Outcome]:
         """Take in one Event; one that is repeated gives nothing."""
+        descriptor = self._descriptors[doc["descriptor"]]
         stream, channels = descriptor.stream, descriptor.channels
         if stream is None or channels is None:
-            if self.sample_uid and not self.own and descriptor.name != "baseline":
+            if self.info.sample_uid and descriptor.name != "baseline":
                 self.robot |= scalars(doc["data"])
             return
-        seq, data = doc["seq_num"], doc["data"]
-        if not isinstance(seq, (int, np.integer)) or not 0 <= seq <= MAX_SEQ_NUM or not isinstance(data, dict):
-            raise TypeError(f"seq_num {seq!r} or data of the wrong type")
+        seq, data = int(doc["seq_num"]), doc["data"]
         if stream.points is None:
             uid = str(doc["uid"])
-            if stream.order.accept(int(seq)) and uid not in stream.answered:
+            if stream.order.accept(seq) and uid not in stream.answered:
                 stream.answered.add(uid)
                 yield from self._whole(stream, descriptor, doc, received)
             return
-        point = Point(energy_of(data, channels), point_time(data, channels, doc), received, data)
-        if stream.points.add(int(seq), point) is None:
-            yield from self._late(doc, "its sweep was already judged")
+        point = ScanPoint(energy_of(data, channels), point_time(data, channels, doc), received, data)
+        if stream.points.add(seq, point) is None:
+            yield from self._late(doc)
         elif sweeps := stream.points.closed():
             yield from self._sweeps(stream, sweeps)
 
-    def late(self, descriptor: Descriptor, doc: Doc) -> Iterator[Outcome]:
-        """Tell of an event that came after the run was closed; one that is only repeated is passed over."""
-        stream = descriptor.stream
-        if stream is not None and stream.order.accept(int(doc["seq_num"])):
-            yield from self._late(doc, "its run was already closed")
-
-    def finish(self) -> Iterator[Outcome]:
-        """Give out what the end of the run closes, and drop the data."""
+    def finish(self, stop: Doc) -> Iterator[Outcome]:
+        """Give out what the end of the run closes; ``stop`` is empty where it never came."""
+        self.stop = stop or None
         yield from self._nothing_read()
-        announced = announcements(self.stop or {})
-        for stream in self.streams.values():
+        announced = announcements(stop)
+        for stream in self._streams.values():
             total = announced.get(stream.name)
             if stream.points is not None:
                 sweeps, last = stream.points.finish(total)
                 if last is not None:
                     yield from self._sweeps(stream, [*sweeps, last], _cut_short(self, stream, total))
-                stream.points = None
                 continue
             for _, doc, _ in stream.waiting:
                 self._frames += 1
                 detail = f"stream {stream.name} came without the energies of its spectra"
-                yield SetAside(self.uid, str(doc["uid"]), time_of(doc), "no energy", detail, self._frames)
-            stream.waiting = []
+                yield SetAside(self.info.uid, str(doc["uid"]), time_of(doc), Reason.NO_ENERGY, detail, self._frames)
             if missing := stream.order.missing(total):
                 detail = f"{missing} events of stream {stream.name} never came"
-                yield SetAside(self.uid, self.uid, time_of(self.stop or {}), "events lost", detail)
-            stream.answered = set()
-        self.start, self._grid = None, None
-        for descriptor in self.descriptors.values():
-            descriptor.doc = {}
+                yield SetAside(self.info.uid, self.info.uid, time_of(stop), Reason.EVENTS_LOST, detail)
 
     def _nothing_read(self) -> Iterator[Outcome]:
-        """Tell of configured fields that no stream has. A robot's run has none of them."""
-        streams = [d for d in self.descriptors.values() if self._fields.reads(d.name) and d.name not in OWN_STREAMS]
-        told = self._unreadable or any(stream.channels.formula for stream in self.streams.values())
-        if self.own or self.skipped or told or not streams:
+        """Report configured fields that no stream has. A robot's run has none of them."""
+        streams = [d for d in self._descriptors.values() if self._fields.reads(d.name)]
+        reported = self._unreadable or any(stream.channels.formula for stream in self._streams.values())
+        if not self.info.watched or reported or not streams:
             return
         lacking = absent(self._fields, (d.doc for d in streams))
-        robot = self.start is None or self.sample_uid is not None
+        robot = not self.info.start or self.info.sample_uid is not None
         if lacking and not (robot and lacking == absent(self._fields, ())):
             keys = dict.fromkeys(key for d in streams for key in d.doc["data_keys"])
             found = field_missing(lacking.values(), dict.fromkeys(d.name for d in streams), keys)
-            yield SetAside(self.uid, self.uid, time_of(self.stop or {}), found.reason, found.detail)
+            yield SetAside(self.info.uid, self.info.uid, time_of(self.stop or {}), found.reason, found.detail)
 
-    def _late(self, doc: Doc, why: str) -> Iterator[Outcome]:
-        """Say once per run that events came too late: in a stream out of order there may be thousands."""
+    def _late(self, doc: Doc) -> Iterator[Outcome]:
+        """Report once per run that events came too late: in a stream out of order there may be thousands."""
         if not self._late_reported:
             self._late_reported = True
-            yield SetAside(
-                self.uid, str(doc.get("uid", "")), time_of(doc), "late", f"seq_num {doc['seq_num']}: {why}"
-            )
+            detail = f"seq_num {doc['seq_num']}: its sweep was already judged"
+            yield SetAside(self.info.uid, str(doc.get("uid", "")), time_of(doc), Reason.LATE, detail)
 
-    def _sweeps(self, stream: Stream, sweeps: list[Sweep], cut: str | None = None) -> Iterator[Outcome]:
+    def _sweeps(self, stream: Stream, sweeps: list[Sweep], cut: Reason | None = None) -> Iterator[Outcome]:
         """Make frames of the sweeps of a step scan; ``cut`` is why the last of them may not be whole."""
         if _only_turns([len(s.points) for s in sweeps], self._fields.min_points):
             self._frames += 1
             detail = f"it turns {len(sweeps) - 1} times in {sum(len(s.points) for s in sweeps)} points"
             time = sweeps[-1].points[-1].time
             yield SetAside(
-                self.uid, self._sweep_uid(stream, sweeps[0]), time, "energy not monotonic", detail, self._frames
+                self.info.uid,
+                self._sweep_uid(stream, sweeps[0]),
+                time,
+                Reason.ENERGY_NOT_MONOTONIC,
+                detail,
+                self._frames,
             )
             return
         for sweep in sweeps:
             yield self._sweep(stream, sweep, cut if sweep is sweeps[-1] else None)
 
-    def _sweep(self, stream: Stream, sweep: Sweep, cut: str | None) -> Outcome:
+    def _sweep(self, stream: Stream, sweep: Sweep, cut: Reason | None) -> Outcome:
         self._frames += 1
         points, channels, uid = sweep.points, stream.channels, self._sweep_uid(stream, sweep)
         rows = [p.data for p in points]
@@ -265,26 +212,26 @@ class Run:
                 sweep_columns(channels, rows), channels.formula, self._fields.min_points, self._fields.bin_ev
             )
         except UnusableError as error:
-            return SetAside(self.uid, uid, points[-1].time, error.reason, error.detail, self._frames)
+            return SetAside(self.info.uid, uid, points[-1].time, error.reason, error.detail, self._frames)
         readings = mean_readings(rows, channels.readings)
         received = max(p.received for p in points)
         return self._frame(stream.name, channels, found, uid, points[-1].time, received, readings, sum(sweep.gaps))
 
     def _sweep_uid(self, stream: Stream, sweep: Sweep) -> str:
-        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self.uid}/{stream.name}/{sweep.number}"))
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self.info.uid}/{stream.name}/{sweep.number}"))
 
-    def _refuse_torn(self, sweep: Sweep, cut: str | None) -> None:
+    def _refuse_torn(self, sweep: Sweep, cut: Reason | None) -> None:
         """Refuse a sweep with a hole: one at the edge makes a wrong number with a confident face."""
         missing, came = sum(sweep.gaps), len(sweep.points)
         if sweep.overfull:
-            raise UnusableError("too many points", f"the energy did not turn round within {came} points")
-        if self.joined_late and sweep.lost_first:
-            raise UnusableError("truncated", f"its first {sweep.gaps[0]} points came before the agent listened")
+            raise UnusableError(Reason.TOO_MANY_POINTS, f"the energy did not turn round within {came} points")
+        if self.info.joined_late and sweep.lost_first:
+            raise UnusableError(Reason.TRUNCATED, f"its first {sweep.gaps[0]} points came before the agent listened")
         if missing > self._fields.max_missing_fraction * (missing + came) or any(gap >= HOLE for gap in sweep.gaps):
             detail = f"{missing} lost in or beside {came} points, at most {max(sweep.gaps)} together"
-            raise UnusableError("points lost", detail)
+            raise UnusableError(Reason.POINTS_LOST, detail)
         if sweep.torn:
-            raise UnusableError("points lost", "where the energy turned round")
+            raise UnusableError(Reason.POINTS_LOST, "where the energy turned round")
         if cut:
             raise UnusableError(cut, f"after {came} points")
 
@@ -302,15 +249,15 @@ class Run:
         uid, time, least = str(doc["uid"]), time_of(doc), self._fields.min_points
         try:
             if channels.energy is None and channels.grid is None and self._grids_differ:
-                raise UnusableError("energy ambiguous", "the run has several energy axes")
+                raise UnusableError(Reason.ENERGY_AMBIGUOUS, "the run has several energy axes")
             columns = strip_padding(event_columns(channels, data, keys, grid))
             parts = split_sweeps(columns["energy"]) or [slice(0, 0)]
             if _only_turns([part.stop - part.start for part in parts], least):
                 detail = f"it turns {len(parts) - 1} times in {columns['energy'].size} points"
-                raise UnusableError("energy not monotonic", detail)
+                raise UnusableError(Reason.ENERGY_NOT_MONOTONIC, detail)
         except UnusableError as error:
             self._frames += 1
-            yield SetAside(self.uid, uid, time, error.reason, error.detail, self._frames)
+            yield SetAside(self.info.uid, uid, time, error.reason, error.detail, self._frames)
             return
         readings = scalars({key: data[key] for key in channels.readings if key in data})
         for number, part in enumerate(parts, 1):
@@ -321,23 +268,23 @@ class Run:
             try:
                 found = spectrum(sweep, channels.formula, least, self._fields.bin_ev)
             except UnusableError as error:
-                yield SetAside(self.uid, own, at, error.reason, error.detail, self._frames)
+                yield SetAside(self.info.uid, own, at, error.reason, error.detail, self._frames)
             else:
                 yield self._frame(stream.name, channels, found, own, at, received, readings)
 
-    def _energies(self, channels: Channels, doc: Doc, keys: Mapping[str, Any]) -> Iterator[Outcome]:
+    def _energies(self, channels: StreamFields, doc: Doc, keys: Mapping[str, Any]) -> Iterator[Outcome]:
         """Keep the energies that one stream measures for the spectra of another."""
         assert channels.energy is not None
         try:
             grid = channels.in_ev(vector(doc["data"], channels.energy, keys[channels.energy].get("shape")))
         except UnusableError as error:
-            yield SetAside(self.uid, str(doc["uid"]), time_of(doc), error.reason, error.detail)
+            yield SetAside(self.info.uid, str(doc["uid"]), time_of(doc), error.reason, error.detail)
             return
         if self._grid is not None:
             self._grids_differ |= not np.array_equal(self._grid, grid)
             return
         self._grid = grid
-        for stream in self.streams.values():
+        for stream in self._streams.values():
             waiting, stream.waiting = stream.waiting, []
             for held, event, received in waiting:
                 yield from self._whole(stream, held, event, received)
@@ -345,8 +292,8 @@ class Run:
     def _frame(
         self,
         stream: str,
-        channels: Channels,
-        found: Spectrum,
+        channels: StreamFields,
+        found: SweepSpectrum,
         uid: str,
         time: float,
         received: float,
@@ -355,7 +302,7 @@ class Run:
     ) -> Frame:
         return Frame(
             uid=uid,
-            run_uid=self.uid,
+            run_uid=self.info.uid,
             seq_num=self._frames,
             time=time,
             energy=found.energy,
@@ -363,13 +310,13 @@ class Run:
             reference=found.reference,
             normalised=channels.formula == "normalised",
             formula=channels.formula or "transmission",
-            element=self._element,
-            edge=self._edge,
+            element=self.info.element,
+            edge=self.info.edge,
             stream=stream,
             direction=found.direction,
             points_missing=points_missing,
-            sample_uid=self.sample_uid,
-            readings={**self._samples.get(self.sample_uid or "", {}), **readings},
+            sample_uid=self.info.sample_uid,
+            readings={**self._samples.get(self.info.sample_uid or "", {}), **readings},
             received=received,
         )
 
@@ -379,14 +326,14 @@ def _only_turns(points: list[int], least: int) -> bool:
     return len(points) > 2 and max(points) < least
 
 
-def _cut_short(run: Run, stream: Stream, measured: int | None) -> str | None:
+def _cut_short(run: Run, stream: Stream, measured: int | None) -> Reason | None:
     """Return why the last sweep of a run may have ended too early, or None."""
-    number = (run.start or {}).get("num_points")
+    number = run.info.start.get("num_points")
     planned = number if isinstance(number, int) else 0
     if planned and stream.order.count == planned:
         return None
     if run.stop is None:
-        return "run never stopped"
+        return Reason.RUN_NEVER_STOPPED
     if run.stop.get("exit_status", "success") != "success" or (measured is not None and measured < planned):
-        return "sweep cut short"
+        return Reason.SWEEP_CUT_SHORT
     return None

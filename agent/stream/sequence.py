@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+from cachetools import FIFOCache
 
 from .sweeps import hysteresis, split_sweeps
 
@@ -19,7 +20,7 @@ MAX_LOST = 4096
 """Lost numbers that are remembered, so that an event which still comes is told from a repeated one."""
 
 
-class SeqNums:
+class SequenceNumbers:
     """The numbers, from 1, that a stream's events carry, in whatever order they come.
 
     ``ready`` is the number up to which all have come or are given up as lost.
@@ -29,7 +30,7 @@ class SeqNums:
         self.ready = 0
         self.count = 0
         self._above: set[int] = set()
-        self._lost: dict[int, None] = {}
+        self._lost: FIFOCache[int, None] = FIFOCache(MAX_LOST)
         self._highest = 0
         self._quiet = 0
 
@@ -68,8 +69,6 @@ class SeqNums:
 
     def _give_up_to(self, seq: int) -> None:
         self._lost.update(dict.fromkeys(range(max(self.ready + 1, seq - MAX_LOST), seq)))
-        while len(self._lost) > MAX_LOST:
-            del self._lost[next(iter(self._lost))]
         self.ready = seq - 1
 
     def _advance(self) -> None:
@@ -82,7 +81,7 @@ class SeqNums:
             self._quiet = len(self._above)
 
 
-class Point(NamedTuple):
+class ScanPoint(NamedTuple):
     """What is kept of one Event of a step scan."""
 
     energy: float
@@ -98,7 +97,7 @@ class Sweep:
 
     number: int
     """Counts the sweeps of the stream from 1."""
-    points: list[Point]
+    points: list[ScanPoint]
     gaps: list[int] = field(default_factory=list)
     """How many neighbouring points are lost, for each gap in or beside the sweep: a gap between two sweeps may
     belong to either."""
@@ -114,9 +113,9 @@ class PointBuffer:
     """Collects the points of one stream and gives out its sweeps, each as soon as it is known to be complete."""
 
     def __init__(self, min_points: int) -> None:
-        self.order = SeqNums()
+        self.order = SequenceNumbers()
         self._min_points = min_points
-        self._points: dict[int, Point] = {}
+        self._points: dict[int, ScanPoint] = {}
         self._done = -1
         """Up to here points are given out, or given up with the sweeps beside them."""
         self._last = 0
@@ -126,7 +125,7 @@ class PointBuffer:
         self._torn = self._overfull = False
         self._reset()
 
-    def add(self, seq: int, point: Point) -> bool | None:
+    def add(self, seq: int, point: ScanPoint) -> bool | None:
         """Take in a point: True; False where it came before, None where its sweep is already given out.
 
         Of two with one number the later measured counts: a RunEngine that goes on after a pause measures again

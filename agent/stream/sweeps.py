@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import Direction, Formula
-from .detectors import NAMES, flaw
+from ..types import Direction, Formula, Reason
+from .detectors import ROLES, flaw
 
 Column = NDArray[np.float64]
 
@@ -17,16 +17,16 @@ MAX_ENERGY_EV = 1e6
 
 
 class UnusableError(Exception):
-    """Data that cannot become a frame: a stable reason and its detail."""
+    """Data that cannot become a frame: the reason and its detail."""
 
-    def __init__(self, reason: str, detail: str = "") -> None:
+    def __init__(self, reason: Reason, detail: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
         self.detail = detail
 
 
 @dataclass(frozen=True, slots=True)
-class Spectrum:
+class SweepSpectrum:
     """One sweep, sorted to strictly rising energy."""
 
     energy: Column
@@ -158,7 +158,7 @@ def strip_padding(columns: Mapping[str, Column]) -> dict[str, Column]:
 @np.errstate(over="ignore", invalid="ignore")
 def spectrum(
     columns: Mapping[str, Column], formula: Formula | None, min_points: int, bin_ev: float | None = None
-) -> Spectrum:
+) -> SweepSpectrum:
     """Form one sweep's spectrum from its columns, each (M,), by role: energy (eV), i0, it, if, mu, iref, reference.
 
     μ = ln(I0/It), If/I0, or as given (Newville, Rev. Mineral. Geochem. 78, 33 (2014), eqs 2 and 3); the reference
@@ -167,24 +167,24 @@ def spectrum(
     """
     energy = columns["energy"]
     if formula is None:
-        raise UnusableError("no absorption fields")
+        raise UnusableError(Reason.NO_ABSORPTION_FIELDS)
     if energy.size < min_points:
-        raise UnusableError("too few points", f"{energy.size} points, at least {min_points} needed")
+        raise UnusableError(Reason.TOO_FEW_POINTS, f"{energy.size} points, at least {min_points} needed")
     for role in _NEEDED[formula]:
         bad = np.count_nonzero(~np.isfinite(columns[role]))
         if bad:
-            raise UnusableError("NaN in data", f"{bad} of {energy.size} values of {role} are not finite")
+            raise UnusableError(Reason.NAN_IN_DATA, f"{bad} of {energy.size} values of {role} are not finite")
     if energy.min() <= 0:
-        raise UnusableError("energy not positive", f"lowest energy {energy.min():g} eV")
+        raise UnusableError(Reason.ENERGY_NOT_POSITIVE, f"lowest energy {energy.min():g} eV")
     if energy.max() > MAX_ENERGY_EV:
-        raise UnusableError("energy too high", f"highest energy {energy.max():g} eV, at most {MAX_ENERGY_EV:g}")
+        raise UnusableError(Reason.ENERGY_TOO_HIGH, f"highest energy {energy.max():g} eV, at most {MAX_ENERGY_EV:g}")
     direction: Direction = "rising" if energy[-1] >= energy[0] else "falling"
     if bin_ev is not None:
         columns = binned(columns, bin_ev)
         energy = columns["energy"]
     mu = _absorption(columns, formula)
     for role in _NEEDED[formula]:
-        if role in NAMES and (found := flaw(columns, role)) is not None:
+        if role in ROLES and (found := flaw(columns, role)) is not None:
             raise UnusableError(*found)
     rows = np.vstack([mu] if (reference := _reference(columns)) is None else [mu, reference])
     steps = np.diff(energy)
@@ -195,11 +195,11 @@ def spectrum(
             energy, first, count = np.unique(energy, return_index=True, return_counts=True)
             rows = np.add.reduceat(rows, first, axis=1) / count
     if energy.size < min_points:
-        raise UnusableError("too few points", f"{energy.size} distinct energies, at least {min_points} needed")
+        raise UnusableError(Reason.TOO_FEW_POINTS, f"{energy.size} distinct energies, at least {min_points} needed")
     if not np.isfinite(rows[0]).all():
-        raise UnusableError("absorption not finite", f"{formula} overflows")
+        raise UnusableError(Reason.ABSORPTION_NOT_FINITE, f"{formula} overflows")
     reference = rows[1] if len(rows) > 1 and np.isfinite(rows[1]).all() else None
-    return Spectrum(energy.copy(), rows[0], reference, direction)
+    return SweepSpectrum(energy.copy(), rows[0], reference, direction)
 
 
 def binned(columns: Mapping[str, Column], width_ev: float) -> dict[str, Column]:
@@ -226,16 +226,16 @@ _NEEDED: Mapping[Formula, tuple[str, ...]] = {
 def _absorption(columns: Mapping[str, Column], formula: Formula) -> Column:
     if formula in ("mu", "normalised"):
         return columns["mu"]
-    i0 = _positive(columns["i0"], "I0")
+    i0 = _positive(columns["i0"], Reason.I0_NOT_POSITIVE)
     if formula == "transmission":
-        return np.log(i0) - np.log(_positive(columns["it"], "It"))  # of numbers whose ratio is none
+        return np.log(i0) - np.log(_positive(columns["it"], Reason.IT_NOT_POSITIVE))  # of numbers whose ratio is none
     return columns["if"] / i0
 
 
-def _positive(intensity: Column, name: str) -> Column:
+def _positive(intensity: Column, reason: Reason) -> Column:
     if intensity.min() <= 0:
         bad = np.count_nonzero(intensity <= 0)
-        raise UnusableError(f"{name} not positive", f"{bad} of {intensity.size} values, lowest {intensity.min():g}")
+        raise UnusableError(reason, f"{bad} of {intensity.size} values, lowest {intensity.min():g}")
     return intensity
 
 

@@ -6,15 +6,21 @@ from .errors import InputError
 from .estimate import DescriptorEstimate, Estimate
 from .frame import Direction, Document, Formula, Frame, Received, SetAside
 from .grid import Array, Grid, bin_means, interval
+from .log import Logger, get_logger
 from .protocols import Action, Control, Estimator, Reply, Source, Stage, Status
+from .reasons import Flag, Reason, Refusal
+from .robust import MAD_TO_SD, hodges_lehmann, mad_sd, median, median_of_known, theil_sen
+from .run import RunDocument, RunInfo
 from .settings import ConfigError, Settings, read_mapping, read_yaml, validated
-from .tables import NOTHING, Table, Tabulated
+from .tables import NOTHING, AbsorptionTable, Tabulated
 from .xray import HC_EV_ANGSTROM, TableError, edge_ev, emission_ev
 
 __all__ = [
     "HC_EV_ANGSTROM",
+    "MAD_TO_SD",
     "NOTHING",
     "STEP_WIDTH_EV",
+    "AbsorptionTable",
     "Action",
     "Array",
     "ConfigError",
@@ -26,25 +32,36 @@ __all__ = [
     "Edge",
     "Estimate",
     "Estimator",
+    "Flag",
     "Formula",
     "Frame",
     "Grid",
     "InputError",
+    "Logger",
+    "Reason",
     "Received",
+    "Refusal",
     "Reply",
+    "RunDocument",
+    "RunInfo",
     "SetAside",
     "Settings",
     "Source",
     "Stage",
     "Status",
-    "Table",
     "TableError",
     "Tabulated",
     "bin_means",
     "edge_ev",
     "emission_ev",
+    "get_logger",
+    "hodges_lehmann",
     "interval",
+    "mad_sd",
+    "median",
+    "median_of_known",
     "read_mapping",
     "read_yaml",
+    "theil_sen",
     "validated",
 ]

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .reasons import Flag
+
 
 @dataclass(frozen=True, slots=True)
 class DescriptorEstimate:
@@ -32,5 +34,5 @@ class Estimate:
     """By name: OS, CN, CN2, OCN, PSGO, NNRS, MOOD, in the order of the model's card."""
     ood_score: float
     """0 for a spectrum like those trained on; above 1 the model has not seen its like."""
-    flags: tuple[str, ...] = ()
-    """What a reader must know before using the numbers, e.g. ``out of distribution``."""
+    flags: tuple[Flag, ...] = ()
+    """What a reader must know before using the numbers."""

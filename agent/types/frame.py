@@ -7,6 +7,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .reasons import Reason
+
 Document = tuple[str, dict[str, Any]]
 """A Bluesky ``(name, doc)`` pair."""
 
@@ -61,13 +63,12 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """A frame, event or gap that could not be served, with the reason in words."""
+    """A frame, event or gap that could not be served, with the reason."""
 
     run_uid: str
     uid: str
     time: float
-    reason: str
-    """A short stable category such as ``too few points``: summaries count by it."""
+    reason: Reason
     detail: str = ""
     """What was found and what was expected, with units."""
     seq_num: int | None = None

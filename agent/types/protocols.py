@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from .edge import Edge
 from .estimate import Estimate
-from .frame import Document, Received, SetAside
+from .frame import Document, SetAside
 from .grid import Array, Grid
+from .run import RunDocument
 
 Action = Literal["pause", "resume", "stop", "notify"]
 Status = Literal["proposed", "sent", "acknowledged", "rejected", "expired"]
@@ -45,26 +46,26 @@ class Sink(Protocol):
 
 
 class Stage(Protocol):
-    """Makes of documents what the assembler can read: fills in what is in files, joins streams.
+    """Changes the documents of a run before the assembler reads them: reads files, joins streams.
 
-    Gives documents in the order in which they should be read, and says what it cannot make so. May hold documents
-    back, those of one run without delaying another's. Never raises. Used from one thread.
+    A stage receives documents in the order of :class:`RunDocument` and keeps that order. It may hold documents back;
+    those of one run do not delay another's. Never raises. Used from one thread.
     """
 
     @property
     def waiting(self) -> bool:
-        """Whether it holds documents back that it may give out later."""
+        """Whether the stage holds documents back that it may release later."""
         ...
 
-    def __call__(self, document: Received) -> Iterable[Received | SetAside]:
+    def __call__(self, document: RunDocument) -> Iterable[RunDocument | SetAside]:
         """Take one document; return what can be passed on now."""
         ...
 
-    def poll(self, now: float) -> Iterable[Received | SetAside]:
+    def poll(self, now: float) -> Iterable[RunDocument | SetAside]:
         """Return what has become ready, or is given up, by ``now`` (``time.monotonic()``)."""
         ...
 
-    def finish(self) -> Iterable[Received | SetAside]:
+    def finish(self) -> Iterable[RunDocument | SetAside]:
         """Wait no longer: return all that is held, as far as it can be read."""
         ...
 

@@ -1,11 +1,12 @@
 """Why a spectrum is set aside, and what is noteworthy about one that is answered.
 
-Both are published by their values, which are stable: ``quality`` events carry a :class:`Reason`, ``descriptors`` events
-carry :class:`Flag`. Code compares members, never text. ``docs/reference`` is generated from the sentences below.
+Both are published by their values, which are stable: ``quality`` events carry a :class:`Reason`, ``descriptors``
+events carry :class:`Flag`. Code compares members, never text. The tables in ``docs/reference`` are generated from the
+sentences below.
 """
 
 from enum import StrEnum
-from typing import Self
+from typing import NamedTuple, Self
 
 
 class _Explained(StrEnum):
@@ -319,3 +320,27 @@ class Flag(_Explained):
         "Self-absorption is set up, but the frame is not fluorescence.",
         "Set mu_is_fluorescence for an absorption that was computed from fluorescence.",
     )
+
+    @classmethod
+    def of(cls, published: str) -> "tuple[Flag, ...]":
+        """The flags in the text of a ``descriptors`` event; no value contains another's.
+
+        >>> [flag.name for flag in Flag.of("not fluorescence, not corrected, foil held")]
+        ['FOIL_HELD', 'NOT_FLUORESCENCE']
+        """
+        return tuple(flag for flag in cls if flag in published)
+
+
+class Refusal(NamedTuple):
+    """Why one spectrum is set aside.
+
+    >>> str(Refusal(Reason.TOO_FEW_POINTS, "7 points, at least 10 needed"))
+    'too few points: 7 points, at least 10 needed'
+    """
+
+    reason: Reason
+    detail: str = ""
+    """What was found and what was expected, with units."""
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}" if self.detail else str(self.reason)

@@ -12,7 +12,7 @@ from .errors import InputError
 class Settings(BaseModel):
     """A frozen group of settings; a key that it does not know is an error, not a silence."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class ConfigError(InputError):

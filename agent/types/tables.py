@@ -8,7 +8,7 @@ from .grid import Array
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class AbsorptionTable:
     """f'' or μ of an absorber."""
 
     energy: Array
@@ -25,7 +25,7 @@ class Table:
 class Tabulated:
     """None: not asked for, or not known."""
 
-    f2: Table | None = None
+    f2: AbsorptionTable | None = None
     """For MBACK."""
     alpha: float | None = None
     """Of :func:`~.selfabsorption.corrected`; None too where the declared compound does not hold the absorber."""

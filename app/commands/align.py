@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from .options import ColumnOption, ConfigOption, EdgeOption, ElementOption, ModelOption, StrictOption
+from .process import set_up_torch
 from .shared import SET_ASIDE, columns_of, settings_of, told
 
 
@@ -28,13 +29,14 @@ def align(
 
     with told():
         settings = settings_of(config, model, element, edge)
+        set_up_torch(settings.model.threads)
         found = align_files(files, settings, columns_of(column))
         written = write_aligned(found, out, form)
         if pictures:
             written += draw_all(found, out)
     for f in found:
-        what = f"set aside: {f.set_aside}" if f.set_aside else ", ".join(f.flags) or "aligned"
+        what = f"set aside: {f.refusal}" if f.refusal else ", ".join(f.flags) or "aligned"
         typer.echo(f"{f.spectrum.id}: {what}")
     typer.echo(f"{len(written)} files and alignment.csv in {out}/")
-    if strict and any(f.set_aside for f in found):
+    if strict and any(f.refusal for f in found):
         raise typer.Exit(SET_ASIDE)

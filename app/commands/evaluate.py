@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from .options import DataOption
+from .process import set_up_torch
 from .shared import refuse_idle, told
 
 
@@ -33,8 +34,10 @@ def evaluate(
             refuse_idle("with --split or --dataset", **idle)
             from ..jobs.evaluate import evaluate_model
 
+            set_up_torch(None)
             return evaluate_model(model, data, split or "val", dataset)
         from ..jobs.evaluate import report_on
 
+        set_up_torch(1)  # the jobs are processes of one thread each
         folder = out or Path(f"{Path(model).name}-report")
         typer.echo(report_on(model, data, folder, "quick" if quick else config, only or (), jobs))

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from .options import ColumnOption, ConfigOption, EdgeOption, ElementOption, ModelOption, StrictOption
+from .process import set_up_torch
 from .shared import SET_ASIDE, columns_of, settings_of, told
 
 
@@ -26,6 +27,7 @@ def infer(
 
     with told():
         settings = settings_of(config, model, element, edge, single_site=everything)
+        set_up_torch(settings.model.threads)
         answers = infer_files(files, settings, theory=theory, columns=columns_of(column))
         render(answers, form)
     if strict and any("set_aside" in a for a in answers):

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from .options import ConfigOption, EdgeOption, ElementOption, ModelOption, OutOption, SeedOption, StrictOption
+from .process import set_up_torch
 from .shared import USAGE, conclude, fail, refuse_idle, settings_of, told
 
 
@@ -25,7 +26,7 @@ def replay(
     """Measure a recorded scan again with simulated devices, and watch it."""
     from ...adapters.files import FileSource
     from ...sim_beamline.replay import Replay
-    from ..embedded import Obeying
+    from ..embedded import InProcessControl
     from ..output.recorder import Truth
     from ..session import Session, terminate_like_ctrl_c
 
@@ -45,8 +46,9 @@ def replay(
             noise=noise,
             seed=seed,
         )
+        set_up_torch(settings.model.threads)
         terminate_like_ctrl_c()
-        with Session(settings, out, Obeying(again.obey), planned=len(again), truth=truth) as session:
+        with Session(settings, out, InProcessControl(again.obey), planned=len(again), truth=truth) as session:
             taken.append(session.agent)
             session.follow(again.run)
     conclude(session, strict)

@@ -18,6 +18,7 @@ from .options import (
     SourceOption,
     StrictOption,
 )
+from .process import set_up_torch
 from .shared import USAGE, columns_of, conclude, fail, refuse_idle, settings_of, told
 
 PLANNED = 80  # frames that the embedded beamline spreads its charge over
@@ -71,16 +72,19 @@ def run(
         if folder is not None:
             from ...adapters.files import FolderSource
 
+            set_up_torch(settings.model.threads)
             files = FolderSource(folder, columns=columns_of(column), element=element, edge=edge)
             with closing(files), Session(settings, out, limit=frames) as session:
                 session.watch(files)
         elif settings.source is None and settings.tiled is None:
+            set_up_torch(settings.model.threads)
             session = embedded(settings, seed or 0, max(PLANNED, frames or 0), out or Path("out"), limit=frames)
         else:
             from ..session import source_of
 
             documents = source_of(settings)
             documents.connect()  # first, so that nothing published while the models load is lost
+            set_up_torch(settings.model.threads)
             with closing(documents), Session(settings, out, limit=frames) as session:
                 session.watch(documents)
     conclude(session, strict)

@@ -1,6 +1,5 @@
-"""What all commands share: settings from options, one line for what a user can mend, the log, the summary."""
+"""What all commands share: settings from options, one line for what a user can mend, the summary."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -110,27 +109,3 @@ def told() -> Iterator[None]:
 def fail(message: str, code: int) -> NoReturn:
     typer.echo(f"xas-agent: {message}", err=True)
     raise typer.Exit(code)
-
-
-class _CurrentStderr:
-    """stderr as it is when written to: a live table takes it over, so that lines go above it and not through it."""
-
-    def write(self, text: str) -> int:
-        return sys.stderr.write(text)
-
-    def flush(self) -> None:
-        sys.stderr.flush()
-
-
-def log_from(level: str) -> None:
-    import logging
-
-    import structlog
-
-    number = logging.getLevelNamesMapping().get(level.upper())
-    if number is None:
-        fail(f"--log-level {level}: expected debug, info, warning or error", USAGE)
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(_CurrentStderr()),  # type: ignore[arg-type]
-    )

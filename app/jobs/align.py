@@ -1,166 +1,57 @@
-"""Spectra of files on the grid of their model: what ``infer`` starts with, and ``align`` writes and draws."""
+"""``xas-agent align``: spectra of files on the grid of their model, as files, a table and pictures."""
 
 import csv
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
 from ..._version import __version__
-from ...adapters.files import frame_of
-from ...adapters.formats import Columns, Spectrum, flaw, read_spectra
-from ...agent.estimate import choose
-from ...agent.spectra import Aligned, SeriesAlignment, align_theory
-from ...agent.types import Array, Estimator, Frame, InputError
+from ...adapters.formats import Columns, FileSpectrum
+from ...agent.estimate import Answer
+from ...agent.types import Estimator, Flag, Refusal
 from ..config import Config
-from ..wiring import load_models, tabulated
+from ..wiring import load_models
+from .files import answers_of, read_all
 
-_log = structlog.get_logger(__name__)
-
-BATCH = 256
 Form = Literal["npz", "csv", "xdi"]
-
-
-class ChoiceError(InputError):
-    """No model, or more than one, fits the energies, and none was named."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """Spectra that were aligned together."""
-
-    rows: list[int]
-    """Of each its place among all spectra."""
-    model: Estimator
-    aligned: Aligned
-    frames: Sequence[Frame]
-    """What was aligned; of computed spectra nothing."""
-
-
-def read_all(files: Sequence[Path], columns: Columns | None) -> list[Spectrum]:
-    """The spectra of all files, in their order. Raises SpectrumFileError."""
-    found: list[Spectrum] = []
-    for path in files:
-        spectra = read_spectra(path, columns=columns)
-        for note in dict.fromkeys(note for s in spectra for note in s.notes):
-            _log.warning("read", file=str(path), note=note)
-        found += spectra
-    return found
-
-
-def align_measured(
-    spectra: Sequence[Spectrum], models: Sequence[Estimator], config: Config
-) -> tuple[Iterator[Group], dict[int, str]]:
-    """Align spectra as if they had been streamed, in the order of time where each tells its own, else as they come.
-
-    Gives the groups, and why the others must be set aside, by their place. Raises ChoiceError.
-    """
-    aside: dict[int, str] = {}
-    frames: dict[int, Frame] = {}
-    chosen: dict[int, Estimator] = {}
-    for i, s in enumerate(spectra):
-        frame = frame_of(s, i + 1, config.fields)
-        model = frame if isinstance(frame, str) else _choose(models, frame.energy, frame.mu, s, config)
-        if isinstance(frame, str) or isinstance(model, str):
-            aside[i] = str(model)
-        else:
-            frames[i], chosen[i] = frame, model
-    rows = list(frames)
-    if all(np.isfinite(f.time) for f in frames.values()):
-        rows.sort(key=lambda i: frames[i].time)
-    align = SeriesAlignment(config.alignment, tabulated=tabulated(config, models))
-
-    def groups() -> Iterator[Group]:
-        for _, alike in groupby(rows, lambda i: (chosen[i].name, *align.kind(frames[i]))):
-            for part in batched(alike, BATCH):
-                model, own = chosen[part[0]], [frames[i] for i in part]
-                yield Group(part, model, align(own, model), own)
-
-    return groups(), aside
-
-
-def align_computed(
-    spectra: Sequence[Spectrum], models: Sequence[Estimator], config: Config
-) -> tuple[Iterator[Group], dict[int, str]]:
-    """As :func:`align_measured` does it, of FEFF's spectra on FEFF's energies."""
-    aside: dict[int, str] = {}
-    alike: dict[tuple[str, int], tuple[Estimator, list[int]]] = {}
-    for i, s in enumerate(spectra):
-        model = flaw(s) or _choose(models, s.energy, s.mu, s, config)
-        if isinstance(model, str):
-            aside[i] = model
-        else:
-            alike.setdefault((model.name, len(s.energy)), (model, []))[1].append(i)
-
-    def groups() -> Iterator[Group]:
-        for model, rows in alike.values():
-            for part in batched(rows, BATCH):
-                energy, mu = np.stack([spectra[i].energy for i in part]), np.stack([spectra[i].mu for i in part])
-                yield Group(part, model, align_theory(energy, mu, model.grid, model.edge.edge_ev), ())
-
-    return groups(), aside
-
-
-def batched(rows: Iterable[int], most: int) -> Iterator[list[int]]:
-    """As itertools.batched of Python 3.12.
-
-    >>> list(batched(range(5), 2))
-    [[0, 1], [2, 3], [4]]
-    """
-    rest = iter(rows)
-    while part := list(islice(rest, most)):
-        yield part
-
-
-def _choose(
-    models: Sequence[Estimator], energy: Array, mu: Array, spectrum: Spectrum, config: Config
-) -> Estimator | str:
-    """The model of a spectrum, or why it must be set aside."""
-    if config.model.use and len(models) == 1:
-        return models[0]
-    element, edge = config.fields.element or spectrum.element, config.fields.edge or spectrum.edge
-    found = choose(models, energy, mu, element, edge)
-    if not isinstance(found, tuple):
-        return found
-    if found[0] == "several models":
-        raise ChoiceError(f"{spectrum.source}: {found[1]}; --model or --element says which")
-    return f"{found[0]}: {found[1]}"
 
 
 @dataclass(frozen=True)
 class OnGrid:
-    """One spectrum of a file and what alignment made of it."""
+    """One spectrum of a file and its alignment."""
 
-    spectrum: Spectrum
-    set_aside: str = ""
-    """Why it could not be aligned."""
-    model: Estimator | None = None
-    aligned: Aligned | None = None
-    """Of the spectra that were aligned with it; ``row`` is its own."""
-    row: int = 0
-    frame: Frame | None = None
-    """What was aligned."""
+    spectrum: FileSpectrum
+    answer: Answer | Refusal
+    """Without an estimate; a refusal where no frame could be made of the spectrum."""
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """Why it is set aside."""
+        return self.answer if isinstance(self.answer, Refusal) else self.answer.refusal
+
+    @property
+    def model(self) -> Estimator | None:
+        return None if isinstance(self.answer, Refusal) else self.answer.model
 
     @property
     def mu(self) -> NDArray[np.float32]:
         """(G,) on the grid and its footing."""
-        assert self.aligned is not None
-        return self.aligned.mu[self.row]
+        assert isinstance(self.answer, Answer)
+        return self.answer.mu
 
     @property
-    def quantities(self) -> dict[str, float]:
+    def quantities(self) -> Mapping[str, float]:
         """As :class:`~xas_agent.agent.spectra.align.Aligned` has them."""
-        return {} if self.aligned is None else {k: float(v[self.row]) for k, v in self.aligned.quantities.items()}
+        return {} if isinstance(self.answer, Refusal) else self.answer.quantities
 
     @property
-    def flags(self) -> tuple[str, ...]:
-        return () if self.aligned is None else self.aligned.flags[self.row]
+    def flags(self) -> tuple[Flag, ...]:
+        return () if isinstance(self.answer, Refusal) else self.answer.flags
 
 
 def align_files(files: Sequence[Path], config: Config, columns: Columns | None = None) -> list[OnGrid]:
@@ -173,14 +64,8 @@ def align_files(files: Sequence[Path], config: Config, columns: Columns | None =
     """
     models = load_models(config)
     spectra = read_all(files, columns)
-    groups, aside = align_measured(spectra, models, config)
-    found = [OnGrid(s, aside.get(i, "")) for i, s in enumerate(spectra)]
-    for group in groups:
-        for row, i in enumerate(group.rows):
-            refusal = group.aligned.refused[row]
-            why = ": ".join(refusal) if refusal else ""
-            found[i] = OnGrid(spectra[i], why, group.model, group.aligned, row, group.frames[row])
-    return found
+    found = dict(answers_of(spectra, models, config, estimate=False))
+    return [OnGrid(s, found[i]) for i, s in enumerate(spectra)]
 
 
 def write_aligned(found: Sequence[OnGrid], folder: Path, form: Form) -> list[Path]:
@@ -190,7 +75,7 @@ def write_aligned(found: Sequence[OnGrid], folder: Path, form: Form) -> list[Pat
     ``infer --theory`` reads; ``csv`` and ``xdi`` are one per spectrum.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    good = [f for f in found if not f.set_aside]
+    good = [f for f in found if f.refusal is None]
     written: list[Path] = []
     if form == "npz":
         for model in dict.fromkeys(f.model.name for f in good if f.model):
@@ -206,7 +91,7 @@ def write_aligned(found: Sequence[OnGrid], folder: Path, form: Form) -> list[Pat
             written.append(path)
     else:
         for f in good:
-            path = folder / f"{name_of(f)}.{form}"
+            path = folder / f"{name_of(f.spectrum)}.{form}"
             path.write_text(_text(f, form), encoding="utf-8")
             written.append(path)
     _write_table(found, folder / "alignment.csv")
@@ -222,21 +107,21 @@ def draw_all(found: Sequence[OnGrid], folder: Path) -> list[Path]:
 
     console, drawn = Console(stderr=True), []
     for f in track(found, "drawing", console=console, disable=not console.is_terminal):
-        if f.model is None or f.aligned is None or f.frame is None:
+        if isinstance(f.answer, Refusal) or f.answer.model is None or f.answer.aligned is None:
             continue
-        path, title = folder / f"{name_of(f)}.png", f"{f.spectrum.id}, {f.model.name}"
-        draw_alignment(path, title, f.frame.energy, f.frame.mu, f.aligned, f.row, f.model.grid, f.model.edge)
+        path, title = folder / f"{name_of(f.spectrum)}.png", f"{f.spectrum.id}, {f.answer.model.name}"
+        draw_alignment(path, title, f.answer)
         drawn.append(path)
     return drawn
 
 
-def name_of(found: OnGrid) -> str:
+def name_of(spectrum: FileSpectrum) -> str:
     """The spectrum's id as the name of a file.
 
-    >>> name_of(OnGrid(Spectrum("NiO scan.xdi:0", "", 0, np.zeros(0), np.zeros(0))))
+    >>> name_of(FileSpectrum("NiO scan.xdi:0", "", 0, np.zeros(0), np.zeros(0)))
     'NiO_scan.xdi_0'
     """
-    return re.sub(r"[^\w.+-]+", "_", found.spectrum.id)
+    return re.sub(r"[^\w.+-]+", "_", spectrum.id)
 
 
 def _energies(found: OnGrid) -> NDArray[np.float64]:
@@ -277,4 +162,4 @@ def _write_table(found: Sequence[OnGrid], path: Path) -> None:
             s = f.spectrum
             numbers = {k: round(v, 5) for k, v in f.quantities.items()}
             about = {"id": s.id, "source": s.source, "row": s.row, "model": f.model.name if f.model else ""}
-            table.writerow(about | numbers | {"flags": ", ".join(f.flags), "set_aside": f.set_aside})
+            table.writerow(about | numbers | {"flags": ", ".join(f.flags), "set_aside": f.refusal or ""})

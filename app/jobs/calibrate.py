@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from ...adapters.formats import Spectrum, read_spectra
+from ...adapters.formats import FileSpectrum, read_spectra
 from ...agent.spectra import AlignmentSettings
 from ...models import card as cards
 from ...models.card import Card, DomainCard, OffsetCard
 from ...models.readable import readable
-from ...models.training import Augmentation, Fit, Standard, StandardError, calibrate
+from ...models.training import Augmentation, Standard, StandardError, StandardFit, calibrate
 
 NOT_OF_METALS = ("amplitude", "amplitude_sd", "step_ev", "broadening_ev", "broadening_sd_ev")
 
@@ -24,7 +24,7 @@ class Calibration:
 
     card: Card
     """With the offset and domain that were found."""
-    fits: list[Fit]
+    fits: list[StandardFit]
 
     def __str__(self) -> str:
         names = [f.standard.name + " (metal)" * f.standard.metal for f in self.fits]
@@ -92,7 +92,7 @@ def write_calibration(calibration: Calibration, model: str) -> Path:
     return folder / "card.yaml"
 
 
-def _standard(text: str, rows: dict[str, Spectrum], feff: Path, card: Card) -> Standard:
+def _standard(text: str, rows: dict[str, FileSpectrum], feff: Path, card: Card) -> Standard:
     file, _, about = text.partition("=")
     row, *options = about.split(",")
     if not row:

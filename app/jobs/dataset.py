@@ -5,16 +5,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import structlog
-
-from ...agent.types import InputError, read_yaml
+from ...agent.types import InputError, get_logger, read_yaml
 from ...models.cores import core_count
 from ..output.progress import progress_bars
 
 if TYPE_CHECKING:
-    from ...models.datasets import FeffSettings, Labels, Progress, Site, Spectrum
+    from ...models.datasets import FeffSettings, FeffSpectrum, Labels, Progress, Site
 
-_log = structlog.get_logger(__name__)
+_log = get_logger()
 
 
 def label_structures(
@@ -128,7 +126,7 @@ def convert_documents(
         jobs = jobs or core_count()
         found, others = read_documents(documents, _symbol(absorber), jobs, progress)
         known, failed = label([s for d in found for s in d.sites], _kept(out, name), jobs, progress)
-        rows: list[tuple[Spectrum, Labels]] = []
+        rows: list[tuple[FeffSpectrum, Labels]] = []
         for d in found:
             labels = [labels_of(s, known) for s in d.sites]
             if all(labels):
@@ -138,7 +136,12 @@ def convert_documents(
 
 
 def _pair(
-    rows: "Sequence[tuple[Spectrum, Labels]]", out: Path, name: str, val_fraction: float, seed: int, failed: list[str]
+    rows: "Sequence[tuple[FeffSpectrum, Labels]]",
+    out: Path,
+    name: str,
+    val_fraction: float,
+    seed: int,
+    failed: list[str],
 ) -> str:
     from ...models.datasets import SplitSettings, split_materials, write_pair
 

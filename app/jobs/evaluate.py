@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
-from ...agent.types import ConfigError, InputError, Settings, read_mapping, validated
+from ...agent.types import ConfigError, Frame, InputError, Settings, read_mapping, validated
 from ...models import card as cards
 from ...models.cores import core_count
 from ..config import read_training, shipped_training
@@ -36,9 +36,10 @@ import sys
 
 import numpy as np
 
-from ...agent.spectra import align_theory
+from ...agent.estimate import FrameServer
+from ...agent.spectra import TheoryAlignment
 from ...models.runtime import Model
-from ...models.training import Plan, TrainingConfig, config_of
+from ...models.training import TrainingConfig, TrainingPlan, config_of
 
 Study = Literal["benchmark", "uncertainty", "unfamiliar", "exploration", "transfer", "universal", "delithiation"]
 STUDIES: tuple[Study, ...] = get_args(Study)
@@ -48,16 +49,28 @@ class EvaluationConfig(Settings):
     """``configs/evaluation/*.yaml``: which studies make up a report, and how large each is."""
 
     studies: tuple[Study, ...]
+    """Studies of the report, in this order."""
     benchmark: BenchmarkSettings | None = None
+    """The SPT against its competitors."""
     transfer: TransferSettings | None = None
+    """Fine-tuning to other absorbers against training from scratch. In a YAML file its ``targets`` stand at the top
+    level, as names of training configs, and ``pretrained`` is the model that is judged."""
     universal: UniversalSettings | None = None
+    """One network for all absorbers. In a YAML file ``source`` and ``transfer`` are filled in from the model and from
+    ``transfer``."""
     delithiation: DelithiationSettings | None = None
+    """Leave-one-composition-out over the layered series."""
 
 
 def read_evaluation(name_or_file: str, model: str) -> EvaluationConfig:
     """A shipped evaluation config by name (``full``, ``quick``), or a YAML file.
 
     What ``transfer`` and ``delithiation`` fine-tune, for the data sets ``targets``, is the ``model`` that is judged.
+
+    Raises
+    ------
+    ConfigError
+        The file does not exist, or holds no evaluation config; one message.
     """
     shipped = Path(__file__).parents[2] / "configs" / "evaluation" / f"{name_or_file}.yaml"
     path = shipped if shipped.is_file() else Path(name_or_file)
@@ -82,12 +95,12 @@ def read_evaluation(name_or_file: str, model: str) -> EvaluationConfig:
 
 
 @dataclass(frozen=True)
-class Judging:
+class EvaluationContext:
     """A model and what it is judged with."""
 
     folder: Path
     model: Model
-    plan: Plan
+    plan: TrainingPlan
     data: Path
     elements: Sequence[Element]
     """The model's own data set, and those of the shipped training configs that the data folder has."""
@@ -130,13 +143,13 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
         raise InputError(f"no study {', '.join(sorted(set(only) - set(STUDIES)))}; there are {', '.join(STUDIES)}")
     settings = read_evaluation(config, name)
     folder = cards.find(name)
-    model = Model(folder, "cpu", 1)
-    plan = Plan.read(config_of(model.card), data)
+    model = Model(folder, "cpu")
+    plan = TrainingPlan.read(config_of(model.card), data)
     others = [t for t in map(read_training, shipped_training()) if t.dataset != plan.config.dataset]
     elements = [Element.of(t, data) for t in (plan.config, *others) if (data / f"{t.dataset}.npz").is_file()]
     asked = [t for study in (settings.transfer, settings.delithiation) if study for t in study.targets]
     kept = out / "kept" / fingerprint([plan.config, *others, *asked], data)
-    judging = Judging(folder, model, plan, data, elements, settings, kept, jobs or core_count())
+    judging = EvaluationContext(folder, model, plan, data, elements, settings, kept, jobs or core_count())
     sections: list[Section] = []
     skipped: list[str] = []
     for study in studies or settings.studies:
@@ -184,16 +197,17 @@ def evaluate_model(name: str, folder: Path, split: str, dataset: str | None) -> 
     data = data.rows(data.split == split)
     if len(data) == 0:
         raise DataError(f"{folder}: no rows of split {split!r} in {data.name}")
-    aligned = align_theory(data.energy, data.mu, model.grid, model.edge.edge_ev)
-    good = [i for i, refusal in enumerate(aligned.refused) if refusal is None]
-    estimates = model.estimate(aligned.mu[good])
+    frames = [Frame(str(i), data.name, i, np.nan, data.energy[i], data.mu[i]) for i in range(len(data))]
+    serve = FrameServer([model], TheoryAlignment(), None, named=True)
+    found = {answer.frame.seq_num: answer.estimate for answer in serve(frames) if answer.estimate is not None}
+    good = [*found]
     table = Table(title=f"{model.name} on {len(good)} of {len(data)} rows of {data.name}, split {split}")
     for column in ("descriptor", "metric", "value", "MAE of mean", "90 % interval holds", "rows"):
         table.add_column(column, justify="left" if column == "descriptor" else "right")
     for d in model.card.descriptors:
         truth = data.labels[d.name][good]
         mean_truth = data.labels["OS_mean"][good] if d.mean_head == "OS_mean" else truth
-        got = [e.descriptors[d.name] for e in estimates]
+        got = [estimate.descriptors[d.name] for estimate in found.values()]
         mean, lo, hi = (np.array([getattr(e, k) for e in got]) for k in ("mean", "lo", "hi"))
         value = np.array([e.mean if e.value is None else e.value for e in got])
         known = ~np.isnan(mean_truth)

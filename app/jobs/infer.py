@@ -1,4 +1,4 @@
-"""Estimates for spectra in files, and the training and evaluation commands."""
+"""``xas-agent infer``: estimates for spectra in files."""
 
 import csv
 import json
@@ -9,18 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import structlog
 
-from ...adapters.formats import Columns, Spectrum
-from ...agent.estimate import EnergyWidths
-from ...agent.types import Estimate
+from ...adapters.formats import Columns, FileSpectrum
+from ...agent.estimate import Answer
+from ...agent.types import Reason, Refusal, get_logger
 from ..config import Config
 from ..wiring import load_models
-from .align import ChoiceError, Group, align_computed, align_measured, read_all
+from .files import ChoiceError, answers_of, read_all
 
-_log = structlog.get_logger(__name__)
-
-NO_MODEL = "no model"
+_log = get_logger()
 
 
 def infer_files(
@@ -43,30 +40,31 @@ def infer_files(
     models = load_models(config)
     everything = theory or config.serving.single_site  # a computed spectrum is of one site, a measured one of many
     spectra = read_all(files, columns)
-    groups, aside = (align_computed if theory else align_measured)(spectra, models, config)
-    answers = [_aside(s, aside.get(i, "")) for i, s in enumerate(spectra)]
+    found: dict[int, dict[str, Any]] = {}
+    refusals: list[Refusal] = []
     models_used: Counter[str] = Counter()
-    for group in groups:
-        models_used[group.model.name] += len(group.rows)
-        for i, answer in zip(group.rows, _answers([spectra[i] for i in group.rows], group, theory), strict=True):
-            answers[i] = {k: v for k, v in answer.items() if everything or k not in group.model.single_site}
+    for i, answer in answers_of(spectra, models, config, theory=theory):
+        model = None if isinstance(answer, Refusal) else answer.model
+        hidden = model.single_site if model is not None and not everything else frozenset()
+        found[i] = {k: v for k, v in _row(spectra[i], answer).items() if k not in hidden}
+        models_used.update([model.name] if model is not None else ())
+        refusals += [answer] if isinstance(answer, Refusal) else [answer.refusal] if answer.refusal else []
     for name, number in models_used.items():
         _log.info("model", name=name, spectra=number)
-    unserved = [a["set_aside"] for a in answers if a.get("set_aside", "").startswith(NO_MODEL)]
-    if answers and len(unserved) == len(answers):
-        raise ChoiceError(f"{unserved[0]}; --model or --element says which")
-    return answers
+    if refusals and len(refusals) == len(spectra) and all(r.reason is Reason.NO_MODEL for r in refusals):
+        raise ChoiceError(f"{refusals[0]}; --model or --element says which")
+    return [found[i] for i in range(len(spectra))]
 
 
-def render(answers: Sequence[dict[str, Any]], form: str) -> None:
-    """Print the answers as a table, JSON or CSV on stdout."""
+def render(rows: Sequence[dict[str, Any]], form: str) -> None:
+    """Print the rows as a table, JSON or CSV on stdout."""
     if form == "json":
-        json.dump(_plain(answers), sys.stdout, indent=1, allow_nan=False)
+        json.dump(_plain(rows), sys.stdout, indent=1, allow_nan=False)
         sys.stdout.write("\n")
     elif form == "csv":
-        _render_csv(answers)
+        _render_csv(rows)
     else:
-        _render_table(answers)
+        _render_table(rows)
 
 
 def _plain(value: Any) -> Any:
@@ -78,47 +76,30 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def _aside(spectrum: Spectrum, reason: str) -> dict[str, Any]:
-    return {"id": spectrum.id, "source": spectrum.source, "row": spectrum.row, "set_aside": reason}
-
-
-def _answers(spectra: Sequence[Spectrum], group: Group, theory: bool) -> list[dict[str, Any]]:
-    model, aligned = group.model, group.aligned
-    good = [k for k, refusal in enumerate(aligned.refused) if refusal is None]
-    sd = aligned.quantities["energy_sd_ev"][good]
-    beside = None if theory else EnergyWidths(every=1)(good, model, aligned.mu[good], sd)
-    estimates = dict(zip(good, model.estimate(aligned.mu[good], beside), strict=True))
-    answers: list[dict[str, Any]] = []
-    for k, s in enumerate(spectra):
-        refusal = aligned.refused[k]
-        if refusal is not None:
-            answers.append(_aside(s, f"{refusal[0]}: {refusal[1]}"))
-            continue
-        head = {"id": s.id, "source": s.source, "row": s.row}
-        quantities = {name: float(v[k]) for name, v in aligned.quantities.items()}
-        answers.append({**head, **_answer(estimates[k], aligned.flags[k]), "alignment": quantities})
-    return answers
-
-
-def _answer(estimate: Estimate, flags: tuple[str, ...]) -> dict[str, Any]:
-    found: dict[str, Any] = {"ood_score": estimate.ood_score, "flags": [*estimate.flags, *flags]}
-    for name, d in estimate.descriptors.items():
+def _row(spectrum: FileSpectrum, answer: Answer | Refusal) -> dict[str, Any]:
+    """One answer as ``infer_files`` gives it."""
+    row: dict[str, Any] = {"id": spectrum.id, "source": spectrum.source, "row": spectrum.row}
+    if isinstance(answer, Refusal) or answer.refusal is not None or answer.estimate is None:
+        refusal = answer if isinstance(answer, Refusal) else answer.refusal
+        return {**row, "set_aside": str(refusal)}
+    row |= {"ood_score": answer.estimate.ood_score, "flags": [*answer.flags]}
+    for name, d in answer.estimate.descriptors.items():
         classified = {} if d.value is None else {"value": d.value, "p": d.p}
-        found[name] = {**classified, "mean": d.mean, "lo": d.lo, "hi": d.hi}
-    return found
+        row[name] = {**classified, "mean": d.mean, "lo": d.lo, "hi": d.hi}
+    return {**row, "alignment": dict(answer.quantities)}
 
 
-def _descriptors(answers: Sequence[dict[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(k for a in answers for k, v in a.items() if isinstance(v, dict) and "lo" in v))
+def _descriptors(rows: Sequence[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(k for a in rows for k, v in a.items() if isinstance(v, dict) and "lo" in v))
 
 
-def _render_csv(answers: Sequence[dict[str, Any]]) -> None:
-    names = _descriptors(answers)
+def _render_csv(rows: Sequence[dict[str, Any]]) -> None:
+    names = _descriptors(rows)
     columns = ["id", "source", "row", "set_aside"]
     columns += [c for d in names for c in (d, f"{d}_p", f"{d}_mean", f"{d}_lo", f"{d}_hi")] + ["ood_score", "flags"]
     writer = csv.DictWriter(sys.stdout, columns, restval="", extrasaction="ignore")
     writer.writeheader()
-    for a in answers:
+    for a in rows:
         row = {**a, "flags": ", ".join(a.get("flags", ()))}
         for d in names:
             e = row.pop(d, {})
@@ -126,15 +107,15 @@ def _render_csv(answers: Sequence[dict[str, Any]]) -> None:
         writer.writerow(row)
 
 
-def _render_table(answers: Sequence[dict[str, Any]]) -> None:
+def _render_table(rows: Sequence[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    names = _descriptors(answers)
+    names = _descriptors(rows)
     table = Table()
     for column in ("spectrum", *names, "score", "flags"):
         table.add_column(column, justify="left" if column in ("spectrum", "flags") else "right")
-    for a in answers:
+    for a in rows:
         if "set_aside" in a:
             table.add_row(str(a["id"]), *[""] * len(names), "", f"set aside: {a['set_aside']}")
             continue

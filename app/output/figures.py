@@ -11,9 +11,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from ...agent.estimate import Answer
 from ...agent.spectra import Aligned, Normalised
-from ...agent.types import Array, Edge, Grid
-from ...models.training import Fit
+from ...agent.types import Array, Edge, Flag, Grid
+from ...models.training import StandardFit
 from .recorder import Recorder, Truth
 
 VOLTAGES = ("voltage", "Ewe_V", "potential", "Ewe")
@@ -123,31 +124,32 @@ def _spectra(axes: Axes, hours: np.ndarray, unit: str, rows: list[dict], recorde
     axes.figure.colorbar(scale, ax=axes, label=f"time ({unit})")
 
 
-def draw_alignment(
-    path: Path, title: str, energy: Array, mu: Array, aligned: Aligned, row: int, grid: Grid, edge: Edge
-) -> None:
-    """Raw μ with pre- and post-edge, E0 and what was repaired; beside it the curve on the grid.
+def draw_alignment(path: Path, title: str, answer: Answer) -> None:
+    """Raw μ with pre- and post-edge, E0 and repaired points; beside it the curve on the grid, or why there is none.
 
     Parameters
     ----------
-    energy, mu : (M,) as measured
-    aligned, row : what alignment made of it among others
+    answer : of a frame that was aligned, or refused in alignment
     """
+    assert answer.aligned is not None
+    assert answer.model is not None
+    frame, aligned, row, edge, grid = answer.frame, answer.aligned, answer.row, answer.model.edge, answer.model.grid
+    energy, mu = frame.energy, frame.mu
     figure = Figure(figsize=(11, 4.8), layout="constrained")
     FigureCanvasAgg(figure)
     raw, ready = figure.subplots(1, 2)
     _measured(raw, energy, mu, aligned, row, edge)
     raw.set_title(textwrap.fill(title, TITLE_CHARACTERS), loc="left", fontsize=9)
-    shift, flags = aligned.quantities["energy_shift_ev"][row], aligned.flags[row]
-    if (refusal := aligned.refused[row]) is not None:
+    shift, flags = answer.quantities["energy_shift_ev"], aligned.flags[row]
+    if (refusal := answer.refusal) is not None:
         ready.set_axis_off()
-        why = textwrap.fill(refusal[1], TITLE_CHARACTERS)
-        ready.text(0.5, 0.5, f"set aside: {refusal[0]}\n\n{why}", ha="center", va="center", color=RED, fontsize=10)
+        why = f"set aside: {refusal.reason}\n\n{textwrap.fill(refusal.detail, TITLE_CHARACTERS)}"
+        ready.text(0.5, 0.5, why, ha="center", va="center", color=RED, fontsize=10)
     else:
         ready.axhline(0, color=GREY, lw=0.5)
         ready.axhline(1, color=GREY, lw=0.5)
         ready.plot(grid.energy, aligned.mu[row], color=BLUE, lw=1.2, label="on the grid")
-        if "self-absorption corrected" in flags and aligned.lines is not None:
+        if Flag.SELF_ABSORPTION_CORRECTED in flags and aligned.lines is not None:
             there = edge.on_feff_scale(energy - edge.edge_ev + shift - edge.feff_minus_experiment_ev)
             near = (there >= grid.energy[0]) & (there <= grid.energy[-1])
             own = aligned.lines.flat[row][near]
@@ -160,7 +162,7 @@ def draw_alignment(
     figure.savefig(path, dpi=110)
 
 
-def draw_standards(path: Path, fits: Sequence[Fit], grid: Grid) -> None:
+def draw_standards(path: Path, fits: Sequence[StandardFit], grid: Grid) -> None:
     """Each standard on FEFF's energies over its counterpart, broadened and damped, with what is left between them."""
     figure = Figure(figsize=(5.5 * len(fits), 4.2), layout="constrained")
     FigureCanvasAgg(figure)

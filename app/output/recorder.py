@@ -1,6 +1,5 @@
 """What a session remembers: the agent's own documents as rows, and what really happened."""
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from ...agent.types import Flag, Reason
+
 FRAME_FIRST = ("time", "run_uid", "seq_num")
-GAPS = ("joined late", "late", "queue full", "events lost")
+GAPS = frozenset({Reason.JOINED_LATE, Reason.LATE, Reason.QUEUE_FULL, Reason.EVENTS_LOST})
 FRAME_THEN = ("ood_score", "e0_ev", "edge_step", "noise", "latency_ms", "flags")
 
 
@@ -86,9 +87,8 @@ class Recorder:
         return [*FRAME_FIRST, *own, *FRAME_THEN, *readings]
 
     def flags(self) -> dict[str, int]:
-        """How many frames have each flag; numbers in it, as in ``3 glitches repaired``, left out."""
-        flags = (flag for row in self.frames for flag in row["flags"].split(", ") if flag)
-        return dict(Counter(re.sub(r"^\d+ ", "", flag) for flag in flags))
+        """How many frames have each flag."""
+        return dict(Counter(str(flag) for row in self.frames for flag in Flag.of(row["flags"])))
 
     def latency_ms(self) -> dict[str, float]:
         """p50 and p99 over the frames."""

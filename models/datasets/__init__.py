@@ -3,16 +3,16 @@
 from .batch import Progress
 from .dataset import Labels, SplitSettings, find_sites, label, labels_of, split_materials, write_pair, write_table
 from .feff import FeffSettings, find_feff
-from .feff_runs import Spectrum, collect
+from .feff_runs import FeffSpectrum, collect
 from .materials_project import read_documents, shared, told
 from .structure_files import Site
 
 __all__ = [
     "FeffSettings",
+    "FeffSpectrum",
     "Labels",
     "Progress",
     "Site",
-    "Spectrum",
     "SplitSettings",
     "collect",
     "find_feff",

@@ -19,7 +19,7 @@ from pymatgen.core import Structure
 
 from ...agent.types import Array, InputError, Settings
 from .batch import DIED, Progress, each, replacing
-from .feff_runs import Spectrum
+from .feff_runs import FeffSpectrum
 from .structure_files import Site, read_sites, structure_files
 from .structures import DESCRIPTORS, INTEGER, describe, digest
 
@@ -136,7 +136,7 @@ def write_table(path: Path, sites: Sequence[Site], labels: Sequence[Labels], sid
 
 
 def write_pair(
-    out: Path, name: str, spectra: Sequence[Spectrum], labels: Sequence[Labels], sides: Mapping[str, str]
+    out: Path, name: str, spectra: Sequence[FeffSpectrum], labels: Sequence[Labels], sides: Mapping[str, str]
 ) -> None:
     """``out/NAME.npz`` and ``out/NAME.csv``, each whole or as it was.
 

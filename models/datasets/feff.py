@@ -35,27 +35,28 @@ class FeffSettings(Settings):
     Ni sets that the shipped models were trained on; the other cards are pymatgen's and usual ones."""
 
     edge: str = "K"
-    """Edge of the absorber (EDGE)."""
+    """Edge of the absorber (card EDGE)."""
     scf_a: float = Field(default=4.0, gt=0)
-    """Radius of the cluster whose potentials are made self-consistent, Å (SCF)."""
+    """Radius of the self-consistent cluster, Å (card SCF)."""
     fms_a: float = Field(default=5.0, gt=0)
-    """Radius of full multiple scattering, Å (FMS)."""
+    """Radius of full multiple scattering, Å (card FMS)."""
     cluster_a: float = Field(default=10.0, gt=0)
-    """Radius of the atoms listed, Å: beyond ``fms_a``, so that the outermost potentials overlap their neighbours'."""
+    """Radius of the listed atoms, Å; larger than ``fms_a``, so that the outermost potentials overlap their
+    neighbours' (ATOMS)."""
     k_max: float = Field(default=5.0, gt=0)
-    """End of the energies, photoelectron wave number in 1/Å: 5 is 95 eV above the Fermi level (XANES)."""
+    """Largest photoelectron wave number, 1/Å; 5 is 95 eV above the Fermi level (card XANES)."""
     k_step: float = Field(default=0.05, gt=0)
-    """Step of the energies in k, 1/Å (XANES)."""
+    """Step in wave number, 1/Å (card XANES)."""
     fermi_step_ev: float = Field(default=0.1, gt=0)
-    """Step of the energies at the Fermi level, eV (XANES)."""
+    """Energy step at the Fermi level, eV (card XANES)."""
     core_hole: str = "RPA"
-    """Screening of the core hole: RPA, FSR or NONE (COREHOLE)."""
+    """Screening of the core hole: RPA, FSR or NONE (card COREHOLE)."""
     exchange: int = 0
-    """Self-energy; 0 is Hedin-Lundqvist (EXCHANGE)."""
+    """Self-energy; 0 is Hedin-Lundqvist (card EXCHANGE)."""
     cards: dict[str, str] = Field(default_factory=dict)
-    """Further cards, or others' values, as in feff.inp: ``{"S02": "1.0"}``."""
+    """Further cards, or other values for pymatgen’s, as in feff.inp: ``{"S02": "1.0"}``."""
     timeout_s: float = Field(default=14400.0, gt=0)
-    """A run that takes longer is ended and counts as failed, s."""
+    """A longer run is ended and counts as failed, s."""
 
     def tags(self) -> dict[str, str | list[str]]:
         """The cards that differ from pymatgen's, with LDOS, which no spectrum needs, left out."""

@@ -19,7 +19,7 @@ from .structures import digest
 
 
 @dataclass(frozen=True)
-class Spectrum:
+class FeffSpectrum:
     """What FEFF gave for a site: energy (M,) absolute eV on its own scale, μ (M,) over its atomic background."""
 
     site: Site
@@ -56,7 +56,7 @@ def run(folders: Sequence[Path], program: str, timeout_s: float, jobs: int, prog
     return [f"{folders[k].name}: {why}" for k, why in done if why]
 
 
-def collect(runs: Path, absorber: str | None, jobs: int, progress: Progress) -> tuple[list[Spectrum], list[str]]:
+def collect(runs: Path, absorber: str | None, jobs: int, progress: Progress) -> tuple[list[FeffSpectrum], list[str]]:
     """The spectra of a folder of FEFF runs, each a folder with ``xmu.dat``, and what could not be read, in words.
 
     A run's site is what ``site.json`` says, or the header that pymatgen writes into ``feff.inp``.
@@ -67,7 +67,7 @@ def collect(runs: Path, absorber: str | None, jobs: int, progress: Progress) -> 
         No run is there, or runs of several absorbers and none was named.
     """
     folders = sorted(p.parent for p in runs.rglob(OUTPUT) if WORK not in p.relative_to(runs).parts)
-    found: dict[str, Spectrum] = {}
+    found: dict[str, FeffSpectrum] = {}
     failed: list[str] = []
     for k, spectrum in each("spectra", partial(_read, runs=runs), folders, jobs, progress, DIED):
         if isinstance(spectrum, str):
@@ -116,11 +116,11 @@ def _run(folder: Path, program: str, timeout_s: float) -> str:
     return ""
 
 
-def _read(folder: Path, runs: Path) -> Spectrum | str:
+def _read(folder: Path, runs: Path) -> FeffSpectrum | str:
     """The spectrum, or why not."""
     try:
         energy, mu = read_xmu(folder / OUTPUT)
-        return Spectrum(_site(folder, runs), energy, mu)
+        return FeffSpectrum(_site(folder, runs), energy, mu)
     except Exception as e:  # as in _write
         return str(e) or type(e).__name__
 

@@ -22,22 +22,22 @@ from pymatgen.core import Structure
 from ...agent.types import InputError
 from .batch import DIED, Progress, each
 from .feff import checked
-from .feff_runs import Spectrum
+from .feff_runs import FeffSpectrum
 from .structure_files import Site, read_json, row_id
 from .structures import DESCRIPTORS, bare, distinct_sites
 
 
 @dataclass(frozen=True)
-class Document:
+class MPDocument:
     """A spectrum and the sites that it is the mean of."""
 
-    spectrum: Spectrum
+    spectrum: FeffSpectrum
     sites: tuple[Site, ...]
 
 
 def read_documents(
     paths: Sequence[Path], absorber: str, jobs: int, progress: Progress
-) -> tuple[list[Document], Counter[str]]:
+) -> tuple[list[MPDocument], Counter[str]]:
     """The K-edge XANES of the absorber, one per material.
 
     Returns
@@ -58,7 +58,7 @@ def read_documents(
                 f"{path}: not JSON ({e}); expected a list of XAS documents of the Materials Project"
             ) from None
     others: Counter[str] = Counter()
-    found: dict[str, Document] = {}
+    found: dict[str, MPDocument] = {}
     for _, document in each("documents", partial(_document, absorber=absorber), raw, jobs, progress, DIED):
         if isinstance(document, str):
             others[document] += 1
@@ -86,7 +86,7 @@ def shared(labels: Sequence[dict[str, float]]) -> dict[str, float]:
     }
 
 
-def _document(raw: Any, absorber: str) -> Document | str:
+def _document(raw: Any, absorber: str) -> MPDocument | str:
     """The document, or what else it is."""
     try:
         about, spectrum = raw, raw["spectrum"]
@@ -105,7 +105,7 @@ def _document(raw: Any, absorber: str) -> Document | str:
         made = [Site(row_id(str(material), absorber, i), str(material), structure, i) for i in sites]
         if not material or made[0].element != absorber:
             return "without a material, or with an index of another element"
-        return Document(Spectrum(made[0], energy, mu), tuple(made))
+        return MPDocument(FeffSpectrum(made[0], energy, mu), tuple(made))
     except Exception as e:  # pymatgen raises whatever an odd structure makes it stumble over
         return f"that cannot be read ({e})"
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from ...agent.types import Array
-from ..training import Plan
+from ..training import TrainingPlan
 
 Spectra = NDArray[np.float32]
 """(N, G) aligned spectra on the grid of the plan."""
@@ -48,7 +48,7 @@ def averaged(members: Sequence[Predictions]) -> Predictions:
     return Predictions(logits, values, spreads)
 
 
-def classes_of(plan: Plan) -> dict[str, NDArray[np.int_]]:
+def classes_of(plan: TrainingPlan) -> dict[str, NDArray[np.int_]]:
     """The classes of every classified descriptor."""
     return dict(zip(plan.config.classified, plan.rows.targets.classes, strict=True))
 
@@ -81,6 +81,6 @@ class Competitor(Protocol):
         """Settings to choose among on an inner split of the training materials, the default first."""
         ...
 
-    def fit(self, plan: Plan, train: NDArray[np.int_], settings: Mapping[str, Any], seed: int) -> Fitted:
+    def fit(self, plan: TrainingPlan, train: NDArray[np.int_], settings: Mapping[str, Any], seed: int) -> Fitted:
         """Train on the rows ``train`` with one of the settings."""
         ...

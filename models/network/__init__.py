@@ -1,8 +1,8 @@
 """The Spectral Pattern Translator and what is exported with it."""
 
 from .ensemble import Served
-from .familiarity import Familiarity
-from .recall import Kinship, Recall
+from .ood import OODScore
+from .recall import MaterialGroups, Recall
 from .spt import (
     GATHERED_POINTS,
     SPT,
@@ -19,10 +19,10 @@ from .spt import (
 __all__ = [
     "GATHERED_POINTS",
     "SPT",
-    "Familiarity",
     "FrequencyBranch",
     "GraphAttention",
-    "Kinship",
+    "MaterialGroups",
+    "OODScore",
     "Recall",
     "SPTShape",
     "SPTSizes",

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Quietening(nn.Module):
+class Denoiser(nn.Module):
     """Takes noise off a spectrum as far as what was seen in training allows to tell it apart (Wiener, 1949).
 
     Along each principal component of the noise-free training spectra, of variance λ, a spectrum is shrunk by

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from .denoiser import Quietening
-from .familiarity import Familiarity
+from .denoiser import Denoiser
+from .ood import OODScore
 from .recall import Recall
 from .spt import SPT, SPTShape
 
@@ -41,8 +41,8 @@ class Served(nn.Module):
         self.target_sd: Tensor
         self.temperature: Tensor
         self.share: Tensor
-        self.quieten = Quietening(shape.grid_points)
-        self.familiar = Familiarity(shape.grid_points)
+        self.quieten = Denoiser(shape.grid_points)
+        self.familiar = OODScore(shape.grid_points)
 
     def forward(self, x: Tensor) -> Tensor:
         logits, mean, log_variance, query = self.spt((self.quieten(x) - self.centre) / self.spread)

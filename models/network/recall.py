@@ -74,7 +74,7 @@ class Recall(nn.Module):
         return probabilities.clamp_min(self.least).log(), values.transpose(0, 1)
 
 
-class Kinship:
+class MaterialGroups:
     """Which sites are of which material, so that in training none recalls its own (N sites in all)."""
 
     def __init__(self, material: NDArray[np.str_]) -> None:

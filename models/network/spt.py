@@ -21,22 +21,27 @@ class SPTSizes(Settings):
     """What a training config chooses of a network."""
 
     width: int = 32
+    """Channels of both branches."""
     blocks: int = 2
+    """Blocks of each branch."""
     node_points: int = Field(default=1, ge=1, le=GATHERED_POINTS)
-    """Grid points to one spectral point (a node of the graph, a pixel of the bands)."""
+    """Grid points per spectral point (a node of the graph, a pixel of the bands)."""
     window: int = 3
-    """Graph attention reaches this many spectral points to either side."""
+    """Reach of the graph attention to either side, spectral points."""
     heads: int = 4
+    """Attention heads."""
     latent: int = 128
+    """Length of the latent vector."""
     gathered: int = 24
-    """Channels that every four grid points hand to the latent layer."""
+    """Channels that every four grid points pass to the latent layer."""
     key: int = 32
     """Length of the query that recalls training sites (:mod:`xas_agent.models.network.recall`)."""
     dropout: float = 0.1
+    """Dropout rate in training."""
     frequency: bool = True
-    """Whether there is a frequency branch; ablations leave it out."""
+    """Whether the network has a frequency branch; ablations remove it."""
     graph: bool = True
-    """Whether there is a graph branch; ablations leave it out."""
+    """Whether the network has a graph branch; ablations remove it."""
     frame_bands: int | None = None
     """Bands that each frame chooses by its own spectrum among those there are, as the paper does; None uses all."""
 

@@ -6,9 +6,9 @@ from .calibration import Blend, fit_blend
 from .config import Network, TrainingConfig
 from .data import DataError, FeffData, load_feff
 from .metrics import scores
-from .plan import Plan, Trained, config_of, ensemble, held_out, served_weights
+from .plan import TrainedMember, TrainingPlan, config_of, ensemble, held_out, served_weights
 from .rows import FINE_EV, Rows, Scale, Targets, prepare
-from .standards import Fit, Standard, StandardError, calibrate
+from .standards import Standard, StandardError, StandardFit, calibrate
 from .train import folds, share_of, train_member
 
 __all__ = [
@@ -17,16 +17,16 @@ __all__ = [
     "Blend",
     "DataError",
     "FeffData",
-    "Fit",
     "Network",
-    "Plan",
     "Rows",
     "Scale",
     "Standard",
     "StandardError",
+    "StandardFit",
     "Targets",
-    "Trained",
+    "TrainedMember",
     "TrainingConfig",
+    "TrainingPlan",
     "add_noise",
     "build",
     "calibrate",

@@ -16,24 +16,24 @@ class Augmentation(Settings):
     """Sizes of the disturbances; each is drawn per spectrum, uniformly up to its maximum."""
 
     disturbed: float = 0.7
-    """Fraction of the spectra that are disturbed at all."""
+    """Fraction of the spectra that are disturbed."""
     shift_ev: float = 0.5
-    """± energy error that calibration leaves."""
+    """Energy shift, ± eV: the error that calibration leaves."""
     broadening_ev: float = 2.0
-    """Largest σ of the Gaussian."""
+    """Largest σ of the Gaussian broadening, eV."""
     amplitude: float = Field(default=0.0, ge=0, lt=1)
-    """± change of the amplitude of the structure about a smooth step."""
+    """Relative change of the amplitude of the fine structure about a smooth step, ±."""
     scale: float = Field(default=0.0, ge=0, lt=0.5)
-    """± relative error of the energy scale about the tabulated edge."""
+    """Relative error of the energy scale about the tabulated edge, ±."""
     noise: float = 0.05
     """Largest σ of the noise relative to the edge step."""
     slope: float = 0.03
-    """± change of the normalised μ over the grid above the edge."""
+    """Change of the normalised μ over the grid above the edge, ±."""
     mixed: float = 0.3
     """Fraction of the spectra that are convex mixtures."""
     within_framework: bool = False
-    """Whether only rows whose elements are the same, alkali ions aside, are mixed, as those of a sample are; every
-    row then needs a formula."""
+    """Whether to mix only rows with the same elements, alkali ions aside, as in one sample; every row then needs a
+    formula."""
     mixture_max: int = 6
     """Largest number of spectra in a mixture; the smallest is 2."""
 

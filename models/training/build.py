@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..network import SPT, Familiarity
+from ..network import SPT, OODScore
 from .augment import damped, shifted
 from .calibration import fit_blend
 from .config import TrainingConfig
 from .export import export
 from .metrics import scores
-from .plan import Plan, Trained, best, ensemble, estimates, held_out
+from .plan import TrainedMember, TrainingPlan, best, ensemble, estimates, held_out
 from .rows import FINE_EV
 from .train import train_member
 
@@ -33,29 +33,29 @@ METAL_GAP_EV, METAL_AMPLITUDE = 6.0, 0.64
 the offset and the amplitude of oxides (``xas-agent calibrate`` with Ni(OH)2 and Ni metal)."""
 
 
-def train_one(config: TrainingConfig, folder: Path, k: int, threads: int, queue: Any) -> Trained:
+def train_one(config: TrainingConfig, folder: Path, k: int, threads: int, queue: Any) -> TrainedMember:
     """Train member k, in a process of its own; epochs count on from run to run."""
     torch.set_num_threads(threads)
-    plan = Plan.read(config, folder)
+    plan = TrainingPlan.read(config, folder)
     truth = {d: v[plan.judged] for d, v in plan.data.labels.items()}
     train = plan.learnt_by(k)
 
     def watch(before: int, epoch: int, network: SPT) -> float | None:
         score = None
         if len(plan.judged):
-            heads = ensemble(plan, [Trained(network.state_dict(), None, epoch, 0.0)], train)
+            heads = ensemble(plan, [TrainedMember(network.state_dict(), None, epoch, 0.0)], train)
             found = best(plan, estimates(plan, heads, plan.judged))
             score = float(np.nanmean(list(scores(truth, found, config.classified).values())))
         queue.put((k, before + epoch, score))
         return score
 
-    def run(r: int) -> Trained:
+    def run(r: int) -> TrainedMember:
         seed = config.seed + k + RUN_SEED_STEP * r
         watched = partial(watch, r * config.optimisation.epochs)
         start, material = plan.new_member(k), plan.data.material
-        return Trained.of(train_member(start, plan.rows, train, plan.scale, config, seed, watched, material))
+        return TrainedMember.of(train_member(start, plan.rows, train, plan.scale, config, seed, watched, material))
 
-    return Trained.mean([run(r) for r in range(config.runs)])
+    return TrainedMember.mean([run(r) for r in range(config.runs)])
 
 
 def build(config: TrainingConfig, data: Path, out: Path, jobs: int, progress: Progress) -> Path:
@@ -66,7 +66,7 @@ def build(config: TrainingConfig, data: Path, out: Path, jobs: int, progress: Pr
     data : folder with the FEFF rows (:mod:`xas_agent.models.training.data`)
     jobs : members trained at the same time, each on one thread
     """
-    plan = Plan.read(config, data)
+    plan = TrainingPlan.read(config, data)
     context = mp.get_context("spawn")
     threads = max(1, torch.get_num_threads() // jobs)
     with context.Manager() as manager, ProcessPoolExecutor(jobs, mp_context=context) as pool:
@@ -81,7 +81,7 @@ def build(config: TrainingConfig, data: Path, out: Path, jobs: int, progress: Pr
     return assemble(plan, trained, out)
 
 
-def assemble(plan: Plan, members: Sequence[Trained], out: Path) -> Path:
+def assemble(plan: TrainingPlan, members: Sequence[TrainedMember], out: Path) -> Path:
     """Calibrate the ensemble of trained members on what each has not seen, and write its folder."""
     asked = plan.folds[: len(members)]
     juries = [ensemble(plan, [members[k] for k in plan.jury(j)], rest) for j, (rest, _) in enumerate(asked)]
@@ -104,14 +104,14 @@ def assemble(plan: Plan, members: Sequence[Trained], out: Path) -> Path:
     return export(plan, served, juries, members, out)
 
 
-def strangers(plan: Plan, generator: torch.Generator) -> Tensor | None:
+def strangers(plan: TrainingPlan, generator: torch.Generator) -> Tensor | None:
     """Augmented spectra of the rows that are there as examples of what must be flagged.
 
     Of metals they lie all the way from what FEFF computes to what is measured and aligned as if it were an oxide.
     """
     if plan.strange is None:
         return None
-    rows, some = plan.strange, torch.arange(Familiarity.STRANGERS) % len(plan.strange.fine)
+    rows, some = plan.strange, torch.arange(OODScore.STRANGERS) % len(plan.strange.fine)
     way = torch.linspace(0, 1, len(some))[:, None] * plan.strange_metal[some, None]
     fine = shifted(rows.fine[some], FINE_EV, -METAL_GAP_EV * way, torch.zeros_like(way))
     fine = damped(fine, FINE_EV, 1 + (METAL_AMPLITUDE - 1) * way)

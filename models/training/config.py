@@ -14,72 +14,94 @@ class Network(SPTSizes):
     """Sizes of one SPT, and how many bands to look for in the training spectra."""
 
     bands: int = 4
+    """Number of frequency bands, the strongest of the training spectra."""
 
 
 class Optimisation(Settings):
     """AdamW under a one-cycle schedule."""
 
     epochs: int = 60
+    """Epochs of the schedule."""
     batch: int = 128
+    """Rows per step."""
     learning_rate: float = 2e-3
+    """Peak of the one-cycle schedule."""
     weight_decay: float = 0.02
+    """Weight decay of AdamW."""
     rows_per_epoch: int = 512
-    """A smaller set is gone through several times an epoch, each time disturbed anew."""
+    """Smallest number of rows per epoch; a smaller set is repeated, each time with new disturbances."""
     patience: int | None = None
-    """Epochs without a better validation score after which training stops; the best weights are kept. None: the
-    schedule runs to its end, and the last weights are kept."""
+    """Training stops after this many epochs without a better validation score, and the best weights are kept. Unset:
+    the schedule runs to its end, and the last weights are kept."""
     regression_weight: float = 3.0
-    """Of the regressed quantities' loss against one classified descriptor's."""
+    """Weight of the regression loss relative to one classified descriptor."""
     recall_weight: float = 1.0
-    """Of the loss of what is recalled against that of the heads; 0 trains without recall."""
+    """Weight of the recall loss relative to that of the heads; 0 trains without recall."""
 
 
 class TrainingConfig(Settings):
     """One model: data, network, optimisation."""
 
     name: str
-    """Of the model folder that is written."""
+    """Name of the model folder that is written."""
     dataset: str
     """``DATASET.npz`` and ``DATASET.csv`` in the data folder."""
     absorber: str
+    """Symbol of the absorbing element."""
     edge: str = "K"
+    """Absorption edge."""
     edge_ev: float
+    """Tabulated energy of the edge, eV."""
     grid: GridCard
+    """Energies of the aligned spectra."""
     classified: tuple[str, ...] = ("OS", "CN", "OCN", "CN2", "PSGO")
+    """Descriptors that are classified."""
     regressed: tuple[str, ...] = ("NNRS", "MOOD", "OS_mean")
+    """Quantities that are regressed."""
     units: dict[str, str] = Field(default_factory=dict)
+    """Units of the descriptors by name."""
     lowest: dict[str, float] = Field(default_factory=lambda: {"NNRS": 0.0, "MOOD": 0.0})
-    """Least value of a regressed descriptor that means anything."""
+    """Lowest meaningful value of a regressed descriptor."""
     not_for_mixtures: tuple[str, ...] = ("CN2", "PSGO")
+    """Descriptors that have no meaning for a mixture of sites."""
     network: Network = Network()
+    """Sizes of the network."""
     augmentation: Augmentation = Augmentation()
+    """Disturbances of the training spectra."""
     optimisation: Optimisation = Optimisation()
+    """Schedule and losses."""
     pretrained: str | None = None
-    """Model name or folder whose members' weights training starts from."""
+    """Model name or folder whose weights training starts from."""
     protocol: Literal["split", "cross-validation"] = "split"
-    """The rows are cut into folds by material, and members never see some: what they say of those calibrates.
-    ``split``: folds of ``train``; the ensemble is judged on ``val``. ``cross-validation``: folds of both, and every
+    """The rows are cut into folds by material; each member leaves some out, and its answers on those calibrate the
+    model. ``split``: folds of ``train``; the ensemble is judged on ``val``. ``cross-validation``: folds of both; each
     row is judged by the member that has not seen its material."""
     members: int = Field(default=5, ge=1)
+    """Networks of the ensemble."""
     folds: int = Field(default=5, ge=2)
-    """Of ``split``: at least as many as members; with more, each member sees more of the rows, and fewer rows
-    calibrate. In cross-validation there are as many as members."""
+    """Folds of ``split``, at least as many as members; with more folds each member trains on more rows, and fewer
+    rows calibrate. Cross-validation has as many folds as members."""
     left_out: int = Field(default=1, ge=1)
     """Folds that each member leaves out, in a ring: member k the folds k, k + 1, … of the first ``members``. So many
     members judge each of those folds together: an ensemble errs less than its members, and is calibrated as one."""
     runs: int = Field(default=1, ge=1)
-    """How often each member is fine-tuned from the same weights, in another order and disturbed otherwise; what is
-    kept is the mean of the runs' weights, which errs less than one run and costs no more in serving (model soups:
-    Wortsman et al., ICML 2022)."""
+    """How often each member is fine-tuned from the same weights, in a different order and with different
+    disturbances. The model keeps the mean of the weights, which errs less than one run at the same cost in serving
+    (model soups: Wortsman et al., ICML 2022)."""
     seed: int = 0
+    """Seed of all random numbers."""
     feff_minus_experiment: OffsetCard
+    """Offset from measured to FEFF energies."""
     domain: DomainCard = DomainCard()
-    """What augmentation must rehearse."""
+    """Further differences between FEFF and measurement, which augmentation must rehearse."""
     limits: tuple[str, ...] = ()
-    """Where the model is not to be trusted, in sentences for its users."""
+    """Where the model must not be trusted, in sentences for its users."""
     licence: str
+    """Licence of the model."""
     sources: tuple[str, ...]
+    """Where the training data come from."""
     cite: tuple[str, ...]
+    """Publications to cite."""
 
     @property
     def cuts(self) -> int:

@@ -21,13 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
 from ...agent.spectra import with_tail
-from ...agent.types import Array, Grid, InputError, bin_means
+from ...agent.types import Array, Grid, InputError, bin_means, get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 OXIDATION_STATES = (-4.0, 9.0)
 """Least and greatest that elements have; a charge balance beyond has gone wrong, as for an intermetallic oxide."""
@@ -147,7 +146,7 @@ def _arrays(path: Path) -> tuple[NDArray[np.str_], Array, Array]:
             ids, energy, mu = z["id"].astype(str), z["energy"].astype(float), z["mu"].astype(float)
     except DataError:
         raise
-    except (ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as e:
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as e:
         raise DataError(f"{path}: not an npz of numbers ({e}); expected id, energy and mu") from None
     if mu.shape != energy.shape or mu.ndim != 2 or len(ids) != len(mu):
         raise DataError(

@@ -11,15 +11,17 @@ from numpy.typing import NDArray
 from ...agent.types import Array
 from .. import card as cards
 from ..card import Card, DescriptorCard, Interval
-from ..network import Familiarity, Served
+from ..network import OODScore, Served
 from ..readable import readable
 from .metrics import conformal_scale, scores
-from .plan import Estimates, Plan, Trained, best, estimates
+from .plan import Estimates, TrainedMember, TrainingPlan, best, estimates
 
 COVERAGE = 0.9
 
 
-def export(plan: Plan, served: Served, juries: Sequence[Served], members: Sequence[Trained], out: Path) -> Path:
+def export(
+    plan: TrainingPlan, served: Served, juries: Sequence[Served], members: Sequence[TrainedMember], out: Path
+) -> Path:
     """Write ``model.ts`` and ``card.yaml``.
 
     Parameters
@@ -46,7 +48,7 @@ def export(plan: Plan, served: Served, juries: Sequence[Served], members: Sequen
         ood="the largest of: distance to the nearest augmented training spectra in principal components and "
         "smoothed remainder outside of them, in quadrature; the worst point; and nearness to examples of what the "
         f"model does not know ({'the rows of split cal' if plan.strange else 'none were given'}). "
-        f"{Familiarity.QUANTILE:.0%} of left-out training spectra score below 1, and above 1 is unfamiliar",
+        f"{OODScore.QUANTILE:.0%} of left-out training spectra score below 1, and above 1 is unfamiliar",
         training=training_record(plan, served, members),
         metrics=judged(plan, served, juries, described),
         limits=config.limits,
@@ -59,7 +61,7 @@ def export(plan: Plan, served: Served, juries: Sequence[Served], members: Sequen
     return folder
 
 
-def training_record(plan: Plan, served: Served, members: Sequence[Trained]) -> dict[str, Any]:
+def training_record(plan: TrainingPlan, served: Served, members: Sequence[TrainedMember]) -> dict[str, Any]:
     """What the card says of how the model came about."""
     config = plan.config
     return {
@@ -86,7 +88,7 @@ def training_record(plan: Plan, served: Served, members: Sequence[Trained]) -> d
     }
 
 
-def out_of_fold(plan: Plan, juries: Sequence[Served]) -> tuple[NDArray[np.int_], Estimates]:
+def out_of_fold(plan: TrainingPlan, juries: Sequence[Served]) -> tuple[NDArray[np.int_], Estimates]:
     """Rows, and what the members that have not seen a row's material say of it."""
     parts = [(index, estimates(plan, jury, index)) for jury, (_, index) in zip(juries, plan.folds, strict=False)]
     found: Estimates = {}
@@ -96,7 +98,7 @@ def out_of_fold(plan: Plan, juries: Sequence[Served]) -> tuple[NDArray[np.int_],
     return np.concatenate([index for index, _ in parts]), found
 
 
-def describe(plan: Plan, name: str, rows: NDArray[np.int_], unseen: Estimates) -> DescriptorCard:
+def describe(plan: TrainingPlan, name: str, rows: NDArray[np.int_], unseen: Estimates) -> DescriptorCard:
     """The card of one descriptor, its interval calibrated out of fold (cross-conformal: Vovk, 2015)."""
     config = plan.config
     head = "OS_mean" if name == "OS" and "OS_mean" in config.regressed else None
@@ -120,7 +122,7 @@ def describe(plan: Plan, name: str, rows: NDArray[np.int_], unseen: Estimates) -
 
 
 def judged(
-    plan: Plan, served: Served, juries: Sequence[Served], described: Sequence[DescriptorCard]
+    plan: TrainingPlan, served: Served, juries: Sequence[Served], described: Sequence[DescriptorCard]
 ) -> dict[str, Any]:
     """Weighted F1 or R² per descriptor: of the ensemble on ``val``, or mean ± standard error over the folds."""
     config = plan.config
@@ -160,7 +162,7 @@ def judged(
     }
 
 
-def share_held(plan: Plan, d: DescriptorCard, found: Estimates, index: NDArray[np.int_]) -> float:
+def share_held(plan: TrainingPlan, d: DescriptorCard, found: Estimates, index: NDArray[np.int_]) -> float:
     """Share of the rows ``index`` whose truth lies in the card's interval."""
     _, mean, sd = found[d.mean_head or d.name]
     off = np.abs(mean - plan.data.labels[d.mean_head or d.name][index])
@@ -168,7 +170,7 @@ def share_held(plan: Plan, d: DescriptorCard, found: Estimates, index: NDArray[n
     return float((off[known] <= d.interval.scale * np.hypot(sd[known], d.interval.floor)).mean())
 
 
-def score(plan: Plan, found: Estimates, index: NDArray[np.int_]) -> dict[str, float]:
+def score(plan: TrainingPlan, found: Estimates, index: NDArray[np.int_]) -> dict[str, float]:
     """The headline figure of every descriptor on the rows ``index``."""
     truth: Mapping[str, Array] = {d: v[index] for d, v in plan.data.labels.items()}
     return scores(truth, best(plan, found), plan.config.classified)

@@ -36,7 +36,7 @@ def config_of(card: cards.Card) -> TrainingConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class TrainingPlan:
     """All that the members share: rows, folds, scaling, the network's shape."""
 
     config: TrainingConfig
@@ -60,7 +60,7 @@ class Plan:
     blend: Blend
 
     @classmethod
-    def read(cls, config: TrainingConfig, folder: Path) -> "Plan":
+    def read(cls, config: TrainingConfig, folder: Path) -> "TrainingPlan":
         """Lay out the data of a training config.
 
         Parameters
@@ -166,7 +166,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedMember:
     """A trained member as plain tensors, so that it can come from another process."""
 
     weights: dict[str, Tensor]
@@ -176,14 +176,14 @@ class Trained:
     seconds: float
 
     @classmethod
-    def of(cls, member: Member[SPT]) -> "Trained":
+    def of(cls, member: Member[SPT]) -> "TrainedMember":
         """What of a member is kept; its keys can be computed again."""
         recall = member.recall
         sharpness = None if recall is None else recall.log_sharpness.detach().clone()
         return cls(member.network.state_dict(), sharpness, member.epochs, member.seconds)
 
     @classmethod
-    def mean(cls, runs: "Sequence[Trained]") -> "Trained":
+    def mean(cls, runs: "Sequence[TrainedMember]") -> "TrainedMember":
         """The mean of the weights of runs from the same start."""
         if len(runs) == 1:
             return runs[0]
@@ -203,7 +203,7 @@ def served_weights(folder: Path) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def ensemble(plan: Plan, members: Sequence[Trained], sites: NDArray[np.int_]) -> Served:
+def ensemble(plan: TrainingPlan, members: Sequence[TrainedMember], sites: NDArray[np.int_]) -> Served:
     """The shipped module of these members, which recall the rows ``sites``; its familiarity not yet learnt."""
     recalls = all(m.log_sharpness is not None for m in members)
     sites = sites if recalls else sites[:1]
@@ -230,7 +230,7 @@ def ensemble(plan: Plan, members: Sequence[Trained], sites: NDArray[np.int_]) ->
 
 
 @torch.no_grad()
-def held_out(plan: Plan, members: Served, index: NDArray[np.int_]) -> HeldOut:
+def held_out(plan: TrainingPlan, members: Served, index: NDArray[np.int_]) -> HeldOut:
     """What heads and recall of members say of the clean rows ``index``, which they have not trained on."""
     logits, mean, _, query = members.spt(plan.scale.apply(plan.clean[index]))
     return HeldOut(index, logits, mean, *members.recall(query))
@@ -240,7 +240,7 @@ Estimates = dict[str, tuple[Array, Array, Array]]
 """Per descriptor and regressed quantity (most probable class or value, mean, sd), each (n,)."""
 
 
-def read_columns(plan: Plan, out: Array) -> Estimates:
+def read_columns(plan: TrainingPlan, out: Array) -> Estimates:
     """Estimates from the columns (n, ≥ classes + 2 R) that :class:`Served` gives."""
     found: Estimates = {}
     column = 0
@@ -257,12 +257,12 @@ def read_columns(plan: Plan, out: Array) -> Estimates:
 
 
 @torch.no_grad()
-def estimates(plan: Plan, served: Served, index: NDArray[np.int_]) -> Estimates:
+def estimates(plan: TrainingPlan, served: Served, index: NDArray[np.int_]) -> Estimates:
     """What a module says of the clean rows ``index``."""
     parts = [served(part) for part in plan.clean[index].split(64)]
     return read_columns(plan, torch.cat(parts).double().numpy())
 
 
-def best(plan: Plan, found: Estimates) -> dict[str, Array]:
+def best(plan: TrainingPlan, found: Estimates) -> dict[str, Array]:
     """The most probable class or the regressed value."""
     return {d: e[0] for d, e in found.items()}

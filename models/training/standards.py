@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from scipy.optimize import OptimizeResult, least_squares
 
-from ...agent.spectra import Aligned, AlignmentSettings, align, with_tail
+from ...agent.spectra import Aligned, AlignmentSettings, Batch, align, with_tail
 from ...agent.types import Array, Edge, Grid, InputError
 from ..card import DomainCard, OffsetCard
 from .augment import PAD_EV, damped, shifted
@@ -50,7 +50,7 @@ class Standard:
 
 
 @dataclass(frozen=True)
-class Fit:
+class StandardFit:
     """One standard's transform, as :class:`~xas_agent.models.card.DomainCard` names it; each with its σ."""
 
     standard: Standard
@@ -72,7 +72,7 @@ class Fit:
 
 def fit(
     standard: Standard, grid: Grid, edge_ev: float, settings: AlignmentSettings, scale: float | None = None
-) -> Fit:
+) -> StandardFit:
     """Least squares between the standard on FEFF's energies and its counterpart, broadened and damped, on the grid.
 
     Parameters
@@ -91,10 +91,11 @@ def fit(
     row = torch.tensor(np.interp(fine, energy[0], mu[0]))[None]
     none = torch.zeros(1, 1, dtype=row.dtype)
     foil = None if standard.reference is None else standard.reference[None]
+    batch = Batch(standard.energy, standard.mu[None], reference=foil)
 
     def aligned(offset: float, scale: float) -> Aligned:
         edge = Edge(edge_ev, offset, scale=scale)
-        return align(standard.energy, standard.mu[None], grid, edge, settings, reference=foil)
+        return align(batch, grid, edge, settings)
 
     def theory_row(amplitude: float, broadening: float) -> Array:
         return damped(shifted(row, FINE_EV, none, none + broadening), FINE_EV, none + amplitude)[0].numpy()
@@ -119,11 +120,11 @@ def fit(
     offset, found, amplitude, broadening = (float(p) for p in best.x)
     own = aligned(offset, found)
     if (refusal := own.refused[0]) is not None:
-        raise StandardError(f"{standard.name}: {refusal[0]}: {refusal[1]}")
+        raise StandardError(f"{standard.name}: {refusal}")
     variance = misfit**2 * CORRELATED_EV / grid.step_ev
     sd = _sd(best.jac, variance)
     sd[0] = np.hypot(sd[0], own.quantities["energy_sd_ev"][0])
-    return Fit(
+    return StandardFit(
         standard,
         offset,
         found / stretch,
@@ -150,7 +151,7 @@ def calibrate(
     edge_ev: float,
     settings: AlignmentSettings,
     metal_gap_ev: float | None = None,
-) -> tuple[list[Fit], OffsetCard | None, DomainCard]:
+) -> tuple[list[StandardFit], OffsetCard | None, DomainCard]:
     """What the standards of one absorber say together, and each one's fit at the common scale.
 
     A metal's Fermi edge stands elsewhere against FEFF and its structure is damped otherwise than an oxide's, so a
@@ -199,5 +200,5 @@ def _mean(values: Sequence[float], sd: Sequence[float], alone: float = 0.0) -> t
     return mean, max(formal, scatter)
 
 
-def _told(fits: Sequence[Fit]) -> str:
+def _told(fits: Sequence[StandardFit]) -> str:
     return "; ".join(f"{f.standard.name}, misfit {f.misfit:.3f}" for f in fits)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..network import GATHERED_POINTS, SPT, Kinship, Recall, SPTShape
+from ..network import GATHERED_POINTS, SPT, MaterialGroups, Recall, SPTShape
 from .config import TrainingConfig
 from .rows import Rows, Scale, Targets
 
@@ -58,13 +58,13 @@ class Member(Generic[N]):
     """What it recalls: the rows that it was trained on."""
 
 
-class Remembering:
+class RecallMemory:
     """Recall while its keys are being learnt: the rows ``train``, none of which may recall its own material."""
 
     def __init__(
         self, network: SPT, rows: Rows, train: NDArray[np.int_], scale: Scale, material: NDArray[np.str_]
     ) -> None:
-        t, self.sites, self.kin = rows.targets, torch.as_tensor(train), Kinship(material)
+        t, self.sites, self.kin = rows.targets, torch.as_tensor(train), MaterialGroups(material)
         self.network = network
         self.recall = Recall(1, len(train), network.key, tuple(len(c) for c in t.classes), t.regressed.shape[1])
         self.recall.learn([part[self.sites] for part in t.one_hot], t.regressed[self.sites])
@@ -118,7 +118,7 @@ def train_member(
     steps = max(len(index), o.rows_per_epoch) // batch
     memory = None
     if isinstance(start, SPT) and material is not None and o.recall_weight > 0:
-        memory = Remembering(start, rows, train, scale, material)
+        memory = RecallMemory(start, rows, train, scale, material)
     learnt = [*start.parameters(), *(memory.recall.parameters() if memory else ())]
     optimiser = torch.optim.AdamW(learnt, lr=o.learning_rate, weight_decay=o.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, o.learning_rate, total_steps=steps * o.epochs)

@@ -1,7 +1,6 @@
 """With a real RunEngine in the main thread, asked from another."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
@@ -11,6 +10,7 @@ import bluesky.preprocessors as bpp
 import pytest
 from bluesky import RunEngine
 from bluesky.utils import RunEngineInterrupted
+from deadline import wait_until
 from ophyd.sim import hw
 
 from xas_agent.adapters.runengine import RunEngineControl
@@ -22,16 +22,23 @@ class Recorder:
 
     def __init__(self) -> None:
         self.all: list[tuple[str, dict]] = []
+        self._came = threading.Condition()
 
     def __call__(self, name: str, doc: dict) -> None:
-        self.all.append((name, doc))
+        with self._came:
+            self.all.append((name, doc))
+            self._came.notify_all()
 
     def events(self) -> list[int]:
         return [doc["seq_num"] for name, doc in self.all if name == "event"]
 
     def wait(self, count: int) -> None:
-        while len(self.events()) < count:
-            time.sleep(0.005)
+        with self._came:
+            assert self._came.wait_for(lambda: len(self.events()) >= count, 20)
+
+    def more_within(self, seconds: float) -> bool:
+        with self._came:
+            return self._came.wait(seconds)
 
 
 @pytest.fixture
@@ -90,9 +97,7 @@ def test_pause_and_resume_without_the_call_returning(RE, documents, control, pla
     def requests():
         documents.wait(2)
         assert control.request("1", "pause", {}, 5) == Reply("acknowledged", "paused")
-        count = len(documents.all)
-        time.sleep(0.3)
-        assert len(documents.all) == count
+        assert not documents.more_within(0.3)
         assert control.request("2", "pause", {}, 5) == Reply("acknowledged", "already paused")
         assert control.request("3", "resume", {}, 5) == Reply("acknowledged", "resumed")
 
@@ -144,13 +149,19 @@ def test_what_else_is_rejected(RE, documents, control):
 
 
 def test_a_plan_without_a_checkpoint_is_not_aborted_by_a_pause(RE, documents, control):
+    cleared, answered = threading.Event(), threading.Event()
+
     def plan():
         yield from bps.clear_checkpoint()
-        yield from bps.sleep(0.6)
+        cleared.set()
+        while not answered.is_set():
+            yield from bps.sleep(0.01)
 
     def requests():
-        time.sleep(0.2)
-        assert "cleared its checkpoint" in control.request("1", "pause", {}, 5).reason
+        assert cleared.wait(5)
+        reply = control.request("1", "pause", {}, 5)
+        answered.set()
+        assert "cleared its checkpoint" in reply.reason
 
     with meanwhile(requests):
         RE(plan())
@@ -184,16 +195,17 @@ def test_a_pause_outlives_neither_abort_nor_its_plan(RE, documents, control):
 
 def test_a_pause_that_expired_does_not_happen_later(RE, documents, control):
     """The plan's loop is held up for longer than the request waits."""
-    held, replies = threading.Event(), []
+    held, answered, replies = threading.Event(), threading.Event(), []
 
     def hold_up(name, doc):
         if name == "event" and doc["seq_num"] == 3:
             held.set()
-            time.sleep(0.5)
+            answered.wait(5)
 
     def requests():
         held.wait(5)
         replies.append(control.request("1", "pause", {}, 0.1))
+        answered.set()
 
     RE.subscribe(hold_up)
     with meanwhile(requests):
@@ -205,11 +217,11 @@ def test_a_pause_that_expired_does_not_happen_later(RE, documents, control):
 @pytest.mark.parametrize("action", ["stop", "resume"])
 def test_what_cannot_be_taken_back_says_so_when_it_expires(RE, documents, control, action):
     """The plan's loop is held up for longer than the request waits; what was asked happens afterwards."""
-    held, replies = threading.Event(), []
+    held, answered, replies = threading.Event(), threading.Event(), []
 
     def hold_up():
         held.set()
-        time.sleep(0.5)
+        answered.wait(5)
 
     def requests():
         documents.wait(2)
@@ -218,6 +230,7 @@ def test_what_cannot_be_taken_back_says_so_when_it_expires(RE, documents, contro
         RE.loop.call_soon_threadsafe(hold_up)
         held.wait(5)
         replies.append(control.request("1", action, {}, 0.1))
+        answered.set()
 
     with meanwhile(requests):
         if action == "stop":
@@ -235,6 +248,50 @@ def test_the_engines_own_thread_may_not_wait_for_itself(RE, control):
     RE(bp.count([det], 1))
     assert replies[0].status == "rejected"
     assert "own thread" in replies[0].reason
+
+
+class _LostLink(RunEngine):
+    """Its ``stop`` fails after the plan was stopped."""
+
+    def stop(self):
+        super().stop()
+        raise OSError("link lost")
+
+
+class _SlowStop(RunEngine):
+    """Its ``stop`` comes when the plan has ended."""
+
+    def stop(self):
+        wait_until(lambda: self.state.is_idle)
+        return super().stop()
+
+
+def test_a_stop_that_fails_once_asked_leaves_the_outcome_open():
+    RE, documents, replies = _LostLink({}), Recorder(), []
+    RE.subscribe(documents)
+    with closing(RunEngineControl(RE)) as control:
+
+        def requests():
+            documents.wait(1)
+            replies.append(control.request("1", "stop", {}, 10))
+
+        with meanwhile(requests), pytest.raises(RunEngineInterrupted):
+            RE(bp.count([det], 1000, delay=0.02))
+    assert replies == [Reply("expired", "asked, outcome unknown: OSError: link lost")]
+
+
+def test_a_stop_after_the_plan_has_ended_is_refused():
+    RE, documents, replies = _SlowStop({}), Recorder(), []
+    RE.subscribe(documents)
+    with closing(RunEngineControl(RE)) as control:
+
+        def requests():
+            documents.wait(1)
+            replies.append(control.request("1", "stop", {}, 10))
+
+        with meanwhile(requests):
+            RE(bp.count([det], 3, delay=0.02))
+    assert replies == [Reply("rejected", "RunEngine is already idle.")]
 
 
 def test_after_close_it_rejects(RE):

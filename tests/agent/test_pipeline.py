@@ -11,6 +11,7 @@ from typing import Any
 import event_model
 import numpy as np
 import pytest
+from deadline import wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -19,7 +20,8 @@ from xas_agent.agent.decide.dispatch import ControlSettings
 from xas_agent.agent.decide.rules import Rule, Rules
 from xas_agent.agent.pipeline import Pipeline
 from xas_agent.agent.spectra.settings import AlignmentSettings
-from xas_agent.agent.stream.assembler import PATIENCE, FrameAssembler
+from xas_agent.agent.stream.book import MAX_OPEN, PATIENCE
+from xas_agent.agent.stream.reader import FrameReader
 from xas_agent.agent.types.edge import Edge
 from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate
 from xas_agent.agent.types.frame import Document, Received
@@ -110,7 +112,7 @@ class Piped:
         self.models = [WhiteLine("Co"), WhiteLine("Ni")]
         self.documents: list[Document] = []
         self.pipeline = Pipeline(
-            FrameAssembler(),
+            FrameReader(),
             self.models,
             AlignmentSettings(),
             Rules(rules, units={"OS": "e"}),
@@ -149,10 +151,12 @@ class Piped:
 
     def check(self) -> None:
         """All documents are valid and every run is whole, once the decisions are settled."""
-        until = time.monotonic() + 10
-        while self.pipeline._unsettled and time.monotonic() < until:
-            time.sleep(0.005)
+
+        def settled() -> bool:
             self.pipeline.feed(())
+            return not self.pipeline._unsettled
+
+        wait_until(settled, 10)
         for name, doc in self.documents:
             event_model.schema_validators[event_model.DocumentNames[name]].validate(doc)
         starts = [s["uid"] for s in self.named("start")]
@@ -281,6 +285,27 @@ def test_interleaved_runs_each_have_their_own():
     assert status[piped.run_of(b)] == ("success", "")
 
 
+def test_a_run_that_waits_for_documents_does_not_delay_the_end_of_another():
+    waits, whole = Watched("Co", 0.1, 0.2).stop(), Watched("Ni", 0.3, 0.4).stop()
+    lost = waits.docs.pop(3)
+    piped = Piped()
+    piped.feed([d for pair in zip(waits.docs, whole.docs, strict=False) for d in pair], whole.docs[-1:])
+    assert [s["run_start"] for s in piped.named("stop")] == [piped.run_of(whole)]
+    assert piped.pipeline.busy
+    piped.feed([lost])
+    assert not piped.pipeline.busy
+    piped.check()
+    assert piped.numbers(waits) == piped.numbers(whole) == [1, 2]
+
+
+def test_a_run_that_never_stops_ends_when_too_many_are_open():
+    first, others = Watched("Co", 0.1), [Watched("Ni") for _ in range(MAX_OPEN)]
+    piped = Piped()
+    piped.feed(first.docs, [d for other in others for d in other.docs])
+    (stop,) = piped.named("stop")
+    assert (stop["exit_status"], stop["reason"]) == ("abort", "the watched run never stopped")
+
+
 def test_a_run_that_is_aborted():
     piped = Piped()
     piped.feed(Watched("Co", 0.1).stop("abort").docs).check()
@@ -407,7 +432,7 @@ def test_advice_only_unless_controls_are_on():
     [
         (lambda: Reply("acknowledged", "stopping"), ("acknowledged", "stopping")),
         (lambda: Reply("rejected", "no"), ("rejected", "no")),
-        (lambda: 1 / 0, ("rejected", "the control failed: ZeroDivisionError: division by zero")),
+        (lambda: 1 / 0, ("expired", "the control failed, outcome unknown: ZeroDivisionError: division by zero")),
     ],
 )
 def test_a_decision_is_followed_to_its_end_before_the_runs_stop(reply, last):

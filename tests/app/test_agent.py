@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -21,9 +20,10 @@ import yaml
 from bluesky import RunEngine
 from bluesky.plans import count
 from bluesky.utils import RunEngineInterrupted
+from deadline import wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from structlog.testing import capture_logs
+from logs import capture_logs
 
 from xas_agent import XASAgent, load_config
 from xas_agent.adapters.runengine import RunEngineControl
@@ -482,9 +482,7 @@ def test_frames_whose_file_lags_are_answered_once_it_comes(tmp_path):
         assert not watching.agent.wait(0.3)
         for name, doc in recorded()[: len(recorded()) // 2]:  # another run goes on meanwhile
             watching.agent(name, doc)
-        deadline = time.monotonic() + WAIT_S
-        while not watching.events("descriptors") and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until(lambda: watching.events("descriptors"), WAIT_S)
         assert len({s["parent_uid"] for s in watching.named("start")}) == 1
         away.rename(file)
         assert watching.agent.wait(WAIT_S)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from xas_agent.agent.spectra.align import align
+from xas_agent.agent.spectra.batch import Batch
 from xas_agent.agent.spectra.glitches import GlitchSettings
 from xas_agent.agent.spectra.settings import AlignmentSettings
 from xas_agent.models import card
@@ -32,7 +33,7 @@ def test_means_stay_within_the_interval_once_glitches_are_repaired(frames):
 
     def said(spectra, glitches):
         how = AlignmentSettings(glitches=glitches, gross_glitches=False)
-        aligned = align(energy, spectra, model.grid, model.edge, how)
+        aligned = align(Batch(energy, spectra), model.grid, model.edge, how)
         assert not any(aligned.refused)
         return model.estimate(aligned.mu)
 

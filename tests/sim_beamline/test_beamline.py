@@ -7,9 +7,9 @@ from collections import Counter
 import event_model
 import numpy as np
 import pytest
-from structlog.testing import capture_logs
+from logs import capture_logs
+from streams import Frames
 
-from xas_agent.agent.stream.assembler import FrameAssembler
 from xas_agent.agent.types.frame import Frame
 from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
 from xas_agent.sim_beamline.cathode import CathodeSettings
@@ -163,21 +163,19 @@ def test_paused_it_waits_without_current_and_ends_as_if_it_had_not():
         if n == 4:
             assert beamline.obey("pause", {}).status == "acknowledged"
             assert beamline.obey("pause", {}).reason == "already paused"
-            threading.Thread(target=resume_later).start()
+            threading.Thread(target=resume_later, args=(beamline.x_true,)).start()
+        elif n == 5:
+            went_on.set()
 
-    def resume_later():
-        time.sleep(0.3)
-        waiting.append((len(shown.events("energy")), beamline.x_true))
-        time.sleep(0.1)
-        waiting.append((len(shown.events("energy")), beamline.x_true))
-        assert beamline.obey("resume", {}).status == "acknowledged"
+    def resume_later(x_paused):
+        found.append((went_on.wait(0.3), beamline.x_true == x_paused))
+        found.append(beamline.obey("resume", {}).status)
 
-    waiting: list = []
+    went_on, found = threading.Event(), []
     shown = Log(pause)
     beamline = SimBeamline(FAST, [shown])
     beamline.run()
-    assert waiting[0] == waiting[1]
-    assert waiting[0][0] == 4
+    assert found == [(False, True), "acknowledged"]
     assert len(shown.events("energy")) == 12
     assert beamline.x_true == pytest.approx(beamline.x_open_loop_end, abs=1e-9)
 
@@ -226,7 +224,7 @@ def test_a_step_scan_is_an_event_per_energy(both_ways):
 @pytest.mark.parametrize(("mode", "both_ways"), [("fly", False), ("step", False), ("step", True)])
 def test_every_frame_measured_is_a_frame_assembled(mode, both_ways):
     _, shown, _ = measured(FAST.model_copy(update={"mode": mode, "frames": 3, "both_ways": both_ways}))
-    assemble = FrameAssembler()
+    assemble = Frames()
     found = [outcome for pair in shown.documents for outcome in assemble(*pair)] + assemble.flush()
     frames = [frame for frame in found if isinstance(frame, Frame)]
     assert len(frames) == len(found) == 3

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from measured import FEFF
 
 from xas_agent.models.datasets import cathode as cathode_data
 from xas_agent.sim_beamline.cathode import CathodeSettings, Cell, ReferenceSpectra, x_open_loop_end
 
-FEFF = Path(__file__).resolve().parents[2] / "../shared/data/feff"
 ENERGY = 7709 + np.arange(-60, 110, 0.5)
 
 
@@ -119,9 +119,7 @@ def test_extension_is_continuous_and_ends_at_nothing_and_at_the_background(first
     assert out[-1] == pytest.approx(1, abs=1e-3)
 
 
-def test_shipped_spectra_are_those_of_the_feff_folder(tmp_path):
-    if not FEFF.is_dir():
-        pytest.skip("the FEFF spectra are not here")
+def test_shipped_spectra_are_those_of_feff(tmp_path):
     cathode_data.build(FEFF, tmp_path / "made.npz")
     shipped_path = Path(str(files("xas_agent.sim_beamline").joinpath("cathode_co_k.npz")))
     assert shipped_path.stat().st_size < 60_000

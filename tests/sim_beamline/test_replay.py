@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
 from xas_agent.sim_beamline.replay import Replay, ReplayError
 
-OPERANDO = Path(__file__).resolve().parents[2] / "../shared/data/exp/operando_linio2"
 START = datetime(2022, 7, 27, 18, 45, 56).timestamp()
 
 
@@ -256,10 +255,3 @@ def test_the_event_loop_of_the_callers_own_run_engine_is_left_in_place(recording
     loop = get_bluesky_event_loop()
     replayed(recording)
     assert get_bluesky_event_loop() is loop
-
-
-def test_the_recorded_operando_scan():
-    if not OPERANDO.is_dir():
-        pytest.skip("the recorded operando scan is not here")
-    replay, shown, truth = replayed(OPERANDO)
-    assert len(replay) == len(only("event", shown)) == len(only("event", truth)) == 58

@@ -4,7 +4,7 @@ from .conditions import AXES, CLEAN, CONDITIONS, NOISE, Condition, disturbed
 from .linear import PLS, PLSSettings, end_member_share
 from .registry import COMPETITORS, NETWORKS, SPT_NAME
 from .spt import FittedSPT, SPTCompetitor, from_columns
-from .trials import Outcome, Split, Trial, outcomes, pack, split_rows, unpack
+from .trials import Split, Trial, TrialOutcome, outcomes, pack, split_rows, unpack
 
 __all__ = [
     "AXES",
@@ -17,11 +17,11 @@ __all__ = [
     "SPT_NAME",
     "Condition",
     "FittedSPT",
-    "Outcome",
     "PLSSettings",
     "SPTCompetitor",
     "Split",
     "Trial",
+    "TrialOutcome",
     "disturbed",
     "end_member_share",
     "from_columns",

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ....agent.types import Array, InputError
-from ...training import Plan
+from ...training import TrainingPlan
 from ..contract import Fitted, Predictions, Spectra, classes_of
 
 try:
@@ -80,7 +80,7 @@ class Classical:
     """Arguments of the estimators, and ``copies``: how often the training spectra are repeated, disturbed as the
     plan's config says for the SPT (but not mixed: a mixture has no class)."""
 
-    def fit(self, plan: Plan, train: NDArray[np.int_], settings: Mapping[str, Any], seed: int) -> Fitted:
+    def fit(self, plan: TrainingPlan, train: NDArray[np.int_], settings: Mapping[str, Any], seed: int) -> Fitted:
         """Train on the rows ``train``, descriptor by descriptor on those that have its label."""
         accepted = self.classifier().get_params()
         common = {k: v for k, v in {"random_state": seed, "n_jobs": 1}.items() if k in accepted}
@@ -102,7 +102,9 @@ class Classical:
         return FittedEstimators(classifiers, regressors)
 
 
-def training_rows(plan: Plan, train: NDArray[np.int_], copies: int, seed: int) -> tuple[Spectra, NDArray[np.int_]]:
+def training_rows(
+    plan: TrainingPlan, train: NDArray[np.int_], copies: int, seed: int
+) -> tuple[Spectra, NDArray[np.int_]]:
     """The clean spectra of ``train``, then disturbed copies of them, with the row of each."""
     index = torch.as_tensor(train)
     generator = torch.Generator().manual_seed(seed)

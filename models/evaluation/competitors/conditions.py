@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...training import FINE_EV, Plan, shifted
+from ...training import FINE_EV, TrainingPlan, shifted
 from ..contract import Spectra
 
 Kind = Literal["clean", "noise", "offset", "broadening", "slope", "glitch", "sampling"]
@@ -50,7 +50,7 @@ AXES: dict[str, str] = {
 }
 
 
-def disturbed(plan: Plan, index: NDArray[np.int_], condition: Condition, seed: int = 0) -> Spectra:
+def disturbed(plan: TrainingPlan, index: NDArray[np.int_], condition: Condition, seed: int = 0) -> Spectra:
     """The rows ``index`` as a beamline under this condition would give them, aligned again, (n, G).
 
     The same seed gives every competitor the same spectra.

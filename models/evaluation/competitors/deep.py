@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ....agent.types import Settings
 from ...network import SPTShape
-from ...training import Augmentation, Plan, Scale, Targets, train_member
+from ...training import Augmentation, Scale, Targets, TrainingPlan, train_member
 from ..contract import Fitted, Predictions, Spectra
 from .networks import ArithmeticSizes, CNNSizes, Joint, TokenSizes, amformer, cnn, ft_transformer
 
@@ -20,7 +20,7 @@ BATCH = 512  # of answers; what fits a core's cache
 CLEAN = Augmentation(disturbed=0.0, mixed=0.0)
 
 
-class Recipe(Settings):
+class DeepSettings(Settings):
     """How a deep competitor is trained."""
 
     epochs: int = 60
@@ -33,7 +33,7 @@ class Recipe(Settings):
 
 
 @dataclass
-class Trained:
+class TrainedCompetitor:
     """A network and what it needs to answer in the descriptors' units."""
 
     network: nn.Module
@@ -76,17 +76,17 @@ def as_array(x: Tensor) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Deep:
-    """A network as a competitor; its settings are the fields of ``sizes`` and of :class:`Recipe`."""
+    """A network as a competitor; its settings are the fields of ``sizes`` and of :class:`DeepSettings`."""
 
     name: str
     network: Callable[[SPTShape, Any], Joint]
     sizes: type[Settings]
     search: Sequence[Mapping[str, Any]]
 
-    def fit(self, plan: Plan, train: NDArray[np.int_], settings: Mapping[str, Any], seed: int) -> Fitted:
+    def fit(self, plan: TrainingPlan, train: NDArray[np.int_], settings: Mapping[str, Any], seed: int) -> Fitted:
         """Train on the rows ``train``, to the last epoch: no row is left to stop by."""
         own = {k: v for k, v in settings.items() if k in self.sizes.model_fields}
-        recipe = Recipe.model_validate({k: v for k, v in settings.items() if k not in own})
+        recipe = DeepSettings.model_validate({k: v for k, v in settings.items() if k not in own})
         schedule = plan.config.optimisation.model_copy(update=recipe.model_dump(exclude={"augmented"}))
         how = plan.config.augmentation if recipe.augmented else CLEAN
         config = plan.config.model_copy(update={"optimisation": schedule, "augmentation": how})
@@ -98,7 +98,7 @@ class Deep:
         rows = replace(plan.rows, targets=targets)
         member = train_member(network, rows, train, scale, config, seed, lambda *_: None)
         counts = dict(zip(config.classified, (len(c) for c in targets.classes), strict=True))
-        return Trained(member.network, scale, counts, config.regressed, targets.mean, targets.sd)
+        return TrainedCompetitor(member.network, scale, counts, config.regressed, targets.mean, targets.sd)
 
 
 CNN = Deep(

@@ -109,7 +109,7 @@ class FeedForward(nn.Module):
         return self.down(self.dropout(value * self.gate(gate)))
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Pre-norm self-attention and feed-forward; only the ``answering`` first tokens are handed on (None: all)."""
 
     def __init__(self, sizes: TokenSizes, norm: nn.Module, answering: int | None) -> None:
@@ -137,7 +137,7 @@ def ft_transformer(shape: SPTShape, sizes: TokenSizes) -> Joint:
     """
     last = sizes.blocks - 1
     blocks = [
-        Block(sizes, nn.LayerNorm(sizes.width) if k else nn.Identity(), 1 if k == last else None)
+        TransformerBlock(sizes, nn.LayerNorm(sizes.width) if k else nn.Identity(), 1 if k == last else None)
         for k in range(sizes.blocks)
     ]
     body = [Tokens(shape.grid_points, sizes.points, sizes.width), *blocks, nn.Flatten()]
@@ -189,7 +189,7 @@ class ArithmeticBlock(nn.Module):
         return x + self.feed(x)
 
 
-class First(nn.Module):
+class FirstToken(nn.Module):
     """(N, tokens, width) → (N, width) of the first token."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -203,5 +203,5 @@ def amformer(shape: SPTShape, sizes: ArithmeticSizes) -> Joint:
     """
     tokens = Tokens(shape.grid_points, sizes.points, sizes.width)
     counts = [tokens.count] + [sizes.prompts] * (sizes.blocks - 1)
-    body = [tokens, *(ArithmeticBlock(sizes, n) for n in counts), First()]
+    body = [tokens, *(ArithmeticBlock(sizes, n) for n in counts), FirstToken()]
     return Joint(nn.Sequential(*body, nn.LayerNorm(sizes.width), nn.ReLU()), sizes.width, shape, sizes.dropout)

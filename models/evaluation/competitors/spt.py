@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from ....agent.types import Array
 from ...network import SPT, Served
 from ...training import (
-    Plan,
     Rows,
     Targets,
-    Trained,
+    TrainedMember,
     TrainingConfig,
+    TrainingPlan,
     ensemble,
     fit_blend,
     folds,
@@ -33,7 +33,7 @@ BLENDING_FOLDS = 15
 class FittedSPT:
     """A trained SPT with its recall, blended on rows that it has not trained on."""
 
-    plan: Plan
+    plan: TrainingPlan
     served: Served
     parameters: int
 
@@ -44,7 +44,7 @@ class FittedSPT:
         return from_columns(self.plan, out)
 
 
-def from_columns(plan: Plan, out: Array) -> Predictions:
+def from_columns(plan: TrainingPlan, out: Array) -> Predictions:
     """Predictions from the columns of :class:`~xas_agent.models.network.ensemble.Served`."""
     logits: dict[str, Array] = {}
     column = 0
@@ -70,7 +70,7 @@ class SPTCompetitor:
     name: str = "spt"
     search: Sequence[Mapping[str, Any]] = ({},)
 
-    def fit(self, plan: Plan, train: NDArray[np.int_], settings: Mapping[str, Any], seed: int) -> FittedSPT:
+    def fit(self, plan: TrainingPlan, train: NDArray[np.int_], settings: Mapping[str, Any], seed: int) -> FittedSPT:
         """As :meth:`Competitor.fit`; a fold of the materials, another one for every seed, is kept for the blend."""
         train = share_of(plan.data.material, train, settings.get("materials", 1.0), seed)
         mine = plan.variant(train, changed(plan.config, settings))
@@ -82,7 +82,7 @@ class SPTCompetitor:
         torch.manual_seed(seed)
         network, material = SPT(mine.shape), plan.data.material
         member = train_member(network, mine.rows, learnt, mine.scale, mine.config, seed, lambda *_: None, material)
-        trained, t = Trained.of(member), mine.rows.targets
+        trained, t = TrainedMember.of(member), mine.rows.targets
         seen = held_out(mine, ensemble(mine, [trained], learnt), held)
         mine = replace(mine, blend=fit_blend([seen], t.one_hot, t.regressed, member.recall is not None))
         served = ensemble(mine, [trained], train)
@@ -97,7 +97,7 @@ def changed(config: TrainingConfig, settings: Mapping[str, Any]) -> TrainingConf
     return TrainingConfig.model_validate(as_read)
 
 
-def for_one(plan: Plan, descriptor: str) -> Rows:
+def for_one(plan: TrainingPlan, descriptor: str) -> Rows:
     """The rows with all labels but one descriptor's taken away."""
     t, config = plan.rows.targets, plan.config
     named = zip(config.classified, t.one_hot, strict=True)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....agent.types import Array, Settings
-from ...training import Plan, TrainingConfig, folds
+from ...training import TrainingConfig, TrainingPlan, folds
 from ..contract import Predictions
 from ..report import Arrays, Piece, Progress, run_all
 from .conditions import CLEAN, CONDITIONS, disturbed
@@ -37,7 +37,7 @@ class Trial(Settings):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialOutcome:
     """What came of a trial."""
 
     predictions: dict[str, Predictions]
@@ -49,7 +49,7 @@ class Outcome:
     """Of one spectrum on one thread, the least of several."""
 
 
-def split_rows(plan: Plan, split: Split) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
+def split_rows(plan: TrainingPlan, split: Split) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
     """Indices to learn from and to be judged on.
 
     ``material``: ``train`` and ``val``, no material in both. ``site``: as many rows drawn at random from the two, so
@@ -65,9 +65,9 @@ def split_rows(plan: Plan, split: Split) -> tuple[NDArray[np.int_], NDArray[np.i
     return np.setdiff1d(plan.learnt, inner), inner
 
 
-def run_trial(trial: Trial, config: TrainingConfig, folder: Path) -> Outcome:
+def run_trial(trial: Trial, config: TrainingConfig, folder: Path) -> TrialOutcome:
     """Train and judge; takes as long as the competitor's training."""
-    plan = Plan.read(config, folder)
+    plan = TrainingPlan.read(config, folder)
     train, judged = split_rows(plan, trial.split)
     began = time.perf_counter()
     fitted = RECIPES[trial.competitor].fit(plan, train, trial.settings, trial.seed)
@@ -80,10 +80,10 @@ def run_trial(trial: Trial, config: TrainingConfig, folder: Path) -> Outcome:
         began = time.perf_counter()
         fitted.predict(one)
         took.append(time.perf_counter() - began)
-    return Outcome(predictions, fitted.parameters, seconds, min(took) * 1e3)
+    return TrialOutcome(predictions, fitted.parameters, seconds, min(took) * 1e3)
 
 
-def pack(outcome: Outcome) -> Arrays:
+def pack(outcome: TrialOutcome) -> Arrays:
     """An outcome as arrays."""
     arrays: Arrays = {
         "about": np.array([outcome.parameters, outcome.seconds, outcome.latency_ms], float),
@@ -94,7 +94,7 @@ def pack(outcome: Outcome) -> Arrays:
     return arrays
 
 
-def unpack(arrays: Arrays) -> Outcome:
+def unpack(arrays: Arrays) -> TrialOutcome:
     """The inverse of :func:`pack`."""
     found: dict[str, dict[str, dict[str, Array]]] = {}
     for name, value in arrays.items():
@@ -103,7 +103,7 @@ def unpack(arrays: Arrays) -> Outcome:
             parts = found.setdefault(condition, {"logits": {}, "values": {}, "spreads": {}})
             parts[kind][descriptor] = value.astype(float)
     parameters, seconds, latency_ms = arrays["about"]
-    return Outcome(
+    return TrialOutcome(
         {c: Predictions(**p) for c, p in found.items()}, int(parameters), float(seconds), float(latency_ms)
     )
 
@@ -123,7 +123,7 @@ def _packed(trial: Trial, config: TrainingConfig, folder: Path) -> Arrays:
 
 def outcomes(
     trials: Sequence[Trial], config: TrainingConfig, folder: Path, kept: Path, jobs: int, progress: Progress
-) -> dict[Trial, Outcome]:
+) -> dict[Trial, TrialOutcome]:
     """What comes of all trials; see :func:`.kept.run_all`."""
     pieces = [
         Piece(f"{t.competitor}-{t.split}-{t.seed}", depends_on(t, config), partial(_packed, t, config, folder))

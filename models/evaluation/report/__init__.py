@@ -3,7 +3,7 @@
 from .figures import coverage, curves, delithiation, detector, embedding, reliability
 from .kept import Arrays, Piece, Progress, run_all
 from .style import BLUE, GREY, RED, STYLE, WIDTH, panelled
-from .tables import Measured, calibration, coverage_interval, paired_bootstrap, score
+from .tables import FigureOfMerit, calibration, coverage_interval, paired_bootstrap, score
 from .write import Section, plain, slug, write
 
 __all__ = [
@@ -13,7 +13,7 @@ __all__ = [
     "STYLE",
     "WIDTH",
     "Arrays",
-    "Measured",
+    "FigureOfMerit",
     "Piece",
     "Progress",
     "Section",

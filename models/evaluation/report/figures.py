@@ -33,7 +33,7 @@ from .style import (
     rank,
     style_of,
 )
-from .tables import Measured, Roc
+from .tables import FigureOfMerit, Roc
 
 
 def _metric(descriptor: str, classified: Collection[str]) -> str:
@@ -44,7 +44,7 @@ def _metric(descriptor: str, classified: Collection[str]) -> str:
 
 
 @STYLE
-def score_bars(scores: Mapping[str, Mapping[str, Measured]], classified: Collection[str]) -> Figure:
+def score_bars(scores: Mapping[str, Mapping[str, FigureOfMerit]], classified: Collection[str]) -> Figure:
     """Headline scores by competitor and descriptor with their bootstrap intervals, the best in bold.
 
     Bars begin at 0; a score below it is drawn as 0 and named.
@@ -77,7 +77,9 @@ def score_bars(scores: Mapping[str, Mapping[str, Measured]], classified: Collect
 
 
 @STYLE
-def differences(found: Mapping[str, Mapping[str, Measured]], xlabel: str = "difference to the full model") -> Figure:
+def differences(
+    found: Mapping[str, Mapping[str, FigureOfMerit]], xlabel: str = "difference to the full model"
+) -> Figure:
     """Differences of the headline score by variant and descriptor, with their intervals; zero is the reference.
 
     Intervals that hold zero are drawn faint.

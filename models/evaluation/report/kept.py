@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 Arrays = dict[str, NDArray[Any]]
 Progress = Callable[[int, int, str], None]
@@ -48,10 +49,8 @@ def run_all(pieces: Sequence[Piece], folder: Path, jobs: int, progress: Progress
     done = len(pieces) - len(missing)
     progress(done, len(pieces), "kept from before")
     if missing:
-        # Numerical libraries that start threads of their own in every process only get in each other's way.
-        os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
         context = mp.get_context("spawn")
-        with ProcessPoolExecutor(min(jobs, len(missing)), mp_context=context) as pool:
+        with ProcessPoolExecutor(min(jobs, len(missing)), mp_context=context, initializer=_one_thread) as pool:
             running = {pool.submit(_work, p.call, path): p for path, p in missing.items()}
             for future in as_completed(running):
                 future.result()
@@ -60,8 +59,14 @@ def run_all(pieces: Sequence[Piece], folder: Path, jobs: int, progress: Progress
     return [_read(path) for path in paths]
 
 
-def _work(call: Callable[[], Mapping[str, NDArray[Any]]], path: Path) -> None:
+def _one_thread() -> None:
+    """Keep numerical libraries of this worker process, loaded now or later, from starting threads of their own."""
+    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+    threadpool_limits(1)
     torch.set_num_threads(1)
+
+
+def _work(call: Callable[[], Mapping[str, NDArray[Any]]], path: Path) -> None:
     arrays: dict[str, Any] = dict(call())
     partial = path.with_suffix(f".{os.getpid()}.partial")
     with partial.open("wb") as f:

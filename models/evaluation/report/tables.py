@@ -17,7 +17,7 @@ SMALL = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class FigureOfMerit:
     """A figure of merit and its 95 % bootstrap interval over materials."""
 
     value: float
@@ -64,7 +64,7 @@ def bootstrap(
     descriptor: str,
     draws: int = 2000,
     seed: int = 0,
-) -> Measured:
+) -> FigureOfMerit:
     """The headline score with its interval; all rows (N,) of a drawn ``material`` (N,) come along."""
     kind = descriptor in classified
     sums = _sums(truth[descriptor], value[descriptor], kind, material)
@@ -80,7 +80,7 @@ def paired_bootstrap(
     descriptor: str,
     draws: int = 2000,
     seed: int = 0,
-) -> Measured:
+) -> FigureOfMerit:
     """Headline score of ``a`` less that of ``b`` with its interval, the same materials drawn for both."""
     kind = descriptor in classified
     of_a, of_b = (_sums(truth[descriptor], of[descriptor], kind, material) for of in (a, b))
@@ -94,20 +94,20 @@ def paired_bootstrap(
 
 def coverage_interval(
     held: NDArray[np.bool_], material: NDArray[np.str_], draws: int = 2000, seed: int = 0
-) -> Measured:
+) -> FigureOfMerit:
     """Share of rows (N,) whose interval held the truth, with the bootstrap interval of that share."""
     group = np.unique(material, return_inverse=True)[1]
     sums = np.stack([np.bincount(group, held), np.bincount(group)], axis=1).astype(float)
     return _measured(sums, lambda s: s[..., 0] / s[..., 1], draws, seed)
 
 
-def _measured(sums: Array, merit: Callable[[Array], Array], draws: int, seed: int) -> Measured:
+def _measured(sums: Array, merit: Callable[[Array], Array], draws: int, seed: int) -> FigureOfMerit:
     """``merit`` maps (…, K) sums over materials to (…,) figures; ``sums`` is (M, K), one row per material."""
     if not len(sums):
-        return Measured(float("nan"), float("nan"), float("nan"))
+        return FigureOfMerit(float("nan"), float("nan"), float("nan"))
     drawn = merit(draws_of(len(sums), draws, seed) @ sums)
     lo, hi = np.percentile(drawn, [2.5, 97.5])
-    return Measured(float(merit(sums.sum(0))), float(lo), float(hi))
+    return FigureOfMerit(float(merit(sums.sum(0))), float(lo), float(hi))
 
 
 def _sums(truth: Array, value: Array, classified: bool, material: NDArray[np.str_]) -> Array:

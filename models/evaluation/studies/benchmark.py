@@ -13,16 +13,16 @@ from pydantic import Field, model_validator
 
 from ....agent.types import Array, Settings
 from ...runtime import Model
-from ...training import Plan
+from ...training import TrainingPlan
 from ..competitors import (
     COMPETITORS,
     CONDITIONS,
     NETWORKS,
     SPT_NAME,
-    Outcome,
     Split,
     SPTCompetitor,
     Trial,
+    TrialOutcome,
     disturbed,
     from_columns,
     outcomes,
@@ -39,20 +39,22 @@ class BenchmarkSettings(Settings):
     """Which trials to run."""
 
     competitors: tuple[str, ...] = Field(default=tuple(COMPETITORS), min_length=1)
+    """Competitors by name."""
     search: bool = True
-    """Whether settings are searched for on an inner split of the training materials, or the defaults taken."""
+    """Whether to search the settings of each competitor on an inner split of the training materials; otherwise the
+    defaults are used."""
     members: int = 5
-    """Networks of each competitor, every one of another seed, whose answers are averaged: split by material."""
+    """Networks of each competitor with different seeds, whose answers are averaged, in the split by material."""
     members_by_site: int = 1
-    """The same, split by site; the SPT is trained as often."""
+    """The same in the split by site; the SPT is trained as often."""
     lone_spts: int = 2
-    """Single SPTs trained on the materials, which Experts and ablations are compared with."""
+    """Single SPTs trained on the materials, the reference of Experts and ablations."""
     judged: tuple[str, ...] = METAL_SITES
-    """Descriptors by which settings are chosen and the SPT is judged; those that the model has not are left out."""
+    """Descriptors that choose the settings and judge the SPT; those that the model lacks are left out."""
     experts: tuple[str, ...] = METAL_SITES
-    """Descriptors for which an SPT of their own is trained, of those that are judged."""
+    """Judged descriptors for which a separate SPT is trained."""
     ablations: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Settings of the SPT by the name of what they leave out or change."""
+    """Changed settings of the SPT, by the name of the ablation."""
 
     @model_validator(mode="after")
     def _trials_can_be_run(self) -> "BenchmarkSettings":
@@ -66,7 +68,7 @@ class BenchmarkSettings(Settings):
 
 
 @dataclass(frozen=True)
-class Judged:
+class CompetitorResult:
     """What one competitor said of the rows of one split, its networks averaged and each alone."""
 
     predictions: dict[str, Predictions]
@@ -83,16 +85,16 @@ class Judged:
 class Benchmark:
     """All results, and the rows and labels that they are about."""
 
-    plan: Plan
+    plan: TrainingPlan
     settings: BenchmarkSettings
     chosen: dict[str, Mapping[str, Any]]
     """Per competitor."""
     searched: pd.DataFrame
     """A row per setting tried."""
-    judged: dict[Split, dict[str, Judged]]
+    judged: dict[Split, dict[str, CompetitorResult]]
     shipped_members: int
-    experts: dict[str, Outcome] = field(default_factory=dict)
-    ablations: dict[str, Outcome] = field(default_factory=dict)
+    experts: dict[str, TrialOutcome] = field(default_factory=dict)
+    ablations: dict[str, TrialOutcome] = field(default_factory=dict)
 
     @property
     def descriptors(self) -> tuple[str, ...]:
@@ -117,7 +119,7 @@ class Benchmark:
         """What competitor ``name`` says, (n,) per descriptor."""
         return self.judged[split][name].predictions[condition].best(self.classes)
 
-    def against(self, name: str, d: str, split: Split = "material") -> tables.Measured:
+    def against(self, name: str, d: str, split: Split = "material") -> tables.FigureOfMerit:
         """The SPT's score less that of ``name`` on clean spectra."""
         return tables.paired_bootstrap(
             self.truth(split),
@@ -130,12 +132,18 @@ class Benchmark:
 
 
 def run(
-    settings: BenchmarkSettings, shipped: Model, plan: Plan, folder: Path, kept: Path, jobs: int, progress: Progress
+    settings: BenchmarkSettings,
+    shipped: Model,
+    plan: TrainingPlan,
+    folder: Path,
+    kept: Path,
+    jobs: int,
+    progress: Progress,
 ) -> Benchmark:
     """Run all trials that are not kept from before; by material, the SPT is the ``shipped`` model."""
     config = plan.config
 
-    def run_trials(trials: Sequence[Trial]) -> dict[Trial, Outcome]:
+    def run_trials(trials: Sequence[Trial]) -> dict[Trial, TrialOutcome]:
         return outcomes(trials, config, folder, kept, jobs, progress)
 
     chosen, searched = search(settings, plan, run_trials)
@@ -156,7 +164,7 @@ def run(
     }
     trials = [*(t for ts in wanted.values() for t in ts), *lone, *experts.values(), *ablations.values()]
     done = run_trials(trials)
-    judged: dict[Split, dict[str, Judged]] = {
+    judged: dict[Split, dict[str, CompetitorResult]] = {
         "material": {SPT_NAME: as_shipped(shipped, plan, [done[t] for t in lone])}
     }
     for (split, name), ts in wanted.items():
@@ -173,12 +181,12 @@ def run(
     )
 
 
-def judged_of(settings: BenchmarkSettings, plan: Plan) -> tuple[str, ...]:
+def judged_of(settings: BenchmarkSettings, plan: TrainingPlan) -> tuple[str, ...]:
     """The judged descriptors that the plan's model has."""
     return tuple(d for d in settings.judged if d in (*plan.config.classified, *plan.config.regressed))
 
 
-def as_shipped(model: Model, plan: Plan, lone: Sequence[Outcome]) -> Judged:
+def as_shipped(model: Model, plan: TrainingPlan, lone: Sequence[TrialOutcome]) -> CompetitorResult:
     """The shipped model under all conditions, and single networks trained as its members are."""
     said = {c.name: from_columns(plan, model.forward(disturbed(plan, plan.judged, c))) for c in CONDITIONS}
     one = plan.clean[plan.judged[:1]].numpy()
@@ -189,11 +197,11 @@ def as_shipped(model: Model, plan: Plan, lone: Sequence[Outcome]) -> Judged:
     singles = [o.predictions["clean"] for o in lone]
     # What is recalled counts as much as what is learnt, as nearest neighbours' spectra and trees' leaves do.
     numbers = model.card.training["parameters"] + model.card.training.get("recalled_numbers", 0)
-    return Judged(said, singles, numbers, seconds, latency)
+    return CompetitorResult(said, singles, numbers, seconds, latency)
 
 
 def search(
-    settings: BenchmarkSettings, plan: Plan, run_trials: Any
+    settings: BenchmarkSettings, plan: TrainingPlan, run_trials: Any
 ) -> tuple[dict[str, Mapping[str, Any]], pd.DataFrame]:
     """The settings of each competitor with the best mean score on an inner split of the training materials."""
     chosen: dict[str, Mapping[str, Any]] = {SPT_NAME: {}}
@@ -222,10 +230,10 @@ def search(
     return chosen, pd.DataFrame(rows).set_index("competitor")
 
 
-def together(parts: Sequence[Outcome]) -> Judged:
+def together(parts: Sequence[TrialOutcome]) -> CompetitorResult:
     """Several networks of one kind as one."""
     conditions = parts[0].predictions
-    return Judged(
+    return CompetitorResult(
         {c: averaged([p.predictions[c] for p in parts]) for c in conditions},
         [p.predictions["clean"] for p in parts],
         sum(p.parameters for p in parts),

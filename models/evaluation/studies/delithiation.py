@@ -16,7 +16,7 @@ from ...training import FINE_EV, Augmentation, TrainingConfig, shifted
 from ..competitors import PLS, PLSSettings, end_member_share
 from ..report import Arrays, Piece, Progress, Section, plain, run_all, slug
 from ..report import delithiation as drawn
-from .layered import CLEAN, MEASURED, MEASURED_EV, Series, read_series, spectra_of, stacking
+from .layered import CLEAN, MEASURED, MEASURED_EV, LayeredSeries, read_series, spectra_of, stacking
 from .transfer import start_of, taught
 
 PLS_NAME, PLS_COPIES_NAME, LCF_NAME = "PLS", "PLS, disturbed copies", "LCF"
@@ -24,45 +24,52 @@ LEAST, MOST = 3.0, 4.0
 """Mean oxidation states of the ends, x = 1 and x = 0."""
 
 
-class Recipe(Settings):
+class FineTuneSettings(Settings):
     """How a network is fine-tuned for a series; what is not here is as in the target's config."""
 
     epochs: int = 60
+    """Epochs of each training."""
     rows_per_epoch: int = 256
+    """Rows per epoch."""
     batch: int = 24
+    """Rows per step."""
     learning_rate: float = 4e-3
+    """Peak learning rate."""
     dropout: float = 0.0
-    """A series of a score of spectra differs by little, which dropout blurs."""
+    """Dropout rate; the few spectra of a series differ by little, which dropout blurs."""
     regression_weight: float = 10.0
+    """Weight of the regression loss relative to one classified descriptor."""
     recall_weight: float = 0.0
-    """A series that misses the composition in question has nothing to recall for it."""
+    """Weight of the recall loss; a series without the composition in question has no site to recall for it."""
     others: bool = False
-    """Whether rows that are not of the series are learnt from."""
+    """Whether to train also on rows outside the series."""
     copies: int = Field(default=1, ge=1)
-    """Times that an epoch sees a layered row for once that it sees another."""
+    """How often an epoch repeats each layered row relative to another row."""
     augmentation: Augmentation = Augmentation(
         disturbed=0.8, shift_ev=0.3, broadening_ev=2.0, noise=0.01, slope=0.0, mixed=0.8, mixture_max=3
     )
-    """Disturbed as the copies that PLS learns from."""
+    """Disturbances, as in the copies that PLS learns from."""
 
 
 class DelithiationSettings(Settings):
     """Leave-one-composition-out over the layered series of each target."""
 
     targets: tuple[TrainingConfig, ...]
+    """Training configs, one per series."""
     pretrained: str
     """Name or folder of the model that fine-tuning starts from."""
     members: int = Field(default=3, ge=1)
-    """Networks per left-out composition; their mean answers."""
-    recipes: dict[str, Recipe] = Field(default_factory=lambda: {"SPT": Recipe()})
-    """By the name in the report; the first is what is compared with the linear models."""
+    """Networks per left-out composition; their answers are averaged."""
+    recipes: dict[str, FineTuneSettings] = Field(default_factory=lambda: {"SPT": FineTuneSettings()})
+    """Fine-tuning by name in the report; the first is compared with the linear models."""
     pls: PLSSettings = PLSSettings()
-    """On the rows as they are."""
+    """Partial least squares on the rows as computed."""
     pls_copies: PLSSettings = PLSSettings(copies=20)
-    """And with disturbed copies of them."""
+    """Partial least squares on the rows and disturbed copies."""
     draws: int = Field(default=10, ge=1)
-    """Disturbed versions of every judged row for the figures under measured conditions."""
+    """Disturbed versions of each judged row, for the figures under measured conditions."""
     seed: int = 0
+    """Seed of all random numbers."""
 
     @property
     def models(self) -> list[str]:
@@ -74,7 +81,12 @@ class DelithiationSettings(Settings):
 
 
 def ask_network(
-    k: int, composition: float, recipe: Recipe, config: TrainingConfig, settings: DelithiationSettings, data: Path
+    k: int,
+    composition: float,
+    recipe: FineTuneSettings,
+    config: TrainingConfig,
+    settings: DelithiationSettings,
+    data: Path,
 ) -> Arrays:
     """Mean oxidation states by condition, (n,) or (draws · n,), from network k that has not seen the composition."""
     series = read_series(config, settings.pretrained, data)
@@ -87,7 +99,7 @@ def ask_network(
     return {c: fitted.predict(s.numpy()).values["OS_mean"] for c, s in spectra.items()}
 
 
-def tuned_config(config: TrainingConfig, recipe: Recipe) -> TrainingConfig:
+def tuned_config(config: TrainingConfig, recipe: FineTuneSettings) -> TrainingConfig:
     """The target's config with the recipe's optimisation, augmentation and dropout."""
     named = recipe.model_dump(exclude={"others", "copies", "augmentation", "dropout"}) | {"patience": None}
     changes = {
@@ -116,7 +128,7 @@ def ask_linear(config: TrainingConfig, settings: DelithiationSettings, data: Pat
     return found
 
 
-def end_members(series: Series, condition: str) -> list[Array]:
+def end_members(series: LayeredSeries, condition: str) -> list[Array]:
     """Mean O3 spectra (G,) of both ends; those of a beamline are as broad as what it measures on average."""
     o3 = np.array([stacking(i) == "O3" for i in series.plan.data.ids.tolist()])
     rows, found = series.plan.rows, list[Array]()
@@ -138,7 +150,7 @@ def delithiation(settings: DelithiationSettings, data: Path, kept: Path, jobs: i
     ----------
     data, kept : folder of the rows, and where finished pieces of work lie
     """
-    means: list[Mean] = []
+    means: list[CompositionMean] = []
     for config in settings.targets:
         series = read_series(config, settings.pretrained, data)
         for (model, composition, condition), said in answered(
@@ -180,7 +192,7 @@ Answers = dict[tuple[str, float, str], Array]
 
 
 def answered(
-    series: Series,
+    series: LayeredSeries,
     config: TrainingConfig,
     settings: DelithiationSettings,
     data: Path,
@@ -230,7 +242,7 @@ def answered(
 
 
 @dataclass(frozen=True)
-class Mean:
+class CompositionMean:
     """Predicted mean oxidation state of one composition in one stacking, the mean over its sites."""
 
     target: str
@@ -251,21 +263,25 @@ class Mean:
         return bool(np.isclose(self.expected, (LEAST, MOST)).any())
 
 
-def means_of(series: Series, composition: float, said: Array, target: str, model: str, condition: str) -> list[Mean]:
+def means_of(
+    series: LayeredSeries, composition: float, said: Array, target: str, model: str, condition: str
+) -> list[CompositionMean]:
     """What a model says of the sites of a composition (draws · n,), taken together by stacking."""
     held, apart = series.judged(composition)
     ids = [*series.plan.data.ids[held].tolist(), *series.apart.ids[apart].tolist()]
     groups = [(stacking(i), k >= len(held)) for k, i in enumerate(ids)]
     by_draw = said.reshape(-1, len(ids))
-    found: list[Mean] = []
+    found: list[CompositionMean] = []
     for kind, is_apart in dict.fromkeys(groups):
         each = by_draw[:, [g == (kind, is_apart) for g in groups]].mean(1)
         error = float(np.abs(each - composition).mean())
-        found.append(Mean(target, model, condition, composition, kind, is_apart, float(each.mean()), error))
+        found.append(
+            CompositionMean(target, model, condition, composition, kind, is_apart, float(each.mean()), error)
+        )
     return found
 
 
-PARTS: dict[str, Callable[[Mean], bool]] = {
+PARTS: dict[str, Callable[[CompositionMean], bool]] = {
     "interior": lambda m: not (m.apart or m.end or m.stacking == "JT"),
     "interior, other Li ordering": lambda m: m.apart and not m.end,
     "x = 1": lambda m: m.expected == LEAST and m.stacking == "O3",
@@ -279,7 +295,7 @@ OUTSIDE = tuple(PARTS)[2:]
 """Ends, where leaving out means extrapolating, and distorted structures."""
 
 
-def summarised(means: Sequence[Mean], models: Sequence[str]) -> list[dict[str, Any]]:
+def summarised(means: Sequence[CompositionMean], models: Sequence[str]) -> list[dict[str, Any]]:
     """Mean absolute errors, e, a row per target, condition and model."""
     found: list[dict[str, Any]] = []
     for target, condition, model in dict.fromkeys((m.target, m.condition, m.model) for m in means):
@@ -294,7 +310,7 @@ def summarised(means: Sequence[Mean], models: Sequence[str]) -> list[dict[str, A
     return sorted(found, key=lambda r: (r["target"], r["spectra"], models.index(r["model"])))
 
 
-def _compositions(means: Sequence[Mean], models: Sequence[str]) -> list[dict[str, Any]]:
+def _compositions(means: Sequence[CompositionMean], models: Sequence[str]) -> list[dict[str, Any]]:
     """Predictions side by side, a row per target, composition and stacking."""
     rows: dict[tuple[str, float, str, bool], dict[str, Any]] = {}
     for m in sorted(means, key=lambda m: models.index(m.model)):
@@ -332,7 +348,7 @@ def _protocol(settings: DelithiationSettings) -> str:
     )
 
 
-def _recipe(name: str, r: Recipe) -> str:
+def _recipe(name: str, r: FineTuneSettings) -> str:
     often = f"all other rows, the layered ones {r.copies} times as often"
     rows = often if r.others else "the other layered rows alone"
     mixed = f"{r.augmentation.mixed:.0%} of them mixtures whose labels are mixed alike"

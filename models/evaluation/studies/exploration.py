@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812  torch's own idiom
 from ....agent.types import Array, InputError
 from ... import card as cards
 from ...network import FrequencyBranch, GraphAttention, Served, SPTShape
-from ...training import Plan, served_weights
+from ...training import TrainingPlan, served_weights
 from ..contract import classes_of
 from ..report import BLUE, GREY, RED, STYLE, WIDTH, Section, embedding, panelled
 from .unfamiliar import Element, held_out_rows, thinned
@@ -292,7 +292,9 @@ def chosen_frames(truth: Array, count: int = 4) -> NDArray[np.int_]:
     return np.array([np.flatnonzero(truth == c)[0] for c in some], int)
 
 
-def exploration(folder: Path, plan: Plan, elements: Sequence[Element], most: int = MAPPED, seed: int = 0) -> Section:
+def exploration(
+    folder: Path, plan: TrainingPlan, elements: Sequence[Element], most: int = MAPPED, seed: int = 0
+) -> Section:
     """The section of the report, of the model in ``folder``.
 
     Parameters
@@ -354,7 +356,7 @@ def chance(own: Array, others: Array) -> float:
 
 
 def _looks(
-    section: Section, served: Served, plan: Plan, spectra: Tensor, labels: Mapping[str, Array], step_ev: float
+    section: Section, served: Served, plan: TrainingPlan, spectra: Tensor, labels: Mapping[str, Array], step_ev: float
 ) -> str:
     """Add what the network looks at to the section; a sentence or two on it."""
     said: list[str] = []

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ....agent.types import Array
-from ...training import FINE_EV, FeffData, Plan, TrainingConfig, load_feff, shifted
+from ...training import FINE_EV, FeffData, TrainingConfig, TrainingPlan, load_feff, shifted
 from .transfer import judged_by_folds
 
 CLEAN, MEASURED = "as computed", "as measured"
@@ -20,10 +20,10 @@ MEASURED_EV = 1.5
 
 
 @dataclass(frozen=True)
-class Series:
+class LayeredSeries:
     """The rows of a target, and which of them the series is."""
 
-    plan: Plan
+    plan: TrainingPlan
     """Of ``train`` and ``val``."""
     apart: FeffData
     """Layered rows that are never trained on (split ``sim``: another ordering of Li)."""
@@ -52,9 +52,9 @@ class Series:
         return self.held(composition), np.flatnonzero(self.apart.labels["OS_mean"] == composition)
 
 
-def read_series(config: TrainingConfig, pretrained: str, data: Path) -> Series:
+def read_series(config: TrainingConfig, pretrained: str, data: Path) -> LayeredSeries:
     """The layered series of a target."""
-    plan = Plan.read(judged_by_folds(config, pretrained), data)
+    plan = TrainingPlan.read(judged_by_folds(config, pretrained), data)
     loaded = load_feff(data, config.dataset, config.classified + tuple(d for d in config.regressed if d != "OS_mean"))
     apart = loaded.rows((loaded.split == "sim") & (loaded.kind == "layered"))
     grid = plan.config.grid.grid()
@@ -62,7 +62,7 @@ def read_series(config: TrainingConfig, pretrained: str, data: Path) -> Series:
     fine = apart.on_bins(fine_bounds, config.edge_ev) if len(apart) else np.empty((0, plan.rows.fine.shape[1]))
     with (data / f"{config.dataset}.csv").open(newline="", encoding="utf-8-sig") as f:
         formula = {r["id"]: r["formula"] for r in csv.DictReader(f)}
-    return Series(
+    return LayeredSeries(
         plan,
         apart,
         torch.tensor(fine, dtype=torch.float32),
@@ -77,7 +77,7 @@ def stacking(id: str) -> str:
     return found[1].replace("H13", "H1-3") if found else "other"
 
 
-def spectra_of(series: Series, composition: float, draws: int, seed: int) -> dict[str, Tensor]:
+def spectra_of(series: LayeredSeries, composition: float, draws: int, seed: int) -> dict[str, Tensor]:
     """Aligned spectra to be judged by condition: (n, G) as computed, (draws · n, G) as a beamline would have them.
 
     A beamline's: Gaussian broadening of 1–2 eV and an energy error of ± 0.3 eV, as the copies that PLS learns

@@ -20,16 +20,16 @@ from ...training import (
     Blend,
     FeffData,
     Network,
-    Plan,
-    Trained,
+    TrainedMember,
     TrainingConfig,
+    TrainingPlan,
     ensemble,
     folds,
     served_weights,
     share_of,
     train_member,
 )
-from ..competitors import FittedSPT, Outcome, pack, unpack
+from ..competitors import FittedSPT, TrialOutcome, pack, unpack
 from ..contract import classes_of
 from ..report import Arrays, Piece, Progress, Section, curves, paired_bootstrap, plain, run_all, score, slug
 
@@ -48,29 +48,34 @@ class TransferSettings(Settings):
     """Fine-tuning from a pre-trained model against training from scratch."""
 
     targets: tuple[TrainingConfig, ...]
-    """One per target set; their network is replaced by the pre-trained model's."""
+    """Training configs, one per target set; the pre-trained model's network replaces theirs."""
     pretrained: str
-    """Name or folder of the model whose members' weights fine-tuning starts from."""
+    """Name or folder of the model whose weights fine-tuning starts from."""
     fractions: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)
-    """Of the materials that a fold leaves for training; smaller ones are parts of larger ones."""
+    """Fractions of the training materials of a fold; a smaller one is part of a larger one."""
     modes: tuple[Mode, ...] = ("scratch", "frozen", "partial", "full")
     """``frozen`` trains the heads and the query, ``partial`` also the latent layer, ``full`` everything."""
     folds: int = Field(default=5, ge=2)
-    """Of the materials of ``train`` and ``val``; each row is judged by the network that has not seen its material."""
+    """Folds of the materials of ``train`` and ``val``; each row is judged by a network that has not seen its
+    material."""
     repeats: int = Field(default=1, ge=1)
-    """With other folds and other seeds."""
+    """Repetitions with other folds and other seeds."""
     epochs: int = 25
+    """Epochs of each training."""
     rows_per_epoch: int = 256
+    """Rows per epoch."""
     learning_rate: dict[Mode, float] = Field(
         default_factory=lambda: {"scratch": 3e-3, "frozen": 3e-3, "partial": 1e-3, "full": 1e-3}
     )
+    """Peak learning rate by mode."""
     recall_share: float = Field(default=0.5, ge=0, le=1)
-    """Of recall in every answer: too few rows are left to fit it on."""
+    """Share of recall in every answer; there are too few rows to fit it."""
     seed: int = 0
+    """Seed of all random numbers."""
 
 
 @dataclass(frozen=True)
-class Tuning:
+class TransferTrial:
     """One network: what it starts from, what it may learn, from how many rows."""
 
     config: TrainingConfig
@@ -97,9 +102,9 @@ def transfer(settings: TransferSettings, data: Path, kept: Path, jobs: int, prog
     section = Section("Transfer to other absorbers", _protocol(settings))
     rows: list[dict[str, Any]] = []
     for config in settings.targets:
-        plan = Plan.read(judged_by_folds(config, settings.pretrained), data)
+        plan = TrainingPlan.read(judged_by_folds(config, settings.pretrained), data)
         mine = [(t, o) for t, o in done if t.config is config]
-        pooled: dict[tuple[Mode, float], Pooled] = {
+        pooled: dict[tuple[Mode, float], PooledPredictions] = {
             (mode, fraction): pool(
                 plan, settings, [(t, o) for t, o in mine if (t.mode, t.fraction) == (mode, fraction)]
             )
@@ -134,19 +139,24 @@ def judged_by_folds(config: TrainingConfig, pretrained: str | None) -> TrainingC
     return config.model_copy(update=changes)
 
 
-def all_tunings(settings: TransferSettings) -> Iterator[Tuning]:
+def all_tunings(settings: TransferSettings) -> Iterator[TransferTrial]:
     """What the study consists of."""
     for config in settings.targets:
         for mode in settings.modes:
             for fraction in settings.fractions:
                 for repeat in range(settings.repeats):
                     for fold in range(settings.folds):
-                        yield Tuning(config, mode, fraction, fold, repeat)
+                        yield TransferTrial(config, mode, fraction, fold, repeat)
 
 
 def tuned(
-    tunings: Sequence[Tuning], settings: TransferSettings, data: Path, kept: Path, jobs: int, progress: Progress
-) -> list[Outcome]:
+    tunings: Sequence[TransferTrial],
+    settings: TransferSettings,
+    data: Path,
+    kept: Path,
+    jobs: int,
+    progress: Progress,
+) -> list[TrialOutcome]:
     """What comes of each, on its held-out rows; see :func:`.kept.run_all`."""
     start = start_of(settings.pretrained)
     recipe = settings.model_dump(mode="json", exclude={"targets", "fractions", "modes", "repeats", "pretrained"})
@@ -170,10 +180,10 @@ def start_of(pretrained: str) -> str:
     return digest.hexdigest()
 
 
-def tune(tuning: Tuning, settings: TransferSettings, data: Path) -> Arrays:
+def tune(tuning: TransferTrial, settings: TransferSettings, data: Path) -> Arrays:
     """Train one network and let it answer for the rows of its fold."""
     config = judged_by_folds(tuning.config, settings.pretrained)
-    plan = Plan.read(config, data)
+    plan = TrainingPlan.read(config, data)
     seed = settings.seed + tuning.repeat
     held = held_out_rows(plan.data, settings, tuning.repeat)[tuning.fold]
     train = share_of(plan.data.material, np.setdiff1d(plan.learnt, held), tuning.fraction, seed)
@@ -190,7 +200,7 @@ def tune(tuning: Tuning, settings: TransferSettings, data: Path) -> Arrays:
     network = mine.new_member(tuning.fold)
     only_learns(network, tuning.mode)
     fitted, seconds = taught(mine, network, train, seed * settings.folds + tuning.fold, settings.recall_share)
-    return pack(Outcome({"clean": fitted.predict(plan.clean[held].numpy())}, fitted.parameters, seconds, 0.0))
+    return pack(TrialOutcome({"clean": fitted.predict(plan.clean[held].numpy())}, fitted.parameters, seconds, 0.0))
 
 
 def only_learns(network: SPT, mode: Mode) -> None:
@@ -200,7 +210,7 @@ def only_learns(network: SPT, mode: Mode) -> None:
 
 
 def taught(
-    plan: Plan, network: SPT, train: NDArray[np.int_], seed: int, recall_share: float
+    plan: TrainingPlan, network: SPT, train: NDArray[np.int_], seed: int, recall_share: float
 ) -> tuple[FittedSPT, float]:
     """``network`` trained on the rows ``train``, of which it recalls each once, and the seconds that took.
 
@@ -214,7 +224,7 @@ def taught(
     classified, regressed = len(plan.config.classified), len(plan.config.regressed)
     blend = Blend(torch.ones(classified), torch.full((classified + regressed,), recall_share))
     plan = replace(plan, blend=blend)
-    served = ensemble(plan, [Trained.of(member)], np.unique(train))
+    served = ensemble(plan, [TrainedMember.of(member)], np.unique(train))
     learnt = sum(p.numel() for p in network.parameters() if p.requires_grad)
     return FittedSPT(plan, served, learnt), member.seconds
 
@@ -228,7 +238,7 @@ def held_out_rows(data: FeffData, settings: TransferSettings, repeat: int) -> li
 
 
 @dataclass(frozen=True)
-class Pooled:
+class PooledPredictions:
     """What networks that had not seen them say of rows of a plan."""
 
     rows: NDArray[np.int_]
@@ -239,12 +249,14 @@ class Pooled:
     """(n,) per descriptor, the most probable class or the value."""
 
 
-def pool(plan: Plan, settings: TransferSettings, done: Sequence[tuple[Tuning, Outcome]]) -> Pooled:
+def pool(
+    plan: TrainingPlan, settings: TransferSettings, done: Sequence[tuple[TransferTrial, TrialOutcome]]
+) -> PooledPredictions:
     """All folds, and repeats, of one way of training together."""
     rows = [held_out_rows(plan.data, settings, t.repeat)[t.fold] for t, _ in done]
     fold = [np.full(len(r), t.repeat * settings.folds + t.fold) for r, (t, _) in zip(rows, done, strict=True)]
     best = [outcome.predictions["clean"].best(classes_of(plan)) for _, outcome in done]
-    return Pooled(
+    return PooledPredictions(
         np.concatenate(rows), np.concatenate(fold), {d: np.concatenate([b[d] for b in best]) for d in best[0]}
     )
 
@@ -273,7 +285,7 @@ def standard_error(values: Array) -> float:
     return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else float("nan")
 
 
-def _scores(plan: Plan, pooled: Mapping[tuple[Mode, float], Pooled]) -> Iterator[dict[str, Any]]:
+def _scores(plan: TrainingPlan, pooled: Mapping[tuple[Mode, float], PooledPredictions]) -> Iterator[dict[str, Any]]:
     classified = plan.config.classified
     for (mode, fraction), p in pooled.items():
         truth = {d: v[p.rows] for d, v in plan.data.labels.items()}
@@ -319,7 +331,9 @@ spread of all rows. The prototypes' originals have been seen in pre-training, wi
 """.strip()
 
 
-def _little_against_all(section: Section, plan: Plan, pooled: Mapping[tuple[Mode, float], Pooled]) -> str:
+def _little_against_all(
+    section: Section, plan: TrainingPlan, pooled: Mapping[tuple[Mode, float], PooledPredictions]
+) -> str:
     """Fine-tuned on few rows against scratch on all."""
     few, every = pooled.get(("full", LITTLE)), pooled.get(("scratch", 1.0))
     if few is None or every is None:
@@ -327,7 +341,9 @@ def _little_against_all(section: Section, plan: Plan, pooled: Mapping[tuple[Mode
     return compared(section, plan, few, every, f"full fine-tuning on {LITTLE:.0%}", "scratch on 100%")
 
 
-def compared(section: Section, plan: Plan, a: Pooled, b: Pooled, name_a: str, name_b: str) -> str:
+def compared(
+    section: Section, plan: TrainingPlan, a: PooledPredictions, b: PooledPredictions, name_a: str, name_b: str
+) -> str:
     """Add a table of paired differences between two ways of training on the same rows; a sentence on them."""
     one, other = (_in_order(p) for p in (a, b))
     rows = np.sort(a.rows)
@@ -354,7 +370,7 @@ def compared(section: Section, plan: Plan, a: Pooled, b: Pooled, name_a: str, na
     )
 
 
-def _in_order(p: Pooled) -> dict[str, Array]:
+def _in_order(p: PooledPredictions) -> dict[str, Array]:
     order = np.argsort(p.rows, kind="stable")
     return {d: v[order] for d, v in p.best.items()}
 

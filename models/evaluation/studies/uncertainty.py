@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ....agent.types import Array
 from ...runtime import Model
-from ...training import FeffData, Plan
+from ...training import FeffData, TrainingPlan
 from ..competitors import CLEAN, NOISE, Condition, disturbed
 from ..contract import Spectra
 from ..report import BLUE, GREY, STYLE, Section, calibration, coverage, coverage_interval, panelled, reliability
@@ -31,7 +31,7 @@ SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True)
-class Said:
+class IntervalPredictions:
     """What a model says of n spectra of one descriptor."""
 
     mean: Array
@@ -43,7 +43,7 @@ class Said:
     """(n,) its probability."""
 
 
-def said(model: Model, spectra: Spectra) -> dict[str, Said]:
+def said(model: Model, spectra: Spectra) -> dict[str, IntervalPredictions]:
     """Estimates (n,) of every descriptor, as they are served."""
     found = model.estimate(spectra)
 
@@ -51,7 +51,7 @@ def said(model: Model, spectra: Spectra) -> dict[str, Said]:
         return np.array([getattr(e.descriptors[name], field) for e in found], float)  # None as NaN
 
     fields = ("mean", "lo", "hi", "value", "p")
-    return {d.name: Said(*(column(d.name, f) for f in fields)) for d in model.card.descriptors}
+    return {d.name: IntervalPredictions(*(column(d.name, f) for f in fields)) for d in model.card.descriptors}
 
 
 def means_of(model: Model) -> dict[str, str]:
@@ -60,7 +60,7 @@ def means_of(model: Model) -> dict[str, str]:
     return {d.name: d.mean_head or d.name for d in cards if d.mean_head or d.kind == "regressed"}
 
 
-def covered(found: Said, truth: Array, material: NDArray[np.str_]) -> dict[str, float]:
+def covered(found: IntervalPredictions, truth: Array, material: NDArray[np.str_]) -> dict[str, float]:
     """Coverage of the intervals with its bootstrap interval over materials, and their median width."""
     known = ~np.isnan(truth)
     t, lo, hi = truth[known], found.lo[known], found.hi[known]
@@ -103,7 +103,7 @@ def summaries(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return wide(coverage), wide(width)
 
 
-def confidences(found: Mapping[str, Said], data: FeffData) -> dict[str, tuple[pd.DataFrame, float]]:
+def confidences(found: Mapping[str, IntervalPredictions], data: FeffData) -> dict[str, tuple[pd.DataFrame, float]]:
     """Reliability of every classified descriptor: see :func:`.tables.calibration`."""
     tables: dict[str, tuple[pd.DataFrame, float]] = {}
     for name, s in found.items():
@@ -119,7 +119,7 @@ def ranked(doubt: Array, error: Array) -> Array:
     return np.cumsum(error[np.argsort(doubt, kind="stable")]) / np.arange(1, len(error) + 1)
 
 
-def risks(model: Model, found: Mapping[str, Said], data: FeffData) -> dict[str, tuple[Array, Array]]:
+def risks(model: Model, found: Mapping[str, IntervalPredictions], data: FeffData) -> dict[str, tuple[Array, Array]]:
     """Per descriptor (doubt, error), each (n,): interval width and |error|; 1 − p and whether the class is wrong."""
     heads = means_of(model)
     pairs: dict[str, tuple[Array, Array]] = {}
@@ -170,7 +170,7 @@ def risk_curves(pairs: Mapping[str, tuple[Array, Array]]) -> Figure:
 
 def uncertainty(
     model: Model,
-    plan: Plan,
+    plan: TrainingPlan,
     elements: Sequence[Element],
     conditions: Sequence[Condition] = STUDIED,
     most: int = 2000,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ....agent.types import Array, InputError
 from ...runtime import Model
-from ...training import FINE_EV, FeffData, Plan, TrainingConfig, load_feff, shifted
+from ...training import FINE_EV, FeffData, TrainingConfig, TrainingPlan, load_feff, shifted
 from ..competitors import CLEAN, Condition, disturbed
 from ..contract import Spectra
 from ..report import Section, detector
@@ -61,19 +61,21 @@ class Element:
         return replace(rows, energy=rows.energy - self.edge_ev + edge_ev)
 
 
-def standing_in(plan: Plan, data: FeffData) -> Plan:
+def standing_in(plan: TrainingPlan, data: FeffData) -> TrainingPlan:
     """The plan with other rows, so that they can be disturbed as its own; what it would train on is not theirs."""
     rows = replace(plan.rows, fine=on_fine_bins(plan, data))
     return replace(plan, data=data, rows=rows, clean=rows.aligned(rows.fine))
 
 
-def on_fine_bins(plan: Plan, data: FeffData) -> Tensor:
+def on_fine_bins(plan: TrainingPlan, data: FeffData) -> Tensor:
     """(n, F) rows at the plan's edge as its own are before they are aligned."""
     bounds = plan.rows.grid.bounds[0] + FINE_EV * np.arange(plan.rows.fine.shape[1] + 1)
     return torch.tensor(data.on_bins(bounds, plan.config.edge_ev), dtype=torch.float32)
 
 
-def held_out_rows(plan: Plan, elements: Iterable[Element], most: int) -> tuple[Plan, NDArray[np.int_], str]:
+def held_out_rows(
+    plan: TrainingPlan, elements: Iterable[Element], most: int
+) -> tuple[TrainingPlan, NDArray[np.int_], str]:
     """Rows that the model has neither learnt nor been calibrated with, as (plan, indices, what they are).
 
     Not more than ``most``, evenly taken.
@@ -93,7 +95,7 @@ def thinned(index: NDArray[np.int_], most: int) -> NDArray[np.int_]:
     return index if len(index) <= most else index[np.linspace(0, len(index) - 1, most).astype(int)]
 
 
-def transplanted(plan: Plan, element: Element, mask: NDArray[np.bool_]) -> tuple[FeffData, Spectra]:
+def transplanted(plan: TrainingPlan, element: Element, mask: NDArray[np.bool_]) -> tuple[FeffData, Spectra]:
     """Rows of another element at this edge, and their aligned spectra (n, G).
 
     Where they end before the grid they go on as the training spectra most like them do (least squares on principal
@@ -114,7 +116,9 @@ def transplanted(plan: Plan, element: Element, mask: NDArray[np.bool_]) -> tuple
     return data, spectra.astype(np.float32)
 
 
-def strangers(plan: Plan, rows: Plan, index: NDArray[np.int_], elements: Iterable[Element]) -> dict[str, Spectra]:
+def strangers(
+    plan: TrainingPlan, rows: TrainingPlan, index: NDArray[np.int_], elements: Iterable[Element]
+) -> dict[str, Spectra]:
     """Spectra that a model should flag, by kind; ``rows`` at ``index`` are the familiar ones that are spoilt."""
     found: dict[str, Spectra] = {}
     metals: list[Spectra] = []
@@ -139,7 +143,7 @@ def strangers(plan: Plan, rows: Plan, index: NDArray[np.int_], elements: Iterabl
     return found
 
 
-def wandering(spectra: Spectra, plan: Plan, rng: np.random.Generator) -> Spectra:
+def wandering(spectra: Spectra, plan: TrainingPlan, rng: np.random.Generator) -> Spectra:
     """Few spectra as many: each at energies ± 2 eV off and broadened by up to 2 eV, for FEFF's own edges wander."""
     many = torch.from_numpy(np.repeat(spectra, DRAWS, axis=0))
     shift, sigma = (torch.tensor(rng.uniform(lo, 2, (len(many), 1)), dtype=torch.float32) for lo in (-2, 0))
@@ -161,7 +165,7 @@ def self_absorbed(spectra: Array, thickness: Array) -> Array:
     return spectra * (1 + thickness) / (1 + thickness * spectra.clip(0))
 
 
-def _footed(plan: Plan, spectra: Array) -> Spectra:
+def _footed(plan: TrainingPlan, spectra: Array) -> Spectra:
     return plan.rows.footing(torch.tensor(spectra, dtype=torch.float32)).numpy()
 
 
@@ -199,7 +203,7 @@ def detection(familiar: Array, strange: Mapping[str, Array]) -> pd.DataFrame:
 
 def unfamiliar(
     model: Model,
-    plan: Plan,
+    plan: TrainingPlan,
     elements: Sequence[Element],
     conditions: Sequence[Condition] = ORDINARY,
     most: int = 2000,

@@ -19,11 +19,11 @@ from ...training import (
     FINE_EV,
     Augmentation,
     FeffData,
-    Plan,
     Rows,
     Scale,
     Targets,
     TrainingConfig,
+    TrainingPlan,
     add_noise,
     disturb,
     folds,
@@ -31,10 +31,20 @@ from ...training import (
     mixtures,
     prepare,
 )
-from ..competitors import Outcome, from_columns, pack, unpack
+from ..competitors import TrialOutcome, from_columns, pack, unpack
 from ..contract import Predictions, averaged, classes_of
 from ..report import Arrays, Piece, Progress, Section, plain, run_all
-from .transfer import Pooled, TransferSettings, Tuning, compared, judged_by_folds, pool, start_of, taught, tuned
+from .transfer import (
+    PooledPredictions,
+    TransferSettings,
+    TransferTrial,
+    compared,
+    judged_by_folds,
+    pool,
+    start_of,
+    taught,
+    tuned,
+)
 
 OF_SOURCE, OF_TARGETS = "blended as the source's model", "blended as the targets' models"
 SIM = "second ordering of target"
@@ -45,14 +55,17 @@ class UniversalSettings(Settings):
     """One network for the source's and all targets' rows."""
 
     source: TrainingConfig
-    """Of the large set; its ``val`` rows judge."""
+    """Training config of the large set; its ``val`` rows judge."""
     transfer: TransferSettings
-    """Targets, folds, pre-trained model, and how the networks per target are fine-tuned."""
+    """Targets, folds, pre-trained model and fine-tuning of the networks per target."""
     epochs: int = 8
+    """Epochs of the training."""
     copies: int = Field(default=10, ge=1)
-    """Times that an epoch sees every target row for once that it sees a source row."""
+    """How often an epoch repeats each target row relative to a source row."""
     learning_rate: float = 1e-3
+    """Peak learning rate."""
     seed: int = 0
+    """Seed of all random numbers."""
 
 
 @dataclass
@@ -82,7 +95,7 @@ class FlaggedRows(Rows):
 
 
 @dataclass(frozen=True, eq=False)
-class JointPlan(Plan):
+class JointPlan(TrainingPlan):
     """Rows of several absorbers on the grid that all share, in eV relative to each one's edge.
 
     The absorber is an input: a group of points of its own behind the spectrum, 1 for its absorber and 0 for the
@@ -137,7 +150,7 @@ class JointPlan(Plan):
         """A network with the pre-trained weights of member k, in whose latent layer the flags begin at 0."""
         shape = self.shape.model_copy(update={"grid_points": len(self.config.grid.grid())})
         bare = replace(self, shape=shape)
-        start, network = Plan.new_member(bare, k).state_dict(), SPT(self.shape)
+        start, network = TrainingPlan.new_member(bare, k).state_dict(), SPT(self.shape)
         for name, weight in network.state_dict().items():
             old = start[name]
             if name == "embedding.place":
@@ -255,7 +268,7 @@ def teach(k: int, settings: UniversalSettings, data: Path) -> Arrays:
     for part in range(1, plan.parts.max() + 1):
         unseen, _ = never_trained_on(settings, plan, data, part)
         said[f"{SIM} {part}"] = fitted.predict(unseen.float().numpy())
-    return pack(Outcome(said, fitted.parameters, seconds, 0.0))
+    return pack(TrialOutcome(said, fitted.parameters, seconds, 0.0))
 
 
 def _of_card(settings: UniversalSettings, names: Sequence[str], key: str) -> list[float]:
@@ -277,7 +290,9 @@ def universal(settings: UniversalSettings, data: Path, kept: Path, jobs: int, pr
     data, kept : folder of the rows, and where finished pieces of work lie
     """
     study = settings.transfer
-    own = Plan.read(settings.source.model_copy(update={"pretrained": None, "runs": 1, "protocol": "split"}), data)
+    own = TrainingPlan.read(
+        settings.source.model_copy(update={"pretrained": None, "runs": 1, "protocol": "split"}), data
+    )
     shipped = _shipped(own, study.pretrained)
     recipe = settings.model_dump(mode="json", exclude={"transfer": {"pretrained"}})
     depends = [recipe, start_of(study.pretrained), SIM]
@@ -287,8 +302,8 @@ def universal(settings: UniversalSettings, data: Path, kept: Path, jobs: int, pr
     section = Section("One network for all absorbers", _protocol(settings))
     found = [compared(section, own, _of_source(plan, outcomes), shipped, UNIVERSAL, OWN)]
     for part, config in enumerate(study.targets, 1):
-        once = [Tuning(config, "full", 1.0, k, 0) for k in range(study.folds)]
-        target = Plan.read(judged_by_folds(config, study.pretrained), data)
+        once = [TransferTrial(config, "full", 1.0, k, 0) for k in range(study.folds)]
+        target = TrainingPlan.read(judged_by_folds(config, study.pretrained), data)
         done = zip(once, tuned(once, study, data, kept, jobs, progress), strict=True)
         ours, theirs = _of_target(plan, settings, outcomes, part), pool(target, study, list(done))
         found.append(compared(section, target, ours, theirs, UNIVERSAL, OWN))
@@ -297,14 +312,14 @@ def universal(settings: UniversalSettings, data: Path, kept: Path, jobs: int, pr
     return section
 
 
-def _of_source(plan: JointPlan, outcomes: Sequence[Outcome]) -> Pooled:
+def _of_source(plan: JointPlan, outcomes: Sequence[TrialOutcome]) -> PooledPredictions:
     """The universal networks of all folds as an ensemble on the source's ``val``, which none has seen."""
     rows = np.arange(len(plan.judged))  # they stand first among what every fold holds out
     mean = averaged([_part(outcome.predictions[OF_SOURCE], rows) for outcome in outcomes])
-    return Pooled(plan.judged, np.zeros(len(rows), int), mean.best(classes_of(plan)))
+    return PooledPredictions(plan.judged, np.zeros(len(rows), int), mean.best(classes_of(plan)))
 
 
-def _shipped(own: Plan, pretrained: str) -> Pooled:
+def _shipped(own: TrainingPlan, pretrained: str) -> PooledPredictions:
     """The pre-trained model, all members of it, on the same rows."""
     folder = cards.find(pretrained)
     card = cards.verify(folder)
@@ -315,10 +330,12 @@ def _shipped(own: Plan, pretrained: str) -> Pooled:
     model = torch.jit.load(folder / "model.ts", map_location="cpu")
     with torch.no_grad():
         out = torch.cat([model(part) for part in own.clean[own.judged].split(64)]).double().numpy()
-    return Pooled(own.judged, np.zeros(len(out), int), from_columns(own, out).best(classes_of(own)))
+    return PooledPredictions(own.judged, np.zeros(len(out), int), from_columns(own, out).best(classes_of(own)))
 
 
-def _of_target(plan: JointPlan, settings: UniversalSettings, outcomes: Sequence[Outcome], part: int) -> Pooled:
+def _of_target(
+    plan: JointPlan, settings: UniversalSettings, outcomes: Sequence[TrialOutcome], part: int
+) -> PooledPredictions:
     """The universal networks on one target, rows numbered as in the target's own plan."""
     first = int(np.flatnonzero(plan.parts == part)[0])
     rows: list[NDArray[np.int_]] = []
@@ -329,11 +346,11 @@ def _of_target(plan: JointPlan, settings: UniversalSettings, outcomes: Sequence[
         rows.append(held[mine] - first)
         said.append(_part(outcome.predictions[OF_TARGETS], mine).best(classes_of(plan)))
     fold = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
-    return Pooled(np.concatenate(rows), fold, {d: np.concatenate([s[d] for s in said]) for d in said[0]})
+    return PooledPredictions(np.concatenate(rows), fold, {d: np.concatenate([s[d] for s in said]) for d in said[0]})
 
 
 def _second_ordering(
-    plan: JointPlan, settings: UniversalSettings, data: Path, outcomes: Sequence[Outcome], part: int
+    plan: JointPlan, settings: UniversalSettings, data: Path, outcomes: Sequence[TrialOutcome], part: int
 ) -> list[str]:
     """What all networks together err by along a series of which none has seen this ordering."""
     _, true = never_trained_on(settings, plan, data, part)

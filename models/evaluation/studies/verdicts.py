@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from ..competitors import AXES, CLEAN, CONDITIONS, SPT_NAME, Condition, Split
 from ..contract import Predictions
-from ..report import Measured, Section, figures, tables
+from ..report import FigureOfMerit, Section, figures, tables
 from .benchmark import Benchmark
 
 PAPER = {"OS": 0.969, "CN": 0.98, "OCN": 0.983, "CN2": 0.811, "PSGO": 0.523, "NNRS": 0.764, "MOOD": 0.690}
@@ -36,7 +36,7 @@ def sections(b: Benchmark) -> list[Section]:
     return found
 
 
-def scores(b: Benchmark, split: Split) -> dict[str, dict[str, Measured]]:
+def scores(b: Benchmark, split: Split) -> dict[str, dict[str, FigureOfMerit]]:
     """Headline scores by competitor and descriptor."""
     truth, material = b.truth(split), b.material(split)
     return {
@@ -45,12 +45,12 @@ def scores(b: Benchmark, split: Split) -> dict[str, dict[str, Measured]]:
     }
 
 
-def wide(found: Mapping[str, Mapping[str, Measured]]) -> pd.DataFrame:
+def wide(found: Mapping[str, Mapping[str, FigureOfMerit]]) -> pd.DataFrame:
     """Values only, a row per descriptor."""
     return pd.DataFrame({n: {d: m.value for d, m in of.items()} for n, of in found.items()}).rename_axis("descriptor")
 
 
-def strongest(found: Mapping[str, Mapping[str, Measured]], d: str) -> str:
+def strongest(found: Mapping[str, Mapping[str, FigureOfMerit]], d: str) -> str:
     """The best competitor of the SPT on one descriptor."""
     return max((n for n in found if n != SPT_NAME), key=lambda n: found[n][d].value)
 
@@ -223,7 +223,7 @@ def noise_losses(b: Benchmark) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("descriptor")
 
 
-def compared(b: Benchmark, said: Predictions, d: str) -> Measured:
+def compared(b: Benchmark, said: Predictions, d: str) -> FigureOfMerit:
     """Score of a variant of one network less that of the full one with the same seed."""
     full = b.judged["material"][SPT_NAME].singles[0].best(b.classes)
     variant = said.best(b.classes)

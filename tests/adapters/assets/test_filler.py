@@ -15,6 +15,7 @@ pytest.importorskip("bluesky.consolidators", reason="StreamDatums are read throu
 
 import shapes  # noqa: E402
 from shapes import AXIS, Recording  # noqa: E402
+from streams import Staged  # noqa: E402
 
 from xas_agent.adapters.assets.files import AssetSettings  # noqa: E402
 from xas_agent.agent.types.frame import Document  # noqa: E402
@@ -373,7 +374,7 @@ def test_garbage_never_raises(junk: list[Any]) -> None:
     from xas_agent.adapters.assets.filler import AssetFiller
     from xas_agent.agent.types.frame import Received
 
-    filler = AssetFiller(AssetSettings(wait_s=0), lambda descriptor, start: frozenset(descriptor["data_keys"]))
+    filler = Staged(AssetFiller(AssetSettings(wait_s=0), lambda d, start: frozenset(d["data_keys"])))
     for k, (name, doc) in enumerate(junk):
         list(filler(Received(name, doc, float(k))))
         list(filler.poll(float(k)))

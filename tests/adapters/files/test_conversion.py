@@ -4,18 +4,16 @@ import json
 from pathlib import Path
 
 import event_model
+import measured
 import numpy as np
 import pytest
+from streams import Frames
 
 from xas_agent.adapters.files.conversion import Conversion, convert, read_all
 from xas_agent.adapters.files.documents import FileSource
-from xas_agent.adapters.formats import Spectrum, SpectrumFileError, flaw, read_spectra
-from xas_agent.agent.fields.settings import FieldMap
-from xas_agent.agent.stream.assembler import FrameAssembler
+from xas_agent.adapters.formats import FileSpectrum, SpectrumFileError, flaw, read_spectra
+from xas_agent.agent.fields.settings import FieldSettings
 from xas_agent.agent.types.frame import Frame, SetAside
-
-SHARED = Path(__file__).resolve().parents[3] / "../shared/data/exp"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared measured spectra are not here")
 
 E = np.linspace(8300.0, 8400.0, 41)
 MU = 0.3 + 1 / (1 + np.exp(-(E - 8333.0)))
@@ -33,14 +31,14 @@ def table(folder: Path, *names: str, name="scan.xdi", energy=E, header="", point
 
 
 def frames(path: Path) -> tuple[list[Frame], list[SetAside]]:
-    assembler, found = FrameAssembler(FieldMap()), []
+    assembler, found = Frames(FieldSettings()), []
     for name, doc in FileSource(path):
         found += assembler(name, doc)
     found += assembler.flush()
     return [f for f in found if isinstance(f, Frame)], [f for f in found if isinstance(f, SetAside)]
 
 
-def same(frame: Frame, spectrum: Spectrum) -> None:
+def same(frame: Frame, spectrum: FileSpectrum) -> None:
     np.testing.assert_array_equal(frame.energy, spectrum.energy)
     np.testing.assert_allclose(frame.mu, spectrum.mu, rtol=1e-12, atol=1e-12)
     assert (frame.reference is None) == (spectrum.reference is None)
@@ -144,12 +142,18 @@ def test_nothing_taken_is_no_run():
     assert list(Conversion().finish()) == []
 
 
-@needs_shared
-@pytest.mark.parametrize("pattern", ["xdi/*.xdi", "rock_txt/*.txt", "operando_linio2/*.npz"])
-def test_the_shared_spectra_make_the_same_frames(tmp_path, pattern):
-    files = sorted(SHARED.glob(pattern))
-    spectra = [s for path in files for s in read_spectra(path)]
-    done = convert(read_all(files), tmp_path / "run.msgpack")
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("scan.xdi", measured.write_xdi),
+        ("norm_0001.txt", measured.write_normalised),
+        ("spectra.npz", measured.write_series),
+    ],
+)
+def test_files_as_beamlines_write_them_make_the_same_frames(tmp_path, name, write):
+    path = write(tmp_path / name)
+    spectra = read_spectra(path)
+    done = convert(read_all([path]), tmp_path / "run.msgpack")
     assert (done.spectra, done.flaws) == (len(spectra), [])
     found, aside = frames(tmp_path / "run.msgpack")
     assert aside == []

@@ -11,7 +11,7 @@ import suitcase.jsonl
 import suitcase.msgpack
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from structlog.testing import capture_logs
+from logs import capture_logs
 
 from xas_agent.adapters.files.documents import DocumentFileError, FileSink, FileSource
 

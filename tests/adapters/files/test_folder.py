@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from streams import Frames
 
 from xas_agent.adapters.files.folder import FolderSource, FolderWatch, watch
 from xas_agent.adapters.formats import SpectrumFileError
-from xas_agent.agent.fields.settings import FieldMap
-from xas_agent.agent.stream.assembler import FrameAssembler
+from xas_agent.agent.fields.settings import FieldSettings
 
 TABLE = "# energy mu\n" + "".join(f"{e:.2f} {np.arctan(e - 8333):.5f}\n" for e in np.linspace(8300.0, 8400.0, 30))
 
@@ -174,7 +174,7 @@ def test_a_folder_is_a_source_of_documents(tmp_path):
     for n in range(3):
         put(tmp_path / f"{n}.xdi", f"# Sample.name: LNO\n{TABLE}", n)
     source = FolderSource(tmp_path, settle_s=0.0, poll_s=0.01, element="Ni", edge="K")
-    assembler, frames, kinds = FrameAssembler(FieldMap()), [], []
+    assembler, frames, kinds = Frames(FieldSettings()), [], []
     for name, doc in source:
         kinds.append(name)
         frames += assembler(name, doc)

@@ -5,7 +5,7 @@ import builtins
 import numpy as np
 import pytest
 
-from xas_agent.adapters.formats import Spectrum, SpectrumFileError, read_spectra
+from xas_agent.adapters.formats import FileSpectrum, SpectrumFileError, read_spectra
 
 E = np.linspace(8300.0, 8400.0, 21)
 I0 = np.linspace(1e5, 9e4, 21)
@@ -14,7 +14,7 @@ IF = np.linspace(10.0, 500.0, 21)
 MU = np.log(I0 / IT)
 
 
-def read(path, **columns) -> Spectrum:
+def read(path, **columns) -> FileSpectrum:
     (spectrum,) = read_spectra(path, columns=columns or None)
     return spectrum
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xas_agent.adapters.formats import Spectrum, SpectrumFileError, read_spectra
+from xas_agent.adapters.formats import FileSpectrum, SpectrumFileError, read_spectra
 from xas_agent.agent.types.xray import HC_EV_ANGSTROM
 
 E = np.linspace(8300.0, 8400.0, 21)
@@ -24,7 +24,7 @@ def write(tmp_path, header: str, *columns, separator: str = " ", name: str = "sc
     return path
 
 
-def read(path, **columns) -> Spectrum:
+def read(path, **columns) -> FileSpectrum:
     (spectrum,) = read_spectra(path, columns=columns or None)
     return spectrum
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xas_agent.adapters.formats import Spectrum, SpectrumFileError, flaw, limits, read_spectra
+from xas_agent.adapters.formats import FileSpectrum, SpectrumFileError, flaw, limits, read_spectra
 
 h5py = pytest.importorskip("h5py", reason="HDF5 needs the extra [formats]")
 
@@ -231,7 +231,7 @@ def test_a_spectrum_per_group_of_an_athena_project(write, tmp_path):
     assert any("shifted by 0.5 eV" in note for note in scan.notes)
 
 
-def _same_as_far_as_it_goes(cut: Spectrum, whole: Spectrum) -> bool:
+def _same_as_far_as_it_goes(cut: FileSpectrum, whole: FileSpectrum) -> bool:
     """Whether all points but the last are the whole one's, and the last, if it is not, is told of."""
     count = len(cut.energy)
     same = np.array_equal(cut.energy[: count - 1], whole.energy[: count - 1])

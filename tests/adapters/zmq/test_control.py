@@ -124,14 +124,43 @@ def test_too_many_requests_in_progress_are_rejected(monkeypatch):
         finish.set()
 
 
-def test_a_handler_that_is_wrong_rejects():
+def test_a_handler_that_fails_leaves_the_outcome_open():
+    done: list = []
+
     def handler(action, args):
+        done.append(action)
         if action == "stop":
             raise KeyError(action)
 
     with pair(handler) as (_, control):
-        assert control.request("a", "stop", {}, 5) == Reply("rejected", "KeyError: 'stop'")
-        assert "expected a Reply" in control.request("b", "pause", {}, 5).reason
+        for _ in range(2):
+            assert control.request("a", "stop", {}, 5) == Reply("expired", "outcome unknown: KeyError: 'stop'")
+        reply = control.request("b", "pause", {}, 5)
+        assert reply.status == "expired"
+        assert "expected a Reply" in reply.reason
+    assert done == ["stop", "pause"]
+
+
+def test_a_request_that_fails_once_sent_leaves_the_outcome_open(monkeypatch):
+    done = threading.Event()
+
+    def lost(*_: object) -> bool:
+        assert done.wait(5)
+        raise OSError("link lost")
+
+    with pair(lambda action, args: done.set() or Reply("acknowledged")) as (_, control):
+        monkeypatch.setattr(zmq_control, "wait", lost)
+        reply = control.request("a", "stop", {}, 5)
+    assert reply == Reply("expired", "sent, outcome unknown: OSError: link lost")
+
+
+def test_a_closed_control_sends_nothing():
+    done: list = []
+    with pair(lambda action, args: done.append(action) or Reply("acknowledged")) as (server, control):
+        control.close()
+        assert control.request("a", "stop", {}, 5) == Reply("rejected", "the control is closed")
+        assert ZMQControl(server.address).request("b", "notify", {}, 5).status == "acknowledged"
+    assert done == ["notify"]
 
 
 @pytest.mark.parametrize(

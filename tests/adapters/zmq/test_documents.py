@@ -5,7 +5,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from itertools import islice
@@ -16,8 +15,9 @@ import numpy as np
 import pytest
 import zmq
 import zmq.auth
+from deadline import wait_until
+from logs import capture_logs
 from pydantic import ValidationError
-from structlog.testing import capture_logs
 
 from xas_agent.adapters.errors import EndpointUnreachable
 from xas_agent.adapters.zmq import socket as zmq_socket
@@ -150,8 +150,7 @@ def test_pickle_from_a_bluesky_publisher_is_refused_with_one_warning(proxy):
     with running(PUBLISHER, proxy[0], "pickle"), closing(source), capture_logs() as logs:
         reader = threading.Thread(target=lambda: list(source))
         reader.start()
-        while source.malformed < 4:
-            time.sleep(0.01)
+        wait_until(lambda: source.malformed >= 4)
         source.close()
         reader.join()
     warnings = [log for log in logs if log["log_level"] == "warning"]
@@ -205,7 +204,8 @@ def test_sink_reaches_a_bluesky_dispatcher_through_a_proxy(proxy, serializer):
 
 
 @pytest.mark.parametrize("first", ["sink", "source"])
-def test_no_document_is_lost_between_our_own_sink_and_source(first, dead_address):
+def test_no_document_is_lost_between_our_own_sink_and_source(first, dead_address, monkeypatch):
+    monkeypatch.setattr(zmq_socket, "SAY_WAITING_S", 0.0)
     sink = ZMQSink(ZMQEndpoint(address=dead_address, bind=True))
     source = ZMQSource(ZMQEndpoint(address=dead_address))
     received: list = []
@@ -224,10 +224,10 @@ def test_no_document_is_lost_between_our_own_sink_and_source(first, dead_address
         sink("stop", {})
 
     sides = {"source": threading.Thread(target=read), "sink": threading.Thread(target=write)}
-    with closing(sink), closing(source):
+    with closing(sink), closing(source), capture_logs() as logs:
         for side in sorted(sides, key=lambda side: side != first):
             sides[side].start()
-            time.sleep(0.15)
+            wait_until(lambda: "waiting" in [log["event"] for log in logs])
         for side in sides.values():
             side.join(20)
     assert [doc.get("seq_num") for _, doc in received] == [*range(1000), None]
@@ -297,8 +297,7 @@ def test_waiting_is_told_of_in_the_log_once(adapter, peer, timeout_s, dead_addre
     with capture_logs() as logs, closing(side), zmq.Context() as context, context.socket(peer) as late:
         connecting = threading.Thread(target=side.connect)
         connecting.start()
-        while not logs:
-            time.sleep(0.02)
+        wait_until(lambda: logs)
         if peer == zmq.SUB:
             late.subscribe("")
         late.bind(f"tcp://{dead_address}")

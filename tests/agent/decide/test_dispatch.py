@@ -1,13 +1,12 @@
 """Gates, statuses in order, and that nobody waits for a control."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 
-from xas_agent.agent.decide.dispatch import Controlling, ControlSettings
+from xas_agent.agent.decide.dispatch import ControlSettings, Dispatcher
 from xas_agent.agent.types.decision import Decision
 from xas_agent.agent.types.protocols import Action, Reply
 
@@ -40,11 +39,11 @@ def control() -> Recorder:
 
 
 @pytest.fixture
-def controlling(control: Recorder) -> Iterator[Callable[..., Controlling]]:
-    made: list[Controlling] = []
+def controlling(control: Recorder) -> Iterator[Callable[..., Dispatcher]]:
+    made: list[Dispatcher] = []
 
-    def make(settings: ControlSettings = FREE, connected: bool = True) -> Controlling:
-        made.append(Controlling(settings, control if connected else None, control.told.append))
+    def make(settings: ControlSettings = FREE, connected: bool = True) -> Dispatcher:
+        made.append(Dispatcher(settings, control if connected else None, control.told.append))
         return made[-1]
 
     yield make
@@ -105,15 +104,23 @@ def test_other_answers(controlling, control, status):
     assert control.statuses[-1] == ("d1", status, "no")
 
 
-def test_control_that_raises_is_a_rejection_and_the_next_goes_out(controlling, control):
-    def fail() -> Reply:
-        raise OSError("no route")
+def fail() -> Reply:
+    raise OSError("no route")
 
-    control.answer = fail
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (fail, "the control failed, outcome unknown: OSError: no route"),
+        (lambda: None, "the control failed, outcome unknown: TypeError: found None, expected a Reply"),
+    ],
+)
+def test_a_control_that_fails_leaves_the_outcome_open_and_the_next_goes_out(controlling, control, answer, why):
+    control.answer = answer
     controls = controlling()
     controls.submit(decision())
     assert controls.drain(5)
-    assert control.statuses[-1] == ("d1", "rejected", "the control failed: OSError: no route")
+    assert control.statuses[-1] == ("d1", "expired", why)
     control.answer = lambda: Reply("acknowledged")
     controls.submit(decision("d2"))
     assert controls.drain(5)
@@ -131,7 +138,7 @@ def test_status_callback_that_raises_does_not_end_the_thread(control):
     def fail(decision: Decision) -> None:
         raise RuntimeError("reader broke")
 
-    controls = Controlling(FREE, control, fail)
+    controls = Dispatcher(FREE, control, fail)
     controls.submit(decision())
     controls.submit(decision("d2"))
     assert controls.drain(5)
@@ -166,14 +173,11 @@ def test_close_expires_what_waits(controlling, control):
     controls.submit(decision("d2"))
     assert asked.wait(5)
     controls.close(timeout=0.01)
+    assert control.statuses[-1] == ("d1", "expired", "the agent closed before the answer, outcome unknown")
     assert controls.submit(decision("d3")).status == "expired"
     go.set()
     controls.close(timeout=5)
-    assert [(i, s) for i, s, _ in control.statuses] == [
-        ("d1", "sent"),
-        ("d1", "acknowledged"),
-        ("d2", "expired"),
-    ]
+    assert [(i, s) for i, s, _ in control.statuses] == [("d1", "sent"), ("d1", "expired"), ("d2", "expired")]
 
 
 def test_many_threads_submit(controlling, control):
@@ -194,7 +198,5 @@ def test_many_threads_submit(controlling, control):
 def test_thread_ends_with_close(controlling):
     controls = controlling()
     controls.close()
-    deadline = time.monotonic() + 5
-    while controls._thread.is_alive() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    controls._thread.join(5)
     assert not controls._thread.is_alive()

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from xas_agent.agent.decide.rules import Rule, Rules
 from xas_agent.agent.decide.trend import Z90, robust_line
-from xas_agent.agent.decide.triggers import Plateau, PlateauWatch, Point, Threshold, ThresholdWatch, Trigger
+from xas_agent.agent.decide.triggers import Plateau, PlateauWatch, SeriesPoint, Threshold, ThresholdWatch, Trigger
 from xas_agent.agent.types.decision import Decision
 from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate
 from xas_agent.agent.types.frame import Frame
@@ -164,7 +164,7 @@ class TestPlateau:
 
     def test_long_and_fast_series_stays_bounded(self):
         follow = PlateauWatch(Plateau(descriptor="OS", tolerance=0.05, duration_s=60))
-        made = [n for n in range(7000) if follow(Point(str(n), n / 100, 3.0, 0.01))]
+        made = [n for n in range(7000) if follow(SeriesPoint(str(n), n / 100, 3.0, 0.01))]
         assert made == [6000]
         assert len(follow._series.points) <= 512
 
@@ -271,14 +271,14 @@ def test_values_too_large_to_square_never_raise(trigger: Threshold | Plateau):
     assert all(decision.confidence <= 0.5 for decision in made)
 
 
-def charge(seed: int, noise: float = 0.03) -> tuple[np.ndarray, Iterator[Point]]:
+def charge(seed: int, noise: float = 0.03) -> tuple[np.ndarray, Iterator[SeriesPoint]]:
     """True OS and what is seen of it: Gaussian noise and 2 % of frames off by 0.2 to 1 e."""
     random = np.random.default_rng(seed)
     true = 3 + CHARGE_STEP * np.arange(81)
     seen = true + random.normal(0, noise, len(true))
     glitched = random.random(len(true)) < 0.02
     seen[glitched] += random.choice([-1, 1], glitched.sum()) * random.uniform(0.2, 1, glitched.sum())
-    return true, (Point(str(n), 10.0 * n, value, noise) for n, value in enumerate(seen))
+    return true, (SeriesPoint(str(n), 10.0 * n, value, noise) for n, value in enumerate(seen))
 
 
 def stopped_at(trigger: Threshold, seed: int) -> float:
@@ -317,7 +317,7 @@ def test_interval_of_the_line_is_honest(frames: int, least: float):
 def test_error_that_all_frames_share_does_not_average_out():
     follow = ThresholdWatch(Threshold(descriptor="OS", above=3.5, window_frames=15))
     random = np.random.default_rng(0)
-    made = [follow(Point(str(n), float(n), 3.6 + random.normal(0, 0.01), 0.1)) for n in range(15)]
+    made = [follow(SeriesPoint(str(n), float(n), 3.6 + random.normal(0, 0.01), 0.1)) for n in range(15)]
     verdict = made[-1]
     assert verdict is not None
     assert 0.8 < verdict.confidence < 0.9

@@ -6,7 +6,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from xas_agent.agent.estimate.energy_uncertainty import EnergyWidths, slopes
+from xas_agent.agent.estimate.energy_uncertainty import EnergyUncertainty, slopes
 from xas_agent.agent.types.edge import Edge
 from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate
 from xas_agent.agent.types.grid import Grid
@@ -57,7 +57,7 @@ def test_slopes_are_those_of_a_spectrum_that_is_stretched():
     model = EdgeReader(scale_sd=0.02)
     for found, edge in zip(slopes(model, steps(13.0, 53.0)), (13.5, 53.5), strict=True):
         assert found["OS"] == (pytest.approx(0.2), pytest.approx(0.2 * (edge - 3.0), rel=0.05), 0)
-    widths = EnergyWidths()(["a"], model, steps(53.0), np.array([3.0]))
+    widths = EnergyUncertainty()(["a"], model, steps(53.0), np.array([3.0]))
     assert widths["OS"][0] == pytest.approx(np.hypot(0.2 * 3.0, 0.2 * 50.5 * 0.02), rel=0.02)
 
 
@@ -66,12 +66,12 @@ def test_the_amplitude_counts_too():
     slope = slopes(model, steps(13.0))[0]["OS"][2]
     change = model.edge.strengthened(steps(13.0).astype(float), GRID, 1.01) - steps(13.0)
     assert slope == pytest.approx(-change.sum() * 0.2 / 0.01, rel=1e-3)
-    widths = EnergyWidths()(["a"], model, steps(13.0), np.zeros(1))
+    widths = EnergyUncertainty()(["a"], model, steps(13.0), np.zeros(1))
     assert widths["OS"][0] == pytest.approx(abs(slope) * 0.05)
 
 
 def test_measured_scale_and_feff_scale_add_in_quadrature():
-    found = EnergyWidths()(["a", "a"], EdgeReader(offset_sd_ev=4.0), steps(10.5, 11.5), np.array([3.0, 0.0]))
+    found = EnergyUncertainty()(["a", "a"], EdgeReader(offset_sd_ev=4.0), steps(10.5, 11.5), np.array([3.0, 0.0]))
     np.testing.assert_allclose(found["OS"], [0.2 * 5.0, 0.2 * 4.0])
     np.testing.assert_allclose(found["CN"], 0)
 
@@ -83,7 +83,7 @@ def test_slopes_are_looked_at_now_and_then_however_frames_are_batched(size):
     series = ["a", "a", "b", *"abababaab"]
 
     def run(batch):
-        model, widths = EdgeReader(offset_sd_ev=1.0), EnergyWidths(every=3)
+        model, widths = EdgeReader(offset_sd_ev=1.0), EnergyUncertainty(every=3)
         parts = [
             widths(series[k : k + batch], model, steps(*edges[k : k + batch]), np.ones(len(series[k : k + batch])))
             for k in range(0, 12, batch)
@@ -97,7 +97,7 @@ def test_slopes_are_looked_at_now_and_then_however_frames_are_batched(size):
 
 
 def test_series_beyond_the_most_are_forgotten():
-    model, widths = EdgeReader(), EnergyWidths(every=10, most=2)
+    model, widths = EdgeReader(), EnergyUncertainty(every=10, most=2)
     for name in "abca":
         widths([name], model, steps(10.5), np.ones(1))
     assert sum(model.asked) // 2 == 4
@@ -105,7 +105,7 @@ def test_series_beyond_the_most_are_forgotten():
 
 def test_a_look_that_failed_is_repeated():
     """Else the next frames' intervals would leave the energies out without a word."""
-    model, widths = EdgeReader(), EnergyWidths()
+    model, widths = EdgeReader(), EnergyUncertainty()
     model.estimate = Mock(side_effect=RuntimeError)
     with pytest.raises(RuntimeError):
         widths(["a"], model, steps(10.5), np.ones(1))

@@ -14,6 +14,7 @@ from xas_agent.agent.estimate.model_choice import choose
 from xas_agent.agent.types.edge import Edge
 from xas_agent.agent.types.estimate import Estimate
 from xas_agent.agent.types.grid import Grid
+from xas_agent.agent.types.reasons import Reason
 
 GRID = Grid(-9, 98, 1, (-9, -6), (40, 98))
 EDGES = {("Co", "K"): 7709.0, ("Ni", "K"): 8333.0, ("Cu", "K"): 8979.0}
@@ -76,7 +77,7 @@ def test_a_long_scan_over_other_edges_is_of_the_one_that_shows(model):
 
 def test_two_edges_that_both_show_are_ambiguous():
     reason, detail = refusal(MODELS, *scan(7600, 8600, (7709, 1), (8333, 0.9)), None, None)
-    assert reason == "several models"
+    assert reason == Reason.SEVERAL_MODELS
     assert detail == "co-k, ni-k all fit 7600.0…8599.0 eV"
 
 
@@ -92,14 +93,14 @@ def test_two_edges_that_both_show_are_ambiguous():
 )
 def test_where_none_fits_it_says_what_was_wanted_and_what_there_is(models, window, element, edge, found):
     reason, detail = refusal(models, *scan(*window), element, edge)
-    assert reason == "no model"
+    assert reason == Reason.NO_MODEL
     assert found in detail
 
 
 def test_two_models_of_one_edge_are_ambiguous():
     other = Known("Ni", "K", Edge(8333.0, 1.7))
     reason, _ = refusal([NI, other], *scan(8250, 8450, (8333, 1)), "Ni", "K")
-    assert reason == "several models"
+    assert reason == Reason.SEVERAL_MODELS
 
 
 @given(st.sampled_from(MODELS), st.floats(70, 1500), st.floats(70, 1500), st.floats(0.05, 3))

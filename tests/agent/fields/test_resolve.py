@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from xas_agent.agent.fields.resolve import Channels, Unreadable, element_and_edge, resolve, skipped_plan
-from xas_agent.agent.fields.settings import FieldMap
+from xas_agent.agent.fields.resolve import StreamFields, UnreadableStream, element_and_edge, resolve, skipped_plan
+from xas_agent.agent.fields.settings import FieldSettings
 from xas_agent.agent.stream.columns import scalars
 
 NUMBER = {"source": "sim", "dtype": "number", "shape": []}
@@ -18,9 +18,11 @@ def descriptor(*names: str, about: dict[str, Any] = NUMBER, **extra: Any) -> dic
     return {"uid": "d", "run_start": "r", "name": "primary", "data_keys": dict.fromkeys(names, about), **extra}
 
 
-def guess(*names: str, start: dict[str, Any] | None = None, fields: FieldMap | None = None, **extra: Any) -> Channels:
-    found = resolve(fields or FieldMap(), descriptor(*names, **extra), start or {})
-    assert isinstance(found, Channels), found
+def guess(
+    *names: str, start: dict[str, Any] | None = None, fields: FieldSettings | None = None, **extra: Any
+) -> StreamFields:
+    found = resolve(fields or FieldSettings(), descriptor(*names, **extra), start or {})
+    assert isinstance(found, StreamFields), found
     return found
 
 
@@ -86,9 +88,9 @@ def test_the_rawest_wins_unless_the_start_or_the_config_says_otherwise() -> None
         "norm",
     )
     for formula, mu in (("mu", "mu"), ("normalised", "norm")):
-        found = guess(*names, fields=FieldMap.model_validate({"formula": formula}))
+        found = guess(*names, fields=FieldSettings.model_validate({"formula": formula}))
         assert (found.formula, found.mu) == (formula, mu)
-    found = guess(*names, fields=FieldMap(mu="NORM", formula="normalised"))
+    found = guess(*names, fields=FieldSettings(mu="NORM", formula="normalised"))
     assert (found.formula, found.mu) == ("normalised", "norm")
     assert guess("energy", "norm", "reference", about=ARRAY).formula == "normalised"
 
@@ -113,10 +115,10 @@ def test_arrays_and_their_energies() -> None:
 
 
 def test_what_is_not_a_spectrum_is_passed_over_in_silence() -> None:
-    assert resolve(FieldMap(), descriptor("voltage", "temperature"), {}) is None
-    assert resolve(FieldMap(), descriptor("energy", "I0", "It") | {"name": "baseline"}, {}) is None
-    assert resolve(FieldMap(), descriptor("energy", "I0", "It") | {"name": "energy_monitor"}, {}) is None
-    assert resolve(FieldMap(streams=("fly",)), descriptor("energy", "I0", "It"), {}) is None
+    assert resolve(FieldSettings(), descriptor("voltage", "temperature"), {}) is None
+    assert resolve(FieldSettings(), descriptor("energy", "I0", "It") | {"name": "baseline"}, {}) is None
+    assert resolve(FieldSettings(), descriptor("energy", "I0", "It") | {"name": "energy_monitor"}, {}) is None
+    assert resolve(FieldSettings(streams=("fly",)), descriptor("energy", "I0", "It"), {}) is None
 
 
 @pytest.mark.parametrize(
@@ -128,8 +130,8 @@ def test_what_is_not_a_spectrum_is_passed_over_in_silence() -> None:
     ],
 )
 def test_doubt_is_told_with_what_was_found(names: tuple[str, ...], reason: str, named: str) -> None:
-    found = resolve(FieldMap(), descriptor(*names), {})
-    assert isinstance(found, Unreadable)
+    found = resolve(FieldSettings(), descriptor(*names), {})
+    assert isinstance(found, UnreadableStream)
     assert found.reason == reason
     assert named in found.detail
 
@@ -149,31 +151,33 @@ def test_doubt_is_told_with_what_was_found(names: tuple[str, ...], reason: str, 
 def test_a_configured_field_that_is_not_there_is_told(
     names: str, fields: dict[str, Any], detail: str, about: dict[str, Any]
 ) -> None:
-    found = resolve(FieldMap(**fields), descriptor(*names.split(), about=about), {})
-    assert isinstance(found, Unreadable)
+    found = resolve(FieldSettings(**fields), descriptor(*names.split(), about=about), {})
+    assert isinstance(found, UnreadableStream)
     assert found.reason == "field missing"
     assert found.detail.startswith(detail)
 
 
 def test_a_configuration_may_name_more_than_a_scan_records() -> None:
-    every = FieldMap(energy="energy", i0="I0", it="It", iref="Ir", fluorescence=("If",))
+    every = FieldSettings(energy="energy", i0="I0", it="It", iref="Ir", fluorescence=("If",))
     assert guess("energy", "I0", "It", fields=every).formula == "transmission"
     assert guess("energy", "I0", "If", fields=every).formula == "fluorescence"
     assert guess("energy", fields=every, about=ARRAY).formula is None, "of the spectra in another stream"
     assert guess("I0", "It", fields=every, about=ARRAY).energy is None, "that is in another stream"
     axis = {"spectrometer": {"data": {"axis": np.linspace(8200, 8500, 50)}, "data_keys": {}, "timestamps": {}}}
-    assert guess("energy", "mu", fields=FieldMap(energy="axis"), about=ARRAY, configuration=axis).grid is not None
+    assert (
+        guess("energy", "mu", fields=FieldSettings(energy="axis"), about=ARRAY, configuration=axis).grid is not None
+    )
     assert resolve(every, descriptor("voltage", "temperature"), {}) is None
-    assert resolve(FieldMap(energy="enrgy"), descriptor("energy", "I0", "It") | {"name": "baseline"}, {}) is None
+    assert resolve(FieldSettings(energy="enrgy"), descriptor("energy", "I0", "It") | {"name": "baseline"}, {}) is None
 
 
 def test_external_data_are_told() -> None:
-    found = resolve(FieldMap(), descriptor("energy", "I0", "It", about={**ARRAY, "external": "STREAM:"}), {})
-    assert isinstance(found, Unreadable)
+    found = resolve(FieldSettings(), descriptor("energy", "I0", "It", about={**ARRAY, "external": "STREAM:"}), {})
+    assert isinstance(found, UnreadableStream)
     assert found.reason == "external data not read"
     mixed = descriptor("energy", "I0", "It")
     mixed["data_keys"]["camera"] = {**ARRAY, "external": "STREAM:"}
-    assert isinstance(resolve(FieldMap(), mixed, {}), Channels)
+    assert isinstance(resolve(FieldSettings(), mixed, {}), StreamFields)
 
 
 @pytest.mark.parametrize(
@@ -196,8 +200,8 @@ def test_external_data_are_told() -> None:
 def test_element_and_edge_in_their_many_shapes(
     start: dict[str, Any], expected: tuple[str | None, str | None]
 ) -> None:
-    assert element_and_edge(FieldMap(), start) == expected
-    assert element_and_edge(FieldMap(element="Cu", edge="K"), start) == ("Cu", "K")
+    assert element_and_edge(FieldSettings(), start) == expected
+    assert element_and_edge(FieldSettings(element="Cu", edge="K"), start) == ("Cu", "K")
 
 
 @pytest.mark.parametrize(
@@ -211,14 +215,14 @@ def test_element_and_edge_in_their_many_shapes(
     ],
 )
 def test_a_configured_absorber_has_one_form(given: dict[str, str], expected: tuple[str | None, str | None]) -> None:
-    fields = FieldMap.model_validate(given)
+    fields = FieldSettings.model_validate(given)
     assert (fields.element, fields.edge) == expected
 
 
 @pytest.mark.parametrize("given", [{"element": "Nickel"}, {"edge": "7112"}, {"element": 28}])
 def test_a_configured_absorber_that_is_none_is_refused(given: dict[str, Any]) -> None:
     with pytest.raises(ValidationError) as refused:
-        FieldMap.model_validate(given)
+        FieldSettings.model_validate(given)
     assert refused.value.errors()[0]["loc"] == tuple(given)
 
 
@@ -236,8 +240,8 @@ def test_a_configured_absorber_that_is_none_is_refused(given: dict[str, Any]) ->
     ],
 )
 def test_other_kinds_of_scan_are_recognised(start: dict[str, Any], skipped: bool) -> None:
-    assert (skipped_plan(FieldMap(), start) is not None) is skipped
-    assert skipped_plan(FieldMap(skip_plans=()), start) is None
+    assert (skipped_plan(FieldSettings(), start) is not None) is skipped
+    assert skipped_plan(FieldSettings(skip_plans=()), start) is None
 
 
 def test_scalars_are_finite_numbers() -> None:

@@ -16,6 +16,7 @@ from xas_agent.agent.publish.agent_run import AgentRun, Provenance
 from xas_agent.agent.types.decision import Decision
 from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate
 from xas_agent.agent.types.frame import Document, Frame, SetAside
+from xas_agent.agent.types.reasons import Flag
 
 WATCHED = {"uid": "watched", "time": 100.0, "scan_id": 7, "sample_uid": "cell", "data_session": "pass-1"}
 GRID = np.linspace(-10, 70, 5)
@@ -33,7 +34,7 @@ PROVENANCE = Provenance(
 ESTIMATE = Estimate(
     {"OS": DescriptorEstimate(3.4, 3.3, 3.5, value=3.0, p=0.6), "NNRS": DescriptorEstimate(0.02, 0.01, 0.03)},
     ood_score=0.2,
-    flags=("first", "second"),
+    flags=(Flag.FOIL_HELD, Flag.GLITCHES_REPAIRED),
 )
 QUANTITIES = {"e0_ev": 7721.5, "edge_step": 0.9, "noise": 0.004, "energy_shift_ev": 1.5}
 DECISION = Decision("id-1", "half", "stop", "OS 3.52 e", "watched", 130.0, 0.9, (("f1", 3.52),), args={"a": [1]})
@@ -136,7 +137,7 @@ def test_descriptors_and_spectra_of_a_frame():
         "frame_uid": "f3",
         "frame_seq_num": 3,
         "frame_time": 110.0,
-        "flags": "first, second",
+        "flags": "foil held, glitches repaired",
         "energy_shift_ev": 1.5,
         "voltage": 3.9,
     }

@@ -4,13 +4,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xas_agent.agent.spectra.align import align, foil_shifts
+from xas_agent.agent.spectra.batch import Batch
 from xas_agent.agent.spectra.e0 import find_e0
 from xas_agent.agent.spectra.foil import Course
 from xas_agent.agent.spectra.settings import AlignmentSettings
 from xas_agent.agent.spectra.theory import align_theory, with_tail
 from xas_agent.agent.types.edge import Edge
 from xas_agent.agent.types.grid import Grid
-from xas_agent.agent.types.tables import Table, Tabulated
+from xas_agent.agent.types.reasons import Flag, Reason
+from xas_agent.agent.types.tables import AbsorptionTable, Tabulated
 
 EDGE = Edge(8333.0, feff_minus_experiment_ev=2.0)
 GRID = Grid(-9, 98, 1, (-9, -6), (40, 98))
@@ -36,7 +38,7 @@ def theory():
 
 def test_measurement_and_theory_end_on_one_footing():
     energy, mu = measured()
-    found = align(energy, mu, GRID, EDGE, SETTINGS)
+    found = align(Batch(energy, mu), GRID, EDGE, SETTINGS)
     computed = align_theory(*theory(), GRID, EDGE.edge_ev)
     assert found.refused == computed.refused == (None,)
     assert np.abs(found.mu - computed.mu).max() < 0.02
@@ -49,9 +51,9 @@ def test_measurement_and_theory_end_on_one_footing():
 def test_background_step_and_offset_do_not_matter(step, slope, level, shift, points):
     energy, mu = measured(step=step, slope=slope * step, level=level, points=points)
     edge = Edge(EDGE.edge_ev - shift, EDGE.feff_minus_experiment_ev)
-    found = align(energy - shift, mu, GRID, edge, SETTINGS)
+    found = align(Batch(energy - shift, mu), GRID, edge, SETTINGS)
     assert found.refused == (None,)
-    reference = align(*measured(), GRID, EDGE, SETTINGS)
+    reference = align(Batch(*measured()), GRID, EDGE, SETTINGS)
     # What the EXAFS does to the post-edge curve is the same for all.
     expected = reference.quantities["edge_step"][0] / 0.7
     assert found.quantities["edge_step"][0] / step == pytest.approx(expected, rel=0.02)
@@ -65,20 +67,21 @@ def test_the_energies_scale_is_undone():
     np.testing.assert_allclose(edge.on_feff_scale(1.04 * x), x + 2.0)
     np.testing.assert_allclose(edge.on_measured_scale(edge.on_feff_scale(x)), x)
     energy, mu = measured()
-    wide = align(EDGE.edge_ev + 1.04 * (energy - EDGE.edge_ev), mu, GRID, edge, SETTINGS)
+    wide = align(Batch(EDGE.edge_ev + 1.04 * (energy - EDGE.edge_ev), mu), GRID, edge, SETTINGS)
     # Windows are measured ones, so that the post-edge curve is a little another.
-    np.testing.assert_allclose(wide.mu, align(energy, mu, GRID, EDGE, SETTINGS).mu, atol=0.02)
+    np.testing.assert_allclose(wide.mu, align(Batch(energy, mu), GRID, EDGE, SETTINGS).mu, atol=0.02)
 
 
 def test_the_foil_calibrates_the_energies():
     energy, mu = measured()
     e = energy - EDGE.edge_ev
     foil = (np.arctan(e / 1.2) / np.pi + 0.5 + 0.08 * np.sin(e / 11) * (e > 5))[None]
-    true = align(energy, mu, GRID, EDGE, SETTINGS, reference=foil)
-    wrong = align(energy + 0.8, mu, GRID, EDGE, SETTINGS, reference=foil)
+    true = align(Batch(energy, mu, reference=foil), GRID, EDGE, SETTINGS)
+    wrong = align(Batch(energy + 0.8, mu, reference=foil), GRID, EDGE, SETTINGS)
     assert wrong.quantities["foil_shift_ev"][0] - true.quantities["foil_shift_ev"][0] == pytest.approx(-0.8, abs=0.02)
     assert np.abs(wrong.mu - true.mu).max() < 5e-3
-    unheeded = align(energy + 0.8, mu, GRID, EDGE, AlignmentSettings(calibrate_on_reference=False), reference=foil)
+    unheeding = AlignmentSettings(calibrate_on_reference=False)
+    unheeded = align(Batch(energy + 0.8, mu, reference=foil), GRID, EDGE, unheeding)
     assert unheeded.quantities["foil_shift_ev"][0] == 0.0
 
 
@@ -88,51 +91,52 @@ def foil_scan(at, noise=0.0, height=1.0, slope=0.0):
     k = np.sqrt(np.maximum(x, 0) / 3.81)
     exafs = 0.12 * np.sin(4.4 * k + 1) * np.exp(-0.01 * k**2) * (1 - np.exp(-np.maximum(x, 0) / 15))
     foil = height * (0.5 + np.arctan(x / 1.2) / np.pi + exafs) + slope * x
-    return e, foil + noise * np.random.default_rng(0).normal(size=(20, len(x)))
+    foils = foil + noise * np.random.default_rng(0).normal(size=(20, len(x)))
+    return Batch(e, foils, reference=foils)
 
 
 @pytest.mark.parametrize("noise", [1e-4, 2e-3, 1e-2])
 @pytest.mark.parametrize("at", [-40, -25, -20, -16, 16, 20, 25, 40])
 def test_a_foil_that_is_too_far_off_is_not_read_off_some_bump(at, noise):
-    assert np.isnan(foil_shifts(*foil_scan(at, noise), EDGE, SETTINGS, 20)).all()
+    assert np.isnan(foil_shifts(foil_scan(at, noise), EDGE, SETTINGS)).all()
 
 
 @pytest.mark.parametrize("slope", [-5e-3, 2e-4, 1e-3])
 def test_a_reference_that_only_slopes_has_no_edge(slope):
-    assert np.isnan(foil_shifts(*foil_scan(0.0, 1e-4, height=0.0, slope=slope), EDGE, SETTINGS, 20)).all()
+    assert np.isnan(foil_shifts(foil_scan(0.0, 1e-4, height=0.0, slope=slope), EDGE, SETTINGS)).all()
 
 
 @pytest.mark.parametrize("at", [-13.0, -2.0, 0.3, 13.0])
 @pytest.mark.parametrize(("height", "slope", "noise"), [(1.0, 0.0, 1e-2), (0.1, -1e-3, 1e-3), (0.1, 1e-3, 1e-3)])
 def test_a_foil_near_the_table_is_read_thin_or_thick(at, height, slope, noise):
-    np.testing.assert_allclose(foil_shifts(*foil_scan(at, noise, height, slope), EDGE, SETTINGS, 20), -at, atol=0.3)
+    np.testing.assert_allclose(foil_shifts(foil_scan(at, noise, height, slope), EDGE, SETTINGS), -at, atol=0.3)
 
 
 def test_without_a_foil_the_stated_shift_holds_and_the_energies_are_uncertain():
     energy, mu = measured()
     stated = AlignmentSettings(energy_shift_ev=-0.8, energy_sd_ev=0.6)
-    found = align(energy + 0.8, mu, GRID, EDGE, stated)
-    np.testing.assert_allclose(found.mu, align(energy, mu, GRID, EDGE, SETTINGS).mu, atol=5e-3)
+    found = align(Batch(energy + 0.8, mu), GRID, EDGE, stated)
+    np.testing.assert_allclose(found.mu, align(Batch(energy, mu), GRID, EDGE, SETTINGS).mu, atol=5e-3)
     assert found.quantities["energy_sd_ev"][0] == 0.6
     assert found.flags == ((),)
     flat = np.ones_like(mu)
-    assert align(energy, mu, GRID, EDGE, stated, reference=flat).flags == (("no foil edge",),)
+    assert align(Batch(energy, mu, reference=flat), GRID, EDGE, stated).flags == ((Flag.NO_FOIL_EDGE,),)
 
 
 def test_the_course_of_the_foil_goes_over_what_one_frame_reads():
     energy, mu = measured()
-    courses = [Course(0.5, 0.1, "foil off its course")]
-    found = align(energy - 0.5, mu, GRID, EDGE, SETTINGS, reference=np.ones_like(mu), courses=courses)
-    np.testing.assert_allclose(found.mu, align(energy, mu, GRID, EDGE, SETTINGS).mu, atol=5e-3)
+    courses = [Course(0.5, 0.1, Flag.FOIL_OFF_ITS_COURSE)]
+    found = align(Batch(energy - 0.5, mu, reference=np.ones_like(mu)), GRID, EDGE, SETTINGS, courses=courses)
+    np.testing.assert_allclose(found.mu, align(Batch(energy, mu), GRID, EDGE, SETTINGS).mu, atol=5e-3)
     assert found.quantities["energy_sd_ev"][0] == 0.1
-    assert found.flags == (("foil off its course",),)
+    assert found.flags == ((Flag.FOIL_OFF_ITS_COURSE,),)
 
 
 def test_a_course_that_is_held_is_told_of_where_a_frame_has_no_foil():
-    held = align(*measured(), GRID, EDGE, SETTINGS, courses=[Course(0.5, 0.1, "foil held")])
+    held = align(Batch(*measured()), GRID, EDGE, SETTINGS, courses=[Course(0.5, 0.1, Flag.FOIL_HELD)])
     assert held.quantities["foil_shift_ev"][0] == 0.5
-    assert held.flags == (("foil held",),)
-    assert align(*measured(), GRID, EDGE, SETTINGS, courses=[Course(np.nan, np.nan)]).flags == ((),)
+    assert held.flags == ((Flag.FOIL_HELD,),)
+    assert align(Batch(*measured()), GRID, EDGE, SETTINGS, courses=[Course(np.nan, np.nan)]).flags == ((),)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 9), st.booleans())
@@ -142,10 +146,10 @@ def test_a_batch_is_as_its_frames_alone(seed, n, own_energies):
     pairs = [measured(step=s, shift=d) for s, d in zip(rng.uniform(0.2, 2, n), rng.uniform(-1, 1, n), strict=True)]
     mu = np.concatenate([m for _, m in pairs]) + 0.002 * rng.normal(size=(n, 700))
     energy = pairs[0][0] + (0.01 * rng.normal(size=(n, 1)) if own_energies else 0.0)
-    together = align(energy, mu, GRID, EDGE, SETTINGS, reference=mu)
+    together = align(Batch(energy, mu, reference=mu), GRID, EDGE, SETTINGS)
     for i in range(n):
         one = energy[i] if own_energies else energy
-        alone = align(one, mu[i : i + 1], GRID, EDGE, SETTINGS, reference=mu[i : i + 1])
+        alone = align(Batch(one, mu[i : i + 1], reference=mu[i : i + 1]), GRID, EDGE, SETTINGS)
         np.testing.assert_allclose(together.mu[i], alone.mu[0], atol=1e-6)
         for name, values in together.quantities.items():
             assert values[i] == pytest.approx(alone.quantities[name][0], abs=1e-7), name
@@ -155,29 +159,29 @@ def test_noise_does_not_depend_on_how_far_down_others_of_the_batch_were_measured
     scans = [measured(start=-130.0), measured(start=-30.0, stop=350.0), measured(start=-12.0)]
     noise = 0.003 * np.random.default_rng(0).normal(size=(1, 700))
     energy, mu = np.stack([e for e, _ in scans]), np.concatenate([m + noise for _, m in scans])
-    together = align(energy, mu, GRID, EDGE, SETTINGS).quantities["noise"]
-    alone = [align(e, m + noise, GRID, EDGE, SETTINGS).quantities["noise"][0] for e, m in scans]
+    together = align(Batch(energy, mu), GRID, EDGE, SETTINGS).quantities["noise"]
+    alone = [align(Batch(e, m + noise), GRID, EDGE, SETTINGS).quantities["noise"][0] for e, m in scans]
     np.testing.assert_allclose(together, alone, rtol=1e-9)
 
 
 @pytest.mark.parametrize(
     ("case", "reason"),
     [
-        (measured(stop=80.0), "does not cover the grid"),
-        (measured(start=-5.0), "does not cover the grid"),
-        (measured(points=60), "gap in the energies"),
-        (measured(start=-11.5), "no pre-edge"),
-        ((measured()[0], np.random.default_rng(0).normal(size=(1, 700))), "edge step within noise"),
-        ((measured()[0], -measured()[1]), "negative edge step"),
-        ((measured()[0], np.ones((1, 700))), "edge step within noise"),
+        (measured(stop=80.0), Reason.DOES_NOT_COVER_THE_GRID),
+        (measured(start=-5.0), Reason.DOES_NOT_COVER_THE_GRID),
+        (measured(points=60), Reason.GAP_IN_THE_ENERGIES),
+        (measured(start=-11.5), Reason.NO_PRE_EDGE),
+        ((measured()[0], np.random.default_rng(0).normal(size=(1, 700))), Reason.EDGE_STEP_WITHIN_NOISE),
+        ((measured()[0], -measured()[1]), Reason.NEGATIVE_EDGE_STEP),
+        ((measured()[0], np.ones((1, 700))), Reason.EDGE_STEP_WITHIN_NOISE),
     ],
 )
 def test_what_cannot_be_aligned_is_refused_with_its_reason(case, reason):
     energy, mu = case
-    found = align(energy, mu, GRID, EDGE, SETTINGS)
+    found = align(Batch(energy, mu), GRID, EDGE, SETTINGS)
     assert found.refused[0] is not None
-    assert found.refused[0][0] == reason
-    assert any(c.isdigit() for c in found.refused[0][1])  # says what was found
+    assert found.refused[0].reason == reason
+    assert any(c.isdigit() for c in found.refused[0].detail)  # says what was found
 
 
 @pytest.mark.parametrize(
@@ -187,14 +191,14 @@ def test_a_gap_is_what_it_leaves_of_the_grid_without_a_point(first, last, found)
     energy, mu = measured(stop=700.0, points=3400)
     left = energy - EDGE.edge_ev
     left = (left <= first) | (left >= last)
-    refusal = align(energy[left], mu[:, left], GRID, EDGE, SETTINGS).refused[0]
+    refusal = align(Batch(energy[left], mu[:, left]), GRID, EDGE, SETTINGS).refused[0]
     # The grid lies 2 eV below its own energies on the measured scale: -11…96 eV.
     if found is None:
         assert refusal is None
     else:
         assert refusal is not None
-        assert refusal[0] == "gap in the energies"
-        assert float(refusal[1].split()[0]) == pytest.approx(found, abs=0.5)
+        assert refusal.reason == Reason.GAP_IN_THE_ENERGIES
+        assert float(refusal.detail.split()[0]) == pytest.approx(found, abs=0.5)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(12, 400))
@@ -203,14 +207,14 @@ def test_nothing_finite_makes_it_raise(seed, points):
     rng = np.random.default_rng(seed)
     energy = EDGE.edge_ev + np.cumsum(rng.uniform(1e-3, 2.0, points)) - rng.uniform(0, 400)
     mu = rng.normal(size=(2, points)) * 10.0 ** rng.integers(-8, 8)
-    found = align(energy, mu, GRID, EDGE, SETTINGS, reference=mu)
+    found = align(Batch(energy, mu, reference=mu), GRID, EDGE, SETTINGS)
     assert np.isfinite(found.mu).all()
     assert len(found.refused) == 2
 
 
 def test_a_normalised_spectrum_is_taken_as_it_is():
     energy, mu = measured(step=1.0, slope=0.0, level=0.0, curve=0.0)
-    found = align(energy, mu, GRID, EDGE, SETTINGS, normalised=True)
+    found = align(Batch(energy, mu, normalised=True), GRID, EDGE, SETTINGS)
     assert found.refused == (None,)
     assert found.quantities["edge_step"][0] == 1.0
 
@@ -218,7 +222,7 @@ def test_a_normalised_spectrum_is_taken_as_it_is():
 def test_noise_is_measured():
     energy, mu = measured(step=1.0)
     noisy = mu + 0.01 * np.random.default_rng(1).normal(size=mu.shape)
-    assert align(energy, noisy, GRID, EDGE, SETTINGS).quantities["noise"][0] == pytest.approx(0.01, rel=0.25)
+    assert align(Batch(energy, noisy), GRID, EDGE, SETTINGS).quantities["noise"][0] == pytest.approx(0.01, rel=0.25)
 
 
 def test_the_tail_continues_value_and_slope():
@@ -234,7 +238,7 @@ def test_a_short_feff_row_is_refused():
     energy, mu = theory()
     found = align_theory(energy[:, :80], mu[:, :80], GRID, EDGE.edge_ev)
     assert found.refused[0] is not None
-    assert found.refused[0][0] == "does not cover the grid"
+    assert found.refused[0].reason == Reason.DOES_NOT_COVER_THE_GRID
 
 
 def test_the_first_of_two_inflections_is_the_foils_e0():
@@ -247,23 +251,23 @@ def test_the_first_of_two_inflections_is_the_foils_e0():
 def test_victoreens_curve_is_taken_off_on_absolute_energies():
     energy, mu = measured(slope=0.0, level=0.0)
     curve = 3.0 * (energy / EDGE.edge_ev) ** -4
-    found = align(energy, mu + curve, GRID, EDGE, AlignmentSettings(normalisation={"nvict": 4}))
+    found = align(Batch(energy, mu + curve), GRID, EDGE, AlignmentSettings(normalisation={"nvict": 4}))
     assert found.lines is not None
     np.testing.assert_allclose(found.lines.pre_edge[0], curve, atol=0.04)
-    np.testing.assert_allclose(found.mu, align(energy, mu, GRID, EDGE, SETTINGS).mu, atol=0.02)
+    np.testing.assert_allclose(found.mu, align(Batch(energy, mu), GRID, EDGE, SETTINGS).mu, atol=0.02)
 
 
 def test_a_held_background_is_not_flattened_where_nothing_is():
     energy, mu = measured(start=-30.0, stop=110.0)
     held = {"background": {"pre_slope": -5e-4, "post_slope": 2e-3}, "pre_edge_ev": (-150.0, -5.0)}
-    flat = align(energy, mu, GRID, EDGE, AlignmentSettings(**held)).mu
-    sloped = align(energy, mu, GRID, EDGE, AlignmentSettings(normalisation={"flatten": False}, **held)).mu
+    flat = align(Batch(energy, mu), GRID, EDGE, AlignmentSettings(**held)).mu
+    sloped = align(Batch(energy, mu), GRID, EDGE, AlignmentSettings(normalisation={"flatten": False}, **held)).mu
     assert sloped[0, -1] - flat[0, -1] > 0.05
 
 
 TABLE_EV = EDGE.edge_ev + np.arange(-1000.0, 2000.0, 2.0)
 BARE = (0.5 + 3.4 * np.heaviside(TABLE_EV - EDGE.edge_ev, 1)) * (TABLE_EV / EDGE.edge_ev) ** -2.7
-TABULATED = Tabulated(Table(TABLE_EV, BARE))
+TABULATED = Tabulated(AbsorptionTable(TABLE_EV, BARE))
 MBACK = AlignmentSettings(normalisation={"mode": "mback"})
 
 
@@ -272,7 +276,7 @@ def test_mback_finds_the_step_of_long_and_short_scans(first, last, within):
     x = np.linspace(first, last, 600)
     below = 0.5 * (1 + x / EDGE.edge_ev) ** -2.7
     mu = 0.2 * (below + 3.4 * edge_shape(x)) + 0.3 - 2e-4 * x
-    found = align(EDGE.edge_ev + x, mu[None], GRID, EDGE, MBACK, tabulated=TABULATED)
+    found = align(Batch(EDGE.edge_ev + x, mu[None]), GRID, EDGE, MBACK, tabulated=TABULATED)
     assert found.refused == (None,)
     assert found.quantities["edge_step"][0] == pytest.approx(0.2 * 3.4, rel=within)
 
@@ -280,17 +284,17 @@ def test_mback_finds_the_step_of_long_and_short_scans(first, last, within):
 def test_mback_of_a_batch_on_energies_of_their_own_is_that_of_each():
     scans = [measured(shift=s, start=-130 - s) for s in (0.0, 1.0, 2.0)]
     energy, mu = np.stack([e for e, _ in scans]), np.concatenate([m for _, m in scans])
-    together = align(energy, mu, GRID, EDGE, MBACK, tabulated=TABULATED)
+    together = align(Batch(energy, mu), GRID, EDGE, MBACK, tabulated=TABULATED)
     for i in range(3):
-        alone = align(energy[i], mu[i : i + 1], GRID, EDGE, MBACK, tabulated=TABULATED)
+        alone = align(Batch(energy[i], mu[i : i + 1]), GRID, EDGE, MBACK, tabulated=TABULATED)
         np.testing.assert_allclose(together.mu[i], alone.mu[0], atol=1e-5)
 
 
 def test_mback_of_a_scan_without_a_pre_edge_is_refused():
     energy, mu = measured(start=-10.0)
-    refusal = align(energy, mu, GRID, EDGE, MBACK, tabulated=TABULATED).refused[0]
+    refusal = align(Batch(energy, mu), GRID, EDGE, MBACK, tabulated=TABULATED).refused[0]
     assert refusal is not None
-    assert refusal[0] == "no pre-edge"
+    assert refusal.reason == Reason.NO_PRE_EDGE
 
 
 def damped(alpha):
@@ -305,36 +309,36 @@ def self_absorption(**how):
 
 def test_fluorescence_is_corrected_for_self_absorption():
     energy, mu = damped(0.4)
-    clean = align(*measured(level=0.0, slope=0.0, curve=0.0), GRID, EDGE, SETTINGS).mu
-    left = align(energy, mu, GRID, EDGE, SETTINGS, fluorescence=True)
-    found = align(energy, mu, GRID, EDGE, self_absorption(alpha=0.4), fluorescence=True)
+    clean = align(Batch(*measured(level=0.0, slope=0.0, curve=0.0)), GRID, EDGE, SETTINGS).mu
+    left = align(Batch(energy, mu, fluorescence=True), GRID, EDGE, SETTINGS)
+    found = align(Batch(energy, mu, fluorescence=True), GRID, EDGE, self_absorption(alpha=0.4))
     assert np.abs(found.mu - clean).max() < 0.15 * np.abs(left.mu - clean).max()
-    assert found.flags == (("self-absorption corrected",),)
+    assert found.flags == ((Flag.SELF_ABSORPTION_CORRECTED,),)
     assert found.quantities["self_absorption_damping"][0] == pytest.approx(0.4 / 1.4)
 
 
 def test_self_absorption_is_only_reported_where_it_is_not_to_be_corrected():
     energy, mu = damped(0.4)
     how = self_absorption(formula="NiO", correct=False)
-    found = align(energy, mu, GRID, EDGE, how, fluorescence=True, tabulated=Tabulated(alpha=0.4))
-    np.testing.assert_array_equal(found.mu, align(energy, mu, GRID, EDGE, SETTINGS).mu)
-    assert found.flags == (("self-absorption left in",),)
-    unknown = align(energy, mu, GRID, EDGE, how, fluorescence=True)
-    assert unknown.flags == (("self-absorption not known",),)
+    found = align(Batch(energy, mu, fluorescence=True), GRID, EDGE, how, tabulated=Tabulated(alpha=0.4))
+    np.testing.assert_array_equal(found.mu, align(Batch(energy, mu), GRID, EDGE, SETTINGS).mu)
+    assert found.flags == ((Flag.SELF_ABSORPTION_LEFT_IN,),)
+    unknown = align(Batch(energy, mu, fluorescence=True), GRID, EDGE, how)
+    assert unknown.flags == ((Flag.SELF_ABSORPTION_NOT_KNOWN,),)
     assert np.isnan(unknown.quantities["self_absorption_damping"][0])
 
 
 def test_transmission_is_not_corrected_and_it_is_said():
     energy, mu = measured()
-    found = align(energy, mu, GRID, EDGE, self_absorption(alpha=0.4))
-    np.testing.assert_array_equal(found.mu, align(energy, mu, GRID, EDGE, SETTINGS).mu)
-    assert found.flags == (("not fluorescence, not corrected",),)
+    found = align(Batch(energy, mu), GRID, EDGE, self_absorption(alpha=0.4))
+    np.testing.assert_array_equal(found.mu, align(Batch(energy, mu), GRID, EDGE, SETTINGS).mu)
+    assert found.flags == ((Flag.NOT_FLUORESCENCE,),)
     assert found.quantities["self_absorption_damping"][0] == 1.0
 
 
 def test_a_spectrum_that_no_thick_sample_shows_is_refused():
     energy, mu = damped(0.4)
-    refusal = align(energy, mu, GRID, EDGE, self_absorption(alpha=0.05), fluorescence=True).refused[0]
+    refusal = align(Batch(energy, mu, fluorescence=True), GRID, EDGE, self_absorption(alpha=0.05)).refused[0]
     assert refusal is not None
-    assert refusal[0] == "not what a thick sample shows"
-    assert "α = 0.05" in refusal[1]
+    assert refusal.reason == Reason.NOT_WHAT_A_THICK_SAMPLE_SHOWS
+    assert "α = 0.05" in refusal.detail

@@ -3,10 +3,12 @@ import pytest
 from numpy.typing import NDArray
 
 from xas_agent.agent.spectra.align import align
-from xas_agent.agent.spectra.background import Background, SeriesPrior
+from xas_agent.agent.spectra.background import Background, SeriesBackground
+from xas_agent.agent.spectra.batch import Batch
 from xas_agent.agent.spectra.settings import AlignmentSettings
 from xas_agent.agent.types.edge import Edge
 from xas_agent.agent.types.grid import Grid
+from xas_agent.agent.types.reasons import Flag, Reason
 
 EDGE = Edge(8333.0)
 GRID = Grid(-9, 60, 1, (-9, -6), (30, 60))
@@ -29,11 +31,11 @@ def aligned(
     held: NDArray[np.float64] | None = None,
 ):
     energy, mu = scan
-    return align(energy, mu, GRID, EDGE, settings, held=held)
+    return align(Batch(energy, mu), GRID, EDGE, settings, held=held)
 
 
 def prior_of(*scans):
-    prior = SeriesPrior()
+    prior = SeriesBackground()
     for scan in scans:
         prior.add(aligned(scan).background[0])
     return prior
@@ -50,21 +52,21 @@ def test_a_long_scan_says_its_background():
     ("start", "stop", "refused"),
     [
         (-30.0, 90.0, None),
-        (-12.0, 90.0, "no pre-edge"),
+        (-12.0, 90.0, Reason.NO_PRE_EDGE),
         (-60.0, 60.0, None),
-        (-60.0, 40.0, "does not cover the grid"),
+        (-60.0, 40.0, Reason.DOES_NOT_COVER_THE_GRID),
     ],
 )
 def test_a_short_scan_is_as_a_long_one_with_what_the_series_says(start, stop, refused):
     scan = spectrum(start, stop)
     alone = aligned(scan)
-    assert (alone.refused[0] and alone.refused[0][0]) == refused
+    assert (alone.refused[0] and alone.refused[0].reason) == refused
     held = aligned(scan, held=prior_of(LONG).background()[None])
-    if refused == "does not cover the grid":
+    if refused == Reason.DOES_NOT_COVER_THE_GRID:
         assert held.refused == alone.refused
         return
     assert held.refused == (None,)
-    assert held.flags == (("background held",),)
+    assert held.flags == ((Flag.BACKGROUND_HELD,),)
     long = aligned(LONG)
     assert held.quantities["edge_step"][0] == pytest.approx(long.quantities["edge_step"][0], rel=0.04)
     assert np.abs(held.mu - long.mu).max() < 0.015
@@ -92,7 +94,7 @@ def test_long_scans_are_not_touched_by_what_is_held():
 
 
 def test_a_prior_is_robust_and_says_when_it_does_not_know():
-    prior = SeriesPrior()
+    prior = SeriesBackground()
     assert np.isnan(prior.background()).all()
     steady = prior_of(*[LONG] * 5)
     before = steady.background()

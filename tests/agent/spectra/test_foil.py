@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from scipy.stats import theilslopes
 
 from xas_agent.agent.spectra.foil import FoilSettings, FoilTrack
+from xas_agent.agent.types.reasons import Flag
 
 MINUTE = 60.0
 
@@ -59,7 +60,7 @@ def test_without_a_foil_the_course_goes_on_and_before_any_there_is_none() -> Non
         track.follow(MINUTE * k, 0.01 * k)
     course = track.follow(MINUTE * 10, np.nan)
     assert course.shift_ev == pytest.approx(0.1)
-    assert course.flag == "foil held"
+    assert course.flag == Flag.FOIL_HELD
     assert track.follow(MINUTE * 50, np.nan).sd_ev > course.sd_ev
 
 

@@ -105,15 +105,15 @@ def test_good_points_keep_their_values_and_neither_unit_nor_order_matters(seed, 
     assert (scaled.found != found.found).mean() < 1e-3
 
 
-def test_two_that_are_neighbours_are_both_found_and_reported():
+def test_two_that_are_neighbours_are_both_found_with_their_sizes():
     mu = series(1, 8)
     at = int(np.argmin(np.abs(RELATIVE - 80)))
     mu[0, at : at + 2] += [0.1, 0.08]
     found = find_glitches(ENERGY, mu, E0, HOW)
-    reported = {index: size for index, size, _ in found.report(0)}
-    assert reported[at] == pytest.approx(0.1, abs=0.02)
-    assert reported[at + 1] == pytest.approx(0.08, abs=0.02)
-    assert all(abs(sigmas) > HOW.threshold / 2 for _, _, sigmas in found.report(0))
+    assert found.size[0, at] == pytest.approx(0.1, abs=0.02)
+    assert found.size[0, at + 1] == pytest.approx(0.08, abs=0.02)
+    sigmas = np.abs(found.size / found.sigma)[found.found]
+    assert (sigmas > HOW.threshold / 2).all()
     assert found.mu[0, at] == pytest.approx(xanes(1.0, 0.15)[at], abs=0.05)
 
 

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xas_agent.agent.spectra.glitches import gross_glitches, standing_out
+from xas_agent.agent.types.reasons import Flag
 
 E0 = 8333.0
 ENERGY = E0 + np.concatenate([np.arange(-120, -20, 5.0), np.arange(-20, 60, 0.5), np.arange(60, 500, 3.0)])
@@ -50,7 +51,7 @@ def test_they_are_repaired_and_nothing_else_is():
     found = gross_glitches(ENERGY, spoiled, E0)
     assert found is not None
     assert np.argwhere(found.found).tolist() == [[2, 150]]
-    assert found.flags == ((), (), ("1 glitches repaired",), (), ())
+    assert found.flags == ((), (), (Flag.GLITCHES_REPAIRED,), (), ())
     assert found.mu[2, 150] == pytest.approx(clean[2, 150], abs=0.02)
     same = np.delete(spoiled.ravel(), 2 * len(ENERGY) + 150)
     np.testing.assert_array_equal(np.delete(found.mu.ravel(), 2 * len(ENERGY) + 150), same)

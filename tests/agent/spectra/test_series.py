@@ -9,6 +9,7 @@ from xas_agent.agent.spectra.settings import AlignmentSettings
 from xas_agent.agent.types.edge import Edge
 from xas_agent.agent.types.frame import Frame
 from xas_agent.agent.types.grid import Grid
+from xas_agent.agent.types.reasons import Flag, Reason
 
 EDGE_EV = 8333.0
 
@@ -51,8 +52,8 @@ def alone(frames, settings):
 def test_a_short_frame_has_what_the_long_ones_before_it_in_its_series_had():
     frames = [frame(0), frame(1), frame(2, -12.0, 90.0), frame(3, -12.0, 90.0, run="b"), frame(4)]
     found = alone(frames, AlignmentSettings())
-    assert [f.refused[0] and f.refused[0][0] for f in found] == [None, None, None, "no pre-edge", None]
-    assert found[2].flags == (("background held",),)
+    assert [f.refused[0] and f.refused[0].reason for f in found] == [None, None, None, Reason.NO_PRE_EDGE, None]
+    assert found[2].flags == ((Flag.BACKGROUND_HELD,),)
     assert np.abs(found[2].mu - found[0].mu).max() < 0.03
 
 
@@ -64,7 +65,7 @@ def test_how_frames_are_batched_changes_nothing(size):
     together = [align(frames[k : k + size], Model()) for k in range(0, 9, size)]
     mu = np.concatenate([a.mu for a in together])
     np.testing.assert_allclose(mu, np.concatenate([a.mu for a in alone(frames, settings)]), atol=1e-6)
-    assert all("glitches repaired" in flags[0] for a in together for flags in a.flags)
+    assert all(flags == (Flag.GLITCHES_REPAIRED,) for a in together for flags in a.flags)
 
 
 def test_repaired_frames_are_nearer_to_good_ones():

@@ -18,9 +18,11 @@ from bluesky.plans import list_scan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ophyd.sim import SynAxis, SynSignal
+from streams import Frames
 
-from xas_agent.agent.fields.settings import FieldMap
-from xas_agent.agent.stream.assembler import MAX_HELD, MAX_OPEN, PATIENCE, PATIENCE_S, FrameAssembler
+from xas_agent.agent.fields.settings import FieldSettings
+from xas_agent.agent.stream.book import MAX_OPEN, PATIENCE, PATIENCE_S
+from xas_agent.agent.stream.held import MAX_HELD
 from xas_agent.agent.types.frame import Frame, SetAside
 
 AXIS = 8333.0 + np.concatenate([np.arange(-40, -10, 5.0), np.arange(-10, 20, 1.0), np.arange(20, 60, 4.0)])
@@ -105,9 +107,9 @@ def pairs(energy: np.ndarray, mu: np.ndarray) -> Pairs:
 
 
 def feed(
-    docs: Sequence[Doc], fields: FieldMap | None = None, flush: bool = True
+    docs: Sequence[Doc], fields: FieldSettings | None = None, flush: bool = True
 ) -> tuple[list[Frame], list[SetAside]]:
-    assembler = FrameAssembler(fields)
+    assembler = Frames(fields)
     out = [found for k, (name, doc) in enumerate(docs) for found in assembler(name, doc, received=k * 1e-6)]
     out += assembler.flush() if flush else []
     return [o for o in out if isinstance(o, Frame)], [o for o in out if isinstance(o, SetAside)]
@@ -159,7 +161,7 @@ def test_a_whole_spectrum_is_answered_at_once() -> None:
 
 def test_a_sweep_is_given_out_as_soon_as_the_energy_turns() -> None:
     made = Made().sweep().sweep(rising=False).sweep(rising=False)
-    assembler = FrameAssembler()
+    assembler = Frames()
     when = [k for k, (name, doc) in enumerate(made.docs) if any(assembler(name, doc))]
     assert when[0] - 2 in range(N, N + 3)
     assert when[1] - 2 in range(2 * N, 2 * N + 3)
@@ -226,7 +228,7 @@ def test_a_real_run_engine_steps_a_real_device() -> None:
         SynSignal(name="I0", func=lambda: I0),
         SynSignal(name="It", func=lambda: I0 * np.exp(-energy.position / 1e4)),
     ]
-    engine, found, assembler = RunEngine({"XDI": {"Element": {"symbol": "Ni", "edge": "K"}}}), [], FrameAssembler()
+    engine, found, assembler = RunEngine({"XDI": {"Element": {"symbol": "Ni", "edge": "K"}}}), [], Frames()
     engine.subscribe(lambda name, doc: found.extend(assembler(name, doc)))
     engine(list_scan(devices, energy, AXIS[::-1].tolist()))
     (frame,) = found
@@ -250,7 +252,7 @@ def test_a_point_measured_again_after_a_pause_is_in_its_frame_once() -> None:
         if step[energy] in paused:  # before the next checkpoint, so that this point is measured again
             yield from bps.pause()
 
-    engine, docs, found, assembler = RunEngine({}), [], [], FrameAssembler()
+    engine, docs, found, assembler = RunEngine({}), [], [], Frames()
     engine.subscribe(lambda name, doc: docs.append((name, doc)))
     engine.subscribe(lambda name, doc: found.extend(assembler(name, doc)))
     plan = list_scan([beam, SynSignal(name="It", func=transmitted)], energy, AXIS.tolist(), per_step=per_step)
@@ -562,7 +564,7 @@ def test_the_agents_own_run_joined_late_is_no_news() -> None:
 
 def test_a_configured_field_that_is_nowhere_is_told_once_per_run() -> None:
     scan, robot = Made().sweep().sweep().stop(), Made(sample_uid="s", plan_name="load_cell")
-    frames, (aside,) = feed(scan.docs, FieldMap(energy="enrgy"))
+    frames, (aside,) = feed(scan.docs, FieldSettings(energy="enrgy"))
     assert not frames
     assert (aside.reason, aside.uid, aside.seq_num) == ("field missing", scan.docs[1][1]["uid"], None)
     assert aside.detail == "no key 'enrgy' in stream primary; found energy, I0, It"
@@ -572,16 +574,16 @@ def test_a_configured_field_that_is_nowhere_is_told_once_per_run() -> None:
             made = run.run.compose_descriptor(name=name, data_keys=keys)
             event: Any = made.compose_event(data=dict.fromkeys(keys, 1.0), timestamps=dict.fromkeys(keys, 0.0))
             run.docs += [("descriptor", made.descriptor_doc), ("event", event)]
-        asides = feed(run.stop().docs, FieldMap(energy="mon", i0="up"))[1]
+        asides = feed(run.stop().docs, FieldSettings(energy="mon", i0="up"))[1]
         assert len(asides) == told
-        asides = feed(run.docs, FieldMap(energy="mon", i0="upstream"))[1]
+        asides = feed(run.docs, FieldSettings(energy="mon", i0="upstream"))[1]
         assert [a.detail for a in asides] == ["no key 'mon' in stream primary; found mono, upstream, downstream"]
         assert (asides[0].run_uid, asides[0].seq_num) == (run.uid, None)
 
 
 def test_patience_ends_by_the_clock_too() -> None:
     made, other = Made().sweep(axis=np.linspace(8300, 8400, 200)).stop(), Made().sweep()
-    assembler = FrameAssembler()
+    assembler = Frames()
     for name, doc in losing(made, 20):
         assert not assembler(name, doc, received=50.0)
     assert not assembler(*other.docs[0], received=50.0 + 0.9 * PATIENCE_S)
@@ -593,7 +595,7 @@ def test_patience_ends_by_the_clock_too() -> None:
 
 def test_patience_is_bounded_and_settles() -> None:
     made = Made().sweep(axis=np.linspace(8300, 8400, 200)).stop()
-    assembler = FrameAssembler()
+    assembler = Frames()
     for name, doc in losing(made, 20):
         assert not assembler(name, doc)
     assert assembler.waiting

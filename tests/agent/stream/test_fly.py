@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from streams import Staged
 
 from xas_agent.agent.fields.monochromator import Bragg, Polynomial
-from xas_agent.agent.fields.resolve import Channels, Unreadable, resolve
-from xas_agent.agent.fields.settings import FieldMap
-from xas_agent.agent.stream.fly import PATIENCE_S, FlyJoiner, FlySettings, Trace, join, series
+from xas_agent.agent.fields.resolve import StreamFields, UnreadableStream, resolve
+from xas_agent.agent.fields.settings import FieldSettings
+from xas_agent.agent.stream.book import PATIENCE_S
+from xas_agent.agent.stream.fly import FlyJoiner, FlySettings, Trace, join, series
 from xas_agent.agent.types.frame import Received, SetAside
 
 TABLES = FlySettings(
@@ -38,8 +40,8 @@ def documents(uid: str = "run", m: int = 50, **start: Any) -> list[tuple[str, di
     return [*docs, ("stop", {"uid": "stop", "run_start": uid, "num_events": {"apb": 1, "enc": 1, "baseline": 2}})]
 
 
-def run(docs: Any, joiner: FlyJoiner | None = None, at: float = 10.0) -> list[Any]:
-    joiner = joiner or FlyJoiner(TABLES, FieldMap())
+def run(docs: Any, joiner: Staged | None = None, at: float = 10.0) -> list[Any]:
+    joiner = joiner or Staged(FlyJoiner(TABLES, FieldSettings()))
     return [out for name, doc in docs for out in joiner(Received(name, doc, at))]
 
 
@@ -56,7 +58,7 @@ def test_two_clocks_become_one_event_before_the_stop() -> None:
 
 
 def test_it_comes_once_however_often_and_late_its_documents_come() -> None:
-    joiner = FlyJoiner(TABLES, FieldMap())
+    joiner = Staged(FlyJoiner(TABLES, FieldSettings()))
     docs = documents()
     early = [d for d in docs if d[1].get("uid") != "runenc1"]
     assert [d.name for d in run(early, joiner)] == ["start"]
@@ -69,7 +71,7 @@ def test_it_comes_once_however_often_and_late_its_documents_come() -> None:
 
 
 def test_a_stream_that_never_comes_is_told() -> None:
-    joiner = FlyJoiner(TABLES, FieldMap())
+    joiner = Staged(FlyJoiner(TABLES, FieldSettings()))
     assert [d.name for d in run([d for d in documents() if "enc" not in str(d[1].get("uid"))], joiner)] == ["start"]
     aside, stop = joiner.poll(10.0 + PATIENCE_S)
     assert isinstance(aside, SetAside)
@@ -89,7 +91,7 @@ def test_a_part_of_a_table_that_is_lost_is_told_and_not_interpolated_over(announ
         if k != 3
     ]
     docs[5][1]["num_events"] = {"apb": 1, "enc": 5} if announced else "five"
-    joiner = FlyJoiner(TABLES, FieldMap())
+    joiner = Staged(FlyJoiner(TABLES, FieldSettings()))
     aside, stop = [*run([*docs[:4], *parts, docs[5]], joiner), *joiner.poll(10.0 + PATIENCE_S)][1:]
     assert isinstance(aside, SetAside)
     assert (aside.reason, aside.detail) == ("events lost", "1 of 5 events of stream enc never came")
@@ -124,7 +126,7 @@ def test_runs_that_are_not_read_pass_untouched(start: dict[str, Any]) -> None:
 
 
 def test_a_run_that_never_stops_is_joined_at_the_end() -> None:
-    joiner = FlyJoiner(TABLES, FieldMap())
+    joiner = Staged(FlyJoiner(TABLES, FieldSettings()))
     run(documents()[:-1], joiner)
     assert [d.name for d in joiner.finish() if isinstance(d, Received)] == ["descriptor", "event"]
 
@@ -176,17 +178,17 @@ def test_bragg_as_iss_counts_it() -> None:
 def test_a_position_needs_a_relation_and_the_relation_its_offset() -> None:
     number = {"source": "", "dtype": "number", "shape": []}
     descriptor = {"uid": "d", "name": "primary", "data_keys": dict.fromkeys(("slit", "I0", "It"), number)}
-    found = resolve(FieldMap(position="slit"), descriptor, {})
-    assert isinstance(found, Unreadable)
+    found = resolve(FieldSettings(position="slit"), descriptor, {})
+    assert isinstance(found, UnreadableStream)
     assert found.reason == "no energy relation"
     bragg = Bragg(d_spacing_ang=3.1356, offset_from="angle_offset")
-    found = resolve(FieldMap(position="slit", relation=bragg), descriptor, {})
-    assert isinstance(found, Unreadable)
+    found = resolve(FieldSettings(position="slit", relation=bragg), descriptor, {})
+    assert isinstance(found, UnreadableStream)
     assert "'angle_offset'" in found.detail
-    found = resolve(FieldMap(position="slit", relation=bragg), descriptor, {"angle_offset": ("1.0",)})
-    assert isinstance(found, Channels)
+    found = resolve(FieldSettings(position="slit", relation=bragg), descriptor, {"angle_offset": ("1.0",)})
+    assert isinstance(found, StreamFields)
     assert found.in_ev(10.0) == pytest.approx(12398.4198 / (2 * 3.1356 * np.sin(np.radians(11.0))))
     line = Polynomial(kind="polynomial", coefficients_ev=(7000.0, 2.0))
-    found = resolve(FieldMap(position="slit", relation=line), descriptor, {})
-    assert isinstance(found, Channels)
+    found = resolve(FieldSettings(position="slit", relation=line), descriptor, {})
+    assert isinstance(found, StreamFields)
     assert found.in_ev(10.0) == pytest.approx(7020.0)

@@ -5,11 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from deadline import wait_until
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "200"}
 E = np.linspace(7650.0, 7850.0, 201)
@@ -70,13 +70,6 @@ def test_what_cannot_be_converted_or_written_is_one_line(xa, tmp_path, table):
         assert said in xa("convert", *args, code=2).stderr
 
 
-def wait_for(what, seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.1)
-
-
 @pytest.mark.parametrize("how", ["convert", "run"])
 def test_files_that_come_are_served_until_ctrl_c(xa, tmp_path, how):
     folder, out = tmp_path / "in", tmp_path / "out"
@@ -92,7 +85,7 @@ def test_files_that_come_are_served_until_ctrl_c(xa, tmp_path, how):
         header = "# Element.symbol: Co\n# Element.edge: K\n# energy mu\n"
         for name in ("1.xdi", "2.xdi"):
             (folder / name).write_text(header + "".join(f"{e} {m}\n" for e, m in zip(E, MU, strict=True)))
-        wait_for(lambda: written.exists() and sum(n == "event" for n, _ in documents(written)) >= 2)
+        wait_until(lambda: written.exists() and sum(n == "event" for n, _ in documents(written)) >= 2)
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=30)
     finally:

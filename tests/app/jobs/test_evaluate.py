@@ -10,6 +10,7 @@ import yaml
 
 from xas_agent.agent.types.errors import InputError
 from xas_agent.app.config import ConfigError, read_training
+from xas_agent.app.jobs import evaluate
 from xas_agent.app.jobs.evaluate import fingerprint, read_evaluation, report_on
 from xas_agent.app.jobs.train import train_model
 from xas_agent.models.card import read_card
@@ -70,11 +71,13 @@ def test_the_command_writes_a_report_and_goes_on_where_it_was(model, feff, tmp_p
     assert "benchmark: 8 of 8, kept from before" in again.stderr
 
 
+@pytest.mark.slow
 def test_a_report_of_nothing_is_one_message(model, feff, tmp_path):
     with pytest.raises(InputError, match="quick: nothing to report; transfer need settings in the config"):
         report_on(str(model), feff, tmp_path, "quick", ["transfer"], 1)
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_void_for_other_data(model, feff, tmp_path):
     how = config_of(read_card(model))
     before = fingerprint([how], feff)
@@ -85,6 +88,7 @@ def test_what_is_kept_is_void_for_other_data(model, feff, tmp_path):
     assert fingerprint([how], tmp_path) != before
 
 
+@pytest.mark.slow
 def test_an_unknown_study_is_one_message(model, feff, tmp_path):
     with pytest.raises(InputError, match="no study astrology; there are benchmark, uncertainty"):
         report_on(str(model), feff, tmp_path, "quick", ["benchmark", "astrology"], 1)
@@ -111,6 +115,16 @@ def test_an_unknown_study_is_one_message(model, feff, tmp_path):
 def test_a_wrong_config_is_one_message(tmp_path, content, message):
     (tmp_path / "e.yaml").write_text(content)
     with pytest.raises(ConfigError, match=message):
+        read_evaluation(str(tmp_path / "e.yaml"), "cu-k")
+
+
+def test_a_mistake_of_the_code_is_not_the_configs(tmp_path, monkeypatch):
+    def broken(card: object) -> None:
+        raise AttributeError("no such attribute")
+
+    monkeypatch.setattr(evaluate, "config_of", broken)
+    (tmp_path / "e.yaml").write_text("studies: []")
+    with pytest.raises(AttributeError, match="no such attribute"):
         read_evaluation(str(tmp_path / "e.yaml"), "cu-k")
 
 

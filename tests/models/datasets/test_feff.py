@@ -6,11 +6,11 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from deadline import wait_until
 from pymatgen.core import Lattice, Structure
 
 from xas_agent.agent.types.errors import InputError
@@ -237,19 +237,21 @@ def test_a_failed_run_says_why_and_leaves_its_log(site, tmp_path, body, message)
     assert not (site / "work").exists()
 
 
+def gone(pid: int) -> bool:
+    """Whether a process has ended, reaped or not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def test_a_run_that_takes_too_long_is_ended_with_all_that_it_started(site, tmp_path):
     started = tmp_path / "pid"
     body = f"sleep 600 & echo $! > {started}; wait"
     with pytest.raises(FeffFailed, match=r"not done after 0\.5 s"):
         run_feff(site, program(tmp_path, body), 0.5)
     child = int(started.read_text())
-    for _ in range(100):
-        state = Path(f"/proc/{child}/stat")
-        if not state.exists() or state.read_text().split()[2] == "Z":
-            break
-        time.sleep(0.05)
-    else:
-        pytest.fail("the program's own child still runs")
+    wait_until(lambda: gone(child), 5)
 
 
 def test_ctrl_c_ends_the_program_too(site, tmp_path):
@@ -258,11 +260,7 @@ def test_ctrl_c_ends_the_program_too(site, tmp_path):
     load = "import pathlib; from xas_agent.models.datasets.feff import run_feff"
     code = f"{load}; run_feff(pathlib.{site!r}, {feff!r}, 600)"
     ours = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    for _ in range(1200):
-        if started.exists() and started.read_text().strip():
-            break
-        time.sleep(0.05)
+    wait_until(lambda: started.exists() and started.read_text().strip())
     ours.send_signal(signal.SIGINT)
     ours.wait(60)
-    state = Path(f"/proc/{int(started.read_text())}/stat")
-    assert not state.exists() or state.read_text().split()[2] == "Z"
+    wait_until(lambda: gone(int(started.read_text())), 5)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xas_agent.models.network.denoiser import Quietening
+from xas_agent.models.network.denoiser import Denoiser
 
 POINTS = 120
 
@@ -21,8 +21,8 @@ def edges(count: int, seed: int) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def quieten() -> Quietening:
-    module = Quietening(POINTS)
+def quieten() -> Denoiser:
+    module = Denoiser(POINTS)
     module.fit(edges(800, seed=0))
     return module
 
@@ -48,4 +48,4 @@ def test_a_row_does_not_depend_on_the_others(quieten):
 
 def test_before_it_has_learnt_it_changes_nothing():
     noisy = torch.randn(3, POINTS, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(Quietening(POINTS)(noisy), noisy)
+    torch.testing.assert_close(Denoiser(POINTS)(noisy), noisy)

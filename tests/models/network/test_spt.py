@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xas_agent.models.network.ensemble import Served
-from xas_agent.models.network.familiarity import Familiarity
+from xas_agent.models.network.ood import OODScore
 from xas_agent.models.network.spt import (
     SPT,
     FrequencyBand,
@@ -206,9 +206,9 @@ def test_what_was_shown_as_strange_scores_above_one():
     strange = torch.sigmoid(4 * e) + 0.12 * torch.exp(-(((e - 0.6) / 0.3) ** 2)) + 0 * known[:100, :1]
     strange = strange + 0.01 * torch.randn(100, 41, generator=generator)
     spectra = known + 0.02 * torch.randn(2200, 41, generator=generator)
-    plain, taught = Familiarity(41), Familiarity(41)
+    plain, taught = OODScore(41), OODScore(41)
     plain.fit(spectra[:2000])
-    taught.fit(spectra[:2000], strangers=strange[: Familiarity.STRANGERS])
+    taught.fit(spectra[:2000], strangers=strange[: OODScore.STRANGERS])
     assert (taught(strange[64:]) > 1).all()
     assert (taught(strange[64:]) > plain(strange[64:])).float().mean() > 0.9
     assert (taught(spectra[2000:]) > 1).float().mean() < 0.03
@@ -219,7 +219,7 @@ def test_the_unfamiliar_scores_above_one():
     e = np.linspace(0, 6, 41)
     basis = np.stack([np.sin((k + 1) * e) for k in range(3)])
     known = torch.tensor(rng.normal(size=(3000, 3)) @ basis + 0.01 * rng.normal(size=(3000, 41)), dtype=torch.float32)
-    familiar = Familiarity(41)
+    familiar = OODScore(41)
     familiar.fit(known[:2000])
     assert (familiar(known[2000:]) > 1).float().mean() < 0.03
     glitched = known[2000:2100].clone()

@@ -14,7 +14,7 @@ from xas_agent.models.evaluation.competitors.registry import COMPETITORS
 from xas_agent.models.evaluation.contract import Predictions, classes_of
 from xas_agent.models.training.config import TrainingConfig
 from xas_agent.models.training.metrics import scores
-from xas_agent.models.training.plan import Plan
+from xas_agent.models.training.plan import TrainingPlan
 from xas_agent.models.training.train import joint_loss
 
 EDGE = 8979.0
@@ -24,6 +24,7 @@ NETWORKS = {
     "ft-transformer": {"points": 4, "width": 32, "blocks": 2},
     "amformer": {"points": 8, "width": 16, "blocks": 2, "heads": 2, "prompts": 6, "summed": 4, "multiplied": 2},
 }
+ALL = [*CLASSICAL, *(pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS)]
 SMALL: dict[str, dict[str, Any]] = {
     "nearest-neighbours": {"n_neighbors": 3},
     "decision-tree": {},
@@ -86,10 +87,10 @@ def write_rows(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory) -> Plan:
+def plan(tmp_path_factory) -> TrainingPlan:
     folder = tmp_path_factory.mktemp("rows")
     write_rows(folder)
-    return Plan.read(TrainingConfig.model_validate(CONFIG), folder)
+    return TrainingPlan.read(TrainingConfig.model_validate(CONFIG), folder)
 
 
 @pytest.fixture(scope="module")
@@ -111,13 +112,13 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
-def answers(name: str, plan: Plan, train, **changes: Any) -> Predictions:
+def answers(name: str, plan: TrainingPlan, train, **changes: Any) -> Predictions:
     fitted = COMPETITORS[name].fit(plan, train, SMALL[name] | changes, seed=1)
     assert fitted.parameters > 0
     return fitted.predict(plan.clean.numpy())
 
 
-@pytest.fixture(scope="module", params=list(COMPETITORS))
+@pytest.fixture(scope="module", params=ALL)
 def answered(request, plan, train) -> tuple[str, Predictions]:
     """A competitor and what it says of every row, trained on ``train``."""
     return request.param, answers(request.param, plan, train)
@@ -160,7 +161,7 @@ def test_answers_have_the_promised_shape(answered, plan):
     assert all((s > 0).all() for s in said.spreads.values())
 
 
-@pytest.mark.parametrize("name", COMPETITORS)
+@pytest.mark.parametrize("name", ALL)
 def test_only_training_rows_and_the_seed_decide(name, plan, train, held):
     poisoned = replace(plan, data=copy.deepcopy(plan.data), rows=copy.deepcopy(plan.rows), clean=plan.clean.clone())
     targets = poisoned.rows.targets
@@ -241,6 +242,10 @@ def test_the_default_sizes_fit_any_grid(plan, name):
         shape = plan.shape.model_copy(update={"grid_points": points})
         logits, _, _ = deep.network(shape, deep.sizes())(torch.zeros(2, points))
         assert logits.shape == (2, 1, 5)
+
+
+def test_every_competitor_is_tried():
+    assert {*CLASSICAL, *NETWORKS} == set(COMPETITORS)
 
 
 def test_every_setting_of_a_search_is_known(plan, train):

@@ -8,7 +8,7 @@ import pytest
 
 from xas_agent.models.evaluation.report import figures
 from xas_agent.models.evaluation.report.style import BLUE, rank, style_of
-from xas_agent.models.evaluation.report.tables import Measured, Roc, calibration
+from xas_agent.models.evaluation.report.tables import FigureOfMerit, Roc, calibration
 
 NAN = float("nan")
 ODD = "a $\\frac{ <b> & é"
@@ -25,13 +25,13 @@ def rendered(figure):
 def measured(names, descriptors):
     rng = np.random.default_rng(0)
     values = {n: {d: rng.uniform(-0.5, 1) for d in descriptors} for n in names}
-    return {n: {d: Measured(v, v - 0.1, v + 0.1) for d, v in each.items()} for n, each in values.items()}
+    return {n: {d: FigureOfMerit(v, v - 0.1, v + 0.1) for d, v in each.items()} for n, each in values.items()}
 
 
 @pytest.mark.parametrize("descriptors", [("OS",), ("OS", "CN"), ("OS", "CN", "OCN", "CN2", "NNRS")])
 def test_scores_and_differences(descriptors):
     found = measured(("SPT", "xgboost", ODD), descriptors)
-    found[ODD][descriptors[0]] = Measured(NAN, NAN, NAN)
+    found[ODD][descriptors[0]] = FigureOfMerit(NAN, NAN, NAN)
     del found["xgboost"][descriptors[0]]
     assert rendered(figures.score_bars(found, {"OS", "CN"}))
     assert rendered(figures.differences(found))

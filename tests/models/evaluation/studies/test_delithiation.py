@@ -15,14 +15,14 @@ from xas_agent.models.evaluation.studies.delithiation import (
     LCF_NAME,
     PLS_NAME,
     DelithiationSettings,
-    Recipe,
+    FineTuneSettings,
     delithiation,
 )
 from xas_agent.models.evaluation.studies.layered import CLEAN, MEASURED, read_series, spectra_of, stacking
 from xas_agent.models.training.augment import shifted
 from xas_agent.models.training.build import assemble
 from xas_agent.models.training.config import TrainingConfig
-from xas_agent.models.training.plan import Plan, Trained
+from xas_agent.models.training.plan import TrainedMember, TrainingPlan
 from xas_agent.models.training.rows import FINE_EV
 from xas_agent.models.training.train import train_member
 
@@ -99,7 +99,7 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def pretrained(data, tmp_path_factory) -> str:
-    plan = Plan.read(TrainingConfig.model_validate(CONFIG), data)
+    plan = TrainingPlan.read(TrainingConfig.model_validate(CONFIG), data)
     members = [
         train_member(
             plan.new_member(k), plan.rows, plan.folds[k][0], plan.scale, plan.config, k, lambda *_: None,
@@ -107,7 +107,7 @@ def pretrained(data, tmp_path_factory) -> str:
         )
         for k in range(2)
     ]  # fmt: skip
-    return str(assemble(plan, [Trained.of(m) for m in members], tmp_path_factory.mktemp("models")))
+    return str(assemble(plan, [TrainedMember.of(m) for m in members], tmp_path_factory.mktemp("models")))
 
 
 @pytest.fixture(scope="module")
@@ -181,12 +181,16 @@ def test_measured_spectra_are_several_of_each_and_the_same_for_every_model(serie
     torch.testing.assert_close(spectra[MEASURED][:, -10:].mean(1), torch.ones(12), atol=0.1, rtol=0)
 
 
+@pytest.mark.slow
 def test_the_study_judges_every_composition_and_tells_the_ends_apart(data, pretrained, tmp_path):
     settings = DelithiationSettings(
         targets=(TrainingConfig.model_validate(CONFIG),),
         pretrained=pretrained,
         members=1,
-        recipes={"SPT": Recipe(epochs=1, rows_per_epoch=16), "SPT, all": Recipe(epochs=1, others=True, copies=2)},
+        recipes={
+            "SPT": FineTuneSettings(epochs=1, rows_per_epoch=16),
+            "SPT, all": FineTuneSettings(epochs=1, others=True, copies=2),
+        },
         pls=PLSSettings(components=(1, 2)),
         pls_copies=PLSSettings(components=(1, 2), copies=2),
         draws=2,

@@ -17,9 +17,9 @@ from xas_agent.models.evaluation.report.tables import score
 from xas_agent.models.evaluation.studies.transfer import (
     LEARNT,
     Mode,
-    Pooled,
+    PooledPredictions,
     TransferSettings,
-    Tuning,
+    TransferTrial,
     fold_scores,
     held_out_rows,
     judged_by_folds,
@@ -33,7 +33,7 @@ from xas_agent.models.evaluation.studies.transfer import (
 from xas_agent.models.evaluation.studies.universal import JointPlan, UniversalSettings, fold_of, prototype, universal
 from xas_agent.models.training.build import assemble
 from xas_agent.models.training.config import TrainingConfig
-from xas_agent.models.training.plan import Plan, Trained
+from xas_agent.models.training.plan import TrainedMember, TrainingPlan
 from xas_agent.models.training.train import share_of, train_member
 
 EDGES = {"large": 8979.0, "small": 7709.0}
@@ -96,7 +96,7 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def pretrained(data, tmp_path_factory) -> str:
-    plan = Plan.read(config("large", 90.0), data)
+    plan = TrainingPlan.read(config("large", 90.0), data)
     members = [
         train_member(
             plan.new_member(k), plan.rows, plan.folds[k][0], plan.scale, plan.config, k, lambda *_: None,
@@ -104,7 +104,7 @@ def pretrained(data, tmp_path_factory) -> str:
         )
         for k in range(2)
     ]  # fmt: skip
-    return str(assemble(plan, [Trained.of(m) for m in members], tmp_path_factory.mktemp("models")))
+    return str(assemble(plan, [TrainedMember.of(m) for m in members], tmp_path_factory.mktemp("models")))
 
 
 @pytest.fixture(scope="module")
@@ -135,9 +135,12 @@ def test_a_smaller_share_is_part_of_a_larger_one_and_keeps_materials_whole(numbe
     assert len(np.unique(material[fewer])) >= min(2, len(np.unique(material)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["frozen", "partial", "full"])
 def test_a_mode_trains_what_it_says_and_nothing_else(data, pretrained, mode: Mode):
-    plan = Plan.read(judged_by_folds(config("small", 82.0, optimisation={"epochs": 1, "batch": 8}), pretrained), data)
+    plan = TrainingPlan.read(
+        judged_by_folds(config("small", 82.0, optimisation={"epochs": 1, "batch": 8}), pretrained), data
+    )
     network = plan.new_member(0)
     before = {name: weight.clone() for name, weight in network.state_dict().items()}
     only_learns(network, mode)
@@ -159,6 +162,7 @@ def test_fold_scores_of_a_quantity_average_to_about_the_score_of_all_rows():
     np.testing.assert_array_equal(fold_scores("OS", truth, value, ["OS"], fold), 1.0)
 
 
+@pytest.mark.slow
 def test_every_row_is_judged_once_and_what_was_done_is_kept(settings, data, kept):
     section = transfer(settings, data, kept, jobs=1, progress=lambda *_: None)
     files = {p.name: p.stat().st_mtime_ns for p in kept.iterdir()}
@@ -169,10 +173,10 @@ def test_every_row_is_judged_once_and_what_was_done_is_kept(settings, data, kept
     assert "**small.** Full fine-tuning on 25%" in section.text
     assert "transfer-small" in section.figures
 
-    plan = Plan.read(judged_by_folds(settings.targets[0], settings.pretrained), data)
-    once = [Tuning(settings.targets[0], "full", 1.0, k, 0) for k in range(settings.folds)]
+    plan = TrainingPlan.read(judged_by_folds(settings.targets[0], settings.pretrained), data)
+    once = [TransferTrial(settings.targets[0], "full", 1.0, k, 0) for k in range(settings.folds)]
     done = tuned(once, settings, data, kept, 1, lambda *_: None)
-    pooled: Pooled = pool(plan, settings, list(zip(once, done, strict=True)))
+    pooled: PooledPredictions = pool(plan, settings, list(zip(once, done, strict=True)))
     assert sorted(pooled.rows) == list(range(len(plan.data)))
     assert {p.name: p.stat().st_mtime_ns for p in kept.iterdir()} == files
 
@@ -221,6 +225,7 @@ def test_a_structure_is_the_same_with_another_absorber():
     assert found == ["mp-361", "mp-361", "LiMO2", "LiMO2", "Li(MO2)6", "MCo2O4", "LaMO3"]
 
 
+@pytest.mark.slow
 def test_one_network_is_compared_with_one_for_each(settings, data, kept):
     study = UniversalSettings(source=config("large", 90.0), transfer=settings, epochs=1, copies=2)
     section = universal(study, data, kept, jobs=1, progress=lambda *_: None)
@@ -250,7 +255,7 @@ def test_a_model_of_other_quantities_is_refused(settings, data, kept):
 
 
 def test_folds_of_repeats_differ(settings, data):
-    plan = Plan.read(judged_by_folds(settings.targets[0], settings.pretrained), data)
+    plan = TrainingPlan.read(judged_by_folds(settings.targets[0], settings.pretrained), data)
     first, second = (held_out_rows(plan.data, settings, repeat) for repeat in (0, 1))
     assert any(not np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 

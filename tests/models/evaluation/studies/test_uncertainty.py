@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from xas_agent.models.evaluation.competitors.conditions import CLEAN, Condition
 from xas_agent.models.evaluation.studies.uncertainty import (
-    Said,
+    IntervalPredictions,
     covered,
     findings,
     ranked,
@@ -22,7 +22,7 @@ MATERIAL = np.array(["a", "a", "b", "c"])
 
 
 def test_coverage_counts_what_is_known():
-    said = Said(np.zeros(4), np.full(4, -1.0), np.full(4, 1.0), NAN, NAN)
+    said = IntervalPredictions(np.zeros(4), np.full(4, -1.0), np.full(4, 1.0), NAN, NAN)
     found = covered(said, np.array([0.0, 1.0, 2.0, np.nan]), MATERIAL)
     assert found["coverage"] == pytest.approx(2 / 3)
     assert found["rows"] == 3

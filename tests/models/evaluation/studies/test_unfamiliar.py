@@ -28,7 +28,7 @@ from xas_agent.models.network.recall import Recall
 from xas_agent.models.runtime import Model
 from xas_agent.models.training.build import assemble
 from xas_agent.models.training.config import TrainingConfig
-from xas_agent.models.training.plan import Plan, Trained
+from xas_agent.models.training.plan import TrainedMember, TrainingPlan
 
 EDGES = {"Cu": 8979.0, "Ni": 8333.0}
 
@@ -96,15 +96,15 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def built(folder) -> tuple[Model, Plan, list[Element]]:
+def built(folder) -> tuple[Model, TrainingPlan, list[Element]]:
     """An untrained model: its familiarity is learnt from spectra alone. Ni rows end before the grid of Cu does."""
     write_rows(folder, "Cu", 80.0)
     write_rows(folder, "Ni", 62.0, 40)
     torch.set_num_threads(1)
-    plan = Plan.read(config("Cu"), folder)
+    plan = TrainingPlan.read(config("Cu"), folder)
     sharpness = Recall(1, 1, 4, (3, 2), 2).log_sharpness.detach()
-    members = [Trained(plan.new_member(k).state_dict(), sharpness, 1, 0.0) for k in range(2)]
-    model = Model(assemble(plan, members, folder / "models"), "cpu", 1)
+    members = [TrainedMember(plan.new_member(k).state_dict(), sharpness, 1, 0.0) for k in range(2)]
+    model = Model(assemble(plan, members, folder / "models"), "cpu")
     return model, plan, [Element.of(config(a), folder) for a in ("Cu", "Ni")]
 
 

@@ -7,20 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from .energy import UnclearError, from_angle, in_ev, looks_like_energy
-from .naming import SIGNALS, AmbiguousError, Choice, Columns, angle, choose, may_be_measured, plain
-from .spectrum import Floats, Formula, Spectrum, SpectrumFileError
+from ...agent.types import Array, Formula
+from .column_names import SIGNALS, AmbiguousColumnError, ColumnChoice, Columns, angle, choose, may_be_measured, plain
+from .energy import EnergyAxisError, from_angle, in_ev, looks_like_energy
+from .spectrum import FileSpectrum, SpectrumFileError
 
 EXPECTED = "expected columns energy and mu, or energy, i0 and itrans, named in the header"
 HOW = "name them with columns={'energy': …, 'i0': …, 'it': …} (--column energy=…)"
 
 
 @dataclass(slots=True)
-class Table:
+class ColumnTable:
     """A scan as its file has it."""
 
     path: Path
-    columns: Sequence[Floats]
+    columns: Sequence[Array]
     """Each (M,)."""
     labels: Sequence[str] = ()
     """Of the columns, with their units; empty where the file names none."""
@@ -32,7 +33,7 @@ class Table:
     """What else the spectrum is told: id, row, element, edge, title, sample, time, notes, complete."""
 
 
-def spectrum_of(table: Table, wanted: Columns | None = None) -> Spectrum:
+def spectrum_of(table: ColumnTable, wanted: Columns | None = None) -> FileSpectrum:
     """The spectrum of a table's columns.
 
     μ is taken where it stands, else it is ln(i0/it) or if/i0 (Newville, Rev. Mineral. Geochem. 78, 33 (2014), eqs 2
@@ -45,12 +46,12 @@ def spectrum_of(table: Table, wanted: Columns | None = None) -> Spectrum:
     names, units = _names(table)
     try:
         choice = choose(names, wanted, table.known.get("element"))
-    except AmbiguousError as error:
+    except AmbiguousColumnError as error:
         raise SpectrumFileError(f"{table.path}: found {error}") from error
     refusal = f"{table.path}: {_found(table, names, choice)}"
     try:
         energy, place, notes = _energies(table, names, units, choice)
-    except UnclearError as error:
+    except EnergyAxisError as error:
         raise SpectrumFileError(f"{refusal}: {error}") from error
     channels = {
         role: np.sum([table.columns[place] for place in places], axis=0)
@@ -76,13 +77,13 @@ def spectrum_of(table: Table, wanted: Columns | None = None) -> Spectrum:
 
 def assemble(
     path: Path,
-    energy: Floats,
-    channels: Mapping[str, Floats],
+    energy: Array,
+    channels: Mapping[str, Array],
     formula: Formula,
     *,
     average: bool = True,
     **known: Any,
-) -> Spectrum:
+) -> FileSpectrum:
     """The spectrum of columns by role, each (M,), the energies in eV.
 
     Neighbouring points at one energy are averaged if ``average``. ``known`` are further fields of the spectrum;
@@ -101,7 +102,7 @@ def assemble(
         reference = None if reference is None else reference[::-1]
         intensities = {role: values[::-1] for role, values in intensities.items()}
     normalised = True if formula == "normalised" else None if formula == "mu" else False
-    return Spectrum(
+    return FileSpectrum(
         source=str(path),
         energy=merged_energy,
         mu=mu,
@@ -113,7 +114,7 @@ def assemble(
     )
 
 
-def absorption(channels: Mapping[str, Floats], formula: Formula) -> Floats:
+def absorption(channels: Mapping[str, Array], formula: Formula) -> Array:
     """μ (M,), dimensionless; NaN where an intensity is not positive."""
     if formula == "mu":
         return channels["mu"]
@@ -125,7 +126,7 @@ def absorption(channels: Mapping[str, Floats], formula: Formula) -> Floats:
     return np.where(lit, channels["if"] / np.where(lit, channels["i0"], 1), np.nan)
 
 
-def _formula(channels: Mapping[str, Floats]) -> Formula | None:
+def _formula(channels: Mapping[str, Array]) -> Formula | None:
     """How μ is made of the first kind of column that the file has."""
     if "mu" in channels:
         return "mu"
@@ -136,7 +137,7 @@ def _formula(channels: Mapping[str, Floats]) -> Formula | None:
     return "normalised" if "norm" in channels else None
 
 
-def _names(table: Table) -> tuple[list[str], list[str]]:
+def _names(table: ColumnTable) -> tuple[list[str], list[str]]:
     """Names and units of the columns; the names are empty where there is none of known meaning."""
     count = len(table.columns)
     parts = [plain(label) for label in table.labels] or [("", "")] * count
@@ -147,8 +148,8 @@ def _names(table: Table) -> tuple[list[str], list[str]]:
 
 
 def _energies(
-    table: Table, names: list[str], units: list[str], choice: Choice
-) -> tuple[Floats | None, int | None, tuple[str, ...]]:
+    table: ColumnTable, names: list[str], units: list[str], choice: ColumnChoice
+) -> tuple[Array | None, int | None, tuple[str, ...]]:
     """The energies, (M,) eV, the place of their column, and what was guessed of them."""
     if places := choice.places.get("energy"):
         (place,) = places
@@ -172,7 +173,7 @@ def _energies(
     return in_ev(table.columns[first], "", unit)[0], first, (f"{named} taken as energy in {unit}, by its values",)
 
 
-def _found(table: Table, names: Sequence[str], choice: Choice) -> str:
+def _found(table: ColumnTable, names: Sequence[str], choice: ColumnChoice) -> str:
     """What is there, for a message."""
     listed = ", ".join(name.lower() or str(i + 1) for i, name in enumerate(names)) if any(names) else "unnamed"
     found = f"found {len(table.columns)} columns ({listed})"
@@ -182,20 +183,20 @@ def _found(table: Table, names: Sequence[str], choice: Choice) -> str:
     return found
 
 
-def _merged(energy: Floats, mu: Floats, reference: Floats | None) -> tuple[Floats, Floats, Floats | None]:
+def _merged(energy: Array, mu: Array, reference: Array | None) -> tuple[Array, Array, Array | None]:
     """Average neighbouring points that stand at one energy."""
     first = np.flatnonzero(np.concatenate(([True], energy[1:] != energy[:-1])))
     if len(first) == len(energy):
         return energy, mu, reference
     count = np.diff(first, append=len(energy))
 
-    def mean(column: Floats) -> Floats:
+    def mean(column: Array) -> Array:
         return np.add.reduceat(column, first) / count
 
     return energy[first], mean(mu), None if reference is None else mean(reference)
 
 
-def _log_ratio(before: Floats, after: Floats) -> Floats:
+def _log_ratio(before: Array, after: Array) -> Array:
     """``ln(before/after)``, NaN where either intensity is not positive."""
     positive = (before > 0) & (after > 0)
     return np.where(positive, np.log(np.where(positive, before, 1) / np.where(positive, after, 1)), np.nan)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  torch's own idiom
 
 
-class Familiarity(nn.Module):
+class OODScore(nn.Module):
     """How unlike the training spectra a spectrum is: 1 is the edge of what was seen.
 
     Looks four times, through a principal-component model of the augmented training spectra. How far it is from its

@@ -30,12 +30,12 @@ _NO_ENERGY = re.compile(
 )
 
 
-class AmbiguousError(ValueError):
+class AmbiguousColumnError(ValueError):
     """A role that may be any of several columns, or a column that is not there."""
 
 
 @dataclass(slots=True)
-class Choice:
+class ColumnChoice:
     """Places of the columns by role."""
 
     places: dict[str, list[int]] = field(default_factory=dict)
@@ -57,7 +57,7 @@ def plain(label: str) -> tuple[str, str]:
     return parts[1], "" if parts[2].lower() in ("e", "k") else parts[2]
 
 
-def choose(names: Sequence[str], wanted: Columns | None = None, element: str | None = None) -> Choice:
+def choose(names: Sequence[str], wanted: Columns | None = None, element: str | None = None) -> ColumnChoice:
     """Find the columns of each role.
 
     Args:
@@ -66,9 +66,9 @@ def choose(names: Sequence[str], wanted: Columns | None = None, element: str | N
         element: the absorber, for fluorescence columns that are named after it.
 
     Raises:
-        AmbiguousError: ``wanted`` names a role that is none, several columns of one, or one that is not there.
+        AmbiguousColumnError: ``wanted`` names a role that is none, several columns of one, or one that is not there.
     """
-    found = Choice()
+    found = ColumnChoice()
     named = {role: [_place(role, item, names) for item in items] for role, items in asked(wanted).items()}
     found.places |= named
     given = [role for role in SIGNALS if role in named]
@@ -92,15 +92,15 @@ def asked(wanted: Columns | None) -> dict[str, list[str | int]]:
     """What the caller names, by role.
 
     Raises:
-        AmbiguousError: a role that is none, or several columns for one that is not summed.
+        AmbiguousColumnError: a role that is none, or several columns for one that is not summed.
     """
     found: dict[str, list[str | int]] = {}
     for role, value in (wanted or {}).items():
         if role not in ROLES:
-            raise AmbiguousError(f"no role {role!r} in columns; expected {', '.join(ROLES)}")
+            raise AmbiguousColumnError(f"no role {role!r} in columns; expected {', '.join(ROLES)}")
         found[role] = [value] if isinstance(value, str | int) else list(value)
         if not found[role] or (len(found[role]) > 1 and role != "if"):
-            raise AmbiguousError(f"{len(found[role])} columns for {role}; expected one")
+            raise AmbiguousColumnError(f"{len(found[role])} columns for {role}; expected one")
     return found
 
 
@@ -146,7 +146,7 @@ def _place(role: str, asked: str | int, names: Sequence[str]) -> int:
         found = [int(asked) - 1]
     if len(found) != 1:
         there = ", ".join(name or str(place + 1) for place, name in enumerate(names)) or "none"
-        raise AmbiguousError(f"{len(found) or 'no'} column {asked!r} for {role}; found the columns {there}")
+        raise AmbiguousColumnError(f"{len(found) or 'no'} column {asked!r} for {role}; found the columns {there}")
     return found[0]
 
 

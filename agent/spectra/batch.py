@@ -1,0 +1,50 @@
+"""Spectra that are treated together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..types import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """N spectra of M points that were measured in one way."""
+
+    energy: Array
+    """(1 or N, M) eV, strictly rising; one axis where all share it, which may be given as (M,)."""
+    mu: Array
+    """(N, M) absorption, dimensionless."""
+    e0: Array | None = None
+    """(N,) on the scale of ``energy``; None before it is looked for."""
+    reference: Array | None = None
+    """(N, M) absorption of a foil of the same element measured at the same time."""
+    normalised: bool = False
+    """Whether the pre-edge is at 0 and the post-edge at 1 already, so that no line is fitted."""
+    fluorescence: bool = False
+    """Whether ``mu`` was measured in fluorescence."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "energy", np.atleast_2d(self.energy))
+
+    def __len__(self) -> int:
+        return len(self.mu)
+
+    @property
+    def at(self) -> Array:
+        """(N, 1) E0, where it is known."""
+        assert self.e0 is not None
+        return self.e0[:, None]
+
+    def rows(self, rows: Sequence[int] | NDArray[np.bool_] | slice) -> "Batch":
+        """Some of the spectra."""
+        return Batch(
+            self.energy if len(self.energy) == 1 else self.energy[rows],
+            self.mu[rows],
+            None if self.e0 is None else self.e0[rows],
+            None if self.reference is None else self.reference[rows],
+            self.normalised,
+            self.fluorescence,
+        )

@@ -1,0 +1,53 @@
+"""The package's log: one standard-library logger, ``xas_agent``, silent until the host program configures it."""
+
+import logging
+from contextlib import suppress
+from typing import Any
+
+NAME = "xas_agent"
+
+logging.getLogger(NAME).addHandler(logging.NullHandler())
+
+
+class Logger:
+    """Writes events with their context: ``log.warning("set aside", reason=..., detail=...)``.
+
+    A record's message reads ``set aside reason='...' detail='...'``; its attributes ``event`` and ``context`` hold
+    the two parts. A record that a handler or filter of the host cannot process is lost without an error: logging
+    must never cost a frame.
+    """
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+
+    def debug(self, event: str, /, **context: Any) -> None:
+        """Log a detail for developers."""
+        self._write(logging.DEBUG, event, context)
+
+    def info(self, event: str, /, **context: Any) -> None:
+        """Log normal operation."""
+        self._write(logging.INFO, event, context)
+
+    def warning(self, event: str, /, **context: Any) -> None:
+        """Log what a user should look at."""
+        self._write(logging.WARNING, event, context)
+
+    def exception(self, event: str, /, **context: Any) -> None:
+        """Log an error with the traceback of the exception under way."""
+        self._write(logging.ERROR, event, context, exc_info=True)
+
+    def _write(self, level: int, event: str, context: dict[str, Any], exc_info: bool = False) -> None:
+        with suppress(Exception):
+            if self._logger.isEnabledFor(level):
+                context = {key: str(value) if isinstance(value, str) else value for key, value in context.items()}
+                message = " ".join([event, *(f"{key}={value!r}" for key, value in context.items())])
+                extra = {"event": event, "context": context}
+                self._logger.log(level, message, exc_info=exc_info, extra=extra, stacklevel=3)
+
+
+_LOGGER = Logger(logging.getLogger(NAME))
+
+
+def get_logger() -> Logger:
+    """Return the logger that every module of the package shares."""
+    return _LOGGER

@@ -1,0 +1,380 @@
+"""The reference, generated from the code: each function returns Markdown for one marker in a page."""
+
+import inspect
+import math
+import re
+import types
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import typer
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from xas_agent.agent.decide import triggers
+from xas_agent.agent.publish import AgentRun, Provenance
+from xas_agent.agent.types import Decision, DescriptorEstimate, Estimate, Frame, SetAside, Settings
+from xas_agent.agent.types.reasons import Flag, Reason
+
+DECISIONS = Path(__file__).parents[1] / "decisions"
+EXIT_CODES = {
+    0: ("Done.", ""),
+    1: ("The documents broke off.", "Read the last line on stderr, and the beamline's log."),
+    2: ("The command line or a config cannot be used.", "Correct what the message names."),
+    3: ("An endpoint cannot be reached.", "Check address, port and firewall; start the other side first."),
+    4: ("Frames were set aside, and `--strict` was given.", "Read the [reasons](reasons.md)."),
+}
+UNITS = {
+    "_ev": "eV",
+    "_s": "s",
+    "_ms": "ms",
+    "_deg": "degrees",
+    "_mb": "MB",
+    "_ang": "Å",
+    "_a": "Å",
+}
+"""Unit of a key by the end of its name; design: a name carries its unit where it could be doubted."""
+KEY_UNITS = {"nvict": "", "alpha": "", "k_max": "1/Å", "k_step": "1/Å", "sha256": ""}
+KEY_UNITS |= dict.fromkeys(("e0", "pre1", "pre2", "norm1", "norm2"), "eV")
+KEY_UNITS |= {"pre_slope": "edge steps/eV", "post_slope": "edge steps/eV", "post_curvature": "edge steps/eV²"}
+DOCUMENT_KEYS = {
+    "D": "Most probable value of a classified descriptor D.",
+    "D_p": "Probability of this value.",
+    "D_mean": "Expectation of a classified descriptor, or value of a regressed one.",
+    "D_lo": "Lower end of the 90 % interval of `D_mean`.",
+    "D_hi": "Upper end of the 90 % interval of `D_mean`.",
+    "ood_score": "Out-of-distribution score; above 1 the spectrum is unlike the training spectra.",
+    "e0_ev": "Calibrated E0.",
+    "edge_step": "Edge step of the measured μ.",
+    "noise": "σ of the noise per point, relative to the edge step.",
+    "latency_ms": "Time from the frame's last datum to its estimate.",
+    "frame_uid": "uid of the frame.",
+    "frame_seq_num": "Number of the frame in the watched run, from 1.",
+    "frame_time": "Time of the frame's last datum, Unix s.",
+    "flags": "[Flags](reasons.md#flags) of the frame, separated by commas.",
+    "energy_shift_ev": "Shift added to the measured energies.",
+    "foil_shift_ev": "Part of the shift that the reference foil determined.",
+    "energy_sd_ev": "Standard deviation of the measured energies.",
+    "extrapolated_ev": "How far the grid extends beyond the measured energies.",
+    "pre_edge_slope": "Slope of the pre-edge line.",
+    "post_edge_order": "Order of the post-edge polynomial.",
+    "self_absorption_damping": "Fraction of a small feature's amplitude that self-absorption leaves.",
+    "(readings)": "Each scalar that came with the frame, under its own name (`.` and `/` become `_`).",
+    "spectrum": "Aligned spectrum on the model's grid; the descriptor's configuration holds the energies.",
+    "id": "Identifies the decision; the events of one decision share it.",
+    "rule": "Name of the rule.",
+    "action": "Requested action.",
+    "args": "Arguments of the action, JSON.",
+    "reason": "`decisions`: the evidence in words, with units. `quality`: a [reason](reasons.md#reasons).",
+    "evidence": "Pairs of frame uid and value, JSON.",
+    "confidence": "Probability that the rule's condition holds.",
+    "status": "`proposed`, `sent`, `acknowledged`, `rejected` or `expired`.",
+    "status_reason": "Why the status is what it is.",
+    "uid": "uid of the frame or event that was set aside.",
+    "detail": "What was found and what was expected.",
+    "seq_num": "Number of the frame; 0 if it has none.",
+}
+
+
+def _cell(text: str) -> str:
+    """A table cell: RST's double backticks become Markdown's, lines become one."""
+    text = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", text)
+    return " ".join(text.replace("``", "`").split()).replace("|", "\\|")
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(_cell(c) for c in cells)} |"
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    return "\n".join([_row(*head), "|" + " --- |" * len(head), *(_row(*row) for row in rows)])
+
+
+# --- configuration -------------------------------------------------------------------------------------
+
+
+def groups(annotation: Any) -> list[type[Settings]]:
+    """The groups of settings within an annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return [annotation]
+    return [group for part in get_args(annotation) for group in groups(part)]
+
+
+def keys(
+    model: type[Settings], prefix: str = "", elsewhere: tuple[type[Settings], ...] = ()
+) -> Iterator[tuple[str, FieldInfo, type[Settings]]]:
+    """Every key of a model with its dotted path, groups included, depth first; not those of groups ``elsewhere``."""
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{name}"
+        yield path, field, model
+        listed = "[]" if get_origin(field.annotation) is tuple else ".NAME" if _is_mapping(field.annotation) else ""
+        for group in groups(field.annotation):
+            if group not in elsewhere:
+                yield from keys(group, f"{path}{listed}.", elsewhere)
+
+
+def _is_mapping(annotation: Any) -> bool:
+    origin = get_origin(annotation)
+    return isinstance(origin, type) and issubclass(origin, typing.Mapping)
+
+
+def type_name(annotation: Any) -> str:
+    """A type as a user of YAML knows it."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is typing.Annotated:
+        return type_name(args[0])
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in args)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(type_name(a) for a in args if a is not type(None))
+    if origin is list:
+        return f"{type_name(args[0])}, repeatable"
+    if origin is tuple:
+        inner = type_name(args[0])
+        return f"list of {inner}" if args[-1] is Ellipsis else f"{len(args)} × {inner}"
+    if isinstance(origin, type) and issubclass(origin, typing.Mapping):
+        return f"mapping of {type_name(args[0])} to {type_name(args[1])}"
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return "group"
+    names = {str: "text", int: "integer", float: "number", bool: "true or false", Any: "any"}
+    return names.get(annotation, "path" if "Path" in str(annotation) else getattr(annotation, "__name__", "any"))
+
+
+def default_of(field: FieldInfo) -> str:
+    """A default as YAML writes it."""
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if value is PydanticUndefined:
+        return "required"
+    if value is None:
+        return "unset"
+    if isinstance(value, Settings):
+        return ""
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, tuple | list):
+        return f"`[{', '.join(map(str, value))}]`"
+    if isinstance(value, dict):
+        inner = ", ".join(f"{k}: {v}" for k, v in value.items() if not isinstance(v, Settings))
+        return f"`{{{inner}}}`"
+    return f"`{value}`"
+
+
+def unit_of(path: str) -> str:
+    """The unit that the end of a key's name states."""
+    name = path.rpartition(".")[2]
+    if name in KEY_UNITS:
+        return KEY_UNITS[name]
+    return next((unit for end, unit in UNITS.items() if name.endswith(end)), "")
+
+
+def _bounds(field: FieldInfo) -> str:
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "at least"}
+    found = [
+        f"{s} {getattr(m, n)}" for m in field.metadata for n, s in signs.items() if getattr(m, n, None) is not None
+    ]
+    return f", {', '.join(found)}" if found else ""
+
+
+def config_table(model: type[Settings], elsewhere: tuple[type[Settings], ...] = ()) -> str:
+    """One section per group, with a table of its keys."""
+    sections: dict[str, tuple[type[Settings], list[tuple[str, ...]]]] = {}
+    for path, field, owner in keys(model, elsewhere=elsewhere):
+        group = path.rpartition(".")[0]
+        title = group
+        kind = owner.model_fields.get("kind")
+        choice = get_args(kind.annotation)[0] if kind is not None and get_args(kind.annotation) else ""
+        title = f"{group} ({choice})" if choice else group
+        row = (
+            f"`{path.rpartition('.')[2]}`",
+            type_name(field.annotation) + _bounds(field),
+            default_of(field),
+            unit_of(path),
+            field.description or "",
+        )
+        sections.setdefault(title, (owner, []))[1].append(row)
+    parts = []
+    for title, (owner, rows) in sections.items():
+        if title:
+            parts.append(f"### `{title}`")
+        about = " ".join((owner.__doc__ or "").partition("\n\n")[0].split()).replace("``", "`")
+        parts += [re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", about)]
+        parts.append(_table(("Key", "Type", "Default", "Unit", "Meaning"), rows))
+    return "\n\n".join(parts)
+
+
+def agent_config() -> str:
+    from xas_agent.app.config import Config
+
+    return config_table(Config)
+
+
+def training_config() -> str:
+    from xas_agent.models.training import TrainingConfig
+
+    return config_table(TrainingConfig)
+
+
+def evaluation_config() -> str:
+    from xas_agent.app.jobs.evaluate import EvaluationConfig
+    from xas_agent.models.training import Augmentation, TrainingConfig
+
+    return config_table(EvaluationConfig, (TrainingConfig, Augmentation))
+
+
+def feff_config() -> str:
+    from xas_agent.models.datasets import FeffSettings
+
+    return config_table(FeffSettings)
+
+
+def rule_triggers() -> str:
+    """Every trigger with its keys."""
+    parts = []
+    for group in groups(triggers.Trigger):
+        kind = get_args(group.model_fields["kind"].annotation)[0]
+        rows = [
+            (f"`{n}`", type_name(f.annotation) + _bounds(f), default_of(f), unit_of(n), f.description or "")
+            for n, f in group.model_fields.items()
+        ]
+        about = "\n".join(line.strip() for line in (group.__doc__ or "").splitlines())
+        parts += [f"### `{kind}`", about, _table(("Key", "Type", "Default", "Unit", "Meaning"), rows)]
+    return "\n\n".join(parts)
+
+
+def actions() -> str:
+    """The actions that a rule may request and the statuses of a decision."""
+    from xas_agent.agent.types import Action, Status
+
+    names = ", ".join(f"`{a}`" for a in get_args(Action))
+    return f"Actions: {names}.\n\nStatuses of a decision: {', '.join(f'`{s}`' for s in get_args(Status))}."
+
+
+# --- command line --------------------------------------------------------------------------------------
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Every command with its full name."""
+    from xas_agent.cli import app
+
+    def walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+        yield name, command
+        for child, inner in getattr(command, "commands", {}).items():
+            yield from walk(f"{name} {child}", inner)
+
+    yield from walk("xas-agent", typer.main.get_command(app))
+
+
+def command_line() -> str:
+    """Every command with its arguments and options."""
+    parts = []
+    for name, command in commands():
+        parts.append(f"## `{name}`")
+        parts.append(" ".join((command.help or "").split("\f")[0].replace("\n\n", " <br> ").split()))
+        context = typer.Context(command, info_name=name)
+        parts.append(f"```text\n{name} {' '.join(command.collect_usage_pieces(context))}\n```")
+        hints = typing.get_type_hints(inspect.unwrap(command.callback)) if command.callback else {}
+        shown = [p for p in command.params if p.name != "help" and "--help" not in p.opts]
+        if shown:
+            rows = [_parameter(p, hints.get(p.name), context) for p in shown]
+            parts.append(_table(("Argument or option", "Type", "Default", "Meaning"), rows))
+    return "\n\n".join(parts)
+
+
+def _parameter(parameter: Any, annotation: Any, context: Any) -> tuple[str, ...]:
+    option = parameter.param_type_name == "option"
+    names = (*parameter.opts, *parameter.secondary_opts) if option else (parameter.metavar or parameter.name.upper(),)
+    text = parameter.help or ""
+    default = parameter.default
+    if stated := re.search(r"\s*\[default: (.*)\]", text):
+        shown = stated[1]
+    elif parameter.required:
+        shown = "required"
+    else:
+        shown = (
+            ""
+            if default in (None, (), False) or callable(default)
+            else f"`{str(default).lower() if default is True else default}`"
+        )
+    text = re.sub(r"\s*\[default: .*\]", "", text).replace("[", r"\[")  # no link
+    return ", ".join(f"`{n}`" for n in names), type_name(annotation).replace("true or false", "flag"), shown, text
+
+
+def exit_codes() -> str:
+    return _table(("Code", "Meaning", "What to do"), [(str(c), *texts) for c, texts in EXIT_CODES.items()])
+
+
+# --- documents, reasons, flags ---------------------------------------------------------------------------
+
+
+def published() -> dict[str, dict[str, dict[str, Any]]]:
+    """The data keys of every stream, as the agent publishes them for one descriptor ``D`` of either kind."""
+    described: dict[str, dict[str, dict[str, Any]]] = {}
+
+    def collect(name: str, doc: dict[str, Any]) -> None:
+        if name == "descriptor":
+            described[doc["name"]] = doc["data_keys"]
+
+    import numpy as np
+
+    frame = Frame("u", "r", 1, 0.0, np.arange(3.0), np.arange(3.0))
+    estimate = Estimate({"D": DescriptorEstimate(0.0, 0.0, 0.0, 0.0, 1.0)}, 0.0)
+    names = [
+        n for n in DOCUMENT_KEYS if n.endswith(("_ev", "_slope", "_order", "_damping")) or n in ("edge_step", "noise")
+    ]
+    run = AgentRun({"uid": "r", "time": 0.0}, Provenance("MODEL", "", ""), collect)
+    run.frame(frame, dict.fromkeys(names, math.nan), estimate, np.zeros(3), 0.0)
+    run.decision(Decision("i", "rule", "notify", "", "r", 0.0, 1.0, ()))
+    run.set_aside(SetAside("r", "u", 0.0, Reason.LATE))
+    return described
+
+
+def documents() -> str:
+    """Streams and keys of the agent's documents."""
+    parts = []
+    for stream, data_keys in published().items():
+        rows = [
+            (f"`{k}`", str(v["dtype"]), str(v.get("units") or ""), DOCUMENT_KEYS.get(k, ""))
+            for k, v in data_keys.items()
+        ]
+        if stream == "descriptors":
+            rows.append(("(readings)", "number", "of the reading", DOCUMENT_KEYS["(readings)"]))
+        parts += [f"### `{stream}`", _table(("Key", "Type", "Unit", "Meaning"), rows)]
+    return "\n\n".join(parts)
+
+
+def reasons() -> str:
+    return _table(("Reason", "Meaning", "What to do"), [(f"`{r.value}`", r.meaning, r.remedy) for r in Reason])
+
+
+def flags() -> str:
+    return _table(("Flag", "Meaning", "What to do"), [(f"`{f.value}`", f.meaning, f.remedy) for f in Flag])
+
+
+def decision_records() -> str:
+    """The titles of the decision records, linked."""
+    titles = [(p.name, p.read_text(encoding="utf-8").partition("\n")[0]) for p in sorted(DECISIONS.glob("0*.md"))]
+    return "\n".join(f"- [{title.removeprefix('# ')}]({name})" for name, title in titles)
+
+
+GENERATED: dict[str, Callable[[], str]] = {
+    "command line": command_line,
+    "exit codes": exit_codes,
+    "agent config": agent_config,
+    "training config": training_config,
+    "evaluation config": evaluation_config,
+    "FEFF config": feff_config,
+    "triggers": rule_triggers,
+    "actions": actions,
+    "documents": documents,
+    "reasons": reasons,
+    "flags": flags,
+    "decisions": decision_records,
+}
+"""What ``<!-- generated: NAME -->`` in a page becomes."""
+
+
+def filled(markdown: str) -> str:
+    """A page with its markers replaced."""
+    return re.sub(r"<!-- generated: (.*?) -->", lambda m: GENERATED[m[1]](), markdown)

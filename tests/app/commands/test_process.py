@@ -1,0 +1,125 @@
+"""A reader that ends, a closed stream or a full disk under the log costs no frame, and the exit code stays."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xas_agent.adapters.files import FileSink
+from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
+
+FRAMES = 4
+SET_ASIDE = 4
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("recording") / "run.jsonl"
+    sink = FileSink(path)
+    SimBeamline(BeamlineSettings(frame_period_s=0, frames=FRAMES), [sink]).run()
+    sink.close()
+    return path
+
+
+def command(*args: object) -> list[str]:
+    return [sys.executable, "-m", "xas_agent", "--log-level", "debug", *map(str, args)]
+
+
+def whole(out: Path, frames: int = FRAMES) -> None:
+    documents = [json.loads(line) for line in (out / "documents.jsonl").read_text().splitlines()]
+    assert documents[-1][0] == "stop"
+    assert json.loads((out / "summary.json").read_text())["frames"] == frames
+    assert len((out / "descriptors.csv").read_text().splitlines()) == 1 + frames
+
+
+@contextmanager
+def _unread(which: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    read, write = os.pipe()
+    os.close(read)
+    yield dict.fromkeys(which, write)
+    os.close(write)
+
+
+@contextmanager
+def _full_disk() -> Iterator[dict[str, Any]]:
+    with open("/dev/full", "w") as full:
+        yield {"stderr": full}
+
+
+@contextmanager
+def _terminal_gone() -> Iterator[dict[str, Any]]:
+    """A live table on a terminal that is closed."""
+    ours, theirs = pty.openpty()
+    os.close(ours)
+    yield {"stderr": theirs}
+    os.close(theirs)
+
+
+@contextmanager
+def _closed() -> Iterator[dict[str, Any]]:
+    yield {"preexec_fn": lambda: os.closerange(0, 3)}
+
+
+BROKEN: dict[str, Callable[[], Any]] = {
+    "nobody reads stderr": lambda: _unread(("stderr",)),
+    "all closed": _closed,
+    "full disk": _full_disk,
+    "terminal gone": _terminal_gone,
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_every_frame_is_answered_whatever_becomes_of_the_output(how, recording, tmp_path):
+    if how == "full disk" and not Path("/dev/full").exists():
+        pytest.skip("the system has no /dev/full")
+    with BROKEN[how]() as streams:
+        given = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **streams}
+        line = command("replay", recording, "--model", "co-k", "--out", tmp_path)
+        assert subprocess.run(line, timeout=100, **given).returncode == 0
+    whole(tmp_path)
+
+
+def test_a_reader_that_takes_one_line_ends_nothing(recording, tmp_path):
+    line = command("replay", recording, "--model", "co-k", "--out", tmp_path)
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(100) == 0
+    whole(tmp_path)
+
+
+@pytest.mark.slow
+def test_the_embedded_beamline_is_watched_to_the_end_without_a_reader(tmp_path):
+    line = command("run", "--frames", 2, "--out", tmp_path)
+    with _unread(("stdout", "stderr")) as streams:
+        assert subprocess.run(line, timeout=100, **streams).returncode == 0
+    whole(tmp_path, 2)
+
+
+def test_the_exit_code_says_how_the_work_went_not_the_output(recording, tmp_path):
+    with _unread(("stdout", "stderr")) as streams:
+        line = command("replay", recording, "--model", "ni-k", "--out", tmp_path, "--strict")
+        assert subprocess.run(line, timeout=100, **streams).returncode == SET_ASIDE
+    whole(tmp_path, 0)
+
+
+def test_a_usage_error_keeps_its_exit_code(tmp_path):
+    with _unread(("stdout", "stderr")) as streams:
+        line = command("replay", tmp_path / "none.jsonl")
+        assert subprocess.run(line, timeout=100, **streams).returncode == 2
+
+
+def test_results_that_cannot_be_written_are_an_error():
+    if not Path("/dev/full").exists():
+        pytest.skip("the system has no /dev/full")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command("models", "list"), stdout=full, stderr=subprocess.PIPE, text=True, timeout=100)
+    assert done.returncode != 0

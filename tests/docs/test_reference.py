@@ -1,0 +1,115 @@
+"""The reference is generated from the code and leaves nothing out."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from xas_agent.agent.types.reasons import Flag, Reason
+from xas_agent.app.config import Config
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = ROOT / "docs" / "reference"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(f"docs_gen_{name}", ROOT / "docs" / "gen" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+reference = load("reference")
+
+
+def page(name):
+    return reference.filled((PAGES / f"{name}.md").read_text(encoding="utf-8"))
+
+
+def models():
+    pytest.importorskip("sklearn")
+    from xas_agent.app.jobs.evaluate import EvaluationConfig
+    from xas_agent.models.datasets import FeffSettings
+    from xas_agent.models.training import TrainingConfig
+
+    pages = ("configuration", "training-configuration", "evaluation-configuration", "feff-data")
+    return zip(pages, (Config, TrainingConfig, EvaluationConfig, FeffSettings), strict=True)
+
+
+def test_every_key_of_a_config_is_listed_with_its_meaning():
+    for name, model in models():
+        text = page(name) + page("training-configuration")  # which evaluation refers to
+        for path, field, owner in reference.keys(model):
+            assert field.description, f"{owner.__name__}.{path}: no docstring under the field"
+            assert f"| `{path.rpartition('.')[2]}` |" in text, path
+
+
+def test_a_key_states_type_default_and_unit():
+    text = page("configuration")
+    assert re.search(r"\| `max_gap_ev` \| number \| `8.0` \| eV \| Widest gap", text)
+    assert re.search(r"\| `latency_budget_ms` \| number, ≥ 0 \| `20.0` \| ms \|", text)
+    assert re.search(r"\| `address` \| text \| required \|", text)
+
+
+def test_every_reason_and_flag_is_listed():
+    text = page("reasons")
+    for member in (*Reason, *Flag):
+        assert f"| `{member.value}` | {member.meaning} | {member.remedy} |" in text
+
+
+def test_every_command_is_listed_with_its_options():
+    text = page("command-line")
+    names = [name for name, _ in reference.commands()]
+    assert "xas-agent dataset feff" in names
+    for name, command in reference.commands():
+        assert f"## `{name}`" in text
+        for parameter in command.params:
+            for option in parameter.opts:
+                assert not option.startswith("--") or option == "--help" or f"`{option}`" in text
+    assert "| 4 |" in text
+
+
+def test_every_published_key_has_a_meaning():
+    published = reference.published()
+    assert set(published) == {"descriptors", "spectra", "decisions", "quality"}
+    missing = [k for keys in published.values() for k in keys if not reference.DOCUMENT_KEYS.get(k)]
+    assert not missing
+
+
+def test_every_marker_names_what_is_generated():
+    markers = [
+        m for p in (ROOT / "docs").rglob("*.md") for m in re.findall("<!-- generated: (.*?) -->", p.read_text())
+    ]
+    assert set(markers) == set(reference.GENERATED)
+
+
+def test_every_trigger_is_listed():
+    assert all(f"### `{kind}`" in page("rules") for kind in ("threshold", "plateau"))
+
+
+@pytest.mark.slow
+def test_the_site_builds(tmp_path):
+    pytest.importorskip("mkdocs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    pages = list((tmp_path / "site").rglob("*.html"))
+    assert pages
+    for html in pages:  # nothing is loaded from elsewhere
+        loaded = re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="(https?://[^"]*)"', html.read_text("utf-8"))
+        assert not [url for url in loaded if "canonical" not in url], html
+
+
+PAGES_OF_TODAY = [p for p in sorted((ROOT / "docs").rglob("*.md")) if p.parent.name != "decisions"]
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *PAGES_OF_TODAY], ids=lambda p: p.name)
+def test_files_that_a_page_names_exist(path):
+    folders = "agent|app|adapters|models|sim_beamline|configs|tests|benchmarks|docs"
+    named = set(re.findall(rf"\b(?:{folders})/[\w/.-]*\w", path.read_text(encoding="utf-8")))
+    assert not [n for n in sorted(named) if not (ROOT / n).exists() and "NAME" not in n]
