@@ -1,26 +1,21 @@
-"""What tables say of elements, as alignment asks for it: through xraydb, which comes with the extra ``xray``.
+"""The tables of xraydb that alignment asks for: f'' of an element, absorption coefficients of a compound.
 
 C. T. Chantler, J. Phys. Chem. Ref. Data 29, 597 (2000) for f''; W. T. Elam, B. D. Ravel, J. R. Sieber, Radiat. Phys.
-Chem. 63, 121 (2002) for edges, lines and absorption coefficients.
+Chem. 63, 121 (2002) for absorption coefficients. xraydb is imported when it is first asked: that takes a second.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import ModuleType
 
 import numpy as np
 
 from ..agent.spectra import AlignmentSettings, SelfAbsorptionSettings, thick_alpha
-from ..agent.types import AbsorptionTable, Array, InputError, Tabulated
+from ..agent.types import AbsorptionTable, Array, TableError, Tabulated, edge_ev, emission_ev
 
 BESIDE_EV = 10.0  # of the edge, where a coefficient below and above it is taken
 TABLE_EV = np.arange(-1500.0, 4000.0, 2.0)  # about the edge: what any scan of it reaches
 STRONGEST_LINE = {"K": "Ka1", "L1": "Lb3", "L2": "Lb1", "L3": "La1"}
-
-
-class TableError(InputError):
-    """No tables, or not of what was asked for; one message that says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +28,12 @@ class Coefficients:
 
 
 def tabulated(settings: AlignmentSettings, element: str, edge: str) -> Tabulated:
-    """What the settings ask for of one absorber and its edge.
+    """Return the tables that the settings ask for, of one absorber and its edge.
 
-    Raises TableError, which names the setting: no xraydb, no such element, line or compound.
+    Raises
+    ------
+    TableError
+        No such element, line or compound; the message names the setting.
     """
     found, how = None, settings.self_absorption
     if settings.normalisation.mode == "mback":
@@ -70,9 +68,10 @@ def _asked_by(setting: str) -> Iterator[None]:
 
 def elements(formula: str) -> frozenset[str]:
     """Of a compound. Raises TableError."""
-    tables = _xraydb()
+    import xraydb
+
     try:
-        found = frozenset(tables.chemparse(formula))
+        found = frozenset(xraydb.chemparse(formula))
     except ValueError as error:
         raise TableError(_no_compound(error)) from None
     if not found:
@@ -82,44 +81,22 @@ def elements(formula: str) -> frozenset[str]:
 
 def f2(element: str, energy: Array) -> Array:
     """f'' of an element at energies in eV, for MBACK. Raises TableError."""
-    tables = _xraydb()
+    import xraydb
+
     try:
-        return np.asarray(tables.f2_chantler(element, energy), dtype=np.float64)
+        return np.asarray(xraydb.f2_chantler(element, energy), dtype=np.float64)
     except ValueError as error:
         raise TableError(f"{element}: found no tabulated f'', expected the symbol of an element ({error})") from None
-
-
-def edge_ev(element: str, edge: str = "K") -> float:
-    """Tabulated energy of an absorption edge, eV. Raises TableError."""
-    tables = _xraydb()
-    try:
-        found = tables.xray_edge(element, edge)
-    except ValueError:
-        found = None
-    if found is None:
-        raise TableError(f"{element} {edge}: found no such edge in the tables")
-    return float(found.energy)
-
-
-def emission_ev(element: str, line: str = "Ka1") -> float:
-    """Tabulated energy of an emission line, eV. Raises TableError."""
-    tables = _xraydb()
-    try:
-        lines = tables.xray_lines(element)
-    except ValueError:
-        lines = {}
-    if line not in lines:
-        raise TableError(f"{element} {line}: found no such line; expected one of {', '.join(lines) or 'an element'}")
-    return float(lines[line].energy)
 
 
 def coefficients(formula: str, element: str, edge: str = "K", line: str = "Ka1") -> Coefficients:
     """Of a compound such as ``LiNiO2`` around an edge of one of its elements. Raises TableError."""
     at = edge_ev(element, edge)
     energies = np.array([emission_ev(element, line), at - BESIDE_EV, at + BESIDE_EV])
-    tables = _xraydb()
+    import xraydb
+
     try:
-        found = tables.material_mu(formula, energies, density=1.0)
+        found = xraydb.material_mu(formula, energies, density=1.0)
     except (ValueError, KeyError) as error:
         raise TableError(f"{formula}: {_no_compound(error)}") from None
     return Coefficients(*(float(v) for v in found))
@@ -127,11 +104,3 @@ def coefficients(formula: str, element: str, edge: str = "K", line: str = "Ka1")
 
 def _no_compound(why: object) -> str:
     return f"found no compound, expected a formula such as LiNiO2 ({' '.join(str(why).split())})"
-
-
-def _xraydb() -> ModuleType:
-    try:
-        import xraydb  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise TableError("tabulated X-ray data need xraydb: pip install xas-agent[xray]") from None
-    return xraydb

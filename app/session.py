@@ -46,16 +46,22 @@ class Session:
     failure: Exception | None = None
     """What the source ended with, before its time."""
     begun: float = field(default_factory=time.perf_counter)
+    output: OutputFolder | None = field(init=False)
+    enough: threading.Event = field(init=False, default_factory=threading.Event)
+    """Set when ``limit`` frames are served."""
+    display: Display = field(init=False)
+    agent: XASAgent = field(init=False)
 
-    def __enter__(self) -> Self:
+    def __post_init__(self) -> None:
         self.output = OutputFolder(self.out) if self.out else None
-        self.enough = threading.Event()
         self.display = Display(self.recorder, self.planned or self.limit)
         self.agent = XASAgent.from_config(self.config, control=self.control)
         self.agent.subscribe(self.recorder)
         self.agent.subscribe(self._count)
         if self.output is not None:
             self.agent.subscribe(self.output.documents)
+
+    def __enter__(self) -> Self:
         self.display.start()
         return self
 

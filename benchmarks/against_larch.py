@@ -19,9 +19,10 @@ import numpy as np
 
 from xas_agent.adapters.formats import FileSpectrum, flaw, read_spectra
 from xas_agent.agent.spectra.normalisation import NormalisationSettings, Normalised, normalise
+from xas_agent.agent.types.xray import edge_ev
 
 try:
-    import xraydb  # pyright: ignore[reportMissingImports]
+    import xraydb
     from larch import Group  # pyright: ignore[reportMissingImports]
     from larch.xafs import mback, pre_edge  # pyright: ignore[reportMissingImports]
 except ImportError as error:
@@ -46,7 +47,7 @@ class Compared:
 
     @property
     def off_table_ev(self) -> float:
-        return self.larch.e0 - xraydb.xray_edge(self.spectrum.element, self.spectrum.edge or "K").energy
+        return self.larch.e0 - edge_ev(self.spectrum.element or "", self.spectrum.edge or "K")
 
     def step_error(self, ours: Normalised) -> float:
         return float(ours.edge_step[0] / self.larch.edge_step - 1)

@@ -3,7 +3,7 @@
     python benchmarks/mback.py [DATA]
 
 DATA holds exp/xdi and exp/operando_linio2; without it the simulated cathode's spectrum alone is cut. Needs xraydb
-(the extra ``xray``). Printed:
+for the tables. Printed:
 
 - how far the edge step of a scan cut short is off that of the lines through the whole scan (of the simulated one: off
   the true one), median over the scans that are long enough for slopes of their own and not refused once cut;

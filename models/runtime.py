@@ -1,6 +1,5 @@
 """Serving a model folder: aligned spectra in, estimates out."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from scipy.special import ndtri
 
 from ..agent.types import Array, DescriptorEstimate, Estimate, Flag
 from . import card as cards
+from .cores import core_count
 
 CPU_CHUNK = 16  # rows of one pass on a CPU: more would not fit its cache and take longer per row
 
@@ -140,5 +140,4 @@ def default_threads() -> int:
 
     The network is small, and on a shared machine threads that wait for each other take longer than one alone.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(4, cores // 2))
+    return max(1, min(4, core_count() // 2))

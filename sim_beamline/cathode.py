@@ -8,9 +8,9 @@ from numpy.typing import ArrayLike
 from pydantic import Field
 from scipy.ndimage import gaussian_filter1d
 
-from ..agent.types import Array, Settings
+from ..agent.types import Array, Settings, edge_ev
 
-CO_K_EDGE_EV = 7709.0
+CO_K_EDGE_EV = edge_ev("Co")
 STEP_WIDTH_EV = 5.0
 """Width of the arctangent step that replaces the damped part of the structure, eV."""
 CAPACITY_MAH_PER_MG = 0.2738
@@ -150,7 +150,7 @@ class ReferenceSpectra:
         return mu
 
     def foil(self, energy_ev: ArrayLike) -> Array:
-        """Return the normalised absorption of the Co foil, (E,); its first inflection lies at 7709 eV."""
+        """Return the normalised absorption of the Co foil, (E,); its first inflection lies at the tabulated edge."""
         return np.interp(np.atleast_1d(energy_ev) + self._foil_offset_ev, self._grid, self._foil)
 
 

@@ -25,10 +25,14 @@ class Outlets:
     """Passes each document to the sinks of its run; an exception in a sink is logged once and stops nothing."""
 
     def __init__(self, sinks: Sequence[DocumentSink], truth_sinks: Sequence[DocumentSink]) -> None:
-        self._sinks, self._truth_sinks = tuple(sinks), tuple(truth_sinks)
+        self._sinks, self._truth_sinks = list(sinks), tuple(truth_sinks)
         self._truth: set[str] = set()
         """uids of truth runs and of their descriptors."""
         self._failed: set[int] = set()
+
+    def subscribe(self, sink: DocumentSink) -> None:
+        """Add a sink of the documents that are not of truth runs."""
+        self._sinks.append(sink)
 
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
         for sink in self._truth_sinks if self._is_truth(name, doc) else self._sinks:

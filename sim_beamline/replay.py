@@ -51,7 +51,7 @@ class Replay:
         self,
         source: Path | Iterable[Document],
         speed: float | None,
-        sinks: Sequence[DocumentSink],
+        sinks: Sequence[DocumentSink] = (),
         truth_sinks: Sequence[DocumentSink] = (),
         *,
         element: str | None = None,
@@ -86,6 +86,10 @@ class Replay:
         ``stop`` ends the replay after the frame in progress, ``pause`` holds it, ``resume`` continues it.
         """
         return self._plan_state.obey(action, args)
+
+    def subscribe(self, sink: DocumentSink) -> None:
+        """Add a sink, as those in ``sinks``, before the replay runs."""
+        self._outlets.subscribe(sink)
 
     def run(self) -> None:
         """Replay to the end or until a stop request; blocks."""

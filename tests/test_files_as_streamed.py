@@ -106,7 +106,6 @@ def test_files_are_aligned_in_the_order_of_their_times(tmp_path):
 
 
 def test_settings_that_ask_for_tables_hold_for_both(tmp_path):
-    pytest.importorskip("xraydb", reason="the extra xray is not installed")
     files = scans(tmp_path, "ifluor")
     settings = config(normalisation={"mode": "mback"}, self_absorption={"formula": "LiCoO2"})
     live, _ = streamed(files, settings, tmp_path)

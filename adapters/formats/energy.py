@@ -4,10 +4,7 @@ import re
 
 import numpy as np
 
-from ...agent.types import Array
-
-HC_EV_ANGSTROM = 12398.419843320026
-"""Planck's constant times the speed of light (exact since the SI of 2019)."""
+from ...agent.types import HC_EV_ANGSTROM, Array
 
 XRAYS_EV = (100.0, 150_000.0)
 """Range of the energies of X-ray absorption spectra, eV."""

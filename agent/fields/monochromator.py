@@ -8,11 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
-from ..types import Settings
+from ..types import HC_EV_ANGSTROM, Settings
 from .run_start import number
-
-HC_EV_ANG = 12398.419843320026
-"""Planck's constant times the speed of light, eV Å (exact in the SI since 2019)."""
 
 
 class Bragg(Settings):
@@ -41,7 +38,7 @@ class Bragg(Settings):
         """Return energies, eV, of positions, of any shape; infinite at θ = 0."""
         angle = np.radians(np.asarray(position, dtype=np.float64) / self.counts_per_degree + offset_deg)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            return HC_EV_ANG / (2.0 * self.d_spacing_ang * np.abs(np.sin(angle)))
+            return HC_EV_ANGSTROM / (2.0 * self.d_spacing_ang * np.abs(np.sin(angle)))
 
     def position(self, energy_ev: ArrayLike, offset_deg: float) -> NDArray[np.float64]:
         """Return the positions, at positive θ, of energies in eV: the inverse of :meth:`energy`.
@@ -50,7 +47,7 @@ class Bragg(Settings):
         >>> float(np.round(si111.energy(si111.position(8333.0, 0.0), 0.0), 9))
         8333.0
         """
-        sine = HC_EV_ANG / (2.0 * self.d_spacing_ang * np.asarray(energy_ev, dtype=np.float64))
+        sine = HC_EV_ANGSTROM / (2.0 * self.d_spacing_ang * np.asarray(energy_ev, dtype=np.float64))
         return np.asarray(np.degrees(np.arcsin(sine)) - offset_deg, dtype=np.float64) * self.counts_per_degree
 
 

@@ -24,7 +24,7 @@ class SelfAbsorptionSettings(Settings):
     """What the sample is. Spectra measured in transmission are left as they are."""
 
     formula: str | None = None
-    """Formula of the whole sample, such as ``LiNiO2``; α is computed from tables, which need the extra ``xray``."""
+    """Formula of the whole sample, such as ``LiNiO2``; α is computed from the tables of xraydb."""
     alpha: float | None = Field(default=None, gt=0)
     """α where it is known; in place of the formula."""
     angle_in_deg: float = Field(default=45.0, gt=0, le=90)

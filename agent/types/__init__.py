@@ -13,8 +13,10 @@ from .robust import MAD_TO_SD, hodges_lehmann, mad_sd, median, median_of_known, 
 from .run import RunDocument, RunInfo
 from .settings import ConfigError, Settings, read_mapping, read_yaml, validated
 from .tables import NOTHING, AbsorptionTable, Tabulated
+from .xray import HC_EV_ANGSTROM, TableError, edge_ev, emission_ev
 
 __all__ = [
+    "HC_EV_ANGSTROM",
     "MAD_TO_SD",
     "NOTHING",
     "STEP_WIDTH_EV",
@@ -47,8 +49,11 @@ __all__ = [
     "Source",
     "Stage",
     "Status",
+    "TableError",
     "Tabulated",
     "bin_means",
+    "edge_ev",
+    "emission_ev",
     "get_logger",
     "hodges_lehmann",
     "interval",

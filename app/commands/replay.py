@@ -1,8 +1,7 @@
 """``xas-agent replay``: a recorded scan measured again with simulated devices."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -35,12 +34,10 @@ def replay(
             refuse_idle("with documents, which are replayed as they are", noise=noise or None)
         settings = settings_of(config, model, element, edge)
         truth = Truth()
-        taken: list[Callable[[str, dict[str, Any]], None]] = []
         again = Replay(
             recording if recording.is_dir() or not recording.exists() else FileSource(recording),
             _speed(speed),
-            [lambda name, doc: taken[0](name, doc)],
-            [truth],
+            truth_sinks=[truth],
             element=element,
             edge=edge,
             noise=noise,
@@ -49,7 +46,7 @@ def replay(
         set_up_torch(settings.model.threads)
         terminate_like_ctrl_c()
         with Session(settings, out, InProcessControl(again.obey), planned=len(again), truth=truth) as session:
-            taken.append(session.agent)
+            again.subscribe(session.agent)
             session.follow(again.run)
     conclude(session, strict)
 

@@ -144,7 +144,7 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
     settings = read_evaluation(config, name)
     folder = cards.find(name)
     model = Model(folder, "cpu")
-    plan = TrainingPlan(config_of(model.card), data)
+    plan = TrainingPlan.read(config_of(model.card), data)
     others = [t for t in map(read_training, shipped_training()) if t.dataset != plan.config.dataset]
     elements = [Element.of(t, data) for t in (plan.config, *others) if (data / f"{t.dataset}.npz").is_file()]
     asked = [t for study in (settings.transfer, settings.delithiation) if study for t in study.targets]

@@ -21,12 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
+from ...agent.types import edge_ev
+
 Array = NDArray[np.float64]
 
 GRID = np.arange(7640.0, 7840.0, 0.2)
 END_MEMBERS = ("Li0.00CoO2_O3_s0", "Li1.00CoO2_O3_s0")
 FOIL = "Co_metal"
-FOIL_E0_EV = 7709.0
 FEFF_OFFSET_EV, FEFF_SCALE, FEFF_AMPLITUDE = 4.3, 1.045, 0.91
 """How measured Co oxides differ from FEFF, as in the card of the Co model."""
 RELAXATION_EV = 10.0
@@ -93,7 +94,7 @@ def build(feff_folder: Path, out: Path) -> None:
         feff_offset_ev=FEFF_OFFSET_EV,
         feff_scale=FEFF_SCALE,
         feff_amplitude=FEFF_AMPLITUDE,
-        foil_offset_ev=first_inflection(GRID, foil) - FOIL_E0_EV,
+        foil_offset_ev=first_inflection(GRID, foil) - edge_ev("Co"),
     )
 
 

@@ -36,7 +36,7 @@ the offset and the amplitude of oxides (``xas-agent calibrate`` with Ni(OH)2 and
 def train_one(config: TrainingConfig, folder: Path, k: int, threads: int, queue: Any) -> TrainedMember:
     """Train member k, in a process of its own; epochs count on from run to run."""
     torch.set_num_threads(threads)
-    plan = TrainingPlan(config, folder)
+    plan = TrainingPlan.read(config, folder)
     truth = {d: v[plan.judged] for d, v in plan.data.labels.items()}
     train = plan.learnt_by(k)
 
@@ -66,7 +66,7 @@ def build(config: TrainingConfig, data: Path, out: Path, jobs: int, progress: Pr
     data : folder with the FEFF rows (:mod:`xas_agent.models.training.data`)
     jobs : members trained at the same time, each on one thread
     """
-    plan = TrainingPlan(config, data)
+    plan = TrainingPlan.read(config, data)
     context = mp.get_context("spawn")
     threads = max(1, torch.get_num_threads() // jobs)
     with context.Manager() as manager, ProcessPoolExecutor(jobs, mp_context=context) as pool:
@@ -88,7 +88,7 @@ def assemble(plan: TrainingPlan, members: Sequence[TrainedMember], out: Path) ->
     held = [held_out(plan, jury, index) for jury, (_, index) in zip(juries, asked, strict=True)]
     t = plan.rows.targets
     recalls = all(m.log_sharpness is not None for m in members)
-    plan.blend = fit_blend(held, t.one_hot, t.regressed, recalls)
+    plan = replace(plan, blend=fit_blend(held, t.one_hot, t.regressed, recalls))
     for jury in juries:
         jury.temperature.copy_(plan.blend.temperature)
         jury.share.copy_(plan.blend.share)

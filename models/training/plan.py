@@ -1,9 +1,9 @@
 """What a training config and a data folder come to: rows, folds, scaling, network, and what trained members say."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -35,46 +35,88 @@ def config_of(card: cards.Card) -> TrainingConfig:
     )
 
 
+@dataclass(frozen=True, eq=False)
 class TrainingPlan:
     """All that the members share: rows, folds, scaling, the network's shape."""
 
-    def __init__(self, config: TrainingConfig, folder: Path) -> None:
+    config: TrainingConfig
+    data: FeffData
+    rows: Rows
+    strange: Rows | None
+    """Spectra, without labels, of what the model does not know, if there are any. The score learns to flag them;
+    members do not train on them."""
+    strange_metal: Tensor
+    """(S,) whether each of them is of a metal."""
+    judged: NDArray[np.int_]
+    """Rows that no member sees and that judge the ensemble; none in cross-validation."""
+    clean: Tensor
+    """(N, G) the rows' aligned spectra, undisturbed."""
+    learnt: NDArray[np.int_]
+    """Rows that members train on and recall."""
+    folds: list[tuple[NDArray[np.int_], NDArray[np.int_]]]
+    """(other rows, held-out rows) of every fold; the first ``members`` are left out by some members."""
+    shape: SPTShape
+    scale: Scale
+    blend: Blend
+
+    @classmethod
+    def read(cls, config: TrainingConfig, folder: Path) -> "TrainingPlan":
+        """Lay out the data of a training config.
+
+        Parameters
+        ----------
+        folder : with the FEFF rows (:mod:`xas_agent.models.training.data`)
+
+        Raises
+        ------
+        DataError
+            The data are missing, or do not fit the config.
+        """
         labels = config.classified + tuple(d for d in config.regressed if d != "OS_mean")
-        data = load_feff(folder, config.dataset, labels)
-        self.config = config
-        self.data: FeffData = data.rows(np.isin(data.split, ["train", "val"]))
-        check_grid(config.grid.grid(), self.data, config.edge_ev)
-        if config.augmentation.within_framework and (self.data.framework == "").any():
-            raise DataError(f"{self.data.name}: within_framework needs a formula of every row, found rows without")
-        self.rows: Rows = prepare(self.data, config)
-        unknown = data.rows(data.split == "cal")
-        self.strange = replace(self.rows, fine=fine_bins(unknown, config)) if len(unknown) else None
-        """Spectra, without labels, of what the model does not know, if there are any: never learnt, only told from
-        what is."""
-        self.strange_metal = torch.from_numpy(unknown.kind == "metal")
-        apart = config.protocol == "split"
-        self.judged = np.flatnonzero(self.data.split == "val") if apart else np.empty(0, int)
-        """Rows that no member sees and that judge the ensemble; none in cross-validation."""
-        self.clean = self.rows.aligned(self.rows.fine)
-        self._settle(np.setdiff1d(np.arange(len(self.data)), self.judged))
+        loaded = load_feff(folder, config.dataset, labels)
+        data = loaded.rows(np.isin(loaded.split, ["train", "val"]))
+        check_grid(config.grid.grid(), data, config.edge_ev)
+        if config.augmentation.within_framework and (data.framework == "").any():
+            raise DataError(f"{data.name}: within_framework needs a formula of every row, found rows without")
+        rows = prepare(data, config)
+        unknown = loaded.rows(loaded.split == "cal")
+        judged = np.flatnonzero(data.split == "val") if config.protocol == "split" else np.empty(0, int)
+        clean = rows.aligned(rows.fine)
+        return cls(
+            config=config,
+            data=data,
+            rows=rows,
+            strange=replace(rows, fine=fine_bins(unknown, config)) if len(unknown) else None,
+            strange_metal=torch.from_numpy(unknown.kind == "metal"),
+            judged=judged,
+            clean=clean,
+            **cls._settled(config, data, rows, clean, np.setdiff1d(np.arange(len(data)), judged)),
+        )
 
-    def variant(self, train: NDArray[np.int_], config: TrainingConfig | None = None) -> "TrainingPlan":
-        """The same rows, of which ``train`` are learnt, under another config of the same data and descriptors."""
-        other = copy.copy(self)
-        other.config = config or self.config
-        other._settle(train)
-        return other
+    def variant(self, train: NDArray[np.int_], config: TrainingConfig | None = None) -> Self:
+        """Return the same rows, of which ``train`` are learnt, under another config of the same data."""
+        config = config or self.config
+        return replace(self, config=config, **self._settled(config, self.data, self.rows, self.clean, train))
 
-    def _settle(self, learnt: NDArray[np.int_]) -> None:
-        config = self.config
-        self.learnt = learnt
-        """Rows that members train on and recall."""
-        cut = folds(self.data.material[learnt], config.cuts, config.seed)
-        self.folds = [(np.setdiff1d(learnt, learnt[part]), learnt[part]) for part in cut]
-        """(other rows, held-out rows) of every fold; the first ``members`` are left out by some members."""
-        self.start = cards.find(config.pretrained) if config.pretrained else None
-        self.shape, self.scale = self._shape_and_scale()
-        self.blend = Blend.heads_alone(len(config.classified), len(config.regressed))
+    @classmethod
+    def _settled(
+        cls, config: TrainingConfig, data: FeffData, rows: Rows, clean: Tensor, learnt: NDArray[np.int_]
+    ) -> dict[str, Any]:
+        """Return the fields that follow from the rows that are learnt."""
+        cut = folds(data.material[learnt], config.cuts, config.seed)
+        shape, scale = cls._shape_and_scale(config, rows, clean, learnt)
+        return {
+            "learnt": learnt,
+            "folds": [(np.setdiff1d(learnt, learnt[part]), learnt[part]) for part in cut],
+            "shape": shape,
+            "scale": scale,
+            "blend": Blend.heads_alone(len(config.classified), len(config.regressed)),
+        }
+
+    @property
+    def start(self) -> Path | None:
+        """Folder of the model that training starts from."""
+        return cards.find(self.config.pretrained) if self.config.pretrained else None
 
     def learnt_by(self, k: int) -> NDArray[np.int_]:
         """Rows that member k trains on."""
@@ -86,22 +128,26 @@ class TrainingPlan:
         """Members that leave out a fold."""
         return [(fold - i) % self.config.members for i in range(self.config.left_out)]
 
-    def _shape_and_scale(self) -> tuple[SPTShape, Scale]:
-        n = self.config.network
-        train = self.clean[self.learnt]
+    @classmethod
+    def _shape_and_scale(
+        cls, config: TrainingConfig, rows: Rows, clean: Tensor, learnt: NDArray[np.int_]
+    ) -> tuple[SPTShape, Scale]:
+        n = config.network
+        train = clean[learnt]
         scale = Scale(train.mean(0), train.std(0) + 0.02)
         periods = dominant_periods(train[:, :: n.node_points], n.bands)
-        if self.start is not None:
+        if config.pretrained:
             # The pre-trained filters know their own scaling and periods.
-            source = served_weights(self.start)
-            points = len(self.config.grid.grid())
+            start = cards.find(config.pretrained)
+            source = served_weights(start)
+            points = len(config.grid.grid())
             scale = Scale(source["centre"][:points], source["spread"][:points])
-            periods = tuple(cards.read_card(self.start).training["periods"])
+            periods = tuple(cards.read_card(start).training["periods"])
         shape = SPTShape(
-            grid_points=self.clean.shape[1],
+            grid_points=clean.shape[1],
             periods=periods,
-            classes=tuple(len(c) for c in self.rows.targets.classes),
-            regressed=len(self.config.regressed),
+            classes=tuple(len(c) for c in rows.targets.classes),
+            regressed=len(config.regressed),
             **n.model_dump(exclude={"bands"}),
         )
         return shape, scale
@@ -110,10 +156,11 @@ class TrainingPlan:
         """A fresh network, or one with the pre-trained weights of member k."""
         torch.manual_seed(self.config.seed + k)
         network = SPT(self.shape)
-        if self.start is not None:
-            joined = served_weights(self.start)
+        start = self.start
+        if start is not None:
+            joined = served_weights(start)
             spt = {n.removeprefix("spt."): w for n, w in joined.items() if n.startswith("spt.")}
-            count = cards.read_card(self.start).training["members"]
+            count = cards.read_card(start).training["members"]
             network.load_state_dict(cropped(member_weights(spt, k % count, count), self.shape))
         return network
 

@@ -502,7 +502,6 @@ def test_frames_whose_file_lags_are_answered_once_it_comes(tmp_path):
     ],
 )
 def test_alignment_that_cannot_be_done_is_refused_before_anything_runs(alignment, says):
-    pytest.importorskip("xraydb", reason="the extra xray is not installed")
     with pytest.raises(ValueError, match=re.escape(says)) as refused:
         Watching(alignment=alignment)
     assert "alignment." in str(refused.value)
@@ -513,7 +512,6 @@ def test_alignment_that_cannot_be_done_is_refused_before_anything_runs(alignment
     [{"mode": "mback"}, {"mode": "area"}, {"mode": "none"}, {"nvict": 3}, {"nnorm": 1}, {"flatten": False}],
 )
 def test_each_normalisation_serves_a_stream(normalisation):
-    pytest.importorskip("xraydb", reason="the extra xray is not installed")
     with Watching(alignment={"normalisation": normalisation}) as watching:
         for document in recorded():
             watching.agent(*document)

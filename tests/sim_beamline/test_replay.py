@@ -56,6 +56,15 @@ def test_a_folder_is_one_run_with_an_event_per_spectrum(folder):
     assert only("stop", shown)[0]["exit_status"] == "success"
 
 
+def test_a_sink_that_subscribes_gets_what_the_others_get(folder):
+    shown, truth, late = [], [], []
+    replay = Replay(folder, None, [lambda *pair: shown.append(pair)], [lambda *pair: truth.append(pair)])
+    replay.subscribe(lambda *pair: late.append(pair))
+    replay.run()
+    assert only("event", truth)
+    assert late == shown
+
+
 def test_a_folder_without_a_reference_is_replayed_without(folder):
     with np.load(folder / "spectra.npz") as archive:
         energy, norm = archive["energy"], archive["norm"]

@@ -75,7 +75,7 @@ class SPTCompetitor:
         train = share_of(plan.data.material, train, settings.get("materials", 1.0), seed)
         mine = plan.variant(train, changed(plan.config, settings))
         if "only" in settings:
-            mine.rows = for_one(plan, settings["only"])
+            mine = replace(mine, rows=for_one(plan, settings["only"]))
         cut = folds(plan.data.material[train], BLENDING_FOLDS, plan.config.seed)
         held = train[cut[seed % BLENDING_FOLDS]]
         learnt = np.setdiff1d(train, held)
@@ -84,7 +84,7 @@ class SPTCompetitor:
         member = train_member(network, mine.rows, learnt, mine.scale, mine.config, seed, lambda *_: None, material)
         trained, t = TrainedMember.of(member), mine.rows.targets
         seen = held_out(mine, ensemble(mine, [trained], learnt), held)
-        mine.blend = fit_blend([seen], t.one_hot, t.regressed, member.recall is not None)
+        mine = replace(mine, blend=fit_blend([seen], t.one_hot, t.regressed, member.recall is not None))
         served = ensemble(mine, [trained], train)
         return FittedSPT(mine, served, sum(p.numel() for p in network.parameters()))
 

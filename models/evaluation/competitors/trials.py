@@ -67,7 +67,7 @@ def split_rows(plan: TrainingPlan, split: Split) -> tuple[NDArray[np.int_], NDAr
 
 def run_trial(trial: Trial, config: TrainingConfig, folder: Path) -> TrialOutcome:
     """Train and judge; takes as long as the competitor's training."""
-    plan = TrainingPlan(config, folder)
+    plan = TrainingPlan.read(config, folder)
     train, judged = split_rows(plan, trial.split)
     began = time.perf_counter()
     fitted = RECIPES[trial.competitor].fit(plan, train, trial.settings, trial.seed)

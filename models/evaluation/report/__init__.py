@@ -1,7 +1,9 @@
 """The report that ``xas-agent evaluate`` writes."""
 
-from .figures import coverage, curves, delithiation, detector, embedding, reliability
+from .comparison_figures import curves, differences, score_bars
 from .kept import Arrays, Piece, Progress, run_all
+from .model_figures import confusion_matrices, coverage, parity, reliability, roc_curves
+from .study_figures import delithiation, detector, embedding
 from .style import BLUE, GREY, RED, STYLE, WIDTH, panelled
 from .tables import FigureOfMerit, calibration, coverage_interval, paired_bootstrap, score
 from .write import Section, plain, slug, write
@@ -18,18 +20,23 @@ __all__ = [
     "Progress",
     "Section",
     "calibration",
+    "confusion_matrices",
     "coverage",
     "coverage_interval",
     "curves",
     "delithiation",
     "detector",
+    "differences",
     "embedding",
     "paired_bootstrap",
     "panelled",
+    "parity",
     "plain",
     "reliability",
+    "roc_curves",
     "run_all",
     "score",
+    "score_bars",
     "slug",
     "write",
 ]

@@ -5,9 +5,13 @@ from typing import Any
 from zlib import crc32
 
 import matplotlib
+import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+
+from ....agent.types import Array
 
 STYLE = matplotlib.rc_context(
     {
@@ -128,3 +132,20 @@ def corner(axes: Axes, text: str, where: str = "upper left") -> None:
         fontsize=8.5,
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5},
     )
+
+
+def part(table: pd.DataFrame, column: str, value: object) -> pd.DataFrame:
+    """Return the rows that have a value in a column."""
+    return table.loc[(table[column] == value).to_numpy()]
+
+
+def numbers(table: pd.DataFrame, column: str) -> Array:
+    """Return a column as numbers."""
+    return np.asarray(table[column], dtype=float)
+
+
+def limits(values: Array) -> tuple[float, float]:
+    """Return limits of an axis that shows all values, with a margin."""
+    lo, hi = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    margin = 0.06 * (hi - lo) or 0.5
+    return lo - margin, hi + margin

@@ -8,27 +8,20 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from io import BytesIO
 from pathlib import Path
 
 import matplotlib
 import pandas as pd
-from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype
 from tabulate import tabulate
 
-from .page import PAGE
+from .page import PageFigure, PagePart, PageTable, render_page
 
 LARGEST_SVG = 300_000
 """Bytes above which the HTML takes a figure's PNG."""
 DPI = 160
-LONG = 40
-"""Characters from which a table's cell is broken into lines."""
-
-# No raw HTML and no images: names in the text come from files, and the page asks for nothing from outside.
-MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
 
 
 @dataclass
@@ -63,7 +56,7 @@ def write(folder: Path, title: str, lead: str, sections: Sequence[Section]) -> P
         new = Path(name)
         pictures = _write_parts(new, sections)
         (new / "report.md").write_text(_markdown(title, lead, sections), encoding="utf-8")
-        (new / "report.html").write_text(_html(title, lead, sections, pictures), encoding="utf-8")
+        (new / "report.html").write_text(render_page(title, lead, list(_parts(sections, pictures))), encoding="utf-8")
         for part in ("tables", "figures"):
             if (folder / part).exists():
                 (folder / part).rename(new / f"old {part}")
@@ -205,51 +198,21 @@ def _number(number: tuple[int, ...]) -> str:
 # --- HTML ------------------------------------------------------------
 
 
-def _html(title: str, lead: str, sections: Sequence[Section], pictures: dict[str, str]) -> str:
-    body, contents = [], []
+def _parts(sections: Sequence[Section], pictures: dict[str, str]) -> Iterator[PagePart]:
     for number, section in _walk(sections):
-        anchor, level = "s" + "-".join(map(str, number)), min(len(number) + 1, 6)
-        heading = f"<span>{_number(number)}</span> {escape(section.title)}"
-        if len(number) <= 2:
-            contents.append(f'<li class="l{len(number)}"><a href="#{anchor}">{heading}</a></li>')
-        body += [f'<h{level} id="{anchor}">{heading}</h{level}>', MARKDOWN.render(section.text)]
-        body += [_html_figure(section, s, pictures[s]) for s in section.figures]
-        body += [_html_table(section, s, t) for s, t in section.tables.items()]
-    parts = {
-        "title": escape(title),
-        "lead": MARKDOWN.render(lead),
-        "contents": "\n".join(contents),
-        "body": "\n".join(body),
-    }
-    return re.sub(r"\{\{(\w+)\}\}", lambda m: parts[m[1]], PAGE)
+        figures = [_page_figure(section, s, pictures[s]) for s in section.figures]
+        tables = [_page_table(section, s, t) for s, t in section.tables.items()]
+        yield PagePart(number, section.title, section.text, figures, tables)
 
 
-def _html_figure(section: Section, s: str, picture: str) -> str:
+def _page_figure(section: Section, s: str, uri: str) -> PageFigure:
     caption = section.captions.get(s, "")
-    alt = escape(re.sub(r"[*_`\\]", "", caption) or s)
-    below = f"<figcaption>{MARKDOWN.renderInline(caption)}</figcaption>" if caption else ""
-    # Shrunk to the page but not beyond reading: from there on it scrolls.
-    width = round(96 * section.figures[s].get_figwidth())
-    size = f'width="{width}" style="min-width: min(42rem, {width}px)"'
-    return f'<figure id="figure-{s}"><div class="wide"><img src="{picture}" alt="{alt}" {size}></div>{below}</figure>'
+    alt = re.sub(r"[*_`\\]", "", caption) or s
+    return PageFigure(s, uri, alt, round(96 * section.figures[s].get_figwidth()), caption)
 
 
-def _html_table(section: Section, s: str, table: pd.DataFrame) -> str:
+def _page_table(section: Section, s: str, table: pd.DataFrame) -> PageTable:
     flat = _columns(table)
-    columns = list(_texts(flat))
-    marks = [' class="n"' if numeric else "" for _, numeric in columns]
-    head = "".join(f"<th{m}>{escape(c)}</th>" for m, c in zip(marks, flat.columns, strict=True))
-
-    def cell(mark: str, text: str) -> str:
-        mark = mark or (' class="long"' if len(text) > LONG else "")
-        return f"<td{mark}>{escape(text)}</td>"
-
-    rows = "\n".join(
-        "<tr>" + "".join(map(cell, marks, row)) + "</tr>"
-        for row in zip(*(texts for texts, _ in columns), strict=True)
-    )
-    above = (
-        f"<figcaption>{MARKDOWN.renderInline(section.captions.get(s, ''))} <code>tables/{s}.csv</code></figcaption>"
-    )
-    grid = f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{rows}\n</tbody></table></div>'
-    return f'<figure class="table" id="table-{s}">{above}{grid}</figure>'
+    texts, numeric = zip(*_texts(flat), strict=True) if len(flat.columns) else ((), ())
+    columns = list(zip(map(str, flat.columns), numeric, strict=True))
+    return PageTable(s, section.captions.get(s, ""), columns, list(zip(*texts, strict=True)))

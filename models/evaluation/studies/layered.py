@@ -54,7 +54,7 @@ class LayeredSeries:
 
 def read_series(config: TrainingConfig, pretrained: str, data: Path) -> LayeredSeries:
     """The layered series of a target."""
-    plan = TrainingPlan(judged_by_folds(config, pretrained), data)
+    plan = TrainingPlan.read(judged_by_folds(config, pretrained), data)
     loaded = load_feff(data, config.dataset, config.classified + tuple(d for d in config.regressed if d != "OS_mean"))
     apart = loaded.rows((loaded.split == "sim") & (loaded.kind == "layered"))
     grid = plan.config.grid.grid()

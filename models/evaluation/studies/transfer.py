@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -102,7 +102,7 @@ def transfer(settings: TransferSettings, data: Path, kept: Path, jobs: int, prog
     section = Section("Transfer to other absorbers", _protocol(settings))
     rows: list[dict[str, Any]] = []
     for config in settings.targets:
-        plan = TrainingPlan(judged_by_folds(config, settings.pretrained), data)
+        plan = TrainingPlan.read(judged_by_folds(config, settings.pretrained), data)
         mine = [(t, o) for t, o in done if t.config is config]
         pooled: dict[tuple[Mode, float], PooledPredictions] = {
             (mode, fraction): pool(
@@ -183,7 +183,7 @@ def start_of(pretrained: str) -> str:
 def tune(tuning: TransferTrial, settings: TransferSettings, data: Path) -> Arrays:
     """Train one network and let it answer for the rows of its fold."""
     config = judged_by_folds(tuning.config, settings.pretrained)
-    plan = TrainingPlan(config, data)
+    plan = TrainingPlan.read(config, data)
     seed = settings.seed + tuning.repeat
     held = held_out_rows(plan.data, settings, tuning.repeat)[tuning.fold]
     train = share_of(plan.data.material, np.setdiff1d(plan.learnt, held), tuning.fraction, seed)
@@ -222,7 +222,8 @@ def taught(
         network, plan.rows, train, plan.scale, plan.config, seed, lambda *_: None, plan.data.material
     )
     classified, regressed = len(plan.config.classified), len(plan.config.regressed)
-    plan.blend = Blend(torch.ones(classified), torch.full((classified + regressed,), recall_share))
+    blend = Blend(torch.ones(classified), torch.full((classified + regressed,), recall_share))
+    plan = replace(plan, blend=blend)
     served = ensemble(plan, [TrainedMember.of(member)], np.unique(train))
     learnt = sum(p.numel() for p in network.parameters() if p.requires_grad)
     return FittedSPT(plan, served, learnt), member.seconds

@@ -1,6 +1,5 @@
 """The out-of-distribution score as a detector: what it finds, what it misses, and what it flags for nothing."""
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,10 +63,8 @@ class Element:
 
 def standing_in(plan: TrainingPlan, data: FeffData) -> TrainingPlan:
     """The plan with other rows, so that they can be disturbed as its own; what it would train on is not theirs."""
-    other = copy.copy(plan)
-    other.data, other.rows = data, replace(plan.rows, fine=on_fine_bins(plan, data))
-    other.clean = other.rows.aligned(other.rows.fine)
-    return other
+    rows = replace(plan.rows, fine=on_fine_bins(plan, data))
+    return replace(plan, data=data, rows=rows, clean=rows.aligned(rows.fine))
 
 
 def on_fine_bins(plan: TrainingPlan, data: FeffData) -> Tensor:

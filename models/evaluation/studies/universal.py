@@ -1,6 +1,5 @@
 """One network for several absorbers, against one per absorber."""
 
-import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -95,6 +94,7 @@ class FlaggedRows(Rows):
         return torch.cat([spectra, fine[:, -self.flags :]], dim=1)
 
 
+@dataclass(frozen=True, eq=False)
 class JointPlan(TrainingPlan):
     """Rows of several absorbers on the grid that all share, in eV relative to each one's edge.
 
@@ -102,38 +102,54 @@ class JointPlan(TrainingPlan):
     others. The classes of a descriptor are the union.
     """
 
-    def __init__(self, settings: UniversalSettings, data: Path) -> None:
+    parts: NDArray[np.int_]
+    """(N,) whose a row is: 0 the source's, then the targets' in order."""
+    structure: NDArray[np.str_]
+    """(N,) of which a row is, whichever its absorber."""
+
+    @classmethod
+    def join(cls, settings: UniversalSettings, data: Path) -> "JointPlan":
+        """Lay out the rows of the source and of all targets."""
         targets = [judged_by_folds(c, settings.transfer.pretrained) for c in settings.transfer.targets]
         shared = targets[0]
         optimisation = settings.source.optimisation.model_copy(
             update={"epochs": settings.epochs, "learning_rate": settings.learning_rate, "rows_per_epoch": 1}
         )
-        changes = {"name": "universal", "optimisation": optimisation}
-        self.config = shared.model_copy(update=changes)
+        config = shared.model_copy(update={"name": "universal", "optimisation": optimisation})
         alike = {"grid": shared.grid, "classified": shared.classified, "regressed": shared.regressed}
         configs = [c.model_copy(update=alike) for c in (settings.source, *targets)]
-        parts = [_rows_of(c, data, ["train", "val"]) for c in configs]
-        self.parts = np.repeat(np.arange(len(parts)), [len(p) for p in parts])
-        """(N,) whose a row is: 0 the source's, then the targets' in order."""
-        self.data = _together(parts)
-        self.structure = prototype(self.data.material, np.array([c.absorber for c in configs])[self.parts])
-        """(N,) of which a row is, whichever its absorber."""
-        self.rows = _flagged(parts, configs)
-        self.clean = self.rows.aligned(self.rows.fine)
-        self.judged = np.flatnonzero((self.parts == 0) & (self.data.split == "val"))
-        self._settle(np.setdiff1d(np.arange(len(self.data)), self.judged))
+        loaded = [_rows_of(c, data, ["train", "val"]) for c in configs]
+        parts = np.repeat(np.arange(len(loaded)), [len(p) for p in loaded])
+        together, rows = _together(loaded), _flagged(loaded, configs)
+        clean = rows.aligned(rows.fine)
+        judged = np.flatnonzero((parts == 0) & (together.split == "val"))
+        return cls(
+            config=config,
+            data=together,
+            rows=rows,
+            strange=None,
+            strange_metal=torch.empty(0, dtype=torch.bool),
+            judged=judged,
+            clean=clean,
+            parts=parts,
+            structure=prototype(together.material, np.array([c.absorber for c in configs])[parts]),
+            **cls._settled(config, together, rows, clean, np.setdiff1d(np.arange(len(together)), judged)),
+        )
 
-    def _shape_and_scale(self) -> tuple[SPTShape, Scale]:
-        shape, scale = super()._shape_and_scale()
-        points = len(self.config.grid.grid())
+    @classmethod
+    def _shape_and_scale(
+        cls, config: TrainingConfig, rows: Rows, clean: Tensor, learnt: NDArray[np.int_]
+    ) -> tuple[SPTShape, Scale]:
+        shape, scale = super()._shape_and_scale(config, rows, clean, learnt)
+        points = len(config.grid.grid())
         flags = shape.grid_points - points
         centre = torch.cat([scale.centre[:points], torch.zeros(flags)])
         return shape, Scale(centre, torch.cat([scale.spread[:points], torch.ones(flags)]))
 
     def new_member(self, k: int) -> SPT:
         """A network with the pre-trained weights of member k, in whose latent layer the flags begin at 0."""
-        bare = copy.copy(self)
-        bare.shape = self.shape.model_copy(update={"grid_points": len(self.config.grid.grid())})
+        shape = self.shape.model_copy(update={"grid_points": len(self.config.grid.grid())})
+        bare = replace(self, shape=shape)
         start, network = TrainingPlan.new_member(bare, k).state_dict(), SPT(self.shape)
         for name, weight in network.state_dict().items():
             old = start[name]
@@ -237,10 +253,10 @@ def fold_of(plan: JointPlan, settings: UniversalSettings, k: int) -> tuple[NDArr
 
 def teach(k: int, settings: UniversalSettings, data: Path) -> Arrays:
     """Train the universal network of fold k and let it answer for what that fold holds out."""
-    plan = JointPlan(settings, data)
+    plan = JointPlan.join(settings, data)
     learnt, held = fold_of(plan, settings, k)
-    mine = plan.variant(np.unique(learnt))
-    mine.data = replace(plan.data, material=plan.structure)  # none recalls its own structure
+    # No row recalls another of its own structure.
+    mine = replace(plan.variant(np.unique(learnt)), data=replace(plan.data, material=plan.structure))
     fitted, seconds = taught(mine, mine.new_member(k), learnt, settings.seed + k, settings.transfer.recall_share)
     spectra = plan.clean[held].numpy()
     said = {OF_TARGETS: fitted.predict(spectra)}
@@ -274,18 +290,20 @@ def universal(settings: UniversalSettings, data: Path, kept: Path, jobs: int, pr
     data, kept : folder of the rows, and where finished pieces of work lie
     """
     study = settings.transfer
-    own = TrainingPlan(settings.source.model_copy(update={"pretrained": None, "runs": 1, "protocol": "split"}), data)
+    own = TrainingPlan.read(
+        settings.source.model_copy(update={"pretrained": None, "runs": 1, "protocol": "split"}), data
+    )
     shipped = _shipped(own, study.pretrained)
     recipe = settings.model_dump(mode="json", exclude={"transfer": {"pretrained"}})
     depends = [recipe, start_of(study.pretrained), SIM]
     pieces = [Piece(f"universal-{k}", [k, *depends], partial(teach, k, settings, data)) for k in range(study.folds)]
     outcomes = [unpack(a) for a in run_all(pieces, kept, jobs, progress)]
-    plan = JointPlan(settings, data)
+    plan = JointPlan.join(settings, data)
     section = Section("One network for all absorbers", _protocol(settings))
     found = [compared(section, own, _of_source(plan, outcomes), shipped, UNIVERSAL, OWN)]
     for part, config in enumerate(study.targets, 1):
         once = [TransferTrial(config, "full", 1.0, k, 0) for k in range(study.folds)]
-        target = TrainingPlan(judged_by_folds(config, study.pretrained), data)
+        target = TrainingPlan.read(judged_by_folds(config, study.pretrained), data)
         done = zip(once, tuned(once, study, data, kept, jobs, progress), strict=True)
         ours, theirs = _of_target(plan, settings, outcomes, part), pool(target, study, list(done))
         found.append(compared(section, target, ours, theirs, UNIVERSAL, OWN))

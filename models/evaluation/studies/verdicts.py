@@ -8,7 +8,17 @@ from matplotlib.figure import Figure
 
 from ..competitors import AXES, CLEAN, CONDITIONS, SPT_NAME, Condition, Split
 from ..contract import Predictions
-from ..report import FigureOfMerit, Section, figures, tables
+from ..report import (
+    FigureOfMerit,
+    Section,
+    confusion_matrices,
+    curves,
+    differences,
+    parity,
+    roc_curves,
+    score_bars,
+    tables,
+)
 from .benchmark import Benchmark
 
 PAPER = {"OS": 0.969, "CN": 0.98, "OCN": 0.983, "CN2": 0.811, "PSGO": 0.523, "NNRS": 0.764, "MOOD": 0.690}
@@ -103,7 +113,7 @@ as far as the text tells.
             "cost": pd.DataFrame.from_dict(cost, orient="index").rename_axis("competitor"),
             "scores-single-networks": pd.DataFrame(single).rename_axis("descriptor"),
         },
-        {"scores-by-material": figures.score_bars(found, b.classes)},
+        {"scores-by-material": score_bars(found, b.classes)},
         {
             "spt-against-best": "The SPT against the best competitor of each descriptor.",
             "scores-by-material": "Split by material.",
@@ -122,7 +132,7 @@ def split_by_site(b: Benchmark) -> Section:
         "on both sides. They are near copies of each other, so the figures say little about a new material. Single "
         "networks.",
         {"scores-by-site": wide(found)},
-        {"scores-by-site": figures.score_bars(found, b.classes)},
+        {"scores-by-site": score_bars(found, b.classes)},
         {"scores-by-site": "Split by random site; what leaks is the rest of the structure."},
     )
 
@@ -152,11 +162,9 @@ def closer_look(b: Benchmark) -> Section:
         "state. Groups of fewer than ten sites say little and are marked.",
         {"spt-all-figures": tables.descriptor_scores(truth, said, b.classes, b.material("material")), **found},
         {
-            "confusion": figures.confusion_matrices(
-                {d: tables.confusion(d, truth, said, b.classes) for d in classified}
-            ),
-            "roc": figures.roc_curves({d: tables.roc(d, truth, said, b.classes) for d in classified}),
-            "parity": figures.parity(pairs, units),
+            "confusion": confusion_matrices({d: tables.confusion(d, truth, said, b.classes) for d in classified}),
+            "roc": roc_curves({d: tables.roc(d, truth, said, b.classes) for d in classified}),
+            "parity": parity(pairs, units),
         },
         {
             "spt-all-figures": "All figures of merit; low and high are the 95 % interval of the headline score.",
@@ -188,7 +196,7 @@ def robustness(b: Benchmark) -> Section:
     drawn: dict[str, Figure] = {}
     for kind, xlabel in AXES.items():
         with_zero = pd.concat([clean.assign(disturbance=kind), table[table.disturbance == kind]])
-        drawn[f"robust-{kind}"] = figures.curves(pd.DataFrame(with_zero), "competitor", "amount", xlabel, b.classes)
+        drawn[f"robust-{kind}"] = curves(pd.DataFrame(with_zero), "competitor", "amount", xlabel, b.classes)
     lost = noise_losses(b)
     worst = max(lost["SPT loses"].tolist(), default=np.nan)
     return Section(
@@ -257,7 +265,7 @@ def experts(b: Benchmark) -> Section:
         f"{len(rows)} forward passes instead of one. The Joint SPT is more than 0.01 below its Expert on "
         f"{', '.join(worse) or 'no descriptor'} (mean over its seeds).",
         {"experts": pd.DataFrame.from_dict(rows, orient="index").rename_axis("descriptor")},
-        {"experts": figures.differences(ahead, "Expert − Joint")},
+        {"experts": differences(ahead, "Expert − Joint")},
         {"experts": "Expert − Joint on the same seed, with 95 % intervals over materials."},
     )
 
@@ -279,7 +287,7 @@ def ablations(b: Benchmark) -> Section:
         f"over the judged descriptors: {'; '.join(f'{n} {mean[n]:+.3f}' for n in ordered)}. That mean differs by "
         f"{spread} between seeds of the full network: what is smaller is noise.",
         {"ablations": pd.DataFrame.from_dict(rows, orient="index").rename_axis("variant")},
-        {"ablations": figures.differences({n: found[n] for n in ordered})},
+        {"ablations": differences({n: found[n] for n in ordered})},
         {"ablations": "Headline score less that of the full network."},
     )
 

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from xas_agent.adapters.formats import FileSpectrum, SpectrumFileError, read_spectra
-from xas_agent.adapters.formats.energy import HC_EV_ANGSTROM
+from xas_agent.agent.types.xray import HC_EV_ANGSTROM
 
 E = np.linspace(8300.0, 8400.0, 21)
 I0 = np.linspace(1e5, 9e4, 21)

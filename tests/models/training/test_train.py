@@ -90,7 +90,7 @@ def here(how: TrainingConfig, feff: Path, out: Path) -> Path:
     torch.set_num_threads(1)
     try:
         members = [train_one(how, feff, k, 1, queue.SimpleQueue()) for k in range(how.members)]
-        return assemble(TrainingPlan(how, feff), members, out)
+        return assemble(TrainingPlan.read(how, feff), members, out)
     finally:
         torch.set_num_threads(threads)
 
@@ -125,7 +125,7 @@ def test_a_member_is_the_mean_of_its_runs(trained, feff):
     told: queue.SimpleQueue[tuple[int, int, float | None]] = queue.SimpleQueue()
     first, both = (train_one(how, feff, 0, 1, told).weights for how in (once, twice))
     assert [told.get()[1] for _ in range(6)] == [1, 2, 1, 2, 3, 4]  # epochs count on from run to run
-    plan, seed = TrainingPlan(once, feff), once.seed + RUN_SEED_STEP
+    plan, seed = TrainingPlan.read(once, feff), once.seed + RUN_SEED_STEP
     again = plan.new_member(0), plan.rows, plan.learnt_by(0), plan.scale, once, seed, lambda *_: None
     second = TrainedMember.of(train_member(*again, plan.data.material)).weights
     for name, tensor in both.items():
@@ -148,7 +148,7 @@ def test_rows_are_mixed_within_their_framework_where_asked(feff, tmp_path):
     assert framework_of("Li(NiO2)2") == framework_of("NiO2") == "Ni-O"
     assert framework_of("LiNiPO4") == "Ni-O-P"
     rewrite(feff, tmp_path, lambda k, row: {"formula": f"LiCoO2{'P' * (k % 2)}"})
-    plan, how = TrainingPlan(config(), tmp_path), Augmentation(mixed=1.0, within_framework=True)
+    plan, how = TrainingPlan.read(config(), tmp_path), Augmentation(mixed=1.0, within_framework=True)
     index = torch.arange(len(plan.data))
     weights = plan.rows.mixtures(index, how, torch.Generator().manual_seed(0))
     torch.testing.assert_close(weights.sum(1), torch.ones(len(index)))
@@ -159,7 +159,7 @@ def test_rows_are_mixed_within_their_framework_where_asked(feff, tmp_path):
     free = plan.rows.mixtures(index, anyhow, torch.Generator().manual_seed(0))
     assert any(len(set(plan.data.framework[(row > 0).numpy()])) == 2 for row in free)
     with pytest.raises(DataError, match="within_framework needs a formula of every row"):
-        TrainingPlan(config(augmentation={"within_framework": True}), feff)
+        TrainingPlan.read(config(augmentation={"within_framework": True}), feff)
 
 
 def test_it_is_evaluated_on_any_split(trained, feff, capsys):
@@ -172,13 +172,13 @@ def test_it_is_evaluated_on_any_split(trained, feff, capsys):
 
 
 def test_another_seed_gives_other_weights(feff):
-    one, other = (TrainingPlan(config(seed=s), feff).new_member(0).state_dict() for s in (0, 5))
+    one, other = (TrainingPlan.read(config(seed=s), feff).new_member(0).state_dict() for s in (0, 5))
     assert not all(torch.equal(one[k], other[k]) for k in one)
 
 
 @pytest.mark.parametrize("protocol", ["split", "cross-validation"])
 def test_rows_of_other_splits_are_never_seen(feff, protocol):
-    plan = TrainingPlan(config(protocol=protocol, members=4), feff)
+    plan = TrainingPlan.read(config(protocol=protocol, members=4), feff)
     assert set(plan.data.split) == {"train", "val"}
     assert len(plan.data) == len(plan.rows.fine) == len(plan.clean) == 24
     for classes in plan.rows.targets.classes:
@@ -197,7 +197,7 @@ def test_rows_of_other_splits_are_never_seen(feff, protocol):
 
 
 def test_a_jury_has_not_seen_what_it_judges(feff):
-    plan = TrainingPlan(config(members=4, folds=5, left_out=2), feff)
+    plan = TrainingPlan.read(config(members=4, folds=5, left_out=2), feff)
     for j in range(4):
         judged = set(plan.data.material[plan.folds[j][1]])
         seen = {k: judged <= set(plan.data.material[plan.learnt_by(k)]) for k in range(4)}
@@ -207,7 +207,7 @@ def test_a_jury_has_not_seen_what_it_judges(feff):
 
 
 def test_the_blend_is_the_best_of_what_is_served(feff):
-    plan = TrainingPlan(config(), feff)
+    plan = TrainingPlan.read(config(), feff)
     t, index = plan.rows.targets, plan.learnt
     sizes = [len(c) for c in t.classes]
     generator = torch.Generator().manual_seed(0)
@@ -245,9 +245,9 @@ def test_metals_are_shown_as_strange_as_computed_and_as_measured(feff, tmp_path)
     def metal(k: int, row: dict[str, str]) -> dict[str, str]:
         return {"kind": "metal", "split": "cal"} if k == 0 else {"kind": "layered"}
 
-    assert strangers(TrainingPlan(config(), feff), torch.Generator()) is None  # no row of split cal
+    assert strangers(TrainingPlan.read(config(), feff), torch.Generator()) is None  # no row of split cal
     rewrite(feff, tmp_path, metal)
-    plan = TrainingPlan(config(augmentation={"disturbed": 0.0}), tmp_path)
+    plan = TrainingPlan.read(config(augmentation={"disturbed": 0.0}), tmp_path)
     shown = strangers(plan, torch.Generator())
     assert shown is not None
     assert plan.strange is not None
@@ -265,7 +265,7 @@ def fresh(plan: TrainingPlan) -> list[TrainedMember]:
 
 
 def test_fine_tuning_starts_from_what_was_trained(trained, feff):
-    plan = TrainingPlan(config(pretrained=str(trained)), feff)
+    plan = TrainingPlan.read(config(pretrained=str(trained)), feff)
     again = ensemble(plan, fresh(plan), plan.learnt)
     first = torch.jit.load(trained / "model.ts")
     with torch.no_grad():
@@ -276,7 +276,7 @@ def test_fine_tuning_starts_from_what_was_trained(trained, feff):
 def test_it_is_fine_tuned_on_a_shorter_grid_by_cross_validation(trained, feff, tmp_path):
     shorter = {**CONFIG["grid"], "stop_ev": 60.0, "anchor_ev": [40.0, 60.0]}
     how = config(name="tuned", grid=shorter, protocol="cross-validation", pretrained=str(trained), members=3)
-    torch.testing.assert_close(TrainingPlan(how, feff).scale.centre, weights(trained)["centre"][:70])
+    torch.testing.assert_close(TrainingPlan.read(how, feff).scale.centre, weights(trained)["centre"][:70])
     card = cards.verify(here(how, feff, tmp_path))
     assert card.training["protocol"] == "cross-validation"
     assert card.training["periods"] == cards.read_card(trained).training["periods"]
@@ -297,7 +297,7 @@ def test_a_model_says_what_it_is_to_a_reader(trained):
 
 
 def test_no_site_recalls_its_own_material(feff):
-    plan = TrainingPlan(config(), feff)
+    plan = TrainingPlan.read(config(), feff)
     sites = torch.as_tensor(plan.learnt)
     kin = MaterialGroups(plan.data.material)
     weights = torch.eye(3)
@@ -351,4 +351,4 @@ def test_a_config_that_is_none_is_one_message(tmp_path, feff, content):
 )
 def test_data_that_do_not_fit_the_config_are_one_message(feff, changes, message):
     with pytest.raises(DataError, match=message):
-        TrainingPlan(config(**changes), feff)
+        TrainingPlan.read(config(**changes), feff)

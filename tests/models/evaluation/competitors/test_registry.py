@@ -2,6 +2,7 @@
 
 import copy
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def write_rows(folder: Path) -> None:
 def plan(tmp_path_factory) -> TrainingPlan:
     folder = tmp_path_factory.mktemp("rows")
     write_rows(folder)
-    return TrainingPlan(TrainingConfig.model_validate(CONFIG), folder)
+    return TrainingPlan.read(TrainingConfig.model_validate(CONFIG), folder)
 
 
 @pytest.fixture(scope="module")
@@ -162,8 +163,7 @@ def test_answers_have_the_promised_shape(answered, plan):
 
 @pytest.mark.parametrize("name", ALL)
 def test_only_training_rows_and_the_seed_decide(name, plan, train, held):
-    poisoned = copy.copy(plan)
-    poisoned.data, poisoned.rows = copy.deepcopy(plan.data), copy.deepcopy(plan.rows)
+    poisoned = replace(plan, data=copy.deepcopy(plan.data), rows=copy.deepcopy(plan.rows), clean=plan.clean.clone())
     targets = poisoned.rows.targets
     for label in poisoned.data.labels.values():
         label[held] = label[held][::-1] + 1
@@ -171,7 +171,6 @@ def test_only_training_rows_and_the_seed_decide(name, plan, train, held):
         one_hot[held] = one_hot[held].roll(1, dims=1)
     targets.regressed[held] = 5.0
     poisoned.rows.fine[held] += torch.randn(len(held), 1)
-    poisoned.clean = plan.clean.clone()
     poisoned.clean[held] *= -3.0
     fitted = (COMPETITORS[name].fit(p, train, quick(name, 2), seed=1) for p in (plan, poisoned))
     assert_same(*(f.predict(plan.clean.numpy()) for f in fitted))
@@ -193,8 +192,7 @@ def test_a_descriptor_with_one_class_is_answered_by_it(plan, train, name):
 @pytest.mark.parametrize("name", CLASSICAL)
 def test_a_row_without_a_label_says_nothing_of_its_descriptor(plan, train, name):
     unlabelled = np.flatnonzero(np.isnan(plan.data.labels["OS"]))
-    other = copy.copy(plan)
-    other.clean = plan.clean.clone()
+    other = replace(plan, clean=plan.clean.clone())
     other.clean[unlabelled] = other.clean[unlabelled].flip(1)
     fitted = (COMPETITORS[name].fit(p, train, SMALL[name], seed=1) for p in (plan, other))
     one, two = (f.predict(plan.clean.numpy()) for f in fitted)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xas_agent.models.evaluation.report import figures
+from xas_agent.models.evaluation.report import comparison_figures, model_figures, study_figures
 from xas_agent.models.evaluation.report.style import BLUE, rank, style_of
 from xas_agent.models.evaluation.report.tables import FigureOfMerit, Roc, calibration
 
@@ -33,26 +33,26 @@ def test_scores_and_differences(descriptors):
     found = measured(("SPT", "xgboost", ODD), descriptors)
     found[ODD][descriptors[0]] = FigureOfMerit(NAN, NAN, NAN)
     del found["xgboost"][descriptors[0]]
-    assert rendered(figures.score_bars(found, {"OS", "CN"}))
-    assert rendered(figures.differences(found))
+    assert rendered(comparison_figures.score_bars(found, {"OS", "CN"}))
+    assert rendered(comparison_figures.differences(found))
 
 
 def test_no_rows_no_panels():
-    assert rendered(figures.score_bars({}, ()))
-    assert rendered(figures.confusion_matrices({}))
-    assert rendered(figures.roc_curves({"OS": Roc({}, {}, NAN)}))
-    assert rendered(figures.parity({"NNRS": (np.full(3, NAN), np.ones(3))}))
-    assert rendered(figures.parity({"NNRS": (np.array([1.9]), np.array([1.8]))}, {"NNRS": "Å"}))
+    assert rendered(comparison_figures.score_bars({}, ()))
+    assert rendered(model_figures.confusion_matrices({}))
+    assert rendered(model_figures.roc_curves({"OS": Roc({}, {}, NAN)}))
+    assert rendered(model_figures.parity({"NNRS": (np.full(3, NAN), np.ones(3))}))
+    assert rendered(model_figures.parity({"NNRS": (np.array([1.9]), np.array([1.8]))}, {"NNRS": "Å"}))
 
 
 @pytest.mark.parametrize("size", [2, 9, 40])
 def test_confusion_of_few_and_many_classes(size):
     labels = np.arange(size)
     table = pd.DataFrame(np.eye(size, dtype=int) * 7, index=labels, columns=labels)
-    assert rendered(figures.confusion_matrices({"OS": table, ODD: table}))
+    assert rendered(model_figures.confusion_matrices({"OS": table, ODD: table}))
     curve = (np.array([0.0, 0.2, 1.0]), np.array([0.0, 0.9, 1.0]))
     assert rendered(
-        figures.roc_curves({ODD: Roc(dict.fromkeys(range(size), curve), dict.fromkeys(range(size), 0.9), 0.9)})
+        model_figures.roc_curves({ODD: Roc(dict.fromkeys(range(size), curve), dict.fromkeys(range(size), 0.9), 0.9)})
     )
 
 
@@ -65,7 +65,7 @@ def test_curves(extra):
         for s in (0.0, 0.02, 0.2)
     ]
     table = pd.DataFrame([*rows, {**rows[0], "competitor": "cnn", "score": NAN}])
-    assert rendered(figures.curves(table, "competitor", "sigma", "σ", {"OS"}))
+    assert rendered(comparison_figures.curves(table, "competitor", "sigma", "σ", {"OS"}))
 
 
 @pytest.mark.parametrize("n", [50, 3000])
@@ -73,10 +73,10 @@ def test_parity_and_embedding_of_few_and_many(n):
     rng = np.random.default_rng(0)
     true = rng.normal(size=n)
     true[::7] = NAN
-    assert rendered(figures.parity({"NNRS": (true, rng.normal(size=n)), ODD: (true, true)}))
+    assert rendered(model_figures.parity({"NNRS": (true, rng.normal(size=n)), ODD: (true, true)}))
     kind = rng.choice(["oxide", "a" * 60, ODD, ""], n)
     colourings = {"OS": rng.integers(0, 4, n).astype(float), "NNRS": true, "kind": kind, "all": np.full(n, NAN)}
-    assert rendered(figures.embedding(rng.normal(size=(n, 2)), colourings))
+    assert rendered(study_figures.embedding(rng.normal(size=(n, 2)), colourings))
 
 
 def test_reliability_and_coverage():
@@ -84,10 +84,10 @@ def test_reliability_and_coverage():
     confidence = rng.random(200)
     tables = {d: calibration(confidence, rng.random(200) < confidence) for d in ("OS", ODD)}
     tables["empty"] = calibration(np.empty(0), np.empty(0, dtype=bool))
-    assert rendered(figures.reliability(tables))
+    assert rendered(model_figures.reliability(tables))
     row = {"descriptor": "NNRS", "condition": ODD, "coverage": 0.9, "low": 0.8, "high": 0.95, "width": 0.1}
     assert rendered(
-        figures.coverage(pd.DataFrame([row, {**row, "condition": "Ni", "low": NAN}]), units={"NNRS": "Å"})
+        model_figures.coverage(pd.DataFrame([row, {**row, "condition": "Ni", "low": NAN}]), units={"NNRS": "Å"})
     )
 
 
@@ -98,12 +98,12 @@ def test_delithiation(extra):
         for p in ("Co: SPT", "Ni: SPT")
         for s in ("O3", "O1", ODD)
     ]
-    assert rendered(figures.delithiation(pd.DataFrame(rows)))
+    assert rendered(study_figures.delithiation(pd.DataFrame(rows)))
 
 
 def test_detector():
     rng = np.random.default_rng(0)
-    assert rendered(figures.detector(rng.random(50), {"noise": rng.random(50) + 5, ODD: np.zeros(3)}))
+    assert rendered(study_figures.detector(rng.random(50), {"noise": rng.random(50) + 5, ODD: np.zeros(3)}))
 
 
 def test_a_competitor_looks_the_same_however_it_is_spelt():

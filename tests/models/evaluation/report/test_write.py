@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from xas_agent.models.evaluation.report.write import MARKDOWN, Section, cells, plain, slug, write
+from xas_agent.models.evaluation.report.page import MARKDOWN
+from xas_agent.models.evaluation.report.write import Section, cells, plain, slug, write
 
 HOSTILE = '<script src="http://evil/x.js">|`*_[x](javascript:alert(1)) ![i](http://evil/i.png) & $\\frac$'
 

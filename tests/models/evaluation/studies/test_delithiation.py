@@ -99,7 +99,7 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def pretrained(data, tmp_path_factory) -> str:
-    plan = TrainingPlan(TrainingConfig.model_validate(CONFIG), data)
+    plan = TrainingPlan.read(TrainingConfig.model_validate(CONFIG), data)
     members = [
         train_member(
             plan.new_member(k), plan.rows, plan.folds[k][0], plan.scale, plan.config, k, lambda *_: None,

@@ -5,19 +5,17 @@ import pytest
 import torch
 
 from xas_agent.models import card as cards
-from xas_agent.models.evaluation.studies.exploration import (
-    agreement,
+from xas_agent.models.evaluation.studies.attribution import (
     attention,
     band_weights,
     bands_by_class,
-    chance,
     chosen_frames,
     periods_of,
     queries,
-    rebuilt,
     received,
     saliency,
 )
+from xas_agent.models.evaluation.studies.exploration import agreement, chance, rebuilt
 from xas_agent.models.network.ensemble import Served
 from xas_agent.models.network.spt import SPTShape
 

@@ -96,7 +96,7 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def pretrained(data, tmp_path_factory) -> str:
-    plan = TrainingPlan(config("large", 90.0), data)
+    plan = TrainingPlan.read(config("large", 90.0), data)
     members = [
         train_member(
             plan.new_member(k), plan.rows, plan.folds[k][0], plan.scale, plan.config, k, lambda *_: None,
@@ -138,7 +138,7 @@ def test_a_smaller_share_is_part_of_a_larger_one_and_keeps_materials_whole(numbe
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["frozen", "partial", "full"])
 def test_a_mode_trains_what_it_says_and_nothing_else(data, pretrained, mode: Mode):
-    plan = TrainingPlan(
+    plan = TrainingPlan.read(
         judged_by_folds(config("small", 82.0, optimisation={"epochs": 1, "batch": 8}), pretrained), data
     )
     network = plan.new_member(0)
@@ -173,7 +173,7 @@ def test_every_row_is_judged_once_and_what_was_done_is_kept(settings, data, kept
     assert "**small.** Full fine-tuning on 25%" in section.text
     assert "transfer-small" in section.figures
 
-    plan = TrainingPlan(judged_by_folds(settings.targets[0], settings.pretrained), data)
+    plan = TrainingPlan.read(judged_by_folds(settings.targets[0], settings.pretrained), data)
     once = [TransferTrial(settings.targets[0], "full", 1.0, k, 0) for k in range(settings.folds)]
     done = tuned(once, settings, data, kept, 1, lambda *_: None)
     pooled: PooledPredictions = pool(plan, settings, list(zip(once, done, strict=True)))
@@ -182,7 +182,7 @@ def test_every_row_is_judged_once_and_what_was_done_is_kept(settings, data, kept
 
 
 def test_the_absorber_stands_behind_the_spectrum_whatever_is_done_to_it(settings, data):
-    plan = JointPlan(UniversalSettings(source=config("large", 90.0), transfer=settings), data)
+    plan = JointPlan.join(UniversalSettings(source=config("large", 90.0), transfer=settings), data)
     points, flags = len(plan.config.grid.grid()), plan.rows.flags
     assert plan.clean.shape == (96 + 32, points + flags)
     weights, index = torch.eye(4), torch.tensor([0, 95, 96, 127])
@@ -194,7 +194,7 @@ def test_the_absorber_stands_behind_the_spectrum_whatever_is_done_to_it(settings
 
 
 def test_the_universal_network_starts_as_the_pretrained_one_reads_the_spectrum(settings, data, pretrained):
-    plan = JointPlan(UniversalSettings(source=config("large", 90.0), transfer=settings), data)
+    plan = JointPlan.join(UniversalSettings(source=config("large", 90.0), transfer=settings), data)
     start = torch.jit.load(Path(pretrained) / "model.ts").state_dict()
     own = plan.new_member(1).state_dict()
     half = start["spt.embedding.local.weight"].chunk(2)[1]
@@ -205,7 +205,7 @@ def test_the_universal_network_starts_as_the_pretrained_one_reads_the_spectrum(s
 
 def test_no_structure_is_learnt_from_that_is_held_out_with_another_absorber(settings, data):
     study = UniversalSettings(source=config("large", 90.0), transfer=settings, copies=3)
-    plan = JointPlan(study, data)
+    plan = JointPlan.join(study, data)
     structure = plan.structure
     targets: list[int] = []
     for k in range(settings.folds):
@@ -238,7 +238,7 @@ def test_one_network_is_compared_with_one_for_each(settings, data, kept):
 
 
 def test_sites_are_mixed_within_one_absorber(settings, data):
-    plan = JointPlan(UniversalSettings(source=config("large", 90.0), transfer=settings), data)
+    plan = JointPlan.join(UniversalSettings(source=config("large", 90.0), transfer=settings), data)
     index = torch.arange(len(plan.data))[::3]
     how = plan.config.augmentation.model_copy(update={"mixed": 1.0})
     weights = plan.rows.mixtures(index, how, torch.Generator().manual_seed(0))
@@ -255,7 +255,7 @@ def test_a_model_of_other_quantities_is_refused(settings, data, kept):
 
 
 def test_folds_of_repeats_differ(settings, data):
-    plan = TrainingPlan(judged_by_folds(settings.targets[0], settings.pretrained), data)
+    plan = TrainingPlan.read(judged_by_folds(settings.targets[0], settings.pretrained), data)
     first, second = (held_out_rows(plan.data, settings, repeat) for repeat in (0, 1))
     assert any(not np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 

@@ -101,7 +101,7 @@ def built(folder) -> tuple[Model, TrainingPlan, list[Element]]:
     write_rows(folder, "Cu", 80.0)
     write_rows(folder, "Ni", 62.0, 40)
     torch.set_num_threads(1)
-    plan = TrainingPlan(config("Cu"), folder)
+    plan = TrainingPlan.read(config("Cu"), folder)
     sharpness = Recall(1, 1, 4, (3, 2), 2).log_sharpness.detach()
     members = [TrainedMember(plan.new_member(k).state_dict(), sharpness, 1, 0.0) for k in range(2)]
     model = Model(assemble(plan, members, folder / "models"), "cpu")
@@ -133,8 +133,7 @@ def test_held_out_rows_are_neither_learnt_nor_calibrated_with(built):
     assert set(rows.data.split[index]) == {"val"}
     assert not set(index) & set(plan.learnt)
     assert "validation" in what
-    crossed = plan.variant(plan.learnt)
-    crossed.judged = np.empty(0, int)
+    crossed = replace(plan.variant(plan.learnt), judged=np.empty(0, int))
     rows, index, what = held_out_rows(crossed, elements, 1000)
     assert set(rows.data.split[index]) == {"sim"}
     assert len(rows.clean) == len(index) == 24

@@ -1,0 +1,57 @@
+"""Tabulated edges and emission lines, and the constant that turns wavelengths into energies.
+
+Edges and lines are those of xraydb: W. T. Elam, B. D. Ravel, J. R. Sieber, Radiat. Phys. Chem. 63, 121 (2002).
+"""
+
+from functools import cache
+
+from scipy import constants
+
+from .errors import InputError
+
+HC_EV_ANGSTROM = 1e10 * constants.h * constants.c / constants.e
+"""Planck's constant times the speed of light, eV Å, as xraydb has it; exact since the SI of 2019."""
+
+
+class TableError(InputError):
+    """The tables lack an element, edge, line or compound; the message names it."""
+
+
+@cache
+def edge_ev(element: str, edge: str = "K") -> float:
+    """Return the tabulated energy of an absorption edge, eV.
+
+    Raises
+    ------
+    TableError
+        No such element, or no such edge of it.
+    """
+    import xraydb  # takes a second to import, and few commands need it
+
+    try:
+        found = xraydb.xray_edge(element, edge)
+    except ValueError:
+        found = None
+    if found is None:
+        raise TableError(f"{element} {edge}: found no such edge in the tables")
+    return float(found.energy)
+
+
+@cache
+def emission_ev(element: str, line: str = "Ka1") -> float:
+    """Return the tabulated energy of an emission line, eV.
+
+    Raises
+    ------
+    TableError
+        No such element, or no such line of it.
+    """
+    import xraydb
+
+    try:
+        lines = xraydb.xray_lines(element)
+    except ValueError:
+        lines = {}
+    if line not in lines:
+        raise TableError(f"{element} {line}: found no such line; expected one of {', '.join(lines) or 'an element'}")
+    return float(lines[line].energy)
