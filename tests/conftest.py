@@ -4,7 +4,6 @@ import csv
 import os
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from importlib.resources import files
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forked import run_command
 from hypothesis import is_hypothesis_test, settings
 
 from xas_agent.agent.types.frame import Document, Frame, Received, SetAside
@@ -41,15 +41,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and is_hypothesis_test(item.obj):
             item.add_marker(pytest.mark.property)
-
-
-def run_command(*args: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "250"}
-    line = [sys.executable, "-m", "xas_agent", *map(str, args)]
-    done = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=100)
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ import event_model
 import numpy as np
 import pytest
 from deadline import wait_until
+from forked import run_command
 from numpy.typing import NDArray
 
 import xas_agent
@@ -38,10 +39,7 @@ def command(*args: object) -> list[str]:
 
 
 def xa(*args: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command(*args), capture_output=True, text=True, env=ENVIRONMENT, timeout=100)
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
+    return run_command(*args, code=code, columns=200)
 
 
 def refused(*args: object, code: int) -> str:

@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,10 +15,11 @@ from matplotlib.figure import Figure
 from ...agent.estimate import Answer
 from ...agent.spectra import Aligned, Normalised
 from ...agent.types import Array, Edge, Flag, Grid
-from ...models.training import StandardFit
-from .recorder import Recorder, Truth
+from .recorder import VOLTAGES, Recorder, Truth
 
-VOLTAGES = ("voltage", "Ewe_V", "potential", "Ewe")
+if TYPE_CHECKING:
+    from ...models.training import StandardFit  # which imports torch
+
 BLUE, GREY, RED, GREEN = "#1f5fa8", "#7a7a7a", "#b3261e", "#2e7d32"
 AMBER = "#b26a00"
 TITLE_CHARACTERS = 70  # of a line over one half of a picture
@@ -162,7 +164,7 @@ def draw_alignment(path: Path, title: str, answer: Answer) -> None:
     figure.savefig(path, dpi=110)
 
 
-def draw_standards(path: Path, fits: Sequence[StandardFit], grid: Grid) -> None:
+def draw_standards(path: Path, fits: "Sequence[StandardFit]", grid: Grid) -> None:
     """Each standard on FEFF's energies over its counterpart, broadened and damped, with what is left between them."""
     figure = Figure(figsize=(5.5 * len(fits), 4.2), layout="constrained")
     FigureCanvasAgg(figure)

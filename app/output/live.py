@@ -7,8 +7,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from .figures import VOLTAGES
-from .recorder import Recorder
+from .recorder import VOLTAGES, Recorder
 
 ROWS = 12
 LINE_EVERY_S = 5.0

@@ -9,6 +9,8 @@ import numpy as np
 
 from ...agent.types import Flag, Reason
 
+VOLTAGES = ("voltage", "Ewe_V", "potential", "Ewe")
+"""Names of the cell voltage among the readings, the first that a frame has."""
 FRAME_FIRST = ("time", "run_uid", "seq_num")
 GAPS = frozenset({Reason.JOINED_LATE, Reason.LATE, Reason.QUEUE_FULL, Reason.EVENTS_LOST})
 FRAME_THEN = ("ood_score", "e0_ev", "edge_step", "noise", "latency_ms", "flags")

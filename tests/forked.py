@@ -1,0 +1,90 @@
+"""``xas-agent`` in processes forked from one that has loaded its modules: real processes, without seconds of imports.
+
+``python forked.py`` is that process. It reads a request as JSON per line, and answers each with the exit code.
+"""
+
+import atexit
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+PRELOADED = (
+    "torch", "scipy.stats", "matplotlib.figure", "structlog", "pygments", "rich.table", "greenlet", "xraydb",
+    "xas_agent.app.embedded", "xas_agent.models.runtime", "xas_agent.models.training",
+    "xas_agent.sim_beamline.beamline", "xas_agent.sim_beamline.replay",
+)  # fmt: skip
+
+
+def run_command(*args: object, code: int = 0, columns: int = 250) -> subprocess.CompletedProcess[str]:
+    """``xas-agent`` with these arguments in this folder; it must end with ``code`` and without a traceback."""
+    with TemporaryDirectory() as folder:
+        request = {
+            "args": list(map(str, args)),
+            "cwd": os.getcwd(),
+            "environment": {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": str(columns)},
+            "streams": [f"{folder}/stdout", f"{folder}/stderr"],
+        }
+        server = _server()
+        assert server.stdin
+        assert server.stdout
+        print(json.dumps(request), file=server.stdin, flush=True)
+        returned = json.loads(server.stdout.readline())
+        stdout, stderr = (Path(path).read_text(encoding="utf-8") for path in request["streams"])
+    assert returned == code, stderr
+    assert "Traceback" not in stderr
+    return subprocess.CompletedProcess(request["args"], returned, stdout, stderr)
+
+
+@cache
+def _server() -> "subprocess.Popen[str]":
+    line = [sys.executable, "-P", __file__]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    )
+
+    def end() -> None:
+        os.killpg(process.pid, signal.SIGKILL)  # a command that hangs too
+        process.communicate()
+
+    atexit.register(end)
+    return process
+
+
+def _serve() -> None:
+    """Return in the forked process, ready to run the command; the server itself never returns."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what an import prints is no answer
+    for line in sys.stdin:
+        if child := os.fork():
+            _, status = os.waitpid(child, 0)
+            print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
+            continue
+        request = json.loads(line)
+        os.chdir(request["cwd"])
+        os.environ.clear()
+        os.environ.update(request["environment"])
+        for target, path in ((0, os.devnull), *enumerate(request["streams"], start=1)):
+            opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            os.dup2(opened, target)
+            os.close(opened)
+        answers.close()
+        sys.argv = ["xas-agent", *request["args"]]
+        return
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    for module in PRELOADED:
+        __import__(module)
+    from xas_agent.cli import app
+
+    gc.freeze()  # or each command would spend a second on collecting what was loaded here
+    _serve()
+    app()
