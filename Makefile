@@ -14,12 +14,12 @@ help: ## list the targets
 run: $(STAMP) ## run the embedded beamline and the agent; writes to OUT=out
 	$(BIN)/xas-agent run --out $(OUT)
 
-# Two workers of one thread each, since a network's own threads compete with the other worker.
+# Three workers of one thread each on two cores: some tests wait for other processes.
 test: $(STAMP) ## run the tests but for the slow ones; PYTEST_ARGS="-k NAME" selects
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST_ARGS)
 
 slow: $(STAMP) ## run the slow tests, which train networks
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m slow --timeout 600 $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m slow --timeout 600 $(PYTEST_ARGS)
 
 fuzz: $(STAMP) ## run the property tests with fresh seeds for MINUTES=60
 	PYTHON=$(BIN)/python .ci/fuzz $(MINUTES)

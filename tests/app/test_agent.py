@@ -1,6 +1,5 @@
 """The agent as a callback: real RunEngine, real devices, the shipped Co model."""
 
-import os
 import re
 import subprocess
 import sys
@@ -8,7 +7,6 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -443,27 +441,6 @@ def test_what_is_not_allowed_is_advice(RE, control):
         assert agent.wait(WAIT_S)
     statuses = [doc["data"]["status"] for name, doc in documents if name == "event" and "status" in doc["data"]]
     assert statuses == (["proposed", "rejected"] if control else ["proposed"])
-
-
-# ------------------------------------------------------------------ README
-
-
-def test_the_callback_example_of_the_readme_runs():
-    readme = Path(__file__).resolve().parents[2] / "README.md"
-    if not readme.is_file():
-        pytest.skip("no README.md beside the package")
-    section = re.split(r"^#+ .*callback.*$", readme.read_text(encoding="utf-8"), maxsplit=1, flags=re.M | re.I)[1]
-    found = re.search(r"```python\n(.*?)```", section, re.S)
-    assert found is not None
-    assert len(found[1].strip().splitlines()) <= 10
-    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", found[1]], capture_output=True, text=True, env=one_thread, timeout=110
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(re.findall(r"^event [23]\.\d", done.stdout, re.M)) == 5
-    assert "True" in done.stdout
 
 
 # ------------------------------------------------------------------------ files
