@@ -88,7 +88,7 @@ def measured(model: Model, fine: Tensor, draw: np.random.Generator) -> NDArray[n
     footed = model.grid.footing(spectra.reshape(len(fine), len(model.grid), -1).mean(2).double().numpy())
     misfit = gaussian_filter1d(draw.standard_normal(len(model.grid)), MISFIT_EV / model.grid.step_ev)
     footed = model.grid.footing(footed * (1 + MISFIT * misfit / np.sqrt(np.mean(misfit**2))))
-    aligned = model.edge.strengthened(footed, model.grid, 1 / model.edge.amplitude)
+    aligned = model.edge.scale_structure(footed, model.grid, 1 / model.edge.amplitude)
     return (aligned + NOISE * draw.standard_normal(aligned.shape)).astype(np.float32)
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import Field
 
 from ..types import Action, Decision, Estimate, Frame, Settings, get_logger
-from .triggers import SeriesPoint, Trigger, Watch, watch
+from .triggers import SeriesPoint, Trigger, Watch, start_watch
 
 _log = get_logger()
 
@@ -67,7 +67,7 @@ class Rules:
             if point is None:
                 continue
             if rule.name not in watches:
-                watches[rule.name] = watch(rule.trigger, self._units.get(rule.trigger.descriptor, ""))
+                watches[rule.name] = start_watch(rule.trigger, self._units.get(rule.trigger.descriptor, ""))
             verdict = watches[rule.name](point)
             if verdict is None:
                 continue

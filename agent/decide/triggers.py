@@ -13,11 +13,11 @@ from pydantic import Field, model_validator
 from ..types import Settings
 from .trend import Z90, robust_line
 
-_PATIENCE = 8
+_MAX_LATE_FRAMES = 8
 """So many frames in a row older than the newest: time went back (a replay), they are not just late."""
-_MAX_POINTS = 512
+_MAX_PLATEAU_FRAMES = 512
 """A plateau's series is thinned above this, however long its duration and high the frame rate."""
-_BLOCKS = 50
+_MAX_TREND_POINTS = 50
 """A trend through more points than this goes through the medians of so many blocks: pairs grow as n²."""
 
 
@@ -81,9 +81,9 @@ class Plateau(_Trigger):
     """Largest change over the window that counts as no change, in the descriptor's unit."""
     duration_s: float | None = Field(default=None, gt=0)
     """Length of the window in seconds, by the frames' own times; give this or ``frames``."""
-    frames: int | None = Field(default=None, ge=7, le=_MAX_POINTS)
+    frames: int | None = Field(default=None, ge=7, le=_MAX_PLATEAU_FRAMES)
     """Length of the window in frames; give this or ``duration_s``."""
-    min_frames: int = Field(default=7, ge=7, le=_MAX_POINTS // 2)
+    min_frames: int = Field(default=7, ge=7, le=_MAX_PLATEAU_FRAMES // 2)
     """Smallest number of frames in the window for a verdict."""
     min_confidence: float = Field(default=0.9, ge=0, le=1)
     """Probability that the true drift is within the tolerance, from the scatter of the frames."""
@@ -147,7 +147,7 @@ class _PointSeries:
             self._late = 0
             return True
         self._late += 1
-        if self._late < _PATIENCE:
+        if self._late < _MAX_LATE_FRAMES:
             insort(self.points, point, key=lambda p: p.time)
             return False
         self.points[:] = [point]
@@ -158,14 +158,14 @@ class _PointSeries:
         """Times and values, (n,) each, n ≤ 50: a longer series as the medians of blocks of its frames."""
         time = np.array([p.time for p in self.points])
         value = np.array([p.value for p in self.points])
-        if (size := len(time) // _BLOCKS) > 1:
-            time = np.median(time[-size * _BLOCKS :].reshape(_BLOCKS, size), axis=1)
-            value = np.median(value[-size * _BLOCKS :].reshape(_BLOCKS, size), axis=1)
+        if (size := len(time) // _MAX_TREND_POINTS) > 1:
+            time = np.median(time[-size * _MAX_TREND_POINTS :].reshape(_MAX_TREND_POINTS, size), axis=1)
+            value = np.median(value[-size * _MAX_TREND_POINTS :].reshape(_MAX_TREND_POINTS, size), axis=1)
         return time, value
 
 
 def _evidence(points: Sequence[SeriesPoint]) -> tuple[tuple[str, float], ...]:
-    step = -(-len(points) // _BLOCKS)
+    step = -(-len(points) // _MAX_TREND_POINTS)
     return tuple((p.uid, p.value) for p in points[::-step][::-1])
 
 
@@ -179,7 +179,7 @@ class ThresholdWatch:
     def __init__(self, settings: Threshold, unit: str = "") -> None:
         self._settings = settings
         self._unit = f" {unit}" if unit else ""
-        self._keep = max(settings.window_frames, min(settings.dwell_frames, _BLOCKS))
+        self._keep = max(settings.window_frames, min(settings.dwell_frames, _MAX_TREND_POINTS))
         self._series = _PointSeries()
         self._restart()
 
@@ -298,7 +298,7 @@ class PlateauWatch:
             # One point at or before the start stays, so that the window spans the duration.
             before = sum(1 for p in points if p.time <= start)
             del points[: max(before - 1, 0)]
-            if len(points) > _MAX_POINTS:
+            if len(points) > _MAX_PLATEAU_FRAMES:
                 points[:] = points[::-2][::-1]
         return points
 
@@ -313,6 +313,6 @@ def _probability_within(mean: float, sigma: float, bound: float) -> float:
     return _probability_positive(bound - mean, sigma) - _probability_positive(-bound - mean, sigma)
 
 
-def watch(trigger: Trigger, unit: str = "") -> Watch:
+def start_watch(trigger: Trigger, unit: str = "") -> Watch:
     """Begin to follow a new series."""
     return ThresholdWatch(trigger, unit) if isinstance(trigger, Threshold) else PlateauWatch(trigger, unit)

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
 from ..types import HC_EV_ANGSTROM, Settings
-from .run_start import number
+from .run_start import read_number
 
 
 class Bragg(Settings):
@@ -31,7 +31,7 @@ class Bragg(Settings):
 
     def offset(self, start: Mapping[str, Any]) -> float | None:
         """Return the whole offset, degrees; None where the RunStart lacks its part of it."""
-        more = 0.0 if self.offset_from is None else number(start, self.offset_from)
+        more = 0.0 if self.offset_from is None else read_number(start, self.offset_from)
         return None if more is None else self.offset_deg + more
 
     def energy(self, position: ArrayLike, offset_deg: float) -> NDArray[np.float64]:
@@ -70,11 +70,13 @@ class Polynomial(Settings):
 
 
 Relation = Annotated[Bragg | Polynomial, Field(discriminator="kind")]
-DECLARE = "fields.relation: {kind: bragg, d_spacing_ang: 3.1356} or {kind: polynomial, coefficients_ev: [c0, c1]}"
+RELATION_EXAMPLE = (
+    "fields.relation: {kind: bragg, d_spacing_ang: 3.1356} or {kind: polynomial, coefficients_ev: [c0, c1]}"
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Axis:
+class EnergyAxis:
     """A relation as it holds for one run."""
 
     relation: Bragg | Polynomial

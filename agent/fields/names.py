@@ -14,7 +14,7 @@ _ENERGIES = ("energy", "dcm_energy", "hhm_energy", "mono_energy", "monochromator
 
 @dataclass(frozen=True, slots=True)
 class Synonyms:
-    """The names by which a role is recognised, all without case and punctuation; see :func:`plain`."""
+    """The names by which a role is recognised, all without case and punctuation; see :func:`plain_name`."""
 
     patterns: tuple[re.Pattern[str], ...]
     """Names of data keys and of columns in files, from the most to the least specific."""
@@ -111,16 +111,16 @@ def role_of(word: str) -> str:
     raise UnknownRoleError(word)
 
 
-def plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """Return a name without case and punctuation.
 
-    >>> plain("monochromator-Energy")
+    >>> plain_name("monochromator-Energy")
     'monochromator_energy'
     """
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
-def usual(role: str, keys: Iterable[str], *, in_files: bool = False) -> list[str]:
+def match_synonyms(role: str, keys: Iterable[str], *, in_files: bool = False) -> list[str]:
     """Return the keys that match the most specific pattern of ``role`` that any key matches.
 
     Parameters
@@ -133,7 +133,7 @@ def usual(role: str, keys: Iterable[str], *, in_files: bool = False) -> list[str
     """
     veto = _OTHER_ENERGY if role == "energy" else _VETO
     synonyms = SYNONYMS[role]
-    names = {key: plain(key) for key in keys}
+    names = {key: plain_name(key) for key in keys}
     allowed = {key: name for key, name in names.items() if not veto.search(name)}
     for pattern in synonyms.patterns:
         if matches := [key for key, name in allowed.items() if pattern.search(name)]:
@@ -143,7 +143,7 @@ def usual(role: str, keys: Iterable[str], *, in_files: bool = False) -> list[str
     return []
 
 
-def named_after(element: str | None, keys: Iterable[str]) -> list[str]:
+def element_channels(element: str | None, keys: Iterable[str]) -> list[str]:
     """Return the keys of fluorescence channels that are named after the absorber, such as Ni1, Ni2.
 
     For iodine there are none, because I0, I1 and I2 are ion chambers.
@@ -151,7 +151,7 @@ def named_after(element: str | None, keys: Iterable[str]) -> list[str]:
     if not element or element == "I":
         return []
     pattern = re.compile(rf"{element.lower()}_?\d+")
-    return [key for key in keys if pattern.fullmatch(plain(key))]
+    return [key for key in keys if pattern.fullmatch(plain_name(key))]
 
 
 def is_pattern(name: str) -> bool:
@@ -159,26 +159,26 @@ def is_pattern(name: str) -> bool:
     return len(name) > 2 and name.startswith("/") and name.endswith("/")
 
 
-def matching(name: str, keys: Iterable[str], element: str | None = None) -> list[str]:
+def match_keys(name: str, keys: Iterable[str], element: str | None = None) -> list[str]:
     """Return the keys that a configured name means: itself, or else without case and punctuation.
 
     A name between slashes is a regular expression for the whole key, in any case, in which ``{element}`` is the
     absorber's symbol.
 
-    >>> matching("/{element}[1-7]/", ["Ni1", "Ni2", "Fe1", "I0"], "Ni")
+    >>> match_keys("/{element}[1-7]/", ["Ni1", "Ni2", "Fe1", "I0"], "Ni")
     ['Ni1', 'Ni2']
     """
     keys = list(keys)
     if is_pattern(name):
         pattern = re.compile(name[1:-1].replace("{element}", element or "[A-Z][a-z]?"), re.IGNORECASE)
         return [key for key in keys if pattern.fullmatch(key)]
-    return [key for key in keys if key == name] or [key for key in keys if plain(key) == plain(name)]
+    return [key for key in keys if key == name] or [key for key in keys if plain_name(key) == plain_name(name)]
 
 
-def one(role: str, configured: str | None, keys: Iterable[str], element: str | None = None) -> str | None:
+def match_one(role: str, configured: str | None, keys: Iterable[str], element: str | None = None) -> str | None:
     """Return the key of ``role`` or None; raise AmbiguousFieldError if several keys match equally well."""
     keys = list(keys)
-    matches = usual(role, keys) if configured is None else matching(configured, keys, element)
+    matches = match_synonyms(role, keys) if configured is None else match_keys(configured, keys, element)
     if len(matches) > 1:
         raise AmbiguousFieldError(role, matches)
     return matches[0] if matches else None

@@ -12,9 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..types import Formula, Reason
-from .monochromator import DECLARE, Axis
-from .names import SYNONYMS, AmbiguousFieldError, is_pattern, matching, named_after, one, plain, usual
-from .run_start import absorber, first, inner
+from .monochromator import RELATION_EXAMPLE, EnergyAxis
+from .names import (
+    SYNONYMS,
+    AmbiguousFieldError,
+    element_channels,
+    is_pattern,
+    match_keys,
+    match_one,
+    match_synonyms,
+    plain_name,
+)
+from .run_start import first_value, nested_value, parse_absorber
 from .settings import FieldSettings
 
 Form = Literal["step", "array"]
@@ -32,7 +41,7 @@ class StreamFields:
     """None: the energies are ``grid``, or those of another stream."""
     energy_scale: float = 1.0
     """What turns the recorded energy into eV."""
-    axis: Axis | None = None
+    axis: EnergyAxis | None = None
     """What does so where ``energy`` is a position."""
     time: str | None = None
     i0: str | None = None
@@ -71,7 +80,7 @@ class UnreadableStream:
     detail: str
 
 
-FOIL = ("iref", "reference")
+FOIL_ROLES = ("iref", "reference")
 """The roles that a frame can do without."""
 _ESSENTIAL = ("energy", "i0", "it", "fluorescence", "mu")
 _SIGNAL: Mapping[Formula, str] = {
@@ -85,10 +94,10 @@ _SIGNAL: Mapping[Formula, str] = {
 def _fluorescence(
     fields: FieldSettings, keys: list[str], start: Mapping[str, Any], element: str | None
 ) -> tuple[str, ...]:
-    listed = inner(start, "XDI", "_dtc")
+    listed = nested_value(start, "XDI", "_dtc")
     listed = tuple(listed) if isinstance(listed, (list, tuple)) and all(name in keys for name in listed) else ()
     if fields.fluorescence:
-        named = [matching(name, keys, element) for name in fields.fluorescence]
+        named = [match_keys(name, keys, element) for name in fields.fluorescence]
         if any(
             len(found) > 1 and not is_pattern(name) for name, found in zip(fields.fluorescence, named, strict=True)
         ):
@@ -98,7 +107,7 @@ def _fluorescence(
     if listed:
         return listed
     # BMM names its dead-time corrected regions of interest after the element.
-    return tuple(named_after(element, keys) or usual("fluorescence", keys))
+    return tuple(element_channels(element, keys) or match_synonyms("fluorescence", keys))
 
 
 def resolve(
@@ -123,10 +132,10 @@ def resolve(
     if len(keys) < len(every) and not (isinstance(found, StreamFields) and found.formula):
         outside = ", ".join(key for key in every if key not in keys)
         return UnreadableStream(Reason.EXTERNAL_DATA_NOT_READ, f"stream {name}: {outside}")
-    return field_missing(lacks, (name,), every) if lacks else found
+    return describe_missing_fields(lacks, (name,), every) if lacks else found
 
 
-def wanted_from_files(
+def external_keys_of_spectra(
     fields: FieldSettings, descriptor: Mapping[str, Any], start: Mapping[str, Any]
 ) -> frozenset[str] | UnreadableStream:
     """Return the external data keys without which a descriptor's spectra cannot be read.
@@ -140,13 +149,13 @@ def wanted_from_files(
         return frozenset()
     if isinstance(found := resolve(fields, descriptor, start), StreamFields):
         return found.used & outside
-    whole = resolve(fields, as_filled(descriptor, outside), start)
+    whole = resolve(fields, mark_filled(descriptor, outside), start)
     if isinstance(whole, StreamFields):
         return whole.used & outside
     return whole if isinstance(whole, UnreadableStream) else frozenset()
 
 
-def as_filled(descriptor: Mapping[str, Any], filled: Iterable[str]) -> dict[str, Any]:
+def mark_filled(descriptor: Mapping[str, Any], filled: Iterable[str]) -> dict[str, Any]:
     """Return a descriptor whose external keys ``filled`` are in its events."""
     filled = set(filled)
     keys = {
@@ -156,7 +165,7 @@ def as_filled(descriptor: Mapping[str, Any], filled: Iterable[str]) -> dict[str,
     return {**descriptor, "data_keys": keys}
 
 
-def absent(
+def find_missing_fields(
     fields: FieldSettings, descriptors: Iterable[Mapping[str, Any]], roles: Iterable[str] = _ESSENTIAL
 ) -> dict[str, str]:
     """Return, by role, the configured names that are data keys of none of ``descriptors``."""
@@ -169,9 +178,9 @@ def absent(
     for role in roles:
         named = getattr(fields, role) or ()
         names = (named,) if isinstance(named, str) else named
-        if role == "energy" and fields.position and matching(fields.position, data):
+        if role == "energy" and fields.position and match_keys(fields.position, data):
             continue
-        lost = [name for name in names if not matching(name, data | axes if role == "energy" else data)]
+        lost = [name for name in names if not match_keys(name, data | axes if role == "energy" else data)]
         missing |= {role: ", ".join(lost)} if lost else {}
     return missing
 
@@ -179,10 +188,10 @@ def absent(
 def has_i0(fields: FieldSettings, keys: Iterable[str]) -> bool:
     """Whether one of the data keys is the intensity of the beam."""
     keys = list(keys)
-    return bool(usual("i0", keys)) or (fields.i0 is not None and bool(matching(fields.i0, keys)))
+    return bool(match_synonyms("i0", keys)) or (fields.i0 is not None and bool(match_keys(fields.i0, keys)))
 
 
-def field_missing(names: Iterable[str], streams: Iterable[str], found: Iterable[str]) -> UnreadableStream:
+def describe_missing_fields(names: Iterable[str], streams: Iterable[str], found: Iterable[str]) -> UnreadableStream:
     """Say that configured data keys are in none of ``streams``, and what was found there."""
     lacking = ", ".join(f"'{name}'" for name in names)
     there = ", ".join(found) or "nothing"
@@ -203,7 +212,7 @@ def _lacks(
     A configuration may name more signals than each scan records: one of them is enough. That a stream has spectra
     is told by what can be read of it when the missing keys are guessed.
     """
-    missing = absent(fields, [descriptor])
+    missing = find_missing_fields(fields, [descriptor])
     if not missing:
         return []
     others = fields.model_copy(update={role: () if role == "fluorescence" else None for role in missing})
@@ -225,20 +234,27 @@ def _resolve(
     numeric = [key for key, about in keys.items() if about.get("dtype") in ("number", "integer", "array")]
     scalar = [key for key in numeric if is_scalar(keys[key])]
     vector = [key for key in numeric if key not in scalar]
-    position = one("position", fields.position, numeric) if fields.position else None
-    energy = position or one("energy", fields.energy, numeric)
+    position = match_one("position", fields.position, numeric) if fields.position else None
+    energy = position or match_one("energy", fields.energy, numeric)
     grid = None
     if energy is None:
         grid = _configured_energies(fields, descriptor)
-    elif position is None and fields.energy is None and energy in scalar and (arrays := usual("energy", vector)):
-        energy = one("energy", None, arrays)  # a whole spectrum beside the motor's position
+    elif (
+        position is None
+        and fields.energy is None
+        and energy in scalar
+        and (arrays := match_synonyms("energy", vector))
+    ):
+        energy = match_one("energy", None, arrays)  # a whole spectrum beside the motor's position
     form: Form = "step" if energy in scalar else "array"
     usable = [key for key in (scalar if form == "step" else vector) if key != energy]
     channels = _channels(fields, usable, start)
-    time = one("time", fields.time, numeric) if fields.time else None
+    time = match_one("time", fields.time, numeric) if fields.time else None
     used = {energy, time, *(v for k, v in channels.items() if k != "fluorescence"), *channels.get("fluorescence", ())}
     energies = SYNONYMS["energy"].patterns
-    readings = tuple(key for key in scalar if key not in used and not any(p.search(plain(key)) for p in energies))
+    readings = tuple(
+        key for key in scalar if key not in used and not any(p.search(plain_name(key)) for p in energies)
+    )
     if channels.get("formula") is None:
         if energy is None:
             return None
@@ -257,10 +273,10 @@ def _resolve(
     )
 
 
-def _axis(fields: FieldSettings, position: str, start: Mapping[str, Any]) -> Axis | UnreadableStream:
+def _axis(fields: FieldSettings, position: str, start: Mapping[str, Any]) -> EnergyAxis | UnreadableStream:
     """Return how positions become energies in this run."""
     if fields.relation is None:
-        detail = f"{position} is a position, and nothing says how it becomes an energy: declare {DECLARE}"
+        detail = f"{position} is a position, and nothing says how it becomes an energy: declare {RELATION_EXAMPLE}"
         return UnreadableStream(Reason.NO_ENERGY_RELATION, detail)
     offset = fields.relation.offset(start)
     if offset is None:
@@ -268,17 +284,17 @@ def _axis(fields: FieldSettings, position: str, start: Mapping[str, Any]) -> Axi
         return UnreadableStream(
             Reason.NO_ENERGY_RELATION, f"the RunStart has no number {lacking!r} for the angle's offset"
         )
-    return Axis(fields.relation, offset)
+    return EnergyAxis(fields.relation, offset)
 
 
 def _channels(fields: FieldSettings, keys: list[str], start: Mapping[str, Any]) -> dict[str, Any]:
     """Choose the formula and the fields that it takes; ``formula`` is None where none can be served."""
     element, _ = element_and_edge(fields, start)
-    i0 = one("i0", fields.i0, keys, element)
-    it = one("it", fields.it, keys, element)
+    i0 = match_one("i0", fields.i0, keys, element)
+    it = match_one("it", fields.it, keys, element)
     fluorescence = _fluorescence(fields, keys, start, element)
-    plain = one("mu", fields.mu, keys)
-    normalised = one("normalised", fields.mu, keys)
+    plain = match_one("mu", fields.mu, keys)
+    normalised = match_one("normalised", fields.mu, keys)
     served = {
         "transmission": bool(i0 and it),
         "fluorescence": bool(i0 and fluorescence),
@@ -311,16 +327,16 @@ def _wanted(fields: FieldSettings, start: Mapping[str, Any]) -> str:
         return "mu"
     if bool(fields.it) != bool(fields.fluorescence):
         return "transmission" if fields.it else "fluorescence"
-    mode = str(first(start, ("XDI._mode", "XDI.mode", "mode", "detection_mode", "scan_mode"))).lower()
+    mode = str(first_value(start, ("XDI._mode", "XDI.mode", "mode", "detection_mode", "scan_mode"))).lower()
     return "fluorescence" if "fluo" in mode else "transmission"
 
 
 def _reference(fields: FieldSettings, keys: list[str], it: str | None) -> dict[str, str | None]:
     """Return the fields of the reference foil; it is optional, so doubt about it means going without."""
     try:
-        if it and (iref := one("iref", fields.iref, keys)):
+        if it and (iref := match_one("iref", fields.iref, keys)):
             return {"it": it, "iref": iref}
-        return {"reference": one("reference", fields.reference, keys)}
+        return {"reference": match_one("reference", fields.reference, keys)}
     except AmbiguousFieldError:
         return {}
 
@@ -338,7 +354,7 @@ def _configured_energies(fields: FieldSettings, descriptor: Mapping[str, Any]) -
     for device in (descriptor.get("configuration") or {}).values():
         data, about = device.get("data") or {}, device.get("data_keys") or {}
         arrays = {key: value for key, value in data.items() if np.size(value) > 1 and not isinstance(value, str)}
-        if key := one("energy", fields.energy, arrays):
+        if key := match_one("energy", fields.energy, arrays):
             scale = 1000.0 if str(about.get(key, {}).get("units", "")).lower() == "kev" else 1.0
             return np.asarray(arrays[key], dtype=np.float64).reshape(-1) * scale
     return None
@@ -352,16 +368,16 @@ def element_and_edge(fields: FieldSettings, start: Mapping[str, Any]) -> tuple[s
     >>> element_and_edge(FieldSettings(), {"XDI": {"Element": {"symbol": ("cu",), "edge": "K"}}})
     ('Cu', 'K')
     """
-    element, edge = absorber(
-        first(start, ("element", "Element.symbol", "XDI.Element.symbol", "symbol")),
-        first(start, ("edge", "Element.edge", "XDI.Element.edge")),
+    element, edge = parse_absorber(
+        first_value(start, ("element", "Element.symbol", "XDI.Element.symbol", "symbol")),
+        first_value(start, ("edge", "Element.edge", "XDI.Element.edge")),
     )
     return fields.element or element, fields.edge or edge
 
 
-def skipped_plan(fields: FieldSettings, start: Mapping[str, Any]) -> str | None:
+def skip_reason(fields: FieldSettings, start: Mapping[str, Any]) -> str | None:
     """Return why a run is no absorption scan, by its plan name or kind; None where it is one."""
-    kind = " ".join(str(first(start, (key,)) or "") for key in fields.kind_keys).lower()
+    kind = " ".join(str(first_value(start, (key,)) or "") for key in fields.kind_keys).lower()
     if word := next((word for word in fields.skip_plans if _says(kind, word)), None):
         return word
     if start and fields.only_plans and not any(_says(kind, word) for word in fields.only_plans):

@@ -8,8 +8,8 @@ from pydantic import Field, field_validator, model_validator
 
 from ..types import Formula, Settings
 from .monochromator import Relation
-from .names import matching
-from .run_start import absorber
+from .names import match_keys
+from .run_start import parse_absorber
 
 
 class FieldSettings(Settings):
@@ -69,7 +69,7 @@ class FieldSettings(Settings):
     def _normal_absorber(cls, given: Any) -> Any:
         if not isinstance(given, Mapping):
             return given
-        read = zip(("element", "edge"), absorber(given.get("element"), given.get("edge")), strict=True)
+        read = zip(("element", "edge"), parse_absorber(given.get("element"), given.get("edge")), strict=True)
         return {**given, **{key: value for key, value in read if value is not None}}
 
     @field_validator("energy", "position", "time", "i0", "it", "iref", "fluorescence", "mu", "reference")
@@ -77,7 +77,7 @@ class FieldSettings(Settings):
     def _patterns_compile(cls, given: Any) -> Any:
         for name in (given,) if isinstance(given, str) else given or ():
             try:
-                matching(name, ())
+                match_keys(name, ())
             except re.error as error:
                 raise ValueError(f"a regular expression between the slashes ({error})") from None
         return given

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..types import NOTHING, Array, Estimator, Frame, Tabulated
+from ..types import NO_TABLES, Array, Estimator, Frame, Tabulated
 from .align import Aligned, align, find_all_glitches, foil_shifts
 from .background import SeriesBackground
 from .batch import Batch
@@ -67,7 +67,7 @@ class SeriesAlignment:
             track.follow(f.time, shift) if np.isfinite(f.time) else Course(shift, READ_EV)
             for f, shift in zip(frames, foil_shifts(batch, model.edge, settings).tolist(), strict=True)
         ]
-        tabulated = self._tabulated.get(model.name, NOTHING)
+        tabulated = self._tabulated.get(model.name, NO_TABLES)
 
         def aligned(own: Batch, courses: Sequence[Course], held: Array | None) -> Aligned:
             return align(own, model.grid, model.edge, settings, courses=courses, held=held, tabulated=tabulated)

@@ -7,22 +7,22 @@ from typing import Any
 import numpy as np
 from cachetools import FIFOCache
 
-from ..fields import FieldSettings, element_and_edge, skipped_plan
+from ..fields import FieldSettings, element_and_edge, skip_reason
 from ..types import Reason, Received, RunDocument, RunInfo, SetAside, get_logger
-from .columns import announcements, time_of
+from .columns import announced_events, document_time
 from .held import Held, HeldBack
 from .sequence import SequenceNumbers
 
-PATIENCE = 256
+PATIENCE_DOCUMENTS = 256
 """Documents, of any run, that the book waits for a start, a descriptor or events that should have come before."""
 PATIENCE_S = 2.0
 """Seconds that it waits for them, if these pass sooner."""
-MAX_OPEN = 64
+MAX_OPEN_RUNS = 64
 """Runs open at once; beyond, the oldest is taken to have ended."""
-MAX_FINISHED = 1000
+MAX_FINISHED_RUNS = 1000
 """Finished runs that are remembered, so that none is answered twice."""
 MAX_SEQ_NUM = 10_000_000
-OWN_STREAMS = frozenset({"descriptors", "spectra", "decisions", "quality"})
+AGENT_STREAMS = frozenset({"descriptors", "spectra", "decisions", "quality"})
 """Streams of the agent's own runs, which identify such a run where its start was lost."""
 
 Doc = dict[str, Any]
@@ -82,7 +82,7 @@ class Book:
     """Validates, orders and unpacks the documents of any number of interleaved runs. Never raises.
 
     What comes out of a run is its start, each descriptor before its Events, and its stop once all the Events have
-    come that it announces. A document that should have come before is waited for, for ``PATIENCE`` further documents
+    come that it announces. A document that should have come before is waited for, for ``PATIENCE_DOCUMENTS`` further documents
     or ``PATIENCE_S`` at most, or until ``settle``; then the run goes on without it. A start or stop that never came
     is given out empty. The documents of a finished run are dropped. Events of a stream keep the order in which they
     came, and repeated ones pass: of two with one ``seq_num`` the later measured may be the better one.
@@ -106,11 +106,11 @@ class Book:
         """By what is waited for: until which count of documents, until which monotonic second, whichever comes first,
         and what to do then. The oldest comes first, since all have the same patience."""
         self._open: dict[str, _Run] = {}
-        self._finished: FIFOCache[str, _Run] = FIFOCache(MAX_FINISHED)
+        self._finished: FIFOCache[str, _Run] = FIFOCache(MAX_FINISHED_RUNS)
         self._descriptors: dict[str, _Stream] = {}
         self._orphans: dict[str, list[Held]] = {}
         """Events by descriptor, of descriptors that have not come."""
-        self._given_up: FIFOCache[str, int] = FIFOCache(MAX_FINISHED)
+        self._given_up: FIFOCache[str, int] = FIFOCache(MAX_FINISHED_RUNS)
         """How many Events, not yet reported with a run, by descriptors that never came."""
         self._held = HeldBack()
         self._stopped: _Run | None = None
@@ -147,7 +147,7 @@ class Book:
             self._stopped = None
         if self._deadlines:
             self._act(self._clock, self._now)
-        if len(self._open) > MAX_OPEN:
+        if len(self._open) > MAX_OPEN_RUNS:
             self._finish(next(iter(self._open.values())))
         return self._take()
 
@@ -184,7 +184,7 @@ class Book:
             give_up()
 
     def _wait(self, name: str, uid: str, give_up: Callable[[], None]) -> None:
-        self._deadlines.setdefault((name, uid), (self._clock + PATIENCE, self._now + PATIENCE_S, give_up))
+        self._deadlines.setdefault((name, uid), (self._clock + PATIENCE_DOCUMENTS, self._now + PATIENCE_S, give_up))
 
     def _guard(self, read: Callable[[Received], None], document: Received) -> None:
         """Read one document; one that cannot be read is set aside alone."""
@@ -226,7 +226,7 @@ class Book:
     def _decide(self, start: Mapping[str, Any]) -> RunInfo:
         """Decide whether a run is watched and what it measures."""
         uid, own = start["uid"], bool(start.get("xas_agent"))
-        word = None if own else skipped_plan(self._fields, start)
+        word = None if own else skip_reason(self._fields, start)
         if word is not None:
             _log.info("spectra not read", run=uid, because=f"of its plan or kind: {word}")
         element, edge = element_and_edge(self._fields, start)
@@ -257,7 +257,7 @@ class Book:
             if not self._hold(run.held, run.uid, document):
                 return
             self._wait("start", run.uid, lambda: self._give_up_start(run))
-        elif not run.info.start and name in OWN_STREAMS:
+        elif not run.info.start and name in AGENT_STREAMS:
             stream.ignored = True
         self._given_up.pop(uid, None)
         self._deadlines.pop(("descriptor", uid), None)
@@ -365,7 +365,7 @@ class Book:
             return
         run.late_reported = True
         detail = f"seq_num {doc['seq_num']}: its run was already closed"
-        self._out.append(SetAside(run.uid, str(doc.get("uid", "")), time_of(doc), Reason.LATE, detail))
+        self._out.append(SetAside(run.uid, str(doc.get("uid", "")), document_time(doc), Reason.LATE, detail))
 
     def _hold(self, where: list[Held], run_uid: str, document: Received) -> bool:
         """Hold a document back; set it aside where too much is held already."""
@@ -375,7 +375,7 @@ class Book:
             self._held.reported = True
             doc = document.doc
             aside = SetAside(
-                run_uid, str(doc.get("uid", "")), time_of(doc), Reason.TOO_MANY_HELD_BACK, self._held.describe()
+                run_uid, str(doc.get("uid", "")), document_time(doc), Reason.TOO_MANY_HELD_BACK, self._held.describe()
             )
             self._out.append(aside)
         return False
@@ -400,18 +400,18 @@ class Book:
             return
         last = events[-1]
         detail = f"{len(events)} events of descriptor {uid}"
-        aside = SetAside("", str(last.get("uid", "")), time_of(last), Reason.DESCRIPTOR_NEVER_CAME, detail)
+        aside = SetAside("", str(last.get("uid", "")), document_time(last), Reason.DESCRIPTOR_NEVER_CAME, detail)
         self._out.append(aside)
 
     def _give_up_start(self, run: _Run) -> None:
         if run.info is not None:
             return
         for stream in run.streams.values():
-            stream.ignored = stream.name in OWN_STREAMS
+            stream.ignored = stream.name in AGENT_STREAMS
         if not all(stream.ignored for stream in run.streams.values()):
             described = next((d.doc for d, _ in run.held if d.name == "descriptor"), {})
             detail = "the start of this run never came"
-            self._out.append(SetAside(run.uid, run.uid, time_of(described), Reason.JOINED_LATE, detail))
+            self._out.append(SetAside(run.uid, run.uid, document_time(described), Reason.JOINED_LATE, detail))
         self._begin(run, replace(self.no_run, uid=run.uid, joined_late=True), {}, self._now)
 
     def _finish_whole(self, run: _Run) -> None:
@@ -423,7 +423,7 @@ class Book:
         """Whether Events that the stop announces have not come yet."""
         if run.info is None or not run.info.watched:
             return False
-        for name, number in announcements(run.stop or {}).items():
+        for name, number in announced_events(run.stop or {}).items():
             stream = run.streams.get(name)
             if stream is None and number > 0 and self._reads(name):
                 return True
@@ -442,7 +442,7 @@ class Book:
         info, stop, at = run.info, run.stop or {}, run.at or self._now
         del self._open[run.uid]
         self._deadlines.pop(("events", run.uid), None)
-        if len(self._finished) == MAX_FINISHED:
+        if len(self._finished) == MAX_FINISHED_RUNS:
             _, old = self._finished.popitem()
             for uid in old.descriptors:
                 del self._descriptors[uid]
@@ -465,7 +465,7 @@ class Book:
         reason = Reason.JOINED_LATE if late else Reason.DESCRIPTOR_NEVER_CAME
         missed = "start and descriptor" if late else "descriptor"
         detail = f"{unread} events could not be read: their {missed} never came"
-        self._out.append(SetAside(run.uid, run.uid, time_of(run.stop or {}), reason, detail))
+        self._out.append(SetAside(run.uid, run.uid, document_time(run.stop or {}), reason, detail))
 
 
 def _unheard(run: _Run) -> bool:
@@ -474,8 +474,8 @@ def _unheard(run: _Run) -> bool:
         return False
     if not isinstance(run.stop.get("num_events"), Mapping):
         return not run.streams
-    known = OWN_STREAMS | run.streams.keys()
-    return any(number > 0 and name not in known for name, number in announcements(run.stop).items())
+    known = AGENT_STREAMS | run.streams.keys()
+    return any(number > 0 and name not in known for name, number in announced_events(run.stop).items())
 
 
 def _events(page: Doc) -> Iterator[Doc]:

@@ -18,19 +18,19 @@ class UnreadFile(str):
     __slots__ = ()
 
 
-def sweep_columns(channels: StreamFields, rows: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
+def read_sweep_columns(channels: StreamFields, rows: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
     """Return the columns, each (M,), of the M Events of a sweep. Raises UnusableError."""
     return _by_role(channels, lambda key: _column(rows, key))
 
 
-def event_columns(
+def read_event_columns(
     channels: StreamFields, data: Mapping[str, Any], data_keys: Mapping[str, Any], grid: Column | None
 ) -> dict[str, Column]:
     """Return the columns, each (M,), of a whole-spectrum Event. Raises UnusableError.
 
     ``grid`` are the energies, eV, of a stream that has none of its own.
     """
-    columns = _by_role(channels, lambda key: vector(data, key, data_keys[key].get("shape")))
+    columns = _by_role(channels, lambda key: read_vector(data, key, data_keys[key].get("shape")))
     if channels.energy is None:
         if grid is None:
             raise UnusableError(Reason.NO_ENERGY, "spectra without their energies")
@@ -45,7 +45,7 @@ def event_columns(
     return columns
 
 
-def vector(data: Mapping[str, Any], key: str, shape: Any) -> Column:
+def read_vector(data: Mapping[str, Any], key: str, shape: Any) -> Column:
     """Return a field of a whole-spectrum Event, (M,), if it has the shape that its descriptor announces."""
     if key not in data:
         raise UnusableError(Reason.FIELD_MISSING, f"{key} is not in the event")
@@ -62,7 +62,7 @@ def vector(data: Mapping[str, Any], key: str, shape: Any) -> Column:
     return column.reshape(-1)
 
 
-def energy_of(data: Mapping[str, Any], channels: StreamFields) -> float:
+def read_energy(data: Mapping[str, Any], channels: StreamFields) -> float:
     """Return the energy of an Event of a step scan, eV; NaN where it has none."""
     value: Any = data.get(channels.energy or "")
     if type(value) is not float:
@@ -74,7 +74,7 @@ def energy_of(data: Mapping[str, Any], channels: StreamFields) -> float:
     return value if math.isfinite(value) else math.nan
 
 
-def mean_readings(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, float]:
+def average_readings(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, float]:
     """Return the mean over a sweep of each of ``keys``; one that is not a finite number is left out."""
     means = {}
     for key in keys:
@@ -88,20 +88,20 @@ def mean_readings(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dic
     return means
 
 
-def point_time(data: Mapping[str, Any], channels: StreamFields, doc: Mapping[str, Any]) -> float:
+def read_point_time(data: Mapping[str, Any], channels: StreamFields, doc: Mapping[str, Any]) -> float:
     """Return when a point was measured, Unix seconds: as its own field says, else as its Event does."""
     if channels.time is None or channels.time not in data:
-        return time_of(doc)
-    return scalars({"time": data[channels.time]}).get("time", time_of(doc))
+        return document_time(doc)
+    return finite_scalars({"time": data[channels.time]}).get("time", document_time(doc))
 
 
-def time_of(doc: Mapping[str, Any]) -> float:
+def document_time(doc: Mapping[str, Any]) -> float:
     """Return a document's time, Unix seconds; 0 where it has none that is a finite number."""
     time = doc.get("time", 0.0)
     return float(time) if isinstance(time, (int, float)) and abs(time) <= sys.float_info.max else 0.0
 
 
-def announcements(stop: Mapping[str, Any]) -> dict[str, int]:
+def announced_events(stop: Mapping[str, Any]) -> dict[str, int]:
     """Return how many events of each stream a RunStop announces."""
     numbers = stop.get("num_events")
     if not isinstance(numbers, Mapping):
@@ -109,7 +109,7 @@ def announcements(stop: Mapping[str, Any]) -> dict[str, int]:
     return {str(name): number for name, number in numbers.items() if isinstance(number, int)}
 
 
-def scalars(data: Mapping[str, Any]) -> dict[str, float]:
+def finite_scalars(data: Mapping[str, Any]) -> dict[str, float]:
     """Return the finite numbers of a mapping, arrays of one included; truth values and texts are left out."""
     found = {}
     for key, value in data.items():

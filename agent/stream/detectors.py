@@ -14,7 +14,7 @@ CLIPPED_POINTS = 4  # in a row at the very maximum
 DISTINCT = 0.5  # of a channel's values, without which equal neighbours mean nothing: few counts, no noise
 DARK = 0.1  # of its median: what I0 never falls to with beam
 DARK_POINTS = 3  # in a row; fewer are a glitch
-ROLES = ("i0", "it", "fluorescence", "iref")
+DETECTOR_ROLES = ("i0", "it", "fluorescence", "iref")
 CONSTANT = {"it": Reason.IT_CONSTANT, "fluorescence": Reason.IF_CONSTANT, "iref": Reason.IREF_CONSTANT}
 """I0 may be constant, as where intensities come divided by it."""
 SATURATED = {
@@ -25,7 +25,7 @@ SATURATED = {
 }
 
 
-def flaw(columns: Mapping[str, Column], role: str) -> tuple[Reason, str] | None:
+def find_flaw(columns: Mapping[str, Column], role: str) -> tuple[Reason, str] | None:
     """Return the first flaw of a channel, (M,), as reason and detail; None where it has none.
 
     Constant: the detector is dead or stuck. Saturated: several points in a row have the maximum to the last bit. I0

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
-from ..fields import FieldSettings, UnreadableStream, number, wanted_from_files
+from ..fields import FieldSettings, UnreadableStream, external_keys_of_spectra, read_number
 from ..types import Reason, RunDocument, RunInfo, SetAside, Settings, get_logger
-from .columns import UnreadFile, announcements, scalars, time_of
+from .columns import UnreadFile, announced_events, document_time, finite_scalars
 
 log = get_logger()
 
@@ -74,12 +74,12 @@ class FlySettings(Settings):
         return next((trace for trace in (self.signals, self.axis) if trace.reads(stream)), None)
 
 
-def needed(
+def external_keys_to_read(
     fields: FieldSettings, fly: FlySettings | None, descriptor: Mapping[str, Any], start: Mapping[str, Any]
 ) -> frozenset[str] | UnreadableStream:
     """Return the external data keys of a watched run's descriptor that are to be read from their files."""
     if fly is None or (trace := fly.trace(str(descriptor.get("name", "primary")))) is None:
-        return wanted_from_files(fields, descriptor, start)
+        return external_keys_of_spectra(fields, descriptor, start)
     tables = bool(trace.columns)
     keys = descriptor["data_keys"].items()
     return frozenset(k for k, v in keys if v.get("external") and (not tables or v.get("dtype") == "array"))
@@ -156,14 +156,14 @@ class FlyJoiner:
         if seq in seen:
             return
         seen.add(seq)
-        run.time, run.at = max(run.time, time_of(doc)), max(run.at, document.at)
+        run.time, run.at = max(run.time, document_time(doc)), max(run.at, document.at)
         for side, trace in (("signals", self._settings.signals), ("axis", self._settings.axis)):
             if trace.reads(name):
                 _take(run.sides[side], trace, doc)
 
     def _end(self, stop: RunDocument, run: _Fly) -> list[RunDocument | SetAside]:
         """Give out a run's joined stream and its stop."""
-        announced = announcements(stop.doc)
+        announced = announced_events(stop.doc)
         out: list[RunDocument | SetAside] = []
         out += self._lost(stop.run.uid, run, announced) or self._joined(stop.run, run)
         doc = stop.doc
@@ -220,7 +220,7 @@ class FlyJoiner:
     def _stated(column: str, keys: Mapping[str, str], start: Mapping[str, Any]) -> float:
         if column not in keys:
             return 0.0
-        stated = number(start, keys[column])
+        stated = read_number(start, keys[column])
         if stated is None:
             log.warning("missing in the RunStart, taken as 0", column=column, key=keys[column])
         return stated or 0.0
@@ -232,8 +232,8 @@ def _take(side: _Side, trace: Trace, doc: Doc) -> None:
     side.unread = side.unread or next((str(v) for v in data.values() if isinstance(v, UnreadFile)), "")
     if not trace.columns:
         times = doc.get("timestamps") or {}
-        for key, value in scalars(data).items():
-            side.tables.setdefault(key, []).append(np.array([[times.get(key, time_of(doc)), value]]))
+        for key, value in finite_scalars(data).items():
+            side.tables.setdefault(key, []).append(np.array([[times.get(key, document_time(doc)), value]]))
         return
     for key, value in data.items():
         if np.ndim(value) == 2:

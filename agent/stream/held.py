@@ -8,7 +8,7 @@ import numpy as np
 
 from ..types import Received
 
-MAX_HELD = 4096
+MAX_HELD_DOCUMENTS = 4096
 """Documents held back at once for their start or descriptor."""
 MAX_HELD_BYTES = 256 * 2**20
 """Their size in memory, bytes."""
@@ -28,7 +28,7 @@ class HeldBack:
     def add(self, where: list[Held], document: Received) -> bool:
         """Put a document into ``where``; False where too many, or too large ones, are held already."""
         size = size_of(document.doc)
-        if self.count >= MAX_HELD or self.bytes + size > MAX_HELD_BYTES:
+        if self.count >= MAX_HELD_DOCUMENTS or self.bytes + size > MAX_HELD_BYTES:
             return False
         self.count += 1
         self.bytes += size

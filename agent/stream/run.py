@@ -8,26 +8,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..fields import FOIL, FieldSettings, StreamFields, UnreadableStream, absent, field_missing, has_i0, resolve
+from ..fields import (
+    FOIL_ROLES,
+    FieldSettings,
+    StreamFields,
+    UnreadableStream,
+    describe_missing_fields,
+    find_missing_fields,
+    has_i0,
+    resolve,
+)
 from ..types import Frame, Reason, RunInfo, SetAside, get_logger
 from .columns import (
-    announcements,
-    energy_of,
-    event_columns,
-    mean_readings,
-    point_time,
-    scalars,
-    sweep_columns,
-    time_of,
-    vector,
+    announced_events,
+    average_readings,
+    document_time,
+    finite_scalars,
+    read_energy,
+    read_event_columns,
+    read_point_time,
+    read_sweep_columns,
+    read_vector,
 )
-from .sequence import HOLE, PointBuffer, ScanPoint, SequenceNumbers, Sweep
-from .sweeps import SweepSpectrum, UnusableError, spectrum, split_sweeps, strip_padding
+from .sequence import MIN_HOLE_POINTS, PointBuffer, ScanPoint, SequenceNumbers, Sweep
+from .sweeps import SweepSpectrum, UnusableError, form_spectrum, split_sweeps, strip_padding
 
 Outcome = Frame | SetAside
 Doc = Mapping[str, Any]
 
-MAX_WAITING = 1000
+MAX_WAITING_SPECTRA = 1000
 """Whole spectra of one stream that wait for their energies."""
 
 _log = get_logger()
@@ -86,7 +95,7 @@ class Run:
         if info.sample_uid is not None:
             for key in ("parameters", "robot"):
                 given = info.start.get(key)
-                self.robot |= scalars(given) if isinstance(given, Mapping) else {}
+                self.robot |= finite_scalars(given) if isinstance(given, Mapping) else {}
 
     def open(self, doc: Doc) -> Iterator[Outcome]:
         """Find out what a descriptor's events hold."""
@@ -99,7 +108,7 @@ class Run:
             return
         if isinstance(found, UnreadableStream):
             self._unreadable = True
-            yield SetAside(self.info.uid, doc["uid"], time_of(doc), found.reason, found.detail)
+            yield SetAside(self.info.uid, doc["uid"], document_time(doc), found.reason, found.detail)
         if not isinstance(found, StreamFields):
             _log.debug("stream not read", stream=name, fields=list(keys))
             return
@@ -115,11 +124,11 @@ class Run:
                 element=self.info.element,
                 edge=self.info.edge,
             )
-            if lacking := absent(self._fields, [doc], FOIL):
+            if lacking := find_missing_fields(self._fields, [doc], FOIL_ROLES):
                 _log.warning("field missing, read without", run=self.info.uid, stream=name, **lacking)
         elif found != stream.channels and "step" in (found.form, stream.channels.form):
             detail = f"{name}: {found.describe()}, before {stream.channels.describe()}"
-            yield SetAside(self.info.uid, doc["uid"], time_of(doc), Reason.FIELDS_CHANGED, detail)
+            yield SetAside(self.info.uid, doc["uid"], document_time(doc), Reason.FIELDS_CHANGED, detail)
             return
         descriptor.channels, descriptor.stream = found, stream
 
@@ -129,7 +138,7 @@ class Run:
         stream, channels = descriptor.stream, descriptor.channels
         if stream is None or channels is None:
             if self.info.sample_uid and descriptor.name != "baseline":
-                self.robot |= scalars(doc["data"])
+                self.robot |= finite_scalars(doc["data"])
             return
         seq, data = int(doc["seq_num"]), doc["data"]
         if stream.points is None:
@@ -138,7 +147,7 @@ class Run:
                 stream.answered.add(uid)
                 yield from self._whole(stream, descriptor, doc, received)
             return
-        point = ScanPoint(energy_of(data, channels), point_time(data, channels, doc), received, data)
+        point = ScanPoint(read_energy(data, channels), read_point_time(data, channels, doc), received, data)
         if stream.points.add(seq, point) is None:
             yield from self._late(doc)
         elif sweeps := stream.points.closed():
@@ -148,7 +157,7 @@ class Run:
         """Give out what the end of the run closes; ``stop`` is empty where it never came."""
         self.stop = stop or None
         yield from self._nothing_read()
-        announced = announcements(stop)
+        announced = announced_events(stop)
         for stream in self._streams.values():
             total = announced.get(stream.name)
             if stream.points is not None:
@@ -159,10 +168,12 @@ class Run:
             for _, doc, _ in stream.waiting:
                 self._frames += 1
                 detail = f"stream {stream.name} came without the energies of its spectra"
-                yield SetAside(self.info.uid, str(doc["uid"]), time_of(doc), Reason.NO_ENERGY, detail, self._frames)
+                yield SetAside(
+                    self.info.uid, str(doc["uid"]), document_time(doc), Reason.NO_ENERGY, detail, self._frames
+                )
             if missing := stream.order.missing(total):
                 detail = f"{missing} events of stream {stream.name} never came"
-                yield SetAside(self.info.uid, self.info.uid, time_of(stop), Reason.EVENTS_LOST, detail)
+                yield SetAside(self.info.uid, self.info.uid, document_time(stop), Reason.EVENTS_LOST, detail)
 
     def _nothing_read(self) -> Iterator[Outcome]:
         """Report configured fields that no stream has. A robot's run has none of them."""
@@ -170,19 +181,19 @@ class Run:
         reported = self._unreadable or any(stream.channels.formula for stream in self._streams.values())
         if not self.info.watched or reported or not streams:
             return
-        lacking = absent(self._fields, (d.doc for d in streams))
+        lacking = find_missing_fields(self._fields, (d.doc for d in streams))
         robot = not self.info.start or self.info.sample_uid is not None
-        if lacking and not (robot and lacking == absent(self._fields, ())):
+        if lacking and not (robot and lacking == find_missing_fields(self._fields, ())):
             keys = dict.fromkeys(key for d in streams for key in d.doc["data_keys"])
-            found = field_missing(lacking.values(), dict.fromkeys(d.name for d in streams), keys)
-            yield SetAside(self.info.uid, self.info.uid, time_of(self.stop or {}), found.reason, found.detail)
+            found = describe_missing_fields(lacking.values(), dict.fromkeys(d.name for d in streams), keys)
+            yield SetAside(self.info.uid, self.info.uid, document_time(self.stop or {}), found.reason, found.detail)
 
     def _late(self, doc: Doc) -> Iterator[Outcome]:
         """Report once per run that events came too late: in a stream out of order there may be thousands."""
         if not self._late_reported:
             self._late_reported = True
             detail = f"seq_num {doc['seq_num']}: its sweep was already judged"
-            yield SetAside(self.info.uid, str(doc.get("uid", "")), time_of(doc), Reason.LATE, detail)
+            yield SetAside(self.info.uid, str(doc.get("uid", "")), document_time(doc), Reason.LATE, detail)
 
     def _sweeps(self, stream: Stream, sweeps: list[Sweep], cut: Reason | None = None) -> Iterator[Outcome]:
         """Make frames of the sweeps of a step scan; ``cut`` is why the last of them may not be whole."""
@@ -208,12 +219,12 @@ class Run:
         rows = [p.data for p in points]
         try:
             self._refuse_torn(sweep, cut)
-            found = spectrum(
-                sweep_columns(channels, rows), channels.formula, self._fields.min_points, self._fields.bin_ev
+            found = form_spectrum(
+                read_sweep_columns(channels, rows), channels.formula, self._fields.min_points, self._fields.bin_ev
             )
         except UnusableError as error:
             return SetAside(self.info.uid, uid, points[-1].time, error.reason, error.detail, self._frames)
-        readings = mean_readings(rows, channels.readings)
+        readings = average_readings(rows, channels.readings)
         received = max(p.received for p in points)
         return self._frame(stream.name, channels, found, uid, points[-1].time, received, readings, sum(sweep.gaps))
 
@@ -227,7 +238,9 @@ class Run:
             raise UnusableError(Reason.TOO_MANY_POINTS, f"the energy did not turn round within {came} points")
         if self.info.joined_late and sweep.lost_first:
             raise UnusableError(Reason.TRUNCATED, f"its first {sweep.gaps[0]} points came before the agent listened")
-        if missing > self._fields.max_missing_fraction * (missing + came) or any(gap >= HOLE for gap in sweep.gaps):
+        if missing > self._fields.max_missing_fraction * (missing + came) or any(
+            gap >= MIN_HOLE_POINTS for gap in sweep.gaps
+        ):
             detail = f"{missing} lost in or beside {came} points, at most {max(sweep.gaps)} together"
             raise UnusableError(Reason.POINTS_LOST, detail)
         if sweep.torn:
@@ -243,14 +256,14 @@ class Run:
             yield from self._energies(channels, doc, keys)
             return
         grid = channels.grid if channels.grid is not None else self._grid
-        if channels.energy is None and grid is None and len(stream.waiting) < MAX_WAITING:
+        if channels.energy is None and grid is None and len(stream.waiting) < MAX_WAITING_SPECTRA:
             stream.waiting.append((descriptor, doc, received))
             return
-        uid, time, least = str(doc["uid"]), time_of(doc), self._fields.min_points
+        uid, time, least = str(doc["uid"]), document_time(doc), self._fields.min_points
         try:
             if channels.energy is None and channels.grid is None and self._grids_differ:
                 raise UnusableError(Reason.ENERGY_AMBIGUOUS, "the run has several energy axes")
-            columns = strip_padding(event_columns(channels, data, keys, grid))
+            columns = strip_padding(read_event_columns(channels, data, keys, grid))
             parts = split_sweeps(columns["energy"]) or [slice(0, 0)]
             if _only_turns([part.stop - part.start for part in parts], least):
                 detail = f"it turns {len(parts) - 1} times in {columns['energy'].size} points"
@@ -259,14 +272,14 @@ class Run:
             self._frames += 1
             yield SetAside(self.info.uid, uid, time, error.reason, error.detail, self._frames)
             return
-        readings = scalars({key: data[key] for key in channels.readings if key in data})
+        readings = finite_scalars({key: data[key] for key in channels.readings if key in data})
         for number, part in enumerate(parts, 1):
             own = uid if len(parts) == 1 else str(uuid.uuid5(uuid.NAMESPACE_OID, f"{uid}/{number}"))
             self._frames += 1
             sweep = {role: c[part] for role, c in columns.items()}
             at = float(sweep["time"][-1]) if "time" in sweep and np.isfinite(sweep["time"][-1:]).all() else time
             try:
-                found = spectrum(sweep, channels.formula, least, self._fields.bin_ev)
+                found = form_spectrum(sweep, channels.formula, least, self._fields.bin_ev)
             except UnusableError as error:
                 yield SetAside(self.info.uid, own, at, error.reason, error.detail, self._frames)
             else:
@@ -276,9 +289,9 @@ class Run:
         """Keep the energies that one stream measures for the spectra of another."""
         assert channels.energy is not None
         try:
-            grid = channels.in_ev(vector(doc["data"], channels.energy, keys[channels.energy].get("shape")))
+            grid = channels.in_ev(read_vector(doc["data"], channels.energy, keys[channels.energy].get("shape")))
         except UnusableError as error:
-            yield SetAside(self.info.uid, str(doc["uid"]), time_of(doc), error.reason, error.detail)
+            yield SetAside(self.info.uid, str(doc["uid"]), document_time(doc), error.reason, error.detail)
             return
         if self._grid is not None:
             self._grids_differ |= not np.array_equal(self._grid, grid)

@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from cachetools import FIFOCache
 
-from .sweeps import hysteresis, split_sweeps
+from .sweeps import split_sweeps, turn_threshold
 
-REORDER_WINDOW = 64
+REORDER_WINDOW_EVENTS = 64
 """A gap is given up once so many events beyond it have come, one after the other in order."""
-MAX_POINTS = 20_000
+MAX_SWEEP_POINTS = 20_000
 """Events that one sweep may have; a scan that never turns must not fill the memory."""
-HOLE = 3
+MIN_HOLE_POINTS = 3
 """So many neighbouring points lost are a hole: what lies on its two sides is never taken for one sweep."""
-MAX_LOST = 4096
+MAX_LOST_NUMBERS = 4096
 """Lost numbers that are remembered, so that an event which still comes is told from a repeated one."""
 
 
@@ -30,7 +30,7 @@ class SequenceNumbers:
         self.ready = 0
         self.count = 0
         self._above: set[int] = set()
-        self._lost: FIFOCache[int, None] = FIFOCache(MAX_LOST)
+        self._lost: FIFOCache[int, None] = FIFOCache(MAX_LOST_NUMBERS)
         self._highest = 0
         self._quiet = 0
 
@@ -52,7 +52,7 @@ class SequenceNumbers:
         self.count += 1
         self._quiet = self._quiet + 1 if seq > self._highest else 0
         self._highest = max(self._highest, seq)
-        if self._quiet >= REORDER_WINDOW:
+        if self._quiet >= REORDER_WINDOW_EVENTS:
             self._give_up_to(min(self._above))
         self._advance()
         return True
@@ -68,7 +68,7 @@ class SequenceNumbers:
         return max(0, (self._highest if total is None else total) - self.count)
 
     def _give_up_to(self, seq: int) -> None:
-        self._lost.update(dict.fromkeys(range(max(self.ready + 1, seq - MAX_LOST), seq)))
+        self._lost.update(dict.fromkeys(range(max(self.ready + 1, seq - MAX_LOST_NUMBERS), seq)))
         self.ready = seq - 1
 
     def _advance(self) -> None:
@@ -106,7 +106,7 @@ class Sweep:
     torn: bool = False
     """Whether points are lost so close to a turn that a point may have been put into the wrong one of two sweeps."""
     overfull: bool = False
-    """Whether it was cut because it had more than MAX_POINTS, or is what followed that."""
+    """Whether it was cut because it had more than MAX_SWEEP_POINTS, or is what followed that."""
 
 
 class PointBuffer:
@@ -143,7 +143,7 @@ class PointBuffer:
 
     def closed(self) -> list[Sweep]:
         """Return the sweeps after which the energy has turned round."""
-        full = len(self._points) >= MAX_POINTS
+        full = len(self._points) >= MAX_SWEEP_POINTS
         if full:
             self.order.give_up()
         ready, turned = self.order.ready, False
@@ -157,7 +157,7 @@ class PointBuffer:
         parts = self._split(seqs)
         if full:
             return self._give_out(seqs, parts, full=True)
-        self._back = hysteresis(_filled([self._points[seq].energy for seq in seqs]))
+        self._back = turn_threshold(_filled([self._points[seq].energy for seq in seqs]))
         return self._give_out(seqs, parts[:-1]) if len(parts) > 1 else []
 
     def finish(self, total: int | None) -> tuple[list[Sweep], Sweep | None]:
@@ -188,7 +188,7 @@ class PointBuffer:
     def _split(self, seqs: list[int]) -> list[slice]:
         """Split the points at turns, and at holes unless one sweep goes on beyond."""
         energy = _filled([self._points[seq].energy for seq in seqs])
-        holes = np.flatnonzero(np.diff(seqs) > HOLE) + 1
+        holes = np.flatnonzero(np.diff(seqs) > MIN_HOLE_POINTS) + 1
         parts: list[slice] = []
         for a, b in itertools.pairwise([0, *holes.tolist(), len(seqs)]):
             first, *others = (slice(a + part.start, a + part.stop) for part in split_sweeps(energy[a:b]))
@@ -211,7 +211,7 @@ class PointBuffer:
                 after = max(total + self._first, own[-1] + 1)
             gaps = np.diff([self._last, *own, *([] if after is None else [after])]) - 1
             # too little after a hole, or with a gap, to tell on which side of the turn the last point was measured
-            torn_end = bool((gaps[: len(own)][-4:] >= HOLE).any() or (gaps[1 : len(own)][-2:] > 0).any())
+            torn_end = bool((gaps[: len(own)][-4:] >= MIN_HOLE_POINTS).any() or (gaps[1 : len(own)][-2:] > 0).any())
             self._number += 1
             sweep = Sweep(
                 self._number,

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..types import Direction, Formula, Reason
-from .detectors import ROLES, flaw
+from .detectors import DETECTOR_ROLES, find_flaw
 
 Column = NDArray[np.float64]
 
@@ -39,7 +39,7 @@ class SweepSpectrum:
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def hysteresis(energy: Column) -> float:
+def turn_threshold(energy: Column) -> float:
     """Return how far, in eV, the energy must come back before that is a turn and no jitter of the encoder.
 
     Half the median step, or four times the median second difference where that is more: about 6.6 σ of white jitter,
@@ -72,7 +72,7 @@ def split_sweeps(energy: Column) -> list[slice]:
     steps = np.diff(energy)
     if (steps >= 0).all() or (steps <= 0).all():
         return [slice(0, energy.size)]
-    back = hysteresis(energy)
+    back = turn_threshold(energy)
     if (np.maximum.accumulate(energy) - energy).max() <= back or (
         energy - np.minimum.accumulate(energy)
     ).max() <= back:
@@ -156,7 +156,7 @@ def strip_padding(columns: Mapping[str, Column]) -> dict[str, Column]:
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def spectrum(
+def form_spectrum(
     columns: Mapping[str, Column], formula: Formula | None, min_points: int, bin_ev: float | None = None
 ) -> SweepSpectrum:
     """Form one sweep's spectrum from its columns, each (M,), by role: energy (eV), i0, it, if, mu, iref, reference.
@@ -180,11 +180,11 @@ def spectrum(
         raise UnusableError(Reason.ENERGY_TOO_HIGH, f"highest energy {energy.max():g} eV, at most {MAX_ENERGY_EV:g}")
     direction: Direction = "rising" if energy[-1] >= energy[0] else "falling"
     if bin_ev is not None:
-        columns = binned(columns, bin_ev)
+        columns = bin_columns(columns, bin_ev)
         energy = columns["energy"]
     mu = _absorption(columns, formula)
     for role in _NEEDED[formula]:
-        if role in ROLES and (found := flaw(columns, role)) is not None:
+        if role in DETECTOR_ROLES and (found := find_flaw(columns, role)) is not None:
             raise UnusableError(*found)
     rows = np.vstack([mu] if (reference := _reference(columns)) is None else [mu, reference])
     steps = np.diff(energy)
@@ -202,12 +202,12 @@ def spectrum(
     return SweepSpectrum(energy.copy(), rows[0], reference, direction)
 
 
-def binned(columns: Mapping[str, Column], width_ev: float) -> dict[str, Column]:
+def bin_columns(columns: Mapping[str, Column], width_ev: float) -> dict[str, Column]:
     """Average columns, each (M,), in bins of ``width_ev`` of their energy; a bin's energy is the mean of its points'.
 
     So a straight line stays one, however the points are spread in their bins. Bins without a point are left out.
 
-    >>> binned({"energy": np.array([1.1, 1.3, 2.2]), "i0": np.array([2.0, 4.0, 5.0])}, 1.0)
+    >>> bin_columns({"energy": np.array([1.1, 1.3, 2.2]), "i0": np.array([2.0, 4.0, 5.0])}, 1.0)
     {'energy': array([1.2, 2.2]), 'i0': array([3., 5.])}
     """
     energy = columns["energy"]
@@ -243,7 +243,7 @@ def _reference(columns: Mapping[str, Column]) -> Column | None:
     """Return the foil's absorption, or None where it was not measured or not well: the frame does without."""
     if "iref" in columns:
         it, iref = columns["it"], columns["iref"]
-        if not (np.isfinite(it) & np.isfinite(iref) & (it > 0) & (iref > 0)).all() or flaw(columns, "iref"):
+        if not (np.isfinite(it) & np.isfinite(iref) & (it > 0) & (iref > 0)).all() or find_flaw(columns, "iref"):
             return None
         return np.log(it) - np.log(iref)
     reference = columns.get("reference")

@@ -30,15 +30,15 @@ class Edge:
     step_ev: float = 0.0
     """Where that step stands, from the tabulated edge on FEFF's scale."""
 
-    def on_feff_scale(self, measured: Array) -> Array:
+    def to_feff_scale(self, measured: Array) -> Array:
         """Calibrated energies, like the result relative to ``edge_ev``, on FEFF's scale."""
         return measured / self.scale + self.feff_minus_experiment_ev
 
-    def on_measured_scale(self, feff: Array) -> Array:
+    def to_measured_scale(self, feff: Array) -> Array:
         """The inverse."""
         return (feff - self.feff_minus_experiment_ev) * self.scale
 
-    def strengthened(self, spectra: Array, grid: Grid, by: float) -> Array:
+    def scale_structure(self, spectra: Array, grid: Grid, by: float) -> Array:
         """Spectra (N, G) on the footing, their structure about the smooth step multiplied by ``by``.
 
         The step stays where standards have it: one that followed each edge would jump with it, and 1 eV of edge

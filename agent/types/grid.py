@@ -95,7 +95,7 @@ def bin_means(energy: Array, mu: Array, bounds: Array) -> Array:
         a, b = energy[0].searchsorted((bounds[:, 0].min(), bounds[:, -1].max()))
         touched = slice(max(min(a - 1, energy.shape[1] - 2), 0), max(b + 1, 2))
         energy, mu = energy[:, touched], mu[:, touched]
-    right = interval(energy, bounds)
+    right = right_index(energy, bounds)
     left = right - 1
     n = np.arange(len(mu))[:, None]
     row = n if len(energy) > 1 else 0
@@ -139,7 +139,7 @@ def _area(energy: Array, mu: Array) -> Array:
     return area
 
 
-def interval(energy: Array, x: Array) -> NDArray[np.intp]:
+def right_index(energy: Array, x: Array) -> NDArray[np.intp]:
     """Index of the right end of the data interval that holds each x, kept inside the data; (1 or N, …) both."""
     points = energy.shape[1]
     if len(energy) == 1:

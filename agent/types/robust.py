@@ -27,7 +27,7 @@ def median(values: Array) -> float:
     return float(ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
 
-def median_of_known(values: Array) -> Array:
+def nan_median(values: Array) -> Array:
     """Medians over the last axis without its NaN, several times as fast as ``np.nanmedian``.
 
     Parameters

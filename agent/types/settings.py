@@ -28,9 +28,9 @@ def read_yaml(path: Path, model: type[S]) -> S:
     Raises
     ------
     ConfigError
-        As :func:`read_mapping` and :func:`validated`.
+        As :func:`read_mapping` and :func:`validate_settings`.
     """
-    return validated(read_mapping(path), model, str(path))
+    return validate_settings(read_mapping(path), model, str(path))
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return content or {}
 
 
-def validated(content: dict[str, Any], model: type[S], where: str) -> S:
+def validate_settings(content: dict[str, Any], model: type[S], where: str) -> S:
     """Read a mapping into a model.
 
     Parameters

@@ -31,4 +31,4 @@ class Tabulated:
     """Of :func:`~.selfabsorption.corrected`; None too where the declared compound does not hold the absorber."""
 
 
-NOTHING = Tabulated()
+NO_TABLES = Tabulated()

@@ -20,7 +20,7 @@ from xas_agent.agent.decide.dispatch import ControlSettings
 from xas_agent.agent.decide.rules import Rule, Rules
 from xas_agent.agent.pipeline import Pipeline
 from xas_agent.agent.spectra.settings import AlignmentSettings
-from xas_agent.agent.stream.book import MAX_OPEN, PATIENCE
+from xas_agent.agent.stream.book import MAX_OPEN_RUNS, PATIENCE_DOCUMENTS
 from xas_agent.agent.stream.reader import FrameReader
 from xas_agent.agent.types.edge import Edge
 from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate
@@ -299,7 +299,7 @@ def test_a_run_that_waits_for_documents_does_not_delay_the_end_of_another():
 
 
 def test_a_run_that_never_stops_ends_when_too_many_are_open():
-    first, others = Watched("Co", 0.1), [Watched("Ni") for _ in range(MAX_OPEN)]
+    first, others = Watched("Co", 0.1), [Watched("Ni") for _ in range(MAX_OPEN_RUNS)]
     piped = Piped()
     piped.feed(first.docs, [d for other in others for d in other.docs])
     (stop,) = piped.named("stop")
@@ -365,7 +365,7 @@ def test_a_source_that_is_never_quiet_ends_the_wait_too():
     watched, other = Watched("Co", 0.1, 0.2).stop(), Watched("Ni")
     *before, _, stop = watched.docs
     piped = Piped()
-    piped.feed([*before, stop], other.docs[:1] * PATIENCE)
+    piped.feed([*before, stop], other.docs[:1] * PATIENCE_DOCUMENTS)
     piped.check()
     assert piped.numbers() == [1]
 

@@ -64,7 +64,7 @@ def test_slopes_are_those_of_a_spectrum_that_is_stretched():
 def test_the_amplitude_counts_too():
     model = EdgeReader(amplitude_sd=0.05)
     slope = slopes(model, steps(13.0))[0]["OS"][2]
-    change = model.edge.strengthened(steps(13.0).astype(float), GRID, 1.01) - steps(13.0)
+    change = model.edge.scale_structure(steps(13.0).astype(float), GRID, 1.01) - steps(13.0)
     assert slope == pytest.approx(-change.sum() * 0.2 / 0.01, rel=1e-3)
     widths = EnergyUncertainty()(["a"], model, steps(13.0), np.zeros(1))
     assert widths["OS"][0] == pytest.approx(abs(slope) * 0.05)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from xas_agent.agent.fields import SYNONYMS, FieldSettings, UnknownRoleError, role_of, usual
+from xas_agent.agent.fields import SYNONYMS, FieldSettings, UnknownRoleError, match_synonyms, role_of
 
 
 @pytest.mark.parametrize(
@@ -10,8 +10,8 @@ from xas_agent.agent.fields import SYNONYMS, FieldSettings, UnknownRoleError, ro
     [("energy", "eV"), ("i0", "ion_0"), ("it", "IC1"), ("iref", "ic2"), ("fluorescence", "FF1")],
 )
 def test_names_that_only_files_have_are_not_recognised_in_streams(role, name):
-    assert usual(role, [name]) == []
-    assert usual(role, [name], in_files=True) == [name]
+    assert match_synonyms(role, [name]) == []
+    assert match_synonyms(role, [name], in_files=True) == [name]
 
 
 def test_every_role_goes_by_its_name_and_its_other_spellings():

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from xas_agent.agent.fields.resolve import StreamFields, UnreadableStream, element_and_edge, resolve, skipped_plan
+from xas_agent.agent.fields.resolve import StreamFields, UnreadableStream, element_and_edge, resolve, skip_reason
 from xas_agent.agent.fields.settings import FieldSettings
-from xas_agent.agent.stream.columns import scalars
+from xas_agent.agent.stream.columns import finite_scalars
 
 NUMBER = {"source": "sim", "dtype": "number", "shape": []}
 ARRAY = {"source": "sim", "dtype": "array", "shape": [50]}
@@ -240,10 +240,10 @@ def test_a_configured_absorber_that_is_none_is_refused(given: dict[str, Any]) ->
     ],
 )
 def test_other_kinds_of_scan_are_recognised(start: dict[str, Any], skipped: bool) -> None:
-    assert (skipped_plan(FieldSettings(), start) is not None) is skipped
-    assert skipped_plan(FieldSettings(skip_plans=()), start) is None
+    assert (skip_reason(FieldSettings(), start) is not None) is skipped
+    assert skip_reason(FieldSettings(skip_plans=()), start) is None
 
 
 def test_scalars_are_finite_numbers() -> None:
     given = {"a": 1, "b": np.float32(2), "c": [3.0], "d": "4", "e": True, "f": np.nan, "g": [1, 2], "h": 10**400}
-    assert scalars(given) == {"a": 1.0, "b": 2.0, "c": 3.0}
+    assert finite_scalars(given) == {"a": 1.0, "b": 2.0, "c": 3.0}

@@ -21,8 +21,8 @@ from ophyd.sim import SynAxis, SynSignal
 from streams import Frames
 
 from xas_agent.agent.fields.settings import FieldSettings
-from xas_agent.agent.stream.book import MAX_OPEN, PATIENCE, PATIENCE_S
-from xas_agent.agent.stream.held import MAX_HELD
+from xas_agent.agent.stream.book import MAX_OPEN_RUNS, PATIENCE_DOCUMENTS, PATIENCE_S
+from xas_agent.agent.stream.held import MAX_HELD_DOCUMENTS
 from xas_agent.agent.types.frame import Frame, SetAside
 
 AXIS = 8333.0 + np.concatenate([np.arange(-40, -10, 5.0), np.arange(-10, 20, 1.0), np.arange(20, 60, 4.0)])
@@ -529,7 +529,7 @@ def test_descriptor_never_came() -> None:
 def test_joined_late_without_start_and_descriptor(array: bool) -> None:
     for spectra in (
         2,
-        2 * PATIENCE // (1 if array else N),
+        2 * PATIENCE_DOCUMENTS // (1 if array else N),
     ):  # the stop comes before and after the events are given up
         made = Made()
         for _ in range(spectra):
@@ -541,18 +541,18 @@ def test_joined_late_without_start_and_descriptor(array: bool) -> None:
         assert (last.reason, last.run_uid, last.seq_num) == ("joined late", made.uid, None)
         assert last.detail.startswith(f"{len(missed) - 1} events could not be read")
         other = Made().sweep(array=array).stop()
-        frames, asides = feed([*missed, *other.docs, *other.docs[:1] * PATIENCE], flush=False)
+        frames, asides = feed([*missed, *other.docs, *other.docs[:1] * PATIENCE_DOCUMENTS], flush=False)
         check_true(frames, [other])
         assert asides[-1] == last
 
 
 def test_a_descriptor_that_never_came_is_told_once() -> None:
     made = Made()
-    for _ in range(2 * PATIENCE):
+    for _ in range(2 * PATIENCE_DOCUMENTS):
         made.sweep(array=True)
     events = [doc for doc in made.docs if doc[0] == "event"]
     assert reasons(feed(events)[1]) == {"descriptor never came": 1}
-    many = [("event", {**events[0][1], "uid": str(k)}) for k in range(MAX_HELD + 100)]
+    many = [("event", {**events[0][1], "uid": str(k)}) for k in range(MAX_HELD_DOCUMENTS + 100)]
     page = ("event_page", dict(event_model.pack_event_page(*(doc for _, doc in many))))
     assert reasons(feed([page])[1]) == {"descriptor never came": 1, "too many held back": 1}
 
@@ -602,7 +602,7 @@ def test_patience_is_bounded_and_settles() -> None:
     (frame,) = assembler.settle()
     assert isinstance(frame, Frame)
     assert not assembler.settle()
-    other = Made().sweep(axis=np.linspace(8300, 8400, 2 * PATIENCE))
+    other = Made().sweep(axis=np.linspace(8300, 8400, 2 * PATIENCE_DOCUMENTS))
     frames, _ = feed([*losing(made, 20), *other.docs], flush=False)
     assert len(frames) == 1
 
@@ -616,7 +616,7 @@ def test_a_run_is_answered_once_even_if_all_of_it_comes_again() -> None:
 
 
 def test_runs_left_open_are_bounded() -> None:
-    runs = [Made(num_points=N).sweep() for _ in range(MAX_OPEN + 3)]
+    runs = [Made(num_points=N).sweep() for _ in range(MAX_OPEN_RUNS + 3)]
     frames, asides = feed([d for r in runs for d in r.docs], flush=False)
     check_true(frames, runs)
     assert len(frames) == 3

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from xas_agent.agent.fields.settings import FieldSettings
 from xas_agent.agent.stream import held
-from xas_agent.agent.stream.book import MAX_OPEN, PATIENCE, PATIENCE_S, Book, Entry
-from xas_agent.agent.stream.held import MAX_HELD, size_of
+from xas_agent.agent.stream.book import MAX_OPEN_RUNS, PATIENCE_DOCUMENTS, PATIENCE_S, Book, Entry
+from xas_agent.agent.stream.held import MAX_HELD_DOCUMENTS, size_of
 from xas_agent.agent.types.frame import Document, Received, SetAside
 from xas_agent.agent.types.reasons import Reason
 from xas_agent.agent.types.run import RunDocument
@@ -136,13 +136,13 @@ def test_what_is_held_is_bounded_in_bytes(events: int, most: int, seed: int) -> 
 
 
 def test_what_is_held_is_bounded_in_number() -> None:
-    docs = run(MAX_HELD + 10)
-    found = entries([d for d in docs if d[0] == "event"][: PATIENCE - 1])
+    docs = run(MAX_HELD_DOCUMENTS + 10)
+    found = entries([d for d in docs if d[0] == "event"][: PATIENCE_DOCUMENTS - 1])
     assert not found
     page = event_model.pack_event_page(*(doc for name, doc in docs if name == "event"))  # type: ignore[arg-type]
     found = entries([("event_page", dict(page))])
     assert names(found) == [Reason.TOO_MANY_HELD_BACK]
-    assert f"{MAX_HELD} documents" in found[0].detail  # type: ignore[union-attr]
+    assert f"{MAX_HELD_DOCUMENTS} documents" in found[0].detail  # type: ignore[union-attr]
 
 
 def test_a_finished_run_is_remembered() -> None:
@@ -168,7 +168,7 @@ def test_a_stop_waits_for_what_it_announces_and_no_longer_than_the_patience() ->
         assert book.waiting is not ended
     book = Book(FieldSettings())
     entries(docs, book)
-    assert names(entries(other[:1] * PATIENCE, book)) == ["start", "stop"]
+    assert names(entries(other[:1] * PATIENCE_DOCUMENTS, book)) == ["start", "stop"]
     docs[-1][1]["num_events"] = {"s0": 2, "baseline": 2}
     assert names(entries(docs))[-1] == "stop", "no spectrum needs the baseline"
 
@@ -248,6 +248,6 @@ def test_a_start_that_never_came_is_given_out_empty() -> None:
 
 
 def test_runs_left_open_end_without_a_stop() -> None:
-    runs = [run(1, stop=False) for _ in range(MAX_OPEN + 2)]
+    runs = [run(1, stop=False) for _ in range(MAX_OPEN_RUNS + 2)]
     stops = [e for e in entries([d for r in runs for d in r]) if isinstance(e, RunDocument) and e.name == "stop"]
     assert [(e.run.uid, e.doc) for e in stops] == [(r[0][1]["uid"], {}) for r in runs[:2]]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from xas_agent.agent.stream.sweeps import UnusableError, spectrum, split_sweeps, strip_padding
+from xas_agent.agent.stream.sweeps import UnusableError, form_spectrum, split_sweeps, strip_padding
 
 AXIS = 8333.0 + np.concatenate([np.arange(-60, -20, 5.0), np.arange(-20, 40, 0.5), np.arange(40, 111, 3.0)])
 
@@ -66,7 +66,7 @@ def test_absurd_numbers_give_finite_spectra_or_none(data: st.DataObject) -> None
     for role, value, at in data.draw(st.lists(st.tuples(st.sampled_from(sorted(columns)), huge, st.integers(0, 11)))):
         columns[role][at] = value
     try:
-        found = spectrum(columns, formula, 3)
+        found = form_spectrum(columns, formula, 3)
     except UnusableError:
         return
     assert np.isfinite(found.energy).all()
@@ -85,20 +85,20 @@ def test_mu_is_formed_and_sorted() -> None:
     i0 = np.full(AXIS.size, 1e6)
     it = i0 * np.exp(-mu)
     columns = {"energy": AXIS, "i0": i0, "it": it, "iref": it * np.exp(-foil)}
-    found = spectrum({role: c[::-1] for role, c in columns.items()}, "transmission", 10)
+    found = form_spectrum({role: c[::-1] for role, c in columns.items()}, "transmission", 10)
     assert found.direction == "falling"
     assert found.reference is not None
     np.testing.assert_allclose(found.energy, AXIS)
     np.testing.assert_allclose(found.mu, mu)
     np.testing.assert_allclose(found.reference, foil, atol=1e-12)
     columns = {"energy": AXIS, "i0": i0, "fluorescence": i0 * mu, "reference": foil * np.nan}
-    found = spectrum(columns, "fluorescence", 10)
+    found = form_spectrum(columns, "fluorescence", 10)
     np.testing.assert_allclose(found.mu, mu)
     assert found.reference is None
 
 
 def test_an_energy_measured_twice_gives_the_mean() -> None:
-    found = spectrum({"energy": np.repeat(AXIS, 2), "mu": np.arange(2.0 * AXIS.size)}, "mu", 10)
+    found = form_spectrum({"energy": np.repeat(AXIS, 2), "mu": np.arange(2.0 * AXIS.size)}, "mu", 10)
     np.testing.assert_array_equal(found.energy, AXIS)
     np.testing.assert_allclose(found.mu, 2 * np.arange(AXIS.size) + 0.5)
 
@@ -119,7 +119,7 @@ def test_one_bad_value_refuses_the_spectrum(role: str, value: float, reason: str
     columns = {"energy": AXIS.copy(), "i0": np.ones(AXIS.size), "it": np.ones(AXIS.size)}
     columns[role][3] = value
     with pytest.raises(UnusableError) as refused:
-        spectrum(columns, "transmission", 10)
+        form_spectrum(columns, "transmission", 10)
     assert refused.value.reason == reason
 
 

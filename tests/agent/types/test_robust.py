@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.stats import median_abs_deviation, theilslopes
 
-from xas_agent.agent.types.robust import MAD_TO_SD, hodges_lehmann, mad_sd, median, median_of_known, theil_sen
+from xas_agent.agent.types.robust import MAD_TO_SD, hodges_lehmann, mad_sd, median, nan_median, theil_sen
 
 VALUES = st.floats(-1e6, 1e6)
 SERIES = arrays(float, st.integers(1, 40), elements=VALUES)
@@ -23,7 +23,7 @@ def test_median_is_numpys_to_the_last_bit(values):
 def test_medians_leave_nan_out(values):
     known = np.isfinite(values).any(axis=-1)
     expected = np.nanmedian(np.where(known[..., None], values, 0.0), axis=-1)
-    np.testing.assert_array_equal(median_of_known(values), expected)
+    np.testing.assert_array_equal(nan_median(values), expected)
 
 
 def test_the_factor_makes_the_mad_of_a_gaussian_its_standard_deviation():
