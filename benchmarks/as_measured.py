@@ -25,6 +25,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
 
+from xas_agent.agent.types import Array
 from xas_agent.models import card as cards
 from xas_agent.models.runtime import Model
 from xas_agent.models.training import FeffData, TrainingConfig, config_of, load_feff
@@ -35,7 +36,6 @@ DRAWS, STEPS, NOISE = 60, 21, 0.004
 MISFIT, MISFIT_EV = 0.026, 2.0  # RMS in edge steps, and σ of the Gaussian that smooths it
 LAYERED = "layered"
 
-Array = NDArray[np.float64]
 Charge = tuple[Array, Tensor]
 """Mean oxidation states (STEPS,) and fine spectra (STEPS, F)."""
 

@@ -59,7 +59,7 @@ class Model:
             self.forward(np.zeros((n, len(self.grid)), np.float32))
 
     @torch.inference_mode()
-    def forward(self, spectra: NDArray[np.float32]) -> NDArray[np.float64]:
+    def forward(self, spectra: NDArray[np.float32]) -> Array:
         """The bare network: (N, G) → (N, columns), in the order of :class:`~xas_agent.models.card.Card`."""
         x = torch.from_numpy(np.ascontiguousarray(spectra, np.float32)).to(self.device)
         if self.device.type == "cpu" and len(x) > CPU_CHUNK:
@@ -93,7 +93,7 @@ class Model:
             at += len(d.classes)
         return found
 
-    def _read(self, name: str, out: NDArray[np.float64], beside: Array | None):
+    def _read(self, name: str, out: Array, beside: Array | None):
         """A function of the row that makes this descriptor's estimate; the arithmetic is done for all rows here."""
         card, columns, number = self._descriptors[name]
         p = classes = None

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from ..types import hodges_lehmann, mad_sd, theil_sen
+from ..types import Array, hodges_lehmann, mad_sd, theil_sen
 
 Z90 = 1.6449
 """Half width of a Gaussian's central 90 % in standard deviations: what an estimate's interval spans."""
@@ -37,7 +36,7 @@ def _error_factor(n: int) -> float:
     return math.sqrt(math.pi / 3) * float(stdtrit(n - 2, 0.95)) / Z90
 
 
-def robust_line(time: NDArray[np.float64], value: NDArray[np.float64]) -> TrendLine:
+def robust_line(time: Array, value: Array) -> TrendLine:
     """Fit a line that up to 29 % of outliers cannot carry away.
 
     The slope is the median of the slopes of all pairs (Theil 1950, Sen 1968), the height the median of the

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ..types import Settings
+from ..types import Array, Settings
 from .trend import Z90, robust_line
 
 _MAX_LATE_FRAMES = 8
@@ -154,7 +153,7 @@ class _PointSeries:
         self._late = 0
         return None
 
-    def arrays(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def arrays(self) -> tuple[Array, Array]:
         """Times and values, (n,) each, n ≤ 50: a longer series as the medians of blocks of its frames."""
         time = np.array([p.time for p in self.points])
         value = np.array([p.value for p in self.points])

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from pydantic import Field
 
-from ..types import HC_EV_ANGSTROM, Settings
+from ..types import HC_EV_ANGSTROM, Array, Settings
 from .run_start import read_number
 
 
@@ -34,13 +34,13 @@ class Bragg(Settings):
         more = 0.0 if self.offset_from is None else read_number(start, self.offset_from)
         return None if more is None else self.offset_deg + more
 
-    def energy(self, position: ArrayLike, offset_deg: float) -> NDArray[np.float64]:
+    def energy(self, position: ArrayLike, offset_deg: float) -> Array:
         """Return energies, eV, of positions, of any shape; infinite at θ = 0."""
         angle = np.radians(np.asarray(position, dtype=np.float64) / self.counts_per_degree + offset_deg)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             return HC_EV_ANGSTROM / (2.0 * self.d_spacing_ang * np.abs(np.sin(angle)))
 
-    def position(self, energy_ev: ArrayLike, offset_deg: float) -> NDArray[np.float64]:
+    def position(self, energy_ev: ArrayLike, offset_deg: float) -> Array:
         """Return the positions, at positive θ, of energies in eV: the inverse of :meth:`energy`.
 
         >>> si111 = Bragg(d_spacing_ang=3.1356)
@@ -63,7 +63,7 @@ class Polynomial(Settings):
         """Return 0: nothing of it goes with a run."""
         return 0.0
 
-    def energy(self, position: ArrayLike, offset_deg: float) -> NDArray[np.float64]:
+    def energy(self, position: ArrayLike, offset_deg: float) -> Array:
         """Return energies, eV, of positions, of any shape."""
         x = np.asarray(position, dtype=np.float64)
         return np.asarray(np.polynomial.polynomial.polyval(x, self.coefficients_ev), dtype=np.float64)
@@ -82,6 +82,6 @@ class EnergyAxis:
     relation: Bragg | Polynomial
     offset_deg: float
 
-    def __call__(self, position: ArrayLike) -> NDArray[np.float64]:
+    def __call__(self, position: ArrayLike) -> Array:
         """Return energies, eV."""
         return self.relation.energy(position, self.offset_deg)

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..types import Formula, Reason
+from ..types import Array, Formula, Reason
 from .monochromator import RELATION_EXAMPLE, EnergyAxis
 from .names import (
     SYNONYMS,
@@ -52,7 +51,7 @@ class StreamFields:
     reference: str | None = None
     readings: tuple[str, ...] = ()
     """The scalar numbers besides."""
-    grid: NDArray[np.float64] | None = field(default=None, compare=False)
+    grid: Array | None = field(default=None, compare=False)
     """(M,) eV, from the descriptor's configuration."""
 
     def in_ev(self, recorded: Any) -> Any:
@@ -349,7 +348,7 @@ def is_scalar(about: Mapping[str, Any]) -> bool:
     return all(n == 1 for n in shape)
 
 
-def _configured_energies(fields: FieldSettings, descriptor: Mapping[str, Any]) -> NDArray[np.float64] | None:
+def _configured_energies(fields: FieldSettings, descriptor: Mapping[str, Any]) -> Array | None:
     """Return the energies, (M,) eV, that a device keeps as configuration: a dispersive spectrometer's axis."""
     for device in (descriptor.get("configuration") or {}).values():
         data, about = device.get("data") or {}, device.get("data_keys") or {}

@@ -11,7 +11,7 @@ import event_model
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import Decision, DescriptorEstimate, Estimate, Frame, SetAside, get_logger
+from ..types import Array, Decision, DescriptorEstimate, Estimate, Frame, SetAside, get_logger
 
 _log = get_logger()
 
@@ -69,7 +69,7 @@ class Provenance:
     """Descriptors that are published and not hinted at as what to show."""
     units: Mapping[str, str] = field(default_factory=dict)
     """Of the model's descriptors (OS → e), of alignment quantities and of readings, by name."""
-    grid: NDArray[np.float64] | None = None
+    grid: Array | None = None
     """(G,) eV relative to the element's tabulated edge; configuration of the ``spectra`` stream."""
 
 
@@ -195,7 +195,7 @@ class AgentRun:
         )
         self._emit("stop", dict(stop))
 
-    def _spectrum(self, frame: Frame, spectrum: NDArray[np.float64]) -> None:
+    def _spectrum(self, frame: Frame, spectrum: Array) -> None:
         layout = ("spectra", spectrum.shape)
         if layout not in self._streams:
             keys = {
@@ -302,7 +302,7 @@ def _free(name: str, prefix: str, taken: Mapping[str, Any]) -> str:
     return key
 
 
-def _grid_configuration(grid: NDArray[np.float64], time: float) -> dict[str, Any]:
+def _grid_configuration(grid: Array, time: float) -> dict[str, Any]:
     key = {
         "source": "model grid, relative to the element's tabulated edge",
         "dtype": "array",

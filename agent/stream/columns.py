@@ -9,7 +9,7 @@ import numpy as np
 
 from ..fields import StreamFields
 from ..types import Reason
-from .sweeps import Column, UnusableError
+from .sweeps import Array, UnusableError
 
 
 class UnreadFile(str):
@@ -18,14 +18,14 @@ class UnreadFile(str):
     __slots__ = ()
 
 
-def read_sweep_columns(channels: StreamFields, rows: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
+def read_sweep_columns(channels: StreamFields, rows: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
     """Return the columns, each (M,), of the M Events of a sweep. Raises UnusableError."""
     return _by_role(channels, lambda key: _column(rows, key))
 
 
 def read_event_columns(
-    channels: StreamFields, data: Mapping[str, Any], data_keys: Mapping[str, Any], grid: Column | None
-) -> dict[str, Column]:
+    channels: StreamFields, data: Mapping[str, Any], data_keys: Mapping[str, Any], grid: Array | None
+) -> dict[str, Array]:
     """Return the columns, each (M,), of a whole-spectrum Event. Raises UnusableError.
 
     ``grid`` are the energies, eV, of a stream that has none of its own.
@@ -45,7 +45,7 @@ def read_event_columns(
     return columns
 
 
-def read_vector(data: Mapping[str, Any], key: str, shape: Any) -> Column:
+def read_vector(data: Mapping[str, Any], key: str, shape: Any) -> Array:
     """Return a field of a whole-spectrum Event, (M,), if it has the shape that its descriptor announces."""
     if key not in data:
         raise UnusableError(Reason.FIELD_MISSING, f"{key} is not in the event")
@@ -127,9 +127,9 @@ def finite_scalars(data: Mapping[str, Any]) -> dict[str, float]:
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def _by_role(channels: StreamFields, read: Callable[[str], Column]) -> dict[str, Column]:
+def _by_role(channels: StreamFields, read: Callable[[str], Array]) -> dict[str, Array]:
     """Read what the formula takes; what only the reference foil takes may fail, the frame does without."""
-    columns: dict[str, Column] = {}
+    columns: dict[str, Array] = {}
     if channels.energy is not None:
         columns["energy"] = channels.in_ev(read(channels.energy))
     if channels.i0 is not None:
@@ -156,7 +156,7 @@ def _by_role(channels: StreamFields, read: Callable[[str], Column]) -> dict[str,
     return columns
 
 
-def _column(rows: Sequence[Mapping[str, Any]], key: str) -> Column:
+def _column(rows: Sequence[Mapping[str, Any]], key: str) -> Array:
     """Return one number per row, (M,); arrays of one count as numbers."""
     _refuse_unread(row.get(key) for row in rows)
     try:

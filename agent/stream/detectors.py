@@ -6,9 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import Reason
-
-Column = NDArray[np.float64]
+from ..types import Array, Reason
 
 CLIPPED_POINTS = 4  # in a row at the very maximum
 DISTINCT = 0.5  # of a channel's values, without which equal neighbours mean nothing: few counts, no noise
@@ -25,7 +23,7 @@ SATURATED = {
 }
 
 
-def find_flaw(columns: Mapping[str, Column], role: str) -> tuple[Reason, str] | None:
+def find_flaw(columns: Mapping[str, Array], role: str) -> tuple[Reason, str] | None:
     """Return the first flaw of a channel, (M,), as reason and detail; None where it has none.
 
     Constant: the detector is dead or stuck. Saturated: several points in a row have the maximum to the last bit. I0
@@ -50,7 +48,7 @@ def find_flaw(columns: Mapping[str, Column], role: str) -> tuple[Reason, str] | 
     return None
 
 
-def _clipped(channel: Column, top: NDArray[np.bool_]) -> int | None:
+def _clipped(channel: Array, top: NDArray[np.bool_]) -> int | None:
     """How many points in a row are clipped, or None; ``top`` are those at the maximum."""
     if np.count_nonzero(top) < CLIPPED_POINTS or (run := _longest(top)) < CLIPPED_POINTS:
         return None

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
 from ..fields import FieldSettings, UnreadableStream, external_keys_of_spectra, read_number
-from ..types import Reason, RunDocument, RunInfo, SetAside, Settings, get_logger
+from ..types import Array, Reason, RunDocument, RunInfo, SetAside, Settings, get_logger
 from .columns import UnreadFile, announced_events, document_time, finite_scalars
 
 log = get_logger()
@@ -20,7 +19,6 @@ JOINED = "fly"
 """Name of the stream that the others are joined to."""
 
 Doc = dict[str, Any]
-Table = NDArray[np.float64]
 
 
 class Trace(Settings):
@@ -89,7 +87,7 @@ def external_keys_to_read(
 class _Side:
     """What has come of one trace: tables by data key."""
 
-    tables: dict[str, list[Table]] = field(default_factory=dict)
+    tables: dict[str, list[Array]] = field(default_factory=dict)
     unread: str = ""
 
 
@@ -211,7 +209,7 @@ class FlyJoiner:
         event |= {"seq_num": 1, "time": run.time, "data": columns, "timestamps": dict.fromkeys(columns, run.time)}
         yield RunDocument(info, "event", event | {"filled": {}}, run.at)
 
-    def _current(self, column: str, counts: Table, start: Mapping[str, Any]) -> Table:
+    def _current(self, column: str, counts: Array, start: Mapping[str, Any]) -> Array:
         """Return an intensity without its offset and gain, as far as the RunStart names them."""
         offset = self._stated(column, self._settings.offsets, start) * self._settings.offset_scale
         return (counts - offset) / 10.0 ** self._stated(column, self._settings.gains, start)
@@ -240,7 +238,7 @@ def _take(side: _Side, trace: Trace, doc: Doc) -> None:
             side.tables.setdefault(key, []).append(np.asarray(value, dtype=np.float64))
 
 
-def series(tables: Mapping[str, list[Table]], trace: Trace) -> list[tuple[Table, dict[str, Table]]]:
+def series(tables: Mapping[str, list[Array]], trace: Trace) -> list[tuple[Array, dict[str, Array]]]:
     """Return by data key the times, (M,) rising, and the columns, each (M,), of a trace's tables, (M, C).
 
     Raises ValueError for a table with other columns than were named, or none with a time.
@@ -265,7 +263,7 @@ def series(tables: Mapping[str, list[Table]], trace: Trace) -> list[tuple[Table,
     return found
 
 
-def signed(counts: Table, bits: int) -> Table:
+def signed(counts: Array, bits: int) -> Array:
     """Return counters, of any shape, as the numbers that they mean in two's complement.
 
     >>> signed(np.array([3.0, 0xFFFFFE, -2.0]), 24)
@@ -275,8 +273,8 @@ def signed(counts: Table, bits: int) -> Table:
 
 
 def join(
-    signals: list[tuple[Table, dict[str, Table]]], axis: list[tuple[Table, dict[str, Table]]]
-) -> dict[str, Table]:
+    signals: list[tuple[Array, dict[str, Array]]], axis: list[tuple[Array, dict[str, Array]]]
+) -> dict[str, Array]:
     """Return columns, each (M,), at the times of the signal with the most points, where all others were recorded too.
 
     What has times of its own is interpolated linearly, as NSLS-II ISS does. Raises ValueError where they have no
@@ -289,7 +287,7 @@ def join(
     if time.size < 2:
         spans = "; ".join(f"{', '.join(c)}: {t[0]:.3f} to {t[-1]:.3f} s" for t, c in (*signals, *axis))
         raise ValueError(f"they were not recorded at the same time: {spans}")
-    joined: dict[str, Table] = {"time": time}
+    joined: dict[str, Array] = {"time": time}
     for own, columns in (*signals, *axis):
         for name, column in columns.items():
             if name in joined:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..fields import (
     FOIL_ROLES,
@@ -18,7 +17,7 @@ from ..fields import (
     has_i0,
     resolve,
 )
-from ..types import Frame, Reason, RunInfo, SetAside, get_logger
+from ..types import Array, Frame, Reason, RunInfo, SetAside, get_logger
 from .columns import (
     announced_events,
     average_readings,
@@ -84,7 +83,7 @@ class Run:
         self._fields = fields
         self._samples = samples
         self._frames = 0
-        self._grid: NDArray[np.float64] | None = None
+        self._grid: Array | None = None
         self._grids_differ = False
         self._late_reported = False
         self._unreadable = False

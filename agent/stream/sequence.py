@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from cachetools import FIFOCache
 
+from ..types import Array
 from .sweeps import split_sweeps, turn_threshold
 
 REORDER_WINDOW_EVENTS = 64
@@ -228,7 +229,7 @@ class PointBuffer:
         return sweeps
 
 
-def _filled(energies: list[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _filled(energies: list[float]) -> Array:
     """Put the last good energy where there is none, so that a bad point stays in the sweep that it spoils."""
     energy = np.array(energies, dtype=np.float64)
     good = np.isfinite(energy)

@@ -5,12 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..types import Direction, Formula, Reason
+from ..types import Array, Direction, Formula, Reason
 from .detectors import DETECTOR_ROLES, find_flaw
-
-Column = NDArray[np.float64]
 
 MAX_ENERGY_EV = 1e6
 """Beyond every absorption edge: a higher reading is none."""
@@ -29,17 +26,17 @@ class UnusableError(Exception):
 class SweepSpectrum:
     """One sweep, sorted to strictly rising energy."""
 
-    energy: Column
+    energy: Array
     """(M,) eV."""
-    mu: Column
+    mu: Array
     """(M,) dimensionless."""
-    reference: Column | None
+    reference: Array | None
     """(M,) dimensionless."""
     direction: Direction
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def turn_threshold(energy: Column) -> float:
+def turn_threshold(energy: Array) -> float:
     """Return how far, in eV, the energy must come back before that is a turn and no jitter of the encoder.
 
     Half the median step, or four times the median second difference where that is more: about 6.6 σ of white jitter,
@@ -56,7 +53,7 @@ def turn_threshold(energy: Column) -> float:
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def split_sweeps(energy: Column) -> list[slice]:
+def split_sweeps(energy: Array) -> list[slice]:
     """Split energies, (M,) in the order of acquisition, into sweeps: consecutive, in one direction each.
 
     A turning point that was measured twice is shared between its two sweeps; one measured once belongs to the
@@ -102,7 +99,7 @@ def _turns(energy: list[float], back: float) -> list[int]:
     return turns
 
 
-def _border(energy: Column, steps: Column, turns: list[int], k: int) -> int:
+def _border(energy: Array, steps: Array, turns: list[int], k: int) -> int:
     """Return the index at which the sweep after turn ``k`` begins."""
     turn = turns[k]
     begin = turns[k - 1] if k else 0
@@ -122,7 +119,7 @@ def _border(energy: Column, steps: Column, turns: list[int], k: int) -> int:
     return first + (last - first + 2) // 2
 
 
-def _median_moved(steps: Column) -> float:
+def _median_moved(steps: Array) -> float:
     moved = steps[steps > 0]
     return float(np.median(moved)) if moved.size else 0.0
 
@@ -130,7 +127,7 @@ def _median_moved(steps: Column) -> float:
 _AXES = ("energy", "time")
 
 
-def strip_padding(columns: Mapping[str, Column]) -> dict[str, Column]:
+def strip_padding(columns: Mapping[str, Array]) -> dict[str, Array]:
     """Drop what a fixed-size buffer adds: zeros at the end, and rows that repeat the one before exactly.
 
     A row is padding where its energy is 0, or where all its intensities are (of an absorption that is already
@@ -157,7 +154,7 @@ def strip_padding(columns: Mapping[str, Column]) -> dict[str, Column]:
 
 @np.errstate(over="ignore", invalid="ignore")
 def form_spectrum(
-    columns: Mapping[str, Column], formula: Formula | None, min_points: int, bin_ev: float | None = None
+    columns: Mapping[str, Array], formula: Formula | None, min_points: int, bin_ev: float | None = None
 ) -> SweepSpectrum:
     """Form one sweep's spectrum from its columns, each (M,), by role: energy (eV), i0, it, if, mu, iref, reference.
 
@@ -202,7 +199,7 @@ def form_spectrum(
     return SweepSpectrum(energy.copy(), rows[0], reference, direction)
 
 
-def bin_columns(columns: Mapping[str, Column], width_ev: float) -> dict[str, Column]:
+def bin_columns(columns: Mapping[str, Array], width_ev: float) -> dict[str, Array]:
     """Average columns, each (M,), in bins of ``width_ev`` of their energy; a bin's energy is the mean of its points'.
 
     So a straight line stays one, however the points are spread in their bins. Bins without a point are left out.
@@ -223,7 +220,7 @@ _NEEDED: Mapping[Formula, tuple[str, ...]] = {
 }
 
 
-def _absorption(columns: Mapping[str, Column], formula: Formula) -> Column:
+def _absorption(columns: Mapping[str, Array], formula: Formula) -> Array:
     if formula in ("mu", "normalised"):
         return columns["mu"]
     i0 = _positive(columns["i0"], Reason.I0_NOT_POSITIVE)
@@ -232,14 +229,14 @@ def _absorption(columns: Mapping[str, Column], formula: Formula) -> Column:
     return columns["fluorescence"] / i0
 
 
-def _positive(intensity: Column, reason: Reason) -> Column:
+def _positive(intensity: Array, reason: Reason) -> Array:
     if intensity.min() <= 0:
         bad = np.count_nonzero(intensity <= 0)
         raise UnusableError(reason, f"{bad} of {intensity.size} values, lowest {intensity.min():g}")
     return intensity
 
 
-def _reference(columns: Mapping[str, Column]) -> Column | None:
+def _reference(columns: Mapping[str, Array]) -> Array | None:
     """Return the foil's absorption, or None where it was not measured or not well: the frame does without."""
     if "iref" in columns:
         it, iref = columns["it"], columns["iref"]

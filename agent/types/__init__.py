@@ -1,11 +1,12 @@
 """Values and protocols that every stage shares."""
 
+from .array import Array
 from .decision import Decision
 from .edge import STEP_WIDTH_EV, Edge
 from .errors import InputError
 from .estimate import DescriptorEstimate, Estimate
 from .frame import Direction, Document, Formula, Frame, Received, SetAside
-from .grid import Array, Grid, bin_means, right_index
+from .grid import Grid, bin_means, right_index
 from .log import Logger, get_logger
 from .protocols import Action, Control, Estimator, Reply, Source, Stage, Status
 from .reasons import Flag, Reason, Refusal

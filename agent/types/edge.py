@@ -5,7 +5,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from .grid import Array, Grid
+from .array import Array
+from .grid import Grid
 
 STEP_WIDTH_EV = 5.0
 """Of the arctangent that stands in for structure that is not there."""

@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
+from .array import Array
 from .reasons import Reason
 
 Document = tuple[str, dict[str, Any]]
@@ -38,11 +36,11 @@ class Frame:
     time: float
     """Unix seconds: the frame's own, taken from its last datum, never the agent's clock. NaN where a file does not
     tell; then its foil stands alone."""
-    energy: NDArray[np.float64]
+    energy: Array
     """(M,) eV, rising, on the monochromator's own scale."""
-    mu: NDArray[np.float64]
+    mu: Array
     """(M,) absorption, dimensionless."""
-    reference: NDArray[np.float64] | None = None
+    reference: Array | None = None
     """(M,) absorption of the reference foil measured at the same time."""
     normalised: bool = False
     """Whether ``mu`` already has its pre-edge at 0 and its post-edge at 1."""

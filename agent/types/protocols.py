@@ -7,10 +7,11 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .array import Array
 from .edge import Edge
 from .estimate import Estimate
 from .frame import Document, SetAside
-from .grid import Array, Grid
+from .grid import Grid
 from .run import RunDocument
 
 Action = Literal["pause", "resume", "stop", "notify"]

@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from .grid import Array
+from .array import Array
 
 MAD_TO_SD = 1.4826
 """Standard deviation of a Gaussian over its median absolute deviation."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .grid import Array
+from .array import Array
 
 
 @dataclass(frozen=True, slots=True)

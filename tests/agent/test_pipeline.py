@@ -22,6 +22,7 @@ from xas_agent.agent.pipeline import Pipeline
 from xas_agent.agent.spectra.settings import AlignmentSettings
 from xas_agent.agent.stream.book import MAX_OPEN_RUNS, PATIENCE_DOCUMENTS
 from xas_agent.agent.stream.reader import FrameReader
+from xas_agent.agent.types import Array
 from xas_agent.agent.types.edge import Edge
 from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate
 from xas_agent.agent.types.frame import Document, Received
@@ -79,7 +80,7 @@ class Watched:
         for height in heights:
             self.frame(spectrum(height))
 
-    def frame(self, mu: NDArray[np.float64], element: str | None = None) -> "Watched":
+    def frame(self, mu: Array, element: str | None = None) -> "Watched":
         i0 = np.full(len(mu), 1e6)
         energy = EDGES[element or self.element] + RELATIVE
         data = {"energy": energy, "I0": i0, "It": i0 * np.exp(-mu), "voltage": 3.9}
@@ -93,7 +94,7 @@ class Watched:
         return self
 
 
-def spectrum(height: float) -> NDArray[np.float64]:
+def spectrum(height: float) -> Array:
     ripple = 1e-3 * np.sin(7 * RELATIVE)  # noise, without its chance
     white_line = height * np.exp(-(((RELATIVE - 8) / 5) ** 2))
     return 0.3 + 0.8 * (0.5 + np.arctan(RELATIVE / 1.5) / np.pi + white_line) + ripple
