@@ -55,8 +55,8 @@ class WhiteLine:
     def edge(self) -> Edge:
         return Edge(EDGES[self.absorber])
 
-    def estimate(self, spectra: NDArray[np.float32], beside: object = None) -> Sequence[Estimate]:
-        if beside is not None:  # else it is asked how its answers move with the energy
+    def estimate(self, spectra: NDArray[np.float32], extra_sd: object = None) -> Sequence[Estimate]:
+        if extra_sd is not None:  # else it is asked how its answers move with the energy
             self.batches.append(len(spectra))
         means = spectra[:, self.grid.window((0, 15))].mean(1, dtype=np.float64)
         return [Estimate({"OS": DescriptorEstimate(m, m - 0.01, m + 0.01)}, 0.1) for m in means.tolist()]
@@ -239,10 +239,10 @@ def test_a_frame_that_the_model_cannot_answer_does_not_take_others_with_it():
     model = piped.models[1]
     answer = model.estimate
 
-    def estimate(spectra, beside=None):
+    def estimate(spectra, extra_sd=None):
         if (spectra.max(1) > 2).any():
             raise RuntimeError("no answer")
-        return answer(spectra, beside)
+        return answer(spectra, extra_sd)
 
     model.estimate = estimate
     piped.feed(Watched("Ni", 0.1, 0.5, 1.9, 0.3).stop().docs).check()

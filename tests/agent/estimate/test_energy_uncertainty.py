@@ -35,7 +35,7 @@ class EdgeReader:
     def edge(self) -> Edge:
         return Edge(8333.0, 3.0, self.offset_sd_ev, scale_sd=self.scale_sd, amplitude_sd=self.amplitude_sd)
 
-    def estimate(self, spectra, beside=None):
+    def estimate(self, spectra, extra_sd=None):
         self.asked.append(len(spectra))
         at = (GRID.stop_ev - spectra.sum(1)) * self.per_ev
         return [
