@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from xas_agent.agent.fields.settings import FieldSettings
 from xas_agent.agent.stream import held
-from xas_agent.agent.stream.book import MAX_OPEN_RUNS, PATIENCE_DOCUMENTS, PATIENCE_S, Book, Entry
+from xas_agent.agent.stream.book import MAX_OPEN_RUNS, Book, Entry
+from xas_agent.agent.stream.deadlines import PATIENCE_DOCUMENTS, PATIENCE_S
 from xas_agent.agent.stream.held import MAX_HELD_DOCUMENTS, size_of
 from xas_agent.agent.types.frame import Document, Received, SetAside
 from xas_agent.agent.types.reasons import Reason

@@ -12,7 +12,7 @@ from streams import Staged
 from xas_agent.agent.fields.monochromator import Bragg, Polynomial
 from xas_agent.agent.fields.resolve import StreamFields, UnreadableStream, resolve
 from xas_agent.agent.fields.settings import FieldSettings
-from xas_agent.agent.stream.book import PATIENCE_S
+from xas_agent.agent.stream.deadlines import PATIENCE_S
 from xas_agent.agent.stream.fly import FlyJoiner, FlySettings, Trace, join, series
 from xas_agent.agent.types.frame import Received, SetAside
 
