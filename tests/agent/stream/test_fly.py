@@ -13,7 +13,7 @@ from xas_agent.agent.fields.monochromator import Bragg, Polynomial
 from xas_agent.agent.fields.resolve import StreamFields, UnreadableStream, resolve
 from xas_agent.agent.fields.settings import FieldSettings
 from xas_agent.agent.stream.deadlines import PATIENCE_S
-from xas_agent.agent.stream.fly import FlyJoiner, FlySettings, Trace, join, series
+from xas_agent.agent.stream.fly import FlyJoiner, FlySettings, Trace, join_columns, merge_tables
 from xas_agent.agent.types.frame import Received, SetAside
 
 TABLES = FlySettings(
@@ -142,7 +142,7 @@ def test_a_straight_line_survives_any_two_clocks(rates: tuple[float, float], pad
         tables.append(rng.permutation(np.concatenate([table, table[:1], np.zeros((padding, 3))])))
     trace = Trace(stream="a", columns=("t", "i0", "it"), time=("t",))
     other = Trace(stream="b", columns=("t", "e", "f"), time=("t",))
-    found = join(series({"a": [tables[0]]}, trace), series({"b": [tables[1]]}, other))
+    found = join_columns(merge_tables({"a": [tables[0]]}, trace), merge_tables({"b": [tables[1]]}, other))
     assert (np.diff(found["time"]) > 0).all()
     for name, line in (("i0", 5 * found["time"]), ("it", 7 - found["time"]), ("e", 5 * found["time"])):
         np.testing.assert_allclose(found[name], line, atol=1e-9)
