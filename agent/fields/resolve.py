@@ -246,17 +246,17 @@ def _resolve(
     if energy is None:
         grid = _configured_energies(fields, descriptor)
     elif position is None and fields.energy is None and energy in scalar:
-        if arrays := match_synonyms("energy", vector):  # a whole spectrum next to the motor's position
-            energy = match_one("energy", None, arrays)
+        # An array of energies next to the motor's scalar energy belongs to a whole spectrum.
+        energy = match_one("energy", None, match_synonyms("energy", vector)) or energy
     form: Form = "step" if energy in scalar else "array"
     usable = [key for key in (scalar if form == "step" else vector) if key != energy]
-    channels = _channels(fields, usable, start)
+    signals = _signals(fields, usable, start)
     time = match_one("time", fields.time, numeric) if fields.time else None
-    used = {energy, time, *(v for k, v in channels.items() if k != "fluorescence"), *channels.get("fluorescence", ())}
+    used = {energy, time, *(v for k, v in signals.items() if k != "fluorescence"), *signals.get("fluorescence", ())}
     unused = {key: plain_name(key) for key in scalar if key not in used}
     energies = SYNONYMS["energy"].patterns
     readings = tuple(key for key, name in unused.items() if not any(p.search(name) for p in energies))
-    if channels.get("formula") is None:
+    if signals.get("formula") is None:
         if energy is None:
             return None
         if form == "step" or usable:
@@ -270,7 +270,7 @@ def _resolve(
             return axis
     scale = 1000.0 if energy and str(keys[energy].get("units", "")).lower() == "kev" else 1.0
     return StreamFields(
-        form=form, energy=energy, energy_scale=scale, axis=axis, time=time, readings=readings, grid=grid, **channels
+        form=form, energy=energy, energy_scale=scale, axis=axis, time=time, readings=readings, grid=grid, **signals
     )
 
 
@@ -288,7 +288,7 @@ def _axis(fields: FieldSettings, position: str, start: Mapping[str, Any]) -> Ene
     return EnergyAxis(fields.relation, offset)
 
 
-def _channels(fields: FieldSettings, keys: list[str], start: Mapping[str, Any]) -> dict[str, Any]:
+def _signals(fields: FieldSettings, keys: list[str], start: Mapping[str, Any]) -> dict[str, Any]:
     """Choose the formula and its fields; ``formula`` is None if the fields of every formula are incomplete."""
     element, _ = element_and_edge(fields, start)
     i0 = match_one("i0", fields.i0, keys, element)
