@@ -26,7 +26,7 @@ def reason(made, formula="transmission"):
 
 
 @given(st.integers(0, 1000))
-def test_sound_detectors_have_no_flaw(seed):
+def test_good_detectors_have_no_flaw(seed):
     made = columns(seed)
     assert all(find_flaw(made, role) is None for role in ("i0", "it", "fluorescence", "iref"))
     assert form_spectrum(made, "transmission", 10).reference is not None
@@ -44,25 +44,25 @@ def test_i0_may_be_constant_and_dip():
 
 
 @pytest.mark.parametrize(("role", "formula"), [("it", "transmission"), ("fluorescence", "fluorescence")])
-def test_a_dead_detector(role, formula):
+def test_constant_detector(role, formula):
     made = columns()
     made[role] = np.full(300, 7.0)
     assert reason(made, formula) == f"{'It' if role == 'it' else 'If'} constant"
 
 
 @given(st.floats(0.1, 0.95))
-def test_a_detector_that_is_clipped(part):
+def test_saturated_detector(part):
     made = columns()
     made["fluorescence"] = np.minimum(made["fluorescence"], np.quantile(made["fluorescence"], part))
     assert reason(made, "fluorescence") == "If saturated"
 
 
-def test_few_counts_are_not_clipped():
+def test_few_counts_are_not_saturation():
     rng = np.random.default_rng(1)
     assert find_flaw({"fluorescence": rng.integers(0, 4, 300).astype(float)}, "fluorescence") is None
 
 
-def test_a_beam_dump():
+def test_beam_dump():
     made = columns()
     made["i0"][250:] = 1e3
     assert reason(made) == "I0 dropped"
@@ -70,7 +70,7 @@ def test_a_beam_dump():
     assert reason(made) == "I0 not positive"
 
 
-def test_a_dead_reference_costs_the_reference_alone():
+def test_constant_reference_removes_only_the_reference():
     made = columns()
     made["iref"] = np.full(300, 1.0)
     assert form_spectrum(made, "transmission", 10).reference is None
