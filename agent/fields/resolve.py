@@ -199,7 +199,7 @@ def has_i0(fields: FieldSettings, keys: Iterable[str]) -> bool:
 
 
 def describe_missing_fields(names: Iterable[str], streams: Iterable[str], found: Iterable[str]) -> UnreadableStream:
-    """Report that configured data keys are in none of ``streams``, with the data keys found there."""
+    """Report that configured data keys are missing in all ``streams``, with the data keys found there."""
     missing = ", ".join(f"'{name}'" for name in names)
     present = ", ".join(found) or "nothing"
     detail = f"no key {missing} in stream {', '.join(streams)}; found {present}"
@@ -381,7 +381,7 @@ def skip_reason(fields: FieldSettings, start: Mapping[str, Any]) -> str | None:
     if word := next((word for word in fields.skip_plans if _contains(kind, word)), None):
         return word
     if start and fields.only_plans and not any(_contains(kind, word) for word in fields.only_plans):
-        return f"none of {', '.join(fields.only_plans)}"
+        return f"contains none of {', '.join(fields.only_plans)}"
     return None
 
 

@@ -20,7 +20,7 @@ class FieldSettings(Settings):
     """
 
     energy: str | None = None
-    """Data key of the energy, eV (keV if the descriptor says so)."""
+    """Data key of the energy, eV (keV if that is the unit in the descriptor)."""
     position: str | None = None
     """Data key of the monochromator's position, if no energy is recorded; ``relation`` converts it to energy."""
     relation: Relation | None = None
@@ -36,7 +36,7 @@ class FieldSettings(Settings):
     fluorescence: tuple[str, ...] = ()
     """Data keys of the fluorescence channels; they are summed."""
     mu: str | None = None
-    """Data key of an absorption that is already computed; ``formula`` says whether it is also normalised."""
+    """Data key of an absorption that is already computed; ``formula`` states whether it is also normalised."""
     reference: str | None = None
     """Data key of the reference foil's absorption, if that is already computed."""
     formula: Formula | None = None

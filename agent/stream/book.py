@@ -159,7 +159,7 @@ class Book:
         uid, own = start["uid"], bool(start.get("xas_agent"))
         skipped = None if own else skip_reason(self._fields, start)
         if skipped is not None:
-            _log.info("spectra not read", run=uid, because=f"of its plan or kind: {skipped}")
+            _log.info("spectra not read", run=uid, because=f"plan or kind: {skipped}")
         element, edge = element_and_edge(self._fields, start)
         sample = start.get("sample_uid")
         sample = sample if isinstance(sample, str) and sample and not own else None
@@ -340,7 +340,7 @@ class Book:
             stream.ignored = stream.name in AGENT_STREAMS
         if not all(stream.ignored for stream in run.streams.values()):
             descriptor = next((document.doc for document, _ in run.held if document.name == "descriptor"), {})
-            detail = "the start of this run never came"
+            detail = "the start of this run did not arrive"
             self._out.append(SetAside(run.uid, run.uid, document_time(descriptor), Reason.JOINED_LATE, detail))
         self._begin(run, replace(self.no_run, uid=run.uid, joined_late=True), {}, self._deadlines.now)
 
@@ -381,7 +381,7 @@ class Book:
         late = run.info.joined_late and not run.streams
         reason = Reason.JOINED_LATE if late else Reason.DESCRIPTOR_NEVER_CAME
         missing = "start and descriptor" if late else "descriptor"
-        detail = f"{unread} events could not be read: their {missing} never came"
+        detail = f"{unread} events could not be read: their {missing} did not arrive"
         self._out.append(SetAside(run.uid, run.uid, document_time(run.stop or {}), reason, detail))
 
 

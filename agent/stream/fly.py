@@ -191,7 +191,7 @@ class FlyJoiner:
             seen = run.seen.get(name, set())
             total = max(announced.get(name, 0), *seen, 0)
             if total - len(seen) > self._fields.max_missing_fraction * total:
-                detail = f"{total - len(seen)} of {total} events of stream {name} never came"
+                detail = f"{total - len(seen)} of {total} events of stream {name} did not arrive"
                 return [SetAside(uid, uid, run.time, Reason.EVENTS_LOST, detail)]
         return []
 
@@ -275,7 +275,7 @@ def merge_tables(tables: Mapping[str, list[Array]], trace: Trace) -> list[tuple[
         kept = np.isfinite(rows).all(axis=1) & (time > 0)
         time, first = np.unique(time[kept], return_index=True)
         if not time.size:
-            raise ValueError(f"{key}: none of {len(rows)} rows has a time")
+            raise ValueError(f"{key}: no time in any of {len(rows)} rows")
         others = {name: column[kept][first] for name, column in columns.items() if name not in clock}
         if trace.counter_bits is not None:
             others = {name: to_signed(column, trace.counter_bits) for name, column in others.items()}

@@ -175,7 +175,7 @@ class RunAssembler:
                     self.info.uid, str(doc["uid"]), document_time(doc), Reason.NO_ENERGY, detail, self._frames
                 )
             if missing := stream.order.missing(total):
-                detail = f"{missing} events of stream {stream.name} never came"
+                detail = f"{missing} events of stream {stream.name} did not arrive"
                 yield SetAside(self.info.uid, self.info.uid, document_time(stop), Reason.EVENTS_LOST, detail)
 
     def _report_missing_fields(self) -> Iterator[FrameOutcome]:

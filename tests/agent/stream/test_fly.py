@@ -94,7 +94,7 @@ def test_lost_part_of_a_table_is_reported_and_not_interpolated(announced: bool) 
     joiner = Staged(FlyJoiner(TABLES, FieldSettings()))
     aside, stop = [*run([*docs[:4], *parts, docs[5]], joiner), *joiner.poll(10.0 + PATIENCE_S)][1:]
     assert isinstance(aside, SetAside)
-    assert (aside.reason, aside.detail) == ("events lost", "1 of 5 events of stream enc never came")
+    assert (aside.reason, aside.detail) == ("events lost", "1 of 5 events of stream enc did not arrive")
     assert isinstance(stop, Received)
     assert stop.name == "stop"
 
