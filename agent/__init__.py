@@ -1,1 +1,1 @@
-"""The core: documents → frames → aligned spectra → estimates → decisions, on numpy arrays alone."""
+"""The core: documents → frames → aligned spectra → estimates → decisions, on numpy arrays and plain documents."""

@@ -1,4 +1,4 @@
-"""Documents in, the agent's own documents and decisions out: one call per batch, no thread, no transport."""
+"""Turns watched documents into the agent's documents and decisions, batch by batch, without thread or transport."""
 
 import queue
 import time
@@ -29,21 +29,26 @@ from .types import (
 _log = get_logger()
 
 
-REMEMBERED_RUNS = 1000
-FINAL = ("acknowledged", "rejected", "expired")
+_MAX_ENDED_RUNS = 1000
+"""Number of ended runs that are remembered, so that late notes do not open a second run of the agent."""
+_FINAL_STATUSES = ("acknowledged", "rejected", "expired")
 
 
 class Pipeline:
-    """documents → frames → aligned spectra → estimates → decisions, for one thread.
+    """documents → frames → aligned spectra → estimates → decisions. Not thread-safe.
 
     Parameters
     ----------
-    reader : makes frames of documents
-    models : the models to choose from, frame by frame
-    emit : gets every document of the agent's own runs
-    control : what may act on the experiment, within ``controls``; None to advise only
-    tabulated : by model, what ``alignment`` asks for of tables
+    reader : turns documents into frames
+    models : models from which one is chosen for each frame
+    emit : receives every document of the agent's own runs
+    controls : limits for the control
+    control : control that receives the decisions; None to advise only
     config_sha256, versions : for the RunStart of the agent's runs
+    spectra : whether to publish the aligned spectra
+    show_single_site : whether to hint descriptors for display that have no meaning for a mixture of sites
+    max_batch : largest number of frames in one forward pass
+    tabulated : tabulated quantities that ``alignment`` needs, by model name
     """
 
     def __init__(
@@ -70,33 +75,33 @@ class Pipeline:
         self._rules = rules
         self._statuses: queue.SimpleQueue[Decision] = queue.SimpleQueue()
         self._dispatcher = Dispatcher(controls, control, self._statuses.put)
-        self._patience_s = controls.timeout_s
+        self._control_timeout_s = controls.timeout_s
         self._unsettled: dict[str, str] = {}
-        """Watched run of each decision whose last status is still to come, by its id."""
+        """Uid of the watched run, by the id of each decision without a final status."""
         self._emit = emit
         self._config_sha256, self._versions = config_sha256, versions
         self._spectra, self._show_single_site = spectra, show_single_site
         self._watched: dict[str, RunInfo] = {}
-        """Watched runs from their start until the agent's run beside them has ended."""
+        """Watched runs from their start until the end of the agent's runs for them."""
         self._stops: dict[str, Mapping[str, Any]] = {}
-        """Stops of watched runs whose agent's runs are still open; empty where they never came."""
-        self._over: deque[str] = deque(maxlen=REMEMBERED_RUNS)
+        """Stops of watched runs for which the agent's runs are still open; empty if they did not arrive."""
+        self._ended: deque[str] = deque(maxlen=_MAX_ENDED_RUNS)
         self._runs: dict[tuple[str, str], AgentRun] = {}
-        """By watched run and model; a watched run has one, unless it goes over two edges."""
-        self._held: dict[str, list[SetAside]] = {}
-        """Notes on watched runs of which no frame has said yet which model is theirs."""
-        self._waiting: list[Frame] = []
+        """The agent's runs by watched run and model; a watched run has several only if it measures several edges."""
+        self._held_notes: dict[str, list[SetAside]] = {}
+        """Notes on watched runs whose model is not known yet."""
+        self._waiting_frames: list[Frame] = []
 
     @property
     def busy(self) -> bool:
-        """Whether something of what was fed is still to come out: late documents, statuses of decisions.
+        """Whether results are outstanding for documents already fed: missing documents or statuses of decisions.
 
-        To be asked on the thread that feeds.
+        To be read on the thread that feeds.
         """
         return self._reader.waiting or bool(self._unsettled or self._stops)
 
     def feed(self, received: Iterable[Received]) -> None:
-        """Take documents in; every frame that they complete is served, together with the others."""
+        """Process documents; the frames that they complete are served together."""
         for document in received:
             self._take(self._reader(document))
         if self._reader.waiting:
@@ -106,32 +111,32 @@ class Pipeline:
         self._end_runs()
 
     def idle(self) -> None:
-        """Give up waiting for documents that others announced: the source has been quiet."""
+        """Stop waiting for missing documents, after the source has been quiet."""
         self._take(self._reader.settle())
         self.feed(())
 
     def note(self, note: SetAside) -> None:
-        """Publish that something could not be served."""
+        """Publish and log that data could not be served."""
         _log.warning("set aside", reason=str(note.reason), detail=note.detail, run=note.run_uid, frame=note.seq_num)
-        uid = "" if note.run_uid in self._over else note.run_uid
+        uid = "" if note.run_uid in self._ended else note.run_uid
         key = next((k for k in reversed(self._runs) if uid in (k[0], "")), None)
         if key is not None:
             self._runs[key].set_aside(note)
-        elif (model := self._named(uid)) is not None:
+        elif (model := self._expected_model(uid)) is not None:
             self._run(uid, note.time, model).set_aside(note)
         else:
-            self._held.setdefault(uid, []).append(note)
+            self._held_notes.setdefault(uid, []).append(note)
 
     def close(self, reason: str = "the agent was closed before the run ended") -> None:
-        """Serve what is complete, then end every open run."""
-        found = self._reader.finish()
-        self._take(item for item in found if not isinstance(item, RunDocument) or item.doc)
+        """Serve all complete frames, then end every open run."""
+        outcomes = self._reader.finish()
+        self._take(item for item in outcomes if not isinstance(item, RunDocument) or item.doc)
         self._serve_waiting()
-        self._dispatcher.drain(self._patience_s)
+        self._dispatcher.drain(self._control_timeout_s)
         self._dispatcher.close()
         self._publish_statuses()
-        while self._held:
-            uid, notes = next(iter(self._held.items()))
+        while self._held_notes:
+            uid, notes = next(iter(self._held_notes.items()))
             self._run(uid, notes[0].time, None)
         for run in self._runs.values():
             run.close("abort", reason, watched=False)
@@ -139,17 +144,17 @@ class Pipeline:
         self._watched.clear()
         self._stops.clear()
 
-    def _take(self, found: Iterable[Outcome]) -> None:
-        for item in found:
+    def _take(self, outcomes: Iterable[Outcome]) -> None:
+        for item in outcomes:
             if isinstance(item, Frame):
-                self._waiting.append(item)
+                self._waiting_frames.append(item)
             elif isinstance(item, SetAside):
                 self.note(item)
             elif item.run.watched:
                 self._follow(item)
 
     def _follow(self, document: RunDocument) -> None:
-        """Take in the start or the stop of a watched run."""
+        """Record the start or the stop of a watched run."""
         uid = document.run.uid
         if document.name == "start":
             self._watched[uid] = document.run
@@ -158,8 +163,8 @@ class Pipeline:
             self._end_runs()
 
     def _serve_waiting(self) -> None:
-        while self._waiting:
-            frames, self._waiting = self._waiting, []
+        while self._waiting_frames:
+            frames, self._waiting_frames = self._waiting_frames, []
             for answer in self._serve(frames):
                 self._publish(answer)
 
@@ -177,15 +182,15 @@ class Pipeline:
             for decision in self._rules(frame, estimate):
                 self._decide(decision, run)
         except Exception as e:
-            _log.exception("frame not published, or not judged", frame=frame.seq_num)
+            _log.exception("frame not published or not checked by the rules", frame=frame.seq_num)
             self.note(_set_aside(frame, Refusal(Reason.INTERNAL_ERROR, f"{type(e).__name__}: {e}")))
 
     def _decide(self, decision: Decision, run: AgentRun) -> None:
         _log.info("decision", rule=decision.rule, action=decision.action, reason=decision.reason)
-        taken = self._dispatcher.submit(decision)
-        if taken.status == "proposed" and not taken.status_reason:
-            self._unsettled[taken.id] = taken.run_uid
-        run.decision(taken)
+        submitted = self._dispatcher.submit(decision)
+        if submitted.status == "proposed" and not submitted.status_reason:
+            self._unsettled[submitted.id] = submitted.run_uid
+        run.decision(submitted)
 
     def _publish_statuses(self) -> None:
         while not self._statuses.empty():
@@ -195,19 +200,19 @@ class Pipeline:
                 if uid == decision.run_uid:
                     run.decision(decision)
                     break
-            if decision.status in FINAL:
+            if decision.status in _FINAL_STATUSES:
                 self._unsettled.pop(decision.id, None)
 
-    def _named(self, uid: str) -> Estimator | None:
-        """The model of a watched run by what its RunStart or the config names, or the only one."""
+    def _expected_model(self, uid: str) -> Estimator | None:
+        """Return the only model, or the only one for the element and edge of the RunStart or the config."""
         if len(self._models) == 1:
             return self._models[0]
         watched = self._watched.get(uid, self._reader.no_run)
-        fits = [m for m in self._models if m.absorber == watched.element and watched.edge in (None, m.edge_name)]
-        return fits[0] if len(fits) == 1 else None
+        matches = [m for m in self._models if m.absorber == watched.element and watched.edge in (None, m.edge_name)]
+        return matches[0] if len(matches) == 1 else None
 
     def _run(self, uid: str, at: float, model: Estimator | None) -> AgentRun:
-        """The agent's run beside a watched run, begun when there is first something to say of it."""
+        """Return the agent's run for a watched run and model, started with the first result or note."""
         key = uid, model.name if model is not None else ""
         if key not in self._runs:
             start = {"uid": uid or "unknown", **self._watched.get(uid, self._reader.no_run).start}
@@ -226,30 +231,30 @@ class Pipeline:
             )
             _log.info("watching", run=uid, model=provenance.model_name, sha256=provenance.model_sha256[:12])
             self._runs[key] = AgentRun(start, provenance, self._emit, spectra=self._spectra)
-        if self._held:
-            for note in self._held.pop(uid, []) + self._held.pop("", []):
+        if self._held_notes:
+            for note in self._held_notes.pop(uid, []) + self._held_notes.pop("", []):
                 self._runs[key].set_aside(note)
         return self._runs[key]
 
     def _end_runs(self) -> None:
-        """End the agent's runs beside those that have stopped, each once its last decision is settled."""
+        """End the agent's runs for stopped runs whose decisions all have a final status."""
         if not self._stops:
             return
         self._serve_waiting()
         self._publish_statuses()
         for uid in [u for u in self._stops if u not in self._unsettled.values()]:
             stop = self._stops.pop(uid)
-            if uid in self._held:
-                self._run(uid, self._held[uid][0].time, None)
+            if uid in self._held_notes:
+                self._run(uid, self._held_notes[uid][0].time, None)
             self._rules.forget(uid)
             self._watched.pop(uid, None)
-            self._over.append(uid)
+            self._ended.append(uid)
             for key in [k for k in self._runs if k[0] == uid]:
                 _close(self._runs.pop(key), stop)
 
 
 def _close(run: AgentRun, stop: Mapping[str, Any]) -> None:
-    """End an agent's run as its watched run ended."""
+    """End an agent's run with the status of its watched run."""
     if not stop:
         run.close("abort", "the watched run never stopped", watched=False)
         return

@@ -16,7 +16,7 @@ from ..agent.decide import ControlSettings, Rule
 from ..agent.fields import FieldSettings
 from ..agent.spectra import AlignmentSettings
 from ..agent.stream import FlySettings
-from ..agent.types import ConfigError, Settings, read_mapping, read_yaml, validated
+from ..agent.types import ConfigError, Settings, read_mapping, read_yaml, validate_settings
 
 if TYPE_CHECKING:
     from ..models.training import TrainingConfig
@@ -124,11 +124,11 @@ def load_config(source: str | Path | Mapping[str, Any] | None = None, preset: st
     content, where = _content(source)
     preset = preset or content.get("preset")
     if preset is None:
-        return validated(content, Config, where) if content else Config()
+        return validate_settings(content, Config, where) if content else Config()
     if preset not in presets():
         raise ConfigError(f"{where}: found preset {preset!r}, expected one of {', '.join(presets())}")
     beneath = read_mapping(BEAMLINES / f"{preset}.yaml")
-    return validated(_over(beneath, content) | {"preset": preset}, Config, where)
+    return validate_settings(_over(beneath, content) | {"preset": preset}, Config, where)
 
 
 def _content(source: str | Path | Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from .._version import __version__
-from ..agent.stream import FrameReader, needed
+from ..agent.stream import FrameReader, external_keys_to_read
 from ..agent.types import Estimator, Tabulated
 from .config import Config, ConfigError
 
@@ -16,7 +16,7 @@ def frame_reader(config: Config) -> FrameReader:
     """Return what makes frames of documents: the book, files filled in, fly streams joined, the assembler."""
     from ..adapters.assets import AssetFiller
 
-    filler = AssetFiller(config.assets, partial(needed, config.fields, config.fly))
+    filler = AssetFiller(config.assets, partial(external_keys_to_read, config.fields, config.fly))
     return FrameReader(config.fields, config.fly, [filler])
 
 

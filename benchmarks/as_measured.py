@@ -25,6 +25,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
 
+from xas_agent.agent.types import Array
 from xas_agent.models import card as cards
 from xas_agent.models.runtime import Model
 from xas_agent.models.training import FeffData, TrainingConfig, config_of, load_feff
@@ -35,7 +36,6 @@ DRAWS, STEPS, NOISE = 60, 21, 0.004
 MISFIT, MISFIT_EV = 0.026, 2.0  # RMS in edge steps, and σ of the Gaussian that smooths it
 LAYERED = "layered"
 
-Array = NDArray[np.float64]
 Charge = tuple[Array, Tensor]
 """Mean oxidation states (STEPS,) and fine spectra (STEPS, F)."""
 
@@ -88,7 +88,7 @@ def measured(model: Model, fine: Tensor, draw: np.random.Generator) -> NDArray[n
     footed = model.grid.footing(spectra.reshape(len(fine), len(model.grid), -1).mean(2).double().numpy())
     misfit = gaussian_filter1d(draw.standard_normal(len(model.grid)), MISFIT_EV / model.grid.step_ev)
     footed = model.grid.footing(footed * (1 + MISFIT * misfit / np.sqrt(np.mean(misfit**2))))
-    aligned = model.edge.strengthened(footed, model.grid, 1 / model.edge.amplitude)
+    aligned = model.edge.scale_structure(footed, model.grid, 1 / model.edge.amplitude)
     return (aligned + NOISE * draw.standard_normal(aligned.shape)).astype(np.float32)
 
 

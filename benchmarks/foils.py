@@ -20,17 +20,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xas_agent.adapters.formats import read_spectra
 from xas_agent.agent.spectra import AlignmentSettings, Batch, SeriesAlignment
 from xas_agent.agent.spectra.align import foil_shifts
-from xas_agent.agent.types import Edge, Frame
+from xas_agent.agent.types import Array, Edge, Frame
 from xas_agent.models import card
 from xas_agent.models.runtime import Model
 from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
-
-Array = NDArray[np.float64]
 
 EDGES = {"Co": Edge(7709.0), "Ni": Edge(8333.0), "Cu": Edge(8979.0)}
 MODELS = {"Co": "co-k", "Ni": "ni-k", "Cu": "cu-k"}

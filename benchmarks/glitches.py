@@ -30,7 +30,7 @@ from xas_agent.agent.spectra import AlignmentSettings, Batch, align
 from xas_agent.agent.spectra.glitches import Glitches, GlitchSettings, find_glitches, gross_glitches, standing_out
 from xas_agent.agent.spectra.noise import noise_of
 from xas_agent.agent.spectra.normalisation import normalise
-from xas_agent.agent.types import Estimate
+from xas_agent.agent.types import Array, Estimate
 from xas_agent.models import card
 from xas_agent.models.runtime import Model, configure_torch, default_threads
 from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
@@ -42,7 +42,6 @@ COPIES = 40
 ESTIMATED = 20  # copies of each standard of which estimates are made
 MODELS = {"Cu": "cu-k", "Ni": "ni-k", "Co": "co-k"}
 NEAR_EV = 15.0
-Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 

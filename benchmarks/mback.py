@@ -19,17 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xas_agent.adapters.formats import flaw, read_spectra
 from xas_agent.adapters.xray_tables import edge_ev, tabulated
 from xas_agent.agent.spectra import Aligned, AlignmentSettings, Batch, align
 from xas_agent.agent.spectra.normalisation import normalise
-from xas_agent.agent.types import Edge, Grid
+from xas_agent.agent.types import Array, Edge, Grid
 from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
 from xas_agent.sim_beamline.cathode import Cell
-
-Array = NDArray[np.float64]
 
 GRID = Grid(-9.0, 82.0, 1.0, (-9.0, -6.0), (62.0, 82.0))
 CUTS = ((-60.0, 125.0), (-30.0, 125.0))

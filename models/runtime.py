@@ -59,19 +59,19 @@ class Model:
             self.forward(np.zeros((n, len(self.grid)), np.float32))
 
     @torch.inference_mode()
-    def forward(self, spectra: NDArray[np.float32]) -> NDArray[np.float64]:
+    def forward(self, spectra: NDArray[np.float32]) -> Array:
         """The bare network: (N, G) → (N, columns), in the order of :class:`~xas_agent.models.card.Card`."""
         x = torch.from_numpy(np.ascontiguousarray(spectra, np.float32)).to(self.device)
         if self.device.type == "cpu" and len(x) > CPU_CHUNK:
             return torch.cat([self.module(part) for part in x.split(CPU_CHUNK)]).numpy().astype(np.float64)
         return self.module(x).cpu().numpy().astype(np.float64)
 
-    def estimate(self, spectra: NDArray[np.float32], beside: Mapping[str, Array] | None = None) -> list[Estimate]:
+    def estimate(self, spectra: NDArray[np.float32], extra_sd: Mapping[str, Array] | None = None) -> list[Estimate]:
         """As :meth:`Estimator.estimate`."""
         if len(spectra) == 0:
             return []
         out = self.forward(spectra)
-        columns = {name: self._read(name, out, (beside or {}).get(name)) for name in self._descriptors}
+        columns = {name: self._read(name, out, (extra_sd or {}).get(name)) for name in self._descriptors}
         scores = out[:, -1].tolist()
         return [
             Estimate(
@@ -93,7 +93,7 @@ class Model:
             at += len(d.classes)
         return found
 
-    def _read(self, name: str, out: NDArray[np.float64], beside: Array | None):
+    def _read(self, name: str, out: Array, extra_sd: Array | None):
         """A function of the row that makes this descriptor's estimate; the arithmetic is done for all rows here."""
         card, columns, number = self._descriptors[name]
         p = classes = None
@@ -108,8 +108,8 @@ class Model:
             mean = p @ classes
             sd = np.sqrt(np.maximum(p @ classes**2 - mean**2, 0.0))
         half = card.interval.scale * np.hypot(sd, card.interval.floor)
-        if beside is not None:
-            half = np.hypot(half, ndtri((1 + card.interval.coverage) / 2) * beside)
+        if extra_sd is not None:
+            half = np.hypot(half, ndtri((1 + card.interval.coverage) / 2) * extra_sd)
         low, high = (classes[0], classes[-1]) if classes is not None else (card.lowest, None)
         # An interval says nothing of what cannot be; it never leaves out the mean.
         lo = mean - half if low is None else np.maximum(mean - half, np.minimum(mean, low))

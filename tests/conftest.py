@@ -1,4 +1,4 @@
-"""Hypothesis profiles, a small FEFF data set that several test files train on, and a bench for documents."""
+"""Hypothesis profiles, a small FEFF data set for training tests, and a reader with a simulated clock."""
 
 import csv
 import os
@@ -19,20 +19,20 @@ from xas_agent.agent.types.frame import Document, Frame, Received, SetAside
 from xas_agent.app.config import load_config
 from xas_agent.app.wiring import frame_reader
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch, imported later: test processes share the cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # test processes share the cores; torch is imported later
 
-# The same examples everywhere, so that a test passes or fails by the code alone; `make fuzz` draws new ones.
+# Fixed examples make the result depend on the code only; `make fuzz` draws new ones.
 settings.register_profile("fixed", derandomize=True, deadline=None, print_blob=True)
 settings.register_profile("fuzz", derandomize=False, deadline=None, print_blob=True)
 settings.load_profile("fixed")
 
 EDGE = 7709.0
 POISON = 9
-"""A class that only rows of other splits have."""
+"""A class that occurs only in rows outside the training and validation splits."""
 
 
 def pytest_configure() -> None:
-    # A shell starts its background jobs with SIGINT ignored, which the processes that tests interrupt would inherit.
+    # A shell's background jobs ignore SIGINT, and the processes that tests interrupt would inherit this.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -45,19 +45,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def xa() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """``xas-agent`` with these arguments, in a process of its own, that must end with ``code``."""
+    """Run ``xas-agent`` with arguments in a separate process, which must exit with ``code``."""
     return run_command
 
 
 def write_feff(folder: Path, name: str = "small") -> Path:
-    """30 disturbed cathode spectra of 10 compositions on energies of their own, in FEFF's form."""
+    """Write 30 disturbed cathode spectra of 10 compositions, on different energies, in FEFF's form."""
     rng = np.random.default_rng(0)
     with files("xas_agent.sim_beamline").joinpath("cathode_co_k.npz").open("rb") as f, np.load(f) as z:
         grid, lithium, spectra = z["energy"], z["x"], z["mu"].astype(float)
     ids, energies, mus, rows = [], [], [], []
     for k, x in enumerate(lithium):
         for site in range(3):
-            # Uniform in k above the edge, as FEFF writes them: steps grow with the energy.
+            # Energies are uniform in k above the edge, as in FEFF's output, so that steps grow with the energy.
             energy = EDGE - 8 + rng.uniform(-2, 2) + np.linspace(0, np.sqrt(90), 90) ** 2 + np.linspace(0, 5, 90)
             ids.append(f"x{x:.2f}_{site}")
             energies.append(energy)
@@ -93,7 +93,7 @@ def feff(tmp_path_factory) -> Path:
 
 
 class Bench:
-    """A config's reader, fed on a clock of its own: frames without a model or a thread."""
+    """The reader of a config with a simulated clock, without model or thread."""
 
     def __init__(self, config: Any = None, **assets: Any) -> None:
         self.settings = load_config({"assets": {"wait_s": 0.5, **assets}, **(config or {})})
@@ -111,14 +111,14 @@ class Bench:
         return dict(Counter(aside.reason for aside in self.asides))
 
     def feed(self, documents: Iterable[Document]) -> "Bench":
-        """Documents a millisecond apart."""
+        """Feed documents at intervals of a millisecond."""
         for name, doc in documents:
             self.now += 1e-3
             self._sort(self.reader(Received(name, doc, self.now)))
         return self
 
     def wait(self, seconds: float) -> "Bench":
-        """Let time pass, until nothing is held back."""
+        """Advance the clock until nothing is held back, or by ``seconds``."""
         until = self.now + seconds
         while self.waiting and self.now < until:
             self.now += 0.05
@@ -129,8 +129,8 @@ class Bench:
         self._sort(self.reader.finish())
         return self
 
-    def _sort(self, found: Iterable[Any]) -> None:
-        for item in found:
+    def _sort(self, outcomes: Iterable[Any]) -> None:
+        for item in outcomes:
             if isinstance(item, Frame):
                 self.frames.append(item)
             elif isinstance(item, SetAside):

@@ -1,8 +1,8 @@
-"""Short recordings of the simulated cathode in the shape of real beamlines' documents, with what went into them.
+"""Short recordings of the simulated cathode in the form of real beamlines' documents, with their true spectra.
 
-Each function writes the files that its documents point to into a folder and returns a Recording, so that presets can
-be tried without a beamline. The shapes are read from the beamlines' public profile collections (see
-``docs/reference/beamlines.md``), not recorded there.
+Each function writes the files of its documents into a folder and returns a Recording, with which presets are tested
+without a beamline. The forms follow the beamlines' public profile collections (see ``docs/reference/beamlines.md``);
+they were not recorded at the beamlines.
 """
 
 import itertools
@@ -31,12 +31,12 @@ BEGIN_S = 1.7e9
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """What went into one frame."""
+    """The true spectrum of one frame."""
 
     energy: Array
     """(M,) eV, rising."""
     mu: Array
-    """(M,) of transmission ln(I0/It), of fluorescence If/I0."""
+    """(M,) ln(I0/It) in transmission, If/I0 in fluorescence."""
     direction: Direction
     reference: Array | None = None
     """(M,) ln(It/Iref)."""
@@ -44,14 +44,14 @@ class Sweep:
 
 @dataclass(slots=True)
 class Recording:
-    """Documents of one run or several, and its sweeps in order."""
+    """The documents of one or more runs, and their sweeps in order."""
 
     documents: list[Document] = field(default_factory=list)
     sweeps: list[Sweep] = field(default_factory=list)
 
 
 class _Run:
-    """Composes the documents of one run onto a recording; time goes on by a second with each."""
+    """Appends the documents of one run to a recording, one second apart."""
 
     def __init__(self, recording: Recording, **metadata: Any) -> None:
         self._documents = recording.documents
@@ -72,27 +72,27 @@ class _Run:
 
     def event(self, stream: Any, data: Mapping[str, Any], time: float | None = None) -> None:
         at = self.time if time is None else time
-        outside = [k for k in data if stream.descriptor_doc["data_keys"][k].get("external")]
-        filled = dict.fromkeys(outside, False)
+        external = [k for k in data if stream.descriptor_doc["data_keys"][k].get("external")]
+        filled = dict.fromkeys(external, False)
         times = dict.fromkeys(data, at)
         self.add("event", stream.compose_event(data=dict(data), timestamps=times, time=at, filled=filled))
 
     def resource(self, spec: str, path: Path, **kwargs: Any) -> Callable[..., str]:
-        """Announce a file; gives a function that announces a datum in it and returns its id."""
+        """Announce a file; return a function that announces a datum in it and returns its id."""
         made = self._composed.compose_resource(
             spec=spec, root="/", resource_path=str(path)[1:], resource_kwargs=kwargs, validate=False
         )
         self.add("resource", made.resource_doc)
 
-        def datum(**of: Any) -> str:
-            doc = made.compose_datum(of)
+        def datum(**kwargs: Any) -> str:
+            doc = made.compose_datum(kwargs)
             self.add("datum", doc)
             return doc["datum_id"]
 
         return datum
 
     def hdf5(self, path: Path, key: str, dataset: str, stream: Any) -> Callable[[int, int], None]:
-        """Announce a dataset as a StreamResource; gives a function that announces rows of it."""
+        """Announce a dataset as a StreamResource; return a function that announces rows of it."""
         uri = f"file://localhost{path}"
         parameters = {"dataset": dataset, "chunk_shape": (64,)}
         made = self._composed.compose_stream_resource(
@@ -122,7 +122,7 @@ EXTERNAL = {"source": "SIM", "dtype": "number", "shape": [1], "dtype_numpy": "<f
 
 
 def number(units: str = "") -> dict[str, Any]:
-    """Describe a scalar."""
+    """Return the data key of a scalar."""
     return {**NUMBER, "units": units}
 
 
@@ -135,7 +135,7 @@ def norm(energy: Array, x: float = 0.6) -> Array:
 
 
 def currents(energy: Array, x: float = 0.6) -> dict[str, Array]:
-    """Return I0, It, Ir, If, each (M,), without noise, so that what comes out can be held against what went in."""
+    """Return I0, It, Ir and If, each (M,), without noise, so that frames can be compared with them."""
     spectrum = norm(energy, x)
     i0 = 1e-7 * (1.0 + 0.1 * np.sin(energy / 37.0))
     it = i0 * np.exp(-(0.4 + spectrum))
@@ -143,7 +143,7 @@ def currents(energy: Array, x: float = 0.6) -> dict[str, Array]:
 
 
 def sweep(energy: Array, mode: Mode = "transmission", x: float = 0.6, foil: bool = True) -> Sweep:
-    """Return what a frame measured at ``energy``, (M,) in the order of acquisition, should be."""
+    """Return the true spectrum of a frame measured at ``energy``, (M,) in the order of acquisition."""
     rising = bool(energy[-1] > energy[0])
     e = energy if rising else energy[::-1]
     c = currents(e, x)
@@ -210,10 +210,10 @@ def iss_step(folder: Path, experiment: str = "step_scan") -> Recording:
 def pizza_boxes(
     folder: Path, sweeps: int = 2, stream: str = "apb_stream", encoder: str = "pb9_enc1", experiment: str = "fly_scan"
 ) -> Recording:
-    """ISS and QAS fly scans: one run, files for electrometers and encoder, up and down, collected at the end.
+    """ISS and QAS fly scans: sweeps up and down in one run, files of electrometers and encoder collected at the end.
 
-    The electrometers' file ends in the zeros of its buffer and repeats some of its rows; the encoder counts
-    negative angles in 24 bits, on a clock of its own.
+    The electrometers' file repeats some of its rows and ends with the zeros of its buffer. The encoder counts
+    negative angles in 24 bits and has a separate clock.
     """
     angle_offset, offset_mv = 0.35, 2.5
     gains = {"I0": 6.0, "It": 6.0, "Ir": 7.0, "If": 8.0}
@@ -250,7 +250,7 @@ def pizza_boxes(
     text = folder / f"{run.uid}.txt"
     rows = zip(ns // 10**9, ns % 10**9, counts, itertools.count(1), itertools.repeat(0))
     text.write_text("".join(" ".join(map(str, row)) + "\n" for row in rows))
-    for file in (path, text):  # written a while ago
+    for file in (path, text):  # the files must not look as if they were still being written
         os.utime(file, (BEGIN_S, BEGIN_S))
     table = {"source": "APB", "dtype": "array", "shape": [-1, -1], "external": "FILESTORE:"}
     for name, spec, where in ((stream, "APB", path), (encoder, "PIZZABOX_ENC_FILE_TXT_PD", text)):
@@ -290,7 +290,7 @@ def haven_step(folder: Path, chunk: int = 40) -> Recording:
 
 
 def haven_fly(folder: Path) -> Recording:
-    """Haven fly scan: an EventPage from each detector, and the monochromator as a monitor, read more rarely."""
+    """Haven fly scan: EventPages of each detector, and the monochromator as a monitor with fewer readings."""
     recording = Recording()
     run = _Run(recording, plan_name="fly_scan", edge="Co-K", motors=["energy"], detectors=["I0", "It"])
     energy = np.linspace(AXIS[0], AXIS[-1], 330)
@@ -318,7 +318,7 @@ def haven_fly(folder: Path) -> Recording:
 
 
 def sst1(folder: Path, scantype: str = "xas") -> Recording:
-    """SST-1: an Event per point of the moving monochromator, electron yield beside its I0."""
+    """SST-1: an Event per point of the moving monochromator, with electron yield and its I0."""
     recording = Recording()
     run = _Run(
         recording, plan_name="nexafs_scan", scantype=scantype, element="Co", edge="K", sample_name="LCO",
@@ -336,7 +336,7 @@ def sst1(folder: Path, scantype: str = "xas") -> Recording:
 
 
 def diamond(folder: Path, sweeps: int = 4, flush: int = 90) -> Recording:
-    """P51: snaked sweeps of a motor in one run, all of it in a PandA's HDF5, rows announced every so often."""
+    """P51: sweeps of a motor up and down in one run, in the HDF5 file of a PandA, with rows announced in chunks."""
     import h5py
 
     recording = Recording()
@@ -360,7 +360,7 @@ def diamond(folder: Path, sweeps: int = 4, flush: int = 90) -> Recording:
 
 
 def quick(folder: Path, sweeps: Sequence[bool] = (True, False, True), seed: int = 0) -> Recording:
-    """Quick XAS: an Event of several oscillations, densely sampled by a jittering encoder, zeros at its end."""
+    """Quick XAS: an Event with several oscillations, sampled densely by an encoder with jitter, and final zeros."""
     rng = np.random.default_rng(seed)
     recording = Recording()
     run = _Run(recording, plan_name="quick_scan", element="Co", edge="K")

@@ -1,4 +1,4 @@
-"""Documents into frames, or through single stages, as the tests of a stream need them."""
+"""Readers and stages with simple interfaces for tests."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,7 +12,7 @@ from xas_agent.agent.types.run import RunDocument
 
 
 class Frames:
-    """A reader whose documents come as (name, doc), and of which only frames and what is set aside are wanted."""
+    """A reader of (name, doc) pairs that returns only frames and notes on unusable data."""
 
     def __init__(self, *args: Any) -> None:
         self._reader = FrameReader(*args)
@@ -31,12 +31,12 @@ class Frames:
         return self._of(self._reader.finish())
 
     @staticmethod
-    def _of(found: Iterable[Any]) -> list[Frame | SetAside]:
-        return [item for item in found if isinstance(item, Frame | SetAside)]
+    def _of(outcomes: Iterable[Any]) -> list[Frame | SetAside]:
+        return [item for item in outcomes if isinstance(item, Frame | SetAside)]
 
 
 class Staged:
-    """A book and one stage: documents in, documents out, without the starts and stops that never came."""
+    """A book and one stage that return documents, without empty starts and stops."""
 
     def __init__(self, stage: Stage, fields: FieldSettings | None = None) -> None:
         self._book, self._stage = Book(fields or FieldSettings(), lambda name: name != "baseline"), stage
@@ -59,8 +59,8 @@ class Staged:
 
     @staticmethod
     def _plain(items: Iterable[RunDocument | SetAside]) -> list[Received | SetAside]:
-        return [i if isinstance(i, SetAside) else Received(i.name, i.doc, i.at) for i in items if came(i)]
+        return [i if isinstance(i, SetAside) else Received(i.name, i.doc, i.at) for i in items if not _is_empty(i)]
 
 
-def came(item: RunDocument | SetAside) -> bool:
-    return isinstance(item, SetAside) or bool(item.doc)
+def _is_empty(item: RunDocument | SetAside) -> bool:
+    return isinstance(item, RunDocument) and not item.doc

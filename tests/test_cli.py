@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 from deadline import wait_until
 from forked import run_command
-from numpy.typing import NDArray
 
 import xas_agent
+from xas_agent.agent.types import Array
 from xas_agent.app.jobs.infer import render
 from xas_agent.models import card as cards
 from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
@@ -52,7 +52,7 @@ def refused(*args: object, code: int) -> str:
 
 
 @cache
-def cathode() -> dict[str, NDArray[np.float64]]:
+def cathode() -> dict[str, Array]:
     with files("xas_agent.sim_beamline").joinpath("cathode_co_k.npz").open("rb") as f, np.load(f) as z:
         return {k: z[k].astype(float) for k in z.files}
 

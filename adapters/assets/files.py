@@ -27,7 +27,6 @@ APB_TICK_NS = 8.0051232
 _APB_COLUMNS = 10
 """32-bit integers per row of its file: eight channels, seconds, ticks."""
 
-Array = NDArray[Any]
 Inside = Callable[[Path], Any]
 """Raises AssetRefused for a path that may not be read."""
 
@@ -107,7 +106,7 @@ def opened(path: Path) -> Iterator[Any]:
         yield file
 
 
-def rows_of(path: Path, dataset: str, start: int, stop: int, inside: Inside | None = None) -> Array:
+def rows_of(path: Path, dataset: str, start: int, stop: int, inside: Inside | None = None) -> NDArray[Any]:
     """Return rows ``start`` to ``stop`` of a dataset, (stop − start, …). Raises NotYet, AssetRefused.
 
     ``inside`` refuses files outside of where what it is made of may be.
@@ -166,7 +165,7 @@ class AreaDetectorHDF5:
     ) -> None:
         self._path, self._per_point, self._dataset, self._inside = path, int(frame_per_point), dataset, inside
 
-    def __call__(self, point_number: int, **_: Any) -> Array:
+    def __call__(self, point_number: int, **_: Any) -> NDArray[Any]:
         first = int(point_number) * self._per_point
         rows = rows_of(self._path, self._dataset, first, first + self._per_point, self._inside)
         return rows[0] if self._per_point == 1 else rows
@@ -184,14 +183,14 @@ class Xspress3HDF5:
 
     def __call__(
         self, frame: int | None = None, channel: int = 1, data_type: str = "spectrum", roi_num: int = 1, **_: Any
-    ) -> Array:
+    ) -> NDArray[Any]:
         if data_type == "roi":
             return self._whole(f"entry/instrument/detector/NDAttributes/CHAN{channel}ROI{roi_num}").reshape(-1)
         if frame is None:
             return self._whole(self._key)[:, channel - 1]
         return rows_of(self._path, self._key, int(frame), int(frame) + 1, self._inside)[0, channel - 1]
 
-    def _whole(self, dataset: str) -> Array:
+    def _whole(self, dataset: str) -> NDArray[Any]:
         _refuse_growing(self._path)
         with opened(self._path) as file:
             return np.asarray(_dataset(file, self._path, dataset, self._inside))
@@ -207,7 +206,7 @@ class AnalogPizzaBox:
     def __init__(self, path: Path, **_: Any) -> None:
         self._path = path
 
-    def __call__(self, **_: Any) -> Array:
+    def __call__(self, **_: Any) -> NDArray[Any]:
         raw = _binary(self._path, _APB_COLUMNS)
         seconds = raw[:, -2] + raw[:, -1] * (APB_TICK_NS * 1e-9)
         return np.column_stack([seconds, raw[:, :-2]])
@@ -219,7 +218,7 @@ class PizzaBoxTrigger:
     def __init__(self, path: Path, **_: Any) -> None:
         self._path = path
 
-    def __call__(self, **_: Any) -> Array:
+    def __call__(self, **_: Any) -> NDArray[Any]:
         raw = _binary(self._path, 3)
         return np.column_stack([raw[:, 1] + raw[:, 2] * (APB_TICK_NS * 1e-9), raw[:, 0]])
 
@@ -230,7 +229,7 @@ class PizzaBoxEncoder:
     def __init__(self, path: Path, **_: Any) -> None:
         self._path = path
 
-    def __call__(self, **_: Any) -> Array:
+    def __call__(self, **_: Any) -> NDArray[Any]:
         _refuse_growing(self._path)
         text = _content(self._path)
         if not text.endswith(b"\n"):
@@ -241,7 +240,7 @@ class PizzaBoxEncoder:
             raise AssetRefused(f"{self._path}: not a table of numbers: {error}") from None
 
 
-HANDLERS: Mapping[str, Callable[..., Callable[..., Array]]] = {
+HANDLERS: Mapping[str, Callable[..., Callable[..., NDArray[Any]]]] = {
     **dict.fromkeys(
         ("AD_HDF5", "AD_HDF5_SWMR", "AD_HDF5_SWMR_STREAM", "AD_HDF5_SWMR_SLICE", "AD_HDF5_TS", "hdf5"),
         AreaDetectorHDF5,
@@ -254,7 +253,7 @@ HANDLERS: Mapping[str, Callable[..., Callable[..., Array]]] = {
 """By the ``spec`` of a Resource."""
 
 
-def _binary(path: Path, columns: int) -> Array:
+def _binary(path: Path, columns: int) -> NDArray[Any]:
     _refuse_growing(path)
     raw = np.frombuffer(_content(path), dtype="<i4") if os.path.getsize(path) % (4 * columns) == 0 else None
     if raw is None or raw.size == 0:

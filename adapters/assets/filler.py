@@ -8,7 +8,7 @@ from typing import Any
 import event_model
 from cachetools import FIFOCache
 
-from ...agent.fields import UnreadableStream, as_filled
+from ...agent.fields import UnreadableStream, mark_filled
 from ...agent.stream import UnreadFile
 from ...agent.types import RunDocument, SetAside, get_logger
 from .files import HANDLERS, AssetRefused, AssetSettings, NotYet
@@ -128,7 +128,7 @@ class AssetFiller:
             rows = StreamRows(self._settings, document, streamed, self._resources) if streamed else None
             run = self._runs.setdefault(document.run.uid, _Run())
             run.streams[doc["uid"]] = _Stream(document, wanted, rows)
-        return (replace(document, doc=as_filled(doc, sorted(filled))),)
+        return (replace(document, doc=mark_filled(doc, sorted(filled))),)
 
     def _data(self, document: RunDocument) -> Iterable[RunDocument]:
         run = self._runs.get(document.run.uid)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...agent.stream import UnreadFile, time_of
+from ...agent.stream import UnreadFile, document_time
 from ...agent.types import RunDocument
 from .files import AssetRefused, AssetSettings, NotYet, rows_of
 
@@ -172,7 +172,7 @@ class StreamRows:
     def _give(self, seq: int) -> RunDocument:
         row = self._rows.pop(seq)
         self._next = seq + 1
-        time = time_of(self._descriptor)
+        time = document_time(self._descriptor)
         event = row.event or {
             "uid": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self._descriptor['uid']}/{seq}")),
             "descriptor": self._descriptor["uid"],

@@ -6,7 +6,7 @@ import numpy as np
 
 from ...agent.fields import FieldSettings
 from ...agent.stream import UnusableError, strip_padding
-from ...agent.stream import spectrum as measured_spectrum
+from ...agent.stream import form_spectrum as measured_spectrum
 from ...agent.types import Formula, Frame, Reason, Refusal
 from ..formats import FileSpectrum, flaw
 from .conversion import columns_of

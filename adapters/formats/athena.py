@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ...agent.fields import absorber
+from ...agent.fields import parse_absorber
 from ...agent.types import Array
 from .column_table import assemble
 from .spectrum import FileSpectrum, SpectrumFileError
@@ -129,7 +129,7 @@ def _spectrum(
         notes += (f"energies are shifted by {shift:g} eV, as in Athena",)
     if _flag(args, "is_xmudat"):
         notes += ("computed by FEFF",)
-    element, edge = absorber(args.get("atsym") or args.get("bkg_z"), args.get("edge") or args.get("fft_edge"))
+    element, edge = parse_absorber(args.get("atsym") or args.get("bkg_z"), args.get("edge") or args.get("fft_edge"))
     element = None if element == "H" else element  # Athena's default for an unknown absorber
     label = str(args.get("label") or group.key)
     return assemble(

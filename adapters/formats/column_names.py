@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ...agent.fields import SYNONYMS, UnknownRoleError, named_after, plain, role_of, usual
+from ...agent.fields import SYNONYMS, UnknownRoleError, element_channels, match_synonyms, plain_name, role_of
 
 Columns = Mapping[str, "str | int | Sequence[str | int]"]
 """Names or numbers (from 1) of columns by role; ``fluorescence`` may name several, which are summed."""
@@ -110,23 +110,23 @@ def by_role(wanted: Columns | None) -> dict[str, list[str | int]]:
 
 def angle_column(names: Sequence[str]) -> int | None:
     """Return the index of the monochromator's angle, or None unless exactly one column has such a name."""
-    places = [i for i, name in enumerate(names) if _ANGLE.fullmatch(plain(name))]
+    places = [i for i, name in enumerate(names) if _ANGLE.fullmatch(plain_name(name))]
     return places[0] if len(places) == 1 else None
 
 
 def may_be_measured(name: str) -> bool:
     """Whether a column of this name may contain energies or an absorption, although the name does not say so."""
-    return not _NO_ENERGY.fullmatch(plain(name))
+    return not _NO_ENERGY.fullmatch(plain_name(name))
 
 
 def _guess(role: str, names: Sequence[str], element: str | None) -> list[int]:
     """Return the indices of the columns that match the most specific pattern of the role."""
-    matches = set(usual(role, {name for name in names if name}, in_files=True))
+    matches = set(match_synonyms(role, {name for name in names if name}, in_files=True))
     if role == "energy" and len(matches) > 1:  # SSRL records requested and achieved energies
         matches = {name for name in matches if not re.search(r"request|set|nominal", name, re.I)} or matches
         matches = {name for name in matches if re.search(r"achieved", name, re.I)} or matches
     if role == "fluorescence" and not matches:
-        matches = set(named_after(element, names))
+        matches = set(element_channels(element, names))
     return [place for place, name in enumerate(names) if name in matches]
 
 
@@ -143,7 +143,9 @@ def _summed(places: list[int], names: Sequence[str], notes: list[str]) -> list[i
 def _place(role: str, column: str | int, names: Sequence[str]) -> int:
     """Return the index of a column that the caller gives by its name or its number."""
     places = [place for place, name in enumerate(names) if name == column]
-    places = places or [place for place, name in enumerate(names) if plain(name) == plain(str(column)) and name]
+    places = places or [
+        place for place, name in enumerate(names) if plain_name(name) == plain_name(str(column)) and name
+    ]
     if not places and str(column).strip().isdecimal() and 1 <= int(column) <= len(names):
         places = [int(column) - 1]
     if len(places) != 1:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ...agent.fields import absorber
+from ...agent.fields import parse_absorber
 from ...agent.types import Array
 from ..assets import missing_source
 from .column_names import Columns, by_role, choose_columns
@@ -262,7 +262,7 @@ def _sum(path: Path, arrays: list[Node]) -> Array:
 def _metadata(root: Node) -> dict[str, Any]:
     """Return absorber, edge, sample, title and start of a NeXus entry; None if missing."""
     groups = {posixpath.basename(group.name): group for group in _groups(root)}
-    element, edge = absorber(
+    element, edge = parse_absorber(
         next((t for g in (root, *groups.values()) for k in ("element", "symbol") if (t := _string(g, k))), None),
         next((t for g in (root, *groups.values()) for k in ("edge",) if (t := _string(g, k))), None),
     )

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from ...agent.fields import absorber
+from ...agent.fields import parse_absorber
 from .column_names import choose_columns, split_label
 
 _FIELD_END = re.compile(r"[#%;!]\s*/{3,}")
@@ -108,7 +108,7 @@ def scan_metadata(header: Sequence[str]) -> dict[str, Any]:
     """Return ``element``, ``edge``, ``sample`` and ``time`` (start, Unix s) of a header; None if missing."""
     written = fields(header)
     loose = _loose(header)
-    element, edge = absorber(
+    element, edge = parse_absorber(
         written.get("element.symbol") or loose.get("element"), written.get("element.edge") or loose.get("edge")
     )
     times = (

@@ -7,13 +7,13 @@ into them is passed over, null is taken for what may be left out, and an ``id`` 
 import json
 import math
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import zmq
+from cachetools import FIFOCache
 from pydantic import BaseModel, BeforeValidator, Field, StrictInt, ValidationError
 
 from ...agent.types import InputError, Reply, get_logger
@@ -140,7 +140,7 @@ class ControlServer:
         self._handler = handler
         # Both by the id's JSON text: to Python 1, 1.0 and true are one key.
         self._running: dict[str, _Job] = {}
-        self._answered: OrderedDict[str, Reply] = OrderedDict()
+        self._answered: FIFOCache[str, Reply] = FIFOCache(REMEMBERED)
         self._closing = threading.Event()
         self._link = EndpointSocket(endpoint, zmq.ROUTER)
         try:
@@ -205,8 +205,6 @@ class ControlServer:
         job = self._running.pop(key)
         reply = job.future.result()
         self._answered[key] = reply
-        if len(self._answered) > REMEMBERED:
-            self._answered.popitem(last=False)
         for envelope in job.envelopes:
             self._send(envelope, job.id, reply)
 

@@ -1,4 +1,4 @@
-"""Estimates → decisions, sent to what may act on the experiment."""
+"""Estimates → decisions → control."""
 
 from .dispatch import ControlSettings, Dispatcher
 from .rules import Rule, Rules

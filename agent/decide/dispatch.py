@@ -1,4 +1,4 @@
-"""Takes decisions to a control, within what the settings allow, and follows their status."""
+"""Sends decisions to a control, within the limits of the settings, and follows their status."""
 
 import queue
 import threading
@@ -14,10 +14,10 @@ _log = get_logger()
 
 
 class ControlSettings(Settings):
-    """What the agent may do to the experiment; nothing until it is enabled and the actions are named."""
+    """Actions that the agent may request of the experiment. By default there are none."""
 
     enabled: bool = False
-    """Whether decisions are sent; otherwise they stay advice, with status ``proposed``."""
+    """Whether decisions are sent; otherwise they remain advice, with status ``proposed``."""
     allow: tuple[Action, ...] = ()
     """Actions that may be sent; any other is ``rejected``. ``notify`` changes nothing and needs no permission."""
     timeout_s: float = Field(default=5.0, gt=0)
@@ -25,15 +25,16 @@ class ControlSettings(Settings):
 
 
 class Dispatcher:
-    """Sends decisions to a control from a thread of its own: who submits is never blocked.
+    """Sends decisions to a control from a separate thread, so that the caller is never blocked.
 
-    ``on_status`` gets a copy of the decision at each change of its status (proposed → sent → acknowledged |
-    rejected | expired), in order, on that thread. Requests go out one at a time, as they were submitted.
+    Requests are sent one at a time, in the order of submission.
 
-    Args:
-        settings: the gates.
-        control: None where there is nothing to control: what would be sent is rejected.
-        on_status: must not block for long; what it raises is logged.
+    Parameters
+    ----------
+    settings : whether decisions are sent, and which actions
+    control : None if there is no control; decisions that would be sent are then rejected
+    on_status : receives, on the dispatcher's thread, a copy of the decision at each change of its status (proposed →
+        sent → acknowledged | rejected | expired), in order. It must not block for long; its exceptions are logged.
     """
 
     def __init__(
@@ -43,19 +44,21 @@ class Dispatcher:
         self._control = control
         self._on_status = on_status
         self._queue: queue.SimpleQueue[Decision | None] = queue.SimpleQueue()
-        self._asked: Decision | None = None
-        """Sent, and neither answered nor given up."""
+        self._outstanding: Decision | None = None
+        """The decision that was sent and is neither answered nor given up."""
         self._pending = 0
         self._settled = threading.Condition()
         self._closing = False
-        self._thread = threading.Thread(target=self._work, name="controlling", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="dispatcher", daemon=True)
         self._thread.start()
 
     def submit(self, decision: Decision) -> Decision:
-        """Take a proposed decision; returns it as it is to be published first. Any thread; does not block.
+        """Accept a proposed decision, from any thread, without blocking.
 
-        That is the decision itself, still ``proposed`` with its reason where controls are off, or
-        ``expired`` after ``close``; everything later comes through ``on_status``.
+        Returns
+        -------
+        The decision with its first status: unchanged, ``proposed`` with a reason if controls are off, or ``expired``
+        after ``close``. ``on_status`` receives all later statuses.
         """
         with self._settled:
             if self._closing:
@@ -67,17 +70,18 @@ class Dispatcher:
         return decision
 
     def drain(self, timeout: float) -> bool:
-        """Wait until every submitted decision is settled; False if that takes more than ``timeout`` s."""
+        """Wait until every submitted decision has its last status; return False after ``timeout`` s."""
         with self._settled:
             return self._settled.wait_for(lambda: self._pending == 0, timeout)
 
     def close(self, timeout: float | None = None) -> None:
-        """Finish the request under way, expire those waiting, end the thread; a second call does nothing.
+        """Finish the current request, expire waiting decisions and end the thread; a second call does nothing.
 
-        A request that the control has not answered by then is ``expired``, whatever the control answers later.
+        A request without an answer after the timeout is ``expired``, even if the control answers later.
 
-        Args:
-            timeout: s to wait for the thread, by default the control's own and a second.
+        Parameters
+        ----------
+        timeout : longest time to wait for the thread, s; by default the control's timeout plus 1 s
         """
         with self._settled:
             if not self._closing:
@@ -85,8 +89,8 @@ class Dispatcher:
                 self._queue.put(None)
         if threading.current_thread() is not self._thread:
             self._thread.join(self._settings.timeout_s + 1 if timeout is None else timeout)
-            if (asked := self._answered()) is not None:
-                self._tell(asked, "expired", "the agent closed before the answer, outcome unknown")
+            if (outstanding := self._take_outstanding()) is not None:
+                self._report(outstanding, "expired", "the agent closed before the answer, outcome unknown")
 
     def _work(self) -> None:
         while (decision := self._queue.get()) is not None:
@@ -99,28 +103,28 @@ class Dispatcher:
 
     def _settle(self, decision: Decision) -> None:
         if self._closing:
-            self._tell(decision, "expired", "the agent closed before it was sent")
+            self._report(decision, "expired", "the agent closed before it was sent")
         elif decision.action == "notify":
-            self._tell(decision, "acknowledged", "")
+            self._report(decision, "acknowledged", "")
         elif decision.action not in self._settings.allow:
-            self._tell(decision, "rejected", f"{decision.action} is not among the allowed actions")
+            self._report(decision, "rejected", f"{decision.action} is not among the allowed actions")
         elif self._control is None:
-            self._tell(decision, "rejected", "no control is connected")
+            self._report(decision, "rejected", "no control is connected")
         else:
-            self._tell(decision, "sent", "")
-            self._asked = decision
+            self._report(decision, "sent", "")
+            self._outstanding = decision
             reply = self._request(self._control, decision)
-            if self._answered() is not None:
-                self._tell(decision, reply.status, reply.reason)
+            if self._take_outstanding() is not None:
+                self._report(decision, reply.status, reply.reason)
 
-    def _answered(self) -> Decision | None:
-        """Take the decision whose outcome is open, so that its last status is given once."""
+    def _take_outstanding(self) -> Decision | None:
+        """Take the outstanding decision, so that only one thread reports its last status."""
         with self._settled:
-            asked, self._asked = self._asked, None
-        return asked
+            outstanding, self._outstanding = self._outstanding, None
+        return outstanding
 
     def _request(self, control: Control, decision: Decision) -> Reply:
-        begun = time.monotonic()
+        start = time.monotonic()
         try:
             reply = control.request(decision.id, decision.action, decision.args, timeout=self._settings.timeout_s)
             if not isinstance(reply, Reply):
@@ -133,11 +137,11 @@ class Dispatcher:
             action=decision.action,
             status=reply.status,
             reason=reply.reason,
-            took_s=round(time.monotonic() - begun, 3),
+            took_s=round(time.monotonic() - start, 3),
         )
         return reply
 
-    def _tell(self, decision: Decision, status: Status, reason: str) -> None:
+    def _report(self, decision: Decision, status: Status, reason: str) -> None:
         try:
             self._on_status(replace(decision, status=status, status_reason=reason))
         except Exception:

@@ -1,63 +1,61 @@
-"""The robust line through a series of values: where it stands now, how fast it moves, how sure that is."""
+"""The robust line through a series of values: its present value, its slope and their errors."""
 
 import math
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from ..types import hodges_lehmann, mad_sd, theil_sen
+from ..types import Array, hodges_lehmann, mad_sd, theil_sen
 
 Z90 = 1.6449
-"""Half width of a Gaussian's central 90 % in standard deviations: what an estimate's interval spans."""
+"""Half width of a Gaussian's central 90 %, the coverage of an estimate's interval, in standard deviations."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrendLine:
     """A line through a series.
 
-    Errors are such that ± 1.645 of them is the 90 % interval, however few the points.
+    The 90 % interval is ± 1.645 errors for any number of points.
     """
 
     value: float
-    """At the newest time, in the series' unit."""
+    """Value of the line at the newest time, in the unit of the series."""
     value_error: float
     slope: float
-    """Per second."""
+    """Slope per second."""
     slope_error: float
     scatter: float
-    """Standard deviation of the points about the line, outliers held to three of it."""
+    """Standard deviation of the points about the line, with outliers clipped at three standard deviations."""
 
 
 @lru_cache(maxsize=256)
 def _error_factor(n: int) -> float:
-    """From the scatter to Gaussian standard errors: efficiency 3/π, and Student's t for n − 2."""
+    """Return the ratio of Gaussian standard errors to the scatter: efficiency 3/π and Student's t for n − 2."""
     return math.sqrt(math.pi / 3) * float(stdtrit(n - 2, 0.95)) / Z90
 
 
-def robust_line(time: NDArray[np.float64], value: NDArray[np.float64]) -> TrendLine:
-    """Fit a line that up to 29 % of outliers cannot carry away.
+def robust_line(time: Array, value: Array) -> TrendLine:
+    """Fit a line that tolerates up to 29 % of outliers.
 
     The slope is the median of the slopes of all pairs (Theil 1950, Sen 1968), the height the median of the
-    pairs' mean residuals (Hodges & Lehmann 1963); both keep 3/π of the efficiency of least squares under
-    Gaussian noise. Of straight lines with such noise the 90 % interval holds 0.86 at 7 points, 0.88 at 15
-    and 0.90 at 50, and more where there are outliers.
+    pairs' mean residuals (Hodges & Lehmann 1963). Both have 3/π of the efficiency of least squares under Gaussian
+    noise. For straight lines with such noise, the 90 % interval contains the true value with a probability of 0.86 at
+    7 points, 0.88 at 15 and 0.90 at 50, and with a higher one if there are outliers.
 
-    Args:
-        time: (n,) seconds, rising; n ≥ 3.
-        value: (n,), any unit.
+    Parameters
+    ----------
+    time : (n,) s, rising; n ≥ 3
+    value : (n,) in any unit
     """
     n = len(time)
     t = time - time[-1]
     slope = theil_sen(t, value)
     residual = value - slope * t
     height = hodges_lehmann(residual)
-    # Two parameters are fitted, hence n − 2.
-    off = np.abs(residual - height)
-    off = np.minimum(off, 3 * mad_sd(residual, height))
-    scatter = math.sqrt(float(off @ off) / (n - 2))
+    deviation = np.minimum(np.abs(residual - height), 3 * mad_sd(residual, height))
+    scatter = math.sqrt(float(deviation @ deviation) / (n - 2))  # two parameters are fitted
     error = scatter * _error_factor(n)
     centre = float(t.mean())
     spread = float(((t - centre) ** 2).sum())

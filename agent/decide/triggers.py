@@ -1,4 +1,4 @@
-"""When a series of estimates asks for something: a level crossed, a plateau reached."""
+"""The conditions of rules on a series of estimates: a threshold or a plateau."""
 
 import math
 from bisect import insort
@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ..types import Settings
+from ..types import Array, Settings
 from .trend import Z90, robust_line
 
-_PATIENCE = 8
-"""So many frames in a row older than the newest: time went back (a replay), they are not just late."""
-_MAX_POINTS = 512
-"""A plateau's series is thinned above this, however long its duration and high the frame rate."""
-_BLOCKS = 50
-"""A trend through more points than this goes through the medians of so many blocks: pairs grow as n²."""
+_MAX_LATE_FRAMES = 8
+"""Number of frames in a row, older than the newest, that show that time went back (a replay)."""
+_MAX_PLATEAU_FRAMES = 512
+"""Largest number of frames of a plateau's series; longer ones are thinned."""
+_TREND_BLOCKS = 50
+"""Number of block medians to which a series at least twice as long is reduced, since the pairs grow as n²."""
 
 
 class _Trigger(Settings):
@@ -26,19 +25,19 @@ class _Trigger(Settings):
     """Descriptor whose expectation ``mean`` is watched, in the descriptor's unit."""
     max_ood: float | None = Field(default=1.0, ge=0)
     """Frames with a higher ``ood_score`` (or without one) are left out of the series: they neither count towards a
-    dwell nor interrupt it. ``null`` takes every frame."""
+    dwell nor interrupt it. ``null`` accepts every frame."""
     max_times: int = Field(default=1, ge=1)
     """Largest number of decisions per run."""
 
 
 class Threshold(_Trigger):
-    """The descriptor is beyond a level, and has been for the dwell.
+    """The descriptor has been beyond a level for the dwell.
 
-    After a decision the value must come back past the level by the hysteresis before there can be another.
+    After a decision, the value must return past the level by the hysteresis before the next decision.
     """
 
     kind: Literal["threshold"] = "threshold"
-    """Names this trigger."""
+    """Name of this trigger."""
     above: float | None = None
     """Level, in the descriptor's unit; give this or ``below``."""
     below: float | None = None
@@ -46,21 +45,21 @@ class Threshold(_Trigger):
     hysteresis: float = Field(default=0.0, ge=0)
     """Distance past the level to which the value must return before the next decision, in the descriptor's unit."""
     dwell_frames: int = Field(default=1, ge=1, le=1000)
-    """Frames in a row that must be beyond the level, the deciding one included."""
+    """Frames in a row that must be beyond the level, including the deciding one."""
     dwell_s: float = Field(default=0.0, ge=0)
     """Time for which they must have been beyond it, s, by the frames' own times."""
     min_confidence: float = Field(default=0.5, ge=0, le=1)
-    """Probability that the true value is beyond the level, the 90 % interval read as a Gaussian.
+    """Smallest probability that the true value is beyond the level; the 90 % interval is read as a Gaussian.
 
-    0.5 decides on the value alone. More waits until the value is past the level by a part of the interval:
-    safer, and later by that much even without noise, since the model's own error does not average out.
+    0.5 decides on the value only. A higher probability waits until the value is past the level by a part of the
+    interval. This is safer, but later even without noise, since the model's own error does not average out.
     """
     window_frames: int = Field(default=1, ge=1, le=100)
-    """Judge a robust line through so many frames (7 or more) at the newest one's time, not its bare value.
+    """Number of frames (7 or more) of a robust line, whose value at the newest frame is judged; 1: the bare value.
 
-    The line follows a steady drift without lag and ignores up to 29 % of glitched frames. There is no
-    verdict before the window is full. 1 is off. Of 1000 simulated charges (0.0112 e per frame, noise 0.03 e,
-    2 % glitches), 21 frames stopped all within 0.05 e of the level, 15 all but one.
+    The line follows a steady drift without lag and ignores up to 29 % of glitched frames. There is no decision before
+    the window is full. Of 1000 simulated charges (0.0112 e per frame, noise 0.03 e, 2 % glitches), 21 frames stopped
+    all within 0.05 e of the level, 15 frames all but one.
     """
 
     @model_validator(mode="after")
@@ -68,7 +67,7 @@ class Threshold(_Trigger):
         if (self.above is None) == (self.below is None):
             raise ValueError("give either above or below")
         if 1 < self.window_frames < 7:
-            raise ValueError("window_frames must be 1 (off) or at least 7: fewer show no scatter to judge by")
+            raise ValueError("window_frames must be 1 (off) or at least 7: fewer frames do not show their scatter")
         return self
 
 
@@ -76,17 +75,17 @@ class Plateau(_Trigger):
     """The descriptor no longer changes: its drift over the window stays within the tolerance."""
 
     kind: Literal["plateau"] = "plateau"
-    """Names this trigger."""
+    """Name of this trigger."""
     tolerance: float = Field(gt=0)
     """Largest change over the window that counts as no change, in the descriptor's unit."""
     duration_s: float | None = Field(default=None, gt=0)
     """Length of the window in seconds, by the frames' own times; give this or ``frames``."""
-    frames: int | None = Field(default=None, ge=7, le=_MAX_POINTS)
+    frames: int | None = Field(default=None, ge=7, le=_MAX_PLATEAU_FRAMES)
     """Length of the window in frames; give this or ``duration_s``."""
-    min_frames: int = Field(default=7, ge=7, le=_MAX_POINTS // 2)
-    """Smallest number of frames in the window for a verdict."""
+    min_frames: int = Field(default=7, ge=7, le=_MAX_PLATEAU_FRAMES // 2)
+    """Smallest number of frames in the window for a decision."""
     min_confidence: float = Field(default=0.9, ge=0, le=1)
-    """Probability that the true drift is within the tolerance, from the scatter of the frames."""
+    """Smallest probability that the true drift is within the tolerance, from the scatter of the frames."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Plateau":
@@ -113,7 +112,7 @@ class SeriesPoint:
 
     @classmethod
     def from_interval(cls, uid: str, time: float, mean: float, lo: float, hi: float) -> "SeriesPoint | None":
-        """Read a 90 % interval as a Gaussian; None where a number is not finite or ``hi < lo``."""
+        """Read a 90 % interval as a Gaussian; return None if a number is not finite or ``hi < lo``."""
         if not (math.isfinite(time + mean + lo + hi) and lo <= hi):
             return None
         return cls(uid, time, mean, (hi - lo) / (2 * Z90))
@@ -121,16 +120,16 @@ class SeriesPoint:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Why a trigger fired."""
+    """The evidence of a trigger whose condition is met."""
 
     confidence: float
     reason: str
     evidence: tuple[tuple[str, float], ...]
-    """(frame uid, value) pairs in time order; of a long window an even selection."""
+    """(frame uid, value) pairs in time order; evenly selected from a long window."""
 
 
 Watch = Callable[[SeriesPoint], Verdict | None]
-"""A trigger following one series; keeps what it needs of the past."""
+"""A trigger that follows one series and keeps the necessary points of its past."""
 
 
 class _PointSeries:
@@ -141,52 +140,55 @@ class _PointSeries:
         self._late = 0
 
     def add(self, point: SeriesPoint) -> bool | None:
-        """Put a point in its place: True if it is the newest, None if time went back and all began anew."""
+        """Insert a point: return True if it is the newest, False if it is late, None if time went back.
+
+        If time went back, the series restarts with this point.
+        """
         if not self.points or point.time >= self.points[-1].time:
             self.points.append(point)
             self._late = 0
             return True
         self._late += 1
-        if self._late < _PATIENCE:
+        if self._late < _MAX_LATE_FRAMES:
             insort(self.points, point, key=lambda p: p.time)
             return False
         self.points[:] = [point]
         self._late = 0
         return None
 
-    def arrays(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Times and values, (n,) each, n ≤ 50: a longer series as the medians of blocks of its frames."""
+    def arrays(self) -> tuple[Array, Array]:
+        """Return times and values, (n,) each; a series of 100 points or more is reduced to 50 block medians."""
         time = np.array([p.time for p in self.points])
         value = np.array([p.value for p in self.points])
-        if (size := len(time) // _BLOCKS) > 1:
-            time = np.median(time[-size * _BLOCKS :].reshape(_BLOCKS, size), axis=1)
-            value = np.median(value[-size * _BLOCKS :].reshape(_BLOCKS, size), axis=1)
+        if (size := len(time) // _TREND_BLOCKS) > 1:
+            time = np.median(time[-size * _TREND_BLOCKS :].reshape(_TREND_BLOCKS, size), axis=1)
+            value = np.median(value[-size * _TREND_BLOCKS :].reshape(_TREND_BLOCKS, size), axis=1)
         return time, value
 
 
 def _evidence(points: Sequence[SeriesPoint]) -> tuple[tuple[str, float], ...]:
-    step = -(-len(points) // _BLOCKS)
+    step = -(-len(points) // _TREND_BLOCKS)
     return tuple((p.uid, p.value) for p in points[::-step][::-1])
 
 
 class ThresholdWatch:
     """Follows one series for a :class:`Threshold`.
 
-    A frame that comes late (older than the newest) takes its place in the window but is not judged: a
-    decision is about now.
+    A late frame, older than the newest one, enters the window but does not cause a decision, since decisions concern
+    the present.
     """
 
     def __init__(self, settings: Threshold, unit: str = "") -> None:
         self._settings = settings
         self._unit = f" {unit}" if unit else ""
-        self._keep = max(settings.window_frames, min(settings.dwell_frames, _BLOCKS))
+        self._keep = max(settings.window_frames, min(settings.dwell_frames, _TREND_BLOCKS))
         self._series = _PointSeries()
         self._restart()
 
     def _restart(self) -> None:
         self._armed = True
-        self._held = 0
-        self._since = 0.0
+        self._dwell_frames = 0
+        self._dwell_start = 0.0
 
     def __call__(self, point: SeriesPoint) -> Verdict | None:
         newest = self._series.add(point)
@@ -200,18 +202,18 @@ class ThresholdWatch:
         if not self._armed:
             self._armed = beyond < -self._settings.hysteresis
         confidence = _probability_positive(beyond, sigma)
-        # Written so that NaN, from values too large to square, never decides.
+        # In this form, NaN from values too large to square never leads to a decision.
         if not (self._armed and confidence >= self._settings.min_confidence):
-            self._held = 0
+            self._dwell_frames = 0
             return None
-        self._held += 1
-        if self._held == 1:
-            self._since = point.time
-        held_s = point.time - self._since
-        if self._held < self._settings.dwell_frames or held_s < self._settings.dwell_s:
+        self._dwell_frames += 1
+        if self._dwell_frames == 1:
+            self._dwell_start = point.time
+        dwell_s = point.time - self._dwell_start
+        if self._dwell_frames < self._settings.dwell_frames or dwell_s < self._settings.dwell_s:
             return None
-        verdict = Verdict(confidence, self._reason(value, sigma, held_s), _evidence(self._series.points))
-        self._armed, self._held = False, 0
+        verdict = Verdict(confidence, self._reason(value, sigma, dwell_s), _evidence(self._series.points))
+        self._armed, self._dwell_frames = False, 0
         return verdict
 
     def _beyond(self, value: float) -> float:
@@ -222,11 +224,11 @@ class ThresholdWatch:
         return below - value
 
     def _now(self) -> tuple[float, float]:
-        """Value and standard deviation at the newest frame.
+        """Return value and standard deviation at the newest frame.
 
-        A frame's σ is partly its own noise, which shows as scatter in the window and averages out, and
-        partly an error that all frames of the sample share, which does not: the two add in squares, so what
-        σ² has over the scatter² stays beside the line's own error.
+        A frame's σ has two parts: its own noise, which shows as scatter in the window and averages out, and an error
+        that all frames of the sample share. They add in squares. The part of σ² above the scatter² is therefore added
+        to the squared error of the line.
         """
         points = self._series.points
         if self._settings.window_frames == 1:
@@ -237,24 +239,24 @@ class ThresholdWatch:
         shared = max(sigma * sigma - line.scatter * line.scatter, 0.0)
         return line.value, math.hypot(line.value_error, math.sqrt(shared))
 
-    def _reason(self, value: float, sigma: float, held_s: float) -> str:
+    def _reason(self, value: float, sigma: float, dwell_s: float) -> str:
         settings, unit = self._settings, self._unit
         side, level = ("above", settings.above) if settings.above is not None else ("below", settings.below)
         half = Z90 * sigma
-        held = f"{self._held} frame{'s' if self._held > 1 else ''}"
+        frames = f"{self._dwell_frames} frame{'s' if self._dwell_frames > 1 else ''}"
         parts = [
             f"{settings.descriptor} {value:.3g}{unit} ({value - half:.3g}…{value + half:.3g})",
-            f"{side} {level:.3g}{unit} for {held}",
+            f"{side} {level:.3g}{unit} for {frames}",
         ]
-        if held_s > 0:
-            parts.append(f"over {held_s:.3g} s")
+        if dwell_s > 0:
+            parts.append(f"over {dwell_s:.3g} s")
         if settings.window_frames > 1:
             parts.append(f"by a line through {settings.window_frames} frames")
         return " ".join(parts)
 
 
 class PlateauWatch:
-    """Follows one series for a :class:`Plateau`; fires again only after the descriptor moved once more."""
+    """Follows one series for a :class:`Plateau`; its condition is met again only after the descriptor has changed."""
 
     def __init__(self, settings: Plateau, unit: str = "") -> None:
         self._settings = settings
@@ -269,7 +271,7 @@ class PlateauWatch:
         if newest is None:
             self._armed = True
         span = points[-1].time - points[0].time
-        # Rounding of Unix seconds is 2e-7 s: a window of exactly the duration counts as full.
+        # Unix seconds are rounded to 2e-7 s; a window of exactly the duration must count as full.
         full = span >= (settings.duration_s or 0.0) - 1e-6 and len(points) >= (settings.frames or 0)
         if newest is False or not full or len(points) < settings.min_frames or span <= 0:
             return None
@@ -295,10 +297,10 @@ class PlateauWatch:
             del points[: -settings.frames]
         else:
             start = points[-1].time - (settings.duration_s or 0.0)
-            # One point at or before the start stays, so that the window spans the duration.
+            # The last point at or before the start is kept, so that the window spans the duration.
             before = sum(1 for p in points if p.time <= start)
             del points[: max(before - 1, 0)]
-            if len(points) > _MAX_POINTS:
+            if len(points) > _MAX_PLATEAU_FRAMES:
                 points[:] = points[::-2][::-1]
         return points
 
@@ -313,6 +315,6 @@ def _probability_within(mean: float, sigma: float, bound: float) -> float:
     return _probability_positive(bound - mean, sigma) - _probability_positive(-bound - mean, sigma)
 
 
-def watch(trigger: Trigger, unit: str = "") -> Watch:
-    """Begin to follow a new series."""
+def start_watch(trigger: Trigger, unit: str = "") -> Watch:
+    """Return a watch for a new series, with the unit of the descriptor for its reasons."""
     return ThresholdWatch(trigger, unit) if isinstance(trigger, Threshold) else PlateauWatch(trigger, unit)

@@ -45,7 +45,7 @@ def slopes(model: Estimator, spectra: NDArray[np.float32]) -> list[Slopes]:
 
 
 def _strengthened(spectra: NDArray[np.float32], model: Estimator, by: float) -> NDArray[np.float32]:
-    return model.edge.strengthened(spectra.astype(float), model.grid, by).astype(np.float32)
+    return model.edge.scale_structure(spectra.astype(float), model.grid, by).astype(np.float32)
 
 
 def _stretched(spectra: NDArray[np.float32], model: Estimator, scale: float) -> NDArray[np.float32]:

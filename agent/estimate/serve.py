@@ -179,11 +179,11 @@ class FrameServer:
     def _estimates(self, good: Sequence[Answer]) -> Sequence[Estimate]:
         model = good[0].model
         assert model is not None
-        spectra, beside = np.stack([answer.mu for answer in good]), None
+        spectra, extra_sd = np.stack([answer.mu for answer in good]), None
         if self._widths is not None:
             sd = np.array([answer.quantities["energy_sd_ev"] for answer in good])
-            beside = self._widths([series_of(answer.frame) for answer in good], model, spectra, sd)
-        return model.estimate(spectra, beside)
+            extra_sd = self._widths([series_of(answer.frame) for answer in good], model, spectra, sd)
+        return model.estimate(spectra, extra_sd)
 
 
 def _failed(frame: Frame, error: Exception) -> Refusal:

@@ -1,41 +1,41 @@
 """Which field of a document is energy, I0, It, If, Iref or μ."""
 
-from .names import SYNONYMS, UnknownRoleError, named_after, plain, role_of, usual
+from .names import SYNONYMS, UnknownRoleError, element_channels, match_synonyms, plain_name, role_of
 from .resolve import (
-    FOIL,
+    FOIL_ROLES,
     StreamFields,
     UnreadableStream,
-    absent,
-    as_filled,
+    describe_missing_fields,
     element_and_edge,
-    field_missing,
+    external_keys_of_spectra,
+    find_missing_fields,
     has_i0,
+    mark_filled,
     resolve,
-    skipped_plan,
-    wanted_from_files,
+    skip_reason,
 )
-from .run_start import absorber, number
+from .run_start import parse_absorber, read_number
 from .settings import FieldSettings
 
 __all__ = [
-    "FOIL",
+    "FOIL_ROLES",
     "SYNONYMS",
     "FieldSettings",
     "StreamFields",
     "UnknownRoleError",
     "UnreadableStream",
-    "absent",
-    "absorber",
-    "as_filled",
+    "describe_missing_fields",
     "element_and_edge",
-    "field_missing",
+    "element_channels",
+    "external_keys_of_spectra",
+    "find_missing_fields",
     "has_i0",
-    "named_after",
-    "number",
-    "plain",
+    "mark_filled",
+    "match_synonyms",
+    "parse_absorber",
+    "plain_name",
+    "read_number",
     "resolve",
     "role_of",
-    "skipped_plan",
-    "usual",
-    "wanted_from_files",
+    "skip_reason",
 ]

@@ -1,4 +1,4 @@
-"""The roles of a spectrum's fields and the names of each, and names that a user writes as patterns."""
+"""The roles of a spectrum's fields, their usual names, and the names and patterns that a user configures."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -14,20 +14,20 @@ _ENERGIES = ("energy", "dcm_energy", "hhm_energy", "mono_energy", "monochromator
 
 @dataclass(frozen=True, slots=True)
 class Synonyms:
-    """The names by which a role is recognised, all without case and punctuation; see :func:`plain`."""
+    """The names of a role, without case and punctuation; see :func:`plain_name`."""
 
     patterns: tuple[re.Pattern[str], ...]
-    """Names of data keys and of columns in files, from the most to the least specific."""
+    """Patterns of data keys and of columns in files, from the most to the least specific."""
     only_in_files: re.Pattern[str] | None = None
-    """Whole names of columns that stand for this role in files alone; in a stream they may mean anything."""
+    """Pattern for whole column names that have this role in files only; in streams they are ambiguous."""
     spellings: tuple[str, ...] = ()
-    """Other words for the role itself that a user may write."""
+    """Other names of the role that a user may write."""
 
 
 def _detector(
     words: str, *special: str, only_in_files: str | None = None, spellings: tuple[str, ...] = ()
 ) -> Synonyms:
-    """Return the synonyms of a detector that goes by one of ``words``."""
+    """Return the synonyms of a detector from a pattern of its names."""
     exact = rf"^({words})$"
     ends = rf"_({words})$"
     tails = [rf"(^|_)({words})_{tail}$" for tail in _TAILS]
@@ -68,21 +68,21 @@ SYNONYMS: Mapping[str, Synonyms] = {
     ),
     "reference": _detector("reference|mu_ref|muref|mu_reference|reference_mu", only_in_files="murefer|normrefer"),
 }
-"""The roles of a spectrum's fields, and the names that streams and files give them.
+"""The roles of a spectrum's fields, with their names in streams and files.
 
-Names that only files have are those of XDI's dictionary, SSRL's collector and Athena's exports.
+The names that occur only in files come from XDI's dictionary, SSRL's data collector and Athena's exports.
 """
 
 
 class AmbiguousFieldError(Exception):
-    """Several keys match a role equally well."""
+    """Several data keys match a role equally well."""
 
     def __init__(self, role: str, names: Iterable[str]) -> None:
         super().__init__(f"{role} may be any of {', '.join(names)}: name one in the configuration")
 
 
 class UnknownRoleError(ValueError):
-    """A word that is no role of a field."""
+    """A word is not a role of a field."""
 
     def __init__(self, word: str) -> None:
         roles = (
@@ -93,12 +93,12 @@ class UnknownRoleError(ValueError):
 
 
 def role_of(word: str) -> str:
-    """Return the role that a user's word stands for.
+    """Return the role that a user's word names.
 
     Raises
     ------
     UnknownRoleError
-        The word is no role; the message lists all roles.
+        The word is not a role; the message lists all roles.
 
     Examples
     --------
@@ -111,29 +111,29 @@ def role_of(word: str) -> str:
     raise UnknownRoleError(word)
 
 
-def plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """Return a name without case and punctuation.
 
-    >>> plain("monochromator-Energy")
+    >>> plain_name("monochromator-Energy")
     'monochromator_energy'
     """
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
-def usual(role: str, keys: Iterable[str], *, in_files: bool = False) -> list[str]:
-    """Return the keys that match the most specific pattern of ``role`` that any key matches.
+def match_synonyms(role: str, keys: Iterable[str], *, in_files: bool = False) -> list[str]:
+    """Return the keys that have a usual name of a role.
+
+    Only the most specific pattern with a match counts.
 
     Parameters
     ----------
-    role : str
-    keys : iterable of str
-        Data keys, or names of columns.
-    in_files : bool
-        Whether the keys are columns of a file, so that names that only files have count as well.
+    role : key of ``SYNONYMS``
+    keys : data keys or column names
+    in_files : whether the keys are columns of a file, so that the names in files also count
     """
     veto = _OTHER_ENERGY if role == "energy" else _VETO
     synonyms = SYNONYMS[role]
-    names = {key: plain(key) for key in keys}
+    names = {key: plain_name(key) for key in keys}
     allowed = {key: name for key, name in names.items() if not veto.search(name)}
     for pattern in synonyms.patterns:
         if matches := [key for key, name in allowed.items() if pattern.search(name)]:
@@ -143,42 +143,42 @@ def usual(role: str, keys: Iterable[str], *, in_files: bool = False) -> list[str
     return []
 
 
-def named_after(element: str | None, keys: Iterable[str]) -> list[str]:
+def element_channels(element: str | None, keys: Iterable[str]) -> list[str]:
     """Return the keys of fluorescence channels that are named after the absorber, such as Ni1, Ni2.
 
-    For iodine there are none, because I0, I1 and I2 are ion chambers.
+    Iodine has no such channels, because I0, I1 and I2 are ion chambers.
     """
     if not element or element == "I":
         return []
     pattern = re.compile(rf"{element.lower()}_?\d+")
-    return [key for key in keys if pattern.fullmatch(plain(key))]
+    return [key for key in keys if pattern.fullmatch(plain_name(key))]
 
 
 def is_pattern(name: str) -> bool:
-    """Whether a configured name is a regular expression, which stands between slashes."""
+    """Whether a configured name is a regular expression, written between slashes."""
     return len(name) > 2 and name.startswith("/") and name.endswith("/")
 
 
-def matching(name: str, keys: Iterable[str], element: str | None = None) -> list[str]:
-    """Return the keys that a configured name means: itself, or else without case and punctuation.
+def match_keys(name: str, keys: Iterable[str], element: str | None = None) -> list[str]:
+    """Return the keys that match a configured name exactly, or else without case and punctuation.
 
-    A name between slashes is a regular expression for the whole key, in any case, in which ``{element}`` is the
-    absorber's symbol.
+    A name between slashes is a regular expression for the whole key, without case; ``{element}`` in it is replaced by
+    the absorber's symbol.
 
-    >>> matching("/{element}[1-7]/", ["Ni1", "Ni2", "Fe1", "I0"], "Ni")
+    >>> match_keys("/{element}[1-7]/", ["Ni1", "Ni2", "Fe1", "I0"], "Ni")
     ['Ni1', 'Ni2']
     """
     keys = list(keys)
     if is_pattern(name):
         pattern = re.compile(name[1:-1].replace("{element}", element or "[A-Z][a-z]?"), re.IGNORECASE)
         return [key for key in keys if pattern.fullmatch(key)]
-    return [key for key in keys if key == name] or [key for key in keys if plain(key) == plain(name)]
+    return [key for key in keys if key == name] or [key for key in keys if plain_name(key) == plain_name(name)]
 
 
-def one(role: str, configured: str | None, keys: Iterable[str], element: str | None = None) -> str | None:
-    """Return the key of ``role`` or None; raise AmbiguousFieldError if several keys match equally well."""
+def match_one(role: str, configured: str | None, keys: Iterable[str], element: str | None = None) -> str | None:
+    """Return the key that matches the configured or a usual name, or None; raise AmbiguousFieldError for several."""
     keys = list(keys)
-    matches = usual(role, keys) if configured is None else matching(configured, keys, element)
+    matches = match_synonyms(role, keys) if configured is None else match_keys(configured, keys, element)
     if len(matches) > 1:
         raise AmbiguousFieldError(role, matches)
     return matches[0] if matches else None

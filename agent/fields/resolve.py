@@ -1,6 +1,6 @@
-"""Which fields of a stream are energy, I0, It, Iref, fluorescence or μ: as configured, else as usually named.
+"""Finds the fields of a stream that are energy, I0, It, Iref, fluorescence or μ, by configured or usual names.
 
-The usual names are those of public beamline profiles (NSLS-II BMM, ISS, QAS and SST-1, APS Haven) and of XDI.
+The usual names come from public beamline profiles (NSLS-II BMM, ISS, QAS and SST-1, APS Haven) and from XDI.
 """
 
 import re
@@ -9,12 +9,20 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..types import Formula, Reason
-from .monochromator import DECLARE, Axis
-from .names import SYNONYMS, AmbiguousFieldError, is_pattern, matching, named_after, one, plain, usual
-from .run_start import absorber, first, inner
+from ..types import Array, Formula, Reason
+from .monochromator import RELATION_EXAMPLE, EnergyAxis
+from .names import (
+    SYNONYMS,
+    AmbiguousFieldError,
+    element_channels,
+    is_pattern,
+    match_keys,
+    match_one,
+    match_synonyms,
+    plain_name,
+)
+from .run_start import first_value, nested_value, parse_absorber
 from .settings import FieldSettings
 
 Form = Literal["step", "array"]
@@ -22,18 +30,18 @@ Form = Literal["step", "array"]
 
 @dataclass(frozen=True, slots=True)
 class StreamFields:
-    """The fields of one descriptor, by their role."""
+    """The data keys of one descriptor, by role."""
 
     form: Form
     """``step``: one energy per Event; ``array``: one spectrum per Event."""
     formula: Formula | None
-    """None: the stream has energies alone, for the spectra of another stream of its run."""
+    """None if the stream has only energies, for the spectra of another stream of its run."""
     energy: str | None
-    """None: the energies are ``grid``, or those of another stream."""
+    """None if the energies are ``grid`` or those of another stream."""
     energy_scale: float = 1.0
-    """What turns the recorded energy into eV."""
-    axis: Axis | None = None
-    """What does so where ``energy`` is a position."""
+    """Factor that converts the recorded energy to eV."""
+    axis: EnergyAxis | None = None
+    """Conversion to eV if ``energy`` is a position."""
     time: str | None = None
     i0: str | None = None
     it: str | None = None
@@ -42,37 +50,37 @@ class StreamFields:
     mu: str | None = None
     reference: str | None = None
     readings: tuple[str, ...] = ()
-    """The scalar numbers besides."""
-    grid: NDArray[np.float64] | None = field(default=None, compare=False)
+    """All other scalar numbers."""
+    grid: Array | None = field(default=None, compare=False)
     """(M,) eV, from the descriptor's configuration."""
 
     def in_ev(self, recorded: Any) -> Any:
-        """Turn recorded energies, or positions, into eV."""
+        """Convert recorded energies or positions to eV."""
         return recorded * self.energy_scale if self.axis is None else self.axis(recorded)
 
     @property
     def used(self) -> frozenset[str]:
-        """The data keys that a spectrum is made of."""
-        named = (self.energy, self.time, self.i0, self.it, self.iref, self.mu, self.reference, *self.fluorescence)
-        return frozenset(name for name in named if name)
+        """The data keys that contribute to a spectrum."""
+        keys = (self.energy, self.time, self.i0, self.it, self.iref, self.mu, self.reference, *self.fluorescence)
+        return frozenset(key for key in keys if key)
 
     def describe(self) -> str:
-        """Say in words what is read, for the log: ``transmission of I0, It over energy``."""
-        named = [self.i0, self.it, self.iref, *self.fluorescence, self.mu, self.reference]
+        """Return the formula and the fields in words: ``transmission of I0, It over energy``."""
+        keys = [self.i0, self.it, self.iref, *self.fluorescence, self.mu, self.reference]
         energy = self.energy or ("energies of the configuration" if self.grid is not None else "another stream")
-        return f"{self.formula or 'energies'} of {', '.join(n for n in named if n) or 'none'} over {energy}"
+        return f"{self.formula or 'energies'} of {', '.join(key for key in keys if key) or 'none'} over {energy}"
 
 
 @dataclass(frozen=True, slots=True)
 class UnreadableStream:
-    """Why a stream that looks like absorption data cannot be read."""
+    """The reason why a stream of absorption data cannot be read."""
 
     reason: Reason
     detail: str
 
 
-FOIL = ("iref", "reference")
-"""The roles that a frame can do without."""
+FOIL_ROLES = ("iref", "reference")
+"""The roles of the reference foil, without which a frame can be served."""
 _ESSENTIAL = ("energy", "i0", "it", "fluorescence", "mu")
 _SIGNAL: Mapping[Formula, str] = {
     "transmission": "it",
@@ -85,20 +93,18 @@ _SIGNAL: Mapping[Formula, str] = {
 def _fluorescence(
     fields: FieldSettings, keys: list[str], start: Mapping[str, Any], element: str | None
 ) -> tuple[str, ...]:
-    listed = inner(start, "XDI", "_dtc")
+    listed = nested_value(start, "XDI", "_dtc")
     listed = tuple(listed) if isinstance(listed, (list, tuple)) and all(name in keys for name in listed) else ()
     if fields.fluorescence:
-        named = [matching(name, keys, element) for name in fields.fluorescence]
-        if any(
-            len(found) > 1 and not is_pattern(name) for name, found in zip(fields.fluorescence, named, strict=True)
-        ):
-            raise AmbiguousFieldError("fluorescence", max(named, key=len))
-        found = tuple(dict.fromkeys(key for keys in named for key in keys)) if all(named) else ()
-        return listed if listed and set(listed) <= set(found) else found
+        matches = [match_keys(name, keys, element) for name in fields.fluorescence]
+        if any(len(m) > 1 and not is_pattern(name) for name, m in zip(fields.fluorescence, matches, strict=True)):
+            raise AmbiguousFieldError("fluorescence", max(matches, key=len))
+        configured = tuple(dict.fromkeys(key for m in matches for key in m)) if all(matches) else ()
+        return listed if listed and set(listed) <= set(configured) else configured
     if listed:
         return listed
     # BMM names its dead-time corrected regions of interest after the element.
-    return tuple(named_after(element, keys) or usual("fluorescence", keys))
+    return tuple(element_channels(element, keys) or match_synonyms("fluorescence", keys))
 
 
 def resolve(
@@ -106,48 +112,58 @@ def resolve(
 ) -> StreamFields | UnreadableStream | None:
     """Find the fields of a spectrum in a descriptor.
 
-    Returns None for a stream without energy or absorption, which is nobody's fault, and Unreadable for one that
-    has part of it, that lacks a configured field, in which a role could be either of two fields, whose positions
-    have no relation to energy, or whose spectra are in files that nobody has read.
+    Returns
+    -------
+    StreamFields
+        The stream has spectra, or the energies of spectra.
+    UnreadableStream
+        The stream has only part of a spectrum, lacks a configured field, has several fields for one role, has
+        positions without a relation to energy, or has spectra in files that no stage reads.
+    None
+        The stream has no energy and no absorption.
     """
     name = str(descriptor.get("name", "primary"))
     if not fields.reads(name):
         return None
-    every: Mapping[str, Mapping[str, Any]] = descriptor["data_keys"]
-    keys = {key: about for key, about in every.items() if not about.get("external")}
+    all_keys: Mapping[str, Mapping[str, Any]] = descriptor["data_keys"]
+    keys = {key: about for key, about in all_keys.items() if not about.get("external")}
     try:
-        found = _resolve(fields, keys, descriptor, start)
-        lacks = _lacks(fields, found, keys, descriptor, start)
+        resolved = _resolve(fields, keys, descriptor, start)
+        missing = _missing_names(fields, resolved, keys, descriptor, start)
     except AmbiguousFieldError as error:
         return UnreadableStream(Reason.AMBIGUOUS_FIELDS, f"stream {name}: {error}")
-    if len(keys) < len(every) and not (isinstance(found, StreamFields) and found.formula):
-        outside = ", ".join(key for key in every if key not in keys)
-        return UnreadableStream(Reason.EXTERNAL_DATA_NOT_READ, f"stream {name}: {outside}")
-    return field_missing(lacks, (name,), every) if lacks else found
+    if len(keys) < len(all_keys) and not (isinstance(resolved, StreamFields) and resolved.formula):
+        external = ", ".join(key for key in all_keys if key not in keys)
+        return UnreadableStream(Reason.EXTERNAL_DATA_NOT_READ, f"stream {name}: {external}")
+    return describe_missing_fields(missing, (name,), all_keys) if missing else resolved
 
 
-def wanted_from_files(
+def external_keys_of_spectra(
     fields: FieldSettings, descriptor: Mapping[str, Any], start: Mapping[str, Any]
 ) -> frozenset[str] | UnreadableStream:
-    """Return the external data keys without which a descriptor's spectra cannot be read.
+    """Return the external data keys that a descriptor's spectra need.
 
-    None where there are no spectra, or where what is in the documents makes them already. Unreadable where they
-    could not be read even so.
+    Returns
+    -------
+    frozenset of str
+        Data keys; empty if the stream has no spectra or the documents hold them completely.
+    UnreadableStream
+        The spectra cannot be read even with the external data.
     """
-    every: Mapping[str, Mapping[str, Any]] = descriptor["data_keys"]
-    outside = frozenset(key for key, about in every.items() if about.get("external"))
-    if not outside:
+    all_keys: Mapping[str, Mapping[str, Any]] = descriptor["data_keys"]
+    external = frozenset(key for key, about in all_keys.items() if about.get("external"))
+    if not external:
         return frozenset()
-    if isinstance(found := resolve(fields, descriptor, start), StreamFields):
-        return found.used & outside
-    whole = resolve(fields, as_filled(descriptor, outside), start)
-    if isinstance(whole, StreamFields):
-        return whole.used & outside
-    return whole if isinstance(whole, UnreadableStream) else frozenset()
+    if isinstance(inside := resolve(fields, descriptor, start), StreamFields):
+        return inside.used & external
+    filled = resolve(fields, mark_filled(descriptor, external), start)
+    if isinstance(filled, StreamFields):
+        return filled.used & external
+    return filled if isinstance(filled, UnreadableStream) else frozenset()
 
 
-def as_filled(descriptor: Mapping[str, Any], filled: Iterable[str]) -> dict[str, Any]:
-    """Return a descriptor whose external keys ``filled`` are in its events."""
+def mark_filled(descriptor: Mapping[str, Any], filled: Iterable[str]) -> dict[str, Any]:
+    """Return the descriptor as it is once the external keys ``filled`` are in its Events."""
     filled = set(filled)
     keys = {
         key: {k: v for k, v in about.items() if k != "external"} if key in filled else about
@@ -156,10 +172,10 @@ def as_filled(descriptor: Mapping[str, Any], filled: Iterable[str]) -> dict[str,
     return {**descriptor, "data_keys": keys}
 
 
-def absent(
+def find_missing_fields(
     fields: FieldSettings, descriptors: Iterable[Mapping[str, Any]], roles: Iterable[str] = _ESSENTIAL
 ) -> dict[str, str]:
-    """Return, by role, the configured names that are data keys of none of ``descriptors``."""
+    """Return, by role, the configured names that are not data keys of any of ``descriptors``."""
     data, axes = set[str](), set[str]()
     for descriptor in descriptors:
         data |= set(descriptor["data_keys"])
@@ -167,53 +183,52 @@ def absent(
             axes |= set(device.get("data") or {})
     missing = {}
     for role in roles:
-        named = getattr(fields, role) or ()
-        names = (named,) if isinstance(named, str) else named
-        if role == "energy" and fields.position and matching(fields.position, data):
+        configured = getattr(fields, role) or ()
+        names = (configured,) if isinstance(configured, str) else configured
+        if role == "energy" and fields.position and match_keys(fields.position, data):
             continue
-        lost = [name for name in names if not matching(name, data | axes if role == "energy" else data)]
-        missing |= {role: ", ".join(lost)} if lost else {}
+        unmatched = [name for name in names if not match_keys(name, data | axes if role == "energy" else data)]
+        missing |= {role: ", ".join(unmatched)} if unmatched else {}
     return missing
 
 
 def has_i0(fields: FieldSettings, keys: Iterable[str]) -> bool:
-    """Whether one of the data keys is the intensity of the beam."""
+    """Whether one of the data keys is I0."""
     keys = list(keys)
-    return bool(usual("i0", keys)) or (fields.i0 is not None and bool(matching(fields.i0, keys)))
+    return bool(match_synonyms("i0", keys)) or (fields.i0 is not None and bool(match_keys(fields.i0, keys)))
 
 
-def field_missing(names: Iterable[str], streams: Iterable[str], found: Iterable[str]) -> UnreadableStream:
-    """Say that configured data keys are in none of ``streams``, and what was found there."""
-    lacking = ", ".join(f"'{name}'" for name in names)
-    there = ", ".join(found) or "nothing"
-    return UnreadableStream(
-        Reason.FIELD_MISSING, f"no key {lacking} in stream {', '.join(streams)}; found {there}"[:500]
-    )
+def describe_missing_fields(names: Iterable[str], streams: Iterable[str], found: Iterable[str]) -> UnreadableStream:
+    """Report that configured data keys are missing in all ``streams``, with the data keys found there."""
+    missing = ", ".join(f"'{name}'" for name in names)
+    present = ", ".join(found) or "nothing"
+    detail = f"no key {missing} in stream {', '.join(streams)}; found {present}"
+    return UnreadableStream(Reason.FIELD_MISSING, detail[:500])
 
 
-def _lacks(
+def _missing_names(
     fields: FieldSettings,
-    found: StreamFields | UnreadableStream | None,
+    resolved: StreamFields | UnreadableStream | None,
     keys: Mapping[str, Mapping[str, Any]],
     descriptor: Mapping[str, Any],
     start: Mapping[str, Any],
 ) -> list[str]:
-    """Return the configured data keys for want of which a stream of spectra is not read as configured.
+    """Return the configured names whose absence prevents a stream of spectra from being read as configured.
 
-    A configuration may name more signals than each scan records: one of them is enough. That a stream has spectra
-    is told by what can be read of it when the missing keys are guessed.
+    A configuration may name more signals than a scan records; one of them is enough. Whether the stream has spectra
+    at all is tested by detecting the missing fields.
     """
-    missing = absent(fields, [descriptor])
+    missing = find_missing_fields(fields, [descriptor])
     if not missing:
         return []
-    others = fields.model_copy(update={role: () if role == "fluorescence" else None for role in missing})
-    guess = _resolve(others, keys, descriptor, start)
-    lacks = found is not None or isinstance(guess, StreamFields)
-    if isinstance(found, StreamFields):
-        signal = set(missing) == {"energy"} or found.formula is None or getattr(fields, _SIGNAL[found.formula])
-        energy = isinstance(guess, StreamFields) and (guess.energy is not None or guess.grid is not None)
-        lacks = not signal or ("energy" in missing and energy)
-    return list(missing.values()) if lacks else []
+    remaining = fields.model_copy(update={role: () if role == "fluorescence" else None for role in missing})
+    detected = _resolve(remaining, keys, descriptor, start)
+    prevented = resolved is not None or isinstance(detected, StreamFields)
+    if isinstance(resolved, StreamFields):
+        signal = set(missing) == {"energy"} or resolved.formula is None or getattr(fields, _SIGNAL[resolved.formula])
+        energy = isinstance(detected, StreamFields) and (detected.energy is not None or detected.grid is not None)
+        prevented = not signal or ("energy" in missing and energy)
+    return list(missing.values()) if prevented else []
 
 
 def _resolve(
@@ -225,21 +240,23 @@ def _resolve(
     numeric = [key for key, about in keys.items() if about.get("dtype") in ("number", "integer", "array")]
     scalar = [key for key in numeric if is_scalar(keys[key])]
     vector = [key for key in numeric if key not in scalar]
-    position = one("position", fields.position, numeric) if fields.position else None
-    energy = position or one("energy", fields.energy, numeric)
+    position = match_one("position", fields.position, numeric) if fields.position else None
+    energy = position or match_one("energy", fields.energy, numeric)
     grid = None
     if energy is None:
         grid = _configured_energies(fields, descriptor)
-    elif position is None and fields.energy is None and energy in scalar and (arrays := usual("energy", vector)):
-        energy = one("energy", None, arrays)  # a whole spectrum beside the motor's position
+    elif position is None and fields.energy is None and energy in scalar:
+        # An array of energies next to the motor's scalar energy belongs to a whole spectrum.
+        energy = match_one("energy", None, match_synonyms("energy", vector)) or energy
     form: Form = "step" if energy in scalar else "array"
     usable = [key for key in (scalar if form == "step" else vector) if key != energy]
-    channels = _channels(fields, usable, start)
-    time = one("time", fields.time, numeric) if fields.time else None
-    used = {energy, time, *(v for k, v in channels.items() if k != "fluorescence"), *channels.get("fluorescence", ())}
+    signals = _signals(fields, usable, start)
+    time = match_one("time", fields.time, numeric) if fields.time else None
+    used = {energy, time, *(v for k, v in signals.items() if k != "fluorescence"), *signals.get("fluorescence", ())}
+    unused = {key: plain_name(key) for key in scalar if key not in used}
     energies = SYNONYMS["energy"].patterns
-    readings = tuple(key for key in scalar if key not in used and not any(p.search(plain(key)) for p in energies))
-    if channels.get("formula") is None:
+    readings = tuple(key for key, name in unused.items() if not any(p.search(name) for p in energies))
+    if signals.get("formula") is None:
         if energy is None:
             return None
         if form == "step" or usable:
@@ -253,46 +270,45 @@ def _resolve(
             return axis
     scale = 1000.0 if energy and str(keys[energy].get("units", "")).lower() == "kev" else 1.0
     return StreamFields(
-        form=form, energy=energy, energy_scale=scale, axis=axis, time=time, readings=readings, grid=grid, **channels
+        form=form, energy=energy, energy_scale=scale, axis=axis, time=time, readings=readings, grid=grid, **signals
     )
 
 
-def _axis(fields: FieldSettings, position: str, start: Mapping[str, Any]) -> Axis | UnreadableStream:
-    """Return how positions become energies in this run."""
+def _axis(fields: FieldSettings, position: str, start: Mapping[str, Any]) -> EnergyAxis | UnreadableStream:
+    """Return the conversion of positions to energies in this run."""
     if fields.relation is None:
-        detail = f"{position} is a position, and nothing says how it becomes an energy: declare {DECLARE}"
+        detail = f"{position} is a position without a relation to energy: declare {RELATION_EXAMPLE}"
         return UnreadableStream(Reason.NO_ENERGY_RELATION, detail)
     offset = fields.relation.offset(start)
     if offset is None:
-        lacking = getattr(fields.relation, "offset_from", None)
+        key = getattr(fields.relation, "offset_from", None)
         return UnreadableStream(
-            Reason.NO_ENERGY_RELATION, f"the RunStart has no number {lacking!r} for the angle's offset"
+            Reason.NO_ENERGY_RELATION, f"the RunStart has no number {key!r} for the angle's offset"
         )
-    return Axis(fields.relation, offset)
+    return EnergyAxis(fields.relation, offset)
 
 
-def _channels(fields: FieldSettings, keys: list[str], start: Mapping[str, Any]) -> dict[str, Any]:
-    """Choose the formula and the fields that it takes; ``formula`` is None where none can be served."""
+def _signals(fields: FieldSettings, keys: list[str], start: Mapping[str, Any]) -> dict[str, Any]:
+    """Choose the formula and its fields; ``formula`` is None if the fields of every formula are incomplete."""
     element, _ = element_and_edge(fields, start)
-    i0 = one("i0", fields.i0, keys, element)
-    it = one("it", fields.it, keys, element)
+    i0 = match_one("i0", fields.i0, keys, element)
+    it = match_one("it", fields.it, keys, element)
     fluorescence = _fluorescence(fields, keys, start, element)
-    plain = one("mu", fields.mu, keys)
-    normalised = one("normalised", fields.mu, keys)
-    served = {
+    mu = match_one("mu", fields.mu, keys)
+    normalised = match_one("normalised", fields.mu, keys)
+    complete = {
         "transmission": bool(i0 and it),
         "fluorescence": bool(i0 and fluorescence),
-        "mu": bool(plain),
+        "mu": bool(mu),
         "normalised": bool(normalised),
     }
     formula: str | None
     if fields.formula is not None:
-        formula = fields.formula if served[fields.formula] else None
+        formula = fields.formula if complete[fields.formula] else None
     else:
-        order = ["transmission", "fluorescence", "mu", "normalised"]
-        wanted = _wanted(fields, start)
-        order.sort(key=lambda name: name != wanted)
-        formula = next((name for name in order if served[name]), None)
+        preferred = _preferred_formula(fields, start)
+        order = sorted(complete, key=lambda name: name != preferred)
+        formula = next((name for name in order if complete[name]), None)
     chosen: dict[str, Any] = {"formula": formula}
     if formula in ("transmission", "fluorescence"):
         chosen["i0"] = i0
@@ -301,74 +317,74 @@ def _channels(fields: FieldSettings, keys: list[str], start: Mapping[str, Any]) 
     if formula == "fluorescence":
         chosen["fluorescence"] = fluorescence
     if formula in ("mu", "normalised"):
-        chosen["mu"] = plain if formula == "mu" else normalised
+        chosen["mu"] = mu if formula == "mu" else normalised
     return chosen | (_reference(fields, keys, it) if formula else {})
 
 
-def _wanted(fields: FieldSettings, start: Mapping[str, Any]) -> str:
-    """Return the formula that the configured fields, or else the mode in the RunStart, call for."""
+def _preferred_formula(fields: FieldSettings, start: Mapping[str, Any]) -> str:
+    """Return the formula of the configured fields, or else that of the mode in the RunStart."""
     if fields.mu:
         return "mu"
     if bool(fields.it) != bool(fields.fluorescence):
         return "transmission" if fields.it else "fluorescence"
-    mode = str(first(start, ("XDI._mode", "XDI.mode", "mode", "detection_mode", "scan_mode"))).lower()
+    mode = str(first_value(start, ("XDI._mode", "XDI.mode", "mode", "detection_mode", "scan_mode"))).lower()
     return "fluorescence" if "fluo" in mode else "transmission"
 
 
 def _reference(fields: FieldSettings, keys: list[str], it: str | None) -> dict[str, str | None]:
-    """Return the fields of the reference foil; it is optional, so doubt about it means going without."""
+    """Return the fields of the optional reference foil; ambiguous ones are not used."""
     try:
-        if it and (iref := one("iref", fields.iref, keys)):
+        if it and (iref := match_one("iref", fields.iref, keys)):
             return {"it": it, "iref": iref}
-        return {"reference": one("reference", fields.reference, keys)}
+        return {"reference": match_one("reference", fields.reference, keys)}
     except AmbiguousFieldError:
         return {}
 
 
 def is_scalar(about: Mapping[str, Any]) -> bool:
-    """Whether a data key describes one number per Event; arrays of one count as such."""
+    """Whether a data key describes one number per Event; an array of one number counts as a number."""
     shape = about.get("shape") or []
     if not shape:
         return about.get("dtype") != "array"
     return all(n == 1 for n in shape)
 
 
-def _configured_energies(fields: FieldSettings, descriptor: Mapping[str, Any]) -> NDArray[np.float64] | None:
-    """Return the energies, (M,) eV, that a device keeps as configuration: a dispersive spectrometer's axis."""
+def _configured_energies(fields: FieldSettings, descriptor: Mapping[str, Any]) -> Array | None:
+    """Return the energies, (M,) eV, in a device's configuration, as for a dispersive spectrometer, or None."""
     for device in (descriptor.get("configuration") or {}).values():
         data, about = device.get("data") or {}, device.get("data_keys") or {}
         arrays = {key: value for key, value in data.items() if np.size(value) > 1 and not isinstance(value, str)}
-        if key := one("energy", fields.energy, arrays):
+        if key := match_one("energy", fields.energy, arrays):
             scale = 1000.0 if str(about.get(key, {}).get("units", "")).lower() == "kev" else 1.0
             return np.asarray(arrays[key], dtype=np.float64).reshape(-1) * scale
     return None
 
 
 def element_and_edge(fields: FieldSettings, start: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """Return the absorber's symbol and the edge, from the configuration or from the RunStart's many shapes.
+    """Return the absorber's symbol and the edge, from the configuration or from the RunStart.
 
     >>> element_and_edge(FieldSettings(), {"edge": "Ni_K"})
     ('Ni', 'K')
     >>> element_and_edge(FieldSettings(), {"XDI": {"Element": {"symbol": ("cu",), "edge": "K"}}})
     ('Cu', 'K')
     """
-    element, edge = absorber(
-        first(start, ("element", "Element.symbol", "XDI.Element.symbol", "symbol")),
-        first(start, ("edge", "Element.edge", "XDI.Element.edge")),
+    element, edge = parse_absorber(
+        first_value(start, ("element", "Element.symbol", "XDI.Element.symbol", "symbol")),
+        first_value(start, ("edge", "Element.edge", "XDI.Element.edge")),
     )
     return fields.element or element, fields.edge or edge
 
 
-def skipped_plan(fields: FieldSettings, start: Mapping[str, Any]) -> str | None:
-    """Return why a run is no absorption scan, by its plan name or kind; None where it is one."""
-    kind = " ".join(str(first(start, (key,)) or "") for key in fields.kind_keys).lower()
-    if word := next((word for word in fields.skip_plans if _says(kind, word)), None):
+def skip_reason(fields: FieldSettings, start: Mapping[str, Any]) -> str | None:
+    """Return why the plan name or kind of a run excludes an absorption scan; None if it does not."""
+    kind = " ".join(str(first_value(start, (key,)) or "") for key in fields.kind_keys).lower()
+    if word := next((word for word in fields.skip_plans if _contains(kind, word)), None):
         return word
-    if start and fields.only_plans and not any(_says(kind, word) for word in fields.only_plans):
-        return f"none of {', '.join(fields.only_plans)}"
+    if start and fields.only_plans and not any(_contains(kind, word) for word in fields.only_plans):
+        return f"contains none of {', '.join(fields.only_plans)}"
     return None
 
 
-def _says(kind: str, word: str) -> bool:
-    # 333 must not be found inside an energy of 8333 eV
+def _contains(kind: str, word: str) -> bool:
+    # The number 333, of a reflection, must not match an energy of 8333 eV.
     return bool(re.search(rf"(?<!\d){re.escape(word)}(?!\d)" if word.isdigit() else re.escape(word.lower()), kind))

@@ -1,4 +1,4 @@
-"""Reading a RunStart, whose metadata come nested, dotted, as 1-tuples or as strings, if at all."""
+"""Reads metadata of a RunStart, which may be nested, dotted, 1-tuples or strings."""
 
 import math
 import re
@@ -6,8 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 
-def absorber(element: Any, edge: Any) -> tuple[str | None, str | None]:
-    """Return symbol and edge in their normal form, each None where it cannot be told; either may hold both."""
+def parse_absorber(element: Any, edge: Any) -> tuple[str | None, str | None]:
+    """Return the normal form of an absorber's symbol and edge; each is None if it cannot be parsed.
+
+    Either value may hold both symbol and edge, such as ``Ni_K``.
+    """
     joined = re.fullmatch(r"\s*([A-Za-z]{1,2})[\s_-]+([KLMklm][1-5]?)(?:[\s_-]*edge)?\s*", str(edge or element))
     if joined:
         element, edge = element if edge and element else joined[1], joined[2]
@@ -16,18 +19,21 @@ def absorber(element: Any, edge: Any) -> tuple[str | None, str | None]:
     return symbol[1].capitalize() if symbol else None, shell[1].upper() if shell else None
 
 
-def inner(doc: Any, *path: str) -> Any:
+def nested_value(doc: Any, *path: str) -> Any:
+    """Return the value at a path of keys in nested mappings, or None."""
     for key in path:
         doc = doc.get(key) if isinstance(doc, Mapping) else None
     return doc
 
 
-def first(start: Mapping[str, Any], names: Iterable[str]) -> Any:
-    """Return the first that is set, under its dotted name or nested; of a 1-tuple its only member."""
+def first_value(start: Mapping[str, Any], names: Iterable[str]) -> Any:
+    """Return the first value that is set, under a dotted name or nested; a 1-tuple gives its member."""
     for name in names:
         parts = name.split(".")
-        candidates = [start.get(name), inner(start, *parts), inner(start, parts[0], ".".join(parts[1:]))]
-        for value in candidates[: 2 if len(parts) == 1 else 3]:
+        candidates = [start.get(name), nested_value(start, *parts)]
+        if len(parts) > 1:
+            candidates.append(nested_value(start, parts[0], ".".join(parts[1:])))
+        for value in candidates:
             while isinstance(value, (list, tuple)) and len(value) == 1:
                 value = value[0]
             if isinstance(value, (str, int)) and value != "":
@@ -35,19 +41,19 @@ def first(start: Mapping[str, Any], names: Iterable[str]) -> Any:
     return None
 
 
-def number(start: Mapping[str, Any], name: str) -> float | None:
-    """Return a finite number of the RunStart, under its dotted name or nested, as a string or a 1-tuple; or None.
+def read_number(start: Mapping[str, Any], name: str) -> float | None:
+    """Return a finite number under a dotted name or nested, also from a string or a 1-tuple; None if there is none.
 
-    >>> number({"angle_offset": ("0.55",)}, "angle_offset")
+    >>> read_number({"angle_offset": ("0.55",)}, "angle_offset")
     0.55
     """
-    for value in (start.get(name), inner(start, *name.split("."))):
+    for value in (start.get(name), nested_value(start, *name.split("."))):
         while isinstance(value, (list, tuple)) and len(value) == 1:
             value = value[0]
         try:
-            found = float(value)  # type: ignore[arg-type]
+            parsed = float(value)  # type: ignore[arg-type]
         except (TypeError, ValueError, OverflowError):
             continue
-        if math.isfinite(found) and not isinstance(value, bool):
-            return found
+        if math.isfinite(parsed) and not isinstance(value, bool):
+            return parsed
     return None

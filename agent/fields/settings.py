@@ -1,4 +1,4 @@
-"""What a user's YAML may say of the fields of a spectrum."""
+"""The settings for the fields of a spectrum."""
 
 import re
 from collections.abc import Mapping
@@ -8,24 +8,23 @@ from pydantic import Field, field_validator, model_validator
 
 from ..types import Formula, Settings
 from .monochromator import Relation
-from .names import matching
-from .run_start import absorber
+from .names import match_keys
+from .run_start import parse_absorber
 
 
 class FieldSettings(Settings):
-    """Where in the documents a spectrum is. Whatever is not set is guessed for each descriptor.
+    """The data keys of a spectrum in the documents. Keys that are not set are detected for each descriptor.
 
-    Names are data keys; case and ``-`` against ``_`` make no difference. A name between slashes is a regular
-    expression for the whole key, in which ``{element}`` is the absorber: ``/{element}[1-7]/``.
+    Case and punctuation of a name do not matter. A name between slashes is a regular expression for the whole key;
+    ``{element}`` in it is the absorber, as in ``/{element}[1-7]/``.
     """
 
     energy: str | None = None
-    """Data key of the energy, eV (keV if the descriptor says so)."""
+    """Data key of the energy, eV (keV if that is the unit in the descriptor)."""
     position: str | None = None
     """Data key of the monochromator's position, if no energy is recorded; ``relation`` converts it to energy."""
     relation: Relation | None = None
-    """Conversion of ``position`` to energy; if it is unset, such a stream is set aside with a message that names what
-    to declare."""
+    """Conversion of ``position`` to energy; without it, a stream with a position is set aside with a message."""
     time: str | None = None
     """Data key of the time at which a point was measured, Unix s; unset: the Event's own time."""
     i0: str | None = None
@@ -37,7 +36,7 @@ class FieldSettings(Settings):
     fluorescence: tuple[str, ...] = ()
     """Data keys of the fluorescence channels; they are summed."""
     mu: str | None = None
-    """Data key of an absorption that is already computed; ``formula`` says whether it is also normalised."""
+    """Data key of an absorption that is already computed; ``formula`` states whether it is also normalised."""
     reference: str | None = None
     """Data key of the reference foil's absorption, if that is already computed."""
     formula: Formula | None = None
@@ -66,24 +65,24 @@ class FieldSettings(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _normal_absorber(cls, given: Any) -> Any:
-        if not isinstance(given, Mapping):
-            return given
-        read = zip(("element", "edge"), absorber(given.get("element"), given.get("edge")), strict=True)
-        return {**given, **{key: value for key, value in read if value is not None}}
+    def _normalise_absorber(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping):
+            return content
+        parsed = zip(("element", "edge"), parse_absorber(content.get("element"), content.get("edge")), strict=True)
+        return {**content, **{key: value for key, value in parsed if value is not None}}
 
     @field_validator("energy", "position", "time", "i0", "it", "iref", "fluorescence", "mu", "reference")
     @classmethod
-    def _patterns_compile(cls, given: Any) -> Any:
-        for name in (given,) if isinstance(given, str) else given or ():
+    def _check_patterns(cls, names: Any) -> Any:
+        for name in (names,) if isinstance(names, str) else names or ():
             try:
-                matching(name, ())
+                match_keys(name, ())
             except re.error as error:
                 raise ValueError(f"a regular expression between the slashes ({error})") from None
-        return given
+        return names
 
     def reads(self, stream: str) -> bool:
-        """Whether spectra are looked for in the stream of this name."""
+        """Whether a stream of this name may hold spectra."""
         if self.streams is not None:
             return stream in self.streams
         return stream != "baseline" and not stream.endswith("_monitor")

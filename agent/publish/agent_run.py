@@ -1,4 +1,4 @@
-"""The agent's own Bluesky run: what it concludes of a watched run, as documents."""
+"""The agent's own Bluesky run, whose documents hold the results for a watched run."""
 
 import json
 import math
@@ -11,14 +11,15 @@ import event_model
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import Decision, DescriptorEstimate, Estimate, Frame, SetAside, get_logger
+from ..types import Array, Decision, DescriptorEstimate, Estimate, Frame, SetAside, get_logger
 
 _log = get_logger()
 
 Emit = Callable[[str, dict[str, Any]], None]
+"""Receives the name and content of each document."""
 
 _REQUIRED = ("e0_ev", "edge_step", "noise")
-"""Alignment quantities that every ``descriptors`` Event has; NaN where alignment did not give one."""
+"""Alignment quantities of every ``descriptors`` Event; NaN if the alignment did not give one."""
 _UNITS = {
     "e0_ev": "eV",
     "edge_step": "dimensionless",
@@ -38,7 +39,7 @@ _UNITS = {
     "confidence": "dimensionless",
 }
 _INHERITED = (("sample_uid", str), ("scan_id", int), ("data_session", str))
-"""Taken over from the watched RunStart where they have the type that the schema asks for."""
+"""Keys that are copied from the watched RunStart if they have the type that the schema requires."""
 
 _DECISION_KEYS = {
     "id": "string",
@@ -56,36 +57,37 @@ _QUALITY_KEYS = {"uid": "string", "reason": "string", "detail": "string", "seq_n
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What an estimate came from, for the RunStart."""
+    """The model, config and versions behind the estimates, for the RunStart."""
 
     model_name: str
     model_sha256: str
     config_sha256: str
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Package → version; names without ``.`` and ``/``, which the schema refuses in keys."""
+    """Versions by package; names contain no ``.`` and ``/``, which the schema forbids in keys."""
     element: str | None = None
     edge: str | None = None
     hidden: frozenset[str] = frozenset()
-    """Descriptors that are published and not hinted at as what to show."""
+    """Descriptors that are published, but not hinted for display."""
     units: Mapping[str, str] = field(default_factory=dict)
-    """Of the model's descriptors (OS → e), of alignment quantities and of readings, by name."""
-    grid: NDArray[np.float64] | None = None
+    """Units of the model's descriptors (OS: e), alignment quantities and readings, by name."""
+    grid: Array | None = None
     """(G,) eV relative to the element's tabulated edge; configuration of the ``spectra`` stream."""
 
 
 class AgentRun:
-    """One run of the agent, beside the run that it watches.
+    """One run of the agent for the run that it watches.
 
-    Emits the RunStart when made, a Descriptor when a stream first needs one or its keys change, and a
-    RunStop at ``close``. ``seq_num`` counts over the run within each stream, whatever the Descriptor, so
-    that in ``descriptors`` and ``spectra`` it counts frames. Times are the frames' own. Documents hold plain
-    Python values, but for the float64 array of ``spectra``. For one thread.
+    It emits the RunStart at construction, a Descriptor when a stream begins or its keys change, and the RunStop at
+    ``close``. ``seq_num`` counts the Events of each stream over all its Descriptors; in ``descriptors`` and
+    ``spectra`` it therefore counts frames. Times are those of the frames. Documents hold plain Python values, except
+    the float64 array of ``spectra``. Not thread-safe.
 
-    Args:
-        start: RunStart of the watched run; ``uid`` and ``time`` are needed.
-        provenance: model, config and versions.
-        emit: gets each document, ``(name, doc)``.
-        spectra: whether to publish the aligned spectra.
+    Parameters
+    ----------
+    start : RunStart of the watched run; ``uid`` and ``time`` are required
+    provenance : model, config and versions
+    emit : receives each document, ``(name, doc)``
+    spectra : whether to publish the aligned spectra
     """
 
     def __init__(self, start: Mapping[str, Any], provenance: Provenance, emit: Emit, *, spectra: bool = True) -> None:
@@ -94,7 +96,7 @@ class AgentRun:
         self._emit = emit
         self._spectra = spectra
         self._latest = float(start["time"])
-        # Validation is left to the tests: it would take longer than the estimate.
+        # The tests validate the documents; validation here would take longer than the estimate.
         bundle = event_model.compose_run(time=self._latest, metadata=_metadata(start, provenance), validate=False)
         self._compose_descriptor = bundle.compose_descriptor
         self._compose_stop = bundle.compose_stop
@@ -111,12 +113,18 @@ class AgentRun:
         aligned: NDArray[np.floating] | None,
         latency_ms: float,
     ) -> None:
-        """Publish one frame's estimate in ``descriptors`` and its aligned spectrum, (G,), in ``spectra``.
+        """Publish a frame's estimate in ``descriptors`` and its aligned spectrum in ``spectra``.
 
-        A classified descriptor D has keys ``D``, ``D_p``, ``D_mean``, ``D_lo``, ``D_hi``; a regressed one
-        the last three. Then come ``ood_score``, ``e0_ev``, ``edge_step``, ``noise``, ``latency_ms``, the
-        frame's uid, number and time, ``flags``, the other alignment quantities and the frame's readings. A
-        reading named like one of these is called ``reading_…``; ``.`` and ``/`` in its name become ``_``.
+        A classified descriptor D has the keys ``D``, ``D_p``, ``D_mean``, ``D_lo`` and ``D_hi``; a regressed one has
+        the last three. The other keys are ``ood_score``, ``e0_ev``, ``edge_step``, ``noise``, ``latency_ms``, the
+        frame's uid, number and time, ``flags``, the other alignment quantities and the frame's readings. A reading
+        whose name is one of these keys is published as ``reading_…``; ``.`` and ``/`` in names become ``_``.
+
+        Parameters
+        ----------
+        quantities : alignment quantities by name, in the units of the Descriptor
+        aligned : (G,) aligned spectrum; None is not published
+        latency_ms : time from the arrival of the frame's last datum to its estimate, ms
         """
         descriptors, readings = estimate.descriptors, frame.readings
         layout = (
@@ -163,7 +171,7 @@ class AgentRun:
         self._event(layout, values, decision.time)
 
     def set_aside(self, note: SetAside) -> None:
-        """Publish what could not be served, or a gap; ``seq_num`` is 0 where it has no number."""
+        """Publish a note on data that could not be served; ``seq_num`` is 0 if the note has no number."""
         layout = ("quality",)
         if layout not in self._streams:
             self._describe(layout, self._keys(_QUALITY_KEYS, "frames"), note.time)
@@ -172,13 +180,14 @@ class AgentRun:
     def close(
         self, exit_status: str = "success", reason: str = "", time: float | None = None, *, watched: bool = True
     ) -> None:
-        """Emit the RunStop, once; whatever comes after is dropped and logged.
+        """Emit the RunStop, once; later documents are dropped and logged.
 
-        Args:
-            exit_status: of the watched run; ``fail`` where it never said.
-            reason: of the watched run, or why it is given up.
-            time: of the watched RunStop, Unix s; by default that of the newest Event.
-            watched: whether it is the watched run that ended so, not the agent.
+        Parameters
+        ----------
+        exit_status : exit status of the watched run; ``fail`` if it has none
+        reason : reason in the watched RunStop, or why the watched run is given up
+        time : time of the watched RunStop, Unix s; by default that of the newest Event
+        watched : whether the watched run, and not the agent, ended with this status
         """
         if self._closed:
             return
@@ -195,7 +204,7 @@ class AgentRun:
         )
         self._emit("stop", dict(stop))
 
-    def _spectrum(self, frame: Frame, spectrum: NDArray[np.float64]) -> None:
+    def _spectrum(self, frame: Frame, spectrum: Array) -> None:
         layout = ("spectra", spectrum.shape)
         if layout not in self._streams:
             keys = {
@@ -220,7 +229,7 @@ class AgentRun:
         quantities: Iterable[str],
         readings: Iterable[str],
     ) -> tuple[dict[str, dict[str, Any]], dict[str, list[str]]]:
-        """Data keys in the order in which ``frame`` puts its values, and what object each belongs to."""
+        """Return the data keys in the order of the values in ``frame``, and the object to which each belongs."""
         keys: dict[str, dict[str, Any]] = {}
         for name, descriptor in descriptors.items():
             unit = self._units.get(name)
@@ -236,11 +245,11 @@ class AgentRun:
         keys |= self._keys({"flags": "string"}, "model")
         for name in quantities:
             if name not in _REQUIRED:
-                keys[_free(name, "alignment_", keys)] = _data_key("alignment", self._units.get(name))
-        own = list(keys)
+                keys[_free_key(name, "alignment_", keys)] = _data_key("alignment", self._units.get(name))
+        result_keys = list(keys)
         for name in readings:
-            keys[_free(name, "reading_", keys)] = _data_key(f"reading {name}", self._units.get(name))
-        return keys, {"xas_agent": own, "readings": list(keys)[len(own) :]}
+            keys[_free_key(name, "reading_", keys)] = _data_key(f"reading {name}", self._units.get(name))
+        return keys, {"xas_agent": result_keys, "readings": list(keys)[len(result_keys) :]}
 
     def _keys(self, dtypes: Mapping[str, str], source: str) -> dict[str, dict[str, Any]]:
         return {name: _data_key(source, self._units.get(name), dtype) for name, dtype in dtypes.items()}
@@ -255,7 +264,7 @@ class AgentRun:
 
     def _event(self, layout: tuple[Any, ...], values: Iterable[Any], time: float) -> None:
         if self._closed:
-            _log.warning("came after the run was closed, not published", stream=layout[0], run=self.uid)
+            _log.warning("event after the end of the run not published", stream=layout[0], run=self.uid)
             return
         compose, names = self._streams[layout]
         self._latest = max(self._latest, time)
@@ -294,15 +303,15 @@ def _data_key(source: str, unit: str | None, dtype: str = "number") -> dict[str,
     return key
 
 
-def _free(name: str, prefix: str, taken: Mapping[str, Any]) -> str:
-    """A data key for ``name`` that is not taken; the schema refuses ``.``, ``/`` and the empty string."""
+def _free_key(name: str, prefix: str, taken: Mapping[str, Any]) -> str:
+    """Return an unused data key for ``name``; the schema forbids ``.``, ``/`` and the empty string."""
     key = re.sub("[./]", "_", name) or "unnamed"
     while key in taken:
         key = prefix + key
     return key
 
 
-def _grid_configuration(grid: NDArray[np.float64], time: float) -> dict[str, Any]:
+def _grid_configuration(grid: Array, time: float) -> dict[str, Any]:
     key = {
         "source": "model grid, relative to the element's tabulated edge",
         "dtype": "array",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import NOTHING, Array, Edge, Flag, Grid, Reason, Refusal, Tabulated, bin_means
+from ..types import NO_TABLES, Array, Edge, Flag, Grid, Reason, Refusal, Tabulated, bin_means
 from .background import background_of
 from .baseline import Short, fit_baseline
 from .batch import Batch
@@ -87,7 +87,7 @@ def align(
     *,
     courses: Sequence[Course] | None = None,
     held: Array | None = None,
-    tabulated: Tabulated = NOTHING,
+    tabulated: Tabulated = NO_TABLES,
 ) -> Aligned:
     """Align measured spectra.
 
@@ -113,7 +113,7 @@ def align(
     found, short = fit_baseline(ready, edge.edge_ev, settings, held=held, f2=tabulated.f2)
     flags = tuple((*f, Flag.BACKGROUND_HELD) if h else f for f, h in zip(flags, short.held.tolist(), strict=True))
     flat, step, impossible, damped = found.flat, found.edge_step, {}, {}
-    reach = edge.on_measured_scale(grid.energy[[0, -1]]) - calibration
+    reach = edge.to_measured_scale(grid.energy[[0, -1]]) - calibration
     if settings.self_absorption is not None:
         flat, impossible, left, flag = _undamped(ready, flat, reach, settings.self_absorption, tabulated)
         flags = tuple((*f, flag) for f in flags) if flag else flags
@@ -121,9 +121,9 @@ def align(
     noise = noise_of(relative, flat)
 
     # Moving the grid instead of the energies leaves one energy axis for the whole batch.
-    on_grid = bin_means(relative, flat, edge.on_measured_scale(grid.bounds) - calibration)
+    on_grid = bin_means(relative, flat, edge.to_measured_scale(grid.bounds) - calibration)
     foot, anchor = grid.levels(on_grid)
-    low, high = (edge.on_feff_scale(relative[:, at] + calibration[:, 0]) for at in (0, -1))
+    low, high = (edge.to_feff_scale(relative[:, at] + calibration[:, 0]) for at in (0, -1))
     quantities = {
         "e0_ev": e0 + calibration[:, 0] + edge.edge_ev,
         "edge_step": step,
@@ -228,7 +228,7 @@ def footed(
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         footed = grid.footing(on_grid)
         if edge is not None and edge.amplitude != 1:
-            footed = edge.strengthened(footed, grid, 1 / edge.amplitude)
+            footed = edge.scale_structure(footed, grid, 1 / edge.amplitude)
         absurd = ~(np.abs(footed) < MAX_ABSORPTION).all(axis=1)
     for i in np.flatnonzero(absurd):
         absurdity = f"a point beyond {MAX_ABSORPTION:g} edge steps"

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
 
-from ..types import Array, bin_means, interval
+from ..types import Array, bin_means, right_index
 
 AROUND = np.array([[-1], [0], [1]])
 KERNEL_SIGMAS = 4  # of the Gaussian, on either side
@@ -103,7 +103,7 @@ def _steepest(energy: Array, mu: Array) -> Array:
         left = np.maximum(energy[0].searchsorted(at[0] - EDGE_SPAN_EV) - 1, 0)
         right = np.minimum(energy[0].searchsorted(at[0] + EDGE_SPAN_EV), points - 1)
     else:
-        left, right = interval(energy, at - EDGE_SPAN_EV) - 1, interval(energy, at + EDGE_SPAN_EV)
+        left, right = right_index(energy, at - EDGE_SPAN_EV) - 1, right_index(energy, at + EDGE_SPAN_EV)
     area = np.empty(mu.shape)
     area[:, 0] = 0.0
     np.cumsum((energy[:, 1:] - energy[:, :-1]) * (mu[:, 1:] + mu[:, :-1]), axis=1, out=area[:, 1:])

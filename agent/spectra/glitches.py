@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ..types import MAD_TO_SD, Array, Flag, Settings, median_of_known
+from ..types import MAD_TO_SD, Array, Flag, Settings, nan_median
 
 Mask = NDArray[np.bool_]
 
@@ -300,11 +300,11 @@ def _noise(off: Array, weights: _Weights, left_out: Mask, follow_ev: float) -> A
     above = np.flatnonzero(weights.relative >= follow_ev)
     if below.sum() < 2 * len(NEIGHBOURS):
         below = ~weights.narrow if (~weights.narrow).sum() >= 2 * len(NEIGHBOURS) else np.ones(off.shape[1], bool)
-    sigma = np.repeat(MAD_TO_SD * median_of_known(off[:, below])[:, None], off.shape[1], axis=1)
+    sigma = np.repeat(MAD_TO_SD * nan_median(off[:, below])[:, None], off.shape[1], axis=1)
     if len(above) >= NOISE_POINTS:
         windows = np.lib.stride_tricks.sliding_window_view(off[:, above], NOISE_POINTS, axis=1)[:, ::4]
         middle = weights.relative[above][NOISE_POINTS // 2 :: 4][: windows.shape[1]]
-        followed = MAD_TO_SD * median_of_known(windows)
+        followed = MAD_TO_SD * nan_median(windows)
         at = np.interp(weights.relative[above], middle, np.arange(len(middle)))
         low = np.floor(at).astype(int)
         part = at - low

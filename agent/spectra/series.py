@@ -1,12 +1,13 @@
 """Frames aligned with what the earlier frames of their series say of them."""
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from cachetools import LRUCache
 
-from ..types import NOTHING, Array, Estimator, Frame, Tabulated
+from ..types import NO_TABLES, Array, Estimator, Frame, Tabulated
 from .align import Aligned, align, find_all_glitches, foil_shifts
 from .background import SeriesBackground
 from .batch import Batch
@@ -43,10 +44,10 @@ class SeriesAlignment:
         tabulated: Mapping[str, Tabulated] | None = None,
     ) -> None:
         self._settings = settings
-        self._most = most
+
         self._tabulated = tabulated or {}
         """By model, what the settings ask for of tables."""
-        self._series: OrderedDict[Hashable, _Series] = OrderedDict()
+        self._series: LRUCache[Hashable, _Series] = LRUCache(most)
         self._foils: dict[str, FoilTrack] = {}
         """By model: one monochromator, whichever the sample."""
 
@@ -67,7 +68,7 @@ class SeriesAlignment:
             track.follow(f.time, shift) if np.isfinite(f.time) else Course(shift, READ_EV)
             for f, shift in zip(frames, foil_shifts(batch, model.edge, settings).tolist(), strict=True)
         ]
-        tabulated = self._tabulated.get(model.name, NOTHING)
+        tabulated = self._tabulated.get(model.name, NO_TABLES)
 
         def aligned(own: Batch, courses: Sequence[Course], held: Array | None) -> Aligned:
             return align(own, model.grid, model.edge, settings, courses=courses, held=held, tabulated=tabulated)
@@ -101,12 +102,7 @@ class SeriesAlignment:
         return frame.formula == "fluorescence" or computed
 
     def _of(self, frame: Frame, model: Estimator) -> _Series:
-        key = model.name, series_of(frame)
-        series = self._series.setdefault(key, _Series())
-        self._series.move_to_end(key)
-        if len(self._series) > self._most:
-            self._series.popitem(last=False)
-        return series
+        return self._series.setdefault((model.name, series_of(frame)), _Series())
 
     def _glitches(self, frames: Sequence[Frame], batch: Batch, model: Estimator) -> Glitches | None:
         how = self._settings.glitches

@@ -1,9 +1,9 @@
 """Documents → frames."""
 
-from .columns import UnreadFile, announcements, time_of
-from .fly import FlySettings, needed
+from .columns import UnreadFile, announced_events, document_time
+from .fly import FlySettings, external_keys_to_read
 from .reader import FrameReader, Outcome
-from .sweeps import UnusableError, spectrum, strip_padding
+from .sweeps import UnusableError, form_spectrum, strip_padding
 
 __all__ = [
     "FlySettings",
@@ -11,9 +11,9 @@ __all__ = [
     "Outcome",
     "UnreadFile",
     "UnusableError",
-    "announcements",
-    "needed",
-    "spectrum",
+    "announced_events",
+    "document_time",
+    "external_keys_to_read",
+    "form_spectrum",
     "strip_padding",
-    "time_of",
 ]

@@ -1,4 +1,4 @@
-"""The numbers of one Event, or of the Events of one sweep, as columns by their role."""
+"""Reads the numbers of one Event, or of the Events of one sweep, as columns by role."""
 
 import math
 import sys
@@ -9,31 +9,31 @@ import numpy as np
 
 from ..fields import StreamFields
 from ..types import Reason
-from .sweeps import Column, UnusableError
+from .sweeps import Array, UnusableError
 
 
 class UnreadFile(str):
-    """Stands in an Event for what is in a file that could not be read, and says why."""
+    """Replaces, in an Event, the data of a file that could not be read, and gives the reason."""
 
     __slots__ = ()
 
 
-def sweep_columns(channels: StreamFields, rows: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
-    """Return the columns, each (M,), of the M Events of a sweep. Raises UnusableError."""
-    return _by_role(channels, lambda key: _column(rows, key))
+def read_sweep_columns(fields: StreamFields, rows: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
+    """Return the columns, each (M,), of the M Events of a sweep; raise UnusableError."""
+    return _by_role(fields, lambda key: _column(rows, key))
 
 
-def event_columns(
-    channels: StreamFields, data: Mapping[str, Any], data_keys: Mapping[str, Any], grid: Column | None
-) -> dict[str, Column]:
-    """Return the columns, each (M,), of a whole-spectrum Event. Raises UnusableError.
+def read_event_columns(
+    fields: StreamFields, data: Mapping[str, Any], data_keys: Mapping[str, Any], grid: Array | None
+) -> dict[str, Array]:
+    """Return the columns, each (M,), of a whole-spectrum Event; raise UnusableError.
 
-    ``grid`` are the energies, eV, of a stream that has none of its own.
+    ``grid`` holds the energies, eV, for a stream without energies.
     """
-    columns = _by_role(channels, lambda key: vector(data, key, data_keys[key].get("shape")))
-    if channels.energy is None:
+    columns = _by_role(fields, lambda key: read_vector(data, key, data_keys[key].get("shape")))
+    if fields.energy is None:
         if grid is None:
-            raise UnusableError(Reason.NO_ENERGY, "spectra without their energies")
+            raise UnusableError(Reason.NO_ENERGY, "spectra without energies")
         columns["energy"] = grid
     for role in ("reference", "iref", "time"):
         if role in columns and columns[role].size != columns["energy"].size:
@@ -45,37 +45,36 @@ def event_columns(
     return columns
 
 
-def vector(data: Mapping[str, Any], key: str, shape: Any) -> Column:
-    """Return a field of a whole-spectrum Event, (M,), if it has the shape that its descriptor announces."""
+def read_vector(data: Mapping[str, Any], key: str, shape: Any) -> Array:
+    """Return a field of a whole-spectrum Event, (M,); it must have the shape that its descriptor announces."""
     if key not in data:
         raise UnusableError(Reason.FIELD_MISSING, f"{key} is not in the event")
     _refuse_unread((data[key],))
     try:
         column = np.asarray(data[key], dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
-        raise UnusableError(Reason.SHAPE_DISAGREES, f"{key} is no array of numbers") from None
-    found = [n for n in column.shape if n != 1]
+        raise UnusableError(Reason.SHAPE_DISAGREES, f"{key} is not an array of numbers") from None
+    sizes = [n for n in column.shape if n != 1]
     announced = [n for n in shape or [None] if n != 1]
-    fits = len(found) == len(announced) == 1 and announced[0] in (None, found[0])
-    if not fits:
+    if not (len(sizes) == len(announced) == 1 and announced[0] in (None, sizes[0])):
         raise UnusableError(Reason.SHAPE_DISAGREES, f"{key} has {list(column.shape)}, announced {shape}")
     return column.reshape(-1)
 
 
-def energy_of(data: Mapping[str, Any], channels: StreamFields) -> float:
-    """Return the energy of an Event of a step scan, eV; NaN where it has none."""
-    value: Any = data.get(channels.energy or "")
+def read_energy(data: Mapping[str, Any], fields: StreamFields) -> float:
+    """Return the energy of an Event of a step scan, eV; NaN if it has no energy."""
+    value: Any = data.get(fields.energy or "")
     if type(value) is not float:
         try:
             value = float(value if np.ndim(value) == 0 else np.reshape(value, -1)[0])
         except (TypeError, ValueError, OverflowError, IndexError):
             return math.nan
-    value = float(channels.in_ev(value))
+    value = float(fields.in_ev(value))
     return value if math.isfinite(value) else math.nan
 
 
-def mean_readings(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, float]:
-    """Return the mean over a sweep of each of ``keys``; one that is not a finite number is left out."""
+def average_readings(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, float]:
+    """Return the mean of each of ``keys`` over a sweep; means that are not finite are left out."""
     means = {}
     for key in keys:
         try:
@@ -88,30 +87,30 @@ def mean_readings(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dic
     return means
 
 
-def point_time(data: Mapping[str, Any], channels: StreamFields, doc: Mapping[str, Any]) -> float:
-    """Return when a point was measured, Unix seconds: as its own field says, else as its Event does."""
-    if channels.time is None or channels.time not in data:
-        return time_of(doc)
-    return scalars({"time": data[channels.time]}).get("time", time_of(doc))
+def read_point_time(data: Mapping[str, Any], fields: StreamFields, doc: Mapping[str, Any]) -> float:
+    """Return the time of a point, Unix seconds: from the configured field, or else the time of its Event."""
+    if fields.time is None or fields.time not in data:
+        return document_time(doc)
+    return finite_scalars({"time": data[fields.time]}).get("time", document_time(doc))
 
 
-def time_of(doc: Mapping[str, Any]) -> float:
-    """Return a document's time, Unix seconds; 0 where it has none that is a finite number."""
+def document_time(doc: Mapping[str, Any]) -> float:
+    """Return a document's time, Unix seconds; 0 if it is missing or not finite."""
     time = doc.get("time", 0.0)
     return float(time) if isinstance(time, (int, float)) and abs(time) <= sys.float_info.max else 0.0
 
 
-def announcements(stop: Mapping[str, Any]) -> dict[str, int]:
-    """Return how many events of each stream a RunStop announces."""
+def announced_events(stop: Mapping[str, Any]) -> dict[str, int]:
+    """Return the number of Events that a RunStop announces, by stream."""
     numbers = stop.get("num_events")
     if not isinstance(numbers, Mapping):
         return {}
     return {str(name): number for name, number in numbers.items() if isinstance(number, int)}
 
 
-def scalars(data: Mapping[str, Any]) -> dict[str, float]:
-    """Return the finite numbers of a mapping, arrays of one included; truth values and texts are left out."""
-    found = {}
+def finite_scalars(data: Mapping[str, Any]) -> dict[str, float]:
+    """Return the finite numbers of a mapping, including arrays of one number; booleans and texts are left out."""
+    numbers = {}
     for key, value in data.items():
         if isinstance(value, (list, tuple, np.ndarray)) and np.size(value) == 1:
             value = np.asarray(value).reshape(-1)[0]
@@ -122,42 +121,42 @@ def scalars(data: Mapping[str, Any]) -> dict[str, float]:
         except OverflowError:  # an integer of hundreds of digits
             continue
         if math.isfinite(number):
-            found[str(key)] = number
-    return found
+            numbers[str(key)] = number
+    return numbers
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def _by_role(channels: StreamFields, read: Callable[[str], Column]) -> dict[str, Column]:
-    """Read what the formula takes; what only the reference foil takes may fail, the frame does without."""
-    columns: dict[str, Column] = {}
-    if channels.energy is not None:
-        columns["energy"] = channels.in_ev(read(channels.energy))
-    if channels.i0 is not None:
-        columns["i0"] = read(channels.i0)
-    if channels.fluorescence:
-        parts = [read(key) for key in channels.fluorescence]
+def _by_role(fields: StreamFields, read: Callable[[str], Array]) -> dict[str, Array]:
+    """Read the columns of the formula; columns of the reference foil that cannot be read are left out."""
+    columns: dict[str, Array] = {}
+    if fields.energy is not None:
+        columns["energy"] = fields.in_ev(read(fields.energy))
+    if fields.i0 is not None:
+        columns["i0"] = read(fields.i0)
+    if fields.fluorescence:
+        parts = [read(key) for key in fields.fluorescence]
         if len({part.size for part in parts}) != 1:
             raise UnusableError(Reason.LENGTHS_DIFFER, f"fluorescence channels {[part.size for part in parts]}")
         columns["fluorescence"] = np.sum(parts, axis=0)
-    if channels.mu is not None:
-        columns["mu"] = read(channels.mu)
-    if channels.it is not None and channels.formula == "transmission":
-        columns["it"] = read(channels.it)
+    if fields.mu is not None:
+        columns["mu"] = read(fields.mu)
+    if fields.it is not None and fields.formula == "transmission":
+        columns["it"] = read(fields.it)
     try:
-        if channels.time is not None:
-            columns["time"] = read(channels.time)
-        if channels.iref is not None and channels.it is not None:
-            it = columns["it"] if "it" in columns else read(channels.it)
-            columns |= {"iref": read(channels.iref), "it": it}
-        if channels.reference is not None:
-            columns["reference"] = read(channels.reference)
+        if fields.time is not None:
+            columns["time"] = read(fields.time)
+        if fields.iref is not None and fields.it is not None:
+            it = columns["it"] if "it" in columns else read(fields.it)
+            columns |= {"iref": read(fields.iref), "it": it}
+        if fields.reference is not None:
+            columns["reference"] = read(fields.reference)
     except UnusableError:
         pass
     return columns
 
 
-def _column(rows: Sequence[Mapping[str, Any]], key: str) -> Column:
-    """Return one number per row, (M,); arrays of one count as numbers."""
+def _column(rows: Sequence[Mapping[str, Any]], key: str) -> Array:
+    """Return one number per row, (M,); an array of one number counts as a number."""
     _refuse_unread(row.get(key) for row in rows)
     try:
         column = np.array([row[key] for row in rows], dtype=np.float64)
@@ -171,6 +170,6 @@ def _column(rows: Sequence[Mapping[str, Any]], key: str) -> Column:
 
 
 def _refuse_unread(values: Iterable[Any]) -> None:
-    why = next((value for value in values if isinstance(value, UnreadFile)), None)
-    if why is not None:
-        raise UnusableError(Reason.FILE_NOT_READABLE, str(why))
+    unread = next((value for value in values if isinstance(value, UnreadFile)), None)
+    if unread is not None:
+        raise UnusableError(Reason.FILE_NOT_READABLE, str(unread))

@@ -1,4 +1,4 @@
-"""What is wrong with a detector's channel: dead, clipped, or without beam."""
+"""Flaws of a detector's channel: constant, saturated, or without beam."""
 
 import math
 from collections.abc import Mapping
@@ -6,18 +6,20 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import Reason
+from ..types import Array, Reason
 
-Column = NDArray[np.float64]
-
-CLIPPED_POINTS = 4  # in a row at the very maximum
-DISTINCT = 0.5  # of a channel's values, without which equal neighbours mean nothing: few counts, no noise
-DARK = 0.1  # of its median: what I0 never falls to with beam
-DARK_POINTS = 3  # in a row; fewer are a glitch
-ROLES = ("i0", "it", "fluorescence", "iref")
-CONSTANT = {"it": Reason.IT_CONSTANT, "fluorescence": Reason.IF_CONSTANT, "iref": Reason.IREF_CONSTANT}
-"""I0 may be constant, as where intensities come divided by it."""
-SATURATED = {
+_MIN_SATURATED_POINTS = 4
+"""Points in a row at the maximum."""
+_MIN_DISTINCT_FRACTION = 0.5
+"""Of the other values; with fewer distinct values (few counts, no noise) equal neighbours occur by chance."""
+_MAX_DARK_FRACTION = 0.1
+"""Of the median of I0, below which there is no beam."""
+_MIN_DARK_POINTS = 3
+"""Points in a row; fewer are a glitch."""
+DETECTOR_ROLES = ("i0", "it", "fluorescence", "iref")
+_CONSTANT = {"it": Reason.IT_CONSTANT, "fluorescence": Reason.IF_CONSTANT, "iref": Reason.IREF_CONSTANT}
+"""I0 is allowed to be constant: some beamlines publish intensities that are already divided by it."""
+_SATURATED = {
     "i0": Reason.I0_SATURATED,
     "it": Reason.IT_SATURATED,
     "fluorescence": Reason.IF_SATURATED,
@@ -25,42 +27,44 @@ SATURATED = {
 }
 
 
-def flaw(columns: Mapping[str, Column], role: str) -> tuple[Reason, str] | None:
-    """Return the first flaw of a channel, (M,), as reason and detail; None where it has none.
+def find_flaw(columns: Mapping[str, Array], role: str) -> tuple[Reason, str] | None:
+    """Return the first flaw of a channel, (M,), as reason and detail; None if it has no flaw.
 
-    Constant: the detector is dead or stuck. Saturated: several points in a row have the maximum to the last bit. I0
-    dropped: it is below a tenth of its median for several points, as in a beam dump. An I0 that is not positive is
-    refused elsewhere.
+    Constant: the detector is dead or stuck. Saturated: several points in a row equal the maximum exactly. I0
+    dropped: I0 is below a tenth of its median for several points, as in a beam dump. ``form_spectrum`` refuses an I0
+    that is not positive.
     """
     channel = columns[role]
-    if channel.size < 2 * CLIPPED_POINTS:
+    if channel.size < 2 * _MIN_SATURATED_POINTS:
         return None
     lowest, highest = channel.min(), channel.max()
     if not (math.isfinite(lowest) and math.isfinite(highest)):
         return None
-    if role in CONSTANT and lowest == highest:
-        return CONSTANT[role], f"all {channel.size} values are {channel[0]:g}"
-    if (run := _clipped(channel, channel == highest)) is not None:
-        return SATURATED[role], f"{run} points in a row at its maximum, {highest:g}"
-    if role == "i0" and not lowest >= DARK * highest:  # else nothing is dark, whatever the median
-        dark = channel < DARK * np.median(channel)
-        if (run := _longest(dark)) >= DARK_POINTS:
-            where = " at the end" if dark[-DARK_POINTS:].all() else ""
-            return Reason.I0_DROPPED, f"below {DARK:g} of its median for {run} points in a row{where}"
+    if role in _CONSTANT and lowest == highest:
+        return _CONSTANT[role], f"all {channel.size} values are {channel[0]:g}"
+    if (length := _saturated_points(channel, channel == highest)) is not None:
+        return _SATURATED[role], f"{length} points in a row at its maximum, {highest:g}"
+    if role == "i0" and not lowest >= _MAX_DARK_FRACTION * highest:  # saves the median where no point can be dark
+        dark = channel < _MAX_DARK_FRACTION * np.median(channel)
+        if (length := _longest_run(dark)) >= _MIN_DARK_POINTS:
+            place = " at the end" if dark[-_MIN_DARK_POINTS:].all() else ""
+            detail = f"below {_MAX_DARK_FRACTION:g} of its median for {length} points in a row{place}"
+            return Reason.I0_DROPPED, detail
     return None
 
 
-def _clipped(channel: Column, top: NDArray[np.bool_]) -> int | None:
-    """How many points in a row are clipped, or None; ``top`` are those at the maximum."""
-    if np.count_nonzero(top) < CLIPPED_POINTS or (run := _longest(top)) < CLIPPED_POINTS:
+def _saturated_points(channel: Array, at_maximum: NDArray[np.bool_]) -> int | None:
+    """Return the number of saturated points in a row, or None."""
+    if np.count_nonzero(at_maximum) < _MIN_SATURATED_POINTS:
         return None
-    rest = channel[~top]
-    if rest.size < 2 * CLIPPED_POINTS or np.unique(rest).size < DISTINCT * rest.size:
+    length = _longest_run(at_maximum)
+    rest = channel[~at_maximum]
+    if length < _MIN_SATURATED_POINTS or rest.size < 2 * _MIN_SATURATED_POINTS:
         return None
-    return run
+    return length if np.unique(rest).size >= _MIN_DISTINCT_FRACTION * rest.size else None
 
 
-def _longest(mask: NDArray[np.bool_]) -> int:
-    """Length of the longest run."""
+def _longest_run(mask: NDArray[np.bool_]) -> int:
+    """Return the length of the longest run of True."""
     borders = np.flatnonzero(np.diff(np.concatenate(([False], mask, [False]))))
     return int((borders[1::2] - borders[::2]).max()) if borders.size else 0

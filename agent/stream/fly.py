@@ -1,4 +1,4 @@
-"""Fly scans whose intensities and whose monochromator have each a clock of their own: joined to one stream."""
+"""Joins the streams of a fly scan whose detectors and monochromator have separate clocks."""
 
 import re
 import uuid
@@ -7,20 +7,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
-from ..fields import FieldSettings, UnreadableStream, number, wanted_from_files
-from ..types import Reason, RunDocument, RunInfo, SetAside, Settings, get_logger
-from .columns import UnreadFile, announcements, scalars, time_of
+from ..fields import FieldSettings, UnreadableStream, external_keys_of_spectra, read_number
+from ..types import Array, Reason, RunDocument, RunInfo, SetAside, Settings, get_logger
+from .columns import UnreadFile, announced_events, document_time, finite_scalars
 
-log = get_logger()
+_log = get_logger()
 
 JOINED = "fly"
-"""Name of the stream that the others are joined to."""
+"""Name of the joined stream."""
 
 Doc = dict[str, Any]
-Table = NDArray[np.float64]
 
 
 class Trace(Settings):
@@ -29,11 +27,12 @@ class Trace(Settings):
     stream: str
     """Regular expression for the whole name of its streams."""
     columns: tuple[str, ...] = ()
-    """Names of the columns of its tables, an Event each. None: every scalar of its Events is one, on their time."""
+    """Names of the columns of the tables in its Events. If unset, each scalar of its Events is a column, on the time
+    of the Event."""
     time: tuple[str, ...] = ()
-    """Columns with the seconds, and with the nanoseconds where these are apart."""
+    """Column of the seconds; if nanoseconds are in a separate column, that column as second name."""
     counter_bits: int | None = Field(default=None, ge=2, le=62)
-    """The other columns are counters of so many bits, in two's complement where they are negative."""
+    """Number of bits of the other columns, if these are counters in two's complement."""
 
     @field_validator("stream")
     @classmethod
@@ -47,39 +46,48 @@ class Trace(Settings):
     @model_validator(mode="after")
     def _has_its_time(self) -> Self:
         if self.columns and (not self.time or len(self.time) > 2 or not set(self.time) <= set(self.columns)):
-            raise ValueError("time: the column with the seconds and, if apart, the one with the nanoseconds")
+            raise ValueError("time: the column of the seconds and, if separate, that of the nanoseconds")
         return self
 
     def reads(self, stream: str) -> bool:
-        """Whether a stream of this name is part of it."""
+        """Whether a stream of this name belongs to the trace."""
         return re.fullmatch(self.stream, stream) is not None
 
 
 class FlySettings(Settings):
-    """Which streams of a fly scan are joined; ``fields`` then names the columns of both."""
+    """Streams of a fly scan that are joined; ``fields`` names the columns of the joined stream."""
 
     signals: Trace
-    """The intensities: the points of a spectrum are theirs."""
+    """Streams of the intensities, whose times are the points of a spectrum."""
     axis: Trace
-    """Where the monochromator was, interpolated linearly to their times."""
+    """Streams of the monochromator's position, which is interpolated linearly to the times of the signals."""
     offsets: Mapping[str, str] = {}
-    """Keys of the RunStart with what is to be taken off an intensity, by its column."""
+    """RunStart keys of the offsets that are subtracted from intensities, by column."""
     offset_scale: float = 1.0
-    """Counts per unit of these offsets."""
+    """Counts per unit of the offsets."""
     gains: Mapping[str, str] = {}
-    """Keys of the RunStart with log10 of what an intensity is then divided by, by its column."""
+    """RunStart keys of log10 of the gains by which intensities are then divided, by column."""
 
     def trace(self, stream: str) -> Trace | None:
-        """Return what a stream of this name is part of."""
+        """Return the trace to which a stream of this name belongs, or None."""
         return next((trace for trace in (self.signals, self.axis) if trace.reads(stream)), None)
 
 
-def needed(
+def external_keys_to_read(
     fields: FieldSettings, fly: FlySettings | None, descriptor: Mapping[str, Any], start: Mapping[str, Any]
 ) -> frozenset[str] | UnreadableStream:
-    """Return the external data keys of a watched run's descriptor that are to be read from their files."""
+    """Return the external data keys of a descriptor that must be read from files.
+
+    Parameters
+    ----------
+    descriptor, start : documents of a watched run
+
+    Returns
+    -------
+    Data keys, or the reason why the spectra cannot be read in any case
+    """
     if fly is None or (trace := fly.trace(str(descriptor.get("name", "primary")))) is None:
-        return wanted_from_files(fields, descriptor, start)
+        return external_keys_of_spectra(fields, descriptor, start)
     tables = bool(trace.columns)
     keys = descriptor["data_keys"].items()
     return frozenset(k for k, v in keys if v.get("external") and (not tables or v.get("dtype") == "array"))
@@ -87,42 +95,45 @@ def needed(
 
 @dataclass(slots=True)
 class _Side:
-    """What has come of one trace: tables by data key."""
+    """The data of one trace of a run: tables, (M, C), by data key."""
 
-    tables: dict[str, list[Table]] = field(default_factory=dict)
+    tables: dict[str, list[Array]] = field(default_factory=dict)
     unread: str = ""
+    """Why a file could not be read, or empty."""
 
 
 @dataclass(slots=True)
-class _Fly:
+class _FlyRun:
     streams: dict[str, str] = field(default_factory=dict)
-    """The names of the streams that are joined, by descriptor."""
+    """Names of the streams that are joined, by descriptor uid."""
     sides: dict[str, _Side] = field(default_factory=lambda: {"signals": _Side(), "axis": _Side()})
     seen: dict[str, set[int]] = field(default_factory=dict)
-    """The numbers of the events that have come, by stream."""
+    """``seq_num`` of the Events that have arrived, by stream."""
     time: float = 0.0
+    """Time of the latest Event, Unix seconds."""
     at: float = 0.0
+    """Arrival time of the latest Event, monotonic seconds."""
 
 
 class FlyJoiner:
-    """Takes the streams of ``settings`` out of their runs and gives, at a run's stop, one of whole sweeps instead.
+    """Replaces the streams of ``settings`` in each run by one joined stream, at the run's stop.
 
-    Rows whose time is not positive are the padding of a buffer; of rows with one time the first counts. The joined
-    stream ``fly`` has one Event: the signals' columns, the axis' at their times, and ``time``. Runs without such
-    streams pass untouched.
+    Rows whose time is not positive are padding of a buffer. Of rows with the same time, the first one counts. The
+    joined stream ``fly`` has one Event with the columns of the signals, the columns of the axis at the times of the
+    signals, and ``time``. Other documents pass unchanged.
 
     Not thread-safe.
     """
 
     waiting = False
-    """A run is joined when it stops: nothing else is waited for."""
+    """A run is joined when it stops; the joiner waits for nothing else."""
 
     def __init__(self, settings: FlySettings, fields: FieldSettings) -> None:
         self._settings, self._fields = settings, fields
-        self._runs: dict[str, _Fly] = {}
+        self._runs: dict[str, _FlyRun] = {}
 
     def __call__(self, document: RunDocument) -> Iterable[RunDocument | SetAside]:
-        """Take one document; return what can be passed on."""
+        """Process one document; return the documents that are ready."""
         uid, doc = document.run.uid, document.doc
         try:
             if document.name == "event":
@@ -133,73 +144,73 @@ class FlyJoiner:
             elif document.name == "descriptor":
                 name = str(doc.get("name", "primary"))
                 if document.run.watched and self._settings.trace(name) is not None:
-                    self._runs.setdefault(uid, _Fly()).streams[doc["uid"]] = name
+                    self._runs.setdefault(uid, _FlyRun()).streams[doc["uid"]] = name
                     return ()
             elif document.name == "stop" and uid in self._runs:
                 return self._end(document, self._runs.pop(uid))
         except Exception as error:
-            log.debug("malformed document passed on", name=document.name, error=f"{type(error).__name__}: {error}")
+            _log.debug("malformed document passed on", name=document.name, error=f"{type(error).__name__}: {error}")
         return (document,)
 
     def poll(self, now: float) -> Iterable[RunDocument | SetAside]:
-        """Return nothing: see ``waiting``."""
+        """Return nothing, since the joiner never waits."""
         return ()
 
     def finish(self) -> Iterable[RunDocument | SetAside]:
-        """Return nothing: every run ends with a stop."""
+        """Return nothing, since every run ends with a stop."""
         return ()
 
-    def _event(self, run: _Fly, document: RunDocument) -> None:
+    def _event(self, run: _FlyRun, document: RunDocument) -> None:
         doc = document.doc
         name, seq = run.streams[doc["descriptor"]], int(doc["seq_num"])
         seen = run.seen.setdefault(name, set())
         if seq in seen:
             return
         seen.add(seq)
-        run.time, run.at = max(run.time, time_of(doc)), max(run.at, document.at)
+        run.time, run.at = max(run.time, document_time(doc)), max(run.at, document.at)
         for side, trace in (("signals", self._settings.signals), ("axis", self._settings.axis)):
             if trace.reads(name):
-                _take(run.sides[side], trace, doc)
+                _add_tables(run.sides[side], trace, doc)
 
-    def _end(self, stop: RunDocument, run: _Fly) -> list[RunDocument | SetAside]:
-        """Give out a run's joined stream and its stop."""
-        announced = announcements(stop.doc)
+    def _end(self, stop: RunDocument, run: _FlyRun) -> list[RunDocument | SetAside]:
+        """Return a run's joined stream and its stop."""
+        announced = announced_events(stop.doc)
         out: list[RunDocument | SetAside] = []
-        out += self._lost(stop.run.uid, run, announced) or self._joined(stop.run, run)
+        out += self._report_lost_events(stop.run.uid, run, announced) or self._join(stop.run, run)
         doc = stop.doc
         if doc:
-            own = set(run.streams.values())
-            joined = {JOINED: 1} if any(isinstance(o, RunDocument) for o in out) else {}
-            numbers = {name: number for name, number in announced.items() if name not in own} | joined
+            replaced = set(run.streams.values())
+            joined = {JOINED: 1} if any(isinstance(entry, RunDocument) for entry in out) else {}
+            numbers = {name: number for name, number in announced.items() if name not in replaced} | joined
             doc = {**doc, "num_events": numbers}
         return [*out, replace(stop, doc=doc)]
 
-    def _lost(self, uid: str, run: _Fly, announced: Mapping[str, int]) -> list[SetAside]:
-        """Report streams of which too much never came: over a hole, energies would be interpolated."""
+    def _report_lost_events(self, uid: str, run: _FlyRun, announced: Mapping[str, int]) -> list[SetAside]:
+        """Report streams with too many lost Events; energies would be interpolated over the holes."""
         for name in sorted(set(run.streams.values())):
-            came = run.seen.get(name, set())
-            whole = max(announced.get(name, 0), *came, 0)
-            if whole - len(came) > self._fields.max_missing_fraction * whole:
-                detail = f"{whole - len(came)} of {whole} events of stream {name} never came"
+            seen = run.seen.get(name, set())
+            total = max(announced.get(name, 0), *seen, 0)
+            if total - len(seen) > self._fields.max_missing_fraction * total:
+                detail = f"{total - len(seen)} of {total} events of stream {name} did not arrive"
                 return [SetAside(uid, uid, run.time, Reason.EVENTS_LOST, detail)]
         return []
 
-    def _joined(self, info: RunInfo, run: _Fly) -> Iterator[RunDocument | SetAside]:
-        """Yield the descriptor and the Event of the joined stream, or why there are none."""
+    def _join(self, info: RunInfo, run: _FlyRun) -> Iterator[RunDocument | SetAside]:
+        """Yield the descriptor and the Event of the joined stream, or the reason why there are none."""
         uid, start = info.uid, info.start
         for side, trace in (("signals", self._settings.signals), ("axis", self._settings.axis)):
-            came = run.sides[side]
-            if came.unread:
-                yield SetAside(uid, uid, run.time, Reason.FILE_NOT_READABLE, came.unread)
+            if run.sides[side].unread:
+                yield SetAside(uid, uid, run.time, Reason.FILE_NOT_READABLE, run.sides[side].unread)
                 return
-            if not came.tables:
-                detail = f"no {side} of streams {trace.stream!r}; came: {', '.join(set(run.streams.values()))}"
+            if not run.sides[side].tables:
+                found = ", ".join(set(run.streams.values()))
+                detail = f"no {side} of streams {trace.stream!r}; found {found}"
                 yield SetAside(uid, uid, run.time, Reason.FLY_STREAM_MISSING, detail)
                 return
         try:
-            signals = series(run.sides["signals"].tables, self._settings.signals)
-            signals = [(t, {k: self._current(k, v, start) for k, v in columns.items()}) for t, columns in signals]
-            columns = join(signals, series(run.sides["axis"].tables, self._settings.axis))
+            signals = merge_tables(run.sides["signals"].tables, self._settings.signals)
+            signals = [(t, {k: self._intensity(k, v, start) for k, v in columns.items()}) for t, columns in signals]
+            columns = join_columns(signals, merge_tables(run.sides["axis"].tables, self._settings.axis))
         except (ValueError, ArithmeticError) as error:
             yield SetAside(uid, uid, run.time, Reason.FLY_STREAMS_DO_NOT_FIT, str(error))
             return
@@ -211,41 +222,48 @@ class FlyJoiner:
         event |= {"seq_num": 1, "time": run.time, "data": columns, "timestamps": dict.fromkeys(columns, run.time)}
         yield RunDocument(info, "event", event | {"filled": {}}, run.at)
 
-    def _current(self, column: str, counts: Table, start: Mapping[str, Any]) -> Table:
-        """Return an intensity without its offset and gain, as far as the RunStart names them."""
-        offset = self._stated(column, self._settings.offsets, start) * self._settings.offset_scale
-        return (counts - offset) / 10.0 ** self._stated(column, self._settings.gains, start)
+    def _intensity(self, column: str, counts: Array, start: Mapping[str, Any]) -> Array:
+        """Remove offset and gain from counts, as far as the RunStart has them."""
+        offset = self._start_number(column, self._settings.offsets, start) * self._settings.offset_scale
+        return (counts - offset) / 10.0 ** self._start_number(column, self._settings.gains, start)
 
     @staticmethod
-    def _stated(column: str, keys: Mapping[str, str], start: Mapping[str, Any]) -> float:
+    def _start_number(column: str, keys: Mapping[str, str], start: Mapping[str, Any]) -> float:
         if column not in keys:
             return 0.0
-        stated = number(start, keys[column])
-        if stated is None:
-            log.warning("missing in the RunStart, taken as 0", column=column, key=keys[column])
-        return stated or 0.0
+        number = read_number(start, keys[column])
+        if number is None:
+            _log.warning("missing in the RunStart, taken as 0", column=column, key=keys[column])
+        return number or 0.0
 
 
-def _take(side: _Side, trace: Trace, doc: Doc) -> None:
-    """Add an Event's tables, or its scalars as a row of one each."""
+def _add_tables(side: _Side, trace: Trace, doc: Doc) -> None:
+    """Add an Event's tables, or each of its scalars as a table of one row."""
     data = doc["data"]
     side.unread = side.unread or next((str(v) for v in data.values() if isinstance(v, UnreadFile)), "")
     if not trace.columns:
         times = doc.get("timestamps") or {}
-        for key, value in scalars(data).items():
-            side.tables.setdefault(key, []).append(np.array([[times.get(key, time_of(doc)), value]]))
+        for key, value in finite_scalars(data).items():
+            side.tables.setdefault(key, []).append(np.array([[times.get(key, document_time(doc)), value]]))
         return
     for key, value in data.items():
         if np.ndim(value) == 2:
             side.tables.setdefault(key, []).append(np.asarray(value, dtype=np.float64))
 
 
-def series(tables: Mapping[str, list[Table]], trace: Trace) -> list[tuple[Table, dict[str, Table]]]:
-    """Return by data key the times, (M,) rising, and the columns, each (M,), of a trace's tables, (M, C).
+def merge_tables(tables: Mapping[str, list[Array]], trace: Trace) -> list[tuple[Array, dict[str, Array]]]:
+    """Merge the tables, (M, C), of a trace.
 
-    Raises ValueError for a table with other columns than were named, or none with a time.
+    Returns
+    -------
+    For each data key the times, (M,), strictly rising, s, and the other columns, each (M,), by name
+
+    Raises
+    ------
+    ValueError
+        A table has a wrong number of columns, or no row has a time.
     """
-    found = []
+    merged = []
     for key, parts in tables.items():
         names = trace.columns or ("time", key)
         if any(part.shape[1] != len(names) for part in parts):
@@ -257,30 +275,42 @@ def series(tables: Mapping[str, list[Table]], trace: Trace) -> list[tuple[Table,
         kept = np.isfinite(rows).all(axis=1) & (time > 0)
         time, first = np.unique(time[kept], return_index=True)
         if not time.size:
-            raise ValueError(f"{key}: none of {len(rows)} rows has a time")
+            raise ValueError(f"{key}: no time in any of {len(rows)} rows")
         others = {name: column[kept][first] for name, column in columns.items() if name not in clock}
         if trace.counter_bits is not None:
-            others = {name: signed(column, trace.counter_bits) for name, column in others.items()}
-        found.append((time, others))
-    return found
+            others = {name: to_signed(column, trace.counter_bits) for name, column in others.items()}
+        merged.append((time, others))
+    return merged
 
 
-def signed(counts: Table, bits: int) -> Table:
-    """Return counters, of any shape, as the numbers that they mean in two's complement.
+def to_signed(counts: Array, bits: int) -> Array:
+    """Convert counters of any shape from two's complement to signed numbers.
 
-    >>> signed(np.array([3.0, 0xFFFFFE, -2.0]), 24)
+    >>> to_signed(np.array([3.0, 0xFFFFFE, -2.0]), 24)
     array([ 3., -2., -2.])
     """
     return np.where(counts >= 2.0 ** (bits - 1), counts - 2.0**bits, counts)
 
 
-def join(
-    signals: list[tuple[Table, dict[str, Table]]], axis: list[tuple[Table, dict[str, Table]]]
-) -> dict[str, Table]:
-    """Return columns, each (M,), at the times of the signal with the most points, where all others were recorded too.
+def join_columns(
+    signals: list[tuple[Array, dict[str, Array]]], axis: list[tuple[Array, dict[str, Array]]]
+) -> dict[str, Array]:
+    """Interpolate all columns to the times of the signal with the most points.
 
-    What has times of its own is interpolated linearly, as NSLS-II ISS does. Raises ValueError where they have no
-    time in common, or two columns one name.
+    The interpolation is linear, as at NSLS-II ISS, and covers the time in which all columns were recorded.
+
+    Parameters
+    ----------
+    signals, axis : times, (M,), s, and columns, each (M,), by name, of each table
+
+    Returns
+    -------
+    Columns, each (K,), by name, and ``time``
+
+    Raises
+    ------
+    ValueError
+        The columns have no time in common, or two columns have the same name.
     """
     clock = max(signals, key=lambda s: s[0].size)[0]
     begin = max(time[0] for time, _ in (*signals, *axis))
@@ -289,10 +319,10 @@ def join(
     if time.size < 2:
         spans = "; ".join(f"{', '.join(c)}: {t[0]:.3f} to {t[-1]:.3f} s" for t, c in (*signals, *axis))
         raise ValueError(f"they were not recorded at the same time: {spans}")
-    joined: dict[str, Table] = {"time": time}
-    for own, columns in (*signals, *axis):
+    joined: dict[str, Array] = {"time": time}
+    for recorded, columns in (*signals, *axis):
         for name, column in columns.items():
             if name in joined:
                 raise ValueError(f"two columns are named {name}")
-            joined[name] = np.interp(time, own, column)
+            joined[name] = np.interp(time, recorded, column)
     return joined

@@ -1,4 +1,4 @@
-"""Documents that wait for others, bounded in number and in bytes."""
+"""Documents that wait for others, limited in number and in size."""
 
 import sys
 from collections.abc import Iterable, Mapping
@@ -8,47 +8,47 @@ import numpy as np
 
 from ..types import Received
 
-MAX_HELD = 4096
-"""Documents held back at once for their start or descriptor."""
+MAX_HELD_DOCUMENTS = 4096
+"""Number of documents that wait for their start or descriptor at once."""
 MAX_HELD_BYTES = 256 * 2**20
-"""Their size in memory, bytes."""
+"""Their total size in memory, bytes."""
 
 Held = tuple[Received, int]
-"""A document with its size, bytes."""
+"""A document and its size, bytes."""
 
 
 class HeldBack:
-    """Counts what is held back, wherever the documents are kept."""
+    """Counts the documents that are held back in several lists, and their bytes."""
 
     def __init__(self) -> None:
         self.count = self.bytes = 0
         self.reported = False
-        """Whether the present overflow has been reported."""
+        """Whether the current overflow has been reported."""
 
-    def add(self, where: list[Held], document: Received) -> bool:
-        """Put a document into ``where``; False where too many, or too large ones, are held already."""
+    def add(self, held: list[Held], document: Received) -> bool:
+        """Append a document to ``held``; return False if the limits do not allow it."""
         size = size_of(document.doc)
-        if self.count >= MAX_HELD or self.bytes + size > MAX_HELD_BYTES:
+        if self.count >= MAX_HELD_DOCUMENTS or self.bytes + size > MAX_HELD_BYTES:
             return False
         self.count += 1
         self.bytes += size
         self.reported = False
-        where.append((document, size))
+        held.append((document, size))
         return True
 
-    def forget(self, held: Iterable[Held]) -> None:
-        """Count documents no longer."""
+    def remove(self, held: Iterable[Held]) -> None:
+        """Subtract documents from the count."""
         for _, size in held:
             self.count -= 1
             self.bytes -= size
 
     def describe(self) -> str:
-        """Say how much is held, for the detail of what is set aside."""
+        """Return the number and size of the held documents in words."""
         return f"{self.count} documents, {self.bytes / 2**20:.0f} MiB, wait for their start or descriptor"
 
 
 def size_of(value: Any) -> int:
-    """Return about how many bytes a document takes in memory.
+    """Return the approximate size of a value in memory, bytes.
 
     >>> size_of({"data": np.zeros(1000)}) > 8000
     True

@@ -1,4 +1,4 @@
-"""Documents → frames: the book, the stages after it, and the assembler, in this order."""
+"""Documents → frames: the book, the stages and the assembler, in this order."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,23 +9,23 @@ from .book import Book
 from .fly import FlyJoiner, FlySettings
 
 Outcome = Frame | SetAside | RunDocument
-"""RunDocument: a run's start before all else of it, and its stop after all else."""
+"""A frame, a note on unusable data, or a run's start (before its frames) or stop (after them)."""
 
 
 class FrameReader:
-    """Turns the documents of any number of interleaved runs into frames, in whatever order they come. Never raises.
+    """Turns the documents of any number of interleaved runs, in any order of arrival, into frames. Never raises.
 
-    Whatever arrives, each (energy, μ) of a frame is from one Event (from several only where a sweep measured one
-    energy several times: their mean), no frame has points of two sweeps, and none is answered twice. What cannot
-    become a frame is a SetAside.
+    For all documents, each (energy, μ) of a frame comes from one Event, or is the mean of several Events of a sweep
+    at one energy. No frame has points of two sweeps, and no frame is answered twice. Data that cannot become a frame
+    give a SetAside.
 
     Not thread-safe.
 
     Parameters
     ----------
-    fields : which fields hold what; by default detected by their names
-    fly : which streams of a fly scan are joined, if any
-    stages : what documents go through between the book and the joined streams
+    fields : names of the fields; by default they are detected
+    fly : streams of a fly scan that are joined, if any
+    stages : stages between the book and the fly joiner
     """
 
     def __init__(
@@ -41,52 +41,52 @@ class FrameReader:
 
     @property
     def no_run(self) -> RunInfo:
-        """What the config alone says: for what belongs to no known run."""
+        """The properties, from the config only, of documents without a known run."""
         return self._book.no_run
 
     @property
     def waiting(self) -> bool:
-        """Whether documents are waited for, or held back."""
+        """Whether the book or a stage waits for documents or holds some back."""
         return self._book.waiting or any(stage.waiting for stage in self._stages)
 
     def __call__(self, document: Received) -> list[Outcome]:
-        """Take in one document; return the frames that it completes and what it shows to be unusable."""
-        return self._through(self._book(document))
+        """Process one document; return the frames that it completes and the data that it shows to be unusable."""
+        return self._process(self._book(document))
 
     def poll(self, now: float) -> list[Outcome]:
-        """Return what has become ready, or is given up, by ``now`` (``time.monotonic()``)."""
-        found = self._through(self._book.poll(now)) if self._book.waiting else []
+        """Return the outcomes that are ready, or given up, at ``now`` (``time.monotonic()``)."""
+        outcomes = self._process(self._book.poll(now)) if self._book.waiting else []
         for k, stage in enumerate(self._stages):
             if stage.waiting:
-                found += self._through(stage.poll(now), k + 1)
-        return found
+                outcomes += self._process(stage.poll(now), k + 1)
+        return outcomes
 
     def settle(self) -> list[Outcome]:
-        """Wait no longer for documents that should have come before others; files are still waited for."""
-        return self._through(self._book.settle())
+        """Stop waiting for missing documents, but not for files."""
+        return self._process(self._book.settle())
 
     def finish(self) -> list[Outcome]:
-        """End every run that is open, for when no document will come again."""
-        found = self._through(self._book.finish())
+        """End all open runs, after the last document."""
+        outcomes = self._process(self._book.finish())
         for k, stage in enumerate(self._stages):
-            found += self._through(stage.finish(), k + 1)
-        return found
+            outcomes += self._process(stage.finish(), k + 1)
+        return outcomes
 
-    def _through(self, items: Iterable[RunDocument | SetAside], first: int = 0) -> list[Outcome]:
-        """Send documents through the stages from the ``first`` on, then to the assembler."""
+    def _process(self, items: Iterable[RunDocument | SetAside], first: int = 0) -> list[Outcome]:
+        """Send documents through the stages, beginning with number ``first``, and then to the assembler."""
         for stage in self._stages[first:] if first else self._stages:
             passed: list[RunDocument | SetAside] = []
             for item in items:
                 passed += stage(item) if isinstance(item, RunDocument) else (item,)
             items = passed
-        found: list[Outcome] = []
+        outcomes: list[Outcome] = []
         for item in items:
             if isinstance(item, SetAside):
-                found.append(item)
+                outcomes.append(item)
                 continue
             if item.name == "start":
-                found.append(item)
-            found += self._assembler(item)
+                outcomes.append(item)
+            outcomes += self._assembler(item)
             if item.name == "stop":
-                found.append(item)
-        return found
+                outcomes.append(item)
+        return outcomes

@@ -1,4 +1,4 @@
-"""One run: its start, descriptors and events, made into frames."""
+"""Turns the start, descriptors and Events of one run into frames."""
 
 import uuid
 from collections.abc import Iterator, Mapping
@@ -6,189 +6,205 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..fields import FOIL, FieldSettings, StreamFields, UnreadableStream, absent, field_missing, has_i0, resolve
-from ..types import Frame, Reason, RunInfo, SetAside, get_logger
-from .columns import (
-    announcements,
-    energy_of,
-    event_columns,
-    mean_readings,
-    point_time,
-    scalars,
-    sweep_columns,
-    time_of,
-    vector,
+from ..fields import (
+    FOIL_ROLES,
+    FieldSettings,
+    StreamFields,
+    UnreadableStream,
+    describe_missing_fields,
+    find_missing_fields,
+    has_i0,
+    resolve,
 )
-from .sequence import HOLE, PointBuffer, ScanPoint, SequenceNumbers, Sweep
-from .sweeps import SweepSpectrum, UnusableError, spectrum, split_sweeps, strip_padding
+from ..types import Array, Frame, Reason, RunInfo, SetAside, get_logger
+from .columns import (
+    announced_events,
+    average_readings,
+    document_time,
+    finite_scalars,
+    read_energy,
+    read_event_columns,
+    read_point_time,
+    read_sweep_columns,
+    read_vector,
+)
+from .sequence import MIN_HOLE_POINTS, PointBuffer, ScanPoint, SequenceNumbers, Sweep
+from .sweeps import SweepSpectrum, UnusableError, form_spectrum, split_sweeps, strip_padding
 
-Outcome = Frame | SetAside
+FrameOutcome = Frame | SetAside
 Doc = Mapping[str, Any]
 
-MAX_WAITING = 1000
-"""Whole spectra of one stream that wait for their energies."""
+MAX_WAITING_SPECTRA = 1000
+"""Number of whole spectra of one stream that wait for their energies."""
 
 _log = get_logger()
 
 
 @dataclass(slots=True)
-class Stream:
-    """A stream of spectra. Its descriptors may change within the run, its numbering goes on."""
+class SpectrumStream:
+    """A stream of spectra; its descriptors may change within the run, its numbering continues."""
 
     name: str
-    channels: StreamFields
+    fields: StreamFields
     order: SequenceNumbers
     points: PointBuffer | None
-    """Of a step scan; None for whole spectra."""
-    waiting: list[tuple["Descriptor", Doc, float]] = field(default_factory=list)
+    """The points of a step scan; None for whole spectra."""
+    waiting: list[tuple["StreamDescriptor", Doc, float]] = field(default_factory=list)
     answered: set[str] = field(default_factory=set)
-    """The uids of the whole-spectrum Events read."""
+    """The uids of the whole-spectrum Events that have been read."""
 
 
 @dataclass(slots=True)
-class Descriptor:
-    """A descriptor, and where its events go; ``stream`` is None where there is nothing to read."""
+class StreamDescriptor:
+    """A descriptor with its stream of spectra; ``stream`` is None if its Events hold no part of a spectrum."""
 
     name: str
     doc: Doc
-    channels: StreamFields | None = None
-    stream: Stream | None = None
+    fields: StreamFields | None = None
+    stream: SpectrumStream | None = None
 
 
-class Run:
-    """The frames of one run.
+class RunAssembler:
+    """Assembles the frames of one run.
 
-    ``samples`` are the robot's parameters by ``sample_uid``; frames carry those of their sample.
+    Parameters
+    ----------
+    samples : parameters that robot runs recorded, by ``sample_uid``; frames carry those of their sample
     """
 
-    def __init__(self, info: RunInfo, fields: FieldSettings, samples: Mapping[str, Mapping[str, float]]) -> None:
+    def __init__(self, info: RunInfo, settings: FieldSettings, samples: Mapping[str, Mapping[str, float]]) -> None:
         self.info = info
         self.stop: Doc | None = None
         self.measures = False
-        """Whether it records the beam: then its scalars are no parameters of its sample."""
-        self.robot: dict[str, float] = {}
-        """Scalars of a run that has a sample; kept as the sample's parameters unless the run measures."""
-        self._descriptors: dict[str, Descriptor] = {}
-        self._streams: dict[str, Stream] = {}
-        self._fields = fields
+        """Whether the run records the beam; if so, its scalars are not parameters of the sample."""
+        self.parameters: dict[str, float] = {}
+        """Scalars of a run with a sample; they become the sample's parameters if the run does not measure."""
+        self._descriptors: dict[str, StreamDescriptor] = {}
+        self._streams: dict[str, SpectrumStream] = {}
+        self._settings = settings
         self._samples = samples
         self._frames = 0
-        self._grid: NDArray[np.float64] | None = None
+        self._grid: Array | None = None
         self._grids_differ = False
         self._late_reported = False
         self._unreadable = False
 
     def begin(self, info: RunInfo) -> None:
-        """Take in the RunStart, which may come after descriptors where it was given up."""
+        """Read the RunStart, which may arrive after descriptors if the book gave it up."""
         self.info = info
         if info.sample_uid is not None:
             for key in ("parameters", "robot"):
-                given = info.start.get(key)
-                self.robot |= scalars(given) if isinstance(given, Mapping) else {}
+                recorded = info.start.get(key)
+                self.parameters |= finite_scalars(recorded) if isinstance(recorded, Mapping) else {}
 
-    def open(self, doc: Doc) -> Iterator[Outcome]:
-        """Find out what a descriptor's events hold."""
+    def open(self, doc: Doc) -> Iterator[FrameOutcome]:
+        """Find the fields of a spectrum in a descriptor."""
         name, keys = str(doc.get("name", "primary")), doc["data_keys"]
-        descriptor = self._descriptors[doc["uid"]] = Descriptor(name, doc)
-        found = resolve(self._fields, doc, self.info.start)
-        self.measures |= isinstance(found, StreamFields)
+        descriptor = self._descriptors[doc["uid"]] = StreamDescriptor(name, doc)
+        fields = resolve(self._settings, doc, self.info.start)
+        self.measures |= isinstance(fields, StreamFields)
         if not self.info.watched:
-            self.measures |= self._fields.reads(name) and has_i0(self._fields, keys)
+            self.measures |= self._settings.reads(name) and has_i0(self._settings, keys)
             return
-        if isinstance(found, UnreadableStream):
+        if isinstance(fields, UnreadableStream):
             self._unreadable = True
-            yield SetAside(self.info.uid, doc["uid"], time_of(doc), found.reason, found.detail)
-        if not isinstance(found, StreamFields):
+            yield SetAside(self.info.uid, doc["uid"], document_time(doc), fields.reason, fields.detail)
+        if not isinstance(fields, StreamFields):
             _log.debug("stream not read", stream=name, fields=list(keys))
             return
         stream = self._streams.get(name)
         if stream is None:
-            points = PointBuffer(self._fields.min_points) if found.form == "step" else None
-            stream = self._streams[name] = Stream(name, found, points.order if points else SequenceNumbers(), points)
+            points = PointBuffer(self._settings.min_points) if fields.form == "step" else None
+            stream = self._streams[name] = SpectrumStream(
+                name, fields, points.order if points else SequenceNumbers(), points
+            )
             _log.info(
                 "reading",
                 run=self.info.uid,
                 stream=name,
-                what=found.describe(),
+                what=fields.describe(),
                 element=self.info.element,
                 edge=self.info.edge,
             )
-            if lacking := absent(self._fields, [doc], FOIL):
-                _log.warning("field missing, read without", run=self.info.uid, stream=name, **lacking)
-        elif found != stream.channels and "step" in (found.form, stream.channels.form):
-            detail = f"{name}: {found.describe()}, before {stream.channels.describe()}"
-            yield SetAside(self.info.uid, doc["uid"], time_of(doc), Reason.FIELDS_CHANGED, detail)
+            if missing := find_missing_fields(self._settings, [doc], FOIL_ROLES):
+                _log.warning("field missing, read without", run=self.info.uid, stream=name, **missing)
+        elif fields != stream.fields and "step" in (fields.form, stream.fields.form):
+            detail = f"{name}: {fields.describe()}, before {stream.fields.describe()}"
+            yield SetAside(self.info.uid, doc["uid"], document_time(doc), Reason.FIELDS_CHANGED, detail)
             return
-        descriptor.channels, descriptor.stream = found, stream
+        descriptor.fields, descriptor.stream = fields, stream
 
-    def event(self, doc: Doc, received: float) -> Iterator[Outcome]:
-        """Take in one Event; one that is repeated gives nothing."""
+    def event(self, doc: Doc, received: float) -> Iterator[FrameOutcome]:
+        """Process one Event; a repeated one gives no frame."""
         descriptor = self._descriptors[doc["descriptor"]]
-        stream, channels = descriptor.stream, descriptor.channels
-        if stream is None or channels is None:
+        stream, fields = descriptor.stream, descriptor.fields
+        if stream is None or fields is None:
             if self.info.sample_uid and descriptor.name != "baseline":
-                self.robot |= scalars(doc["data"])
+                self.parameters |= finite_scalars(doc["data"])
             return
         seq, data = int(doc["seq_num"]), doc["data"]
         if stream.points is None:
             uid = str(doc["uid"])
             if stream.order.accept(seq) and uid not in stream.answered:
                 stream.answered.add(uid)
-                yield from self._whole(stream, descriptor, doc, received)
+                yield from self._whole_spectrum(stream, descriptor, doc, received)
             return
-        point = ScanPoint(energy_of(data, channels), point_time(data, channels, doc), received, data)
+        point = ScanPoint(read_energy(data, fields), read_point_time(data, fields, doc), received, data)
         if stream.points.add(seq, point) is None:
-            yield from self._late(doc)
+            yield from self._report_late(doc)
         elif sweeps := stream.points.closed():
             yield from self._sweeps(stream, sweeps)
 
-    def finish(self, stop: Doc) -> Iterator[Outcome]:
-        """Give out what the end of the run closes; ``stop`` is empty where it never came."""
+    def finish(self, stop: Doc) -> Iterator[FrameOutcome]:
+        """Return the frames that the end of the run completes; ``stop`` is empty if it did not arrive."""
         self.stop = stop or None
-        yield from self._nothing_read()
-        announced = announcements(stop)
+        yield from self._report_missing_fields()
+        announced = announced_events(stop)
         for stream in self._streams.values():
             total = announced.get(stream.name)
             if stream.points is not None:
                 sweeps, last = stream.points.finish(total)
                 if last is not None:
-                    yield from self._sweeps(stream, [*sweeps, last], _cut_short(self, stream, total))
+                    yield from self._sweeps(stream, [*sweeps, last], _why_incomplete(self, stream, total))
                 continue
             for _, doc, _ in stream.waiting:
                 self._frames += 1
                 detail = f"stream {stream.name} came without the energies of its spectra"
-                yield SetAside(self.info.uid, str(doc["uid"]), time_of(doc), Reason.NO_ENERGY, detail, self._frames)
+                yield SetAside(
+                    self.info.uid, str(doc["uid"]), document_time(doc), Reason.NO_ENERGY, detail, self._frames
+                )
             if missing := stream.order.missing(total):
-                detail = f"{missing} events of stream {stream.name} never came"
-                yield SetAside(self.info.uid, self.info.uid, time_of(stop), Reason.EVENTS_LOST, detail)
+                detail = f"{missing} events of stream {stream.name} did not arrive"
+                yield SetAside(self.info.uid, self.info.uid, document_time(stop), Reason.EVENTS_LOST, detail)
 
-    def _nothing_read(self) -> Iterator[Outcome]:
-        """Report configured fields that no stream has. A robot's run has none of them."""
-        streams = [d for d in self._descriptors.values() if self._fields.reads(d.name)]
-        reported = self._unreadable or any(stream.channels.formula for stream in self._streams.values())
+    def _report_missing_fields(self) -> Iterator[FrameOutcome]:
+        """Report configured fields that no stream has, but not for a robot run, which records no spectra."""
+        streams = [d for d in self._descriptors.values() if self._settings.reads(d.name)]
+        reported = self._unreadable or any(stream.fields.formula for stream in self._streams.values())
         if not self.info.watched or reported or not streams:
             return
-        lacking = absent(self._fields, (d.doc for d in streams))
+        missing = find_missing_fields(self._settings, (d.doc for d in streams))
         robot = not self.info.start or self.info.sample_uid is not None
-        if lacking and not (robot and lacking == absent(self._fields, ())):
+        if missing and not (robot and missing == find_missing_fields(self._settings, ())):
             keys = dict.fromkeys(key for d in streams for key in d.doc["data_keys"])
-            found = field_missing(lacking.values(), dict.fromkeys(d.name for d in streams), keys)
-            yield SetAside(self.info.uid, self.info.uid, time_of(self.stop or {}), found.reason, found.detail)
+            why = describe_missing_fields(missing.values(), dict.fromkeys(d.name for d in streams), keys)
+            yield SetAside(self.info.uid, self.info.uid, document_time(self.stop or {}), why.reason, why.detail)
 
-    def _late(self, doc: Doc) -> Iterator[Outcome]:
-        """Report once per run that events came too late: in a stream out of order there may be thousands."""
+    def _report_late(self, doc: Doc) -> Iterator[FrameOutcome]:
+        """Report late Events once per run, since a stream out of order may have thousands."""
         if not self._late_reported:
             self._late_reported = True
-            detail = f"seq_num {doc['seq_num']}: its sweep was already judged"
-            yield SetAside(self.info.uid, str(doc.get("uid", "")), time_of(doc), Reason.LATE, detail)
+            detail = f"seq_num {doc['seq_num']}: its sweep was already closed"
+            yield SetAside(self.info.uid, str(doc.get("uid", "")), document_time(doc), Reason.LATE, detail)
 
-    def _sweeps(self, stream: Stream, sweeps: list[Sweep], cut: Reason | None = None) -> Iterator[Outcome]:
-        """Make frames of the sweeps of a step scan; ``cut`` is why the last of them may not be whole."""
-        if _only_turns([len(s.points) for s in sweeps], self._fields.min_points):
+    def _sweeps(
+        self, stream: SpectrumStream, sweeps: list[Sweep], cut: Reason | None = None
+    ) -> Iterator[FrameOutcome]:
+        """Make frames of the sweeps of a step scan; ``cut`` is the reason why the last one may be incomplete."""
+        if _has_only_short_sweeps([len(s.points) for s in sweeps], self._settings.min_points):
             self._frames += 1
-            detail = f"it turns {len(sweeps) - 1} times in {sum(len(s.points) for s in sweeps)} points"
+            detail = f"the energy turns {len(sweeps) - 1} times in {sum(len(s.points) for s in sweeps)} points"
             time = sweeps[-1].points[-1].time
             yield SetAside(
                 self.info.uid,
@@ -202,83 +218,86 @@ class Run:
         for sweep in sweeps:
             yield self._sweep(stream, sweep, cut if sweep is sweeps[-1] else None)
 
-    def _sweep(self, stream: Stream, sweep: Sweep, cut: Reason | None) -> Outcome:
+    def _sweep(self, stream: SpectrumStream, sweep: Sweep, cut: Reason | None) -> FrameOutcome:
         self._frames += 1
-        points, channels, uid = sweep.points, stream.channels, self._sweep_uid(stream, sweep)
+        points, fields, uid = sweep.points, stream.fields, self._sweep_uid(stream, sweep)
         rows = [p.data for p in points]
         try:
-            self._refuse_torn(sweep, cut)
-            found = spectrum(
-                sweep_columns(channels, rows), channels.formula, self._fields.min_points, self._fields.bin_ev
+            self._refuse_incomplete(sweep, cut)
+            measured = form_spectrum(
+                read_sweep_columns(fields, rows), fields.formula, self._settings.min_points, self._settings.bin_ev
             )
         except UnusableError as error:
             return SetAside(self.info.uid, uid, points[-1].time, error.reason, error.detail, self._frames)
-        readings = mean_readings(rows, channels.readings)
+        readings = average_readings(rows, fields.readings)
         received = max(p.received for p in points)
-        return self._frame(stream.name, channels, found, uid, points[-1].time, received, readings, sum(sweep.gaps))
+        return self._frame(stream.name, fields, measured, uid, points[-1].time, received, readings, sum(sweep.gaps))
 
-    def _sweep_uid(self, stream: Stream, sweep: Sweep) -> str:
+    def _sweep_uid(self, stream: SpectrumStream, sweep: Sweep) -> str:
         return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self.info.uid}/{stream.name}/{sweep.number}"))
 
-    def _refuse_torn(self, sweep: Sweep, cut: Reason | None) -> None:
-        """Refuse a sweep with a hole: one at the edge makes a wrong number with a confident face."""
-        missing, came = sum(sweep.gaps), len(sweep.points)
+    def _refuse_incomplete(self, sweep: Sweep, cut: Reason | None) -> None:
+        """Refuse a sweep with a hole; a hole at the edge would give a wrong estimate with a narrow interval."""
+        missing, present = sum(sweep.gaps), len(sweep.points)
         if sweep.overfull:
-            raise UnusableError(Reason.TOO_MANY_POINTS, f"the energy did not turn round within {came} points")
+            raise UnusableError(Reason.TOO_MANY_POINTS, f"the energy did not turn round within {present} points")
         if self.info.joined_late and sweep.lost_first:
             raise UnusableError(Reason.TRUNCATED, f"its first {sweep.gaps[0]} points came before the agent listened")
-        if missing > self._fields.max_missing_fraction * (missing + came) or any(gap >= HOLE for gap in sweep.gaps):
-            detail = f"{missing} lost in or beside {came} points, at most {max(sweep.gaps)} together"
+        too_many = missing > self._settings.max_missing_fraction * (missing + present)
+        if too_many or any(gap >= MIN_HOLE_POINTS for gap in sweep.gaps):
+            detail = f"{missing} lost in or beside {present} points, at most {max(sweep.gaps)} together"
             raise UnusableError(Reason.POINTS_LOST, detail)
         if sweep.torn:
             raise UnusableError(Reason.POINTS_LOST, "where the energy turned round")
         if cut:
-            raise UnusableError(cut, f"after {came} points")
+            raise UnusableError(cut, f"after {present} points")
 
-    def _whole(self, stream: Stream, descriptor: Descriptor, doc: Doc, received: float) -> Iterator[Outcome]:
-        """Make frames of a whole-spectrum Event, one for each sweep that its energies make."""
-        channels, data, keys = descriptor.channels, doc["data"], descriptor.doc["data_keys"]
-        assert channels is not None
-        if channels.formula is None:
-            yield from self._energies(channels, doc, keys)
+    def _whole_spectrum(
+        self, stream: SpectrumStream, descriptor: StreamDescriptor, doc: Doc, received: float
+    ) -> Iterator[FrameOutcome]:
+        """Make frames of a whole-spectrum Event, one for each sweep of its energies."""
+        fields, data, keys = descriptor.fields, doc["data"], descriptor.doc["data_keys"]
+        assert fields is not None
+        if fields.formula is None:
+            yield from self._energies(fields, doc, keys)
             return
-        grid = channels.grid if channels.grid is not None else self._grid
-        if channels.energy is None and grid is None and len(stream.waiting) < MAX_WAITING:
+        grid = fields.grid if fields.grid is not None else self._grid
+        if fields.energy is None and grid is None and len(stream.waiting) < MAX_WAITING_SPECTRA:
             stream.waiting.append((descriptor, doc, received))
             return
-        uid, time, least = str(doc["uid"]), time_of(doc), self._fields.min_points
+        uid, time, min_points = str(doc["uid"]), document_time(doc), self._settings.min_points
         try:
-            if channels.energy is None and channels.grid is None and self._grids_differ:
+            if fields.energy is None and fields.grid is None and self._grids_differ:
                 raise UnusableError(Reason.ENERGY_AMBIGUOUS, "the run has several energy axes")
-            columns = strip_padding(event_columns(channels, data, keys, grid))
+            columns = strip_padding(read_event_columns(fields, data, keys, grid))
             parts = split_sweeps(columns["energy"]) or [slice(0, 0)]
-            if _only_turns([part.stop - part.start for part in parts], least):
-                detail = f"it turns {len(parts) - 1} times in {columns['energy'].size} points"
+            if _has_only_short_sweeps([part.stop - part.start for part in parts], min_points):
+                detail = f"the energy turns {len(parts) - 1} times in {columns['energy'].size} points"
                 raise UnusableError(Reason.ENERGY_NOT_MONOTONIC, detail)
         except UnusableError as error:
             self._frames += 1
             yield SetAside(self.info.uid, uid, time, error.reason, error.detail, self._frames)
             return
-        readings = scalars({key: data[key] for key in channels.readings if key in data})
+        readings = finite_scalars({key: data[key] for key in fields.readings if key in data})
         for number, part in enumerate(parts, 1):
-            own = uid if len(parts) == 1 else str(uuid.uuid5(uuid.NAMESPACE_OID, f"{uid}/{number}"))
+            frame_uid = uid if len(parts) == 1 else str(uuid.uuid5(uuid.NAMESPACE_OID, f"{uid}/{number}"))
             self._frames += 1
             sweep = {role: c[part] for role, c in columns.items()}
-            at = float(sweep["time"][-1]) if "time" in sweep and np.isfinite(sweep["time"][-1:]).all() else time
+            end = float(sweep["time"][-1]) if "time" in sweep and np.isfinite(sweep["time"][-1:]).all() else time
             try:
-                found = spectrum(sweep, channels.formula, least, self._fields.bin_ev)
+                measured = form_spectrum(sweep, fields.formula, min_points, self._settings.bin_ev)
             except UnusableError as error:
-                yield SetAside(self.info.uid, own, at, error.reason, error.detail, self._frames)
+                yield SetAside(self.info.uid, frame_uid, end, error.reason, error.detail, self._frames)
             else:
-                yield self._frame(stream.name, channels, found, own, at, received, readings)
+                yield self._frame(stream.name, fields, measured, frame_uid, end, received, readings)
 
-    def _energies(self, channels: StreamFields, doc: Doc, keys: Mapping[str, Any]) -> Iterator[Outcome]:
-        """Keep the energies that one stream measures for the spectra of another."""
-        assert channels.energy is not None
+    def _energies(self, fields: StreamFields, doc: Doc, keys: Mapping[str, Any]) -> Iterator[FrameOutcome]:
+        """Keep the energies that one stream records for the spectra of another stream."""
+        assert fields.energy is not None
         try:
-            grid = channels.in_ev(vector(doc["data"], channels.energy, keys[channels.energy].get("shape")))
+            grid = fields.in_ev(read_vector(doc["data"], fields.energy, keys[fields.energy].get("shape")))
         except UnusableError as error:
-            yield SetAside(self.info.uid, str(doc["uid"]), time_of(doc), error.reason, error.detail)
+            yield SetAside(self.info.uid, str(doc["uid"]), document_time(doc), error.reason, error.detail)
             return
         if self._grid is not None:
             self._grids_differ |= not np.array_equal(self._grid, grid)
@@ -287,13 +306,13 @@ class Run:
         for stream in self._streams.values():
             waiting, stream.waiting = stream.waiting, []
             for held, event, received in waiting:
-                yield from self._whole(stream, held, event, received)
+                yield from self._whole_spectrum(stream, held, event, received)
 
     def _frame(
         self,
         stream: str,
-        channels: StreamFields,
-        found: SweepSpectrum,
+        fields: StreamFields,
+        spectrum: SweepSpectrum,
         uid: str,
         time: float,
         received: float,
@@ -305,15 +324,15 @@ class Run:
             run_uid=self.info.uid,
             seq_num=self._frames,
             time=time,
-            energy=found.energy,
-            mu=found.mu,
-            reference=found.reference,
-            normalised=channels.formula == "normalised",
-            formula=channels.formula or "transmission",
+            energy=spectrum.energy,
+            mu=spectrum.mu,
+            reference=spectrum.reference,
+            normalised=fields.formula == "normalised",
+            formula=fields.formula or "transmission",
             element=self.info.element,
             edge=self.info.edge,
             stream=stream,
-            direction=found.direction,
+            direction=spectrum.direction,
             points_missing=points_missing,
             sample_uid=self.info.sample_uid,
             readings={**self._samples.get(self.info.sample_uid or "", {}), **readings},
@@ -321,13 +340,13 @@ class Run:
         )
 
 
-def _only_turns(points: list[int], least: int) -> bool:
-    """Whether the energy goes to and fro without a sweep that is long enough."""
-    return len(points) > 2 and max(points) < least
+def _has_only_short_sweeps(points: list[int], min_points: int) -> bool:
+    """Whether the energy changes direction several times without a sweep that is long enough."""
+    return len(points) > 2 and max(points) < min_points
 
 
-def _cut_short(run: Run, stream: Stream, measured: int | None) -> Reason | None:
-    """Return why the last sweep of a run may have ended too early, or None."""
+def _why_incomplete(run: RunAssembler, stream: SpectrumStream, measured: int | None) -> Reason | None:
+    """Return the reason why the last sweep of a run may be incomplete, or None."""
     number = run.info.start.get("num_points")
     planned = number if isinstance(number, int) else 0
     if planned and stream.order.count == planned:

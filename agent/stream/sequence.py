@@ -1,4 +1,4 @@
-"""The events of one stream by their ``seq_num``: which have come, which are lost, and the sweeps that they make."""
+"""Orders the Events of one stream by their ``seq_num`` and divides them into sweeps."""
 
 import itertools
 from collections.abc import Mapping
@@ -8,34 +8,35 @@ from typing import Any, NamedTuple
 import numpy as np
 from cachetools import FIFOCache
 
-from .sweeps import hysteresis, split_sweeps
+from ..types import Array
+from .sweeps import split_sweeps, turn_threshold
 
-REORDER_WINDOW = 64
-"""A gap is given up once so many events beyond it have come, one after the other in order."""
-MAX_POINTS = 20_000
-"""Events that one sweep may have; a scan that never turns must not fill the memory."""
-HOLE = 3
-"""So many neighbouring points lost are a hole: what lies on its two sides is never taken for one sweep."""
-MAX_LOST = 4096
-"""Lost numbers that are remembered, so that an event which still comes is told from a repeated one."""
+REORDER_WINDOW_EVENTS = 64
+"""Number of Events in order beyond a gap after which the gap is given up."""
+MAX_SWEEP_POINTS = 20_000
+"""Largest number of Events of one sweep, so that an energy that never changes direction cannot fill the memory."""
+MIN_HOLE_POINTS = 3
+"""Number of neighbouring lost points that make a hole. The points on its two sides never form a usable frame."""
+MAX_LOST_NUMBERS = 4096
+"""Number of lost numbers that are remembered, to distinguish a late Event from a repeated one."""
 
 
 class SequenceNumbers:
-    """The numbers, from 1, that a stream's events carry, in whatever order they come.
+    """Keeps account of the ``seq_num``, from 1, of a stream's Events in any order of arrival.
 
-    ``ready`` is the number up to which all have come or are given up as lost.
+    All numbers up to ``ready`` have arrived or are given up as lost.
     """
 
     def __init__(self) -> None:
         self.ready = 0
         self.count = 0
         self._above: set[int] = set()
-        self._lost: FIFOCache[int, None] = FIFOCache(MAX_LOST)
+        self._lost: FIFOCache[int, None] = FIFOCache(MAX_LOST_NUMBERS)
         self._highest = 0
         self._quiet = 0
 
     def accept(self, seq: int) -> bool:
-        """Take in a number; False where it came before."""
+        """Record a number; return False if it was recorded before."""
         if seq == self.ready + 1 and not self._above:
             self.ready = self._highest = seq
             self.count += 1
@@ -52,23 +53,23 @@ class SequenceNumbers:
         self.count += 1
         self._quiet = self._quiet + 1 if seq > self._highest else 0
         self._highest = max(self._highest, seq)
-        if self._quiet >= REORDER_WINDOW:
+        if self._quiet >= REORDER_WINDOW_EVENTS:
             self._give_up_to(min(self._above))
         self._advance()
         return True
 
     def give_up(self) -> None:
-        """Take all that is missing below the highest as lost."""
+        """Give up all missing numbers below the highest one."""
         while self._above:
             self._give_up_to(min(self._above))
             self._advance()
 
     def missing(self, total: int | None) -> int:
-        """Return how many of the first ``total`` have not come (None: of those below the highest)."""
+        """Return how many of the first ``total`` numbers have not arrived (None: of those below the highest)."""
         return max(0, (self._highest if total is None else total) - self.count)
 
     def _give_up_to(self, seq: int) -> None:
-        self._lost.update(dict.fromkeys(range(max(self.ready + 1, seq - MAX_LOST), seq)))
+        self._lost.update(dict.fromkeys(range(max(self.ready + 1, seq - MAX_LOST_NUMBERS), seq)))
         self.ready = seq - 1
 
     def _advance(self) -> None:
@@ -82,10 +83,10 @@ class SequenceNumbers:
 
 
 class ScanPoint(NamedTuple):
-    """What is kept of one Event of a step scan."""
+    """One Event of a step scan."""
 
     energy: float
-    """eV; NaN where the Event had none."""
+    """eV; NaN if the Event has no energy."""
     time: float
     received: float
     data: Mapping[str, Any]
@@ -93,43 +94,46 @@ class ScanPoint(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """The points of one sweep in the order of acquisition, and what is known to be missing of it."""
+    """The points of one sweep in the order of acquisition, with its gaps."""
 
     number: int
-    """Counts the sweeps of the stream from 1."""
+    """Number of the sweep in its stream, from 1."""
     points: list[ScanPoint]
     gaps: list[int] = field(default_factory=list)
-    """How many neighbouring points are lost, for each gap in or beside the sweep: a gap between two sweeps may
-    belong to either."""
+    """Number of lost points of each gap in or beside the sweep. A gap between two sweeps may belong to either of
+    them and counts for both."""
     lost_first: bool = False
     """Whether the stream's first points are lost."""
     torn: bool = False
-    """Whether points are lost so close to a turn that a point may have been put into the wrong one of two sweeps."""
+    """Whether points are lost so close to a turn that a point may belong to the neighbouring sweep."""
     overfull: bool = False
-    """Whether it was cut because it had more than MAX_POINTS, or is what followed that."""
+    """Whether the sweep was cut at MAX_SWEEP_POINTS, or continues such a sweep."""
 
 
 class PointBuffer:
-    """Collects the points of one stream and gives out its sweeps, each as soon as it is known to be complete."""
+    """Collects the points of one stream and returns each sweep as soon as it is complete."""
 
     def __init__(self, min_points: int) -> None:
         self.order = SequenceNumbers()
         self._min_points = min_points
         self._points: dict[int, ScanPoint] = {}
         self._done = -1
-        """Up to here points are given out, or given up with the sweeps beside them."""
+        """Number up to which points are in returned sweeps or lost."""
         self._last = 0
-        self._fed = 0
+        """Number of the last point of the last returned sweep."""
+        self._checked = 0
+        """Number up to which the energies have been checked for a turn."""
         self._number = 0
         self._first = 1
+        """Smallest number; 0 for publishers that count from 0."""
         self._torn = self._overfull = False
         self._reset()
 
     def add(self, seq: int, point: ScanPoint) -> bool | None:
-        """Take in a point: True; False where it came before, None where its sweep is already given out.
+        """Add a point: return True, False if its number is repeated, or None if its sweep was already returned.
 
-        Of two with one number the later measured counts: a RunEngine that goes on after a pause measures again
-        from its last checkpoint.
+        Of two points with one number, the later measurement counts, because a RunEngine that resumes after a pause
+        repeats the points since its last checkpoint.
         """
         if not self.order.accept(seq):
             if seq in self._points and self._points[seq].time < point.time:
@@ -138,57 +142,57 @@ class PointBuffer:
         if seq <= self._done:
             return None
         self._points[seq] = point
-        self._first = min(seq, self._first)  # 0 for whoever counts from there
+        self._first = min(seq, self._first)
         return True
 
     def closed(self) -> list[Sweep]:
-        """Return the sweeps after which the energy has turned round."""
-        full = len(self._points) >= MAX_POINTS
+        """Return the sweeps after which the energy has changed direction."""
+        full = len(self._points) >= MAX_SWEEP_POINTS
         if full:
             self.order.give_up()
         ready, turned = self.order.ready, False
-        while self._fed < ready:
-            self._fed += 1
-            point = self._points.get(self._fed)
-            turned = (point is not None and self._comes_back(point.energy)) or turned
+        while self._checked < ready:
+            self._checked += 1
+            point = self._points.get(self._checked)
+            turned = (point is not None and self._has_turned(point.energy)) or turned
         if not (turned or full) or len(self._points) < self._min_points:
             return []
         seqs = sorted(seq for seq in self._points if seq <= ready)
         parts = self._split(seqs)
         if full:
-            return self._give_out(seqs, parts, full=True)
-        self._back = hysteresis(_filled([self._points[seq].energy for seq in seqs]))
-        return self._give_out(seqs, parts[:-1]) if len(parts) > 1 else []
+            return self._take_sweeps(seqs, parts, full=True)
+        self._turn_threshold_ev = turn_threshold(_fill_gaps([self._points[seq].energy for seq in seqs]))
+        return self._take_sweeps(seqs, parts[:-1]) if len(parts) > 1 else []
 
     def finish(self, total: int | None) -> tuple[list[Sweep], Sweep | None]:
-        """Return the sweeps that are left, and the last one, which nothing but the end of the run closes.
+        """Return the remaining sweeps except the last, and the last one, which the end of the run closes.
 
-        ``total`` is the number of events that the RunStop announces; None: not known.
+        ``total`` is the number of Events that the RunStop announces, or None.
         """
         self.order.give_up()
         seqs = sorted(self._points)
         if not seqs:
             return [], None
-        sweeps = self._give_out(seqs, self._split(seqs), total)
+        sweeps = self._take_sweeps(seqs, self._split(seqs), total)
         return sweeps[:-1], sweeps[-1]
 
-    def _comes_back(self, energy: float) -> bool:
+    def _has_turned(self, energy: float) -> bool:
         if energy > self._high:
             self._high = energy
         if energy < self._low:
             self._low = energy
-        return min(self._high - energy, energy - self._low) > self._back
+        return min(self._high - energy, energy - self._low) > self._turn_threshold_ev
 
     def _reset(self) -> None:
-        energies = [p.energy for seq, p in self._points.items() if seq <= self._fed and p.energy == p.energy]
+        energies = [p.energy for seq, p in self._points.items() if seq <= self._checked and p.energy == p.energy]
         self._high = max(energies, default=-np.inf)
         self._low = min(energies, default=np.inf)
-        self._back = 0.0
+        self._turn_threshold_ev = 0.0
 
     def _split(self, seqs: list[int]) -> list[slice]:
-        """Split the points at turns, and at holes unless one sweep goes on beyond."""
-        energy = _filled([self._points[seq].energy for seq in seqs])
-        holes = np.flatnonzero(np.diff(seqs) > HOLE) + 1
+        """Split the points at turns, and at holes unless the sweep continues beyond the hole."""
+        energy = _fill_gaps([self._points[seq].energy for seq in seqs])
+        holes = np.flatnonzero(np.diff(seqs) > MIN_HOLE_POINTS) + 1
         parts: list[slice] = []
         for a, b in itertools.pairwise([0, *holes.tolist(), len(seqs)]):
             first, *others = (slice(a + part.start, a + part.stop) for part in split_sweeps(energy[a:b]))
@@ -197,39 +201,40 @@ class PointBuffer:
             parts += [first, *others]
         return parts
 
-    def _give_out(
+    def _take_sweeps(
         self, seqs: list[int], parts: list[slice], total: int | None = None, full: bool = False
     ) -> list[Sweep]:
-        """Take ``parts`` of the points out of the buffer as sweeps; ``full``: the last goes on."""
+        """Take ``parts`` of the points out of the buffer as sweeps; if ``full``, the last one continues."""
         sweeps = []
         for part in parts:
-            own = seqs[part]
-            goes_on = full and part is parts[-1]
+            numbers = seqs[part]
+            continues = full and part is parts[-1]
             turns = part.stop < len(seqs)
             after = seqs[part.stop] if turns else None
             if after is None and total is not None:
-                after = max(total + self._first, own[-1] + 1)
-            gaps = np.diff([self._last, *own, *([] if after is None else [after])]) - 1
-            # too little after a hole, or with a gap, to tell on which side of the turn the last point was measured
-            torn_end = bool((gaps[: len(own)][-4:] >= HOLE).any() or (gaps[1 : len(own)][-2:] > 0).any())
+                after = max(total + self._first, numbers[-1] + 1)
+            gaps = np.diff([self._last, *numbers, *([] if after is None else [after])]) - 1
+            # With a hole or gap this close to the turn, the last point may lie on either side of the turn.
+            inner = gaps[: len(numbers)]
+            torn_end = bool((inner[-4:] >= MIN_HOLE_POINTS).any() or (inner[1:][-2:] > 0).any())
             self._number += 1
             sweep = Sweep(
                 self._number,
-                [self._points.pop(seq) for seq in own],
+                [self._points.pop(seq) for seq in numbers],
                 gaps[gaps > 0].tolist(),
-                lost_first=self._done < 0 and own[0] > 1,
+                lost_first=self._done < 0 and numbers[0] > 1,
                 torn=self._torn or (torn_end and turns),
-                overfull=self._overfull or goes_on,
+                overfull=self._overfull or continues,
             )
             sweeps.append(sweep)
-            self._last, self._done = own[-1], own[-1] if after is None else after - 1
-            self._torn, self._overfull = torn_end, goes_on
+            self._last, self._done = numbers[-1], numbers[-1] if after is None else after - 1
+            self._torn, self._overfull = torn_end, continues
         self._reset()
         return sweeps
 
 
-def _filled(energies: list[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Put the last good energy where there is none, so that a bad point stays in the sweep that it spoils."""
+def _fill_gaps(energies: list[float]) -> Array:
+    """Replace energies that are not finite by the last finite one, so that such a point stays in its sweep."""
     energy = np.array(energies, dtype=np.float64)
     good = np.isfinite(energy)
     if good.all() or not good.any():

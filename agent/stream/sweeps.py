@@ -1,23 +1,20 @@
-"""From columns as acquired to spectra: split where the energy turns round, sort, and form μ."""
+"""Turns acquired columns into spectra: splits them into sweeps, sorts them and forms μ."""
 
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..types import Direction, Formula, Reason
-from .detectors import ROLES, flaw
-
-Column = NDArray[np.float64]
+from ..types import Array, Direction, Formula, Reason
+from .detectors import DETECTOR_ROLES, find_flaw
 
 MAX_ENERGY_EV = 1e6
-"""Beyond every absorption edge: a higher reading is none."""
+"""Largest plausible energy, above every absorption edge."""
 
 
 class UnusableError(Exception):
-    """Data that cannot become a frame: the reason and its detail."""
+    """Data cannot become a frame, for a reason with a detail."""
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
         super().__init__(reason)
@@ -27,40 +24,40 @@ class UnusableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SweepSpectrum:
-    """One sweep, sorted to strictly rising energy."""
+    """The spectrum of one sweep, sorted to strictly rising energy."""
 
-    energy: Column
+    energy: Array
     """(M,) eV."""
-    mu: Column
+    mu: Array
     """(M,) dimensionless."""
-    reference: Column | None
+    reference: Array | None
     """(M,) dimensionless."""
     direction: Direction
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def hysteresis(energy: Column) -> float:
-    """Return how far, in eV, the energy must come back before that is a turn and no jitter of the encoder.
+def turn_threshold(energy: Array) -> float:
+    """Return the smallest reversal of the energy, eV, that is a turn and not jitter of the encoder.
 
-    Half the median step, or four times the median second difference where that is more: about 6.6 σ of white jitter,
-    nothing on an even axis. At most a tenth of what the axis spans, lest energies in no order at all pass for one
-    sweep.
+    It is half the median step, or four times the median second difference if that is larger: about 6.6 σ of white
+    jitter, and 0 on an even axis. It is at most a tenth of the energy range; otherwise energies in random order would
+    form one sweep.
     """
     steps = np.diff(energy)
-    moved = steps[steps != 0]
-    if moved.size < 2:
+    moves = steps[steps != 0]
+    if moves.size < 2:
         return 0.0
-    most = 0.1 * float(np.ptp(energy))
-    half_step = 0.5 * float(np.median(np.abs(moved)))
-    return min(max(half_step, 4.0 * float(np.median(np.abs(np.diff(energy, 2))))), most)
+    upper = 0.1 * float(np.ptp(energy))
+    half_step = 0.5 * float(np.median(np.abs(moves)))
+    return min(max(half_step, 4.0 * float(np.median(np.abs(np.diff(energy, 2))))), upper)
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def split_sweeps(energy: Column) -> list[slice]:
-    """Split energies, (M,) in the order of acquisition, into sweeps: consecutive, in one direction each.
+def split_sweeps(energy: Array) -> list[slice]:
+    """Split energies, (M,) in the order of acquisition, into consecutive sweeps of one direction each.
 
-    A turning point that was measured twice is shared between its two sweeps; one measured once belongs to the
-    earlier. A fly-back in one jump belongs to neither.
+    If the turning point was measured twice, each of the two sweeps gets one of the two points; a single turning point
+    belongs to the earlier sweep. A fly-back in one jump belongs to neither.
 
     >>> split_sweeps(np.array([1.0, 2, 3, 4, 3, 2, 1]))
     [slice(0, 4, None), slice(4, 7, None)]
@@ -72,69 +69,73 @@ def split_sweeps(energy: Column) -> list[slice]:
     steps = np.diff(energy)
     if (steps >= 0).all() or (steps <= 0).all():
         return [slice(0, energy.size)]
-    back = hysteresis(energy)
-    if (np.maximum.accumulate(energy) - energy).max() <= back or (
-        energy - np.minimum.accumulate(energy)
-    ).max() <= back:
+    threshold = turn_threshold(energy)
+    largest_fall = (np.maximum.accumulate(energy) - energy).max()
+    largest_rise = (energy - np.minimum.accumulate(energy)).max()
+    if largest_fall <= threshold or largest_rise <= threshold:
         return [slice(0, energy.size)]
-    turns = _turns(energy.tolist(), back)
+    turns = _find_turns(energy.tolist(), threshold)
     borders = itertools.accumulate(
-        (0, *(_border(energy, steps, turns, k) for k in range(len(turns))), energy.size), max
+        (0, *(_find_border(energy, steps, turns, k) for k in range(len(turns))), energy.size), max
     )
     return [slice(a, b) for a, b in itertools.pairwise(borders) if b > a]
 
 
-def _turns(energy: list[float], back: float) -> list[int]:
-    """Return the indices of the extremes from which the energy comes back by more than ``back``."""
+def _find_turns(energy: list[float], threshold: float) -> list[int]:
+    """Return the indices of the extremes from which the energy returns by more than the threshold, eV."""
     turns: list[int] = []
     rising: bool | None = None
     low = high = extreme = 0
     for i, e in enumerate(energy):
         if rising is None:
             low, high = (i if e < energy[low] else low), (i if e > energy[high] else high)
-            if e - energy[low] > back or energy[high] - e > back:
-                rising, extreme = e - energy[low] > back, i
+            if e - energy[low] > threshold or energy[high] - e > threshold:
+                rising, extreme = e - energy[low] > threshold, i
         elif (e > energy[extreme]) if rising else (e < energy[extreme]):
             extreme = i
-        elif abs(energy[extreme] - e) > back:
+        elif abs(energy[extreme] - e) > threshold:
             turns.append(extreme)
             rising, extreme = not rising, i
     return turns
 
 
-def _border(energy: Column, steps: Column, turns: list[int], k: int) -> int:
-    """Return the index at which the sweep after turn ``k`` begins."""
+def _find_border(energy: Array, steps: Array, turns: list[int], k: int) -> int:
+    """Return the index of the first point of the sweep after turn ``k``."""
     turn = turns[k]
     begin = turns[k - 1] if k else 0
     end = turns[k + 1] if k + 1 < len(turns) else energy.size - 1
     before = np.abs(steps[max(begin, turn - 5) : turn])
     after = np.abs(steps[turn : turn + 5])
-    near = 0.5 * min(_median_moved(before), _median_moved(after))
+    near = 0.5 * min(_median_move(before), _median_move(after))
     first = last = turn
     while first - 1 > begin and abs(energy[first - 1] - energy[turn]) <= near:
         first -= 1
     while last + 1 < end and abs(energy[last + 1] - energy[turn]) <= near:
         last += 1
-    if k and begin == first - 1:  # came here in one jump: a fly-back
+    if k and begin == first - 1:  # a fly-back in one jump ends here
         return first
-    if abs(steps[last]) >= 0.5 * abs(energy[turn] - energy[begin]):  # leaves in one
+    if abs(steps[last]) >= 0.5 * abs(energy[turn] - energy[begin]):  # a fly-back in one jump begins here
         return last + 1
     return first + (last - first + 2) // 2
 
 
-def _median_moved(steps: Column) -> float:
-    moved = steps[steps > 0]
-    return float(np.median(moved)) if moved.size else 0.0
+def _median_move(steps: Array) -> float:
+    moves = steps[steps > 0]
+    return float(np.median(moves)) if moves.size else 0.0
 
 
 _AXES = ("energy", "time")
 
 
-def strip_padding(columns: Mapping[str, Column]) -> dict[str, Column]:
-    """Drop what a fixed-size buffer adds: zeros at the end, and rows that repeat the one before exactly.
+def strip_padding(columns: Mapping[str, Array]) -> dict[str, Array]:
+    """Remove the padding of a fixed-size buffer: zeros at the end, and exact repetitions of the previous row.
 
-    A row is padding where its energy is 0, or where all its intensities are (of an absorption that is already
-    computed: where two or more are 0 at the high end of a rising sweep, since before the edge 0 is a value).
+    A row is zero if its energy or all its intensities are 0. An absorption that is already computed may be 0 below
+    the edge; its zeros are padding only if the last two or more points of a rising sweep are 0.
+
+    Parameters
+    ----------
+    columns : columns, each (M,), by role; ``energy`` and either ``i0`` or ``mu`` are needed
     """
     energy = columns["energy"]
     empty = energy == 0
@@ -146,24 +147,35 @@ def strip_padding(columns: Mapping[str, Column]) -> dict[str, Column]:
         kept = int(np.flatnonzero(~empty)[-1]) + 1 if not empty.all() else 0
         columns = {role: c[:kept] for role, c in columns.items()}
     energy = columns["energy"]
-    stuck = energy[1:] == energy[:-1]
-    if stuck.any():
+    repeated = energy[1:] == energy[:-1]
+    if repeated.any():
         for role, c in columns.items():
-            stuck = stuck & ((c[1:] == c[:-1]) | (role == "time"))
-        keep = np.concatenate(([True], ~stuck))
+            repeated = repeated & ((c[1:] == c[:-1]) | (role == "time"))
+        keep = np.concatenate(([True], ~repeated))
         columns = {role: c[keep] for role, c in columns.items()}
     return dict(columns)
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def spectrum(
-    columns: Mapping[str, Column], formula: Formula | None, min_points: int, bin_ev: float | None = None
+def form_spectrum(
+    columns: Mapping[str, Array], formula: Formula | None, min_points: int, bin_ev: float | None = None
 ) -> SweepSpectrum:
-    """Form one sweep's spectrum from its columns, each (M,), by role: energy (eV), i0, it, if, mu, iref, reference.
+    """Form the spectrum of one sweep.
 
-    μ = ln(I0/It), If/I0, or as given (Newville, Rev. Mineral. Geochem. 78, 33 (2014), eqs 2 and 3); the reference
-    is ln(It/Iref). Points at one energy are averaged; with ``bin_ev`` the intensities are, before that, in bins of
-    this width. Raises UnusableError.
+    μ is ln(I0/It), If/I0 or the given absorption (M. Newville, Rev. Mineral. Geochem. 78, 33 (2014), eqs 2 and 3);
+    the reference is ln(It/Iref). Points at one energy are averaged.
+
+    Parameters
+    ----------
+    columns : columns, each (M,), by role: energy (eV), i0, it, fluorescence, mu, iref, reference
+    formula : how μ is computed
+    min_points : smallest number of distinct energies
+    bin_ev : width of the energy bins in which the intensities are averaged first; None uses every point
+
+    Raises
+    ------
+    UnusableError
+        The columns do not give an absorption spectrum.
     """
     energy = columns["energy"]
     if formula is None:
@@ -180,12 +192,12 @@ def spectrum(
         raise UnusableError(Reason.ENERGY_TOO_HIGH, f"highest energy {energy.max():g} eV, at most {MAX_ENERGY_EV:g}")
     direction: Direction = "rising" if energy[-1] >= energy[0] else "falling"
     if bin_ev is not None:
-        columns = binned(columns, bin_ev)
+        columns = bin_columns(columns, bin_ev)
         energy = columns["energy"]
     mu = _absorption(columns, formula)
     for role in _NEEDED[formula]:
-        if role in ROLES and (found := flaw(columns, role)) is not None:
-            raise UnusableError(*found)
+        if role in DETECTOR_ROLES and (detector_flaw := find_flaw(columns, role)) is not None:
+            raise UnusableError(*detector_flaw)
     rows = np.vstack([mu] if (reference := _reference(columns)) is None else [mu, reference])
     steps = np.diff(energy)
     if not (steps > 0).all():
@@ -202,17 +214,18 @@ def spectrum(
     return SweepSpectrum(energy.copy(), rows[0], reference, direction)
 
 
-def binned(columns: Mapping[str, Column], width_ev: float) -> dict[str, Column]:
-    """Average columns, each (M,), in bins of ``width_ev`` of their energy; a bin's energy is the mean of its points'.
+def bin_columns(columns: Mapping[str, Array], width_ev: float) -> dict[str, Array]:
+    """Average columns, each (M,), in energy bins of ``width_ev``.
 
-    So a straight line stays one, however the points are spread in their bins. Bins without a point are left out.
+    A bin's energy is the mean of the energies of its points, so that a straight line stays a straight line. Empty
+    bins are left out.
 
-    >>> binned({"energy": np.array([1.1, 1.3, 2.2]), "i0": np.array([2.0, 4.0, 5.0])}, 1.0)
+    >>> bin_columns({"energy": np.array([1.1, 1.3, 2.2]), "i0": np.array([2.0, 4.0, 5.0])}, 1.0)
     {'energy': array([1.2, 2.2]), 'i0': array([3., 5.])}
     """
     energy = columns["energy"]
-    _, where, count = np.unique(np.floor(energy / width_ev), return_inverse=True, return_counts=True)
-    return {role: np.bincount(where, weights=c, minlength=count.size) / count for role, c in columns.items()}
+    _, bins, count = np.unique(np.floor(energy / width_ev), return_inverse=True, return_counts=True)
+    return {role: np.bincount(bins, weights=c, minlength=count.size) / count for role, c in columns.items()}
 
 
 _NEEDED: Mapping[Formula, tuple[str, ...]] = {
@@ -223,27 +236,28 @@ _NEEDED: Mapping[Formula, tuple[str, ...]] = {
 }
 
 
-def _absorption(columns: Mapping[str, Column], formula: Formula) -> Column:
+def _absorption(columns: Mapping[str, Array], formula: Formula) -> Array:
     if formula in ("mu", "normalised"):
         return columns["mu"]
     i0 = _positive(columns["i0"], Reason.I0_NOT_POSITIVE)
     if formula == "transmission":
-        return np.log(i0) - np.log(_positive(columns["it"], Reason.IT_NOT_POSITIVE))  # of numbers whose ratio is none
+        # The difference of logarithms also holds for intensities whose ratio overflows.
+        return np.log(i0) - np.log(_positive(columns["it"], Reason.IT_NOT_POSITIVE))
     return columns["fluorescence"] / i0
 
 
-def _positive(intensity: Column, reason: Reason) -> Column:
+def _positive(intensity: Array, reason: Reason) -> Array:
     if intensity.min() <= 0:
         bad = np.count_nonzero(intensity <= 0)
         raise UnusableError(reason, f"{bad} of {intensity.size} values, lowest {intensity.min():g}")
     return intensity
 
 
-def _reference(columns: Mapping[str, Column]) -> Column | None:
-    """Return the foil's absorption, or None where it was not measured or not well: the frame does without."""
+def _reference(columns: Mapping[str, Array]) -> Array | None:
+    """Return the foil's absorption; None if it was not measured or its detector has a flaw."""
     if "iref" in columns:
         it, iref = columns["it"], columns["iref"]
-        if not (np.isfinite(it) & np.isfinite(iref) & (it > 0) & (iref > 0)).all() or flaw(columns, "iref"):
+        if not (np.isfinite(it) & np.isfinite(iref) & (it > 0) & (iref > 0)).all() or find_flaw(columns, "iref"):
             return None
         return np.log(it) - np.log(iref)
     reference = columns.get("reference")

@@ -1,24 +1,25 @@
 """Values and protocols that every stage shares."""
 
+from .array import Array
 from .decision import Decision
 from .edge import STEP_WIDTH_EV, Edge
 from .errors import InputError
 from .estimate import DescriptorEstimate, Estimate
 from .frame import Direction, Document, Formula, Frame, Received, SetAside
-from .grid import Array, Grid, bin_means, interval
+from .grid import Grid, bin_means, right_index
 from .log import Logger, get_logger
 from .protocols import Action, Control, Estimator, Reply, Source, Stage, Status
 from .reasons import Flag, Reason, Refusal
-from .robust import MAD_TO_SD, hodges_lehmann, mad_sd, median, median_of_known, theil_sen
+from .robust import MAD_TO_SD, hodges_lehmann, mad_sd, median, nan_median, theil_sen
 from .run import RunDocument, RunInfo
-from .settings import ConfigError, Settings, read_mapping, read_yaml, validated
-from .tables import NOTHING, AbsorptionTable, Tabulated
+from .settings import ConfigError, Settings, read_mapping, read_yaml, validate_settings
+from .tables import NO_TABLES, AbsorptionTable, Tabulated
 from .xray import HC_EV_ANGSTROM, TableError, edge_ev, emission_ev
 
 __all__ = [
     "HC_EV_ANGSTROM",
     "MAD_TO_SD",
-    "NOTHING",
+    "NO_TABLES",
     "STEP_WIDTH_EV",
     "AbsorptionTable",
     "Action",
@@ -56,12 +57,12 @@ __all__ = [
     "emission_ev",
     "get_logger",
     "hodges_lehmann",
-    "interval",
     "mad_sd",
     "median",
-    "median_of_known",
+    "nan_median",
     "read_mapping",
     "read_yaml",
+    "right_index",
     "theil_sen",
-    "validated",
+    "validate_settings",
 ]

@@ -1,4 +1,4 @@
-"""An action that a rule asks for, with its evidence."""
+"""An action that a rule requests, with its evidence."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,14 +15,14 @@ class Decision:
     rule: str
     action: Action
     reason: str
-    """In words, with units: ``OS 3.52 (3.47…3.56) above 3.50 for 2 frames``."""
+    """Evidence in words, with units: ``OS 3.52 (3.47…3.56) above 3.50 for 2 frames``."""
     run_uid: str
     time: float
     """Unix seconds of the frame that triggered it."""
     confidence: float
-    """Probability, 0…1, that the condition truly holds, from the interval of the evidence."""
+    """Probability, 0…1, that the condition holds for the true value, from the interval of the evidence."""
     evidence: tuple[tuple[str, float], ...]
-    """(frame uid, value) pairs that the rule looked at."""
+    """(frame uid, value) pairs on which the rule decided."""
     status: Status = "proposed"
     status_reason: str = ""
     sample_uid: str | None = None

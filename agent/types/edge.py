@@ -1,54 +1,67 @@
-"""The absorber's edge, and how a measurement of it differs from FEFF."""
+"""The absorber's edge, and how measured spectra of it differ from FEFF's."""
 
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-from .grid import Array, Grid
+from .array import Array
+from .grid import Grid
 
 STEP_WIDTH_EV = 5.0
-"""Of the arctangent that stands in for structure that is not there."""
+"""Width of the arctangent that describes an edge without structure."""
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """The absorber's edge and where the training data stand; all in the model card, found from standards."""
+    """The absorber's edge and the differences between measured and FEFF spectra.
+
+    The values come from standards and are stored in the model card. Energies are relative to ``edge_ev``.
+    """
 
     edge_ev: float
     """Tabulated absorption edge."""
     feff_minus_experiment_ev: float = 0.0
-    """Added to calibrated energies to reach FEFF's scale."""
+    """Offset that converts calibrated, scaled energies to FEFF's scale."""
     offset_sd_ev: float = 0.0
-    """Its standard deviation."""
+    """Standard deviation of the offset."""
     scale: float = 1.0
-    """Before that, energies from the tabulated edge are divided by this."""
+    """Factor by which calibrated energies are divided before the offset is added."""
     scale_sd: float = 0.0
     amplitude: float = 1.0
-    """Of a measurement's structure about a smooth step, over FEFF's."""
+    """Structure of a measured spectrum about a smooth step, divided by FEFF's."""
     amplitude_sd: float = 0.0
     step_ev: float = 0.0
-    """Where that step stands, from the tabulated edge on FEFF's scale."""
+    """Position of the smooth step on FEFF's scale."""
 
-    def on_feff_scale(self, measured: Array) -> Array:
-        """Calibrated energies, like the result relative to ``edge_ev``, on FEFF's scale."""
+    def to_feff_scale(self, measured: Array) -> Array:
+        """Convert calibrated energies to FEFF's scale; both, of any shape, are in eV relative to ``edge_ev``."""
         return measured / self.scale + self.feff_minus_experiment_ev
 
-    def on_measured_scale(self, feff: Array) -> Array:
-        """The inverse."""
+    def to_measured_scale(self, feff: Array) -> Array:
+        """Convert FEFF's energies to the calibrated scale: the inverse of :meth:`to_feff_scale`."""
         return (feff - self.feff_minus_experiment_ev) * self.scale
 
-    def strengthened(self, spectra: Array, grid: Grid, by: float) -> Array:
-        """Spectra (N, G) on the footing, their structure about the smooth step multiplied by ``by``.
+    def scale_structure(self, spectra: Array, grid: Grid, factor: float) -> Array:
+        """Multiply the structure of spectra about the smooth step.
 
-        The step stays where standards have it: one that followed each edge would jump with it, and 1 eV of edge
-        shift makes it wrong by 0.06 of what is added.
+        The step has one position, found from standards. A step that followed each spectrum's edge would jump with
+        the edge, whereas a shift of the edge by 1 eV changes the added structure by only 0.06 of it.
+
+        Parameters
+        ----------
+        spectra : (N, G) spectra on the footing of ``grid``
+        factor : factor by which the structure is multiplied
+
+        Returns
+        -------
+        (N, G) spectra
         """
-        step = _step(grid, self.step_ev)
-        return step + by * (spectra - step)
+        step = _smooth_step(grid, self.step_ev)
+        return step + factor * (spectra - step)
 
 
 @lru_cache
-def _step(grid: Grid, step_ev: float) -> Array:
-    """(G,) an arctangent on the footing."""
+def _smooth_step(grid: Grid, step_ev: float) -> Array:
+    """Return an arctangent on the footing, (G,)."""
     return grid.footing((0.5 + np.arctan((grid.energy - step_ev) / STEP_WIDTH_EV) / np.pi)[None])[0]

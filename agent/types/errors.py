@@ -1,8 +1,8 @@
-"""What a user can mend."""
+"""Errors that a user can correct."""
 
 
 class InputError(ValueError):
-    """Something that was given cannot be used; the message says what was found and what was expected.
+    """An input cannot be used; the message names what was found and what was expected.
 
-    The command prints it as one line and exits with 2.
+    The command line prints the message as one line and exits with code 2.
     """

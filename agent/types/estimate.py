@@ -1,4 +1,4 @@
-"""What the model says of one frame."""
+"""The model's answer for one frame."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,20 +10,20 @@ from .reasons import Flag
 class DescriptorEstimate:
     """One descriptor of one frame.
 
-    A classified descriptor has all fields; a regressed one has ``mean``, ``lo`` and ``hi`` alone.
+    A classified descriptor has all fields; a regressed one has only ``mean``, ``lo`` and ``hi``.
     """
 
     mean: float
-    """Expectation (for OS from the mean-OS head), or the regressed value, in the descriptor's unit."""
+    """Expectation (for OS from the mean-OS head) or regressed value, in the descriptor's unit."""
     lo: float
     hi: float
-    """Ends of the calibrated interval around ``mean``."""
+    """Upper end of the calibrated interval around ``mean``; ``lo`` is the lower end."""
     value: float | None = None
-    """The most probable class."""
+    """Most probable class."""
     p: float | None = None
-    """Its probability."""
+    """Probability of the most probable class."""
     probabilities: Mapping[str, float] = field(default_factory=dict)
-    """Of every class, by its label."""
+    """Probabilities of all classes, by class label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,8 @@ class Estimate:
     """All descriptors of one frame."""
 
     descriptors: Mapping[str, DescriptorEstimate]
-    """By name: OS, CN, CN2, OCN, PSGO, NNRS, MOOD, in the order of the model's card."""
+    """Descriptors by name (OS, CN, CN2, OCN, PSGO, NNRS, MOOD), in the order of the model card."""
     ood_score: float
-    """0 for a spectrum like those trained on; above 1 the model has not seen its like."""
+    """Near 0 for spectra like the training spectra; above 1 for spectra that the model does not know."""
     flags: tuple[Flag, ...] = ()
-    """What a reader must know before using the numbers."""
+    """Notes that a reader needs before using the numbers."""

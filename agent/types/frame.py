@@ -1,12 +1,10 @@
-"""One XANES spectrum with its metadata, and what is said of one that could not become so."""
+"""One XANES spectrum with its metadata, and the note on data that cannot become a frame."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
+from .array import Array
 from .reasons import Reason
 
 Document = tuple[str, dict[str, Any]]
@@ -15,7 +13,7 @@ Document = tuple[str, dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A document and ``time.monotonic()`` when it came in."""
+    """A document with the ``time.monotonic()`` of its arrival."""
 
     name: str
     doc: dict[str, Any]
@@ -28,42 +26,42 @@ Formula = Literal["transmission", "fluorescence", "mu", "normalised"]
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One complete XANES spectrum as measured: energies rise strictly, nothing is aligned yet."""
+    """One complete XANES spectrum as measured, before alignment; its energies rise strictly."""
 
     uid: str
-    """Identifies the frame: the Event's own uid, or for a step scan one made from run, stream and sweep."""
+    """The Event's uid; for a step scan a uid derived from run, stream and sweep."""
     run_uid: str
     seq_num: int
-    """Counts the frames of the watched run from 1."""
+    """Number of the frame in the watched run, from 1."""
     time: float
-    """Unix seconds: the frame's own, taken from its last datum, never the agent's clock. NaN where a file does not
-    tell; then its foil stands alone."""
-    energy: NDArray[np.float64]
-    """(M,) eV, rising, on the monochromator's own scale."""
-    mu: NDArray[np.float64]
+    """Unix seconds of the frame's last datum, never the agent's clock. NaN if a file has no time; such a frame is
+    calibrated by its own foil only."""
+    energy: Array
+    """(M,) eV, rising, on the monochromator's scale."""
+    mu: Array
     """(M,) absorption, dimensionless."""
-    reference: NDArray[np.float64] | None = None
+    reference: Array | None = None
     """(M,) absorption of the reference foil measured at the same time."""
     normalised: bool = False
     """Whether ``mu`` already has its pre-edge at 0 and its post-edge at 1."""
     formula: Formula = "transmission"
-    """What ``mu`` was made of."""
+    """How ``mu`` was computed."""
     element: str | None = None
     edge: str | None = None
     stream: str = "primary"
     direction: Direction = "rising"
     points_missing: int = 0
-    """Energy points of this sweep that were announced or numbered but never came."""
+    """Number of energy points of this sweep that were announced or numbered but did not arrive."""
     sample_uid: str | None = None
     readings: Mapping[str, float] = field(default_factory=dict)
-    """Scalars that came with the frame (voltage, temperature) or from the robot run of its sample."""
+    """Scalars recorded with the frame (voltage, temperature) or in the robot run of its sample."""
     received: float = 0.0
-    """``time.monotonic()`` when the last datum of this frame arrived; latency is counted from here."""
+    """``time.monotonic()`` at which the frame's last datum arrived; latency is counted from it."""
 
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """A frame, event or gap that could not be served, with the reason."""
+    """A frame, Event or gap that cannot be served, with the reason."""
 
     run_uid: str
     uid: str

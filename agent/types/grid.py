@@ -1,4 +1,4 @@
-"""The energies a model reads, and conservative resampling onto them."""
+"""The energies of a model, and conservative resampling onto them."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -6,24 +6,24 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from .array import Array
 
 
 @dataclass(frozen=True)
 class Grid:
     """A uniform energy grid in eV relative to the element's tabulated edge, on FEFF's energy scale.
 
-    Relative to the tabulated edge and never to a spectrum's own E0, which would erase the chemical shift.
+    Energies relative to a spectrum's own E0 would erase the chemical shift.
     """
 
     start_ev: float
     stop_ev: float
-    """Last grid energy; the grid ends where the shortest row of the training data does."""
+    """Last grid energy, which is the last energy of the shortest training spectrum."""
     step_ev: float
     foot_ev: tuple[float, float]
-    """Window below the edge whose mean becomes 0."""
+    """Window below the edge in which the mean becomes 0."""
     anchor_ev: tuple[float, float]
-    """Window above the edge whose mean becomes 1."""
+    """Window above the edge in which the mean becomes 1."""
 
     def __post_init__(self) -> None:
         for name, (lo, hi) in (("foot_ev", self.foot_ev), ("anchor_ev", self.anchor_ev)):
@@ -38,22 +38,22 @@ class Grid:
 
     @cached_property
     def bounds(self) -> Array:
-        """(G + 1,) bin boundaries, eV: each grid energy stands for the mean over its bin."""
+        """(G + 1,) bin boundaries, eV; a spectrum on the grid holds the means over the bins."""
         return np.append(self.energy - self.step_ev / 2, self.energy[-1] + self.step_ev / 2)
 
     def __len__(self) -> int:
         return len(self.energy)
 
     def levels(self, mu: Array) -> tuple[Array, Array]:
-        """Means of (..., G) spectra over ``foot_ev`` and over ``anchor_ev``, each (...,)."""
+        """Return the means of spectra, (..., G), over ``foot_ev`` and over ``anchor_ev``, each (...,)."""
         return mu[..., self.window(self.foot_ev)].mean(-1), mu[..., self.window(self.anchor_ev)].mean(-1)
 
     def footing(self, mu: Array) -> Array:
-        """Put spectra on the footing that theory and measurement share.
+        """Put spectra on the common footing of theory and measurement.
 
         The mean over ``foot_ev`` becomes 0 and the mean over ``anchor_ev`` becomes 1. FEFF divides by its
-        atomic background, a beamline by a fitted post-edge line: both leave a scale of a few per cent and a
-        small level below the edge, and both lose them here in the same way.
+        atomic background, a beamline by a fitted post-edge curve. Both leave an error of the scale of a few per cent
+        and a small level below the edge, and the footing removes both in the same way.
 
         Parameters
         ----------
@@ -67,16 +67,16 @@ class Grid:
         return (mu - foot[..., None]) / (anchor - foot)[..., None]
 
     def window(self, window: tuple[float, float]) -> slice:
-        """The grid points inside a window in eV, both ends included."""
+        """Return the slice of the grid points inside a window in eV, ends included."""
         lo, hi = np.searchsorted(self.energy, [window[0] - 1e-9, window[1] + 1e-9])
         return slice(int(lo), int(hi))
 
 
 def bin_means(energy: Array, mu: Array, bounds: Array) -> Array:
-    """Mean of piecewise-linear spectra over consecutive energy bins.
+    """Average piecewise-linear spectra over consecutive energy bins.
 
-    The integral over each bin is exact, so area is conserved where bins are coarser than the data, and
-    nothing aliases. Outside the data the first and last values continue.
+    The integral over each bin is exact. Bins coarser than the data therefore conserve area and do not alias. Outside
+    the data, spectra continue with their first and last values.
 
     Parameters
     ----------
@@ -90,12 +90,12 @@ def bin_means(energy: Array, mu: Array, bounds: Array) -> Array:
     """
     energy, bounds = np.atleast_2d(energy), np.atleast_2d(bounds)
     if len(energy) == len(bounds) == 1:
-        return _of_one_axis(energy[0], mu, bounds[0])
-    if len(energy) == 1 and energy.shape[1] > 2:  # what no bin touches costs nothing
+        return _bin_means_of_one_axis(energy[0], mu, bounds[0])
+    if len(energy) == 1 and energy.shape[1] > 2:  # points that no bin touches are left out, for speed
         a, b = energy[0].searchsorted((bounds[:, 0].min(), bounds[:, -1].max()))
         touched = slice(max(min(a - 1, energy.shape[1] - 2), 0), max(b + 1, 2))
         energy, mu = energy[:, touched], mu[:, touched]
-    right = interval(energy, bounds)
+    right = right_index(energy, bounds)
     left = right - 1
     n = np.arange(len(mu))[:, None]
     row = n if len(energy) > 1 else 0
@@ -111,8 +111,8 @@ def bin_means(energy: Array, mu: Array, bounds: Array) -> Array:
     return (integral[:, 1:] - integral[:, :-1]) / (bounds[:, 1:] - bounds[:, :-1])
 
 
-def _of_one_axis(energy: Array, mu: Array, bounds: Array) -> Array:
-    """:func:`bin_means` of energies (M,) and bounds (G + 1,) that all share: numpy takes half the time."""
+def _bin_means_of_one_axis(energy: Array, mu: Array, bounds: Array) -> Array:
+    """Return :func:`bin_means` for energies, (M,), and bounds, (G + 1,), of all spectra in half the time."""
     right = energy.searchsorted(bounds)
     begin = max(min(int(right[0]) - 1, len(energy) - 2), 0)
     touched = slice(begin, max(int(right[-1]) + 1, 2))
@@ -132,22 +132,33 @@ def _of_one_axis(energy: Array, mu: Array, bounds: Array) -> Array:
 
 
 def _area(energy: Array, mu: Array) -> Array:
-    """Integral of piecewise-linear spectra up to each point, (N, M)."""
+    """Integrate piecewise-linear spectra up to each point, (N, M)."""
     area = np.empty(mu.shape)
     area[:, 0] = 0.0
     np.cumsum((energy[..., 1:] - energy[..., :-1]) * (mu[:, 1:] + mu[:, :-1]) / 2, axis=1, out=area[:, 1:])
     return area
 
 
-def interval(energy: Array, x: Array) -> NDArray[np.intp]:
-    """Index of the right end of the data interval that holds each x, kept inside the data; (1 or N, …) both."""
+def right_index(energy: Array, x: Array) -> NDArray[np.intp]:
+    """Find the first data point at or above each position.
+
+    Parameters
+    ----------
+    energy : (1, M) or (N, M) eV, strictly rising along the last axis
+    x : (1, K) or (N, K) eV
+
+    Returns
+    -------
+    (1, K) or (N, K) indices from 1 to M − 1: the right end of the data interval that holds the position, or of the
+    first or last interval for positions outside the data
+    """
     points = energy.shape[1]
     if len(energy) == 1:
-        found = energy[0].searchsorted(x.ravel()).reshape(x.shape)
-        return np.minimum(np.maximum(found, 1), points - 1)  # np.clip takes its time
-    # One search for all rows: each row is moved beyond the one before it.
+        right = energy[0].searchsorted(x.ravel()).reshape(x.shape)
+        return np.minimum(np.maximum(right, 1), points - 1)  # faster than np.clip
+    # One search serves all rows, since each row is shifted beyond the row before it.
     x = np.broadcast_to(x, (len(energy), x.shape[1]))
     base = min(energy.min(), x.min())
-    apart = np.arange(len(energy))[:, None] * (max(energy.max(), x.max()) - base + 1)
-    found = np.searchsorted((energy - base + apart).ravel(), (x - base + apart).ravel()).reshape(x.shape)
-    return np.clip(found - np.arange(len(energy))[:, None] * points, 1, points - 1)
+    shift = np.arange(len(energy))[:, None] * (max(energy.max(), x.max()) - base + 1)
+    right = np.searchsorted((energy - base + shift).ravel(), (x - base + shift).ravel()).reshape(x.shape)
+    return np.clip(right - np.arange(len(energy))[:, None] * points, 1, points - 1)

@@ -29,11 +29,11 @@ class Logger:
         self._write(logging.INFO, event, context)
 
     def warning(self, event: str, /, **context: Any) -> None:
-        """Log what a user should look at."""
+        """Log an event that needs the user's attention."""
         self._write(logging.WARNING, event, context)
 
     def exception(self, event: str, /, **context: Any) -> None:
-        """Log an error with the traceback of the exception under way."""
+        """Log an error with the traceback of the current exception."""
         self._write(logging.ERROR, event, context, exc_info=True)
 
     def _write(self, level: int, event: str, context: dict[str, Any], exc_info: bool = False) -> None:

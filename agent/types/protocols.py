@@ -1,4 +1,4 @@
-"""What the core asks of the rooms around it."""
+"""The interfaces that sources, stages, controls and models implement."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,10 +7,11 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .array import Array
 from .edge import Edge
 from .estimate import Estimate
 from .frame import Document, SetAside
-from .grid import Array, Grid
+from .grid import Grid
 from .run import RunDocument
 
 Action = Literal["pause", "resume", "stop", "notify"]
@@ -19,17 +20,17 @@ Status = Literal["proposed", "sent", "acknowledged", "rejected", "expired"]
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a control answered to a request."""
+    """A control's answer to a request."""
 
     status: Literal["acknowledged", "rejected", "expired"]
     reason: str = ""
 
 
 class Source(Protocol):
-    """Where documents come from."""
+    """A sequence of documents from a file or a transport."""
 
     def __iter__(self) -> Iterator[Document]:
-        """Yield documents as they come; ends at the end of a file, or after ``close``."""
+        """Yield documents as they arrive, until the end of a file or ``close``."""
         ...
 
     def close(self) -> None:
@@ -37,19 +38,11 @@ class Source(Protocol):
         ...
 
 
-class Sink(Protocol):
-    """Where documents go."""
-
-    def __call__(self, name: str, doc: dict[str, Any]) -> None: ...
-
-    def close(self) -> None: ...
-
-
 class Stage(Protocol):
-    """Changes the documents of a run before the assembler reads them: reads files, joins streams.
+    """A step between the book and the assembler that changes the documents of a run: it reads files or joins streams.
 
-    A stage receives documents in the order of :class:`RunDocument` and keeps that order. It may hold documents back;
-    those of one run do not delay another's. Never raises. Used from one thread.
+    A stage receives documents in the order of :class:`RunDocument` and keeps that order. It may hold documents back,
+    but those of one run do not delay those of another. Its methods never raise and are called from one thread.
     """
 
     @property
@@ -58,30 +51,36 @@ class Stage(Protocol):
         ...
 
     def __call__(self, document: RunDocument) -> Iterable[RunDocument | SetAside]:
-        """Take one document; return what can be passed on now."""
+        """Process one document; return the documents that are ready now."""
         ...
 
     def poll(self, now: float) -> Iterable[RunDocument | SetAside]:
-        """Return what has become ready, or is given up, by ``now`` (``time.monotonic()``)."""
+        """Return documents that are ready, or given up, at ``now`` (``time.monotonic()``)."""
         ...
 
     def finish(self) -> Iterable[RunDocument | SetAside]:
-        """Wait no longer: return all that is held, as far as it can be read."""
+        """Stop waiting; return all held documents, as far as they can be read."""
         ...
 
 
 class Control(Protocol):
-    """Something that can act on the experiment."""
+    """A device or program that can act on the experiment."""
 
     def request(self, id: str, action: str, args: Mapping[str, Any], timeout: float) -> Reply:
-        """Ask for ``action``; blocks for at most ``timeout`` s and answers ``expired`` then. Never raises."""
+        """Request an action and wait for the answer; never raises.
+
+        Parameters
+        ----------
+        id : the decision's id; a repeated id does not repeat the action
+        timeout : longest time to wait, s; after it the reply is ``expired``
+        """
         ...
 
     def close(self) -> None: ...
 
 
 class Estimator(Protocol):
-    """A model: aligned spectra in, estimates out."""
+    """A model that turns aligned spectra into estimates."""
 
     name: str
     sha256: str
@@ -91,13 +90,18 @@ class Estimator(Protocol):
     edge: Edge
     grid: Grid
     units: dict[str, str]
-    """Of the descriptors, by name."""
+    """Units of the descriptors, by name."""
     single_site: frozenset[str]
-    """Descriptors that mean nothing for a mixture of sites."""
+    """Descriptors that have no meaning for a mixture of sites."""
 
-    def estimate(self, spectra: NDArray[np.float32], beside: Mapping[str, Array] | None = None) -> Sequence[Estimate]:
-        """Estimate a batch of aligned spectra, (N, G); a row's result does not depend on the others.
+    def estimate(
+        self, spectra: NDArray[np.float32], extra_sd: Mapping[str, Array] | None = None
+    ) -> Sequence[Estimate]:
+        """Estimate the descriptors of a batch of aligned spectra.
 
-        ``beside`` are standard deviations (N,) by descriptor that the intervals must hold beside the model's own.
+        Parameters
+        ----------
+        spectra : (N, G) spectra on the footing of ``grid``; they do not affect each other's estimates
+        extra_sd : standard deviations, (N,), by descriptor, that the intervals include besides the model's own
         """
         ...

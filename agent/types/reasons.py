@@ -1,7 +1,7 @@
-"""Why a spectrum is set aside, and what is noteworthy about one that is answered.
+"""Reasons for setting data aside, and flags on frames that are answered.
 
-Both are published by their values, which are stable: ``quality`` events carry a :class:`Reason`, ``descriptors``
-events carry :class:`Flag`. Code compares members, never text. The tables in ``docs/reference`` are generated from the
+The values are stable, since they are published: ``quality`` Events carry a :class:`Reason`, ``descriptors`` Events
+carry :class:`Flag`. Code compares members, never text. The tables in ``docs/reference`` are generated from the
 sentences below.
 """
 
@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 
 
 class _Explained(StrEnum):
-    """A stable text with what it means and what to do about it."""
+    """A stable text with its meaning and a remedy."""
 
     meaning: str
     remedy: str
@@ -22,9 +22,9 @@ class _Explained(StrEnum):
 
 
 class Reason(_Explained):
-    """Why something could not be served: a frame, a stream, a run, or documents that never became a frame."""
+    """Why a frame, a stream, a run or a document is set aside."""
 
-    # What becomes of documents.
+    # Documents and runs.
     MALFORMED_DOCUMENT = (
         "malformed document",
         "A document has no uid, lacks a required key, or has a value of the wrong type.",
@@ -32,32 +32,32 @@ class Reason(_Explained):
     )
     JOINED_LATE = (
         "joined late",
-        "The agent began to listen after the run had started, so that its start or descriptor never came.",
+        "The agent began to listen after the run had started and did not receive its start or descriptor.",
         "Start the agent before the run; it reads the next run in full.",
     )
     LATE = (
         "late",
-        "An event came after its sweep or its run had been closed.",
+        "An Event arrived after its sweep or its run had been closed.",
         "Look for a slow or buffering proxy between the beamline and the agent.",
     )
     DESCRIPTOR_NEVER_CAME = (
         "descriptor never came",
-        "Events came whose descriptor did not, within the agent's patience.",
+        "The descriptor of some Events did not arrive within the agent's waiting time.",
         "Check the connection; on ZMQ PUB/SUB a subscriber that joins late misses descriptors.",
     )
     TOO_MANY_HELD_BACK = (
         "too many held back",
-        "More events wait for their start or descriptor than the agent keeps.",
-        "Check that the publisher sends starts and descriptors before events.",
+        "More documents wait for their start or descriptor than the agent keeps.",
+        "Check that the publisher sends starts and descriptors before Events.",
     )
     EVENTS_LOST = (
         "events lost",
-        "The run's stop announces more events than came.",
+        "The RunStop announces more Events than arrived.",
         "Check the network and the publisher's high-water mark.",
     )
     QUEUE_FULL = (
         "queue full",
-        "Documents came faster than they were served, and the queue was full.",
+        "Documents arrived faster than the agent served them, and the queue was full.",
         "Raise serving.queue, lower the rate, or run the agent on a faster machine.",
     )
     INTERNAL_ERROR = (
@@ -65,7 +65,7 @@ class Reason(_Explained):
         "The agent failed on this frame; the log has the traceback.",
         "Report it with the log and, if possible, the documents.",
     )
-    # Which fields hold what.
+    # Fields.
     FIELD_MISSING = (
         "field missing",
         "A field that the config names, or that the stream announces, is not in the data.",
@@ -73,18 +73,18 @@ class Reason(_Explained):
     )
     AMBIGUOUS_FIELDS = (
         "ambiguous fields",
-        "Several fields of the stream could be the same quantity.",
-        "Name the right one under fields in the config.",
+        "Several fields of the stream match one quantity.",
+        "Name the right field under fields in the config.",
     )
     NO_ABSORPTION_FIELDS = (
         "no absorption fields",
-        "The stream has an energy, but no intensities or absorption that go with it.",
+        "The stream has an energy, but no matching intensities or absorption.",
         "Name i0 with it or if, or mu, under fields in the config.",
     )
     NO_ENERGY = (
         "no energy",
-        "A spectrum came without the energies of its points.",
-        "Name the energy under fields in the config, or publish it as a stream of its own.",
+        "A spectrum arrived without the energies of its points.",
+        "Name the energy under fields in the config, or publish it as a separate stream.",
     )
     NO_ENERGY_RELATION = (
         "no energy relation",
@@ -93,22 +93,22 @@ class Reason(_Explained):
     )
     ENERGY_AMBIGUOUS = (
         "energy ambiguous",
-        "The run has several energy axes, and the spectrum does not say which is its own.",
-        "Publish the energies in the same event as the spectrum.",
+        "The run has several energy axes, and the spectrum does not name one of them.",
+        "Publish the energies in the same Event as the spectrum.",
     )
     FIELDS_CHANGED = (
         "fields changed within a stream",
-        "A new descriptor of the stream reads other fields than the one before it.",
+        "A new descriptor of the stream has other fields of a spectrum than the descriptor before it.",
         "Use another stream name for other detectors.",
     )
     EXTERNAL_DATA_NOT_READ = (
         "external data not read",
-        "The spectra lie in files that no reader is set up for.",
-        "Install the [assets] extra, or name a field whose data are in the documents.",
+        "The spectra are in files, and no reader for these files is configured.",
+        "Install the [assets] extra, or name a field with data in the documents.",
     )
     FILE_NOT_READABLE = (
         "file not readable",
-        "A file that a document points to is missing, late, refused or damaged.",
+        "A file that a document refers to is missing, late, refused or damaged.",
         "Check assets.roots and assets.wait_s, and that this machine sees the file.",
     )
     FLY_STREAM_MISSING = (
@@ -144,7 +144,7 @@ class Reason(_Explained):
     )
     ENERGY_NOT_MONOTONIC = (
         "energy not monotonic",
-        "The energy turns round too often to be cut into sweeps.",
+        "The energy changes direction too often for a division into sweeps.",
         "Check the energy readback; set fields.bin_ev for an encoder that jitters.",
     )
     ENERGY_NOT_POSITIVE = (
@@ -159,22 +159,22 @@ class Reason(_Explained):
     )
     TOO_FEW_POINTS = (
         "too few points",
-        "The spectrum has fewer points than a XANES needs.",
+        "The spectrum has too few points for XANES.",
         "Measure more points, or lower fields.min_points.",
     )
     TOO_MANY_POINTS = (
         "too many points",
-        "A step scan's energy did not turn round within the largest number of points.",
-        "Use one run per scan, or whole-spectrum events.",
+        "The energy of a step scan did not change direction within the largest number of points.",
+        "Use one run per scan, or whole-spectrum Events.",
     )
     POINTS_LOST = (
         "points lost",
-        "Points of a step scan never came, too many or too many in a row.",
+        "Points of a step scan did not arrive: too many in total, or several in a row.",
         "Check the network and the publisher's high-water mark.",
     )
     TRUNCATED = (
         "truncated",
-        "The first points of the scan came before the agent listened.",
+        "The first points of the scan were published before the agent listened.",
         "Start the agent before the run.",
     )
     SWEEP_CUT_SHORT = (
@@ -184,13 +184,13 @@ class Reason(_Explained):
     )
     RUN_NEVER_STOPPED = (
         "run never stopped",
-        "No stop came, so that the last sweep may be incomplete.",
-        "Check whether the plan died or the connection broke.",
+        "No RunStop arrived; the last sweep may be incomplete.",
+        "Check whether the plan failed or the connection broke.",
     )
     # Detectors.
     I0_NOT_POSITIVE = ("I0 not positive", "I0 has values of zero or less.", "Check the shutter and the dark current.")
     IT_NOT_POSITIVE = ("It not positive", "It has values of zero or less.", "Check the shutter and the dark current.")
-    I0_DROPPED = ("I0 dropped", "The beam was away for several points.", "Measure again with beam.")
+    I0_DROPPED = ("I0 dropped", "There was no beam for several points.", "Measure again with beam.")
     IT_CONSTANT = ("It constant", "All values of It are equal.", "Check that the detector counts.")
     IF_CONSTANT = ("If constant", "All values of If are equal.", "Check that the detector counts.")
     IREF_CONSTANT = ("Iref constant", "All values of Iref are equal.", "Check that the detector counts.")
@@ -203,27 +203,27 @@ class Reason(_Explained):
         "The absorption computed from the intensities overflows.",
         "Check that the fields are intensities.",
     )
-    # Which model.
+    # Model choice.
     NO_MODEL = (
         "no model",
         "No loaded model has this absorber and edge, or covers these energies.",
-        "Load or train a model for it, or state the element.",
+        "Load or train such a model, or name the element under fields in the config.",
     )
     SEVERAL_MODELS = (
         "several models",
-        "Several loaded models fit this spectrum.",
-        "Name one with model.use in the config.",
+        "Several loaded models match this spectrum.",
+        "Name one of them with model.use in the config.",
     )
     # Alignment.
     DOES_NOT_COVER_THE_GRID = (
         "does not cover the grid",
         "The scan begins too late or ends too early for the model's grid.",
-        "Measure the range that the message names.",
+        "Measure the energy range that the message names.",
     )
     GAP_IN_THE_ENERGIES = (
         "gap in the energies",
         "Two neighbouring points within the grid are too far apart.",
-        "Measure the gap, or raise alignment.max_gap_ev.",
+        "Measure points in the gap, or raise alignment.max_gap_ev.",
     )
     NO_PRE_EDGE = (
         "no pre-edge",
@@ -247,7 +247,7 @@ class Reason(_Explained):
     )
     NOT_AN_ABSORPTION_SPECTRUM = (
         "not an absorption spectrum",
-        "A point lies many edge steps away from the edge.",
+        "A point is many edge steps above or below the edge.",
         "Check the fields and the normalisation.",
     )
     NOT_WHAT_A_THICK_SAMPLE_SHOWS = (
@@ -258,7 +258,7 @@ class Reason(_Explained):
 
 
 class Flag(_Explained):
-    """What a reader of an answer should know; the frame is answered all the same."""
+    """A note on a frame that is answered."""
 
     OUT_OF_DISTRIBUTION = (
         "out of distribution",
@@ -267,63 +267,63 @@ class Flag(_Explained):
     )
     NO_FOIL_EDGE = (
         "no foil edge",
-        "The reference channel shows no edge, so that the configured energy shift is used.",
-        "Check the foil, and which field is Iref.",
+        "The reference channel shows no edge; the configured energy shift is used.",
+        "Check the foil and the field of Iref.",
     )
     LARGE_FOIL_SHIFT = (
         "large foil shift",
-        "The foil asks for an unusually large energy shift.",
+        "The foil gives an unusually large energy shift.",
         "Check the monochromator's calibration and the foil's element.",
     )
     FOIL_HELD = (
         "foil held",
-        "This frame has no foil; its energy shift is that of the frames before it.",
-        "Nothing, if the foil is measured now and then.",
+        "The frame has no foil; the energy shift of earlier frames is used.",
+        "Nothing, if the foil is measured from time to time.",
     )
     FOIL_OFF_ITS_COURSE = (
         "foil off its course",
-        "The foil's edge jumped; the shift of the frames before it is kept until others confirm the jump.",
-        "Look whether the monochromator or the foil moved.",
+        "The foil's edge jumped; the energy shift of earlier frames is used until more frames confirm the jump.",
+        "Check whether the monochromator or the foil moved.",
     )
     BACKGROUND_HELD = (
         "background held",
-        "The frame is too short for its own background; that of an earlier frame is used.",
-        "Measure a longer frame now and then.",
+        "The frame is too short to fit its background; the background of an earlier frame is used.",
+        "Measure a longer frame from time to time.",
     )
     GLITCHES_REPAIRED = (
         "glitches repaired",
         "Single points far off the curve were replaced by interpolation.",
-        "Nothing, if they are few; the alignment picture shows them.",
+        "Nothing, if they are few; the alignment figure shows them.",
     )
     TOO_MANY_GLITCHES = (
         "too many glitches",
-        "So many points stand off the curve that none was replaced.",
-        "Look at the spectrum; check the detector.",
+        "Too many points are far off the curve; no point was replaced.",
+        "Look at the spectrum and check the detector.",
     )
     SELF_ABSORPTION_CORRECTED = (
         "self-absorption corrected",
-        "The damping of a thick sample was removed from the fluorescence.",
+        "Self-absorption in a thick sample was corrected in the fluorescence.",
         "Check that formula and angles are those of the sample.",
     )
     SELF_ABSORPTION_LEFT_IN = (
         "self-absorption left in",
-        "The damping is only estimated, since correct is false.",
+        "Self-absorption is only estimated, since correct is false.",
         "Set alignment.self_absorption.correct to remove it.",
     )
     SELF_ABSORPTION_NOT_KNOWN = (
         "self-absorption not known",
-        "The formula has no atom of this absorber.",
+        "The formula does not contain the absorber.",
         "Correct alignment.self_absorption.formula.",
     )
     NOT_FLUORESCENCE = (
         "not fluorescence, not corrected",
-        "Self-absorption is set up, but the frame is not fluorescence.",
+        "A correction of self-absorption is configured, but the frame is not fluorescence.",
         "Set mu_is_fluorescence for an absorption that was computed from fluorescence.",
     )
 
     @classmethod
     def of(cls, published: str) -> "tuple[Flag, ...]":
-        """The flags in the text of a ``descriptors`` event; no value contains another's.
+        """Return the flags in the text of a ``descriptors`` Event; no flag's text contains another's.
 
         >>> [flag.name for flag in Flag.of("not fluorescence, not corrected, foil held")]
         ['FOIL_HELD', 'NOT_FLUORESCENCE']
@@ -332,7 +332,7 @@ class Flag(_Explained):
 
 
 class Refusal(NamedTuple):
-    """Why one spectrum is set aside.
+    """The reason, with its detail, for which one spectrum is set aside.
 
     >>> str(Refusal(Reason.TOO_FEW_POINTS, "7 points, at least 10 needed"))
     'too few points: 7 points, at least 10 needed'
@@ -340,7 +340,7 @@ class Refusal(NamedTuple):
 
     reason: Reason
     detail: str = ""
-    """What was found and what was expected, with units."""
+    """Found and expected values, with units."""
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}" if self.detail else str(self.reason)

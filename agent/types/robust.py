@@ -1,22 +1,22 @@
-"""Statistics that outliers cannot carry away, fast enough for a few values at a time."""
+"""Robust statistics, fast for short arrays."""
 
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .grid import Array
+from .array import Array
 
 MAD_TO_SD = 1.4826
-"""Standard deviation of a Gaussian over its median absolute deviation."""
+"""Standard deviation of a Gaussian divided by its median absolute deviation."""
 
 
 def median(values: Array) -> float:
-    """Median of one or more values, as ``np.median`` without its overhead on short arrays.
+    """Return the median, as ``np.median`` does, without its overhead for short arrays.
 
     Parameters
     ----------
-    values : (n,), finite
+    values : (n,), finite, n ≥ 1
 
     Examples
     --------
@@ -27,8 +27,8 @@ def median(values: Array) -> float:
     return float(ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
 
-def median_of_known(values: Array) -> Array:
-    """Medians over the last axis without its NaN, several times as fast as ``np.nanmedian``.
+def nan_median(values: Array) -> Array:
+    """Return medians over the last axis, without NaN, several times faster than ``np.nanmedian``.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def median_of_known(values: Array) -> Array:
 
     Returns
     -------
-    (…,); 0 where all values are NaN
+    (…,) medians; 0 if all values are NaN
     """
     ordered = np.sort(values, axis=-1)  # NaN last
     count = np.isfinite(ordered).sum(axis=-1)
@@ -47,22 +47,22 @@ def median_of_known(values: Array) -> Array:
 
 
 def mad_sd(values: Array, centre: float) -> float:
-    """Standard deviation by the median absolute deviation from ``centre``.
+    """Estimate the standard deviation from the median absolute deviation.
 
     Parameters
     ----------
     values : (n,), finite, in any unit
-    centre : their median or another robust location, in the same unit
+    centre : median or another robust location of the values, in the same unit
     """
     return MAD_TO_SD * median(np.abs(values - centre))
 
 
 def theil_sen(x: Array, y: Array) -> float:
-    """Slope of the Theil–Sen line: the median slope of all pairs of points.
+    """Return the slope of the Theil–Sen line: the median slope of all pairs of points.
 
-    Keeps 3/π of the efficiency of least squares under Gaussian noise and withstands 29 % of outliers
+    It has 3/π of the efficiency of least squares under Gaussian noise and tolerates 29 % of outliers
     (H. Theil, Proc. K. Ned. Akad. Wet. 53, 386 (1950); P. K. Sen, J. Am. Stat. Assoc. 63, 1379 (1968)).
-    ``scipy.stats.theilslopes`` gives the same and takes longer than the alignment of a spectrum.
+    ``scipy.stats.theilslopes`` gives the same slope, but takes longer than the alignment of a spectrum.
 
     Parameters
     ----------
@@ -70,19 +70,20 @@ def theil_sen(x: Array, y: Array) -> float:
 
     Returns
     -------
-    In the unit of y over that of x; 0 where no two points differ in x.
+    Slope in the unit of y per unit of x; 0 if all points have the same x
     """
     first, later = _pairs(len(x))
     run, rise = x[later] - x[first], y[later] - y[first]
     if not run.all():
-        apart = run != 0
-        run, rise = run[apart], rise[apart]
+        distinct = run != 0
+        run, rise = run[distinct], rise[distinct]
     return median(rise / run) if len(run) else 0.0
 
 
 def hodges_lehmann(values: Array) -> float:
-    """Location of a symmetric distribution: the median of the means of all pairs (J. L. Hodges, E. L. Lehmann,
-    Ann. Math. Stat. 34, 598 (1963)).
+    """Return the Hodges–Lehmann location of a symmetric distribution: the median of the means of all pairs.
+
+    Source: J. L. Hodges, E. L. Lehmann, Ann. Math. Stat. 34, 598 (1963).
 
     Parameters
     ----------

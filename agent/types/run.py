@@ -1,41 +1,41 @@
-"""What is settled about a run, and its documents in order."""
+"""The properties of a run that are decided once, and its documents in order."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Name = Literal[
+DocumentName = Literal[
     "start", "descriptor", "event", "stop", "resource", "datum", "stream_resource", "stream_datum"
 ]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """What the RunStart and the config say about a run, decided once."""
+    """The properties of a run, decided once from its RunStart and the config."""
 
     uid: str
-    """Empty for documents that belong to no run."""
+    """Empty for documents without a run."""
     start: Mapping[str, Any] = field(default_factory=dict)
-    """The RunStart; empty where it never came."""
+    """The RunStart; empty if it did not arrive."""
     watched: bool = True
-    """Whether the run may hold spectra: it is neither the agent's own nor skipped by its plan."""
+    """Whether the run may hold spectra: it is not a run of the agent, and its plan is not skipped."""
     element: str | None = None
     edge: str | None = None
     sample_uid: str | None = None
     joined_late: bool = False
-    """Whether the start did not come within the patience for it."""
+    """Whether the RunStart did not arrive within the book's waiting time."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunDocument:
-    """A document in the order of its run: start, descriptors before their events, stop last.
+    """A document in the order of its run: start first, descriptors before their Events, stop last.
 
-    ``event_page`` and ``datum_page`` do not occur: pages are unpacked.
+    Pages are unpacked: ``event_page`` and ``datum_page`` do not occur.
     """
 
     run: RunInfo
-    name: Name
+    name: DocumentName
     doc: dict[str, Any]
-    """Empty for a start or a stop that never came."""
+    """Empty for a start or a stop that did not arrive."""
     at: float
-    """``time.monotonic()`` when the document came in, s; 0: there is no clock."""
+    """``time.monotonic()`` at which the document arrived, s; 0 if there is no clock."""

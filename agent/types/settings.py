@@ -1,4 +1,4 @@
-"""The base of every model that a user's YAML is read into, and the one way to read YAML into it."""
+"""The base class of all settings, and the functions that read YAML into settings."""
 
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -10,13 +10,13 @@ from .errors import InputError
 
 
 class Settings(BaseModel):
-    """A frozen group of settings; a key that it does not know is an error, not a silence."""
+    """A frozen group of settings that rejects unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class ConfigError(InputError):
-    """A file of settings that cannot be used; the message names file, key, what was found and what was expected."""
+    """Settings cannot be used; the message names the file, the key, the value found and the values expected."""
 
 
 S = TypeVar("S", bound=Settings)
@@ -28,9 +28,9 @@ def read_yaml(path: Path, model: type[S]) -> S:
     Raises
     ------
     ConfigError
-        As :func:`read_mapping` and :func:`validated`.
+        As in :func:`read_mapping` and :func:`validate_settings`.
     """
-    return validated(read_mapping(path), model, str(path))
+    return validate_settings(read_mapping(path), model, str(path))
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        The file cannot be read, is not YAML, or holds no mapping.
+        The file cannot be read, is not YAML, or does not hold a mapping.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -52,58 +52,58 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return content or {}
 
 
-def validated(content: dict[str, Any], model: type[S], where: str) -> S:
+def validate_settings(content: dict[str, Any], model: type[S], source: str) -> S:
     """Read a mapping into a model.
 
     Parameters
     ----------
-    where : what the mapping is called in messages, usually its file
+    source : name of the mapping in messages, usually its file
 
     Raises
     ------
     ConfigError
-        A key is unknown or missing, or a value is not what the model expects.
+        A key is unknown or missing, or a value is not one that the model expects.
     """
     try:
         return model.model_validate(content)
     except ValidationError as e:
-        raise ConfigError(_explain(e, where, model)) from None
+        raise ConfigError(_explain(e, source, model)) from None
 
 
-def _explain(error: ValidationError, where: str, model: type[Settings]) -> str:
-    """Return one line for the first error: file, key, what was found and what was expected."""
+def _explain(error: ValidationError, source: str, model: type[Settings]) -> str:
+    """Return one line for the first error: file, key, value found and values expected."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     key = key if key.isprintable() else repr(key)
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         known = ", ".join(_known_keys(model, first["loc"]))
-        return f"{where}: unknown key {key}{more}; expected one of {known}"
+        return f"{source}: unknown key {key}{more}; expected one of {known}"
     if first["type"] == "missing":
-        return f"{where}: key {key}: missing{more}"
+        return f"{source}: key {key}: missing{more}"
     expected = (
         first["msg"].removeprefix("Value error, ").replace("Input should be a valid tuple", "a list, e.g. [co-k]")
     )
-    if not key:  # keys that do not go together: the message names them
-        return f"{where}: {expected}{more}"
-    return f"{where}: key {key}: found {first['input']!r:.80}, expected: {expected}{more}"
+    if not key:  # an error of several keys together; the message names them
+        return f"{source}: {expected}{more}"
+    return f"{source}: key {key}: found {first['input']!r:.80}, expected: {expected}{more}"
 
 
 def _known_keys(model: type[Settings], loc: tuple[int | str, ...]) -> list[str]:
-    """Return the field names of the group in which an unknown key was found."""
+    """Return the field names of the group that holds an unknown key."""
     groups = [model]
     for part in loc[:-1]:
         inner = [
             g for group in groups if part in group.model_fields for g in _groups(group.model_fields[part].annotation)
         ]
-        # A part that is no field is the index in a list, or the kind that one of several groups goes by.
+        # A part that is not a field is an index of a list, or the kind that selects one of several groups.
         kind = [g for g in groups if "kind" in g.model_fields and g.model_fields["kind"].default == part]
         groups = inner or kind or groups
     return sorted({name for group in groups for name in group.model_fields})
 
 
 def _groups(annotation: Any) -> list[type[Settings]]:
-    """Return the groups of settings that an annotation allows, alone, in a tuple or in a union."""
+    """Return the groups of settings in an annotation: alone, in a tuple or in a union."""
     if isinstance(annotation, type) and issubclass(annotation, Settings):
         return [annotation]
     return [group for part in get_args(annotation) for group in _groups(part)]

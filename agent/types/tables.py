@@ -1,15 +1,15 @@
-"""What tables say of a model's absorber, as far as settings ask for it; which tables is no matter here."""
+"""Tabulated quantities of a model's absorber, from any tables."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from .grid import Array
+from .array import Array
 
 
 @dataclass(frozen=True, slots=True)
 class AbsorptionTable:
-    """f'' or μ of an absorber."""
+    """Tabulated f'' or μ of an absorber."""
 
     energy: Array
     """(K,) eV, rising."""
@@ -17,18 +17,18 @@ class AbsorptionTable:
     """(K,) in any unit, positive."""
 
     def at(self, energy: Array) -> Array:
-        """Interpolated at energies of any shape, eV."""
+        """Interpolate at energies of any shape, eV."""
         return np.interp(energy, self.energy, self.values)
 
 
 @dataclass(frozen=True, slots=True)
 class Tabulated:
-    """None: not asked for, or not known."""
+    """The tabulated quantities that the alignment settings need; None if not needed or not known."""
 
     f2: AbsorptionTable | None = None
-    """For MBACK."""
+    """f'' for MBACK."""
     alpha: float | None = None
-    """Of :func:`~.selfabsorption.corrected`; None too where the declared compound does not hold the absorber."""
+    """Self-absorption parameter α; None if the declared compound does not contain the absorber."""
 
 
-NOTHING = Tabulated()
+NO_TABLES = Tabulated()

@@ -1,6 +1,6 @@
-"""Tabulated edges and emission lines, and the constant that turns wavelengths into energies.
+"""Tabulated absorption edges and emission lines, and the constant that converts wavelengths to energies.
 
-Edges and lines are those of xraydb: W. T. Elam, B. D. Ravel, J. R. Sieber, Radiat. Phys. Chem. 63, 121 (2002).
+Edges and lines come from xraydb: W. T. Elam, B. D. Ravel, J. R. Sieber, Radiat. Phys. Chem. 63, 121 (2002).
 """
 
 from functools import cache
@@ -10,7 +10,7 @@ from scipy import constants
 from .errors import InputError
 
 HC_EV_ANGSTROM = 1e10 * constants.h * constants.c / constants.e
-"""Planck's constant times the speed of light, eV Å, as xraydb has it; exact since the SI of 2019."""
+"""Planck's constant times the speed of light, eV Å; exact since the SI of 2019, and equal to xraydb's value."""
 
 
 class TableError(InputError):
@@ -24,17 +24,17 @@ def edge_ev(element: str, edge: str = "K") -> float:
     Raises
     ------
     TableError
-        No such element, or no such edge of it.
+        The tables lack the element or the edge.
     """
     import xraydb  # takes a second to import, and few commands need it
 
     try:
-        found = xraydb.xray_edge(element, edge)
+        tabulated = xraydb.xray_edge(element, edge)
     except ValueError:
-        found = None
-    if found is None:
+        tabulated = None
+    if tabulated is None:
         raise TableError(f"{element} {edge}: found no such edge in the tables")
-    return float(found.energy)
+    return float(tabulated.energy)
 
 
 @cache
@@ -44,7 +44,7 @@ def emission_ev(element: str, line: str = "Ka1") -> float:
     Raises
     ------
     TableError
-        No such element, or no such line of it.
+        The tables lack the element or the line.
     """
     import xraydb
 

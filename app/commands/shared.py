@@ -22,7 +22,7 @@ def settings_of(
     preset: str | None = None,
 ) -> Any:
     """The config with what the command line says over it."""
-    from ...agent.types import validated
+    from ...agent.types import validate_settings
     from ..config import Config, load_config
 
     settings = load_config(config, preset)
@@ -47,7 +47,7 @@ def settings_of(
             content[key] = {**(content.get(key) or {}), "address": address}
         if connect_timeout is not None and content.get(key):
             content[key]["connect_timeout_s"] = connect_timeout
-    return validated(content, Config, "command line")
+    return validate_settings(content, Config, "command line")
 
 
 def columns_of(given: list[str] | None) -> dict[str, list[str]] | None:

@@ -34,14 +34,14 @@ def sim(
     from ...adapters.errors import EndpointUnreachable
     from ...adapters.files import FileSink
     from ...adapters.zmq import ControlServer, ZMQEndpoint, ZMQSink
-    from ...agent.types import validated
+    from ...agent.types import validate_settings
     from ...sim_beamline.beamline import BeamlineSettings, SimBeamline
     from ..session import terminate_like_ctrl_c
 
     with told():
         chosen: dict[str, Any] = {"seed": seed, "frames": frames, "mode": mode, "frame_period_s": period}
-        settings = validated(chosen, BeamlineSettings, "sim")
-        endpoint = validated({"address": publish, "bind": not connect}, ZMQEndpoint, "--publish")
+        settings = validate_settings(chosen, BeamlineSettings, "sim")
+        endpoint = validate_settings({"address": publish, "bind": not connect}, ZMQEndpoint, "--publish")
         sink = ZMQSink(endpoint)
         known = FileSink(truth) if truth else None
         beamline = SimBeamline(settings, [sink], [known] if known else [])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..._version import __version__
 from ...adapters.formats import Columns, FileSpectrum
 from ...agent.estimate import Answer
-from ...agent.types import Estimator, Flag, Refusal
+from ...agent.types import Array, Estimator, Flag, Refusal
 from ..config import Config
 from ..wiring import load_models
 from .files import answers_of, read_all
@@ -124,7 +124,7 @@ def name_of(spectrum: FileSpectrum) -> str:
     return re.sub(r"[^\w.+-]+", "_", spectrum.id)
 
 
-def _energies(found: OnGrid) -> NDArray[np.float64]:
+def _energies(found: OnGrid) -> Array:
     assert found.model is not None
     return found.model.edge.edge_ev + found.model.grid.energy
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
-from ...agent.types import ConfigError, Frame, InputError, Settings, read_mapping, validated
+from ...agent.types import ConfigError, Frame, InputError, Settings, read_mapping, validate_settings
 from ...models import card as cards
 from ...models.cores import core_count
 from ..config import read_training, shipped_training
@@ -91,7 +91,7 @@ def read_evaluation(name_or_file: str, model: str) -> EvaluationConfig:
         if not found.get("transfer"):
             raise ConfigError(f"{path}: universal is compared with what transfer trains; found no transfer")
         found["universal"] = {"source": source, "transfer": found["transfer"]} | found["universal"]
-    return validated(found, EvaluationConfig, str(path))
+    return validate_settings(found, EvaluationConfig, str(path))
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ def draw_alignment(path: Path, title: str, answer: Answer) -> None:
         ready.axhline(1, color=GREY, lw=0.5)
         ready.plot(grid.energy, aligned.mu[row], color=BLUE, lw=1.2, label="on the grid")
         if Flag.SELF_ABSORPTION_CORRECTED in flags and aligned.lines is not None:
-            there = edge.on_feff_scale(energy - edge.edge_ev + shift - edge.feff_minus_experiment_ev)
+            there = edge.to_feff_scale(energy - edge.edge_ev + shift - edge.feff_minus_experiment_ev)
             near = (there >= grid.energy[0]) & (there <= grid.energy[-1])
             own = aligned.lines.flat[row][near]
             ready.plot(there[near], own, color=GREY, lw=0.9, ls="--", label="before the correction")

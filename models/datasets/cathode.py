@@ -18,12 +18,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
-from ...agent.types import edge_ev
-
-Array = NDArray[np.float64]
+from ...agent.types import Array, edge_ev
 
 GRID = np.arange(7640.0, 7840.0, 0.2)
 END_MEMBERS = ("Li0.00CoO2_O3_s0", "Li1.00CoO2_O3_s0")

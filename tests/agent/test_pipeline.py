@@ -20,8 +20,10 @@ from xas_agent.agent.decide.dispatch import ControlSettings
 from xas_agent.agent.decide.rules import Rule, Rules
 from xas_agent.agent.pipeline import Pipeline
 from xas_agent.agent.spectra.settings import AlignmentSettings
-from xas_agent.agent.stream.book import MAX_OPEN, PATIENCE
+from xas_agent.agent.stream.book import MAX_OPEN_RUNS
+from xas_agent.agent.stream.deadlines import PATIENCE_DOCUMENTS
 from xas_agent.agent.stream.reader import FrameReader
+from xas_agent.agent.types import Array
 from xas_agent.agent.types.edge import Edge
 from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate
 from xas_agent.agent.types.frame import Document, Received
@@ -54,8 +56,8 @@ class WhiteLine:
     def edge(self) -> Edge:
         return Edge(EDGES[self.absorber])
 
-    def estimate(self, spectra: NDArray[np.float32], beside: object = None) -> Sequence[Estimate]:
-        if beside is not None:  # else it is asked how its answers move with the energy
+    def estimate(self, spectra: NDArray[np.float32], extra_sd: object = None) -> Sequence[Estimate]:
+        if extra_sd is not None:  # else it is asked how its answers move with the energy
             self.batches.append(len(spectra))
         means = spectra[:, self.grid.window((0, 15))].mean(1, dtype=np.float64)
         return [Estimate({"OS": DescriptorEstimate(m, m - 0.01, m + 0.01)}, 0.1) for m in means.tolist()]
@@ -79,7 +81,7 @@ class Watched:
         for height in heights:
             self.frame(spectrum(height))
 
-    def frame(self, mu: NDArray[np.float64], element: str | None = None) -> "Watched":
+    def frame(self, mu: Array, element: str | None = None) -> "Watched":
         i0 = np.full(len(mu), 1e6)
         energy = EDGES[element or self.element] + RELATIVE
         data = {"energy": energy, "I0": i0, "It": i0 * np.exp(-mu), "voltage": 3.9}
@@ -93,7 +95,7 @@ class Watched:
         return self
 
 
-def spectrum(height: float) -> NDArray[np.float64]:
+def spectrum(height: float) -> Array:
     ripple = 1e-3 * np.sin(7 * RELATIVE)  # noise, without its chance
     white_line = height * np.exp(-(((RELATIVE - 8) / 5) ** 2))
     return 0.3 + 0.8 * (0.5 + np.arctan(RELATIVE / 1.5) / np.pi + white_line) + ripple
@@ -238,10 +240,10 @@ def test_a_frame_that_the_model_cannot_answer_does_not_take_others_with_it():
     model = piped.models[1]
     answer = model.estimate
 
-    def estimate(spectra, beside=None):
+    def estimate(spectra, extra_sd=None):
         if (spectra.max(1) > 2).any():
             raise RuntimeError("no answer")
-        return answer(spectra, beside)
+        return answer(spectra, extra_sd)
 
     model.estimate = estimate
     piped.feed(Watched("Ni", 0.1, 0.5, 1.9, 0.3).stop().docs).check()
@@ -299,7 +301,7 @@ def test_a_run_that_waits_for_documents_does_not_delay_the_end_of_another():
 
 
 def test_a_run_that_never_stops_ends_when_too_many_are_open():
-    first, others = Watched("Co", 0.1), [Watched("Ni") for _ in range(MAX_OPEN)]
+    first, others = Watched("Co", 0.1), [Watched("Ni") for _ in range(MAX_OPEN_RUNS)]
     piped = Piped()
     piped.feed(first.docs, [d for other in others for d in other.docs])
     (stop,) = piped.named("stop")
@@ -365,7 +367,7 @@ def test_a_source_that_is_never_quiet_ends_the_wait_too():
     watched, other = Watched("Co", 0.1, 0.2).stop(), Watched("Ni")
     *before, _, stop = watched.docs
     piped = Piped()
-    piped.feed([*before, stop], other.docs[:1] * PATIENCE)
+    piped.feed([*before, stop], other.docs[:1] * PATIENCE_DOCUMENTS)
     piped.check()
     assert piped.numbers() == [1]
 

@@ -15,6 +15,7 @@ from xas_agent.agent.spectra.align import align
 from xas_agent.agent.spectra.batch import Batch
 from xas_agent.agent.spectra.settings import AlignmentSettings
 from xas_agent.agent.spectra.theory import align_theory
+from xas_agent.agent.types import Array
 from xas_agent.agent.types.estimate import Estimate
 from xas_agent.agent.types.reasons import Flag
 from xas_agent.models import card as cards
@@ -41,7 +42,7 @@ def spectra(name: str, n: int) -> NDArray[np.float32]:
     return grid.footing(mu + rng.normal(0, 0.005, mu.shape)).astype(np.float32)
 
 
-def numbers(estimates: list[Estimate]) -> NDArray[np.float64]:
+def numbers(estimates: list[Estimate]) -> Array:
     """Everything that they say, a row each."""
     return np.array(
         [
@@ -149,12 +150,12 @@ def test_a_changed_model_is_refused_before_it_is_loaded(tmp_path):
 
 
 @cache
-def cathode() -> dict[str, NDArray[np.float64]]:
+def cathode() -> dict[str, Array]:
     with files("xas_agent.sim_beamline").joinpath("cathode_co_k.npz").open("rb") as f, np.load(f) as z:
         return {k: z[k].astype(float) for k in z.files}
 
 
-def theory(mu: NDArray[np.float64]) -> NDArray[np.float32]:
+def theory(mu: Array) -> NDArray[np.float32]:
     co = model("co-k")
     aligned = align_theory(cathode()["energy"][300:], np.atleast_2d(mu)[:, 300:], co.grid, co.edge.edge_ev)
     assert aligned.refused == (None,) * len(aligned.mu)

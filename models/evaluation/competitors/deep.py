@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ....agent.types import Settings
+from ....agent.types import Array, Settings
 from ...network import SPTShape
 from ...training import Augmentation, Scale, Targets, TrainingPlan, train_member
 from ..contract import Fitted, Predictions, Spectra
@@ -70,7 +70,7 @@ def standardised(targets: Targets, train: NDArray[np.int_]) -> Targets:
     return replace(targets, regressed=regressed, mean=mean, sd=sd)
 
 
-def as_array(x: Tensor) -> NDArray[np.float64]:
+def as_array(x: Tensor) -> Array:
     return x.double().numpy()
 
 

@@ -1,4 +1,4 @@
-"""Gates, statuses in order, and that nobody waits for a control."""
+"""Permissions, the order of statuses, and that the caller never waits for a control."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +14,7 @@ FREE = ControlSettings(enabled=True, allow=("stop", "pause"), timeout_s=1.0)
 
 
 class Recorder:
-    """A control that answers what it is told to, and a log of what became of the decisions."""
+    """A control with set answers that records the statuses of decisions."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str, dict[str, Any], float]] = []
@@ -65,7 +65,7 @@ def test_sent_and_acknowledged(controlling, control):
     assert control.told[0].evidence == proposed.evidence
 
 
-def test_off_is_advice_only(controlling, control):
+def test_disabled_controls_only_advise(controlling, control):
     controls = controlling(ControlSettings(allow=("stop",)))
     first = controls.submit(decision())
     assert (first.status, first.status_reason) == ("proposed", "controls are off: advice only")
@@ -73,7 +73,7 @@ def test_off_is_advice_only(controlling, control):
     assert control.told == control.requests == []
 
 
-def test_off_is_the_default():
+def test_controls_are_disabled_by_default():
     assert not ControlSettings().enabled
     assert ControlSettings().allow == ()
 
@@ -87,7 +87,7 @@ def test_action_that_is_not_allowed(controlling, control):
 
 
 @pytest.mark.parametrize("settings", [ControlSettings(), FREE])
-def test_notify_is_acknowledged_here(controlling, control, settings):
+def test_notify_needs_no_control(controlling, control, settings):
     controls = controlling(settings)
     controls.submit(decision(action="notify"))
     assert controls.drain(5)
@@ -115,7 +115,7 @@ def fail() -> Reply:
         (lambda: None, "the control failed, outcome unknown: TypeError: found None, expected a Reply"),
     ],
 )
-def test_a_control_that_fails_leaves_the_outcome_open_and_the_next_goes_out(controlling, control, answer, why):
+def test_failed_request_is_expired_and_the_next_is_sent(controlling, control, answer, why):
     control.answer = answer
     controls = controlling()
     controls.submit(decision())
@@ -160,7 +160,7 @@ def test_submit_does_not_wait_and_order_is_kept(controlling, control):
     ]
 
 
-def test_close_expires_what_waits(controlling, control):
+def test_close_expires_waiting_decisions(controlling, control):
     asked, go = threading.Event(), threading.Event()
 
     def answer() -> Reply:

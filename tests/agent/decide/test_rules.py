@@ -1,4 +1,4 @@
-"""Rules: when they fire, when they must not, and how well they stop a noisy charge."""
+"""When rules decide and when they must not, and how well they stop a noisy charge."""
 
 import math
 import uuid
@@ -19,7 +19,7 @@ from xas_agent.agent.types.frame import Frame
 
 ENERGY = np.array([7700.0, 7720.0, 7740.0])
 CHARGE_STEP = 0.0112
-"""OS per frame while Li leaves: 3.0 → 3.9 in 81 frames."""
+"""OS per frame during delithiation: 3.0 → 3.9 in 81 frames."""
 STOP_AT_HALF = Threshold(descriptor="OS", above=3.5, window_frames=21)
 
 
@@ -47,12 +47,12 @@ def rules(trigger: Threshold | Plateau, **rule) -> Rules:
 
 
 def fed(rules: Rules, values: Sequence[float], first: int = 1, **frames) -> list[int]:
-    """Numbers of the frames at which a decision was made."""
+    """Return the numbers of the frames that gave a decision."""
     return [n for n, v in enumerate(values, first) if rules(frame(n, **frames), estimate(v))]
 
 
 class TestThreshold:
-    def test_decision_says_why(self):
+    def test_decision_gives_its_reason(self):
         made = rules(Threshold(descriptor="OS", above=3.5), action="stop", args={"why": 1})(
             frame(3, sample="cell"), estimate(3.55, sigma=0.05)
         )
@@ -108,7 +108,7 @@ class TestThreshold:
         assert not watched(frame(3), estimate(3.1, ood=math.nan))
         assert watched(frame(4), estimate(3.6))
 
-    def test_every_frame_counts_where_asked(self):
+    def test_every_frame_counts_without_max_ood(self):
         assert rules(Threshold(descriptor="OS", above=3.5, max_ood=None))(frame(1), estimate(3.6, ood=9.0))
 
     def test_late_frame_is_not_judged(self):
@@ -117,7 +117,7 @@ class TestThreshold:
         assert not watched(frame(4), estimate(3.6))
         assert watched(frame(6), estimate(3.6))
 
-    def test_goes_on_after_time_went_back(self):
+    def test_continues_after_time_went_back(self):
         watched = rules(Threshold(descriptor="OS", above=3.5, max_times=2))
         assert fed(watched, [3.6], time=1e12) == [1]
         assert fed(watched, [3.6] * 20, first=2) == [9]
@@ -130,7 +130,7 @@ class TestThreshold:
 
 
 class TestPlateau:
-    def test_fires_when_the_drift_is_over(self):
+    def test_decides_when_the_drift_is_over(self):
         trigger = Plateau(descriptor="OS", tolerance=0.05, duration_s=100)
         values = [3 + 0.0112 * min(n, 40) for n in range(80)]
         [at] = fed(rules(trigger), values)
@@ -140,21 +140,21 @@ class TestPlateau:
         assert fed(rules(Plateau(descriptor="OS", tolerance=0.05, duration_s=100)), [3.0] * 30) == [11]
         assert fed(rules(Plateau(descriptor="OS", tolerance=0.05, frames=20)), [3.0] * 30) == [20]
 
-    def test_says_why(self):
+    def test_decision_gives_its_reason(self):
         watched = rules(Plateau(descriptor="OS", tolerance=0.05, frames=7))
         [decision] = [d for n in range(7) for d in watched(frame(n), estimate(3.0))]
         assert decision.reason == "OS 3 e changes by +0 e in 60 s, within ± 0.05 e, over 7 frames"
         assert len(decision.evidence) == 7
 
-    def test_fires_again_only_after_a_move(self):
+    def test_decides_again_only_after_a_change(self):
         trigger = Plateau(descriptor="OS", tolerance=0.05, frames=10, max_times=5)
         values = [3.0] * 30 + [3.5] * 30
         first, second = fed(rules(trigger), values)
         assert first == 10
         assert 31 < second <= 41
 
-    def test_noise_does_not_make_a_plateau_of_a_ramp(self):
-        """The tolerance is a third of the drift over the window: 2 % of 100 noisy charges may be wrong."""
+    def test_noisy_ramp_is_not_a_plateau(self):
+        """The tolerance is a third of the drift over the window, for which 2 % of 100 noisy charges may be wrong."""
         trigger = Plateau(descriptor="OS", tolerance=0.075, frames=20, min_confidence=0.95)
         wrong = 0
         for seed in range(100):
@@ -162,7 +162,7 @@ class TestPlateau:
             wrong += any(follow(point) for point in charge(seed)[1])
         assert wrong <= 2
 
-    def test_long_and_fast_series_stays_bounded(self):
+    def test_size_of_a_long_and_fast_series_is_limited(self):
         follow = PlateauWatch(Plateau(descriptor="OS", tolerance=0.05, duration_s=60))
         made = [n for n in range(7000) if follow(SeriesPoint(str(n), n / 100, 3.0, 0.01))]
         assert made == [6000]
@@ -170,13 +170,13 @@ class TestPlateau:
 
 
 class TestSeries:
-    def test_goes_on_over_the_runs_of_a_sample(self):
+    def test_continues_over_the_runs_of_a_sample(self):
         watched = rules(Threshold(descriptor="OS", above=3.5, dwell_frames=2))
         assert not watched(frame(1, run="a", sample="cell"), estimate(3.6))
         watched.forget("a")
         assert watched(frame(2, run="b", sample="cell"), estimate(3.6))
 
-    def test_runs_without_a_sample_are_apart_and_forgotten(self):
+    def test_runs_without_a_sample_are_separate_and_forgotten(self):
         watched = rules(Threshold(descriptor="OS", above=3.5, dwell_frames=2))
         assert not watched(frame(1, run="a"), estimate(3.6))
         assert not watched(frame(2, run="b"), estimate(3.6))
@@ -209,7 +209,7 @@ class TestSettings:
             ({"kind": "rate", "descriptor": "OS"}, "kind"),
         ],
     )
-    def test_error_names_what_is_wrong(self, trigger: dict, said: str):
+    def test_error_names_the_setting(self, trigger: dict, said: str):
         with pytest.raises(ValidationError, match=said):
             TypeAdapter(Trigger).validate_python(trigger)
 
@@ -272,7 +272,7 @@ def test_values_too_large_to_square_never_raise(trigger: Threshold | Plateau):
 
 
 def charge(seed: int, noise: float = 0.03) -> tuple[np.ndarray, Iterator[SeriesPoint]]:
-    """True OS and what is seen of it: Gaussian noise and 2 % of frames off by 0.2 to 1 e."""
+    """Return the true OS and the observed points: Gaussian noise, and 2 % of frames off by 0.2 to 1 e."""
     random = np.random.default_rng(seed)
     true = 3 + CHARGE_STEP * np.arange(81)
     seen = true + random.normal(0, noise, len(true))
@@ -288,7 +288,7 @@ def stopped_at(trigger: Threshold, seed: int) -> float:
 
 
 def test_stops_a_noisy_charge_in_time():
-    """All of 200 charges within 0.05 e of the level, the frame that the stop takes to arrive included."""
+    """All of 200 charges stop within 0.05 e of the level, including one frame of delay of the stop."""
     off = np.array([stopped_at(STOP_AT_HALF, seed) for seed in range(200)]) - 3.5
     assert np.all(np.abs(off) <= 0.05)
     assert np.all(off + CHARGE_STEP <= 0.05)
@@ -296,13 +296,13 @@ def test_stops_a_noisy_charge_in_time():
 
 
 def test_bare_values_would_stop_it_early():
-    """What the window is for: the first noisy frame beyond the level comes too soon."""
+    """Without the window, the first noisy frame beyond the level stops the charge too early."""
     off = np.array([stopped_at(Threshold(descriptor="OS", above=3.5), seed) for seed in range(50)]) - 3.5
     assert np.mean(off < -0.05) > 0.2
 
 
 @pytest.mark.parametrize(("frames", "least"), [(7, 0.82), (15, 0.85), (30, 0.86)])
-def test_interval_of_the_line_is_honest(frames: int, least: float):
+def test_interval_of_the_line_has_its_coverage(frames: int, least: float):
     random = np.random.default_rng(frames)
     time = 10.0 * np.arange(frames, dtype=np.float64)
     held_value = held_slope = 0

@@ -35,7 +35,7 @@ class EdgeReader:
     def edge(self) -> Edge:
         return Edge(8333.0, 3.0, self.offset_sd_ev, scale_sd=self.scale_sd, amplitude_sd=self.amplitude_sd)
 
-    def estimate(self, spectra, beside=None):
+    def estimate(self, spectra, extra_sd=None):
         self.asked.append(len(spectra))
         at = (GRID.stop_ev - spectra.sum(1)) * self.per_ev
         return [
@@ -64,7 +64,7 @@ def test_slopes_are_those_of_a_spectrum_that_is_stretched():
 def test_the_amplitude_counts_too():
     model = EdgeReader(amplitude_sd=0.05)
     slope = slopes(model, steps(13.0))[0]["OS"][2]
-    change = model.edge.strengthened(steps(13.0).astype(float), GRID, 1.01) - steps(13.0)
+    change = model.edge.scale_structure(steps(13.0).astype(float), GRID, 1.01) - steps(13.0)
     assert slope == pytest.approx(-change.sum() * 0.2 / 0.01, rel=1e-3)
     widths = EnergyUncertainty()(["a"], model, steps(13.0), np.zeros(1))
     assert widths["OS"][0] == pytest.approx(abs(slope) * 0.05)

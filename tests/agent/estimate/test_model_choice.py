@@ -36,7 +36,7 @@ class Known:
     def name(self) -> str:
         return f"{self.absorber}-{self.edge_name}".lower()
 
-    def estimate(self, spectra: NDArray[np.float32], beside: object = None) -> Sequence[Estimate]:
+    def estimate(self, spectra: NDArray[np.float32], extra_sd: object = None) -> Sequence[Estimate]:
         raise AssertionError("choosing a model asks none for an estimate")
 
 

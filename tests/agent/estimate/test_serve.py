@@ -45,12 +45,12 @@ class WhiteLine:
     def edge(self) -> Edge:
         return Edge(EDGES[self.absorber], offset_sd_ev=0.5)
 
-    def estimate(self, spectra, beside=None):
-        if beside is not None:  # else it is asked for its slopes
+    def estimate(self, spectra, extra_sd=None):
+        if extra_sd is not None:  # else it is asked for its slopes
             self.batches.append(len(spectra))
         if len(spectra) and spectra.max() > POISON:
             raise FloatingPointError("a white line too high")
-        sd = np.zeros(len(spectra)) if beside is None else beside["OS"]
+        sd = np.zeros(len(spectra)) if extra_sd is None else extra_sd["OS"]
         means = spectra[:, self.grid.window((0, 15))].mean(1, dtype=np.float64)
         flags = (Flag.OUT_OF_DISTRIBUTION,)
         return [Estimate({"OS": DescriptorEstimate(m, m - s, m + s)}, 2.0, flags) for m, s in zip(means, sd)]  # noqa: B905

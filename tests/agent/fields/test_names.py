@@ -1,26 +1,26 @@
-"""The one table of role names and synonyms, for streams and files."""
+"""The table of role names and synonyms for streams and files."""
 
 import pytest
 
-from xas_agent.agent.fields import SYNONYMS, FieldSettings, UnknownRoleError, role_of, usual
+from xas_agent.agent.fields import SYNONYMS, FieldSettings, UnknownRoleError, match_synonyms, role_of
 
 
 @pytest.mark.parametrize(
     ("role", "name"),
     [("energy", "eV"), ("i0", "ion_0"), ("it", "IC1"), ("iref", "ic2"), ("fluorescence", "FF1")],
 )
-def test_names_that_only_files_have_are_not_recognised_in_streams(role, name):
-    assert usual(role, [name]) == []
-    assert usual(role, [name], in_files=True) == [name]
+def test_names_of_files_are_not_recognised_in_streams(role, name):
+    assert match_synonyms(role, [name]) == []
+    assert match_synonyms(role, [name], in_files=True) == [name]
 
 
-def test_every_role_goes_by_its_name_and_its_other_spellings():
+def test_roles_are_recognised_by_name_and_spelling():
     assert {role_of(role) for role in SYNONYMS} == set(SYNONYMS)
     assert (role_of("if"), role_of("ir"), role_of("norm")) == ("fluorescence", "iref", "normalised")
     with pytest.raises(UnknownRoleError, match=r"no role 'angle'; expected one of energy, i0, it, iref \(or ir\)"):
         role_of("angle")
 
 
-def test_roles_are_the_keys_of_the_settings():
+def test_roles_are_keys_of_the_settings():
     formulas = {"normalised"}  # of the field mu
     assert set(SYNONYMS) - formulas <= set(FieldSettings.model_fields)

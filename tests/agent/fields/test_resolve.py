@@ -1,4 +1,4 @@
-"""Guessing fields, element and edge from what beamlines write (their public profiles)."""
+"""Detection of fields, element and edge in the documents of beamlines, from their public profiles."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from xas_agent.agent.fields.resolve import StreamFields, UnreadableStream, element_and_edge, resolve, skipped_plan
+from xas_agent.agent.fields.resolve import StreamFields, UnreadableStream, element_and_edge, resolve, skip_reason
 from xas_agent.agent.fields.settings import FieldSettings
-from xas_agent.agent.stream.columns import scalars
+from xas_agent.agent.stream.columns import finite_scalars
 
 NUMBER = {"source": "sim", "dtype": "number", "shape": []}
 ARRAY = {"source": "sim", "dtype": "array", "shape": [50]}
@@ -73,12 +73,12 @@ def test_transmission_by_its_usual_names(names: str, energy: str, i0: str, it: s
         ("energy i0 fluorescence", ("fluorescence",)),
     ],
 )  # fmt: skip
-def test_fluorescence_channels_are_all_taken(names: str, channels: tuple[str, ...]) -> None:
+def test_all_fluorescence_channels_are_used(names: str, channels: tuple[str, ...]) -> None:
     found = guess(*names.split(), start={"element": "Ni"})
     assert (found.formula, found.fluorescence) == ("fluorescence", channels)
 
 
-def test_the_rawest_wins_unless_the_start_or_the_config_says_otherwise() -> None:
+def test_formula_follows_config_then_start_then_a_fixed_order() -> None:
     names = ("energy", "I0", "It", "If", "mu", "norm", "reference")
     assert guess(*names).formula == "transmission"
     fluo = guess(*names, start={"XDI": {"_mode": ("fluorescence",)}})
@@ -114,7 +114,7 @@ def test_arrays_and_their_energies() -> None:
     assert guess("energy", about=ARRAY).formula is None
 
 
-def test_what_is_not_a_spectrum_is_passed_over_in_silence() -> None:
+def test_streams_without_a_spectrum_give_no_note() -> None:
     assert resolve(FieldSettings(), descriptor("voltage", "temperature"), {}) is None
     assert resolve(FieldSettings(), descriptor("energy", "I0", "It") | {"name": "baseline"}, {}) is None
     assert resolve(FieldSettings(), descriptor("energy", "I0", "It") | {"name": "energy_monitor"}, {}) is None
@@ -129,7 +129,7 @@ def test_what_is_not_a_spectrum_is_passed_over_in_silence() -> None:
         (("left_energy", "right_energy", "i0", "It"), "ambiguous fields", "left_energy, right_energy"),
     ],
 )
-def test_doubt_is_told_with_what_was_found(names: tuple[str, ...], reason: str, named: str) -> None:
+def test_ambiguity_is_reported_with_the_fields_found(names: tuple[str, ...], reason: str, named: str) -> None:
     found = resolve(FieldSettings(), descriptor(*names), {})
     assert isinstance(found, UnreadableStream)
     assert found.reason == reason
@@ -148,7 +148,7 @@ def test_doubt_is_told_with_what_was_found(names: tuple[str, ...], reason: str, 
     ],
 )
 @pytest.mark.parametrize("about", [NUMBER, ARRAY])
-def test_a_configured_field_that_is_not_there_is_told(
+def test_missing_configured_field_is_reported(
     names: str, fields: dict[str, Any], detail: str, about: dict[str, Any]
 ) -> None:
     found = resolve(FieldSettings(**fields), descriptor(*names.split(), about=about), {})
@@ -157,7 +157,7 @@ def test_a_configured_field_that_is_not_there_is_told(
     assert found.detail.startswith(detail)
 
 
-def test_a_configuration_may_name_more_than_a_scan_records() -> None:
+def test_configuration_may_name_more_than_a_scan_records() -> None:
     every = FieldSettings(energy="energy", i0="I0", it="It", iref="Ir", fluorescence=("If",))
     assert guess("energy", "I0", "It", fields=every).formula == "transmission"
     assert guess("energy", "I0", "If", fields=every).formula == "fluorescence"
@@ -171,7 +171,7 @@ def test_a_configuration_may_name_more_than_a_scan_records() -> None:
     assert resolve(FieldSettings(energy="enrgy"), descriptor("energy", "I0", "It") | {"name": "baseline"}, {}) is None
 
 
-def test_external_data_are_told() -> None:
+def test_external_data_are_reported() -> None:
     found = resolve(FieldSettings(), descriptor("energy", "I0", "It", about={**ARRAY, "external": "STREAM:"}), {})
     assert isinstance(found, UnreadableStream)
     assert found.reason == "external data not read"
@@ -197,9 +197,7 @@ def test_external_data_are_told() -> None:
         ({}, (None, None)),
     ],
 )
-def test_element_and_edge_in_their_many_shapes(
-    start: dict[str, Any], expected: tuple[str | None, str | None]
-) -> None:
+def test_element_and_edge_in_all_their_forms(start: dict[str, Any], expected: tuple[str | None, str | None]) -> None:
     assert element_and_edge(FieldSettings(), start) == expected
     assert element_and_edge(FieldSettings(element="Cu", edge="K"), start) == ("Cu", "K")
 
@@ -214,13 +212,13 @@ def test_element_and_edge_in_their_many_shapes(
         ({}, (None, None)),
     ],
 )
-def test_a_configured_absorber_has_one_form(given: dict[str, str], expected: tuple[str | None, str | None]) -> None:
+def test_configured_absorber_is_normalised(given: dict[str, str], expected: tuple[str | None, str | None]) -> None:
     fields = FieldSettings.model_validate(given)
     assert (fields.element, fields.edge) == expected
 
 
 @pytest.mark.parametrize("given", [{"element": "Nickel"}, {"edge": "7112"}, {"element": 28}])
-def test_a_configured_absorber_that_is_none_is_refused(given: dict[str, Any]) -> None:
+def test_invalid_configured_absorber_is_rejected(given: dict[str, Any]) -> None:
     with pytest.raises(ValidationError) as refused:
         FieldSettings.model_validate(given)
     assert refused.value.errors()[0]["loc"] == tuple(given)
@@ -240,10 +238,10 @@ def test_a_configured_absorber_that_is_none_is_refused(given: dict[str, Any]) ->
     ],
 )
 def test_other_kinds_of_scan_are_recognised(start: dict[str, Any], skipped: bool) -> None:
-    assert (skipped_plan(FieldSettings(), start) is not None) is skipped
-    assert skipped_plan(FieldSettings(skip_plans=()), start) is None
+    assert (skip_reason(FieldSettings(), start) is not None) is skipped
+    assert skip_reason(FieldSettings(skip_plans=()), start) is None
 
 
 def test_scalars_are_finite_numbers() -> None:
     given = {"a": 1, "b": np.float32(2), "c": [3.0], "d": "4", "e": True, "f": np.nan, "g": [1, 2], "h": 10**400}
-    assert scalars(given) == {"a": 1.0, "b": 2.0, "c": 3.0}
+    assert finite_scalars(given) == {"a": 1.0, "b": 2.0, "c": 3.0}

@@ -1,4 +1,4 @@
-"""The agent's own run: every document valid, whatever the frames bring."""
+"""The documents of the agent's own run are valid for any frames."""
 
 import json
 from collections import Counter, defaultdict
@@ -60,7 +60,7 @@ class Run:
 
 
 def check(documents: list[Document]) -> None:
-    """Schemas, in memory and after the wires; then the rules that hold between documents."""
+    """Check the schemas, in memory and after serialisation, and the relations between documents."""
     for name, doc in documents:
         validator = event_model.schema_validators[event_model.DocumentNames[name]]
         validator.validate(doc)
@@ -98,7 +98,7 @@ def check_data(event: dict[str, Any], keys: dict[str, Any]) -> None:
             assert np.asarray(value).dtype == np.dtype(keys[name]["dtype_numpy"])
 
 
-def test_start_says_what_made_it():
+def test_start_has_the_provenance():
     run = Run()
     [start] = run.named("start")
     assert start["xas_agent"] is True
@@ -175,7 +175,7 @@ def test_new_reading_makes_a_new_descriptor_and_the_old_one_is_used_again():
     assert run.named("stop")[0]["num_events"] == {"descriptors": 4}
 
 
-def test_reading_with_a_name_of_ours():
+def test_reading_with_the_name_of_a_result():
     run = Run()
     run.run.frame(frame(OS_mean=1.0, reading_OS_mean=2.0, energy_shift_ev=3.0), QUANTITIES, ESTIMATE, None, 1.0)
     run.run.close()
@@ -231,7 +231,7 @@ def test_stop_follows_the_watched_run(status: str, reason: str, said: str):
     check(run.documents)
 
 
-def test_stop_with_a_status_that_bluesky_does_not_know():
+def test_stop_with_an_unknown_status():
     run = Run()
     run.run.close("exploded")
     assert run.named("stop")[0]["exit_status"] == "fail"
@@ -239,7 +239,7 @@ def test_stop_with_a_status_that_bluesky_does_not_know():
     check(run.documents)
 
 
-def test_nothing_comes_after_the_stop():
+def test_nothing_is_emitted_after_the_stop():
     run = Run()
     run.run.close()
     run.run.close("fail", "again")
@@ -249,7 +249,7 @@ def test_nothing_comes_after_the_stop():
     assert [name for name, _ in run.documents] == ["start", "stop"]
 
 
-def test_ill_typed_metadata_of_the_watched_run_is_left_behind():
+def test_metadata_of_the_wrong_type_is_not_copied():
     run = Run({"uid": "watched", "time": 5, "scan_id": "seven", "sample_uid": 3, "data_session": None})
     run.run.close()
     check(run.documents)
@@ -293,7 +293,7 @@ notes = st.tuples(st.just("note"), times, st.text(max_size=5), st.none() | st.in
     st.text(max_size=5),
 )
 @settings(max_examples=60, deadline=None)
-def test_whatever_comes_is_a_valid_run(calls: list[tuple], exit_status: str, reason: str):
+def test_any_calls_give_a_valid_run(calls: list[tuple], exit_status: str, reason: str):
     run = Run()
     expected: dict[str, int] = defaultdict(int)
     for n, (kind, time, *rest) in enumerate(calls, 1):

@@ -64,8 +64,8 @@ def test_background_step_and_offset_do_not_matter(step, slope, level, shift, poi
 def test_the_energies_scale_is_undone():
     edge = Edge(EDGE.edge_ev, feff_minus_experiment_ev=2.0, scale=1.04)
     x = np.array([-10.0, 0.0, 100.0])
-    np.testing.assert_allclose(edge.on_feff_scale(1.04 * x), x + 2.0)
-    np.testing.assert_allclose(edge.on_measured_scale(edge.on_feff_scale(x)), x)
+    np.testing.assert_allclose(edge.to_feff_scale(1.04 * x), x + 2.0)
+    np.testing.assert_allclose(edge.to_measured_scale(edge.to_feff_scale(x)), x)
     energy, mu = measured()
     wide = align(Batch(EDGE.edge_ev + 1.04 * (energy - EDGE.edge_ev), mu), GRID, edge, SETTINGS)
     # Windows are measured ones, so that the post-edge curve is a little another.

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from xas_agent.agent.spectra.align import align
 from xas_agent.agent.spectra.background import Background, SeriesBackground
 from xas_agent.agent.spectra.batch import Batch
 from xas_agent.agent.spectra.settings import AlignmentSettings
+from xas_agent.agent.types import Array
 from xas_agent.agent.types.edge import Edge
 from xas_agent.agent.types.grid import Grid
 from xas_agent.agent.types.reasons import Flag, Reason
@@ -26,9 +26,9 @@ def spectrum(start: float, stop: float, step: float = 0.7):
 
 
 def aligned(
-    scan: tuple[NDArray[np.float64], NDArray[np.float64]],
+    scan: tuple[Array, Array],
     settings: AlignmentSettings = DEFAULT,
-    held: NDArray[np.float64] | None = None,
+    held: Array | None = None,
 ):
     energy, mu = scan
     return align(Batch(energy, mu), GRID, EDGE, settings, held=held)

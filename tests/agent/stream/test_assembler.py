@@ -1,4 +1,4 @@
-"""Document streams in, frames out: every form, in every disorder."""
+"""Frames from streams of documents of every form, in any order."""
 
 import contextlib
 import itertools
@@ -21,8 +21,9 @@ from ophyd.sim import SynAxis, SynSignal
 from streams import Frames
 
 from xas_agent.agent.fields.settings import FieldSettings
-from xas_agent.agent.stream.book import MAX_OPEN, PATIENCE, PATIENCE_S
-from xas_agent.agent.stream.held import MAX_HELD
+from xas_agent.agent.stream.book import MAX_OPEN_RUNS
+from xas_agent.agent.stream.deadlines import PATIENCE_DOCUMENTS, PATIENCE_S
+from xas_agent.agent.stream.held import MAX_HELD_DOCUMENTS
 from xas_agent.agent.types.frame import Frame, SetAside
 
 AXIS = 8333.0 + np.concatenate([np.arange(-40, -10, 5.0), np.arange(-10, 20, 1.0), np.arange(20, 60, 4.0)])
@@ -34,7 +35,7 @@ Pairs = frozenset[tuple[float, float]]
 
 
 class Made:
-    """A composed run: its documents and the spectra that are in them."""
+    """A composed run: its documents and their spectra."""
 
     def __init__(self, **metadata: Any) -> None:
         self.run = event_model.compose_run(metadata={"element": "Ni", "edge": "K", **metadata}, validate=False)
@@ -86,7 +87,7 @@ class Made:
         return self
 
     def paged(self, size: int) -> list[Doc]:
-        """The same documents with the events in pages."""
+        """Return the documents with the Events in pages."""
         docs: list[Doc] = []
         for is_event, group in itertools.groupby(self.docs, key=lambda d: d[0] == "event"):
             together: list[Any] = list(group)
@@ -120,7 +121,7 @@ def reasons(asides: Sequence[SetAside]) -> dict[str, int]:
 
 
 def check_true(frames: Sequence[Frame], runs: Sequence[Made]) -> None:
-    """Every frame is of one sweep of its run, none is answered twice."""
+    """Check that every frame comes from one sweep of its run and that no sweep is answered twice."""
     answered = []
     for frame in frames:
         (run,) = [r for r in runs if r.uid == frame.run_uid]
@@ -137,7 +138,7 @@ def check_true(frames: Sequence[Frame], runs: Sequence[Made]) -> None:
 # ------------------------------------------------------------------ in order
 
 
-def test_a_step_scan_is_a_frame() -> None:
+def test_step_scan_gives_one_frame() -> None:
     made = Made(sample_uid="s").sweep(voltage=3.9).stop()
     (frame,), asides = feed(made.docs, flush=False)
     assert not asides
@@ -149,7 +150,7 @@ def test_a_step_scan_is_a_frame() -> None:
     assert frame.uid == feed(made.docs)[0][0].uid, "the same documents give the same uid"
 
 
-def test_a_whole_spectrum_is_answered_at_once() -> None:
+def test_whole_spectrum_gives_a_frame_at_once() -> None:
     made = Made().sweep(array=True, rising=False, voltage=4.1)
     (frame,), asides = feed(made.docs, flush=False)
     assert not asides
@@ -159,7 +160,7 @@ def test_a_whole_spectrum_is_answered_at_once() -> None:
     assert frame.readings == {"voltage": 4.1}
 
 
-def test_a_sweep_is_given_out_as_soon_as_the_energy_turns() -> None:
+def test_sweep_is_returned_when_the_energy_turns() -> None:
     made = Made().sweep().sweep(rising=False).sweep(rising=False)
     assembler = Frames()
     when = [k for k, (name, doc) in enumerate(made.docs) if any(assembler(name, doc))]
@@ -176,7 +177,7 @@ def test_a_sweep_is_given_out_as_soon_as_the_energy_turns() -> None:
     page=st.sampled_from([None, 1, 7, 1000]),
     seed=st.integers(0, 1000),
 )
-def test_all_sweeps_come_in_order(
+def test_sweeps_are_returned_in_order(
     rising: list[bool], jitter: float, array: bool, page: int | None, seed: int
 ) -> None:
     made = Made()
@@ -191,7 +192,7 @@ def test_all_sweeps_come_in_order(
     assert [pairs(f.energy, f.mu) for f in frames] == made.truth()
 
 
-def test_an_array_with_several_sweeps_is_split() -> None:
+def test_array_with_several_sweeps_is_split() -> None:
     made = Made()
     energy = np.concatenate([AXIS, AXIS[::-1], [0.0] * 5])
     it = np.concatenate([np.linspace(1, 2, N), np.linspace(3, 4, N), [0.0] * 5])
@@ -206,7 +207,7 @@ def test_an_array_with_several_sweeps_is_split() -> None:
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_energies_may_come_from_another_stream(order: tuple[int, int]) -> None:
+def test_energies_from_another_stream(order: tuple[int, int]) -> None:
     made = Made()
     about = {"source": "", "dtype": "array", "shape": [N]}
     axis = made.run.compose_descriptor(name="axis", data_keys={"energy": about})
@@ -222,7 +223,7 @@ def test_energies_may_come_from_another_stream(order: tuple[int, int]) -> None:
     assert reasons(feed([*docs, ("event", events[1])])[1]) == {"no energy": 1}
 
 
-def test_a_real_run_engine_steps_a_real_device() -> None:
+def test_run_engine_steps_a_device() -> None:
     energy = SynAxis(name="mono_energy")
     devices = [
         SynSignal(name="I0", func=lambda: I0),
@@ -237,19 +238,19 @@ def test_a_real_run_engine_steps_a_real_device() -> None:
     np.testing.assert_allclose(frame.mu, AXIS / 1e4)
 
 
-def test_a_point_measured_again_after_a_pause_is_in_its_frame_once() -> None:
+def test_point_repeated_after_a_pause_is_used_once() -> None:
     energy, beam = SynAxis(name="energy"), SynSignal(name="I0", func=lambda: I0)
     lost, paused = set(AXIS[[7, 20, N - 1]].tolist()), set(AXIS[[7, 20, N - 1]].tolist())
 
     def transmitted() -> float:
-        if energy.position in lost:  # the beam, when first measured here
+        if energy.position in lost:  # the beam is lost at the first measurement of this point
             lost.remove(energy.position)
             return 1.0
         return I0 * np.exp(-energy.position / 1e4)
 
     def per_step(detectors: Any, step: Any, pos_cache: Any) -> Any:
         yield from one_nd_step(detectors, step, pos_cache)
-        if step[energy] in paused:  # before the next checkpoint, so that this point is measured again
+        if step[energy] in paused:  # a pause before the next checkpoint repeats this point
             yield from bps.pause()
 
     engine, docs, found, assembler = RunEngine({}), [], [], Frames()
@@ -275,7 +276,7 @@ def test_a_point_measured_again_after_a_pause_is_in_its_frame_once() -> None:
     again=st.dictionaries(st.integers(1, 2 * N), st.integers(1, 2 * N), max_size=3),
     rising=st.tuples(st.booleans(), st.booleans()),
 )
-def test_of_points_with_one_number_the_later_measured_counts(
+def test_later_measurement_of_one_number_is_used(
     bad: set[int], again: dict[int, int], rising: tuple[bool, bool]
 ) -> None:
     made, docs, events = Made().sweep(rising=rising[0]).sweep(rising=rising[1]).stop(), [], []
@@ -293,7 +294,7 @@ def test_of_points_with_one_number_the_later_measured_counts(
     assert [pairs(f.energy, f.mu) for f in frames] == made.truth()
 
 
-def test_a_spectrum_that_comes_again_under_another_uid_is_answered_once() -> None:
+def test_repeated_spectrum_with_another_uid_is_answered_once() -> None:
     made = Made().sweep(array=True).sweep(array=True).stop()
     made.docs.insert(3, ("event", {**made.docs[2][1], "uid": str(uuid.uuid4()), "time": 1e9}))
     frames, asides = feed(made.docs)
@@ -301,7 +302,7 @@ def test_a_spectrum_that_comes_again_under_another_uid_is_answered_once() -> Non
     assert [pairs(f.energy, f.mu) for f in frames] == made.truth()
 
 
-def test_several_streams_and_arrays_of_one() -> None:
+def test_several_streams_and_arrays_of_one_number() -> None:
     made = Made().sweep(array=True, stream="fly")
     made.sweep(stream="primary").stop()
     for name, doc in made.docs:
@@ -313,7 +314,7 @@ def test_several_streams_and_arrays_of_one() -> None:
     assert {f.stream for f in frames} == {"fly", "primary"}
 
 
-def test_a_frame_carries_what_the_robot_said_of_its_sample() -> None:
+def test_frame_carries_the_robot_parameters_of_its_sample() -> None:
     robot = Made(sample_uid="s", plan_name="load_cell", parameters={"ratio": 0.5, "name": "x"})
     keys: Any = {k: {"source": "", "dtype": "number", "shape": []} for k in ("volume_ml", "voltage")}
     descriptor = robot.run.compose_descriptor(name="primary", data_keys=keys)
@@ -330,7 +331,7 @@ def test_a_frame_carries_what_the_robot_said_of_its_sample() -> None:
         assert frames[1].readings == {"voltage": pytest.approx(3.8)}
 
 
-def test_a_robot_whose_plan_is_not_read_is_still_remembered() -> None:
+def test_parameters_of_a_skipped_robot_run_are_kept() -> None:
     robot = Made(sample_uid="s", plan_name="align_sample", parameters={"ratio": 0.5})
     keys: Any = {"volume_ml": {"source": "", "dtype": "number", "shape": []}}
     descriptor = robot.run.compose_descriptor(name="primary", data_keys=keys)
@@ -344,7 +345,7 @@ def test_a_robot_whose_plan_is_not_read_is_still_remembered() -> None:
     assert frame.readings == {"ratio": 0.5, "volume_ml": 0.1}, "and nothing of a measurement"
 
 
-# ------------------------------------------------------- what is not a frame
+# ----------------------------------------------------------- unusable data
 
 
 @pytest.mark.parametrize("array", [True, False])
@@ -358,7 +359,7 @@ def test_a_robot_whose_plan_is_not_read_is_still_remembered() -> None:
         ("It", [1.0, 2.0], "shape disagrees with descriptor"),
     ],
 )
-def test_a_bad_value_spoils_its_own_frame_alone(array: bool, field: str, value: Any, reason: str) -> None:
+def test_bad_value_affects_only_its_frame(array: bool, field: str, value: Any, reason: str) -> None:
     made = Made().sweep(array=array).sweep(array=array).sweep(array=array).stop()
     events = [doc for name, doc in made.docs if name == "event"]
     bad = events[len(events) // 2]
@@ -385,9 +386,7 @@ ABSURD = st.sampled_from([1e300, -1e300, 1.7e308, 5e-324, 1e-310, np.inf, np.nan
     ),
     kev=st.booleans(),
 )
-def test_absurd_numbers_never_make_a_frame_that_is_not_finite(
-    array: bool, where: list[tuple[int, str, Any]], kev: bool
-) -> None:
+def test_extreme_numbers_give_finite_frames_only(array: bool, where: list[tuple[int, str, Any]], kev: bool) -> None:
     made = Made().sweep(array=array, voltage=1.0).sweep(array=array, voltage=1.0).stop()
     events = [doc for name, doc in made.docs if name == "event"]
     if kev:
@@ -408,7 +407,7 @@ def test_absurd_numbers_never_make_a_frame_that_is_not_finite(
         assert np.isfinite([frame.time, *frame.readings.values()]).all()
 
 
-def test_an_array_of_another_length_than_announced() -> None:
+def test_array_with_an_unannounced_length() -> None:
     made = Made().sweep(array=True, axis=AXIS)
     made.docs[-1][1]["data"]["energy"] = AXIS[:-1]
     assert reasons(feed(made.docs)[1]) == {"shape disagrees with descriptor": 1}
@@ -416,7 +415,7 @@ def test_an_array_of_another_length_than_announced() -> None:
     assert reasons(feed(made.docs)[1]) == {"field missing": 1}
 
 
-def test_too_few_points_and_energies_in_no_order() -> None:
+def test_too_few_points_and_unordered_energies() -> None:
     assert reasons(feed(Made().sweep(axis=AXIS[:5]).stop().docs)[1]) == {"too few points": 1}
     assert reasons(feed(Made().sweep(axis=np.full(40, 8333.0)).stop().docs)[1]) == {"too few points": 1}
     mixed = np.random.default_rng(3).permutation(AXIS)
@@ -426,7 +425,7 @@ def test_too_few_points_and_energies_in_no_order() -> None:
     assert set(reasons(asides)) <= {"energy not monotonic", "too few points"}
 
 
-def test_a_cut_sweep_is_no_frame() -> None:
+def test_incomplete_sweep_is_set_aside() -> None:
     assert reasons(feed(Made().sweep().docs)[1]) == {"run never stopped": 1}
     assert reasons(feed(Made().sweep().stop("abort").docs)[1]) == {"sweep cut short": 1}
     assert reasons(feed(Made(num_points=N + 1).sweep().stop().docs)[1]) == {"sweep cut short": 1}
@@ -434,7 +433,7 @@ def test_a_cut_sweep_is_no_frame() -> None:
     assert len(feed(Made(num_points=N).sweep().stop("abort").docs)[0]) == 1
 
 
-def test_the_agents_own_and_other_kinds_of_runs_are_passed_over() -> None:
+def test_agent_runs_and_other_kinds_of_runs_are_skipped() -> None:
     for metadata in ({"xas_agent": True}, {"plan_name": "align_mirror"}):
         for array in (True, False):
             made = Made(**metadata).sweep(array=array).stop()
@@ -444,12 +443,12 @@ def test_the_agents_own_and_other_kinds_of_runs_are_passed_over() -> None:
     assert feed(own.docs[1:]) == ([], []), "without its start it is known by its stream's name"
 
 
-def test_a_baseline_and_a_stream_without_energy_are_quiet() -> None:
+def test_baseline_and_streams_without_energy_give_no_note() -> None:
     made = Made().sweep(stream="baseline", axis=AXIS[:2])
     assert feed(made.stop().docs) == ([], [])
 
 
-def test_external_data_are_told_once() -> None:
+def test_external_data_are_reported_once() -> None:
     made = Made().sweep(array=True).sweep(array=True).stop()
     made.docs[1] = ("descriptor", {**made.docs[1][1]})
     keys = made.docs[1][1]["data_keys"]
@@ -464,7 +463,7 @@ def test_external_data_are_told_once() -> None:
 
 
 def losing(made: Made, *lost: int) -> list[Doc]:
-    """Without the events of these numbers."""
+    """Return the documents without the Events of these numbers."""
     return [d for d in made.docs if d[0] != "event" or d[1]["seq_num"] not in lost]
 
 
@@ -487,7 +486,7 @@ def test_lost_points() -> None:
     assert reasons(asides) == {"points lost": 1}, "the stop says how many there were"
 
 
-def test_a_lost_point_does_not_hold_up_what_follows() -> None:
+def test_lost_point_does_not_delay_later_sweeps() -> None:
     made = Made()
     for _ in range(6):
         made.sweep()
@@ -496,7 +495,7 @@ def test_a_lost_point_does_not_hold_up_what_follows() -> None:
     assert reasons(asides) == {"points lost": 1}
 
 
-def test_a_lost_spectrum_is_told_at_the_end() -> None:
+def test_lost_spectrum_is_reported_at_the_end() -> None:
     made = Made().sweep(array=True).sweep(array=True).sweep(array=True).stop()
     frames, asides = feed(losing(made, 2))
     assert len(frames) == 2
@@ -517,7 +516,7 @@ def test_joined_late() -> None:
     assert reasons(asides) == {"joined late": 1, "events lost": 1}
 
 
-def test_descriptor_never_came() -> None:
+def test_missing_descriptor() -> None:
     made = Made().sweep().stop()
     frames, asides = feed([made.docs[0], *made.docs[2:]])
     assert not frames
@@ -529,8 +528,8 @@ def test_descriptor_never_came() -> None:
 def test_joined_late_without_start_and_descriptor(array: bool) -> None:
     for spectra in (
         2,
-        2 * PATIENCE // (1 if array else N),
-    ):  # the stop comes before and after the events are given up
+        2 * PATIENCE_DOCUMENTS // (1 if array else N),
+    ):  # the stop arrives before or after the Events are given up
         made = Made()
         for _ in range(spectra):
             made.sweep(array=array)
@@ -541,28 +540,28 @@ def test_joined_late_without_start_and_descriptor(array: bool) -> None:
         assert (last.reason, last.run_uid, last.seq_num) == ("joined late", made.uid, None)
         assert last.detail.startswith(f"{len(missed) - 1} events could not be read")
         other = Made().sweep(array=array).stop()
-        frames, asides = feed([*missed, *other.docs, *other.docs[:1] * PATIENCE], flush=False)
+        frames, asides = feed([*missed, *other.docs, *other.docs[:1] * PATIENCE_DOCUMENTS], flush=False)
         check_true(frames, [other])
         assert asides[-1] == last
 
 
-def test_a_descriptor_that_never_came_is_told_once() -> None:
+def test_missing_descriptor_is_reported_once() -> None:
     made = Made()
-    for _ in range(2 * PATIENCE):
+    for _ in range(2 * PATIENCE_DOCUMENTS):
         made.sweep(array=True)
     events = [doc for doc in made.docs if doc[0] == "event"]
     assert reasons(feed(events)[1]) == {"descriptor never came": 1}
-    many = [("event", {**events[0][1], "uid": str(k)}) for k in range(MAX_HELD + 100)]
+    many = [("event", {**events[0][1], "uid": str(k)}) for k in range(MAX_HELD_DOCUMENTS + 100)]
     page = ("event_page", dict(event_model.pack_event_page(*(doc for _, doc in many))))
     assert reasons(feed([page])[1]) == {"descriptor never came": 1, "too many held back": 1}
 
 
-def test_the_agents_own_run_joined_late_is_no_news() -> None:
+def test_agent_run_joined_late_is_not_reported() -> None:
     own = Made(xas_agent=True).sweep(array=True, stream="spectra").stop()
     assert "joined late" not in reasons(feed(own.docs[2:])[1])
 
 
-def test_a_configured_field_that_is_nowhere_is_told_once_per_run() -> None:
+def test_missing_configured_field_is_reported_once_per_run() -> None:
     scan, robot = Made().sweep().sweep().stop(), Made(sample_uid="s", plan_name="load_cell")
     frames, (aside,) = feed(scan.docs, FieldSettings(energy="enrgy"))
     assert not frames
@@ -581,7 +580,7 @@ def test_a_configured_field_that_is_nowhere_is_told_once_per_run() -> None:
         assert (asides[0].run_uid, asides[0].seq_num) == (run.uid, None)
 
 
-def test_patience_ends_by_the_clock_too() -> None:
+def test_waiting_ends_by_time() -> None:
     made, other = Made().sweep(axis=np.linspace(8300, 8400, 200)).stop(), Made().sweep()
     assembler = Frames()
     for name, doc in losing(made, 20):
@@ -593,7 +592,7 @@ def test_patience_ends_by_the_clock_too() -> None:
     assert not assembler.waiting
 
 
-def test_patience_is_bounded_and_settles() -> None:
+def test_waiting_is_limited_and_ends_with_settle() -> None:
     made = Made().sweep(axis=np.linspace(8300, 8400, 200)).stop()
     assembler = Frames()
     for name, doc in losing(made, 20):
@@ -602,12 +601,12 @@ def test_patience_is_bounded_and_settles() -> None:
     (frame,) = assembler.settle()
     assert isinstance(frame, Frame)
     assert not assembler.settle()
-    other = Made().sweep(axis=np.linspace(8300, 8400, 2 * PATIENCE))
+    other = Made().sweep(axis=np.linspace(8300, 8400, 2 * PATIENCE_DOCUMENTS))
     frames, _ = feed([*losing(made, 20), *other.docs], flush=False)
     assert len(frames) == 1
 
 
-def test_a_run_is_answered_once_even_if_all_of_it_comes_again() -> None:
+def test_repeated_run_is_answered_once() -> None:
     for array in (True, False):
         made = Made().sweep(array=array).sweep(array=array).stop()
         frames, asides = feed([*made.docs, *made.docs, *made.docs[::-1]])
@@ -615,8 +614,8 @@ def test_a_run_is_answered_once_even_if_all_of_it_comes_again() -> None:
         assert not asides
 
 
-def test_runs_left_open_are_bounded() -> None:
-    runs = [Made(num_points=N).sweep() for _ in range(MAX_OPEN + 3)]
+def test_number_of_open_runs_is_limited() -> None:
+    runs = [Made(num_points=N).sweep() for _ in range(MAX_OPEN_RUNS + 3)]
     frames, asides = feed([d for r in runs for d in r.docs], flush=False)
     check_true(frames, runs)
     assert len(frames) == 3
@@ -632,7 +631,7 @@ def disorder(docs: list[Doc], harms: set[str], rng: random.Random) -> list[Doc]:
     for harm in harms:
         if harm.startswith("lose"):
             docs = [d for d in docs if rng.random() > float(harm.split()[1]) / 100]
-    if "jostle" in harms:  # by fewer events than the reorder window
+    if "jostle" in harms:  # by fewer Events than the reorder window
         most = 20 / max((len(doc["uid"]) for name, doc in docs if name == "event_page"), default=1)
         docs = [d for _, d in sorted(enumerate(docs), key=lambda kd: kd[0] + rng.uniform(0, most))]
     if "shuffle" in harms:
@@ -658,7 +657,7 @@ def interleaved(queues: list[list[Doc]], rng: random.Random) -> list[Doc]:
     aborted=st.booleans(),
     seed=st.integers(0, 2**32),
 )
-def test_no_disorder_makes_a_wrong_frame(
+def test_disorder_never_gives_a_wrong_frame(
     kinds: list[tuple[bool, list[bool], int]], harms: set[str], aborted: bool, seed: int
 ) -> None:
     rng = random.Random(seed)
@@ -688,13 +687,13 @@ JUNK = st.recursive(
     broken=st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99), JUNK), max_size=5),
     seed=st.integers(0, 99),
 )
-def test_garbage_never_raises_nor_spoils_the_others(
+def test_malformed_documents_never_raise_nor_affect_other_runs(
     junk: list[tuple[str, Any]], broken: list[tuple[int, int, Any]], seed: int
 ) -> None:
     made, rng = Made().sweep(array=True).sweep(array=True).stop(), random.Random(seed)
     docs: list[Any] = list(made.docs)
     sound = [*made.docs[:3], made.paged(1)[2], made.docs[-1]]
-    for which, key, value in broken:  # one part of a sound document
+    for which, key, value in broken:  # one part of a valid document
         name, doc = sound[which % len(sound)]
         new = {"run_start": str(uuid.uuid4())} if name in ("descriptor", "stop") else {"seq_num": 5}
         bad = {**doc, **new, "uid": str(uuid.uuid4()), sorted(doc)[key % len(doc)]: value}

@@ -1,4 +1,4 @@
-"""The order that the book makes of documents: in any disorder, with repetitions and losses, within its bounds."""
+"""The order of the book's documents, for any disorder, repetition and loss, and the book's limits."""
 
 import itertools
 import random
@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from xas_agent.agent.fields.settings import FieldSettings
 from xas_agent.agent.stream import held
-from xas_agent.agent.stream.book import MAX_OPEN, PATIENCE, PATIENCE_S, Book, Entry
-from xas_agent.agent.stream.held import MAX_HELD, size_of
+from xas_agent.agent.stream.book import MAX_OPEN_RUNS, Book, Entry
+from xas_agent.agent.stream.deadlines import PATIENCE_DOCUMENTS, PATIENCE_S
+from xas_agent.agent.stream.held import MAX_HELD_DOCUMENTS, size_of
 from xas_agent.agent.types.frame import Document, Received, SetAside
 from xas_agent.agent.types.reasons import Reason
 from xas_agent.agent.types.run import RunDocument
@@ -25,7 +26,7 @@ STREAMED: Any = {"source": "sim", "dtype": "array", "shape": [3], "external": "S
 
 
 def run(*events: int, paged: bool = False, size: int = 1, stop: bool = True, **metadata: Any) -> list[Document]:
-    """A run with so many Events in each of its streams."""
+    """Return the documents of a run with these numbers of Events in its streams."""
     made = event_model.compose_run(metadata=metadata, validate=False)
     docs: list[Any] = [("start", made.start_doc)]
     for k, count in enumerate(events):
@@ -47,7 +48,7 @@ def names(found: Sequence[Entry]) -> list[str]:
 
 
 def check_order(found: Sequence[Entry]) -> dict[str, list[RunDocument]]:
-    """Each run has one start, first, and at most one stop, last; each Event comes after its descriptor."""
+    """Check that runs begin with one start, end with at most one stop, and have each descriptor before its Events."""
     runs: dict[str, list[RunDocument]] = {}
     for entry in found:
         if isinstance(entry, RunDocument):
@@ -72,9 +73,7 @@ SHAPES = st.lists(st.tuples(st.lists(st.integers(0, 5), max_size=3), st.booleans
 
 @settings(max_examples=200, deadline=None)
 @given(shapes=SHAPES, repeat=st.booleans(), seed=st.integers(0, 2**32))
-def test_any_disorder_becomes_order_and_nothing_is_lost(
-    shapes: list[tuple[list[int], bool]], repeat: bool, seed: int
-) -> None:
+def test_any_disorder_is_ordered_without_loss(shapes: list[tuple[list[int], bool]], repeat: bool, seed: int) -> None:
     rng = random.Random(seed)
     runs = [run(*events, paged=paged) for events, paged in shapes]
     docs = [d for r in runs for d in r for _ in range(1 + (repeat and rng.random() < 0.3))]
@@ -116,7 +115,7 @@ def test_loss_is_reported_and_the_rest_stays_in_order(
 
 @settings(max_examples=50, deadline=None)
 @given(events=st.integers(1, 30), most=st.integers(1000, 100_000), seed=st.integers(0, 99))
-def test_what_is_held_is_bounded_in_bytes(events: int, most: int, seed: int) -> None:
+def test_held_documents_are_limited_in_bytes(events: int, most: int, seed: int) -> None:
     docs = run(events, events, size=1000)
     random.Random(seed).shuffle(docs)
     book = Book(FieldSettings())
@@ -135,17 +134,17 @@ def test_what_is_held_is_bounded_in_bytes(events: int, most: int, seed: int) -> 
     assert book._held.count == book._held.bytes == 0
 
 
-def test_what_is_held_is_bounded_in_number() -> None:
-    docs = run(MAX_HELD + 10)
-    found = entries([d for d in docs if d[0] == "event"][: PATIENCE - 1])
+def test_held_documents_are_limited_in_number() -> None:
+    docs = run(MAX_HELD_DOCUMENTS + 10)
+    found = entries([d for d in docs if d[0] == "event"][: PATIENCE_DOCUMENTS - 1])
     assert not found
     page = event_model.pack_event_page(*(doc for name, doc in docs if name == "event"))  # type: ignore[arg-type]
     found = entries([("event_page", dict(page))])
     assert names(found) == [Reason.TOO_MANY_HELD_BACK]
-    assert f"{MAX_HELD} documents" in found[0].detail  # type: ignore[union-attr]
+    assert f"{MAX_HELD_DOCUMENTS} documents" in found[0].detail  # type: ignore[union-attr]
 
 
-def test_a_finished_run_is_remembered() -> None:
+def test_finished_run_is_remembered() -> None:
     docs, book = run(3), Book(FieldSettings())
     lost = docs.pop(3)
     assert names(entries(docs, book)) == ["start", "descriptor", "event", "event"]
@@ -156,7 +155,7 @@ def test_a_finished_run_is_remembered() -> None:
     assert (late.reason, late.run_uid) == (Reason.LATE, docs[0][1]["uid"])
 
 
-def test_a_stop_waits_for_what_it_announces_and_no_longer_than_the_patience() -> None:
+def test_stop_waits_for_announced_events_for_a_limited_time() -> None:
     docs, other = run(3), run(0, stop=False)
     lost = docs.pop(3)
     for late, at, ended in (([lost], 0.0, True), ([], 0.9 * PATIENCE_S, False), ([], PATIENCE_S, True)):
@@ -168,12 +167,12 @@ def test_a_stop_waits_for_what_it_announces_and_no_longer_than_the_patience() ->
         assert book.waiting is not ended
     book = Book(FieldSettings())
     entries(docs, book)
-    assert names(entries(other[:1] * PATIENCE, book)) == ["start", "stop"]
+    assert names(entries(other[:1] * PATIENCE_DOCUMENTS, book)) == ["start", "stop"]
     docs[-1][1]["num_events"] = {"s0": 2, "baseline": 2}
     assert names(entries(docs))[-1] == "stop", "no spectrum needs the baseline"
 
 
-def test_one_run_that_waits_does_not_delay_another() -> None:
+def test_waiting_run_does_not_delay_another() -> None:
     waits, whole = run(3), run(3)
     del waits[3]
     found = entries([d for pair in itertools.zip_longest(waits, whole) for d in pair if d])
@@ -219,7 +218,7 @@ def test_pages_are_unpacked() -> None:
     assert "different lengths" in aside.detail
 
 
-def test_it_is_decided_once_what_a_run_is() -> None:
+def test_properties_of_a_run_are_decided_once() -> None:
     fields = FieldSettings(edge="K")
     for metadata, watched, sample in (
         ({"sample_uid": "s"}, True, "s"),
@@ -235,7 +234,7 @@ def test_it_is_decided_once_what_a_run_is() -> None:
         assert (info.watched, info.element, info.edge, info.sample_uid) == (watched, "Ni", "K", sample)
 
 
-def test_a_start_that_never_came_is_given_out_empty() -> None:
+def test_missing_start_is_returned_empty() -> None:
     docs, book = run(2, sample_uid="s"), Book(FieldSettings(element="Co"))
     assert entries(docs[1:-1], book) == []
     aside, start, *rest = book.settle()
@@ -248,6 +247,6 @@ def test_a_start_that_never_came_is_given_out_empty() -> None:
 
 
 def test_runs_left_open_end_without_a_stop() -> None:
-    runs = [run(1, stop=False) for _ in range(MAX_OPEN + 2)]
+    runs = [run(1, stop=False) for _ in range(MAX_OPEN_RUNS + 2)]
     stops = [e for e in entries([d for r in runs for d in r]) if isinstance(e, RunDocument) and e.name == "stop"]
     assert [(e.run.uid, e.doc) for e in stops] == [(r[0][1]["uid"], {}) for r in runs[:2]]

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from xas_agent.agent.stream.detectors import flaw
-from xas_agent.agent.stream.sweeps import UnusableError, spectrum
+from xas_agent.agent.stream.detectors import find_flaw
+from xas_agent.agent.stream.sweeps import UnusableError, form_spectrum
 
 ENERGY = 8300 + np.linspace(0, 150, 300)
 
@@ -20,49 +20,49 @@ def columns(seed=0):
 
 def reason(made, formula="transmission"):
     with pytest.raises(UnusableError) as told:
-        spectrum(made, formula, 10)
+        form_spectrum(made, formula, 10)
     assert any(c.isdigit() for c in told.value.detail)
     return told.value.reason
 
 
 @given(st.integers(0, 1000))
-def test_sound_detectors_have_no_flaw(seed):
+def test_good_detectors_have_no_flaw(seed):
     made = columns(seed)
-    assert all(flaw(made, role) is None for role in ("i0", "it", "fluorescence", "iref"))
-    assert spectrum(made, "transmission", 10).reference is not None
+    assert all(find_flaw(made, role) is None for role in ("i0", "it", "fluorescence", "iref"))
+    assert form_spectrum(made, "transmission", 10).reference is not None
 
 
 def test_i0_may_be_constant_and_dip():
     made = columns()
     made["i0"] = np.ones(300)
     made["it"] = made["it"] / made["it"].max()
-    assert spectrum(made, "transmission", 10).mu.size == 300
+    assert form_spectrum(made, "transmission", 10).mu.size == 300
     made = columns()
     made["i0"][100:130] *= 0.6
     made["it"][100:130] *= 0.6
-    assert spectrum(made, "transmission", 10).mu.size == 300
+    assert form_spectrum(made, "transmission", 10).mu.size == 300
 
 
 @pytest.mark.parametrize(("role", "formula"), [("it", "transmission"), ("fluorescence", "fluorescence")])
-def test_a_dead_detector(role, formula):
+def test_constant_detector(role, formula):
     made = columns()
     made[role] = np.full(300, 7.0)
     assert reason(made, formula) == f"{'It' if role == 'it' else 'If'} constant"
 
 
 @given(st.floats(0.1, 0.95))
-def test_a_detector_that_is_clipped(part):
+def test_saturated_detector(part):
     made = columns()
     made["fluorescence"] = np.minimum(made["fluorescence"], np.quantile(made["fluorescence"], part))
     assert reason(made, "fluorescence") == "If saturated"
 
 
-def test_few_counts_are_not_clipped():
+def test_few_counts_are_not_saturation():
     rng = np.random.default_rng(1)
-    assert flaw({"fluorescence": rng.integers(0, 4, 300).astype(float)}, "fluorescence") is None
+    assert find_flaw({"fluorescence": rng.integers(0, 4, 300).astype(float)}, "fluorescence") is None
 
 
-def test_a_beam_dump():
+def test_beam_dump():
     made = columns()
     made["i0"][250:] = 1e3
     assert reason(made) == "I0 dropped"
@@ -70,10 +70,10 @@ def test_a_beam_dump():
     assert reason(made) == "I0 not positive"
 
 
-def test_a_dead_reference_costs_the_reference_alone():
+def test_constant_reference_removes_only_the_reference():
     made = columns()
     made["iref"] = np.full(300, 1.0)
-    assert spectrum(made, "transmission", 10).reference is None
+    assert form_spectrum(made, "transmission", 10).reference is None
 
 
 @given(st.integers(0, 1000), st.floats(0.02, 0.3))
@@ -83,4 +83,4 @@ def test_i0_is_dark_below_a_tenth_of_its_median_for_three_points_in_a_row(seed, 
     made["i0"][40:44] *= part
     made["i0"][50] *= 3
     dark = made["i0"] < 0.1 * np.median(made["i0"])
-    assert (flaw(made, "i0") is not None) == (dark[:-2] & dark[1:-1] & dark[2:]).any()
+    assert (find_flaw(made, "i0") is not None) == (dark[:-2] & dark[1:-1] & dark[2:]).any()

@@ -1,4 +1,4 @@
-"""Streams on clocks of their own, joined."""
+"""Joining of streams with separate clocks."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ from streams import Staged
 from xas_agent.agent.fields.monochromator import Bragg, Polynomial
 from xas_agent.agent.fields.resolve import StreamFields, UnreadableStream, resolve
 from xas_agent.agent.fields.settings import FieldSettings
-from xas_agent.agent.stream.book import PATIENCE_S
-from xas_agent.agent.stream.fly import FlyJoiner, FlySettings, Trace, join, series
+from xas_agent.agent.stream.deadlines import PATIENCE_S
+from xas_agent.agent.stream.fly import FlyJoiner, FlySettings, Trace, join_columns, merge_tables
 from xas_agent.agent.types.frame import Received, SetAside
 
 TABLES = FlySettings(
@@ -51,13 +51,13 @@ def test_two_clocks_become_one_event_before_the_stop() -> None:
     assert stop.doc["num_events"] == {"baseline": 2, "fly": 1}
     data = event.doc["data"]
     np.testing.assert_allclose(data["time"], 100.0 + np.arange(50))
-    np.testing.assert_allclose(data["i0"], 2 * data["time"])  # 2 mV of 10 counts taken off
+    np.testing.assert_allclose(data["i0"], 2 * data["time"])  # an offset of 2 mV, 10 counts each, is subtracted
     np.testing.assert_allclose(data["it"], 0.3 * data["time"])
     np.testing.assert_allclose(data["counts"], -1000 * data["time"])
     assert descriptor.doc["data_keys"]["it"]["shape"] == [50]
 
 
-def test_it_comes_once_however_often_and_late_its_documents_come() -> None:
+def test_joined_once_for_repeated_and_late_documents() -> None:
     joiner = Staged(FlyJoiner(TABLES, FieldSettings()))
     docs = documents()
     early = [d for d in docs if d[1].get("uid") != "runenc1"]
@@ -70,7 +70,7 @@ def test_it_comes_once_however_often_and_late_its_documents_come() -> None:
     assert [d.name for d in run(docs[1:-1] * 2, joiner)] == []
 
 
-def test_a_stream_that_never_comes_is_told() -> None:
+def test_missing_stream_is_reported() -> None:
     joiner = Staged(FlyJoiner(TABLES, FieldSettings()))
     assert [d.name for d in run([d for d in documents() if "enc" not in str(d[1].get("uid"))], joiner)] == ["start"]
     aside, stop = joiner.poll(10.0 + PATIENCE_S)
@@ -82,7 +82,7 @@ def test_a_stream_that_never_comes_is_told() -> None:
 
 
 @pytest.mark.parametrize("announced", [True, False])
-def test_a_part_of_a_table_that_is_lost_is_told_and_not_interpolated_over(announced: bool) -> None:
+def test_lost_part_of_a_table_is_reported_and_not_interpolated(announced: bool) -> None:
     docs = documents()
     whole = docs[4][1]["data"]["enc"]
     parts = [
@@ -94,12 +94,12 @@ def test_a_part_of_a_table_that_is_lost_is_told_and_not_interpolated_over(announ
     joiner = Staged(FlyJoiner(TABLES, FieldSettings()))
     aside, stop = [*run([*docs[:4], *parts, docs[5]], joiner), *joiner.poll(10.0 + PATIENCE_S)][1:]
     assert isinstance(aside, SetAside)
-    assert (aside.reason, aside.detail) == ("events lost", "1 of 5 events of stream enc never came")
+    assert (aside.reason, aside.detail) == ("events lost", "1 of 5 events of stream enc did not arrive")
     assert isinstance(stop, Received)
     assert stop.name == "stop"
 
 
-def test_clocks_that_never_meet_are_told() -> None:
+def test_clocks_without_overlap_are_reported() -> None:
     docs = documents()
     docs[4][1]["data"]["enc"] = docs[4][1]["data"]["enc"] + [1000.0, 0.0, 0.0]
     (aside,) = (out for out in run(docs) if isinstance(out, SetAside))
@@ -107,12 +107,12 @@ def test_clocks_that_never_meet_are_told() -> None:
     assert "not recorded at the same time" in aside.detail
 
 
-def test_a_gain_beyond_all_bounds_is_told() -> None:
+def test_extreme_gain_is_reported() -> None:
     aside = next(out for out in run(documents(ch2_gain=1000)) if isinstance(out, SetAside))
     assert aside.reason == "fly streams do not fit"
 
 
-def test_a_table_of_another_shape_is_told() -> None:
+def test_table_with_another_shape_is_reported() -> None:
     docs = documents()
     docs[2][1]["data"]["apb"] = docs[2][1]["data"]["apb"][:, :2]
     (aside,) = (out for out in run(docs) if isinstance(out, SetAside))
@@ -120,12 +120,12 @@ def test_a_table_of_another_shape_is_told() -> None:
 
 
 @pytest.mark.parametrize("start", [{"xas_agent": True}, {"plan_name": "dark"}])
-def test_runs_that_are_not_read_pass_untouched(start: dict[str, Any]) -> None:
+def test_skipped_runs_pass_unchanged(start: dict[str, Any]) -> None:
     docs = documents(**start)
     assert [(d.name, d.doc) for d in run(docs)] == docs
 
 
-def test_a_run_that_never_stops_is_joined_at_the_end() -> None:
+def test_run_without_stop_is_joined_at_the_end() -> None:
     joiner = Staged(FlyJoiner(TABLES, FieldSettings()))
     run(documents()[:-1], joiner)
     assert [d.name for d in joiner.finish() if isinstance(d, Received)] == ["descriptor", "event"]
@@ -133,7 +133,7 @@ def test_a_run_that_never_stops_is_joined_at_the_end() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(rates=st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)), padding=st.integers(0, 5), seed=st.integers(0, 99))
-def test_a_straight_line_survives_any_two_clocks(rates: tuple[float, float], padding: int, seed: int) -> None:
+def test_straight_line_is_preserved_for_any_two_clocks(rates: tuple[float, float], padding: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     clocks = [np.sort(np.append(rng.uniform(10, 20, int(100 * rate)), [10.0, 20.0])) for rate in rates]
     tables = []
@@ -142,7 +142,7 @@ def test_a_straight_line_survives_any_two_clocks(rates: tuple[float, float], pad
         tables.append(rng.permutation(np.concatenate([table, table[:1], np.zeros((padding, 3))])))
     trace = Trace(stream="a", columns=("t", "i0", "it"), time=("t",))
     other = Trace(stream="b", columns=("t", "e", "f"), time=("t",))
-    found = join(series({"a": [tables[0]]}, trace), series({"b": [tables[1]]}, other))
+    found = join_columns(merge_tables({"a": [tables[0]]}, trace), merge_tables({"b": [tables[1]]}, other))
     assert (np.diff(found["time"]) > 0).all()
     for name, line in (("i0", 5 * found["time"]), ("it", 7 - found["time"]), ("e", 5 * found["time"])):
         np.testing.assert_allclose(found[name], line, atol=1e-9)
@@ -152,7 +152,7 @@ def test_a_straight_line_survives_any_two_clocks(rates: tuple[float, float], pad
     "wrong",
     [{"stream": "("}, {"stream": "a", "columns": ["i0"]}, {"stream": "a", "columns": ["t"], "time": ["s"]}],
 )
-def test_a_trace_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
+def test_impossible_trace_is_rejected(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Trace.model_validate(wrong)
 
@@ -161,12 +161,12 @@ def test_a_trace_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
 
 
 @given(st.floats(2500, 60000), st.floats(-5, 5), st.sampled_from([1.0, -1.0, 360000.0]))
-def test_bragg_there_and_back(energy: float, offset: float, counts: float) -> None:
+def test_bragg_round_trip(energy: float, offset: float, counts: float) -> None:
     bragg = Bragg(d_spacing_ang=3.1356, counts_per_degree=counts)
     assert float(bragg.energy(bragg.position(energy, offset), offset)) == pytest.approx(energy, rel=1e-9)
 
 
-def test_bragg_as_iss_counts_it() -> None:
+def test_bragg_with_the_encoder_counts_of_iss() -> None:
     """NSLS-II ISS: E = −12398.42 / (2 · 3.1356 · sin(encoder / 360000 + angle_offset)), at negative angles."""
     counts, offset = -5_300_000.0, 0.35
     theirs = -12398.42 / (2 * 3.1356 * np.sin(np.radians(counts / 360000 + offset)))
@@ -175,7 +175,7 @@ def test_bragg_as_iss_counts_it() -> None:
     )
 
 
-def test_a_position_needs_a_relation_and_the_relation_its_offset() -> None:
+def test_position_needs_a_relation_and_its_offset() -> None:
     number = {"source": "", "dtype": "number", "shape": []}
     descriptor = {"uid": "d", "name": "primary", "data_keys": dict.fromkeys(("slit", "I0", "It"), number)}
     found = resolve(FieldSettings(position="slit"), descriptor, {})

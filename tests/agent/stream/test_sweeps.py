@@ -1,11 +1,11 @@
-"""Splitting, repairing and forming μ, against sweeps that are known."""
+"""Splitting of sweeps, removal of padding and μ, against known sweeps."""
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from xas_agent.agent.stream.sweeps import UnusableError, spectrum, split_sweeps, strip_padding
+from xas_agent.agent.stream.sweeps import UnusableError, form_spectrum, split_sweeps, strip_padding
 
 AXIS = 8333.0 + np.concatenate([np.arange(-60, -20, 5.0), np.arange(-20, 40, 0.5), np.arange(40, 111, 3.0)])
 
@@ -21,19 +21,19 @@ def several_sweeps(draw: st.DrawFn) -> list[np.ndarray]:
 
 @settings(max_examples=200, deadline=None)
 @given(several_sweeps())
-def test_sweeps_are_found_again_whatever_their_directions(sweeps: list[np.ndarray]) -> None:
+def test_sweeps_of_any_direction_are_recovered(sweeps: list[np.ndarray]) -> None:
     found = split_sweeps(np.concatenate(sweeps))
     ends = np.cumsum([s.size for s in sweeps])
     assert [(part.start, part.stop) for part in found] == list(zip(ends - sweeps[0].size, ends, strict=True))
 
 
-def test_an_extreme_measured_once_belongs_to_one_sweep() -> None:
+def test_extreme_measured_once_belongs_to_one_sweep() -> None:
     parts = split_sweeps(np.concatenate([AXIS, AXIS[-2::-1], AXIS[1:]]))
     n = AXIS.size
     assert [part.stop - part.start for part in parts] == [n, n - 1, n - 1]
 
 
-def test_an_axis_that_jitters_by_more_than_its_steps_is_one_sweep() -> None:
+def test_jitter_larger_than_the_steps_does_not_split_a_sweep() -> None:
     rng = np.random.default_rng(1)
     dense = np.linspace(8200, 8800, 20_000)
     up, down = dense + rng.normal(0, 0.05, dense.size), dense[::-1] + rng.normal(0, 0.05, dense.size)
@@ -58,7 +58,7 @@ def test_every_point_is_in_one_sweep(energies: list[float]) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.data())
-def test_absurd_numbers_give_finite_spectra_or_none(data: st.DataObject) -> None:
+def test_extreme_numbers_give_finite_spectra_or_none(data: st.DataObject) -> None:
     huge = st.sampled_from([5e-324, 1e-310, 1.0, 8333.0, 1e300, 1.7e308, -1.7e308, np.inf, np.nan])
     formula = data.draw(st.sampled_from(["transmission", "fluorescence", "mu"]))
     columns = {role: np.full(12, 2.0) for role in ("i0", "it", "fluorescence", "mu", "iref")}
@@ -66,7 +66,7 @@ def test_absurd_numbers_give_finite_spectra_or_none(data: st.DataObject) -> None
     for role, value, at in data.draw(st.lists(st.tuples(st.sampled_from(sorted(columns)), huge, st.integers(0, 11)))):
         columns[role][at] = value
     try:
-        found = spectrum(columns, formula, 3)
+        found = form_spectrum(columns, formula, 3)
     except UnusableError:
         return
     assert np.isfinite(found.energy).all()
@@ -85,20 +85,20 @@ def test_mu_is_formed_and_sorted() -> None:
     i0 = np.full(AXIS.size, 1e6)
     it = i0 * np.exp(-mu)
     columns = {"energy": AXIS, "i0": i0, "it": it, "iref": it * np.exp(-foil)}
-    found = spectrum({role: c[::-1] for role, c in columns.items()}, "transmission", 10)
+    found = form_spectrum({role: c[::-1] for role, c in columns.items()}, "transmission", 10)
     assert found.direction == "falling"
     assert found.reference is not None
     np.testing.assert_allclose(found.energy, AXIS)
     np.testing.assert_allclose(found.mu, mu)
     np.testing.assert_allclose(found.reference, foil, atol=1e-12)
     columns = {"energy": AXIS, "i0": i0, "fluorescence": i0 * mu, "reference": foil * np.nan}
-    found = spectrum(columns, "fluorescence", 10)
+    found = form_spectrum(columns, "fluorescence", 10)
     np.testing.assert_allclose(found.mu, mu)
     assert found.reference is None
 
 
-def test_an_energy_measured_twice_gives_the_mean() -> None:
-    found = spectrum({"energy": np.repeat(AXIS, 2), "mu": np.arange(2.0 * AXIS.size)}, "mu", 10)
+def test_energy_measured_twice_gives_the_mean() -> None:
+    found = form_spectrum({"energy": np.repeat(AXIS, 2), "mu": np.arange(2.0 * AXIS.size)}, "mu", 10)
     np.testing.assert_array_equal(found.energy, AXIS)
     np.testing.assert_allclose(found.mu, 2 * np.arange(AXIS.size) + 0.5)
 
@@ -115,15 +115,15 @@ def test_an_energy_measured_twice_gives_the_mean() -> None:
         ("energy", 1e300, "energy too high"),
     ],
 )
-def test_one_bad_value_refuses_the_spectrum(role: str, value: float, reason: str) -> None:
+def test_one_bad_value_makes_the_spectrum_unusable(role: str, value: float, reason: str) -> None:
     columns = {"energy": AXIS.copy(), "i0": np.ones(AXIS.size), "it": np.ones(AXIS.size)}
     columns[role][3] = value
     with pytest.raises(UnusableError) as refused:
-        spectrum(columns, "transmission", 10)
+        form_spectrum(columns, "transmission", 10)
     assert refused.value.reason == reason
 
 
-def test_padding_and_a_stuck_buffer_are_stripped() -> None:
+def test_padding_and_repeated_rows_are_removed() -> None:
     i0, it = np.full(AXIS.size, 5.0), np.linspace(1, 2, AXIS.size)
     pad = np.zeros(7)
     for energies in (np.append(AXIS, pad), np.append(AXIS, np.full(7, AXIS[-1] + 1))):

@@ -22,7 +22,7 @@ def test_bin_means_are_exact_integrals_of_the_piecewise_linear_spectrum(seed, po
             assert found[row, k] == pytest.approx(area / (bounds[k + 1] - bounds[k]), abs=1e-9)
 
 
-def test_area_is_conserved_where_the_grid_is_coarser():
+def test_coarse_grid_conserves_area():
     energy = np.linspace(0, 50, 2001)
     mu = np.sin(energy)[None] + 2
     coarse = bin_means(energy, mu, np.linspace(0, 50, 11))
@@ -31,7 +31,7 @@ def test_area_is_conserved_where_the_grid_is_coarser():
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5))
-def test_rows_with_their_own_energies_or_bounds_are_as_if_alone(seed, rows):
+def test_rows_with_separate_energies_or_bounds_are_independent(seed, rows):
     rng = np.random.default_rng(seed)
     energy = 8000 + np.cumsum(rng.uniform(0.1, 2.0, (rows, 30)), axis=1)
     mu, bounds = rng.normal(size=(rows, 30)), np.linspace(7990, 8050, 25)
@@ -42,7 +42,7 @@ def test_rows_with_their_own_energies_or_bounds_are_as_if_alone(seed, rows):
         np.testing.assert_allclose(each_bounds[i], bin_means(energy[0], mu[i : i + 1], shifted[i])[0], atol=1e-9)
 
 
-def test_footing_takes_level_and_scale_away():
+def test_footing_removes_level_and_scale():
     grid = Grid(-9, 98, 1, (-9, -6), (40, 98))
     rng = np.random.default_rng(0)
     mu = np.arctan(grid.energy - 10) / np.pi + 0.5 + 0.05 * rng.normal(size=(3, len(grid)))
@@ -53,6 +53,6 @@ def test_footing_takes_level_and_scale_away():
     np.testing.assert_allclose(grid.footing(0.37 * mu + 4.2), footed, atol=1e-9)
 
 
-def test_a_window_outside_the_grid_is_refused():
+def test_window_outside_the_grid_is_rejected():
     with pytest.raises(ValueError, match="anchor_ev 40…120 eV"):
         Grid(-9, 98, 1, (-9, -6), (40, 120))

@@ -1,4 +1,4 @@
-"""Reasons and flags, and how they are published."""
+"""The published texts of reasons and flags."""
 
 from itertools import permutations
 
@@ -18,6 +18,6 @@ def test_no_flag_contains_another():
     assert not [(a, b) for a, b in permutations(Flag, 2) if a.value in b.value]
 
 
-def test_a_refusal_reads_as_its_reason_and_detail():
+def test_text_of_a_refusal_is_reason_and_detail():
     assert str(Refusal(Reason.NO_MODEL)) == f"{Refusal(Reason.NO_MODEL)}" == "no model"
     assert f"{Refusal(Reason.NO_MODEL, 'loaded are none')}" == "no model: loaded are none"

@@ -10,7 +10,7 @@ from xas_agent.agent.types.xray import HC_EV_ANGSTROM, TableError, edge_ev, emis
 from xas_agent.models import card as cards
 
 
-def test_hc_is_that_of_the_tables():
+def test_hc_equals_the_value_of_the_tables():
     assert pytest.approx(PLANCK_HC, rel=1e-12) == HC_EV_ANGSTROM
     assert pytest.approx(12398.419843, abs=1e-6) == HC_EV_ANGSTROM
 
@@ -22,12 +22,12 @@ def test_edges_and_lines():
 
 
 @pytest.mark.parametrize("name", cards.installed())
-def test_a_shipped_model_stands_at_the_tabulated_edge(name):
+def test_edge_of_a_shipped_model_is_the_tabulated_edge(name):
     card = cards.read_card(cards.find(name))
     assert card.edge_ev == pytest.approx(edge_ev(card.absorber, card.edge), rel=1e-6)
 
 
-def test_what_the_tables_lack_is_one_message():
+def test_missing_table_entry_is_one_message():
     with pytest.raises(TableError, match="Xx K: found no such edge"):
         edge_ev("Xx")
     with pytest.raises(TableError, match="H L3: found no such edge"):
@@ -38,7 +38,7 @@ def test_what_the_tables_lack_is_one_message():
         emission_ev("Xx")
 
 
-def test_the_tables_are_not_loaded_before_they_are_asked():
+def test_tables_are_loaded_on_first_use():
     code = "import sys, xas_agent.agent.pipeline, xas_agent.adapters.xray_tables; print('xraydb' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

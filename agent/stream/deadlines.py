@@ -1,0 +1,48 @@
+"""The waits for documents that should have arrived earlier, each with a limit."""
+
+from collections.abc import Callable
+
+PATIENCE_DOCUMENTS = 256
+"""Number of further documents, of any run, for which the book waits for a start, a descriptor or Events."""
+PATIENCE_S = 2.0
+"""Time for which it waits, s, if this ends sooner."""
+
+
+class Deadlines:
+    """What is waited for, and what to do when a wait ends without it.
+
+    All waits have the same limit, so that the oldest one ends first.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        """Largest arrival time of a document so far, monotonic seconds."""
+        self._clock = 0
+        self._waits: dict[tuple[str, str], tuple[int, float, Callable[[], None]]] = {}
+        """By the awaited documents: the document count and the time at which the wait ends, and the action then."""
+
+    def __bool__(self) -> bool:
+        return bool(self._waits)
+
+    def tick(self, at: float) -> None:
+        """Count a document that arrived at ``at``, monotonic seconds."""
+        self._clock += 1
+        if at > self.now:
+            self.now = at
+
+    def add(self, kind: str, uid: str, give_up: Callable[[], None]) -> None:
+        """Begin to wait for documents of a kind and uid, unless such a wait is open."""
+        self._waits.setdefault((kind, uid), (self._clock + PATIENCE_DOCUMENTS, self.now + PATIENCE_S, give_up))
+
+    def remove(self, kind: str, uid: str) -> None:
+        """End a wait without its action."""
+        self._waits.pop((kind, uid), None)
+
+    def expire(self, now: float) -> None:
+        """End the waits whose limit is reached at ``now``, monotonic seconds, with their actions."""
+        while self._waits:
+            awaited, (last_count, last_time, give_up) = next(iter(self._waits.items()))
+            if last_count > self._clock and last_time > now:
+                break
+            del self._waits[awaited]
+            give_up()

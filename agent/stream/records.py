@@ -1,0 +1,96 @@
+"""The book's records of a run and its streams: what has arrived, and what is missing."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..types import RunInfo
+from .columns import announced_events
+from .held import Held
+from .sequence import SequenceNumbers
+
+AGENT_STREAMS = frozenset({"descriptors", "spectra", "decisions", "quality"})
+"""Streams of the agent's own runs; they identify such a run if its start was lost."""
+
+
+@dataclass(slots=True, eq=False)
+class StreamRecord:
+    """The documents of one stream of a run, over all its descriptors."""
+
+    run: "RunRecord"
+    name: str
+    counted: bool
+    """Whether the end of the run waits for the Events that the RunStop announces for this stream."""
+    ignored: bool = False
+    order: SequenceNumbers = field(default_factory=SequenceNumbers)
+    external_keys: int = 0
+    """Number of data keys whose values arrive as StreamDatums."""
+    with_events: bool = False
+    """Whether other data keys arrive in Events."""
+    rows: int = 0
+    """Number of rows that StreamDatums announced, summed over the data keys."""
+    datums: set[str] = field(default_factory=set)
+
+    def describe(self, keys: Mapping[str, Mapping[str, Any]]) -> None:
+        """Add the data keys of a descriptor."""
+        external = sum(about.get("external") == "STREAM:" for about in keys.values())
+        self.external_keys = max(self.external_keys, external)
+        self.with_events |= external < len(keys)
+
+    def add_datum(self, doc: Mapping[str, Any]) -> None:
+        """Count the rows of a StreamDatum; a repeated one counts once."""
+        if doc["uid"] not in self.datums:
+            self.datums.add(doc["uid"])
+            self.rows += max(0, doc["seq_nums"]["stop"] - doc["seq_nums"]["start"])
+
+    def missing(self, total: int) -> int:
+        """Return how many of the first ``total`` Events, or of their rows, have not arrived."""
+        events = self.order.missing(total) if self.with_events else 0
+        return max(events, total * self.external_keys - self.rows)
+
+
+@dataclass(slots=True, eq=False)
+class RunRecord:
+    """A run from its first document until it is forgotten."""
+
+    uid: str
+    info: RunInfo | None = None
+    """None until the start arrives or is given up."""
+    stop: dict[str, Any] | None = None
+    stopped_at: float = 0.0
+    """Arrival time of the stop, monotonic seconds."""
+    streams: dict[str, StreamRecord] = field(default_factory=dict)
+    """Streams by name."""
+    descriptors: list[str] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
+    """Descriptors and Events that wait for the start."""
+    finished: bool = False
+    late_reported: bool = False
+
+    def is_complete(self, reads: Callable[[str], bool]) -> bool:
+        """Whether the run has started and stopped, and all Events that the stop announces have arrived.
+
+        Parameters
+        ----------
+        reads : whether a stream of this name may hold part of a spectrum
+        """
+        if self.stop is None or self.info is None:
+            return False
+        return not self.info.watched or not any(
+            self._lacks_events(name, number, reads) for name, number in announced_events(self.stop).items()
+        )
+
+    def _lacks_events(self, name: str, number: int, reads: Callable[[str], bool]) -> bool:
+        stream = self.streams.get(name)
+        if stream is None:
+            return number > 0 and reads(name)
+        return stream.counted and not stream.ignored and stream.missing(number) > 0
+
+    def lacks_descriptor(self) -> bool:
+        """Whether the run has stopped and the descriptor of one of its streams did not arrive."""
+        if self.stop is None or (self.info is not None and not self.info.watched):
+            return False
+        if not isinstance(self.stop.get("num_events"), Mapping):
+            return not self.streams
+        known = AGENT_STREAMS | self.streams.keys()
+        return any(number > 0 and name not in known for name, number in announced_events(self.stop).items())
