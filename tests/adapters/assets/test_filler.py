@@ -280,7 +280,7 @@ def test_a_file_with_other_rows_than_announced(bench: Any, tmp_path: Path) -> No
     ("change", "detail"),
     [
         ({"mimetype": "multipart/related;type=image/tiff"}, "only application/x-hdf5"),
-        ({"uri": "s3://bucket/panda.h5"}, "only files are read"),
+        ({"uri": "s3://bucket/panda.h5"}, "only file: URIs are read"),
         ({"parameters": {"dataset": "/i0", "slice": ":,0"}}, "a slice of a dataset"),
     ],
 )

@@ -97,7 +97,7 @@ def test_a_repeated_id_waits_for_the_first_that_is_still_in_progress():
 
 
 def test_answers_are_remembered_within_bounds(monkeypatch):
-    monkeypatch.setattr(zmq_control, "REMEMBERED", 2)
+    monkeypatch.setattr(zmq_control, "_MAX_ANSWERED_IDS", 2)
     done: list = []
 
     def handler(action, args):
@@ -111,7 +111,7 @@ def test_answers_are_remembered_within_bounds(monkeypatch):
 
 
 def test_too_many_requests_in_progress_are_rejected(monkeypatch):
-    monkeypatch.setattr(zmq_control, "IN_PROGRESS", 1)
+    monkeypatch.setattr(zmq_control, "_MAX_UNANSWERED_REQUESTS", 1)
     finish = threading.Event()
 
     def handler(action, args):
@@ -274,11 +274,11 @@ def test_nobody_there_expires():
 @pytest.mark.parametrize(
     ("answer", "status", "reason"),
     [
-        (b"yes", "expired", "answered, but not understood: outcome unknown (not JSON"),
-        (b"[" * 100_000, "expired", "answered, but not understood: outcome unknown (not JSON"),
-        (b'{"id": "a", "status": "done"}', "expired", "answered, but not understood: outcome unknown (status"),
-        (b'{"id": "b", "status": "acknowledged"}', "expired", "answered, but not understood: outcome unknown"),
-        (b'{"status": "acknowledged"}', "expired", "answered, but not understood: outcome unknown"),
+        (b"yes", "expired", "unreadable answer, outcome unknown (not JSON"),
+        (b"[" * 100_000, "expired", "unreadable answer, outcome unknown (not JSON"),
+        (b'{"id": "a", "status": "done"}', "expired", "unreadable answer, outcome unknown (status"),
+        (b'{"id": "b", "status": "acknowledged"}', "expired", "unreadable answer, outcome unknown"),
+        (b'{"status": "acknowledged"}', "expired", "unreadable answer, outcome unknown"),
         (b'{"id": null, "status": "rejected", "reason": "not a request"}', "rejected", "not a request"),
         (b'{"id": "a", "status": "acknowledged", "reason": null, "took_s": 0.1}', "acknowledged", ""),
         (b'{"id": "a", "status": "acknowledged"}', "acknowledged", ""),
