@@ -12,7 +12,8 @@ from ...models.cores import core_count
 from ..output.progress import progress_bars
 
 if TYPE_CHECKING:
-    from ...models.datasets import FeffSettings, FeffSpectrum, Labels, Progress, Site
+    from ...models.datasets import FeffSettings, FeffSpectrum, Labels, Site
+    from ...models.progress import Progress
 
 SIGNALLED = 128  # from here on an exit code is that of a program ended by a signal
 
@@ -256,8 +257,8 @@ def _ended_by_sigterm() -> Iterator[None]:
 def _working() -> "Iterator[Progress]":
     """A bar on stderr for each thing done; and the extra named where it is missing."""
     try:
-        with progress_bars() as show:
-            yield show
+        with progress_bars() as progress:
+            yield progress
     except ModuleNotFoundError as e:
         if not (e.name or "").startswith("pymatgen"):
             raise

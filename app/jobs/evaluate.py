@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -14,7 +13,7 @@ from ..config import read_training, shipped_training
 from ..output.progress import progress_bars
 
 try:
-    from ...models.evaluation.report import Progress, Section, plain, write
+    from ...models.evaluation.report import Section, plain, write
     from ...models.evaluation.studies import (
         benchmark,
         delithiation,
@@ -38,6 +37,7 @@ import numpy as np
 
 from ...agent.estimate import FrameServer
 from ...agent.spectra import TheoryAlignment
+from ...models.progress import Progress
 from ...models.runtime import Model
 from ...models.training import TrainingConfig, TrainingPlan, config_of
 
@@ -153,9 +153,9 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
     sections: list[Section] = []
     skipped: list[str] = []
     for study in studies or settings.studies:
-        with progress_bars() as show:
-            show(study, 0, None)
-            found = judging.sections(study, partial(show, study))
+        with progress_bars() as progress:
+            progress(study, 0, None)
+            found = judging.sections(study, progress)
         sections += found
         skipped += [] if found else [study]
     if not sections:

@@ -17,12 +17,5 @@ def train_model(config_path: Path, data: Path, out: Path, jobs: int | None) -> P
     from ..output.progress import progress_bars
 
     config = read_training(str(config_path))
-    epochs = config.runs * config.optimisation.epochs
-    with progress_bars() as show:
-
-        def progress(member: int, epoch: int, score: float | None) -> None:
-            show(f"member {member}", epoch, epochs, "" if score is None else f"validation {score:.3f}")
-
-        for member in range(config.members):
-            progress(member, 0, None)
+    with progress_bars() as progress:
         return build(config, data, out, jobs or min(config.members, core_count()), progress)
