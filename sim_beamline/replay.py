@@ -12,7 +12,9 @@ from bluesky.utils import Msg
 from ..agent.types import Document, Reply
 from .engine import DocumentSink, Outlets, carry_out
 from .plan_state import PlanState
-from .recording import CloseRun, OpenRun, Reading, ReplayError, Step, from_documents, from_folder, is_frame
+from .recorded_documents import from_documents
+from .recorded_folder import from_folder
+from .recording import CloseRun, OpenRun, Reading, ReplayError, Step, is_frame
 
 __all__ = ["Replay", "ReplayError"]
 
