@@ -42,8 +42,8 @@ class ServingSettings(Settings):
     """How frames are queued and batched."""
 
     latency_budget_ms: float = Field(default=20.0, ge=0)
-    """Longest time for which documents are gathered into one batch, ms. Gathering ends when no document is waiting, so
-    that a single frame is never delayed."""
+    """Longest time for which documents are gathered into one batch, ms. Gathering ends when no document is waiting,
+    so that a single frame is never delayed."""
     max_batch: int = Field(default=256, ge=1)
     """Largest number of frames in one forward pass."""
     queue: int = Field(default=200_000, ge=1)

@@ -262,7 +262,7 @@ def test_bad_documents_are_one_clear_message(documents, message):
 
 
 def test_an_event_page_is_one_event_for_each_row(recording):
-    page = event_model.pack_event_page(*[e for e in only("event", recording) if "energy" in e["data"]])
+    page: dict = dict(event_model.pack_event_page(*[e for e in only("event", recording) if "energy" in e["data"]]))
     page["data"] = {name: np.asarray(column) for name, column in page["data"].items()}
     documents = []
     for name, doc in recording:

@@ -82,7 +82,7 @@ def test_a_file_written_a_moment_ago_is_not_taken_for_whole(tmp_path: Path) -> N
             HANDLERS["PIZZABOX_ENC_FILE_TXT_PD"](path)()
 
 
-def test_hdf5_that_is_none_yet(tmp_path: Path) -> None:
+def test_hdf5_that_is_invalid_yet(tmp_path: Path) -> None:
     with pytest.raises(NotYet):
         rows_of(tmp_path / "none.h5", "a", 0, 1)
     (tmp_path / "empty.h5").touch()

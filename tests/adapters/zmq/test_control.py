@@ -193,7 +193,7 @@ def test_a_malformed_request_is_rejected_with_a_reason(payload, id):
         assert control.request("b", "notify", {}, 5) == Reply("acknowledged")
 
 
-def test_what_a_request_leaves_empty_or_adds_is_passed_over():
+def test_what_a_request_leaves_empty_or_adds_is_ignored():
     with (
         pair(lambda action, args: Reply("acknowledged", f"{action} {args}")) as (server, _),
         raw_client(server.address) as ask,
@@ -346,6 +346,6 @@ def test_a_server_says_when_it_cannot_bind():
 
 @pytest.mark.parametrize("address", ["foo", "", "http://127.0.0.1:80", "127.0.0.1:70000"])
 @pytest.mark.parametrize("side", [ZMQControl, lambda address: ControlServer(address, lambda *_: Reply("rejected"))])
-def test_an_address_that_is_none_is_the_users_to_mend(side, address):
+def test_an_address_that_is_invalid_is_a_user_error(side, address):
     with pytest.raises(InputError, match=f"found '{address}', expected zmq://HOST:PORT"):
         side(address)

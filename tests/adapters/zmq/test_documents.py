@@ -291,7 +291,7 @@ def test_malformed_messages_are_counted_and_skipped(message, reason):
 
 @pytest.mark.parametrize(("adapter", "peer"), [(ZMQSource, zmq.XPUB), (ZMQSink, zmq.SUB)])
 @pytest.mark.parametrize("timeout_s", [0, 10])
-def test_waiting_is_told_of_in_the_log_once(adapter, peer, timeout_s, dead_address, monkeypatch):
+def test_waiting_is_reported_in_the_log_once(adapter, peer, timeout_s, dead_address, monkeypatch):
     monkeypatch.setattr(zmq_socket, "_LOG_WAIT_AFTER_S", 0.2)
     side = adapter(ZMQEndpoint(address=dead_address, connect_timeout_s=timeout_s))
     with capture_logs() as logs, closing(side), zmq.Context() as context, context.socket(peer) as late:
