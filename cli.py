@@ -1,4 +1,4 @@
-"""The ``xas-agent`` command: joins the commands of :mod:`xas_agent.app.commands`."""
+"""The ``xas-agent`` command, composed of the commands in :mod:`xas_agent.app.commands`."""
 
 from typing import Annotated
 
@@ -24,7 +24,7 @@ app.add_typer(dataset.dataset_app, name="dataset")
 @app.callback(invoke_without_command=True)
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_level: Annotated[str, typer.Option(help="Least level to log: debug, info, warning or error.")] = "info",
 ) -> None:
     keep_streams()
     if version:

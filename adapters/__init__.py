@@ -1,1 +1,1 @@
-"""One file per outside world, each a source, a sink or a control."""
+"""Sources, sinks and controls: one module or subpackage per transport, device or file format."""

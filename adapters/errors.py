@@ -1,15 +1,18 @@
-"""What an adapter raises when the world outside is not there."""
+"""Errors that several adapters raise."""
 
 
-class EndpointUnreachable(ConnectionError):  # noqa: N818 - says what happened, as ConnectionRefused would
-    """Nothing answered at an endpoint in time, or it could not be bound.
+class EndpointUnreachable(ConnectionError):  # noqa: N818 - named after the event, as ConnectionRefused is
+    """Nothing answers at an endpoint in time, or the endpoint cannot be bound.
 
-    Args:
-        endpoint: the address as the user gave it.
-        why: what was waited for and for how long.
+    Parameters
+    ----------
+    endpoint : str
+        Address as the user writes it.
+    reason : str
+        Missing peer and time waited, or the cause of the failed binding.
     """
 
-    def __init__(self, endpoint: str, why: str) -> None:
-        super().__init__(f"{endpoint}: {why}")
+    def __init__(self, endpoint: str, reason: str) -> None:
+        super().__init__(f"{endpoint}: {reason}")
         self.endpoint = endpoint
-        self.why = why
+        self.reason = reason

@@ -19,18 +19,21 @@ T = TypeVar("T")
 
 
 class RunEngineControl:
-    """Pauses, resumes and stops the plan that a RunEngine executes, from any thread but the RunEngine's own.
+    """Pauses, resumes and stops the plan that a RunEngine executes, from any thread except the RunEngine's.
 
-    - ``pause`` suspends the plan as a suspender does: devices in motion are stopped, ``RE(...)`` does not
-      return and no prompt appears. Acknowledged once the plan rests. A plan that cleared its checkpoint
-      cannot be paused.
-    - ``resume`` lets it go on from its last checkpoint, so that what was measured since is measured again,
-      under the same ``seq_num``. It lifts only this object's own pause: a plan paused at the prompt is its
-      user's.
-    - ``stop`` is ``RE.stop()``: the plan's clean-up runs and its RunStop says ``exit_status: success``. In
-      the user's thread ``RE(...)`` then raises ``RunEngineInterrupted``, as after Ctrl-C and ``RE.stop()``;
-      a script that is to go on with its next plan catches it.
-    - ``notify`` is logged.
+    - ``pause`` suspends the plan as a suspender does: moving devices are stopped, ``RE(...)`` does not return, and
+      no prompt appears. The request is acknowledged when the plan rests. A plan that cleared its checkpoint cannot be
+      paused.
+    - ``resume`` continues the plan from its last checkpoint and repeats the measurements since then, with the same
+      ``seq_num``. It ends only a pause of this object; a plan that is paused at the prompt belongs to its user.
+    - ``stop`` calls ``RE.stop()``: the plan cleans up, and its RunStop has ``exit_status: success``. In the user's
+      thread ``RE(...)`` then raises ``RunEngineInterrupted``, as after Ctrl-C and ``RE.stop()``; a script that
+      continues with its next plan must catch this exception.
+    - ``notify`` writes to the log.
+
+    Parameters
+    ----------
+    RE : RunEngine
     """
 
     def __init__(self, RE: RunEngine) -> None:
@@ -40,9 +43,9 @@ class RunEngineControl:
         self._release: asyncio.Event | None = None
 
     def request(self, id: str, action: str, args: Mapping[str, Any], timeout: float) -> Reply:
-        """Carry out ``action`` within ``timeout`` s, else answer ``expired``. Never raises.
+        """Carry out ``action`` within ``timeout`` s, else answer ``expired``; never raises.
 
-        A failure after the RunEngine was asked is ``expired`` too: its outcome is unknown.
+        A failure after the request reached the RunEngine is ``expired`` too, because its outcome is unknown.
         """
         if self._closed:
             return Reply("rejected", "the control is closed")
@@ -53,36 +56,36 @@ class RunEngineControl:
         if verb is None:
             return Reply("rejected", f"a RunEngine cannot {action!r}")
         if self._in_its_own_thread():
-            return Reply("rejected", "asked from the RunEngine's own thread, which would wait for itself")
+            return Reply("rejected", "requested in the RunEngine's own thread, which would wait for itself")
         try:
             reply = verb(timeout)
         except FutureTimeoutError:
-            # A pause that expired does not happen; the others cannot be taken back, and may yet.
-            missing = "the plan did not come to rest" if action == "pause" else "asked; not confirmed"
-            reply = Reply("expired", f"{missing} within {timeout:g} s")
-        except TransitionError as error:  # the plan ended before it was asked
+            # An expired pause is cancelled; resume and stop cannot be cancelled and may still take effect.
+            cause = "the plan did not come to rest" if action == "pause" else "requested, but not confirmed"
+            reply = Reply("expired", f"{cause} within {timeout:g} s")
+        except TransitionError as error:  # the plan ended before the request
             reply = Reply("rejected", str(error))
         except Exception as error:  # a Control never raises
-            reply = Reply("expired", f"asked, outcome unknown: {type(error).__name__}: {error}")
+            reply = Reply("expired", f"requested, outcome unknown: {type(error).__name__}: {error}")
         log.info("plan control", id=id, action=action, status=reply.status, reason=reply.reason)
         return reply
 
     def close(self) -> None:
-        """Take no more requests. A plan that is paused stays so: ending its pause is a decision too.
+        """Reject further requests. A paused plan stays paused, because to resume it is a decision too.
 
-        (Its user ends it with Ctrl-C twice, then ``RE.resume()`` or ``RE.stop()``.)
+        The user ends the pause with Ctrl-C twice, then ``RE.resume()`` or ``RE.stop()``.
         """
         self._closed = True
         self._stopper.shutdown(wait=False)
 
     def _pause(self, timeout: float) -> Reply:
         resting = threading.Event()
-        # Taken by the plan when it comes to rest, or by the request when it gives up: whoever is first. So a
-        # pause that was reported as expired does not happen after all, with nobody there to end it.
+        # The plan acquires this lock when it comes to rest, or the request acquires it at its timeout. A pause
+        # reported as expired therefore cannot begin afterwards, when nothing would end it.
         decided = threading.Lock()
 
         def hold() -> Iterator[Msg]:
-            # Runs as a plan, so however it ends (resumed, stopped, aborted at the prompt), `finally` does.
+            # A plan: `finally` runs after resume, stop, and abort at the prompt.
             if not decided.acquire(blocking=False):
                 return
             self._release = release = asyncio.Event()
@@ -99,7 +102,7 @@ class RunEngineControl:
             if self._release is not None:
                 return Reply("acknowledged", "already paused")
             if not self._RE.resumable:
-                return Reply("rejected", "the plan has cleared its checkpoint and could only be aborted")
+                return Reply("rejected", "the plan has cleared its checkpoint and can only be aborted")
             if not decided.locked():
                 self._RE.request_suspend(lambda: asyncio.sleep(0), pre_plan=hold, justification="xas-agent")
             return None
@@ -111,8 +114,8 @@ class RunEngineControl:
                 return answer
             resting.wait(max(0.0, end - time.monotonic()))
         finally:
-            given_up = decided.acquire(blocking=False)
-        if given_up:
+            timed_out = decided.acquire(blocking=False)
+        if timed_out:
             return Reply("expired", f"the plan did not come to rest within {timeout:g} s")
         return Reply("acknowledged", "paused")
 
@@ -130,7 +133,7 @@ class RunEngineControl:
     def _stop(self, timeout: float) -> Reply:
         if refusal := self._refusal():
             return refusal
-        # RE.stop() has no timeout of its own.
+        # RE.stop() has no timeout.
         stopping = self._stopper.submit(self._RE.stop)
         try:
             stopping.result(timeout)
@@ -142,14 +145,14 @@ class RunEngineControl:
         return asyncio.run_coroutine_threadsafe(coroutine, self._RE.loop).result(timeout)
 
     def _refusal(self) -> Reply | None:
-        """Why nothing can be asked of the RunEngine in its present state; None when a plan is running."""
+        """Return the rejection in the RunEngine's present state; None while a plan runs."""
         state = str(self._RE.state)
         if state == "running":
             return None
         if state == "idle":
             return Reply("rejected", "no plan is running")
         if state == "paused":
-            return Reply("rejected", "the plan is paused at its user's prompt, which decides over it")
+            return Reply("rejected", "the plan is paused at the prompt; its user decides")
         return Reply("rejected", f"the RunEngine is {state}")
 
     def _in_its_own_thread(self) -> bool:

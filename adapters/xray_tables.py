@@ -1,7 +1,8 @@
-"""The tables of xraydb that alignment asks for: f'' of an element, absorption coefficients of a compound.
+"""Tables of xraydb for the alignment: f'' of an element and absorption coefficients of a compound.
 
-C. T. Chantler, J. Phys. Chem. Ref. Data 29, 597 (2000) for f''; W. T. Elam, B. D. Ravel, J. R. Sieber, Radiat. Phys.
-Chem. 63, 121 (2002) for absorption coefficients. xraydb is imported when it is first asked: that takes a second.
+Sources: C. T. Chantler, J. Phys. Chem. Ref. Data 29, 597 (2000) for f''; W. T. Elam, B. D. Ravel, J. R. Sieber,
+Radiat. Phys. Chem. 63, 121 (2002) for absorption coefficients. xraydb is imported at the first use, because the
+import takes a second.
 """
 
 from collections.abc import Iterator
@@ -13,14 +14,16 @@ import numpy as np
 from ..agent.spectra import AlignmentSettings, SelfAbsorptionSettings, thick_alpha
 from ..agent.types import AbsorptionTable, Array, TableError, Tabulated, edge_ev, emission_ev
 
-BESIDE_EV = 10.0  # of the edge, where a coefficient below and above it is taken
-TABLE_EV = np.arange(-1500.0, 4000.0, 2.0)  # about the edge: what any scan of it reaches
-STRONGEST_LINE = {"K": "Ka1", "L1": "Lb3", "L2": "Lb1", "L3": "La1"}
+_COEFFICIENT_OFFSET_EV = 10.0
+"""Distance from the edge at which the coefficients below and above it are evaluated, eV."""
+_F2_ENERGIES_EV = np.arange(-1500.0, 4000.0, 2.0)
+"""Energies relative to the edge at which f'' is tabulated, eV: the range of any scan of the edge."""
+_STRONGEST_LINE = {"K": "Ka1", "L1": "Lb3", "L2": "Lb1", "L3": "La1"}
 
 
 @dataclass(frozen=True, slots=True)
 class Coefficients:
-    """Absorption coefficients of a compound at density 1, 1/cm, as :func:`thick_alpha` takes them."""
+    """Absorption coefficients of a compound at a density of 1 g/cm³, 1/cm: the arguments of :func:`thick_alpha`."""
 
     fluorescence: float
     below: float
@@ -28,38 +31,50 @@ class Coefficients:
 
 
 def tabulated(settings: AlignmentSettings, element: str, edge: str) -> Tabulated:
-    """Return the tables that the settings ask for, of one absorber and its edge.
+    """Return the tables that the alignment settings require for an absorber and its edge.
+
+    Parameters
+    ----------
+    settings : AlignmentSettings
+    element : str
+        Symbol of the absorber.
+    edge : str
+        Edge, such as ``K``.
+
+    Returns
+    -------
+    Tabulated
 
     Raises
     ------
     TableError
-        No such element, line or compound; the message names the setting.
+        The element, line or compound is unknown; the message names the setting.
     """
-    found, how = None, settings.self_absorption
+    table, correction = None, settings.self_absorption
     if settings.normalisation.mode == "mback":
-        with _asked_by("alignment.normalisation.mode: mback"):
-            energy = edge_ev(element, edge) + TABLE_EV
-            energy = energy[energy > BESIDE_EV]
-            found = AbsorptionTable(energy, f2(element, energy))
-    if how is None or how.formula is None:
-        return Tabulated(found)
-    with _asked_by(f"alignment.self_absorption.formula: {how.formula}"):
-        return Tabulated(found, _alpha(how, how.formula, element, edge))
+        with _setting_in_error("alignment.normalisation.mode: mback"):
+            energy = edge_ev(element, edge) + _F2_ENERGIES_EV
+            energy = energy[energy > _COEFFICIENT_OFFSET_EV]
+            table = AbsorptionTable(energy, f2(element, energy))
+    if correction is None or correction.formula is None:
+        return Tabulated(table)
+    with _setting_in_error(f"alignment.self_absorption.formula: {correction.formula}"):
+        return Tabulated(table, _alpha(correction, correction.formula, element, edge))
 
 
-def _alpha(how: SelfAbsorptionSettings, formula: str, element: str, edge: str) -> float | None:
-    """None where the element is not in the compound."""
+def _alpha(settings: SelfAbsorptionSettings, formula: str, element: str, edge: str) -> float | None:
+    """Return α of a thick sample, dimensionless; None if the compound does not contain the element."""
     if element not in elements(formula):
         return None
-    if edge not in STRONGEST_LINE:
-        raise TableError(f"{element} {edge}: expected one of the edges {', '.join(STRONGEST_LINE)}, or alpha")
-    mu = coefficients(formula, element, edge, STRONGEST_LINE[edge])
-    angles = {"angle_in_deg": how.angle_in_deg, "angle_out_deg": how.angle_out_deg}
+    if edge not in _STRONGEST_LINE:
+        raise TableError(f"{element} {edge}: expected one of the edges {', '.join(_STRONGEST_LINE)}, or alpha")
+    mu = coefficients(formula, element, edge, _STRONGEST_LINE[edge])
+    angles = {"angle_in_deg": settings.angle_in_deg, "angle_out_deg": settings.angle_out_deg}
     return thick_alpha(mu.fluorescence, mu.below, mu.above, **angles)
 
 
 @contextmanager
-def _asked_by(setting: str) -> Iterator[None]:
+def _setting_in_error(setting: str) -> Iterator[None]:
     try:
         yield
     except TableError as error:
@@ -67,20 +82,20 @@ def _asked_by(setting: str) -> Iterator[None]:
 
 
 def elements(formula: str) -> frozenset[str]:
-    """Of a compound. Raises TableError."""
+    """Return the symbols of the elements of a compound; raise TableError if the formula is invalid."""
     import xraydb
 
     try:
-        found = frozenset(xraydb.chemparse(formula))
+        symbols = frozenset(xraydb.chemparse(formula))
     except ValueError as error:
         raise TableError(_no_compound(error)) from None
-    if not found:
+    if not symbols:
         raise TableError(_no_compound("it is empty"))
-    return found
+    return symbols
 
 
 def f2(element: str, energy: Array) -> Array:
-    """f'' of an element at energies in eV, for MBACK. Raises TableError."""
+    """Return f'' of an element, (M,), at energies in eV, for MBACK; raise TableError for an unknown element."""
     import xraydb
 
     try:
@@ -90,17 +105,31 @@ def f2(element: str, energy: Array) -> Array:
 
 
 def coefficients(formula: str, element: str, edge: str = "K", line: str = "Ka1") -> Coefficients:
-    """Of a compound such as ``LiNiO2`` around an edge of one of its elements. Raises TableError."""
-    at = edge_ev(element, edge)
-    energies = np.array([emission_ev(element, line), at - BESIDE_EV, at + BESIDE_EV])
+    """Return the absorption coefficients of a compound at an emission line, below and above an edge.
+
+    Parameters
+    ----------
+    formula : str
+        Formula, such as ``LiNiO2``.
+    element, edge, line : str
+        Absorber, edge and emission line.
+
+    Raises
+    ------
+    TableError
+        The formula, element, edge or line is unknown.
+    """
+    at_edge = edge_ev(element, edge)
+    offset = _COEFFICIENT_OFFSET_EV
+    energies = np.array([emission_ev(element, line), at_edge - offset, at_edge + offset])
     import xraydb
 
     try:
-        found = xraydb.material_mu(formula, energies, density=1.0)
+        values = xraydb.material_mu(formula, energies, density=1.0)
     except (ValueError, KeyError) as error:
         raise TableError(f"{formula}: {_no_compound(error)}") from None
-    return Coefficients(*(float(v) for v in found))
+    return Coefficients(*(float(value) for value in values))
 
 
-def _no_compound(why: object) -> str:
-    return f"found no compound, expected a formula such as LiNiO2 ({' '.join(str(why).split())})"
+def _no_compound(cause: object) -> str:
+    return f"found no compound, expected a formula such as LiNiO2 ({' '.join(str(cause).split())})"

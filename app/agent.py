@@ -1,4 +1,4 @@
-"""The agent as a callable: give it documents, it serves them on a thread of its own."""
+"""The agent as a callable that takes documents and serves them on a separate thread."""
 
 import atexit
 import itertools
@@ -16,20 +16,31 @@ from ..agent.decide import Rules
 from ..agent.pipeline import Pipeline
 from ..agent.types import Control, Estimator, Reason, Received, SetAside, get_logger
 from .config import Config, load_config
-from .wiring import _check_rules, frame_reader, load_models, tabulated, versions
+from .wiring import check_rules, frame_reader, load_models, load_tables, versions
 
 _log = get_logger()
 
 Callback = Callable[[str, dict[str, Any]], Any]
-_IDLE_S = 0.1  # how soon a changed status of a decision is published when no document comes
-_QUIET_S = 1.0  # after which documents that are still missing will not come
+_IDLE_POLL_S = 0.1
+"""Interval at which changed statuses of decisions are published while no document arrives, s."""
+_QUIET_S = 1.0
+"""Time without a document after which missing documents are given up, s."""
+_EXIT_TIMEOUT_S = 5.0
+"""Longest delay of the interpreter's exit by an agent that is not closed, s."""
 
 
 class XASAgent:
-    """Watches documents and publishes what they mean.
+    """Watches the documents of an experiment and publishes estimates and decisions as documents.
 
-    Call it with ``(name, doc)``: it returns at once and never raises. Its own documents go to every function given
-    to :meth:`subscribe`, on the agent's thread, as a RunEngine would send them.
+    A call with ``(name, doc)`` returns at once and never raises. The agent sends its own documents to the subscribers
+    (:meth:`subscribe`) on its own thread, in the form in which a RunEngine sends them.
+
+    Parameters
+    ----------
+    config : Config
+    models : sequence of Estimator
+    control : Control, optional
+        Receives the requests of decisions.
 
     Examples
     --------
@@ -42,23 +53,23 @@ class XASAgent:
     """
 
     def __init__(self, config: Config, models: Sequence[Estimator], control: Control | None = None) -> None:
-        _check_rules(config, models)
+        check_rules(config, models)
         self._config = config
         self._inbox: queue.Queue[Received] = queue.Queue(config.serving.queue)
         self._subscribing = threading.Lock()
         self._callbacks: dict[int, Callback] = {}
-        """Replaced, never changed: the agent's thread iterates over it."""
+        """By token. A change replaces the mapping, because the agent's thread iterates over it."""
         self._tokens = itertools.count(1)
         self._closed = threading.Event()
         self._progress = threading.Condition()
-        """Guards the next three lines, which are all that other threads learn of the agent's own."""
+        """Guards the counters and flags below, which several threads use."""
         self._taken = self._served = self._dropped = 0
         self._hurry = 0
         self._idle = True
         self._reason = ""
         self.models = tuple(models)
-        self._owned = ExitStack()
-        """Sink and control that were made for the agent, closed with it."""
+        self._resources = ExitStack()
+        """Sink and control that ``from_config`` creates; they are closed with the agent."""
         self._pipeline = Pipeline(
             frame_reader(config),
             models,
@@ -72,12 +83,12 @@ class XASAgent:
             spectra=config.serving.spectra,
             show_single_site=config.serving.single_site,
             max_batch=config.serving.max_batch,
-            tabulated=tabulated(config, models),
+            tabulated=load_tables(config, models),
         )
         self._thread = threading.Thread(target=self._work, name="xas-agent", daemon=True)
         self._thread.start()
-        # A script that ends without closing still gets its run's stop document.
-        atexit.register(self.close, 5.0)
+        # Publishes the RunStop even if a script ends without ``close``.
+        atexit.register(self.close, _EXIT_TIMEOUT_S)
 
     @classmethod
     def from_config(
@@ -87,31 +98,39 @@ class XASAgent:
         RE: Any = None,
         control: Control | None = None,
     ) -> "XASAgent":
-        """Connect what the config names, load its models and start.
+        """Connect the endpoints of the config, load its models and start.
 
         Parameters
         ----------
-        config : YAML file, name of a shipped config, mapping, or None for the defaults
-        RE : the RunEngine that decisions may act on, where ``control`` in the config enables them
-        control : anything else that they may act on; without either, the config's ``control_endpoint``
+        config : str, Path, mapping, Config or None
+            YAML file, name of a shipped config, or settings; None selects the defaults.
+        RE : RunEngine, optional
+            RunEngine on which decisions act, if ``control`` in the config enables them.
+        control : Control, optional
+            Control on which decisions act, instead of a RunEngine. Without both, the config's ``control_endpoint``
+            receives the requests.
+
+        Returns
+        -------
+        XASAgent
 
         Raises
         ------
         InputError
-            The config or a model cannot be used; before anything runs, with one message.
+            The config or a model is invalid.
         EndpointUnreachable
-            Nobody listens at the config's ``publish`` endpoint.
+            Nothing subscribes to the config's ``publish`` endpoint in time.
         """
         if not isinstance(config, Config):
             config = load_config(config)
-        with ExitStack() as owned:
+        with ExitStack() as resources:
             sink = None
             if config.publish is not None:
                 from ..adapters.zmq import ZMQSink
 
                 sink = ZMQSink(config.publish)
-                owned.callback(sink.close)
-                sink.connect()  # before the models are loaded: a dead endpoint is told at once
+                resources.callback(sink.close)
+                sink.connect()  # before the models load, so that a dead endpoint fails early
             if RE is not None:
                 from ..adapters.runengine import RunEngineControl
 
@@ -121,19 +140,20 @@ class XASAgent:
 
                 control = ZMQControl(config.control_endpoint)
             if control is not None:
-                owned.callback(control.close)
+                resources.callback(control.close)
             agent = cls(config, load_models(config), control)
-            agent._owned = owned.pop_all()
+            agent._resources = resources.pop_all()
         if sink is not None:
             agent.subscribe(sink)
         return agent
 
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
-        """Take one document; for any thread."""
+        """Take one document, from any thread."""
         try:
             if self._closed.is_set():
                 return
-            document = Received(name, _own(doc) if name in ("event", "event_page") else doc, time.monotonic())
+            doc = _with_copied_arrays(doc) if name in ("event", "event_page") else doc
+            document = Received(name, doc, time.monotonic())
             with self._progress:
                 try:
                     self._inbox.put_nowait(document)
@@ -141,26 +161,35 @@ class XASAgent:
                 except queue.Full:
                     self._dropped += 1
         except Exception:
-            # An exception here would end the user's plan.
+            # An exception would end the user's plan.
             _log.exception("document not taken", name=name)
 
     def subscribe(self, fn: Callback) -> int:
-        """Send the agent's own documents to ``fn(name, doc)``; gives a token for :meth:`unsubscribe`."""
+        """Send the agent's documents to ``fn(name, doc)``; return a token for :meth:`unsubscribe`."""
         with self._subscribing:
             token = next(self._tokens)
             self._callbacks = {**self._callbacks, token: fn}
         return token
 
     def unsubscribe(self, token: int) -> None:
-        """Stop sending documents to what ``subscribe`` gave this token for."""
+        """Stop sending documents to the subscriber with this token."""
         with self._subscribing:
             self._callbacks = {k: fn for k, fn in self._callbacks.items() if k != token}
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until every document taken so far is served and every decision settled.
+        """Wait until all documents taken so far are served and all decisions are settled.
 
-        Documents that a stop announced and that have not come are given up. False if it takes more than
-        ``timeout`` s, or when asked from one of the agent's own callbacks, which it would wait for.
+        Documents that a RunStop announces but that are missing are given up.
+
+        Parameters
+        ----------
+        timeout : float or None
+            Longest wait, s; None waits without limit.
+
+        Returns
+        -------
+        bool
+            False after the timeout, or if a subscriber calls this method on the agent's thread.
         """
         if threading.current_thread() is self._thread:
             return False
@@ -173,7 +202,15 @@ class XASAgent:
                 self._hurry -= 1
 
     def close(self, timeout: float | None = 30.0, reason: str = "the agent was closed before the run ended") -> None:
-        """Serve what is waiting, end the agent's runs (with ``reason``), stop the thread. Once."""
+        """Serve the waiting documents, end the agent's runs and stop its thread; further calls have no effect.
+
+        Parameters
+        ----------
+        timeout : float or None
+            Longest wait for the thread, s; None waits without limit.
+        reason : str
+            Reason in the RunStops.
+        """
         if not self._closed.is_set():
             self._reason = reason
             self._closed.set()
@@ -215,12 +252,12 @@ class XASAgent:
             self._pipeline.close(self._reason)
         except Exception:
             _log.exception("agent's runs not closed")
-        self._owned.close()
+        self._resources.close()
 
     def _gather(self) -> list[Received]:
-        """What is waiting now, until the latency budget of the first is spent."""
+        """Return the waiting documents, gathered for at most the latency budget."""
         try:
-            batch = [self._inbox.get(timeout=_IDLE_S)]
+            batch = [self._inbox.get(timeout=_IDLE_POLL_S)]
         except queue.Empty:
             return []
         until = time.monotonic() + self._config.serving.latency_budget_ms / 1e3
@@ -235,7 +272,7 @@ class XASAgent:
         if self._dropped:
             with self._progress:
                 dropped, self._dropped = self._dropped, 0
-            detail = f"{dropped} documents came faster than they were served; the queue holds {self._inbox.maxsize}"
+            detail = f"{dropped} documents dropped: the queue of {self._inbox.maxsize} documents is full"
             self._pipeline.note(SetAside("", "", time.time(), Reason.QUEUE_FULL, detail))
 
     def _emit(self, name: str, doc: dict[str, Any]) -> None:
@@ -246,17 +283,17 @@ class XASAgent:
                 _log.exception("subscriber failed", name=name)
 
 
-def _own(doc: dict[str, Any]) -> dict[str, Any]:
-    """A copy of an event or page whose arrays are not its detector's: that may write the next spectrum into them."""
+def _with_copied_arrays(doc: dict[str, Any]) -> dict[str, Any]:
+    """Copy the arrays of an event or page, because a detector may overwrite them with its next spectrum."""
     data = doc.get("data")
     if not isinstance(data, dict):
         return doc
-    return {**doc, "data": {k: _copied(v) for k, v in data.items()}}
+    return {**doc, "data": {key: _copy(value) for key, value in data.items()}}
 
 
-def _copied(value: Any) -> Any:
+def _copy(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.copy()
     if isinstance(value, list) and value and isinstance(value[0], np.ndarray):
-        return [_copied(v) for v in value]
+        return [_copy(item) for item in value]
     return value

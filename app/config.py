@@ -1,4 +1,4 @@
-"""What a user's YAML may say, and reading it."""
+"""The settings of the agent as pydantic models, and their reading from YAML."""
 
 import hashlib
 import json
@@ -21,18 +21,18 @@ from ..agent.types import ConfigError, Settings, read_mapping, read_yaml, valida
 if TYPE_CHECKING:
     from ..models.training import TrainingConfig
 
-TRAINING = Path(__file__).parents[1] / "configs" / "training"
-BEAMLINES = Path(__file__).parents[1] / "configs" / "beamlines"
+_TRAINING = Path(__file__).parents[1] / "configs" / "training"
+_BEAMLINES = Path(__file__).parents[1] / "configs" / "beamlines"
 
 
 class ModelSettings(Settings):
-    """Which model answers, and on what."""
+    """Models, and the hardware on which they run."""
 
     use: tuple[str, ...] = ()
     """Names of installed models, or model folders. Empty: every installed model; the element and edge of a frame
     choose among them or, if the documents do not name these, its energies do."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model runs; ``auto`` takes a GPU if there is one."""
+    """Where the model runs; ``auto`` selects a GPU if one exists."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of the forward pass; unset: half the cores, at most 4. Only the command applies it: torch has one
     number of threads for the whole process, so in a host program that program's own setting holds."""
@@ -42,8 +42,8 @@ class ServingSettings(Settings):
     """How frames are queued and batched."""
 
     latency_budget_ms: float = Field(default=20.0, ge=0)
-    """Longest time that documents are gathered into one batch, ms. A lone frame never waits: gathering continues only
-    while more documents are already there."""
+    """Longest time for which documents are gathered into one batch, ms. Gathering ends when no document is waiting,
+    so that a single frame is never delayed."""
     max_batch: int = Field(default=256, ge=1)
     """Largest number of frames in one forward pass."""
     queue: int = Field(default=200_000, ge=1)
@@ -62,14 +62,14 @@ class Config(Settings):
     preset: str | None = None
     """Name of a beamline preset; these settings override its keys."""
     model: ModelSettings = ModelSettings()
-    """Which model answers, and where it runs."""
+    """Models, and the hardware on which they run."""
     fields: FieldSettings = FieldSettings()
-    """Which data keys hold the energy and the intensities."""
+    """Data keys of energy and intensities."""
     fly: FlySettings | None = None
     """Streams of a fly scan that are joined to one; unset: each stream has its own energies, or the run has one
     axis."""
     assets: AssetSettings = AssetSettings()
-    """Files to which documents point."""
+    """External files of documents."""
     alignment: AlignmentSettings = AlignmentSettings()
     """Calibration, normalisation and resampling."""
     rules: tuple[Rule, ...] = ()
@@ -82,14 +82,14 @@ class Config(Settings):
     serving: ServingSettings = ServingSettings()
     """Queue, batches and what is published."""
     source: ZMQEndpoint | None = None
-    """ZMQ endpoint that documents come from."""
+    """ZMQ endpoint from which documents are received."""
     tiled: TiledEndpoint | None = None
-    """Tiled catalogue that documents come from, in place of ``source``."""
+    """Tiled catalogue from which documents are read, instead of ``source``."""
     publish: ZMQEndpoint | None = None
-    """ZMQ endpoint that the agent's own documents go to."""
+    """ZMQ endpoint to which the agent sends its documents."""
     x_target: float | None = None
-    """Li content at which the embedded beamline's charge should stop, for the summary; the rules decide when it is
-    reached."""
+    """Lithium content x of LixCoO2 at which the charge should stop, for comparison in the summary; the rules decide
+    when it stops."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -100,39 +100,49 @@ class Config(Settings):
     @field_validator("rules")
     @classmethod
     def _names_are_unique(cls, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
-        if repeated := [name for name, times in Counter(r.name for r in rules).items() if times > 1]:
+        if repeated := [name for name, count in Counter(rule.name for rule in rules).items() if count > 1]:
             raise ValueError(f"names that differ; two rules are named {repeated[0]!r}")
         return rules
 
     @property
     def sha256(self) -> str:
-        """Of the settings' canonical JSON."""
+        """SHA-256 of the settings' canonical JSON."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load_config(source: str | Path | Mapping[str, Any] | None = None, preset: str | None = None) -> Config:
-    """Read a YAML file, the name of a shipped config, or a mapping; None gives the defaults.
+    """Read a config.
 
-    A ``preset``, named here or in the config, lies under it.
+    Parameters
+    ----------
+    source : str, Path, mapping or None
+        YAML file, name of a shipped config, or settings; None selects the defaults.
+    preset : str, optional
+        Name of a beamline preset, instead of the one in the config. The keys of the config override those of the
+        preset.
+
+    Returns
+    -------
+    Config
 
     Raises
     ------
     ConfigError
-        No such file or preset, not YAML, or a key or value that the agent does not know.
+        The file or the preset does not exist, the file is not YAML, or a key or value is invalid.
     """
-    content, where = _content(source)
+    content, origin = _content(source)
     preset = preset or content.get("preset")
     if preset is None:
-        return validate_settings(content, Config, where) if content else Config()
+        return validate_settings(content, Config, origin) if content else Config()
     if preset not in presets():
-        raise ConfigError(f"{where}: found preset {preset!r}, expected one of {', '.join(presets())}")
-    beneath = read_mapping(BEAMLINES / f"{preset}.yaml")
-    return validate_settings(_over(beneath, content) | {"preset": preset}, Config, where)
+        raise ConfigError(f"{origin}: found preset {preset!r}, expected one of {', '.join(presets())}")
+    defaults = read_mapping(_BEAMLINES / f"{preset}.yaml")
+    return validate_settings(_merged(defaults, content) | {"preset": preset}, Config, origin)
 
 
 def _content(source: str | Path | Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
-    """Return what a config says, and what it goes by in messages."""
+    """Return the keys of a config and its name for messages."""
     if source is None or isinstance(source, Mapping):
         return dict(source or {}), "config"
     path = Path(source)
@@ -144,44 +154,56 @@ def _content(source: str | Path | Mapping[str, Any] | None) -> tuple[dict[str, A
     return read_mapping(path), str(path)
 
 
-def _over(beneath: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``content`` laid over ``beneath``, group by group."""
-    merged = dict(beneath)
+def _merged(defaults: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``defaults`` with the keys of ``content`` in their place, also within groups."""
+    merged = dict(defaults)
     for key, value in content.items():
-        below = merged.get(key)
-        merged[key] = _over(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+        default = merged.get(key)
+        if isinstance(default, Mapping) and isinstance(value, Mapping):
+            merged[key] = _merged(default, value)
+        else:
+            merged[key] = value
     return merged
 
 
 def presets() -> list[str]:
-    """Names of the beamlines whose rules come with the package."""
-    return sorted(p.stem for p in BEAMLINES.glob("*.yaml"))
+    """Return the names of the shipped beamline presets."""
+    return sorted(p.stem for p in _BEAMLINES.glob("*.yaml"))
 
 
 def shipped_configs() -> list[str]:
-    """Names of the configs that come with the package."""
+    """Return the names of the shipped configs."""
     return sorted(p.stem for p in (Path(__file__).parents[1] / "configs").glob("*.yaml"))
 
 
 def shipped_training() -> list[str]:
-    """Names of the training configs that come with the package."""
-    return sorted(p.stem for p in TRAINING.glob("*.yaml"))
+    """Return the names of the shipped training configs."""
+    return sorted(p.stem for p in _TRAINING.glob("*.yaml"))
 
 
 def read_training(name_or_file: str) -> "TrainingConfig":
-    """A training config: a shipped one by name, or a YAML file.
+    """Read a training config.
+
+    Parameters
+    ----------
+    name_or_file : str
+        Name of a shipped training config, or a YAML file.
+
+    Returns
+    -------
+    TrainingConfig
 
     Raises
     ------
     ConfigError
-        There is none, or it cannot be understood; one message.
+        The file does not exist or is invalid, or the augmentation does not cover the domain.
     """
     from ..models.training import TrainingConfig
 
-    path = TRAINING / f"{name_or_file}.yaml" if name_or_file in shipped_training() else Path(name_or_file)
+    path = _TRAINING / f"{name_or_file}.yaml" if name_or_file in shipped_training() else Path(name_or_file)
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; shipped training configs are {', '.join(shipped_training())}")
     config = read_yaml(path, TrainingConfig)
-    if lacking := config.augmentation.short_of(config.domain):
-        raise ConfigError(f"{path}: augmentation does not reach as far as the domain: {'; '.join(lacking)}")
+    if uncovered := config.augmentation.short_of(config.domain):
+        raise ConfigError(f"{path}: augmentation does not cover the domain: {'; '.join(uncovered)}")
     return config

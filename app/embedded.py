@@ -1,4 +1,4 @@
-"""The embedded beamline: the simulated one in a process of its own, watched and controlled by this one."""
+"""The embedded beamline: a simulated beamline in a child process, which this process watches and controls."""
 
 import json
 import signal
@@ -16,38 +16,49 @@ from ..agent.types import Reply
 from .config import Config
 from .output.folder import make_folder
 from .output.recorder import Truth
-from .session import SETTLE_S, Session, _uninterrupted
+from .session import SETTLE_S, Session, uninterrupted
 
 
 @dataclass
 class InProcessControl:
-    """A control in this process: what ``obey`` of the simulated beamline or of a replay answers."""
+    """A control that calls ``obey`` of a simulated beamline or a replay in this process."""
 
     obey: Callable[[str, Mapping[str, Any]], Reply]
 
     def request(self, id: str, action: str, args: Mapping[str, Any], timeout: float) -> Reply:
-        """Ask it."""
+        """Return the answer of ``obey``; ``id`` and ``timeout`` are not used."""
         return self.obey(action, args)
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing."""
 
 
-class BeamlineFailed(RuntimeError):  # noqa: N818  says what happened
-    """The simulated beamline ended before it began."""
+class BeamlineFailed(RuntimeError):  # noqa: N818  named after the event
+    """The simulated beamline ended before it started to publish."""
 
 
 class BeamlineProcess:
-    """The simulated beamline in a process of its own; it says where it publishes and takes orders.
+    """The simulated beamline in a child process; its log is ``beamline.log`` beside the truth file.
 
-    Its log goes to ``beamline.log`` beside the truth file.
+    Parameters
+    ----------
+    seed : int
+    frames : int
+        Number of planned spectra.
+    truth : Path
+        File for the documents with the true values, .jsonl.
+
+    Raises
+    ------
+    BeamlineFailed
+        The process ends before it publishes its addresses.
     """
 
     def __init__(self, seed: int, frames: int, truth: Path) -> None:
         self.truth = truth
         command = [sys.executable, "-m", "xas_agent", "sim", "--seed", str(seed), "--frames", str(frames)]
         command += ["--publish", "zmq://127.0.0.1:0", "--control", "zmq://127.0.0.1:0", "--truth", str(truth)]
-        # A group of its own: Ctrl-C goes to the agent, which then ends the beamline.
+        # A separate process group: Ctrl-C reaches only the agent, which then ends the beamline.
         log = truth.with_name("beamline.log")
         with log.open("w") as stderr:
             self.process = subprocess.Popen(
@@ -59,23 +70,23 @@ class BeamlineProcess:
             line = self.process.stdout.readline()
             if not line:
                 code = self.process.wait()
-                raise BeamlineFailed(f"the simulated beamline ended with exit code {code} before it began; see {log}")
-            said = json.loads(line)
+                raise BeamlineFailed(f"the simulated beamline ended with exit code {code} at its start; see {log}")
+            addresses = json.loads(line)
         except BaseException:
             self.close()
             raise
-        self.documents: str = said["documents"]
-        self.orders: str = said["control"]
+        self.documents_address: str = addresses["documents"]
+        self.control_address: str = addresses["control"]
 
     def over(self) -> bool:
-        """Whether it has ended and its last documents have had time to arrive."""
+        """Whether the process ended at least ``SETTLE_S`` ago, so that its last documents have arrived."""
         if self.process.poll() is None:
             return False
         self._ended_at = self._ended_at or time.monotonic()
         return time.monotonic() - self._ended_at > SETTLE_S
 
     def close(self) -> None:
-        """End it, gently first; afterwards the truth file is whole."""
+        """End the process, first with SIGINT; afterwards the truth file is complete."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             try:
@@ -86,30 +97,45 @@ class BeamlineProcess:
         if self.process.stdout is not None:
             self.process.stdout.close()
 
-    def read_truth(self, into: Truth) -> None:
-        """Read what really happened."""
+    def read_truth(self, record: Truth) -> None:
+        """Add the true values of the finished run to ``record``."""
         if self.truth.is_file():
             for name, doc in FileSource(self.truth):
-                into(name, doc)
+                record(name, doc)
 
 
-def embedded(config: Config, seed: int, planned: int, out: Path, *, limit: int | None) -> Session:
-    """The whole loop on this machine: beamline process, ZMQ, agent, control.
+def watch_embedded(config: Config, seed: int, planned: int, out: Path, *, limit: int | None) -> Session:
+    """Run the complete loop on this machine: beamline process, ZMQ, agent, control.
 
-    The charge is spread over ``planned`` frames; watching ends after ``limit`` of them.
+    Parameters
+    ----------
+    config : Config
+    seed : int
+        Seed of the simulated beamline.
+    planned : int
+        Number of frames over which the charge is spread.
+    out : Path
+        Output folder.
+    limit : int or None
+        Number of frames after which the session ends.
+
+    Returns
+    -------
+    Session
+        The finished session.
     """
     make_folder(out)
     beamline = BeamlineProcess(seed, planned, out / "truth.jsonl")
     truth = Truth()
     try:
-        source = ZMQSource(ZMQEndpoint(address=beamline.documents))
-        session = Session(config, out, ZMQControl(beamline.orders), planned, limit, truth)
+        source = ZMQSource(ZMQEndpoint(address=beamline.documents_address))
+        session = Session(config, out, ZMQControl(beamline.control_address), planned, limit, truth)
         with session:
             try:
                 source.connect()
                 session.watch(source, beamline.over)
             finally:
-                with _uninterrupted():
+                with uninterrupted():
                     source.close()
                     beamline.close()
                     beamline.read_truth(truth)

@@ -1,4 +1,4 @@
-"""One session of the agent at the command line: documents in until the end, a live view, the files at the end."""
+"""One session of the agent at the command line: a source, a live view and the output files."""
 
 import signal
 import threading
@@ -18,34 +18,39 @@ from .agent import XASAgent
 from .config import Config
 from .output.folder import OutputFolder
 from .output.live import Display
-from .output.recorder import Recorder, Truth, against_truth
+from .output.recorder import Recorder, Truth, compare_with_truth
 
 _log = get_logger()
 
-POLL_S = 0.1
-SETTLE_S = 0.5  # documents still under way when a beamline has ended, or the last frame asked for has come
+_POLL_S = 0.1
+"""Interval at which the live view is refreshed, s."""
+SETTLE_S = 0.5
+"""Time in which the last documents arrive after a beamline ended or the last requested frame was served, s."""
+_CLOSE_TIMEOUT_S = 5.0
+"""Longest wait for the thread that reads a closed source, s."""
 
 
 @dataclass
 class Session:
     """An agent between a source and its outputs.
 
-    Enter it, then :meth:`watch` a source or call :attr:`agent` with documents; leaving it writes the files.
+    Within the ``with`` block, :meth:`watch` reads a source, or other code sends documents to :attr:`agent`; the end
+    of the block writes the files.
     """
 
     config: Config
     out: Path | None
     control: Control | None = None
     planned: int | None = None
-    """Frames expected, for the progress bar."""
+    """Expected number of frames, for the progress bar."""
     limit: int | None = None
-    """Frames after which to end."""
+    """Number of frames after which the session ends."""
     truth: Truth | None = None
     recorder: Recorder = field(default_factory=Recorder)
     interrupted: bool = False
     failure: Exception | None = None
-    """What the source ended with, before its time."""
-    begun: float = field(default_factory=time.perf_counter)
+    """Error of the source, if it ended early."""
+    start_s: float = field(default_factory=time.perf_counter)
     output: OutputFolder | None = field(init=False)
     enough: threading.Event = field(init=False, default_factory=threading.Event)
     """Set when ``limit`` frames are served."""
@@ -70,9 +75,9 @@ class Session:
     ) -> bool:
         if kind is KeyboardInterrupt:
             self.interrupted = True
-        with _uninterrupted():
+        with uninterrupted():
             if self.enough.is_set():
-                self.agent.close(reason="the frames asked for are served")
+                self.agent.close(reason="the requested number of frames is served")
             self.agent.close()
             self.display.stop()
             if self.output is not None and (error is None or self.interrupted):
@@ -80,61 +85,61 @@ class Session:
         return self.interrupted and kind is KeyboardInterrupt
 
     def watch(self, source: Source, until: Callable[[], bool] = lambda: False) -> None:
-        """Feed the agent from ``source`` until it ends, ``until`` says so, or enough frames are served."""
+        """Send a source's documents to the agent until it ends, ``until`` is True, or ``limit`` frames are served."""
         reader = threading.Thread(target=self._read, args=(source,), name="source", daemon=True)
         reader.start()
         try:
             while reader.is_alive() and not self.enough.is_set() and not until():
                 self.display.refresh()
-                reader.join(POLL_S)
+                reader.join(_POLL_S)
             if self.enough.is_set():
-                reader.join(SETTLE_S)  # the stop of the run that had the last frame
+                reader.join(SETTLE_S)  # the RunStop may still arrive
         finally:
             failure = self.failure
             source.close()
-            reader.join(5.0)
-            self.failure = failure  # what comes of its being closed is none
-            while not self.agent.wait(POLL_S) and not self.enough.is_set():
+            reader.join(_CLOSE_TIMEOUT_S)
+            self.failure = failure  # an error that the closing causes is not a failure
+            while not self.agent.wait(_POLL_S) and not self.enough.is_set():
                 self.display.refresh()
 
     def follow(self, work: Callable[[], None]) -> None:
-        """Run ``work``, which calls the agent, on another thread, and show what comes of it."""
+        """Run ``work``, which calls the agent, on another thread, and refresh the live view; raise its exception."""
         failure: list[Exception] = []
 
         def run() -> None:
             try:
                 work()
-            except Exception as e:
-                failure.append(e)
+            except Exception as error:  # raised in the caller's thread
+                failure.append(error)
 
         worker = threading.Thread(target=run, name="beamline", daemon=True)
         worker.start()
         while worker.is_alive():
             self.display.refresh()
-            worker.join(POLL_S)
+            worker.join(_POLL_S)
         if failure:
             raise failure[0]
-        while not self.agent.wait(POLL_S):
+        while not self.agent.wait(_POLL_S):
             self.display.refresh()
 
     def summary(self) -> dict[str, Any]:
-        """Contents of summary.json."""
-        r, t = self.recorder, self.truth
-        stops = [d for d in r.decisions if d["action"] == "stop" and d["status"] == "acknowledged"]
+        """Return the contents of summary.json."""
+        recorder, truth = self.recorder, self.truth
+        stops = [d for d in recorder.decisions if d["action"] == "stop" and d["status"] == "acknowledged"]
         return {
-            "frames": len(r.frames),
-            "frames_set_aside": dict(r.set_aside),
-            "flags": r.flags(),
-            "gaps": dict(r.gaps),
-            "decisions": len(r.decisions),
+            "frames": len(recorder.frames),
+            "frames_set_aside": dict(recorder.set_aside),
+            "flags": recorder.flags(),
+            "gaps": dict(recorder.gaps),
+            "decisions": len(recorder.decisions),
             "stopped_by": stops[0]["rule"] if stops else None,
             "x_target": self.config.x_target,
-            "x_true_at_stop": round(t.x[-1], 4) if t and t.x and stops else None,
-            "x_open_loop_end": round(t.open_loop_x, 4) if t and t.open_loop_x is not None else None,
-            "os_against_truth": against_truth(r, t) if t else None,
-            "latency_ms": r.latency_ms(),
+            "x_true_at_stop": round(truth.x[-1], 4) if truth and truth.x and stops else None,
+            "x_open_loop_end": round(truth.open_loop_x, 4) if truth and truth.open_loop_x is not None else None,
+            "os_against_truth": compare_with_truth(recorder, truth) if truth else None,
+            "latency_ms": recorder.latency_ms(),
             "model": self._model(),
-            "wall_s": round(time.perf_counter() - self.begun, 2),
+            "wall_s": round(time.perf_counter() - self.start_s, 2),
             "interrupted": self.interrupted,
         }
 
@@ -144,10 +149,10 @@ class Session:
 
     def _read(self, source: Source) -> None:
         try:
-            whole = True
+            complete = True
             for name, doc in source:
-                whole = whole and (name == "stop" or not self.enough.is_set())
-                if whole:  # a stop after documents that were left out would announce them in vain
+                complete = complete and (name == "stop" or not self.enough.is_set())
+                if complete:  # a RunStop after omitted documents would announce events that never come
                     self.agent(name, doc)
         except (InputError, EndpointUnreachable) as error:
             self.failure = error
@@ -161,24 +166,24 @@ class Session:
 
 
 def source_of(config: Config) -> ZMQSource | TiledSource:
-    """Where the config's documents come from; not yet connected."""
+    """Return the unconnected source that the config names."""
     if config.tiled is not None:
         return TiledSource(config.tiled)
     assert config.source is not None
     return ZMQSource(config.source)
 
 
-class SourceFailed(RuntimeError):  # noqa: N818  says what happened
-    """The documents ended before their time."""
+class SourceFailed(RuntimeError):  # noqa: N818  named after the event
+    """The source ended early."""
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Let files be closed whole: a Ctrl-C that comes meanwhile is not heeded."""
+def uninterrupted() -> Iterator[None]:
+    """Ignore SIGINT and SIGTERM in the main thread, so that files are closed completely."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {s: signal.signal(s, signal.SIG_IGN) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
@@ -187,7 +192,7 @@ def _uninterrupted() -> Iterator[None]:
 
 
 def terminate_like_ctrl_c() -> None:
-    """End as cleanly on SIGTERM as on Ctrl-C."""
+    """Let SIGTERM raise KeyboardInterrupt, as Ctrl-C does."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Builds what the agent is made of from a config: frame reader, models, tables."""
+"""Builds the parts of the agent from a config: frame reader, models and tables."""
 
 import platform
 from collections.abc import Sequence
@@ -13,31 +13,31 @@ from .config import Config, ConfigError
 
 
 def frame_reader(config: Config) -> FrameReader:
-    """Return what makes frames of documents: the book, files filled in, fly streams joined, the assembler."""
+    """Return the reader that assembles frames from documents; it also reads external files and joins fly streams."""
     from ..adapters.assets import AssetFiller
 
     filler = AssetFiller(config.assets, partial(external_keys_to_read, config.fields, config.fly))
     return FrameReader(config.fields, config.fly, [filler])
 
 
-def _check_rules(config: Config, models: Sequence[Estimator]) -> None:
-    """Refuse a rule that could never fire."""
-    known = {name for m in models for name in m.units}
+def check_rules(config: Config, models: Sequence[Estimator]) -> None:
+    """Raise ConfigError for a rule over a descriptor that no model estimates."""
+    known = {name for model in models for name in model.units}
     for rule in config.rules:
         if rule.trigger.descriptor not in known:
             raise ConfigError(
                 f"rule {rule.name!r}: found descriptor {rule.trigger.descriptor!r}, "
-                f"expected one that a loaded model has: {', '.join(sorted(known))}"
+                f"expected a descriptor of a loaded model: {', '.join(sorted(known))}"
             )
 
 
-def tabulated(config: Config, models: Sequence[Estimator]) -> dict[str, Tabulated]:
-    """What the config's alignment asks for of tables, by model; nothing where it asks for nothing.
+def load_tables(config: Config, models: Sequence[Estimator]) -> dict[str, Tabulated]:
+    """Return the X-ray tables that the alignment settings require, by model name; empty if they require none.
 
     Raises
     ------
     InputError
-        The tables are not installed, or the declared compound is none, or holds no absorber of the models.
+        The formula of the sample is invalid, or it contains no absorber of the models.
     """
     alignment = config.alignment
     formula = alignment.self_absorption.formula if alignment.self_absorption is not None else None
@@ -45,20 +45,20 @@ def tabulated(config: Config, models: Sequence[Estimator]) -> dict[str, Tabulate
         return {}
     from ..adapters import xray_tables
 
-    found = {m.name: xray_tables.tabulated(alignment, m.absorber, m.edge_name) for m in models}
-    if formula is not None and all(t.alpha is None for t in found.values()):
+    tables = {m.name: xray_tables.tabulated(alignment, m.absorber, m.edge_name) for m in models}
+    if formula is not None and all(table.alpha is None for table in tables.values()):
         absorbers = ", ".join(sorted({m.absorber for m in models}))
         raise ConfigError(f"alignment.self_absorption.formula: found {formula}, expected one with {absorbers}")
-    return found
+    return tables
 
 
 def load_models(config: Config) -> Sequence[Estimator]:
-    """Load, check and warm up the config's models, or every installed one.
+    """Load, verify and warm up the models of the config, or all installed models.
 
     Raises
     ------
     ModelError
-        One of them is not a model, or does not match its card.
+        A folder is not a model, or its file does not match its card.
     """
     from ..models import card
     from ..models.runtime import Model
@@ -71,7 +71,7 @@ def load_models(config: Config) -> Sequence[Estimator]:
 
 
 def versions() -> dict[str, str]:
-    """Versions that an estimate depends on, for the RunStart."""
+    """Return the versions on which an estimate depends, for the RunStart."""
     import torch
 
     return {

@@ -1,1 +1,1 @@
-"""A beamline that needs no hardware: ophyd devices, a cathode that charges, plans and replay."""
+"""A simulated beamline without hardware: ophyd devices, a charging cathode, plans, and replay of recordings."""

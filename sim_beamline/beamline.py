@@ -15,10 +15,10 @@ from .devices import IonChambers, Monochromator, Potentiostat, QuickScan, Record
 from .engine import DocumentSink, Outlets, carry_out
 from .optics import Beam, BeamSettings
 from .plan_state import PlanState
-from .plans import FLY_ENERGIES, STEP_ENERGIES, BeamlineDevices, fly_frame, measure, step_frame
+from .plans import FLY_ENERGIES_EV, STEP_ENERGIES_EV, BeamlineDevices, fly_frame, measure, step_frame
 from .robot import Robot, load_cell
 
-TRUTH_KEYS = {
+_TRUTH_DATA_KEYS = {
     "frame": {"dtype": "integer", "shape": [], "source": "sim:truth"},
     "x": {"dtype": "number", "shape": [], "source": "sim:truth"},
     "mono_error_ev": {"dtype": "number", "shape": [], "source": "sim:truth", "units": "eV"},
@@ -33,13 +33,13 @@ class BeamlineSettings(Settings):
     """A LixCoO2 cell that charges in the beam."""
 
     seed: int = Field(default=0, ge=0)
-    """Seed of all random numbers: the cell's capacity and current, the monochromator's error, the noise."""
+    """Seed of all random numbers: the cell's capacity and current, the monochromator's error and the noise."""
     frames: int = Field(default=80, gt=0)
     """Number of planned spectra; the planned charge is spread evenly over them."""
     mode: Literal["fly", "step"] = "fly"
     """``fly``: one Event with arrays per spectrum. ``step``: one Event per energy."""
     both_ways: bool = False
-    """In step mode: whether every second sweep falls in energy."""
+    """Whether, in step mode, every second sweep has falling energies."""
     frame_period_s: float = Field(default=0.5, ge=0)
     """Wall time from one frame to the next, s; 0 adds no wait. The simulated time does not depend on it."""
     sample_name: str = "LiCoO2 cathode"
@@ -51,7 +51,7 @@ class BeamlineSettings(Settings):
 
 
 class SimBeamline:
-    """Devices, plans and a RunEngine, which sends its documents to sinks and the true values to other sinks.
+    """Devices, plans and a RunEngine, which sends measured documents and true values to separate sinks.
 
     ``run`` blocks and may be called once, from any thread. ``obey`` may be called from any thread while it runs.
 
@@ -75,7 +75,7 @@ class SimBeamline:
         self._outlets = Outlets(sinks, truth_sinks)
         self._current_ma = settings.cathode.nominal_current_ma
         self._cell = Cell(settings.cathode, settings.seed)
-        points = len(FLY_ENERGIES if settings.mode == "fly" else STEP_ENERGIES)
+        points = len(FLY_ENERGIES_EV if settings.mode == "fly" else STEP_ENERGIES_EV)
         self._beam = Beam(settings.beam, settings.cathode, self._cell, settings.seed, points)
         self._devices = self._build_devices(settings.cathode.charge_time_s / settings.frames / points)
         self._plan_state = PlanState(self._switch)
@@ -83,15 +83,15 @@ class SimBeamline:
     def _build_devices(self, point_s: float) -> BeamlineDevices:
         cell, beam = self._cell, self._beam
         noise = np.random.default_rng([self.settings.seed, 3])
-        mono = Monochromator(name="energy", init_pos=float(STEP_ENERGIES[0]))
+        mono = Monochromator(name="energy", init_pos=float(STEP_ENERGIES_EV[0]))
         return BeamlineDevices(
             mono=mono,
             chambers=IonChambers(name="chambers", beam=beam, mono=mono, seconds=point_s),
-            quick_scan=QuickScan(name="quick_scan", beam=beam, energies=FLY_ENERGIES, seconds=point_s),
+            quick_scan=QuickScan(name="quick_scan", beam=beam, energies=FLY_ENERGIES_EV, seconds=point_s),
             potentiostat=Potentiostat(name="potentiostat", cell=cell, noise=noise),
             thermometer=Thermometer(name="temperature", cell=cell, noise=noise),
             shutter=Shutter(name="shutter", beam=beam),
-            truth=RecordedDevice("truth", TRUTH_KEYS),
+            truth=RecordedDevice("truth", _TRUTH_DATA_KEYS),
             mark_truth=self._mark_truth,
         )
 
@@ -164,7 +164,7 @@ class SimBeamline:
                 "edge": "K",
                 "motors": ["energy"] if step else [],
                 "detectors": ["chambers" if step else "quick_scan", "potentiostat", "temperature"],
-                "num_points": s.frames * (len(STEP_ENERGIES) if step else 1),
+                "num_points": s.frames * (len(STEP_ENERGIES_EV) if step else 1),
             },
             truth_md={
                 **sample,

@@ -11,10 +11,18 @@ from scipy.ndimage import gaussian_filter1d
 from ..agent.types import Array, Settings, edge_ev
 
 CO_K_EDGE_EV = edge_ev("Co")
-STEP_WIDTH_EV = 5.0
-"""Width of the arctangent step that replaces the damped part of the structure, eV."""
-CAPACITY_MAH_PER_MG = 0.2738
+_STEP_WIDTH_EV = 5.0
+"""Width of the arctangent step that replaces the damped part of the spectral structure, eV."""
+_CAPACITY_MAH_PER_MG = 0.2738
 """Capacity of LiCoO2 for one Li per formula unit: F / M = 26801 mAh/mol / 97.87 g/mol."""
+_INITIAL_X_SPREAD = 0.01
+"""Largest deviation of the initial lithium content from 1."""
+_MAX_X = 1.05
+"""Largest lithium content: a discharge ends slightly above the stoichiometric composition."""
+_EDGE_STEP_SPREAD = 0.15
+"""Largest relative deviation of the edge step."""
+_VICTOREEN_EXPONENT = -2.7
+"""Exponent of the decay of one shell's absorption with energy."""
 
 # Open-circuit voltage of LixCoO2 against lithium (V): the plateau, the order–disorder step at x = 1/2 and the
 # steep end, read roughly from J. N. Reimers and J. R. Dahn, J. Electrochem. Soc. 139 (1992) 2091.
@@ -26,7 +34,7 @@ class CathodeSettings(Settings):
     """A cathode and how it is charged."""
 
     active_mass_mg: float = Field(default=10.0, gt=0)
-    """Weighed mass of LiCoO2 in the cell, mg."""
+    """Mass of LiCoO2 in the cell, mg."""
     charge_x: float = Field(default=0.875, gt=0, le=1)
     """Lithium per formula unit that the nominal current extracts over the planned scan."""
     charge_time_s: float = Field(default=14400.0, gt=0)
@@ -34,11 +42,11 @@ class CathodeSettings(Settings):
     spread: float = Field(default=0.025, ge=0, lt=0.1)
     """Largest relative deviation of the capacity, and of the current, from nominal; the seed draws within it."""
     resistance_ohm: float = Field(default=60.0, ge=0)
-    """Resistance of the whole cell, Ω: the overpotential is the current times this value."""
+    """Resistance of the whole cell, Ω; times the current it is the overpotential."""
     edge_step: float = Field(default=1.0, gt=0)
     """Edge step of the sample at the Co K edge, dimensionless; the seed changes it by up to 15 %."""
     background: float = Field(default=0.6, ge=0)
-    """Absorption of foils, electrolyte and lower edges at the edge, dimensionless; falls as E^-2.7."""
+    """Absorption of foils, electrolyte and lower edges at the Co K edge, dimensionless; it decays as E^-2.7."""
     broadening_ev: float = Field(default=1.0, gt=0)
     """Gaussian σ of the instrumental and thermal broadening of the computed spectra, eV."""
     feff_offset_ev: float | None = None
@@ -47,7 +55,7 @@ class CathodeSettings(Settings):
     @property
     def nominal_current_ma(self) -> float:
         """Current that extracts ``charge_x`` over the planned scan, mA."""
-        return self.charge_x * self.active_mass_mg * CAPACITY_MAH_PER_MG / (self.charge_time_s / 3600)
+        return self.charge_x * self.active_mass_mg * _CAPACITY_MAH_PER_MG / (self.charge_time_s / 3600)
 
 
 class Cell:
@@ -58,10 +66,10 @@ class Cell:
 
     def __init__(self, settings: CathodeSettings, seed: int) -> None:
         draw = np.random.default_rng([seed, 0]).uniform
-        self.x = 1.0 + draw(-0.01, 0.01)
+        self.x = 1.0 + draw(-_INITIAL_X_SPREAD, _INITIAL_X_SPREAD)
         self._current_error = 1 + settings.spread * draw(-1, 1)
-        self._capacity_mah = settings.active_mass_mg * CAPACITY_MAH_PER_MG * (1 + settings.spread * draw(-1, 1))
-        self.edge_step = settings.edge_step * (1 + 0.15 * draw(-1, 1))
+        self._capacity_mah = settings.active_mass_mg * _CAPACITY_MAH_PER_MG * (1 + settings.spread * draw(-1, 1))
+        self.edge_step = settings.edge_step * (1 + _EDGE_STEP_SPREAD * draw(-1, 1))
         self._resistance_ohm = settings.resistance_ohm
         self._lock = threading.Lock()
         self._current_ma = 0.0
@@ -83,7 +91,7 @@ class Cell:
         with self._lock:
             before, charge_mah = self.x, self._current_ma * seconds / 3600
             self.charge_mah += charge_mah
-            self.x = min(max(before - charge_mah / self._capacity_mah, 0.0), 1.05)
+            self.x = min(max(before - charge_mah / self._capacity_mah, 0.0), _MAX_X)
             self.time_s += seconds
             return before, self.x
 
@@ -120,7 +128,7 @@ class ReferenceSpectra:
         sigma = broadening_ev / (self._grid[1] - self._grid[0])
         self._foil = gaussian_filter1d(foil, sigma, mode="nearest")
         broad = gaussian_filter1d(mu, sigma, axis=-1, mode="nearest")
-        self._mu = np.stack([damped(self._grid, broad[k], amplitude) for k in range(len(broad))])
+        self._mu = np.stack([_damp_structure(self._grid, broad[k], amplitude) for k in range(len(broad))])
 
     def cathode(self, energy_ev: ArrayLike, x: ArrayLike) -> Array:
         """Return the normalised absorption at lithium content ``x``, interpolated between compositions.
@@ -154,19 +162,19 @@ class ReferenceSpectra:
         return np.interp(np.atleast_1d(energy_ev) + self._foil_offset_ev, self._grid, self._foil)
 
 
-def damped(energy_ev: Array, mu: Array, amplitude: float) -> Array:
+def _damp_structure(energy_ev: Array, mu: Array, amplitude: float) -> Array:
     """Return ``amplitude`` times ``mu`` plus 1 − ``amplitude`` times a smooth step at its half height, (E,)."""
     edge = energy_ev[np.argmax(mu >= 0.5)]
-    step = 0.5 + np.arctan((energy_ev - edge) / STEP_WIDTH_EV) / np.pi
+    step = 0.5 + np.arctan((energy_ev - edge) / _STEP_WIDTH_EV) / np.pi
     return amplitude * mu + (1 - amplitude) * step
 
 
-def victoreen(energy_ev: ArrayLike) -> Array:
+def _victoreen_decay(energy_ev: ArrayLike) -> Array:
     """Return the decay E^-2.7 of one shell's absorption, (E,), relative to the Co K edge."""
-    return (np.atleast_1d(energy_ev) / CO_K_EDGE_EV) ** -2.7
+    return (np.atleast_1d(energy_ev) / CO_K_EDGE_EV) ** _VICTOREEN_EXPONENT
 
 
 def absorption(normalised: Array, energy_ev: ArrayLike, edge_step: float, background: float) -> Array:
     """Return the absorption μ·d of a sample, (E,): a sloping background and an edge that decays above its step."""
-    decay = victoreen(energy_ev)
+    decay = _victoreen_decay(energy_ev)
     return background * decay + edge_step * normalised * np.minimum(decay, 1)

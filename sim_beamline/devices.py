@@ -17,6 +17,15 @@ from ..agent.types import Array
 from .cathode import Cell
 from .optics import Beam
 
+_ENERGY_LIMITS_EV = (4000.0, 25000.0)
+"""Range of the monochromator, eV."""
+_VOLTAGE_NOISE_V = 0.5e-3
+"""σ of the noise of the measured cell voltage, V."""
+_ROOM_TEMPERATURE_C, _TEMPERATURE_SWING_C, _TEMPERATURE_PERIOD_S = 25.0, 0.2, 5400.0
+"""Mean, amplitude and period of the temperature beside the cell."""
+_TEMPERATURE_NOISE_C = 0.02
+"""σ of the noise of the thermometer, °C."""
+
 
 def _done(device: Device) -> DeviceStatus:
     """Return the status of an action that took no wall time."""
@@ -45,7 +54,7 @@ class Monochromator(SoftPositioner):
     """Energy that the monochromator reports, eV; :class:`.optics.Beam` knows the true energy."""
 
     def __init__(self, *, name: str, init_pos: float) -> None:
-        super().__init__(name=name, egu="eV", source="SIM:energy", limits=(4000.0, 25000.0), init_pos=init_pos)
+        super().__init__(name=name, egu="eV", source="SIM:energy", limits=_ENERGY_LIMITS_EV, init_pos=init_pos)
 
     def describe(self) -> OrderedDict[str, Any]:
         description = super().describe()
@@ -96,7 +105,7 @@ class QuickScan(Device):
 
 
 class _CurrentSetpoint(Signal):
-    """A setpoint that takes effect before ``put`` returns, so that a control's switch-off is immediate."""
+    """A setpoint that takes effect before ``put`` returns, so that a control switches the current off at once."""
 
     def put(self, value: float, **kwargs: Any) -> None:
         super().put(value, **kwargs)
@@ -115,7 +124,7 @@ class Potentiostat(Device):
         self.cell = cell
         super().__init__(name=name)
         self.voltage.name = "voltage"
-        self.voltage.sim_set_func(lambda: cell.voltage + float(noise.normal(0, 0.5e-3)))
+        self.voltage.sim_set_func(lambda: cell.voltage + float(noise.normal(0, _VOLTAGE_NOISE_V)))
         self.charge.sim_set_func(lambda: cell.charge_mah)
 
 
@@ -139,7 +148,8 @@ class Thermometer(Quantity):
 
     def __init__(self, *, name: str, cell: Cell, noise: np.random.Generator) -> None:
         def read() -> float:
-            return 25 + 0.2 * float(np.sin(2 * np.pi * cell.time_s / 5400)) + float(noise.normal(0, 0.02))
+            swing = _TEMPERATURE_SWING_C * float(np.sin(2 * np.pi * cell.time_s / _TEMPERATURE_PERIOD_S))
+            return _ROOM_TEMPERATURE_C + swing + float(noise.normal(0, _TEMPERATURE_NOISE_C))
 
         super().__init__(read, name=name, units="degC")
 

@@ -18,7 +18,7 @@ DocumentSink = Callable[[str, dict[str, Any]], object]
 log = get_logger()
 
 TRUTH = "truth"
-"""The ``purpose`` in the RunStart of runs that are hidden from the agent."""
+"""``purpose`` in the RunStart of the runs that are hidden from the agent."""
 
 
 class Outlets:
@@ -31,7 +31,7 @@ class Outlets:
         self._failed: set[int] = set()
 
     def subscribe(self, sink: DocumentSink) -> None:
-        """Add a sink of the documents that are not of truth runs."""
+        """Add a sink for the documents of all runs except truth runs."""
         self._sinks.append(sink)
 
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
@@ -88,7 +88,7 @@ def run_engine(outlets: Outlets, interrupt: Callable[[], object]) -> Iterator[Ru
     try:
         yield RE
     finally:
-        # bluesky has no close method: the loop and its daemon thread would live to the end of the process.
+        # A RunEngine has no close method: its loop and daemon thread would last until the process ends.
         loop.call_soon_threadsafe(loop.stop)
         RE._th.join(timeout=10)
         if not loop.is_running():

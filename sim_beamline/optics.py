@@ -7,6 +7,15 @@ from pydantic import Field
 from ..agent.types import Array, Settings
 from .cathode import CathodeSettings, Cell, ReferenceSpectra, absorption
 
+_REFILL_PERIOD_S = 7200.0
+"""Time between two refills of the storage ring, s."""
+_BEAM_LIFETIME_S = 28800.0
+"""Time in which the ring current decays to 1/e, s."""
+_RIPPLE_FRACTION, _RIPPLE_PERIOD_S = 0.003, 47.0
+"""Relative amplitude and period of the flux oscillation."""
+_GLITCH_LOG_RANGE = 0.5
+"""Largest natural logarithm of the factor by which a glitch changes It."""
+
 
 class BeamSettings(Settings):
     """Source, monochromator and ion chambers."""
@@ -18,11 +27,11 @@ class BeamSettings(Settings):
     mono_drift_ev: float = Field(default=0.2, ge=0)
     """Largest drift of that error over the planned scan, eV; the seed draws within it."""
     I0_efficiency: float = Field(default=0.1, gt=0, lt=1)
-    """Fraction of photons that the chamber before the sample absorbs and counts."""
+    """Fraction of photons that the chamber in front of the sample absorbs and counts."""
     It_efficiency: float = Field(default=0.5, gt=0, lt=1)
-    """Likewise for the chamber behind the sample."""
+    """Fraction of photons that the chamber behind the sample absorbs and counts."""
     Iref_efficiency: float = Field(default=0.8, gt=0, le=1)
-    """Likewise for the chamber behind the reference foil."""
+    """Fraction of photons that the chamber behind the reference foil absorbs and counts."""
     gain_v_per_mcps: float = Field(default=2.0, gt=0)
     """Amplifier gain, V per million counted photons per second."""
     foil_edge_step: float = Field(default=1.0, gt=0)
@@ -30,7 +39,7 @@ class BeamSettings(Settings):
     foil_background: float = Field(default=0.3, ge=0)
     """Background absorption of the foil at the edge, dimensionless."""
     glitch_probability: float = Field(default=0.02, ge=0, le=1)
-    """Probability of one bad point (a spike of It) in a frame."""
+    """Probability that a frame contains a glitch: one point with a wrong It."""
 
 
 class Beam:
@@ -62,9 +71,10 @@ class Beam:
         return self._error_ev + self._drift_ev_per_s * np.atleast_1d(time_s)
 
     def flux(self, time_s: ArrayLike) -> Array:
-        """Return photons per second: the ring current decays between refills (two hours) and oscillates by 0.3 %."""
+        """Return photons per second, which decay between refills of the ring and oscillate."""
         t = np.atleast_1d(time_s)
-        decay = np.exp(-(t % 7200) / 28800) * (1 + 0.003 * np.sin(2 * np.pi * t / 47))
+        decay = np.exp(-(t % _REFILL_PERIOD_S) / _BEAM_LIFETIME_S)
+        decay *= 1 + _RIPPLE_FRACTION * np.sin(2 * np.pi * t / _RIPPLE_PERIOD_S)
         return self._settings.photons_per_s * decay
 
     def count(self, reported_ev: Array, seconds: float) -> tuple[Array, Array, Array]:
@@ -85,11 +95,11 @@ class Beam:
         s, n = self._settings, len(reported_ev)
         start_s = self._cell.time_s
         x_before, x_after = self._cell.advance(n * seconds)
-        at = (np.arange(n) + 0.5) / n
-        time_s = start_s + at * n * seconds
+        elapsed = (np.arange(n) + 0.5) / n  # fraction of the scan
+        time_s = start_s + elapsed * n * seconds
         energy = reported_ev - self.mono_error_ev(time_s)
         mu = absorption(
-            self._spectra.cathode(energy, x_before + at * (x_after - x_before)),
+            self._spectra.cathode(energy, x_before + elapsed * (x_after - x_before)),
             energy,
             self._cell.edge_step,
             self._cathode.background,
@@ -108,5 +118,5 @@ class Beam:
             )
         )
         hit = self._noise.random(n) < self._glitch
-        It[hit] *= np.exp(self._noise.uniform(-0.5, 0.5, hit.sum()))
+        It[hit] *= np.exp(self._noise.uniform(-_GLITCH_LOG_RANGE, _GLITCH_LOG_RANGE, hit.sum()))
         return I0, It, Iref

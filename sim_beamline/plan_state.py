@@ -12,7 +12,8 @@ from ..agent.types import Reply
 
 Phase = Literal["not started", "running", "paused", "stopped", "ended"]
 
-POLL_S = 0.02
+_POLL_S = 0.02
+"""Interval at which a waiting plan checks for requests, s."""
 
 
 class PlanState:
@@ -85,7 +86,7 @@ class PlanState:
                 break
             # The checkpoint empties the RunEngine's cache of messages, which would grow with every poll.
             yield from bps.checkpoint()
-            yield from bps.sleep(POLL_S if paused else min(POLL_S, until - before))
+            yield from bps.sleep(_POLL_S if paused else min(_POLL_S, until - before))
             if paused:
                 paused_s += time.monotonic() - before
         return paused_s

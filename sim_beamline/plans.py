@@ -18,11 +18,12 @@ from .plan_state import PlanState
 
 Plan = Generator[Msg, Any, None]
 
-FLY_ENERGIES: Array = CO_K_EDGE_EV + np.arange(-60.0, 110.01, 0.5)
-STEP_ENERGIES: Array = CO_K_EDGE_EV + np.concatenate(
+FLY_ENERGIES_EV: Array = CO_K_EDGE_EV + np.arange(-60.0, 110.01, 0.5)
+"""Energies of a fly scan, eV."""
+STEP_ENERGIES_EV: Array = CO_K_EDGE_EV + np.concatenate(
     [np.arange(-60, -20, 5.0), np.arange(-20, 35, 0.6), np.arange(35, 60, 1.0), np.arange(60, 110.1, 2.0)]
 )
-"""Coarse before the edge, 0.6 eV across it, coarser behind."""
+"""Energies of a step scan, eV: 0.6 eV apart across the edge, farther apart below and above it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def fly_frame(devices: BeamlineDevices, _: int) -> Plan:
 
 def step_frame(devices: BeamlineDevices, frame: int, *, both_ways: bool = False) -> Plan:
     """Plan: measure one Event per energy; with ``both_ways`` every second sweep falls in energy."""
-    energies = STEP_ENERGIES[::-1] if both_ways and frame % 2 == 0 else STEP_ENERGIES
+    energies = STEP_ENERGIES_EV[::-1] if both_ways and frame % 2 == 0 else STEP_ENERGIES_EV
     readables: Any = [devices.mono, devices.chambers, devices.potentiostat.voltage, devices.thermometer]
     for energy in energies:
         yield from bps.checkpoint()
@@ -80,13 +81,13 @@ def measure(
     measured = 0
     yield from plan_state.hold()
     while measured < frames and not plan_state.stopped:
-        began, x_before = time.monotonic(), devices.potentiostat.cell.x
+        start_s, x_before = time.monotonic(), devices.potentiostat.cell.x
         yield from bps.checkpoint()
         measured += 1
         yield from frame_plan(devices, measured)
         devices.mark_truth(measured, (x_before + devices.potentiostat.cell.x) / 2, False)
         yield from _record_truth(devices)
-        yield from plan_state.hold(began + period_s)
+        yield from plan_state.hold(start_s + period_s)
     plan_state.end()
     yield from bps.mv(devices.potentiostat.current, 0.0)
     yield from bps.mv(devices.shutter, 0)

@@ -12,7 +12,9 @@ from bluesky.utils import Msg
 from ..agent.types import Document, Reply
 from .engine import DocumentSink, Outlets, carry_out
 from .plan_state import PlanState
-from .recording import CloseRun, OpenRun, Reading, ReplayError, Step, from_documents, from_folder, is_frame
+from .recorded_documents import from_documents
+from .recorded_folder import from_folder
+from .recording import CloseRun, OpenRun, Reading, ReplayError, Step, is_frame
 
 __all__ = ["Replay", "ReplayError"]
 
@@ -74,7 +76,7 @@ class Replay:
         self._plan_state = PlanState()
 
     def __len__(self) -> int:
-        """Return the number of whole-spectrum Events or, for step scans, of frames that the RunStarts announce."""
+        """Return the number of Events with a whole spectrum or, for step scans, of the frames in the RunStarts."""
         frames = sum(isinstance(step, Reading) and is_frame(step) for step in self._steps)
         return frames or sum(
             int(step.metadata.get("frames_planned", 1)) for step in self._steps if isinstance(step, OpenRun)
@@ -88,7 +90,7 @@ class Replay:
         return self._plan_state.obey(action, args)
 
     def subscribe(self, sink: DocumentSink) -> None:
-        """Add a sink, as those in ``sinks``, before the replay runs."""
+        """Add a sink before the replay runs; it receives the same documents as ``sinks``."""
         self._outlets.subscribe(sink)
 
     def run(self) -> None:
@@ -100,7 +102,7 @@ class Replay:
         pace = _Pace(self._speed)
         for step in self._steps:
             if isinstance(step, Reading):
-                pace.late_s += yield from self._plan_state.hold(pace.due(step.time))
+                pace.paused_s += yield from self._plan_state.hold(pace.due(step.time))
             if self._plan_state.stopped:
                 break
             yield from set_run_key_wrapper(_do(step), step.run)
@@ -116,7 +118,7 @@ class Replay:
 
 def _do(step: Step) -> Generator[Msg, Any, None]:
     if isinstance(step, OpenRun):
-        # bluesky would take these for arguments of the message.
+        # These names are arguments of a bluesky message.
         metadata = {k: v for k, v in step.metadata.items() if k not in ("command", "obj", "run")}
         yield from bps.open_run(metadata)
     elif isinstance(step, CloseRun):
@@ -134,12 +136,13 @@ class _Pace:
     def __init__(self, speed: float | None) -> None:
         self._speed = speed
         self._first: tuple[float, float] | None = None
-        self.late_s = 0.0
-        """Total duration of pauses so far, s."""
+        """Recorded and monotonic time of the first Event, s."""
+        self.paused_s = 0.0
+        """Total duration of the pauses, s."""
 
     def due(self, recorded_s: float) -> float:
         if self._speed is None:
             return 0.0
         if self._first is None:
             self._first = (recorded_s, time.monotonic())
-        return self._first[1] + (recorded_s - self._first[0]) / self._speed + self.late_s
+        return self._first[1] + (recorded_s - self._first[0]) / self._speed + self.paused_s

@@ -10,6 +10,12 @@ from ophyd import Component, Device, Kind
 
 from .devices import Quantity
 
+_ELECTROLYTE_ML, _ELECTROLYTE_SD_ML = 0.10, 0.005
+_ACTIVE_FRACTION = 0.9
+"""Mass fraction of LiCoO2 in the electrode; the rest is carbon and binder."""
+_ELECTRODE_MASS_SD_MG = 0.05
+_ANNEAL_C, _ANNEAL_SD_C = 850.0, 2.0
+
 
 class Robot(Device):
     """Parameters of the sample that a synthesis and transfer robot reports."""
@@ -21,11 +27,10 @@ class Robot(Device):
     def __init__(self, *, name: str, active_mass_mg: float, seed: int) -> None:
         super().__init__(name=name)
         normal = np.random.default_rng([seed, 4]).normal
-        # 90 % active material; the rest is carbon and binder.
         parameters = {
-            self.electrolyte_volume_ml: normal(0.10, 0.005),
-            self.electrode_mass_mg: normal(active_mass_mg / 0.9, 0.05),
-            self.anneal_temperature_c: normal(850.0, 2.0),
+            self.electrolyte_volume_ml: normal(_ELECTROLYTE_ML, _ELECTROLYTE_SD_ML),
+            self.electrode_mass_mg: normal(active_mass_mg / _ACTIVE_FRACTION, _ELECTRODE_MASS_SD_MG),
+            self.anneal_temperature_c: normal(_ANNEAL_C, _ANNEAL_SD_C),
         }
         for signal, value in parameters.items():
             signal.name = signal.attr_name

@@ -170,7 +170,7 @@ def test_nothing_to_replay(tmp_path, recording):
 @pytest.mark.parametrize(
     ("energy", "edges", "message"),
     [
-        ((7600, 8700), (7709, 8333), "co-k, ni-k all fit 7600.0…8699.0 eV; --model or --element says which"),
+        ((7600, 8700), (7709, 8333), "co-k, ni-k all fit 7600.0…8699.0 eV; choose one with --model or --element"),
         pytest.param(
             (7000, 7300),
             (7112,),

@@ -1,4 +1,4 @@
-"""Arrays that documents point to: Resource and Datum, StreamResource and StreamDatum."""
+"""Arrays in external files: Resource and Datum, StreamResource and StreamDatum."""
 
 from .files import AssetSettings
 from .filler import AssetFiller

@@ -1,4 +1,4 @@
-"""Documents that point to files → documents that hold what is in them: a stage before the assembler."""
+"""A stage before the assembler that replaces references to external files by the arrays in them."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,10 +18,11 @@ log = get_logger()
 
 Doc = dict[str, Any]
 Wanted = Callable[[Mapping[str, Any], Mapping[str, Any]], frozenset[str] | UnreadableStream]
-"""(descriptor, start) → its external data keys that are needed, or why its spectra cannot be read anyway."""
+"""Maps descriptor and start to the required external data keys, or to the reason why the stream is unreadable."""
 
-MAX_RESOURCES = 1000
-MAX_DATUMS = 200_000
+_MAX_RESOURCES = 1000
+_MAX_DATUMS = 200_000
+_MAX_HANDLERS = 64
 
 
 @dataclass(slots=True)
@@ -34,7 +35,7 @@ class _Stream:
     held: deque[tuple[RunDocument, Patience]] = field(default_factory=deque)
 
     def holds(self, now: float, stopped: bool) -> bool:
-        """Whether something of it is still waited for; once its run has stopped, nothing but files."""
+        """Whether documents or rows are outstanding; after the RunStop only files are awaited, no documents."""
         if self.held:
             return True
         return self.rows is not None and (self.rows.reading or (not stopped and self.rows.lagging(now)))
@@ -43,33 +44,40 @@ class _Stream:
 @dataclass(slots=True)
 class _Run:
     streams: dict[str, _Stream] = field(default_factory=dict)
-    """By descriptor."""
+    """Streams by descriptor uid."""
     stop: RunDocument | None = None
 
 
 class AssetFiller:
-    """Fills in the external data that spectra are made of, and nothing else: no image is ever read.
+    """Reads the external data from which spectra are computed, and no others such as images.
 
-    Resource and Datum go through event-model's Filler, StreamResource and StreamDatum through bluesky's
-    consolidators. What is not in its file yet holds up the documents of its own stream, and the stop of its run, for
-    ``settings.wait_s`` at most. What cannot be read becomes an ``UnreadFile`` in its Event: the assembler sets
-    the frame aside with its reason.
+    event-model's Filler resolves Resource and Datum, and bluesky's consolidators resolve StreamResource and
+    StreamDatum. Missing data delay the documents of their stream, and the RunStop, by at most ``settings.wait_s``. An
+    ``UnreadFile`` in the Event replaces unreadable data, and the assembler sets the frame aside for this reason.
 
     Not thread-safe.
+
+    Parameters
+    ----------
+    settings : AssetSettings
+    wanted : callable
+        Selects the external data keys of a stream that are needed.
     """
 
     def __init__(self, settings: AssetSettings, wanted: Wanted) -> None:
         self._settings, self._wanted = settings, wanted
         self._runs: dict[str, _Run] = {}
-        """Runs that have external data, until their stop has been passed on."""
-        self._resources: FIFOCache[str, Doc] = FIFOCache(MAX_RESOURCES)
+        """Runs with external data, until their RunStop is passed on."""
+        self._resources: FIFOCache[str, Doc] = FIFOCache(_MAX_RESOURCES)
         self._busy: dict[str, _Run] = {}
-        """Runs of which something is held."""
+        """Runs with held documents."""
+        self._logged_errors: set[tuple[str, str]] = set()
+        """Document and exception names that are already logged."""
         caches: dict[str, Any] = {
-            "handler_cache": FIFOCache(64),
-            "resource_cache": FIFOCache(MAX_RESOURCES),
-            "datum_cache": FIFOCache(MAX_DATUMS),
-            "descriptor_cache": FIFOCache(MAX_RESOURCES),
+            "handler_cache": FIFOCache(_MAX_HANDLERS),
+            "resource_cache": FIFOCache(_MAX_RESOURCES),
+            "datum_cache": FIFOCache(_MAX_DATUMS),
+            "descriptor_cache": FIFOCache(_MAX_RESOURCES),
         }
         self._filler = event_model.Filler(
             {spec: self._located(handler) for spec, handler in HANDLERS.items()},
@@ -80,11 +88,11 @@ class AssetFiller:
 
     @property
     def waiting(self) -> bool:
-        """Whether documents are held back."""
+        """Whether documents are held."""
         return bool(self._busy)
 
     def __call__(self, document: RunDocument) -> Iterable[RunDocument | SetAside]:
-        """Take one document; return what can be passed on."""
+        """Take one document; return the documents that are ready."""
         try:
             match document.name:
                 case "event" | "stream_datum":
@@ -97,16 +105,19 @@ class AssetFiller:
                     self._filler(document.name, document.doc)
                 case "stream_resource":
                     self._resources[document.doc["uid"]] = document.doc
-        except Exception as error:
-            log.debug("malformed document passed on", name=document.name, error=f"{type(error).__name__}: {error}")
+        except Exception as error:  # a malformed document, which the assembler reports, or a defect of this class
+            key = document.name, type(error).__name__
+            write = log.debug if key in self._logged_errors else log.warning
+            self._logged_errors.add(key)
+            write("document passed on without its files", name=key[0], error=f"{key[1]}: {error}")
         return (document,)
 
     def poll(self, now: float) -> Iterable[RunDocument | SetAside]:
-        """Return what has become readable, or is given up."""
+        """Return the documents whose files are now readable, or for which the waiting time is over."""
         return [out for uid in list(self._busy) for out in self._advance(uid, now)]
 
     def finish(self) -> Iterable[RunDocument | SetAside]:
-        """Return all that is held, as far as it is there."""
+        """Return all held documents, with the data that exist."""
         return self.poll(float("inf"))
 
     def _located(self, handler: Callable[..., Any]) -> Callable[..., Any]:
@@ -114,13 +125,13 @@ class AssetFiller:
         return lambda path, **kwargs: handler(self._settings.locate(path), **kwargs | {"inside": inside})
 
     def _descriptor(self, document: RunDocument) -> Iterable[RunDocument]:
-        """Find out what of a stream is needed, and pass its descriptor on as it will be filled."""
+        """Register the required data keys of a stream; return its descriptor with these keys marked as filled."""
         doc = document.doc
         filled = {key for key, about in doc["data_keys"].items() if about.get("external")}
         if not filled or not document.run.watched:
             return (document,)
         wanted = self._wanted(doc, document.run.start)
-        if not isinstance(wanted, UnreadableStream):  # else the assembler reports why, as if all were there
+        if not isinstance(wanted, UnreadableStream):  # else the assembler reports the reason
             filled = wanted
         if isinstance(wanted, frozenset) and wanted:
             self._filler("descriptor", doc)
@@ -146,7 +157,7 @@ class AssetFiller:
         return self._advance(document.run.uid, document.at)
 
     def _advance(self, uid: str, now: float) -> list[RunDocument]:
-        """Pass on of one run what can be, its stop last."""
+        """Return the documents of one run that are ready, the RunStop last."""
         run = self._runs[uid]
         out: list[RunDocument] = []
         for stream in run.streams.values():
@@ -163,7 +174,7 @@ class AssetFiller:
         return out
 
     def _fill(self, stream: _Stream, now: float) -> Iterator[RunDocument]:
-        """Give out what is filled, in order."""
+        """Yield the filled documents of a stream in order."""
         while stream.held:
             document, patience = stream.held[0]
             if document.name == "event":
@@ -180,7 +191,7 @@ class AssetFiller:
             try:
                 take = stream.rows.event if document.name == "event" else stream.rows.datum
                 take(document.doc, document.at)
-            except Exception:  # malformed, which the assembler reports
+            except (KeyError, TypeError, ValueError):  # a malformed document, which the assembler reports
                 yield document
         if stream.rows is not None:
             yield from stream.rows.advance(now)
@@ -188,7 +199,7 @@ class AssetFiller:
     def _filled(
         self, document: RunDocument, wanted: frozenset[str], patience: Patience, now: float
     ) -> RunDocument | None:
-        """Return an Event with its wanted data, or the reason in their place; None: not yet."""
+        """Return an Event with its external data or the reason of their absence; None while they may still come."""
         doc = document.doc
         keys = {key for key in wanted if isinstance(doc["data"].get(key), str)}
         if not keys:
@@ -197,15 +208,15 @@ class AssetFiller:
             event: Any = {**doc, "filled": {**(doc.get("filled") or {}), **dict.fromkeys(keys, False)}}
             return replace(document, doc=dict(self._filler.fill_event(event, include=keys, inplace=False)))
         except Exception as error:
-            refusal, wait = _reason(error)
-            if wait and patience.wait(now):
+            reason, may_come = _reason(error)
+            if may_come and patience.wait(now):
                 return None
-            why = UnreadFile(f"{refusal}; waited {self._settings.wait_s:g} s" if wait else refusal)
-            return replace(document, doc={**doc, "data": {**doc["data"], **dict.fromkeys(keys, why)}})
+            unread = UnreadFile(f"{reason}; waited {self._settings.wait_s:g} s" if may_come else reason)
+            return replace(document, doc={**doc, "data": {**doc["data"], **dict.fromkeys(keys, unread)}})
 
 
 def _reason(error: BaseException) -> tuple[str, bool]:
-    """Why the Filler failed, in one line, and whether waiting may help."""
+    """Return the cause of a Filler's failure in one line, and whether waiting may remove it."""
     chain = [error]
     while (cause := chain[-1].__cause__) is not None:
         chain.append(cause)
@@ -215,7 +226,7 @@ def _reason(error: BaseException) -> tuple[str, bool]:
     if isinstance(root, OSError):
         return str(root) if isinstance(root, NotYet) else f"{type(root).__name__}: {root}", True
     if any(isinstance(e, event_model.UnresolvableForeignKeyError) for e in chain):
-        return "its Datum or Resource has not come", True
+        return "its Datum or Resource is missing", True
     if any(isinstance(e, event_model.UndefinedAssetSpecification) for e in chain):
-        return f"no handler reads it: {' '.join(str(error).split())[:200]}", False
+        return f"no handler for its format: {' '.join(str(error).split())[:200]}", False
     return f"{type(root).__name__}: {' '.join(str(root).split())[:200]}", False

@@ -1,4 +1,4 @@
-"""Events out of StreamDatums: the rows that they announce, read from HDF5 as bluesky's consolidators lay them out."""
+"""Events from StreamDatums: the announced rows, read from HDF5 in the layout of bluesky's consolidators."""
 
 import uuid
 from collections.abc import Iterable, Mapping
@@ -13,33 +13,33 @@ from .files import AssetRefused, AssetSettings, NotYet, rows_of
 
 Doc = Mapping[str, Any]
 
-FIRST_RETRY_S, LAST_RETRY_S = 0.05, 1.0
+_FIRST_RETRY_S, _MAX_RETRY_S = 0.05, 1.0
 
 
 @dataclass(slots=True)
 class Patience:
-    """When to look again for something that is not there yet, and until when."""
+    """Times at which missing data are requested again, with intervals that double, and the deadline."""
 
-    until: float
-    again: float = 0.0
-    _step: float = FIRST_RETRY_S
+    deadline: float
+    next_try: float = 0.0
+    _interval_s: float = _FIRST_RETRY_S
 
     def due(self, now: float) -> bool:
-        """Whether to look now."""
-        return now >= self.again
+        """Whether to try now."""
+        return now >= self.next_try
 
     def wait(self, now: float) -> bool:
-        """Put the next look off; False where there has been waited long enough."""
-        if now >= self.until:
+        """Postpone the next try; return False after the deadline."""
+        if now >= self.deadline:
             return False
-        self.again = min(now + self._step, self.until)
-        self._step = min(2 * self._step, LAST_RETRY_S)
+        self.next_try = min(now + self._interval_s, self.deadline)
+        self._interval_s = min(2 * self._interval_s, _MAX_RETRY_S)
         return True
 
 
 @dataclass(slots=True)
 class _Block:
-    """The rows of one StreamDatum."""
+    """The unread rows of one StreamDatum."""
 
     resource: str
     rows: range
@@ -50,7 +50,7 @@ class _Block:
 
 @dataclass(slots=True)
 class _Row:
-    """What has come of one Event."""
+    """The parts of one Event that have arrived."""
 
     values: dict[str, Any] = field(default_factory=dict)
     event: Doc | None = None
@@ -58,17 +58,21 @@ class _Row:
 
 
 class StreamRows:
-    """Puts the Events of one descriptor together from the rows of its StreamDatums and what came in Events itself.
+    """Assembles the Events of one descriptor from the rows of its StreamDatums and from partial Events.
 
-    They are given in the order of their ``seq_num``, each once; what lacks is waited for, until a later one has been
-    whole for ``wait_s``. One without an Event of its own has its descriptor's time, since a StreamDatum has none
-    (``fields.time`` names a data key that does).
+    Events are returned once each, in the order of ``seq_num``. An incomplete Event waits until a later one has been
+    complete for ``wait_s``. An Event without a document has its descriptor's time, because a StreamDatum has no time
+    (``fields.time`` may name a data key that contains it).
 
     Parameters
     ----------
-    descriptor : the EventDescriptor, as it came
-    wanted : its data keys, external as ``STREAM:``, that are read
-    resources : the StreamResources by uid, to which more may come
+    settings : AssetSettings
+    descriptor : RunDocument
+        The unchanged EventDescriptor.
+    wanted : iterable of str
+        Data keys to read, all external as ``STREAM:``.
+    resources : mapping
+        StreamResources by uid; the caller may add to it later.
     """
 
     def __init__(
@@ -87,15 +91,15 @@ class StreamRows:
 
     @property
     def reading(self) -> bool:
-        """Whether rows that were announced are still to be read."""
+        """Whether announced rows are still unread."""
         return bool(self._blocks)
 
     def lagging(self, now: float) -> bool:
-        """Whether there are Events of which a part has come lately, and the rest may follow."""
+        """Whether an incomplete Event received a part within ``wait_s``, so that the rest may follow."""
         return any(now < row.at + self.settings.wait_s for row in self._rows.values())
 
     def datum(self, doc: Doc, at: float) -> None:
-        """Take a StreamDatum; one that is repeated counts once."""
+        """Take a StreamDatum; a repeated one is ignored."""
         if doc["uid"] in self._seen:
             return
         self._seen.add(doc["uid"])
@@ -106,12 +110,12 @@ class StreamRows:
             self._blocks.append(_Block(doc["stream_resource"], rows, seq_nums, at, patience))
 
     def event(self, doc: Doc, at: float) -> None:
-        """Take the part of an Event that is in its document."""
+        """Take an Event document with the values that are not external."""
         row = self._row(int(doc["seq_num"]))
         row.event, row.at = doc, max(row.at, at)
 
     def advance(self, now: float) -> list[RunDocument]:
-        """Read what can be read; return the Events that are whole, up to the first that is not."""
+        """Read the available rows; return the complete Events before the first incomplete one."""
         waiting = []
         for block in self._blocks:
             if not block.patience.due(now):
@@ -119,57 +123,59 @@ class StreamRows:
                 continue
             try:
                 self._read(block)
-            except NotYet as why:
+            except NotYet as error:
                 if block.patience.wait(now):
                     waiting.append(block)
                 else:
-                    self._fail(block, f"{why}; waited {self.settings.wait_s:g} s")
-            except Exception as why:
-                self._fail(block, str(why) if isinstance(why, AssetRefused) else f"{type(why).__name__}: {why}")
+                    self._fail(block, f"{error}; waited {self.settings.wait_s:g} s")
+            except Exception as error:  # h5py and consolidators raise many types; the frame is set aside with it
+                message = str(error) if isinstance(error, AssetRefused) else f"{type(error).__name__}: {error}"
+                self._fail(block, message)
         self._blocks = waiting
-        out = self._whole_ones()
-        if self._rows and (beyond := self._overdue(now)) is not None:
-            out += self._as_they_are(beyond)
-            out += self._whole_ones()
+        out = self._complete()
+        if self._rows and (overdue := self._overdue(now)) is not None:
+            out += self._incomplete(before=overdue)
+            out += self._complete()
         return out
 
     def finish(self) -> list[RunDocument]:
-        """Return all that has come, whole or not."""
+        """Return all remaining Events, complete or not."""
         self._blocks = []
-        return self._as_they_are()
+        return self._incomplete()
 
-    def _whole_ones(self) -> list[RunDocument]:
+    def _complete(self) -> list[RunDocument]:
         out = []
-        while (row := self._rows.get(self._next)) is not None and self._whole(row):
-            out.append(self._give(self._next))
+        while (row := self._rows.get(self._next)) is not None and self._is_complete(row):
+            out.append(self._pop(self._next))
         return out
 
     def _overdue(self, now: float) -> int | None:
-        """Return the first Event that has been whole for as long as may be waited: what lacks before it was lost."""
+        """Return the first Event that has been complete for ``wait_s``: parts missing before it are lost."""
         since = now - self.settings.wait_s
-        late = min((seq for seq, row in self._rows.items() if row.at <= since and self._whole(row)), default=None)
-        return None if late is None or any(block.seq_nums[0] < late for block in self._blocks) else late
+        complete = (seq for seq, row in self._rows.items() if row.at <= since and self._is_complete(row))
+        first = min(complete, default=None)
+        return None if first is None or any(block.seq_nums[0] < first for block in self._blocks) else first
 
-    def _as_they_are(self, before: int | None = None) -> list[RunDocument]:
-        """Return what has come of the Events before one, or of all; what lacks in them says so."""
+    def _incomplete(self, before: int | None = None) -> list[RunDocument]:
+        """Return all Events, or those before one; an ``UnreadFile`` replaces each missing value."""
         out = []
         for seq in sorted(seq for seq in self._rows if before is None or seq < before):
             row = self._rows[seq]
             if self._with_events and row.event is None:
                 del self._rows[seq]
                 continue
-            row.values = {key: UnreadFile("no StreamDatum for it came") for key in self._wanted} | row.values
-            out.append(self._give(seq))
+            row.values = {key: UnreadFile("its StreamDatum is missing") for key in self._wanted} | row.values
+            out.append(self._pop(seq))
         self._next = max(self._next, before or 0)
         return out
 
-    def _whole(self, row: _Row) -> bool:
+    def _is_complete(self, row: _Row) -> bool:
         return row.values.keys() >= self._wanted and (row.event is not None or not self._with_events)
 
     def _row(self, seq: int) -> _Row:
-        return self._rows.setdefault(seq, _Row()) if seq >= self._next else _Row()  # given out before
+        return self._rows.setdefault(seq, _Row()) if seq >= self._next else _Row()  # returned before
 
-    def _give(self, seq: int) -> RunDocument:
+    def _pop(self, seq: int) -> RunDocument:
         row = self._rows.pop(seq)
         self._next = seq + 1
         time = document_time(self._descriptor)
@@ -187,7 +193,7 @@ class StreamRows:
     def _read(self, block: _Block) -> None:
         resource = self._resources.get(block.resource)
         if resource is None:
-            raise NotYet(f"StreamResource {block.resource} has not come")
+            raise NotYet(f"StreamResource {block.resource} is missing")
         key = resource["data_key"]
         if key not in self._wanted:
             return
@@ -196,23 +202,22 @@ class StreamRows:
         consolidator = self._consolidator(resource)
         try:
             self._put(block, key, self._values(consolidator, block.rows))
-        except NotYet as why:
+        except NotYet as error:
             shape = consolidator.datum_shape
             joined = shape[0] if consolidator.join_method == "concat" and shape else 1
-            there = range(block.rows.start, why.rows // joined)
-            if there:  # what has come is not kept waiting for the rest
-                n = len(there)
-                self._put(
-                    replace(block, rows=there, seq_nums=block.seq_nums[:n]), key, self._values(consolidator, there)
-                )
+            available = range(block.rows.start, error.rows // joined)
+            if available:  # these rows need not wait for the rest
+                n = len(available)
+                part = replace(block, rows=available, seq_nums=block.seq_nums[:n])
+                self._put(part, key, self._values(consolidator, available))
                 block.rows, block.seq_nums = block.rows[n:], block.seq_nums[n:]
             raise
 
-    def _fail(self, block: _Block, why: str) -> None:
+    def _fail(self, block: _Block, reason: str) -> None:
         resource = self._resources.get(block.resource)
         keys = self._wanted if resource is None else {resource["data_key"]} & self._wanted
         for key in keys:
-            self._put(block, key, [UnreadFile(why)] * len(block.seq_nums))
+            self._put(block, key, [UnreadFile(reason)] * len(block.seq_nums))
 
     def _put(self, block: _Block, key: str, values: Iterable[Any]) -> None:
         if isinstance(values, np.ndarray) and values.ndim == 1:
@@ -238,7 +243,7 @@ class StreamRows:
         return self._consolidators[uid]
 
     def _values(self, consolidator: Any, rows: range) -> np.ndarray[Any, Any]:
-        """Return the values of Events, (n,) or (n, …): one row of the dataset each, or as many as are joined."""
+        """Return the values of Events, (n,) or (n, …): for each one row of the dataset, or several joined rows."""
         (asset,) = consolidator.assets
         path = self.settings.locate(asset.data_uri)
         inside = self.settings.inside if self.settings.roots else None

@@ -58,10 +58,10 @@ class FileSpectrum:
 
 
 def flaw(spectrum: FileSpectrum) -> Refusal | None:
-    """Why a spectrum cannot be used; None when it can.
+    """Return the reason why a spectrum is unusable, or None.
 
-    Its energies must be finite and rise strictly, its absorption be finite, its points be ``MIN_POINTS`` or more.
-    A spectrum can do without its reference, which is not checked.
+    The energies must be finite and strictly increasing, the absorption finite, and the number of points at least
+    ``MIN_POINTS``. The reference is optional and not checked.
     """
     energy, mu = spectrum.energy, spectrum.mu
     if len(energy) < MIN_POINTS:

@@ -1,7 +1,7 @@
-"""Control across ZMQ: requests ``{id, action, args}``, answers ``{id, status, reason}``, both JSON.
+"""Control over ZMQ: requests ``{id, action, args}`` and answers ``{id, status, reason}``, both JSON.
 
-Any REQ, DEALER or REP, ROUTER peer that speaks these two objects can stand on the other side. What else it puts
-into them is passed over, null is taken for what may be left out, and an ``id`` may be a number.
+The peer may be any REQ or DEALER client, or any REP or ROUTER server, that exchanges these two objects. Further keys
+are ignored, null stands for an omitted optional value, and an ``id`` may be a number.
 """
 
 import json
@@ -23,13 +23,14 @@ from .socket import POLL_MS, Endpoint, EndpointSocket, wait
 log = get_logger()
 
 Handler = Callable[[str, Mapping[str, Any]], Reply]
-"""Carries out ``(action, args)`` and says how it went."""
+"""Carries out ``(action, args)`` and returns the outcome."""
 
-REMEMBERED = 4096
-"""How many answered ids a server knows again."""
-IN_PROGRESS = 64
-"""How many requests a server holds unanswered; further ones are rejected."""
-
+_MAX_ANSWERED_IDS = 4096
+"""Number of answered ids that a server recognises when they are repeated."""
+_MAX_UNANSWERED_REQUESTS = 64
+"""Number of unanswered requests that a server accepts; further ones are rejected."""
+_BUSY_POLL_MS = 2
+"""Interval at which a server checks for finished handlers while any of them works."""
 
 Id = str | int | float
 _Text = Annotated[str, Field(min_length=1, max_length=200)]
@@ -49,16 +50,20 @@ class _Answer(BaseModel):
 
 
 class ZMQControl:
-    """Asks a control server. May be called from several threads.
+    """Sends requests to a control server; any thread may call it.
 
-    Each request has a socket of its own, closed without linger: one that went unanswered leaves nothing
-    queued that could stop an experiment minutes later, when its server comes up.
+    Each request opens its own socket and closes it without linger. An unanswered request therefore leaves no queued
+    message that could stop an experiment minutes later, when the server starts.
 
-    Args:
-        endpoint: where the server is; a string is an address.
+    Parameters
+    ----------
+    endpoint : Endpoint or str
+        Endpoint of the server, or its address.
 
-    Raises:
-        InputError: the string is no ZMQ address.
+    Raises
+    ------
+    InputError
+        The string is not a ZMQ address.
     """
 
     def __init__(self, endpoint: Endpoint | str) -> None:
@@ -66,11 +71,11 @@ class ZMQControl:
         self._closing = threading.Event()
 
     def request(self, id: str, action: str, args: Mapping[str, Any], timeout: float) -> Reply:
-        """Ask for ``action``; after ``timeout`` s, or when closed, the answer is ``expired``. Never raises.
+        """Request ``action`` and return the answer; never raises.
 
-        Once the request is sent, any failure and any answer that cannot be read is ``expired`` too, because the
-        action may have been carried out; what fails before is ``rejected``. It is safe to repeat an ``id``: the
-        server repeats its answer and acts once.
+        Without an answer within ``timeout`` s, or after ``close``, the reply is ``expired``. So is any failure after
+        sending and any unreadable answer, because the server may have carried out the action; a failure before
+        sending is ``rejected``. An ``id`` may be repeated: the server repeats its answer and acts once.
         """
         if self._closing.is_set():
             return Reply("rejected", "the control is closed")
@@ -82,11 +87,11 @@ class ZMQControl:
                 link.socket.send(message)
                 sent = True
                 if wait(lambda ms: bool(link.socket.poll(ms)), timeout, self._closing, self.endpoint.address):
-                    return _understood(link.socket.recv(), id)
+                    return _reply_from(link.socket.recv(), id)
         except Exception as error:  # a Control never raises
             log.exception("control request failed", endpoint=self.endpoint.address, id=id, action=action)
-            why = f"{type(error).__name__}: {error}"
-            return Reply("expired", f"sent, outcome unknown: {why}") if sent else Reply("rejected", why)
+            cause = f"{type(error).__name__}: {error}"
+            return Reply("expired", f"sent, outcome unknown: {cause}") if sent else Reply("rejected", cause)
         if self._closing.is_set():
             return Reply("expired", "the control was closed")
         return Reply("expired", f"{self.endpoint.address} did not answer within {timeout:g} s")
@@ -95,21 +100,21 @@ class ZMQControl:
         self._closing.set()
 
 
-def _understood(payload: bytes, id: str) -> Reply:
-    """What an answer to the request ``id`` says; one that cannot be understood leaves open what was done."""
+def _reply_from(payload: bytes, id: str) -> Reply:
+    """Return the answer to the request ``id``; ``expired`` if it is unreadable, since its outcome is unknown."""
     try:
         answer = _Answer.model_validate(_from_json(payload))
         # A server that could not read a request rejects it without an id.
         if answer.id != id and not (answer.id is None and answer.status == "rejected"):
-            raise ValueError(f"it is to the id {answer.id!r:.80}")
+            raise ValueError(f"found the id {answer.id!r:.80}, expected {id!r:.80}")
     except ValueError as error:
-        return Reply("expired", f"answered, but not understood: outcome unknown ({_why(error)})")
+        return Reply("expired", f"unreadable answer, outcome unknown ({_cause(error)})")
     return Reply(answer.status, answer.reason or "")
 
 
 @dataclass(slots=True)
 class _Job:
-    """A request being carried out, and who waits for its answer."""
+    """A request in progress, with the envelopes of the clients that wait for its answer."""
 
     id: Id
     future: Future[Reply]
@@ -117,19 +122,26 @@ class _Job:
 
 
 class ControlServer:
-    """Answers control requests with ``handler``, which runs them one after the other on its own thread.
+    """Answers control requests; ``handler`` carries them out one after another on a separate thread.
 
-    A repeated id is answered as before and not carried out again, also while the first is still in progress.
-    What is not a request is rejected with a reason. A request whose handler raises is ``expired``: the handler may
-    have acted before.
+    A repeated id receives the same answer without a second execution, even while the first request is in progress. A
+    malformed request is rejected with a reason. If the handler raises, the answer is ``expired``, because the handler
+    may have acted before.
 
-    Args:
-        endpoint: where to bind; a string is an address, port 0 takes a free one (see ``address``).
+    Parameters
+    ----------
+    endpoint : Endpoint or str
+        Endpoint to bind, or its address; port 0 selects a free port (see ``address``).
+    handler : callable
+        Receives action and arguments and returns a Reply.
 
-    Raises:
-        EndpointUnreachable: it cannot be bound.
-        InputError: the string is no ZMQ address, the endpoint connects instead of binding, or its CURVE
-            certificate cannot be used.
+    Raises
+    ------
+    EndpointUnreachable
+        The endpoint cannot be bound.
+    InputError
+        The string is not a ZMQ address, the endpoint connects instead of binding, or its CURVE certificate is
+        invalid.
     """
 
     def __init__(self, endpoint: Endpoint | str, handler: Handler) -> None:
@@ -138,9 +150,9 @@ class ControlServer:
         if not endpoint.bind:
             raise InputError(f"{endpoint.address}: a control server binds; set bind: true")
         self._handler = handler
-        # Both by the id's JSON text: to Python 1, 1.0 and true are one key.
+        # Both by the JSON text of the id: in Python 1, 1.0 and True are the same key.
         self._running: dict[str, _Job] = {}
-        self._answered: FIFOCache[str, Reply] = FIFOCache(REMEMBERED)
+        self._answered: FIFOCache[str, Reply] = FIFOCache(_MAX_ANSWERED_IDS)
         self._closing = threading.Event()
         self._link = EndpointSocket(endpoint, zmq.ROUTER)
         try:
@@ -148,21 +160,21 @@ class ControlServer:
         except BaseException:
             self._link.close()
             raise
-        self._hands = ThreadPoolExecutor(1, thread_name_prefix="control-handler")
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="control-handler")
         self._thread = threading.Thread(target=self._serve, name="control-server", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Stop answering; a handler at work is let finish, those waiting are dropped."""
+        """Stop answering; a handler at work may finish, and waiting requests are dropped."""
         self._closing.set()
         self._thread.join()
-        self._hands.shutdown(wait=False, cancel_futures=True)
+        self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _serve(self) -> None:
         try:
             while not self._closing.is_set():
-                # Handlers are looked after every few ms; when none is at work only `close` has to be noticed.
-                if self._link.socket.poll(2 if self._running else POLL_MS):
+                # Without a handler at work, the wait needs to notice only `close`.
+                if self._link.socket.poll(_BUSY_POLL_MS if self._running else POLL_MS):
                     *envelope, payload = self._link.socket.recv_multipart()
                     self._take(envelope, payload)
                 for key in [key for key, job in self._running.items() if job.future.done()]:
@@ -171,33 +183,34 @@ class ControlServer:
             self._link.close(linger_ms=POLL_MS)
 
     def _take(self, envelope: list[bytes], payload: bytes) -> None:
-        asked: Any = None
+        content: Any = None
         try:
-            asked = _from_json(payload)
-            request = _Request.model_validate(asked)
+            content = _from_json(payload)
+            request = _Request.model_validate(content)
         except ValueError as error:
-            reason = f"malformed request: {_why(error)}"
+            reason = f"malformed request: {_cause(error)}"
             log.warning("control request rejected", reason=reason)
-            self._send(envelope, _id_in(asked), Reply("rejected", reason))
+            self._send(envelope, _id_in(content), Reply("rejected", reason))
             return
         key = to_json(request.id)
         if key in self._answered:
             self._send(envelope, request.id, self._answered[key])
         elif key in self._running:
             self._running[key].envelopes.append(envelope)
-        elif len(self._running) >= IN_PROGRESS:
-            self._send(envelope, request.id, Reply("rejected", f"{IN_PROGRESS} requests are in progress"))
+        elif len(self._running) >= _MAX_UNANSWERED_REQUESTS:
+            reason = f"{_MAX_UNANSWERED_REQUESTS} requests are in progress"
+            self._send(envelope, request.id, Reply("rejected", reason))
         else:
-            future = self._hands.submit(self._carry_out, request)
+            future = self._executor.submit(self._carry_out, request)
             self._running[key] = _Job(request.id, future, [envelope])
 
     def _carry_out(self, request: _Request) -> Reply:
         try:
             reply = self._handler(request.action, request.args)
             if not isinstance(reply, Reply):
-                raise TypeError(f"handler answered {reply!r}, expected a Reply")
+                raise TypeError(f"handler returned {reply!r}, expected a Reply")
             return reply
-        except Exception as error:  # a handler's mistake must not end the control
+        except Exception as error:  # a failing handler must not end the server
             log.exception("control handler failed", id=request.id, action=request.action)
             return Reply("expired", f"outcome unknown: {type(error).__name__}: {error}")
 
@@ -214,26 +227,22 @@ class ControlServer:
 
 
 def _from_json(payload: bytes) -> Any:
-    """What stands in ``payload``.
-
-    Raises:
-        ValueError: it is not JSON.
-    """
+    """Parse JSON; raise ValueError for anything else."""
     try:
         return json.loads(payload)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON ({error})") from error
 
 
-def _id_in(asked: Any) -> Id | None:
-    """The id of a request that is otherwise malformed, so that its sender can tell which."""
-    id = asked.get("id") if isinstance(asked, dict) else None
+def _id_in(content: Any) -> Id | None:
+    """Return the id of a malformed request, by which its sender identifies the rejection."""
+    id = content.get("id") if isinstance(content, dict) else None
     return id if isinstance(id, str | int) or (isinstance(id, float) and math.isfinite(id)) else None
 
 
-def _why(error: ValueError) -> str:
+def _cause(error: ValueError) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
-    found = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in found["loc"])
-    return f"{where}: {found['msg']}" if where else found["msg"]
+    details = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in details["loc"])
+    return f"{key}: {details['msg']}" if key else details["msg"]

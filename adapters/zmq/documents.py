@@ -1,7 +1,7 @@
 """Documents over ZMQ, as ``bluesky.callbacks.zmq`` sends them.
 
-One message is ``prefix + b" " + name + b" " + payload``; the peers are bluesky's ``Publisher``, ``Proxy`` and
-``RemoteDispatcher``, or the sink and source of this module joined directly.
+One message is ``prefix + b" " + name + b" " + payload``. The peers are bluesky's ``Publisher``, ``Proxy`` and
+``RemoteDispatcher``, or a sink and a source of this module that are connected directly.
 """
 
 import threading
@@ -21,21 +21,21 @@ from .socket import POLL_MS, Endpoint, EndpointSocket, wait
 log = get_logger()
 
 LINGER_MS = 2000
-"""How long a closing sink waits for its last documents to leave."""
+"""Time for which a closing sink waits until its last documents are sent."""
 
 _NAMES = {name.encode(): name for name in event_model.DocumentNames.__members__}
 
 
 class ZMQEndpoint(Endpoint):
-    """A ZMQ address that documents come from or go to."""
+    """A ZMQ address from which documents are received or to which they are sent."""
 
     prefix: str = ""
-    """Distinguishes several publishers behind one proxy; a source without a prefix takes all."""
+    """Distinguishes several publishers behind one proxy; a source without a prefix receives all."""
     serializer: Serializer = "msgpack"
     """``msgpack`` (with msgpack_numpy), ``json``, or ``pickle`` where ``allow_pickle`` is set."""
     allow_pickle: bool = False
-    """Whether to accept pickled documents. Unpickling runs code that the sender chose: only for a network in which
-    everybody may run code here anyway."""
+    """Whether to accept pickled documents. Unpickling executes code that the sender chooses: allow it only in a
+    network whose members may execute code on this machine anyway."""
     max_message_mb: float = Field(default=256.0, gt=0)
     """Largest message, MB; a larger one counts as malformed and is not decoded."""
 
@@ -43,7 +43,7 @@ class ZMQEndpoint(Endpoint):
     @classmethod
     def _one_word(cls, prefix: str) -> str:
         if " " in prefix:
-            raise ValueError(f"found {prefix!r}, expected no space, which ends a prefix on the wire")
+            raise ValueError(f"found {prefix!r}, expected no space: in a message a space ends the prefix")
         return prefix
 
     @model_validator(mode="after")
@@ -56,9 +56,12 @@ class ZMQEndpoint(Endpoint):
 class ZMQSource:
     """Documents from a proxy's out-port, or from a sink that binds.
 
-    Iterate in one thread; ``close`` may be called from any and ends the iteration within 0.1 s. A message
-    that is not a document is skipped and counted in ``malformed``. ZMQ itself reconnects when the peer
-    comes back.
+    One thread iterates; any thread may call ``close``, which ends the iteration within 0.1 s. A message that is not a
+    document is skipped and counted in ``malformed``. ZMQ reconnects when the peer returns.
+
+    Parameters
+    ----------
+    endpoint : ZMQEndpoint
     """
 
     def __init__(self, endpoint: ZMQEndpoint) -> None:
@@ -73,20 +76,23 @@ class ZMQSource:
 
     @property
     def malformed(self) -> int:
-        """How many messages were skipped."""
+        """Number of skipped messages."""
         return self.malformed_by_reason.total()
 
     @property
     def address(self) -> str:
-        """Where it listens; after ``connect`` with the port that port 0 became."""
+        """Address of the socket; after ``connect`` with the port that replaces port 0."""
         return self._address
 
     def connect(self) -> None:
-        """Subscribe, and wait until the publisher's side answers; when binding, do not wait.
+        """Subscribe, and wait until the peer answers; an endpoint that binds does not wait.
 
-        Raises:
-            EndpointUnreachable: nothing answers within ``connect_timeout_s``, or it cannot be bound.
-            InputError: a CURVE certificate cannot be used.
+        Raises
+        ------
+        EndpointUnreachable
+            Nothing answers within ``connect_timeout_s``, or the endpoint cannot be bound.
+        InputError
+            A CURVE certificate is invalid.
         """
         if self._link is not None:
             return
@@ -106,7 +112,7 @@ class ZMQSource:
         log.info("listening", endpoint=self._address, prefix=self.endpoint.prefix)
 
     def __iter__(self) -> Iterator[Document]:
-        """Yield documents until ``close``; connects first where ``connect`` was not called."""
+        """Yield documents until ``close``; connect first unless connected."""
         if not self._closing.is_set():
             self.connect()
         with self._lock:
@@ -131,7 +137,7 @@ class ZMQSource:
 
     def close(self) -> None:
         self._closing.set()
-        # A ZMQ socket belongs to the thread that uses it: while one iterates, that one closes it.
+        # Only the thread that uses a ZMQ socket may close it: during an iteration the iterating thread does.
         with self._lock:
             if not self._iterating:
                 self._release()
@@ -159,23 +165,27 @@ class ZMQSource:
 
     def _count(self, error: DecodeError) -> None:
         self.malformed_by_reason[error.reason] += 1
-        # One publisher that is wrong is wrong thousands of times.
-        say = log.warning if self.malformed_by_reason[error.reason] == 1 else log.debug
-        say("message skipped", endpoint=self._address, reason=error.reason, detail=error.detail)
+        # A misconfigured publisher sends thousands of malformed messages.
+        write = log.warning if self.malformed_by_reason[error.reason] == 1 else log.debug
+        write("message skipped", endpoint=self._address, reason=error.reason, detail=error.detail)
 
 
 class ZMQSink:
-    """Documents to a proxy's in-port, or to whoever subscribes where it binds.
+    """Sends documents to a proxy's in-port or, if it binds, to its subscribers; any thread may call it.
 
-    May be called from any thread. An XPUB socket, which plain subscribers and proxies take for PUB, but which
-    learns of their subscriptions: so the first document waits for a reader, and one sent when nobody reads is
-    counted in ``unheard`` instead of vanishing.
+    The socket is of type XPUB. Subscribers and proxies use it like PUB, but it receives their subscriptions. The
+    first document therefore waits for a subscriber, and documents that are sent without one are counted in
+    ``unheard``.
+
+    Parameters
+    ----------
+    endpoint : ZMQEndpoint
     """
 
     def __init__(self, endpoint: ZMQEndpoint) -> None:
         self.endpoint = endpoint
         self.unheard = 0
-        """Documents sent while nobody was subscribed."""
+        """Number of documents sent without a subscriber."""
         self._link: EndpointSocket | None = None
         self._address = endpoint.zmq_address
         self._topics: set[bytes] = set()
@@ -185,15 +195,18 @@ class ZMQSink:
 
     @property
     def address(self) -> str:
-        """Where it sends; after ``connect`` with the port that port 0 became."""
+        """Address of the socket; after ``connect`` with the port that replaces port 0."""
         return self._address
 
     def connect(self) -> None:
-        """Bind; or connect, and wait until the proxy there has subscribed.
+        """Bind, or connect and wait until the proxy subscribes.
 
-        Raises:
-            EndpointUnreachable: nobody subscribes within ``connect_timeout_s``, or it cannot be bound.
-            InputError: a CURVE certificate cannot be used.
+        Raises
+        ------
+        EndpointUnreachable
+            Nothing subscribes within ``connect_timeout_s``, or the endpoint cannot be bound.
+        InputError
+            A CURVE certificate is invalid.
         """
         timeout = self.endpoint.connect_timeout_s
         with self._lock:
@@ -203,17 +216,25 @@ class ZMQSink:
             try:
                 self._address = self._link.attach()
                 if not self.endpoint.bind and not self.wait_for_subscriber(timeout or None):
-                    why = f"no proxy's in-port subscribed there within {timeout:g} s"
-                    raise EndpointUnreachable(self.endpoint.address, why)
+                    reason = f"no in-port of a proxy subscribed within {timeout:g} s"
+                    raise EndpointUnreachable(self.endpoint.address, reason)
             except BaseException:
                 self._release(linger_ms=0)
                 raise
         log.info("publishing", endpoint=self._address, prefix=self.endpoint.prefix)
 
     def wait_for_subscriber(self, timeout_s: float | None = None) -> bool:
-        """Wait until somebody has subscribed to what this sink sends; None waits until ``close``.
+        """Wait until a client subscribes to this sink's prefix.
 
-        Returns whether one has.
+        Parameters
+        ----------
+        timeout_s : float or None
+            Longest wait, s; None waits until ``close``.
+
+        Returns
+        -------
+        bool
+            Whether a client is subscribed.
         """
 
         def subscribed(poll_ms: int) -> bool:
@@ -226,12 +247,16 @@ class ZMQSink:
         return self._link is not None and wait(subscribed, timeout_s, self._closing, self._address)
 
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
-        """Send one document; connects first where ``connect`` was not called.
+        """Send one document; connect first unless connected.
 
-        Raises:
-            TypeError: something in the document has no form in this serializer.
-            ValueError: the sink is closed.
-            EndpointUnreachable: as ``connect``.
+        Raises
+        ------
+        TypeError
+            The serializer cannot represent a value of the document.
+        ValueError
+            The sink is closed.
+        EndpointUnreachable
+            As for ``connect``.
         """
         if self._closing.is_set():
             raise ValueError(f"{self.endpoint.address}: the sink is closed")
@@ -247,7 +272,7 @@ class ZMQSink:
             self._link.socket.send(b" ".join((self.endpoint.prefix.encode(), name.encode(), payload)))
 
     def close(self) -> None:
-        """Close, giving documents still on their way ``LINGER_MS``."""
+        """Close; queued documents may still be sent for ``LINGER_MS``."""
         self._closing.set()
         with self._lock:
             self._release(LINGER_MS)
@@ -259,10 +284,10 @@ class ZMQSink:
             self._topics.clear()
 
     def _heard(self) -> bool:
-        """Whether a subscription at this moment matches what this sink sends."""
+        """Whether a current subscription matches this sink's prefix."""
         assert self._link is not None
         socket = self._link.socket
-        while int(socket.get(zmq.EVENTS)) & zmq.POLLIN:  # a tenth of what poll(0) takes
+        while int(socket.get(zmq.EVENTS)) & zmq.POLLIN:  # ten times faster than poll(0)
             message = socket.recv()
             if message[:1] == b"\x01":
                 self._topics.add(message[1:])
@@ -275,4 +300,4 @@ class ZMQSink:
         self.unheard += 1
         if not self._outage:
             self._outage = True
-            log.warning("nobody is subscribed: documents go unheard", endpoint=self._address)
+            log.warning("documents sent without a subscriber are lost", endpoint=self._address)

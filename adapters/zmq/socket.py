@@ -1,4 +1,4 @@
-"""One ZMQ socket of an endpoint: address, CURVE, and the wait until something answers there."""
+"""A ZMQ socket of an endpoint: its address, its CURVE keys, and the wait for its peer."""
 
 import math
 import re
@@ -22,31 +22,31 @@ from ..errors import EndpointUnreachable
 log = get_logger()
 
 POLL_MS = 100
-"""How long a wait may overlook that it was told to end."""
-SAY_WAITING_S = 1.0
-"""After how long a wait is told of in the log."""
+"""Longest time until a wait notices its cancellation."""
+_LOG_WAIT_AFTER_S = 1.0
+"""Time after which a wait is logged."""
 
 _ADDRESS = re.compile(r"(?:(?:zmq|tcp)://)?(?P<host>[^\s/:]+):(?P<port>\d{1,5})")
 _LOOPBACK = ("127.", "localhost:", "ipc:")
 
 
 class Endpoint(Settings):
-    """Where a ZMQ socket is, and how it is secured."""
+    """Address and security of a ZMQ socket."""
 
     address: str
-    """``zmq://HOST:PORT``; ``tcp://`` and the bare ``HOST:PORT`` mean the same. Port 0, when binding, takes any free
+    """``zmq://HOST:PORT``; ``tcp://`` and the bare ``HOST:PORT`` mean the same. When binding, port 0 selects a free
     port."""
     bind: bool = False
-    """Listen at the address instead of connecting to it."""
+    """Whether to bind the address instead of connecting to it."""
     connect_timeout_s: float = Field(default=10.0, ge=0)
-    """Time to wait until the other side answers, s; 0 waits for ever."""
+    """Time to wait until the peer answers, s; 0 waits without limit."""
     curve_secret_key: FilePath | None = None
-    """This side's CURVE certificate with the secret key, as ``zmq.auth.create_certificates`` writes it."""
+    """This side's CURVE certificate with the secret key, a file of ``zmq.auth.create_certificates``."""
     curve_server_key: FilePath | None = None
-    """Public certificate of the binding side; needed to connect with CURVE."""
+    """Public CURVE certificate of the binding side, required to connect with CURVE."""
     curve_client_keys: DirectoryPath | None = None
-    """Folder of the public certificates that may connect to a binding endpoint; unset: anyone who knows the server's
-    public key may connect."""
+    """Folder of the public certificates of permitted clients, for an endpoint that binds; unset: every client that
+    knows the server's public key may connect."""
 
     @field_validator("address")
     @classmethod
@@ -61,29 +61,25 @@ class Endpoint(Settings):
     @model_validator(mode="after")
     def _curve_is_complete(self) -> Self:
         if self.curve_client_keys is not None and not (self.bind and self.curve_secret_key):
-            raise ValueError("curve_client_keys is for an endpoint that binds and has a curve_secret_key")
+            raise ValueError("curve_client_keys requires bind and curve_secret_key")
         if self.bind and self.curve_server_key is not None:
-            raise ValueError("curve_server_key is for an endpoint that connects; this one binds")
+            raise ValueError("curve_server_key requires an endpoint that connects; this one binds")
         if not self.bind and (self.curve_secret_key is None) != (self.curve_server_key is None):
-            raise ValueError("connecting with CURVE needs both curve_secret_key and curve_server_key")
+            raise ValueError("connecting with CURVE requires both curve_secret_key and curve_server_key")
         return self
 
     @classmethod
     def at(cls, address: str, *, bind: bool = False) -> Self:
-        """The endpoint at an address that was given alone.
-
-        Raises:
-            InputError: it is no ZMQ address.
-        """
+        """Return the endpoint of an address with default settings; raise InputError for anything else."""
         try:
             return cls(address=address, bind=bind)
         except ValidationError as error:
-            found = error.errors(include_url=False)[0]["msg"]
-            raise InputError(f"ZMQ address: {found.removeprefix('Value error, ')}") from None
+            message = error.errors(include_url=False)[0]["msg"]
+            raise InputError(f"ZMQ address: {message.removeprefix('Value error, ')}") from None
 
     @property
     def zmq_address(self) -> str:
-        """The address as libzmq takes it.
+        """Address in the form that libzmq expects.
 
         >>> Endpoint(address="zmq://localhost:5578").zmq_address
         'tcp://localhost:5578'
@@ -94,10 +90,18 @@ class Endpoint(Settings):
 
 
 class EndpointSocket:
-    """A socket with its own context, unconnected until ``attach``; not to be used by two threads at once.
+    """A socket with its own context, unconnected until ``attach``; not thread-safe.
 
-    Raises:
-        InputError: a CURVE certificate cannot be used.
+    Parameters
+    ----------
+    endpoint : Endpoint
+    kind : int
+        Type of the socket, such as ``zmq.SUB``.
+
+    Raises
+    ------
+    InputError
+        A CURVE certificate is invalid.
     """
 
     def __init__(self, endpoint: Endpoint, kind: int) -> None:
@@ -105,7 +109,7 @@ class EndpointSocket:
         self._authenticator: ThreadAuthenticator | None = None
         self._context = zmq.Context()
         self.socket: zmq.Socket[bytes] = self._context.socket(kind)
-        # A lost frame is worse than memory, so no high-water mark drops messages.
+        # No high-water mark: it would drop messages, and a lost frame is worse than a full memory.
         self.socket.sndhwm = self.socket.rcvhwm = 0
         try:
             self._apply_curve()
@@ -114,10 +118,12 @@ class EndpointSocket:
             raise
 
     def attach(self) -> str:
-        """Bind, or begin to connect; returns the address, with the port that port 0 became.
+        """Bind, or begin to connect; return the address, with the port that replaces port 0.
 
-        Raises:
-            EndpointUnreachable: the address cannot be bound.
+        Raises
+        ------
+        EndpointUnreachable
+            The address cannot be bound.
         """
         try:
             if not self.endpoint.bind:
@@ -128,33 +134,33 @@ class EndpointSocket:
             raise EndpointUnreachable(self.endpoint.address, str(error)) from error
         address = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
         if not self.endpoint.curve_secret_key and not address.removeprefix("tcp://").startswith(_LOOPBACK):
-            log.warning("bound beyond loopback without CURVE", endpoint=address)
+            log.warning("endpoint accepts other machines without CURVE", endpoint=address)
         return address
 
     def attach_and_wait(self, cancelled: threading.Event) -> str:
-        """``attach``, then wait until the ZMQ handshake with a peer is through; binding waits for none.
+        """Attach and, unless binding, wait for the ZMQ handshake with a peer or until ``cancelled`` is set.
 
-        Ends early when ``cancelled`` is set.
-
-        Raises:
-            EndpointUnreachable: no handshake within ``connect_timeout_s``.
+        Raises
+        ------
+        EndpointUnreachable
+            No handshake within ``connect_timeout_s``.
         """
         if self.endpoint.bind:
             return self.attach()
         monitor = self.socket.get_monitor_socket(zmq.Event.CONNECTED | zmq.Event.HANDSHAKE_SUCCEEDED)
         failure = "nothing answered"
 
-        def through(poll_ms: int) -> bool:
+        def handshake_done(poll_ms: int) -> bool:
             nonlocal failure
             if not monitor.poll(poll_ms):
                 return False
-            failure = "not the ZMQ peer expected (wrong port, or CURVE keys?): no handshake"
+            failure = "no handshake with a ZMQ peer (wrong port, or CURVE keys?)"
             return recv_monitor_message(monitor)["event"] == zmq.Event.HANDSHAKE_SUCCEEDED
 
         timeout = self.endpoint.connect_timeout_s
         try:
             address = self.attach()
-            if not wait(through, timeout or None, cancelled, address) and not cancelled.is_set():
+            if not wait(handshake_done, timeout or None, cancelled, address) and not cancelled.is_set():
                 raise EndpointUnreachable(self.endpoint.address, f"{failure} within {timeout:g} s")
         finally:
             self.socket.disable_monitor()
@@ -162,7 +168,7 @@ class EndpointSocket:
         return address
 
     def close(self, linger_ms: int = 0) -> None:
-        """Close socket and context; what is still queued has ``linger_ms`` to leave."""
+        """Close socket and context; queued messages may still be sent for ``linger_ms``."""
         if self._authenticator is not None:
             self._authenticator.stop()
             self._authenticator = None
@@ -178,18 +184,18 @@ class EndpointSocket:
         self.close()
 
     def _apply_curve(self) -> None:
-        own = self.endpoint.curve_secret_key
-        if own is None:
+        certificate = self.endpoint.curve_secret_key
+        if certificate is None:
             return
-        public, secret = _certificate(own)
+        public, secret = _certificate(certificate)
         if secret is None:
-            raise InputError(f"{own}: found a public CURVE certificate, expected one with the secret key")
+            raise InputError(f"{certificate}: found a public CURVE certificate, expected one with the secret key")
         self.socket.curve_publickey, self.socket.curve_secretkey = public, secret
         if self.endpoint.bind:
             self.socket.curve_server = True
             clients = self.endpoint.curve_client_keys
             if clients is not None:
-                # pyzmq only logs one that it cannot read, and then lets in nobody.
+                # pyzmq only logs an unreadable certificate and then rejects every client.
                 for path in clients.glob("*.key"):
                     _certificate(path)
                 self._authenticator = ThreadAuthenticator(self._context)
@@ -200,14 +206,26 @@ class EndpointSocket:
 
 
 def wait(answered: Callable[[int], bool], timeout_s: float | None, cancelled: threading.Event, endpoint: str) -> bool:
-    """Ask ``answered(poll_ms)`` until it is true, ``timeout_s`` are over (None: never) or ``cancelled`` is set.
+    """Call ``answered(poll_ms)`` until it returns True, the time is over, or ``cancelled`` is set; log a long wait.
 
-    Polls in slices short enough to notice ``cancelled``, at least once; says in the log when it takes longer.
-    Returns whether it became true.
+    Parameters
+    ----------
+    answered : callable
+        Polls for at most the given time, ms. It is called at least once unless ``cancelled`` is set.
+    timeout_s : float or None
+        Longest wait, s; None waits without limit.
+    cancelled : threading.Event
+    endpoint : str
+        Address, for the log.
+
+    Returns
+    -------
+    bool
+        Whether ``answered`` returned True.
     """
     began = time.monotonic()
     end = math.inf if timeout_s is None else began + timeout_s
-    said = False
+    logged = False
     while not cancelled.is_set():
         left_ms = 1000 * (end - time.monotonic())
         if answered(round(max(1, min(POLL_MS, left_ms)))):
@@ -215,20 +233,20 @@ def wait(answered: Callable[[int], bool], timeout_s: float | None, cancelled: th
         now = time.monotonic()
         if now >= end:
             return False
-        if not said and now - began >= SAY_WAITING_S:
-            said = True
+        if not logged and now - began >= _LOG_WAIT_AFTER_S:
+            logged = True
             log.info("waiting", endpoint=endpoint, timeout_s=timeout_s)
     return False
 
 
 def _certificate(path: Path) -> tuple[bytes, bytes | None]:
-    """Public and, where the file has it, secret key."""
+    """Return the public key and, if the file contains it, the secret key."""
     try:
         public, secret = zmq.auth.load_certificate(path)
         if any(len(z85.decode(key)) != 32 for key in (public, secret or public)):
-            raise ValueError("a key is not of 40 characters")
+            raise ValueError("a key does not have 40 characters")
     except (OSError, ValueError, LookupError) as error:
         raise InputError(
-            f"{path}: not a CURVE certificate ({error}), expected a file as zmq.auth.create_certificates writes it"
+            f"{path}: not a CURVE certificate ({error}), expected a file of zmq.auth.create_certificates"
         ) from error
     return public, secret

@@ -131,6 +131,8 @@ class FlyJoiner:
     def __init__(self, settings: FlySettings, fields: FieldSettings) -> None:
         self._settings, self._fields = settings, fields
         self._runs: dict[str, _FlyRun] = {}
+        self._logged_errors: set[tuple[str, str]] = set()
+        """Document and exception names that are already logged."""
 
     def __call__(self, document: RunDocument) -> Iterable[RunDocument | SetAside]:
         """Process one document; return the documents that are ready."""
@@ -148,8 +150,11 @@ class FlyJoiner:
                     return ()
             elif document.name == "stop" and uid in self._runs:
                 return self._end(document, self._runs.pop(uid))
-        except Exception as error:
-            _log.debug("malformed document passed on", name=document.name, error=f"{type(error).__name__}: {error}")
+        except Exception as error:  # a malformed document, which the assembler reports, or a defect of this class
+            key = document.name, type(error).__name__
+            write = _log.debug if key in self._logged_errors else _log.warning
+            self._logged_errors.add(key)
+            write("document passed on unjoined", name=key[0], error=f"{key[1]}: {error}")
         return (document,)
 
     def poll(self, now: float) -> Iterable[RunDocument | SetAside]:

@@ -1,4 +1,4 @@
-"""``xas-agent align``: spectra in files on a model's grid."""
+"""``xas-agent align``: spectra of files on a model's grid."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -7,36 +7,44 @@ import typer
 
 from .options import ColumnOption, ConfigOption, EdgeOption, ElementOption, ModelOption, StrictOption
 from .process import set_up_torch
-from .shared import SET_ASIDE, columns_of, settings_of, told
+from .shared import SET_ASIDE, columns_of, exit_on_error, settings_of
 
 
 def align(
-    files: Annotated[list[Path], typer.Argument(help="Files of spectra: docs/reference/files.md.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for spectra, alignment.csv and pictures.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Files of spectra: XDI, text columns, SSRL, SPEC, Athena, NeXus, HDF5 or npz."),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for aligned spectra, alignment.csv and figures.")],
     column: ColumnOption = None,
     model: ModelOption = None,
     element: ElementOption = None,
     edge: EdgeOption = None,
     form: Annotated[
-        Literal["npz", "csv", "xdi"], typer.Option("--format", help="One npz per model; csv or xdi per spectrum.")
+        Literal["npz", "csv", "xdi"],
+        typer.Option("--format", help="npz: one file per model; csv or xdi: one file per spectrum."),
     ] = "npz",
-    pictures: Annotated[bool, typer.Option(help="Draw each spectrum.")] = True,
+    pictures: Annotated[bool, typer.Option(help="Whether to draw each spectrum with its alignment.")] = True,
     config: ConfigOption = None,
     strict: StrictOption = False,
 ) -> None:
-    """Put spectra on a model's grid, and draw how: raw μ with its lines, E0, the normalised curve."""
+    """Calibrate and normalise spectra, resample them to the grid of a model, and draw the alignment.
+
+    Example: xas-agent align NiO.xdi --out aligned
+    """
     from ..jobs.align import align_files, draw_all, write_aligned
 
-    with told():
+    with exit_on_error():
         settings = settings_of(config, model, element, edge)
         set_up_torch(settings.model.threads)
-        found = align_files(files, settings, columns_of(column))
-        written = write_aligned(found, out, form)
+        alignments = align_files(files, settings, columns_of(column))
+        written = write_aligned(alignments, out, form)
         if pictures:
-            written += draw_all(found, out)
-    for f in found:
-        what = f"set aside: {f.refusal}" if f.refusal else ", ".join(f.flags) or "aligned"
-        typer.echo(f"{f.spectrum.id}: {what}")
+            written += draw_all(alignments, out)
+    for alignment in alignments:
+        refusal = alignment.refusal
+        result = f"set aside: {refusal}" if refusal else ", ".join(alignment.flags) or "aligned"
+        typer.echo(f"{alignment.spectrum.id}: {result}")
     typer.echo(f"{len(written)} files and alignment.csv in {out}/")
-    if strict and any(f.refusal for f in found):
+    if strict and any(alignment.refusal for alignment in alignments):
         raise typer.Exit(SET_ASIDE)

@@ -1,40 +1,55 @@
-"""``xas-agent calibrate``: how measurements differ from FEFF, from standards."""
+"""``xas-agent calibrate``: the differences between measurement and FEFF, from standards."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .shared import told
+from .shared import exit_on_error
 
 
 def calibrate(
-    standards: Annotated[list[str], typer.Argument(help="Each FILE=ROW[,metal][,bond=Å].", metavar="STANDARDS...")],
-    feff: Annotated[Path, typer.Option(help="npz of FEFF rows with their counterparts.")],
-    model: Annotated[str, typer.Option("--model", help="Model whose grid and edge to use.")],
+    standards: Annotated[
+        list[str],
+        typer.Argument(help="Measured standards, each FILE=ROW[,metal][,bond=LENGTH].", metavar="STANDARDS..."),
+    ],
+    feff: Annotated[Path, typer.Option(help="npz of FEFF spectra that contains the counterparts.")],
+    model: Annotated[
+        str, typer.Option("--model", help="Model whose grid and edge are used, by name or folder, e.g. ni-k.")
+    ],
     metal_gap: Annotated[
-        float | None, typer.Option(help="eV by which a metal's offset exceeds its oxides', if there is no oxide.")
+        float | None,
+        typer.Option(
+            help="Excess of a metal's energy offset over that of its oxides, eV, if all standards are metals."
+        ),
     ] = None,
-    write: Annotated[bool, typer.Option("--write", help="Write the result to the model's card.")] = False,
-    picture: Annotated[Path | None, typer.Option(help="PNG of the standards on their counterparts.")] = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Write the result to the model's card; otherwise only print it.")
+    ] = False,
+    picture: Annotated[
+        Path | None,
+        typer.Option(help="File for a figure of the standards and their counterparts, .png. [default: not written]"),
+    ] = None,
 ) -> None:
-    """Find how measurements differ from FEFF: energy offset and scale, amplitude and broadening, from standards.
+    """Determine energy offset, energy scale, amplitude and broadening between measurement and FEFF from standards.
 
-    A standard is a measured spectrum and the id of its FEFF counterpart, such as NiO.xdi=NiO_Ni000; "metal" says that
-    it is the foil itself, "bond" its known bond length, where FEFF's structure has another.
+    A standard is a measured spectrum and the id of its FEFF counterpart. "metal" marks a metal foil. "bond" is the
+    known bond length in Å, if FEFF's structure has another one.
+
+    Example: xas-agent calibrate NiO.xdi=NiO_Ni000,bond=2.09 --feff data/feff/ni_k.npz --model ni-k
     """
-    with told():
+    with exit_on_error():
         from ...agent.spectra import AlignmentSettings
         from ..jobs.calibrate import calibrate_model, write_calibration
 
-        found = calibrate_model(model, standards, feff, AlignmentSettings(), metal_gap)
-        typer.echo(found)
-        if found.unrehearsed:
-            typer.echo(f"training did not go so far, train anew: {'; '.join(found.unrehearsed)}", err=True)
+        calibration = calibrate_model(model, standards, feff, AlignmentSettings(), metal_gap)
+        typer.echo(calibration)
+        if calibration.uncovered:
+            typer.echo(f"train again, the training does not cover: {'; '.join(calibration.uncovered)}", err=True)
         if picture:
             from ..output.figures import draw_standards
 
-            draw_standards(picture, found.fits, found.card.grid.grid())
+            draw_standards(picture, calibration.fits, calibration.card.grid.grid())
             typer.echo(picture)
         if write:
-            typer.echo(write_calibration(found, model))
+            typer.echo(write_calibration(calibration, model))

@@ -5,19 +5,27 @@ from typing import Annotated
 
 import typer
 
-from .shared import told
+from .shared import exit_on_error
 
-dataset_app = typer.Typer(help="Training data from structures, FEFF and the Materials Project.", no_args_is_help=True)
+dataset_app = typer.Typer(
+    help="Make training data from structures, FEFF and the Materials Project.", no_args_is_help=True
+)
 
-AbsorberOption = Annotated[str, typer.Option("--absorber", help="Absorbing element, e.g. Co.")]
-NameOption = Annotated[str, typer.Option("--name", help="NAME of the data set.")]
-WhereOption = Annotated[Path, typer.Option("--out", help="Where the data set is written.")]
-ValOption = Annotated[float, typer.Option("--val-fraction", min=0, max=0.9, help="Share of materials that validate.")]
-DrawOption = Annotated[int, typer.Option("--seed", min=0, help="Of the split by material.")]
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML with other FEFF settings.")]
-JobsOption = Annotated[int | None, typer.Option("--jobs", min=1, help="Processes. [default: cores]")]
+AbsorberOption = Annotated[str, typer.Option("--absorber", help="Symbol of the absorber, e.g. Co.")]
+NameOption = Annotated[str, typer.Option("--name", help="Name of the data set and of its files, e.g. co_k.")]
+WhereOption = Annotated[Path, typer.Option("--out", help="Folder of the data set.")]
+ValOption = Annotated[
+    float, typer.Option("--val-fraction", min=0, max=0.9, help="Fraction of the materials for validation.")
+]
+DrawOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the division into training and validation.")]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="YAML file of FEFF settings that differ from the defaults.")
+]
+JobsOption = Annotated[
+    int | None, typer.Option("--jobs", min=1, help="Number of processes. [default: number of cores]")
+]
 StructuresArgument = Annotated[
-    Path, typer.Argument(help="CIF, POSCAR or pymatgen JSON: a file, or a folder of them.")
+    Path, typer.Argument(help="Structures: a CIF, POSCAR or pymatgen JSON file, or a folder of them.")
 ]
 
 
@@ -31,46 +39,51 @@ def dataset_label(
     seed: DrawOption = 0,
     jobs: JobsOption = None,
 ) -> None:
-    """Descriptors of the absorber's distinct sites, as NAME.csv."""
+    """Compute the descriptors of the absorber's distinct sites and write NAME.csv.
+
+    Example: xas-agent dataset label structures --absorber Co --name co_k
+    """
     from ..jobs.dataset import label_structures
 
-    with told():
+    with exit_on_error():
         typer.echo(label_structures(structures, absorber, name, out, val_fraction=val_fraction, seed=seed, jobs=jobs))
 
 
 @dataset_app.command("feff")
 def dataset_feff(
-    structures: Annotated[
-        Path, typer.Argument(help="CIF, POSCAR or pymatgen JSON, a file or a folder of them; or a queue of jobs.")
-    ],
+    structures: Annotated[Path, typer.Argument(help="Structures as for label, or a queue of jobs.")],
     absorber: Annotated[
-        str | None, typer.Option("--absorber", help="Absorbing element. [default: each job's]")
+        str | None,
+        typer.Option("--absorber", help="Symbol of the absorber, e.g. Co. [default: from the jobs of a queue]"),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder of the runs, one folder a site.")] = Path("runs"),
+    out: Annotated[Path, typer.Option("--out", help="Folder of the runs, with one folder per site.")] = Path("runs"),
     config: ConfigOption = None,
-    feff: Annotated[str | None, typer.Option("--feff", help="FEFF's program. [default: feff on the PATH]")] = None,
-    write_only: Annotated[bool, typer.Option("--write-only", help="Write the inputs, run nothing.")] = False,
-    again: Annotated[bool, typer.Option("--again", help="Run too where every attempt failed before.")] = False,
+    feff: Annotated[str | None, typer.Option("--feff", help="Program of FEFF. [default: feff on the PATH]")] = None,
+    write_only: Annotated[bool, typer.Option("--write-only", help="Write the inputs without running FEFF.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Repeat the runs whose attempts have all failed.")] = False,
     jobs: JobsOption = None,
 ) -> None:
-    """Write FEFF's input for the absorber's distinct sites and run FEFF, where it has not run yet."""
+    """Write FEFF's input for the absorber's distinct sites and run FEFF; finished runs are not repeated.
+
+    Example: xas-agent dataset feff structures --absorber Co --out runs
+    """
     from ..jobs.dataset import compute
 
-    with told():
-        done = compute(
+    with exit_on_error():
+        summary = compute(
             structures, absorber, out, config=config, program=feff, write_only=write_only, again=again, jobs=jobs
         )
-        typer.echo(done)
+        typer.echo(summary)
 
 
 @dataset_app.command("state")
 def dataset_state(
     runs: Annotated[Path, typer.Argument(help="Folder of FEFF runs.")] = Path("runs"), config: ConfigOption = None
 ) -> None:
-    """How many sites of each absorber are done, failed and waiting, and why they failed."""
+    """Print the number of finished, failed and waiting sites of each absorber, with the reasons of failures."""
     from ..jobs.dataset import state
 
-    with told():
+    with exit_on_error():
         typer.echo(state(runs, config=config))
 
 
@@ -78,22 +91,27 @@ def dataset_state(
 def dataset_collect(
     runs: Annotated[Path, typer.Argument(help="Folder of FEFF runs.")],
     name: NameOption,
-    absorber: Annotated[str | None, typer.Option("--absorber", help="Where there are runs of several.")] = None,
+    absorber: Annotated[
+        str | None, typer.Option("--absorber", help="Symbol of the absorber, e.g. Co, if the runs have several.")
+    ] = None,
     out: WhereOption = Path("data"),
     val_fraction: ValOption = 0.15,
     seed: DrawOption = 0,
     jobs: JobsOption = None,
 ) -> None:
-    """Spectra and descriptors of FEFF runs, as NAME.npz and NAME.csv to train from."""
+    """Collect the spectra and descriptors of FEFF runs in NAME.npz and NAME.csv, for training.
+
+    Example: xas-agent dataset collect runs --name co_k
+    """
     from ..jobs.dataset import collect_runs
 
-    with told():
+    with exit_on_error():
         typer.echo(collect_runs(runs, absorber, name, out, val_fraction=val_fraction, seed=seed, jobs=jobs))
 
 
 @dataset_app.command("mp")
 def dataset_mp(
-    documents: Annotated[list[Path], typer.Argument(help="JSON of XAS documents from mp-api.")],
+    documents: Annotated[list[Path], typer.Argument(help="JSON files of XAS documents from mp-api.")],
     absorber: AbsorberOption,
     name: NameOption,
     out: WhereOption = Path("data"),
@@ -101,8 +119,11 @@ def dataset_mp(
     seed: DrawOption = 0,
     jobs: JobsOption = None,
 ) -> None:
-    """K-edge XANES of the Materials Project and their descriptors, as NAME.npz and NAME.csv to train from."""
+    """Convert K-edge XANES of the Materials Project, with descriptors, to NAME.npz and NAME.csv, for training.
+
+    Example: xas-agent dataset mp xas.json --absorber Co --name co_k
+    """
     from ..jobs.dataset import convert_documents
 
-    with told():
+    with exit_on_error():
         typer.echo(convert_documents(documents, absorber, name, out, val_fraction=val_fraction, seed=seed, jobs=jobs))

@@ -1,4 +1,4 @@
-"""``xas-agent evaluate``: a model judged on data with known answers."""
+"""``xas-agent evaluate``: a report on a model, from data with known descriptors."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,37 +7,58 @@ import typer
 
 from .options import DataOption
 from .process import set_up_torch
-from .shared import refuse_idle, told
+from .shared import exit_on_error, refuse_unused
 
 
 def evaluate(
     data: DataOption,
-    model: Annotated[str, typer.Argument(help="Model name or folder.")] = "cu-k",
+    model: Annotated[str, typer.Argument(help="Model by name or folder, e.g. ni-k.")] = "cu-k",
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the report. [default: MODEL-report]")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="The shipped model and forests only: minutes.")] = False,
-    config: Annotated[str, typer.Option("--config", help="full, quick or a YAML file.")] = "full",
-    only: Annotated[list[str] | None, typer.Option("--only", help="One study; may be repeated.")] = None,
-    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Trainings at a time. [default: cores]")] = None,
-    split: Annotated[str | None, typer.Option(help="Only print figures on the rows of this split.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="NAME of the data; else the one trained on.")] = None,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="A short report of a few minutes: the model and tree-based competitors (--config quick)."
+        ),
+    ] = False,
+    config: Annotated[
+        str, typer.Option("--config", help="Evaluation config: full (hours), quick (minutes), or a YAML file.")
+    ] = "full",
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", help="Only this study, e.g. uncertainty. Repeatable. [default: all of the config]"),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", min=1, help="Number of trainings at the same time. [default: number of cores]"),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Print scores on the rows of this split, e.g. val, without a report.")
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="Print scores on this data set, by NAME, without a report. [default: training data set]"),
+    ] = None,
 ) -> None:
-    """Judge a model and write a report: competitors, robustness, transfer, calibration, what it looks at.
+    """Evaluate a model and write a report.
 
-    Long trainings are kept in the report folder: stopped, the same command goes on where it was.
+    The report compares the model with competitors and shows its robustness, transfer, calibration and latent space.
+    The report folder keeps finished trainings: after an interruption the same command continues.
+
+    Example: xas-agent evaluate ni-k --data data/feff --quick
     """
-    with told():
+    with exit_on_error():
         other = None if config == "full" else config
         if quick:
-            refuse_idle("with --quick", config=other)
+            refuse_unused("with --quick", config=other)
         if split or dataset:
             idle = {"out": out, "quick": quick or None, "config": other, "only": only or None, "jobs": jobs}
-            refuse_idle("with --split or --dataset", **idle)
+            refuse_unused("with --split or --dataset", **idle)
             from ..jobs.evaluate import evaluate_model
 
             set_up_torch(None)
             return evaluate_model(model, data, split or "val", dataset)
         from ..jobs.evaluate import report_on
 
-        set_up_torch(1)  # the jobs are processes of one thread each
+        set_up_torch(1)  # each job is a process with one thread
         folder = out or Path(f"{Path(model).name}-report")
         typer.echo(report_on(model, data, folder, "quick" if quick else config, only or (), jobs))

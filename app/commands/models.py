@@ -1,41 +1,41 @@
-"""``xas-agent models``: what models there are, their cards, and whether their files are what the cards say."""
+"""``xas-agent models``: the installed models, their cards and the verification of their files."""
 
 from typing import Annotated
 
 import typer
 
-from .shared import told
+from .shared import exit_on_error
 
-models_app = typer.Typer(help="The models at hand.", no_args_is_help=True)
+models_app = typer.Typer(help="List, show and verify the installed models.", no_args_is_help=True)
 
 
 @models_app.command("list")
 def models_list() -> None:
-    """The installed models."""
+    """List the installed models with absorber, edge, number of members and SHA-256."""
     from ...models import card
 
-    with told():
+    with exit_on_error():
         for name, folder in card.installed().items():
             c = card.read_card(folder)
             typer.echo(f"{name:8} {c.absorber} {c.edge}  {c.training['members']} members  sha256 {c.sha256[:12]}")
 
 
 @models_app.command("show")
-def models_show(name: Annotated[str, typer.Argument(help="Model name or folder.")]) -> None:
-    """A model's card."""
+def models_show(name: Annotated[str, typer.Argument(help="Model by name or folder, e.g. ni-k.")]) -> None:
+    """Print the card of a model."""
     from ...models import card
 
-    with told():
+    with exit_on_error():
         folder = card.find(name)
         card.read_card(folder)
         typer.echo((folder / "card.yaml").read_text())
 
 
 @models_app.command("verify")
-def models_verify(name: Annotated[str, typer.Argument(help="Model name or folder.")]) -> None:
-    """Check a model's file against its card."""
+def models_verify(name: Annotated[str, typer.Argument(help="Model by name or folder, e.g. ni-k.")]) -> None:
+    """Check that a model's file matches the SHA-256 in its card."""
     from ...models import card
 
-    with told():
+    with exit_on_error():
         folder = card.find(name)
         typer.echo(f"{card.verify(folder).name}: {folder / 'model.ts'} matches its card")

@@ -1,24 +1,44 @@
-"""Options that several commands share."""
+"""Options of several commands."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-ConfigOption = Annotated[str | None, typer.Option("--config", help="YAML file, or the name of a shipped config.")]
-OutOption = Annotated[Path | None, typer.Option("--out", help="Folder for documents, tables, summary and picture.")]
-ModelOption = Annotated[str | None, typer.Option("--model", help="Model name or folder.")]
-ElementOption = Annotated[str | None, typer.Option(help="Absorber, e.g. Ni; else from the documents or energies.")]
-EdgeOption = Annotated[str | None, typer.Option(help="Edge, e.g. K.")]
+ConfigOption = Annotated[
+    str | None,
+    typer.Option("--config", help="Settings: a YAML file, or the name of a shipped config such as default."),
+]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Folder for documents, tables, summary and figure.")]
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", help="Model by name or folder, e.g. ni-k. [default: by element, edge and energies]"),
+]
+ElementOption = Annotated[
+    str | None, typer.Option(help="Symbol of the absorber, e.g. Ni. [default: from the metadata or the energies]")
+]
+EdgeOption = Annotated[
+    str | None, typer.Option(help="Absorption edge, e.g. K. [default: from the metadata or the energies]")
+]
 ColumnOption = Annotated[
     list[str] | None,
-    typer.Option("--column", help="ROLE=NAME of a file's columns, e.g. energy=mono or if=4,5; may be repeated."),
+    typer.Option(
+        "--column",
+        help="Column of a file by role, as ROLE=NAME or ROLE=NUMBER, e.g. energy=mono or if=4,5. Repeatable.",
+    ),
 ]
 SourceOption = Annotated[
-    str | None, typer.Option(help="zmq://HOST:PORT, a bluesky proxy's out-port, or tiled://HOST:PORT/PATH.")
+    str | None,
+    typer.Option(
+        help="Source of documents: zmq://HOST:PORT of a bluesky proxy's out-port, or tiled://HOST:PORT/PATH."
+    ),
 ]
-PresetOption = Annotated[str | None, typer.Option("--preset", help="Beamline whose rules hold, e.g. bmm.")]
-StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 4 when frames were set aside.")]
-FramesOption = Annotated[int | None, typer.Option("--frames", min=1, help="End after this many frames.")]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of everything random in the simulated beamline.")]
-DataOption = Annotated[Path, typer.Option("--data", help="Folder with the FEFF rows, NAME.npz and NAME.csv.")]
+PresetOption = Annotated[
+    str | None, typer.Option("--preset", help="Preset of a beamline, e.g. bmm, for the fields of its documents.")
+]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Exit with code 4 if spectra are set aside.")]
+FramesOption = Annotated[
+    int | None, typer.Option("--frames", min=1, help="End after this number of frames. [default: no limit]")
+]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the simulated noise and sample.")]
+DataOption = Annotated[Path, typer.Option("--data", help="Folder of the FEFF data sets, each NAME.npz and NAME.csv.")]

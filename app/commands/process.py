@@ -1,4 +1,4 @@
-"""What a command sets for its whole process, and the library never does: standard streams, the log, torch."""
+"""Process-wide settings of a command, which the library never changes: standard streams, log and torch."""
 
 import io
 import logging
@@ -9,8 +9,8 @@ from typing import Any
 from .shared import USAGE, fail
 
 
-class _Unbroken(io.FileIO):
-    """A standard stream that drops what it cannot write."""
+class _LossyStream(io.FileIO):
+    """A standard stream that drops output that it cannot write."""
 
     def __init__(self, fd: int, dropped: type[OSError]) -> None:
         super().__init__(fd, "w", closefd=False)
@@ -24,27 +24,27 @@ class _Unbroken(io.FileIO):
 
 
 def keep_streams() -> None:
-    """Let neither a reader that ends (``xas-agent replay ... | head -1``) nor a closed stream end the command.
+    """Let the command continue after its reader ends (``xas-agent replay ... | head -1``) or a stream is closed.
 
-    What can no longer be read is dropped, and the exit code stays that of the work. A full disk under stdout remains
-    an error.
+    Output without a reader is dropped, and the exit code is that of the work. A full disk under stdout remains an
+    error.
     """
-    # The next file opened would take the number of a closed standard stream, and get its messages.
+    # The next opened file would receive the descriptor of a closed standard stream, and its messages.
     while (fd := os.open(os.devnull, os.O_RDWR)) < 3:
         os.set_inheritable(fd, True)
     os.close(fd)
     for fd, name, dropped in ((1, "stdout", BrokenPipeError), (2, "stderr", OSError)):
         stream = getattr(sys, name)
         if stream is not getattr(sys, f"__{name}__"):
-            continue  # whoever replaced it answers for it
+            continue  # replaced by the caller
         encoding, errors = (stream.encoding, stream.errors) if stream else ("utf-8", "backslashreplace")
-        buffered = io.BufferedWriter(_Unbroken(fd, dropped))
+        buffered = io.BufferedWriter(_LossyStream(fd, dropped))
         by_line = name == "stderr" or (stream is not None and stream.line_buffering)
         setattr(sys, name, io.TextIOWrapper(buffered, encoding, errors, line_buffering=by_line))
 
 
 class _CurrentStderr:
-    """stderr at the time of writing: a live table replaces it, so that lines appear above the table."""
+    """The current stderr: a live table replaces it, so that lines appear above the table."""
 
     def write(self, text: str) -> int:
         return sys.stderr.write(text)
@@ -54,7 +54,7 @@ class _CurrentStderr:
 
 
 class _Lines(logging.Formatter):
-    """Time, level, event and context of a record on one line, then its traceback."""
+    """Formats a record as one line of time, level, event and context, and its traceback."""
 
     def __init__(self) -> None:
         from structlog.dev import ConsoleRenderer
@@ -75,7 +75,7 @@ class _Lines(logging.Formatter):
 
 
 def log_from(level: str) -> None:
-    """Write the package's log from ``level`` on to stderr."""
+    """Write the package's log to stderr, from ``level`` upwards."""
     number = logging.getLevelNamesMapping().get(level.upper())
     if number is None:
         fail(f"--log-level {level}: expected debug, info, warning or error", USAGE)
@@ -87,7 +87,7 @@ def log_from(level: str) -> None:
 
 
 def set_up_torch(threads: int | None) -> None:
-    """Give torch ``threads`` CPU threads, by default half the cores and at most 4, and full precision on a GPU."""
+    """Set torch to ``threads`` CPU threads (by default half the cores, at most 4) and to full precision on a GPU."""
     from ...models.runtime import configure_torch, default_threads
 
     configure_torch(threads or default_threads())

@@ -1,4 +1,4 @@
-"""``xas-agent replay``: a recorded scan measured again with simulated devices."""
+"""``xas-agent replay``: a recorded experiment, repeated with simulated devices."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,34 +7,45 @@ import typer
 
 from .options import ConfigOption, EdgeOption, ElementOption, ModelOption, OutOption, SeedOption, StrictOption
 from .process import set_up_torch
-from .shared import USAGE, conclude, fail, refuse_idle, settings_of, told
+from .shared import USAGE, conclude, exit_on_error, fail, refuse_unused, settings_of
 
 
 def replay(
-    recording: Annotated[Path, typer.Argument(help="Folder with spectra.npz and series.csv, or a documents file.")],
-    speed: Annotated[str, typer.Option(help="How many times as fast as recorded, or max.")] = "max",
+    recording: Annotated[
+        Path,
+        typer.Argument(help="Folder with spectra.npz and series.csv, or a file of documents, .jsonl or .msgpack."),
+    ],
+    speed: Annotated[
+        str, typer.Option(help="Speed relative to the recording, e.g. 10 or 10x; max does not wait.")
+    ] = "max",
     config: ConfigOption = None,
     out: OutOption = None,
     model: ModelOption = None,
     element: ElementOption = None,
     edge: EdgeOption = None,
-    noise: Annotated[float, typer.Option(min=0, help="σ of noise added to a folder's spectra.")] = 0.0,
+    noise: Annotated[
+        float,
+        typer.Option(min=0, help="σ of Gaussian noise added to the normalised spectra of a folder, in edge steps."),
+    ] = 0.0,
     seed: SeedOption = 0,
     strict: StrictOption = False,
 ) -> None:
-    """Measure a recorded scan again with simulated devices, and watch it."""
+    """Repeat a recorded experiment with simulated devices, and watch it.
+
+    Example: xas-agent replay recording.jsonl --speed 10 --out out
+    """
     from ...adapters.files import FileSource
     from ...sim_beamline.replay import Replay
     from ..embedded import InProcessControl
     from ..output.recorder import Truth
     from ..session import Session, terminate_like_ctrl_c
 
-    with told():
+    with exit_on_error():
         if not recording.is_dir():
-            refuse_idle("with documents, which are replayed as they are", noise=noise or None)
+            refuse_unused("with documents, whose data are not changed", noise=noise or None)
         settings = settings_of(config, model, element, edge)
         truth = Truth()
-        again = Replay(
+        replayed = Replay(
             recording if recording.is_dir() or not recording.exists() else FileSource(recording),
             _speed(speed),
             truth_sinks=[truth],
@@ -45,9 +56,9 @@ def replay(
         )
         set_up_torch(settings.model.threads)
         terminate_like_ctrl_c()
-        with Session(settings, out, InProcessControl(again.obey), planned=len(again), truth=truth) as session:
-            again.subscribe(session.agent)
-            session.follow(again.run)
+        with Session(settings, out, InProcessControl(replayed.obey), planned=len(replayed), truth=truth) as session:
+            replayed.subscribe(session.agent)
+            session.follow(replayed.run)
     conclude(session, strict)
 
 

@@ -19,38 +19,46 @@ from .options import (
     StrictOption,
 )
 from .process import set_up_torch
-from .shared import USAGE, columns_of, conclude, fail, refuse_idle, settings_of, told
+from .shared import USAGE, columns_of, conclude, exit_on_error, fail, refuse_unused, settings_of
 
-PLANNED = 80  # frames that the embedded beamline spreads its charge over
+PLANNED_FRAMES = 80
+"""Number of frames over which the embedded beamline spreads its charge."""
 
 
 def run(
     config: ConfigOption = None,
     frames: FramesOption = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Of everything random in the embedded beamline. [default: 0]")
-    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the embedded beamline. [default: 0]")] = None,
     out: OutOption = None,
     source: SourceOption = None,
-    publish: Annotated[str | None, typer.Option(help="zmq://HOST:PORT, a bluesky proxy's in-port.")] = None,
-    folder: Annotated[Path | None, typer.Option(help="Watch the files of this folder, and what comes.")] = None,
+    publish: Annotated[
+        str | None, typer.Option(help="Publish the agent's documents to zmq://HOST:PORT, a bluesky proxy's in-port.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Read the files of this folder, also those added later.")
+    ] = None,
     column: ColumnOption = None,
     model: ModelOption = None,
     element: ElementOption = None,
     edge: EdgeOption = None,
-    connect_timeout: Annotated[float | None, typer.Option(min=0, help="s; 0 waits for ever. [default: 10]")] = None,
+    connect_timeout: Annotated[
+        float | None,
+        typer.Option(min=0, help="Longest wait for an endpoint, s; 0 waits without limit. [default: 10]"),
+    ] = None,
     preset: PresetOption = None,
     strict: StrictOption = False,
 ) -> None:
     """Watch an experiment and act on it.
 
-    Without --source (and none in the config) or --folder the embedded beamline charges a LixCoO2 cathode in a
-    process of its own, and the agent stops it at x = 0.50.
+    The documents come from --source, --folder or the source in the config. Without any of them, an embedded simulated
+    beamline charges a LixCoO2 cathode, and the agent stops the charge at x = 0.50; the results are in the folder out.
+
+    Example: xas-agent run --source zmq://localhost:5578 --preset bmm --out out
     """
-    from ..embedded import embedded
+    from ..embedded import watch_embedded
     from ..session import Session, terminate_like_ctrl_c
 
-    with told():
+    with exit_on_error():
         if folder and source:
             fail("--folder and --source: expected one of them", USAGE)
         config = config or (None if source or folder else "default")
@@ -59,15 +67,18 @@ def run(
         if folder and listens:
             fail(f"--folder and the source of {config}: expected one of them", USAGE)
         if folder and out and out.resolve() == folder.resolve():
-            fail("--out: found the watched folder, expected another: its tables would be read", USAGE)
+            fail(
+                "--out: found the watched folder, expected another, because the agent would read its own tables",
+                USAGE,
+            )
         if not listens:
-            refuse_idle("without a source of a beamline's documents", preset=settings.preset)
+            refuse_unused("without a source of a beamline's documents", preset=settings.preset)
         if not listens and settings.publish is None:
-            refuse_idle("where nothing is connected to", connect_timeout=connect_timeout)
+            refuse_unused("without an endpoint", connect_timeout=connect_timeout)
         if folder or listens:
-            refuse_idle("without the embedded beamline", seed=seed)
+            refuse_unused("without the embedded beamline", seed=seed)
         if not folder:
-            refuse_idle("without --folder", column=column or None)
+            refuse_unused("without --folder", column=column or None)
         terminate_like_ctrl_c()
         if folder is not None:
             from ...adapters.files import FolderSource
@@ -78,12 +89,13 @@ def run(
                 session.watch(files)
         elif settings.source is None and settings.tiled is None:
             set_up_torch(settings.model.threads)
-            session = embedded(settings, seed or 0, max(PLANNED, frames or 0), out or Path("out"), limit=frames)
+            planned = max(PLANNED_FRAMES, frames or 0)
+            session = watch_embedded(settings, seed or 0, planned, out or Path("out"), limit=frames)
         else:
             from ..session import source_of
 
             documents = source_of(settings)
-            documents.connect()  # first, so that nothing published while the models load is lost
+            documents.connect()  # before the models load, so that no document is lost meanwhile
             set_up_torch(settings.model.threads)
             with closing(documents), Session(settings, out, limit=frames) as session:
                 session.watch(documents)

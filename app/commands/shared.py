@@ -1,4 +1,4 @@
-"""What all commands share: settings from options, one line for what a user can mend, the summary."""
+"""Parts of all commands: settings from options, exit codes, error messages and the summary."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import typer
 
 FAILED, USAGE, UNREACHABLE, SET_ASIDE = 1, 2, 3, 4
-"""Exit codes; 0 is done."""
+"""Exit codes; 0 is success."""
 
 
 def settings_of(
@@ -21,7 +21,7 @@ def settings_of(
     single_site: bool = False,
     preset: str | None = None,
 ) -> Any:
-    """The config with what the command line says over it."""
+    """Return the config, with the options of the command line in place of its keys."""
     from ...agent.types import validate_settings
     from ..config import Config, load_config
 
@@ -50,25 +50,25 @@ def settings_of(
     return validate_settings(content, Config, "command line")
 
 
-def columns_of(given: list[str] | None) -> dict[str, list[str]] | None:
-    """``ROLE=NAME`` and ``ROLE=NAME,NAME`` as columns by role."""
-    found: dict[str, list[str]] = {}
-    for text in given or ():
+def columns_of(options: list[str] | None) -> dict[str, list[str]] | None:
+    """Return columns by role from options ``ROLE=NAME`` and ``ROLE=NAME,NAME``; None without options."""
+    columns: dict[str, list[str]] = {}
+    for text in options or ():
         role, sign, names = text.partition("=")
         if not sign or not role.strip() or not names.strip():
             fail(f"--column {text}: expected ROLE=NAME, e.g. energy=mono", USAGE)
-        found.setdefault(role.strip(), []).extend(name.strip() for name in names.split(","))
-    return found or None
+        columns.setdefault(role.strip(), []).extend(name.strip() for name in names.split(","))
+    return columns or None
 
 
-def refuse_idle(where: str, **options: object) -> None:
-    """Refuse options that were given, which is all but None, and would do nothing."""
-    if given := [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]:
-        fail(f"{', '.join(given)}: of no use {where}", USAGE)
+def refuse_unused(condition: str, **options: object) -> None:
+    """Fail if an option is set (not None) that has no effect under a condition."""
+    if names := [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]:
+        fail(f"{', '.join(names)}: no effect {condition}", USAGE)
 
 
 def conclude(session: Any, strict: bool) -> None:
-    """Print the summary; exit as an error of the source has it, or 4 when asked to and frames were set aside."""
+    """Print the summary; exit with the code of the source's error or, if ``strict``, with 4 for frames set aside."""
     summary = session.summary()
     for key, value in summary.items():
         if value not in (None, {}, False):
@@ -76,7 +76,7 @@ def conclude(session: Any, strict: bool) -> None:
     if session.output is not None:
         typer.echo(f"{'written':18} {session.output.folder}/")
     if session.failure is not None:
-        with told():
+        with exit_on_error():
             raise session.failure
     if strict and summary["frames_set_aside"]:
         raise typer.Exit(SET_ASIDE)
@@ -89,8 +89,8 @@ def _plain(value: Any) -> str:
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """One clear line and the exit code for what a user can mend."""
+def exit_on_error() -> Iterator[None]:
+    """Replace errors that a user can correct by one line on stderr and an exit code."""
     from ...adapters.errors import EndpointUnreachable
     from ...agent.types import InputError
     from ..embedded import BeamlineFailed
@@ -98,14 +98,15 @@ def told() -> Iterator[None]:
 
     try:
         yield
-    except EndpointUnreachable as e:
-        fail(str(e), UNREACHABLE)
-    except InputError as e:
-        fail(str(e), USAGE)
-    except (BeamlineFailed, SourceFailed) as e:
-        fail(str(e), FAILED)
+    except EndpointUnreachable as error:
+        fail(str(error), UNREACHABLE)
+    except InputError as error:
+        fail(str(error), USAGE)
+    except (BeamlineFailed, SourceFailed) as error:
+        fail(str(error), FAILED)
 
 
 def fail(message: str, code: int) -> NoReturn:
+    """Print an error message on stderr and exit."""
     typer.echo(f"xas-agent: {message}", err=True)
     raise typer.Exit(code)

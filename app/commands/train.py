@@ -6,17 +6,24 @@ from typing import Annotated
 import typer
 
 from .options import DataOption
-from .shared import told
+from .shared import exit_on_error
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="Training config, e.g. configs/training/cu-k.yaml.")],
+    config: Annotated[
+        Path, typer.Argument(help="Training config: a YAML file, or the name of a shipped one, e.g. cu-k.")
+    ],
     data: DataOption,
-    out: Annotated[Path, typer.Option(help="Where the model folder is written.")] = Path("trained"),
-    jobs: Annotated[int | None, typer.Option(min=1, help="Members trained at a time. [default: cores]")] = None,
+    out: Annotated[Path, typer.Option(help="Folder in which the model folder is written.")] = Path("trained"),
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Number of members trained at the same time. [default: number of cores]")
+    ] = None,
 ) -> None:
-    """Train a model from FEFF rows and write its folder."""
+    """Train a model on a FEFF data set and write its folder.
+
+    Example: xas-agent train configs/training/cu-k.yaml --data data/feff
+    """
     from ..jobs.train import train_model
 
-    with told():
+    with exit_on_error():
         typer.echo(train_model(config, data, out, jobs))

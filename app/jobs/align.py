@@ -1,4 +1,4 @@
-"""``xas-agent align``: spectra of files on the grid of their model, as files, a table and pictures."""
+"""``xas-agent align``: spectra of files on the grid of their model, as files, a table and figures."""
 
 import csv
 import re
@@ -22,16 +22,16 @@ Form = Literal["npz", "csv", "xdi"]
 
 
 @dataclass(frozen=True)
-class OnGrid:
+class FileAlignment:
     """One spectrum of a file and its alignment."""
 
     spectrum: FileSpectrum
     answer: Answer | Refusal
-    """Without an estimate; a refusal where no frame could be made of the spectrum."""
+    """Answer without an estimate, or the reason why the spectrum is not a valid frame."""
 
     @property
     def refusal(self) -> Refusal | None:
-        """Why it is set aside."""
+        """Reason for which the spectrum is set aside; None if it is aligned."""
         return self.answer if isinstance(self.answer, Refusal) else self.answer.refusal
 
     @property
@@ -40,13 +40,13 @@ class OnGrid:
 
     @property
     def mu(self) -> NDArray[np.float32]:
-        """(G,) on the grid and its footing."""
+        """Aligned spectrum on the grid, (G,), dimensionless."""
         assert isinstance(self.answer, Answer)
         return self.answer.mu
 
     @property
     def quantities(self) -> Mapping[str, float]:
-        """As :class:`~xas_agent.agent.spectra.align.Aligned` has them."""
+        """Quantities of :class:`~xas_agent.agent.spectra.align.Aligned`; empty without an alignment."""
         return {} if isinstance(self.answer, Refusal) else self.answer.quantities
 
     @property
@@ -54,28 +54,51 @@ class OnGrid:
         return () if isinstance(self.answer, Refusal) else self.answer.flags
 
 
-def align_files(files: Sequence[Path], config: Config, columns: Columns | None = None) -> list[OnGrid]:
-    """Every spectrum of the files, in their order, on the grid of its model, or with the reason why it is not.
+def align_files(files: Sequence[Path], config: Config, columns: Columns | None = None) -> list[FileAlignment]:
+    """Align all spectra of files to the grids of their models.
+
+    Parameters
+    ----------
+    files : sequence of Path
+    config : Config
+    columns : mapping, optional
+        As for :func:`read_spectra`.
+
+    Returns
+    -------
+    list of FileAlignment
+        One per spectrum, in the order of the files.
 
     Raises
     ------
     SpectrumFileError, ChoiceError
-        As :func:`~xas_agent.app.jobs.infer.infer_files` raises them.
+        As for :func:`~xas_agent.app.jobs.infer.infer_files`.
     """
     models = load_models(config)
     spectra = read_all(files, columns)
-    found = dict(answers_of(spectra, models, config, estimate=False))
-    return [OnGrid(s, found[i]) for i, s in enumerate(spectra)]
+    answers = dict(answers_of(spectra, models, config, estimate=False))
+    return [FileAlignment(s, answers[i]) for i, s in enumerate(spectra)]
 
 
-def write_aligned(found: Sequence[OnGrid], folder: Path, form: Form) -> list[Path]:
-    """Write what was aligned, energies in eV on FEFF's scale, and a table of all; gives the spectra's files.
+def write_aligned(alignments: Sequence[FileAlignment], folder: Path, form: Form) -> list[Path]:
+    """Write the aligned spectra, energies in eV on FEFF's scale, and a table of all spectra.
 
-    ``npz`` is one file per model, ``energy`` (G,), ``mu`` (N, G), ``id`` and ``energy_shift_ev`` (N,), which
-    ``infer --theory`` reads; ``csv`` and ``xdi`` are one per spectrum.
+    Parameters
+    ----------
+    alignments : sequence of FileAlignment
+    folder : Path
+        Created if it is missing.
+    form : str
+        ``npz``: one file per model with ``energy`` (G,), ``mu`` (N, G), ``id`` and ``energy_shift_ev`` (N,), which
+        ``infer --theory`` reads. ``csv`` or ``xdi``: one file per spectrum.
+
+    Returns
+    -------
+    list of Path
+        Files of the spectra.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    good = [f for f in found if f.refusal is None]
+    good = [f for f in alignments if f.refusal is None]
     written: list[Path] = []
     if form == "npz":
         for model in dict.fromkeys(f.model.name for f in good if f.model):
@@ -94,19 +117,19 @@ def write_aligned(found: Sequence[OnGrid], folder: Path, form: Form) -> list[Pat
             path = folder / f"{name_of(f.spectrum)}.{form}"
             path.write_text(_text(f, form), encoding="utf-8")
             written.append(path)
-    _write_table(found, folder / "alignment.csv")
+    _write_table(alignments, folder / "alignment.csv")
     return written
 
 
-def draw_all(found: Sequence[OnGrid], folder: Path) -> list[Path]:
-    """A picture of every spectrum that some model was chosen for, the refused ones with their reason."""
+def draw_all(alignments: Sequence[FileAlignment], folder: Path) -> list[Path]:
+    """Draw every spectrum that has a model, also those set aside; return the files."""
     from rich.console import Console
     from rich.progress import track
 
     from ..output.figures import draw_alignment
 
     console, drawn = Console(stderr=True), []
-    for f in track(found, "drawing", console=console, disable=not console.is_terminal):
+    for f in track(alignments, "drawing", console=console, disable=not console.is_terminal):
         if isinstance(f.answer, Refusal) or f.answer.model is None or f.answer.aligned is None:
             continue
         path, title = folder / f"{name_of(f.spectrum)}.png", f"{f.spectrum.id}, {f.answer.model.name}"
@@ -116,7 +139,7 @@ def draw_all(found: Sequence[OnGrid], folder: Path) -> list[Path]:
 
 
 def name_of(spectrum: FileSpectrum) -> str:
-    """The spectrum's id as the name of a file.
+    """Return the spectrum's id as a file name.
 
     >>> name_of(FileSpectrum("NiO scan.xdi:0", "", 0, np.zeros(0), np.zeros(0)))
     'NiO_scan.xdi_0'
@@ -124,41 +147,41 @@ def name_of(spectrum: FileSpectrum) -> str:
     return re.sub(r"[^\w.+-]+", "_", spectrum.id)
 
 
-def _energies(found: OnGrid) -> Array:
-    assert found.model is not None
-    return found.model.edge.edge_ev + found.model.grid.energy
+def _energies(alignment: FileAlignment) -> Array:
+    assert alignment.model is not None
+    return alignment.model.edge.edge_ev + alignment.model.grid.energy
 
 
-def _text(found: OnGrid, form: Form) -> str:
-    """Columns energy and norm, under XDI's header or one line of names."""
-    rows = "".join(f"{e:.2f} {m:.6f}\n" for e, m in zip(_energies(found), found.mu, strict=True))
+def _text(alignment: FileAlignment, form: Form) -> str:
+    """Return the columns energy and norm, below XDI's header or one line of names."""
+    rows = "".join(f"{e:.2f} {m:.6f}\n" for e, m in zip(_energies(alignment), alignment.mu, strict=True))
     if form == "csv":
         return "energy,norm\n" + rows.replace(" ", ",")
-    assert found.model is not None
-    shift, spectrum, edge = found.quantities["energy_shift_ev"], found.spectrum, found.model.edge
+    assert alignment.model is not None
+    shift, spectrum, edge = alignment.quantities["energy_shift_ev"], alignment.spectrum, alignment.model.edge
     header = (
         f"XDI/1.0 xas-agent/{__version__}",
         "Column.1: energy eV",
         "Column.2: norm",
-        f"Element.symbol: {found.model.absorber}",
-        f"Element.edge: {found.model.edge_name}",
+        f"Element.symbol: {alignment.model.absorber}",
+        f"Element.edge: {alignment.model.edge_name}",
         f"Sample.name: {' '.join((spectrum.sample or spectrum.title or spectrum.id).split())}",
-        f"Alignment.model: {found.model.name}",
-        f"Alignment.energy_shift: {shift:.3f} eV, added to the file's energies to reach FEFF's scale",
-        f"Alignment.energy_scale: {edge.scale:.4f}, of measured energies from {edge.edge_ev:.2f} eV over FEFF's",
-        "Alignment.read_again: xas-agent infer --theory, else it is taken for measured energies",
+        f"Alignment.model: {alignment.model.name}",
+        f"Alignment.energy_shift: {shift:.3f} eV, added to the file's energies to obtain FEFF's scale",
+        f"Alignment.energy_scale: {edge.scale:.4f}, ratio of measured to FEFF's energies from {edge.edge_ev:.2f} eV",
+        "Alignment.read_again: xas-agent infer --theory, because the energies are FEFF's",
         "-------------",
         "energy norm",
     )
     return "".join(f"# {line}\n" for line in header) + rows
 
 
-def _write_table(found: Sequence[OnGrid], path: Path) -> None:
-    names = list(dict.fromkeys(q for f in found for q in f.quantities))
+def _write_table(alignments: Sequence[FileAlignment], path: Path) -> None:
+    names = list(dict.fromkeys(q for f in alignments for q in f.quantities))
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, ["id", "source", "row", "model", *names, "flags", "set_aside"])
         table.writeheader()
-        for f in found:
+        for f in alignments:
             s = f.spectrum
             numbers = {k: round(v, 5) for k, v in f.quantities.items()}
             about = {"id": s.id, "source": s.source, "row": s.row, "model": f.model.name if f.model else ""}

@@ -1,4 +1,4 @@
-"""The dataset commands: bars while they work, and what was done in words."""
+"""``xas-agent dataset``: training data with progress bars; each job returns a summary in words."""
 
 import signal
 import threading
@@ -12,9 +12,11 @@ from ...models.cores import core_count
 from ..output.progress import progress_bars
 
 if TYPE_CHECKING:
-    from ...models.datasets import FeffSettings, FeffSpectrum, Labels, Progress, Site
+    from ...models.datasets import FeffSettings, FeffSpectrum, Labels, Site
+    from ...models.progress import Progress
 
-SIGNALLED = 128  # from here on an exit code is that of a program ended by a signal
+_SIGNAL_EXIT_BASE = 128
+"""Exit code of a program that a signal ends, less the signal's number."""
 
 _log = get_logger()
 
@@ -22,23 +24,23 @@ _log = get_logger()
 def label_structures(
     structures: Path, absorber: str, name: str, out: Path, *, val_fraction: float, seed: int, jobs: int | None
 ) -> str:
-    """Write ``out/NAME.csv``, the descriptors of every distinct site of a folder of structures; what was done.
+    """Write ``out/NAME.csv``, the descriptors of all distinct sites of the structures; return a summary.
 
     Raises
     ------
     InputError
-        No such site, or nothing that could be labelled.
+        No structure contains the absorber, or no site can be labelled.
     """
     with _working() as progress:
         from ...models.datasets import SplitSettings, find_sites, label, labels_of, split_materials, write_table
 
         jobs = jobs or core_count()
         sites, failed = find_sites(structures, _symbol(absorber), jobs, progress)
-        known, unlabelled = label(sites, _kept(out, name), jobs, progress)
+        known, unlabelled = label(sites, _labels_file(out, name), jobs, progress)
         rows = [(s, found) for s in sites if (found := labels_of(s, known))]
-        _tell([*failed, *unlabelled])
+        _log_failures([*failed, *unlabelled])
         if not rows:
-            raise InputError(f"{structures}: none of {len(sites)} sites could be labelled")
+            raise InputError(f"{structures}: no labels for any of {len(sites)} sites")
         sides = split_materials([s.material for s, _ in rows], SplitSettings(val_fraction=val_fraction, seed=seed))
         write_table(out / f"{name}.csv", [s for s, _ in rows], [found for _, found in rows], sides)
     return f"{out / name}.csv: {_rows([s for s, _ in rows], sides)}{_and_failed(failed, unlabelled)}"
@@ -55,17 +57,31 @@ def compute(
     again: bool,
     jobs: int | None,
 ) -> str:
-    """Write FEFF's input for every distinct site and run FEFF where it has not yet; what was done.
+    """Write FEFF's input for all distinct sites and run FEFF for those not yet computed; return a summary.
 
     Parameters
     ----------
-    absorber : None for a queue, each of whose jobs names its own
-    again : run too where every attempt of an earlier call failed
+    structures : Path
+        A structure file, a folder of them, or a queue of jobs.
+    absorber : str or None
+        Symbol of the absorber; None for a queue, whose jobs name it.
+    runs : Path
+        Folder of the runs.
+    config : Path, optional
+        YAML of FEFF settings.
+    program : str, optional
+        FEFF's program; ``feff`` on the PATH by default.
+    write_only : bool
+        Whether to write the inputs without running FEFF.
+    again : bool
+        Whether to repeat runs whose attempts have all failed.
+    jobs : int, optional
+        Number of processes; all cores by default.
 
     Raises
     ------
     InputError
-        No such site; or FEFF is not here, when the inputs are written and the message says so.
+        No structure contains the absorber, or FEFF is not installed; in that case the inputs are written.
     """
     with _working() as progress, _ended_by_sigterm():
         from ...models.datasets import feff_runs, find_feff, find_sites
@@ -76,7 +92,7 @@ def compute(
             todo, failed = feff_runs.write_inputs(sites, runs, settings, jobs, progress)
             there = len(sites) - len(todo) - len(failed)
             failed = [*unread, *failed]
-            _tell(failed)
+            _log_failures(failed)
             if again:
                 for folder in todo:
                     feff_runs.try_again(folder)
@@ -87,15 +103,15 @@ def compute(
             if not waiting:
                 return f"{runs}: {there} runs there already{before}{_and_failed(failed)}"
             try:
-                found = find_feff(program)
-            except InputError as e:
-                raise InputError(f"the inputs of {len(waiting)} sites are in {runs}; {e}") from None
-            _log.info("FEFF", program=found, runs=len(waiting), already=there)
+                feff = find_feff(program)
+            except InputError as error:
+                raise InputError(f"the inputs of {len(waiting)} sites are in {runs}; {error}") from None
+            _log.info("FEFF", program=feff, runs=len(waiting), already=there)
             done = 0
-            for folder, why in feff_runs.run(waiting, found, settings, jobs, progress):
-                if why:
-                    failed.append(f"{folder.name}: {why}")
-                    _tell(failed[-1:])
+            for folder, failure in feff_runs.run(waiting, feff, settings, jobs, progress):
+                if failure:
+                    failed.append(f"{folder.name}: {failure}")
+                    _log_failures(failed[-1:])
                 else:
                     done += 1
                     _log.info("done", site=folder.name, runs=f"{done} of {len(waiting)}")
@@ -103,49 +119,49 @@ def compute(
 
 
 def state(runs: Path, *, config: Path | None) -> str:
-    """Where the sites of a folder of runs stand, a line an absorber, and why FEFF failed.
+    """Return the state of a folder of FEFF runs, one line per absorber, with the reasons of failures.
 
     Raises
     ------
     InputError
-        It holds none.
+        The folder contains no runs.
     """
     with _working():
         from ...models.datasets import feff_runs
 
-        found = feff_runs.states(runs, _feff_settings(config))
-    if not found:
-        raise InputError(f"{runs}: no runs; expected a folder that xas-agent dataset feff wrote")
+        states = feff_runs.states(runs, _feff_settings(config))
+    if not states:
+        raise InputError(f"{runs}: found no runs, expected a folder of xas-agent dataset feff")
     lines = []
-    for absorber, s in found.items():
-        each_s = s.seconds / (s.done + s.failed) if s.done + s.failed else 0
+    for absorber, s in states.items():
+        mean_s = s.seconds / (s.done + s.failed) if s.done + s.failed else 0
         lines.append(
             f"{absorber}: {s.done} done ({s.retried} after a retry), {s.failed} failed, {s.waiting} waiting;"
-            f" {each_s:.0f} s a site"
+            f" {mean_s:.0f} s per site"
         )
         lines += [f"    {count} {why}" for why, count in s.reasons.most_common()]
-    totals = {what: sum(getattr(s, what) for s in found.values()) for what in ("done", "failed", "waiting")}
-    return "\n".join([*lines, "all: " + ", ".join(f"{n} {what}" for what, n in totals.items())])
+    totals = {key: sum(getattr(s, key) for s in states.values()) for key in ("done", "failed", "waiting")}
+    return "\n".join([*lines, "all: " + ", ".join(f"{n} {key}" for key, n in totals.items())])
 
 
 def collect_runs(
     runs: Path, absorber: str | None, name: str, out: Path, *, val_fraction: float, seed: int, jobs: int | None
 ) -> str:
-    """Write ``out/NAME.npz`` and ``NAME.csv`` from a folder of FEFF runs; what was done.
+    """Write ``out/NAME.npz`` and ``NAME.csv`` from a folder of FEFF runs; return a summary.
 
     Raises
     ------
     InputError
-        No run that could be read, or runs of several absorbers and none named.
+        No run is readable, or the runs have several absorbers and ``absorber`` is None.
     """
     with _working() as progress:
         from ...models.datasets import collect, label, labels_of
 
         jobs = jobs or core_count()
         if not runs.is_dir():
-            raise InputError(f"{runs}: no such folder; expected folders of FEFF runs in it")
+            raise InputError(f"{runs}: no such folder, expected a folder of FEFF runs")
         spectra, failed = collect(runs, _symbol(absorber) if absorber else None, jobs, progress)
-        known, unlabelled = label([s.site for s in spectra], _kept(out, name), jobs, progress)
+        known, unlabelled = label([s.site for s in spectra], _labels_file(out, name), jobs, progress)
         rows = [(s, found) for s in spectra if (found := labels_of(s.site, known))]
         return _pair(rows, out, name, val_fraction, seed, [*failed, *unlabelled])
 
@@ -160,21 +176,21 @@ def convert_documents(
     seed: int,
     jobs: int | None,
 ) -> str:
-    """Write ``out/NAME.npz`` and ``NAME.csv`` from XAS documents of the Materials Project; what was done.
+    """Write ``out/NAME.npz`` and ``NAME.csv`` from XAS documents of the Materials Project; return a summary.
 
     Raises
     ------
     InputError
-        Not such documents, or none of the absorber's K-edge XANES.
+        The files contain other data, or no K-edge XANES of the absorber.
     """
     with _working() as progress:
         from ...models.datasets import label, labels_of, read_documents, shared, told
 
         jobs = jobs or core_count()
-        found, others = read_documents(documents, _symbol(absorber), jobs, progress)
-        known, failed = label([s for d in found for s in d.sites], _kept(out, name), jobs, progress)
+        converted, others = read_documents(documents, _symbol(absorber), jobs, progress)
+        known, failed = label([s for d in converted for s in d.sites], _labels_file(out, name), jobs, progress)
         rows: list[tuple[FeffSpectrum, Labels]] = []
-        for d in found:
+        for d in converted:
             labels = [labels_of(s, known) for s in d.sites]
             if all(labels):
                 rows.append((d.spectrum, shared([x for x in labels if x])))
@@ -192,9 +208,9 @@ def _pair(
 ) -> str:
     from ...models.datasets import SplitSettings, split_materials, write_pair
 
-    _tell(failed)
+    _log_failures(failed)
     if not rows:
-        raise InputError(f"{out / name}: not one row could be labelled")
+        raise InputError(f"{out / name}: no row with labels")
     sites = [s.site for s, _ in rows]
     sides = split_materials([s.material for s in sites], SplitSettings(val_fraction=val_fraction, seed=seed))
     write_pair(out, name, [s for s, _ in rows], [labels for _, labels in rows], sides)
@@ -203,7 +219,7 @@ def _pair(
 
 def _rows(sites: "Sequence[Site]", sides: dict[str, str]) -> str:
     validate = sum(sides[s.material] == "val" for s in sites)
-    return f"{len(sites)} rows of {len(sides)} materials, {validate} rows to validate"
+    return f"{len(sites)} rows of {len(sides)} materials, {validate} of them for validation"
 
 
 def _and_failed(*failed: Sequence[str]) -> str:
@@ -211,12 +227,12 @@ def _and_failed(*failed: Sequence[str]) -> str:
     return f", {count} failed" if count else ""
 
 
-def _tell(failed: Sequence[str]) -> None:
-    for why in failed:
-        _log.warning("left out", what=why)
+def _log_failures(failed: Sequence[str]) -> None:
+    for failure in failed:
+        _log.warning("left out", site=failure)
 
 
-def _kept(out: Path, name: str) -> Path:
+def _labels_file(out: Path, name: str) -> Path:
     return out / f"{name}.labels.jsonl"
 
 
@@ -224,7 +240,7 @@ def _symbol(absorber: str) -> str:
     from pymatgen.core import Element
 
     if not Element.is_valid_symbol(absorber):
-        raise InputError(f"absorber {absorber!r}: expected an element's symbol, e.g. Co")
+        raise InputError(f"absorber {absorber!r}: expected the symbol of an element, such as Co")
     return absorber
 
 
@@ -236,13 +252,13 @@ def _feff_settings(path: Path | None) -> "FeffSettings":
 
 @contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends the program that runs too, as Ctrl-C does; a second one ends this process at once."""
+    """Let SIGTERM end the child processes too, as Ctrl-C does; a second SIGTERM ends this process at once."""
 
     def end(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_DFL)
-        raise SystemExit(SIGNALLED + number)
+        raise SystemExit(_SIGNAL_EXIT_BASE + number)
 
-    if threading.current_thread() is not threading.main_thread():  # which alone may set a handler
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set a handler
         yield
         return
     before = signal.signal(signal.SIGTERM, end)
@@ -254,11 +270,11 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 @contextmanager
 def _working() -> "Iterator[Progress]":
-    """A bar on stderr for each thing done; and the extra named where it is missing."""
+    """Show progress bars on stderr; name the extra if pymatgen is missing."""
     try:
-        with progress_bars() as show:
-            yield show
-    except ModuleNotFoundError as e:
-        if not (e.name or "").startswith("pymatgen"):
+        with progress_bars() as progress:
+            yield progress
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("pymatgen"):
             raise
-        raise InputError("structures and FEFF need the [train] extra: pip install 'xas-agent[train]'") from None
+        raise InputError("structures and FEFF require the [train] extra: pip install 'xas-agent[train]'") from None

@@ -1,9 +1,8 @@
-"""``xas-agent evaluate``: a model judged, and the report folder about it."""
+"""``xas-agent evaluate``: a report on a model, or its scores on a data set."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -14,7 +13,7 @@ from ..config import read_training, shipped_training
 from ..output.progress import progress_bars
 
 try:
-    from ...models.evaluation.report import Progress, Section, plain, write
+    from ...models.evaluation.report import Section, plain, write
     from ...models.evaluation.studies import (
         benchmark,
         delithiation,
@@ -30,14 +29,17 @@ try:
     from ...models.evaluation.studies.transfer import TransferSettings
     from ...models.evaluation.studies.unfamiliar import Element
     from ...models.evaluation.studies.universal import UniversalSettings
-except ImportError as e:
-    raise InputError(f"evaluation needs the [train] extra: pip install 'xas-agent[train]' (no {e.name})") from None
+except ImportError as error:
+    raise InputError(
+        f"evaluation requires the [train] extra: pip install 'xas-agent[train]' (no {error.name})"
+    ) from None
 import sys
 
 import numpy as np
 
 from ...agent.estimate import FrameServer
 from ...agent.spectra import TheoryAlignment
+from ...models.progress import Progress
 from ...models.runtime import Model
 from ...models.training import TrainingConfig, TrainingPlan, config_of
 
@@ -46,31 +48,40 @@ STUDIES: tuple[Study, ...] = get_args(Study)
 
 
 class EvaluationConfig(Settings):
-    """``configs/evaluation/*.yaml``: which studies make up a report, and how large each is."""
+    """An evaluation config, such as ``configs/evaluation/full.yaml``: the studies of a report and their settings."""
 
     studies: tuple[Study, ...]
     """Studies of the report, in this order."""
     benchmark: BenchmarkSettings | None = None
     """The SPT against its competitors."""
     transfer: TransferSettings | None = None
-    """Fine-tuning to other absorbers against training from scratch. In a YAML file its ``targets`` stand at the top
-    level, as names of training configs, and ``pretrained`` is the model that is judged."""
+    """Fine-tuning to other absorbers, compared with training from scratch. In a YAML file, ``targets`` is a key at
+    the top level, a list of training configs; ``pretrained`` is the evaluated model."""
     universal: UniversalSettings | None = None
-    """One network for all absorbers. In a YAML file ``source`` and ``transfer`` are filled in from the model and from
-    ``transfer``."""
+    """One network for all absorbers. In a YAML file, ``source`` and ``transfer`` are taken from the model and from
+    the key ``transfer``."""
     delithiation: DelithiationSettings | None = None
-    """Leave-one-composition-out over the layered series."""
+    """Cross-validation over the layered series, leaving out one composition at a time."""
 
 
 def read_evaluation(name_or_file: str, model: str) -> EvaluationConfig:
-    """A shipped evaluation config by name (``full``, ``quick``), or a YAML file.
+    """Read an evaluation config.
 
-    What ``transfer`` and ``delithiation`` fine-tune, for the data sets ``targets``, is the ``model`` that is judged.
+    Parameters
+    ----------
+    name_or_file : str
+        ``full``, ``quick`` or a YAML file.
+    model : str
+        The evaluated model, which ``transfer`` and ``delithiation`` fine-tune to the data sets ``targets``.
+
+    Returns
+    -------
+    EvaluationConfig
 
     Raises
     ------
     ConfigError
-        The file does not exist, or holds no evaluation config; one message.
+        The file does not exist or is invalid.
     """
     shipped = Path(__file__).parents[2] / "configs" / "evaluation" / f"{name_or_file}.yaml"
     path = shipped if shipped.is_file() else Path(name_or_file)
@@ -81,7 +92,7 @@ def read_evaluation(name_or_file: str, model: str) -> EvaluationConfig:
     targets = found.pop("targets", None) or []
     if not isinstance(targets, list):
         raise ConfigError(f"{path}: key targets: found {targets!r:.80}, expected: a list of training configs")
-    # What the model itself was trained on is no target of it.
+    # The training data of the model are not a target.
     others = [t for t in (read_training(str(t)) for t in targets) if t.dataset != source.dataset]
     common = {"targets": others, "pretrained": model}
     for study in ("transfer", "delithiation"):
@@ -89,54 +100,75 @@ def read_evaluation(name_or_file: str, model: str) -> EvaluationConfig:
             found[study] = common | found[study]
     if isinstance(found.get("universal"), dict):
         if not found.get("transfer"):
-            raise ConfigError(f"{path}: universal is compared with what transfer trains; found no transfer")
+            raise ConfigError(f"{path}: universal is compared with transfer; found no transfer")
         found["universal"] = {"source": source, "transfer": found["transfer"]} | found["universal"]
     return validate_settings(found, EvaluationConfig, str(path))
 
 
 @dataclass(frozen=True)
 class EvaluationContext:
-    """A model and what it is judged with."""
+    """A model with the data and settings of its evaluation."""
 
     folder: Path
     model: Model
     plan: TrainingPlan
     data: Path
     elements: Sequence[Element]
-    """The model's own data set, and those of the shipped training configs that the data folder has."""
+    """The model's data set, and those of the shipped training configs that exist in the data folder."""
     config: EvaluationConfig
     kept: Path
+    """Folder of the finished trainings."""
     jobs: int
 
     def sections(self, study: Study, progress: Progress) -> list[Section]:
-        """What one study has to say; nothing where the config has no settings for it."""
-        c, rest = self.config, (self.data, self.kept, self.jobs, progress)
+        """Run a study and return its sections; an empty list if the config has no settings for it."""
+        config, rest = self.config, (self.data, self.kept, self.jobs, progress)
         if study == "uncertainty":
             return [uncertainty.uncertainty(self.model, self.plan, self.elements)]
         if study == "unfamiliar":
             return [unfamiliar.unfamiliar(self.model, self.plan, self.elements)]
         if study == "exploration":
             return [exploration.exploration(self.folder, self.plan, self.elements)]
-        if study == "benchmark" and c.benchmark and len(self.plan.judged):
-            return verdicts.sections(benchmark.run(c.benchmark, self.model, self.plan, *rest))
-        if study == "transfer" and c.transfer:
-            return [transfer.transfer(c.transfer, *rest)]
-        if study == "universal" and c.universal and len(self.plan.judged):
-            return [universal.universal(c.universal, *rest)]
-        if study == "delithiation" and c.delithiation:
-            return [delithiation.delithiation(c.delithiation, *rest)]
+        if study == "benchmark" and config.benchmark and len(self.plan.judged):
+            return verdicts.sections(benchmark.run(config.benchmark, self.model, self.plan, *rest))
+        if study == "transfer" and config.transfer:
+            return [transfer.transfer(config.transfer, *rest)]
+        if study == "universal" and config.universal and len(self.plan.judged):
+            return [universal.universal(config.universal, *rest)]
+        if study == "delithiation" and config.delithiation:
+            return [delithiation.delithiation(config.delithiation, *rest)]
         return []
 
 
 def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str], jobs: int | None) -> Path:
-    """Judge a model by the studies of an evaluation config, and write the report; gives its page.
+    """Evaluate a model with the studies of an evaluation config and write the report.
 
-    Long work is kept in ``out/kept``: a report that was stopped goes on where it was.
+    Finished trainings are kept in ``out/kept``, so that an interrupted report continues.
 
     Parameters
     ----------
-    data : folder with the FEFF rows
-    only : names of studies, empty for the config's
+    name : str
+        Name or folder of the model.
+    data : Path
+        Folder with the FEFF rows.
+    out : Path
+        Folder of the report.
+    config : str
+        ``full``, ``quick`` or a YAML file.
+    only : sequence of str
+        Names of the studies; empty for all studies of the config.
+    jobs : int or None
+        Number of trainings at the same time; None uses all cores.
+
+    Returns
+    -------
+    Path
+        Page of the report.
+
+    Raises
+    ------
+    InputError
+        A study is unknown, or no study has both settings and data.
     """
     studies: tuple[Study, ...] = tuple(s for s in STUDIES if s in only)
     if len(studies) < len(set(only)):
@@ -147,17 +179,17 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
     plan = TrainingPlan.read(config_of(model.card), data)
     others = [t for t in map(read_training, shipped_training()) if t.dataset != plan.config.dataset]
     elements = [Element.of(t, data) for t in (plan.config, *others) if (data / f"{t.dataset}.npz").is_file()]
-    asked = [t for study in (settings.transfer, settings.delithiation) if study for t in study.targets]
-    kept = out / "kept" / fingerprint([plan.config, *others, *asked], data)
-    judging = EvaluationContext(folder, model, plan, data, elements, settings, kept, jobs or core_count())
+    targets = [t for study in (settings.transfer, settings.delithiation) if study for t in study.targets]
+    kept = out / "kept" / fingerprint([plan.config, *others, *targets], data)
+    context = EvaluationContext(folder, model, plan, data, elements, settings, kept, jobs or core_count())
     sections: list[Section] = []
     skipped: list[str] = []
     for study in studies or settings.studies:
-        with progress_bars() as show:
-            show(study, 0, None)
-            found = judging.sections(study, partial(show, study))
-        sections += found
-        skipped += [] if found else [study]
+        with progress_bars() as progress:
+            progress(study, 0, None)
+            written = context.sections(study, progress)
+        sections += written
+        skipped += [] if written else [study]
     if not sections:
         raise InputError(
             f"{config}: nothing to report; {', '.join(skipped)} need settings in the config, and a model whose data "
@@ -169,12 +201,12 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
         "`figures/`."
     )
     if skipped:
-        lead += f" Left out, for want of settings or of validation rows: {', '.join(skipped)}."
-    return write(out, f"What {model.name} is worth", lead, sections)
+        lead += f" Omitted without settings or validation rows: {', '.join(skipped)}."
+    return write(out, f"Evaluation of {model.name}", lead, sections)
 
 
 def fingerprint(configs: Sequence[TrainingConfig], data: Path) -> str:
-    """Of the data files: results kept for others are void."""
+    """Return a digest of the data files; trainings on other files are not reused."""
     digest = hashlib.sha256()
     for name in sorted({c.dataset for c in configs}):
         for path in (data / f"{name}.npz", data / f"{name}.csv"):
@@ -184,7 +216,24 @@ def fingerprint(configs: Sequence[TrainingConfig], data: Path) -> str:
 
 
 def evaluate_model(name: str, folder: Path, split: str, dataset: str | None) -> None:
-    """Print weighted F1 or R², accuracy or MAE, and the intervals' coverage per descriptor."""
+    """Print weighted F1 or R², the error of the mean, and the intervals' coverage per descriptor.
+
+    Parameters
+    ----------
+    name : str
+        Name or folder of the model.
+    folder : Path
+        Folder with the FEFF rows.
+    split : str
+        Rows to evaluate, such as ``val``.
+    dataset : str or None
+        Name of the data set; None selects the one of the training.
+
+    Raises
+    ------
+    DataError
+        The data set has no rows of the split.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -199,17 +248,17 @@ def evaluate_model(name: str, folder: Path, split: str, dataset: str | None) -> 
         raise DataError(f"{folder}: no rows of split {split!r} in {data.name}")
     frames = [Frame(str(i), data.name, i, np.nan, data.energy[i], data.mu[i]) for i in range(len(data))]
     serve = FrameServer([model], TheoryAlignment(), None, named=True)
-    found = {answer.frame.seq_num: answer.estimate for answer in serve(frames) if answer.estimate is not None}
-    good = [*found]
-    table = Table(title=f"{model.name} on {len(good)} of {len(data)} rows of {data.name}, split {split}")
+    estimates = {answer.frame.seq_num: answer.estimate for answer in serve(frames) if answer.estimate is not None}
+    rows = [*estimates]
+    table = Table(title=f"{model.name} on {len(rows)} of {len(data)} rows of {data.name}, split {split}")
     for column in ("descriptor", "metric", "value", "MAE of mean", "90 % interval holds", "rows"):
         table.add_column(column, justify="left" if column == "descriptor" else "right")
     for d in model.card.descriptors:
-        truth = data.labels[d.name][good]
-        mean_truth = data.labels["OS_mean"][good] if d.mean_head == "OS_mean" else truth
-        got = [estimate.descriptors[d.name] for estimate in found.values()]
-        mean, lo, hi = (np.array([getattr(e, k) for e in got]) for k in ("mean", "lo", "hi"))
-        value = np.array([e.mean if e.value is None else e.value for e in got])
+        truth = data.labels[d.name][rows]
+        mean_truth = data.labels["OS_mean"][rows] if d.mean_head == "OS_mean" else truth
+        answers = [estimate.descriptors[d.name] for estimate in estimates.values()]
+        mean, lo, hi = (np.array([getattr(e, k) for e in answers]) for k in ("mean", "lo", "hi"))
+        value = np.array([e.mean if e.value is None else e.value for e in answers])
         known = ~np.isnan(mean_truth)
         score = scores({d.name: truth}, {d.name: value}, (d.name,) if d.kind == "classified" else ())[d.name]
         held = (mean_truth[known] >= lo[known]) & (mean_truth[known] <= hi[known])

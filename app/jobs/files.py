@@ -1,4 +1,4 @@
-"""Spectra of files on the one path to their answers, which ``infer`` and ``align`` share."""
+"""Spectra of files through alignment and estimation, for ``infer`` and ``align``."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,24 +9,24 @@ from ...agent.estimate import Answer, EnergyUncertainty, FrameServer
 from ...agent.spectra import SeriesAlignment, TheoryAlignment
 from ...agent.types import Estimator, Frame, InputError, Reason, Refusal, get_logger
 from ..config import Config
-from ..wiring import tabulated
+from ..wiring import load_tables
 
 _log = get_logger()
 
 
 class ChoiceError(InputError):
-    """No model, or more than one, fits the energies, and none was named."""
+    """No model, or several, match the energies of a spectrum, and the user names none."""
 
 
 def read_all(files: Sequence[Path], columns: Columns | None) -> list[FileSpectrum]:
-    """The spectra of all files, in their order. Raises SpectrumFileError."""
-    found: list[FileSpectrum] = []
+    """Return the spectra of all files in their order, and log the readers' notes; raise SpectrumFileError."""
+    spectra: list[FileSpectrum] = []
     for path in files:
-        spectra = read_spectra(path, columns=columns)
-        for note in dict.fromkeys(note for s in spectra for note in s.notes):
+        in_file = read_spectra(path, columns=columns)
+        for note in dict.fromkeys(note for spectrum in in_file for note in spectrum.notes):
             _log.warning("read", file=str(path), note=note)
-        found += spectra
-    return found
+        spectra += in_file
+    return spectra
 
 
 def answers_of(
@@ -37,21 +37,31 @@ def answers_of(
     theory: bool = False,
     estimate: bool = True,
 ) -> Iterator[tuple[int, Answer | Refusal]]:
-    """Serve spectra as if they had been streamed, in the order of time if each has one, else in the order given.
+    """Align and estimate spectra as the frames of a stream.
+
+    Frames are served in the order of time if all spectra have one, else in the given order.
 
     Parameters
     ----------
-    theory : the spectra are computed, on FEFF's energies
-    estimate : False: they are aligned and not estimated
+    spectra : sequence of FileSpectrum
+    models : sequence of Estimator
+    config : Config
+    theory : bool
+        Whether the spectra are computed, on FEFF's energies.
+    estimate : bool
+        Whether to estimate; otherwise the spectra are only aligned.
 
     Yields
     ------
-    The place of each spectrum among ``spectra`` and its answer, or why no frame can be made of it.
+    index : int
+        Index of the spectrum in ``spectra``.
+    answer : Answer or Refusal
+        Its answer, or the reason why it is not a valid frame.
 
     Raises
     ------
     ChoiceError
-        Several models fit a spectrum, and none was named.
+        Several models match a spectrum, and the config names none.
     """
     frames: list[Frame] = []
     for i, spectrum in enumerate(spectra):
@@ -61,13 +71,13 @@ def answers_of(
         else:
             frames.append(frame)
     if theory:
-        align, widths = TheoryAlignment(), None  # its energies are FEFF's own
+        align, widths = TheoryAlignment(), None  # computed energies need no alignment
     else:
-        align = SeriesAlignment(config.alignment, tabulated=tabulated(config, models))
+        align = SeriesAlignment(config.alignment, tabulated=load_tables(config, models))
         widths = EnergyUncertainty(every=1)
     server = FrameServer(models, align, widths, named=bool(config.model.use))
     for answer in (server if estimate else server.aligned)(frames, by_time=True):
         i, refusal = answer.frame.seq_num - 1, answer.refusal
         if refusal is not None and refusal.reason is Reason.SEVERAL_MODELS:
-            raise ChoiceError(f"{spectra[i].source}: {refusal.detail}; --model or --element says which")
+            raise ChoiceError(f"{spectra[i].source}: {refusal.detail}; choose one with --model or --element")
         yield i, answer

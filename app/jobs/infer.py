@@ -1,4 +1,4 @@
-"""``xas-agent infer``: estimates for spectra in files."""
+"""``xas-agent infer``: estimates of spectra in files."""
 
 import csv
 import json
@@ -23,41 +23,53 @@ _log = get_logger()
 def infer_files(
     files: Sequence[Path], config: Config, *, theory: bool, columns: Columns | None = None
 ) -> list[dict[str, Any]]:
-    """One answer per spectrum, in the files' order; ``columns`` as ``read_spectra`` takes them.
+    """Estimate the descriptors of all spectra of files.
 
-    An answer holds ``id``, ``source``, ``row``, and either ``set_aside`` with the reason, or ``ood_score``,
-    ``flags``, the alignment's quantities and per descriptor ``mean``, ``lo``, ``hi`` and, where it is classified,
-    ``value`` and ``p``. Descriptors that mean nothing for a mixture of sites are left out of measured spectra's
-    answers unless ``config.serving.single_site``.
+    Parameters
+    ----------
+    files : sequence of Path
+    config : Config
+    theory : bool
+        Whether the spectra are computed, on FEFF's energies and normalisation.
+    columns : mapping, optional
+        As for :func:`read_spectra`.
+
+    Returns
+    -------
+    list of dict
+        One row per spectrum, in the order of the files: ``id``, ``source``, ``row``, and either ``set_aside`` with
+        the reason, or ``ood_score``, ``flags``, ``alignment`` (its quantities) and, per descriptor, ``mean``, ``lo``,
+        ``hi`` and, for classified ones, ``value`` and ``p``. Rows of measured spectra omit the descriptors that have
+        no meaning for a mixture of sites, unless ``config.serving.single_site`` is set.
 
     Raises
     ------
     SpectrumFileError
         A file cannot be read.
     ChoiceError
-        The energies of a spectrum fit several models, or those of all fit none, and none was named.
+        Several models match a spectrum, or none matches any spectrum, and the config names none.
     """
     models = load_models(config)
-    everything = theory or config.serving.single_site  # a computed spectrum is of one site, a measured one of many
+    everything = theory or config.serving.single_site  # a computed spectrum belongs to one site
     spectra = read_all(files, columns)
-    found: dict[int, dict[str, Any]] = {}
+    rows: dict[int, dict[str, Any]] = {}
     refusals: list[Refusal] = []
     models_used: Counter[str] = Counter()
     for i, answer in answers_of(spectra, models, config, theory=theory):
         model = None if isinstance(answer, Refusal) else answer.model
         hidden = model.single_site if model is not None and not everything else frozenset()
-        found[i] = {k: v for k, v in _row(spectra[i], answer).items() if k not in hidden}
+        rows[i] = {k: v for k, v in _row(spectra[i], answer).items() if k not in hidden}
         models_used.update([model.name] if model is not None else ())
         refusals += [answer] if isinstance(answer, Refusal) else [answer.refusal] if answer.refusal else []
     for name, number in models_used.items():
         _log.info("model", name=name, spectra=number)
     if refusals and len(refusals) == len(spectra) and all(r.reason is Reason.NO_MODEL for r in refusals):
-        raise ChoiceError(f"{refusals[0]}; --model or --element says which")
-    return [found[i] for i in range(len(spectra))]
+        raise ChoiceError(f"{refusals[0]}; choose one with --model or --element")
+    return [rows[i] for i in range(len(spectra))]
 
 
 def render(rows: Sequence[dict[str, Any]], form: str) -> None:
-    """Print the rows as a table, JSON or CSV on stdout."""
+    """Print the rows of ``infer_files`` on stdout in the form ``table``, ``json`` or ``csv``."""
     if form == "json":
         json.dump(_plain(rows), sys.stdout, indent=1, allow_nan=False)
         sys.stdout.write("\n")
@@ -68,7 +80,7 @@ def render(rows: Sequence[dict[str, Any]], form: str) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """NaN as null: JSON has no other word for it."""
+    """Replace NaN by None, because JSON has no NaN."""
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -77,7 +89,7 @@ def _plain(value: Any) -> Any:
 
 
 def _row(spectrum: FileSpectrum, answer: Answer | Refusal) -> dict[str, Any]:
-    """One answer as ``infer_files`` gives it."""
+    """Return one row of ``infer_files``."""
     row: dict[str, Any] = {"id": spectrum.id, "source": spectrum.source, "row": spectrum.row}
     if isinstance(answer, Refusal) or answer.refusal is not None or answer.estimate is None:
         refusal = answer if isinstance(answer, Refusal) else answer.refusal
@@ -119,7 +131,7 @@ def _render_table(rows: Sequence[dict[str, Any]]) -> None:
         if "set_aside" in a:
             table.add_row(str(a["id"]), *[""] * len(names), "", f"set aside: {a['set_aside']}")
             continue
-        # Models differ in what they tell.
+        # Models differ in their descriptors.
         cells = [f"{a[d]['mean']:.2f} ({a[d]['lo']:.2f}…{a[d]['hi']:.2f})" if d in a else "–" for d in names]
         table.add_row(str(a["id"]), *cells, f"{a['ood_score']:.2f}", ", ".join(a["flags"]))
     Console(width=None if sys.stdout.isatty() else 180).print(table)

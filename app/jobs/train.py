@@ -1,15 +1,31 @@
-"""Train a model from a config and write its folder."""
+"""``xas-agent train``: a model folder from a training config."""
 
 from pathlib import Path
 
 
 def train_model(config_path: Path, data: Path, out: Path, jobs: int | None) -> Path:
-    """Train from a YAML config with a progress bar; gives the model folder.
+    """Train a model with progress bars.
+
+    Parameters
+    ----------
+    config_path : Path
+        YAML file, or the name of a shipped training config.
+    data : Path
+        Folder with the FEFF rows.
+    out : Path
+        Folder in which the model folder is written.
+    jobs : int or None
+        Members trained at the same time; None uses all cores.
+
+    Returns
+    -------
+    Path
+        The model folder.
 
     Raises
     ------
     ConfigError, DataError
-        With one message, before training starts.
+        The config or the data are invalid; before the training starts.
     """
     from ...models.cores import core_count
     from ...models.training import build
@@ -17,12 +33,5 @@ def train_model(config_path: Path, data: Path, out: Path, jobs: int | None) -> P
     from ..output.progress import progress_bars
 
     config = read_training(str(config_path))
-    epochs = config.runs * config.optimisation.epochs
-    with progress_bars() as show:
-
-        def progress(member: int, epoch: int, score: float | None) -> None:
-            show(f"member {member}", epoch, epochs, "" if score is None else f"validation {score:.3f}")
-
-        for member in range(config.members):
-            progress(member, 0, None)
+    with progress_bars() as progress:
         return build(config, data, out, jobs or min(config.members, core_count()), progress)

@@ -1,4 +1,4 @@
-"""The picture of a session, and of a spectrum's alignment."""
+"""Figures of a session, of the alignment of a spectrum, and of standards."""
 
 import textwrap
 from collections.abc import Sequence
@@ -15,20 +15,24 @@ from matplotlib.figure import Figure
 from ...agent.estimate import Answer
 from ...agent.spectra import Aligned, Normalised
 from ...agent.types import Array, Edge, Flag, Grid
-from .recorder import VOLTAGES, Recorder, Truth
+from .recorder import OOD_LIMIT, VOLTAGE_FIELDS, Recorder, Truth
 
 if TYPE_CHECKING:
     from ...models.training import StandardFit  # which imports torch
 
 BLUE, GREY, RED, GREEN = "#1f5fa8", "#7a7a7a", "#b3261e", "#2e7d32"
 AMBER = "#b26a00"
-TITLE_CHARACTERS = 70  # of a line over one half of a picture
+_TITLE_CHARACTERS = 70
+"""Characters per line of a title over half a figure."""
+_HOURS_FROM_S, _MINUTES_FROM_S = 3 * 3600, 300
+"""Durations above which the time axis is in hours or minutes, s."""
 
 
 def draw_operando(path: Path, recorder: Recorder, truth: Truth | None) -> None:
-    """Oxidation state with its interval, truth, voltage, decisions; the other descriptors; the spectra."""
+    """Draw the estimates of a session over time, with truth, voltage and decisions, and the aligned spectra."""
     rows = sorted(recorder.frames, key=lambda r: r["time"])
-    clock = "recorded_time" if all("recorded_time" in r for r in rows) else "time"  # a replay keeps the recorded one
+    # The frames of a replayed folder contain the recorded time.
+    clock = "recorded_time" if all("recorded_time" in r for r in rows) else "time"
     hours, unit = _since_start(np.array([r[clock] for r in rows]))
     by_number = truth.by_frame() if truth else {}
     figure = Figure(figsize=(11, 8.5), layout="constrained")
@@ -43,7 +47,7 @@ def draw_operando(path: Path, recorder: Recorder, truth: Truth | None) -> None:
     _voltage(top, hours, rows)
     _decisions(top, hours, rows, recorder)
     top.set_ylabel("mean oxidation state (e)")
-    # Beside the title: within the axes it would cover what stands at the decisions.
+    # Beside the title, because within the axes it would cover the labels of the decisions.
     top.legend(loc="lower right", bbox_to_anchor=(1.0, 0.99), ncols=2, frameon=False, fontsize=8)
     element = ", ".join(recorder.models) or "agent"
     top.set_title(f"{element}: {len(rows)} frames", loc="left")
@@ -56,7 +60,7 @@ def draw_operando(path: Path, recorder: Recorder, truth: Truth | None) -> None:
 
     bottom = figure.add_subplot(grid[2, 0], sharex=top)
     bottom.plot(hours, [r["ood_score"] for r in rows], color=GREY, lw=1)
-    bottom.axhline(1.0, color=RED, lw=0.8, ls="--")
+    bottom.axhline(OOD_LIMIT, color=RED, lw=0.8, ls="--")
     bottom.set_ylim(bottom=0)
     bottom.set_ylabel("unfamiliar > 1")
     bottom.set_xlabel(f"time since the first frame ({unit})")
@@ -72,9 +76,9 @@ def draw_operando(path: Path, recorder: Recorder, truth: Truth | None) -> None:
 
 def _since_start(time: np.ndarray) -> tuple[np.ndarray, str]:
     seconds = time - time[0]
-    if seconds[-1] > 3 * 3600:
+    if seconds[-1] > _HOURS_FROM_S:
         return seconds / 3600, "h"
-    return (seconds / 60, "min") if seconds[-1] > 300 else (seconds, "s")
+    return (seconds / 60, "min") if seconds[-1] > _MINUTES_FROM_S else (seconds, "s")
 
 
 def _interval(axes: Axes, hours: np.ndarray, rows: list[dict], name: str, colour: str) -> None:
@@ -86,7 +90,7 @@ def _interval(axes: Axes, hours: np.ndarray, rows: list[dict], name: str, colour
 
 
 def _voltage(axes: Axes, hours: np.ndarray, rows: list[dict]) -> None:
-    name = next((v for v in VOLTAGES if v in rows[0]), None)
+    name = next((field for field in VOLTAGE_FIELDS if field in rows[0]), None)
     if name is None:
         return
     other = axes.twinx()
@@ -127,11 +131,17 @@ def _spectra(axes: Axes, hours: np.ndarray, unit: str, rows: list[dict], recorde
 
 
 def draw_alignment(path: Path, title: str, answer: Answer) -> None:
-    """Raw μ with pre- and post-edge, E0 and repaired points; beside it the curve on the grid, or why there is none.
+    """Draw measured μ with pre- and post-edge lines, E0 and repaired points, and beside it the aligned spectrum.
+
+    For a frame that is set aside, the reason replaces the aligned spectrum.
 
     Parameters
     ----------
-    answer : of a frame that was aligned, or refused in alignment
+    path : Path
+        File to write.
+    title : str
+    answer : Answer
+        With an alignment and a model.
     """
     assert answer.aligned is not None
     assert answer.model is not None
@@ -141,31 +151,31 @@ def draw_alignment(path: Path, title: str, answer: Answer) -> None:
     FigureCanvasAgg(figure)
     raw, ready = figure.subplots(1, 2)
     _measured(raw, energy, mu, aligned, row, edge)
-    raw.set_title(textwrap.fill(title, TITLE_CHARACTERS), loc="left", fontsize=9)
+    raw.set_title(textwrap.fill(title, _TITLE_CHARACTERS), loc="left", fontsize=9)
     shift, flags = answer.quantities["energy_shift_ev"], aligned.flags[row]
     if (refusal := answer.refusal) is not None:
         ready.set_axis_off()
-        why = f"set aside: {refusal.reason}\n\n{textwrap.fill(refusal.detail, TITLE_CHARACTERS)}"
-        ready.text(0.5, 0.5, why, ha="center", va="center", color=RED, fontsize=10)
+        text = f"set aside: {refusal.reason}\n\n{textwrap.fill(refusal.detail, _TITLE_CHARACTERS)}"
+        ready.text(0.5, 0.5, text, ha="center", va="center", color=RED, fontsize=10)
     else:
         ready.axhline(0, color=GREY, lw=0.5)
         ready.axhline(1, color=GREY, lw=0.5)
         ready.plot(grid.energy, aligned.mu[row], color=BLUE, lw=1.2, label="on the grid")
         if Flag.SELF_ABSORPTION_CORRECTED in flags and aligned.lines is not None:
-            there = edge.to_feff_scale(energy - edge.edge_ev + shift - edge.feff_minus_experiment_ev)
-            near = (there >= grid.energy[0]) & (there <= grid.energy[-1])
-            own = aligned.lines.flat[row][near]
-            ready.plot(there[near], own, color=GREY, lw=0.9, ls="--", label="before the correction")
+            relative_ev = edge.to_feff_scale(energy - edge.edge_ev + shift - edge.feff_minus_experiment_ev)
+            on_grid = (relative_ev >= grid.energy[0]) & (relative_ev <= grid.energy[-1])
+            uncorrected = aligned.lines.flat[row][on_grid]
+            ready.plot(relative_ev[on_grid], uncorrected, color=GREY, lw=0.9, ls="--", label="before the correction")
             _legend(ready)
         ready.set_xlabel("energy on FEFF's scale − tabulated edge (eV)")
         ready.set_ylabel("aligned μ (edge steps)")
-        notes = textwrap.fill(", ".join((f"energies {shift:+.2f} eV", *flags)), TITLE_CHARACTERS)
+        notes = textwrap.fill(", ".join((f"energies {shift:+.2f} eV", *flags)), _TITLE_CHARACTERS)
         ready.set_title(notes, loc="left", fontsize=9)
     figure.savefig(path, dpi=110)
 
 
 def draw_standards(path: Path, fits: "Sequence[StandardFit]", grid: Grid) -> None:
-    """Each standard on FEFF's energies over its counterpart, broadened and damped, with what is left between them."""
+    """Draw each standard on FEFF's energies, its broadened and damped FEFF counterpart, and their difference."""
     figure = Figure(figsize=(5.5 * len(fits), 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, fit in zip(figure.subplots(1, len(fits), squeeze=False)[0], fits, strict=True):
@@ -185,38 +195,38 @@ def draw_standards(path: Path, fits: "Sequence[StandardFit]", grid: Grid) -> Non
 
 
 def _measured(axes: Axes, energy: Array, mu: Array, aligned: Aligned, row: int, edge: Edge) -> None:
-    """The left half: μ, its lines over the windows that they were fitted in, E0, glitches."""
-    found = aligned.lines
+    """Draw μ, E0, glitches, and the normalisation lines over their fit windows."""
+    lines = aligned.lines
     bad = np.zeros(len(mu), bool) if aligned.repaired is None else aligned.repaired[row]
     axes.plot(energy, mu, color=GREY if bad.any() else BLUE, lw=1, label="μ as measured")
-    if found is not None and bad.any():
-        axes.plot(energy, found.mu[row], color=BLUE, lw=1, label="repaired")
+    if lines is not None and bad.any():
+        axes.plot(energy, lines.mu[row], color=BLUE, lw=1, label="repaired")
         axes.plot(energy[bad], mu[bad], "x", color=RED, ms=8, mew=1.5, zorder=5, label=f"glitches ({int(bad.sum())})")
-    q = aligned.quantities
-    at = q["e0_ev"][row] - q["energy_shift_ev"][row] + edge.feff_minus_experiment_ev
-    if found is not None and found.mode != "none":
-        _lines(axes, energy, found, row, at)
-    if np.isfinite(at):
-        axes.axvline(at, color=RED, lw=0.8, ls=":", zorder=0, label=f"E0 {at:.1f} eV")
+    quantities = aligned.quantities
+    e0 = quantities["e0_ev"][row] - quantities["energy_shift_ev"][row] + edge.feff_minus_experiment_ev
+    if lines is not None and lines.mode != "none":
+        _lines(axes, energy, lines, row, e0)
+    if np.isfinite(e0):
+        axes.axvline(e0, color=RED, lw=0.8, ls=":", zorder=0, label=f"E0 {e0:.1f} eV")
     axes.set_xlabel("energy as measured (eV)")
-    axes.set_ylabel("μ, taken as it is" if found is not None and found.mode == "none" else "μ")
+    axes.set_ylabel("μ, not normalised" if lines is not None and lines.mode == "none" else "μ")
     axes.margins(x=0.02)
     _legend(axes)
 
 
-def _lines(axes: Axes, energy: Array, found: Normalised, row: int, at: float) -> None:
-    of = "MBACK" if found.mode == "mback" else f"order {found.post_order[row]}"
-    names = ("pre-edge", "mean over the area" if found.mode == "area" else f"post-edge ({of})")
-    parts = [(names[0], found.pre_edge[row], found.pre, np.ones(len(energy), bool), AMBER)]
-    above = energy >= (at if np.isfinite(at) else energy[0])
-    parts.append((names[1], found.post_edge[row], found.post, above, GREEN))
+def _lines(axes: Axes, energy: Array, lines: Normalised, row: int, e0: float) -> None:
+    method = "MBACK" if lines.mode == "mback" else f"order {lines.post_order[row]}"
+    names = ("pre-edge", "mean over the area" if lines.mode == "area" else f"post-edge ({method})")
+    parts = [(names[0], lines.pre_edge[row], lines.pre, np.ones(len(energy), bool), AMBER)]
+    above = energy >= (e0 if np.isfinite(e0) else energy[0])
+    parts.append((names[1], lines.post_edge[row], lines.post, above, GREEN))
     for name, curve, window, where, colour in parts:
         axes.plot(energy[where], curve[where], color=colour, lw=1, ls="--", label=name)
-        first, last = (int(np.broadcast_to(i, len(found.mu))[row]) for i in window)
-        if last > first and not (found.mode == "area" and colour == GREEN):
+        first, last = (int(np.broadcast_to(i, len(lines.mu))[row]) for i in window)
+        if last > first and not (lines.mode == "area" and colour == GREEN):
             axes.axvspan(energy[first], energy[last - 1], color=colour, alpha=0.08, lw=0, zorder=0)
 
 
 def _legend(axes: Axes) -> None:
-    """Below the axes, where it hides nothing."""
+    """Add a legend below the axes, where it covers no data."""
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, fontsize=8, frameon=False)

@@ -1,4 +1,4 @@
-"""What a session leaves behind: documents.jsonl, descriptors.csv, decisions.csv, summary.json, operando.png."""
+"""Output files of a session: documents.jsonl, descriptors.csv, decisions.csv, summary.json, operando.png."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ from .recorder import Recorder, Truth
 
 
 class OutputFolder:
-    """``DIR`` of a session: documents are written as they come, the tables and the picture at the end."""
+    """Output folder of a session; documents are written at once, tables and figure at the end."""
 
     def __init__(self, folder: Path) -> None:
         make_folder(folder)
@@ -20,7 +20,7 @@ class OutputFolder:
         self.documents = FileSink(folder / "documents.jsonl")
 
     def finish(self, recorder: Recorder, summary: Mapping[str, Any], truth: Truth | None) -> None:
-        """Close the documents and write everything else."""
+        """Close the documents and write the tables, the summary and the figure."""
         self.documents.close()
         _table(self.folder / "descriptors.csv", recorder.columns(), recorder.frames)
         names = ["time", "run_uid", "id", "rule", "action", "args", "status", "status_reason", "confidence", "reason"]
@@ -33,21 +33,15 @@ class OutputFolder:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder where it is missing.
-
-    Raises
-    ------
-    InputError
-        It cannot be made, or is a file.
-    """
+    """Create a folder unless it exists; raise InputError if this fails or the path is a file."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise InputError(f"{folder}: cannot be used as the output folder: {e.strerror}") from None
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be used as the output folder: {error.strerror}") from None
 
 
 def _table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as f:
-        writer = csv.DictWriter(f, columns, restval="", extrasaction="ignore")
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)

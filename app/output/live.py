@@ -1,4 +1,4 @@
-"""What a person sees while the agent runs: a live table and a progress bar on a terminal, lines elsewhere."""
+"""Live view of a session: a table and a progress bar on a terminal, lines elsewhere."""
 
 import time
 
@@ -7,14 +7,14 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from .recorder import VOLTAGES, Recorder
+from .recorder import OOD_LIMIT, VOLTAGE_FIELDS, Recorder
 
-ROWS = 12
-LINE_EVERY_S = 5.0
+_TABLE_ROWS = 12
+_LINE_INTERVAL_S = 5.0
 
 
 class Display:
-    """Shows a recorder's newest frames; writes to stderr, so that stdout stays for results."""
+    """Shows the latest frames of a recorder on stderr; stdout is for results."""
 
     def __init__(self, recorder: Recorder, planned: int | None) -> None:
         self._recorder = recorder
@@ -23,32 +23,32 @@ class Display:
         self._progress = Progress(*columns, console=self._console)
         self._task = self._progress.add_task("frames", total=planned)
         self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
-        self._said, self._said_at = 0, time.monotonic()
+        self._shown, self._shown_at = 0, time.monotonic()
 
     def start(self) -> None:
-        """Begin."""
+        """Open the live view."""
         if self._live is not None:
             self._live.start()
 
     def refresh(self) -> None:
-        """Show what has come since."""
+        """Show the frames since the last call."""
         frames = self._recorder.frames
         self._progress.update(self._task, completed=len(frames))
         if self._live is not None:
             self._live.update(Group(self._table(), self._progress), refresh=True)
-        elif len(frames) > self._said and time.monotonic() - self._said_at > LINE_EVERY_S:
+        elif len(frames) > self._shown and time.monotonic() - self._shown_at > _LINE_INTERVAL_S:
             self._line()
 
     def stop(self) -> None:
-        """Show the last state and end."""
+        """Show the final state and close the live view."""
         if self._live is not None:
             self.refresh()
             self._live.stop()
-        elif len(self._recorder.frames) > self._said:
+        elif len(self._recorder.frames) > self._shown:
             self._line()
 
     def _line(self) -> None:
-        self._said, self._said_at = len(self._recorder.frames), time.monotonic()
+        self._shown, self._shown_at = len(self._recorder.frames), time.monotonic()
         row = self._recorder.frames[-1]
         self._console.print(
             f"frame {row['seq_num']}: OS {row.get('OS_mean', float('nan')):.2f} "
@@ -59,14 +59,15 @@ class Display:
 
     def _table(self) -> Table:
         frames = self._recorder.frames
-        voltage = next((v for v in VOLTAGES if frames and v in frames[-1]), None)
+        voltage = next((name for name in VOLTAGE_FIELDS if frames and name in frames[-1]), None)
         table = Table(expand=True)
         for name in ("time", "frame", voltage or "voltage", "OS", "90 % interval", "CN", "score", "latency"):
             table.add_column(name, justify="right")
         table.add_column("decision")
         decisions = {round(d["time"], 6): d for d in self._recorder.decisions}
-        for row in frames[-ROWS:]:
+        for row in frames[-_TABLE_ROWS:]:
             decision = decisions.get(round(row["time"], 6))
+            score = f"{row['ood_score']:.2f}"
             table.add_row(
                 time.strftime("%H:%M:%S", time.localtime(row["time"])),
                 str(row["seq_num"]),
@@ -74,7 +75,7 @@ class Display:
                 f"{row['OS_mean']:.2f}" if "OS_mean" in row else "",
                 f"{row['OS_lo']:.2f}…{row['OS_hi']:.2f}" if "OS_lo" in row else "",
                 f"{row['CN_mean']:.1f}" if "CN_mean" in row else "",
-                f"[red]{row['ood_score']:.2f}[/]" if row["ood_score"] > 1 else f"{row['ood_score']:.2f}",
+                f"[red]{score}[/]" if row["ood_score"] > OOD_LIMIT else score,
                 f"{row['latency_ms']:.1f} ms",
                 f"[bold]{decision['action']}[/] {decision['status']}" if decision else "",
             )

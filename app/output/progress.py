@@ -2,31 +2,26 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
+import rich.progress
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+
+from ...models.progress import Progress
 
 LINES_PER_TASK = 100
 
 
-class ShowProgress(Protocol):
-    """Shows how far a task is."""
-
-    def __call__(self, task: str, done: int, of: int | None, note: str = "") -> None:
-        """Show that ``done`` pieces ``of`` so many are finished; None where their number is not known."""
-        ...
-
-
 @contextmanager
-def progress_bars(console: Console | None = None) -> Iterator[ShowProgress]:
-    """Show progress until the block ends.
+def progress_bars(console: Console | None = None) -> Iterator[Progress]:
+    """Show progress until the block ends: bars on a terminal, lines elsewhere.
 
     Without a terminal each piece is a line; a task of more than ``LINES_PER_TASK`` pieces prints a line per percent.
 
     Parameters
     ----------
-    console : where to; stderr unless given
+    console : Console, optional
+        stderr by default.
     """
     console = console or Console(stderr=True)
     if not console.is_terminal:
@@ -34,12 +29,12 @@ def progress_bars(console: Console | None = None) -> Iterator[ShowProgress]:
         return
     columns = (TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn())
     tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=console) as bars:
+    with rich.progress.Progress(*columns, console=console) as bars:
 
-        def show(task: str, done: int, of: int | None, note: str = "") -> None:
+        def show(task: str, done: int, total: int | None, note: str = "") -> None:
             if task not in tasks:
-                tasks[task] = bars.add_task(task, total=of)
-            bars.update(tasks[task], completed=done, total=of, description=_joined(": ", task, note))
+                tasks[task] = bars.add_task(task, total=total)
+            bars.update(tasks[task], completed=done, total=total, description=_joined(": ", task, note))
 
         yield show
 
@@ -49,15 +44,15 @@ class _Lines:
         self._console = console
         self._shown: dict[str, tuple[int | None, int]] = {}
 
-    def __call__(self, task: str, done: int, of: int | None, note: str = "") -> None:
-        step = (of, done * LINES_PER_TASK // of if of and of > LINES_PER_TASK else done)
+    def __call__(self, task: str, done: int, total: int | None, note: str = "") -> None:
+        step = (total, done * LINES_PER_TASK // total if total and total > LINES_PER_TASK else done)
         if self._shown.get(task) == step:
             return
         self._shown[task] = step
-        count = f"{done} of {of}" if of is not None else ""
+        count = f"{done} of {total}" if total is not None else ""
         line = _joined(": ", task, _joined(", ", count, note))
         self._console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
-def _joined(by: str, *parts: str) -> str:
-    return by.join(p for p in parts if p)
+def _joined(separator: str, *parts: str) -> str:
+    return separator.join(part for part in parts if part)

@@ -1,4 +1,4 @@
-"""What a session remembers: the agent's own documents as rows, and what really happened."""
+"""Tables of a session: the agent's documents as rows, and the true values of a simulated beamline."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -9,36 +9,38 @@ import numpy as np
 
 from ...agent.types import Flag, Reason
 
-VOLTAGES = ("voltage", "Ewe_V", "potential", "Ewe")
-"""Names of the cell voltage among the readings, the first that a frame has."""
-FRAME_FIRST = ("time", "run_uid", "seq_num")
-GAPS = frozenset({Reason.JOINED_LATE, Reason.LATE, Reason.QUEUE_FULL, Reason.EVENTS_LOST})
-FRAME_THEN = ("ood_score", "e0_ev", "edge_step", "noise", "latency_ms", "flags")
+VOLTAGE_FIELDS = ("voltage", "Ewe_V", "potential", "Ewe")
+"""Names of the cell voltage among the readings, in order of preference."""
+OOD_LIMIT = 1.0
+"""Out-of-distribution score above which a spectrum is flagged as out of distribution."""
+_FIRST_COLUMNS = ("time", "run_uid", "seq_num")
+_QUALITY_COLUMNS = ("ood_score", "e0_ev", "edge_step", "noise", "latency_ms", "flags")
+_GAP_REASONS = frozenset({Reason.JOINED_LATE, Reason.LATE, Reason.QUEUE_FULL, Reason.EVENTS_LOST})
 
 
 @dataclass
 class Recorder:
-    """Gathers the agent's own documents as they come; subscribe it to the agent."""
+    """A subscriber that collects the agent's documents."""
 
     frames: list[dict[str, Any]] = field(default_factory=list)
     """A row of descriptors.csv per frame."""
     decisions: list[dict[str, Any]] = field(default_factory=list)
     """One per decision, with its latest status."""
     set_aside: Counter[str] = field(default_factory=Counter)
-    """What could not become a frame, by reason."""
+    """Number of frames set aside, by reason."""
     gaps: Counter[str] = field(default_factory=Counter)
-    """Losses that are no frame: a run joined late, documents that came late or not at all."""
+    """Number of losses other than frames, by reason: runs joined late, documents late or lost."""
     numbered: int = 0
-    """Frames that were answered or set aside."""
+    """Number of frames that were answered or set aside."""
     spectra: dict[str, np.ndarray] = field(default_factory=dict)
     """Aligned spectrum by frame uid."""
     grid: np.ndarray | None = None
     models: dict[str, str] = field(default_factory=dict)
-    """SHA-256 by name of the models that answered."""
+    """SHA-256 of the models in use, by name."""
     descriptors: list[str] = field(default_factory=list)
-    """Names, in the card's order."""
+    """Names of the descriptors, in the card's order."""
     readings: list[str] = field(default_factory=list)
-    """Names of the scalars that came with the frames."""
+    """Names of the scalar readings of the frames."""
     _parents: dict[str, str] = field(default_factory=dict)
     _streams: dict[str, tuple[str, str]] = field(default_factory=dict)
 
@@ -52,8 +54,8 @@ class Recorder:
             if doc["name"] == "spectra":
                 self.grid = np.asarray(doc["configuration"]["xas_agent"]["data"]["energy_relative_ev"])
             if doc["name"] == "descriptors":
-                found = [k.removesuffix("_mean") for k in doc["hints"]["xas_agent"]["fields"]]
-                self.descriptors += [d for d in found if d not in self.descriptors]
+                names = [key.removesuffix("_mean") for key in doc["hints"]["xas_agent"]["fields"]]
+                self.descriptors += [name for name in names if name not in self.descriptors]
                 self.readings += [r for r in doc["object_keys"]["readings"] if r not in self.readings]
         elif name == "event":
             stream, run_uid = self._streams[doc["descriptor"]]
@@ -61,9 +63,9 @@ class Recorder:
 
     def _descriptors(self, doc: Mapping[str, Any], run_uid: str) -> None:
         data = doc["data"]
-        clashing = {f"reading_{k}": data[k] for k in FRAME_FIRST if k in data}
-        own = {"time": data["frame_time"], "run_uid": run_uid, "seq_num": data["frame_seq_num"]}
-        self.frames.append({**data, **clashing, **own})
+        readings = {f"reading_{key}": data[key] for key in _FIRST_COLUMNS if key in data}
+        frame = {"time": data["frame_time"], "run_uid": run_uid, "seq_num": data["frame_seq_num"]}
+        self.frames.append({**data, **readings, **frame})
         self.numbered += 1
 
     def _spectra(self, doc: Mapping[str, Any], _: str) -> None:
@@ -71,29 +73,29 @@ class Recorder:
 
     def _decisions(self, doc: Mapping[str, Any], run_uid: str) -> None:
         row = {"time": doc["time"], "run_uid": run_uid, **doc["data"]}
-        known = [i for i, d in enumerate(self.decisions) if d["id"] == row["id"]]
-        if known:
-            self.decisions[known[0]] = row
+        earlier = [i for i, decision in enumerate(self.decisions) if decision["id"] == row["id"]]
+        if earlier:
+            self.decisions[earlier[0]] = row
         else:
             self.decisions.append(row)
 
     def _quality(self, doc: Mapping[str, Any], _: str) -> None:
         reason, number = doc["data"]["reason"], doc["data"]["seq_num"]
-        (self.gaps if reason in GAPS else self.set_aside)[reason] += 1
+        (self.gaps if reason in _GAP_REASONS else self.set_aside)[reason] += 1
         self.numbered += bool(number)
 
     def columns(self) -> list[str]:
-        """Header of descriptors.csv."""
-        own = [c for d in self.descriptors for c in (d, f"{d}_p", f"{d}_mean", f"{d}_lo", f"{d}_hi")]
-        readings = [f"reading_{r}" if r in FRAME_FIRST else r for r in self.readings]
-        return [*FRAME_FIRST, *own, *FRAME_THEN, *readings]
+        """Return the header of descriptors.csv."""
+        estimates = [c for d in self.descriptors for c in (d, f"{d}_p", f"{d}_mean", f"{d}_lo", f"{d}_hi")]
+        readings = [f"reading_{r}" if r in _FIRST_COLUMNS else r for r in self.readings]
+        return [*_FIRST_COLUMNS, *estimates, *_QUALITY_COLUMNS, *readings]
 
     def flags(self) -> dict[str, int]:
-        """How many frames have each flag."""
+        """Return the number of frames with each flag."""
         return dict(Counter(str(flag) for row in self.frames for flag in Flag.of(row["flags"])))
 
     def latency_ms(self) -> dict[str, float]:
-        """p50 and p99 over the frames."""
+        """Return the 50th and 99th percentile of the latency over the frames, ms."""
         values = [row["latency_ms"] for row in self.frames]
         if not values:
             return {}
@@ -103,12 +105,14 @@ class Recorder:
 
 @dataclass
 class Truth:
-    """What really happened, from the beamline's documents that the agent does not read."""
+    """True values of a simulated beamline, from documents that the agent does not receive."""
 
     open_loop_x: float | None = None
+    """Li content at the end of the charge if no control stops it."""
     x: list[float] = field(default_factory=list)
-    """Li content during each frame; the last entry repeats the last frame as it was left."""
+    """Li content during each frame; the last entry is the final value after the last frame."""
     frame: list[int] = field(default_factory=list)
+    """Frame number of each entry of ``x``."""
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
         if name == "start":
@@ -121,18 +125,22 @@ class Truth:
                 self.frame.append(int(data.get("frame", doc["seq_num"])))
 
     def by_frame(self) -> dict[int, float]:
-        """x by frame number, as it was while the frame was measured."""
-        found: dict[int, float] = {}
+        """Return x during the measurement by frame number."""
+        x_by_frame: dict[int, float] = {}
         for frame, x in zip(self.frame, self.x, strict=True):
-            found.setdefault(frame, x)
-        return found
+            x_by_frame.setdefault(frame, x)
+        return x_by_frame
 
 
-def against_truth(recorder: Recorder, truth: Truth) -> dict[str, float] | None:
-    """How the mean oxidation state goes with 4 − x, its value by charge balance in LixMO2; None where unknown.
+def compare_with_truth(recorder: Recorder, truth: Truth) -> dict[str, float] | None:
+    """Compare the mean oxidation states with 4 − x, their value by charge balance in LixMO2.
 
-    ``mae_two_point_e`` is the error that is left when the first frame and the most oxidised one are set right, as one
-    calibrates a series whose ends are known.
+    Returns
+    -------
+    dict or None
+        Correlation coefficients ``spearman`` and ``pearson``; mean absolute error ``mae_e``, e; and
+        ``mae_two_point_e``, the same after a linear calibration at the first and the most oxidised frame, as for a
+        series whose end points are known. None for fewer than three different true values.
     """
     x = truth.by_frame()
     pairs = [(r["OS_mean"], 4 - x[r["seq_num"]]) for r in recorder.frames if "OS_mean" in r and r["seq_num"] in x]
@@ -140,18 +148,18 @@ def against_truth(recorder: Recorder, truth: Truth) -> dict[str, float] | None:
         return None
     from scipy.stats import rankdata
 
-    found, true = np.array(pairs).T
+    estimates, true = np.array(pairs).T
     return {
-        "spearman": round(float(np.corrcoef(rankdata(found), rankdata(true))[0, 1]), 3),
-        "pearson": round(float(np.corrcoef(found, true)[0, 1]), 3),
-        "mae_e": round(float(np.abs(found - true).mean()), 3),
-        "mae_two_point_e": round(float(np.abs(_set_right(found, true) - true).mean()), 3),
+        "spearman": round(float(np.corrcoef(rankdata(estimates), rankdata(true))[0, 1]), 3),
+        "pearson": round(float(np.corrcoef(estimates, true)[0, 1]), 3),
+        "mae_e": round(float(np.abs(estimates - true).mean()), 3),
+        "mae_two_point_e": round(float(np.abs(_calibrate(estimates, true) - true).mean()), 3),
     }
 
 
-def _set_right(found: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """``found`` on the straight line that is right at the first frame and at the one of highest truth."""
+def _calibrate(estimates: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Return linearly transformed estimates that are exact at the first frame and at the highest true value."""
     top = int(true.argmax())
-    apart = found[top] - found[0]
-    scale = (true[top] - true[0]) / apart if apart else 1.0
-    return true[0] + scale * (found - found[0])
+    difference = estimates[top] - estimates[0]
+    scale = (true[top] - true[0]) / difference if difference else 1.0
+    return true[0] + scale * (estimates - estimates[0])

@@ -1,6 +1,5 @@
 """Structures, FEFF runs and published sets → rows to train from."""
 
-from .batch import Progress
 from .dataset import Labels, SplitSettings, find_sites, label, labels_of, split_materials, write_pair, write_table
 from .feff import FeffSettings, find_feff
 from .feff_runs import FeffSpectrum, collect
@@ -11,7 +10,6 @@ __all__ = [
     "FeffSettings",
     "FeffSpectrum",
     "Labels",
-    "Progress",
     "Site",
     "SplitSettings",
     "collect",

@@ -10,15 +10,15 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TypeVar
 
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many are done, and of how many."""
+from ..progress import Progress
+
 DIED = "the process that worked on it died"
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def each(
-    what: str, function: Callable[[T], R], items: Sequence[T], jobs: int, progress: Progress, died: R
+    task: str, function: Callable[[T], R], items: Sequence[T], jobs: int, progress: Progress, died: R
 ) -> Iterator[tuple[int, R]]:
     """(index, result) of every item as they come, from ``jobs`` processes; with one job from this process.
 
@@ -27,11 +27,11 @@ def each(
     function : goes to the processes by pickle, as do the items; it must not raise for an item that it cannot do
     died : the result of an item whose process died of it, as compiled libraries and a lack of memory make it
     """
-    progress(what, 0, len(items))
+    progress(task, 0, len(items))
     results = _here(function, items) if jobs < 2 or len(items) < 2 else _elsewhere(function, items, jobs, died)
     for n, found in enumerate(results, 1):
         yield found
-        progress(what, n, len(items))
+        progress(task, n, len(items))
 
 
 @contextmanager

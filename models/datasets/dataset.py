@@ -18,7 +18,8 @@ from pydantic import Field
 from pymatgen.core import Structure
 
 from ...agent.types import Array, InputError, Settings
-from .batch import DIED, Progress, each, replacing
+from ..progress import Progress
+from .batch import DIED, each, replacing
 from .feff_runs import FeffSpectrum
 from .structure_files import Site, read_sites, structure_files
 from .structures import DESCRIPTORS, INTEGER, describe, digest

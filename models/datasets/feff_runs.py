@@ -22,7 +22,8 @@ from typing import Any
 from pymatgen.core import Element, Structure
 
 from ...agent.types import Array, InputError
-from .batch import DIED, Progress, each, replacing
+from ..progress import Progress
+from .batch import DIED, each, replacing
 from .feff import (
     INPUT,
     OUTPUT,

@@ -20,7 +20,8 @@ import numpy as np
 from pymatgen.core import Structure
 
 from ...agent.types import InputError
-from .batch import DIED, Progress, each
+from ..progress import Progress
+from .batch import DIED, each
 from .feff import checked
 from .feff_runs import FeffSpectrum
 from .structure_files import Site, read_json, row_id

@@ -1,7 +1,7 @@
 """From a training config to a model folder: members trained in processes of their own, calibrated, written."""
 
 import multiprocessing as mp
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..network import SPT, OODScore
+from ..progress import Progress
 from .augment import damped, shifted
 from .calibration import fit_blend
 from .config import TrainingConfig
@@ -22,9 +23,6 @@ from .metrics import scores
 from .plan import TrainedMember, TrainingPlan, best, ensemble, estimates, held_out
 from .rows import FINE_EV
 from .train import train_member
-
-Progress = Callable[[int, int, float | None], None]
-"""(member, epoch, validation score)"""
 
 FAMILIAR_DRAWS = 4000
 RUN_SEED_STEP = 1000  # more than there are members: no run has the seed of another
@@ -67,6 +65,9 @@ def build(config: TrainingConfig, data: Path, out: Path, jobs: int, progress: Pr
     jobs : members trained at the same time, each on one thread
     """
     plan = TrainingPlan.read(config, data)
+    epochs = config.runs * config.optimisation.epochs
+    for k in range(config.members):
+        progress(f"member {k}", 0, epochs)
     context = mp.get_context("spawn")
     threads = max(1, torch.get_num_threads() // jobs)
     with context.Manager() as manager, ProcessPoolExecutor(jobs, mp_context=context) as pool:
@@ -74,9 +75,10 @@ def build(config: TrainingConfig, data: Path, out: Path, jobs: int, progress: Pr
         running = [pool.submit(train_one, config, data, k, threads, queue) for k in range(config.members)]
         while not all(r.done() for r in running) or not queue.empty():
             try:
-                progress(*queue.get(timeout=0.5))
+                k, epoch, score = queue.get(timeout=0.5)
             except Empty:
                 continue
+            progress(f"member {k}", epoch, epochs, "" if score is None else f"validation {score:.3f}")
         trained = [r.result() for r in running]
     return assemble(plan, trained, out)
 

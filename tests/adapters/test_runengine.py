@@ -238,7 +238,7 @@ def test_what_cannot_be_taken_back_says_so_when_it_expires(RE, documents, contro
                 RE(bp.count([det], 1000, delay=0.02))
         else:
             RE(bp.count([det], 5, delay=0.02))
-    assert replies == [Reply("expired", "asked; not confirmed within 0.1 s")]
+    assert replies == [Reply("expired", "requested, but not confirmed within 0.1 s")]
     assert documents.all[-1][1]["exit_status"] == "success"
 
 
@@ -277,7 +277,7 @@ def test_a_stop_that_fails_once_asked_leaves_the_outcome_open():
 
         with meanwhile(requests), pytest.raises(RunEngineInterrupted):
             RE(bp.count([det], 1000, delay=0.02))
-    assert replies == [Reply("expired", "asked, outcome unknown: OSError: link lost")]
+    assert replies == [Reply("expired", "requested, outcome unknown: OSError: link lost")]
 
 
 def test_a_stop_after_the_plan_has_ended_is_refused():

@@ -210,7 +210,7 @@ def test_the_command_reads_a_catalogue(catalogue: Any, tmp_path: Path) -> None:
     assert (summary["frames"], summary["frames_set_aside"]) == (1, {})
 
 
-def test_nobody_there_is_told() -> None:
+def test_nobody_there_is_reported() -> None:
     pytest.importorskip("bluesky_tiled_plugins", reason="pip install 'xas-agent[tiled]'")
     endpoint = TiledEndpoint(uri="tiled://127.0.0.1:9", connect_timeout_s=0.01)
     with pytest.raises(EndpointUnreachable, match=r"tiled://127\.0\.0\.1:9: nothing answered within 0\.01 s"):

@@ -31,6 +31,6 @@ def test_what_the_settings_ask_for():
 
 
 @pytest.mark.parametrize("formula", ["", "Li(Ni", "nickel oxide"])
-def test_a_compound_that_is_none_is_told_with_its_setting(formula):
+def test_a_compound_that_is_invalid_is_told_with_its_setting(formula):
     with pytest.raises(TableError, match=r"^alignment\.self_absorption\.formula: .*found no compound"):
         xray_tables.tabulated(AlignmentSettings(self_absorption={"formula": formula}), "Ni", "K")

@@ -14,7 +14,7 @@ from xas_agent.agent.types.frame import Frame
 from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
 from xas_agent.sim_beamline.cathode import CathodeSettings
 from xas_agent.sim_beamline.optics import BeamSettings
-from xas_agent.sim_beamline.plans import FLY_ENERGIES, STEP_ENERGIES
+from xas_agent.sim_beamline.plans import FLY_ENERGIES_EV, STEP_ENERGIES_EV
 
 FAST = BeamlineSettings(frames=12, frame_period_s=0)
 
@@ -211,10 +211,10 @@ def test_a_step_scan_is_an_event_per_energy(both_ways):
     settings = FAST.model_copy(update={"mode": "step", "frames": 2, "both_ways": both_ways})
     beamline, shown, truth = measured(settings)
     events = shown.events("energy")
-    n = len(STEP_ENERGIES)
+    n = len(STEP_ENERGIES_EV)
     energies = np.array([e["data"]["energy"] for e in events])
-    np.testing.assert_array_equal(energies[:n], STEP_ENERGIES)
-    np.testing.assert_array_equal(energies[n:], STEP_ENERGIES[:: -1 if both_ways else 1])
+    np.testing.assert_array_equal(energies[:n], STEP_ENERGIES_EV)
+    np.testing.assert_array_equal(energies[n:], STEP_ENERGIES_EV[:: -1 if both_ways else 1])
     assert set(events[0]["data"]) == {"energy", "I0", "It", "Iref", "voltage", "temperature"}
     assert shown.all("start")[1]["plan_name"] == "step_xanes"
     assert beamline.x_true == pytest.approx(beamline.x_open_loop_end, abs=1e-9)
@@ -231,7 +231,7 @@ def test_every_frame_measured_is_a_frame_assembled(mode, both_ways):
     assert [frame.seq_num for frame in frames] == [1, 2, 3]
     assert [frame.direction for frame in frames] == ["rising", "falling" if both_ways else "rising", "rising"]
     for frame in frames:
-        np.testing.assert_allclose(frame.energy, FLY_ENERGIES if mode == "fly" else STEP_ENERGIES)
+        np.testing.assert_allclose(frame.energy, FLY_ENERGIES_EV if mode == "fly" else STEP_ENERGIES_EV)
         assert (frame.element, frame.edge, frame.points_missing) == ("Co", "K", 0)
         assert frame.reference is not None
         assert {"voltage", "temperature", "electrode_mass_mg"} <= set(frame.readings)
@@ -248,7 +248,7 @@ def test_a_step_scan_finishes_its_frame_when_stopped_with_x_frozen():
     shown = Log(stop)
     beamline = SimBeamline(FAST.model_copy(update={"mode": "step", "frames": 3}), [shown])
     beamline.run()
-    assert len(shown.events("energy")) == len(STEP_ENERGIES)
+    assert len(shown.events("energy")) == len(STEP_ENERGIES_EV)
     assert beamline.x_true == x[0]
 
 

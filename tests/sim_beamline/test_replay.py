@@ -4,12 +4,14 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import event_model
 import numpy as np
 import pytest
 from bluesky.run_engine import get_bluesky_event_loop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xas_agent.sim_beamline import recorded_documents
 from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
 from xas_agent.sim_beamline.replay import Replay, ReplayError
 
@@ -240,11 +242,44 @@ def test_a_recording_without_its_end_is_closed_as_aborted(recording):
         ([], "no RunStart"),
         ([("start", {"uid": "a"}), ("resource", {"uid": "r"})], "external data"),
         ([("start", {"time": 0.0})], "document 1, start: not a Bluesky document"),
+        ([("start", {"uid": ["a"]})], "uid: Input should be a valid string"),
+        (
+            [("descriptor", {"uid": "d", "run_start": "a"})],
+            "document 1, descriptor: .*data_keys: Field required",
+        ),
+        (
+            [("start", {"uid": "a"}), ("descriptor", {"uid": "d", "run_start": "a", "data_keys": {"I0": 1}})],
+            r"data_keys\.I0: Input should be a valid dict",
+        ),
+        ([("event", {"descriptor": "d", "data": [1.0]})], "data: Input should be a valid dict"),
+        ([("event_page", {"descriptor": "d"})], "document 1, event_page: .*uid: Field required"),
+        ([("stop", {"uid": "s"})], "run_start: Field required"),
     ],
 )
 def test_bad_documents_are_one_clear_message(documents, message):
     with pytest.raises(ReplayError, match=message):
         Replay(documents, None, [])
+
+
+def test_an_event_page_is_one_event_for_each_row(recording):
+    page: dict = dict(event_model.pack_event_page(*[e for e in only("event", recording) if "energy" in e["data"]]))
+    page["data"] = {name: np.asarray(column) for name, column in page["data"].items()}
+    documents = []
+    for name, doc in recording:
+        if name != "event":
+            documents.append((name, doc))
+        if doc["uid"] == page["descriptor"]:
+            documents.append(("event_page", page))
+    assert len(only("event", replayed(documents)[1])) == 3
+
+
+def test_a_programming_error_is_not_taken_for_a_bad_document(recording, monkeypatch):
+    def broken(*_):
+        raise AttributeError("a defect")
+
+    monkeypatch.setattr(recorded_documents, "RecordedDevice", broken)
+    with pytest.raises(AttributeError, match="a defect"):
+        Replay(recording, None, [])
 
 
 @given(st.data())

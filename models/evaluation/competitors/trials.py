@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....agent.types import Array, Settings
+from ...progress import Progress
 from ...training import TrainingConfig, TrainingPlan, folds
 from ..contract import Predictions
-from ..report import Arrays, Piece, Progress, run_all
+from ..report import Arrays, Piece, run_all
 from .conditions import CLEAN, CONDITIONS, disturbed
 from .registry import NETWORKS, RECIPES, SPT_NAME
 
@@ -129,4 +130,4 @@ def outcomes(
         Piece(f"{t.competitor}-{t.split}-{t.seed}", depends_on(t, config), partial(_packed, t, config, folder))
         for t in trials
     ]
-    return {t: unpack(a) for t, a in zip(trials, run_all(pieces, kept, jobs, progress), strict=True)}
+    return {t: unpack(a) for t, a in zip(trials, run_all("benchmark", pieces, kept, jobs, progress), strict=True)}

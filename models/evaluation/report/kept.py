@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from ...progress import Progress
+
 Arrays = dict[str, NDArray[Any]]
-Progress = Callable[[int, int, str], None]
-"""(pieces done, of how many, what was done last)"""
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,19 @@ class Piece:
         return f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def run_all(pieces: Sequence[Piece], folder: Path, jobs: int, progress: Progress) -> list[Arrays]:
+def run_all(task: str, pieces: Sequence[Piece], folder: Path, jobs: int, progress: Progress) -> list[Arrays]:
     """The results of all pieces, in order: read where their file is in ``folder``, else worked out.
 
     Parameters
     ----------
+    task : name of the work in ``progress``
     jobs : pieces at the same time, each on one thread
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{p.key}.npz" for p in pieces]
     missing = {path: p for p, path in zip(pieces, paths, strict=True) if not path.is_file()}
     done = len(pieces) - len(missing)
-    progress(done, len(pieces), "kept from before")
+    progress(task, done, len(pieces), "kept from before")
     if missing:
         context = mp.get_context("spawn")
         with ProcessPoolExecutor(min(jobs, len(missing)), mp_context=context, initializer=_one_thread) as pool:
@@ -55,7 +56,7 @@ def run_all(pieces: Sequence[Piece], folder: Path, jobs: int, progress: Progress
             for future in as_completed(running):
                 future.result()
                 done += 1
-                progress(done, len(pieces), running[future].name)
+                progress(task, done, len(pieces), running[future].name)
     return [_read(path) for path in paths]
 
 

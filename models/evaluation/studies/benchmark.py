@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ....agent.types import Array, Settings
+from ...progress import Progress
 from ...runtime import Model
 from ...training import TrainingPlan
 from ..competitors import (
@@ -29,7 +30,7 @@ from ..competitors import (
     split_rows,
 )
 from ..contract import Predictions, averaged, classes_of
-from ..report import Progress, tables
+from ..report import tables
 
 METAL_SITES = ("OS", "CN", "OCN", "CN2", "PSGO", "NNRS", "MOOD")
 """The paper's seven; of oxygen sites they are OS, CN, CN2, NNRS, NNOSM, PSGO."""

@@ -12,9 +12,10 @@ import torch
 from pydantic import Field
 
 from ....agent.types import Array, Settings
+from ...progress import Progress
 from ...training import FINE_EV, Augmentation, TrainingConfig, shifted
 from ..competitors import PLS, PLSSettings, end_member_share
-from ..report import Arrays, Piece, Progress, Section, plain, run_all, slug
+from ..report import Arrays, Piece, Section, plain, run_all, slug
 from ..report import delithiation as drawn
 from .layered import CLEAN, MEASURED, MEASURED_EV, LayeredSeries, read_series, spectra_of, stacking
 from .transfer import start_of, taught
@@ -226,7 +227,7 @@ def answered(
     pieces.append(
         Piece(f"delithiation-{config.name}-linear", [how, *common], partial(ask_linear, config, settings, data))
     )
-    *networks, linear = run_all(pieces, kept, jobs, progress)
+    *networks, linear = run_all("delithiation", pieces, kept, jobs, progress)
     found: Answers = {}
     for name, said in linear.items():
         model, composition, condition = name.split("|")

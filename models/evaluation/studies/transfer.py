@@ -16,6 +16,7 @@ from pydantic import Field
 from ....agent.types import Array, Settings
 from ... import card as cards
 from ...network import SPT
+from ...progress import Progress
 from ...training import (
     Blend,
     FeffData,
@@ -31,7 +32,7 @@ from ...training import (
 )
 from ..competitors import FittedSPT, TrialOutcome, pack, unpack
 from ..contract import classes_of
-from ..report import Arrays, Piece, Progress, Section, curves, paired_bootstrap, plain, run_all, score, slug
+from ..report import Arrays, Piece, Section, curves, paired_bootstrap, plain, run_all, score, slug
 
 Mode = Literal["scratch", "frozen", "partial", "full"]
 LEARNT: dict[Mode, tuple[str, ...]] = {
@@ -168,7 +169,7 @@ def tuned(
         )
         for t in tunings
     ]
-    return [unpack(a) for a in run_all(pieces, kept, jobs, progress)]
+    return [unpack(a) for a in run_all("transfer", pieces, kept, jobs, progress)]
 
 
 def start_of(pretrained: str) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 from ....agent.types import Array, InputError, Settings
 from ... import card as cards
 from ...network import GATHERED_POINTS, SPT, SPTShape
+from ...progress import Progress
 from ...training import (
     FINE_EV,
     Augmentation,
@@ -33,7 +34,7 @@ from ...training import (
 )
 from ..competitors import TrialOutcome, from_columns, pack, unpack
 from ..contract import Predictions, averaged, classes_of
-from ..report import Arrays, Piece, Progress, Section, plain, run_all
+from ..report import Arrays, Piece, Section, plain, run_all
 from .transfer import (
     PooledPredictions,
     TransferSettings,
@@ -297,7 +298,7 @@ def universal(settings: UniversalSettings, data: Path, kept: Path, jobs: int, pr
     recipe = settings.model_dump(mode="json", exclude={"transfer": {"pretrained"}})
     depends = [recipe, start_of(study.pretrained), SIM]
     pieces = [Piece(f"universal-{k}", [k, *depends], partial(teach, k, settings, data)) for k in range(study.folds)]
-    outcomes = [unpack(a) for a in run_all(pieces, kept, jobs, progress)]
+    outcomes = [unpack(a) for a in run_all("universal", pieces, kept, jobs, progress)]
     plan = JointPlan.join(settings, data)
     section = Section("One network for all absorbers", _protocol(settings))
     found = [compared(section, own, _of_source(plan, outcomes), shipped, UNIVERSAL, OWN)]

@@ -51,7 +51,7 @@ def test_electrometers_and_triggers(tmp_path: Path) -> None:
     assert found[0] == pytest.approx(1_700_000_000.125, abs=1e-3)
     np.testing.assert_array_equal(found[1:], np.arange(1, 9))
     path.write_bytes(rows.tobytes()[:-4])
-    with pytest.raises(NotYet, match="no whole rows of 40"):
+    with pytest.raises(NotYet, match="expected complete rows of 40"):
         HANDLERS["APB"](aged(path))()
     path.write_bytes(np.array([[1, 1_700_000_000, 0]], dtype="<i4").tobytes())
     np.testing.assert_array_equal(HANDLERS["APB_TRIGGER"](aged(path))(), [[1_700_000_000, 1]])
@@ -82,7 +82,7 @@ def test_a_file_written_a_moment_ago_is_not_taken_for_whole(tmp_path: Path) -> N
             HANDLERS["PIZZABOX_ENC_FILE_TXT_PD"](path)()
 
 
-def test_hdf5_that_is_none_yet(tmp_path: Path) -> None:
+def test_hdf5_that_is_invalid_yet(tmp_path: Path) -> None:
     with pytest.raises(NotYet):
         rows_of(tmp_path / "none.h5", "a", 0, 1)
     (tmp_path / "empty.h5").touch()
@@ -122,7 +122,7 @@ def test_a_virtual_dataset_waits_for_the_files_that_it_is_made_of(tmp_path: Path
     layout[:] = h5py.VirtualSource("part.h5", "d", (3,))
     with h5py.File(tmp_path / "whole.h5", "w") as file:
         file.create_virtual_dataset("d", layout)
-    with pytest.raises(NotYet, match=r"part\.h5, which is not there"):
+    with pytest.raises(NotYet, match=r"part\.h5, which does not exist"):
         rows_of(tmp_path / "whole.h5", "d", 0, 3)
     with h5py.File(tmp_path / "part.h5", "w") as file:
         file["d"] = [1.0, 2.0, 3.0]

@@ -14,11 +14,14 @@ h5py = pytest.importorskip("h5py", reason="the files are HDF5: pip install 'xas-
 pytest.importorskip("bluesky.consolidators", reason="StreamDatums are read through bluesky's consolidators")
 
 import shapes  # noqa: E402
+from logs import capture_logs  # noqa: E402
 from shapes import AXIS, Recording  # noqa: E402
 from streams import Staged  # noqa: E402
 
 from xas_agent.adapters.assets.files import AssetSettings  # noqa: E402
+from xas_agent.adapters.assets.filler import AssetFiller  # noqa: E402
 from xas_agent.agent.types.frame import Document  # noqa: E402
+from xas_agent.agent.types.run import RunDocument, RunInfo  # noqa: E402
 
 DIAMOND: dict[str, Any] = {
     "preset": "diamond",
@@ -280,7 +283,7 @@ def test_a_file_with_other_rows_than_announced(bench: Any, tmp_path: Path) -> No
     ("change", "detail"),
     [
         ({"mimetype": "multipart/related;type=image/tiff"}, "only application/x-hdf5"),
-        ({"uri": "s3://bucket/panda.h5"}, "only files are read"),
+        ({"uri": "s3://bucket/panda.h5"}, "only file: URIs are read"),
         ({"parameters": {"dataset": "/i0", "slice": ":,0"}}, "a slice of a dataset"),
     ],
 )
@@ -387,3 +390,14 @@ def test_a_refused_path_is_told_at_once(bench: Any, tmp_path: Path) -> None:
     assert not done.waiting
     assert done.reasons == {"file not readable": 3}
     assert "outside of assets.roots" in done.asides[0].detail
+
+
+def test_a_malformed_document_is_passed_on_with_one_warning() -> None:
+    filler = AssetFiller(AssetSettings(), lambda descriptor, start: frozenset())
+    malformed = RunDocument(RunInfo("run"), "descriptor", {}, 0.0)
+    with capture_logs() as logs:
+        assert [*filler(malformed), *filler(malformed)] == [malformed, malformed]
+    assert [(log["log_level"], log["error"]) for log in logs] == [
+        ("warning", "KeyError: 'data_keys'"),
+        ("debug", "KeyError: 'data_keys'"),
+    ]

@@ -140,7 +140,7 @@ def test_a_file_that_changed_or_came_back_is_given_again(tmp_path, waiting):
     assert names(waiting.poll(9.0)) == ["scan.xdi"]
 
 
-def test_what_is_not_meant_is_passed_over(tmp_path):
+def test_what_is_not_meant_is_ignored(tmp_path):
     for name in (".hidden.xdi", "scan.xdi.part", "scan.xdi~", "run.jsonl", "log.txt", "scan.xdi"):
         put(tmp_path / name, TABLE, 1)
     (tmp_path / "folder.xdi").mkdir()

@@ -95,13 +95,13 @@ def test_headers_of_many_beamlines(tmp_path, header, separator):
     assert found.element == ("Ni" if "Element" in header else None)
 
 
-def test_a_unit_that_the_values_belie_is_told_of(tmp_path):
+def test_a_unit_that_the_values_belie_is_reported(tmp_path):
     found = read(write(tmp_path, "# energy(eV) i0 it", E / 1000, I0, IT))
     np.testing.assert_array_equal(found.energy, E / 1000)
     assert found.notes == ("energies of 'energy' are read as eV, the unit in the file, but their values suggest keV",)
 
 
-def test_a_unit_of_kev_that_the_values_belie_is_told_of(tmp_path):
+def test_a_unit_of_kev_that_the_values_belie_is_reported(tmp_path):
     found = read(write(tmp_path, "# energy(keV) mu", E, MU))
     np.testing.assert_allclose(found.energy, 1000 * E)
     assert "their values suggest eV" in found.notes[0]
@@ -117,7 +117,7 @@ def test_elements_of_a_detector_are_summed_and_told_of(tmp_path):
     np.testing.assert_allclose(bmm.mu, 2 * IF / I0, rtol=1e-14)
 
 
-def test_transmission_goes_first_and_fluorescence_is_told_of(tmp_path):
+def test_transmission_goes_first_and_fluorescence_is_reported(tmp_path):
     path = write(tmp_path, "# energy i0 itrans ifluor", E, I0, IT, IF)
     found = read(path)
     assert found.formula == "transmission"

@@ -97,7 +97,7 @@ def test_a_repeated_id_waits_for_the_first_that_is_still_in_progress():
 
 
 def test_answers_are_remembered_within_bounds(monkeypatch):
-    monkeypatch.setattr(zmq_control, "REMEMBERED", 2)
+    monkeypatch.setattr(zmq_control, "_MAX_ANSWERED_IDS", 2)
     done: list = []
 
     def handler(action, args):
@@ -111,7 +111,7 @@ def test_answers_are_remembered_within_bounds(monkeypatch):
 
 
 def test_too_many_requests_in_progress_are_rejected(monkeypatch):
-    monkeypatch.setattr(zmq_control, "IN_PROGRESS", 1)
+    monkeypatch.setattr(zmq_control, "_MAX_UNANSWERED_REQUESTS", 1)
     finish = threading.Event()
 
     def handler(action, args):
@@ -193,7 +193,7 @@ def test_a_malformed_request_is_rejected_with_a_reason(payload, id):
         assert control.request("b", "notify", {}, 5) == Reply("acknowledged")
 
 
-def test_what_a_request_leaves_empty_or_adds_is_passed_over():
+def test_what_a_request_leaves_empty_or_adds_is_ignored():
     with (
         pair(lambda action, args: Reply("acknowledged", f"{action} {args}")) as (server, _),
         raw_client(server.address) as ask,
@@ -274,11 +274,11 @@ def test_nobody_there_expires():
 @pytest.mark.parametrize(
     ("answer", "status", "reason"),
     [
-        (b"yes", "expired", "answered, but not understood: outcome unknown (not JSON"),
-        (b"[" * 100_000, "expired", "answered, but not understood: outcome unknown (not JSON"),
-        (b'{"id": "a", "status": "done"}', "expired", "answered, but not understood: outcome unknown (status"),
-        (b'{"id": "b", "status": "acknowledged"}', "expired", "answered, but not understood: outcome unknown"),
-        (b'{"status": "acknowledged"}', "expired", "answered, but not understood: outcome unknown"),
+        (b"yes", "expired", "unreadable answer, outcome unknown (not JSON"),
+        (b"[" * 100_000, "expired", "unreadable answer, outcome unknown (not JSON"),
+        (b'{"id": "a", "status": "done"}', "expired", "unreadable answer, outcome unknown (status"),
+        (b'{"id": "b", "status": "acknowledged"}', "expired", "unreadable answer, outcome unknown"),
+        (b'{"status": "acknowledged"}', "expired", "unreadable answer, outcome unknown"),
         (b'{"id": null, "status": "rejected", "reason": "not a request"}', "rejected", "not a request"),
         (b'{"id": "a", "status": "acknowledged", "reason": null, "took_s": 0.1}', "acknowledged", ""),
         (b'{"id": "a", "status": "acknowledged"}', "acknowledged", ""),
@@ -346,6 +346,6 @@ def test_a_server_says_when_it_cannot_bind():
 
 @pytest.mark.parametrize("address", ["foo", "", "http://127.0.0.1:80", "127.0.0.1:70000"])
 @pytest.mark.parametrize("side", [ZMQControl, lambda address: ControlServer(address, lambda *_: Reply("rejected"))])
-def test_an_address_that_is_none_is_the_users_to_mend(side, address):
+def test_an_address_that_is_invalid_is_a_user_error(side, address):
     with pytest.raises(InputError, match=f"found '{address}', expected zmq://HOST:PORT"):
         side(address)

@@ -33,12 +33,12 @@ def test_a_bad_certificate_is_named(keys, tmp_path, content, where):
     endpoint = Endpoint(address="127.0.0.1:1", **curve)
     with pytest.raises(InputError) as error:
         EndpointSocket(endpoint, zmq.SUB)
-    for part in (f"{bad}: not a CURVE certificate", "expected a file as zmq.auth.create_certificates writes it"):
+    for part in (f"{bad}: not a CURVE certificate", "expected a file of zmq.auth.create_certificates"):
         assert part in str(error.value)
 
 
 @pytest.mark.parametrize("address", ["foo", "127.0.0.1", "http://127.0.0.1:80", "127.0.0.1:70000", ""])
-def test_an_address_given_alone_is_the_users_to_mend(address):
+def test_an_address_given_alone_is_a_user_error(address):
     with pytest.raises(InputError, match=f"found '{address}', expected zmq://HOST:PORT"):
         Endpoint.at(address)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from logs import capture_logs
 from pydantic import ValidationError
 from streams import Staged
 
@@ -15,6 +16,7 @@ from xas_agent.agent.fields.settings import FieldSettings
 from xas_agent.agent.stream.deadlines import PATIENCE_S
 from xas_agent.agent.stream.fly import FlyJoiner, FlySettings, Trace, join_columns, merge_tables
 from xas_agent.agent.types.frame import Received, SetAside
+from xas_agent.agent.types.run import RunDocument, RunInfo
 
 TABLES = FlySettings(
     signals=Trace(stream="apb", columns=("t", "i0", "it"), time=("t",)),
@@ -192,3 +194,14 @@ def test_position_needs_a_relation_and_its_offset() -> None:
     found = resolve(FieldSettings(position="slit", relation=line), descriptor, {})
     assert isinstance(found, StreamFields)
     assert found.in_ev(10.0) == pytest.approx(7020.0)
+
+
+def test_a_malformed_document_is_passed_on_with_one_warning() -> None:
+    joiner = FlyJoiner(TABLES, FieldSettings())
+    malformed = RunDocument(RunInfo("run"), "descriptor", {"name": "apb"}, 0.0)
+    with capture_logs() as logs:
+        assert [*joiner(malformed), *joiner(malformed)] == [malformed, malformed]
+    assert [(log["log_level"], log["error"]) for log in logs] == [
+        ("warning", "KeyError: 'uid'"),
+        ("debug", "KeyError: 'uid'"),
+    ]

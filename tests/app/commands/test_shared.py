@@ -14,17 +14,17 @@ from xas_agent.app.session import Session
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("run", "--folder", "{}", "--preset", "bmm"), "--preset: of no use without a source"),
-        (("run", "--preset", "bmm"), "--preset: of no use without a source"),
+        (("run", "--folder", "{}", "--preset", "bmm"), "--preset: no effect without a source"),
+        (("run", "--preset", "bmm"), "--preset: no effect without a source"),
         (("run", "--folder", "{}", "--config", "{}/mine.yaml"), "--folder and the source of"),
-        (("run", "--folder", "{}", "--seed", "0"), "--seed: of no use without the embedded beamline"),
-        (("run", "--config", "{}/mine.yaml", "--seed", "3"), "--seed: of no use without the embedded beamline"),
+        (("run", "--folder", "{}", "--seed", "0"), "--seed: no effect without the embedded beamline"),
+        (("run", "--config", "{}/mine.yaml", "--seed", "3"), "--seed: no effect without the embedded beamline"),
         (("run", "--folder", "{}", "--out", "{}/."), "--out: found the watched folder"),
-        (("run", "--column", "energy=e"), "--column: of no use without --folder"),
-        (("run", "--folder", "{}", "--connect-timeout", "0"), "--connect-timeout: of no use"),
-        (("replay", "{}/mine.jsonl", "--noise", "0.1"), "--noise: of no use with documents"),
-        (("evaluate", "cu-k", "--data", "{}", "--split", "val", "--jobs", "2"), "--jobs: of no use with --split"),
-        (("evaluate", "cu-k", "--data", "{}", "--quick", "--config", "a.yaml"), "--config: of no use with --quick"),
+        (("run", "--column", "energy=e"), "--column: no effect without --folder"),
+        (("run", "--folder", "{}", "--connect-timeout", "0"), "--connect-timeout: no effect"),
+        (("replay", "{}/mine.jsonl", "--noise", "0.1"), "--noise: no effect with documents"),
+        (("evaluate", "cu-k", "--data", "{}", "--split", "val", "--jobs", "2"), "--jobs: no effect with --split"),
+        (("evaluate", "cu-k", "--data", "{}", "--quick", "--config", "a.yaml"), "--config: no effect with --quick"),
     ],
 )
 def test_an_option_that_would_do_nothing_is_refused(xa, tmp_path, args, said):

@@ -92,7 +92,7 @@ def test_labels_of_a_folder_of_structures(structures, tmp_path):
     assert rows["LiCoO2_Co000"]["PSGO"] == "12"
     assert rows["CoO_Co000"]["mean_bond"] == "2.13"
     assert rows["Co3O4_Co000"]["split"] == rows["Co3O4_Co008"]["split"]
-    assert said.endswith("co.csv: 4 rows of 3 materials, 1 rows to validate, 2 failed") or "2 rows" in said
+    assert said.endswith("co.csv: 4 rows of 3 materials, 1 of them for validation, 2 failed") or "2 rows" in said
 
 
 def test_labels_are_kept_and_not_made_again(structures, tmp_path, monkeypatch):
@@ -327,7 +327,7 @@ def test_runs_of_other_settings_are_tried_from_the_beginning(queue, tmp_path):
 
 
 def test_a_folder_without_runs_has_no_state(tmp_path):
-    with pytest.raises(InputError, match="no runs; expected a folder that xas-agent dataset feff wrote"):
+    with pytest.raises(InputError, match="found no runs, expected a folder of xas-agent dataset feff"):
         state(tmp_path, config=None)
 
 

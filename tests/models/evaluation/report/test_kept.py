@@ -23,7 +23,7 @@ def test_work_takes_one_thread_and_the_environment_stays(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
     before = dict(os.environ)
-    (found,) = run_all([Piece("threads", 1, threads)], tmp_path, 1, lambda done, of, what: None)
+    (found,) = run_all("threads", [Piece("threads", 1, threads)], tmp_path, 1, lambda *_: None)
     assert dict(os.environ) == before
     assert set(found["threads"].tolist()) == {1}
     assert found["for others"] == 1

@@ -1,0 +1,22 @@
+"""The callback through which long work reports its progress."""
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Receives the state of a task."""
+
+    def __call__(self, task: str, done: int, total: int | None, note: str = "") -> object:
+        """Report that ``done`` of ``total`` pieces of a task are finished.
+
+        Parameters
+        ----------
+        task : str
+            Name of the task, the same in all its reports.
+        done : int
+        total : int or None
+            None while the number of pieces is unknown.
+        note : str
+            Latest result, such as a score or the name of the last piece.
+        """
+        ...
