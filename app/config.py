@@ -182,6 +182,6 @@ def read_training(name_or_file: str) -> "TrainingConfig":
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; shipped training configs are {', '.join(shipped_training())}")
     config = read_yaml(path, TrainingConfig)
-    if lacking := config.augmentation.short_of(config.domain):
+    if lacking := config.augmentation.gaps(config.domain):
         raise ConfigError(f"{path}: augmentation does not reach as far as the domain: {'; '.join(lacking)}")
     return config

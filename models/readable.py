@@ -37,7 +37,7 @@ def readable(card: Card) -> str:
         f"- **Measurement against FEFF**: energies from the edge scaled by {domain.scale:g} ± {domain.scale_sd:g}, "
         f"amplitude {domain.amplitude:g} ± {domain.amplitude_sd:g}, which {undone}, and a Gaussian of σ "
         f"{domain.broadening_ev:g} ± {domain.broadening_sd_ev:g} eV, which training rehearses; from {domain.source}.",
-        f"- **Unfamiliar spectra** are flagged: {card.ood}.",
+        f"- **Out-of-distribution spectra** are flagged: {card.ood}.",
         f"- **File**: SHA-256 `{card.sha256}`.",
         "",
         "## What it says, and how well",

@@ -50,7 +50,7 @@ class Calibration:
     @property
     def unrehearsed(self) -> list[str]:
         """What the model's training has not gone as far as."""
-        return Augmentation.model_validate(self.card.training["augmentation"]).short_of(self.card.domain)
+        return Augmentation.model_validate(self.card.training["augmentation"]).gaps(self.card.domain)
 
 
 def calibrate_model(

@@ -19,16 +19,16 @@ try:
         benchmark,
         delithiation,
         exploration,
+        out_of_distribution,
         transfer,
         uncertainty,
-        unfamiliar,
         universal,
         verdicts,
     )
     from ...models.evaluation.studies.benchmark import BenchmarkSettings
     from ...models.evaluation.studies.delithiation import DelithiationSettings
+    from ...models.evaluation.studies.element_rows import ElementRows
     from ...models.evaluation.studies.transfer import TransferSettings
-    from ...models.evaluation.studies.unfamiliar import Element
     from ...models.evaluation.studies.universal import UniversalSettings
 except ImportError as e:
     raise InputError(f"evaluation needs the [train] extra: pip install 'xas-agent[train]' (no {e.name})") from None
@@ -41,8 +41,12 @@ from ...agent.spectra import TheoryAlignment
 from ...models.runtime import Model
 from ...models.training import TrainingConfig, TrainingPlan, config_of
 
-Study = Literal["benchmark", "uncertainty", "unfamiliar", "exploration", "transfer", "universal", "delithiation"]
+Study = Literal[
+    "benchmark", "uncertainty", "out_of_distribution", "exploration", "transfer", "universal", "delithiation"
+]
 STUDIES: tuple[Study, ...] = get_args(Study)
+RENAMED_STUDIES: dict[str, Study] = {"unfamiliar": "out_of_distribution"}
+"""Former names of studies, and present ones."""
 
 
 class EvaluationConfig(Settings):
@@ -77,6 +81,10 @@ def read_evaluation(name_or_file: str, model: str) -> EvaluationConfig:
     if not path.is_file():
         raise ConfigError(f"{name_or_file}: no such evaluation config; expected quick, full or a YAML file")
     found = read_mapping(path)
+    studies = found.get("studies")
+    for old in RENAMED_STUDIES if isinstance(studies, list) else ():
+        if old in studies:
+            raise ConfigError(f"{path}: key studies: {_renamed(old)}")
     source = config_of(cards.read_card(cards.find(model)))
     targets = found.pop("targets", None) or []
     if not isinstance(targets, list):
@@ -102,7 +110,7 @@ class EvaluationContext:
     model: Model
     plan: TrainingPlan
     data: Path
-    elements: Sequence[Element]
+    elements: Sequence[ElementRows]
     """The model's own data set, and those of the shipped training configs that the data folder has."""
     config: EvaluationConfig
     kept: Path
@@ -113,8 +121,8 @@ class EvaluationContext:
         c, rest = self.config, (self.data, self.kept, self.jobs, progress)
         if study == "uncertainty":
             return [uncertainty.uncertainty(self.model, self.plan, self.elements)]
-        if study == "unfamiliar":
-            return [unfamiliar.unfamiliar(self.model, self.plan, self.elements)]
+        if study == "out_of_distribution":
+            return [out_of_distribution.out_of_distribution(self.model, self.plan, self.elements)]
         if study == "exploration":
             return [exploration.exploration(self.folder, self.plan, self.elements)]
         if study == "benchmark" and c.benchmark and len(self.plan.judged):
@@ -138,6 +146,9 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
     data : folder with the FEFF rows
     only : names of studies, empty for the config's
     """
+    for old in RENAMED_STUDIES:
+        if old in only:
+            raise InputError(_renamed(old))
     studies: tuple[Study, ...] = tuple(s for s in STUDIES if s in only)
     if len(studies) < len(set(only)):
         raise InputError(f"no study {', '.join(sorted(set(only) - set(STUDIES)))}; there are {', '.join(STUDIES)}")
@@ -146,7 +157,7 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
     model = Model(folder, "cpu")
     plan = TrainingPlan.read(config_of(model.card), data)
     others = [t for t in map(read_training, shipped_training()) if t.dataset != plan.config.dataset]
-    elements = [Element.of(t, data) for t in (plan.config, *others) if (data / f"{t.dataset}.npz").is_file()]
+    elements = [ElementRows.read(t, data) for t in (plan.config, *others) if (data / f"{t.dataset}.npz").is_file()]
     asked = [t for study in (settings.transfer, settings.delithiation) if study for t in study.targets]
     kept = out / "kept" / fingerprint([plan.config, *others, *asked], data)
     judging = EvaluationContext(folder, model, plan, data, elements, settings, kept, jobs or core_count())
@@ -171,6 +182,10 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
     if skipped:
         lead += f" Left out, for want of settings or of validation rows: {', '.join(skipped)}."
     return write(out, f"What {model.name} is worth", lead, sections)
+
+
+def _renamed(study: str) -> str:
+    return f"study {study} has a new name: {RENAMED_STUDIES[study]}"
 
 
 def fingerprint(configs: Sequence[TrainingConfig], data: Path) -> str:

@@ -125,34 +125,41 @@ def _categories(values: NDArray[Any]) -> dict[Any, Any]:
 
 
 @STYLE
-def detector(familiar: Array, strange: Mapping[str, Array], threshold: float = 1.0) -> Figure:
-    """An out-of-distribution score as a detector: ROC per kind of stranger, and the scores themselves.
+def detector(inside: Array, outside: Mapping[str, Array], threshold: float = 1.0) -> Figure:
+    """Draw the out-of-distribution score as a detector: ROC and distribution of the scores by kind.
 
     Parameters
     ----------
-    familiar, strange
-        (n,) scores of spectra like those trained on, and of each kind of others; above ``threshold`` is strange.
+    inside
+        (n,) scores of in-distribution spectra.
+    outside
+        (m,) scores of the out-of-distribution spectra of each kind.
+    threshold
+        Score above which a spectrum is flagged.
     """
     from sklearn.metrics import roc_auc_score, roc_curve
 
-    figure = Figure(figsize=(WIDTH, 1.2 + 0.4 * (len(strange) + 1)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.2 + 0.4 * (len(outside) + 1)), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.5))
-    colours = dict(zip(strange, OTHERS * 4, strict=False))
-    dashes = [dash for dash in ("-", "--", ":", "-.") for _ in OTHERS]  # a colour that comes again is dashed
-    for (name, scores), dash in zip(strange.items(), dashes, strict=False):
-        is_strange = np.r_[np.zeros(len(familiar)), np.ones(len(scores))]
-        both = np.r_[familiar, scores]
-        false, true, _ = roc_curve(is_strange, both)
-        area = roc_auc_score(is_strange, both)
+    colours = dict(zip(outside, OTHERS * 4, strict=False))
+    dashes = [dash for dash in ("-", "--", ":", "-.") for _ in OTHERS]  # repeated colours are dashed
+    for (name, scores), dash in zip(outside.items(), dashes, strict=False):
+        is_outside = np.r_[np.zeros(len(inside)), np.ones(len(scores))]
+        both = np.r_[inside, scores]
+        false, true, _ = roc_curve(is_outside, both)
+        area = roc_auc_score(is_outside, both)
         left.plot(false, true, dash, color=colours[name], lw=1.5, label=f"{name}: {area:.3f}")
     left.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":")
     left.set(
-        xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="familiar called strange", ylabel="strange called strange"
+        xlim=(-0.01, 1.01),
+        ylim=(-0.01, 1.01),
+        xlabel="in distribution, flagged",
+        ylabel="out of distribution, flagged",
     )
-    left.set_title("AUROC by kind of stranger")
+    left.set_title("AUROC by kind")
     left.legend(loc="lower right", fontsize=8, handlelength=1.8)
 
-    groups = {"familiar": familiar, **strange}
+    groups = {"in distribution": inside, **outside}
     every = np.concatenate(list(groups.values()))
     every = every[every > 0]
     bins = np.geomspace(every.min(), every.max() * 1.001, 45) if len(every) else np.linspace(0.1, 10, 45)

@@ -15,14 +15,14 @@ from ...training import TrainingPlan, served_weights
 from ..contract import classes_of
 from ..report import Section, embedding
 from .attribution import add_attribution, queries
-from .unfamiliar import Element, held_out_rows, thinned
+from .element_rows import ElementRows, held_out_rows, subsample
 
 NEIGHBOURS = 10
 MAPPED = 4000
 """Most rows of a map, and to look for neighbours among."""
 
 
-def rebuilt(folder: Path) -> Served:
+def rebuild(folder: Path) -> Served:
     """The module of a model folder as Python, so that one can look inside.
 
     Raises
@@ -97,7 +97,7 @@ def agreement(
 
 
 def exploration(
-    folder: Path, plan: TrainingPlan, elements: Sequence[Element], most: int = MAPPED, seed: int = 0
+    folder: Path, plan: TrainingPlan, elements: Sequence[ElementRows], most: int = MAPPED, seed: int = 0
 ) -> Section:
     """The section of the report, of the model in ``folder``.
 
@@ -105,11 +105,11 @@ def exploration(
     ----------
     most : held-out rows to map, and training rows to look for their neighbours among
     """
-    served, card = rebuilt(folder), cards.read_card(folder)
+    served, card = rebuild(folder), cards.read_card(folder)
     rows, index, what = held_out_rows(plan, elements, most)
     spectra = rows.clean[torch.as_tensor(index)]
     labels = {d: rows.data.labels[d][index] for d in (*plan.config.classified, *plan.config.regressed)}
-    among = thinned(plan.learnt, most)
+    among = subsample(plan.learnt, most)
     learnt = plan.clean[torch.as_tensor(among)]
     both = {d: (v, plan.data.labels[d][among]) for d, v in labels.items()}
     kinds = list(classes_of(plan))

@@ -14,7 +14,7 @@ from ...training import FeffData, TrainingPlan
 from ..competitors import CLEAN, NOISE, Condition, disturbed
 from ..contract import Spectra
 from ..report import BLUE, GREY, STYLE, Section, calibration, coverage, coverage_interval, panelled, reliability
-from .unfamiliar import Element, held_out_rows, thinned, transplanted
+from .element_rows import ElementRows, held_out_rows, move_to_edge, subsample
 
 STUDIED = (
     CLEAN,
@@ -171,7 +171,7 @@ def risk_curves(pairs: Mapping[str, tuple[Array, Array]]) -> Figure:
 def uncertainty(
     model: Model,
     plan: TrainingPlan,
-    elements: Sequence[Element],
+    elements: Sequence[ElementRows],
     conditions: Sequence[Condition] = STUDIED,
     most: int = 2000,
 ) -> Section:
@@ -188,8 +188,8 @@ def uncertainty(
     sets = {c.name: (disturbed(rows, index, c), data) for c in conditions}
     for e in elements:
         if e.absorber != plan.config.absorber:
-            moved, spectra = transplanted(plan, e, e.data.kind != "metal")
-            some = thinned(np.arange(len(moved)), min(most, TRANSPLANTED))
+            moved, spectra = move_to_edge(plan, e, e.data.kind != "metal")
+            some = subsample(np.arange(len(moved)), min(most, TRANSPLANTED))
             chosen = moved.rows(np.isin(np.arange(len(moved)), some))
             sets[f"{e.absorber} at this edge"] = spectra[some], chosen
     table = coverage_table(model, sets)

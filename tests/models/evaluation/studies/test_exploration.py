@@ -15,7 +15,7 @@ from xas_agent.models.evaluation.studies.attribution import (
     received,
     saliency,
 )
-from xas_agent.models.evaluation.studies.exploration import agreement, chance, rebuilt
+from xas_agent.models.evaluation.studies.exploration import agreement, chance, rebuild
 from xas_agent.models.network.ensemble import Served
 from xas_agent.models.network.spt import SPTShape
 
@@ -32,7 +32,7 @@ def served() -> Served:
     module = Served(SHAPE, 6).eval()
     module.spread.fill_(1.0)
     module.recall.keys.normal_()
-    module.familiar.fit(torch.randn(60, 41))
+    module.ood_score.fit(torch.randn(60, 41))
     return module
 
 
@@ -107,4 +107,4 @@ def test_classes_with_few_rows_are_not_shown():
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path):
     with pytest.raises(cards.ModelError):
-        rebuilt(tmp_path)
+        rebuild(tmp_path)
