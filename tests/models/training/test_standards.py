@@ -77,7 +77,9 @@ def test_a_broadening_of_zero_is_uncertain():
     found = domain.fit(sharp, GRID, EDGE_EV, CALIBRATED)
     assert found.broadening_ev == pytest.approx(0.0, abs=0.1)
     assert 0.5 < found.sd[3] <= domain._UPPER_BOUNDS[3]
-    assert (domain._parameter_sd(np.zeros((5, 4)), 1.0) == np.subtract(domain._UPPER_BOUNDS, domain._LOWER_BOUNDS)).all()
+    assert (
+        domain._parameter_sd(np.zeros((5, 4)), 1.0) == np.subtract(domain._UPPER_BOUNDS, domain._LOWER_BOUNDS)
+    ).all()
 
 
 def test_a_wrong_bond_length_of_feff_is_not_the_scale():

@@ -292,7 +292,7 @@ def test_the_config_can_be_read_back_from_the_card(trained):
 def test_a_model_says_what_it_is_to_a_reader(trained):
     text = (trained / "README.md").read_text(encoding="utf-8")
     assert "15 sites of 5 materials: made for the test" in text
-    assert "CN2, PSGO mean nothing for a mixture of sites" in text
+    assert "CN2, PSGO have no meaning for a mixture of sites" in text
     assert "nobody" in text
 
 
