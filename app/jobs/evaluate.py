@@ -17,19 +17,19 @@ try:
     from ...models.evaluation.report import Progress, Section, plain, write
     from ...models.evaluation.studies import (
         benchmark,
+        benchmark_sections,
         delithiation,
         exploration,
         out_of_distribution,
         transfer,
         uncertainty,
         universal,
-        verdicts,
     )
     from ...models.evaluation.studies.benchmark import BenchmarkSettings
-    from ...models.evaluation.studies.delithiation import DelithiationSettings
     from ...models.evaluation.studies.element_rows import ElementRows
-    from ...models.evaluation.studies.transfer import TransferSettings
-    from ...models.evaluation.studies.universal import UniversalSettings
+    from ...models.evaluation.studies.fine_tuning import TransferSettings
+    from ...models.evaluation.studies.joint_plan import UniversalSettings
+    from ...models.evaluation.studies.series_models import DelithiationSettings
 except ImportError as e:
     raise InputError(f"evaluation needs the [train] extra: pip install 'xas-agent[train]' (no {e.name})") from None
 import sys
@@ -126,7 +126,7 @@ class EvaluationContext:
         if study == "exploration":
             return [exploration.exploration(self.folder, self.plan, self.elements)]
         if study == "benchmark" and c.benchmark and len(self.plan.judged):
-            return verdicts.sections(benchmark.run(c.benchmark, self.model, self.plan, *rest))
+            return benchmark_sections.sections(benchmark.run(c.benchmark, self.model, self.plan, *rest))
         if study == "transfer" and c.transfer:
             return [transfer.transfer(c.transfer, *rest)]
         if study == "universal" and c.universal and len(self.plan.judged):
