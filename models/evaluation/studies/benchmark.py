@@ -201,7 +201,7 @@ def judged_of(settings: BenchmarkSettings, plan: TrainingPlan) -> tuple[str, ...
 
 
 def shipped_result(model: Model, plan: TrainingPlan, lone: Sequence[TrialOutcome]) -> CompetitorResult:
-    """Return predictions of the shipped model under all conditions, and of single networks trained like its members."""
+    """Return the result of the shipped model, and of single networks trained like its members."""
     predictions = {c.name: from_columns(plan, model.forward(disturbed(plan, plan.judged, c))) for c in CONDITIONS}
     one = plan.clean[plan.judged[:1]].numpy()
     model.warm_up((1,))

@@ -138,9 +138,9 @@ def split_by_site(b: Benchmark) -> Section:
     by_name = scores(b, "site")
     return Section(
         "The same, split by site",
-        "Here as many sites are drawn at random, apparently as in the paper, and single networks are compared. Sites of "
-        "one structure are on both sides of the split. They are near copies of each other, so the scores do not hold "
-        "for new materials.",
+        "Here as many sites are drawn at random, apparently as in the paper, and single networks are compared. "
+        "Sites of one structure are on both sides of the split. They are near copies of each other, so the scores "
+        "do not hold for new materials.",
         {"scores-by-site": score_table(by_name)},
         {"scores-by-site": score_bars(by_name, b.classes)},
         {"scores-by-site": "Split by random site, where other sites of the same structure are known from training."},
@@ -164,8 +164,8 @@ def spt_details(b: Benchmark) -> Section:
     pairs = {d: (truth[d], best[d]) for d in b.plan.config.regressed if d in truth}
     return Section(
         "The SPT by group of sites",
-        "All figures of merit on the validation sites, then headline scores by first-shell coordination number and by "
-        "oxidation state. Groups of fewer than ten sites are too small for a reliable score and are marked.",
+        "All figures of merit on the validation sites, then headline scores by first-shell coordination number and "
+        "by oxidation state. Groups of fewer than ten sites are too small for a reliable score and are marked.",
         {
             "spt-all-figures": tables.descriptor_scores(truth, predictions, b.classes, b.material("material")),
             **by_group,
@@ -212,11 +212,11 @@ def robustness(b: Benchmark) -> Section:
     worst = max(lost["SPT loses"].tolist(), default=np.nan)
     return Section(
         "Robustness",
-        "The validation spectra are disturbed as on a beamline and aligned again: Gaussian noise of up to 5 % of the "
-        "edge step (paper, section 4.4), energy offset, broadening, a slope left by the normalisation, a single glitch, "
-        "coarser sampling. All competitors receive the same disturbed spectra and are not trained again. At a noise of "
-        f"2 % the SPT loses at most {worst:.3f} weighted F1 on {', '.join(lost.index)}; the table compares it with "
-        f"competitors whose clean score is within {_COMPARABLE_SCORE_GAP} of its own.",
+        "The validation spectra are disturbed as on a beamline and aligned again: Gaussian noise of up to 5 % of "
+        "the edge step (paper, section 4.4), energy offset, broadening, a slope left by the normalisation, a single "
+        "glitch, coarser sampling. All competitors receive the same disturbed spectra and are not trained again. At "
+        f"a noise of 2 % the SPT loses at most {worst:.3f} weighted F1 on {', '.join(lost.index)}; the table "
+        f"compares it with competitors whose clean score is within {_COMPARABLE_SCORE_GAP} of its own.",
         {"noise-loss": lost, "robustness": table.set_index(["competitor", "disturbance", "amount", "descriptor"])},
         drawn,
         {

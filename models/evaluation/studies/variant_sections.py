@@ -38,10 +38,10 @@ def experts(b: Benchmark) -> Section:
     ahead = {"Expert": {d: _difference(b, o.predictions["clean"], d) for d, o in b.experts.items()}}
     return Section(
         "Expert against Joint",
-        f"One SPT per descriptor is compared with one for all descriptors, single networks on the same rows. Training "
-        f"the {len(rows)} Experts took {total:.0f} s, a Joint SPT {one:.0f} s ({one / total:.0%}); serving the Experts "
-        f"takes {len(rows)} forward passes instead of one. The Joint SPT, as a mean over its seeds, is more than 0.01 "
-        f"below its Expert on {', '.join(worse) or 'no descriptor'}.",
+        "One SPT per descriptor is compared with one for all descriptors, single networks on the same rows. "
+        f"Training the {len(rows)} Experts took {total:.0f} s, a Joint SPT {one:.0f} s ({one / total:.0%}); serving "
+        f"the Experts takes {len(rows)} forward passes instead of one. The Joint SPT, as a mean over its seeds, is "
+        f"more than 0.01 below its Expert on {', '.join(worse) or 'no descriptor'}.",
         {"experts": pd.DataFrame.from_dict(rows, orient="index").rename_axis("descriptor")},
         {"experts": differences(ahead, "Expert − Joint")},
         {"experts": "Expert − Joint on the same seed, with 95 % intervals over materials."},
@@ -67,9 +67,9 @@ def ablations(b: Benchmark) -> Section:
     spread = f"{np.ptp(seeds):.3f}" if len(seeds) > 1 else "an unknown amount"
     return Section(
         "Ablations",
-        "Single networks with one changed setting are compared with the full network of the same seed. Mean difference "
-        f"over the judged descriptors: {'; '.join(f'{n} {mean[n]:+.3f}' for n in ordered)}. The mean score differs by "
-        f"{spread} between seeds of the full network; smaller differences are noise.",
+        "Single networks with one changed setting are compared with the full network of the same seed. Mean "
+        f"difference over the judged descriptors: {'; '.join(f'{n} {mean[n]:+.3f}' for n in ordered)}. The mean "
+        f"score differs by {spread} between seeds of the full network; smaller differences are noise.",
         {"ablations": pd.DataFrame.from_dict(rows, orient="index").rename_axis("variant")},
         {"ablations": differences({n: differences_to_full[n] for n in ordered})},
         {"ablations": "Headline score minus that of the full network."},
