@@ -14,7 +14,7 @@ from ..config import read_training, shipped_training
 from ..output.progress import progress_bars
 
 try:
-    from ...models.evaluation.report import Progress, Section, plain, write
+    from ...models.evaluation.report import PieceProgress, Section, plain, write
     from ...models.evaluation.studies import (
         benchmark,
         benchmark_sections,
@@ -116,7 +116,7 @@ class EvaluationContext:
     kept: Path
     jobs: int
 
-    def sections(self, study: Study, progress: Progress) -> list[Section]:
+    def sections(self, study: Study, progress: PieceProgress) -> list[Section]:
         """What one study has to say; nothing where the config has no settings for it."""
         c, rest = self.config, (self.data, self.kept, self.jobs, progress)
         if study == "uncertainty":

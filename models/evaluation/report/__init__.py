@@ -1,7 +1,7 @@
 """The report that ``xas-agent evaluate`` writes."""
 
 from .comparison_figures import curves, differences, score_bars
-from .kept import Arrays, Piece, Progress, run_all
+from .kept import Arrays, Piece, PieceProgress, run_all
 from .model_figures import confusion_matrices, coverage, parity, reliability, roc_curves
 from .study_figures import delithiation, detector, embedding
 from .style import BLUE, GREY, RED, STYLE, WIDTH, panelled
@@ -17,7 +17,7 @@ __all__ = [
     "Arrays",
     "FigureOfMerit",
     "Piece",
-    "Progress",
+    "PieceProgress",
     "Section",
     "calibration",
     "confusion_matrices",

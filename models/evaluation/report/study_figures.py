@@ -1,6 +1,6 @@
 """Figures of single studies: a delithiation series, maps of spectra, out-of-distribution detection.
 
-Made without pyplot; nothing here computes a score.
+The figures do not use pyplot, and no score is computed here.
 """
 
 from collections.abc import Mapping
@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from ....agent.types import Array
 from .style import (
     BLUE,
-    DENSE,
+    DENSE_POINTS,
     GREY,
     MARKERS,
-    OTHERS,
+    OTHER_COLOURS,
     RED,
     STYLE,
     WIDTH,
@@ -37,7 +37,7 @@ from .style import (
 
 @STYLE
 def delithiation(table: pd.DataFrame) -> Figure:
-    """Predicted mean oxidation state against 4 − x, a panel per ``panel`` (element, model), a marker per stacking.
+    """Draw the predicted mean oxidation state against 4 − x: panels by ``panel``, markers by stacking.
 
     Parameters
     ----------
@@ -74,12 +74,12 @@ def delithiation(table: pd.DataFrame) -> Figure:
 
 @STYLE
 def embedding(points: Array, colourings: Mapping[str, NDArray[Any]]) -> Figure:
-    """2-D points (N, 2), a panel per colouring (N,): categories, or values; rows without one in pale grey."""
+    """Draw points (N, 2) coloured by categories or values (N,), a panel each; missing values in pale grey."""
     figure, panels = panelled(len(colourings), columns=3, height=3.0)
     for axes, (name, values) in zip(panels, colourings.items(), strict=True):
         missing = pd.isna(values) | (values.astype(str) == "")
         size = float(np.clip(4000 / max(len(points), 1), 3, 18))
-        dots: dict[str, Any] = {"s": size, "lw": 0, "rasterized": len(points) * len(colourings) > DENSE}
+        dots: dict[str, Any] = {"s": size, "lw": 0, "rasterized": len(points) * len(colourings) > DENSE_POINTS}
         axes.scatter(*points[missing].T, color="#d9dce0", **dots)
         known, at = values[~missing], points[~missing]
         if _are_categories(known):
@@ -114,13 +114,13 @@ def _are_categories(values: NDArray[Any]) -> bool:
 
 
 def _categories(values: NDArray[Any]) -> dict[Any, Any]:
-    """Colours: along viridis where categories have an order, else the palette; the most frequent names first."""
+    """Colours: viridis for numbers, else the palette, the most frequent names first."""
     names, counts = np.unique(values, return_counts=True)
     if np.issubdtype(values.dtype, np.number):
         colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.95, len(names)))
         return {float(n): c for n, c in zip(names, colours, strict=True)}
     order = np.argsort(-counts, kind="stable")
-    palette = (BLUE, *OTHERS, "#a3c9e8", "#f0c987")
+    palette = (BLUE, *OTHER_COLOURS, "#a3c9e8", "#f0c987")
     return {names[i]: palette[k] if k < len(palette) else "#b5b9bf" for k, i in enumerate(order)}
 
 
@@ -141,8 +141,8 @@ def detector(inside: Array, outside: Mapping[str, Array], threshold: float = 1.0
 
     figure = Figure(figsize=(WIDTH, 1.2 + 0.4 * (len(outside) + 1)), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.5))
-    colours = dict(zip(outside, OTHERS * 4, strict=False))
-    dashes = [dash for dash in ("-", "--", ":", "-.") for _ in OTHERS]  # repeated colours are dashed
+    colours = dict(zip(outside, OTHER_COLOURS * 4, strict=False))
+    dashes = [dash for dash in ("-", "--", ":", "-.") for _ in OTHER_COLOURS]  # repeated colours are dashed
     for (name, scores), dash in zip(outside.items(), dashes, strict=False):
         is_outside = np.r_[np.zeros(len(inside)), np.ones(len(scores))]
         both = np.r_[inside, scores]

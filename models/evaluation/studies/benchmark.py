@@ -29,7 +29,7 @@ from ..competitors import (
     split_rows,
 )
 from ..contract import Predictions, averaged, classes_of
-from ..report import Progress, tables
+from ..report import PieceProgress, tables
 
 METAL_DESCRIPTORS = ("OS", "CN", "OCN", "CN2", "PSGO", "NNRS", "MOOD")
 """The paper's seven descriptors of metal sites; those of oxygen sites are OS, CN, CN2, NNRS, NNOSM, PSGO."""
@@ -144,7 +144,7 @@ def run(
     folder: Path,
     kept: Path,
     jobs: int,
-    progress: Progress,
+    progress: PieceProgress,
 ) -> Benchmark:
     """Run all trials that are not finished yet; in the split by material the SPT is the ``shipped`` model.
 

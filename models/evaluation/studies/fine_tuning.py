@@ -29,7 +29,7 @@ from ...training import (
     train_member,
 )
 from ..competitors import FittedSPT, TrialOutcome, pack, unpack
-from ..report import Arrays, Piece, Progress, run_all
+from ..report import Arrays, Piece, PieceProgress, run_all
 
 TuningMode = Literal["scratch", "frozen", "partial", "full"]
 TRAINED_WEIGHTS: dict[TuningMode, tuple[str, ...]] = {
@@ -96,7 +96,12 @@ def all_trials(settings: TransferSettings) -> Iterator[TransferTrial]:
 
 
 def run_trials(
-    trials: Sequence[TransferTrial], settings: TransferSettings, data: Path, kept: Path, jobs: int, progress: Progress
+    trials: Sequence[TransferTrial],
+    settings: TransferSettings,
+    data: Path,
+    kept: Path,
+    jobs: int,
+    progress: PieceProgress,
 ) -> list[TrialOutcome]:
     """Run trials and return the answers for their held-out rows.
 

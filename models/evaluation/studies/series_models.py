@@ -10,7 +10,7 @@ from pydantic import Field
 from ....agent.types import Array, Settings
 from ...training import FINE_EV, Augmentation, TrainingConfig, shifted
 from ..competitors import PLS, PLSSettings, end_member_share
-from ..report import Arrays, Piece, Progress, run_all, slug
+from ..report import Arrays, Piece, PieceProgress, run_all, slug
 from .fine_tuning import fine_tune, weights_digest
 from .layered_series import (
     AS_COMPUTED,
@@ -151,7 +151,7 @@ def answers_for(
     data: Path,
     kept: Path,
     jobs: int,
-    progress: Progress,
+    progress: PieceProgress,
 ) -> Answers:
     """Return the answers of every model for every left-out composition (:func:`.kept.run_all`)."""
     common = [

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ....agent.types import Array
 from ...training import TrainingPlan
-from ..report import Progress, Section, curves, plain, score, slug
+from ..report import PieceProgress, Section, curves, plain, score, slug
 from .fine_tuning import TransferSettings, TuningMode, all_trials, cross_validated, run_trials
 from .pooled_predictions import PooledPredictions, compare, fold_scores, pool, standard_error
 
@@ -18,7 +18,7 @@ _SMALL_FRACTION = 0.25
 """Fraction of the training materials with which fine-tuning is compared with training from scratch on all."""
 
 
-def transfer(settings: TransferSettings, data: Path, kept: Path, jobs: int, progress: Progress) -> Section:
+def transfer(settings: TransferSettings, data: Path, kept: Path, jobs: int, progress: PieceProgress) -> Section:
     """Run the study and return the section of the report.
 
     Parameters

@@ -14,7 +14,7 @@ from ... import card as cards
 from ...training import TrainingPlan
 from ..competitors import TrialOutcome, from_columns, pack, unpack
 from ..contract import Predictions, averaged, classes_of
-from ..report import Arrays, Piece, Progress, Section, plain, run_all
+from ..report import Arrays, Piece, PieceProgress, Section, plain, run_all
 from .fine_tuning import TransferTrial, cross_validated, fine_tune, run_trials, weights_digest
 from .joint_plan import JointPlan, UniversalSettings, fold_of, unseen_spectra
 from .pooled_predictions import PooledPredictions, compare, pool
@@ -24,7 +24,7 @@ _SIM = "second ordering of target"
 _UNIVERSAL, _PER_ABSORBER = "the universal network", "one network for this absorber"
 
 
-def universal(settings: UniversalSettings, data: Path, kept: Path, jobs: int, progress: Progress) -> Section:
+def universal(settings: UniversalSettings, data: Path, kept: Path, jobs: int, progress: PieceProgress) -> Section:
     """Compare the universal network with the pre-trained model on the source and with fine-tuned ones on the targets.
 
     Parameters
