@@ -1,4 +1,4 @@
-"""``xas-agent calibrate``: how measurements differ from FEFF, from standards, into a model's card."""
+"""``xas-agent calibrate``: fits the differences between measurement and FEFF to standards."""
 
 import csv
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ from ...models.card import Card, DomainCard, OffsetCard
 from ...models.readable import readable
 from ...models.training import Augmentation, Standard, StandardError, StandardFit, calibrate
 
-NOT_OF_METALS = ("amplitude", "amplitude_sd", "step_ev", "broadening_ev", "broadening_sd_ev")
+_KEYS_WITHOUT_METALS = ("amplitude", "amplitude_sd", "step_ev", "broadening_ev", "broadening_sd_ev")
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What standards say of a model."""
+    """Result of a calibration."""
 
     card: Card
-    """With the offset and domain that were found."""
+    """Card of the model with the fitted offset and domain."""
     fits: list[StandardFit]
 
     def __str__(self) -> str:
@@ -33,8 +33,8 @@ class Calibration:
         lines = [f"{'standard':{wide}} {columns}"]
         for f, name in zip(self.fits, names, strict=True):
             values = (f.offset_ev, f.scale, f.amplitude, f.broadening_ev)
-            told = [f"{v:.{n}f} ± {s:.{n}f}" for v, s, n in zip(values, f.sd, (2, 3, 2, 1), strict=True)]
-            lines.append(f"{name:{wide}} {told[0]:>17} {told[1]:>15} {told[2]:>12} {told[3]:>12}  {f.misfit:.3f}")
+            texts = [f"{v:.{n}f} ± {s:.{n}f}" for v, s, n in zip(values, f.sd, (2, 3, 2, 1), strict=True)]
+            lines.append(f"{name:{wide}} {texts[0]:>17} {texts[1]:>15} {texts[2]:>12} {texts[3]:>12}  {f.misfit:.3f}")
         metals = [f.offset_ev for f in self.fits if f.standard.metal]
         others = [f.offset_ev for f in self.fits if not f.standard.metal]
         if metals and others:
@@ -43,20 +43,20 @@ class Calibration:
 
     @property
     def found(self) -> dict[str, dict[str, float | str]]:
-        """As card and training config have it."""
+        """The fitted values in the form of card and training config."""
         c = self.card
         return {"feff_minus_experiment": c.feff_minus_experiment.model_dump(), "domain": c.domain.model_dump()}
 
     @property
     def unrehearsed(self) -> list[str]:
-        """What the model's training has not gone as far as."""
+        """Disturbances that are smaller in the model's training than the fitted domain requires."""
         return Augmentation.model_validate(self.card.training["augmentation"]).gaps(self.card.domain)
 
 
 def calibrate_model(
     model: str, standards: Sequence[str], feff: Path, settings: AlignmentSettings, metal_gap_ev: float | None = None
 ) -> Calibration:
-    """The card of ``model`` with what the standards say.
+    """Fit the standards and return the card of ``model`` with the result.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def calibrate_model(
     Raises
     ------
     StandardError
-        A standard is not written so, has no counterpart, is of another element, or cannot be aligned.
+        A standard is malformed, has no counterpart, is of another element, or cannot be aligned.
     SpectrumFileError
         A file cannot be read.
     """
@@ -75,9 +75,9 @@ def calibrate_model(
     rows = {s.id: s for s in read_spectra(feff)}
     read = [_standard(text, rows, feff, card) for text in standards]
     fits, offset, domain = calibrate(read, card.grid.grid(), card.edge_ev, settings, metal_gap_ev)
-    if all(s.metal for s in read):  # which say nothing of these
+    if all(s.metal for s in read):  # metals do not determine these keys
         known = card.domain
-        domain = domain.model_copy(update={k: getattr(known, k) for k in NOT_OF_METALS})
+        domain = domain.model_copy(update={k: getattr(known, k) for k in _KEYS_WITHOUT_METALS})
     found: dict[str, OffsetCard | DomainCard] = {"domain": domain}
     if offset is not None:
         found["feff_minus_experiment"] = offset
@@ -85,7 +85,7 @@ def calibrate_model(
 
 
 def write_calibration(calibration: Calibration, model: str) -> Path:
-    """Write card and README of the model's folder; gives the card's path."""
+    """Write card and README of the model's folder and return the card's path."""
     folder = cards.find(model)
     cards.write_card(folder, calibration.card)
     (folder / "README.md").write_text(readable(calibration.card), encoding="utf-8")

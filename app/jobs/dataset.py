@@ -1,4 +1,4 @@
-"""The dataset commands: bars while they work, and what was done in words."""
+"""The ``xas-agent dataset`` commands: show progress and return a summary."""
 
 import signal
 import threading
@@ -14,7 +14,7 @@ from ..output.progress import progress_bars
 if TYPE_CHECKING:
     from ...models.datasets import FeffSettings, FeffSpectrum, Labels, Progress, Site
 
-SIGNALLED = 128  # from here on an exit code is that of a program ended by a signal
+_SIGNAL_EXIT_CODE = 128  # added by a shell to the number of the signal that ended a program
 
 _log = get_logger()
 
@@ -22,12 +22,12 @@ _log = get_logger()
 def label_structures(
     structures: Path, absorber: str, name: str, out: Path, *, val_fraction: float, seed: int, jobs: int | None
 ) -> str:
-    """Write ``out/NAME.csv``, the descriptors of every distinct site of a folder of structures; what was done.
+    """Write ``out/NAME.csv``, the descriptors of all distinct sites in a folder of structures; return a summary.
 
     Raises
     ------
     InputError
-        No such site, or nothing that could be labelled.
+        There is no such site, or no site could be labelled.
     """
     with _working() as progress:
         from ...models.datasets import SplitSettings, find_sites, label, labels_of, split_materials, write_table
@@ -36,7 +36,7 @@ def label_structures(
         sites, failed = find_sites(structures, _symbol(absorber), jobs, progress)
         known, unlabelled = label(sites, _kept(out, name), jobs, progress)
         rows = [(s, found) for s in sites if (found := labels_of(s, known))]
-        _tell([*failed, *unlabelled])
+        _log_failures([*failed, *unlabelled])
         if not rows:
             raise InputError(f"{structures}: none of {len(sites)} sites could be labelled")
         sides = split_materials([s.material for s, _ in rows], SplitSettings(val_fraction=val_fraction, seed=seed))
@@ -55,17 +55,17 @@ def compute(
     again: bool,
     jobs: int | None,
 ) -> str:
-    """Write FEFF's input for every distinct site and run FEFF where it has not yet; what was done.
+    """Write FEFF's input for all distinct sites, run FEFF where there is no spectrum, and return a summary.
 
     Parameters
     ----------
     absorber : None for a queue, each of whose jobs names its own
-    again : run too where every attempt of an earlier call failed
+    again : whether to run sites whose attempts have all failed
 
     Raises
     ------
     InputError
-        No such site; or FEFF is not here, when the inputs are written and the message says so.
+        There is no such site, or FEFF is not installed; the inputs are then written.
     """
     with _working() as progress, _ended_by_sigterm():
         from ...models.datasets import feff_runs, find_feff, find_sites
@@ -76,7 +76,7 @@ def compute(
             todo, failed = feff_runs.write_inputs(sites, runs, settings, jobs, progress)
             there = len(sites) - len(todo) - len(failed)
             failed = [*unread, *failed]
-            _tell(failed)
+            _log_failures(failed)
             if again:
                 for folder in todo:
                     feff_runs.try_again(folder)
@@ -95,7 +95,7 @@ def compute(
             for folder, why in feff_runs.run(waiting, found, settings, jobs, progress):
                 if why:
                     failed.append(f"{folder.name}: {why}")
-                    _tell(failed[-1:])
+                    _log_failures(failed[-1:])
                 else:
                     done += 1
                     _log.info("done", site=folder.name, runs=f"{done} of {len(waiting)}")
@@ -103,12 +103,12 @@ def compute(
 
 
 def state(runs: Path, *, config: Path | None) -> str:
-    """Where the sites of a folder of runs stand, a line an absorber, and why FEFF failed.
+    """Return the numbers of sites by state, a line per absorber, and the reasons of failures.
 
     Raises
     ------
     InputError
-        It holds none.
+        The folder contains no runs.
     """
     with _working():
         from ...models.datasets import feff_runs
@@ -131,12 +131,12 @@ def state(runs: Path, *, config: Path | None) -> str:
 def collect_runs(
     runs: Path, absorber: str | None, name: str, out: Path, *, val_fraction: float, seed: int, jobs: int | None
 ) -> str:
-    """Write ``out/NAME.npz`` and ``NAME.csv`` from a folder of FEFF runs; what was done.
+    """Write ``out/NAME.npz`` and ``NAME.csv`` from a folder of FEFF runs; return a summary.
 
     Raises
     ------
     InputError
-        No run that could be read, or runs of several absorbers and none named.
+        There is no readable run, or there are several absorbers and none is named.
     """
     with _working() as progress:
         from ...models.datasets import collect, label, labels_of
@@ -160,12 +160,12 @@ def convert_documents(
     seed: int,
     jobs: int | None,
 ) -> str:
-    """Write ``out/NAME.npz`` and ``NAME.csv`` from XAS documents of the Materials Project; what was done.
+    """Write ``out/NAME.npz`` and ``NAME.csv`` from XAS documents of the Materials Project; return a summary.
 
     Raises
     ------
     InputError
-        Not such documents, or none of the absorber's K-edge XANES.
+        The files are no such documents, or have no K-edge XANES of the absorber.
     """
     with _working() as progress:
         from ...models.datasets import common_labels, describe_counts, label, labels_of, read_documents
@@ -192,7 +192,7 @@ def _pair(
 ) -> str:
     from ...models.datasets import SplitSettings, split_materials, write_pair
 
-    _tell(failed)
+    _log_failures(failed)
     if not rows:
         raise InputError(f"{out / name}: not one row could be labelled")
     sites = [s.site for s, _ in rows]
@@ -211,7 +211,7 @@ def _and_failed(*failed: Sequence[str]) -> str:
     return f", {count} failed" if count else ""
 
 
-def _tell(failed: Sequence[str]) -> None:
+def _log_failures(failed: Sequence[str]) -> None:
     for why in failed:
         _log.warning("left out", what=why)
 
@@ -236,13 +236,13 @@ def _feff_settings(path: Path | None) -> "FeffSettings":
 
 @contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends the program that runs too, as Ctrl-C does; a second one ends this process at once."""
+    """Let SIGTERM also end the running program, as Ctrl-C does; a second one ends this process at once."""
 
     def end(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_DFL)
-        raise SystemExit(SIGNALLED + number)
+        raise SystemExit(_SIGNAL_EXIT_CODE + number)
 
-    if threading.current_thread() is not threading.main_thread():  # which alone may set a handler
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set a handler
         yield
         return
     before = signal.signal(signal.SIGTERM, end)
@@ -254,7 +254,7 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 @contextmanager
 def _working() -> "Iterator[Progress]":
-    """A bar on stderr for each thing done; and the extra named where it is missing."""
+    """Show progress bars on stderr; name the extra if it is not installed."""
     try:
         with progress_bars() as show:
             yield show

@@ -1,4 +1,4 @@
-"""``xas-agent evaluate``: a model judged, and the report folder about it."""
+"""``xas-agent evaluate``: judges a model and writes the report."""
 
 import hashlib
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ RENAMED_STUDIES: dict[str, Study] = {"unfamiliar": "out_of_distribution"}
 
 
 class EvaluationConfig(Settings):
-    """``configs/evaluation/*.yaml``: which studies make up a report, and how large each is."""
+    """``configs/evaluation/*.yaml``: studies of a report, and their settings."""
 
     studies: tuple[Study, ...]
     """Studies of the report, in this order."""
@@ -67,14 +67,16 @@ class EvaluationConfig(Settings):
 
 
 def read_evaluation(name_or_file: str, model: str) -> EvaluationConfig:
-    """A shipped evaluation config by name (``full``, ``quick``), or a YAML file.
+    """Read a shipped evaluation config by name (``full``, ``quick``), or a YAML file.
 
-    What ``transfer`` and ``delithiation`` fine-tune, for the data sets ``targets``, is the ``model`` that is judged.
+    Parameters
+    ----------
+    model : name or folder of the judged model, from which ``transfer`` and ``delithiation`` fine-tune
 
     Raises
     ------
     ConfigError
-        The file does not exist, or holds no evaluation config; one message.
+        The file does not exist, or is not an evaluation config.
     """
     shipped = Path(__file__).parents[2] / "configs" / "evaluation" / f"{name_or_file}.yaml"
     path = shipped if shipped.is_file() else Path(name_or_file)
@@ -82,14 +84,13 @@ def read_evaluation(name_or_file: str, model: str) -> EvaluationConfig:
         raise ConfigError(f"{name_or_file}: no such evaluation config; expected quick, full or a YAML file")
     found = read_mapping(path)
     studies = found.get("studies")
-    for old in RENAMED_STUDIES if isinstance(studies, list) else ():
-        if old in studies:
-            raise ConfigError(f"{path}: key studies: {_renamed(old)}")
+    if isinstance(studies, list) and (renamed := [old for old in RENAMED_STUDIES if old in studies]):
+        raise ConfigError(f"{path}: key studies: {_renamed(renamed[0])}")
     source = config_of(cards.read_card(cards.find(model)))
     targets = found.pop("targets", None) or []
     if not isinstance(targets, list):
         raise ConfigError(f"{path}: key targets: found {targets!r:.80}, expected: a list of training configs")
-    # What the model itself was trained on is no target of it.
+    # The model's own data set is not a target.
     others = [t for t in (read_training(str(t)) for t in targets) if t.dataset != source.dataset]
     common = {"targets": others, "pretrained": model}
     for study in ("transfer", "delithiation"):
@@ -97,14 +98,14 @@ def read_evaluation(name_or_file: str, model: str) -> EvaluationConfig:
             found[study] = common | found[study]
     if isinstance(found.get("universal"), dict):
         if not found.get("transfer"):
-            raise ConfigError(f"{path}: universal is compared with what transfer trains; found no transfer")
+            raise ConfigError(f"{path}: universal is compared with the networks of transfer; found no transfer")
         found["universal"] = {"source": source, "transfer": found["transfer"]} | found["universal"]
     return validated(found, EvaluationConfig, str(path))
 
 
 @dataclass(frozen=True)
 class EvaluationContext:
-    """A model and what it is judged with."""
+    """A model, and the data and settings that judge it."""
 
     folder: Path
     model: Model
@@ -117,7 +118,7 @@ class EvaluationContext:
     jobs: int
 
     def sections(self, study: Study, progress: PieceProgress) -> list[Section]:
-        """What one study has to say; nothing where the config has no settings for it."""
+        """Run a study and return its sections; none without settings for it in the config."""
         c, rest = self.config, (self.data, self.kept, self.jobs, progress)
         if study == "uncertainty":
             return [uncertainty.uncertainty(self.model, self.plan, self.elements)]
@@ -137,14 +138,22 @@ class EvaluationContext:
 
 
 def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str], jobs: int | None) -> Path:
-    """Judge a model by the studies of an evaluation config, and write the report; gives its page.
+    """Judge a model by the studies of an evaluation config, write the report and return its HTML page.
 
-    Long work is kept in ``out/kept``: a report that was stopped goes on where it was.
+    Results of long computations are stored in ``out/kept``, so that an interrupted report continues.
 
     Parameters
     ----------
+    name : name or folder of the model
     data : folder with the FEFF rows
-    only : names of studies, empty for the config's
+    config : name or file of the evaluation config
+    only : names of studies; empty for those of the config
+    jobs : processes; None for the number of cores
+
+    Raises
+    ------
+    InputError
+        A study is unknown, or there is nothing to report.
     """
     for old in RENAMED_STUDIES:
         if old in only:
@@ -160,13 +169,13 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
     elements = [ElementRows.read(t, data) for t in (plan.config, *others) if (data / f"{t.dataset}.npz").is_file()]
     asked = [t for study in (settings.transfer, settings.delithiation) if study for t in study.targets]
     kept = out / "kept" / fingerprint([plan.config, *others, *asked], data)
-    judging = EvaluationContext(folder, model, plan, data, elements, settings, kept, jobs or core_count())
+    context = EvaluationContext(folder, model, plan, data, elements, settings, kept, jobs or core_count())
     sections: list[Section] = []
     skipped: list[str] = []
     for study in studies or settings.studies:
         with progress_bars() as show:
             show(study, 0, None)
-            found = judging.sections(study, partial(show, study))
+            found = context.sections(study, partial(show, study))
         sections += found
         skipped += [] if found else [study]
     if not sections:
@@ -180,8 +189,8 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
         "`figures/`."
     )
     if skipped:
-        lead += f" Left out, for want of settings or of validation rows: {', '.join(skipped)}."
-    return write(out, f"What {model.name} is worth", lead, sections)
+        lead += f" Left out, without settings or validation rows: {', '.join(skipped)}."
+    return write(out, f"Evaluation of {model.name}", lead, sections)
 
 
 def _renamed(study: str) -> str:
@@ -189,7 +198,7 @@ def _renamed(study: str) -> str:
 
 
 def fingerprint(configs: Sequence[TrainingConfig], data: Path) -> str:
-    """Of the data files: results kept for others are void."""
+    """Return a digest of the data files, on which kept results depend."""
     digest = hashlib.sha256()
     for name in sorted({c.dataset for c in configs}):
         for path in (data / f"{name}.npz", data / f"{name}.csv"):
@@ -199,7 +208,15 @@ def fingerprint(configs: Sequence[TrainingConfig], data: Path) -> str:
 
 
 def evaluate_model(name: str, folder: Path, split: str, dataset: str | None) -> None:
-    """Print weighted F1 or R², accuracy or MAE, and the intervals' coverage per descriptor."""
+    """Print score, mean absolute error and coverage of the intervals for each descriptor.
+
+    Parameters
+    ----------
+    name : name or folder of the model
+    folder : with the FEFF rows
+    split : rows to evaluate
+    dataset : name of the data set; None for the model's own
+    """
     from rich.console import Console
     from rich.table import Table
 

@@ -1,15 +1,15 @@
-"""Train a model from a config and write its folder."""
+"""``xas-agent train``: trains a model and writes its folder."""
 
 from pathlib import Path
 
 
 def train_model(config_path: Path, data: Path, out: Path, jobs: int | None) -> Path:
-    """Train from a YAML config with a progress bar; gives the model folder.
+    """Train from a YAML config with a progress bar and return the model folder.
 
     Raises
     ------
     ConfigError, DataError
-        With one message, before training starts.
+        Config or data are invalid; raised before training starts.
     """
     from ...models.cores import core_count
     from ...models.training import build

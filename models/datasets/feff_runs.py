@@ -174,7 +174,7 @@ def collect(runs: Path, absorber: str | None, jobs: int, progress: Progress) -> 
             found[spectrum.site.id] = spectrum
     elements = sorted({s.site.element for s in found.values()})
     if len(elements) > 1:
-        raise InputError(f"{runs}: runs of {', '.join(elements)}; name one absorber")
+        raise InputError(f"{runs}: runs of {', '.join(elements)}; name the absorber")
     if not found:
         why = f"; {failed[0]}" if failed else f"; expected folders with {OUTPUT}"
         raise InputError(f"{runs}: no FEFF run of {absorber or 'any absorber'} that can be used{why}")

@@ -237,7 +237,10 @@ def test_a_run_leaves_the_spectrum_and_nothing_else(site, tmp_path):
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("echo 'No atoms or overlap cards'; exit 1", "no xmu.dat; exit code 1, last output: No atoms or overlap cards"),
+        (
+            "echo 'No atoms or overlap cards'; exit 1",
+            "no xmu.dat; exit code 1, last output: No atoms or overlap cards",
+        ),
         ("exit 0", "no xmu.dat; exit code 0, last output: none"),
         ("head -c 3000 $XMU > xmu.dat", "exit code 0"),
         ("cp $XMU xmu.dat; kill -9 $$", "ended by a signal"),
