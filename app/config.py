@@ -204,6 +204,6 @@ def read_training(name_or_file: str) -> "TrainingConfig":
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; shipped training configs are {', '.join(shipped_training())}")
     config = read_yaml(path, TrainingConfig)
-    if uncovered := config.augmentation.short_of(config.domain):
+    if uncovered := config.augmentation.gaps(config.domain):
         raise ConfigError(f"{path}: augmentation does not cover the domain: {'; '.join(uncovered)}")
     return config

@@ -1,4 +1,4 @@
-"""The model card: everything that serving knows of a model besides its weights."""
+"""The model card: everything that serving needs to know about a model, except its weights."""
 
 import hashlib
 from dataclasses import replace
@@ -12,11 +12,11 @@ from ..agent.types import ConfigError, Edge, Grid, InputError, Settings, read_ya
 
 
 class ModelError(InputError):
-    """A model that cannot be used; the message names the folder, what was found and what was expected."""
+    """An unusable model; the message names the folder, what was found and what was expected."""
 
 
 class GridCard(Settings):
-    """See :class:`xas_agent.agent.types.grid.Grid`; all in eV relative to ``edge_ev``, on FEFF's scale."""
+    """A :class:`~xas_agent.agent.types.grid.Grid`, in eV relative to the tabulated edge, on FEFF's energy scale."""
 
     start_ev: float
     """First energy of the grid, eV from the tabulated edge."""
@@ -30,12 +30,12 @@ class GridCard(Settings):
     """Window above the edge whose mean becomes 1, eV from the tabulated edge."""
 
     @model_validator(mode="after")
-    def _is_a_grid(self) -> Self:
+    def _check_grid(self) -> Self:
         self.grid()
         return self
 
     def grid(self) -> Grid:
-        """The grid that this describes."""
+        """Return the grid."""
         return Grid(self.start_ev, self.stop_ev, self.step_ev, self.foot_ev, self.anchor_ev)
 
 
@@ -43,9 +43,11 @@ class Interval(Settings):
     """Split-conformal interval: ``mean ± scale · sqrt(sd² + floor²)``."""
 
     scale: float
+    """Conformal factor."""
     floor: float
+    """Smallest standard deviation, in the descriptor's unit."""
     coverage: float = 0.9
-    """Share of the calibration rows that the interval is made to hold."""
+    """Share of the calibration rows that the interval contains."""
 
 
 class DescriptorCard(Settings):
@@ -56,11 +58,11 @@ class DescriptorCard(Settings):
     unit: str = ""
     classes: tuple[int, ...] = ()
     mean_head: str | None = None
-    """Regressed quantity that gives the mean and interval of a classified descriptor (OS: the mean OS)."""
+    """Regressed quantity that gives mean and interval of a classified descriptor (OS_mean for OS)."""
     lowest: float | None = None
-    """Least value that means anything (a length is not negative); for a classified one its classes say."""
+    """Lowest meaningful value of a regressed descriptor (a length is not negative)."""
     mixture: bool = True
-    """Whether the descriptor means anything for a mixture of sites, as measured spectra are."""
+    """Whether the descriptor has a meaning for a mixture of sites, as in a measured spectrum."""
     interval: Interval
 
 
@@ -72,15 +74,15 @@ class OffsetCard(Settings):
     sd_ev: float
     """Standard deviation of the offset, eV; it widens the intervals."""
     source: str
-    """Standards that the offset was fitted on."""
+    """Standards to which the offset was fitted."""
 
 
 class DomainCard(Settings):
-    """What else lies between FEFF and a measurement; the identity where nothing is known.
+    """Further differences between FEFF and measurement; the default is the identity.
 
-    With E from the tabulated edge, o the offset, G a Gaussian and s a smooth step,
-    μ_measured(E) = a (μ_FEFF ∗ G)(E′) + (1 − a) s(E′) with E′ = E / scale + o. Serving undoes all but G, which cannot
-    be undone without raising noise: training does it to the rows, and the others as far as they are uncertain.
+    With E relative to the tabulated edge, o the offset, G a Gaussian and s a smooth step,
+    μ_measured(E) = a (μ_FEFF ∗ G)(E′) + (1 − a) s(E′) with E′ = E / scale + o. Serving inverts all but G, whose
+    inversion would amplify noise. Training applies G to its rows, and the other differences within their uncertainty.
     """
 
     scale: float = Field(default=1.0, gt=0.5, lt=2)
@@ -88,58 +90,60 @@ class DomainCard(Settings):
     scale_sd: float = Field(default=0.0, ge=0)
     """Standard deviation of ``scale``."""
     amplitude: float = Field(default=1.0, gt=0)
-    """Amplitude of the measured fine structure divided by FEFF’s."""
+    """Amplitude of the measured fine structure divided by FEFF's."""
     amplitude_sd: float = Field(default=0.0, ge=0)
     """Standard deviation of ``amplitude``."""
     step_ev: float | None = None
-    """Position of the step s, eV from the tabulated edge in E′. Unset: the amplitude is not corrected; training only
-    rehearses it."""
+    """Position of the step s, eV from the tabulated edge in E′. Unset: serving does not correct the amplitude, and
+    only training includes it."""
     broadening_ev: float = Field(default=0.0, ge=0)
-    """σ of G, eV: core hole and instrument, beyond FEFF's own broadening."""
+    """σ of G, eV: broadening by core hole and instrument in addition to FEFF's own."""
     broadening_sd_ev: float = Field(default=0.0, ge=0)
     """Standard deviation of ``broadening_ev``, eV."""
     source: str = "not fitted"
-    """Standards that these values were fitted on."""
+    """Standards to which these values were fitted."""
 
 
 class Card(Settings):
-    """``card.yaml``. The model's output columns are, in this order: the probabilities of each classified
-    descriptor's classes, mean of each regressed quantity, its standard deviation, the out-of-distribution score.
+    """Contents of ``card.yaml``.
+
+    The model's output columns are, in this order: the probabilities of the classes of each classified descriptor; the
+    mean of each regressed quantity; the standard deviation of each; the out-of-distribution score.
     """
 
     name: str
     absorber: str
     edge: str
     edge_ev: float
-    """Tabulated energy of the edge."""
+    """Tabulated energy of the edge, eV."""
     grid: GridCard
     descriptors: tuple[DescriptorCard, ...]
     regressed: tuple[str, ...]
-    """Order of the regressed quantities in the output; units are their descriptor's."""
+    """Regressed quantities in the order of the output, in the units of their descriptors."""
     feff_minus_experiment: OffsetCard
     domain: DomainCard = DomainCard()
     ood: str
-    """What the out-of-distribution score is, and that 1 is its threshold."""
+    """Description of the out-of-distribution score, whose threshold is 1."""
     training: dict[str, Any]
     metrics: dict[str, Any]
     limits: tuple[str, ...] = ()
-    """Where the model is not to be trusted, in sentences."""
+    """Limits of the model, in sentences."""
     licence: str
     cite: tuple[str, ...]
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    """Of ``model.ts``; a file that does not match is refused."""
+    """SHA-256 of ``model.ts``; a file that does not match is refused."""
 
     def edge_of_absorber(self) -> Edge:
-        """What alignment needs of this card."""
+        """Return the edge and the corrections that alignment applies."""
         offset, d = self.feff_minus_experiment, self.domain
-        known = Edge(self.edge_ev, offset.value_ev, offset.sd_ev, d.scale, d.scale_sd)
+        edge = Edge(self.edge_ev, offset.value_ev, offset.sd_ev, d.scale, d.scale_sd)
         if d.step_ev is None:
-            return known
-        return replace(known, amplitude=d.amplitude, amplitude_sd=d.amplitude_sd, step_ev=d.step_ev)
+            return edge
+        return replace(edge, amplitude=d.amplitude, amplitude_sd=d.amplitude_sd, step_ev=d.step_ev)
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -149,7 +153,7 @@ def read_card(folder: Path) -> Card:
     Raises
     ------
     ModelError
-        No such folder or card, or a card that lacks a key or has an unknown one.
+        The folder or card is missing, or the card has a missing, unknown or invalid key.
     """
     path = folder / "card.yaml"
     if not path.is_file():
@@ -167,7 +171,7 @@ def write_card(folder: Path, card: Card) -> None:
 
 
 def verify(folder: Path) -> Card:
-    """The card of a model folder whose ``model.ts`` matches it.
+    """Read the card of a model folder and check that ``model.ts`` matches it.
 
     Raises
     ------
@@ -177,28 +181,28 @@ def verify(folder: Path) -> Card:
     card, model = read_card(folder), folder / "model.ts"
     if not model.is_file():
         raise ModelError(f"{folder}: no model.ts beside card.yaml")
-    found = sha256_of(model)
-    if found != card.sha256:
+    actual = sha256_of(model)
+    if actual != card.sha256:
         raise ModelError(
-            f"{model}: SHA-256 {found[:12]}… does not match its card ({card.sha256[:12]}…); the file was changed or "
+            f"{model}: SHA-256 {actual[:12]}… does not match its card ({card.sha256[:12]}…); the file was changed or "
             "damaged and is refused: restore it, or train the model again"
         )
     return card
 
 
 def installed() -> dict[str, Path]:
-    """Folders of the models shipped with the package, by name."""
+    """Return the folders of the shipped models by name."""
     root = Path(__file__).parent / "shipped"
     return {p.parent.name: p.parent for p in sorted(root.glob("*/card.yaml"))}
 
 
 def find(name_or_folder: str) -> Path:
-    """The folder of an installed model's name, or a folder itself.
+    """Return the folder of an installed model, or an existing folder.
 
     Raises
     ------
     ModelError
-        Neither; the message lists the installed models.
+        There is neither such a model nor such a folder; the message lists the installed models.
     """
     models = installed()
     if name_or_folder in models:

@@ -1,8 +1,8 @@
-"""A model card as its users read it."""
+"""A model card as Markdown."""
 
 from .card import Card, DescriptorCard
 
-MEANING = {
+_MEANINGS = {
     "OS": "oxidation state of the absorber",
     "CN": "first-shell coordination number",
     "OCN": "oxygen neighbours in the first shell",
@@ -17,8 +17,8 @@ MEANING = {
 
 
 def readable(card: Card) -> str:
-    """Markdown: what the model is, was trained on, is good for and not, with its figures, licence and citation."""
-    undone = "training rehearses" if card.domain.step_ev is None else "alignment undoes"
+    """Return the README of a model folder: training data, performance, limits, licence and citation, as Markdown."""
+    treatment = "training includes" if card.domain.step_ev is None else "alignment corrects"
     t, offset, grid, domain = card.training, card.feff_minus_experiment, card.grid, card.domain
     low, high = card.edge_ev + grid.start_ev, card.edge_ev + grid.stop_ev
     coverage = card.descriptors[0].interval.coverage
@@ -35,32 +35,32 @@ def readable(card: Card) -> str:
         + (f" Fine-tuned from `{t['pretrained']}`." if t["pretrained"] else ""),
         f"- **FEFF − experiment**: {offset.value_ev:g} ± {offset.sd_ev:g} eV, from {offset.source}.",
         f"- **Measurement against FEFF**: energies from the edge scaled by {domain.scale:g} ± {domain.scale_sd:g}, "
-        f"amplitude {domain.amplitude:g} ± {domain.amplitude_sd:g}, which {undone}, and a Gaussian of σ "
-        f"{domain.broadening_ev:g} ± {domain.broadening_sd_ev:g} eV, which training rehearses; from {domain.source}.",
-        f"- **Unfamiliar spectra** are flagged: {card.ood}.",
+        f"amplitude {domain.amplitude:g} ± {domain.amplitude_sd:g}, which {treatment}, and a Gaussian of σ "
+        f"{domain.broadening_ev:g} ± {domain.broadening_sd_ev:g} eV, which training includes; from {domain.source}.",
+        f"- **Out-of-distribution spectra** are flagged: {card.ood}.",
         f"- **File**: SHA-256 `{card.sha256}`.",
         "",
-        "## What it says, and how well",
+        "## Descriptors and performance",
         "",
-        f"Figures on {card.metrics['on']}. Intervals are made to hold {coverage:.0%} of rows that a network was not "
-        "trained on.",
+        f"Evaluated on {card.metrics['on']}. Intervals contain {coverage:.0%} of the held-out rows that calibrate "
+        "them.",
         "",
-        "| descriptor | meaning | unit or classes | figure | intervals held | for mixtures of sites |",
+        "| descriptor | meaning | unit or classes | score | coverage of intervals | for mixtures of sites |",
         "|---|---|---|---|---|---|",
     ]
     lines += [_row(card, d) for d in card.descriptors]
     if "OS_mean" in card.metrics:
         lines += ["", f"Mean oxidation state: {_figure(card.metrics['OS_mean'])}{_mae(card)}."]
-    lines += ["", "## Where not to trust it", ""]
+    lines += ["", "## Limits", ""]
     single = [d.name for d in card.descriptors if not d.mixture]
     lines += [
-        "- It has learnt from computed spectra. A measured one differs by its energy calibration, its normalisation "
-        "and its broadening; the interval covers only what the training spectra were disturbed by.",
+        "- The training spectra are computed. Measured spectra differ in energy calibration, normalisation and "
+        "broadening; the intervals cover only the disturbances that training includes.",
     ]
     if single:
         lines.append(
-            f"- {', '.join(single)} mean nothing for a mixture of sites, as operando spectra are, and are not shown "
-            "for them unless asked for."
+            f"- {', '.join(single)} have no meaning for a mixture of sites, as in operando spectra, and are shown "
+            "only on request."
         )
     lines += [f"- {limit}" for limit in card.limits]
     lines += ["", "## Licence and citation", "", f"{card.licence}.", "", *(f"- {c}" for c in card.cite), ""]
@@ -68,23 +68,23 @@ def readable(card: Card) -> str:
 
 
 def _row(card: Card, d: DescriptorCard) -> str:
-    found = card.metrics.get(d.name, {})
+    metric = card.metrics.get(d.name, {})
     held = card.metrics.get(d.mean_head or d.name, {}).get("interval_holds")
-    what = ", ".join(map(str, d.classes)) if d.classes else d.unit
-    shares = f"{held:.1%}" if held is not None else "–"
+    values = ", ".join(map(str, d.classes)) if d.classes else d.unit
+    coverage = f"{held:.1%}" if held is not None else "–"
     return (
-        f"| {d.name} | {MEANING.get(d.name, '')} | {what} | {_figure(found)} | {shares} | "
+        f"| {d.name} | {_MEANINGS.get(d.name, '')} | {values} | {_figure(metric)} | {coverage} | "
         f"{'yes' if d.mixture else 'no'} |"
     )
 
 
-def _figure(found: dict[str, float | str]) -> str:
-    if not found:
+def _figure(metric: dict[str, float | str]) -> str:
+    if not metric:
         return "–"
-    error = f" ± {found['standard_error']:.3f}" if "standard_error" in found else ""
-    return f"{str(found['metric']).replace('R2', 'R²')} {found['value']:.3f}{error}"
+    error = f" ± {metric['standard_error']:.3f}" if "standard_error" in metric else ""
+    return f"{str(metric['metric']).replace('R2', 'R²')} {metric['value']:.3f}{error}"
 
 
 def _mae(card: Card) -> str:
-    off = card.metrics.get("OS_mean_MAE_e")
-    return f", mean absolute error {off:.2f} e" if off is not None else ""
+    mae = card.metrics.get("OS_mean_MAE_e")
+    return f", mean absolute error {mae:.2f} e" if mae is not None else ""

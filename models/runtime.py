@@ -1,4 +1,4 @@
-"""Serving a model folder: aligned spectra in, estimates out."""
+"""Estimates of aligned spectra by the model of a folder."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from ..agent.types import Array, DescriptorEstimate, Estimate, Flag
 from . import card as cards
 from .cores import core_count
 
-CPU_CHUNK = 16  # rows of one pass on a CPU: more would not fit its cache and take longer per row
+_CPU_BATCH_ROWS = 16  # more rows do not fit the cache and take longer per row
 
 
 class Model:
@@ -20,18 +20,18 @@ class Model:
 
     Parameters
     ----------
-    folder : model folder; its file is checked against its card before it is loaded
-    device : ``cpu``, ``cuda`` or ``auto`` (CUDA when there is one)
+    folder : model folder, whose file must match its card
+    device : ``cpu``, ``cuda``, or ``auto`` for CUDA if available
 
     Raises
     ------
     ModelError
-        The folder is not a model, or its file does not match its card.
+        The folder is not a model, its file does not match its card, or CUDA is not available.
 
     Notes
     -----
-    The settings that torch keeps for the whole process stay those of the host program: its number of CPU threads, and
-    whether a GPU may round to TF32 in convolutions, which is torch's default and shifts estimates by up to 1e-3.
+    The model does not change torch's settings of the whole process: the number of CPU threads, and whether a GPU may
+    round to TF32 in convolutions, which is torch's default and shifts estimates by up to 1e-3.
     :func:`configure_torch` sets both.
     """
 
@@ -46,7 +46,7 @@ class Model:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if device == "cuda" and not torch.cuda.is_available():
-            raise cards.ModelError(f"{folder}: device cuda was asked for, and torch finds none; use auto or cpu")
+            raise cards.ModelError(f"{folder}: device cuda is not available to torch; use auto or cpu")
         self.device = torch.device(device)
         module = torch.jit.load(folder / "model.ts", map_location=self.device).eval()
         self.module = torch.jit.freeze(module)
@@ -54,16 +54,16 @@ class Model:
         self._regressed_at = sum(len(d.classes) for d in self.card.descriptors)
 
     def warm_up(self, batches: tuple[int, ...] = (1, 8, 1)) -> None:
-        """Run the forward until TorchScript has specialised, so that the first frame is as fast as the next."""
+        """Run the network until TorchScript has specialised it, so that the first frame is as fast as the others."""
         for n in batches * 2:
             self.forward(np.zeros((n, len(self.grid)), np.float32))
 
     @torch.inference_mode()
-    def forward(self, spectra: NDArray[np.float32]) -> Array:
-        """The bare network: (N, G) → (N, columns), in the order of :class:`~xas_agent.models.card.Card`."""
+    def forward(self, spectra: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Run the network: (N, G) → (N, columns), in the order of :class:`~xas_agent.models.card.Card`."""
         x = torch.from_numpy(np.ascontiguousarray(spectra, np.float32)).to(self.device)
-        if self.device.type == "cpu" and len(x) > CPU_CHUNK:
-            return torch.cat([self.module(part) for part in x.split(CPU_CHUNK)]).numpy().astype(np.float64)
+        if self.device.type == "cpu" and len(x) > _CPU_BATCH_ROWS:
+            return torch.cat([self.module(part) for part in x.split(_CPU_BATCH_ROWS)]).numpy().astype(np.float64)
         return self.module(x).cpu().numpy().astype(np.float64)
 
     def estimate(self, spectra: NDArray[np.float32], extra_sd: Mapping[str, Array] | None = None) -> list[Estimate]:
@@ -83,25 +83,25 @@ class Model:
         ]
 
     def _columns(self) -> dict[str, tuple[cards.DescriptorCard, slice | None, int | None]]:
-        """Of each descriptor: its card, the columns of its classes, the number of its regressed quantity."""
-        found: dict[str, tuple[cards.DescriptorCard, slice | None, int | None]] = {}
-        at = 0
+        """Card, columns of the classes and number of the regressed quantity of each descriptor."""
+        columns: dict[str, tuple[cards.DescriptorCard, slice | None, int | None]] = {}
+        first = 0
         for d in self.card.descriptors:
             head = d.mean_head if d.kind == "classified" else d.name
             number = self.card.regressed.index(head) if head is not None else None
-            found[d.name] = d, slice(at, at + len(d.classes)) if d.classes else None, number
-            at += len(d.classes)
-        return found
+            columns[d.name] = d, slice(first, first + len(d.classes)) if d.classes else None, number
+            first += len(d.classes)
+        return columns
 
-    def _read(self, name: str, out: Array, extra_sd: Array | None):
-        """A function of the row that makes this descriptor's estimate; the arithmetic is done for all rows here."""
+    def _read(self, name: str, out: NDArray[np.float64], beside: Array | None):
+        """Return a function that builds a row's estimate of one descriptor from arrays computed here."""
         card, columns, number = self._descriptors[name]
         p = classes = None
         if columns is not None:
             p, classes = out[:, columns], np.array(card.classes, float)
         if number is not None:
-            at = self._regressed_at + number
-            mean, sd = out[:, at], out[:, at + len(self.card.regressed)]
+            column = self._regressed_at + number
+            mean, sd = out[:, column], out[:, column + len(self.card.regressed)]
         else:
             assert p is not None  # a descriptor without classes has a regressed quantity
             assert classes is not None
@@ -111,7 +111,7 @@ class Model:
         if extra_sd is not None:
             half = np.hypot(half, ndtri((1 + card.interval.coverage) / 2) * extra_sd)
         low, high = (classes[0], classes[-1]) if classes is not None else (card.lowest, None)
-        # An interval says nothing of what cannot be; it never leaves out the mean.
+        # Intervals are clipped to possible values, but always contain the mean.
         lo = mean - half if low is None else np.maximum(mean - half, np.minimum(mean, low))
         hi = mean + half if high is None else np.minimum(mean + half, np.maximum(mean, high))
         means, los, his = mean.tolist(), lo.tolist(), hi.tolist()
@@ -128,7 +128,7 @@ class Model:
 def configure_torch(threads: int) -> None:
     """Set the CPU threads of torch and forbid TF32, for the whole process.
 
-    For a program that is the agent's own, such as its command. The library itself does not call it.
+    Only programs of the agent, such as its command, call it; the library does not.
     """
     torch.set_num_threads(threads)
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -136,8 +136,8 @@ def configure_torch(threads: int) -> None:
 
 
 def default_threads() -> int:
-    """CPU threads for serving: half the cores that this process may use, at most 4.
+    """Return the number of CPU threads for serving: half the available cores, at most 4.
 
-    The network is small, and on a shared machine threads that wait for each other take longer than one alone.
+    The network is small, and on a shared machine threads that wait for each other take longer than a single one.
     """
     return max(1, min(4, core_count() // 2))

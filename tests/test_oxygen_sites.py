@@ -34,7 +34,7 @@ sources: [made for the test]
 cite: [nobody]
 """
 REPORT = """
-studies: [benchmark, uncertainty, unfamiliar, exploration]
+studies: [benchmark, uncertainty, out_of_distribution, exploration]
 benchmark:
   judged: [OS, CN, CN2, PSGO, NNRS, NNOSM]
   competitors: [decision-tree]

@@ -56,7 +56,7 @@ class Calibration:
     @property
     def uncovered(self) -> list[str]:
         """Keys of the domain that exceed the augmentation of the model's training, in words."""
-        return Augmentation.model_validate(self.card.training["augmentation"]).short_of(self.card.domain)
+        return Augmentation.model_validate(self.card.training["augmentation"]).gaps(self.card.domain)
 
 
 def calibrate_model(

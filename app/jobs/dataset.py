@@ -184,7 +184,7 @@ def convert_documents(
         The files contain other data, or no K-edge XANES of the absorber.
     """
     with _working() as progress:
-        from ...models.datasets import label, labels_of, read_documents, shared, told
+        from ...models.datasets import common_labels, describe_counts, label, labels_of, read_documents
 
         jobs = jobs or core_count()
         converted, others = read_documents(documents, _symbol(absorber), jobs, progress)
@@ -193,9 +193,9 @@ def convert_documents(
         for d in converted:
             labels = [labels_of(s, known) for s in d.sites]
             if all(labels):
-                rows.append((d.spectrum, shared([x for x in labels if x])))
+                rows.append((d.spectrum, common_labels([x for x in labels if x])))
         done = _pair(rows, out, name, val_fraction, seed, failed)
-    return done + (f"; left out: {told(others)}" if others else "")
+    return done + (f"; left out: {describe_counts(others)}" if others else "")
 
 
 def _pair(

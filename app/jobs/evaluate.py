@@ -16,19 +16,19 @@ try:
     from ...models.evaluation.report import Section, plain, write
     from ...models.evaluation.studies import (
         benchmark,
+        benchmark_sections,
         delithiation,
         exploration,
+        out_of_distribution,
         transfer,
         uncertainty,
-        unfamiliar,
         universal,
-        verdicts,
     )
     from ...models.evaluation.studies.benchmark import BenchmarkSettings
-    from ...models.evaluation.studies.delithiation import DelithiationSettings
-    from ...models.evaluation.studies.transfer import TransferSettings
-    from ...models.evaluation.studies.unfamiliar import Element
-    from ...models.evaluation.studies.universal import UniversalSettings
+    from ...models.evaluation.studies.element_rows import ElementRows
+    from ...models.evaluation.studies.fine_tuning import TransferSettings
+    from ...models.evaluation.studies.joint_plan import UniversalSettings
+    from ...models.evaluation.studies.series_models import DelithiationSettings
 except ImportError as error:
     raise InputError(
         f"evaluation requires the [train] extra: pip install 'xas-agent[train]' (no {error.name})"
@@ -43,8 +43,12 @@ from ...models.progress import Progress
 from ...models.runtime import Model
 from ...models.training import TrainingConfig, TrainingPlan, config_of
 
-Study = Literal["benchmark", "uncertainty", "unfamiliar", "exploration", "transfer", "universal", "delithiation"]
+Study = Literal[
+    "benchmark", "uncertainty", "out_of_distribution", "exploration", "transfer", "universal", "delithiation"
+]
 STUDIES: tuple[Study, ...] = get_args(Study)
+RENAMED_STUDIES: dict[str, Study] = {"unfamiliar": "out_of_distribution"}
+"""Former names of studies, and present ones."""
 
 
 class EvaluationConfig(Settings):
@@ -88,6 +92,9 @@ def read_evaluation(name_or_file: str, model: str) -> EvaluationConfig:
     if not path.is_file():
         raise ConfigError(f"{name_or_file}: no such evaluation config; expected quick, full or a YAML file")
     found = read_mapping(path)
+    studies = found.get("studies")
+    if isinstance(studies, list) and (renamed := [old for old in RENAMED_STUDIES if old in studies]):
+        raise ConfigError(f"{path}: key studies: {_renamed(renamed[0])}")
     source = config_of(cards.read_card(cards.find(model)))
     targets = found.pop("targets", None) or []
     if not isinstance(targets, list):
@@ -113,7 +120,7 @@ class EvaluationContext:
     model: Model
     plan: TrainingPlan
     data: Path
-    elements: Sequence[Element]
+    elements: Sequence[ElementRows]
     """The model's data set, and those of the shipped training configs that exist in the data folder."""
     config: EvaluationConfig
     kept: Path
@@ -125,12 +132,12 @@ class EvaluationContext:
         config, rest = self.config, (self.data, self.kept, self.jobs, progress)
         if study == "uncertainty":
             return [uncertainty.uncertainty(self.model, self.plan, self.elements)]
-        if study == "unfamiliar":
-            return [unfamiliar.unfamiliar(self.model, self.plan, self.elements)]
+        if study == "out_of_distribution":
+            return [out_of_distribution.out_of_distribution(self.model, self.plan, self.elements)]
         if study == "exploration":
             return [exploration.exploration(self.folder, self.plan, self.elements)]
         if study == "benchmark" and config.benchmark and len(self.plan.judged):
-            return verdicts.sections(benchmark.run(config.benchmark, self.model, self.plan, *rest))
+            return benchmark_sections.sections(benchmark.run(config.benchmark, self.model, self.plan, *rest))
         if study == "transfer" and config.transfer:
             return [transfer.transfer(config.transfer, *rest)]
         if study == "universal" and config.universal and len(self.plan.judged):
@@ -170,6 +177,9 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
     InputError
         A study is unknown, or no study has both settings and data.
     """
+    for old in RENAMED_STUDIES:
+        if old in only:
+            raise InputError(_renamed(old))
     studies: tuple[Study, ...] = tuple(s for s in STUDIES if s in only)
     if len(studies) < len(set(only)):
         raise InputError(f"no study {', '.join(sorted(set(only) - set(STUDIES)))}; there are {', '.join(STUDIES)}")
@@ -178,7 +188,7 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
     model = Model(folder, "cpu")
     plan = TrainingPlan.read(config_of(model.card), data)
     others = [t for t in map(read_training, shipped_training()) if t.dataset != plan.config.dataset]
-    elements = [Element.of(t, data) for t in (plan.config, *others) if (data / f"{t.dataset}.npz").is_file()]
+    elements = [ElementRows.of(t, data) for t in (plan.config, *others) if (data / f"{t.dataset}.npz").is_file()]
     targets = [t for study in (settings.transfer, settings.delithiation) if study for t in study.targets]
     kept = out / "kept" / fingerprint([plan.config, *others, *targets], data)
     context = EvaluationContext(folder, model, plan, data, elements, settings, kept, jobs or core_count())

@@ -62,7 +62,7 @@ def draw_operando(path: Path, recorder: Recorder, truth: Truth | None) -> None:
     bottom.plot(hours, [r["ood_score"] for r in rows], color=GREY, lw=1)
     bottom.axhline(OOD_LIMIT, color=RED, lw=0.8, ls="--")
     bottom.set_ylim(bottom=0)
-    bottom.set_ylabel("unfamiliar > 1")
+    bottom.set_ylabel("OOD score")
     bottom.set_xlabel(f"time since the first frame ({unit})")
 
     _spectra(figure.add_subplot(grid[:2, 1]), hours, unit, rows, recorder)

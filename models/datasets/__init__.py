@@ -1,9 +1,9 @@
-"""Structures, FEFF runs and published sets → rows to train from."""
+"""Training rows from structures, FEFF runs and published data sets."""
 
 from .dataset import Labels, SplitSettings, find_sites, label, labels_of, split_materials, write_pair, write_table
 from .feff import FeffSettings, find_feff
 from .feff_runs import FeffSpectrum, collect
-from .materials_project import read_documents, shared, told
+from .materials_project import common_labels, describe_counts, read_documents
 from .structure_files import Site
 
 __all__ = [
@@ -13,14 +13,14 @@ __all__ = [
     "Site",
     "SplitSettings",
     "collect",
+    "common_labels",
+    "describe_counts",
     "find_feff",
     "find_sites",
     "label",
     "labels_of",
     "read_documents",
-    "shared",
     "split_materials",
-    "told",
     "write_pair",
     "write_table",
 ]

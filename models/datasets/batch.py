@@ -1,4 +1,4 @@
-"""Work on many items: in processes, told as it goes, and files that are whole or not there."""
+"""Work on many items in processes, with progress; and files that are replaced as a whole."""
 
 import multiprocessing as mp
 import os
@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from ..progress import Progress
 
-DIED = "the process that worked on it died"
+DIED = "the process that worked on it ended unexpectedly"
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -20,23 +20,25 @@ R = TypeVar("R")
 def each(
     task: str, function: Callable[[T], R], items: Sequence[T], jobs: int, progress: Progress, died: R
 ) -> Iterator[tuple[int, R]]:
-    """(index, result) of every item as they come, from ``jobs`` processes; with one job from this process.
+    """Yield (index, result) of every item in the order of completion, from ``jobs`` processes or this one.
 
     Parameters
     ----------
-    function : goes to the processes by pickle, as do the items; it must not raise for an item that it cannot do
-    died : the result of an item whose process died of it, as compiled libraries and a lack of memory make it
+    task : name of the work in ``progress``
+    function : must not raise; function and items are pickled
+    jobs : number of processes; 1 works in this process
+    died : result of an item whose process ended unexpectedly, by a compiled library or for lack of memory
     """
     progress(task, 0, len(items))
     results = _here(function, items) if jobs < 2 or len(items) < 2 else _elsewhere(function, items, jobs, died)
-    for n, found in enumerate(results, 1):
-        yield found
+    for n, result in enumerate(results, 1):
+        yield result
         progress(task, n, len(items))
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to that takes the place of ``path`` at the end, whole; after an error ``path`` is as it was."""
+    """Give a temporary path that replaces ``path`` at the end; after an error ``path`` is unchanged."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield beside
@@ -50,7 +52,7 @@ def _here(function: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[int,
 
 
 def _elsewhere(function: Callable[[T], R], items: Sequence[T], jobs: int, died: R) -> Iterator[tuple[int, R]]:
-    """A pool of its own for each process: in a common one the death of one ends all, and nobody knows what of."""
+    """Use one pool per process: in a common pool the end of one process ends all, without naming the item."""
     idle: SimpleQueue[ProcessPoolExecutor] = SimpleQueue()
 
     def start() -> None:

@@ -1,16 +1,16 @@
-"""Makes ``cathode_co_k.npz``, the reference spectra of the simulated cathode, from a folder of FEFF spectra.
+"""Reference spectra of the simulated cathode, ``cathode_co_k.npz``, from a folder of FEFF spectra.
 
     python -m xas_agent.models.datasets.cathode FEFF_FOLDER OUT.npz
 
 The folder holds ``co_k.npz`` (``id`` (N,), ``energy`` and ``mu`` (N, M)) and ``co_k.csv`` (one row per id
-with ``material``, ``kind``, ``split`` and ``OS_mean``). Written are
+with ``material``, ``kind``, ``split`` and ``OS_mean``). The output contains
 
 - ``energy`` (E,) eV, FEFF's own absolute scale, uniform;
 - ``x`` (X,) lithium per formula unit, rising from 0 to 1;
 - ``mu`` (X, E) normalised absorption of LixCoO2, averaged over the sites of each composition;
 - ``foil`` (E,) normalised absorption of Co metal;
 - ``feff_offset_ev``, ``foil_offset_ev`` FEFF − experiment energy of the cathode and of the foil;
-- ``feff_scale``, ``feff_amplitude`` measured energies from the edge over FEFF's, and what structure is left.
+- ``feff_scale``, ``feff_amplitude`` measured energies and amplitudes divided by FEFF's.
 """
 
 import csv
@@ -26,23 +26,25 @@ GRID = np.arange(7640.0, 7840.0, 0.2)
 END_MEMBERS = ("Li0.00CoO2_O3_s0", "Li1.00CoO2_O3_s0")
 FOIL = "Co_metal"
 FEFF_OFFSET_EV, FEFF_SCALE, FEFF_AMPLITUDE = 4.3, 1.045, 0.91
-"""How measured Co oxides differ from FEFF, as in the card of the Co model."""
-RELAXATION_EV = 10.0
+"""Differences between measured Co oxides and FEFF, as in the card of the Co model."""
+_DECAY_EV = 10.0  # of the fine structure beyond the last energy
 
 
 def extend(energy: Array, mu: Array, grid: Array) -> Array:
-    """Resample one FEFF spectrum onto ``grid``, continued on both sides with its own value and slope.
+    """Resample one FEFF spectrum onto ``grid``, extrapolated on both sides with its value and slope.
 
     Below its first energy it falls as w / (w + distance), like the Lorentzian tail of the core hole; above
     its last one the fine structure decays exponentially to the atomic background, 1.
 
-    Args:
-        energy: (M,) eV, rising.
-        mu: (M,) normalised absorption.
-        grid: (E,) eV, rising.
+    Parameters
+    ----------
+    energy : (M,) eV, rising
+    mu : (M,) normalised absorption
+    grid : (E,) eV, rising
 
-    Returns:
-        (E,) normalised absorption.
+    Returns
+    -------
+    (E,) normalised absorption.
     """
     out = np.interp(grid, energy, mu)
     below, above = grid < energy[0], grid > energy[-1]
@@ -52,12 +54,12 @@ def extend(energy: Array, mu: Array, grid: Array) -> Array:
     distance = grid[above] - energy[-1]
     slope = (mu[-1] - mu[-2]) / (energy[-1] - energy[-2])
     structure = mu[-1] - 1
-    out[above] = 1 + (structure + (slope + structure / RELAXATION_EV) * distance) * np.exp(-distance / RELAXATION_EV)
+    out[above] = 1 + (structure + (slope + structure / _DECAY_EV) * distance) * np.exp(-distance / _DECAY_EV)
     return out
 
 
 def first_inflection(energy: Array, mu: Array, broadening_ev: float = 1.0) -> float:
-    """Energy of the steepest rise (eV) of a spectrum on a uniform grid after Gaussian broadening."""
+    """Return the energy of the steepest rise, eV, of a spectrum on a uniform grid after Gaussian broadening."""
     step = energy[1] - energy[0]
     slope = np.gradient(gaussian_filter1d(mu, broadening_ev / step), step)
     return float(energy[np.argmax(slope)])

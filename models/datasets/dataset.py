@@ -2,7 +2,7 @@
 
 This is the form that :mod:`xas_agent.models.training.data` reads.
 
-Labels, which take long, are kept as they come and not made again by a later call. Needs the ``[train]`` extra.
+Labels take long to compute; they are stored one by one and reused by later calls. Needs the ``[train]`` extra.
 """
 
 import csv
@@ -32,23 +32,31 @@ DECIMALS = {**dict.fromkeys(DESCRIPTORS, 5), "OS_mean": 4, **dict.fromkeys(INTEG
 
 
 class SplitSettings(Settings):
-    """Which materials validate."""
+    """Choice of the validation materials."""
 
     val_fraction: float = Field(default=0.15, ge=0, lt=1)
-    """Share of the materials; of two or more at least one, unless 0."""
+    """Share of the materials; at least one of two or more materials, unless 0."""
     seed: int = Field(default=0, ge=0)
-    """Another seed draws others."""
+    """Seed of the choice."""
 
 
 def find_sites(path: Path, absorber: str | None, jobs: int, progress: Progress) -> tuple[list[Site], list[str]]:
-    """The distinct sites of the absorber in a folder of structures, and what could not be read, in words.
+    """Find the distinct sites of the absorber in a folder of structures.
 
-    They stand by file and as they stand in it, so that a queue keeps its order.
+    The sites are in the order of the files, and of their contents, so that a queue keeps its order.
+
+    Parameters
+    ----------
+    absorber : symbol; None for a queue, each job of which names its absorber
+
+    Returns
+    -------
+    The sites, and messages about unreadable structures.
 
     Raises
     ------
     InputError
-        Nothing is there, or no structure that could be read has the absorber.
+        There are no structures, or no readable one has the absorber.
     """
     files = structure_files(path) if path.exists() else []
     if not files:
@@ -60,7 +68,7 @@ def find_sites(path: Path, absorber: str | None, jobs: int, progress: Progress) 
         failed += [f"{files[k].name}: {reason}" for reason in why]
         for site in sites:
             if found.setdefault(site.id, site) is not site:
-                failed.append(f"{site.id}: there twice, one is taken")
+                failed.append(f"{site.id}: found twice, one is used")
     if not found:
         raise InputError(
             f"{path}: no {absorber or 'absorbing'} site in {len(files)} files" + (f"; {failed[0]}" if failed else "")
@@ -69,9 +77,15 @@ def find_sites(path: Path, absorber: str | None, jobs: int, progress: Progress) 
 
 
 def label(sites: Sequence[Site], kept: Path, jobs: int, progress: Progress) -> tuple[Known, list[str]]:
-    """The descriptors of each site, and what failed, in words.
+    """Compute the descriptors of sites.
 
-    ``kept`` (``.jsonl``) holds what earlier calls found, one line a site; what is new is added as it comes.
+    Parameters
+    ----------
+    kept : ``.jsonl`` file with the labels of earlier calls, one line per site; new ones are appended
+
+    Returns
+    -------
+    Labels by (digest of the structure, site), and messages about failures.
     """
     known = _read_kept(kept)
     todo: dict[str, tuple[Structure, list[int]]] = {}
@@ -98,15 +112,15 @@ def label(sites: Sequence[Site], kept: Path, jobs: int, progress: Progress) -> t
 
 
 def labels_of(site: Site, known: Known) -> Labels | None:
-    """What :func:`label` found of a site, or None where it failed."""
+    """Return the labels of a site, None if :func:`label` failed."""
     return known.get((digest(site.structure), site.index))
 
 
-def lengthened(energy: Array, mu: Array, points: int) -> tuple[Array, Array]:
-    """A spectrum (M,) as ``points`` ≥ M, the further ones on its widest straight segments.
+def lengthen(energy: Array, mu: Array, points: int) -> tuple[Array, Array]:
+    """Add points to a spectrum (M,) in the middle of its widest segments until it has ``points`` ≥ M.
 
-    As a piecewise linear spectrum, which is how rows are read (:func:`xas_agent.agent.types.grid.bin_means`), it
-    stays exactly what it was, and begins and ends where it did.
+    As a piecewise linear function, which is how rows are read (:func:`xas_agent.agent.types.grid.bin_means`), the
+    spectrum and its range remain the same.
     """
     while len(energy) < points:
         gaps = np.diff(energy)
@@ -117,7 +131,7 @@ def lengthened(energy: Array, mu: Array, points: int) -> tuple[Array, Array]:
 
 
 def split_materials(materials: Sequence[str], split: SplitSettings) -> dict[str, str]:
-    """``train`` or ``val`` for each material: drawn by the material's name, so that a larger set keeps most."""
+    """Return ``train`` or ``val`` by material, drawn by the name, so that a larger set keeps most of them."""
 
     def draw(material: str) -> bytes:
         return hashlib.sha256(f"{split.seed}:{material}".encode()).digest()
@@ -129,7 +143,7 @@ def split_materials(materials: Sequence[str], split: SplitSettings) -> dict[str,
 
 
 def write_table(path: Path, sites: Sequence[Site], labels: Sequence[Labels], sides: Mapping[str, str]) -> None:
-    """The CSV of a data set: a row per site; a descriptor that could not be assigned is an empty cell."""
+    """Write the CSV of a data set, a row per site; cells of missing descriptors are empty."""
     with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8") as f:
         table = csv.writer(f)
         table.writerow(COLUMNS)
@@ -143,16 +157,16 @@ def write_table(path: Path, sites: Sequence[Site], labels: Sequence[Labels], sid
 def write_pair(
     out: Path, name: str, spectra: Sequence[FeffSpectrum], labels: Sequence[Labels], sides: Mapping[str, str]
 ) -> None:
-    """``out/NAME.npz`` and ``out/NAME.csv``, each whole or as it was.
+    """Write ``out/NAME.npz`` and ``out/NAME.csv``; after an error each file is complete or unchanged.
 
     Parameters
     ----------
-    spectra, labels : one of each per row; shorter spectra are :func:`lengthened`
-    sides : split of each material whose sites have none of their own
+    spectra, labels : one per row; points are added to shorter spectra (:func:`lengthen`)
+    sides : split by material, for sites without one
     """
     points = max(len(s.energy) for s in spectra)
-    longer = [lengthened(s.energy, s.mu, points) for s in spectra]
-    # The table first: with an id more than the arrays it can be read, with one less not.
+    longer = [lengthen(s.energy, s.mu, points) for s in spectra]
+    # The table first: additional ids in it do no harm, missing ones do.
     write_table(out / f"{name}.csv", [s.site for s in spectra], labels, sides)
     energy, mu = (np.array(a) for a in zip(*longer, strict=True))
     with replacing(out / f"{name}.npz") as beside, beside.open("wb") as f:
@@ -160,15 +174,15 @@ def write_pair(
 
 
 def _labels(task: tuple[str, Structure, list[int]]) -> list[Labels] | str:
-    """The labels of some sites of one structure, or why not."""
+    """Labels of some sites of one structure, or the reason for a failure."""
     try:
         return describe(task[1], task[2])
-    except Exception as e:  # pymatgen raises whatever an odd structure makes it stumble over
+    except Exception as e:  # pymatgen raises many types of exceptions for unusual structures
         return str(e) or type(e).__name__
 
 
 def _read_kept(path: Path) -> Known:
-    """What earlier calls left; a line torn by their end is cut off."""
+    """Read the labels of earlier calls; an incomplete last line is removed."""
     if not path.exists():
         return {}
     whole, _, torn = path.read_text(encoding="utf-8").rpartition("\n")

@@ -1,6 +1,6 @@
-"""FEFF for one absorbing site: its input written, the program run, its ``xmu.dat`` read back.
+"""FEFF for one absorbing site: writes the input, runs the program, and reads ``xmu.dat``.
 
-FEFF itself is the user's to install (FEFF10, doi 10.1107/S1600577521008614). Needs the ``[train]`` extra.
+Users install FEFF themselves (FEFF10, doi 10.1107/S1600577521008614). Needs the ``[train]`` extra.
 """
 
 import contextlib
@@ -21,27 +21,27 @@ from ...agent.types import Array, InputError, Settings
 from .structures import bare, quiet
 
 PROGRAMS = ("feff", "feff10", "feff9")
-"""Names looked for on the PATH. Not feff85l and feff8l: among their modules is no full multiple scattering."""
+"""Names on the PATH; feff85l and feff8l are excluded, since they have no full multiple scattering."""
 INPUT, OUTPUT, WORK, LOG = "feff.inp", "xmu.dat", "work", "feff.log"
-LEAST_POINTS = 20
-HEADER_A = 2e-3  # what a header's digits leave open of a distance
-SIGNALLED = 128  # from here on a shell's exit code is that of a program ended by a signal
-FROM_OUTSIDE = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
-COMPLAINT = re.compile(r"Convergence not reached|Bad counts|Cannot|quitting|[Ee]rror|ERROR")
-"""In what FEFF says of a failure. What it says later is of modules that miss the output of the one that failed."""
+_MIN_POINTS = 20
+_HEADER_ROUNDING_A = 2e-3  # of distances, by the digits of a header
+_SIGNAL_EXIT_CODE = 128  # added by a shell to the number of the signal that ended a program
+_EXTERNAL_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
+_ERROR_LINE = re.compile(r"Convergence not reached|Bad counts|Cannot|quitting|[Ee]rror|ERROR")
+"""In FEFF's output on failure. Later lines are of modules that lack the output of the failed one."""
 
 
-class FeffFailed(RuntimeError):  # noqa: N818 - says what happened
-    """A run gave no spectrum; the message says why and where its log is."""
+class FeffFailed(RuntimeError):  # noqa: N818  a past participle states the event
+    """A run without a spectrum; the message gives the reason and the log."""
 
 
 class FeffEnded(FeffFailed):
-    """It was ended from outside: nothing is known about the site."""
+    """A run that another process ended; the site may still succeed."""
 
 
 class FeffSettings(Settings):
-    """What is computed. Radii of SCF and FMS, core hole, self-energy and energies are by default those of the Co and
-    Ni sets that the shipped models were trained on; the other cards are pymatgen's and usual ones."""
+    """Settings of FEFF. By default radii of SCF and FMS, core hole, self-energy and energies are those of the Co and
+    Ni sets of the shipped models; the other cards are pymatgen's defaults."""
 
     edge: str = "K"
     """Edge of the absorber (card EDGE)."""
@@ -67,19 +67,19 @@ class FeffSettings(Settings):
     cards: dict[str, str] = Field(default_factory=dict)
     """Further cards, or other values for pymatgen’s, as in feff.inp: ``{"S02": "1.0"}``."""
     timeout_s: float = Field(default=14400.0, gt=0)
-    """A longer run is ended and counts as failed, s."""
+    """Longest duration of a run, s; a longer one is ended and counts as failed."""
     retries: tuple[dict[Literal["scf_a", "scf_mixing", "cluster_a"], float], ...] = (
         {"scf_mixing": 0.05},
         {"scf_mixing": 0.05, "cluster_a": 8.5},
     )
-    """Changes to these settings that are tried one after the other where FEFF fails, usually in SCF."""
+    """Changes to these settings, tried in order when FEFF fails, usually in SCF."""
 
     def ladder(self) -> list[Self]:
         """Return these settings and those of each retry."""
         return [self, *(self.model_copy(update={**changed}) for changed in self.retries)]
 
     def tags(self) -> dict[str, str | list[str]]:
-        """The cards that differ from pymatgen's, with LDOS, which no spectrum needs, left out."""
+        """Return the cards that differ from pymatgen's, without LDOS, which spectra do not need."""
         return {
             "COREHOLE": self.core_hole,
             "S02": "1",
@@ -94,14 +94,14 @@ class FeffSettings(Settings):
 
 
 def feff_input(structure: Structure, site: int, settings: FeffSettings) -> str:
-    """The ``feff.inp`` of one site, as pymatgen writes it (FEFF9's and FEFF10's cards).
+    """Return the ``feff.inp`` of one site as pymatgen writes it, with the cards of FEFF9 and FEFF10.
 
     Raises
     ------
     ValueError
         The structure has partial occupancies.
     """
-    from pymatgen.io.feff.sets import MPXANESSet  # takes seconds, which other commands need not wait
+    from pymatgen.io.feff.sets import MPXANESSet  # takes seconds
 
     with quiet():
         made = MPXANESSet(
@@ -115,28 +115,28 @@ def feff_input(structure: Structure, site: int, settings: FeffSettings) -> str:
 def _potentials(numbers: dict[str, int], structure: Structure, site: int) -> str:
     """The POTENTIALS card, with the amounts of the elements in the cell.
 
-    FEFF fills its states up to a Fermi level that makes these amounts neutral. pymatgen writes those of the cluster,
-    which is not of the crystal's composition: in LaNiO3 that moves the spectrum by 0.9 eV.
+    FEFF chooses the Fermi level for which these amounts are neutral. pymatgen writes the amounts of the cluster,
+    whose composition differs from the crystal's; in LaNiO3 this shifts the spectrum by 0.9 eV.
 
     Parameters
     ----------
-    numbers : of each element's potential; one is not there whose only atom in the cluster is the absorber
+    numbers : number of each element's potential; an element whose only atom is the absorber has none
     """
     amounts = structure.composition.get_el_amt_dict()
     absorber = structure[site].specie.symbol
-    own = 0.0001 if absorber in numbers else amounts[absorber]  # else it counts with the others of its element
+    own = 0.0001 if absorber in numbers else amounts[absorber]  # else the absorber counts with its element
     rows = [(0, absorber, own), *((k, e, amounts[e]) for e, k in sorted(numbers.items(), key=lambda n: n[1]))]
     lines = [f"{k:7d} {Element(e).Z:4d}  {e:4s} -1 -1 {amount:10g}" for k, e, amount in rows]
     return "\n".join(["POTENTIALS", "*  ipot    Z  tag lmax1 lmax2 amount", *lines])
 
 
 def site_of_input(path: Path) -> tuple[Structure, int]:
-    """The structure and the absorbing site of a ``feff.inp`` that pymatgen wrote: its header holds the cell.
+    """Read structure and absorbing site from a ``feff.inp`` by pymatgen, whose header contains the cell.
 
     Raises
     ------
     ValueError
-        Another program wrote it, or its cluster is around no site of its header.
+        Another program wrote it, or its cluster surrounds no site of the cell.
     """
     from pymatgen.io.feff.inputs import Atoms, Header
 
@@ -148,27 +148,29 @@ def site_of_input(path: Path) -> tuple[Structure, int]:
     around = [(a.specie.symbol, a.distance(cluster[0])) for a in cluster[1:]]
     reach = max((d for _, d in around), default=0.0)
     absorbers = structure.indices_from_symbol(cluster[0].specie.symbol)
-    shells = structure.get_all_neighbors(reach + 2 * HEADER_A, sites=[structure[i] for i in absorbers])
+    shells = structure.get_all_neighbors(reach + 2 * _HEADER_ROUNDING_A, sites=[structure[i] for i in absorbers])
     for i, shell in zip(absorbers, shells, strict=True):
         if _alike(around, [(n.specie.symbol, n.nn_distance) for n in shell], reach):
             return structure, i
-    raise ValueError(f"{path}: its atoms are around no site of the cell in its header")
+    raise ValueError(f"{path}: its cluster surrounds no site of the cell in its header")
 
 
 def _alike(some: list[tuple[str, float]], others: list[tuple[str, float]], reach: float) -> bool:
-    """The same elements at the same distances, to a header's digits; a shell at ``reach`` may be in one alone."""
+    """Whether elements and distances agree to the header's digits; a shell at ``reach`` may be in one only."""
     for element in {e for e, _ in (*some, *others)}:
         one, other = (np.sort([d for e, d in atoms if e == element]) for atoms in (some, others))
-        within = max(np.searchsorted(d, reach - 2 * HEADER_A) for d in (one, other))
-        if min(len(one), len(other)) < within or not np.allclose(one[:within], other[:within], atol=HEADER_A):
+        within = max(np.searchsorted(d, reach - 2 * _HEADER_ROUNDING_A) for d in (one, other))
+        if min(len(one), len(other)) < within or not np.allclose(
+            one[:within], other[:within], atol=_HEADER_ROUNDING_A
+        ):
             return False
     return True
 
 
 def read_xmu(path: Path) -> tuple[Array, Array]:
-    """Energy (M,), absolute eV on FEFF's scale, and μ (M,) of an ``xmu.dat``.
+    """Read energy (M,), absolute eV on FEFF's scale, and μ (M,) from columns 1 and 4 of an ``xmu.dat``.
 
-    Columns 1 and 4. FEFF has divided μ by its atomic background at 50 eV above the edge, so that it oscillates
+    FEFF has divided μ by its atomic background at 50 eV above the edge, so that it oscillates
     about 1.
 
     Raises
@@ -176,9 +178,9 @@ def read_xmu(path: Path) -> tuple[Array, Array]:
     OSError
         The file cannot be read.
     ValueError
-        Not a spectrum: no table of six columns, or as :func:`checked` says.
+        The file has no table of six columns, or :func:`checked` refuses the spectrum.
     """
-    # Fortran drops the E before an exponent of three digits.
+    # Fortran omits the E before an exponent of three digits.
     text = re.sub(r"(?<=\d)([+-]\d{3})(?=\s)", r"E\1", path.read_text(encoding="utf-8", errors="replace"))
     rows = [line.split() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     try:
@@ -191,15 +193,15 @@ def read_xmu(path: Path) -> tuple[Array, Array]:
 
 
 def checked(energy: Array, mu: Array) -> tuple[Array, Array]:
-    """Both (M,), as they are.
+    """Return energy and μ (M,) after checks.
 
     Raises
     ------
     ValueError
         Fewer than 20 energies, values that are not finite, energies that do not rise, or μ that does not end near 1.
     """
-    if len(energy) < LEAST_POINTS or energy.shape != mu.shape:
-        raise ValueError(f"energies {energy.shape}, μ {mu.shape}; expected as many, and {LEAST_POINTS} or more")
+    if len(energy) < _MIN_POINTS or energy.shape != mu.shape:
+        raise ValueError(f"energies {energy.shape}, μ {mu.shape}; expected as many, and {_MIN_POINTS} or more")
     if not (np.isfinite(energy).all() and np.isfinite(mu).all() and (np.diff(energy) > 0).all()):
         raise ValueError("values that are not finite, or energies that do not rise")
     if not 0.3 < (level := mu[-(len(mu) // 4) :].mean()) < 3:
@@ -208,12 +210,12 @@ def checked(energy: Array, mu: Array) -> tuple[Array, Array]:
 
 
 def find_feff(program: str | None = None) -> str:
-    """The FEFF program: the one named, a file or a name on the PATH, or the first of :data:`PROGRAMS` there.
+    """Find the FEFF program: a file or name on the PATH, or the first of :data:`PROGRAMS`.
 
     Raises
     ------
     InputError
-        There is none; the message says what to do.
+        It is not found.
     """
     for name in (program,) if program else PROGRAMS:
         if found := shutil.which(name):
@@ -225,19 +227,19 @@ def find_feff(program: str | None = None) -> str:
 
 
 def run_feff(folder: Path, program: str, timeout_s: float, highest: float = math.inf) -> None:
-    """Run FEFF on ``folder/feff.inp``; ``folder/xmu.dat`` appears when it is complete, and only then.
+    """Run FEFF on ``folder/feff.inp``; ``folder/xmu.dat`` appears only when it is complete.
 
-    FEFF runs in ``folder/work``, which is removed after success and stays, with what the program said in
-    ``feff.log``, after a failure.
+    FEFF runs in ``folder/work``. The folder is removed after success; after a failure it remains, with FEFF's output
+    in ``feff.log``.
 
     Parameters
     ----------
-    highest : a spectrum whose μ goes beyond it is broken
+    highest : largest μ of a valid spectrum
 
     Raises
     ------
     FeffEnded
-        The program was ended from outside.
+        Another process ended the program.
     FeffFailed
         It failed, its SCF did not converge, it took longer than ``timeout_s``, or it left no readable spectrum.
     """
@@ -246,7 +248,7 @@ def run_feff(folder: Path, program: str, timeout_s: float, highest: float = math
     work.mkdir()
     shutil.copy(folder / INPUT, work)
     with (work / LOG).open("wb") as log:
-        # A session of its own: FEFF's program is a script, and ending it must end what it started.
+        # A separate session, so that all programs that the FEFF script started can be ended.
         running = subprocess.Popen(
             [program], cwd=work, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
@@ -258,10 +260,10 @@ def run_feff(folder: Path, program: str, timeout_s: float, highest: float = math
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(running.pid, signal.SIGKILL)
             running.wait()
-    said = [line.strip() for line in (work / LOG).read_text(errors="replace").splitlines() if line.strip()]
-    complaint = next(filter(COMPLAINT.search, said), None)
-    why = None if 0 <= code < SIGNALLED else "ended by a signal"
-    if complaint and "Convergence" in complaint:  # FEFF goes on, from potentials that are not self-consistent
+    lines = [line.strip() for line in (work / LOG).read_text(errors="replace").splitlines() if line.strip()]
+    complaint = next(filter(_ERROR_LINE.search, lines), None)
+    why = None if 0 <= code < _SIGNAL_EXIT_CODE else "ended by a signal"
+    if complaint and "Convergence" in complaint:  # FEFF continues with potentials that are not self-consistent
         why = why or "no self-consistency"
     try:
         top = read_xmu(work / OUTPUT)[1].max()
@@ -271,8 +273,10 @@ def run_feff(folder: Path, program: str, timeout_s: float, highest: float = math
     except (OSError, ValueError) as e:
         why = why or str(e)
     if why:
-        told = f"said: {complaint}" if complaint else f"last said: {said[-1] if said else 'nothing'}"
-        kind = FeffEnded if code in {c for s in FROM_OUTSIDE for c in (-s, SIGNALLED + s)} else FeffFailed
-        raise kind(f"{why}; exit code {code}, {told} (see {work / LOG})")
+        output = f"output: {complaint}" if complaint else f"last output: {lines[-1] if lines else 'none'}"
+        kind = (
+            FeffEnded if code in {c for s in _EXTERNAL_SIGNALS for c in (-s, _SIGNAL_EXIT_CODE + s)} else FeffFailed
+        )
+        raise kind(f"{why}; exit code {code}, {output} (see {work / LOG})")
     os.replace(work / OUTPUT, folder / OUTPUT)
     shutil.rmtree(work)

@@ -1,7 +1,7 @@
-"""A folder of FEFF runs, one folder a site: inputs written, FEFF run where it has not yet, spectra collected.
+"""A folder of FEFF runs, one folder per site: writes inputs, runs FEFF, and collects spectra.
 
-It is a queue too, which may be killed at any time and goes on from what is in the folders: ``xmu.dat`` where a site
-is done, ``attempts.json`` with what was tried, how long it took and why it failed.
+The folder is a queue, which may be killed at any time and continues from its files: ``xmu.dat`` of finished sites,
+and ``attempts.json`` with settings, duration and reason of failure of each attempt.
 
 Needs the ``[train]`` extra.
 """
@@ -41,12 +41,12 @@ from .structures import digest
 
 ATTEMPTS = "attempts.json"
 LOCK = ".lock"
-SPIKE, FROM = 3.2, 21  # μ that no sound spectrum reaches of elements from Sc on; O, P and Li have higher white lines
+_MAX_MU, _MAX_MU_FROM_Z = 3.2, 21  # of valid spectra from Sc on; white lines of O, P and Li are higher
 
 
 @dataclass(frozen=True)
 class FeffSpectrum:
-    """What FEFF gave for a site: energy (M,) absolute eV on its own scale, μ (M,) over its atomic background."""
+    """FEFF's spectrum of a site: energy (M,), absolute eV on FEFF's scale, and μ (M,) over the atomic background."""
 
     site: Site
     energy: Array
@@ -54,28 +54,28 @@ class FeffSpectrum:
 
 
 @dataclass
-class State:
-    """Where the sites of one absorber stand."""
+class RunCounts:
+    """Numbers of sites of one absorber by state."""
 
     done: int = 0
     retried: int = 0
-    """How many of the done ones needed another attempt."""
+    """Finished sites that needed another attempt."""
     failed: int = 0
     waiting: int = 0
     seconds: float = 0.0
-    """What the attempts of those that are done or failed took, all together."""
+    """Duration of all attempts of finished and failed sites."""
     reasons: Counter[str] = field(default_factory=Counter)
-    """Why the last attempt failed, of those that failed."""
+    """Reasons of the last attempts of failed sites."""
 
 
 @contextmanager
 def held(runs: Path) -> Iterator[None]:
-    """The folder is this process's alone; a killed one holds it no longer.
+    """Lock the folder for this process; the lock of a killed process is released.
 
     Raises
     ------
     InputError
-        Another process works in it.
+        Another process has locked it.
     """
     runs.mkdir(parents=True, exist_ok=True)
     with (runs / LOCK).open("w") as lock:
@@ -91,13 +91,13 @@ def held(runs: Path) -> Iterator[None]:
 def write_inputs(
     sites: Sequence[Site], runs: Path, settings: FeffSettings, jobs: int, progress: Progress
 ) -> tuple[list[Path], list[str]]:
-    """A folder ``runs/ID`` with ``feff.inp`` and ``site.json`` for each site.
+    """Write a folder ``runs/ID`` with ``feff.inp`` and ``site.json`` for each site.
 
-    A folder whose ``xmu.dat`` was computed with other settings is left alone, and said.
+    A folder whose ``xmu.dat`` was computed with other settings is not changed, and counts as failed.
 
     Returns
     -------
-    The folders that have no spectrum yet, in the order of the sites, and what failed, in words.
+    The folders without a spectrum, in the order of the sites, and messages about failures.
     """
     runs.mkdir(parents=True, exist_ok=True)
     failed: dict[int, str] = {}
@@ -109,33 +109,33 @@ def write_inputs(
 
 
 def given_up(folder: Path, settings: FeffSettings) -> bool:
-    """Whether every attempt failed."""
+    """Return whether all attempts failed."""
     return len(_failures(folder)) >= len(settings.ladder())
 
 
 def try_again(folder: Path) -> None:
-    """Forget the attempts."""
+    """Delete the record of the attempts."""
     (folder / ATTEMPTS).unlink(missing_ok=True)
 
 
 def run(
     folders: Sequence[Path], program: str, settings: FeffSettings, jobs: int, progress: Progress
 ) -> Iterator[tuple[Path, str]]:
-    """Run FEFF in each folder, ``jobs`` at a time, with each of the ladder's settings until one gives a spectrum.
+    """Run FEFF in each folder, ``jobs`` at a time, with the settings and those of the retries until one succeeds.
 
     Returns
     -------
-    Each folder as it comes, and why it failed, or nothing.
+    Each folder when it is done, and the reason of a failure or an empty text.
     """
     for k, why in each("FEFF", partial(_run, program=program, settings=settings), folders, jobs, progress, DIED):
         yield folders[k], why
 
 
-def states(runs: Path, settings: FeffSettings) -> dict[str, State]:
-    """Where the sites of a folder of runs stand, by absorber."""
-    found: dict[str, State] = {}
+def states(runs: Path, settings: FeffSettings) -> dict[str, RunCounts]:
+    """Return the numbers of sites by state for each absorber."""
+    found: dict[str, RunCounts] = {}
     for about in sorted(runs.glob(f"*/{SITE}")):
-        folder, state = about.parent, found.setdefault(_absorber(about.parent), State())
+        folder, state = about.parent, found.setdefault(_absorber(about.parent), RunCounts())
         failures = _failures(folder)
         if (folder / OUTPUT).exists():
             state.done += 1
@@ -151,14 +151,15 @@ def states(runs: Path, settings: FeffSettings) -> dict[str, State]:
 
 
 def collect(runs: Path, absorber: str | None, jobs: int, progress: Progress) -> tuple[list[FeffSpectrum], list[str]]:
-    """The spectra of a folder of FEFF runs, each a folder with ``xmu.dat``, and what could not be read, in words.
+    """Collect the spectra of a folder of FEFF runs, each a folder with ``xmu.dat``, and messages about unreadable
+    ones.
 
-    A run's site is what ``site.json`` says, or the header that pymatgen writes into ``feff.inp``.
+    The site of a run is read from ``site.json``, or from the header of a ``feff.inp`` by pymatgen.
 
     Raises
     ------
     InputError
-        No run is there, or runs of several absorbers and none was named.
+        There are no runs, or runs of several absorbers and none is named.
     """
     folders = sorted(p.parent for p in runs.rglob(OUTPUT) if WORK not in p.relative_to(runs).parts)
     found: dict[str, FeffSpectrum] = {}
@@ -169,12 +170,12 @@ def collect(runs: Path, absorber: str | None, jobs: int, progress: Progress) -> 
         elif absorber not in (None, spectrum.site.element):
             continue
         elif spectrum.site.id in found:
-            failed.append(f"{folders[k].relative_to(runs)}: {spectrum.site.id} is there twice, one is taken")
+            failed.append(f"{folders[k].relative_to(runs)}: {spectrum.site.id} is there twice, one is used")
         else:
             found[spectrum.site.id] = spectrum
     elements = sorted({s.site.element for s in found.values()})
     if len(elements) > 1:
-        raise InputError(f"{runs}: runs of {', '.join(elements)}; name the absorber that is meant")
+        raise InputError(f"{runs}: runs of {', '.join(elements)}; name the absorber")
     if not found:
         why = f"; {failed[0]}" if failed else f"; expected folders with {OUTPUT}"
         raise InputError(f"{runs}: no FEFF run of {absorber or 'any absorber'} that can be used{why}")
@@ -182,14 +183,14 @@ def collect(runs: Path, absorber: str | None, jobs: int, progress: Progress) -> 
 
 
 def _write(site: Site, runs: Path, settings: FeffSettings) -> str:
-    """Nothing, or why not."""
+    """Write the folder of a site; return the reason of a failure or an empty text."""
     folder = runs / site.id
     made = _made_of(site, settings)
     try:
         if (folder / INPUT).exists() and _about(folder).get("made_of") == made:
             return ""
         there = (folder / INPUT).read_text(encoding="utf-8") if (folder / INPUT).exists() else None
-        # Where FEFF failed at first, its input is that of a retry.
+        # After a failure the input is that of a retry.
         known = there and any(feff_input(site.structure, site.index, s) == there for s in settings.ladder())
         if not known and (folder / OUTPUT).exists():
             return f"{OUTPUT} is of another input; take another folder for other settings or structures"
@@ -208,13 +209,13 @@ def _write(site: Site, runs: Path, settings: FeffSettings) -> str:
         }
         with replacing(folder / SITE) as path:
             path.write_text(json.dumps(about), encoding="utf-8")
-    except Exception as e:  # pymatgen raises whatever an odd structure makes it stumble over
+    except Exception as e:  # pymatgen raises many types of exceptions for unusual structures
         return str(e) or type(e).__name__
     return ""
 
 
 def _made_of(site: Site, settings: FeffSettings) -> str:
-    """The same for the same inputs: to compare it takes a hundredth of the time that it takes to make them."""
+    """Digest of structure, site and settings, a hundred times faster to compare than the inputs."""
     given = settings.model_dump_json(exclude={"timeout_s"})
     return hashlib.sha256(f"{digest(site.structure)} {site.index} {given}".encode()).hexdigest()[:24]
 
@@ -225,7 +226,7 @@ def _write_input(folder: Path, site: Site, settings: FeffSettings) -> None:
 
 
 def _run(folder: Path, program: str, settings: FeffSettings) -> str:
-    """Nothing, or why each attempt failed."""
+    """Run FEFF; return the reasons of all failures or an empty text."""
     ladder = settings.ladder()
     attempts = _failures(folder)
     try:
@@ -245,7 +246,7 @@ def _run(folder: Path, program: str, settings: FeffSettings) -> str:
                 path.write_text(json.dumps(attempts, indent=1), encoding="utf-8")
             if not why:
                 return ""
-    except (FeffEnded, OSError) as e:  # not the site's fault, so it counts as no attempt
+    except (FeffEnded, OSError) as e:  # not caused by the site, so it is no attempt
         return str(e)
     return "; ".join(dict.fromkeys(a["why"] for a in attempts))
 
@@ -270,11 +271,11 @@ def _absorber(folder: Path) -> str:
 
 
 def _highest(folder: Path) -> float:
-    return SPIKE if Element(_absorber(folder)).Z >= FROM else math.inf
+    return _MAX_MU if Element(_absorber(folder)).Z >= _MAX_MU_FROM_Z else math.inf
 
 
 def _read(folder: Path, runs: Path) -> FeffSpectrum | str:
-    """The spectrum, or why not."""
+    """The spectrum, or the reason of a failure."""
     try:
         energy, mu = read_xmu(folder / OUTPUT)
         return FeffSpectrum(_site(folder, runs), energy, mu)
@@ -288,7 +289,7 @@ def _site(folder: Path, runs: Path) -> Site:
         known = {k: about.get(k, "") for k in ("kind", "split")}
         return Site(about["id"], about["material"], structure, about["site"], **known)
     structure, index = site_of_input(folder / INPUT)
-    # Nothing names the material: runs of one structure are of one.
+    # Without a name, runs of one structure are of one material.
     material = f"{structure.reduced_formula}-{digest(structure)[:8]}"
     name = "_".join(folder.relative_to(runs).parts) or folder.resolve().name
     return Site(row_id(name, structure[index].specie.symbol, index), material, structure, index)

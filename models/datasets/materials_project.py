@@ -1,4 +1,4 @@
-"""K-edge XANES of the Materials Project: its XAS documents, as ``mp-api`` gives them, in JSON.
+"""K-edge XANES of the Materials Project, from XAS documents of ``mp-api`` in JSON.
 
     from mp_api.client import MPRester
     with MPRester() as mpr:
@@ -30,7 +30,7 @@ from .structures import DESCRIPTORS, bare, distinct_sites
 
 @dataclass(frozen=True)
 class MPDocument:
-    """A spectrum and the sites that it is the mean of."""
+    """A spectrum, and the sites over which it is the mean."""
 
     spectrum: FeffSpectrum
     sites: tuple[Site, ...]
@@ -39,16 +39,16 @@ class MPDocument:
 def read_documents(
     paths: Sequence[Path], absorber: str, jobs: int, progress: Progress
 ) -> tuple[list[MPDocument], Counter[str]]:
-    """The K-edge XANES of the absorber, one per material.
+    """Read the K-edge XANES of the absorber, one per material.
 
     Returns
     -------
-    The documents by id, and how many others there were of each kind, in words.
+    The documents in the order of their ids, and the numbers of other documents by kind.
 
     Raises
     ------
     InputError
-        A file is not JSON, or holds no such document.
+        A file is not JSON, or contains no such document.
     """
     raw: list[Any] = []
     for path in paths:
@@ -69,18 +69,19 @@ def read_documents(
             found[document.spectrum.site.id] = document
     if not found:
         raise InputError(
-            f"{', '.join(map(str, paths))}: no {absorber} K XANES among {len(raw)} documents; found {told(others)}"
+            f"{', '.join(map(str, paths))}: no {absorber} K XANES among {len(raw)} documents; found "
+            f"{describe_counts(others)}"
         )
     return [found[i] for i in sorted(found)], others
 
 
-def told(others: Counter[str]) -> str:
-    """``3 O K XANES, 1 Co L3 XANES``."""
+def describe_counts(others: Counter[str]) -> str:
+    """Return numbers and kinds as text: ``3 O K XANES, 1 Co L3 XANES``."""
     return ", ".join(f"{n} {kind}" for kind, n in others.most_common()) or "none"
 
 
-def shared(labels: Sequence[dict[str, float]]) -> dict[str, float]:
-    """What holds of a mean over several sites: each descriptor on which all of them agree, NaN for any other."""
+def common_labels(labels: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the descriptors on which all sites of a mean spectrum agree, NaN for the others."""
     return {
         d: labels[0][d] if all(math.isclose(one[d], labels[0][d], abs_tol=1e-4) for one in labels) else math.nan
         for d in DESCRIPTORS
@@ -88,7 +89,7 @@ def shared(labels: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def _document(raw: Any, absorber: str) -> MPDocument | str:
-    """The document, or what else it is."""
+    """The document, or its kind if it is another one."""
     try:
         about, spectrum = raw, raw["spectrum"]
         kind = f"{_symbol(about['absorbing_element'])} {about['edge']} {about['spectrum_type']}"
@@ -101,16 +102,16 @@ def _document(raw: Any, absorber: str) -> MPDocument | str:
         structure = bare(Structure.from_dict(spectrum.get("structure") or about["structure"]))
         energy, mu = checked(np.array(spectrum["x"], dtype=float), np.array(spectrum["y"], dtype=float))
         one = spectrum.get("absorbing_index")
-        # Without an index it is the mean over the absorber's sites, weighted by how often each occurs.
+        # Without an index the spectrum is the mean over the absorber's sites, weighted by multiplicity.
         sites = distinct_sites(structure, absorber) if one is None else [int(one)]
-        made = [Site(row_id(str(material), absorber, i), str(material), structure, i) for i in sites]
-        if not material or made[0].element != absorber:
+        built = [Site(row_id(str(material), absorber, i), str(material), structure, i) for i in sites]
+        if not material or built[0].element != absorber:
             return "without a material, or with an index of another element"
-        return MPDocument(FeffSpectrum(made[0], energy, mu), tuple(made))
-    except Exception as e:  # pymatgen raises whatever an odd structure makes it stumble over
+        return MPDocument(FeffSpectrum(built[0], energy, mu), tuple(built))
+    except Exception as e:  # pymatgen raises many types of exceptions for unusual structures
         return f"that cannot be read ({e})"
 
 
 def _symbol(element: Any) -> str:
-    """An element as a word, or as pymatgen's JSON has it."""
+    """Symbol of an element, which is a string or an object of pymatgen's JSON."""
     return element["element"] if isinstance(element, dict) else str(element)

@@ -23,13 +23,13 @@ class Site:
 
     id: str
     material: str
-    """Sites of one material never stand on both sides of a split."""
+    """All sites of a material are on one side of a split."""
     structure: Structure
     index: int
-    """In ``structure``."""
+    """Index in ``structure``."""
     kind: str = ""
     split: str = ""
-    """As a queue of jobs gives both; empty where they are not given."""
+    """From a queue of jobs; empty otherwise."""
 
     @property
     def element(self) -> str:
@@ -38,12 +38,12 @@ class Site:
 
 
 def row_id(material: str, element: str, index: int) -> str:
-    """``Co3O4_Co008``: also a folder's name, so without what file systems do not take."""
+    """Return the id of a row, ``Co3O4_Co008``, which is also valid as the name of a folder."""
     return f"{_UNSAFE.sub('_', material)}_{element}{index:03d}"
 
 
 def structure_files(path: Path) -> list[Path]:
-    """The files of structures in a folder and below it, or the file itself."""
+    """Return the files of structures in a folder and its subfolders, or the file itself."""
     if not path.is_dir():
         return [path]
     kept = [p for p in path.rglob("*") if p.is_file() and p.name != SITE and not p.name.startswith(".")]
@@ -51,11 +51,11 @@ def structure_files(path: Path) -> list[Path]:
 
 
 def read_sites(path: Path, absorber: str | None) -> tuple[list[Site], list[str]]:
-    """The symmetrically distinct sites of the absorber in one file.
+    """Read the symmetrically distinct sites of the absorber in one file.
 
     A JSON file holds one structure, a list, or one per line, each as pymatgen writes it or under ``structure``
-    beside its ``id`` (or ``material_id``). An id such as ``Co3O4_Co008`` names the one site that is meant. Or they
-    are jobs, each with its own ``absorber`` and ``site``: see :func:`_job`.
+    beside its ``id`` (or ``material_id``). An id such as ``Co3O4_Co008`` selects a single site. Or
+    the file is a queue of jobs, each with its ``absorber`` and ``site`` (:func:`_job`).
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def read_sites(path: Path, absorber: str | None) -> tuple[list[Site], list[str]]
 
     Returns
     -------
-    The sites, and what could not be read, in words.
+    The sites, and messages about unreadable structures.
     """
     sites: list[Site] = []
     failed: list[str] = []
@@ -71,7 +71,7 @@ def read_sites(path: Path, absorber: str | None) -> tuple[list[Site], list[str]]
         for name, document, read in _structures(path):
             try:
                 sites += _job(document, absorber) if "abc" in document else _sites(name, bare(read()), absorber)
-            except Exception as e:  # pymatgen raises whatever an odd structure makes it stumble over
+            except Exception as e:  # pymatgen raises many types of exceptions for unusual structures
                 failed.append(f"{name}: {e}")
     except (OSError, EOFError, ValueError) as e:
         failed.append(str(e))
@@ -79,7 +79,7 @@ def read_sites(path: Path, absorber: str | None) -> tuple[list[Site], list[str]]
 
 
 def read_json(path: Path) -> Iterator[Any]:
-    """The documents of a JSON file, gzipped or not: one, a list, or (``.jsonl``) one per line."""
+    """Yield the documents of a JSON file, gzipped or not: one, a list, or (``.jsonl``) one per line."""
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as f:
         if ".jsonl" in path.suffixes:
             yield from (json.loads(line) for line in f if line.strip())
@@ -89,12 +89,12 @@ def read_json(path: Path) -> Iterator[Any]:
 
 
 def _structures(path: Path) -> Iterator[tuple[str, dict[str, Any], Any]]:
-    """Name of each structure of a file, the JSON document that it is in if it is in one, and what reads it."""
+    """Yield name, JSON document (if any) and reader of each structure of a file."""
     if not _is_json(path):
-        own = (
+        name = (
             path.resolve().parent.name if path.name in ("POSCAR", "CONTCAR") else path.name.removesuffix(path.suffix)
         )
-        yield own, {}, lambda: _from_file(path)
+        yield name, {}, lambda: _from_file(path)
         return
     stem = path.name.split(".json")[0]
     for k, document in enumerate(read_json(path)):

@@ -1,4 +1,4 @@
-"""The descriptors of an absorbing site, from its crystal structure; pymatgen does the chemistry.
+"""Descriptors of an absorbing site from its crystal structure, computed with pymatgen.
 
 Needs the ``[train]`` extra.
 """
@@ -20,61 +20,61 @@ from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 DESCRIPTORS = ("OS", "OS_mean", "CN", "CN2", "OCN", "NNRS", "MOOD", "PSGO", "NNOSM", "mean_bond")
 INTEGER = ("OS", "CN", "CN2", "OCN", "PSGO")
 SYMPREC_A = 0.01
-LEAST_DISTANCE_A = 0.5
+_MIN_DISTANCE_A = 0.5
 
 CHARGE = {
     **dict.fromkeys(("H", "Li", "Na", "K", "Rb", "Cs"), 1),
     **dict.fromkeys(("Be", "Mg", "Ca", "Sr", "Ba", "Zn", "Cd"), 2),
     **dict.fromkeys(("B", "Al", "Ga", "In", "Sc", "Y", "La", "Nd", "Sm", "Gd", "Dy", "Ho", "Er", "Lu"), 3),
-    **dict.fromkeys(("Cr", "Fe"), 3),  # where BVAnalyzer finds so
+    **dict.fromkeys(("Cr", "Fe"), 3),  # if BVAnalyzer agrees
     **dict.fromkeys(("Si", "Ge", "Ti", "Zr", "Hf"), 4),
     **dict.fromkeys(("P", "Nb", "Ta"), 5),
     **dict.fromkeys(("F", "Cl", "Br", "I"), -1),
     "O": -2,
 }
-"""Charges taken as known in a charge balance, e. An element of several usual ones (V, Mn, Co, Ni, Cu …) is not
-here, and beside it the mean of an absorber stays unassigned."""
+"""Known charges for a charge balance, e. Elements with several common charges (V, Mn, Co, Ni, Cu …) are left out; in
+their compounds the mean oxidation state of the absorber remains unassigned."""
 CHANGEABLE = ("Cr", "Fe")
 
 _Neighbours = list[dict[str, Any]]
-"""What CrystalNN gives: ``site``, ``site_index`` and ``image`` of each bonded atom."""
+"""Output of CrystalNN: ``site``, ``site_index`` and ``image`` of each bonded atom."""
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without pymatgen's and spglib's warnings: each is a fallback that they take (a default radius, a rounded
-    coordinate) or a notice to their own callers, thousands of times in a batch."""
+    """Suppress the warnings of pymatgen and spglib about fallbacks (a default radius, a rounded coordinate), which
+    occur thousands of times in a batch."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def bare(structure: Structure) -> Structure:
-    """The elements at their places, without oxidation states, charge and site properties.
+    """Return a structure of elements only, without oxidation states, charge and site properties.
 
     Raises
     ------
     ValueError
-        A site is shared by several elements or partly empty, or two atoms are nearer than atoms can be.
+        A site is partially occupied, or two atoms are too close.
     """
     if not structure.is_ordered:
         raise ValueError("partial occupancies: write the structure as an ordered cell")
     plain = Structure(structure.lattice, [Element(s.specie.symbol) for s in structure], structure.frac_coords)
-    distances = plain.get_neighbor_list(LEAST_DISTANCE_A)[3]
+    distances = plain.get_neighbor_list(_MIN_DISTANCE_A)[3]
     if len(distances):
         raise ValueError(f"atoms {distances.min():.2f} Å apart")
     return plain
 
 
 def digest(structure: Structure) -> str:
-    """The same for the same elements at the same places, to 10⁻⁵ of a cell, under the same pymatgen."""
+    """Return a digest of elements, positions (to 10⁻⁵ of the cell) and pymatgen's version."""
     places = np.round(np.vstack([structure.lattice.matrix, structure.frac_coords]), 5) + 0.0  # no −0
     elements = ",".join(site.species_string for site in structure)
     return hashlib.sha256(f"{version('pymatgen-core')} {elements}".encode() + places.tobytes()).hexdigest()[:24]
 
 
 def distinct_sites(structure: Structure, element: str) -> list[int]:
-    """The first site of each set of symmetrically equivalent ones of ``element``."""
+    """Return the first site of each set of symmetrically equivalent sites of ``element``."""
     of_element = [i for i, site in enumerate(structure) if site.specie.symbol == element]
     if len(of_element) < 2:
         return of_element
@@ -84,10 +84,10 @@ def distinct_sites(structure: Structure, element: str) -> list[int]:
 
 
 def mean_oxidation(composition: Composition, absorber: str, charge: Mapping[str, int] = CHARGE) -> float:
-    """Mean oxidation state of the absorber by charge balance, e; NaN where the rest has no certain charge.
+    """Return the mean oxidation state of the absorber by charge balance, e; 0 in the element itself.
 
-    0 in the element itself. NaN as well where the balance asks for more, or less, than the absorber is known with
-    in crystals (ICSD), as in a suboxide: ions of those charges it cannot be.
+    NaN if the charge of another element is not known, or if the result is outside of the absorber's range in crystals
+    (ICSD), as in a suboxide.
     """
     rest = {e.symbol: n for e, n in composition.element_composition.items() if e.symbol != absorber}
     amount = composition.element_composition[absorber]
@@ -101,19 +101,19 @@ def mean_oxidation(composition: Composition, absorber: str, charge: Mapping[str,
 
 
 def describe(structure: Structure, sites: Sequence[int]) -> list[dict[str, float]]:
-    """The descriptors of sites of one structure.
+    """Compute the descriptors of sites of one structure.
 
-    ``OS`` integer oxidation state, ``BVAnalyzer(symm_tol=0.1, max_radius=4)`` (between sites that it finds equally
-    likely, as in half-charged layered oxides, its choice is arbitrary: there ``OS_mean`` is what a spectrum
-    follows); ``OS_mean`` :func:`mean_oxidation`; ``CN`` number of first neighbours, ``CrystalNN()``; ``OCN`` how
-    many of them are O; ``CN2`` number of distinct atoms bonded to a first neighbour, the absorber and the first
-    shell left out; ``NNRS`` standard deviation and ``mean_bond`` mean of the first-neighbour distances, Å; ``MOOD``
-    smallest O–O distance among the first-neighbour O, Å; ``PSGO`` order of the crystal's point group;
-    ``NNOSM`` mean oxidation state of the first neighbours.
+    ``OS`` integer oxidation state, ``BVAnalyzer(symm_tol=0.1, max_radius=4)``, whose choice between equally likely
+    sites is arbitrary, as in half-charged layered oxides, where the spectrum depends on ``OS_mean``; ``OS_mean``
+    :func:`mean_oxidation`; ``CN`` number of first neighbours, ``CrystalNN()``; ``OCN`` number of O among them;
+    ``CN2`` number of distinct atoms bonded to a first neighbour, the absorber and the first shell left out; ``NNRS``
+    standard deviation and ``mean_bond`` mean of the first-neighbour distances, Å; ``MOOD`` smallest O–O distance
+    among the first-neighbour O, Å; ``PSGO`` order of the crystal's point group; ``NNOSM`` mean oxidation state of the
+    first neighbours.
 
     Parameters
     ----------
-    structure : ordered; oxidation states on its sites are not looked at
+    structure : ordered; oxidation states on its sites are ignored
     sites : indices in ``structure``
 
     Returns
@@ -166,7 +166,7 @@ def _point_group_order(structure: Structure) -> int:
 
 
 def _certain(structure: Structure, valences: list[int] | None) -> dict[str, int]:
-    """:data:`CHARGE`, without a changeable element that is not found in that state on each of its sites."""
+    """:data:`CHARGE`, without changeable elements that have another state on some site."""
     pairs = zip(structure, valences or (), strict=False)
     seen = {(site.specie.symbol, valence) for site, valence in pairs}
     doubtful = [e for e in CHANGEABLE if {v for s, v in seen if s == e} != {CHARGE[e]}]
@@ -174,8 +174,8 @@ def _certain(structure: Structure, valences: list[int] | None) -> dict[str, int]
 
 
 def _assigned(make: Callable[[], Any]) -> Any:
-    """What ``make`` gives, or None: pymatgen and spglib raise whatever an odd structure makes them stumble over,
-    and one such must not end a batch."""
+    """Result of ``make``, or None: pymatgen and spglib raise many types of exceptions for unusual structures, which
+    must not end a batch."""
     try:
         return make()
     except Exception:

@@ -1,1 +1,1 @@
-"""What a model is worth: competitors, studies and the report that ``xas-agent evaluate`` writes."""
+"""Evaluation of a model: competitors, studies and the report that ``xas-agent evaluate`` writes."""

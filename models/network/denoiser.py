@@ -1,15 +1,15 @@
-"""Noise taken off spectra before they are read."""
+"""Removal of noise from spectra before the network."""
 
 import torch
 from torch import Tensor, nn
 
 
 class Denoiser(nn.Module):
-    """Takes noise off a spectrum as far as what was seen in training allows to tell it apart (Wiener, 1949).
+    """A Wiener filter (1949) on the principal components of the noise-free training spectra, (N, G) → (N, G).
 
-    Along each principal component of the noise-free training spectra, of variance λ, a spectrum is shrunk by
-    λ / (λ + σ²). σ² is found in the spectrum itself, from what it has outside of the components beyond what training
-    spectra have there: a spectrum without noise is left as it is.
+    Along a component of variance λ a spectrum is shrunk by λ / (λ + σ²). The noise σ² is estimated from the spectrum
+    itself: the variance outside of the components, less the variance that training spectra have there. A spectrum
+    without noise remains unchanged.
     """
 
     COMPONENTS = 48
@@ -24,20 +24,21 @@ class Denoiser(nn.Module):
         self.axes: Tensor
         self.variance: Tensor
         self.remainder: Tensor
-        """Variance along a direction outside of the components; before :meth:`fit` none is too large."""
+        """Variance of training spectra along a direction outside of the components; infinite, that is no filter,
+        before :meth:`fit`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        off = x - self.mean
-        within = off @ self.axes
-        rest = off - within @ self.axes.T
+        centred = x - self.mean
+        coordinates = centred @ self.axes
+        rest = centred - coordinates @ self.axes.T
         outside = rest.square().sum(1, keepdim=True) / (x.shape[1] - self.axes.shape[1])
         noise = (outside - self.remainder).clamp_min(0.0)
-        taken = within * (noise / (self.variance + noise))
-        return x - taken @ self.axes.T - rest * (noise / (outside + 1e-12))
+        removed = coordinates * (noise / (self.variance + noise))
+        return x - removed @ self.axes.T - rest * (noise / (outside + 1e-12))
 
     @torch.no_grad()
     def fit(self, spectra: Tensor) -> None:
-        """Learn from noise-free training spectra (N, G)."""
+        """Fit to noise-free training spectra (N, G)."""
         self.mean.copy_(spectra.mean(0))
         _, s, v = torch.linalg.svd((spectra - self.mean).double(), full_matrices=False)
         variance, kept = s.square() / len(spectra), self.axes.shape[1]

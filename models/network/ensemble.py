@@ -1,4 +1,4 @@
-"""The network that is shipped: an ensemble of SPTs, its scaling and its out-of-distribution score in one module."""
+"""The exported module: an ensemble of SPTs with scaling, recall, denoiser and out-of-distribution score."""
 
 import torch
 from torch import Tensor, nn
@@ -12,16 +12,16 @@ from .spt import SPT, SPTShape
 class Served(nn.Module):
     """Aligned spectra (N, G) → (N, columns) in the order of :class:`~xas_agent.models.card.Card`.
 
-    A member's probabilities are those of its heads, at a temperature per descriptor, and those of the sites that it
-    recalls, in a share per descriptor, both fitted on held-out rows; the members' are averaged in the logarithm. A
-    regressed quantity is the members' mean. Its variance is the mean of each member's own: what its head gives and
-    what head and recall disagree by. The variance among members is left out, so that what fewer of them, or one, err
-    by on rows held out from them calibrates all together.
+    A member blends the probabilities of its heads, at a temperature per descriptor, with those of the recalled sites,
+    in a share per descriptor; temperatures and shares are fitted on held-out rows. The logarithms of the members'
+    probabilities are averaged. A regressed quantity is the members' mean, and its variance is the mean of the
+    members' variances, each the variance from the head plus that of the blend of head and recall. The variance among
+    members is left out: intervals are calibrated with fewer members, or one, on rows held out from them.
 
     Parameters
     ----------
-    shape : of the networks
-    sites : training sites to recall
+    shape : sizes of the networks
+    sites : number of training sites to recall
     """
 
     def __init__(self, shape: SPTShape, sites: int) -> None:
@@ -41,32 +41,32 @@ class Served(nn.Module):
         self.target_sd: Tensor
         self.temperature: Tensor
         self.share: Tensor
-        self.quieten = Denoiser(shape.grid_points)
-        self.familiar = OODScore(shape.grid_points)
+        self.denoiser = Denoiser(shape.grid_points)
+        self.ood_score = OODScore(shape.grid_points)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits, mean, log_variance, query = self.spt((self.quieten(x) - self.centre) / self.spread)
+        logits, mean, log_variance, query = self.spt((self.denoiser(x) - self.centre) / self.spread)
         recalled, recalled_values = self.recall(query)
         share = self.share[len(self.classes) :]
-        apart = recalled_values - mean
-        value = mean + share * apart
-        variance = (log_variance.exp() + share * (1 - share) * apart.square()).mean(1)
+        difference = recalled_values - mean
+        value = mean + share * difference
+        variance = (log_variance.exp() + share * (1 - share) * difference.square()).mean(1)
         return torch.cat(
             [
                 self.probabilities(logits, recalled),
                 value.mean(1) * self.target_sd + self.target_mean,
                 variance.sqrt() * self.target_sd,
-                self.familiar(x).unsqueeze(1),
+                self.ood_score(x).unsqueeze(1),
             ],
             dim=1,
         )
 
     def probabilities(self, logits: Tensor, recalled: Tensor) -> Tensor:
-        """(N, sum of classes) from what heads and recall of each member say, (N, members, sum of classes)."""
+        """Blend heads and recall, each (N, members, sum of classes), to probabilities (N, sum of classes)."""
         parts: list[Tensor] = []
-        known = recalled.split(self.classes, dim=2)
+        recalled_parts = recalled.split(self.classes, dim=2)
         for k, part in enumerate(logits.split(self.classes, dim=2)):
-            own = torch.softmax(part / self.temperature[k], dim=2)
-            both = (1 - self.share[k]) * own + self.share[k] * known[k].exp()
-            parts.append(torch.softmax(both.clamp_min(1e-9).log().mean(1), dim=1))
+            from_heads = torch.softmax(part / self.temperature[k], dim=2)
+            blended = (1 - self.share[k]) * from_heads + self.share[k] * recalled_parts[k].exp()
+            parts.append(torch.softmax(blended.clamp_min(1e-9).log().mean(1), dim=1))
         return torch.cat(parts, dim=1)

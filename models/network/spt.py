@@ -1,8 +1,8 @@
 """The Spectral Pattern Translator, Multi-Target Joint form (Zhong et al., section 4.3).
 
-Two properties beyond the paper, needed for serving. The periods of the frequency branch are chosen once, from
-the training spectra, so a frame's result never depends on what else is in its batch. And every operation
-compiles with ``torch.jit.script``, so the shipped file needs neither this code nor Python.
+Serving requires two properties beyond the paper. The periods of the frequency branch are chosen once, from the
+training spectra, so that a frame's result never depends on the other frames of its batch. Every operation compiles
+with ``torch.jit.script``, so that the shipped file needs neither this code nor Python.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ GATHERED_POINTS = 4  # grid points that are gathered into one vector before the 
 
 
 class SPTSizes(Settings):
-    """What a training config chooses of a network."""
+    """Sizes of a network that a training config chooses."""
 
     width: int = 32
     """Channels of both branches."""
@@ -43,7 +43,7 @@ class SPTSizes(Settings):
     graph: bool = True
     """Whether the network has a graph branch; ablations remove it."""
     frame_bands: int | None = None
-    """Bands that each frame chooses by its own spectrum among those there are, as the paper does; None uses all."""
+    """Number of bands that each frame selects by its own spectrum, as in the paper. Unset: all bands."""
 
 
 class SPTShape(SPTSizes):
@@ -51,40 +51,41 @@ class SPTShape(SPTSizes):
 
     grid_points: int
     periods: tuple[int, ...]
-    """Of the frequency bands, in spectral points (:func:`dominant_periods`)."""
+    """Periods of the frequency bands, spectral points (:func:`dominant_periods`)."""
     classes: tuple[int, ...]
     """Number of classes of each classified descriptor."""
     regressed: int
     """Number of regressed quantities."""
     members: int = 1
-    """Independent networks side by side, as groups of channels: an ensemble costs as many operations as one
-    network, which is what bounds a lone frame. Training has one; :func:`ensemble_weights` joins trained ones."""
+    """Independent networks side by side, as groups of channels: an ensemble takes as many operations as one network,
+    and their number limits the latency of a single frame. Training has one member; :func:`ensemble_weights` joins
+    trained ones."""
 
     @property
     def nodes(self) -> int:
-        """Spectral points of a spectrum."""
+        """Number of spectral points."""
         return -(-self.grid_points // self.node_points)
 
 
 def dominant_periods(spectra: Tensor, count: int) -> tuple[int, ...]:
-    """The ``count`` strongest distinct periods, in points, of (N, points) training spectra.
+    """Return the ``count`` strongest distinct periods, in points, of (N, points) training spectra.
 
-    As the paper's FFT band selection, but averaged over the training set once instead of over each batch. The
-    mean spectrum is taken off first: what all spectra share says nothing of their differences.
+    This is the paper's selection of bands by FFT, averaged once over the training set instead of over each batch. The
+    mean spectrum is subtracted first, since it does not distinguish spectra.
     """
     amplitude = torch.fft.rfft(spectra - spectra.mean(0), dim=1).abs().mean(0)
-    found: list[int] = []
+    periods: list[int] = []
     for k in amplitude[2:].argsort(descending=True).tolist():
         period = round(spectra.shape[1] / (k + 2))
-        if period >= 3 and period not in found:
-            found.append(period)
-        if len(found) == count:
+        if period >= 3 and period not in periods:
+            periods.append(period)
+        if len(periods) == count:
             break
-    return tuple(sorted(found, reverse=True))
+    return tuple(sorted(periods, reverse=True))
 
 
 class GroupedLinear(nn.Linear):
-    """A linear layer of each member: (N, members · inputs) → (N, members · outputs)."""
+    """One linear layer per member: (N, members · inputs) → (N, members · outputs)."""
 
     def __init__(self, inputs: int, outputs: int, members: int) -> None:
         super().__init__(inputs, members * outputs)
@@ -99,7 +100,7 @@ class GroupedLinear(nn.Linear):
 
 
 class SpectralEmbedding(nn.Module):
-    """(N, G) spectra → (N, members · width, nodes): value, slope and place of every spectral point."""
+    """(N, G) spectra → (N, members · width, nodes): value, slope and position of every spectral point."""
 
     def __init__(self, shape: SPTShape) -> None:
         super().__init__()
@@ -109,15 +110,15 @@ class SpectralEmbedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         padded = F.pad(x.unsqueeze(1), [1, 1], mode="replicate")
-        slope = (padded[:, :, 2:] - padded[:, :, :-2]) * 5.0  # brought to the size of the values
+        slope = (padded[:, :, 2:] - padded[:, :, :-2]) * 5.0  # slopes become as large as the values
         return self.local(torch.cat([x.unsqueeze(1), slope], dim=1)) + self.place
 
 
 class FrequencyBand(nn.Module):
     """One band: the sequence folded into rows of its period, a 2-D convolution, unfolded (eqs. 2 and 3).
 
-    Depthwise 2-D filters here and the pointwise ``mix`` in the branch: a ninth of the weights of a full 3 × 3
-    convolution. What is pointwise does not mind the folding, so the branch does it for all bands at once.
+    Depthwise 2-D filters here and the pointwise ``mix`` in the branch have a ninth of the weights of a full 3 × 3
+    convolution. Pointwise operations do not depend on the folding, so the branch does them for all bands at once.
     """
 
     def __init__(self, shape: SPTShape, period: int) -> None:
@@ -152,7 +153,7 @@ class FrequencyBranch(nn.Module):
         self.harmonics = [round(shape.nodes / p) for p in shape.periods]
 
     def unchosen(self, h: Tensor) -> Tensor:
-        """(N, bands) 0 for the bands that are strongest in a frame, −10⁴ for the others."""
+        """(N, bands) 0 for the strongest bands of a frame, −10⁴ for the others."""
         harmonics = torch.tensor(self.harmonics, device=h.device)
         amplitude = torch.fft.rfft(h.mean(dim=1)).abs().index_select(1, harmonics)
         strongest = amplitude.topk(self.chosen, dim=1).indices
@@ -187,8 +188,8 @@ class FrequencyBranch(nn.Module):
 class GraphAttention(nn.Module):
     """Attention of every spectral point over its neighbours in energy (eqs. 5–7).
 
-    The relevance of a neighbour is ``aᵀ LeakyReLU(W [hᵢ ‖ hⱼ])``. W acts on the two halves apart, so the
-    concatenated pair is never written out.
+    The relevance of a neighbour is ``aᵀ LeakyReLU(W [hᵢ ‖ hⱼ])``. W acts on the two halves separately, so that the
+    concatenated pair is never stored.
     """
 
     def __init__(self, shape: SPTShape) -> None:
@@ -226,9 +227,9 @@ class GraphAttention(nn.Module):
 class SPT(nn.Module):
     """One network, or several side by side, for all descriptors of a site.
 
-    ``forward`` takes aligned spectra (N, G) and gives per member the logits of every class of every classified
-    descriptor side by side (N, members, sum of classes), mean and log-variance of the regressed quantities
-    (N, members, R) each, standardised, and the query (N, members, key) by which it recalls training sites.
+    ``forward`` takes aligned spectra (N, G) and returns, per member, the logits of all classes of all classified
+    descriptors (N, members, sum of classes), mean and log-variance of the standardised regressed quantities, each
+    (N, members, R), and the query (N, members, key) that recalls training sites.
     """
 
     def __init__(self, shape: SPTShape) -> None:
@@ -265,14 +266,14 @@ class SPT(nn.Module):
 
 
 def head(latent: int, outputs: int, members: int) -> nn.Module:
-    """The head of one descriptor."""
+    """Return the head of one descriptor, (N, members · latent) → (N, members · outputs)."""
     return nn.Sequential(
         GroupedLinear(latent, latent // 2, members), nn.GELU(), GroupedLinear(latent // 2, outputs, members)
     )
 
 
 def ensemble_weights(members: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Weights of an SPT of several members from those of single ones: every tensor's channels side by side."""
+    """Join the weights of single SPTs to those of one with several members, the channels side by side."""
     joined: dict[str, Tensor] = {}
     for name, first in members[0].items():
         if name.endswith("outside"):
@@ -284,9 +285,9 @@ def ensemble_weights(members: Sequence[Mapping[str, Tensor]]) -> dict[str, Tenso
 
 
 def member_weights(joined: Mapping[str, Tensor], k: int, members: int) -> dict[str, Tensor]:
-    """The inverse of :func:`ensemble_weights` for member k."""
-    found: dict[str, Tensor] = {}
+    """Return the weights of member k, the inverse of :func:`ensemble_weights`."""
+    weights: dict[str, Tensor] = {}
     for name, tensor in joined.items():
         channels = 1 if name.endswith(("place", "relevance")) else 0
-        found[name] = tensor if name.endswith("outside") else tensor.chunk(members, dim=channels)[k].contiguous()
-    return found
+        weights[name] = tensor if name.endswith("outside") else tensor.chunk(members, dim=channels)[k].contiguous()
+    return weights

@@ -1,4 +1,4 @@
-"""What a beamline does to a spectrum, done to FEFF rows while training."""
+"""Disturbances of a beamline, applied to FEFF rows during training."""
 
 import math
 
@@ -9,16 +9,16 @@ from torch import Tensor
 from ...agent.types import STEP_WIDTH_EV, Settings
 from ..card import DomainCard
 
-PAD_EV = 12.0  # what broadening and shift may reach over; the jump of the periodic transform lies in its middle
+PAD_EV = 12.0  # reach of broadening and shift; the jump of the periodic Fourier transform lies in the padding
 
 
 class Augmentation(Settings):
-    """Sizes of the disturbances; each is drawn per spectrum, uniformly up to its maximum."""
+    """Sizes of the disturbances; each is drawn uniformly up to its maximum for every spectrum."""
 
     disturbed: float = 0.7
     """Fraction of the spectra that are disturbed."""
     shift_ev: float = 0.5
-    """Energy shift, ± eV: the error that calibration leaves."""
+    """Energy shift, ± eV: the remaining error of the energy calibration."""
     broadening_ev: float = 2.0
     """Largest σ of the Gaussian broadening, eV."""
     amplitude: float = Field(default=0.0, ge=0, lt=1)
@@ -32,31 +32,31 @@ class Augmentation(Settings):
     mixed: float = 0.3
     """Fraction of the spectra that are convex mixtures."""
     within_framework: bool = False
-    """Whether to mix only rows with the same elements, alkali ions aside, as in one sample; every row then needs a
+    """Whether to mix only rows with the same elements except alkali ions, as in one sample; every row then needs a
     formula."""
     mixture_max: int = 6
     """Largest number of spectra in a mixture; the smallest is 2."""
 
-    def short_of(self, domain: DomainCard) -> list[str]:
-        """What of the domain these do not rehearse, in words."""
+    def gaps(self, domain: DomainCard) -> list[str]:
+        """List the disturbances that are smaller than the domain requires, in words."""
         compared = (
             ("broadening_ev", self.broadening_ev, domain.broadening_ev, self.broadening_ev < domain.broadening_ev),
             ("amplitude", self.amplitude, domain.amplitude_sd, self.amplitude < domain.amplitude_sd),
             ("scale", self.scale, domain.scale_sd, self.scale < domain.scale_sd),
         )
-        return [f"{name} {had:g}, needed {needed:g}" for name, had, needed, short in compared if short]
+        return [f"{name} {value:g}, needed {needed:g}" for name, value, needed, small in compared if small]
 
 
 def mixtures(
     n: int, of: int, settings: Augmentation, generator: torch.Generator, group: Tensor | None = None
 ) -> Tensor:
-    """Weights (n, of) that turn ``of`` rows into n rows, a fraction of them convex mixtures of 2 or more.
+    """Draw weights (n, of) that turn ``of`` rows into n rows, a fraction of them convex mixtures of two or more.
 
-    Row i always keeps row i as its main part's partner, so that an epoch still sees every spectrum.
+    Row i is always a part of mixture i, so that an epoch still contains every spectrum.
 
     Parameters
     ----------
-    group : (of,) what only rows of the same number are mixed by, such as absorber or framework
+    group : (of,) number of each row's group, such as absorber or framework; only rows of one group are mixed
     """
     weights = torch.eye(n, of)
     if settings.mixed <= 0 or of < 2:
@@ -64,54 +64,57 @@ def mixtures(
     for i in torch.nonzero(torch.rand(n, generator=generator) < settings.mixed).flatten().tolist():
         k = int(torch.randint(2, settings.mixture_max + 1, (1,), generator=generator))
         share = -torch.rand(k, generator=generator).clamp_min(1e-9).log()  # Dirichlet(1, …, 1)
-        drawn = torch.randint(of, (k - 1,), generator=generator)
+        others = torch.randint(of, (k - 1,), generator=generator)
         if group is not None:
             alike = torch.nonzero(group == group[i]).flatten()
-            drawn = alike[drawn % len(alike)]
-        partners = torch.cat([torch.tensor([i]), drawn])
-        weights[i] = torch.zeros(of).index_add(0, partners, share / share.sum())
+            others = alike[others % len(alike)]
+        parts = torch.cat([torch.tensor([i]), others])
+        weights[i] = torch.zeros(of).index_add(0, parts, share / share.sum())
     return weights
 
 
 def disturb(
     spectra: Tensor, start_ev: float, step_ev: float, settings: Augmentation, generator: torch.Generator
 ) -> Tensor:
-    """Disturb (N, F) spectra that lie from ``start_ev`` (relative to the tabulated edge) in steps of ``step_ev``.
+    """Shift, broaden, damp and stretch spectra (N, F) by random amounts.
 
-    They are broadened, damped, stretched and shifted by random amounts.
+    Parameters
+    ----------
+    start_ev, step_ev : first energy, relative to the tabulated edge, and step
     """
     n = len(spectra)
 
-    def drawn() -> Tensor:
+    def draw() -> Tensor:
+        """(N, 1) uniform numbers, 0 for spectra that are not disturbed."""
         return torch.rand(n, 1, generator=generator) * on
 
     on = (torch.rand(n, 1, generator=generator) < settings.disturbed).float()
-    sigma = settings.broadening_ev * drawn()
-    shift = settings.shift_ev * (2 * drawn() - on)
+    sigma = settings.broadening_ev * draw()
+    shift = settings.shift_ev * (2 * draw() - on)
     moved = shifted(spectra, step_ev, shift, sigma)
     if settings.amplitude > 0:
-        moved = damped(moved, step_ev, 1 + settings.amplitude * (2 * drawn() - on))
+        moved = damped(moved, step_ev, 1 + settings.amplitude * (2 * draw() - on))
     if settings.scale > 0:
-        moved = stretched(moved, start_ev, step_ev, 1 + settings.scale * (2 * drawn() - on))
+        moved = stretched(moved, start_ev, step_ev, 1 + settings.scale * (2 * draw() - on))
     return moved
 
 
 def shifted(spectra: Tensor, step_ev: float, shift: Tensor, sigma: Tensor) -> Tensor:
-    """(N, F) spectra moved up by ``shift`` and broadened by ``sigma`` (both (N, 1), eV), in one Fourier product."""
+    """Move spectra (N, F) up by ``shift`` and broaden them by ``sigma`` (both (N, 1), eV), in one Fourier product."""
     points = spectra.shape[1]
     pad = math.ceil(PAD_EV / step_ev)
     padded = torch.nn.functional.pad(spectra.unsqueeze(1), [pad, pad], mode="replicate").squeeze(1)
     f = torch.fft.rfftfreq(padded.shape[1], step_ev)
     decay = torch.exp(-2 * (math.pi * f * sigma) ** 2)
-    turned = torch.fft.rfft(padded) * decay * torch.exp(-2j * math.pi * f * shift)
-    return torch.fft.irfft(turned, n=padded.shape[1])[:, pad : pad + points]
+    transformed = torch.fft.rfft(padded) * decay * torch.exp(-2j * math.pi * f * shift)
+    return torch.fft.irfft(transformed, n=padded.shape[1])[:, pad : pad + points]
 
 
 def damped(spectra: Tensor, step_ev: float, amplitude: Tensor) -> Tensor:
-    """(N, F) spectra, background 1, of which ``amplitude`` (N, 1) stays and the rest becomes a smooth step.
+    """Damp the fine structure of spectra (N, F): their ``amplitude`` (N, 1) plus the rest of a smooth step.
 
-    What a passive electron that is excited too takes from the structure (S0² of EXAFS; Rehr & Albers, Rev. Mod.
-    Phys. 72, 621, 2000); the arctangent stands where the spectrum first reaches one half.
+    This is the loss of amplitude by excitation of passive electrons (S0² of EXAFS; Rehr & Albers, Rev. Mod. Phys. 72,
+    621, 2000). The step is an arctangent at the energy where the spectrum, of background 1, first reaches one half.
     """
     point = torch.arange(spectra.shape[1], dtype=spectra.dtype)
     above = (spectra >= 0.5).float().argmax(1, keepdim=True).clamp_min(1)
@@ -122,17 +125,17 @@ def damped(spectra: Tensor, step_ev: float, amplitude: Tensor) -> Tensor:
 
 
 def stretched(spectra: Tensor, start_ev: float, step_ev: float, scale: Tensor) -> Tensor:
-    """(N, F) spectra whose energies from the tabulated edge are multiplied by ``scale`` (N, 1)."""
+    """Multiply the energies of spectra (N, F), relative to the tabulated edge, by ``scale`` (N, 1)."""
     points = spectra.shape[1]
     energy = start_ev + step_ev * torch.arange(points, dtype=spectra.dtype)
-    at = ((energy / scale - start_ev) / step_ev).clamp(0, points - 1)
-    below = at.floor().clamp(max=points - 2)
+    position = ((energy / scale - start_ev) / step_ev).clamp(0, points - 1)
+    below = position.floor().clamp(max=points - 2)
     left, right = (spectra.gather(1, (below + k).long()) for k in (0, 1))
-    return left + (at - below) * (right - left)
+    return left + (position - below) * (right - left)
 
 
 def add_noise(aligned: Tensor, slope_shape: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
-    """Noise and a leftover of the post-edge curve on (N, G) spectra; ``slope_shape`` (G,) runs from 0 to 1."""
+    """Add noise and a remaining post-edge slope to spectra (N, G); ``slope_shape`` (G,) runs from 0 to 1."""
     n = len(aligned)
     on = (torch.rand(n, 1, generator=generator) < settings.disturbed).float()
     sigma = settings.noise * torch.rand(n, 1, generator=generator) * on

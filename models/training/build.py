@@ -1,4 +1,4 @@
-"""From a training config to a model folder: members trained in processes of their own, calibrated, written."""
+"""From a training config to a model folder: train the members in separate processes, calibrate, and write."""
 
 import multiprocessing as mp
 from collections.abc import Sequence
@@ -24,15 +24,22 @@ from .plan import TrainedMember, TrainingPlan, best, ensemble, estimates, held_o
 from .rows import FINE_EV
 from .train import train_member
 
-FAMILIAR_DRAWS = 4000
-RUN_SEED_STEP = 1000  # more than there are members: no run has the seed of another
+_OOD_TRAINING_SPECTRA = 4000
+RUN_SEED_STEP = 1000  # more than there are members, so that no two runs have the same seed
 METAL_GAP_EV, METAL_AMPLITUDE = 6.0, 0.64
-"""How far below FEFF's, and with how much of its amplitude, a measured metal comes out of an alignment that undoes
-the offset and the amplitude of oxides (``xas-agent calibrate`` with Ni(OH)2 and Ni metal)."""
+"""Shift below FEFF's spectrum and relative amplitude of a measured metal after an alignment that corrects the offset
+and the amplitude of oxides (``xas-agent calibrate`` with Ni(OH)2 and Ni metal)."""
 
 
 def train_one(config: TrainingConfig, folder: Path, k: int, threads: int, queue: Any) -> TrainedMember:
-    """Train member k, in a process of its own; epochs count on from run to run."""
+    """Train member k in this process; epochs are counted through all runs.
+
+    Parameters
+    ----------
+    folder : with the FEFF rows
+    threads : CPU threads of torch
+    queue : receives (member, epoch, validation score) after every epoch
+    """
     torch.set_num_threads(threads)
     plan = TrainingPlan.read(config, folder)
     truth = {d: v[plan.judged] for d, v in plan.data.labels.items()}
@@ -42,8 +49,8 @@ def train_one(config: TrainingConfig, folder: Path, k: int, threads: int, queue:
         score = None
         if len(plan.judged):
             heads = ensemble(plan, [TrainedMember(network.state_dict(), None, epoch, 0.0)], train)
-            found = best(plan, estimates(plan, heads, plan.judged))
-            score = float(np.nanmean(list(scores(truth, found, config.classified).values())))
+            values = best(estimates(plan, heads, plan.judged))
+            score = float(np.nanmean(list(scores(truth, values, config.classified).values())))
         queue.put((k, before + epoch, score))
         return score
 
@@ -62,7 +69,17 @@ def build(config: TrainingConfig, data: Path, out: Path, jobs: int, progress: Pr
     Parameters
     ----------
     data : folder with the FEFF rows (:mod:`xas_agent.models.training.data`)
-    jobs : members trained at the same time, each on one thread
+    jobs : members trained at the same time
+    progress : called after every epoch of a member
+
+    Returns
+    -------
+    The model folder.
+
+    Raises
+    ------
+    DataError
+        The data are missing, or do not fit the config.
     """
     plan = TrainingPlan.read(config, data)
     epochs = config.runs * config.optimisation.epochs
@@ -84,10 +101,10 @@ def build(config: TrainingConfig, data: Path, out: Path, jobs: int, progress: Pr
 
 
 def assemble(plan: TrainingPlan, members: Sequence[TrainedMember], out: Path) -> Path:
-    """Calibrate the ensemble of trained members on what each has not seen, and write its folder."""
-    asked = plan.folds[: len(members)]
-    juries = [ensemble(plan, [members[k] for k in plan.jury(j)], rest) for j, (rest, _) in enumerate(asked)]
-    held = [held_out(plan, jury, index) for jury, (_, index) in zip(juries, asked, strict=True)]
+    """Calibrate the ensemble of trained members on rows held out from each, and write its folder."""
+    folds = plan.folds[: len(members)]
+    juries = [ensemble(plan, [members[k] for k in plan.jury(j)], rest) for j, (rest, _) in enumerate(folds)]
+    held = [held_out(plan, jury, index) for jury, (_, index) in zip(juries, folds, strict=True)]
     t = plan.rows.targets
     recalls = all(m.log_sharpness is not None for m in members)
     plan = replace(plan, blend=fit_blend(held, t.one_hot, t.regressed, recalls))
@@ -96,26 +113,28 @@ def assemble(plan: TrainingPlan, members: Sequence[TrainedMember], out: Path) ->
         jury.share.copy_(plan.blend.share)
     served = ensemble(plan, members, plan.learnt)
     generator = torch.Generator().manual_seed(plan.config.seed)
-    pick = torch.as_tensor(plan.learnt)[torch.randint(len(plan.learnt), (FAMILIAR_DRAWS,), generator=generator)]
+    pick = torch.as_tensor(plan.learnt)[
+        torch.randint(len(plan.learnt), (_OOD_TRAINING_SPECTRA,), generator=generator)
+    ]
     weights = plan.rows.mixtures(pick, plan.config.augmentation, generator)
-    drawn = plan.rows.disturbed(weights, pick, plan.config.augmentation, generator)
-    quiet = plan.config.augmentation.model_copy(update={"noise": 0.0})
-    served.quieten.fit(plan.rows.disturbed(weights, pick, quiet, generator))
+    spectra = plan.rows.disturbed(weights, pick, plan.config.augmentation, generator)
+    noiseless = plan.config.augmentation.model_copy(update={"noise": 0.0})
+    served.denoiser.fit(plan.rows.disturbed(weights, pick, noiseless, generator))
     material = np.unique(plan.data.material, return_inverse=True)[1]
-    served.familiar.fit(drawn, torch.from_numpy(material)[pick], strangers(plan, generator))
+    served.ood_score.fit(spectra, torch.from_numpy(material)[pick], augment_outliers(plan, generator))
     return export(plan, served, juries, members, out)
 
 
-def strangers(plan: TrainingPlan, generator: torch.Generator) -> Tensor | None:
-    """Augmented spectra of the rows that are there as examples of what must be flagged.
+def augment_outliers(plan: TrainingPlan, generator: torch.Generator) -> Tensor | None:
+    """Return augmented spectra (OUTLIERS, G) of the plan's outliers, None where it has none.
 
-    Of metals they lie all the way from what FEFF computes to what is measured and aligned as if it were an oxide.
+    Those of metals range from the spectrum that FEFF computes to the measured one, aligned as an oxide.
     """
-    if plan.strange is None:
+    if plan.outliers is None:
         return None
-    rows, some = plan.strange, torch.arange(OODScore.STRANGERS) % len(plan.strange.fine)
-    way = torch.linspace(0, 1, len(some))[:, None] * plan.strange_metal[some, None]
-    fine = shifted(rows.fine[some], FINE_EV, -METAL_GAP_EV * way, torch.zeros_like(way))
-    fine = damped(fine, FINE_EV, 1 + (METAL_AMPLITUDE - 1) * way)
+    rows, some = plan.outliers, torch.arange(OODScore.OUTLIERS) % len(plan.outliers.fine)
+    measured = torch.linspace(0, 1, len(some))[:, None] * plan.outlier_is_metal[some, None]
+    fine = shifted(rows.fine[some], FINE_EV, -METAL_GAP_EV * measured, torch.zeros_like(measured))
+    fine = damped(fine, FINE_EV, 1 + (METAL_AMPLITUDE - 1) * measured)
     every = torch.arange(len(some))
     return replace(rows, fine=fine).disturbed(torch.eye(len(some)), every, plan.config.augmentation, generator)

@@ -1,4 +1,4 @@
-"""What is fitted on rows that the member judging them has not trained on: temperatures and shares of recall."""
+"""Temperatures and shares of recall, fitted on held-out rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from torch import Tensor
 
 from ...agent.types import Array
 
-TEMPERATURES = np.geomspace(0.5, 5.0, 24)
-SHARES = np.linspace(0.0, 1.0, 21)
+_TEMPERATURES = np.geomspace(0.5, 5.0, 24)
+_RECALL_SHARES = np.linspace(0.0, 1.0, 21)
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What m members say of rows that they have not trained on; heads and recall apart."""
+    """Answers of m members for n rows on which they have not trained, of heads and recall separately."""
 
     index: NDArray[np.int_]
-    """(n,) the rows."""
+    """(n,) indices of the rows."""
     logits: Tensor
     """(n, m, sum of classes)"""
     mean: Tensor
@@ -33,24 +33,25 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Blend:
-    """How heads and recall go together."""
+    """Weights of heads and recall."""
 
     temperature: Tensor
-    """(D,) of each classified descriptor's logits (Guo et al., ICML 2017)."""
+    """(D,) temperature of each classified descriptor's logits (Guo et al., ICML 2017)."""
     share: Tensor
-    """(D + R,) of recall in each classified descriptor's probabilities and each regressed quantity's value."""
+    """(D + R,) share of recall in each classified descriptor's probabilities and each regressed quantity's value."""
 
     @classmethod
     def heads_alone(cls, classified: int, regressed: int) -> "Blend":
-        """No recall, no tempering."""
+        """Return the blend without recall, at temperature 1."""
         return cls(torch.ones(classified), torch.zeros(classified + regressed))
 
 
 def fit_blend(held: Sequence[HeldOut], one_hot: Sequence[Tensor], regressed: Tensor, recall: bool) -> Blend:
-    """The temperatures and shares under which held-out labels are most likely, values least wrong.
+    """Fit temperatures and shares: maximum likelihood for classes, least squares for regressed quantities.
 
     Parameters
     ----------
+    held : answers for held-out rows
     one_hot, regressed : labels of all rows, as in :class:`~xas_agent.models.training.rows.Targets`
     recall : False leaves recall out
     """
@@ -58,44 +59,47 @@ def fit_blend(held: Sequence[HeldOut], one_hot: Sequence[Tensor], regressed: Ten
     temperatures: list[float] = []
     shares: list[float] = []
     for d, label in enumerate(one_hot):
-        own: list[Array] = []
+        logits: list[Array] = []
         recalled: list[Array] = []
         true: list[NDArray[np.int_]] = []
         for part in held:
             y = label[part.index]
             known = y.sum(1) > 0
-            own.append(part.logits.split(sizes, 2)[d][known].double().numpy())
+            logits.append(part.logits.split(sizes, 2)[d][known].double().numpy())
             recalled.append(part.recalled.split(sizes, 2)[d][known].double().numpy())
             true.append(y[known].argmax(1).numpy())
-        t, share = tempered(np.concatenate(own), np.concatenate(recalled), np.concatenate(true), recall)
+        t, share = fit_temperature(np.concatenate(logits), np.concatenate(recalled), np.concatenate(true), recall)
         temperatures.append(t)
         shares.append(share)
     for r in range(regressed.shape[1]):
         y = torch.cat([regressed[part.index, r] for part in held])
-        own_value = torch.cat([part.mean[:, :, r].mean(1) for part in held])
-        apart = torch.cat([part.recalled_values[:, :, r].mean(1) for part in held]) - own_value
+        from_heads = torch.cat([part.mean[:, :, r].mean(1) for part in held])
+        difference = torch.cat([part.recalled_values[:, :, r].mean(1) for part in held]) - from_heads
         known = ~y.isnan()
-        best = ((y - own_value) * apart)[known].sum() / apart[known].square().sum().clamp_min(1e-9)
+        best = ((y - from_heads) * difference)[known].sum() / difference[known].square().sum().clamp_min(1e-9)
         shares.append(float(best.clamp(0, 1)) if recall else 0.0)
     return Blend(torch.tensor(temperatures), torch.tensor(shares))
 
 
-def tempered(logits: Array, recalled: Array, true: NDArray[np.int_], recall: bool) -> tuple[float, float]:
-    """Temperature and share of recall under which the true classes (n,) are most likely, by search.
+def fit_temperature(logits: Array, recalled: Array, true: NDArray[np.int_], recall: bool) -> tuple[float, float]:
+    """Search the temperature and share of recall under which the true classes (n,) are most likely.
 
-    Members' probabilities, of (n, m, classes) logits and log probabilities recalled, are averaged in the logarithm,
-    as :meth:`~xas_agent.models.network.ensemble.Served.probabilities` does.
+    Probabilities are blended as by :meth:`~xas_agent.models.network.ensemble.Served.probabilities`.
+
+    Parameters
+    ----------
+    logits, recalled : (n, m, classes) logits of the heads, log probabilities from recall
     """
     if len(true) == 0:
         return 1.0, 0.0
     rows = np.arange(len(true))
-    remembered = np.exp(recalled)
-    best, found = np.inf, (1.0, 0.0)
-    for t in TEMPERATURES:
-        own = softmax(logits / t, axis=2)
-        for share in SHARES if recall else SHARES[:1]:
-            together = np.log(np.maximum((1 - share) * own + share * remembered, 1e-9)).mean(1)
-            surprise = -log_softmax(together, axis=1)[rows, true].mean()
-            if surprise < best:
-                best, found = surprise, (float(t), float(share))
-    return found
+    recalled_probability = np.exp(recalled)
+    lowest, best = np.inf, (1.0, 0.0)
+    for t in _TEMPERATURES:
+        from_heads = softmax(logits / t, axis=2)
+        for share in _RECALL_SHARES if recall else _RECALL_SHARES[:1]:
+            blended = np.log(np.maximum((1 - share) * from_heads + share * recalled_probability, 1e-9)).mean(1)
+            surprise = -log_softmax(blended, axis=1)[rows, true].mean()
+            if surprise < lowest:
+                lowest, best = surprise, (float(t), float(share))
+    return best

@@ -11,10 +11,10 @@ from .augment import Augmentation
 
 
 class Network(SPTSizes):
-    """Sizes of one SPT, and how many bands to look for in the training spectra."""
+    """Sizes of one SPT, and the number of its frequency bands."""
 
     bands: int = 4
-    """Number of frequency bands, the strongest of the training spectra."""
+    """Number of frequency bands: the strongest periods of the training spectra."""
 
 
 class Optimisation(Settings):
@@ -31,8 +31,8 @@ class Optimisation(Settings):
     rows_per_epoch: int = 512
     """Smallest number of rows per epoch; a smaller set is repeated, each time with new disturbances."""
     patience: int | None = None
-    """Training stops after this many epochs without a better validation score, and the best weights are kept. Unset:
-    the schedule runs to its end, and the last weights are kept."""
+    """Training stops after this many epochs without a better validation score and keeps the best weights. Unset: the
+    schedule runs to its end, and the last weights are kept."""
     regression_weight: float = 3.0
     """Weight of the regression loss relative to one classified descriptor."""
     recall_weight: float = 1.0
@@ -40,7 +40,7 @@ class Optimisation(Settings):
 
 
 class TrainingConfig(Settings):
-    """One model: data, network, optimisation."""
+    """``configs/training/*.yaml``: data, network and optimisation of one model."""
 
     name: str
     """Name of the model folder that is written."""
@@ -73,21 +73,22 @@ class TrainingConfig(Settings):
     pretrained: str | None = None
     """Model name or folder whose weights training starts from."""
     protocol: Literal["split", "cross-validation"] = "split"
-    """The rows are cut into folds by material; each member leaves some out, and its answers on those calibrate the
-    model. ``split``: folds of ``train``; the ensemble is judged on ``val``. ``cross-validation``: folds of both; each
-    row is judged by the member that has not seen its material."""
+    """The rows are divided into folds by material; each member leaves some folds out, and its answers for those
+    calibrate the model. ``split``: folds of ``train``; the ensemble is judged on ``val``. ``cross-validation``: folds
+    of both; each row is judged by the member that has not seen its material."""
     members: int = Field(default=5, ge=1)
     """Networks of the ensemble."""
     folds: int = Field(default=5, ge=2)
     """Folds of ``split``, at least as many as members; with more folds each member trains on more rows, and fewer
     rows calibrate. Cross-validation has as many folds as members."""
     left_out: int = Field(default=1, ge=1)
-    """Folds that each member leaves out, in a ring: member k the folds k, k + 1, … of the first ``members``. So many
-    members judge each of those folds together: an ensemble errs less than its members, and is calibrated as one."""
+    """Number of folds that each member leaves out, in a ring: member k leaves out the folds k, k + 1, … of the first
+    ``members`` folds. The same number of members judges each of those folds together: the error of an ensemble is
+    smaller than that of its members, so calibration uses ensembles too."""
     runs: int = Field(default=1, ge=1)
-    """How often each member is fine-tuned from the same weights, in a different order and with different
-    disturbances. The model keeps the mean of the weights, which errs less than one run at the same cost in serving
-    (model soups: Wortsman et al., ICML 2022)."""
+    """Number of fine-tunings of each member from the same weights, in different orders and with different
+    disturbances. The model keeps the mean of the weights, whose error is smaller than that of one run at the same
+    cost in serving (model soups: Wortsman et al., ICML 2022)."""
     seed: int = 0
     """Seed of all random numbers."""
     feff_minus_experiment: OffsetCard
@@ -105,15 +106,15 @@ class TrainingConfig(Settings):
 
     @property
     def cuts(self) -> int:
-        """How many folds there are."""
+        """Number of folds of the chosen protocol."""
         return self.members if self.protocol == "cross-validation" else max(self.members, self.folds)
 
     @model_validator(mode="after")
     def _folds_fit_members(self) -> "TrainingConfig":
         if self.left_out > self.members or self.left_out >= self.cuts:
             raise ValueError(
-                f"left_out {self.left_out}: at most the {self.members} members, and fewer than all folds"
+                f"left_out {self.left_out}: expected at most the {self.members} members, and fewer than all folds"
             )
         if self.runs > 1 and self.pretrained is None:
-            raise ValueError(f"runs {self.runs}: weights trained from scratch have no mean; name what is pretrained")
+            raise ValueError(f"runs {self.runs}: weights trained from scratch cannot be averaged; set pretrained")
         return self

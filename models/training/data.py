@@ -4,14 +4,13 @@
     ``id`` (N,), ``energy`` (N, M) absolute photon energy in eV on FEFF's own scale, ``mu`` (N, M) absorption
     divided by FEFF's atomic background.
 ``NAME.csv``
-    one row per ``id`` with ``material`` (rows of one material never stand on both sides of a split), ``split``
-    (``train``, ``val``; rows of any other split are not trained on) and a column per descriptor; an empty cell
-    is a label that could not be assigned. ``OS_mean``, where there is such a column, is the mean oxidation
-    state of the absorber in the compound. Rows whose ``kind`` is ``layered`` or ``rattled`` count as one material
-    where their ``formula`` is the same: they are near copies of each other.
+    one row per ``id`` with ``material`` (all rows of a material are on one side of a split), ``split`` (``train``,
+    ``val``; rows of other splits are not trained on) and a column per descriptor; an empty cell is a label that could
+    not be assigned. The optional column ``OS_mean`` is the mean oxidation state of the absorber in the compound. Rows
+    of the ``kind`` ``layered`` or ``rattled`` with the same ``formula`` count as one material, since they are near
+    copies of each other.
 
-A folder of anyone's own FEFF runs written so is trained on without a change of code;
-:mod:`xas_agent.models.datasets.dataset` writes it from structures, FEFF runs and Materials Project documents.
+:mod:`xas_agent.models.datasets.dataset` writes such files from structures, FEFF runs and Materials Project documents.
 """
 
 import csv
@@ -28,18 +27,18 @@ from ...agent.types import Array, Grid, InputError, bin_means, get_logger
 
 log = get_logger()
 
-OXIDATION_STATES = (-4.0, 9.0)
-"""Least and greatest that elements have; a charge balance beyond has gone wrong, as for an intermetallic oxide."""
+_OXIDATION_STATE_RANGE = (-4.0, 9.0)
+"""Range of the elements, e; a charge balance beyond it is wrong, as for an intermetallic oxide."""
 
-MOBILE = frozenset(("Li", "Na", "K", "Rb", "Cs"))
-"""What moves in and out of a framework while it stays."""
+_MOBILE_IONS = frozenset(("Li", "Na", "K", "Rb", "Cs"))
+"""Elements that move in and out of a framework."""
 
-NEAR_COPIES = ("layered", "rattled")
-"""Kinds whose rows of one formula, in whichever stacking, ordering or distortion, are one material."""
+_NEAR_COPY_KINDS = ("layered", "rattled")
+"""Kinds whose rows of one formula, of any stacking, ordering or distortion, are one material."""
 
 
 class DataError(InputError):
-    """Training data that is not as documented; the message names file, finding and expectation."""
+    """Invalid training data; the message names the file, what was found and what was expected."""
 
 
 @dataclass(frozen=True)
@@ -52,19 +51,19 @@ class FeffData:
     split: NDArray[np.str_]
     kind: NDArray[np.str_]
     framework: NDArray[np.str_]
-    """Elements of the compound but for alkali ions: LiNiO2, Li0.5NiO2 and NiO2 share it. Empty without a formula."""
+    """(N,) elements of the compound except alkali ions, as Ni-O of LiNiO2 and NiO2; empty without a formula."""
     energy: Array
     """(N, M) eV, absolute, FEFF's scale."""
     mu: Array
     """(N, M)"""
     labels: dict[str, Array]
-    """(N,) per descriptor; NaN where it could not be assigned. ``OS_mean`` falls back on OS."""
+    """(N,) per descriptor; NaN where it could not be assigned. ``OS_mean`` is OS where the table has none."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def rows(self, mask: NDArray[np.bool_]) -> "FeffData":
-        """The sites that ``mask`` selects."""
+        """Return the sites that ``mask`` (N,) selects."""
         labels = {k: v[mask] for k, v in self.labels.items()}
         return FeffData(
             self.name,
@@ -79,13 +78,17 @@ class FeffData:
         )
 
     def on_bins(self, bounds: Array, edge_ev: float) -> Array:
-        """(N, len(bounds) − 1) bin means over ``bounds`` (eV relative to the tabulated edge), tails continued."""
+        """Return bin means (N, B) over ``bounds`` (B + 1, eV from the tabulated edge), with extrapolated tails."""
         energy, mu = with_tail(self.energy - edge_ev, self.mu, bounds[0])
         return bin_means(energy, mu, bounds)
 
 
 def load_feff(folder: Path, name: str, descriptors: tuple[str, ...]) -> FeffData:
     """Read ``folder/name.npz`` and ``folder/name.csv``.
+
+    Parameters
+    ----------
+    descriptors : columns of the table to read
 
     Raises
     ------
@@ -117,24 +120,24 @@ def load_feff(folder: Path, name: str, descriptors: tuple[str, ...]) -> FeffData
 
     labels = {d: numbers(d) for d in descriptors}
     if "OS" in descriptors:
-        own = numbers("OS_mean")
-        odd = (own < OXIDATION_STATES[0]) | (own > OXIDATION_STATES[1])
-        if odd.any():
-            log.warning("mean oxidation states that no element has are left out", data=name, ids=ids[odd].tolist())
-        labels["OS_mean"] = np.where(odd, np.nan, np.where(np.isnan(own), labels["OS"], own))
+        tabulated = numbers("OS_mean")
+        impossible = (tabulated < _OXIDATION_STATE_RANGE[0]) | (tabulated > _OXIDATION_STATE_RANGE[1])
+        if impossible.any():
+            log.warning("impossible mean oxidation states are left out", data=name, ids=ids[impossible].tolist())
+        labels["OS_mean"] = np.where(impossible, np.nan, np.where(np.isnan(tabulated), labels["OS"], tabulated))
     kind, formula = text("kind"), text("formula")
-    material = np.where(np.isin(kind, NEAR_COPIES) & (formula != ""), formula, text("material"))
+    material = np.where(np.isin(kind, _NEAR_COPY_KINDS) & (formula != ""), formula, text("material"))
     framework = np.array([framework_of(f) for f in formula.tolist()])
     return FeffData(name, ids, material, text("split"), kind, framework, energy, mu, labels)
 
 
 def framework_of(formula: str) -> str:
-    """Elements of a formula without alkali ions, in alphabetical order.
+    """Return the elements of a formula without alkali ions, in alphabetical order.
 
     >>> framework_of("Li(NiO2)2")
     'Ni-O'
     """
-    return "-".join(sorted(set(re.findall("[A-Z][a-z]?", formula)) - MOBILE))
+    return "-".join(sorted(set(re.findall("[A-Z][a-z]?", formula)) - _MOBILE_IONS))
 
 
 def _arrays(path: Path) -> tuple[NDArray[np.str_], Array, Array]:
@@ -168,16 +171,22 @@ def _by_id(path: Path, needed: set[str]) -> dict[str, dict[str, str]]:
                 raise DataError(f"{path}: no column {', '.join(sorted(missing))}; found {', '.join(columns)}")
             return {row["id"]: row for row in reader}
     except (UnicodeDecodeError, csv.Error) as e:
-        raise DataError(f"{path}: not a table of text ({e}); expected a row per id") from None
+        raise DataError(f"{path}: not a CSV table ({e}); expected a row per id") from None
 
 
 def grid_end(data: FeffData, edge_ev: float) -> float:
-    """Where the shortest row of ``data`` ends, eV relative to the tabulated edge: no grid may reach further."""
+    """Return the last energy of the shortest row, eV from the tabulated edge, beyond which no grid may reach."""
     return float(data.energy[:, -1].min() - edge_ev)
 
 
 def check_grid(grid: Grid, data: FeffData, edge_ev: float) -> None:
-    """Refuse a grid that reaches beyond the shortest training row."""
+    """Check that the grid does not reach beyond the shortest training row.
+
+    Raises
+    ------
+    DataError
+        It does.
+    """
     end = grid_end(data, edge_ev)
     if grid.stop_ev > end:
         raise DataError(

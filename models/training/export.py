@@ -1,4 +1,4 @@
-"""Writing a model folder: ``model.ts`` and the card, with intervals and figures from rows not trained on."""
+"""Export of a model folder: ``model.ts`` and the card, with intervals and metrics from held-out rows."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,17 +16,19 @@ from ..readable import readable
 from .metrics import conformal_scale, scores
 from .plan import Estimates, TrainedMember, TrainingPlan, best, estimates
 
-COVERAGE = 0.9
+_COVERAGE = 0.9
 
 
 def export(
     plan: TrainingPlan, served: Served, juries: Sequence[Served], members: Sequence[TrainedMember], out: Path
 ) -> Path:
-    """Write ``model.ts`` and ``card.yaml``.
+    """Write ``model.ts``, ``card.yaml`` and ``README.md``, and return the model folder ``out / config.name``.
 
     Parameters
     ----------
-    juries : the members that have not seen a fold, for every fold that calibrates
+    served : the ensemble that is exported
+    juries : for every fold that calibrates, the ensemble of the members that have not seen it
+    members : the trained members, for the record
     """
     config = plan.config
     folder = out / config.name
@@ -45,12 +47,12 @@ def export(
         regressed=config.regressed,
         feff_minus_experiment=config.feff_minus_experiment,
         domain=config.domain,
-        ood="the largest of: distance to the nearest augmented training spectra in principal components and "
-        "smoothed remainder outside of them, in quadrature; the worst point; and nearness to examples of what the "
-        f"model does not know ({'the rows of split cal' if plan.strange else 'none were given'}). "
-        f"{OODScore.QUANTILE:.0%} of left-out training spectra score below 1, and above 1 is unfamiliar",
+        ood="the largest of: the distance to the nearest augmented training spectra in principal components and the "
+        "smoothed remainder outside of them, in quadrature; the deviation of the worst point; and the similarity to "
+        f"outliers ({'the rows of split cal' if plan.outliers else 'none were given'}). "
+        f"{OODScore.QUANTILE:.0%} of left-out training spectra score below 1; above 1 is out of distribution",
         training=training_record(plan, served, members),
-        metrics=judged(plan, served, juries, described),
+        metrics=measure(plan, served, juries, described),
         limits=config.limits,
         licence=config.licence,
         cite=config.cite,
@@ -62,7 +64,7 @@ def export(
 
 
 def training_record(plan: TrainingPlan, served: Served, members: Sequence[TrainedMember]) -> dict[str, Any]:
-    """What the card says of how the model came about."""
+    """Return the card's record of the training."""
     config = plan.config
     return {
         "dataset": config.dataset,
@@ -89,17 +91,17 @@ def training_record(plan: TrainingPlan, served: Served, members: Sequence[Traine
 
 
 def out_of_fold(plan: TrainingPlan, juries: Sequence[Served]) -> tuple[NDArray[np.int_], Estimates]:
-    """Rows, and what the members that have not seen a row's material say of it."""
+    """Return rows, and their estimates by the members that have not seen their materials."""
     parts = [(index, estimates(plan, jury, index)) for jury, (_, index) in zip(juries, plan.folds, strict=False)]
-    found: Estimates = {}
+    joined: Estimates = {}
     for name in parts[0][1]:
         value, mean, sd = (np.concatenate([e[name][j] for _, e in parts]) for j in range(3))
-        found[name] = value, mean, sd
-    return np.concatenate([index for index, _ in parts]), found
+        joined[name] = value, mean, sd
+    return np.concatenate([index for index, _ in parts]), joined
 
 
 def describe(plan: TrainingPlan, name: str, rows: NDArray[np.int_], unseen: Estimates) -> DescriptorCard:
-    """The card of one descriptor, its interval calibrated out of fold (cross-conformal: Vovk, 2015)."""
+    """Return the card of one descriptor, its interval calibrated out of fold (cross-conformal: Vovk, 2015)."""
     config = plan.config
     head = "OS_mean" if name == "OS" and "OS_mean" in config.regressed else None
     _, mean, sd = unseen[head or name]
@@ -107,7 +109,7 @@ def describe(plan: TrainingPlan, name: str, rows: NDArray[np.int_], unseen: Esti
     known = ~np.isnan(true)
     error = mean[known] - true[known]
     floor = float(np.median(np.abs(error))) / 2 + 1e-3
-    scale = conformal_scale(error, np.hypot(sd[known], floor), COVERAGE)
+    scale = conformal_scale(error, np.hypot(sd[known], floor), _COVERAGE)
     classified = name in config.classified
     return DescriptorCard(
         name=name,
@@ -117,25 +119,25 @@ def describe(plan: TrainingPlan, name: str, rows: NDArray[np.int_], unseen: Esti
         mean_head=head,
         lowest=config.lowest.get(name),
         mixture=name not in config.not_for_mixtures,
-        interval=Interval(scale=round(scale, 4), floor=round(floor, 5), coverage=COVERAGE),
+        interval=Interval(scale=round(scale, 4), floor=round(floor, 5), coverage=_COVERAGE),
     )
 
 
-def judged(
+def measure(
     plan: TrainingPlan, served: Served, juries: Sequence[Served], described: Sequence[DescriptorCard]
 ) -> dict[str, Any]:
-    """Weighted F1 or R² per descriptor: of the ensemble on ``val``, or mean ± standard error over the folds."""
+    """Return weighted F1 or R² by descriptor: of the ensemble on ``val``, or mean and standard error over folds."""
     config = plan.config
     kinds = {d: "weighted F1" if d in config.classified else "R2" for d in (*config.classified, *config.regressed)}
     if len(plan.judged):
-        found = estimates(plan, served, plan.judged)
-        held = {d.mean_head or d.name: share_held(plan, d, found, plan.judged) for d in described}
+        estimated = estimates(plan, served, plan.judged)
+        held = {d.mean_head or d.name: interval_coverage(plan, d, estimated, plan.judged) for d in described}
         return {
             "on": f"{len(plan.judged)} validation rows, of materials that are neither trained on nor calibrated with",
             **{
                 d: {"metric": kinds[d], "value": round(v, 4)}
                 | ({"interval_holds": round(held[d], 4)} if d in held else {})
-                for d, v in score(plan, found, plan.judged).items()
+                for d, v in score(plan, estimated, plan.judged).items()
             },
         }
     each = [
@@ -143,13 +145,13 @@ def judged(
     ]
     per = {d: np.array([e[d] for e in each]) for d in kinds}
     rows, unseen = out_of_fold(plan, juries)
-    who = "single members" if config.left_out == 1 else f"{config.left_out} members together"
+    judges = "single members" if config.left_out == 1 else f"{config.left_out} members together"
     mae: dict[str, float] = {}
     if "OS_mean" in unseen:
-        off = np.abs(unseen["OS_mean"][1] - plan.data.labels["OS_mean"][rows])
-        mae["OS_mean_MAE_e"] = round(float(np.nanmean(off)), 4)
+        error = np.abs(unseen["OS_mean"][1] - plan.data.labels["OS_mean"][rows])
+        mae["OS_mean_MAE_e"] = round(float(np.nanmean(error)), 4)
     return {
-        "on": f"{len(juries)}-fold cross-validation by material, {who}, mean and standard error over folds",
+        "on": f"{len(juries)}-fold cross-validation by material, {judges}, mean and standard error over folds",
         **mae,
         **{
             d: {
@@ -162,15 +164,15 @@ def judged(
     }
 
 
-def share_held(plan: TrainingPlan, d: DescriptorCard, found: Estimates, index: NDArray[np.int_]) -> float:
-    """Share of the rows ``index`` whose truth lies in the card's interval."""
-    _, mean, sd = found[d.mean_head or d.name]
-    off = np.abs(mean - plan.data.labels[d.mean_head or d.name][index])
-    known = ~np.isnan(off)
-    return float((off[known] <= d.interval.scale * np.hypot(sd[known], d.interval.floor)).mean())
+def interval_coverage(plan: TrainingPlan, d: DescriptorCard, estimated: Estimates, index: NDArray[np.int_]) -> float:
+    """Return the share of the rows ``index`` whose label lies in the card's interval."""
+    _, mean, sd = estimated[d.mean_head or d.name]
+    error = np.abs(mean - plan.data.labels[d.mean_head or d.name][index])
+    known = ~np.isnan(error)
+    return float((error[known] <= d.interval.scale * np.hypot(sd[known], d.interval.floor)).mean())
 
 
-def score(plan: TrainingPlan, found: Estimates, index: NDArray[np.int_]) -> dict[str, float]:
-    """The headline figure of every descriptor on the rows ``index``."""
+def score(plan: TrainingPlan, estimated: Estimates, index: NDArray[np.int_]) -> dict[str, float]:
+    """Return the headline score of every descriptor on the rows ``index``."""
     truth: Mapping[str, Array] = {d: v[index] for d, v in plan.data.labels.items()}
-    return scores(truth, best(plan, found), plan.config.classified)
+    return scores(truth, best(estimated), plan.config.classified)

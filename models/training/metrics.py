@@ -1,4 +1,4 @@
-"""How good a model is: the paper's figures of merit, and calibrated intervals."""
+"""The paper's figures of merit, and calibration of intervals."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,9 +11,16 @@ from ...agent.types import Array, InputError
 def scores(
     true: Mapping[str, Array], predicted: Mapping[str, Array], classified: tuple[str, ...]
 ) -> dict[str, float]:
-    """Weighted F1 of the classified descriptors and R² of the regressed ones.
+    """Return weighted F1 of the classified descriptors and R² of the regressed ones.
 
-    Both mappings hold (N,) per descriptor; rows whose true value is NaN do not count. NaN where too few are left.
+    Parameters
+    ----------
+    true, predicted : (N,) per descriptor; rows whose true value is NaN do not count
+    classified : names of the classified descriptors
+
+    Returns
+    -------
+    Scores by descriptor; NaN where too few rows are labelled.
     """
     try:
         from sklearn.metrics import f1_score, r2_score
@@ -36,14 +43,24 @@ def scores(
 
 
 def conformal_scale(error: Array, sd: Array, coverage: float) -> float:
-    """Factor on ``sd`` whose interval holds ``coverage`` of rows like these.
+    """Return the factor by which ``sd`` is multiplied to cover the given share of similar rows.
 
-    Split-conformal with normalised residuals (Lei et al., JASA 113, 1094, 2018): the finite-sample quantile of
-    |error| / sd.
+    This is split-conformal prediction with normalised residuals (Lei et al., JASA 113, 1094, 2018): the finite-sample
+    quantile of |error| / sd.
+
+    Parameters
+    ----------
+    error, sd : (n,) errors and standard deviations on rows that calibrate
+    coverage : share of rows that the intervals cover
+
+    Raises
+    ------
+    InputError
+        There are no rows.
     """
     if len(error) == 0:
         raise InputError(
-            "a descriptor has no label among the rows that calibrate; leave it out of the training config"
+            "a descriptor has no label among the rows that calibrate; remove it from the training config"
         )
     ratio = np.sort(np.abs(error) / sd)
     rank = int(np.ceil((len(ratio) + 1) * coverage)) - 1

@@ -1,4 +1,4 @@
-"""What a training config and a data folder come to: rows, folds, scaling, network, and what trained members say."""
+"""The plan of a training: rows, folds, scaling and network of a training config; and estimates of trained members."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,8 +21,8 @@ from .train import Member, cropped, folds, keys_of
 
 
 def config_of(card: cards.Card) -> TrainingConfig:
-    """What trained a model, from its card, so that its data can be laid out again as they were for it."""
-    t = card.training
+    """Return the training config of a model from its card, so that its training plan can be read again."""
+    record = card.training
     return TrainingConfig.model_validate(
         {
             "classified": tuple(d.name for d in card.descriptors if d.kind == "classified"),
@@ -30,42 +30,42 @@ def config_of(card: cards.Card) -> TrainingConfig:
             "lowest": {d.name: d.lowest for d in card.descriptors if d.lowest is not None},
             "not_for_mixtures": tuple(d.name for d in card.descriptors if not d.mixture),
             **card.model_dump(include=set(TrainingConfig.model_fields) & set(cards.Card.model_fields)),
-            **{k: v for k, v in t.items() if k in TrainingConfig.model_fields},
+            **{k: v for k, v in record.items() if k in TrainingConfig.model_fields},
         }
     )
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingPlan:
-    """All that the members share: rows, folds, scaling, the network's shape."""
+    """Data and settings that all members share: rows, folds, scaling, and the sizes of the network."""
 
     config: TrainingConfig
     data: FeffData
     rows: Rows
-    strange: Rows | None
-    """Spectra, without labels, of what the model does not know, if there are any. The score learns to flag them;
-    members do not train on them."""
-    strange_metal: Tensor
-    """(S,) whether each of them is of a metal."""
+    outliers: Rows | None
+    """Spectra, without labels, that the out-of-distribution score must flag, if there are any; members do not train
+    on them."""
+    outlier_is_metal: Tensor
+    """(S,) whether each outlier is a metal."""
     judged: NDArray[np.int_]
-    """Rows that no member sees and that judge the ensemble; none in cross-validation."""
+    """Rows that judge the ensemble and that no member sees; empty in cross-validation."""
     clean: Tensor
     """(N, G) the rows' aligned spectra, undisturbed."""
     learnt: NDArray[np.int_]
     """Rows that members train on and recall."""
     folds: list[tuple[NDArray[np.int_], NDArray[np.int_]]]
-    """(other rows, held-out rows) of every fold; the first ``members`` are left out by some members."""
+    """(other rows, held-out rows) of every fold; each of the first ``members`` folds is left out by some members."""
     shape: SPTShape
     scale: Scale
     blend: Blend
 
     @classmethod
     def read(cls, config: TrainingConfig, folder: Path) -> "TrainingPlan":
-        """Lay out the data of a training config.
+        """Read the data of a training config.
 
         Parameters
         ----------
-        folder : with the FEFF rows (:mod:`xas_agent.models.training.data`)
+        folder : folder with the FEFF rows (:mod:`xas_agent.models.training.data`)
 
         Raises
         ------
@@ -77,32 +77,32 @@ class TrainingPlan:
         data = loaded.rows(np.isin(loaded.split, ["train", "val"]))
         check_grid(config.grid.grid(), data, config.edge_ev)
         if config.augmentation.within_framework and (data.framework == "").any():
-            raise DataError(f"{data.name}: within_framework needs a formula of every row, found rows without")
+            raise DataError(f"{data.name}: within_framework needs a formula in every row; found rows without one")
         rows = prepare(data, config)
-        unknown = loaded.rows(loaded.split == "cal")
+        outliers = loaded.rows(loaded.split == "cal")
         judged = np.flatnonzero(data.split == "val") if config.protocol == "split" else np.empty(0, int)
         clean = rows.aligned(rows.fine)
         return cls(
             config=config,
             data=data,
             rows=rows,
-            strange=replace(rows, fine=fine_bins(unknown, config)) if len(unknown) else None,
-            strange_metal=torch.from_numpy(unknown.kind == "metal"),
+            outliers=replace(rows, fine=fine_bins(outliers, config)) if len(outliers) else None,
+            outlier_is_metal=torch.from_numpy(outliers.kind == "metal"),
             judged=judged,
             clean=clean,
-            **cls._settled(config, data, rows, clean, np.setdiff1d(np.arange(len(data)), judged)),
+            **cls._derived_fields(config, data, rows, clean, np.setdiff1d(np.arange(len(data)), judged)),
         )
 
     def variant(self, train: NDArray[np.int_], config: TrainingConfig | None = None) -> Self:
-        """Return the same rows, of which ``train`` are learnt, under another config of the same data."""
+        """Return a plan of the same rows that trains on ``train``, with another config if one is given."""
         config = config or self.config
-        return replace(self, config=config, **self._settled(config, self.data, self.rows, self.clean, train))
+        return replace(self, config=config, **self._derived_fields(config, self.data, self.rows, self.clean, train))
 
     @classmethod
-    def _settled(
+    def _derived_fields(
         cls, config: TrainingConfig, data: FeffData, rows: Rows, clean: Tensor, learnt: NDArray[np.int_]
     ) -> dict[str, Any]:
-        """Return the fields that follow from the rows that are learnt."""
+        """Return the fields that follow from the training rows ``learnt``."""
         cut = folds(data.material[learnt], config.cuts, config.seed)
         shape, scale = cls._shape_and_scale(config, rows, clean, learnt)
         return {
@@ -115,29 +115,29 @@ class TrainingPlan:
 
     @property
     def start(self) -> Path | None:
-        """Folder of the model that training starts from."""
+        """Folder of the pre-trained model, None for training from scratch."""
         return cards.find(self.config.pretrained) if self.config.pretrained else None
 
     def learnt_by(self, k: int) -> NDArray[np.int_]:
-        """Rows that member k trains on."""
-        c = self.config
-        held = [self.folds[(k + i) % c.members][1] for i in range(c.left_out)]
+        """Return the rows that member k trains on."""
+        config = self.config
+        held = [self.folds[(k + i) % config.members][1] for i in range(config.left_out)]
         return np.setdiff1d(self.learnt, np.concatenate(held))
 
     def jury(self, fold: int) -> list[int]:
-        """Members that leave out a fold."""
+        """Return the members that leave out a fold."""
         return [(fold - i) % self.config.members for i in range(self.config.left_out)]
 
     @classmethod
     def _shape_and_scale(
         cls, config: TrainingConfig, rows: Rows, clean: Tensor, learnt: NDArray[np.int_]
     ) -> tuple[SPTShape, Scale]:
-        n = config.network
+        network = config.network
         train = clean[learnt]
         scale = Scale(train.mean(0), train.std(0) + 0.02)
-        periods = dominant_periods(train[:, :: n.node_points], n.bands)
+        periods = dominant_periods(train[:, :: network.node_points], network.bands)
         if config.pretrained:
-            # The pre-trained filters know their own scaling and periods.
+            # The pre-trained filters hold for their own scaling and periods.
             start = cards.find(config.pretrained)
             source = served_weights(start)
             points = len(config.grid.grid())
@@ -148,12 +148,12 @@ class TrainingPlan:
             periods=periods,
             classes=tuple(len(c) for c in rows.targets.classes),
             regressed=len(config.regressed),
-            **n.model_dump(exclude={"bands"}),
+            **network.model_dump(exclude={"bands"}),
         )
         return shape, scale
 
     def new_member(self, k: int) -> SPT:
-        """A fresh network, or one with the pre-trained weights of member k."""
+        """Return a network with random weights, or with the pre-trained weights of member k."""
         torch.manual_seed(self.config.seed + k)
         network = SPT(self.shape)
         start = self.start
@@ -171,20 +171,22 @@ class TrainedMember:
 
     weights: dict[str, Tensor]
     log_sharpness: Tensor | None
-    """(1, D + R) of its recall, None where it has none."""
+    """Of its recall; None without recall."""
     epochs: int
+    """Epochs after which the weights were kept."""
     seconds: float
+    """Duration of the training."""
 
     @classmethod
     def of(cls, member: Member[SPT]) -> "TrainedMember":
-        """What of a member is kept; its keys can be computed again."""
+        """Keep weights and sharpness of a member; its keys can be computed again."""
         recall = member.recall
         sharpness = None if recall is None else recall.log_sharpness.detach().clone()
         return cls(member.network.state_dict(), sharpness, member.epochs, member.seconds)
 
     @classmethod
     def mean(cls, runs: "Sequence[TrainedMember]") -> "TrainedMember":
-        """The mean of the weights of runs from the same start."""
+        """Average the weights of runs from the same start (model soup)."""
         if len(runs) == 1:
             return runs[0]
         sharpness = [r.log_sharpness for r in runs if r.log_sharpness is not None]
@@ -196,15 +198,38 @@ class TrainedMember:
         )
 
 
+_RENAMED_TENSORS = {"quieten.": "denoiser.", "familiar.strange": "ood_score.outliers", "familiar.": "ood_score."}
+"""Earlier names of tensors, as in the shipped files, and present ones."""
+
+
 def served_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a model folder's file, by the names of :class:`Served`."""
+    """Read all tensors of a model folder's file, by their names in :class:`Served`.
+
+    Raises
+    ------
+    ModelError
+        The folder is not a model, or one of version 0.1.0, whose network was different.
+    """
     cards.verify(folder)
-    return {k: v.detach() for k, v in torch.jit.load(folder / "model.ts", map_location="cpu").state_dict().items()}
+    tensors = torch.jit.load(folder / "model.ts", map_location="cpu").state_dict()
+    if "recall.keys" not in tensors:
+        raise cards.ModelError(
+            f"{folder}: a model of version 0.1.0, without recall; it can be served, but neither fine-tuned nor "
+            "examined: train the model again"
+        )
+    return {_current_name(name): tensor.detach() for name, tensor in tensors.items()}
+
+
+def _current_name(name: str) -> str:
+    for old, new in _RENAMED_TENSORS.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
 
 
 @torch.no_grad()
 def ensemble(plan: TrainingPlan, members: Sequence[TrainedMember], sites: NDArray[np.int_]) -> Served:
-    """The shipped module of these members, which recall the rows ``sites``; its familiarity not yet learnt."""
+    """Return the exported module of the members, which recall the rows ``sites``; its OOD score is not fitted yet."""
     recalls = all(m.log_sharpness is not None for m in members)
     sites = sites if recalls else sites[:1]
     served = Served(plan.shape.model_copy(update={"members": len(members)}), len(sites))
@@ -231,7 +256,7 @@ def ensemble(plan: TrainingPlan, members: Sequence[TrainedMember], sites: NDArra
 
 @torch.no_grad()
 def held_out(plan: TrainingPlan, members: Served, index: NDArray[np.int_]) -> HeldOut:
-    """What heads and recall of members say of the clean rows ``index``, which they have not trained on."""
+    """Return the answers of heads and recall for the clean rows ``index``, on which the members have not trained."""
     logits, mean, _, query = members.spt(plan.scale.apply(plan.clean[index]))
     return HeldOut(index, logits, mean, *members.recall(query))
 
@@ -241,28 +266,28 @@ Estimates = dict[str, tuple[Array, Array, Array]]
 
 
 def read_columns(plan: TrainingPlan, out: Array) -> Estimates:
-    """Estimates from the columns (n, ≥ classes + 2 R) that :class:`Served` gives."""
-    found: Estimates = {}
+    """Return estimates from the output (n, ≥ classes + 2 R) of :class:`Served`."""
+    read: Estimates = {}
     column = 0
     for name, classes in zip(plan.config.classified, plan.rows.targets.classes, strict=True):
         p = out[:, column : column + len(classes)]
         mean = p @ classes
-        found[name] = classes[p.argmax(1)].astype(float), mean, np.sqrt(np.maximum(p @ classes**2 - mean**2, 0))
+        read[name] = classes[p.argmax(1)].astype(float), mean, np.sqrt(np.maximum(p @ classes**2 - mean**2, 0))
         column += len(classes)
     r = len(plan.config.regressed)
     for j, name in enumerate(plan.config.regressed):
         mean, sd = out[:, column + j], out[:, column + r + j]
-        found[name] = mean, mean, sd
-    return found
+        read[name] = mean, mean, sd
+    return read
 
 
 @torch.no_grad()
 def estimates(plan: TrainingPlan, served: Served, index: NDArray[np.int_]) -> Estimates:
-    """What a module says of the clean rows ``index``."""
+    """Return the estimates of a module for the clean rows ``index``."""
     parts = [served(part) for part in plan.clean[index].split(64)]
     return read_columns(plan, torch.cat(parts).double().numpy())
 
 
-def best(plan: TrainingPlan, found: Estimates) -> dict[str, Array]:
-    """The most probable class or the regressed value."""
-    return {d: e[0] for d, e in found.items()}
+def best(estimated: Estimates) -> dict[str, Array]:
+    """Return the most probable class or the regressed value (n,) of every descriptor."""
+    return {d: e[0] for d, e in estimated.items()}

@@ -1,4 +1,4 @@
-"""Training an ensemble of Joint SPTs from FEFF rows, reproducibly from one config."""
+"""Training of one network on FEFF rows; the same config and seed give the same weights."""
 
 import time
 from collections.abc import Callable
@@ -15,20 +15,23 @@ from .config import TrainingConfig
 from .rows import Rows, Scale, Targets
 
 N = TypeVar("N", bound=nn.Module)
-Watch = Callable[[int, N], float | None]
+EpochCallback = Callable[[int, N], float | None]
+"""Called with (epoch from 1, network); returns the validation score, or None."""
 
 
 def joint_loss(
     output: tuple[Tensor, ...], targets: Targets, weights: Tensor, index: Tensor, balance: float
 ) -> Tensor:
-    """Cross entropy of every classified descriptor plus Gaussian likelihood of every regressed one.
+    """Return cross entropy of all classified descriptors plus Gaussian likelihood of all regressed quantities.
 
-    A mixture's label is the mixture of its parts' labels, and counts only where all parts have one.
+    The label of a mixture is the mixture of the labels of its parts; it counts only where all parts are labelled.
 
     Parameters
     ----------
-    output : logits, mean and log-variance as :class:`~xas_agent.models.network.spt.SPT` gives them, of one member;
-        where there is no log-variance it is that of the standardised quantities, 0
+    output : logits, mean and log-variance of one member, as from :class:`~xas_agent.models.network.spt.SPT`; a
+        missing log-variance is 0, that of the standardised quantities
+    weights : (n, n) of the mixtures of the rows ``index``
+    balance : weight of the regression loss
     """
     logits, mean = output[0].squeeze(1), output[1].squeeze(1)
     log_variance = output[2].squeeze(1) if len(output) > 2 else torch.zeros_like(mean)
@@ -48,23 +51,24 @@ def joint_loss(
 
 @dataclass(frozen=True)
 class Member(Generic[N]):
-    """A trained network and how training went."""
+    """A trained network and the record of its training."""
 
     network: N
     epochs: int
-    """After which its weights were kept."""
+    """Epochs after which its weights were kept."""
     seconds: float
+    """Duration of the training."""
     recall: Recall | None = None
-    """What it recalls: the rows that it was trained on."""
+    """Memory of the training rows."""
 
 
 class RecallMemory:
-    """Recall while its keys are being learnt: the rows ``train``, none of which may recall its own material."""
+    """Recall during training: the sites are the rows ``train``, and no row recalls its own material."""
 
     def __init__(
         self, network: SPT, rows: Rows, train: NDArray[np.int_], scale: Scale, material: NDArray[np.str_]
     ) -> None:
-        t, self.sites, self.kin = rows.targets, torch.as_tensor(train), MaterialGroups(material)
+        t, self.sites, self.groups = rows.targets, torch.as_tensor(train), MaterialGroups(material)
         self.network = network
         self.recall = Recall(1, len(train), network.key, tuple(len(c) for c in t.classes), t.regressed.shape[1])
         self.recall.learn([part[self.sites] for part in t.one_hot], t.regressed[self.sites])
@@ -72,22 +76,22 @@ class RecallMemory:
         self.targets = t
 
     def refresh(self) -> None:
-        """Compute all keys anew."""
+        """Recompute all keys."""
         self.recall.keys.copy_(keys_of(self.network, self.spectra))
 
     def loss(self, query: Tensor, weights: Tensor, index: Tensor, balance: float) -> Tensor:
-        """Of what the queries of the mixtures ``weights`` of the rows ``index`` recall."""
-        recalled = self.recall(query, self.kin.barred(weights, index, self.sites))
+        """Return the loss of recall for the queries of the mixtures ``weights`` (n, n) of the rows ``index``."""
+        recalled = self.recall(query, self.groups.barred(weights, index, self.sites))
         return joint_loss(recalled, self.targets, weights, index, balance)
 
 
 @torch.no_grad()
 def keys_of(network: SPT, spectra: Tensor) -> Tensor:
-    """(members, N, key) of clean spectra (N, G) as the network reads them."""
-    was = network.training
+    """Return the keys (members, N, key) of scaled clean spectra (N, G)."""
+    training = network.training
     network.eval()
     keys = torch.cat([network(part)[3] for part in spectra.split(64)]).transpose(0, 1)
-    network.train(was)
+    network.train(training)
     return keys
 
 
@@ -98,32 +102,33 @@ def train_member(
     scale: Scale,
     config: TrainingConfig,
     seed: int,
-    watch: Watch[N],
+    watch: EpochCallback[N],
     material: NDArray[np.str_] | None = None,
 ) -> Member[N]:
     """Train one network on the rows ``train``.
 
-    ``watch`` is called after every epoch with (epoch from 1, network) and gives its validation score, by which
-    ``patience`` stops; where it gives None there is nothing to choose by.
-
     Parameters
     ----------
+    start : network with its initial weights, which are changed
+    watch : called after every epoch; ``patience`` acts on the validation score that it returns, if it returns one
     material : (N,) of all rows; an SPT then also learns to recall, unless ``recall_weight`` is 0
     """
-    began, o = time.perf_counter(), config.optimisation
+    began, settings = time.perf_counter(), config.optimisation
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     index = torch.as_tensor(train)
-    batch = min(o.batch, len(index))
-    steps = max(len(index), o.rows_per_epoch) // batch
+    batch = min(settings.batch, len(index))
+    steps = max(len(index), settings.rows_per_epoch) // batch
     memory = None
-    if isinstance(start, SPT) and material is not None and o.recall_weight > 0:
+    if isinstance(start, SPT) and material is not None and settings.recall_weight > 0:
         memory = RecallMemory(start, rows, train, scale, material)
     learnt = [*start.parameters(), *(memory.recall.parameters() if memory else ())]
-    optimiser = torch.optim.AdamW(learnt, lr=o.learning_rate, weight_decay=o.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, o.learning_rate, total_steps=steps * o.epochs)
-    best, best_epoch, kept = -np.inf, o.epochs, None
-    for epoch in range(1, o.epochs + 1):
+    optimiser = torch.optim.AdamW(learnt, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, settings.learning_rate, total_steps=steps * settings.epochs
+    )
+    best, best_epoch, kept = -np.inf, settings.epochs, None
+    for epoch in range(1, settings.epochs + 1):
         start.train()
         if memory:
             memory.refresh()
@@ -133,21 +138,23 @@ def train_member(
             weights = rows.mixtures(chosen, config.augmentation, generator)
             spectra = rows.disturbed(weights, chosen, config.augmentation, generator)
             output = start(scale.apply(spectra))
-            loss = joint_loss(output, rows.targets, weights, chosen, o.regression_weight)
+            loss = joint_loss(output, rows.targets, weights, chosen, settings.regression_weight)
             if memory:
-                loss = loss + o.recall_weight * memory.loss(output[3], weights, chosen, o.regression_weight)
+                loss = loss + settings.recall_weight * memory.loss(
+                    output[3], weights, chosen, settings.regression_weight
+                )
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(learnt, 1.0)
             optimiser.step()
             schedule.step()
         score = watch(epoch, start.eval())
-        if score is None or o.patience is None:
+        if score is None or settings.patience is None:
             continue
         if score > best:
             best, best_epoch = score, epoch
             kept = {k: v.clone() for k, v in start.state_dict().items()}
-        elif epoch - best_epoch >= o.patience:
+        elif epoch - best_epoch >= settings.patience:
             break
     if kept is not None:
         start.load_state_dict(kept)
@@ -158,23 +165,24 @@ def train_member(
 
 
 def folds(material: NDArray[np.str_], count: int, seed: int) -> list[NDArray[np.int_]]:
-    """Row indices of ``count`` folds of like size; all rows of a material are in one fold."""
+    """Return the row indices of ``count`` folds of similar size; all rows of a material are in one fold."""
     names = np.unique(material)
     np.random.default_rng(seed).shuffle(names)
     return [np.flatnonzero(np.isin(material, names[k::count])) for k in range(count)]
 
 
 def share_of(material: NDArray[np.str_], rows: NDArray[np.int_], fraction: float, seed: int) -> NDArray[np.int_]:
-    """Those of ``rows`` whose material is among the first ``fraction`` of a random order, at least two."""
+    """Return those of ``rows`` whose material is in the first ``fraction`` of a random order, at least two."""
     names = np.unique(material[rows])
     np.random.default_rng(seed).shuffle(names)
     return rows[np.isin(material[rows], names[: max(2, round(fraction * len(names)))])]
 
 
 def cropped(weights: dict[str, Tensor], shape: SPTShape) -> dict[str, Tensor]:
-    """Weights of a longer grid cut to one with the same start and step; heads of other classes are left out.
+    """Cut weights for a longer grid to the grid of ``shape``, of the same start and step.
 
-    Only the place vector, the attention's border mask and the first latent layer know the grid's length.
+    Only the position vector, the border mask of the attention and the first latent layer depend on the length of the
+    grid. Heads of other classes keep random weights.
     """
     fresh = SPT(shape).state_dict()
     kept: dict[str, Tensor] = {}

@@ -170,17 +170,17 @@ def test_the_mean_oxidation_state_follows_the_lithium():
     assert max(e.ood_score for e in found) <= 1
 
 
-@pytest.mark.parametrize("strange", ["metal", "glitch", "misnormalised"])
-def test_what_the_model_has_not_seen_scores_above_one(strange):
-    if strange == "metal":
-        co, e = model("co-k"), FLY_ENERGIES_EV
+@pytest.mark.parametrize("kind", ["metal", "glitch", "misnormalised"])
+def test_out_of_distribution_spectra_score_above_one(kind):
+    if kind == "metal":
+        co, e = model("co-k"), FLY_ENERGIES
         foil = absorption(ReferenceSpectra(broadening_ev=1.0).foil(e), e, edge_step=1.0, background=0.6)[None]
         aligned = align(Batch(e, foil, reference=foil), co.grid, co.edge, AlignmentSettings()).mu
     else:
         aligned = theory(cathode()["mu"][3])
-    if strange == "glitch":
+    if kind == "glitch":
         aligned[0, 60] += 0.4
-    if strange == "misnormalised":
+    if kind == "misnormalised":
         aligned = (aligned + np.linspace(0, 0.5, aligned.shape[1])).astype(np.float32)
     (found,) = model("co-k").estimate(aligned)
     assert found.ood_score > 1

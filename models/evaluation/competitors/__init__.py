@@ -1,4 +1,4 @@
-"""Other models, trained on the same rows and judged by the same figures."""
+"""Other models, trained on the same rows and judged by the same scores."""
 
 from .conditions import AXES, CLEAN, CONDITIONS, NOISE, Condition, disturbed
 from .linear import PLS, PLSSettings, end_member_share

@@ -1,4 +1,4 @@
-"""Trees and neighbours: one estimator per descriptor on the aligned spectrum's points (scikit-learn, XGBoost)."""
+"""Trees and nearest neighbours: one estimator per descriptor on the aligned spectrum (scikit-learn, XGBoost)."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,49 +19,49 @@ try:
 except ImportError:
     raise InputError("training and evaluation need the [train] extra: pip install 'xas-agent[train]'") from None
 
-LEAST_PROBABILITY = 1e-6
+_MIN_PROBABILITY = 1e-6
 
 
 @dataclass(frozen=True)
-class Classifier:
-    """A fitted estimator of the classes that its training rows have, among all ``classes``."""
+class FittedClassifier:
+    """A fitted estimator of those classes of the plan that occur in its training rows."""
 
     estimator: Any
-    """Fitted on indices into ``seen``; None where there is but one class to answer."""
+    """Fitted to indices into ``seen``; None if there is only one class."""
     seen: NDArray[np.int_]
-    """Indices into the classes of the plan."""
+    """Indices of the occurring classes among those of the plan."""
     count: int
-    """Classes of the plan."""
+    """Number of classes of the plan."""
 
     def logits(self, spectra: Spectra) -> Array:
-        """(N, classes)"""
+        """Return logits (N, classes) of aligned spectra (N, G)."""
         p = np.zeros((len(spectra), self.count))
         p[:, self.seen] = 1.0 if self.estimator is None else self.estimator.predict_proba(spectra)
-        return np.log(np.maximum(p, LEAST_PROBABILITY))
+        return np.log(np.maximum(p, _MIN_PROBABILITY))
 
 
 @dataclass
 class FittedEstimators:
-    """The estimators of all descriptors."""
+    """Fitted estimators of all descriptors."""
 
-    classifiers: Mapping[str, Classifier]
+    classifiers: Mapping[str, FittedClassifier]
     regressors: Mapping[str, Any]
 
     def __post_init__(self) -> None:
         fitted = [c.estimator for c in self.classifiers.values() if c.estimator is not None]
-        self.parameters = sum(numbers(e) for e in (*fitted, *self.regressors.values()))
+        self.parameters = sum(stored_values(e) for e in (*fitted, *self.regressors.values()))
 
     def predict(self, spectra: Spectra) -> Predictions:
-        """Answer for aligned spectra (N, G)."""
+        """Predict the descriptors of aligned spectra (N, G)."""
         logits = {d: c.logits(spectra) for d, c in self.classifiers.items()}
         return Predictions(logits, {d: r.predict(spectra).astype(float) for d, r in self.regressors.items()})
 
 
-def numbers(estimator: Any) -> int:
-    """Thresholds of a fitted estimator's splits and values of its leaves, or of the spectra that it keeps."""
+def stored_values(estimator: Any) -> int:
+    """Count the split thresholds and leaf values of a fitted estimator, or the values of its stored spectra."""
     if isinstance(estimator, xgboost.XGBModel):
         model = json.loads(estimator.get_booster().save_raw("json"))["learner"]["gradient_booster"]["model"]
-        return sum(int(t["tree_param"]["num_nodes"]) for t in model["trees"])  # a node has one number, a leaf also
+        return sum(int(t["tree_param"]["num_nodes"]) for t in model["trees"])  # one number per node or leaf
     if isinstance(estimator, neighbors.KNeighborsClassifier | neighbors.KNeighborsRegressor):
         return estimator.n_samples_fit_ * estimator.n_features_in_
     grown = [estimator.tree_] if hasattr(estimator, "tree_") else [e.tree_ for e in estimator.estimators_]
@@ -70,30 +70,30 @@ def numbers(estimator: Any) -> int:
 
 @dataclass(frozen=True)
 class Classical:
-    """An estimator of scikit-learn's interface as a competitor."""
+    """A competitor with estimators of scikit-learn's interface."""
 
     name: str
     classifier: type
     regressor: type
     defaults: Mapping[str, Any]
     search: Sequence[Mapping[str, Any]]
-    """Arguments of the estimators, and ``copies``: how often the training spectra are repeated, disturbed as the
-    plan's config says for the SPT (but not mixed: a mixture has no class)."""
+    """Arguments of the estimators, and ``copies``, the number of disturbed copies of the training spectra. They are
+    disturbed as for the SPT, but not mixed, since a mixture has no class."""
 
     def fit(self, plan: TrainingPlan, train: NDArray[np.int_], settings: Mapping[str, Any], seed: int) -> Fitted:
-        """Train on the rows ``train``, descriptor by descriptor on those that have its label."""
+        """Train each descriptor on the rows ``train`` that have its label."""
         accepted = self.classifier().get_params()
         common = {k: v for k, v in {"random_state": seed, "n_jobs": 1}.items() if k in accepted}
         arguments = {**self.defaults, **settings, **common}
         copies = arguments.pop("copies", 0)
         spectra, rows = training_rows(plan, train, copies, seed)
-        classifiers: dict[str, Classifier] = {}
+        classifiers: dict[str, FittedClassifier] = {}
         for name, classes in classes_of(plan).items():
             label = plan.data.labels[name][rows]
             known = ~np.isnan(label)
             seen, code = np.unique(np.searchsorted(classes, label[known].astype(int)), return_inverse=True)
             estimator = self.classifier(**arguments).fit(spectra[known], code) if len(seen) > 1 else None
-            classifiers[name] = Classifier(estimator, seen, len(classes))
+            classifiers[name] = FittedClassifier(estimator, seen, len(classes))
         regressors: dict[str, Any] = {}
         for name in plan.config.regressed:
             value = plan.data.labels[name][rows]
@@ -105,11 +105,11 @@ class Classical:
 def training_rows(
     plan: TrainingPlan, train: NDArray[np.int_], copies: int, seed: int
 ) -> tuple[Spectra, NDArray[np.int_]]:
-    """The clean spectra of ``train``, then disturbed copies of them, with the row of each."""
+    """Return the clean spectra of ``train`` followed by disturbed copies, and the row of each."""
     index = torch.as_tensor(train)
     generator = torch.Generator().manual_seed(seed)
-    same, how = torch.eye(len(index)), plan.config.augmentation
-    disturbed = [plan.rows.disturbed(same, index, how, generator) for _ in range(copies)]
+    unmixed, settings = torch.eye(len(index)), plan.config.augmentation
+    disturbed = [plan.rows.disturbed(unmixed, index, settings, generator) for _ in range(copies)]
     return torch.cat([plan.clean[index], *disturbed]).numpy(), np.tile(train, 1 + copies)
 
 
@@ -132,12 +132,12 @@ DECISION_TREE = Classical(
         {"min_samples_leaf": 5, "copies": 2},
     ),
 )
-FOREST = {"n_estimators": 300}
+_FOREST_DEFAULTS = {"n_estimators": 300}
 EXTRA_TREES = Classical(
     "extra-trees",
     ensemble.ExtraTreesClassifier,
     ensemble.ExtraTreesRegressor,
-    FOREST,
+    _FOREST_DEFAULTS,
     (
         {"max_features": 0.3},
         {"max_features": "sqrt"},
@@ -149,7 +149,7 @@ RANDOM_FOREST = Classical(
     "random-forest",
     ensemble.RandomForestClassifier,
     ensemble.RandomForestRegressor,
-    FOREST,
+    _FOREST_DEFAULTS,
     (
         {"max_features": "sqrt"},
         {"max_features": 0.3},

@@ -1,4 +1,4 @@
-"""The disturbances of a beamline in fixed amounts, so that robustness can be drawn as a curve."""
+"""Disturbances of a beamline in fixed amounts, for curves of robustness."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -16,22 +16,22 @@ Kind = Literal["clean", "noise", "offset", "broadening", "slope", "glitch", "sam
 
 @dataclass(frozen=True)
 class Condition:
-    """One disturbance and how strong it is."""
+    """A disturbance and its amount."""
 
     kind: Kind
     amount: float = 0.0
-    """noise and glitch: of the edge step; offset, broadening (Gaussian σ) and sampling: eV; slope: change of the
-    normalised μ over the grid above the edge."""
+    """Noise and glitch: relative to the edge step. Offset, broadening (Gaussian σ) and sampling: eV. Slope: change of
+    the normalised μ over the grid above the edge."""
 
     @property
     def name(self) -> str:
-        """As in file names and tables."""
+        """Name in file names and tables."""
         return "clean" if self.kind == "clean" else f"{self.kind} {self.amount:g}"
 
 
 CLEAN = Condition("clean")
 NOISE = tuple(Condition("noise", a) for a in (0.005, 0.01, 0.02, 0.03, 0.05))
-"""The paper's range (section 4.4): 0 to 5 % of the edge step."""
+"""The range of the paper (section 4.4): 0 to 5 % of the edge step."""
 DISTURBANCES = (
     *(Condition("offset", a) for a in (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)),
     *(Condition("broadening", a) for a in (0.5, 1.0, 2.0, 3.0)),
@@ -51,10 +51,7 @@ AXES: dict[str, str] = {
 
 
 def disturbed(plan: TrainingPlan, index: NDArray[np.int_], condition: Condition, seed: int = 0) -> Spectra:
-    """The rows ``index`` as a beamline under this condition would give them, aligned again, (n, G).
-
-    The same seed gives every competitor the same spectra.
-    """
+    """Disturb the rows ``index`` and align them again, (n, G); the same seed gives the same spectra."""
     generator = torch.Generator().manual_seed(seed)
     fine = plan.rows.fine[torch.as_tensor(index)]
     n, amount = len(fine), condition.amount
@@ -70,18 +67,18 @@ def disturbed(plan: TrainingPlan, index: NDArray[np.int_], condition: Condition,
     elif condition.kind == "slope":
         aligned = plan.rows.footing(aligned * (1 + amount * plan.rows.slope_shape))
     elif condition.kind == "glitch":
-        at = torch.randint(aligned.shape[1], (n,), generator=generator)
+        point = torch.randint(aligned.shape[1], (n,), generator=generator)
         sign = torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0)
         aligned = aligned.clone()
-        aligned[torch.arange(n), at] += amount * sign
+        aligned[torch.arange(n), point] += amount * sign
     return aligned.float().numpy()
 
 
 def resampled(fine: Tensor, every: int) -> Tensor:
-    """Spectra (n, F) measured at every ``every``-th fine point only, with straight lines between."""
+    """Sample spectra (n, F) at every ``every``-th point and interpolate linearly between them."""
     points = fine.shape[1]
-    at = np.arange(0, points, every)
-    if at[-1] != points - 1:
-        at = np.append(at, points - 1)
-    rows = [np.interp(np.arange(points), at, row[at]) for row in fine.numpy()]
+    sampled = np.arange(0, points, every)
+    if sampled[-1] != points - 1:
+        sampled = np.append(sampled, points - 1)
+    rows = [np.interp(np.arange(points), sampled, row[sampled]) for row in fine.numpy()]
     return torch.tensor(np.array(rows), dtype=torch.float32)

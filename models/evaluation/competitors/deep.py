@@ -1,4 +1,4 @@
-"""Deep competitors: other networks, trained as the SPT is and on all descriptors at once."""
+"""Deep competitors: other networks, trained like the SPT on all descriptors together."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,43 +15,42 @@ from ...training import Augmentation, Scale, Targets, TrainingPlan, train_member
 from ..contract import Fitted, Predictions, Spectra
 from .networks import ArithmeticSizes, CNNSizes, Joint, TokenSizes, amformer, cnn, ft_transformer
 
-BATCH = 512  # of answers; what fits a core's cache
-
-CLEAN = Augmentation(disturbed=0.0, mixed=0.0)
+_BATCH_ROWS = 512  # of predictions, which fit the cache of a core
+_NO_AUGMENTATION = Augmentation(disturbed=0.0, mixed=0.0)
 
 
 class DeepSettings(Settings):
-    """How a deep competitor is trained."""
+    """Training of a deep competitor."""
 
     epochs: int = 60
     batch: int = 64
     learning_rate: float = 1e-3
-    """Highest of the one-cycle schedule."""
+    """Peak of the one-cycle schedule."""
     weight_decay: float = 0.05
     augmented: bool = True
-    """Whether the training spectra are disturbed and mixed as the plan's config says for the SPT."""
+    """Whether the training spectra are disturbed and mixed as for the SPT."""
 
 
 @dataclass
 class TrainedCompetitor:
-    """A network and what it needs to answer in the descriptors' units."""
+    """A trained network, with the scales of its input and output."""
 
     network: nn.Module
     scale: Scale
     classified: Mapping[str, int]
-    """Number of classes."""
+    """Number of classes by descriptor."""
     regressed: Sequence[str]
     mean: Tensor
     sd: Tensor
-    """(R,) of the regressed quantities among the training rows."""
+    """(R,) standard deviations of the regressed quantities among the training rows."""
 
     def __post_init__(self) -> None:
         self.parameters = sum(p.numel() for p in self.network.parameters())
 
     def predict(self, spectra: Spectra) -> Predictions:
-        """Answer for aligned spectra (N, G)."""
+        """Predict the descriptors of aligned spectra (N, G)."""
         with torch.no_grad():
-            parts = [self.network(self.scale.apply(x)) for x in torch.as_tensor(spectra).split(BATCH)]
+            parts = [self.network(self.scale.apply(x)) for x in torch.as_tensor(spectra).split(_BATCH_ROWS)]
         logits, mean, log_variance = (torch.cat(p).squeeze(1) for p in zip(*parts, strict=True))
         each = logits.split(list(self.classified.values()), dim=1)
         value, spread = mean * self.sd + self.mean, torch.exp(log_variance / 2) * self.sd
@@ -63,9 +62,9 @@ class TrainedCompetitor:
 
 
 def standardised(targets: Targets, train: NDArray[np.int_]) -> Targets:
-    """The targets with mean and spread of the training rows alone."""
-    own = (targets.regressed * targets.sd + targets.mean)[train].double().numpy()
-    mean, sd = (torch.tensor(f(own, axis=0), dtype=torch.float32) for f in (np.nanmean, np.nanstd))
+    """Standardise the targets by mean and standard deviation of the training rows."""
+    values = (targets.regressed * targets.sd + targets.mean)[train].double().numpy()
+    mean, sd = (torch.tensor(f(values, axis=0), dtype=torch.float32) for f in (np.nanmean, np.nanstd))
     regressed = (targets.regressed * targets.sd + targets.mean - mean) / sd
     return replace(targets, regressed=regressed, mean=mean, sd=sd)
 
@@ -84,14 +83,14 @@ class Deep:
     search: Sequence[Mapping[str, Any]]
 
     def fit(self, plan: TrainingPlan, train: NDArray[np.int_], settings: Mapping[str, Any], seed: int) -> Fitted:
-        """Train on the rows ``train``, to the last epoch: no row is left to stop by."""
-        own = {k: v for k, v in settings.items() if k in self.sizes.model_fields}
-        recipe = DeepSettings.model_validate({k: v for k, v in settings.items() if k not in own})
+        """Train on the rows ``train`` to the last epoch, since no rows are left for early stopping."""
+        sizes = {k: v for k, v in settings.items() if k in self.sizes.model_fields}
+        recipe = DeepSettings.model_validate({k: v for k, v in settings.items() if k not in sizes})
         schedule = plan.config.optimisation.model_copy(update=recipe.model_dump(exclude={"augmented"}))
-        how = plan.config.augmentation if recipe.augmented else CLEAN
-        config = plan.config.model_copy(update={"optimisation": schedule, "augmentation": how})
+        augmentation = plan.config.augmentation if recipe.augmented else _NO_AUGMENTATION
+        config = plan.config.model_copy(update={"optimisation": schedule, "augmentation": augmentation})
         torch.manual_seed(seed)
-        network = self.network(plan.shape, self.sizes.model_validate(own))
+        network = self.network(plan.shape, self.sizes.model_validate(sizes))
         spectra = plan.clean[train]
         scale = Scale(spectra.mean(0), spectra.std(0) + 0.02)
         targets = standardised(plan.rows.targets, train)

@@ -1,4 +1,4 @@
-"""The networks of the deep competitors, with the input, the latent layer and the heads of the SPT."""
+"""Networks of the deep competitors, with the input, the latent layer and the heads of the SPT."""
 
 import torch
 from torch import Tensor, nn
@@ -7,24 +7,24 @@ from torch.nn import functional as F  # noqa: N812  torch's own idiom
 from ....agent.types import Settings
 from ...network import SPTShape, head
 
-LATENT = 128
+_LATENT_LENGTH = 128
 
 
 class CNNSizes(Settings):
-    """Sizes of :class:`CNN`."""
+    """Sizes of :func:`cnn`."""
 
     width: int = 64
-    """Channels of the first layer; the deeper ones have twice as many."""
+    """Channels of the first layer; deeper layers have twice as many."""
     layers: int = 3
-    """Each convolves over five points, and all but the last halve their number."""
+    """Convolutions over five points; all but the last are followed by pooling over two points."""
     dropout: float = 0.2
 
 
 class TokenSizes(Settings):
-    """Sizes of :class:`FTTransformer`."""
+    """Sizes of :func:`ft_transformer`."""
 
     points: int = 8
-    """Neighbouring grid points to one token; 1 gives every feature its own, as published."""
+    """Neighbouring grid points per token; 1 is as published."""
     width: int = 96
     blocks: int = 3
     heads: int = 4
@@ -32,11 +32,11 @@ class TokenSizes(Settings):
 
 
 class ArithmeticSizes(TokenSizes):
-    """Sizes of :class:`AMFormer`."""
+    """Sizes of :func:`amformer`."""
 
     width: int = 64
     prompts: int = 16
-    """Learnt queries of every attention, the first of which carries what the heads read."""
+    """Learnt queries of every attention; the heads read the first."""
     summed: int = 8
     """Tokens that a prompt of the additive attention reads."""
     multiplied: int = 6
@@ -46,14 +46,16 @@ class ArithmeticSizes(TokenSizes):
 class Joint(nn.Module):
     """A body (N, G) → (N, features) under the latent layer and the heads of an SPT of one member.
 
-    ``forward`` gives what :meth:`SPT.forward` does.
+    ``forward`` returns logits, mean and log-variance as :meth:`SPT.forward`.
     """
 
     def __init__(self, body: nn.Module, features: int, shape: SPTShape, dropout: float) -> None:
         super().__init__()
         self.body = body
-        self.latent = nn.Sequential(nn.Dropout(dropout), nn.Linear(features, LATENT), nn.GELU(), nn.Dropout(dropout))
-        self.heads = nn.ModuleList(head(LATENT, n, 1) for n in (*shape.classes, 2 * shape.regressed))
+        self.latent = nn.Sequential(
+            nn.Dropout(dropout), nn.Linear(features, _LATENT_LENGTH), nn.GELU(), nn.Dropout(dropout)
+        )
+        self.heads = nn.ModuleList(head(_LATENT_LENGTH, n, 1) for n in (*shape.classes, 2 * shape.regressed))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         z = self.latent(self.body(x))
@@ -63,7 +65,7 @@ class Joint(nn.Module):
 
 
 def cnn(shape: SPTShape, sizes: CNNSizes) -> Joint:
-    """A plain convolutional network: convolution, normalisation, GELU and pooling, and all of it flattened."""
+    """Return a plain convolutional network: layers of convolution, normalisation, GELU and pooling."""
     layers: list[nn.Module] = [nn.Unflatten(1, (1, shape.grid_points))]
     channels, points = 1, shape.grid_points
     for k in range(sizes.layers):
@@ -77,9 +79,9 @@ def cnn(shape: SPTShape, sizes: CNNSizes) -> Joint:
 
 
 class Tokens(nn.Module):
-    """(N, G) spectra → (N, 1 + G / points, width): a learnt first token, and one for every few neighbouring points.
+    """(N, G) spectra → (N, 1 + G / points, width): a learnt first token, and one per group of neighbouring points.
 
-    The feature tokenizer of Gorishniy et al., NeurIPS 2021 (sec. 3.3), the tokens of neighbours added up.
+    The feature tokenizer of Gorishniy et al., NeurIPS 2021 (sec. 3.3), with the tokens of neighbours added.
     """
 
     def __init__(self, grid_points: int, points: int, width: int) -> None:
@@ -96,7 +98,7 @@ class Tokens(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Normalisation and a gated layer; ``gate`` is ReLU in one of the papers and GELU in the other."""
+    """Normalisation and a gated layer; ``gate`` is ReLU in FT-Transformer and GELU in AMFormer."""
 
     def __init__(self, width: int, hidden: int, gate: nn.Module, dropout: float) -> None:
         super().__init__()
@@ -110,7 +112,7 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm self-attention and feed-forward; only the ``answering`` first tokens are handed on (None: all)."""
+    """Pre-norm self-attention and feed-forward; only the ``answering`` first tokens are returned (None: all)."""
 
     def __init__(self, sizes: TokenSizes, norm: nn.Module, answering: int | None) -> None:
         super().__init__()
@@ -133,7 +135,7 @@ class TransformerBlock(nn.Module):
 def ft_transformer(shape: SPTShape, sizes: TokenSizes) -> Joint:
     """FT-Transformer (Gorishniy et al., Revisiting Deep Learning Models for Tabular Data, NeurIPS 2021).
 
-    As published: the first block has no first normalisation, the last one answers for the first token alone.
+    As published, the first block has no first normalisation, and the last one returns only the first token.
     """
     last = sizes.blocks - 1
     blocks = [
@@ -145,7 +147,7 @@ def ft_transformer(shape: SPTShape, sizes: TokenSizes) -> Joint:
 
 
 class PromptAttention(nn.Module):
-    """Learnt prompts ask the tokens, and each hears only the ``nearest`` that fit it best (hard attention)."""
+    """Hard attention: each learnt prompt attends only to the ``nearest`` tokens that match it best."""
 
     def __init__(self, sizes: ArithmeticSizes, tokens: int, nearest: int) -> None:
         super().__init__()
@@ -158,8 +160,8 @@ class PromptAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         key, value = self.key_value(x).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         score = self.prompts @ key.transpose(2, 3) * key.shape[3] ** -0.5
-        least = score.topk(self.nearest, dim=3).values[..., -1:]
-        weight = self.dropout(score.masked_fill(score < least, -torch.inf).softmax(3))
+        threshold = score.topk(self.nearest, dim=3).values[..., -1:]
+        weight = self.dropout(score.masked_fill(score < threshold, -torch.inf).softmax(3))
         return (weight @ value).transpose(1, 2).flatten(2)
 
 
@@ -180,7 +182,7 @@ class ArithmeticBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         normal = self.norm(x)
         log = self.product(torch.log1p(F.relu(normal)))
-        # The exponent is brought to 0…1 as by the authors, but frame by frame: theirs is over the batch.
+        # The exponent is scaled to 0…1 for each frame; the authors scale it over the batch.
         low, high = log.amin((1, 2), keepdim=True), log.amax((1, 2), keepdim=True)
         product = torch.exp((log - low) / (high - low + 1e-6))
         both = torch.cat([self.of_sum(self.sum(normal)), self.of_product(product)], dim=1)
@@ -199,7 +201,7 @@ class FirstToken(nn.Module):
 def amformer(shape: SPTShape, sizes: ArithmeticSizes) -> Joint:
     """AMFormer (Cheng et al., Arithmetic Feature Interaction Is Necessary for Deep Tabular Learning, AAAI 2024).
 
-    In the form for many features: the prompts of the first block already are fewer than the tokens.
+    This is the form for many features, in which already the first block has fewer prompts than tokens.
     """
     tokens = Tokens(shape.grid_points, sizes.points, sizes.width)
     counts = [tokens.count] + [sizes.prompts] * (sizes.blocks - 1)

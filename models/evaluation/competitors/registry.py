@@ -11,6 +11,6 @@ COMPETITORS: dict[str, Competitor] = {
     c.name: c
     for c in (NEAREST_NEIGHBOURS, DECISION_TREE, EXTRA_TREES, RANDOM_FOREST, XGBOOST, CNN, FT_TRANSFORMER, AMFORMER)
 }
-RECIPES = COMPETITORS | {SPT_NAME: _SPT}
+ALL_COMPETITORS = COMPETITORS | {SPT_NAME: _SPT}
 NETWORKS = frozenset({CNN.name, FT_TRANSFORMER.name, AMFORMER.name, SPT_NAME})
-"""Those that depend on their seed enough to be trained several times and averaged."""
+"""Competitors that depend on their seed, so that several are trained and averaged."""

@@ -1,4 +1,4 @@
-"""The SPT as one competitor among others, whole, in parts, or trained for a single descriptor."""
+"""The SPT as a competitor: with all parts, without some, or trained for a single descriptor."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,13 +25,13 @@ from ...training import (
 )
 from ..contract import Predictions, Spectra
 
-CHUNK = 64
-BLENDING_FOLDS = 15
+_BATCH_ROWS = 64
+_BLEND_FOLDS = 15  # one of which fits the blend
 
 
 @dataclass(frozen=True)
 class FittedSPT:
-    """A trained SPT with its recall, blended on rows that it has not trained on."""
+    """A trained SPT with recall, its blend fitted on held-out rows."""
 
     plan: TrainingPlan
     served: Served
@@ -40,12 +40,12 @@ class FittedSPT:
     @torch.no_grad()
     def predict(self, spectra: Spectra) -> Predictions:
         """As :meth:`Fitted.predict`."""
-        out = torch.cat([self.served(part) for part in torch.from_numpy(spectra).split(CHUNK)]).double().numpy()
+        out = torch.cat([self.served(part) for part in torch.from_numpy(spectra).split(_BATCH_ROWS)]).double().numpy()
         return from_columns(self.plan, out)
 
 
 def from_columns(plan: TrainingPlan, out: Array) -> Predictions:
-    """Predictions from the columns of :class:`~xas_agent.models.network.ensemble.Served`."""
+    """Return predictions from the columns of :class:`~xas_agent.models.network.ensemble.Served`."""
     logits: dict[str, Array] = {}
     column = 0
     for name, classes in zip(plan.config.classified, plan.rows.targets.classes, strict=True):
@@ -59,46 +59,46 @@ def from_columns(plan: TrainingPlan, out: Array) -> Predictions:
 
 @dataclass(frozen=True)
 class SPTCompetitor:
-    """The SPT by the recipe of a plan's training config.
+    """The SPT, trained by a plan's training config.
 
-    Settings are ``network``, ``augmentation`` and ``optimisation``, each a mapping of what differs from the config;
-    ``only``, a descriptor for which alone it is trained (the paper's Expert, section 5.3); and ``materials``, the
-    share of them that it learns from.
-    """
+    Settings are ``network``, ``augmentation`` and ``optimisation``, which change keys of the config; ``only``, the
+    single descriptor of an Expert (paper, section 5.3); and ``materials``, the share of the training materials."""
 
     SETTINGS: ClassVar[tuple[str, ...]] = ("network", "augmentation", "optimisation", "only", "materials")
     name: str = "spt"
     search: Sequence[Mapping[str, Any]] = ({},)
 
     def fit(self, plan: TrainingPlan, train: NDArray[np.int_], settings: Mapping[str, Any], seed: int) -> FittedSPT:
-        """As :meth:`Competitor.fit`; a fold of the materials, another one for every seed, is kept for the blend."""
+        """As :meth:`Competitor.fit`; one fold of the materials, which depends on the seed, fits the blend."""
         train = share_of(plan.data.material, train, settings.get("materials", 1.0), seed)
-        mine = plan.variant(train, changed(plan.config, settings))
+        variant = plan.variant(train, changed_config(plan.config, settings))
         if "only" in settings:
-            mine = replace(mine, rows=for_one(plan, settings["only"]))
-        cut = folds(plan.data.material[train], BLENDING_FOLDS, plan.config.seed)
-        held = train[cut[seed % BLENDING_FOLDS]]
+            variant = replace(variant, rows=rows_of_expert(plan, settings["only"]))
+        cut = folds(plan.data.material[train], _BLEND_FOLDS, plan.config.seed)
+        held = train[cut[seed % _BLEND_FOLDS]]
         learnt = np.setdiff1d(train, held)
         torch.manual_seed(seed)
-        network, material = SPT(mine.shape), plan.data.material
-        member = train_member(network, mine.rows, learnt, mine.scale, mine.config, seed, lambda *_: None, material)
-        trained, t = TrainedMember.of(member), mine.rows.targets
-        seen = held_out(mine, ensemble(mine, [trained], learnt), held)
-        mine = replace(mine, blend=fit_blend([seen], t.one_hot, t.regressed, member.recall is not None))
-        served = ensemble(mine, [trained], train)
-        return FittedSPT(mine, served, sum(p.numel() for p in network.parameters()))
+        network, material = SPT(variant.shape), plan.data.material
+        member = train_member(
+            network, variant.rows, learnt, variant.scale, variant.config, seed, lambda *_: None, material
+        )
+        trained, t = TrainedMember.of(member), variant.rows.targets
+        held_answers = held_out(variant, ensemble(variant, [trained], learnt), held)
+        variant = replace(variant, blend=fit_blend([held_answers], t.one_hot, t.regressed, member.recall is not None))
+        served = ensemble(variant, [trained], train)
+        return FittedSPT(variant, served, sum(p.numel() for p in network.parameters()))
 
 
-def changed(config: TrainingConfig, settings: Mapping[str, Any]) -> TrainingConfig:
-    """The config with some of its network, augmentation and optimisation changed."""
-    as_read = config.model_dump()
+def changed_config(config: TrainingConfig, settings: Mapping[str, Any]) -> TrainingConfig:
+    """Return the config with changed keys of its network, augmentation and optimisation."""
+    raw = config.model_dump()
     for part in ("network", "augmentation", "optimisation"):
-        as_read[part] |= settings.get(part, {})
-    return TrainingConfig.model_validate(as_read)
+        raw[part] |= settings.get(part, {})
+    return TrainingConfig.model_validate(raw)
 
 
-def for_one(plan: TrainingPlan, descriptor: str) -> Rows:
-    """The rows with all labels but one descriptor's taken away."""
+def rows_of_expert(plan: TrainingPlan, descriptor: str) -> Rows:
+    """Return the rows with the labels of one descriptor only."""
     t, config = plan.rows.targets, plan.config
     named = zip(config.classified, t.one_hot, strict=True)
     one_hot = [part if d == descriptor else torch.zeros_like(part) for d, part in named]

@@ -1,6 +1,6 @@
 """Figures that compare models and variants: a panel per descriptor, the SPT on top in blue.
 
-Made without pyplot; nothing here computes a score.
+The figures do not use pyplot, and no score is computed here.
 """
 
 from collections.abc import Collection, Mapping
@@ -33,9 +33,9 @@ def _metric(descriptor: str, classified: Collection[str]) -> str:
 
 @STYLE
 def score_bars(scores: Mapping[str, Mapping[str, FigureOfMerit]], classified: Collection[str]) -> Figure:
-    """Headline scores by competitor and descriptor with their bootstrap intervals, the best in bold.
+    """Draw headline scores by competitor and descriptor with their bootstrap intervals, the best in bold.
 
-    Bars begin at 0; a score below it is drawn as 0 and named.
+    Bars begin at 0; a negative score is drawn as 0 with its value.
     """
     names, descriptors = list(scores), _inner(scores)
     figure, panels = panelled(len(descriptors), height=0.9 + 0.19 * len(names), sharey=True)
@@ -68,9 +68,9 @@ def score_bars(scores: Mapping[str, Mapping[str, FigureOfMerit]], classified: Co
 def differences(
     found: Mapping[str, Mapping[str, FigureOfMerit]], xlabel: str = "difference to the full model"
 ) -> Figure:
-    """Differences of the headline score by variant and descriptor, with their intervals; zero is the reference.
+    """Draw differences of the headline score by variant and descriptor, with their intervals.
 
-    Intervals that hold zero are drawn faint.
+    Intervals that contain zero are grey.
     """
     names, descriptors = list(found), _inner(found)
     figure, panels = panelled(len(descriptors), height=0.9 + 0.21 * len(names), xlabel=xlabel, sharey=True)
@@ -95,13 +95,13 @@ def differences(
 def curves(
     table: pd.DataFrame, by: str, x: str, xlabel: str, classified: Collection[str] = (), panel: str = "descriptor"
 ) -> Figure:
-    """Score against an amount, a line per ``by``, a panel per ``panel``: robustness, and transfer with less data.
+    """Draw scores against an amount, for robustness and transfer: a line per ``by``, a panel per ``panel``.
 
     Parameters
     ----------
     table
         Columns ``panel``, ``by``, ``x`` and ``score``; with ``standard_error`` the lines have error bars, with
-        ``low`` and ``high`` the SPT's has a band.
+        ``low`` and ``high`` the line of the SPT has a band.
     """
     groups = list(dict.fromkeys(table[panel]))
     figure, panels = panelled(len(groups), height=2.3, xlabel=xlabel, sharex=True)
@@ -123,7 +123,7 @@ def curves(
                 axes.fill_between(at, lo, hi, color=colour, alpha=0.15, lw=0)
         scores = numbers(here, "score")
         lowest = float(np.nanmin(scores)) if np.isfinite(scores).any() else 0.0
-        if lowest < 0:  # R² has no floor; what is below 0 is no model
+        if lowest < 0:  # R² has no lower limit; below 0 a model is useless
             axes.set_ylim(bottom=max(lowest - 0.05, -0.25))
         axes.grid(axis="y")
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))

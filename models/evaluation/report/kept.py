@@ -1,4 +1,4 @@
-"""Long work done in processes, each piece kept on disk, so that a report that was stopped goes on where it was."""
+"""Long computations in processes, with results kept on disk, so that an interrupted report continues."""
 
 import hashlib
 import json
@@ -22,27 +22,29 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Piece:
-    """Something that takes long: a name that says what it is, and a call that another process can make."""
+    """A long computation: its name, and a call that another process can make."""
 
     name: str
     depends: Any
-    """All that the result depends on, as JSON would hold it; a change makes the kept file void."""
+    """All that the result depends on, as JSON; a change invalidates the kept file."""
     call: Callable[[], Mapping[str, NDArray[Any]]]
 
     @property
     def key(self) -> str:
-        """Of its file."""
+        """Name of the file of the result."""
         text = json.dumps(self.depends, sort_keys=True, default=str)
         return f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def run_all(task: str, pieces: Sequence[Piece], folder: Path, jobs: int, progress: Progress) -> list[Arrays]:
-    """The results of all pieces, in order: read where their file is in ``folder``, else worked out.
+    """Return the results of all pieces, in order, from files in ``folder`` or computed.
 
     Parameters
     ----------
     task : name of the work in ``progress``
+    folder : folder of finished results
     jobs : pieces at the same time, each on one thread
+    progress : called when a piece is finished
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{p.key}.npz" for p in pieces]
@@ -61,7 +63,7 @@ def run_all(task: str, pieces: Sequence[Piece], folder: Path, jobs: int, progres
 
 
 def _one_thread() -> None:
-    """Keep numerical libraries of this worker process, loaded now or later, from starting threads of their own."""
+    """Limit numerical libraries of this worker process, loaded now or later, to one thread."""
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
     threadpool_limits(1)
     torch.set_num_threads(1)

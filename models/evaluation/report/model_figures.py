@@ -1,6 +1,6 @@
 """Figures about one model: confusion, ROC, parity, reliability and coverage, a panel per descriptor.
 
-Made without pyplot; nothing here computes a score.
+The figures do not use pyplot, and no score is computed here.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from ....agent.types import Array
 from .style import (
     BLUE,
-    DENSE,
+    DENSE_POINTS,
     GREEN,
     GREY,
     RED,
@@ -34,7 +34,7 @@ from .tables import Roc
 
 @STYLE
 def confusion_matrices(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Rows: the true class, coloured by the share of its rows; counts in the cells where they fit."""
+    """Draw confusion matrices: true classes as rows, coloured by their shares, with counts if there is space."""
     figure, panels = panelled(len(tables), columns=3, height=3.1)
     image = ScalarMappable(Normalize(0, 1), "Blues")
     for axes, (name, table) in zip(panels, tables.items(), strict=True):
@@ -62,7 +62,7 @@ def confusion_matrices(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 @STYLE
 def roc_curves(rocs: Mapping[str, Roc]) -> Figure:
-    """One class against the rest, a panel per descriptor; AUROC in the legend, of many classes its range."""
+    """Draw ROC curves of each class against the rest, with AUROC, or its range for many classes."""
     figure, panels = panelled(len(rocs), columns=3, height=3.0)
     for axes, (name, found) in zip(panels, rocs.items(), strict=True):
         count = len(found.curves)
@@ -83,14 +83,14 @@ def roc_curves(rocs: Mapping[str, Roc]) -> Figure:
 
 @STYLE
 def parity(pairs: Mapping[str, tuple[Array, Array]], units: Mapping[str, str] | None = None) -> Figure:
-    """Predicted against true values of regressed quantities, the pairs (n,) and (n,) without NaN truths."""
+    """Draw predicted against true values of regressed quantities, pairs of (n,); NaN truths are left out."""
     figure, panels = panelled(len(pairs), columns=3, height=3.2)
     for axes, (name, (true, predicted)) in zip(panels, pairs.items(), strict=True):
         known = ~np.isnan(true)
         t, p = true[known], predicted[known]
         lo, hi = limits(np.r_[t, np.percentile(p, [0.5, 99.5])] if len(p) else t)
         axes.plot([lo, hi], [lo, hi], color=GREY, lw=0.9)
-        if len(t) > DENSE:
+        if len(t) > DENSE_POINTS:
             cells = axes.hexbin(
                 t, p.clip(lo, hi), gridsize=45, norm=LogNorm(), cmap="viridis", extent=(lo, hi, lo, hi)
             )
@@ -113,14 +113,14 @@ def parity(pairs: Mapping[str, tuple[Array, Array]], units: Mapping[str, str] | 
 
 @STYLE
 def reliability(tables: Mapping[str, tuple[pd.DataFrame, float]]) -> Figure:
-    """Share correct against confidence per descriptor, from :func:`~.tables.calibration`; below, the confidences."""
+    """Draw the share correct against confidence (:func:`~.tables.calibration`), and the confidences below."""
     count = len(tables)
     figure = Figure(figsize=(max(2.0 * count, 4.0), 3.3), layout="constrained")
     panels = figure.subplots(2, max(count, 1), squeeze=False, sharex=True, sharey="row", height_ratios=(3, 1))
     for (axes, below), (name, (table, error)) in zip(panels.T, tables.items(), strict=True):
         sure, right, rows = (numbers(table, c) for c in ("confidence", "correct", "rows"))
         axes.plot([0, 1], [0, 1], color=GREY, lw=0.9)
-        # Wilson's interval of one standard error: finite where none or all of a bin are right.
+        # Wilson's interval of one standard error, which is finite for shares of 0 and 1.
         centre = (right + 0.5 / rows) / (1 + 1 / rows)
         half = np.sqrt(right * (1 - right) / rows + 0.25 / rows**2) / (1 + 1 / rows)
         axes.vlines(sure, centre - half, centre + half, color=BLUE, lw=0.9)
@@ -140,7 +140,7 @@ def reliability(tables: Mapping[str, tuple[pd.DataFrame, float]]) -> Figure:
 
 @STYLE
 def coverage(table: pd.DataFrame, target: float = 0.9, units: Mapping[str, str] | None = None) -> Figure:
-    """Coverage of the intervals with its own interval, and their width, by condition and descriptor.
+    """Draw coverage, with its interval, and width of the intervals by condition and descriptor.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The page that shows a report: one HTML file, without scripts and without anything from outside."""
+"""The HTML page of a report: one file, without scripts and external resources."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,42 +8,42 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-LONG = 40
-"""Characters from which a table's cell is broken into lines."""
+_LONG_CELL_CHARACTERS = 40
+"""Length from which a table's cell is broken into lines."""
 
-# No raw HTML and no images: names in the text come from files, and the page asks for nothing from outside.
-MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+# No raw HTML and no images: names in the text come from files, and the page must not load anything.
+_MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
 
 
 @dataclass(frozen=True)
 class PageFigure:
-    """A figure as the page shows it."""
+    """A figure of the page."""
 
     slug: str
     uri: str
     """Data URI of its picture."""
     alt: str
     width: int
-    """CSS pixels; the page shrinks it, but not beyond reading: from there on it scrolls."""
+    """CSS pixels; narrow windows shrink the figure until it would be illegible, and then scroll."""
     caption: str
     """Markdown."""
 
 
 @dataclass(frozen=True)
 class PageTable:
-    """A table as the page shows it."""
+    """A table of the page."""
 
     slug: str
     caption: str
     """Markdown."""
     columns: Sequence[tuple[str, bool]]
-    """(name, whether its cells are numbers)"""
+    """Name of each column, and whether its cells are numbers."""
     rows: Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True)
 class PagePart:
-    """A section, at whichever depth."""
+    """A section at any depth."""
 
     number: tuple[int, ...]
     title: str
@@ -54,12 +54,12 @@ class PagePart:
 
     @property
     def anchor(self) -> str:
-        """Of links to it."""
+        """Target of links to the section."""
         return "s" + "-".join(map(str, self.number))
 
     @property
     def level(self) -> int:
-        """Of its heading."""
+        """Level of the HTML heading."""
         return min(len(self.number) + 1, 6)
 
 
@@ -72,7 +72,7 @@ def render_page(title: str, lead: str, parts: Sequence[PagePart]) -> str:
     lead : Markdown
     parts : all sections in reading order, subsections behind their section
     """
-    return _template().render(title=title, lead=lead, parts=parts, long=LONG)
+    return _template().render(title=title, lead=lead, parts=parts, long=_LONG_CELL_CHARACTERS)
 
 
 @cache
@@ -83,6 +83,6 @@ def _template() -> Template:
         undefined=StrictUndefined,
         keep_trailing_newline=True,
     )
-    environment.filters["markdown"] = lambda text: Markup(MARKDOWN.render(text))
-    environment.filters["inline_markdown"] = lambda text: Markup(MARKDOWN.renderInline(text))
+    environment.filters["markdown"] = lambda text: Markup(_MARKDOWN.render(text))
+    environment.filters["inline_markdown"] = lambda text: Markup(_MARKDOWN.renderInline(text))
     return environment.get_template("page.html.jinja")

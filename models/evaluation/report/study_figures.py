@@ -1,6 +1,6 @@
 """Figures of single studies: a delithiation series, maps of spectra, out-of-distribution detection.
 
-Made without pyplot; nothing here computes a score.
+The figures do not use pyplot, and no score is computed here.
 """
 
 from collections.abc import Mapping
@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from ....agent.types import Array
 from .style import (
     BLUE,
-    DENSE,
+    DENSE_POINTS,
     GREY,
     MARKERS,
-    OTHERS,
+    OTHER_COLOURS,
     RED,
     STYLE,
     WIDTH,
@@ -37,7 +37,7 @@ from .style import (
 
 @STYLE
 def delithiation(table: pd.DataFrame) -> Figure:
-    """Predicted mean oxidation state against 4 − x, a panel per ``panel`` (element, model), a marker per stacking.
+    """Draw the predicted mean oxidation state against 4 − x: panels by ``panel``, markers by stacking.
 
     Parameters
     ----------
@@ -74,12 +74,12 @@ def delithiation(table: pd.DataFrame) -> Figure:
 
 @STYLE
 def embedding(points: Array, colourings: Mapping[str, NDArray[Any]]) -> Figure:
-    """2-D points (N, 2), a panel per colouring (N,): categories, or values; rows without one in pale grey."""
+    """Draw points (N, 2) coloured by categories or values (N,), a panel each; missing values in pale grey."""
     figure, panels = panelled(len(colourings), columns=3, height=3.0)
     for axes, (name, values) in zip(panels, colourings.items(), strict=True):
         missing = pd.isna(values) | (values.astype(str) == "")
         size = float(np.clip(4000 / max(len(points), 1), 3, 18))
-        dots: dict[str, Any] = {"s": size, "lw": 0, "rasterized": len(points) * len(colourings) > DENSE}
+        dots: dict[str, Any] = {"s": size, "lw": 0, "rasterized": len(points) * len(colourings) > DENSE_POINTS}
         axes.scatter(*points[missing].T, color="#d9dce0", **dots)
         known, at = values[~missing], points[~missing]
         if _are_categories(known):
@@ -114,45 +114,52 @@ def _are_categories(values: NDArray[Any]) -> bool:
 
 
 def _categories(values: NDArray[Any]) -> dict[Any, Any]:
-    """Colours: along viridis where categories have an order, else the palette; the most frequent names first."""
+    """Colours: viridis for numbers, else the palette, the most frequent names first."""
     names, counts = np.unique(values, return_counts=True)
     if np.issubdtype(values.dtype, np.number):
         colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.95, len(names)))
         return {float(n): c for n, c in zip(names, colours, strict=True)}
     order = np.argsort(-counts, kind="stable")
-    palette = (BLUE, *OTHERS, "#a3c9e8", "#f0c987")
+    palette = (BLUE, *OTHER_COLOURS, "#a3c9e8", "#f0c987")
     return {names[i]: palette[k] if k < len(palette) else "#b5b9bf" for k, i in enumerate(order)}
 
 
 @STYLE
-def detector(familiar: Array, strange: Mapping[str, Array], threshold: float = 1.0) -> Figure:
-    """An out-of-distribution score as a detector: ROC per kind of stranger, and the scores themselves.
+def detector(inside: Array, outside: Mapping[str, Array], threshold: float = 1.0) -> Figure:
+    """Draw the out-of-distribution score as a detector: ROC and distribution of the scores by kind.
 
     Parameters
     ----------
-    familiar, strange
-        (n,) scores of spectra like those trained on, and of each kind of others; above ``threshold`` is strange.
+    inside
+        (n,) scores of in-distribution spectra.
+    outside
+        (m,) scores of the out-of-distribution spectra of each kind.
+    threshold
+        Score above which a spectrum is flagged.
     """
     from sklearn.metrics import roc_auc_score, roc_curve
 
-    figure = Figure(figsize=(WIDTH, 1.2 + 0.4 * (len(strange) + 1)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.2 + 0.4 * (len(outside) + 1)), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.5))
-    colours = dict(zip(strange, OTHERS * 4, strict=False))
-    dashes = [dash for dash in ("-", "--", ":", "-.") for _ in OTHERS]  # a colour that comes again is dashed
-    for (name, scores), dash in zip(strange.items(), dashes, strict=False):
-        is_strange = np.r_[np.zeros(len(familiar)), np.ones(len(scores))]
-        both = np.r_[familiar, scores]
-        false, true, _ = roc_curve(is_strange, both)
-        area = roc_auc_score(is_strange, both)
+    colours = dict(zip(outside, OTHER_COLOURS * 4, strict=False))
+    dashes = [dash for dash in ("-", "--", ":", "-.") for _ in OTHER_COLOURS]  # repeated colours are dashed
+    for (name, scores), dash in zip(outside.items(), dashes, strict=False):
+        is_outside = np.r_[np.zeros(len(inside)), np.ones(len(scores))]
+        both = np.r_[inside, scores]
+        false, true, _ = roc_curve(is_outside, both)
+        area = roc_auc_score(is_outside, both)
         left.plot(false, true, dash, color=colours[name], lw=1.5, label=f"{name}: {area:.3f}")
     left.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":")
     left.set(
-        xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="familiar called strange", ylabel="strange called strange"
+        xlim=(-0.01, 1.01),
+        ylim=(-0.01, 1.01),
+        xlabel="in distribution, flagged",
+        ylabel="out of distribution, flagged",
     )
-    left.set_title("AUROC by kind of stranger")
+    left.set_title("AUROC by kind")
     left.legend(loc="lower right", fontsize=8, handlelength=1.8)
 
-    groups = {"familiar": familiar, **strange}
+    groups = {"in distribution": inside, **outside}
     every = np.concatenate(list(groups.values()))
     every = every[every > 0]
     bins = np.geomspace(every.min(), every.max() * 1.001, 45) if len(every) else np.linspace(0.1, 10, 45)

@@ -1,4 +1,4 @@
-"""How the figures of the report look: palette, panels, legends."""
+"""Style of the report's figures: palette, panels, legends."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -32,13 +32,14 @@ STYLE = matplotlib.rc_context(
         "text.parse_math": False,  # a $ in a name is a $
     }
 )
-WIDTH = 10.0
+WIDTH = 10.0  # inches
 BLUE, GREY, RED, GREEN = "#1f5fa8", "#7a7a7a", "#b3261e", "#2e7d32"
-DENSE = 1000
-"""Points from which a scatter is stored as pixels inside an SVG."""
+DENSE_POINTS = 1000
+"""Number of points from which a scatter plot is stored as pixels inside an SVG."""
 
-# Okabe and Ito's palette, darkened where it is faint on white. Networks are solid, trees dashed, linear ones dotted.
-KNOWN: dict[str, tuple[str, str, str]] = {
+# Okabe and Ito's palette, darkened for white paper. Lines of networks are solid, of trees dashed, of linear models
+# dotted.
+_KNOWN_STYLES: dict[str, tuple[str, str, str]] = {
     "spt": (BLUE, "-", "o"),
     "cnn": ("#3aa5dc", "-", "s"),
     "ft transformer": ("#c65f9e", "-", "^"),
@@ -57,7 +58,7 @@ KNOWN: dict[str, tuple[str, str, str]] = {
     "full": ("#d55e00", "-", "D"),
     "universal": ("#009e73", "-", "P"),
 }
-OTHERS = ("#009e73", "#d55e00", "#c65f9e", "#3aa5dc", "#e69f00", "#7b4fa3", "#8a7a00", "#333333")
+OTHER_COLOURS = ("#009e73", "#d55e00", "#c65f9e", "#3aa5dc", "#e69f00", "#7b4fa3", "#8a7a00", "#333333")
 MARKERS = "osD^vPX*<>h"
 
 
@@ -67,25 +68,25 @@ def _plain(name: str) -> str:
 
 def _known(name: str) -> str | None:
     plain = _plain(name)
-    return next((k for k in KNOWN if plain.startswith(k) or f" {k}" in plain), None)
+    return next((k for k in _KNOWN_STYLES if plain.startswith(k) or f" {k}" in plain), None)
 
 
 def style_of(name: str) -> tuple[str, str, str]:
-    """Colour, line style and marker of a competitor (or a way of training), the same in every figure."""
+    """Return colour, line style and marker of a competitor or training mode, the same in every figure."""
     if known := _known(name):
-        return KNOWN[known]
+        return _KNOWN_STYLES[known]
     code = crc32(_plain(name).encode())
-    return OTHERS[code % len(OTHERS)], "-", MARKERS[code // 7 % len(MARKERS)]
+    return OTHER_COLOURS[code % len(OTHER_COLOURS)], "-", MARKERS[code // 7 % len(MARKERS)]
 
 
 def rank(name: str) -> int:
-    """Place in legends and tables: 0 is the SPT, then networks, trees, linear ones, all others."""
+    """Return the position in legends: 0 for the SPT, then networks, trees, linear models, all others."""
     known = _known(name)
-    return list(KNOWN).index(known) if known else len(KNOWN)
+    return list(_KNOWN_STYLES).index(known) if known else len(_KNOWN_STYLES)
 
 
 def pale(colour: str, share: float = 0.3) -> tuple[float, float, float]:
-    """A colour mixed with white, for bars: unlike a transparent one it hides the grid."""
+    """Mix a colour with white, for bars that hide the grid."""
     r, g, b = (share + (1 - share) * c for c in to_rgb(colour))
     return r, g, b
 
@@ -93,7 +94,7 @@ def pale(colour: str, share: float = 0.3) -> tuple[float, float, float]:
 def panelled(
     count: int, columns: int = 4, height: float = 2.5, xlabel: str = "", **share: Any
 ) -> tuple[Figure, list[Axes]]:
-    """``count`` panels of the report's width, in rows of at most ``columns``; ``xlabel`` below the lowest ones."""
+    """Return a figure with ``count`` panels in rows of at most ``columns``; ``xlabel`` below the lowest ones."""
     rows = -(-max(count, 1) // columns)
     columns = -(-max(count, 1) // rows)
     width = WIDTH * {1: 0.5, 2: 0.75}.get(columns, 1.0)
@@ -108,15 +109,15 @@ def panelled(
 
 
 def legend_below(figure: Figure, axes: Iterable[Axes]) -> None:
-    """One legend below the panels, each name once."""
-    found = {}
+    """Draw one legend below the panels, each name once."""
+    handles = {}
     for panel in axes:
         for handle, name in zip(*panel.get_legend_handles_labels(), strict=True):
-            found.setdefault(name, handle)
-    if found:
-        names = sorted(found, key=lambda n: (rank(n), list(found).index(n)))
+            handles.setdefault(name, handle)
+    if handles:
+        names = sorted(handles, key=lambda n: (rank(n), list(handles).index(n)))
         figure.legend(
-            [found[n] for n in names], names, loc="outside lower center", ncols=min(len(names), 6), fontsize=9
+            [handles[n] for n in names], names, loc="outside lower center", ncols=min(len(names), 6), fontsize=9
         )
 
 

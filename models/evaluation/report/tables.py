@@ -1,4 +1,4 @@
-"""Figures of merit with their intervals, over materials: sites of one material are not independent."""
+"""Figures of merit with intervals by resampling of materials, since sites of one material are not independent."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from ....agent.types import Array
 from ...training import scores
 from ..contract import Predictions
 
-SMALL = 10
-"""Rows under which a group's score says little."""
+_MIN_GROUP_ROWS = 10
+"""Smaller groups are marked, since their scores are unreliable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class FigureOfMerit:
 def score(
     descriptor: str, truth: Mapping[str, Array], value: Mapping[str, Array], classified: Collection[str]
 ) -> float:
-    """Weighted F1 of a classified descriptor, R² of a regressed one, as
+    """Return weighted F1 of a classified descriptor or R² of a regressed one, as
     :func:`xas_agent.models.training.metrics.scores`.
 
     Parameters
@@ -40,7 +40,7 @@ def score(
 
     Returns
     -------
-    NaN where nothing is known, or fewer than two rows for R².
+    NaN without labels, or with fewer than two for R².
     """
     known = int(np.sum(~np.isnan(truth[descriptor])))
     if known < (1 if descriptor in classified else 2):
@@ -52,7 +52,7 @@ def score(
 
 
 def draws_of(materials: int, draws: int, seed: int) -> NDArray[np.int_]:
-    """(draws, materials) how often each material is in each resample with replacement."""
+    """Return how often each material is in each resample with replacement, (draws, materials)."""
     return np.random.default_rng(seed).multinomial(materials, np.full(materials, 1 / materials), size=draws)
 
 
@@ -65,7 +65,7 @@ def bootstrap(
     draws: int = 2000,
     seed: int = 0,
 ) -> FigureOfMerit:
-    """The headline score with its interval; all rows (N,) of a drawn ``material`` (N,) come along."""
+    """Return the headline score with its interval over ``material`` (N,)."""
     kind = descriptor in classified
     sums = _sums(truth[descriptor], value[descriptor], kind, material)
     return _measured(sums, lambda s: _merit(s, kind), draws, seed)
@@ -81,7 +81,7 @@ def paired_bootstrap(
     draws: int = 2000,
     seed: int = 0,
 ) -> FigureOfMerit:
-    """Headline score of ``a`` less that of ``b`` with its interval, the same materials drawn for both."""
+    """Return the headline score of ``a`` minus that of ``b``, with its interval over the same resamples."""
     kind = descriptor in classified
     of_a, of_b = (_sums(truth[descriptor], of[descriptor], kind, material) for of in (a, b))
     width = of_a.shape[1]
@@ -95,7 +95,7 @@ def paired_bootstrap(
 def coverage_interval(
     held: NDArray[np.bool_], material: NDArray[np.str_], draws: int = 2000, seed: int = 0
 ) -> FigureOfMerit:
-    """Share of rows (N,) whose interval held the truth, with the bootstrap interval of that share."""
+    """Return the share of rows (N,) whose interval contains the truth, with its bootstrap interval."""
     group = np.unique(material, return_inverse=True)[1]
     sums = np.stack([np.bincount(group, held), np.bincount(group)], axis=1).astype(float)
     return _measured(sums, lambda s: s[..., 0] / s[..., 1], draws, seed)
@@ -111,7 +111,7 @@ def _measured(sums: Array, merit: Callable[[Array], Array], draws: int, seed: in
 
 
 def _sums(truth: Array, value: Array, classified: bool, material: NDArray[np.str_]) -> Array:
-    """(M, K) per material with a known row: what the headline score is made of and what adds up over rows.
+    """Sums (M, K) per material from which the headline score is computed, and which add up over materials.
 
     Hits, true and predicted counts of every class; or rows, Σt, Σt², Σ(t − p)² about the mean of t.
     """
@@ -142,7 +142,7 @@ def _merit(sums: Array, classified: bool) -> Array:
         return (true * f1).sum(-1) / true.sum(-1)
     rows, total, square, error = np.moveaxis(sums, -1, 0)
     spread = square - total**2 / rows
-    # Equal truths leave only rounding, for which scikit-learn says 1 (no error either) or 0.
+    # The variance of equal truths is a rounding error; scikit-learn then gives 1 without any error, otherwise 0.
     flat = spread <= 1e-12 * square + 1e-300
     r2 = 1 - error / np.where(flat, 1.0, spread)
     return np.where(rows < 2, np.nan, np.where(flat, (error == 0).astype(float), r2))
@@ -157,7 +157,7 @@ def descriptor_scores(
     classes: Mapping[str, NDArray[np.int_]],
     material: NDArray[np.str_] | None = None,
 ) -> pd.DataFrame:
-    """One row per descriptor that is both predicted and known somewhere.
+    """Return the scores, a row per descriptor that is predicted and labelled.
 
     With ``material`` (N,) the headline score (weighted F1 or R²) comes with its 95 % interval, ``low`` and ``high``.
     """
@@ -196,7 +196,7 @@ def confusion(
     predictions: Predictions,
     classes: Mapping[str, NDArray[np.int_]],
 ) -> pd.DataFrame:
-    """Counts, true class by predicted class; a true class that the model does not have gets its row and column."""
+    """Return counts of true (rows) and predicted classes, including true classes that the model does not have."""
     known = ~np.isnan(truth[descriptor])
     t, p = truth[descriptor][known].astype(int), predictions.best(classes)[descriptor][known].astype(int)
     labels = np.union1d(classes[descriptor], t)
@@ -214,7 +214,7 @@ class Roc:
     auroc: dict[int, float]
     """Area under the curve per class."""
     weighted: float
-    """Mean area, by the classes' rows; NaN where no class could be judged."""
+    """Mean area, weighted by the rows of the classes; NaN without any class."""
 
 
 def roc(
@@ -223,7 +223,7 @@ def roc(
     predictions: Predictions,
     classes: Mapping[str, NDArray[np.int_]],
 ) -> Roc:
-    """Receiver operating characteristic from the probabilities; classes that all or no rows have are left out."""
+    """Return the receiver operating characteristics; classes that all or no rows have are left out."""
     from sklearn.metrics import roc_auc_score, roc_curve
 
     known = ~np.isnan(truth[descriptor])
@@ -247,7 +247,7 @@ def by_group(
     classes: Mapping[str, NDArray[np.int_]],
     groups: NDArray[Any],
 ) -> pd.DataFrame:
-    """Headline score of every descriptor within each value of ``groups`` (N,); rows without one are left out.
+    """Return the headline scores of the rows of each group (N,); rows without a group are left out.
 
     Groups under ten rows carry their count in their name. A score is NaN where fewer than ten of a larger group's
     rows are labelled, and R² where all of a group's truths are equal.
@@ -262,15 +262,15 @@ def by_group(
         row: dict[str, float] = {"rows": rows}
         for d in names:
             known = t[d][~np.isnan(t[d])]
-            judged = len(known) >= min(rows, SMALL) and (d in classes or np.ptp(known) > 0)
+            judged = len(known) >= min(rows, _MIN_GROUP_ROWS) and (d in classes or np.ptp(known) > 0)
             row[d] = score(d, t, p, classes) if judged else float("nan")
         label = f"{group:g}" if isinstance(group, float) else str(group)
-        found[label if rows >= SMALL else f"{label} (only {rows})"] = row
+        found[label if rows >= _MIN_GROUP_ROWS else f"{label} (only {rows})"] = row
     return pd.DataFrame.from_dict(found, orient="index", columns=["rows", *names]).rename_axis("group")
 
 
 def calibration(confidence: Array, correct: NDArray[np.bool_], bins: int = 10) -> tuple[pd.DataFrame, float]:
-    """Reliability of confidences (n,) against whether they were right (n,), and the expected calibration error.
+    """Return the reliability of confidences (n,) and the expected calibration error.
 
     Bins of equal width; mean confidence, share correct and rows of each that is not empty, and their mean
     distance weighted by rows (Guo et al., ICML 2017, eq. 3).

@@ -19,9 +19,9 @@ from tabulate import tabulate
 
 from .page import PageFigure, PagePart, PageTable, render_page
 
-LARGEST_SVG = 300_000
-"""Bytes above which the HTML takes a figure's PNG."""
-DPI = 160
+_MAX_SVG_BYTES = 300_000
+"""Size above which the HTML page contains a figure's PNG instead."""
+_PNG_DPI = 160
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Section:
 
     title: str
     text: str = ""
-    """Markdown: what was asked, what was found. Names that come from files go through :func:`plain`."""
+    """Markdown. Names from files must go through :func:`plain`."""
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     """By slug, unique in the report: letters, digits, ``-`` and ``_``."""
     figures: dict[str, Figure] = field(default_factory=dict)
@@ -40,15 +40,15 @@ class Section:
 
 
 def write(folder: Path, title: str, lead: str, sections: Sequence[Section]) -> Path:
-    """Write the report and give the path of its HTML page.
+    """Write the report and return the path of its HTML page.
 
-    Everything is drawn in a folder of its own first; an error leaves a report that was there as it was. ``tables``
-    and ``figures`` are replaced whole, other files in ``folder`` stay.
+    An error leaves an earlier report unchanged. ``tables`` and ``figures`` are replaced, other files in ``folder``
+    remain.
 
     Raises
     ------
     ValueError
-        A slug that is no file name, or one that stands twice.
+        A slug is not a valid file name, or is used twice.
     """
     _check_slugs(sections)
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,13 +67,13 @@ def write(folder: Path, title: str, lead: str, sections: Sequence[Section]) -> P
 
 
 def plain(text: object) -> str:
-    """``text`` so that Markdown shows it as it stands, in a sentence or in a cell."""
+    """Escape ``text`` for Markdown, in a sentence or in a cell."""
     line = re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", " ".join(str(text).split()))
     return re.sub(r"^(\d*)([#+=.)-])", r"\1\\\2", line)
 
 
 def slug(text: str) -> str:
-    """A name as the slug of a table or figure: ``Random Forest`` → ``random-forest``."""
+    """Return a name as the slug of a table or figure: ``Random Forest`` → ``random-forest``."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
@@ -98,7 +98,7 @@ def _check_slugs(sections: Sequence[Section]) -> None:
 
 
 def _write_parts(folder: Path, sections: Sequence[Section]) -> dict[str, str]:
-    """Write every table and figure; data URI per figure."""
+    """Write all tables and figures; return the data URI of each figure."""
     (folder / "tables").mkdir()
     (folder / "figures").mkdir()
     uris: dict[str, str] = {}
@@ -109,22 +109,22 @@ def _write_parts(folder: Path, sections: Sequence[Section]) -> dict[str, str]:
             svg, png = _drawn(figure, s)
             (folder / "figures" / f"{s}.svg").write_bytes(svg)
             (folder / "figures" / f"{s}.png").write_bytes(png)
-            kind, data = ("svg+xml", svg) if len(svg) <= LARGEST_SVG else ("png", png)
+            kind, data = ("svg+xml", svg) if len(svg) <= _MAX_SVG_BYTES else ("png", png)
             uris[s] = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
     return uris
 
 
 def _drawn(figure: Figure, salt: str) -> tuple[bytes, bytes]:
-    """A figure as SVG, its text as text, and as PNG."""
+    """Render a figure as SVG, with text as text, and as PNG."""
     svg, png = BytesIO(), BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": salt, "svg.fonttype": "none"}):
-        figure.savefig(svg, format="svg", dpi=DPI, metadata={"Date": None, "Creator": None})
-        figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
+        figure.savefig(svg, format="svg", dpi=_PNG_DPI, metadata={"Date": None, "Creator": None})
+        figure.savefig(png, format="png", dpi=_PNG_DPI, metadata={"Software": None})
     return svg.getvalue(), png.getvalue()
 
 
 def _columns(table: pd.DataFrame) -> pd.DataFrame:
-    """``table`` with the index as columns where it says something."""
+    """Return ``table`` with a named index as columns."""
     unnamed = isinstance(table.index, pd.RangeIndex) and table.index.name is None
     flat = table if unnamed else table.reset_index()
     return flat.set_axis([str(c) for c in flat.columns], axis="columns")
@@ -134,7 +134,7 @@ def _columns(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def cells(column: pd.Series) -> list[str]:
-    """The texts of a column.
+    """Return the texts of a column's cells.
 
     Counts with thousands separators; numbers whose column ends in a unit in brackets, ``training (s)``, with three
     significant figures; other numbers, the scores, with three decimals; a dash for what is missing.
@@ -185,7 +185,7 @@ def _markdown_table(table: pd.DataFrame) -> str:
 
 
 def _texts(flat: pd.DataFrame) -> Iterator[tuple[list[str], bool]]:
-    """Texts of each column, and whether they are numbers."""
+    """Yield the texts of each column, and whether they are numbers."""
     for k in range(flat.shape[1]):
         column = flat.iloc[:, k]
         yield cells(column), is_numeric_dtype(column) and not is_bool_dtype(column)

@@ -1,1 +1,1 @@
-"""One file per question that the report answers."""
+"""Studies: the questions that the report answers."""

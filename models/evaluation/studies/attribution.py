@@ -1,4 +1,4 @@
-"""What a network looks at: weights of frequency bands, attention over energy, gradients (paper, section 4.5)."""
+"""Attribution: weights of frequency bands, attention over energy, gradients (paper, section 4.5)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,36 +16,43 @@ from ...network import FrequencyBranch, GraphAttention, Served
 from ...training import TrainingPlan
 from ..report import BLUE, GREY, RED, STYLE, WIDTH, Section, panelled
 
-LOOKED_AT = 128
+_GRADIENT_ROWS = 128
 """Rows whose gradients are averaged."""
-FEW = 5
-"""Rows that a class needs to be shown."""
+_MIN_CLASS_ROWS = 5
+"""Rows that a class needs in the table of band weights."""
 
 
 def add_attribution(
     section: Section, served: Served, plan: TrainingPlan, spectra: Tensor, labels: Mapping[str, Array], step_ev: float
 ) -> str:
-    """Add what the network looks at to the section; a sentence or two on it."""
-    said: list[str] = []
+    """Add figures and tables of the attribution to the section, and return sentences for its text.
+
+    Parameters
+    ----------
+    spectra : (N, G) aligned spectra
+    labels : (N,) per descriptor
+    step_ev : distance of the spectral points
+    """
+    sentences: list[str] = []
     energy, config = plan.rows.grid.energy, plan.config
     blocks = list(served.spt.blocks)
     if any(isinstance(b, FrequencyBranch) for b in blocks):
         weights = band_weights(served, spectra)
         periods = [p * step_ev for p in periods_of(served)]
         tables = {d: bands_by_class(weights, labels[d], periods) for d in config.classified}
-        shown = {d: t for d, t in tables.items() if 2 < len(t) <= 14}
-        if shown:
-            section.figures["exploration-bands"] = band_figure(shown)
-            section.tables["exploration-bands"] = pd.concat(shown, names=["descriptor"]).reset_index()
+        drawn = {d: t for d, t in tables.items() if 2 < len(t) <= 14}
+        if drawn:
+            section.figures["exploration-bands"] = band_figure(drawn)
+            section.tables["exploration-bands"] = pd.concat(drawn, names=["descriptor"]).reset_index()
         section.captions["exploration-bands"] = "Weight of each frequency band, by its period in eV and by class."
         strongest = int(weights.mean(0).argmax())
-        said.append(
+        sentences.append(
             f"The strongest band has a period of {periods[strongest]:g} eV, weight {weights.mean(0)[strongest]:.2f} "
-            f"where {1 / len(periods):.2f} is an even share."
+            f"compared with an even share of {1 / len(periods):.2f}."
         )
     if any(isinstance(b, GraphAttention) for b in blocks):
         first = config.classified[0]
-        frames = chosen_frames(labels[first])
+        frames = example_rows(labels[first])
         some = spectra[torch.as_tensor(frames)]
         titles = [f"{first} {labels[first][i]:g}" for i in frames]
         weights = attention(served, some)
@@ -53,35 +60,35 @@ def add_attribution(
             energy, some.double().numpy(), weights, titles, step_ev
         )
         section.captions["exploration-attention"] = (
-            "Attention over energy of a frame of each class, mean over heads and members: what each point receives "
-            "(1 is an even share), and below, how each point weighs its neighbours."
+            "Attention over energy for a spectrum of each class, mean over heads and members: the attention that "
+            "each point receives (1 is an even share), and below, the weights of its neighbours."
         )
-    few = spectra[torch.linspace(0, len(spectra) - 1, min(LOOKED_AT, len(spectra))).long()]
-    found = saliency(served, few, config.classified, config.regressed)
-    section.figures["exploration-saliency"] = saliency_figure(energy, spectra.mean(0).double().numpy(), found)
+    few = spectra[torch.linspace(0, len(spectra) - 1, min(_GRADIENT_ROWS, len(spectra))).long()]
+    sensitivity = saliency(served, few, config.classified, config.regressed)
+    section.figures["exploration-saliency"] = saliency_figure(energy, spectra.mean(0).double().numpy(), sensitivity)
     section.captions["exploration-saliency"] = (
-        f"Where each answer depends on the spectrum: mean absolute gradient over {len(few)} rows times the spread of "
-        "the point over training spectra; grey the mean spectrum."
+        f"Sensitivity of each descriptor to the spectrum: mean absolute gradient over {len(few)} rows times the "
+        "standard deviation of the point over training spectra; grey: the mean spectrum."
     )
-    near_edge = {d: float(v[energy <= 30].sum()) for d, v in found.items()}
+    near_edge = {d: float(v[energy <= 30].sum()) for d, v in sensitivity.items()}
     most, least = max(near_edge, key=near_edge.__getitem__), min(near_edge, key=near_edge.__getitem__)
-    said.append(
-        f"Up to 30 eV above the edge, {(energy <= 30).mean():.0%} of the points, lies {near_edge[most]:.0%} of the "
-        f"sensitivity of {most} and {near_edge[least]:.0%} of that of {least}."
+    sentences.append(
+        f"The points up to 30 eV above the edge, {(energy <= 30).mean():.0%} of all, contribute "
+        f"{near_edge[most]:.0%} of the sensitivity of {most} and {near_edge[least]:.0%} of that of {least}."
     )
-    return " ".join(said)
+    return " ".join(sentences)
 
 
 @torch.no_grad()
 def queries(served: Served, spectra: Tensor) -> Array:
-    """(N, members · key) what the network compares sites by, of aligned spectra (N, G)."""
+    """Return the queries (N, members · key) by which the network recalls sites, of aligned spectra (N, G)."""
     scaled = (spectra - served.centre) / served.spread
     return torch.cat([served.spt(part)[3].flatten(1) for part in scaled.split(64)]).double().numpy()
 
 
 @contextmanager
 def recorded(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """The outputs of ``modules`` in the order in which they come."""
+    """Record the outputs of ``modules`` in the order of their calls."""
     outputs: list[Tensor] = []
 
     def keep(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -97,7 +104,7 @@ def recorded(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
 
 @torch.no_grad()
 def band_weights(served: Served, spectra: Tensor) -> Array:
-    """(N, bands) weight of each band in the frequency branch (eq. 4), mean over members and blocks."""
+    """Return the weight (N, bands) of each band in the frequency branch (eq. 4), mean over members and blocks."""
     branches = [b for b in served.spt.blocks if isinstance(b, FrequencyBranch)]
     total = torch.zeros(len(spectra), branches[0].count if branches else 0)
     for branch in branches:
@@ -113,9 +120,11 @@ def band_weights(served: Served, spectra: Tensor) -> Array:
 
 @torch.no_grad()
 def attention(served: Served, spectra: Tensor) -> Array:
-    """(N, nodes, 2 · window + 1) attention of each spectral point to its neighbours (eq. 6), last graph branch.
+    """Return the attention of each spectral point to its neighbours (eq. 6) in the last graph branch.
 
-    Mean over heads and members; the middle column is the point itself.
+    Returns
+    -------
+    (N, nodes, 2 · window + 1) means over heads and members; the middle column is the point itself.
     """
     branch = [b for b in served.spt.blocks if isinstance(b, GraphAttention)][-1]
     with recorded([branch.here, branch.there]) as out:
@@ -130,8 +139,8 @@ def attention(served: Served, spectra: Tensor) -> Array:
     return torch.softmax(score, dim=3).mean(1).double().numpy()
 
 
-def received(weights: Array) -> Array:
-    """(N, nodes) how much attention each point gets from its neighbours, itself left out; 1 is an even share."""
+def received_attention(weights: Array) -> Array:
+    """Return the attention (N, nodes) that each point receives from its neighbours; 1 is an even share."""
     n, points, reach = weights.shape
     window = reach // 2
     total = np.zeros((n, points + 2 * window))
@@ -142,10 +151,15 @@ def received(weights: Array) -> Array:
 
 
 def saliency(served: Served, spectra: Tensor, names: Sequence[str], regressed: Sequence[str]) -> dict[str, Array]:
-    """(G,) per descriptor: how much its answer moves with each point, times the point's spread over training spectra.
+    """Return the sensitivity (G,) of each descriptor to the points of the spectrum.
 
-    Of the logarithm of the most probable class's probability, or of the value; mean of the absolute gradients over
-    the rows, as shares of their sum.
+    It is the mean absolute gradient over the rows, times the standard deviation of the point over training spectra,
+    as a share of the sum over points. The gradient is that of the logarithm of the highest probability, or of the
+    value.
+
+    Parameters
+    ----------
+    names, regressed : classified and regressed descriptors, in the order of the output
     """
     x = spectra.clone().requires_grad_()
     out = served(x)
@@ -153,23 +167,23 @@ def saliency(served: Served, spectra: Tensor, names: Sequence[str], regressed: S
         part.max(1).values.clamp_min(1e-9).log() for part in out[:, : sum(served.classes)].split(served.classes, 1)
     ]
     answers += list(out[:, sum(served.classes) :][:, : len(regressed)].T)
-    found: dict[str, Array] = {}
+    shares: dict[str, Array] = {}
     for name, answer in zip((*names, *regressed), answers, strict=True):
         (slope,) = torch.autograd.grad(answer.sum(), x, retain_graph=True)
-        moved = (slope.abs() * served.spread).mean(0)
-        found[name] = (moved / moved.sum()).double().numpy()
-    return found
+        change = (slope.abs() * served.spread).mean(0)
+        shares[name] = (change / change.sum()).double().numpy()
+    return shares
 
 
 @STYLE
 def band_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Per descriptor, the weight of each band (columns) by class (rows), as difference to the mean of all rows."""
+    """Draw the weight of each band (columns) by class (rows), as difference to the mean of all rows."""
     figure, panels = panelled(len(tables), columns=3, height=3.0)
-    off = {d: t - t.loc["all"] for d, t in tables.items()}
-    most = max((float(np.abs(t.to_numpy()).max()) for t in off.values()), default=0.0) or 1.0
+    deviations = {d: t - t.loc["all"] for d, t in tables.items()}
+    most = max((float(np.abs(t.to_numpy()).max()) for t in deviations.values()), default=0.0) or 1.0
     image = None
     for axes, (name, table) in zip(panels, tables.items(), strict=True):
-        rows = off[name].drop(index="all")
+        rows = deviations[name].drop(index="all")
         image = axes.imshow(rows, cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto")
         for i, label in enumerate(rows.index):
             for j, band in enumerate(rows.columns):
@@ -192,7 +206,7 @@ def band_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 @STYLE
 def attention_figure(energy: Array, spectra: Array, weights: Array, titles: Sequence[str], step_ev: float) -> Figure:
-    """Per frame its spectrum with the attention each point receives, and below it the attention itself."""
+    """Draw spectra with the attention that each point receives, and below them the attention itself."""
     count = len(titles)
     figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
     panels = figure.subplots(2, count, squeeze=False, sharex=True, sharey="row", height_ratios=(2, 1))
@@ -203,7 +217,7 @@ def attention_figure(energy: Array, spectra: Array, weights: Array, titles: Sequ
     for k, (above, below) in enumerate(panels.T):
         above.axhline(1, color=GREY, lw=0.6, ls=":")
         above.plot(energy, spectra[k], color=BLUE, lw=1.6, label="spectrum")
-        above.plot(nodes, received(weights[k : k + 1])[0], color=RED, lw=1, label="attention received")
+        above.plot(nodes, received_attention(weights[k : k + 1])[0], color=RED, lw=1, label="attention received")
         above.set_title(titles[k], fontsize=8.5)
         extent = (energy[0], energy[-1], -(window + 0.5) * step_ev, (window + 0.5) * step_ev)
         image = below.imshow(
@@ -218,11 +232,11 @@ def attention_figure(energy: Array, spectra: Array, weights: Array, titles: Sequ
 
 
 @STYLE
-def saliency_figure(energy: Array, mean: Array, found: Mapping[str, Array]) -> Figure:
-    """Sensitivity of each descriptor to each energy, in front of the mean spectrum."""
-    figure, panels = panelled(len(found), 5, 1.9, "energy − edge (eV)", sharex=True, sharey=True)
-    most = max(float(v.max()) for v in found.values())
-    for axes, (name, share) in zip(panels, found.items(), strict=True):
+def saliency_figure(energy: Array, mean: Array, sensitivity: Mapping[str, Array]) -> Figure:
+    """Draw the sensitivity of each descriptor to each energy, in front of the mean spectrum."""
+    figure, panels = panelled(len(sensitivity), 5, 1.9, "energy − edge (eV)", sharex=True, sharey=True)
+    most = max(float(v.max()) for v in sensitivity.values())
+    for axes, (name, share) in zip(panels, sensitivity.items(), strict=True):
         axes.plot(energy, mean / mean.max() * most, color="#c9ced6", lw=1.3)
         axes.fill_between(energy, share, color=BLUE, alpha=0.35, lw=0)
         axes.plot(energy, share, color=BLUE, lw=1)
@@ -233,22 +247,22 @@ def saliency_figure(energy: Array, mean: Array, found: Mapping[str, Array]) -> F
 
 
 def bands_by_class(weights: Array, truth: Array, periods: Sequence[float]) -> pd.DataFrame:
-    """Mean band weights (bands as columns) of all rows and of each class that has rows enough."""
+    """Return the mean weights of bands (columns) for all rows and for each class with enough rows."""
     rows = {"all": weights.mean(0)}
     for c in np.unique(truth[~np.isnan(truth)]):
-        if (truth == c).sum() >= FEW:
+        if (truth == c).sum() >= _MIN_CLASS_ROWS:
             rows[f"{c:g}"] = weights[truth == c].mean(0)
     return pd.DataFrame.from_dict(rows, orient="index", columns=[f"{p:g}" for p in periods]).rename_axis("class")
 
 
-def chosen_frames(truth: Array, count: int = 4) -> NDArray[np.int_]:
-    """The first row of up to ``count`` classes."""
+def example_rows(truth: Array, count: int = 4) -> NDArray[np.int_]:
+    """Return the first row of each of up to ``count`` classes."""
     classes = np.unique(truth[~np.isnan(truth)])
     some = classes[np.unique(np.linspace(0, len(classes) - 1, min(count, len(classes))).astype(int))]
     return np.array([np.flatnonzero(truth == c)[0] for c in some], int)
 
 
 def periods_of(served: Served) -> list[int]:
-    """Periods of the frequency bands, in spectral points."""
+    """Return the periods of the frequency bands, in spectral points."""
     branch = next(b for b in served.spt.blocks if isinstance(b, FrequencyBranch))
     return [int(band.period) for band in branch.bands]  # pyright: ignore  a ModuleList forgets its types

@@ -1,4 +1,4 @@
-"""Looking into a model: maps of spectra and of its latent space (paper, section 4.5)."""
+"""Exploration of a model: maps of spectra and of its latent space (paper, section 4.5)."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,20 +15,20 @@ from ...training import TrainingPlan, served_weights
 from ..contract import classes_of
 from ..report import Section, embedding
 from .attribution import add_attribution, queries
-from .unfamiliar import Element, held_out_rows, thinned
+from .element_rows import ElementRows, held_out_rows, subsample
 
-NEIGHBOURS = 10
-MAPPED = 4000
-"""Most rows of a map, and to look for neighbours among."""
+_NEIGHBOURS = 10
+_MAX_MAPPED_ROWS = 4000
+"""Largest number of rows of a map, and of training rows among which neighbours are searched."""
 
 
-def rebuilt(folder: Path) -> Served:
-    """The module of a model folder as Python, so that one can look inside.
+def rebuild(folder: Path) -> Served:
+    """Rebuild the module of a model folder from Python classes, whose layers can be examined.
 
     Raises
     ------
     ModelError
-        Its tensors are not those of this version's network.
+        The tensors are not those of this version's network.
     """
     card, weights = cards.verify(folder), served_weights(folder)
     record = card.training
@@ -45,7 +45,7 @@ def rebuilt(folder: Path) -> Served:
     )
     try:
         served = Served(shape, weights["recall.keys"].shape[1])
-        # TorchScript also keeps what can be worked out again.
+        # The file also contains tensors that the constructor computes.
         served.load_state_dict({k: weights[k] for k in served.state_dict()})
     except (KeyError, RuntimeError) as e:
         raise cards.ModelError(f"{folder}: not a network of this version ({str(e).splitlines()[0]})") from None
@@ -53,10 +53,16 @@ def rebuilt(folder: Path) -> Served:
 
 
 def umap(points: Array, seed: int = 0) -> Array:
-    """(N, 2) map of (N, D) points (McInnes et al., 2018)."""
+    """Return a UMAP (N, 2) of points (N, D) (McInnes et al., 2018).
+
+    Raises
+    ------
+    InputError
+        UMAP is not installed.
+    """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of numba's, on its own insides
+            warnings.simplefilter("ignore")  # of numba, about its internals
             from umap import UMAP
 
             neighbours = min(15, len(points) - 1)
@@ -69,47 +75,48 @@ def umap(points: Array, seed: int = 0) -> Array:
 def agreement(
     points: Array, known: Array, labels: Mapping[str, tuple[Array, Array]], classified: Sequence[str]
 ) -> dict[str, float]:
-    """How well the nearest of the ``known`` (M, D) tell the labels of ``points`` (N, D).
+    """Measure by descriptor how well the nearest ``known`` points (M, D) predict the labels of ``points`` (N, D).
 
     Parameters
     ----------
-    labels : per descriptor those of the points (N,) and of the known (M,); NaN where missing
+    labels : labels of the points (N,) and of the known points (M,) by descriptor; NaN where missing
 
     Returns
     -------
-    Mean share of the ten nearest labelled ones that are of the same class; for what is regressed R² of their mean.
-    """
+    For classified descriptors the mean share of the ten nearest labelled points that have the same class, for
+    regressed ones R² of their mean."""
     square = (points**2).sum(1)[:, None] + (known**2).sum(1) - 2 * points @ known.T
-    found: dict[str, float] = {}
+    measures: dict[str, float] = {}
     for name, (own, others) in labels.items():
         have, there = ~np.isnan(own), ~np.isnan(others)
-        if have.sum() < 2 or there.sum() < NEIGHBOURS:
+        if have.sum() < 2 or there.sum() < _NEIGHBOURS:
             continue
-        nearest = np.argpartition(square[have][:, there], NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS]
+        nearest = np.argpartition(square[have][:, there], _NEIGHBOURS - 1, axis=1)[:, :_NEIGHBOURS]
         near, truth = others[there][nearest], own[have]
         if name in classified:
-            found[name] = float((near == truth[:, None]).mean())
+            measures[name] = float((near == truth[:, None]).mean())
         else:
-            found[name] = float(
+            measures[name] = float(
                 1 - ((near.mean(1) - truth) ** 2).sum() / max(((truth - truth.mean()) ** 2).sum(), 1e-12)
             )
-    return found
+    return measures
 
 
 def exploration(
-    folder: Path, plan: TrainingPlan, elements: Sequence[Element], most: int = MAPPED, seed: int = 0
+    folder: Path, plan: TrainingPlan, elements: Sequence[ElementRows], most: int = _MAX_MAPPED_ROWS, seed: int = 0
 ) -> Section:
-    """The section of the report, of the model in ``folder``.
+    """Explore the model in ``folder`` and return the section of the report.
 
     Parameters
     ----------
-    most : held-out rows to map, and training rows to look for their neighbours among
+    elements : all data sets, the model's own included
+    most : largest number of held-out rows in the maps, and of training rows among which neighbours are searched
     """
-    served, card = rebuilt(folder), cards.read_card(folder)
-    rows, index, what = held_out_rows(plan, elements, most)
+    served, card = rebuild(folder), cards.read_card(folder)
+    rows, index, description = held_out_rows(plan, elements, most)
     spectra = rows.clean[torch.as_tensor(index)]
     labels = {d: rows.data.labels[d][index] for d in (*plan.config.classified, *plan.config.regressed)}
-    among = thinned(plan.learnt, most)
+    among = subsample(plan.learnt, most)
     learnt = plan.clean[torch.as_tensor(among)]
     both = {d: (v, plan.data.labels[d][among]) for d, v in labels.items()}
     kinds = list(classes_of(plan))
@@ -131,29 +138,30 @@ def exploration(
     coloured = {d: v for d, v in labels.items() if not (same and d == "OS_mean")}
     section.figures["exploration-map-spectra"] = embedding(umap(spectra.double().numpy(), seed), coloured)
     section.figures["exploration-map-latent"] = embedding(umap(latent, seed), coloured)
-    said = add_attribution(section, served, plan, spectra, labels, step)
+    attribution = add_attribution(section, served, plan, spectra, labels, step)
     better = near[near["latent space"] > near["spectra"]].index
     classed = near.loc[kinds].mean(numeric_only=True)
     section.text = f"""
-What do spectra alone tell apart, what does the network's latent space, and where does it look? Shown are {len(index)}
-{what}. Maps are by UMAP (McInnes et al., 2018; Euclidean, 15 neighbours) of the aligned
-spectra, and of the queries by which the network recalls training sites. Distances in a map mean little, so
-neighbourhoods are counted where the points are: of each row's {NEIGHBOURS} nearest among {len(among)}
-training rows the share of its class, or R² of their mean.
+Which labels do the spectra distinguish, which does the network's latent space, and on which energies do the answers
+depend? The rows are {len(index)} {description}. The maps are UMAPs (McInnes et al., 2018; Euclidean, 15 neighbours)
+of the aligned spectra, and of the queries by which the network recalls training sites. Distances in a map have little
+meaning, so neighbours are counted in the original space: the share of the {_NEIGHBOURS} nearest of {len(among)}
+training rows that have the class of a row, or R² of their mean.
 
-In the latent space neighbours agree better than among spectra for {len(better)} of {len(near)} descriptors (mean over
-those with classes {classed["latent space"]:.2f} against {classed["spectra"]:.2f}, by chance {classed["chance"]:.2f}).
-{said}
+Neighbours in the latent space agree better than neighbours among spectra for {len(better)} of {len(near)} descriptors
+(mean over the classified ones {classed["latent space"]:.2f} against {classed["spectra"]:.2f}, by chance
+{classed["chance"]:.2f}).
+{attribution}
 """.strip()
     section.captions |= {
-        "exploration-neighbours": "What a row's nearest training rows tell of it, in both spaces.",
-        "exploration-map-spectra": "Map of the aligned spectra, coloured by descriptor; pale grey is not labelled.",
+        "exploration-neighbours": "Agreement of the nearest training rows with a row, in both spaces.",
+        "exploration-map-spectra": "Map of the aligned spectra, coloured by descriptor; pale grey: no label.",
         "exploration-map-latent": "Map of the network's queries for the same rows.",
     }
     return section
 
 
 def chance(own: Array, others: Array) -> float:
-    """Share of ``others`` (M,) that have the class of a row of ``own`` (N,), drawn without looking."""
+    """Return the mean share of ``others`` (M,) that have the class of a row of ``own`` (N,)."""
     own, others = own[~np.isnan(own)], others[~np.isnan(others)]
     return float(np.mean([(others == c).mean() for c in own])) if len(own) and len(others) else float("nan")

@@ -17,7 +17,7 @@ from xas_agent.models.card import read_card
 from xas_agent.models.training.plan import config_of
 
 SMALL = """
-studies: [benchmark, uncertainty, unfamiliar]
+studies: [benchmark, uncertainty, out_of_distribution]
 benchmark:
   competitors: [decision-tree, extra-trees]
   search: false
@@ -94,10 +94,16 @@ def test_an_unknown_study_is_one_message(model, feff, tmp_path):
         report_on(str(model), feff, tmp_path, "quick", ["benchmark", "astrology"], 1)
 
 
+def test_a_former_name_of_a_study_is_one_message(feff, tmp_path):
+    with pytest.raises(InputError, match="study unfamiliar has a new name: out_of_distribution"):
+        report_on("cu-k", feff, tmp_path, "quick", ["unfamiliar"], 1)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("studies: [astrology]", r"key studies\.0: found 'astrology'"),
+        ("studies: [unfamiliar]", "key studies: study unfamiliar has a new name: out_of_distribution"),
         ("studies: []\nbenchmark: {member: 3}", r"unknown key benchmark\.member; expected one of ablations"),
         ("studies: []\nbenchmark: {competitors: [lightgbm]}", "no competitor lightgbm; there are nearest-neighbours"),
         ("studies: []\nbenchmark: {ablations: {x: {optimization: {}}}}", "no setting optimization; an ablation has"),

@@ -24,7 +24,7 @@ from xas_agent.agent.types.errors import InputError
 from xas_agent.agent.types.grid import bin_means
 from xas_agent.app.jobs.dataset import collect_runs, compute, convert_documents, label_structures, state
 from xas_agent.models.datasets.batch import DIED, each, replacing
-from xas_agent.models.datasets.dataset import SplitSettings, lengthened, split_materials
+from xas_agent.models.datasets.dataset import SplitSettings, lengthen, split_materials
 from xas_agent.models.datasets.feff_runs import held
 from xas_agent.models.datasets.structures import DESCRIPTORS, describe, quiet
 from xas_agent.models.training.data import load_feff
@@ -277,7 +277,7 @@ def test_what_fails_is_tried_with_other_settings_and_told(queue, tmp_path):
     told = state(runs, config=None).splitlines()
     assert told[0].startswith("Co: 2 done (1 after a retry), 0 failed, 0 waiting;")
     assert told[1].startswith("Ni: 0 done (0 after a retry), 1 failed, 0 waiting;")
-    assert told[2] == "    1 no xmu.dat; exit code 2, said: Cannot determine Norman radius"
+    assert told[2] == "    1 no xmu.dat; exit code 2, output: Cannot determine Norman radius"
     assert told[-1] == "all: 3 done, 1 failed, 0 waiting"
     count = runs_of(tmp_path)
     said = feff(queue, runs, program, absorber=None)
@@ -414,7 +414,7 @@ def test_json_of_another_kind(tmp_path, text, message):
 def test_a_lengthened_spectrum_is_the_same_spectrum(steps, more, seed):
     energy = 7700 + np.cumsum(steps)
     mu = np.random.default_rng(seed).uniform(0, 2, len(energy))
-    longer, mu_longer = lengthened(energy, mu, len(energy) + more)
+    longer, mu_longer = lengthen(energy, mu, len(energy) + more)
     assert len(longer) == len(mu_longer) == len(energy) + more
     assert (np.diff(longer) > 0).all()
     assert (longer[0], longer[-1]) == (energy[0], energy[-1])

@@ -237,19 +237,22 @@ def test_a_run_leaves_the_spectrum_and_nothing_else(site, tmp_path):
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("echo 'No atoms or overlap cards'; exit 1", "no xmu.dat; exit code 1, last said: No atoms or overlap cards"),
-        ("exit 0", "no xmu.dat; exit code 0, last said: nothing"),
+        (
+            "echo 'No atoms or overlap cards'; exit 1",
+            "no xmu.dat; exit code 1, last output: No atoms or overlap cards",
+        ),
+        ("exit 0", "no xmu.dat; exit code 0, last output: none"),
         ("head -c 3000 $XMU > xmu.dat", "exit code 0"),
         ("cp $XMU xmu.dat; kill -9 $$", "ended by a signal"),
         ("cp $XMU xmu.dat; exit 137", "ended by a signal"),
         ("cp $XMU xmu.dat; kill -SEGV $$", "ended by a signal"),
         (
             "echo 'FRNRM Could not'; echo 'Cannot determine Norman radius -- quitting.'; echo more; exit 2",
-            "no xmu.dat; exit code 2, said: Cannot determine Norman radius -- quitting",
+            "no xmu.dat; exit code 2, output: Cannot determine Norman radius -- quitting",
         ),
         (
             "echo ':WARNING Convergence not reached; ran out of iterations.'; cp $XMU xmu.dat",
-            "no self-consistency; exit code 0, said: :WARNING Convergence not reached",
+            "no self-consistency; exit code 0, output: :WARNING Convergence not reached",
         ),
     ],
 )

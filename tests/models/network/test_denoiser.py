@@ -21,7 +21,7 @@ def edges(count: int, seed: int) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def quieten() -> Denoiser:
+def denoise() -> Denoiser:
     module = Denoiser(POINTS)
     module.fit(edges(800, seed=0))
     return module
@@ -29,21 +29,21 @@ def quieten() -> Denoiser:
 
 @given(sigma=st.floats(0.003, 0.1), seed=st.integers(0, 99))
 @settings(max_examples=25, deadline=None)
-def test_noise_is_taken_off(quieten, sigma, seed):
+def test_noise_is_taken_off(denoise, sigma, seed):
     clean = edges(20, seed=seed + 1)
     noisy = clean + sigma * torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed))
-    before, after = ((x - clean).square().mean().sqrt() for x in (noisy, quieten(noisy)))
+    before, after = ((x - clean).square().mean().sqrt() for x in (noisy, denoise(noisy)))
     assert after < 0.6 * before
 
 
-def test_a_spectrum_without_noise_is_left_as_it_is(quieten):
+def test_a_spectrum_without_noise_is_left_as_it_is(denoise):
     clean = edges(50, seed=7)
-    torch.testing.assert_close(quieten(clean), clean, atol=2e-3, rtol=0)
+    torch.testing.assert_close(denoise(clean), clean, atol=2e-3, rtol=0)
 
 
-def test_a_row_does_not_depend_on_the_others(quieten):
+def test_a_row_does_not_depend_on_the_others(denoise):
     noisy = edges(9, seed=3) + 0.05 * torch.randn(9, POINTS, generator=torch.Generator().manual_seed(3))
-    torch.testing.assert_close(quieten(noisy)[4:5], quieten(noisy[4:5]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(denoise(noisy)[4:5], denoise(noisy[4:5]), atol=1e-5, rtol=0)
 
 
 def test_before_it_has_learnt_it_changes_nothing():

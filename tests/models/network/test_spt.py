@@ -27,7 +27,7 @@ SHAPE = SPTShape(
 def served():
     torch.manual_seed(0)
     module = Served(SHAPE.model_copy(update={"members": 2}), sites=30).eval()
-    module.familiar.fit(torch.randn(200, 41))
+    module.ood_score.fit(torch.randn(200, 41))
     module.spread.fill_(1.0)
     module.share.fill_(0.4)
     module.recall.keys.normal_()
@@ -198,32 +198,32 @@ def test_mixtures_are_convex(seed, n):
     assert ((weights > 0).sum(1) <= 6).all()
 
 
-def test_what_was_shown_as_strange_scores_above_one():
-    """A spectrum between two that are known, as a mixture would be, but of the kind of an example of the unknown."""
+def test_spectra_like_the_outliers_score_above_one():
+    """Spectra between two training spectra, as a mixture is, but similar to the outliers."""
     generator = torch.Generator().manual_seed(0)
     e = torch.linspace(-1, 3, 41)
     known = torch.sigmoid(4 * (e + 0.3 * torch.randn(2200, 1, generator=generator)))
-    strange = torch.sigmoid(4 * e) + 0.12 * torch.exp(-(((e - 0.6) / 0.3) ** 2)) + 0 * known[:100, :1]
-    strange = strange + 0.01 * torch.randn(100, 41, generator=generator)
+    outliers = torch.sigmoid(4 * e) + 0.12 * torch.exp(-(((e - 0.6) / 0.3) ** 2)) + 0 * known[:100, :1]
+    outliers = outliers + 0.01 * torch.randn(100, 41, generator=generator)
     spectra = known + 0.02 * torch.randn(2200, 41, generator=generator)
-    plain, taught = OODScore(41), OODScore(41)
-    plain.fit(spectra[:2000])
-    taught.fit(spectra[:2000], strangers=strange[: OODScore.STRANGERS])
-    assert (taught(strange[64:]) > 1).all()
-    assert (taught(strange[64:]) > plain(strange[64:])).float().mean() > 0.9
-    assert (taught(spectra[2000:]) > 1).float().mean() < 0.03
+    without, ood_score = OODScore(41), OODScore(41)
+    without.fit(spectra[:2000])
+    ood_score.fit(spectra[:2000], outliers=outliers[: OODScore.OUTLIERS])
+    assert (ood_score(outliers[64:]) > 1).all()
+    assert (ood_score(outliers[64:]) > without(outliers[64:])).float().mean() > 0.9
+    assert (ood_score(spectra[2000:]) > 1).float().mean() < 0.03
 
 
-def test_the_unfamiliar_scores_above_one():
+def test_out_of_distribution_spectra_score_above_one():
     rng = np.random.default_rng(0)
     e = np.linspace(0, 6, 41)
     basis = np.stack([np.sin((k + 1) * e) for k in range(3)])
     known = torch.tensor(rng.normal(size=(3000, 3)) @ basis + 0.01 * rng.normal(size=(3000, 41)), dtype=torch.float32)
-    familiar = OODScore(41)
-    familiar.fit(known[:2000])
-    assert (familiar(known[2000:]) > 1).float().mean() < 0.03
+    ood_score = OODScore(41)
+    ood_score.fit(known[:2000])
+    assert (ood_score(known[2000:]) > 1).float().mean() < 0.03
     glitched = known[2000:2100].clone()
     glitched[:, 17] += 0.3
-    assert (familiar(glitched) > 1).all()
-    assert (familiar(known[2000:2100] + 0.3) > 1).all()
-    assert (familiar(10 * known[2000:2100]) > 1).float().mean() > 0.9
+    assert (ood_score(glitched) > 1).all()
+    assert (ood_score(known[2000:2100] + 0.3) > 1).all()
+    assert (ood_score(10 * known[2000:2100]) > 1).float().mean() > 0.9

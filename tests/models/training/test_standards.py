@@ -69,15 +69,17 @@ def test_a_standard_without_a_foil_is_as_uncertain_as_its_energies():
     assert plain.sd[1:] == known.sd[1:]
 
 
-def test_a_broadening_that_is_none_counts_for_little():
-    """Sharper than its counterpart: at a broadening of 0 nothing changes with it, which must not pass for certain."""
+def test_a_broadening_of_zero_is_uncertain():
+    """The standard is sharper than its counterpart; at a broadening of 0 the derivative is 0."""
     made = standard(2.5, 1.0, 1.0, 0.01)
     step = made.feff_energy[1] - made.feff_energy[0]
     sharp = replace(made, feff_mu=gaussian_filter1d(made.feff_mu, 1.5 / step))
     found = domain.fit(sharp, GRID, EDGE_EV, CALIBRATED)
     assert found.broadening_ev == pytest.approx(0.0, abs=0.1)
-    assert 0.5 < found.sd[3] <= domain.HIGHEST[3]
-    assert (domain._sd(np.zeros((5, 4)), 1.0) == np.subtract(domain.HIGHEST, domain.LOWEST)).all()
+    assert 0.5 < found.sd[3] <= domain._UPPER_BOUNDS[3]
+    assert (
+        domain._parameter_sd(np.zeros((5, 4)), 1.0) == np.subtract(domain._UPPER_BOUNDS, domain._LOWER_BOUNDS)
+    ).all()
 
 
 def test_a_wrong_bond_length_of_feff_is_not_the_scale():
@@ -87,12 +89,12 @@ def test_a_wrong_bond_length_of_feff_is_not_the_scale():
     assert corrected == pytest.approx(plain / 1.01**2, abs=1e-6)
 
 
-def test_metals_tell_of_the_scale_alone():
+def test_metals_contribute_to_the_scale_only():
     oxide, metal = standard(2.5, 1.04, 0.9, 2.0), standard(8.5, 1.04, 0.6, 1.0, metal=True)
     _, offset, found = domain.calibrate([oxide, metal], GRID, EDGE_EV, AlignmentSettings())
     assert offset is not None
     assert offset.value_ev == pytest.approx(2.5, abs=0.4)
-    assert offset.sd_ev >= domain.ONE_STANDARD_EV
+    assert offset.sd_ev >= domain._OFFSET_SCATTER_EV
     assert found.scale == pytest.approx(1.04, abs=0.02)
     assert found.amplitude == pytest.approx(0.9, abs=0.1)
     _, none, alone = domain.calibrate([metal], GRID, EDGE_EV, AlignmentSettings())
@@ -101,7 +103,7 @@ def test_metals_tell_of_the_scale_alone():
     _, less, _ = domain.calibrate([metal], GRID, EDGE_EV, AlignmentSettings(), metal_gap_ev=6.0)
     assert less is not None
     assert less.value_ev == pytest.approx(2.5, abs=0.5)
-    assert less.sd_ev > 1.4 * domain.ONE_STANDARD_EV
+    assert less.sd_ev > 1.4 * domain._OFFSET_SCATTER_EV
     with pytest.raises(ValueError, match="no standards"):
         domain.calibrate([], GRID, EDGE_EV, AlignmentSettings())
 

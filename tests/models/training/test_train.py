@@ -26,7 +26,7 @@ from xas_agent.models.training.build import (
     METAL_GAP_EV,
     RUN_SEED_STEP,
     assemble,
-    strangers,
+    augment_outliers,
     train_one,
 )
 from xas_agent.models.training.calibration import HeldOut, fit_blend
@@ -158,7 +158,7 @@ def test_rows_are_mixed_within_their_framework_where_asked(feff, tmp_path):
     anyhow = how.model_copy(update={"within_framework": False})
     free = plan.rows.mixtures(index, anyhow, torch.Generator().manual_seed(0))
     assert any(len(set(plan.data.framework[(row > 0).numpy()])) == 2 for row in free)
-    with pytest.raises(DataError, match="within_framework needs a formula of every row"):
+    with pytest.raises(DataError, match="within_framework needs a formula in every row"):
         TrainingPlan.read(config(augmentation={"within_framework": True}), feff)
 
 
@@ -241,17 +241,17 @@ def test_folds_keep_materials_together():
     assert len(set.union(*[set(material[p]) for p in parts])) == sum(len(set(material[p])) for p in parts)
 
 
-def test_metals_are_shown_as_strange_as_computed_and_as_measured(feff, tmp_path):
+def test_metals_are_outliers_as_computed_and_as_measured(feff, tmp_path):
     def metal(k: int, row: dict[str, str]) -> dict[str, str]:
         return {"kind": "metal", "split": "cal"} if k == 0 else {"kind": "layered"}
 
-    assert strangers(TrainingPlan.read(config(), feff), torch.Generator()) is None  # no row of split cal
+    assert augment_outliers(TrainingPlan.read(config(), feff), torch.Generator()) is None  # no row of split cal
     rewrite(feff, tmp_path, metal)
     plan = TrainingPlan.read(config(augmentation={"disturbed": 0.0}), tmp_path)
-    shown = strangers(plan, torch.Generator())
+    shown = augment_outliers(plan, torch.Generator())
     assert shown is not None
-    assert plan.strange is not None
-    torch.testing.assert_close(shown[0], plan.strange.aligned(plan.strange.fine)[0], atol=1e-3, rtol=0)
+    assert plan.outliers is not None
+    torch.testing.assert_close(shown[0], plan.outliers.aligned(plan.outliers.fine)[0], atol=1e-3, rtol=0)
     above = shown > 0.5
     edge = torch.tensor(plan.rows.grid.energy)[above.float().argmax(1)]
     assert edge[0] - edge[-1] == pytest.approx(METAL_GAP_EV, abs=1)
@@ -292,7 +292,7 @@ def test_the_config_can_be_read_back_from_the_card(trained):
 def test_a_model_says_what_it_is_to_a_reader(trained):
     text = (trained / "README.md").read_text(encoding="utf-8")
     assert "15 sites of 5 materials: made for the test" in text
-    assert "CN2, PSGO mean nothing for a mixture of sites" in text
+    assert "CN2, PSGO have no meaning for a mixture of sites" in text
     assert "nobody" in text
 
 
@@ -318,7 +318,7 @@ def test_training_without_recall_leaves_none(feff, tmp_path):
     [
         ({"epochs": 3}, r"unknown key epochs; expected one of absorber"),
         ({"optimisation": {"epoch": 3}}, r"unknown key optimisation\.epoch; expected one of batch, epochs"),
-        ({"runs": 2}, "runs 2: weights trained from scratch have no mean"),
+        ({"runs": 2}, "runs 2: weights trained from scratch cannot be averaged"),
         ({"members": "many"}, r"key members: found 'many', expected: "),
         ({"grid": {**CONFIG["grid"], "stop_ev": 50.0}}, r"key grid: .*anchor_ev 40…72 eV is not inside -9…50 eV"),
     ],

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from xas_agent.models.evaluation.report.page import MARKDOWN
+from xas_agent.models.evaluation.report.page import _MARKDOWN
 from xas_agent.models.evaluation.report.write import Section, cells, plain, slug, write
 
 HOSTILE = '<script src="http://evil/x.js">|`*_[x](javascript:alert(1)) ![i](http://evil/i.png) & $\\frac$'
@@ -94,7 +94,7 @@ def test_everything_is_written_and_tables_come_back(tmp_path):
     assert "## 1 First" in markdown
     assert "### 1.1 Inside" in markdown
     assert "![small](figures/small.png)" in markdown
-    shown = MARKDOWN.render(markdown)
+    shown = _MARKDOWN.render(markdown)
     assert Page(shown).tags.count(("table", {})) == 2
     assert "123,456" in shown
 
@@ -157,6 +157,6 @@ def test_numbers_are_written_to_be_read():
 @settings(max_examples=200, deadline=None)
 @given(st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=30))
 def test_plain_text_is_shown_as_it_stands(text):
-    shown = Page(MARKDOWN.render(plain(text))).text
+    shown = Page(_MARKDOWN.render(plain(text))).text
     assert shown.split() == text.split()
     assert matplotlib.rcParams["svg.hashsalt"] is None

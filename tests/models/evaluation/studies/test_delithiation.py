@@ -11,14 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xas_agent.models.evaluation.competitors.linear import PLS, PLSSettings, end_member_share
-from xas_agent.models.evaluation.studies.delithiation import (
+from xas_agent.models.evaluation.studies.delithiation import delithiation
+from xas_agent.models.evaluation.studies.layered_series import (
+    AS_COMPUTED,
+    AS_MEASURED,
+    read_series,
+    spectra_of,
+    stacking,
+)
+from xas_agent.models.evaluation.studies.series_models import (
     LCF_NAME,
     PLS_NAME,
     DelithiationSettings,
     FineTuneSettings,
-    delithiation,
 )
-from xas_agent.models.evaluation.studies.layered import CLEAN, MEASURED, read_series, spectra_of, stacking
 from xas_agent.models.training.augment import shifted
 from xas_agent.models.training.build import assemble
 from xas_agent.models.training.config import TrainingConfig
@@ -117,10 +123,10 @@ def series(data, pretrained):
 
 def test_a_held_composition_is_out_of_training_in_whichever_structure(series):
     for composition in series.compositions:
-        held, apart = series.judged(composition)
+        held, unseen = series.judged(composition)
         learnt = series.learnt(composition)
         assert len(held) >= 2
-        assert len(apart) == 2
+        assert len(unseen) == 2
         assert not set(series.formula[learnt]) & set(series.formula[held])
     rattled = np.flatnonzero(series.plan.data.kind == "rattled")
     assert not set(rattled) & set(series.learnt(3.0))
@@ -129,7 +135,7 @@ def test_a_held_composition_is_out_of_training_in_whichever_structure(series):
 
 def test_the_other_ordering_is_never_among_the_rows_that_can_be_learnt(series):
     assert set(series.plan.data.split) == {"train", "val"}
-    assert len(series.apart) == 10
+    assert len(series.unseen) == 10
 
 
 @pytest.mark.parametrize(
@@ -158,27 +164,27 @@ def test_pls_learns_a_series_and_chooses_its_components(series):
     true = series.plan.data.labels["OS_mean"][train]
     fitted = PLS(series.plan.rows, train, true, true, PLSSettings(components=(1, 2, 3)))
     assert fitted.components >= 2
-    unseen = series.plan.rows.aligned(series.apart_fine).double().numpy()
-    np.testing.assert_allclose(fitted.predict(unseen), series.apart.labels["OS_mean"], atol=0.02)
+    unseen = series.plan.rows.aligned(series.unseen_fine).double().numpy()
+    np.testing.assert_allclose(fitted.predict(unseen), series.unseen.labels["OS_mean"], atol=0.02)
 
 
 def test_pls_with_broadened_copies_stands_broadening_better(series):
     true = series.plan.data.labels["OS_mean"][series.layered]
-    broadened = shifted(series.apart_fine, FINE_EV, torch.zeros(10, 1), torch.full((10, 1), 5.0))
+    broadened = shifted(series.unseen_fine, FINE_EV, torch.zeros(10, 1), torch.full((10, 1), 5.0))
     spectra = series.plan.rows.aligned(broadened).double().numpy()
     errors: list[float] = []
     for copies in (0, 10):
-        how = PLSSettings(components=(2, 3), copies=copies, shift_ev=0.0, broadening_ev=(4.0, 6.0))
-        said = PLS(series.plan.rows, series.layered, true, true, how).predict(spectra)
-        errors.append(float(np.abs(said - series.apart.labels["OS_mean"]).mean()))
+        pls = PLSSettings(components=(2, 3), copies=copies, shift_ev=0.0, broadening_ev=(4.0, 6.0))
+        predicted = PLS(series.plan.rows, series.layered, true, true, pls).predict(spectra)
+        errors.append(float(np.abs(predicted - series.unseen.labels["OS_mean"]).mean()))
     assert errors[1] < errors[0]
 
 
 def test_measured_spectra_are_several_of_each_and_the_same_for_every_model(series):
     spectra, again = (spectra_of(series, 3.5, draws=3, seed=0) for _ in range(2))
-    assert {k: len(v) for k, v in spectra.items()} == {CLEAN: 4, MEASURED: 12}
-    assert torch.equal(spectra[MEASURED], again[MEASURED])
-    torch.testing.assert_close(spectra[MEASURED][:, -10:].mean(1), torch.ones(12), atol=0.1, rtol=0)
+    assert {k: len(v) for k, v in spectra.items()} == {AS_COMPUTED: 4, AS_MEASURED: 12}
+    assert torch.equal(spectra[AS_MEASURED], again[AS_MEASURED])
+    torch.testing.assert_close(spectra[AS_MEASURED][:, -10:].mean(1), torch.ones(12), atol=0.1, rtol=0)
 
 
 @pytest.mark.slow
@@ -199,7 +205,7 @@ def test_the_study_judges_every_composition_and_tells_the_ends_apart(data, pretr
     summary = section.tables["delithiation"]
     assert list(summary["model"])[:5] == ["SPT", "SPT, all", "PLS", "PLS, disturbed copies", "LCF"]
     assert len(summary) == 2 * 5
-    clean = summary[summary["spectra"] == CLEAN].set_index("model")
+    clean = summary[summary["spectra"] == AS_COMPUTED].set_index("model")
     assert clean.loc[PLS_NAME, "interior"] < 0.02
     assert clean.loc[LCF_NAME, "interior"] < 0.02
     assert np.isnan(clean.loc[LCF_NAME, ["x = 1", "x = 0, O3"]].to_numpy(float)).all()

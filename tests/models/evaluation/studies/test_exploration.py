@@ -9,13 +9,13 @@ from xas_agent.models.evaluation.studies.attribution import (
     attention,
     band_weights,
     bands_by_class,
-    chosen_frames,
+    example_rows,
     periods_of,
     queries,
-    received,
+    received_attention,
     saliency,
 )
-from xas_agent.models.evaluation.studies.exploration import agreement, chance, rebuilt
+from xas_agent.models.evaluation.studies.exploration import agreement, chance, rebuild
 from xas_agent.models.network.ensemble import Served
 from xas_agent.models.network.spt import SPTShape
 
@@ -32,7 +32,7 @@ def served() -> Served:
     module = Served(SHAPE, 6).eval()
     module.spread.fill_(1.0)
     module.recall.keys.normal_()
-    module.familiar.fit(torch.randn(60, 41))
+    module.ood_score.fit(torch.randn(60, 41))
     return module
 
 
@@ -50,10 +50,10 @@ def test_attention_is_shares_over_neighbours_inside_the_spectrum(served):
     assert weights.shape == (3, SHAPE.nodes, 2 * SHAPE.window + 1)
     np.testing.assert_allclose(weights.sum(2), 1, atol=1e-5)
     assert weights[:, 0, : SHAPE.window].max() < 1e-6  # nothing lies below the first point
-    total = received(weights)
+    total = received_attention(weights)
     assert total.shape == (3, SHAPE.nodes)
     middle = slice(SHAPE.window, -SHAPE.window)
-    np.testing.assert_allclose(received(np.full((1, 30, 7), 1 / 7))[:, middle], 1, atol=1e-12)
+    np.testing.assert_allclose(received_attention(np.full((1, 30, 7), 1 / 7))[:, middle], 1, atol=1e-12)
 
 
 def test_a_network_without_a_branch_is_not_asked_for_it():
@@ -102,9 +102,9 @@ def test_classes_with_few_rows_are_not_shown():
     table = bands_by_class(np.tile([0.25, 0.75], (9, 1)), truth, (40.0, 14.0))
     assert table.index.tolist() == ["all", "1"]
     assert table.columns.tolist() == ["40", "14"]
-    assert chosen_frames(truth).tolist() == [0, 6]
+    assert example_rows(truth).tolist() == [0, 6]
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path):
     with pytest.raises(cards.ModelError):
-        rebuilt(tmp_path)
+        rebuild(tmp_path)

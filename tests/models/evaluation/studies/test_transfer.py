@@ -14,23 +14,22 @@ from hypothesis import strategies as st
 from xas_agent.agent.types.errors import InputError
 from xas_agent.models.card import read_card, sha256_of, write_card
 from xas_agent.models.evaluation.report.tables import score
-from xas_agent.models.evaluation.studies.transfer import (
-    LEARNT,
-    Mode,
-    PooledPredictions,
+from xas_agent.models.evaluation.studies.fine_tuning import (
+    TRAINED_WEIGHTS,
     TransferSettings,
     TransferTrial,
-    fold_scores,
-    held_out_rows,
-    judged_by_folds,
-    only_learns,
-    pool,
-    start_of,
-    taught,
-    transfer,
-    tuned,
+    TuningMode,
+    cross_validated,
+    fine_tune,
+    fold_rows,
+    freeze,
+    run_trials,
+    weights_digest,
 )
-from xas_agent.models.evaluation.studies.universal import JointPlan, UniversalSettings, fold_of, prototype, universal
+from xas_agent.models.evaluation.studies.joint_plan import JointPlan, UniversalSettings, fold_of, prototype
+from xas_agent.models.evaluation.studies.pooled_predictions import PooledPredictions, fold_scores, pool
+from xas_agent.models.evaluation.studies.transfer import transfer
+from xas_agent.models.evaluation.studies.universal import universal
 from xas_agent.models.training.build import assemble
 from xas_agent.models.training.config import TrainingConfig
 from xas_agent.models.training.plan import TrainedMember, TrainingPlan
@@ -137,16 +136,18 @@ def test_a_smaller_share_is_part_of_a_larger_one_and_keeps_materials_whole(numbe
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["frozen", "partial", "full"])
-def test_a_mode_trains_what_it_says_and_nothing_else(data, pretrained, mode: Mode):
+def test_a_mode_trains_what_it_says_and_nothing_else(data, pretrained, mode: TuningMode):
     plan = TrainingPlan.read(
-        judged_by_folds(config("small", 82.0, optimisation={"epochs": 1, "batch": 8}), pretrained), data
+        cross_validated(config("small", 82.0, optimisation={"epochs": 1, "batch": 8}), pretrained), data
     )
     network = plan.new_member(0)
     before = {name: weight.clone() for name, weight in network.state_dict().items()}
-    only_learns(network, mode)
-    fitted, _ = taught(plan, network, plan.learnt, seed=0, recall_share=0.5)
+    freeze(network, mode)
+    fitted, _ = fine_tune(plan, network, plan.learnt, seed=0, recall_share=0.5)
     changed = {n for n, w in network.named_parameters() if not torch.equal(before[n], w)}
-    expected = {n for n, _ in network.named_parameters() if mode not in LEARNT or n.startswith(LEARNT[mode])}
+    expected = {
+        n for n, _ in network.named_parameters() if mode not in TRAINED_WEIGHTS or n.startswith(TRAINED_WEIGHTS[mode])
+    }
     assert changed <= expected
     assert {n.split(".")[0] for n in changed} == {n.split(".")[0] for n in expected}
     assert fitted.parameters == sum(dict(network.named_parameters())[n].numel() for n in expected)
@@ -173,9 +174,9 @@ def test_every_row_is_judged_once_and_what_was_done_is_kept(settings, data, kept
     assert "**small.** Full fine-tuning on 25%" in section.text
     assert "transfer-small" in section.figures
 
-    plan = TrainingPlan.read(judged_by_folds(settings.targets[0], settings.pretrained), data)
+    plan = TrainingPlan.read(cross_validated(settings.targets[0], settings.pretrained), data)
     once = [TransferTrial(settings.targets[0], "full", 1.0, k, 0) for k in range(settings.folds)]
-    done = tuned(once, settings, data, kept, 1, lambda *_: None)
+    done = run_trials(once, settings, data, kept, 1, lambda *_: None)
     pooled: PooledPredictions = pool(plan, settings, list(zip(once, done, strict=True)))
     assert sorted(pooled.rows) == list(range(len(plan.data)))
     assert {p.name: p.stat().st_mtime_ns for p in kept.iterdir()} == files
@@ -255,20 +256,20 @@ def test_a_model_of_other_quantities_is_refused(settings, data, kept):
 
 
 def test_folds_of_repeats_differ(settings, data):
-    plan = TrainingPlan.read(judged_by_folds(settings.targets[0], settings.pretrained), data)
-    first, second = (held_out_rows(plan.data, settings, repeat) for repeat in (0, 1))
+    plan = TrainingPlan.read(cross_validated(settings.targets[0], settings.pretrained), data)
+    first, second = (fold_rows(plan.data, settings, repeat) for repeat in (0, 1))
     assert any(not np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def test_work_stays_kept_when_a_model_is_only_calibrated_anew(pretrained, tmp_path):
     again = shutil.copytree(pretrained, tmp_path / "again")
     model = torch.jit.load(again / "model.ts")
-    keys = {"as it was": start_of(pretrained)}
+    keys = {"as it was": weights_digest(pretrained)}
     for name in ("share", "centre"):
         with torch.no_grad():
             dict(model.named_buffers())[name].add_(0.01)
         model.save(str(again / "model.ts"))
         write_card(again, read_card(again).model_copy(update={"sha256": sha256_of(again / "model.ts")}))
-        keys[name] = start_of(str(again))
+        keys[name] = weights_digest(str(again))
     assert keys["share"] == keys["as it was"]
     assert keys["centre"] != keys["as it was"]

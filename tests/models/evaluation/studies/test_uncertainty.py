@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from xas_agent.models.evaluation.competitors.conditions import CLEAN, Condition
 from xas_agent.models.evaluation.studies.uncertainty import (
     IntervalPredictions,
-    covered,
+    cumulative_error,
     findings,
-    ranked,
+    measure_coverage,
     risk_curves,
     risk_table,
     summaries,
@@ -22,8 +22,8 @@ MATERIAL = np.array(["a", "a", "b", "c"])
 
 
 def test_coverage_counts_what_is_known():
-    said = IntervalPredictions(np.zeros(4), np.full(4, -1.0), np.full(4, 1.0), NAN, NAN)
-    found = covered(said, np.array([0.0, 1.0, 2.0, np.nan]), MATERIAL)
+    predicted = IntervalPredictions(np.zeros(4), np.full(4, -1.0), np.full(4, 1.0), NAN, NAN)
+    found = measure_coverage(predicted, np.array([0.0, 1.0, 2.0, np.nan]), MATERIAL)
     assert found["coverage"] == pytest.approx(2 / 3)
     assert found["rows"] == 3
     assert found["width"] == 2
@@ -34,9 +34,9 @@ def test_coverage_counts_what_is_known():
 @given(st.lists(st.tuples(st.floats(0, 10), st.floats(0, 10)), min_size=1, max_size=30))
 def test_the_last_of_the_ranked_is_the_mean_and_none_is_under_a_perfect_order(pairs):
     doubt, error = np.array(pairs).T
-    mean = ranked(doubt, error)
+    mean = cumulative_error(doubt, error)
     assert mean[-1] == pytest.approx(error.mean(), abs=1e-9)
-    assert (mean >= ranked(error, error) - 1e-9).all()
+    assert (mean >= cumulative_error(error, error) - 1e-9).all()
 
 
 def test_doubt_that_orders_errors_has_rank_one_and_none_has_none():
@@ -61,14 +61,18 @@ def rows(**coverage: float) -> pd.DataFrame:
 
 @pytest.mark.parametrize(
     ("clean", "said", "unsaid"),
-    [(0.9, "for every one", "wider than"), (0.95, "all but NNRS", "every one"), (0.8, "all but NNRS", "wider than")],
+    [
+        (0.9, "for all descriptors", "wider than"),
+        (0.95, "all but NNRS", "all descriptors"),
+        (0.8, "all but NNRS", "wider than"),
+    ],
 )
 def test_the_text_says_which_intervals_hold(clean, said, unsaid):
     table = rows(clean=clean, noise_0_01=0.85, Ni_at_this_edge=0.4)
     table["condition"] = table["condition"].replace({"noise 0 01": "noise 0.01"})
     ece = pd.DataFrame({"descriptor": ["CN"], "ECE": [0.03]})
     risk = pd.DataFrame({"surest 25%": [0.1], "surest 100%": [0.4]})
-    text = findings(table, (CLEAN, Condition("noise", 0.01)), ece, risk, 0.9, "50 validation rows")
+    text = " ".join(findings(table, (CLEAN, Condition("noise", 0.01)), ece, risk, 0.9, "50 validation rows").split())
     assert said in text
     assert unsaid not in text
     assert "0.85 (NNRS, noise 0.01)" in text

@@ -9,21 +9,18 @@ import pytest
 import torch
 
 from xas_agent.models.evaluation.competitors.conditions import CLEAN, Condition
-from xas_agent.models.evaluation.studies.exploration import exploration, rebuilt
-from xas_agent.models.evaluation.studies.uncertainty import uncertainty
-from xas_agent.models.evaluation.studies.unfamiliar import (
-    ERASED,
-    Element,
+from xas_agent.models.evaluation.studies.element_rows import ElementRows, held_out_rows, move_to_edge, subsample
+from xas_agent.models.evaluation.studies.exploration import exploration, rebuild
+from xas_agent.models.evaluation.studies.out_of_distribution import (
+    EDGE_STEP_KIND,
+    add_dropouts,
     auroc,
     detection,
-    dropouts,
-    held_out_rows,
-    self_absorbed,
-    strangers,
-    thinned,
-    transplanted,
-    unfamiliar,
+    out_of_distribution,
+    outliers_by_kind,
+    self_absorb,
 )
+from xas_agent.models.evaluation.studies.uncertainty import uncertainty
 from xas_agent.models.network.recall import Recall
 from xas_agent.models.runtime import Model
 from xas_agent.models.training.build import assemble
@@ -63,7 +60,7 @@ def config(absorber: str, protocol: str = "split") -> TrainingConfig:
 
 
 def write_rows(folder: Path, absorber: str, end_ev: float, count: int = 120) -> None:
-    """Edges whose place tells OS and whose white line tells CN; of Ni broader, and one of them a metal."""
+    """Edges whose energy depends on OS and white line on CN; those of Ni are broader, one is a metal."""
     rng = np.random.default_rng(0)
     energy = np.linspace(-14.0, end_ev, 150)
     mus, rows = [], []
@@ -96,8 +93,8 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def built(folder) -> tuple[Model, TrainingPlan, list[Element]]:
-    """An untrained model: its familiarity is learnt from spectra alone. Ni rows end before the grid of Cu does."""
+def built(folder) -> tuple[Model, TrainingPlan, list[ElementRows]]:
+    """An untrained model, whose OOD score is fitted to spectra alone. Ni rows end before the grid of Cu does."""
     write_rows(folder, "Cu", 80.0)
     write_rows(folder, "Ni", 62.0, 40)
     torch.set_num_threads(1)
@@ -105,25 +102,25 @@ def built(folder) -> tuple[Model, TrainingPlan, list[Element]]:
     sharpness = Recall(1, 1, 4, (3, 2), 2).log_sharpness.detach()
     members = [TrainedMember(plan.new_member(k).state_dict(), sharpness, 1, 0.0) for k in range(2)]
     model = Model(assemble(plan, members, folder / "models"), "cpu")
-    return model, plan, [Element.of(config(a), folder) for a in ("Cu", "Ni")]
+    return model, plan, [ElementRows.read(config(a), folder) for a in ("Cu", "Ni")]
 
 
 def test_the_report_says_what_is_found(built):
     model, plan, elements = built
-    section = unfamiliar(model, plan, elements, (CLEAN, Condition("noise", 0.01)), most=10)
-    kinds = section.tables["unfamiliar-kinds"].set_index("kind")
-    assert {"Ni compounds", "metals", "glitch 20 %", "noise alone", "constant", ERASED} <= set(kinds.index)
+    section = out_of_distribution(model, plan, elements, (CLEAN, Condition("noise", 0.01)), most=10)
+    kinds = section.tables["ood-kinds"].set_index("kind")
+    assert {"Ni compounds", "metals", "glitch 20 %", "noise alone", "constant", EDGE_STEP_KIND} <= set(kinds.index)
     assert "Cu compounds" not in kinds.index
     assert kinds.loc["glitch 20 %", "AUROC"] > 0.95
     assert kinds.loc["noise alone", "flagged"] == 1
     counted = kinds.iloc[:-1][kinds.iloc[:-1]["counts"]]
     assert kinds.iloc[-1]["AUROC"] == pytest.approx(counted["AUROC"].mean())
-    assert ERASED in kinds.index[~kinds["counts"].to_numpy(bool)]
-    alarms = section.tables["unfamiliar-alarms"]
+    assert EDGE_STEP_KIND in kinds.index[~kinds["counts"].to_numpy(bool)]
+    alarms = section.tables["ood-alarms"]
     assert alarms["condition"].tolist() == ["clean", "noise 0.01"]
     assert set(alarms["spectra"]) == {10}
     assert f"{kinds.iloc[-1]['AUROC']:.3f}" in section.text
-    assert set(section.figures) == {"unfamiliar-detector"}
+    assert set(section.figures) == {"ood-detector"}
 
 
 def test_held_out_rows_are_neither_learnt_nor_calibrated_with(built):
@@ -142,56 +139,56 @@ def test_held_out_rows_are_neither_learnt_nor_calibrated_with(built):
 
 def test_another_elements_rows_come_to_this_edge_and_go_on_to_the_grids_end(built):
     _, plan, (_, nickel) = built
-    data, spectra = transplanted(plan, nickel, nickel.data.kind != "metal")
+    data, spectra = move_to_edge(plan, nickel, nickel.data.kind != "metal")
     assert len(data) == len(spectra) == 39
     assert abs(np.median(data.energy) - EDGES["Cu"]) < 40
     assert np.isfinite(spectra).all()
     missing = plan.rows.grid.energy > 63
-    assert np.ptp(spectra[:, missing], axis=1).min() > 0  # no flat tail to be known by
+    assert np.ptp(spectra[:, missing], axis=1).min() > 0  # a flat tail would distinguish them
     assert np.abs(spectra[:, missing] - plan.clean[:, missing].numpy().mean(0)).max() < 0.5
 
 
 def test_rows_of_this_element_stay_as_they_are(built):
     _, plan, (copper, _) = built
-    _, spectra = transplanted(plan, copper, copper.data.split == "val")
+    _, spectra = move_to_edge(plan, copper, copper.data.split == "val")
     np.testing.assert_allclose(spectra, plan.clean[plan.judged].numpy(), atol=1e-5)
 
 
 def test_a_wrong_edge_step_is_erased_by_the_footing(built):
     _, plan, elements = built
     rows, index, _ = held_out_rows(plan, elements, 1000)
-    found = strangers(plan, rows, index, elements)
-    np.testing.assert_allclose(found[ERASED], plan.clean[index].numpy(), atol=1e-4)
+    found = outliers_by_kind(plan, rows, index, elements)
+    np.testing.assert_allclose(found[EDGE_STEP_KIND], plan.clean[index].numpy(), atol=1e-4)
     assert all(np.isfinite(s).all() and s.shape[1] == len(plan.rows.grid) for s in found.values())
     assert len(found["metals"]) > 1
 
 
-def test_without_other_elements_there_are_still_strangers(built):
+def test_without_other_elements_there_are_still_outliers(built):
     _, plan, elements = built
-    found = strangers(plan, plan, plan.judged, [replace(elements[0])])
+    found = outliers_by_kind(plan, plan, plan.judged, [replace(elements[0])])
     assert "metals" not in found
     assert "dropout" in found
 
 
-def test_dropouts_and_self_absorption_do_what_they_say():
+def test_dropouts_and_self_absorption():
     rng = np.random.default_rng(1)
     spectra = np.ones((50, 60))
-    lost = 1 - dropouts(spectra, rng)
+    lost = 1 - add_dropouts(spectra, rng)
     assert ((lost > 0).sum(1) >= 2).all()
     assert ((lost > 0).sum(1) <= 4).all()
     assert lost.max() <= 0.3
     assert (spectra == 1).all()
-    damped = self_absorbed(np.array([[0.0, 1.0, 2.0]]), np.array([[1.0]]))
+    damped = self_absorb(np.array([[0.0, 1.0, 2.0]]), np.array([[1.0]]))
     np.testing.assert_allclose(damped, [[0, 1, 4 / 3]])
 
 
 def test_figures_of_merit():
     assert auroc(np.array([0.1, 0.2]), np.array([0.3, 2.0])) == 1.0
-    table = detection(np.array([0.1, 0.2]), {"odd": np.array([0.3, 2.0]), ERASED: np.array([0.1, 0.2])})
+    table = detection(np.array([0.1, 0.2]), {"odd": np.array([0.3, 2.0]), EDGE_STEP_KIND: np.array([0.1, 0.2])})
     assert table["flagged"].tolist() == [0.5, 0.0, 0.5]
     assert table["AUROC"].tolist() == [1.0, 0.5, 1.0]
-    assert thinned(np.arange(10), 3).tolist() == [0, 4, 9]
-    assert thinned(np.arange(2), 3).tolist() == [0, 1]
+    assert subsample(np.arange(10), 3).tolist() == [0, 4, 9]
+    assert subsample(np.arange(2), 3).tolist() == [0, 1]
 
 
 def test_the_report_says_how_far_to_trust_intervals(built):
@@ -208,7 +205,7 @@ def test_the_report_says_how_far_to_trust_intervals(built):
 
 def test_a_model_folder_is_rebuilt_as_it_is_served(built, folder):
     model, plan, _ = built
-    served, spectra = rebuilt(folder / "models" / "small"), plan.clean[plan.judged].float()
+    served, spectra = rebuild(folder / "models" / "small"), plan.clean[plan.judged].float()
     with torch.no_grad():
         np.testing.assert_allclose(served(spectra).numpy(), model.forward(spectra.numpy()), atol=1e-4)
 
