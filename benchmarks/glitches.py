@@ -27,7 +27,8 @@ from scipy.ndimage import uniform_filter1d
 
 from xas_agent.adapters.formats import flaw, read_spectra
 from xas_agent.agent.spectra import AlignmentSettings, Batch, align
-from xas_agent.agent.spectra.glitches import Glitches, GlitchSettings, find_glitches, gross_glitches, standing_out
+from xas_agent.agent.spectra.glitches import Glitches, GlitchSettings, find_glitches
+from xas_agent.agent.spectra.gross_glitches import find_gross_glitches, may_have_gross_glitches
 from xas_agent.agent.spectra.noise import noise_of
 from xas_agent.agent.spectra.normalisation import normalise
 from xas_agent.agent.types import Estimate
@@ -106,7 +107,7 @@ def gross(label: str, spectra: dict[str, tuple[Array, Array]]) -> None:
             at = np.arange(len(energy))
             row, bad = at % len(mu), mu[at % len(mu)]
             bad[at, at] += size * normal[name].edge_step[row] * (-1.0) ** at
-            repaired = gross_glitches(energy, bad, e0[name])
+            repaired = find_gross_glitches(energy, bad, e0[name])
             found[name] = np.zeros(len(at), bool) if repaired is None else repaired.found[at, at]
         every = 100 * np.concatenate([*found.values()]).mean()
         share = {name: 100 * f.mean() for name, f in found.items()}
@@ -117,11 +118,11 @@ def gross(label: str, spectra: dict[str, tuple[Array, Array]]) -> None:
             f"{np.median([*share.values()]):.1f} % (median), {share[least]:.1f} % (least: {least}, whose μ spans "
             f"{spans:.1f} edge steps)"
         )
-    clean = (gross_glitches(energy, mu, e0[name]) for name, (energy, mu) in spectra.items())
+    clean = (find_gross_glitches(energy, mu, e0[name]) for name, (energy, mu) in spectra.items())
     touched = sum(int(c.count.sum()) for c in clean if c is not None)
     fine = sum(find_glitches(e, mu, e0[k], GlitchSettings()).count.sum() for k, (e, mu) in spectra.items())
     print(f"{label}, without any: {touched} of {points} points touched, by the fine search {fine}")
-    took = [milliseconds(lambda e=e, mu=mu: standing_out(e[None], mu[:1])) for e, mu in spectra.values()]
+    took = [milliseconds(lambda e=e, mu=mu: may_have_gross_glitches(e[None], mu[:1])) for e, mu in spectra.values()]
     print(f"{label}, the look: {min(took):.2f}…{max(took):.2f} ms a frame")
 
 

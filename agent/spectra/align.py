@@ -18,7 +18,8 @@ from .baseline import Short, fit_baseline
 from .batch import Batch
 from .e0 import find_e0
 from .foil import READ_EV, Course
-from .glitches import Glitches, find_glitches, gross_glitches
+from .glitches import Glitches, find_glitches
+from .gross_glitches import find_gross_glitches
 from .noise import noise_of
 from .normalisation import Normalised
 from .self_absorption import SelfAbsorptionSettings, undamped
@@ -153,7 +154,7 @@ def find_all_glitches(
     """Those that ``settings`` ask for; None where there are none. ``earlier`` as :func:`find_glitches` takes it."""
     if settings.glitches is not None:
         return find_glitches(batch.energy, batch.mu, edge.edge_ev, settings.glitches, earlier=earlier)
-    return gross_glitches(batch.energy, batch.mu, edge.edge_ev) if settings.gross_glitches else None
+    return find_gross_glitches(batch.energy, batch.mu, edge.edge_ev) if settings.gross_glitches else None
 
 
 def _undamped(
