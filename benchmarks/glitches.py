@@ -29,7 +29,7 @@ from xas_agent.adapters.formats import flaw, read_spectra
 from xas_agent.agent.spectra import AlignmentSettings, Batch, align
 from xas_agent.agent.spectra.glitches import Glitches, GlitchSettings, find_glitches
 from xas_agent.agent.spectra.gross_glitches import find_gross_glitches, may_have_gross_glitches
-from xas_agent.agent.spectra.noise import noise_of
+from xas_agent.agent.spectra.noise import estimate_noise
 from xas_agent.agent.spectra.normalisation import normalise
 from xas_agent.agent.types import Estimate
 from xas_agent.models import card
@@ -159,7 +159,7 @@ def standards(folder: Path, noise: float, how: GlitchSettings) -> None:
             rng = np.random.default_rng(0)
             known = normalise(s.energy, s.mu)
             e0, relative = float(known.e0[0]), s.energy - known.e0[0]
-            sigma = np.hypot(noise_of(relative[None], known.flat)[0], noise)
+            sigma = np.hypot(estimate_noise(relative[None], known.flat)[0], noise)
             mu = known.flat + noise * rng.normal(size=(COPIES, len(s.energy)))
             bad, at, size = spoiled(mu, sigma, rng)
             found, seconds = timed(s.energy, bad, e0, how)
@@ -178,7 +178,7 @@ def operando(folder: Path, noise: float, how: GlitchSettings) -> None:
         energy, mu = z["energy"].astype(float), z["norm"].astype(float)
     rng = np.random.default_rng(0)
     e0 = float(np.median(normalise(energy, mu).e0))
-    sigma = np.hypot(noise_of((energy - e0)[None], mu), noise)[:, None]
+    sigma = np.hypot(estimate_noise((energy - e0)[None], mu), noise)[:, None]
     mu = mu + noise * rng.normal(size=mu.shape)
     bad, at, size = spoiled(mu, sigma, rng)
     near, later = np.abs(energy - e0) < NEAR_EV, slice(how.earlier_frames, None)
@@ -236,7 +236,7 @@ def estimates(spectra: Iterable[tuple[str, str, Array, Array]], noise: float, ho
     for label, element, energy, mu in spectra:
         rng, model = np.random.default_rng(0), models[element]
         known = normalise(energy, mu)
-        sigma = np.hypot(noise_of((energy - known.e0[0])[None], known.flat), noise)[:, None]
+        sigma = np.hypot(estimate_noise((energy - known.e0[0])[None], known.flat), noise)[:, None]
         mu = known.flat + noise * rng.normal(size=mu.shape)
         bad, _, _ = spoiled(mu, sigma, rng)
         clean = said(model, energy, mu, None)

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spectra import Aligned, series_of
+from ..spectra import Aligned, series_key
 from ..types import Estimate, Estimator, Flag, Frame, Reason, Refusal, get_logger
 from .energy_uncertainty import EnergyUncertainty
 from .model_choice import choose
@@ -24,7 +24,7 @@ _log = get_logger()
 class Aligner(Protocol):
     """Frames of one kind → spectra on a model's grid: measured ones, or computed ones."""
 
-    in_time: bool
+    order_matters: bool
     """Whether a frame's alignment depends on the frames before it, so that their order matters."""
 
     def kind(self, frame: Frame) -> tuple[Hashable, ...]:
@@ -140,7 +140,7 @@ class FrameServer:
         def kind(pair: tuple[Estimator, Frame]) -> tuple[Hashable, ...]:
             return pair[0].name, *self._align.kind(pair[1])
 
-        if self._align.in_time:
+        if self._align.order_matters:
             groups = [list(group) for _, group in groupby(chosen, kind)]
         else:
             by_kind: dict[tuple[Hashable, ...], list[tuple[Estimator, Frame]]] = {}
@@ -182,7 +182,7 @@ class FrameServer:
         spectra, beside = np.stack([answer.mu for answer in good]), None
         if self._widths is not None:
             sd = np.array([answer.quantities["energy_sd_ev"] for answer in good])
-            beside = self._widths([series_of(answer.frame) for answer in good], model, spectra, sd)
+            beside = self._widths([series_key(answer.frame) for answer in good], model, spectra, sd)
         return model.estimate(spectra, beside)
 
 

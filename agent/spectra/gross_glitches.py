@@ -1,7 +1,7 @@
 """Gross glitches: every frame is screened at low cost, and only suspicious ones are searched.
 
-A glitch of up to three points bends the spectrum there and not beside it; an edge, a white line or noise bends it over
-a longer range.
+A glitch of up to three points bends the spectrum there and not beside it. An edge, a white line or noise bends it
+over a longer range.
 """
 
 import numpy as np
