@@ -71,7 +71,7 @@ class Pipeline:
         self._reader = reader
         self._models = models
         align = SeriesAlignment(alignment, tabulated=tabulated)
-        self._serve = FrameServer(models, align, EnergyUncertainty(), most=max_batch)
+        self._serve = FrameServer(models, align, EnergyUncertainty(), max_batch=max_batch)
         self._rules = rules
         self._statuses: queue.SimpleQueue[Decision] = queue.SimpleQueue()
         self._dispatcher = Dispatcher(controls, control, self._statuses.put)

@@ -23,7 +23,7 @@ import numpy as np
 
 from xas_agent.adapters.formats import read_spectra
 from xas_agent.agent.spectra import AlignmentSettings, Batch, SeriesAlignment
-from xas_agent.agent.spectra.align import foil_shifts
+from xas_agent.agent.spectra.foil_edge import foil_shifts
 from xas_agent.agent.types import Array, Edge, Frame
 from xas_agent.models import card
 from xas_agent.models.runtime import Model

@@ -27,8 +27,9 @@ from scipy.ndimage import uniform_filter1d
 
 from xas_agent.adapters.formats import flaw, read_spectra
 from xas_agent.agent.spectra import AlignmentSettings, Batch, align
-from xas_agent.agent.spectra.glitches import Glitches, GlitchSettings, find_glitches, gross_glitches, standing_out
-from xas_agent.agent.spectra.noise import noise_of
+from xas_agent.agent.spectra.glitches import Glitches, GlitchSettings, find_glitches
+from xas_agent.agent.spectra.gross_glitches import find_gross_glitches, may_have_gross_glitches
+from xas_agent.agent.spectra.noise import estimate_noise
 from xas_agent.agent.spectra.normalisation import normalise
 from xas_agent.agent.types import Array, Estimate
 from xas_agent.models import card
@@ -105,7 +106,7 @@ def gross(label: str, spectra: dict[str, tuple[Array, Array]]) -> None:
             at = np.arange(len(energy))
             row, bad = at % len(mu), mu[at % len(mu)]
             bad[at, at] += size * normal[name].edge_step[row] * (-1.0) ** at
-            repaired = gross_glitches(energy, bad, e0[name])
+            repaired = find_gross_glitches(energy, bad, e0[name])
             found[name] = np.zeros(len(at), bool) if repaired is None else repaired.found[at, at]
         every = 100 * np.concatenate([*found.values()]).mean()
         share = {name: 100 * f.mean() for name, f in found.items()}
@@ -116,11 +117,11 @@ def gross(label: str, spectra: dict[str, tuple[Array, Array]]) -> None:
             f"{np.median([*share.values()]):.1f} % (median), {share[least]:.1f} % (least: {least}, whose μ spans "
             f"{spans:.1f} edge steps)"
         )
-    clean = (gross_glitches(energy, mu, e0[name]) for name, (energy, mu) in spectra.items())
+    clean = (find_gross_glitches(energy, mu, e0[name]) for name, (energy, mu) in spectra.items())
     touched = sum(int(c.count.sum()) for c in clean if c is not None)
     fine = sum(find_glitches(e, mu, e0[k], GlitchSettings()).count.sum() for k, (e, mu) in spectra.items())
     print(f"{label}, without any: {touched} of {points} points touched, by the fine search {fine}")
-    took = [milliseconds(lambda e=e, mu=mu: standing_out(e[None], mu[:1])) for e, mu in spectra.values()]
+    took = [milliseconds(lambda e=e, mu=mu: may_have_gross_glitches(e[None], mu[:1])) for e, mu in spectra.values()]
     print(f"{label}, the look: {min(took):.2f}…{max(took):.2f} ms a frame")
 
 
@@ -157,7 +158,7 @@ def standards(folder: Path, noise: float, how: GlitchSettings) -> None:
             rng = np.random.default_rng(0)
             known = normalise(s.energy, s.mu)
             e0, relative = float(known.e0[0]), s.energy - known.e0[0]
-            sigma = np.hypot(noise_of(relative[None], known.flat)[0], noise)
+            sigma = np.hypot(estimate_noise(relative[None], known.flat)[0], noise)
             mu = known.flat + noise * rng.normal(size=(COPIES, len(s.energy)))
             bad, at, size = spoiled(mu, sigma, rng)
             found, seconds = timed(s.energy, bad, e0, how)
@@ -176,7 +177,7 @@ def operando(folder: Path, noise: float, how: GlitchSettings) -> None:
         energy, mu = z["energy"].astype(float), z["norm"].astype(float)
     rng = np.random.default_rng(0)
     e0 = float(np.median(normalise(energy, mu).e0))
-    sigma = np.hypot(noise_of((energy - e0)[None], mu), noise)[:, None]
+    sigma = np.hypot(estimate_noise((energy - e0)[None], mu), noise)[:, None]
     mu = mu + noise * rng.normal(size=mu.shape)
     bad, at, size = spoiled(mu, sigma, rng)
     near, later = np.abs(energy - e0) < NEAR_EV, slice(how.earlier_frames, None)
@@ -234,7 +235,7 @@ def estimates(spectra: Iterable[tuple[str, str, Array, Array]], noise: float, ho
     for label, element, energy, mu in spectra:
         rng, model = np.random.default_rng(0), models[element]
         known = normalise(energy, mu)
-        sigma = np.hypot(noise_of((energy - known.e0[0])[None], known.flat), noise)[:, None]
+        sigma = np.hypot(estimate_noise((energy - known.e0[0])[None], known.flat), noise)[:, None]
         mu = known.flat + noise * rng.normal(size=mu.shape)
         bad, _, _ = spoiled(mu, sigma, rng)
         clean = said(model, energy, mu, None)

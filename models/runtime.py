@@ -59,7 +59,7 @@ class Model:
             self.forward(np.zeros((n, len(self.grid)), np.float32))
 
     @torch.inference_mode()
-    def forward(self, spectra: NDArray[np.float32]) -> NDArray[np.float64]:
+    def forward(self, spectra: NDArray[np.float32]) -> Array:
         """Run the network: (N, G) → (N, columns), in the order of :class:`~xas_agent.models.card.Card`."""
         x = torch.from_numpy(np.ascontiguousarray(spectra, np.float32)).to(self.device)
         if self.device.type == "cpu" and len(x) > _CPU_BATCH_ROWS:
@@ -93,7 +93,7 @@ class Model:
             first += len(d.classes)
         return columns
 
-    def _read(self, name: str, out: NDArray[np.float64], beside: Array | None):
+    def _read(self, name: str, out: Array, extra_sd: Array | None):
         """Return a function that builds a row's estimate of one descriptor from arrays computed here."""
         card, columns, number = self._descriptors[name]
         p = classes = None

@@ -1,4 +1,4 @@
-"""Frames → answers: the model is chosen, the spectrum aligned and estimated, with the uncertainty of its energies."""
+"""Frames → answers: choice of the model, alignment, estimate, and the uncertainty of the energies."""
 
 from .energy_uncertainty import EnergyUncertainty
 from .serve import Aligner, Answer, FrameServer

@@ -1,4 +1,4 @@
-"""What errors of the energies, their zero and their scale, and of the amplitude do to estimates."""
+"""How errors of the energies (their zero and scale) and of the amplitude propagate to estimates."""
 
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
@@ -9,43 +9,53 @@ from numpy.typing import NDArray
 
 from ..types import Array, Estimator
 
-EVERY = 50
-"""Frames of a series between two looks at how its estimates move with the energy: they change slowly along it."""
-REMEMBERED_SERIES = 1000
-
-STEP = 0.01  # of scale and amplitude: a difference that is large against rounding and small against a white line
+_SLOPE_INTERVAL_FRAMES = 50  # slopes change slowly along a series
+_MAX_SERIES = 1000  # remembered at a time
+_RELATIVE_STEP = 0.01  # of scale and amplitude: large compared with rounding and small compared with a white line
 
 Slopes = Mapping[str, tuple[float, float, float]]
-"""Change of each descriptor's mean per eV, per unit of the energies' scale, and of the structure's amplitude."""
+"""Change of each descriptor's mean per eV, per unit of the energy scale, and per unit of the amplitude."""
 
 
 def slopes(model: Estimator, spectra: NDArray[np.float32]) -> list[Slopes]:
-    """How the means of aligned spectra (n, G) change when these are moved or stretched, by central differences."""
+    """Derivatives of the estimated means by central differences.
+
+    Parameters
+    ----------
+    spectra : (n, G) aligned
+
+    Returns
+    -------
+    n, the slopes of each spectrum
+    """
     up = np.concatenate([spectra[:, :1], spectra[:, :-1]], axis=1)
     down = np.concatenate([spectra[:, 1:], spectra[:, -1:]], axis=1)
     edge, n = model.edge, len(spectra)
-    made, steps = [up, down], {0: 2 * model.grid.step_ev}
+    changed, steps = [up, down], {0: 2 * model.grid.step_ev}
     for k, (sd, change) in enumerate(((edge.scale_sd, _stretched), (edge.amplitude_sd, _strengthened)), start=1):
         if sd > 0:
-            made += [change(spectra, model, 1 + step) for step in (STEP, -STEP)]
-            steps[k] = 2 * STEP
-    said = model.estimate(np.concatenate(made))
+            changed += [change(spectra, model, 1 + step) for step in (_RELATIVE_STEP, -_RELATIVE_STEP)]
+            steps[k] = 2 * _RELATIVE_STEP
+    estimates = model.estimate(np.concatenate(changed))
     first = {k: 2 * n * pair for pair, k in enumerate(steps)}
 
     def per_unit(i: int, name: str, k: int) -> float:
         if k not in steps:
             return 0.0
-        above, below = (said[first[k] + side * n + i].descriptors[name].mean for side in (0, 1))
+        above, below = (estimates[first[k] + side * n + i].descriptors[name].mean for side in (0, 1))
         return (above - below) / steps[k]
 
     return [
-        {name: (per_unit(i, name, 0), per_unit(i, name, 1), per_unit(i, name, 2)) for name in said[i].descriptors}
+        {
+            name: (per_unit(i, name, 0), per_unit(i, name, 1), per_unit(i, name, 2))
+            for name in estimates[i].descriptors
+        }
         for i in range(n)
     ]
 
 
-def _strengthened(spectra: NDArray[np.float32], model: Estimator, by: float) -> NDArray[np.float32]:
-    return model.edge.scale_structure(spectra.astype(float), model.grid, by).astype(np.float32)
+def _strengthened(spectra: NDArray[np.float32], model: Estimator, factor: float) -> NDArray[np.float32]:
+    return model.edge.scale_structure(spectra.astype(float), model.grid, factor).astype(np.float32)
 
 
 def _stretched(spectra: NDArray[np.float32], model: Estimator, scale: float) -> NDArray[np.float32]:
@@ -65,56 +75,66 @@ class _Series:
 
 
 class EnergyUncertainty:
-    """The part of each estimate's spread that comes from the uncertainty of the frame's energies.
+    """The part of each estimate's standard deviation that the uncertainty of the frame's energies causes.
 
-    Series by series, the slopes are looked at anew every ``every`` frames; how frames are batched changes nothing.
+    The result does not depend on how frames are batched.
+
+    Parameters
+    ----------
+    every : frames of a series after which its slopes are computed again
+    max_series : number of series remembered; the one longest without a frame is dropped first
     """
 
-    def __init__(self, every: int = EVERY, most: int = REMEMBERED_SERIES) -> None:
-        self._every, self._most = every, most
+    def __init__(self, every: int = _SLOPE_INTERVAL_FRAMES, max_series: int = _MAX_SERIES) -> None:
+        self._every, self._max_series = every, max_series
         self._series: OrderedDict[tuple[str, Hashable], _Series] = OrderedDict()
 
     def __call__(
         self, series: Sequence[Hashable], model: Estimator, spectra: NDArray[np.float32], sd_ev: Array
     ) -> dict[str, Array]:
-        """Standard deviations (n,) by descriptor, in its unit.
+        """Standard deviations that the energies cause.
 
         Parameters
         ----------
-        series : n, whose each spectrum is, in the order of time
+        series : n, the series of each spectrum, in the order of time
         spectra : (n, G) aligned
-        sd_ev : (n,) of their energies against the measured scale; FEFF's offset and scale have theirs in the model
+        sd_ev : (n,) standard deviation of the measured energies, eV; those of FEFF's offset, scale and amplitude are
+            the model's
+
+        Returns
+        -------
+        (n,) by descriptor, in its unit
         """
         total = np.hypot(sd_ev, model.edge.offset_sd_ev)
-        looked: list[int] = []
+        computed: list[int] = []
         source = np.empty(len(series), int)
         kept: list[Slopes] = []
         latest: dict[tuple[str, Hashable], int] = {}
-        for i, one in enumerate(series):
-            key = model.name, one
+        for i, name in enumerate(series):
+            key = model.name, name
             known = self._series.setdefault(key, _Series())
             self._series.move_to_end(key)
-            unknown = key not in latest and not known.slopes  # the look failed, as the model may
+            unknown = key not in latest and not known.slopes  # the model failed the last time
             if known.frames % self._every == 0 or unknown:
                 latest[key] = len(kept)
-                looked.append(i)
+                computed.append(i)
                 kept.append({})
             elif key not in latest:
                 latest[key] = len(kept)
                 kept.append(known.slopes)
             source[i] = latest[key]
             known.frames += 1
-        if looked:
-            for i, found in zip(looked, slopes(model, spectra[looked]), strict=True):
-                kept[source[i]] = found
+        if computed:
+            for i, new in zip(computed, slopes(model, spectra[computed]), strict=True):
+                kept[source[i]] = new
         for key, number in latest.items():
             self._series[key].slopes = kept[number]
-        while len(self._series) > self._most:
+        while len(self._series) > self._max_series:
             self._series.popitem(last=False)
         names = kept[0] if kept else ()
-        widths: dict[str, Array] = {}
+        sds: dict[str, Array] = {}
         for name in names:
             per_ev, per_scale, per_amplitude = np.array([kept[k][name] for k in source]).reshape(-1, 3).T
-            of_domain = np.hypot(model.edge.scale_sd * per_scale, model.edge.amplitude_sd * per_amplitude)
-            widths[name] = np.hypot(total * per_ev, of_domain)
-        return widths
+            domain_sd = np.hypot(model.edge.scale_sd * per_scale, model.edge.amplitude_sd * per_amplitude)
+            sds[name] = np.hypot(total * per_ev, domain_sd)
+        return sds

@@ -1,7 +1,7 @@
-"""Frames → answers: the one path that streams, files and computed spectra take to their estimates.
+"""Frames → answers: the path that streams, files and computed spectra share.
 
-Each frame gets a model, is aligned together with others of its kind, and is estimated with the uncertainty of its
-energies. A frame that cannot be served gets an answer with the reason: every frame has exactly one answer.
+A model is chosen for each frame; frames of one kind are aligned together and estimated with the uncertainty of their
+energies. Every frame has exactly one answer; that of a frame that cannot be served states the reason.
 """
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -13,22 +13,22 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spectra import Aligned, series_of
+from ..spectra import Aligned, series_key
 from ..types import Estimate, Estimator, Flag, Frame, Reason, Refusal, get_logger
 from .energy_uncertainty import EnergyUncertainty
-from .model_choice import choose
+from .model_choice import choose_model
 
 _log = get_logger()
 
 
 class Aligner(Protocol):
-    """Frames of one kind → spectra on a model's grid: measured ones, or computed ones."""
+    """Aligns measured or computed frames on a model's grid."""
 
-    in_time: bool
-    """Whether a frame's alignment depends on the frames before it, so that their order matters."""
+    order_matters: bool
+    """Whether a frame's alignment depends on the frames before it."""
 
     def kind(self, frame: Frame) -> tuple[Hashable, ...]:
-        """What frames must have in common to be aligned in one call."""
+        """Return what frames must have in common to be aligned in one call."""
         ...
 
     def __call__(self, frames: Sequence[Frame], model: Estimator) -> Aligned:
@@ -38,74 +38,74 @@ class Aligner(Protocol):
 
 @dataclass(frozen=True)
 class Answer:
-    """What becomes of one frame: a refusal, or an aligned spectrum and its estimate."""
+    """The answer to one frame: a refusal, or an aligned spectrum and its estimate."""
 
     frame: Frame
     model: Estimator | None = None
-    """None where no model, or more than one, fits."""
+    """None if no model fits, or several do."""
     refusal: Refusal | None = None
     aligned: Aligned | None = None
-    """Alignment of this frame, in row ``row``, and of others; None where the frame was refused before."""
+    """Alignment of a batch, in which this frame is row ``row``; None if the frame was refused before."""
     row: int = 0
     estimate: Estimate | None = None
-    """Its flags are the model's, then those of the alignment; None where only an alignment was asked for."""
+    """With the flags of the model, then of the alignment; None if only an alignment was requested."""
 
     @property
     def mu(self) -> NDArray[np.float32]:
-        """(G,) on the grid and its footing; not to be used where the frame is refused."""
+        """(G,) on the grid and its footing; meaningless if the frame is refused."""
         assert self.aligned is not None
         return self.aligned.mu[self.row]
 
     @cached_property
     def quantities(self) -> Mapping[str, float]:
-        """As :class:`~xas_agent.agent.spectra.align.Aligned` has them; empty where the frame was refused before."""
+        """Quantities of :class:`~xas_agent.agent.spectra.align.Aligned`; empty if the frame was refused before."""
         return {} if self.aligned is None else {k: float(v[self.row]) for k, v in self.aligned.quantities.items()}
 
     @property
     def flags(self) -> tuple[Flag, ...]:
-        """All that are known."""
+        """Flags of the model and of the alignment."""
         if self.estimate is not None:
             return self.estimate.flags
         return () if self.aligned is None else self.aligned.flags[self.row]
 
 
 class FrameServer:
-    """Serves frames in the order of time; how they are batched changes nothing but rounding.
+    """Serves frames in the order of time; batching changes the results only by rounding.
 
     Parameters
     ----------
-    models : to choose from, frame by frame
-    align : keeps the series of the frames, if it knows any
-    widths : the part of the intervals that comes from the energies; None where these are exact, as computed ones are
-    named : whether the user named the one model, which then serves every frame
-    most : frames that are aligned and estimated in one call
+    models : to choose from for each frame
+    align : aligns the frames
+    energy_uncertainty : the part of the intervals that the energies cause; None for exact energies, as computed ones
+    named : whether the user named the only model, which then serves every frame
+    max_batch : largest number of frames that are aligned and estimated in one call
     """
 
     def __init__(
         self,
         models: Sequence[Estimator],
         align: Aligner,
-        widths: EnergyUncertainty | None,
+        energy_uncertainty: EnergyUncertainty | None,
         *,
         named: bool = False,
-        most: int = 256,
+        max_batch: int = 256,
     ) -> None:
         self._models = models
         self._align = align
-        self._widths = widths
-        self._most = most
+        self._energy_uncertainty = energy_uncertainty
+        self._max_batch = max_batch
         self._named = models[0] if named and len(models) == 1 else None
 
     def __call__(self, frames: Sequence[Frame], *, by_time: bool = False) -> Iterator[Answer]:
         """Align and estimate frames.
 
-        The answers come batch by batch, as soon as each is done: first the frames without a model, then the others.
-        A failure costs one frame, whose answer is an ``INTERNAL_ERROR``.
+        Yields the answers batch by batch, first those of the frames without a model. If a frame makes the alignment
+        or the model fail, its answer is an ``INTERNAL_ERROR``, and the other frames are served.
 
         Parameters
         ----------
         frames : in the order of time
-        by_time : whether they may come in another order: they are sorted if each has a time
+        by_time : whether to sort the frames by time, if each has one
         """
         for answers in self._batches_of_answers(frames, by_time):
             yield from self._estimated(answers)
@@ -116,7 +116,7 @@ class FrameServer:
             yield from answers
 
     def _batches_of_answers(self, frames: Sequence[Frame], by_time: bool) -> Iterator[list[Answer]]:
-        """Answers without estimates, in batches of frames that are alike."""
+        """Answers without estimates, in batches of frames of one kind."""
         chosen: list[tuple[Estimator, Frame]] = []
         for frame in frames:
             model = self._choose(frame)
@@ -132,15 +132,15 @@ class FrameServer:
     def _choose(self, frame: Frame) -> Estimator | Refusal:
         if self._named is not None:
             return self._named
-        return choose(self._models, frame.energy, frame.mu, frame.element, frame.edge)
+        return choose_model(self._models, frame.energy, frame.mu, frame.element, frame.edge)
 
     def _batches(self, chosen: Sequence[tuple[Estimator, Frame]]) -> Iterator[tuple[Estimator, list[Frame]]]:
-        """Frames that can be aligned in one call; where their order matters, only neighbours are."""
+        """Frames that can be aligned in one call; only neighbours if their order matters."""
 
         def kind(pair: tuple[Estimator, Frame]) -> tuple[Hashable, ...]:
             return pair[0].name, *self._align.kind(pair[1])
 
-        if self._align.in_time:
+        if self._align.order_matters:
             groups = [list(group) for _, group in groupby(chosen, kind)]
         else:
             by_kind: dict[tuple[Hashable, ...], list[tuple[Estimator, Frame]]] = {}
@@ -148,20 +148,20 @@ class FrameServer:
                 by_kind.setdefault(kind(pair), []).append(pair)
             groups = list(by_kind.values())
         for group in groups:
-            for k in range(0, len(group), self._most):
-                yield group[0][0], [frame for _, frame in group[k : k + self._most]]
+            for k in range(0, len(group), self._max_batch):
+                yield group[0][0], [frame for _, frame in group[k : k + self._max_batch]]
 
     def _aligned(self, frames: Sequence[Frame], model: Estimator) -> list[Answer]:
         try:
-            found = self._align(frames, model)
+            aligned = self._align(frames, model)
         except Exception as error:
             if len(frames) == 1:
                 return [Answer(frames[0], model, _failed(frames[0], error))]
             return [answer for frame in frames for answer in self._aligned([frame], model)]
-        return [Answer(frame, model, found.refused[i], found, i) for i, frame in enumerate(frames)]
+        return [Answer(frame, model, aligned.refused[i], aligned, i) for i, frame in enumerate(frames)]
 
     def _estimated(self, answers: list[Answer]) -> list[Answer]:
-        """The same with estimates; where the model fails on some together, it gets them one by one."""
+        """Add estimates; if the model fails on a batch, estimate the frames one by one."""
         good = [i for i, answer in enumerate(answers) if answer.refusal is None]
         if not good:
             return answers
@@ -172,18 +172,18 @@ class FrameServer:
                 return [replace(answers[0], refusal=_failed(answers[0].frame, error))]
             return [alone for answer in answers for alone in self._estimated([answer])]
         for i, estimate in zip(good, estimates, strict=True):
-            whole = replace(estimate, flags=estimate.flags + answers[i].flags)
-            answers[i] = replace(answers[i], estimate=whole)
+            with_flags = replace(estimate, flags=estimate.flags + answers[i].flags)
+            answers[i] = replace(answers[i], estimate=with_flags)
         return answers
 
     def _estimates(self, good: Sequence[Answer]) -> Sequence[Estimate]:
         model = good[0].model
         assert model is not None
-        spectra, extra_sd = np.stack([answer.mu for answer in good]), None
-        if self._widths is not None:
+        spectra, energy_sds = np.stack([answer.mu for answer in good]), None
+        if self._energy_uncertainty is not None:
             sd = np.array([answer.quantities["energy_sd_ev"] for answer in good])
-            extra_sd = self._widths([series_of(answer.frame) for answer in good], model, spectra, sd)
-        return model.estimate(spectra, extra_sd)
+            energy_sds = self._energy_uncertainty([series_key(answer.frame) for answer in good], model, spectra, sd)
+        return model.estimate(spectra, energy_sds)
 
 
 def _failed(frame: Frame, error: Exception) -> Refusal:

@@ -1,10 +1,10 @@
-"""Frames → aligned spectra."""
+"""Frames → aligned spectra: calibrated, normalised and resampled onto the grid of a model."""
 
 from .align import Aligned, align
 from .batch import Batch
 from .normalisation import Normalised
 from .self_absorption import SelfAbsorptionSettings, thick_alpha
-from .series import SeriesAlignment, series_of
+from .series import SeriesAlignment, series_key
 from .settings import AlignmentSettings
 from .theory import TheoryAlignment, with_tail
 
@@ -17,7 +17,7 @@ __all__ = [
     "SeriesAlignment",
     "TheoryAlignment",
     "align",
-    "series_of",
+    "series_key",
     "thick_alpha",
     "with_tail",
 ]

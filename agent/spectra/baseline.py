@@ -1,4 +1,4 @@
-"""Pre- and post-edge of measured spectra: which windows and orders are taken, what is held where a scan is short."""
+"""Pre- and post-edge of measured spectra: which windows and orders are used, and what is held for short scans."""
 
 from dataclasses import dataclass, replace
 
@@ -6,42 +6,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..types import AbsorptionTable, Array
-from .background import TERMS, held_lines
+from .background import TERMS, fit_held_lines
 from .batch import Batch
-from .mback import match
+from .mback import normalise_by_mback
 from .normalisation import (
     NormalisationSettings,
     Normalised,
     find_windows,
-    lines,
+    fit_lines,
+    larch_spans,
     normalise,
-    spans_of,
-    untouched,
-    within,
+    pass_through,
+    span_between,
 )
 from .polynomials import Segment, Span
 from .settings import AlignmentSettings
 
-Reach = tuple[Array, Array]
-"""How far the pre-edge and the post-edge window reach, (1 or N,) eV each."""
+Ranges = tuple[Array, Array]
+"""Range that the points of the pre-edge and of the post-edge window cover, (1 or N,) eV each."""
 
-MIN_LINE_EV = 40.0  # a pre-edge that is shorter gives a level and no slope
-MIN_CURVE_EV = 150.0  # so does a post-edge
+_MIN_PRE_EDGE_SLOPE_EV = 40.0  # a shorter pre-edge determines a level and no slope
+_MIN_POST_EDGE_SLOPE_EV = 150.0  # a shorter post-edge likewise; a curvature needs twice as much
+_POST_EDGE_START_PART = 0.3  # of the range above the edge: the post-edge window of a short scan begins there
 
 
 @dataclass(frozen=True, slots=True)
-class Short:
-    """Which spectra lack what, (N,) each."""
+class Coverage:
+    """How far N scans cover the pre- and post-edge windows; arrays (N,)."""
 
-    rows: NDArray[np.bool_]
-    """Too short for a slope below or above the edge."""
-    held: NDArray[np.bool_]
-    """Of those, the ones whose background was held."""
-    no_pre: NDArray[np.bool_]
-    """Too few points, and no background that makes up for them; so for ``no_post``."""
-    no_post: NDArray[np.bool_]
+    too_short: NDArray[np.bool_]
+    """Whether the pre- or post-edge is too short to determine a slope."""
+    background_held: NDArray[np.bool_]
+    """Whether the scan is too short and a known background was used."""
+    no_pre_edge: NDArray[np.bool_]
+    """Whether the window has too few points and no background replaces them."""
+    no_post_edge: NDArray[np.bool_]
+    """The same for the post-edge."""
     points: tuple[NDArray[np.intp], NDArray[np.intp]]
-    """In the pre-edge and in the post-edge window."""
+    """Number of points in the pre-edge and in the post-edge window."""
 
 
 def fit_baseline(
@@ -49,116 +51,127 @@ def fit_baseline(
     edge_ev: float,
     settings: AlignmentSettings,
     *,
-    held: Array | None = None,
+    series_background: Array | None = None,
     f2: AbsorptionTable | None = None,
-) -> tuple[Normalised, Short]:
-    """The pre- and post-edge of each spectrum, its E0 and energies relative to the tabulated edge.
+) -> tuple[Normalised, Coverage]:
+    """Fit the pre- and post-edge of each spectrum.
 
     Parameters
     ----------
-    batch : energies and E0 relative to ``edge_ev``, E0 NaN where none was found; ``normalisation.e0`` comes first
-    held : (N, 4) background of the series; NaN where none is known
-    f2 : of the absorber, for MBACK
+    batch : energies and E0 relative to ``edge_ev``; E0 is NaN where none was found, and ``normalisation.e0`` takes
+        precedence
+    edge_ev : tabulated edge, eV
+    series_background : (N, 4) terms of earlier frames of the series; NaN where unknown
+    f2 : f'' of the absorber, for MBACK
+
+    Returns
+    -------
+    The normalised spectra, their E0 and energies relative to the tabulated edge, and the coverage of the windows
     """
-    relative, mu, e0 = batch.energy, batch.mu, batch.at[:, 0]
-    how, none = settings.normalisation, np.zeros(len(mu), bool)
-    if batch.normalised or how.mode == "none":
-        return untouched(mu), Short(none, none, none, none, (none + 0, none + 0))
-    if how.e0 is not None:
-        e0 = np.full(len(mu), how.e0 - edge_ev)
-    # Victoreen's curve knows absolute energies only.
+    relative, mu, e0 = batch.energy, batch.mu, batch.e0_column[:, 0]
+    normalisation, no_rows = settings.normalisation, np.zeros(len(mu), bool)
+    if batch.normalised or normalisation.mode == "none":
+        return pass_through(mu), Coverage(no_rows, no_rows, no_rows, no_rows, (no_rows + 0, no_rows + 0))
+    if normalisation.e0 is not None:
+        e0 = np.full(len(mu), normalisation.e0 - edge_ev)
+    # Victoreen's curve is a function of the absolute energy.
     absolute = Batch(relative + edge_ev, mu, np.nan_to_num(e0) + edge_ev)
-    if how.mode == "area":
-        found, reach = _normalise(absolute, how), None
-    elif any(w is not None for w in (how.pre1, how.pre2, how.norm1, how.norm2)):
-        found, reach = _as_larch(absolute, how, f2)
+    larch_windows = (normalisation.pre1, normalisation.pre2, normalisation.norm1, normalisation.norm2)
+    if normalisation.mode == "area":
+        normalised, ranges = _normalise(absolute, normalisation), None
+    elif any(bound is not None for bound in larch_windows):
+        normalised, ranges = _fit_in_larch_windows(absolute, normalisation, f2)
     else:
-        found, reach = _by_table(relative, absolute, settings, f2)
-    found = replace(found, e0=e0)
-    pre, post = (np.broadcast_to(last - first, len(mu)) for first, last in (found.pre, found.post))
-    lacks_pre, lacks_post = pre < settings.min_points, post < settings.min_points
-    if how.mode == "area":
-        return found, Short(none, none, lacks_pre, none, (pre, post))
-    rows = lacks_pre | lacks_post
-    if how.mode == "mback":  # its slopes come from the table
-        return found, Short(rows, none, lacks_pre, lacks_post, (pre, post))
-    if reach is not None:
-        rows = rows | _is_short(reach)
-    background = np.full((len(mu), TERMS), np.nan) if held is None else held
+        normalised, ranges = _fit_in_fixed_windows(relative, absolute, settings, f2)
+    normalised = replace(normalised, e0=e0)
+    pre, post = (np.broadcast_to(last - first, len(mu)) for first, last in (normalised.pre, normalised.post))
+    few_pre, few_post = pre < settings.min_points, post < settings.min_points
+    if normalisation.mode == "area":
+        return normalised, Coverage(no_rows, no_rows, few_pre, no_rows, (pre, post))
+    too_short = few_pre | few_post
+    if normalisation.mode == "mback":  # the table determines its slopes
+        return normalised, Coverage(too_short, no_rows, few_pre, few_post, (pre, post))
+    if ranges is not None:
+        too_short = too_short | _is_short(ranges)
+    background = np.full((len(mu), TERMS), np.nan) if series_background is None else series_background
     if settings.background is not None:
         background = np.broadcast_to(settings.background.terms(), background.shape)
-    some = (pre > 0) & (post > 0) | np.isfinite(background[:, 3]) & (pre + post > 0)
-    kept = rows & np.isfinite(background[:, :3]).all(axis=1) & some
-    if kept.any():
-        found = _with_held(relative, found, kept, background, how.flatten)
-    return found, Short(rows, kept, lacks_pre & ~kept, lacks_post & ~kept, (pre, post))
+    fittable = (pre > 0) & (post > 0) | np.isfinite(background[:, 3]) & (pre + post > 0)
+    held = too_short & np.isfinite(background[:, :3]).all(axis=1) & fittable
+    if held.any():
+        normalised = _hold_background(relative, normalised, held, background, normalisation.flatten)
+    return normalised, Coverage(too_short, held, few_pre & ~held, few_post & ~held, (pre, post))
 
 
-def _normalise(batch: Batch, how: NormalisationSettings) -> Normalised:
-    """As Larch does it, with an E0 that is known."""
-    return normalise(batch.energy, batch.mu, how.model_copy(update={"e0": None}), e0=batch.e0)
+def _normalise(batch: Batch, settings: NormalisationSettings) -> Normalised:
+    """Normalise as Larch does, with a known E0."""
+    return normalise(batch.energy, batch.mu, settings.model_copy(update={"e0": None}), e0=batch.e0)
 
 
-def _by_table(
+def _fit_in_fixed_windows(
     relative: Array, batch: Batch, settings: AlignmentSettings, f2: AbsorptionTable | None
-) -> tuple[Normalised, Reach]:
-    """Windows by the table and not by each spectrum's E0, whose noise would move them from frame to frame."""
-    how, (first, last) = settings.normalisation, settings.post_edge_ev
-    pre = within(relative, *settings.pre_edge_ev)
-    clear = np.clip(0.3 * relative[:, -1], first, max(first, settings.post_edge_clear_ev))
-    post = within(relative, clear, last)
-    reach = _reach(relative, pre), _reach(relative, post)
-    if how.mode == "mback":
-        return _matched(batch, (pre, post), reach, how, f2), reach
-    pre_order = np.where(reach[0] >= MIN_LINE_EV, 1, 0)
+) -> tuple[Normalised, Ranges]:
+    """Fit in windows relative to the tabulated edge: noise in E0 would move windows relative to E0."""
+    normalisation, (first, last) = settings.normalisation, settings.post_edge_ev
+    pre = span_between(relative, *settings.pre_edge_ev)
+    start = np.clip(_POST_EDGE_START_PART * relative[:, -1], first, max(first, settings.post_edge_clear_ev))
+    post = span_between(relative, start, last)
+    ranges = _range_ev(relative, pre), _range_ev(relative, post)
+    if normalisation.mode == "mback":
+        return _fit_mback(batch, (pre, post), ranges, normalisation, f2), ranges
+    pre_order = np.where(ranges[0] >= _MIN_PRE_EDGE_SLOPE_EV, 1, 0)
     # A higher order on a shorter scan would follow the EXAFS instead of the background.
-    post_order = (reach[1] >= MIN_CURVE_EV).astype(int) + (reach[1] >= 2 * MIN_CURVE_EV)
-    if how.nnorm is not None:
-        post_order = np.full_like(post_order, how.nnorm)
-    return lines(batch, Segment(pre, pre_order), Segment(post, post_order), how), reach
+    post_order = (ranges[1] >= _MIN_POST_EDGE_SLOPE_EV).astype(int) + (ranges[1] >= 2 * _MIN_POST_EDGE_SLOPE_EV)
+    if normalisation.nnorm is not None:
+        post_order = np.full_like(post_order, normalisation.nnorm)
+    return fit_lines(batch, Segment(pre, pre_order), Segment(post, post_order), normalisation), ranges
 
 
-def _as_larch(
-    batch: Batch, how: NormalisationSettings, f2: AbsorptionTable | None
-) -> tuple[Normalised, Reach | None]:
-    if how.mode != "mback":
-        return _normalise(batch, how), None
-    spans = spans_of(batch, find_windows(batch, how))
-    reach = _reach(batch.energy, spans[0]), _reach(batch.energy, spans[1])
-    return _matched(batch, spans, reach, how, f2), reach
+def _fit_in_larch_windows(
+    batch: Batch, settings: NormalisationSettings, f2: AbsorptionTable | None
+) -> tuple[Normalised, Ranges | None]:
+    if settings.mode != "mback":
+        return _normalise(batch, settings), None
+    spans = larch_spans(batch, find_windows(batch, settings))
+    ranges = _range_ev(batch.energy, spans[0]), _range_ev(batch.energy, spans[1])
+    return _fit_mback(batch, spans, ranges, settings, f2), ranges
 
 
-def _matched(
-    batch: Batch, spans: tuple[Span, Span], reach: Reach, how: NormalisationSettings, f2: AbsorptionTable | None
+def _fit_mback(
+    batch: Batch,
+    spans: tuple[Span, Span],
+    ranges: Ranges,
+    settings: NormalisationSettings,
+    f2: AbsorptionTable | None,
 ) -> Normalised:
     if f2 is None:
         raise ValueError("MBACK without the tabulated absorption of the absorber")
     # On a short scan a curved background takes the place of the edge step: see docs/explanations/normalisation.md.
-    order = np.where(_is_short(reach), 1, 2) if how.nnorm is None else np.array([how.nnorm])
+    order = np.where(_is_short(ranges), 1, 2) if settings.nnorm is None else np.array([settings.nnorm])
     tabulated = f2.at(batch.energy)
-    return match(batch, tabulated, spans, np.broadcast_to(order, len(batch)), flatten=how.flatten)
+    return normalise_by_mback(batch, tabulated, spans, np.broadcast_to(order, len(batch)), flatten=settings.flatten)
 
 
-def _is_short(reach: Reach) -> NDArray[np.bool_]:
-    return (reach[0] < MIN_LINE_EV) | (reach[1] < MIN_CURVE_EV)
+def _is_short(ranges: Ranges) -> NDArray[np.bool_]:
+    return (ranges[0] < _MIN_PRE_EDGE_SLOPE_EV) | (ranges[1] < _MIN_POST_EDGE_SLOPE_EV)
 
 
-def _with_held(
-    relative: Array, found: Normalised, rows: NDArray[np.bool_], background: Array, flatten: bool
+def _hold_background(
+    relative: Array, normalised: Normalised, rows: NDArray[np.bool_], background: Array, flatten: bool
 ) -> Normalised:
-    """Replace rows by what a held background makes of them."""
+    """Fit some rows again with a known background."""
 
-    def of(values: NDArray) -> NDArray:
+    def select(values: NDArray) -> NDArray:
         return values[rows] if len(values) == len(rows) else values
 
-    pre, post = ((of(first), of(last)) for first, last in (found.pre, found.post))
-    own = Batch(of(relative), found.mu[rows], found.e0[rows])
-    held = held_lines(own, (pre, post), background[rows], found.post_order[rows], flatten=flatten)
-    return found.with_rows(rows, held)
+    pre, post = ((select(first), select(last)) for first, last in (normalised.pre, normalised.post))
+    batch = Batch(select(relative), normalised.mu[rows], normalised.e0[rows])
+    held = fit_held_lines(batch, (pre, post), background[rows], normalised.post_order[rows], flatten=flatten)
+    return normalised.with_rows(rows, held)
 
 
-def _reach(energy: Array, window: Span) -> Array:
-    """From the first to the last of a window's points, eV."""
+def _range_ev(energy: Array, window: Span) -> Array:
+    """From the first to the last of a window's points, (1 or N,) eV."""
     row = np.arange(len(energy)) if len(energy) > 1 else 0
     first, last = (np.minimum(i, energy.shape[1] - 1) for i in (window[0], window[1] - 1))
     return np.where(window[1] > window[0], energy[row, last] - energy[row, first], 0.0)

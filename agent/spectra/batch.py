@@ -1,4 +1,4 @@
-"""Spectra that are treated together."""
+"""Spectra that are processed together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ class Batch:
     """N spectra of M points that were measured in one way."""
 
     energy: Array
-    """(1 or N, M) eV, strictly rising; one axis where all share it, which may be given as (M,)."""
+    """(1 or N, M) eV, strictly rising; a shared axis may be passed as (M,)."""
     mu: Array
     """(N, M) absorption, dimensionless."""
     e0: Array | None = None
-    """(N,) on the scale of ``energy``; None before it is looked for."""
+    """(N,) eV on the scale of ``energy``; None until it is determined."""
     reference: Array | None = None
-    """(N, M) absorption of a foil of the same element measured at the same time."""
+    """(N, M) absorption of a foil of the same element, measured at the same time."""
     normalised: bool = False
-    """Whether the pre-edge is at 0 and the post-edge at 1 already, so that no line is fitted."""
+    """Whether the pre-edge is already at 0 and the post-edge at 1, so that no line is fitted."""
     fluorescence: bool = False
     """Whether ``mu`` was measured in fluorescence."""
 
@@ -33,13 +33,13 @@ class Batch:
         return len(self.mu)
 
     @property
-    def at(self) -> Array:
-        """(N, 1) E0, where it is known."""
+    def e0_column(self) -> Array:
+        """(N, 1) E0, which must be known."""
         assert self.e0 is not None
         return self.e0[:, None]
 
     def rows(self, rows: Sequence[int] | NDArray[np.bool_] | slice) -> "Batch":
-        """Some of the spectra."""
+        """Select some of the spectra."""
         return Batch(
             self.energy if len(self.energy) == 1 else self.energy[rows],
             self.mu[rows],

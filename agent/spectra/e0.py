@@ -8,102 +8,127 @@ from scipy.ndimage import correlate1d
 
 from ..types import Array, bin_means, right_index
 
-AROUND = np.array([[-1], [0], [1]])
-KERNEL_SIGMAS = 4  # of the Gaussian, on either side
-E0_STEP_EV = 0.2  # spacing on which the derivative is taken; the maximum is then refined by a parabola
-FIRST_INFLECTION = 0.7  # of the largest: metals have two inflections of like height, and the table means the first
+_NEIGHBOUR_OFFSETS = np.array([[-1], [0], [1]])
+_KERNEL_REACH_SD = 4  # half width of the Gaussian kernel, in its standard deviations
+E0_STEP_EV = 0.2
+"""Spacing of the energies at which the derivative is computed; a parabola then refines the maximum."""
+# Of the largest maximum. Metals have two inflections of similar height, and tables list the first.
+_MIN_FIRST_INFLECTION = 0.7
 
-BLOCK = 64  # spectra at a time: more do not fit into a processor's cache
-EDGE_SPAN_EV = 10.0  # the mean below an energy is compared with the mean above it
-EDGE_LATTICE_EV = 4.0
-EDGE_SEARCH_EV = (-16.0, 16.0)  # where E0 is then looked for
-SHARPEST_EV = 0.5  # σ of the Gaussian that smooths the derivative, where points are dense
-SMOOTHED_STEPS = 1.3  # σ where they are not, in steps between them
-EDGE_PLACES = 200  # where it is looked for, at most about
-ENDS = 0.02  # of the scan at either end, where the first and last points often are bad
+_BLOCK_SPECTRA = 64  # processed at a time: more do not fit into a processor's cache
+_EDGE_MEAN_EV = 10.0  # range of the two means, below and above an energy, whose difference marks the edge
+_EDGE_LATTICE_EV = 4.0
+_EDGE_SEARCH_EV = (-16.0, 16.0)  # about the steepest energy: E0 is searched there
+_MIN_SMOOTHING_EV = 0.5  # σ of the Gaussian that smooths the derivative, where points are dense
+_SMOOTHING_STEPS = 1.3  # σ where points are sparse, in steps between them
+_MAX_SMOOTHED_STEP_EV = 3.0  # wider steps do not widen σ further
+_MAX_EDGE_CANDIDATES = 200  # energies that are compared, approximately
+_IGNORED_END_PART = 0.02  # of the scan at either end, where points are often bad
 
 
 def find_e0(
-    energy: Array, mu: Array, smoothing_ev: float, search_ev: tuple[float, float], first: bool = False
+    energy: Array, mu: Array, smoothing_ev: float, search_ev: tuple[float, float], first_inflection: bool = False
 ) -> Array:
-    """E0 of (N, M) spectra: the maximum of the smoothed derivative, (N,), on the scale of ``energy``.
+    """E0 of spectra: the maximum of the smoothed derivative.
 
-    ``first`` takes the lowest local maximum that is nearly as high as the highest, as tables do for metals.
-    NaN where there is no maximum inside the search window.
+    Parameters
+    ----------
+    energy : (1 or N, M) eV, strictly rising
+    mu : (N, M) in any unit
+    smoothing_ev : σ of the Gaussian that smooths the derivative, eV
+    search_ev : window in which E0 is searched, on the scale of ``energy``
+    first_inflection : whether to take the first local maximum that is at least 0.7 of the highest, as tables do for
+        metals
+
+    Returns
+    -------
+    (N,) eV; NaN where there is no maximum inside the window
     """
     bounds, centres, kernel = _derivative(smoothing_ev, search_ev)
     reach = len(kernel) // 2
-    # Not a product of matrices: BLAS would share it among threads, which wait for each other on a busy machine.
+    # A matrix product would be slower: BLAS shares it among threads, which wait for each other on a busy machine.
     d = correlate1d(bin_means(energy, mu, bounds), kernel, axis=1)[:, reach:-reach]
     row, i = np.arange(len(d)), d.argmax(axis=1)
-    some = (i > 0) & (i < d.shape[1] - 1)
-    if first or not some.all():  # else the highest is a maximum too
+    found = (i > 0) & (i < d.shape[1] - 1)
+    if first_inflection or not found.all():  # otherwise the highest value is a local maximum
         peak = (d[:, 1:-1] >= d[:, :-2]) & (d[:, 1:-1] > d[:, 2:]) & (d[:, 1:-1] > 0)
         height = np.where(peak, d[:, 1:-1], -np.inf)
-        least = FIRST_INFLECTION * height.max(axis=1, keepdims=True)
-        i = ((height >= least) if first else height).argmax(axis=1) + 1
-        some = peak.any(axis=1)
-    left, mid, right = d[row, i + AROUND]
-    some = some & (mid > 0)
+        min_height = _MIN_FIRST_INFLECTION * height.max(axis=1, keepdims=True)
+        i = ((height >= min_height) if first_inflection else height).argmax(axis=1) + 1
+        found = peak.any(axis=1)
+    left, mid, right = d[row, i + _NEIGHBOUR_OFFSETS]
+    found = found & (mid > 0)
     curve = left - 2 * mid + right
     shift = np.divide(left - right, 2 * curve, out=np.zeros(len(d)), where=curve < 0)
-    return np.where(some, centres[i] + shift * E0_STEP_EV, np.nan)
+    return np.where(found, centres[i] + shift * E0_STEP_EV, np.nan)
 
 
 def find_edge(energy: Array, mu: Array, smoothing_ev: float | None = None) -> Array:
-    """E0 of (N, M) spectra of which no edge is known, energy (1 or N, M), (N,) eV; NaN where nothing rises.
+    """E0 of spectra whose edge is unknown.
 
-    The largest rise between the means over 10 eV below and above says which edge is meant, so that a point that
-    is wrong cannot; E0 is then looked for around it. That is done on an absolute lattice: a spectrum's E0 does not
-    depend on what else is in the batch. Without ``smoothing_ev`` the derivative is smoothed by 0.5 eV, by more where
-    the points are further apart.
+    The edge is where the mean over 10 eV above exceeds the mean over 10 eV below the most, which a single bad point
+    cannot change; E0 is searched about it. The search uses an absolute lattice of energies, so that a spectrum's E0
+    does not depend on the others of the batch.
+
+    Parameters
+    ----------
+    energy : (1 or N, M) eV, strictly rising
+    mu : (N, M) in any unit
+    smoothing_ev : σ of the Gaussian that smooths the derivative, eV; None: 0.5 eV, more where points are sparse
+
+    Returns
+    -------
+    (N,) eV; NaN where the absorption does not rise
     """
-    if len(mu) > BLOCK:
-        rows = [slice(k, k + BLOCK) for k in range(0, len(mu), BLOCK)]
-        own = [energy if len(energy) == 1 else energy[r] for r in rows]
-        return np.concatenate([find_edge(e, mu[r], smoothing_ev) for e, r in zip(own, rows, strict=True)])
-    middle = np.rint(_steepest(energy, mu) / EDGE_LATTICE_EV) * EDGE_LATTICE_EV
+    if len(mu) > _BLOCK_SPECTRA:
+        rows = [slice(k, k + _BLOCK_SPECTRA) for k in range(0, len(mu), _BLOCK_SPECTRA)]
+        axes = [energy if len(energy) == 1 else energy[r] for r in rows]
+        return np.concatenate([find_edge(e, mu[r], smoothing_ev) for e, r in zip(axes, rows, strict=True)])
+    middle = np.rint(_steepest_energy(energy, mu) / _EDGE_LATTICE_EV) * _EDGE_LATTICE_EV
     lattice = middle.tolist()
     if smoothing_ev is not None:
         kinds = [(m, smoothing_ev) for m in lattice]
     elif len(energy) == 1:
-        of = {m: _smoothing(energy[0], m) for m in set(lattice)}
-        kinds = [(m, of[m]) for m in lattice]
+        sigmas = {m: _smoothing_ev(energy[0], m) for m in set(lattice)}
+        kinds = [(m, sigmas[m]) for m in lattice]
     else:
-        kinds = [(m, _smoothing(e, m)) for e, m in zip(energy, lattice, strict=True)]
+        kinds = [(m, _smoothing_ev(e, m)) for e, m in zip(energy, lattice, strict=True)]
     if len(set(kinds)) == 1:
-        return middle + find_e0(energy - lattice[0], mu, kinds[0][1], EDGE_SEARCH_EV)
-    found = np.empty(len(mu))
+        return middle + find_e0(energy - lattice[0], mu, kinds[0][1], _EDGE_SEARCH_EV)
+    e0 = np.empty(len(mu))
     for edge, sigma in set(kinds):  # few in a series
         rows = [i for i, kind in enumerate(kinds) if kind == (edge, sigma)]
-        own = energy if len(energy) == 1 else energy[rows]
-        found[rows] = edge + find_e0(own - edge, mu[rows], sigma, EDGE_SEARCH_EV)
-    return found
+        axes = energy if len(energy) == 1 else energy[rows]
+        e0[rows] = edge + find_e0(axes - edge, mu[rows], sigma, _EDGE_SEARCH_EV)
+    return e0
 
 
-def _smoothing(energy: Array, edge: float) -> float:
+def _smoothing_ev(energy: Array, edge: float) -> float:
     """σ of the Gaussian that smooths the derivative of a spectrum on energies (M,), eV."""
-    low, high = energy.searchsorted((edge - EDGE_SPAN_EV, edge + EDGE_SPAN_EV)).tolist()
-    step = 2 * EDGE_SPAN_EV / max(high - low, 1)
-    return max(SHARPEST_EV, round(10 * SMOOTHED_STEPS * min(step, 3.0)) / 10)
+    low, high = energy.searchsorted((edge - _EDGE_MEAN_EV, edge + _EDGE_MEAN_EV)).tolist()
+    step = 2 * _EDGE_MEAN_EV / max(high - low, 1)
+    return max(_MIN_SMOOTHING_EV, round(10 * _SMOOTHING_STEPS * min(step, _MAX_SMOOTHED_STEP_EV)) / 10)
 
 
-def count_below(energy: Array, at: Array) -> NDArray[np.intp]:
-    """How many points of (1 or N, M) lie below energies (N,)."""
-    return energy[0].searchsorted(at) if len(energy) == 1 else (energy < at[:, None]).sum(axis=1)
+def count_below(energy: Array, limits: Array) -> NDArray[np.intp]:
+    """Number of points of axes (1 or N, M) below energies (N,)."""
+    return energy[0].searchsorted(limits) if len(energy) == 1 else (energy < limits[:, None]).sum(axis=1)
 
 
-def _steepest(energy: Array, mu: Array) -> Array:
-    """The energy, (N,), above which μ is highest over what it is below, means over ``EDGE_SPAN_EV`` each."""
+def _steepest_energy(energy: Array, mu: Array) -> Array:
+    """The energy, (N,), at which the mean of μ above exceeds the mean below the most."""
     points = energy.shape[1]
-    skip = 1 + int(ENDS * points)
-    places = slice(skip, points - skip, max(points // EDGE_PLACES, 1))
-    at = energy[:, places]
+    skip = 1 + int(_IGNORED_END_PART * points)
+    places = slice(skip, points - skip, max(points // _MAX_EDGE_CANDIDATES, 1))
+    candidates = energy[:, places]
     if len(energy) == 1:
-        left = np.maximum(energy[0].searchsorted(at[0] - EDGE_SPAN_EV) - 1, 0)
-        right = np.minimum(energy[0].searchsorted(at[0] + EDGE_SPAN_EV), points - 1)
+        left = np.maximum(energy[0].searchsorted(candidates[0] - _EDGE_MEAN_EV) - 1, 0)
+        right = np.minimum(energy[0].searchsorted(candidates[0] + _EDGE_MEAN_EV), points - 1)
     else:
-        left, right = right_index(energy, at - EDGE_SPAN_EV) - 1, right_index(energy, at + EDGE_SPAN_EV)
+        left, right = (
+            right_index(energy, candidates - _EDGE_MEAN_EV) - 1,
+            right_index(energy, candidates + _EDGE_MEAN_EV),
+        )
     area = np.empty(mu.shape)
     area[:, 0] = 0.0
     np.cumsum((energy[:, 1:] - energy[:, :-1]) * (mu[:, 1:] + mu[:, :-1]), axis=1, out=area[:, 1:])
@@ -112,22 +137,24 @@ def _steepest(energy: Array, mu: Array) -> Array:
     else:
         row = np.arange(len(energy))[:, None]
         low, high, before, after = energy[row, left], energy[row, right], area[row, left], area[row, right]
-    here = area[:, places]
-    best = ((after - here) / (high - at) - (here - before) / (at - low)).argmax(axis=1)
-    return at[np.arange(len(mu)) if len(at) > 1 else 0, best]
+    middle = area[:, places]
+    rise = (after - middle) / (high - candidates) - (middle - before) / (candidates - low)
+    return candidates[np.arange(len(mu)) if len(candidates) > 1 else 0, rise.argmax(axis=1)]
 
 
 @lru_cache(maxsize=16)
 def _derivative(smoothing_ev: float, search_ev: tuple[float, float]) -> tuple[Array, Array, Array]:
-    """Bins around the search window; the energies, one beyond it at either end, where the derivative is taken; and
-    the derivative of a Gaussian, which the bins reach beyond those energies by half of."""
+    """Bin boundaries, energies of the derivative, and kernel (the derivative of a Gaussian).
+
+    The energies extend one step beyond the search window at either end, and the bins half a kernel beyond them.
+    """
     sigma = smoothing_ev / E0_STEP_EV
-    reach = int(KERNEL_SIGMAS * sigma + 0.5)
+    reach = int(_KERNEL_REACH_SD * sigma + 0.5)
     bounds = np.arange(search_ev[0] - 5 * smoothing_ev, search_ev[1] + 5 * smoothing_ev, E0_STEP_EV)
     centres = (bounds[1:] + bounds[:-1]) / 2
     inside = np.flatnonzero((centres >= search_ev[0]) & (centres <= search_ev[1]))
     first, last = inside[0] - 1, inside[-1] + 2
     bounds = bounds[first - reach : last + reach + 1]
-    at = np.arange(-reach, reach + 1) / sigma
-    gaussian = np.exp(-(at**2) / 2)
-    return bounds, centres[first:last], at * gaussian / gaussian.sum() / sigma
+    x = np.arange(-reach, reach + 1) / sigma
+    gaussian = np.exp(-(x**2) / 2)
+    return bounds, centres[first:last], x * gaussian / gaussian.sum() / sigma

@@ -1,4 +1,4 @@
-"""Where the monochromator's energies stand, followed over time on the reference foil of each frame."""
+"""The calibration of the monochromator's energies, followed over time on the reference foil of each frame."""
 
 import math
 from collections import deque
@@ -10,11 +10,11 @@ from pydantic import Field
 
 from ..types import Array, Flag, Settings, mad_sd, median, theil_sen
 
-READ_EV = 0.02
-"""What reading E0 off one foil scan errs by at the least: the scatter of repeated scans."""
+FOIL_READING_SD_EV = 0.02
+"""Smallest standard deviation of E0 read from one foil scan, eV: the scatter of repeated scans."""
 
-LINE_FRAMES = 5
-"""Fewer frames than this have a level, but no slope yet."""
+_MIN_SLOPE_FRAMES = 5  # fewer frames determine a level and no slope
+_JUMP_SD = 3  # a jump also exceeds this many standard deviations of the trend
 
 
 class FoilSettings(Settings):
@@ -33,25 +33,26 @@ class FoilSettings(Settings):
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
-    """Where the energies of one frame stand."""
+class EnergyCalibration:
+    """The calibration of one frame's energies."""
 
     shift_ev: float
-    """To be added to the frame's energies; NaN where no foil has been seen."""
+    """Added to the frame's energies, eV; NaN if no foil has been measured yet."""
     sd_ev: float
+    """Standard deviation of the shift, eV."""
     flag: Flag | None = None
-    """``FOIL_HELD`` where the frame has no foil of its own, ``FOIL_OFF_ITS_COURSE`` where its own disagrees."""
+    """``FOIL_HELD`` if the frame has no foil, ``FOIL_OFF_ITS_COURSE`` if its foil deviates from the trend."""
 
 
 class FoilTrack:
-    """The shift of one foil over time: a robust line (Theil, 1950; Sen, 1968) through the last frames, at the newest.
+    """The trend of a foil's shift: a robust line (Theil, 1950; Sen, 1968) through the last frames, at the newest.
 
-    Only what came before a frame is known when it is served, so the line is read at its end.
+    Later frames are unknown when a frame is served, so the line is evaluated at its end.
 
     >>> track = FoilTrack(FoilSettings())
     >>> for k in range(30):
-    ...     course = track.follow(60.0 * k, 0.4 + 0.005 * k)
-    >>> round(course.shift_ev, 3)
+    ...     calibration = track.follow(60.0 * k, 0.4 + 0.005 * k)
+    >>> round(calibration.shift_ev, 3)
     0.545
     >>> track.follow(1800.0, 3.0).flag.value, round(track.follow(1860.0, 0.555).shift_ev, 3)
     ('foil off its course', 0.555)
@@ -59,66 +60,75 @@ class FoilTrack:
 
     def __init__(self, settings: FoilSettings) -> None:
         self._settings = settings
-        self._seen: deque[tuple[float, float]] = deque(maxlen=settings.frames)
-        self._off: list[tuple[float, float]] = []
-        """Frames since the last that agreed with the course, all off it on one side."""
+        self._trend: deque[tuple[float, float]] = deque(maxlen=settings.frames)
+        """Time (s) and shift (eV) of the frames on the trend."""
+        self._off_trend: list[tuple[float, float]] = []
+        """The frames since then that deviate from the trend and agree with each other."""
         self._line: _Line | None = None
-        """Through ``_seen``; None until it is asked for."""
+        """Line through ``_trend``; None until it is needed."""
 
-    def follow(self, time: float, shift_ev: float) -> Course:
-        """The course at the time (s) of a frame whose own foil asks for ``shift_ev``, NaN without a foil."""
-        last = max((t for t, _ in (*self._seen, *self._off)), default=time)
+    def follow(self, time: float, shift_ev: float) -> EnergyCalibration:
+        """Add a frame's foil and return the calibration of the frame.
+
+        Parameters
+        ----------
+        time : of the frame, s
+        shift_ev : shift that the frame's own foil determines, eV; NaN without a foil
+        """
+        last = max((t for t, _ in (*self._trend, *self._off_trend)), default=time)
         if abs(time - last) > self._settings.forget_s:
-            self._seen.clear()
-            self._off.clear()
+            self._trend.clear()
+            self._off_trend.clear()
             self._line = None
         if math.isnan(shift_ev):
             return self._at(time, Flag.FOIL_HELD)
-        before = self._at(time)
-        apart = shift_ev - before.shift_ev
-        if abs(apart) > max(self._settings.jump_ev, 3 * before.sd_ev):
-            self._off = [o for o in self._off if abs(o[1] - shift_ev) <= self._settings.jump_ev]
-            self._off.append((time, shift_ev))
-            if len(self._off) < self._settings.confirmed:
-                # Which of the two is wrong is not known yet.
-                return Course(before.shift_ev, max(before.sd_ev, abs(apart)), Flag.FOIL_OFF_ITS_COURSE)
-            self._seen.clear()
-            self._seen.extend(self._off)
+        expected = self._at(time)
+        deviation = shift_ev - expected.shift_ev
+        if abs(deviation) > max(self._settings.jump_ev, _JUMP_SD * expected.sd_ev):
+            self._off_trend = [f for f in self._off_trend if abs(f[1] - shift_ev) <= self._settings.jump_ev]
+            self._off_trend.append((time, shift_ev))
+            if len(self._off_trend) < self._settings.confirmed:
+                # Later frames show whether this reading or the trend is wrong.
+                sd_ev = max(expected.sd_ev, abs(deviation))
+                return EnergyCalibration(expected.shift_ev, sd_ev, Flag.FOIL_OFF_ITS_COURSE)
+            self._trend.clear()
+            self._trend.extend(self._off_trend)
         else:
-            self._seen.append((time, shift_ev))
-        self._off.clear()
+            self._trend.append((time, shift_ev))
+        self._off_trend.clear()
         self._line = None
         return self._at(time)
 
-    def _at(self, time: float, flag: Flag | None = None) -> Course:
-        if not self._seen:
-            return Course(np.nan, np.nan)
+    def _at(self, time: float, flag: Flag | None = None) -> EnergyCalibration:
+        if not self._trend:
+            return EnergyCalibration(np.nan, np.nan)
         if self._line is None:
-            self._line = _line(*np.array(self._seen).T.copy())
+            self._line = _fit_line(*np.array(self._trend).T.copy())
         line = self._line
         leverage = (time - line.mean_s) ** 2 / line.spread_s2 if line.spread_s2 else 0.0
         level = line.level_ev + line.slope * (time - line.mean_s)
-        return Course(level, line.scatter_ev * (1 / len(self._seen) + leverage) ** 0.5, flag)
+        return EnergyCalibration(level, line.scatter_ev * (1 / len(self._trend) + leverage) ** 0.5, flag)
 
 
 class _Line(NamedTuple):
     slope: float
     """eV/s; 0 for a few frames."""
     level_ev: float
-    """At the mean time."""
+    """Value at the mean time."""
     scatter_ev: float
+    """Standard deviation of the frames about the line."""
     mean_s: float
     spread_s2: float
-    """Sum of the squared distances from the mean time; 0 where there is no slope."""
+    """Sum of the squared distances from the mean time; 0 if no slope was fitted."""
 
 
-def _line(t: Array, s: Array) -> _Line:
+def _fit_line(t: Array, s: Array) -> _Line:
     first = float(t[0])
-    t -= first  # else times since 1970 would round
+    t -= first  # times since 1970 would lose digits
     mean = float(t.sum()) / len(t)
     t -= mean
-    spread = float(t @ t) if len(t) >= LINE_FRAMES else 0.0
+    spread = float(t @ t) if len(t) >= _MIN_SLOPE_FRAMES else 0.0
     slope = theil_sen(t, s) if spread > 0 else 0.0
     s -= slope * t
     level = median(s)
-    return _Line(slope, level, max(mad_sd(s, level), READ_EV), first + mean, spread)
+    return _Line(slope, level, max(mad_sd(s, level), FOIL_READING_SD_EV), first + mean, spread)

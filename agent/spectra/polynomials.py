@@ -1,4 +1,4 @@
-"""Polynomials through windows of a batch of spectra, by least squares: each row in its own window and order."""
+"""Least-squares polynomials in windows of a batch of spectra; each spectrum has its own window and order."""
 
 from dataclasses import dataclass
 
@@ -10,77 +10,87 @@ from ..types import Array
 
 Orders = NDArray[np.int_]
 Span = tuple[NDArray[np.intp], NDArray[np.intp]]
-"""First index and the one after the last, (1 or N,) each."""
+"""First index of a window and the index after its last point, (1 or N,) each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The points that a polynomial is fitted through, and its order."""
+    """The points that a polynomial is fitted to, and its order."""
 
     span: Span
     order: Orders
     """(1 or N,)"""
 
     def rows(self, rows: slice) -> "Segment":
-        """Those of some spectra."""
+        """The segments of some spectra."""
         first, last, order = (k if len(k) == 1 else k[rows] for k in (*self.span, self.order))
         return Segment((first, last), order)
 
 
-NARROWEST_EV = 1e-12  # half a window's width, where it has but one point
+_MIN_HALF_WIDTH_EV = 1e-12  # of a window, for a window of one point
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A fitted curve."""
+    """A fitted curve, its value and derivatives at E0."""
 
     values: Array
     """(N, M)"""
     level: Array
-    """(N,) at E0, as are slope and half second derivative."""
+    """(N,) value at E0."""
     slope: Array
+    """(N,) derivative at E0."""
     curvature: Array
+    """(N,) half the second derivative at E0."""
 
 
-def polynomial(x: Array, y: Array, segment: Segment, at: Array, out: Array | None = None) -> Curve:
-    """Least squares of each row's order through the points of its segment; 0 through none.
+def fit_polynomial(x: Array, y: Array, segment: Segment, e0: Array, out: Array | None = None) -> Curve:
+    """Fit a polynomial to each spectrum; 0 for a segment without points.
 
-    x (1 or N, M); y (N, M); at (N, 1); the values go to ``out`` (N, M), if there is one.
+    Parameters
+    ----------
+    x : (1 or N, M)
+    y : (N, M)
+    segment : points and order
+    e0 : (N, 1) where value and derivatives are returned
+    out : (N, M) array for the values; None: a new one
     """
     window, order = segment.span, segment.order
     out = np.empty(y.shape) if out is None else out
     if len(x) > 1:
-        return _own(x, y, segment, at, out)
+        return _fit_each(x, y, segment, e0, out)
     if all(len(k) == 1 or (k == k[0]).all() for k in (*window, order)):
-        return _shared(x[0], y, int(window[0][0]), int(window[1][0]), int(order[0]), at, out)
+        return _fit_shared(x[0], y, int(window[0][0]), int(window[1][0]), int(order[0]), e0, out)
     keys, rest = np.stack(np.broadcast_arrays(*window, order)), np.empty((3, len(y)))
-    for first, last, k in np.unique(keys, axis=1).T.tolist():  # E0 of a series stands between a few points
+    for first, last, k in np.unique(keys, axis=1).T.tolist():  # few: E0 of a series lies between a few points
         rows = np.flatnonzero((keys == np.array([[first], [last], [k]])).all(axis=0))
-        found = _shared(x[0], y[rows], first, last, k, at[rows], np.empty((len(rows), y.shape[1])))
-        out[rows], rest[:, rows] = found.values, (found.level, found.slope, found.curvature)
+        curve = _fit_shared(x[0], y[rows], first, last, k, e0[rows], np.empty((len(rows), y.shape[1])))
+        out[rows], rest[:, rows] = curve.values, (curve.level, curve.slope, curve.curvature)
     return Curve(out, *rest)
 
 
-def _shared(x: Array, y: Array, first: int, last: int, order: int, at: Array, out: Array) -> Curve:
-    """One window and order for all rows; x (M,)."""
+def _fit_shared(x: Array, y: Array, first: int, last: int, order: int, e0: Array, out: Array) -> Curve:
+    """One window and order for all spectra; x (M,)."""
     if last <= first:
         out[:] = 0.0
         return Curve(out, *np.zeros((3, len(y))))
     order = min(order, last - first - 1)
-    middle, half = (x[first] + x[last - 1]) / 2, max((x[last - 1] - x[first]) / 2, NARROWEST_EV)
-    u = (x - middle) / half  # near ±1 inside the window, so that the normal equations are well conditioned
+    middle, half = (x[first] + x[last - 1]) / 2, max((x[last - 1] - x[first]) / 2, _MIN_HALF_WIDTH_EV)
+    u = (x - middle) / half  # within ±1 in the window, so that the normal equations are well conditioned
     powers = np.ones((order + 1, len(x)))
     for k in range(order):
         np.multiply(powers[k], u, out=powers[k + 1])
     basis = powers[:, first:last]
-    _, _, c, singular = dgesv(basis @ basis.T, basis @ y[:, first:last].T)  # a sixth of np.linalg.solve's overhead
+    _, _, c, singular = dgesv(
+        basis @ basis.T, basis @ y[:, first:last].T
+    )  # six times less overhead than np.linalg.solve
     if singular:
-        raise np.linalg.LinAlgError("points of a window at one energy")
-    return _evaluated(np.matmul(c.T, powers, out=out), c, (at[:, 0] - middle) / half, half)
+        raise np.linalg.LinAlgError("the points of a window have the same energy")
+    return _evaluate(np.matmul(c.T, powers, out=out), c, (e0[:, 0] - middle) / half, half)
 
 
-def _own(x: Array, y: Array, segment: Segment, at: Array, out: Array) -> Curve:
-    """Segments on energies of each row's own; x (N, M)."""
+def _fit_each(x: Array, y: Array, segment: Segment, e0: Array, out: Array) -> Curve:
+    """Spectra on different energies; x (N, M)."""
     window, order = segment.span, segment.order
     index = np.arange(x.shape[1])
     weight = ((index >= window[0][:, None]) & (index < window[1][:, None])).astype(float)
@@ -88,7 +98,7 @@ def _own(x: Array, y: Array, segment: Segment, at: Array, out: Array) -> Curve:
     last = np.minimum(np.maximum(window[1] - 1, 0), x.shape[1] - 1)
     low = np.take_along_axis(x, np.minimum(window[0], last)[:, None], 1)
     high = np.take_along_axis(x, last[:, None], 1)
-    middle, half = (low + high) / 2, np.maximum((high - low) / 2, NARROWEST_EV)
+    middle, half = (low + high) / 2, np.maximum((high - low) / 2, _MIN_HALF_WIDTH_EV)
     u = (x - middle) / half
     terms = np.arange(int(order.max()) + 1)
     moments, right = np.empty((2 * len(terms) - 1, len(x))), np.empty((len(terms), len(x)))
@@ -105,11 +115,11 @@ def _own(x: Array, y: Array, segment: Segment, at: Array, out: Array) -> Curve:
     for k in terms[-2::-1]:
         out *= u
         out += c[:, k, None]
-    return _evaluated(out, c.T, (at - middle)[:, 0] / half[:, 0], half[:, 0])
+    return _evaluate(out, c.T, (e0 - middle)[:, 0] / half[:, 0], half[:, 0])
 
 
-def _evaluated(values: Array, c: Array, v: Array, half: Array | float) -> Curve:
-    """Value, slope and half second derivative at v (N,) of polynomials of coefficients c (K, N)."""
+def _evaluate(values: Array, c: Array, v: Array, half: Array | float) -> Curve:
+    """Value, slope and half second derivative at v (N,) of polynomials with coefficients c (K, N)."""
     level, (slope, curvature) = c[-1], np.zeros((2, len(v)))
     for k in range(len(c) - 2, -1, -1):  # Horner's rule for a polynomial and its derivatives
         curvature = curvature * v + slope

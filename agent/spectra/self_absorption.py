@@ -1,12 +1,13 @@
-"""Self-absorption in fluorescence: how strong it must be, and a spectrum without it.
+"""Self-absorption in fluorescence: its strength, and its correction.
 
-In a thick sample the fluorescence is not proportional to the absorption μₐ of the edge but to μₐ/(μₐ + μ_b + g·μ_f):
-with everything else than the edge, μ_b, and the fluorescence's own way out, μ_f, g = sin(in)/sin(out). So the
-normalised N measures the normalised absorption T through N = T·(1 + α)/(T + α) with α = (μ_b + g·μ_f)/Δμ: white
-lines and EXAFS are damped, by α/(1 + α) where they are small.
+The fluorescence of a thick sample is not proportional to the absorption μₐ of the edge, but to
+μₐ/(μₐ + μ_b + g·μ_f). Here μ_b is all other absorption at the incident energy, μ_f the absorption of the
+fluorescence on its way out, and g = sin(in)/sin(out). The normalised spectrum N is therefore related to the
+normalised absorption T by N = T·(1 + α)/(T + α) with α = (μ_b + g·μ_f)/Δμ: white lines and EXAFS are damped, small
+features by α/(1 + α).
 
 L. Tröger et al., Phys. Rev. B 46, 3283 (1992); D. Haskel, FLUO (1999), with Larch's ``fluo_corr`` as the reference
-implementation; for thinner samples C. H. Booth, F. Bridges, Phys. Scr. T115, 202 (2005), which this is the limit of.
+implementation. This is the thick limit of C. H. Booth, F. Bridges, Phys. Scr. T115, 202 (2005).
 """
 
 from typing import Self
@@ -16,12 +17,12 @@ from pydantic import Field, model_validator
 
 from ..types import Array, Flag, Settings
 
-CORRECTABLE = 0.98
-"""Of 1 + α, the most that a thick sample can show: nearer than this a little noise becomes any absorption at all."""
+# Of 1 + α, the maximum that a thick sample can show. Closer to it, noise makes the correction arbitrary.
+_MAX_CORRECTABLE_PART = 0.98
 
 
 class SelfAbsorptionSettings(Settings):
-    """What the sample is. Spectra measured in transmission are left as they are."""
+    """The sample and its geometry. Spectra measured in transmission are not changed."""
 
     formula: str | None = None
     """Formula of the whole sample, such as ``LiNiO2``; α is computed from the tables of xraydb."""
@@ -39,7 +40,7 @@ class SelfAbsorptionSettings(Settings):
     @model_validator(mode="after")
     def _formula_or_alpha(self) -> Self:
         if (self.formula is None) == (self.alpha is None):
-            raise ValueError("either formula or alpha")
+            raise ValueError("expected either formula or alpha")
         return self
 
 
@@ -51,13 +52,18 @@ def thick_alpha(
     angle_in_deg: float = 45.0,
     angle_out_deg: float = 45.0,
 ) -> float:
-    """α of a thick sample from tabulated absorption coefficients of the whole compound, all in one unit.
+    """α of a thick sample from tabulated absorption coefficients: α = (μ_b + g·μ_f)/Δμ.
 
     Parameters
     ----------
-    mu_fluorescence : at the energy of the fluorescence line
-    mu_below, mu_above : just below and above the edge
-    angle_in_deg, angle_out_deg : between the sample's surface and the incident beam, and the detector
+    mu_fluorescence : absorption coefficient of the whole compound at the energy of the fluorescence line
+    mu_below, mu_above : the same just below and just above the edge, in the same unit
+    angle_in_deg : angle between the sample's surface and the incident beam, degrees
+    angle_out_deg : angle between the sample's surface and the direction of the detector, degrees
+
+    Returns
+    -------
+    Dimensionless
 
     Raises
     ------
@@ -75,26 +81,43 @@ def thick_alpha(
 
 
 def damping(alpha: Array | float) -> Array | float:
-    """What is left of small features, 0…1: 1 without self-absorption."""
+    """Remaining fraction α/(1 + α) of small features, 0…1; 1 without self-absorption."""
     return 1.0 / (1.0 + 1.0 / np.asarray(alpha))
 
 
-def corrected(norm: Array, alpha: Array | float) -> Array:
-    """Normalised spectra (..., M) without self-absorption; α one for all, or (..., 1).
+def correct_self_absorption(norm: Array, alpha: Array | float) -> Array:
+    """Correct normalised spectra for self-absorption: T = N·α/(1 + α − N).
 
-    NaN where a point is as high as no thick sample can be: α is too small then.
+    Parameters
+    ----------
+    norm : (..., M) normalised fluorescence
+    alpha : one for all, or (..., 1)
+
+    Returns
+    -------
+    (..., M); NaN where a point is higher than a thick sample can show, so that α is too small
     """
-    most = alpha + 1.0
+    maximum = alpha + 1.0
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(norm < CORRECTABLE * most, norm * alpha / (most - norm), np.nan)
+        return np.where(norm < _MAX_CORRECTABLE_PART * maximum, norm * alpha / (maximum - norm), np.nan)
 
 
-def undamped(
+def treat_self_absorption(
     norm: Array, settings: SelfAbsorptionSettings, alpha: float | None, fluorescence: bool
 ) -> tuple[Array, float, Flag | None]:
-    """Normalised spectra (N, M) as ``settings`` want them, how much they were damped, and what a reader must know.
+    """Apply ``settings`` to normalised spectra.
 
-    What no thick sample shows is NaN. ``alpha`` is the declared compound's, None where the absorber is not in it.
+    Parameters
+    ----------
+    norm : (N, M)
+    alpha : α of the declared compound; None if it does not contain the absorber
+    fluorescence : whether the spectra were measured in fluorescence
+
+    Returns
+    -------
+    spectra : (N, M), NaN where a point is higher than a thick sample can show
+    damping : remaining fraction of small features; NaN if unknown
+    flag : what was done or left undone
     """
     if not fluorescence:
         return norm, 1.0, Flag.NOT_FLUORESCENCE if settings.correct else None
@@ -103,4 +126,4 @@ def undamped(
     left = float(damping(alpha))
     if not settings.correct:
         return norm, left, Flag.SELF_ABSORPTION_LEFT_IN
-    return corrected(norm, alpha), left, Flag.SELF_ABSORPTION_CORRECTED
+    return correct_self_absorption(norm, alpha), left, Flag.SELF_ABSORPTION_CORRECTED

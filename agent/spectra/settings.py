@@ -1,4 +1,4 @@
-"""What a user may say of how measured spectra are aligned."""
+"""The settings of the alignment of measured spectra."""
 
 from pydantic import Field
 

@@ -1,23 +1,26 @@
-"""FEFF rows → the grid of a model, on the footing that they share with measured spectra (:mod:`.alignment`)."""
+"""FEFF rows → the grid of a model, on the footing that they share with measured spectra (:mod:`.align`)."""
 
 from collections.abc import Hashable, Sequence
 
 import numpy as np
 
 from ..types import Array, Estimator, Frame, Grid, Reason, Refusal, bin_means
-from .align import Aligned, footed
+from .align import Aligned, put_on_footing
 from .background import TERMS
 from .e0 import E0_STEP_EV, find_e0
-from .noise import noise_of
+from .noise import estimate_noise
 
-TAIL_POINTS = 12
-MAX_TAIL_EV = 30.0  # a FEFF row that begins this far above the grid's foot has lost its edge
+_TAIL_POINTS = 12
+_MAX_TAIL_EV = 30.0  # a FEFF row that begins further above the grid's foot lacks its edge
+# Length of the tail, from value over slope of the first points.
+_TAIL_LENGTH_EV = (1.0, 30.0)
+_MIN_SLOPE_PER_EV = 1e-6  # avoids a division by 0
 
 
 class TheoryAlignment:
-    """Aligns computed frames, which know no series."""
+    """Aligns computed frames, each by itself."""
 
-    in_time = False
+    order_matters = False
 
     def kind(self, frame: Frame) -> tuple[Hashable, ...]:
         """The number of points."""
@@ -30,59 +33,68 @@ class TheoryAlignment:
 
 
 def align_theory(energy: Array, mu: Array, grid: Grid, edge_ev: float) -> Aligned:
-    """Put FEFF rows (N, M), on FEFF's own energies (N, M) or (M,) eV, onto the grid and its footing.
+    """Put FEFF rows onto the grid and its footing.
 
-    No line is fitted: FEFF has already divided by its atomic background. Below its first energy a row goes on
-    as its tail (:func:`with_tail`). A row that ends more than one grid step before the grid is refused.
+    No line is fitted, because FEFF has already divided by its atomic background. Below its first energy a row is
+    continued by a tail (:func:`with_tail`). A row that ends more than one grid step before the grid, or begins after
+    the edge, is refused.
+
+    Parameters
+    ----------
+    energy : (N, M) or (M,) eV, FEFF's own
+    mu : (N, M) dimensionless
+    edge_ev : tabulated edge, eV
     """
     energy, tailed = with_tail(np.broadcast_to(energy - edge_ev, mu.shape), mu, grid.bounds[0])
     on_grid = bin_means(energy, tailed, grid.bounds)
     e0 = find_e0(energy, tailed, E0_STEP_EV, (grid.energy[0], grid.anchor_ev[0]))
     zero = np.zeros(len(mu))
-    short = np.maximum(grid.energy[-1] - energy[:, -1], 0.0)
-    late = energy[:, TAIL_POINTS] - grid.foot_ev[1]
+    missing_ev = np.maximum(grid.energy[-1] - energy[:, -1], 0.0)
+    begin_above_foot = energy[:, _TAIL_POINTS] - grid.foot_ev[1]
     refused: list[Refusal | None] = [None] * len(mu)
-    for i in np.flatnonzero((short > grid.step_ev) | (late > MAX_TAIL_EV)):
-        covered = f"{energy[i, TAIL_POINTS] + edge_ev:.1f}…{energy[i, -1] + edge_ev:.1f} eV"
-        needed = f"{grid.foot_ev[1] + MAX_TAIL_EV + edge_ev:.1f}…{grid.energy[-1] + edge_ev:.1f} eV"
+    for i in np.flatnonzero((missing_ev > grid.step_ev) | (begin_above_foot > _MAX_TAIL_EV)):
+        covered = f"{energy[i, _TAIL_POINTS] + edge_ev:.1f}…{energy[i, -1] + edge_ev:.1f} eV"
+        needed = f"{grid.foot_ev[1] + _MAX_TAIL_EV + edge_ev:.1f}…{grid.energy[-1] + edge_ev:.1f} eV"
         refused[i] = Refusal(Reason.DOES_NOT_COVER_THE_GRID, f"computed {covered}, needed at least {needed}")
     quantities = {
         "e0_ev": e0 + edge_ev,
         "edge_step": np.ones(len(mu)),
-        "noise": noise_of(energy[:, TAIL_POINTS:], mu),
+        "noise": estimate_noise(energy[:, _TAIL_POINTS:], mu),
         "energy_shift_ev": zero,
         "foil_shift_ev": zero,
         "energy_sd_ev": zero,
         "pre_edge_slope": zero,
         "post_edge_order": zero,
-        "extrapolated_ev": short,
+        "extrapolated_ev": missing_ev,
         "glitches": zero,
     }
-    aligned, why = footed(grid, on_grid, refused)
+    aligned, refusals = put_on_footing(grid, on_grid, refused)
     return Aligned(
-        aligned, quantities, why, ((),) * len(mu), np.full((len(mu), TERMS), np.nan), np.zeros(len(mu), bool)
+        aligned, quantities, refusals, ((),) * len(mu), np.full((len(mu), TERMS), np.nan), np.zeros(len(mu), bool)
     )
 
 
 def with_tail(energy: Array, mu: Array, start_ev: float) -> tuple[Array, Array]:
-    """Continue FEFF rows below their first energy as the tail of a Lorentzian edge.
+    """Continue FEFF rows below their first energy by the tail of a Lorentzian edge.
 
-    A core level of finite lifetime leaves μ ∝ 1/(E₁ − E) below its edge, so each row goes on as
-    ``μ₀ D / (D + E₀ − E)`` with D = μ₀/μ₀′ from its own first points: value and slope are continuous.
+    The finite lifetime of the core hole makes μ ∝ 1/(E₁ − E) below an edge. The tail is therefore
+    ``μ₀ D / (D + E₀ − E)``, where E₀ is the row's first energy and D = μ₀/μ₀′ follows from its first points, so that
+    value and slope are continuous.
 
     Parameters
     ----------
-    energy, mu : (N, M) eV and dimensionless
-    start_ev : where the tail begins, on the same scale as ``energy``
+    energy : (N, M) eV
+    mu : (N, M) dimensionless
+    start_ev : first energy of the tail, on the same scale as ``energy``
 
     Returns
     -------
-    energy, mu : (N, TAIL_POINTS + M)
+    energy, mu : (N, 12 + M)
     """
     first = energy[:, :1]
     rise = (mu[:, 3:4] - mu[:, :1]) / (energy[:, 3:4] - first)
-    reach = np.clip(mu[:, :1] / np.maximum(rise, 1e-6), 1.0, 30.0)
+    length = np.clip(mu[:, :1] / np.maximum(rise, _MIN_SLOPE_PER_EV), *_TAIL_LENGTH_EV)
     span = np.maximum(first - start_ev, 1.0) + 1.0
-    tail = first - span * np.linspace(1.0, 0.0, TAIL_POINTS, endpoint=False)
-    level = mu[:, :1] * reach / (reach + first - tail)
+    tail = first - span * np.linspace(1.0, 0.0, _TAIL_POINTS, endpoint=False)
+    level = mu[:, :1] * length / (length + first - tail)
     return np.concatenate([tail, energy], axis=1), np.concatenate([level, mu], axis=1)

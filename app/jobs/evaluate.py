@@ -188,7 +188,7 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
     model = Model(folder, "cpu")
     plan = TrainingPlan.read(config_of(model.card), data)
     others = [t for t in map(read_training, shipped_training()) if t.dataset != plan.config.dataset]
-    elements = [ElementRows.of(t, data) for t in (plan.config, *others) if (data / f"{t.dataset}.npz").is_file()]
+    elements = [ElementRows.read(t, data) for t in (plan.config, *others) if (data / f"{t.dataset}.npz").is_file()]
     targets = [t for study in (settings.transfer, settings.delithiation) if study for t in study.targets]
     kept = out / "kept" / fingerprint([plan.config, *others, *targets], data)
     context = EvaluationContext(folder, model, plan, data, elements, settings, kept, jobs or core_count())
@@ -213,6 +213,10 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
     if skipped:
         lead += f" Omitted without settings or validation rows: {', '.join(skipped)}."
     return write(out, f"Evaluation of {model.name}", lead, sections)
+
+
+def _renamed(study: str) -> str:
+    return f"study {study} has a new name: {RENAMED_STUDIES[study]}"
 
 
 def fingerprint(configs: Sequence[TrainingConfig], data: Path) -> str:

@@ -22,7 +22,6 @@ from xas_agent.models import card as cards
 from xas_agent.models.card import ModelError
 from xas_agent.models.runtime import Model, default_threads
 from xas_agent.sim_beamline.cathode import ReferenceSpectra, absorption
-from xas_agent.sim_beamline.plans import FLY_ENERGIES_EV
 
 NAMES = list(cards.installed())
 
@@ -173,7 +172,7 @@ def test_the_mean_oxidation_state_follows_the_lithium():
 @pytest.mark.parametrize("kind", ["metal", "glitch", "misnormalised"])
 def test_out_of_distribution_spectra_score_above_one(kind):
     if kind == "metal":
-        co, e = model("co-k"), FLY_ENERGIES
+        co, e = model("co-k"), FLY_ENERGIES_EV
         foil = absorption(ReferenceSpectra(broadening_ev=1.0).foil(e), e, edge_step=1.0, background=0.6)[None]
         aligned = align(Batch(e, foil, reference=foil), co.grid, co.edge, AlignmentSettings()).mu
     else:

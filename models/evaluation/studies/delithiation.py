@@ -16,9 +16,7 @@ from .layered_series import AS_COMPUTED, LayeredSeries, read_series, stacking
 from .series_models import LCF_NAME, OS_AT_X0, OS_AT_X1, DelithiationSettings, FineTuneSettings, answers_for
 
 
-def delithiation(
-    settings: DelithiationSettings, data: Path, kept: Path, jobs: int, progress: Progress
-) -> Section:
+def delithiation(settings: DelithiationSettings, data: Path, kept: Path, jobs: int, progress: Progress) -> Section:
     """Compare SPT, PLS and linear combinations by the predicted mean oxidation state against 4 − x.
 
     Parameters

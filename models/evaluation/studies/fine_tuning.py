@@ -15,6 +15,7 @@ from pydantic import Field
 from ....agent.types import Settings
 from ... import card as cards
 from ...network import SPT
+from ...progress import Progress
 from ...training import (
     Blend,
     FeffData,
@@ -29,7 +30,6 @@ from ...training import (
     train_member,
 )
 from ..competitors import FittedSPT, TrialOutcome, pack, unpack
-from ...progress import Progress
 from ..report import Arrays, Piece, run_all
 
 TuningMode = Literal["scratch", "frozen", "partial", "full"]

@@ -8,9 +8,9 @@ import torch
 from pydantic import Field
 
 from ....agent.types import Array, Settings
+from ...progress import Progress
 from ...training import FINE_EV, Augmentation, TrainingConfig, shifted
 from ..competitors import PLS, PLSSettings, end_member_share
-from ...progress import Progress
 from ..report import Arrays, Piece, run_all, slug
 from .fine_tuning import fine_tune, weights_digest
 from .layered_series import (

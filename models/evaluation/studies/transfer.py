@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from ....agent.types import Array
-from ...training import TrainingPlan
 from ...progress import Progress
+from ...training import TrainingPlan
 from ..report import Section, curves, plain, score, slug
 from .fine_tuning import TransferSettings, TuningMode, all_trials, cross_validated, run_trials
 from .pooled_predictions import PooledPredictions, compare, fold_scores, pool, standard_error

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from ....agent.types import Array, InputError
 from ... import card as cards
+from ...progress import Progress
 from ...training import TrainingPlan
 from ..competitors import TrialOutcome, from_columns, pack, unpack
 from ..contract import Predictions, averaged, classes_of
-from ...progress import Progress
 from ..report import Arrays, Piece, Section, plain, run_all
 from .fine_tuning import TransferTrial, cross_validated, fine_tune, run_trials, weights_digest
 from .joint_plan import JointPlan, UniversalSettings, fold_of, unseen_spectra

@@ -97,7 +97,7 @@ def test_slopes_are_looked_at_now_and_then_however_frames_are_batched(size):
 
 
 def test_series_beyond_the_most_are_forgotten():
-    model, widths = EdgeReader(), EnergyUncertainty(every=10, most=2)
+    model, widths = EdgeReader(), EnergyUncertainty(every=10, max_series=2)
     for name in "abca":
         widths([name], model, steps(10.5), np.ones(1))
     assert sum(model.asked) // 2 == 4

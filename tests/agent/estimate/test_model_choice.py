@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from xas_agent.agent.estimate.model_choice import choose
+from xas_agent.agent.estimate.model_choice import choose_model
 from xas_agent.agent.types.edge import Edge
 from xas_agent.agent.types.estimate import Estimate
 from xas_agent.agent.types.grid import Grid
@@ -51,28 +51,28 @@ def scan(first: float, last: float, *steps: tuple[float, float]) -> tuple[np.nda
 
 
 def refusal(*asked: Any) -> tuple[str, str]:
-    found = choose(*asked)
+    found = choose_model(*asked)
     assert isinstance(found, tuple)
     return found
 
 
 def test_a_named_element_decides():
     energy, mu = scan(8250, 8450, (8333, 1))
-    assert choose(MODELS, energy, mu, "Co", "K") is CO
-    assert choose(MODELS, energy, mu, "Cu", None) is CU
+    assert choose_model(MODELS, energy, mu, "Co", "K") is CO
+    assert choose_model(MODELS, energy, mu, "Cu", None) is CU
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda m: m.name)
 @pytest.mark.parametrize(("before", "after"), [(60, 110), (-15, 110), (200, 30)])
 def test_the_energies_decide_where_nothing_is_named(model, before, after):
     at = model.edge.edge_ev
-    assert choose(MODELS, *scan(at - before, at + after, (at, 1)), None, None) is model
+    assert choose_model(MODELS, *scan(at - before, at + after, (at, 1)), None, None) is model
 
 
 @pytest.mark.parametrize("model", [CO, NI])
 def test_a_long_scan_over_other_edges_is_of_the_one_that_shows(model):
     energy, mu = scan(7600, 9500, (model.edge.edge_ev, 0.8))
-    assert choose(MODELS, energy, mu, None, None) is model
+    assert choose_model(MODELS, energy, mu, None, None) is model
 
 
 def test_two_edges_that_both_show_are_ambiguous():
@@ -107,4 +107,4 @@ def test_two_models_of_one_edge_are_ambiguous():
 @settings(max_examples=100, deadline=None)
 def test_a_scan_with_one_edge_is_never_given_to_another_model(model, before, after, height):
     at = model.edge.edge_ev
-    assert choose(MODELS, *scan(at - before, at + after, (at, height)), None, None) is model
+    assert choose_model(MODELS, *scan(at - before, at + after, (at, height)), None, None) is model

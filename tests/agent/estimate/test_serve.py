@@ -181,13 +181,13 @@ def test_alignment_alone_asks_the_model_for_nothing():
     assert model.batches == []
 
 
-@pytest.mark.parametrize("most", [1, 2, 256])
-def test_a_call_of_the_model_has_at_most_so_many_frames(most):
+@pytest.mark.parametrize("max_batch", [1, 2, 256])
+def test_a_call_of_the_model_has_at_most_so_many_frames(max_batch):
     model = WhiteLine()
-    serve = FrameServer([model], SeriesAlignment(AlignmentSettings()), EnergyUncertainty(), most=most)
+    serve = FrameServer([model], SeriesAlignment(AlignmentSettings()), EnergyUncertainty(), max_batch=max_batch)
     assert len([*serve([frame(k) for k in range(5)])]) == 5
     assert sum(model.batches) == 5
-    assert max(model.batches) == min(most, 5)
+    assert max(model.batches) == min(max_batch, 5)
 
 
 def computed(number: int, points: int = 100) -> Frame:

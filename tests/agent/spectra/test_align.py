@@ -3,10 +3,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xas_agent.agent.spectra.align import align, foil_shifts
+from xas_agent.agent.spectra.align import align
 from xas_agent.agent.spectra.batch import Batch
 from xas_agent.agent.spectra.e0 import find_e0
-from xas_agent.agent.spectra.foil import Course
+from xas_agent.agent.spectra.foil import EnergyCalibration
+from xas_agent.agent.spectra.foil_edge import foil_shifts
 from xas_agent.agent.spectra.settings import AlignmentSettings
 from xas_agent.agent.spectra.theory import align_theory, with_tail
 from xas_agent.agent.types.edge import Edge
@@ -125,18 +126,20 @@ def test_without_a_foil_the_stated_shift_holds_and_the_energies_are_uncertain():
 
 def test_the_course_of_the_foil_goes_over_what_one_frame_reads():
     energy, mu = measured()
-    courses = [Course(0.5, 0.1, Flag.FOIL_OFF_ITS_COURSE)]
-    found = align(Batch(energy - 0.5, mu, reference=np.ones_like(mu)), GRID, EDGE, SETTINGS, courses=courses)
+    courses = [EnergyCalibration(0.5, 0.1, Flag.FOIL_OFF_ITS_COURSE)]
+    found = align(Batch(energy - 0.5, mu, reference=np.ones_like(mu)), GRID, EDGE, SETTINGS, calibrations=courses)
     np.testing.assert_allclose(found.mu, align(Batch(energy, mu), GRID, EDGE, SETTINGS).mu, atol=5e-3)
     assert found.quantities["energy_sd_ev"][0] == 0.1
     assert found.flags == ((Flag.FOIL_OFF_ITS_COURSE,),)
 
 
 def test_a_course_that_is_held_is_told_of_where_a_frame_has_no_foil():
-    held = align(Batch(*measured()), GRID, EDGE, SETTINGS, courses=[Course(0.5, 0.1, Flag.FOIL_HELD)])
+    held = align(Batch(*measured()), GRID, EDGE, SETTINGS, calibrations=[EnergyCalibration(0.5, 0.1, Flag.FOIL_HELD)])
     assert held.quantities["foil_shift_ev"][0] == 0.5
     assert held.flags == ((Flag.FOIL_HELD,),)
-    assert align(Batch(*measured()), GRID, EDGE, SETTINGS, courses=[Course(np.nan, np.nan)]).flags == ((),)
+    assert align(
+        Batch(*measured()), GRID, EDGE, SETTINGS, calibrations=[EnergyCalibration(np.nan, np.nan)]
+    ).flags == ((),)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 9), st.booleans())
@@ -244,7 +247,7 @@ def test_a_short_feff_row_is_refused():
 def test_the_first_of_two_inflections_is_the_foils_e0():
     e = np.linspace(-30, 60, 900)
     two = (np.arctan(e / 1.0) + 1.1 * np.arctan((e - 9) / 1.0))[None]
-    assert find_e0(e[None], two, 1.0, (-15, 15), first=True)[0] == pytest.approx(0.0, abs=0.3)
+    assert find_e0(e[None], two, 1.0, (-15, 15), first_inflection=True)[0] == pytest.approx(0.0, abs=0.3)
     assert find_e0(e[None], two, 1.0, (-15, 15))[0] == pytest.approx(9.0, abs=0.3)
 
 

@@ -28,10 +28,10 @@ def spectrum(start: float, stop: float, step: float = 0.7):
 def aligned(
     scan: tuple[Array, Array],
     settings: AlignmentSettings = DEFAULT,
-    held: Array | None = None,
+    series_background: Array | None = None,
 ):
     energy, mu = scan
-    return align(Batch(energy, mu), GRID, EDGE, settings, held=held)
+    return align(Batch(energy, mu), GRID, EDGE, settings, series_background=series_background)
 
 
 def prior_of(*scans):
@@ -61,7 +61,7 @@ def test_a_short_scan_is_as_a_long_one_with_what_the_series_says(start, stop, re
     scan = spectrum(start, stop)
     alone = aligned(scan)
     assert (alone.refused[0] and alone.refused[0].reason) == refused
-    held = aligned(scan, held=prior_of(LONG).background()[None])
+    held = aligned(scan, series_background=prior_of(LONG).background()[None])
     if refused == Reason.DOES_NOT_COVER_THE_GRID:
         assert held.refused == alone.refused
         return
@@ -90,7 +90,7 @@ def test_declared_values_do_the_same():
 
 def test_long_scans_are_not_touched_by_what_is_held():
     wrong = np.array([[1.0, 1.0, 1.0, 100.0]])
-    np.testing.assert_array_equal(aligned(LONG, held=wrong).mu, aligned(LONG).mu)
+    np.testing.assert_array_equal(aligned(LONG, series_background=wrong).mu, aligned(LONG).mu)
 
 
 def test_a_prior_is_robust_and_says_when_it_does_not_know():

@@ -18,5 +18,5 @@ def test_rows_keep_what_belongs_to_them(energy, rows):
     np.testing.assert_array_equal(part.mu, MU[rows])
     np.testing.assert_array_equal(part.e0, np.arange(3.0)[rows])
     np.testing.assert_array_equal(part.reference, -MU[rows])
-    np.testing.assert_array_equal(part.at, part.e0[:, None])
+    np.testing.assert_array_equal(part.e0_column, part.e0[:, None])
     assert len(Batch(energy, MU).rows(rows)) == len(part)

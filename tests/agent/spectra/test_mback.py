@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xas_agent.agent.spectra.batch import Batch
-from xas_agent.agent.spectra.mback import match
-from xas_agent.agent.spectra.normalisation import NormalisationSettings, find_windows, spans_of
+from xas_agent.agent.spectra.mback import normalise_by_mback
+from xas_agent.agent.spectra.normalisation import NormalisationSettings, find_windows, larch_spans
 
 E0 = 8333.0
 ENERGY = E0 + np.concatenate([np.arange(-200, -30, 5.0), np.arange(-30, 40, 0.5), np.arange(40, 700, 3.0)])
@@ -26,8 +26,8 @@ def atom(width=1.5):
 def matched(mu, table=TABLE, order=2):
     mu = np.atleast_2d(mu)
     batch = Batch(ENERGY, mu, np.full(len(mu), E0))
-    spans = spans_of(batch, find_windows(batch, WINDOWS))
-    return match(batch, np.atleast_2d(table), spans, np.full(len(batch), order))
+    spans = larch_spans(batch, find_windows(batch, WINDOWS))
+    return normalise_by_mback(batch, np.atleast_2d(table), spans, np.full(len(batch), order))
 
 
 @given(st.floats(0.02, 50.0), st.floats(-3, 3), st.floats(-2e-3, 2e-3), st.floats(-2e-6, 2e-6))

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xas_agent.agent.spectra.self_absorption import corrected, damping, thick_alpha
+from xas_agent.agent.spectra.self_absorption import correct_self_absorption, damping, thick_alpha
 
 X = np.arange(-60.0, 150.0, 0.5)
 TRUE = (0.5 + np.arctan(X / 1.2) / np.pi) * (1 + 0.9 * np.exp(-(((X - 5) / 4) ** 2)) + 0.08 * np.sin(X / 8))
@@ -16,14 +16,14 @@ def measured(alpha):
 
 @given(st.floats(0.05, 100.0))
 def test_the_correction_undoes_what_a_thick_sample_does(alpha):
-    found = corrected(measured(alpha), alpha)
+    found = correct_self_absorption(measured(alpha), alpha)
     near = np.isfinite(found)
     np.testing.assert_allclose(found[near], TRUE[near], atol=1e-9)
     assert near.mean() > 0.9
 
 
-def test_without_damping_nothing_is_corrected():
-    np.testing.assert_allclose(corrected(TRUE, 1e9), TRUE, rtol=1e-6)
+def test_without_damping_nothing_is_correct_self_absorption():
+    np.testing.assert_allclose(correct_self_absorption(TRUE, 1e9), TRUE, rtol=1e-6)
 
 
 def test_alpha_from_the_geometry():
@@ -42,4 +42,4 @@ def test_alpha_from_the_geometry():
 
 
 def test_what_no_thick_sample_shows_is_nan():
-    assert np.isnan(corrected(np.array([[0.5, 1.4]]), 0.3)).tolist() == [[False, True]]
+    assert np.isnan(correct_self_absorption(np.array([[0.5, 1.4]]), 0.3)).tolist() == [[False, True]]

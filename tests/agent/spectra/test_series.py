@@ -83,7 +83,7 @@ def test_frames_on_other_energies_do_not_count_as_earlier_ones():
 
 
 def test_a_series_that_is_long_over_is_forgotten():
-    align = SeriesAlignment(AlignmentSettings(), most=2)
+    align = SeriesAlignment(AlignmentSettings(), max_series=2)
     for f in (frame(0), frame(1, run="b"), frame(2, run="c")):
         align([f], Model())
     assert align([frame(3, -12.0, 90.0)], Model()).refused[0] is not None

@@ -1,0 +1,147 @@
+"""Each point of a spectrum predicted from its neighbours in energy by ordinary kriging.
+
+The covariance function is a Lorentzian of the energy difference, as of lines broadened by core hole and instrument.
+Its length grows with the photoelectron's wave number above the edge, because interatomic distances limit how fast
+EXAFS oscillates. The covariance gives the error of a prediction where points are sparse and the spectrum is steep, so
+that a sharp white line or a pre-edge peak is not taken for a glitch.
+
+Kriging: J.-P. Chilès, P. Delfiner, Geostatistics (Wiley 2012), ch. 3.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..types import Array
+
+Mask = NDArray[np.bool_]
+
+NEIGHBOUR_OFFSETS = np.array([-4, -3, -2, -1, 1, 2, 3, 4])
+_WITHIN_TWO_POINTS = (2, 3, 4, 5)  # places in NEIGHBOUR_OFFSETS of the offsets −2, −1, 1 and 2
+# Neighbours that a stencil leaves out: a good point beside a glitch is predicted well if the glitch is left out.
+_LEFT_OUT_BY_STENCIL = (
+    (),
+    *((k,) for k in _WITHIN_TWO_POINTS),
+    *combinations(_WITHIN_TWO_POINTS, 2),
+    _WITHIN_TWO_POINTS,
+)
+# Variance of the noise over that of the structure. Weights are computed for these values only.
+NUGGETS = np.array([1e-5, 1e-3, 1e-1])
+MAX_NUGGET = 1e3
+_LEFT_OUT_NUGGET = 1e6  # takes a neighbour out of the system of equations
+_MIN_ERROR_VARIANCE = 1e-4  # of a prediction, per variance of the structure
+_MIN_WEIGHT_SUM = 0.5  # the weights add up to 1, unless there is no neighbour
+_NARROW_FEATURES_EV = (-20.0, 20.0)  # about E0, which may be that of a pre-edge peak
+_NO_FEATURES_BELOW_EV = -15.0  # from E0: the covariance length grows by 0.5 eV per eV below it
+_EXAFS_FROM_EV = 10.0  # above E0 the covariance length grows with the wave number
+_EV_PER_K2 = 3.81  # ħ²/2m, eV Å²
+_NOISE_ROWS = 32  # simulated spectra of pure noise, enough for a median over their points
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Weights that predict each point from its neighbours on one energy axis; S stencils, L nuggets."""
+
+    relative: Array
+    """(M,) eV from E0."""
+    position: Array
+    """(M,) energy in units of the covariance length."""
+    index: NDArray[np.intp]
+    """(M, 8) indices of the neighbours."""
+    inside: Mask
+    """(M, 8) whether the neighbour lies inside the scan."""
+    weight: Array
+    """(M, 8, L·S)"""
+    spread: Array
+    """(L, S, M) variance of the prediction error per variance of the noise."""
+    error: Array
+    """(L, S, M) variance of the prediction error per variance of the structure."""
+    narrow: Mask
+    """(M,) where features may be as narrow as core hole and instrument allow."""
+    least_noise_residual: float
+    """Median over pure noise of the smallest residual of all stencils, in σ."""
+
+    def residuals(self, mu: Array) -> Array:
+        """(L, N, S, M) differences between spectra (N, M) and the predictions of each stencil."""
+        return _residuals(mu, self.index, self.weight, self.spread.shape)
+
+
+@lru_cache(maxsize=8)
+def predictor(energy_bytes: bytes, e0: float, narrowest_ev: float) -> Predictor:
+    """Weights for one energy axis, kept for the next frames on it.
+
+    Parameters
+    ----------
+    energy_bytes : the float64 energies, eV, as bytes, which can be hashed
+    e0 : eV, on the same scale
+    narrowest_ev : FWHM of the narrowest real feature, eV
+    """
+    energy = np.frombuffer(energy_bytes)
+    relative = energy - e0
+    length = _covariance_length(relative, narrowest_ev)
+    position = np.concatenate([[0.0], np.cumsum(np.diff(energy) * 2 / (length[1:] + length[:-1]))])
+    index = np.arange(len(energy))[:, None] + NEIGHBOUR_OFFSETS
+    inside = (index >= 0) & (index < len(energy))
+    index = np.clip(index, 0, len(energy) - 1)
+    used = np.repeat(inside[None], len(_LEFT_OUT_BY_STENCIL), axis=0)
+    for stencil, left_out in enumerate(_LEFT_OUT_BY_STENCIL):
+        used[stencil][:, list(left_out)] = False
+    by_nugget = [krige(position[index], position, used, np.full(used.shape[:2], nugget)) for nugget in NUGGETS]
+    weight, error, spread = (np.stack(part) for part in zip(*by_nugget, strict=True))
+    flat_weight = weight.reshape(-1, *weight.shape[2:]).transpose(1, 2, 0)
+    noise = np.random.default_rng(0).normal(size=(_NOISE_ROWS, len(energy)))
+    residuals = _residuals(noise, index, flat_weight, spread.shape)[0] / np.sqrt(spread[0])
+    least = float(np.median(np.abs(residuals).min(axis=1)))
+    narrow = (relative > _NARROW_FEATURES_EV[0]) & (relative < _NARROW_FEATURES_EV[1])
+    return Predictor(relative, position, index, inside, flat_weight, spread, error, narrow, least)
+
+
+def krige(neighbours: Array, point: Array, used: Mask, nugget: Array) -> tuple[Array, Array, Array]:
+    """Weights and error variances of ordinary kriging.
+
+    Parameters
+    ----------
+    neighbours : (..., 8) positions in units of the covariance length
+    point : (...,) positions of the points to predict
+    used : (..., 8) neighbours that take part
+    nugget : (...,) variance of the noise over that of the structure
+
+    Returns
+    -------
+    weights : (..., 8)
+    error : (...,) variance of the prediction error per variance of the structure
+    spread : (...,) the same per variance of the noise, with the noise of the point itself
+    """
+    n = neighbours.shape[-1]
+    between = 1 / (1 + (neighbours[..., :, None] - neighbours[..., None, :]) ** 2)
+    to_point = 1 / (1 + (neighbours - point[..., None]) ** 2)
+    system = np.ones((*used.shape[:-1], n + 1, n + 1))
+    system[..., :n, :n] = between
+    diagonal = np.arange(n)
+    system[..., diagonal, diagonal] += np.where(used, nugget[..., None], _LEFT_OUT_NUGGET)
+    system[..., n, n] = 0.0
+    right = np.concatenate([np.broadcast_to(to_point, used.shape), np.ones((*used.shape[:-1], 1))], axis=-1)
+    w = np.linalg.solve(system, right[..., None])[..., :n, 0] * used
+    total = w.sum(axis=-1, keepdims=True)
+    w = np.divide(w, total, out=np.zeros_like(w), where=np.abs(total) > _MIN_WEIGHT_SUM)  # 0 without neighbours
+    error = 1 - 2 * (w * to_point).sum(-1) + (w * (between @ w[..., None])[..., 0]).sum(-1)
+    one_sided = ~(used[..., : n // 2].any(axis=-1) & used[..., n // 2 :].any(axis=-1))
+    return w, np.where(one_sided, 1.0, np.maximum(error, _MIN_ERROR_VARIANCE)), 1 + (w * w).sum(-1)
+
+
+def _covariance_length(relative: Array, narrowest_ev: float) -> Array:
+    """(M,) eV: ``narrowest_ev`` about the edge, a quarter of 1/Å far above it, and growing below it."""
+    k = np.sqrt(np.maximum(relative, 0) / _EV_PER_K2)
+    exafs_from_k = np.sqrt(_EXAFS_FROM_EV / _EV_PER_K2)
+    above = narrowest_ev + 2 * _EV_PER_K2 * np.maximum(k - exafs_from_k, 0) / 4
+    below = narrowest_ev + (_NO_FEATURES_BELOW_EV - relative) / 2
+    return np.where(relative < _NO_FEATURES_BELOW_EV, below, above)
+
+
+def _residuals(mu: Array, index: NDArray[np.intp], weight: Array, shape: tuple[int, ...]) -> Array:
+    neighbours = mu[:, index].transpose(1, 0, 2)  # (M, N, 8)
+    predicted = (neighbours @ weight).transpose(2, 1, 0).reshape(*shape[:2], len(mu), shape[2])
+    return mu[:, None] - predicted.swapaxes(1, 2)
