@@ -22,6 +22,7 @@ from xas_agent.models import card as cards
 from xas_agent.models.card import ModelError
 from xas_agent.models.runtime import Model, default_threads
 from xas_agent.sim_beamline.cathode import ReferenceSpectra, absorption
+from xas_agent.sim_beamline.plans import FLY_ENERGIES_EV
 
 NAMES = list(cards.installed())
 

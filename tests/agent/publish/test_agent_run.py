@@ -9,7 +9,7 @@ import msgpack
 import msgpack_numpy
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from xas_agent.agent.publish.agent_run import AgentRun, Provenance
@@ -40,7 +40,7 @@ QUANTITIES = {"e0_ev": 7721.5, "edge_step": 0.9, "noise": 0.004, "energy_shift_e
 DECISION = Decision("id-1", "half", "stop", "OS 3.52 e", "watched", 130.0, 0.9, (("f1", 3.52),), args={"a": [1]})
 
 
-def frame(n: int = 1, time: float = 110.0, **readings: float) -> Frame:
+def frame(n: int = 1, time: float = 110.0, /, **readings: float) -> Frame:
     return Frame(f"f{n}", "watched", n, time, GRID + 7709, GRID * 0, sample_uid="cell", readings=readings)
 
 
@@ -292,6 +292,7 @@ notes = st.tuples(st.just("note"), times, st.text(max_size=5), st.none() | st.in
     st.sampled_from(["success", "abort", "fail"]),
     st.text(max_size=5),
 )
+@example([("frame", 0.0, {}, {}, {}, None), ("frame", 0.0, {"n": np.float32(1.5)}, {}, {}, None)], "success", "")
 @settings(max_examples=60, deadline=None)
 def test_any_calls_give_a_valid_run(calls: list[tuple], exit_status: str, reason: str):
     run = Run()

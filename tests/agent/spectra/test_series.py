@@ -27,7 +27,7 @@ class Model:
     units: dict[str, str] = field(default_factory=dict)
     single_site: frozenset[str] = frozenset()
 
-    def estimate(self, spectra, beside=None):
+    def estimate(self, spectra, extra_sd=None):
         raise NotImplementedError
 
 
