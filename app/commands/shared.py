@@ -7,7 +7,14 @@ from typing import Any, NoReturn
 import typer
 
 FAILED, USAGE, UNREACHABLE, SET_ASIDE = 1, 2, 3, 4
-"""Exit codes; 0 is success."""
+EXIT_CODES = {
+    0: ("The command succeeded.", ""),
+    FAILED: ("The documents broke off.", "Read the last line on stderr, and the beamline's log."),
+    USAGE: ("The command line or a config cannot be used.", "Correct what the message names."),
+    UNREACHABLE: ("An endpoint cannot be reached.", "Check address, port and firewall; start the other side first."),
+    SET_ASIDE: ("Frames were set aside, and `--strict` was given.", "Read the [reasons](reasons.md)."),
+}
+"""Meaning and remedy of each exit code; the reference lists them."""
 
 
 def settings_of(

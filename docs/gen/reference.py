@@ -17,15 +17,9 @@ from xas_agent.agent.decide import triggers
 from xas_agent.agent.publish import AgentRun, Provenance
 from xas_agent.agent.types import Decision, DescriptorEstimate, Estimate, Frame, SetAside, Settings
 from xas_agent.agent.types.reasons import Flag, Reason
+from xas_agent.app.commands.shared import EXIT_CODES
 
 DECISIONS = Path(__file__).parents[1] / "decisions"
-EXIT_CODES = {
-    0: ("Done.", ""),
-    1: ("The documents broke off.", "Read the last line on stderr, and the beamline's log."),
-    2: ("The command line or a config cannot be used.", "Correct what the message names."),
-    3: ("An endpoint cannot be reached.", "Check address, port and firewall; start the other side first."),
-    4: ("Frames were set aside, and `--strict` was given.", "Read the [reasons](reasons.md)."),
-}
 UNITS = {
     "_ev": "eV",
     "_s": "s",
