@@ -287,7 +287,7 @@ def _renamed(doc: dict[str, Any], suffix: str) -> dict[str, Any]:
     return {k: v + suffix if k in ("uid", "run_start", "descriptor") else v for k, v in doc.items()}
 
 
-def test_more_than_the_queue_holds_is_dropped_and_told():
+def test_documents_beyond_the_queue_are_dropped_and_reported():
     held, release = threading.Event(), threading.Event()
 
     def stall(name: str, doc: dict[str, Any]) -> None:
@@ -310,7 +310,7 @@ def test_more_than_the_queue_holds_is_dropped_and_told():
         assert watching.agent.wait(WAIT_S)
     watching.check()
     (note,) = [q for q in watching.events("quality") if q["reason"] == "queue full"]
-    assert note["detail"].startswith("16 documents came faster")
+    assert note["detail"].startswith("16 documents dropped: the queue of 4")
     assert [e["frame_seq_num"] for e in watching.events("descriptors")] == [1, 2, 3]
 
 
