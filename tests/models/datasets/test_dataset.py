@@ -137,7 +137,8 @@ def test_lines_name_the_site_that_is_meant(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("absorber", "message"), [("Cu", "no Cu site in 6 files"), ("cobalt", "absorber 'cobalt': expected the symbol of an element")]
+    ("absorber", "message"),
+    [("Cu", "no Cu site in 6 files"), ("cobalt", "absorber 'cobalt': expected the symbol of an element")],
 )
 def test_an_absorber_that_is_not_there(structures, tmp_path, absorber, message):
     with pytest.raises(InputError, match=message):
