@@ -23,7 +23,7 @@ import numpy as np
 
 from xas_agent.adapters.formats import read_spectra
 from xas_agent.agent.spectra import AlignmentSettings, Batch, SeriesAlignment
-from xas_agent.agent.spectra.foil_edge import foil_shifts
+from xas_agent.agent.spectra.foil_edge import read_foils
 from xas_agent.agent.types import Array, Edge, Frame
 from xas_agent.models import card
 from xas_agent.models.runtime import Model
@@ -44,7 +44,8 @@ DRIFT_EV, FRAMES, SETTLED = 0.5, 100, 5
 
 def shifts(energy: Array, foils: Array, element: str) -> Array:
     """(N,) eV, as the agent reads them, of foils (N, M)."""
-    return foil_shifts(Batch(energy, foils, reference=foils), EDGES[element], AlignmentSettings())
+    readings = read_foils(Batch(energy, foils, reference=foils), EDGES[element], AlignmentSettings())
+    return np.array([reading.shift_ev for reading in readings])
 
 
 def matched(energy: Array, foils: Array, element: str) -> Array:

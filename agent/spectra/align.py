@@ -17,8 +17,8 @@ from .background import measure_background
 from .baseline import fit_baseline
 from .batch import Batch
 from .e0 import find_e0
-from .foil import FOIL_READING_SD_EV, EnergyCalibration
-from .foil_edge import foil_shifts
+from .foil import EnergyCalibration
+from .foil_edge import find_exchanged, read_foils
 from .glitches import Glitches, find_glitches
 from .gross_glitches import find_gross_glitches
 from .noise import estimate_noise
@@ -111,9 +111,7 @@ def align(
     if (glitches := find_configured_glitches(batch, edge, settings)) is not None:
         mu, flags, repaired, count = glitches.mu, glitches.flags, glitches.found, glitches.count.astype(float)
     if calibrations is None:
-        calibrations = [
-            EnergyCalibration(shift, FOIL_READING_SD_EV) for shift in foil_shifts(batch, edge, settings).tolist()
-        ]
+        calibrations = read_foils(batch, edge, settings)
     foil_expected = batch.reference is not None and settings.calibrate_on_reference
     shift, energy_sd, foil_flags = _calibrate(calibrations, foil_expected, settings)
     flags = tuple(a + b for a, b in zip(foil_flags, flags, strict=True))
@@ -156,6 +154,8 @@ def align(
     gap = widest_gaps(relative, grid_range, settings.max_gap_ev)
     step, rise = normalised.edge_step, (anchor - foot) * normalised.edge_step
     quality = Quality(first, last, gap, step, noise, rise, np.abs(mu).max(axis=1), coverage)
+    if any(c.flag == Flag.REFERENCE_UPSIDE_DOWN for c in calibrations):
+        impossible = find_exchanged(batch, edge, settings) | impossible
     refusals = [impossible.get(i) or refusal for i, refusal in enumerate(find_refusals(quality, grid, settings))]
     aligned, refused = put_on_footing(grid, on_grid, refusals, edge)
     background = measure_background(normalised)
@@ -213,7 +213,7 @@ def _calibrate(
     shift = np.where(known, shift, settings.energy_shift_ev)
     flags: list[tuple[Flag, ...]] = []
     for calibration, is_known, shift_ev in zip(calibrations, known.tolist(), shift.tolist(), strict=True):
-        foil = calibration.flag if is_known else Flag.NO_FOIL_EDGE if foil_expected else None
+        foil = calibration.flag or (Flag.NO_FOIL_EDGE if foil_expected and not is_known else None)
         large = Flag.LARGE_FOIL_SHIFT if is_known and abs(shift_ev) > settings.usual_foil_shift_ev else None
         flags.append(tuple(flag for flag in (foil, large) if flag))
     return shift[:, None], np.where(known, sd, settings.energy_sd_ev), tuple(flags)

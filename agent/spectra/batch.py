@@ -25,6 +25,8 @@ class Batch:
     """Whether the pre-edge is already at 0 and the post-edge at 1, so that no line is fitted."""
     fluorescence: bool = False
     """Whether ``mu`` was measured in fluorescence."""
+    transmission: bool = False
+    """Whether ``mu`` is ln(I0/It), with the same It as in the reference, ln(It/Iref)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "energy", np.atleast_2d(self.energy))
@@ -47,4 +49,5 @@ class Batch:
             None if self.reference is None else self.reference[rows],
             self.normalised,
             self.fluorescence,
+            self.transmission,
         )

@@ -44,6 +44,18 @@ def find_e0(
     -------
     (N,) eV; NaN where there is no maximum inside the window
     """
+    return find_inflection(energy, mu, smoothing_ev, search_ev, first_inflection)[0]
+
+
+def find_inflection(
+    energy: Array, mu: Array, smoothing_ev: float, search_ev: tuple[float, float], first_inflection: bool = False
+) -> tuple[Array, Array]:
+    """E0 as :func:`find_e0` finds it, and the curvature of the smoothed derivative there.
+
+    Returns
+    -------
+    (N,) eV, and (N,) in the unit of μ per eV³, positive for a maximum; NaN where the window has no maximum
+    """
     bounds, centres, kernel = _derivative(smoothing_ev, search_ev)
     reach = len(kernel) // 2
     # A matrix product would be slower: BLAS shares it among threads, which wait for each other on a busy machine.
@@ -60,7 +72,8 @@ def find_e0(
     found = found & (mid > 0)
     curve = left - 2 * mid + right
     shift = np.divide(left - right, 2 * curve, out=np.zeros(len(d)), where=curve < 0)
-    return np.where(found, centres[i] + shift * E0_STEP_EV, np.nan)
+    e0 = np.where(found, centres[i] + shift * E0_STEP_EV, np.nan)
+    return e0, np.where(found, -curve / E0_STEP_EV**3, np.nan)
 
 
 def find_edge(energy: Array, mu: Array, smoothing_ev: float | None = None) -> Array:

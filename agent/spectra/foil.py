@@ -41,7 +41,8 @@ class EnergyCalibration:
     sd_ev: float
     """Standard deviation of the shift, eV."""
     flag: Flag | None = None
-    """``FOIL_HELD`` if the frame has no foil, ``FOIL_OFF_ITS_COURSE`` if its foil deviates from the trend."""
+    """``FOIL_HELD`` if the frame has no foil, ``FOIL_OFF_ITS_COURSE`` if its foil deviates from the trend,
+    ``REFERENCE_UPSIDE_DOWN`` if its reference falls at the edge."""
 
 
 class FoilTrack:
@@ -60,22 +61,23 @@ class FoilTrack:
 
     def __init__(self, settings: FoilSettings) -> None:
         self._settings = settings
-        self._trend: deque[tuple[float, float]] = deque(maxlen=settings.frames)
-        """Time (s) and shift (eV) of the frames on the trend."""
-        self._off_trend: list[tuple[float, float]] = []
+        self._trend: deque[tuple[float, float, float]] = deque(maxlen=settings.frames)
+        """Time (s), shift and its standard deviation (eV) of the frames on the trend."""
+        self._off_trend: list[tuple[float, float, float]] = []
         """The frames since then that deviate from the trend and agree with each other."""
         self._line: _Line | None = None
         """Line through ``_trend``; None until it is needed."""
 
-    def follow(self, time: float, shift_ev: float) -> EnergyCalibration:
+    def follow(self, time: float, shift_ev: float, sd_ev: float = FOIL_READING_SD_EV) -> EnergyCalibration:
         """Add a frame's foil and return the calibration of the frame.
 
         Parameters
         ----------
         time : of the frame, s
         shift_ev : shift that the frame's own foil determines, eV; NaN without a foil
+        sd_ev : standard deviation of that shift, eV
         """
-        last = max((t for t, _ in (*self._trend, *self._off_trend)), default=time)
+        last = max((t for t, *_ in (*self._trend, *self._off_trend)), default=time)
         if abs(time - last) > self._settings.forget_s:
             self._trend.clear()
             self._off_trend.clear()
@@ -84,17 +86,17 @@ class FoilTrack:
             return self._at(time, Flag.FOIL_HELD)
         expected = self._at(time)
         deviation = shift_ev - expected.shift_ev
-        if abs(deviation) > max(self._settings.jump_ev, _JUMP_SD * expected.sd_ev):
+        if abs(deviation) > max(self._settings.jump_ev, _JUMP_SD * math.hypot(expected.sd_ev, sd_ev)):
             self._off_trend = [f for f in self._off_trend if abs(f[1] - shift_ev) <= self._settings.jump_ev]
-            self._off_trend.append((time, shift_ev))
+            self._off_trend.append((time, shift_ev, sd_ev))
             if len(self._off_trend) < self._settings.confirmed:
                 # Later frames show whether this reading or the trend is wrong.
-                sd_ev = max(expected.sd_ev, abs(deviation))
-                return EnergyCalibration(expected.shift_ev, sd_ev, Flag.FOIL_OFF_ITS_COURSE)
+                doubt_ev = max(expected.sd_ev, abs(deviation))
+                return EnergyCalibration(expected.shift_ev, doubt_ev, Flag.FOIL_OFF_ITS_COURSE)
             self._trend.clear()
             self._trend.extend(self._off_trend)
         else:
-            self._trend.append((time, shift_ev))
+            self._trend.append((time, shift_ev, sd_ev))
         self._off_trend.clear()
         self._line = None
         return self._at(time)
@@ -116,13 +118,13 @@ class _Line(NamedTuple):
     level_ev: float
     """Value at the mean time."""
     scatter_ev: float
-    """Standard deviation of the frames about the line."""
+    """Standard deviation of the frames about the line, at least that of their readings."""
     mean_s: float
     spread_s2: float
     """Sum of the squared distances from the mean time; 0 if no slope was fitted."""
 
 
-def _fit_line(t: Array, s: Array) -> _Line:
+def _fit_line(t: Array, s: Array, sd: Array) -> _Line:
     first = float(t[0])
     t -= first  # times since 1970 would lose digits
     mean = float(t.sum()) / len(t)
@@ -131,4 +133,4 @@ def _fit_line(t: Array, s: Array) -> _Line:
     slope = theil_sen(t, s) if spread > 0 else 0.0
     s -= slope * t
     level = median(s)
-    return _Line(slope, level, max(mad_sd(s, level), FOIL_READING_SD_EV), first + mean, spread)
+    return _Line(slope, level, max(mad_sd(s, level), float(sd @ sd / len(sd)) ** 0.5), first + mean, spread)

@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from ..types import Array, Edge, bin_means
+from ..types import Array, Edge, Flag, Reason, Refusal, bin_means
 from .batch import Batch
-from .e0 import find_e0
+from .e0 import find_inflection
+from .foil import FOIL_READING_SD_EV, EnergyCalibration
 from .noise import estimate_noise
 from .settings import AlignmentSettings
 
@@ -16,28 +17,87 @@ _LARGEST_RISE_EV = (-8.0, 20.0)  # about E0: metals have a second inflection 10 
 _MIN_SHARPNESS = 0.45
 _WINDOWS_EV = ((-40, -12), (-12, -4), (4, 12), (12, 40))
 _WINDOWS = tuple(slice(*np.searchsorted(_BIN_BOUNDS_EV, window)) for window in _WINDOWS_EV)
+_SPACING_EV = 3.0  # about E0, to either side: where the distance between points is counted
+_LEVELS_EV = np.array([-40.0, -12.0, 12.0, 40.0])  # about E0: the means below and above the edge
+_MAX_FALL_BEHIND_SAMPLE = 0.1  # of ln(I0/Iref), in falls of the reference; with fluorescence as Iref both fall alike
+_MIN_FOIL_IN_MU = 0.1  # of μ's rise; a dark current that was not subtracted leaves less in the reference
 
 
-def foil_shifts(batch: Batch, edge: Edge, settings: AlignmentSettings) -> Array:
-    """Shift that moves each foil's E0 to the tabulated edge.
+def read_foils(batch: Batch, edge: Edge, settings: AlignmentSettings) -> list[EnergyCalibration]:
+    """Read each frame's own foil.
 
     Returns
     -------
-    (N,) eV; NaN without a foil, or where the foil shows no edge near the tabulated one. The foil of another element,
-    or one further off, has bumps there that could be taken for its E0.
+    N, whose shift moves the foil's E0 to the tabulated edge. The shift is NaN without a foil, or where the foil shows
+    no edge near the tabulated one: the foil of another element, or one further off, has bumps there that could be
+    taken for its E0. The standard deviation is the scatter of repeated scans, or more if the noise of the points
+    makes E0 more uncertain.
     """
-    reference = batch.reference
-    if reference is None or not settings.calibrate_on_reference:
-        return np.full(len(batch), np.nan)
+    if batch.reference is None or not settings.calibrate_on_reference:
+        return [EnergyCalibration(np.nan, np.nan)] * len(batch)
+    e0, sd, _ = _find_edges(batch.energy - edge.edge_ev, batch.reference, settings)
+    upside_down = np.isnan(e0)
+    if upside_down.any():
+        upside_down[upside_down] = np.isfinite(_find_falls(batch.rows(upside_down), edge, settings)[0])
+    flags = [Flag.REFERENCE_UPSIDE_DOWN if falls else None for falls in upside_down.tolist()]
+    return [EnergyCalibration(*values) for values in zip((-e0).tolist(), sd.tolist(), flags, strict=True)]
+
+
+def find_exchanged(batch: Batch, edge: Edge, settings: AlignmentSettings) -> dict[int, Refusal]:
+    """Refusals, by row, of transmission spectra that contain the foil because It and Iref are exchanged."""
+    if batch.reference is None or not batch.transmission:
+        return {}
+    fall, rise = _find_falls(batch, edge, settings)
+    return {
+        i: Refusal(
+            Reason.REFERENCE_UPSIDE_DOWN,
+            f"ln(It/Iref) falls by {fall[i]:.3g} at the edge, where μ rises by {rise[i]:.3g}, as if μ contained the "
+            "foil: It and Iref are exchanged",
+        )
+        for i in np.flatnonzero(fall > _MIN_FOIL_IN_MU * rise).tolist()
+    }
+
+
+def _find_falls(batch: Batch, edge: Edge, settings: AlignmentSettings) -> tuple[Array, Array]:
+    """Fall of references that are foils upside down, NaN for others, and the rise of μ there; (N,) each.
+
+    With It and Iref exchanged, μ + reference = ln(I0/Iref) is the sample's own μ. It falls if Iref is fluorescence.
+    """
+    assert batch.reference is not None
     relative = batch.energy - edge.edge_ev
-    e0 = find_e0(relative, reference, settings.e0_smoothing_ev, _SEARCH_EV, first_inflection=True)
+    e0, _, fall = _find_edges(relative, -batch.reference, settings)
+    low, _, high = bin_means(relative, batch.mu, np.nan_to_num(e0)[:, None] + _LEVELS_EV).T
+    rise = high - low
+    transmitted = rise - fall > -_MAX_FALL_BEHIND_SAMPLE * fall
+    return np.where(transmitted, fall, np.nan) if batch.transmission else fall, rise
+
+
+def _find_edges(relative: Array, foils: Array, settings: AlignmentSettings) -> tuple[Array, Array, Array]:
+    """E0 of foils, its standard deviation, eV, and the rise of μ over the edge; (N,) each, NaN without an edge."""
+    e0, curvature = find_inflection(relative, foils, settings.e0_smoothing_ev, _SEARCH_EV, first_inflection=True)
     near = np.abs(e0) < _MAX_SHIFT_EV
-    coarse = bin_means(relative, reference, np.where(near, e0, 0.0)[:, None] + _BIN_BOUNDS_EV)
+    coarse = bin_means(relative, foils, np.where(near, e0, 0.0)[:, None] + _BIN_BOUNDS_EV)
     low, below, above, high = (coarse[:, k].mean(axis=1) for k in _WINDOWS)
     steepest = _BIN_BOUNDS_EV[1:-1][np.diff(coarse).argmax(axis=1)]
+    noise = estimate_noise(relative, foils)
     with np.errstate(over="ignore", invalid="ignore"):
         rise = high - low
-        valid = near & (rise > settings.min_step_to_noise * estimate_noise(relative, reference))
+        valid = near & (rise > settings.min_step_to_noise * noise)
         valid &= above - below > _MIN_SHARPNESS * rise
-    valid &= (steepest > _LARGEST_RISE_EV[0]) & (steepest < _LARGEST_RISE_EV[1])
-    return np.where(valid, -e0, np.nan)
+        valid &= (steepest > _LARGEST_RISE_EV[0]) & (steepest < _LARGEST_RISE_EV[1])
+        sd = _sd_of_inflection(relative, e0, curvature, noise, settings.e0_smoothing_ev)
+    e0, sd, rise = (np.where(valid, values, np.nan) for values in (e0, np.maximum(sd, FOIL_READING_SD_EV), rise))
+    return e0, sd, rise
+
+
+def _sd_of_inflection(relative: Array, e0: Array, curvature: Array, noise: Array, smoothing_ev: float) -> Array:
+    """Standard deviation, (N,) eV, of E0 that the noise of the points causes.
+
+    E0 is where the slope of the smoothed derivative is 0. White noise of ``noise`` per point, Δ apart, gives that
+    slope the variance noise²·Δ·∫G''², with ∫G''² = 3/(8·√π·σ⁵) of a Gaussian G of standard deviation σ; E0 moves by
+    slope/curvature. The line between neighbouring points smooths as a Gaussian of variance Δ²/6 would.
+    """
+    span = np.abs(relative - e0[:, None]) < _SPACING_EV
+    spacing = 2 * _SPACING_EV / np.maximum(span.sum(axis=1), 1)
+    sigma = np.sqrt(smoothing_ev**2 + spacing**2 / 6)
+    return noise * np.sqrt(spacing * 3 / (8 * np.sqrt(np.pi) * sigma**5)) / curvature

@@ -11,8 +11,8 @@ from ..types import NO_TABLES, Array, Estimator, Frame, Tabulated
 from .align import Aligned, align, find_configured_glitches
 from .background import SeriesBackground
 from .batch import Batch
-from .foil import FOIL_READING_SD_EV, EnergyCalibration, FoilTrack
-from .foil_edge import foil_shifts
+from .foil import EnergyCalibration, FoilTrack
+from .foil_edge import read_foils
 from .glitches import Glitches
 from .settings import AlignmentSettings
 
@@ -58,7 +58,7 @@ class SeriesAlignment:
     def kind(self, frame: Frame) -> tuple[Hashable, ...]:
         """Return what frames must have in common to be aligned in one call."""
         series = (series_key(frame), frame.energy.tobytes()) if self._settings.glitches is not None else ()
-        return len(frame.energy), frame.normalised, frame.reference is None, self._is_fluorescence(frame), series
+        return len(frame.energy), frame.normalised, frame.reference is None, frame.formula, series
 
     def __call__(self, frames: Sequence[Frame], model: Estimator) -> Aligned:
         """Align frames of one kind, in the order of time."""
@@ -69,8 +69,8 @@ class SeriesAlignment:
         settings = self._settings.model_copy(update={"glitches": None, "gross_glitches": False})
         track = self._foils.setdefault(model.name, FoilTrack(settings.foil))
         calibrations = [
-            track.follow(f.time, shift) if np.isfinite(f.time) else EnergyCalibration(shift, FOIL_READING_SD_EV)
-            for f, shift in zip(frames, foil_shifts(batch, model.edge, settings).tolist(), strict=True)
+            _follow(track, frame, own)
+            for frame, own in zip(frames, read_foils(batch, model.edge, settings), strict=True)
         ]
         tabulated = self._tabulated.get(model.name, NO_TABLES)
 
@@ -103,6 +103,7 @@ class SeriesAlignment:
             reference=np.stack(references) if references else None,
             normalised=frames[0].normalised,
             fluorescence=self._is_fluorescence(frames[0]),
+            transmission=frames[0].formula == "transmission",
         )
 
     def _is_fluorescence(self, frame: Frame) -> bool:
@@ -137,6 +138,14 @@ class SeriesAlignment:
                 backgrounds.append(series.background())
             series.add(aligned.background[i])
         return rows, backgrounds
+
+
+def _follow(track: FoilTrack, frame: Frame, own: EnergyCalibration) -> EnergyCalibration:
+    """Return the calibration of a frame whose own foil gives ``own``."""
+    if not np.isfinite(frame.time):
+        return own
+    followed = track.follow(frame.time, own.shift_ev, own.sd_ev)
+    return replace(followed, flag=own.flag or followed.flag)
 
 
 def series_key(frame: Frame) -> str:

@@ -245,6 +245,11 @@ class Reason(_Explained):
         "The edge step is too small for the noise.",
         "Count longer, or check that the sample is in the beam.",
     )
+    REFERENCE_UPSIDE_DOWN = (
+        "reference upside down",
+        "The reference falls at the edge, so that μ contains the foil.",
+        "It and Iref are exchanged: correct the fields.",
+    )
     NOT_AN_ABSORPTION_SPECTRUM = (
         "not an absorption spectrum",
         "A point is many edge steps above or below the edge.",
@@ -269,6 +274,11 @@ class Flag(_Explained):
         "no foil edge",
         "The reference channel shows no edge; the configured energy shift is used.",
         "Check the foil and the field of Iref.",
+    )
+    REFERENCE_UPSIDE_DOWN = (
+        "reference upside down",
+        "The reference falls at the edge; the configured energy shift, or that of earlier frames, is used.",
+        "It and Iref may be exchanged: correct the fields.",
     )
     LARGE_FOIL_SHIFT = (
         "large foil shift",

@@ -7,7 +7,7 @@ from xas_agent.agent.spectra.align import align
 from xas_agent.agent.spectra.batch import Batch
 from xas_agent.agent.spectra.e0 import find_e0
 from xas_agent.agent.spectra.foil import EnergyCalibration
-from xas_agent.agent.spectra.foil_edge import foil_shifts
+from xas_agent.agent.spectra.foil_edge import read_foils
 from xas_agent.agent.spectra.settings import AlignmentSettings
 from xas_agent.agent.spectra.theory import align_theory, with_tail
 from xas_agent.agent.types.edge import Edge
@@ -96,21 +96,25 @@ def foil_scan(at, noise=0.0, height=1.0, slope=0.0):
     return Batch(e, foils, reference=foils)
 
 
+def shifts(batch):
+    return np.array([reading.shift_ev for reading in read_foils(batch, EDGE, SETTINGS)])
+
+
 @pytest.mark.parametrize("noise", [1e-4, 2e-3, 1e-2])
 @pytest.mark.parametrize("at", [-40, -25, -20, -16, 16, 20, 25, 40])
 def test_a_foil_that_is_too_far_off_is_not_read_off_some_bump(at, noise):
-    assert np.isnan(foil_shifts(foil_scan(at, noise), EDGE, SETTINGS)).all()
+    assert np.isnan(shifts(foil_scan(at, noise))).all()
 
 
 @pytest.mark.parametrize("slope", [-5e-3, 2e-4, 1e-3])
 def test_a_reference_that_only_slopes_has_no_edge(slope):
-    assert np.isnan(foil_shifts(foil_scan(0.0, 1e-4, height=0.0, slope=slope), EDGE, SETTINGS)).all()
+    assert np.isnan(shifts(foil_scan(0.0, 1e-4, height=0.0, slope=slope))).all()
 
 
 @pytest.mark.parametrize("at", [-13.0, -2.0, 0.3, 13.0])
 @pytest.mark.parametrize(("height", "slope", "noise"), [(1.0, 0.0, 1e-2), (0.1, -1e-3, 1e-3), (0.1, 1e-3, 1e-3)])
 def test_a_foil_near_the_table_is_read_thin_or_thick(at, height, slope, noise):
-    np.testing.assert_allclose(foil_shifts(foil_scan(at, noise, height, slope), EDGE, SETTINGS), -at, atol=0.3)
+    np.testing.assert_allclose(shifts(foil_scan(at, noise, height, slope)), -at, atol=0.3)
 
 
 def test_without_a_foil_the_stated_shift_holds_and_the_energies_are_uncertain():
