@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xas_agent.adapters.formats import read_spectra
+from xas_agent.adapters.formats import Columns, read_spectra
 from xas_agent.agent.spectra import AlignmentSettings, Batch, SeriesAlignment
 from xas_agent.agent.spectra.foil_edge import read_foils
 from xas_agent.agent.types import Array, Edge, Frame
@@ -119,10 +119,12 @@ def simulated() -> tuple[Array, Array, Array]:
     return np.asarray(data["energy"]), np.log(data["I0"] / data["It"]), np.log(data["It"] / data["Iref"])
 
 
-def references(folder: Path, names: tuple[str, ...]) -> Iterator[tuple[str, Array, Array]]:
+def references(
+    folder: Path, names: tuple[str, ...], columns: Columns | None = None
+) -> Iterator[tuple[str, Array, Array]]:
     """Element, energies and reference of files, or the sample's μ where there is no reference."""
     for name in names:
-        (s,) = read_spectra(folder / f"{name}.xdi")
+        (s,) = read_spectra(folder / f"{name}.xdi", columns=columns)
         assert s.element is not None
         yield s.element, s.energy, s.mu if s.reference is None else s.reference
 
@@ -145,7 +147,9 @@ def main() -> None:
         np.concatenate([shifts(s.energy, s.reference[None], "Ni") for s in files if s.reference is not None]),
     )
     for name, of in AGAIN.items():
-        again(name, np.concatenate([shifts(e, f[None], element) for element, e, f in references(exp / "xdi", of)]))
+        named = {"iref": "irefer"}  # also where the header states that this is no foil
+        read = [shifts(e, f[None], element) for element, e, f in references(exp / "xdi", of, named)]
+        again(name, np.concatenate(read))
     for name in ALONE:
         for element, energy, foil in references(exp / "xdi", (name,)):
             alone(name, energy, foil, element, rng)

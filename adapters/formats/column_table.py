@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ...agent.fields import FOIL_ROLES
 from ...agent.types import Array, Formula
 from .column_names import (
     SIGNALS,
@@ -14,6 +15,7 @@ from .column_names import (
     ColumnChoice,
     Columns,
     angle_column,
+    by_role,
     choose_columns,
     may_be_measured,
     split_label,
@@ -40,6 +42,8 @@ class ColumnTable:
     """Text of the file about the d spacing of the monochromator's crystal, Å."""
     known: dict[str, Any] = field(default_factory=dict)
     """Further fields of the spectrum: id, row, element, edge, title, sample, time, notes, complete."""
+    no_foil: str = ""
+    """Text of the file that states that no reference foil is in place."""
 
 
 def spectrum_of(table: ColumnTable, wanted: Columns | None = None) -> FileSpectrum:
@@ -74,6 +78,10 @@ def spectrum_of(table: ColumnTable, wanted: Columns | None = None) -> FileSpectr
         energy, place, notes = _energies(table, names, units, choice)
     except EnergyAxisError as error:
         raise SpectrumFileError(f"{summary}: {error}") from error
+    if table.no_foil:
+        for role in choice.places.keys() & set(FOIL_ROLES) - by_role(wanted).keys():
+            del choice.places[role]
+            notes += (f"the column {role} is not read as a foil: the file states {table.no_foil!r}",)
     channels = {
         role: np.sum([table.columns[place] for place in places], axis=0)
         if len(places) > 1

@@ -11,7 +11,7 @@ import numpy as np
 
 from .column_names import Columns
 from .column_table import EXPECTED, ColumnTable, spectrum_of
-from .headers import fields, labels, scan_metadata, timestamp, without_mark
+from .headers import fields, labels, no_foil, scan_metadata, timestamp, without_mark
 from .spectrum import FileSpectrum, SpectrumFileError
 from .text import NumberStyle, TextFile, number_block, parse_rows
 
@@ -47,7 +47,8 @@ def read_columns(path: Path, text: TextFile, wanted: Columns | None = None) -> l
     names, units = labels(block.header, block.table.shape[1])
     known = _known(path, block.notes, block.complete) | scan_metadata(block.header)
     d_spacing = fields(block.header).get("mono.d_spacing", "")
-    return [spectrum_of(ColumnTable(path, list(block.table.T), names, units, d_spacing, known), wanted)]
+    table = ColumnTable(path, list(block.table.T), names, units, d_spacing, known, no_foil(block.header))
+    return [spectrum_of(table, wanted)]
 
 
 def is_ssrl_binary(raw: bytes) -> bool:

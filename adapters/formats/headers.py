@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from ...agent.fields import parse_absorber
+from ...agent.fields import find_no_foil, parse_absorber
 from .column_names import choose_columns, split_label
 
 _FIELD_END = re.compile(r"[#%;!]\s*/{3,}")
@@ -121,6 +121,11 @@ def scan_metadata(header: Sequence[str]) -> dict[str, Any]:
         "sample": written.get("sample.name") or None,
         "time": next((moment for text in times if text and (moment := timestamp(text)) is not None), None),
     }
+
+
+def no_foil(header: Sequence[str]) -> str:
+    """Return the line in which a header states that no reference foil is in place; empty without such a line."""
+    return find_no_foil({**_loose(header), **fields(header)}) or ""
 
 
 def _loose(header: Sequence[str]) -> Mapping[str, str]:

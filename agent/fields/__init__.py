@@ -14,7 +14,7 @@ from .resolve import (
     resolve,
     skip_reason,
 )
-from .run_start import parse_absorber, read_number
+from .run_start import find_no_foil, parse_absorber, read_number
 from .settings import FieldSettings
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "element_channels",
     "external_keys_of_spectra",
     "find_missing_fields",
+    "find_no_foil",
     "has_i0",
     "mark_filled",
     "match_synonyms",

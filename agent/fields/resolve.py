@@ -22,7 +22,7 @@ from .names import (
     match_synonyms,
     plain_name,
 )
-from .run_start import first_value, nested_value, parse_absorber
+from .run_start import find_no_foil, first_value, nested_value, parse_absorber
 from .settings import FieldSettings
 
 Form = Literal["step", "array"]
@@ -318,7 +318,7 @@ def _signals(fields: FieldSettings, keys: list[str], start: Mapping[str, Any]) -
         chosen["fluorescence"] = fluorescence
     if formula in ("mu", "normalised"):
         chosen["mu"] = mu if formula == "mu" else normalised
-    return chosen | (_reference(fields, keys, it) if formula else {})
+    return chosen | (_reference(fields, keys, it) if formula and not find_no_foil(start) else {})
 
 
 def _preferred_formula(fields: FieldSettings, start: Mapping[str, Any]) -> str:

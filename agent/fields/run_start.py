@@ -5,6 +5,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+_FOIL_KEYS = re.compile(
+    r"(xdi\.|md\.)?(((sample|element|detector|scan)\.)?reference([_ ](foil|channel))?|detector\.(ir|iref|irefer))"
+)
+_NOTHING = re.compile(r"no|none|false|absent|(no|without)[ _-](a )?(reference|ref|foil)([ _-]foil)?", re.IGNORECASE)
+
 
 def parse_absorber(element: Any, edge: Any) -> tuple[str | None, str | None]:
     """Return the normal form of an absorber's symbol and edge; each is None if it cannot be parsed.
@@ -17,6 +22,28 @@ def parse_absorber(element: Any, edge: Any) -> tuple[str | None, str | None]:
     symbol = re.fullmatch(r"\s*([A-Za-z]{1,2})\s*", str(element))
     shell = re.fullmatch(r"\s*([KLMklm][1-5]?)(?:[\s_-]*edge)?\s*", str(edge))
     return symbol[1].capitalize() if symbol else None, shell[1].upper() if shell else None
+
+
+def find_no_foil(metadata: Mapping[str, Any], prefix: str = "") -> str | None:
+    """Return the statement of metadata, nested or dotted, that no reference foil is in place, or None.
+
+    >>> find_no_foil({"XDI": {"Sample.reference": "none"}}), find_no_foil({"Sample": {"reference": "Ni foil"}})
+    ('XDI.Sample.reference: none', None)
+    """
+    for key, value in metadata.items():
+        name = f"{prefix}{key}"
+        while isinstance(value, (list, tuple)) and len(value) == 1:
+            value = value[0]
+        if isinstance(value, Mapping):
+            if found := find_no_foil(value, f"{name}."):
+                return found
+        elif (
+            isinstance(value, (str, bool))
+            and _FOIL_KEYS.fullmatch(name.lower())
+            and _NOTHING.fullmatch(str(value).strip())
+        ):
+            return f"{name}: {value}"
+    return None
 
 
 def nested_value(doc: Any, *path: str) -> Any:

@@ -285,3 +285,23 @@ def test_roles_are_the_same_for_every_kind_of_file(tmp_path, kind):
         read(path, energy="energy", mu="mu", angle="other")
     with pytest.raises(SpectrumFileError, match="found 2 columns for mu; expected one"):
         read(path, energy="energy", mu=["mu", "other"])
+
+
+@pytest.mark.parametrize(
+    ("line", "foil"),
+    [
+        ("# Sample.reference: none", False),
+        ("# Element.reference: None", False),
+        ("# Reference foil: no", False),
+        ("# Detector.ir: none", False),
+        ("# Sample.reference: Ni foil", True),
+        ("# Sample.temperature: none", True),
+    ],
+)
+def test_a_column_is_no_foil_if_the_header_says_so(tmp_path, line, foil):
+    path = write(tmp_path, f"{line}\n# energy i0 itrans irefer", E, I0, IT, IT / 2)
+    found = read(path)
+    assert (found.reference is not None) == ("iref" in found.channels) == foil
+    assert any("not read as a foil" in note for note in found.notes) != foil
+    np.testing.assert_allclose(found.mu, MU)
+    assert read(path, iref="irefer").reference is not None  # the caller knows better

@@ -245,3 +245,21 @@ def test_other_kinds_of_scan_are_recognised(start: dict[str, Any], skipped: bool
 def test_scalars_are_finite_numbers() -> None:
     given = {"a": 1, "b": np.float32(2), "c": [3.0], "d": "4", "e": True, "f": np.nan, "g": [1, 2], "h": 10**400}
     assert finite_scalars(given) == {"a": 1.0, "b": 2.0, "c": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("start", "iref"),
+    [
+        ({"Sample": {"reference": "none"}}, None),
+        ({"Sample.reference": ("None",)}, None),
+        ({"XDI": {"Sample": {"reference": "no foil"}}}, None),
+        ({"reference_foil": False}, None),
+        ({"Sample": {"reference": "Ni foil", "temperature": "none"}}, "Ir"),
+        ({"reference": ["none", "Ni"]}, "Ir"),
+        ({}, "Ir"),
+    ],
+)
+def test_the_start_may_say_that_there_is_no_foil(start: dict[str, Any], iref: str | None) -> None:
+    assert guess("energy", "I0", "It", "Ir", start=start).iref == iref
+    assert guess("energy", "I0", "It", "Ir", start=start, fields=FieldSettings(iref="Ir")).iref == iref
+    assert guess("energy", "mu", "reference", start=start).reference == ("reference" if iref else None)

@@ -1,4 +1,4 @@
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -88,3 +88,22 @@ def test_a_series_that_is_long_over_is_forgotten():
         align([f], Model())
     assert align([frame(3, -12.0, 90.0)], Model()).refused[0] is not None
     assert align([frame(4, -12.0, 90.0, run="c")], Model()).refused[0] is None
+
+
+def with_foil(number, upside_down=False, formula="transmission"):
+    plain = frame(number)
+    foil = 0.6 * (0.5 + np.arctan((plain.energy - EDGE_EV) / 1.2) / np.pi)
+    return replace(plain, reference=-foil if upside_down else foil, formula=formula)
+
+
+def test_a_reference_that_falls_is_told_of_in_a_series_of_good_ones():
+    frames = [with_foil(0), with_foil(1, True), with_foil(2, True, "fluorescence"), with_foil(3, formula="mu")]
+    found = alone(frames, AlignmentSettings())
+    assert [f.refused[0] and f.refused[0].reason for f in found] == [None, Reason.REFERENCE_UPSIDE_DOWN, None, None]
+    assert [f.flags[0] for f in found[2:]] == [(Flag.REFERENCE_UPSIDE_DOWN,), ()]
+    assert found[2].quantities["foil_shift_ev"] == pytest.approx(found[0].quantities["foil_shift_ev"], abs=1e-9)
+
+
+def test_frames_of_other_formulas_are_aligned_apart():
+    align = SeriesAlignment(AlignmentSettings())
+    assert align.kind(with_foil(0)) != align.kind(with_foil(0, formula="mu"))
