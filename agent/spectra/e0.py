@@ -49,12 +49,13 @@ def find_e0(
 
 def find_inflection(
     energy: Array, mu: Array, smoothing_ev: float, search_ev: tuple[float, float], first_inflection: bool = False
-) -> tuple[Array, Array]:
-    """E0 as :func:`find_e0` finds it, and the curvature of the smoothed derivative there.
+) -> tuple[Array, Array, Array]:
+    """E0 as :func:`find_e0` finds it, and height and curvature of the smoothed derivative there.
 
     Returns
     -------
-    (N,) eV, and (N,) in the unit of μ per eV³, positive for a maximum; NaN where the window has no maximum
+    (N,) eV, (N,) in the unit of μ per eV, and (N,) per eV³, positive for a maximum; NaN where the window has no
+    maximum
     """
     bounds, centres, kernel = _derivative(smoothing_ev, search_ev)
     reach = len(kernel) // 2
@@ -73,7 +74,7 @@ def find_inflection(
     curve = left - 2 * mid + right
     shift = np.divide(left - right, 2 * curve, out=np.zeros(len(d)), where=curve < 0)
     e0 = np.where(found, centres[i] + shift * E0_STEP_EV, np.nan)
-    return e0, np.where(found, -curve / E0_STEP_EV**3, np.nan)
+    return e0, np.where(found, mid / E0_STEP_EV, np.nan), np.where(found, -curve / E0_STEP_EV**3, np.nan)
 
 
 def find_edge(energy: Array, mu: Array, smoothing_ev: float | None = None) -> Array:

@@ -74,7 +74,9 @@ def _find_falls(batch: Batch, edge: Edge, settings: AlignmentSettings) -> tuple[
 
 def _find_edges(relative: Array, foils: Array, settings: AlignmentSettings) -> tuple[Array, Array, Array]:
     """E0 of foils, its standard deviation, eV, and the rise of μ over the edge; (N,) each, NaN without an edge."""
-    e0, curvature = find_inflection(relative, foils, settings.e0_smoothing_ev, _SEARCH_EV, first_inflection=True)
+    e0, slope, curvature = find_inflection(
+        relative, foils, settings.e0_smoothing_ev, _SEARCH_EV, first_inflection=True
+    )
     near = np.abs(e0) < _MAX_SHIFT_EV
     coarse = bin_means(relative, foils, np.where(near, e0, 0.0)[:, None] + _BIN_BOUNDS_EV)
     low, below, above, high = (coarse[:, k].mean(axis=1) for k in _WINDOWS)
@@ -85,19 +87,22 @@ def _find_edges(relative: Array, foils: Array, settings: AlignmentSettings) -> t
         valid = near & (rise > settings.min_step_to_noise * noise)
         valid &= above - below > _MIN_SHARPNESS * rise
         valid &= (steepest > _LARGEST_RISE_EV[0]) & (steepest < _LARGEST_RISE_EV[1])
-        sd = _sd_of_inflection(relative, e0, curvature, noise, settings.e0_smoothing_ev)
+        slope_sd, tilt_sd = _noise_of_derivative(relative, e0, noise, settings.e0_smoothing_ev)
+        valid &= slope > settings.min_step_to_noise * slope_sd  # else some bump of the noise is as steep
+        sd = tilt_sd / curvature
     e0, sd, rise = (np.where(valid, values, np.nan) for values in (e0, np.maximum(sd, FOIL_READING_SD_EV), rise))
     return e0, sd, rise
 
 
-def _sd_of_inflection(relative: Array, e0: Array, curvature: Array, noise: Array, smoothing_ev: float) -> Array:
-    """Standard deviation, (N,) eV, of E0 that the noise of the points causes.
+def _noise_of_derivative(relative: Array, e0: Array, noise: Array, smoothing_ev: float) -> tuple[Array, Array]:
+    """Standard deviations, (N,) each, of the smoothed first and second derivatives at E0, per eV and per eV².
 
-    E0 is where the slope of the smoothed derivative is 0. White noise of ``noise`` per point, Δ apart, gives that
-    slope the variance noise²·Δ·∫G''², with ∫G''² = 3/(8·√π·σ⁵) of a Gaussian G of standard deviation σ; E0 moves by
-    slope/curvature. The line between neighbouring points smooths as a Gaussian of variance Δ²/6 would.
+    White noise of points Δ apart gives variances of noise²·Δ·∫G'² and noise²·Δ·∫G''², where G is a Gaussian of
+    standard deviation σ: ∫G'² = 1/(4·√π·σ³), ∫G''² = 3/(8·√π·σ⁵). The line between neighbouring points smooths as a
+    Gaussian of variance Δ²/6 does.
     """
-    span = np.abs(relative - e0[:, None]) < _SPACING_EV
-    spacing = 2 * _SPACING_EV / np.maximum(span.sum(axis=1), 1)
+    near = np.abs(relative - e0[:, None]) < _SPACING_EV
+    spacing = 2 * _SPACING_EV / np.maximum(near.sum(axis=1), 1)
     sigma = np.sqrt(smoothing_ev**2 + spacing**2 / 6)
-    return noise * np.sqrt(spacing * 3 / (8 * np.sqrt(np.pi) * sigma**5)) / curvature
+    first = noise * np.sqrt(spacing / (4 * np.sqrt(np.pi) * sigma**3))
+    return first, first * np.sqrt(1.5) / sigma

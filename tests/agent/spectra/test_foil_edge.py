@@ -83,17 +83,35 @@ def test_a_dark_current_in_iref_does_not_set_good_spectra_aside() -> None:
     assert found.refused == (None,) * 3
 
 
+def weak_foils(step_ev: float, width_ev: float, noise_in_steps: float) -> tuple[Array, Array]:
+    """Errors and claimed standard deviations, eV, of the foils of 200 that are read."""
+    energy = np.concatenate([np.arange(-150, -20, 5.0), np.arange(-20, 60, step_ev), np.arange(60, 450, 4.0)])
+    foil = 0.01 * (0.5 + np.arctan(energy / width_ev) / np.pi)
+    noise = 0.01 * noise_in_steps * np.random.default_rng(1).normal(size=(200, len(energy)))
+    readings = read_foils(Batch(EDGE.edge_ev + energy, noise, reference=foil + noise), EDGE, SETTINGS)
+    shift, sd = np.array([(reading.shift_ev, reading.sd_ev) for reading in readings]).T
+    return shift[~np.isnan(shift)], sd[~np.isnan(shift)]
+
+
+def rms(values: Array) -> float:
+    return float(np.sqrt(np.mean(values**2)))
+
+
 @pytest.mark.parametrize("step_ev", [0.25, 0.5, 1.0, 2.0])
 @pytest.mark.parametrize("noise_in_steps", [0.02, 0.04])
 def test_the_uncertainty_of_a_weak_foil_is_its_true_one(step_ev: float, noise_in_steps: float) -> None:
-    energy = np.concatenate([np.arange(-150, -20, 5.0), np.arange(-20, 60, step_ev), np.arange(60, 450, 4.0)])
-    foil = 0.01 * (0.5 + np.arctan(energy / 1.2) / np.pi)
-    noise = 0.01 * noise_in_steps * np.random.default_rng(1).normal(size=(200, len(energy)))
-    readings = read_foils(Batch(EDGE.edge_ev + energy, noise, reference=foil + noise), EDGE, SETTINGS)
-    true = np.sqrt(np.mean([reading.shift_ev**2 for reading in readings]))
-    claimed = np.sqrt(np.mean([reading.sd_ev**2 for reading in readings]))
-    assert claimed > 1.5 * FOIL_READING_SD_EV
-    assert 0.8 < claimed / true < 1.25
+    errors, claimed = weak_foils(step_ev, 1.2, noise_in_steps)
+    assert len(errors) == 200
+    assert rms(claimed) > 1.5 * FOIL_READING_SD_EV
+    assert 0.8 < rms(claimed) / rms(errors) < 1.25
+
+
+@pytest.mark.parametrize("width_ev", [0.8, 1.2, 2.5])
+def test_a_foil_that_drowns_in_noise_is_not_read_with_confidence(width_ev: float) -> None:
+    for noise_in_steps in (0.01, 0.02, 0.04, 0.05, 0.06, 0.08, 0.1, 0.2, 0.4):
+        errors, claimed = weak_foils(0.5, width_ev, noise_in_steps)
+        assert len(errors) < 50 or rms(claimed) > 0.7 * rms(errors)
+    assert len(errors) == 0
 
 
 def test_a_strong_foil_is_as_certain_as_repeated_scans() -> None:
