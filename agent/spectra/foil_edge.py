@@ -4,7 +4,7 @@ import numpy as np
 
 from ..types import Array, Edge, Flag, Reason, Refusal, bin_means
 from .batch import Batch
-from .e0 import find_inflection
+from .e0 import count_below, find_inflection
 from .foil import FOIL_READING_SD_EV, EnergyCalibration
 from .noise import estimate_noise
 from .settings import AlignmentSettings
@@ -101,8 +101,8 @@ def _noise_of_derivative(relative: Array, e0: Array, noise: Array, smoothing_ev:
     standard deviation σ: ∫G'² = 1/(4·√π·σ³), ∫G''² = 3/(8·√π·σ⁵). The line between neighbouring points smooths as a
     Gaussian of variance Δ²/6 does.
     """
-    near = np.abs(relative - e0[:, None]) < _SPACING_EV
-    spacing = 2 * _SPACING_EV / np.maximum(near.sum(axis=1), 1)
+    points = count_below(relative, e0 + _SPACING_EV) - count_below(relative, e0 - _SPACING_EV)
+    spacing = 2 * _SPACING_EV / np.maximum(points, 1)
     sigma = np.sqrt(smoothing_ev**2 + spacing**2 / 6)
     first = noise * np.sqrt(spacing / (4 * np.sqrt(np.pi) * sigma**3))
     return first, first * np.sqrt(1.5) / sigma
