@@ -48,15 +48,15 @@ def steps(*edges):
 
 
 def test_slopes_of_a_shift():
-    for found in slopes(EdgeReader(), steps(10.5, 14.5)):
-        assert found["OS"] == (pytest.approx(0.2), 0, 0)
-        assert found["CN"] == (0, 0, 0)
+    for slope in slopes(EdgeReader(), steps(10.5, 14.5)):
+        assert slope["OS"] == (pytest.approx(0.2), 0, 0)
+        assert slope["CN"] == (0, 0, 0)
 
 
 def test_slopes_of_a_stretch():
     model = EdgeReader(scale_sd=0.02)
-    for found, edge in zip(slopes(model, steps(13.0, 53.0)), (13.5, 53.5), strict=True):
-        assert found["OS"] == (pytest.approx(0.2), pytest.approx(0.2 * (edge - 3.0), rel=0.05), 0)
+    for slope, edge in zip(slopes(model, steps(13.0, 53.0)), (13.5, 53.5), strict=True):
+        assert slope["OS"] == (pytest.approx(0.2), pytest.approx(0.2 * (edge - 3.0), rel=0.05), 0)
     widths = EnergyUncertainty()(["a"], model, steps(53.0), np.array([3.0]))
     assert widths["OS"][0] == pytest.approx(np.hypot(0.2 * 3.0, 0.2 * 50.5 * 0.02), rel=0.02)
 
@@ -71,9 +71,9 @@ def test_slopes_of_the_amplitude():
 
 
 def test_measured_scale_and_feff_scale_add_in_quadrature():
-    found = EnergyUncertainty()(["a", "a"], EdgeReader(offset_sd_ev=4.0), steps(10.5, 11.5), np.array([3.0, 0.0]))
-    np.testing.assert_allclose(found["OS"], [0.2 * 5.0, 0.2 * 4.0])
-    np.testing.assert_allclose(found["CN"], 0)
+    sds = EnergyUncertainty()(["a", "a"], EdgeReader(offset_sd_ev=4.0), steps(10.5, 11.5), np.array([3.0, 0.0]))
+    np.testing.assert_allclose(sds["OS"], [0.2 * 5.0, 0.2 * 4.0])
+    np.testing.assert_allclose(sds["CN"], 0)
 
 
 @pytest.mark.parametrize("size", [1, 3, 12])
@@ -109,5 +109,5 @@ def test_failed_update_is_repeated():
     model.estimate = Mock(side_effect=RuntimeError)
     with pytest.raises(RuntimeError):
         widths(["a"], model, steps(10.5), np.ones(1))
-    found = widths(["a", "a"], EdgeReader(), steps(10.5, 11.5), np.ones(2))
-    np.testing.assert_allclose(found["OS"], 0.2)
+    sds = widths(["a", "a"], EdgeReader(), steps(10.5, 11.5), np.ones(2))
+    np.testing.assert_allclose(sds["OS"], 0.2)

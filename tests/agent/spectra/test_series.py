@@ -53,10 +53,10 @@ def align_singly(frames, settings):
 
 def test_short_frame_uses_the_background_of_its_series():
     frames = [frame(0), frame(1), frame(2, -12.0, 90.0), frame(3, -12.0, 90.0, run="b"), frame(4)]
-    found = align_singly(frames, AlignmentSettings())
-    assert [f.refused[0] and f.refused[0].reason for f in found] == [None, None, None, Reason.NO_PRE_EDGE, None]
-    assert found[2].flags == ((Flag.BACKGROUND_HELD,),)
-    assert np.abs(found[2].mu - found[0].mu).max() < 0.03
+    aligned = align_singly(frames, AlignmentSettings())
+    assert [f.refused[0] and f.refused[0].reason for f in aligned] == [None, None, None, Reason.NO_PRE_EDGE, None]
+    assert aligned[2].flags == ((Flag.BACKGROUND_HELD,),)
+    assert np.abs(aligned[2].mu - aligned[0].mu).max() < 0.03
 
 
 @pytest.mark.parametrize("size", [1, 3, 9])
