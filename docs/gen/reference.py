@@ -5,7 +5,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -303,7 +303,7 @@ def exit_codes() -> str:
 # --- documents, reasons, flags ---------------------------------------------------------------------------
 
 
-def quantities_of_alignment() -> dict[str, Any]:
+def quantities_of_alignment() -> Iterable[str]:
     """The quantities that the alignment of any spectrum gives; self-absorption adds one where it is corrected."""
     import numpy as np
 
