@@ -1,18 +1,18 @@
-"""How well a reference foil calibrates the energies: from one scan to the next, and against a drift.
+"""Measure how well a reference foil calibrates the energies, from scan to scan and under drift.
 
     python benchmarks/foils.py [DATA]
 
-DATA holds exp/xdi, exp/operando_linio2 and exp/rock_txt; without it the simulated beamline's foil alone is looked at.
-Printed, all in eV:
+DATA contains exp/xdi, exp/operando_linio2 and exp/rock_txt. Without it, only the foil of the simulated beamline is
+measured. All results are in eV:
 
-- of foils scanned again on the same monochromator: where E0 of one stands off the table when it is calibrated on
-  another, between scans that follow each other and between any two; how much of that the monochromator did, as the
-  whole edge (−15 to 25 eV) matched to the mean of all scans tells, and what is left, which is reading errors;
-- of single foil scans: E0 off the table with every second point, calibrated on the others; and E0 as the agent
-  publishes it of a foil as the sample, with another scan of it as the reference, wherever the monochromator stands
-  (−4 to 4 eV, 0.1 % of noise on each);
-- 0.5 eV of drift over 100 frames, a minute apart: what is left of it frame by frame, by noise of sample and foil; the
-  measured Ni foil has 0.03 %.
+- repeated foil scans on one monochromator: the error of E0 of one scan calibrated on another, for consecutive scans
+  and for all pairs. A match of the whole edge (−15 to 25 eV) to the mean of all scans gives the movement of the
+  monochromator; the remainder is the reading error of the foil;
+- single foil scans: the error of E0 of every second point, calibrated on the other points; and the error of the E0
+  that the agent publishes for a foil as the sample, with another noisy copy as the reference, for monochromator
+  shifts of −4 to 4 eV and 0.1 % of noise on each;
+- a drift of 0.5 eV over 100 frames, one per minute: the residual drift per frame, by noise of sample and foil. The
+  measured Ni foil has 0.03 % of noise.
 """
 
 import argparse
@@ -31,98 +31,99 @@ from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
 
 EDGES = {"Co": Edge(7709.0), "Ni": Edge(8333.0), "Cu": Edge(8979.0)}
 MODELS = {"Co": "co-k", "Ni": "ni-k", "Cu": "cu-k"}
-AGAIN = {
+REPEATED_SCANS = {
     "SSRL 4-3, 1996": ("Cu2S_13K_01", "CuO_tenorite_13K_01"),
     "SSRL 4-1, 1997 (its header: no reference)": ("NiS_rt_01", "NiOH2_rt_01", "Ni2O3_rt_01"),
 }
-"""Reference channels of one monochromator, in the order of time."""
-ALONE = ("Cu_Foil_rt_2016Foils", "cu_metal_rt", "Ni_metal_rt_01", "co_metal_rt")
-MATCHED_EV = (-15.0, 25.0)
-NOISE, NOISES = 0.001, (0.0003, 0.001, 0.003)  # of what the foil's edge spans
-DRIFT_EV, FRAMES, SETTLED = 0.5, 100, 5
+"""Files with reference scans on one monochromator, in order of time."""
+SINGLE_SCANS = ("Cu_Foil_rt_2016Foils", "cu_metal_rt", "Ni_metal_rt_01", "co_metal_rt")
+MATCH_WINDOW_EV = (-15.0, 25.0)
+# Relative to the range of the signal within 40 eV of the edge.
+NOISE, DRIFT_NOISES = 0.001, (0.0003, 0.001, 0.003)
+DRIFT_EV, FRAMES, FIRST_SCORED_FRAME = 0.5, 100, 5
 
 
-def shifts(energy: Array, foils: Array, element: str) -> Array:
-    """(N,) eV, as the agent reads them, of foils (N, M)."""
+def read_shifts(energy: Array, foils: Array, element: str) -> Array:
+    """Return the shifts (N,) in eV that the agent reads from foils (N, M)."""
     readings = read_foils(Batch(energy, foils, reference=foils), EDGES[element], AlignmentSettings())
     return np.array([reading.shift_ev for reading in readings])
 
 
-def matched(energy: Array, foils: Array, element: str) -> Array:
-    """How far each foil (N, M) stands above the mean of all, (N,) eV: level, line, height and shift fitted."""
+def match_shifts(energy: Array, foils: Array, element: str) -> Array:
+    """Return the shift (N,) in eV of each foil (N, M) from their mean, fitted with level, slope, height and shift."""
     relative = energy - EDGES[element].edge_ev
-    inside = (relative > MATCHED_EV[0]) & (relative < MATCHED_EV[1])
+    inside = (relative > MATCH_WINDOW_EV[0]) & (relative < MATCH_WINDOW_EV[1])
     mean = foils.mean(axis=0)
     terms = np.stack([np.gradient(mean, energy), mean, np.ones_like(mean), relative])[:, inside]
-    found = np.linalg.lstsq(terms.T, foils[:, inside].T, rcond=None)[0]
-    return -found[0] / found[1]
+    coefficients = np.linalg.lstsq(terms.T, foils[:, inside].T, rcond=None)[0]
+    return -coefficients[0] / coefficients[1]
 
 
-def again(name: str, read: Array, moved: Array | None = None) -> None:
-    """Print how foils that were read after each other calibrate each other."""
-    pairs = (read[:, None] - read)[~np.eye(len(read), dtype=bool)]
-    after = np.diff(read)
-    print(f"{name}: {len(read)} scans, {100 * (np.abs(pairs) <= 0.1).mean():.1f} % of pairs within 0.1")
-    for which, off in (("the next", after), ("any other", pairs)):
-        print(f"    on {which:10s} RMS {np.sqrt((off**2).mean()):.3f}, worst {np.abs(off).max():.3f}")
-    if moved is not None:
-        left = read + moved - np.mean(read + moved)
-        print(f"    the monochromator: RMS {moved.std():.3f}; reading errors: RMS {left.std():.3f}")
+def print_repeated_scans(name: str, shifts: Array, monochromator: Array | None = None) -> None:
+    """Print how well foil scans calibrate each other."""
+    pairs = (shifts[:, None] - shifts)[~np.eye(len(shifts), dtype=bool)]
+    consecutive = np.diff(shifts)
+    print(f"{name}: {len(shifts)} scans, {100 * (np.abs(pairs) <= 0.1).mean():.1f} % of pairs within 0.1")
+    for label, errors in (("the next", consecutive), ("any other", pairs)):
+        print(f"    on {label:10s} RMS {np.sqrt((errors**2).mean()):.3f}, worst {np.abs(errors).max():.3f}")
+    if monochromator is not None:
+        reading_errors = shifts + monochromator
+        print(f"    monochromator: RMS {monochromator.std():.3f}; reading errors: RMS {reading_errors.std():.3f}")
 
 
-def alone(name: str, energy: Array, foil: Array, element: str, rng: np.random.Generator) -> None:
-    """Print how a foil (M,) is read with half of its points, and with noise wherever it stands."""
-    whole, half, other = (
-        shifts(energy[k], foil[None, k], element)[0] for k in (slice(None), slice(0, None, 2), slice(1, None, 2))
+def print_single_scan(name: str, energy: Array, foil: Array, element: str, rng: np.random.Generator) -> None:
+    """Print the errors of a foil (M,) read with half of its points, and shifted with noise."""
+    whole, even, odd = (
+        read_shifts(energy[k], foil[None, k], element)[0] for k in (slice(None), slice(0, None, 2), slice(1, None, 2))
     )
     model, edge_ev = Model(card.find(MODELS[element])), EDGES[element].edge_ev
     noise = NOISE * np.ptp(foil[np.abs(energy - edge_ev) < 40])
-    off = []
-    for moved in np.linspace(-4, 4, 33):
+    errors: list[float] = []
+    for shift in np.linspace(-4, 4, 33):
         sample, reference = foil + noise * rng.normal(size=(2, len(foil)))
-        found = SeriesAlignment(AlignmentSettings())(
-            [Frame("", "", 1, 0.0, energy + moved, sample, reference)], model
+        aligned = SeriesAlignment(AlignmentSettings())(
+            [Frame("", "", 1, 0.0, energy + shift, sample, reference)], model
         )
-        off.append(found.quantities["e0_ev"][0] - edge_ev)
+        errors.append(aligned.quantities["e0_ev"][0] - edge_ev)
     print(
-        f"{name}: shift {whole:+.3f}; every second point {half - other:+.3f} off; "
-        f"moved and noisy RMS {np.std(off):.3f}, worst {np.abs(off).max():.3f}"
+        f"{name}: shift {whole:+.3f}; every second point off by {even - odd:+.3f}; "
+        f"shifted with noise RMS {np.std(errors):.3f}, worst {np.abs(errors).max():.3f}"
     )
 
 
-def drift(name: str, energy: Array, mu: Array, foil: Array, element: str, rng: np.random.Generator) -> None:
-    """Print what is left of a drift once the agent has followed a foil; mu, foil (M,)."""
+def print_drift(name: str, energy: Array, mu: Array, foil: Array, element: str, rng: np.random.Generator) -> None:
+    """Print the residual drift after the agent follows a foil; mu and foil have shape (M,)."""
     model = Model(card.find(MODELS[element]))
     near = np.abs(energy - EDGES[element].edge_ev) < 40
-    true = np.linspace(0, DRIFT_EV, FRAMES)
-    expected = shifts(energy, foil[None], element)[0] - true
-    for noise in NOISES:
-        left = []
-        follow = SeriesAlignment(AlignmentSettings())
+    drift = np.linspace(0, DRIFT_EV, FRAMES)
+    expected = read_shifts(energy, foil[None], element)[0] - drift
+    for noise in DRIFT_NOISES:
+        residuals: list[float] = []
+        align = SeriesAlignment(AlignmentSettings())
         for k in range(FRAMES):
             sample, reference = (y + noise * np.ptp(y[near]) * rng.normal(size=len(y)) for y in (mu, foil))
-            frame = Frame(str(k), "run", k + 1, 60.0 * k, energy + true[k], sample, reference)
-            found = follow([frame], model)
-            left.append(found.quantities["foil_shift_ev"][0] - expected[k])
-        off = np.array(left)[SETTLED:]
+            frame = Frame(str(k), "run", k + 1, 60.0 * k, energy + drift[k], sample, reference)
+            aligned = align([frame], model)
+            residuals.append(aligned.quantities["foil_shift_ev"][0] - expected[k])
+        scored = np.array(residuals)[FIRST_SCORED_FRAME:]
         print(
-            f"{name}: {DRIFT_EV} of drift over {FRAMES} frames with {100 * noise:g} % of noise, left after the first "
-            f"{SETTLED}: RMS {np.sqrt((off**2).mean()):.3f}, worst {np.abs(off).max():.3f}"
+            f"{name}: {DRIFT_EV} of drift over {FRAMES} frames with {100 * noise:g} % of noise, residual after the "
+            f"first {FIRST_SCORED_FRAME}: RMS {np.sqrt((scored**2).mean()):.3f}, worst {np.abs(scored).max():.3f}"
         )
 
 
-def simulated() -> tuple[Array, Array, Array]:
-    """Energies, a sample's μ and its foil's, (M,) each."""
+def simulate_foil() -> tuple[Array, Array, Array]:
+    """Return energies, μ of the sample and μ of the foil, (M,) each."""
     events = []
     SimBeamline(BeamlineSettings(frames=2, frame_period_s=0), [lambda n, d: events.append((n, d))]).run()
     data = next(d["data"] for n, d in events if n == "event" and "It" in d["data"])
     return np.asarray(data["energy"]), np.log(data["I0"] / data["It"]), np.log(data["It"] / data["Iref"])
 
 
-def references(
+def read_references(
     folder: Path, names: tuple[str, ...], columns: Columns | None = None
 ) -> Iterator[tuple[str, Array, Array]]:
-    """Element, energies and reference of files, or the sample's μ where there is no reference."""
+    """Yield element, energies and μ of the reference, or of the sample in files without a reference."""
     for name in names:
         (s,) = read_spectra(folder / f"{name}.xdi", columns=columns)
         assert s.element is not None
@@ -132,27 +133,31 @@ def references(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, nargs="?")
-    asked, rng = parser.parse_args(), np.random.default_rng(0)
-    drift("simulated Co foil", *simulated(), "Co", rng)
-    if asked.data is None:
+    options, rng = parser.parse_args(), np.random.default_rng(0)
+    print_drift("simulated Co foil", *simulate_foil(), "Co", rng)
+    if options.data is None:
         return
-    exp = asked.data / "exp"
+    exp = options.data / "exp"
     with np.load(exp / "operando_linio2" / "spectra.npz") as z:
         energy, mu, foils = (z[key].astype(float) for key in ("energy", "norm", "reference"))
-    drift("measured Ni foil, mean of 58", energy, mu[0], foils.mean(axis=0), "Ni", rng)
-    again("SOLEIL ROCK, 2022, a cathode in the beam", shifts(energy, foils, "Ni"), matched(energy, foils, "Ni"))
-    files = [s for path in sorted((exp / "rock_txt").glob("*.txt")) for s in read_spectra(path)]
-    again(
-        "    six of them as the beamline wrote them",
-        np.concatenate([shifts(s.energy, s.reference[None], "Ni") for s in files if s.reference is not None]),
+    print_drift("measured Ni foil, mean of 58", energy, mu[0], foils.mean(axis=0), "Ni", rng)
+    print_repeated_scans(
+        "SOLEIL ROCK, 2022, a cathode in the beam",
+        read_shifts(energy, foils, "Ni"),
+        match_shifts(energy, foils, "Ni"),
     )
-    for name, of in AGAIN.items():
-        named = {"iref": "irefer"}  # also where the header states that this is no foil
-        read = [shifts(e, f[None], element) for element, e, f in references(exp / "xdi", of, named)]
-        again(name, np.concatenate(read))
-    for name in ALONE:
-        for element, energy, foil in references(exp / "xdi", (name,)):
-            alone(name, energy, foil, element, rng)
+    files = [s for path in sorted((exp / "rock_txt").glob("*.txt")) for s in read_spectra(path)]
+    print_repeated_scans(
+        "    six of them from the files of the beamline",
+        np.concatenate([read_shifts(s.energy, s.reference[None], "Ni") for s in files if s.reference is not None]),
+    )
+    for name, files in REPEATED_SCANS.items():
+        # Named, the column is read even where the header states that it is no foil.
+        scans = read_references(exp / "xdi", files, {"iref": "irefer"})
+        print_repeated_scans(name, np.concatenate([read_shifts(e, f[None], element) for element, e, f in scans]))
+    for name in SINGLE_SCANS:
+        for element, energy, foil in read_references(exp / "xdi", (name,)):
+            print_single_scan(name, energy, foil, element, rng)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Speed of the agent as ratios measured in one run; prints a table and writes benchmarks.json.
+"""Measure the speed of the agent relative to its parts; print a table and write benchmarks.json.
 
     python benchmarks/run.py [--model co-k] [--out benchmarks.json]
 
-Every ratio has both of its sides measured here, in this process or in processes that it starts, on the same
-threads. On a CUDA device the absolute figures of the forward are printed too, with what the device can do.
+The two sides of every ratio are measured in the same run with the same number of threads, in this process or in
+processes that it starts. With a CUDA device, the benchmark also prints absolute figures of the forward pass and the
+speed of the device.
 """
 
 import argparse
@@ -32,57 +33,57 @@ from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
 
 Document = tuple[str, Any]
 CONTEXT = mp.get_context("spawn")
-FRAME_EVERY_S = 0.06
+FRAME_PERIOD_S = 0.06
 
 
-def recorded(frames: int) -> list[Document]:
-    """Documents of the embedded beamline's fly scan, its frames repeated to the number asked for."""
+def record_documents(frames: int) -> list[Document]:
+    """Return documents of a fly scan of the simulated beamline, with its frames repeated to the given number."""
     documents: list[Document] = []
     settings = BeamlineSettings(frames=40, frame_period_s=0)
     SimBeamline(settings, [lambda name, doc: documents.append((name, dict(doc)))]).run()
     events = [doc for name, doc in documents if name == "event" and "It" in doc["data"]]
     run = event_model.compose_run(metadata={"element": "Co", "edge": "K"}, validate=False)
-    old = next(d for n, d in documents if n == "descriptor" and d["uid"] == events[0]["descriptor"])
-    stream = run.compose_descriptor(name="primary", data_keys=old["data_keys"], validate=False)
-    made: list[Document] = [("start", run.start_doc), ("descriptor", stream.descriptor_doc)]
+    descriptor = next(d for n, d in documents if n == "descriptor" and d["uid"] == events[0]["descriptor"])
+    stream = run.compose_descriptor(name="primary", data_keys=descriptor["data_keys"], validate=False)
+    scan: list[Document] = [("start", run.start_doc), ("descriptor", stream.descriptor_doc)]
     for i in range(frames):
         source = events[i % len(events)]
         event = stream.compose_event(data=source["data"], timestamps=source["timestamps"], validate=False)
-        made.append(("event", event))
-    return [*made, ("stop", run.compose_stop())]
+        scan.append(("event", event))
+    return [*scan, ("stop", run.compose_stop())]
 
 
-def step_documents(events: int) -> list[Document]:
-    """A long step scan, an Event per energy."""
+def make_step_documents(events: int) -> list[Document]:
+    """Return documents of a long step scan, with one Event per energy."""
     run = event_model.compose_run(metadata={"element": "Co", "edge": "K"}, validate=False)
     keys = {k: {"dtype": "number", "shape": [], "source": "benchmark"} for k in ("energy", "I0", "It")}
     stream = run.compose_descriptor(name="primary", data_keys=keys, validate=False)
-    made: list[Document] = [("start", run.start_doc), ("descriptor", stream.descriptor_doc)]
+    scan: list[Document] = [("start", run.start_doc), ("descriptor", stream.descriptor_doc)]
     energies = np.concatenate([np.linspace(7640, 7820, 150), np.linspace(7820, 7640, 150)])
     for i in range(events):
         e = float(energies[i % 300])
         data = {"energy": e, "I0": 1e6, "It": 1e6 * np.exp(-0.5 - (np.arctan(e - 7720) / np.pi))}
-        made.append(("event", stream.compose_event(data=data, timestamps=dict.fromkeys(data, 0.0), validate=False)))
-    return [*made, ("stop", run.compose_stop())]
+        scan.append(("event", stream.compose_event(data=data, timestamps=dict.fromkeys(data, 0.0), validate=False)))
+    return [*scan, ("stop", run.compose_stop())]
 
 
 def publish(documents: list[Document], pause_s: float, port: Any, go: Any) -> None:
-    """A publisher process."""
-    with_sink = ZMQSink(ZMQEndpoint(address="zmq://127.0.0.1:0", bind=True))
-    with_sink.connect()
-    port.put(with_sink.address)
-    with_sink.wait_for_subscriber()
+    """Publish documents from a process of its own; ``port`` receives the address."""
+    sink = ZMQSink(ZMQEndpoint(address="zmq://127.0.0.1:0", bind=True))
+    sink.connect()
+    port.put(sink.address)
+    sink.wait_for_subscriber()
     go.wait()
     for name, doc in documents:
-        with_sink(name, doc)
+        sink(name, doc)
         if pause_s and name == "event":
             time.sleep(pause_s)
     time.sleep(1.0)
-    with_sink.close()
+    sink.close()
 
 
-def count(address: str, frames: int, ready: Any, result: Any) -> None:
-    """A reader of the agent's documents: when the first and the last estimate came, and their latencies."""
+def time_estimates(address: str, frames: int, ready: Any, result: Any) -> None:
+    """Read the agent's documents; put arrival times (s) and latencies (ms) of the estimates in ``result``."""
     source = ZMQSource(ZMQEndpoint(address=address))
     source.connect()
     ready.set()
@@ -98,8 +99,11 @@ def count(address: str, frames: int, ready: Any, result: Any) -> None:
     result.put((times, latency))
 
 
-def through_zmq(model: str, documents: list[Document], pause_s: float) -> tuple[list[float], list[float]]:
-    """Publisher process → agent in this process → reader process; arrival times and latencies of the estimates."""
+def run_through_zmq(model: str, documents: list[Document], pause_s: float) -> tuple[list[float], list[float]]:
+    """Run publisher process → agent in this process → reader process.
+
+    Returns the arrival times (s) and latencies (ms) of the estimates.
+    """
     frames = sum(name == "event" for name, _ in documents)
     port, result = CONTEXT.Queue(), CONTEXT.Queue()
     go, ready = CONTEXT.Event(), CONTEXT.Event()
@@ -108,7 +112,7 @@ def through_zmq(model: str, documents: list[Document], pause_s: float) -> tuple[
     source = ZMQSource(ZMQEndpoint(address=port.get()))
     sink = ZMQSink(ZMQEndpoint(address="zmq://127.0.0.1:0", bind=True))
     sink.connect()
-    reader = CONTEXT.Process(target=count, args=(sink.address, frames, ready, result))
+    reader = CONTEXT.Process(target=time_estimates, args=(sink.address, frames, ready, result))
     reader.start()
     with XASAgent.from_config({"model": {"use": [model]}}) as agent:
         agent.subscribe(sink)
@@ -129,70 +133,74 @@ def through_zmq(model: str, documents: list[Document], pause_s: float) -> tuple[
     return times, latency
 
 
-def repeated(call: Callable[[], Any], seconds: float = 2.0, pause_s: float = 0.0) -> np.ndarray:
-    """Seconds of each call, for about this long, after a warm-up; with a pause before each."""
+def time_calls(call: Callable[[], Any], seconds: float = 2.0, pause_s: float = 0.0) -> np.ndarray:
+    """Return the seconds of each call, repeated for about ``seconds`` after a warm-up, with a pause before each."""
     for _ in range(5):
         call()
-    took: list[float] = []
+    durations: list[float] = []
     until = time.perf_counter() + seconds
     while time.perf_counter() < until:
         time.sleep(pause_s)
         began = time.perf_counter()
         call()
-        took.append(time.perf_counter() - began)
-    return np.array(took)
+        durations.append(time.perf_counter() - began)
+    return np.array(durations)
 
 
-def forwards(name: str) -> dict[str, float]:
-    """The bare TorchScript forward of a lone frame, on the agent's thread count and on one."""
+def measure_forward(name: str) -> dict[str, float]:
+    """Time the bare TorchScript forward of a single frame, with the agent's number of threads and with one."""
     model = Model(card.find(name))
     model.warm_up()
     rng = np.random.default_rng(0)
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
     one = rng.normal(size=(1, len(model.grid))).astype(np.float32)
-    found["forward_p50_ms"] = float(np.median(repeated(lambda: model.forward(one))) * 1e3)
-    # Frames do not come back to back, and a forward that finds cold caches takes longer.
-    found["forward_paced_p50_ms"] = float(np.median(repeated(lambda: model.forward(one), 6.0, FRAME_EVERY_S)) * 1e3)
+    figures["forward_p50_ms"] = float(np.median(time_calls(lambda: model.forward(one))) * 1e3)
+    # Real frames arrive with pauses, after which cold caches slow the forward.
+    figures["forward_paced_p50_ms"] = float(
+        np.median(time_calls(lambda: model.forward(one), 6.0, FRAME_PERIOD_S)) * 1e3
+    )
     torch.set_num_threads(1)
-    found["forward_one_core_p50_ms"] = float(np.median(repeated(lambda: model.forward(one))) * 1e3)
+    figures["forward_one_core_p50_ms"] = float(np.median(time_calls(lambda: model.forward(one))) * 1e3)
     torch.set_num_threads(default_threads())
-    return found
+    return figures
 
 
-def forward_rate(name: str) -> float:
-    """Frames/s of the bare forward on the agent's thread count, in the best batch."""
+def measure_forward_rate(name: str) -> float:
+    """Return frames/s of the bare forward with the agent's number of threads, for the fastest batch size."""
     model = Model(card.find(name))
     model.warm_up()
     rng = np.random.default_rng(0)
     rates = []
     for n in (16, 32, 64, 256):
         x = rng.normal(size=(n, len(model.grid))).astype(np.float32)
-        rates.append(n / float(np.median(repeated(lambda x=x: model.forward(x), 1.0))))
+        rates.append(n / float(np.median(time_calls(lambda x=x: model.forward(x), 1.0))))
     return max(rates)
 
 
-def agent_rate(name: str, frames: int) -> float:
-    """Frames/s of the agent, ZMQ in to ZMQ out."""
-    times, _ = through_zmq(name, recorded(frames), pause_s=0.0)
+def measure_agent_rate(name: str, frames: int) -> float:
+    """Return frames/s of the agent, from ZMQ in to ZMQ out."""
+    times, _ = run_through_zmq(name, record_documents(frames), pause_s=0.0)
     return (len(times) - 1) / (times[-1] - times[0])
 
 
-def ratios(name: str, frames: int, rounds: int) -> dict[str, float]:
-    """Medians of the rounds' rates, and of their ratios: the machine drifts, so both sides are beside each other."""
-    before = forward_rate(name)
-    found: list[tuple[float, ...]] = []
+def measure_ratios(name: str, frames: int, rounds: int) -> dict[str, float]:
+    """Return the medians over rounds of rates and ratios; the two sides alternate, because the machine drifts."""
+    before = measure_forward_rate(name)
+    rates: list[tuple[float, ...]] = []
     for _ in range(rounds):
-        ours, after, taken = agent_rate(name, frames), forward_rate(name), ingest(name)
-        bare, before = (before + after) / 2, after
-        found.append((ours, bare, ours / bare, *taken, taken[0] / taken[1]))
+        agent, after, ingest = measure_agent_rate(name, frames), measure_forward_rate(name), measure_ingest(name)
+        forward, before = (before + after) / 2, after
+        rates.append((agent, forward, agent / forward, *ingest, ingest[0] / ingest[1]))
     names = ("zmq_frames_per_s", "forward_frames_per_s", "zmq_of_forward")
     names += ("ingest_documents_per_s", "dispatcher_documents_per_s", "ingest_of_dispatcher")
-    return dict(zip(names, np.median(found, axis=0).tolist(), strict=True))
+    return dict(zip(names, np.median(rates, axis=0).tolist(), strict=True))
 
 
-def processor(name: str, frames: int, rounds: int) -> dict[str, float]:
-    """Processor time per frame, ms, of the bare batched forward and of the agent, documents in to documents out: what
-    other work on the machine leaves alone. Medians of the rounds."""
+def measure_processor(name: str, frames: int, rounds: int) -> dict[str, float]:
+    """Return the processor time per frame (ms) of the bare batched forward and of the agent, documents in to out.
+
+    Other work on the machine affects it less than wall time. The values are medians over the rounds.
+    """
     model = Model(card.find(name))
     x = np.random.default_rng(0).normal(size=(256, len(model.grid))).astype(np.float32)
     model.warm_up()
@@ -203,40 +211,40 @@ def processor(name: str, frames: int, rounds: int) -> dict[str, float]:
             model.forward(x)
         return (time.process_time() - began) / (4 * len(x))
 
-    found = []
+    times: list[tuple[float, ...]] = []
     for _ in range(rounds):
-        before, took = forward(), []
-        for documents in (recorded(64), recorded(frames)):  # the first warms up
+        before, agent_times = forward(), []
+        for documents in (record_documents(64), record_documents(frames)):  # the first warms up
             with XASAgent.from_config({"model": {"use": [name]}}) as agent:
                 agent.subscribe(lambda kind, doc: None)
                 began = time.process_time()
                 for kind, doc in documents:
                     agent(kind, doc)
                 agent.wait(300)
-                took.append(time.process_time() - began)
-        bare, ours = (before + forward()) / 2, took[-1] / frames
-        found.append((1e3 * bare, 1e3 * ours, bare / ours))
+                agent_times.append(time.process_time() - began)
+        bare, whole = (before + forward()) / 2, agent_times[-1] / frames
+        times.append((1e3 * bare, 1e3 * whole, bare / whole))
     names = ("forward_processor_ms", "agent_processor_ms", "agent_of_forward_processor")
-    return dict(zip(names, np.median(found, axis=0).tolist(), strict=True))
+    return dict(zip(names, np.median(times, axis=0).tolist(), strict=True))
 
 
-def callback(name: str) -> dict[str, float]:
-    """Time that the callback takes from the RunEngine's thread, per event, while the agent works."""
-    documents = recorded(400)
-    took: list[float] = []
+def measure_callback(name: str) -> dict[str, float]:
+    """Measure the time per event that the callback takes from the RunEngine's thread while the agent works."""
+    documents = record_documents(400)
+    durations: list[float] = []
     with XASAgent.from_config({"model": {"use": [name]}}) as agent:
         for kind, doc in documents:
             began = time.perf_counter()
             agent(kind, doc)
-            took.append(time.perf_counter() - began)
+            durations.append(time.perf_counter() - began)
             time.sleep(0.005)
         agent.wait(60)
-    p50, p99 = np.percentile(took, [50, 99]) * 1e3
+    p50, p99 = np.percentile(durations, [50, 99]) * 1e3
     return {"callback_p50_ms": float(p50), "callback_p99_ms": float(p99)}
 
 
-def dispatch(address: str, ready: Any, ended: Any) -> None:
-    """bluesky's own RemoteDispatcher with a callback that does nothing but note the end."""
+def run_dispatcher(address: str, ready: Any, ended: Any) -> None:
+    """Run bluesky's RemoteDispatcher with a callback that only records the time of the stop document."""
     from bluesky.callbacks.zmq import RemoteDispatcher
 
     unpack = functools.partial(msgpack.unpackb, raw=False, object_hook=msgpack_numpy.decode)
@@ -246,32 +254,33 @@ def dispatch(address: str, ready: Any, ended: Any) -> None:
     dispatcher.start()
 
 
-def ingest(name: str, events: int = 21_000) -> tuple[float, float]:
-    """Documents/s of a step scan, from the publisher's go to the stop document served: ours, theirs.
+def measure_ingest(name: str, events: int = 21_000) -> tuple[float, float]:
+    """Return documents/s of a step scan, of the agent and of the RemoteDispatcher.
 
-    Ours is the whole agent, frames and estimates included; theirs calls back and does nothing.
+    The time runs from the start of publishing to the end of the stop document's processing. The agent assembles
+    frames and makes estimates; the dispatcher only calls back.
     """
-    documents = step_documents(events)
+    documents = make_step_documents(events)
 
-    def sender() -> tuple[Any, str, Any]:
+    def start_publisher() -> tuple[Any, str, Any]:
         port, go = CONTEXT.Queue(), CONTEXT.Event()
         process = CONTEXT.Process(target=publish, args=(documents, 0.0, port, go))
         process.start()
         return process, port.get(), go
 
-    process, address, go = sender()
+    process, address, go = start_publisher()
     ready, ended = CONTEXT.Event(), CONTEXT.Queue()
-    listener = CONTEXT.Process(target=dispatch, args=(address, ready, ended))
+    listener = CONTEXT.Process(target=run_dispatcher, args=(address, ready, ended))
     listener.start()
     ready.wait()
     time.sleep(1.0)
     began = time.monotonic()
     go.set()
-    theirs = events / (ended.get(timeout=120) - began)
+    dispatcher_rate = events / (ended.get(timeout=120) - began)
     listener.terminate()
     process.join()
 
-    process, address, go = sender()
+    process, address, go = start_publisher()
     source = ZMQSource(ZMQEndpoint(address=address))
     with XASAgent.from_config({"model": {"use": [name]}}) as agent:
         source.connect()
@@ -283,16 +292,16 @@ def ingest(name: str, events: int = 21_000) -> tuple[float, float]:
             if kind == "stop":
                 break
         agent.wait(120)
-        ours = events / (time.monotonic() - began)
+        agent_rate = events / (time.monotonic() - began)
     source.close()
     process.join()
-    return ours, theirs
+    return agent_rate, dispatcher_rate
 
 
-def alignment(name: str) -> dict[str, float]:
-    """Alignment per spectrum of 341 points with a reference channel, alone and in a batch of 256."""
+def measure_alignment(name: str) -> dict[str, float]:
+    """Time the alignment of a spectrum of 341 points with a reference channel, alone and in a batch of 256."""
     model = Model(card.find(name))
-    events = [doc["data"] for kind, doc in recorded(256) if kind == "event"]
+    events = [doc["data"] for kind, doc in record_documents(256) if kind == "event"]
     energy = events[0]["energy"]
     mu = np.stack([np.log(e["I0"] / e["It"]) for e in events])
     reference = np.stack([np.log(e["It"] / e["Iref"]) for e in events])
@@ -300,20 +309,20 @@ def alignment(name: str) -> dict[str, float]:
 
     def batch(n: int) -> float:
         frames = Batch(energy, mu[:n], reference=reference[:n])
-        took = repeated(lambda: align(frames, model.grid, model.edge, settings), seconds=1.5)
-        return float(np.median(took)) / n * 1e6
+        durations = time_calls(lambda: align(frames, model.grid, model.edge, settings), seconds=1.5)
+        return float(np.median(durations)) / n * 1e6
 
     return {"alignment_alone_us": batch(1), "alignment_batched_us": batch(256)}
 
 
-def cuda(name: str) -> Iterator[str]:
-    """Absolute figures of the forward on a CUDA device, transfers included, and what the device could do."""
+def measure_cuda(name: str) -> Iterator[str]:
+    """Yield lines with the speed of the forward on a CUDA device, transfers included, and of the device itself."""
     model = Model(card.find(name), device="cuda")
     model.warm_up((1, 32, 1024, 4096))
     parameters = sum(p.numel() for p in torch.jit.load(card.find(name) / "model.ts").parameters())
     rng = np.random.default_rng(0)
     one = rng.normal(size=(1, len(model.grid))).astype(np.float32)
-    p50, p99 = np.percentile(repeated(lambda: model.forward(one), 5.0), [50, 99]) * 1e3
+    p50, p99 = np.percentile(time_calls(lambda: model.forward(one), 5.0), [50, 99]) * 1e3
     yield f"{torch.cuda.get_device_name()}: batch 1 p50 {p50:.3f} ms, p99 {p99:.3f} ms, transfers included"
     size = 8192
     a = torch.randn(size, size, device="cuda")
@@ -322,40 +331,44 @@ def cuda(name: str) -> Iterator[str]:
         torch.mm(a, a)
         torch.cuda.synchronize()
 
-    peak = 2 * size**3 / float(np.median(repeated(product)))
+    peak = 2 * size**3 / float(np.median(time_calls(product)))
     block = torch.empty(2**28, device="cuda")
 
     def copy() -> None:
         block.copy_(block.flip(0))
         torch.cuda.synchronize()
 
-    moved = 4 * 4 * 2**28 / float(np.median(repeated(copy)))  # flip and copy each read and write once
-    yield f"device: {peak / 1e12:.1f} TFLOP/s in float32 without TF32, {moved / 1e9:.0f} GB/s"
+    bytes_per_s = 4 * 4 * 2**28 / float(np.median(time_calls(copy)))  # flip and copy each read and write once
+    yield f"device: {peak / 1e12:.1f} TFLOP/s in float32 without TF32, {bytes_per_s / 1e9:.0f} GB/s"
     for n in (32, 1024, 4096):
         x = rng.normal(size=(n, len(model.grid))).astype(np.float32)
-        rate = n / float(np.median(repeated(lambda x=x: model.forward(x))))
+        rate = n / float(np.median(time_calls(lambda x=x: model.forward(x))))
         yield f"batch {n}: {rate:,.0f} frames/s ({parameters:,} parameters)"
 
 
 def main() -> None:
-    """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="co-k")
-    parser.add_argument("--frames", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=3, help="of the two rates; medians are told")
+    parser.add_argument("--frames", type=int, default=2000, help="per measurement of the rate")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each rate; the table shows medians")
     parser.add_argument("--out", type=Path, default=Path("benchmarks.json"))
-    asked = parser.parse_args()
+    options = parser.parse_args()
     configure_torch(default_threads())
     load_config(None)
 
-    bare = forwards(asked.model)
-    _, latency = through_zmq(asked.model, recorded(150), pause_s=FRAME_EVERY_S)
-    again = forwards(asked.model)  # the machine drifts: the agent is held against the mean of before and after
-    bare = {k: (v + again[k]) / 2 for k, v in bare.items()}
-    found = {**bare, **ratios(asked.model, asked.frames, asked.rounds), **callback(asked.model)}
-    found |= alignment(asked.model) | processor(asked.model, asked.frames, asked.rounds)
+    bare = measure_forward(options.model)
+    _, latency = run_through_zmq(options.model, record_documents(150), pause_s=FRAME_PERIOD_S)
+    # The machine drifts: the agent is compared with the mean of the forward before and after it.
+    after = measure_forward(options.model)
+    bare = {k: (v + after[k]) / 2 for k, v in bare.items()}
+    figures = {
+        **bare,
+        **measure_ratios(options.model, options.frames, options.rounds),
+        **measure_callback(options.model),
+    }
+    figures |= measure_alignment(options.model) | measure_processor(options.model, options.frames, options.rounds)
     p50, p99 = np.percentile(latency[10:], [50, 99])
-    found |= {"latency_p50_ms": float(p50), "latency_p99_ms": float(p99)}
+    figures |= {"latency_p50_ms": float(p50), "latency_p99_ms": float(p99)}
     rows = [
         (
             "latency p50, received to published",
@@ -363,38 +376,38 @@ def main() -> None:
             f"{1.5 * bare['forward_paced_p50_ms'] + 1:.2f} ms allowed",
         ),
         (
-            "bare forward in the same rhythm, p50",
+            "bare forward at the same frame period, p50",
             f"{bare['forward_paced_p50_ms']:.2f} ms",
-            "1.5 × this + 1 ms is allowed",
+            "1.5 × this + 1 ms allowed",
         ),
         ("bare forward back to back, p50", f"{bare['forward_p50_ms']:.2f} ms", f"threads: {default_threads()}"),
         ("bare forward of one frame, one core", f"{bare['forward_one_core_p50_ms']:.2f} ms", "5 ms allowed"),
         (
             "frames/s, ZMQ in to ZMQ out",
-            f"{found['zmq_frames_per_s']:.0f}",
-            f"{found['zmq_of_forward']:.2f} of bare batched",
+            f"{figures['zmq_frames_per_s']:.0f}",
+            f"{figures['zmq_of_forward']:.2f} of bare batched",
         ),
         (
             "processor time per frame, documents in to out",
-            f"{found['agent_processor_ms']:.2f} ms",
-            f"bare batched forward: {found['agent_of_forward_processor']:.2f} of it",
+            f"{figures['agent_processor_ms']:.2f} ms",
+            f"bare batched forward: {figures['agent_of_forward_processor']:.2f} of it",
         ),
-        ("callback per event, p99", f"{found['callback_p99_ms']:.3f} ms", "0.2 ms allowed"),
+        ("callback per event, p99", f"{figures['callback_p99_ms']:.3f} ms", "0.2 ms allowed"),
         (
             "documents/s taken in",
-            f"{found['ingest_documents_per_s']:.0f}",
-            f"{found['ingest_of_dispatcher']:.2f} of RemoteDispatcher",
+            f"{figures['ingest_documents_per_s']:.0f}",
+            f"{figures['ingest_of_dispatcher']:.2f} of RemoteDispatcher",
         ),
-        ("alignment of one spectrum", f"{found['alignment_alone_us']:.0f} µs", ""),
-        ("alignment in a batch of 256", f"{found['alignment_batched_us']:.0f} µs", "per spectrum"),
+        ("alignment of one spectrum", f"{figures['alignment_alone_us']:.0f} µs", ""),
+        ("alignment in a batch of 256", f"{figures['alignment_batched_us']:.0f} µs", "per spectrum"),
     ]
-    print(f"{asked.model} on {platform.machine()}, threads: {default_threads()}, torch {torch.__version__}")
-    for name, value, beside in rows:
-        print(f"{name:45} {value:>12}  {beside}")
+    print(f"{options.model} on {platform.machine()}, threads: {default_threads()}, torch {torch.__version__}")
+    for name, value, note in rows:
+        print(f"{name:45} {value:>12}  {note}")
     if torch.cuda.is_available():
-        for line in cuda(asked.model):
+        for line in measure_cuda(options.model):
             print(line)
-    asked.out.write_text(json.dumps(found, indent=2) + "\n")
+    options.out.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":

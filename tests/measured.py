@@ -1,4 +1,4 @@
-"""Files as beamlines write them, made from FEFF spectra: XDI in counts, normalised text columns, a series in npz."""
+"""Write files in beamline formats from FEFF spectra: XDI with counts, normalised text columns, a series in npz."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ FEFF = Path(__file__).parent / "data/feff"
 
 
 def cobalt(row: str = "Co3O4_Co008") -> tuple[np.ndarray, np.ndarray]:
-    """Return energy (eV) and normalised μ of a FEFF row, in the two step sizes of a quick scan."""
+    """Return energy (eV) and normalised μ of a FEFF row, with the two step sizes of a quick scan."""
     energy = np.concatenate([np.arange(7600.0, 7700.0, 5.0), np.arange(7700.0, 7780.0, 0.2)])
     with np.load(FEFF / "co_k.npz") as z:
         (k,) = np.flatnonzero(z["id"] == row)
@@ -17,7 +17,7 @@ def cobalt(row: str = "Co3O4_Co008") -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_xdi(path: Path) -> Path:
-    """Write counts of two chambers in transmission and of the reference's, a decimal each."""
+    """Write a transmission scan: counts of I0, of the transmitted beam and of the reference chamber."""
     energy, mu = cobalt()
     i0 = 1.5e5 - 40.0 * (energy - energy[0])
     it = i0 * np.exp(-0.3 - 0.8 * mu)
@@ -46,7 +46,7 @@ def write_xdi(path: Path) -> Path:
 
 
 def write_normalised(path: Path) -> Path:
-    """Write a spectrum that the beamline has normalised, beside the reference, its derivative and I0."""
+    """Write a spectrum normalised by the beamline, with the reference, its derivative and I0."""
     energy, mu = cobalt()
     columns = np.column_stack([energy, mu, 1.0 + mu, np.gradient(mu, energy), np.full(len(energy), 15584.69)])
     rows = "".join(f"{e:14.7g} {m:12.7g} {r:12.7g} {d:13.7g} {i:12.7g}\n" for e, m, r, d, i in columns)
@@ -64,10 +64,10 @@ def write_normalised(path: Path) -> Path:
 
 
 def write_series(path: Path, frames: int = 12) -> Path:
-    """Write normalised spectra of a charge in single precision, with a reference of each."""
+    """Write normalised spectra of a charge in single precision, each with a reference."""
     energy, first = cobalt("Li1.00CoO2_O3_s0_Co012")
     last = cobalt("Li0.17CoO2_O3_s1_Co002")[1]
-    norm = np.array([(1 - part) * first + part * last for part in np.linspace(0, 1, frames)])
+    norm = np.array([(1 - share) * first + share * last for share in np.linspace(0, 1, frames)])
     reference = np.tile(cobalt("Co_metal_Co000")[1], (frames, 1))
     np.savez(path, energy=energy, norm=norm.astype(np.float32), reference=reference.astype(np.float32))
     return path

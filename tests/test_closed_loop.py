@@ -1,4 +1,4 @@
-"""The whole: beamline process, ZMQ, agent, model, rule, control. The charge stops at half the lithium."""
+"""Test the whole loop: beamline process, ZMQ, agent, model, rule, control. The charge stops at half the lithium."""
 
 import csv
 import json
@@ -33,9 +33,9 @@ def test_the_rule_stops_the_charge_at_half_the_lithium(seed, tmp_path):
         out,
         "--strict",
     ]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=110)
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
+    process = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=110)
+    assert process.returncode == 0, process.stderr
+    assert "Traceback" not in process.stderr
 
     summary = json.loads((out / "summary.json").read_text())
     assert set(summary) >= SUMMARY
@@ -48,7 +48,7 @@ def test_the_rule_stops_the_charge_at_half_the_lithium(seed, tmp_path):
     assert summary["decisions"] == 1
     assert 0 < summary["latency_ms"]["p50"] <= summary["latency_ms"]["p99"]
     assert summary["model"]["name"] == "co-k"
-    assert f"x_true_at_stop     {summary['x_true_at_stop']}" in done.stdout
+    assert f"x_true_at_stop     {summary['x_true_at_stop']}" in process.stdout
 
     check_documents(out / "documents.jsonl", summary["frames"])
     check_tables(out, summary["frames"])
@@ -56,18 +56,18 @@ def test_the_rule_stops_the_charge_at_half_the_lithium(seed, tmp_path):
 
 
 def check_documents(path: Path, frames: int) -> None:
-    found = [json.loads(line) for line in path.read_text().splitlines()]
+    documents = [json.loads(line) for line in path.read_text().splitlines()]
     streams, events = {}, {}
-    for name, doc in found:
+    for name, doc in documents:
         event_model.schema_validators[event_model.DocumentNames[name]].validate(doc)
         if name == "descriptor":
             streams[doc["uid"]] = doc["name"]
         if name == "event":
             events.setdefault(streams[doc["descriptor"]], []).append(doc)
-    (start,), (stop,) = ([doc for name, doc in found if name == n] for n in ("start", "stop"))
+    (start,), (stop,) = ([doc for name, doc in documents if name == n] for n in ("start", "stop"))
     assert stop["run_start"] == start["uid"]
     assert stop["exit_status"] == "success"
-    assert found[-1][0] == "stop"
+    assert documents[-1][0] == "stop"
     assert [e["seq_num"] for e in events["descriptors"]] == list(range(1, frames + 1))
     assert [e["data"]["status"] for e in events["decisions"]] == ["proposed", "sent", "acknowledged"]
     evidence = [uid for uid, _ in json.loads(events["decisions"][0]["data"]["evidence"])]
@@ -80,9 +80,8 @@ def check_tables(out: Path, frames: int) -> None:
     assert [int(r["seq_num"]) for r in rows] == list(range(1, frames + 1))
     assert float(rows[-1]["OS_mean"]) == pytest.approx(3.5, abs=0.15)
     assert np.corrcoef([float(r["OS_mean"]) for r in rows], range(frames))[0, 1] > 0.95
-    assert {"voltage", "temperature", "electrode_mass_mg"} < set(
-        rows[0]
-    )  # the robot's parameters came with the sample
+    sample_parameters = {"voltage", "temperature", "electrode_mass_mg"}  # from the robot, with the sample
+    assert sample_parameters < set(rows[0])
     with (out / "decisions.csv").open(newline="") as f:
         (decision,) = csv.DictReader(f)
     assert (decision["rule"], decision["action"], decision["status"]) == ("half charged", "stop", "acknowledged")

@@ -4,7 +4,7 @@ import math
 from bisect import insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, assert_never
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -317,4 +317,10 @@ def _probability_within(mean: float, sigma: float, bound: float) -> float:
 
 def start_watch(trigger: Trigger, unit: str = "") -> Watch:
     """Return a watch for a new series, with the unit of the descriptor for its reasons."""
-    return ThresholdWatch(trigger, unit) if isinstance(trigger, Threshold) else PlateauWatch(trigger, unit)
+    match trigger:
+        case Threshold():
+            return ThresholdWatch(trigger, unit)
+        case Plateau():
+            return PlateauWatch(trigger, unit)
+        case _:
+            assert_never(trigger)

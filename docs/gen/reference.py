@@ -5,7 +5,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -54,6 +54,7 @@ DOCUMENT_KEYS = {
     "extrapolated_ev": "How far the grid extends beyond the measured energies.",
     "pre_edge_slope": "Slope of the pre-edge line.",
     "post_edge_order": "Order of the post-edge polynomial.",
+    "glitches": "Number of points that the alignment repaired as glitches.",
     "self_absorption_damping": "Fraction of a small feature's amplitude that self-absorption leaves.",
     "(readings)": "Each scalar that came with the frame, under its own name (`.` and `/` become `_`).",
     "spectrum": "Aligned spectrum on the model's grid; the descriptor's configuration holds the energies.",
@@ -302,6 +303,19 @@ def exit_codes() -> str:
 # --- documents, reasons, flags ---------------------------------------------------------------------------
 
 
+def quantities_of_alignment() -> Iterable[str]:
+    """The quantities that the alignment of any spectrum gives; self-absorption adds one where it is corrected."""
+    import numpy as np
+
+    from xas_agent.agent.spectra import AlignmentSettings, Batch, align
+    from xas_agent.agent.types import Edge, Grid
+
+    energy = np.arange(7560.0, 7900.0)
+    mu = np.arctan(energy - 7712.0)[None]
+    grid = Grid(-9.0, 82.0, 1.0, (-9.0, -6.0), (62.0, 82.0))
+    return align(Batch(energy, mu), grid, Edge(7709.0), AlignmentSettings()).quantities
+
+
 def published() -> dict[str, dict[str, dict[str, Any]]]:
     """The data keys of every stream, as the agent publishes them for one descriptor ``D`` of either kind."""
     described: dict[str, dict[str, dict[str, Any]]] = {}
@@ -314,9 +328,7 @@ def published() -> dict[str, dict[str, dict[str, Any]]]:
 
     frame = Frame("u", "r", 1, 0.0, np.arange(3.0), np.arange(3.0))
     estimate = Estimate({"D": DescriptorEstimate(0.0, 0.0, 0.0, 0.0, 1.0)}, 0.0)
-    names = [
-        n for n in DOCUMENT_KEYS if n.endswith(("_ev", "_slope", "_order", "_damping")) or n in ("edge_step", "noise")
-    ]
+    names = [*quantities_of_alignment(), "self_absorption_damping"]
     run = AgentRun({"uid": "r", "time": 0.0}, Provenance("MODEL", "", ""), collect)
     run.frame(frame, dict.fromkeys(names, math.nan), estimate, np.zeros(3), 0.0)
     run.decision(Decision("i", "rule", "notify", "", "r", 0.0, 1.0, ()))

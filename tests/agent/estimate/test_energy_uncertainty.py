@@ -1,4 +1,4 @@
-"""What an error of the energies does to estimates."""
+"""Test the effect of energy errors on estimates."""
 
 from dataclasses import dataclass, field
 from unittest.mock import Mock
@@ -16,7 +16,7 @@ GRID = Grid(-9, 60, 1, (-9, -6), (30, 60))
 
 @dataclass
 class EdgeReader:
-    """OS is where the edge stands, at ``per_ev`` e per eV; CN is the same whatever the energy."""
+    """A model with an OS proportional to the edge energy, ``per_ev`` e per eV, and a constant CN."""
 
     offset_sd_ev: float = 0.0
     scale_sd: float = 0.0
@@ -29,14 +29,14 @@ class EdgeReader:
     grid: Grid = GRID
     units: dict[str, str] = field(default_factory=dict)
     single_site: frozenset[str] = frozenset()
-    asked: list[int] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)
 
     @property
     def edge(self) -> Edge:
         return Edge(8333.0, 3.0, self.offset_sd_ev, scale_sd=self.scale_sd, amplitude_sd=self.amplitude_sd)
 
     def estimate(self, spectra, extra_sd=None):
-        self.asked.append(len(spectra))
+        self.batches.append(len(spectra))
         at = (GRID.stop_ev - spectra.sum(1)) * self.per_ev
         return [
             Estimate({"OS": DescriptorEstimate(a, a - 1, a + 1), "CN": DescriptorEstimate(6, 5, 6)}, 0.1) for a in at
@@ -47,21 +47,21 @@ def steps(*edges):
     return np.array([(GRID.energy > e).astype(np.float32) for e in edges])
 
 
-def test_slopes_are_those_of_a_spectrum_that_is_moved():
-    for found in slopes(EdgeReader(), steps(10.5, 14.5)):
-        assert found["OS"] == (pytest.approx(0.2), 0, 0)
-        assert found["CN"] == (0, 0, 0)
+def test_slopes_of_a_shift():
+    for slope in slopes(EdgeReader(), steps(10.5, 14.5)):
+        assert slope["OS"] == (pytest.approx(0.2), 0, 0)
+        assert slope["CN"] == (0, 0, 0)
 
 
-def test_slopes_are_those_of_a_spectrum_that_is_stretched():
+def test_slopes_of_a_stretch():
     model = EdgeReader(scale_sd=0.02)
-    for found, edge in zip(slopes(model, steps(13.0, 53.0)), (13.5, 53.5), strict=True):
-        assert found["OS"] == (pytest.approx(0.2), pytest.approx(0.2 * (edge - 3.0), rel=0.05), 0)
+    for slope, edge in zip(slopes(model, steps(13.0, 53.0)), (13.5, 53.5), strict=True):
+        assert slope["OS"] == (pytest.approx(0.2), pytest.approx(0.2 * (edge - 3.0), rel=0.05), 0)
     widths = EnergyUncertainty()(["a"], model, steps(53.0), np.array([3.0]))
     assert widths["OS"][0] == pytest.approx(np.hypot(0.2 * 3.0, 0.2 * 50.5 * 0.02), rel=0.02)
 
 
-def test_the_amplitude_counts_too():
+def test_slopes_of_the_amplitude():
     model = EdgeReader(amplitude_sd=0.05)
     slope = slopes(model, steps(13.0))[0]["OS"][2]
     change = model.edge.scale_structure(steps(13.0).astype(float), GRID, 1.01) - steps(13.0)
@@ -71,13 +71,13 @@ def test_the_amplitude_counts_too():
 
 
 def test_measured_scale_and_feff_scale_add_in_quadrature():
-    found = EnergyUncertainty()(["a", "a"], EdgeReader(offset_sd_ev=4.0), steps(10.5, 11.5), np.array([3.0, 0.0]))
-    np.testing.assert_allclose(found["OS"], [0.2 * 5.0, 0.2 * 4.0])
-    np.testing.assert_allclose(found["CN"], 0)
+    sds = EnergyUncertainty()(["a", "a"], EdgeReader(offset_sd_ev=4.0), steps(10.5, 11.5), np.array([3.0, 0.0]))
+    np.testing.assert_allclose(sds["OS"], [0.2 * 5.0, 0.2 * 4.0])
+    np.testing.assert_allclose(sds["CN"], 0)
 
 
 @pytest.mark.parametrize("size", [1, 3, 12])
-def test_slopes_are_looked_at_now_and_then_however_frames_are_batched(size):
+def test_slopes_are_updated_periodically_for_any_batch_size(size):
     rng = np.random.default_rng(0)
     edges = 8 + np.sort(rng.uniform(0, 10, 12))
     series = ["a", "a", "b", *"abababaab"]
@@ -88,26 +88,26 @@ def test_slopes_are_looked_at_now_and_then_however_frames_are_batched(size):
             widths(series[k : k + batch], model, steps(*edges[k : k + batch]), np.ones(len(series[k : k + batch])))
             for k in range(0, 12, batch)
         ]
-        return np.concatenate([p["OS"] for p in parts]), sum(model.asked) // 2
+        return np.concatenate([p["OS"] for p in parts]), sum(model.batches) // 2
 
-    found, looks = run(size)
-    once, _ = run(12)
-    np.testing.assert_array_equal(found, once)
-    assert looks == 5  # of seven frames of a: 0, 3, 6; of five of b: 0, 3
+    widths, updates = run(size)
+    one_batch, _ = run(12)
+    np.testing.assert_array_equal(widths, one_batch)
+    assert updates == 5  # at frames 0, 3, 6 of the seven of a, and 0, 3 of the five of b
 
 
-def test_series_beyond_the_most_are_forgotten():
+def test_series_beyond_the_maximum_are_forgotten():
     model, widths = EdgeReader(), EnergyUncertainty(every=10, max_series=2)
     for name in "abca":
         widths([name], model, steps(10.5), np.ones(1))
-    assert sum(model.asked) // 2 == 4
+    assert sum(model.batches) // 2 == 4
 
 
-def test_a_look_that_failed_is_repeated():
-    """Else the next frames' intervals would leave the energies out without a word."""
+def test_failed_update_is_repeated():
+    """Otherwise the intervals of the next frames would omit the energy uncertainty."""
     model, widths = EdgeReader(), EnergyUncertainty()
     model.estimate = Mock(side_effect=RuntimeError)
     with pytest.raises(RuntimeError):
         widths(["a"], model, steps(10.5), np.ones(1))
-    found = widths(["a", "a"], EdgeReader(), steps(10.5, 11.5), np.ones(2))
-    np.testing.assert_allclose(found["OS"], 0.2)
+    sds = widths(["a", "a"], EdgeReader(), steps(10.5, 11.5), np.ones(2))
+    np.testing.assert_allclose(sds["OS"], 0.2)

@@ -1,4 +1,4 @@
-"""Which model serves a spectrum: by name, by its energies, by the edge that a long scan shows."""
+"""Test the choice of a model by element, by energies and by the edge in a long scan."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,8 +21,8 @@ EDGES = {("Co", "K"): 7709.0, ("Ni", "K"): 8333.0, ("Cu", "K"): 8979.0}
 
 
 @dataclass
-class Known:
-    """What a choice looks at."""
+class FakeModel:
+    """The part of a model that the choice needs."""
 
     absorber: str
     edge_name: str
@@ -37,26 +37,26 @@ class Known:
         return f"{self.absorber}-{self.edge_name}".lower()
 
     def estimate(self, spectra: NDArray[np.float32], extra_sd: object = None) -> Sequence[Estimate]:
-        raise AssertionError("choosing a model asks none for an estimate")
+        raise AssertionError("the choice of a model must not call estimate")
 
 
-CO, NI, CU = MODELS = [Known(element, edge, Edge(at)) for (element, edge), at in EDGES.items()]
+CO, NI, CU = MODELS = [FakeModel(element, edge, Edge(at)) for (element, edge), at in EDGES.items()]
 
 
 def scan(first: float, last: float, *steps: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Energies and absorption with an edge of the given height at each given energy."""
+    """Return energies and absorption with edges at the given energies and heights."""
     energy = np.arange(first, last, 1.0)
     rise = sum((height * (0.5 + np.arctan(energy - at) / np.pi) for at, height in steps), np.zeros_like(energy))
     return energy, 0.4 * (energy / 8000) ** -2.7 + rise
 
 
-def refusal(*asked: Any) -> tuple[str, str]:
-    found = choose_model(*asked)
-    assert isinstance(found, tuple)
-    return found
+def refusal(*arguments: Any) -> tuple[str, str]:
+    reason_and_detail = choose_model(*arguments)
+    assert isinstance(reason_and_detail, tuple)
+    return reason_and_detail
 
 
-def test_a_named_element_decides():
+def test_named_element_decides():
     energy, mu = scan(8250, 8450, (8333, 1))
     assert choose_model(MODELS, energy, mu, "Co", "K") is CO
     assert choose_model(MODELS, energy, mu, "Cu", None) is CU
@@ -64,47 +64,47 @@ def test_a_named_element_decides():
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda m: m.name)
 @pytest.mark.parametrize(("before", "after"), [(60, 110), (-15, 110), (200, 30)])
-def test_the_energies_decide_where_nothing_is_named(model, before, after):
+def test_energies_decide_without_a_named_element(model, before, after):
     at = model.edge.edge_ev
     assert choose_model(MODELS, *scan(at - before, at + after, (at, 1)), None, None) is model
 
 
 @pytest.mark.parametrize("model", [CO, NI])
-def test_a_long_scan_over_other_edges_is_of_the_one_that_shows(model):
+def test_visible_edge_decides_in_a_long_scan(model):
     energy, mu = scan(7600, 9500, (model.edge.edge_ev, 0.8))
     assert choose_model(MODELS, energy, mu, None, None) is model
 
 
-def test_two_edges_that_both_show_are_ambiguous():
+def test_two_visible_edges_are_ambiguous():
     reason, detail = refusal(MODELS, *scan(7600, 8600, (7709, 1), (8333, 0.9)), None, None)
     assert reason == Reason.SEVERAL_MODELS
     assert detail == "co-k, ni-k all fit 7600.0…8599.0 eV"
 
 
 @pytest.mark.parametrize(
-    ("models", "window", "element", "edge", "found"),
+    ("models", "window", "element", "edge", "message"),
     [
         (MODELS, (7000, 7200), None, None, "no model for 7000.0…7199.0 eV; loaded are Co K, Ni K, Cu K"),
-        (MODELS, (7650, 7720), None, None, "no model for 7650.0…7719.0 eV"),  # ends before the edge is over
+        (MODELS, (7650, 7720), None, None, "no model for 7650.0…7719.0 eV"),  # ends within the edge
         (MODELS, (8250, 8450), "Fe", None, "no model for Fe edge"),
         (MODELS, (8250, 8450), "Ni", "L3", "no model for Ni L3"),
         ([], (8250, 8450), None, None, "loaded are none"),
     ],
 )
-def test_where_none_fits_it_says_what_was_wanted_and_what_there_is(models, window, element, edge, found):
+def test_refusal_names_the_request_and_the_loaded_models(models, window, element, edge, message):
     reason, detail = refusal(models, *scan(*window), element, edge)
     assert reason == Reason.NO_MODEL
-    assert found in detail
+    assert message in detail
 
 
 def test_two_models_of_one_edge_are_ambiguous():
-    other = Known("Ni", "K", Edge(8333.0, 1.7))
+    other = FakeModel("Ni", "K", Edge(8333.0, 1.7))
     reason, _ = refusal([NI, other], *scan(8250, 8450, (8333, 1)), "Ni", "K")
     assert reason == Reason.SEVERAL_MODELS
 
 
 @given(st.sampled_from(MODELS), st.floats(70, 1500), st.floats(70, 1500), st.floats(0.05, 3))
 @settings(max_examples=100, deadline=None)
-def test_a_scan_with_one_edge_is_never_given_to_another_model(model, before, after, height):
+def test_scan_with_one_edge_gets_the_model_of_that_edge(model, before, after, height):
     at = model.edge.edge_ev
     assert choose_model(MODELS, *scan(at - before, at + after, (at, height)), None, None) is model

@@ -1,4 +1,4 @@
-"""Frames and their answers, whoever brings the frames."""
+"""Test the answers to frames from streams, files and computations."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,12 +22,12 @@ from xas_agent.agent.types.grid import Grid
 from xas_agent.agent.types.reasons import Flag, Reason
 
 EDGES = {"Co": 7709.0, "Ni": 8333.0}
-POISON = 2.5  # a white line of this height makes the model fail
+FAILING_HEIGHT = 2.5  # a white line of this height makes the model fail
 
 
 @dataclass
 class WhiteLine:
-    """A model whose OS is the mean over the first 15 eV above the edge; spectra that it dislikes make it fail."""
+    """A model with OS as the mean over the first 15 eV above the edge, which fails on high white lines."""
 
     absorber: str = "Ni"
     edge_name: str = "K"
@@ -46,25 +46,25 @@ class WhiteLine:
         return Edge(EDGES[self.absorber], offset_sd_ev=0.5)
 
     def estimate(self, spectra, extra_sd=None):
-        if extra_sd is not None:  # else it is asked for its slopes
+        if extra_sd is not None:  # otherwise the call is for slopes
             self.batches.append(len(spectra))
-        if len(spectra) and spectra.max() > POISON:
-            raise FloatingPointError("a white line too high")
+        if len(spectra) and spectra.max() > FAILING_HEIGHT:
+            raise FloatingPointError("white line too high")
         sd = np.zeros(len(spectra)) if extra_sd is None else extra_sd["OS"]
         means = spectra[:, self.grid.window((0, 15))].mean(1, dtype=np.float64)
         flags = (Flag.OUT_OF_DISTRIBUTION,)
         return [Estimate({"OS": DescriptorEstimate(m, m - s, m + s)}, 2.0, flags) for m, s in zip(means, sd)]  # noqa: B905
 
 
-def frame(number: int, element: str = "Ni", start: float = -150.0, height: float = 0.3, **more) -> Frame:
-    """A scan with noise of its own; a ``start`` of −12 eV leaves no pre-edge."""
+def frame(number: int, element: str = "Ni", start: float = -150.0, height: float = 0.3, **fields) -> Frame:
+    """Return a scan with noise seeded by ``number``; a ``start`` of −12 eV leaves no pre-edge."""
     x = np.concatenate([np.arange(start, -30, 4.0), np.arange(max(start, -30.0), 60, 0.5), np.arange(60.0, 400, 3.0)])
     rise = 0.5 + np.tanh((x - 6) / 2.5) / 2
     mu = 0.4 + 0.8 * rise * (1 + height * np.exp(-(((x - 10) / 5) ** 2))) - 3e-4 * x
     mu += 0.002 * np.random.default_rng(number).normal(size=len(x))
     foil = 0.5 + np.arctan((x - 0.3 - 0.01 * number) / 1.2) / np.pi
-    about = {"run_uid": "run", "seq_num": number, "time": 60.0 * number, "reference": foil, "element": element}
-    return Frame(uid=str(number), energy=EDGES.get(element, 8333.0) + x, mu=mu, **(about | more))
+    defaults = {"run_uid": "run", "seq_num": number, "time": 60.0 * number, "reference": foil, "element": element}
+    return Frame(uid=str(number), energy=EDGES.get(element, 8333.0) + x, mu=mu, **(defaults | fields))
 
 
 def server(**alignment) -> FrameServer:
@@ -73,14 +73,14 @@ def server(**alignment) -> FrameServer:
 
 
 def by_uid(answers: Iterator[Answer]) -> dict[str, Answer]:
-    found: dict[str, Answer] = {}
+    answer_by_uid: dict[str, Answer] = {}
     for answer in answers:
-        assert answer.frame.uid not in found
-        found[answer.frame.uid] = answer
-    return found
+        assert answer.frame.uid not in answer_by_uid
+        answer_by_uid[answer.frame.uid] = answer
+    return answer_by_uid
 
 
-def same(a: Answer, b: Answer, ends: Sequence[str] = ("mean", "lo", "hi")) -> None:
+def assert_same(a: Answer, b: Answer, ends: Sequence[str] = ("mean", "lo", "hi")) -> None:
     assert (a.refusal is None) == (b.refusal is None)
     if a.refusal is not None and b.refusal is not None:
         assert a.refusal.reason is b.refusal.reason
@@ -92,59 +92,59 @@ def same(a: Answer, b: Answer, ends: Sequence[str] = ("mean", "lo", "hi")) -> No
     assert a.estimate is not None
     assert b.estimate is not None
     for end in ends:
-        ours, theirs = (getattr(e.descriptors["OS"], end) for e in (a.estimate, b.estimate))
-        assert ours == pytest.approx(theirs, abs=1e-6)
+        value_a, value_b = (getattr(e.descriptors["OS"], end) for e in (a.estimate, b.estimate))
+        assert value_a == pytest.approx(value_b, abs=1e-6)
 
 
 KINDS = st.sampled_from(["Ni", "Co", "Fe", "short", "poison", "no foil"])
 
 
-def frames_of(kinds: Sequence[str]) -> list[Frame]:
-    made: list[Frame] = []
+def make_frames(kinds: Sequence[str]) -> list[Frame]:
+    frames: list[Frame] = []
     for k, kind in enumerate(kinds):
-        own = {"short": {"start": -12.0}, "poison": {"height": 4.0}, "no foil": {"reference": None}}.get(kind, {})
-        made.append(frame(k, kind if kind in ("Co", "Fe") else "Ni", **own))
-    return made
+        options = {"short": {"start": -12.0}, "poison": {"height": 4.0}, "no foil": {"reference": None}}.get(kind, {})
+        frames.append(frame(k, kind if kind in ("Co", "Fe") else "Ni", **options))
+    return frames
 
 
 @given(st.lists(KINDS, min_size=1, max_size=12), st.data(), st.sampled_from([None, GlitchSettings()]))
 @settings(max_examples=25, deadline=None)
-def test_a_stream_and_a_folder_of_files_get_the_same_answers(kinds, data, glitches):
-    """A stream comes in its order, in batches of any size; files come all at once in any order, with their times."""
-    frames = frames_of(kinds)
+def test_stream_and_files_get_the_same_answers(kinds, data, glitches):
+    """A stream arrives in order, in batches of any size; files arrive together in any order, with their times."""
+    frames = make_frames(kinds)
     live, batches = server(glitches=glitches), []
     while sum(map(len, batches)) < len(frames):
         done = sum(map(len, batches))
         batches.append(frames[done : done + data.draw(st.integers(1, 5))])
     shuffled = [frames[k] for k in data.draw(st.permutations(range(len(frames))))]
-    with capture_logs():  # which tracebacks would fill
+    with capture_logs():  # keeps tracebacks out of the output
         streamed = by_uid(answer for batch in batches for answer in live(batch))
         filed = by_uid(server(glitches=glitches)(shuffled, by_time=True))
     assert streamed.keys() == filed.keys() == {f.uid for f in frames}
-    # Frames on which the model failed together are counted again, so that its slopes are read at others.
+    # Frames of a failed batch are counted again, and slopes are then taken at other frames.
     ends = ("mean",) if "poison" in kinds else ("mean", "lo", "hi")
     for uid, answer in streamed.items():
-        same(answer, filed[uid], ends)
+        assert_same(answer, filed[uid], ends)
     for f, kind in zip(frames, kinds, strict=True):
         refusal = streamed[f.uid].refusal
         assert (refusal is not None and refusal.reason is Reason.NO_MODEL) == (kind == "Fe")
         assert (refusal is not None and refusal.reason is Reason.INTERNAL_ERROR) == (kind == "poison")
 
 
-def test_files_of_which_one_has_no_time_stay_in_their_order():
+def test_files_keep_their_order_if_one_has_no_time():
     frames = [frame(2), frame(1, start=-12.0), frame(0)]
     answers = by_uid(server()(frames, by_time=True))
-    assert answers["1"].flags[-1] is Flag.BACKGROUND_HELD  # in the order of time a long frame comes first too
+    assert answers["1"].flags[-1] is Flag.BACKGROUND_HELD  # a long frame comes first in time too
     frames = [replace(frame(1, start=-12.0), time=np.nan), frame(0)]
     refusal = by_uid(server()(frames, by_time=True))["1"].refusal
     assert refusal is not None
     assert refusal.reason is Reason.NO_PRE_EDGE
-    unknown = replace(frame(5, "Fe"), time=np.nan)  # without a model: its time does not matter
+    unknown = replace(frame(5, "Fe"), time=np.nan)  # has no model, and its time does not matter
     frames = [frame(1, start=-12.0), frame(0), unknown]
     assert by_uid(server()(frames, by_time=True))["1"].refusal is None
 
 
-def test_flags_of_the_model_come_before_those_of_the_alignment():
+def test_model_flags_precede_alignment_flags():
     frames = [frame(0), frame(1, start=-12.0)]
     answer = by_uid(server()(frames))["1"]
     assert answer.flags == (Flag.OUT_OF_DISTRIBUTION, Flag.BACKGROUND_HELD)
@@ -160,9 +160,9 @@ def test_glitches_are_counted():
     assert [Flag.GLITCHES_REPAIRED in a.flags for a in answers.values()] == [True, False]
 
 
-def test_a_model_that_the_user_named_serves_every_frame():
+def test_named_model_serves_every_frame():
     align = SeriesAlignment(AlignmentSettings())
-    frames = [frame(0), frame(1, "Fe")]  # which have the same energies
+    frames = [frame(0), frame(1, "Fe")]  # both at the same energies
     answers = by_uid(FrameServer([WhiteLine()], align, EnergyUncertainty(), named=True)(frames))
     assert [a.refusal for a in answers.values()] == [None, None]
     two = FrameServer([WhiteLine("Ni"), WhiteLine("Co")], align, EnergyUncertainty(), named=True)
@@ -171,7 +171,7 @@ def test_a_model_that_the_user_named_serves_every_frame():
     assert refusal.reason is Reason.NO_MODEL
 
 
-def test_alignment_alone_asks_the_model_for_nothing():
+def test_alignment_does_not_call_the_model():
     model = WhiteLine()
     serve = FrameServer([model], SeriesAlignment(AlignmentSettings()), EnergyUncertainty())
     (answer,) = serve.aligned([frame(0, height=4.0)])
@@ -182,7 +182,7 @@ def test_alignment_alone_asks_the_model_for_nothing():
 
 
 @pytest.mark.parametrize("max_batch", [1, 2, 256])
-def test_a_call_of_the_model_has_at_most_so_many_frames(max_batch):
+def test_model_calls_have_at_most_max_batch_frames(max_batch):
     model = WhiteLine()
     serve = FrameServer([model], SeriesAlignment(AlignmentSettings()), EnergyUncertainty(), max_batch=max_batch)
     assert len([*serve([frame(k) for k in range(5)])]) == 5
@@ -196,7 +196,7 @@ def computed(number: int, points: int = 100) -> Frame:
     return Frame(str(number), "rows", number, np.nan, EDGES["Ni"] + e, mu, element="Ni")
 
 
-def test_computed_spectra_take_the_same_path_in_any_order():
+def test_computed_spectra_get_the_same_answers_in_any_order():
     model = WhiteLine()
     serve = FrameServer([model], TheoryAlignment(), None)
     frames = [computed(k, points=100 + k % 2) for k in range(6)]
@@ -204,13 +204,13 @@ def test_computed_spectra_take_the_same_path_in_any_order():
     assert {a.quantities["energy_sd_ev"] for a in answers.values()} == {0.0}
     for f in frames:
         (alone,) = serve([f])
-        same(alone, answers[f.uid])
+        assert_same(alone, answers[f.uid])
         estimate = answers[f.uid].estimate
         assert estimate is not None
-        assert estimate.descriptors["OS"].lo == estimate.descriptors["OS"].mean  # exact energies widen nothing
+        assert estimate.descriptors["OS"].lo == estimate.descriptors["OS"].mean  # exact energies add no width
 
 
-def test_a_computed_row_that_is_too_short_is_refused():
+def test_short_computed_row_is_refused():
     whole = computed(0)
     short = replace(whole, energy=whole.energy[:60], mu=whole.mu[:60])
     (answer,) = FrameServer([WhiteLine()], TheoryAlignment(), None)([short])

@@ -1,3 +1,5 @@
+"""Test the alignment of measured and computed spectra."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -21,7 +23,7 @@ SETTINGS = AlignmentSettings()
 
 
 def edge_shape(e):
-    """A normalised K edge with a white line and one EXAFS wiggle, E0 at 12 eV above the table."""
+    """Return a normalised K edge with a white line and one EXAFS wiggle, E0 12 eV above the table."""
     rise = np.arctan((e - 12.0) / 1.5) / np.pi + 0.5
     return rise * (1 + 0.8 * np.exp(-(((e - 16) / 4) ** 2)) + 0.1 * np.sin(e / 9) * np.exp(-(((e - 60) / 60) ** 2)))
 
@@ -37,12 +39,12 @@ def theory():
     return (EDGE.edge_ev + e + 2.0)[None], edge_shape(e)[None] + 0.0
 
 
-def test_measurement_and_theory_end_on_one_footing():
+def test_measured_and_computed_spectra_align_equally():
     energy, mu = measured()
-    found = align(Batch(energy, mu), GRID, EDGE, SETTINGS)
+    aligned = align(Batch(energy, mu), GRID, EDGE, SETTINGS)
     computed = align_theory(*theory(), GRID, EDGE.edge_ev)
-    assert found.refused == computed.refused == (None,)
-    assert np.abs(found.mu - computed.mu).max() < 0.02
+    assert aligned.refused == computed.refused == (None,)
+    assert np.abs(aligned.mu - computed.mu).max() < 0.02
 
 
 @given(
@@ -52,38 +54,40 @@ def test_measurement_and_theory_end_on_one_footing():
 def test_background_step_and_offset_do_not_matter(step, slope, level, shift, points):
     energy, mu = measured(step=step, slope=slope * step, level=level, points=points)
     edge = Edge(EDGE.edge_ev - shift, EDGE.feff_minus_experiment_ev)
-    found = align(Batch(energy - shift, mu), GRID, edge, SETTINGS)
-    assert found.refused == (None,)
+    aligned = align(Batch(energy - shift, mu), GRID, edge, SETTINGS)
+    assert aligned.refused == (None,)
     reference = align(Batch(*measured()), GRID, EDGE, SETTINGS)
-    # What the EXAFS does to the post-edge curve is the same for all.
+    # The EXAFS has the same effect on the post-edge curve of all spectra.
     expected = reference.quantities["edge_step"][0] / 0.7
-    assert found.quantities["edge_step"][0] / step == pytest.approx(expected, rel=0.02)
-    assert found.quantities["e0_ev"][0] == pytest.approx(EDGE.edge_ev + 12.0 - shift, abs=1.0)
-    assert np.abs(found.mu - reference.mu).max() < 0.02
+    assert aligned.quantities["edge_step"][0] / step == pytest.approx(expected, rel=0.02)
+    assert aligned.quantities["e0_ev"][0] == pytest.approx(EDGE.edge_ev + 12.0 - shift, abs=1.0)
+    assert np.abs(aligned.mu - reference.mu).max() < 0.02
 
 
-def test_the_energies_scale_is_undone():
+def test_energy_scale_is_removed():
     edge = Edge(EDGE.edge_ev, feff_minus_experiment_ev=2.0, scale=1.04)
     x = np.array([-10.0, 0.0, 100.0])
     np.testing.assert_allclose(edge.to_feff_scale(1.04 * x), x + 2.0)
     np.testing.assert_allclose(edge.to_measured_scale(edge.to_feff_scale(x)), x)
     energy, mu = measured()
-    wide = align(Batch(EDGE.edge_ev + 1.04 * (energy - EDGE.edge_ev), mu), GRID, edge, SETTINGS)
-    # Windows are measured ones, so that the post-edge curve is a little another.
-    np.testing.assert_allclose(wide.mu, align(Batch(energy, mu), GRID, EDGE, SETTINGS).mu, atol=0.02)
+    stretched = align(Batch(EDGE.edge_ev + 1.04 * (energy - EDGE.edge_ev), mu), GRID, edge, SETTINGS)
+    # The windows are on the measured scale, which changes the post-edge curve slightly.
+    np.testing.assert_allclose(stretched.mu, align(Batch(energy, mu), GRID, EDGE, SETTINGS).mu, atol=0.02)
 
 
-def test_the_foil_calibrates_the_energies():
+def test_foil_calibrates_the_energies():
     energy, mu = measured()
     e = energy - EDGE.edge_ev
     foil = (np.arctan(e / 1.2) / np.pi + 0.5 + 0.08 * np.sin(e / 11) * (e > 5))[None]
     true = align(Batch(energy, mu, reference=foil), GRID, EDGE, SETTINGS)
-    wrong = align(Batch(energy + 0.8, mu, reference=foil), GRID, EDGE, SETTINGS)
-    assert wrong.quantities["foil_shift_ev"][0] - true.quantities["foil_shift_ev"][0] == pytest.approx(-0.8, abs=0.02)
-    assert np.abs(wrong.mu - true.mu).max() < 5e-3
-    unheeding = AlignmentSettings(calibrate_on_reference=False)
-    unheeded = align(Batch(energy + 0.8, mu, reference=foil), GRID, EDGE, unheeding)
-    assert unheeded.quantities["foil_shift_ev"][0] == 0.0
+    shifted = align(Batch(energy + 0.8, mu, reference=foil), GRID, EDGE, SETTINGS)
+    assert shifted.quantities["foil_shift_ev"][0] - true.quantities["foil_shift_ev"][0] == pytest.approx(
+        -0.8, abs=0.02
+    )
+    assert np.abs(shifted.mu - true.mu).max() < 5e-3
+    uncalibrated = AlignmentSettings(calibrate_on_reference=False)
+    ignored = align(Batch(energy + 0.8, mu, reference=foil), GRID, EDGE, uncalibrated)
+    assert ignored.quantities["foil_shift_ev"][0] == 0.0
 
 
 def foil_scan(at, noise=0.0, height=1.0, slope=0.0):
@@ -102,42 +106,42 @@ def shifts(batch):
 
 @pytest.mark.parametrize("noise", [1e-4, 2e-3, 1e-2])
 @pytest.mark.parametrize("at", [-40, -25, -20, -16, 16, 20, 25, 40])
-def test_a_foil_that_is_too_far_off_is_not_read_off_some_bump(at, noise):
+def test_foil_edge_far_from_the_table_is_not_read(at, noise):
     assert np.isnan(shifts(foil_scan(at, noise))).all()
 
 
 @pytest.mark.parametrize("slope", [-5e-3, 2e-4, 1e-3])
-def test_a_reference_that_only_slopes_has_no_edge(slope):
+def test_sloping_reference_has_no_edge(slope):
     assert np.isnan(shifts(foil_scan(0.0, 1e-4, height=0.0, slope=slope))).all()
 
 
 @pytest.mark.parametrize("at", [-13.0, -2.0, 0.3, 13.0])
 @pytest.mark.parametrize(("height", "slope", "noise"), [(1.0, 0.0, 1e-2), (0.1, -1e-3, 1e-3), (0.1, 1e-3, 1e-3)])
-def test_a_foil_near_the_table_is_read_thin_or_thick(at, height, slope, noise):
+def test_thin_and_thick_foils_near_the_table_are_read(at, height, slope, noise):
     np.testing.assert_allclose(shifts(foil_scan(at, noise, height, slope)), -at, atol=0.3)
 
 
-def test_without_a_foil_the_stated_shift_holds_and_the_energies_are_uncertain():
+def test_stated_shift_and_uncertainty_apply_without_foil():
     energy, mu = measured()
     stated = AlignmentSettings(energy_shift_ev=-0.8, energy_sd_ev=0.6)
-    found = align(Batch(energy + 0.8, mu), GRID, EDGE, stated)
-    np.testing.assert_allclose(found.mu, align(Batch(energy, mu), GRID, EDGE, SETTINGS).mu, atol=5e-3)
-    assert found.quantities["energy_sd_ev"][0] == 0.6
-    assert found.flags == ((),)
+    aligned = align(Batch(energy + 0.8, mu), GRID, EDGE, stated)
+    np.testing.assert_allclose(aligned.mu, align(Batch(energy, mu), GRID, EDGE, SETTINGS).mu, atol=5e-3)
+    assert aligned.quantities["energy_sd_ev"][0] == 0.6
+    assert aligned.flags == ((),)
     flat = np.ones_like(mu)
     assert align(Batch(energy, mu, reference=flat), GRID, EDGE, stated).flags == ((Flag.NO_FOIL_EDGE,),)
 
 
-def test_the_course_of_the_foil_goes_over_what_one_frame_reads():
+def test_foil_course_has_precedence_over_one_reading():
     energy, mu = measured()
     courses = [EnergyCalibration(0.5, 0.1, Flag.FOIL_OFF_ITS_COURSE)]
-    found = align(Batch(energy - 0.5, mu, reference=np.ones_like(mu)), GRID, EDGE, SETTINGS, calibrations=courses)
-    np.testing.assert_allclose(found.mu, align(Batch(energy, mu), GRID, EDGE, SETTINGS).mu, atol=5e-3)
-    assert found.quantities["energy_sd_ev"][0] == 0.1
-    assert found.flags == ((Flag.FOIL_OFF_ITS_COURSE,),)
+    aligned = align(Batch(energy - 0.5, mu, reference=np.ones_like(mu)), GRID, EDGE, SETTINGS, calibrations=courses)
+    np.testing.assert_allclose(aligned.mu, align(Batch(energy, mu), GRID, EDGE, SETTINGS).mu, atol=5e-3)
+    assert aligned.quantities["energy_sd_ev"][0] == 0.1
+    assert aligned.flags == ((Flag.FOIL_OFF_ITS_COURSE,),)
 
 
-def test_a_course_that_is_held_is_told_of_where_a_frame_has_no_foil():
+def test_held_course_is_flagged_in_frame_without_foil():
     held = align(Batch(*measured()), GRID, EDGE, SETTINGS, calibrations=[EnergyCalibration(0.5, 0.1, Flag.FOIL_HELD)])
     assert held.quantities["foil_shift_ev"][0] == 0.5
     assert held.flags == ((Flag.FOIL_HELD,),)
@@ -148,7 +152,7 @@ def test_a_course_that_is_held_is_told_of_where_a_frame_has_no_foil():
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 9), st.booleans())
 @settings(max_examples=30, deadline=None)
-def test_a_batch_is_as_its_frames_alone(seed, n, own_energies):
+def test_batch_equals_single_frames(seed, n, own_energies):
     rng = np.random.default_rng(seed)
     pairs = [measured(step=s, shift=d) for s, d in zip(rng.uniform(0.2, 2, n), rng.uniform(-1, 1, n), strict=True)]
     mu = np.concatenate([m for _, m in pairs]) + 0.002 * rng.normal(size=(n, 700))
@@ -162,7 +166,7 @@ def test_a_batch_is_as_its_frames_alone(seed, n, own_energies):
             assert values[i] == pytest.approx(alone.quantities[name][0], abs=1e-7), name
 
 
-def test_noise_does_not_depend_on_how_far_down_others_of_the_batch_were_measured():
+def test_noise_does_not_depend_on_the_range_of_other_scans():
     scans = [measured(start=-130.0), measured(start=-30.0, stop=350.0), measured(start=-12.0)]
     noise = 0.003 * np.random.default_rng(0).normal(size=(1, 700))
     energy, mu = np.stack([e for e, _ in scans]), np.concatenate([m + noise for _, m in scans])
@@ -183,47 +187,47 @@ def test_noise_does_not_depend_on_how_far_down_others_of_the_batch_were_measured
         ((measured()[0], np.ones((1, 700))), Reason.EDGE_STEP_WITHIN_NOISE),
     ],
 )
-def test_what_cannot_be_aligned_is_refused_with_its_reason(case, reason):
+def test_invalid_spectra_are_refused_with_the_reason(case, reason):
     energy, mu = case
-    found = align(Batch(energy, mu), GRID, EDGE, SETTINGS)
-    assert found.refused[0] is not None
-    assert found.refused[0].reason == reason
-    assert any(c.isdigit() for c in found.refused[0].detail)  # says what was found
+    aligned = align(Batch(energy, mu), GRID, EDGE, SETTINGS)
+    assert aligned.refused[0] is not None
+    assert aligned.refused[0].reason == reason
+    assert any(c.isdigit() for c in aligned.refused[0].detail)  # states the measured value
 
 
 @pytest.mark.parametrize(
-    ("first", "last", "found"), [(70, 85, 15), (70, 130, 26), (-40, -2, 9), (-60, -10, None), (97, 200, None)]
+    ("first", "last", "gap_ev"), [(70, 85, 15), (70, 130, 26), (-40, -2, 9), (-60, -10, None), (97, 200, None)]
 )
-def test_a_gap_is_what_it_leaves_of_the_grid_without_a_point(first, last, found):
+def test_gap_is_measured_on_the_grid(first, last, gap_ev):
     energy, mu = measured(stop=700.0, points=3400)
-    left = energy - EDGE.edge_ev
-    left = (left <= first) | (left >= last)
-    refusal = align(Batch(energy[left], mu[:, left]), GRID, EDGE, SETTINGS).refused[0]
-    # The grid lies 2 eV below its own energies on the measured scale: -11…96 eV.
-    if found is None:
+    relative = energy - EDGE.edge_ev
+    kept = (relative <= first) | (relative >= last)
+    refusal = align(Batch(energy[kept], mu[:, kept]), GRID, EDGE, SETTINGS).refused[0]
+    # On the measured scale the grid is 2 eV lower, -11…96 eV.
+    if gap_ev is None:
         assert refusal is None
     else:
         assert refusal is not None
         assert refusal.reason == Reason.GAP_IN_THE_ENERGIES
-        assert float(refusal.detail.split()[0]) == pytest.approx(found, abs=0.5)
+        assert float(refusal.detail.split()[0]) == pytest.approx(gap_ev, abs=0.5)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(12, 400))
 @settings(max_examples=100, deadline=None)
-def test_nothing_finite_makes_it_raise(seed, points):
+def test_finite_input_never_raises(seed, points):
     rng = np.random.default_rng(seed)
     energy = EDGE.edge_ev + np.cumsum(rng.uniform(1e-3, 2.0, points)) - rng.uniform(0, 400)
     mu = rng.normal(size=(2, points)) * 10.0 ** rng.integers(-8, 8)
-    found = align(Batch(energy, mu, reference=mu), GRID, EDGE, SETTINGS)
-    assert np.isfinite(found.mu).all()
-    assert len(found.refused) == 2
+    aligned = align(Batch(energy, mu, reference=mu), GRID, EDGE, SETTINGS)
+    assert np.isfinite(aligned.mu).all()
+    assert len(aligned.refused) == 2
 
 
-def test_a_normalised_spectrum_is_taken_as_it_is():
+def test_normalised_spectrum_is_not_rescaled():
     energy, mu = measured(step=1.0, slope=0.0, level=0.0, curve=0.0)
-    found = align(Batch(energy, mu, normalised=True), GRID, EDGE, SETTINGS)
-    assert found.refused == (None,)
-    assert found.quantities["edge_step"][0] == 1.0
+    aligned = align(Batch(energy, mu, normalised=True), GRID, EDGE, SETTINGS)
+    assert aligned.refused == (None,)
+    assert aligned.quantities["edge_step"][0] == 1.0
 
 
 def test_noise_is_measured():
@@ -232,7 +236,7 @@ def test_noise_is_measured():
     assert align(Batch(energy, noisy), GRID, EDGE, SETTINGS).quantities["noise"][0] == pytest.approx(0.01, rel=0.25)
 
 
-def test_the_tail_continues_value_and_slope():
+def test_tail_continues_value_and_slope():
     energy, mu = theory()
     longer, tailed = with_tail(energy, mu, energy[0, 0] - 30)
     assert (np.diff(longer) > 0).all()
@@ -241,30 +245,30 @@ def test_the_tail_continues_value_and_slope():
     assert join[1] == pytest.approx(join[2], rel=0.35)
 
 
-def test_a_short_feff_row_is_refused():
+def test_short_feff_row_is_refused():
     energy, mu = theory()
-    found = align_theory(energy[:, :80], mu[:, :80], GRID, EDGE.edge_ev)
-    assert found.refused[0] is not None
-    assert found.refused[0].reason == Reason.DOES_NOT_COVER_THE_GRID
+    aligned = align_theory(energy[:, :80], mu[:, :80], GRID, EDGE.edge_ev)
+    assert aligned.refused[0] is not None
+    assert aligned.refused[0].reason == Reason.DOES_NOT_COVER_THE_GRID
 
 
-def test_the_first_of_two_inflections_is_the_foils_e0():
+def test_first_inflection_is_e0_of_the_foil():
     e = np.linspace(-30, 60, 900)
     two = (np.arctan(e / 1.0) + 1.1 * np.arctan((e - 9) / 1.0))[None]
     assert find_e0(e[None], two, 1.0, (-15, 15), first_inflection=True)[0] == pytest.approx(0.0, abs=0.3)
     assert find_e0(e[None], two, 1.0, (-15, 15))[0] == pytest.approx(9.0, abs=0.3)
 
 
-def test_victoreens_curve_is_taken_off_on_absolute_energies():
+def test_victoreen_curve_is_subtracted_on_absolute_energies():
     energy, mu = measured(slope=0.0, level=0.0)
     curve = 3.0 * (energy / EDGE.edge_ev) ** -4
-    found = align(Batch(energy, mu + curve), GRID, EDGE, AlignmentSettings(normalisation={"nvict": 4}))
-    assert found.lines is not None
-    np.testing.assert_allclose(found.lines.pre_edge[0], curve, atol=0.04)
-    np.testing.assert_allclose(found.mu, align(Batch(energy, mu), GRID, EDGE, SETTINGS).mu, atol=0.02)
+    aligned = align(Batch(energy, mu + curve), GRID, EDGE, AlignmentSettings(normalisation={"nvict": 4}))
+    assert aligned.lines is not None
+    np.testing.assert_allclose(aligned.lines.pre_edge[0], curve, atol=0.04)
+    np.testing.assert_allclose(aligned.mu, align(Batch(energy, mu), GRID, EDGE, SETTINGS).mu, atol=0.02)
 
 
-def test_a_held_background_is_not_flattened_where_nothing_is():
+def test_held_background_respects_the_flatten_setting():
     energy, mu = measured(start=-30.0, stop=110.0)
     held = {"background": {"pre_slope": -5e-4, "post_slope": 2e-3}, "pre_edge_ev": (-150.0, -5.0)}
     flat = align(Batch(energy, mu), GRID, EDGE, AlignmentSettings(**held)).mu
@@ -283,12 +287,12 @@ def test_mback_finds_the_step_of_long_and_short_scans(first, last, within):
     x = np.linspace(first, last, 600)
     below = 0.5 * (1 + x / EDGE.edge_ev) ** -2.7
     mu = 0.2 * (below + 3.4 * edge_shape(x)) + 0.3 - 2e-4 * x
-    found = align(Batch(EDGE.edge_ev + x, mu[None]), GRID, EDGE, MBACK, tabulated=TABULATED)
-    assert found.refused == (None,)
-    assert found.quantities["edge_step"][0] == pytest.approx(0.2 * 3.4, rel=within)
+    aligned = align(Batch(EDGE.edge_ev + x, mu[None]), GRID, EDGE, MBACK, tabulated=TABULATED)
+    assert aligned.refused == (None,)
+    assert aligned.quantities["edge_step"][0] == pytest.approx(0.2 * 3.4, rel=within)
 
 
-def test_mback_of_a_batch_on_energies_of_their_own_is_that_of_each():
+def test_mback_of_a_batch_on_different_energies_equals_single_scans():
     scans = [measured(shift=s, start=-130 - s) for s in (0.0, 1.0, 2.0)]
     energy, mu = np.stack([e for e, _ in scans]), np.concatenate([m for _, m in scans])
     together = align(Batch(energy, mu), GRID, EDGE, MBACK, tabulated=TABULATED)
@@ -297,7 +301,7 @@ def test_mback_of_a_batch_on_energies_of_their_own_is_that_of_each():
         np.testing.assert_allclose(together.mu[i], alone.mu[0], atol=1e-5)
 
 
-def test_mback_of_a_scan_without_a_pre_edge_is_refused():
+def test_mback_refuses_scan_without_pre_edge():
     energy, mu = measured(start=-10.0)
     refusal = align(Batch(energy, mu), GRID, EDGE, MBACK, tabulated=TABULATED).refused[0]
     assert refusal is not None
@@ -306,44 +310,44 @@ def test_mback_of_a_scan_without_a_pre_edge_is_refused():
 
 def damped(alpha):
     energy, mu = measured(level=0.0, slope=0.0, curve=0.0)
-    shown = mu / 0.7
-    return energy, shown / (shown + alpha) * (1 + alpha)
+    absorption = mu / 0.7
+    return energy, absorption / (absorption + alpha) * (1 + alpha)
 
 
-def self_absorption(**how):
-    return AlignmentSettings(self_absorption=how)
+def self_absorption(**correction):
+    return AlignmentSettings(self_absorption=correction)
 
 
 def test_fluorescence_is_corrected_for_self_absorption():
     energy, mu = damped(0.4)
     clean = align(Batch(*measured(level=0.0, slope=0.0, curve=0.0)), GRID, EDGE, SETTINGS).mu
-    left = align(Batch(energy, mu, fluorescence=True), GRID, EDGE, SETTINGS)
-    found = align(Batch(energy, mu, fluorescence=True), GRID, EDGE, self_absorption(alpha=0.4))
-    assert np.abs(found.mu - clean).max() < 0.15 * np.abs(left.mu - clean).max()
-    assert found.flags == ((Flag.SELF_ABSORPTION_CORRECTED,),)
-    assert found.quantities["self_absorption_damping"][0] == pytest.approx(0.4 / 1.4)
+    uncorrected = align(Batch(energy, mu, fluorescence=True), GRID, EDGE, SETTINGS)
+    aligned = align(Batch(energy, mu, fluorescence=True), GRID, EDGE, self_absorption(alpha=0.4))
+    assert np.abs(aligned.mu - clean).max() < 0.15 * np.abs(uncorrected.mu - clean).max()
+    assert aligned.flags == ((Flag.SELF_ABSORPTION_CORRECTED,),)
+    assert aligned.quantities["self_absorption_damping"][0] == pytest.approx(0.4 / 1.4)
 
 
-def test_self_absorption_is_only_reported_where_it_is_not_to_be_corrected():
+def test_self_absorption_is_only_reported_with_correct_false():
     energy, mu = damped(0.4)
-    how = self_absorption(formula="NiO", correct=False)
-    found = align(Batch(energy, mu, fluorescence=True), GRID, EDGE, how, tabulated=Tabulated(alpha=0.4))
-    np.testing.assert_array_equal(found.mu, align(Batch(energy, mu), GRID, EDGE, SETTINGS).mu)
-    assert found.flags == ((Flag.SELF_ABSORPTION_LEFT_IN,),)
-    unknown = align(Batch(energy, mu, fluorescence=True), GRID, EDGE, how)
+    report_only = self_absorption(formula="NiO", correct=False)
+    aligned = align(Batch(energy, mu, fluorescence=True), GRID, EDGE, report_only, tabulated=Tabulated(alpha=0.4))
+    np.testing.assert_array_equal(aligned.mu, align(Batch(energy, mu), GRID, EDGE, SETTINGS).mu)
+    assert aligned.flags == ((Flag.SELF_ABSORPTION_LEFT_IN,),)
+    unknown = align(Batch(energy, mu, fluorescence=True), GRID, EDGE, report_only)
     assert unknown.flags == ((Flag.SELF_ABSORPTION_NOT_KNOWN,),)
     assert np.isnan(unknown.quantities["self_absorption_damping"][0])
 
 
-def test_transmission_is_not_corrected_and_it_is_said():
+def test_transmission_is_flagged_and_not_corrected():
     energy, mu = measured()
-    found = align(Batch(energy, mu), GRID, EDGE, self_absorption(alpha=0.4))
-    np.testing.assert_array_equal(found.mu, align(Batch(energy, mu), GRID, EDGE, SETTINGS).mu)
-    assert found.flags == ((Flag.NOT_FLUORESCENCE,),)
-    assert found.quantities["self_absorption_damping"][0] == 1.0
+    aligned = align(Batch(energy, mu), GRID, EDGE, self_absorption(alpha=0.4))
+    np.testing.assert_array_equal(aligned.mu, align(Batch(energy, mu), GRID, EDGE, SETTINGS).mu)
+    assert aligned.flags == ((Flag.NOT_FLUORESCENCE,),)
+    assert aligned.quantities["self_absorption_damping"][0] == 1.0
 
 
-def test_a_spectrum_that_no_thick_sample_shows_is_refused():
+def test_spectrum_impossible_for_a_thick_sample_is_refused():
     energy, mu = damped(0.4)
     refusal = align(Batch(energy, mu, fluorescence=True), GRID, EDGE, self_absorption(alpha=0.05)).refused[0]
     assert refusal is not None

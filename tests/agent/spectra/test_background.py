@@ -1,3 +1,5 @@
+"""Test backgrounds held from the series or declared in the settings."""
+
 import numpy as np
 import pytest
 
@@ -17,7 +19,7 @@ TRUE = Background(pre_slope=-6e-4, post_slope=-4e-4, post_curvature=3e-7)
 
 
 def spectrum(start: float, stop: float, step: float = 0.7):
-    """μ made of the lines of ``TRUE``, an edge at 0 eV and some EXAFS."""
+    """Return energies and μ with the lines of ``TRUE``, an edge at 0 eV and some EXAFS."""
     x = np.arange(start, stop, 0.5)
     shape = 0.5 + np.tanh(x / 2.5) / 2
     above = 1 + TRUE.post_slope * x + TRUE.post_curvature * x**2
@@ -44,7 +46,7 @@ def prior_of(*scans):
 LONG = spectrum(-150, 600)
 
 
-def test_a_long_scan_says_its_background():
+def test_long_scan_gives_its_background():
     assert aligned(LONG).background[0] == pytest.approx([*TRUE.terms()[:3], 0.7], rel=0.1)
 
 
@@ -57,7 +59,7 @@ def test_a_long_scan_says_its_background():
         (-60.0, 40.0, Reason.DOES_NOT_COVER_THE_GRID),
     ],
 )
-def test_a_short_scan_is_as_a_long_one_with_what_the_series_says(start, stop, refused):
+def test_short_scan_with_series_background_equals_long_scan(start, stop, refused):
     scan = spectrum(start, stop)
     alone = aligned(scan)
     assert (alone.refused[0] and alone.refused[0].reason) == refused
@@ -74,26 +76,26 @@ def test_a_short_scan_is_as_a_long_one_with_what_the_series_says(start, stop, re
         assert np.abs(held.mu - long.mu).max() < np.abs(alone.mu - long.mu).max()
 
 
-def test_declared_values_do_the_same():
+def test_declared_background_serves_short_scan():
     scan = spectrum(-12.0, 90.0)
-    told = aligned(scan).refused[0]
-    assert told is not None
-    assert "alignment.background" in told[1]
+    undeclared = aligned(scan).refused[0]
+    assert undeclared is not None
+    assert "alignment.background" in undeclared[1]
     without_step = aligned(scan, AlignmentSettings(background=TRUE)).refused[0]
     assert without_step is not None
     assert "edge_step" in without_step[1]
     declared = TRUE.model_copy(update={"edge_step": 0.7})
-    found = aligned(scan, AlignmentSettings(background=declared))
-    assert found.refused == (None,)
-    assert np.abs(found.mu - aligned(LONG).mu).max() < 0.02
+    with_step = aligned(scan, AlignmentSettings(background=declared))
+    assert with_step.refused == (None,)
+    assert np.abs(with_step.mu - aligned(LONG).mu).max() < 0.02
 
 
-def test_long_scans_are_not_touched_by_what_is_held():
+def test_long_scan_ignores_series_background():
     wrong = np.array([[1.0, 1.0, 1.0, 100.0]])
     np.testing.assert_array_equal(aligned(LONG, series_background=wrong).mu, aligned(LONG).mu)
 
 
-def test_a_prior_is_robust_and_says_when_it_does_not_know():
+def test_series_background_is_robust_and_nan_where_unknown():
     prior = SeriesBackground()
     assert np.isnan(prior.background()).all()
     steady = prior_of(*[LONG] * 5)

@@ -1,3 +1,5 @@
+"""Test the selection of rows of a batch."""
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ MU = np.arange(12.0).reshape(3, 4)
 
 @pytest.mark.parametrize("energy", [np.arange(4.0), np.arange(4.0)[None], np.arange(12.0).reshape(3, 4)])
 @pytest.mark.parametrize("rows", [[2, 0], slice(1, 3), np.array([True, False, True])])
-def test_rows_keep_what_belongs_to_them(energy, rows):
+def test_rows_keep_their_energies_e0_and_references(energy, rows):
     batch = Batch(energy, MU, np.arange(3.0), reference=-MU, fluorescence=True)
     part = batch.rows(rows)
     assert part.fluorescence

@@ -1,4 +1,4 @@
-"""The course of a reference foil over time."""
+"""Test the tracking of a reference foil over time."""
 
 import numpy as np
 import pytest
@@ -13,28 +13,28 @@ from xas_agent.agent.types.reasons import Flag
 MINUTE = 60.0
 
 
-def followed(shifts: np.ndarray) -> np.ndarray:
+def track_shifts(shifts: np.ndarray) -> np.ndarray:
     track = FoilTrack(FoilSettings())
     return np.array([track.follow(MINUTE * k, s).shift_ev for k, s in enumerate(shifts)])
 
 
 def test_drift_is_removed_to_a_twentieth_of_an_electronvolt() -> None:
-    """0.5 eV over 100 frames, foils read with the scatter of a real beamline, one in ten misread."""
+    """Track 0.5 eV over 100 frames, with the scatter of a real beamline and one misreading in ten."""
     rng = np.random.default_rng(0)
     true = -0.4 + np.linspace(0, 0.5, 100)
     read = true + rng.normal(0, 0.02, 100)
     read[rng.choice(100, 10, replace=False)] += 2.0
-    left = followed(read) - true
-    assert np.abs(left[5:]).max() < 0.05
+    residual = track_shifts(read) - true
+    assert np.abs(residual[5:]).max() < 0.05
 
 
 def test_steady_foil_is_quieter_than_its_readings() -> None:
     rng = np.random.default_rng(1)
     read = rng.normal(0, 0.05, 400)
-    assert followed(read)[30:].std() < 0.6 * read.std()
+    assert track_shifts(read)[30:].std() < 0.6 * read.std()
 
 
-def test_a_moved_monochromator_is_followed_once_three_frames_say_so() -> None:
+def test_monochromator_jump_is_followed_after_three_frames() -> None:
     track = FoilTrack(FoilSettings())
     for k in range(20):
         track.follow(MINUTE * k, 0.1)
@@ -45,7 +45,7 @@ def test_a_moved_monochromator_is_followed_once_three_frames_say_so() -> None:
     assert courses[2].shift_ev == pytest.approx(1.3)
 
 
-def test_misreadings_that_disagree_are_never_followed() -> None:
+def test_scattered_misreadings_are_not_followed() -> None:
     track = FoilTrack(FoilSettings())
     for k in range(20):
         track.follow(MINUTE * k, 0.0)
@@ -53,7 +53,7 @@ def test_misreadings_that_disagree_are_never_followed() -> None:
         assert track.follow(MINUTE * (20 + k), s).shift_ev == pytest.approx(0.0, abs=1e-9)
 
 
-def test_without_a_foil_the_course_goes_on_and_before_any_there_is_none() -> None:
+def test_course_is_held_without_foil_and_nan_before_the_first() -> None:
     track = FoilTrack(FoilSettings())
     assert np.isnan(track.follow(0.0, np.nan).shift_ev)
     for k in range(10):
@@ -64,7 +64,7 @@ def test_without_a_foil_the_course_goes_on_and_before_any_there_is_none() -> Non
     assert track.follow(MINUTE * 50, np.nan).sd_ev > course.sd_ev
 
 
-def test_a_long_pause_begins_anew() -> None:
+def test_long_pause_restarts_the_course() -> None:
     track = FoilTrack(FoilSettings())
     for k in range(10):
         track.follow(MINUTE * k, 0.0)
@@ -72,31 +72,31 @@ def test_a_long_pause_begins_anew() -> None:
 
 
 @given(st.lists(st.floats(-10, 10) | st.just(float("nan")), min_size=1, max_size=40))
-def test_the_course_stays_among_what_was_read(shifts: list[float]) -> None:
-    seen = [s for s in shifts if not np.isnan(s)]
-    for course in followed(np.array(shifts)):
+def test_course_stays_within_the_spread_of_readings(shifts: list[float]) -> None:
+    valid = [s for s in shifts if not np.isnan(s)]
+    for course in track_shifts(np.array(shifts)):
         if not np.isnan(course):
-            spread = max(seen) - min(seen)
-            assert min(seen) - spread - 1e-9 <= course <= max(seen) + spread + 1e-9
+            spread = max(valid) - min(valid)
+            assert min(valid) - spread - 1e-9 <= course <= max(valid) + spread + 1e-9
 
 
-def test_a_drift_is_read_as_the_reference_implementation_reads_it() -> None:
+def test_drift_equals_theil_sen_estimate_of_scipy() -> None:
     rng = np.random.default_rng(2)
     t, s = np.sort(rng.uniform(0, 1e3, 15)), rng.normal(0, 0.05, 15)
     track = FoilTrack(FoilSettings())
-    course = [track.follow(float(moment), float(shift)) for moment, shift in zip(t, s, strict=True)][-1]
+    course = [track.follow(float(time), float(shift)) for time, shift in zip(t, s, strict=True)][-1]
     slope = float(np.asarray(theilslopes(s, t))[0])
     assert course.shift_ev == pytest.approx(np.median(s - slope * (t - t[-1])))
 
 
-def test_frames_of_one_moment_have_a_level() -> None:
+def test_frames_at_one_time_give_the_median() -> None:
     track = FoilTrack(FoilSettings())
     courses = [track.follow(1.79e9 + 0.1, shift) for shift in (0.1, 0.2, 0.15, 0.12, 0.18, 0.15, 0.15)]
     assert courses[-1].shift_ev == pytest.approx(0.15)
 
 
 @pytest.mark.parametrize("wrong", [{"frames": 0}, {"confirmed": 0}, {"jump_ev": -1}, {"forget_s": 0}])
-def test_settings_with_which_no_foil_would_be_followed_are_refused(wrong: dict[str, float]) -> None:
+def test_invalid_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         FoilSettings(**wrong)
 

@@ -1,4 +1,4 @@
-"""MBACK in windows that are known."""
+"""Test MBACK in given windows."""
 
 import numpy as np
 import pytest
@@ -16,14 +16,14 @@ WINDOWS = NormalisationSettings(pre2=-50, norm1=100)
 
 
 def atom(width=1.5):
-    """The table with an edge of finite width and a white line where neither window is."""
+    """Return the table with an edge of finite width and a white line, both outside the windows."""
     x = ENERGY - E0
     rise = 0.5 + np.arctan(x / width) / np.pi
     sharp = np.where(np.abs(x) < 40, rise, x > 0)
     return (0.5 + 3.4 * (sharp + 0.6 * np.exp(-(((x - 6) / 4) ** 2)))) * (ENERGY / E0) ** -2.7
 
 
-def matched(mu, table=TABLE, order=2):
+def match(mu, table=TABLE, order=2):
     mu = np.atleast_2d(mu)
     batch = Batch(ENERGY, mu, np.full(len(mu), E0))
     spans = larch_spans(batch, find_windows(batch, WINDOWS))
@@ -35,27 +35,27 @@ def matched(mu, table=TABLE, order=2):
 def test_scale_and_background_are_found(scale, level, slope, curvature):
     x = ENERGY - E0
     mu = scale * (atom() + level + slope * x + curvature * x**2)
-    found = matched(mu)
-    assert found.edge_step[0] == pytest.approx(3.4 * scale, rel=1e-6)
+    matched = match(mu)
+    assert matched.edge_step[0] == pytest.approx(3.4 * scale, rel=1e-6)
     post = (x > 100) & (x < 690)
-    np.testing.assert_allclose(found.flat[0][post], 1.0, atol=1e-6)
-    np.testing.assert_allclose(found.flat[0][x < -50], 0.0, atol=1e-6)
-    gradient = np.interp(E0, ENERGY, np.gradient(found.pre_edge[0], ENERGY))
-    assert found.pre_slope[0] == pytest.approx(gradient, rel=0.02, abs=1e-6 * scale)
+    np.testing.assert_allclose(matched.flat[0][post], 1.0, atol=1e-6)
+    np.testing.assert_allclose(matched.flat[0][x < -50], 0.0, atol=1e-6)
+    gradient = np.interp(E0, ENERGY, np.gradient(matched.pre_edge[0], ENERGY))
+    assert matched.pre_slope[0] == pytest.approx(gradient, rel=0.02, abs=1e-6 * scale)
 
 
-def test_a_batch_is_as_its_spectra_alone():
+def test_batch_equals_single_spectra():
     rng = np.random.default_rng(0)
     mu = np.array([atom(w) for w in (1.0, 1.5, 2.0)]) * rng.uniform(0.1, 2, (3, 1)) + rng.uniform(0, 1, (3, 1))
     mu += 1e-3 * rng.normal(size=mu.shape)
-    together = matched(mu)
+    together = match(mu)
     for i in range(3):
-        alone = matched(mu[i])
+        alone = match(mu[i])
         np.testing.assert_allclose(alone.flat[0], together.flat[i], atol=1e-8)
         assert alone.edge_step[0] == pytest.approx(together.edge_step[i])
 
 
-def test_a_table_without_an_edge_gives_no_step():
-    found = matched(atom(), table=(ENERGY / E0) ** -2.7)
-    assert found.edge_step[0] == 0.0
-    assert np.isfinite(found.flat).all()
+def test_table_without_edge_gives_no_step():
+    matched = match(atom(), table=(ENERGY / E0) ** -2.7)
+    assert matched.edge_step[0] == 0.0
+    assert np.isfinite(matched.flat).all()

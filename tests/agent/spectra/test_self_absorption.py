@@ -1,3 +1,5 @@
+"""Test the correction of self-absorption in thick samples."""
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,19 +12,19 @@ TRUE = (0.5 + np.arctan(X / 1.2) / np.pi) * (1 + 0.9 * np.exp(-(((X - 5) / 4) **
 
 
 def measured(alpha):
-    """Fluorescence of a thick sample, μₐ/(μₐ + α) with Δμ = 1, normalised so that μₐ = 1 gives 1."""
+    """Return the fluorescence of a thick sample, μₐ/(μₐ + α) with Δμ = 1, normalised so that μₐ = 1 gives 1."""
     return TRUE / (TRUE + alpha) * (1 + alpha)
 
 
 @given(st.floats(0.05, 100.0))
-def test_the_correction_undoes_what_a_thick_sample_does(alpha):
-    found = correct_self_absorption(measured(alpha), alpha)
-    near = np.isfinite(found)
-    np.testing.assert_allclose(found[near], TRUE[near], atol=1e-9)
-    assert near.mean() > 0.9
+def test_correction_inverts_the_thick_sample_formula(alpha):
+    corrected = correct_self_absorption(measured(alpha), alpha)
+    finite = np.isfinite(corrected)
+    np.testing.assert_allclose(corrected[finite], TRUE[finite], atol=1e-9)
+    assert finite.mean() > 0.9
 
 
-def test_without_damping_nothing_is_correct_self_absorption():
+def test_nothing_is_corrected_without_damping():
     np.testing.assert_allclose(correct_self_absorption(TRUE, 1e9), TRUE, rtol=1e-6)
 
 
@@ -32,8 +34,8 @@ def test_alpha_from_the_geometry():
     assert steep == pytest.approx((30 + 40 / np.sin(np.deg2rad(10))) / 200)
     assert damping(0.35) == pytest.approx(0.35 / 1.35)
     small = 1 + 1e-4 * np.sin(X)
-    shown = small / (small + 0.35) * 1.35
-    assert np.ptp(shown) / np.ptp(small) == pytest.approx(damping(0.35), rel=1e-3)
+    fluorescence = small / (small + 0.35) * 1.35
+    assert np.ptp(fluorescence) / np.ptp(small) == pytest.approx(damping(0.35), rel=1e-3)
     for wrong in ((40.0, 230.0, 30.0), (0.0, 30.0, 230.0)):
         with pytest.raises(ValueError, match="no edge"):
             thick_alpha(*wrong)
@@ -41,5 +43,5 @@ def test_alpha_from_the_geometry():
         thick_alpha(40.0, 30.0, 230.0, angle_in_deg=0.0)
 
 
-def test_what_no_thick_sample_shows_is_nan():
+def test_values_impossible_for_a_thick_sample_are_nan():
     assert np.isnan(correct_self_absorption(np.array([[0.5, 1.4]]), 0.3)).tolist() == [[False, True]]

@@ -1,3 +1,5 @@
+"""Test the alignment of frames in a series."""
+
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,7 +18,7 @@ EDGE_EV = 8333.0
 
 @dataclass
 class Model:
-    """As much of a model as alignment asks for."""
+    """The part of a model that alignment needs."""
 
     name: str = "ni-k"
     absorber: str = "Ni"
@@ -44,45 +46,45 @@ def frame(number, start=-150.0, stop=600.0, run="a", seed=None):
     return Frame(str(number), run, number, float(number), EDGE_EV + x, mu)
 
 
-def alone(frames, settings):
+def align_singly(frames, settings):
     align = SeriesAlignment(settings)
     return [align([f], Model()) for f in frames]
 
 
-def test_a_short_frame_has_what_the_long_ones_before_it_in_its_series_had():
+def test_short_frame_uses_the_background_of_its_series():
     frames = [frame(0), frame(1), frame(2, -12.0, 90.0), frame(3, -12.0, 90.0, run="b"), frame(4)]
-    found = alone(frames, AlignmentSettings())
-    assert [f.refused[0] and f.refused[0].reason for f in found] == [None, None, None, Reason.NO_PRE_EDGE, None]
-    assert found[2].flags == ((Flag.BACKGROUND_HELD,),)
-    assert np.abs(found[2].mu - found[0].mu).max() < 0.03
+    aligned = align_singly(frames, AlignmentSettings())
+    assert [f.refused[0] and f.refused[0].reason for f in aligned] == [None, None, None, Reason.NO_PRE_EDGE, None]
+    assert aligned[2].flags == ((Flag.BACKGROUND_HELD,),)
+    assert np.abs(aligned[2].mu - aligned[0].mu).max() < 0.03
 
 
 @pytest.mark.parametrize("size", [1, 3, 9])
-def test_how_frames_are_batched_changes_nothing(size):
+def test_batch_size_changes_nothing(size):
     frames = [frame(i, seed=i) for i in range(9)]
     settings = AlignmentSettings(glitches=GlitchSettings())
     align = SeriesAlignment(settings)
     together = [align(frames[k : k + size], Model()) for k in range(0, 9, size)]
     mu = np.concatenate([a.mu for a in together])
-    np.testing.assert_allclose(mu, np.concatenate([a.mu for a in alone(frames, settings)]), atol=1e-6)
+    np.testing.assert_allclose(mu, np.concatenate([a.mu for a in align_singly(frames, settings)]), atol=1e-6)
     assert all(flags == (Flag.GLITCHES_REPAIRED,) for a in together for flags in a.flags)
 
 
-def test_repaired_frames_are_nearer_to_good_ones():
+def test_repair_brings_frames_closer_to_good_ones():
     frames, good = [frame(i, seed=i) for i in range(9)], [frame(i) for i in range(9)]
-    wanted = np.concatenate([a.mu for a in alone(good, AlignmentSettings())])
-    left = np.concatenate([a.mu for a in alone(frames, AlignmentSettings(gross_glitches=False))])
-    mended = np.concatenate([a.mu for a in alone(frames, AlignmentSettings(glitches=GlitchSettings()))])
-    assert np.abs(mended - wanted).mean() < 0.3 * np.abs(left - wanted).mean()
+    expected = np.concatenate([a.mu for a in align_singly(good, AlignmentSettings())])
+    unrepaired = np.concatenate([a.mu for a in align_singly(frames, AlignmentSettings(gross_glitches=False))])
+    repaired = np.concatenate([a.mu for a in align_singly(frames, AlignmentSettings(glitches=GlitchSettings()))])
+    assert np.abs(repaired - expected).mean() < 0.3 * np.abs(unrepaired - expected).mean()
 
 
-def test_frames_on_other_energies_do_not_count_as_earlier_ones():
+def test_earlier_frames_on_other_energies_are_ignored():
     settings = AlignmentSettings(glitches=GlitchSettings())
     frames = [frame(i) for i in range(6)] + [frame(6, stop=400.0), frame(7)]
-    assert all(a.refused == (None,) for a in alone(frames, settings))
+    assert all(a.refused == (None,) for a in align_singly(frames, settings))
 
 
-def test_a_series_that_is_long_over_is_forgotten():
+def test_oldest_series_is_forgotten():
     align = SeriesAlignment(AlignmentSettings(), max_series=2)
     for f in (frame(0), frame(1, run="b"), frame(2, run="c")):
         align([f], Model())
