@@ -98,9 +98,9 @@ def with_foil(number, upside_down=False, formula="transmission"):
     return replace(plain, reference=-foil if upside_down else foil, formula=formula)
 
 
-def test_a_reference_that_falls_is_told_of_in_a_series_of_good_ones():
+def test_falling_reference_is_reported_in_a_series_of_good_foils():
     frames = [with_foil(0), with_foil(1, True), with_foil(2, True, "fluorescence"), with_foil(3, formula="mu")]
-    found = alone(frames, AlignmentSettings())
+    found = align_singly(frames, AlignmentSettings())
     assert [f.refused[0] and f.refused[0].reason for f in found] == [None, Reason.REFERENCE_UPSIDE_DOWN, None, None]
     assert [f.flags[0] for f in found[2:]] == [(Flag.REFERENCE_UPSIDE_DOWN,), ()]
     assert found[2].quantities["foil_shift_ev"] == pytest.approx(found[0].quantities["foil_shift_ev"], abs=1e-9)
