@@ -52,8 +52,13 @@ def read_spectra(path: str | Path, *, columns: Columns | None = None) -> list[Fi
             raise SpectrumFileError(f"{path}: found a {kind}, expected a file of spectra")
         with np.errstate(all="ignore"):  # values out of range become NaN and inf, which ``flaw`` reports
             return _read(path, columns)
+    except SpectrumFileError:
+        raise
     except OSError as error:
         raise SpectrumFileError(f"{path}: {error.strerror or error}, expected a file of spectra") from error
+    except Exception as error:  # a file is never the end of a batch or of the agent
+        why = f"{type(error).__name__}: {error}"[:200]
+        raise SpectrumFileError(f"{path}: found content that no reader understands ({why})") from error
 
 
 def _read(path: Path, columns: Columns | None) -> list[FileSpectrum]:
