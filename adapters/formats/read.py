@@ -10,6 +10,7 @@ from .columns import is_ssrl_binary, read_columns, read_ssrl_binary
 from .hdf5 import SIGNATURE, SUFFIXES, read_hdf5
 from .limits import read_bytes
 from .npz import read_npz
+from .photon_factory import is_format_9809, read_format_9809
 from .spec import is_spec, read_spec
 from .spectrum import FileSpectrum, SpectrumFileError
 from .text import decode
@@ -76,4 +77,6 @@ def _read(path: Path, columns: Columns | None) -> list[FileSpectrum]:
         if columns:
             raise SpectrumFileError(f"{path}: found an Athena project, in which no columns can be named")
         return read_athena(path, text)
+    if is_format_9809(text):
+        return read_format_9809(path, text, columns)
     return read_spec(path, text, columns) if is_spec(text) else read_columns(path, text, columns)
