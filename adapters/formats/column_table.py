@@ -259,7 +259,7 @@ def _in_order(energy: Array, channels: Mapping[str, Array]) -> tuple[Array, Mapp
     if not (steps < 0).any() or not np.isfinite(energy).all() or len(split_sweeps(energy)) > 1:
         return energy, channels, 0
     order = np.argsort(energy, kind="stable")
-    moved = min(np.count_nonzero(steps < 0), np.count_nonzero(steps > 0))
+    moved = int(min(np.count_nonzero(steps < 0), np.count_nonzero(steps > 0)))
     return energy[order], {role: values[order] for role, values in channels.items()}, moved
 
 
