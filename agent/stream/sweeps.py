@@ -77,7 +77,9 @@ def split_sweeps(energy: Array) -> list[slice]:
     largest_rise = (energy - np.minimum.accumulate(energy)).max()
     if largest_fall <= threshold or largest_rise <= threshold:
         return [slice(0, energy.size)]
-    turns = _without_single_steps(energy, _find_turns(energy.tolist(), threshold))
+    turns = _find_turns(energy.tolist(), threshold)
+    if turns:
+        turns = _without_single_steps(energy, turns)
     if not turns:
         return [slice(0, energy.size)]
     borders = itertools.accumulate(
@@ -107,7 +109,8 @@ def _find_turns(energy: list[float], threshold: float) -> list[int]:
 def _without_single_steps(energy: Array, turns: list[int]) -> list[int]:
     """Remove the turns at both ends of a single step back, after which the sweep continues."""
     largest = _MAX_STEP_BACK * float(np.ptp(energy))
-    extremes = [0, *turns, energy.size - 1]
+    since_last = np.abs(energy[turns[-1] :] - energy[turns[-1]])
+    extremes = [0, *turns, turns[-1] + int(np.argmax(since_last))]
     single = [b - a == 1 and abs(energy[b] - energy[a]) <= largest for a, b in itertools.pairwise(extremes)]
     kept: list[int] = []
     k = int(single[0])
