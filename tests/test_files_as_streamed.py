@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from xas_agent import XASAgent, load_config
-from xas_agent.adapters.files.conversion import convert, read_all
+from xas_agent.adapters.files.batch import read_all
+from xas_agent.adapters.files.conversion import convert
 from xas_agent.adapters.files.documents import FileSource
 from xas_agent.agent.types.protocols import Estimator
 from xas_agent.agent.types.reasons import Flag

@@ -1,5 +1,6 @@
 """Documents in files, and spectra of files as documents and frames."""
 
+from .batch import expand, read_all
 from .documents import FileSink, FileSource
 from .folder import FolderSource
 from .frames import computed_frame_of, frame_of
@@ -9,5 +10,7 @@ __all__ = [
     "FileSource",
     "FolderSource",
     "computed_frame_of",
+    "expand",
     "frame_of",
+    "read_all",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 import event_model
 
 from ...agent.types import Array, Document
-from ..formats import Columns, FileSpectrum, flaw, read_spectra
+from ..formats import FileSpectrum, flaw
 from .documents import FileSink
 
 PLAN = "convert"
@@ -157,12 +157,6 @@ def convert(
         sink.close()
         summary.runs = composer.runs
     return summary
-
-
-def read_all(files: Iterable[Path], columns: Columns | None = None) -> Iterator[tuple[Path, list[FileSpectrum]]]:
-    """Yield each file with its spectra, in the given order; raise SpectrumFileError if one cannot be read."""
-    for path in files:
-        yield path, read_spectra(path, columns=columns)
 
 
 def _key(array: Array, units: str) -> dict[str, Any]:

@@ -126,8 +126,7 @@ class FolderWatch:
         try:
             with os.scandir(self.folder) as entries:
                 for entry in entries:
-                    skipped = entry.name.startswith(".") or entry.name.lower().endswith(IGNORED_SUFFIXES)
-                    if skipped or not fnmatch.fnmatch(entry.name, self._pattern):
+                    if is_ignored(entry.name) or not fnmatch.fnmatch(entry.name, self._pattern):
                         continue
                     try:
                         state = _state(entry) if entry.is_file() else None
@@ -140,6 +139,11 @@ class FolderWatch:
                 f"{self.folder}: {error.strerror or error}, expected a folder to watch"
             ) from error
         return found
+
+
+def is_ignored(name: str) -> bool:
+    """Whether a file of this name is hidden, is being copied or edited, or contains documents."""
+    return name.startswith(".") or name.lower().endswith(IGNORED_SUFFIXES)
 
 
 def _state(file: Path | os.DirEntry[str]) -> State | None:

@@ -6,8 +6,9 @@ but it evaluates the lists as code, normalises the spectra, and is a large depen
 """
 
 import json
+import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,13 @@ _PARAMETERS = {
 }
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Group:
     key: str
     args: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, Array] = field(default_factory=dict)
+    flaws: dict[str, str] = field(default_factory=dict)
+    """Why a part of the group cannot be read, by the name of the part."""
 
 
 class _BrokenError(ValueError):
@@ -67,7 +70,7 @@ def read_athena(path: Path, text: TextFile) -> list[FileSpectrum]:
     """Return one spectrum per group that contains μ(E).
 
     The energies include Athena's shift (``bkg_eshift``). The reference channel of a group becomes its ``reference``.
-    Groups of χ(k) and other quantities are left out, and ``notes`` count them.
+    Groups of χ(k) and other quantities, and groups that cannot be read, are left out; ``notes`` count them.
 
     Parameters
     ----------
@@ -81,15 +84,17 @@ def read_athena(path: Path, text: TextFile) -> list[FileSpectrum]:
     Raises
     ------
     SpectrumFileError
-        The project is damaged or contains no group of μ(E).
+        The project contains no group of μ(E) that can be read.
     """
     first = next((line for line in text.lines if line.strip()), "")
     try:
         groups, broken = (_from_json(text), None) if first.lstrip().startswith("{") else _from_perl(text)
     except (_BrokenError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise SpectrumFileError(f"{path}: not a complete Athena project ({error or type(error).__name__})") from error
-    kept = [group for group in groups if _why_not(group) is None]
-    left = [f"{group.args.get('label', group.key)} ({_why_not(group)})" for group in groups if group not in kept]
+    _number_repetitions(groups)
+    reasons = [_why_not(group) for group in groups]
+    kept = [group for group, reason in zip(groups, reasons, strict=True) if reason is None]
+    left = [f"{g.args.get('label', g.key)} ({reason})" for g, reason in zip(groups, reasons, strict=True) if reason]
     if not kept:
         why = ", ".join((*left, broken) if broken else left) or "empty"
         raise SpectrumFileError(f"{path}: found {len(groups)} groups, none of μ(E): {why}")
@@ -123,6 +128,7 @@ def _spectrum(
             channels["reference"] = foil.arrays["y"]
         else:
             notes += (f"the reference {foil.args.get('label', foil.key)!r} has other energies and is left out",)
+    notes += tuple(f"the array {name} of this group is left out: {why}" for name, why in group.flaws.items())
     if group.key in foils:
         notes += ("this group is the reference channel of another group",)
     if shift := _number(args, "bkg_eshift"):
@@ -161,7 +167,21 @@ def _foils(groups: Sequence[_Group], by_key: Mapping[str, _Group]) -> set[str]:
     return foils
 
 
+def _number_repetitions(groups: Sequence[_Group]) -> None:
+    """Give each group a key of its own, because a project may contain one group several times."""
+    taken: set[str] = set()
+    for group in groups:
+        name, number = group.key, 1
+        while group.key in taken:
+            number += 1
+            group.key = f"{name}.{number}"
+        taken.add(group.key)
+
+
 def _why_not(group: _Group) -> str | None:
+    for part in ("group", "args", "x", "y"):
+        if part in group.flaws:
+            return f"{part} cannot be read: {group.flaws[part]}"
     for flag, quantity in _NOT_MU.items():
         if _flag(group.args, flag):
             return quantity
@@ -181,12 +201,29 @@ def _from_json(text: TextFile) -> list[_Group]:
     groups = []
     for key in keys:
         record = content.get(key)
+        group = _Group(str(key))
+        groups.append(group)
         if not isinstance(record, dict):
-            raise _BrokenError(f"no group {key!r}")
-        args = record.get("args")
-        arrays = {name: _floats(record[name]) for name in _ARRAYS if record.get(name)}
-        groups.append(_Group(str(key), args if isinstance(args, dict) else {}, arrays))
+            group.flaws["group"] = "found no group of this name"
+            continue
+        if isinstance(args := record.get("args"), dict):
+            _read_part(group, "args", lambda args=args: args)
+        for name in _ARRAYS:
+            if values := record.get(name):
+                _read_part(group, name, lambda values=values: _floats(values))
     return groups
+
+
+def _read_part(group: _Group, name: str, read: Callable[[], Any], place: str = "") -> None:
+    """Read the arguments or an array of a group, or record why they cannot be read."""
+    try:
+        if name == "args":
+            group.args = read()
+            _check_shift(group.args)
+        else:
+            group.arrays[name] = read()
+    except (ValueError, TypeError, OverflowError) as error:
+        group.flaws[name] = f"{place}{error}"
 
 
 def _from_perl(text: TextFile) -> tuple[list[_Group], str | None]:
@@ -203,15 +240,15 @@ def _from_perl(text: TextFile) -> tuple[list[_Group], str | None]:
         if not match:
             continue
         name, value = match[1], match[2]
-        try:
-            if name == "old_group":
+        if name == "old_group":
+            try:
                 group = _Group(str(_value(value)))
-            elif group is not None and name == "args":
-                group.args = _pairs(_value(value))
-            elif group is not None and name in _ARRAYS:
-                group.arrays[name] = _perl_floats(value)
-        except ValueError as error:
-            raise _BrokenError(f"line {number}: {error}") from error
+            except ValueError as error:
+                group = _Group(f"line {number}", flaws={"group": str(error)})
+        elif group is not None and name == "args":
+            _read_part(group, name, lambda value=value: _pairs(_value(value)), f"line {number}: ")
+        elif group is not None and name in _ARRAYS:
+            _read_part(group, name, lambda value=value: _perl_floats(value), f"line {number}: ")
     if group is None:
         return groups, "the project ends early" if text.cut else None
     return groups, f"the project ends early within group {group.args.get('label', group.key)!r}, which is left out"
@@ -237,7 +274,8 @@ def _perl_floats(value: str) -> Array:
     inner = value.strip()
     if not (inner.startswith("(") and inner.endswith(")")):
         raise _BrokenError(f"found {inner[:30]!r}, expected a list of numbers")
-    return _floats([word.strip().strip("'\"") for word in inner[1:-1].split(",") if word.strip()])
+    words = [word.strip().strip("'\"") for word in inner[1:-1].split(",") if word.strip()]
+    return _floats([math.nan if word == "undef" else word for word in words])
 
 
 def _floats(values: Any) -> Array:
@@ -289,6 +327,13 @@ def _pairs(values: Any) -> dict[str, Any]:
     if not isinstance(values, list) or len(values) % 2:
         raise _BrokenError("found args that are not pairs of names and values")
     return {str(name): value for name, value in zip(values[::2], values[1::2], strict=True)}
+
+
+def _check_shift(args: Mapping[str, Any]) -> None:
+    """Refuse a shift of the energies that is not a number: without it the energies are wrong."""
+    shift = args.get("bkg_eshift")
+    if shift not in (None, "") and _number(args, "bkg_eshift", math.nan) != _number(args, "bkg_eshift"):
+        raise _BrokenError(f"found bkg_eshift {shift!r}, expected a number")
 
 
 def _shifted(group: _Group) -> Array:

@@ -1,5 +1,6 @@
 """The columns of a scan, and the spectrum that is computed from them."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...agent.fields import FOIL_ROLES
+from ...agent.stream import split_sweeps, turn_negative_currents
 from ...agent.types import Array, Formula
 from .column_names import (
     SIGNALS,
@@ -20,7 +22,7 @@ from .column_names import (
     may_be_measured,
     split_label,
 )
-from .energy import EnergyAxisError, from_angle, in_ev, looks_like_energy
+from .energy import EnergyAxisError, from_angle, in_ev, looks_like_energy, spacing_in_angstrom
 from .spectrum import INTENSITIES, FileSpectrum, SpectrumFileError
 
 EXPECTED = "expected columns energy and mu, or energy, i0 and itrans, named in the header"
@@ -51,7 +53,7 @@ def spectrum_of(table: ColumnTable, wanted: Columns | None = None) -> FileSpectr
 
     μ is a column of the table, or else ln(I0/It) or If/I0 (Newville, Rev. Mineral. Geochem. 78, 33 (2014), eqs 2
     and 3), or else a normalised column; the reference is ln(It/Iref). Neighbouring points at one energy are averaged,
-    and falling energies are reversed.
+    and the points of one sweep are sorted by energy.
 
     Parameters
     ----------
@@ -89,7 +91,7 @@ def spectrum_of(table: ColumnTable, wanted: Columns | None = None) -> FileSpectr
         for role, places in choice.places.items()
         if role != "energy"
     }
-    if place is not None and not choice.places and len(names) == 2 and may_be_measured(names[1 - place]):
+    if place is not None and len(names) == 2 and _may_be_absorption(table, names, choice, 1 - place):
         channels["mu"] = table.columns[1 - place]
         notes += (f"column {2 - place} is read as the absorption",)
     formula = _formula(channels)
@@ -99,7 +101,8 @@ def spectrum_of(table: ColumnTable, wanted: Columns | None = None) -> FileSpectr
     if formula == "fluorescence":
         notes += tuple(choice.notes)
     if formula == "transmission" and "fluorescence" in channels:
-        notes += ("transmission is used; the file also contains fluorescence",)
+        there = ",".join(names[i] or str(i + 1) for i in choice.places["fluorescence"])
+        notes += (f"transmission is used; the file also contains fluorescence (--column if={there})",)
     known: dict[str, Any] = table.known | {"notes": notes}
     return assemble(table.path, energy, channels, formula, **known)
 
@@ -134,6 +137,14 @@ def assemble(
     -------
     FileSpectrum
     """
+    channels, turned = turn_negative_currents(channels)
+    if turned:
+        note = f"the negative currents of {', '.join(turned)} are read with the opposite sign"
+        known["notes"] = (*known.get("notes", ()), note)
+    energy, channels, moved = _in_order(energy, channels)
+    if moved:
+        note = f"{moved} of {len(energy)} points are out of order and are sorted by energy"
+        known["notes"] = (*known.get("notes", ()), note)
     mu = absorption(channels, formula)
     reference = channels.get("reference")
     if "iref" in channels and "it" in channels:
@@ -142,10 +153,6 @@ def assemble(
     merged_energy, mu, reference = _merged(energy, mu, reference) if average else (energy, mu, reference)
     if len(merged_energy) != len(energy):
         intensities = {}
-    if np.all(merged_energy[1:] < merged_energy[:-1]):
-        merged_energy, mu = merged_energy[::-1], mu[::-1]
-        reference = None if reference is None else reference[::-1]
-        intensities = {role: values[::-1] for role, values in intensities.items()}
     normalised = True if formula == "normalised" else None if formula == "mu" else False
     return FileSpectrum(
         source=str(path),
@@ -198,16 +205,15 @@ def _energies(
     """Return the energies, (M,) eV, the index of their column, and notes on guesses."""
     if places := choice.places.get("energy"):
         (place,) = places
+        if re.match(r"deg|rad", units[place], re.I) and table.d_spacing:
+            return _from_angles(table, names, units, place)
         energy, notes = in_ev(table.columns[place], names[place] or str(place + 1), units[place])
         return energy, place, notes
     if "energy" in choice.doubts:
         return None, None, ()
     turned = angle_column(names)
     if turned is not None and (units[turned] or table.d_spacing):
-        values = from_angle(table.columns[turned], names[turned], units[turned], table.d_spacing)
-        d_spacing = table.d_spacing.split()[0]
-        note = f"energies are computed from the angles of {names[turned]!r} and a d spacing of {d_spacing} Å"
-        return values, turned, (note,)
+        return _from_angles(table, names, units, turned)
     used = {place for places in choice.places.values() for place in places}
     free = [i for i, name in enumerate(names) if i not in used and may_be_measured(name)]
     fitting = [i for i in free if looks_like_energy(table.columns[i])]
@@ -220,6 +226,16 @@ def _energies(
     return in_ev(table.columns[first], "", unit)[0], first, (note,)
 
 
+def _from_angles(
+    table: ColumnTable, names: Sequence[str], units: Sequence[str], place: int
+) -> tuple[Array, int, tuple[str, ...]]:
+    """Return the energies, (M,) eV, of a column of Bragg angles, its index, and a note."""
+    energy = from_angle(table.columns[place], names[place], units[place], table.d_spacing)
+    spacing = spacing_in_angstrom(table.d_spacing)
+    note = f"energies are computed from the angles of {names[place]!r} and a d spacing of {spacing:g} Å"
+    return energy, place, (note,)
+
+
 def _summary(table: ColumnTable, names: Sequence[str], choice: ColumnChoice) -> str:
     """Return a text on the columns of a table, for error messages."""
     listed = ", ".join(name.lower() or str(i + 1) for i, name in enumerate(names)) if any(names) else "unnamed"
@@ -228,6 +244,31 @@ def _summary(table: ColumnTable, names: Sequence[str], choice: ColumnChoice) -> 
         if role in ("energy", "i0", *SIGNALS):
             text += f", of which {' and '.join(names[place] for place in places)} may be {role}"
     return text
+
+
+def _may_be_absorption(table: ColumnTable, names: Sequence[str], choice: ColumnChoice, place: int) -> bool:
+    """Whether the only column beside the energies may be the absorption: it has no other role and no such name."""
+    known = {place for places in (*choice.places.values(), *choice.doubts.values()) for place in places}
+    return place not in known and may_be_measured(names[place]) and bool(np.isfinite(table.columns[place]).any())
+
+
+def _in_order(energy: Array, channels: Mapping[str, Array]) -> tuple[Array, Mapping[str, Array], int]:
+    """Sort the points of one sweep by energy, with the judgement of a stream on what is one sweep.
+
+    Returns
+    -------
+    energy : ndarray, (M,)
+        Unchanged if it is not finite or has several sweeps.
+    channels : mapping of str to ndarray, (M,)
+    moved : int
+        Number of steps against the direction of the sweep.
+    """
+    steps = np.diff(energy)
+    if not (steps < 0).any() or not np.isfinite(energy).all() or len(split_sweeps(energy)) > 1:
+        return energy, channels, 0
+    order = np.argsort(energy, kind="stable")
+    moved = int(min(np.count_nonzero(steps < 0), np.count_nonzero(steps > 0)))
+    return energy[order], {role: values[order] for role, values in channels.items()}, moved
 
 
 def _merged(energy: Array, mu: Array, reference: Array | None) -> tuple[Array, Array, Array | None]:

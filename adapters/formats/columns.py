@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...agent.types import Array
 from .column_names import Columns
 from .column_table import EXPECTED, ColumnTable, spectrum_of
 from .headers import fields, labels, no_foil, scan_metadata, timestamp, without_mark
@@ -44,11 +45,16 @@ def read_columns(path: Path, text: TextFile, wanted: Columns | None = None) -> l
     if _COLLECTOR.match(text.lines[0]):
         return _read_ssrl_text(path, text, wanted)
     block = number_block(path, text, EXPECTED)
-    names, units = labels(block.header, block.table.shape[1])
+    names, units = labels(block.header, block.table.shape[1], indexed=_counts_rows(block.table[:, 0]))
     known = _known(path, block.notes, block.complete) | scan_metadata(block.header)
     d_spacing = fields(block.header).get("mono.d_spacing", "")
     table = ColumnTable(path, list(block.table.T), names, units, d_spacing, known, no_foil(block.header))
     return [spectrum_of(table, wanted)]
+
+
+def _counts_rows(column: Array) -> bool:
+    """Whether a column is an index of the rows, from 0 or 1, or contains no numbers at all."""
+    return bool(np.isnan(column).all() or (column[0] in (0, 1) and (np.diff(column) == 1).all()))
 
 
 def is_ssrl_binary(raw: bytes) -> bool:
@@ -84,7 +90,7 @@ def read_ssrl_binary(path: Path, raw: bytes, wanted: Columns | None = None) -> l
     """
     head = raw[:_SSRL_HEADER].decode("latin-1").replace("\0", "\n")
     version = _COLLECTOR.match(head)
-    shape = re.search(r"PTS:\s*(\d+)\s+COLS:\s*(\d+)", head)
+    shape = re.search(r"PTS:\s*(\d+)\s+COLS:\s*(\d+)(?![\d.,])", head)
     if not shape or not version or not 1 < int(shape[2]) <= MAX_COLUMNS:
         raise SpectrumFileError(f"{path}: found a header of SSRL's collector without its PTS and COLS")
     points, count = int(shape[1]), int(shape[2])
@@ -119,7 +125,8 @@ def _read_ssrl_text(path: Path, text: TextFile, wanted: Columns | None) -> list[
     table, notes, complete = parse_rows(path, lines[begin:], begin + 1, NumberStyle(), text.ended)
     if table.shape[1] != len(names):
         raise SpectrumFileError(f"{path}: found {len(names)} labels and {table.shape[1]} columns, {EXPECTED}")
-    announced = next((int(m[1]) for line in lines[:data] if (m := re.search(r"PTS:\s*(\d+)", line))), len(table))
+    points = re.search(r"PTS:\s*(\d+)(?![\d.,])", "\n".join(lines[:data]))
+    announced = int(points[1]) if points else len(table)
     if len(table) < announced:
         complete, notes = False, (*notes, f"the file ends early: {len(table)} of {announced} points")
     offsets = next((lines[i + 1] for i in range(data) if without_mark(lines[i]).lower() == "offsets:"), "")

@@ -14,6 +14,17 @@ MAX_ENERGY_RATIO = 2.0
 """Largest ratio of a spectrum's highest to its lowest energy; wave numbers, times and indices exceed it."""
 
 
+_OTHER_UNIT = re.compile(
+    r"pi?x(els?)?|ch(annels?)?|(half-?)?steps?|counts?|cts|pulses?|points?|index|m?deg(rees?)?|m?rad(ians?)?"
+    r"|[mcuµμnk]?m|a|å|ang(str[oö]ms?)?|[mµμun]?s(ec(onds?)?)?|[kmg]?hz|[mkµμu]?v(olts?)?|[mkµμunp]?amps?|[mµμunp]a"
+    r"|[mg]ev|[mk]?j(oules?)?|hartrees?|ryd(bergs?)?|ry|%|k|.*[/^].*|.*-1"
+)
+"""Units of other quantities than X-ray energies; other words in brackets may belong to a column's name."""
+_SPACING = re.compile(
+    r"(\d+[.,]?\d*(?:e[+-]?\d+)?)\s*(å|a|ang(?:str[oö]ms?)?\.?|nm)?(?:\s*\([^)]*\))?(?:\s+#.*)?", re.I
+)
+
+
 class EnergyAxisError(ValueError):
     """A column that cannot be converted to energies in eV."""
 
@@ -75,9 +86,13 @@ def in_ev(values: Array, name: str, unit: str) -> tuple[Array, tuple[str, ...]]:
     if written in ("kev", "kiloelectronvolt"):
         doubt = f"energies of {name!r} are read as keV, the unit in the file, but their values suggest eV"
         return values * 1000.0, (doubt,) if _unit_by_values(values) == "eV" else ()
-    if written and not re.fullmatch(r"a\.?u\.?|none|n/?a|-|\?", written):
-        raise EnergyAxisError(f"energies of column {name!r} in {unit!r}, expected eV or keV")
     guess = _unit_by_values(values)
+    unknown = written and not re.fullmatch(r"a\.?u\.?|none|n/?a|-|\?", written)
+    if unknown and (guess is None or _OTHER_UNIT.fullmatch(written)):
+        raise EnergyAxisError(f"energies of column {name!r} in {unit!r}, expected eV or keV")
+    if unknown:
+        note = f"{unit!r} beside {name!r} is no unit of energy; read as {guess}, because the values fit"
+        return in_ev(values, name, guess or "")[0], (note,)
     if guess == "keV":
         return values * 1000.0, (f"energies of {name!r} are read as keV, because their values fit",)
     if guess == "eV":
@@ -109,8 +124,8 @@ def from_angle(values: Array, name: str, unit: str, d_spacing: str) -> Array:
     EnergyAxisError
         The d spacing is missing, the unit is unknown, or an angle lies outside 0 to 90 degrees.
     """
-    number = re.match(r"\s*([\d.]+)", d_spacing)
-    if not number or not 0.1 < float(number[1].rstrip(".") or 0) < 100:
+    spacing = spacing_in_angstrom(d_spacing)
+    if spacing is None:
         found = f"Mono.d_spacing {d_spacing!r}" if d_spacing else "no Mono.d_spacing"
         raise EnergyAxisError(f"angles in column {name!r} and {found}, expected its value in Å")
     if re.match(r"deg", unit.strip(), re.I):
@@ -121,4 +136,17 @@ def from_angle(values: Array, name: str, unit: str, d_spacing: str) -> Array:
         raise EnergyAxisError(f"angles of column {name!r} in {unit or 'no unit'!r}, expected degrees or radians")
     if not np.isfinite(theta).all() or theta.min() <= 0 or theta.max() > np.pi / 2:
         raise EnergyAxisError(f"angles of column {name!r} outside 0 to 90 degrees")
-    return HC_EV_ANGSTROM / (2 * float(number[1].rstrip(".")) * np.sin(theta))
+    return HC_EV_ANGSTROM / (2 * spacing * np.sin(theta))
+
+
+def spacing_in_angstrom(text: str) -> float | None:
+    """Return the d spacing of a crystal, Å, from a text of a number and a unit; None if it is anything else.
+
+    >>> spacing_in_angstrom("3.1355 A"), spacing_in_angstrom("0,31355 nm"), spacing_in_angstrom("3.1.3")
+    (3.1355, 3.1355, None)
+    """
+    found = _SPACING.fullmatch(text.strip())
+    if found is None:
+        return None
+    spacing = float(found[1].replace(",", ".")) * (10 if (found[2] or "").lower() == "nm" else 1)
+    return round(spacing, 9) if 0.1 < spacing < 100 else None

@@ -34,8 +34,10 @@ def without_mark(line: str) -> str:
     return line.strip().lstrip("#%;! ").strip()
 
 
-def labels(header: Sequence[str], count: int) -> tuple[list[str], list[str]]:
+def labels(header: Sequence[str], count: int, indexed: bool = False) -> tuple[list[str], list[str]]:
     """Return labels and units of ``count`` columns; both are empty if the header does not contain them.
+
+    ``indexed`` tells whether the first column counts the rows, so that it may have no label.
 
     The first of these that exists is used: XDI's ``Column.N:``, a numbered legend (``P1={Energy} -->``,
     ``1) Energy *``), or the last line with one word per column that names an energy or an absorption.
@@ -48,11 +50,11 @@ def labels(header: Sequence[str], count: int) -> tuple[list[str], list[str]]:
     if len(legend) == count:
         return legend, [""] * count
     for line in reversed([line for line in header if not _RULE.fullmatch(line)][-12:]):
-        for words in _splits(without_mark(line), count):
+        for words in _splits(line, count, indexed):
             if _names_a_spectrum(words):
                 return words, [""] * count
     lines = [line for line in header if not _RULE.fullmatch(line)]
-    last = [words for line in lines[-1:] for words in _splits(without_mark(line), count) if _words(words)]
+    last = [words for line in lines[-1:] for words in _splits(line, count, indexed) if _words(words)]
     return (last[0], [""] * count) if last else ([], [])
 
 
@@ -74,23 +76,29 @@ def _legend(header: Sequence[str]) -> list[str]:
         return [name.strip() for name in found]
     numbered: dict[int, str] = {}
     for line in header:
-        if re.match(r"#\s*1\)", line) or (numbered and re.match(rf"#\s*{max(numbered) + 1}\)", line)):
+        if re.match(r"#\s*1\)", line) or (numbered and re.match(r"#\s*\d+\)", line)):
             numbered |= {
                 int(n): name.strip() for n, name in re.findall(r"(\d+)\)\s*(.*?)\s*(?:\*|(?=\s\d+\)|$))", line)
             }
     return [numbered[n] for n in sorted(numbered)] if sorted(numbered) == list(range(1, len(numbered) + 1)) else []
 
 
-def _splits(line: str, count: int) -> list[list[str]]:
+def _splits(line: str, count: int, indexed: bool) -> list[list[str]]:
     """Return the line split into ``count`` words by each separator that yields so many.
 
-    Names may contain blanks, so that tabs are tried first.
+    Names may contain blanks, so that tabs are tried first. LabVIEW panels mark positioners by ``*``. The label of an
+    index may be empty or missing, as pandas and R write it.
     """
-    line = re.sub(r"\s+(?=[(\[])", "", re.sub(r"^[CL]\s+", "", line))  # keep a unit with its name
-    splits = (
-        [part.strip() for part in re.split(separator, line)] for separator in (r"\t", r"[,;]", r"\t+|\s{2,}", r"\s+")
-    )
-    return [words for words in ([word for word in parts if word] for parts in splits) if len(words) == count]
+    written = re.sub(r"^[CL]\s+", "", without_mark(line))
+    written = re.sub(r"\s+(?=[(\[])", "", written)  # keep a unit with its name
+    found: list[list[str]] = []
+    for separator in (r"\t", r"[,;]", r"\s*\*\s+|\s*\*$|\t+|\s{2,}", r"\s+"):
+        words = [word for part in re.split(separator, written) if (word := part.strip())]
+        parts = [without_mark(part) for part in re.split(separator, line.rstrip("\n"))]
+        for some in (words, parts if separator in (r"\t", r"[,;]") else [], ["", *words] if indexed else []):
+            if len(some) == count and some not in found:
+                found.append(some)
+    return found
 
 
 def _names_a_spectrum(words: Sequence[str]) -> bool:
@@ -101,7 +109,7 @@ def _names_a_spectrum(words: Sequence[str]) -> bool:
 
 
 def _words(words: Sequence[str]) -> bool:
-    return all(re.fullmatch(r"[A-Za-zμ][\w().\[\]/-]{0,24}", word) for word in words)
+    return all(re.fullmatch(r"[A-Za-zμµ][\w().\[\]/-]{0,24}", word) for word in words)
 
 
 def scan_metadata(header: Sequence[str]) -> dict[str, Any]:

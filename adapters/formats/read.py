@@ -10,6 +10,7 @@ from .columns import is_ssrl_binary, read_columns, read_ssrl_binary
 from .hdf5 import SIGNATURE, SUFFIXES, read_hdf5
 from .limits import read_bytes
 from .npz import read_npz
+from .photon_factory import is_format_9809, read_format_9809
 from .spec import is_spec, read_spec
 from .spectrum import FileSpectrum, SpectrumFileError
 from .text import decode
@@ -52,8 +53,13 @@ def read_spectra(path: str | Path, *, columns: Columns | None = None) -> list[Fi
             raise SpectrumFileError(f"{path}: found a {kind}, expected a file of spectra")
         with np.errstate(all="ignore"):  # values out of range become NaN and inf, which ``flaw`` reports
             return _read(path, columns)
+    except SpectrumFileError:
+        raise
     except OSError as error:
         raise SpectrumFileError(f"{path}: {error.strerror or error}, expected a file of spectra") from error
+    except Exception as error:  # a file is never the end of a batch or of the agent
+        why = f"{type(error).__name__}: {error}"[:200]
+        raise SpectrumFileError(f"{path}: found content that no reader understands ({why})") from error
 
 
 def _read(path: Path, columns: Columns | None) -> list[FileSpectrum]:
@@ -71,4 +77,6 @@ def _read(path: Path, columns: Columns | None) -> list[FileSpectrum]:
         if columns:
             raise SpectrumFileError(f"{path}: found an Athena project, in which no columns can be named")
         return read_athena(path, text)
+    if is_format_9809(text):
+        return read_format_9809(path, text, columns)
     return read_spec(path, text, columns) if is_spec(text) else read_columns(path, text, columns)

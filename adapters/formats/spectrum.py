@@ -28,7 +28,7 @@ class FileSpectrum:
     row: int
     """Index among the spectra of the file, from 0; in an npz the row."""
     energy: Array
-    """(M,) eV; energies that fall in the file are reversed."""
+    """(M,) eV; the points of one sweep are sorted."""
     mu: Array
     """(M,) absorption, dimensionless; NaN where an intensity is not positive."""
     reference: Array | None = None

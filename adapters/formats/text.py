@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -125,7 +125,14 @@ def number_block(path: Path, text: TextFile, expected: str) -> NumberBlock:
     SpectrumFileError
         There is no block, or a line of it has another count of numbers; an incomplete last line is left out.
     """
-    begin, style = _find_block(path, text.lines, expected)
+    try:
+        begin, style = _find_block(path, text.lines, expected)
+    except SpectrumFileError:
+        if (numbers := _without_words(text)) is None:
+            raise
+        text = numbers
+        begin, style = _find_block(path, text.lines, expected)
+    _refuse_unreadable_rows(path, text.lines, begin, style)
     header = text.lines[:begin]
     lost = [line for line in header if not line.strip().startswith(COMMENTS) and _count(line, style)]
     notes = text.notes + style.notes
@@ -261,6 +268,63 @@ def _find_block(path: Path, lines: Sequence[str], expected: str) -> tuple[int, N
     if len(counts) > 1 and counts[-1] != counts[-2]:
         raise _misfit(path, lines, 1, style)
     raise SpectrumFileError(f"{path}: found {len(counts)} rows of numbers, {expected}")
+
+
+def _refuse_unreadable_rows(path: Path, lines: Sequence[str], begin: int, style: NumberStyle) -> None:
+    """Refuse a row directly above the block that differs from it only in values that are no numbers."""
+    columns = _count(lines[begin], style)
+    above = [line for line in lines[: begin - 1] if line.strip() and not line.lstrip().startswith(COMMENTS)]
+    words_above = any(not _count(line, style) for line in above)
+    commas = "," in lines[begin]
+    for i in range(begin - 1, -1, -1):
+        values = (style.normal([lines[i]])[0] if commas else lines[i]).split()
+        numbers = [bool(_NUMBER.fullmatch(value)) for value in values]
+        if len(values) != columns or all(numbers) or lines[i].lstrip().startswith(COMMENTS):
+            return
+        if numbers[0] or (sum(numbers) >= columns / 2 and not words_above):
+            raise SpectrumFileError(f"{path}: line {i + 1}: found {lines[i].strip()[:60]!r}, expected numbers")
+
+
+def _without_words(text: TextFile) -> TextFile | None:
+    """Replace the values of columns that contain no numbers, such as dates, by NaN; None if there is no such column.
+
+    The columns are those of two rows near the end, of which the last may be incomplete.
+    """
+    rows = [line for line in text.lines if line.strip() and not line.lstrip().startswith(COMMENTS)][-3:]
+    if len(rows) < 3:
+        return None
+    for separator in (r"\t", ";", ",", None):
+        first, second = ([_is_number(cell) for cell in _cells(row, separator)] for row in rows[:2])
+        words = [i for i, numeric in enumerate(first) if not numeric]
+        if first == second and words and len(first) - len(words) >= 2:
+            break
+    else:
+        return None
+    notes = tuple(
+        f"column {i + 1} contains no numbers and is left out: {_cells(rows[0], separator)[i].strip()[:30]!r}"
+        for i in words
+    )
+    lines = [_blank_out(line, separator, words, len(first)) for line in text.lines]
+    return replace(text, lines=lines, notes=(*text.notes, *notes))
+
+
+def _cells(line: str, separator: str | None) -> list[str]:
+    return line.split() if separator is None else re.split(separator, line)
+
+
+def _is_number(cell: str) -> bool:
+    cell = cell.strip().strip('"')
+    return not cell or bool(_NUMBER.fullmatch(cell) or _COMMA_NUMBER.fullmatch(cell))
+
+
+def _blank_out(line: str, separator: str | None, words: Sequence[int], count: int) -> str:
+    """Return a row with NaN in place of its words; other lines are unchanged."""
+    cells = _cells(line, separator)
+    others = [cell for i, cell in enumerate(cells) if i not in words]
+    if len(cells) != count or line.lstrip().startswith(COMMENTS) or not all(map(_is_number, others)):
+        return line
+    between = {None: " ", r"\t": "\t"}.get(separator, separator or " ")
+    return between.join("nan" if i in words else cell for i, cell in enumerate(cells))
 
 
 def _is_incomplete(kept: Sequence[str], style: NumberStyle) -> bool:

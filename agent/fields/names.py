@@ -9,6 +9,8 @@ _VETO = re.compile(
     r"(^|_)(gain|offset|clock|dark|setpoint|sensitivity|std|sigma|err|error|time|timestamp|bias|status|edge)(_|$)"
 )
 _OTHER_ENERGY = re.compile(r"(^|_)(id|ivu|epu|und|undulator|gap|roi\d*|edge|offset|resolution)(_|$)")
+_LINE = re.compile(r"([a-z]{1,2})_?([kl][ab])\d?(?:_?(?:mca|ch|det|roi|sdd)?_?\d+)?")
+"""Channel of an emission line, with the element and the line."""
 _ENERGIES = ("energy", "dcm_energy", "hhm_energy", "mono_energy", "monochromator_energy", "en_energy", "pgm_energy")
 
 
@@ -117,7 +119,7 @@ def plain_name(name: str) -> str:
     >>> plain_name("monochromator-Energy")
     'monochromator_energy'
     """
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    return re.sub(r"[^a-z0-9]+", "_", re.sub("[µμ]", "mu", name.lower())).strip("_")
 
 
 def match_synonyms(role: str, keys: Iterable[str], *, in_files: bool = False) -> list[str]:
@@ -144,14 +146,24 @@ def match_synonyms(role: str, keys: Iterable[str], *, in_files: bool = False) ->
 
 
 def element_channels(element: str | None, keys: Iterable[str]) -> list[str]:
-    """Return the keys of fluorescence channels that are named after the absorber, such as Ni1, Ni2.
+    """Return the keys of fluorescence channels that are named after the absorber, such as Ni1 or Ni_Ka_mca1.
+
+    Kβ lines are left out beside Kα lines. If the absorber is unknown, its line names it, if all are of one element.
 
     Iodine has no such channels, because I0, I1 and I2 are ion chambers.
     """
-    if not element or element == "I":
+    names = {key: plain_name(key) for key in keys}
+    lines = {key: match for key, name in names.items() if (match := _LINE.fullmatch(name))}
+    if not element and len(elements := {match[1] for match in lines.values()}) == 1:
+        (element,) = elements
+    if not element:
         return []
-    pattern = re.compile(rf"{element.lower()}_?\d+")
-    return [key for key in keys if pattern.fullmatch(plain_name(key))]
+    mine = {key: match[2] for key, match in lines.items() if match[1] == element.lower()}
+    if mine:
+        strongest = min(mine.values())
+        return [key for key, line in mine.items() if line == strongest]
+    numbered = re.compile(rf"{element.lower()}_?\d+")
+    return [] if element == "I" else [key for key, name in names.items() if numbered.fullmatch(name)]
 
 
 def is_pattern(name: str) -> bool:

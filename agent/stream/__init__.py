@@ -1,9 +1,10 @@
 """Documents → frames."""
 
 from .columns import UnreadFile, announced_events, document_time
+from .detectors import turn_negative_currents
 from .fly import FlySettings, external_keys_to_read
 from .reader import FrameReader, Outcome
-from .sweeps import UnusableError, form_spectrum, strip_padding
+from .sweeps import UnusableError, form_spectrum, split_sweeps, strip_padding
 
 __all__ = [
     "FlySettings",
@@ -15,5 +16,7 @@ __all__ = [
     "document_time",
     "external_keys_to_read",
     "form_spectrum",
+    "split_sweeps",
     "strip_padding",
+    "turn_negative_currents",
 ]

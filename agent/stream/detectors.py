@@ -27,6 +27,27 @@ _SATURATED = {
 }
 
 
+def turn_negative_currents(columns: Mapping[str, Array]) -> tuple[dict[str, Array], tuple[str, ...]]:
+    """Turn the sign of currents that are negative throughout, as electrometers of negative polarity record them.
+
+    A negative fluorescence is turned only together with I0; beside a positive I0 it is a signal below an offset.
+
+    Returns
+    -------
+    columns : by role, each (M,)
+    turned : roles of the turned columns
+    """
+    turned = tuple(role for role in DETECTOR_ROLES if role in columns and _is_negative(columns[role]))
+    if "i0" not in turned:
+        turned = tuple(role for role in turned if role != "fluorescence")
+    return {role: -column if role in turned else column for role, column in columns.items()}, turned
+
+
+def _is_negative(channel: Array) -> bool:
+    finite = channel[np.isfinite(channel)]
+    return finite.size > 0 and bool(finite.max() < 0)
+
+
 def find_flaw(columns: Mapping[str, Array], role: str) -> tuple[Reason, str] | None:
     """Return the first flaw of a channel, (M,), as reason and detail; None if it has no flaw.
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..types import Array, Direction, Formula, Reason
-from .detectors import DETECTOR_ROLES, find_flaw
+from .detectors import DETECTOR_ROLES, find_flaw, turn_negative_currents
 
 MAX_ENERGY_EV = 1e6
 """Largest plausible energy, above every absorption edge."""
+_MAX_STEP_BACK = 0.1
+"""Of the energy range: the largest reversal that may be jitter, or a step back within a sweep."""
 
 
 class UnusableError(Exception):
@@ -47,7 +49,7 @@ def turn_threshold(energy: Array) -> float:
     moves = steps[steps != 0]
     if moves.size < 2:
         return 0.0
-    upper = 0.1 * float(np.ptp(energy))
+    upper = _MAX_STEP_BACK * float(np.ptp(energy))
     half_step = 0.5 * float(np.median(np.abs(moves)))
     return min(max(half_step, 4.0 * float(np.median(np.abs(np.diff(energy, 2))))), upper)
 
@@ -57,7 +59,8 @@ def split_sweeps(energy: Array) -> list[slice]:
     """Split energies, (M,) in the order of acquisition, into consecutive sweeps of one direction each.
 
     If the turning point was measured twice, each of the two sweeps gets one of the two points; a single turning point
-    belongs to the earlier sweep. A fly-back in one jump belongs to neither.
+    belongs to the earlier sweep. A fly-back in one jump belongs to neither. A single step back by at most a tenth of
+    the range, such as where the regions of a scan overlap, is no turn.
 
     >>> split_sweeps(np.array([1.0, 2, 3, 4, 3, 2, 1]))
     [slice(0, 4, None), slice(4, 7, None)]
@@ -75,6 +78,10 @@ def split_sweeps(energy: Array) -> list[slice]:
     if largest_fall <= threshold or largest_rise <= threshold:
         return [slice(0, energy.size)]
     turns = _find_turns(energy.tolist(), threshold)
+    if turns:
+        turns = _without_single_steps(energy, turns)
+    if not turns:
+        return [slice(0, energy.size)]
     borders = itertools.accumulate(
         (0, *(_find_border(energy, steps, turns, k) for k in range(len(turns))), energy.size), max
     )
@@ -97,6 +104,23 @@ def _find_turns(energy: list[float], threshold: float) -> list[int]:
             turns.append(extreme)
             rising, extreme = not rising, i
     return turns
+
+
+def _without_single_steps(energy: Array, turns: list[int]) -> list[int]:
+    """Remove the turns at both ends of a single step back, after which the sweep continues."""
+    largest = _MAX_STEP_BACK * float(np.ptp(energy))
+    since_last = np.abs(energy[turns[-1] :] - energy[turns[-1]])
+    extremes = [0, *turns, turns[-1] + int(np.argmax(since_last))]
+    single = [b - a == 1 and abs(energy[b] - energy[a]) <= largest for a, b in itertools.pairwise(extremes)]
+    kept: list[int] = []
+    k = int(single[0])
+    while k < len(turns):
+        if single[k + 1]:
+            k += 2
+        else:
+            kept.append(turns[k])
+            k += 1
+    return kept
 
 
 def _find_border(energy: Array, steps: Array, turns: list[int], k: int) -> int:
@@ -190,6 +214,7 @@ def form_spectrum(
         raise UnusableError(Reason.ENERGY_NOT_POSITIVE, f"lowest energy {energy.min():g} eV")
     if energy.max() > MAX_ENERGY_EV:
         raise UnusableError(Reason.ENERGY_TOO_HIGH, f"highest energy {energy.max():g} eV, at most {MAX_ENERGY_EV:g}")
+    columns, _ = turn_negative_currents(columns)
     direction: Direction = "rising" if energy[-1] >= energy[0] else "falling"
     if bin_ev is not None:
         columns = bin_columns(columns, bin_ev)

@@ -7,13 +7,13 @@ import typer
 
 from .options import ColumnOption, ConfigOption, EdgeOption, ElementOption, ModelOption, StrictOption
 from .process import set_up_torch
-from .shared import SET_ASIDE, columns_of, exit_on_error, settings_of
+from .shared import SET_ASIDE, columns_of, exit_on_error, report_refused, settings_of
 
 
 def align(
     files: Annotated[
         list[Path],
-        typer.Argument(help="Files of spectra: XDI, text columns, SSRL, SPEC, Athena, NeXus, HDF5 or npz."),
+        typer.Argument(help="Files, folders or patterns: XDI, text columns, SSRL, SPEC, Athena, NeXus, HDF5 or npz."),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for aligned spectra, alignment.csv and figures.")],
     column: ColumnOption = None,
@@ -32,19 +32,23 @@ def align(
 
     Example: xas-agent align NiO.xdi --out aligned
     """
-    from ..jobs.align import align_files, draw_all, write_aligned
+    from ...adapters.files import expand
+    from ...adapters.formats import SpectrumFileError
+    from ..jobs.align import align_files, distinct_ids, draw_all, write_aligned
 
+    refused: list[SpectrumFileError] = []
     with exit_on_error():
         settings = settings_of(config, model, element, edge)
         set_up_torch(settings.model.threads)
-        alignments = align_files(files, settings, columns_of(column))
+        alignments = align_files(expand(files), settings, columns_of(column), refused)
         written = write_aligned(alignments, out, form)
         if pictures:
             written += draw_all(alignments, out)
-    for alignment in alignments:
+    for id, alignment in zip(distinct_ids([a.spectrum for a in alignments]), alignments, strict=True):
         refusal = alignment.refusal
         result = f"set aside: {refusal}" if refusal else ", ".join(alignment.flags) or "aligned"
-        typer.echo(f"{alignment.spectrum.id}: {result}")
+        typer.echo(f"{id}: {result}")
     typer.echo(f"{len(written)} files and alignment.csv in {out}/")
-    if strict and any(alignment.refusal for alignment in alignments):
+    report_refused(refused)
+    if strict and (refused or any(alignment.refusal for alignment in alignments)):
         raise typer.Exit(SET_ASIDE)

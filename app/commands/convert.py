@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from .options import ColumnOption, EdgeOption, ElementOption, StrictOption
-from .shared import SET_ASIDE, USAGE, columns_of, exit_on_error, fail
+from .shared import SET_ASIDE, USAGE, columns_of, exit_on_error, fail, report_refused
 
 
 def convert(
-    files: Annotated[list[Path], typer.Argument(help="Files of spectra; with --watch, one folder.")],
+    files: Annotated[list[Path], typer.Argument(help="Files, folders or patterns; with --watch, one folder.")],
     out: Annotated[Path, typer.Option("--out", help="File of documents to write, .jsonl or .msgpack.")],
     column: ColumnOption = None,
     element: ElementOption = None,
@@ -27,20 +27,24 @@ def convert(
 
     Example: xas-agent convert scan*.xdi --out series.jsonl
     """
-    from ...adapters.files import conversion, folder
+    from ...adapters.files import batch, conversion, folder
+    from ...adapters.formats import SpectrumFileError
     from ..session import terminate_like_ctrl_c
 
+    refused: list[SpectrumFileError] = []
     with exit_on_error():
         columns = columns_of(column)
         if watch and len(files) != 1:
             fail(f"--watch: found {len(files)} paths, expected one folder", USAGE)
-        if not watch and (folders := [str(path) for path in files if path.is_dir()]):
-            fail(f"{folders[0]}: found a folder, expected files; --watch converts the files of a folder", USAGE)
         terminate_like_ctrl_c()
-        spectra = folder.watch(files[0], columns=columns) if watch else conversion.read_all(files, columns)
+        if watch:
+            spectra = folder.watch(files[0], columns=columns)
+        else:
+            spectra = batch.read_all(batch.expand(files), columns, refused)
         summary = conversion.convert(spectra, out, element=element, edge=edge, sample=sample)
     for line in (*summary.notes, *(f"will be set aside: {flaw}" for flaw in summary.flaws)):
         typer.echo(line, err=True)
     typer.echo(f"{out}: {summary.spectra} spectra of {summary.files} files in {summary.runs} runs")
-    if strict and summary.flaws:
+    report_refused(refused)
+    if strict and (refused or summary.flaws):
         raise typer.Exit(SET_ASIDE)

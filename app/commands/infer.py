@@ -7,13 +7,13 @@ import typer
 
 from .options import ColumnOption, ConfigOption, EdgeOption, ElementOption, ModelOption, StrictOption
 from .process import set_up_torch
-from .shared import SET_ASIDE, columns_of, exit_on_error, settings_of
+from .shared import SET_ASIDE, columns_of, exit_on_error, report_refused, settings_of
 
 
 def infer(
     files: Annotated[
         list[Path],
-        typer.Argument(help="Files of spectra: XDI, text columns, SSRL, SPEC, Athena, NeXus, HDF5 or npz."),
+        typer.Argument(help="Files, folders or patterns: XDI, text columns, SSRL, SPEC, Athena, NeXus, HDF5 or npz."),
     ],
     column: ColumnOption = None,
     model: ModelOption = None,
@@ -34,12 +34,16 @@ def infer(
 
     Example: xas-agent infer NiO.xdi --model ni-k --format json
     """
+    from ...adapters.files import expand
+    from ...adapters.formats import SpectrumFileError
     from ..jobs.infer import infer_files, render
 
+    refused: list[SpectrumFileError] = []
     with exit_on_error():
         settings = settings_of(config, model, element, edge, single_site=everything)
         set_up_torch(settings.model.threads)
-        answers = infer_files(files, settings, theory=theory, columns=columns_of(column))
+        answers = infer_files(expand(files), settings, theory=theory, columns=columns_of(column), refused=refused)
         render(answers, form)
-    if strict and any("set_aside" in a for a in answers):
+    report_refused(refused)
+    if strict and (refused or any("set_aside" in a for a in answers)):
         raise typer.Exit(SET_ASIDE)

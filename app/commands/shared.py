@@ -1,6 +1,6 @@
 """Parts of all commands: settings from options, exit codes, error messages and the summary."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -12,7 +12,10 @@ EXIT_CODES = {
     FAILED: ("The documents broke off.", "Read the last line on stderr, and the beamline's log."),
     USAGE: ("The command line or a config cannot be used.", "Correct what the message names."),
     UNREACHABLE: ("An endpoint cannot be reached.", "Check address, port and firewall; start the other side first."),
-    SET_ASIDE: ("Frames were set aside, and `--strict` was given.", "Read the [reasons](reasons.md)."),
+    SET_ASIDE: (
+        "Frames were set aside or files refused with `--strict`.",
+        "Read the [reasons](reasons.md).",
+    ),
 }
 """Meaning and remedy of each exit code; the reference lists them."""
 
@@ -111,6 +114,14 @@ def exit_on_error() -> Iterator[None]:
         fail(str(error), USAGE)
     except (BeamlineFailed, SourceFailed) as error:
         fail(str(error), FAILED)
+
+
+def report_refused(errors: Sequence[Exception]) -> None:
+    """Summarise on stderr which files could not be read and why."""
+    if errors:
+        typer.echo(f"{len(errors)} files refused:", err=True)
+    for error in errors:
+        typer.echo(f"  {error}", err=True)
 
 
 def fail(message: str, code: int) -> NoReturn:

@@ -2,6 +2,7 @@
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._version import __version__
-from ...adapters.formats import Columns, FileSpectrum
+from ...adapters.formats import Columns, FileSpectrum, SpectrumFileError
 from ...agent.estimate import Answer
 from ...agent.types import Array, Estimator, Flag, Refusal
 from ..config import Config
 from ..wiring import load_models
-from .files import answers_of, read_all
+from .files import answers_of, read_and_log
 
 Form = Literal["npz", "csv", "xdi"]
 
@@ -54,7 +55,12 @@ class FileAlignment:
         return () if isinstance(self.answer, Refusal) else self.answer.flags
 
 
-def align_files(files: Sequence[Path], config: Config, columns: Columns | None = None) -> list[FileAlignment]:
+def align_files(
+    files: Sequence[Path],
+    config: Config,
+    columns: Columns | None = None,
+    refused: list[SpectrumFileError] | None = None,
+) -> list[FileAlignment]:
     """Align all spectra of files to the grids of their models.
 
     Parameters
@@ -63,6 +69,8 @@ def align_files(files: Sequence[Path], config: Config, columns: Columns | None =
     config : Config
     columns : mapping, optional
         As for :func:`read_spectra`.
+    refused : list of SpectrumFileError, optional
+        Gets the errors of the files that cannot be read; without it, the first error is raised.
 
     Returns
     -------
@@ -75,7 +83,7 @@ def align_files(files: Sequence[Path], config: Config, columns: Columns | None =
         As for :func:`~xas_agent.app.jobs.infer.infer_files`.
     """
     models = load_models(config)
-    spectra = read_all(files, columns)
+    spectra = read_and_log(files, columns, refused)
     answers = dict(answers_of(spectra, models, config, estimate=False))
     return [FileAlignment(s, answers[i]) for i, s in enumerate(spectra)]
 
@@ -98,23 +106,25 @@ def write_aligned(alignments: Sequence[FileAlignment], folder: Path, form: Form)
         Files of the spectra.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    good = [f for f in alignments if f.refusal is None]
+    ids = distinct_ids([f.spectrum for f in alignments])
+    named = list(zip(ids, alignments, strict=True))
+    good = [(id, f) for id, f in named if f.refusal is None]
     written: list[Path] = []
     if form == "npz":
-        for model in dict.fromkeys(f.model.name for f in good if f.model):
-            mine = [f for f in good if f.model and f.model.name == model]
+        for model in dict.fromkeys(f.model.name for _, f in good if f.model):
+            mine = [f for _, f in good if f.model and f.model.name == model]
             path = folder / f"aligned-{model}.npz"
             np.savez(
                 path,
                 energy=_energies(mine[0]),
                 mu=np.stack([f.mu for f in mine]),
-                id=np.array([f.spectrum.id for f in mine]),
+                id=np.array([id for id, f in good if f.model and f.model.name == model]),
                 energy_shift_ev=np.array([f.quantities["energy_shift_ev"] for f in mine]),
             )
             written.append(path)
     else:
-        for f in good:
-            path = folder / f"{name_of(f.spectrum)}.{form}"
+        for id, f in good:
+            path = folder / f"{name_of(id)}.{form}"
             path.write_text(_text(f, form), encoding="utf-8")
             written.append(path)
     _write_table(alignments, folder / "alignment.csv")
@@ -129,22 +139,46 @@ def draw_all(alignments: Sequence[FileAlignment], folder: Path) -> list[Path]:
     from ..output.figures import draw_alignment
 
     console, drawn = Console(stderr=True), []
-    for f in track(alignments, "drawing", console=console, disable=not console.is_terminal):
+    named = list(zip(distinct_ids([f.spectrum for f in alignments]), alignments, strict=True))
+    for id, f in track(named, "drawing", console=console, disable=not console.is_terminal):
         if isinstance(f.answer, Refusal) or f.answer.model is None or f.answer.aligned is None:
             continue
-        path, title = folder / f"{name_of(f.spectrum)}.png", f"{f.spectrum.id}, {f.answer.model.name}"
+        path, title = folder / f"{name_of(id)}.png", f"{id}, {f.answer.model.name}"
         draw_alignment(path, title, f.answer)
         drawn.append(path)
     return drawn
 
 
-def name_of(spectrum: FileSpectrum) -> str:
-    """Return the spectrum's id as a file name.
+def distinct_ids(spectra: Sequence[FileSpectrum]) -> list[str]:
+    """Return an id for each spectrum, all of which give different file names, also if case makes no difference.
 
-    >>> name_of(FileSpectrum("NiO scan.xdi:0", "", 0, np.zeros(0), np.zeros(0)))
+    Where ids collide, the folder goes before them, and a number follows if that is not enough.
+    """
+    ids = [spectrum.id for spectrum in spectra]
+    shared = {name for name, count in Counter(map(_plain, ids)).items() if count > 1}
+    taken = {_plain(id) for id in ids} - shared
+    for i, spectrum in enumerate(spectra):
+        if _plain(ids[i]) in shared:
+            base = ids[i] = "/".join((*Path(spectrum.source).parent.parts[-1:], ids[i])).lstrip("/")
+            number = 1
+            while _plain(ids[i]) in taken:
+                number += 1
+                ids[i] = f"{base}-{number}"
+            taken.add(_plain(ids[i]))
+    return ids
+
+
+def _plain(id: str) -> str:
+    return name_of(id).casefold()
+
+
+def name_of(id: str) -> str:
+    """Return an id as a file name.
+
+    >>> name_of("NiO scan.xdi:0")
     'NiO_scan.xdi_0'
     """
-    return re.sub(r"[^\w.+-]+", "_", spectrum.id)
+    return re.sub(r"[^\w.+-]+", "_", id)
 
 
 def _energies(alignment: FileAlignment) -> Array:

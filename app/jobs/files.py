@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ...adapters.files import computed_frame_of, frame_of
-from ...adapters.formats import Columns, FileSpectrum, read_spectra
+from ...adapters.files import computed_frame_of, frame_of, read_all
+from ...adapters.formats import Columns, FileSpectrum, SpectrumFileError
 from ...agent.estimate import Answer, EnergyUncertainty, FrameServer
 from ...agent.spectra import SeriesAlignment, TheoryAlignment
 from ...agent.types import Estimator, Frame, InputError, Reason, Refusal, get_logger
@@ -18,11 +18,12 @@ class ChoiceError(InputError):
     """No model, or several, match the energies of a spectrum, and the user names none."""
 
 
-def read_all(files: Sequence[Path], columns: Columns | None) -> list[FileSpectrum]:
-    """Return the spectra of all files in their order, and log the readers' notes; raise SpectrumFileError."""
+def read_and_log(
+    files: Sequence[Path], columns: Columns | None, refused: list[SpectrumFileError] | None = None
+) -> list[FileSpectrum]:
+    """Return the spectra of all files in their order, and log the readers' notes; see :func:`read_all`."""
     spectra: list[FileSpectrum] = []
-    for path in files:
-        in_file = read_spectra(path, columns=columns)
+    for path, in_file in read_all(files, columns, refused):
         for note in dict.fromkeys(note for spectrum in in_file for note in spectrum.notes):
             _log.warning("read", file=str(path), note=note)
         spectra += in_file

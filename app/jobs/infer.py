@@ -10,18 +10,23 @@ from typing import Any
 
 import numpy as np
 
-from ...adapters.formats import Columns, FileSpectrum
+from ...adapters.formats import Columns, FileSpectrum, SpectrumFileError
 from ...agent.estimate import Answer
 from ...agent.types import Reason, Refusal, get_logger
 from ..config import Config
 from ..wiring import load_models
-from .files import ChoiceError, answers_of, read_all
+from .files import ChoiceError, answers_of, read_and_log
 
 _log = get_logger()
 
 
 def infer_files(
-    files: Sequence[Path], config: Config, *, theory: bool, columns: Columns | None = None
+    files: Sequence[Path],
+    config: Config,
+    *,
+    theory: bool,
+    columns: Columns | None = None,
+    refused: list[SpectrumFileError] | None = None,
 ) -> list[dict[str, Any]]:
     """Estimate the descriptors of all spectra of files.
 
@@ -33,6 +38,8 @@ def infer_files(
         Whether the spectra are computed, on FEFF's energies and normalisation.
     columns : mapping, optional
         As for :func:`read_spectra`.
+    refused : list of SpectrumFileError, optional
+        Gets the errors of the files that cannot be read; without it, the first error is raised.
 
     Returns
     -------
@@ -45,13 +52,13 @@ def infer_files(
     Raises
     ------
     SpectrumFileError
-        A file cannot be read.
+        A file cannot be read, or with ``refused``: none of the files.
     ChoiceError
         Several models match a spectrum, or none matches any spectrum, and the config names none.
     """
     models = load_models(config)
     everything = theory or config.serving.single_site  # a computed spectrum belongs to one site
-    spectra = read_all(files, columns)
+    spectra = read_and_log(files, columns, refused)
     rows: dict[int, dict[str, Any]] = {}
     refusals: list[Refusal] = []
     models_used: Counter[str] = Counter()

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from streams import Frames
 
-from xas_agent.adapters.files.conversion import RunComposer, convert, read_all
+from xas_agent.adapters.files.batch import read_all
+from xas_agent.adapters.files.conversion import RunComposer, convert
 from xas_agent.adapters.files.documents import FileSource
 from xas_agent.adapters.formats import FileSpectrum, SpectrumFileError, flaw, read_spectra
 from xas_agent.agent.fields.settings import FieldSettings

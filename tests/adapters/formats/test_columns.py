@@ -121,7 +121,7 @@ def test_transmission_goes_first_and_fluorescence_is_reported(tmp_path):
     path = write(tmp_path, "# energy i0 itrans ifluor", E, I0, IT, IF)
     found = read(path)
     assert found.formula == "transmission"
-    assert found.notes == ("transmission is used; the file also contains fluorescence",)
+    assert found.notes == ("transmission is used; the file also contains fluorescence (--column if=ifluor)",)
     assert set(found.channels) == {"i0", "it", "fluorescence"}
     lit = read(path, **{"if": "ifluor"})
     np.testing.assert_allclose(lit.mu, IF / I0, rtol=1e-14)

@@ -159,7 +159,7 @@ AXIS = np.linspace(8300.0, 8400.0, 21)
         (3, np.nan, 0.5, "energy not finite: 1 of 21 values"),
         (20, np.inf, 0.5, "energy not finite: 1 of 21 values"),
         (3, AXIS[2], 0.5, "energy not monotonic: 8310.00 eV after 8310.00 eV, 1 of 21 points"),
-        (3, 8308.0, 0.5, "energy not monotonic: 8308.00 eV after 8310.00 eV, 1 of 21 points"),
+        (3, 8400.0, 0.5, "energy not monotonic: 8320.00 eV after 8400.00 eV, 1 of 21 points"),
         (3, AXIS[3], np.nan, "NaN in data: 1 of 21 values"),
         (3, AXIS[3], np.inf, "NaN in data: 1 of 21 values"),
     ],

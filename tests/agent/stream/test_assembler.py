@@ -702,3 +702,12 @@ def test_malformed_documents_never_raise_nor_affect_other_runs(
         docs.insert(rng.randrange(len(docs)), bad)
     frames, _ = feed(docs)
     assert set(made.truth()) <= {pairs(f.energy, f.mu) for f in frames}
+
+
+def test_regions_that_overlap_are_one_spectrum():
+    axis = np.concatenate([np.arange(8300.0, 8332.0, 2.0), np.arange(8328.0, 8365.0, 0.5), np.arange(8362.0, 8400.0)])
+    for order in (1, -1):
+        frames, asides = feed(Made().sweep(axis=axis[::order]).stop().docs)
+        assert not reasons(asides)
+        (frame,) = frames
+        np.testing.assert_array_equal(frame.energy, np.unique(axis))

@@ -133,3 +133,29 @@ def test_padding_and_repeated_rows_are_removed() -> None:
     np.testing.assert_array_equal(found["energy"], AXIS)
     found = strip_padding({"energy": AXIS[::-1], "mu": np.append(it[2:][::-1], [0.0, 0.0])})
     assert found["mu"].size == AXIS.size, "zero is a value before the edge"
+
+
+def test_a_single_step_back_is_no_turn():
+    first, second = np.arange(0.0, 50.0, 0.5), np.arange(48.0, 100.0)
+    overlapping = np.concatenate([first, second])
+    assert split_sweeps(overlapping) == [slice(0, overlapping.size)]
+    assert split_sweeps(overlapping[::-1]) == [slice(0, overlapping.size)]
+    assert split_sweeps(np.concatenate([[4.0], first])) == [slice(0, first.size + 1)]
+    assert len(split_sweeps(np.concatenate([first, first[-3::-1]]))) == 2
+    assert len(split_sweeps(np.concatenate([first, first]))) == 2
+
+
+def test_negative_currents_give_the_spectrum_of_positive_ones():
+    energy = np.linspace(8300.0, 8400.0, 40)
+    mu = 0.3 + 1 / (1 + np.exp(8340.0 - energy))
+    i0 = np.linspace(2.0, 1.9, 40)
+    columns = {"energy": energy, "i0": i0, "it": i0 * np.exp(-mu), "iref": i0 * np.exp(-2 * mu)}
+    negative = {role: column if role == "energy" else -column for role, column in columns.items()}
+    found = form_spectrum(negative, "transmission", 10)
+    np.testing.assert_allclose(found.mu, mu, rtol=1e-12)
+    np.testing.assert_allclose(found.reference, mu, rtol=1e-12)
+    below_offset = {"energy": energy, "i0": i0, "fluorescence": mu * i0 - 9.0}
+    np.testing.assert_allclose(form_spectrum(below_offset, "fluorescence", 10).mu, mu - 9.0 / i0, rtol=1e-12)
+    negative["i0"][5] = 0.1
+    with pytest.raises(UnusableError, match="I0 not positive"):
+        form_spectrum(negative, "transmission", 10)

@@ -62,7 +62,7 @@ def test_convert_says_what_was_guessed_and_what_is_flawed(xa, tmp_path):
 def test_what_cannot_be_converted_or_written_is_one_line(xa, tmp_path, table):
     (tmp_path / "folder.jsonl").mkdir()
     for args, said in (
-        ((tmp_path, "--out", tmp_path / "a.jsonl"), "found a folder, expected files; --watch"),
+        ((tmp_path / "*.xdi", "--out", tmp_path / "a.jsonl"), "found no files, expected files of spectra"),
         ((table, table, "--watch", "--out", tmp_path / "a.jsonl"), "found 2 paths, expected one folder"),
         ((table, "--out", tmp_path / "folder.jsonl"), "folder.jsonl: Is a directory, expected a file to write"),
         ((table, "--out", table / "a.jsonl"), "expected a file to write"),

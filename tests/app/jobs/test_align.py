@@ -55,6 +55,35 @@ def test_columns_on_feffs_scale(xa, files, tmp_path, form):
     assert "OS" in answer
 
 
+def test_spectra_of_one_name_get_files_of_their_own(xa, tmp_path):
+    for day, shift in ((1, 0.0), (2, 0.4)):
+        (tmp_path / f"day{day}").mkdir()
+        write(tmp_path / f"day{day}" / "co.txt", E, MU + shift)
+    first, second = (tmp_path / f"day{day}" / "co.txt" for day in (1, 2))
+    out = tmp_path / "out"
+    done = xa("align", first, second, second, "--model", "co-k", "--out", out, "--format", "csv")
+    assert "6 files and alignment.csv" in done.stdout
+    names = ["day1_co.txt_0", "day2_co.txt_0", "day2_co.txt_0-2"]
+    assert sorted(path.stem for path in out.glob("*.png")) == names
+    assert sorted(path.stem for path in out.glob("*_*.csv")) == names
+
+
+def test_a_bad_file_does_not_cost_the_others(xa, files, tmp_path):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    write(folder / "good.txt", E, MU)
+    (folder / "bad.txt").write_text("no spectrum\n")
+    for args in (("infer", folder), ("align", folder / "*.txt", "--out", tmp_path / "aligned", "--no-pictures")):
+        done = xa(*args, "--model", "co-k")
+        assert "good.txt:0" in done.stdout
+        assert "1 files refused:" in done.stderr
+        assert "bad.txt: found 0 rows of numbers" in done.stderr
+        xa(*args, "--model", "co-k", "--strict", code=4)
+    done = xa("convert", folder, "--out", tmp_path / "run.jsonl", "--strict", code=4)
+    assert "1 spectra of 1 files" in done.stdout
+    assert "bad.txt" in xa("infer", folder / "bad.txt", code=2).stderr
+
+
 def test_models_that_tell_different_things_stand_in_one_table(xa, files, tmp_path):
     cu = write(tmp_path / "cu.txt", E + 1270.0, MU)
     said = xa("infer", cu, files[0]).stdout
