@@ -27,6 +27,15 @@ _SATURATED = {
 }
 
 
+def upright(columns: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the columns with intensities whose mean is positive.
+
+    An electrometer of negative polarity gives all currents below zero; their ratios are as usual.
+    """
+    flipped = {role: -columns[role] for role in DETECTOR_ROLES if role in columns and columns[role].mean() < 0}
+    return {**columns, **flipped}
+
+
 def find_flaw(columns: Mapping[str, Array], role: str) -> tuple[Reason, str] | None:
     """Return the first flaw of a channel, (M,), as reason and detail; None if it has no flaw.
 

@@ -17,7 +17,7 @@ from ..fields import (
     has_i0,
     resolve,
 )
-from ..types import Array, Frame, Reason, RunInfo, SetAside, get_logger
+from ..types import Array, Frame, Reason, RunInfo, SetAside, as_count, get_logger
 from .columns import (
     announced_events,
     average_readings,
@@ -167,6 +167,8 @@ class RunAssembler:
                 sweeps, last = stream.points.finish(total)
                 if last is not None:
                     yield from self._sweeps(stream, [*sweeps, last], _why_incomplete(self, stream, total))
+                elif not stream.points.order.count:
+                    yield self._nothing_came(stream, total, stop)
                 continue
             for _, doc, _ in stream.waiting:
                 self._frames += 1
@@ -174,9 +176,20 @@ class RunAssembler:
                 yield SetAside(
                     self.info.uid, str(doc["uid"]), document_time(doc), Reason.NO_ENERGY, detail, self._frames
                 )
-            if missing := stream.order.missing(total):
+            if stream.fields.formula and not stream.order.count:
+                yield self._nothing_came(stream, total, stop)
+            elif missing := stream.order.missing(total):
                 detail = f"{missing} events of stream {stream.name} did not arrive"
                 yield SetAside(self.info.uid, self.info.uid, document_time(stop), Reason.EVENTS_LOST, detail)
+
+    def _nothing_came(self, stream: SpectrumStream, announced: int | None, stop: Doc) -> SetAside:
+        """Report a stream of spectra of which no Event arrived."""
+        reason, detail = Reason.TOO_FEW_POINTS, f"stream {stream.name} has no events"
+        if announced:
+            reason = Reason.POINTS_LOST if stream.points is not None else Reason.EVENTS_LOST
+            detail = f"all {announced} events of stream {stream.name} did not arrive"
+        self._frames += 1
+        return SetAside(self.info.uid, self.info.uid, document_time(stop), reason, detail, self._frames)
 
     def _report_missing_fields(self) -> Iterator[FrameOutcome]:
         """Report configured fields that no stream has, but not for a robot run, which records no spectra."""
@@ -256,10 +269,10 @@ class RunAssembler:
         self, stream: SpectrumStream, descriptor: StreamDescriptor, doc: Doc, received: float
     ) -> Iterator[FrameOutcome]:
         """Make frames of a whole-spectrum Event, one for each sweep of its energies."""
-        fields, data, keys = descriptor.fields, doc["data"], descriptor.doc["data_keys"]
+        fields, data = descriptor.fields, doc["data"]
         assert fields is not None
         if fields.formula is None:
-            yield from self._energies(fields, doc, keys)
+            yield from self._energies(fields, doc)
             return
         grid = fields.grid if fields.grid is not None else self._grid
         if fields.energy is None and grid is None and len(stream.waiting) < MAX_WAITING_SPECTRA:
@@ -269,7 +282,7 @@ class RunAssembler:
         try:
             if fields.energy is None and fields.grid is None and self._grids_differ:
                 raise UnusableError(Reason.ENERGY_AMBIGUOUS, "the run has several energy axes")
-            columns = strip_padding(read_event_columns(fields, data, keys, grid))
+            columns = strip_padding(read_event_columns(fields, data, grid))
             parts = split_sweeps(columns["energy"]) or [slice(0, 0)]
             if _has_only_short_sweeps([part.stop - part.start for part in parts], min_points):
                 detail = f"the energy turns {len(parts) - 1} times in {columns['energy'].size} points"
@@ -291,11 +304,11 @@ class RunAssembler:
             else:
                 yield self._frame(stream.name, fields, measured, frame_uid, end, received, readings)
 
-    def _energies(self, fields: StreamFields, doc: Doc, keys: Mapping[str, Any]) -> Iterator[FrameOutcome]:
+    def _energies(self, fields: StreamFields, doc: Doc) -> Iterator[FrameOutcome]:
         """Keep the energies that one stream records for the spectra of another stream."""
         assert fields.energy is not None
         try:
-            grid = fields.in_ev(read_vector(doc["data"], fields.energy, keys[fields.energy].get("shape")))
+            grid = fields.in_ev(read_vector(doc["data"], fields.energy, is_energy=True))
         except UnusableError as error:
             yield SetAside(self.info.uid, str(doc["uid"]), document_time(doc), error.reason, error.detail)
             return
@@ -347,8 +360,7 @@ def _has_only_short_sweeps(points: list[int], min_points: int) -> bool:
 
 def _why_incomplete(run: RunAssembler, stream: SpectrumStream, measured: int | None) -> Reason | None:
     """Return the reason why the last sweep of a run may be incomplete, or None."""
-    number = run.info.start.get("num_points")
-    planned = number if isinstance(number, int) else 0
+    planned = as_count(run.info.start.get("num_points")) or 0
     if planned and stream.order.count == planned:
         return None
     if run.stop is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..types import Array, Direction, Formula, Reason
-from .detectors import DETECTOR_ROLES, find_flaw
+from .detectors import DETECTOR_ROLES, find_flaw, upright
 
 MAX_ENERGY_EV = 1e6
 """Largest plausible energy, above every absorption edge."""
@@ -191,6 +191,7 @@ def form_spectrum(
     if energy.max() > MAX_ENERGY_EV:
         raise UnusableError(Reason.ENERGY_TOO_HIGH, f"highest energy {energy.max():g} eV, at most {MAX_ENERGY_EV:g}")
     direction: Direction = "rising" if energy[-1] >= energy[0] else "falling"
+    columns = upright(columns)
     if bin_ev is not None:
         columns = bin_columns(columns, bin_ev)
         energy = columns["energy"]
