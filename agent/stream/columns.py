@@ -69,6 +69,15 @@ def read_energy(data: Mapping[str, Any], fields: StreamFields) -> float:
     return value if math.isfinite(value) else math.nan
 
 
+def energy_column(rows: Sequence[Mapping[str, Any]], key: str) -> Array:
+    """Return a field of one whole spectrum or of the points of a scan, (M,); empty if it has no such numbers."""
+    try:
+        read = read_vector(rows[0], key) if len(rows) == 1 else _column(rows, key, is_energy=True)
+    except UnusableError:
+        return np.empty(0)
+    return read
+
+
 def average_readings(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, float]:
     """Return the mean of each of ``keys`` over a sweep; means that are not finite are left out."""
     means = {}

@@ -13,6 +13,7 @@ from ..fields import (
     StreamFields,
     UnreadableStream,
     describe_missing_fields,
+    energy_candidates,
     find_missing_fields,
     has_i0,
     resolve,
@@ -22,6 +23,7 @@ from .columns import (
     announced_events,
     average_readings,
     document_time,
+    energy_column,
     finite_scalars,
     read_energy,
     read_event_columns,
@@ -29,7 +31,8 @@ from .columns import (
     read_sweep_columns,
     read_vector,
 )
-from .sequence import MIN_HOLE_POINTS, PointBuffer, ScanPoint, SequenceNumbers, Sweep
+from .guess import guess_energy
+from .sequence import MAX_SWEEP_POINTS, MIN_HOLE_POINTS, PointBuffer, ScanPoint, SequenceNumbers, Sweep
 from .sweeps import SweepSpectrum, UnusableError, form_spectrum, split_sweeps, strip_padding
 
 FrameOutcome = Frame | SetAside
@@ -63,6 +66,12 @@ class StreamDescriptor:
     doc: Doc
     fields: StreamFields | None = None
     stream: SpectrumStream | None = None
+    candidates: Mapping[str, StreamFields] = field(default_factory=dict)
+    """The fields for each data key that may be the energy, while the energy is unknown."""
+    unread: list[tuple[Doc, float]] = field(default_factory=list)
+    """The Events of a step scan that wait until the energy is known, with their times of arrival."""
+    events: int = 0
+    """Number of Events that no spectrum uses."""
 
 
 class RunAssembler:
@@ -110,9 +119,15 @@ class RunAssembler:
         if isinstance(fields, UnreadableStream):
             self._unreadable = True
             yield SetAside(self.info.uid, doc["uid"], document_time(doc), fields.reason, fields.detail)
-        if not isinstance(fields, StreamFields):
-            _log.debug("stream not read", stream=name, fields=list(keys))
-            return
+        if fields is None or (isinstance(fields, StreamFields) and fields.energy is None and fields.grid is None):
+            descriptor.candidates = energy_candidates(self._settings, doc, self.info.start)
+            self.measures |= bool(descriptor.candidates)
+        if isinstance(fields, StreamFields):
+            yield from self._read_as(descriptor, fields)
+
+    def _read_as(self, descriptor: StreamDescriptor, fields: StreamFields) -> Iterator[SetAside]:
+        """Begin to read the Events of a descriptor."""
+        name, doc = descriptor.name, descriptor.doc
         stream = self._streams.get(name)
         if stream is None:
             points = PointBuffer(self._settings.min_points) if fields.form == "step" else None
@@ -139,7 +154,13 @@ class RunAssembler:
         """Process one Event; a repeated one gives no frame."""
         descriptor = self._descriptors[doc["descriptor"]]
         stream, fields = descriptor.stream, descriptor.fields
+        if descriptor.candidates and self._grid is None:
+            yield from self._guess_energy(descriptor, doc, received)
+            if descriptor.unread:
+                return
+            stream, fields = descriptor.stream, descriptor.fields
         if stream is None or fields is None:
+            descriptor.events += 1
             if self.info.sample_uid and descriptor.name != "baseline":
                 self.parameters |= finite_scalars(doc["data"])
             return
@@ -156,9 +177,70 @@ class RunAssembler:
         elif sweeps := stream.points.closed():
             yield from self._sweeps(stream, sweeps)
 
+    def _guess_energy(self, descriptor: StreamDescriptor, doc: Doc, received: float) -> Iterator[FrameOutcome]:
+        """Look for the energy among the values; the Events of a step scan wait until they show it."""
+        if descriptor.stream is not None:  # whole spectra
+            data = doc["data"]
+            yield from self._decide_energy(descriptor, [data])
+            return
+        descriptor.unread.append((doc, received))
+        count = len(descriptor.unread)
+        if count.bit_count() == 1 or count >= MAX_SWEEP_POINTS:  # 16, 32, 64 …: few attempts in a long scan
+            yield from self._decide_energy(descriptor, [event["data"] for event, _ in descriptor.unread])
+        if count >= MAX_SWEEP_POINTS and descriptor.unread:
+            yield self._unknown_energy(descriptor)
+
+    def _decide_energy(self, descriptor: StreamDescriptor, rows: list[Mapping[str, Any]]) -> Iterator[FrameOutcome]:
+        """Read a stream by the energy that its values show, if they do."""
+        columns = {key: energy_column(rows, key) for key in descriptor.candidates}
+        units = {key: about.get("units") for key, about in descriptor.doc["data_keys"].items()}
+        absorber = (self.info.element, self.info.edge)
+        fields = guess_energy(descriptor.candidates, columns, units, absorber, self._settings.min_points)
+        if fields is None:
+            return
+        _log.warning("energy found by its values", run=self.info.uid, stream=descriptor.name, energy=fields.energy)
+        descriptor.candidates = {}
+        if descriptor.stream is not None:
+            descriptor.fields = fields
+            return
+        yield from self._read_as(descriptor, fields)
+        unread, descriptor.unread = descriptor.unread, []
+        for doc, received in unread:
+            yield from self.event(doc, received)
+
+    def _unknown_energy(self, descriptor: StreamDescriptor) -> SetAside:
+        """Give up a stream of intensities whose energy is unknown."""
+        doc, _ = descriptor.unread[-1]
+        known = next(iter(descriptor.candidates.values()))
+        signals = ", ".join(sorted(known.used - {known.energy}))
+        keys = ", ".join(descriptor.doc["data_keys"])
+        detail = f"stream {descriptor.name}: {signals} came without a known energy; name fields.energy; found {keys}"
+        descriptor.candidates, descriptor.unread, self._unreadable = {}, [], True
+        return SetAside(self.info.uid, descriptor.doc["uid"], document_time(doc), Reason.NO_ENERGY, detail[:500])
+
+    def _warn_of_unread_streams(self) -> None:
+        """Log the streams of a run of which none is read, but not the few Events of a robot's run."""
+        if not self.info.watched or self._unreadable or self._streams:
+            return
+        fewest = 0 if self.info.sample_uid is None else self._settings.min_points
+        for descriptor in self._descriptors.values():
+            if self._settings.reads(descriptor.name) and descriptor.events >= fewest:
+                _log.warning(
+                    "stream not read: it has no energy and intensities of known names; name them under fields",
+                    run=self.info.uid,
+                    stream=descriptor.name,
+                    fields=", ".join(descriptor.doc["data_keys"]),
+                )
+
     def finish(self, stop: Doc) -> Iterator[FrameOutcome]:
         """Return the frames that the end of the run completes; ``stop`` is empty if it did not arrive."""
         self.stop = stop or None
+        for descriptor in self._descriptors.values():
+            if descriptor.unread:
+                yield from self._decide_energy(descriptor, [event["data"] for event, _ in descriptor.unread])
+            if descriptor.unread:
+                yield self._unknown_energy(descriptor)
+        self._warn_of_unread_streams()
         yield from self._report_missing_fields()
         announced = announced_events(stop)
         for stream in self._streams.values():
