@@ -23,6 +23,7 @@ from .types import (
     RunInfo,
     SetAside,
     Tabulated,
+    as_number,
     get_logger,
 )
 
@@ -216,8 +217,8 @@ class Pipeline:
         key = uid, model.name if model is not None else ""
         if key not in self._runs:
             start = {"uid": uid or "unknown", **self._watched.get(uid, self._reader.no_run).start}
-            if not isinstance(start.get("time"), int | float):
-                start["time"] = at
+            started = as_number(start.get("time"), texts=True)
+            start["time"] = at if started is None else started
             provenance = Provenance(
                 model_name=model.name if model is not None else "none",
                 model_sha256=model.sha256 if model is not None else "",
@@ -258,9 +259,8 @@ def _close(run: AgentRun, stop: Mapping[str, Any]) -> None:
     if not stop:
         run.close("abort", "the watched run never stopped", watched=False)
         return
-    at = stop.get("time")
-    time = float(at) if isinstance(at, int | float) else None
-    run.close(str(stop.get("exit_status", "fail")), str(stop.get("reason", "")), time)
+    stopped = as_number(stop.get("time"), texts=True)
+    run.close(str(stop.get("exit_status", "fail")), str(stop.get("reason", "")), stopped)
 
 
 def _set_aside(frame: Frame, refusal: Refusal) -> SetAside:

@@ -58,7 +58,7 @@ class Outlets:
 
 
 @contextmanager
-def run_engine(outlets: Outlets, interrupt: Callable[[], object]) -> Iterator[RunEngine]:
+def run_engine(outlets: DocumentSink, interrupt: Callable[[], object]) -> Iterator[RunEngine]:
     """Yield a RunEngine that sends its documents to ``outlets``; its loop and thread end with the block.
 
     In the main thread the first Ctrl-C calls ``interrupt``, so that runs close properly, and the second one aborts.
@@ -96,7 +96,7 @@ def run_engine(outlets: Outlets, interrupt: Callable[[], object]) -> Iterator[Ru
         set_bluesky_event_loop(loop_before)
 
 
-def carry_out(plan: Generator[Msg, Any, Any], plan_state: PlanState, outlets: Outlets) -> None:
+def carry_out(plan: Generator[Msg, Any, Any], plan_state: PlanState, outlets: DocumentSink) -> None:
     """Run a plan in a new RunEngine to its end; the first Ctrl-C requests a stop through ``plan_state``."""
     plan_state.start()
     try:

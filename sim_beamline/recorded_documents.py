@@ -1,5 +1,6 @@
 """Recordings of Bluesky documents: their runs with the same streams and devices."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -8,9 +9,9 @@ import event_model
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
-from ..agent.types import Document, get_logger
+from ..agent.types import Document, as_count, get_logger
 from .devices import RecordedDevice
-from .recording import CloseRun, OpenRun, Reading, ReplayError, Step
+from .recording import CloseRun, OpenRun, OpenStream, Reading, ReplayError, Step
 
 log = get_logger()
 
@@ -48,6 +49,7 @@ class _Event(BaseModel):
     data: dict[str, Any]
     timestamps: dict[str, float] = {}
     time: float = 0.0
+    seq_num: Any = None
 
 
 class _EventPage(BaseModel):
@@ -64,6 +66,7 @@ class _Stop(BaseModel):
     run_start: str
     exit_status: str = "success"
     reason: str | None = None
+    num_events: dict[str, Any] | None = None
 
 
 def from_documents(documents: Iterable[Document]) -> list[Step]:
@@ -135,6 +138,9 @@ class _Recording:
                 page = _EventPage.model_validate(doc).model_dump()
                 for event in event_model.unpack_event_page(page):  # type: ignore[arg-type]
                     self._event(_Event.model_validate(event))
+            case "bulk_events":
+                for event in itertools.chain.from_iterable(doc.values()):
+                    self._event(_Event.model_validate(event))
             case "stop":
                 self._stop(_Stop.model_validate(doc))
             case _:
@@ -165,9 +171,11 @@ class _Recording:
         if doc.run_start not in self._open:
             return
         fields = frozenset(doc.data_keys)
-        stream = self._by_name.setdefault(
-            (doc.run_start, doc.name), _Stream(doc.run_start, doc.name, tuple(_devices(doc)), fields)
-        )
+        stream = self._by_name.get((doc.run_start, doc.name))
+        if stream is None:
+            stream = _Stream(doc.run_start, doc.name, tuple(_devices(doc)), fields)
+            self._by_name[doc.run_start, doc.name] = stream
+            self._steps.append(OpenStream(stream.run, stream.name, stream.devices))
         if stream.fields != fields:
             raise ReplayError(
                 f"run {doc.run_start}: stream {doc.name!r} changes its fields, expected the same in all descriptors"
@@ -182,12 +190,15 @@ class _Recording:
             self._skipped += 1
             return
         data = {k: np.asarray(v) if isinstance(v, list) else v for k, v in doc.data.items()}
-        self._steps.append(Reading(stream.run, stream.name, stream.devices, data, doc.timestamps, doc.time))
+        seq = as_count(doc.seq_num)
+        self._steps.append(Reading(stream.run, stream.name, stream.devices, data, doc.timestamps, doc.time, seq))
 
     def _stop(self, doc: _Stop) -> None:
         if doc.run_start in self._open:
             del self._open[doc.run_start]
-            self._steps.append(CloseRun(doc.run_start, doc.exit_status, doc.reason or ""))
+            counts = {name: as_count(number) for name, number in (doc.num_events or {}).items()}
+            announced = {name: count for name, count in counts.items() if count is not None} or None
+            self._steps.append(CloseRun(doc.run_start, doc.exit_status, doc.reason or "", announced))
 
 
 def _devices(descriptor: _Descriptor) -> Iterator[RecordedDevice]:

@@ -1,6 +1,7 @@
 """Recorded experiments in the form that a replay measures again.
 
-A recording is a sequence of :class:`OpenRun`, :class:`Reading` and :class:`CloseRun` in the order of time.
+A recording is a sequence of :class:`OpenRun`, :class:`OpenStream`, :class:`Reading` and :class:`CloseRun` in the
+order of time.
 :mod:`.recorded_folder` and :mod:`.recorded_documents` read it.
 """
 
@@ -27,6 +28,15 @@ class OpenRun:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenStream:
+    """The descriptor of a stream, which may have no Events."""
+
+    run: str
+    stream: str
+    devices: tuple[RecordedDevice, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """One Event that the replay measures again."""
 
@@ -37,6 +47,8 @@ class Reading:
     timestamps: Mapping[str, float]
     time: float
     """Time of the recorded Event, Unix s."""
+    seq_num: int | None = None
+    """Number of the recorded Event, which a loss or a repetition shows; None numbers the Events anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +58,11 @@ class CloseRun:
     run: str
     exit_status: str
     reason: str
+    num_events: Mapping[str, int] | None = None
+    """Number of Events that the recorded RunStop announces, by stream; None announces those of the replay."""
 
 
-Step = OpenRun | Reading | CloseRun
+Step = OpenRun | OpenStream | Reading | CloseRun
 
 
 def is_frame(reading: Reading) -> bool:

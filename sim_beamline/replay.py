@@ -14,7 +14,7 @@ from .engine import DocumentSink, Outlets, carry_out
 from .plan_state import PlanState
 from .recorded_documents import from_documents
 from .recorded_folder import from_folder
-from .recording import CloseRun, OpenRun, Reading, ReplayError, Step, is_frame
+from .recording import CloseRun, OpenRun, OpenStream, Reading, ReplayError, Step, is_frame
 
 __all__ = ["Replay", "ReplayError"]
 
@@ -22,6 +22,7 @@ __all__ = ["Replay", "ReplayError"]
 class Replay:
     """Replays a folder (``spectra.npz`` and ``series.csv``) or recorded documents.
 
+    Recorded Events keep their ``seq_num``, and a RunStop its ``num_events``, so that losses and repetitions remain.
     The ``time`` of an Event is the time of the replay; its ``timestamps`` and, for a folder, the reading
     ``recorded_time`` (Unix s) carry the recorded time. ``run`` blocks and may be called once, from any thread.
     ``obey`` may be called from any thread while it runs.
@@ -74,6 +75,8 @@ class Replay:
         self._speed = speed
         self._outlets = Outlets(sinks, truth_sinks)
         self._plan_state = PlanState()
+        self._step: Step | None = None
+        """The step that the RunEngine carries out."""
 
     def __len__(self) -> int:
         """Return the number of Events with a whole spectrum or, for step scans, of the frames in the RunStarts."""
@@ -95,7 +98,16 @@ class Replay:
 
     def run(self) -> None:
         """Replay to the end or until a stop request; blocks."""
-        carry_out(self._plan(), self._plan_state, self._outlets)
+        carry_out(self._plan(), self._plan_state, self._send)
+
+    def _send(self, name: str, doc: dict[str, Any]) -> None:
+        """Send a document of the RunEngine with the numbers of the recording."""
+        step = self._step
+        if name == "event" and isinstance(step, Reading) and step.seq_num is not None:
+            doc = {**doc, "seq_num": step.seq_num}
+        elif name == "stop" and isinstance(step, CloseRun) and step.num_events is not None:
+            doc = {**doc, "num_events": dict(step.num_events)}
+        self._outlets(name, doc)
 
     def _plan(self) -> Generator[Msg, Any, None]:
         open_runs: dict[str, None] = {}
@@ -105,12 +117,14 @@ class Replay:
                 pace.paused_s += yield from self._plan_state.hold(pace.due(step.time))
             if self._plan_state.stopped:
                 break
+            self._step = step
             yield from set_run_key_wrapper(_do(step), step.run)
             if isinstance(step, OpenRun):
                 open_runs[step.run] = None
             elif isinstance(step, CloseRun):
                 open_runs.pop(step.run)
         self._plan_state.end()
+        self._step = None
         for run in open_runs:
             close = bps.close_run(exit_status="success", reason=self._plan_state.reason)
             yield from set_run_key_wrapper(close, run)
@@ -121,6 +135,8 @@ def _do(step: Step) -> Generator[Msg, Any, None]:
         # These names are arguments of a bluesky message.
         metadata = {k: v for k, v in step.metadata.items() if k not in ("command", "obj", "run")}
         yield from bps.open_run(metadata)
+    elif isinstance(step, OpenStream):
+        yield from bps.declare_stream(*step.devices, name=step.stream)
     elif isinstance(step, CloseRun):
         yield from bps.close_run(exit_status=step.exit_status, reason=step.reason)
     else:

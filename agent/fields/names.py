@@ -11,6 +11,7 @@ _VETO = re.compile(
 _OTHER_ENERGY = re.compile(r"(^|_)(id|ivu|epu|und|undulator|gap|roi\d*|edge|offset|resolution)(_|$)")
 _LINE = re.compile(r"([a-z]{1,2})_?([kl][ab])\d?(?:_?(?:mca|ch|det|roi|sdd)?_?\d+)?")
 """Channel of an emission line, with the element and the line."""
+_CHAMBER = "(i|ic|ion_?ch(amber)?)"
 _ENERGIES = ("energy", "dcm_energy", "hhm_energy", "mono_energy", "monochromator_energy", "en_energy", "pgm_energy")
 
 
@@ -50,8 +51,19 @@ SYNONYMS: Mapping[str, Synonyms] = {
         ),
         re.compile(r"achieved_energy|energy_achieved|ev"),
     ),
-    "i0": _detector("i0|io|i_0|izero", r"^apb_ave_ch1_mean$", r"^nexafs_i0up$", only_in_files=r"(ion|ic)_?0"),
-    "it": _detector("it|itrans|i_t|i1|transmission|transmitted", r"^apb_ave_ch2_mean$", only_in_files=r"(ion|ic)_?1"),
+    "i0": _detector(
+        "i0|io|i_0|izero",
+        rf"^({_CHAMBER}_?up(stream)?|up(stream)?_{_CHAMBER})$",
+        r"^apb_ave_ch1_mean$",
+        r"^nexafs_i0up$",
+        only_in_files=r"(ion|ic)_?0",
+    ),
+    "it": _detector(
+        "it|itrans|i_t|i1|transmission|transmitted",
+        rf"^({_CHAMBER}_?down(stream)?|down(stream)?_{_CHAMBER})$",
+        r"^apb_ave_ch2_mean$",
+        only_in_files=r"(ion|ic)_?1",
+    ),
     "iref": _detector(
         "ir|iref|irefer|i_ref|i_r|i2", r"^apb_ave_ch3_mean$", only_in_files=r"(ion|ic)_?2", spellings=("ir",)
     ),

@@ -138,6 +138,24 @@ def resolve(
     return describe_missing_fields(missing, (name,), all_keys) if missing else resolved
 
 
+def energy_candidates(
+    fields: FieldSettings, descriptor: Mapping[str, Any], start: Mapping[str, Any]
+) -> dict[str, StreamFields]:
+    """Return the fields of a stream of spectra for each data key that may be its energy, by the data key.
+
+    Empty if the energy or the position is configured, or if the stream has no intensities.
+    """
+    if fields.energy is not None or fields.position is not None:
+        return {}
+    found = {}
+    for key in descriptor["data_keys"]:
+        if not is_pattern(key):
+            resolved = resolve(fields.model_copy(update={"energy": key}), descriptor, start)
+            if isinstance(resolved, StreamFields) and resolved.formula and resolved.energy == key:
+                found[key] = resolved
+    return found
+
+
 def external_keys_of_spectra(
     fields: FieldSettings, descriptor: Mapping[str, Any], start: Mapping[str, Any]
 ) -> frozenset[str] | UnreadableStream:

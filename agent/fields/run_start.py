@@ -1,9 +1,10 @@
 """Reads metadata of a RunStart, which may be nested, dotted, 1-tuples or strings."""
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from ..types import as_number
 
 _FOIL_KEYS = re.compile(
     r"(xdi\.|md\.)?(((sample|element|detector|scan)\.)?reference([_ ](foil|channel))?|detector\.(ir|iref|irefer))"
@@ -69,18 +70,12 @@ def first_value(start: Mapping[str, Any], names: Iterable[str]) -> Any:
 
 
 def read_number(start: Mapping[str, Any], name: str) -> float | None:
-    """Return a finite number under a dotted name or nested, also from a string or a 1-tuple; None if there is none.
+    """Return a finite number under a dotted name or nested, also from a text or a 1-tuple; None if there is none.
 
     >>> read_number({"angle_offset": ("0.55",)}, "angle_offset")
     0.55
     """
     for value in (start.get(name), nested_value(start, *name.split("."))):
-        while isinstance(value, (list, tuple)) and len(value) == 1:
-            value = value[0]
-        try:
-            parsed = float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError, OverflowError):
-            continue
-        if math.isfinite(parsed) and not isinstance(value, bool):
-            return parsed
+        if (number := as_number(value, texts=True)) is not None:
+            return number
     return None

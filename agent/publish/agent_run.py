@@ -11,7 +11,7 @@ import event_model
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import Array, Decision, DescriptorEstimate, Estimate, Frame, SetAside, get_logger
+from ..types import Array, Decision, DescriptorEstimate, Estimate, Frame, SetAside, as_count, get_logger
 
 _log = get_logger()
 
@@ -38,8 +38,8 @@ _UNITS = {
     "spectrum": "dimensionless",
     "confidence": "dimensionless",
 }
-_INHERITED = (("sample_uid", str), ("scan_id", int), ("data_session", str))
-"""Keys that are copied from the watched RunStart if they have the type that the schema requires."""
+_INHERITED = ("sample_uid", "data_session")
+"""Texts that are copied from the watched RunStart."""
 
 _DECISION_KEYS = {
     "id": "string",
@@ -280,6 +280,8 @@ class AgentRun:
 def _metadata(start: Mapping[str, Any], provenance: Provenance) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "plan_name": "xas_agent",
+        "plan_type": "generator",
+        "scan_id": as_count(start.get("scan_id")) or 0,
         "xas_agent": True,
         "parent_uid": start["uid"],
         "model": {"name": provenance.model_name, "sha256": provenance.model_sha256},
@@ -287,9 +289,9 @@ def _metadata(start: Mapping[str, Any], provenance: Provenance) -> dict[str, Any
         "versions": dict(provenance.versions),
         "hints": {"dimensions": [[["time"], "descriptors"]]},
     }
-    for name, kind in _INHERITED:
-        if type(start.get(name)) is kind:
-            metadata[name] = start[name]
+    for name in _INHERITED:
+        if isinstance(start.get(name), str):
+            metadata[name] = str(start[name])
     for name in ("element", "edge"):
         if (value := getattr(provenance, name)) is not None:
             metadata[name] = value

@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from cachetools import FIFOCache
 
 from ..fields import FieldSettings, element_and_edge, skip_reason
-from ..types import Reason, Received, RunDocument, RunInfo, SetAside, get_logger
+from ..types import Reason, Received, RunDocument, RunInfo, SetAside, as_count, get_logger
 from .columns import document_time
 from .deadlines import Deadlines
 from .held import Held, HeldBack
@@ -71,8 +70,8 @@ class Book:
             "datum": self._asset,
             "stream_resource": self._asset,
             "datum_page": self._datum_page,
-            "bulk_events": self._skip,
-            "bulk_datum": self._skip,
+            "bulk_events": self._bulk_events,
+            "bulk_datum": self._bulk_datum,
         }
 
     @property
@@ -213,10 +212,12 @@ class Book:
         stream = self._stream(document)
         if stream is None:
             return
-        seq = doc["seq_num"]
-        if not isinstance(seq, (int, np.integer)) or not 0 <= seq <= MAX_SEQ_NUM or not isinstance(doc["data"], dict):
-            raise TypeError(f"seq_num {seq!r} or data of the wrong type")
-        new = stream.order.accept(int(seq))
+        seq = doc["seq_num"] if type(doc["seq_num"]) is int else as_count(doc["seq_num"])
+        if seq is None or not 0 <= seq <= MAX_SEQ_NUM or not isinstance(doc["data"], dict):
+            raise TypeError(f"seq_num {doc['seq_num']!r} or data of the wrong type")
+        if seq is not doc["seq_num"]:
+            document = replace(document, doc={**doc, "seq_num": seq})
+        new = stream.order.accept(seq)
         if stream.run.finished:
             if new:
                 self._report_late(stream, doc)
@@ -256,6 +257,17 @@ class Book:
     def _event_page(self, document: Received) -> None:
         for event in _unpack_events(document.doc):
             self._read_safely(self._event, Received("event", event, document.at))
+
+    def _bulk_events(self, document: Received) -> None:
+        """Read the Events of any number of streams in one document, the form before EventPages."""
+        for uid, events in document.doc.items():
+            for event in events:
+                self._read_safely(self._event, Received("event", {"descriptor": uid, **event}, document.at))
+
+    def _bulk_datum(self, document: Received) -> None:
+        from event_model import bulk_datum_to_datum_page
+
+        self._datum_page(replace(document, doc=dict(bulk_datum_to_datum_page(document.doc))))
 
     def _datum_page(self, document: Received) -> None:
         from event_model import unpack_datum_page
@@ -372,12 +384,20 @@ class Book:
 
     def _report_unread_events(self, run: RunRecord) -> None:
         """Report with a run the number of Events whose descriptor did not arrive."""
+        if not run.lacks_descriptor():
+            return
+        assert run.info is not None
         unread = sum(self._given_up.values())
-        if not unread or not run.lacks_descriptor():
+        lost = {} if unread or not run.info.start else run.without_descriptor(self._reads)
+        if lost:
+            names = ", ".join(lost)
+            detail = f"all {sum(lost.values())} events of stream {names}, and its descriptor, did not arrive"
+            aside = SetAside(run.uid, run.uid, document_time(run.stop or {}), Reason.EVENTS_LOST, detail)
+            self._out.append(aside)
+        if not unread:
             return
         for uid in list(self._given_up):
             self._given_up[uid] = 0
-        assert run.info is not None
         late = run.info.joined_late and not run.streams
         reason = Reason.JOINED_LATE if late else Reason.DESCRIPTOR_NEVER_CAME
         missing = "start and descriptor" if late else "descriptor"

@@ -1,15 +1,17 @@
 """Reads the numbers of one Event, or of the Events of one sweep, as columns by role."""
 
 import math
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..fields import StreamFields
-from ..types import Reason
+from ..types import Reason, as_count, as_number, as_numbers
 from .sweeps import Array, UnusableError
+
+_KINDS = {"c": "complex", "M": "dates", "m": "durations", "U": "texts", "S": "texts", "b": "true or false"}
+"""Types of values that are no real numbers, by numpy's kind."""
 
 
 class UnreadFile(str):
@@ -20,17 +22,15 @@ class UnreadFile(str):
 
 def read_sweep_columns(fields: StreamFields, rows: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
     """Return the columns, each (M,), of the M Events of a sweep; raise UnusableError."""
-    return _by_role(fields, lambda key: _column(rows, key))
+    return _by_role(fields, lambda key: _column(rows, key, is_energy=key == fields.energy))
 
 
-def read_event_columns(
-    fields: StreamFields, data: Mapping[str, Any], data_keys: Mapping[str, Any], grid: Array | None
-) -> dict[str, Array]:
+def read_event_columns(fields: StreamFields, data: Mapping[str, Any], grid: Array | None) -> dict[str, Array]:
     """Return the columns, each (M,), of a whole-spectrum Event; raise UnusableError.
 
     ``grid`` holds the energies, eV, for a stream without energies.
     """
-    columns = _by_role(fields, lambda key: read_vector(data, key, data_keys[key].get("shape")))
+    columns = _by_role(fields, lambda key: read_vector(data, key, is_energy=key == fields.energy))
     if fields.energy is None:
         if grid is None:
             raise UnusableError(Reason.NO_ENERGY, "spectra without energies")
@@ -45,32 +45,37 @@ def read_event_columns(
     return columns
 
 
-def read_vector(data: Mapping[str, Any], key: str, shape: Any) -> Array:
-    """Return a field of a whole-spectrum Event, (M,); it must have the shape that its descriptor announces."""
+def read_vector(data: Mapping[str, Any], key: str, *, is_energy: bool = False) -> Array:
+    """Return a field of a whole-spectrum Event, (M,).
+
+    The shape in the descriptor is that of the first reading; later ones may have more or fewer points.
+    """
     if key not in data:
         raise UnusableError(Reason.FIELD_MISSING, f"{key} is not in the event")
     _refuse_unread((data[key],))
-    try:
-        column = np.asarray(data[key], dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        raise UnusableError(Reason.SHAPE_DISAGREES, f"{key} is not an array of numbers") from None
-    sizes = [n for n in column.shape if n != 1]
-    announced = [n for n in shape or [None] if n != 1]
-    if not (len(sizes) == len(announced) == 1 and announced[0] in (None, sizes[0])):
-        raise UnusableError(Reason.SHAPE_DISAGREES, f"{key} has {list(column.shape)}, announced {shape}")
+    column = _real_numbers(key, data[key], is_energy)
+    if column is None or sum(n != 1 for n in column.shape) != 1:
+        found = "arrays of several lengths" if column is None else f"shape {list(column.shape)}"
+        raise UnusableError(Reason.SHAPE_DISAGREES, f"{key} has {found}, expected one row of numbers")
     return column.reshape(-1)
 
 
 def read_energy(data: Mapping[str, Any], fields: StreamFields) -> float:
     """Return the energy of an Event of a step scan, eV; NaN if it has no energy."""
     value: Any = data.get(fields.energy or "")
-    if type(value) is not float:
-        try:
-            value = float(value if np.ndim(value) == 0 else np.reshape(value, -1)[0])
-        except (TypeError, ValueError, OverflowError, IndexError):
-            return math.nan
+    if type(value) is not float and (value := as_number(value)) is None:
+        return math.nan
     value = float(fields.in_ev(value))
     return value if math.isfinite(value) else math.nan
+
+
+def energy_column(rows: Sequence[Mapping[str, Any]], key: str) -> Array:
+    """Return a field of one whole spectrum or of the points of a scan, (M,); empty if it has no such numbers."""
+    try:
+        read = read_vector(rows[0], key) if len(rows) == 1 else _column(rows, key, is_energy=True)
+    except UnusableError:
+        return np.empty(0)
+    return read
 
 
 def average_readings(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, float]:
@@ -96,8 +101,7 @@ def read_point_time(data: Mapping[str, Any], fields: StreamFields, doc: Mapping[
 
 def document_time(doc: Mapping[str, Any]) -> float:
     """Return a document's time, Unix seconds; 0 if it is missing or not finite."""
-    time = doc.get("time", 0.0)
-    return float(time) if isinstance(time, (int, float)) and abs(time) <= sys.float_info.max else 0.0
+    return as_number(doc.get("time"), texts=True) or 0.0
 
 
 def announced_events(stop: Mapping[str, Any]) -> dict[str, int]:
@@ -105,24 +109,14 @@ def announced_events(stop: Mapping[str, Any]) -> dict[str, int]:
     numbers = stop.get("num_events")
     if not isinstance(numbers, Mapping):
         return {}
-    return {str(name): number for name, number in numbers.items() if isinstance(number, int)}
+    counts = {str(name): as_count(number) for name, number in numbers.items()}
+    return {name: count for name, count in counts.items() if count is not None}
 
 
 def finite_scalars(data: Mapping[str, Any]) -> dict[str, float]:
     """Return the finite numbers of a mapping, including arrays of one number; booleans and texts are left out."""
-    numbers = {}
-    for key, value in data.items():
-        if isinstance(value, (list, tuple, np.ndarray)) and np.size(value) == 1:
-            value = np.asarray(value).reshape(-1)[0]
-        if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
-            continue
-        try:
-            number = float(value)
-        except OverflowError:  # an integer of hundreds of digits
-            continue
-        if math.isfinite(number):
-            numbers[str(key)] = number
-    return numbers
+    numbers = {str(key): as_number(value) for key, value in data.items()}
+    return {key: number for key, number in numbers.items() if number is not None}
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -155,18 +149,33 @@ def _by_role(fields: StreamFields, read: Callable[[str], Array]) -> dict[str, Ar
     return columns
 
 
-def _column(rows: Sequence[Mapping[str, Any]], key: str) -> Array:
+def _column(rows: Sequence[Mapping[str, Any]], key: str, *, is_energy: bool) -> Array:
     """Return one number per row, (M,); an array of one number counts as a number."""
     _refuse_unread(row.get(key) for row in rows)
     try:
-        column = np.array([row[key] for row in rows], dtype=np.float64)
+        column = _real_numbers(key, [row[key] for row in rows], is_energy)
     except KeyError:
         raise UnusableError(Reason.FIELD_MISSING, f"{key} is not in every event") from None
-    except (TypeError, ValueError, OverflowError):
-        column = np.empty(0)
-    if column.size != len(rows):
+    if column is None or column.size != len(rows):
         raise UnusableError(Reason.SHAPE_DISAGREES, f"{key} is not one number in every event")
     return column.reshape(-1)
+
+
+def _real_numbers(key: str, values: Any, is_energy: bool) -> Array | None:
+    """Return values as float64, of any shape; None if they have no common shape. Raise UnusableError."""
+    try:
+        numbers = as_numbers(values)
+        column = None if numbers is None else numbers.astype(np.float64, copy=False)
+    except (ValueError, OverflowError):
+        return None
+    if numbers is None:
+        found = np.asarray(values).dtype
+        kind = _KINDS.get(found.kind, f"of type {found}")
+        raise UnusableError(Reason.SHAPE_DISAGREES, f"values of {key} are {kind}, expected real numbers")
+    if is_energy and numbers.dtype == np.float16:
+        detail = f"energies of {key} are float16, which has three digits; expected float32 or float64"
+        raise UnusableError(Reason.SHAPE_DISAGREES, detail)
+    return column
 
 
 def _refuse_unread(values: Iterable[Any]) -> None:

@@ -92,5 +92,10 @@ class RunRecord:
             return False
         if not isinstance(self.stop.get("num_events"), Mapping):
             return not self.streams
+        return bool(self.without_descriptor(lambda _: True))
+
+    def without_descriptor(self, reads: Callable[[str], bool]) -> dict[str, int]:
+        """Return the number of Events that the stop announces for streams without a descriptor, by stream."""
         known = AGENT_STREAMS | self.streams.keys()
-        return any(number > 0 and name not in known for name, number in announced_events(self.stop).items())
+        announced = announced_events(self.stop or {})
+        return {name: n for name, n in announced.items() if n > 0 and name not in known and reads(name)}

@@ -13,15 +13,17 @@ from ..fields import (
     StreamFields,
     UnreadableStream,
     describe_missing_fields,
+    energy_candidates,
     find_missing_fields,
     has_i0,
     resolve,
 )
-from ..types import Array, Frame, Reason, RunInfo, SetAside, get_logger
+from ..types import Array, Frame, Reason, RunInfo, SetAside, as_count, get_logger
 from .columns import (
     announced_events,
     average_readings,
     document_time,
+    energy_column,
     finite_scalars,
     read_energy,
     read_event_columns,
@@ -29,7 +31,8 @@ from .columns import (
     read_sweep_columns,
     read_vector,
 )
-from .sequence import MIN_HOLE_POINTS, PointBuffer, ScanPoint, SequenceNumbers, Sweep
+from .guess import guess_energy
+from .sequence import MAX_SWEEP_POINTS, MIN_HOLE_POINTS, PointBuffer, ScanPoint, SequenceNumbers, Sweep
 from .sweeps import SweepSpectrum, UnusableError, form_spectrum, split_sweeps, strip_padding
 
 FrameOutcome = Frame | SetAside
@@ -63,6 +66,12 @@ class StreamDescriptor:
     doc: Doc
     fields: StreamFields | None = None
     stream: SpectrumStream | None = None
+    candidates: Mapping[str, StreamFields] = field(default_factory=dict)
+    """The fields for each data key that may be the energy, while the energy is unknown."""
+    unread: list[tuple[Doc, float]] = field(default_factory=list)
+    """The Events of a step scan that wait until the energy is known, with their times of arrival."""
+    events: int = 0
+    """Number of Events that no spectrum uses."""
 
 
 class RunAssembler:
@@ -110,9 +119,15 @@ class RunAssembler:
         if isinstance(fields, UnreadableStream):
             self._unreadable = True
             yield SetAside(self.info.uid, doc["uid"], document_time(doc), fields.reason, fields.detail)
-        if not isinstance(fields, StreamFields):
-            _log.debug("stream not read", stream=name, fields=list(keys))
-            return
+        if fields is None or (isinstance(fields, StreamFields) and fields.energy is None and fields.grid is None):
+            descriptor.candidates = energy_candidates(self._settings, doc, self.info.start)
+            self.measures |= bool(descriptor.candidates)
+        if isinstance(fields, StreamFields):
+            yield from self._read_as(descriptor, fields)
+
+    def _read_as(self, descriptor: StreamDescriptor, fields: StreamFields) -> Iterator[SetAside]:
+        """Begin to read the Events of a descriptor."""
+        name, doc = descriptor.name, descriptor.doc
         stream = self._streams.get(name)
         if stream is None:
             points = PointBuffer(self._settings.min_points) if fields.form == "step" else None
@@ -139,7 +154,13 @@ class RunAssembler:
         """Process one Event; a repeated one gives no frame."""
         descriptor = self._descriptors[doc["descriptor"]]
         stream, fields = descriptor.stream, descriptor.fields
+        if descriptor.candidates and self._grid is None:
+            yield from self._guess_energy(descriptor, doc, received)
+            if descriptor.unread:
+                return
+            stream, fields = descriptor.stream, descriptor.fields
         if stream is None or fields is None:
+            descriptor.events += 1
             if self.info.sample_uid and descriptor.name != "baseline":
                 self.parameters |= finite_scalars(doc["data"])
             return
@@ -156,9 +177,70 @@ class RunAssembler:
         elif sweeps := stream.points.closed():
             yield from self._sweeps(stream, sweeps)
 
+    def _guess_energy(self, descriptor: StreamDescriptor, doc: Doc, received: float) -> Iterator[FrameOutcome]:
+        """Look for the energy among the values; the Events of a step scan wait until they show it."""
+        if descriptor.stream is not None:  # whole spectra
+            data = doc["data"]
+            yield from self._decide_energy(descriptor, [data])
+            return
+        descriptor.unread.append((doc, received))
+        count = len(descriptor.unread)
+        if count.bit_count() == 1 or count >= MAX_SWEEP_POINTS:  # 16, 32, 64 …: few attempts in a long scan
+            yield from self._decide_energy(descriptor, [event["data"] for event, _ in descriptor.unread])
+        if count >= MAX_SWEEP_POINTS and descriptor.unread:
+            yield self._unknown_energy(descriptor)
+
+    def _decide_energy(self, descriptor: StreamDescriptor, rows: list[Mapping[str, Any]]) -> Iterator[FrameOutcome]:
+        """Read a stream by the energy that its values show, if they do."""
+        columns = {key: energy_column(rows, key) for key in descriptor.candidates}
+        units = {key: about.get("units") for key, about in descriptor.doc["data_keys"].items()}
+        absorber = (self.info.element, self.info.edge)
+        fields = guess_energy(descriptor.candidates, columns, units, absorber, self._settings.min_points)
+        if fields is None:
+            return
+        _log.warning("energy found by its values", run=self.info.uid, stream=descriptor.name, energy=fields.energy)
+        descriptor.candidates = {}
+        if descriptor.stream is not None:
+            descriptor.fields = fields
+            return
+        yield from self._read_as(descriptor, fields)
+        unread, descriptor.unread = descriptor.unread, []
+        for doc, received in unread:
+            yield from self.event(doc, received)
+
+    def _unknown_energy(self, descriptor: StreamDescriptor) -> SetAside:
+        """Give up a stream of intensities whose energy is unknown."""
+        doc, _ = descriptor.unread[-1]
+        known = next(iter(descriptor.candidates.values()))
+        signals = ", ".join(sorted(known.used - {known.energy}))
+        keys = ", ".join(descriptor.doc["data_keys"])
+        detail = f"stream {descriptor.name}: {signals} came without a known energy; name fields.energy; found {keys}"
+        descriptor.candidates, descriptor.unread, self._unreadable = {}, [], True
+        return SetAside(self.info.uid, descriptor.doc["uid"], document_time(doc), Reason.NO_ENERGY, detail[:500])
+
+    def _warn_of_unread_streams(self) -> None:
+        """Log the streams of a run of which none is read, but not the few Events of a robot's run."""
+        if not self.info.watched or self._unreadable or self._streams:
+            return
+        fewest = 0 if self.info.sample_uid is None else self._settings.min_points
+        for descriptor in self._descriptors.values():
+            if self._settings.reads(descriptor.name) and descriptor.events >= fewest:
+                _log.warning(
+                    "stream not read: it has no energy and intensities of known names; name them under fields",
+                    run=self.info.uid,
+                    stream=descriptor.name,
+                    fields=", ".join(descriptor.doc["data_keys"]),
+                )
+
     def finish(self, stop: Doc) -> Iterator[FrameOutcome]:
         """Return the frames that the end of the run completes; ``stop`` is empty if it did not arrive."""
         self.stop = stop or None
+        for descriptor in self._descriptors.values():
+            if descriptor.unread:
+                yield from self._decide_energy(descriptor, [event["data"] for event, _ in descriptor.unread])
+            if descriptor.unread:
+                yield self._unknown_energy(descriptor)
+        self._warn_of_unread_streams()
         yield from self._report_missing_fields()
         announced = announced_events(stop)
         for stream in self._streams.values():
@@ -167,6 +249,8 @@ class RunAssembler:
                 sweeps, last = stream.points.finish(total)
                 if last is not None:
                     yield from self._sweeps(stream, [*sweeps, last], _why_incomplete(self, stream, total))
+                elif not stream.points.order.count:
+                    yield self._nothing_came(stream, total, stop)
                 continue
             for _, doc, _ in stream.waiting:
                 self._frames += 1
@@ -174,9 +258,20 @@ class RunAssembler:
                 yield SetAside(
                     self.info.uid, str(doc["uid"]), document_time(doc), Reason.NO_ENERGY, detail, self._frames
                 )
-            if missing := stream.order.missing(total):
+            if stream.fields.formula and not stream.order.count:
+                yield self._nothing_came(stream, total, stop)
+            elif missing := stream.order.missing(total):
                 detail = f"{missing} events of stream {stream.name} did not arrive"
                 yield SetAside(self.info.uid, self.info.uid, document_time(stop), Reason.EVENTS_LOST, detail)
+
+    def _nothing_came(self, stream: SpectrumStream, announced: int | None, stop: Doc) -> SetAside:
+        """Report a stream of spectra of which no Event arrived."""
+        reason, detail = Reason.TOO_FEW_POINTS, f"stream {stream.name} has no events"
+        if announced:
+            reason = Reason.POINTS_LOST if stream.points is not None else Reason.EVENTS_LOST
+            detail = f"all {announced} events of stream {stream.name} did not arrive"
+        self._frames += 1
+        return SetAside(self.info.uid, self.info.uid, document_time(stop), reason, detail, self._frames)
 
     def _report_missing_fields(self) -> Iterator[FrameOutcome]:
         """Report configured fields that no stream has, but not for a robot run, which records no spectra."""
@@ -256,10 +351,10 @@ class RunAssembler:
         self, stream: SpectrumStream, descriptor: StreamDescriptor, doc: Doc, received: float
     ) -> Iterator[FrameOutcome]:
         """Make frames of a whole-spectrum Event, one for each sweep of its energies."""
-        fields, data, keys = descriptor.fields, doc["data"], descriptor.doc["data_keys"]
+        fields, data = descriptor.fields, doc["data"]
         assert fields is not None
         if fields.formula is None:
-            yield from self._energies(fields, doc, keys)
+            yield from self._energies(fields, doc)
             return
         grid = fields.grid if fields.grid is not None else self._grid
         if fields.energy is None and grid is None and len(stream.waiting) < MAX_WAITING_SPECTRA:
@@ -269,7 +364,7 @@ class RunAssembler:
         try:
             if fields.energy is None and fields.grid is None and self._grids_differ:
                 raise UnusableError(Reason.ENERGY_AMBIGUOUS, "the run has several energy axes")
-            columns = strip_padding(read_event_columns(fields, data, keys, grid))
+            columns = strip_padding(read_event_columns(fields, data, grid))
             parts = split_sweeps(columns["energy"]) or [slice(0, 0)]
             if _has_only_short_sweeps([part.stop - part.start for part in parts], min_points):
                 detail = f"the energy turns {len(parts) - 1} times in {columns['energy'].size} points"
@@ -291,11 +386,11 @@ class RunAssembler:
             else:
                 yield self._frame(stream.name, fields, measured, frame_uid, end, received, readings)
 
-    def _energies(self, fields: StreamFields, doc: Doc, keys: Mapping[str, Any]) -> Iterator[FrameOutcome]:
+    def _energies(self, fields: StreamFields, doc: Doc) -> Iterator[FrameOutcome]:
         """Keep the energies that one stream records for the spectra of another stream."""
         assert fields.energy is not None
         try:
-            grid = fields.in_ev(read_vector(doc["data"], fields.energy, keys[fields.energy].get("shape")))
+            grid = fields.in_ev(read_vector(doc["data"], fields.energy, is_energy=True))
         except UnusableError as error:
             yield SetAside(self.info.uid, str(doc["uid"]), document_time(doc), error.reason, error.detail)
             return
@@ -347,8 +442,7 @@ def _has_only_short_sweeps(points: list[int], min_points: int) -> bool:
 
 def _why_incomplete(run: RunAssembler, stream: SpectrumStream, measured: int | None) -> Reason | None:
     """Return the reason why the last sweep of a run may be incomplete, or None."""
-    number = run.info.start.get("num_points")
-    planned = number if isinstance(number, int) else 0
+    planned = as_count(run.info.start.get("num_points")) or 0
     if planned and stream.order.count == planned:
         return None
     if run.stop is None:

@@ -8,6 +8,7 @@ from .estimate import DescriptorEstimate, Estimate
 from .frame import Direction, Document, Formula, Frame, Received, SetAside
 from .grid import Grid, bin_means, right_index
 from .log import Logger, get_logger
+from .numbers import as_count, as_number, as_numbers
 from .protocols import Action, Control, Estimator, Reply, Source, Stage, Status
 from .reasons import Flag, Reason, Refusal
 from .robust import MAD_TO_SD, hodges_lehmann, mad_sd, median, nan_median, theil_sen
@@ -52,6 +53,9 @@ __all__ = [
     "Status",
     "TableError",
     "Tabulated",
+    "as_count",
+    "as_number",
+    "as_numbers",
     "bin_means",
     "edge_ev",
     "emission_ev",

@@ -299,3 +299,30 @@ def test_the_event_loop_of_the_callers_own_run_engine_is_left_in_place(recording
     loop = get_bluesky_event_loop()
     replayed(recording)
     assert get_bluesky_event_loop() is loop
+
+
+def scan_with_losses(lost=(), *, bulk=False):
+    run = event_model.compose_run(metadata={"plan_name": "scan"})
+    keys = {"energy": {"dtype": "number", "shape": [], "source": "sim"}}
+    stream = run.compose_descriptor(name="primary", data_keys=keys)
+    events = [stream.compose_event(data={"energy": float(n)}, timestamps={"energy": float(n)}) for n in range(12)]
+    kept = [dict(event) for event in events if event["seq_num"] not in lost]
+    middle = [("bulk_events", {stream.descriptor_doc["uid"]: kept})] if bulk else [("event", event) for event in kept]
+    return [("start", run.start_doc), ("descriptor", stream.descriptor_doc), *middle, ("stop", run.compose_stop())]
+
+
+@pytest.mark.parametrize("bulk", [False, True])
+@pytest.mark.parametrize("lost", [(), (5, 6), (1,), (11, 12), tuple(range(1, 13))])
+def test_losses_of_a_recording_remain(lost, bulk):
+    documents = scan_with_losses(lost, bulk=bulk)
+    shown = replayed(documents)[1]
+    assert [doc["seq_num"] for doc in only("event", shown)] == [n for n in range(1, 13) if n not in lost]
+    assert len(only("descriptor", shown)) == 1
+    assert only("stop", shown)[0]["num_events"] == {"primary": 12}
+
+
+def test_repeated_numbers_of_a_rewound_plan_remain():
+    documents = scan_with_losses()
+    documents[8:8] = [(name, {**doc, "uid": f"again {doc['seq_num']}"}) for name, doc in documents[6:8]]
+    numbers = [doc["seq_num"] for doc in only("event", replayed(documents)[1])]
+    assert numbers == [1, 2, 3, 4, 5, 6, 5, 6, 7, 8, 9, 10, 11, 12]

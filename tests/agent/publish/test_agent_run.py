@@ -319,3 +319,13 @@ def test_any_calls_give_a_valid_run(calls: list[tuple], exit_status: str, reason
     run.run.close(exit_status, reason)
     check(run.documents)
     assert run.named("stop")[0]["num_events"] == expected
+
+
+@pytest.mark.parametrize(
+    ("scan_id", "published"), [(7, 7), (np.int64(7), 7), ("7", 7), (None, 0), ("seven", 0), (-1, 0)]
+)
+def test_scan_id_is_that_of_the_watched_run_or_0(scan_id: object, published: int):
+    run = Run({"uid": "watched", "time": 5, "scan_id": scan_id})
+    run.run.close()
+    check(run.documents)
+    assert run.named("start")[0]["scan_id"] == published

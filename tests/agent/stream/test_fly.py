@@ -75,7 +75,9 @@ def test_joined_once_for_repeated_and_late_documents() -> None:
 def test_missing_stream_is_reported() -> None:
     joiner = Staged(FlyJoiner(TABLES, FieldSettings()))
     assert [d.name for d in run([d for d in documents() if "enc" not in str(d[1].get("uid"))], joiner)] == ["start"]
-    aside, stop = joiner.poll(10.0 + PATIENCE_S)
+    lost, aside, stop = joiner.poll(10.0 + PATIENCE_S)
+    assert isinstance(lost, SetAside)
+    assert lost.detail == "all 1 events of stream enc, and its descriptor, did not arrive"
     assert isinstance(aside, SetAside)
     assert (aside.reason, aside.run_uid) == ("fly stream missing", "run")
     assert "no axis of streams 'enc'" in aside.detail

@@ -1,0 +1,81 @@
+"""Finds the energies of a stream whose field names do not tell them, by their values."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..fields import StreamFields, plain_name
+from ..types import Array, TableError, edge_ev
+from .sweeps import split_sweeps
+
+_EV, _KEV = (100.0, 150_000.0), (0.9, 45.0)
+"""Ranges of the energies of X-ray absorption spectra."""
+_MAX_RATIO = 2.0
+"""Largest ratio of a spectrum's highest to its lowest energy; times and indices exceed it."""
+_MONOCHROMATOR = re.compile(r"(^|_)(mono\w*|dcm\w*|hhm\w*|pgm\w*|energy|en|e|x?ev|kev)(_|$)")
+_TARGET = re.compile(r"(^|_)(set_?point|request\w*|target|nominal|sp)(_|$)")
+
+
+def guess_energy(
+    candidates: Mapping[str, StreamFields],
+    columns: Mapping[str, Array],
+    units: Mapping[str, Any],
+    absorber: tuple[str | None, str | None],
+    min_points: int,
+) -> StreamFields | None:
+    """Return the only candidate whose values are energies of a spectrum; None if there is none or several.
+
+    The values cover the run's absorption edge. Where the edge is unknown, the unit or the name of the field must also
+    be that of an energy. A readback is preferred to its setpoint.
+
+    Parameters
+    ----------
+    candidates : the fields of the stream, by the data key of the energy
+    columns : values of these data keys, each (M,), in the order of acquisition
+    units : their units in the descriptor
+    absorber : element and edge of the run, as far as they are known
+    min_points : smallest number of points in a sweep
+    """
+    scales = {key: _scale_to_ev(key, columns[key], units.get(key), absorber, min_points) for key in candidates}
+    found = [key for key, scale in scales.items() if scale is not None]
+    for preferred in (lambda name: not _TARGET.search(name), _MONOCHROMATOR.search):
+        found = [key for key in found if preferred(plain_name(key))] or found
+    if len(found) != 1:
+        return None
+    return replace(candidates[found[0]], energy_scale=scales[found[0]] or 1.0)
+
+
+def _scale_to_ev(
+    key: str, values: Array, unit: Any, absorber: tuple[str | None, str | None], min_points: int
+) -> float | None:
+    """Return the factor that converts a column of energies to eV; None if it does not hold energies."""
+    unit = str(unit or "").strip().lower()
+    if unit not in ("", "ev", "kev") or values.size < min_points or not np.isfinite(values).all():
+        return None
+    low, high = float(values.min()), float(values.max())
+    if not 0 < low < high <= _MAX_RATIO * low or len(split_sweeps(values)) > values.size / min_points:
+        return None
+    scale = next((s for s, (a, b) in ((1000.0, _KEV), (1.0, _EV)) if a <= low and high <= b), None)
+    if unit and scale is not None:
+        scale = 1000.0 if unit == "kev" else 1.0
+    if scale is None:
+        return None
+    element, edge = absorber
+    edges = _edges(element, edge)
+    if edges:
+        return scale if any(low * scale < at < high * scale for at in edges) else None
+    return scale if unit or _MONOCHROMATOR.search(plain_name(key)) else None
+
+
+def _edges(element: str | None, edge: str | None) -> list[float]:
+    """Return the tabulated edges, eV, that a run may measure; none if its element is unknown."""
+    energies = []
+    for name in (edge,) if edge else ("K", "L3", "L2", "L1"):
+        try:
+            energies.append(edge_ev(element or "", name))
+        except TableError:
+            continue
+    return energies

@@ -1,0 +1,75 @@
+"""Numbers in documents: Python's and numpy's own, but no complex numbers, dates, truth values or masked values."""
+
+import math
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def as_number(value: Any, *, texts: bool = False) -> float | None:
+    """Return a finite real number, also from an array or a sequence of one; None if the value is none.
+
+    Parameters
+    ----------
+    value : any value of a document
+    texts : whether a text may hold the number, as in metadata
+
+    Examples
+    --------
+    >>> as_number(np.int64(3)), as_number(np.array([2.5])), as_number(("0.55",), texts=True)
+    (3.0, 2.5, 0.55)
+    >>> as_number(True), as_number(1j), as_number(np.datetime64(0, "s")), as_number("3")
+    (None, None, None, None)
+    """
+    while isinstance(value, (list, tuple)) and len(value) == 1:
+        value = value[0]
+    found: Any = value
+    if isinstance(value, np.ndarray):
+        if value.size != 1 or np.ma.is_masked(value):
+            return None
+        found = value.reshape(-1)[0]
+    if not (_is_real(found) or (texts and isinstance(found, str))):
+        return None
+    try:
+        number = float(found)
+    except (ValueError, OverflowError):  # an integer of hundreds of digits
+        return None
+    return number if math.isfinite(number) else None
+
+
+def as_count(value: Any) -> int | None:
+    """Return an integer that is not negative, of any type of number or from a text; None if the value is none.
+
+    >>> as_count(np.float32(252)), as_count("252"), as_count(2.5), as_count(-1)
+    (252, 252, None, None)
+    """
+    number = as_number(value, texts=True)
+    return int(number) if number is not None and number >= 0 and number.is_integer() else None
+
+
+def as_numbers(values: Any) -> NDArray[np.number[Any]] | None:
+    """Return an array of real numbers; None if the values have another type.
+
+    Masked values and None become NaN.
+
+    Raises
+    ------
+    ValueError, OverflowError
+        The values have no common shape, or do not fit float64.
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        return np.ma.filled(values.astype(np.float64), np.nan) if values.dtype.kind in "iuf" else None
+    if isinstance(values, (list, tuple)) and any(isinstance(value, np.ma.MaskedArray) for value in values):
+        values = [np.ma.filled(v.astype(np.float64), np.nan) if np.ma.is_masked(v) else v for v in values]
+    array = np.asarray(values)
+    if array.dtype.kind == "O" and all(value is None or _is_real(value) for value in array.flat):
+        return array.astype(np.float64)
+    return array if array.dtype.kind in "iuf" else None
+
+
+def _is_real(value: Any) -> bool:
+    # numpy counts timedelta64 among its integers.
+    real = isinstance(value, (int, float, np.integer, np.floating, Decimal))
+    return real and not isinstance(value, (bool, np.timedelta64))
