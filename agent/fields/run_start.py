@@ -42,7 +42,9 @@ def first_value(start: Mapping[str, Any], names: Iterable[str]) -> Any:
 
 
 def read_number(start: Mapping[str, Any], name: str) -> float | None:
-    """Return a finite number under a dotted name or nested, also from a string or a 1-tuple; None if there is none.
+    """Return the finite number of a key, or None.
+
+    A dotted name may be one key or a path of nested keys. A string or a 1-tuple may hold the number.
 
     >>> read_number({"angle_offset": ("0.55",)}, "angle_offset")
     0.55
