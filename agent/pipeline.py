@@ -196,7 +196,14 @@ class Pipeline:
     def _publish_statuses(self) -> None:
         while not self._statuses.empty():
             decision = self._statuses.get()
-            _log.info("decision", action=decision.action, status=decision.status, reason=decision.status_reason)
+            if decision.status in _FINAL_STATUSES:
+                _log.info(
+                    "decision answered",
+                    rule=decision.rule,
+                    action=decision.action,
+                    status=decision.status,
+                    reason=decision.status_reason,
+                )
             for (uid, _), run in self._runs.items():
                 if uid == decision.run_uid:
                     run.decision(decision)

@@ -31,7 +31,15 @@ POISON = 9
 """A class that occurs only in rows outside the training and validation splits."""
 
 
-def pytest_configure() -> None:
+class _RootIsAFolder:
+    """Collects the root as a folder: a clone may have any name, and only ``xas_agent`` could be imported."""
+
+    def pytest_collect_directory(self, path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+        return pytest.Dir.from_parent(parent, path=path) if path == parent.config.rootpath else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(_RootIsAFolder())
     # A shell's background jobs ignore SIGINT, and the processes that tests interrupt would inherit this.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -4,6 +4,7 @@ import ast
 import doctest
 import importlib
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -88,3 +89,16 @@ def test_an_unknown_name_is_no_attribute():
     module = importlib.import_module("xas_agent")
     with pytest.raises(AttributeError, match="no_such"):
         _ = module.no_such
+
+
+def test_a_clone_may_have_any_name(tmp_path):
+    """``git clone`` names the folder ``xas-agent``, which is no Python name."""
+    clone, tests = tmp_path / "xas-agent", ("conftest.py", "forked.py", "agent/types/test_robust.py")
+    for source in [*ROOT.glob("*.py"), ROOT / "pyproject.toml", *(ROOT / "tests" / name for name in tests)]:
+        target = clone / source.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests"]
+    done = subprocess.run(command, cwd=clone, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout

@@ -2,7 +2,6 @@
 
 import queue
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -116,6 +115,8 @@ class Dispatcher:
             reply = self._request(self._control, decision)
             if self._take_outstanding() is not None:
                 self._report(decision, reply.status, reply.reason)
+            else:
+                _log.warning("control answered an expired request", rule=decision.rule, status=reply.status)
 
     def _take_outstanding(self) -> Decision | None:
         """Take the outstanding decision, so that only one thread reports its last status."""
@@ -124,21 +125,12 @@ class Dispatcher:
         return outstanding
 
     def _request(self, control: Control, decision: Decision) -> Reply:
-        start = time.monotonic()
         try:
             reply = control.request(decision.id, decision.action, decision.args, timeout=self._settings.timeout_s)
             if not isinstance(reply, Reply):
                 raise TypeError(f"found {reply!r}, expected a Reply")
         except Exception as error:
-            reply = Reply("expired", f"the control failed, outcome unknown: {type(error).__name__}: {error}")
-        _log.info(
-            "decision answered",
-            rule=decision.rule,
-            action=decision.action,
-            status=reply.status,
-            reason=reply.reason,
-            took_s=round(time.monotonic() - start, 3),
-        )
+            return Reply("expired", f"the control failed, outcome unknown: {type(error).__name__}: {error}")
         return reply
 
     def _report(self, decision: Decision, status: Status, reason: str) -> None:

@@ -57,10 +57,12 @@ class _Lines(logging.Formatter):
     """Formats a record as one line of time, level, event and context, and its traceback."""
 
     def __init__(self) -> None:
-        from structlog.dev import ConsoleRenderer
+        from structlog.dev import ConsoleRenderer, plain_traceback
 
         super().__init__(datefmt="%Y-%m-%d %H:%M:%S")
-        self._render = ConsoleRenderer(colors=sys.stderr.isatty() and not os.environ.get("NO_COLOR"))
+        colors = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+        # structlog's default prints the local variables too: seconds for a batch of spectra, and any key among them.
+        self._render = ConsoleRenderer(colors=colors, exception_formatter=plain_traceback)
 
     def format(self, record: logging.LogRecord) -> str:
         line = {

@@ -64,21 +64,16 @@ def run(
         config = config or (None if source or folder else "default")
         settings = settings_of(config, model, element, edge, source, publish, connect_timeout, preset=preset)
         listens = settings.source is not None or settings.tiled is not None
-        if folder and listens:
-            fail(f"--folder and the source of {config}: expected one of them", USAGE)
-        if folder and out and out.resolve() == folder.resolve():
-            fail(
-                "--out: found the watched folder, expected another, because the agent would read its own tables",
-                USAGE,
-            )
+        if folder:
+            _check_folder(folder, out, config if listens else None)
+        else:
+            refuse_unused("without --folder", column=column or None)
         if not listens:
             refuse_unused("without a source of a beamline's documents", preset=settings.preset)
         if not listens and settings.publish is None:
             refuse_unused("without an endpoint", connect_timeout=connect_timeout)
         if folder or listens:
             refuse_unused("without the embedded beamline", seed=seed)
-        if not folder:
-            refuse_unused("without --folder", column=column or None)
         terminate_like_ctrl_c()
         if folder is not None:
             from ...adapters.files import FolderSource
@@ -100,3 +95,11 @@ def run(
             with closing(documents), Session(settings, out, limit=frames) as session:
                 session.watch(documents)
     conclude(session, strict)
+
+
+def _check_folder(folder: Path, out: Path | None, config_with_source: str | None) -> None:
+    """Refuse a second source, and an output folder whose tables the agent would read."""
+    if config_with_source is not None:
+        fail(f"--folder and the source of {config_with_source}: expected one of them", USAGE)
+    if out and out.resolve() == folder.resolve():
+        fail("--out: found the watched folder, expected another, because the agent would read its own tables", USAGE)

@@ -105,6 +105,11 @@ class TrainingConfig(Settings):
     """Publications to cite."""
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """Columns that every row of the data set must have; a data set may lack ``OS_mean``."""
+        return self.classified + tuple(d for d in self.regressed if d != "OS_mean")
+
+    @property
     def cuts(self) -> int:
         """Number of folds of the chosen protocol."""
         return self.members if self.protocol == "cross-validation" else max(self.members, self.folds)

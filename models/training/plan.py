@@ -72,8 +72,7 @@ class TrainingPlan:
         DataError
             The data are missing, or do not fit the config.
         """
-        labels = config.classified + tuple(d for d in config.regressed if d != "OS_mean")
-        loaded = load_feff(folder, config.dataset, labels)
+        loaded = load_feff(folder, config.dataset, config.labels)
         data = loaded.rows(np.isin(loaded.split, ["train", "val"]))
         check_grid(config.grid.grid(), data, config.edge_ev)
         if config.augmentation.within_framework and (data.framework == "").any():

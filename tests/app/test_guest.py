@@ -156,9 +156,10 @@ def test_a_log_line_that_cannot_be_written_costs_no_frame(recording):
     assert answered.count("start") == answered.count("stop")
 
 
-@pytest.mark.usefixtures("full_disk")
-def test_a_value_without_a_text_is_no_error():
+def test_a_value_without_a_text_costs_its_own_line_only(caplog):
     get_logger().warning("odd", value=_Odd())
+    get_logger().warning("next")
+    assert [record.event for record in caplog.records] == ["next"]
 
 
 # ------------------------------------------------------------------ threads

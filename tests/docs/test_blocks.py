@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from typer.testing import CliRunner
+from forked import run_command
 
 from xas_agent.app.config import load_config
-from xas_agent.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted(p for p in (ROOT / "docs").rglob("*.md"))]
@@ -58,11 +57,11 @@ def parameters() -> Iterator[object]:
 
 
 def run_bash(block: Block, folder: Path) -> None:
-    """Line by line; the agent's own commands in this process, since each would import torch anew."""
+    """Line by line; the agent's own commands in forked processes, since each would import torch anew."""
     for line in block.body.replace("\\\n", " ").splitlines():
         command = line.partition(" # ")[0].strip()
         if command.startswith("xas-agent ") and not set("|&;$`") & set(command):
-            run_agent(command, block, folder)
+            run_agent(command, folder)
         elif command:
             done = subprocess.run(
                 ["bash", "-euo", "pipefail", "-c", command], cwd=folder, capture_output=True, text=True
@@ -70,11 +69,10 @@ def run_bash(block: Block, folder: Path) -> None:
             assert done.returncode == 0, f"line {block.line}: {done.stdout}{done.stderr}"
 
 
-def run_agent(command: str, block: Block, folder: Path) -> None:
+def run_agent(command: str, folder: Path) -> None:
     line, _, file = command.partition(" > ")
     words = [sorted(glob(w)) if "*" in w else [w] for w in shlex.split(line)[1:]]
-    done = CliRunner().invoke(app, [w for group in words for w in group])
-    assert done.exit_code == 0, f"line {block.line}: {command}: {done.output}{done.exception!r}"
+    done = run_command(*(w for group in words for w in group))
     if file:
         (folder / file.strip()).write_text(done.stdout, encoding="utf-8")
 

@@ -33,8 +33,7 @@ class ElementRows:
         ----------
         folder : with the FEFF rows (:mod:`xas_agent.models.training.data`)
         """
-        labels = config.classified + tuple(d for d in config.regressed if d != "OS_mean")
-        return cls(config.absorber, config.edge_ev, load_feff(folder, config.dataset, labels))
+        return cls(config.absorber, config.edge_ev, load_feff(folder, config.dataset, config.labels))
 
     def at(self, edge_ev: float, mask: NDArray[np.bool_]) -> FeffData:
         """Return the rows that ``mask`` selects, their energies moved to the edge at ``edge_ev``."""

@@ -146,8 +146,7 @@ class JointPlan(TrainingPlan):
 
 
 def _rows_of(config: TrainingConfig, data: Path, splits: Sequence[str]) -> FeffData:
-    labels = config.classified + tuple(d for d in config.regressed if d != "OS_mean")
-    loaded = load_feff(data, config.dataset, labels)
+    loaded = load_feff(data, config.dataset, config.labels)
     return loaded.rows(np.isin(loaded.split, splits))
 
 

@@ -61,7 +61,7 @@ def read_series(config: TrainingConfig, pretrained: str, data: Path) -> LayeredS
     data : folder of the FEFF rows
     """
     plan = TrainingPlan.read(cross_validated(config, pretrained), data)
-    loaded = load_feff(data, config.dataset, config.classified + tuple(d for d in config.regressed if d != "OS_mean"))
+    loaded = load_feff(data, config.dataset, config.labels)
     unseen = loaded.rows((loaded.split == "sim") & (loaded.kind == "layered"))
     grid = plan.config.grid.grid()
     fine_bounds = grid.bounds[0] + FINE_EV * np.arange(plan.rows.fine.shape[1] + 1)

@@ -1,6 +1,7 @@
 """A reader that ends, a closed stream or a full disk under the log costs no frame, and the exit code stays."""
 
 import json
+import logging
 import os
 import pty
 import subprocess
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 
 from xas_agent.adapters.files import FileSink
+from xas_agent.agent.types import get_logger
+from xas_agent.app.commands.process import log_from
 from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
 
 FRAMES = 4
@@ -115,6 +118,25 @@ def test_a_usage_error_keeps_its_exit_code(tmp_path):
     with _unread(("stdout", "stderr")) as streams:
         line = command("replay", tmp_path / "none.jsonl")
         assert subprocess.run(line, timeout=100, **streams).returncode == 2
+
+
+def test_a_traceback_in_the_log_shows_no_values(capsys, monkeypatch):
+    logger = logging.getLogger("xas_agent")
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logger, "level", logger.level)
+    log_from("info")
+
+    def fail(curve_secret_key: str) -> None:
+        raise ValueError("not served")
+
+    try:
+        fail("v9Xk")
+    except ValueError:
+        get_logger().exception("set aside", frame=3)
+    written = capsys.readouterr().err
+    assert "set aside" in written
+    assert written.rstrip().endswith("ValueError: not served")
+    assert "v9Xk" not in written.replace('fail("v9Xk")', "")
 
 
 def test_results_that_cannot_be_written_are_an_error():

@@ -308,5 +308,5 @@ def test_ctrl_c_ends_the_program_too(site, tmp_path):
     ours = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     wait_until(lambda: started.exists() and started.read_text().strip())
     ours.send_signal(signal.SIGINT)
-    ours.wait(60)
+    assert ours.wait(60) == -signal.SIGINT
     wait_until(lambda: gone(int(started.read_text())), 5)
