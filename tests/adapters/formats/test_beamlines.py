@@ -182,6 +182,7 @@ def test_negative_currents_are_good_data(tmp_path, negative):
     signed = [-1e-9 * c if role in negative else 1e-9 * c for role, c in columns.items()]
     found = read(write(tmp_path / "a.dat", "# energy i0 itrans irefer", E, *signed))
     assert agrees(found)
+    assert found.reference is not None
     np.testing.assert_allclose(found.reference, MU, rtol=1e-6)
     assert isinstance(frame_of(found, 1, FieldSettings()), Frame)
     assert "read with the opposite sign" in found.notes[-1]

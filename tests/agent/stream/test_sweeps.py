@@ -153,6 +153,7 @@ def test_negative_currents_give_the_spectrum_of_positive_ones():
     negative = {role: column if role == "energy" else -column for role, column in columns.items()}
     found = form_spectrum(negative, "transmission", 10)
     np.testing.assert_allclose(found.mu, mu, rtol=1e-12)
+    assert found.reference is not None
     np.testing.assert_allclose(found.reference, mu, rtol=1e-12)
     below_offset = {"energy": energy, "i0": i0, "fluorescence": mu * i0 - 9.0}
     np.testing.assert_allclose(form_spectrum(below_offset, "fluorescence", 10).mu, mu - 9.0 / i0, rtol=1e-12)
