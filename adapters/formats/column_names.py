@@ -14,7 +14,7 @@ SIGNALS = ("mu", "it", "fluorescence", "normalised")
 
 _ANGLE = re.compile(r"(mono_?)?(angle|bragg|theta|bragg_angle)")
 _NO_ENERGY = re.compile(
-    r".*(angle|theta|bragg|wavelength|lambda|time|clock|date|pixel|channel|step|index|temp).*|k|r|q|d"
+    r"(?!.*energy).*(angle|theta|bragg|wavelength|lambda|time|clock|date|pixel|channel|step|index|temp).*|k|r|q|d"
 )
 
 
@@ -35,12 +35,12 @@ class ColumnChoice:
 def split_label(label: str) -> tuple[str, str]:
     """Return the name and the unit in a column's label such as ``Energy (eV)``.
 
-    >>> split_label("Energy [keV]"), split_label("mu(E)"), split_label("2)I0")
-    (('Energy', 'keV'), ('mu', ''), ('I0', ''))
+    >>> split_label("Energy [keV]"), split_label("mu(E)"), split_label("2)I0"), split_label("log(I0/It)")
+    (('Energy', 'keV'), ('mu', ''), ('I0', ''), ('log(I0/It)', ''))
     """
     text = re.sub(r"^\d+\s*[)_]\s*(?=\D)", "", label.strip().strip("\"'").strip())
     parts = re.fullmatch(r"(.+?)\s*[(\[]\s*([^)\]]*?)\s*[)\]]", text)
-    if not parts:
+    if not parts or re.match(r"(log|ln)\s*\(", text, re.I):
         return text, ""
     return parts[1], "" if parts[2].lower() in ("e", "k") else parts[2]
 
@@ -112,6 +112,11 @@ def angle_column(names: Sequence[str]) -> int | None:
     """Return the index of the monochromator's angle, or None unless exactly one column has such a name."""
     places = [i for i, name in enumerate(names) if _ANGLE.fullmatch(plain_name(name))]
     return places[0] if len(places) == 1 else None
+
+
+def match_absorption(name: str) -> bool:
+    """Whether a column has a usual name of μ, in transmission or fluorescence."""
+    return bool(name and match_synonyms("mu", [name], in_files=True))
 
 
 def may_be_measured(name: str) -> bool:

@@ -19,9 +19,11 @@ from .column_names import (
     angle_column,
     by_role,
     choose_columns,
+    match_absorption,
     may_be_measured,
     split_label,
 )
+from .doubts import doubt_columns, doubt_energies, doubt_points, doubt_range
 from .energy import EnergyAxisError, from_angle, in_ev, looks_like_energy, spacing_in_angstrom
 from .spectrum import INTENSITIES, FileSpectrum, SpectrumFileError
 
@@ -46,6 +48,8 @@ class ColumnTable:
     """Further fields of the spectrum: id, row, element, edge, title, sample, time, notes, complete."""
     no_foil: str = ""
     """Text of the file that states that no reference foil is in place."""
+    header: Sequence[str] = ()
+    """Lines above the table."""
 
 
 def spectrum_of(table: ColumnTable, wanted: Columns | None = None) -> FileSpectrum:
@@ -97,12 +101,16 @@ def spectrum_of(table: ColumnTable, wanted: Columns | None = None) -> FileSpectr
     formula = _formula(channels)
     if energy is None or formula is None:
         raise SpectrumFileError(f"{summary}, {EXPECTED}, or {HOW_TO_NAME}")
-    notes = (*table.known.get("notes", ()), *notes)
+    notes = (*table.known.get("notes", ()), *notes, *_doubts(table, energy, place, channels))
+    if formula == "transmission" and "fluorescence" in channels:
+        formula, note = _transmission_or_fluorescence(channels)
+        there = ",".join(names[i] or str(i + 1) for i in choice.places["fluorescence"])
+        notes += (note.format(f"(--column if={there})"),)
     if formula == "fluorescence":
         notes += tuple(choice.notes)
-    if formula == "transmission" and "fluorescence" in channels:
-        there = ",".join(names[i] or str(i + 1) for i in choice.places["fluorescence"])
-        notes += (f"transmission is used; the file also contains fluorescence (--column if={there})",)
+    if formula == "mu" and (others := _other_absorptions(names, choice)):
+        chosen = names[choice.places["mu"][0]]
+        notes += (f"{chosen!r} is used; the file also contains {', '.join(others)} (--column mu={others[0]})",)
     known: dict[str, Any] = table.known | {"notes": notes}
     return assemble(table.path, energy, channels, formula, **known)
 
@@ -189,6 +197,34 @@ def _formula(channels: Mapping[str, Array]) -> Formula | None:
     return "normalised" if "normalised" in channels else None
 
 
+def _doubts(table: ColumnTable, energy: Array, place: int | None, channels: Mapping[str, Array]) -> tuple[str, ...]:
+    """Return notes on numbers that are damaged, as far as the file itself shows it."""
+    return (
+        *doubt_points(table.header, len(energy)),
+        *doubt_range(table.header, energy),
+        *doubt_energies(energy if energy[-1] > energy[0] else energy[::-1]),
+        *doubt_columns(table.columns, place, channels),
+    )
+
+
+def _transmission_or_fluorescence(channels: Mapping[str, Array]) -> tuple[Formula, str]:
+    """Return how μ is computed if both are recorded, and a note with a place for the command.
+
+    A sample without a usable beam behind it, such as a thick one, is measured in fluorescence.
+    """
+    currents, _ = turn_negative_currents(channels)
+    dark, points = np.count_nonzero(~np.isfinite(absorption(currents, "transmission"))), len(channels["it"])
+    if dark <= points / 10 or not np.isfinite(absorption(currents, "fluorescence")).all():
+        return "transmission", "transmission is used; the file also contains fluorescence {}"
+    return "fluorescence", f"fluorescence is used {{}}: the transmission has no value in {dark} of {points} points"
+
+
+def _other_absorptions(names: Sequence[str], choice: ColumnChoice) -> list[str]:
+    """Return the names of further columns of absorption, such as that from fluorescence beside transmission."""
+    chosen = choice.places.get("mu", [])
+    return [name for i, name in enumerate(names) if chosen and i not in chosen and match_absorption(name)]
+
+
 def _names(table: ColumnTable) -> tuple[list[str], list[str]]:
     """Return names and units of the columns; both are empty strings for columns without a label."""
     count = len(table.columns)
@@ -216,7 +252,7 @@ def _energies(
         return _from_angles(table, names, units, turned)
     used = {place for places in choice.places.values() for place in places}
     free = [i for i, name in enumerate(names) if i not in used and may_be_measured(name)]
-    fitting = [i for i in free if looks_like_energy(table.columns[i])]
+    fitting = [i for i in free if _may_be_energies(names[i], table.columns[i])]
     if not fitting or (len(fitting) > 1 and fitting[0] != 0):
         return None, None, ()
     first = fitting[0]
@@ -224,6 +260,12 @@ def _energies(
     named = f"column {first + 1}" + (f" ({names[first]})" if names[first] else "")
     note = f"{named} is read as energy in {unit}, because its values fit"
     return in_ev(table.columns[first], "", unit)[0], first, (note,)
+
+
+def _may_be_energies(name: str, values: Array) -> bool:
+    """Whether a column may contain energies: in eV, or in keV (which lengths in Å resemble) if its name permits."""
+    unit = looks_like_energy(values)
+    return unit == "eV" or (unit == "keV" and re.match(r"[eé]|x?$", name, re.I) is not None)
 
 
 def _from_angles(

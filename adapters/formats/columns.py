@@ -16,7 +16,7 @@ from .headers import fields, labels, no_foil, scan_metadata, timestamp, without_
 from .spectrum import FileSpectrum, SpectrumFileError
 from .text import NumberStyle, TextFile, number_block, parse_rows
 
-_COLLECTOR = re.compile(r"\s*SSRL\s*-?\s*EXAFS Data Collector\s*([\d.]*)", re.I)
+_COLLECTOR = re.compile(r"\s*SSRL\s*-?\s*(?:Micro)?EXAFS Data Collector\s*([\d.]*)", re.I)
 _SSRL_HEADER = 800
 MAX_COLUMNS = 1000
 
@@ -44,11 +44,18 @@ def read_columns(path: Path, text: TextFile, wanted: Columns | None = None) -> l
     """
     if _COLLECTOR.match(text.lines[0]):
         return _read_ssrl_text(path, text, wanted)
+    if text.lines[0].strip() == "&SRS":
+        raise SpectrumFileError(
+            f"{path}: found a file of Daresbury's SRS, with the positions of the monochromator and no energies; "
+            "convert it to columns of energy and counts"
+        )
     block = number_block(path, text, EXPECTED)
     names, units = labels(block.header, block.table.shape[1], indexed=_counts_rows(block.table[:, 0]))
     known = _known(path, block.notes, block.complete) | scan_metadata(block.header)
     d_spacing = fields(block.header).get("mono.d_spacing", "")
-    table = ColumnTable(path, list(block.table.T), names, units, d_spacing, known, no_foil(block.header))
+    table = ColumnTable(
+        path, list(block.table.T), names, units, d_spacing, known, no_foil(block.header), block.header
+    )
     return [spectrum_of(table, wanted)]
 
 

@@ -70,10 +70,17 @@ def _xdi_labels(numbered: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _legend(header: Sequence[str]) -> list[str]:
-    """Return the labels of a legend: EPICS scans of GSECARS, and LabVIEW panels of APS sectors 9 and 20."""
+    """Return the labels of a legend: scans of GSECARS, LabVIEW panels of APS sectors 9 and 20, CLS, NSLS X11."""
     found = [match[1] for line in header if (match := re.match(r"[;#]\s*[PD]\d+\s*=\s*\{(.*?)\}\s*-->", line))]
     if found:
         return [name.strip() for name in found]
+    if events := [line for line in header if re.match(r"#\(1\)\s", line)]:  # CLS: the columns of event 1
+        return [
+            re.sub(r"\$\((\w+)\)", r"\1", quoted or word)
+            for quoted, word in re.findall(r'"([^"]*)"|(\S+)', events[-1][4:])
+        ]
+    if detectors := [line for line in header if re.match(r"DETECTORS\s*[A-Za-z]", line)]:  # NSLS X11
+        return ["energy", *detectors[-1].removeprefix("DETECTORS").split()]
     numbered: dict[int, str] = {}
     for line in header:
         if re.match(r"#\s*1\)", line) or (numbered and re.match(r"#\s*\d+\)", line)):
@@ -117,7 +124,8 @@ def scan_metadata(header: Sequence[str]) -> dict[str, Any]:
     written = fields(header)
     loose = _loose(header)
     element, edge = parse_absorber(
-        written.get("element.symbol") or loose.get("element"), written.get("element.edge") or loose.get("edge")
+        written.get("element.symbol") or written.get("scanparameters.element") or loose.get("element"),
+        written.get("element.edge") or written.get("scanparameters.edge") or loose.get("edge"),
     )
     times = (
         written.get("scan.start_time"),

@@ -57,6 +57,8 @@ def read_format_9809(path: Path, text: TextFile, wanted: Columns | None = None) 
         names = [f"ifluor{i}" if name == "ifluor" else name for i, name in enumerate(names, 1)]
     head = "\n".join(lines[:at])
     points = re.search(r"Points\s*=\s*(\d+)(?![\d.,])", head)
+    if points and len(table) > int(points[1]):
+        notes += (f"the header states {points[1]} points, the table has {len(table)}",)
     if points and len(table) < int(points[1]):
         complete, notes = False, (*notes, f"the file ends early: {len(table)} of {points[1]} points")
     offsets = lines[at + 2].split()[-len(channels) :]

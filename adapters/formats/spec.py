@@ -18,6 +18,8 @@ from .spectrum import FileSpectrum, SpectrumFileError
 from .text import TextFile, detect_style, parse_rows
 
 _SCAN = re.compile(r"#S\s+(\d+)\s*(.*)")
+_INTERVALS = re.compile(r"\w*scan\s+\S+\s+[-+\d.]+\s+[-+\d.]+\s+(\d+)\s+\S+\s*")
+"""Command of a scan of one motor: motor, begin, end, number of intervals, time."""
 
 
 def is_spec(text: TextFile) -> bool:
@@ -98,5 +100,9 @@ def _scan(
         names = head.get("#L", "").split()
     if table.shape[1] != len(names):
         raise SpectrumFileError(f"{path}: found {len(names)} labels and {table.shape[1]} columns")
+    intervals = _INTERVALS.fullmatch(str(known["title"]).partition(" ")[2])
+    if intervals and len(table) != (points := int(intervals[1]) + 1):
+        notes += (f"the scan announces {points} points, the file has {len(table)}",)
+        complete = complete and len(table) > points
     known |= {"notes": notes, "complete": complete and not cut, "time": timestamp(head.get("#D", ""))}
     return spectrum_of(ColumnTable(path, list(table.T), names, known=known), wanted)

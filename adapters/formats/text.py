@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ...agent.types import Array
+from .doubts import doubt_rows
 from .spectrum import SpectrumFileError
 
 COMMENTS = ("#", "%", ";", "!")
@@ -84,7 +85,9 @@ def decode(path: Path, raw: bytes, cut: str | None = None) -> TextFile:
     sample = text[:65536]
     if "\0" in text or len(_CONTROLS.findall(sample)) > len(sample) // 200:
         raise SpectrumFileError(f"{path}: found a binary file, expected text columns, .npz or HDF5")
-    text = text.replace("\r\n", "\n").replace("\r", "\n").strip("\ufeff\x1a")
+    text = text.replace("\r\n", "\n").replace("\r", "\n").strip("\ufeff")
+    if text.rstrip("\n").endswith("\x1a"):  # the end of a file of DOS
+        text = text.rstrip("\n\x1a") + "\n"
     if (count := text.count("\n")) > MAX_LINES:
         raise SpectrumFileError(f"{path}: found {count} lines, expected at most {MAX_LINES}")
     lines = text.split("\n")
@@ -162,7 +165,7 @@ def parse_rows(
     -------
     table : ndarray, (M, C)
     notes : tuple of str
-        What is left out.
+        What is left out, and what may be damaged.
     complete : bool
         Whether the last line is complete.
 
@@ -184,11 +187,12 @@ def parse_rows(
                 )
         else:
             notes = ("the last line has no line break; it is read as it is",)
+    rows = style.normal(kept)
     try:
-        table = np.loadtxt(style.normal(kept), ndmin=2, comments=None, encoding=None)
+        table = np.loadtxt(rows, ndmin=2, comments=None, encoding=None)
     except ValueError:
         raise _misfit(path, lines, first, style) from None
-    return table, notes, complete
+    return table, notes + doubt_rows(rows, table), complete
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 _TAILS = ("count", "counts", "net_count", "net_current", "current", "mean", "value", "volt", "voltage")
 _VETO = re.compile(
-    r"(^|_)(gain|offset|clock|dark|setpoint|sensitivity|std|sigma|err|error|time|timestamp|bias|status|edge)(_|$)"
+    r"^(log|ln)_|(^|_)(gain|offset|clock|dark|setpoint|sensitivity|std|sigma|err|error|time|timestamp|bias|status|edge)(_|$)"
 )
 _OTHER_ENERGY = re.compile(r"(^|_)(id|ivu|epu|und|undulator|gap|roi\d*|edge|offset|resolution)(_|$)")
 _LINE = re.compile(r"([a-z]{1,2})_?([kl][ab])\d?(?:_?(?:mca|ch|det|roi|sdd)?_?\d+)?")
@@ -49,38 +49,48 @@ SYNONYMS: Mapping[str, Synonyms] = {
                 r"(^|_)energy_(user_)?setpoint$",
             )
         ),
-        re.compile(r"achieved_energy|energy_achieved|ev"),
+        re.compile(r"achieved_energy|energy_?achieved|ev"),
     ),
     "i0": _detector(
         "i0|io|i_0|izero",
         rf"^({_CHAMBER}_?up(stream)?|up(stream)?_{_CHAMBER})$",
         r"^apb_ave_ch1_mean$",
         r"^nexafs_i0up$",
-        only_in_files=r"(ion|ic)_?0",
+        only_in_files=r"(ion|ic)_?0|i0_\d\d",
     ),
     "it": _detector(
         "it|itrans|i_t|i1|transmission|transmitted",
         rf"^({_CHAMBER}_?down(stream)?|down(stream)?_{_CHAMBER})$",
         r"^apb_ave_ch2_mean$",
-        only_in_files=r"(ion|ic)_?1",
+        only_in_files=r"(ion|ic)_?1|it_\d\d|i",
     ),
     "iref": _detector(
-        "ir|iref|irefer|i_ref|i_r|i2", r"^apb_ave_ch3_mean$", only_in_files=r"(ion|ic)_?2", spellings=("ir",)
+        "ir|iref|irefer|i_ref|i_r|i2",
+        r"^apb_ave_ch3_mean$",
+        only_in_files=r"(ion|ic)_?2|i(ref|r)_\d\d",
+        spellings=("ir",),
     ),
     "fluorescence": _detector(
         r"(if|iff|i_f|ifluor|ifluo|fluo|fluor|fluorescence)_?\d*",
         r"^apb_ave_ch4_mean$",
         r"^xsx?_channel\d+_rois_roi01_value$",
-        only_in_files=r"(ff|ge|sdd|vortex|lytle|pips)_?\d*",
+        only_in_files=r"(ff|ge|sdd|vortex|lytle|pips|sca1)_?\d*",
         spellings=("if",),
     ),
-    "mu": _detector("mu|xmu|mut|mutrans|mu_trans|mu_t|absorption|absorbance", "^(muf|mufluor|mu_fluor|mu_fluo)$"),
+    "mu": _detector(
+        "mu|xmu|mut|mutrans|mu_trans|mu_t|absorption|absorbance",
+        "^(muf|mufluor|mu_fluor|mu_fluo)$",
+        only_in_files="(log|ln)_i[0o]_i[t1]?",
+    ),
     "normalised": _detector(
         "norm|normalized|normalised|mu_norm|norm_mu|(norm(alized|alised)_mu)|(mu_norm(alized|alised))",
         only_in_files="normtrans|normfluor|flat",
         spellings=("norm", "normalized"),
     ),
-    "reference": _detector("reference|mu_ref|muref|mu_reference|reference_mu", only_in_files="murefer|normrefer"),
+    "reference": _detector(
+        "reference|mu_ref|muref|mu_reference|reference_mu",
+        only_in_files="murefer|normrefer|(log|ln)_i[t1]_i(ref|r|2)",
+    ),
 }
 """The roles of a spectrum's fields, with their names in streams and files.
 

@@ -1,0 +1,203 @@
+"""Signs that the numbers of a text file are damaged: in what it states twice or announces, and in its patterns."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...agent.types import Array
+from .spectrum import INTENSITIES
+
+Indices = NDArray[np.intp]
+
+MIN_ROWS = 20
+"""Least number of rows in which a pattern is sought."""
+SAMPLED = 20_000
+"""Largest number of rows whose texts are compared."""
+_FEW = 3
+"""Largest number of places that break a pattern; more are a pattern of their own."""
+_POINTS = re.compile(
+    r"\b(?:n_?points|num_?points|npts|npt|number of (?:data )?points|(?:data )?points collected)"
+    r"\s*[=:]\s*(\d+)(?![\d.,])",
+    re.I,
+)
+_REGION = re.compile(r"#\s*scanparameters\.region\d+:\s*([-\d.]+),\s*([-\d.]+),\s*([-\d.]+)\s+(True|False)", re.I)
+_E0 = re.compile(r"#\s*scanparameters\.e0:\s*([\d.]+)", re.I)
+_WAVE_NUMBER_EV = 3.80998
+"""ħ²/2m, eV Å²: E − E0 = ħ²k²/2m."""
+
+
+def doubt_rows(rows: Sequence[str], table: Array) -> tuple[str, ...]:
+    """Return notes on rows that are written differently from all others, and on rows that stand twice.
+
+    Parameters
+    ----------
+    rows : sequence of str
+        The rows of the table, with blanks as separators.
+    table : ndarray, (M, C)
+        Their numbers.
+
+    Returns
+    -------
+    tuple of str
+    """
+    if len(table) < MIN_ROWS:
+        return ()
+    notes = []
+    twice = np.flatnonzero((table[1:] == table[:-1]).all(axis=1))
+    if 0 < len(twice) <= _FEW:
+        notes.append(f"row {twice[0] + 2} repeats the row above it{_more(len(twice))}")
+    for column, numbers in enumerate(zip(*(row.split() for row in islice(rows, SAMPLED)), strict=True), 1):
+        if odd := _odd_decimals(numbers):
+            rest = f"has other decimals than the rest of column {column}"
+            notes.append(f"{numbers[odd[0]]!r} in row {odd[0] + 1} {rest}{_more(len(odd))}")
+    return tuple(notes)
+
+
+def doubt_points(header: Sequence[str], rows: int) -> tuple[str, ...]:
+    """Return a note if the header states another number of points than the table has rows."""
+    stated = {int(found) for line in header for found in _POINTS.findall(line)}
+    if len(stated) != 1 or rows in stated:
+        return ()
+    return (f"the header states {stated.pop()} points, the table has {rows}",)
+
+
+def doubt_range(header: Sequence[str], energy: Array) -> tuple[str, ...]:
+    """Return a note if the energies begin or end elsewhere than the regions of a scan (GSECARS) in the header."""
+    regions = [match for line in header if (match := _REGION.match(line))]
+    edge = next((float(match[1]) for line in header if (match := _E0.match(line))), None)
+    if not regions or edge is None or not np.isfinite(energy).all():
+        return ()
+    begin, end = float(regions[0][1]), float(regions[-1][2])
+    if regions[-1][4].lower() == "true":
+        end = _WAVE_NUMBER_EV * end**2
+    steps = np.abs(np.diff(energy))
+    low, high = edge + begin, edge + end
+    if abs(energy.min() - low) <= 2 * steps.max() and abs(energy.max() - high) <= 2 * steps.max():
+        return ()
+    return (
+        f"the header announces energies from {low:.1f} to {high:.1f} eV, "
+        f"the table has {energy.min():.1f} to {energy.max():.1f} eV",
+    )
+
+
+def doubt_energies(energy: Array) -> tuple[str, ...]:
+    """Return a note on a few steps of the energy that are unlike their neighbours, as a lost row leaves.
+
+    Parameters
+    ----------
+    energy : ndarray, (M,)
+        Energies, eV, in order.
+
+    Returns
+    -------
+    tuple of str
+    """
+    steps = np.diff(energy)
+    if len(energy) < MIN_ROWS or not np.isfinite(steps).all() or (steps < 0).any():
+        return ()
+    near = np.array([np.roll(steps, shift) for shift in (-3, -2, -1, 1, 2, 3)])[:, 3:-3]
+    low, high = near.min(axis=0), near.max(axis=0)
+    odd = np.flatnonzero(steps[3:-3] > high + np.maximum(0.6 * high, 3 * (high - low))) + 3
+    for end, others in ((0, steps[1:5]), (len(steps) - 1, steps[-5:-1])):
+        if steps[end] > 3 * others.max() + 3 * np.ptp(others):
+            odd = np.append(odd, end)
+    if not 0 < len(odd) <= _FEW:
+        return ()
+    first = odd.min()
+    return (
+        f"the energy steps by {steps[first]:.6g} eV at {energy[first]:.6g} eV, unlike around it{_more(len(odd))}",
+    )
+
+
+def doubt_columns(columns: Sequence[Array], energy: int | None, channels: Mapping[str, Array]) -> tuple[str, ...]:
+    """Return notes on values that contradict other columns of their row, or their neighbours by far.
+
+    The energy is often recorded twice (requested and achieved), and μ beside its intensities.
+
+    Parameters
+    ----------
+    columns : sequence of ndarray, (M,)
+        All columns of the table.
+    energy : int or None
+        Index of the column of energies or angles.
+    channels : mapping of str to ndarray, (M,)
+        Intensities and absorption by role.
+
+    Returns
+    -------
+    tuple of str
+    """
+    notes = []
+    for other in _repetitions(columns, energy):
+        scan = columns[energy or 0]
+        odd = _odd_ones(columns[other] - scan, float(0.5 * np.median(np.abs(np.diff(scan)))))
+        if odd.size:
+            notes.append(f"columns {(energy or 0) + 1} and {other + 1} differ in row {odd[0] + 1}{_more(odd.size)}")
+    if {"mu", "i0", "it"} <= channels.keys() and (channels["i0"] > 0).all() and (channels["it"] > 0).all():
+        odd = _odd_ones(channels["mu"] - np.log(channels["i0"] / channels["it"]), 1e-3)
+        if odd.size:
+            notes.append(f"μ in row {odd[0] + 1} is not the ln(I0/It) of its row{_more(odd.size)}")
+    for role in INTENSITIES:
+        values = channels.get(role, np.zeros(0))
+        odd = _far_from_neighbours(np.abs(values))
+        if odd.size:
+            before, value, after = values[odd[0] - 1 : odd[0] + 2]
+            notes.append(
+                f"{role} is {value:.6g} in row {odd[0] + 1}, between {before:.6g} and {after:.6g}{_more(odd.size)}"
+            )
+    return tuple(notes)
+
+
+def _repetitions(columns: Sequence[Array], energy: int | None) -> list[int]:
+    """Return the indices of columns that repeat the energies or angles, such as the requested ones."""
+    if energy is None or len(columns[energy]) < MIN_ROWS:
+        return []
+    scan = columns[energy]
+    step = np.median(np.abs(np.diff(scan)))
+    return [i for i, other in enumerate(columns) if i != energy and np.median(np.abs(other - scan)) < 0.5 * step]
+
+
+def _odd_ones(difference: Array, least: float) -> Indices:
+    """Return the indices of a few values that differ from the median by more than ``least`` and the usual scatter."""
+    if len(difference) < MIN_ROWS:
+        return np.array([], np.intp)
+    away = np.abs(difference - np.nanmedian(difference))
+    odd = np.flatnonzero(away > max(least, 30 * float(np.nanmedian(away))))
+    return odd if 0 < len(odd) <= _FEW else odd[:0]
+
+
+def _far_from_neighbours(values: Array) -> Indices:
+    """Return the indices of a few values that are unlike both neighbours by a factor, where these agree."""
+    if len(values) < MIN_ROWS or not np.median(np.abs(np.diff(values))) < 0.05 * np.median(values):
+        return np.array([], np.intp)
+    before, value, after = values[:-2], values[1:-1], values[2:]
+    agree = (np.maximum(before, after) < 1.2 * np.minimum(before, after)) & (np.minimum(before, after) > 0)
+    odd = (
+        np.flatnonzero(agree & ((value > 2 * np.maximum(before, after)) | (2 * value < np.minimum(before, after))))
+        + 1
+    )
+    return odd if len(odd) <= _FEW else odd[:0]
+
+
+def _odd_decimals(numbers: Sequence[str]) -> list[int]:
+    """Return the indices of a few numbers with other counts of decimals than all others in a column.
+
+    The column has a fixed count of decimals, as zeros at their end show.
+    """
+    parts = [number.lower().replace("d", "e").partition("e")[0].partition(".") for number in numbers]
+    decimals = [len(part[2]) for part in parts]
+    usual, often = Counter(decimals).most_common(1)[0]
+    odd = [i for i, count in enumerate(decimals) if count != usual]
+    fixed = usual > 0 and any(part[2].endswith("0") and len(part[2]) == usual for part in parts)
+    if not fixed or not 0 < len(odd) <= _FEW or often < MIN_ROWS:
+        return []
+    lengths = {len(part[0]) for part, count in zip(parts, decimals, strict=True) if count == usual}
+    return [i for i in odd if not decimals[i] or len(parts[i][0]) in lengths]
+
+
+def _more(count: int) -> str:
+    return f" (and {count - 1} more)" if count > 1 else ""
