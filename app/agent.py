@@ -285,7 +285,7 @@ class XASAgent:
 
 def _with_copied_arrays(doc: dict[str, Any]) -> dict[str, Any]:
     """Copy the arrays of an event or page, because a detector may overwrite them with its next spectrum."""
-    data = doc.get("data")
+    data = doc.get("data") if isinstance(doc, dict) else None
     if not isinstance(data, dict):
         return doc
     return {**doc, "data": {key: _copy(value) for key, value in data.items()}}
