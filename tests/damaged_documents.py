@@ -125,7 +125,11 @@ class Watched:
         streams = {doc["uid"] for name, doc in self.published if name == "descriptor" and doc["run_start"] in runs}
         events = [doc for name, doc in self.published if name == "event" and doc["descriptor"] in streams]
         results = [doc["data"] for doc in events if "OS_mean" in doc["data"]]
-        return {key: results[0][key] for key in ("OS_mean", "CN_mean", "e0_ev", "edge_step")} if len(results) == 1 else {}
+        return (
+            {key: results[0][key] for key in ("OS_mean", "CN_mean", "e0_ev", "edge_step")}
+            if len(results) == 1
+            else {}
+        )
 
 
 def campaign(count: int, seed: int = 0) -> Counter[str]:

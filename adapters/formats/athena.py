@@ -18,7 +18,7 @@ import numpy as np
 from ...agent.fields import parse_absorber
 from ...agent.types import Array
 from .column_table import assemble
-from .doubts import doubt_energies
+from .doubts import doubt_columns, doubt_energies
 from .spectrum import FileSpectrum, SpectrumFileError
 from .text import TextFile
 
@@ -132,7 +132,7 @@ def _spectrum(
     notes += tuple(f"the array {name} of this group is left out: {why}" for name, why in group.flaws.items())
     if group.key in foils:
         notes += ("this group is the reference channel of another group",)
-    notes += doubt_energies(energy)
+    notes += doubt_energies(energy) + doubt_columns([], None, {"y": group.arrays["y"]})
     if shift := _number(args, "bkg_eshift"):
         notes += (f"energies are shifted by {shift:g} eV, as in Athena",)
     if _flag(args, "is_xmudat"):

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...agent.types import Array
-from .spectrum import INTENSITIES
 
 Indices = NDArray[np.intp]
 
@@ -19,6 +18,8 @@ SAMPLED = 20_000
 """Largest number of rows whose texts are compared."""
 _FEW = 3
 """Largest number of places that break a pattern; more are a pattern of their own."""
+_SPIKE = 0.25
+"""Largest ratio of all other bends of a curve to that at a spike."""
 _POINTS = re.compile(
     r"\b(?:n_?points|num_?points|npts|npt|number of (?:data )?points|(?:data )?points collected)"
     r"\s*[=:]\s*(\d+)(?![\d.,])",
@@ -141,14 +142,10 @@ def doubt_columns(columns: Sequence[Array], energy: int | None, channels: Mappin
         odd = _odd_ones(channels["mu"] - np.log(channels["i0"] / channels["it"]), 1e-3)
         if odd.size:
             notes.append(f"μ in row {odd[0] + 1} is not the ln(I0/It) of its row{_more(odd.size)}")
-    for role in INTENSITIES:
-        values = channels.get(role, np.zeros(0))
-        odd = _far_from_neighbours(np.abs(values))
-        if odd.size:
-            before, value, after = values[odd[0] - 1 : odd[0] + 2]
-            notes.append(
-                f"{role} is {value:.6g} in row {odd[0] + 1}, between {before:.6g} and {after:.6g}{_more(odd.size)}"
-            )
+    for role, values in channels.items():
+        if (odd := _spike(values)) is not None:
+            before, value, after = values[odd - 1 : odd + 2]
+            notes.append(f"{role} is {value:.6g} in row {odd + 1}, between {before:.6g} and {after:.6g}")
     return tuple(notes)
 
 
@@ -170,17 +167,21 @@ def _odd_ones(difference: Array, least: float) -> Indices:
     return odd if 0 < len(odd) <= _FEW else odd[:0]
 
 
-def _far_from_neighbours(values: Array) -> Indices:
-    """Return the indices of a few values that are unlike both neighbours by a factor, where these agree."""
-    if len(values) < MIN_ROWS or not np.median(np.abs(np.diff(values))) < 0.05 * np.median(values):
-        return np.array([], np.intp)
-    before, value, after = values[:-2], values[1:-1], values[2:]
-    agree = (np.maximum(before, after) < 1.2 * np.minimum(before, after)) & (np.minimum(before, after) > 0)
-    odd = (
-        np.flatnonzero(agree & ((value > 2 * np.maximum(before, after)) | (2 * value < np.minimum(before, after))))
-        + 1
-    )
-    return odd if len(odd) <= _FEW else odd[:0]
+def _spike(values: Array) -> int | None:
+    """Return the index of the only value that stands out of the curve through its neighbours, or None.
+
+    It bends the curve there, and half as much and against it on both sides, by much more than elsewhere.
+    """
+    if len(values) < MIN_ROWS or not np.isfinite(values).all():
+        return None
+    bend = values[1:-1] - (values[:-2] + values[2:]) / 2
+    top = int(np.argmax(np.abs(bend)))
+    if bend[top] == 0 or not 0 < top < len(bend) - 1:
+        return None
+    sides = -bend[[top - 1, top + 1]] / bend[top]
+    rest = np.delete(np.abs(bend), slice(max(top - 2, 0), top + 3))
+    alone = rest.max() < _SPIKE * abs(bend[top]) and (np.abs(sides - 0.5) < 0.2).all()
+    return top + 1 if alone else None
 
 
 def _odd_decimals(numbers: Sequence[str]) -> list[int]:
