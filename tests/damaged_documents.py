@@ -1,4 +1,4 @@
-"""Send damaged documents to an agent, and check that it survives: ``python tests/damaged_documents.py COUNT [SEED]``."""
+"""Send damaged documents to an agent that has to survive: ``python tests/damaged_documents.py COUNT [SEED]``."""
 
 import copy
 import datetime
@@ -146,7 +146,7 @@ def campaign(count: int, seed: int = 0) -> Counter[str]:
                     found["documents"] += 1
                     try:
                         watched.agent(name, doc)
-                    except BaseException as error:  # noqa: BLE001 - any exception is a finding
+                    except BaseException as error:
                         found[f"escaped: {error!r}"] += 1
                 found["runs"] += 1
                 if found["runs"] % 50 == 0:

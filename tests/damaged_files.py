@@ -1,6 +1,6 @@
 """Damage files of spectra, and count what the readers make of them: ``python tests/damaged_files.py FOLDER COUNT``.
 
-Of a damage that changes numbers, the reader should tell: by refusing the file, by a note, or by a flaw of the spectrum.
+A reader should tell of a damage that changes numbers: it refuses the file, or gives a note or a spectrum with a flaw.
 """
 
 import gzip

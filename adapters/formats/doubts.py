@@ -12,7 +12,7 @@ from ...agent.types import Array
 
 Indices = NDArray[np.intp]
 
-MIN_ROWS = 20
+MIN_ROWS = 10
 """Least number of rows in which a pattern is sought."""
 SAMPLED = 20_000
 """Largest number of rows whose texts are compared."""
