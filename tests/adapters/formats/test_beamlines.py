@@ -239,3 +239,79 @@ def test_a_group_that_cannot_be_read_leaves_the_others(tmp_path, bad, why):
     assert agrees(second)
     assert why in first.notes[0]
     assert "array i0 of this group is left out" in second.notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("header", "columns"),
+    [
+        ("        Energy            I0             I", (E, I0, IT)),
+        (
+            "DETECTORSI0      I       If\nGAINS           8       7      10\nOFFSETS     51284   50016   48319",
+            (E, I0, IT, IT),
+        ),
+        ("#  1) Mono Energy *  3) I0-32\n#  2) Scaler preset time *  4) It-32\n#", (E, E * 0 + 1, I0, IT)),
+        ("# energy     log(i0/it)   log(it/ir)  i0", (E, MU, -MU, I0)),
+        ("#eBraggEnergy I0_EH1 I1_EH1 mu I1_EH2", (E, I0, IT, MU, IT)),
+        ('#(1)\t"Event-ID"\t"Energy Setting"\t"$(EnergyAchieved)"\t"I0"\t"I1"', (E * 0 + 1, E + 0.4, E, I0, IT)),
+    ],
+)
+def test_headings_of_more_beamlines(tmp_path, header, columns):
+    assert agrees(read(write(tmp_path / "a.dat", header, *columns)))
+
+
+def test_a_logarithm_of_ratios_is_no_current(tmp_path):
+    found = read(write(tmp_path / "a.dat", "# energy log(i0/it) log(it/ir)", E, MU - 2, 0.5 * MU))
+    np.testing.assert_allclose(found.mu, MU - 2)
+    assert found.reference is not None
+    np.testing.assert_allclose(found.reference, 0.5 * MU)
+    assert found.notes == ()
+
+
+def test_element_and_edge_of_gsecars(tmp_path):
+    header = "# ScanParameters.element: Ni\n# ScanParameters.edge: K\n# energy i0 i1 Ni_Ka_mca1 Fe_Ka_mca1"
+    found = read(write(tmp_path / "a.001", header, E, I0, IT, IT, IT))
+    assert (found.element, found.edge) == ("Ni", "K")
+    assert any("--column if=Ni_Ka_mca1)" in note for note in found.notes)
+
+
+def test_the_end_mark_of_dos_is_no_row(tmp_path):
+    path = write(tmp_path / "a.dat", "# energy i0 itrans", E, I0, IT)
+    path.write_text(path.read_text() + "\x1a\n")
+    assert agrees(read(path))
+
+
+@pytest.mark.parametrize(("dark", "formula"), [(1, "transmission"), (30, "fluorescence"), (61, "fluorescence")])
+def test_fluorescence_is_used_where_no_beam_is_transmitted(tmp_path, dark, formula):
+    it = IT.copy()
+    it[:dark] = 0
+    found = read(write(tmp_path / "a.dat", "# energy i0 i1 if", E, I0, it, MU * I0))
+    assert found.formula == formula
+    assert any(note.startswith(f"{formula} is used") for note in found.notes)
+
+
+def test_a_further_column_of_absorption_is_named(tmp_path):
+    found = read(write(tmp_path / "a.xdi", "# energy mufluor mutrans", E, 2 * MU, MU))
+    assert agrees(found)
+    assert found.notes == ("'mutrans' is used; the file also contains mufluor (--column mu=mufluor)",)
+
+
+@pytest.mark.parametrize(
+    ("header", "axis", "found"),
+    [
+        ("# Au      Au", E / 3000, "found 2 columns"),  # lengths in Å, of the size of energies in keV
+        (" &SRS\n SRSRUN=55322,SRSDAT=080713,\n &END", E, "found a file of Daresbury's SRS"),
+    ],
+)
+def test_what_is_no_spectrum_over_energy_is_refused_with_its_reason(tmp_path, header, axis, found):
+    with pytest.raises(SpectrumFileError, match=found):
+        read(write(tmp_path / "a.dat", header, axis, MU))
+
+
+def test_the_micro_collector_of_ssrl(tmp_path):
+    rows = "\n".join(f"1.0 {e} {a} {b}" for e, a, b in zip(E, I0, IT, strict=True))
+    path = tmp_path / "a.001"
+    path.write_text(
+        f"SSRL   MicroEXAFS Data Collector 1.0 \nSat Aug 09 11:58:07 2008\nPTS:\t61\tCOLS:\t4\n\n"
+        f"Weights:\n 1 1 1 1\nOffsets:\n 0 0 0 0\nData:\nReal Time Clock\nRequested Energy\nI0\nI1\n\n{rows}\n"
+    )
+    assert agrees(read(path))
