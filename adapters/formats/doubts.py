@@ -75,9 +75,9 @@ def doubt_range(header: Sequence[str], energy: Array) -> tuple[str, ...]:
     begin, end = float(regions[0][1]), float(regions[-1][2])
     if regions[-1][4].lower() == "true":
         end = _WAVE_NUMBER_EV * end**2
-    steps = np.abs(np.diff(energy))
     low, high = edge + begin, edge + end
-    if abs(energy.min() - low) <= 2 * steps.max() and abs(energy.max() - high) <= 2 * steps.max():
+    near = 3 * np.abs(np.diff(energy)).max()
+    if abs(energy.min() - low) <= near and abs(energy.max() - high) <= near:
         return ()
     return (
         f"the header announces energies from {low:.1f} to {high:.1f} eV, "
