@@ -149,7 +149,7 @@ def campaign(count: int, seed: int = 0) -> Counter[str]:
                     except BaseException as error:
                         found[f"escaped: {error!r}"] += 1
                 found["runs"] += 1
-                if found["runs"] % 50 == 0:
+                if found["runs"] % 50 == 0 or found["documents"] >= count:
                     answer = watched.answer()
                     found[f"wrong: {answer}"] += answer != expected
                     for entry in logs:

@@ -52,8 +52,8 @@ def doubt_rows(rows: Sequence[str], table: Array) -> tuple[str, ...]:
     if 0 < len(twice) <= _FEW:
         notes.append(f"row {twice[0] + 2} repeats the row above it{_more(len(twice))}")
     for column, numbers in enumerate(zip(*(row.split() for row in islice(rows, SAMPLED)), strict=True), 1):
-        if odd := _odd_decimals(numbers):
-            rest = f"has other decimals than the rest of column {column}"
+        if odd := _odd_digits(numbers):
+            rest = f"has other digits than the rest of column {column}"
             notes.append(f"{numbers[odd[0]]!r} in row {odd[0] + 1} {rest}{_more(len(odd))}")
     return tuple(notes)
 
@@ -143,7 +143,10 @@ def doubt_columns(columns: Sequence[Array], energy: int | None, channels: Mappin
         if odd.size:
             notes.append(f"μ in row {odd[0] + 1} is not the ln(I0/It) of its row{_more(odd.size)}")
     for role, values in channels.items():
-        if (odd := _spike(values)) is not None:
+        odd = _spike(values)
+        if odd is None and (values > 0).all():  # a current may vary by orders of magnitude
+            odd = _spike(np.log(values))
+        if odd is not None:
             before, value, after = values[odd - 1 : odd + 2]
             notes.append(f"{role} is {value:.6g} in row {odd + 1}, between {before:.6g} and {after:.6g}")
     return tuple(notes)
@@ -184,20 +187,29 @@ def _spike(values: Array) -> int | None:
     return top + 1 if alone else None
 
 
-def _odd_decimals(numbers: Sequence[str]) -> list[int]:
-    """Return the indices of a few numbers with other counts of decimals than all others in a column.
+def _odd_digits(numbers: Sequence[str]) -> list[int]:
+    """Return the indices of a few numbers with other counts of decimals, or of digits, than all others in a column.
 
-    The column has a fixed count of decimals, as zeros at their end show.
+    The column has a fixed count, as zeros at the end show.
     """
-    parts = [number.lower().replace("d", "e").partition("e")[0].partition(".") for number in numbers]
+    parts = [number.lower().replace("d", "e").partition("e")[0].strip("+-").partition(".") for number in numbers]
+    zeros = [bool(part[2]) and part[2][-1] == "0" for part in parts]
+    lengths = [len(part[0]) for part in parts]
     decimals = [len(part[2]) for part in parts]
-    usual, often = Counter(decimals).most_common(1)[0]
-    odd = [i for i, count in enumerate(decimals) if count != usual]
-    fixed = usual > 0 and any(part[2].endswith("0") and len(part[2]) == usual for part in parts)
-    if not fixed or not 0 < len(odd) <= _FEW or often < MIN_ROWS:
+    if len(decimals) - max(Counter(decimals).values()) > _FEW:  # a fixed count of digits, if any
+        return _few([len((part[0] + part[2]).lstrip("0")) for part in parts], zeros)
+    odd = _few(decimals, zeros)
+    known = {length for i, length in enumerate(lengths) if i not in odd}
+    return [i for i in odd if not decimals[i] or lengths[i] in known]
+
+
+def _few(counts: Sequence[int], zeros: Sequence[bool]) -> list[int]:
+    """Return the indices of a few counts unlike the usual one, with which a number that ends in zero is written."""
+    usual, often = Counter(counts).most_common(1)[0]
+    fixed = usual > 0 and any(zero and count == usual for zero, count in zip(zeros, counts, strict=True))
+    if not fixed or often < MIN_ROWS or not 0 < len(counts) - often <= _FEW:
         return []
-    lengths = {len(part[0]) for part, count in zip(parts, decimals, strict=True) if count == usual}
-    return [i for i in odd if not decimals[i] or len(parts[i][0]) in lengths]
+    return [i for i, count in enumerate(counts) if count != usual]
 
 
 def _more(count: int) -> str:

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 import bluesky.plan_stubs as bps
+import damaged_documents
 import event_model
 import numpy as np
 import pytest
@@ -494,3 +495,17 @@ def test_each_normalisation_serves_a_stream(normalisation):
             watching.agent(*document)
         assert watching.agent.wait(WAIT_S)
     assert len(watching.events("descriptors")) == 6, watching.events("quality")
+
+
+def test_damaged_documents_cost_no_result():
+    found = damaged_documents.campaign(300, seed=3)
+    assert not [what for what, number in found.items() if number and what.startswith(("escaped", "wrong", "logged"))]
+    assert found["documents"] >= 300
+
+
+@pytest.mark.parametrize("doc", [None, 3, "x" * 10, [1], np.zeros(3)])
+def test_an_event_that_is_no_mapping_is_set_aside_like_any_other(watching, doc):
+    with capture_logs() as logs:
+        watching.agent("event", doc)
+        assert watching.agent.wait(WAIT_S)
+    assert not [line for line in logs if line["log_level"] == "error"]

@@ -65,10 +65,10 @@ def exchange(row: int, column: int, value: str) -> Callable[[Rows], None]:
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        (lose(40, 2, 10), f"'{I0[40]:.3f}' in row 41 has other decimals than the rest of column 3"),
-        (lose(40, 4, 1), "in row 41 has other decimals than the rest of column 5"),
+        (lose(40, 2, 10), f"'{I0[40]:.3f}' in row 41 has other digits than the rest of column 3"),
+        (lose(40, 4, 1), "in row 41 has other digits than the rest of column 5"),
         (lose(40, 2, 1), "i0 is"),
-        (lose(40, 0, 4), "in row 41 has other decimals than the rest of column 1"),
+        (lose(40, 0, 4), "in row 41 has other digits than the rest of column 1"),
         (exchange(40, 1, f"{E[40] + 1:.4f}"), "columns 1 and 2 differ in row 41"),
         (exchange(40, 4, f"{MU[40] + 0.01:.4f}"), "μ in row 41 is not the ln(I0/It) of its row"),
         (exchange(40, 3, f"{-IT[40]:.4f}"), "it is"),
@@ -80,6 +80,15 @@ def test_damaged_numbers_are_noted(tmp_path, change, found):
     rows = table()
     change(rows)
     assert found in notes(write(tmp_path / "a.dat", rows))
+
+
+def test_a_number_with_fewer_digits_than_its_column_is_noted(tmp_path):
+    rows = [[f"{e:.1f}", f"{mu + 0.6:#.8g}"] for e, mu in zip(E, MU, strict=True)]
+    assert notes(write(tmp_path / "a.dat", rows, labels="# energy xmu")) == ""
+    lose(40, 1, 5)(rows)
+    assert "in row 41 has other digits than the rest of column 2" in notes(
+        write(tmp_path / "b.dat", rows, labels="# energy xmu")
+    )
 
 
 @pytest.mark.parametrize(
