@@ -14,8 +14,8 @@ Indices = NDArray[np.intp]
 
 MIN_ROWS = 10
 """Least number of rows in which a pattern is sought."""
-SAMPLED = 20_000
-"""Largest number of rows whose texts are compared."""
+SAMPLED = 200_000
+"""Largest number of values whose texts are compared."""
 _FEW = 3
 """Largest number of places that break a pattern; more are a pattern of their own."""
 _SPIKE = 0.25
@@ -51,7 +51,9 @@ def doubt_rows(rows: Sequence[str], table: Array) -> tuple[str, ...]:
     twice = np.flatnonzero((table[1:] == table[:-1]).all(axis=1))
     if 0 < len(twice) <= _FEW:
         notes.append(f"row {twice[0] + 2} repeats the row above it{_more(len(twice))}")
-    for column, numbers in enumerate(zip(*(row.split() for row in islice(rows, SAMPLED)), strict=True), 1):
+    for column, numbers in enumerate(
+        zip(*(row.split() for row in islice(rows, max(SAMPLED // table.shape[1], MIN_ROWS))), strict=True), 1
+    ):
         if odd := _odd_digits(numbers):
             rest = f"has other digits than the rest of column {column}"
             notes.append(f"{numbers[odd[0]]!r} in row {odd[0] + 1} {rest}{_more(len(odd))}")
