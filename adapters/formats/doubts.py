@@ -51,9 +51,8 @@ def doubt_rows(rows: Sequence[str], table: Array) -> tuple[str, ...]:
     twice = np.flatnonzero((table[1:] == table[:-1]).all(axis=1))
     if 0 < len(twice) <= _FEW:
         notes.append(f"row {twice[0] + 2} repeats the row above it{_more(len(twice))}")
-    for column, numbers in enumerate(
-        zip(*(row.split() for row in islice(rows, max(SAMPLED // table.shape[1], MIN_ROWS))), strict=True), 1
-    ):
+    sample = islice(rows, max(SAMPLED // table.shape[1], MIN_ROWS))
+    for column, numbers in enumerate(zip(*(row.split() for row in sample), strict=True), 1):
         if odd := _odd_digits(numbers):
             rest = f"has other digits than the rest of column {column}"
             notes.append(f"{numbers[odd[0]]!r} in row {odd[0] + 1} {rest}{_more(len(odd))}")
