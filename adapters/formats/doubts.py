@@ -164,10 +164,10 @@ def _repetitions(columns: Sequence[Array], energy: int | None) -> list[int]:
 
 def _odd_ones(difference: Array, least: float) -> Indices:
     """Return the indices of a few values that differ from the median by more than ``least`` and the usual scatter."""
-    if len(difference) < MIN_ROWS:
+    if len(difference) < MIN_ROWS or not np.isfinite(difference).all():
         return np.array([], np.intp)
-    away = np.abs(difference - np.nanmedian(difference))
-    odd = np.flatnonzero(away > max(least, 30 * float(np.nanmedian(away))))
+    away = np.abs(difference - np.median(difference))
+    odd = np.flatnonzero(away > max(least, 30 * float(np.median(away))))
     return odd if 0 < len(odd) <= _FEW else odd[:0]
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from measured import write_normalised, write_series, write_xdi
 
-from xas_agent.adapters.formats import read_spectra
+from xas_agent.adapters.formats import SpectrumFileError, read_spectra
 
 E = np.concatenate([np.arange(8200.0, 8320.0, 5.0), np.arange(8320.0, 8360.0, 0.5), np.arange(8360.0, 8500.0, 3.0)])
 MU = 0.4 - 1e-4 * (E - 8200) + 1 / (1 + np.exp(-(E - 8340.0) / 2)) * (1 + 0.1 * np.cos((E - 8340) / 7))
@@ -89,6 +89,18 @@ def test_a_number_with_fewer_digits_than_its_column_is_noted(tmp_path):
     assert "in row 41 has other digits than the rest of column 2" in notes(
         write(tmp_path / "b.dat", rows, labels="# energy xmu")
     )
+
+
+@pytest.mark.parametrize("column", range(5))
+@pytest.mark.parametrize("word", ["nan", "inf", "1e999", "0", "-1"])
+def test_columns_without_values_are_no_failure(tmp_path, column, word):
+    rows = table()
+    for row in rows:
+        row[column] = word
+    try:
+        read_spectra(write(tmp_path / "a.dat", rows))
+    except SpectrumFileError as error:
+        assert "no reader understands" not in str(error)  # noqa: PT017 - either outcome is right
 
 
 @pytest.mark.parametrize(
