@@ -1,6 +1,16 @@
 """Which field of a document is energy, I0, It, If, Iref or μ."""
 
-from .names import SYNONYMS, UnknownRoleError, element_channels, match_synonyms, plain_name, role_of
+from .likely import likely_keys, may_be_intensity, scanned_motors
+from .names import (
+    SYNONYMS,
+    UnknownRoleError,
+    element_channels,
+    is_pattern,
+    match_keys,
+    match_synonyms,
+    plain_name,
+    role_of,
+)
 from .resolve import (
     FOIL_ROLES,
     StreamFields,
@@ -11,6 +21,7 @@ from .resolve import (
     external_keys_of_spectra,
     find_missing_fields,
     has_i0,
+    is_scalar,
     mark_filled,
     resolve,
     skip_reason,
@@ -33,12 +44,18 @@ __all__ = [
     "find_missing_fields",
     "find_no_foil",
     "has_i0",
+    "is_pattern",
+    "is_scalar",
+    "likely_keys",
     "mark_filled",
+    "match_keys",
     "match_synonyms",
+    "may_be_intensity",
     "parse_absorber",
     "plain_name",
     "read_number",
     "resolve",
     "role_of",
+    "scanned_motors",
     "skip_reason",
 ]
