@@ -1,6 +1,7 @@
 """Which field of a document is energy, I0, It, If, Iref or μ."""
 
 from .likely import likely_keys, may_be_intensity, scanned_motors
+from .monochromator import Bragg
 from .names import (
     SYNONYMS,
     UnknownRoleError,
@@ -32,6 +33,7 @@ from .settings import FieldSettings
 __all__ = [
     "FOIL_ROLES",
     "SYNONYMS",
+    "Bragg",
     "FieldSettings",
     "StreamFields",
     "UnknownRoleError",

@@ -34,6 +34,7 @@ from .columns import (
 from .guess import guess_energy
 from .sequence import MAX_SWEEP_POINTS, MIN_HOLE_POINTS, PointBuffer, ScanPoint, SequenceNumbers, Sweep
 from .sweeps import SweepSpectrum, UnusableError, form_spectrum, split_sweeps, strip_padding
+from .unread import UnreadStreams
 
 FrameOutcome = Frame | SetAside
 Doc = Mapping[str, Any]
@@ -80,9 +81,16 @@ class RunAssembler:
     Parameters
     ----------
     samples : parameters that robot runs recorded, by ``sample_uid``; frames carry those of their sample
+    unread : reports streams that are not read, each once over all runs
     """
 
-    def __init__(self, info: RunInfo, settings: FieldSettings, samples: Mapping[str, Mapping[str, float]]) -> None:
+    def __init__(
+        self,
+        info: RunInfo,
+        settings: FieldSettings,
+        samples: Mapping[str, Mapping[str, float]],
+        unread: UnreadStreams,
+    ) -> None:
         self.info = info
         self.stop: Doc | None = None
         self.measures = False
@@ -98,6 +106,7 @@ class RunAssembler:
         self._grids_differ = False
         self._late_reported = False
         self._unreadable = False
+        self._unread = unread
 
     def begin(self, info: RunInfo) -> None:
         """Read the RunStart, which may arrive after descriptors if the book gave it up."""
@@ -161,6 +170,8 @@ class RunAssembler:
             stream, fields = descriptor.stream, descriptor.fields
         if stream is None or fields is None:
             descriptor.events += 1
+            if descriptor.events == self._settings.min_points:
+                self._warn_of_unread_streams(self._settings.min_points)
             if self.info.sample_uid and descriptor.name != "baseline":
                 self.parameters |= finite_scalars(doc["data"])
             return
@@ -215,22 +226,17 @@ class RunAssembler:
         signals = ", ".join(sorted(known.used - {known.energy}))
         keys = ", ".join(descriptor.doc["data_keys"])
         detail = f"stream {descriptor.name}: {signals} came without a known energy; name fields.energy; found {keys}"
+        self._unread.report(self.info.uid, descriptor.name, descriptor.doc["data_keys"])
         descriptor.candidates, descriptor.unread, self._unreadable = {}, [], True
         return SetAside(self.info.uid, descriptor.doc["uid"], document_time(doc), Reason.NO_ENERGY, detail[:500])
 
-    def _warn_of_unread_streams(self) -> None:
-        """Log the streams of a run of which none is read, but not the few Events of a robot's run."""
+    def _warn_of_unread_streams(self, min_events: int) -> None:
+        """Log the streams with so many Events of a run of which none is read."""
         if not self.info.watched or self._unreadable or self._streams:
             return
-        fewest = 0 if self.info.sample_uid is None else self._settings.min_points
         for descriptor in self._descriptors.values():
-            if self._settings.reads(descriptor.name) and descriptor.events >= fewest:
-                _log.warning(
-                    "stream not read: it has no energy and intensities of known names; name them under fields",
-                    run=self.info.uid,
-                    stream=descriptor.name,
-                    fields=", ".join(descriptor.doc["data_keys"]),
-                )
+            if self._settings.reads(descriptor.name) and descriptor.events >= min_events and not descriptor.unread:
+                self._unread.report(self.info.uid, descriptor.name, descriptor.doc["data_keys"])
 
     def finish(self, stop: Doc) -> Iterator[FrameOutcome]:
         """Return the frames that the end of the run completes; ``stop`` is empty if it did not arrive."""
@@ -240,7 +246,8 @@ class RunAssembler:
                 yield from self._decide_energy(descriptor, [event["data"] for event, _ in descriptor.unread])
             if descriptor.unread:
                 yield self._unknown_energy(descriptor)
-        self._warn_of_unread_streams()
+        # The few Events of a robot's run are no spectrum.
+        self._warn_of_unread_streams(0 if self.info.sample_uid is None else self._settings.min_points)
         yield from self._report_missing_fields()
         announced = announced_events(stop)
         for stream in self._streams.values():

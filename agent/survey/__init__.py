@@ -1,5 +1,6 @@
 """Documents → a summary for the user: what they contain, what is read of it and why, and what settings would help."""
 
+from .proposal import proposed_fields
 from .roles import ROLES, Reading, RoleFound, explain
 from .steps import EdgeMatch
 from .streams import FieldSummary, StreamSummary, Survey, survey
@@ -13,5 +14,6 @@ __all__ = [
     "StreamSummary",
     "Survey",
     "explain",
+    "proposed_fields",
     "survey",
 ]

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from ..fields import (
+    Bragg,
     FieldSettings,
     StreamFields,
     UnreadableStream,
@@ -20,7 +22,7 @@ from ..fields import (
     scanned_motors,
 )
 from ..stream import guess_energy, prefer_readback, scale_to_ev
-from ..types import Array, Formula
+from ..types import Array, Formula, all_edges
 from .steps import EdgeMatch, Steps, find_steps, suggest_edges
 from .streams import StreamSummary
 
@@ -29,7 +31,9 @@ ROLES = ("energy", "position", "i0", "it", "iref", "fluorescence", "mu", "refere
 _DETECTORS = ("i0", "it", "iref", "fluorescence")
 _MIN_FURTHER_FALL = 1.05
 """Iref falls at the edge by at least this much more than It."""
-_ANGLES = (1.0, 89.0)
+_ANGLES_DEG = (1.0, 89.0)
+_CRYSTALS: Mapping[str, float] = {"Si(111)": 3.1356, "Si(311)": 1.6375, "Si(220)": 1.9201}
+"""Spacing of the reflecting planes of usual monochromators, Å, from the most usual."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,8 @@ class Reading:
     """Why the agent refuses the stream, if it does."""
     roles: dict[str, RoleFound] = field(default_factory=dict)
     formula: Formula | None = None
-    scale_to_ev: float = 1.0
+    relation: Mapping[str, Any] | None = None
+    """Settings that convert the position to energy."""
     energies: Array = field(default_factory=lambda: np.empty(0))
     """(M,) eV; empty if unknown."""
     edges: list[EdgeMatch] = field(default_factory=list)
@@ -106,7 +111,7 @@ def explain(stream: StreamSummary, settings: FieldSettings) -> Reading:
 def _take_read_fields(reading: Reading, fields: StreamFields, settings: FieldSettings, *, guessed: bool) -> None:
     """Describe the fields with which the agent reads a stream."""
     reading.as_it_is = fields.energy is not None or fields.grid is not None
-    reading.formula, reading.scale_to_ev = fields.formula, fields.energy_scale
+    reading.formula = fields.formula
     named = {
         role: (key,) if isinstance(key, str) else tuple(key or ())
         for role in ROLES
@@ -173,17 +178,32 @@ def _guess_axis(reading: Reading, numeric: list[str], settings: FieldSettings) -
     moved = [key for key in scales if key in motors]
     likely = usual or moved or [key for key in scales if not likely_keys("i0", [key])] or list(scales)
     if likely:
-        (key, *others) = sorted(likely, key=lambda key: key not in prefer_readback(likely))
-        reading.scale_to_ev = scales.get(key, 1.0)
-        reading.energies = stream.column(key) * reading.scale_to_ev
+        key, *others = sorted(likely, key=lambda key: key not in prefer_readback(likely))
+        reading.energies = stream.column(key) * scales.get(key, 1.0)
         why = "a usual name" if usual else "the motor of the plan; its values are energies"
-        return RoleFound("energy", (key,), why if usual or moved else "its values are energies", tuple(others))
+        why = why if usual or moved else "its values are energies"
+        if scales.get(key) == 1000.0 and str(stream.keys[key].get("units") or "").lower() != "kev":
+            reading.relation = {"kind": "polynomial", "coefficients_ev": [0.0, 1000.0]}
+            return RoleFound("position", (key,), f"{why}, in keV", tuple(others))
+        return RoleFound("energy", (key,), why, tuple(others))
     for key in [*motors, *(key for key in numeric if key not in motors)]:
         column, unit = stream.column(key), str(stream.keys[key].get("units") or "").lower()
         turns = unit.startswith("deg") or any(word in plain_name(key) for word in ("bragg", "theta", "angle"))
-        if turns and column.size and _ANGLES[0] < column.min() < column.max() < _ANGLES[1]:
-            return RoleFound("position", (key,), "its values are angles; give the relation to energy")
+        if turns and column.size and _ANGLES_DEG[0] < column.min() < column.max() < _ANGLES_DEG[1]:
+            crystal = _set_bragg(reading, column)
+            return RoleFound("position", (key,), f"its values are angles; the crystal is assumed to be {crystal}")
     return None
+
+
+def _set_bragg(reading: Reading, angles: Array) -> str:
+    """Convert angles to energies with the crystal that gives the run's edge, and return its name."""
+    edges = [at for name, edge, at in all_edges() if name == reading.stream.run.element and edge in ("K", "L3")]
+    energies = {name: Bragg(d_spacing_ang=d).energy(angles, 0.0) for name, d in _CRYSTALS.items()}
+    fitting = [name for name, e in energies.items() if any(e.min() < at < e.max() for at in edges)]
+    crystal = (fitting or list(_CRYSTALS))[0]
+    reading.energies = energies[crystal]
+    reading.relation = {"kind": "bragg", "d_spacing_ang": _CRYSTALS[crystal]}
+    return crystal
 
 
 def _guess_by_name(role: str, pool: list[str], settings: FieldSettings) -> RoleFound | None:

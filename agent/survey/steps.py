@@ -112,7 +112,7 @@ def _log(column: Array) -> Array | None:
 
 def _fit(design: Array, y: Array) -> tuple[Array, Array]:
     """Return coefficients and sums of squared residuals of a linear fit, by column of ``y``."""
-    coefficients = np.linalg.lstsq(design, y, rcond=None)[0]
+    coefficients: Array = np.linalg.lstsq(design, y, rcond=None)[0].astype(np.float64, copy=False)
     return coefficients, ((y - design @ coefficients) ** 2).sum(axis=0)
 
 
