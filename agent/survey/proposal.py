@@ -9,8 +9,6 @@ from .roles import ROLES, Reading
 def proposed_fields(reading: Reading, settings: FieldSettings) -> dict[str, tuple[Any, str]]:
     """Return the keys of ``fields`` for a stream, each with the reason for its value.
 
-    The element and the edge are proposed if the documents do not name them and the stream shows an edge.
-
     >>> from .streams import StreamSummary
     >>> from ..types import RunInfo
     >>> proposed_fields(Reading(StreamSummary("primary", RunInfo("r"), {"data_keys": {}})), FieldSettings())
@@ -30,11 +28,4 @@ def proposed_fields(reading: Reading, settings: FieldSettings) -> dict[str, tupl
         proposed["relation"] = (settings.relation.model_dump(exclude_unset=True), "from the config")
     if reading.formula is not None and reading.roles:
         proposed["formula"] = (reading.formula, "how μ is computed")
-    run = reading.stream.run
-    if run.element is None and reading.edge_seen and reading.edges:
-        likely = reading.edges[0]
-        others = ", ".join(f"{edge.element} {edge.edge}" for edge in reading.edges[1:4])
-        why = f"the edge is near {likely.energy_ev:.0f} eV" + (f"; or {others}" if others else "")
-        proposed["element"] = (likely.element, why)
-        proposed["edge"] = (likely.edge, "")
     return proposed

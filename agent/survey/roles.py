@@ -31,6 +31,8 @@ ROLES = ("energy", "position", "i0", "it", "iref", "fluorescence", "mu", "refere
 _DETECTORS = ("i0", "it", "iref", "fluorescence")
 _MIN_FURTHER_FALL = 1.05
 """Iref falls at the edge by at least this much more than It."""
+_MIN_RANGE_EV = 20.0
+"""Smallest range of the energies of a scan."""
 _ANGLES_DEG = (1.0, 89.0)
 _CRYSTALS: Mapping[str, float] = {"Si(111)": 3.1356, "Si(311)": 1.6375, "Si(220)": 1.9201}
 """Spacing of the reflecting planes of usual monochromators, Å, from the most usual."""
@@ -165,12 +167,13 @@ def _guess_axis(reading: Reading, numeric: list[str], settings: FieldSettings) -
     if settings.energy and (keys := match_keys(settings.energy, numeric)):
         reading.energies = stream.column(keys[0])
         return RoleFound("energy", (keys[0],), "named in the config", tuple(keys[1:]))
-    scales = {}
+    scales: dict[str, float] = {}
     for absorber in ((stream.run.element, stream.run.edge), (None, None)):
         for key in numeric:
-            unit = stream.keys[key].get("units")
-            scale = scale_to_ev(key, stream.column(key), unit, absorber, settings.min_points, by_name=False)
-            if scale is not None:
+            unit, column = stream.keys[key].get("units"), stream.column(key)
+            scale = scale_to_ev(key, column, unit, absorber, settings.min_points, by_name=False)
+            turns = not unit and scale == 1000.0 and _may_be_angle(key)
+            if scale is not None and not turns and np.ptp(column) * scale >= _MIN_RANGE_EV:
                 scales[key] = scale
         if scales:
             break
@@ -186,13 +189,23 @@ def _guess_axis(reading: Reading, numeric: list[str], settings: FieldSettings) -
             reading.relation = {"kind": "polynomial", "coefficients_ev": [0.0, 1000.0]}
             return RoleFound("position", (key,), f"{why}, in keV", tuple(others))
         return RoleFound("energy", (key,), why, tuple(others))
-    for key in [*motors, *(key for key in numeric if key not in motors)]:
-        column, unit = stream.column(key), str(stream.keys[key].get("units") or "").lower()
-        turns = unit.startswith("deg") or any(word in plain_name(key) for word in ("bragg", "theta", "angle"))
-        if turns and column.size and _ANGLES_DEG[0] < column.min() < column.max() < _ANGLES_DEG[1]:
-            crystal = _set_bragg(reading, column)
+    return _guess_angle(reading, [*motors, *(key for key in numeric if key not in motors)])
+
+
+def _guess_angle(reading: Reading, keys: Iterable[str]) -> RoleFound | None:
+    """Return the first field whose name or unit, and values, are those of Bragg angles."""
+    low, high = _ANGLES_DEG
+    for key in keys:
+        angles, unit = reading.stream.column(key), str(reading.stream.keys[key].get("units") or "").lower()
+        named = unit.startswith("deg") or _may_be_angle(key)
+        if named and angles.size and low < angles.min() < angles.max() < high:
+            crystal = _set_bragg(reading, angles)
             return RoleFound("position", (key,), f"its values are angles; the crystal is assumed to be {crystal}")
     return None
+
+
+def _may_be_angle(key: str) -> bool:
+    return any(word in plain_name(key) for word in ("bragg", "theta", "angle"))
 
 
 def _set_bragg(reading: Reading, angles: Array) -> str:
@@ -225,7 +238,8 @@ def _guess_by_steps(reading: Reading, steps: Steps, pool: Iterable[str]) -> None
     """Give the roles that no name tells to the fields that fall, rise or stay flat at the edge."""
     roles = reading.roles
     taken = {key for found in roles.values() for key in found.keys}
-    free = [key for key in pool if key not in taken and may_be_intensity(key)]
+    may_be = [key for key in pool if key not in taken and may_be_intensity(key)]
+    free = [key for key in may_be if key in steps.intensities]
     falls = sorted((key for key in free if steps.steps.get(key, 0.0) < 0), key=lambda key: -steps.steps[key])
     rises = sorted((key for key in free if steps.steps.get(key, 0.0) > 0), key=lambda key: -steps.steps[key])
     if "mu" in roles:
@@ -240,7 +254,7 @@ def _guess_by_steps(reading: Reading, steps: Steps, pool: Iterable[str]) -> None
         if least and deeper:
             roles["iref"] = _by_step("iref", (deeper[0],), steps, deeper[1:])
     if "fluorescence" not in roles and rises and "it" not in roles:
-        alike = [key for key in rises if _stem(key) == _stem(rises[0])]
+        alike = [key for key in free if key in rises and _stem(key) == _stem(rises[0])]
         roles["fluorescence"] = _by_step("fluorescence", tuple(alike), steps, [k for k in rises if k not in alike])
     signal = roles.get("it") or roles.get("fluorescence")
     flat = [key for key in free if key in steps.flat]
@@ -250,12 +264,16 @@ def _guess_by_steps(reading: Reading, steps: Steps, pool: Iterable[str]) -> None
         rough = {key: float(np.abs(np.diff(log - steps.flat[key])).sum()) for key in flat}
         key, *others = sorted(flat, key=rough.__getitem__)
         roles["i0"] = RoleFound("i0", (key,), "no step at the edge, and the smoothest ratio", tuple(others[:3]))
+    rising = [*rises, *(key for key in may_be if steps.steps.get(key, 0.0) > 0 and key not in rises)]
+    if "i0" not in roles and "it" not in roles and rising:
+        roles.pop("fluorescence", None)
+        roles["mu"] = _by_step("mu", (rising[0],), steps, rising[1:])
 
 
 def _by_step(role: str, keys: tuple[str, ...], steps: Steps, others: list[str]) -> RoleFound:
     change = steps.steps[keys[0]]
     word = "falls" if change < 0 else "rises"
-    why = f"{word} by {abs(np.expm1(change)):.0%} at the edge"
+    why = f"{word} by {abs(np.expm1(change)):.0%} at the edge" if role != "mu" else f"{word} at the edge, and no I0"
     return RoleFound(role, keys, why, tuple(others[:3]))
 
 
@@ -267,7 +285,7 @@ def _steps(reading: Reading, settings: FieldSettings) -> Steps:
     """Find the steps of the fields that may be intensities or absorption."""
     stream, axis = reading.stream, reading.roles.get("energy") or reading.roles.get("position")
     if not reading.energies.size or not np.isfinite(reading.energies).all():
-        return Steps(None, {}, {}, {})
+        return Steps(None, {}, {}, {}, frozenset())
     taken = {key for found in (axis,) if found for key in found.keys}
     columns: Mapping[str, Array] = {
         key: column

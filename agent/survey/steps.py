@@ -16,9 +16,8 @@ _MIN_GAIN = 0.3
 """Least part of the variance about a line that a step at the edge explains."""
 _MIN_STEP = 0.003
 """Least change at the edge, of the logarithm."""
-_E0_WINDOW_EV = 15.0
 _EDGE_BELOW_EV, _EDGE_ABOVE_EV = 25.0, 5.0
-"""How far the tabulated edge may lie below and above the steepest energy; oxidation shifts it upwards."""
+"""How far the tabulated edge may lie below and above the step; oxidation shifts the step upwards."""
 _SHELLS = ("K", "L3", "L2", "L1")
 
 
@@ -27,13 +26,15 @@ class Steps:
     """The changes of the fields of a scan at its edge."""
 
     e0_ev: float | None
-    """Steepest energy near the edge, eV; None if no field has a step."""
+    """Energy of the step that fits best, eV; None if no field has one."""
     steps: Mapping[str, float]
     """Change of the logarithm of each field that has a step there: negative for It, positive for fluorescence."""
     flat: Mapping[str, Array]
     """Logarithms, each (M,), of the other fields that vary."""
     logs: Mapping[str, Array]
-    """Logarithms, each (M,), of all fields, by rising energy."""
+    """Logarithms, each (M,), of all fields, by rising energy; other values themselves if their sign changes."""
+    intensities: frozenset[str]
+    """The fields whose sign does not change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,9 @@ def find_steps(energy: Array, columns: Mapping[str, Array]) -> Steps:
     order = np.argsort(energy[sweep], kind="stable")
     x = energy[sweep][order]
     logs = {key: log for key, column in columns.items() if (log := _log(column[sweep][order])) is not None}
+    intensities = frozenset(key for key in logs if _has_one_sign(columns[key]))
     if x.size < 10 or not logs or x[0] == x[-1]:
-        return Steps(None, {}, {}, logs)
+        return Steps(None, {}, {}, logs, intensities)
     y = np.stack(list(logs.values()), axis=1)
     low, high = x[0] + _ENDS * (x[-1] - x[0]), x[-1] - _ENDS * (x[-1] - x[0])
     inside = x[(x > low) & (x < high)]
@@ -81,9 +83,8 @@ def find_steps(energy: Array, columns: Mapping[str, Array]) -> Steps:
     }
     varying = {key: log for key, log in logs.items() if key not in found and np.ptp(log) > 0}
     if best is None or not found:
-        return Steps(None, {}, varying, logs)
-    sharpest = max(found, key=lambda key: gains[list(logs).index(key)])
-    return Steps(_steepest(x, logs[sharpest], best), found, varying, logs)
+        return Steps(None, {}, varying, logs, intensities)
+    return Steps(best, found, varying, logs, intensities)
 
 
 def suggest_edges(low_ev: float, high_ev: float, e0_ev: float | None) -> list[EdgeMatch]:
@@ -105,20 +106,14 @@ def _log(column: Array) -> Array | None:
     """Return the logarithm of intensities of one sign; other values themselves; None if they are not finite."""
     if not np.isfinite(column).all():
         return None
-    if (column > 0).all() or (column < 0).all():
-        return np.log(np.abs(column))
-    return column - column.min()
+    return np.log(np.abs(column)) if _has_one_sign(column) else column
+
+
+def _has_one_sign(column: Array) -> bool:
+    return bool((column > 0).all() or (column < 0).all())
 
 
 def _fit(design: Array, y: Array) -> tuple[Array, Array]:
     """Return coefficients and sums of squared residuals of a linear fit, by column of ``y``."""
     coefficients: Array = np.linalg.lstsq(design, y, rcond=None)[0].astype(np.float64, copy=False)
     return coefficients, ((y - design @ coefficients) ** 2).sum(axis=0)
-
-
-def _steepest(x: Array, y: Array, near: float) -> float:
-    """Return the energy of the steepest change of a field near an energy."""
-    slopes = np.abs(np.diff(y)) / np.maximum(np.diff(x), 1e-6)
-    middles = (x[1:] + x[:-1]) / 2
-    slopes[(np.abs(middles - near) > _E0_WINDOW_EV) | (np.diff(x) <= 0)] = 0.0
-    return float(middles[np.argmax(slopes)])

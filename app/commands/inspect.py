@@ -3,7 +3,9 @@
 import logging
 import sys
 import textwrap
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 WIDTH = 80
 MAX_FIELDS, MAX_STREAMS = 30, 8
+_INTERVAL_S = 5.0
+"""Time between two lines of progress in a log, s."""
 _LABELS = {"energy": "energy", "i0": "I0", "it": "It", "iref": "Iref", "fluorescence": "If", "mu": "μ"}
 
 
@@ -70,14 +74,15 @@ def inspect(
                 watched = settings.model_copy(update={"tiled": past})
             documents = _gather(source_of(watched), source, runs, timeout)
         elif (recorded := documents_in(Path(source))) is not None:
+            source = str(recorded.path)
             documents = _gather(recorded, source, sys.maxsize, timeout)
         else:
             files = read_files(Path(source))
             documents = files.documents
         logging.getLogger("xas_agent").setLevel(logging.ERROR)  # the reading is described below
-        inspection = inspect_documents(documents, settings)
+        inspection = inspect_documents(documents, settings, of_files=files is not None)
         _show_files(files)
-        _show(inspection, settings, source)
+        _show(inspection, settings, source, files)
         if files is not None and files.unknown is not None:
             _conclude_columns(files, inspection)
             return
@@ -93,18 +98,11 @@ def _gather(source: Any, name: str, runs: int, timeout: float) -> list[Any]:
 
     if hasattr(source, "connect"):
         source.connect()
-    gathering, terminal = Gathering(source, runs), sys.stderr.isatty()
-    sys.stderr.write(
-        f"waiting at most {timeout:g} s for {name}; Ctrl-C ends the wait\n" if runs < sys.maxsize else ""
-    )
-
-    def show(line: str) -> None:
-        if terminal and runs < sys.maxsize:
-            sys.stderr.write(f"\r\x1b[K{line}")
-            sys.stderr.flush()
-
-    gathering.wait(timeout, show)
-    sys.stderr.write("\r\x1b[K" if terminal and runs < sys.maxsize else "")
+    gathering, live = Gathering(source, runs), runs < sys.maxsize
+    if live:
+        typer.echo(f"waiting at most {timeout:g} s for {_count(runs, 'run')} from {name}; Ctrl-C ends it", err=True)
+    with _progress_on_stderr(live) as show:
+        gathering.wait(timeout, show)
     if gathering.failure is not None:
         raise gathering.failure
     if not gathering.documents:
@@ -112,6 +110,25 @@ def _gather(source: Any, name: str, runs: int, timeout: float) -> list[Any]:
             f"{name}: found no document within {timeout:g} s; run a plan meanwhile, or check port and prefix", FAILED
         )
     return gathering.documents
+
+
+@contextmanager
+def _progress_on_stderr(live: bool) -> Iterator[Callable[[str], None]]:
+    """Show lines on stderr: each in place of the one before on a terminal, else one in some seconds."""
+    terminal, last = sys.stderr.isatty(), float("-inf")
+
+    def show(line: str) -> None:
+        nonlocal last
+        if not live or (not terminal and time.monotonic() - last < _INTERVAL_S):
+            return
+        typer.echo(f"\r\x1b[K{line}" if terminal else line, err=True, nl=not terminal)
+        last = time.monotonic()
+
+    try:
+        yield show
+    finally:
+        if terminal and last > 0:
+            typer.echo(err=True)
 
 
 def _show_files(files: "FileDocuments | None") -> None:
@@ -125,11 +142,14 @@ def _show_files(files: "FileDocuments | None") -> None:
         _say(f"… and {len(files.refused) - 8} more files refused")
 
 
-def _show(inspection: "Inspection", settings: Any, source: str) -> None:
+def _show(inspection: "Inspection", settings: Any, source: str, files: "FileDocuments | None") -> None:
     """Print what the documents contain and what is read of them."""
     found = inspection.survey
     own = f", {_count(found.own_runs, 'run')} of the agent left out" if found.own_runs else ""
-    _say(f"{source}: {_count(len(found.starts), 'run')}, {_count(found.documents, 'document')}{own}")
+    if files is not None:
+        _say(f"{source}: {_count(files.files, 'file')}")
+    else:
+        _say(f"{source}: {_count(len(found.starts), 'run')}, {_count(found.documents, 'document')}{own}")
     for reason in dict.fromkeys(f"{item.reason}: {item.detail}" for item in found.problems[:5]):
         _say(f"Problem: {reason}")
     if inspection.skipped:
@@ -137,7 +157,7 @@ def _show(inspection: "Inspection", settings: Any, source: str) -> None:
     best = inspection.best
     readings = sorted(inspection.readings, key=lambda reading: reading is not best)
     for reading in readings[:MAX_STREAMS]:
-        _show_stream(reading, settings)
+        _show_stream(reading, settings, files)
     hidden = len(readings) - MAX_STREAMS + found.further_streams
     if hidden > 0:
         _say(f"… and {hidden} more streams")
@@ -145,17 +165,21 @@ def _show(inspection: "Inspection", settings: Any, source: str) -> None:
     if best is None:
         _say("No stream shows an energy or intensities.")
         return
-    _say(f"Stream {best.stream.name} " + ("is read as it is:" if best.as_it_is else "is not read as it is; likely:"))
+    named = f"Stream {best.stream.name}" if files is None else "The table"
+    _say(f"{named} " + ("is read as it is:" if best.as_it_is else "is not read as it is; likely:"))
     for role, found_role in best.roles.items():
         _say(f"  {_LABELS.get(role, role):10} {', '.join(found_role.keys)}: {found_role.why}", " " * 13)
     if best.refusal:
         _say(f"  Why not: {best.refusal}", " " * 11)
-    _say(f"Missing: {', '.join(best.missing) or 'nothing'}{'' if 'iref' in best.roles else ' (no Iref: no foil)'}")
+    _say(
+        f"Missing: {', '.join(best.missing) or 'nothing'}{'' if best.roles.keys() & {'iref', 'reference'} else '; no Iref, which only a foil needs'}"
+    )
     _say(_edges(best))
-    _say(_preset(inspection))
+    if files is None:
+        _say(_preset(inspection))
 
 
-def _show_stream(reading: "Reading", settings: Any) -> None:
+def _show_stream(reading: "Reading", settings: Any, files: "FileDocuments | None") -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -165,7 +189,12 @@ def _show_stream(reading: "Reading", settings: Any) -> None:
     ignored = "" if settings.fields.reads(stream.name) else ", not read (fields.streams)"
     typer.echo()
     seen = f"{_count(stream.events, 'event')} in {_count(len(stream.runs), 'run')}"
-    _say(f"Stream {stream.name}: {seen}{plan}{ignored}")
+    if files is None:
+        _say(f"Stream {stream.name}: {seen}{plan}{ignored}")
+    elif files.unknown is not None:
+        _say(f"Columns of {files.unknown.name}, by name or number:")
+    else:
+        _say(f"Spectra, as the agent gets them: {stream.events}")
     roles = {key: _LABELS.get(role, role) for role, found in reading.roles.items() for key in found.keys}
     fields = sorted(stream.fields(), key=lambda field: field.key not in roles)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="")
@@ -266,8 +295,12 @@ def _outcome(trial: "Trial") -> str:
 
 
 def _advice(inspection: "Inspection") -> str:
+    from ...agent.types import Reason
+
     if inspection.best is not None and inspection.best.missing:
         return f"Next: name {', '.join(inspection.best.missing)} under fields, then inspect with --config"
+    if any(item.reason is Reason.JOINED_LATE for item in inspection.survey.problems):
+        return "Next: inspect again before a run begins, so that its first documents are seen"
     if inspection.skipped:
         return "Next: change fields.skip_plans or fields.only_plans so that these runs are watched"
     return "Next: correct what was set aside, or wait for a complete run"

@@ -41,27 +41,20 @@ class Gathering:
         ----------
         timeout_s : float
         show : callable
-            Gets a line about the progress, each time it changes.
+            Gets lines about the progress.
         """
-        until, last = time.monotonic() + timeout_s, ""
+        until = time.monotonic() + timeout_s
         self._thread.start()
         try:
             while self._thread.is_alive() and time.monotonic() < until:
-                if (line := self._progress()) != last:
-                    show(line)
-                    last = line
                 self._thread.join(_POLL_S)
+                if self.documents:
+                    show(f"{self._stopped} of {self._runs} runs complete, {len(self.documents)} documents")
         except KeyboardInterrupt:
             pass
         finally:
             self._source.close()
             self._thread.join(2.0)
-
-    def _progress(self) -> str:
-        documents = len(self.documents)
-        if not documents:
-            return "no document yet"
-        return f"{self._stopped} of {self._runs} runs complete, {documents} documents"
 
     def _read(self) -> None:
         try:
@@ -118,7 +111,7 @@ def read_files(path: Path) -> FileDocuments:
     return found
 
 
-def documents_in(path: Path) -> Source | None:
+def documents_in(path: Path) -> FileSource | None:
     """Return the source of a file of documents, or of the first such file of a folder that has no others."""
     if path.suffix.lower() in DOCUMENT_SUFFIXES and not path.is_dir():
         return FileSource(path)

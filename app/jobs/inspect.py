@@ -65,8 +65,11 @@ class Inspection:
     """With the proposed settings."""
 
 
-def inspect_documents(documents: Sequence[Document], config: Config) -> Inspection:
-    """Find what documents contain, what the agent reads of them, and settings with which it would read them."""
+def inspect_documents(documents: Sequence[Document], config: Config, *, of_files: bool = False) -> Inspection:
+    """Find what documents contain, what the agent reads of them, and settings with which it would read them.
+
+    Documents ``of_files`` of spectra have the same names for all files, which need no settings if they are read.
+    """
     filler = AssetFiller(config.assets, partial(external_keys_to_read, config.fields, config.fly))
     found = survey(documents, config.fields, [filler])
     readings = [explain(stream, config.fields) for stream in found.streams]
@@ -76,7 +79,7 @@ def inspect_documents(documents: Sequence[Document], config: Config) -> Inspecti
     starts = [run.start for run in found.starts]
     reasons = [skip_reason(config.fields, start) for start in starts]
     now = read_frames(documents, config)
-    proposed = proposed_fields(best, config.fields) if best is not None else {}
+    proposed = proposed_fields(best, config.fields) if best and not (of_files and best.as_it_is) else {}
     given = config.fields.model_dump(exclude_unset=True)
     complete = {**given, **{key: value for key, (value, _) in proposed.items()}}
     then = read_frames(documents, config.model_copy(update={"fields": FieldSettings.model_validate(complete)}))
@@ -164,14 +167,18 @@ def settings_text(inspection: Inspection, config: Config, origin: str) -> str:
     lines += _yaml(given)
     proposed = inspection.proposed
     fields = {key: value for key, value in fields.items() if key not in proposed}
-    if not fields and not proposed:
-        lines.append("fields: {}")
-        return "\n".join(lines) + "\n"
-    lines.append("fields:")
+    lines.append("fields:" if fields or proposed else "fields: {}")
     lines += [f"  {line}" for line in _yaml(fields)]
     for key, (value, why) in proposed.items():
         lines += [f"  # {part}" for part in textwrap.wrap(why, WIDTH - 2)]
         lines += [f"  {line}" for line in _yaml({key: value})]
+    best = inspection.best
+    if best is not None and best.edge_seen and best.edges and best.stream.run.element != best.edges[0].element:
+        lines += [
+            "  # If every run measures this edge, which the energies show:",
+            f"  # element: {best.edges[0].element}",
+            f"  # edge: {best.edges[0].edge}",
+        ]
     return "\n".join(lines) + "\n"
 
 
