@@ -79,6 +79,7 @@ class Reading:
         return lacks
 
 
+@np.errstate(all="ignore")
 def explain(stream: StreamSummary, settings: FieldSettings) -> Reading:
     """Return what a stream is read as with these settings or, if it is not read, what its fields may be.
 

@@ -60,6 +60,7 @@ class StreamSummary:
             return energy_column(self.rows, key) if len(self.rows) > 1 else np.empty(0)
         return energy_column(self.rows[:1], key) if self.rows and key in self.rows[0] else np.empty(0)
 
+    @np.errstate(all="ignore")
     def fields(self) -> list[FieldSummary]:
         """Return a summary of each field."""
         return [self._field(key, about) for key, about in self.keys.items()]

@@ -171,9 +171,8 @@ def _show(inspection: "Inspection", settings: Any, source: str, files: "FileDocu
         _say(f"  {_LABELS.get(role, role):10} {', '.join(found_role.keys)}: {found_role.why}", " " * 13)
     if best.refusal:
         _say(f"  Why not: {best.refusal}", " " * 11)
-    _say(
-        f"Missing: {', '.join(best.missing) or 'nothing'}{'' if best.roles.keys() & {'iref', 'reference'} else '; no Iref, which only a foil needs'}"
-    )
+    no_foil = "" if best.roles.keys() & {"iref", "reference"} else "; no Iref, which only a foil needs"
+    _say(f"Missing: {', '.join(best.missing) or 'nothing'}{no_foil}")
     _say(_edges(best))
     if files is None:
         _say(_preset(inspection))
