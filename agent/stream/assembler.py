@@ -6,7 +6,8 @@ from cachetools import LRUCache
 
 from ..fields import FieldSettings
 from ..types import Reason, RunDocument, SetAside
-from .run import FrameOutcome, RunAssembler
+from .frames import FrameOutcome
+from .run import RunAssembler
 from .unread import UnreadStreams
 
 MAX_SAMPLES = 256
