@@ -1,5 +1,6 @@
 """Which field of a document is energy, I0, It, If, Iref or μ."""
 
+from .external import external_keys_of_spectra, mark_filled
 from .likely import likely_keys, may_be_intensity, scanned_motors
 from .monochromator import Bragg
 from .names import (
@@ -17,18 +18,15 @@ from .resolve import (
     StreamFields,
     UnreadableStream,
     describe_missing_fields,
-    element_and_edge,
     energy_candidates,
-    external_keys_of_spectra,
     find_missing_fields,
     has_i0,
     is_scalar,
-    mark_filled,
     resolve,
-    skip_reason,
 )
 from .run_start import find_no_foil, parse_absorber, read_number
 from .settings import FieldSettings
+from .watched import element_and_edge, skip_reason
 
 __all__ = [
     "FOIL_ROLES",
