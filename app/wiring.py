@@ -17,7 +17,8 @@ def frame_reader(config: Config) -> FrameReader:
     from ..adapters.assets import AssetFiller
 
     filler = AssetFiller(config.assets, partial(external_keys_to_read, config.fields, config.fly))
-    return FrameReader(config.fields, config.fly, [filler])
+    source = config.source.address if config.source else config.tiled.uri if config.tiled else None
+    return FrameReader(config.fields, config.fly, [filler], source)
 
 
 def check_rules(config: Config, models: Sequence[Estimator]) -> None:

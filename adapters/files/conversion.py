@@ -9,7 +9,7 @@ from typing import Any
 import event_model
 
 from ...agent.types import Array, Document
-from ..formats import FileSpectrum, flaw
+from ..formats import ColumnTable, FileSpectrum, flaw
 from .documents import FileSink
 
 PLAN = "convert"
@@ -74,6 +74,21 @@ class RunComposer:
         named = zip(("element", "edge", "sample_name"), key, strict=False)
         metadata = {"plan_name": PLAN, **{name: value for name, value in named if value}}
         return event_model.compose_run(metadata=metadata, time=moment)
+
+
+def table_documents(table: ColumnTable) -> Iterator[Document]:
+    """Yield a run of one Event that holds the columns of a file under their own names."""
+    named = zip(("element", "edge"), (table.known.get("element"), table.known.get("edge")), strict=True)
+    metadata = {"plan_name": PLAN, **{name: value for name, value in named if value}}
+    run = event_model.compose_run(metadata=metadata)
+    yield "start", dict(run.start_doc)
+    columns = table.named()
+    keys = {name: _key(column, unit) for name, (column, unit) in columns.items()}
+    stream = run.compose_descriptor(name="primary", data_keys=keys)
+    yield "descriptor", dict(stream.descriptor_doc)
+    data = {name: column for name, (column, _) in columns.items()}
+    yield "event", dict(stream.compose_event(data=data, timestamps=dict.fromkeys(data, 0.0)))
+    yield "stop", dict(run.compose_stop())
 
 
 def columns_of(spectrum: FileSpectrum) -> dict[str, Array]:

@@ -29,6 +29,14 @@ EXPECTED = "expected columns energy and mu, or energy, i0 and itrans, named in t
 HOW_TO_NAME = "name them with columns={'energy': …, 'i0': …, 'it': …} (--column energy=…)"
 
 
+class UnknownColumnsError(SpectrumFileError):
+    """The columns of energy and absorption in a table cannot be identified."""
+
+    def __init__(self, message: str, table: "ColumnTable") -> None:
+        super().__init__(message)
+        self.table = table
+
+
 @dataclass(slots=True)
 class ColumnTable:
     """The columns of one scan in a file."""
@@ -46,6 +54,12 @@ class ColumnTable:
     """Further fields of the spectrum: id, row, element, edge, title, sample, time, notes, complete."""
     no_foil: str = ""
     """Text of the file that states that no reference foil is in place."""
+
+    def named(self) -> dict[str, tuple[Array, str]]:
+        """Return each column with its unit, by its name or, without one, by its number from 1."""
+        names, units = _names(self)
+        columns = zip(names, self.columns, units, strict=True)
+        return {name or str(k): (column, unit) for k, (name, column, unit) in enumerate(columns, 1)}
 
 
 def spectrum_of(table: ColumnTable, wanted: Columns | None = None) -> FileSpectrum:
@@ -67,19 +81,19 @@ def spectrum_of(table: ColumnTable, wanted: Columns | None = None) -> FileSpectr
 
     Raises
     ------
-    SpectrumFileError
+    UnknownColumnsError
         Energy or absorption are missing, or several columns match equally well.
     """
     names, units = _names(table)
     try:
         choice = choose_columns(names, wanted, table.known.get("element"))
     except AmbiguousColumnError as error:
-        raise SpectrumFileError(f"{table.path}: found {error}") from error
+        raise UnknownColumnsError(f"{table.path}: found {error}", table) from error
     summary = f"{table.path}: {_summary(table, names, choice)}"
     try:
         energy, place, notes = _energies(table, names, units, choice)
     except EnergyAxisError as error:
-        raise SpectrumFileError(f"{summary}: {error}") from error
+        raise UnknownColumnsError(f"{summary}: {error}", table) from error
     if table.no_foil:
         for role in choice.places.keys() & set(FOIL_ROLES) - by_role(wanted).keys():
             del choice.places[role]
@@ -96,7 +110,7 @@ def spectrum_of(table: ColumnTable, wanted: Columns | None = None) -> FileSpectr
         notes += (f"column {2 - place} is read as the absorption",)
     formula = _formula(channels)
     if energy is None or formula is None:
-        raise SpectrumFileError(f"{summary}, {EXPECTED}, or {HOW_TO_NAME}")
+        raise UnknownColumnsError(f"{summary}, {EXPECTED}, or {HOW_TO_NAME}", table)
     notes = (*table.known.get("notes", ()), *notes)
     if formula == "fluorescence":
         notes += tuple(choice.notes)

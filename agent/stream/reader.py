@@ -26,10 +26,15 @@ class FrameReader:
     fields : names of the fields; by default they are detected
     fly : streams of a fly scan that are joined, if any
     stages : stages between the book and the fly joiner
+    source : source of the documents as the command line names it, for messages
     """
 
     def __init__(
-        self, fields: FieldSettings | None = None, fly: FlySettings | None = None, stages: Sequence[Stage] = ()
+        self,
+        fields: FieldSettings | None = None,
+        fly: FlySettings | None = None,
+        stages: Sequence[Stage] = (),
+        source: str | None = None,
     ) -> None:
         fields = fields or FieldSettings()
         joiner = (FlyJoiner(fly, fields),) if fly is not None else ()
@@ -37,7 +42,7 @@ class FrameReader:
         self._book = Book(
             fields, lambda name: fields.reads(name) or (fly is not None and fly.trace(name) is not None)
         )
-        self._assembler = FrameAssembler(fields)
+        self._assembler = FrameAssembler(fields, source)
 
     @property
     def no_run(self) -> RunInfo:

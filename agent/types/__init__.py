@@ -15,7 +15,7 @@ from .robust import MAD_TO_SD, hodges_lehmann, mad_sd, median, nan_median, theil
 from .run import RunDocument, RunInfo
 from .settings import ConfigError, Settings, read_mapping, read_yaml, validate_settings
 from .tables import NO_TABLES, AbsorptionTable, Tabulated
-from .xray import HC_EV_ANGSTROM, TableError, edge_ev, emission_ev
+from .xray import HC_EV_ANGSTROM, TableError, all_edges, edge_ev, emission_ev
 
 __all__ = [
     "HC_EV_ANGSTROM",
@@ -53,6 +53,7 @@ __all__ = [
     "Status",
     "TableError",
     "Tabulated",
+    "all_edges",
     "as_count",
     "as_number",
     "as_numbers",

@@ -38,6 +38,17 @@ def edge_ev(element: str, edge: str = "K") -> float:
 
 
 @cache
+def all_edges() -> tuple[tuple[str, str, float], ...]:
+    """Return element, edge and tabulated energy, eV, of the K and L edges of all elements, by energy."""
+    import xraydb
+
+    elements = (xraydb.atomic_symbol(number) for number in range(3, 99))
+    edges = ((element, name, edge) for element in elements for name, edge in xraydb.xray_edges(element).items())
+    found = [(element, name, float(edge.energy)) for element, name, edge in edges if name in ("K", "L1", "L2", "L3")]
+    return tuple(sorted(found, key=lambda found: found[2]))
+
+
+@cache
 def emission_ev(element: str, line: str = "Ka1") -> float:
     """Return the tabulated energy of an emission line, eV.
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import shapes
 import yaml
+from forked import run_command
 from pydantic import ValidationError
 
 from xas_agent.adapters.errors import EndpointUnreachable
@@ -231,3 +232,18 @@ def test_the_command_line_tells_a_catalogue_from_a_proxy() -> None:
     assert settings_of(None, source="zmq://here:5578").tiled is None
     with pytest.raises(ConfigError, match="source or tiled, not both"):
         load_config({"source": {"address": "zmq://a:1"}, "tiled": {"uri": "tiled://a:1"}})
+
+
+@pytest.mark.slow
+def test_a_catalogue_is_inspected(catalogue: Any, tmp_path: Path) -> None:
+    client, endpoint, folder = catalogue
+    write(client, shapes.haven_step(folder).documents)
+    latest = shapes.sst1(folder).documents
+    latest[0][1]["time"] = 4e9
+    write(client, latest)
+    shown = run_command("inspect", endpoint.uri, "--preset", "sst1", "--out", tmp_path / "out.yaml").stdout
+    assert "1 run, " in shown
+    assert "en_energy: named in the config" in shown
+    config = load_config(tmp_path / "out.yaml")
+    assert config.tiled is not None
+    assert config.tiled.model_dump(exclude_unset=True) == {"uri": endpoint.uri}
