@@ -33,7 +33,15 @@ from .columns import (
 )
 from .guess import guess_energy
 from .sequence import MAX_SWEEP_POINTS, MIN_HOLE_POINTS, PointBuffer, ScanPoint, SequenceNumbers, Sweep
-from .sweeps import SweepSpectrum, UnusableError, form_spectrum, split_sweeps, strip_padding
+from .sweeps import (
+    SweepSpectrum,
+    UnusableError,
+    form_spectrum,
+    has_only_short_sweeps,
+    has_stray_energy,
+    split_sweeps,
+    strip_padding,
+)
 
 FrameOutcome = Frame | SetAside
 Doc = Mapping[str, Any]
@@ -297,7 +305,7 @@ class RunAssembler:
         self, stream: SpectrumStream, sweeps: list[Sweep], cut: Reason | None = None
     ) -> Iterator[FrameOutcome]:
         """Make frames of the sweeps of a step scan; ``cut`` is the reason why the last one may be incomplete."""
-        if _has_only_short_sweeps([len(s.points) for s in sweeps], self._settings.min_points):
+        if has_only_short_sweeps([len(s.points) for s in sweeps], self._settings.min_points):
             self._frames += 1
             detail = f"the energy turns {len(sweeps) - 1} times in {sum(len(s.points) for s in sweeps)} points"
             time = sweeps[-1].points[-1].time
@@ -366,7 +374,8 @@ class RunAssembler:
                 raise UnusableError(Reason.ENERGY_AMBIGUOUS, "the run has several energy axes")
             columns = strip_padding(read_event_columns(fields, data, grid))
             parts = split_sweeps(columns["energy"]) or [slice(0, 0)]
-            if _has_only_short_sweeps([part.stop - part.start for part in parts], min_points):
+            short = has_only_short_sweeps([part.stop - part.start for part in parts], min_points)
+            if short or has_stray_energy(columns["energy"], parts):
                 detail = f"the energy turns {len(parts) - 1} times in {columns['energy'].size} points"
                 raise UnusableError(Reason.ENERGY_NOT_MONOTONIC, detail)
         except UnusableError as error:
@@ -433,11 +442,6 @@ class RunAssembler:
             readings={**self._samples.get(self.info.sample_uid or "", {}), **readings},
             received=received,
         )
-
-
-def _has_only_short_sweeps(points: list[int], min_points: int) -> bool:
-    """Whether the energy changes direction several times without a sweep that is long enough."""
-    return len(points) > 2 and max(points) < min_points
 
 
 def _why_incomplete(run: RunAssembler, stream: SpectrumStream, measured: int | None) -> Reason | None:
