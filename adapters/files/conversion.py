@@ -98,6 +98,8 @@ class ConversionSummary:
     runs: int = 0
     flaws: list[str] = field(default_factory=list)
     """Spectra that the agent will set aside, with the reason."""
+    interrupted: bool = False
+    """Whether Ctrl-C ended the conversion."""
     notes: list[str] = field(default_factory=list)
     """Guesses, repairs and omissions of the readers."""
 
@@ -147,7 +149,7 @@ def convert(
             summary.spectra += len(spectra)
             summary.notes += dict.fromkeys(f"{path}: {note}" for spectrum in spectra for note in spectrum.notes)
     except KeyboardInterrupt:
-        pass
+        summary.interrupted = True
     except Exception as error:
         ending = ("abort", str(error))
         raise

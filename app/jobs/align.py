@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._version import __version__
-from ...adapters.formats import Columns, FileSpectrum, SpectrumFileError
+from ...adapters.files import Batch
+from ...adapters.formats import Columns, FileSpectrum
 from ...agent.estimate import Answer
 from ...agent.types import Array, Estimator, Flag, Refusal
 from ..config import Config
-from ..wiring import load_models
-from .files import answers_of, read_and_log
+from ..output.progress import progress_on_terminal
+from .files import keep_on_ctrl_c, refusal_of, serve_files
 
 Form = Literal["npz", "csv", "xdi"]
 
@@ -33,7 +34,7 @@ class FileAlignment:
     @property
     def refusal(self) -> Refusal | None:
         """Reason for which the spectrum is set aside; None if it is aligned."""
-        return self.answer if isinstance(self.answer, Refusal) else self.answer.refusal
+        return refusal_of(self.answer)
 
     @property
     def model(self) -> Estimator | None:
@@ -59,7 +60,7 @@ def align_files(
     files: Sequence[Path],
     config: Config,
     columns: Columns | None = None,
-    refused: list[SpectrumFileError] | None = None,
+    batch: Batch | None = None,
 ) -> list[FileAlignment]:
     """Align all spectra of files to the grids of their models.
 
@@ -69,8 +70,8 @@ def align_files(
     config : Config
     columns : mapping, optional
         As for :func:`read_spectra`.
-    refused : list of SpectrumFileError, optional
-        Gets the errors of the files that cannot be read; without it, the first error is raised.
+    batch : Batch, optional
+        As for :func:`~xas_agent.app.jobs.files.serve_files`.
 
     Returns
     -------
@@ -80,12 +81,10 @@ def align_files(
     Raises
     ------
     SpectrumFileError, ChoiceError
-        As for :func:`~xas_agent.app.jobs.infer.infer_files`.
+        As for :func:`~xas_agent.app.jobs.files.serve_files`.
     """
-    models = load_models(config)
-    spectra = read_and_log(files, columns, refused)
-    answers = dict(answers_of(spectra, models, config, estimate=False))
-    return [FileAlignment(s, answers[i]) for i, s in enumerate(spectra)]
+    spectra, answers = serve_files(files, config, columns, batch, estimate=False)
+    return [FileAlignment(spectrum, answers[i]) for i, spectrum in enumerate(spectra)]
 
 
 def write_aligned(alignments: Sequence[FileAlignment], folder: Path, form: Form) -> list[Path]:
@@ -131,21 +130,19 @@ def write_aligned(alignments: Sequence[FileAlignment], folder: Path, form: Form)
     return written
 
 
-def draw_all(alignments: Sequence[FileAlignment], folder: Path) -> list[Path]:
-    """Draw every spectrum that has a model, also those set aside; return the files."""
-    from rich.console import Console
-    from rich.progress import track
-
+def draw_all(alignments: Sequence[FileAlignment], folder: Path, batch: Batch) -> list[Path]:
+    """Draw every spectrum that has a model, also those set aside, until Ctrl-C; return the files."""
     from ..output.figures import draw_alignment
 
-    console, drawn = Console(stderr=True), []
+    drawn: list[Path] = []
     named = list(zip(distinct_ids([f.spectrum for f in alignments]), alignments, strict=True))
-    for id, f in track(named, "drawing", console=console, disable=not console.is_terminal):
-        if isinstance(f.answer, Refusal) or f.answer.model is None or f.answer.aligned is None:
-            continue
-        path, title = folder / f"{name_of(id)}.png", f"{id}, {f.answer.model.name}"
-        draw_alignment(path, title, f.answer)
-        drawn.append(path)
+    with progress_on_terminal() as show, keep_on_ctrl_c(batch):
+        for number, (id, f) in enumerate(named, start=1):
+            if not isinstance(f.answer, Refusal) and f.answer.model is not None and f.answer.aligned is not None:
+                path, title = folder / f"{name_of(id)}.png", f"{id}, {f.answer.model.name}"
+                draw_alignment(path, title, f.answer)
+                drawn.append(path)
+            show("drawing", number, len(named))
     return drawn
 
 

@@ -203,10 +203,8 @@ def test_energies_out_of_order_are_sorted_if_they_are_one_sweep(tmp_path):
 
 
 @pytest.mark.parametrize("back", [1, -1])
-    ("energy", "mu"), [(np.tile(E, 2), np.tile(MU, 2)), (np.r_[E, E[::-1]], np.r_[MU, MU[::-1]])]
+def test_two_sweeps_in_a_file_are_two_spectra(tmp_path, back):
     energy, mu = np.r_[E, E[::back]], np.r_[MU, MU[::back]]
-)
-def test_two_sweeps_in_a_file_are_two_spectra(tmp_path, energy, mu):
     np.savez(tmp_path / "a.npz", energy=energy, mu=np.stack([mu, mu]), id=["x", "y"])
     rows = read_spectra(tmp_path / "a.npz")
     assert [(s.id, s.row) for s in rows] == [("x#1", 0), ("x#2", 1), ("y#1", 2), ("y#2", 3)]
