@@ -1,6 +1,6 @@
 """Documents in files, and spectra of files as documents and frames."""
 
-from .batch import Batch, expand, listed, read_all, reasons_of
+from .batch import Batch, expand, file_names, listed, read_all, reasons_of
 from .documents import FileSink, FileSource
 from .folder import FolderSource
 from .frames import computed_frame_of, frame_of
@@ -12,6 +12,7 @@ __all__ = [
     "FolderSource",
     "computed_frame_of",
     "expand",
+    "file_names",
     "frame_of",
     "listed",
     "read_all",

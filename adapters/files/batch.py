@@ -84,6 +84,18 @@ def read_all(
         raise SpectrumFileError("\n".join(reasons_of(batch.refused)))
 
 
+def file_names(files: Sequence[Path]) -> dict[str, str]:
+    """Return the name of each file by its path, with its folder if files in several folders have one name.
+
+    >>> file_names([Path("day1/NiO.dat"), Path("day2/NiO.dat"), Path("day2/CoO.dat")])
+    {'day1/NiO.dat': 'day1/NiO.dat', 'day2/NiO.dat': 'day2/NiO.dat', 'day2/CoO.dat': 'CoO.dat'}
+    """
+    folders: dict[str, set[Path]] = {}
+    for path in files:
+        folders.setdefault(path.name, set()).add(path.parent)
+    return {str(path): path.name if len(folders[path.name]) == 1 else str(path) for path in files}
+
+
 def reasons_of(refused: Mapping[Path, SpectrumFileError]) -> list[str]:
     """Return a line for each reason, with the files that it concerns.
 

@@ -7,7 +7,7 @@ import typer
 
 from .options import ColumnOption, ConfigOption, EdgeOption, ElementOption, ModelOption, StrictOption
 from .process import set_up_torch
-from .shared import columns_of, conclude_batch, exit_on_error, settings_of
+from .shared import USAGE, columns_of, conclude_batch, exit_on_error, fail, settings_of
 
 
 def align(
@@ -33,7 +33,7 @@ def align(
     Example: xas-agent align NiO.xdi --out aligned
     """
     from ...adapters.files import Batch, expand
-    from ..jobs.align import align_files, distinct_ids, draw_all, write_aligned
+    from ..jobs.align import align_files, draw_all, ids_of, write_aligned
     from ..session import terminate_like_ctrl_c, uninterrupted
 
     batch = Batch()
@@ -41,14 +41,19 @@ def align(
         settings = settings_of(config, model, element, edge)
         set_up_torch(settings.model.threads)
         terminate_like_ctrl_c()
-        alignments = align_files(expand(files), settings, columns_of(column), batch)
+        found = expand(files)
+        if out.resolve() in {file.resolve() for file in files}:
+            fail(f"--out {out}: found the folder that is read, expected another", USAGE)
+        earlier = set(out.iterdir()) if out.is_dir() else set()
+        alignments = align_files(found, settings, columns_of(column), batch)
         with uninterrupted():
             written = write_aligned(alignments, out, form)
         if pictures:
             written += draw_all(alignments, out, batch)
-    for id, alignment in zip(distinct_ids([a.spectrum for a in alignments]), alignments, strict=True):
+    for id, alignment in zip(ids_of(alignments), alignments, strict=True):
         refusal = alignment.refusal
         result = f"set aside: {refusal}" if refusal else ", ".join(alignment.flags) or "aligned"
         typer.echo(f"{id}: {result}")
-    typer.echo(f"{len(written)} files and alignment.csv in {out}/")
+    replaced = f", of which {count} replace earlier ones" if (count := len(earlier.intersection(written))) else ""
+    typer.echo(f"{len(written)} files and alignment.csv in {out}/{replaced}")
     conclude_batch(batch, [str(a.refusal) for a in alignments if a.refusal], len(alignments), strict)

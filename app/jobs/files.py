@@ -1,6 +1,9 @@
 """Spectra of files through alignment and estimation, for ``infer`` and ``align``."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +17,9 @@ from ..output.progress import progress_on_terminal
 from ..wiring import load_models, load_tables
 
 _log = get_logger()
+
+_MAX_NAME_BYTES = 200
+"""Longest name of a file without its suffix; file systems allow 255 bytes."""
 
 
 class ChoiceError(InputError):
@@ -148,3 +154,49 @@ def answers_of(
     server = FrameServer(models, align, widths, named=bool(config.model.use or config.fields.element))
     for answer in (server if estimate else server.aligned)(frames, by_time=True):
         yield answer.frame.seq_num - 1, answer
+
+
+def distinct_ids(spectra: Sequence[tuple[str, str]], taken: Iterable[str] = ()) -> list[str]:
+    """Return an id for each spectrum, all of which give different file names, also if case makes no difference.
+
+    Where ids collide, the folder goes before them, and a number follows if that is not enough.
+
+    Parameters
+    ----------
+    spectra : sequence of (str, str)
+        Id and file of each spectrum.
+    taken : iterable of str
+        File names, without their suffixes, that no spectrum may have.
+    """
+    ids = [id for id, _ in spectra]
+    reserved = set(map(_plain, taken))
+    shared = {name for name, count in Counter(map(_plain, ids)).items() if count > 1} | reserved
+    used = {_plain(id) for id in ids} - shared | reserved
+    for i, (id, source) in enumerate(spectra):
+        if _plain(id) in shared:
+            base = ids[i] = "/".join((*Path(source).parent.parts[-1:], id)).lstrip("/")
+            number = 1
+            while _plain(ids[i]) in used:
+                number += 1
+                ids[i] = f"{base}-{number}"
+            used.add(_plain(ids[i]))
+    return ids
+
+
+def _plain(id: str) -> str:
+    return name_of(id).casefold()
+
+
+def name_of(id: str) -> str:
+    """Return an id as a file name; a long one is shortened in its middle and gets a checksum.
+
+    >>> name_of("NiO scan.xdi:0")
+    'NiO_scan.xdi_0'
+    """
+    name = re.sub(r"[^\w.+-]+", "_", id).lstrip(".") or "_"
+    raw = name.encode()
+    if len(raw) <= _MAX_NAME_BYTES:
+        return name
+    half = _MAX_NAME_BYTES // 2 - 5
+    ends = (raw[:half].decode(errors="ignore"), raw[-half:].decode(errors="ignore"))
+    return f"{ends[0]}_{zlib.crc32(raw):08x}_{ends[1]}"

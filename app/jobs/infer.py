@@ -15,7 +15,7 @@ from ...adapters.formats import Columns, FileSpectrum
 from ...agent.estimate import Answer
 from ...agent.types import Refusal, get_logger
 from ..config import Config
-from .files import refusal_of, serve_files
+from .files import distinct_ids, refusal_of, serve_files
 
 _log = get_logger()
 
@@ -120,18 +120,15 @@ def _render_csv(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _render_table(rows: Sequence[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from ..output.tables import print_table
 
     names = _descriptors(rows)
-    table = Table()
-    for column in ("spectrum", *names, "score", "flags"):
-        table.add_column(column, justify="left" if column in ("spectrum", "flags") else "right")
-    for a in rows:
+    table: list[list[str]] = []
+    for id, a in zip(distinct_ids([(a["id"], a["source"]) for a in rows]), rows, strict=True):
         if "set_aside" in a:
-            table.add_row(str(a["id"]), *[""] * len(names), "", f"set aside: {a['set_aside']}")
+            table.append([id, *[""] * len(names), "", f"set aside: {a['set_aside']}"])
             continue
         # Models differ in their descriptors.
         cells = [f"{a[d]['mean']:.2f} ({a[d]['lo']:.2f}…{a[d]['hi']:.2f})" if d in a else "–" for d in names]
-        table.add_row(str(a["id"]), *cells, f"{a['ood_score']:.2f}", ", ".join(a["flags"]))
-    Console(width=None if sys.stdout.isatty() else 180).print(table)
+        table.append([id, *cells, f"{a['ood_score']:.2f}", ", ".join(a["flags"])])
+    print_table(["spectrum", *names, "score", "flags"], table)
