@@ -60,10 +60,8 @@ class RunComposer:
             self._run = self._open_run(key, moment)
             yield "start", self._run.start_doc
         keys = {name: _key(array, "eV" if name == "energy" else "") for name, array in data.items()}
-        for name, text in (
-            ("file", self._names.get(spectrum.source, Path(spectrum.source).name)),
-            ("spectrum", spectrum.title or spectrum.id),
-        ):
+        file = self._names.get(spectrum.source, Path(spectrum.source).name)
+        for name, text in (("file", file), ("spectrum", spectrum.title or spectrum.id)):
             data[name], keys[name] = text, {"dtype": "string", "shape": [], "source": _SOURCE}
         points = len(spectrum.energy)
         stream = self._streams.get(points)

@@ -15,7 +15,7 @@ _LEAST_NAME = 16
 _LEAST_TEXT = 24
 """Least width of the texts in the last column, in cells."""
 _GAP = 2
-"""Cells between two columns."""
+"""Cells between two columns: the padding and the divider of the box, a blank."""
 _UNLIMITED = 10_000
 
 
@@ -36,14 +36,14 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     last = len(header) - 1
     for column in range(1, len(header)):
         needed = _GAP + (min(widths[column], _LEAST_TEXT) if column == last else widths[column])
-        if used + needed > width - _GAP and len(parts[-1]) > 1:
+        if used + needed > width and len(parts[-1]) > 1:
             parts.append([0])
             used = name
         parts[-1].append(column)
         used += needed
     console = Console(width=width)
     for part in parts:
-        table = Table(box=SIMPLE_HEAD, padding=(0, _GAP, 0, 0), pad_edge=False, show_edge=False)
+        table = Table(box=SIMPLE_HEAD, padding=(0, _GAP - 1, 0, 0), pad_edge=False, show_edge=False)
         for column in part:
             if column == 0:
                 table.add_column(header[0], width=name, overflow="fold")
