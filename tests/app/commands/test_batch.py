@@ -3,7 +3,12 @@
 import csv
 import json
 import os
+import pty
 import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +39,7 @@ def write(path: Path, element: str = "Co", header: str = "", sweeps: int = 1) ->
         (("convert", "FILE", "--element", "Xx", "--out", "OUT/run.jsonl"), "Xx is no element"),
         (("run", "--element", "Xx", "--out", "OUT"), "Xx is no element"),
         (("run", "--element", "Zn", "--folder", "FOLDER", "--out", "OUT"), "no model for Zn edge"),
-        (("run", "--source", "zmq://127.0.0.1:1", "--preset", "bm", "--out", "OUT"), "the closest is bmm; the presets"),
+        (("run", "--source", "zmq://127.0.0.1:1", "--preset", "bm", "--out", "OUT"), "the closest is bmm; the pre"),
         (("replay", "FILE", "--element", "Xx", "--out", "OUT"), "Xx is no element"),
         (("infer", "FILE", "--model", "co"), "no model 'co'"),
     ],
