@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -136,7 +137,9 @@ def load_config(source: str | Path | Mapping[str, Any] | None = None, preset: st
     if preset is None:
         return validate_settings(content, Config, origin) if content else Config()
     if preset not in presets():
-        raise ConfigError(f"{origin}: found preset {preset!r}, expected one of {', '.join(presets())}")
+        near = get_close_matches(str(preset), presets(), n=1, cutoff=0.5)
+        closest = f"the closest is {near[0]}; " if near else ""
+        raise ConfigError(f"{origin}: no preset {preset!r}; {closest}the presets are {', '.join(presets())}")
     defaults = read_mapping(_BEAMLINES / f"{preset}.yaml")
     return validate_settings(_merged(defaults, content) | {"preset": preset}, Config, origin)
 

@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -53,19 +54,42 @@ def load_tables(config: Config, models: Sequence[Estimator]) -> dict[str, Tabula
     return tables
 
 
+def model_folders(config: Config) -> list[Path]:
+    """Return the folders of the models of the config, or of all installed models, for the absorber that it names.
+
+    Raises
+    ------
+    ModelError
+        A folder is not a model.
+    ConfigError
+        None of the models is for the element and edge of the config.
+    """
+    from ..models import card
+
+    folders = [card.find(name) for name in config.model.use or card.installed()]
+    cards = {folder: card.read_card(folder) for folder in folders}
+    element, edge = config.fields.element, config.fields.edge
+    fits = [f for f, c in cards.items() if element in (None, c.absorber) and edge in (None, c.edge)]
+    if not fits:
+        wanted = " ".join(filter(None, (element, edge or "edge")))
+        served = ", ".join(f"{c.name} is for {c.absorber} {c.edge}" for c in cards.values())
+        raise ConfigError(f"no model for {wanted}: {served}")
+    return fits
+
+
 def load_models(config: Config) -> Sequence[Estimator]:
-    """Load, verify and warm up the models of the config, or all installed models.
+    """Load, verify and warm up the models of :func:`model_folders`.
 
     Raises
     ------
     ModelError
         A folder is not a model, or its file does not match its card.
+    ConfigError
+        None of the models is for the element and edge of the config.
     """
-    from ..models import card
     from ..models.runtime import Model
 
-    names = config.model.use or tuple(card.installed())
-    models = [Model(card.find(name), config.model.device) for name in names]
+    models = [Model(folder, config.model.device) for folder in model_folders(config)]
     for model in models:
         model.warm_up()
     return [*models]

@@ -1,7 +1,7 @@
 """Spectra of files as Bluesky documents: one Event per spectrum, one run per absorber and sample."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,19 @@ class RunComposer:
     ----------
     element, edge, sample : str, optional
         They replace those of the files.
+    names : mapping of str to str, optional
+        Names of files by their paths; the others have their own.
     """
 
-    def __init__(self, element: str | None = None, edge: str | None = None, sample: str | None = None) -> None:
+    def __init__(
+        self,
+        element: str | None = None,
+        edge: str | None = None,
+        sample: str | None = None,
+        names: Mapping[str, str] | None = None,
+    ) -> None:
         self.runs = 0
+        self._names = names or {}
         self._given = (element, edge, sample)
         self._key: tuple[str | None, ...] | None = None
         self._run: Any = None
@@ -51,7 +60,8 @@ class RunComposer:
             self._run = self._open_run(key, moment)
             yield "start", self._run.start_doc
         keys = {name: _key(array, "eV" if name == "energy" else "") for name, array in data.items()}
-        for name, text in (("file", Path(spectrum.source).name), ("spectrum", spectrum.title or spectrum.id)):
+        file = self._names.get(spectrum.source, Path(spectrum.source).name)
+        for name, text in (("file", file), ("spectrum", spectrum.title or spectrum.id)):
             data[name], keys[name] = text, {"dtype": "string", "shape": [], "source": _SOURCE}
         points = len(spectrum.energy)
         stream = self._streams.get(points)
@@ -113,6 +123,8 @@ class ConversionSummary:
     runs: int = 0
     flaws: list[str] = field(default_factory=list)
     """Spectra that the agent will set aside, with the reason."""
+    interrupted: bool = False
+    """Whether Ctrl-C ended the conversion."""
     notes: list[str] = field(default_factory=list)
     """Guesses, repairs and omissions of the readers."""
 
@@ -124,6 +136,7 @@ def convert(
     element: str | None = None,
     edge: str | None = None,
     sample: str | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> ConversionSummary:
     """Write the spectra of files as documents, each as soon as it is read.
 
@@ -135,8 +148,8 @@ def convert(
         Files with their spectra, as :func:`read_all` yields them.
     out : str or Path
         File to write, .jsonl or .msgpack.
-    element, edge, sample : str, optional
-        They replace those of the files.
+    element, edge, sample, names
+        As for :class:`RunComposer`.
 
     Returns
     -------
@@ -149,7 +162,7 @@ def convert(
     SpectrumFileError
         A file of ``files`` cannot be read.
     """
-    summary, composer, sink = ConversionSummary(), RunComposer(element, edge, sample), FileSink(out)
+    summary, composer, sink = ConversionSummary(), RunComposer(element, edge, sample, names), FileSink(out)
     ending: tuple[str, str] = ("success", "")
     try:
         for path, spectra in files:
@@ -162,7 +175,7 @@ def convert(
             summary.spectra += len(spectra)
             summary.notes += dict.fromkeys(f"{path}: {note}" for spectrum in spectra for note in spectrum.notes)
     except KeyboardInterrupt:
-        pass
+        summary.interrupted = True
     except Exception as error:
         ending = ("abort", str(error))
         raise

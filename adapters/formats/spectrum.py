@@ -22,11 +22,11 @@ class FileSpectrum:
     """One spectrum of a file, not yet checked: see :func:`flaw`."""
 
     id: str
-    """``id`` of the row in an npz, else ``file:row`` or ``file:scan``."""
+    """``id`` of the row in an npz, else ``file:row`` or ``file:scan``; then ``#1``, ``#2``, … if the energy turns."""
     source: str
     """Path of the file, as the caller gives it."""
     row: int
-    """Index among the spectra of the file, from 0; in an npz the row."""
+    """Index among the spectra of the file, from 0."""
     energy: Array
     """(M,) eV; the points of one sweep are sorted."""
     mu: Array

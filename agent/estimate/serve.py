@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..spectra import Aligned, series_key
 from ..types import Estimate, Estimator, Flag, Frame, Reason, Refusal, get_logger
 from .energy_uncertainty import EnergyUncertainty
-from .model_choice import choose_model
+from .model_choice import check_model, choose_model
 
 _log = get_logger()
 
@@ -131,7 +131,7 @@ class FrameServer:
 
     def _choose(self, frame: Frame) -> Estimator | Refusal:
         if self._named is not None:
-            return self._named
+            return check_model(self._named, frame.energy, frame.mu, frame.element)
         return choose_model(self._models, frame.energy, frame.mu, frame.element, frame.edge)
 
     def _batches(self, chosen: Sequence[tuple[Estimator, Frame]]) -> Iterator[tuple[Estimator, list[Frame]]]:

@@ -6,7 +6,14 @@ from .detectors import turn_negative_currents
 from .fly import FlySettings, external_keys_to_read
 from .guess import guess_energy, prefer_readback, scale_to_ev
 from .reader import FrameReader, Outcome
-from .sweeps import UnusableError, form_spectrum, split_sweeps, strip_padding
+from .sweeps import (
+    UnusableError,
+    form_spectrum,
+    has_only_short_sweeps,
+    has_stray_energy,
+    split_sweeps,
+    strip_padding,
+)
 
 __all__ = [
     "Book",
@@ -21,6 +28,8 @@ __all__ = [
     "external_keys_to_read",
     "form_spectrum",
     "guess_energy",
+    "has_only_short_sweeps",
+    "has_stray_energy",
     "prefer_readback",
     "scale_to_ev",
     "split_sweeps",

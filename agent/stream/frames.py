@@ -10,7 +10,15 @@ from ..fields import FieldSettings, StreamFields
 from ..types import Array, Frame, Reason, RunInfo, SetAside
 from .columns import average_readings, document_time, finite_scalars, read_event_columns, read_sweep_columns
 from .sequence import MIN_HOLE_POINTS, Sweep
-from .sweeps import SweepSpectrum, UnusableError, form_spectrum, split_sweeps, strip_padding
+from .sweeps import (
+    SweepSpectrum,
+    UnusableError,
+    form_spectrum,
+    has_only_short_sweeps,
+    has_stray_energy,
+    split_sweeps,
+    strip_padding,
+)
 
 FrameOutcome = Frame | SetAside
 Doc = Mapping[str, Any]
@@ -33,7 +41,7 @@ class RunFrames:
         self, stream: str, fields: StreamFields, sweeps: list[Sweep], cut: Reason | None = None
     ) -> Iterator[FrameOutcome]:
         """Make frames of the sweeps of a step scan; ``cut`` is the reason why the last one may be incomplete."""
-        if _has_only_short_sweeps([len(s.points) for s in sweeps], self._settings.min_points):
+        if has_only_short_sweeps([len(s.points) for s in sweeps], self._settings.min_points):
             detail = f"the energy turns {len(sweeps) - 1} times in {sum(len(s.points) for s in sweeps)} points"
             uid, time = self._sweep_uid(stream, sweeps[0]), sweeps[-1].points[-1].time
             yield self.set_aside(uid, time, Reason.ENERGY_NOT_MONOTONIC, detail)
@@ -86,7 +94,8 @@ class RunFrames:
         try:
             columns = strip_padding(read_event_columns(fields, data, grid))
             parts = split_sweeps(columns["energy"]) or [slice(0, 0)]
-            if _has_only_short_sweeps([part.stop - part.start for part in parts], min_points):
+            short = has_only_short_sweeps([part.stop - part.start for part in parts], min_points)
+            if short or has_stray_energy(columns["energy"], parts):
                 detail = f"the energy turns {len(parts) - 1} times in {columns['energy'].size} points"
                 raise UnusableError(Reason.ENERGY_NOT_MONOTONIC, detail)
         except UnusableError as error:
@@ -140,8 +149,3 @@ class RunFrames:
             readings={**self._samples.get(self.info.sample_uid or "", {}), **readings},
             received=received,
         )
-
-
-def _has_only_short_sweeps(points: list[int], min_points: int) -> bool:
-    """Whether the energy changes direction several times without a sweep that is long enough."""
-    return len(points) > 2 and max(points) < min_points

@@ -15,9 +15,10 @@ from .robust import MAD_TO_SD, hodges_lehmann, mad_sd, median, nan_median, theil
 from .run import RunDocument, RunInfo
 from .settings import ConfigError, Settings, read_mapping, read_yaml, validate_settings
 from .tables import NO_TABLES, AbsorptionTable, Tabulated
-from .xray import HC_EV_ANGSTROM, TableError, all_edges, edge_ev, emission_ev
+from .xray import ELEMENTS, HC_EV_ANGSTROM, TableError, all_edges, edge_ev, emission_ev, is_edge
 
 __all__ = [
+    "ELEMENTS",
     "HC_EV_ANGSTROM",
     "MAD_TO_SD",
     "NO_TABLES",
@@ -62,6 +63,7 @@ __all__ = [
     "emission_ev",
     "get_logger",
     "hodges_lehmann",
+    "is_edge",
     "mad_sd",
     "median",
     "nan_median",

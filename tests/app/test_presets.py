@@ -78,7 +78,7 @@ def test_a_config_lies_over_its_preset() -> None:
     config = load_config({"preset": "iss", "fields": {"bin_ev": 1.0}})
     assert (config.fields.bin_ev, config.fields.energy, config.fly is not None) == (1.0, "hhm_energy", True)
     assert load_config({"fields": {"bin_ev": 1.0}}, "iss").sha256 == config.sha256
-    with pytest.raises(ConfigError, match=r"found preset 'bm', expected one of bmm, diamond"):
+    with pytest.raises(ConfigError, match=r"no preset 'bm'; the closest is bmm; the presets are bmm, diamond"):
         load_config({"preset": "bm"})
 
 
