@@ -17,7 +17,7 @@ def frame_reader(config: Config) -> FrameReader:
     from ..adapters.assets import AssetFiller
 
     filler = AssetFiller(config.assets, partial(external_keys_to_read, config.fields, config.fly))
-    return FrameReader(config.fields, config.fly, [filler])
+    return FrameReader(config.fields, config.fly, [filler], config.series)
 
 
 def check_rules(config: Config, models: Sequence[Estimator]) -> None:

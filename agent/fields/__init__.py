@@ -15,13 +15,15 @@ from .resolve import (
     resolve,
     skip_reason,
 )
-from .run_start import find_no_foil, parse_absorber, read_number
+from .run_start import find_no_foil, parse_absorber, read_number, read_text
+from .scan import SeriesSettings, read_scan, with_file
 from .settings import FieldSettings
 
 __all__ = [
     "FOIL_ROLES",
     "SYNONYMS",
     "FieldSettings",
+    "SeriesSettings",
     "StreamFields",
     "UnknownRoleError",
     "UnreadableStream",
@@ -38,7 +40,10 @@ __all__ = [
     "parse_absorber",
     "plain_name",
     "read_number",
+    "read_scan",
+    "read_text",
     "resolve",
     "role_of",
     "skip_reason",
+    "with_file",
 ]

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from ..fields import (
     find_missing_fields,
     has_i0,
     resolve,
+    with_file,
 )
 from ..types import Array, Frame, Reason, RunInfo, SetAside, as_count, get_logger
 from .columns import (
@@ -361,6 +362,7 @@ class RunAssembler:
             stream.waiting.append((descriptor, doc, received))
             return
         uid, time, min_points = str(doc["uid"]), document_time(doc), self._settings.min_points
+        scan = with_file(self.info.scan, data)
         try:
             if fields.energy is None and fields.grid is None and self._grids_differ:
                 raise UnusableError(Reason.ENERGY_AMBIGUOUS, "the run has several energy axes")
@@ -371,7 +373,7 @@ class RunAssembler:
                 raise UnusableError(Reason.ENERGY_NOT_MONOTONIC, detail)
         except UnusableError as error:
             self._frames += 1
-            yield SetAside(self.info.uid, uid, time, error.reason, error.detail, self._frames)
+            yield SetAside(self.info.uid, uid, time, error.reason, error.detail, self._frames, scan.file)
             return
         readings = finite_scalars({key: data[key] for key in fields.readings if key in data})
         for number, part in enumerate(parts, 1):
@@ -382,9 +384,10 @@ class RunAssembler:
             try:
                 measured = form_spectrum(sweep, fields.formula, min_points, self._settings.bin_ev)
             except UnusableError as error:
-                yield SetAside(self.info.uid, frame_uid, end, error.reason, error.detail, self._frames)
+                yield SetAside(self.info.uid, frame_uid, end, error.reason, error.detail, self._frames, scan.file)
             else:
-                yield self._frame(stream.name, fields, measured, frame_uid, end, received, readings)
+                frame = self._frame(stream.name, fields, measured, frame_uid, end, received, readings)
+                yield replace(frame, scan=scan)
 
     def _energies(self, fields: StreamFields, doc: Doc) -> Iterator[FrameOutcome]:
         """Keep the energies that one stream records for the spectra of another stream."""
@@ -429,7 +432,7 @@ class RunAssembler:
             stream=stream,
             direction=spectrum.direction,
             points_missing=points_missing,
-            sample_uid=self.info.sample_uid,
+            scan=self.info.scan,
             readings={**self._samples.get(self.info.sample_uid or "", {}), **readings},
             received=received,
         )
