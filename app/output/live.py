@@ -6,8 +6,9 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
-from .recorder import OOD_LIMIT, VOLTAGE_FIELDS, Recorder
+from .recorder import NAME_COLUMNS, OOD_LIMIT, VOLTAGE_FIELDS, Recorder, named
 
 _TABLE_ROWS = 12
 _LINE_INTERVAL_S = 5.0
@@ -51,24 +52,30 @@ class Display:
         self._shown, self._shown_at = len(self._recorder.frames), time.monotonic()
         row = self._recorder.frames[-1]
         self._console.print(
-            f"frame {row['seq_num']}: OS {row.get('OS_mean', float('nan')):.2f} "
+            f"frame {row['seq_num']} ({named(row)}): OS {row.get('OS_mean', float('nan')):.2f} "
             f"({row.get('OS_lo', float('nan')):.2f}…{row.get('OS_hi', float('nan')):.2f}), "
             f"score {row['ood_score']:.2f}, {row['latency_ms']:.1f} ms",
             highlight=False,
+            markup=False,  # a name may have brackets
         )
 
     def _table(self) -> Table:
         frames = self._recorder.frames
         voltage = next((name for name in VOLTAGE_FIELDS if frames and name in frames[-1]), None)
-        table = Table(expand=True)
+        latest = frames[-_TABLE_ROWS:]
+        names = [name for name in NAME_COLUMNS if len({row[name] for row in latest}) > 1]
+        table = Table(expand=True, title=Text(named(*latest)))
+        for name in names:
+            table.add_column(name.replace("_", " "), overflow="ellipsis", no_wrap=True)
         for name in ("time", "frame", voltage or "voltage", "OS", "90 % interval", "CN", "score", "latency"):
             table.add_column(name, justify="right")
         table.add_column("decision")
         decisions = {round(d["time"], 6): d for d in self._recorder.decisions}
-        for row in frames[-_TABLE_ROWS:]:
+        for row in latest:
             decision = decisions.get(round(row["time"], 6))
             score = f"{row['ood_score']:.2f}"
             table.add_row(
+                *(Text(str(row[name] or "")) for name in names),
                 time.strftime("%H:%M:%S", time.localtime(row["time"])),
                 str(row["seq_num"]),
                 f"{row[voltage]:.3f} V" if voltage and voltage in row else "",

@@ -51,7 +51,7 @@ class Recorder:
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
         if name == "start":
             self._parents[doc["uid"]] = doc["parent_uid"]
-            self.series[doc["parent_uid"]] = doc["series"]
+            self.series[doc["parent_uid"]] = doc.get("series", doc["parent_uid"])
             if doc["model"]["sha256"]:
                 self.models[doc["model"]["name"]] = doc["model"]["sha256"]
         elif name == "descriptor":
@@ -117,6 +117,21 @@ class Recorder:
             return {}
         p50, p99 = np.percentile(values, [50, 99])
         return {"p50": round(float(p50), 3), "p99": round(float(p99), 3)}
+
+
+def named(*rows: Mapping[str, Any]) -> str:
+    """Return the sample, scan id, file and element of rows in words, as far as they are known.
+
+    >>> named({"sample": "NiO", "scan_id": 7, "file": "", "element": "Ni"})
+    'NiO, scan 7, Ni'
+    """
+    samples, scans, files, elements = (
+        list(dict.fromkeys(row[name] for row in rows if row[name])) for name in NAME_COLUMNS
+    )
+    words = [samples[0] if len(samples) == 1 else f"{len(samples)} samples"] if samples else []
+    words += [f"scan {scans[0]}" if len(scans) == 1 else f"scans {min(scans)}–{max(scans)}"] if scans else []
+    words += [files[0] if len(files) == 1 else f"{len(files)} files"] if files else []
+    return ", ".join([*words, *elements])
 
 
 @dataclass
