@@ -54,7 +54,9 @@ def draw_operando(path: Path, recorder: Recorder, truth: Truth | None) -> None:
     series, unit = _series(recorder)
     figure = Figure(figsize=(11, 8.5), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(_plain(named(*recorder.frames)), x=0.01, ha="left", fontsize=10)
+    model, frames = ", ".join(recorder.models) or "agent", recorder.frames
+    title = f"{model}, {len(frames)} frames: {named(*frames)}"
+    figure.suptitle(_plain(title), x=0.01, ha="left", fontsize=12)
     grid = figure.add_gridspec(3, 2, width_ratios=(1.5, 1), height_ratios=(1.6, 1, 0.7))
 
     top = figure.add_subplot(grid[0, 0])
@@ -63,10 +65,8 @@ def draw_operando(path: Path, recorder: Recorder, truth: Truth | None) -> None:
     _voltage(top, series)
     _decisions(top, series, recorder)
     top.set_ylabel("mean oxidation state (e)")
-    # Beside the title, because within the axes it would cover the labels of the decisions.
+    # Above the axes, because within them it would cover the labels of the decisions.
     top.legend(loc="lower right", bbox_to_anchor=(1.0, 0.99), ncols=2, frameon=False, fontsize=8)
-    model = ", ".join(recorder.models) or "agent"
-    top.set_title(f"{model}: {len(recorder.frames)} frames", loc="left")
 
     middle = figure.add_subplot(grid[1, 0], sharex=top)
     _interval(middle, series, "CN", named_series=False)
