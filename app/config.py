@@ -14,7 +14,7 @@ from ..adapters.assets import AssetSettings
 from ..adapters.tiled import TiledEndpoint
 from ..adapters.zmq import Endpoint, ZMQEndpoint
 from ..agent.decide import ControlSettings, Rule
-from ..agent.fields import FieldSettings
+from ..agent.fields import FieldSettings, SeriesSettings
 from ..agent.spectra import AlignmentSettings
 from ..agent.stream import FlySettings
 from ..agent.types import ConfigError, Settings, read_mapping, read_yaml, validate_settings
@@ -66,6 +66,8 @@ class Config(Settings):
     """Models, and the hardware on which they run."""
     fields: FieldSettings = FieldSettings()
     """Data keys of energy and intensities."""
+    series: SeriesSettings = SeriesSettings()
+    """Which runs belong to one series, for rules, alignment and figures."""
     fly: FlySettings | None = None
     """Streams of a fly scan that are joined to one; unset: each stream has its own energies, or the run has one
     axis."""

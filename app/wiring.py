@@ -19,7 +19,7 @@ def frame_reader(config: Config) -> FrameReader:
 
     filler = AssetFiller(config.assets, partial(external_keys_to_read, config.fields, config.fly))
     source = config.source.address if config.source else config.tiled.uri if config.tiled else None
-    return FrameReader(config.fields, config.fly, [filler], source)
+    return FrameReader(config.fields, config.fly, [filler], source, config.series)
 
 
 def check_rules(config: Config, models: Sequence[Estimator]) -> None:

@@ -56,6 +56,11 @@ class FileSpectrum:
     complete: bool = True
     """False if the file ends within this spectrum or before its announced end; ``notes`` describe how."""
 
+    @property
+    def sample_or_title(self) -> str:
+        """The sample's name or, if the file does not contain it, the title of the scan; else empty."""
+        return " ".join((self.sample or self.title or "").split())
+
 
 def flaw(spectrum: FileSpectrum) -> Refusal | None:
     """Return the reason why a spectrum is unusable, or None.

@@ -24,7 +24,8 @@ from .resolve import (
     is_scalar,
     resolve,
 )
-from .run_start import find_no_foil, parse_absorber, read_number
+from .run_start import find_no_foil, parse_absorber, read_number, read_text
+from .scan import SeriesSettings, read_scan, with_file
 from .settings import FieldSettings
 from .watched import element_and_edge, skip_reason
 
@@ -33,6 +34,7 @@ __all__ = [
     "SYNONYMS",
     "Bragg",
     "FieldSettings",
+    "SeriesSettings",
     "StreamFields",
     "UnknownRoleError",
     "UnreadableStream",
@@ -54,8 +56,11 @@ __all__ = [
     "parse_absorber",
     "plain_name",
     "read_number",
+    "read_scan",
+    "read_text",
     "resolve",
     "role_of",
     "scanned_motors",
     "skip_reason",
+    "with_file",
 ]

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..fields import FieldSettings, StreamFields
-from ..types import Array, Frame, Reason, RunInfo, SetAside
+from ..fields import FieldSettings, StreamFields, with_file
+from ..types import Array, Frame, Reason, RunInfo, Scan, SetAside
 from .columns import average_readings, document_time, finite_scalars, read_event_columns, read_sweep_columns
 from .sequence import MIN_HOLE_POINTS, Sweep
 from .sweeps import (
@@ -61,7 +61,9 @@ class RunFrames:
             return self.set_aside(uid, points[-1].time, error.reason, error.detail)
         readings = average_readings(rows, fields.readings)
         received = max(p.received for p in points)
-        return self._frame(stream, fields, measured, uid, points[-1].time, received, readings, sum(sweep.gaps))
+        return self._frame(
+            stream, fields, measured, uid, points[-1].time, received, readings, self.info.scan, sum(sweep.gaps)
+        )
 
     def _sweep_uid(self, stream: str, sweep: Sweep) -> str:
         return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self.info.uid}/{stream}/{sweep.number}"))
@@ -91,6 +93,7 @@ class RunFrames:
         """
         data = doc["data"]
         uid, time, min_points = str(doc["uid"]), document_time(doc), self._settings.min_points
+        scan = with_file(self.info.scan, data)
         try:
             columns = strip_padding(read_event_columns(fields, data, grid))
             parts = split_sweeps(columns["energy"]) or [slice(0, 0)]
@@ -99,7 +102,7 @@ class RunFrames:
                 detail = f"the energy turns {len(parts) - 1} times in {columns['energy'].size} points"
                 raise UnusableError(Reason.ENERGY_NOT_MONOTONIC, detail)
         except UnusableError as error:
-            yield self.set_aside(uid, time, error.reason, error.detail)
+            yield self.set_aside(uid, time, error.reason, error.detail, scan.file)
             return
         readings = finite_scalars({key: data[key] for key in fields.readings if key in data})
         for number, part in enumerate(parts, 1):
@@ -109,14 +112,14 @@ class RunFrames:
             try:
                 measured = form_spectrum(sweep, fields.formula, min_points, self._settings.bin_ev)
             except UnusableError as error:
-                yield self.set_aside(frame_uid, end, error.reason, error.detail)
+                yield self.set_aside(frame_uid, end, error.reason, error.detail, scan.file)
             else:
-                yield self._frame(stream, fields, measured, frame_uid, end, received, readings)
+                yield self._frame(stream, fields, measured, frame_uid, end, received, readings, scan)
 
-    def set_aside(self, uid: str, time: float, reason: Reason, detail: str) -> SetAside:
+    def set_aside(self, uid: str, time: float, reason: Reason, detail: str, file: str = "") -> SetAside:
         """Return a note in place of the next frame."""
         self._count += 1
-        return SetAside(self.info.uid, uid, time, reason, detail, self._count)
+        return SetAside(self.info.uid, uid, time, reason, detail, self._count, file)
 
     def _frame(
         self,
@@ -127,6 +130,7 @@ class RunFrames:
         time: float,
         received: float,
         readings: Mapping[str, float],
+        scan: Scan,
         points_missing: int = 0,
     ) -> Frame:
         self._count += 1
@@ -145,7 +149,7 @@ class RunFrames:
             stream=stream,
             direction=spectrum.direction,
             points_missing=points_missing,
-            sample_uid=self.info.sample_uid,
+            scan=scan,
             readings={**self._samples.get(self.info.sample_uid or "", {}), **readings},
             received=received,
         )

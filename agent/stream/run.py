@@ -145,6 +145,7 @@ class RunAssembler:
                 what=fields.describe(),
                 element=self.info.element,
                 edge=self.info.edge,
+                **self.info.scan.named(),
             )
             if missing := find_missing_fields(self._settings, [doc], FOIL_ROLES):
                 _log.warning("field missing, read without", run=self.info.uid, stream=name, **missing)

@@ -13,6 +13,7 @@ from .protocols import Action, Control, Estimator, Reply, Source, Stage, Status
 from .reasons import Flag, Reason, Refusal
 from .robust import MAD_TO_SD, hodges_lehmann, mad_sd, median, nan_median, theil_sen
 from .run import RunDocument, RunInfo
+from .scan import Scan
 from .settings import ConfigError, Settings, read_mapping, read_yaml, validate_settings
 from .tables import NO_TABLES, AbsorptionTable, Tabulated
 from .xray import ELEMENTS, HC_EV_ANGSTROM, TableError, all_edges, edge_ev, emission_ev, is_edge
@@ -47,6 +48,7 @@ __all__ = [
     "Reply",
     "RunDocument",
     "RunInfo",
+    "Scan",
     "SetAside",
     "Settings",
     "Source",

@@ -155,8 +155,9 @@ def draw_all(alignments: Sequence[FileAlignment], folder: Path, batch: Batch) ->
     with progress_on_terminal() as show, keep_on_ctrl_c(batch):
         for number, (id, f) in enumerate(named, start=1):
             if not isinstance(f.answer, Refusal) and f.answer.model is not None and f.answer.aligned is not None:
-                path, title = folder / f"{name_of(id)}.png", f"{id}, {f.answer.model.name}"
-                draw_alignment(path, title, f.answer)
+                path = folder / f"{name_of(id)}.png"
+                names = (id, f.spectrum.sample_or_title, f.answer.model.name)
+                draw_alignment(path, ", ".join(name for name in names if name), f.answer)
                 drawn.append(path)
             show("drawing", number, len(named))
     return drawn
@@ -180,7 +181,7 @@ def _text(alignment: FileAlignment, form: Form) -> str:
         "Column.2: norm",
         f"Element.symbol: {alignment.model.absorber}",
         f"Element.edge: {alignment.model.edge_name}",
-        f"Sample.name: {' '.join((spectrum.sample or spectrum.title or spectrum.id).split())}",
+        f"Sample.name: {' '.join((spectrum.sample_or_title or spectrum.id).split())}",
         f"Alignment.model: {alignment.model.name}",
         f"Alignment.energy_shift: {shift:.3f} eV, added to the file's energies to obtain FEFF's scale",
         f"Alignment.energy_scale: {edge.scale:.4f}, ratio of measured to FEFF's energies from {edge.edge_ev:.2f} eV",
@@ -194,10 +195,14 @@ def _text(alignment: FileAlignment, form: Form) -> str:
 def _write_table(alignments: Sequence[FileAlignment], path: Path) -> None:
     names = list(dict.fromkeys(q for f in alignments for q in f.quantities))
     with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, ["id", "source", "row", "model", *names, "flags", "set_aside"])
+        table = csv.DictWriter(
+            file, ["id", "source", "row", "sample", "element", "model", *names, "flags", "set_aside"]
+        )
         table.writeheader()
         for id, f in zip(ids_of(alignments), alignments, strict=True):
             s = f.spectrum
             numbers = {k: round(v, 5) for k, v in f.quantities.items()}
-            about = {"id": id, "source": s.source, "row": s.row, "model": f.model.name if f.model else ""}
+            about = {"id": id, "source": s.source, "row": s.row, "sample": s.sample_or_title}
+            about["element"] = f.model.absorber if f.model else s.element or ""
+            about["model"] = f.model.name if f.model else ""
             table.writerow(about | numbers | {"flags": ", ".join(f.flags), "set_aside": f.refusal or ""})

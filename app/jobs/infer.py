@@ -44,10 +44,11 @@ def infer_files(
     Returns
     -------
     list of dict
-        One row per spectrum, in the order of the files: ``id``, ``source``, ``row``, and either ``set_aside`` with
-        the reason, or ``ood_score``, ``flags``, ``alignment`` (its quantities) and, per descriptor, ``mean``, ``lo``,
-        ``hi`` and, for classified ones, ``value`` and ``p``. Rows of measured spectra omit the descriptors that have
-        no meaning for a mixture of sites, unless ``config.serving.single_site`` is set.
+        One row per spectrum, in the order of the files: ``id``, ``source``, ``row``, ``sample`` (or the title of the
+        scan), ``element``, and either ``set_aside`` with the reason, or ``ood_score``, ``flags``, ``alignment`` (its
+        quantities) and, per descriptor, ``mean``, ``lo``, ``hi`` and, for classified ones, ``value`` and ``p``. Rows
+        of measured spectra omit the descriptors that have no meaning for a mixture of sites, unless
+        ``config.serving.single_site`` is set.
 
     Raises
     ------
@@ -91,7 +92,9 @@ def _plain(value: Any) -> Any:
 
 def _row(spectrum: FileSpectrum, answer: Answer | Refusal) -> dict[str, Any]:
     """Return one row of ``infer_files``."""
+    model = None if isinstance(answer, Refusal) else answer.model
     row: dict[str, Any] = {"id": spectrum.id, "source": spectrum.source, "row": spectrum.row}
+    row |= {"sample": spectrum.sample_or_title, "element": model.absorber if model else spectrum.element or ""}
     if isinstance(answer, Refusal) or answer.refusal is not None or answer.estimate is None:
         return {**row, "set_aside": str(refusal_of(answer))}
     row |= {"ood_score": answer.estimate.ood_score, "flags": [*answer.flags]}
@@ -107,7 +110,7 @@ def _descriptors(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def _render_csv(rows: Sequence[dict[str, Any]]) -> None:
     names = _descriptors(rows)
-    columns = ["id", "source", "row", "set_aside"]
+    columns = ["id", "source", "row", "sample", "element", "set_aside"]
     columns += [c for d in names for c in (d, f"{d}_p", f"{d}_mean", f"{d}_lo", f"{d}_hi")] + ["ood_score", "flags"]
     writer = csv.DictWriter(sys.stdout, columns, restval="", extrasaction="ignore")
     writer.writeheader()
@@ -125,10 +128,11 @@ def _render_table(rows: Sequence[dict[str, Any]]) -> None:
     names = _descriptors(rows)
     table: list[list[str]] = []
     for id, a in zip(distinct_ids([(a["id"], a["source"]) for a in rows]), rows, strict=True):
+        name = ", ".join(part for part in (id, a["sample"], a["element"]) if part)
         if "set_aside" in a:
-            table.append([id, *[""] * len(names), "", f"set aside: {a['set_aside']}"])
+            table.append([name, *[""] * len(names), "", f"set aside: {a['set_aside']}"])
             continue
         # Models differ in their descriptors.
         cells = [f"{a[d]['mean']:.2f} ({a[d]['lo']:.2f}…{a[d]['hi']:.2f})" if d in a else "–" for d in names]
-        table.append([id, *cells, f"{a['ood_score']:.2f}", ", ".join(a["flags"])])
+        table.append([name, *cells, f"{a['ood_score']:.2f}", ", ".join(a["flags"])])
     print_table(["spectrum", *names, "score", "flags"], table)

@@ -12,21 +12,22 @@ from bluesky.callbacks.best_effort import BestEffortCallback
 from xas_agent.agent.publish.agent_run import AgentRun, Provenance
 from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate
 from xas_agent.agent.types.frame import Document, Frame, SetAside
+from xas_agent.agent.types.scan import Scan
 
 GRID = np.linspace(-10, 70, 5)
 
 
-@pytest.fixture(params=[{}, {"scan_id": 7}], ids=["no scan_id", "scan_id"])
+@pytest.fixture(params=[Scan(), Scan("cell", "LiCoO2", 7, "run.dat")], ids=["no scan_id", "scan_id"])
 def documents(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[Document]:
     monkeypatch.setenv("BLUESKY_DEBUG_CALLBACKS", "1")  # otherwise bluesky suppresses exceptions
     mpl.use("agg")
     documents: list[Document] = []
     provenance = Provenance("co_k", "a" * 64, "b" * 64, element="Co", edge="K", grid=GRID)
-    start = {"uid": "watched", "time": 100.0} | request.param
-    run = AgentRun(start, provenance, lambda name, doc: documents.append((name, doc)))
+    start, scan = {"uid": "watched", "time": 100.0}, request.param
+    run = AgentRun(start, provenance, lambda name, doc: documents.append((name, doc)), scan=scan)
     estimate = Estimate({"OS": DescriptorEstimate(3.4, 3.3, 3.5, value=3.0, p=0.6)}, ood_score=0.2, flags=())
     for n in (1, 2, 3):
-        frame = Frame(f"f{n}", "watched", n, 100.0 + n, GRID + 7709, GRID * 0)
+        frame = Frame(f"f{n}", "watched", n, 100.0 + n, GRID + 7709, GRID * 0, scan=scan)
         run.frame(frame, {"e0_ev": 7721.5, "edge_step": 0.9, "noise": 0.004}, estimate, GRID, 1.0)
     run.set_aside(SetAside("watched", "f4", 104.0, "too few points"))
     run.close("success")
