@@ -1,12 +1,9 @@
-"""Against a real Tiled server with a SQLite catalogue, written by bluesky's own TiledWriter."""
+"""Against a real Tiled server without plugins (``tiled serve catalog``), filled by bluesky's own TiledWriter."""
 
 import json
 import os
-import queue
-import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,59 +13,20 @@ import pytest
 import shapes
 import yaml
 from pydantic import ValidationError
+from tiled_server import KEY, serving
 
 from xas_agent.adapters.errors import EndpointUnreachable
 from xas_agent.adapters.tiled import TiledEndpoint, TiledSource
 from xas_agent.app.commands.shared import settings_of
 from xas_agent.app.config import ConfigError, load_config
 
-KEY = "xasagenttest"
-
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """Address of a server, and a folder from which it may serve files."""
-    for module in ("bluesky_tiled_plugins", "tiled.server", "tiled.catalog", "h5py", "uvicorn"):
-        pytest.importorskip(module, reason="no Tiled server: pip install 'xas-agent[tiled]' 'tiled[server]'")
     folder = tmp_path_factory.mktemp("tiled")
-    (folder / "data").mkdir()
-    exporter = {"application/json-seq": "bluesky_tiled_plugins.exporters:json_seq_exporter"}
-    args = {
-        "uri": f"sqlite:///{folder / 'catalog.db'}",
-        "writable_storage": [f"file://localhost{folder / 'data'}", f"sqlite:///{folder / 'tables.db'}"],
-        "readable_storage": [str(folder)],
-        "init_if_not_exists": True,
-    }
-    config = {
-        "trees": [{"path": "/", "tree": "catalog", "args": args}],
-        "authentication": {"single_user_api_key": KEY},
-        "media_types": {"BlueskyRun": exporter},
-    }
-    (folder / "config.yml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "tiled", "serve", "config", str(folder / "config.yml")]
-    process = subprocess.Popen(
-        [*command, "--host", "127.0.0.1", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-
-    def read() -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            lines.put(line)
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    try:
-        said = ""
-        while not (found := re.search(r"http://127\.0\.0\.1:([1-9]\d*)", said)):
-            said += lines.get(timeout=60)
-        yield f"127.0.0.1:{found[1]}", folder
-    finally:
-        process.terminate()
-        process.wait(30)
-        reader.join()
-        assert process.stdout is not None
-        process.stdout.close()
+    with serving("--temp", "--read", folder) as address:
+        yield address, folder
 
 
 @pytest.fixture
