@@ -156,8 +156,9 @@ class TiledSink:
                 delay = _FIRST_DELAY_S
             except Exception as error:  # httpx and Tiled raise many types of exception
                 self._prepare_another_attempt(run, error)
-                if self._closing.wait(delay):
+                if self._closing.is_set():
                     break
+                self._closing.wait(delay)  # then the last attempt, if the sink closes meanwhile
                 delay = min(2 * delay, _LONGEST_DELAY_S)
         if self._catalogue is not None:
             self._catalogue.context.http_client.close()
