@@ -45,7 +45,7 @@ DOCUMENT_KEYS = {
     "noise": "σ of the noise per point, relative to the edge step.",
     "latency_ms": "Time from the frame's last datum to its estimate.",
     "frame_uid": "uid of the frame.",
-    "frame_seq_num": "Number of the frame in the watched run, from 1.",
+    "frame_seq_num": "Number of the frame in the watched run, from 1. `quality`: 0 if there is none.",
     "frame_time": "Time of the frame's last datum, Unix s.",
     "flags": "[Flags](reasons.md#flags) of the frame, separated by commas.",
     "energy_shift_ev": "Shift added to the measured energies.",
@@ -69,7 +69,6 @@ DOCUMENT_KEYS = {
     "status_reason": "Why the status is what it is.",
     "uid": "uid of the frame or event that was set aside.",
     "detail": "What was found and what was expected.",
-    "seq_num": "Number of the frame; 0 if it has none.",
 }
 
 

@@ -210,8 +210,8 @@ def test_set_aside():
     run.run.close()
     check(run.documents)
     assert [event["data"] for event in run.events("quality")] == [
-        {"uid": "f9", "reason": "too few points", "detail": "7 of 20", "seq_num": 9},
-        {"uid": "e1", "reason": "no descriptor", "detail": "", "seq_num": 0},
+        {"uid": "f9", "reason": "too few points", "detail": "7 of 20", "frame_seq_num": 9},
+        {"uid": "e1", "reason": "no descriptor", "detail": "", "frame_seq_num": 0},
     ]
 
 

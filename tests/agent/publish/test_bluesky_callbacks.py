@@ -91,6 +91,7 @@ def test_tiled_writer(documents: list[Document], catalogue: Any, batch_size: int
     give(TiledWriter(catalogue, batch_size=batch_size), documents)
     run = catalogue[documents[0][1]["uid"]]
     assert dict(run.metadata["start"]) == documents[0][1]
+    assert "Renamed" not in str(run.metadata.get("notes")), "no key is one that bluesky reserves"
     assert dict(run.metadata["stop"]) == documents[-1][1]
     streams = {doc["uid"]: doc["name"] for name, doc in documents if name == "descriptor"}
     assert set(run) == set(streams.values()) == {"descriptors", "spectra", "quality"}
