@@ -102,7 +102,7 @@ class TiledSink:
             if name == "start":
                 run = self._runs[doc["uid"]] = _Run(doc["uid"], [])
             else:
-                run = self._runs.get(doc.get("run_start") or self._run_of.get(doc["descriptor"], ""))
+                run = self._runs.get(doc.get("run_start") or self._run_of.get(doc.get("descriptor", ""), ""))
             if run is None:  # given up
                 return
             if name == "descriptor":
