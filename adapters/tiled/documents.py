@@ -4,6 +4,7 @@ The exporter of bluesky-tiled-plugins makes them. It is meant to run within the 
 have it; here it runs on the client, over nodes that behave like those of the server.
 """
 
+import io
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping
 from dataclasses import replace
@@ -77,7 +78,7 @@ class _Stream(_Node):
     def __init__(self, client: Any, first: int) -> None:
         super().__init__(client)
         tables = [part for part in client.values() if part.structure_family == "table"]
-        table = _joined([part.read() for part in tables]) if tables else ()
+        table = _joined([_table(part) for part in tables]) if tables else ()
         self.rows = len(table)
         self._parts: dict[str, _Node] = {}
         # Listed again: the writer extends arrays before the table, so that now they have all its rows.
@@ -103,6 +104,15 @@ class _Read(_Node):
 
     async def read(self) -> Any:
         return self._values
+
+
+def _table(client: Any) -> Any:
+    """Return a table as a DataFrame; ``client.read()`` goes through dask, which makes texts of short arrays."""
+    import pyarrow as pa
+
+    with io.BytesIO() as buffer:
+        client.export(buffer, format="application/vnd.apache.arrow.file")
+        return pa.ipc.open_file(buffer.getvalue()).read_pandas()
 
 
 def _joined(tables: list[Any]) -> Any:
