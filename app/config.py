@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from ..adapters.assets import AssetSettings
-from ..adapters.tiled import TiledEndpoint
+from ..adapters.tiled import TiledDestination, TiledEndpoint
 from ..adapters.zmq import Endpoint, ZMQEndpoint
 from ..agent.decide import ControlSettings, Rule
 from ..agent.fields import FieldSettings, SeriesSettings
@@ -57,6 +57,27 @@ class ServingSettings(Settings):
     published; this adds them to the hints of the ``descriptors`` stream and to descriptors.csv."""
 
 
+class PublishSettings(ZMQEndpoint):
+    """Where the agent's documents go: a ZMQ endpoint, a Tiled catalogue, or both."""
+
+    address: str = ""
+    """``zmq://HOST:PORT`` of a bluesky proxy's in-port; unset: not to ZMQ. The keys beside it are those of this
+    endpoint."""
+    tiled: TiledDestination | None = None
+    """Catalogue to which the agent's runs are written; its URI alone will do."""
+
+    @field_validator("tiled", mode="before")
+    @classmethod
+    def _uri_alone(cls, value: Any) -> Any:
+        return {"uri": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _has_a_destination(self) -> Self:
+        if not self.address and self.tiled is None:
+            raise ValueError("address, tiled or both")
+        return self
+
+
 class Config(Settings):
     """Settings of the agent; each part may be left out."""
 
@@ -88,8 +109,8 @@ class Config(Settings):
     """ZMQ endpoint from which documents are received."""
     tiled: TiledEndpoint | None = None
     """Tiled catalogue from which documents are read, instead of ``source``."""
-    publish: ZMQEndpoint | None = None
-    """ZMQ endpoint to which the agent sends its documents."""
+    publish: PublishSettings | None = None
+    """Where the agent sends its documents."""
     x_target: float | None = None
     """Lithium content x of LixCoO2 at which the charge should stop, for comparison in the summary; the rules decide
     when it stops."""

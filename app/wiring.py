@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from .._version import __version__
+from ..adapters.tiled import TiledSink
+from ..adapters.zmq import ZMQSink
 from ..agent.stream import FrameReader, external_keys_to_read
 from ..agent.types import Estimator, Tabulated
 from .config import Config, ConfigError
@@ -20,6 +22,16 @@ def frame_reader(config: Config) -> FrameReader:
     filler = AssetFiller(config.assets, partial(external_keys_to_read, config.fields, config.fly))
     source = config.source.address if config.source else config.tiled.uri if config.tiled else None
     return FrameReader(config.fields, config.fly, [filler], source, config.series)
+
+
+def publishers(config: Config) -> list[ZMQSink | TiledSink]:
+    """Return the unconnected sinks to which the config publishes."""
+    sinks: list[ZMQSink | TiledSink] = []
+    if config.publish is not None and config.publish.address:
+        sinks.append(ZMQSink(config.publish))
+    if config.publish is not None and config.publish.tiled is not None:
+        sinks.append(TiledSink(config.publish.tiled))
+    return sinks
 
 
 def check_rules(config: Config, models: Sequence[Estimator]) -> None:

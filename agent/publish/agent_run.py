@@ -55,7 +55,7 @@ _DECISION_KEYS = {
     "status_reason": "string",
     **_NAME_KEYS,
 }
-_QUALITY_KEYS = {"uid": "string", "reason": "string", "detail": "string", "seq_num": "integer", **_NAME_KEYS}
+_QUALITY_KEYS = {"uid": "string", "reason": "string", "detail": "string", "frame_seq_num": "integer", **_NAME_KEYS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,7 @@ class AgentRun:
         self._event(layout, values, decision.time)
 
     def set_aside(self, note: SetAside) -> None:
-        """Publish a note on data that could not be served; ``seq_num`` is 0 if the note has no number."""
+        """Publish a note on data that could not be served; ``frame_seq_num`` is 0 if the note has no number."""
         layout = ("quality",)
         if layout not in self._streams:
             self._describe(layout, self._keys(_QUALITY_KEYS, "frames"), note.time)

@@ -53,7 +53,7 @@ def settings_of(
         content.setdefault("model", {})["use"] = (model,)
     if single_site:
         content.setdefault("serving", {})["single_site"] = True
-    if source is not None and source.partition("://")[0] in ("tiled", "http", "https"):
+    if source is not None and _is_tiled(source):
         content["tiled"] = {**(content.get("tiled") or {}), "uri": source}
         content.pop("source", None)
         source = None
@@ -61,14 +61,22 @@ def settings_of(
         content.pop("tiled", None)
     if connect_timeout is not None and content.get("tiled"):
         content["tiled"]["connect_timeout_s"] = connect_timeout
+    if publish is not None and _is_tiled(publish):
+        tiled = (content.get("publish") or {}).get("tiled") or {}
+        content["publish"] = {"tiled": {**tiled, "uri": publish}}
+        publish = None
     for key, address in (("source", source), ("publish", publish)):
         if address is not None:
             content[key] = {**(content.get(key) or {}), "address": address}
-        if connect_timeout is not None and content.get(key):
+        if connect_timeout is not None and (content.get(key) or {}).get("address"):
             content[key]["connect_timeout_s"] = connect_timeout
     settings = validate_settings(content, Config, "command line")
     model_folders(settings)  # before a source is connected or a folder is made
     return settings
+
+
+def _is_tiled(address: str) -> bool:
+    return address.partition("://")[0] in ("tiled", "http", "https")
 
 
 def columns_of(options: list[str] | None) -> dict[str, list[str]] | None:

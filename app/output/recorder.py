@@ -85,7 +85,7 @@ class Recorder:
             self.decisions.append(row)
 
     def _quality(self, doc: Mapping[str, Any], _: str) -> None:
-        reason, number = doc["data"]["reason"], doc["data"]["seq_num"]
+        reason, number = doc["data"]["reason"], doc["data"]["frame_seq_num"]
         (self.gaps if reason in _GAP_REASONS else self.set_aside)[reason] += 1
         self.numbered += bool(number)
 

@@ -219,7 +219,7 @@ def test_what_cannot_be_served_is_told_and_the_rest_is_served():
     reasons = piped.asides()
     assert set(reasons.values()) == {1}
     assert set(reasons) == {"NaN in data", "It constant", "does not cover the grid", "edge step within noise"}
-    assert sorted(q["seq_num"] for q in piped.events("quality")) == [2, 3, 4, 5]
+    assert sorted(q["frame_seq_num"] for q in piped.events("quality")) == [2, 3, 4, 5]
 
 
 def test_a_frame_whose_judgement_fails_costs_the_others_nothing_and_none_is_published_twice(monkeypatch):

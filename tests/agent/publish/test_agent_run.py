@@ -231,8 +231,8 @@ def test_set_aside():
     run.run.close()
     check(run.documents)
     assert [event["data"] for event in run.events("quality")] == [
-        {"uid": "f9", "reason": "too few points", "detail": "7 of 20", "seq_num": 9, **NAMES, "file": "f9.dat"},
-        {"uid": "e1", "reason": "no descriptor", "detail": "", "seq_num": 0, **NAMES},
+        {"uid": "f9", "reason": "too few points", "detail": "7 of 20", "frame_seq_num": 9, **NAMES, "file": "f9.dat"},
+        {"uid": "e1", "reason": "no descriptor", "detail": "", "frame_seq_num": 0, **NAMES},
     ]
 
 
