@@ -5,7 +5,20 @@ from typing import Annotated
 import typer
 
 from ._version import __version__
-from .app.commands import align, calibrate, convert, dataset, evaluate, infer, models, replay, run, sim, train
+from .app.commands import (
+    align,
+    calibrate,
+    convert,
+    dataset,
+    evaluate,
+    infer,
+    inspect,
+    models,
+    replay,
+    run,
+    sim,
+    train,
+)
 from .app.commands.process import keep_streams, log_from
 
 app = typer.Typer(
@@ -15,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (run, replay, sim, infer, align, convert, train, evaluate, calibrate):
+for module in (run, inspect, replay, sim, infer, align, convert, train, evaluate, calibrate):
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
 app.add_typer(models.models_app, name="models")
 app.add_typer(dataset.dataset_app, name="dataset")

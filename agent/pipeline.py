@@ -118,7 +118,8 @@ class Pipeline:
 
     def note(self, note: SetAside) -> None:
         """Publish and log that data could not be served."""
-        _log.warning("set aside", reason=str(note.reason), detail=note.detail, run=note.run_uid, frame=note.seq_num)
+        names = self._names(note.run_uid, file=note.file)
+        _log.warning("set aside", reason=str(note.reason), detail=note.detail, frame=note.seq_num, **names)
         uid = "" if note.run_uid in self._ended else note.run_uid
         key = next((k for k in reversed(self._runs) if uid in (k[0], "")), None)
         if key is not None:
@@ -183,11 +184,13 @@ class Pipeline:
             for decision in self._rules(frame, estimate):
                 self._decide(decision, run)
         except Exception as e:
-            _log.exception("frame not published or not checked by the rules", frame=frame.seq_num)
+            names = self._names(frame.run_uid, file=frame.scan.file)
+            _log.exception("frame not published or not checked by the rules", frame=frame.seq_num, **names)
             self.note(_set_aside(frame, Refusal(Reason.INTERNAL_ERROR, f"{type(e).__name__}: {e}")))
 
     def _decide(self, decision: Decision, run: AgentRun) -> None:
-        _log.info("decision", rule=decision.rule, action=decision.action, reason=decision.reason)
+        names = self._names(decision.run_uid, file=decision.scan.file)
+        _log.info("decision", rule=decision.rule, action=decision.action, reason=decision.reason, **names)
         submitted = self._dispatcher.submit(decision)
         if submitted.status == "proposed" and not submitted.status_reason:
             self._unsettled[submitted.id] = submitted.run_uid
@@ -203,6 +206,7 @@ class Pipeline:
                     action=decision.action,
                     status=decision.status,
                     reason=decision.status_reason,
+                    **self._names(decision.run_uid, file=decision.scan.file),
                 )
             for (uid, _), run in self._runs.items():
                 if uid == decision.run_uid:
@@ -237,12 +241,20 @@ class Pipeline:
                 units=model.units if model is not None else {},
                 grid=model.grid.energy if model is not None else None,
             )
-            _log.info("watching", run=uid, model=provenance.model_name, sha256=provenance.model_sha256[:12])
-            self._runs[key] = AgentRun(start, provenance, self._emit, spectra=self._spectra)
+            sha256 = provenance.model_sha256[:12]
+            _log.info("watching", model=provenance.model_name, sha256=sha256, **self._names(uid))
+            scan = self._watched.get(uid, self._reader.no_run).scan
+            self._runs[key] = AgentRun(start, provenance, self._emit, spectra=self._spectra, scan=scan)
         if self._held_notes:
             for note in self._held_notes.pop(uid, []) + self._held_notes.pop("", []):
                 self._runs[key].set_aside(note)
         return self._runs[key]
+
+    def _names(self, uid: str, file: str = "") -> dict[str, Any]:
+        """Return what is known of a watched run, for a log line; ``file`` replaces the run's."""
+        info = self._watched.get(uid, self._reader.no_run)
+        names = {"run": uid, **info.scan.named(), "element": info.element}
+        return {**names, "file": file} if file else names
 
     def _end_runs(self) -> None:
         """End the agent's runs for stopped runs whose decisions all have a final status."""
@@ -271,4 +283,6 @@ def _close(run: AgentRun, stop: Mapping[str, Any]) -> None:
 
 
 def _set_aside(frame: Frame, refusal: Refusal) -> SetAside:
-    return SetAside(frame.run_uid, frame.uid, frame.time, refusal.reason, refusal.detail, frame.seq_num)
+    return SetAside(
+        frame.run_uid, frame.uid, frame.time, refusal.reason, refusal.detail, frame.seq_num, frame.scan.file
+    )

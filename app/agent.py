@@ -16,7 +16,7 @@ from ..agent.decide import Rules
 from ..agent.pipeline import Pipeline
 from ..agent.types import Control, Estimator, Reason, Received, SetAside, get_logger
 from .config import Config, load_config
-from .wiring import check_rules, frame_reader, load_models, load_tables, versions
+from .wiring import check_rules, frame_reader, load_models, load_tables, publishers, versions
 
 _log = get_logger()
 
@@ -119,16 +119,13 @@ class XASAgent:
         InputError
             The config or a model is invalid.
         EndpointUnreachable
-            Nothing subscribes to the config's ``publish`` endpoint in time.
+            Nothing subscribes to the ZMQ endpoint of the config's ``publish`` in time.
         """
         if not isinstance(config, Config):
             config = load_config(config)
         with ExitStack() as resources:
-            sink = None
-            if config.publish is not None:
-                from ..adapters.zmq import ZMQSink
-
-                sink = ZMQSink(config.publish)
+            sinks = publishers(config)
+            for sink in sinks:
                 resources.callback(sink.close)
                 sink.connect()  # before the models load, so that a dead endpoint fails early
             if RE is not None:
@@ -143,7 +140,7 @@ class XASAgent:
                 resources.callback(control.close)
             agent = cls(config, load_models(config), control)
             agent._resources = resources.pop_all()
-        if sink is not None:
+        for sink in sinks:
             agent.subscribe(sink)
         return agent
 

@@ -4,16 +4,17 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from ..adapters.assets import AssetSettings
-from ..adapters.tiled import TiledEndpoint
+from ..adapters.tiled import TiledDestination, TiledEndpoint
 from ..adapters.zmq import Endpoint, ZMQEndpoint
 from ..agent.decide import ControlSettings, Rule
-from ..agent.fields import FieldSettings
+from ..agent.fields import FieldSettings, SeriesSettings
 from ..agent.spectra import AlignmentSettings
 from ..agent.stream import FlySettings
 from ..agent.types import ConfigError, Settings, read_mapping, read_yaml, validate_settings
@@ -56,6 +57,27 @@ class ServingSettings(Settings):
     published; this adds them to the hints of the ``descriptors`` stream and to descriptors.csv."""
 
 
+class PublishSettings(ZMQEndpoint):
+    """Where the agent's documents go: a ZMQ endpoint, a Tiled catalogue, or both."""
+
+    address: str = ""
+    """``zmq://HOST:PORT`` of a bluesky proxy's in-port; unset: not to ZMQ. The keys beside it are those of this
+    endpoint."""
+    tiled: TiledDestination | None = None
+    """Catalogue to which the agent's runs are written; its URI alone will do."""
+
+    @field_validator("tiled", mode="before")
+    @classmethod
+    def _uri_alone(cls, value: Any) -> Any:
+        return {"uri": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _has_a_destination(self) -> Self:
+        if not self.address and self.tiled is None:
+            raise ValueError("address, tiled or both")
+        return self
+
+
 class Config(Settings):
     """Settings of the agent; each part may be left out."""
 
@@ -65,6 +87,8 @@ class Config(Settings):
     """Models, and the hardware on which they run."""
     fields: FieldSettings = FieldSettings()
     """Data keys of energy and intensities."""
+    series: SeriesSettings = SeriesSettings()
+    """Which runs belong to one series, for rules, alignment and figures."""
     fly: FlySettings | None = None
     """Streams of a fly scan that are joined to one; unset: each stream has its own energies, or the run has one
     axis."""
@@ -85,8 +109,8 @@ class Config(Settings):
     """ZMQ endpoint from which documents are received."""
     tiled: TiledEndpoint | None = None
     """Tiled catalogue from which documents are read, instead of ``source``."""
-    publish: ZMQEndpoint | None = None
-    """ZMQ endpoint to which the agent sends its documents."""
+    publish: PublishSettings | None = None
+    """Where the agent sends its documents."""
     x_target: float | None = None
     """Lithium content x of LixCoO2 at which the charge should stop, for comparison in the summary; the rules decide
     when it stops."""
@@ -136,7 +160,9 @@ def load_config(source: str | Path | Mapping[str, Any] | None = None, preset: st
     if preset is None:
         return validate_settings(content, Config, origin) if content else Config()
     if preset not in presets():
-        raise ConfigError(f"{origin}: found preset {preset!r}, expected one of {', '.join(presets())}")
+        near = get_close_matches(str(preset), presets(), n=1, cutoff=0.5)
+        closest = f"the closest is {near[0]}; " if near else ""
+        raise ConfigError(f"{origin}: no preset {preset!r}; {closest}the presets are {', '.join(presets())}")
     defaults = read_mapping(_BEAMLINES / f"{preset}.yaml")
     return validate_settings(_merged(defaults, content) | {"preset": preset}, Config, origin)
 

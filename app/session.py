@@ -128,6 +128,7 @@ class Session:
         stops = [d for d in recorder.decisions if d["action"] == "stop" and d["status"] == "acknowledged"]
         return {
             "frames": len(recorder.frames),
+            "samples": recorder.samples(),
             "frames_set_aside": dict(recorder.set_aside),
             "flags": recorder.flags(),
             "gaps": dict(recorder.gaps),

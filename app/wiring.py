@@ -3,10 +3,13 @@
 import platform
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from .._version import __version__
+from ..adapters.tiled import TiledSink
+from ..adapters.zmq import ZMQSink
 from ..agent.stream import FrameReader, external_keys_to_read
 from ..agent.types import Estimator, Tabulated
 from .config import Config, ConfigError
@@ -17,7 +20,18 @@ def frame_reader(config: Config) -> FrameReader:
     from ..adapters.assets import AssetFiller
 
     filler = AssetFiller(config.assets, partial(external_keys_to_read, config.fields, config.fly))
-    return FrameReader(config.fields, config.fly, [filler])
+    source = config.source.address if config.source else config.tiled.uri if config.tiled else None
+    return FrameReader(config.fields, config.fly, [filler], source, config.series)
+
+
+def publishers(config: Config) -> list[ZMQSink | TiledSink]:
+    """Return the unconnected sinks to which the config publishes."""
+    sinks: list[ZMQSink | TiledSink] = []
+    if config.publish is not None and config.publish.address:
+        sinks.append(ZMQSink(config.publish))
+    if config.publish is not None and config.publish.tiled is not None:
+        sinks.append(TiledSink(config.publish.tiled))
+    return sinks
 
 
 def check_rules(config: Config, models: Sequence[Estimator]) -> None:
@@ -52,19 +66,42 @@ def load_tables(config: Config, models: Sequence[Estimator]) -> dict[str, Tabula
     return tables
 
 
+def model_folders(config: Config) -> list[Path]:
+    """Return the folders of the models of the config, or of all installed models, for the absorber that it names.
+
+    Raises
+    ------
+    ModelError
+        A folder is not a model.
+    ConfigError
+        None of the models is for the element and edge of the config.
+    """
+    from ..models import card
+
+    folders = [card.find(name) for name in config.model.use or card.installed()]
+    cards = {folder: card.read_card(folder) for folder in folders}
+    element, edge = config.fields.element, config.fields.edge
+    fits = [f for f, c in cards.items() if element in (None, c.absorber) and edge in (None, c.edge)]
+    if not fits:
+        wanted = " ".join(filter(None, (element, edge or "edge")))
+        served = ", ".join(f"{c.name} is for {c.absorber} {c.edge}" for c in cards.values())
+        raise ConfigError(f"no model for {wanted}: {served}")
+    return fits
+
+
 def load_models(config: Config) -> Sequence[Estimator]:
-    """Load, verify and warm up the models of the config, or all installed models.
+    """Load, verify and warm up the models of :func:`model_folders`.
 
     Raises
     ------
     ModelError
         A folder is not a model, or its file does not match its card.
+    ConfigError
+        None of the models is for the element and edge of the config.
     """
-    from ..models import card
     from ..models.runtime import Model
 
-    names = config.model.use or tuple(card.installed())
-    models = [Model(card.find(name), config.model.device) for name in names]
+    models = [Model(folder, config.model.device) for folder in model_folders(config)]
     for model in models:
         model.warm_up()
     return [*models]

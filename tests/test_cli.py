@@ -203,7 +203,18 @@ def test_json_has_an_object_per_spectrum(inferred, feff):
     assert [a["id"] for a in inferred] == [f"x{x:.2f}" for x in cathode()["x"]]
     for k, answer in enumerate(inferred):
         assert (answer["source"], answer["row"]) == (str(feff), k)
-        assert set(answer) == {"id", "source", "row", "ood_score", "flags", "alignment", *CLASSIFIED, *REGRESSED}
+        assert set(answer) == {
+            "id",
+            "source",
+            "row",
+            "sample",
+            "element",
+            "ood_score",
+            "flags",
+            "alignment",
+            *CLASSIFIED,
+            *REGRESSED,
+        }
         for name in CLASSIFIED:
             assert set(answer[name]) == {"value", "mean", "lo", "hi", "p"}
             assert 0 < answer[name]["p"] <= 1
@@ -219,7 +230,7 @@ def test_csv_and_table_say_the_same(inferred, feff, tmp_path, capsys):
     header, table = rows(tmp_path / "co.csv")
     names = [d for d in inferred[0] if d in (*CLASSIFIED, *REGRESSED)]
     columns = [c for d in names for c in (d, f"{d}_p", f"{d}_mean", f"{d}_lo", f"{d}_hi")]
-    assert header == ["id", "source", "row", "set_aside", *columns, "ood_score", "flags"]
+    assert header == ["id", "source", "row", "sample", "element", "set_aside", *columns, "ood_score", "flags"]
     assert [float(row["OS_mean"]) for row in table] == pytest.approx([a["OS"]["mean"] for a in inferred], abs=1e-5)
     assert {row["NNRS"] for row in table} == {""}
     render(inferred, "table")
@@ -303,7 +314,7 @@ def test_descriptors_csv_is_a_row_per_frame(replayed, recording):
     assert {"CN2", "PSGO"}.isdisjoint(order)
     assert any({"CN2_mean", "PSGO"} <= set(doc.get("data", ())) for _, doc in documents(replayed))
     assert header == [
-        "time", "run_uid", "seq_num",
+        "time", "run_uid", "seq_num", "sample", "scan_id", "file", "element",
         *(c for d in order for c in (d, f"{d}_p", f"{d}_mean", f"{d}_lo", f"{d}_hi")),
         "ood_score", "e0_ev", "edge_step", "noise", "latency_ms", "flags",
         "Ewe_V", "recorded_time",

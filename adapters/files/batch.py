@@ -1,29 +1,49 @@
 """The files that a command reads: those of folders and patterns, each on its own."""
 
 import glob
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..formats import Columns, FileSpectrum, SpectrumFileError, read_spectra
 from .folder import is_ignored
 
+_NAMED = 3
+"""Number of files that a message names."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """What became of the files of a command."""
+
+    refused: dict[Path, SpectrumFileError] = field(default_factory=dict)
+    """Errors of the files that cannot be read."""
+    interrupted: bool = False
+    """Whether Ctrl-C ended the work early."""
+
 
 def expand(paths: Iterable[Path]) -> list[Path]:
     """Return the files that the user names: files, the files of folders, and those that match a shell pattern.
 
+    Folders within a folder are not searched; a link without a target and a pipe count as files, so that they are
+    refused with their reason.
+
     Raises
     ------
     SpectrumFileError
-        A folder contains no file of spectra, or no file matches a pattern.
+        A folder contains no file of spectra or cannot be read, or no file matches a pattern.
     """
     files: list[Path] = []
     for path in paths:
-        if path.is_dir():
-            found = sorted(file for file in path.iterdir() if file.is_file() and not is_ignored(file.name))
-        elif not path.exists() and glob.has_magic(str(path)):
-            found = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
-        else:
-            found = [path]
+        try:
+            if path.is_dir():
+                found = sorted(file for file in path.iterdir() if not file.is_dir() and not is_ignored(file.name))
+            elif not path.exists() and glob.has_magic(str(path)):
+                found = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if not Path(name).is_dir())
+            else:
+                found = [path]
+        except OSError as error:
+            raise SpectrumFileError(f"{path}: {error.strerror or error}, expected files of spectra") from error
         if not found:
             raise SpectrumFileError(f"{path}: found no files, expected files of spectra")
         files += found
@@ -31,7 +51,7 @@ def expand(paths: Iterable[Path]) -> list[Path]:
 
 
 def read_all(
-    files: Sequence[Path], columns: Columns | None = None, refused: list[SpectrumFileError] | None = None
+    files: Sequence[Path], columns: Columns | None = None, batch: Batch | None = None
 ) -> Iterator[tuple[Path, list[FileSpectrum]]]:
     """Yield each file with its spectra, in the given order.
 
@@ -40,25 +60,60 @@ def read_all(
     files : sequence of Path
     columns : mapping, optional
         As for :func:`read_spectra`.
-    refused : list of SpectrumFileError, optional
+    batch : Batch, optional
         Gets the error of each file that cannot be read; the other files are read nevertheless. Without it, the first
         error is raised.
 
     Raises
     ------
     SpectrumFileError
-        A file cannot be read, or with ``refused``: none of the files.
+        A file cannot be read, or with ``batch``: none of the files.
     """
-    failed: list[SpectrumFileError] = []
+    good = False
     for path in files:
         try:
             spectra = read_spectra(path, columns=columns)
         except SpectrumFileError as error:
-            if refused is None:
+            if batch is None:
                 raise
-            failed.append(error)
-            refused.append(error)
+            batch.refused[path] = error
         else:
+            good = True
             yield path, spectra
-    if failed and len(failed) == len(files):
-        raise SpectrumFileError("\n".join(map(str, failed)))
+    if batch is not None and batch.refused and not good:
+        raise SpectrumFileError("\n".join(reasons_of(batch.refused)))
+
+
+def file_names(files: Sequence[Path]) -> dict[str, str]:
+    """Return the name of each file by its path, with its folder if files in several folders have one name.
+
+    >>> file_names([Path("day1/NiO.dat"), Path("day2/NiO.dat"), Path("day2/CoO.dat")])
+    {'day1/NiO.dat': 'day1/NiO.dat', 'day2/NiO.dat': 'day2/NiO.dat', 'day2/CoO.dat': 'CoO.dat'}
+    """
+    folders: dict[str, set[Path]] = {}
+    for path in files:
+        folders.setdefault(path.name, set()).add(path.parent)
+    return {str(path): path.name if len(folders[path.name]) == 1 else str(path) for path in files}
+
+
+def reasons_of(refused: Mapping[Path, SpectrumFileError]) -> list[str]:
+    """Return a line for each reason, with the files that it concerns.
+
+    >>> error = SpectrumFileError("a.txt: found an empty file")
+    >>> reasons_of({Path("a.txt"): error, Path("b.txt"): SpectrumFileError("b.txt: found an empty file")})
+    ['a.txt, b.txt: found an empty file']
+    """
+    files: dict[str, list[str]] = {}
+    for path, error in refused.items():
+        files.setdefault(str(error).removeprefix(f"{path}: "), []).append(str(path))
+    return [f"{listed(paths)}: {reason}" for reason, paths in files.items()]
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first names of a list, and the number of the others.
+
+    >>> listed(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

@@ -1,7 +1,7 @@
 """Spectra of files as Bluesky documents: one Event per spectrum, one run per absorber and sample."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import event_model
 
 from ...agent.types import Array, Document
-from ..formats import FileSpectrum, flaw
+from ..formats import ColumnTable, FileSpectrum, flaw
 from .documents import FileSink
 
 PLAN = "convert"
@@ -28,10 +28,19 @@ class RunComposer:
     ----------
     element, edge, sample : str, optional
         They replace those of the files.
+    names : mapping of str to str, optional
+        Names of files by their paths; the others have their own.
     """
 
-    def __init__(self, element: str | None = None, edge: str | None = None, sample: str | None = None) -> None:
+    def __init__(
+        self,
+        element: str | None = None,
+        edge: str | None = None,
+        sample: str | None = None,
+        names: Mapping[str, str] | None = None,
+    ) -> None:
         self.runs = 0
+        self._names = names or {}
         self._given = (element, edge, sample)
         self._key: tuple[str | None, ...] | None = None
         self._run: Any = None
@@ -51,7 +60,8 @@ class RunComposer:
             self._run = self._open_run(key, moment)
             yield "start", self._run.start_doc
         keys = {name: _key(array, "eV" if name == "energy" else "") for name, array in data.items()}
-        for name, text in (("file", Path(spectrum.source).name), ("spectrum", spectrum.title or spectrum.id)):
+        file = self._names.get(spectrum.source, Path(spectrum.source).name)
+        for name, text in (("file", file), ("spectrum", spectrum.title or spectrum.id)):
             data[name], keys[name] = text, {"dtype": "string", "shape": [], "source": _SOURCE}
         points = len(spectrum.energy)
         stream = self._streams.get(points)
@@ -76,6 +86,21 @@ class RunComposer:
         return event_model.compose_run(metadata=metadata, time=moment)
 
 
+def table_documents(table: ColumnTable) -> Iterator[Document]:
+    """Yield a run of one Event that holds the columns of a file under their own names."""
+    named = zip(("element", "edge"), (table.known.get("element"), table.known.get("edge")), strict=True)
+    metadata = {"plan_name": PLAN, **{name: value for name, value in named if value}}
+    run = event_model.compose_run(metadata=metadata)
+    yield "start", dict(run.start_doc)
+    columns = table.named()
+    keys = {name: _key(column, unit) for name, (column, unit) in columns.items()}
+    stream = run.compose_descriptor(name="primary", data_keys=keys)
+    yield "descriptor", dict(stream.descriptor_doc)
+    data = {name: column for name, (column, _) in columns.items()}
+    yield "event", dict(stream.compose_event(data=data, timestamps=dict.fromkeys(data, 0.0)))
+    yield "stop", dict(run.compose_stop())
+
+
 def columns_of(spectrum: FileSpectrum) -> dict[str, Array]:
     """Return the columns, each (M,), from which the agent computes this spectrum, by role; energies in eV."""
     channels, columns = spectrum.channels, {"energy": spectrum.energy}
@@ -98,6 +123,8 @@ class ConversionSummary:
     runs: int = 0
     flaws: list[str] = field(default_factory=list)
     """Spectra that the agent will set aside, with the reason."""
+    interrupted: bool = False
+    """Whether Ctrl-C ended the conversion."""
     notes: list[str] = field(default_factory=list)
     """Guesses, repairs and omissions of the readers."""
 
@@ -109,6 +136,7 @@ def convert(
     element: str | None = None,
     edge: str | None = None,
     sample: str | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> ConversionSummary:
     """Write the spectra of files as documents, each as soon as it is read.
 
@@ -120,8 +148,8 @@ def convert(
         Files with their spectra, as :func:`read_all` yields them.
     out : str or Path
         File to write, .jsonl or .msgpack.
-    element, edge, sample : str, optional
-        They replace those of the files.
+    element, edge, sample, names
+        As for :class:`RunComposer`.
 
     Returns
     -------
@@ -134,7 +162,7 @@ def convert(
     SpectrumFileError
         A file of ``files`` cannot be read.
     """
-    summary, composer, sink = ConversionSummary(), RunComposer(element, edge, sample), FileSink(out)
+    summary, composer, sink = ConversionSummary(), RunComposer(element, edge, sample, names), FileSink(out)
     ending: tuple[str, str] = ("success", "")
     try:
         for path, spectra in files:
@@ -147,7 +175,7 @@ def convert(
             summary.spectra += len(spectra)
             summary.notes += dict.fromkeys(f"{path}: {note}" for spectrum in spectra for note in spectrum.notes)
     except KeyboardInterrupt:
-        pass
+        summary.interrupted = True
     except Exception as error:
         ending = ("abort", str(error))
         raise

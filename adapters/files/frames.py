@@ -7,7 +7,7 @@ import numpy as np
 from ...agent.fields import FieldSettings
 from ...agent.stream import UnusableError, strip_padding
 from ...agent.stream import form_spectrum as measured_spectrum
-from ...agent.types import Formula, Frame, Reason, Refusal
+from ...agent.types import Formula, Frame, Reason, Refusal, Scan
 from ..formats import FileSpectrum, flaw
 from .conversion import columns_of
 
@@ -56,6 +56,7 @@ def frame_of(spectrum: FileSpectrum, number: int, fields: FieldSettings) -> Fram
         element=fields.element or spectrum.element,
         edge=fields.edge or spectrum.edge,
         direction=measured.direction,
+        scan=_scan(spectrum),
     )
 
 
@@ -86,4 +87,9 @@ def computed_frame_of(spectrum: FileSpectrum, number: int, fields: FieldSettings
         formula="mu",
         element=fields.element or spectrum.element,
         edge=fields.edge or spectrum.edge,
+        scan=_scan(spectrum),
     )
+
+
+def _scan(spectrum: FileSpectrum) -> Scan:
+    return Scan(sample=spectrum.sample_or_title, file=Path(spectrum.source).name)

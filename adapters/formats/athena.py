@@ -105,10 +105,13 @@ def read_athena(path: Path, text: TextFile) -> list[FileSpectrum]:
     by_key = {group.key: group for group in kept}
     foils = _foils(kept, by_key)
     complete = broken is None and not text.cut
-    return [_spectrum(path, row, group, by_key, foils, notes, complete) for row, group in enumerate(kept)]
+    spectra: list[FileSpectrum] = []
+    for group in kept:
+        spectra += _spectra(path, len(spectra), group, by_key, foils, notes, complete)
+    return spectra
 
 
-def _spectrum(
+def _spectra(
     path: Path,
     row: int,
     group: _Group,
@@ -116,7 +119,7 @@ def _spectrum(
     foils: set[str],
     notes: tuple[str, ...],
     complete: bool,
-) -> FileSpectrum:
+) -> list[FileSpectrum]:
     args, energy = group.args, _shifted(group)
     normalised = _flag(args, "is_nor")
     channels = {"normalised" if normalised else "mu": group.arrays["y"]}

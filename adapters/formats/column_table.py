@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...agent.fields import FOIL_ROLES
-from ...agent.stream import split_sweeps, turn_negative_currents
+from ...agent.stream import has_only_short_sweeps, has_stray_energy, split_sweeps, turn_negative_currents
 from ...agent.types import Array, Formula
 from .column_names import (
     SIGNALS,
@@ -25,10 +25,18 @@ from .column_names import (
 )
 from .doubts import doubt_columns, doubt_energies, doubt_points, doubt_range
 from .energy import EnergyAxisError, from_angle, in_ev, looks_like_energy, spacing_in_angstrom
-from .spectrum import INTENSITIES, FileSpectrum, SpectrumFileError
+from .spectrum import INTENSITIES, MIN_POINTS, FileSpectrum, SpectrumFileError
 
 EXPECTED = "expected columns energy and mu, or energy, i0 and itrans, named in the header"
 HOW_TO_NAME = "name them with columns={'energy': …, 'i0': …, 'it': …} (--column energy=…)"
+
+
+class UnknownColumnsError(SpectrumFileError):
+    """The columns of energy and absorption in a table cannot be identified."""
+
+    def __init__(self, message: str, table: "ColumnTable") -> None:
+        super().__init__(message)
+        self.table = table
 
 
 @dataclass(slots=True)
@@ -51,9 +59,15 @@ class ColumnTable:
     header: Sequence[str] = ()
     """Lines above the table."""
 
+    def named(self) -> dict[str, tuple[Array, str]]:
+        """Return each column with its unit, by its name or, without one, by its number from 1."""
+        names, units = _names(self)
+        columns = zip(names, self.columns, units, strict=True)
+        return {name or str(k): (column, unit) for k, (name, column, unit) in enumerate(columns, 1)}
 
-def spectrum_of(table: ColumnTable, wanted: Columns | None = None) -> FileSpectrum:
-    """Return the spectrum of a table's columns.
+
+def spectra_in(table: ColumnTable, wanted: Columns | None = None) -> list[FileSpectrum]:
+    """Return the spectra of a table's columns, one for each sweep of the energy.
 
     μ is a column of the table, or else ln(I0/It) or If/I0 (Newville, Rev. Mineral. Geochem. 78, 33 (2014), eqs 2
     and 3), or else a normalised column; the reference is ln(It/Iref). Neighbouring points at one energy are averaged,
@@ -67,23 +81,23 @@ def spectrum_of(table: ColumnTable, wanted: Columns | None = None) -> FileSpectr
 
     Returns
     -------
-    FileSpectrum
+    list of FileSpectrum
 
     Raises
     ------
-    SpectrumFileError
+    UnknownColumnsError
         Energy or absorption are missing, or several columns match equally well.
     """
     names, units = _names(table)
     try:
         choice = choose_columns(names, wanted, table.known.get("element"))
     except AmbiguousColumnError as error:
-        raise SpectrumFileError(f"{table.path}: found {error}") from error
+        raise UnknownColumnsError(f"{table.path}: found {error}", table) from error
     summary = f"{table.path}: {_summary(table, names, choice)}"
     try:
         energy, place, notes = _energies(table, names, units, choice)
     except EnergyAxisError as error:
-        raise SpectrumFileError(f"{summary}: {error}") from error
+        raise UnknownColumnsError(f"{summary}: {error}", table) from error
     if table.no_foil:
         for role in choice.places.keys() & set(FOIL_ROLES) - by_role(wanted).keys():
             del choice.places[role]
@@ -100,7 +114,7 @@ def spectrum_of(table: ColumnTable, wanted: Columns | None = None) -> FileSpectr
         notes += (f"column {2 - place} is read as the absorption",)
     formula = _formula(channels)
     if energy is None or formula is None:
-        raise SpectrumFileError(f"{summary}, {EXPECTED}, or {HOW_TO_NAME}")
+        raise UnknownColumnsError(f"{summary}, {EXPECTED}, or {HOW_TO_NAME}", table)
     notes = (*table.known.get("notes", ()), *notes, *_doubts(table, energy, place, channels))
     if formula == "transmission" and "fluorescence" in channels:
         formula, note = _transmission_or_fluorescence(channels)
@@ -121,10 +135,13 @@ def assemble(
     channels: Mapping[str, Array],
     formula: Formula,
     *,
+    id: str,
+    row: int,
     average: bool = True,
+    complete: bool = True,
     **known: Any,
-) -> FileSpectrum:
-    """Return the spectrum of columns by role.
+) -> list[FileSpectrum]:
+    """Return the spectra of columns by role, one for each sweep of the energy, as a stream has them.
 
     Parameters
     ----------
@@ -136,19 +153,62 @@ def assemble(
         Intensities or absorption by role.
     formula : str
         How μ is computed.
+    id, row
+        Those of the first spectrum. Several spectra have the ids ``id#1``, ``id#2``, ….
     average : bool
         Whether neighbouring points at one energy are averaged.
+    complete : bool
+        Whether the last spectrum is complete.
     **known
-        Further fields of the spectrum; ``id`` and ``row`` are required.
+        Further fields of each spectrum.
 
     Returns
     -------
-    FileSpectrum
+    list of FileSpectrum
     """
     channels, turned = turn_negative_currents(channels)
     if turned:
         note = f"the negative currents of {', '.join(turned)} are read with the opposite sign"
         known["notes"] = (*known.get("notes", ()), note)
+    filled = len(np.trim_zeros(energy, "b"))
+    if 0 < filled < len(energy):
+        note = f"{len(energy) - filled} rows of padding at the end, with the energy 0, are left out"
+        known["notes"] = (*known.get("notes", ()), note)
+        energy, channels = energy[:filled], {role: values[:filled] for role, values in channels.items()}
+    sweeps = _sweeps(energy)
+    count = len(sweeps)
+    if count > 1:
+        known["notes"] = (*known.get("notes", ()), f"the energy turns {count - 1} times: read as {count} spectra")
+    return [
+        _spectrum(
+            path,
+            energy[part],
+            {role: values[part] for role, values in channels.items()},
+            formula,
+            average=average,
+            id=id if count == 1 else f"{id}#{number + 1}",
+            row=row + number,
+            complete=complete or number + 1 < count,
+            **known,
+        )
+        for number, part in enumerate(sweeps)
+    ]
+
+
+def _sweeps(energy: Array) -> list[slice]:
+    """Return the sweeps in the order of the file; only one if energies are not finite, stray or turn too often."""
+    whole = [slice(0, len(energy))]
+    if not np.isfinite(energy).all():
+        return whole
+    sweeps = split_sweeps(energy)
+    short = has_only_short_sweeps([part.stop - part.start for part in sweeps], MIN_POINTS)
+    return whole if short or not sweeps or has_stray_energy(energy, sweeps) else sweeps
+
+
+def _spectrum(
+    path: Path, energy: Array, channels: Mapping[str, Array], formula: Formula, *, average: bool, **known: Any
+) -> FileSpectrum:
+    """Return the spectrum of one sweep."""
     energy, channels, moved = _in_order(energy, channels)
     if moved:
         note = f"{moved} of {len(energy)} points are out of order and are sorted by energy"

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...agent.types import Array
 from .column_names import Columns
-from .column_table import EXPECTED, ColumnTable, spectrum_of
+from .column_table import EXPECTED, ColumnTable, spectra_in
 from .headers import fields, labels, no_foil, scan_metadata, timestamp, without_mark
 from .spectrum import FileSpectrum, SpectrumFileError
 from .text import NumberStyle, TextFile, number_block, parse_rows
@@ -22,7 +22,7 @@ MAX_COLUMNS = 1000
 
 
 def read_columns(path: Path, text: TextFile, wanted: Columns | None = None) -> list[FileSpectrum]:
-    """Return the spectrum of a text file of columns.
+    """Return the spectra of a text file of columns.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def read_columns(path: Path, text: TextFile, wanted: Columns | None = None) -> l
     Returns
     -------
     list of FileSpectrum
-        One spectrum.
+        One per sweep.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def read_columns(path: Path, text: TextFile, wanted: Columns | None = None) -> l
     table = ColumnTable(
         path, list(block.table.T), names, units, d_spacing, known, no_foil(block.header), block.header
     )
-    return [spectrum_of(table, wanted)]
+    return spectra_in(table, wanted)
 
 
 def _counts_rows(column: Array) -> bool:
@@ -70,7 +70,7 @@ def is_ssrl_binary(raw: bytes) -> bool:
 
 
 def read_ssrl_binary(path: Path, raw: bytes, wanted: Columns | None = None) -> list[FileSpectrum]:
-    """Return the spectrum of a binary file of SSRL's EXAFS Data Collector.
+    """Return the spectra of a binary file of SSRL's EXAFS Data Collector.
 
     The file contains 800 bytes of text in records of 40 and 80 bytes; offsets and weights (4 bytes per column each)
     and labels (20 bytes per column); 16 further bytes; then the numbers, 4 bytes each, point by point. They are VAX F
@@ -88,7 +88,7 @@ def read_ssrl_binary(path: Path, raw: bytes, wanted: Columns | None = None) -> l
     Returns
     -------
     list of FileSpectrum
-        One spectrum.
+        One per sweep.
 
     Raises
     ------
@@ -116,11 +116,11 @@ def read_ssrl_binary(path: Path, raw: bytes, wanted: Columns | None = None) -> l
         table = words.view("<f4").astype(np.float64).reshape(there, count)
     notes = () if there == points else (f"the file ends early: {there} of {points} points",)
     known = _known(path, notes, there == points) | {"time": timestamp(head[40:80])}
-    return [spectrum_of(ColumnTable(path, list(table.T), names, known=known), wanted)]
+    return spectra_in(ColumnTable(path, list(table.T), names, known=known), wanted)
 
 
 def _read_ssrl_text(path: Path, text: TextFile, wanted: Columns | None) -> list[FileSpectrum]:
-    """Return the spectrum of an ASCII file of SSRL's collector, which lists one label per line below ``Data:``."""
+    """Return the spectra of an ASCII file of SSRL's collector, which lists one label per line below ``Data:``."""
     lines = text.lines
     data = next((i for i, line in enumerate(lines) if line.strip() == "Data:"), None)
     begin = None if data is None else next((i for i in range(data, len(lines)) if not lines[i].strip()), None)
@@ -141,7 +141,7 @@ def _read_ssrl_text(path: Path, text: TextFile, wanted: Columns | None) -> list[
         notes += (f"the offsets in the header are not subtracted: {offsets.strip()}",)
     known = _known(path, text.notes + notes, complete and not text.cut)
     known |= {"time": timestamp(lines[1]) if len(lines) > 1 else None}
-    return [spectrum_of(ColumnTable(path, list(table.T), names, known=known), wanted)]
+    return spectra_in(ColumnTable(path, list(table.T), names, known=known), wanted)
 
 
 def _known(path: Path, notes: tuple[str, ...], complete: bool) -> dict[str, Any]:

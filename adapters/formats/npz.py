@@ -20,7 +20,7 @@ EXPECTED = "expected energy (M,) or (N, M) and mu or norm of (M,) or (N, M)"
 
 
 def read_npz(path: Path, wanted: Columns | None = None) -> list[FileSpectrum]:
-    """Return one spectrum per row.
+    """Return one spectrum per row, or several if the energy of the row turns.
 
     The archive contains ``energy`` and ``mu`` (or ``norm``, or ``i0`` and ``it`` or ``if``), each (M,) or (N, M), and
     optionally ``id`` (N,), ``reference`` and ``ir``. Energies below 45 are read as keV, which ``notes`` mention.
@@ -54,7 +54,7 @@ def read_npz(path: Path, wanted: Columns | None = None) -> list[FileSpectrum]:
 def spectra_of(
     path: Path, columns: dict[str, Array], signal: str, ids: Sequence[str] | None = None, **known: Any
 ) -> list[FileSpectrum]:
-    """Return one spectrum per row of arrays.
+    """Return one spectrum per row of arrays, or several if the energy of the row turns.
 
     Parameters
     ----------
@@ -88,18 +88,18 @@ def spectra_of(
         raise SpectrumFileError(f"{path}: found {signal} of shape {shape}, {EXPECTED}")
     formula = "transmission" if signal == "it" else signal
     first = known.pop("row", 0)
-    return [
-        assemble(
+    spectra: list[FileSpectrum] = []
+    for row in range(rows):
+        spectra += assemble(
             path,
             columns["energy"][row],
             {role: array[row] for role, array in columns.items() if role != "energy"},
             formula,  # type: ignore[arg-type] - one of the four words
             id=ids[row],
-            row=first + row,
+            row=first + len(spectra),
             **known,
         )
-        for row in range(rows)
-    ]
+    return spectra
 
 
 def _load(path: Path, wanted: Mapping[str, Sequence[str | int]]) -> tuple[dict[str, NDArray], str]:

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from .column_names import Columns
-from .column_table import EXPECTED, ColumnTable, spectrum_of
+from .column_table import EXPECTED, ColumnTable, spectra_in
 from .spectrum import FileSpectrum, SpectrumFileError
 from .text import NumberStyle, TextFile, parse_rows
 
@@ -20,7 +20,7 @@ def is_format_9809(text: TextFile) -> bool:
 
 
 def read_format_9809(path: Path, text: TextFile, wanted: Columns | None = None) -> list[FileSpectrum]:
-    """Return the spectrum of a file, with energies from the observed angles.
+    """Return the spectra of a file, with energies from the observed angles.
 
     The labels ``Angle(c)  Angle(o)  time/s`` and the numbers of the channels are followed by the modes of the
     channels, the offsets and the table.
@@ -35,7 +35,7 @@ def read_format_9809(path: Path, text: TextFile, wanted: Columns | None = None) 
     Returns
     -------
     list of FileSpectrum
-        One spectrum.
+        One per sweep.
 
     Raises
     ------
@@ -75,4 +75,4 @@ def read_format_9809(path: Path, text: TextFile, wanted: Columns | None = None) 
     names = ["requested position", "angle", "time", *names]
     units = ["degrees", "degrees", "s", *[""] * len(channels)]
     columns = ColumnTable(path, list(table.T), names, units, spacing[1] if spacing else "", known)
-    return [spectrum_of(columns, wanted)]
+    return spectra_in(columns, wanted)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .column_names import Columns
-from .column_table import ColumnTable, spectrum_of
+from .column_table import ColumnTable, spectra_in
 from .headers import timestamp
 from .spectrum import FileSpectrum, SpectrumFileError
 from .text import TextFile, detect_style, parse_rows
@@ -32,7 +32,7 @@ def is_spec(text: TextFile) -> bool:
 
 
 def read_spec(path: Path, text: TextFile, wanted: Columns | None = None) -> list[FileSpectrum]:
-    """Return one spectrum per scan that contains energy and absorption; ``notes`` count the other scans.
+    """Return one spectrum per sweep of each scan with energy and absorption; ``notes`` count the other scans.
 
     Parameters
     ----------
@@ -61,9 +61,7 @@ def read_spec(path: Path, text: TextFile, wanted: Columns | None = None) -> list
         known = {"id": f"{path.name}:{label}", "row": len(spectra), "title": f"{number} {command}".strip()}
         last = first + len(lines) - 1 == len(text.lines)
         try:
-            spectra.append(
-                _scan(path, first, lines, known, wanted, ended=text.ended or not last, cut=text.cut and last)
-            )
+            spectra += _scan(path, first, lines, known, wanted, ended=text.ended or not last, cut=text.cut and last)
         except SpectrumFileError as error:
             reasons.append(f"scan {label}: {str(error).removeprefix(f'{path}: ')}")
     if not spectra:
@@ -83,7 +81,7 @@ def _scans(lines: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
 
 def _scan(
     path: Path, first: int, lines: list[str], known: dict, wanted: Columns | None, *, ended: bool, cut: bool
-) -> FileSpectrum:
+) -> list[FileSpectrum]:
     head = {line[:2]: line[2:].strip() for line in lines if line.startswith(("#L", "#D", "#N"))}
     names = [name.strip() for name in re.split(r"\t|\s{2,}", head.get("#L", "")) if name.strip()]
     # An MCA spectrum, @A, spans several lines, all but the last ending in a backslash.
@@ -104,4 +102,4 @@ def _scan(
     if intervals and len(table) != (points := int(intervals[1]) + 1):
         notes += (f"the scan announces {points} points, the file has {len(table)}",)
     known |= {"notes": notes, "complete": complete and not cut, "time": timestamp(head.get("#D", ""))}
-    return spectrum_of(ColumnTable(path, list(table.T), names, known=known), wanted)
+    return spectra_in(ColumnTable(path, list(table.T), names, known=known), wanted)

@@ -22,11 +22,11 @@ class FileSpectrum:
     """One spectrum of a file, not yet checked: see :func:`flaw`."""
 
     id: str
-    """``id`` of the row in an npz, else ``file:row`` or ``file:scan``."""
+    """``id`` of the row in an npz, else ``file:row`` or ``file:scan``; then ``#1``, ``#2``, … if the energy turns."""
     source: str
     """Path of the file, as the caller gives it."""
     row: int
-    """Index among the spectra of the file, from 0; in an npz the row."""
+    """Index among the spectra of the file, from 0."""
     energy: Array
     """(M,) eV; the points of one sweep are sorted."""
     mu: Array
@@ -55,6 +55,11 @@ class FileSpectrum:
     """Guesses, repairs and omissions of the reader, in words."""
     complete: bool = True
     """False if the file ends within this spectrum or before its announced end; ``notes`` describe how."""
+
+    @property
+    def sample_or_title(self) -> str:
+        """The sample's name or, if the file does not contain it, the title of the scan; else empty."""
+        return " ".join((self.sample or self.title or "").split())
 
 
 def flaw(spectrum: FileSpectrum) -> Refusal | None:

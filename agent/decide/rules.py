@@ -17,8 +17,8 @@ _NAMESPACE = uuid.UUID("6f1d3a52-1d0c-5c6e-9b5f-0d6a3c1f7e24")
 _MAX_SERIES = 256
 """Number of series, and of runs, that are remembered; the least recently used ones are dropped."""
 
-_SeriesKey = tuple[str | None, str | None, str | None, str | None]
-"""(sample, run if there is no sample, element, edge)"""
+_SeriesKey = tuple[str, str | None, str | None]
+"""(series, element, edge)"""
 
 
 class Rule(Settings):
@@ -65,7 +65,7 @@ class Rules:
 
     def __call__(self, frame: Frame, estimate: Estimate) -> list[Decision]:
         """Return the decisions for one frame, at most one per rule, in the order of the rules."""
-        key = (frame.sample_uid, None if frame.sample_uid else frame.run_uid, frame.element, frame.edge)
+        key = (frame.series, frame.element, frame.edge)
         watches = self._watches.setdefault(key, {})
         decisions = []
         for rule in self._rules:
@@ -91,7 +91,7 @@ class Rules:
                     time=frame.time,
                     confidence=verdict.confidence,
                     evidence=verdict.evidence,
-                    sample_uid=frame.sample_uid,
+                    scan=frame.scan,
                     args=rule.args,
                 )
             )
@@ -100,7 +100,7 @@ class Rules:
     def forget(self, run_uid: str) -> None:
         """Forget a run that stopped; the series of a sample is kept."""
         self._decisions.pop(run_uid, None)
-        for key in [key for key in self._watches if key[1] == run_uid]:
+        for key in [key for key in self._watches if key[0] == run_uid]:
             del self._watches[key]
 
     def _point(self, rule: Rule, frame: Frame, estimate: Estimate) -> SeriesPoint | None:

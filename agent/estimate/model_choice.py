@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..types import Array, Estimator, Reason, Refusal
+from ..types import ELEMENTS, Array, Estimator, Reason, Refusal, edge_ev
 
 # A scan of an edge begins at most this far above it (FEFF rows begin at their first rise) and ends beyond it.
 _MAX_START_ABOVE_EV, _MIN_END_ABOVE_EV = 20.0, 20.0
 # Windows below and above an edge whose mean absorptions are compared if a scan covers several edges.
 _WINDOW_START_EV, _WINDOW_END_EV = 10.0, 60.0
 _MIN_STEP_PART = 0.5  # of the highest step: lower ones are not the measured edge
+_WITH_K_EDGE = ELEMENTS[14:70]  # those whose K edges beamlines measure
 
 
 def choose_model(
@@ -33,9 +34,7 @@ def choose_model(
         fits = [m for m in models if m.absorber == element and edge in (None, m.edge_name)]
         wanted = f"{element} {edge or 'edge'}"
     else:
-        fits = [
-            m for m in models if energy[0] - _MAX_START_ABOVE_EV < m.edge.edge_ev < energy[-1] - _MIN_END_ABOVE_EV
-        ]
+        fits = [m for m in models if _covers(energy, m.edge.edge_ev)]
         wanted = f"{energy[0]:.1f}…{energy[-1]:.1f} eV"
         if len(fits) > 1:
             # A long EXAFS scan covers other elements' edges, but only its own shows a step.
@@ -47,6 +46,40 @@ def choose_model(
         loaded = ", ".join(f"{m.absorber} {m.edge_name}" for m in models) or "none"
         return Refusal(Reason.NO_MODEL, f"no model for {wanted}; loaded are {loaded}")
     return Refusal(Reason.SEVERAL_MODELS, f"{', '.join(m.name for m in fits)} all fit {wanted}")
+
+
+def check_model(model: Estimator, energy: Array, mu: Array, element: str | None) -> Estimator | Refusal:
+    """Return the model, or a refusal with ``NO_MODEL`` if the spectrum is not one of its edge.
+
+    Parameters
+    ----------
+    model : as the document or the user names it
+    energy : (M,) eV, rising
+    mu : (M,) absorption
+    element : as the document or the user names it, or None
+    """
+    if _covers(energy, model.edge.edge_ev):
+        return model
+    is_for = f"{model.name} is for {model.absorber}, with its {model.edge_name} edge at {model.edge.edge_ev:.0f} eV"
+    named = None if element == model.absorber else element
+    if found := named or _absorber_of(energy, mu):
+        return Refusal(Reason.NO_MODEL, f"this spectrum is {found}; {is_for}")
+    return Refusal(Reason.NO_MODEL, f"this spectrum covers {energy[0]:.0f}…{energy[-1]:.0f} eV; {is_for}")
+
+
+def _covers(energy: Array, edge: float) -> bool:
+    return bool(energy[0] - _MAX_START_ABOVE_EV < edge < energy[-1] - _MIN_END_ABOVE_EV)
+
+
+def _absorber_of(energy: Array, mu: Array) -> str | None:
+    """Return the element with the K edge at which the spectrum rises most; None if it shows no such edge."""
+    rises = {
+        element: _rise(energy, mu, ev) for element in _WITH_K_EDGE if _covers(energy, ev := edge_ev(element, "K"))
+    }
+    if not rises:
+        return None
+    found = max(rises, key=lambda element: rises[element])
+    return found if rises[found] > _MIN_STEP_PART * float(np.ptp(mu)) else None
 
 
 def _rise(energy: Array, mu: Array, edge_ev: float) -> float:

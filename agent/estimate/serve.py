@@ -13,10 +13,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spectra import Aligned, series_key
+from ..spectra import Aligned
 from ..types import Estimate, Estimator, Flag, Frame, Reason, Refusal, get_logger
 from .energy_uncertainty import EnergyUncertainty
-from .model_choice import choose_model
+from .model_choice import check_model, choose_model
 
 _log = get_logger()
 
@@ -131,7 +131,7 @@ class FrameServer:
 
     def _choose(self, frame: Frame) -> Estimator | Refusal:
         if self._named is not None:
-            return self._named
+            return check_model(self._named, frame.energy, frame.mu, frame.element)
         return choose_model(self._models, frame.energy, frame.mu, frame.element, frame.edge)
 
     def _batches(self, chosen: Sequence[tuple[Estimator, Frame]]) -> Iterator[tuple[Estimator, list[Frame]]]:
@@ -182,10 +182,10 @@ class FrameServer:
         spectra, energy_sds = np.stack([answer.mu for answer in good]), None
         if self._energy_uncertainty is not None:
             sd = np.array([answer.quantities["energy_sd_ev"] for answer in good])
-            energy_sds = self._energy_uncertainty([series_key(answer.frame) for answer in good], model, spectra, sd)
+            energy_sds = self._energy_uncertainty([answer.frame.series for answer in good], model, spectra, sd)
         return model.estimate(spectra, energy_sds)
 
 
 def _failed(frame: Frame, error: Exception) -> Refusal:
-    _log.exception("frame not served", run=frame.run_uid, frame=frame.seq_num)
+    _log.exception("frame not served", run=frame.run_uid, frame=frame.seq_num, **frame.scan.named())
     return Refusal(Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}")

@@ -3,7 +3,6 @@
 The usual names come from public beamline profiles (NSLS-II BMM, ISS, QAS and SST-1, APS Haven) and from XDI.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -22,8 +21,9 @@ from .names import (
     match_synonyms,
     plain_name,
 )
-from .run_start import find_no_foil, first_value, nested_value, parse_absorber
+from .run_start import find_no_foil, first_value, nested_value
 from .settings import FieldSettings
+from .watched import element_and_edge
 
 Form = Literal["step", "array"]
 
@@ -154,40 +154,6 @@ def energy_candidates(
             if isinstance(resolved, StreamFields) and resolved.formula and resolved.energy == key:
                 found[key] = resolved
     return found
-
-
-def external_keys_of_spectra(
-    fields: FieldSettings, descriptor: Mapping[str, Any], start: Mapping[str, Any]
-) -> frozenset[str] | UnreadableStream:
-    """Return the external data keys that a descriptor's spectra need.
-
-    Returns
-    -------
-    frozenset of str
-        Data keys; empty if the stream has no spectra or the documents hold them completely.
-    UnreadableStream
-        The spectra cannot be read even with the external data.
-    """
-    all_keys: Mapping[str, Mapping[str, Any]] = descriptor["data_keys"]
-    external = frozenset(key for key, about in all_keys.items() if about.get("external"))
-    if not external:
-        return frozenset()
-    if isinstance(inside := resolve(fields, descriptor, start), StreamFields):
-        return inside.used & external
-    filled = resolve(fields, mark_filled(descriptor, external), start)
-    if isinstance(filled, StreamFields):
-        return filled.used & external
-    return filled if isinstance(filled, UnreadableStream) else frozenset()
-
-
-def mark_filled(descriptor: Mapping[str, Any], filled: Iterable[str]) -> dict[str, Any]:
-    """Return the descriptor as it is once the external keys ``filled`` are in its Events."""
-    filled = set(filled)
-    keys = {
-        key: {k: v for k, v in about.items() if k != "external"} if key in filled else about
-        for key, about in descriptor["data_keys"].items()
-    }
-    return {**descriptor, "data_keys": keys}
 
 
 def find_missing_fields(
@@ -376,33 +342,3 @@ def _configured_energies(fields: FieldSettings, descriptor: Mapping[str, Any]) -
             scale = 1000.0 if str(about.get(key, {}).get("units", "")).lower() == "kev" else 1.0
             return np.asarray(arrays[key], dtype=np.float64).reshape(-1) * scale
     return None
-
-
-def element_and_edge(fields: FieldSettings, start: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """Return the absorber's symbol and the edge, from the configuration or from the RunStart.
-
-    >>> element_and_edge(FieldSettings(), {"edge": "Ni_K"})
-    ('Ni', 'K')
-    >>> element_and_edge(FieldSettings(), {"XDI": {"Element": {"symbol": ("cu",), "edge": "K"}}})
-    ('Cu', 'K')
-    """
-    element, edge = parse_absorber(
-        first_value(start, ("element", "Element.symbol", "XDI.Element.symbol", "symbol")),
-        first_value(start, ("edge", "Element.edge", "XDI.Element.edge")),
-    )
-    return fields.element or element, fields.edge or edge
-
-
-def skip_reason(fields: FieldSettings, start: Mapping[str, Any]) -> str | None:
-    """Return why the plan name or kind of a run excludes an absorption scan; None if it does not."""
-    kind = " ".join(str(first_value(start, (key,)) or "") for key in fields.kind_keys).lower()
-    if word := next((word for word in fields.skip_plans if _contains(kind, word)), None):
-        return word
-    if start and fields.only_plans and not any(_contains(kind, word) for word in fields.only_plans):
-        return f"contains none of {', '.join(fields.only_plans)}"
-    return None
-
-
-def _contains(kind: str, word: str) -> bool:
-    # The number 333, of a reflection, must not match an energy of 8333 eV.
-    return bool(re.search(rf"(?<!\d){re.escape(word)}(?!\d)" if word.isdigit() else re.escape(word.lower()), kind))

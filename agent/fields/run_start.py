@@ -1,7 +1,8 @@
 """Reads metadata of a RunStart, which may be nested, dotted, 1-tuples or strings."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from numbers import Integral
 from typing import Any
 
 from ..types import as_number
@@ -57,16 +58,42 @@ def nested_value(doc: Any, *path: str) -> Any:
 def first_value(start: Mapping[str, Any], names: Iterable[str]) -> Any:
     """Return the first value that is set, under a dotted name or nested; a 1-tuple gives its member."""
     for name in names:
-        parts = name.split(".")
-        candidates = [start.get(name), nested_value(start, *parts)]
-        if len(parts) > 1:
-            candidates.append(nested_value(start, parts[0], ".".join(parts[1:])))
-        for value in candidates:
-            while isinstance(value, (list, tuple)) and len(value) == 1:
-                value = value[0]
+        for value in _values_under(start, name):
             if isinstance(value, (str, int)) and value != "":
                 return value
     return None
+
+
+def read_text(start: Mapping[str, Any], names: Iterable[str]) -> str:
+    """Return the first text or number that is set, as one line of text; empty if there is none.
+
+    >>> read_text({"sample_uid": " ", "Sample": {"name": "NiO"}}, ["sample_uid", "Sample.name"])
+    'NiO'
+    >>> read_text({"sample_uid": 7.0}, ["sample_uid"])
+    '7'
+    """
+    for name in names:
+        for value in _values_under(start, name):
+            if isinstance(value, str):
+                text = " ".join(value.split())
+            elif isinstance(value, Integral) and not isinstance(value, bool):  # exact, however long
+                text = str(int(value))
+            else:
+                number = as_number(value)
+                text = "" if number is None else f"{number:.15g}"
+            if text:
+                return text
+    return ""
+
+
+def _values_under(start: Mapping[str, Any], name: str) -> Iterator[Any]:
+    """Yield the values under a dotted name, nested or not; a 1-tuple gives its member."""
+    parts = name.split(".")
+    for path in ([name], parts, [parts[0], ".".join(parts[1:])]):
+        value = nested_value(start, *path)
+        while isinstance(value, (list, tuple)) and len(value) == 1:
+            value = value[0]
+        yield value
 
 
 def read_number(start: Mapping[str, Any], name: str) -> float | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from ..types import Formula, Settings
+from ..types import ELEMENTS, Formula, Settings, is_edge
 from .monochromator import Relation
 from .names import match_keys
 from .run_start import parse_absorber
@@ -43,9 +43,9 @@ class FieldSettings(Settings):
     """``transmission``: μ = ln(I0/It); ``fluorescence``: If/I0; ``mu``, ``normalised``: the field ``mu`` unchanged.
     Unset: the first possible one of transmission, fluorescence, mu, normalised, so that all frames are normalised
     alike; fluorescence comes first if the RunStart names it as its mode."""
-    element: str | None = Field(default=None, pattern="^[A-Z][a-z]?$")
+    element: str | None = None
     """Symbol of the absorber, in any case; unset: from the RunStart."""
-    edge: str | None = Field(default=None, pattern="^[KLM][1-5]?$")
+    edge: str | None = None
     """K, L3, … in any case, or with the absorber, as in ``Ni_K``; unset: from the RunStart."""
     streams: tuple[str, ...] | None = None
     """Streams to read; unset: all that have an energy, except ``baseline`` and monitors (``*_monitor``)."""
@@ -80,6 +80,20 @@ class FieldSettings(Settings):
             except re.error as error:
                 raise ValueError(f"a regular expression between the slashes ({error})") from None
         return names
+
+    @field_validator("element")
+    @classmethod
+    def _check_element(cls, element: str | None) -> str | None:
+        if element is not None and element not in ELEMENTS:
+            raise ValueError(f"the symbol of the absorber, such as Ni; {element} is no element")
+        return element
+
+    @field_validator("edge")
+    @classmethod
+    def _check_edge(cls, edge: str | None) -> str | None:
+        if edge is not None and not is_edge(edge):
+            raise ValueError(f"an absorption edge, such as K or L3; {edge} is none")
+        return edge
 
     def reads(self, stream: str) -> bool:
         """Whether a stream of this name may hold spectra."""

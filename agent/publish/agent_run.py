@@ -4,14 +4,14 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import event_model
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import Array, Decision, DescriptorEstimate, Estimate, Frame, SetAside, as_count, get_logger
+from ..types import Array, Decision, DescriptorEstimate, Estimate, Frame, Scan, SetAside, get_logger
 
 _log = get_logger()
 
@@ -41,6 +41,8 @@ _UNITS = {
 _INHERITED = ("sample_uid", "data_session")
 """Texts that are copied from the watched RunStart."""
 
+_NAME_KEYS = {"sample": "string", "scan_id": "integer", "file": "string", "element": "string"}
+"""What every Event says of the scan to which it belongs; 0 and empty if unknown."""
 _DECISION_KEYS = {
     "id": "string",
     "rule": "string",
@@ -51,8 +53,9 @@ _DECISION_KEYS = {
     "confidence": "number",
     "status": "string",
     "status_reason": "string",
+    **_NAME_KEYS,
 }
-_QUALITY_KEYS = {"uid": "string", "reason": "string", "detail": "string", "seq_num": "integer"}
+_QUALITY_KEYS = {"uid": "string", "reason": "string", "detail": "string", "frame_seq_num": "integer", **_NAME_KEYS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +91,27 @@ class AgentRun:
     provenance : model, config and versions
     emit : receives each document, ``(name, doc)``
     spectra : whether to publish the aligned spectra
+    scan : sample, number and file of the watched run
     """
 
-    def __init__(self, start: Mapping[str, Any], provenance: Provenance, emit: Emit, *, spectra: bool = True) -> None:
-        self._provenance = provenance
+    def __init__(
+        self,
+        start: Mapping[str, Any],
+        provenance: Provenance,
+        emit: Emit,
+        *,
+        spectra: bool = True,
+        scan: Scan | None = None,
+    ) -> None:
+        self._provenance, self._scan = provenance, scan or Scan()
         self._units = {**_UNITS, **provenance.units}
         self._emit = emit
         self._spectra = spectra
         self._latest = float(start["time"])
         # The tests validate the documents; validation here would take longer than the estimate.
-        bundle = event_model.compose_run(time=self._latest, metadata=_metadata(start, provenance), validate=False)
+        bundle = event_model.compose_run(
+            time=self._latest, metadata=_metadata(start, provenance, self._scan), validate=False
+        )
         self._compose_descriptor = bundle.compose_descriptor
         self._compose_stop = bundle.compose_stop
         self._streams: dict[tuple[Any, ...], tuple[event_model.ComposeEvent, tuple[str, ...]]] = {}
@@ -117,7 +131,8 @@ class AgentRun:
 
         A classified descriptor D has the keys ``D``, ``D_p``, ``D_mean``, ``D_lo`` and ``D_hi``; a regressed one has
         the last three. The other keys are ``ood_score``, ``e0_ev``, ``edge_step``, ``noise``, ``latency_ms``, the
-        frame's uid, number and time, ``flags``, the other alignment quantities and the frame's readings. A reading
+        frame's uid, number and time, its sample, scan id, file and element, ``flags``, the other alignment quantities
+        and the frame's readings. A reading
         whose name is one of these keys is published as ``reading_…``; ``.`` and ``/`` in names become ``_``.
 
         Parameters
@@ -145,6 +160,7 @@ class AgentRun:
         values.append(float(estimate.ood_score))
         values += [float(quantities.get(name, math.nan)) for name in _REQUIRED]
         values += float(latency_ms), frame.uid, int(frame.seq_num), float(frame.time)
+        values += self._names(frame.scan, frame.element)
         values.append(", ".join(estimate.flags))
         values += [float(value) for name, value in quantities.items() if name not in _REQUIRED]
         values += [float(value) for value in readings.values()]
@@ -167,15 +183,17 @@ class AgentRun:
             float(decision.confidence),
             decision.status,
             decision.status_reason,
+            *self._names(decision.scan),
         )
         self._event(layout, values, decision.time)
 
     def set_aside(self, note: SetAside) -> None:
-        """Publish a note on data that could not be served; ``seq_num`` is 0 if the note has no number."""
+        """Publish a note on data that could not be served; ``frame_seq_num`` is 0 if the note has no number."""
         layout = ("quality",)
         if layout not in self._streams:
             self._describe(layout, self._keys(_QUALITY_KEYS, "frames"), note.time)
-        self._event(layout, (note.uid, str(note.reason), note.detail, int(note.seq_num or 0)), note.time)
+        names = self._names(replace(self._scan, file=note.file or self._scan.file))
+        self._event(layout, (note.uid, str(note.reason), note.detail, int(note.seq_num or 0), *names), note.time)
 
     def close(
         self, exit_status: str = "success", reason: str = "", time: float | None = None, *, watched: bool = True
@@ -216,12 +234,13 @@ class AgentRun:
                     "dims": ["energy"],
                     "units": self._units["spectrum"],
                 },
-                **self._keys({"frame_uid": "string", "frame_seq_num": "integer"}, "frames"),
+                **self._keys({"frame_uid": "string", "frame_seq_num": "integer", **_NAME_KEYS}, "frames"),
             }
             grid = self._provenance.grid
             configuration = {} if grid is None else {"xas_agent": _grid_configuration(grid, frame.time)}
             self._describe(layout, keys, frame.time, configuration=configuration)
-        self._event(layout, (spectrum, frame.uid, int(frame.seq_num)), frame.time)
+        names = self._names(frame.scan, frame.element)
+        self._event(layout, (spectrum, frame.uid, int(frame.seq_num), *names), frame.time)
 
     def _frame_keys(
         self,
@@ -242,6 +261,7 @@ class AgentRun:
         keys |= self._keys(dict.fromkeys(_REQUIRED, "number"), "alignment")
         keys |= self._keys({"latency_ms": "number"}, "agent")
         keys |= self._keys({"frame_uid": "string", "frame_seq_num": "integer", "frame_time": "number"}, "frames")
+        keys |= self._keys(_NAME_KEYS, "frames")
         keys |= self._keys({"flags": "string"}, "model")
         for name in quantities:
             if name not in _REQUIRED:
@@ -250,6 +270,10 @@ class AgentRun:
         for name in readings:
             keys[_free_key(name, "reading_", keys)] = _data_key(f"reading {name}", self._units.get(name))
         return keys, {"xas_agent": result_keys, "readings": list(keys)[len(result_keys) :]}
+
+    def _names(self, scan: Scan, element: str | None = None) -> tuple[str, int, str, str]:
+        """Return the values of ``_NAME_KEYS``."""
+        return scan.sample, scan.scan_id, scan.file, element or self._provenance.element or ""
 
     def _keys(self, dtypes: Mapping[str, str], source: str) -> dict[str, dict[str, Any]]:
         return {name: _data_key(source, self._units.get(name), dtype) for name, dtype in dtypes.items()}
@@ -277,11 +301,12 @@ class AgentRun:
         self._emit("event", dict(event))
 
 
-def _metadata(start: Mapping[str, Any], provenance: Provenance) -> dict[str, Any]:
+def _metadata(start: Mapping[str, Any], provenance: Provenance, scan: Scan) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "plan_name": "xas_agent",
         "plan_type": "generator",
-        "scan_id": as_count(start.get("scan_id")) or 0,
+        "scan_id": scan.scan_id,
+        "series": scan.series or start["uid"],
         "xas_agent": True,
         "parent_uid": start["uid"],
         "model": {"name": provenance.model_name, "sha256": provenance.model_sha256},
@@ -292,8 +317,8 @@ def _metadata(start: Mapping[str, Any], provenance: Provenance) -> dict[str, Any
     for name in _INHERITED:
         if isinstance(start.get(name), str):
             metadata[name] = str(start[name])
-    for name in ("element", "edge"):
-        if (value := getattr(provenance, name)) is not None:
+    for name, value in (("element", provenance.element), ("edge", provenance.edge), ("sample_name", scan.sample)):
+        if value:
             metadata[name] = value
     return metadata
 

@@ -4,7 +4,7 @@ from .align import Aligned, align
 from .batch import Batch
 from .normalisation import Normalised
 from .self_absorption import SelfAbsorptionSettings, thick_alpha
-from .series import SeriesAlignment, series_key
+from .series import SeriesAlignment
 from .settings import AlignmentSettings
 from .theory import TheoryAlignment, with_tail
 
@@ -17,7 +17,6 @@ __all__ = [
     "SeriesAlignment",
     "TheoryAlignment",
     "align",
-    "series_key",
     "thick_alpha",
     "with_tail",
 ]

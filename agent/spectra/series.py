@@ -31,7 +31,8 @@ class _Series:
 class SeriesAlignment:
     """Aligns frames in the order of time, batch by batch; the result does not depend on the batches.
 
-    A series is the frames of one sample, or of one run if the sample is not named, for one model.
+    A series is the frames of one sample, or of one run if the sample is not named, that are measured in one way, for
+    one model.
 
     Parameters
     ----------
@@ -57,7 +58,7 @@ class SeriesAlignment:
 
     def kind(self, frame: Frame) -> tuple[Hashable, ...]:
         """Return what frames must have in common to be aligned in one call."""
-        series = (series_key(frame), frame.energy.tobytes()) if self._settings.glitches is not None else ()
+        series = (frame.series, frame.energy.tobytes()) if self._settings.glitches is not None else ()
         return len(frame.energy), frame.normalised, frame.reference is None, frame.formula, series
 
     def __call__(self, frames: Sequence[Frame], model: Estimator) -> Aligned:
@@ -112,7 +113,7 @@ class SeriesAlignment:
         return frame.formula == "fluorescence" or computed
 
     def _series_of(self, frame: Frame, model: Estimator) -> _Series:
-        return self._series.setdefault((model.name, series_key(frame)), _Series())
+        return self._series.setdefault((model.name, frame.series, frame.formula, frame.normalised), _Series())
 
     def _glitches(self, frames: Sequence[Frame], batch: Batch, model: Estimator) -> Glitches | None:
         settings = self._settings.glitches
@@ -146,8 +147,3 @@ def _follow(track: FoilTrack, frame: Frame, own: EnergyCalibration) -> EnergyCal
         return own
     followed = track.follow(frame.time, own.shift_ev, own.sd_ev)
     return replace(followed, flag=own.flag or followed.flag)
-
-
-def series_key(frame: Frame) -> str:
-    """Key of a frame's series: its sample, or its run if the sample is not named."""
-    return frame.sample_uid or frame.run_uid

@@ -6,7 +6,9 @@ from cachetools import LRUCache
 
 from ..fields import FieldSettings
 from ..types import Reason, RunDocument, SetAside
-from .run import FrameOutcome, RunAssembler
+from .frames import FrameOutcome
+from .run import RunAssembler
+from .unread import UnreadStreams
 
 MAX_SAMPLES = 256
 """Number of samples whose robot parameters are remembered."""
@@ -20,10 +22,16 @@ class FrameAssembler:
     of a frame uses one ``seq_num`` of its run.
 
     Not thread-safe.
+
+    Parameters
+    ----------
+    fields : names of the fields
+    source : source of the documents as the command line names it, for messages
     """
 
-    def __init__(self, fields: FieldSettings) -> None:
+    def __init__(self, fields: FieldSettings, source: str | None = None) -> None:
         self._fields = fields
+        self._unread = UnreadStreams(source)
         self._runs: dict[str, RunAssembler] = {}
         self._samples: LRUCache[str, dict[str, float]] = LRUCache(MAX_SAMPLES)
 
@@ -52,7 +60,7 @@ class FrameAssembler:
 
     def _start(self, document: RunDocument) -> None:
         info = document.run
-        run = self._runs.setdefault(info.uid, RunAssembler(info, self._fields, self._samples))
+        run = self._runs.setdefault(info.uid, RunAssembler(info, self._fields, self._samples, self._unread))
         run.begin(info)
         for earlier in self._runs.values():  # a robot run whose stop was lost has ended when its sample is measured
             if earlier is not run and earlier.info.sample_uid == info.sample_uid:

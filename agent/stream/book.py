@@ -6,7 +6,7 @@ from typing import Any
 
 from cachetools import FIFOCache
 
-from ..fields import FieldSettings, element_and_edge, skip_reason
+from ..fields import FieldSettings, SeriesSettings, element_and_edge, read_scan, read_text, skip_reason
 from ..types import Reason, Received, RunDocument, RunInfo, SetAside, as_count, get_logger
 from .columns import document_time
 from .deadlines import Deadlines
@@ -40,9 +40,16 @@ class Book:
     ----------
     fields : plans to skip, and the configured element and edge
     reads : whether a stream of this name may hold part of a spectrum; by default ``fields.reads``
+    series : which runs belong to one series
     """
 
-    def __init__(self, fields: FieldSettings, reads: Callable[[str], bool] | None = None) -> None:
+    def __init__(
+        self,
+        fields: FieldSettings,
+        reads: Callable[[str], bool] | None = None,
+        series: SeriesSettings | None = None,
+    ) -> None:
+        self._series = series or SeriesSettings()
         self._fields, self._reads = fields, reads or fields.reads
         element, edge = element_and_edge(fields, {})
         self.no_run = RunInfo("", element=element, edge=edge)
@@ -160,9 +167,8 @@ class Book:
         if skipped is not None:
             _log.info("spectra not read", run=uid, because=f"plan or kind: {skipped}")
         element, edge = element_and_edge(self._fields, start)
-        sample = start.get("sample_uid")
-        sample = sample if isinstance(sample, str) and sample and not own else None
-        return RunInfo(uid, start, not own and skipped is None, element, edge, sample)
+        sample = None if own else read_text(start, ["sample_uid"]) or None
+        return RunInfo(uid, start, not own and skipped is None, element, edge, sample, read_scan(start, self._series))
 
     def _begin(self, run: RunRecord, info: RunInfo, doc: Doc, at: float) -> None:
         """Return a run's start, then the documents that waited for it."""

@@ -1,7 +1,7 @@
 """Finds the energies of a stream whose field names do not tell them, by their values."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,19 +39,41 @@ def guess_energy(
     absorber : element and edge of the run, as far as they are known
     min_points : smallest number of points in a sweep
     """
-    scales = {key: _scale_to_ev(key, columns[key], units.get(key), absorber, min_points) for key in candidates}
-    found = [key for key, scale in scales.items() if scale is not None]
-    for preferred in (lambda name: not _TARGET.search(name), _MONOCHROMATOR.search):
-        found = [key for key in found if preferred(plain_name(key))] or found
+    scales = {key: scale_to_ev(key, columns[key], units.get(key), absorber, min_points) for key in candidates}
+    found = prefer_readback([key for key, scale in scales.items() if scale is not None])
     if len(found) != 1:
         return None
     return replace(candidates[found[0]], energy_scale=scales[found[0]] or 1.0)
 
 
-def _scale_to_ev(
-    key: str, values: Array, unit: Any, absorber: tuple[str | None, str | None], min_points: int
+def prefer_readback(keys: Sequence[str]) -> list[str]:
+    """Return the keys of readbacks if there are any, and of these the keys of monochromators if there are any."""
+    found = list(keys)
+    for preferred in (lambda name: not _TARGET.search(name), _MONOCHROMATOR.search):
+        found = [key for key in found if preferred(plain_name(key))] or found
+    return found
+
+
+def scale_to_ev(
+    key: str,
+    values: Array,
+    unit: Any,
+    absorber: tuple[str | None, str | None],
+    min_points: int,
+    *,
+    by_name: bool = True,
 ) -> float | None:
-    """Return the factor that converts a column of energies to eV; None if it does not hold energies."""
+    """Return the factor that converts a column of energies to eV; None if it does not hold energies.
+
+    Parameters
+    ----------
+    key : data key of the column
+    values : (M,) in the order of acquisition
+    unit : unit in the descriptor, or None
+    absorber : element and edge of the run, as far as they are known
+    min_points : smallest number of points in a sweep
+    by_name : whether a column of an unknown element must have the unit or the name of an energy
+    """
     unit = str(unit or "").strip().lower()
     if unit not in ("", "ev", "kev") or values.size < min_points or not np.isfinite(values).all():
         return None
@@ -67,7 +89,7 @@ def _scale_to_ev(
     edges = _edges(element, edge)
     if edges:
         return scale if any(low * scale < at < high * scale for at in edges) else None
-    return scale if unit or _MONOCHROMATOR.search(plain_name(key)) else None
+    return scale if unit or not by_name or _MONOCHROMATOR.search(plain_name(key)) else None
 
 
 def _edges(element: str | None, edge: str | None) -> list[float]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from ..fields import FieldSettings
+from ..fields import FieldSettings, SeriesSettings
 from ..types import Frame, Received, RunDocument, RunInfo, SetAside, Stage
 from .assembler import FrameAssembler
 from .book import Book
@@ -26,18 +26,25 @@ class FrameReader:
     fields : names of the fields; by default they are detected
     fly : streams of a fly scan that are joined, if any
     stages : stages between the book and the fly joiner
+    source : source of the documents as the command line names it, for messages
+    series : which runs belong to one series
     """
 
     def __init__(
-        self, fields: FieldSettings | None = None, fly: FlySettings | None = None, stages: Sequence[Stage] = ()
+        self,
+        fields: FieldSettings | None = None,
+        fly: FlySettings | None = None,
+        stages: Sequence[Stage] = (),
+        source: str | None = None,
+        series: SeriesSettings | None = None,
     ) -> None:
         fields = fields or FieldSettings()
         joiner = (FlyJoiner(fly, fields),) if fly is not None else ()
         self._stages: tuple[Stage, ...] = (*stages, *joiner)
         self._book = Book(
-            fields, lambda name: fields.reads(name) or (fly is not None and fly.trace(name) is not None)
+            fields, lambda name: fields.reads(name) or (fly is not None and fly.trace(name) is not None), series
         )
-        self._assembler = FrameAssembler(fields)
+        self._assembler = FrameAssembler(fields, source)
 
     @property
     def no_run(self) -> RunInfo:

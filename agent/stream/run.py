@@ -1,6 +1,5 @@
 """Turns the start, descriptors and Events of one run into frames."""
 
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,24 +17,22 @@ from ..fields import (
     has_i0,
     resolve,
 )
-from ..types import Array, Frame, Reason, RunInfo, SetAside, as_count, get_logger
+from ..types import Array, Reason, RunInfo, SetAside, as_count, get_logger
 from .columns import (
     announced_events,
-    average_readings,
     document_time,
     energy_column,
     finite_scalars,
     read_energy,
-    read_event_columns,
     read_point_time,
-    read_sweep_columns,
     read_vector,
 )
+from .frames import FrameOutcome, RunFrames
 from .guess import guess_energy
-from .sequence import MAX_SWEEP_POINTS, MIN_HOLE_POINTS, PointBuffer, ScanPoint, SequenceNumbers, Sweep
-from .sweeps import SweepSpectrum, UnusableError, form_spectrum, split_sweeps, strip_padding
+from .sequence import MAX_SWEEP_POINTS, PointBuffer, ScanPoint, SequenceNumbers
+from .sweeps import UnusableError
+from .unread import UnreadStreams
 
-FrameOutcome = Frame | SetAside
 Doc = Mapping[str, Any]
 
 MAX_WAITING_SPECTRA = 1000
@@ -80,9 +77,16 @@ class RunAssembler:
     Parameters
     ----------
     samples : parameters that robot runs recorded, by ``sample_uid``; frames carry those of their sample
+    unread : reports streams that are not read, each once over all runs
     """
 
-    def __init__(self, info: RunInfo, settings: FieldSettings, samples: Mapping[str, Mapping[str, float]]) -> None:
+    def __init__(
+        self,
+        info: RunInfo,
+        settings: FieldSettings,
+        samples: Mapping[str, Mapping[str, float]],
+        unread: UnreadStreams,
+    ) -> None:
         self.info = info
         self.stop: Doc | None = None
         self.measures = False
@@ -92,16 +96,16 @@ class RunAssembler:
         self._descriptors: dict[str, StreamDescriptor] = {}
         self._streams: dict[str, SpectrumStream] = {}
         self._settings = settings
-        self._samples = samples
-        self._frames = 0
+        self._frames = RunFrames(info, settings, samples)
         self._grid: Array | None = None
         self._grids_differ = False
         self._late_reported = False
         self._unreadable = False
+        self._unread = unread
 
     def begin(self, info: RunInfo) -> None:
         """Read the RunStart, which may arrive after descriptors if the book gave it up."""
-        self.info = info
+        self.info = self._frames.info = info
         if info.sample_uid is not None:
             for key in ("parameters", "robot"):
                 recorded = info.start.get(key)
@@ -141,6 +145,7 @@ class RunAssembler:
                 what=fields.describe(),
                 element=self.info.element,
                 edge=self.info.edge,
+                **self.info.scan.named(),
             )
             if missing := find_missing_fields(self._settings, [doc], FOIL_ROLES):
                 _log.warning("field missing, read without", run=self.info.uid, stream=name, **missing)
@@ -161,6 +166,8 @@ class RunAssembler:
             stream, fields = descriptor.stream, descriptor.fields
         if stream is None or fields is None:
             descriptor.events += 1
+            if descriptor.events == self._settings.min_points:
+                self._warn_of_unread_streams(self._settings.min_points)
             if self.info.sample_uid and descriptor.name != "baseline":
                 self.parameters |= finite_scalars(doc["data"])
             return
@@ -175,7 +182,7 @@ class RunAssembler:
         if stream.points.add(seq, point) is None:
             yield from self._report_late(doc)
         elif sweeps := stream.points.closed():
-            yield from self._sweeps(stream, sweeps)
+            yield from self._frames.of_sweeps(stream.name, stream.fields, sweeps)
 
     def _guess_energy(self, descriptor: StreamDescriptor, doc: Doc, received: float) -> Iterator[FrameOutcome]:
         """Look for the energy among the values; the Events of a step scan wait until they show it."""
@@ -215,22 +222,17 @@ class RunAssembler:
         signals = ", ".join(sorted(known.used - {known.energy}))
         keys = ", ".join(descriptor.doc["data_keys"])
         detail = f"stream {descriptor.name}: {signals} came without a known energy; name fields.energy; found {keys}"
+        self._unread.report(self.info.uid, descriptor.name, descriptor.doc["data_keys"])
         descriptor.candidates, descriptor.unread, self._unreadable = {}, [], True
         return SetAside(self.info.uid, descriptor.doc["uid"], document_time(doc), Reason.NO_ENERGY, detail[:500])
 
-    def _warn_of_unread_streams(self) -> None:
-        """Log the streams of a run of which none is read, but not the few Events of a robot's run."""
+    def _warn_of_unread_streams(self, min_events: int) -> None:
+        """Log the streams with so many Events of a run of which none is read."""
         if not self.info.watched or self._unreadable or self._streams:
             return
-        fewest = 0 if self.info.sample_uid is None else self._settings.min_points
         for descriptor in self._descriptors.values():
-            if self._settings.reads(descriptor.name) and descriptor.events >= fewest:
-                _log.warning(
-                    "stream not read: it has no energy and intensities of known names; name them under fields",
-                    run=self.info.uid,
-                    stream=descriptor.name,
-                    fields=", ".join(descriptor.doc["data_keys"]),
-                )
+            if self._settings.reads(descriptor.name) and descriptor.events >= min_events and not descriptor.unread:
+                self._unread.report(self.info.uid, descriptor.name, descriptor.doc["data_keys"])
 
     def finish(self, stop: Doc) -> Iterator[FrameOutcome]:
         """Return the frames that the end of the run completes; ``stop`` is empty if it did not arrive."""
@@ -240,7 +242,8 @@ class RunAssembler:
                 yield from self._decide_energy(descriptor, [event["data"] for event, _ in descriptor.unread])
             if descriptor.unread:
                 yield self._unknown_energy(descriptor)
-        self._warn_of_unread_streams()
+        # The few Events of a robot's run are no spectrum.
+        self._warn_of_unread_streams(0 if self.info.sample_uid is None else self._settings.min_points)
         yield from self._report_missing_fields()
         announced = announced_events(stop)
         for stream in self._streams.values():
@@ -248,16 +251,14 @@ class RunAssembler:
             if stream.points is not None:
                 sweeps, last = stream.points.finish(total)
                 if last is not None:
-                    yield from self._sweeps(stream, [*sweeps, last], _why_incomplete(self, stream, total))
+                    cut = _why_incomplete(self, stream, total)
+                    yield from self._frames.of_sweeps(stream.name, stream.fields, [*sweeps, last], cut)
                 elif not stream.points.order.count:
                     yield self._nothing_came(stream, total, stop)
                 continue
             for _, doc, _ in stream.waiting:
-                self._frames += 1
                 detail = f"stream {stream.name} came without the energies of its spectra"
-                yield SetAside(
-                    self.info.uid, str(doc["uid"]), document_time(doc), Reason.NO_ENERGY, detail, self._frames
-                )
+                yield self._frames.set_aside(str(doc["uid"]), document_time(doc), Reason.NO_ENERGY, detail)
             if stream.fields.formula and not stream.order.count:
                 yield self._nothing_came(stream, total, stop)
             elif missing := stream.order.missing(total):
@@ -270,8 +271,7 @@ class RunAssembler:
         if announced:
             reason = Reason.POINTS_LOST if stream.points is not None else Reason.EVENTS_LOST
             detail = f"all {announced} events of stream {stream.name} did not arrive"
-        self._frames += 1
-        return SetAside(self.info.uid, self.info.uid, document_time(stop), reason, detail, self._frames)
+        return self._frames.set_aside(self.info.uid, document_time(stop), reason, detail)
 
     def _report_missing_fields(self) -> Iterator[FrameOutcome]:
         """Report configured fields that no stream has, but not for a robot run, which records no spectra."""
@@ -293,65 +293,11 @@ class RunAssembler:
             detail = f"seq_num {doc['seq_num']}: its sweep was already closed"
             yield SetAside(self.info.uid, str(doc.get("uid", "")), document_time(doc), Reason.LATE, detail)
 
-    def _sweeps(
-        self, stream: SpectrumStream, sweeps: list[Sweep], cut: Reason | None = None
-    ) -> Iterator[FrameOutcome]:
-        """Make frames of the sweeps of a step scan; ``cut`` is the reason why the last one may be incomplete."""
-        if _has_only_short_sweeps([len(s.points) for s in sweeps], self._settings.min_points):
-            self._frames += 1
-            detail = f"the energy turns {len(sweeps) - 1} times in {sum(len(s.points) for s in sweeps)} points"
-            time = sweeps[-1].points[-1].time
-            yield SetAside(
-                self.info.uid,
-                self._sweep_uid(stream, sweeps[0]),
-                time,
-                Reason.ENERGY_NOT_MONOTONIC,
-                detail,
-                self._frames,
-            )
-            return
-        for sweep in sweeps:
-            yield self._sweep(stream, sweep, cut if sweep is sweeps[-1] else None)
-
-    def _sweep(self, stream: SpectrumStream, sweep: Sweep, cut: Reason | None) -> FrameOutcome:
-        self._frames += 1
-        points, fields, uid = sweep.points, stream.fields, self._sweep_uid(stream, sweep)
-        rows = [p.data for p in points]
-        try:
-            self._refuse_incomplete(sweep, cut)
-            measured = form_spectrum(
-                read_sweep_columns(fields, rows), fields.formula, self._settings.min_points, self._settings.bin_ev
-            )
-        except UnusableError as error:
-            return SetAside(self.info.uid, uid, points[-1].time, error.reason, error.detail, self._frames)
-        readings = average_readings(rows, fields.readings)
-        received = max(p.received for p in points)
-        return self._frame(stream.name, fields, measured, uid, points[-1].time, received, readings, sum(sweep.gaps))
-
-    def _sweep_uid(self, stream: SpectrumStream, sweep: Sweep) -> str:
-        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self.info.uid}/{stream.name}/{sweep.number}"))
-
-    def _refuse_incomplete(self, sweep: Sweep, cut: Reason | None) -> None:
-        """Refuse a sweep with a hole; a hole at the edge would give a wrong estimate with a narrow interval."""
-        missing, present = sum(sweep.gaps), len(sweep.points)
-        if sweep.overfull:
-            raise UnusableError(Reason.TOO_MANY_POINTS, f"the energy did not turn round within {present} points")
-        if self.info.joined_late and sweep.lost_first:
-            raise UnusableError(Reason.TRUNCATED, f"its first {sweep.gaps[0]} points came before the agent listened")
-        too_many = missing > self._settings.max_missing_fraction * (missing + present)
-        if too_many or any(gap >= MIN_HOLE_POINTS for gap in sweep.gaps):
-            detail = f"{missing} lost in or beside {present} points, at most {max(sweep.gaps)} together"
-            raise UnusableError(Reason.POINTS_LOST, detail)
-        if sweep.torn:
-            raise UnusableError(Reason.POINTS_LOST, "where the energy turned round")
-        if cut:
-            raise UnusableError(cut, f"after {present} points")
-
     def _whole_spectrum(
         self, stream: SpectrumStream, descriptor: StreamDescriptor, doc: Doc, received: float
     ) -> Iterator[FrameOutcome]:
-        """Make frames of a whole-spectrum Event, one for each sweep of its energies."""
-        fields, data = descriptor.fields, doc["data"]
+        """Make frames of a whole-spectrum Event, or keep it until its energies come."""
+        fields = descriptor.fields
         assert fields is not None
         if fields.formula is None:
             yield from self._energies(fields, doc)
@@ -359,32 +305,11 @@ class RunAssembler:
         grid = fields.grid if fields.grid is not None else self._grid
         if fields.energy is None and grid is None and len(stream.waiting) < MAX_WAITING_SPECTRA:
             stream.waiting.append((descriptor, doc, received))
-            return
-        uid, time, min_points = str(doc["uid"]), document_time(doc), self._settings.min_points
-        try:
-            if fields.energy is None and fields.grid is None and self._grids_differ:
-                raise UnusableError(Reason.ENERGY_AMBIGUOUS, "the run has several energy axes")
-            columns = strip_padding(read_event_columns(fields, data, grid))
-            parts = split_sweeps(columns["energy"]) or [slice(0, 0)]
-            if _has_only_short_sweeps([part.stop - part.start for part in parts], min_points):
-                detail = f"the energy turns {len(parts) - 1} times in {columns['energy'].size} points"
-                raise UnusableError(Reason.ENERGY_NOT_MONOTONIC, detail)
-        except UnusableError as error:
-            self._frames += 1
-            yield SetAside(self.info.uid, uid, time, error.reason, error.detail, self._frames)
-            return
-        readings = finite_scalars({key: data[key] for key in fields.readings if key in data})
-        for number, part in enumerate(parts, 1):
-            frame_uid = uid if len(parts) == 1 else str(uuid.uuid5(uuid.NAMESPACE_OID, f"{uid}/{number}"))
-            self._frames += 1
-            sweep = {role: c[part] for role, c in columns.items()}
-            end = float(sweep["time"][-1]) if "time" in sweep and np.isfinite(sweep["time"][-1:]).all() else time
-            try:
-                measured = form_spectrum(sweep, fields.formula, min_points, self._settings.bin_ev)
-            except UnusableError as error:
-                yield SetAside(self.info.uid, frame_uid, end, error.reason, error.detail, self._frames)
-            else:
-                yield self._frame(stream.name, fields, measured, frame_uid, end, received, readings)
+        elif fields.energy is None and fields.grid is None and self._grids_differ:
+            detail = "the run has several energy axes"
+            yield self._frames.set_aside(str(doc["uid"]), document_time(doc), Reason.ENERGY_AMBIGUOUS, detail)
+        else:
+            yield from self._frames.of_event(stream.name, fields, doc, grid, received)
 
     def _energies(self, fields: StreamFields, doc: Doc) -> Iterator[FrameOutcome]:
         """Keep the energies that one stream records for the spectra of another stream."""
@@ -402,42 +327,6 @@ class RunAssembler:
             waiting, stream.waiting = stream.waiting, []
             for held, event, received in waiting:
                 yield from self._whole_spectrum(stream, held, event, received)
-
-    def _frame(
-        self,
-        stream: str,
-        fields: StreamFields,
-        spectrum: SweepSpectrum,
-        uid: str,
-        time: float,
-        received: float,
-        readings: Mapping[str, float],
-        points_missing: int = 0,
-    ) -> Frame:
-        return Frame(
-            uid=uid,
-            run_uid=self.info.uid,
-            seq_num=self._frames,
-            time=time,
-            energy=spectrum.energy,
-            mu=spectrum.mu,
-            reference=spectrum.reference,
-            normalised=fields.formula == "normalised",
-            formula=fields.formula or "transmission",
-            element=self.info.element,
-            edge=self.info.edge,
-            stream=stream,
-            direction=spectrum.direction,
-            points_missing=points_missing,
-            sample_uid=self.info.sample_uid,
-            readings={**self._samples.get(self.info.sample_uid or "", {}), **readings},
-            received=received,
-        )
-
-
-def _has_only_short_sweeps(points: list[int], min_points: int) -> bool:
-    """Whether the energy changes direction several times without a sweep that is long enough."""
-    return len(points) > 2 and max(points) < min_points
 
 
 def _why_incomplete(run: RunAssembler, stream: SpectrumStream, measured: int | None) -> Reason | None:

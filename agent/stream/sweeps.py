@@ -1,7 +1,7 @@
 """Turns acquired columns into spectra: splits them into sweeps, sorts them and forms μ."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,6 +86,35 @@ def split_sweeps(energy: Array) -> list[slice]:
         (0, *(_find_border(energy, steps, turns, k) for k in range(len(turns))), energy.size), max
     )
     return [slice(a, b) for a, b in itertools.pairwise(borders) if b > a]
+
+
+def has_only_short_sweeps(points: Sequence[int], min_points: int) -> bool:
+    """Whether the energy changes direction several times without a sweep that is long enough.
+
+    Parameters
+    ----------
+    points : number of points of each sweep
+    min_points : smallest number of points of a spectrum
+    """
+    return len(points) > 2 and max(points) < min_points
+
+
+def has_stray_energy(energy: Array, sweeps: Sequence[slice]) -> bool:
+    """Whether a sweep continues where the one before it ended: a wrong energy divides them, not a turn.
+
+    >>> energy = np.array([1.0, 2, 3, 9, 4, 5, 6])
+    >>> has_stray_energy(energy, split_sweeps(energy))
+    True
+    """
+    for before, after in itertools.pairwise(energy[part] for part in sweeps):
+        if before.size < 2 or after.size < 2:
+            continue
+        rising = bool(before[-2] > before[0] or (before.size == 2 and before[1] > before[0]))
+        follows = after[-1] > after[1] if after.size > 2 else after[1] > after[0]
+        beyond = after[1] > before[-2] if rising else after[1] < before[-2]
+        if beyond and bool(follows) == rising:
+            return True
+    return False
 
 
 def _find_turns(energy: list[float], threshold: float) -> list[int]:

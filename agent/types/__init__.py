@@ -13,11 +13,13 @@ from .protocols import Action, Control, Estimator, Reply, Source, Stage, Status
 from .reasons import Flag, Reason, Refusal
 from .robust import MAD_TO_SD, hodges_lehmann, mad_sd, median, nan_median, theil_sen
 from .run import RunDocument, RunInfo
+from .scan import Scan
 from .settings import ConfigError, Settings, read_mapping, read_yaml, validate_settings
 from .tables import NO_TABLES, AbsorptionTable, Tabulated
-from .xray import HC_EV_ANGSTROM, TableError, edge_ev, emission_ev
+from .xray import ELEMENTS, HC_EV_ANGSTROM, TableError, all_edges, edge_ev, emission_ev, is_edge
 
 __all__ = [
+    "ELEMENTS",
     "HC_EV_ANGSTROM",
     "MAD_TO_SD",
     "NO_TABLES",
@@ -46,6 +48,7 @@ __all__ = [
     "Reply",
     "RunDocument",
     "RunInfo",
+    "Scan",
     "SetAside",
     "Settings",
     "Source",
@@ -53,6 +56,7 @@ __all__ = [
     "Status",
     "TableError",
     "Tabulated",
+    "all_edges",
     "as_count",
     "as_number",
     "as_numbers",
@@ -61,6 +65,7 @@ __all__ = [
     "emission_ev",
     "get_logger",
     "hodges_lehmann",
+    "is_edge",
     "mad_sd",
     "median",
     "nan_median",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .protocols import Action, Status
+from .scan import Scan
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,5 +26,5 @@ class Decision:
     """(frame uid, value) pairs on which the rule decided."""
     status: Status = "proposed"
     status_reason: str = ""
-    sample_uid: str | None = None
+    scan: Scan = field(default_factory=Scan)
     args: Mapping[str, Any] = field(default_factory=dict)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from .array import Array
 from .reasons import Reason
+from .scan import Scan
 
 Document = tuple[str, dict[str, Any]]
 """A Bluesky ``(name, doc)`` pair."""
@@ -52,11 +53,16 @@ class Frame:
     direction: Direction = "rising"
     points_missing: int = 0
     """Number of energy points of this sweep that were announced or numbered but did not arrive."""
-    sample_uid: str | None = None
+    scan: Scan = field(default_factory=Scan)
     readings: Mapping[str, float] = field(default_factory=dict)
     """Scalars recorded with the frame (voltage, temperature) or in the robot run of its sample."""
     received: float = 0.0
     """``time.monotonic()`` at which the frame's last datum arrived; latency is counted from it."""
+
+    @property
+    def series(self) -> str:
+        """Key of the frame's series: its sample, or its run if the sample is not named."""
+        return self.scan.series or self.run_uid
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +76,5 @@ class SetAside:
     detail: str = ""
     """What was found and what was expected, with units."""
     seq_num: int | None = None
+    file: str = ""
+    """Name of the file, if it differs from that of the run."""

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .scan import Scan
+
 DocumentName = Literal[
     "start", "descriptor", "event", "stop", "resource", "datum", "stream_resource", "stream_datum"
 ]  # fmt: skip
@@ -22,6 +24,8 @@ class RunInfo:
     element: str | None = None
     edge: str | None = None
     sample_uid: str | None = None
+    """Joins the parameters that a robot run recorded to the scans of its sample."""
+    scan: Scan = field(default_factory=Scan)
     joined_late: bool = False
     """Whether the RunStart did not arrive within the book's waiting time."""
 

@@ -86,6 +86,8 @@ def _explain(error: ValidationError, source: str, model: type[Settings]) -> str:
     )
     if not key:  # an error of several keys together; the message names them
         return f"{source}: {expected}{more}"
+    if expected.startswith("found "):  # a validator's own message
+        return f"{source}: key {key}: {expected}{more}"
     return f"{source}: key {key}: found {first['input']!r:.80}, expected: {expected}{more}"
 
 

@@ -7,7 +7,7 @@ import typer
 
 from .options import ColumnOption, ConfigOption, EdgeOption, ElementOption, ModelOption, StrictOption
 from .process import set_up_torch
-from .shared import SET_ASIDE, columns_of, exit_on_error, report_refused, settings_of
+from .shared import USAGE, columns_of, conclude_batch, exit_on_error, fail, settings_of
 
 
 def align(
@@ -32,23 +32,28 @@ def align(
 
     Example: xas-agent align NiO.xdi --out aligned
     """
-    from ...adapters.files import expand
-    from ...adapters.formats import SpectrumFileError
-    from ..jobs.align import align_files, distinct_ids, draw_all, write_aligned
+    from ...adapters.files import Batch, expand
+    from ..jobs.align import align_files, draw_all, ids_of, write_aligned
+    from ..session import terminate_like_ctrl_c, uninterrupted
 
-    refused: list[SpectrumFileError] = []
+    batch = Batch()
     with exit_on_error():
         settings = settings_of(config, model, element, edge)
         set_up_torch(settings.model.threads)
-        alignments = align_files(expand(files), settings, columns_of(column), refused)
-        written = write_aligned(alignments, out, form)
+        terminate_like_ctrl_c()
+        found = expand(files)
+        if out.resolve() in {file.resolve() for file in files}:
+            fail(f"--out {out}: found the folder that is read, expected another", USAGE)
+        earlier = set(out.iterdir()) if out.is_dir() else set()
+        alignments = align_files(found, settings, columns_of(column), batch)
+        with uninterrupted():
+            written = write_aligned(alignments, out, form)
         if pictures:
-            written += draw_all(alignments, out)
-    for id, alignment in zip(distinct_ids([a.spectrum for a in alignments]), alignments, strict=True):
+            written += draw_all(alignments, out, batch)
+    for id, alignment in zip(ids_of(alignments), alignments, strict=True):
         refusal = alignment.refusal
         result = f"set aside: {refusal}" if refusal else ", ".join(alignment.flags) or "aligned"
         typer.echo(f"{id}: {result}")
-    typer.echo(f"{len(written)} files and alignment.csv in {out}/")
-    report_refused(refused)
-    if strict and (refused or any(alignment.refusal for alignment in alignments)):
-        raise typer.Exit(SET_ASIDE)
+    replaced = f", of which {count} replace earlier ones" if (count := len(earlier.intersection(written))) else ""
+    typer.echo(f"{len(written)} files and alignment.csv in {out}/{replaced}")
+    conclude_batch(batch, [str(a.refusal) for a in alignments if a.refusal], len(alignments), strict)

@@ -41,9 +41,12 @@ def calibrate(
     with exit_on_error():
         from ...agent.spectra import AlignmentSettings
         from ..jobs.calibrate import calibrate_model, write_calibration
+        from ..output.tables import print_table
 
         calibration = calibrate_model(model, standards, feff, AlignmentSettings(), metal_gap)
-        typer.echo(calibration)
+        header, *fits = calibration.table
+        print_table(header, fits)
+        typer.echo(f"\n{calibration}")
         if calibration.uncovered:
             typer.echo(f"train again, the training does not cover: {'; '.join(calibration.uncovered)}", err=True)
         if picture:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from .options import ColumnOption, EdgeOption, ElementOption, StrictOption
-from .shared import SET_ASIDE, USAGE, columns_of, exit_on_error, fail, report_refused
+from .shared import USAGE, columns_of, conclude_batch, exit_on_error, fail
 
 
 def convert(
@@ -27,24 +27,28 @@ def convert(
 
     Example: xas-agent convert scan*.xdi --out series.jsonl
     """
-    from ...adapters.files import batch, conversion, folder
-    from ...adapters.formats import SpectrumFileError
+    from ...adapters.files import Batch, conversion, expand, file_names, folder, read_all
+    from ...agent.fields import FieldSettings
+    from ...agent.types import validate_settings
     from ..session import terminate_like_ctrl_c
 
-    refused: list[SpectrumFileError] = []
+    batch = Batch()
     with exit_on_error():
         columns = columns_of(column)
+        absorber = validate_settings({"element": element, "edge": edge}, FieldSettings, "command line")
         if watch and len(files) != 1:
             fail(f"--watch: found {len(files)} paths, expected one folder", USAGE)
         terminate_like_ctrl_c()
-        if watch:
-            spectra = folder.watch(files[0], columns=columns)
-        else:
-            spectra = batch.read_all(batch.expand(files), columns, refused)
-        summary = conversion.convert(spectra, out, element=element, edge=edge, sample=sample)
+        found = [] if watch else expand(files)
+        if out.resolve() in {file.resolve() for file in found}:
+            fail(f"--out {out}: found a file that is read, expected another", USAGE)
+        if out.exists():
+            typer.echo(f"{out}: replaces an earlier file", err=True)
+        spectra = folder.watch(files[0], columns=columns) if watch else read_all(found, columns, batch)
+        known = {"element": absorber.element, "edge": absorber.edge, "sample": sample}
+        summary = conversion.convert(spectra, out, **known, names=file_names(found))
     for line in (*summary.notes, *(f"will be set aside: {flaw}" for flaw in summary.flaws)):
         typer.echo(line, err=True)
     typer.echo(f"{out}: {summary.spectra} spectra of {summary.files} files in {summary.runs} runs")
-    report_refused(refused)
-    if strict and (refused or summary.flaws):
-        raise typer.Exit(SET_ASIDE)
+    batch.interrupted = summary.interrupted and not watch
+    conclude_batch(batch, [flaw.partition(": ")[2] for flaw in summary.flaws], summary.spectra, strict)

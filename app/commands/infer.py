@@ -7,7 +7,7 @@ import typer
 
 from .options import ColumnOption, ConfigOption, EdgeOption, ElementOption, ModelOption, StrictOption
 from .process import set_up_torch
-from .shared import SET_ASIDE, columns_of, exit_on_error, report_refused, settings_of
+from .shared import columns_of, conclude_batch, exit_on_error, settings_of
 
 
 def infer(
@@ -34,16 +34,16 @@ def infer(
 
     Example: xas-agent infer NiO.xdi --model ni-k --format json
     """
-    from ...adapters.files import expand
-    from ...adapters.formats import SpectrumFileError
+    from ...adapters.files import Batch, expand
     from ..jobs.infer import infer_files, render
+    from ..session import terminate_like_ctrl_c, uninterrupted
 
-    refused: list[SpectrumFileError] = []
+    batch = Batch()
     with exit_on_error():
         settings = settings_of(config, model, element, edge, single_site=everything)
         set_up_torch(settings.model.threads)
-        answers = infer_files(expand(files), settings, theory=theory, columns=columns_of(column), refused=refused)
-        render(answers, form)
-    report_refused(refused)
-    if strict and (refused or any("set_aside" in a for a in answers)):
-        raise typer.Exit(SET_ASIDE)
+        terminate_like_ctrl_c()
+        answers = infer_files(expand(files), settings, theory=theory, columns=columns_of(column), batch=batch)
+        with uninterrupted():
+            render(answers, form)
+    conclude_batch(batch, [a["set_aside"] for a in answers if "set_aside" in a], len(answers), strict)

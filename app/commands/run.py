@@ -32,7 +32,11 @@ def run(
     out: OutOption = None,
     source: SourceOption = None,
     publish: Annotated[
-        str | None, typer.Option(help="Publish the agent's documents to zmq://HOST:PORT, a bluesky proxy's in-port.")
+        str | None,
+        typer.Option(
+            help="Publish the agent's documents to zmq://HOST:PORT, a bluesky proxy's in-port, or write them to "
+            "tiled://HOST:PORT/PATH, a Tiled catalogue."
+        ),
     ] = None,
     folder: Annotated[
         Path | None, typer.Option(help="Read the files of this folder, also those added later.")
@@ -70,7 +74,7 @@ def run(
             refuse_unused("without --folder", column=column or None)
         if not listens:
             refuse_unused("without a source of a beamline's documents", preset=settings.preset)
-        if not listens and settings.publish is None:
+        if not listens and not (settings.publish and settings.publish.address):
             refuse_unused("without an endpoint", connect_timeout=connect_timeout)
         if folder or listens:
             refuse_unused("without the embedded beamline", seed=seed)

@@ -1,12 +1,13 @@
 """Parts of all commands: settings from options, exit codes, error messages and the summary."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import typer
 
-FAILED, USAGE, UNREACHABLE, SET_ASIDE = 1, 2, 3, 4
+FAILED, USAGE, UNREACHABLE, SET_ASIDE, INTERRUPTED = 1, 2, 3, 4, 130
 EXIT_CODES = {
     0: ("The command succeeded.", ""),
     FAILED: ("The documents broke off.", "Read the last line on stderr, and the beamline's log."),
@@ -16,6 +17,7 @@ EXIT_CODES = {
         "Frames were set aside or files refused with `--strict`.",
         "Read the [reasons](reasons.md).",
     ),
+    INTERRUPTED: ("Ctrl-C ended a batch early; what was done until then is kept.", "Repeat the command."),
 }
 """Meaning and remedy of each exit code; the reference lists them."""
 
@@ -31,9 +33,16 @@ def settings_of(
     single_site: bool = False,
     preset: str | None = None,
 ) -> Any:
-    """Return the config, with the options of the command line in place of its keys."""
+    """Return the config, with the options of the command line in place of its keys.
+
+    Raises
+    ------
+    InputError
+        The config or an option cannot be used, or no model is for the element and edge.
+    """
     from ...agent.types import validate_settings
     from ..config import Config, load_config
+    from ..wiring import model_folders
 
     settings = load_config(config, preset)
     content = settings.model_dump(exclude_unset=True)
@@ -44,7 +53,7 @@ def settings_of(
         content.setdefault("model", {})["use"] = (model,)
     if single_site:
         content.setdefault("serving", {})["single_site"] = True
-    if source is not None and source.partition("://")[0] in ("tiled", "http", "https"):
+    if source is not None and _is_tiled(source):
         content["tiled"] = {**(content.get("tiled") or {}), "uri": source}
         content.pop("source", None)
         source = None
@@ -52,12 +61,22 @@ def settings_of(
         content.pop("tiled", None)
     if connect_timeout is not None and content.get("tiled"):
         content["tiled"]["connect_timeout_s"] = connect_timeout
+    if publish is not None and _is_tiled(publish):
+        tiled = (content.get("publish") or {}).get("tiled") or {}
+        content["publish"] = {"tiled": {**tiled, "uri": publish}}
+        publish = None
     for key, address in (("source", source), ("publish", publish)):
         if address is not None:
             content[key] = {**(content.get(key) or {}), "address": address}
-        if connect_timeout is not None and content.get(key):
+        if connect_timeout is not None and (content.get(key) or {}).get("address"):
             content[key]["connect_timeout_s"] = connect_timeout
-    return validate_settings(content, Config, "command line")
+    settings = validate_settings(content, Config, "command line")
+    model_folders(settings)  # before a source is connected or a folder is made
+    return settings
+
+
+def _is_tiled(address: str) -> bool:
+    return address.partition("://")[0] in ("tiled", "http", "https")
 
 
 def columns_of(options: list[str] | None) -> dict[str, list[str]] | None:
@@ -112,16 +131,39 @@ def exit_on_error() -> Iterator[None]:
         fail(str(error), UNREACHABLE)
     except InputError as error:
         fail(str(error), USAGE)
+    except KeyboardInterrupt:
+        fail("interrupted", INTERRUPTED)
     except (BeamlineFailed, SourceFailed) as error:
         fail(str(error), FAILED)
 
 
-def report_refused(errors: Sequence[Exception]) -> None:
-    """Summarise on stderr which files could not be read and why."""
-    if errors:
-        typer.echo(f"{len(errors)} files refused:", err=True)
-    for error in errors:
-        typer.echo(f"  {error}", err=True)
+def conclude_batch(batch: Any, set_aside: Sequence[str], spectra: int, strict: bool) -> None:
+    """Summarise on stderr which files were refused and which spectra set aside; exit with the code of the batch.
+
+    Parameters
+    ----------
+    batch : Batch
+        The files of the command.
+    set_aside : sequence of str
+        Reason of each spectrum that was set aside.
+    spectra : int
+        Number of spectra.
+    strict : bool
+        Whether refused files and spectra set aside end in exit code 4.
+    """
+    from ...adapters.files import reasons_of
+
+    if batch.refused:
+        typer.echo(f"{len(batch.refused)} files refused:", err=True)
+        for line in reasons_of(batch.refused):
+            typer.echo(f"  {line}", err=True)
+    if set_aside and spectra > 1:
+        counts = Counter(reason.partition(":")[0] for reason in set_aside)
+        typer.echo(f"{len(set_aside)} of {spectra} spectra set aside: {_plain(dict(counts))}", err=True)
+    if batch.interrupted:
+        fail("interrupted; the results are those until then", INTERRUPTED)
+    if strict and (batch.refused or set_aside):
+        raise typer.Exit(SET_ASIDE)
 
 
 def fail(message: str, code: int) -> NoReturn:

@@ -1,8 +1,6 @@
 """``xas-agent align``: spectra of files on the grid of their model, as files, a table and figures."""
 
 import csv
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._version import __version__
-from ...adapters.formats import Columns, FileSpectrum, SpectrumFileError
+from ...adapters.files import Batch
+from ...adapters.formats import Columns, FileSpectrum
 from ...agent.estimate import Answer
-from ...agent.types import Array, Estimator, Flag, Refusal
+from ...agent.types import Array, Estimator, Flag, InputError, Refusal
 from ..config import Config
-from ..wiring import load_models
-from .files import answers_of, read_and_log
+from ..output.folder import make_folder
+from ..output.progress import progress_on_terminal
+from .files import distinct_ids, keep_on_ctrl_c, name_of, refusal_of, serve_files
 
 Form = Literal["npz", "csv", "xdi"]
+TABLE = "alignment"
+"""Name of the table of all spectra, without its suffix."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class FileAlignment:
     @property
     def refusal(self) -> Refusal | None:
         """Reason for which the spectrum is set aside; None if it is aligned."""
-        return self.answer if isinstance(self.answer, Refusal) else self.answer.refusal
+        return refusal_of(self.answer)
 
     @property
     def model(self) -> Estimator | None:
@@ -59,7 +61,7 @@ def align_files(
     files: Sequence[Path],
     config: Config,
     columns: Columns | None = None,
-    refused: list[SpectrumFileError] | None = None,
+    batch: Batch | None = None,
 ) -> list[FileAlignment]:
     """Align all spectra of files to the grids of their models.
 
@@ -69,8 +71,8 @@ def align_files(
     config : Config
     columns : mapping, optional
         As for :func:`read_spectra`.
-    refused : list of SpectrumFileError, optional
-        Gets the errors of the files that cannot be read; without it, the first error is raised.
+    batch : Batch, optional
+        As for :func:`~xas_agent.app.jobs.files.serve_files`.
 
     Returns
     -------
@@ -80,12 +82,15 @@ def align_files(
     Raises
     ------
     SpectrumFileError, ChoiceError
-        As for :func:`~xas_agent.app.jobs.infer.infer_files`.
+        As for :func:`~xas_agent.app.jobs.files.serve_files`.
     """
-    models = load_models(config)
-    spectra = read_and_log(files, columns, refused)
-    answers = dict(answers_of(spectra, models, config, estimate=False))
-    return [FileAlignment(s, answers[i]) for i, s in enumerate(spectra)]
+    spectra, answers = serve_files(files, config, columns, batch, estimate=False)
+    return [FileAlignment(spectrum, answers[i]) for i, spectrum in enumerate(spectra)]
+
+
+def ids_of(alignments: Sequence[FileAlignment]) -> list[str]:
+    """Return an id for each alignment, of which no two give the same file name, nor that of the table."""
+    return distinct_ids([(f.spectrum.id, f.spectrum.source) for f in alignments], taken=[TABLE])
 
 
 def write_aligned(alignments: Sequence[FileAlignment], folder: Path, form: Form) -> list[Path]:
@@ -105,9 +110,9 @@ def write_aligned(alignments: Sequence[FileAlignment], folder: Path, form: Form)
     list of Path
         Files of the spectra.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    ids = distinct_ids([f.spectrum for f in alignments])
-    named = list(zip(ids, alignments, strict=True))
+    make_folder(folder)
+    named = list(zip(ids_of(alignments), alignments, strict=True))
+    _refuse_inputs(folder, form, named)
     good = [(id, f) for id, f in named if f.refusal is None]
     written: list[Path] = []
     if form == "npz":
@@ -127,58 +132,35 @@ def write_aligned(alignments: Sequence[FileAlignment], folder: Path, form: Form)
             path = folder / f"{name_of(id)}.{form}"
             path.write_text(_text(f, form), encoding="utf-8")
             written.append(path)
-    _write_table(alignments, folder / "alignment.csv")
+    _write_table(alignments, folder / f"{TABLE}.csv")
     return written
 
 
-def draw_all(alignments: Sequence[FileAlignment], folder: Path) -> list[Path]:
-    """Draw every spectrum that has a model, also those set aside; return the files."""
-    from rich.console import Console
-    from rich.progress import track
+def _refuse_inputs(folder: Path, form: Form, named: Sequence[tuple[str, FileAlignment]]) -> None:
+    """Raise InputError if a file to be written is one of those that were read."""
+    suffixes = ("png",) if form == "npz" else (form, "png")
+    outputs = {folder / f"{name_of(id)}.{suffix}" for id, _ in named for suffix in suffixes}
+    outputs |= {folder / f"{TABLE}.csv"} | {folder / f"aligned-{f.model.name}.npz" for _, f in named if f.model}
+    inputs = {Path(f.spectrum.source).resolve() for _, f in named}
+    if both := inputs & {path.resolve() for path in outputs}:
+        raise InputError(f"{min(both)}: found a file that is read and would be replaced, expected another --out")
 
+
+def draw_all(alignments: Sequence[FileAlignment], folder: Path, batch: Batch) -> list[Path]:
+    """Draw every spectrum that has a model, also those set aside, until Ctrl-C; return the files."""
     from ..output.figures import draw_alignment
 
-    console, drawn = Console(stderr=True), []
-    named = list(zip(distinct_ids([f.spectrum for f in alignments]), alignments, strict=True))
-    for id, f in track(named, "drawing", console=console, disable=not console.is_terminal):
-        if isinstance(f.answer, Refusal) or f.answer.model is None or f.answer.aligned is None:
-            continue
-        path, title = folder / f"{name_of(id)}.png", f"{id}, {f.answer.model.name}"
-        draw_alignment(path, title, f.answer)
-        drawn.append(path)
+    drawn: list[Path] = []
+    named = list(zip(ids_of(alignments), alignments, strict=True))
+    with progress_on_terminal() as show, keep_on_ctrl_c(batch):
+        for number, (id, f) in enumerate(named, start=1):
+            if not isinstance(f.answer, Refusal) and f.answer.model is not None and f.answer.aligned is not None:
+                path = folder / f"{name_of(id)}.png"
+                names = (id, f.spectrum.sample_or_title, f.answer.model.name)
+                draw_alignment(path, ", ".join(name for name in names if name), f.answer)
+                drawn.append(path)
+            show("drawing", number, len(named))
     return drawn
-
-
-def distinct_ids(spectra: Sequence[FileSpectrum]) -> list[str]:
-    """Return an id for each spectrum, all of which give different file names, also if case makes no difference.
-
-    Where ids collide, the folder goes before them, and a number follows if that is not enough.
-    """
-    ids = [spectrum.id for spectrum in spectra]
-    shared = {name for name, count in Counter(map(_plain, ids)).items() if count > 1}
-    taken = {_plain(id) for id in ids} - shared
-    for i, spectrum in enumerate(spectra):
-        if _plain(ids[i]) in shared:
-            base = ids[i] = "/".join((*Path(spectrum.source).parent.parts[-1:], ids[i])).lstrip("/")
-            number = 1
-            while _plain(ids[i]) in taken:
-                number += 1
-                ids[i] = f"{base}-{number}"
-            taken.add(_plain(ids[i]))
-    return ids
-
-
-def _plain(id: str) -> str:
-    return name_of(id).casefold()
-
-
-def name_of(id: str) -> str:
-    """Return an id as a file name.
-
-    >>> name_of("NiO scan.xdi:0")
-    'NiO_scan.xdi_0'
-    """
-    return re.sub(r"[^\w.+-]+", "_", id)
 
 
 def _energies(alignment: FileAlignment) -> Array:
@@ -199,7 +181,7 @@ def _text(alignment: FileAlignment, form: Form) -> str:
         "Column.2: norm",
         f"Element.symbol: {alignment.model.absorber}",
         f"Element.edge: {alignment.model.edge_name}",
-        f"Sample.name: {' '.join((spectrum.sample or spectrum.title or spectrum.id).split())}",
+        f"Sample.name: {' '.join((spectrum.sample_or_title or spectrum.id).split())}",
         f"Alignment.model: {alignment.model.name}",
         f"Alignment.energy_shift: {shift:.3f} eV, added to the file's energies to obtain FEFF's scale",
         f"Alignment.energy_scale: {edge.scale:.4f}, ratio of measured to FEFF's energies from {edge.edge_ev:.2f} eV",
@@ -213,10 +195,14 @@ def _text(alignment: FileAlignment, form: Form) -> str:
 def _write_table(alignments: Sequence[FileAlignment], path: Path) -> None:
     names = list(dict.fromkeys(q for f in alignments for q in f.quantities))
     with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, ["id", "source", "row", "model", *names, "flags", "set_aside"])
+        table = csv.DictWriter(
+            file, ["id", "source", "row", "sample", "element", "model", *names, "flags", "set_aside"]
+        )
         table.writeheader()
-        for f in alignments:
+        for id, f in zip(ids_of(alignments), alignments, strict=True):
             s = f.spectrum
             numbers = {k: round(v, 5) for k, v in f.quantities.items()}
-            about = {"id": s.id, "source": s.source, "row": s.row, "model": f.model.name if f.model else ""}
+            about = {"id": id, "source": s.source, "row": s.row, "sample": s.sample_or_title}
+            about["element"] = f.model.absorber if f.model else s.element or ""
+            about["model"] = f.model.name if f.model else ""
             table.writerow(about | numbers | {"flags": ", ".join(f.flags), "set_aside": f.refusal or ""})

@@ -32,20 +32,23 @@ class Calibration:
     fits: list[StandardFit]
 
     def __str__(self) -> str:
-        names = [f.standard.name + " (metal)" * f.standard.metal for f in self.fits]
-        wide = max(map(len, names))
-        columns = f"{'FEFF - exp. / eV':>17} {'scale':>15} {'amplitude':>12} {'broad. / eV':>12}  misfit"
-        lines = [f"{'standard':{wide}} {columns}"]
-        for f, name in zip(self.fits, names, strict=True):
-            values = (f.offset_ev, f.scale, f.amplitude, f.broadening_ev)
-            cells = [f"{v:.{n}f} ± {s:.{n}f}" for v, s, n in zip(values, f.sd, (2, 3, 2, 1), strict=True)]
-            lines.append(f"{name:{wide}} {cells[0]:>17} {cells[1]:>15} {cells[2]:>12} {cells[3]:>12}  {f.misfit:.3f}")
+        lines: list[str] = []
         metals = [f.offset_ev for f in self.fits if f.standard.metal]
         others = [f.offset_ev for f in self.fits if not f.standard.metal]
         if metals and others:
             gap_ev = np.mean(metals) - np.mean(others)
             lines.append(f"offsets of metals exceed those of the others by {gap_ev:.1f} eV (--metal-gap)")
         return "\n".join([*lines, "", yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True, width=110)])
+
+    @property
+    def table(self) -> list[list[str]]:
+        """The fit of each standard, below the names of the columns."""
+        rows = [["standard", "FEFF - exp. / eV", "scale", "amplitude", "broad. / eV", "misfit"]]
+        for f in self.fits:
+            values = (f.offset_ev, f.scale, f.amplitude, f.broadening_ev)
+            cells = [f"{v:.{n}f} ± {s:.{n}f}" for v, s, n in zip(values, f.sd, (2, 3, 2, 1), strict=True)]
+            rows.append([f.standard.name + " (metal)" * f.standard.metal, *cells, f"{f.misfit:.3f}"])
+        return rows
 
     @property
     def settings(self) -> dict[str, dict[str, float | str]]:

@@ -11,6 +11,7 @@ from ...models import card as cards
 from ...models.cores import core_count
 from ..config import read_training, shipped_training
 from ..output.progress import progress_bars
+from ..output.tables import print_table
 
 try:
     from ...models.evaluation.report import Section, plain, write
@@ -248,9 +249,6 @@ def evaluate_model(name: str, folder: Path, split: str, dataset: str | None) -> 
     DataError
         The data set has no rows of the split.
     """
-    from rich.console import Console
-    from rich.table import Table
-
     from ...models import card as cards
     from ...models.runtime import Model
     from ...models.training import DataError, load_feff, scores
@@ -264,9 +262,7 @@ def evaluate_model(name: str, folder: Path, split: str, dataset: str | None) -> 
     serve = FrameServer([model], TheoryAlignment(), None, named=True)
     estimates = {answer.frame.seq_num: answer.estimate for answer in serve(frames) if answer.estimate is not None}
     rows = [*estimates]
-    table = Table(title=f"{model.name} on {len(rows)} of {len(data)} rows of {data.name}, split {split}")
-    for column in ("descriptor", "metric", "value", "MAE of mean", "90 % interval holds", "rows"):
-        table.add_column(column, justify="left" if column == "descriptor" else "right")
+    table: list[list[str]] = []
     for d in model.card.descriptors:
         truth = data.labels[d.name][rows]
         mean_truth = data.labels["OS_mean"][rows] if d.mean_head == "OS_mean" else truth
@@ -278,5 +274,8 @@ def evaluate_model(name: str, folder: Path, split: str, dataset: str | None) -> 
         held = (mean_truth[known] >= lo[known]) & (mean_truth[known] <= hi[known])
         metric = "weighted F1" if d.kind == "classified" else "R2"
         error = np.abs(mean[known] - mean_truth[known]).mean()
-        table.add_row(d.name, metric, f"{score:.3f}", f"{error:.3f} {d.unit}", f"{held.mean():.1%}", str(known.sum()))
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+        table.append(
+            [d.name, f"{score:.3f}", f"{error:.3f} {d.unit}", f"{held.mean():.1%}", str(known.sum()), metric]
+        )
+    sys.stdout.write(f"{model.name} on {len(rows)} of {len(data)} rows of {data.name}, split {split}\n\n")
+    print_table(["descriptor", "value", "MAE of mean", "90 % interval holds", "rows", "metric"], table)

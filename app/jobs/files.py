@@ -1,33 +1,113 @@
 """Spectra of files through alignment and estimation, for ``infer`` and ``align``."""
 
-from collections.abc import Iterator, Sequence
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from ...adapters.files import computed_frame_of, frame_of, read_all
-from ...adapters.formats import Columns, FileSpectrum, SpectrumFileError
+from ...adapters.files import Batch, computed_frame_of, frame_of, listed, read_all
+from ...adapters.formats import Columns, FileSpectrum
 from ...agent.estimate import Answer, EnergyUncertainty, FrameServer
 from ...agent.spectra import SeriesAlignment, TheoryAlignment
 from ...agent.types import Estimator, Frame, InputError, Reason, Refusal, get_logger
 from ..config import Config
-from ..wiring import load_tables
+from ..output.progress import progress_on_terminal
+from ..wiring import load_models, load_tables
 
 _log = get_logger()
 
+_MAX_NAME_BYTES = 200
+"""Longest name of a file without its suffix; file systems allow 255 bytes."""
+
 
 class ChoiceError(InputError):
-    """No model, or several, match the energies of a spectrum, and the user names none."""
+    """No model, or several, match each spectrum, and the user names none or another."""
 
 
-def read_and_log(
-    files: Sequence[Path], columns: Columns | None, refused: list[SpectrumFileError] | None = None
-) -> list[FileSpectrum]:
-    """Return the spectra of all files in their order, and log the readers' notes; see :func:`read_all`."""
+def serve_files(
+    files: Sequence[Path], config: Config, columns: Columns | None, batch: Batch | None, **how: bool
+) -> tuple[list[FileSpectrum], dict[int, Answer | Refusal]]:
+    """Read the files, then load the models and serve the spectra, with progress on a terminal.
+
+    Ctrl-C ends the reading, and the spectra read until then are served; the second Ctrl-C ends this too.
+
+    Parameters
+    ----------
+    files : sequence of Path
+    config : Config
+    columns : mapping, optional
+        As for :func:`read_spectra`.
+    batch : Batch, optional
+        Gets the errors of the files that cannot be read, and whether Ctrl-C ended the work; without it, the first
+        error is raised.
+    **how
+        As for :func:`answers_of`.
+
+    Returns
+    -------
+    spectra : list of FileSpectrum
+        In the order of the files, without those that an interruption left unanswered.
+    answers : dict of int to Answer or Refusal
+        One per spectrum, by its index.
+
+    Raises
+    ------
+    SpectrumFileError
+        A file cannot be read, or with ``batch``: none of the files.
+    ChoiceError
+        No model, or several, match each spectrum.
+    """
     spectra: list[FileSpectrum] = []
-    for path, in_file in read_all(files, columns, refused):
-        for note in dict.fromkeys(note for spectrum in in_file for note in spectrum.notes):
-            _log.warning("read", file=str(path), note=note)
-        spectra += in_file
-    return spectra
+    answers: dict[int, Answer | Refusal] = {}
+    with progress_on_terminal() as show:
+        with keep_on_ctrl_c(batch):
+            for number, (path, in_file) in enumerate(read_all(files, columns, batch), start=1):
+                for note in dict.fromkeys(note for spectrum in in_file for note in spectrum.notes):
+                    _log.warning("read", file=str(path), note=note)
+                spectra += in_file
+                show("reading", number + len(batch.refused if batch else ()), len(files))
+        with keep_on_ctrl_c(batch):
+            for i, answer in answers_of(spectra, load_models(config) if spectra else (), config, **how):
+                answers[i] = answer
+                show("serving", len(answers), len(spectra))
+    if batch is None or not batch.refused:
+        _refuse_without_model(spectra, answers)
+    kept = sorted(answers)
+    return [spectra[i] for i in kept], {new: answers[old] for new, old in enumerate(kept)}
+
+
+@contextmanager
+def keep_on_ctrl_c(batch: Batch | None) -> Iterator[None]:
+    """End the block at Ctrl-C without an error, and note this in the batch."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if batch is None:
+            raise
+        batch.interrupted = True
+
+
+def _refuse_without_model(spectra: Sequence[FileSpectrum], answers: Mapping[int, Answer | Refusal]) -> None:
+    """Raise ChoiceError if no spectrum has a model, with the spectra of each reason."""
+    choices = {
+        i: refusal.detail
+        for i, answer in answers.items()
+        if (refusal := refusal_of(answer)) and refusal.reason in (Reason.NO_MODEL, Reason.SEVERAL_MODELS)
+    }
+    if not choices or len(choices) < len(answers):
+        return
+    ids: dict[str, list[str]] = {}
+    for i, detail in sorted(choices.items()):
+        ids.setdefault(detail, []).append(spectra[i].id)
+    lines = [f"{listed(named)}: {detail}" for detail, named in ids.items()]
+    raise ChoiceError("\n".join(lines) + "; choose one with --model or --element")
+
+
+def refusal_of(answer: Answer | Refusal) -> Refusal | None:
+    """Return the reason for which a spectrum is set aside; None if it is served."""
+    return answer if isinstance(answer, Refusal) else answer.refusal
 
 
 def answers_of(
@@ -58,11 +138,6 @@ def answers_of(
         Index of the spectrum in ``spectra``.
     answer : Answer or Refusal
         Its answer, or the reason why it is not a valid frame.
-
-    Raises
-    ------
-    ChoiceError
-        Several models match a spectrum, and the config names none.
     """
     frames: list[Frame] = []
     for i, spectrum in enumerate(spectra):
@@ -76,9 +151,52 @@ def answers_of(
     else:
         align = SeriesAlignment(config.alignment, tabulated=load_tables(config, models))
         widths = EnergyUncertainty(every=1)
-    server = FrameServer(models, align, widths, named=bool(config.model.use))
+    server = FrameServer(models, align, widths, named=bool(config.model.use or config.fields.element))
     for answer in (server if estimate else server.aligned)(frames, by_time=True):
-        i, refusal = answer.frame.seq_num - 1, answer.refusal
-        if refusal is not None and refusal.reason is Reason.SEVERAL_MODELS:
-            raise ChoiceError(f"{spectra[i].source}: {refusal.detail}; choose one with --model or --element")
-        yield i, answer
+        yield answer.frame.seq_num - 1, answer
+
+
+def distinct_ids(spectra: Sequence[tuple[str, str]], taken: Iterable[str] = ()) -> list[str]:
+    """Return an id for each spectrum, all of which give different file names, also if case makes no difference.
+
+    Where ids collide, the folder goes before them, and a number follows if that is not enough.
+
+    Parameters
+    ----------
+    spectra : sequence of (str, str)
+        Id and file of each spectrum.
+    taken : iterable of str
+        File names, without their suffixes, that no spectrum may have.
+    """
+    ids = [id for id, _ in spectra]
+    reserved = set(map(_plain, taken))
+    shared = {name for name, count in Counter(map(_plain, ids)).items() if count > 1} | reserved
+    used = {_plain(id) for id in ids} - shared | reserved
+    for i, (id, source) in enumerate(spectra):
+        if _plain(id) in shared:
+            base = ids[i] = "/".join((*Path(source).parent.parts[-1:], id)).lstrip("/")
+            number = 1
+            while _plain(ids[i]) in used:
+                number += 1
+                ids[i] = f"{base}-{number}"
+            used.add(_plain(ids[i]))
+    return ids
+
+
+def _plain(id: str) -> str:
+    return name_of(id).casefold()
+
+
+def name_of(id: str) -> str:
+    """Return an id as a file name; a long one is shortened in its middle and gets a checksum.
+
+    >>> name_of("NiO scan.xdi:0")
+    'NiO_scan.xdi_0'
+    """
+    name = re.sub(r"[^\w.+-]+", "_", id).lstrip(".") or "_"
+    raw = name.encode()
+    if len(raw) <= _MAX_NAME_BYTES:
+        return name
+    half = _MAX_NAME_BYTES // 2 - 5
+    ends = (raw[:half].decode(errors="ignore"), raw[-half:].decode(errors="ignore"))
+    return f"{ends[0]}_{zlib.crc32(raw):08x}_{ends[1]}"

@@ -2,8 +2,9 @@
 
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,95 +16,167 @@ from matplotlib.figure import Figure
 from ...agent.estimate import Answer
 from ...agent.spectra import Aligned, Normalised
 from ...agent.types import Array, Edge, Flag, Grid
-from .recorder import OOD_LIMIT, VOLTAGE_FIELDS, Recorder, Truth
+from .recorder import OOD_LIMIT, VOLTAGE_FIELDS, Recorder, Truth, named
 
 if TYPE_CHECKING:
     from ...models.training import StandardFit  # which imports torch
 
 BLUE, GREY, RED, GREEN = "#1f5fa8", "#7a7a7a", "#b3261e", "#2e7d32"
 AMBER = "#b26a00"
+_COLOURS = (BLUE, AMBER, GREEN, "#7b3fa0", "#00838f", "#ad1457", "#5d4037", GREY)
+"""Colours of several series; after the last the first comes again."""
 _TITLE_CHARACTERS = 70
 """Characters per line of a title over half a figure."""
+_NAME_CHARACTERS = 40
+"""Characters of a series' name in a legend."""
+_LEGEND_SERIES = 8
+"""Series that a legend names."""
 _HOURS_FROM_S, _MINUTES_FROM_S = 3 * 3600, 300
 """Durations above which the time axis is in hours or minutes, s."""
 
 
+@dataclass(frozen=True)
+class _Series:
+    """The frames of one series, which a line may join."""
+
+    name: str
+    colour: str
+    clock: np.ndarray
+    """(n,) time since the first frame of the session."""
+    rows: list[dict[str, Any]]
+
+
 def draw_operando(path: Path, recorder: Recorder, truth: Truth | None) -> None:
-    """Draw the estimates of a session over time, with truth, voltage and decisions, and the aligned spectra."""
-    rows = sorted(recorder.frames, key=lambda r: r["time"])
-    # The frames of a replayed folder contain the recorded time.
-    clock = "recorded_time" if all("recorded_time" in r for r in rows) else "time"
-    hours, unit = _since_start(np.array([r[clock] for r in rows]))
-    by_number = truth.by_frame() if truth else {}
+    """Draw the estimates of a session over time, with truth, voltage and decisions, and the aligned spectra.
+
+    Lines join the frames of one series only; several series have a colour each.
+    """
+    series, unit = _series(recorder)
     figure = Figure(figsize=(11, 8.5), layout="constrained")
     FigureCanvasAgg(figure)
+    model, frames = ", ".join(recorder.models) or "agent", recorder.frames
+    title = f"{model}, {len(frames)} frames: {named(*frames)}"
+    figure.suptitle(_plain(title), x=0.01, ha="left", fontsize=12)
     grid = figure.add_gridspec(3, 2, width_ratios=(1.5, 1), height_ratios=(1.6, 1, 0.7))
 
     top = figure.add_subplot(grid[0, 0])
-    _interval(top, hours, rows, "OS", BLUE)
-    known = [(h, 4 - by_number[r["seq_num"]]) for h, r in zip(hours, rows, strict=True) if r["seq_num"] in by_number]
-    if known:
-        top.plot(*zip(*known, strict=True), color=GREEN, lw=1.5, label="4 − x (truth)")
-    _voltage(top, hours, rows)
-    _decisions(top, hours, rows, recorder)
+    _interval(top, series, "OS")
+    _truth(top, series, truth)
+    _voltage(top, series)
+    _decisions(top, series, recorder)
     top.set_ylabel("mean oxidation state (e)")
-    # Beside the title, because within the axes it would cover the labels of the decisions.
+    # Above the axes, because within them it would cover the labels of the decisions.
     top.legend(loc="lower right", bbox_to_anchor=(1.0, 0.99), ncols=2, frameon=False, fontsize=8)
-    element = ", ".join(recorder.models) or "agent"
-    top.set_title(f"{element}: {len(rows)} frames", loc="left")
 
     middle = figure.add_subplot(grid[1, 0], sharex=top)
-    for name, colour in (("CN", BLUE), ("OCN", GREY)):
-        _interval(middle, hours, rows, name, colour)
+    _interval(middle, series, "CN", named_series=False)
+    _interval(middle, series, "OCN", GREY, named_series=False)
     middle.set_ylabel("coordination")
     middle.legend(loc="best", fontsize=8)
 
     bottom = figure.add_subplot(grid[2, 0], sharex=top)
-    bottom.plot(hours, [r["ood_score"] for r in rows], color=GREY, lw=1)
+    for one in series:
+        bottom.plot(
+            one.clock, [r["ood_score"] for r in one.rows], color=GREY if len(series) == 1 else one.colour, lw=1
+        )
     bottom.axhline(OOD_LIMIT, color=RED, lw=0.8, ls="--")
     bottom.set_ylim(bottom=0)
     bottom.set_ylabel("OOD score")
     bottom.set_xlabel(f"time since the first frame ({unit})")
 
-    _spectra(figure.add_subplot(grid[:2, 1]), hours, unit, rows, recorder)
+    _spectra(figure.add_subplot(grid[:2, 1]), series, unit, recorder)
     right = figure.add_subplot(grid[2, 1])
-    for name, colour in (("MOOD", BLUE),):
-        _interval(right, hours, rows, name, colour)
+    _interval(right, series, "MOOD", named_series=False)
     right.set_ylabel("O–O distance (Å)")
     right.set_xlabel(f"time ({unit})")
     figure.savefig(path, dpi=110)
 
 
-def _since_start(time: np.ndarray) -> tuple[np.ndarray, str]:
-    seconds = time - time[0]
-    if seconds[-1] > _HOURS_FROM_S:
-        return seconds / 3600, "h"
-    return (seconds / 60, "min") if seconds[-1] > _MINUTES_FROM_S else (seconds, "s")
+def _series(recorder: Recorder) -> tuple[list[_Series], str]:
+    """Return the series of a session and the unit of their clock."""
+    # The frames of a replayed folder contain the recorded time.
+    clock = "recorded_time" if all("recorded_time" in r for r in recorder.frames) else "time"
+    times = [r[clock] for r in recorder.frames]
+    scale, unit = _unit(max(times) - min(times))
+    by_series = recorder.by_series()
+    colours = (BLUE,) if len(by_series) == 1 else _COLOURS
+    series = [
+        _Series(
+            name=_plain(textwrap.shorten(named(*rows) or f"run {rows[0]['run_uid'][:8]}", _NAME_CHARACTERS)),
+            colour=colours[number % len(colours)],
+            clock=(np.array([r[clock] for r in rows]) - min(times)) / scale,
+            rows=rows,
+        )
+        for number, rows in enumerate(by_series)
+    ]
+    return series, unit
 
 
-def _interval(axes: Axes, hours: np.ndarray, rows: list[dict], name: str, colour: str) -> None:
-    if f"{name}_mean" not in rows[0]:
-        return
-    mean, lo, hi = (np.array([r.get(f"{name}_{k}", np.nan) for r in rows]) for k in ("mean", "lo", "hi"))
-    axes.fill_between(hours, lo, hi, color=colour, alpha=0.15, lw=0)
-    axes.plot(hours, mean, ".-", color=colour, ms=4, lw=0.8, label=f"{name}, 90 % interval")
+def _unit(seconds: float) -> tuple[float, str]:
+    """Return the unit in which a duration is readable, s and its name."""
+    if seconds > _HOURS_FROM_S:
+        return 3600.0, "h"
+    return (60.0, "min") if seconds > _MINUTES_FROM_S else (1.0, "s")
 
 
-def _voltage(axes: Axes, hours: np.ndarray, rows: list[dict]) -> None:
-    name = next((field for field in VOLTAGE_FIELDS if field in rows[0]), None)
+def _plain(text: str) -> str:
+    """Return a text in which matplotlib finds no formula."""
+    return text.replace("$", r"\$")
+
+
+def _interval(
+    axes: Axes, series: Sequence[_Series], name: str, colour: str | None = None, *, named_series: bool = True
+) -> None:
+    """Draw a descriptor with its intervals; if there is one series, in ``colour``, else dashed."""
+    several = len(series) > 1
+    for number, one in enumerate(series):
+        if f"{name}_mean" not in one.rows[0]:
+            continue
+        mean, lo, hi = (np.array([r.get(f"{name}_{k}", np.nan) for r in one.rows]) for k in ("mean", "lo", "hi"))
+        drawn = one.colour if several or colour is None else colour
+        label = f"{name}, 90 % interval" if not (several and named_series) else f"{name}, {one.name}"
+        hidden = several and number >= (_LEGEND_SERIES if named_series else 1)
+        axes.fill_between(one.clock, lo, hi, color=drawn, alpha=0.15, lw=0)
+        axes.plot(
+            one.clock,
+            mean,
+            ".--" if several and colour is not None else ".-",
+            color=drawn,
+            ms=4,
+            lw=0.8,
+            label=None if hidden else label,
+        )
+    if several and named_series and len(series) > _LEGEND_SERIES:
+        axes.plot([], [], " ", label=f"and {len(series) - _LEGEND_SERIES} more")
+
+
+def _truth(axes: Axes, series: Sequence[_Series], truth: Truth | None) -> None:
+    by_number = truth.by_frame() if truth else {}
+    for one in series:
+        numbered = zip(one.clock, one.rows, strict=True)
+        if known := [(at, 4 - by_number[r["seq_num"]]) for at, r in numbered if r["seq_num"] in by_number]:
+            axes.plot(*zip(*known, strict=True), color=GREEN, lw=1.5, label="4 − x (truth)")
+
+
+def _voltage(axes: Axes, series: Sequence[_Series]) -> None:
+    name = next((field for field in VOLTAGE_FIELDS if any(field in one.rows[0] for one in series)), None)
     if name is None:
         return
     other = axes.twinx()
-    other.plot(hours, [r.get(name, np.nan) for r in rows], color=GREY, lw=1, ls=":")
+    for one in series:
+        other.plot(one.clock, [r.get(name, np.nan) for r in one.rows], color=GREY, lw=1, ls=":")
     other.set_ylabel(f"{name} (V, dotted)", color=GREY)
 
 
-def _decisions(axes: Axes, hours: np.ndarray, rows: list[dict], recorder: Recorder) -> None:
-    times = np.array([r["time"] for r in rows])
+def _decisions(axes: Axes, series: Sequence[_Series], recorder: Recorder) -> None:
+    times = np.concatenate([[r["time"] for r in one.rows] for one in series])
+    clock = np.concatenate([one.clock for one in series])
+    order = np.argsort(times)
     for decision in recorder.decisions:
-        at = float(np.interp(decision["time"], times, hours))
+        at = float(np.interp(decision["time"], times[order], clock[order]))
         axes.axvline(at, color=RED, lw=1.2)
-        text = f"{decision['action']} ({decision['status']})"
+        sample = f" {decision['sample']}" if len(series) > 1 else ""
+        text = _plain(f"{decision['action']}{sample} ({decision['status']})")
         axes.annotate(
             text,
             (at, 0.02),
@@ -116,18 +189,24 @@ def _decisions(axes: Axes, hours: np.ndarray, rows: list[dict], recorder: Record
         )
 
 
-def _spectra(axes: Axes, hours: np.ndarray, unit: str, rows: list[dict], recorder: Recorder) -> None:
+def _spectra(axes: Axes, series: Sequence[_Series], unit: str, recorder: Recorder) -> None:
+    """Draw the aligned spectra, coloured by time or, of several series, as the series."""
     if recorder.grid is None:
         return
-    scale = ScalarMappable(Normalize(hours[0], max(hours[-1], hours[0] + 1e-9)), cmap="viridis")
-    for at, row in zip(hours, rows, strict=True):
-        spectrum = recorder.spectra.get(row["frame_uid"])
-        if spectrum is not None and len(spectrum) == len(recorder.grid):
-            axes.plot(recorder.grid, spectrum, color=scale.to_rgba(at), lw=0.6)
+    last = max(float(one.clock[-1]) for one in series)
+    scale = ScalarMappable(Normalize(0, max(last, 1e-9)), cmap="viridis")
+    for one in series:
+        for at, row in zip(one.clock, one.rows, strict=True):
+            spectrum = recorder.spectra.get(row["frame_uid"])
+            if spectrum is not None and len(spectrum) == len(recorder.grid):
+                axes.plot(
+                    recorder.grid, spectrum, color=scale.to_rgba(at) if len(series) == 1 else one.colour, lw=0.6
+                )
     axes.set_xlabel("energy on FEFF's scale − tabulated edge (eV)")
     axes.set_ylabel("aligned μ")
     axes.set_title("aligned spectra", loc="left")
-    axes.figure.colorbar(scale, ax=axes, label=f"time ({unit})")
+    if len(series) == 1:
+        axes.figure.colorbar(scale, ax=axes, label=f"time ({unit})")
 
 
 def draw_alignment(path: Path, title: str, answer: Answer) -> None:
@@ -151,7 +230,7 @@ def draw_alignment(path: Path, title: str, answer: Answer) -> None:
     FigureCanvasAgg(figure)
     raw, ready = figure.subplots(1, 2)
     _measured(raw, energy, mu, aligned, row, edge)
-    raw.set_title(textwrap.fill(title, _TITLE_CHARACTERS), loc="left", fontsize=9)
+    raw.set_title(_plain(textwrap.fill(title, _TITLE_CHARACTERS)), loc="left", fontsize=9)
     shift, flags = answer.quantities["energy_shift_ev"], aligned.flags[row]
     if (refusal := answer.refusal) is not None:
         ready.set_axis_off()

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...adapters.files import FileSink
 from ...agent.types import InputError
-from .recorder import Recorder, Truth
+from .recorder import NAME_COLUMNS, Recorder, Truth
 
 
 class OutputFolder:
@@ -23,7 +23,8 @@ class OutputFolder:
         """Close the documents and write the tables, the summary and the figure."""
         self.documents.close()
         _table(self.folder / "descriptors.csv", recorder.columns(), recorder.frames)
-        names = ["time", "run_uid", "id", "rule", "action", "args", "status", "status_reason", "confidence", "reason"]
+        names = ["time", "run_uid", *NAME_COLUMNS, "id", "rule", "action", "args", "status", "status_reason"]
+        names += ["confidence", "reason"]
         _table(self.folder / "decisions.csv", names, recorder.decisions)
         (self.folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
         if recorder.frames:

@@ -1,13 +1,16 @@
 """Live view of a session: a table and a progress bar on a terminal, lines elsewhere."""
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
-from .recorder import OOD_LIMIT, VOLTAGE_FIELDS, Recorder
+from .recorder import NAME_COLUMNS, OOD_LIMIT, VOLTAGE_FIELDS, Recorder, named
 
 _TABLE_ROWS = 12
 _LINE_INTERVAL_S = 5.0
@@ -51,32 +54,47 @@ class Display:
         self._shown, self._shown_at = len(self._recorder.frames), time.monotonic()
         row = self._recorder.frames[-1]
         self._console.print(
-            f"frame {row['seq_num']}: OS {row.get('OS_mean', float('nan')):.2f} "
+            f"frame {row['seq_num']} ({named(row)}): OS {row.get('OS_mean', float('nan')):.2f} "
             f"({row.get('OS_lo', float('nan')):.2f}…{row.get('OS_hi', float('nan')):.2f}), "
             f"score {row['ood_score']:.2f}, {row['latency_ms']:.1f} ms",
             highlight=False,
+            markup=False,  # a name may have brackets
         )
 
     def _table(self) -> Table:
-        frames = self._recorder.frames
-        voltage = next((name for name in VOLTAGE_FIELDS if frames and name in frames[-1]), None)
-        table = Table(expand=True)
-        for name in ("time", "frame", voltage or "voltage", "OS", "90 % interval", "CN", "score", "latency"):
-            table.add_column(name, justify="right")
-        table.add_column("decision")
-        decisions = {round(d["time"], 6): d for d in self._recorder.decisions}
-        for row in frames[-_TABLE_ROWS:]:
-            decision = decisions.get(round(row["time"], 6))
-            score = f"{row['ood_score']:.2f}"
-            table.add_row(
-                time.strftime("%H:%M:%S", time.localtime(row["time"])),
-                str(row["seq_num"]),
-                f"{row[voltage]:.3f} V" if voltage and voltage in row else "",
-                f"{row['OS_mean']:.2f}" if "OS_mean" in row else "",
-                f"{row['OS_lo']:.2f}…{row['OS_hi']:.2f}" if "OS_lo" in row else "",
-                f"{row['CN_mean']:.1f}" if "CN_mean" in row else "",
-                f"[red]{score}[/]" if row["ood_score"] > OOD_LIMIT else score,
-                f"{row['latency_ms']:.1f} ms",
-                f"[bold]{decision['action']}[/] {decision['status']}" if decision else "",
-            )
+        """Return the latest frames; names in which they differ, and decisions, take the place of some numbers."""
+        latest = self._recorder.frames[-_TABLE_ROWS:]
+        voltage = next((name for name in VOLTAGE_FIELDS if latest and name in latest[-1]), None)
+        differ = [name for name in NAME_COLUMNS if len({row[name] for row in latest}) > 1]
+        at = {round(d["time"], 6): f"[bold]{d['action']}[/] {d['status']}" for d in self._recorder.decisions}
+        decisions = [at.get(round(row["time"], 6), "") for row in latest]
+        left_out = {"CN", "latency"} if differ or any(decisions) else set[str]()
+        left_out |= {"time"} if differ else set()
+        table = Table(expand=True, title=Text(named(*latest)))
+        if differ:
+            table.add_column("measured")
+        for name in (name for row in latest[-1:] for name in _numbers(row, voltage) if name not in left_out):
+            table.add_column(name, justify="right", no_wrap=True)
+        if any(decisions):
+            table.add_column("decision")
+        for row, decision in zip(latest, decisions, strict=True):
+            about = {name: row[name] if name in differ else "" for name in NAME_COLUMNS}
+            numbers = [text for name, text in _numbers(row, voltage).items() if name not in left_out]
+            names = [Text(named(about))] if differ else []
+            table.add_row(*names, *numbers, *([decision] if any(decisions) else []))
         return table
+
+
+def _numbers(row: Mapping[str, Any], voltage: str | None) -> dict[str, str]:
+    """Return the numbers of a frame by column."""
+    score = f"{row['ood_score']:.2f}"
+    return {
+        "time": time.strftime("%H:%M:%S", time.localtime(row["time"])),
+        "frame": str(row["seq_num"]),
+        **({voltage: f"{row[voltage]:.3f} V" if voltage in row else ""} if voltage else {}),
+        "OS": f"{row['OS_mean']:.2f}" if "OS_mean" in row else "",
+        "90 % interval": f"{row['OS_lo']:.2f}…{row['OS_hi']:.2f}" if "OS_lo" in row else "",
+        "CN": f"{row['CN_mean']:.1f}" if "CN_mean" in row else "",
+        "score": f"[red]{score}[/]" if row["ood_score"] > OOD_LIMIT else score,
+        "latency": f"{row['latency_ms']:.1f} ms",
+    }

@@ -39,6 +39,17 @@ def progress_bars(console: Console | None = None) -> Iterator[Progress]:
         yield show
 
 
+@contextmanager
+def progress_on_terminal() -> Iterator[Progress]:
+    """Show bars on a terminal and nothing elsewhere, for work whose messages count more than its progress."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with progress_bars(console) as show:
+            yield show
+    else:
+        yield lambda task, done, total, note="": None
+
+
 class _Lines:
     def __init__(self, console: Console) -> None:
         self._console = console

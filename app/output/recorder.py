@@ -14,6 +14,8 @@ VOLTAGE_FIELDS = ("voltage", "Ewe_V", "potential", "Ewe")
 OOD_LIMIT = 1.0
 """Out-of-distribution score above which a spectrum is flagged as out of distribution."""
 _FIRST_COLUMNS = ("time", "run_uid", "seq_num")
+NAME_COLUMNS = ("sample", "scan_id", "file", "element")
+"""Columns of every table of a session that say what was measured."""
 _QUALITY_COLUMNS = ("ood_score", "e0_ev", "edge_step", "noise", "latency_ms", "flags")
 _GAP_REASONS = frozenset({Reason.JOINED_LATE, Reason.LATE, Reason.QUEUE_FULL, Reason.EVENTS_LOST})
 
@@ -41,12 +43,15 @@ class Recorder:
     """Names of the descriptors, in the card's order."""
     readings: list[str] = field(default_factory=list)
     """Names of the scalar readings of the frames."""
+    series: dict[str, str] = field(default_factory=dict)
+    """Key of the series of each watched run, by the run's uid."""
     _parents: dict[str, str] = field(default_factory=dict)
     _streams: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
         if name == "start":
             self._parents[doc["uid"]] = doc["parent_uid"]
+            self.series[doc["parent_uid"]] = doc.get("series", doc["parent_uid"])
             if doc["model"]["sha256"]:
                 self.models[doc["model"]["name"]] = doc["model"]["sha256"]
         elif name == "descriptor":
@@ -80,7 +85,7 @@ class Recorder:
             self.decisions.append(row)
 
     def _quality(self, doc: Mapping[str, Any], _: str) -> None:
-        reason, number = doc["data"]["reason"], doc["data"]["seq_num"]
+        reason, number = doc["data"]["reason"], doc["data"]["frame_seq_num"]
         (self.gaps if reason in _GAP_REASONS else self.set_aside)[reason] += 1
         self.numbered += bool(number)
 
@@ -88,7 +93,18 @@ class Recorder:
         """Return the header of descriptors.csv."""
         estimates = [c for d in self.descriptors for c in (d, f"{d}_p", f"{d}_mean", f"{d}_lo", f"{d}_hi")]
         readings = [f"reading_{r}" if r in _FIRST_COLUMNS else r for r in self.readings]
-        return [*_FIRST_COLUMNS, *estimates, *_QUALITY_COLUMNS, *readings]
+        return [*_FIRST_COLUMNS, *NAME_COLUMNS, *estimates, *_QUALITY_COLUMNS, *readings]
+
+    def by_series(self) -> list[list[dict[str, Any]]]:
+        """Return the rows of each series and element in the order of time, the earliest series first."""
+        found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for row in sorted(self.frames, key=lambda r: r["time"]):
+            found.setdefault((self.series[row["run_uid"]], row["element"]), []).append(row)
+        return list(found.values())
+
+    def samples(self) -> dict[str, int]:
+        """Return the number of frames of each named sample."""
+        return dict(Counter(row["sample"] for row in self.frames if row["sample"]))
 
     def flags(self) -> dict[str, int]:
         """Return the number of frames with each flag."""
@@ -101,6 +117,21 @@ class Recorder:
             return {}
         p50, p99 = np.percentile(values, [50, 99])
         return {"p50": round(float(p50), 3), "p99": round(float(p99), 3)}
+
+
+def named(*rows: Mapping[str, Any]) -> str:
+    """Return the sample, scan id, file and element of rows in words, as far as they are known.
+
+    >>> named({"sample": "NiO", "scan_id": 7, "file": "", "element": "Ni"})
+    'NiO, scan 7, Ni'
+    """
+    samples, scans, files, elements = (
+        list(dict.fromkeys(row[name] for row in rows if row[name])) for name in NAME_COLUMNS
+    )
+    words = [samples[0] if len(samples) == 1 else f"{len(samples)} samples"] if samples else []
+    words += [f"scan {scans[0]}" if len(scans) == 1 else f"scans {min(scans)}–{max(scans)}"] if scans else []
+    words += [files[0] if len(files) == 1 else f"{len(files)} files"] if files else []
+    return ", ".join([*words, *elements])
 
 
 @dataclass

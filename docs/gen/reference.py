@@ -45,8 +45,12 @@ DOCUMENT_KEYS = {
     "noise": "σ of the noise per point, relative to the edge step.",
     "latency_ms": "Time from the frame's last datum to its estimate.",
     "frame_uid": "uid of the frame.",
-    "frame_seq_num": "Number of the frame in the watched run, from 1.",
+    "frame_seq_num": "Number of the frame in the watched run, from 1. `quality`: 0 if there is none.",
     "frame_time": "Time of the frame's last datum, Unix s.",
+    "sample": "Name of the sample; empty if the documents name none.",
+    "scan_id": "Number of the scan at the beamline; 0 if it has none.",
+    "file": "Name of the scan's file; empty if the documents name none.",
+    "element": "Absorber.",
     "flags": "[Flags](reasons.md#flags) of the frame, separated by commas.",
     "energy_shift_ev": "Shift added to the measured energies.",
     "foil_shift_ev": "Part of the shift that the reference foil determined.",
@@ -69,7 +73,6 @@ DOCUMENT_KEYS = {
     "status_reason": "Why the status is what it is.",
     "uid": "uid of the frame or event that was set aside.",
     "detail": "What was found and what was expected.",
-    "seq_num": "Number of the frame; 0 if it has none.",
 }
 
 

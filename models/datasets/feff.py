@@ -10,6 +10,8 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, Self
 
@@ -226,6 +228,24 @@ def find_feff(program: str | None = None) -> str:
     )
 
 
+@contextlib.contextmanager
+def _deferred_interrupts() -> Iterator[None]:
+    """Hold back Ctrl-C and SIGTERM: an exception within Popen would leave a program that nobody ends."""
+    if threading.current_thread() is not threading.main_thread():  # the others are never interrupted
+        yield
+        return
+    caught: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [(number, signal.signal(number, lambda number, _: caught.append(number))) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+        for number in caught:
+            signal.raise_signal(number)
+
+
 def run_feff(folder: Path, program: str, timeout_s: float, highest: float = math.inf) -> None:
     """Run FEFF on ``folder/feff.inp``; ``folder/xmu.dat`` appears only when it is complete.
 
@@ -247,19 +267,22 @@ def run_feff(folder: Path, program: str, timeout_s: float, highest: float = math
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     shutil.copy(folder / INPUT, work)
+    running = None
     with (work / LOG).open("wb") as log:
-        # A separate session, so that all programs that the FEFF script started can be ended.
-        running = subprocess.Popen(
-            [program], cwd=work, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
         try:
+            # A separate session, so that all programs that the FEFF script started can be ended.
+            with _deferred_interrupts():
+                running = subprocess.Popen(
+                    [program], cwd=work, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                )
             code = running.wait(timeout_s)
         except subprocess.TimeoutExpired:
             raise FeffFailed(f"not done after {timeout_s:g} s (see {work / LOG})") from None
         finally:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(running.pid, signal.SIGKILL)
-            running.wait()
+            if running is not None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(running.pid, signal.SIGKILL)
+                running.wait()
     lines = [line.strip() for line in (work / LOG).read_text(errors="replace").splitlines() if line.strip()]
     complaint = next(filter(_ERROR_LINE.search, lines), None)
     why = None if 0 <= code < _SIGNAL_EXIT_CODE else "ended by a signal"

@@ -66,10 +66,10 @@ class WhiteLine:
 class Watched:
     """A run of whole spectra: an edge with a white line of the given height each, or whatever μ is given."""
 
-    def __init__(self, element: str, *heights: float, claim: bool = True, **metadata: Any) -> None:
-        self.element = element
+    def __init__(self, element: str, *heights: float, claim: bool = True, at: float = 100.0, **metadata: Any) -> None:
+        self.element, self.at = element, at
         known = {"element": element, "edge": "K"} if claim else {}
-        self.run = event_model.compose_run(time=100.0, metadata={**known, **metadata})
+        self.run = event_model.compose_run(time=at, metadata={**known, **metadata})
         self.uid: str = self.run.start_doc["uid"]
         keys: Any = {
             k: {"source": "test", "dtype": "array", "shape": [len(RELATIVE)]} for k in ("energy", "I0", "It")
@@ -85,7 +85,7 @@ class Watched:
         i0 = np.full(len(mu), 1e6)
         energy = EDGES[element or self.element] + RELATIVE
         data = {"energy": energy, "I0": i0, "It": i0 * np.exp(-mu), "voltage": 3.9}
-        t = 100.0 + len(self.docs)
+        t = self.at + len(self.docs)
         event = self.described.compose_event(data=data, timestamps=dict.fromkeys(data, t), time=t, validate=False)
         self.docs.append(("event", dict(event)))
         return self
@@ -219,7 +219,7 @@ def test_what_cannot_be_served_is_told_and_the_rest_is_served():
     reasons = piped.asides()
     assert set(reasons.values()) == {1}
     assert set(reasons) == {"NaN in data", "It constant", "does not cover the grid", "edge step within noise"}
-    assert sorted(q["seq_num"] for q in piped.events("quality")) == [2, 3, 4, 5]
+    assert sorted(q["frame_seq_num"] for q in piped.events("quality")) == [2, 3, 4, 5]
 
 
 def test_a_frame_whose_judgement_fails_costs_the_others_nothing_and_none_is_published_twice(monkeypatch):
@@ -466,3 +466,64 @@ def test_a_series_goes_on_over_the_runs_of_a_sample():
         for uid in sample:
             piped.feed(Watched("Co", 0.9, sample_uid=uid).stop().docs)
         assert len(piped.events("decisions")) == decided
+
+
+SAMPLES: tuple[Callable[[str], dict[str, Any]], ...] = (
+    lambda name: {"sample_uid": name},
+    lambda name: {"sample_name": name},
+    lambda name: {"sample": {"name": name}},
+    lambda name: {"XDI": {"Sample": {"name": name}}},
+)
+
+
+def told_of(piped: Piped, watched: Sequence[Watched]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Return what was published on runs: the estimate and flags of each frame, the evidence of each decision."""
+    estimates = {
+        e["frame_uid"]: (pytest.approx(e["OS_mean"], abs=1e-6), e["flags"], e["sample"])
+        for run in watched
+        for e in piped.events("descriptors", run)
+    }
+    decisions = [(d["rule"], d["evidence"]) for run in watched for d in piped.events("decisions", run)]
+    return estimates, decisions
+
+
+@given(st.data())
+@settings(max_examples=25, deadline=None)
+def test_samples_that_alternate_are_judged_as_each_alone(data):
+    rule = HIGH.model_copy(update={"trigger": HIGH.trigger.model_copy(update={"dwell_frames": 3})})
+    heights = st.lists(st.lists(st.sampled_from([0.1, 0.9]), min_size=1, max_size=2), min_size=1, max_size=4)
+    series: list[list[Watched]] = []
+    for number, named in enumerate(data.draw(st.lists(st.sampled_from(SAMPLES), min_size=2, max_size=3))):
+        runs = enumerate(data.draw(heights))
+        metadata = named(f"s{number}")
+        series.append([Watched("Co", *h, at=1000.0 * k, **metadata).stop() for k, h in runs])
+    queues = [[doc for run in runs for doc in run.docs] for runs in series]
+    turns = data.draw(st.permutations([k for k, docs in enumerate(queues) for _ in docs]))
+    left = [iter(docs) for docs in queues]
+    together = Piped(rule)
+    together.feed([next(left[k]) for k in turns]).check()
+    for number, (runs, docs) in enumerate(zip(series, queues, strict=True)):
+        alone = Piped(rule)
+        alone.feed(docs).check()
+        assert told_of(together, runs) == told_of(alone, runs)
+        assert {e["sample"] for run in runs for e in together.events("descriptors", run)} == {f"s{number}"}
+
+
+def test_frames_of_another_sample_do_not_trigger_a_rule():
+    rule = HIGH.model_copy(update={"trigger": HIGH.trigger.model_copy(update={"dwell_frames": 2})})
+    piped = Piped(rule)
+    runs = [Watched("Co", 0.9, at=1000.0 * k, sample_name=name, scan_id=k) for k, name in enumerate("abcab")]
+    for run in runs:
+        piped.feed(run.stop().docs)
+    decisions = piped.events("decisions")
+    assert [(d["sample"], d["scan_id"]) for d in decisions] == [("a", 3), ("b", 4)]
+    uids = [next(doc["uid"] for name, doc in run.docs if name == "event") for run in runs]
+    evidence = [[uid for uid, _ in json.loads(d["evidence"])] for d in decisions]
+    assert evidence == [[uids[0], uids[3]], [uids[1], uids[4]]]
+
+
+def test_what_is_set_aside_is_named():
+    piped = Piped()
+    piped.feed(Watched("Co", sample_name="NiO", scan_id=7, filename="/data/a.dat").frame(RELATIVE * 0).stop().docs)
+    (note,) = piped.events("quality")
+    assert [note[key] for key in ("sample", "scan_id", "file", "element")] == ["NiO", 7, "a.dat", "Co"]

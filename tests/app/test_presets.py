@@ -10,6 +10,7 @@ import pytest
 import shapes
 from shapes import Recording
 
+from xas_agent.agent.fields import read_scan
 from xas_agent.agent.types.frame import Document, Frame, SetAside
 from xas_agent.app.config import ConfigError, load_config, presets
 
@@ -74,11 +75,25 @@ def test_every_preset_is_a_config() -> None:
         assert load_config(None, preset).preset == preset
 
 
+@pytest.mark.parametrize(
+    ("preset", "start"),
+    [
+        ("bmm", {"XDI": {"Sample": {"name": "NiO"}}}),
+        ("iss", {"sample_uid": "NiO", "sample_name": "other"}),
+        ("haven", {"sample_name": "NiO", "sample": "bar 3"}),
+        ("sst1", {"sample_id": "NiO", "sample_name": "other"}),
+        ("qas", {"sample_name": "NiO"}),
+    ],
+)
+def test_presets_know_where_the_sample_is_named(preset: str, start: dict[str, Any]) -> None:
+    assert read_scan({"uid": "run", **start}, load_config(None, preset).series).series == "NiO"
+
+
 def test_a_config_lies_over_its_preset() -> None:
     config = load_config({"preset": "iss", "fields": {"bin_ev": 1.0}})
     assert (config.fields.bin_ev, config.fields.energy, config.fly is not None) == (1.0, "hhm_energy", True)
     assert load_config({"fields": {"bin_ev": 1.0}}, "iss").sha256 == config.sha256
-    with pytest.raises(ConfigError, match=r"found preset 'bm', expected one of bmm, diamond"):
+    with pytest.raises(ConfigError, match=r"no preset 'bm'; the closest is bmm; the presets are bmm, diamond"):
         load_config({"preset": "bm"})
 
 

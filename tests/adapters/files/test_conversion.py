@@ -161,3 +161,35 @@ def test_files_as_beamlines_write_them_make_the_same_frames(tmp_path, name, writ
     for frame, spectrum in zip(found, spectra, strict=True):
         assert flaw(spectrum) is None
         same(frame, spectrum)
+
+
+def stray(energy: np.ndarray) -> np.ndarray:
+    """Return energies of which one is wrong."""
+    return np.where(np.arange(len(energy)) == 25, energy + 700, energy)
+
+
+@pytest.mark.parametrize(
+    ("path_of", "spectra"),
+    [
+        pytest.param(lambda e: np.tile(e, 3)[:41], 3, id="repeated sweeps"),
+        pytest.param(lambda e: np.r_[e, e[::-1]][:41], 2, id="up and down"),
+        pytest.param(lambda e: np.random.default_rng(0).permutation(np.r_[e, e])[:41], 0, id="random"),
+        pytest.param(lambda _: stray(E), 0, id="one wrong energy"),
+    ],
+)
+def test_files_and_streams_agree_on_what_is_a_sweep(tmp_path, path_of, spectra):
+    axis = np.linspace(8300.0, 8400.0, 41 if spectra == 0 else 41 // spectra + 1)
+    path = table(tmp_path, "i0", "itrans", energy=path_of(axis))
+    in_file = [spectrum for spectrum in read_spectra(path) if flaw(spectrum) is None]
+    assert len(in_file) == spectra
+    whole = RunComposer()
+    raw = FileSpectrum("raw", str(path), 0, path_of(axis), np.log(COLUMNS["i0"] / COLUMNS["itrans"]))
+    assembler, found = Frames(FieldSettings()), []
+    for name, doc in (*whole.add(raw), *whole.finish()):
+        found += assembler(name, doc)
+    found += assembler.flush()
+    streamed = [frame for frame in found if isinstance(frame, Frame)]
+    assert len(streamed) == spectra
+    for frame, spectrum in zip(streamed, in_file, strict=True):
+        np.testing.assert_array_equal(frame.energy, spectrum.energy)
+        np.testing.assert_allclose(frame.mu, spectrum.mu, rtol=1e-12)

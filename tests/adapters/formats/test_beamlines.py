@@ -200,8 +200,34 @@ def test_energies_out_of_order_are_sorted_if_they_are_one_sweep(tmp_path):
             assert flaw(found) is None
             np.testing.assert_allclose(found.mu, np.interp(found.energy, E, MU), atol=1e-9)
             assert "out of order" in found.notes[-1]
-    twice = read(write(tmp_path / "a.txt", "# energy mu", np.tile(E, 2), np.tile(MU, 2)))
-    assert "energy not monotonic" in str(flaw(twice))
+
+
+@pytest.mark.parametrize("back", [1, -1])
+def test_two_sweeps_in_a_file_are_two_spectra(tmp_path, back):
+    energy, mu = np.r_[E, E[::back]], np.r_[MU, MU[::back]]
+    np.savez(tmp_path / "a.npz", energy=energy, mu=np.stack([mu, mu]), id=["x", "y"])
+    rows = read_spectra(tmp_path / "a.npz")
+    assert [(s.id, s.row) for s in rows] == [("x#1", 0), ("x#2", 1), ("y#1", 2), ("y#2", 3)]
+    columns = read_spectra(write(tmp_path / "a.txt", "# energy mu", energy, mu))
+    assert [(s.id, s.row) for s in columns] == [("a.txt:0#1", 0), ("a.txt:0#2", 1)]
+    for found in (*rows, *columns):
+        assert flaw(found) is None
+        assert found.notes[-1] == "the energy turns 1 times: read as 2 spectra"
+        np.testing.assert_allclose(found.mu, np.interp(found.energy, E, MU), atol=1e-9)
+
+
+def test_energies_in_random_order_or_one_wrong_energy_are_no_sweeps(tmp_path):
+    stray = E.copy()
+    stray[40] += 700.0
+    for energy in (np.random.default_rng(2).permutation(E), stray, stray[::-1]):
+        (found,) = read_spectra(write(tmp_path / "a.txt", "# energy mu", energy, MU))
+        assert "energy not monotonic" in str(flaw(found))
+
+
+def test_padding_at_the_end_is_left_out(tmp_path):
+    found = read(write(tmp_path / "a.txt", "# energy mu", np.r_[E, np.zeros(5)], np.r_[MU, np.zeros(5)]))
+    assert flaw(found) is None
+    assert found.notes[-1] == "5 rows of padding at the end, with the energy 0, are left out"
 
 
 GROUP = (

@@ -16,6 +16,7 @@ from xas_agent.agent.decide.triggers import Plateau, PlateauWatch, SeriesPoint, 
 from xas_agent.agent.types.decision import Decision
 from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate
 from xas_agent.agent.types.frame import Frame
+from xas_agent.agent.types.scan import Scan
 
 ENERGY = np.array([7700.0, 7720.0, 7740.0])
 CHARGE_STEP = 0.0112
@@ -23,7 +24,7 @@ CHARGE_STEP = 0.0112
 STOP_AT_HALF = Threshold(descriptor="OS", above=3.5, window_frames=21)
 
 
-def frame(n: int, *, time: float | None = None, run: str = "run", sample: str | None = None, el="Co") -> Frame:
+def frame(n: int, *, time: float | None = None, run: str = "run", sample: str = "", el="Co") -> Frame:
     return Frame(
         uid=f"{run}-{n}",
         run_uid=run,
@@ -33,7 +34,7 @@ def frame(n: int, *, time: float | None = None, run: str = "run", sample: str | 
         mu=np.array([0.0, 1.0, 1.0]),
         element=el,
         edge="K",
-        sample_uid=sample,
+        scan=Scan(sample),
     )
 
 
@@ -61,7 +62,7 @@ class TestThreshold:
         assert decision.confidence == pytest.approx(0.8413, abs=1e-4)
         assert decision.evidence == (("run-3", 3.55),)
         assert (decision.action, decision.status, decision.args) == ("stop", "proposed", {"why": 1})
-        assert (decision.run_uid, decision.sample_uid, decision.time) == ("run", "cell", 30.0)
+        assert (decision.run_uid, decision.scan.series, decision.time) == ("run", "cell", 30.0)
 
     def test_id_is_the_same_in_every_process_and_unique(self):
         def ids(run: str) -> list[str]:

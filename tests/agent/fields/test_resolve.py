@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from xas_agent.agent.fields.resolve import StreamFields, UnreadableStream, element_and_edge, resolve, skip_reason
+from xas_agent.agent.fields import StreamFields, UnreadableStream, element_and_edge, resolve, skip_reason
 from xas_agent.agent.fields.settings import FieldSettings
 from xas_agent.agent.stream.columns import finite_scalars
 

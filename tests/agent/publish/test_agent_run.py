@@ -17,8 +17,11 @@ from xas_agent.agent.types.decision import Decision
 from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate
 from xas_agent.agent.types.frame import Document, Frame, SetAside
 from xas_agent.agent.types.reasons import Flag
+from xas_agent.agent.types.scan import Scan
 
 WATCHED = {"uid": "watched", "time": 100.0, "scan_id": 7, "sample_uid": "cell", "data_session": "pass-1"}
+SCAN = Scan("cell", "LiCoO2", 7, "run.dat")
+NAMES = {"sample": "LiCoO2", "scan_id": 7, "file": "run.dat", "element": "Co"}
 GRID = np.linspace(-10, 70, 5)
 PROVENANCE = Provenance(
     model_name="co_k",
@@ -37,11 +40,13 @@ ESTIMATE = Estimate(
     flags=(Flag.FOIL_HELD, Flag.GLITCHES_REPAIRED),
 )
 QUANTITIES = {"e0_ev": 7721.5, "edge_step": 0.9, "noise": 0.004, "energy_shift_ev": 1.5}
-DECISION = Decision("id-1", "half", "stop", "OS 3.52 e", "watched", 130.0, 0.9, (("f1", 3.52),), args={"a": [1]})
+DECISION = Decision(
+    "id-1", "half", "stop", "OS 3.52 e", "watched", 130.0, 0.9, (("f1", 3.52),), scan=SCAN, args={"a": [1]}
+)
 
 
 def frame(n: int = 1, time: float = 110.0, /, **readings: float) -> Frame:
-    return Frame(f"f{n}", "watched", n, time, GRID + 7709, GRID * 0, sample_uid="cell", readings=readings)
+    return Frame(f"f{n}", "watched", n, time, GRID + 7709, GRID * 0, scan=SCAN, readings=readings)
 
 
 class Run:
@@ -49,6 +54,7 @@ class Run:
 
     def __init__(self, start: dict[str, Any] = WATCHED, **options: Any) -> None:
         self.documents: list[Document] = []
+        options.setdefault("scan", SCAN)
         self.run = AgentRun(start, PROVENANCE, lambda name, doc: self.documents.append((name, doc)), **options)
 
     def named(self, name: str) -> list[dict[str, Any]]:
@@ -110,6 +116,18 @@ def test_start_has_the_provenance():
     assert start["config_sha256"] == "b" * 64
     assert (start["element"], start["edge"]) == ("Co", "K")
     assert (start["sample_uid"], start["scan_id"], start["data_session"]) == ("cell", 7, "pass-1")
+    assert (start["series"], start["sample_name"]) == ("cell", "LiCoO2")
+
+
+def test_run_without_a_sample_is_its_own_series():
+    run = Run({"uid": "watched", "time": 100.0}, scan=Scan())
+    run.run.frame(Frame("f1", "watched", 1, 110.0, GRID + 7709, GRID * 0), QUANTITIES, ESTIMATE, None, 1.0)
+    run.run.close()
+    check(run.documents)
+    [start], [event] = run.named("start"), run.events("descriptors")
+    assert (start["series"], start["scan_id"], "sample_name" in start) == ("watched", 0, False)
+    unknown = {"sample": "", "scan_id": 0, "file": "", "element": "Co"}
+    assert {key: event["data"][key] for key in NAMES} == unknown
 
 
 def test_descriptors_and_spectra_of_a_frame():
@@ -137,6 +155,7 @@ def test_descriptors_and_spectra_of_a_frame():
         "frame_uid": "f3",
         "frame_seq_num": 3,
         "frame_time": 110.0,
+        **NAMES,
         "flags": "foil held, glitches repaired",
         "energy_shift_ev": 1.5,
         "voltage": 3.9,
@@ -147,6 +166,7 @@ def test_descriptors_and_spectra_of_a_frame():
     assert units == {"OS_mean": "e", "NNRS_lo": "Å", "e0_ev": "eV", "latency_ms": "ms", "voltage": "V"}
     [spectrum] = run.events("spectra")
     np.testing.assert_array_equal(spectrum["data"]["spectrum"], GRID.astype(np.float32))
+    assert {key: spectrum["data"][key] for key in NAMES} == NAMES
     configuration = run.named("descriptor")[1]["configuration"]["xas_agent"]["data"]
     assert configuration["energy_relative_ev"] == GRID.tolist()
 
@@ -199,19 +219,20 @@ def test_decision_and_its_status():
     [event] = run.events("decisions")
     assert event["time"] == 130.0
     assert event["data"]["status"] == "proposed"
+    assert {key: event["data"][key] for key in NAMES} == NAMES
     assert json.loads(event["data"]["args"]) == {"a": [1]}
     assert json.loads(event["data"]["evidence"]) == [["f1", 3.52]]
 
 
 def test_set_aside():
     run = Run()
-    run.run.set_aside(SetAside("watched", "f9", 120.0, "too few points", "7 of 20", seq_num=9))
+    run.run.set_aside(SetAside("watched", "f9", 120.0, "too few points", "7 of 20", 9, "f9.dat"))
     run.run.set_aside(SetAside("watched", "e1", 121.0, "no descriptor"))
     run.run.close()
     check(run.documents)
     assert [event["data"] for event in run.events("quality")] == [
-        {"uid": "f9", "reason": "too few points", "detail": "7 of 20", "seq_num": 9},
-        {"uid": "e1", "reason": "no descriptor", "detail": "", "seq_num": 0},
+        {"uid": "f9", "reason": "too few points", "detail": "7 of 20", "frame_seq_num": 9, **NAMES, "file": "f9.dat"},
+        {"uid": "e1", "reason": "no descriptor", "detail": "", "frame_seq_num": 0, **NAMES},
     ]
 
 
@@ -309,7 +330,7 @@ def test_any_calls_give_a_valid_run(calls: list[tuple], exit_status: str, reason
             status, args = rest
             evidence = (("f", 1.0),)
             run.run.decision(
-                Decision(f"d{n}", "r", "stop", "why", "watched", time, 0.5, evidence, status, "", None, args)
+                Decision(f"d{n}", "r", "stop", "why", "watched", time, 0.5, evidence, status, "", SCAN, args)
             )
             expected["decisions"] += 1
         else:
@@ -319,13 +340,3 @@ def test_any_calls_give_a_valid_run(calls: list[tuple], exit_status: str, reason
     run.run.close(exit_status, reason)
     check(run.documents)
     assert run.named("stop")[0]["num_events"] == expected
-
-
-@pytest.mark.parametrize(
-    ("scan_id", "published"), [(7, 7), (np.int64(7), 7), ("7", 7), (None, 0), ("seven", 0), (-1, 0)]
-)
-def test_scan_id_is_that_of_the_watched_run_or_0(scan_id: object, published: int):
-    run = Run({"uid": "watched", "time": 5, "scan_id": scan_id})
-    run.run.close()
-    check(run.documents)
-    assert run.named("start")[0]["scan_id"] == published

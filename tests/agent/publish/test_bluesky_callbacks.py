@@ -1,5 +1,6 @@
 """The agent's documents in bluesky's own callbacks, which expect what a RunEngine gives."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,26 +9,28 @@ import numpy as np
 import pytest
 from bluesky.callbacks import LivePlot, LiveTable
 from bluesky.callbacks.best_effort import BestEffortCallback
+from tiled_server import KEY, serving
 
 from xas_agent.agent.publish.agent_run import AgentRun, Provenance
 from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate
 from xas_agent.agent.types.frame import Document, Frame, SetAside
+from xas_agent.agent.types.scan import Scan
 
-GRID = np.linspace(-10, 70, 5)
+GRID = np.linspace(-10, 70, 81)
 
 
-@pytest.fixture(params=[{}, {"scan_id": 7}], ids=["no scan_id", "scan_id"])
+@pytest.fixture(params=[Scan(), Scan("cell", "LiCoO2", 7, "run.dat")], ids=["no scan_id", "scan_id"])
 def documents(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[Document]:
     monkeypatch.setenv("BLUESKY_DEBUG_CALLBACKS", "1")  # otherwise bluesky suppresses exceptions
     mpl.use("agg")
     documents: list[Document] = []
     provenance = Provenance("co_k", "a" * 64, "b" * 64, element="Co", edge="K", grid=GRID)
-    start = {"uid": "watched", "time": 100.0} | request.param
-    run = AgentRun(start, provenance, lambda name, doc: documents.append((name, doc)))
+    start, scan = {"uid": "watched", "time": 100.0}, request.param
+    run = AgentRun(start, provenance, lambda name, doc: documents.append((name, doc)), scan=scan)
     estimate = Estimate({"OS": DescriptorEstimate(3.4, 3.3, 3.5, value=3.0, p=0.6)}, ood_score=0.2, flags=())
     for n in (1, 2, 3):
-        frame = Frame(f"f{n}", "watched", n, 100.0 + n, GRID + 7709, GRID * 0)
-        run.frame(frame, {"e0_ev": 7721.5, "edge_step": 0.9, "noise": 0.004}, estimate, GRID, 1.0)
+        frame = Frame(f"f{n}", "watched", n, 100.0 + n, GRID + 7709, GRID * 0, scan=scan)
+        run.frame(frame, {"e0_ev": 7721.5, "edge_step": 0.9, "noise": 0.004}, estimate, GRID / n, 1.0)
     run.set_aside(SetAside("watched", "f4", 104.0, "too few points"))
     run.close("success")
     return documents
@@ -68,3 +71,38 @@ def test_suitcase(documents: list[Document], tmp_path: Path) -> None:
     jsonl.export(iter(documents), tmp_path, file_prefix="{start[plan_name]}-{start[scan_id]}")
     (path,) = tmp_path.iterdir()
     assert len(path.read_text().splitlines()) == len(documents)
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> Iterator[Any]:
+    """Client of an empty catalogue of a Tiled server."""
+    with serving("--temp") as address:
+        from tiled.client import from_uri
+
+        client = from_uri(f"http://{address}", api_key=KEY)
+        yield client
+        client.context.http_client.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_size", [1, 10_000])
+def test_tiled_writer(documents: list[Document], catalogue: Any, batch_size: int) -> None:
+    from bluesky_tiled_plugins import TiledWriter
+
+    give(TiledWriter(catalogue, batch_size=batch_size), documents)
+    run = catalogue[documents[0][1]["uid"]]
+    assert dict(run.metadata["start"]) == documents[0][1]
+    assert "Renamed" not in str(run.metadata.get("notes")), "no key is one that bluesky reserves"
+    assert dict(run.metadata["stop"]) == documents[-1][1]
+    streams = {doc["uid"]: doc["name"] for name, doc in documents if name == "descriptor"}
+    assert set(run) == set(streams.values()) == {"descriptors", "spectra", "quality"}
+    for uid, stream in streams.items():
+        events = [doc for name, doc in documents if name == "event" and doc["descriptor"] == uid]
+        table = run[stream].base["internal"].read()
+        assert table["time"].tolist() == [event["time"] for event in events]
+        for key in events[0]["data"].keys() - {"spectrum"}:
+            assert table[key].tolist() == [event["data"][key] for event in events], key
+    spectra = [doc["data"]["spectrum"] for name, doc in documents if name == "event" and "spectrum" in doc["data"]]
+    np.testing.assert_array_equal(run["spectra"]["spectrum"].read(), spectra)
+    grid = run["spectra"].metadata["configuration"]["xas_agent"]["data"]["energy_relative_ev"]
+    np.testing.assert_array_equal(grid, GRID)

@@ -12,6 +12,7 @@ from xas_agent.agent.types.edge import Edge
 from xas_agent.agent.types.frame import Frame
 from xas_agent.agent.types.grid import Grid
 from xas_agent.agent.types.reasons import Flag, Reason
+from xas_agent.agent.types.scan import Scan
 
 EDGE_EV = 8333.0
 
@@ -57,6 +58,18 @@ def test_short_frame_uses_the_background_of_its_series():
     assert [f.refused[0] and f.refused[0].reason for f in aligned] == [None, None, None, Reason.NO_PRE_EDGE, None]
     assert aligned[2].flags == ((Flag.BACKGROUND_HELD,),)
     assert np.abs(aligned[2].mu - aligned[0].mu).max() < 0.03
+
+
+def test_samples_keep_their_backgrounds_and_ways_of_measuring_apart():
+    a, b = Scan("a"), Scan("b")
+    frames = [
+        replace(frame(0), scan=a),
+        replace(frame(1, -12.0, 90.0), scan=b),
+        replace(frame(2, -12.0, 90.0), scan=a, formula="fluorescence"),
+        replace(frame(3, -12.0, 90.0, run="later"), scan=a),
+    ]
+    reasons = [f.refused[0] and f.refused[0].reason for f in align_singly(frames, AlignmentSettings())]
+    assert reasons == [None, Reason.NO_PRE_EDGE, Reason.NO_PRE_EDGE, None]
 
 
 @pytest.mark.parametrize("size", [1, 3, 9])

@@ -50,7 +50,7 @@ def test_step_scan_gives_one_frame() -> None:
     assert not asides
     check_true([frame], [made])
     assert (frame.element, frame.edge, frame.seq_num, frame.direction) == ("Ni", "K", 1, "rising")
-    assert (frame.stream, frame.sample_uid, frame.readings) == ("primary", "s", {"voltage": pytest.approx(3.9)})
+    assert (frame.stream, frame.series, frame.readings) == ("primary", "s", {"voltage": pytest.approx(3.9)})
     last = made.docs[-2][1]
     assert (frame.time, frame.received) == (last["time"], (len(made.docs) - 2) * 1e-6)
     assert frame.uid == feed(made.docs)[0][0].uid, "the same documents give the same uid"

@@ -7,6 +7,9 @@ import pytest
 from logs import capture_logs
 from made_runs import AXIS, Made, feed
 
+from xas_agent.agent.stream import FrameReader
+from xas_agent.agent.types import Received
+
 
 def renamed(made: Made, names: dict[str, str], **units: str) -> list[tuple[str, dict[str, Any]]]:
     docs = []
@@ -79,10 +82,31 @@ def test_ion_chambers_named_by_their_place(upstream: str, downstream: str) -> No
     assert len(frames) == 1
 
 
-def test_stream_that_is_not_read_is_logged_once_per_run() -> None:
-    made = Made().sweep().stop()
+UNREAD = {"energy": "position", "I0": "diode", "It": "pin"}
+
+
+def test_stream_that_is_not_read_is_logged_once_whatever_the_number_of_its_runs() -> None:
+    docs = [doc for _ in range(3) for doc in renamed(Made().sweep().stop(), UNREAD)]
     with capture_logs() as logs:
-        assert feed(renamed(made, {"energy": "position", "I0": "diode", "It": "pin"})) == ([], [])
+        assert feed(docs) == ([], [])
     (log,) = [log for log in logs if log["log_level"] == "warning"]
     assert log["fields"] == "position, diode, pin"
     assert "name them under fields" in log["event"]
+    assert log["help"] == "xas-agent inspect SOURCE"
+
+
+def test_stream_that_is_not_read_is_logged_before_its_run_ends() -> None:
+    reader = FrameReader(source="zmq://host:5578")
+    with capture_logs() as logs:
+        for name, doc in renamed(Made().sweep(), UNREAD):
+            reader(Received(name, doc, 0.0))
+    (log,) = [log for log in logs if log["log_level"] == "warning"]
+    assert log["help"] == "xas-agent inspect zmq://host:5578"
+
+
+def test_intensities_without_an_energy_are_logged_with_the_command() -> None:
+    with capture_logs() as logs:
+        feed(renamed(Made().sweep().stop(), {"energy": "x"}))
+        feed(renamed(Made(element="Fe").sweep().stop(), {"energy": "x"}))
+    (log,) = [log for log in logs if log["event"].startswith("stream not read")]
+    assert log["fields"] == "x, I0, It"

@@ -297,7 +297,7 @@ def test_a_run_that_takes_too_long_is_ended_with_all_that_it_started(site, tmp_p
     with pytest.raises(FeffFailed, match=r"not done after 0\.5 s"):
         run_feff(site, program(tmp_path, body), 0.5)
     child = int(started.read_text())
-    wait_until(lambda: gone(child), 5)
+    wait_until(lambda: gone(child))
 
 
 def test_ctrl_c_ends_the_program_too(site, tmp_path):
@@ -309,4 +309,19 @@ def test_ctrl_c_ends_the_program_too(site, tmp_path):
     wait_until(lambda: started.exists() and started.read_text().strip())
     ours.send_signal(signal.SIGINT)
     assert ours.wait(60) == -signal.SIGINT
-    wait_until(lambda: gone(int(started.read_text())), 5)
+    wait_until(lambda: gone(int(started.read_text())))
+
+
+def test_ctrl_c_while_the_program_starts_ends_it(site, tmp_path, monkeypatch):
+    pids = []
+
+    class Interrupted(subprocess.Popen[bytes]):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            pids.append(self.pid)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_feff(site, program(tmp_path, "sleep 600"), 600)
+    wait_until(lambda: gone(pids[0]))

@@ -1,74 +1,35 @@
-"""Against a real Tiled server with a SQLite catalogue, written by bluesky's own TiledWriter."""
+"""Against a real Tiled server without plugins (``tiled serve catalog``), filled by bluesky's own TiledWriter."""
 
 import json
 import os
-import queue
-import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import event_model
 import numpy as np
 import pytest
 import shapes
 import yaml
+from forked import run_command
 from pydantic import ValidationError
+from tiled_server import KEY, serving
 
 from xas_agent.adapters.errors import EndpointUnreachable
 from xas_agent.adapters.tiled import TiledEndpoint, TiledSource
+from xas_agent.adapters.tiled.documents import documents_of
 from xas_agent.app.commands.shared import settings_of
 from xas_agent.app.config import ConfigError, load_config
-
-KEY = "xasagenttest"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """Address of a server, and a folder from which it may serve files."""
-    for module in ("bluesky_tiled_plugins", "tiled.server", "tiled.catalog", "h5py", "uvicorn"):
-        pytest.importorskip(module, reason="no Tiled server: pip install 'xas-agent[tiled]' 'tiled[server]'")
     folder = tmp_path_factory.mktemp("tiled")
-    (folder / "data").mkdir()
-    exporter = {"application/json-seq": "bluesky_tiled_plugins.exporters:json_seq_exporter"}
-    args = {
-        "uri": f"sqlite:///{folder / 'catalog.db'}",
-        "writable_storage": [f"file://localhost{folder / 'data'}", f"sqlite:///{folder / 'tables.db'}"],
-        "readable_storage": [str(folder)],
-        "init_if_not_exists": True,
-    }
-    config = {
-        "trees": [{"path": "/", "tree": "catalog", "args": args}],
-        "authentication": {"single_user_api_key": KEY},
-        "media_types": {"BlueskyRun": exporter},
-    }
-    (folder / "config.yml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "tiled", "serve", "config", str(folder / "config.yml")]
-    process = subprocess.Popen(
-        [*command, "--host", "127.0.0.1", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-
-    def read() -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            lines.put(line)
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    try:
-        said = ""
-        while not (found := re.search(r"http://127\.0\.0\.1:([1-9]\d*)", said)):
-            said += lines.get(timeout=60)
-        yield f"127.0.0.1:{found[1]}", folder
-    finally:
-        process.terminate()
-        process.wait(30)
-        reader.join()
-        assert process.stdout is not None
-        process.stdout.close()
+    with serving("--temp", "--read", folder) as address:
+        yield address, folder
 
 
 @pytest.fixture
@@ -170,6 +131,45 @@ def test_a_run_is_followed_while_it_is_written(catalogue: Any, bench: Any) -> No
 
 
 @pytest.mark.slow
+def test_only_new_events_are_read_and_only_complete_ones(catalogue: Any) -> None:
+    client, _, _ = catalogue
+    run = event_model.compose_run()
+    keys = {
+        "mu": {"source": "x", "dtype": "array", "shape": [40], "dtype_numpy": "<f8"},
+        "few": {"source": "x", "dtype": "array", "shape": [2], "dtype_numpy": "<f8"},
+        "n": {"source": "x", "dtype": "integer", "shape": []},
+    }
+    stream = run.compose_descriptor(name="primary", data_keys=keys, configuration={}, object_keys={"x": list(keys)})
+    writer = write(client, [("start", run.start_doc), ("descriptor", stream.descriptor_doc)], batch_size=2)
+
+    def add(*numbers: int) -> None:
+        for n in numbers:
+            data = {"mu": [n + k / 7 for k in range(40)], "few": [n, n + 0.5], "n": n}
+            writer("event", dict(stream.compose_event(data=data, timestamps=dict.fromkeys(data, float(n)))))
+
+    rows: dict[str, int] = {}
+
+    def read() -> list[int]:
+        events = [doc for name, doc in documents_of(client[run.start_doc["uid"]], rows) if name == "event"]
+        for event in events:
+            n = event["data"]["n"]
+            assert event["data"] == {"mu": [n + k / 7 for k in range(40)], "few": [n, n + 0.5], "n": n}
+            assert event["timestamps"] == dict.fromkeys(keys, float(n))
+            assert event["seq_num"] == n
+        return [event["data"]["n"] for event in events]
+
+    assert read() == []
+    add(1, 2, 3)
+    assert read() == [1, 2]
+    assert read() == []
+    array = client[run.start_doc["uid"]]["primary"]["mu"]
+    array.patch(np.full((1, 40), np.nan), offset=(2,), extend=True)  # its row is not yet there
+    assert read() == []
+    again = documents_of(client[run.start_doc["uid"]], {})
+    assert [doc["seq_num"] for name, doc in again if name == "event"] == [1, 2]
+
+
+@pytest.mark.slow
 def test_what_is_no_run_does_not_keep_from_the_others(catalogue: Any) -> None:
     client, endpoint, folder = catalogue
     client.create_container(key="odd", metadata={"start": {"uid": "odd", "time": 1.0}, "stop": {"uid": "end"}})
@@ -194,11 +194,12 @@ def test_the_agents_own_runs_are_passed_over(catalogue: Any) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_reads_a_catalogue(catalogue: Any, tmp_path: Path) -> None:
+def test_the_command_reads_a_catalogue_and_writes_to_it(catalogue: Any, tmp_path: Path) -> None:
     client, endpoint, folder = catalogue
     recording = shapes.haven_step(folder)
     write(client, recording.documents)
-    config = {"tiled": endpoint.model_dump(), "preset": "haven", "model": {"use": ["co-k"], "threads": 1}}
+    model = {"use": ["co-k"], "threads": 1}
+    config = {"tiled": endpoint.model_dump(), "publish": {"tiled": endpoint.uri}, "preset": "haven", "model": model}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "xas_agent", "run", "--config", str(tmp_path / "mine.yaml")]
     done = subprocess.run(
@@ -208,6 +209,15 @@ def test_the_command_reads_a_catalogue(catalogue: Any, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["frames"], summary["frames_set_aside"]) == (1, {})
+    from tiled.queries import Key
+
+    (answer,) = client.search(Key("start.xas_agent") == True).values()  # noqa: E712
+    assert answer.metadata["start"]["parent_uid"] == recording.documents[0][1]["uid"]
+    assert answer.metadata["stop"]["num_events"] == {"descriptors": 1, "spectra": 1}
+    (row,) = answer["descriptors"].base["internal"].read().to_dict("records")
+    published = (json.loads(line) for line in (tmp_path / "out" / "documents.jsonl").read_text().splitlines())
+    (event,) = (doc for name, doc in published if name == "event" and "OS" in doc["data"])
+    assert {key: row[key] for key in event["data"]} == event["data"]
 
 
 def test_nobody_there_is_reported() -> None:
@@ -231,3 +241,18 @@ def test_the_command_line_tells_a_catalogue_from_a_proxy() -> None:
     assert settings_of(None, source="zmq://here:5578").tiled is None
     with pytest.raises(ConfigError, match="source or tiled, not both"):
         load_config({"source": {"address": "zmq://a:1"}, "tiled": {"uri": "tiled://a:1"}})
+
+
+@pytest.mark.slow
+def test_a_catalogue_is_inspected(catalogue: Any, tmp_path: Path) -> None:
+    client, endpoint, folder = catalogue
+    write(client, shapes.haven_step(folder).documents)
+    latest = shapes.sst1(folder).documents
+    latest[0][1]["time"] = 4e9
+    write(client, latest)
+    shown = run_command("inspect", endpoint.uri, "--preset", "sst1", "--out", tmp_path / "out.yaml").stdout
+    assert "1 run, " in shown
+    assert "en_energy: named in the config" in shown
+    config = load_config(tmp_path / "out.yaml")
+    assert config.tiled is not None
+    assert config.tiled.model_dump(exclude_unset=True) == {"uri": endpoint.uri}

@@ -1,68 +1,35 @@
 """Documents of a Tiled catalogue of Bluesky runs: of finished runs and of those that are being written.
 
-bluesky-tiled-plugins rebuilds the documents of a run. The server must export them with::
-
-    media_types:
-      BlueskyRun: {application/json-seq: "bluesky_tiled_plugins.exporters:json_seq_exporter"}
-
 Arrays in files are not copied: the documents refer to the files, which ``assets`` reads.
 """
 
-import os
-import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from ..agent.types import Document, InputError, Settings, get_logger
-from .errors import EndpointUnreachable
+from ...agent.types import Document, get_logger
+from ..errors import EndpointUnreachable
+from .documents import documents_of
+from .server import Catalogue, one_line
 
 log = get_logger()
 
-SCHEMES = ("tiled", "http", "https")
-_PORTS = {"http": 80, "https": 443}
 
-
-class TiledEndpoint(Settings):
+class TiledEndpoint(Catalogue):
     """A catalogue of runs on a Tiled server."""
 
-    uri: str
-    """``tiled://HOST:PORT/PATH``, with the path within the server; or the http(s) URI of Tiled's client."""
     past: int = Field(default=0, ge=0)
     """Number of the latest runs to read first. A run that is being written is always read from its beginning."""
     follow: bool = True
     """Whether to continue with runs that are being written and with new ones."""
     poll_s: float = Field(default=2.0, gt=0)
     """Interval at which the catalogue is checked, s."""
-    api_key_from: str = "TILED_API_KEY"
-    """Environment variable that holds the API key; if it is not set, no key is sent."""
     connect_timeout_s: float = Field(default=10.0, ge=0)
     """Time to wait until the server answers, s; 0 waits for ever."""
-
-    @field_validator("uri")
-    @classmethod
-    def _is_a_uri(cls, uri: str) -> str:
-        parts = urlsplit(uri)
-        if parts.scheme not in SCHEMES or not parts.hostname:
-            raise ValueError("tiled://HOST:PORT/PATH, or an http or https URI")
-        return uri
-
-    @property
-    def http_uri(self) -> str:
-        """URI in the form that Tiled's client expects.
-
-        >>> TiledEndpoint(uri="tiled://localhost:8000/bmm/raw").http_uri
-        'http://localhost:8000/api/v1/metadata/bmm/raw'
-        """
-        parts = urlsplit(self.uri)
-        if parts.scheme != "tiled":
-            return self.uri
-        return urlunsplit(("http", parts.netloc, "/api/v1/metadata/" + parts.path.strip("/"), "", ""))
 
 
 @dataclass(slots=True)
@@ -73,6 +40,8 @@ class _Followed:
     seen: set[str] = field(default_factory=set)
     rows: dict[str, int] = field(default_factory=dict)
     """Last announced row of each StreamDatum."""
+    events: dict[str, int] = field(default_factory=dict)
+    """Number of Events of each stream."""
 
 
 class TiledSource:
@@ -107,19 +76,13 @@ class TiledSource:
         """
         if self._catalogue is not None:
             return
-        try:
-            import bluesky_tiled_plugins  # noqa: F401  registers the client of a run
-            from tiled.client import from_uri
-        except ImportError as error:
-            raise InputError(
-                f"{self.endpoint.uri}: reading a Tiled catalogue needs {error.name}: pip install 'xas-agent[tiled]'"
-            ) from None
+        self.endpoint.require_client()
         self._wait_for_server()
         try:
-            catalogue = from_uri(self.endpoint.http_uri, api_key=os.environ.get(self.endpoint.api_key_from) or None)
+            catalogue = self.endpoint.open()
             latest = catalogue.sort(("start.time", -1)).values().head(max(self.endpoint.past, 1))
         except Exception as error:  # httpx and Tiled raise many types of exception
-            raise EndpointUnreachable(self.endpoint.uri, _line(error)) from None
+            raise EndpointUnreachable(self.endpoint.uri, one_line(error)) from None
         for run in latest:
             start = _start(run)
             self._since = min(_time(start), self._since if self._since > float("-inf") else float("inf"))
@@ -145,14 +108,14 @@ class TiledSource:
             try:
                 runs = self._runs()
             except Exception as error:  # the server may restart: try again
-                failed["catalogue"] = _line(error)
+                failed["catalogue"] = one_line(error)
             for run in runs:
                 if self._closing.is_set():
                     return
                 try:
                     yield from self._new(run)
                 except Exception as error:  # an incomplete run: try again later and continue with the others
-                    failed[f"run {_start(run).get('uid')}"] = _line(error)
+                    failed[f"run {_start(run).get('uid')}"] = one_line(error)
             for part, error in failed.items():
                 write = log.debug if part in logged else log.warning
                 write("not read", part=part, endpoint=self.endpoint.uri, error=error)
@@ -169,12 +132,10 @@ class TiledSource:
         self._closing.set()
 
     def _wait_for_server(self) -> None:
-        parts = urlsplit(self.endpoint.http_uri)
-        address = (str(parts.hostname), parts.port or _PORTS[parts.scheme])
         until = time.monotonic() + (self.endpoint.connect_timeout_s or float("inf"))
         while True:
             try:
-                socket.create_connection(address, timeout=1.0).close()
+                self.endpoint.probe()
                 return
             except OSError as error:
                 if time.monotonic() > until:
@@ -199,7 +160,7 @@ class TiledSource:
         followed = self._open.setdefault(uid, _Followed(begun))
         over = _stopped(run)  # before the documents are requested
         if not start.get("xas_agent"):
-            for name, document in run.documents():
+            for name, document in documents_of(run, followed.events):
                 if self._closing.is_set():
                     return
                 doc = dict(document)
@@ -230,10 +191,6 @@ def _further(doc: dict[str, Any], rows: dict[str, int]) -> dict[str, Any]:
     rows[uid] = stop
     seq_nums = {"start": doc["seq_nums"]["start"] + known - start, "stop": doc["seq_nums"]["stop"]}
     return {**doc, "uid": f"{uid}/{known}", "indices": {"start": known, "stop": stop}, "seq_nums": seq_nums}
-
-
-def _line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def _start(run: Any) -> Mapping[str, Any]:

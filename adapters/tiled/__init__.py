@@ -1,0 +1,10 @@
+"""A Tiled catalogue of Bluesky runs: its runs as documents, and the agent's documents as runs.
+
+Any Tiled server that stores Bluesky runs will do, such as ``tiled serve catalog``; it needs no plugin.
+"""
+
+from .server import SCHEMES
+from .sink import TiledDestination, TiledSink
+from .source import TiledEndpoint, TiledSource
+
+__all__ = ["SCHEMES", "TiledDestination", "TiledEndpoint", "TiledSink", "TiledSource"]

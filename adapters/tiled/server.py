@@ -1,0 +1,82 @@
+"""A Tiled server: its URI, its API key, and the client of a catalogue on it."""
+
+import os
+import socket
+from typing import Any
+from urllib.parse import parse_qs, urlsplit, urlunsplit
+
+from pydantic import field_validator
+
+from ...agent.types import InputError, Settings
+
+SCHEMES = ("tiled", "http", "https")
+_PORTS = {"http": 80, "https": 443}
+
+
+class Catalogue(Settings):
+    """A container on a Tiled server."""
+
+    uri: str
+    """``tiled://HOST:PORT/PATH``, with the path within the server; or the http(s) URI of Tiled's client."""
+    api_key_from: str = "TILED_API_KEY"
+    """Environment variable that holds the API key; if it is not set, no key is sent."""
+
+    @field_validator("uri")
+    @classmethod
+    def _is_a_uri(cls, uri: str) -> str:
+        parts = urlsplit(uri)
+        if parts.scheme not in SCHEMES or not parts.hostname:
+            raise ValueError("tiled://HOST:PORT/PATH, or an http or https URI")
+        if parts.username or parts.password or "api_key" in parse_qs(parts.query):
+            raise ValueError("a URI without a key or password; the environment variable TILED_API_KEY holds the key")
+        return uri
+
+    @property
+    def http_uri(self) -> str:
+        """URI in the form that Tiled's client expects.
+
+        >>> Catalogue(uri="tiled://localhost:8000/bmm/raw").http_uri
+        'http://localhost:8000/api/v1/metadata/bmm/raw'
+        """
+        parts = urlsplit(self.uri)
+        if parts.scheme != "tiled":
+            return self.uri
+        return urlunsplit(("http", parts.netloc, "/api/v1/metadata/" + parts.path.strip("/"), "", ""))
+
+    def require_client(self) -> None:
+        """Import what the catalogue needs.
+
+        Raises
+        ------
+        InputError
+            The extra is not installed.
+        """
+        try:
+            import bluesky_tiled_plugins  # noqa: F401  registers the client of a run
+            import tiled.client  # noqa: F401
+        except ImportError as error:
+            raise InputError(
+                f"{self.uri}: a Tiled catalogue needs {error.name}: pip install 'xas-agent[tiled]'"
+            ) from None
+
+    def probe(self, timeout_s: float = 1.0) -> None:
+        """Open and close a connection, because Tiled's client tries for 45 s where nothing listens.
+
+        Raises
+        ------
+        OSError
+            Nothing listens.
+        """
+        parts = urlsplit(self.http_uri)
+        socket.create_connection((str(parts.hostname), parts.port or _PORTS[parts.scheme]), timeout_s).close()
+
+    def open(self) -> Any:
+        """Return Tiled's client of the catalogue; httpx and Tiled raise many types of exception."""
+        from tiled.client import from_uri
+
+        return from_uri(self.http_uri, api_key=os.environ.get(self.api_key_from) or None, show_progress=False)
+
+
+def one_line(error: Exception) -> str:
+    """Return type and message of an error, cut to 300 characters."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -1,0 +1,155 @@
+"""Frames of one run from its sweeps and whole-spectrum Events."""
+
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..fields import FieldSettings, StreamFields, with_file
+from ..types import Array, Frame, Reason, RunInfo, Scan, SetAside
+from .columns import average_readings, document_time, finite_scalars, read_event_columns, read_sweep_columns
+from .sequence import MIN_HOLE_POINTS, Sweep
+from .sweeps import (
+    SweepSpectrum,
+    UnusableError,
+    form_spectrum,
+    has_only_short_sweeps,
+    has_stray_energy,
+    split_sweeps,
+    strip_padding,
+)
+
+FrameOutcome = Frame | SetAside
+Doc = Mapping[str, Any]
+
+
+class RunFrames:
+    """Makes and numbers the frames of one run; a SetAside in place of a frame has a number, too.
+
+    Parameters
+    ----------
+    samples : parameters that robot runs recorded, by ``sample_uid``; frames carry those of their sample
+    """
+
+    def __init__(self, info: RunInfo, settings: FieldSettings, samples: Mapping[str, Mapping[str, float]]) -> None:
+        self.info = info
+        self._settings, self._samples = settings, samples
+        self._count = 0
+
+    def of_sweeps(
+        self, stream: str, fields: StreamFields, sweeps: list[Sweep], cut: Reason | None = None
+    ) -> Iterator[FrameOutcome]:
+        """Make frames of the sweeps of a step scan; ``cut`` is the reason why the last one may be incomplete."""
+        if has_only_short_sweeps([len(s.points) for s in sweeps], self._settings.min_points):
+            detail = f"the energy turns {len(sweeps) - 1} times in {sum(len(s.points) for s in sweeps)} points"
+            uid, time = self._sweep_uid(stream, sweeps[0]), sweeps[-1].points[-1].time
+            yield self.set_aside(uid, time, Reason.ENERGY_NOT_MONOTONIC, detail)
+            return
+        for sweep in sweeps:
+            yield self._of_sweep(stream, fields, sweep, cut if sweep is sweeps[-1] else None)
+
+    def _of_sweep(self, stream: str, fields: StreamFields, sweep: Sweep, cut: Reason | None) -> FrameOutcome:
+        points, uid = sweep.points, self._sweep_uid(stream, sweep)
+        rows = [p.data for p in points]
+        try:
+            self._refuse_incomplete(sweep, cut)
+            measured = form_spectrum(
+                read_sweep_columns(fields, rows), fields.formula, self._settings.min_points, self._settings.bin_ev
+            )
+        except UnusableError as error:
+            return self.set_aside(uid, points[-1].time, error.reason, error.detail)
+        readings = average_readings(rows, fields.readings)
+        received = max(p.received for p in points)
+        return self._frame(
+            stream, fields, measured, uid, points[-1].time, received, readings, self.info.scan, sum(sweep.gaps)
+        )
+
+    def _sweep_uid(self, stream: str, sweep: Sweep) -> str:
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self.info.uid}/{stream}/{sweep.number}"))
+
+    def _refuse_incomplete(self, sweep: Sweep, cut: Reason | None) -> None:
+        """Refuse a sweep with a hole; a hole at the edge would give a wrong estimate with a narrow interval."""
+        missing, present = sum(sweep.gaps), len(sweep.points)
+        if sweep.overfull:
+            raise UnusableError(Reason.TOO_MANY_POINTS, f"the energy did not turn round within {present} points")
+        if self.info.joined_late and sweep.lost_first:
+            raise UnusableError(Reason.TRUNCATED, f"its first {sweep.gaps[0]} points came before the agent listened")
+        too_many = missing > self._settings.max_missing_fraction * (missing + present)
+        if too_many or any(gap >= MIN_HOLE_POINTS for gap in sweep.gaps):
+            detail = f"{missing} lost in or beside {present} points, at most {max(sweep.gaps)} together"
+            raise UnusableError(Reason.POINTS_LOST, detail)
+        if sweep.torn:
+            raise UnusableError(Reason.POINTS_LOST, "where the energy turned round")
+        if cut:
+            raise UnusableError(cut, f"after {present} points")
+
+    def of_event(
+        self, stream: str, fields: StreamFields, doc: Doc, grid: Array | None, received: float
+    ) -> Iterator[FrameOutcome]:
+        """Make frames of a whole-spectrum Event, one for each sweep of its energies.
+
+        ``grid`` holds the energies, eV, for a stream without energies.
+        """
+        data = doc["data"]
+        uid, time, min_points = str(doc["uid"]), document_time(doc), self._settings.min_points
+        scan = with_file(self.info.scan, data)
+        try:
+            columns = strip_padding(read_event_columns(fields, data, grid))
+            parts = split_sweeps(columns["energy"]) or [slice(0, 0)]
+            short = has_only_short_sweeps([part.stop - part.start for part in parts], min_points)
+            if short or has_stray_energy(columns["energy"], parts):
+                detail = f"the energy turns {len(parts) - 1} times in {columns['energy'].size} points"
+                raise UnusableError(Reason.ENERGY_NOT_MONOTONIC, detail)
+        except UnusableError as error:
+            yield self.set_aside(uid, time, error.reason, error.detail, scan.file)
+            return
+        readings = finite_scalars({key: data[key] for key in fields.readings if key in data})
+        for number, part in enumerate(parts, 1):
+            frame_uid = uid if len(parts) == 1 else str(uuid.uuid5(uuid.NAMESPACE_OID, f"{uid}/{number}"))
+            sweep = {role: c[part] for role, c in columns.items()}
+            end = float(sweep["time"][-1]) if "time" in sweep and np.isfinite(sweep["time"][-1:]).all() else time
+            try:
+                measured = form_spectrum(sweep, fields.formula, min_points, self._settings.bin_ev)
+            except UnusableError as error:
+                yield self.set_aside(frame_uid, end, error.reason, error.detail, scan.file)
+            else:
+                yield self._frame(stream, fields, measured, frame_uid, end, received, readings, scan)
+
+    def set_aside(self, uid: str, time: float, reason: Reason, detail: str, file: str = "") -> SetAside:
+        """Return a note in place of the next frame."""
+        self._count += 1
+        return SetAside(self.info.uid, uid, time, reason, detail, self._count, file)
+
+    def _frame(
+        self,
+        stream: str,
+        fields: StreamFields,
+        spectrum: SweepSpectrum,
+        uid: str,
+        time: float,
+        received: float,
+        readings: Mapping[str, float],
+        scan: Scan,
+        points_missing: int = 0,
+    ) -> Frame:
+        self._count += 1
+        return Frame(
+            uid=uid,
+            run_uid=self.info.uid,
+            seq_num=self._count,
+            time=time,
+            energy=spectrum.energy,
+            mu=spectrum.mu,
+            reference=spectrum.reference,
+            normalised=fields.formula == "normalised",
+            formula=fields.formula or "transmission",
+            element=self.info.element,
+            edge=self.info.edge,
+            stream=stream,
+            direction=spectrum.direction,
+            points_missing=points_missing,
+            scan=scan,
+            readings={**self._samples.get(self.info.sample_uid or "", {}), **readings},
+            received=received,
+        )

@@ -1,0 +1,210 @@
+"""What a source of documents or files contains, what the agent reads of it, and the settings with which it would."""
+
+import textwrap
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ...adapters.assets import AssetFiller
+from ...adapters.formats import SpectrumFileError, flaw, read_spectra
+from ...agent.fields import FieldSettings, is_pattern, match_keys, skip_reason
+from ...agent.stream import external_keys_to_read
+from ...agent.survey import ROLES, Reading, Survey, explain, proposed_fields, survey
+from ...agent.types import Document, Frame, Received, SetAside
+from ..config import Config, load_config, presets
+from ..wiring import frame_reader
+
+WIDTH = 76
+"""Width of the lines of YAML."""
+
+
+@dataclass(frozen=True, slots=True)
+class PresetMatch:
+    """How many of the names in a beamline preset occur in the documents."""
+
+    name: str
+    occurring: int
+    total: int
+    skips: str
+    """Why the preset does not read the runs; empty if it does."""
+
+
+@dataclass(slots=True)
+class Trial:
+    """What the agent makes of the documents with some settings."""
+
+    frames: int = 0
+    set_aside: Counter[str] = field(default_factory=Counter)
+    first: str = ""
+    """First detail of what was set aside."""
+
+
+@dataclass(slots=True)
+class Inspection:
+    """What a source contains and what would be read of it."""
+
+    survey: Survey
+    readings: list[Reading]
+    best: Reading | None
+    """The stream for which settings are proposed."""
+    skipped: str
+    """Why no run is watched; empty if one is."""
+    preset: PresetMatch | None
+    """The closest preset; None if no name of any preset occurs."""
+    proposed: dict[str, tuple[Any, str]]
+    """Keys of ``fields`` with their values and reasons."""
+    now: Trial
+    """With the given settings."""
+    then: Trial
+    """With the proposed settings."""
+
+
+def inspect_documents(documents: Sequence[Document], config: Config, *, of_files: bool = False) -> Inspection:
+    """Find what documents contain, what the agent reads of them, and settings with which it would read them.
+
+    Documents ``of_files`` of spectra have the same names for all files, which need no settings if they are read.
+    """
+    filler = AssetFiller(config.assets, partial(external_keys_to_read, config.fields, config.fly))
+    found = survey(documents, config.fields, [filler])
+    readings = [explain(stream, config.fields) for stream in found.streams]
+    best = max(readings, key=_promise, default=None)
+    if best is not None and not best.roles:
+        best = None
+    starts = [run.start for run in found.starts]
+    reasons = [skip_reason(config.fields, start) for start in starts]
+    now = read_frames(documents, config)
+    proposed = proposed_fields(best, config.fields) if best and not (of_files and best.as_it_is) else {}
+    given = config.fields.model_dump(exclude_unset=True)
+    complete = {**given, **{key: value for key, (value, _) in proposed.items()}}
+    then = read_frames(documents, config.model_copy(update={"fields": FieldSettings.model_validate(complete)}))
+    return Inspection(
+        survey=found,
+        readings=readings,
+        best=best,
+        skipped=next(filter(None, reasons), "") if reasons and all(reasons) else "",
+        preset=_closest_preset(found, config),
+        proposed=proposed,
+        now=now,
+        then=then,
+    )
+
+
+def _promise(reading: Reading) -> tuple[bool, int, int]:
+    """Return how well a stream serves as the one with the spectra."""
+    return reading.as_it_is, -len(reading.missing), reading.stream.events
+
+
+def read_frames(documents: Iterable[Document], config: Config) -> Trial:
+    """Count the frames that the agent assembles from documents, and what it sets aside."""
+    trial, reader = Trial(), frame_reader(config)
+    outcomes = [out for name, doc in documents for out in reader(Received(name, doc, time.monotonic()))]
+    for outcome in [*outcomes, *reader.finish()]:
+        if isinstance(outcome, Frame):
+            trial.frames += 1
+        elif isinstance(outcome, SetAside):
+            trial.set_aside[str(outcome.reason)] += 1
+            trial.first = trial.first or outcome.detail
+    return trial
+
+
+def read_columns(file: Path, proposed: Mapping[str, tuple[Any, str]]) -> tuple[list[str], Trial]:
+    """Return the options ``--column`` for proposed roles of a file's columns, and what is read with them."""
+    named = {role: value for role, (value, _) in proposed.items() if role in ROLES and role != "position"}
+    if "position" in proposed and "energy" not in named:
+        named = {"energy": proposed["position"][0], **named}
+    columns: dict[str, list[str | int]] = {
+        role: list(value) if isinstance(value, list) else [value] for role, value in named.items()
+    }
+    options = [f"{role}={','.join(map(str, names))}" for role, names in columns.items()]
+    trial = Trial()
+    try:
+        for spectrum in read_spectra(file, columns=columns):
+            why = flaw(spectrum)
+            trial.frames += why is None
+            trial.set_aside.update([str(why.reason)] if why else ())
+            trial.first = trial.first or (why.detail if why else "")
+    except SpectrumFileError as error:
+        trial.set_aside["file not readable"] += 1
+        trial.first = str(error)
+    return options, trial
+
+
+def _closest_preset(found: Survey, config: Config) -> PresetMatch | None:
+    matches = [_match(name, found, config) for name in presets()]
+    closest = max(matches, key=lambda m: (m.occurring, m.occurring / max(m.total, 1)), default=None)
+    return closest if closest is not None and closest.occurring else None
+
+
+def _match(name: str, found: Survey, config: Config) -> PresetMatch:
+    """Count the names of a preset that occur: data keys, and streams of a fly scan."""
+    preset = load_config(None, name)
+    keys = {key for stream in found.streams for key in stream.keys}
+    element = config.fields.element or next((run.element for run in found.starts if run.element), None)
+    named = [value for role in ROLES if (value := getattr(preset.fields, role, None))]
+    names = [n for value in named for n in ((value,) if isinstance(value, str) else value)]
+    occurring = [n for n in names if match_keys(n, keys, element if is_pattern(n) else None)]
+    traces = [preset.fly.signals, preset.fly.axis] if preset.fly is not None else []
+    streams = [trace for trace in traces if any(trace.reads(stream.name) for stream in found.streams)]
+    reasons = [skip_reason(preset.fields, run.start) for run in found.starts]
+    skips = next(filter(None, reasons), "") if reasons and all(reasons) else ""
+    return PresetMatch(name, len(occurring) + len(streams), len(names) + len(traces), skips)
+
+
+def settings_text(inspection: Inspection, config: Config, origin: str) -> str:
+    """Return the proposed settings as YAML with the reasons as comments; ``load_config`` accepts it."""
+    given = config.model_dump(mode="json", exclude_unset=True)
+    if config.preset is not None:
+        given = _beyond(given, load_config(None, config.preset).model_dump(mode="json", exclude_unset=True))
+        given = {"preset": config.preset, **given}
+    lines = [f"# Settings for {origin}, proposed by xas-agent inspect."]
+    fields = given.pop("fields", None) or {}
+    lines += _yaml(given)
+    proposed = inspection.proposed
+    fields = {key: value for key, value in fields.items() if key not in proposed}
+    lines.append("fields:" if fields or proposed else "fields: {}")
+    lines += [f"  {line}" for line in _yaml(fields)]
+    for key, (value, why) in proposed.items():
+        lines += [f"  # {part}" for part in textwrap.wrap(why, WIDTH - 2)]
+        lines += [f"  {line}" for line in _yaml({key: value})]
+    best = inspection.best
+    if best is not None and best.edge_seen and best.edges and best.stream.run.element != best.edges[0].element:
+        lines += [
+            "  # If every run measures this edge, which the energies show:",
+            f"  # element: {best.edges[0].element}",
+            f"  # edge: {best.edges[0].edge}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _beyond(content: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content without what equals the defaults."""
+    kept: dict[str, Any] = {}
+    for key, value in content.items():
+        default = defaults.get(key)
+        if isinstance(value, Mapping) and isinstance(default, Mapping):
+            value = _beyond(value, default)
+            if value:
+                kept[key] = value
+        elif key not in defaults or value != default:
+            kept[key] = value
+    return kept
+
+
+def _yaml(content: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a mapping; a value that fits into its line is not spread over several."""
+    lines: list[str] = []
+    for key, value in content.items():
+        flow = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10_000)
+        line = f"{key}: {flow.removesuffix('...' + chr(10)).strip()}"
+        if len(line) <= WIDTH or not isinstance(value, (dict, list)):
+            lines.append(line)
+        else:
+            block = yaml.safe_dump({key: value}, default_flow_style=False, sort_keys=False, allow_unicode=True)
+            lines += block.splitlines()
+    return lines

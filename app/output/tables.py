@@ -1,0 +1,65 @@
+"""Tables on stdout that fit the terminal: no number is cut, and long names are folded."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_LEAST_NAME = 16
+"""Least width of the names, in cells."""
+_LEAST_TEXT = 24
+"""Least width of the texts in the last column, in cells."""
+_GAP = 2
+"""Cells between two columns: the padding and the divider of the box, a blank."""
+_UNLIMITED = 10_000
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table of names, numbers and a text: as several tables if the columns do not fit side by side.
+
+    Parameters
+    ----------
+    header : sequence of str
+        The first column contains names, which are folded; the last one texts, which are wrapped; the others numbers.
+    rows : sequence of sequences of str
+    """
+    width = _width()
+    widths = [max(map(cell_len, column)) for column in zip(header, *rows, strict=True)]
+    name = min(widths[0], max(_LEAST_NAME, width // 4))
+    parts: list[list[int]] = [[0]]
+    used = name
+    last = len(header) - 1
+    for column in range(1, len(header)):
+        needed = _GAP + (min(widths[column], _LEAST_TEXT) if column == last else widths[column])
+        if used + needed > width and len(parts[-1]) > 1:
+            parts.append([0])
+            used = name
+        parts[-1].append(column)
+        used += needed
+    console = Console(width=width)
+    for part in parts:
+        table = Table(box=SIMPLE_HEAD, padding=(0, _GAP - 1, 0, 0), pad_edge=False, show_edge=False)
+        for column in part:
+            if column == 0:
+                table.add_column(header[0], width=name, overflow="fold")
+            elif column == last:
+                table.add_column(header[column], overflow="fold")
+            else:
+                table.add_column(header[column], justify="right", no_wrap=True)
+        for row in rows:
+            table.add_row(*(Text(row[column]) for column in part))
+        console.print(table)
+        if part is not parts[-1]:
+            console.print()
+
+
+def _width() -> int:
+    """Return the width of the terminal, or of COLUMNS; unlimited if stdout is a file or a pipe without it."""
+    if sys.stdout.isatty() or os.environ.get("COLUMNS"):
+        return Console().width
+    return _UNLIMITED

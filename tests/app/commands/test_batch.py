@@ -1,0 +1,197 @@
+"""Many files at the command line: wrong options, bad files, names that collide, narrow terminals and Ctrl-C."""
+
+import csv
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.cells import cell_len
+
+EDGES = {"Co": 7709.0, "Ni": 8333.0, "Zn": 9659.0}
+NUMBER = re.compile(r"-?\d+\.\d\d \(-?\d+\.\d\d…-?\d+\.\d\d\)")
+
+
+def write(path: Path, element: str = "Co", header: str = "", sweeps: int = 1) -> Path:
+    x = np.linspace(-150.0, 500.0, 400)
+    mu = 0.3 + 1 / (1 + np.exp(-(x - 10) / 1.5)) + 0.3 * np.exp(-(((x - 16) / 4) ** 2))
+    rows = np.tile(np.c_[x + EDGES[element], mu], (sweeps, 1))
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"{header}# energy mu\n" + "".join(f"{e:.3f} {m:.6f}\n" for e, m in rows))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("infer", "FILE", "--element", "Zn"), "no model for Zn edge: co-k is for Co K"),
+        (("infer", "FILE", "--element", "Xx"), "Xx is no element"),
+        (("infer", "FILE", "--edge", "Q"), "Q is none"),
+        (("infer", "FILE", "--model", "co-k", "--element", "Ni"), "no model for Ni edge: co-k is for Co K"),
+        (("align", "FILE", "--element", "Zn", "--out", "OUT"), "no model for Zn edge"),
+        (("convert", "FILE", "--element", "Xx", "--out", "OUT/run.jsonl"), "Xx is no element"),
+        (("run", "--element", "Xx", "--out", "OUT"), "Xx is no element"),
+        (("run", "--element", "Zn", "--folder", "FOLDER", "--out", "OUT"), "no model for Zn edge"),
+        (("run", "--source", "zmq://127.0.0.1:1", "--preset", "bm", "--out", "OUT"), "the closest is bmm; the pre"),
+        (("replay", "FILE", "--element", "Xx", "--out", "OUT"), "Xx is no element"),
+        (("infer", "FILE", "--model", "co"), "no model 'co'"),
+    ],
+)  # fmt: skip
+def test_a_wrong_choice_fails_before_anything_is_made(xa, tmp_path, args, said):
+    file, out = write(tmp_path / "in" / "co.txt"), tmp_path / "out"
+    places = {"FILE": file, "FOLDER": file.parent, "OUT": out, "OUT/run.jsonl": out / "run.jsonl"}
+    assert said in xa(*(places.get(arg, arg) for arg in args), code=2).stderr
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("header", ["", "# Element.symbol: Ni\n# Element.edge: K\n"])
+def test_a_spectrum_of_another_element_than_the_models(xa, tmp_path, header):
+    nickel = write(tmp_path / "ni.txt", "Ni", header)
+    said = xa("infer", nickel, "--model", "co-k", code=2).stderr
+    assert "this spectrum is Ni; co-k is for Co" in said
+    done = xa("infer", nickel, write(tmp_path / "co.txt"), "--model", "co-k", "--format", "json")
+    other, own = json.loads(done.stdout)
+    assert "this spectrum is Ni; co-k is for Co" in other["set_aside"]
+    assert "OS" in own
+    assert "1 of 2 spectra set aside: no model 1" in done.stderr
+
+
+def test_what_a_folder_may_hold(xa, tmp_path):
+    folder = tmp_path / "scans"
+    write(folder / "good.dat")
+    write(folder / "zinc.dat", "Zn")
+    (folder / "folder.dat").mkdir()
+    (folder / "link.dat").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(folder / "pipe.dat")
+    for name in ("empty1.dat", "empty2.dat"):
+        (folder / name).touch()
+    with (folder / "zeros.dat").open("wb") as file:
+        file.truncate(1 << 30)
+    done = xa("infer", folder, "--format", "json", "--strict", code=4)
+    assert [(a["id"], "OS" in a) for a in json.loads(done.stdout)] == [("good.dat:0", True), ("zinc.dat:0", False)]
+    said = done.stderr
+    assert "5 files refused:" in said
+    assert f"  {folder / 'empty1.dat'}, {folder / 'empty2.dat'}: " in said
+    assert "pipe.dat: found a pipe or device" in said
+    assert "link.dat: No such file or directory" in said
+    assert "zeros.dat: found 1024 MiB, expected at most 512 MiB" in said
+    assert "1 of 2 spectra set aside: no model 1" in said
+
+
+def test_one_reason_is_said_once(xa, tmp_path):
+    for k in range(9):
+        write(tmp_path / f"zn{k}.txt", "Zn")
+        (tmp_path / f"empty{k}.dat").touch()
+    said = xa("infer", tmp_path / "zn*.txt", code=2).stderr
+    assert said.count("no model for") == 1
+    assert "zn0.txt:0, zn1.txt:0, zn2.txt:0 and 6 more: no model for" in said
+    assert xa("infer", tmp_path / "*.dat", code=2).stderr.count("expected") == 1
+
+
+def test_two_sweeps_of_a_file_are_the_same_to_every_command(xa, tmp_path):
+    file = write(tmp_path / "in" / "two.txt", sweeps=2)
+    means = [a["OS"]["mean"] for a in json.loads(xa("infer", file, "--format", "json").stdout)]
+    assert len(means) == 2
+    xa("convert", file, "--out", tmp_path / "run.jsonl")
+    xa("replay", tmp_path / "run.jsonl", "--out", tmp_path / "replayed")
+    xa("run", "--folder", file.parent, "--frames", 2, "--out", tmp_path / "watched")
+    for out in ("replayed", "watched"):
+        with (tmp_path / out / "descriptors.csv").open() as table:
+            assert [float(row["OS_mean"]) for row in csv.DictReader(table)] == pytest.approx(means, abs=1e-3)
+    xa("align", file, "--out", tmp_path / "aligned", "--format", "csv", "--no-pictures")
+    assert sorted(path.name for path in (tmp_path / "aligned").iterdir()) == [
+        "alignment.csv", "two.txt_0_1.csv", "two.txt_0_2.csv",
+    ]  # fmt: skip
+
+
+def test_names_that_collide(xa, tmp_path):
+    first, npz = write(tmp_path / "day1" / "CoO.dat"), tmp_path / "alignment.npz"
+    table = np.loadtxt(first)
+    np.savez(npz, energy=table[:, 0], mu=table[:, 1][None], id=["alignment"])
+    files = [first, write(tmp_path / "day2" / "CoO.dat"), write(tmp_path / "day2" / "coo.dat"), npz,
+             write(tmp_path / "day2" / "CoO.xdi"), write(tmp_path / "day2" / f"{'名' * 80}.dat")]  # fmt: skip
+    out, args = tmp_path / "out", ("--format", "csv", "--no-pictures")
+    assert "6 files and alignment.csv" in xa("align", *files, "--out", out, *args).stdout
+    names = sorted(path.name for path in out.iterdir())
+    assert len({name.casefold() for name in names}) == 7
+    assert {"day1_CoO.dat_0.csv", "day2_CoO.dat_0.csv", "day2_coo.dat_0-2.csv", "CoO.xdi_0.csv"} <= {*names}
+    before = {name: (out / name).read_bytes() for name in names}
+    assert "of which 6 replace earlier ones" in xa("align", *files, "--out", out, *args).stdout
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    taken = write(tmp_path / "clash" / "alignment.csv")
+    assert "would be replaced" in xa("align", taken, "--out", taken.parent.parent / "clash", *args, code=2).stderr
+    assert "the folder that is read" in xa("align", first.parent, "--out", first.parent, code=2).stderr
+    xa("convert", *files[:2], "--out", tmp_path / "run.jsonl")
+    documents = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text().splitlines()]
+    assert [doc["data"]["file"] for name, doc in documents if name == "event"] == [str(f) for f in files[:2]]
+    assert "replaces an earlier file" in xa("convert", first, "--out", tmp_path / "run.jsonl").stderr
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_a_table_fits_the_terminal_and_cuts_nothing(xa, tmp_path, columns):
+    names = ["a.txt", f"{'a_long_name_' * 8}.txt", f"{'酸化ニッケル' * 6}.txt", "[red]é.txt"]
+    files = [write(tmp_path / name) for name in names]
+    answers = json.loads(xa("infer", *files, "--all", "--format", "json").stdout)
+    printed = xa("infer", *files, "--all", columns=columns).stdout
+    assert max(map(cell_len, printed.splitlines())) <= columns
+    estimates = [e for a in answers for e in a.values() if isinstance(e, dict) and "lo" in e]
+    numbers = [f"{e['mean']:.2f} ({e['lo']:.2f}…{e['hi']:.2f})" for e in estimates]
+    assert sorted(NUMBER.findall(printed)) == sorted(numbers)
+    first_column = "".join(line[:40].split("  ")[0].strip() for line in printed.splitlines())
+    for name in names:
+        assert f"{name}:0" in first_column
+
+
+def in_a_terminal(args: list[object], at: Callable[[str], bool]) -> tuple[int, str]:
+    """Run a command in a terminal of 80 columns and press Ctrl-C when its output fulfils a condition."""
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "xterm", "COLUMNS": "80", "LINES": "40"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "xas_agent", *map(str, args)], stdin=follower, stdout=follower, stderr=follower,
+        env=environment,
+    )  # fmt: skip
+    os.close(follower)
+    shown, pressed = b"", False
+    with os.fdopen(leader, "rb", buffering=0) as terminal:
+        try:
+            while part := terminal.read(4096):
+                shown += part
+                if not pressed and at(shown.decode(errors="ignore")):
+                    process.send_signal(signal.SIGINT)
+                    pressed = True
+        except OSError:  # the command closed the terminal
+            pass
+    assert pressed, shown.decode(errors="ignore")
+    return process.wait(60), shown.decode(errors="ignore")
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_was_done(tmp_path):
+    files = [write(tmp_path / "in" / f"s{k:03d}.txt") for k in range(200)]
+    out = tmp_path / "out"
+    args = ["--log-level", "error", "align", *files, "--out", out]
+    code, shown = in_a_terminal(args, lambda text: bool(re.search(r"drawing .*\b[1-9]\d*/200", text)))
+    assert code == 130
+    assert "Traceback" not in shown
+    assert 0 < len(list(out.glob("*.png"))) < 200
+    assert "files and alignment.csv" in shown
+    assert "interrupted; the results are those until then" in shown
+    with np.load(out / "aligned-co-k.npz") as kept:
+        assert len(kept["id"]) == 200
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_files_are_read(tmp_path):
+    files = [write(tmp_path / "in" / f"s{k:03d}.txt") for k in range(20)]
+    args = ["--log-level", "error", "infer", *files * 100, "--format", "csv"]
+    code, shown = in_a_terminal(args, lambda text: bool(re.search(r"reading .*\b[1-9]\d*/2000", text)))
+    assert code == 130
+    assert 0 < len(re.findall(r"^s\d+.txt:0,", shown, re.M)) < 2000
+    assert "interrupted" in shown

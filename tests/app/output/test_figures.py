@@ -1,0 +1,48 @@
+"""The picture of a session: which frames a line joins."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xas_agent.app.output.figures import draw_operando
+from xas_agent.app.output.recorder import Recorder, named
+
+
+def row(time: float, run: str, sample: str = "", element: str = "Co", **more: Any) -> dict[str, Any]:
+    about = {"sample": sample, "scan_id": 0, "file": "", "element": element}
+    estimates = {f"{d}_{end}": 3.0 for d in ("OS", "CN") for end in ("mean", "lo", "hi")}
+    frame = {"time": time, "run_uid": run, "seq_num": 1, "frame_uid": f"{run}/{time}", "ood_score": 0.1}
+    return {**frame, **about, **estimates, **more}
+
+
+def recorded(*rows: dict[str, Any]) -> Recorder:
+    return Recorder(frames=list(rows), series={r["run_uid"]: r["sample"] or r["run_uid"] for r in rows})
+
+
+def test_rows_of_a_sample_are_one_series_over_its_runs_and_in_the_order_of_time():
+    recorder = recorded(
+        row(4, "r3", "a"), row(1, "r1", "a"), row(2, "r2", "b"), row(3, "r4"), row(5, "r5"), row(6, "r1", "a", "Ni")
+    )
+    times = [[r["time"] for r in rows] for rows in recorder.by_series()]
+    assert times == [[1, 4], [2], [3], [5], [6]]
+    assert recorder.samples() == {"a": 3, "b": 1}
+
+
+@pytest.mark.parametrize("samples", [[""], ["$\\frac"], ["_hidden", "$a", "b" * 200], [f"s{k}" for k in range(30)]])
+def test_any_samples_are_drawn(samples: list[str], tmp_path: Path):
+    rows = [row(float(k), f"r{k}", sample) for k, sample in enumerate(samples * 2)]
+    draw_operando(tmp_path / "operando.png", recorded(*rows), None)
+    assert (tmp_path / "operando.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_names_of_several_rows():
+    rows = [
+        row(1, "r", "NiO", "Ni", scan_id=7, file="a.dat"),
+        row(2, "r", "NiO", "Ni", scan_id=9, file="b.dat"),
+        row(3, "r", "CoO", "Co", scan_id=8),
+    ]
+    assert named(rows[0]) == "NiO, scan 7, a.dat, Ni"
+    assert named(*rows[:2]) == "NiO, scans 7–9, 2 files, Ni"
+    assert named(*rows) == "2 samples, scans 7–9, 2 files, Ni, Co"
+    assert named() == ""

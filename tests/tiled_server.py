@@ -1,0 +1,48 @@
+"""``tiled serve catalog`` as a process: a stock server without plugins or configuration."""
+
+import queue
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+KEY = "xasagenttest"
+
+
+@contextmanager
+def serving(*args: object, port: int = 0) -> Iterator[str]:
+    """Serve a catalogue with these arguments; yield ``HOST:PORT``."""
+    for module in ("bluesky_tiled_plugins", "tiled.server", "tiled.catalog", "h5py", "uvicorn"):
+        pytest.importorskip(module, reason="no Tiled server: pip install 'xas-agent[tiled]' 'tiled[server]'")
+    command = [sys.executable, "-m", "tiled", "serve", "catalog", *map(str, args), "--api-key", KEY]
+    process = subprocess.Popen(
+        [*command, "--host", "127.0.0.1", "--port", str(port)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read() -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.put(line)
+        lines.put("")
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        said = ""
+        while not (found := re.search(r"running on \S*http://(127\.0\.0\.1:[1-9]\d*)", said)):
+            line = lines.get(timeout=60)
+            assert line, said
+            said += line
+        yield found[1]
+    finally:
+        process.terminate()
+        process.wait(30)
+        reader.join()
+        assert process.stdout is not None
+        process.stdout.close()
