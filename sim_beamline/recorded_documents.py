@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import event_model
 import numpy as np
+from event_model import DocumentNames, schema_validators
+from jsonschema import ValidationError as SchemaError
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from ..agent.types import Document, as_count, get_logger
@@ -99,6 +101,9 @@ def from_documents(documents: Iterable[Document]) -> list[Step]:
             key = ".".join(map(str, details["loc"])) or "document"
             cause = f"{key}: {details['msg']}"
             raise ReplayError(f"document {count}, {name}: not a Bluesky document ({cause})") from error
+        except SchemaError as error:
+            cause = f"{error.json_path.removeprefix('$.')}: {error.message}"[:300]
+            raise ReplayError(f"document {count}, {name}: not a Bluesky document ({cause})") from error
     return recording.steps()
 
 
@@ -126,12 +131,20 @@ class _Recording:
         self._skipped = 0
 
     def take(self, name: str, doc: Mapping[str, Any]) -> None:
-        """Add a document; raise pydantic's ValidationError for a malformed one."""
+        """Add a document; raise pydantic's or jsonschema's ValidationError for a malformed one.
+
+        The RunEngine of the replay validates the metadata and data keys that it publishes again.
+        """
         match name:
             case "start":
-                self._start(_Start.model_validate(doc), doc)
+                start = _Start.model_validate(doc)
+                schema_validators[DocumentNames.start].validate({**doc, "time": 0.0})
+                self._start(start, doc)
             case "descriptor":
-                self._descriptor(_Descriptor.model_validate(doc))
+                descriptor = _Descriptor.model_validate(doc)
+                about = {"uid": "", "run_start": "", "time": 0.0, "data_keys": descriptor.data_keys}
+                schema_validators[DocumentNames.descriptor].validate(about)
+                self._descriptor(descriptor)
             case "event":
                 self._event(_Event.model_validate(doc))
             case "event_page":

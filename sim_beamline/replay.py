@@ -67,6 +67,8 @@ class Replay:
         if noise < 0:
             raise ReplayError(f"noise is {noise}, expected 0 or a positive standard deviation")
         if isinstance(source, Path):
+            if not source.exists():
+                raise ReplayError(f"{source}: found no such file or folder")
             if not source.is_dir():
                 raise ReplayError(f"{source}: not a folder; expected one with spectra.npz and series.csv")
             self._steps = from_folder(source, element=element, edge=edge, noise=noise, seed=seed)

@@ -28,7 +28,7 @@ from .energy import EnergyAxisError, from_angle, in_ev, looks_like_energy, spaci
 from .spectrum import INTENSITIES, MIN_POINTS, FileSpectrum, SpectrumFileError
 
 EXPECTED = "expected columns energy and mu, or energy, i0 and itrans, named in the header"
-HOW_TO_NAME = "name them with columns={'energy': …, 'i0': …, 'it': …} (--column energy=…)"
+HOW_TO_NAME = "name them (--column energy=…, columns={'energy': …})"
 
 
 class UnknownColumnsError(SpectrumFileError):
@@ -114,7 +114,9 @@ def spectra_in(table: ColumnTable, wanted: Columns | None = None) -> list[FileSp
         notes += (f"column {2 - place} is read as the absorption",)
     formula = _formula(channels)
     if energy is None or formula is None:
-        raise UnknownColumnsError(f"{summary}, {EXPECTED}, or {HOW_TO_NAME}", table)
+        raise UnknownColumnsError(
+            f"{summary}, {EXPECTED}, or {HOW_TO_NAME}; xas-agent inspect {table.path} proposes names", table
+        )
     notes = (*table.known.get("notes", ()), *notes, *_doubts(table, energy, place, channels))
     if formula == "transmission" and "fluorescence" in channels:
         formula, note = _transmission_or_fluorescence(channels)
@@ -301,7 +303,7 @@ def _energies(
     """Return the energies, (M,) eV, the index of their column, and notes on guesses."""
     if places := choice.places.get("energy"):
         (place,) = places
-        if re.match(r"deg|rad", units[place], re.I) and table.d_spacing:
+        if re.match(r"deg|rad", units[place], re.I):
             return _from_angles(table, names, units, place)
         energy, notes = in_ev(table.columns[place], names[place] or str(place + 1), units[place])
         return energy, place, notes

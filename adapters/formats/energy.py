@@ -127,7 +127,10 @@ def from_angle(values: Array, name: str, unit: str, d_spacing: str) -> Array:
     spacing = spacing_in_angstrom(d_spacing)
     if spacing is None:
         found = f"Mono.d_spacing {d_spacing!r}" if d_spacing else "no Mono.d_spacing"
-        raise EnergyAxisError(f"angles in column {name!r} and {found}, expected its value in Å")
+        raise EnergyAxisError(
+            f"angles in column {name!r} and {found}, expected its value in Å, as a line of the header: "
+            "# Mono.d_spacing: 3.13551 (Si 111)"
+        )
     if re.match(r"deg", unit.strip(), re.I):
         theta = np.deg2rad(values)
     elif re.match(r"rad", unit.strip(), re.I):

@@ -33,7 +33,7 @@ MAX_TEXT = 1 << 16
 MAX_OBJECTS = 20_000
 """Largest number of groups and arrays to visit."""
 _EXPECTED = "expected NXxas, or energy and mu (or i0 and itrans) side by side, each (M,) or (N, M)"
-_HOW_TO_NAME = HOW_TO_NAME_COLUMNS.replace("'energy': …", "'energy': '/path'").replace("energy=…", "energy=/path")
+_HOW_TO_NAME = HOW_TO_NAME_COLUMNS.replace("…", "/path", 1).replace("…", "'/path'", 1)
 _LEAVES = ("data", "value", "raw", "readback")
 """Generic names; the name of the parent group is used instead."""
 

@@ -15,6 +15,8 @@ from .spec import is_spec, read_spec
 from .spectrum import FileSpectrum, SpectrumFileError
 from .text import decode
 
+_OF_DOCUMENTS = (".jsonl", ".msgpack")
+
 
 def read_spectra(path: str | Path, *, columns: Columns | None = None) -> list[FileSpectrum]:
     """Return all spectra of a file; its content, not its name, determines the format.
@@ -51,6 +53,8 @@ def read_spectra(path: str | Path, *, columns: Columns | None = None) -> list[Fi
         if path.exists() and not path.is_file():  # opening a pipe may block
             kind = "folder" if path.is_dir() else "pipe or device"
             raise SpectrumFileError(f"{path}: found a {kind}, expected a file of spectra")
+        if path.suffix.lower() in _OF_DOCUMENTS and path.exists():
+            raise SpectrumFileError(f"{path}: found a file of documents; xas-agent replay and inspect read them")
         with np.errstate(all="ignore"):  # values out of range become NaN and inf, which ``flaw`` reports
             return _read(path, columns)
     except SpectrumFileError:

@@ -43,6 +43,8 @@ def choose_model(
     if len(fits) == 1:
         return fits[0]
     if not fits:
+        if element is None and (found := _absorber_of(energy, mu)):
+            wanted = f"{found} K ({wanted})"
         loaded = ", ".join(f"{m.absorber} {m.edge_name}" for m in models) or "none"
         return Refusal(Reason.NO_MODEL, f"no model for {wanted}; loaded are {loaded}")
     return Refusal(Reason.SEVERAL_MODELS, f"{', '.join(m.name for m in fits)} all fit {wanted}")

@@ -1,6 +1,8 @@
 """Which field of a document is energy, I0, It, If, Iref or μ."""
 
+from .energy_unit import MAX_ENERGY_RATIO, XRAYS_EV, XRAYS_KEV, plain_unit, unit_to_ev
 from .external import external_keys_of_spectra, mark_filled
+from .form import announced_shape, has_many, is_scalar, with_measured_form
 from .likely import likely_keys, may_be_intensity, scanned_motors
 from .monochromator import Bragg
 from .names import (
@@ -21,7 +23,6 @@ from .resolve import (
     energy_candidates,
     find_missing_fields,
     has_i0,
-    is_scalar,
     resolve,
 )
 from .run_start import find_no_foil, parse_absorber, read_number, read_text
@@ -31,13 +32,17 @@ from .watched import element_and_edge, skip_reason
 
 __all__ = [
     "FOIL_ROLES",
+    "MAX_ENERGY_RATIO",
     "SYNONYMS",
+    "XRAYS_EV",
+    "XRAYS_KEV",
     "Bragg",
     "FieldSettings",
     "SeriesSettings",
     "StreamFields",
     "UnknownRoleError",
     "UnreadableStream",
+    "announced_shape",
     "describe_missing_fields",
     "element_and_edge",
     "element_channels",
@@ -46,6 +51,7 @@ __all__ = [
     "find_missing_fields",
     "find_no_foil",
     "has_i0",
+    "has_many",
     "is_pattern",
     "is_scalar",
     "likely_keys",
@@ -55,6 +61,7 @@ __all__ = [
     "may_be_intensity",
     "parse_absorber",
     "plain_name",
+    "plain_unit",
     "read_number",
     "read_scan",
     "read_text",
@@ -62,5 +69,7 @@ __all__ = [
     "role_of",
     "scanned_motors",
     "skip_reason",
+    "unit_to_ev",
     "with_file",
+    "with_measured_form",
 ]

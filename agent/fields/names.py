@@ -1,6 +1,7 @@
 """The roles of a spectrum's fields, their usual names, and the names and patterns that a user configures."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ _VETO = re.compile(
 _OTHER_ENERGY = re.compile(r"(^|_)(id|ivu|epu|und|undulator|gap|roi\d*|edge|offset|resolution)(_|$)")
 _LINE = re.compile(r"([a-z]{1,2})_?([kl][ab])\d?(?:_?(?:mca|ch|det|roi|sdd)?_?\d+)?")
 """Channel of an emission line, with the element and the line."""
+_HUTCH = r"(eh|oh|ct)_?\d+"
+"""Hutch or counter card of a detector, as in SOLEIL's ``I0_eh1`` and ESRF's ``I0/ct1``."""
 _CHAMBER = "(i|ic|ion_?ch(amber)?)"
 _ENERGIES = ("energy", "dcm_energy", "hhm_energy", "mono_energy", "monochromator_energy", "en_energy", "pgm_energy")
 
@@ -34,7 +37,8 @@ def _detector(
     exact = rf"^({words})$"
     ends = rf"_({words})$"
     tails = [rf"(^|_)({words})_{tail}$" for tail in _TAILS]
-    patterns = tuple(re.compile(p) for p in (exact, *special, ends, *tails))
+    hutch = rf"(^|_)({words})_?{_HUTCH}(_({'|'.join(_TAILS)}))?$"
+    patterns = tuple(re.compile(p) for p in (exact, *special, ends, *tails, hutch))
     return Synonyms(patterns, None if only_in_files is None else re.compile(only_in_files), spellings)
 
 
@@ -78,7 +82,7 @@ SYNONYMS: Mapping[str, Synonyms] = {
         spellings=("if",),
     ),
     "mu": _detector(
-        "mu|xmu|mut|mutrans|mu_trans|mu_t|absorption|absorbance",
+        "x?mu|mu_?e|mut|mutrans|mu_trans|mu_t|absorption|absorbance",
         "^(muf|mufluor|mu_fluor|mu_fluo)$",
         only_in_files="(log|ln)_i[0o]_i[t1]?",
     ),
@@ -136,12 +140,15 @@ def role_of(word: str) -> str:
 
 
 def plain_name(name: str) -> str:
-    """Return a name without case and punctuation.
+    """Return a name without case and punctuation; subscripts are ordinary digits and letters.
 
     >>> plain_name("monochromator-Energy")
     'monochromator_energy'
+    >>> plain_name("I₀"), plain_name("µ(E)")
+    ('i0', 'mu_e')
     """
-    return re.sub(r"[^a-z0-9]+", "_", re.sub("[µμ]", "mu", name.lower())).strip("_")
+    plain = unicodedata.normalize("NFKC", name).lower().replace("μ", "mu")
+    return re.sub(r"[^a-z0-9]+", "_", plain).strip("_")
 
 
 def match_synonyms(role: str, keys: Iterable[str], *, in_files: bool = False) -> list[str]:

@@ -3,13 +3,15 @@
 The usual names come from public beamline profiles (NSLS-II BMM, ISS, QAS and SST-1, APS Haven) and from XDI.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
 from ..types import Array, Formula, Reason
+from .energy_unit import are_kev, unit_to_ev
+from .form import NUMERIC, is_scalar
 from .monochromator import RELATION_EXAMPLE, EnergyAxis
 from .names import (
     SYNONYMS,
@@ -40,6 +42,8 @@ class StreamFields:
     """None if the energies are ``grid`` or those of another stream."""
     energy_scale: float = 1.0
     """Factor that converts the recorded energy to eV."""
+    unit_known: bool = True
+    """Whether the descriptor has the unit of the energies; if not, their values show whether they are in keV."""
     axis: EnergyAxis | None = None
     """Conversion to eV if ``energy`` is a position."""
     time: str | None = None
@@ -56,7 +60,11 @@ class StreamFields:
 
     def in_ev(self, recorded: Any) -> Any:
         """Convert recorded energies or positions to eV."""
-        return recorded * self.energy_scale if self.axis is None else self.axis(recorded)
+        if self.axis is not None:
+            return self.axis(recorded)
+        if not self.unit_known and isinstance(recorded, np.ndarray) and are_kev(recorded):
+            return recorded * 1000.0
+        return recorded * self.energy_scale
 
     @property
     def used(self) -> frozenset[str]:
@@ -163,8 +171,8 @@ def find_missing_fields(
     data, axes = set[str](), set[str]()
     for descriptor in descriptors:
         data |= set(descriptor["data_keys"])
-        for device in (descriptor.get("configuration") or {}).values():
-            axes |= set(device.get("data") or {})
+        for recorded, _ in _configurations(descriptor):
+            axes |= set(recorded)
     missing = {}
     for role in roles:
         configured = getattr(fields, role) or ()
@@ -221,7 +229,7 @@ def _resolve(
     descriptor: Mapping[str, Any],
     start: Mapping[str, Any],
 ) -> StreamFields | UnreadableStream | None:
-    numeric = [key for key, about in keys.items() if about.get("dtype") in ("number", "integer", "array")]
+    numeric = [key for key, about in keys.items() if about.get("dtype") in NUMERIC]
     scalar = [key for key in numeric if is_scalar(keys[key])]
     vector = [key for key in numeric if key not in scalar]
     position = match_one("position", fields.position, numeric) if fields.position else None
@@ -244,17 +252,25 @@ def _resolve(
         if energy is None:
             return None
         if form == "step" or usable:
-            return UnreadableStream(
-                Reason.NO_ABSORPTION_FIELDS, f"{energy} came with {', '.join(usable) or 'nothing else'}"
-            )
+            help_ = "; name fields.i0 and fields.it, fields.fluorescence or fields.mu" if usable else ""
+            detail = f"{energy} came with {', '.join(usable) or 'nothing else'}"
+            return UnreadableStream(Reason.NO_ABSORPTION_FIELDS, detail[:400] + help_)
     axis = None
     if position is not None:
         axis = _axis(fields, position, start)
         if isinstance(axis, UnreadableStream):
             return axis
-    scale = 1000.0 if energy and str(keys[energy].get("units", "")).lower() == "kev" else 1.0
+    scale = unit_to_ev(keys[energy].get("units")) if energy else 1.0
     return StreamFields(
-        form=form, energy=energy, energy_scale=scale, axis=axis, time=time, readings=readings, grid=grid, **signals
+        form=form,
+        energy=energy,
+        energy_scale=scale or 1.0,
+        unit_known=scale is not None,
+        axis=axis,
+        time=time,
+        readings=readings,
+        grid=grid,
+        **signals,
     )
 
 
@@ -325,20 +341,21 @@ def _reference(fields: FieldSettings, keys: list[str], it: str | None) -> dict[s
         return {}
 
 
-def is_scalar(about: Mapping[str, Any]) -> bool:
-    """Whether a data key describes one number per Event; an array of one number counts as a number."""
-    shape = about.get("shape") or []
-    if not shape:
-        return about.get("dtype") != "array"
-    return all(n == 1 for n in shape)
-
-
 def _configured_energies(fields: FieldSettings, descriptor: Mapping[str, Any]) -> Array | None:
     """Return the energies, (M,) eV, in a device's configuration, as for a dispersive spectrometer, or None."""
-    for device in (descriptor.get("configuration") or {}).values():
-        data, about = device.get("data") or {}, device.get("data_keys") or {}
+    for data, about in _configurations(descriptor):
         arrays = {key: value for key, value in data.items() if np.size(value) > 1 and not isinstance(value, str)}
         if key := match_one("energy", fields.energy, arrays):
-            scale = 1000.0 if str(about.get(key, {}).get("units", "")).lower() == "kev" else 1.0
-            return np.asarray(arrays[key], dtype=np.float64).reshape(-1) * scale
+            values = np.asarray(arrays[key], dtype=np.float64).reshape(-1)
+            scale = unit_to_ev(about.get(key, {}).get("units")) or (1000.0 if are_kev(values) else 1.0)
+            return values * scale
     return None
+
+
+def _configurations(descriptor: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Yield the data and data keys of each device's configuration; what is no mapping is left out."""
+    devices = descriptor.get("configuration")
+    for device in devices.values() if isinstance(devices, Mapping) else ():
+        data, about = (device.get("data"), device.get("data_keys")) if isinstance(device, Mapping) else (None, None)
+        if isinstance(data, Mapping):
+            yield data, about if isinstance(about, Mapping) else {}

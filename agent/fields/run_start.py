@@ -5,12 +5,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from numbers import Integral
 from typing import Any
 
+import numpy as np
+
 from ..types import as_number
 
 _FOIL_KEYS = re.compile(
-    r"(xdi\.|md\.)?(((sample|element|detector|scan)\.)?reference([_ ](foil|channel))?|detector\.(ir|iref|irefer))"
+    r"(xdi\.|md\.)?(((sample|element|detector|scan)\.)?((has|use)_)?(reference([_ ](foil|channel))?|(ref_)?foil)"
+    r"|detector\.(ir|iref|irefer))"
 )
-_NOTHING = re.compile(r"no|none|false|absent|(no|without)[ _-](a )?(reference|ref|foil)([ _-]foil)?", re.IGNORECASE)
+_NOTHING = re.compile(
+    r"no|none|false|off|absent|nothing|empty|missing|n/?a|-+|un-?used|without"
+    r"|not (used|installed|in place|available|measured)"
+    r"|(no|without)[ _-](a )?(reference|ref|foil)([ _-](foil|channel))?",
+    re.IGNORECASE,
+)
 
 
 def parse_absorber(element: Any, edge: Any) -> tuple[str | None, str | None]:
@@ -40,9 +48,9 @@ def find_no_foil(metadata: Mapping[str, Any], prefix: str = "") -> str | None:
             if found := find_no_foil(value, f"{name}."):
                 return found
         elif (
-            isinstance(value, (str, bool))
+            isinstance(value, (str, bool, np.bool_))
             and _FOIL_KEYS.fullmatch(name.lower())
-            and _NOTHING.fullmatch(str(value).strip())
+            and _NOTHING.fullmatch(str(value).strip(" .()"))
         ):
             return f"{name}: {value}"
     return None

@@ -62,6 +62,8 @@ class Book:
         """Events whose descriptor has not arrived, by the descriptor's uid."""
         self._given_up: FIFOCache[str, int] = FIFOCache(MAX_FINISHED_RUNS)
         """Number of Events, not yet reported with a run, by the uid of a descriptor that did not arrive."""
+        self._bad_events: dict[str, list[SetAside]] = {}
+        """Events that cannot be read, beyond the first one, by descriptor and exception."""
         self._held = HeldBack()
         self._stopped: RunRecord | None = None
         """The stopped run of the current document, which may complete it."""
@@ -132,7 +134,25 @@ class Book:
             uid = doc.get("uid") if isinstance(doc, dict) else None
             detail = f"{str(document.name)[:30]}: {type(error).__name__} {error}"[:300]
             uid = uid if isinstance(uid, str) else ""
-            self._out.append(SetAside("", uid, 0.0, Reason.MALFORMED_DOCUMENT, detail))
+            aside = SetAside("", uid, 0.0, Reason.MALFORMED_DOCUMENT, detail)
+            stream = doc.get("descriptor") if isinstance(doc, dict) else None
+            if document.name == "event" and isinstance(stream, str):
+                self._report_bad_event(f"{stream} {type(error).__name__}", aside)
+            else:
+                self._out.append(aside)
+
+    def _report_bad_event(self, kind: str, aside: SetAside) -> None:
+        """Report the first bad Event of a kind at once, and the number of further ones after a while."""
+        if kind in self._bad_events:
+            self._bad_events[kind].append(aside)
+            return
+        self._bad_events[kind] = []
+        self._out.append(aside)
+        self._deadlines.add("bad events", kind, lambda: self._report_further_bad_events(kind))
+
+    def _report_further_bad_events(self, kind: str) -> None:
+        if further := self._bad_events.pop(kind):
+            self._out.append(replace(further[-1], detail=f"{len(further)} further; the last: {further[-1].detail}"))
 
     def _read(self, document: Received) -> None:
         reader = self._readers.get(document.name)

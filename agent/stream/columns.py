@@ -152,10 +152,11 @@ def _by_role(fields: StreamFields, read: Callable[[str], Array]) -> dict[str, Ar
 def _column(rows: Sequence[Mapping[str, Any]], key: str, *, is_energy: bool) -> Array:
     """Return one number per row, (M,); an array of one number counts as a number."""
     _refuse_unread(row.get(key) for row in rows)
-    try:
-        column = _real_numbers(key, [row[key] for row in rows], is_energy)
-    except KeyError:
-        raise UnusableError(Reason.FIELD_MISSING, f"{key} is not in every event") from None
+    if any(key not in row for row in rows):
+        raise UnusableError(Reason.FIELD_MISSING, f"{key} is not in every event")
+    column = _real_numbers(key, [row[key] for row in rows], is_energy)
+    if column is None and all(np.size(row[key]) == 1 for row in rows):  # numbers, and arrays of one number
+        column = _real_numbers(key, [np.ma.ravel(row[key])[0] for row in rows], is_energy)
     if column is None or column.size != len(rows):
         raise UnusableError(Reason.SHAPE_DISAGREES, f"{key} is not one number in every event")
     return column.reshape(-1)
@@ -170,7 +171,7 @@ def _real_numbers(key: str, values: Any, is_energy: bool) -> Array | None:
         return None
     if numbers is None:
         found = np.asarray(values).dtype
-        kind = _KINDS.get(found.kind, f"of type {found}")
+        kind = "partly true or false" if found.kind in "iuf" else _KINDS.get(found.kind, f"of type {found}")
         raise UnusableError(Reason.SHAPE_DISAGREES, f"values of {key} are {kind}, expected real numbers")
     if is_energy and numbers.dtype == np.float16:
         detail = f"energies of {key} are float16, which has three digits; expected float32 or float64"

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ class RunFrames:
         self.info = info
         self._settings, self._samples = settings, samples
         self._count = 0
+        self._fragments: list[SetAside] = []
 
     def of_sweeps(
         self, stream: str, fields: StreamFields, sweeps: list[Sweep], cut: Reason | None = None
@@ -44,10 +46,26 @@ class RunFrames:
         if has_only_short_sweeps([len(s.points) for s in sweeps], self._settings.min_points):
             detail = f"the energy turns {len(sweeps) - 1} times in {sum(len(s.points) for s in sweeps)} points"
             uid, time = self._sweep_uid(stream, sweeps[0]), sweeps[-1].points[-1].time
-            yield self.set_aside(uid, time, Reason.ENERGY_NOT_MONOTONIC, detail)
+            yield from self._fragment(self.set_aside(uid, time, Reason.ENERGY_NOT_MONOTONIC, detail))
             return
         for sweep in sweeps:
-            yield self._of_sweep(stream, fields, sweep, cut if sweep is sweeps[-1] else None)
+            outcome = self._of_sweep(stream, fields, sweep, cut if sweep is sweeps[-1] else None)
+            if isinstance(outcome, SetAside) and len(sweep.points) < self._settings.min_points:
+                yield from self._fragment(outcome)
+            else:
+                yield outcome
+
+    def _fragment(self, note: SetAside) -> Iterator[SetAside]:
+        """Report the first group of points too small for a sweep; energies in disorder give hundreds."""
+        self._fragments.append(note)
+        if len(self._fragments) == 1:
+            yield note
+
+    def finish(self) -> Iterator[FrameOutcome]:
+        """Return one note on the groups of points too small for a sweep, after the first one."""
+        if further := self._fragments[1:]:
+            detail = f"{len(further)} further groups of points are no sweep; the last: {further[-1].detail}"
+            yield replace(further[-1], detail=detail)
 
     def _of_sweep(self, stream: str, fields: StreamFields, sweep: Sweep, cut: Reason | None) -> FrameOutcome:
         points, uid = sweep.points, self._sweep_uid(stream, sweep)

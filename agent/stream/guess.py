@@ -7,14 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..fields import StreamFields, plain_name
+from ..fields import MAX_ENERGY_RATIO, XRAYS_EV, XRAYS_KEV, StreamFields, plain_name, plain_unit
 from ..types import Array, TableError, edge_ev
 from .sweeps import split_sweeps
 
-_EV, _KEV = (100.0, 150_000.0), (0.9, 45.0)
-"""Ranges of the energies of X-ray absorption spectra."""
-_MAX_RATIO = 2.0
-"""Largest ratio of a spectrum's highest to its lowest energy; times and indices exceed it."""
 _MONOCHROMATOR = re.compile(r"(^|_)(mono\w*|dcm\w*|hhm\w*|pgm\w*|energy|en|e|x?ev|kev)(_|$)")
 _TARGET = re.compile(r"(^|_)(set_?point|request\w*|target|nominal|sp)(_|$)")
 
@@ -43,7 +39,7 @@ def guess_energy(
     found = prefer_readback([key for key, scale in scales.items() if scale is not None])
     if len(found) != 1:
         return None
-    return replace(candidates[found[0]], energy_scale=scales[found[0]] or 1.0)
+    return replace(candidates[found[0]], energy_scale=scales[found[0]] or 1.0, unit_known=True)
 
 
 def prefer_readback(keys: Sequence[str]) -> list[str]:
@@ -74,13 +70,13 @@ def scale_to_ev(
     min_points : smallest number of points in a sweep
     by_name : whether a column of an unknown element must have the unit or the name of an energy
     """
-    unit = str(unit or "").strip().lower()
+    unit = plain_unit(unit)
     if unit not in ("", "ev", "kev") or values.size < min_points or not np.isfinite(values).all():
         return None
     low, high = float(values.min()), float(values.max())
-    if not 0 < low < high <= _MAX_RATIO * low or len(split_sweeps(values)) > values.size / min_points:
+    if not 0 < low < high <= MAX_ENERGY_RATIO * low or len(split_sweeps(values)) > values.size / min_points:
         return None
-    scale = next((s for s, (a, b) in ((1000.0, _KEV), (1.0, _EV)) if a <= low and high <= b), None)
+    scale = next((s for s, (a, b) in ((1000.0, XRAYS_KEV), (1.0, XRAYS_EV)) if a <= low and high <= b), None)
     if unit and scale is not None:
         scale = 1000.0 if unit == "kev" else 1.0
     if scale is None:

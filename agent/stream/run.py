@@ -12,10 +12,12 @@ from ..fields import (
     StreamFields,
     UnreadableStream,
     describe_missing_fields,
+    element_and_edge,
     energy_candidates,
     find_missing_fields,
     has_i0,
     resolve,
+    with_measured_form,
 )
 from ..types import Array, Reason, RunInfo, SetAside, as_count, get_logger
 from .columns import (
@@ -158,6 +160,8 @@ class RunAssembler:
     def event(self, doc: Doc, received: float) -> Iterator[FrameOutcome]:
         """Process one Event; a repeated one gives no frame."""
         descriptor = self._descriptors[doc["descriptor"]]
+        yield from self._correct_form(descriptor, doc)
+        descriptor = self._descriptors[doc["descriptor"]]
         stream, fields = descriptor.stream, descriptor.fields
         if descriptor.candidates and self._grid is None:
             yield from self._guess_energy(descriptor, doc, received)
@@ -183,6 +187,16 @@ class RunAssembler:
             yield from self._report_late(doc)
         elif sweeps := stream.points.closed():
             yield from self._frames.of_sweeps(stream.name, stream.fields, sweeps)
+
+    def _correct_form(self, descriptor: StreamDescriptor, doc: Doc) -> Iterator[FrameOutcome]:
+        """Read a descriptor again if the first Event of its stream has another form than it announces."""
+        stream, fields = descriptor.stream, descriptor.fields
+        if stream is None or fields is None or fields.energy is None or stream.order.count:
+            return
+        corrected = with_measured_form(descriptor.doc, fields.energy, doc["data"])
+        if corrected is not None:
+            del self._streams[descriptor.name]
+            yield from self.open(corrected)
 
     def _guess_energy(self, descriptor: StreamDescriptor, doc: Doc, received: float) -> Iterator[FrameOutcome]:
         """Look for the energy among the values; the Events of a step scan wait until they show it."""
@@ -245,6 +259,7 @@ class RunAssembler:
         # The few Events of a robot's run are no spectrum.
         self._warn_of_unread_streams(0 if self.info.sample_uid is None else self._settings.min_points)
         yield from self._report_missing_fields()
+        yield from self._report_no_streams()
         announced = announced_events(stop)
         for stream in self._streams.values():
             total = announced.get(stream.name)
@@ -264,6 +279,22 @@ class RunAssembler:
             elif missing := stream.order.missing(total):
                 detail = f"{missing} events of stream {stream.name} did not arrive"
                 yield SetAside(self.info.uid, self.info.uid, document_time(stop), Reason.EVENTS_LOST, detail)
+        yield from self._frames.finish()
+
+    def _report_no_streams(self) -> Iterator[FrameOutcome]:
+        """Report a run that names its element and has no stream that may hold spectra.
+
+        The book reports streams that the RunStop announces.
+        """
+        names = [descriptor.name for descriptor in self._descriptors.values()]
+        if not self.info.watched or self._unreadable or any(map(self._settings.reads, names)):
+            return
+        stop = self.stop or {}
+        lost = any(number and self._settings.reads(name) for name, number in announced_events(stop).items())
+        if stop and not lost and element_and_edge(FieldSettings(), self.info.start)[0] is not None:
+            found, status = ", ".join(dict.fromkeys(names)) or "nothing", stop.get("exit_status", "success")
+            detail = f"the run ended ({status}) without a stream of spectra; found {found}"
+            yield self._frames.set_aside(self.info.uid, document_time(stop), Reason.TOO_FEW_POINTS, detail)
 
     def _nothing_came(self, stream: SpectrumStream, announced: int | None, stop: Doc) -> SetAside:
         """Report a stream of spectra of which no Event arrived."""

@@ -20,6 +20,7 @@ from ..fields import (
     plain_name,
     resolve,
     scanned_motors,
+    unit_to_ev,
 )
 from ..stream import guess_energy, prefer_readback, scale_to_ev
 from ..types import Array, Formula, all_edges
@@ -31,6 +32,8 @@ ROLES = ("energy", "position", "i0", "it", "iref", "fluorescence", "mu", "refere
 _DETECTORS = ("i0", "it", "iref", "fluorescence")
 _MIN_FURTHER_FALL = 1.05
 """Iref falls at the edge by at least this much more than It."""
+_MIN_PART_OF_DEEPEST = 0.1
+"""Of the deepest fall at the edge: the least change that is the sample's."""
 _MIN_RANGE_EV = 20.0
 """Smallest range of the energies of a scan."""
 _ANGLES_DEG = (1.0, 89.0)
@@ -186,7 +189,7 @@ def _guess_axis(reading: Reading, numeric: list[str], settings: FieldSettings) -
         reading.energies = stream.column(key) * scales.get(key, 1.0)
         why = "a usual name" if usual else "the motor of the plan; its values are energies"
         why = why if usual or moved else "its values are energies"
-        if scales.get(key) == 1000.0 and str(stream.keys[key].get("units") or "").lower() != "kev":
+        if scales.get(key) == 1000.0 and unit_to_ev(stream.keys[key].get("units")) != 1000.0:
             reading.relation = {"kind": "polynomial", "coefficients_ev": [0.0, 1000.0]}
             return RoleFound("position", (key,), f"{why}, in keV", tuple(others))
         return RoleFound("energy", (key,), why, tuple(others))
@@ -241,6 +244,10 @@ def _guess_by_steps(reading: Reading, steps: Steps, pool: Iterable[str]) -> None
     taken = {key for found in roles.values() for key in found.keys}
     may_be = [key for key in pool if key not in taken and may_be_intensity(key)]
     free = [key for key in may_be if key in steps.intensities]
+    deepest = max((-steps.steps.get(key, 0.0) for key in free), default=0.0)
+    # A beam that changes a little along the scan is no sample beside a field with a real edge.
+    weak = {key for key in free if key in steps.steps and abs(steps.steps[key]) < _MIN_PART_OF_DEEPEST * deepest}
+    free = [key for key in free if key not in weak]
     falls = sorted((key for key in free if steps.steps.get(key, 0.0) < 0), key=lambda key: -steps.steps[key])
     rises = sorted((key for key in free if steps.steps.get(key, 0.0) > 0), key=lambda key: -steps.steps[key])
     if "mu" in roles:
@@ -258,11 +265,12 @@ def _guess_by_steps(reading: Reading, steps: Steps, pool: Iterable[str]) -> None
         alike = [key for key in free if key in rises and _stem(key) == _stem(rises[0])]
         roles["fluorescence"] = _by_step("fluorescence", tuple(alike), steps, [k for k in rises if k not in alike])
     signal = roles.get("it") or roles.get("fluorescence")
-    flat = [key for key in free if key in steps.flat]
+    level = {**steps.flat, **{key: steps.logs[key] for key in weak}}
+    flat = [key for key in may_be if key in steps.intensities and key in level]
     if "i0" not in roles and signal is not None and flat and signal.keys[0] in steps.logs:
         # The beam's fluctuations are common to I0 and the signal, so that they cancel in the ratio.
         log = steps.logs[signal.keys[0]]
-        rough = {key: float(np.abs(np.diff(log - steps.flat[key])).sum()) for key in flat}
+        rough = {key: float(np.abs(np.diff(log - level[key])).sum()) for key in flat}
         key, *others = sorted(flat, key=rough.__getitem__)
         roles["i0"] = RoleFound("i0", (key,), "no step at the edge, and the smoothest ratio", tuple(others[:3]))
     rising = [*rises, *(key for key in may_be if steps.steps.get(key, 0.0) > 0 and key not in rises)]
@@ -273,7 +281,7 @@ def _guess_by_steps(reading: Reading, steps: Steps, pool: Iterable[str]) -> None
 
 def _by_step(role: str, keys: tuple[str, ...], steps: Steps, others: list[str]) -> RoleFound:
     change = steps.steps[keys[0]]
-    word = "falls" if change < 0 else "rises"
+    word = ("their sum " if len(keys) > 1 else "") + ("falls" if change < 0 else "rises")
     why = f"{word} by {abs(np.expm1(change)):.0%} at the edge" if role != "mu" else f"{word} at the edge, and no I0"
     return RoleFound(role, keys, why, tuple(others[:3]))
 

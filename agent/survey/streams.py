@@ -1,12 +1,13 @@
 """What documents contain: their runs and streams, with the fields and values of each stream."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ..fields import FieldSettings, is_scalar
+from ..fields import FieldSettings, announced_shape, has_many, is_scalar
 from ..stream import Book, energy_column
 from ..types import Array, Document, Received, RunDocument, RunInfo, SetAside, Stage
 
@@ -56,7 +57,9 @@ class StreamSummary:
 
         Empty if they are no real numbers.
         """
-        if is_scalar(self.keys[key]):
+        first = next((row[key] for row in self.rows if key in row), None)
+        scalar = is_scalar(self.keys[key]) if first is None else not has_many(first)
+        if scalar:
             return energy_column(self.rows, key) if len(self.rows) > 1 else np.empty(0)
         return energy_column(self.rows[:1], key) if self.rows and key in self.rows[0] else np.empty(0)
 
@@ -69,11 +72,11 @@ class StreamSummary:
         first = next((row[key] for row in self.rows if key in row), None)
         values = self.column(key) if len(self.rows) > 1 or not is_scalar(about) else _numbers(first)
         finite = values[np.isfinite(values)]
-        shape = about.get("shape") or []
+        shape = announced_shape(about)
         return FieldSummary(
             key=key,
             unit=str(about.get("units") or ""),
-            points=int(np.prod(shape)) if all(isinstance(n, int) for n in shape) else None,
+            points=math.prod(n for n in shape if n is not None) if None not in shape else None,
             external=bool(about.get("external")),
             example=first,
             low=float(finite.min()) if finite.size else None,

@@ -64,9 +64,18 @@ def as_numbers(values: Any) -> NDArray[np.number[Any]] | None:
     if isinstance(values, (list, tuple)) and any(isinstance(value, np.ma.MaskedArray) for value in values):
         values = [np.ma.filled(v.astype(np.float64), np.nan) if np.ma.is_masked(v) else v for v in values]
     array = np.asarray(values)
+    if array.dtype.kind in "iuf" and _has_truth_values(values):
+        return None
     if array.dtype.kind == "O" and all(value is None or _is_real(value) for value in array.flat):
         return array.astype(np.float64)
     return array if array.dtype.kind in "iuf" else None
+
+
+def _has_truth_values(values: Any) -> bool:
+    """Whether a list, also of lists, contains True or False, which numpy converts to 1 and 0 beside numbers."""
+    if isinstance(values, (list, tuple)):
+        return any(_has_truth_values(value) for value in values)
+    return isinstance(values, (bool, np.bool_)) or (isinstance(values, np.ndarray) and values.dtype.kind == "b")
 
 
 def _is_real(value: Any) -> bool:

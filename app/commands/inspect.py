@@ -4,6 +4,7 @@ import logging
 import sys
 import textwrap
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,6 +106,13 @@ def _gather(source: Any, name: str, runs: int, timeout: float) -> list[Any]:
         gathering.wait(timeout, show)
     if gathering.failure is not None:
         raise gathering.failure
+    skipped: Counter[str] = getattr(source, "malformed_by_reason", None) or Counter()
+    if not gathering.documents and skipped:
+        reasons = ", ".join(f"{count} of them {reason}" for reason, count in skipped.items())
+        fail(
+            f"{name}: {skipped.total()} messages came, but none can be read: {reasons}; see the warnings above",
+            FAILED,
+        )
     if not gathering.documents:
         fail(
             f"{name}: found no document within {timeout:g} s; run a plan meanwhile, or check port and prefix", FAILED
@@ -174,6 +182,7 @@ def _show(inspection: "Inspection", settings: Any, source: str, files: "FileDocu
     no_foil = "" if best.roles.keys() & {"iref", "reference"} else "; no Iref, which only a foil needs"
     _say(f"Missing: {', '.join(best.missing) or 'nothing'}{no_foil}")
     _say(_edges(best))
+    _say(_model(best))
     if files is None:
         _say(_preset(inspection))
 
@@ -241,6 +250,20 @@ def _edges(reading: "Reading") -> str:
     if not reading.edge_seen:
         return f"Element and edge: unknown; the energies cover {', '.join(covered) or 'no edge'}"
     return f"Element and edge by the energies: {', '.join(covered) or 'no tabulated edge near the step'}"
+
+
+def _model(reading: "Reading") -> str:
+    """Return the installed models of the element that the run names or the energies show."""
+    from ...models import card
+
+    absorbers = {name: card.read_card(folder).absorber for name, folder in card.installed().items()}
+    element = reading.stream.run.element or (
+        reading.edges[0].element if reading.edge_seen and reading.edges else None
+    )
+    models = [name for name, absorber in absorbers.items() if absorber == element]
+    if element is None or models:
+        return f"Model: {', '.join(models) or 'by element and edge, when they are known'}"
+    return f"Model: none is installed for {element}, so nothing is estimated; there are {', '.join(absorbers)}"
 
 
 def _preset(inspection: "Inspection") -> str:

@@ -100,14 +100,16 @@ def conclude(session: Any, strict: bool) -> None:
     """Print the summary; exit with the code of the source's error or, if ``strict``, with 4 for frames set aside."""
     summary = session.summary()
     for key, value in summary.items():
-        if value not in (None, {}, False):
+        if value not in (None, {}, False) or key == "frames":
             typer.echo(f"{key:18} {_plain(value)}")
     if session.output is not None:
         typer.echo(f"{'written':18} {session.output.folder}/")
     if session.failure is not None:
         with exit_on_error():
             raise session.failure
-    if strict and summary["frames_set_aside"]:
+    if not summary["frames"] and not summary["frames_set_aside"]:
+        typer.echo("no spectrum was read; xas-agent inspect shows the fields of a source", err=True)
+    if strict and (summary["frames_set_aside"] or not (summary["frames"] or summary["interrupted"])):
         raise typer.Exit(SET_ASIDE)
 
 

@@ -102,7 +102,10 @@ def _refuse_without_model(spectra: Sequence[FileSpectrum], answers: Mapping[int,
     for i, detail in sorted(choices.items()):
         ids.setdefault(detail, []).append(spectra[i].id)
     lines = [f"{listed(named)}: {detail}" for detail, named in ids.items()]
-    raise ChoiceError("\n".join(lines) + "; choose one with --model or --element")
+    reasons = {refusal.reason for answer in answers.values() if (refusal := refusal_of(answer))}
+    raise ChoiceError(
+        "\n".join(lines) + ("; choose one with --model or --element" if Reason.SEVERAL_MODELS in reasons else "")
+    )
 
 
 def refusal_of(answer: Answer | Refusal) -> Refusal | None:

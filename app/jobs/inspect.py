@@ -167,18 +167,20 @@ def settings_text(inspection: Inspection, config: Config, origin: str) -> str:
     lines += _yaml(given)
     proposed = inspection.proposed
     fields = {key: value for key, value in fields.items() if key not in proposed}
-    lines.append("fields:" if fields or proposed else "fields: {}")
+    if fields or proposed:
+        lines.append("fields:")
     lines += [f"  {line}" for line in _yaml(fields)]
     for key, (value, why) in proposed.items():
         lines += [f"  # {part}" for part in textwrap.wrap(why, WIDTH - 2)]
         lines += [f"  {line}" for line in _yaml({key: value})]
     best = inspection.best
     if best is not None and best.edge_seen and best.edges and best.stream.run.element != best.edges[0].element:
-        lines += [
-            "  # If every run measures this edge, which the energies show:",
-            f"  # element: {best.edges[0].element}",
-            f"  # edge: {best.edges[0].edge}",
-        ]
+        edge, remark = best.edges[0], "# If every run measures this edge, which the energies show:"
+        named = (f"element: {edge.element}", f"edge: {edge.edge}")
+        if fields or proposed:
+            lines += [f"  {remark}", *(f"  # {line}" for line in named)]
+        else:
+            lines += [remark, "# fields:", *(f"#   {line}" for line in named)]
     return "\n".join(lines) + "\n"
 
 

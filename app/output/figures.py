@@ -55,7 +55,7 @@ def draw_operando(path: Path, recorder: Recorder, truth: Truth | None) -> None:
     figure = Figure(figsize=(11, 8.5), layout="constrained")
     FigureCanvasAgg(figure)
     model, frames = ", ".join(recorder.models) or "agent", recorder.frames
-    title = f"{model}, {len(frames)} frames: {named(*frames)}"
+    title = f"{model}, {len(frames)} {'frame' if len(frames) == 1 else 'frames'}: {named(*frames)}"
     figure.suptitle(_plain(title), x=0.01, ha="left", fontsize=12)
     grid = figure.add_gridspec(3, 2, width_ratios=(1.5, 1), height_ratios=(1.6, 1, 0.7))
 
@@ -77,7 +77,12 @@ def draw_operando(path: Path, recorder: Recorder, truth: Truth | None) -> None:
     bottom = figure.add_subplot(grid[2, 0], sharex=top)
     for one in series:
         bottom.plot(
-            one.clock, [r["ood_score"] for r in one.rows], color=GREY if len(series) == 1 else one.colour, lw=1
+            one.clock,
+            [r["ood_score"] for r in one.rows],
+            ".-",
+            color=GREY if len(series) == 1 else one.colour,
+            ms=4,
+            lw=1,
         )
     bottom.axhline(OOD_LIMIT, color=RED, lw=0.8, ls="--")
     bottom.set_ylim(bottom=0)
@@ -136,6 +141,8 @@ def _interval(
         drawn = one.colour if several or colour is None else colour
         label = f"{name}, 90 % interval" if not (several and named_series) else f"{name}, {one.name}"
         hidden = several and number >= (_LEGEND_SERIES if named_series else 1)
+        if len(one.rows) == 1:  # a band has no width
+            axes.vlines(one.clock, lo, hi, color=drawn, alpha=0.4, lw=3)
         axes.fill_between(one.clock, lo, hi, color=drawn, alpha=0.15, lw=0)
         axes.plot(
             one.clock,
@@ -205,7 +212,7 @@ def _spectra(axes: Axes, series: Sequence[_Series], unit: str, recorder: Recorde
     axes.set_xlabel("energy on FEFF's scale − tabulated edge (eV)")
     axes.set_ylabel("aligned μ")
     axes.set_title("aligned spectra", loc="left")
-    if len(series) == 1:
+    if len(series) == 1 and last > 0:
         axes.figure.colorbar(scale, ax=axes, label=f"time ({unit})")
 
 

@@ -251,6 +251,7 @@ def test_a_recording_without_its_end_is_closed_as_aborted(recording):
             [("start", {"uid": "a"}), ("descriptor", {"uid": "d", "run_start": "a", "data_keys": {"I0": 1}})],
             r"data_keys\.I0: Input should be a valid dict",
         ),
+        ([("start", {"uid": "a", "scan_id": "12"})], "start: not a Bluesky document .scan_id: '12' is not of type"),
         ([("event", {"descriptor": "d", "data": [1.0]})], "data: Input should be a valid dict"),
         ([("event_page", {"descriptor": "d"})], "document 1, event_page: .*uid: Field required"),
         ([("stop", {"uid": "s"})], "run_start: Field required"),

@@ -24,3 +24,19 @@ def test_roles_are_recognised_by_name_and_spelling():
 def test_roles_are_keys_of_the_settings():
     formulas = {"normalised"}  # of the field mu
     assert set(SYNONYMS) - formulas <= set(FieldSettings.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("role", "name"),
+    [
+        ("i0", "I0_eh1"),
+        ("it", "It_eh2_counts"),
+        ("i0", "I0/ct1"),
+        ("i0", "I₀"),
+        ("it", "Iₜ"),
+        ("mu", "μ(E)"),
+        ("mu", "µE"),
+    ],
+)
+def test_names_with_a_hutch_subscripts_and_greek_letters(role: str, name: str) -> None:
+    assert match_synonyms(role, [name, "other"]) == [name]

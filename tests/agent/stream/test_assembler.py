@@ -356,9 +356,13 @@ def test_agent_runs_and_other_kinds_of_runs_are_skipped() -> None:
     assert feed(own.docs[1:]) == ([], []), "without its start it is known by its stream's name"
 
 
-def test_baseline_and_streams_without_energy_give_no_note() -> None:
-    made = Made().sweep(stream="baseline", axis=AXIS[:2])
-    assert feed(made.stop().docs) == ([], [])
+def test_a_baseline_alone_is_reported_where_the_run_names_its_element() -> None:
+    made = Made().sweep(stream="baseline", axis=AXIS[:2]).stop()
+    frames, (aside,) = feed(made.docs)
+    assert not frames
+    assert aside.detail.endswith("without a stream of spectra; found baseline")
+    unnamed = [(name, {**doc, "element": None} if name == "start" else doc) for name, doc in made.docs]
+    assert feed(unnamed) == ([], [])
 
 
 def test_external_data_are_reported_once() -> None:

@@ -105,3 +105,76 @@ def test_a_clipped_current_of_negative_polarity_is_saturated() -> None:
         if name == "event":
             doc["data"]["I0"] = -min(1e6 + 1e5 * rng.normal(), 1e6) if doc["data"]["energy"] < 8340 else -1e6
     assert reasons(feed(made.docs)[1]) == {"I0 saturated": 1}
+
+
+@pytest.mark.parametrize("shape", ["1", 1, [1.0], [np.int64(1)], np.array([]), np.array([1, 1]), None])
+def test_shapes_of_any_type_of_number(shape: Any) -> None:
+    made = Made().sweep().stop()
+    made.docs[1][1]["data_keys"] = {key: {"dtype": "number", "shape": shape} for key in ("energy", "I0", "It")}
+    frames, asides = feed(made.docs)
+    assert ([frame.energy.size for frame in frames], asides) == ([N], [])
+
+
+@pytest.mark.parametrize("array", [True, False])
+def test_events_of_another_form_than_announced_are_read_as_they_are(array: bool) -> None:
+    made = Made().sweep(array=array).sweep(array=array).stop()
+    shape: list[int] = [1] if array else []
+    keys = {key: {"dtype": "array", "shape": shape} for key in ("energy", "I0", "It")}
+    made.docs[1][1]["data_keys"] = keys
+    frames, asides = feed(made.docs)
+    assert ([frame.energy.size for frame in frames], asides) == ([N, N], [])
+
+
+def test_numbers_beside_arrays_of_one_number() -> None:
+    made = Made().sweep().stop()
+    for _, doc in made.docs[2:-1:2]:
+        doc["data"] = {key: [value] for key, value in doc["data"].items()}
+    frames, asides = feed(made.docs)
+    assert ([frame.energy.size for frame in frames], asides) == ([N], [])
+
+
+@pytest.mark.parametrize("array", [True, False])
+def test_a_truth_value_among_numbers_is_refused(array: bool) -> None:
+    made = Made().sweep(array=array).stop()
+    data = made.docs[-2][1]["data"]
+    data["It"] = [*list(data["It"])[:-1], True] if array else True
+    frames, (aside,) = feed(made.docs)
+    assert not frames
+    assert aside.detail == "values of It are partly true or false, expected real numbers"
+
+
+@pytest.mark.parametrize("array", [True, False])
+@pytest.mark.parametrize("unit", [None, "", "(keV)", "kiloelectronvolts"])
+def test_energies_in_kev_with_and_without_a_unit(array: bool, unit: str | None) -> None:
+    made = Made().sweep(array=array).sweep(array=array, rising=False).stop()
+    keys = made.docs[1][1]["data_keys"]
+    made.docs[1][1]["data_keys"] = {**keys, "energy": {**keys["energy"], "units": unit}}
+    for _, doc in made.docs[2:-1]:
+        doc["data"]["energy"] = doc["data"]["energy"] / 1000.0
+    frames, asides = feed(made.docs)
+    assert not asides
+    for frame in frames:
+        np.testing.assert_allclose(frame.energy[[0, -1]], AXIS[[0, -1]], atol=1e-6)
+
+
+def test_bad_events_of_a_stream_are_reported_together() -> None:
+    made = Made().sweep().stop()
+    for _, doc in made.docs[2:-1]:
+        doc["seq_num"] = None
+    _, asides = feed(made.docs)
+    first, *others = [aside for aside in asides if aside.reason == "malformed document"]
+    assert first.detail.startswith("event: TypeError seq_num None")
+    assert [aside.detail.split(";")[0] for aside in others] == [f"{N - 1} further"]
+
+
+@pytest.mark.parametrize("status", ["success", "abort"])
+def test_a_run_without_streams_is_reported(status: str) -> None:
+    _, (aside,) = feed(Made().stop(status).docs)
+    assert aside.detail == f"the run ended ({status}) without a stream of spectra; found nothing"
+
+
+def test_a_configuration_that_is_no_mapping_is_left_out() -> None:
+    made = Made().sweep().stop()
+    made.docs[1][1]["configuration"] = {"detector": None, "other": {"data": 5}}
+    frames, asides = feed(made.docs)
+    assert ([frame.energy.size for frame in frames], asides) == ([N], [])

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_runs import AXIS, Made
@@ -65,3 +66,17 @@ def test_no_values_raise(rows: list[dict[str, Any]], data: Any) -> None:
         stream.fields()
         proposed = proposed_fields(explain(stream, FieldSettings()), FieldSettings())
         FieldSettings.model_validate({key: value for key, (value, _) in proposed.items()})
+
+
+def test_a_beam_that_drifts_is_i0_and_not_the_transmission() -> None:
+    made = Made()
+    for k, e in enumerate(AXIS.tolist()):
+        fall = 1.0 if e > 8333.0 else 0.0
+        made.event("primary", False, e, 1e5 * np.exp(-fall), 100.0 + k)
+        data = made.docs[-1][1]["data"]
+        made.docs[-1][1]["data"] = {"energy": e, "a": 1e6 * (1.0 - 0.02 * fall), "b": data["It"]}
+    keys = {key: {"source": "s", "dtype": "number", "shape": []} for key in ("energy", "a", "b")}
+    made.docs[1][1]["data_keys"] = keys
+    (stream,) = survey(made.stop().docs, FieldSettings()).streams
+    roles = explain(stream, FieldSettings()).roles
+    assert (roles["i0"].keys, roles["it"].keys) == (("a",), ("b",))
