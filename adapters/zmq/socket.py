@@ -1,6 +1,7 @@
 """A ZMQ socket of an endpoint: its address, its CURVE keys, and the wait for its peer."""
 
 import math
+import os
 import re
 import threading
 import time
@@ -10,14 +11,13 @@ from types import TracebackType
 from typing import Self
 
 import zmq
-import zmq.auth
 from pydantic import DirectoryPath, Field, FilePath, ValidationError, field_validator, model_validator
-from zmq.auth.thread import ThreadAuthenticator
-from zmq.utils import z85
 from zmq.utils.monitor import recv_monitor_message
 
 from ...agent.types import InputError, Settings, get_logger
 from ..errors import EndpointUnreachable
+from .guard import Guard
+from .keys import read_certificate
 
 log = get_logger()
 
@@ -41,12 +41,13 @@ class Endpoint(Settings):
     connect_timeout_s: float = Field(default=10.0, ge=0)
     """Time to wait until the peer answers, s; 0 waits without limit."""
     curve_secret_key: FilePath | None = None
-    """This side's CURVE certificate with the secret key, a file of ``zmq.auth.create_certificates``."""
+    """This side's CURVE certificate with the secret key, a file of ``xas-agent keys make``."""
     curve_server_key: FilePath | None = None
     """Public CURVE certificate of the binding side, required to connect with CURVE."""
     curve_client_keys: DirectoryPath | None = None
-    """Folder of the public certificates of permitted clients, for an endpoint that binds; unset: every client that
-    knows the server's public key may connect."""
+    """Folder of the public certificates of permitted clients, for an endpoint that binds. It is read again while the
+    socket is in use: a client whose file is removed is out within a second. Unset: every client that knows the
+    server's public key may connect."""
 
     @field_validator("address")
     @classmethod
@@ -106,7 +107,8 @@ class EndpointSocket:
 
     def __init__(self, endpoint: Endpoint, kind: int) -> None:
         self.endpoint = endpoint
-        self._authenticator: ThreadAuthenticator | None = None
+        self.guard: Guard | None = None
+        """Identifies the clients of a socket that binds under CURVE."""
         self._context = zmq.Context()
         self.socket: zmq.Socket[bytes] = self._context.socket(kind)
         # No high-water mark: it would drop messages, and a lost frame is worse than a full memory.
@@ -169,10 +171,12 @@ class EndpointSocket:
 
     def close(self, linger_ms: int = 0) -> None:
         """Close socket and context; queued messages may still be sent for ``linger_ms``."""
-        if self._authenticator is not None:
-            self._authenticator.stop()
-            self._authenticator = None
+        if self.guard is not None:
+            self.socket.disable_monitor()
         self.socket.close(linger=linger_ms)
+        if self.guard is not None:
+            self.guard.close()
+            self.guard = None
         self._context.term()
 
     def __enter__(self) -> Self:
@@ -187,22 +191,17 @@ class EndpointSocket:
         certificate = self.endpoint.curve_secret_key
         if certificate is None:
             return
-        public, secret = _certificate(certificate)
+        public, secret = read_certificate(certificate)
         if secret is None:
             raise InputError(f"{certificate}: found a public CURVE certificate, expected one with the secret key")
+        if os.name == "posix" and certificate.stat().st_mode & 0o077:
+            log.warning("others may read the secret key: chmod 600", file=str(certificate))
         self.socket.curve_publickey, self.socket.curve_secretkey = public, secret
         if self.endpoint.bind:
             self.socket.curve_server = True
-            clients = self.endpoint.curve_client_keys
-            if clients is not None:
-                # pyzmq only logs an unreadable certificate and then rejects every client.
-                for path in clients.glob("*.key"):
-                    _certificate(path)
-                self._authenticator = ThreadAuthenticator(self._context)
-                self._authenticator.start()
-                self._authenticator.configure_curve(domain="*", location=clients)
+            self.guard = Guard(self.socket, self.endpoint.address, self.endpoint.curve_client_keys)
         elif self.endpoint.curve_server_key is not None:
-            self.socket.curve_serverkey = _certificate(self.endpoint.curve_server_key)[0]
+            self.socket.curve_serverkey = read_certificate(self.endpoint.curve_server_key)[0]
 
 
 def wait(answered: Callable[[int], bool], timeout_s: float | None, cancelled: threading.Event, endpoint: str) -> bool:
@@ -237,16 +236,3 @@ def wait(answered: Callable[[int], bool], timeout_s: float | None, cancelled: th
             logged = True
             log.info("waiting", endpoint=endpoint, timeout_s=timeout_s)
     return False
-
-
-def _certificate(path: Path) -> tuple[bytes, bytes | None]:
-    """Return the public key and, if the file contains it, the secret key."""
-    try:
-        public, secret = zmq.auth.load_certificate(path)
-        if any(len(z85.decode(key)) != 32 for key in (public, secret or public)):
-            raise ValueError("a key does not have 40 characters")
-    except (OSError, ValueError, LookupError) as error:
-        raise InputError(
-            f"{path}: not a CURVE certificate ({error}), expected a file of zmq.auth.create_certificates"
-        ) from error
-    return public, secret
