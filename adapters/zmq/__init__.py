@@ -1,10 +1,13 @@
 """Documents and control over ZMQ."""
 
-from .control import ControlServer, ZMQControl
+from .authentication import ControlEndpoint
+from .control import ZMQControl
+from .control_server import ControlServer
 from .documents import ZMQEndpoint, ZMQSink, ZMQSource
 from .socket import Endpoint
 
 __all__ = [
+    "ControlEndpoint",
     "ControlServer",
     "Endpoint",
     "ZMQControl",

@@ -16,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from ...agent.types import Document, get_logger
 from ..codecs import DecodeError, Serializer, decode, encode
 from ..errors import EndpointUnreachable
+from .owners import Owners
 from .socket import POLL_MS, Endpoint, EndpointSocket, wait
 
 log = get_logger()
@@ -57,7 +58,8 @@ class ZMQSource:
     """Documents from a proxy's out-port, or from a sink that binds.
 
     One thread iterates; any thread may call ``close``, which ends the iteration within 0.1 s. A message that is not a
-    document is skipped and counted in ``malformed``. ZMQ reconnects when the peer returns.
+    document is skipped and counted in ``malformed``. ZMQ reconnects when the peer returns. An endpoint that binds under
+    CURVE accepts the documents of a run only from the client that opened it.
 
     Parameters
     ----------
@@ -72,6 +74,7 @@ class ZMQSource:
         self._closing = threading.Event()
         self._iterating = False
         self._lock = threading.Lock()
+        self._owners = Owners()
         self._max_bytes = endpoint.max_message_mb * 1e6
 
     @property
@@ -120,14 +123,13 @@ class ZMQSource:
                 self._release()
                 return
             self._iterating = True
-            receive, closing = self._link.socket.recv, self._closing.is_set
+            link, closing = self._link, self._closing.is_set
         try:
             while not closing():
                 try:
-                    message = receive()
+                    document = self._receive(link)
                 except zmq.Again:
                     continue
-                document = self._document(message)
                 if document is not None:
                     yield document
         finally:
@@ -146,6 +148,19 @@ class ZMQSource:
         if self._link is not None:
             self._link.close()
             self._link = None
+
+    def _receive(self, link: EndpointSocket) -> Document | None:
+        if link.guard is None:
+            return self._document(link.socket.recv())
+        frame = link.socket.recv(copy=False)
+        if (client := link.guard.sender(frame)) is None:
+            return None
+        document = self._document(frame.bytes)
+        if document is None or self._owners.admits(client, *document):
+            return document
+        link.guard.refuse(client, "a document of another client's run")
+        self.malformed_by_reason["another client's run"] += 1
+        return None
 
     def _document(self, message: bytes) -> Document | None:
         try:

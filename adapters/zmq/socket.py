@@ -3,9 +3,11 @@
 import math
 import os
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -27,7 +29,7 @@ _LOG_WAIT_AFTER_S = 1.0
 """Time after which a wait is logged."""
 
 _ADDRESS = re.compile(r"(?:(?:zmq|tcp)://)?(?P<host>[^\s/:]+):(?P<port>\d{1,5})")
-_LOOPBACK = ("127.", "localhost:", "ipc:")
+_LOOPBACK = re.compile(r"(tcp://)?(127\.[\d.]+|localhost):\d+")
 
 
 class Endpoint(Settings):
@@ -53,6 +55,8 @@ class Endpoint(Settings):
     @classmethod
     def _host_and_port(cls, address: str) -> str:
         if address.startswith("ipc://"):
+            if address[6:7] in ("", "*", "@"):
+                raise ValueError(f"found {address!r}, expected ipc:///PATH")
             return address
         match = _ADDRESS.fullmatch(address)
         if match is None or int(match["port"]) > 65535:
@@ -85,9 +89,23 @@ class Endpoint(Settings):
         >>> Endpoint(address="zmq://localhost:5578").zmq_address
         'tcp://localhost:5578'
         """
-        if self.address.startswith("ipc://"):
+        if self.is_unix:
             return self.address
         return "tcp://" + self.address.split("://")[-1]
+
+    @property
+    def is_unix(self) -> bool:
+        """Whether the address is a Unix socket, whose file decides which users may connect."""
+        return self.address.startswith("ipc://")
+
+    @property
+    def local(self) -> bool:
+        """Whether no other machine reaches the address.
+
+        >>> [Endpoint(address=a).local for a in ("localhost:5578", "127.0.0.1:0", "ipc:///run/x", "0.0.0.0:5578")]
+        [True, True, True, False]
+        """
+        return self.is_unix or _LOOPBACK.fullmatch(self.zmq_address) is not None
 
 
 class EndpointSocket:
@@ -131,13 +149,24 @@ class EndpointSocket:
             if not self.endpoint.bind:
                 self.socket.connect(self.endpoint.zmq_address)
                 return self.endpoint.zmq_address
-            self.socket.bind(self.endpoint.zmq_address)
-        except zmq.ZMQError as error:
+            self._bind()
+        except (zmq.ZMQError, OSError) as error:
             raise EndpointUnreachable(self.endpoint.address, str(error)) from error
         address = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        if not self.endpoint.curve_secret_key and not address.removeprefix("tcp://").startswith(_LOOPBACK):
+        if not (self.endpoint.curve_secret_key or Endpoint(address=address).local):
             log.warning("endpoint accepts other machines without CURVE", endpoint=address)
         return address
+
+    def _bind(self) -> None:
+        if not self.endpoint.is_unix:
+            self.socket.bind(self.endpoint.zmq_address)
+            return
+        path = Path(self.endpoint.address.removeprefix("ipc://"))
+        _check_replaceable(path)
+        # libzmq makes the file with the mode of the umask; the filter closes the moment until chmod.
+        self.socket.setsockopt(zmq.IPC_FILTER_UID, os.getuid())
+        self.socket.bind(self.endpoint.address)
+        path.chmod(0o600)
 
     def attach_and_wait(self, cancelled: threading.Event) -> str:
         """Attach and, unless binding, wait for the ZMQ handshake with a peer or until ``cancelled`` is set.
@@ -236,3 +265,14 @@ def wait(answered: Callable[[int], bool], timeout_s: float | None, cancelled: th
             logged = True
             log.info("waiting", endpoint=endpoint, timeout_s=timeout_s)
     return False
+
+
+def _check_replaceable(path: Path) -> None:
+    """Raise OSError if a file of this name is in use or is no socket: libzmq would replace it."""
+    if not path.exists():
+        return
+    if not path.is_socket():
+        raise OSError(f"{path} exists and is no socket")
+    with socket.socket(socket.AF_UNIX) as other, suppress(ConnectionRefusedError):
+        other.connect(str(path))
+        raise OSError(f"{path} is in use")
