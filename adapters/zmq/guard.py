@@ -19,7 +19,7 @@ _REREAD_AFTER_S = 0.5
 _MAX_LOGGED, _LOGGED_FOR_S = 20, 3600.0
 """Number of refused clients that are logged within an hour; further ones are only counted."""
 _POLL_MS = 100
-_FAILED = zmq.Event.HANDSHAKE_FAILED_PROTOCOL | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
+_FAILED = zmq.Event.HANDSHAKE_FAILED_PROTOCOL
 _CAUSES = {0x11000001: "it does not know the server's key", 0x11000002: "it does not use CURVE"}
 """By the value of libzmq's monitor event: ZMQ_PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC and ..._MECHANISM_MISMATCH."""
 
@@ -65,7 +65,7 @@ class Refusals:
     def __init__(self, endpoint: str) -> None:
         self.count = 0
         """Number of refusals."""
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._lock = threading.Lock()
         self._logged: TTLCache[str, None] = TTLCache(_MAX_LOGGED, _LOGGED_FOR_S)
 
@@ -77,9 +77,9 @@ class Refusals:
                 return
             self._logged[client] = None
             last = len(self._logged) == _MAX_LOGGED
-        log.warning("client refused", endpoint=self._endpoint, client=client, reason=reason)
+        log.warning("client refused", endpoint=self.endpoint, client=client, reason=reason)
         if last:
-            log.warning("further refused clients are not logged for an hour", endpoint=self._endpoint)
+            log.warning("further refused clients are not logged for an hour", endpoint=self.endpoint)
 
 
 class Guard:
@@ -139,7 +139,7 @@ class Guard:
                 self._answer(self._zap.recv_multipart())
             if self._monitor in ready:
                 event = recv_monitor_message(self._monitor)
-                if event["event"] & _FAILED:
+                if event["event"] == _FAILED:
                     cause = _CAUSES.get(event["value"], "it does not speak ZMQ with CURVE")
                     self.refuse(f"unknown: {cause}", cause)
         self._zap.close(linger=0)

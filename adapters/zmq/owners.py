@@ -27,6 +27,8 @@ class Owners:
         """Whether no uid that a document has or names belongs to another client; these uids are then the client's."""
         uids = [doc.get("uid")] if name in _OPENS else []
         uids += doc if name == "bulk_events" else [doc.get(key) for key in _NAMES]
+        datum = doc.get("datum_id")
+        uids += datum if isinstance(datum, list) else [datum]
         uids = [uid for uid in uids if isinstance(uid, str)]
         if any(uid in owned for other, owned in self._uids.items() if other != client for uid in uids):
             return False

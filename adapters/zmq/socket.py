@@ -153,6 +153,8 @@ class EndpointSocket:
         except (zmq.ZMQError, OSError) as error:
             raise EndpointUnreachable(self.endpoint.address, str(error)) from error
         address = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        if self.guard is not None:
+            self.guard.refuse.endpoint = address
         if not (self.endpoint.curve_secret_key or Endpoint(address=address).local):
             log.warning("endpoint accepts other machines without CURVE", endpoint=address)
         return address
