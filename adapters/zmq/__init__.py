@@ -4,9 +4,12 @@ from .authentication import ControlEndpoint
 from .control import ZMQControl
 from .control_server import ControlServer
 from .documents import ZMQEndpoint, ZMQSink, ZMQSource
+from .keys import CLIENTS, REVOKED, make_keys, make_secret, public_keys, revoke
 from .socket import Endpoint
 
 __all__ = [
+    "CLIENTS",
+    "REVOKED",
     "ControlEndpoint",
     "ControlServer",
     "Endpoint",
@@ -14,4 +17,8 @@ __all__ = [
     "ZMQEndpoint",
     "ZMQSink",
     "ZMQSource",
+    "make_keys",
+    "make_secret",
+    "public_keys",
+    "revoke",
 ]

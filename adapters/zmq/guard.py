@@ -132,14 +132,16 @@ class Guard:
         poller = zmq.Poller()
         poller.register(self._zap, zmq.POLLIN)
         poller.register(self._monitor, zmq.POLLIN)
-        while not self._closing.is_set():
-            ready = dict(poller.poll(_POLL_MS))
-            if self._zap in ready:
-                self._answer(self._zap.recv_multipart())
-            if self._monitor in ready and recv_monitor_message(self._monitor)["event"] & _FAILED:
-                self.refuse("unknown", "it shows no key: it does not use CURVE, or has another server's key")
-        self._zap.close(linger=0)
-        self._monitor.close(linger=0)
+        try:
+            while not self._closing.is_set():
+                ready = dict(poller.poll(_POLL_MS))
+                if self._zap in ready:
+                    self._answer(self._zap.recv_multipart())
+                if self._monitor in ready and recv_monitor_message(self._monitor)["event"] & _FAILED:
+                    self.refuse("unknown", "it shows no key: it does not use CURVE, or has another server's key")
+        finally:  # an open socket would keep the context from ending
+            self._zap.close(linger=0)
+            self._monitor.close(linger=0)
 
     def _answer(self, request: list[bytes]) -> None:
         version, number, _, address, _, mechanism, *credentials = request

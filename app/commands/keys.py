@@ -25,7 +25,7 @@ def keys_make(
 
     Example: xas-agent keys make agent
     """
-    from ...adapters.zmq.keys import make_keys
+    from ...adapters.zmq import make_keys
 
     with exit_on_error():
         typer.echo(make_keys(folder, name, client=not server))
@@ -37,7 +37,7 @@ def keys_secret(file: Annotated[Path, typer.Argument(help="New file.")]) -> None
 
     Example: xas-agent keys secret control.secret
     """
-    from ...adapters.zmq.keys import make_secret
+    from ...adapters.zmq import make_secret
 
     with exit_on_error():
         make_secret(file)
@@ -47,7 +47,7 @@ def keys_secret(file: Annotated[Path, typer.Argument(help="New file.")]) -> None
 @keys_app.command("list")
 def keys_list(folder: FolderOption = Path("keys")) -> None:
     """List the clients, their public keys, and whether they are permitted."""
-    from ...adapters.zmq.keys import CLIENTS, REVOKED, public_keys
+    from ...adapters.zmq import CLIENTS, REVOKED, public_keys
 
     with exit_on_error():
         for part, state in ((CLIENTS, "permitted"), (REVOKED, "revoked")):
@@ -60,7 +60,7 @@ def keys_revoke(
     name: Annotated[str, typer.Argument(help="Name of the client.")], folder: FolderOption = Path("keys")
 ) -> None:
     """Withdraw a client's permission. Running servers notice within a second."""
-    from ...adapters.zmq.keys import revoke
+    from ...adapters.zmq import revoke
 
     with exit_on_error():
         revoke(folder, name)
