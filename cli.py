@@ -13,6 +13,7 @@ from .app.commands import (
     evaluate,
     infer,
     inspect,
+    keys,
     models,
     replay,
     run,
@@ -31,6 +32,7 @@ app = typer.Typer(
 for module in (run, inspect, replay, sim, infer, align, convert, train, evaluate, calibrate):
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
 app.add_typer(models.models_app, name="models")
+app.add_typer(keys.keys_app, name="keys")
 app.add_typer(dataset.dataset_app, name="dataset")
 
 

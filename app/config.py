@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ..adapters.assets import AssetSettings
 from ..adapters.tiled import TiledDestination, TiledEndpoint
-from ..adapters.zmq import Endpoint, ZMQEndpoint
+from ..adapters.zmq import ControlEndpoint, ZMQEndpoint
 from ..agent.decide import ControlSettings, Rule
 from ..agent.fields import FieldSettings, SeriesSettings
 from ..agent.spectra import AlignmentSettings
@@ -100,7 +100,7 @@ class Config(Settings):
     """Rules over the series of estimates."""
     control: ControlSettings = ControlSettings()
     """Actions that the agent may take."""
-    control_endpoint: Endpoint | None = None
+    control_endpoint: ControlEndpoint | None = None
     """ZMQ endpoint that receives control requests from another process; within a RunEngine's own process they go to
     the RunEngine."""
     serving: ServingSettings = ServingSettings()

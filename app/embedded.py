@@ -57,7 +57,7 @@ class BeamlineProcess:
     def __init__(self, seed: int, frames: int, truth: Path) -> None:
         self.truth = truth
         command = [sys.executable, "-m", "xas_agent", "sim", "--seed", str(seed), "--frames", str(frames)]
-        command += ["--publish", "zmq://127.0.0.1:0", "--control", "zmq://127.0.0.1:0", "--truth", str(truth)]
+        command += ["--publish", "zmq://127.0.0.1:0", "--truth", str(truth)]
         # A separate process group: Ctrl-C reaches only the agent, which then ends the beamline.
         log = truth.with_name("beamline.log")
         with log.open("w") as stderr:

@@ -152,11 +152,13 @@ def test_a_dead_endpoint(tmp_path):
 
 def test_a_beamline_that_nobody_watches():
     done = subprocess.run(
-        command("sim", "--wait", 0.2, "--publish", "zmq://127.0.0.1:0", "--control", "zmq://127.0.0.1:0"),
+        command("sim", "--wait", 0.2, "--publish", "zmq://127.0.0.1:0"),
         capture_output=True, text=True, env=ENVIRONMENT,
     )  # fmt: skip
     assert done.returncode == 3
-    assert json.loads(done.stdout)["documents"].startswith("zmq://127.0.0.1:")
+    addresses = json.loads(done.stdout)
+    assert addresses["documents"].startswith("zmq://127.0.0.1:")
+    assert addresses["control"].startswith("ipc:///")
     assert "nobody subscribed within 0.2 s" in done.stderr
 
 

@@ -16,12 +16,16 @@ from pydantic import Field, field_validator, model_validator
 from ...agent.types import Document, get_logger
 from ..codecs import DecodeError, Serializer, decode, encode
 from ..errors import EndpointUnreachable
+from .owners import Owners
 from .socket import POLL_MS, Endpoint, EndpointSocket, wait
 
 log = get_logger()
 
 LINGER_MS = 2000
 """Time for which a closing sink waits until its last documents are sent."""
+
+RECONNECT_S = 2.0
+"""Longest wait for the permitted subscribers after another one's key is revoked, s."""
 
 _NAMES = {name.encode(): name for name in event_model.DocumentNames.__members__}
 
@@ -57,7 +61,8 @@ class ZMQSource:
     """Documents from a proxy's out-port, or from a sink that binds.
 
     One thread iterates; any thread may call ``close``, which ends the iteration within 0.1 s. A message that is not a
-    document is skipped and counted in ``malformed``. ZMQ reconnects when the peer returns.
+    document is skipped and counted in ``malformed``. ZMQ reconnects when the peer returns. An endpoint that binds
+    under CURVE accepts the documents of a run only from the client that opened it.
 
     Parameters
     ----------
@@ -72,6 +77,7 @@ class ZMQSource:
         self._closing = threading.Event()
         self._iterating = False
         self._lock = threading.Lock()
+        self._owners = Owners()
         self._max_bytes = endpoint.max_message_mb * 1e6
 
     @property
@@ -120,14 +126,13 @@ class ZMQSource:
                 self._release()
                 return
             self._iterating = True
-            receive, closing = self._link.socket.recv, self._closing.is_set
+            link, closing = self._link, self._closing.is_set
         try:
             while not closing():
                 try:
-                    message = receive()
+                    document = self._receive(link)
                 except zmq.Again:
                     continue
-                document = self._document(message)
                 if document is not None:
                     yield document
         finally:
@@ -146,6 +151,19 @@ class ZMQSource:
         if self._link is not None:
             self._link.close()
             self._link = None
+
+    def _receive(self, link: EndpointSocket) -> Document | None:
+        if link.guard is None:
+            return self._document(link.socket.recv())
+        frame = link.socket.recv(copy=False)
+        if (client := link.guard.sender(frame)) is None:
+            return None
+        document = self._document(frame.bytes)
+        if document is None or self._owners.admits(client, *document):
+            return document
+        link.guard.refuse(client, "a document of another client's run")
+        self.malformed_by_reason["another client's run"] += 1
+        return None
 
     def _document(self, message: bytes) -> Document | None:
         try:
@@ -188,7 +206,8 @@ class ZMQSink:
         """Number of documents sent without a subscriber."""
         self._link: EndpointSocket | None = None
         self._address = endpoint.zmq_address
-        self._topics: set[bytes] = set()
+        self._topics: dict[bytes, set[str]] = {}
+        """Subscribed topics with the CURVE keys of their subscribers."""
         self._closing = threading.Event()
         self._lock = threading.RLock()
         self._outage = False
@@ -213,6 +232,7 @@ class ZMQSink:
             if self._link is not None:
                 return
             self._link = EndpointSocket(self.endpoint, zmq.XPUB)
+            self._link.socket.xpub_verbose = self._link.guard is not None  # each subscriber, not each topic
             try:
                 self._address = self._link.attach()
                 if not self.endpoint.bind and not self.wait_for_subscriber(timeout or None):
@@ -241,8 +261,7 @@ class ZMQSink:
             with self._lock:
                 if self._link is None:
                     return False
-                self._link.socket.poll(poll_ms)
-                return self._heard()
+                return self._heard(poll_ms)
 
         return self._link is not None and wait(subscribed, timeout_s, self._closing, self._address)
 
@@ -264,6 +283,7 @@ class ZMQSink:
         with self._lock:
             if self._link is None:
                 self.connect()
+            self._drop_revoked()
             assert self._link is not None
             if not self._heard():
                 self._count_unheard()
@@ -283,18 +303,47 @@ class ZMQSink:
             self._link = None
             self._topics.clear()
 
-    def _heard(self) -> bool:
-        """Whether a current subscription matches this sink's prefix."""
+    def _heard(self, poll_ms: int = 0) -> bool:
+        """Whether a current subscription matches this sink's prefix; wait up to ``poll_ms`` for a further one."""
         assert self._link is not None
         socket = self._link.socket
+        if poll_ms:
+            socket.poll(poll_ms)
         while int(socket.get(zmq.EVENTS)) & zmq.POLLIN:  # ten times faster than poll(0)
-            message = socket.recv()
+            frame = socket.recv(copy=False)
+            message = frame.bytes
             if message[:1] == b"\x01":
-                self._topics.add(message[1:])
+                client = "" if self._link.guard is None else str(frame.get("User-Id"))
+                self._topics.setdefault(message[1:], set()).add(client)
             elif message[:1] == b"\x00":
-                self._topics.discard(message[1:])
+                self._topics.pop(message[1:], None)
         start = f"{self.endpoint.prefix} ".encode()
         return any(start.startswith(topic) for topic in self._topics)
+
+    def _drop_revoked(self) -> None:
+        """Bind anew if the key of a subscriber is revoked, because ZMQ cannot close one connection alone."""
+        assert self._link is not None
+        guard = self._link.guard
+        if guard is None:
+            return
+        self._heard()
+        subscribers = self._subscribers()
+        permitted = {client for client in subscribers if guard.permits(client)}
+        if permitted == subscribers:
+            return
+        log.info("a key is revoked: the other subscribers reconnect", endpoint=self._address)
+        self.endpoint = self.endpoint.model_copy(update={"address": self._address})
+        self._release(LINGER_MS)
+        self.connect()
+
+        def back(poll_ms: int) -> bool:
+            return self._heard(poll_ms) and permitted <= self._subscribers()
+
+        if permitted:
+            wait(back, RECONNECT_S, self._closing, self._address)
+
+    def _subscribers(self) -> set[str]:
+        return set().union(*self._topics.values())
 
     def _count_unheard(self) -> None:
         self.unheard += 1

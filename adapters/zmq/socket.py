@@ -1,23 +1,25 @@
 """A ZMQ socket of an endpoint: its address, its CURVE keys, and the wait for its peer."""
 
 import math
+import os
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import zmq
-import zmq.auth
 from pydantic import DirectoryPath, Field, FilePath, ValidationError, field_validator, model_validator
-from zmq.auth.thread import ThreadAuthenticator
-from zmq.utils import z85
 from zmq.utils.monitor import recv_monitor_message
 
 from ...agent.types import InputError, Settings, get_logger
 from ..errors import EndpointUnreachable
+from .guard import Guard
+from .keys import read_certificate
 
 log = get_logger()
 
@@ -27,7 +29,7 @@ _LOG_WAIT_AFTER_S = 1.0
 """Time after which a wait is logged."""
 
 _ADDRESS = re.compile(r"(?:(?:zmq|tcp)://)?(?P<host>[^\s/:]+):(?P<port>\d{1,5})")
-_LOOPBACK = ("127.", "localhost:", "ipc:")
+_LOOPBACK = re.compile(r"(tcp://)?(127\.[\d.]+|localhost):\d+")
 
 
 class Endpoint(Settings):
@@ -41,17 +43,20 @@ class Endpoint(Settings):
     connect_timeout_s: float = Field(default=10.0, ge=0)
     """Time to wait until the peer answers, s; 0 waits without limit."""
     curve_secret_key: FilePath | None = None
-    """This side's CURVE certificate with the secret key, a file of ``zmq.auth.create_certificates``."""
+    """This side's CURVE certificate with the secret key, a file of ``xas-agent keys make``."""
     curve_server_key: FilePath | None = None
     """Public CURVE certificate of the binding side, required to connect with CURVE."""
     curve_client_keys: DirectoryPath | None = None
-    """Folder of the public certificates of permitted clients, for an endpoint that binds; unset: every client that
-    knows the server's public key may connect."""
+    """Folder of the public certificates of permitted clients, for an endpoint that binds. It is read again while the
+    socket is in use: a client whose file is removed is out within a second. Unset: every client that knows the
+    server's public key may connect."""
 
     @field_validator("address")
     @classmethod
     def _host_and_port(cls, address: str) -> str:
         if address.startswith("ipc://"):
+            if address[6:7] in ("", "*", "@"):
+                raise ValueError(f"found {address!r}, expected ipc:///PATH")
             return address
         match = _ADDRESS.fullmatch(address)
         if match is None or int(match["port"]) > 65535:
@@ -84,9 +89,23 @@ class Endpoint(Settings):
         >>> Endpoint(address="zmq://localhost:5578").zmq_address
         'tcp://localhost:5578'
         """
-        if self.address.startswith("ipc://"):
+        if self.is_unix:
             return self.address
         return "tcp://" + self.address.split("://")[-1]
+
+    @property
+    def is_unix(self) -> bool:
+        """Whether the address is a Unix socket, whose file decides which users may connect."""
+        return self.address.startswith("ipc://")
+
+    @property
+    def local(self) -> bool:
+        """Whether no other machine reaches the address.
+
+        >>> [Endpoint(address=a).local for a in ("localhost:5578", "127.0.0.1:0", "ipc:///run/x", "0.0.0.0:5578")]
+        [True, True, True, False]
+        """
+        return self.is_unix or _LOOPBACK.fullmatch(self.zmq_address) is not None
 
 
 class EndpointSocket:
@@ -106,7 +125,8 @@ class EndpointSocket:
 
     def __init__(self, endpoint: Endpoint, kind: int) -> None:
         self.endpoint = endpoint
-        self._authenticator: ThreadAuthenticator | None = None
+        self.guard: Guard | None = None
+        """Identifies the clients of a socket that binds under CURVE."""
         self._context = zmq.Context()
         self.socket: zmq.Socket[bytes] = self._context.socket(kind)
         # No high-water mark: it would drop messages, and a lost frame is worse than a full memory.
@@ -129,13 +149,26 @@ class EndpointSocket:
             if not self.endpoint.bind:
                 self.socket.connect(self.endpoint.zmq_address)
                 return self.endpoint.zmq_address
-            self.socket.bind(self.endpoint.zmq_address)
-        except zmq.ZMQError as error:
+            self._bind()
+        except (zmq.ZMQError, OSError) as error:
             raise EndpointUnreachable(self.endpoint.address, str(error)) from error
         address = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        if not self.endpoint.curve_secret_key and not address.removeprefix("tcp://").startswith(_LOOPBACK):
+        if self.guard is not None:
+            self.guard.refuse.endpoint = address
+        if not (self.endpoint.curve_secret_key or Endpoint(address=address).local):
             log.warning("endpoint accepts other machines without CURVE", endpoint=address)
         return address
+
+    def _bind(self) -> None:
+        if not self.endpoint.is_unix:
+            self.socket.bind(self.endpoint.zmq_address)
+            return
+        path = Path(self.endpoint.address.removeprefix("ipc://"))
+        _check_replaceable(path)
+        # libzmq makes the file with the mode of the umask; the filter closes the moment until chmod.
+        self.socket.setsockopt(zmq.IPC_FILTER_UID, os.getuid())
+        self.socket.bind(self.endpoint.address)
+        path.chmod(0o600)
 
     def attach_and_wait(self, cancelled: threading.Event) -> str:
         """Attach and, unless binding, wait for the ZMQ handshake with a peer or until ``cancelled`` is set.
@@ -169,10 +202,12 @@ class EndpointSocket:
 
     def close(self, linger_ms: int = 0) -> None:
         """Close socket and context; queued messages may still be sent for ``linger_ms``."""
-        if self._authenticator is not None:
-            self._authenticator.stop()
-            self._authenticator = None
+        if self.guard is not None:
+            self.socket.disable_monitor()
         self.socket.close(linger=linger_ms)
+        if self.guard is not None:
+            self.guard.close()
+            self.guard = None
         self._context.term()
 
     def __enter__(self) -> Self:
@@ -187,22 +222,17 @@ class EndpointSocket:
         certificate = self.endpoint.curve_secret_key
         if certificate is None:
             return
-        public, secret = _certificate(certificate)
+        public, secret = read_certificate(certificate)
         if secret is None:
             raise InputError(f"{certificate}: found a public CURVE certificate, expected one with the secret key")
+        if os.name == "posix" and certificate.stat().st_mode & 0o077:
+            log.warning("others may read the secret key: chmod 600", file=str(certificate))
         self.socket.curve_publickey, self.socket.curve_secretkey = public, secret
         if self.endpoint.bind:
             self.socket.curve_server = True
-            clients = self.endpoint.curve_client_keys
-            if clients is not None:
-                # pyzmq only logs an unreadable certificate and then rejects every client.
-                for path in clients.glob("*.key"):
-                    _certificate(path)
-                self._authenticator = ThreadAuthenticator(self._context)
-                self._authenticator.start()
-                self._authenticator.configure_curve(domain="*", location=clients)
+            self.guard = Guard(self.socket, self.endpoint.address, self.endpoint.curve_client_keys)
         elif self.endpoint.curve_server_key is not None:
-            self.socket.curve_serverkey = _certificate(self.endpoint.curve_server_key)[0]
+            self.socket.curve_serverkey = read_certificate(self.endpoint.curve_server_key)[0]
 
 
 def wait(answered: Callable[[int], bool], timeout_s: float | None, cancelled: threading.Event, endpoint: str) -> bool:
@@ -239,14 +269,12 @@ def wait(answered: Callable[[int], bool], timeout_s: float | None, cancelled: th
     return False
 
 
-def _certificate(path: Path) -> tuple[bytes, bytes | None]:
-    """Return the public key and, if the file contains it, the secret key."""
-    try:
-        public, secret = zmq.auth.load_certificate(path)
-        if any(len(z85.decode(key)) != 32 for key in (public, secret or public)):
-            raise ValueError("a key does not have 40 characters")
-    except (OSError, ValueError, LookupError) as error:
-        raise InputError(
-            f"{path}: not a CURVE certificate ({error}), expected a file of zmq.auth.create_certificates"
-        ) from error
-    return public, secret
+def _check_replaceable(path: Path) -> None:
+    """Raise OSError if a file of this name is in use or is no socket: libzmq would replace it."""
+    if not path.exists():
+        return
+    if not path.is_socket():
+        raise OSError(f"{path} exists and is no socket")
+    with socket.socket(socket.AF_UNIX) as other, suppress(ConnectionRefusedError):
+        other.connect(str(path))
+        raise OSError(f"{path} is in use")

@@ -2,12 +2,13 @@
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
 from pydantic import Field
 
-from ..types import Action, Control, Decision, Reply, Settings, Status, get_logger
+from ..types import URGENT_ACTIONS, Action, Control, Decision, Reply, Settings, Status, get_logger
 
 _log = get_logger()
 
@@ -23,17 +24,27 @@ class ControlSettings(Settings):
     """Time that the control has to answer, s; after it the decision is ``expired``."""
 
 
-class Dispatcher:
-    """Sends decisions to a control from a separate thread, so that the caller is never blocked.
+class _Lane:
+    """A queue of decisions and the thread that sends them."""
 
-    Requests are sent one at a time, in the order of submission.
+    def __init__(self, name: str, work: "Callable[[queue.SimpleQueue[Decision | None]], None]") -> None:
+        self.waiting: queue.SimpleQueue[Decision | None] = queue.SimpleQueue()
+        self.thread = threading.Thread(target=work, args=(self.waiting,), name=name, daemon=True)
+        self.thread.start()
+
+
+class Dispatcher:
+    """Sends decisions to a control from threads of its own, so that the caller is never blocked.
+
+    Requests are sent one at a time, in the order of submission; ``stop`` and ``abort`` do not wait for others.
 
     Parameters
     ----------
     settings : whether decisions are sent, and which actions
     control : None if there is no control; decisions that would be sent are then rejected
-    on_status : receives, on the dispatcher's thread, a copy of the decision at each change of its status (proposed →
-        sent → acknowledged | rejected | expired), in order. It must not block for long; its exceptions are logged.
+    on_status : receives, on a thread of the dispatcher, a copy of the decision at each change of its status
+        (proposed → sent → acknowledged | rejected | expired), in order. It must not block for long; its exceptions
+        are logged.
     """
 
     def __init__(
@@ -42,14 +53,12 @@ class Dispatcher:
         self._settings = settings
         self._control = control
         self._on_status = on_status
-        self._queue: queue.SimpleQueue[Decision | None] = queue.SimpleQueue()
-        self._outstanding: Decision | None = None
-        """The decision that was sent and is neither answered nor given up."""
+        self._outstanding: dict[str, Decision] = {}
+        """Decisions that were sent and are neither answered nor given up, by id."""
         self._pending = 0
         self._settled = threading.Condition()
         self._closing = False
-        self._thread = threading.Thread(target=self._work, name="dispatcher", daemon=True)
-        self._thread.start()
+        self._lanes = _Lane("dispatcher", self._work), _Lane("dispatcher-urgent", self._work)
 
     def submit(self, decision: Decision) -> Decision:
         """Accept a proposed decision, from any thread, without blocking.
@@ -65,7 +74,7 @@ class Dispatcher:
             if decision.action != "notify" and not self._settings.enabled:
                 return replace(decision, status_reason="controls are off: advice only")
             self._pending += 1
-            self._queue.put(decision)
+            self._lanes[decision.action in URGENT_ACTIONS].waiting.put(decision)
         return decision
 
     def drain(self, timeout: float) -> bool:
@@ -74,25 +83,30 @@ class Dispatcher:
             return self._settled.wait_for(lambda: self._pending == 0, timeout)
 
     def close(self, timeout: float | None = None) -> None:
-        """Finish the current request, expire waiting decisions and end the thread; a second call does nothing.
+        """Finish the current request, expire waiting decisions and end the threads; a second call does nothing.
 
         A request without an answer after the timeout is ``expired``, even if the control answers later.
 
         Parameters
         ----------
-        timeout : longest time to wait for the thread, s; by default the control's timeout plus 1 s
+        timeout : longest time to wait for the threads, s; by default the control's timeout plus 1 s
         """
         with self._settled:
             if not self._closing:
                 self._closing = True
-                self._queue.put(None)
-        if threading.current_thread() is not self._thread:
-            self._thread.join(self._settings.timeout_s + 1 if timeout is None else timeout)
-            if (outstanding := self._take_outstanding()) is not None:
-                self._report(outstanding, "expired", "the agent closed before the answer, outcome unknown")
+                for lane in self._lanes:
+                    lane.waiting.put(None)
+        if threading.current_thread() not in {lane.thread for lane in self._lanes}:
+            end = time.monotonic() + (self._settings.timeout_s + 1 if timeout is None else timeout)
+            for lane in self._lanes:
+                lane.thread.join(max(0.0, end - time.monotonic()))
+            with self._settled:
+                given_up, self._outstanding = self._outstanding, {}
+            for decision in given_up.values():
+                self._report(decision, "expired", "the agent closed before the answer, outcome unknown")
 
-    def _work(self) -> None:
-        while (decision := self._queue.get()) is not None:
+    def _work(self, waiting: "queue.SimpleQueue[Decision | None]") -> None:
+        while (decision := waiting.get()) is not None:
             try:
                 self._settle(decision)
             finally:
@@ -111,18 +125,15 @@ class Dispatcher:
             self._report(decision, "rejected", "no control is connected")
         else:
             self._report(decision, "sent", "")
-            self._outstanding = decision
+            with self._settled:
+                self._outstanding[decision.id] = decision
             reply = self._request(self._control, decision)
-            if self._take_outstanding() is not None:
+            with self._settled:  # so that only one thread reports the last status
+                awaited = self._outstanding.pop(decision.id, None) is not None
+            if awaited:
                 self._report(decision, reply.status, reply.reason)
             else:
                 _log.warning("control answered an expired request", rule=decision.rule, status=reply.status)
-
-    def _take_outstanding(self) -> Decision | None:
-        """Take the outstanding decision, so that only one thread reports its last status."""
-        with self._settled:
-            outstanding, self._outstanding = self._outstanding, None
-        return outstanding
 
     def _request(self, control: Control, decision: Decision) -> Reply:
         try:

@@ -13,7 +13,6 @@ from .triggers import SeriesPoint, Trigger, Watch, start_watch
 
 _log = get_logger()
 
-_NAMESPACE = uuid.UUID("6f1d3a52-1d0c-5c6e-9b5f-0d6a3c1f7e24")
 _MAX_SERIES = 256
 """Number of series, and of runs, that are remembered; the least recently used ones are dropped."""
 
@@ -83,7 +82,7 @@ class Rules:
             counts[rule.name] += 1
             decisions.append(
                 Decision(
-                    id=str(uuid.uuid5(_NAMESPACE, f"{frame.run_uid}/{rule.name}/{counts[rule.name]}")),
+                    id=str(uuid.uuid4()),  # random: whoever could compute it could use it first
                     rule=rule.name,
                     action=rule.action,
                     reason=verdict.reason,

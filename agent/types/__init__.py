@@ -9,7 +9,7 @@ from .frame import Direction, Document, Formula, Frame, Received, SetAside
 from .grid import Grid, bin_means, right_index
 from .log import Logger, get_logger
 from .numbers import as_count, as_number, as_numbers
-from .protocols import Action, Control, Estimator, Reply, Source, Stage, Status
+from .protocols import URGENT_ACTIONS, Action, Control, Estimator, Reply, Source, Stage, Status
 from .reasons import Flag, Reason, Refusal
 from .robust import MAD_TO_SD, hodges_lehmann, mad_sd, median, nan_median, theil_sen
 from .run import RunDocument, RunInfo
@@ -24,6 +24,7 @@ __all__ = [
     "MAD_TO_SD",
     "NO_TABLES",
     "STEP_WIDTH_EV",
+    "URGENT_ACTIONS",
     "AbsorptionTable",
     "Action",
     "Array",

@@ -15,6 +15,8 @@ from .grid import Grid
 from .run import RunDocument
 
 Action = Literal["pause", "resume", "stop", "notify"]
+URGENT_ACTIONS = ("stop", "abort")
+"""Actions that pass before all others."""
 Status = Literal["proposed", "sent", "acknowledged", "rejected", "expired"]
 
 

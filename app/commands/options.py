@@ -42,3 +42,23 @@ FramesOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the simulated noise and sample.")]
 DataOption = Annotated[Path, typer.Option("--data", help="Folder of the FEFF data sets, each NAME.npz and NAME.csv.")]
+CurveKeyOption = Annotated[
+    Path | None,
+    typer.Option("--curve-key", help="Secret CURVE certificate of this side, a file of xas-agent keys make."),
+]
+CurveServerKeyOption = Annotated[
+    Path | None,
+    typer.Option("--curve-server-key", help="Public CURVE certificate of the side to which this one connects."),
+]
+CurveClientsOption = Annotated[
+    Path | None,
+    typer.Option("--curve-clients", help="Folder of the certificates of clients that may connect to this side."),
+]
+ControlSecretOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--control-secret",
+        help="File with the secret that both sides of a control share, mode 0600. "
+        "[default: the variable XAS_AGENT_CONTROL_SECRET]",
+    ),
+]

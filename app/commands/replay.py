@@ -5,9 +5,20 @@ from typing import Annotated
 
 import typer
 
-from .options import ConfigOption, EdgeOption, ElementOption, ModelOption, OutOption, SeedOption, StrictOption
+from .options import (
+    ConfigOption,
+    CurveClientsOption,
+    CurveKeyOption,
+    CurveServerKeyOption,
+    EdgeOption,
+    ElementOption,
+    ModelOption,
+    OutOption,
+    SeedOption,
+    StrictOption,
+)
 from .process import set_up_torch
-from .shared import USAGE, conclude, exit_on_error, fail, refuse_unused, settings_of
+from .shared import USAGE, Curve, conclude, exit_on_error, fail, refuse_unused, settings_of
 
 
 def replay(
@@ -28,6 +39,9 @@ def replay(
         typer.Option(min=0, help="σ of Gaussian noise added to the normalised spectra of a folder, in edge steps."),
     ] = 0.0,
     seed: SeedOption = 0,
+    curve_key: CurveKeyOption = None,
+    curve_server_key: CurveServerKeyOption = None,
+    curve_clients: CurveClientsOption = None,
     strict: StrictOption = False,
 ) -> None:
     """Repeat a recorded experiment with simulated devices, and watch it.
@@ -43,7 +57,8 @@ def replay(
     with exit_on_error():
         if not recording.is_dir():
             refuse_unused("with documents, whose data are not changed", noise=noise or None)
-        settings = settings_of(config, model, element, edge)
+        curve = Curve(curve_key, curve_server_key, curve_clients)
+        settings = settings_of(config, model, element, edge, curve=curve)
         truth = Truth()
         replayed = Replay(
             recording if recording.is_dir() or not recording.exists() else FileSource(recording),

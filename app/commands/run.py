@@ -9,6 +9,10 @@ import typer
 from .options import (
     ColumnOption,
     ConfigOption,
+    ControlSecretOption,
+    CurveClientsOption,
+    CurveKeyOption,
+    CurveServerKeyOption,
     EdgeOption,
     ElementOption,
     FramesOption,
@@ -19,7 +23,7 @@ from .options import (
     StrictOption,
 )
 from .process import set_up_torch
-from .shared import USAGE, columns_of, conclude, exit_on_error, fail, refuse_unused, settings_of
+from .shared import USAGE, Curve, columns_of, conclude, exit_on_error, fail, refuse_unused, settings_of
 
 PLANNED_FRAMES = 80
 """Number of frames over which the embedded beamline spreads its charge."""
@@ -50,6 +54,10 @@ def run(
         typer.Option(min=0, help="Longest wait for an endpoint, s; 0 waits without limit. [default: 10]"),
     ] = None,
     preset: PresetOption = None,
+    curve_key: CurveKeyOption = None,
+    curve_server_key: CurveServerKeyOption = None,
+    curve_clients: CurveClientsOption = None,
+    control_secret: ControlSecretOption = None,
     strict: StrictOption = False,
 ) -> None:
     """Watch an experiment and act on it.
@@ -66,7 +74,12 @@ def run(
         if folder and source:
             fail("--folder and --source: expected one of them", USAGE)
         config = config or (None if source or folder else "default")
-        settings = settings_of(config, model, element, edge, source, publish, connect_timeout, preset=preset)
+        settings = settings_of(
+            config, model, element, edge, source, publish, connect_timeout,
+            preset=preset,
+            curve=Curve(curve_key, curve_server_key, curve_clients),
+            control_secret=control_secret,
+        )  # fmt: skip
         listens = settings.source is not None or settings.tiled is not None
         if folder:
             _check_folder(folder, out, config if listens else None)

@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -22,6 +24,21 @@ EXIT_CODES = {
 """Meaning and remedy of each exit code; the reference lists them."""
 
 
+@dataclass(frozen=True)
+class Curve:
+    """The CURVE keys of the command line."""
+
+    key: Path | None = None
+    server_key: Path | None = None
+    clients: Path | None = None
+
+    def of(self, binds: bool) -> dict[str, Path | None]:
+        """Return those keys of an endpoint that bind or connect needs."""
+        other = {"curve_client_keys": self.clients} if binds else {"curve_server_key": self.server_key}
+        given = {"curve_secret_key": self.key, **other}
+        return {name: path for name, path in given.items() if path is not None}
+
+
 def settings_of(
     config: str | None,
     model: str | None = None,
@@ -32,6 +49,8 @@ def settings_of(
     connect_timeout: float | None = None,
     single_site: bool = False,
     preset: str | None = None,
+    curve: Curve = Curve(),
+    control_secret: Path | None = None,
 ) -> Any:
     """Return the config, with the options of the command line in place of its keys.
 
@@ -70,9 +89,24 @@ def settings_of(
             content[key] = {**(content.get(key) or {}), "address": address}
         if connect_timeout is not None and (content.get(key) or {}).get("address"):
             content[key]["connect_timeout_s"] = connect_timeout
+    _add_security(content, curve, control_secret)
     settings = validate_settings(content, Config, "command line")
     model_folders(settings)  # before a source is connected or a folder is made
     return settings
+
+
+def _add_security(content: dict[str, Any], curve: Curve, control_secret: Path | None) -> None:
+    """Add the keys and the secret of the command line to every ZMQ endpoint of a config."""
+    groups = [content.get(key) or {} for key in ("source", "publish", "control_endpoint")]
+    endpoints = [group for group in groups if group.get("address")]
+    for endpoint in endpoints:
+        endpoint |= curve.of(endpoint.get("bind", False))
+    if curve != Curve() and not endpoints:
+        fail("CURVE keys: no effect without a ZMQ endpoint", USAGE)
+    if control_secret is not None:
+        if not content.get("control_endpoint"):
+            fail("--control-secret: no effect without control_endpoint in the config", USAGE)
+        content["control_endpoint"]["secret_file"] = control_secret
 
 
 def _is_tiled(address: str) -> bool:

@@ -2,13 +2,15 @@
 
 import json
 import sys
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
 
-from .options import SeedOption
-from .shared import exit_on_error
+from .options import ControlSecretOption, CurveClientsOption, CurveKeyOption, CurveServerKeyOption, SeedOption
+from .shared import Curve, exit_on_error
 
 
 def sim(
@@ -19,8 +21,12 @@ def sim(
         bool, typer.Option("--connect", help="Connect to --publish, a proxy's in-port, instead of binding it.")
     ] = False,
     control: Annotated[
-        str, typer.Option(help="Address for control requests; port 0 selects a free port.")
-    ] = "zmq://127.0.0.1:5579",
+        str | None,
+        typer.Option(
+            help="Address for control requests, zmq://HOST:PORT with CURVE keys or a shared secret, or ipc:///PATH. "
+            "[default: a new Unix socket]"
+        ),
+    ] = None,
     seed: SeedOption = 0,
     frames: Annotated[int, typer.Option(min=1, help="Number of planned spectra.")] = 80,
     mode: Annotated[str, typer.Option(help="fly: one Event per spectrum; step: one Event per energy.")] = "fly",
@@ -32,6 +38,10 @@ def sim(
     wait: Annotated[
         float, typer.Option(min=0, help="Longest wait for a subscriber, s; 0 waits without limit.")
     ] = 60.0,
+    curve_key: CurveKeyOption = None,
+    curve_server_key: CurveServerKeyOption = None,
+    curve_clients: CurveClientsOption = None,
+    control_secret: ControlSecretOption = None,
 ) -> None:
     """Run only the simulated beamline, which publishes documents of a LixCoO2 cathode during its charge.
 
@@ -41,20 +51,24 @@ def sim(
     """
     from ...adapters.errors import EndpointUnreachable
     from ...adapters.files import FileSink
-    from ...adapters.zmq import ControlServer, ZMQEndpoint, ZMQSink
+    from ...adapters.zmq import ControlEndpoint, ControlServer, ZMQEndpoint, ZMQSink
     from ...agent.types import validate_settings
     from ...sim_beamline.beamline import BeamlineSettings, SimBeamline
     from ..session import terminate_like_ctrl_c
 
-    with exit_on_error():
+    with exit_on_error(), ExitStack() as resources:
         chosen: dict[str, Any] = {"seed": seed, "frames": frames, "mode": mode, "frame_period_s": period}
         settings = validate_settings(chosen, BeamlineSettings, "sim")
-        endpoint = validate_settings({"address": publish, "bind": not connect}, ZMQEndpoint, "--publish")
-        sink = ZMQSink(endpoint)
+        curve = Curve(curve_key, curve_server_key, curve_clients)
+        documents = {"address": publish, "bind": not connect, **curve.of(binds=not connect)}
+        sink = ZMQSink(validate_settings(documents, ZMQEndpoint, "--publish"))
+        folder = resources.enter_context(TemporaryDirectory(prefix="xas-agent-"))
+        requests = {"address": control or f"ipc://{folder}/control", "bind": True, **curve.of(binds=True)}
+        requests |= {"secret_file": control_secret} if control_secret else {}
         truth_sink = FileSink(truth) if truth else None
         beamline = SimBeamline(settings, [sink], [truth_sink] if truth_sink else [])
         terminate_like_ctrl_c()
-        server = ControlServer(control, beamline.obey)
+        server = ControlServer(validate_settings(requests, ControlEndpoint, "--control"), beamline.obey)
         try:
             sink.connect()
             typer.echo(json.dumps({"documents": _zmq(sink.address), "control": _zmq(server.address)}))

@@ -33,7 +33,7 @@ def test_a_bad_certificate_is_named(keys, tmp_path, content, where):
     endpoint = Endpoint(address="127.0.0.1:1", **curve)
     with pytest.raises(InputError) as error:
         EndpointSocket(endpoint, zmq.SUB)
-    for part in (f"{bad}: not a CURVE certificate", "expected a file of zmq.auth.create_certificates"):
+    for part in (f"{bad}: not a CURVE certificate", "expected a file of xas-agent keys make"):
         assert part in str(error.value)
 
 

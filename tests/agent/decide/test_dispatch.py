@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
+from deadline import wait_until
 
 from xas_agent.agent.decide.dispatch import ControlSettings, Dispatcher
 from xas_agent.agent.types.decision import Decision
@@ -160,6 +161,27 @@ def test_submit_does_not_wait_and_order_is_kept(controlling, control):
     ]
 
 
+def test_a_stop_does_not_wait_for_other_requests():
+    go, stopped = threading.Event(), threading.Event()
+
+    class Slow(Recorder):
+        def request(self, id: str, action: str, args: Mapping[str, Any], timeout: float) -> Reply:
+            stopped.set() if action == "stop" else go.wait(10)
+            return super().request(id, action, args, timeout)
+
+    control = Slow()
+    controls = Dispatcher(FREE, control, control.told.append)
+    for n in range(3):
+        controls.submit(decision(f"d{n}", "pause"))
+    controls.submit(decision("last"))
+    assert stopped.wait(5)
+    wait_until(lambda: control.requests)
+    go.set()
+    assert controls.drain(5)
+    assert [request[0] for request in control.requests] == ["last", "d0", "d1", "d2"]
+    controls.close()
+
+
 def test_close_expires_waiting_decisions(controlling, control):
     asked, go = threading.Event(), threading.Event()
 
@@ -195,8 +217,9 @@ def test_many_threads_submit(controlling, control):
     assert len(control.told) == 400
 
 
-def test_thread_ends_with_close(controlling):
+def test_threads_end_with_close(controlling):
     controls = controlling()
     controls.close()
-    controls._thread.join(5)
-    assert not controls._thread.is_alive()
+    for lane in controls._lanes:
+        lane.thread.join(5)
+        assert not lane.thread.is_alive()
