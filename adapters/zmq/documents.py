@@ -4,7 +4,9 @@ One message is ``prefix + b" " + name + b" " + payload``. The peers are bluesky'
 ``RemoteDispatcher``, or a sink and a source of this module that are connected directly.
 """
 
+import math
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Self
@@ -22,6 +24,9 @@ log = get_logger()
 
 LINGER_MS = 2000
 """Time for which a closing sink waits until its last documents are sent."""
+
+_WATCH_S = 1.0
+"""Interval at which a source looks whether its peer is connected, s."""
 
 _NAMES = {name.encode(): name for name in event_model.DocumentNames.__members__}
 
@@ -57,7 +62,8 @@ class ZMQSource:
     """Documents from a proxy's out-port, or from a sink that binds.
 
     One thread iterates; any thread may call ``close``, which ends the iteration within 0.1 s. A message that is not a
-    document is skipped and counted in ``malformed``. ZMQ reconnects when the peer returns.
+    document is skipped and counted in ``malformed``. ZMQ reconnects when the peer returns; the log says when the peer
+    was lost and when it returned. What it sent meanwhile is lost, and shows as a gap in the documents.
 
     Parameters
     ----------
@@ -121,8 +127,13 @@ class ZMQSource:
                 return
             self._iterating = True
             receive, closing = self._link.socket.recv, self._closing.is_set
+            watch_connection = self._link.watch_connection
+        watched_at = -math.inf
         try:
             while not closing():
+                if (now := time.monotonic()) - watched_at > _WATCH_S:
+                    watched_at = now
+                    watch_connection()
                 try:
                     message = receive()
                 except zmq.Again:

@@ -20,6 +20,6 @@ def test_losses_of_documents_are_gaps_and_other_reasons_are_set_aside():
     for reason, number, count in notes:
         data = {"reason": reason.value, "frame_seq_num": number, "count": count}
         recorder("event", {"descriptor": "d", "data": data})
-    assert recorder.gaps == Counter({"events lost": 1})
-    assert recorder.set_aside == Counter({"no pre-edge": 2})
-    assert recorder.numbered == 2
+    assert recorder.gaps == Counter({"events lost": 5})
+    assert recorder.set_aside == Counter({"no pre-edge": 1, "overload": 7})
+    assert recorder.numbered == 8
