@@ -1,6 +1,6 @@
 """How far behind the agent is, and what it therefore leaves out."""
 
-_TARGET = 0.6
+_TARGET = 0.4
 """Part of the largest latency that the waiting documents may take."""
 _CHUNK_S = 0.25
 """Time that the documents taken at once may take, s; what is left out is decided anew for each such chunk."""
