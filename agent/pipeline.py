@@ -1,13 +1,16 @@
 """Turns watched documents into the agent's documents and decisions, batch by batch, without thread or transport."""
 
+import math
 import queue
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from .decide import ControlSettings, Dispatcher, Rules
 from .estimate import Answer, EnergyUncertainty, FrameServer
+from .load import Load
 from .publish import AgentRun, Emit, Provenance
 from .spectra import AlignmentSettings, SeriesAlignment
 from .stream import FrameReader, Outcome
@@ -32,6 +35,10 @@ _log = get_logger()
 
 _MAX_ENDED_RUNS = 1000
 """Number of ended runs that are remembered, so that late notes do not open a second run of the agent."""
+_OVERLOAD_NOTE_S = 1.0
+"""Shortest time between two notes on the frames of a run that are left out under overload, s."""
+_OVERLOAD_OVER_S = 2.0
+"""Time without a frame left out after which an overload is over, s."""
 _FINAL_STATUSES = ("acknowledged", "rejected", "expired")
 
 
@@ -49,6 +56,7 @@ class Pipeline:
     spectra : whether to publish the aligned spectra
     show_single_site : whether to hint descriptors for display that have no meaning for a mixture of sites
     max_batch : largest number of frames in one forward pass
+    max_latency_s : latency, s, above which frames are left out under overload; None answers every frame
     tabulated : tabulated quantities that ``alignment`` needs, by model name
     """
 
@@ -67,6 +75,7 @@ class Pipeline:
         spectra: bool = True,
         show_single_site: bool = False,
         max_batch: int = 256,
+        max_latency_s: float | None = None,
         tabulated: Mapping[str, Tabulated] | None = None,
     ) -> None:
         self._reader = reader
@@ -92,6 +101,19 @@ class Pipeline:
         self._held_notes: dict[str, list[SetAside]] = {}
         """Notes on watched runs whose model is not known yet."""
         self._waiting_frames: list[Frame] = []
+        self._max_batch = max_batch
+        self._load = Load(max_latency_s)
+        self._left_out: dict[str, SetAside] = {}
+        """Frames left out under overload that are not reported yet, by watched run."""
+        self._left_out_at = self._reported_at = -math.inf
+        """``time.monotonic()`` of the newest frame that was left out, and of the newest report."""
+        self._left_out_now = 0
+        """Number of frames left out in the present overload."""
+        self._answered, self._serving_s = 0, 0.0
+        """Number of frames that were served of the documents fed last, and the time that this took, s."""
+        self._stale = False
+        """Whether the newest frame was too old for the rules."""
+        self._max_age_s = controls.max_age_s
 
     @property
     def busy(self) -> bool:
@@ -99,16 +121,31 @@ class Pipeline:
 
         To be read on the thread that feeds.
         """
-        return self._reader.waiting or bool(self._unsettled or self._stops)
+        return self._reader.waiting or bool(self._unsettled or self._stops or self._left_out)
 
-    def feed(self, received: Iterable[Received]) -> None:
+    def plan(self, waiting: int) -> int:
+        """Return how many of the waiting documents to feed at once; decide what is left out of them."""
+        self._load.plan(waiting)
+        self._reader.answer_every(self._load.every)
+        self._serve.hurried = self._load.hurried
+        return self._load.documents
+
+    def feed(self, received: Sequence[Received]) -> None:
         """Process documents; the frames that they complete are served together."""
+        began = time.monotonic()
+        self._answered, self._serving_s, left_out = 0, 0.0, self._left_out_now
         for document in received:
             self._take(self._reader(document))
+            if len(self._waiting_frames) >= self._max_batch:
+                self._serve_waiting()
         if self._reader.waiting:
             self._take(self._reader.poll(time.monotonic()))
         self._serve_waiting()
+        frames = self._answered + self._left_out_now - left_out
+        reading_s = time.monotonic() - began - self._serving_s
+        self._load.learn(len(received), frames, self._answered, reading_s, self._serving_s)
         self._publish_statuses()
+        self._report_left_out(idle=not received)
         self._end_runs()
 
     def idle(self) -> None:
@@ -119,7 +156,8 @@ class Pipeline:
     def note(self, note: SetAside) -> None:
         """Publish and log that data could not be served."""
         names = self._names(note.run_uid, file=note.file)
-        _log.warning("set aside", reason=str(note.reason), detail=note.detail, frame=note.seq_num, **names)
+        log = _log.debug if note.reason is Reason.OVERLOAD else _log.warning  # logged once, when it begins
+        log("set aside", reason=str(note.reason), detail=note.detail, frame=note.seq_num, count=note.count, **names)
         uid = "" if note.run_uid in self._ended else note.run_uid
         key = next((k for k in reversed(self._runs) if uid in (k[0], "")), None)
         if key is not None:
@@ -137,6 +175,7 @@ class Pipeline:
         self._dispatcher.drain(self._control_timeout_s)
         self._dispatcher.close()
         self._publish_statuses()
+        self._report_left_out(idle=True)
         while self._held_notes:
             uid, notes = next(iter(self._held_notes.items()))
             self._run(uid, notes[0].time, None)
@@ -150,10 +189,38 @@ class Pipeline:
         for item in outcomes:
             if isinstance(item, Frame):
                 self._waiting_frames.append(item)
+            elif isinstance(item, SetAside) and item.reason is Reason.OVERLOAD:
+                self._leave_out(item)
             elif isinstance(item, SetAside):
                 self.note(item)
             elif item.run.watched:
                 self._follow(item)
+
+    def _leave_out(self, note: SetAside) -> None:
+        """Count a frame that is left out, until the next report."""
+        if not self._left_out_now:
+            _log.warning("overload: some frames are left out", answered_every=self._load.every)
+        self._left_out_now += 1
+        self._left_out_at = time.monotonic()
+        earlier = self._left_out.get(note.run_uid)
+        self._left_out[note.run_uid] = replace(note, count=1 if earlier is None else earlier.count + 1)
+
+    def _report_left_out(self, *, idle: bool) -> None:
+        """Report the frames that were left out, each run's in one note, and the end of an overload."""
+        now = time.monotonic()
+        if self._left_out and (idle or now - self._reported_at > _OVERLOAD_NOTE_S):
+            self._reported_at = now
+            for uid in list(self._left_out):
+                self._report_left_out_of(uid)
+        if self._left_out_now and now - self._left_out_at > _OVERLOAD_OVER_S:
+            _log.warning("overload is over: every frame is answered", frames_left_out=self._left_out_now)
+            self._left_out_now = 0
+
+    def _report_left_out_of(self, uid: str) -> None:
+        note = self._left_out.pop(uid, None)
+        if note is not None:
+            detail = f"{note.count} frames up to number {note.seq_num}"
+            self.note(replace(note, detail=detail))
 
     def _follow(self, document: RunDocument) -> None:
         """Record the start or the stop of a watched run."""
@@ -167,8 +234,11 @@ class Pipeline:
     def _serve_waiting(self) -> None:
         while self._waiting_frames:
             frames, self._waiting_frames = self._waiting_frames, []
+            began = time.monotonic()
             for answer in self._serve(frames):
                 self._publish(answer)
+            self._answered += len(frames)
+            self._serving_s += time.monotonic() - began
 
     def _publish(self, answer: Answer) -> None:
         frame, model, estimate = answer.frame, answer.model, answer.estimate
@@ -177,16 +247,27 @@ class Pipeline:
             return
         assert model is not None
         assert estimate is not None
-        latency_ms = (time.monotonic() - frame.received) * 1e3
+        age_s = time.monotonic() - frame.received
         try:
             run = self._run(frame.run_uid, frame.time, model)
-            run.frame(frame, answer.quantities, estimate, answer.mu, latency_ms)
-            for decision in self._rules(frame, estimate):
-                self._decide(decision, run)
+            run.frame(frame, answer.quantities, estimate, answer.mu, age_s * 1e3)
+            if not self._is_stale(age_s, frame):
+                for decision in self._rules(frame, estimate):
+                    self._decide(decision, run)
         except Exception as e:
             names = self._names(frame.run_uid, file=frame.scan.file)
             _log.exception("frame not published or not checked by the rules", frame=frame.seq_num, **names)
             self.note(_set_aside(frame, Refusal(Reason.INTERNAL_ERROR, f"{type(e).__name__}: {e}")))
+
+    def _is_stale(self, age_s: float, frame: Frame) -> bool:
+        """Whether a frame is too old for the rules; logged once for all such frames in a row."""
+        stale = age_s > self._max_age_s
+        if stale and not self._stale:
+            names = self._names(frame.run_uid, file=frame.scan.file)
+            limit = self._max_age_s
+            _log.warning("frames too old for rules", age_s=round(age_s, 1), max_age_s=limit, **names)
+        self._stale = stale
+        return stale
 
     def _decide(self, decision: Decision, run: AgentRun) -> None:
         names = self._names(decision.run_uid, file=decision.scan.file)
@@ -264,6 +345,7 @@ class Pipeline:
         self._publish_statuses()
         for uid in [u for u in self._stops if u not in self._unsettled.values()]:
             stop = self._stops.pop(uid)
+            self._report_left_out_of(uid)
             if uid in self._held_notes:
                 self._run(uid, self._held_notes[uid][0].time, None)
             self._rules.forget(uid)

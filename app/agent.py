@@ -1,11 +1,10 @@
 """The agent as a callable that takes documents and serves them on a separate thread."""
 
 import atexit
-import itertools
-import queue
+import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,24 +15,28 @@ from ..agent.decide import Rules
 from ..agent.pipeline import Pipeline
 from ..agent.types import Control, Estimator, Reason, Received, SetAside, get_logger
 from .config import Config, load_config
+from .inbox import Inbox
+from .subscribers import Callback, Subscribers
 from .wiring import check_rules, frame_reader, load_models, load_tables, publishers, versions
 
 _log = get_logger()
 
-Callback = Callable[[str, dict[str, Any]], Any]
 _IDLE_POLL_S = 0.1
 """Interval at which changed statuses of decisions are published while no document arrives, s."""
 _QUIET_S = 1.0
 """Time without a document after which missing documents are given up, s."""
 _EXIT_TIMEOUT_S = 5.0
 """Longest delay of the interpreter's exit by an agent that is not closed, s."""
+_DROPPED_NOTE_S = 1.0
+"""Shortest time between two notes on dropped documents, s."""
 
 
 class XASAgent:
     """Watches the documents of an experiment and publishes estimates and decisions as documents.
 
-    A call with ``(name, doc)`` returns at once and never raises. The agent sends its own documents to the subscribers
-    (:meth:`subscribe`) on its own thread, in the form in which a RunEngine sends them.
+    A call with ``(name, doc)`` returns at once and never raises. The agent sends its own documents to each subscriber
+    (:meth:`subscribe`) on a thread of its own, in order, in the form in which a RunEngine sends them. A subscriber
+    that is slow or raises delays neither frames nor decisions nor the other subscribers.
 
     Parameters
     ----------
@@ -55,15 +58,18 @@ class XASAgent:
     def __init__(self, config: Config, models: Sequence[Estimator], control: Control | None = None) -> None:
         check_rules(config, models)
         self._config = config
-        self._inbox: queue.Queue[Received] = queue.Queue(config.serving.queue)
-        self._subscribing = threading.Lock()
-        self._callbacks: dict[int, Callback] = {}
-        """By token. A change replaces the mapping, because the agent's thread iterates over it."""
-        self._tokens = itertools.count(1)
+        serving = config.serving
+        self.live = True
+        """Whether the source cannot wait. If it can, a call waits while many documents do, and every frame is
+        answered."""
+        self._inbox = Inbox(serving.queue, serving.queue_mb * 1e6)
+        self._subscribers = Subscribers(serving.subscriber_queue, serving.subscriber_queue_mb * 1e6)
         self._closed = threading.Event()
         self._progress = threading.Condition()
         """Guards the counters and flags below, which several threads use."""
-        self._taken = self._served = self._dropped = 0
+        self._served = self._failed = 0
+        self._dropped_reported_at = -math.inf
+        """``time.monotonic()`` of the newest note on dropped documents."""
         self._hurry = 0
         self._idle = True
         self._reason = ""
@@ -75,14 +81,15 @@ class XASAgent:
             models,
             config.alignment,
             Rules(config.rules, units={k: u for m in models for k, u in m.units.items()}),
-            self._emit,
+            self._subscribers,
             controls=config.control,
             control=control,
             config_sha256=config.sha256,
             versions=versions(),
-            spectra=config.serving.spectra,
-            show_single_site=config.serving.single_site,
-            max_batch=config.serving.max_batch,
+            spectra=serving.spectra,
+            show_single_site=serving.single_site,
+            max_batch=serving.max_batch,
+            max_latency_s=serving.max_latency_s,
             tabulated=load_tables(config, models),
         )
         self._thread = threading.Thread(target=self._work, name="xas-agent", daemon=True)
@@ -150,33 +157,34 @@ class XASAgent:
             if self._closed.is_set():
                 return
             doc = _with_copied_arrays(doc) if name in ("event", "event_page") else doc
-            document = Received(name, doc, time.monotonic())
-            with self._progress:
-                try:
-                    self._inbox.put_nowait(document)
-                    self._taken += 1
-                except queue.Full:
-                    self._dropped += 1
+            self._inbox.put(name, doc, wait=not self.live)
         except Exception:
             # An exception would end the user's plan.
             _log.exception("document not taken", name=name)
 
     def subscribe(self, fn: Callback) -> int:
-        """Send the agent's documents to ``fn(name, doc)``; return a token for :meth:`unsubscribe`."""
-        with self._subscribing:
-            token = next(self._tokens)
-            self._callbacks = {**self._callbacks, token: fn}
-        return token
+        """Send the agent's documents to ``fn(name, doc)``; return a token for :meth:`unsubscribe`.
+
+        Documents that a slow subscriber has not taken wait in a queue (``serving.subscriber_queue``). If it is full,
+        this subscriber loses Events, which are counted and logged.
+        """
+        return self._subscribers.add(fn)
 
     def unsubscribe(self, token: int) -> None:
-        """Stop sending documents to the subscriber with this token."""
-        with self._subscribing:
-            self._callbacks = {k: fn for k, fn in self._callbacks.items() if k != token}
+        """Stop sending documents to the subscriber with this token; it does not receive those that wait for it."""
+        self._subscribers.remove(token)
+
+    @property
+    def unanswered(self) -> int:
+        """Number of documents that were taken and are not served yet, or could not be served."""
+        with self._progress:
+            return self._inbox.taken - self._served + self._failed
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until all documents taken so far are served and all decisions are settled.
+        """Wait until all documents taken so far are served, all decisions settled, and the results delivered.
 
-        Documents that a RunStop announces but that are missing are given up.
+        Documents that a RunStop announces but that are missing are given up. A subscriber that does not return from
+        one call within 10 s is not waited for, nor is one that calls this method itself.
 
         Parameters
         ----------
@@ -186,20 +194,23 @@ class XASAgent:
         Returns
         -------
         bool
-            False after the timeout, or if a subscriber calls this method on the agent's thread.
+            False after the timeout.
         """
-        if threading.current_thread() is self._thread:
-            return False
+        until = math.inf if timeout is None else time.monotonic() + timeout
         with self._progress:
-            target = self._taken
+            target = self._inbox.taken
             self._hurry += 1
             try:
-                return self._progress.wait_for(lambda: self._drained(target), timeout)
+                if not self._progress.wait_for(lambda: self._drained(target), timeout):
+                    return False
             finally:
                 self._hurry -= 1
+        return self._subscribers.wait(until)
 
     def close(self, timeout: float | None = 30.0, reason: str = "the agent was closed before the run ended") -> None:
-        """Serve the waiting documents, end the agent's runs and stop its thread; further calls have no effect.
+        """Serve the waiting documents, end the agent's runs, deliver the results and stop the agent's threads.
+
+        Further calls have no effect. What is not served or not delivered at the end is logged with its number.
 
         Parameters
         ----------
@@ -211,9 +222,14 @@ class XASAgent:
         if not self._closed.is_set():
             self._reason = reason
             self._closed.set()
+            self._inbox.close()
         atexit.unregister(self.close)
-        if threading.current_thread() is not self._thread:
-            self._thread.join(timeout)
+        if self._subscribers.calling():  # the agent's thread waits for the call to return
+            return
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            _log.warning("agent closed before it was done", documents_not_answered=self.unanswered)
+            self._subscribers.report()
 
     def _drained(self, target: int) -> bool:
         return (self._served >= target and self._idle) or not self._thread.is_alive()
@@ -226,12 +242,12 @@ class XASAgent:
 
     def _work(self) -> None:
         quiet_since = time.monotonic()
-        while not (self._closed.is_set() and self._inbox.empty()):
+        while not (self._closed.is_set() and not self._inbox):
             batch = self._gather()
             quiet_since = time.monotonic() if batch else quiet_since
-            idle = False
+            idle = failed = False
             try:
-                self._report_dropped()
+                self._report_dropped(now=not batch)
                 if batch:
                     self._pipeline.feed(batch)
                 elif self._hurry or time.monotonic() - quiet_since > _QUIET_S:
@@ -241,43 +257,40 @@ class XASAgent:
                 idle = not self._pipeline.busy
             except Exception:
                 _log.exception("documents not served", documents=len(batch))
+                failed = True
             with self._progress:
                 self._served += len(batch)
+                self._failed += len(batch) if failed else 0
                 self._idle = idle
                 self._progress.notify_all()
         try:
+            self._report_dropped(now=True)
             self._pipeline.close(self._reason)
         except Exception:
             _log.exception("agent's runs not closed")
+        self._subscribers.close()
         self._resources.close()
 
     def _gather(self) -> list[Received]:
-        """Return the waiting documents, gathered for at most the latency budget."""
-        try:
-            batch = [self._inbox.get(timeout=_IDLE_POLL_S)]
-        except queue.Empty:
-            return []
+        """Return the documents to serve together, gathered for at most the latency budget."""
+        most = self._pipeline.plan(len(self._inbox) if self.live else 0)
+        batch = self._inbox.get(_IDLE_POLL_S, most)
         until = time.monotonic() + self._config.serving.latency_budget_ms / 1e3
-        while time.monotonic() < until:
-            try:
-                batch.append(self._inbox.get_nowait())
-            except queue.Empty:
+        while batch and len(batch) < most and time.monotonic() < until:
+            more = self._inbox.get(0, most - len(batch))
+            if not more:
                 break
+            batch += more
         return batch
 
-    def _report_dropped(self) -> None:
-        if self._dropped:
-            with self._progress:
-                dropped, self._dropped = self._dropped, 0
-            detail = f"{dropped} documents dropped: the queue of {self._inbox.maxsize} documents is full"
-            self._pipeline.note(SetAside("", "", time.time(), Reason.QUEUE_FULL, detail))
-
-    def _emit(self, name: str, doc: dict[str, Any]) -> None:
-        for fn in self._callbacks.values():
-            try:
-                fn(name, doc)
-            except Exception:
-                _log.exception("subscriber failed", name=name)
+    def _report_dropped(self, *, now: bool) -> None:
+        """Report dropped documents, at most once a second unless ``now``."""
+        if not now and time.monotonic() - self._dropped_reported_at < _DROPPED_NOTE_S:
+            return
+        if dropped := self._inbox.take_dropped():
+            self._dropped_reported_at = time.monotonic()
+            detail = f"{dropped} documents dropped: the queue of {self._inbox.bound} is full"
+            self._pipeline.note(SetAside("", "", time.time(), Reason.QUEUE_FULL, detail, count=dropped))
 
 
 def _with_copied_arrays(doc: dict[str, Any]) -> dict[str, Any]:

@@ -48,8 +48,19 @@ class ServingSettings(Settings):
     max_batch: int = Field(default=256, ge=1)
     """Largest number of frames in one forward pass."""
     queue: int = Field(default=200_000, ge=1)
-    """Largest number of waiting documents; a document that finds the queue full is dropped, counted and reported as a
-    gap."""
+    """Largest number of waiting documents. An Event that finds the queue full is dropped, counted and reported as a
+    gap. A start, descriptor or stop finds room in a queue of up to twice the size."""
+    queue_mb: float = Field(default=512.0, gt=0)
+    """Largest size of the waiting documents, MB; the queue is full too when it is reached."""
+    max_latency_s: float | None = Field(default=2.0, gt=0)
+    """Latency that a live source's frames keep under overload, s: if those that wait would take longer, the energy
+    uncertainty of earlier frames is reused, then only every n-th frame is answered and the others are counted.
+    ``null``: every frame is answered, however late, as it always is for files, Tiled and replays, which can wait."""
+    subscriber_queue: int = Field(default=20_000, ge=1)
+    """Largest number of the agent's documents that wait for one subscriber; a subscriber that is slower than this
+    loses Events, which are counted and logged."""
+    subscriber_queue_mb: float = Field(default=128.0, gt=0)
+    """Largest size of these documents, MB."""
     spectra: bool = True
     """Whether to publish the aligned spectra too."""
     single_site: bool = False

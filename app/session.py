@@ -61,8 +61,7 @@ class Session:
         self.output = OutputFolder(self.out) if self.out else None
         self.display = Display(self.recorder, self.planned or self.limit)
         self.agent = XASAgent.from_config(self.config, control=self.control)
-        self.agent.subscribe(self.recorder)
-        self.agent.subscribe(self._count)
+        self.agent.subscribe(self._record)
         if self.output is not None:
             self.agent.subscribe(self.output.documents)
 
@@ -86,6 +85,7 @@ class Session:
 
     def watch(self, source: Source, until: Callable[[], bool] = lambda: False) -> None:
         """Send a source's documents to the agent until it ends, ``until`` is True, or ``limit`` frames are served."""
+        self.agent.live = isinstance(source, ZMQSource)
         reader = threading.Thread(target=self._read, args=(source,), name="source", daemon=True)
         reader.start()
         try:
@@ -104,6 +104,7 @@ class Session:
 
     def follow(self, work: Callable[[], None]) -> None:
         """Run ``work``, which calls the agent, on another thread, and refresh the live view; raise its exception."""
+        self.agent.live = False
         failure: list[Exception] = []
 
         def run() -> None:
@@ -161,7 +162,8 @@ class Session:
             _log.exception("source failed")
             self.failure = SourceFailed(f"source failed: {type(error).__name__}: {error}")
 
-    def _count(self, name: str, doc: Mapping[str, Any]) -> None:
+    def _record(self, name: str, doc: Mapping[str, Any]) -> None:
+        self.recorder(name, doc)
         if self.limit is not None and self.recorder.numbered >= self.limit:
             self.enough.set()
 

@@ -4,7 +4,9 @@ One message is ``prefix + b" " + name + b" " + payload``. The peers are bluesky'
 ``RemoteDispatcher``, or a sink and a source of this module that are connected directly.
 """
 
+import math
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Self
@@ -26,6 +28,8 @@ LINGER_MS = 2000
 
 RECONNECT_S = 2.0
 """Longest wait for the permitted subscribers after another one's key is revoked, s."""
+_WATCH_S = 1.0
+"""Interval at which a source looks whether its peer is connected, s."""
 
 _NAMES = {name.encode(): name for name in event_model.DocumentNames.__members__}
 
@@ -61,8 +65,9 @@ class ZMQSource:
     """Documents from a proxy's out-port, or from a sink that binds.
 
     One thread iterates; any thread may call ``close``, which ends the iteration within 0.1 s. A message that is not a
-    document is skipped and counted in ``malformed``. ZMQ reconnects when the peer returns. An endpoint that binds
-    under CURVE accepts the documents of a run only from the client that opened it.
+    document is skipped and counted in ``malformed``. ZMQ reconnects when the peer returns; the log says when the peer
+    was lost and when it returned. What it sent meanwhile is lost, and shows as a gap in the documents. An endpoint
+    that binds under CURVE accepts the documents of a run only from the client that opened it.
 
     Parameters
     ----------
@@ -127,8 +132,12 @@ class ZMQSource:
                 return
             self._iterating = True
             link, closing = self._link, self._closing.is_set
+        watched_at = -math.inf
         try:
             while not closing():
+                if (now := time.monotonic()) - watched_at > _WATCH_S:
+                    watched_at = now
+                    link.watch_connection()
                 try:
                     document = self._receive(link)
                 except zmq.Again:

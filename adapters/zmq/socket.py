@@ -25,6 +25,12 @@ log = get_logger()
 
 POLL_MS = 100
 """Longest time until a wait notices its cancellation."""
+_RECONNECT_MS = 100
+_RECONNECT_MAX_MS = 5000
+"""First and longest interval between attempts to connect again, ms; it doubles from one to the next."""
+_HEARTBEAT_MS = 2000
+"""Interval of the heartbeats that show a peer whose machine or network is gone, ms."""
+_HEARTBEAT_TIMEOUT_MS = 10_000
 _LOG_WAIT_AFTER_S = 1.0
 """Time after which a wait is logged."""
 
@@ -131,6 +137,12 @@ class EndpointSocket:
         self.socket: zmq.Socket[bytes] = self._context.socket(kind)
         # No high-water mark: it would drop messages, and a lost frame is worse than a full memory.
         self.socket.sndhwm = self.socket.rcvhwm = 0
+        self.socket.reconnect_ivl, self.socket.reconnect_ivl_max = _RECONNECT_MS, _RECONNECT_MAX_MS
+        self.socket.heartbeat_ivl, self.socket.heartbeat_timeout = _HEARTBEAT_MS, _HEARTBEAT_TIMEOUT_MS
+        self._monitor: zmq.Socket[bytes] | None = None
+        self._peers = 0
+        self._lost_at: float | None = None
+        """``time.monotonic()`` at which the last peer went away."""
         try:
             self._apply_curve()
         except BaseException:
@@ -200,10 +212,34 @@ class EndpointSocket:
             monitor.close(linger=0)
         return address
 
+    def watch_connection(self) -> None:
+        """Log from now on, at each call, when the connection was lost and when it returned; not under a guard."""
+        if self.guard is not None:  # a socket has one monitor, and the guard uses it
+            return
+        if self._monitor is None:
+            self._peers = 0 if self.endpoint.bind else 1
+            events = zmq.Event.DISCONNECTED | zmq.Event.HANDSHAKE_SUCCEEDED
+            self._monitor = self.socket.get_monitor_socket(events, "inproc://connection")
+        while self._monitor.poll(0):
+            event = recv_monitor_message(self._monitor)["event"]
+            self._peers = max(0, self._peers + (1 if event == zmq.Event.HANDSHAKE_SUCCEEDED else -1))
+            self._peers = self._peers if self.endpoint.bind else min(self._peers, 1)
+            address = self.endpoint.zmq_address
+            if not self._peers and self._lost_at is None:
+                self._lost_at = time.monotonic()
+                log.warning("connection lost", endpoint=address)
+            elif self._peers and self._lost_at is not None:
+                away_s = round(time.monotonic() - self._lost_at, 1)
+                self._lost_at = None
+                log.warning("connected again; documents sent meanwhile are lost", endpoint=address, away_s=away_s)
+
     def close(self, linger_ms: int = 0) -> None:
         """Close socket and context; queued messages may still be sent for ``linger_ms``."""
         if self.guard is not None:
             self.socket.disable_monitor()
+        if self._monitor is not None:
+            self.socket.disable_monitor()
+            self._monitor.close(linger=0)
         self.socket.close(linger=linger_ms)
         if self.guard is not None:
             self.guard.close()

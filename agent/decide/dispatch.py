@@ -22,6 +22,9 @@ class ControlSettings(Settings):
     """Actions that may be sent; any other is ``rejected``. ``notify`` changes nothing and needs no permission."""
     timeout_s: float = Field(default=5.0, gt=0)
     """Time that the control has to answer, s; after it the decision is ``expired``."""
+    max_age_s: float = Field(default=30.0, gt=0)
+    """Largest time between the arrival of a frame's last datum and its estimate, s. An older frame is published, but
+    the rules leave it out, since decisions concern the present."""
 
 
 class _Lane:

@@ -70,14 +70,15 @@ def _stretched(spectra: NDArray[np.float32], model: Estimator, scale: float) -> 
 
 @dataclass
 class _Series:
-    frames: int = 0
+    left: int = 0
+    """Number of frames until the slopes are due again."""
     slopes: Slopes = field(default_factory=dict)
 
 
 class EnergyUncertainty:
     """The part of each estimate's standard deviation that the uncertainty of the frame's energies causes.
 
-    The result does not depend on how frames are batched.
+    The result does not depend on how frames are batched, except under overload.
 
     Parameters
     ----------
@@ -88,6 +89,12 @@ class EnergyUncertainty:
     def __init__(self, every: int = _SLOPE_INTERVAL_FRAMES, max_series: int = _MAX_SERIES) -> None:
         self._every, self._max_series = every, max_series
         self._series: OrderedDict[tuple[str, Hashable], _Series] = OrderedDict()
+        self._latest: dict[str, Slopes] = {}
+        """The newest slopes of each model, of any series."""
+        self.hurried = False
+        """Whether to compute no slopes, under overload; a series keeps its slopes, or takes the model's newest."""
+        self.reused: list[int] = []
+        """Spectra of the latest call for which this was so although slopes were due."""
 
     def __call__(
         self, series: Sequence[Hashable], model: Estimator, spectra: NDArray[np.float32], sd_ev: Array
@@ -105,6 +112,7 @@ class EnergyUncertainty:
         -------
         (n,) by descriptor, in its unit
         """
+        self.reused = []
         total = np.hypot(sd_ev, model.edge.offset_sd_ev)
         computed: list[int] = []
         source = np.empty(len(series), int)
@@ -114,8 +122,14 @@ class EnergyUncertainty:
             key = model.name, name
             known = self._series.setdefault(key, _Series())
             self._series.move_to_end(key)
-            unknown = key not in latest and not known.slopes  # the model failed the last time
-            if known.frames % self._every == 0 or unknown:
+            old = known.slopes or self._latest.get(model.name, {})
+            unknown = key not in latest and not known.slopes  # a new series, or the model failed the last time
+            due = known.left <= 0 or unknown
+            if due and self.hurried and old:
+                self.reused.append(i)
+                known.slopes, due = old, False
+            if due:
+                known.left = self._every
                 latest[key] = len(kept)
                 computed.append(i)
                 kept.append({})
@@ -123,10 +137,10 @@ class EnergyUncertainty:
                 latest[key] = len(kept)
                 kept.append(known.slopes)
             source[i] = latest[key]
-            known.frames += 1
+            known.left -= 1
         if computed:
             for i, new in zip(computed, slopes(model, spectra[computed]), strict=True):
-                kept[source[i]] = new
+                kept[source[i]] = self._latest[model.name] = new
         for key, number in latest.items():
             self._series[key].slopes = kept[number]
         while len(self._series) > self._max_series:

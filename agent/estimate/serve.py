@@ -4,6 +4,7 @@ A model is chosen for each frame; frames of one kind are aligned together and es
 energies. Every frame has exactly one answer; that of a frame that cannot be served states the reason.
 """
 
+import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -92,6 +93,8 @@ class FrameServer:
     ) -> None:
         self._models = models
         self._align = align
+        self.hurried = False
+        """Whether the passes for the energy uncertainty are left out, under overload."""
         self._energy_uncertainty = energy_uncertainty
         self._max_batch = max_batch
         self._named = models[0] if named and len(models) == 1 else None
@@ -172,6 +175,9 @@ class FrameServer:
                 return [replace(answers[0], refusal=_failed(answers[0].frame, error))]
             return [alone for answer in answers for alone in self._estimated([answer])]
         for i, estimate in zip(good, estimates, strict=True):
+            if wrong := _not_finite(estimate):
+                answers[i] = replace(answers[i], refusal=Refusal(Reason.ESTIMATE_NOT_FINITE, wrong))
+                continue
             with_flags = replace(estimate, flags=estimate.flags + answers[i].flags)
             answers[i] = replace(answers[i], estimate=with_flags)
         return answers
@@ -182,8 +188,18 @@ class FrameServer:
         spectra, energy_sds = np.stack([answer.mu for answer in good]), None
         if self._energy_uncertainty is not None:
             sd = np.array([answer.quantities["energy_sd_ev"] for answer in good])
+            self._energy_uncertainty.hurried = self.hurried
             energy_sds = self._energy_uncertainty([answer.frame.series for answer in good], model, spectra, sd)
-        return model.estimate(spectra, energy_sds)
+        estimates = list(model.estimate(spectra, energy_sds))
+        for i in self._energy_uncertainty.reused if self._energy_uncertainty is not None else ():
+            estimates[i] = replace(estimates[i], flags=(*estimates[i].flags, Flag.ENERGY_UNCERTAINTY_REUSED))
+        return estimates
+
+
+def _not_finite(estimate: Estimate) -> str:
+    """Return the descriptors whose numbers are not finite, in words; empty if there are none."""
+    numbers = {name: (d.mean, d.lo, d.hi) for name, d in estimate.descriptors.items()}
+    return ", ".join(name for name, values in numbers.items() if not all(map(math.isfinite, values)))
 
 
 def _failed(frame: Frame, error: Exception) -> Refusal:

@@ -55,7 +55,14 @@ _DECISION_KEYS = {
     "status_reason": "string",
     **_NAME_KEYS,
 }
-_QUALITY_KEYS = {"uid": "string", "reason": "string", "detail": "string", "frame_seq_num": "integer", **_NAME_KEYS}
+_QUALITY_KEYS = {
+    "uid": "string",
+    "reason": "string",
+    "detail": "string",
+    "frame_seq_num": "integer",
+    "count": "integer",
+    **_NAME_KEYS,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,12 +195,16 @@ class AgentRun:
         self._event(layout, values, decision.time)
 
     def set_aside(self, note: SetAside) -> None:
-        """Publish a note on data that could not be served; ``frame_seq_num`` is 0 if the note has no number."""
+        """Publish a note on data that could not be served; ``frame_seq_num`` is 0 if the note has no number.
+
+        ``count`` is the number of frames, else of documents or Events, for which the note stands.
+        """
         layout = ("quality",)
         if layout not in self._streams:
             self._describe(layout, self._keys(_QUALITY_KEYS, "frames"), note.time)
         names = self._names(replace(self._scan, file=note.file or self._scan.file))
-        self._event(layout, (note.uid, str(note.reason), note.detail, int(note.seq_num or 0), *names), note.time)
+        values = (note.uid, str(note.reason), note.detail, int(note.seq_num or 0), note.count, *names)
+        self._event(layout, values, note.time)
 
     def close(
         self, exit_status: str = "success", reason: str = "", time: float | None = None, *, watched: bool = True

@@ -6,7 +6,7 @@ from cachetools import LRUCache
 
 from ..fields import FieldSettings
 from ..types import Reason, RunDocument, SetAside
-from .frames import FrameOutcome
+from .frames import FrameOutcome, Thinning
 from .run import RunAssembler
 from .unread import UnreadStreams
 
@@ -32,6 +32,7 @@ class FrameAssembler:
     def __init__(self, fields: FieldSettings, source: str | None = None) -> None:
         self._fields = fields
         self._unread = UnreadStreams(source)
+        self.thinning = Thinning()
         self._runs: dict[str, RunAssembler] = {}
         self._samples: LRUCache[str, dict[str, float]] = LRUCache(MAX_SAMPLES)
 
@@ -60,7 +61,8 @@ class FrameAssembler:
 
     def _start(self, document: RunDocument) -> None:
         info = document.run
-        run = self._runs.setdefault(info.uid, RunAssembler(info, self._fields, self._samples, self._unread))
+        made = RunAssembler(info, self._fields, self._samples, self._unread, self.thinning)
+        run = self._runs.setdefault(info.uid, made)
         run.begin(info)
         for earlier in self._runs.values():  # a robot run whose stop was lost has ended when its sample is measured
             if earlier is not run and earlier.info.sample_uid == info.sample_uid:

@@ -368,7 +368,8 @@ class Book:
             return
         last = events[-1]
         detail = f"{len(events)} events of descriptor {uid}"
-        aside = SetAside("", str(last.get("uid", "")), document_time(last), Reason.DESCRIPTOR_NEVER_CAME, detail)
+        uid, count = str(last.get("uid", "")), len(events)
+        aside = SetAside("", uid, document_time(last), Reason.DESCRIPTOR_NEVER_CAME, detail, count=count)
         self._out.append(aside)
 
     def _give_up_start(self, run: RunRecord) -> None:
@@ -418,7 +419,8 @@ class Book:
         if lost:
             names = ", ".join(lost)
             detail = f"all {sum(lost.values())} events of stream {names}, and its descriptor, did not arrive"
-            aside = SetAside(run.uid, run.uid, document_time(run.stop or {}), Reason.EVENTS_LOST, detail)
+            at, count = document_time(run.stop or {}), sum(lost.values())
+            aside = SetAside(run.uid, run.uid, at, Reason.EVENTS_LOST, detail, count=count)
             self._out.append(aside)
         if not unread:
             return
@@ -428,7 +430,7 @@ class Book:
         reason = Reason.JOINED_LATE if late else Reason.DESCRIPTOR_NEVER_CAME
         missing = "start and descriptor" if late else "descriptor"
         detail = f"{unread} events could not be read: their {missing} did not arrive"
-        self._out.append(SetAside(run.uid, run.uid, document_time(run.stop or {}), reason, detail))
+        self._out.append(SetAside(run.uid, run.uid, document_time(run.stop or {}), reason, detail, count=unread))
 
 
 def _unpack_events(page: Doc) -> Iterator[Doc]:

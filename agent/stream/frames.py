@@ -25,19 +25,41 @@ FrameOutcome = Frame | SetAside
 Doc = Mapping[str, Any]
 
 
+class Thinning:
+    """Which frames are answered under overload: every ``every``-th."""
+
+    def __init__(self) -> None:
+        self.every = 1
+        self._frames = 0
+
+    def leaves_out(self) -> bool:
+        """Whether the next frame is left out."""
+        self._frames += 1
+        return self._frames % self.every != 0
+
+
 class RunFrames:
     """Makes and numbers the frames of one run; a SetAside in place of a frame has a number, too.
 
     Parameters
     ----------
     samples : parameters that robot runs recorded, by ``sample_uid``; frames carry those of their sample
+    thinning : frames that are left out under overload, before the work for them
     """
 
-    def __init__(self, info: RunInfo, settings: FieldSettings, samples: Mapping[str, Mapping[str, float]]) -> None:
+    def __init__(
+        self,
+        info: RunInfo,
+        settings: FieldSettings,
+        samples: Mapping[str, Mapping[str, float]],
+        thinning: Thinning,
+    ) -> None:
         self.info = info
-        self._settings, self._samples = settings, samples
+        self._settings, self._samples, self._thinning = settings, samples, thinning
         self._count = 0
         self._fragments: list[SetAside] = []
+        self._sweeps: dict[str, int] = {}
+        """Number of sweeps in the latest whole-spectrum Event, by stream."""
 
     def of_sweeps(
         self, stream: str, fields: StreamFields, sweeps: list[Sweep], cut: Reason | None = None
@@ -69,6 +91,8 @@ class RunFrames:
 
     def _of_sweep(self, stream: str, fields: StreamFields, sweep: Sweep, cut: Reason | None) -> FrameOutcome:
         points, uid = sweep.points, self._sweep_uid(stream, sweep)
+        if self._thinning.leaves_out():
+            return self.set_aside(uid, points[-1].time, Reason.OVERLOAD, "")
         rows = [p.data for p in points]
         try:
             self._refuse_incomplete(sweep, cut)
@@ -112,6 +136,10 @@ class RunFrames:
         data = doc["data"]
         uid, time, min_points = str(doc["uid"]), document_time(doc), self._settings.min_points
         scan = with_file(self.info.scan, data)
+        if self._thinning.leaves_out():
+            for _ in range(self._sweeps.get(stream, 1)):
+                yield self.set_aside(uid, time, Reason.OVERLOAD, "", scan.file)
+            return
         try:
             columns = strip_padding(read_event_columns(fields, data, grid))
             parts = split_sweeps(columns["energy"]) or [slice(0, 0)]
@@ -122,6 +150,7 @@ class RunFrames:
         except UnusableError as error:
             yield self.set_aside(uid, time, error.reason, error.detail, scan.file)
             return
+        self._sweeps[stream] = len(parts)
         readings = finite_scalars({key: data[key] for key in fields.readings if key in data})
         for number, part in enumerate(parts, 1):
             frame_uid = uid if len(parts) == 1 else str(uuid.uuid5(uuid.NAMESPACE_OID, f"{uid}/{number}"))

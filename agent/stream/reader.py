@@ -56,6 +56,10 @@ class FrameReader:
         """Whether the book or a stage waits for documents or holds some back."""
         return self._book.waiting or any(stage.waiting for stage in self._stages)
 
+    def answer_every(self, nth: int) -> None:
+        """Make a frame of every ``nth`` spectrum only, and set the others aside for ``OVERLOAD``."""
+        self._assembler.thinning.every = nth
+
     def __call__(self, document: Received) -> list[Outcome]:
         """Process one document; return the frames that it completes and the data that it shows to be unusable."""
         return self._process(self._book(document))

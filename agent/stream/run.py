@@ -29,7 +29,7 @@ from .columns import (
     read_point_time,
     read_vector,
 )
-from .frames import FrameOutcome, RunFrames
+from .frames import FrameOutcome, RunFrames, Thinning
 from .guess import guess_energy
 from .sequence import MAX_SWEEP_POINTS, PointBuffer, ScanPoint, SequenceNumbers
 from .sweeps import UnusableError
@@ -55,6 +55,8 @@ class SpectrumStream:
     waiting: list[tuple["StreamDescriptor", Doc, float]] = field(default_factory=list)
     answered: set[str] = field(default_factory=set)
     """The uids of the whole-spectrum Events that have been read."""
+    reported: int = 0
+    """Number of missing Events that have been reported."""
 
 
 @dataclass(slots=True)
@@ -80,6 +82,7 @@ class RunAssembler:
     ----------
     samples : parameters that robot runs recorded, by ``sample_uid``; frames carry those of their sample
     unread : reports streams that are not read, each once over all runs
+    thinning : frames that are left out under overload
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class RunAssembler:
         settings: FieldSettings,
         samples: Mapping[str, Mapping[str, float]],
         unread: UnreadStreams,
+        thinning: Thinning,
     ) -> None:
         self.info = info
         self.stop: Doc | None = None
@@ -98,7 +102,7 @@ class RunAssembler:
         self._descriptors: dict[str, StreamDescriptor] = {}
         self._streams: dict[str, SpectrumStream] = {}
         self._settings = settings
-        self._frames = RunFrames(info, settings, samples)
+        self._frames = RunFrames(info, settings, samples, thinning)
         self._grid: Array | None = None
         self._grids_differ = False
         self._late_reported = False
@@ -181,6 +185,8 @@ class RunAssembler:
             if stream.order.accept(seq) and uid not in stream.answered:
                 stream.answered.add(uid)
                 yield from self._whole_spectrum(stream, descriptor, doc, received)
+            if stream.order.given_up > stream.reported:
+                yield self._gap(stream, stream.order.given_up, document_time(doc))
             return
         point = ScanPoint(read_energy(data, fields), read_point_time(data, fields, doc), received, data)
         if stream.points.add(seq, point) is None:
@@ -276,9 +282,8 @@ class RunAssembler:
                 yield self._frames.set_aside(str(doc["uid"]), document_time(doc), Reason.NO_ENERGY, detail)
             if stream.fields.formula and not stream.order.count:
                 yield self._nothing_came(stream, total, stop)
-            elif missing := stream.order.missing(total):
-                detail = f"{missing} events of stream {stream.name} did not arrive"
-                yield SetAside(self.info.uid, self.info.uid, document_time(stop), Reason.EVENTS_LOST, detail)
+            elif (missing := stream.order.missing(total)) > stream.reported:
+                yield self._gap(stream, missing, document_time(stop))
         yield from self._frames.finish()
 
     def _report_no_streams(self) -> Iterator[FrameOutcome]:
@@ -295,6 +300,12 @@ class RunAssembler:
             found, status = ", ".join(dict.fromkeys(names)) or "nothing", stop.get("exit_status", "success")
             detail = f"the run ended ({status}) without a stream of spectra; found {found}"
             yield self._frames.set_aside(self.info.uid, document_time(stop), Reason.TOO_FEW_POINTS, detail)
+
+    def _gap(self, stream: SpectrumStream, missing: int, time: float) -> SetAside:
+        """Report the Events that are missing by now, except those of earlier reports."""
+        lost, stream.reported = missing - stream.reported, missing
+        detail = f"{lost} events of stream {stream.name} did not arrive"
+        return SetAside(self.info.uid, self.info.uid, time, Reason.EVENTS_LOST, detail, count=lost)
 
     def _nothing_came(self, stream: SpectrumStream, announced: int | None, stop: Doc) -> SetAside:
         """Report a stream of spectra of which no Event arrived."""

@@ -68,6 +68,11 @@ class SequenceNumbers:
         """Return how many of the first ``total`` numbers have not arrived (None: of those below the highest)."""
         return max(0, (self._highest if total is None else total) - self.count)
 
+    @property
+    def given_up(self) -> int:
+        """Number of missing numbers that are no longer waited for."""
+        return max(0, self.ready + len(self._above) - self.count)
+
     def _give_up_to(self, seq: int) -> None:
         self._lost.update(dict.fromkeys(range(max(self.ready + 1, seq - MAX_LOST_NUMBERS), seq)))
         self.ready = seq - 1

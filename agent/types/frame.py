@@ -78,3 +78,5 @@ class SetAside:
     seq_num: int | None = None
     file: str = ""
     """Name of the file, if it differs from that of the run."""
+    count: int = 1
+    """Number of frames or, in a note without the number of a frame, of documents or Events that it stands for."""

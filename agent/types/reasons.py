@@ -60,6 +60,16 @@ class Reason(_Explained):
         "Documents arrived faster than the agent served them, and the queue was full.",
         "Raise serving.queue, lower the rate, or run the agent on a faster machine.",
     )
+    OVERLOAD = (
+        "overload",
+        "Frames arrived faster than the agent answers them; only every n-th was answered.",
+        "Lower the rate, run the agent on a faster machine or a GPU, or raise serving.max_latency_s.",
+    )
+    ESTIMATE_NOT_FINITE = (
+        "estimate not finite",
+        "The model gave a number that is not finite.",
+        "Look at the aligned spectrum; report it with the model if the spectrum is sound.",
+    )
     INTERNAL_ERROR = (
         "internal error",
         "The agent failed on this frame; the log has the traceback.",
@@ -309,6 +319,11 @@ class Flag(_Explained):
         "too many glitches",
         "Too many points are far off the curve; no point was replaced.",
         "Look at the spectrum and check the detector.",
+    )
+    ENERGY_UNCERTAINTY_REUSED = (
+        "energy uncertainty reused",
+        "The agent was behind: the part of the intervals that the energies cause is that of an earlier frame.",
+        "Nothing, if it is rare; else lower the rate of frames or run the agent on a faster machine.",
     )
     SELF_ABSORPTION_CORRECTED = (
         "self-absorption corrected",

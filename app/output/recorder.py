@@ -31,7 +31,7 @@ class Recorder:
     set_aside: Counter[str] = field(default_factory=Counter)
     """Number of frames set aside, by reason."""
     gaps: Counter[str] = field(default_factory=Counter)
-    """Number of losses other than frames, by reason: runs joined late, documents late or lost."""
+    """Number of losses other than frames, by reason: runs joined late, documents and Events late or lost."""
     numbered: int = 0
     """Number of frames that were answered or set aside."""
     spectra: dict[str, np.ndarray] = field(default_factory=dict)
@@ -85,9 +85,9 @@ class Recorder:
             self.decisions.append(row)
 
     def _quality(self, doc: Mapping[str, Any], _: str) -> None:
-        reason, number = doc["data"]["reason"], doc["data"]["frame_seq_num"]
-        (self.gaps if reason in _GAP_REASONS else self.set_aside)[reason] += 1
-        self.numbered += bool(number)
+        reason, number, count = (doc["data"][key] for key in ("reason", "frame_seq_num", "count"))
+        (self.gaps if reason in _GAP_REASONS else self.set_aside)[reason] += count
+        self.numbered += count if number else 0
 
     def columns(self) -> list[str]:
         """Return the header of descriptors.csv."""

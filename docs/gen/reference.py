@@ -73,6 +73,7 @@ DOCUMENT_KEYS = {
     "status_reason": "Why the status is what it is.",
     "uid": "uid of the frame or event that was set aside.",
     "detail": "What was found and what was expected.",
+    "count": "Number of frames, else of documents or Events, for which the note stands.",
 }
 
 

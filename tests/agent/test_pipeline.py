@@ -1,6 +1,7 @@
 """Documents in, the agent's own documents out: through assembly, alignment, a model, rules and a control."""
 
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ import pytest
 from deadline import wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from logs import capture_logs
 from numpy.typing import NDArray
 
 from xas_agent.agent.decide.dispatch import ControlSettings
@@ -527,3 +529,78 @@ def test_what_is_set_aside_is_named():
     piped.feed(Watched("Co", sample_name="NiO", scan_id=7, filename="/data/a.dat").frame(RELATIVE * 0).stop().docs)
     (note,) = piped.events("quality")
     assert [note[key] for key in ("sample", "scan_id", "file", "element")] == ["NiO", 7, "a.dat", "Co"]
+
+
+# ------------------------------------------------------------------ overload
+
+
+def test_under_overload_every_nth_frame_is_answered_and_the_rest_is_counted():
+    watched, piped = Watched("Ni", *[0.5] * 40), Piped(max_latency_s=2.0)
+    with capture_logs() as logs:
+        assert piped.pipeline.plan(20_000) >= 1  # so many wait as would take far longer than 2 s
+        piped.feed(watched.docs[:30])
+        wait_until(lambda: piped.feed([]) and not piped.pipeline.busy)  # the frames left out are reported
+        assert piped.pipeline.plan(3) >= 3
+        piped.feed(watched.docs[30:], []).feed(Watched.stop(watched).docs[-1:])
+    piped.check()
+    answered = piped.numbers()
+    left_out = sum(q["count"] for q in piped.events("quality") if q["reason"] == "overload")
+    assert 0 < left_out == 40 - len(answered)
+    assert answered[-12:] == list(range(29, 41))  # normal again
+    assert len(piped.events("quality")) == 1
+    flags = [e["flags"] for e in piped.events("descriptors")]
+    assert "energy uncertainty reused" not in flags[-1]
+    assert [e["event"] for e in logs if "overload" in e["event"]] == ["overload: some frames are left out"]
+
+
+@pytest.mark.parametrize("max_latency_s", [None, 2.0])
+def test_nothing_is_left_out_without_overload(max_latency_s):
+    watched, piped = Watched("Ni", *[0.5] * 10).stop(), Piped(max_latency_s=max_latency_s)
+    piped.pipeline.plan(20_000 if max_latency_s is None else 100)
+    piped.feed(watched.docs).check()
+    assert piped.numbers() == list(range(1, 11))
+    assert piped.events("quality") == []
+
+
+def test_a_frame_whose_estimate_is_not_finite_is_set_aside():
+    watched, piped = Watched("Ni", 0.1, 0.5, 0.3).stop(), Piped()
+    estimate = piped.models[1].estimate
+
+    def broken(spectra: NDArray[np.float32], extra_sd: object = None) -> Sequence[Estimate]:
+        estimates = list(estimate(spectra, extra_sd))
+        if extra_sd is not None:
+            estimates[1] = Estimate({"OS": DescriptorEstimate(math.nan, math.nan, math.nan)}, 0.1)
+        return estimates
+
+    piped.models[1].estimate = broken  # type: ignore[method-assign]
+    piped.feed(watched.docs).check()
+    assert piped.numbers() == [1, 3]
+    (note,) = piped.events("quality")
+    assert (note["reason"], note["detail"], note["frame_seq_num"]) == ("estimate not finite", "OS", 2)
+
+
+def test_no_decision_on_a_stale_frame():
+    piped = Piped(HIGH, controls=ControlSettings(max_age_s=5.0))
+    watched = Watched("Ni", 0.9, 0.9, 0.9)
+    with capture_logs() as logs:
+        piped.pipeline.feed([Received(name, doc, time.monotonic() - 60) for name, doc in watched.docs])
+        assert piped.numbers() == [1, 2, 3]
+        assert piped.events("decisions") == []
+        piped.feed(watched.frame(spectrum(0.9)).docs[-1:], watched.stop().docs[-1:]).check()
+    assert [e["event"] for e in logs if "too old" in e["event"]] == ["frames too old for rules"]
+    (decision, *_) = piped.events("decisions")
+    assert json.loads(decision["evidence"])[0][0] == watched.docs[-2][1]["uid"]
+
+
+@pytest.mark.parametrize("jump_s", [-3600.0, 3600.0])
+def test_a_clock_that_jumps_costs_no_frame_and_no_later_decision(jump_s):
+    watched, piped = Watched("Ni", *[0.1] * 5), Piped(HIGH)
+    watched.at += jump_s
+    for _ in range(5):
+        watched.frame(spectrum(0.1))
+    watched.at -= jump_s  # and is set right again
+    for _ in range(10):
+        watched.frame(spectrum(0.9))
+    piped.feed(watched.stop().docs).check()
+    assert piped.numbers() == list(range(1, 21))
+    assert piped.events("decisions")

@@ -39,16 +39,18 @@ WAIT_S = 60.0
 
 
 @cache
-def models() -> Sequence[Estimator]:
+def loaded_models() -> Sequence[Estimator]:
     return load_models(load_config(CO))
 
 
 class Watching:
     """An agent and the documents that it published."""
 
-    def __init__(self, obeys: Control | None = None, **config: Any) -> None:
+    def __init__(
+        self, obeys: Control | None = None, models: Sequence[Estimator] | None = None, **config: Any
+    ) -> None:
         self.documents: list[Document] = []
-        self.agent = XASAgent(load_config(CO | config), models(), obeys)
+        self.agent = XASAgent(load_config(CO | config), models or loaded_models(), obeys)
         self.agent.subscribe(lambda name, doc: self.documents.append((name, doc)))
 
     def __enter__(self) -> "Watching":
@@ -108,14 +110,14 @@ def test_every_frame_of_every_run_is_answered(RE, watching):
     assert [s["exit_status"] for s in watching.named("stop")] == ["success", "success"]
     for start in watching.named("start"):
         assert start["xas_agent"] is True
-        assert start["model"] == {"name": "co-k", "sha256": models()[0].sha256}
+        assert start["model"] == {"name": "co-k", "sha256": loaded_models()[0].sha256}
         assert start["config_sha256"] == load_config(CO).sha256
         assert {"xas_agent", "torch", "numpy", "python"} <= set(start["versions"])
     for data in watching.events("descriptors"):
         assert abs(data["OS_mean"] - 3) < 0.2  # LiCoO2
         assert data["voltage"] == pytest.approx(3.75, abs=0.2)
         assert "temperature" in data
-    assert all(len(e["spectrum"]) == len(models()[0].grid) for e in watching.events("spectra"))
+    assert all(len(e["spectrum"]) == len(loaded_models()[0].grid) for e in watching.events("spectra"))
     assert watching.events("quality") == []
 
 
@@ -214,14 +216,13 @@ def test_a_subscriber_that_raises_costs_the_others_nothing(RE, watching):
         assert watching.agent.wait(WAIT_S)
     watching.check()
     assert len(watching.events("descriptors")) == 2
-    failures = [e for e in logs if e["event"] == "subscriber failed"]
-    assert len(failures) == len(watching.documents)
-    watching.agent.unsubscribe(token)
-    watching.agent.unsubscribe(token)
+    (failure,) = [e for e in logs if e["event"].startswith("subscriber failed")]
+    assert failure["subscriber"].endswith("broken")
     with capture_logs() as logs:
-        RE(count(detectors(), 1, md=MD))
-        assert watching.agent.wait(WAIT_S)
-    assert not [e for e in logs if e["event"] == "subscriber failed"]
+        watching.agent.unsubscribe(token)
+        watching.agent.unsubscribe(token)
+    (told,) = [e for e in logs if e["event"] == "documents not delivered"]
+    assert (told["lost"], told["failed"]) == (0, len(watching.documents))
 
 
 ANYTHING: Any = st.recursive(
@@ -288,31 +289,88 @@ def _renamed(doc: dict[str, Any], suffix: str) -> dict[str, Any]:
     return {k: v + suffix if k in ("uid", "run_start", "descriptor") else v for k, v in doc.items()}
 
 
+class Stalled:
+    """A model whose first estimate waits until it is released."""
+
+    def __init__(self) -> None:
+        self._model = loaded_models()[0]
+        self.reached, self.released = threading.Event(), threading.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def estimate(self, *args: Any) -> Any:
+        self.reached.set()
+        self.released.wait(WAIT_S)
+        return self._model.estimate(*args)
+
+
 def test_documents_beyond_the_queue_are_dropped_and_reported():
-    held, release = threading.Event(), threading.Event()
-
-    def stall(name: str, doc: dict[str, Any]) -> None:
-        held.set()
-        release.wait(WAIT_S)
-
-    with Watching(serving={"queue": 4}) as watching:
-        token = watching.agent.subscribe(stall)
+    stalled: Any = Stalled()
+    with Watching(models=[stalled], serving={"queue": 4}) as watching:
         documents = recorded()
         for document in documents[:3]:
             watching.agent(*document)
-        assert held.wait(WAIT_S)
+        assert stalled.reached.wait(WAIT_S)
         for _ in range(20):
             watching.agent(*documents[3])
+        watching.agent(*documents[5])  # a stop still finds room
         assert not watching.agent.wait(0.01)
-        watching.agent.unsubscribe(token)
-        release.set()
+        assert 5 <= watching.agent.unanswered <= 8
+        stalled.released.set()
         assert watching.agent.wait(WAIT_S)
-        watching.agent(*documents[4])
-        assert watching.agent.wait(WAIT_S)
+        assert watching.agent.unanswered == 0
     watching.check()
     (note,) = [q for q in watching.events("quality") if q["reason"] == "queue full"]
     assert note["detail"].startswith("16 documents dropped: the queue of 4")
-    assert [e["frame_seq_num"] for e in watching.events("descriptors")] == [1, 2, 3]
+    assert note["count"] == 16
+    (lost,) = [q for q in watching.events("quality") if q["reason"] == "events lost"]
+    assert lost["count"] == 1
+    assert [e["frame_seq_num"] for e in watching.events("descriptors")] == [1, 2]
+    assert watching.named("stop")[0]["exit_status"] == "success"
+
+
+def test_a_source_that_can_wait_loses_nothing():
+    stalled: Any = Stalled()
+    with Watching(models=[stalled], serving={"queue": 4}) as watching:
+        watching.agent.live = False
+        sending = threading.Thread(target=lambda: [watching.agent(*document) for document in recorded()])
+        sending.start()
+        assert stalled.reached.wait(WAIT_S)
+        stalled.released.set()
+        sending.join(WAIT_S)
+        assert not sending.is_alive()
+        assert watching.agent.wait(WAIT_S)
+    assert len(watching.events("descriptors")) == 6
+    assert watching.events("quality") == []
+
+
+def test_a_subscriber_that_blocks_delays_nobody():
+    release, got = threading.Event(), []
+
+    def blocks(name: str, doc: dict[str, Any]) -> None:
+        release.wait(WAIT_S)
+        got.append((name, doc))
+
+    with capture_logs() as logs:
+        with Watching(serving={"subscriber_queue": 30}) as watching:
+            watching.agent.subscribe(blocks)
+            for k in range(1, 5):
+                for name, doc in recorded():
+                    watching.agent(name, _renamed(doc, f"-{k}"))
+                wait_until(lambda k=k: len(watching.named("stop")) == 2 * k)
+            assert not watching.agent.wait(0.01)
+            release.set()
+            assert watching.agent.wait(WAIT_S)
+        watching.check()
+    assert len(watching.events("descriptors")) == 24
+    (slow,) = [e for e in logs if e["event"].startswith("subscriber too slow")]
+    assert slow["subscriber"].endswith("blocks")
+    (told,) = [e for e in logs if e["event"] == "documents not delivered"]
+    assert told["lost"] == len(watching.documents) - len(got) > 0
+    received = {doc["uid"] for _, doc in got}
+    assert [doc["uid"] for _, doc in watching.documents if doc["uid"] in received] == [doc["uid"] for _, doc in got]
+    assert [n for n, _ in got if n != "event"] == [n for n, _ in watching.documents if n != "event"]
 
 
 # ------------------------------------------------------------------ wait, close
@@ -363,7 +421,7 @@ def test_closed_while_others_still_call(watching):
 
 
 def test_with_closes(RE):
-    with XASAgent(load_config(CO), models()) as agent:
+    with XASAgent(load_config(CO), loaded_models()) as agent:
         RE.subscribe(agent)
         RE(count(detectors(), 1, md=MD))
     assert not agent._thread.is_alive()

@@ -408,3 +408,33 @@ def test_curve_lets_in_whom_it_knows(keys, who, let_in):
 def test_settings_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(ValidationError, match=message):
         ZMQEndpoint(**settings)
+
+
+def test_loss_and_return_of_the_peer_are_logged_once_each():
+    sink = bound_sink()
+    address = sink.address
+    source = ZMQSource(ZMQEndpoint(address=address.replace("tcp", "zmq")))
+    received = []
+
+    def read() -> None:
+        received.extend(doc["uid"] for _, doc in source)
+
+    with capture_logs() as logs:
+        source.connect()
+        reader = threading.Thread(target=read)
+        reader.start()
+        assert sink.wait_for_subscriber(30)
+        sink("start", {"uid": "before"})
+        wait_until(lambda: received == ["before"])
+        sink.close()
+        wait_until(lambda: any(e["event"] == "connection lost" for e in logs))
+        with closing(ZMQSink(ZMQEndpoint(address=address.replace("tcp", "zmq"), bind=True))) as again:
+            again.connect()
+            assert again.wait_for_subscriber(30)
+            again("start", {"uid": "after"})
+            wait_until(lambda: received == ["before", "after"])
+            wait_until(lambda: any(e["event"].startswith("connected again") for e in logs))
+            source.close()
+            reader.join(30)
+    told = [e["event"] for e in logs if e["event"].startswith("connect")]
+    assert told == ["connection lost", "connected again; documents sent meanwhile are lost"]

@@ -111,3 +111,19 @@ def test_failed_update_is_repeated():
         widths(["a"], model, steps(10.5), np.ones(1))
     sds = widths(["a", "a"], EdgeReader(), steps(10.5, 11.5), np.ones(2))
     np.testing.assert_allclose(sds["OS"], 0.2)
+
+
+def test_under_overload_the_slopes_are_reused_and_then_renewed():
+    model, widths = EdgeReader(offset_sd_ev=1.0), EnergyUncertainty(every=2)
+    widths.hurried = True
+    assert (widths(["a"], model, steps(10.5), np.ones(1))["OS"] > 0).all()  # there are no slopes to reuse
+    assert widths.reused == []
+    model.batches.clear()
+    sds = widths([*"aaab"], model, steps(10.5, 10.5, 10.5, 10.5), np.ones(4))
+    assert not model.batches
+    assert widths.reused == [1, 2, 3]  # due, and b takes those of a
+    np.testing.assert_allclose(sds["OS"], sds["OS"][0])
+    widths.hurried = False
+    widths([*"ab"], model, steps(10.5, 10.5), np.ones(2))
+    assert widths.reused == []
+    assert sum(model.batches) // 2 == 2

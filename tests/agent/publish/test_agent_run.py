@@ -227,12 +227,15 @@ def test_decision_and_its_status():
 def test_set_aside():
     run = Run()
     run.run.set_aside(SetAside("watched", "f9", 120.0, "too few points", "7 of 20", 9, "f9.dat"))
-    run.run.set_aside(SetAside("watched", "e1", 121.0, "no descriptor"))
+    run.run.set_aside(SetAside("watched", "e1", 121.0, "no descriptor", count=3))
     run.run.close()
     check(run.documents)
     assert [event["data"] for event in run.events("quality")] == [
-        {"uid": "f9", "reason": "too few points", "detail": "7 of 20", "frame_seq_num": 9, **NAMES, "file": "f9.dat"},
-        {"uid": "e1", "reason": "no descriptor", "detail": "", "frame_seq_num": 0, **NAMES},
+        {
+            **{"uid": "f9", "reason": "too few points", "detail": "7 of 20", "frame_seq_num": 9, "count": 1},
+            **{**NAMES, "file": "f9.dat"},
+        },
+        {"uid": "e1", "reason": "no descriptor", "detail": "", "frame_seq_num": 0, "count": 3, **NAMES},
     ]
 
 

@@ -16,8 +16,10 @@ def test_losses_of_documents_are_gaps_and_other_reasons_are_set_aside():
     recorder = Recorder()
     recorder("start", {"uid": "a", "parent_uid": "run", "model": {"name": "none", "sha256": ""}})
     recorder("descriptor", {"uid": "d", "name": "quality", "run_start": "a"})
-    for reason, number in ((Reason.EVENTS_LOST, 0), (Reason.NO_PRE_EDGE, 3), (Reason.NO_PRE_EDGE, 4)):
-        recorder("event", {"descriptor": "d", "data": {"reason": reason.value, "frame_seq_num": number}})
-    assert recorder.gaps == Counter({"events lost": 1})
-    assert recorder.set_aside == Counter({"no pre-edge": 2})
-    assert recorder.numbered == 2
+    notes = ((Reason.EVENTS_LOST, 0, 5), (Reason.NO_PRE_EDGE, 3, 1), (Reason.OVERLOAD, 4, 7))
+    for reason, number, count in notes:
+        data = {"reason": reason.value, "frame_seq_num": number, "count": count}
+        recorder("event", {"descriptor": "d", "data": data})
+    assert recorder.gaps == Counter({"events lost": 5})
+    assert recorder.set_aside == Counter({"no pre-edge": 1, "overload": 7})
+    assert recorder.numbered == 8

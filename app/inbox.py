@@ -1,0 +1,118 @@
+"""The agent's queue of received documents, bounded in documents and bytes."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..agent.types import Received
+
+_STRUCTURE = frozenset({"start", "descriptor", "stop"})
+"""Documents without which the others of their run cannot be read."""
+_RESERVE = 2
+"""Such a document is dropped only if the queue holds so many times its bound."""
+_DURABLE_DOCUMENTS = 1000
+"""Number of waiting documents above which a source that can wait is made to wait."""
+_OVERHEAD_BYTES = 64
+"""Size of a value in a document besides its content, bytes."""
+
+
+class Inbox:
+    """Documents between the threads that bring them and the agent's thread.
+
+    Parameters
+    ----------
+    documents : largest number of documents
+    size : largest size of their content, bytes
+    """
+
+    def __init__(self, documents: int, size: float) -> None:
+        self._documents, self._size = documents, size
+        self._waiting: deque[tuple[Received, int]] = deque()
+        self._changed = threading.Condition()
+        self.bytes = 0
+        """Size of the waiting documents."""
+        self.taken = 0
+        """Number of documents that were accepted so far."""
+        self._dropped = 0
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, name: str, doc: dict[str, Any], *, wait: bool = False) -> None:
+        """Accept a document; if the queue is full, drop and count it, or ``wait`` until there is room."""
+        size = size_of(doc)
+        with self._changed:
+            if wait:
+                self._changed.wait_for(lambda: self._closed or self._has_room(_DURABLE_DOCUMENTS))
+            if self._closed:
+                return
+            bound = self._documents * (_RESERVE if name in _STRUCTURE else 1)
+            if not self._has_room(bound, _RESERVE if name in _STRUCTURE else 1):
+                self._dropped += 1
+                return
+            self._waiting.append((Received(name, doc, time.monotonic()), size))
+            self.bytes += size
+            self.taken += 1
+            if len(self._waiting) == 1:
+                self._changed.notify_all()
+
+    def _has_room(self, documents: int, times: int = 1) -> bool:
+        """Whether one more document is accepted; an empty queue accepts a document of any size."""
+        held = len(self._waiting)
+        return not held or (held < min(documents, times * self._documents) and self.bytes < times * self._size)
+
+    def get(self, timeout: float, most: int) -> list[Received]:
+        """Return up to ``most`` of the oldest documents; wait for the first one for at most ``timeout`` s."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed, timeout)
+            taken = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
+            self.bytes -= sum(size for _, size in taken)
+            self._changed.notify_all()
+        return [document for document, _ in taken]
+
+    def take_dropped(self) -> int:
+        """Return the number of documents dropped since the last call."""
+        with self._changed:
+            dropped, self._dropped = self._dropped, 0
+        return dropped
+
+    @property
+    def bound(self) -> str:
+        """The bound in words."""
+        return f"{self._documents} documents or {self._size / 1e6:g} MB"
+
+    def close(self) -> None:
+        """Accept no more documents; those that wait can still be taken."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+def size_of(value: Any) -> int:
+    """Return the approximate size of a document or of a value in it, bytes.
+
+    >>> size_of({"data": {"It": np.zeros(1000)}}) // 1000
+    8
+    """
+    total, left = 0, [value]
+    while left:
+        item = left.pop()
+        total += _OVERHEAD_BYTES
+        if isinstance(item, np.ndarray):
+            total += item.nbytes
+        elif isinstance(item, str | bytes):
+            total += len(item)
+        elif isinstance(item, Mapping):
+            left += item.values()
+            total += _OVERHEAD_BYTES * len(item)
+        elif isinstance(item, list | tuple):
+            if item and isinstance(item[0], int | float):
+                total += 32 * len(item)
+            else:
+                left += item
+    return total

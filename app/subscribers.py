@@ -1,0 +1,184 @@
+"""Delivery of the agent's documents: a bounded queue and a thread for each subscriber."""
+
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from ..agent.types import get_logger
+from .inbox import size_of
+
+_log = get_logger()
+
+Callback = Callable[[str, dict[str, Any]], Any]
+
+_BLOCKED_S = 10.0
+"""Time within one call after which a subscriber counts as blocked: nobody waits for it any more, s."""
+_POLL_S = 0.05
+_RESERVE = 2
+"""A start, descriptor or stop is lost only if the queue holds so many times its bound."""
+
+
+class Subscribers:
+    """Sends each document to every subscriber, in order; a slow one delays nobody else. Thread-safe.
+
+    Parameters
+    ----------
+    documents : largest number of documents that wait for one subscriber
+    size : largest size of these documents, bytes
+    """
+
+    def __init__(self, documents: int, size: float) -> None:
+        self._documents, self._size = documents, size
+        self._lock = threading.Lock()
+        self._tokens = itertools.count(1)
+        self._subscribers: dict[int, _Subscriber] = {}
+        """By token. A change replaces the mapping, because other threads iterate over it."""
+
+    def add(self, fn: Callback) -> int:
+        with self._lock:
+            token = next(self._tokens)
+            self._subscribers = {**self._subscribers, token: _Subscriber(fn, self._documents, self._size)}
+        return token
+
+    def remove(self, token: int) -> None:
+        """Drop a subscriber with the documents that wait for it; does not wait for a call in progress."""
+        with self._lock:
+            removed = self._subscribers.get(token)
+            self._subscribers = {k: s for k, s in self._subscribers.items() if k != token}
+        if removed is not None:
+            removed.end(discard=True)
+            removed.report()
+
+    def __call__(self, name: str, doc: dict[str, Any]) -> None:
+        size = size_of(doc)
+        for subscriber in self._subscribers.values():
+            subscriber.put(name, doc, size)
+
+    def calling(self) -> bool:
+        """Whether the current thread is in a call of a subscriber."""
+        return any(subscriber.is_current() for subscriber in self._subscribers.values())
+
+    def wait(self, until: float) -> bool:
+        """Wait until the subscribers have received all documents so far, or are blocked; False after ``until``.
+
+        Parameters
+        ----------
+        until : end of the wait, ``time.monotonic()``. A subscriber that calls this does not wait for itself.
+        """
+        waited = [subscriber.wait(until) for subscriber in self._subscribers.values()]
+        return all(waited)
+
+    def close(self) -> None:
+        """Deliver what waits, end the threads and count what blocked subscribers lose."""
+        for subscriber in self._subscribers.values():
+            subscriber.end()
+        self.wait(float("inf"))
+        self.report()
+
+    def report(self) -> None:
+        """Log how many documents each subscriber did not receive."""
+        for subscriber in self._subscribers.values():
+            subscriber.report()
+
+
+class _Subscriber:
+    def __init__(self, fn: Callback, documents: int, size: float) -> None:
+        self._fn, self._documents, self._size = fn, documents, size
+        self._waiting: deque[tuple[str, dict[str, Any], int]] = deque()
+        self._changed = threading.Condition()
+        self._bytes = 0
+        self._put = self._delivered = 0
+        """Number of documents put into the queue and taken out for good."""
+        self._lost = self._lost_now = 0
+        """Number of documents lost in all, and in the present row."""
+        self._failed = 0
+        """Number of documents on which the subscriber raised."""
+        self._calling_since: float | None = None
+        self._ending = False
+        name = getattr(fn, "__qualname__", type(fn).__qualname__)
+        self._names = {"subscriber": name}
+        self._thread = threading.Thread(target=self._work, name=f"subscriber {name}", daemon=True)
+        self._thread.start()
+
+    def put(self, name: str, doc: dict[str, Any], size: int) -> None:
+        times = _RESERVE if name != "event" else 1
+        with self._changed:
+            if self._ending:
+                return
+            full = len(self._waiting) >= times * self._documents or self._bytes >= times * self._size
+            if full and self._waiting:
+                self._lost += 1
+                self._lost_now += 1
+                first = self._lost_now == 1
+            else:
+                first = False
+                self._waiting.append((name, doc, size))
+                self._bytes += size
+                self._put += 1
+                if len(self._waiting) == 1:
+                    self._changed.notify_all()
+        if first:
+            _log.warning("subscriber too slow: documents lost", waiting=len(self._waiting), **self._names)
+
+    def wait(self, until: float) -> bool:
+        if self.is_current():
+            return True
+        with self._changed:
+            target = self._put
+            while self._delivered < target and not self._blocked():
+                if time.monotonic() > until:
+                    return False
+                self._changed.wait(_POLL_S)
+        return True
+
+    def is_current(self) -> bool:
+        return threading.current_thread() is self._thread
+
+    def _blocked(self) -> bool:
+        since = self._calling_since
+        return since is not None and time.monotonic() - since > _BLOCKED_S
+
+    def end(self, *, discard: bool = False) -> None:
+        """End the thread once the documents that wait are delivered, or with the present call."""
+        with self._changed:
+            self._ending = True
+            if discard:
+                self._delivered += len(self._waiting)
+                self._waiting.clear()
+            self._changed.notify_all()
+
+    def report(self) -> None:
+        undelivered = self._put - self._delivered if not self.is_current() else 0
+        if undelivered or self._lost or self._failed:
+            lost = undelivered + self._lost
+            _log.warning("documents not delivered", lost=lost, failed=self._failed, **self._names)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._ending)
+                if not self._waiting:
+                    return
+                name, doc, size = self._waiting.popleft()
+                self._bytes -= size
+                caught_up = self._lost_now if len(self._waiting) <= self._documents // 2 else 0
+                self._lost_now -= caught_up
+                self._calling_since = time.monotonic()
+            if caught_up:
+                _log.warning("subscriber receives again", documents_lost=caught_up, **self._names)
+            self._call(name, doc)
+            with self._changed:
+                self._calling_since = None
+                self._delivered += 1
+                self._changed.notify_all()
+
+    def _call(self, name: str, doc: dict[str, Any]) -> None:
+        try:
+            self._fn(name, doc)
+        except Exception:
+            self._failed += 1
+            if self._failed == 1:
+                _log.exception("subscriber failed; later failures are counted", name=name, **self._names)
