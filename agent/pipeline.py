@@ -1,6 +1,7 @@
 """Turns watched documents into the agent's documents and decisions, batch by batch, without thread or transport."""
 
 import queue
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,6 +31,8 @@ from .types import (
 _log = get_logger()
 
 
+_ABANDON_TIMEOUT_S = 1.0
+"""Longest wait for a control after the host gave up, s."""
 _MAX_ENDED_RUNS = 1000
 """Number of ended runs that are remembered, so that late notes do not open a second run of the agent."""
 _FINAL_STATUSES = ("acknowledged", "rejected", "expired")
@@ -50,6 +53,7 @@ class Pipeline:
     show_single_site : whether to hint descriptors for display that have no meaning for a mixture of sites
     max_batch : largest number of frames in one forward pass
     tabulated : tabulated quantities that ``alignment`` needs, by model name
+    abandoned : set by the host to end without answering what was taken
     """
 
     def __init__(
@@ -68,7 +72,13 @@ class Pipeline:
         show_single_site: bool = False,
         max_batch: int = 256,
         tabulated: Mapping[str, Tabulated] | None = None,
+        abandoned: threading.Event | None = None,
     ) -> None:
+        self._abandoned = abandoned or threading.Event()
+        self.unread = 0
+        """Number of documents of the last batch that were not read, because the host gave them up."""
+        self.unanswered = 0
+        """Number of complete frames that were not answered, because the host gave them up."""
         self._reader = reader
         self._models = models
         align = SeriesAlignment(alignment, tabulated=tabulated)
@@ -104,7 +114,10 @@ class Pipeline:
     def feed(self, received: Iterable[Received]) -> None:
         """Process documents; the frames that they complete are served together."""
         for document in received:
-            self._take(self._reader(document))
+            if self._abandoned.is_set():
+                self.unread += 1
+            else:
+                self._take(self._reader(document))
         if self._reader.waiting:
             self._take(self._reader.poll(time.monotonic()))
         self._serve_waiting()
@@ -134,8 +147,8 @@ class Pipeline:
         outcomes = self._reader.finish()
         self._take(item for item in outcomes if not isinstance(item, RunDocument) or item.doc)
         self._serve_waiting()
-        self._dispatcher.drain(self._control_timeout_s)
-        self._dispatcher.close()
+        self._dispatcher.drain(0.0 if self._abandoned.is_set() else self._control_timeout_s)
+        self._dispatcher.close(_ABANDON_TIMEOUT_S if self._abandoned.is_set() else None)
         self._publish_statuses()
         while self._held_notes:
             uid, notes = next(iter(self._held_notes.items()))
@@ -167,7 +180,10 @@ class Pipeline:
     def _serve_waiting(self) -> None:
         while self._waiting_frames:
             frames, self._waiting_frames = self._waiting_frames, []
-            for answer in self._serve(frames):
+            for number, answer in enumerate(self._serve(frames)):
+                if self._abandoned.is_set():
+                    self.unanswered += len(frames) - number
+                    return
                 self._publish(answer)
 
     def _publish(self, answer: Answer) -> None:

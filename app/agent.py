@@ -25,6 +25,7 @@ _IDLE_POLL_S = 0.1
 """Interval at which changed statuses of decisions are published while no document arrives, s."""
 _QUIET_S = 1.0
 """Time without a document after which missing documents are given up, s."""
+CLOSED_EARLY = "the agent was closed before the run ended"
 _EXIT_TIMEOUT_S = 5.0
 """Longest delay of the interpreter's exit by an agent that is not closed, s."""
 
@@ -61,6 +62,7 @@ class XASAgent:
         """By token. A change replaces the mapping, because the agent's thread iterates over it."""
         self._tokens = itertools.count(1)
         self._closed = threading.Event()
+        self._abandoned = threading.Event()
         self._progress = threading.Condition()
         """Guards the counters and flags below, which several threads use."""
         self._taken = self._served = self._dropped = 0
@@ -84,6 +86,7 @@ class XASAgent:
             show_single_site=config.serving.single_site,
             max_batch=config.serving.max_batch,
             tabulated=load_tables(config, models),
+            abandoned=self._abandoned,
         )
         self._thread = threading.Thread(target=self._work, name="xas-agent", daemon=True)
         self._thread.start()
@@ -198,7 +201,35 @@ class XASAgent:
             finally:
                 self._hurry -= 1
 
-    def close(self, timeout: float | None = 30.0, reason: str = "the agent was closed before the run ended") -> None:
+    @property
+    def waiting(self) -> int:
+        """Number of documents that were taken and are not served yet."""
+        return self._taken - self._served
+
+    @property
+    def abandoned(self) -> dict[str, int]:
+        """Number of documents that were taken and not read, and of frames that were read and not answered."""
+        if not self._abandoned.is_set():
+            return {}
+        return {"documents": self.waiting, "frames": self._pipeline.unanswered}
+
+    def abandon(self, timeout: float | None = 2.0) -> bool:
+        """Close the agent without answering what it has taken; the frames in progress may still be answered.
+
+        Parameters
+        ----------
+        timeout : float or None
+            Longest wait for the thread, s; None waits without limit.
+
+        Returns
+        -------
+        bool
+            Whether the thread has ended.
+        """
+        self._abandoned.set()
+        return self.close(timeout)
+
+    def close(self, timeout: float | None = 30.0, reason: str = CLOSED_EARLY) -> bool:
         """Serve the waiting documents, end the agent's runs and stop its thread; further calls have no effect.
 
         Parameters
@@ -207,6 +238,11 @@ class XASAgent:
             Longest wait for the thread, s; None waits without limit.
         reason : str
             Reason in the RunStops.
+
+        Returns
+        -------
+        bool
+            Whether the thread has ended.
         """
         if not self._closed.is_set():
             self._reason = reason
@@ -214,6 +250,7 @@ class XASAgent:
         atexit.unregister(self.close)
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout)
+        return not self._thread.is_alive()
 
     def _drained(self, target: int) -> bool:
         return (self._served >= target and self._idle) or not self._thread.is_alive()
@@ -226,7 +263,7 @@ class XASAgent:
 
     def _work(self) -> None:
         quiet_since = time.monotonic()
-        while not (self._closed.is_set() and self._inbox.empty()):
+        while not (self._closed.is_set() and (self._inbox.empty() or self._abandoned.is_set())):
             batch = self._gather()
             quiet_since = time.monotonic() if batch else quiet_since
             idle = False
@@ -242,7 +279,7 @@ class XASAgent:
             except Exception:
                 _log.exception("documents not served", documents=len(batch))
             with self._progress:
-                self._served += len(batch)
+                self._served += len(batch) - self._pipeline.unread
                 self._idle = idle
                 self._progress.notify_all()
         try:

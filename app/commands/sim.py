@@ -44,7 +44,7 @@ def sim(
     from ...adapters.zmq import ControlServer, ZMQEndpoint, ZMQSink
     from ...agent.types import validate_settings
     from ...sim_beamline.beamline import BeamlineSettings, SimBeamline
-    from ..session import terminate_like_ctrl_c
+    from ..session import end_like_ctrl_c
 
     with exit_on_error():
         chosen: dict[str, Any] = {"seed": seed, "frames": frames, "mode": mode, "frame_period_s": period}
@@ -53,7 +53,7 @@ def sim(
         sink = ZMQSink(endpoint)
         truth_sink = FileSink(truth) if truth else None
         beamline = SimBeamline(settings, [sink], [truth_sink] if truth_sink else [])
-        terminate_like_ctrl_c()
+        end_like_ctrl_c()
         server = ControlServer(control, beamline.obey)
         try:
             sink.connect()
