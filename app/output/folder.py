@@ -211,6 +211,7 @@ def lock_folder(folder: Path) -> FileLock:
     make_folder(folder)
     lock = FileLock(folder / _LOCK, timeout=0, thread_local=False)
     try:
+        (folder / _LOCK).open("ab").close()  # the lock takes a folder without write permission for one in use
         lock.acquire()
     except Timeout:
         raise InputError(f"{folder}: in use by another agent; name another --out, or end that agent first") from None
