@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-OUT ?= out
 MINUTES ?= 60
 
 .PHONY: help run test slow fuzz lint check docs bench ci clean
@@ -11,8 +10,8 @@ MINUTES ?= 60
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | awk -F'|' '{printf "make %-6s %s\n", $$1, $$2}'
 
-run: $(STAMP) ## run the embedded beamline and the agent; writes to OUT=out
-	$(BIN)/xas-agent run --out $(OUT)
+run: $(STAMP) ## run the embedded beamline and the agent; writes to a new folder in out, or to OUT=DIR
+	$(BIN)/xas-agent run $(if $(OUT),--out $(OUT))
 
 # Three workers of one thread each on two cores: some tests wait for other processes.
 test: $(STAMP) ## run the tests but for the slow ones; PYTEST_ARGS="-k NAME" selects

@@ -15,6 +15,7 @@ from .app.commands import (
     inspect,
     keys,
     models,
+    rebuild,
     replay,
     run,
     sim,
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (run, inspect, replay, sim, infer, align, convert, train, evaluate, calibrate):
+for module in (run, inspect, replay, rebuild, sim, infer, align, convert, train, evaluate, calibrate):
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
 app.add_typer(models.models_app, name="models")
 app.add_typer(keys.keys_app, name="keys")

@@ -2,6 +2,7 @@
 
 import math
 import queue
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,6 +34,8 @@ from .types import (
 _log = get_logger()
 
 
+_ABANDON_TIMEOUT_S = 1.0
+"""Longest wait for a control after the host gave up, s."""
 _MAX_ENDED_RUNS = 1000
 """Number of ended runs that are remembered, so that late notes do not open a second run of the agent."""
 _OVERLOAD_NOTE_S = 1.0
@@ -58,6 +61,7 @@ class Pipeline:
     max_batch : largest number of frames in one forward pass
     max_latency_s : latency, s, above which frames are left out under overload; None answers every frame
     tabulated : tabulated quantities that ``alignment`` needs, by model name
+    abandoned : set by the host to end without answering what was taken
     """
 
     def __init__(
@@ -77,7 +81,13 @@ class Pipeline:
         max_batch: int = 256,
         max_latency_s: float | None = None,
         tabulated: Mapping[str, Tabulated] | None = None,
+        abandoned: threading.Event | None = None,
     ) -> None:
+        self._abandoned = abandoned or threading.Event()
+        self.unread = 0
+        """Number of documents of the last batch that were not read, because the host gave them up."""
+        self.unanswered = 0
+        """Number of complete frames that were not answered, because the host gave them up."""
         self._reader = reader
         self._models = models
         align = SeriesAlignment(alignment, tabulated=tabulated)
@@ -135,6 +145,9 @@ class Pipeline:
         began = time.monotonic()
         self._answered, self._serving_s, left_out = 0, 0.0, self._left_out_now
         for document in received:
+            if self._abandoned.is_set():
+                self.unread += 1
+                continue
             self._take(self._reader(document))
             if len(self._waiting_frames) >= self._max_batch:
                 self._serve_waiting()
@@ -172,8 +185,8 @@ class Pipeline:
         outcomes = self._reader.finish()
         self._take(item for item in outcomes if not isinstance(item, RunDocument) or item.doc)
         self._serve_waiting()
-        self._dispatcher.drain(self._control_timeout_s)
-        self._dispatcher.close()
+        self._dispatcher.drain(0.0 if self._abandoned.is_set() else self._control_timeout_s)
+        self._dispatcher.close(_ABANDON_TIMEOUT_S if self._abandoned.is_set() else None)
         self._publish_statuses()
         self._report_left_out(idle=True)
         while self._held_notes:
@@ -235,7 +248,10 @@ class Pipeline:
         while self._waiting_frames:
             frames, self._waiting_frames = self._waiting_frames, []
             began = time.monotonic()
-            for answer in self._serve(frames):
+            for number, answer in enumerate(self._serve(frames)):
+                if self._abandoned.is_set():
+                    self.unanswered += len(frames) - number
+                    return
                 self._publish(answer)
             self._answered += len(frames)
             self._serving_s += time.monotonic() - began

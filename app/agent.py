@@ -25,6 +25,7 @@ _IDLE_POLL_S = 0.1
 """Interval at which changed statuses of decisions are published while no document arrives, s."""
 _QUIET_S = 1.0
 """Time without a document after which missing documents are given up, s."""
+CLOSED_EARLY = "the agent was closed before the run ended"
 _EXIT_TIMEOUT_S = 5.0
 """Longest delay of the interpreter's exit by an agent that is not closed, s."""
 _DROPPED_NOTE_S = 1.0
@@ -65,6 +66,7 @@ class XASAgent:
         self._inbox = Inbox(serving.queue, serving.queue_mb * 1e6)
         self._subscribers = Subscribers(serving.subscriber_queue, serving.subscriber_queue_mb * 1e6)
         self._closed = threading.Event()
+        self._abandoned = threading.Event()
         self._progress = threading.Condition()
         """Guards the counters and flags below, which several threads use."""
         self._served = self._failed = 0
@@ -91,6 +93,7 @@ class XASAgent:
             max_batch=serving.max_batch,
             max_latency_s=serving.max_latency_s,
             tabulated=load_tables(config, models),
+            abandoned=self._abandoned,
         )
         self._thread = threading.Thread(target=self._work, name="xas-agent", daemon=True)
         self._thread.start()
@@ -207,7 +210,35 @@ class XASAgent:
                 self._hurry -= 1
         return self._subscribers.wait(until)
 
-    def close(self, timeout: float | None = 30.0, reason: str = "the agent was closed before the run ended") -> None:
+    @property
+    def waiting(self) -> int:
+        """Number of documents that were taken and are not served yet."""
+        return self._inbox.taken - self._served
+
+    @property
+    def abandoned(self) -> dict[str, int]:
+        """Number of documents that were taken and not read, and of frames that were read and not answered."""
+        if not self._abandoned.is_set():
+            return {}
+        return {"documents": self.waiting, "frames": self._pipeline.unanswered}
+
+    def abandon(self, timeout: float | None = 2.0) -> bool:
+        """Close the agent without answering what it has taken; the frames in progress may still be answered.
+
+        Parameters
+        ----------
+        timeout : float or None
+            Longest wait for the thread, s; None waits without limit.
+
+        Returns
+        -------
+        bool
+            Whether the thread has ended.
+        """
+        self._abandoned.set()
+        return self.close(timeout)
+
+    def close(self, timeout: float | None = 30.0, reason: str = CLOSED_EARLY) -> bool:
         """Serve the waiting documents, end the agent's runs, deliver the results and stop the agent's threads.
 
         Further calls have no effect. What is not served or not delivered at the end is logged with its number.
@@ -218,6 +249,11 @@ class XASAgent:
             Longest wait for the thread, s; None waits without limit.
         reason : str
             Reason in the RunStops.
+
+        Returns
+        -------
+        bool
+            Whether the thread has ended.
         """
         if not self._closed.is_set():
             self._reason = reason
@@ -225,11 +261,12 @@ class XASAgent:
             self._inbox.close()
         atexit.unregister(self.close)
         if self._subscribers.calling():  # the agent's thread waits for the call to return
-            return
+            return False
         self._thread.join(timeout)
-        if self._thread.is_alive():
+        if self._thread.is_alive() and timeout is not None and timeout >= _EXIT_TIMEOUT_S:  # a shorter wait is a poll
             _log.warning("agent closed before it was done", documents_not_answered=self.unanswered)
             self._subscribers.report()
+        return not self._thread.is_alive()
 
     def _drained(self, target: int) -> bool:
         return (self._served >= target and self._idle) or not self._thread.is_alive()
@@ -242,7 +279,7 @@ class XASAgent:
 
     def _work(self) -> None:
         quiet_since = time.monotonic()
-        while not (self._closed.is_set() and not self._inbox):
+        while not (self._closed.is_set() and (not self._inbox or self._abandoned.is_set())):
             batch = self._gather()
             quiet_since = time.monotonic() if batch else quiet_since
             idle = failed = False
@@ -259,7 +296,7 @@ class XASAgent:
                 _log.exception("documents not served", documents=len(batch))
                 failed = True
             with self._progress:
-                self._served += len(batch)
+                self._served += len(batch) - self._pipeline.unread
                 self._failed += len(batch) if failed else 0
                 self._idle = idle
                 self._progress.notify_all()

@@ -14,9 +14,14 @@ from ..adapters.files import FileSource
 from ..adapters.zmq import ZMQControl, ZMQEndpoint, ZMQSource
 from ..agent.types import Reply
 from .config import Config
-from .output.folder import make_folder
+from .output.folder import TRUTH, OutputFolder
 from .output.recorder import Truth
-from .session import SETTLE_S, Session, uninterrupted
+from .session import SETTLE_S, Session
+
+_END_TIMEOUT_S = 10.0
+"""Longest wait for the beamline's end, s."""
+_POLL_S = 0.05
+"""Interval at which the process is looked at, s."""
 
 
 @dataclass
@@ -85,14 +90,14 @@ class BeamlineProcess:
         self._ended_at = self._ended_at or time.monotonic()
         return time.monotonic() - self._ended_at > SETTLE_S
 
-    def close(self) -> None:
-        """End the process, first with SIGINT; afterwards the truth file is complete."""
+    def close(self, hurried: Callable[[], bool] = lambda: False) -> None:
+        """End the process, first with SIGINT; afterwards the truth file is complete, unless ``hurried`` is True."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
+            until = time.monotonic() + _END_TIMEOUT_S
+            while self.process.poll() is None and time.monotonic() < until and not hurried():
+                time.sleep(_POLL_S)
+            self.process.kill()
         self.process.wait()
         if self.process.stdout is not None:
             self.process.stdout.close()
@@ -104,7 +109,7 @@ class BeamlineProcess:
                 record(name, doc)
 
 
-def watch_embedded(config: Config, seed: int, planned: int, out: Path, *, limit: int | None) -> Session:
+def watch_embedded(config: Config, seed: int, planned: int, output: OutputFolder, *, limit: int | None) -> Session:
     """Run the complete loop on this machine: beamline process, ZMQ, agent, control.
 
     Parameters
@@ -114,8 +119,7 @@ def watch_embedded(config: Config, seed: int, planned: int, out: Path, *, limit:
         Seed of the simulated beamline.
     planned : int
         Number of frames over which the charge is spread.
-    out : Path
-        Output folder.
+    output : OutputFolder
     limit : int or None
         Number of frames after which the session ends.
 
@@ -124,21 +128,20 @@ def watch_embedded(config: Config, seed: int, planned: int, out: Path, *, limit:
     Session
         The finished session.
     """
-    make_folder(out)
-    beamline = BeamlineProcess(seed, planned, out / "truth.jsonl")
+    beamline = BeamlineProcess(seed, planned, output.folder / TRUTH)
     truth = Truth()
     try:
         source = ZMQSource(ZMQEndpoint(address=beamline.documents_address))
-        session = Session(config, out, ZMQControl(beamline.control_address), planned, limit, truth)
+        session = Session(config, output, ZMQControl(beamline.control_address), planned, limit, truth)
         with session:
             try:
                 source.connect()
                 session.watch(source, beamline.over)
             finally:
-                with uninterrupted():
-                    source.close()
-                    beamline.close()
-                    beamline.read_truth(truth)
+                session.ending()
+                source.close()
+                beamline.close(session.hurried.is_set)
+                beamline.read_truth(truth)
     finally:
         beamline.close()
     return session

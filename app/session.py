@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,7 +13,7 @@ from ..adapters.errors import EndpointUnreachable
 from ..adapters.tiled import TiledSource
 from ..adapters.zmq import ZMQSource
 from ..agent.types import Control, InputError, Source, get_logger
-from .agent import XASAgent
+from .agent import CLOSED_EARLY, XASAgent
 from .config import Config
 from .output.folder import OutputFolder
 from .output.live import Display
@@ -28,6 +27,10 @@ SETTLE_S = 0.5
 """Time in which the last documents arrive after a beamline ended or the last requested frame was served, s."""
 _CLOSE_TIMEOUT_S = 5.0
 """Longest wait for the thread that reads a closed source, s."""
+_ABANDON_TIMEOUT_S = 2.0
+"""Longest wait for the agent after a second signal, s; the whole end takes at most 5 s."""
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Signals that end a command; Windows has no SIGHUP."""
 
 
 @dataclass
@@ -35,53 +38,89 @@ class Session:
     """An agent between a source and its outputs.
 
     Within the ``with`` block, :meth:`watch` reads a source, or other code sends documents to :attr:`agent`; the end
-    of the block writes the files.
+    of the block answers what was taken and writes the files. The first SIGINT, SIGTERM or SIGHUP ends the block; a
+    second one gives up what is not answered yet.
     """
 
     config: Config
-    out: Path | None
+    output: OutputFolder | None
     control: Control | None = None
     planned: int | None = None
     """Expected number of frames, for the progress bar."""
     limit: int | None = None
     """Number of frames after which the session ends."""
     truth: Truth | None = None
-    recorder: Recorder = field(default_factory=Recorder)
     interrupted: bool = False
     failure: Exception | None = None
     """Error of the source, if it ended early."""
     start_s: float = field(default_factory=time.perf_counter)
-    output: OutputFolder | None = field(init=False)
+    recorder: Recorder = field(init=False)
     enough: threading.Event = field(init=False, default_factory=threading.Event)
     """Set when ``limit`` frames are served."""
+    hurried: threading.Event = field(init=False, default_factory=threading.Event)
+    """Set by the second signal."""
     display: Display = field(init=False)
     agent: XASAgent = field(init=False)
 
     def __post_init__(self) -> None:
-        self.output = OutputFolder(self.out) if self.out else None
+        self.recorder = Recorder() if self.output is None else self.output.recorder
         self.display = Display(self.recorder, self.planned or self.limit)
         self.agent = XASAgent.from_config(self.config, control=self.control)
         self.agent.subscribe(self._record)
         if self.output is not None:
             self.agent.subscribe(self.output.documents)
+        self._ending = self._said = False
+        self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
+        self._handlers = _replace_handlers(self._signalled)
+        if self.output is not None:
+            self.output.start(self.summary, self.truth)
         self.display.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
+        self.ending()
         if kind is KeyboardInterrupt:
             self.interrupted = True
-        with uninterrupted():
-            if self.enough.is_set():
-                self.agent.close(reason="the requested number of frames is served")
-            self.agent.close()
+        try:
+            self._close_agent()
             self.display.stop()
-            if self.output is not None and (error is None or self.interrupted):
-                self.output.finish(self.recorder, self.summary(), self.truth)
+            if self.output is not None:
+                self.output.finish(hurried=self.hurried.is_set())
+        finally:
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
         return self.interrupted and kind is KeyboardInterrupt
+
+    def ending(self) -> None:
+        """Let signals raise nothing from now on; a second one still hurries the end."""
+        self._ending = True
+
+    def _signalled(self, *_: object) -> None:
+        if self.interrupted:
+            self.hurried.set()
+        self.interrupted = True
+        if not self._ending:
+            self._ending = True
+            raise KeyboardInterrupt
+
+    def _close_agent(self) -> None:
+        """Let the agent answer what it has taken; after a second signal, only end its runs."""
+        reason = "the requested number of frames is served" if self.enough.is_set() else CLOSED_EARLY
+        self._say_what_waits()
+        while not self.agent.close(_POLL_S, reason) and not self.hurried.is_set():
+            self.display.refresh()
+        if self.hurried.is_set():
+            self.agent.abandon(_ABANDON_TIMEOUT_S)
+
+    def _say_what_waits(self) -> None:
+        waiting = self.agent.waiting
+        if self.interrupted and not self._said and waiting:
+            self._said = True
+            _log.info("ending", detail=f"{waiting} documents wait for their answer; a second signal gives them up")
 
     def watch(self, source: Source, until: Callable[[], bool] = lambda: False) -> None:
         """Send a source's documents to the agent until it ends, ``until`` is True, or ``limit`` frames are served."""
@@ -95,11 +134,14 @@ class Session:
             if self.enough.is_set():
                 reader.join(SETTLE_S)  # the RunStop may still arrive
         finally:
+            self._say_what_waits()
             failure = self.failure
             source.close()
-            reader.join(_CLOSE_TIMEOUT_S)
+            closed_by = time.monotonic() + _CLOSE_TIMEOUT_S
+            while reader.is_alive() and time.monotonic() < closed_by and not self.hurried.is_set():
+                reader.join(_POLL_S)
             self.failure = failure  # an error that the closing causes is not a failure
-            while not self.agent.wait(_POLL_S) and not self.enough.is_set():
+            while not self.agent.wait(_POLL_S) and not self.enough.is_set() and not self.hurried.is_set():
                 self.display.refresh()
 
     def follow(self, work: Callable[[], None]) -> None:
@@ -125,24 +167,30 @@ class Session:
 
     def summary(self) -> dict[str, Any]:
         """Return the contents of summary.json."""
+        with self.recorder.lock:
+            return self._summary()
+
+    def _summary(self) -> dict[str, Any]:
         recorder, truth = self.recorder, self.truth
-        stops = [d for d in recorder.decisions if d["action"] == "stop" and d["status"] == "acknowledged"]
+        stopped = recorder.stopped_by is not None
         return {
-            "frames": len(recorder.frames),
-            "samples": recorder.samples(),
+            "frames": recorder.frames,
+            "samples": dict(recorder.samples),
             "frames_set_aside": dict(recorder.set_aside),
-            "flags": recorder.flags(),
+            "flags": dict(recorder.flags),
             "gaps": dict(recorder.gaps),
-            "decisions": len(recorder.decisions),
-            "stopped_by": stops[0]["rule"] if stops else None,
+            "decisions": recorder.decisions,
+            "stopped_by": recorder.stopped_by,
             "x_target": self.config.x_target,
-            "x_true_at_stop": round(truth.x[-1], 4) if truth and truth.x and stops else None,
+            "x_true_at_stop": round(truth.x[-1], 4) if truth and truth.x and stopped else None,
             "x_open_loop_end": round(truth.open_loop_x, 4) if truth and truth.open_loop_x is not None else None,
             "os_against_truth": compare_with_truth(recorder, truth) if truth else None,
             "latency_ms": recorder.latency_ms(),
             "model": self._model(),
             "wall_s": round(time.perf_counter() - self.start_s, 2),
             "interrupted": self.interrupted,
+            "not_answered": _nonzero(self.agent.abandoned),
+            "not_written": _nonzero(self.output.lost) if self.output is not None else {},
         }
 
     def _model(self) -> dict[str, str] | None:
@@ -182,11 +230,8 @@ class SourceFailed(RuntimeError):  # noqa: N818  named after the event
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ignore SIGINT and SIGTERM in the main thread, so that files are closed completely."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Ignore the signals that end a command, so that files are closed completely."""
+    before = _replace_handlers(signal.SIG_IGN)
     try:
         yield
     finally:
@@ -194,10 +239,28 @@ def uninterrupted() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def terminate_like_ctrl_c() -> None:
-    """Let SIGTERM raise KeyboardInterrupt, as Ctrl-C does."""
+def end_like_ctrl_c() -> None:
+    """Let SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
+    _replace_handlers(interrupt)
+
+
+def _replace_handlers(handler: Any) -> dict[int, Any]:
+    """Handle the signals that end a command; return the earlier handlers.
+
+    A signal that the process ignores stays ignored, as SIGHUP under nohup. Outside the main thread nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {
+        number: signal.signal(number, handler)
+        for number in _SIGNALS
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+
+
+def _nonzero(counts: Mapping[str, int]) -> dict[str, int]:
+    return {name: count for name, count in counts.items() if count}

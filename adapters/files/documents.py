@@ -14,6 +14,7 @@ import msgpack
 
 from ...agent.types import Document, InputError, get_logger
 from ..codecs import numpy_from_msgpack, to_json, to_msgpack
+from .appended import AppendedFile
 
 log = get_logger()
 
@@ -130,13 +131,15 @@ class FileSource:
 class FileSink:
     """Writes each document completely and at once, so that the file is readable while it grows and after a crash.
 
-    An existing file is replaced; missing folders are created. In JSON, arrays become lists and float64 values are
-    exact; NaN and infinities are written as ``NaN`` and ``Infinity``, as Python and suitcase-jsonl write them.
+    Missing folders are created. In JSON, arrays become lists and float64 values are exact; NaN and infinities are
+    written as ``NaN`` and ``Infinity``, as Python and suitcase-jsonl write them.
 
     Parameters
     ----------
     path : str or Path
         A .jsonl or .msgpack file.
+    append : bool
+        Whether the documents follow those of an existing file, instead of replacing them.
 
     Raises
     ------
@@ -144,12 +147,12 @@ class FileSink:
         The suffix is another one, or the file cannot be written.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, append: bool = False) -> None:
         self.path = Path(path)
         self._format = _format(self.path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("wb")
+            self._file = AppendedFile(self.path, replace=not append)
         except OSError as error:
             raise DocumentFileError(f"{self.path}: {error.strerror}, expected a file to write") from error
 
@@ -163,11 +166,18 @@ class FileSink:
         ValueError
             The sink is closed.
         OSError
-            The disk is full or not available.
+            The disk is full or not available; nothing of the document is in the file.
         """
+        self.write(self.encode(name, doc))
+
+    def encode(self, name: str, doc: dict[str, Any]) -> bytes:
+        """Return the record of a document; raise TypeError if the format cannot represent it."""
         pair = (name, doc)
-        self._file.write(to_msgpack(pair) if self._format == "msgpack" else to_json(pair).encode() + b"\n")
-        self._file.flush()
+        return to_msgpack(pair) if self._format == "msgpack" else to_json(pair).encode() + b"\n"
+
+    def write(self, record: bytes) -> None:
+        """Append a record of :meth:`encode`; errors are those of calling the sink."""
+        self._file.write(record)
 
     def close(self) -> None:
         self._file.close()

@@ -32,6 +32,10 @@ class Logger:
         """Log an event that needs the user's attention."""
         self._write(logging.WARNING, event, context)
 
+    def error(self, event: str, /, **context: Any) -> None:
+        """Log a failure that only the user can mend."""
+        self._write(logging.ERROR, event, context)
+
     def exception(self, event: str, /, **context: Any) -> None:
         """Log an error with the traceback of the current exception."""
         self._write(logging.ERROR, event, context, exc_info=True)

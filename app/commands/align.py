@@ -34,13 +34,13 @@ def align(
     """
     from ...adapters.files import Batch, expand
     from ..jobs.align import align_files, draw_all, ids_of, write_aligned
-    from ..session import terminate_like_ctrl_c, uninterrupted
+    from ..session import end_like_ctrl_c, uninterrupted
 
     batch = Batch()
     with exit_on_error():
         settings = settings_of(config, model, element, edge)
         set_up_torch(settings.model.threads)
-        terminate_like_ctrl_c()
+        end_like_ctrl_c()
         found = expand(files)
         if out.resolve() in {file.resolve() for file in files}:
             fail(f"--out {out}: found the folder that is read, expected another", USAGE)

@@ -30,7 +30,7 @@ def convert(
     from ...adapters.files import Batch, conversion, expand, file_names, folder, read_all
     from ...agent.fields import FieldSettings
     from ...agent.types import validate_settings
-    from ..session import terminate_like_ctrl_c
+    from ..session import end_like_ctrl_c
 
     batch = Batch()
     with exit_on_error():
@@ -38,7 +38,7 @@ def convert(
         absorber = validate_settings({"element": element, "edge": edge}, FieldSettings, "command line")
         if watch and len(files) != 1:
             fail(f"--watch: found {len(files)} paths, expected one folder", USAGE)
-        terminate_like_ctrl_c()
+        end_like_ctrl_c()
         found = [] if watch else expand(files)
         if out.resolve() in {file.resolve() for file in found}:
             fail(f"--out {out}: found a file that is read, expected another", USAGE)

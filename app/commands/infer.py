@@ -36,13 +36,13 @@ def infer(
     """
     from ...adapters.files import Batch, expand
     from ..jobs.infer import infer_files, render
-    from ..session import terminate_like_ctrl_c, uninterrupted
+    from ..session import end_like_ctrl_c, uninterrupted
 
     batch = Batch()
     with exit_on_error():
         settings = settings_of(config, model, element, edge, single_site=everything)
         set_up_torch(settings.model.threads)
-        terminate_like_ctrl_c()
+        end_like_ctrl_c()
         answers = infer_files(expand(files), settings, theory=theory, columns=columns_of(column), batch=batch)
         with uninterrupted():
             render(answers, form)

@@ -55,7 +55,7 @@ def inspect(
     from ...adapters.tiled import SCHEMES
     from ..jobs.gather import documents_in, read_files
     from ..jobs.inspect import inspect_documents, settings_text
-    from ..session import source_of, terminate_like_ctrl_c
+    from ..session import end_like_ctrl_c, source_of
 
     listens = source.partition("://")[0] in ("zmq", *SCHEMES) and "://" in source
     with exit_on_error():
@@ -66,7 +66,7 @@ def inspect(
         settings = settings_of(
             config, None, element, edge, source if listens else None, None, connect_timeout, preset=preset
         )
-        terminate_like_ctrl_c()
+        end_like_ctrl_c()
         files = None
         if listens:
             watched = settings

@@ -9,7 +9,12 @@ ConfigOption = Annotated[
     str | None,
     typer.Option("--config", help="Settings: a YAML file, or the name of a shipped config such as default."),
 ]
-OutOption = Annotated[Path | None, typer.Option("--out", help="Folder for documents, tables, summary and figure.")]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", help="Folder for documents, tables, summary and figure: new, or without an earlier session."
+    ),
+]
 ModelOption = Annotated[
     str | None,
     typer.Option("--model", help="Model by name or folder, e.g. ni-k. [default: by element, edge and energies]"),

@@ -51,8 +51,9 @@ def replay(
     from ...adapters.files import FileSource
     from ...sim_beamline.replay import Replay
     from ..embedded import InProcessControl
+    from ..output.folder import OutputFolder
     from ..output.recorder import Truth
-    from ..session import Session, terminate_like_ctrl_c
+    from ..session import Session, end_like_ctrl_c
 
     with exit_on_error():
         if not recording.is_dir():
@@ -69,9 +70,11 @@ def replay(
             noise=noise,
             seed=seed,
         )
+        output = OutputFolder(out) if out else None
         set_up_torch(settings.model.threads)
-        terminate_like_ctrl_c()
-        with Session(settings, out, InProcessControl(replayed.obey), planned=len(replayed), truth=truth) as session:
+        end_like_ctrl_c()
+        control = InProcessControl(replayed.obey)
+        with Session(settings, output, control, planned=len(replayed), truth=truth) as session:
             replayed.subscribe(session.agent)
             session.follow(replayed.run)
     conclude(session, strict)

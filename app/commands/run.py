@@ -25,6 +25,8 @@ from .options import (
 from .process import set_up_torch
 from .shared import USAGE, Curve, columns_of, conclude, exit_on_error, fail, refuse_unused, settings_of
 
+DEFAULT_OUT = "out"
+"""Folder in which a session of the embedded beamline gets a folder of its own."""
 PLANNED_FRAMES = 80
 """Number of frames over which the embedded beamline spreads its charge."""
 
@@ -63,12 +65,14 @@ def run(
     """Watch an experiment and act on it.
 
     The documents come from --source, --folder or the source in the config. Without any of them, an embedded simulated
-    beamline charges a LixCoO2 cathode, and the agent stops the charge at x = 0.50; the results are in the folder out.
+    beamline charges a LixCoO2 cathode, and the agent stops the charge at x = 0.50; without --out the results are in a
+    new folder in out, named after the time.
 
     Example: xas-agent run --source zmq://localhost:5578 --preset bmm --out out
     """
     from ..embedded import watch_embedded
-    from ..session import Session, terminate_like_ctrl_c
+    from ..output.folder import OutputFolder, fresh_folder
+    from ..session import Session, end_like_ctrl_c
 
     with exit_on_error():
         if folder and source:
@@ -91,25 +95,29 @@ def run(
             refuse_unused("without an endpoint", connect_timeout=connect_timeout)
         if folder or listens:
             refuse_unused("without the embedded beamline", seed=seed)
-        terminate_like_ctrl_c()
+        end_like_ctrl_c()
+        if out is None and not folder and not listens:
+            out = fresh_folder(Path(DEFAULT_OUT))
+        output = OutputFolder(out) if out else None
         if folder is not None:
             from ...adapters.files import FolderSource
 
             set_up_torch(settings.model.threads)
             files = FolderSource(folder, columns=columns_of(column), element=element, edge=edge)
-            with closing(files), Session(settings, out, limit=frames) as session:
+            with closing(files), Session(settings, output, limit=frames) as session:
                 session.watch(files)
         elif settings.source is None and settings.tiled is None:
             set_up_torch(settings.model.threads)
             planned = max(PLANNED_FRAMES, frames or 0)
-            session = watch_embedded(settings, seed or 0, planned, out or Path("out"), limit=frames)
+            assert output is not None
+            session = watch_embedded(settings, seed or 0, planned, output, limit=frames)
         else:
             from ..session import source_of
 
             documents = source_of(settings)
             documents.connect()  # before the models load, so that no document is lost meanwhile
             set_up_torch(settings.model.threads)
-            with closing(documents), Session(settings, out, limit=frames) as session:
+            with closing(documents), Session(settings, output, limit=frames) as session:
                 session.watch(documents)
     conclude(session, strict)
 

@@ -5,21 +5,30 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from ..session import Session
 
 FAILED, USAGE, UNREACHABLE, SET_ASIDE, INTERRUPTED = 1, 2, 3, 4, 130
 EXIT_CODES = {
     0: ("The command succeeded.", ""),
-    FAILED: ("The documents broke off.", "Read the last line on stderr, and the beamline's log."),
+    FAILED: (
+        "The documents broke off, or the disk was full, so that files of `--out` are not whole.",
+        "Read the last line on stderr, and the beamline's log.",
+    ),
     USAGE: ("The command line or a config cannot be used.", "Correct what the message names."),
     UNREACHABLE: ("An endpoint cannot be reached.", "Check address, port and firewall; start the other side first."),
     SET_ASIDE: (
         "Frames were set aside or files refused with `--strict`.",
         "Read the [reasons](reasons.md).",
     ),
-    INTERRUPTED: ("Ctrl-C ended a batch early; what was done until then is kept.", "Repeat the command."),
+    INTERRUPTED: (
+        "Ctrl-C ended a batch early, or a second signal ended a session; what was done until then is kept.",
+        "Repeat the command.",
+    ),
 }
 """Meaning and remedy of each exit code; the reference lists them."""
 
@@ -130,19 +139,28 @@ def refuse_unused(condition: str, **options: object) -> None:
         fail(f"{', '.join(names)}: no effect {condition}", USAGE)
 
 
-def conclude(session: Any, strict: bool) -> None:
-    """Print the summary; exit with the code of the source's error or, if ``strict``, with 4 for frames set aside."""
+def conclude(session: "Session", strict: bool) -> None:
+    """Print the summary; exit with the code of what went wrong.
+
+    That is, in this order: the source's error, files that are not whole, a second signal and, if ``strict``, frames
+    that were set aside.
+    """
     summary = session.summary()
     for key, value in summary.items():
         if value not in (None, {}, False) or key == "frames":
             typer.echo(f"{key:18} {_plain(value)}")
-    if session.output is not None:
-        typer.echo(f"{'written':18} {session.output.folder}/")
+    folder = session.output.folder if session.output is not None else None
+    if folder is not None:
+        typer.echo(f"{'written':18} {folder}/")
     if session.failure is not None:
         with exit_on_error():
             raise session.failure
     if not summary["frames"] and not summary["frames_set_aside"]:
         typer.echo("no spectrum was read; xas-agent inspect shows the fields of a source", err=True)
+    if summary["not_written"]:
+        fail(f"{folder}: not written, because the disk was full: {_plain(summary['not_written'])}", FAILED)
+    if session.hurried.is_set():
+        fail(f"ended by a second signal; not answered: {_plain(summary['not_answered']) or 'nothing'}", INTERRUPTED)
     if strict and (summary["frames_set_aside"] or not (summary["frames"] or summary["interrupted"])):
         raise typer.Exit(SET_ASIDE)
 

@@ -54,7 +54,7 @@ def sim(
     from ...adapters.zmq import ControlEndpoint, ControlServer, ZMQEndpoint, ZMQSink
     from ...agent.types import validate_settings
     from ...sim_beamline.beamline import BeamlineSettings, SimBeamline
-    from ..session import terminate_like_ctrl_c
+    from ..session import end_like_ctrl_c
 
     with exit_on_error(), ExitStack() as resources:
         chosen: dict[str, Any] = {"seed": seed, "frames": frames, "mode": mode, "frame_period_s": period}
@@ -67,7 +67,7 @@ def sim(
         requests |= {"secret_file": control_secret} if control_secret else {}
         truth_sink = FileSink(truth) if truth else None
         beamline = SimBeamline(settings, [sink], [truth_sink] if truth_sink else [])
-        terminate_like_ctrl_c()
+        end_like_ctrl_c()
         server = ControlServer(validate_settings(requests, ControlEndpoint, "--control"), beamline.obey)
         try:
             sink.connect()

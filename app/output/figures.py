@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from ...agent.estimate import Answer
 from ...agent.spectra import Aligned, Normalised
 from ...agent.types import Array, Edge, Flag, Grid
-from .recorder import OOD_LIMIT, VOLTAGE_FIELDS, Recorder, Truth, named
+from .recorder import OOD_LIMIT, VOLTAGE_FIELDS, Drawn, Truth, named
 
 if TYPE_CHECKING:
     from ...models.training import StandardFit  # which imports torch
@@ -44,18 +44,20 @@ class _Series:
     clock: np.ndarray
     """(n,) time since the first frame of the session."""
     rows: list[dict[str, Any]]
+    spectra: list[np.ndarray | None]
 
 
-def draw_operando(path: Path, recorder: Recorder, truth: Truth | None) -> None:
+def draw_operando(path: Path, drawn: Drawn, truth: Truth | None) -> None:
     """Draw the estimates of a session over time, with truth, voltage and decisions, and the aligned spectra.
 
     Lines join the frames of one series only; several series have a colour each.
     """
-    series, unit = _series(recorder)
+    series, unit = _series(drawn)
     figure = Figure(figsize=(11, 8.5), layout="constrained")
     FigureCanvasAgg(figure)
-    model, frames = ", ".join(recorder.models) or "agent", recorder.frames
-    title = f"{model}, {len(frames)} {'frame' if len(frames) == 1 else 'frames'}: {named(*frames)}"
+    model, rows = ", ".join(drawn.models) or "agent", [frame.row for frame in drawn.frames]
+    some = str(drawn.count) if len(rows) == drawn.count else f"{len(rows)} of {drawn.count}"
+    title = f"{model}, {some} {'frame' if drawn.count == 1 else 'frames'}: {named(*rows)}"
     figure.suptitle(_plain(title), x=0.01, ha="left", fontsize=12)
     grid = figure.add_gridspec(3, 2, width_ratios=(1.5, 1), height_ratios=(1.6, 1, 0.7))
 
@@ -63,7 +65,7 @@ def draw_operando(path: Path, recorder: Recorder, truth: Truth | None) -> None:
     _interval(top, series, "OS")
     _truth(top, series, truth)
     _voltage(top, series)
-    _decisions(top, series, recorder)
+    _decisions(top, series, drawn)
     top.set_ylabel("mean oxidation state (e)")
     # Above the axes, because within them it would cover the labels of the decisions.
     top.legend(loc="lower right", bbox_to_anchor=(1.0, 0.99), ncols=2, frameon=False, fontsize=8)
@@ -89,7 +91,7 @@ def draw_operando(path: Path, recorder: Recorder, truth: Truth | None) -> None:
     bottom.set_ylabel("OOD score")
     bottom.set_xlabel(f"time since the first frame ({unit})")
 
-    _spectra(figure.add_subplot(grid[:2, 1]), series, unit, recorder)
+    _spectra(figure.add_subplot(grid[:2, 1]), series, unit, drawn)
     right = figure.add_subplot(grid[2, 1])
     _interval(right, series, "MOOD", named_series=False)
     right.set_ylabel("O–O distance (Å)")
@@ -97,13 +99,13 @@ def draw_operando(path: Path, recorder: Recorder, truth: Truth | None) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _series(recorder: Recorder) -> tuple[list[_Series], str]:
+def _series(drawn: Drawn) -> tuple[list[_Series], str]:
     """Return the series of a session and the unit of their clock."""
     # The frames of a replayed folder contain the recorded time.
-    clock = "recorded_time" if all("recorded_time" in r for r in recorder.frames) else "time"
-    times = [r[clock] for r in recorder.frames]
+    clock = "recorded_time" if all("recorded_time" in f.row for f in drawn.frames) else "time"
+    times = [f.row[clock] for f in drawn.frames]
     scale, unit = _unit(max(times) - min(times))
-    by_series = recorder.by_series()
+    by_series = drawn.by_series()
     colours = (BLUE,) if len(by_series) == 1 else _COLOURS
     series = [
         _Series(
@@ -111,8 +113,10 @@ def _series(recorder: Recorder) -> tuple[list[_Series], str]:
             colour=colours[number % len(colours)],
             clock=(np.array([r[clock] for r in rows]) - min(times)) / scale,
             rows=rows,
+            spectra=[f.spectrum for f in frames],
         )
-        for number, rows in enumerate(by_series)
+        for number, frames in enumerate(by_series)
+        for rows in ([f.row for f in frames],)
     ]
     return series, unit
 
@@ -175,11 +179,11 @@ def _voltage(axes: Axes, series: Sequence[_Series]) -> None:
     other.set_ylabel(f"{name} (V, dotted)", color=GREY)
 
 
-def _decisions(axes: Axes, series: Sequence[_Series], recorder: Recorder) -> None:
+def _decisions(axes: Axes, series: Sequence[_Series], drawn: Drawn) -> None:
     times = np.concatenate([[r["time"] for r in one.rows] for one in series])
     clock = np.concatenate([one.clock for one in series])
     order = np.argsort(times)
-    for decision in recorder.decisions:
+    for decision in drawn.decisions:
         at = float(np.interp(decision["time"], times[order], clock[order]))
         axes.axvline(at, color=RED, lw=1.2)
         sample = f" {decision['sample']}" if len(series) > 1 else ""
@@ -196,19 +200,16 @@ def _decisions(axes: Axes, series: Sequence[_Series], recorder: Recorder) -> Non
         )
 
 
-def _spectra(axes: Axes, series: Sequence[_Series], unit: str, recorder: Recorder) -> None:
+def _spectra(axes: Axes, series: Sequence[_Series], unit: str, drawn: Drawn) -> None:
     """Draw the aligned spectra, coloured by time or, of several series, as the series."""
-    if recorder.grid is None:
+    if (grid := drawn.grid) is None:
         return
     last = max(float(one.clock[-1]) for one in series)
     scale = ScalarMappable(Normalize(0, max(last, 1e-9)), cmap="viridis")
     for one in series:
-        for at, row in zip(one.clock, one.rows, strict=True):
-            spectrum = recorder.spectra.get(row["frame_uid"])
-            if spectrum is not None and len(spectrum) == len(recorder.grid):
-                axes.plot(
-                    recorder.grid, spectrum, color=scale.to_rgba(at) if len(series) == 1 else one.colour, lw=0.6
-                )
+        for at, spectrum in zip(one.clock, one.spectra, strict=True):
+            if spectrum is not None and len(spectrum) == len(grid):
+                axes.plot(grid, spectrum, color=scale.to_rgba(at) if len(series) == 1 else one.colour, lw=0.6)
     axes.set_xlabel("energy on FEFF's scale − tabulated edge (eV)")
     axes.set_ylabel("aligned μ")
     axes.set_title("aligned spectra", loc="left")

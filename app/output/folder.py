@@ -1,36 +1,201 @@
 """Output files of a session: documents.jsonl, descriptors.csv, decisions.csv, summary.json, operando.png."""
 
-import csv
 import json
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ...adapters.files import FileSink
-from ...agent.types import InputError
+from filelock import FileLock, Timeout
+
+from ...agent.types import InputError, get_logger
+from .csv_table import CsvTable
+from .kept import Alarm, DocumentFile, replace_file
 from .recorder import NAME_COLUMNS, Recorder, Truth
+
+_log = get_logger()
+
+DOCUMENTS, SUMMARY, PICTURE = "documents.jsonl", "summary.json", "operando.png"
+TRUTH = "truth.jsonl"
+"""The true values of the embedded beamline."""
+_OF_A_SESSION = (DOCUMENTS, TRUTH, "descriptors.csv", "decisions.csv", SUMMARY, PICTURE)
+_LOCK = ".lock"
+_DECISION_COLUMNS = ("time", "run_uid", *NAME_COLUMNS, "id", "rule", "action", "args", "status", "status_reason")
+_DECISION_COLUMNS += ("confidence", "reason")
+_WRITE_S = 2.0
+"""Interval at which tables and summary are written, s."""
+_FIRST_PICTURE_S, _PICTURE_S = 10.0, 60.0
+"""Time from the first frame to the first picture, and least time between two, s."""
+_PICTURE_SHARE = 0.02
+"""Largest share of the time in which the picture is drawn."""
+_HURRIED_S = 1.0
+"""Longest wait for a picture in progress at a hurried end, s."""
+
+
+class Tables:
+    """The tables of a folder, which a recorder fills."""
+
+    def __init__(self, folder: Path, alarm: Alarm) -> None:
+        self.recorder = Recorder(self._frame, self._decision)
+        self._descriptors = CsvTable(folder / "descriptors.csv", self.recorder.columns, alarm)
+        self._decisions = CsvTable(folder / "decisions.csv", lambda: _DECISION_COLUMNS, alarm)
+
+    @property
+    def lost(self) -> int:
+        """Number of rows that are not in the files."""
+        return self._descriptors.lost + self._decisions.lost
+
+    def write(self) -> None:
+        """Write the rows that came since the last call."""
+        self._descriptors.write()
+        self._decisions.write()
+
+    def close(self) -> None:
+        """Write the rows that remain, among them those of decisions without a last status."""
+        for row in self.recorder.unsettled():
+            self._decision(row)
+        self.write()
+        self._descriptors.close()
+        self._decisions.close()
+
+    def _frame(self, row: dict[str, Any]) -> None:
+        self._descriptors.append(row)
+
+    def _decision(self, row: dict[str, Any]) -> None:
+        self._decisions.append(row)
 
 
 class OutputFolder:
-    """Output folder of a session; documents are written at once, tables and figure at the end."""
+    """Output folder of one session, which holds it alone.
+
+    Documents are written at once; tables, summary and picture as the session goes, on a thread.
+
+    Parameters
+    ----------
+    folder : Path
+        It is created unless it exists.
+
+    Raises
+    ------
+    InputError
+        The folder cannot be written, is in use, or contains a session.
+    """
 
     def __init__(self, folder: Path) -> None:
-        make_folder(folder)
         self.folder = folder
-        self.documents = FileSink(folder / "documents.jsonl")
+        self._lock = lock_folder(folder)
+        if found := next((name for name in _OF_A_SESSION if _size(folder / name)), None):
+            self._lock.release()
+            raise InputError(
+                f"{folder}: found {found} of an earlier session, which is never overwritten; "
+                "expected a new or empty folder: name another --out, or move this one away"
+            )
+        self._alarm = Alarm(folder)
+        self.documents = DocumentFile(folder / DOCUMENTS, self._alarm)
+        self._tables = Tables(folder, self._alarm)
+        self.recorder = self._tables.recorder
+        self._summary: Callable[[], Mapping[str, Any]] = dict
+        self._truth: Truth | None = None
+        self._writing = threading.Lock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="output", daemon=True)
 
-    def finish(self, recorder: Recorder, summary: Mapping[str, Any], truth: Truth | None) -> None:
-        """Close the documents and write the tables, the summary and the figure."""
+    @property
+    def lost(self) -> dict[str, int]:
+        """Number of documents and of rows of tables that are not in the files."""
+        return {"documents": self.documents.lost, "rows": self._tables.lost}
+
+    def start(self, summary: Callable[[], Mapping[str, Any]], truth: Truth | None) -> None:
+        """Begin to write.
+
+        Parameters
+        ----------
+        summary : callable
+            Returns the contents of summary.json; called from a thread.
+        truth : Truth or None
+            True values, for the picture.
+        """
+        self._summary, self._truth = summary, truth
+        self._thread.start()
+
+    def finish(self, *, hurried: bool = False) -> None:
+        """Write what remains and release the folder.
+
+        Parameters
+        ----------
+        hurried : bool
+            Whether to leave the picture as it was drawn last.
+        """
+        self._ended.set()
+        if self._thread.ident is not None:
+            self._thread.join(_HURRIED_S if hurried else None)
+        with self._writing:
+            self.documents.close()
+            self._tables.close()
+        if not hurried:
+            self._draw()
+        self._write_summary()  # after all else, since it counts what was not written
+        self._lock.release()
+
+    def release(self) -> None:
+        """Give up the folder before a session began."""
         self.documents.close()
-        _table(self.folder / "descriptors.csv", recorder.columns(), recorder.frames)
-        names = ["time", "run_uid", *NAME_COLUMNS, "id", "rule", "action", "args", "status", "status_reason"]
-        names += ["confidence", "reason"]
-        _table(self.folder / "decisions.csv", names, recorder.decisions)
-        (self.folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-        if recorder.frames:
+        self._lock.release()
+
+    def _work(self) -> None:
+        picture_due = float("inf")
+        drawn = 0
+        while not self._ended.wait(_WRITE_S):
+            with self._writing:
+                if self._ended.is_set():
+                    return
+                self.documents.flush()
+                self._tables.write()
+            self._write_summary()
+            frames, now = self.recorder.frames, time.monotonic()
+            if frames and picture_due == float("inf"):
+                picture_due = now + _FIRST_PICTURE_S
+            if frames > drawn and now > picture_due:
+                drawn = frames
+                self._draw()
+                taken = time.monotonic() - now
+                picture_due = now + max(_PICTURE_S, taken / _PICTURE_SHARE)
+
+    def _write_summary(self) -> None:
+        text = json.dumps(self._summary(), indent=2) + "\n"
+        self._guarded(SUMMARY, lambda new: _write_text(new, text))
+
+    def _draw(self) -> None:
+        drawn = self.recorder.drawn()
+        if drawn.frames:
             from .figures import draw_operando
 
-            draw_operando(self.folder / "operando.png", recorder, truth)
+            self._guarded(PICTURE, lambda new: draw_operando(new, drawn, self._truth))
+
+    def _guarded(self, name: str, write: Callable[[Path], None]) -> None:
+        try:
+            replace_file(self.folder / name, write)
+        except OSError as error:
+            self._alarm.failed(name, error)
+        except Exception:
+            _log.exception("output not written", file=name)
+        else:
+            self._alarm.written(name)
+
+
+def fresh_folder(parent: Path) -> Path:
+    """Create a new folder in ``parent``, named after the time: 2026-11-27T101500."""
+    name = datetime.now().strftime("%Y-%m-%dT%H%M%S")
+    for number in range(1, 1000):
+        folder = parent / (name if number == 1 else f"{name}-{number}")
+        make_folder(parent)
+        with suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+    raise InputError(f"{parent}: found no free name for a new folder")
 
 
 def make_folder(folder: Path) -> None:
@@ -41,8 +206,27 @@ def make_folder(folder: Path) -> None:
         raise InputError(f"{folder}: cannot be used as the output folder: {error.strerror}") from None
 
 
-def _table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
+def lock_folder(folder: Path) -> FileLock:
+    """Create a folder unless it exists, and lock it; the lock ends with the process."""
+    make_folder(folder)
+    lock = FileLock(folder / _LOCK, timeout=0, thread_local=False)
+    try:
+        (folder / _LOCK).open("ab").close()  # the lock takes a folder without write permission for one in use
+        lock.acquire()
+    except Timeout:
+        raise InputError(f"{folder}: in use by another agent; name another --out, or end that agent first") from None
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be used as the output folder: {error.strerror}") from None
+    return lock
+
+
+def _size(path: Path) -> int:
+    """Return the size of a file; 0 if there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

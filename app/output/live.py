@@ -12,7 +12,6 @@ from rich.text import Text
 
 from .recorder import NAME_COLUMNS, OOD_LIMIT, VOLTAGE_FIELDS, Recorder, named
 
-_TABLE_ROWS = 12
 _LINE_INTERVAL_S = 5.0
 
 
@@ -36,10 +35,10 @@ class Display:
     def refresh(self) -> None:
         """Show the frames since the last call."""
         frames = self._recorder.frames
-        self._progress.update(self._task, completed=len(frames))
+        self._progress.update(self._task, completed=frames)
         if self._live is not None:
             self._live.update(Group(self._table(), self._progress), refresh=True)
-        elif len(frames) > self._shown and time.monotonic() - self._shown_at > _LINE_INTERVAL_S:
+        elif frames > self._shown and time.monotonic() - self._shown_at > _LINE_INTERVAL_S:
             self._line()
 
     def stop(self) -> None:
@@ -47,12 +46,12 @@ class Display:
         if self._live is not None:
             self.refresh()
             self._live.stop()
-        elif len(self._recorder.frames) > self._shown:
+        elif self._recorder.frames > self._shown:
             self._line()
 
     def _line(self) -> None:
-        self._shown, self._shown_at = len(self._recorder.frames), time.monotonic()
-        row = self._recorder.frames[-1]
+        self._shown, self._shown_at = self._recorder.frames, time.monotonic()
+        row = self._recorder.latest[-1]
         self._console.print(
             f"frame {row['seq_num']} ({named(row)}): OS {row.get('OS_mean', float('nan')):.2f} "
             f"({row.get('OS_lo', float('nan')):.2f}…{row.get('OS_hi', float('nan')):.2f}), "
@@ -63,10 +62,12 @@ class Display:
 
     def _table(self) -> Table:
         """Return the latest frames; names in which they differ, and decisions, take the place of some numbers."""
-        latest = self._recorder.frames[-_TABLE_ROWS:]
+        with self._recorder.lock:
+            latest = list(self._recorder.latest)
+            decided = list(self._recorder.latest_decisions.values())
         voltage = next((name for name in VOLTAGE_FIELDS if latest and name in latest[-1]), None)
         differ = [name for name in NAME_COLUMNS if len({row[name] for row in latest}) > 1]
-        at = {round(d["time"], 6): f"[bold]{d['action']}[/] {d['status']}" for d in self._recorder.decisions}
+        at = {round(d["time"], 6): f"[bold]{d['action']}[/] {d['status']}" for d in decided}
         decisions = [at.get(round(row["time"], 6), "") for row in latest]
         left_out = {"CN", "latency"} if differ or any(decisions) else set[str]()
         left_out |= {"time"} if differ else set()

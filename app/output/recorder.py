@@ -1,7 +1,9 @@
 """Tables of a session: the agent's documents as rows, and the true values of a simulated beamline."""
 
-from collections import Counter
-from collections.abc import Mapping
+import random
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,106 +19,221 @@ _FIRST_COLUMNS = ("time", "run_uid", "seq_num")
 NAME_COLUMNS = ("sample", "scan_id", "file", "element")
 """Columns of every table of a session that say what was measured."""
 _QUALITY_COLUMNS = ("ood_score", "e0_ev", "edge_step", "noise", "latency_ms", "flags")
+MAX_DRAWN = 1000
+"""Number of frames in the picture."""
+LATEST = 12
+"""Number of frames in the live view."""
+LATEST_DECISIONS = 100
+"""Number of decisions in the picture."""
+MAX_READINGS = 500
+"""Number of readings that have columns, over all runs; documents.jsonl contains the others too."""
+MAX_SAMPLES = 1000
+"""Number of samples that the summary counts one by one."""
+OTHERS = "other samples"
+_LATENCY_BINS_MS = np.geomspace(1e-3, 1e7, 2400)
+"""Upper ends of the classes in which latencies are counted, ms; they differ by 1 %."""
 _GAP_REASONS = frozenset({Reason.JOINED_LATE, Reason.LATE, Reason.QUEUE_FULL, Reason.EVENTS_LOST})
 
 
-@dataclass
-class Recorder:
-    """A subscriber that collects the agent's documents."""
+def _ignore(row: dict[str, Any]) -> None:
+    """Do nothing with a row."""
 
-    frames: list[dict[str, Any]] = field(default_factory=list)
-    """A row of descriptors.csv per frame."""
+
+@dataclass(slots=True)
+class DrawnFrame:
+    """A frame of the picture."""
+
+    row: dict[str, Any]
+    """Its row of descriptors.csv."""
+    series: str
+    """Key of its series."""
+    spectrum: np.ndarray | None = None
+    """(G,) aligned spectrum."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What the picture of a session shows."""
+
+    frames: list[DrawnFrame]
+    """All frames or, of more than ``MAX_DRAWN``, a random sample and the latest one."""
+    count: int
+    """Number of all frames."""
     decisions: list[dict[str, Any]] = field(default_factory=list)
-    """One per decision, with its latest status."""
-    set_aside: Counter[str] = field(default_factory=Counter)
-    """Number of frames set aside, by reason."""
-    gaps: Counter[str] = field(default_factory=Counter)
-    """Number of losses other than frames, by reason: runs joined late, documents and Events late or lost."""
-    numbered: int = 0
-    """Number of frames that were answered or set aside."""
-    spectra: dict[str, np.ndarray] = field(default_factory=dict)
-    """Aligned spectrum by frame uid."""
+    models: tuple[str, ...] = ()
     grid: np.ndarray | None = None
-    models: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of the models in use, by name."""
-    descriptors: list[str] = field(default_factory=list)
-    """Names of the descriptors, in the card's order."""
-    readings: list[str] = field(default_factory=list)
-    """Names of the scalar readings of the frames."""
-    series: dict[str, str] = field(default_factory=dict)
-    """Key of the series of each watched run, by the run's uid."""
-    _parents: dict[str, str] = field(default_factory=dict)
-    _streams: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """(G,) energies of the spectra."""
+
+    def by_series(self) -> list[list[DrawnFrame]]:
+        """Return the frames of each series and element in the order of time, the earliest series first."""
+        found: dict[tuple[str, str], list[DrawnFrame]] = {}
+        for frame in sorted(self.frames, key=lambda f: f.row["time"]):
+            found.setdefault((frame.series, frame.row["element"]), []).append(frame)
+        return list(found.values())
+
+
+class Recorder:
+    """A subscriber that keeps of the agent's documents what the live view, the picture and the summary need.
+
+    Its memory does not grow with the number of frames. One thread sends documents; others may read meanwhile.
+
+    Parameters
+    ----------
+    frame_row : callable
+        Receives the row of descriptors.csv of each frame.
+    decision_row : callable
+        Receives the row of decisions.csv of each decision with a last status.
+    """
+
+    def __init__(
+        self,
+        frame_row: Callable[[dict[str, Any]], None] = _ignore,
+        decision_row: Callable[[dict[str, Any]], None] = _ignore,
+    ) -> None:
+        self.frames = 0
+        """Number of answered frames."""
+        self.latest: deque[dict[str, Any]] = deque(maxlen=LATEST)
+        """Rows of the latest frames."""
+        self.decisions = 0
+        """Number of decisions."""
+        self.latest_decisions: dict[str, dict[str, Any]] = {}
+        """The latest decisions by id, with their latest status."""
+        self.stopped_by: str | None = None
+        """Rule of the first acknowledged stop."""
+        self.set_aside: Counter[str] = Counter()
+        """Number of frames set aside, by reason."""
+        self.gaps: Counter[str] = Counter()
+        """Number of losses other than frames, by reason: runs joined late, documents late or lost."""
+        self.flags: Counter[str] = Counter()
+        """Number of frames with each flag."""
+        self.samples: Counter[str] = Counter()
+        """Number of frames of each named sample."""
+        self.numbered = 0
+        """Number of frames that were answered or set aside."""
+        self.models: dict[str, str] = {}
+        """SHA-256 of the models in use, by name."""
+        self._descriptors: list[str] = []
+        self._readings: list[str] = []
+        self._frame_row, self._decision_row = frame_row, decision_row
+        self._grid: np.ndarray | None = None
+        self._drawn: list[DrawnFrame] = []
+        self._random = random.Random(0)
+        self._latest_drawn: DrawnFrame | None = None
+        self._latencies = np.zeros(len(_LATENCY_BINS_MS), np.int64)
+        self._runs: dict[str, tuple[str, str]] = {}
+        """Uid and series of the watched run, by the agent's open run."""
+        self._streams: dict[str, tuple[str, str]] = {}
+        """Name and run of the streams of the agent's open runs."""
+        self.lock = threading.RLock()
+        """Held while a document is taken; hold it to read values that belong together."""
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
-        if name == "start":
-            self._parents[doc["uid"]] = doc["parent_uid"]
-            self.series[doc["parent_uid"]] = doc.get("series", doc["parent_uid"])
-            if doc["model"]["sha256"]:
-                self.models[doc["model"]["name"]] = doc["model"]["sha256"]
-        elif name == "descriptor":
-            self._streams[doc["uid"]] = doc["name"], self._parents[doc["run_start"]]
-            if doc["name"] == "spectra":
-                self.grid = np.asarray(doc["configuration"]["xas_agent"]["data"]["energy_relative_ev"])
-            if doc["name"] == "descriptors":
-                names = [key.removesuffix("_mean") for key in doc["hints"]["xas_agent"]["fields"]]
-                self.descriptors += [name for name in names if name not in self.descriptors]
-                self.readings += [r for r in doc["object_keys"]["readings"] if r not in self.readings]
-        elif name == "event":
-            stream, run_uid = self._streams[doc["descriptor"]]
-            getattr(self, f"_{stream}")(doc, run_uid)
+        with self.lock:
+            if name == "start":
+                self._runs[doc["uid"]] = doc["parent_uid"], doc.get("series", doc["parent_uid"])
+                if doc["model"]["sha256"]:
+                    self.models[doc["model"]["name"]] = doc["model"]["sha256"]
+            elif name == "descriptor":
+                self._describe(doc)
+            elif name == "event" and doc["descriptor"] in self._streams:
+                stream, run = self._streams[doc["descriptor"]]
+                getattr(self, f"_on_{stream}")(doc, *self._runs[run])
+            elif name == "stop":
+                self._runs.pop(doc["run_start"], None)
+                self._streams = {uid: s for uid, s in self._streams.items() if s[1] != doc["run_start"]}
 
-    def _descriptors(self, doc: Mapping[str, Any], run_uid: str) -> None:
+    def _describe(self, doc: Mapping[str, Any]) -> None:
+        if doc["run_start"] not in self._runs:
+            return
+        self._streams[doc["uid"]] = doc["name"], doc["run_start"]
+        if doc["name"] == "spectra":
+            self._grid = np.asarray(doc["configuration"]["xas_agent"]["data"]["energy_relative_ev"])
+        if doc["name"] == "descriptors":
+            names = [key.removesuffix("_mean") for key in doc["hints"]["xas_agent"]["fields"]]
+            self._descriptors += [name for name in names if name not in self._descriptors]
+            new = [r for r in doc["object_keys"]["readings"] if r not in self._readings]
+            self._readings += new[: MAX_READINGS - len(self._readings)]
+
+    def _on_descriptors(self, doc: Mapping[str, Any], run_uid: str, series: str) -> None:
         data = doc["data"]
         readings = {f"reading_{key}": data[key] for key in _FIRST_COLUMNS if key in data}
-        frame = {"time": data["frame_time"], "run_uid": run_uid, "seq_num": data["frame_seq_num"]}
-        self.frames.append({**data, **readings, **frame})
+        row = {**data, **readings, "time": data["frame_time"], "run_uid": run_uid, "seq_num": data["frame_seq_num"]}
+        self.frames += 1
         self.numbered += 1
+        self.latest.append(row)
+        self.flags.update(str(flag) for flag in Flag.of(row["flags"]))
+        if sample := row["sample"]:
+            self.samples[sample if sample in self.samples or len(self.samples) < MAX_SAMPLES else OTHERS] += 1
+        self._latencies[min(np.searchsorted(_LATENCY_BINS_MS, row["latency_ms"]), len(self._latencies) - 1)] += 1
+        self._draw(DrawnFrame(row, series))
+        self._frame_row(row)
 
-    def _spectra(self, doc: Mapping[str, Any], _: str) -> None:
-        self.spectra[doc["data"]["frame_uid"]] = np.asarray(doc["data"]["spectrum"], np.float32)
+    def _draw(self, frame: DrawnFrame) -> None:
+        """Keep a frame for the picture: each with the same probability (reservoir sampling)."""
+        self._latest_drawn = frame
+        if len(self._drawn) < MAX_DRAWN:
+            self._drawn.append(frame)
+        elif (place := self._random.randrange(self.frames)) < MAX_DRAWN:
+            self._drawn[place] = frame
 
-    def _decisions(self, doc: Mapping[str, Any], run_uid: str) -> None:
+    def _on_spectra(self, doc: Mapping[str, Any], _run_uid: str, _series: str) -> None:
+        latest = self._latest_drawn
+        if latest is not None and latest.row["frame_uid"] == doc["data"]["frame_uid"]:
+            latest.spectrum = np.asarray(doc["data"]["spectrum"], np.float32)
+
+    def _on_decisions(self, doc: Mapping[str, Any], run_uid: str, _series: str) -> None:
         row = {"time": doc["time"], "run_uid": run_uid, **doc["data"]}
-        earlier = [i for i, decision in enumerate(self.decisions) if decision["id"] == row["id"]]
-        if earlier:
-            self.decisions[earlier[0]] = row
-        else:
-            self.decisions.append(row)
+        self.decisions += row["id"] not in self.latest_decisions
+        self.latest_decisions[row["id"]] = row
+        if row["action"] == "stop" and row["status"] == "acknowledged":
+            self.stopped_by = self.stopped_by or row["rule"]
+        if _settled(row):
+            self._decision_row(row)
+            settled = (uid for uid, decision in self.latest_decisions.items() if _settled(decision))
+            if len(self.latest_decisions) > LATEST_DECISIONS:
+                del self.latest_decisions[next(settled)]
 
-    def _quality(self, doc: Mapping[str, Any], _: str) -> None:
+    def _on_quality(self, doc: Mapping[str, Any], _run_uid: str, _series: str) -> None:
         reason, number, count = (doc["data"][key] for key in ("reason", "frame_seq_num", "count"))
         (self.gaps if reason in _GAP_REASONS else self.set_aside)[reason] += count
         self.numbered += count if number else 0
 
+    def unsettled(self) -> list[dict[str, Any]]:
+        """Return the rows of the decisions without a last status."""
+        with self.lock:
+            return [row for row in self.latest_decisions.values() if not _settled(row)]
+
     def columns(self) -> list[str]:
         """Return the header of descriptors.csv."""
-        estimates = [c for d in self.descriptors for c in (d, f"{d}_p", f"{d}_mean", f"{d}_lo", f"{d}_hi")]
-        readings = [f"reading_{r}" if r in _FIRST_COLUMNS else r for r in self.readings]
+        with self.lock:
+            estimates = [c for d in self._descriptors for c in (d, f"{d}_p", f"{d}_mean", f"{d}_lo", f"{d}_hi")]
+            readings = [f"reading_{r}" if r in _FIRST_COLUMNS else r for r in self._readings]
         return [*_FIRST_COLUMNS, *NAME_COLUMNS, *estimates, *_QUALITY_COLUMNS, *readings]
 
-    def by_series(self) -> list[list[dict[str, Any]]]:
-        """Return the rows of each series and element in the order of time, the earliest series first."""
-        found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        for row in sorted(self.frames, key=lambda r: r["time"]):
-            found.setdefault((self.series[row["run_uid"]], row["element"]), []).append(row)
-        return list(found.values())
-
-    def samples(self) -> dict[str, int]:
-        """Return the number of frames of each named sample."""
-        return dict(Counter(row["sample"] for row in self.frames if row["sample"]))
-
-    def flags(self) -> dict[str, int]:
-        """Return the number of frames with each flag."""
-        return dict(Counter(str(flag) for row in self.frames for flag in Flag.of(row["flags"])))
+    def drawn(self) -> Drawn:
+        """Return what the picture shows now."""
+        with self.lock:
+            frames = list(self._drawn)
+            if self._latest_drawn is not None and all(frame is not self._latest_drawn for frame in frames):
+                frames.append(self._latest_drawn)
+            decisions = list(self.latest_decisions.values())
+            return Drawn(frames, self.frames, decisions, tuple(self.models), self._grid)
 
     def latency_ms(self) -> dict[str, float]:
-        """Return the 50th and 99th percentile of the latency over the frames, ms."""
-        values = [row["latency_ms"] for row in self.frames]
-        if not values:
+        """Return the 50th and 99th percentile of the latency over the frames, ms, to 1 %."""
+        if not self.frames:
             return {}
-        p50, p99 = np.percentile(values, [50, 99])
-        return {"p50": round(float(p50), 3), "p99": round(float(p99), 3)}
+        ranks = np.searchsorted(np.cumsum(self._latencies), [0.5 * self.frames, 0.99 * self.frames])
+        p50, p99 = (float(_LATENCY_BINS_MS[rank]) for rank in ranks)
+        return {"p50": round(p50, 3), "p99": round(p99, 3)}
+
+
+def _settled(decision: Mapping[str, Any]) -> bool:
+    """Whether a decision has its last status; a proposed one with a reason is advice, which nobody answers."""
+    status = decision["status"]
+    return status in ("acknowledged", "rejected", "expired") or (
+        status == "proposed" and bool(decision["status_reason"])
+    )
 
 
 def named(*rows: Mapping[str, Any]) -> str:
@@ -164,7 +281,7 @@ class Truth:
 
 
 def compare_with_truth(recorder: Recorder, truth: Truth) -> dict[str, float] | None:
-    """Compare the mean oxidation states with 4 − x, their value by charge balance in LixMO2.
+    """Compare the mean oxidation states of the picture with 4 − x, their value by charge balance in LixMO2.
 
     Returns
     -------
@@ -174,7 +291,8 @@ def compare_with_truth(recorder: Recorder, truth: Truth) -> dict[str, float] | N
         series whose end points are known. None for fewer than three different true values.
     """
     x = truth.by_frame()
-    pairs = [(r["OS_mean"], 4 - x[r["seq_num"]]) for r in recorder.frames if "OS_mean" in r and r["seq_num"] in x]
+    rows = sorted((frame.row for frame in recorder.drawn().frames), key=lambda row: row["time"])
+    pairs = [(r["OS_mean"], 4 - x[r["seq_num"]]) for r in rows if "OS_mean" in r and r["seq_num"] in x]
     if len({true for _, true in pairs}) < 3:
         return None
     from scipy.stats import rankdata

@@ -8,6 +8,7 @@ import typer
 from xas_agent.adapters.files.folder import FolderSource
 from xas_agent.app.commands.shared import conclude
 from xas_agent.app.config import load_config
+from xas_agent.app.output.folder import OutputFolder
 from xas_agent.app.session import Session
 
 
@@ -37,7 +38,8 @@ def test_a_source_that_fails_leaves_whole_files_and_an_error(tmp_path, capsys):
     (tmp_path / "in").mkdir()
     source = FolderSource(tmp_path / "in")
     (tmp_path / "in").rmdir()
-    with Session(load_config({"model": {"use": ["co-k"], "threads": 1}}), tmp_path / "out") as session:
+    config, output = load_config({"model": {"use": ["co-k"], "threads": 1}}), OutputFolder(tmp_path / "out")
+    with Session(config, output) as session:
         session.watch(source)
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["frames"] == 0
     with pytest.raises(typer.Exit) as ended:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from xas_agent.app.output.figures import draw_operando
-from xas_agent.app.output.recorder import Recorder, named
+from xas_agent.app.output.recorder import Drawn, DrawnFrame, named
 
 
 def row(time: float, run: str, sample: str = "", element: str = "Co", **more: Any) -> dict[str, Any]:
@@ -16,23 +16,22 @@ def row(time: float, run: str, sample: str = "", element: str = "Co", **more: An
     return {**frame, **about, **estimates, **more}
 
 
-def recorded(*rows: dict[str, Any]) -> Recorder:
-    return Recorder(frames=list(rows), series={r["run_uid"]: r["sample"] or r["run_uid"] for r in rows})
+def drawn(*rows: dict[str, Any]) -> Drawn:
+    return Drawn([DrawnFrame(row, row["sample"] or row["run_uid"]) for row in rows], len(rows))
 
 
 def test_rows_of_a_sample_are_one_series_over_its_runs_and_in_the_order_of_time():
-    recorder = recorded(
+    picture = drawn(
         row(4, "r3", "a"), row(1, "r1", "a"), row(2, "r2", "b"), row(3, "r4"), row(5, "r5"), row(6, "r1", "a", "Ni")
     )
-    times = [[r["time"] for r in rows] for rows in recorder.by_series()]
+    times = [[frame.row["time"] for frame in frames] for frames in picture.by_series()]
     assert times == [[1, 4], [2], [3], [5], [6]]
-    assert recorder.samples() == {"a": 3, "b": 1}
 
 
 @pytest.mark.parametrize("samples", [[""], ["$\\frac"], ["_hidden", "$a", "b" * 200], [f"s{k}" for k in range(30)]])
 def test_any_samples_are_drawn(samples: list[str], tmp_path: Path):
     rows = [row(float(k), f"r{k}", sample) for k, sample in enumerate(samples * 2)]
-    draw_operando(tmp_path / "operando.png", recorded(*rows), None)
+    draw_operando(tmp_path / "operando.png", drawn(*rows), None)
     assert (tmp_path / "operando.png").read_bytes().startswith(b"\x89PNG")
 
 

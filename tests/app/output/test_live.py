@@ -29,7 +29,10 @@ def test_frames_are_named_and_no_number_is_cut(differ: bool, decided: bool):
     names = [{"sample": "Li[CoO2]" * k, "scan_id": 252000 + k} for k in (1, 1 + differ)]
     rows = [row(k, **name) for k, name in enumerate(names)]
     decisions = [{"time": rows[0]["time"], "action": "stop", "status": "acknowledged"}] if decided else []
-    said = printed(Recorder(frames=rows, decisions=decisions))
+    recorder = Recorder()
+    recorder.latest.extend(rows)
+    recorder.latest_decisions.update(zip("1", decisions, strict=False))
+    said = printed(recorder)
     title = said.splitlines()[0].strip()
     assert title == ("2 samples, scans 252001–252002, Co" if differ else "Li[CoO2], scan 252001, Co")
     assert ("measured" in said, "acknowledged" in said) == (differ, decided)

@@ -1,25 +1,134 @@
-"""What a session remembers of the agent's documents."""
+"""What a session remembers of the agent's documents, without end and within bounds."""
 
 from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
 
 from xas_agent.agent.types.reasons import Flag, Reason
-from xas_agent.app.output.recorder import Recorder
+from xas_agent.app.output.recorder import LATEST, LATEST_DECISIONS, MAX_DRAWN, MAX_SAMPLES, OTHERS, Recorder
+
+NAMES = {"sample": "", "scan_id": 0, "file": "", "element": "Co"}
+
+
+def started(recorder: Recorder, run: str = "run") -> Recorder:
+    """Begin a run of the agent, with its streams."""
+    start = {"uid": f"a/{run}", "parent_uid": run, "series": run, "model": {"name": "none", "sha256": ""}}
+    recorder("start", start)
+    for name in ("descriptors", "spectra", "decisions", "quality"):
+        descriptor: dict[str, Any] = {"uid": f"{name}/{run}", "name": name, "run_start": f"a/{run}"}
+        if name == "descriptors":
+            descriptor |= {"hints": {"xas_agent": {"fields": ["OS_mean"]}}, "object_keys": {"readings": ["voltage"]}}
+        if name == "spectra":
+            descriptor["configuration"] = {"xas_agent": {"data": {"energy_relative_ev": [0.0, 1.0]}}}
+        recorder("descriptor", descriptor)
+    return recorder
+
+
+def frame(recorder: Recorder, number: int, run: str = "run", **more: Any) -> None:
+    data = {
+        "frame_uid": f"{run}/{number}",
+        "frame_time": float(number),
+        "frame_seq_num": number,
+        "flags": "",
+        **NAMES,
+    }
+    recorder("event", {"descriptor": f"descriptors/{run}", "data": data | {"latency_ms": 1.0} | more})
+    spectrum = {"frame_uid": f"{run}/{number}", "spectrum": [float(number), 0.0]}
+    recorder("event", {"descriptor": f"spectra/{run}", "data": spectrum})
+
+
+def decision(recorder: Recorder, id: int, status: str, status_reason: str = "", **more: Any) -> None:
+    data = {"id": str(id), "rule": "r", "action": "stop", "status": status, "status_reason": status_reason, **more}
+    recorder("event", {"descriptor": "decisions/run", "time": 1.0, "data": data})
 
 
 def test_flags_are_counted_even_one_with_a_comma():
+    recorder = started(Recorder())
     both = ", ".join((Flag.NOT_FLUORESCENCE, Flag.GLITCHES_REPAIRED))
-    recorder = Recorder(frames=[{"flags": both}, {"flags": Flag.GLITCHES_REPAIRED.value}, {"flags": ""}])
-    assert recorder.flags() == {Flag.NOT_FLUORESCENCE.value: 1, Flag.GLITCHES_REPAIRED.value: 2}
+    for number, flags in enumerate((both, Flag.GLITCHES_REPAIRED.value, ""), 1):
+        frame(recorder, number, flags=flags)
+    assert recorder.flags == {Flag.NOT_FLUORESCENCE.value: 1, Flag.GLITCHES_REPAIRED.value: 2}
 
 
 def test_losses_of_documents_are_gaps_and_other_reasons_are_set_aside():
-    recorder = Recorder()
-    recorder("start", {"uid": "a", "parent_uid": "run", "model": {"name": "none", "sha256": ""}})
-    recorder("descriptor", {"uid": "d", "name": "quality", "run_start": "a"})
+    recorder = started(Recorder())
     notes = ((Reason.EVENTS_LOST, 0, 5), (Reason.NO_PRE_EDGE, 3, 1), (Reason.OVERLOAD, 4, 7))
     for reason, number, count in notes:
         data = {"reason": reason.value, "frame_seq_num": number, "count": count}
-        recorder("event", {"descriptor": "d", "data": data})
+        recorder("event", {"descriptor": "quality/run", "data": data})
     assert recorder.gaps == Counter({"events lost": 5})
     assert recorder.set_aside == Counter({"no pre-edge": 1, "overload": 7})
     assert recorder.numbered == 8
+
+
+def test_of_many_frames_a_sample_of_every_series_is_kept_with_its_spectra():
+    rows: list[dict[str, Any]] = []
+    recorder = started(started(Recorder(rows.append), "a"), "b")
+    for number in range(1, MAX_DRAWN + 2001):
+        frame(recorder, number, "ab"[number % 2])
+    assert (recorder.frames, len(rows), len(recorder.latest)) == (MAX_DRAWN + 2000, MAX_DRAWN + 2000, LATEST)
+    drawn = recorder.drawn()
+    assert MAX_DRAWN <= len(drawn.frames) <= MAX_DRAWN + 1
+    assert max(f.row["seq_num"] for f in drawn.frames) == MAX_DRAWN + 2000
+    for frames in drawn.by_series():
+        assert len(frames) > MAX_DRAWN / 3
+        assert all(f.spectrum is not None and f.spectrum[0] == f.row["seq_num"] for f in frames)
+
+
+def test_few_frames_are_all_drawn():
+    recorder = started(Recorder())
+    for number in range(1, 51):
+        frame(recorder, number)
+    assert [f.row["seq_num"] for f in recorder.drawn().frames] == list(range(1, 51))
+
+
+def test_latencies_are_those_of_all_frames_to_a_hundredth():
+    recorder, rng = started(Recorder()), np.random.default_rng(0)
+    values = 10 ** rng.uniform(-1, 5, 5000)
+    assert recorder.latency_ms() == {}
+    for number, value in enumerate(values, 1):
+        frame(recorder, number, latency_ms=float(value))
+    p50, p99 = np.percentile(values, [50, 99])
+    assert recorder.latency_ms() == pytest.approx({"p50": p50, "p99": p99}, rel=0.02)
+
+
+def test_samples_beyond_a_number_are_counted_together():
+    recorder = started(Recorder())
+    for number in range(1, MAX_SAMPLES + 11):
+        frame(recorder, number, sample=f"s{number}")
+    frame(recorder, 1, sample="s1")
+    assert len(recorder.samples) == MAX_SAMPLES + 1
+    assert (recorder.samples["s1"], recorder.samples[OTHERS]) == (2, 10)
+
+
+def test_a_decision_is_a_row_once_with_its_last_status():
+    rows: list[dict[str, Any]] = []
+    recorder = started(Recorder(decision_row=rows.append))
+    for status in ("proposed", "sent"):
+        decision(recorder, 1, status)
+    assert rows == []
+    assert [row["id"] for row in recorder.unsettled()] == ["1"]
+    decision(recorder, 2, "proposed", "controls are off: advice only")
+    decision(recorder, 1, "acknowledged")
+    assert [(row["id"], row["status"]) for row in rows] == [("2", "proposed"), ("1", "acknowledged")]
+    assert (recorder.decisions, recorder.stopped_by, recorder.unsettled()) == (2, "r", [])
+
+
+def test_settled_decisions_are_forgotten_and_open_ones_are_not():
+    recorder = started(Recorder())
+    decision(recorder, 0, "sent")
+    for id in range(1, LATEST_DECISIONS + 50):
+        decision(recorder, id, "rejected", "no")
+    assert recorder.decisions == LATEST_DECISIONS + 50
+    assert len(recorder.latest_decisions) == LATEST_DECISIONS
+    assert [row["id"] for row in recorder.unsettled()] == ["0"]
+
+
+def test_what_belongs_to_an_ended_or_unknown_run_is_let_go():
+    recorder = started(Recorder())
+    recorder("stop", {"run_start": "a/run"})
+    frame(recorder, 1)
+    recorder("descriptor", {"uid": "d", "name": "quality", "run_start": "elsewhere"})
+    assert recorder.frames == 0

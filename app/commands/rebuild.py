@@ -1,0 +1,23 @@
+"""``xas-agent rebuild``: tables and picture of a session from its documents."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .shared import exit_on_error
+
+
+def rebuild(
+    folder: Annotated[Path, typer.Argument(help="Output folder of run or replay; its agent must have ended.")],
+) -> None:
+    """Write descriptors.csv, decisions.csv and operando.png again, from documents.jsonl.
+
+    Example: xas-agent rebuild out
+    """
+    from ..jobs.rebuild import rebuild as rebuild_folder
+
+    with exit_on_error():
+        recorder = rebuild_folder(folder)
+    typer.echo(f"{recorder.frames} frames, {recorder.decisions} decisions")
+    typer.echo(f"written {folder}/")

@@ -1,0 +1,97 @@
+"""A CSV table that grows as the session goes."""
+
+import csv
+import io
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...adapters.files import AppendedFile
+from .kept import Alarm, replace_file
+
+MAX_WAITING = 5000
+"""Number of rows that wait for space on the disk."""
+
+
+class CsvTable:
+    """Appends rows to a table; if a new column comes, the table is written anew with it.
+
+    :meth:`append` may be called from any thread; one thread at a time writes.
+
+    Parameters
+    ----------
+    path : Path
+    columns : callable
+        Returns the header, which may gain names.
+    alarm : Alarm
+        Learns of a disk that is full.
+    """
+
+    def __init__(self, path: Path, columns: Callable[[], Sequence[str]], alarm: Alarm) -> None:
+        self._path, self._columns, self._alarm = path, columns, alarm
+        self._waiting: deque[Mapping[str, Any]] = deque()
+        self._dropped = 0
+        self._header: Sequence[str] = ()
+        self._file: AppendedFile | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def lost(self) -> int:
+        """Number of rows that are not in the file."""
+        return self._dropped + len(self._waiting)
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add a row, which the next :meth:`write` writes; if too many wait, the oldest is dropped and counted."""
+        with self._lock:
+            self._waiting.append(row)
+            if len(self._waiting) > MAX_WAITING:
+                self._waiting.popleft()
+                self._dropped += 1
+
+    def write(self) -> None:
+        """Write the rows that wait; if this fails, they wait on."""
+        with self._lock:
+            rows, self._waiting = self._waiting, deque()
+        try:
+            self._write(rows)
+        except OSError as error:
+            with self._lock:
+                rows.extend(self._waiting)
+                self._waiting = rows
+                while len(rows) > MAX_WAITING:
+                    rows.popleft()
+                    self._dropped += 1
+            self._alarm.failed(self._path.name, error)
+        else:
+            self._alarm.written(self._path.name)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+    def _write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        header = self._columns()
+        if self._file is None or header != self._header:
+            replace_file(self._path, lambda new: self._copy(new, header))
+            self.close()
+            self._file, self._header = AppendedFile(self._path), header
+        if rows:
+            text = io.StringIO(newline="")
+            _writer(text, self._header).writerows(rows)
+            self._file.write(text.getvalue().encode())
+
+    def _copy(self, new: Path, header: Sequence[str]) -> None:
+        """Write the header and the rows so far to a new file."""
+        with new.open("w", newline="", encoding="utf-8") as target:
+            writer = _writer(target, header)
+            writer.writeheader()
+            if self._file is not None:
+                with self._path.open(newline="", encoding="utf-8") as source:
+                    writer.writerows(csv.DictReader(source))
+
+
+def _writer(file: Any, header: Sequence[str]) -> "csv.DictWriter[str]":
+    return csv.DictWriter(file, header, restval="", extrasaction="ignore")

@@ -1,0 +1,145 @@
+"""Files of a session that outlive a full disk: what cannot be written waits in memory, up to a limit."""
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ...adapters.files import FileSink
+from ...agent.types import get_logger
+
+_log = get_logger()
+
+BACKLOG_MB = 8
+"""Size of the documents that wait for space on the disk, MB."""
+_RETRY_S = 1.0
+"""Interval at which writing is tried again, s."""
+
+
+class Alarm:
+    """Logs once that files of a folder cannot be written, and once that they can be written again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._broken: set[str] = set()
+        self._lock = threading.Lock()
+
+    @property
+    def on(self) -> bool:
+        """Whether a file could not be written at the last try."""
+        return bool(self._broken)
+
+    def failed(self, name: str, error: OSError) -> None:
+        """Report a file that cannot be written."""
+        with self._lock:
+            first = not self._broken
+            self._broken.add(name)
+        if first:
+            detail = f"found {error.strerror or error}, expected a writable disk; make space, and writing goes on"
+            _log.error("output not written", folder=str(self._folder), file=name, detail=detail)
+
+    def written(self, name: str) -> None:
+        """Report a file that is written."""
+        if name not in self._broken:
+            return
+        with self._lock:
+            self._broken.discard(name)
+            last = not self._broken
+        if last:
+            _log.info("output written again", folder=str(self._folder))
+
+
+class DocumentFile:
+    """The documents of a session: a subscriber that never raises on a full disk.
+
+    A document that cannot be written waits with all later ones. Beyond ``BACKLOG_MB`` the oldest Events among them
+    are dropped and counted; starts, Descriptors and stops wait on, because later Events mean nothing without them.
+    """
+
+    def __init__(self, path: Path, alarm: Alarm) -> None:
+        self._sink = FileSink(path, append=True)
+        self._alarm = alarm
+        self._waiting: deque[tuple[str, bytes]] = deque()
+        self._waiting_bytes = 0
+        self._tried_at = 0.0
+        self._closed = False
+        self._lock = threading.Lock()
+        self._dropped = 0
+
+    @property
+    def lost(self) -> int:
+        """Number of documents that are not in the file."""
+        return self._dropped + len(self._waiting)
+
+    def __call__(self, name: str, doc: dict[str, Any]) -> None:
+        """Append one document, or keep it."""
+        record = self._sink.encode(name, doc)
+        with self._lock:
+            self._waiting.append((name, record))
+            self._waiting_bytes += len(record)
+            if len(self._waiting) == 1 or time.monotonic() - self._tried_at > _RETRY_S:
+                self._write()
+            if self._waiting_bytes > BACKLOG_MB * 1_000_000:
+                self._drop()
+
+    def flush(self) -> None:
+        """Try to write what waits."""
+        with self._lock:
+            if self._waiting:
+                self._write()
+
+    def close(self) -> None:
+        """Write what waits, if possible, and close the file; later documents are only counted."""
+        self.flush()
+        with self._lock:
+            self._closed = True
+            self._sink.close()
+
+    def _write(self) -> None:
+        if self._closed:
+            return
+        self._tried_at = time.monotonic()
+        try:
+            while self._waiting:
+                self._sink.write(self._waiting[0][1])
+                self._waiting_bytes -= len(self._waiting.popleft()[1])
+        except OSError as error:
+            self._alarm.failed(self._sink.path.name, error)
+        else:
+            self._alarm.written(self._sink.path.name)
+
+    def _drop(self) -> None:
+        """Drop the older half of the waiting Events, so that this is rarely needed; without Events, of all."""
+        events = sum(name == "event" for name, _ in self._waiting)
+        drop = ((events or len(self._waiting)) + 1) // 2
+        self._dropped += drop
+        kept: deque[tuple[str, bytes]] = deque()
+        for name, record in self._waiting:
+            if drop and (name == "event" or not events):
+                drop -= 1
+                self._waiting_bytes -= len(record)
+            else:
+                kept.append((name, record))
+        self._waiting = kept
+
+
+def replace_file(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` make a file beside ``path``, which then takes its place at once.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written; the file at ``path`` is unchanged.
+    """
+    new = path.with_name(f".{path.name}.new{path.suffix}")
+    try:
+        write(new)
+        os.replace(new, path)
+    except BaseException:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,144 @@
+"""A full disk: what cannot be written waits, what is lost is counted, and the file stays whole."""
+
+import json
+import logging
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xas_agent.adapters.files import AppendedFile, FileSource
+from xas_agent.app.output.csv_table import MAX_WAITING, CsvTable
+from xas_agent.app.output.kept import BACKLOG_MB, Alarm, DocumentFile, replace_file
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """No file of this process grows beyond ``size`` bytes, as on a disk without space."""
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def start(uid: str) -> tuple[str, dict[str, Any]]:
+    return "start", {"uid": uid}
+
+
+def event(number: int, size: int = 100) -> tuple[str, dict[str, Any]]:
+    return "event", {"uid": f"e{number}", "text": "x" * size}
+
+
+def alarms(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.__dict__["event"] for record in caplog.records]
+
+
+def test_a_record_is_written_whole_or_not_at_all(tmp_path: Path):
+    file = AppendedFile(tmp_path / "a")
+    file.write(b"first\n")
+    with full_disk(9), pytest.raises(OSError, match="File too large"):
+        file.write(b"second\n")
+    assert (tmp_path / "a").read_bytes() == b"first\n"
+    file.write(b"third\n")
+    file.close()
+    assert (tmp_path / "a").read_bytes() == b"first\nthird\n"
+
+
+def test_an_appended_file_keeps_what_it_has(tmp_path: Path):
+    (tmp_path / "a").write_bytes(b"first\n")
+    file = AppendedFile(tmp_path / "a")
+    file.write(b"second\n")
+    file.close()
+    assert (tmp_path / "a").read_bytes() == b"first\nsecond\n"
+
+
+def test_after_a_short_lack_of_space_nothing_is_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, "xas_agent")
+    file = DocumentFile(tmp_path / "documents.jsonl", Alarm(tmp_path))
+    file(*start("a"))
+    with full_disk(500):
+        for number in range(100):
+            file(*event(number))
+        found = [json.loads(line) for line in (tmp_path / "documents.jsonl").read_text().splitlines()]
+        assert 0 < file.lost == 101 - len(found)
+    file.close()
+    assert file.lost == 0
+    assert [doc["uid"] for _, doc in FileSource(tmp_path / "documents.jsonl")] == [
+        "a",
+        *(f"e{k}" for k in range(100)),
+    ]
+    assert alarms(caplog) == ["output not written", "output written again"]
+
+
+def test_of_a_long_lack_of_space_the_loss_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, "xas_agent")
+    file = DocumentFile(tmp_path / "documents.jsonl", Alarm(tmp_path))
+    count, size = 50, BACKLOG_MB * 1_000_000 // 20
+    with full_disk(0):
+        file(*start("a"))
+        for number in range(count):
+            file(*event(number, size))
+        file("stop", {"uid": "z"})
+    file.close()
+    written = [doc["uid"] for _, doc in FileSource(tmp_path / "documents.jsonl")]
+    assert written[0] == "a"
+    assert written[-1] == "z"
+    assert 0 < file.lost == count + 2 - len(written)
+    assert alarms(caplog) == ["output not written", "output written again"]
+
+
+def test_what_waits_at_the_end_is_lost(tmp_path: Path):
+    file = DocumentFile(tmp_path / "documents.jsonl", Alarm(tmp_path))
+    with full_disk(0):
+        file(*start("a"))
+        file.close()
+    file(*start("b"))
+    assert file.lost == 2
+    assert (tmp_path / "documents.jsonl").read_bytes() == b""
+
+
+def test_a_table_waits_for_space_and_counts_what_it_drops(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    table = CsvTable(tmp_path / "t.csv", lambda: ["a"], Alarm(tmp_path))
+    table.append({"a": 1})
+    table.write()
+    with full_disk(4):
+        table.append({"a": 2})
+        for _ in range(3):
+            table.write()
+        assert table.lost == 1
+        for number in range(MAX_WAITING):
+            table.append({"a": number})
+    table.write()
+    table.close()
+    assert table.lost == 1
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == 2 + MAX_WAITING
+    assert alarms(caplog) == ["output not written"]
+
+
+def test_a_new_column_comes_into_the_whole_table(tmp_path: Path):
+    header = ["a", "c"]
+    table = CsvTable(tmp_path / "t.csv", lambda: list(header), Alarm(tmp_path))
+    table.append({"a": "1,\n", "c": "ü"})
+    table.write()
+    header.insert(1, "b")
+    table.append({"a": 2, "b": 3, "other": 4})
+    table.write()
+    table.close()
+    assert (tmp_path / "t.csv").read_bytes().decode() == 'a,b,c\r\n"1,\n",,ü\r\n2,3,\r\n'
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+
+def test_a_file_is_replaced_whole_or_stays(tmp_path: Path):
+    path = tmp_path / "summary.json"
+    replace_file(path, lambda new: new.write_text("old") and None)
+    with full_disk(3), pytest.raises(OSError, match="File too large"):
+        replace_file(path, lambda new: new.write_text("newer") and None)
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["summary.json"]

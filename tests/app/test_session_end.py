@@ -1,0 +1,86 @@
+"""However a session ends: whole files, right counts, and a folder that nobody overwrites."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from deadline import wait_until
+from forked import run_command
+
+from xas_agent.app.output.folder import OutputFolder, fresh_folder
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
+
+
+@contextmanager
+def watching(out: Path) -> "Iterator[subprocess.Popen[str]]":
+    """The embedded beamline and its agent, once frames are in the table."""
+    line = [sys.executable, "-m", "xas_agent", "run", "--out", str(out)]
+    with subprocess.Popen(
+        line, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
+    ) as process:
+        try:
+            wait_until(lambda: len(lines(out / "descriptors.csv")) > 2, 100)
+            yield process
+        finally:
+            process.kill()
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.is_file() else []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signals", [[signal.SIGHUP], [signal.SIGTERM], [signal.SIGTERM, signal.SIGTERM]])
+def test_a_signal_leaves_whole_files(signals: list[int], tmp_path: Path):
+    with watching(tmp_path / "out") as process:
+        for number in signals:
+            process.send_signal(number)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode in ((0,) if len(signals) == 1 else (0, 130)), stderr
+    assert "Traceback" not in stderr
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    documents = [json.loads(line) for line in lines(tmp_path / "out" / "documents.jsonl")]
+    assert documents[-1][0] == "stop"
+    assert summary["interrupted"]
+    assert len(lines(tmp_path / "out" / "descriptors.csv")) == 1 + summary["frames"]
+
+
+@pytest.mark.slow
+def test_after_a_kill_the_folder_is_kept_and_can_be_rebuilt(tmp_path: Path):
+    out = tmp_path / "out"
+    with watching(out) as process:
+        busy = run_command("run", "--frames", 1, "--out", out, code=2).stderr
+        process.kill()
+        process.communicate()
+    assert "in use by another agent" in busy
+    before = (out / "documents.jsonl").read_bytes()
+    assert "never overwritten" in run_command("run", "--frames", 1, "--out", out, code=2).stderr
+    assert (out / "documents.jsonl").read_bytes() == before
+    table = lines(out / "descriptors.csv")
+    with (out / "documents.jsonl").open("ab") as file:
+        file.write(b'["event", {"uid')
+    run_command("rebuild", out)
+    assert lines(out / "descriptors.csv")[: len(table)] == table
+    assert (out / "operando.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("out", ["/proc/sys", "file"])
+def test_a_folder_that_cannot_be_written_is_refused(out: str, tmp_path: Path):
+    (tmp_path / "file").touch()
+    said = run_command("run", "--frames", 1, "--out", tmp_path / out, code=2).stderr
+    assert "cannot be used as the output folder" in said
+
+
+def test_each_default_folder_is_new(tmp_path: Path):
+    folders = [fresh_folder(tmp_path / "out") for _ in range(3)]
+    assert len(set(folders)) == 3
+    for folder in folders:
+        OutputFolder(folder).release()
+        OutputFolder(folder).release()  # no session began
