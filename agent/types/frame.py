@@ -78,3 +78,5 @@ class SetAside:
     seq_num: int | None = None
     file: str = ""
     """Name of the file, if it differs from that of the run."""
+    count: int = 1
+    """Number of frames or documents for which the note stands."""
