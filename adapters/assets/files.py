@@ -90,7 +90,7 @@ class AreaDetectorHDF5:
         frame_per_point: int = 1,
         dataset: str = "/entry/data/data",
         *,
-        inside: Inside,
+        inside: Inside = Path.resolve,
         **_: Any,
     ) -> None:
         self._path, self._per_point, self._dataset, self._inside = path, int(frame_per_point), dataset, inside
@@ -109,7 +109,7 @@ class Xspress3HDF5:
     channel.
     """
 
-    def __init__(self, path: Path, key: str = "entry/data/data", *, inside: Inside, **_: Any) -> None:
+    def __init__(self, path: Path, key: str = "entry/data/data", *, inside: Inside = Path.resolve, **_: Any) -> None:
         self._path, self._key, self._inside = path, key, inside
 
     def __call__(

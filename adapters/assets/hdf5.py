@@ -46,7 +46,7 @@ def opened(path: Path) -> Iterator[Any]:
 
 
 def rows_of(
-    path: Path, dataset: str, start: int, stop: int | None, inside: Inside, row_size: int | None = None
+    path: Path, dataset: str, start: int, stop: int | None, inside: Inside = Path.resolve, row_size: int | None = None
 ) -> NDArray[Any]:
     """Return rows ``start`` to ``stop`` of a dataset, (stop − start, …).
 
@@ -71,8 +71,9 @@ def rows_of(
     """
     with opened(path) as file:
         data = _dataset(file, path, dataset, inside)
-        length = data.shape[0] if data.shape else 0
-        stop = length if stop is None else stop
+        length = int(data.shape[0]) if data.shape else 0
+        if stop is None:
+            stop = length
         if length < stop:
             raise NotYet(f"{path}: {dataset} has {length} rows, {stop} are announced", length)
         size = prod(data.shape[1:])
@@ -107,7 +108,7 @@ def _keep_links(group: Any, name: str, inside: Inside, depth: int = _MAX_LINK_DE
 
     HDF5 opens the file of an external link at once, even a pipe, which blocks the process.
     """
-    import h5py
+    from h5py import Group, h5l  # pyright: ignore[reportAttributeAccessIssue]
 
     if not depth:
         raise AssetRefused(f"{group.file.filename}: more than {_MAX_LINK_DEPTH} nested links")
@@ -118,15 +119,15 @@ def _keep_links(group: Any, name: str, inside: Inside, depth: int = _MAX_LINK_DE
         if not links.exists(part.encode()):
             return
         kind = links.get_info(part.encode()).type
-        if kind == h5py.h5l.TYPE_EXTERNAL:
+        if kind == h5l.TYPE_EXTERNAL:
             other, within = (os.fsdecode(text) for text in links.get_val(part.encode()))
             with opened(inside(Path(here.file.filename).parent / other)) as file:
                 return _keep_links(file, f"/{within}/{beyond}", inside, depth - 1)
-        if kind == h5py.h5l.TYPE_SOFT:
+        if kind == h5l.TYPE_SOFT:
             target = os.fsdecode(links.get_val(part.encode()))
             return _keep_links(here, f"{target}/{beyond}", inside, depth - 1)
         here = here[part]
-        if not isinstance(here, h5py.Group):
+        if not isinstance(here, Group):
             return
 
 

@@ -37,8 +37,7 @@ class ZMQEndpoint(Endpoint):
     """Whether to accept pickled documents. Unpickling executes code that the sender chooses: allow it only in a
     network whose members may execute code on this machine anyway."""
     max_message_mb: float = Field(default=256.0, gt=0)
-    """Largest message, MB. ZMQ refuses a larger one before it takes memory, closes the connection on which it comes,
-    and connects again."""
+    """Largest message, MB; a larger one counts as malformed and is not decoded."""
 
     @field_validator("prefix")
     @classmethod
@@ -73,6 +72,7 @@ class ZMQSource:
         self._closing = threading.Event()
         self._iterating = False
         self._lock = threading.Lock()
+        self._max_bytes = endpoint.max_message_mb * 1e6
 
     @property
     def malformed(self) -> int:
@@ -100,7 +100,6 @@ class ZMQSource:
         try:
             link.socket.subscribe(f"{self.endpoint.prefix} " if self.endpoint.prefix else "")
             link.socket.rcvtimeo = POLL_MS
-            link.socket.maxmsgsize = int(self.endpoint.max_message_mb * 1e6)
             self._address = link.attach_and_wait(self._closing)
         except BaseException:
             link.close()
@@ -150,6 +149,8 @@ class ZMQSource:
 
     def _document(self, message: bytes) -> Document | None:
         try:
+            if len(message) > self._max_bytes:
+                raise DecodeError("too large", f"{len(message) / 1e6:.0f} MB")
             try:
                 _, name, payload = message.split(b" ", 2)
             except ValueError:
