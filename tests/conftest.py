@@ -4,6 +4,7 @@ import csv
 import os
 import signal
 import subprocess
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
 from importlib.resources import files
@@ -104,7 +105,9 @@ class Bench:
     """The reader of a config with a simulated clock, without model or thread."""
 
     def __init__(self, config: Any = None, **assets: Any) -> None:
-        self.settings = load_config({"assets": {"wait_s": 0.5, **assets}, **(config or {})})
+        self.settings = load_config(
+            {"assets": {"wait_s": 0.5, "roots": [tempfile.gettempdir()], **assets}, **(config or {})}
+        )
         self.reader = frame_reader(self.settings)
         self.now = 1000.0
         self.frames: list[Frame] = []

@@ -6,10 +6,8 @@ missing file, dataset or row raises NotYet, an ``OSError`` as the Filler expects
 AssetRefused.
 """
 
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -19,7 +17,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ...agent.types import Settings
-from .hdf5 import missing_source, sources
+from .hdf5 import Inside, rows_of
+from .opening import AssetRefused, NotYet, content
 
 QUIET_S = 0.2
 """Time without a change after which a file without an announced number of rows is complete, s."""
@@ -29,24 +28,8 @@ _APB_COLUMNS = 10
 """32-bit integers per row of the analog pizza box's file: eight channels, seconds, clock ticks."""
 _TRIGGER_COLUMNS = 3
 """32-bit integers per row of the trigger file: level, seconds, clock ticks."""
-_MAX_LINK_DEPTH = 5
-"""Largest depth of nested virtual datasets; deeper ones may be circular."""
-
-Inside = Callable[[Path], Any]
-"""Raises AssetRefused for a path that may not be read."""
-
-
-class NotYet(OSError):  # noqa: N818  named after the event
-    """A file, dataset or row that does not exist yet or is incomplete."""
-
-    def __init__(self, reason: str, rows: int = 0) -> None:
-        super().__init__(reason)
-        self.rows = rows
-        """Number of rows that the dataset already has."""
-
-
-class AssetRefused(Exception):  # noqa: N818  named after the event
-    """A file that waiting does not make readable."""
+_MAX_TEXT_BYTES = 32 * 2**20
+"""Largest size of a text file; numpy needs ten times as much to read it."""
 
 
 class AssetSettings(Settings):
@@ -55,11 +38,13 @@ class AssetSettings(Settings):
     wait_s: float = Field(default=10.0, ge=0)
     """Longest delay of a file after its documents, s; then the frame that needs the file is set aside. Other runs
     continue meanwhile."""
+    read_s: float = Field(default=5.0, gt=0)
+    """Longest time of one read, s. A read that takes longer, as from a file server that hangs, is abandoned."""
     path_map: Mapping[str, str] = {}
     """Folders on this machine by the beginning of the paths in the documents; the longest match applies."""
     roots: tuple[str, ...] = ()
-    """Only files within these folders are read, after following symbolic links and links within HDF5. Empty: any file
-    that this process may read; set it wherever untrusted senders can publish documents."""
+    """Folders of the data, on this machine. Only regular files within them are read, after following symbolic links
+    and links within HDF5. Unset: no file that a document names is read."""
 
     def locate(self, address: str) -> Path:
         """Return the file on this machine for a path or ``file:`` URI of a document.
@@ -67,7 +52,7 @@ class AssetSettings(Settings):
         Raises
         ------
         AssetRefused
-            The URI has another scheme, the path is not a file, or it lies outside ``roots``.
+            The URI has another scheme, ``roots`` is not set, or the path lies outside them or is no regular file.
         """
         path = address
         if "://" in address or address.startswith("file:"):
@@ -80,96 +65,20 @@ class AssetSettings(Settings):
             if path == stem or path.startswith(f"{stem}/"):
                 path = self.path_map[begin].rstrip("/") + path.removeprefix(stem)
                 break
-        file = self.inside(Path(path))
-        if file.exists() and not file.is_file():  # opening a pipe may block
-            raise AssetRefused(f"{file}: not a file")
-        return file
+        return self.inside(Path(path))
 
     def inside(self, path: Path) -> Path:
-        """Return the path, resolved if ``roots`` are set; raise AssetRefused if it lies outside them."""
+        """Return the resolved path; raise AssetRefused if it lies outside ``roots`` or is no regular file."""
         if not self.roots:
-            return path
+            raise AssetRefused(
+                f"{path}: not read, because assets.roots is not set; name the folders of the data there"
+            )
         resolved = path.resolve()
         if not any(resolved.is_relative_to(Path(root).resolve()) for root in self.roots):
             raise AssetRefused(f"{resolved}: outside of assets.roots")
+        if resolved.exists() and not resolved.is_file():  # opening a pipe may block
+            raise AssetRefused(f"{resolved}: not a regular file")
         return resolved
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """Open an HDF5 file for reading without locks, because its writer may still have it open."""
-    try:
-        import h5py
-    except ImportError:
-        raise AssetRefused("reading HDF5 needs h5py: pip install 'xas-agent[formats]'") from None
-    try:
-        file = h5py.File(path, "r", locking=False)
-    except OSError as error:  # missing, empty, without its header, or open in SWMR mode
-        try:
-            file = h5py.File(path, "r", locking=False, swmr=True)
-        except OSError:
-            raise NotYet(f"{path}: {' '.join(str(error).split())[:160]}") from None
-    with file:
-        yield file
-
-
-def rows_of(path: Path, dataset: str, start: int, stop: int, inside: Inside | None = None) -> NDArray[Any]:
-    """Return rows ``start`` to ``stop`` of a dataset, (stop − start, …).
-
-    Parameters
-    ----------
-    path : Path
-    dataset : str
-    start, stop : int
-    inside : callable, optional
-        Raises AssetRefused for a source file of the dataset that may not be read.
-
-    Raises
-    ------
-    NotYet
-        The file, the dataset or one of the rows does not exist yet.
-    AssetRefused
-        The dataset has source files that may not be read.
-    """
-    with opened(path) as file:
-        data = _dataset(file, path, dataset, inside)
-        length = data.shape[0] if data.shape else 0
-        if length < stop:
-            raise NotYet(f"{path}: {dataset} has {length} rows, {stop} are announced", length)
-        try:
-            return np.asarray(data[start:stop])
-        except OSError as error:  # a chunk that is allocated but not written
-            raise NotYet(f"{path}: {dataset}: {error}") from None
-
-
-def _dataset(file: Any, path: Path, name: str, inside: Inside | None) -> Any:
-    """Return a dataset whose source files all exist and may be read."""
-    try:
-        data = file.get(name)
-    except OSError as error:  # a link to an incomplete file
-        raise NotYet(f"{path}: {name}: {error}") from None
-    if not hasattr(data, "shape"):
-        raise NotYet(f"{path}: no dataset {name!r}")
-    if missing := missing_source(data):
-        raise NotYet(f"{path}: {name} refers to {missing}, which does not exist")
-    if inside is not None:
-        _keep_inside(data, inside)
-    return data
-
-
-def _keep_inside(data: Any, inside: Inside, depth: int = _MAX_LINK_DEPTH) -> None:
-    """Raise AssetRefused if an HDF5 link or a source of a virtual dataset leads to a file that may not be read."""
-    if not depth:
-        raise AssetRefused(f"{data.file.filename}: {data.name} nests more than {_MAX_LINK_DEPTH} virtual datasets")
-    inside(Path(data.file.filename))
-    for path, name in sources(data):
-        inside(path)
-        if "%" in f"{path.name}{name}":
-            raise AssetRefused(f"{path}: a pattern of file names, which assets.roots cannot check")
-        if name:
-            with opened(path) as file:
-                if hasattr(part := file.get(name), "shape"):
-                    _keep_inside(part, inside, depth - 1)
 
 
 class AreaDetectorHDF5:
@@ -180,7 +89,8 @@ class AreaDetectorHDF5:
         path: Path,
         frame_per_point: int = 1,
         dataset: str = "/entry/data/data",
-        inside: Inside | None = None,
+        *,
+        inside: Inside = Path.resolve,
         **_: Any,
     ) -> None:
         self._path, self._per_point, self._dataset, self._inside = path, int(frame_per_point), dataset, inside
@@ -199,7 +109,7 @@ class Xspress3HDF5:
     channel.
     """
 
-    def __init__(self, path: Path, key: str = "entry/data/data", inside: Inside | None = None, **_: Any) -> None:
+    def __init__(self, path: Path, key: str = "entry/data/data", *, inside: Inside = Path.resolve, **_: Any) -> None:
         self._path, self._key, self._inside = path, key, inside
 
     def __call__(
@@ -213,8 +123,7 @@ class Xspress3HDF5:
 
     def _read_all(self, dataset: str) -> NDArray[Any]:
         _refuse_growing(self._path)
-        with opened(self._path) as file:
-            return np.asarray(_dataset(file, self._path, dataset, self._inside))
+        return rows_of(self._path, dataset, 0, None, self._inside)
 
 
 class AnalogPizzaBox:
@@ -252,7 +161,7 @@ class PizzaBoxEncoder:
 
     def __call__(self, **_: Any) -> NDArray[Any]:
         _refuse_growing(self._path)
-        text = _content(self._path)
+        text = content(self._path, _MAX_TEXT_BYTES)
         if not text.endswith(b"\n"):
             raise NotYet(f"{self._path}: the last line is incomplete")
         try:
@@ -276,15 +185,10 @@ HANDLERS: Mapping[str, Callable[..., Callable[..., NDArray[Any]]]] = {
 
 def _binary(path: Path, columns: int) -> NDArray[Any]:
     _refuse_growing(path)
-    raw = np.frombuffer(_content(path), dtype="<i4") if os.path.getsize(path) % (4 * columns) == 0 else None
-    if raw is None or raw.size == 0:
-        raise NotYet(f"{path}: {os.path.getsize(path)} bytes, expected complete rows of {4 * columns}")
-    return raw.reshape(-1, columns).astype(np.float64)
-
-
-def _content(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read()
+    raw = content(path)
+    if len(raw) % (4 * columns) or not raw:
+        raise NotYet(f"{path}: {len(raw)} bytes, expected complete rows of {4 * columns}")
+    return np.frombuffer(raw, dtype="<i4").reshape(-1, columns).astype(np.float64)
 
 
 def _refuse_growing(path: Path) -> None:

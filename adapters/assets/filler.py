@@ -10,8 +10,10 @@ from cachetools import FIFOCache
 
 from ...agent.fields import UnreadableStream, mark_filled
 from ...agent.stream import UnreadFile
-from ...agent.types import RunDocument, SetAside, get_logger
-from .files import HANDLERS, AssetRefused, AssetSettings, NotYet
+from ...agent.types import Reason, RunDocument, SetAside, get_logger
+from .deadline import Deadline
+from .files import HANDLERS, AssetSettings
+from .opening import AssetRefused, NotYet
 from .streams import Patience, StreamRows
 
 log = get_logger()
@@ -66,6 +68,7 @@ class AssetFiller:
 
     def __init__(self, settings: AssetSettings, wanted: Wanted) -> None:
         self._settings, self._wanted = settings, wanted
+        self._in_time = Deadline(settings.read_s)
         self._runs: dict[str, _Run] = {}
         """Runs with external data, until their RunStop is passed on."""
         self._resources: FIFOCache[str, Doc] = FIFOCache(_MAX_RESOURCES)
@@ -118,11 +121,22 @@ class AssetFiller:
 
     def finish(self) -> Iterable[RunDocument | SetAside]:
         """Return all held documents, with the data that exist."""
-        return self.poll(float("inf"))
+        out = [*self.poll(float("inf"))]
+        while self._busy:  # a StreamDatum is read in parts
+            out += self.poll(float("inf"))
+        return out
 
     def _located(self, handler: Callable[..., Any]) -> Callable[..., Any]:
-        inside = self._settings.inside if self._settings.roots else None
-        return lambda path, **kwargs: handler(self._settings.locate(path), **kwargs | {"inside": inside})
+        """Return the handler of files, which finds and reads the file within the deadline at each call."""
+
+        def located(path: str, **kwargs: Any) -> Callable[..., Any]:
+            def read(**datum: Any) -> Any:
+                file = self._settings.locate(str(path))
+                return handler(file, **kwargs | {"inside": self._settings.inside})(**datum)
+
+            return lambda **datum: self._in_time(lambda: read(**datum))
+
+        return located
 
     def _descriptor(self, document: RunDocument) -> Iterable[RunDocument]:
         """Register the required data keys of a stream; return its descriptor with these keys marked as filled."""
@@ -136,12 +150,14 @@ class AssetFiller:
         if isinstance(wanted, frozenset) and wanted:
             self._filler("descriptor", doc)
             streamed = {key for key in wanted if doc["data_keys"][key]["external"] == "STREAM:"}
-            rows = StreamRows(self._settings, document, streamed, self._resources) if streamed else None
+            rows = (
+                StreamRows(self._settings, document, streamed, self._resources, self._in_time) if streamed else None
+            )
             run = self._runs.setdefault(document.run.uid, _Run())
             run.streams[doc["uid"]] = _Stream(document, wanted, rows)
         return (replace(document, doc=mark_filled(doc, sorted(filled))),)
 
-    def _data(self, document: RunDocument) -> Iterable[RunDocument]:
+    def _data(self, document: RunDocument) -> Iterable[RunDocument | SetAside]:
         run = self._runs.get(document.run.uid)
         stream = run.streams.get(document.doc["descriptor"]) if run is not None else None
         if stream is None:
@@ -149,17 +165,17 @@ class AssetFiller:
         stream.held.append((document, Patience(document.at + self._settings.wait_s)))
         return self._advance(document.run.uid, document.at)
 
-    def _stop(self, document: RunDocument) -> Iterable[RunDocument]:
+    def _stop(self, document: RunDocument) -> Iterable[RunDocument | SetAside]:
         run = self._runs.get(document.run.uid)
         if run is None:
             return (document,)
         run.stop = document
         return self._advance(document.run.uid, document.at)
 
-    def _advance(self, uid: str, now: float) -> list[RunDocument]:
+    def _advance(self, uid: str, now: float) -> list[RunDocument | SetAside]:
         """Return the documents of one run that are ready, the RunStop last."""
         run = self._runs[uid]
-        out: list[RunDocument] = []
+        out: list[RunDocument | SetAside] = []
         for stream in run.streams.values():
             out += self._fill(stream, now)
         if any(stream.holds(now, run.stop is not None) for stream in run.streams.values()):
@@ -173,7 +189,7 @@ class AssetFiller:
             del self._runs[uid]
         return out
 
-    def _fill(self, stream: _Stream, now: float) -> Iterator[RunDocument]:
+    def _fill(self, stream: _Stream, now: float) -> Iterator[RunDocument | SetAside]:
         """Yield the filled documents of a stream in order."""
         while stream.held:
             document, patience = stream.held[0]
@@ -191,8 +207,14 @@ class AssetFiller:
             try:
                 take = stream.rows.event if document.name == "event" else stream.rows.datum
                 take(document.doc, document.at)
-            except (KeyError, TypeError, ValueError):  # a malformed document, which the assembler reports
-                yield document
+            except (KeyError, TypeError, ValueError) as error:
+                if document.name == "event":  # the assembler reports it
+                    yield document
+                    continue
+                detail = f"stream_datum: {type(error).__name__} {error}"[:300]
+                yield SetAside(
+                    document.run.uid, str(document.doc.get("uid", ""))[:100], 0.0, Reason.MALFORMED_DOCUMENT, detail
+                )
         if stream.rows is not None:
             yield from stream.rows.advance(now)
 

@@ -3,17 +3,30 @@
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 import numpy as np
+from cachetools import FIFOCache
 
 from ...agent.stream import UnreadFile, document_time
 from ...agent.types import RunDocument
-from .files import AssetRefused, AssetSettings, NotYet, rows_of
+from .deadline import Deadline, ReadsHang
+from .files import AssetSettings
+from .hdf5 import rows_of
+from .opening import AssetRefused, NotYet
 
 Doc = Mapping[str, Any]
 
 _FIRST_RETRY_S, _MAX_RETRY_S = 0.05, 1.0
+MAX_DATUM_ROWS = 100_000
+"""Number of rows of one StreamDatum: 100 s at 1 kHz. Each row becomes an Event."""
+MAX_ROWS_AHEAD = 4096
+"""Number of rows that are read at once and kept for the other data keys of their Events."""
+_MAX_BYTES_AHEAD = 32 * 2**20
+"""Their size as the descriptor promises it, bytes of one data key."""
+_MAX_SEEN = 10_000
+"""Number of StreamDatums that are remembered, so that a repeated one is ignored."""
 
 
 @dataclass(slots=True)
@@ -73,11 +86,19 @@ class StreamRows:
         Data keys to read, all external as ``STREAM:``.
     resources : mapping
         StreamResources by uid; the caller may add to it later.
+    in_time : Deadline
+        Limits the time of a read.
     """
 
     def __init__(
-        self, settings: AssetSettings, descriptor: RunDocument, wanted: Iterable[str], resources: Mapping[str, Doc]
+        self,
+        settings: AssetSettings,
+        descriptor: RunDocument,
+        wanted: Iterable[str],
+        resources: Mapping[str, Doc],
+        in_time: Deadline,
     ) -> None:
+        self._in_time = in_time
         self.settings, self._run, self._descriptor = settings, descriptor.run, descriptor.doc
         self._resources = resources
         self._wanted = frozenset(wanted)
@@ -85,7 +106,7 @@ class StreamRows:
         self._with_events = any(about.get("external") != "STREAM:" for about in keys)
         self._consolidators: dict[str, Any] = {}
         self._blocks: list[_Block] = []
-        self._seen: set[str] = set()
+        self._seen: FIFOCache[str, None] = FIFOCache(_MAX_SEEN)
         self._rows: dict[int, _Row] = {}
         self._next = 1
 
@@ -99,12 +120,11 @@ class StreamRows:
         return any(now < row.at + self.settings.wait_s for row in self._rows.values())
 
     def datum(self, doc: Doc, at: float) -> None:
-        """Take a StreamDatum; a repeated one is ignored."""
+        """Take a StreamDatum; a repeated one is ignored. Raise ValueError for rows that are no range or too many."""
         if doc["uid"] in self._seen:
             return
-        self._seen.add(doc["uid"])
-        rows = range(doc["indices"]["start"], doc["indices"]["stop"])
-        seq_nums = range(doc["seq_nums"]["start"], doc["seq_nums"]["stop"])
+        rows, seq_nums = _rows(doc, "indices"), _rows(doc, "seq_nums")
+        self._seen[doc["uid"]] = None
         if rows:
             patience = Patience(at + self.settings.wait_s)
             self._blocks.append(_Block(doc["stream_resource"], rows, seq_nums, at, patience))
@@ -122,8 +142,9 @@ class StreamRows:
                 waiting.append(block)
                 continue
             try:
-                self._read(block)
-            except NotYet as error:
+                if self._read(block, now):
+                    waiting.append(block)
+            except (NotYet, ReadsHang) as error:
                 if block.patience.wait(now):
                     waiting.append(block)
                 else:
@@ -190,28 +211,38 @@ class StreamRows:
         }
         return RunDocument(self._run, "event", {**event, "data": {**event["data"], **row.values}}, row.at)
 
-    def _read(self, block: _Block) -> None:
+    def _read(self, block: _Block, now: float) -> bool:
+        """Read the rows that may be held; return whether more are left."""
         resource = self._resources.get(block.resource)
         if resource is None:
             raise NotYet(f"StreamResource {block.resource} is missing")
         key = resource["data_key"]
         if key not in self._wanted:
-            return
+            return False
         if len(block.rows) != len(block.seq_nums):
             raise AssetRefused(f"{key}: {len(block.rows)} rows for {len(block.seq_nums)} Events")
         consolidator = self._consolidator(resource)
+        shape = consolidator.datum_shape
+        ahead = max(1, min(MAX_ROWS_AHEAD, _MAX_BYTES_AHEAD // max(1, 8 * prod(shape))))
+        n = min(len(block.rows), self._next + ahead - block.seq_nums.start)
+        if n <= 0:
+            raise NotYet(f"the other data keys of Event {self._next} are missing")
         try:
-            self._put(block, key, self._values(consolidator, block.rows))
+            self._take(block, n, key, consolidator)
         except NotYet as error:
-            shape = consolidator.datum_shape
             joined = shape[0] if consolidator.join_method == "concat" and shape else 1
-            available = range(block.rows.start, error.rows // joined)
-            if available:  # these rows need not wait for the rest
-                n = len(available)
-                part = replace(block, rows=available, seq_nums=block.seq_nums[:n])
-                self._put(part, key, self._values(consolidator, available))
-                block.rows, block.seq_nums = block.rows[n:], block.seq_nums[n:]
+            available = min(n, error.rows // joined - block.rows.start)
+            if available > 0:  # these rows need not wait for the rest
+                self._take(block, available, key, consolidator)
             raise
+        block.patience = Patience(now + self.settings.wait_s)
+        return bool(block.rows)
+
+    def _take(self, block: _Block, n: int, key: str, consolidator: Any) -> None:
+        """Read the first ``n`` rows of a block, and remove them from it."""
+        part = replace(block, rows=block.rows[:n], seq_nums=block.seq_nums[:n])
+        self._put(part, key, self._in_time(lambda: self._values(consolidator, part.rows)))
+        block.rows, block.seq_nums = block.rows[n:], block.seq_nums[n:]
 
     def _fail(self, block: _Block, reason: str) -> None:
         resource = self._resources.get(block.resource)
@@ -246,16 +277,23 @@ class StreamRows:
         """Return the values of Events, (n,) or (n, …): for each one row of the dataset, or several joined rows."""
         (asset,) = consolidator.assets
         path = self.settings.locate(asset.data_uri)
-        inside = self.settings.inside if self.settings.roots else None
+        inside = self.settings.inside
         dataset = consolidator.adapter_parameters()["dataset"]
         dataset = dataset if isinstance(dataset, str) else "/".join(dataset)
         shape: tuple[int, ...] = consolidator.datum_shape
         if consolidator.join_method == "concat" and shape:
             n = shape[0]
-            data = rows_of(path, dataset, rows.start * n, rows.stop * n, inside)
+            data = rows_of(path, dataset, rows.start * n, rows.stop * n, inside, prod(shape[1:]))
             data = data.reshape(len(rows), *shape) if data.size == len(rows) * int(np.prod(shape)) else data
         else:
-            data = rows_of(path, dataset, rows.start, rows.stop, inside)
+            data = rows_of(path, dataset, rows.start, rows.stop, inside, prod(shape))
         if data.shape[0] != len(rows):
             raise AssetRefused(f"{path}: {dataset} has rows of {data.shape[1:]}, announced as {shape}")
         return data.reshape(len(rows)) if data.size == len(rows) else data
+
+
+def _rows(doc: Doc, key: str) -> range:
+    start, stop = doc[key]["start"], doc[key]["stop"]
+    if not (type(start) is int and type(stop) is int and 0 <= start <= stop <= start + MAX_DATUM_ROWS):
+        raise ValueError(f"{key} of a stream_datum, expected at most {MAX_DATUM_ROWS} rows")
+    return range(start, stop)

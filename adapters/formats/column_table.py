@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...agent.fields import FOIL_ROLES
-from ...agent.stream import has_only_short_sweeps, has_stray_energy, split_sweeps, turn_negative_currents
+from ...agent.stream import has_stray_energy, split_sweeps, turn_negative_currents, turns_too_often
 from ...agent.types import Array, Formula
 from .column_names import (
     SIGNALS,
@@ -203,7 +203,7 @@ def _sweeps(energy: Array) -> list[slice]:
     if not np.isfinite(energy).all():
         return whole
     sweeps = split_sweeps(energy)
-    short = has_only_short_sweeps([part.stop - part.start for part in sweeps], MIN_POINTS)
+    short = turns_too_often([part.stop - part.start for part in sweeps], MIN_POINTS)
     return whole if short or not sweeps or has_stray_energy(energy, sweeps) else sweeps
 
 

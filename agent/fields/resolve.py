@@ -54,7 +54,7 @@ class StreamFields:
     mu: str | None = None
     reference: str | None = None
     readings: tuple[str, ...] = ()
-    """All other scalar numbers."""
+    """Other scalar numbers, at most ``MAX_READINGS``."""
     grid: Array | None = field(default=None, compare=False)
     """(M,) eV, from the descriptor's configuration."""
 
@@ -86,6 +86,11 @@ class UnreadableStream:
     reason: Reason
     detail: str
 
+
+MAX_READINGS = 500
+"""Number of readings of a stream that frames carry; each is averaged over each sweep."""
+MAX_ENERGY_CANDIDATES = 128
+"""Number of data keys of a stream among which the energy is looked for by values; the work grows with its square."""
 
 FOIL_ROLES = ("iref", "reference")
 """The roles of the reference foil, without which a frame can be served."""
@@ -151,9 +156,12 @@ def energy_candidates(
 ) -> dict[str, StreamFields]:
     """Return the fields of a stream of spectra for each data key that may be its energy, by the data key.
 
-    Empty if the energy or the position is configured, or if the stream has no intensities.
+    Empty if the energy or the position is configured, if the stream has no intensities, or if it has more than
+    ``MAX_ENERGY_CANDIDATES`` data keys.
     """
     if fields.energy is not None or fields.position is not None:
+        return {}
+    if len(descriptor["data_keys"]) > MAX_ENERGY_CANDIDATES:
         return {}
     found = {}
     for key in descriptor["data_keys"]:
@@ -231,7 +239,7 @@ def _resolve(
 ) -> StreamFields | UnreadableStream | None:
     numeric = [key for key, about in keys.items() if about.get("dtype") in NUMERIC]
     scalar = [key for key in numeric if is_scalar(keys[key])]
-    vector = [key for key in numeric if key not in scalar]
+    vector = [key for key in numeric if not is_scalar(keys[key])]
     position = match_one("position", fields.position, numeric) if fields.position else None
     energy = position or match_one("energy", fields.energy, numeric)
     grid = None
@@ -247,7 +255,7 @@ def _resolve(
     used = {energy, time, *(v for k, v in signals.items() if k != "fluorescence"), *signals.get("fluorescence", ())}
     unused = {key: plain_name(key) for key in scalar if key not in used}
     energies = SYNONYMS["energy"].patterns
-    readings = tuple(key for key, name in unused.items() if not any(p.search(name) for p in energies))
+    readings = tuple(key for key, name in unused.items() if not any(p.search(name) for p in energies))[:MAX_READINGS]
     if signals.get("formula") is None:
         if energy is None:
             return None

@@ -9,10 +9,10 @@ from .reader import FrameReader, Outcome
 from .sweeps import (
     UnusableError,
     form_spectrum,
-    has_only_short_sweeps,
     has_stray_energy,
     split_sweeps,
     strip_padding,
+    turns_too_often,
 )
 
 __all__ = [
@@ -28,11 +28,11 @@ __all__ = [
     "external_keys_to_read",
     "form_spectrum",
     "guess_energy",
-    "has_only_short_sweeps",
     "has_stray_energy",
     "prefer_readback",
     "scale_to_ev",
     "split_sweeps",
     "strip_padding",
     "turn_negative_currents",
+    "turns_too_often",
 ]

@@ -1,6 +1,6 @@
 """The book of a stream: accepts documents in any order and returns the documents of each run in order."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,14 +10,23 @@ from ..fields import FieldSettings, SeriesSettings, element_and_edge, read_scan,
 from ..types import Reason, Received, RunDocument, RunInfo, SetAside, as_count, get_logger
 from .columns import document_time
 from .deadlines import Deadlines
-from .held import Held, HeldBack
-from .records import AGENT_STREAMS, RunRecord, StreamRecord
+from .held import Held, HeldBack, size_of
+from .pages import unpack_events
+from .records import AGENT_STREAMS, RunRecord, StreamRecord, least_needed
 
 MAX_OPEN_RUNS = 64
-"""Number of runs open at once; if there are more, the oldest is ended."""
+"""Number of runs open at once; if there are more, the least needed one is ended."""
+MAX_OPEN_BYTES = 64 * 2**20
+"""Size of the RunStarts and Descriptors of all open runs, bytes; beyond it, the least needed run is ended."""
+MAX_DESCRIPTORS = 1000
+"""Number of Descriptors of one run."""
+MAX_DATA_KEYS = 4096
+"""Number of data keys of a Descriptor; to find the fields among ten times as many takes a second."""
 MAX_FINISHED_RUNS = 1000
 """Number of finished runs that are remembered, so that their documents are not answered twice."""
 MAX_SEQ_NUM = 10_000_000
+MAX_UID_LENGTH = 256
+"""Length of a uid; those of finished runs are remembered."""
 
 Doc = dict[str, Any]
 Entry = RunDocument | SetAside
@@ -56,6 +65,9 @@ class Book:
         """The run of documents without a run."""
         self._deadlines = Deadlines()
         self._open: dict[str, RunRecord] = {}
+        self._open_bytes = 0
+        self._crowded = False
+        """Whether it has been logged that too many runs are open."""
         self._finished: FIFOCache[str, RunRecord] = FIFOCache(MAX_FINISHED_RUNS)
         self._descriptors: dict[str, StreamRecord] = {}
         self._orphans: dict[str, list[Held]] = {}
@@ -97,8 +109,7 @@ class Book:
             self._stopped = None
         if self._deadlines:
             self._deadlines.expire(self._deadlines.now)
-        if len(self._open) > MAX_OPEN_RUNS:
-            self._finish(next(iter(self._open.values())))
+        self._end_least_needed()
         return self._take_output()
 
     def poll(self, now: float) -> list[Entry]:
@@ -160,21 +171,42 @@ class Book:
             raise ValueError("no such document")
         reader(document)
 
+    def _end_least_needed(self) -> None:
+        """End runs while too many are open, or their starts and descriptors are too large; the newest one stays."""
+        while len(self._open) > MAX_OPEN_RUNS or (self._open_bytes > MAX_OPEN_BYTES and len(self._open) > 1):
+            *others, _ = self._open.values()
+            run = least_needed(others, self._deadlines.now)
+            write = _log.debug if self._crowded else _log.warning
+            self._crowded = True
+            write("run ended: too many are open", run=run.uid, open=len(self._open), events=run.events)
+            self._finish(run)
+
     def _run(self, uid: Any) -> RunRecord | None:
         """Return the run ``uid``, opened if it is new; None if it is finished."""
-        if not isinstance(uid, str):
-            raise TypeError(f"run uid is {uid!r}")
+        if not isinstance(uid, str) or len(uid) > MAX_UID_LENGTH:
+            raise TypeError(f"run uid is {str(uid)[:80]!r}")
         if uid in self._finished:
             return None
-        if uid not in self._open:
-            self._open[uid] = RunRecord(uid)
-        return self._open[uid]
+        run = self._open.get(uid)
+        if run is None:
+            run = self._open[uid] = RunRecord(uid)
+        run.touch(self._deadlines.count, self._deadlines.now)
+        return run
+
+    def _count_bytes(self, run: RunRecord, doc: Doc) -> None:
+        """Count the memory of a RunStart or Descriptor, which stays until the end of its run."""
+        size = size_of(doc)
+        if size > MAX_OPEN_BYTES // 4:
+            raise ValueError(f"{size / 2**20:.0f} MiB, at most {MAX_OPEN_BYTES // 4 / 2**20:.0f} MiB")
+        run.bytes += size
+        self._open_bytes += size
 
     def _start(self, document: Received) -> None:
         doc = document.doc
         run = self._run(doc["uid"])
         if run is None or (run.info is not None and run.info.start):
             return
+        self._count_bytes(run, doc)
         info = self._describe_run(doc)
         if run.info is not None:  # the start was given up before it arrived
             info = replace(info, joined_late=True)
@@ -202,11 +234,16 @@ class Book:
     def _descriptor(self, document: Received) -> None:
         doc = document.doc
         uid, keys, name = doc["uid"], doc["data_keys"], str(doc.get("name", "primary"))
-        if not isinstance(uid, str) or not isinstance(keys, dict):
+        if not isinstance(uid, str) or not isinstance(keys, dict) or len(uid) > MAX_UID_LENGTH:
             raise TypeError("uid or data_keys of the wrong type")
+        if len(keys) > MAX_DATA_KEYS:
+            raise ValueError(f"{len(keys)} data keys, at most {MAX_DATA_KEYS} are read")
         run = self._run(doc["run_start"])
         if run is None or uid in self._descriptors:
             return
+        if len(run.descriptors) >= MAX_DESCRIPTORS:
+            raise ValueError(f"run {run.uid} has more than {MAX_DESCRIPTORS} descriptors")
+        self._count_bytes(run, doc)
         stream = run.streams.get(name) or StreamRecord(run, name, self._reads(name))
         stream.describe(keys)
         if run.info is None:
@@ -240,9 +277,10 @@ class Book:
             return
         seq = doc["seq_num"] if type(doc["seq_num"]) is int else as_count(doc["seq_num"])
         if seq is None or not 0 <= seq <= MAX_SEQ_NUM or not isinstance(doc["data"], dict):
-            raise TypeError(f"seq_num {doc['seq_num']!r} or data of the wrong type")
+            raise TypeError("seq_num or data of the wrong type")
         if seq is not doc["seq_num"]:
             document = replace(document, doc={**doc, "seq_num": seq})
+        stream.run.events += 1
         new = stream.order.accept(seq)
         if stream.run.finished:
             if new:
@@ -258,6 +296,7 @@ class Book:
         stream = self._stream(document)
         if stream is None or stream.run.finished:
             return
+        stream.run.events += 1
         stream.add_datum(doc)
         self._pass_on(stream, document)
 
@@ -266,13 +305,14 @@ class Book:
         uid = document.doc["descriptor"]
         stream = self._descriptors.get(uid)
         if stream is not None:
+            stream.run.touch(self._deadlines.count, self._deadlines.now)
             if stream.run.info is not None:
                 return stream
             self._hold(stream.run.held, stream.run.uid, document)
         elif uid in self._given_up:
             self._given_up[uid] += document.name == "event"
-        elif not isinstance(uid, str):
-            raise TypeError(f"descriptor is {uid!r}")
+        elif not isinstance(uid, str) or len(uid) > MAX_UID_LENGTH:
+            raise TypeError(f"descriptor is {str(uid)[:80]!r}")
         else:
             if uid not in self._orphans:
                 self._orphans[uid] = []
@@ -281,7 +321,7 @@ class Book:
         return None
 
     def _event_page(self, document: Received) -> None:
-        for event in _unpack_events(document.doc):
+        for event in unpack_events(document.doc):
             self._read_safely(self._event, Received("event", event, document.at))
 
     def _bulk_events(self, document: Received) -> None:
@@ -397,6 +437,7 @@ class Book:
         assert run.info is not None
         info, stop, at = run.info, run.stop or {}, run.stopped_at or self._deadlines.now
         del self._open[run.uid]
+        self._open_bytes -= run.bytes
         self._deadlines.remove("events", run.uid)
         if len(self._finished) == MAX_FINISHED_RUNS:
             _, oldest = self._finished.popitem()
@@ -406,7 +447,7 @@ class Book:
         self._report_unread_events(run)
         run.finished, run.stop, run.info = True, None, replace(info, start={})
         for stream in run.streams.values():
-            stream.datums = set()
+            stream.datums.clear()
         self._out.append(RunDocument(info, "stop", stop, at))
 
     def _report_unread_events(self, run: RunRecord) -> None:
@@ -431,14 +472,3 @@ class Book:
         missing = "start and descriptor" if late else "descriptor"
         detail = f"{unread} events could not be read: their {missing} did not arrive"
         self._out.append(SetAside(run.uid, run.uid, document_time(run.stop or {}), reason, detail, count=unread))
-
-
-def _unpack_events(page: Doc) -> Iterator[Doc]:
-    """Yield the Events of a page; raise ValueError for columns of different lengths."""
-    from event_model import unpack_event_page  # it takes 0.2 s to import
-
-    lengths = {len(page[key]) for key in ("uid", "time", "seq_num")} | {len(v) for v in page["data"].values()}
-    if len(lengths) != 1:
-        raise ValueError(f"columns of different lengths {sorted(lengths)}")
-    for event in unpack_event_page(page):  # type: ignore[arg-type]
-        yield dict(event)

@@ -17,7 +17,8 @@ class Deadlines:
     def __init__(self) -> None:
         self.now = 0.0
         """Largest arrival time of a document so far, monotonic seconds."""
-        self._clock = 0
+        self.count = 0
+        """Number of documents so far."""
         self._waits: dict[tuple[str, str], tuple[int, float, Callable[[], None]]] = {}
         """By the awaited documents: the document count and the time at which the wait ends, and the action then."""
 
@@ -26,13 +27,13 @@ class Deadlines:
 
     def tick(self, at: float) -> None:
         """Count a document that arrived at ``at``, monotonic seconds."""
-        self._clock += 1
+        self.count += 1
         if at > self.now:
             self.now = at
 
     def add(self, kind: str, uid: str, give_up: Callable[[], None]) -> None:
         """Begin to wait for documents of a kind and uid, unless such a wait is open."""
-        self._waits.setdefault((kind, uid), (self._clock + PATIENCE_DOCUMENTS, self.now + PATIENCE_S, give_up))
+        self._waits.setdefault((kind, uid), (self.count + PATIENCE_DOCUMENTS, self.now + PATIENCE_S, give_up))
 
     def remove(self, kind: str, uid: str) -> None:
         """End a wait without its action."""
@@ -42,7 +43,7 @@ class Deadlines:
         """End the waits whose limit is reached at ``now``, monotonic seconds, with their actions."""
         while self._waits:
             awaited, (last_count, last_time, give_up) = next(iter(self._waits.items()))
-            if last_count > self._clock and last_time > now:
+            if last_count > self.count and last_time > now:
                 break
             del self._waits[awaited]
             give_up()

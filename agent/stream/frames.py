@@ -15,10 +15,10 @@ from .sweeps import (
     SweepSpectrum,
     UnusableError,
     form_spectrum,
-    has_only_short_sweeps,
     has_stray_energy,
     split_sweeps,
     strip_padding,
+    turns_too_often,
 )
 
 FrameOutcome = Frame | SetAside
@@ -65,7 +65,7 @@ class RunFrames:
         self, stream: str, fields: StreamFields, sweeps: list[Sweep], cut: Reason | None = None
     ) -> Iterator[FrameOutcome]:
         """Make frames of the sweeps of a step scan; ``cut`` is the reason why the last one may be incomplete."""
-        if has_only_short_sweeps([len(s.points) for s in sweeps], self._settings.min_points):
+        if turns_too_often([len(s.points) for s in sweeps], self._settings.min_points):
             detail = f"the energy turns {len(sweeps) - 1} times in {sum(len(s.points) for s in sweeps)} points"
             uid, time = self._sweep_uid(stream, sweeps[0]), sweeps[-1].points[-1].time
             yield from self._fragment(self.set_aside(uid, time, Reason.ENERGY_NOT_MONOTONIC, detail))
@@ -143,7 +143,7 @@ class RunFrames:
         try:
             columns = strip_padding(read_event_columns(fields, data, grid))
             parts = split_sweeps(columns["energy"]) or [slice(0, 0)]
-            short = has_only_short_sweeps([part.stop - part.start for part in parts], min_points)
+            short = turns_too_often([part.stop - part.start for part in parts], min_points)
             if short or has_stray_energy(columns["energy"], parts):
                 detail = f"the energy turns {len(parts) - 1} times in {columns['energy'].size} points"
                 raise UnusableError(Reason.ENERGY_NOT_MONOTONIC, detail)

@@ -10,7 +10,7 @@ from ..types import Received
 
 MAX_HELD_DOCUMENTS = 4096
 """Number of documents that wait for their start or descriptor at once."""
-MAX_HELD_BYTES = 256 * 2**20
+MAX_HELD_BYTES = 32 * 2**20
 """Their total size in memory, bytes."""
 
 Held = tuple[Received, int]

@@ -7,6 +7,7 @@ from ..types import Frame, Received, RunDocument, RunInfo, SetAside, Stage
 from .assembler import FrameAssembler
 from .book import Book
 from .fly import FlyJoiner, FlySettings
+from .notes import MAX_NOTES, join_notes
 
 Outcome = Frame | SetAside | RunDocument
 """A frame, a note on unusable data, or a run's start (before its frames) or stop (after them)."""
@@ -61,8 +62,11 @@ class FrameReader:
         self._assembler.thinning.every = nth
 
     def __call__(self, document: Received) -> list[Outcome]:
-        """Process one document; return the frames that it completes and the data that it shows to be unusable."""
-        return self._process(self._book(document))
+        """Process one document; return the frames that it completes and the data that it shows to be unusable.
+
+        Data of one run that are unusable for one reason give one note.
+        """
+        return join_notes(self._process(self._book(document)))
 
     def poll(self, now: float) -> list[Outcome]:
         """Return the outcomes that are ready, or given up, at ``now`` (``time.monotonic()``)."""
@@ -70,18 +74,18 @@ class FrameReader:
         for k, stage in enumerate(self._stages):
             if stage.waiting:
                 outcomes += self._process(stage.poll(now), k + 1)
-        return outcomes
+        return join_notes(outcomes, MAX_NOTES)
 
     def settle(self) -> list[Outcome]:
         """Stop waiting for missing documents, but not for files."""
-        return self._process(self._book.settle())
+        return join_notes(self._process(self._book.settle()), MAX_NOTES)
 
     def finish(self) -> list[Outcome]:
         """End all open runs, after the last document."""
         outcomes = self._process(self._book.finish())
         for k, stage in enumerate(self._stages):
             outcomes += self._process(stage.finish(), k + 1)
-        return outcomes
+        return join_notes(outcomes, MAX_NOTES)
 
     def _process(self, items: Iterable[RunDocument | SetAside], first: int = 0) -> list[Outcome]:
         """Send documents through the stages, beginning with number ``first``, and then to the assembler."""

@@ -1,8 +1,10 @@
 """The book's records of a run and its streams: what has arrived, and what is missing."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from cachetools import FIFOCache
 
 from ..types import RunInfo
 from .columns import announced_events
@@ -11,6 +13,13 @@ from .sequence import SequenceNumbers
 
 AGENT_STREAMS = frozenset({"descriptors", "spectra", "decisions", "quality"})
 """Streams of the agent's own runs; they identify such a run if its start was lost."""
+
+IDLE_S = 600.0
+"""Time without a document after which a run may be one whose stop was lost, s."""
+MANY_EVENTS = 10
+"""Number of Events that shows that a run measures; a spectrum has at least as many points."""
+MAX_DATUMS = 10_000
+"""Number of StreamDatums of a stream that are remembered, so that a repeated one counts once."""
 
 
 @dataclass(slots=True, eq=False)
@@ -29,7 +38,7 @@ class StreamRecord:
     """Whether other data keys arrive in Events."""
     rows: int = 0
     """Number of rows that StreamDatums announced, summed over the data keys."""
-    datums: set[str] = field(default_factory=set)
+    datums: FIFOCache[str, None] = field(default_factory=lambda: FIFOCache(MAX_DATUMS))
 
     def describe(self, keys: Mapping[str, Mapping[str, Any]]) -> None:
         """Add the data keys of a descriptor."""
@@ -40,7 +49,7 @@ class StreamRecord:
     def add_datum(self, doc: Mapping[str, Any]) -> None:
         """Count the rows of a StreamDatum; a repeated one counts once."""
         if doc["uid"] not in self.datums:
-            self.datums.add(doc["uid"])
+            self.datums[doc["uid"]] = None
             self.rows += max(0, doc["seq_nums"]["stop"] - doc["seq_nums"]["start"])
 
     def missing(self, total: int) -> int:
@@ -66,6 +75,18 @@ class RunRecord:
     """Descriptors and Events that wait for the start."""
     finished: bool = False
     late_reported: bool = False
+    events: int = 0
+    """Number of Events and StreamDatums that arrived."""
+    bytes: int = 0
+    """Size of its start and descriptors in memory, bytes."""
+    last_count: int = 0
+    """Number of its last document among those of all runs."""
+    last_at: float = 0.0
+    """Arrival time of its last document, monotonic seconds."""
+
+    def touch(self, count: int, at: float) -> None:
+        """Note that a document of the run arrived."""
+        self.last_count, self.last_at = count, at
 
     def is_complete(self, reads: Callable[[str], bool]) -> bool:
         """Whether the run has started and stopped, and all Events that the stop announces have arrived.
@@ -99,3 +120,12 @@ class RunRecord:
         known = AGENT_STREAMS | self.streams.keys()
         announced = announced_events(self.stop or {})
         return {name: n for name, n in announced.items() if n > 0 and name not in known and reads(name)}
+
+
+def least_needed(runs: Iterable[RunRecord], now: float) -> RunRecord:
+    """Return the run to end if too many are open.
+
+    A run without a document for ``IDLE_S`` is ended before others, then one with few Events before one with many,
+    then the one whose last document is oldest. So stray RunStarts do not end a run that is measuring.
+    """
+    return min(runs, key=lambda run: (now - run.last_at < IDLE_S, min(run.events, MANY_EVENTS), run.last_count))

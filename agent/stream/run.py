@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from cachetools import FIFOCache
 
 from ..fields import (
     FOIL_ROLES,
@@ -31,6 +32,7 @@ from .columns import (
 )
 from .frames import FrameOutcome, RunFrames, Thinning
 from .guess import guess_energy
+from .held import size_of
 from .sequence import MAX_SWEEP_POINTS, PointBuffer, ScanPoint, SequenceNumbers
 from .sweeps import UnusableError
 from .unread import UnreadStreams
@@ -39,6 +41,10 @@ Doc = Mapping[str, Any]
 
 MAX_WAITING_SPECTRA = 1000
 """Number of whole spectra of one stream that wait for their energies."""
+MAX_WAITING_BYTES = 32 * 2**20
+"""Size in memory, bytes, of the Events of one stream that wait for their energies."""
+MAX_ANSWERED = 10_000
+"""Number of Events of one stream whose uids are remembered, so that none is answered twice."""
 
 _log = get_logger()
 
@@ -52,9 +58,13 @@ class SpectrumStream:
     order: SequenceNumbers
     points: PointBuffer | None
     """The points of a step scan; None for whole spectra."""
+    keys: tuple[str, ...] = ()
+    """The data keys that a frame uses."""
     waiting: list[tuple["StreamDescriptor", Doc, float]] = field(default_factory=list)
-    answered: set[str] = field(default_factory=set)
-    """The uids of the whole-spectrum Events that have been read."""
+    waiting_bytes: int = 0
+    """Size of ``waiting`` in memory, bytes."""
+    answered: FIFOCache[str, None] = field(default_factory=lambda: FIFOCache(MAX_ANSWERED))
+    """The uids of the last whole-spectrum Events that have been read."""
     reported: int = 0
     """Number of missing Events that have been reported."""
 
@@ -69,6 +79,7 @@ class StreamDescriptor:
     stream: SpectrumStream | None = None
     candidates: Mapping[str, StreamFields] = field(default_factory=dict)
     """The fields for each data key that may be the energy, while the energy is unknown."""
+    unread_bytes: int = 0
     unread: list[tuple[Doc, float]] = field(default_factory=list)
     """The Events of a step scan that wait until the energy is known, with their times of arrival."""
     events: int = 0
@@ -142,7 +153,7 @@ class RunAssembler:
         if stream is None:
             points = PointBuffer(self._settings.min_points) if fields.form == "step" else None
             stream = self._streams[name] = SpectrumStream(
-                name, fields, points.order if points else SequenceNumbers(), points
+                name, fields, points.order if points else SequenceNumbers(), points, (*fields.used, *fields.readings)
             )
             _log.info(
                 "reading",
@@ -183,12 +194,13 @@ class RunAssembler:
         if stream.points is None:
             uid = str(doc["uid"])
             if stream.order.accept(seq) and uid not in stream.answered:
-                stream.answered.add(uid)
+                stream.answered[uid] = None
                 yield from self._whole_spectrum(stream, descriptor, doc, received)
             if stream.order.given_up > stream.reported:
                 yield self._gap(stream, stream.order.given_up, document_time(doc))
             return
-        point = ScanPoint(read_energy(data, fields), read_point_time(data, fields, doc), received, data)
+        kept = {key: data[key] for key in stream.keys if key in data}  # images and texts are not kept
+        point = ScanPoint(read_energy(data, fields), read_point_time(data, fields, doc), received, kept)
         if stream.points.add(seq, point) is None:
             yield from self._report_late(doc)
         elif sweeps := stream.points.closed():
@@ -211,10 +223,12 @@ class RunAssembler:
             yield from self._decide_energy(descriptor, [data])
             return
         descriptor.unread.append((doc, received))
+        descriptor.unread_bytes += size_of(doc)
         count = len(descriptor.unread)
-        if count.bit_count() == 1 or count >= MAX_SWEEP_POINTS:  # 16, 32, 64 …: few attempts in a long scan
+        full = count >= MAX_SWEEP_POINTS or descriptor.unread_bytes >= MAX_WAITING_BYTES
+        if count.bit_count() == 1 or full:  # 16, 32, 64 …: few attempts in a long scan
             yield from self._decide_energy(descriptor, [event["data"] for event, _ in descriptor.unread])
-        if count >= MAX_SWEEP_POINTS and descriptor.unread:
+        if full and descriptor.unread:
             yield self._unknown_energy(descriptor)
 
     def _decide_energy(self, descriptor: StreamDescriptor, rows: list[Mapping[str, Any]]) -> Iterator[FrameOutcome]:
@@ -345,8 +359,10 @@ class RunAssembler:
             yield from self._energies(fields, doc)
             return
         grid = fields.grid if fields.grid is not None else self._grid
-        if fields.energy is None and grid is None and len(stream.waiting) < MAX_WAITING_SPECTRA:
+        room = len(stream.waiting) < MAX_WAITING_SPECTRA and stream.waiting_bytes < MAX_WAITING_BYTES
+        if fields.energy is None and grid is None and room:
             stream.waiting.append((descriptor, doc, received))
+            stream.waiting_bytes += size_of(doc)
         elif fields.energy is None and fields.grid is None and self._grids_differ:
             detail = "the run has several energy axes"
             yield self._frames.set_aside(str(doc["uid"]), document_time(doc), Reason.ENERGY_AMBIGUOUS, detail)
@@ -366,7 +382,7 @@ class RunAssembler:
             return
         self._grid = grid
         for stream in self._streams.values():
-            waiting, stream.waiting = stream.waiting, []
+            waiting, stream.waiting, stream.waiting_bytes = stream.waiting, [], 0
             for held, event, received in waiting:
                 yield from self._whole_spectrum(stream, held, event, received)
 

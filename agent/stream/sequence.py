@@ -9,14 +9,19 @@ import numpy as np
 from cachetools import FIFOCache
 
 from ..types import Array
+from .held import size_of
 from .sweeps import split_sweeps, turn_threshold
 
 REORDER_WINDOW_EVENTS = 64
 """Number of Events in order beyond a gap after which the gap is given up."""
 MAX_SWEEP_POINTS = 20_000
 """Largest number of Events of one sweep, so that an energy that never changes direction cannot fill the memory."""
+MAX_SWEEP_BYTES = 32 * 2**20
+"""Size of their values in memory, bytes; the scalars of a sweep need less."""
 MIN_HOLE_POINTS = 3
 """Number of neighbouring lost points that make a hole. The points on its two sides never form a usable frame."""
+MAX_NUMBERS_AHEAD = 1024
+"""Number of Events beyond a gap, in any order, after which the gap is given up. Each costs a search among them."""
 MAX_LOST_NUMBERS = 4096
 """Number of lost numbers that are remembered, to distinguish a late Event from a repeated one."""
 
@@ -53,7 +58,7 @@ class SequenceNumbers:
         self.count += 1
         self._quiet = self._quiet + 1 if seq > self._highest else 0
         self._highest = max(self._highest, seq)
-        if self._quiet >= REORDER_WINDOW_EVENTS:
+        if self._quiet >= REORDER_WINDOW_EVENTS or len(self._above) > MAX_NUMBERS_AHEAD:
             self._give_up_to(min(self._above))
         self._advance()
         return True
@@ -95,6 +100,7 @@ class ScanPoint(NamedTuple):
     time: float
     received: float
     data: Mapping[str, Any]
+    """The values that a spectrum uses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +118,7 @@ class Sweep:
     torn: bool = False
     """Whether points are lost so close to a turn that a point may belong to the neighbouring sweep."""
     overfull: bool = False
-    """Whether the sweep was cut at MAX_SWEEP_POINTS, or continues such a sweep."""
+    """Whether the sweep was cut at MAX_SWEEP_POINTS or MAX_SWEEP_BYTES, or continues such a sweep."""
 
 
 class PointBuffer:
@@ -122,6 +128,8 @@ class PointBuffer:
         self.order = SequenceNumbers()
         self._min_points = min_points
         self._points: dict[int, ScanPoint] = {}
+        self._bytes = 0
+        """Size of the points' values since the last returned sweep, bytes."""
         self._done = -1
         """Number up to which points are in returned sweeps or lost."""
         self._last = 0
@@ -147,12 +155,13 @@ class PointBuffer:
         if seq <= self._done:
             return None
         self._points[seq] = point
+        self._bytes += size_of(point.data)
         self._first = min(seq, self._first)
         return True
 
     def closed(self) -> list[Sweep]:
         """Return the sweeps after which the energy has changed direction."""
-        full = len(self._points) >= MAX_SWEEP_POINTS
+        full = len(self._points) >= MAX_SWEEP_POINTS or self._bytes >= MAX_SWEEP_BYTES
         if full:
             self.order.give_up()
         ready, turned = self.order.ready, False
@@ -160,7 +169,7 @@ class PointBuffer:
             self._checked += 1
             point = self._points.get(self._checked)
             turned = (point is not None and self._has_turned(point.energy)) or turned
-        if not (turned or full) or len(self._points) < self._min_points:
+        if not full and (not turned or len(self._points) < self._min_points):
             return []
         seqs = sorted(seq for seq in self._points if seq <= ready)
         parts = self._split(seqs)
@@ -193,6 +202,7 @@ class PointBuffer:
         self._high = max(energies, default=-np.inf)
         self._low = min(energies, default=np.inf)
         self._turn_threshold_ev = 0.0
+        self._bytes = sum(size_of(p.data) for p in self._points.values())
 
     def _split(self, seqs: list[int]) -> list[slice]:
         """Split the points at turns, and at holes unless the sweep continues beyond the hole."""

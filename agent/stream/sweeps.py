@@ -11,6 +11,8 @@ from .detectors import DETECTOR_ROLES, find_flaw, turn_negative_currents
 
 MAX_ENERGY_EV = 1e6
 """Largest plausible energy, above every absorption edge."""
+MAX_SWEEPS = 4096
+"""Largest number of sweeps of one Event or file: ten minutes of a monochromator that oscillates at 3 Hz."""
 _MAX_STEP_BACK = 0.1
 """Of the energy range: the largest reversal that may be jitter, or a step back within a sweep."""
 
@@ -60,7 +62,8 @@ def split_sweeps(energy: Array) -> list[slice]:
 
     If the turning point was measured twice, each of the two sweeps gets one of the two points; a single turning point
     belongs to the earlier sweep. A fly-back in one jump belongs to neither. A single step back by at most a tenth of
-    the range, such as where the regions of a scan overlap, is no turn.
+    the range, such as where the regions of a scan overlap, is no turn. Far more than ``MAX_SWEEPS`` sweeps, which no
+    caller reads, are divided at the extremes.
 
     >>> split_sweeps(np.array([1.0, 2, 3, 4, 3, 2, 1]))
     [slice(0, 4, None), slice(4, 7, None)]
@@ -78,6 +81,8 @@ def split_sweeps(energy: Array) -> list[slice]:
     if largest_fall <= threshold or largest_rise <= threshold:
         return [slice(0, energy.size)]
     turns = _find_turns(energy.tolist(), threshold)
+    if len(turns) > 4 * MAX_SWEEPS:  # noise; the borders below would take a minute for a million points
+        return [slice(a, b) for a, b in itertools.pairwise((0, *turns, energy.size))]
     if turns:
         turns = _without_single_steps(energy, turns)
     if not turns:
@@ -88,15 +93,15 @@ def split_sweeps(energy: Array) -> list[slice]:
     return [slice(a, b) for a, b in itertools.pairwise(borders) if b > a]
 
 
-def has_only_short_sweeps(points: Sequence[int], min_points: int) -> bool:
-    """Whether the energy changes direction several times without a sweep that is long enough.
+def turns_too_often(points: Sequence[int], min_points: int) -> bool:
+    """Whether the energy changes direction several times without a sweep that is long enough, or too many times.
 
     Parameters
     ----------
     points : number of points of each sweep
     min_points : smallest number of points of a spectrum
     """
-    return len(points) > 2 and max(points) < min_points
+    return len(points) > MAX_SWEEPS or (len(points) > 2 and max(points) < min_points)
 
 
 def has_stray_energy(energy: Array, sweeps: Sequence[slice]) -> bool:

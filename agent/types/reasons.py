@@ -174,8 +174,8 @@ class Reason(_Explained):
     )
     TOO_MANY_POINTS = (
         "too many points",
-        "The energy of a step scan did not change direction within the largest number of points.",
-        "Use one run per scan, or whole-spectrum Events.",
+        "A step scan did not change its direction within the largest number of points, or an Event has too many.",
+        "Use one run per scan, or whole-spectrum Events with fewer points.",
     )
     POINTS_LOST = (
         "points lost",

@@ -276,7 +276,8 @@ def test_a_file_with_other_rows_than_announced(bench: Any, tmp_path: Path) -> No
         file["it"] = np.stack([column, column], axis=1)
     done = bench(DIAMOND).feed(recording.documents).wait(5.0).end()
     assert not done.frames
-    assert done.reasons == {"shape disagrees with descriptor": 1}
+    assert done.reasons == {"file not readable": 1}
+    assert "announced 1" in done.asides[0].detail
 
 
 @pytest.mark.parametrize(
