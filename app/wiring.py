@@ -83,7 +83,7 @@ def model_folders(config: Config) -> list[Path]:
     element, edge = config.fields.element, config.fields.edge
     fits = [f for f, c in cards.items() if element in (None, c.absorber) and edge in (None, c.edge)]
     if not fits:
-        wanted = " ".join(filter(None, (element, edge or "edge")))
+        wanted = " ".join(filter(None, (element, edge)))
         served = ", ".join(f"{c.name} is for {c.absorber} {c.edge}" for c in cards.values())
         raise ConfigError(f"no model for {wanted}: {served}")
     return fits

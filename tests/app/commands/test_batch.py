@@ -31,14 +31,14 @@ def write(path: Path, element: str = "Co", header: str = "", sweeps: int = 1) ->
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("infer", "FILE", "--element", "Zn"), "no model for Zn edge: co-k is for Co K"),
+        (("infer", "FILE", "--element", "Zn"), "no model for Zn: co-k is for Co K"),
         (("infer", "FILE", "--element", "Xx"), "Xx is no element"),
         (("infer", "FILE", "--edge", "Q"), "Q is none"),
-        (("infer", "FILE", "--model", "co-k", "--element", "Ni"), "no model for Ni edge: co-k is for Co K"),
-        (("align", "FILE", "--element", "Zn", "--out", "OUT"), "no model for Zn edge"),
+        (("infer", "FILE", "--model", "co-k", "--element", "Ni"), "no model for Ni: co-k is for Co K"),
+        (("align", "FILE", "--element", "Zn", "--out", "OUT"), "no model for Zn"),
         (("convert", "FILE", "--element", "Xx", "--out", "OUT/run.jsonl"), "Xx is no element"),
         (("run", "--element", "Xx", "--out", "OUT"), "Xx is no element"),
-        (("run", "--element", "Zn", "--folder", "FOLDER", "--out", "OUT"), "no model for Zn edge"),
+        (("run", "--element", "Zn", "--folder", "FOLDER", "--out", "OUT"), "no model for Zn"),
         (("run", "--source", "zmq://127.0.0.1:1", "--preset", "bm", "--out", "OUT"), "the closest is bmm; the pre"),
         (("replay", "FILE", "--element", "Xx", "--out", "OUT"), "Xx is no element"),
         (("infer", "FILE", "--model", "co"), "no model 'co'"),
