@@ -34,6 +34,8 @@ def as_number(value: Any, *, texts: bool = False) -> float | None:
     >>> as_number(True), as_number(1j), as_number(np.datetime64(0, "s")), as_number("3")
     (None, None, None, None)
     """
+    if type(value) is float:  # nearly all values
+        return value if math.isfinite(value) else None
     found: Any = unwrap(value)
     if isinstance(found, np.ndarray):
         if found.size != 1 or np.ma.is_masked(found):
