@@ -353,7 +353,7 @@ def _configured_energies(fields: FieldSettings, descriptor: Mapping[str, Any]) -
 
 
 def _configurations(descriptor: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """Yield the data and data keys of each device's configuration; what is no mapping is left out."""
+    """Yield the data and data keys of each device's configuration; what is not a mapping is left out."""
     devices = descriptor.get("configuration")
     for device in devices.values() if isinstance(devices, Mapping) else ():
         data, about = (device.get("data"), device.get("data_keys")) if isinstance(device, Mapping) else (None, None)

@@ -11,7 +11,7 @@ from ..types import Reason, as_count, as_number, as_numbers
 from .sweeps import Array, UnusableError
 
 _KINDS = {"c": "complex", "M": "dates", "m": "durations", "U": "texts", "S": "texts", "b": "true or false"}
-"""Types of values that are no real numbers, by numpy's kind."""
+"""Types of values that are not real numbers, by numpy's kind."""
 
 
 class UnreadFile(str):

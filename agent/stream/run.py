@@ -256,7 +256,7 @@ class RunAssembler:
                 yield from self._decide_energy(descriptor, [event["data"] for event, _ in descriptor.unread])
             if descriptor.unread:
                 yield self._unknown_energy(descriptor)
-        # The few Events of a robot's run are no spectrum.
+        # The few Events of a robot's run are not a spectrum.
         self._warn_of_unread_streams(0 if self.info.sample_uid is None else self._settings.min_points)
         yield from self._report_missing_fields()
         yield from self._report_no_streams()
