@@ -275,7 +275,7 @@ def _find_block(path: Path, lines: Sequence[str], expected: str) -> tuple[int, N
 
 
 def _refuse_unreadable_rows(path: Path, lines: Sequence[str], begin: int, style: NumberStyle) -> None:
-    """Refuse a row directly above the block that differs from it only in values that are no numbers."""
+    """Refuse a row directly above the block that differs from it only in values that are not numbers."""
     columns = _count(lines[begin], style)
     above = [line for line in lines[: begin - 1] if line.strip() and not line.lstrip().startswith(COMMENTS)]
     words_above = any(not _count(line, style) for line in above)
