@@ -5,16 +5,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from .options import ColumnOption, ConfigOption, EdgeOption, ElementOption, ModelOption, StrictOption
+from .options import ColumnOption, ConfigOption, EdgeOption, ElementOption, FilesArgument, ModelOption, StrictOption
 from .process import set_up_torch
 from .shared import USAGE, columns_of, conclude_batch, exit_on_error, fail, settings_of
 
 
 def align(
-    files: Annotated[
-        list[Path],
-        typer.Argument(help="Files, folders or patterns: XDI, text columns, SSRL, SPEC, Athena, NeXus, HDF5 or npz."),
-    ],
+    files: FilesArgument,
     out: Annotated[Path, typer.Option("--out", help="Folder for aligned spectra, alignment.csv and figures.")],
     column: ColumnOption = None,
     model: ModelOption = None,
