@@ -1,6 +1,6 @@
 """Documents in files, and spectra of files as documents and frames."""
 
-from .batch import Batch, expand, file_names, listed, read_all, reasons_of
+from .batch import Batch, by_reason, expand, file_names, read_all, reasons_of
 from .conversion import RunComposer, table_documents
 from .documents import FileSink, FileSource
 from .folder import FolderSource
@@ -12,11 +12,11 @@ __all__ = [
     "FileSource",
     "FolderSource",
     "RunComposer",
+    "by_reason",
     "computed_frame_of",
     "expand",
     "file_names",
     "frame_of",
-    "listed",
     "read_all",
     "reasons_of",
     "table_documents",

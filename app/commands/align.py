@@ -30,7 +30,7 @@ def align(
     Example: xas-agent align NiO.xdi --out aligned
     """
     from ...adapters.files import Batch, expand
-    from ..jobs.align import align_files, draw_all, ids_of, write_aligned
+    from ..jobs.align import align_files, draw_all, write_aligned
     from ..session import terminate_like_ctrl_c, uninterrupted
 
     batch = Batch()
@@ -47,10 +47,10 @@ def align(
             written = write_aligned(alignments, out, form)
         if pictures:
             written += draw_all(alignments, out, batch)
-    for id, alignment in zip(ids_of(alignments), alignments, strict=True):
+    for alignment in alignments:
         refusal = alignment.refusal
         result = f"set aside: {refusal}" if refusal else ", ".join(alignment.flags) or "aligned"
-        typer.echo(f"{id}: {result}")
+        typer.echo(f"{alignment.id}: {result}")
     replaced = f", of which {count} replace earlier ones" if (count := len(earlier.intersection(written))) else ""
     typer.echo(f"{len(written)} files and alignment.csv in {out}/{replaced}")
     conclude_batch(batch, [str(a.refusal) for a in alignments if a.refusal], len(alignments), strict)
