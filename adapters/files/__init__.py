@@ -2,11 +2,12 @@
 
 from .batch import Batch, by_reason, expand, file_names, read_all, reasons_of
 from .conversion import RunComposer, table_documents
-from .documents import FileSink, FileSource
+from .documents import DOCUMENT_SUFFIXES, FileSink, FileSource
 from .folder import FolderSource
 from .frames import computed_frame_of, frame_of
 
 __all__ = [
+    "DOCUMENT_SUFFIXES",
     "Batch",
     "FileSink",
     "FileSource",
