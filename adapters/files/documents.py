@@ -18,6 +18,7 @@ from ..codecs import numpy_from_msgpack, to_json, to_msgpack
 log = get_logger()
 
 _FORMATS = {".jsonl": "json", ".json": "json", ".msgpack": "msgpack"}
+DOCUMENT_SUFFIXES = tuple(_FORMATS)
 _EXPECTED = "expected a documents file: .jsonl (a line [name, doc] each) or .msgpack"
 
 

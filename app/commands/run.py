@@ -9,6 +9,7 @@ import typer
 from .options import (
     ColumnOption,
     ConfigOption,
+    ConnectTimeoutOption,
     EdgeOption,
     ElementOption,
     FramesOption,
@@ -45,10 +46,7 @@ def run(
     model: ModelOption = None,
     element: ElementOption = None,
     edge: EdgeOption = None,
-    connect_timeout: Annotated[
-        float | None,
-        typer.Option(min=0, help="Longest wait for an endpoint, s; 0 waits without limit. [default: 10]"),
-    ] = None,
+    connect_timeout: ConnectTimeoutOption = None,
     preset: PresetOption = None,
     strict: StrictOption = False,
 ) -> None:
