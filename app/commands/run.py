@@ -57,8 +57,9 @@ def run(
 
     Example: xas-agent run --source zmq://localhost:5578 --preset bmm --out out
     """
+    from ...adapters.files import FolderSource
     from ..embedded import watch_embedded
-    from ..session import Session, terminate_like_ctrl_c
+    from ..session import Session, source_of, terminate_like_ctrl_c
 
     with exit_on_error():
         if folder and source:
@@ -77,23 +78,17 @@ def run(
         if folder or listens:
             refuse_unused("without the embedded beamline", seed=seed)
         terminate_like_ctrl_c()
+        documents = None
         if folder is not None:
-            from ...adapters.files import FolderSource
-
-            set_up_torch(settings.model.threads)
-            files = FolderSource(folder, columns=columns_of(column), element=element, edge=edge)
-            with closing(files), Session(settings, out, limit=frames) as session:
-                session.watch(files)
-        elif settings.source is None and settings.tiled is None:
-            set_up_torch(settings.model.threads)
+            documents = FolderSource(folder, columns=columns_of(column), element=element, edge=edge)
+        elif listens:
+            documents = source_of(settings)
+            documents.connect()  # before the models load, so that no document is lost meanwhile
+        set_up_torch(settings.model.threads)
+        if documents is None:
             planned = max(PLANNED_FRAMES, frames or 0)
             session = watch_embedded(settings, seed or 0, planned, out or Path("out"), limit=frames)
         else:
-            from ..session import source_of
-
-            documents = source_of(settings)
-            documents.connect()  # before the models load, so that no document is lost meanwhile
-            set_up_torch(settings.model.threads)
             with closing(documents), Session(settings, out, limit=frames) as session:
                 session.watch(documents)
     conclude(session, strict)
