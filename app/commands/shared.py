@@ -160,7 +160,7 @@ def conclude_batch(batch: Any, set_aside: Sequence[str], spectra: int, strict: b
     from ...adapters.files import reasons_of
 
     if batch.refused:
-        typer.echo(f"{len(batch.refused)} files refused:", err=True)
+        typer.echo(f"{len(batch.refused)} {'file' if len(batch.refused) == 1 else 'files'} refused:", err=True)
         for line in reasons_of(batch.refused):
             typer.echo(f"  {line}", err=True)
     if set_aside and spectra > 1:
