@@ -171,6 +171,7 @@ def load_config(source: str | Path | Mapping[str, Any] | None = None, preset: st
     if preset is None:
         return validate_settings(content, Config, origin) if content else Config()
     if preset not in presets():
+        origin = origin if preset == content.get("preset") else "preset"
         near = get_close_matches(str(preset), presets(), n=1, cutoff=0.5)
         closest = f"the closest is {near[0]}; " if near else ""
         raise ConfigError(f"{origin}: no preset {preset!r}; {closest}the presets are {', '.join(presets())}")

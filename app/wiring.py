@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .._version import __version__
+from ..adapters.assets import AssetFiller
 from ..adapters.tiled import TiledSink
 from ..adapters.zmq import ZMQSink
 from ..agent.stream import FrameReader, external_keys_to_read
@@ -15,13 +16,15 @@ from ..agent.types import Estimator, Tabulated
 from .config import Config, ConfigError
 
 
+def asset_filler(config: Config) -> AssetFiller:
+    """Return the reader of the arrays in files that the config's fields name."""
+    return AssetFiller(config.assets, partial(external_keys_to_read, config.fields, config.fly))
+
+
 def frame_reader(config: Config) -> FrameReader:
     """Return the reader that assembles frames from documents; it also reads external files and joins fly streams."""
-    from ..adapters.assets import AssetFiller
-
-    filler = AssetFiller(config.assets, partial(external_keys_to_read, config.fields, config.fly))
     source = config.source.address if config.source else config.tiled.uri if config.tiled else None
-    return FrameReader(config.fields, config.fly, [filler], source, config.series)
+    return FrameReader(config.fields, config.fly, [asset_filler(config)], source, config.series)
 
 
 def publishers(config: Config) -> list[ZMQSink | TiledSink]:
@@ -83,7 +86,7 @@ def model_folders(config: Config) -> list[Path]:
     element, edge = config.fields.element, config.fields.edge
     fits = [f for f, c in cards.items() if element in (None, c.absorber) and edge in (None, c.edge)]
     if not fits:
-        wanted = " ".join(filter(None, (element, edge or "edge")))
+        wanted = " ".join(filter(None, (element, edge)))
         served = ", ".join(f"{c.name} is for {c.absorber} {c.edge}" for c in cards.values())
         raise ConfigError(f"no model for {wanted}: {served}")
     return fits

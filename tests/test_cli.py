@@ -176,7 +176,7 @@ def test_nothing_to_replay(tmp_path, recording):
         pytest.param(
             (7000, 7300),
             (7112,),
-            "no model for 7000.0…7299.0 eV; loaded are Co K, Cu K, Ni K",
+            "no model for Fe K (7000.0…7299.0 eV); loaded are Co K, Cu K, Ni K",
             marks=pytest.mark.slow,
         ),
     ],

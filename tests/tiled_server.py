@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -46,3 +47,13 @@ def serving(*args: object, port: int = 0) -> Iterator[str]:
         reader.join()
         assert process.stdout is not None
         process.stdout.close()
+
+
+def empty_catalogue() -> Iterator[Any]:
+    """Yield Tiled's client of an empty catalogue; test modules make it a fixture."""
+    with serving("--temp") as address:
+        from tiled.client import from_uri
+
+        client = from_uri(f"http://{address}", api_key=KEY)
+        yield client
+        client.context.http_client.close()

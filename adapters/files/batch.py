@@ -103,17 +103,21 @@ def reasons_of(refused: Mapping[Path, SpectrumFileError]) -> list[str]:
     >>> reasons_of({Path("a.txt"): error, Path("b.txt"): SpectrumFileError("b.txt: found an empty file")})
     ['a.txt, b.txt: found an empty file']
     """
-    files: dict[str, list[str]] = {}
-    for path, error in refused.items():
-        files.setdefault(str(error).removeprefix(f"{path}: "), []).append(str(path))
-    return [f"{listed(paths)}: {reason}" for reason, paths in files.items()]
+    return by_reason((str(path), str(error).removeprefix(f"{path}: ")) for path, error in refused.items())
 
 
-def listed(names: Sequence[str]) -> str:
-    """Return the first names of a list, and the number of the others.
+def by_reason(reasons: Iterable[tuple[str, str]]) -> list[str]:
+    """Return a line for each reason, with the first names that it concerns and the number of the others.
 
-    >>> listed(["a", "b", "c", "d", "e"])
-    'a, b, c and 2 more'
+    >>> by_reason([(name, "found an empty file") for name in "abcde"])
+    ['a, b, c and 2 more: found an empty file']
     """
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons:
+        names.setdefault(reason, []).append(name)
+    return [f"{_listed(concerned)}: {reason}" for reason, concerned in names.items()]
+
+
+def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more

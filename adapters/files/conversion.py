@@ -88,8 +88,7 @@ class RunComposer:
 
 def table_documents(table: ColumnTable) -> Iterator[Document]:
     """Yield a run of one Event that holds the columns of a file under their own names."""
-    named = zip(("element", "edge"), (table.known.get("element"), table.known.get("edge")), strict=True)
-    metadata = {"plan_name": PLAN, **{name: value for name, value in named if value}}
+    metadata = {"plan_name": PLAN} | {name: known for name in ("element", "edge") if (known := table.known.get(name))}
     run = event_model.compose_run(metadata=metadata)
     yield "start", dict(run.start_doc)
     columns = table.named()

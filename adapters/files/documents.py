@@ -19,6 +19,7 @@ from .appended import AppendedFile
 log = get_logger()
 
 _FORMATS = {".jsonl": "json", ".json": "json", ".msgpack": "msgpack"}
+DOCUMENT_SUFFIXES = tuple(_FORMATS)
 _EXPECTED = "expected a documents file: .jsonl (a line [name, doc] each) or .msgpack"
 
 

@@ -141,6 +141,7 @@ def assemble(
     row: int,
     average: bool = True,
     complete: bool = True,
+    notes: Sequence[str] = (),
     **known: Any,
 ) -> list[FileSpectrum]:
     """Return the spectra of columns by role, one for each sweep of the energy, as a stream has them.
@@ -161,6 +162,8 @@ def assemble(
         Whether neighbouring points at one energy are averaged.
     complete : bool
         Whether the last spectrum is complete.
+    notes : sequence of str
+        Notes on all spectra; those on negative currents, padding and sweeps follow them.
     **known
         Further fields of each spectrum.
 
@@ -170,17 +173,15 @@ def assemble(
     """
     channels, turned = turn_negative_currents(channels)
     if turned:
-        note = f"the negative currents of {', '.join(turned)} are read with the opposite sign"
-        known["notes"] = (*known.get("notes", ()), note)
+        notes = (*notes, f"the negative currents of {', '.join(turned)} are read with the opposite sign")
     filled = len(np.trim_zeros(energy, "b"))
     if 0 < filled < len(energy):
-        note = f"{len(energy) - filled} rows of padding at the end, with the energy 0, are left out"
-        known["notes"] = (*known.get("notes", ()), note)
+        notes = (*notes, f"{len(energy) - filled} rows of padding at the end, with the energy 0, are left out")
         energy, channels = energy[:filled], {role: values[:filled] for role, values in channels.items()}
     sweeps = _sweeps(energy)
     count = len(sweeps)
     if count > 1:
-        known["notes"] = (*known.get("notes", ()), f"the energy turns {count - 1} times: read as {count} spectra")
+        notes = (*notes, f"the energy turns {count - 1} times: read as {count} spectra")
     return [
         _spectrum(
             path,
@@ -191,6 +192,7 @@ def assemble(
             id=id if count == 1 else f"{id}#{number + 1}",
             row=row + number,
             complete=complete or number + 1 < count,
+            notes=notes,
             **known,
         )
         for number, part in enumerate(sweeps)
@@ -208,13 +210,19 @@ def _sweeps(energy: Array) -> list[slice]:
 
 
 def _spectrum(
-    path: Path, energy: Array, channels: Mapping[str, Array], formula: Formula, *, average: bool, **known: Any
+    path: Path,
+    energy: Array,
+    channels: Mapping[str, Array],
+    formula: Formula,
+    *,
+    average: bool,
+    notes: Sequence[str],
+    **known: Any,
 ) -> FileSpectrum:
     """Return the spectrum of one sweep."""
     energy, channels, moved = _in_order(energy, channels)
     if moved:
-        note = f"{moved} of {len(energy)} points are out of order and are sorted by energy"
-        known["notes"] = (*known.get("notes", ()), note)
+        notes = (*notes, f"{moved} of {len(energy)} points are out of order and are sorted by energy")
     mu = absorption(channels, formula)
     reference = channels.get("reference")
     if "iref" in channels and "it" in channels:
@@ -232,6 +240,7 @@ def _spectrum(
         formula=formula,
         channels=intensities,
         normalised=normalised,
+        notes=tuple(notes),
         **known,
     )
 
@@ -351,7 +360,10 @@ def _summary(table: ColumnTable, names: Sequence[str], choice: ColumnChoice) -> 
 
 
 def _may_be_absorption(table: ColumnTable, names: Sequence[str], choice: ColumnChoice, place: int) -> bool:
-    """Whether the only column beside the energies may be the absorption: it has no other role and no such name."""
+    """Whether the only column beside the energies may be the absorption.
+
+    It has no role, and its name is not that of another quantity.
+    """
     known = {place for places in (*choice.places.values(), *choice.doubts.values()) for place in places}
     return place not in known and may_be_measured(names[place]) and bool(np.isfinite(table.columns[place]).any())
 

@@ -51,7 +51,7 @@ def read_columns(path: Path, text: TextFile, wanted: Columns | None = None) -> l
         )
     block = number_block(path, text, EXPECTED)
     names, units = labels(block.header, block.table.shape[1], indexed=_counts_rows(block.table[:, 0]))
-    known = _known(path, block.notes, block.complete) | scan_metadata(block.header)
+    known = known_of(path, block.notes, block.complete) | scan_metadata(block.header)
     d_spacing = fields(block.header).get("mono.d_spacing", "")
     table = ColumnTable(
         path, list(block.table.T), names, units, d_spacing, known, no_foil(block.header), block.header
@@ -115,7 +115,7 @@ def read_ssrl_binary(path: Path, raw: bytes, wanted: Columns | None = None) -> l
     else:
         table = words.view("<f4").astype(np.float64).reshape(there, count)
     notes = () if there == points else (f"the file ends early: {there} of {points} points",)
-    known = _known(path, notes, there == points) | {"time": timestamp(head[40:80])}
+    known = known_of(path, notes, there == points) | {"time": timestamp(head[40:80])}
     return spectra_in(ColumnTable(path, list(table.T), names, known=known), wanted)
 
 
@@ -139,12 +139,13 @@ def _read_ssrl_text(path: Path, text: TextFile, wanted: Columns | None) -> list[
     offsets = next((lines[i + 1] for i in range(data) if without_mark(lines[i]).lower() == "offsets:"), "")
     if re.search("[1-9]", offsets):
         notes += (f"the offsets in the header are not subtracted: {offsets.strip()}",)
-    known = _known(path, text.notes + notes, complete and not text.cut)
+    known = known_of(path, text.notes + notes, complete and not text.cut)
     known |= {"time": timestamp(lines[1]) if len(lines) > 1 else None}
     return spectra_in(ColumnTable(path, list(table.T), names, known=known), wanted)
 
 
-def _known(path: Path, notes: tuple[str, ...], complete: bool) -> dict[str, Any]:
+def known_of(path: Path, notes: tuple[str, ...], complete: bool) -> dict[str, Any]:
+    """Return the fields of the only spectrum of a file."""
     return {"id": f"{path.name}:0", "row": 0, "notes": notes, "complete": complete}
 
 

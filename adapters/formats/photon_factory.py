@@ -5,6 +5,7 @@ from pathlib import Path
 
 from .column_names import Columns
 from .column_table import EXPECTED, ColumnTable, spectra_in
+from .columns import known_of
 from .spectrum import FileSpectrum, SpectrumFileError
 from .text import NumberStyle, TextFile, parse_rows
 
@@ -65,13 +66,8 @@ def read_format_9809(path: Path, text: TextFile, wanted: Columns | None = None) 
     if any(re.search("[1-9]", offset) for offset in offsets):
         notes += (f"the offsets in the header are not subtracted: {' '.join(offsets)}",)
     spacing = re.search(r"\bD\s*=\s*(\S+(?:\s+(?:A|Å|nm)\b)?)", head)
-    known = {
-        "id": f"{path.name}:0",
-        "row": 0,
-        "notes": text.notes + notes,
-        "complete": complete and not text.cut,
-        "title": lines[1].split("  ")[0].strip() or None,
-    }
+    known = known_of(path, text.notes + notes, complete and not text.cut)
+    known["title"] = lines[1].split("  ")[0].strip() or None
     names = ["requested position", "angle", "time", *names]
     units = ["degrees", "degrees", "s", *[""] * len(channels)]
     columns = ColumnTable(path, list(table.T), names, units, spacing[1] if spacing else "", known)

@@ -275,7 +275,7 @@ def _find_block(path: Path, lines: Sequence[str], expected: str) -> tuple[int, N
 
 
 def _refuse_unreadable_rows(path: Path, lines: Sequence[str], begin: int, style: NumberStyle) -> None:
-    """Refuse a row directly above the block that differs from it only in values that are no numbers."""
+    """Refuse a row directly above the block that differs from it only in values that are not numbers."""
     columns = _count(lines[begin], style)
     above = [line for line in lines[: begin - 1] if line.strip() and not line.lstrip().startswith(COMMENTS)]
     words_above = any(not _count(line, style) for line in above)
@@ -297,23 +297,19 @@ def _without_words(text: TextFile) -> TextFile | None:
     rows = [line for line in text.lines if line.strip() and not line.lstrip().startswith(COMMENTS)][-3:]
     if len(rows) < 3:
         return None
-    for separator in (r"\t", ";", ",", None):
-        first, second = ([_is_number(cell) for cell in _cells(row, separator)] for row in rows[:2])
+    for separator in ("\t", ";", ",", None):
+        first, second = ([_is_number(cell) for cell in row.split(separator)] for row in rows[:2])
         words = [i for i, numeric in enumerate(first) if not numeric]
         if first == second and words and len(first) - len(words) >= 2:
             break
     else:
         return None
     notes = tuple(
-        f"column {i + 1} contains no numbers and is left out: {_cells(rows[0], separator)[i].strip()[:30]!r}"
+        f"column {i + 1} contains no numbers and is left out: {rows[0].split(separator)[i].strip()[:30]!r}"
         for i in words
     )
     lines = [_blank_out(line, separator, words, len(first)) for line in text.lines]
     return replace(text, lines=lines, notes=(*text.notes, *notes))
-
-
-def _cells(line: str, separator: str | None) -> list[str]:
-    return line.split() if separator is None else re.split(separator, line)
 
 
 def _is_number(cell: str) -> bool:
@@ -323,12 +319,11 @@ def _is_number(cell: str) -> bool:
 
 def _blank_out(line: str, separator: str | None, words: Sequence[int], count: int) -> str:
     """Return a row with NaN in place of its words; other lines are unchanged."""
-    cells = _cells(line, separator)
+    cells = line.split(separator)
     others = [cell for i, cell in enumerate(cells) if i not in words]
     if len(cells) != count or line.lstrip().startswith(COMMENTS) or not all(map(_is_number, others)):
         return line
-    between = {None: " ", r"\t": "\t"}.get(separator, separator or " ")
-    return between.join("nan" if i in words else cell for i, cell in enumerate(cells))
+    return (separator or " ").join("nan" if i in words else cell for i, cell in enumerate(cells))
 
 
 def _is_incomplete(kept: Sequence[str], style: NumberStyle) -> bool:

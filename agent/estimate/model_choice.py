@@ -32,7 +32,7 @@ def choose_model(
     """
     if element is not None:
         fits = [m for m in models if m.absorber == element and edge in (None, m.edge_name)]
-        wanted = f"{element} {edge or 'edge'}"
+        wanted = " ".join(filter(None, (element, edge)))
     else:
         fits = [m for m in models if _covers(energy, m.edge.edge_ev)]
         wanted = f"{energy[0]:.1f}…{energy[-1]:.1f} eV"

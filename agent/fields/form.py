@@ -20,7 +20,7 @@ def is_scalar(about: Mapping[str, Any]) -> bool:
 
 
 def announced_shape(about: Mapping[str, Any]) -> list[int | None]:
-    """Return the shape of a data key, of numbers of any type; None stands for a length that is no number."""
+    """Return the shape of a data key, of numbers of any type; None stands for a length that is not a number."""
     shape = about.get("shape")
     return [] if shape is None else [as_count(n) for n in np.ravel(np.array(shape, dtype=object))]
 

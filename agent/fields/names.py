@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 _TAILS = ("count", "counts", "net_count", "net_current", "current", "mean", "value", "volt", "voltage")
 _VETO = re.compile(
@@ -14,6 +15,9 @@ _LINE = re.compile(r"([a-z]{1,2})_?([kl][ab])\d?(?:_?(?:mca|ch|det|roi|sdd)?_?\d
 """Channel of an emission line, with the element and the line."""
 _HUTCH = r"(eh|oh|ct)_?\d+"
 """Hutch or counter card of a detector, as in SOLEIL's ``I0_eh1`` and ESRF's ``I0/ct1``."""
+_MAX_REMEMBERED = 65_536
+"""Number of names, and of names with a role, whose form is remembered: every key is tried as the energy of a stream
+that has none, and each run describes the same keys again."""
 _CHAMBER = "(i|ic|ion_?ch(amber)?)"
 _ENERGIES = ("energy", "dcm_energy", "hhm_energy", "mono_energy", "monochromator_energy", "en_energy", "pgm_energy")
 
@@ -139,6 +143,7 @@ def role_of(word: str) -> str:
     raise UnknownRoleError(word)
 
 
+@lru_cache(_MAX_REMEMBERED)
 def plain_name(name: str) -> str:
     """Return a name without case and punctuation; subscripts are ordinary digits and letters.
 
@@ -162,16 +167,23 @@ def match_synonyms(role: str, keys: Iterable[str], *, in_files: bool = False) ->
     keys : data keys or column names
     in_files : whether the keys are columns of a file, so that the names in files also count
     """
-    veto = _OTHER_ENERGY if role == "energy" else _VETO
-    synonyms = SYNONYMS[role]
-    names = {key: plain_name(key) for key in keys}
-    allowed = {key: name for key, name in names.items() if not veto.search(name)}
-    for pattern in synonyms.patterns:
-        if matches := [key for key, name in allowed.items() if pattern.search(name)]:
-            return matches
-    if in_files and synonyms.only_in_files is not None:
-        return [key for key, name in names.items() if synonyms.only_in_files.fullmatch(name)]
+    ranks = {key: _rank(role, plain_name(key)) for key in keys}
+    best = min((rank for rank in ranks.values() if rank is not None), default=None)
+    if best is not None:
+        return [key for key, rank in ranks.items() if rank == best]
+    only_in_files = SYNONYMS[role].only_in_files
+    if in_files and only_in_files is not None:
+        return [key for key in ranks if only_in_files.fullmatch(plain_name(key))]
     return []
+
+
+@lru_cache(_MAX_REMEMBERED)
+def _rank(role: str, name: str) -> int | None:
+    """Return the place of the first pattern of a role that a plain name matches; None if it lacks the role."""
+    veto = _OTHER_ENERGY if role == "energy" else _VETO
+    if veto.search(name):
+        return None
+    return next((k for k, pattern in enumerate(SYNONYMS[role].patterns) if pattern.search(name)), None)
 
 
 def element_channels(element: str | None, keys: Iterable[str]) -> list[str]:

@@ -237,9 +237,9 @@ def _resolve(
     descriptor: Mapping[str, Any],
     start: Mapping[str, Any],
 ) -> StreamFields | UnreadableStream | None:
-    numeric = [key for key, about in keys.items() if about.get("dtype") in NUMERIC]
-    scalar = [key for key in numeric if is_scalar(keys[key])]
-    vector = [key for key in numeric if not is_scalar(keys[key])]
+    numeric = {key: is_scalar(about) for key, about in keys.items() if about.get("dtype") in NUMERIC}
+    scalar = [key for key, is_one in numeric.items() if is_one]
+    vector = [key for key, is_one in numeric.items() if not is_one]
     position = match_one("position", fields.position, numeric) if fields.position else None
     energy = position or match_one("energy", fields.energy, numeric)
     grid = None
@@ -361,7 +361,7 @@ def _configured_energies(fields: FieldSettings, descriptor: Mapping[str, Any]) -
 
 
 def _configurations(descriptor: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """Yield the data and data keys of each device's configuration; what is no mapping is left out."""
+    """Yield the data and data keys of each device's configuration; what is not a mapping is left out."""
     devices = descriptor.get("configuration")
     for device in devices.values() if isinstance(devices, Mapping) else ():
         data, about = (device.get("data"), device.get("data_keys")) if isinstance(device, Mapping) else (None, None)

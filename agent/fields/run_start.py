@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..types import as_number
+from ..types import as_number, unwrap
 
 _FOIL_KEYS = re.compile(
     r"(xdi\.|md\.)?(((sample|element|detector|scan)\.)?((has|use)_)?(reference([_ ](foil|channel))?|(ref_)?foil)"
@@ -41,9 +41,7 @@ def find_no_foil(metadata: Mapping[str, Any], prefix: str = "") -> str | None:
     ('XDI.Sample.reference: none', None)
     """
     for key, value in metadata.items():
-        name = f"{prefix}{key}"
-        while isinstance(value, (list, tuple)) and len(value) == 1:
-            value = value[0]
+        name, value = f"{prefix}{key}", unwrap(value)
         if isinstance(value, Mapping):
             if found := find_no_foil(value, f"{name}."):
                 return found
@@ -73,7 +71,7 @@ def first_value(start: Mapping[str, Any], names: Iterable[str]) -> Any:
 
 
 def read_text(start: Mapping[str, Any], names: Iterable[str]) -> str:
-    """Return the first text or number that is set, as one line of text; empty if there is none.
+    """Return the first text or number that is set, as one line of text; empty if nothing is set.
 
     >>> read_text({"sample_uid": " ", "Sample": {"name": "NiO"}}, ["sample_uid", "Sample.name"])
     'NiO'
@@ -98,19 +96,18 @@ def _values_under(start: Mapping[str, Any], name: str) -> Iterator[Any]:
     """Yield the values under a dotted name, nested or not; a 1-tuple gives its member."""
     parts = name.split(".")
     for path in ([name], parts, [parts[0], ".".join(parts[1:])]):
-        value = nested_value(start, *path)
-        while isinstance(value, (list, tuple)) and len(value) == 1:
-            value = value[0]
-        yield value
+        yield unwrap(nested_value(start, *path))
 
 
 def read_number(start: Mapping[str, Any], name: str) -> float | None:
-    """Return a finite number under a dotted name or nested, also from a text or a 1-tuple; None if there is none.
+    """Return the first finite number under a dotted name, nested or not, also from a text; None if nothing is one.
 
     >>> read_number({"angle_offset": ("0.55",)}, "angle_offset")
     0.55
+    >>> read_number({"MD": {"angle.offset": 0.55}}, "MD.angle.offset")
+    0.55
     """
-    for value in (start.get(name), nested_value(start, *name.split("."))):
+    for value in _values_under(start, name):
         if (number := as_number(value, texts=True)) is not None:
             return number
     return None

@@ -85,14 +85,14 @@ class FieldSettings(Settings):
     @classmethod
     def _check_element(cls, element: str | None) -> str | None:
         if element is not None and element not in ELEMENTS:
-            raise ValueError(f"the symbol of the absorber, such as Ni; {element} is no element")
+            raise ValueError(f"the symbol of the absorber, such as Ni; {element} is not an element")
         return element
 
     @field_validator("edge")
     @classmethod
     def _check_edge(cls, edge: str | None) -> str | None:
         if edge is not None and not is_edge(edge):
-            raise ValueError(f"an absorption edge, such as K or L3; {edge} is none")
+            raise ValueError(f"an absorption edge, such as K or L3; {edge} is not an edge")
         return edge
 
     def reads(self, stream: str) -> bool:

@@ -14,7 +14,7 @@ MAX_SPECTRUM_POINTS = 2_000_000
 """Largest number of points of one Event: half an hour of an electrometer at 1 kHz. Sorting more delays all runs by
 seconds."""
 _KINDS = {"c": "complex", "M": "dates", "m": "durations", "U": "texts", "S": "texts", "b": "true or false"}
-"""Types of values that are no real numbers, by numpy's kind."""
+"""Types of values that are not real numbers, by numpy's kind."""
 
 
 class UnreadFile(str):
@@ -68,11 +68,11 @@ def read_vector(data: Mapping[str, Any], key: str, *, is_energy: bool = False) -
 
 def read_energy(data: Mapping[str, Any], fields: StreamFields) -> float:
     """Return the energy of an Event of a step scan, eV; NaN if it has no energy."""
-    value: Any = data.get(fields.energy or "")
-    if type(value) is not float and (value := as_number(value)) is None:
+    value = as_number(data.get(fields.energy or ""))
+    if value is None:
         return math.nan
-    value = float(fields.in_ev(value))
-    return value if math.isfinite(value) else math.nan
+    energy = float(fields.in_ev(value))
+    return energy if math.isfinite(energy) else math.nan
 
 
 def energy_column(rows: Sequence[Mapping[str, Any]], key: str) -> Array:
@@ -100,9 +100,8 @@ def average_readings(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> 
 
 def read_point_time(data: Mapping[str, Any], fields: StreamFields, doc: Mapping[str, Any]) -> float:
     """Return the time of a point, Unix seconds: from the configured field, or else the time of its Event."""
-    if fields.time is None or fields.time not in data:
-        return document_time(doc)
-    return finite_scalars({"time": data[fields.time]}).get("time", document_time(doc))
+    time = None if fields.time is None else as_number(data.get(fields.time))
+    return document_time(doc) if time is None else time
 
 
 def document_time(doc: Mapping[str, Any]) -> float:

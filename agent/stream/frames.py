@@ -86,8 +86,9 @@ class RunFrames:
     def finish(self) -> Iterator[FrameOutcome]:
         """Return one note on the groups of points too small for a sweep, after the first one."""
         if further := self._fragments[1:]:
-            detail = f"{len(further)} further groups of points are no sweep; the last: {further[-1].detail}"
-            yield replace(further[-1], detail=detail)
+            last = further[-1]
+            detail = f"{len(further)} further groups of points are too small for a sweep; the last: {last.detail}"
+            yield replace(last, detail=detail)
 
     def _of_sweep(self, stream: str, fields: StreamFields, sweep: Sweep, cut: Reason | None) -> FrameOutcome:
         points, uid = sweep.points, self._sweep_uid(stream, sweep)

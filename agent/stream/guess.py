@@ -22,7 +22,7 @@ def guess_energy(
     absorber: tuple[str | None, str | None],
     min_points: int,
 ) -> StreamFields | None:
-    """Return the only candidate whose values are energies of a spectrum; None if there is none or several.
+    """Return the only candidate whose values are energies of a spectrum; None unless there is exactly one.
 
     The values cover the run's absorption edge. Where the edge is unknown, the unit or the name of the field must also
     be that of an energy. A readback is preferred to its setpoint.
@@ -89,7 +89,7 @@ def scale_to_ev(
 
 
 def _edges(element: str | None, edge: str | None) -> list[float]:
-    """Return the tabulated edges, eV, that a run may measure; none if its element is unknown."""
+    """Return the tabulated edges, eV, that a run may measure; an empty list if its element is unknown."""
     energies = []
     for name in (edge,) if edge else ("K", "L3", "L2", "L1"):
         try:

@@ -175,8 +175,9 @@ class RunAssembler:
     def event(self, doc: Doc, received: float) -> Iterator[FrameOutcome]:
         """Process one Event; a repeated one gives no frame."""
         descriptor = self._descriptors[doc["descriptor"]]
-        yield from self._correct_form(descriptor, doc)
-        descriptor = self._descriptors[doc["descriptor"]]
+        if descriptor.stream is not None and not descriptor.stream.order.count:  # its first Event
+            yield from self._correct_form(descriptor, doc)
+            descriptor = self._descriptors[doc["descriptor"]]
         stream, fields = descriptor.stream, descriptor.fields
         if descriptor.candidates and self._grid is None:
             yield from self._guess_energy(descriptor, doc, received)
@@ -208,10 +209,9 @@ class RunAssembler:
 
     def _correct_form(self, descriptor: StreamDescriptor, doc: Doc) -> Iterator[FrameOutcome]:
         """Read a descriptor again if the first Event of its stream has another form than it announces."""
-        stream, fields = descriptor.stream, descriptor.fields
-        if stream is None or fields is None or fields.energy is None or stream.order.count:
+        if descriptor.fields is None or descriptor.fields.energy is None:
             return
-        corrected = with_measured_form(descriptor.doc, fields.energy, doc["data"])
+        corrected = with_measured_form(descriptor.doc, descriptor.fields.energy, doc["data"])
         if corrected is not None:
             del self._streams[descriptor.name]
             yield from self.open(corrected)
@@ -276,7 +276,7 @@ class RunAssembler:
                 yield from self._decide_energy(descriptor, [event["data"] for event, _ in descriptor.unread])
             if descriptor.unread:
                 yield self._unknown_energy(descriptor)
-        # The few Events of a robot's run are no spectrum.
+        # The few Events of a robot's run are not a spectrum.
         self._warn_of_unread_streams(0 if self.info.sample_uid is None else self._settings.min_points)
         yield from self._report_missing_fields()
         yield from self._report_no_streams()

@@ -195,7 +195,7 @@ class PointBuffer:
             self._high = energy
         if energy < self._low:
             self._low = energy
-        return min(self._high - energy, energy - self._low) > self._turn_threshold_ev
+        return self._high - energy > self._turn_threshold_ev < energy - self._low
 
     def _reset(self) -> None:
         energies = [p.energy for seq, p in self._points.items() if seq <= self._checked and p.energy == p.energy]

@@ -28,9 +28,9 @@ class FieldSummary:
     external: bool
     """Whether the values are in a file that has not been read."""
     example: Any
-    """First value; None if there is none."""
+    """First value; None if no Event has one."""
     low: float | None
-    """Smallest finite number; None if the values are no numbers."""
+    """Smallest finite number; None if the values are not numbers."""
     high: float | None
 
 
@@ -55,7 +55,7 @@ class StreamSummary:
     def column(self, key: str) -> Array:
         """Return the values of a field, (M,): one of each Event, or those of the first whole spectrum.
 
-        Empty if they are no real numbers.
+        Empty if they are not real numbers.
         """
         first = next((row[key] for row in self.rows if key in row), None)
         scalar = is_scalar(self.keys[key]) if first is None else not has_many(first)
@@ -164,5 +164,5 @@ def _through(stages: Sequence[Stage], items: Iterable[RunDocument | SetAside]) -
 
 
 def _numbers(value: Any) -> Array:
-    """Return a single value as an array, empty if it is no number."""
+    """Return a single value as an array, empty if it is not a number."""
     return energy_column([{"": value}, {"": value}], "")[:1]

@@ -8,7 +8,7 @@ from .estimate import DescriptorEstimate, Estimate
 from .frame import Direction, Document, Formula, Frame, Received, SetAside
 from .grid import Grid, bin_means, right_index
 from .log import Logger, get_logger
-from .numbers import as_count, as_number, as_numbers
+from .numbers import as_count, as_number, as_numbers, unwrap
 from .protocols import URGENT_ACTIONS, Action, Control, Estimator, Reply, Source, Stage, Status
 from .reasons import Flag, Reason, Refusal
 from .robust import MAD_TO_SD, hodges_lehmann, mad_sd, median, nan_median, theil_sen
@@ -74,5 +74,6 @@ __all__ = [
     "read_yaml",
     "right_index",
     "theil_sen",
+    "unwrap",
     "validate_settings",
 ]

@@ -8,8 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+def unwrap(value: Any) -> Any:
+    """Return the member of a list or tuple of one, also nested; any other value itself.
+
+    >>> unwrap((["Ni"],)), unwrap(("Ni", "Cu")), unwrap("Ni")
+    ('Ni', ('Ni', 'Cu'), 'Ni')
+    """
+    while isinstance(value, (list, tuple)) and len(value) == 1:
+        value = value[0]
+    return value
+
+
 def as_number(value: Any, *, texts: bool = False) -> float | None:
-    """Return a finite real number, also from an array or a sequence of one; None if the value is none.
+    """Return a finite real number, also from an array or a sequence of one; None for any other value.
 
     Parameters
     ----------
@@ -23,13 +34,13 @@ def as_number(value: Any, *, texts: bool = False) -> float | None:
     >>> as_number(True), as_number(1j), as_number(np.datetime64(0, "s")), as_number("3")
     (None, None, None, None)
     """
-    while isinstance(value, (list, tuple)) and len(value) == 1:
-        value = value[0]
-    found: Any = value
-    if isinstance(value, np.ndarray):
-        if value.size != 1 or np.ma.is_masked(value):
+    if type(value) is float:  # nearly all values
+        return value if math.isfinite(value) else None
+    found: Any = unwrap(value)
+    if isinstance(found, np.ndarray):
+        if found.size != 1 or np.ma.is_masked(found):
             return None
-        found = value.reshape(-1)[0]
+        found = found.reshape(-1)[0]
     if not (_is_real(found) or (texts and isinstance(found, str))):
         return None
     try:
@@ -40,7 +51,7 @@ def as_number(value: Any, *, texts: bool = False) -> float | None:
 
 
 def as_count(value: Any) -> int | None:
-    """Return an integer that is not negative, of any type of number or from a text; None if the value is none.
+    """Return an integer that is not negative, of any type of number or from a text; None for any other value.
 
     >>> as_count(np.float32(252)), as_count("252"), as_count(2.5), as_count(-1)
     (252, 252, None, None)

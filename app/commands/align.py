@@ -5,16 +5,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from .options import ColumnOption, ConfigOption, EdgeOption, ElementOption, ModelOption, StrictOption
+from .options import ColumnOption, ConfigOption, EdgeOption, ElementOption, FilesArgument, ModelOption, StrictOption
 from .process import set_up_torch
 from .shared import USAGE, columns_of, conclude_batch, exit_on_error, fail, settings_of
 
 
 def align(
-    files: Annotated[
-        list[Path],
-        typer.Argument(help="Files, folders or patterns: XDI, text columns, SSRL, SPEC, Athena, NeXus, HDF5 or npz."),
-    ],
+    files: FilesArgument,
     out: Annotated[Path, typer.Option("--out", help="Folder for aligned spectra, alignment.csv and figures.")],
     column: ColumnOption = None,
     model: ModelOption = None,
@@ -33,7 +30,7 @@ def align(
     Example: xas-agent align NiO.xdi --out aligned
     """
     from ...adapters.files import Batch, expand
-    from ..jobs.align import align_files, draw_all, ids_of, write_aligned
+    from ..jobs.align import align_files, draw_all, write_aligned
     from ..session import end_like_ctrl_c, uninterrupted
 
     batch = Batch()
@@ -50,10 +47,10 @@ def align(
             written = write_aligned(alignments, out, form)
         if pictures:
             written += draw_all(alignments, out, batch)
-    for id, alignment in zip(ids_of(alignments), alignments, strict=True):
+    for alignment in alignments:
         refusal = alignment.refusal
         result = f"set aside: {refusal}" if refusal else ", ".join(alignment.flags) or "aligned"
-        typer.echo(f"{id}: {result}")
+        typer.echo(f"{alignment.id}: {result}")
     replaced = f", of which {count} replace earlier ones" if (count := len(earlier.intersection(written))) else ""
     typer.echo(f"{len(written)} files and alignment.csv in {out}/{replaced}")
     conclude_batch(batch, [str(a.refusal) for a in alignments if a.refusal], len(alignments), strict)

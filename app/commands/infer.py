@@ -1,20 +1,16 @@
 """``xas-agent infer``: the descriptors of spectra in files."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from .options import ColumnOption, ConfigOption, EdgeOption, ElementOption, ModelOption, StrictOption
+from .options import ColumnOption, ConfigOption, EdgeOption, ElementOption, FilesArgument, ModelOption, StrictOption
 from .process import set_up_torch
 from .shared import columns_of, conclude_batch, exit_on_error, settings_of
 
 
 def infer(
-    files: Annotated[
-        list[Path],
-        typer.Argument(help="Files, folders or patterns: XDI, text columns, SSRL, SPEC, Athena, NeXus, HDF5 or npz."),
-    ],
+    files: FilesArgument,
     column: ColumnOption = None,
     model: ModelOption = None,
     element: ElementOption = None,

@@ -1,19 +1,20 @@
 """``xas-agent inspect``: what a source contains, what would be read of it, and settings with which it would be."""
 
 import logging
+import shlex
 import sys
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import ConfigOption, EdgeOption, ElementOption, PresetOption
-from .shared import FAILED, USAGE, exit_on_error, fail, refuse_unused, settings_of
+from .options import ConfigOption, ConnectTimeoutOption, EdgeOption, ElementOption, PresetOption
+from .shared import FAILED, USAGE, exit_on_error, fail, is_tiled, refuse_unused, settings_of
 
 if TYPE_CHECKING:
     from ...agent.survey import Reading
@@ -43,21 +44,17 @@ def inspect(
     preset: PresetOption = None,
     element: ElementOption = None,
     edge: EdgeOption = None,
-    connect_timeout: Annotated[
-        float | None,
-        typer.Option(min=0, help="Longest wait for an endpoint, s; 0 waits without limit. [default: 10]"),
-    ] = None,
+    connect_timeout: ConnectTimeoutOption = None,
 ) -> None:
     """Show the fields of a source, what is read of them and why, and settings to save.
 
     Example: xas-agent inspect zmq://localhost:5578 --out beamline.yaml
     """
-    from ...adapters.tiled import SCHEMES
     from ..jobs.gather import documents_in, read_files
     from ..jobs.inspect import inspect_documents, settings_text
     from ..session import end_like_ctrl_c, source_of
 
-    listens = source.partition("://")[0] in ("zmq", *SCHEMES) and "://" in source
+    listens = source.startswith("zmq://") or is_tiled(source)
     with exit_on_error():
         if out is not None and out.exists():
             fail(f"--out {out}: found an existing file, expected a new one", USAGE)
@@ -304,7 +301,7 @@ def _conclude_columns(files: "FileDocuments", inspection: "Inspection") -> None:
     typer.echo()
     _say("Options to add to xas-agent infer, align, convert or run --folder:")
     for option in options:
-        typer.echo(f"  --column {_quoted(option)}")
+        typer.echo(f"  --column {shlex.quote(option)}")
     _say(f"With them, {files.unknown.name} gives {_outcome(trial)}.")
 
 
@@ -332,23 +329,14 @@ def _next_command(source: str, spectra: bool, listens: bool, out: Path | None) -
     config = f"--config {out or 'beamline.yaml'}"
     if listens:
         return f"xas-agent run {config}"
-    path = _quoted(source)
     if spectra:
         folder = Path(source) if Path(source).is_dir() else Path(source).parent
-        return f"xas-agent run --folder {_quoted(str(folder))} {config}"
-    return f"xas-agent replay {path} {config}"
-
-
-def _quoted(text: str) -> str:
-    import shlex
-
-    return shlex.quote(text)
+        return f"xas-agent run --folder {shlex.quote(str(folder))} {config}"
+    return f"xas-agent replay {shlex.quote(source)} {config}"
 
 
 def _say(text: str, indent: str = "  ") -> None:
     """Print a text in lines of at most ``WIDTH`` characters; words are never cut."""
-    lines: Iterable[str] = textwrap.wrap(
-        text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
-    )
+    lines = textwrap.wrap(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
     for line in lines:
         typer.echo(line)

@@ -5,6 +5,10 @@ from typing import Annotated
 
 import typer
 
+FilesArgument = Annotated[
+    list[Path],
+    typer.Argument(help="Files, folders or patterns: XDI, text columns, SSRL, SPEC, Athena, NeXus, HDF5 or npz."),
+]
 ConfigOption = Annotated[
     str | None,
     typer.Option("--config", help="Settings: a YAML file, or the name of a shipped config such as default."),
@@ -40,6 +44,10 @@ SourceOption = Annotated[
 ]
 PresetOption = Annotated[
     str | None, typer.Option("--preset", help="Preset of a beamline, e.g. bmm, for the fields of its documents.")
+]
+ConnectTimeoutOption = Annotated[
+    float | None,
+    typer.Option(min=0, help="Longest wait for an endpoint, s; 0 waits without limit. [default: 10]"),
 ]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit with code 4 if spectra are set aside.")]
 FramesOption = Annotated[

@@ -9,6 +9,7 @@ import typer
 from .options import (
     ColumnOption,
     ConfigOption,
+    ConnectTimeoutOption,
     ControlSecretOption,
     CurveClientsOption,
     CurveKeyOption,
@@ -51,10 +52,7 @@ def run(
     model: ModelOption = None,
     element: ElementOption = None,
     edge: EdgeOption = None,
-    connect_timeout: Annotated[
-        float | None,
-        typer.Option(min=0, help="Longest wait for an endpoint, s; 0 waits without limit. [default: 10]"),
-    ] = None,
+    connect_timeout: ConnectTimeoutOption = None,
     preset: PresetOption = None,
     curve_key: CurveKeyOption = None,
     curve_server_key: CurveServerKeyOption = None,
@@ -70,9 +68,10 @@ def run(
 
     Example: xas-agent run --source zmq://localhost:5578 --preset bmm --out out
     """
+    from ...adapters.files import FolderSource
     from ..embedded import watch_embedded
     from ..output.folder import OutputFolder, fresh_folder
-    from ..session import Session, end_like_ctrl_c
+    from ..session import Session, end_like_ctrl_c, source_of
 
     with exit_on_error():
         if folder and source:
@@ -99,24 +98,18 @@ def run(
         if out is None and not folder and not listens:
             out = fresh_folder(Path(DEFAULT_OUT))
         output = OutputFolder(out) if out else None
+        documents = None
         if folder is not None:
-            from ...adapters.files import FolderSource
-
-            set_up_torch(settings.model.threads)
-            files = FolderSource(folder, columns=columns_of(column), element=element, edge=edge)
-            with closing(files), Session(settings, output, limit=frames) as session:
-                session.watch(files)
-        elif settings.source is None and settings.tiled is None:
-            set_up_torch(settings.model.threads)
+            documents = FolderSource(folder, columns=columns_of(column), element=element, edge=edge)
+        elif listens:
+            documents = source_of(settings)
+            documents.connect()  # before the models load, so that no document is lost meanwhile
+        set_up_torch(settings.model.threads)
+        if documents is None:
             planned = max(PLANNED_FRAMES, frames or 0)
             assert output is not None
             session = watch_embedded(settings, seed or 0, planned, output, limit=frames)
         else:
-            from ..session import source_of
-
-            documents = source_of(settings)
-            documents.connect()  # before the models load, so that no document is lost meanwhile
-            set_up_torch(settings.model.threads)
             with closing(documents), Session(settings, output, limit=frames) as session:
                 session.watch(documents)
     conclude(session, strict)

@@ -81,7 +81,7 @@ def settings_of(
         content.setdefault("model", {})["use"] = (model,)
     if single_site:
         content.setdefault("serving", {})["single_site"] = True
-    if source is not None and _is_tiled(source):
+    if source is not None and is_tiled(source):
         content["tiled"] = {**(content.get("tiled") or {}), "uri": source}
         content.pop("source", None)
         source = None
@@ -89,7 +89,7 @@ def settings_of(
         content.pop("tiled", None)
     if connect_timeout is not None and content.get("tiled"):
         content["tiled"]["connect_timeout_s"] = connect_timeout
-    if publish is not None and _is_tiled(publish):
+    if publish is not None and is_tiled(publish):
         tiled = (content.get("publish") or {}).get("tiled") or {}
         content["publish"] = {"tiled": {**tiled, "uri": publish}}
         publish = None
@@ -118,8 +118,12 @@ def _add_security(content: dict[str, Any], curve: Curve, control_secret: Path | 
         content["control_endpoint"]["secret_file"] = control_secret
 
 
-def _is_tiled(address: str) -> bool:
-    return address.partition("://")[0] in ("tiled", "http", "https")
+def is_tiled(address: str) -> bool:
+    """Whether an address is the URI of a Tiled catalogue."""
+    from ...adapters.tiled import SCHEMES
+
+    scheme, sign, _ = address.partition("://")
+    return bool(sign) and scheme in SCHEMES
 
 
 def columns_of(options: list[str] | None) -> dict[str, list[str]] | None:
@@ -208,7 +212,7 @@ def conclude_batch(batch: Any, set_aside: Sequence[str], spectra: int, strict: b
     from ...adapters.files import reasons_of
 
     if batch.refused:
-        typer.echo(f"{len(batch.refused)} files refused:", err=True)
+        typer.echo(f"{len(batch.refused)} {'file' if len(batch.refused) == 1 else 'files'} refused:", err=True)
         for line in reasons_of(batch.refused):
             typer.echo(f"  {line}", err=True)
     if set_aside and spectra > 1:

@@ -28,6 +28,8 @@ TABLE = "alignment"
 class FileAlignment:
     """One spectrum of a file and its alignment."""
 
+    id: str
+    """That of the spectrum, or longer, so that no two give the same file name, nor that of the table."""
     spectrum: FileSpectrum
     answer: Answer | Refusal
     """Answer without an estimate, or the reason why the spectrum is not a valid frame."""
@@ -84,13 +86,9 @@ def align_files(
     SpectrumFileError, ChoiceError
         As for :func:`~xas_agent.app.jobs.files.serve_files`.
     """
-    spectra, answers = serve_files(files, config, columns, batch, estimate=False)
-    return [FileAlignment(spectrum, answers[i]) for i, spectrum in enumerate(spectra)]
-
-
-def ids_of(alignments: Sequence[FileAlignment]) -> list[str]:
-    """Return an id for each alignment, of which no two give the same file name, nor that of the table."""
-    return distinct_ids([(f.spectrum.id, f.spectrum.source) for f in alignments], taken=[TABLE])
+    served = serve_files(files, config, columns, batch, estimate=False)
+    ids = distinct_ids([(spectrum.id, spectrum.source) for spectrum, _ in served], taken=[TABLE])
+    return [FileAlignment(id, spectrum, answer) for id, (spectrum, answer) in zip(ids, served, strict=True)]
 
 
 def write_aligned(alignments: Sequence[FileAlignment], folder: Path, form: Form) -> list[Path]:
@@ -111,37 +109,36 @@ def write_aligned(alignments: Sequence[FileAlignment], folder: Path, form: Form)
         Files of the spectra.
     """
     make_folder(folder)
-    named = list(zip(ids_of(alignments), alignments, strict=True))
-    _refuse_inputs(folder, form, named)
-    good = [(id, f) for id, f in named if f.refusal is None]
+    _refuse_inputs(folder, form, alignments)
+    good = [f for f in alignments if f.refusal is None]
     written: list[Path] = []
     if form == "npz":
-        for model in dict.fromkeys(f.model.name for _, f in good if f.model):
-            mine = [f for _, f in good if f.model and f.model.name == model]
+        for model in dict.fromkeys(f.model.name for f in good if f.model):
+            mine = [f for f in good if f.model and f.model.name == model]
             path = folder / f"aligned-{model}.npz"
             np.savez(
                 path,
                 energy=_energies(mine[0]),
                 mu=np.stack([f.mu for f in mine]),
-                id=np.array([id for id, f in good if f.model and f.model.name == model]),
+                id=np.array([f.id for f in mine]),
                 energy_shift_ev=np.array([f.quantities["energy_shift_ev"] for f in mine]),
             )
             written.append(path)
     else:
-        for id, f in good:
-            path = folder / f"{name_of(id)}.{form}"
+        for f in good:
+            path = folder / f"{name_of(f.id)}.{form}"
             path.write_text(_text(f, form), encoding="utf-8")
             written.append(path)
     _write_table(alignments, folder / f"{TABLE}.csv")
     return written
 
 
-def _refuse_inputs(folder: Path, form: Form, named: Sequence[tuple[str, FileAlignment]]) -> None:
+def _refuse_inputs(folder: Path, form: Form, alignments: Sequence[FileAlignment]) -> None:
     """Raise InputError if a file to be written is one of those that were read."""
     suffixes = ("png",) if form == "npz" else (form, "png")
-    outputs = {folder / f"{name_of(id)}.{suffix}" for id, _ in named for suffix in suffixes}
-    outputs |= {folder / f"{TABLE}.csv"} | {folder / f"aligned-{f.model.name}.npz" for _, f in named if f.model}
-    inputs = {Path(f.spectrum.source).resolve() for _, f in named}
+    outputs = {folder / f"{name_of(f.id)}.{suffix}" for f in alignments for suffix in suffixes}
+    outputs |= {folder / f"{TABLE}.csv"} | {folder / f"aligned-{f.model.name}.npz" for f in alignments if f.model}
+    inputs = {Path(f.spectrum.source).resolve() for f in alignments}
     if both := inputs & {path.resolve() for path in outputs}:
         raise InputError(f"{min(both)}: found a file that is read and would be replaced, expected another --out")
 
@@ -151,15 +148,14 @@ def draw_all(alignments: Sequence[FileAlignment], folder: Path, batch: Batch) ->
     from ..output.figures import draw_alignment
 
     drawn: list[Path] = []
-    named = list(zip(ids_of(alignments), alignments, strict=True))
     with progress_on_terminal() as show, keep_on_ctrl_c(batch):
-        for number, (id, f) in enumerate(named, start=1):
+        for number, f in enumerate(alignments, start=1):
             if not isinstance(f.answer, Refusal) and f.answer.model is not None and f.answer.aligned is not None:
-                path = folder / f"{name_of(id)}.png"
-                names = (id, f.spectrum.sample_or_title, f.answer.model.name)
+                path = folder / f"{name_of(f.id)}.png"
+                names = (f.id, f.spectrum.sample_or_title, f.answer.model.name)
                 draw_alignment(path, ", ".join(name for name in names if name), f.answer)
                 drawn.append(path)
-            show("drawing", number, len(named))
+            show("drawing", number, len(alignments))
     return drawn
 
 
@@ -199,10 +195,10 @@ def _write_table(alignments: Sequence[FileAlignment], path: Path) -> None:
             file, ["id", "source", "row", "sample", "element", "model", *names, "flags", "set_aside"]
         )
         table.writeheader()
-        for id, f in zip(ids_of(alignments), alignments, strict=True):
+        for f in alignments:
             s = f.spectrum
             numbers = {k: round(v, 5) for k, v in f.quantities.items()}
-            about = {"id": id, "source": s.source, "row": s.row, "sample": s.sample_or_title}
+            about = {"id": f.id, "source": s.source, "row": s.row, "sample": s.sample_or_title}
             about["element"] = f.model.absorber if f.model else s.element or ""
             about["model"] = f.model.name if f.model else ""
             table.writerow(about | numbers | {"flags": ", ".join(f.flags), "set_aside": f.refusal or ""})

@@ -3,11 +3,11 @@
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ...adapters.files import Batch, computed_frame_of, frame_of, listed, read_all
+from ...adapters.files import Batch, by_reason, computed_frame_of, frame_of, read_all
 from ...adapters.formats import Columns, FileSpectrum
 from ...agent.estimate import Answer, EnergyUncertainty, FrameServer
 from ...agent.spectra import SeriesAlignment, TheoryAlignment
@@ -28,7 +28,7 @@ class ChoiceError(InputError):
 
 def serve_files(
     files: Sequence[Path], config: Config, columns: Columns | None, batch: Batch | None, **how: bool
-) -> tuple[list[FileSpectrum], dict[int, Answer | Refusal]]:
+) -> list[tuple[FileSpectrum, Answer | Refusal]]:
     """Read the files, then load the models and serve the spectra, with progress on a terminal.
 
     Ctrl-C ends the reading, and the spectra read until then are served; the second Ctrl-C ends this too.
@@ -47,10 +47,8 @@ def serve_files(
 
     Returns
     -------
-    spectra : list of FileSpectrum
-        In the order of the files, without those that an interruption left unanswered.
-    answers : dict of int to Answer or Refusal
-        One per spectrum, by its index.
+    list of (FileSpectrum, Answer or Refusal)
+        In the order of the files, without the spectra that an interruption left unanswered.
 
     Raises
     ------
@@ -72,10 +70,10 @@ def serve_files(
             for i, answer in answers_of(spectra, load_models(config) if spectra else (), config, **how):
                 answers[i] = answer
                 show("serving", len(answers), len(spectra))
+    served = [(spectra[i], answers[i]) for i in sorted(answers)]
     if batch is None or not batch.refused:
-        _refuse_without_model(spectra, answers)
-    kept = sorted(answers)
-    return [spectra[i] for i in kept], {new: answers[old] for new, old in enumerate(kept)}
+        _refuse_without_model(served)
+    return served
 
 
 @contextmanager
@@ -89,23 +87,15 @@ def keep_on_ctrl_c(batch: Batch | None) -> Iterator[None]:
         batch.interrupted = True
 
 
-def _refuse_without_model(spectra: Sequence[FileSpectrum], answers: Mapping[int, Answer | Refusal]) -> None:
+def _refuse_without_model(served: Sequence[tuple[FileSpectrum, Answer | Refusal]]) -> None:
     """Raise ChoiceError if no spectrum has a model, with the spectra of each reason."""
-    choices = {
-        i: refusal.detail
-        for i, answer in answers.items()
-        if (refusal := refusal_of(answer)) and refusal.reason in (Reason.NO_MODEL, Reason.SEVERAL_MODELS)
-    }
-    if not choices or len(choices) < len(answers):
+    refusals = [(spectrum.id, refusal) for spectrum, answer in served if (refusal := refusal_of(answer))]
+    reasons = {refusal.reason for _, refusal in refusals}
+    if not refusals or len(refusals) < len(served) or reasons - {Reason.NO_MODEL, Reason.SEVERAL_MODELS}:
         return
-    ids: dict[str, list[str]] = {}
-    for i, detail in sorted(choices.items()):
-        ids.setdefault(detail, []).append(spectra[i].id)
-    lines = [f"{listed(named)}: {detail}" for detail, named in ids.items()]
-    reasons = {refusal.reason for answer in answers.values() if (refusal := refusal_of(answer))}
-    raise ChoiceError(
-        "\n".join(lines) + ("; choose one with --model or --element" if Reason.SEVERAL_MODELS in reasons else "")
-    )
+    lines = by_reason((id, refusal.detail) for id, refusal in refusals)
+    remedy = "; choose one with --model or --element" if Reason.SEVERAL_MODELS in reasons else ""
+    raise ChoiceError("\n".join(lines) + remedy)
 
 
 def refusal_of(answer: Answer | Refusal) -> Refusal | None:

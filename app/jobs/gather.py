@@ -6,13 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...adapters.files import FileSource, RunComposer, expand, table_documents
+from ...adapters.files import DOCUMENT_SUFFIXES, FileSource, RunComposer, expand, table_documents
 from ...adapters.formats import SpectrumFileError, UnknownColumnsError, read_spectra
 from ...agent.types import Document, Source
 
 MAX_DOCUMENTS = 200_000
 """Number of documents that are looked at."""
-DOCUMENT_SUFFIXES = (".jsonl", ".json", ".msgpack")
 _POLL_S = 0.2
 
 

@@ -56,11 +56,9 @@ def infer_files(
         As for :func:`~xas_agent.app.jobs.files.serve_files`.
     """
     everything = theory or config.serving.single_site  # a computed spectrum belongs to one site
-    spectra, answers = serve_files(files, config, columns, batch, theory=theory)
     rows: list[dict[str, Any]] = []
     models_used: Counter[str] = Counter()
-    for i, spectrum in enumerate(spectra):
-        answer = answers[i]
+    for spectrum, answer in serve_files(files, config, columns, batch, theory=theory):
         model = None if isinstance(answer, Refusal) else answer.model
         hidden = model.single_site if model is not None and not everything else frozenset()
         rows.append({k: v for k, v in _row(spectrum, answer).items() if k not in hidden})

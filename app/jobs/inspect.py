@@ -5,20 +5,17 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ...adapters.assets import AssetFiller
 from ...adapters.formats import SpectrumFileError, flaw, read_spectra
 from ...agent.fields import FieldSettings, is_pattern, match_keys, skip_reason
-from ...agent.stream import external_keys_to_read
 from ...agent.survey import ROLES, Reading, Survey, explain, proposed_fields, survey
 from ...agent.types import Document, Frame, Received, SetAside
 from ..config import Config, load_config, presets
-from ..wiring import frame_reader
+from ..wiring import asset_filler, frame_reader
 
 WIDTH = 76
 """Width of the lines of YAML."""
@@ -43,6 +40,11 @@ class Trial:
     set_aside: Counter[str] = field(default_factory=Counter)
     first: str = ""
     """First detail of what was set aside."""
+
+    def set_one_aside(self, reason: str, detail: str) -> None:
+        """Count a spectrum that is set aside."""
+        self.set_aside[reason] += 1
+        self.first = self.first or detail
 
 
 @dataclass(slots=True)
@@ -70,14 +72,11 @@ def inspect_documents(documents: Sequence[Document], config: Config, *, of_files
 
     Documents ``of_files`` of spectra have the same names for all files, which need no settings if they are read.
     """
-    filler = AssetFiller(config.assets, partial(external_keys_to_read, config.fields, config.fly))
-    found = survey(documents, config.fields, [filler])
+    found = survey(documents, config.fields, [asset_filler(config)])
     readings = [explain(stream, config.fields) for stream in found.streams]
     best = max(readings, key=_promise, default=None)
     if best is not None and not best.roles:
         best = None
-    starts = [run.start for run in found.starts]
-    reasons = [skip_reason(config.fields, start) for start in starts]
     now = read_frames(documents, config)
     proposed = proposed_fields(best, config.fields) if best and not (of_files and best.as_it_is) else {}
     given = config.fields.model_dump(exclude_unset=True)
@@ -87,7 +86,7 @@ def inspect_documents(documents: Sequence[Document], config: Config, *, of_files
         survey=found,
         readings=readings,
         best=best,
-        skipped=next(filter(None, reasons), "") if reasons and all(reasons) else "",
+        skipped=_why_skipped(found, config.fields),
         preset=_closest_preset(found, config),
         proposed=proposed,
         now=now,
@@ -108,8 +107,7 @@ def read_frames(documents: Iterable[Document], config: Config) -> Trial:
         if isinstance(outcome, Frame):
             trial.frames += 1
         elif isinstance(outcome, SetAside):
-            trial.set_aside[str(outcome.reason)] += 1
-            trial.first = trial.first or outcome.detail
+            trial.set_one_aside(str(outcome.reason), outcome.detail)
     return trial
 
 
@@ -125,13 +123,12 @@ def read_columns(file: Path, proposed: Mapping[str, tuple[Any, str]]) -> tuple[l
     trial = Trial()
     try:
         for spectrum in read_spectra(file, columns=columns):
-            why = flaw(spectrum)
-            trial.frames += why is None
-            trial.set_aside.update([str(why.reason)] if why else ())
-            trial.first = trial.first or (why.detail if why else "")
+            if why := flaw(spectrum):
+                trial.set_one_aside(str(why.reason), why.detail)
+            else:
+                trial.frames += 1
     except SpectrumFileError as error:
-        trial.set_aside["file not readable"] += 1
-        trial.first = str(error)
+        trial.set_one_aside("file not readable", str(error))
     return options, trial
 
 
@@ -151,9 +148,14 @@ def _match(name: str, found: Survey, config: Config) -> PresetMatch:
     occurring = [n for n in names if match_keys(n, keys, element if is_pattern(n) else None)]
     traces = [preset.fly.signals, preset.fly.axis] if preset.fly is not None else []
     streams = [trace for trace in traces if any(trace.reads(stream.name) for stream in found.streams)]
-    reasons = [skip_reason(preset.fields, run.start) for run in found.starts]
-    skips = next(filter(None, reasons), "") if reasons and all(reasons) else ""
+    skips = _why_skipped(found, preset.fields)
     return PresetMatch(name, len(occurring) + len(streams), len(names) + len(traces), skips)
+
+
+def _why_skipped(found: Survey, fields: FieldSettings) -> str:
+    """Return why the settings skip the first run; empty if they read any run."""
+    reasons = [skip_reason(fields, run.start) for run in found.starts]
+    return next(filter(None, reasons), "") if all(reasons) else ""
 
 
 def settings_text(inspection: Inspection, config: Config, origin: str) -> str:

@@ -45,7 +45,7 @@ DOCUMENT_KEYS = {
     "noise": "σ of the noise per point, relative to the edge step.",
     "latency_ms": "Time from the frame's last datum to its estimate.",
     "frame_uid": "uid of the frame.",
-    "frame_seq_num": "Number of the frame in the watched run, from 1. `quality`: 0 if there is none.",
+    "frame_seq_num": "Number of the frame in the watched run, from 1. `quality`: 0 without a frame.",
     "frame_time": "Time of the frame's last datum, Unix s.",
     "sample": "Name of the sample; empty if the documents name none.",
     "scan_id": "Number of the scan at the beamline; 0 if it has none.",

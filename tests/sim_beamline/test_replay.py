@@ -179,7 +179,7 @@ def test_a_bad_folder_is_one_clear_message(folder, fault):
 
 
 def test_no_folder_and_no_speed():
-    with pytest.raises(ReplayError, match="not a folder"):
+    with pytest.raises(ReplayError, match="found no such file or folder"):
         Replay(Path("nowhere"), None, [])
     with pytest.raises(ReplayError, match="speed is 0"):
         Replay([], 0, [])

@@ -167,7 +167,7 @@ def test_missing_columns_are_refused(tmp_path, columns, message):
         ("# mono time", (E, IF), "found 2 columns (mono, time)"),
         ("# k chi", (np.linspace(0, 15, 21), IF), "found 2 columns (k, chi)"),
         ("", (np.linspace(0, 15, 21), IF), "found 2 columns (unnamed)"),
-        ("", (E, I0, IT), "name them with columns={'energy'"),
+        ("", (E, I0, IT), "name them (--column energy="),
         ("# a b c", (I0, IT, E), "found 3 columns (a, b, c)"),
     ],
 )

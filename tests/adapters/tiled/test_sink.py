@@ -1,7 +1,7 @@
 """The agent's documents as runs of a real Tiled server without plugins."""
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from deadline import wait_until
 from logs import capture_logs
-from tiled_server import KEY, serving
+from tiled_server import KEY, empty_catalogue, serving
 
 from xas_agent.adapters.tiled import TiledDestination, TiledSink
 from xas_agent.agent.publish import AgentRun, Provenance
@@ -61,15 +61,7 @@ def written(client: Any, documents: list[Document]) -> None:
     np.testing.assert_array_equal(contents["spectra"]["spectrum"].read(), spectra)
 
 
-@pytest.fixture(scope="module")
-def client() -> Iterator[Any]:
-    """The catalogue of a server, as Tiled's client."""
-    with serving("--temp") as address:
-        from tiled.client import from_uri
-
-        root = from_uri(f"http://{address}", api_key=KEY)
-        yield root
-        root.context.http_client.close()
+client = pytest.fixture(scope="module")(empty_catalogue)
 
 
 def address_of(client: Any) -> str:
@@ -188,6 +180,12 @@ def test_a_refused_run_is_given_up_and_the_next_is_written(client: Any) -> None:
         wait_until(lambda: any("not, or not wholly" in line["event"] for line in lines))
         sink.close()
     written(client, documents)
+    waits, given_up = (line for line in lines if line["log_level"] == "warning")
+    assert waits["event"] == "catalogue not written; documents wait"
+    assert "not, or not wholly" in given_up["event"]
+    assert given_up["run"] == "not/a/key"
+    left = dict(client.items()).get("not/a/key")  # the server keeps a start that it then cannot find
+    assert left is None or "stop" not in left.metadata
 
 
 def test_where_the_agents_documents_go() -> None:

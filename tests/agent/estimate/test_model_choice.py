@@ -86,7 +86,7 @@ def test_two_visible_edges_are_ambiguous():
     [
         (MODELS, (7000, 7200), None, None, "no model for 7000.0…7199.0 eV; loaded are Co K, Ni K, Cu K"),
         (MODELS, (7650, 7720), None, None, "no model for 7650.0…7719.0 eV"),  # ends within the edge
-        (MODELS, (8250, 8450), "Fe", None, "no model for Fe edge"),
+        (MODELS, (8250, 8450), "Fe", None, "no model for Fe"),
         (MODELS, (8250, 8450), "Ni", "L3", "no model for Ni L3"),
         ([], (8250, 8450), None, None, "loaded are none"),
     ],

@@ -1,6 +1,5 @@
 """The agent's documents in bluesky's own callbacks, which expect what a RunEngine gives."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 from bluesky.callbacks import LivePlot, LiveTable
 from bluesky.callbacks.best_effort import BestEffortCallback
-from tiled_server import KEY, serving
+from tiled_server import empty_catalogue
 
 from xas_agent.agent.publish.agent_run import AgentRun, Provenance
 from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate
@@ -73,15 +72,7 @@ def test_suitcase(documents: list[Document], tmp_path: Path) -> None:
     assert len(path.read_text().splitlines()) == len(documents)
 
 
-@pytest.fixture(scope="module")
-def catalogue() -> Iterator[Any]:
-    """Client of an empty catalogue of a Tiled server."""
-    with serving("--temp") as address:
-        from tiled.client import from_uri
-
-        client = from_uri(f"http://{address}", api_key=KEY)
-        yield client
-        client.context.http_client.close()
+catalogue = pytest.fixture(scope="module")(empty_catalogue)
 
 
 @pytest.mark.slow

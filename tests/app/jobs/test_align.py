@@ -76,7 +76,7 @@ def test_a_bad_file_does_not_cost_the_others(xa, files, tmp_path):
     for args in (("infer", folder), ("align", folder / "*.txt", "--out", tmp_path / "aligned", "--no-pictures")):
         done = xa(*args, "--model", "co-k")
         assert "good.txt:0" in done.stdout
-        assert "1 files refused:" in done.stderr
+        assert "1 file refused:" in done.stderr
         assert "bad.txt: found 0 rows of numbers" in done.stderr
         xa(*args, "--model", "co-k", "--strict", code=4)
     done = xa("convert", folder, "--out", tmp_path / "run.jsonl", "--strict", code=4)
