@@ -143,6 +143,7 @@ class Pipeline:
     def feed(self, received: Sequence[Received]) -> None:
         """Process documents; the frames that they complete are served together."""
         began = time.monotonic()
+        self.unread = 0
         self._answered, self._serving_s, left_out = 0, 0.0, self._left_out_now
         for document in received:
             if self._abandoned.is_set():

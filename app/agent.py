@@ -178,10 +178,15 @@ class XASAgent:
         self._subscribers.remove(token)
 
     @property
-    def unanswered(self) -> int:
-        """Number of documents that were taken and are not served yet, or could not be served."""
+    def unanswered(self) -> dict[str, int]:
+        """Number of documents taken and not served, and of frames that were complete and not answered.
+
+        Documents that still wait count, and documents that could not be served. Frames count that :meth:`abandon`
+        gave up.
+        """
         with self._progress:
-            return self._inbox.taken - self._served + self._failed
+            documents = self._inbox.taken - self._served + self._failed
+            return {"documents": documents, "frames": self._pipeline.unanswered}
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until all documents taken so far are served, all decisions settled, and the results delivered.
@@ -209,18 +214,6 @@ class XASAgent:
             finally:
                 self._hurry -= 1
         return self._subscribers.wait(until)
-
-    @property
-    def waiting(self) -> int:
-        """Number of documents that were taken and are not served yet."""
-        return self._inbox.taken - self._served
-
-    @property
-    def abandoned(self) -> dict[str, int]:
-        """Number of documents that were taken and not read, and of frames that were read and not answered."""
-        if not self._abandoned.is_set():
-            return {}
-        return {"documents": self.waiting, "frames": self._pipeline.unanswered}
 
     def abandon(self, timeout: float | None = 2.0) -> bool:
         """Close the agent without answering what it has taken; the frames in progress may still be answered.
@@ -264,7 +257,7 @@ class XASAgent:
             return False
         self._thread.join(timeout)
         if self._thread.is_alive() and timeout is not None and timeout >= _EXIT_TIMEOUT_S:  # a shorter wait is a poll
-            _log.warning("agent closed before it was done", documents_not_answered=self.unanswered)
+            _log.warning("agent closed before it was done", unanswered=self.unanswered)
             self._subscribers.report()
         return not self._thread.is_alive()
 
@@ -296,8 +289,9 @@ class XASAgent:
                 _log.exception("documents not served", documents=len(batch))
                 failed = True
             with self._progress:
-                self._served += len(batch) - self._pipeline.unread
-                self._failed += len(batch) if failed else 0
+                read = len(batch) - self._pipeline.unread
+                self._served += read
+                self._failed += read if failed else 0
                 self._idle = idle
                 self._progress.notify_all()
         try:

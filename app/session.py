@@ -117,7 +117,7 @@ class Session:
             self.agent.abandon(_ABANDON_TIMEOUT_S)
 
     def _say_what_waits(self) -> None:
-        waiting = self.agent.waiting
+        waiting = self.agent.unanswered["documents"]
         if self.interrupted and not self._said and waiting:
             self._said = True
             _log.info("ending", detail=f"{waiting} documents wait for their answer; a second signal gives them up")
@@ -189,7 +189,7 @@ class Session:
             "model": self._model(),
             "wall_s": round(time.perf_counter() - self.start_s, 2),
             "interrupted": self.interrupted,
-            "not_answered": _nonzero(self.agent.abandoned),
+            "unanswered": _nonzero(self.agent.unanswered),
             "not_written": _nonzero(self.output.lost) if self.output is not None else {},
         }
 

@@ -164,7 +164,7 @@ def conclude(session: "Session", strict: bool) -> None:
     if summary["not_written"]:
         fail(f"{folder}: not written, because the disk was full: {_plain(summary['not_written'])}", FAILED)
     if session.hurried.is_set():
-        fail(f"ended by a second signal; not answered: {_plain(summary['not_answered']) or 'nothing'}", INTERRUPTED)
+        fail(f"ended by a second signal; unanswered: {_plain(summary['unanswered']) or 'nothing'}", INTERRUPTED)
     if strict and (summary["frames_set_aside"] or not (summary["frames"] or summary["interrupted"])):
         raise typer.Exit(SET_ASIDE)
 

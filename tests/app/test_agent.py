@@ -316,10 +316,10 @@ def test_documents_beyond_the_queue_are_dropped_and_reported():
             watching.agent(*documents[3])
         watching.agent(*documents[5])  # a stop still finds room
         assert not watching.agent.wait(0.01)
-        assert 5 <= watching.agent.unanswered <= 8
+        assert 5 <= watching.agent.unanswered["documents"] <= 8
         stalled.released.set()
         assert watching.agent.wait(WAIT_S)
-        assert watching.agent.unanswered == 0
+        assert watching.agent.unanswered == {"documents": 0, "frames": 0}
     watching.check()
     (note,) = [q for q in watching.events("quality") if q["reason"] == "queue full"]
     assert note["detail"].startswith("16 documents dropped: the queue of 4")
@@ -512,7 +512,7 @@ def test_frames_whose_file_lags_are_answered_once_it_comes(tmp_path):
     file = tmp_path / "panda.h5"
     away = file.rename(tmp_path / "away")
     fields = {"relation": {"kind": "bragg", "d_spacing_ang": 3.1356}, **MD}
-    with Watching(preset="diamond", fields=fields, assets={"wait_s": 30.0}) as watching:
+    with Watching(preset="diamond", fields=fields, assets={"wait_s": 30.0, "roots": (str(tmp_path),)}) as watching:
         for name, doc in recording.documents:
             watching.agent(name, doc)
         assert not watching.agent.wait(0.3)
