@@ -10,28 +10,25 @@ from ..fields import FieldSettings, SeriesSettings, element_and_edge, read_scan,
 from ..types import Reason, Received, RunDocument, RunInfo, SetAside, as_count, get_logger
 from .columns import document_time
 from .deadlines import Deadlines
-from .held import Held, HeldBack, size_of
-from .pages import unpack_events
-from .records import AGENT_STREAMS, RunRecord, StreamRecord, least_needed
+from .held import Held, HeldBack
+from .notes import RepeatedNotes
+from .pages import unpack_datums, unpack_events
+from .records import AGENT_STREAMS, RunRecord, StreamRecord
+from .runs import MAX_FINISHED_RUNS, MAX_UID_LENGTH, Runs
 
-MAX_OPEN_RUNS = 64
-"""Number of runs open at once; if there are more, the least needed one is ended."""
-MAX_OPEN_BYTES = 64 * 2**20
-"""Size of the RunStarts and Descriptors of all open runs, bytes; beyond it, the least needed run is ended."""
 MAX_DESCRIPTORS = 1000
 """Number of Descriptors of one run."""
 MAX_DATA_KEYS = 4096
 """Number of data keys of a Descriptor; to find the fields among ten times as many takes a second."""
-MAX_FINISHED_RUNS = 1000
-"""Number of finished runs that are remembered, so that their documents are not answered twice."""
 MAX_SEQ_NUM = 10_000_000
-MAX_UID_LENGTH = 256
-"""Length of a uid; those of finished runs are remembered."""
 
 Doc = dict[str, Any]
 Entry = RunDocument | SetAside
 
 _log = get_logger()
+
+_HELD = "held back"
+"""Kind of the notes on documents that cannot be held back."""
 
 
 class Book:
@@ -64,18 +61,14 @@ class Book:
         self.no_run = RunInfo("", element=element, edge=edge)
         """The run of documents without a run."""
         self._deadlines = Deadlines()
-        self._open: dict[str, RunRecord] = {}
-        self._open_bytes = 0
-        self._crowded = False
-        """Whether it has been logged that too many runs are open."""
-        self._finished: FIFOCache[str, RunRecord] = FIFOCache(MAX_FINISHED_RUNS)
+        self._runs = Runs()
         self._descriptors: dict[str, StreamRecord] = {}
         self._orphans: dict[str, list[Held]] = {}
         """Events whose descriptor has not arrived, by the descriptor's uid."""
         self._given_up: FIFOCache[str, int] = FIFOCache(MAX_FINISHED_RUNS)
         """Number of Events, not yet reported with a run, by the uid of a descriptor that did not arrive."""
-        self._bad_events: dict[str, list[SetAside]] = {}
-        """Events that cannot be read, beyond the first one, by descriptor and exception."""
+        self._repeated = RepeatedNotes()
+        """Notes on Events that cannot be read, are late or cannot be held back."""
         self._held = HeldBack()
         self._stopped: RunRecord | None = None
         """The stopped run of the current document, which may complete it."""
@@ -90,9 +83,9 @@ class Book:
             "resource": self._asset,
             "datum": self._asset,
             "stream_resource": self._asset,
-            "datum_page": self._datum_page,
+            "datum_page": self._datums,
             "bulk_events": self._bulk_events,
-            "bulk_datum": self._bulk_datum,
+            "bulk_datum": self._datums,
         }
 
     @property
@@ -109,7 +102,8 @@ class Book:
             self._stopped = None
         if self._deadlines:
             self._deadlines.expire(self._deadlines.now)
-        self._end_least_needed()
+        while (surplus := self._runs.surplus(self._deadlines.now)) is not None:
+            self._finish(surplus)
         return self._take_output()
 
     def poll(self, now: float) -> list[Entry]:
@@ -128,12 +122,14 @@ class Book:
     def finish(self) -> list[Entry]:
         """End all open runs, after the last document."""
         self._deadlines.expire(float("inf"))
-        for run in list(self._open.values()):
+        for run in list(self._runs.open.values()):
             self._finish(run)
+        for kind in self._repeated.kinds:
+            self._report_further(kind)
         return self._take_output()
 
     def _take_output(self) -> list[Entry]:
-        out, self._out = self._out, []
+        out, self._out = [*self._out, *self._repeated.take()], []
         return out
 
     def _read_safely(self, read: Callable[[Received], None], document: Received) -> None:
@@ -154,16 +150,11 @@ class Book:
 
     def _report_bad_event(self, kind: str, aside: SetAside) -> None:
         """Report the first bad Event of a kind at once, and the number of further ones after a while."""
-        if kind in self._bad_events:
-            self._bad_events[kind].append(aside)
-            return
-        self._bad_events[kind] = []
-        self._out.append(aside)
-        self._deadlines.add("bad events", kind, lambda: self._report_further_bad_events(kind))
+        self._repeated.add(kind, aside)
+        self._deadlines.add("bad events", kind, lambda: self._report_further(kind))
 
-    def _report_further_bad_events(self, kind: str) -> None:
-        if further := self._bad_events.pop(kind):
-            self._out.append(replace(further[-1], detail=f"{len(further)} further; the last: {further[-1].detail}"))
+    def _report_further(self, kind: str) -> None:
+        self._out += self._repeated.further(kind)
 
     def _read(self, document: Received) -> None:
         reader = self._readers.get(document.name)
@@ -171,42 +162,19 @@ class Book:
             raise ValueError("no such document")
         reader(document)
 
-    def _end_least_needed(self) -> None:
-        """End runs while too many are open, or their starts and descriptors are too large; the newest one stays."""
-        while len(self._open) > MAX_OPEN_RUNS or (self._open_bytes > MAX_OPEN_BYTES and len(self._open) > 1):
-            *others, _ = self._open.values()
-            run = least_needed(others, self._deadlines.now)
-            write = _log.debug if self._crowded else _log.warning
-            self._crowded = True
-            write("run ended: too many are open", run=run.uid, open=len(self._open), events=run.events)
-            self._finish(run)
-
     def _run(self, uid: Any) -> RunRecord | None:
         """Return the run ``uid``, opened if it is new; None if it is finished."""
-        if not isinstance(uid, str) or len(uid) > MAX_UID_LENGTH:
-            raise TypeError(f"run uid is {str(uid)[:80]!r}")
-        if uid in self._finished:
-            return None
-        run = self._open.get(uid)
-        if run is None:
-            run = self._open[uid] = RunRecord(uid)
-        run.touch(self._deadlines.count, self._deadlines.now)
+        run = self._runs.find(uid)
+        if run is not None:
+            run.touch(self._deadlines.count, self._deadlines.now)
         return run
-
-    def _count_bytes(self, run: RunRecord, doc: Doc) -> None:
-        """Count the memory of a RunStart or Descriptor, which stays until the end of its run."""
-        size = size_of(doc)
-        if size > MAX_OPEN_BYTES // 4:
-            raise ValueError(f"{size / 2**20:.0f} MiB, at most {MAX_OPEN_BYTES // 4 / 2**20:.0f} MiB")
-        run.bytes += size
-        self._open_bytes += size
 
     def _start(self, document: Received) -> None:
         doc = document.doc
         run = self._run(doc["uid"])
         if run is None or (run.info is not None and run.info.start):
             return
-        self._count_bytes(run, doc)
+        self._runs.count_bytes(run, doc)
         info = self._describe_run(doc)
         if run.info is not None:  # the start was given up before it arrived
             info = replace(info, joined_late=True)
@@ -243,7 +211,7 @@ class Book:
             return
         if len(run.descriptors) >= MAX_DESCRIPTORS:
             raise ValueError(f"run {run.uid} has more than {MAX_DESCRIPTORS} descriptors")
-        self._count_bytes(run, doc)
+        self._runs.count_bytes(run, doc)
         stream = run.streams.get(name) or StreamRecord(run, name, self._reads(name))
         stream.describe(keys)
         if run.info is None:
@@ -277,7 +245,7 @@ class Book:
             return
         seq = doc["seq_num"] if type(doc["seq_num"]) is int else as_count(doc["seq_num"])
         if seq is None or not 0 <= seq <= MAX_SEQ_NUM or not isinstance(doc["data"], dict):
-            raise TypeError("seq_num or data of the wrong type")
+            raise TypeError(f"seq_num {repr(doc['seq_num'])[:80]} or data of the wrong type")
         if seq is not doc["seq_num"]:
             document = replace(document, doc={**doc, "seq_num": seq})
         stream.run.events += 1
@@ -330,21 +298,14 @@ class Book:
             for event in events:
                 self._read_safely(self._event, Received("event", {"descriptor": uid, **event}, document.at))
 
-    def _bulk_datum(self, document: Received) -> None:
-        from event_model import bulk_datum_to_datum_page
-
-        self._datum_page(replace(document, doc=dict(bulk_datum_to_datum_page(document.doc))))
-
-    def _datum_page(self, document: Received) -> None:
-        from event_model import unpack_datum_page
-
+    def _datums(self, document: Received) -> None:
         try:
-            datums = list(unpack_datum_page(document.doc))  # type: ignore[arg-type]
+            datums = unpack_datums(document.name, document.doc)
         except Exception:
             self._skip(document)
             return
         for datum in datums:
-            self._asset(Received("datum", dict(datum), document.at))
+            self._asset(Received("datum", datum, document.at))
 
     def _asset(self, document: Received) -> None:
         """Pass on a document about files. It belongs to no descriptor, and the reader of the files waits for it."""
@@ -365,26 +326,26 @@ class Book:
             self._stopped = run
 
     def _report_late(self, stream: StreamRecord, doc: Doc) -> None:
-        """Report late Events once per run, since a stream out of order may have thousands."""
+        """Report the first late Event of a run at once and the number of further ones at the end of the book.
+
+        A stream out of order may have thousands.
+        """
         run = stream.run
         assert run.info is not None
-        if run.late_reported or stream.ignored or not stream.counted or not run.info.watched:
+        if stream.ignored or not stream.counted or not run.info.watched:
             return
-        run.late_reported = True
         detail = f"seq_num {doc['seq_num']}: its run was already closed"
-        self._out.append(SetAside(run.uid, str(doc.get("uid", "")), document_time(doc), Reason.LATE, detail))
+        note = SetAside(run.uid, str(doc.get("uid", "")), document_time(doc), Reason.LATE, detail)
+        self._repeated.add(_late(run), note)
 
     def _hold(self, held: list[Held], run_uid: str, document: Received) -> bool:
         """Hold a document back; if too many are held already, report it and return False."""
         if self._held.add(held, document):
+            self._report_further(_HELD)
             return True
-        if not self._held.reported:
-            self._held.reported = True
-            doc = document.doc
-            aside = SetAside(
-                run_uid, str(doc.get("uid", "")), document_time(doc), Reason.TOO_MANY_HELD_BACK, self._held.describe()
-            )
-            self._out.append(aside)
+        doc, detail = document.doc, self._held.describe()
+        note = SetAside(run_uid, str(doc.get("uid", "")), document_time(doc), Reason.TOO_MANY_HELD_BACK, detail)
+        self._repeated.add(_HELD, note)
         return False
 
     def _release(self, held: list[Held]) -> None:
@@ -404,7 +365,7 @@ class Book:
             return
         self._given_up[uid] = len(events)
         # A stopped run that lacks a descriptor reports the Events when it is finished.
-        if not events or any(run.lacks_descriptor() for run in self._open.values()):
+        if not events or any(run.lacks_descriptor() for run in self._runs.open.values()):
             return
         last = events[-1]
         detail = f"{len(events)} events of descriptor {uid}"
@@ -436,14 +397,11 @@ class Book:
             return
         assert run.info is not None
         info, stop, at = run.info, run.stop or {}, run.stopped_at or self._deadlines.now
-        del self._open[run.uid]
-        self._open_bytes -= run.bytes
         self._deadlines.remove("events", run.uid)
-        if len(self._finished) == MAX_FINISHED_RUNS:
-            _, oldest = self._finished.popitem()
-            for uid in oldest.descriptors:
+        if (forgotten := self._runs.finish(run)) is not None:
+            self._report_further(_late(forgotten))
+            for uid in forgotten.descriptors:
                 del self._descriptors[uid]
-        self._finished[run.uid] = run
         self._report_unread_events(run)
         run.finished, run.stop, run.info = True, None, replace(info, start={})
         for stream in run.streams.values():
@@ -472,3 +430,8 @@ class Book:
         missing = "start and descriptor" if late else "descriptor"
         detail = f"{unread} events could not be read: their {missing} did not arrive"
         self._out.append(SetAside(run.uid, run.uid, document_time(run.stop or {}), reason, detail, count=unread))
+
+
+def _late(run: RunRecord) -> str:
+    """Return the kind of the notes on late Events of a run."""
+    return f"late {run.uid}"

@@ -196,8 +196,9 @@ class FlyJoiner:
             seen = run.seen.get(name, set())
             total = max(announced.get(name, 0), *seen, 0)
             if total - len(seen) > self._fields.max_missing_fraction * total:
-                detail = f"{total - len(seen)} of {total} events of stream {name} did not arrive"
-                return [SetAside(uid, uid, run.time, Reason.EVENTS_LOST, detail)]
+                lost = total - len(seen)
+                detail = f"{lost} of {total} events of stream {name} did not arrive"
+                return [SetAside(uid, uid, run.time, Reason.EVENTS_LOST, detail, count=lost)]
         return []
 
     def _join(self, info: RunInfo, run: _FlyRun) -> Iterator[RunDocument | SetAside]:

@@ -88,7 +88,7 @@ class RunFrames:
         if further := self._fragments[1:]:
             last = further[-1]
             detail = f"{len(further)} further groups of points are too small for a sweep; the last: {last.detail}"
-            yield replace(last, detail=detail)
+            yield replace(last, detail=detail, count=len(further))
 
     def _of_sweep(self, stream: str, fields: StreamFields, sweep: Sweep, cut: Reason | None) -> FrameOutcome:
         points, uid = sweep.points, self._sweep_uid(stream, sweep)

@@ -22,8 +22,6 @@ class HeldBack:
 
     def __init__(self) -> None:
         self.count = self.bytes = 0
-        self.reported = False
-        """Whether the current overflow has been reported."""
 
     def add(self, held: list[Held], document: Received) -> bool:
         """Append a document to ``held``; return False if the limits do not allow it."""
@@ -32,7 +30,6 @@ class HeldBack:
             return False
         self.count += 1
         self.bytes += size
-        self.reported = False
         held.append((document, size))
         return True
 

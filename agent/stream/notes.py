@@ -8,9 +8,57 @@ from ..types import Reason, SetAside
 
 T = TypeVar("T")
 
-
 MAX_NOTES = 100
 """Number of notes of one run for one reason that are found at once, from several documents."""
+
+
+class RepeatedNotes:
+    """Notes of several kinds: those of the first document with one are reported at once, the others are counted.
+
+    >>> notes = RepeatedNotes()
+    >>> for seq_num in (3, 4):
+    ...     notes.add("late", SetAside("run", "", 0.0, Reason.LATE, f"seq_num {seq_num}"))
+    >>> [(note.count, note.detail) for note in notes.take()]
+    [(2, 'seq_num 3; and 1 more')]
+    >>> notes.add("late", SetAside("run", "", 0.0, Reason.LATE, "seq_num 5"))
+    >>> notes.take()
+    []
+    >>> [(note.count, note.detail) for note in notes.further("late")]
+    [(1, '1 further; the last: seq_num 5')]
+    """
+
+    def __init__(self) -> None:
+        self._new: dict[str, SetAside] = {}
+        self._further: dict[str, SetAside | None] = {}
+
+    @property
+    def kinds(self) -> list[str]:
+        """Kinds of which a note was reported."""
+        return list(self._further)
+
+    def add(self, kind: str, note: SetAside) -> None:
+        """Take one note."""
+        notes = self._further if kind in self._further else self._new
+        earlier = notes.get(kind)
+        if earlier is None:
+            notes[kind] = note
+        else:
+            notes[kind] = replace(earlier if notes is self._new else note, count=earlier.count + note.count)
+
+    def take(self) -> list[SetAside]:
+        """Return one note on each new kind, at the end of a document."""
+        new, self._new = self._new, {}
+        self._further |= dict.fromkeys(new)
+        return [_with_more(note) for note in new.values()]
+
+    def further(self, kind: str) -> list[SetAside]:
+        """Return one note on those of a kind that came after it was reported, and forget the kind."""
+        note = self._further.pop(kind, None)
+        return [] if note is None else [replace(note, detail=f"{note.count} further; the last: {note.detail}")]
+
+
+def _with_more(note: SetAside) -> SetAside:
+    return replace(note, detail=f"{note.detail}; and {note.count - 1} more") if note.count > 1 else note
 
 
 def join_notes(outcomes: Iterable[T], most: int = 1) -> list[T]:

@@ -74,7 +74,6 @@ class RunRecord:
     held: list[Held] = field(default_factory=list)
     """Descriptors and Events that wait for the start."""
     finished: bool = False
-    late_reported: bool = False
     events: int = 0
     """Number of Events and StreamDatums that arrived."""
     bytes: int = 0

@@ -33,6 +33,7 @@ from .columns import (
 from .frames import FrameOutcome, RunFrames, Thinning
 from .guess import guess_energy
 from .held import size_of
+from .notes import RepeatedNotes
 from .sequence import MAX_SWEEP_POINTS, PointBuffer, ScanPoint, SequenceNumbers
 from .sweeps import UnusableError
 from .unread import UnreadStreams
@@ -116,7 +117,7 @@ class RunAssembler:
         self._frames = RunFrames(info, settings, samples, thinning)
         self._grid: Array | None = None
         self._grids_differ = False
-        self._late_reported = False
+        self._late = RepeatedNotes()
         self._unreadable = False
         self._unread = unread
 
@@ -298,6 +299,7 @@ class RunAssembler:
                 yield self._nothing_came(stream, total, stop)
             elif (missing := stream.order.missing(total)) > stream.reported:
                 yield self._gap(stream, missing, document_time(stop))
+        yield from self._late.further("")
         yield from self._frames.finish()
 
     def _report_no_streams(self) -> Iterator[FrameOutcome]:
@@ -343,11 +345,11 @@ class RunAssembler:
             yield SetAside(self.info.uid, self.info.uid, document_time(self.stop or {}), why.reason, why.detail)
 
     def _report_late(self, doc: Doc) -> Iterator[FrameOutcome]:
-        """Report late Events once per run, since a stream out of order may have thousands."""
-        if not self._late_reported:
-            self._late_reported = True
-            detail = f"seq_num {doc['seq_num']}: its sweep was already closed"
-            yield SetAside(self.info.uid, str(doc.get("uid", "")), document_time(doc), Reason.LATE, detail)
+        """Report the first late Event, and later the number of further ones: out of order there may be thousands."""
+        detail = f"seq_num {doc['seq_num']}: its sweep was already closed"
+        note = SetAside(self.info.uid, str(doc.get("uid", "")), document_time(doc), Reason.LATE, detail)
+        self._late.add("", note)
+        yield from self._late.take()
 
     def _whole_spectrum(
         self, stream: SpectrumStream, descriptor: StreamDescriptor, doc: Doc, received: float

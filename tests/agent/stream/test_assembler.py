@@ -20,9 +20,9 @@ from ophyd.sim import SynAxis, SynSignal
 from streams import Frames
 
 from xas_agent.agent.fields.settings import FieldSettings
-from xas_agent.agent.stream.book import MAX_OPEN_RUNS
 from xas_agent.agent.stream.deadlines import PATIENCE_DOCUMENTS, PATIENCE_S
 from xas_agent.agent.stream.held import MAX_HELD_DOCUMENTS
+from xas_agent.agent.stream.runs import MAX_OPEN_RUNS
 from xas_agent.agent.types.frame import Frame
 
 

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from xas_agent.agent.fields.settings import FieldSettings
 from xas_agent.agent.stream import held
-from xas_agent.agent.stream.book import MAX_OPEN_RUNS, Book, Entry
+from xas_agent.agent.stream.book import Book, Entry
 from xas_agent.agent.stream.deadlines import PATIENCE_DOCUMENTS, PATIENCE_S
 from xas_agent.agent.stream.held import MAX_HELD_DOCUMENTS, size_of
+from xas_agent.agent.stream.runs import MAX_FINISHED_RUNS, MAX_OPEN_RUNS
 from xas_agent.agent.types.frame import Document, Received, SetAside
 from xas_agent.agent.types.reasons import Reason
 from xas_agent.agent.types.run import RunDocument
@@ -105,7 +106,7 @@ def test_loss_is_reported_and_the_rest_stays_in_order(
     found += book.finish()
     ordered = check_order(found)
     assert all(documents[-1].name == "stop" for documents in ordered.values())
-    assert (book._held.count, book._held.bytes, book._open, book.waiting) == (0, 0, {}, False)
+    assert (book._held.count, book._held.bytes, book._runs.open, book.waiting) == (0, 0, {}, False)
     described = {doc["uid"] for name, doc in docs if name == "descriptor"}
     unread = [d for n, d in docs if n in ("event", "event_page") and d["descriptor"] not in described]
     reasons = Counter(entry.reason for entry in found if isinstance(entry, SetAside))
@@ -125,7 +126,7 @@ def test_held_documents_are_limited_in_bytes(events: int, most: int, seed: int) 
         for document in docs:
             found += entries([document], book)
             assert book._held.bytes <= most
-            waiting = [*book._orphans.values(), *(r.held for r in book._open.values())]
+            waiting = [*book._orphans.values(), *(r.held for r in book._runs.open.values())]
             assert book._held.bytes == sum(size_of(d.doc) for some in waiting for d, _ in some)
         found += book.finish()
     given = names(found).count("event")
@@ -144,6 +145,14 @@ def test_held_documents_are_limited_in_number() -> None:
     assert f"{MAX_HELD_DOCUMENTS} documents" in found[0].detail  # type: ignore[union-attr]
 
 
+def test_what_cannot_be_held_back_is_counted() -> None:
+    docs, book = run(MAX_HELD_DOCUMENTS + 10), Book(FieldSettings())
+    page = event_model.pack_event_page(*(doc for name, doc in docs if name == "event"))  # type: ignore[arg-type]
+    found = entries([("event_page", dict(page))], book) + book.finish()
+    refused = [e.count for e in found if isinstance(e, SetAside) and e.reason == Reason.TOO_MANY_HELD_BACK]
+    assert refused == [10]
+
+
 def test_finished_run_is_remembered() -> None:
     docs, book = run(3), Book(FieldSettings())
     lost = docs.pop(3)
@@ -153,6 +162,20 @@ def test_finished_run_is_remembered() -> None:
     (late,) = entries([lost, lost], book)
     assert isinstance(late, SetAside)
     assert (late.reason, late.run_uid) == (Reason.LATE, docs[0][1]["uid"])
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_late_events_of_a_run_are_counted(forgotten: bool) -> None:
+    docs, book = run(10), Book(FieldSettings())
+    late = docs[3:9]
+    entries([d for d in docs if d not in late], book)
+    assert names(book.settle()) == ["stop"]
+    (first,) = entries(late, book)
+    others = entries([d for _ in range(MAX_FINISHED_RUNS) for d in run()], book) if forgotten else book.finish()
+    (further,) = (entry for entry in others if isinstance(entry, SetAside))
+    assert isinstance(first, SetAside)
+    assert (first.count, further.reason, further.count) == (1, Reason.LATE, 5)
+    assert not [entry for entry in book.finish() if isinstance(entry, SetAside)]
 
 
 def test_stop_waits_for_announced_events_for_a_limited_time() -> None:

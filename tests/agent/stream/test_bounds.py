@@ -10,10 +10,11 @@ from streams import Frames
 
 from xas_agent.agent.fields import FieldSettings, energy_candidates
 from xas_agent.agent.fields.resolve import MAX_ENERGY_CANDIDATES, MAX_READINGS, StreamFields, resolve
-from xas_agent.agent.stream.book import MAX_DESCRIPTORS, MAX_OPEN_RUNS, MAX_UID_LENGTH
+from xas_agent.agent.stream.book import MAX_DESCRIPTORS
 from xas_agent.agent.stream.columns import MAX_SPECTRUM_POINTS
 from xas_agent.agent.stream.held import MAX_HELD_BYTES
 from xas_agent.agent.stream.run import MAX_ANSWERED
+from xas_agent.agent.stream.runs import MAX_OPEN_RUNS, MAX_UID_LENGTH
 from xas_agent.agent.stream.sequence import MAX_NUMBERS_AHEAD, MAX_SWEEP_BYTES, SequenceNumbers
 from xas_agent.agent.stream.sweeps import MAX_SWEEPS, split_sweeps
 from xas_agent.agent.types import Frame, Reason, SetAside
@@ -211,7 +212,7 @@ def test_large_starts_end_the_least_needed_runs() -> None:
     reader = Frames()
     for k in range(30):
         feed(reader, ("start", {**start(f"r{k}")[1], "table": np.zeros(10**6)}))
-    assert sum(run.bytes for run in reader._reader._book._open.values()) <= 64 * 2**20  # type: ignore[attr-defined]
+    assert sum(run.bytes for run in reader._reader._book._runs.open.values()) <= 64 * 2**20  # type: ignore[attr-defined]
 
 
 def test_a_run_has_a_limited_number_of_descriptors() -> None:
