@@ -38,6 +38,7 @@ class AllowList:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._keys: frozenset[str] = frozenset()
         for path in folder.glob("*.key"):
             read_certificate(path)
         self._read()
@@ -49,7 +50,14 @@ class AllowList:
 
     def _read(self) -> None:
         self._read_at = time.monotonic()
-        self._keys = frozenset(public_keys(self._folder.glob("*.key")).values())
+        try:
+            self._keys = frozenset(public_keys(self._folder.glob("*.key")).values())
+        except OSError as error:
+            if self._keys:
+                log.warning(
+                    "folder of keys not readable: nobody is permitted", folder=str(self._folder), error=str(error)
+                )
+            self._keys = frozenset()
 
 
 class Refusals:
@@ -127,27 +135,29 @@ class Guard:
         """End the thread, after the socket is closed: without a guard libzmq would let everybody in."""
         self._closing.set()
         self._thread.join()
+        self._zap.close(linger=0)
+        self._monitor.close(linger=0)
 
     def _work(self) -> None:
         poller = zmq.Poller()
         poller.register(self._zap, zmq.POLLIN)
         poller.register(self._monitor, zmq.POLLIN)
-        try:
-            while not self._closing.is_set():
+        while not self._closing.is_set():
+            # libzmq waits for the reader of a monitor: if this thread ended, the socket could not be closed.
+            try:
                 ready = dict(poller.poll(_POLL_MS))
-                if self._zap in ready:
-                    self._answer(self._zap.recv_multipart())
                 if self._monitor in ready and recv_monitor_message(self._monitor)["event"] & _FAILED:
                     self.refuse("unknown", "it shows no key: it does not use CURVE, or has another server's key")
-        finally:  # an open socket would keep the context from ending
-            self._zap.close(linger=0)
-            self._monitor.close(linger=0)
+                if self._zap in ready:
+                    self._answer(self._zap.recv_multipart())
+            except Exception:
+                log.exception("client not admitted", endpoint=self.refuse.endpoint)
 
     def _answer(self, request: list[bytes]) -> None:
         version, number, _, address, _, mechanism, *credentials = request
         key = z85.encode(credentials[0]).decode() if mechanism == b"CURVE" and credentials else ""
         permitted = bool(key) and self.permits(key)
-        if not permitted:
-            self.refuse(key, f"its key is not permitted (from {address.decode(errors='replace')})")
         code, text = (b"200", b"OK") if permitted else (b"400", b"key not permitted")
         self._zap.send_multipart([version, number, code, text, key.encode() if permitted else b"", b""])
+        if not permitted:
+            self.refuse(key, f"its key is not permitted (from {address.decode(errors='replace')})")

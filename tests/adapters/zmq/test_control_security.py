@@ -7,6 +7,7 @@ from contextlib import ExitStack, closing, contextmanager
 
 import pytest
 import zmq
+from deadline import wait_until
 from logs import capture_logs
 
 from xas_agent.adapters.errors import EndpointUnreachable
@@ -324,6 +325,26 @@ def test_a_revoked_client_is_out_at_once(keys, monkeypatch):
         assert client_of(server, keys, "agent").request("a", "notify", {}, 5) == Reply("acknowledged")
     assert done == ["pause", "notify"]
     assert len(refusals(lines)) == 1
+
+
+def test_a_failing_guard_lets_nobody_in_and_can_be_closed(keys, monkeypatch):
+    def fail(*_):
+        raise OSError("the folder of the keys is gone")
+
+    done: list = []
+    with curve_server(keys, lambda action, args: done.append(action) or Reply("acknowledged")) as server:
+        with monkeypatch.context() as broken:
+            broken.setattr(guard.Refusals, "__call__", fail)
+            broken.setattr(guard, "public_keys", fail)
+            broken.setattr(guard, "_REREAD_AFTER_S", 0.0)
+            for stranger in (ZMQControl(server.address), client_of(server, keys, "agent")):
+                assert "did not answer" in stranger.request("a", "stop", {}, 0.5).reason
+        wait_until(lambda: client_of(server, keys, "agent").request("b", "notify", {}, 1) == Reply("acknowledged"))
+        closing = threading.Thread(target=server.close, daemon=True)
+        closing.start()
+        closing.join(60)
+        assert not closing.is_alive()
+    assert done == ["notify"]
 
 
 def test_clients_do_not_share_ids(keys):
