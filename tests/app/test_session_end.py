@@ -21,7 +21,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
 @contextmanager
 def watching(out: Path) -> "Iterator[subprocess.Popen[str]]":
     """The embedded beamline and its agent, once frames are in the table."""
-    line = [sys.executable, "-m", "xas_agent", "run", "--out", str(out)]
+    line = [sys.executable, "-m", "xas_agent", "run", "--frames", "1000", "--out", str(out)]
     with subprocess.Popen(
         line, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
     ) as process:
