@@ -330,6 +330,25 @@ def test_documents_beyond_the_queue_are_dropped_and_reported():
     assert watching.named("stop")[0]["exit_status"] == "success"
 
 
+def test_what_is_given_up_is_counted():
+    stalled: Any = Stalled()
+    with Watching(models=[stalled]) as watching:
+        documents = recorded()
+        for document in documents[:3]:
+            watching.agent(*document)
+        assert stalled.reached.wait(WAIT_S)
+        name, doc = documents[3]
+        for number in range(20):
+            watching.agent(name, {**doc, "uid": str(number), "seq_num": number + 2})
+        assert not watching.agent.abandon(0)
+        assert 21 <= watching.agent.unanswered["documents"] <= 23  # the start and the descriptor may be served
+        stalled.released.set()
+        assert watching.agent.close(WAIT_S)
+        assert watching.agent.unanswered == {"documents": 20, "frames": 1}
+    watching.check()
+    assert watching.events("descriptors") == []
+
+
 def test_a_source_that_can_wait_loses_nothing():
     stalled: Any = Stalled()
     with Watching(models=[stalled], serving={"queue": 4}) as watching:
