@@ -56,6 +56,11 @@ class FrameReader:
         """Whether the book or a stage waits for documents or holds some back."""
         return self._book.waiting or any(stage.waiting for stage in self._stages)
 
+    @property
+    def points(self) -> tuple[int, int] | None:
+        """Number of points of the newest step scan in progress, and of the planned ones (0 if unknown)."""
+        return self._assembler.points
+
     def __call__(self, document: Received) -> list[Outcome]:
         """Process one document; return the frames that it completes and the data that it shows to be unusable."""
         return self._process(self._book(document))

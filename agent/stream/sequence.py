@@ -9,7 +9,7 @@ import numpy as np
 from cachetools import FIFOCache
 
 from ..types import Array
-from .sweeps import split_sweeps, turn_threshold
+from .sweeps import may_continue, split_sweeps, turn_threshold
 
 REORDER_WINDOW_EVENTS = 64
 """Number of Events in order beyond a gap after which the gap is given up."""
@@ -129,6 +129,11 @@ class PointBuffer:
         self._torn = self._overfull = False
         self._reset()
 
+    @property
+    def pending(self) -> int:
+        """Number of points of the sweep in progress."""
+        return len(self._points)
+
     def add(self, seq: int, point: ScanPoint) -> bool | None:
         """Add a point: return True, False if its number is repeated, or None if its sweep was already returned.
 
@@ -161,8 +166,12 @@ class PointBuffer:
         parts = self._split(seqs)
         if full:
             return self._take_sweeps(seqs, parts, full=True)
-        self._turn_threshold_ev = turn_threshold(_fill_gaps([self._points[seq].energy for seq in seqs]))
-        return self._take_sweeps(seqs, parts[:-1]) if len(parts) > 1 else []
+        energy = _fill_gaps([self._points[seq].energy for seq in seqs])
+        self._turn_threshold_ev = turn_threshold(energy)
+        complete = parts[:-1]
+        if complete and may_continue(energy[complete[-1]], energy[parts[-1]]):
+            complete.pop()
+        return self._take_sweeps(seqs, complete) if complete else []
 
     def finish(self, total: int | None) -> tuple[list[Sweep], Sweep | None]:
         """Return the remaining sweeps except the last, and the last one, which the end of the run closes.

@@ -53,10 +53,13 @@ def as_number(value: Any, *, texts: bool = False) -> float | None:
 def as_count(value: Any) -> int | None:
     """Return an integer that is not negative, of any type of number or from a text; None for any other value.
 
-    >>> as_count(np.float32(252)), as_count("252"), as_count(2.5), as_count(-1)
-    (252, 252, None, None)
+    >>> as_count(np.float32(252)), as_count("252"), as_count(2.5), as_count(-1), as_count(2**53 + 1) - 2**53
+    (252, 252, None, None, 1)
     """
-    number = as_number(value, texts=True)
+    found = unwrap(value)
+    if isinstance(found, (int, np.integer)) and not isinstance(found, bool):  # float64 is exact up to 2⁵³ only
+        return int(found) if found >= 0 else None
+    number = as_number(found, texts=True)
     return int(number) if number is not None and number >= 0 and number.is_integer() else None
 
 
