@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..adapters.errors import EndpointUnreachable
+from ..adapters.files import FolderSource
 from ..adapters.tiled import TiledSource
 from ..adapters.zmq import ZMQSource
 from ..agent.types import Control, InputError, Source, get_logger
@@ -46,10 +47,14 @@ class Session:
     limit: int | None = None
     """Number of frames after which the session ends."""
     truth: Truth | None = None
+    name: str | None = None
+    """The source as ``xas-agent inspect`` takes it, for messages, if the config does not name it."""
     recorder: Recorder = field(default_factory=Recorder)
     interrupted: bool = False
     failure: Exception | None = None
     """Error of the source, if it ended early."""
+    files_not_read: Mapping[str, str] = field(default_factory=dict)
+    """Files of a watched folder from which no spectrum was read, with the reasons."""
     start_s: float = field(default_factory=time.perf_counter)
     output: OutputFolder | None = field(init=False)
     enough: threading.Event = field(init=False, default_factory=threading.Event)
@@ -59,8 +64,8 @@ class Session:
 
     def __post_init__(self) -> None:
         self.output = OutputFolder(self.out) if self.out else None
-        self.display = Display(self.recorder, self.planned or self.limit)
-        self.agent = XASAgent.from_config(self.config, control=self.control)
+        self.agent = XASAgent.from_config(self.config, control=self.control, source=self.name)
+        self.display = Display(self.recorder, self.planned or self.limit, lambda: self.agent.points)
         self.agent.subscribe(self.recorder)
         self.agent.subscribe(self._count)
         if self.output is not None:
@@ -99,6 +104,8 @@ class Session:
             source.close()
             reader.join(_CLOSE_TIMEOUT_S)
             self.failure = failure  # an error that the closing causes is not a failure
+            if isinstance(source, FolderSource):
+                self.files_not_read = source.unread
             while not self.agent.wait(_POLL_S) and not self.enough.is_set():
                 self.display.refresh()
 
@@ -132,6 +139,7 @@ class Session:
             "frames_set_aside": dict(recorder.set_aside),
             "flags": recorder.flags(),
             "gaps": dict(recorder.gaps),
+            "files_not_read": dict(self.files_not_read),
             "decisions": len(recorder.decisions),
             "stopped_by": stops[0]["rule"] if stops else None,
             "x_target": self.config.x_target,

@@ -1,5 +1,6 @@
 """``xas-agent replay``: a recorded experiment, repeated with simulated devices."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -56,7 +57,8 @@ def replay(
         )
         set_up_torch(settings.model.threads)
         terminate_like_ctrl_c()
-        with Session(settings, out, InProcessControl(replayed.obey), planned=len(replayed), truth=truth) as session:
+        control, name = InProcessControl(replayed.obey), shlex.quote(str(recording))
+        with Session(settings, out, control, len(replayed), truth=truth, name=name) as session:
             replayed.subscribe(session.agent)
             session.follow(replayed.run)
     conclude(session, strict)

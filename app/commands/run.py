@@ -1,5 +1,6 @@
 """``xas-agent run``: watch an experiment and act on it."""
 
+import shlex
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -89,7 +90,8 @@ def run(
             planned = max(PLANNED_FRAMES, frames or 0)
             session = watch_embedded(settings, seed or 0, planned, out or Path("out"), limit=frames)
         else:
-            with closing(documents), Session(settings, out, limit=frames) as session:
+            name = shlex.quote(str(folder)) if folder else None
+            with closing(documents), Session(settings, out, name=name, limit=frames) as session:
                 session.watch(documents)
     conclude(session, strict)
 

@@ -1,5 +1,6 @@
 """Parts of all commands: settings from options, exit codes, error messages and the summary."""
 
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -104,17 +105,28 @@ def conclude(session: Any, strict: bool) -> None:
     """Print the summary; exit with the code of the source's error or, if ``strict``, with 4 for frames set aside."""
     summary = session.summary()
     for key, value in summary.items():
-        if value not in (None, {}, False) or key == "frames":
-            typer.echo(f"{key:18} {_plain(value)}")
+        if key == "files_not_read":
+            for name, reason in value.items():
+                _show(key, f"{name}: {reason}")
+        elif value not in (None, {}, False) or key == "frames":
+            _show(key, _plain({**value, "sha256": value["sha256"][:12]} if key == "model" and value else value))
     if session.output is not None:
-        typer.echo(f"{'written':18} {session.output.folder}/")
+        _show("written", f"{session.output.folder}/")
     if session.failure is not None:
         with exit_on_error():
             raise session.failure
     if not summary["frames"] and not summary["frames_set_aside"]:
         typer.echo("no spectrum was read; xas-agent inspect shows the fields of a source", err=True)
-    if strict and (summary["frames_set_aside"] or not (summary["frames"] or summary["interrupted"])):
+    lost = summary["frames_set_aside"] or summary["files_not_read"]
+    if strict and (lost or not (summary["frames"] or summary["interrupted"])):
         raise typer.Exit(SET_ASIDE)
+
+
+def _show(key: str, text: str) -> None:
+    """Print an entry of the summary in lines of at most 80 characters; words are never cut."""
+    lines = textwrap.wrap(text, 80 - 19, break_long_words=False, break_on_hyphens=False) or [""]
+    for first, line in zip((f"{key:18}", *[" " * 18] * len(lines)), lines, strict=False):
+        typer.echo(f"{first} {line}")
 
 
 def _plain(value: Any) -> str:
