@@ -56,11 +56,11 @@ def as_count(value: Any) -> int | None:
     >>> as_count(np.float32(252)), as_count("252"), as_count(2.5), as_count(-1), as_count(2**53 + 1) - 2**53
     (252, 252, None, None, 1)
     """
+    number = as_number(value, texts=True)
+    if number is None or number < 0 or not number.is_integer():
+        return None
     found = unwrap(value)
-    if isinstance(found, (int, np.integer)) and not isinstance(found, bool):  # float64 is exact up to 2⁵³ only
-        return int(found) if found >= 0 else None
-    number = as_number(found, texts=True)
-    return int(number) if number is not None and number >= 0 and number.is_integer() else None
+    return int(found) if isinstance(found, (int, np.integer)) else int(number)  # float64 is exact up to 2⁵³ only
 
 
 def as_numbers(values: Any) -> NDArray[np.number[Any]] | None:
