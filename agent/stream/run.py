@@ -279,6 +279,14 @@ class RunAssembler:
         for stream in self._streams.values():
             total = announced.get(stream.name)
             if stream.points is not None:
+                if stream.points.outdated:
+                    _log.warning(
+                        "repeated points are dated before the first ones and not used: did a clock step back?",
+                        run=self.info.uid,
+                        stream=stream.name,
+                        points=stream.points.outdated,
+                        **self.info.scan.named(),
+                    )
                 sweeps, last = stream.points.finish(total)
                 if last is not None:
                     cut = _why_incomplete(self, stream, total)

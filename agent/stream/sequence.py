@@ -115,6 +115,8 @@ class PointBuffer:
 
     def __init__(self, min_points: int) -> None:
         self.order = SequenceNumbers()
+        self.outdated = 0
+        """Number of repeated points that are dated before those that they repeat, and not used."""
         self._min_points = min_points
         self._points: dict[int, ScanPoint] = {}
         self._done = -1
@@ -141,7 +143,9 @@ class PointBuffer:
         repeats the points since its last checkpoint.
         """
         if not self.order.accept(seq):
-            if seq in self._points and self._points[seq].time < point.time:
+            kept = self._points.get(seq, point)
+            self.outdated += point.time < kept.time
+            if point.time > kept.time:
                 self._points[seq] = point
             return False
         if seq <= self._done:

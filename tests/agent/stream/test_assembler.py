@@ -660,3 +660,14 @@ def test_the_points_of_a_scan_in_progress_are_counted():
         reader(Received(name, doc, 0.0))
         counts.append(reader.points)
     assert counts == [None, None, *((k, N) for k in range(1, N + 1)), None]
+
+
+def test_a_repetition_under_a_clock_that_stepped_back_is_logged():
+    made = Made(num_points=N).sweep()
+    events = [doc for name, doc in made.docs if name == "event"]
+    again = [{**doc, "uid": str(uuid.uuid4()), "time": doc["time"] - 3600.0} for doc in events[10:20]]
+    docs = [*made.docs[: 2 + 20], *(("event", doc) for doc in again), *made.docs[2 + 20 :]]
+    with capture_logs() as lines:
+        assert len(feed([*docs, made.stop().docs[-1]])[0]) == 1
+    (line,) = [line for line in lines if "did a clock step back" in line["event"]]
+    assert line["points"] == 10
