@@ -140,6 +140,11 @@ class Pipeline:
         self._serve.hurried = self._load.hurried
         return self._load.documents
 
+    @property
+    def points(self) -> tuple[int, int] | None:
+        """Number of points of the newest step scan in progress, and of the planned ones (0 if unknown)."""
+        return self._reader.points
+
     def feed(self, received: Sequence[Received]) -> None:
         """Process documents; the frames that they complete are served together."""
         began = time.monotonic()
@@ -339,8 +344,8 @@ class Pipeline:
                 units=model.units if model is not None else {},
                 grid=model.grid.energy if model is not None else None,
             )
-            sha256 = provenance.model_sha256[:12]
-            _log.info("watching", model=provenance.model_name, sha256=sha256, **self._names(uid))
+            if model is not None:
+                _log.info("watching", model=model.name, sha256=model.sha256[:12], **self._names(uid))
             scan = self._watched.get(uid, self._reader.no_run).scan
             self._runs[key] = AgentRun(start, provenance, self._emit, spectra=self._spectra, scan=scan)
         if self._held_notes:

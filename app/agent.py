@@ -45,6 +45,8 @@ class XASAgent:
     models : sequence of Estimator
     control : Control, optional
         Receives the requests of decisions.
+    source : str, optional
+        As for :meth:`from_config`.
 
     Examples
     --------
@@ -56,7 +58,14 @@ class XASAgent:
     >>> agent.close()
     """
 
-    def __init__(self, config: Config, models: Sequence[Estimator], control: Control | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        models: Sequence[Estimator],
+        control: Control | None = None,
+        *,
+        source: str | None = None,
+    ) -> None:
         check_rules(config, models)
         self._config = config
         serving = config.serving
@@ -79,7 +88,7 @@ class XASAgent:
         self._resources = ExitStack()
         """Sink and control that ``from_config`` creates; they are closed with the agent."""
         self._pipeline = Pipeline(
-            frame_reader(config),
+            frame_reader(config, source),
             models,
             config.alignment,
             Rules(config.rules, units={k: u for m in models for k, u in m.units.items()}),
@@ -107,6 +116,7 @@ class XASAgent:
         *,
         RE: Any = None,
         control: Control | None = None,
+        source: str | None = None,
     ) -> "XASAgent":
         """Connect the endpoints of the config, load its models and start.
 
@@ -119,6 +129,8 @@ class XASAgent:
         control : Control, optional
             Control on which decisions act, instead of a RunEngine. Without both, the config's ``control_endpoint``
             receives the requests.
+        source : str, optional
+            Source of the documents as ``xas-agent inspect`` takes it, for messages, if the config does not name it.
 
         Returns
         -------
@@ -148,7 +160,7 @@ class XASAgent:
                 control = ZMQControl(config.control_endpoint)
             if control is not None:
                 resources.callback(control.close)
-            agent = cls(config, load_models(config), control)
+            agent = cls(config, load_models(config), control, source=source)
             agent._resources = resources.pop_all()
         for sink in sinks:
             agent.subscribe(sink)
@@ -164,6 +176,11 @@ class XASAgent:
         except Exception:
             # An exception would end the user's plan.
             _log.exception("document not taken", name=name)
+
+    @property
+    def points(self) -> tuple[int, int] | None:
+        """Number of points of the newest step scan in progress, and of the planned ones (0 if unknown)."""
+        return self._pipeline.points
 
     def subscribe(self, fn: Callback) -> int:
         """Send the agent's documents to ``fn(name, doc)``; return a token for :meth:`unsubscribe`.

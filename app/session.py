@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..adapters.errors import EndpointUnreachable
+from ..adapters.files import FolderSource
 from ..adapters.tiled import TiledSource
 from ..adapters.zmq import ZMQSource
 from ..agent.types import Control, InputError, Source, get_logger
@@ -50,9 +51,13 @@ class Session:
     limit: int | None = None
     """Number of frames after which the session ends."""
     truth: Truth | None = None
+    name: str | None = None
+    """The source as ``xas-agent inspect`` takes it, for messages, if the config does not name it."""
     interrupted: bool = False
     failure: Exception | None = None
     """Error of the source, if it ended early."""
+    files_not_read: Mapping[str, str] = field(default_factory=dict)
+    """Files of a watched folder from which no spectrum was read, with the reasons."""
     start_s: float = field(default_factory=time.perf_counter)
     recorder: Recorder = field(init=False)
     enough: threading.Event = field(init=False, default_factory=threading.Event)
@@ -64,8 +69,8 @@ class Session:
 
     def __post_init__(self) -> None:
         self.recorder = Recorder() if self.output is None else self.output.recorder
-        self.display = Display(self.recorder, self.planned or self.limit)
-        self.agent = XASAgent.from_config(self.config, control=self.control)
+        self.agent = XASAgent.from_config(self.config, control=self.control, source=self.name)
+        self.display = Display(self.recorder, self.planned or self.limit, lambda: self.agent.points)
         self.agent.subscribe(self._record)
         if self.output is not None:
             self.agent.subscribe(self.output.documents)
@@ -141,6 +146,8 @@ class Session:
             while reader.is_alive() and time.monotonic() < closed_by and not self.hurried.is_set():
                 reader.join(_POLL_S)
             self.failure = failure  # an error that the closing causes is not a failure
+            if isinstance(source, FolderSource):
+                self.files_not_read = source.unread
             while not self.agent.wait(_POLL_S) and not self.enough.is_set() and not self.hurried.is_set():
                 self.display.refresh()
 
@@ -179,6 +186,7 @@ class Session:
             "frames_set_aside": dict(recorder.set_aside),
             "flags": dict(recorder.flags),
             "gaps": dict(recorder.gaps),
+            "files_not_read": dict(self.files_not_read),
             "decisions": recorder.decisions,
             "stopped_by": recorder.stopped_by,
             "x_target": self.config.x_target,

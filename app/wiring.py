@@ -21,9 +21,12 @@ def asset_filler(config: Config) -> AssetFiller:
     return AssetFiller(config.assets, partial(external_keys_to_read, config.fields, config.fly))
 
 
-def frame_reader(config: Config) -> FrameReader:
-    """Return the reader that assembles frames from documents; it also reads external files and joins fly streams."""
-    source = config.source.address if config.source else config.tiled.uri if config.tiled else None
+def frame_reader(config: Config, source: str | None = None) -> FrameReader:
+    """Return the reader that assembles frames from documents; it also reads external files and joins fly streams.
+
+    ``source`` is the source of the documents, for messages, if the config does not name it.
+    """
+    source = config.source.address if config.source else config.tiled.uri if config.tiled else source
     return FrameReader(config.fields, config.fly, [asset_filler(config)], source, config.series)
 
 

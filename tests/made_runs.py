@@ -41,7 +41,7 @@ class Made:
 
     def event(self, name: str, array: bool, energy: Any, it: Any, time: float, **extra: float) -> None:
         descriptor = self._descriptor(name, array, list(extra))
-        i0 = np.full(N, I0) if array else I0
+        i0 = np.full(np.shape(energy), I0) if array else I0
         data = {"energy": energy, "I0": i0, "It": it, **extra}
         doc = descriptor.compose_event(data=data, timestamps=dict.fromkeys(data, time), time=time, validate=False)
         self.docs.append(("event", doc))

@@ -39,8 +39,8 @@ class _Seen:
     """Whether the file was read or refused in this state."""
     yielded: frozenset[bytes] = frozenset()
     """Digests of the spectra that it contained when it was last yielded."""
-    logged: str = ""
-    """Last logged reason for waiting."""
+    waits: str = ""
+    """Why the file is waited for; empty once it is read."""
 
 
 class FolderWatch:
@@ -100,6 +100,15 @@ class FolderWatch:
                 if spectra := self._new(self.folder / name, seen, now):
                     yield self.folder / name, spectra
 
+    @property
+    def unread(self) -> dict[str, str]:
+        """Names of the files that are not read in their present state, with the reasons."""
+        return {
+            name: seen.waits or "still being written"
+            for name, seen in self._seen.items()
+            if seen.waits or not seen.processed
+        }
+
     def _new(self, path: Path, seen: _Seen, now: float) -> list[FileSpectrum]:
         """Return the new spectra of a file; an empty list if it is incomplete, which is logged."""
         try:
@@ -107,17 +116,20 @@ class FolderWatch:
         except SpectrumFileError as error:
             if isinstance(error.__cause__, OSError):  # a locked file or a missing share: try again without a change
                 seen.processed, seen.pause, seen.since = False, now - seen.since, now
-            if str(error) != seen.logged:
-                log.warning("waiting for file", file=str(path), reason=str(error))
-            seen.logged = str(error)
+            reason = str(error).removeprefix(f"{path}: ")
+            if reason != seen.waits:
+                log.warning("waiting for file", file=str(path), reason=reason)
+            seen.waits = reason
             return []
         broken = [note for s in spectra if not s.complete for note in s.notes]
         flaws = [flaw(s) for s in spectra]
         if broken or all(f is not None and f.reason is Reason.TOO_FEW_POINTS for f in flaws):
-            log.info("waiting for file", file=str(path), reason="; ".join(broken) or str(flaws[0]))
+            seen.waits = "; ".join(broken) or str(flaws[0])
+            log.info("waiting for file", file=str(path), reason=seen.waits)
             return []
         if _state(path) != seen.state:  # changed during reading: the next poll sees its new state
             return []
+        seen.waits = ""
         before, seen.yielded = seen.yielded, frozenset(map(_digest, spectra))
         return [spectrum for spectrum in spectra if _digest(spectrum) not in before]
 
@@ -192,7 +204,11 @@ def watch(
     SpectrumFileError
         The folder cannot be read at the first poll.
     """
-    known, stop = FolderWatch(folder, pattern=pattern, settle_s=settle_s, columns=columns), stop or threading.Event()
+    known = FolderWatch(folder, pattern=pattern, settle_s=settle_s, columns=columns)
+    return _follow(known, poll_s, stop or threading.Event())
+
+
+def _follow(known: FolderWatch, poll_s: float, stop: threading.Event) -> Iterator[tuple[Path, list[FileSpectrum]]]:
     begun = logged = False
     while not stop.is_set():
         try:
@@ -242,9 +258,8 @@ class FolderSource:
             raise SpectrumFileError(f"{folder}: found no such folder, expected a folder to watch")
         self._stop = threading.Event()
         self._composer = RunComposer(element, edge, sample)
-        self._files = watch(
-            folder, pattern=pattern, settle_s=settle_s, poll_s=poll_s, columns=columns, stop=self._stop
-        )
+        self._watch = FolderWatch(folder, pattern=pattern, settle_s=settle_s, columns=columns)
+        self._files = _follow(self._watch, poll_s, self._stop)
 
     def __iter__(self) -> Iterator[Document]:
         for path, spectra in self._files:
@@ -253,6 +268,11 @@ class FolderSource:
             for spectrum in spectra:
                 yield from self._composer.add(spectrum)
         yield from self._composer.finish()
+
+    @property
+    def unread(self) -> dict[str, str]:
+        """Names of the files that are not read, with the reasons; to be asked after the iteration."""
+        return self._watch.unread
 
     def close(self) -> None:
         """End the iteration, from any thread."""

@@ -5,9 +5,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ...agent.fields import SYNONYMS, UnknownRoleError, element_channels, match_synonyms, plain_name, role_of
+from .energy import spacing_in_angstrom
 
 Columns = Mapping[str, "str | int | Sequence[str | int]"]
-"""Names or numbers (from 1) of columns by role; ``fluorescence`` may name several, which are summed."""
+"""Names or numbers (from 1) of columns by role; ``fluorescence`` may name several, which are summed.
+
+``d_spacing`` is no role: its value is the d spacing of the monochromator's crystal, Å, with which the energies are
+computed of angles.
+"""
+
+D_SPACING = "d_spacing"
 
 ROLES = tuple(SYNONYMS)
 SIGNALS = ("mu", "it", "fluorescence", "normalised")
@@ -92,10 +99,14 @@ def by_role(wanted: Columns | None) -> dict[str, list[str | int]]:
     Raises
     ------
     AmbiguousColumnError
-        A role is unknown, is given in two spellings, or has several columns that are not summed.
+        A role is unknown, is given in two spellings, or has several columns that are not summed; or the d spacing is
+        no length.
     """
     columns: dict[str, list[str | int]] = {}
+    given_spacing(wanted)
     for word, value in (wanted or {}).items():
+        if word == D_SPACING:
+            continue
         try:
             role = role_of(word)
         except UnknownRoleError as error:
@@ -106,6 +117,22 @@ def by_role(wanted: Columns | None) -> dict[str, list[str | int]]:
         if not columns[role] or (len(columns[role]) > 1 and role != "fluorescence"):
             raise AmbiguousColumnError(f"{len(columns[role])} columns for {word}; expected one")
     return columns
+
+
+def given_spacing(wanted: Columns | None) -> str:
+    """Return the d spacing that the caller gives, as a text in Å; empty without one.
+
+    Raises
+    ------
+    AmbiguousColumnError
+        It is no length of a crystal.
+    """
+    given = (wanted or {}).get(D_SPACING, "")
+    parts = [given] if isinstance(given, str | int) else list(given)
+    text = ",".join(map(str, parts))  # a decimal comma has split it
+    if text and spacing_in_angstrom(text) is None:
+        raise AmbiguousColumnError(f"d_spacing={text}; expected a length in Å, e.g. d_spacing=3.1356 for Si(111)")
+    return text
 
 
 def angle_column(names: Sequence[str]) -> int | None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from .column_names import (
     angle_column,
     by_role,
     choose_columns,
+    given_spacing,
     match_absorption,
     may_be_measured,
     split_label,
@@ -51,7 +52,7 @@ class ColumnTable:
     units: Sequence[str] = ()
     """Units of the columns, if the file lists them apart from the labels."""
     d_spacing: str = ""
-    """Text of the file about the d spacing of the monochromator's crystal, Å."""
+    """Text of the file, or of the caller, about the d spacing of the monochromator's crystal, Å."""
     known: dict[str, Any] = field(default_factory=dict)
     """Further fields of the spectrum: id, row, element, edge, title, sample, time, notes, complete."""
     no_foil: str = ""
@@ -91,11 +92,12 @@ def spectra_in(table: ColumnTable, wanted: Columns | None = None) -> list[FileSp
     names, units = _names(table)
     try:
         choice = choose_columns(names, wanted, table.known.get("element"))
+        given = given_spacing(wanted)
     except AmbiguousColumnError as error:
         raise UnknownColumnsError(f"{table.path}: found {error}", table) from error
     summary = f"{table.path}: {_summary(table, names, choice)}"
     try:
-        energy, place, notes = _energies(table, names, units, choice)
+        energy, place, notes = _energies(replace(table, d_spacing=given or table.d_spacing), names, units, choice)
     except EnergyAxisError as error:
         raise UnknownColumnsError(f"{summary}: {error}", table) from error
     if table.no_foil:
@@ -312,14 +314,15 @@ def _energies(
     """Return the energies, (M,) eV, the index of their column, and notes on guesses."""
     if places := choice.places.get("energy"):
         (place,) = places
-        if re.match(r"deg|rad", units[place], re.I):
+        angles = place == angle_column(names) or table.d_spacing
+        if re.match(r"deg|rad", units[place], re.I) or (angles and _may_be_angles(table, units, place)):
             return _from_angles(table, names, units, place)
         energy, notes = in_ev(table.columns[place], names[place] or str(place + 1), units[place])
         return energy, place, notes
     if "energy" in choice.doubts:
         return None, None, ()
     turned = angle_column(names)
-    if turned is not None and (units[turned] or table.d_spacing):
+    if turned is not None and (units[turned] or table.d_spacing or _may_be_angles(table, units, turned)):
         return _from_angles(table, names, units, turned)
     used = {place for places in choice.places.values() for place in places}
     free = [i for i, name in enumerate(names) if i not in used and may_be_measured(name)]
@@ -335,17 +338,25 @@ def _energies(
 
 def _may_be_energies(name: str, values: Array) -> bool:
     """Whether a column may contain energies: in eV, or in keV (which lengths in Å resemble) if its name permits."""
-    unit = looks_like_energy(values)
+    unit = None if re.search(r"ring|current|machine|volt|press", name, re.I) else looks_like_energy(values)
     return unit == "eV" or (unit == "keV" and re.match(r"[eé]|x?$", name, re.I) is not None)
+
+
+def _may_be_angles(table: ColumnTable, units: Sequence[str], place: int) -> bool:
+    """Whether a column without a unit may contain Bragg angles in degrees."""
+    values = table.columns[place]
+    return not units[place] and looks_like_energy(values) != "eV" and bool(((values > 0) & (values < 90)).all())
 
 
 def _from_angles(
     table: ColumnTable, names: Sequence[str], units: Sequence[str], place: int
 ) -> tuple[Array, int, tuple[str, ...]]:
     """Return the energies, (M,) eV, of a column of Bragg angles, its index, and a note."""
-    energy = from_angle(table.columns[place], names[place], units[place], table.d_spacing)
+    name = names[place] or str(place + 1)
+    energy = from_angle(table.columns[place], name, units[place] or "degrees", table.d_spacing)
     spacing = spacing_in_angstrom(table.d_spacing)
-    note = f"energies are computed from the angles of {names[place]!r} and a d spacing of {spacing:g} Å"
+    unit = "" if units[place] else ", read as degrees,"
+    note = f"energies are computed from the angles of {name!r}{unit} and a d spacing of {spacing:g} Å"
     return energy, place, (note,)
 
 

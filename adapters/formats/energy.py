@@ -128,8 +128,8 @@ def from_angle(values: Array, name: str, unit: str, d_spacing: str) -> Array:
     if spacing is None:
         found = f"Mono.d_spacing {d_spacing!r}" if d_spacing else "no Mono.d_spacing"
         raise EnergyAxisError(
-            f"angles in column {name!r} and {found}, expected its value in Å, as a line of the header: "
-            "# Mono.d_spacing: 3.13551 (Si 111)"
+            f"angles in column {name!r} and {found}, expected its value in Å: --column d_spacing=3.1356 for "
+            "Si(111), or a line # Mono.d_spacing: 3.1356 in the header, or --column energy=… for a column of energies"
         )
     if re.match(r"deg", unit.strip(), re.I):
         theta = np.deg2rad(values)

@@ -31,7 +31,8 @@ def read_spectra(path: str | Path, *, columns: Columns | None = None) -> list[Fi
     columns : mapping, optional
         Names (or numbers from 1; in HDF5, paths) of the columns by role: ``energy``, ``i0``, ``it``, ``iref`` (or
         ``ir``), ``fluorescence`` (or ``if``; several are summed), ``mu``, ``normalised`` (or ``norm``),
-        ``reference``. Columns that are not named are detected by their names.
+        ``reference``. Columns that are not named are detected by their names. ``d_spacing`` is the d spacing of the
+        monochromator's crystal, Å, for energies that are Bragg angles.
 
     Returns
     -------

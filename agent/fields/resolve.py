@@ -3,6 +3,7 @@
 The usual names come from public beamline profiles (NSLS-II BMM, ISS, QAS and SST-1, APS Haven) and from XDI.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -231,6 +232,15 @@ def _missing_names(
     return list(missing.values()) if prevented else []
 
 
+def _setpoint_of(axis: str) -> re.Pattern[str]:
+    """Return the pattern of the setpoint of an axis, such as ``mono_user_setpoint`` of ``mono_readback``.
+
+    The setpoint repeats the axis and is no reading of the sample's state.
+    """
+    device = re.sub(r"_(user_)?(readback|rbv|value)$", "", plain_name(axis))
+    return re.compile(rf"^{re.escape(device)}_(user_)?setpoint$")
+
+
 def _resolve(
     fields: FieldSettings,
     keys: Mapping[str, Mapping[str, Any]],
@@ -254,7 +264,7 @@ def _resolve(
     time = match_one("time", fields.time, numeric) if fields.time else None
     used = {energy, time, *(v for k, v in signals.items() if k != "fluorescence"), *signals.get("fluorescence", ())}
     unused = {key: plain_name(key) for key in scalar if key not in used}
-    energies = SYNONYMS["energy"].patterns
+    energies = [*SYNONYMS["energy"].patterns, *([_setpoint_of(energy)] if energy else [])]
     readings = tuple(key for key, name in unused.items() if not any(p.search(name) for p in energies))[:MAX_READINGS]
     if signals.get("formula") is None:
         if energy is None:

@@ -34,6 +34,8 @@ class FrameAssembler:
         self._unread = UnreadStreams(source)
         self.thinning = Thinning()
         self._runs: dict[str, RunAssembler] = {}
+        self.points: tuple[int, int] | None = None
+        """Number of points of the newest step scan in progress, and of the planned ones (0 if unknown)."""
         self._samples: LRUCache[str, dict[str, float]] = LRUCache(MAX_SAMPLES)
 
     def __call__(self, document: RunDocument) -> list[FrameOutcome]:
@@ -49,13 +51,16 @@ class FrameAssembler:
     def _read(self, document: RunDocument) -> Iterator[FrameOutcome]:
         uid = document.run.uid
         if document.name == "event":
-            yield from self._runs[uid].event(document.doc, document.at)
+            run = self._runs[uid]
+            yield from run.event(document.doc, document.at)
+            self.points = run.points or self.points
         elif document.name == "start":
             self._start(document)
         elif document.name == "descriptor":
             yield from self._runs[uid].open(document.doc)
         elif document.name == "stop":
             run = self._runs.pop(uid)
+            self.points = None
             self._keep_parameters(run)
             yield from run.finish(document.doc)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..fields import FieldSettings, StreamFields, with_file
-from ..types import Array, Frame, Reason, RunInfo, Scan, SetAside
+from ..types import Array, Frame, Reason, Refusal, RunInfo, Scan, SetAside
 from .columns import average_readings, document_time, finite_scalars, read_event_columns, read_sweep_columns
 from .sequence import MIN_HOLE_POINTS, Sweep
 from .sweeps import (
@@ -62,9 +62,12 @@ class RunFrames:
         """Number of sweeps in the latest whole-spectrum Event, by stream."""
 
     def of_sweeps(
-        self, stream: str, fields: StreamFields, sweeps: list[Sweep], cut: Reason | None = None
+        self, stream: str, fields: StreamFields, sweeps: list[Sweep], cut: Refusal | None = None
     ) -> Iterator[FrameOutcome]:
-        """Make frames of the sweeps of a step scan; ``cut`` is the reason why the last one may be incomplete."""
+        """Make frames of the sweeps of a step scan.
+
+        ``cut`` is why the last one may be incomplete; its detail follows the number of points.
+        """
         if turns_too_often([len(s.points) for s in sweeps], self._settings.min_points):
             detail = f"the energy turns {len(sweeps) - 1} times in {sum(len(s.points) for s in sweeps)} points"
             uid, time = self._sweep_uid(stream, sweeps[0]), sweeps[-1].points[-1].time
@@ -90,7 +93,7 @@ class RunFrames:
             detail = f"{len(further)} further groups of points are too small for a sweep; the last: {last.detail}"
             yield replace(last, detail=detail, count=len(further))
 
-    def _of_sweep(self, stream: str, fields: StreamFields, sweep: Sweep, cut: Reason | None) -> FrameOutcome:
+    def _of_sweep(self, stream: str, fields: StreamFields, sweep: Sweep, cut: Refusal | None) -> FrameOutcome:
         points, uid = sweep.points, self._sweep_uid(stream, sweep)
         if self._thinning.leaves_out():
             return self.set_aside(uid, points[-1].time, Reason.OVERLOAD, "")
@@ -111,7 +114,7 @@ class RunFrames:
     def _sweep_uid(self, stream: str, sweep: Sweep) -> str:
         return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self.info.uid}/{stream}/{sweep.number}"))
 
-    def _refuse_incomplete(self, sweep: Sweep, cut: Reason | None) -> None:
+    def _refuse_incomplete(self, sweep: Sweep, cut: Refusal | None) -> None:
         """Refuse a sweep with a hole; a hole at the edge would give a wrong estimate with a narrow interval."""
         missing, present = sum(sweep.gaps), len(sweep.points)
         if sweep.overfull:
@@ -125,7 +128,7 @@ class RunFrames:
         if sweep.torn:
             raise UnusableError(Reason.POINTS_LOST, "where the energy turned round")
         if cut:
-            raise UnusableError(cut, f"after {present} points")
+            raise UnusableError(cut.reason, f"after {present} points{cut.detail}")
 
     def of_event(
         self, stream: str, fields: StreamFields, doc: Doc, grid: Array | None, received: float

@@ -61,6 +61,11 @@ class FrameReader:
         """Make a frame of every ``nth`` spectrum only, and set the others aside for ``OVERLOAD``."""
         self._assembler.thinning.every = nth
 
+    @property
+    def points(self) -> tuple[int, int] | None:
+        """Number of points of the newest step scan in progress, and of the planned ones (0 if unknown)."""
+        return self._assembler.points
+
     def __call__(self, document: Received) -> list[Outcome]:
         """Process one document; return the frames that it completes and the data that it shows to be unusable.
 

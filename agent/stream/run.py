@@ -17,10 +17,11 @@ from ..fields import (
     energy_candidates,
     find_missing_fields,
     has_i0,
+    read_text,
     resolve,
     with_measured_form,
 )
-from ..types import Array, Reason, RunInfo, SetAside, as_count, get_logger
+from ..types import Array, Reason, Refusal, RunInfo, SetAside, as_count, get_logger
 from .columns import (
     announced_events,
     document_time,
@@ -120,10 +121,23 @@ class RunAssembler:
         self._late = RepeatedNotes()
         self._unreadable = False
         self._unread = unread
+        self.points: tuple[int, int] | None = None
+        """Number of points of the step scan in progress, and of the planned ones (0 if unknown)."""
+        self.planned = 0
+        """Number of points that the RunStart announces; 0 if it does not."""
 
     def begin(self, info: RunInfo) -> None:
         """Read the RunStart, which may arrive after descriptors if the book gave it up."""
         self.info = self._frames.info = info
+        planned = info.start.get("num_points")
+        self.planned = as_count(planned) or 0
+        if info.watched and planned is not None and as_count(planned) is None:
+            _log.warning(
+                "num_points is no whole number: a scan that ends early is not noticed by it",
+                run=info.uid,
+                num_points=str(planned)[:40],
+                **info.scan.named(),
+            )
         if info.sample_uid is not None:
             for key in ("parameters", "robot"):
                 recorded = info.start.get(key)
@@ -207,6 +221,7 @@ class RunAssembler:
             yield from self._report_late(doc)
         elif sweeps := stream.points.closed():
             yield from self._frames.of_sweeps(stream.name, stream.fields, sweeps)
+        self.points = stream.points.pending, self.planned
 
     def _correct_form(self, descriptor: StreamDescriptor, doc: Doc) -> Iterator[FrameOutcome]:
         """Read a descriptor again if the first Event of its stream has another form than it announces."""
@@ -285,6 +300,14 @@ class RunAssembler:
         for stream in self._streams.values():
             total = announced.get(stream.name)
             if stream.points is not None:
+                if stream.points.outdated:
+                    _log.warning(
+                        "repeated points are dated before the first ones and not used: did a clock step back?",
+                        run=self.info.uid,
+                        stream=stream.name,
+                        points=stream.points.outdated,
+                        **self.info.scan.named(),
+                    )
                 sweeps, last = stream.points.finish(total)
                 if last is not None:
                     cut = _why_incomplete(self, stream, total)
@@ -389,13 +412,16 @@ class RunAssembler:
                 yield from self._whole_spectrum(stream, held, event, received)
 
 
-def _why_incomplete(run: RunAssembler, stream: SpectrumStream, measured: int | None) -> Reason | None:
-    """Return the reason why the last sweep of a run may be incomplete, or None."""
-    planned = as_count(run.info.start.get("num_points")) or 0
+def _why_incomplete(run: RunAssembler, stream: SpectrumStream, measured: int | None) -> Refusal | None:
+    """Return why the last sweep of a run may be incomplete, or None."""
+    planned = run.planned
     if planned and stream.order.count == planned:
         return None
+    plan = f", {planned} planned" if planned else ""
     if run.stop is None:
-        return Reason.RUN_NEVER_STOPPED
-    if run.stop.get("exit_status", "success") != "success" or (measured is not None and measured < planned):
-        return Reason.SWEEP_CUT_SHORT
+        return Refusal(Reason.RUN_NEVER_STOPPED, plan)
+    status = run.stop.get("exit_status", "success")
+    if status != "success" or (measured is not None and measured < planned):
+        why = read_text(run.stop, ["reason"])[:200]
+        return Refusal(Reason.SWEEP_CUT_SHORT, f"{plan}; exit status {status}" + (f": {why}" if why else ""))
     return None

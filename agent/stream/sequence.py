@@ -10,7 +10,7 @@ from cachetools import FIFOCache
 
 from ..types import Array
 from .held import size_of
-from .sweeps import split_sweeps, turn_threshold
+from .sweeps import may_continue, split_sweeps, turn_threshold
 
 REORDER_WINDOW_EVENTS = 64
 """Number of Events in order beyond a gap after which the gap is given up."""
@@ -126,6 +126,8 @@ class PointBuffer:
 
     def __init__(self, min_points: int) -> None:
         self.order = SequenceNumbers()
+        self.outdated = 0
+        """Number of repeated points that are dated before those that they repeat, and not used."""
         self._min_points = min_points
         self._points: dict[int, ScanPoint] = {}
         self._bytes = 0
@@ -142,6 +144,11 @@ class PointBuffer:
         self._torn = self._overfull = False
         self._reset()
 
+    @property
+    def pending(self) -> int:
+        """Number of points of the sweep in progress."""
+        return len(self._points)
+
     def add(self, seq: int, point: ScanPoint) -> bool | None:
         """Add a point: return True, False if its number is repeated, or None if its sweep was already returned.
 
@@ -149,7 +156,9 @@ class PointBuffer:
         repeats the points since its last checkpoint.
         """
         if not self.order.accept(seq):
-            if seq in self._points and self._points[seq].time < point.time:
+            kept = self._points.get(seq, point)
+            self.outdated += point.time < kept.time
+            if point.time > kept.time:
                 self._points[seq] = point
             return False
         if seq <= self._done:
@@ -175,8 +184,12 @@ class PointBuffer:
         parts = self._split(seqs)
         if full:
             return self._take_sweeps(seqs, parts, full=True)
-        self._turn_threshold_ev = turn_threshold(_fill_gaps([self._points[seq].energy for seq in seqs]))
-        return self._take_sweeps(seqs, parts[:-1]) if len(parts) > 1 else []
+        energy = _fill_gaps([self._points[seq].energy for seq in seqs])
+        self._turn_threshold_ev = turn_threshold(energy)
+        complete = parts[:-1]
+        if complete and may_continue(energy[complete[-1]], energy[parts[-1]]):
+            complete.pop()
+        return self._take_sweeps(seqs, complete) if complete else []
 
     def finish(self, total: int | None) -> tuple[list[Sweep], Sweep | None]:
         """Return the remaining sweeps except the last, and the last one, which the end of the run closes.

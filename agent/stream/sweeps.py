@@ -122,6 +122,28 @@ def has_stray_energy(energy: Array, sweeps: Sequence[slice]) -> bool:
     return False
 
 
+def may_continue(before: Array, after: Array) -> bool:
+    """Whether a step back may lie within one sweep, as where the regions of a scan overlap.
+
+    Only the range of the whole sweep decides this (:func:`split_sweeps`). So far, the energy stepped back by at most
+    half the range and then follows the old direction. A fly-back to the next sweep goes further.
+
+    Parameters
+    ----------
+    before, after : energies on the two sides of the step, (M,) and (N,)
+
+    >>> may_continue(np.array([1.0, 2, 3, 4]), np.array([3.0, 4]))
+    True
+    >>> may_continue(np.array([1.0, 2, 3, 4]), np.array([3.0, 2]))
+    False
+    """
+    if before.size < 2:
+        return False
+    sign = 1.0 if before[-1] >= before[0] else -1.0
+    back = sign * (before[-1] - after[0])
+    return bool(0 < back <= 0.5 * np.ptp(before) and sign * (after[-1] - after[0]) >= 0)
+
+
 def _find_turns(energy: list[float], threshold: float) -> list[int]:
     """Return the indices of the extremes from which the energy returns by more than the threshold, eV."""
     turns: list[int] = []

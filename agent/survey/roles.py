@@ -107,7 +107,8 @@ def explain(stream: StreamSummary, settings: FieldSettings) -> Reading:
     if isinstance(resolved, UnreadableStream):
         reading.refusal = f"{resolved.reason}: {resolved.detail}"
     fields = guessed or (resolved if isinstance(resolved, StreamFields) else None)
-    if fields is not None and fields.formula is not None and settings.reads(stream.name):
+    axis_known = fields is not None and (fields.energy is not None or fields.grid is not None)
+    if fields is not None and axis_known and fields.formula is not None and settings.reads(stream.name):
         _take_read_fields(reading, fields, settings, guessed=guessed is not None)
     else:
         _guess_roles(reading, settings)
@@ -116,7 +117,7 @@ def explain(stream: StreamSummary, settings: FieldSettings) -> Reading:
 
 def _take_read_fields(reading: Reading, fields: StreamFields, settings: FieldSettings, *, guessed: bool) -> None:
     """Describe the fields with which the agent reads a stream."""
-    reading.as_it_is = fields.energy is not None or fields.grid is not None
+    reading.as_it_is = True
     reading.formula = fields.formula
     named = {
         role: (key,) if isinstance(key, str) else tuple(key or ())
@@ -183,7 +184,9 @@ def _guess_axis(reading: Reading, numeric: list[str], settings: FieldSettings) -
             break
     usual = [key for key in match_synonyms("energy", numeric) if key in scales or not stream.rows]
     moved = [key for key in scales if key in motors]
-    likely = usual or moved or [key for key in scales if not likely_keys("i0", [key])] or list(scales)
+    likely = usual or moved or [key for key in scales if not likely_keys("i0", [key])]
+    angle = None if likely else _guess_angle(reading, [*motors, *(key for key in numeric if key not in motors)])
+    likely = likely or ([] if angle else list(scales))
     if likely:
         key, *others = sorted(likely, key=lambda key: key not in prefer_readback(likely))
         reading.energies = stream.column(key) * scales.get(key, 1.0)
@@ -193,7 +196,7 @@ def _guess_axis(reading: Reading, numeric: list[str], settings: FieldSettings) -
             reading.relation = {"kind": "polynomial", "coefficients_ev": [0.0, 1000.0]}
             return RoleFound("position", (key,), f"{why}, in keV", tuple(others))
         return RoleFound("energy", (key,), why, tuple(others))
-    return _guess_angle(reading, [*motors, *(key for key in numeric if key not in motors)])
+    return angle
 
 
 def _guess_angle(reading: Reading, keys: Iterable[str]) -> RoleFound | None:

@@ -53,11 +53,14 @@ def as_number(value: Any, *, texts: bool = False) -> float | None:
 def as_count(value: Any) -> int | None:
     """Return an integer that is not negative, of any type of number or from a text; None for any other value.
 
-    >>> as_count(np.float32(252)), as_count("252"), as_count(2.5), as_count(-1)
-    (252, 252, None, None)
+    >>> as_count(np.float32(252)), as_count("252"), as_count(2.5), as_count(-1), as_count(2**53 + 1) - 2**53
+    (252, 252, None, None, 1)
     """
     number = as_number(value, texts=True)
-    return int(number) if number is not None and number >= 0 and number.is_integer() else None
+    if number is None or number < 0 or not number.is_integer():
+        return None
+    found = unwrap(value)
+    return int(found) if isinstance(found, (int, np.integer)) else int(number)  # float64 is exact up to 2⁵³ only
 
 
 def as_numbers(values: Any) -> NDArray[np.number[Any]] | None:

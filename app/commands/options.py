@@ -33,7 +33,8 @@ ColumnOption = Annotated[
     list[str] | None,
     typer.Option(
         "--column",
-        help="Column of a file by role, as ROLE=NAME or ROLE=NUMBER, e.g. energy=mono or if=4,5. Repeatable.",
+        help="Column of a file by role, as ROLE=NAME or ROLE=NUMBER, e.g. energy=mono or if=4,5. For angles: "
+        "energy=theta, and d_spacing=3.1356, that of the crystal in Å. Repeatable.",
     ),
 ]
 SourceOption = Annotated[

@@ -1,5 +1,6 @@
 """``xas-agent replay``: a recorded experiment, repeated with simulated devices."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -73,8 +74,8 @@ def replay(
         output = OutputFolder(out) if out else None
         set_up_torch(settings.model.threads)
         end_like_ctrl_c()
-        control = InProcessControl(replayed.obey)
-        with Session(settings, output, control, planned=len(replayed), truth=truth) as session:
+        control, name = InProcessControl(replayed.obey), shlex.quote(str(recording))
+        with Session(settings, output, control, len(replayed), truth=truth, name=name) as session:
             replayed.subscribe(session.agent)
             session.follow(replayed.run)
     conclude(session, strict)

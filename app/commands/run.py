@@ -1,5 +1,6 @@
 """``xas-agent run``: watch an experiment and act on it."""
 
+import shlex
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -110,7 +111,8 @@ def run(
             assert output is not None
             session = watch_embedded(settings, seed or 0, planned, output, limit=frames)
         else:
-            with closing(documents), Session(settings, output, limit=frames) as session:
+            name = shlex.quote(str(folder)) if folder else None
+            with closing(documents), Session(settings, output, name=name, limit=frames) as session:
                 session.watch(documents)
     conclude(session, strict)
 

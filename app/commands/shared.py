@@ -1,5 +1,6 @@
 """Parts of all commands: settings from options, exit codes, error messages and the summary."""
 
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -151,11 +152,14 @@ def conclude(session: "Session", strict: bool) -> None:
     """
     summary = session.summary()
     for key, value in summary.items():
-        if value not in (None, {}, False) or key == "frames":
-            typer.echo(f"{key:18} {_plain(value)}")
+        if key == "files_not_read":
+            for name, reason in value.items():
+                _show(key, f"{name}: {reason}")
+        elif value not in (None, {}, False) or key == "frames":
+            _show(key, _plain({**value, "sha256": value["sha256"][:12]} if key == "model" and value else value))
     folder = session.output.folder if session.output is not None else None
     if folder is not None:
-        typer.echo(f"{'written':18} {folder}/")
+        _show("written", f"{folder}/")
     if session.failure is not None:
         with exit_on_error():
             raise session.failure
@@ -165,8 +169,16 @@ def conclude(session: "Session", strict: bool) -> None:
         fail(f"{folder}: not written, because the disk was full: {_plain(summary['not_written'])}", FAILED)
     if session.hurried.is_set():
         fail(f"ended by a second signal; unanswered: {_plain(summary['unanswered']) or 'nothing'}", INTERRUPTED)
-    if strict and (summary["frames_set_aside"] or not (summary["frames"] or summary["interrupted"])):
+    lost = summary["frames_set_aside"] or summary["files_not_read"]
+    if strict and (lost or not (summary["frames"] or summary["interrupted"])):
         raise typer.Exit(SET_ASIDE)
+
+
+def _show(key: str, text: str) -> None:
+    """Print an entry of the summary in lines of at most 80 characters; words are never cut."""
+    lines = textwrap.wrap(text, 80 - 19, break_long_words=False, break_on_hyphens=False) or [""]
+    for first, line in zip((f"{key:18}", *[" " * 18] * len(lines)), lines, strict=False):
+        typer.echo(f"{first} {line}")
 
 
 def _plain(value: Any) -> str:

@@ -119,6 +119,8 @@ def read_columns(file: Path, proposed: Mapping[str, tuple[Any, str]]) -> tuple[l
     columns: dict[str, list[str | int]] = {
         role: list(value) if isinstance(value, list) else [value] for role, value in named.items()
     }
+    if "position" in proposed and (spacing := proposed.get("relation", ({}, ""))[0].get("d_spacing_ang")):
+        columns["d_spacing"] = [str(spacing)]
     options = [f"{role}={','.join(map(str, names))}" for role, names in columns.items()]
     trial = Trial()
     try:

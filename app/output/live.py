@@ -1,7 +1,7 @@
 """Live view of a session: a table and a progress bar on a terminal, lines elsewhere."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console, Group
@@ -16,16 +16,27 @@ _LINE_INTERVAL_S = 5.0
 
 
 class Display:
-    """Shows the latest frames of a recorder on stderr; stdout is for results."""
+    """Shows the latest frames of a recorder on stderr; stdout is for results.
 
-    def __init__(self, recorder: Recorder, planned: int | None) -> None:
-        self._recorder = recorder
+    Parameters
+    ----------
+    recorder : Recorder
+    planned : int or None
+        Expected number of frames.
+    points : callable
+        Returns the number of points of the step scan in progress, and of the planned ones (0 if unknown), or None.
+    """
+
+    def __init__(
+        self, recorder: Recorder, planned: int | None, points: Callable[[], tuple[int, int] | None] = lambda: None
+    ) -> None:
+        self._recorder, self._points = recorder, points
         self._console = Console(stderr=True)
         columns = (TextColumn("frames"), BarColumn(None), MofNCompleteColumn(), TimeElapsedColumn())
         self._progress = Progress(*columns, console=self._console)
         self._task = self._progress.add_task("frames", total=planned)
         self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
-        self._shown, self._shown_at = 0, time.monotonic()
+        self._shown, self._shown_at, self._shown_scan = 0, time.monotonic(), ""
 
     def start(self) -> None:
         """Open the live view."""
@@ -36,10 +47,16 @@ class Display:
         """Show the frames since the last call."""
         frames = self._recorder.frames
         self._progress.update(self._task, completed=frames)
+        scan = self._scan()
         if self._live is not None:
-            self._live.update(Group(self._table(), self._progress), refresh=True)
-        elif frames > self._shown and time.monotonic() - self._shown_at > _LINE_INTERVAL_S:
-            self._line()
+            shown = (self._table(), Text(scan), self._progress) if scan else (self._table(), self._progress)
+            self._live.update(Group(*shown), refresh=True)
+        elif time.monotonic() - self._shown_at > _LINE_INTERVAL_S:
+            if frames > self._shown:
+                self._line()
+            elif scan and scan != self._shown_scan:
+                self._shown_scan, self._shown_at = scan, time.monotonic()
+                self._console.print(scan, highlight=False, markup=False)
 
     def stop(self) -> None:
         """Show the final state and close the live view."""
@@ -59,6 +76,11 @@ class Display:
             highlight=False,
             markup=False,  # a name may have brackets
         )
+
+    def _scan(self) -> str:
+        """Return the progress of a step scan, which gives a frame at its end only; empty if there is none."""
+        count, planned = self._points() or (0, 0)
+        return f"scan in progress: {count} of {planned or 'an unknown number of'} points" if count else ""
 
     def _table(self) -> Table:
         """Return the latest frames; names in which they differ, and decisions, take the place of some numbers."""

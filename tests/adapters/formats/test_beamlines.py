@@ -159,6 +159,10 @@ def test_format_9809_of_photon_factory(tmp_path):
     found = read(write(tmp_path / "b.dat", swapped, shifted, DEGREES, np.ones(61), I0 * MU, I0))
     assert agrees(found)
     assert (found.formula, found.complete) == ("fluorescence", False)
+    assert not any("blocks" in note for note in found.notes)
+    damaged = PF.format(d="3.93555", points=61, first=1, second=2)
+    found = read(write(tmp_path / "d.dat", damaged, shifted, DEGREES, np.ones(61), I0, IT))
+    assert any("but the header's blocks reach from 8200.0 to 8500.0 eV" in note for note in found.notes)
     with pytest.raises(SpectrumFileError, match=r"d_spacing '3\.1\.3 A'"):
         read(
             write(tmp_path / "c.dat", PF.format(d="3.1.3", points=61, first=1, second=2), DEGREES, DEGREES, E, I0, IT)

@@ -73,6 +73,26 @@ def test_an_axis_that_cannot_be_converted_is_refused(tmp_path, unit, field, mess
     assert "expected" in str(error.value) or "outside" in str(error.value)
 
 
+@pytest.mark.parametrize("d_spacing", [str(D), f"{D} Å", f"{D / 10} nm", str(D).split(".")])
+def test_a_given_d_spacing_converts_angles_without_a_unit(tmp_path, d_spacing):
+    for name, columns in (("theta", {}), ("mono", {"energy": "mono"}), ("mono", {"energy": 1})):
+        path = write(tmp_path, f"# {name} i0 itrans", DEGREES, I0, IT)
+        spacing = ",".join(d_spacing) if isinstance(d_spacing, list) else d_spacing
+        found = read(path, d_spacing=spacing, **columns)
+        np.testing.assert_allclose(found.energy, E, atol=1e-6)
+        assert any("read as degrees" in note for note in found.notes)
+    energies = read(write(tmp_path, "# energy i0 itrans", E, I0, IT), d_spacing=str(D))
+    np.testing.assert_array_equal(energies.energy, E)  # energies stay energies
+
+
+def test_angles_are_never_read_as_energies_in_kev(tmp_path):
+    path = write(tmp_path, "# theta i0 itrans", DEGREES, I0, IT)
+    with pytest.raises(SpectrumFileError, match=r"--column d_spacing=3\.1356"):
+        read(path, energy="theta")
+    with pytest.raises(SpectrumFileError, match="expected a length in Å"):
+        read(path, d_spacing="Si111")
+
+
 @pytest.mark.parametrize(
     ("header", "separator"),
     [

@@ -98,6 +98,11 @@ def test_formula_follows_config_then_start_then_a_fixed_order() -> None:
 def test_readings_are_the_other_scalars() -> None:
     found = guess("energy", "energy_setpoint", "I0", "It", "voltage", "temperature")
     assert found.readings == ("voltage", "temperature")
+    fields = FieldSettings(energy="mono_user_readback")
+    found = guess(
+        "mono_user_readback", "mono_user_setpoint", "mono_setpoint", "I0", "It", "heater_setpoint", fields=fields
+    )
+    assert found.readings == ("heater_setpoint",)
 
 
 def test_arrays_and_their_energies() -> None:

@@ -15,6 +15,7 @@ from bluesky.plan_stubs import one_nd_step
 from bluesky.plans import list_scan
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from logs import capture_logs
 from made_runs import AXIS, I0, Doc, Made, N, feed, pairs, reasons
 from ophyd.sim import SynAxis, SynSignal
 from streams import Frames
@@ -22,8 +23,9 @@ from streams import Frames
 from xas_agent.agent.fields.settings import FieldSettings
 from xas_agent.agent.stream.deadlines import PATIENCE_DOCUMENTS, PATIENCE_S
 from xas_agent.agent.stream.held import MAX_HELD_DOCUMENTS
+from xas_agent.agent.stream.reader import FrameReader
 from xas_agent.agent.stream.runs import MAX_OPEN_RUNS
-from xas_agent.agent.types.frame import Frame
+from xas_agent.agent.types.frame import Frame, Received
 
 
 def check_true(frames: Sequence[Frame], runs: Sequence[Made]) -> None:
@@ -342,6 +344,8 @@ def test_incomplete_sweep_is_set_aside() -> None:
     assert reasons(feed(Made().sweep().docs)[1]) == {"run never stopped": 1}
     assert reasons(feed(Made().sweep().stop("abort").docs)[1]) == {"sweep cut short": 1}
     assert reasons(feed(Made(num_points=N + 1).sweep().stop().docs)[1]) == {"sweep cut short": 1}
+    (note,) = feed(Made(num_points=N + 1).sweep().stop().docs)[1]
+    assert note.detail == f"after {N} points, {N + 1} planned; exit status success"
     assert len(feed(Made(num_points=N).sweep().docs)[0]) == 1
     assert len(feed(Made(num_points=N).sweep().stop("abort").docs)[0]) == 1
 
@@ -628,3 +632,42 @@ def test_regions_that_overlap_are_one_spectrum():
         assert not reasons(asides)
         (frame,) = frames
         np.testing.assert_array_equal(frame.energy, np.unique(axis))
+
+
+@pytest.mark.parametrize("back", [10.0, 25.0, 45.0, 60.0, 200.0])
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_step_back_is_judged_alike_in_points_and_arrays(back: float, order: int):
+    """What is one scan with regions that overlap does not depend on the form of the documents."""
+    axis = np.concatenate([np.arange(8200.0, 8420.0, 2.0), np.arange(8420.0 - back, 8700.0, 3.0)])[::order]
+    points, arrays = (feed(Made().sweep(axis=axis, array=array).stop().docs) for array in (False, True))
+    assert [f.energy.tolist() for f in points[0]] == [f.energy.tolist() for f in arrays[0]]
+    assert len(points[0]) == (1 if back <= 50 else 2)
+    assert reasons(points[1]) == reasons(arrays[1]) == {}
+
+
+@pytest.mark.parametrize("number", [True, "two", N + 0.4])
+def test_an_unreadable_number_of_points_is_logged(number: Any):
+    with capture_logs() as lines:
+        feed(Made(num_points=number).sweep().stop().docs)
+    (line,) = [line for line in lines if "num_points is no whole number" in line["event"]]
+    assert (line["log_level"], line["num_points"]) == ("warning", str(number))
+
+
+def test_the_points_of_a_scan_in_progress_are_counted():
+    reader = FrameReader()
+    counts = []
+    for name, doc in Made(num_points=N).sweep().stop().docs:
+        reader(Received(name, doc, 0.0))
+        counts.append(reader.points)
+    assert counts == [None, None, *((k, N) for k in range(1, N + 1)), None]
+
+
+def test_a_repetition_under_a_clock_that_stepped_back_is_logged():
+    made = Made(num_points=N).sweep()
+    events = [doc for name, doc in made.docs if name == "event"]
+    again = [{**doc, "uid": str(uuid.uuid4()), "time": doc["time"] - 3600.0} for doc in events[10:20]]
+    docs = [*made.docs[: 2 + 20], *(("event", doc) for doc in again), *made.docs[2 + 20 :]]
+    with capture_logs() as lines:
+        assert len(feed([*docs, made.stop().docs[-1]])[0]) == 1
+    (line,) = [line for line in lines if "did a clock step back" in line["event"]]
+    assert line["points"] == 10

@@ -101,7 +101,10 @@ def test_two_sweeps_of_a_file_are_the_same_to_every_command(xa, tmp_path):
     assert len(means) == 2
     xa("convert", file, "--out", tmp_path / "run.jsonl")
     xa("replay", tmp_path / "run.jsonl", "--out", tmp_path / "replayed")
-    xa("run", "--folder", file.parent, "--frames", 2, "--out", tmp_path / "watched")
+    (file.parent / "log.txt").write_text("no numbers\n")
+    args = ("run", "--folder", file.parent, "--frames", 2, "--out", tmp_path / "watched", "--strict")
+    assert "files_not_read     log.txt: found" in xa(*args, code=4).stdout
+    (file.parent / "log.txt").unlink()
     for out in ("replayed", "watched"):
         with (tmp_path / out / "descriptors.csv").open() as table:
             assert [float(row["OS_mean"]) for row in csv.DictReader(table)] == pytest.approx(means, abs=1e-3)

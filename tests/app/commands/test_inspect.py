@@ -169,6 +169,19 @@ def test_columns_of_a_file_give_options(tmp_path):
     assert "refused" not in done.stderr
 
 
+def test_angles_in_a_file_give_the_option_of_the_crystal(tmp_path):
+    table = columns({"energy": "theta", "i0": "I0", "it": "It"})
+    table["theta"] = Bragg(d_spacing_ang=3.1356).position(table["theta"], 0.0)
+    path = tmp_path / "scan.dat"
+    np.savetxt(path, np.column_stack(list(table.values())), header=" ".join(table))
+    shown = inspected(path)
+    options = [line.split()[1] for line in shown.splitlines() if line.startswith("  --column")]
+    assert options == ["energy=theta", "i0=I0", "it=It", "d_spacing=3.1356"]
+    assert "gives 1 spectrum" in shown
+    done = run_command("align", path, "--out", tmp_path / "out", *(w for o in options for w in ("--column", o)))
+    assert "refused" not in done.stderr
+
+
 def test_a_folder_of_spectra_needs_no_fields(tmp_path):
     table = columns({"energy": "energy", "i0": "i0", "it": "itrans"})
     folder = tmp_path / "day"

@@ -1,6 +1,7 @@
 """The live table on a narrow terminal."""
 
 import io
+import math
 from typing import Any
 
 import pytest
@@ -42,3 +43,14 @@ def test_frames_are_named_and_no_number_is_cut(differ: bool, decided: bool):
 
 def test_before_the_first_frame():
     assert printed(Recorder()).strip() == ""
+
+
+def test_a_step_scan_in_progress_is_shown(capsys):
+    points = iter([None, (7, 253), (7, 253), (8, 0)])
+    display = Display(Recorder(), None, lambda: next(points))
+    display._shown_at = -math.inf
+    for _ in range(4):
+        display.refresh()
+        display._shown_at = -math.inf  # as if the interval between two lines had passed
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["scan in progress: 7 of 253 points", "scan in progress: 8 of an unknown number of points"]
