@@ -56,6 +56,7 @@ class XASAgent:
     >>> agent = XASAgent.from_config({"model": {"use": ["co-k"]}})
     >>> token = RE.subscribe(agent)
     >>> agent.close()
+    True
     """
 
     def __init__(

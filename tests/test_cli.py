@@ -128,7 +128,8 @@ def test_a_misspelt_key_names_file_key_and_what_was_expected(tmp_path):
     (tmp_path / "mine.yaml").write_text("control: {enabeld: true}\n")
     said = refused("run", "--config", tmp_path / "mine.yaml", "--out", tmp_path / "out", code=2)
     assert said == (
-        f"xas-agent: {tmp_path / 'mine.yaml'}: unknown key control.enabeld; expected one of allow, enabled, timeout_s"
+        f"xas-agent: {tmp_path / 'mine.yaml'}: unknown key control.enabeld; expected one of allow, enabled, "
+        "max_age_s, timeout_s"
     )
     assert not (tmp_path / "out").exists()
 

@@ -16,6 +16,7 @@ import pytest
 from xas_agent import XASAgent, load_config
 from xas_agent.adapters.files import FileSink
 from xas_agent.agent.types import get_logger
+from xas_agent.app.subscribers import Subscribers
 from xas_agent.app.wiring import load_models
 from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
 
@@ -224,10 +225,10 @@ def test_every_subscriber_has_a_token_of_its_own():
         def subscribe() -> int:
             return agent.subscribe(lambda name, doc: None)
 
-        tokens = interleaved(XASAgent.subscribe.__code__, subscribe, subscribe)
+        tokens = interleaved(Subscribers.add.__code__, subscribe, subscribe)
         assert len(tokens) > 2
         assert len(set(tokens)) == len(tokens)
-        assert set(agent._callbacks) == set(tokens)
+        assert set(agent._subscribers._subscribers) == set(tokens)
 
 
 def test_who_leaves_while_another_comes_is_gone():
@@ -237,5 +238,5 @@ def test_who_leaves_while_another_comes_is_gone():
         def subscribe() -> int:
             return agent.subscribe(lambda name, doc: None)
 
-        tokens = interleaved(XASAgent.unsubscribe.__code__, lambda: agent.unsubscribe(token), subscribe)
-        assert set(agent._callbacks) == {t for t in tokens if t is not None}
+        tokens = interleaved(Subscribers.remove.__code__, lambda: agent.unsubscribe(token), subscribe)
+        assert set(agent._subscribers._subscribers) == {t for t in tokens if t is not None}
