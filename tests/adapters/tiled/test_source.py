@@ -200,6 +200,7 @@ def test_the_command_reads_a_catalogue_and_writes_to_it(catalogue: Any, tmp_path
     write(client, recording.documents)
     model = {"use": ["co-k"], "threads": 1}
     config = {"tiled": endpoint.model_dump(), "publish": {"tiled": endpoint.uri}, "preset": "haven", "model": model}
+    config["assets"] = {"roots": [str(folder)]}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "xas_agent", "run", "--config", str(tmp_path / "mine.yaml")]
     done = subprocess.run(
