@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MINUTES ?= 60
 
-.PHONY: help run test slow fuzz lint check docs bench ci clean
+.PHONY: help run test slow fuzz lint check audit docs bench sbom ci clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | awk -F'|' '{printf "make %-6s %s\n", $$1, $$2}'
@@ -31,11 +31,25 @@ lint: $(STAMP) build/typing/xas_agent ## check style, types and import floors
 
 check: lint test ## lint and test
 
+audit: $(STAMP) ## look for known vulnerabilities of the pinned packages, if their database answers
+	$(BIN)/python .ci/audit
+
 docs: $(STAMP) ## build the documentation into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/site
 
 bench: $(STAMP) ## measure speed
 	$(BIN)/python benchmarks/run.py
+
+# What the wheel with all extras brings, and none of the tools of development.
+sbom: $(STAMP) ## list the packages of a release in dist, in CycloneDX's form
+	rm -rf build/sbom
+	$(PYTHON) -m venv --without-pip build/sbom
+	$(BIN)/pip --python build/sbom install --quiet --constraint constraints.txt ".[all]"
+	mkdir -p dist
+	version=$$($(BIN)/xas-agent --version) && \
+	sed "s/^dynamic = .*/version = \"$$version\"/" pyproject.toml >build/sbom.toml && \
+	$(BIN)/cyclonedx-py environment --pyproject build/sbom.toml --output-reproducible \
+		--output-file "dist/xas-agent-$$version.cdx.json" build/sbom
 
 ci: ## run everything that must hold before a merge
 	.ci/run
