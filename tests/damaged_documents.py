@@ -42,11 +42,16 @@ NAMES = ("start", "descriptor", "event", "event_page", "bulk_events", "stop", "r
          "stream_resource", "stream_datum", "", "?", None, 3)  # fmt: skip
 
 
-def _spectrum(made: Made) -> Made:
-    """Append a whole spectrum of Co3O4."""
+def cobalt_points() -> tuple[np.ndarray, np.ndarray]:
+    """Return energies (eV) and It of a spectrum of Co3O4."""
     energy = 7709.0 + np.where(AXIS > 8343.0, 10.0 + 2.0 * (AXIS - 8343.0), AXIS - 8333.0)
     mu = 0.3 - 5e-4 * (energy - 7709.0) + np.interp(energy, *cobalt())
-    made.event("primary", True, energy, I0 * np.exp(-mu), 100.0 + len(made.docs))
+    return energy, I0 * np.exp(-mu)
+
+
+def _spectrum(made: Made) -> Made:
+    """Append a whole spectrum of Co3O4."""
+    made.event("primary", True, *cobalt_points(), 100.0 + len(made.docs))
     return made
 
 
@@ -76,6 +81,13 @@ def _places(value: Any, found: list[tuple[Any, Any]], depth: int = 0) -> list[tu
     return found
 
 
+def _copied(doc: Any) -> Any:
+    try:
+        return copy.deepcopy(doc)
+    except RecursionError:  # damaged before by deep nesting
+        return doc
+
+
 def damage(docs: list[Document], rng: random.Random) -> list[Any]:
     """Return the documents of a run with several damages of any kind."""
     out: list[Any] = [(name, copy.deepcopy(doc)) for name, doc in docs]
@@ -91,7 +103,7 @@ def damage(docs: list[Document], rng: random.Random) -> list[Any]:
             holder, key = rng.choice(places)
             holder.pop(key)
         elif kind == 5:
-            out.insert(rng.randrange(len(out)), (name, copy.deepcopy(doc)))
+            out.insert(rng.randrange(len(out)), (name, _copied(doc)))
         elif kind == 6 and len(out) > 2:
             out.pop(i)
         elif kind == 7:

@@ -6,15 +6,32 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 CAMPAIGNS = Path(__file__).parents[1] / "benchmarks" / "campaigns"
 
 
-@pytest.mark.slow
-def test_every_frame_of_an_overload_is_answered_or_counted():
-    command = [sys.executable, str(CAMPAIGNS / "overload.py"), "--seconds", "4"]
+def figures_of(script: str, *options: object) -> dict[str, str]:
+    """Run a campaign, which must succeed; return the last word of each line by the words before."""
+    command = [sys.executable, str(CAMPAIGNS / script), *map(str, options)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
-    figures = dict(line.rsplit(maxsplit=1) for line in done.stdout.splitlines() if len(line.split()) > 1)
+    lines = [line.split() for line in done.stdout.splitlines() if len(line.split()) > 1]
+    return {" ".join(words[:-1]): words[-1] for words in lines}
+
+
+def test_every_frame_of_an_overload_is_answered_or_counted() -> None:
+    figures = figures_of("overload.py", "--seconds", 4)
     assert int(figures["not accounted for"]) == 0
     assert int(figures["answered"]) > 0
     assert int(figures["left out"]) > 0
+
+
+def test_valid_frames_among_hostile_messages_are_answered_once() -> None:
+    figures = figures_of("messages.py", "--messages", 5000, "--seed", 1)
+    assert int(figures["messages"]) >= 5000
+    assert int(figures["valid frames"]) > 20
+
+
+def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
+    figures = figures_of("frames.py", "--frames", 4000, "--counts-only", "--out", tmp_path / "out")
+    assert figures["answered"] == "4000"

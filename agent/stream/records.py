@@ -18,6 +18,8 @@ IDLE_S = 600.0
 """Time without a document after which a run may be one whose stop was lost, s."""
 MANY_EVENTS = 10
 """Number of Events that shows that a run measures; a spectrum has at least as many points."""
+MAX_NEW_RUNS = 128
+"""Number of open runs without an Event up to which other runs are ended first: one that has just begun has none."""
 MAX_DATUMS = 10_000
 """Number of StreamDatums of a stream that are remembered, so that a repeated one counts once."""
 
@@ -124,7 +126,16 @@ class RunRecord:
 def least_needed(runs: Iterable[RunRecord], now: float) -> RunRecord:
     """Return the run to end if too many are open.
 
-    A run without a document for ``IDLE_S`` is ended before others, then one with few Events before one with many,
-    then the one whose last document is oldest. So stray RunStarts do not end a run that is measuring.
+    A run without a document for ``IDLE_S`` is ended before others, then one without an Event if there are more than
+    ``MAX_NEW_RUNS`` of these, then one with less than ``MANY_EVENTS`` before others, then one without a descriptor,
+    then the one whose last document is oldest. So stray RunStarts do not end a run that measures, and runs that never
+    stop do not end one that begins.
     """
-    return min(runs, key=lambda run: (now - run.last_at < IDLE_S, min(run.events, MANY_EVENTS), run.last_count))
+    open_runs = list(runs)
+    idle = [run for run in open_runs if now - run.last_at >= IDLE_S]
+    new = [run for run in open_runs if not run.events]
+    others = new if len(new) > MAX_NEW_RUNS else [run for run in open_runs if run.events]
+    return min(
+        idle or others or open_runs,
+        key=lambda run: (run.events >= MANY_EVENTS, bool(run.streams), run.last_count),
+    )

@@ -8,8 +8,8 @@ from ..types import get_logger
 from .held import size_of
 from .records import RunRecord, least_needed
 
-MAX_OPEN_RUNS = 64
-"""Number of runs open at once; if there are more, the least needed one is ended."""
+MAX_OPEN_RUNS = 256
+"""Number of runs open at once, of some 10 kB each; if there are more, the least needed one is ended."""
 MAX_OPEN_BYTES = 64 * 2**20
 """Size of the RunStarts and Descriptors of all open runs, bytes; beyond it, the least needed run is ended."""
 MAX_FINISHED_RUNS = 1000
@@ -52,6 +52,8 @@ class Runs:
         if len(self.open) <= MAX_OPEN_RUNS and (self._bytes <= MAX_OPEN_BYTES or len(self.open) == 1):
             return None
         *others, _ = self.open.values()
+        if len(self.open) <= MAX_OPEN_RUNS:  # a small run would give back next to nothing
+            others = [run for run in others if run.bytes > MAX_OPEN_BYTES // MAX_OPEN_RUNS] or others
         run = least_needed(others, now)
         write = _log.debug if self._crowded else _log.warning
         self._crowded = True

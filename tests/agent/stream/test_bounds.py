@@ -13,6 +13,7 @@ from xas_agent.agent.fields.resolve import MAX_ENERGY_CANDIDATES, MAX_READINGS, 
 from xas_agent.agent.stream.book import MAX_DESCRIPTORS
 from xas_agent.agent.stream.columns import MAX_SPECTRUM_POINTS
 from xas_agent.agent.stream.held import MAX_HELD_BYTES
+from xas_agent.agent.stream.records import MAX_NEW_RUNS
 from xas_agent.agent.stream.run import MAX_ANSWERED
 from xas_agent.agent.stream.runs import MAX_OPEN_RUNS, MAX_UID_LENGTH
 from xas_agent.agent.stream.sequence import MAX_NUMBERS_AHEAD, MAX_SWEEP_BYTES, SequenceNumbers
@@ -208,11 +209,36 @@ def test_of_runs_that_measure_the_longest_idle_one_is_ended() -> None:
     assert (note.run_uid, note.reason) == ("run1", Reason.RUN_NEVER_STOPPED)
 
 
+def test_runs_that_never_stop_do_not_end_one_that_begins() -> None:
+    reader = Frames()
+    for k in range(2 * MAX_OPEN_RUNS):
+        feed(reader, start(f"r{k}"), descriptor(f"r{k}"), point(f"r{k}", 1), point(f"r{k}", 2))
+    found = feed(reader, start("good"), descriptor("good"))
+    for k in range(MAX_NEW_RUNS - 1):
+        found += feed(reader, start(f"other{k}"))
+    for seq in range(1, 101):
+        found += feed(reader, point("good", seq))
+        found += feed(reader, start(f"s{seq}"), descriptor(f"s{seq}"), point(f"s{seq}", 1), point(f"s{seq}", 2))
+    stop = {"uid": "s", "run_start": "good", "time": 9.0, "exit_status": "success", "num_events": {"primary": 100}}
+    found += feed(reader, ("stop", stop))
+    assert [frame.energy.size for frame in found if isinstance(frame, Frame)] == [100]
+
+
 def test_large_starts_end_the_least_needed_runs() -> None:
     reader = Frames()
     for k in range(30):
         feed(reader, ("start", {**start(f"r{k}")[1], "table": np.zeros(10**6)}))
     assert sum(run.bytes for run in reader._reader._book._runs.open.values()) <= 64 * 2**20  # type: ignore[attr-defined]
+
+
+def test_large_starts_end_no_small_run() -> None:
+    reader = Frames()
+    found = feed(reader, start("good"), descriptor("good"), point("good", 1), point("good", 2))
+    for k in range(30):
+        large = ("start", {**start(f"r{k}")[1], "table": np.zeros(10**6)})
+        found += feed(reader, large, descriptor(f"r{k}"), *(point(f"r{k}", seq) for seq in range(1, 4)))
+    assert [out.run_uid for out in found if isinstance(out, SetAside)][:1] == ["r0"]
+    assert "good" not in {out.run_uid for out in found if isinstance(out, SetAside)}
 
 
 def test_a_run_has_a_limited_number_of_descriptors() -> None:
