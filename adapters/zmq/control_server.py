@@ -109,7 +109,7 @@ class ControlServer:
             raise InputError(f"{endpoint.address}: a control server binds; set bind: true")
         self._secret = endpoint.shared_secret()
         self._handler = handler
-        self._began = time.time()
+        self._began = time.monotonic()
         # Both by client and the JSON text of the id: in Python 1, 1.0 and True are the same key.
         self._running: dict[tuple[str, str], _Job] = {}
         self._answered: LRUCache[str, FIFOCache[str, tuple[bytes, Reply]]] = LRUCache(_MAX_CLIENTS)
@@ -175,7 +175,8 @@ class ControlServer:
             return None
         if not is_authentic(content, self._secret):
             return "not authorised: auth does not prove the shared secret"
-        if not is_recent(content, self._began):
+        # The time of the start by today's clock: one that was put back since must not lock the agent out.
+        if not is_recent(content, time.time() - (time.monotonic() - self._began)):
             return f"not authorised: not sent within the last {VALID_FOR_S:g} s, or before this server started"
         return None
 

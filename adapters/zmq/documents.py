@@ -95,6 +95,12 @@ class ZMQSource:
         """Address of the socket; after ``connect`` with the port that replaces port 0."""
         return self._address
 
+    @property
+    def connected(self) -> bool:
+        """Whether a peer was connected within the last second, as far as can be told."""
+        link = self._link
+        return link is not None and link.connected
+
     def connect(self) -> None:
         """Subscribe, and wait until the peer answers; an endpoint that binds does not wait.
 

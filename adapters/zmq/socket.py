@@ -212,6 +212,11 @@ class EndpointSocket:
             monitor.close(linger=0)
         return address
 
+    @property
+    def connected(self) -> bool:
+        """Whether a peer was connected at the last :meth:`watch_connection`; without such a call, True."""
+        return self._lost_at is None
+
     def watch_connection(self) -> None:
         """Log from now on, at each call, when the connection was lost and when it returned; not under a guard."""
         if self.guard is not None:  # a socket has one monitor, and the guard uses it

@@ -16,6 +16,9 @@ _MAX_LATE_FRAMES = 8
 """Number of frames in a row, older than the newest, that show that time went back (a replay)."""
 _MAX_PLATEAU_FRAMES = 512
 """Largest number of frames of a plateau's series; longer ones are thinned."""
+_MAX_STEP = 3.0
+"""Longest time between two frames of a threshold's line, in median ones. A pause or a clock that jumps would extend
+the line far beyond what was measured: a drift of 0.01 e per frame to some e in a few hours."""
 _TREND_BLOCKS = 50
 """Number of block medians to which a series at least twice as long is reduced, since the pairs grow as n²."""
 
@@ -58,8 +61,9 @@ class Threshold(_Trigger):
     """Number of frames (7 or more) of a robust line, whose value at the newest frame is judged; 1: the bare value.
 
     The line follows a steady drift without lag and ignores up to 29 % of glitched frames. There is no decision before
-    the window is full. Of 1000 simulated charges (0.0112 e per frame, noise 0.03 e, 2 % glitches), 21 frames stopped
-    all within 0.05 e of the level, 15 frames all but one.
+    the window is full. The line is not extended over a pause or a clock that jumps forward. Of 1000 simulated charges
+    (0.0112 e per frame, noise 0.03 e, 2 % glitches), 21 frames stopped all within 0.05 e of the level, 15 frames all
+    but one.
     """
 
     @model_validator(mode="after")
@@ -137,23 +141,24 @@ class _PointSeries:
 
     def __init__(self) -> None:
         self.points: list[SeriesPoint] = []
-        self._late = 0
+        self._late: list[SeriesPoint] = []
+        """The late points since the newest one."""
 
     def add(self, point: SeriesPoint) -> bool | None:
         """Insert a point: return True if it is the newest, False if it is late, None if time went back.
 
-        If time went back, the series restarts with this point.
+        If time went back, the series restarts with the points since then.
         """
         if not self.points or point.time >= self.points[-1].time:
             self.points.append(point)
-            self._late = 0
+            self._late.clear()
             return True
-        self._late += 1
-        if self._late < _MAX_LATE_FRAMES:
+        self._late.append(point)
+        if len(self._late) < _MAX_LATE_FRAMES:
             insort(self.points, point, key=lambda p: p.time)
             return False
-        self.points[:] = [point]
-        self._late = 0
+        self.points[:] = sorted(self._late, key=lambda p: p.time)
+        self._late.clear()
         return None
 
     def arrays(self) -> tuple[Array, Array]:
@@ -234,7 +239,8 @@ class ThresholdWatch:
         if self._settings.window_frames == 1:
             return points[-1].value, points[-1].sigma
         window = points[-self._settings.window_frames :]
-        line = robust_line(np.array([p.time for p in window]), np.array([p.value for p in window]))
+        time = _without_pauses(np.array([p.time for p in window]))
+        line = robust_line(time, np.array([p.value for p in window]))
         sigma = sorted(p.sigma for p in window)[len(window) // 2]
         shared = max(sigma * sigma - line.scatter * line.scatter, 0.0)
         return line.value, math.hypot(line.value_error, math.sqrt(shared))
@@ -303,6 +309,17 @@ class PlateauWatch:
             if len(points) > _MAX_PLATEAU_FRAMES:
                 points[:] = points[::-2][::-1]
         return points
+
+
+def _without_pauses(time: Array) -> Array:
+    """Return rising times, s, from the first one, with no step longer than ``_MAX_STEP`` median ones.
+
+    >>> _without_pauses(np.array([0.0, 1.0, 2.0, 1000.0, 1001.0])).tolist()
+    [0.0, 1.0, 2.0, 5.0, 6.0]
+    """
+    steps = np.diff(time)
+    longest = _MAX_STEP * float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
+    return np.concatenate([[0.0], np.minimum(steps, longest).cumsum()])
 
 
 def _probability_positive(mean: float, sigma: float) -> float:

@@ -1,5 +1,7 @@
 """How errors of the energies (their zero and scale) and of the amplitude propagate to estimates."""
 
+import itertools
+import math
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,6 +56,10 @@ def slopes(model: Estimator, spectra: NDArray[np.float32]) -> list[Slopes]:
     ]
 
 
+def _finite(slopes: Slopes) -> bool:
+    return all(map(math.isfinite, itertools.chain.from_iterable(slopes.values())))
+
+
 def _strengthened(spectra: NDArray[np.float32], model: Estimator, factor: float) -> NDArray[np.float32]:
     return model.edge.scale_structure(spectra.astype(float), model.grid, factor).astype(np.float32)
 
@@ -94,7 +100,7 @@ class EnergyUncertainty:
         self.hurried = False
         """Whether to compute no slopes, under overload; a series keeps its slopes, or takes the model's newest."""
         self.reused: list[int] = []
-        """Spectra of the latest call for which this was so although slopes were due."""
+        """Spectra of the latest call for which this was so although slopes were due, or the model gave none."""
 
     def __call__(
         self, series: Sequence[Hashable], model: Estimator, spectra: NDArray[np.float32], sd_ev: Array
@@ -140,9 +146,13 @@ class EnergyUncertainty:
             known.left -= 1
         if computed:
             for i, new in zip(computed, slopes(model, spectra[computed]), strict=True):
-                kept[source[i]] = self._latest[model.name] = new
+                if _finite(new):
+                    kept[source[i]] = self._latest[model.name] = new
+                else:
+                    kept[source[i]] = self._latest.get(model.name, new)
+                    self.reused.append(i)
         for key, number in latest.items():
-            self._series[key].slopes = kept[number]
+            self._series[key].slopes = kept[number] if _finite(kept[number]) else {}
         while len(self._series) > self._max_series:
             self._series.popitem(last=False)
         names = kept[0] if kept else ()

@@ -197,8 +197,11 @@ class FrameServer:
 
 
 def _not_finite(estimate: Estimate) -> str:
-    """Return the descriptors whose numbers are not finite, in words; empty if there are none."""
-    numbers = {name: (d.mean, d.lo, d.hi) for name, d in estimate.descriptors.items()}
+    """Return what has numbers that are not finite, in words; empty if nothing has."""
+    numbers: dict[str, tuple[float, ...]] = {
+        name: (d.mean, d.lo, d.hi, d.p or 0.0) for name, d in estimate.descriptors.items()
+    }
+    numbers["ood_score"] = (estimate.ood_score,)
     return ", ".join(name for name, values in numbers.items() if not all(map(math.isfinite, values)))
 
 

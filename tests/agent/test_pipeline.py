@@ -5,7 +5,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -562,21 +562,34 @@ def test_nothing_is_left_out_without_overload(max_latency_s):
     assert piped.events("quality") == []
 
 
-def test_a_frame_whose_estimate_is_not_finite_is_set_aside():
+NO_NUMBER = DescriptorEstimate(math.nan, math.nan, math.nan)
+SURE = DescriptorEstimate(2.0, 1.0, 3.0, 2.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("estimate", "what"),
+    [
+        (Estimate({"OS": NO_NUMBER}, 0.1), "OS"),
+        (Estimate({"OS": replace(SURE, hi=math.inf)}, 0.1), "OS"),
+        (Estimate({"OS": replace(SURE, p=math.nan)}, 0.1), "OS"),
+        (Estimate({"OS": SURE}, math.nan), "ood_score"),
+    ],
+)
+def test_a_frame_whose_estimate_is_not_finite_is_set_aside(estimate: Estimate, what: str):
     watched, piped = Watched("Ni", 0.1, 0.5, 0.3).stop(), Piped()
-    estimate = piped.models[1].estimate
+    answers = piped.models[1].estimate
 
     def broken(spectra: NDArray[np.float32], extra_sd: object = None) -> Sequence[Estimate]:
-        estimates = list(estimate(spectra, extra_sd))
+        estimates = list(answers(spectra, extra_sd))
         if extra_sd is not None:
-            estimates[1] = Estimate({"OS": DescriptorEstimate(math.nan, math.nan, math.nan)}, 0.1)
+            estimates[1] = estimate
         return estimates
 
     piped.models[1].estimate = broken  # type: ignore[method-assign]
     piped.feed(watched.docs).check()
     assert piped.numbers() == [1, 3]
     (note,) = piped.events("quality")
-    assert (note["reason"], note["detail"], note["frame_seq_num"]) == ("estimate not finite", "OS", 2)
+    assert (note["reason"], note["detail"], note["frame_seq_num"]) == ("estimate not finite", what, 2)
 
 
 def test_no_decision_on_a_stale_frame():

@@ -90,6 +90,17 @@ def test_a_changed_request_is_refused():
             assert ask(stranger, request)["status"] == "acknowledged"
 
 
+@pytest.mark.parametrize("jump_s", [-3 * 3600.0, 3 * 3600.0])
+def test_a_clock_that_jumps_locks_nobody_out(jump_s, monkeypatch):
+    charge = PlanState()
+    charge.start()
+    clock = authentication.time.time
+    with server_of(charge.obey) as server, closing(ZMQControl(server.address)) as control:
+        monkeypatch.setattr(authentication.time, "time", lambda: clock() + jump_s)
+        assert control.request("a", "stop", {}, 5).status == "acknowledged"
+    assert charge.stopped
+
+
 def test_an_old_request_is_answered_again_at_first_and_refused_later(monkeypatch):
     done: list = []
 

@@ -127,3 +127,24 @@ def test_under_overload_the_slopes_are_reused_and_then_renewed():
     widths([*"ab"], model, steps(10.5, 10.5), np.ones(2))
     assert widths.reused == []
     assert sum(model.batches) // 2 == 2
+
+
+def test_slopes_without_a_number_touch_one_frame_at_most():
+    model, spectra = EdgeReader(offset_sd_ev=0.5), steps(10.5)
+    uncertainty = EnergyUncertainty()
+    answers = model.estimate
+    good = uncertainty(["a"], model, spectra, np.zeros(1))["OS"]
+
+    def no_number(changed, extra_sd=None):
+        nan = DescriptorEstimate(np.nan, np.nan, np.nan)
+        return [Estimate({"OS": nan, "CN": nan}, 0.1) for _ in changed]
+
+    model.estimate = no_number
+    assert np.array_equal(uncertainty(["b"], model, spectra, np.zeros(1))["OS"], good), "those of another series"
+    assert uncertainty.reused == [0]
+    assert np.isnan(EnergyUncertainty()(["b"], model, spectra, np.zeros(1))["OS"]), "nothing is known yet"
+    alone = EnergyUncertainty()
+    alone(["b"], model, spectra, np.zeros(1))
+    model.estimate = answers
+    assert np.array_equal(alone(["b"], model, spectra, np.zeros(1))["OS"], good), "asked again for the next frame"
+    assert alone.reused == []
