@@ -4,9 +4,9 @@ import logging
 from contextlib import suppress
 from typing import Any
 
-NAME = "xas_agent"
+LOGGER_NAME = "xas_agent"
 
-logging.getLogger(NAME).addHandler(logging.NullHandler())
+logging.getLogger(LOGGER_NAME).addHandler(logging.NullHandler())
 
 
 class Logger:
@@ -49,9 +49,16 @@ class Logger:
                 self._logger.log(level, message, exc_info=exc_info, extra=extra, stacklevel=3)
 
 
-_LOGGER = Logger(logging.getLogger(NAME))
+_LOGGER = Logger(logging.getLogger(LOGGER_NAME))
 
 
 def get_logger() -> Logger:
     """Return the logger that every module of the package shares."""
     return _LOGGER
+
+
+def line_of(record: logging.LogRecord) -> dict[str, Any]:
+    """Return context, level and event of a record of the package's logger."""
+    event = getattr(record, "event", None)
+    parts = {"level": record.levelname.lower(), "event": record.getMessage() if event is None else event}
+    return {**getattr(record, "context", {}), **parts}

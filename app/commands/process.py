@@ -65,12 +65,9 @@ class _Lines(logging.Formatter):
         self._render = ConsoleRenderer(colors=colors, exception_formatter=plain_traceback)
 
     def format(self, record: logging.LogRecord) -> str:
-        line = {
-            **getattr(record, "context", {}),
-            "timestamp": self.formatTime(record, self.datefmt),
-            "level": record.levelname.lower(),
-            "event": getattr(record, "event", record.getMessage()),
-        }
+        from ...agent.types import line_of  # late: it loads scipy, for which --help should not wait
+
+        line = {**line_of(record), "timestamp": self.formatTime(record, self.datefmt)}
         if record.exc_info:
             line["exc_info"] = record.exc_info
         return self._render(None, record.levelname.lower(), line)

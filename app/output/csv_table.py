@@ -32,7 +32,8 @@ class CsvTable:
     def __init__(self, path: Path, columns: Callable[[], Sequence[str]], alarm: Alarm) -> None:
         self._path, self._columns, self._alarm = path, columns, alarm
         self._waiting: deque[Mapping[str, Any]] = deque()
-        self._dropped = 0
+        self.dropped = 0
+        """Number of rows given up, since too many waited."""
         self._header: Sequence[str] = ()
         self._file: AppendedFile | None = None
         self._lock = threading.Lock()
@@ -40,7 +41,7 @@ class CsvTable:
     @property
     def lost(self) -> int:
         """Number of rows that are not in the file."""
-        return self._dropped + len(self._waiting)
+        return self.dropped + len(self._waiting)
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add a row, which the next :meth:`write` writes; if too many wait, the oldest is dropped and counted."""
@@ -48,7 +49,7 @@ class CsvTable:
             self._waiting.append(row)
             if len(self._waiting) > MAX_WAITING:
                 self._waiting.popleft()
-                self._dropped += 1
+                self.dropped += 1
 
     def write(self) -> None:
         """Write the rows that wait; if this fails, they wait on."""
@@ -62,7 +63,7 @@ class CsvTable:
                 self._waiting = rows
                 while len(rows) > MAX_WAITING:
                     rows.popleft()
-                    self._dropped += 1
+                    self.dropped += 1
             self._alarm.failed(self._path.name, error)
         else:
             self._alarm.written(self._path.name)

@@ -1,4 +1,4 @@
-"""Output files of a session: documents.jsonl, descriptors.csv, decisions.csv, summary.json, operando.png."""
+"""Output files of a session: documents, tables, summary, picture and log."""
 
 import json
 import threading
@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from ...agent.types import InputError, get_logger
 from .csv_table import CsvTable
 from .kept import Alarm, DocumentFile, replace_file
+from .log_file import LogFile
 from .recorder import NAME_COLUMNS, Recorder, Truth
 
 _log = get_logger()
@@ -21,6 +22,7 @@ _log = get_logger()
 DOCUMENTS, SUMMARY, PICTURE = "documents.jsonl", "summary.json", "operando.png"
 TRUTH = "truth.jsonl"
 """The true values of the embedded beamline."""
+# Without the log, to which every session in the folder adds.
 _OF_A_SESSION = (DOCUMENTS, TRUTH, "descriptors.csv", "decisions.csv", SUMMARY, PICTURE)
 _LOCK = ".lock"
 _DECISION_COLUMNS = ("time", "run_uid", *NAME_COLUMNS, "id", "rule", "action", "args", "status", "status_reason")
@@ -47,6 +49,11 @@ class Tables:
     def lost(self) -> int:
         """Number of rows that are not in the files."""
         return self._descriptors.lost + self._decisions.lost
+
+    @property
+    def dropped(self) -> int:
+        """Number of rows given up."""
+        return self._descriptors.dropped + self._decisions.dropped
 
     def write(self) -> None:
         """Write the rows that came since the last call."""
@@ -94,6 +101,7 @@ class OutputFolder:
                 "expected a new or empty folder: name another --out, or move this one away"
             )
         self._alarm = Alarm(folder)
+        self._log_file = LogFile(folder, self._alarm)
         self.documents = DocumentFile(folder / DOCUMENTS, self._alarm)
         self._tables = Tables(folder, self._alarm)
         self.recorder = self._tables.recorder
@@ -107,6 +115,14 @@ class OutputFolder:
     def lost(self) -> dict[str, int]:
         """Number of documents and of rows of tables that are not in the files."""
         return {"documents": self.documents.lost, "rows": self._tables.lost}
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """Number of documents and of rows that the disk did not take so far; as long as it does not, with those that
+        wait."""
+        if self._alarm.on:
+            return self.lost
+        return {"documents": self.documents.dropped, "rows": self._tables.dropped}
 
     def start(self, summary: Callable[[], Mapping[str, Any]], truth: Truth | None) -> None:
         """Begin to write.
@@ -138,11 +154,13 @@ class OutputFolder:
         if not hurried:
             self._draw()
         self._write_summary()  # after all else, since it counts what was not written
+        self._log_file.close()
         self._lock.release()
 
     def release(self) -> None:
         """Give up the folder before a session began."""
         self.documents.close()
+        self._log_file.close()
         self._lock.release()
 
     def _work(self) -> None:
@@ -154,6 +172,7 @@ class OutputFolder:
                     return
                 self.documents.flush()
                 self._tables.write()
+            self._log_file.retry()
             self._write_summary()
             frames, now = self.recorder.frames, time.monotonic()
             if frames and picture_due == float("inf"):

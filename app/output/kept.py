@@ -68,12 +68,13 @@ class DocumentFile:
         self._tried_at = 0.0
         self._closed = False
         self._lock = threading.Lock()
-        self._dropped = 0
+        self.dropped = 0
+        """Number of documents given up, since too many waited."""
 
     @property
     def lost(self) -> int:
         """Number of documents that are not in the file."""
-        return self._dropped + len(self._waiting)
+        return self.dropped + len(self._waiting)
 
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
         """Append one document, or keep it."""
@@ -116,7 +117,7 @@ class DocumentFile:
         """Drop the older half of the waiting Events, so that this is rarely needed; without Events, of all."""
         events = sum(name == "event" for name, _ in self._waiting)
         drop = ((events or len(self._waiting)) + 1) // 2
-        self._dropped += drop
+        self.dropped += drop
         kept: deque[tuple[str, bytes]] = deque()
         for name, record in self._waiting:
             if drop and (name == "event" or not events):

@@ -98,6 +98,8 @@ class Recorder:
         """Number of decisions."""
         self.latest_decisions: dict[str, dict[str, Any]] = {}
         """The latest decisions by id, with their latest status."""
+        self.statuses: Counter[str] = Counter()
+        """Number of decisions that came to each status."""
         self.stopped_by: str | None = None
         """Rule of the first acknowledged stop."""
         self.set_aside: Counter[str] = Counter()
@@ -120,6 +122,8 @@ class Recorder:
         self._random = random.Random(0)
         self._latest_drawn: DrawnFrame | None = None
         self._latencies = np.zeros(len(_LATENCY_BINS_MS), np.int64)
+        self.latency_sum_ms = 0.0
+        """Sum of the latencies of all frames, ms."""
         self._runs: dict[str, tuple[str, str]] = {}
         """Uid and series of the watched run, by the agent's open run."""
         self._streams: dict[str, tuple[str, str]] = {}
@@ -165,6 +169,7 @@ class Recorder:
         if sample := row["sample"]:
             self.samples[sample if sample in self.samples or len(self.samples) < MAX_SAMPLES else OTHERS] += 1
         self._latencies[min(np.searchsorted(_LATENCY_BINS_MS, row["latency_ms"]), len(self._latencies) - 1)] += 1
+        self.latency_sum_ms += row["latency_ms"]
         self._draw(DrawnFrame(row, series))
         self._frame_row(row)
 
@@ -185,6 +190,7 @@ class Recorder:
         row = {"time": doc["time"], "run_uid": run_uid, **doc["data"]}
         self.decisions += row["id"] not in self.latest_decisions
         self.latest_decisions[row["id"]] = row
+        self.statuses[row["status"]] += 1
         if row["action"] == "stop" and row["status"] == "acknowledged":
             self.stopped_by = self.stopped_by or row["rule"]
         if _settled(row):
@@ -226,6 +232,11 @@ class Recorder:
         ranks = np.searchsorted(np.cumsum(self._latencies), [0.5 * self.frames, 0.99 * self.frames])
         p50, p99 = (float(_LATENCY_BINS_MS[rank]) for rank in ranks)
         return {"p50": round(p50, 3), "p99": round(p99, 3)}
+
+    def faster_than(self, limit_ms: float) -> int:
+        """Return the number of frames whose latency is at most a limit, which is exact to 1 %."""
+        classes = np.searchsorted(_LATENCY_BINS_MS, limit_ms, side="right")
+        return int(self._latencies[:classes].sum())
 
 
 def _settled(decision: Mapping[str, Any]) -> bool:

@@ -40,6 +40,7 @@ def whole(out: Path, frames: int = FRAMES) -> None:
     assert documents[-1][0] == "stop"
     assert json.loads((out / "summary.json").read_text())["frames"] == frames
     assert len((out / "descriptors.csv").read_text().splitlines()) == 1 + frames
+    assert [json.loads(line)["event"] for line in (out / "log.jsonl").read_text().splitlines()].count("watching") == 1
 
 
 @contextmanager

@@ -2,30 +2,15 @@
 
 import json
 import logging
-import resource
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from full_disk import full_disk
 
 from xas_agent.adapters.files import AppendedFile, FileSource
 from xas_agent.app.output.csv_table import MAX_WAITING, CsvTable
 from xas_agent.app.output.kept import BACKLOG_MB, Alarm, DocumentFile, replace_file
-
-
-@contextmanager
-def full_disk(size: int) -> Iterator[None]:
-    """No file of this process grows beyond ``size`` bytes, as on a disk without space."""
-    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def start(uid: str) -> tuple[str, dict[str, Any]]:

@@ -1,0 +1,98 @@
+"""The log of a session as JSON lines in its folder, beside the lines on stderr."""
+
+import json
+import logging
+import math
+import sys
+from contextlib import suppress
+from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any
+
+from ...agent.types import LOGGER_NAME, line_of
+from .kept import Alarm
+
+LOG = "log.jsonl"
+_FILE_BYTES, _FILES = 10_000_000, 5
+"""Size of a file, and number of older ones that are kept: at most 60 MB, some 200 000 lines, which is a line every
+three seconds for a week."""
+_MAX_LINE = 100_000
+"""Length of a line beyond which its context is left out: a line must fit a file many times."""
+
+
+class _JSONLines(logging.Formatter):
+    """Formats a record as one line of JSON: timestamp (UTC), level, event, context, and the traceback if any."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from structlog.processors import JSONRenderer
+
+        self._render = JSONRenderer(serializer=_dumps)
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            **line_of(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        text = str(self._render(None, "", dict(line)))
+        if len(text) <= _MAX_LINE:
+            return text
+        cut = {name: line[name] for name in ("timestamp", "level", "event")}
+        return str(self._render(None, "", {**cut, "left_out": f"a context of {len(text)} characters"}))
+
+
+def _dumps(line: dict[str, Any], default: Any) -> str:
+    """Return JSON that any parser reads: NaN and what has no form in JSON become texts."""
+    line = {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+    return json.dumps(line, ensure_ascii=False, allow_nan=False, default=str)
+
+
+class LogFile(RotatingFileHandler):
+    """Writes the package's log to a folder until ``close``; the log of an earlier session is continued.
+
+    A line that cannot be written is lost, without an exception: logging must never cost a frame. The alarm says so.
+    """
+
+    def __init__(self, folder: Path, alarm: Alarm) -> None:
+        # A file name that is no Unicode leaves surrogates, which UTF-8 has not; their escape is that of JSON.
+        super().__init__(
+            folder / LOG, maxBytes=_FILE_BYTES, backupCount=_FILES, encoding="utf-8", errors="backslashreplace",
+            delay=True,
+        )  # fmt: skip
+        self.setFormatter(_JSONLines())
+        self._alarm = alarm
+        self._failed = False
+        self._logger = logging.getLogger(LOGGER_NAME)
+        self._logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._failed = False
+        super().emit(record)
+        if not self._failed:
+            self._alarm.written(LOG)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  the name of logging
+        """Report a full disk once, instead of printing a traceback per line."""
+        self._failed = True
+        if self.stream is not None and self.stream.closed:  # by a rotation that could not flush
+            self.stream = None
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            self._alarm.failed(LOG, error)
+
+    def retry(self) -> None:
+        """Try to write what waits since a line could not be written."""
+        if self._failed:
+            with suppress(OSError):
+                self.flush()
+                self._failed = False
+                self._alarm.written(LOG)
+
+    def close(self) -> None:
+        """Take no more lines, and close the file."""
+        self._logger.removeHandler(self)
+        with suppress(OSError):
+            super().close()
