@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ..agent.pipeline import Pipeline
 from ..agent.types import Control, Estimator, Reason, Received, SetAside, get_logger
 from .config import Config, load_config
 from .inbox import Inbox
-from .subscribers import Callback, Subscribers
+from .subscribers import Callback, Subscribers, SubscriberState
 from .wiring import check_rules, frame_reader, load_models, load_tables, publishers, versions
 
 _log = get_logger()
@@ -30,6 +31,21 @@ _EXIT_TIMEOUT_S = 5.0
 """Longest delay of the interpreter's exit by an agent that is not closed, s."""
 _DROPPED_NOTE_S = 1.0
 """Shortest time between two notes on dropped documents, s."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentState:
+    """What waits in an agent, and whether its thread goes on."""
+
+    documents: int
+    """Number of documents that wait for the agent."""
+    bytes: int
+    """Their size."""
+    document_age_s: float | None
+    """Time since the newest document came, s; None before the first one."""
+    progress_age_s: float
+    """Time since the agent's thread began its last turn, s; without documents a turn takes 0.1 s."""
+    subscribers: list[SubscriberState]
 
 
 class XASAgent:
@@ -82,6 +98,8 @@ class XASAgent:
         self._served = self._failed = 0
         self._dropped_reported_at = -math.inf
         """``time.monotonic()`` of the newest note on dropped documents."""
+        self._turn_at = time.monotonic()
+        """``time.monotonic()`` at which the thread began its last turn."""
         self._hurry = 0
         self._idle = True
         self._reason = ""
@@ -233,6 +251,27 @@ class XASAgent:
                 self._hurry -= 1
         return self._subscribers.wait(until)
 
+    @property
+    def alive(self) -> bool:
+        """Whether the agent's thread runs, or has ended because the agent was closed."""
+        return self._thread.is_alive() or self._closed.is_set()
+
+    @property
+    def ending(self) -> bool:
+        """Whether the agent was closed or abandoned, so that it takes no more documents."""
+        return self._closed.is_set()
+
+    def state(self) -> AgentState:
+        """Return what waits in the agent at present; from any thread."""
+        now, newest_at = time.monotonic(), self._inbox.newest_at
+        return AgentState(
+            documents=len(self._inbox),
+            bytes=self._inbox.bytes,
+            document_age_s=None if newest_at is None else now - newest_at,
+            progress_age_s=now - self._turn_at,
+            subscribers=self._subscribers.states(),
+        )
+
     def abandon(self, timeout: float | None = 2.0) -> bool:
         """Close the agent without answering what it has taken; the frames in progress may still be answered.
 
@@ -291,6 +330,7 @@ class XASAgent:
     def _work(self) -> None:
         quiet_since = time.monotonic()
         while not (self._closed.is_set() and (not self._inbox or self._abandoned.is_set())):
+            self._turn_at = time.monotonic()
             batch = self._gather()
             quiet_since = time.monotonic() if batch else quiet_since
             idle = failed = False

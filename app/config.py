@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from ..adapters.assets import AssetSettings
+from ..adapters.health import HealthSettings
 from ..adapters.tiled import TiledDestination, TiledEndpoint
 from ..adapters.zmq import ControlEndpoint, ZMQEndpoint
 from ..agent.decide import ControlSettings, Rule
@@ -122,6 +123,8 @@ class Config(Settings):
     """Tiled catalogue from which documents are read, instead of ``source``."""
     publish: PublishSettings | None = None
     """Where the agent sends its documents."""
+    health: HealthSettings | None = None
+    """Where the agent says over HTTP how it is; its address alone will do."""
     x_target: float | None = None
     """Lithium content x of LixCoO2 at which the charge should stop, for comparison in the summary; the rules decide
     when it stops."""
@@ -131,6 +134,11 @@ class Config(Settings):
         if self.source is not None and self.tiled is not None:
             raise ValueError("source or tiled, not both")
         return self
+
+    @field_validator("health", mode="before")
+    @classmethod
+    def _health_address_alone(cls, value: Any) -> Any:
+        return {"address": value} if isinstance(value, str) else value
 
     @field_validator("rules")
     @classmethod

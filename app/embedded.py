@@ -14,6 +14,7 @@ from ..adapters.files import FileSource
 from ..adapters.zmq import ZMQControl, ZMQEndpoint, ZMQSource
 from ..agent.types import Reply
 from .config import Config
+from .health import Health
 from .output.folder import TRUTH, OutputFolder
 from .output.recorder import Truth
 from .session import SETTLE_S, Session
@@ -109,7 +110,9 @@ class BeamlineProcess:
                 record(name, doc)
 
 
-def watch_embedded(config: Config, seed: int, planned: int, output: OutputFolder, *, limit: int | None) -> Session:
+def watch_embedded(
+    config: Config, seed: int, planned: int, output: OutputFolder, *, limit: int | None, health: Health | None = None
+) -> Session:
     """Run the complete loop on this machine: beamline process, ZMQ, agent, control.
 
     Parameters
@@ -122,6 +125,7 @@ def watch_embedded(config: Config, seed: int, planned: int, output: OutputFolder
     output : OutputFolder
     limit : int or None
         Number of frames after which the session ends.
+    health : Health, optional
 
     Returns
     -------
@@ -132,7 +136,7 @@ def watch_embedded(config: Config, seed: int, planned: int, output: OutputFolder
     truth = Truth()
     try:
         source = ZMQSource(ZMQEndpoint(address=beamline.documents_address))
-        session = Session(config, output, ZMQControl(beamline.control_address), planned, limit, truth)
+        session = Session(config, output, ZMQControl(beamline.control_address), planned, limit, truth, health=health)
         with session:
             try:
                 source.connect()

@@ -37,6 +37,8 @@ class Inbox:
         """Size of the waiting documents."""
         self.taken = 0
         """Number of documents that were accepted so far."""
+        self.newest_at: float | None = None
+        """``time.monotonic()`` at which the newest of them came."""
         self._dropped = 0
         self._closed = False
 
@@ -55,7 +57,8 @@ class Inbox:
             if not self._has_room(bound, _RESERVE if name in _STRUCTURE else 1):
                 self._dropped += 1
                 return
-            self._waiting.append((Received(name, doc, time.monotonic()), size))
+            self.newest_at = time.monotonic()
+            self._waiting.append((Received(name, doc, self.newest_at), size))
             self.bytes += size
             self.taken += 1
             if len(self._waiting) == 1:

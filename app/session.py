@@ -16,6 +16,7 @@ from ..adapters.zmq import ZMQSource
 from ..agent.types import Control, InputError, Source, get_logger
 from .agent import CLOSED_EARLY, XASAgent
 from .config import Config
+from .health import Health
 from .output.folder import OutputFolder
 from .output.live import Display
 from .output.recorder import Recorder, Truth, compare_with_truth
@@ -53,6 +54,7 @@ class Session:
     truth: Truth | None = None
     name: str | None = None
     """The source as ``xas-agent inspect`` takes it, for messages, if the config does not name it."""
+    health: Health | None = None
     interrupted: bool = False
     failure: Exception | None = None
     """Error of the source, if it ended early."""
@@ -74,6 +76,8 @@ class Session:
         self.agent.subscribe(self._record)
         if self.output is not None:
             self.agent.subscribe(self.output.documents)
+        if self.health is not None:
+            self.health.watch(self.agent, self.recorder, self.output)
         self._ending = self._said = False
         self._handlers: dict[int, Any] = {}
 
@@ -96,6 +100,8 @@ class Session:
             if self.output is not None:
                 self.output.finish(hurried=self.hurried.is_set())
         finally:
+            if self.health is not None:
+                self.health.close()
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)
         return self.interrupted and kind is KeyboardInterrupt
@@ -132,6 +138,7 @@ class Session:
         self.agent.live = isinstance(source, ZMQSource)
         reader = threading.Thread(target=self._read, args=(source,), name="source", daemon=True)
         reader.start()
+        self._watch_source(lambda: reader.is_alive() and getattr(source, "connected", True))
         try:
             while reader.is_alive() and not self.enough.is_set() and not until():
                 self.display.refresh()
@@ -164,6 +171,7 @@ class Session:
 
         worker = threading.Thread(target=run, name="beamline", daemon=True)
         worker.start()
+        self._watch_source(worker.is_alive)
         while worker.is_alive():
             self.display.refresh()
             worker.join(_POLL_S)
@@ -171,6 +179,10 @@ class Session:
             raise failure[0]
         while not self.agent.wait(_POLL_S):
             self.display.refresh()
+
+    def _watch_source(self, connected: Callable[[], bool]) -> None:
+        if self.health is not None:
+            self.health.watch_source(connected)
 
     def summary(self) -> dict[str, Any]:
         """Return the contents of summary.json."""

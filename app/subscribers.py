@@ -3,8 +3,9 @@
 import itertools
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..agent.types import get_logger
@@ -19,6 +20,21 @@ _BLOCKED_S = 10.0
 _POLL_S = 0.05
 _RESERVE = 2
 """A start, descriptor or stop is lost only if the queue holds so many times its bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriberState:
+    """What waits for a subscriber, and what it did not get."""
+
+    name: str
+    documents: int
+    """Number of documents that wait."""
+    bytes: int
+    """Their size."""
+    lost: int
+    """Number of documents that it was too slow for."""
+    failed: int
+    """Number of documents on which it raised."""
 
 
 class Subscribers:
@@ -71,6 +87,12 @@ class Subscribers:
         waited = [subscriber.wait(until) for subscriber in self._subscribers.values()]
         return all(waited)
 
+    def states(self) -> list[SubscriberState]:
+        """Return the state of each subscriber; those of one name are told apart by their tokens."""
+        found = [(token, subscriber.state()) for token, subscriber in self._subscribers.items()]
+        names = Counter(state.name for _, state in found)
+        return [replace(s, name=f"{s.name} {token}") if names[s.name] > 1 else s for token, s in found]
+
     def close(self) -> None:
         """Deliver what waits, end the threads and count what blocked subscribers lose."""
         for subscriber in self._subscribers.values():
@@ -99,6 +121,7 @@ class _Subscriber:
         self._calling_since: float | None = None
         self._ending = False
         name = getattr(fn, "__qualname__", type(fn).__qualname__)
+        self._name = name
         self._names = {"subscriber": name}
         self._thread = threading.Thread(target=self._work, name=f"subscriber {name}", daemon=True)
         self._thread.start()
@@ -149,6 +172,10 @@ class _Subscriber:
                 self._delivered += len(self._waiting)
                 self._waiting.clear()
             self._changed.notify_all()
+
+    def state(self) -> SubscriberState:
+        with self._changed:
+            return SubscriberState(self._name, len(self._waiting), self._bytes, self._lost, self._failed)
 
     def report(self) -> None:
         undelivered = self._put - self._delivered if not self.is_current() else 0

@@ -63,6 +63,8 @@ class TiledSource:
         self._done: dict[str, float] = {}
         """Start times of runs that are completely yielded, as far back as runs are requested."""
         self._since = float("-inf")
+        self.connected = False
+        """Whether the catalogue answered when it was last asked."""
 
     def connect(self) -> None:
         """Open the catalogue.
@@ -89,6 +91,7 @@ class TiledSource:
             if self.endpoint.past == 0 and _stopped(run):
                 self._done[str(start.get("uid"))] = _time(start)
         self._catalogue = catalogue
+        self.connected = True
         log.info("listening", endpoint=self.endpoint.uri, runs=len(catalogue))
 
     def __iter__(self) -> Iterator[Document]:
@@ -109,6 +112,7 @@ class TiledSource:
                 runs = self._runs()
             except Exception as error:  # the server may restart: try again
                 failed["catalogue"] = one_line(error)
+            self.connected = not failed
             for run in runs:
                 if self._closing.is_set():
                     return

@@ -7,7 +7,7 @@ from .errors import InputError
 from .estimate import DescriptorEstimate, Estimate
 from .frame import Direction, Document, Formula, Frame, Received, SetAside
 from .grid import Grid, bin_means, right_index
-from .log import Logger, get_logger
+from .log import LOGGER_NAME, Logger, get_logger, line_of
 from .numbers import as_count, as_number, as_numbers, unwrap
 from .protocols import URGENT_ACTIONS, Action, Control, Estimator, Reply, Source, Stage, Status
 from .reasons import Flag, Reason, Refusal
@@ -21,6 +21,7 @@ from .xray import ELEMENTS, HC_EV_ANGSTROM, TableError, all_edges, edge_ev, emis
 __all__ = [
     "ELEMENTS",
     "HC_EV_ANGSTROM",
+    "LOGGER_NAME",
     "MAD_TO_SD",
     "NO_TABLES",
     "STEP_WIDTH_EV",
@@ -67,6 +68,7 @@ __all__ = [
     "get_logger",
     "hodges_lehmann",
     "is_edge",
+    "line_of",
     "mad_sd",
     "median",
     "nan_median",

@@ -46,6 +46,17 @@ SourceOption = Annotated[
 PresetOption = Annotated[
     str | None, typer.Option("--preset", help="Preset of a beamline, e.g. bmm, for the fields of its documents.")
 ]
+HealthOption = Annotated[
+    str | None,
+    typer.Option(
+        "--health",
+        metavar="HOST:PORT",
+        help="Serve /healthz, /readyz and /metrics (Prometheus) over HTTP here; port 0 selects a free port.",
+    ),
+]
+HealthRemoteOption = Annotated[
+    bool, typer.Option("--health-remote", help="Let --health use an address that other machines reach.")
+]
 ConnectTimeoutOption = Annotated[
     float | None,
     typer.Option(min=0, help="Longest wait for an endpoint, s; 0 waits without limit. [default: 10]"),

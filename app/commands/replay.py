@@ -13,6 +13,8 @@ from .options import (
     CurveServerKeyOption,
     EdgeOption,
     ElementOption,
+    HealthOption,
+    HealthRemoteOption,
     ModelOption,
     OutOption,
     SeedOption,
@@ -43,6 +45,8 @@ def replay(
     curve_key: CurveKeyOption = None,
     curve_server_key: CurveServerKeyOption = None,
     curve_clients: CurveClientsOption = None,
+    health: HealthOption = None,
+    health_remote: HealthRemoteOption = False,
     strict: StrictOption = False,
 ) -> None:
     """Repeat a recorded experiment with simulated devices, and watch it.
@@ -52,6 +56,7 @@ def replay(
     from ...adapters.files import FileSource
     from ...sim_beamline.replay import Replay
     from ..embedded import InProcessControl
+    from ..health import Health
     from ..output.folder import OutputFolder
     from ..output.recorder import Truth
     from ..session import Session, end_like_ctrl_c
@@ -60,7 +65,7 @@ def replay(
         if not recording.is_dir():
             refuse_unused("with documents, whose data are not changed", noise=noise or None)
         curve = Curve(curve_key, curve_server_key, curve_clients)
-        settings = settings_of(config, model, element, edge, curve=curve)
+        settings = settings_of(config, model, element, edge, curve=curve, health=health, health_remote=health_remote)
         truth = Truth()
         replayed = Replay(
             recording if recording.is_dir() or not recording.exists() else FileSource(recording),
@@ -71,11 +76,12 @@ def replay(
             noise=noise,
             seed=seed,
         )
+        served = Health(settings.health) if settings.health else None
         output = OutputFolder(out) if out else None
         set_up_torch(settings.model.threads)
         end_like_ctrl_c()
         control, name = InProcessControl(replayed.obey), shlex.quote(str(recording))
-        with Session(settings, output, control, len(replayed), truth=truth, name=name) as session:
+        with Session(settings, output, control, len(replayed), truth=truth, name=name, health=served) as session:
             replayed.subscribe(session.agent)
             session.follow(replayed.run)
     conclude(session, strict)

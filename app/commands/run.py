@@ -18,6 +18,8 @@ from .options import (
     EdgeOption,
     ElementOption,
     FramesOption,
+    HealthOption,
+    HealthRemoteOption,
     ModelOption,
     OutOption,
     PresetOption,
@@ -59,6 +61,8 @@ def run(
     curve_server_key: CurveServerKeyOption = None,
     curve_clients: CurveClientsOption = None,
     control_secret: ControlSecretOption = None,
+    health: HealthOption = None,
+    health_remote: HealthRemoteOption = False,
     strict: StrictOption = False,
 ) -> None:
     """Watch an experiment and act on it.
@@ -71,6 +75,7 @@ def run(
     """
     from ...adapters.files import FolderSource
     from ..embedded import watch_embedded
+    from ..health import Health
     from ..output.folder import OutputFolder, fresh_folder
     from ..session import Session, end_like_ctrl_c, source_of
 
@@ -83,6 +88,8 @@ def run(
             preset=preset,
             curve=Curve(curve_key, curve_server_key, curve_clients),
             control_secret=control_secret,
+            health=health,
+            health_remote=health_remote,
         )  # fmt: skip
         listens = settings.source is not None or settings.tiled is not None
         if folder:
@@ -98,6 +105,7 @@ def run(
         end_like_ctrl_c()
         if out is None and not folder and not listens:
             out = fresh_folder(Path(DEFAULT_OUT))
+        served = Health(settings.health) if settings.health else None
         output = OutputFolder(out) if out else None
         documents = None
         if folder is not None:
@@ -109,10 +117,11 @@ def run(
         if documents is None:
             planned = max(PLANNED_FRAMES, frames or 0)
             assert output is not None
-            session = watch_embedded(settings, seed or 0, planned, output, limit=frames)
+            session = watch_embedded(settings, seed or 0, planned, output, limit=frames, health=served)
         else:
             name = shlex.quote(str(folder)) if folder else None
-            with closing(documents), Session(settings, output, name=name, limit=frames) as session:
+            session = Session(settings, output, name=name, limit=frames, health=served)
+            with closing(documents), session:
                 session.watch(documents)
     conclude(session, strict)
 

@@ -61,6 +61,8 @@ def settings_of(
     preset: str | None = None,
     curve: Curve = Curve(),
     control_secret: Path | None = None,
+    health: str | None = None,
+    health_remote: bool = False,
 ) -> Any:
     """Return the config, with the options of the command line in place of its keys.
 
@@ -80,6 +82,10 @@ def settings_of(
             content.setdefault(part, {})[key] = value
     if model is not None:
         content.setdefault("model", {})["use"] = (model,)
+    if health is not None:
+        content["health"] = {"address": health, "allow_remote": health_remote}
+    elif health_remote:
+        refuse_unused("without --health", health_remote=True)
     if single_site:
         content.setdefault("serving", {})["single_site"] = True
     if source is not None and is_tiled(source):

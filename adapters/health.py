@@ -1,0 +1,188 @@
+"""An HTTP endpoint that says how the agent is: ``/healthz``, ``/readyz`` and ``/metrics``."""
+
+import errno
+import ipaddress
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from socketserver import TCPServer, ThreadingMixIn
+from typing import TYPE_CHECKING, Any, Protocol, Self
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+from pydantic import model_validator
+
+from ..agent.types import InputError, Settings, get_logger
+from .errors import EndpointUnreachable
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
+
+_log = get_logger()
+
+_ADDRESS = re.compile(r"(?:http://)?(?P<host>[^\s/:\[\]]+|\[[\da-fA-F:]+\]):(?P<port>\d{1,5})/?")
+_TIMEOUT_S = 5.0
+"""Longest wait for a client's next bytes, s."""
+_MAX_CLIENTS = 8
+"""Number of clients served at once; further ones are turned away, so that strangers cannot take all threads."""
+
+
+class HealthSettings(Settings):
+    """Where the agent says over HTTP how it is."""
+
+    address: str
+    """``HOST:PORT`` at which ``/healthz``, ``/readyz`` and ``/metrics`` are served; port 0 selects a free port."""
+    allow_remote: bool = False
+    """Whether the address may be one that other machines reach. Whoever reaches it reads the numbers of frames,
+    decisions and losses, without a password."""
+
+    @model_validator(mode="after")
+    def _address_is_local(self) -> Self:
+        match = _ADDRESS.fullmatch(self.address)
+        if match is None or int(match["port"]) > 65535:
+            raise ValueError(f"found {self.address!r}, expected HOST:PORT")
+        if not self.allow_remote and not _is_loopback(self.host):
+            raise ValueError(
+                f"other machines reach {self.address}; expected 127.0.0.1:{self.port}, "
+                "or allow_remote: true (--health-remote)"
+            )
+        return self
+
+    @property
+    def host(self) -> str:
+        return self._match()["host"].strip("[]")
+
+    @property
+    def port(self) -> int:
+        return int(self._match()["port"])
+
+    def _match(self) -> re.Match[str]:
+        match = _ADDRESS.fullmatch(self.address)
+        assert match is not None
+        return match
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a host.
+
+    >>> [_is_loopback(host) for host in ("localhost", "127.0.0.1", "::1", "0.0.0.0", "beamline")]
+    [True, True, True, False, False]
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Collector(Protocol):
+    """Gives the metrics at the time of the call."""
+
+    def collect(self) -> "Iterable[Metric]": ...
+
+
+Check = Callable[[], list[str]]
+"""Returns what is wrong, in words; empty if nothing is. Called from any thread."""
+
+
+class HealthServer:
+    """Serves checks and metrics on threads of its own, until ``close``.
+
+    A check answers 200, or 503 with what is wrong.
+
+    Parameters
+    ----------
+    settings : HealthSettings
+    checks : mapping
+        Checks by path.
+    metrics : Collector
+        Asked at each request of ``/metrics``, from any thread.
+
+    Raises
+    ------
+    EndpointUnreachable
+        The address cannot be bound.
+    InputError
+        The extra is not installed.
+    """
+
+    def __init__(self, settings: HealthSettings, checks: Mapping[str, Check], metrics: Collector) -> None:
+        try:
+            from prometheus_client import CollectorRegistry, make_wsgi_app
+        except ImportError:
+            raise InputError("health: needs prometheus_client: pip install 'xas-agent[health]'") from None
+        registry = CollectorRegistry()
+        registry.register(metrics)  # pyright: ignore[reportArgumentType]  any object with collect() will do
+        self._checks, self._metrics = checks, make_wsgi_app(registry)
+        try:
+            self._server = _Server(settings.host, settings.port, self._answer)
+        except OSError as error:
+            reason = f"cannot be bound: {error.strerror or error}"
+            if error.errno == errno.EADDRINUSE:
+                reason = f"port {settings.port} is in use: name another one with --health, or 0 for a free one"
+            raise EndpointUnreachable(settings.address, reason) from None
+        self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
+        self._thread.start()
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        self.url = f"http://{host}:{self._server.server_port}"
+        """Address without a path."""
+        _log.info("health", endpoint=self.url, paths=" ".join([*checks, "/metrics"]))
+
+    def close(self) -> None:
+        """Close the endpoint; requests in progress are not waited for."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            return _plain(start_response, "405 Method Not Allowed", "GET or HEAD")
+        if path == "/metrics":
+            return self._metrics(environ, start_response)
+        if path not in self._checks:
+            return _plain(start_response, "404 Not Found", " ".join([*self._checks, "/metrics"]))
+        wrong = self._checks[path]()
+        return _plain(start_response, "503 Service Unavailable" if wrong else "200 OK", "\n".join(wrong) or "ok")
+
+
+def _plain(start_response: Any, status: str, text: str) -> list[bytes]:
+    body = f"{text}\n".encode()
+    start_response(status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))])
+    return [body]
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, host: str, port: int, app: Any) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._free = threading.BoundedSemaphore(_MAX_CLIENTS)
+        super().__init__((host, port), _Handler)
+        self.set_app(app)
+
+    def server_bind(self) -> None:
+        TCPServer.server_bind(self)  # HTTPServer asks the name service, which may take seconds
+        self.server_name, self.server_port = self.server_address[:2]  # pyright: ignore[reportAttributeAccessIssue]
+        self.setup_environ()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: a client that goes away in the middle of a request is its own affair."""
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = _TIMEOUT_S
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Do not log requests: Prometheus sends one every few seconds, for ever."""
