@@ -118,6 +118,11 @@ class Session:
             self._ending = True
             raise KeyboardInterrupt
 
+    def _raise_if_signalled(self) -> None:
+        """Raise KeyboardInterrupt again if a signal came: Python drops one that a finaliser or a callback gets."""
+        if self.interrupted:
+            raise KeyboardInterrupt
+
     def _close_agent(self) -> None:
         """Let the agent answer what it has taken; after a second signal, only end its runs."""
         reason = "the requested number of frames is served" if self.enough.is_set() else CLOSED_EARLY
@@ -141,6 +146,7 @@ class Session:
         self._watch_source(lambda: reader.is_alive() and getattr(source, "connected", True))
         try:
             while reader.is_alive() and not self.enough.is_set() and not until():
+                self._raise_if_signalled()
                 self.display.refresh()
                 reader.join(_POLL_S)
             if self.enough.is_set():
@@ -173,6 +179,7 @@ class Session:
         worker.start()
         self._watch_source(worker.is_alive)
         while worker.is_alive():
+            self._raise_if_signalled()
             self.display.refresh()
             worker.join(_POLL_S)
         if failure:

@@ -5,15 +5,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from deadline import wait_until
 from forked import run_command
 
+from xas_agent.agent.types import Document
+from xas_agent.app.config import load_config
 from xas_agent.app.output.folder import OutputFolder, fresh_folder
+from xas_agent.app.session import Session
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
 
@@ -84,3 +88,28 @@ def test_each_default_folder_is_new(tmp_path: Path):
     for folder in folders:
         OutputFolder(folder).release()
         OutputFolder(folder).release()  # no session began
+
+
+class Silent:
+    """A source without documents, until it is closed."""
+
+    def __init__(self) -> None:
+        self._closed = threading.Event()
+
+    def __iter__(self) -> Iterator[Document]:
+        self._closed.wait()
+        return iter(())
+
+    def close(self) -> None:
+        self._closed.set()
+
+
+def test_a_signal_ends_a_session_even_if_its_exception_is_lost():
+    def lose() -> bool:
+        with suppress(KeyboardInterrupt):  # as Python does in a finaliser
+            os.kill(os.getpid(), signal.SIGTERM)
+        return False
+
+    with Session(load_config({"model": {"use": ["co-k"], "threads": 1}}), None) as session:
+        session.watch(Silent(), lose)
+    assert (session.interrupted, session.hurried.is_set()) == (True, False)
