@@ -22,12 +22,16 @@ from xas_agent.app.session import Session
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
 
 
+def _heed_hangups() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored if nohup started the tests
+
+
 @contextmanager
 def watching(out: Path) -> "Iterator[subprocess.Popen[str]]":
     """The embedded beamline and its agent, once frames are in the table."""
     line = [sys.executable, "-m", "xas_agent", "run", "--frames", "1000", "--out", str(out)]
     with subprocess.Popen(
-        line, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
+        line, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT, preexec_fn=_heed_hangups
     ) as process:
         try:
             wait_until(lambda: len(lines(out / "descriptors.csv")) > 2, 100)
