@@ -43,7 +43,7 @@ class HealthSettings(Settings):
             raise ValueError(f"found {self.address!r}, expected HOST:PORT")
         if not self.allow_remote and not _is_loopback(self.host):
             raise ValueError(
-                f"other machines reach {self.address}; expected 127.0.0.1:{self.port}, "
+                f"found {self.address!r}, which other machines reach; expected 127.0.0.1:{self.port}, "
                 "or allow_remote: true (--health-remote)"
             )
         return self

@@ -219,10 +219,10 @@ class Pipeline:
         """Count a frame that is left out, until the next report."""
         if not self._left_out_now:
             _log.warning("overload: some frames are left out", answered_every=self._load.every)
-        self._left_out_now += 1
+        self._left_out_now += note.count
         self._left_out_at = time.monotonic()
         earlier = self._left_out.get(note.run_uid)
-        self._left_out[note.run_uid] = replace(note, count=1 if earlier is None else earlier.count + 1)
+        self._left_out[note.run_uid] = replace(note, count=note.count + (0 if earlier is None else earlier.count))
 
     def _report_left_out(self, *, idle: bool) -> None:
         """Report the frames that were left out, each run's in one note, and the end of an overload."""
@@ -238,7 +238,7 @@ class Pipeline:
     def _report_left_out_of(self, uid: str) -> None:
         note = self._left_out.pop(uid, None)
         if note is not None:
-            detail = f"{note.count} frames up to number {note.seq_num}"
+            detail = f"{note.count} {'frame' if note.count == 1 else 'frames'} up to number {note.seq_num}"
             self.note(replace(note, detail=detail))
 
     def _follow(self, document: RunDocument) -> None:
@@ -286,8 +286,8 @@ class Pipeline:
         stale = age_s > self._max_age_s
         if stale and not self._stale:
             names = self._names(frame.run_uid, file=frame.scan.file)
-            limit = self._max_age_s
-            _log.warning("frames too old for rules", age_s=round(age_s, 1), max_age_s=limit, **names)
+            message = "frames older than control.max_age_s: no rule decides on them"
+            _log.warning(message, age_s=round(age_s, 1), max_age_s=self._max_age_s, **names)
         self._stale = stale
         return stale
 

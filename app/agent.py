@@ -296,7 +296,7 @@ class XASAgent:
         Parameters
         ----------
         timeout : float or None
-            Longest wait for the thread, s; None waits without limit.
+            Longest wait for the thread, s; None waits without limit. After 0 s, :meth:`ended` waits for it.
         reason : str
             Reason in the RunStops.
 
@@ -312,10 +312,20 @@ class XASAgent:
         atexit.unregister(self.close)
         if self._subscribers.calling():  # the agent's thread waits for the call to return
             return False
-        self._thread.join(timeout)
-        if self._thread.is_alive() and timeout is not None and timeout >= _EXIT_TIMEOUT_S:  # a shorter wait is a poll
+        if not self.ended(timeout) and timeout != 0:
             _log.warning("agent closed before it was done", unanswered=self.unanswered)
             self._subscribers.report()
+        return self.ended(0)
+
+    def ended(self, timeout: float | None) -> bool:
+        """Wait for the end of the agent's thread after :meth:`close`; return whether it has ended.
+
+        Parameters
+        ----------
+        timeout : float or None
+            Longest wait, s; None waits without limit.
+        """
+        self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def _drained(self, target: int) -> bool:

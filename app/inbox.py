@@ -3,12 +3,9 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from ..agent.types import Received
+from ..agent.types import Received, size_of
 
 _STRUCTURE = frozenset({"start", "descriptor", "stop"})
 """Documents without which the others of their run cannot be read."""
@@ -16,8 +13,6 @@ _RESERVE = 2
 """Such a document is dropped only if the queue holds so many times its bound."""
 _DURABLE_DOCUMENTS = 1000
 """Number of waiting documents above which a source that can wait is made to wait."""
-_OVERHEAD_BYTES = 64
-"""Size of a value in a document besides its content, bytes."""
 
 
 class Inbox:
@@ -94,28 +89,3 @@ class Inbox:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-
-
-def size_of(value: Any) -> int:
-    """Return the approximate size of a document or of a value in it, bytes.
-
-    >>> size_of({"data": {"It": np.zeros(1000)}}) // 1000
-    8
-    """
-    total, left = 0, [value]
-    while left:
-        item = left.pop()
-        total += _OVERHEAD_BYTES
-        if isinstance(item, np.ndarray):
-            total += item.nbytes
-        elif isinstance(item, str | bytes):
-            total += len(item)
-        elif isinstance(item, Mapping):
-            left += item.values()
-            total += _OVERHEAD_BYTES * len(item)
-        elif isinstance(item, list | tuple):
-            if item and isinstance(item[0], int | float):
-                total += 32 * len(item)
-            else:
-                left += item
-    return total

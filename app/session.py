@@ -127,7 +127,8 @@ class Session:
         """Let the agent answer what it has taken; after a second signal, only end its runs."""
         reason = "the requested number of frames is served" if self.enough.is_set() else CLOSED_EARLY
         self._say_what_waits()
-        while not self.agent.close(_POLL_S, reason) and not self.hurried.is_set():
+        self.agent.close(0, reason)
+        while not self.agent.ended(_POLL_S) and not self.hurried.is_set():
             self.display.refresh()
         if self.hurried.is_set():
             self.agent.abandon(_ABANDON_TIMEOUT_S)
@@ -185,6 +186,7 @@ class Session:
         if failure:
             raise failure[0]
         while not self.agent.wait(_POLL_S):
+            self._raise_if_signalled()
             self.display.refresh()
 
     def _watch_source(self, connected: Callable[[], bool]) -> None:

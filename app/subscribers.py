@@ -8,8 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..agent.types import get_logger
-from .inbox import size_of
+from ..agent.types import get_logger, size_of
 
 _log = get_logger()
 
@@ -88,7 +87,7 @@ class Subscribers:
         return all(waited)
 
     def states(self) -> list[SubscriberState]:
-        """Return the state of each subscriber; those of one name are told apart by their tokens."""
+        """Return the state of each subscriber; a name that occurs twice is followed by the token."""
         found = [(token, subscriber.state()) for token, subscriber in self._subscribers.items()]
         names = Counter(state.name for _, state in found)
         return [replace(s, name=f"{s.name} {token}") if names[s.name] > 1 else s for token, s in found]
@@ -144,7 +143,12 @@ class _Subscriber:
                 if len(self._waiting) == 1:
                     self._changed.notify_all()
         if first:
-            _log.warning("subscriber too slow: documents lost", waiting=len(self._waiting), **self._names)
+            _log.warning(
+                "subscriber too slow: documents lost",
+                waiting=len(self._waiting),
+                detail="make it faster, or raise serving.subscriber_queue and serving.subscriber_queue_mb",
+                **self._names,
+            )
 
     def wait(self, until: float) -> bool:
         if self.is_current():

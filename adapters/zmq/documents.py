@@ -97,7 +97,7 @@ class ZMQSource:
 
     @property
     def connected(self) -> bool:
-        """Whether a peer was connected within the last second, as far as can be told."""
+        """Whether a peer was connected within the last second; a bound endpoint under CURVE is always True."""
         link = self._link
         return link is not None and link.connected
 

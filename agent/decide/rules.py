@@ -82,7 +82,7 @@ class Rules:
             counts[rule.name] += 1
             decisions.append(
                 Decision(
-                    id=str(uuid.uuid4()),  # random: whoever could compute it could use it first
+                    id=str(uuid.uuid4()),  # random, so that nobody can guess it and send it first
                     rule=rule.name,
                     action=rule.action,
                     reason=verdict.reason,

@@ -97,13 +97,17 @@ class EnergyUncertainty:
         self._series: OrderedDict[tuple[str, Hashable], _Series] = OrderedDict()
         self._latest: dict[str, Slopes] = {}
         """The newest slopes of each model, of any series."""
-        self.hurried = False
-        """Whether to compute no slopes, under overload; a series keeps its slopes, or takes the model's newest."""
         self.reused: list[int] = []
-        """Spectra of the latest call for which this was so although slopes were due, or the model gave none."""
+        """Spectra of the latest call with the slopes of an earlier one: theirs were due, or were no numbers."""
 
     def __call__(
-        self, series: Sequence[Hashable], model: Estimator, spectra: NDArray[np.float32], sd_ev: Array
+        self,
+        series: Sequence[Hashable],
+        model: Estimator,
+        spectra: NDArray[np.float32],
+        sd_ev: Array,
+        *,
+        hurried: bool = False,
     ) -> dict[str, Array]:
         """Standard deviations that the energies cause.
 
@@ -113,6 +117,7 @@ class EnergyUncertainty:
         spectra : (n, G) aligned
         sd_ev : (n,) standard deviation of the measured energies, eV; those of FEFF's offset, scale and amplitude are
             the model's
+        hurried : whether to compute no slopes, under overload; a series keeps its slopes, or takes the model's newest
 
         Returns
         -------
@@ -131,7 +136,7 @@ class EnergyUncertainty:
             old = known.slopes or self._latest.get(model.name, {})
             unknown = key not in latest and not known.slopes  # a new series, or the model failed the last time
             due = known.left <= 0 or unknown
-            if due and self.hurried and old:
+            if due and hurried and old:
                 self.reused.append(i)
                 known.slopes, due = old, False
             if due:
@@ -150,7 +155,7 @@ class EnergyUncertainty:
                     kept[source[i]] = self._latest[model.name] = new
                 else:
                     kept[source[i]] = self._latest.get(model.name, new)
-                    self.reused.append(i)
+                    self.reused += np.flatnonzero(source == source[i]).tolist()
         for key, number in latest.items():
             self._series[key].slopes = kept[number] if _finite(kept[number]) else {}
         while len(self._series) > self._max_series:

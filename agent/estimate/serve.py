@@ -188,8 +188,8 @@ class FrameServer:
         spectra, energy_sds = np.stack([answer.mu for answer in good]), None
         if self._energy_uncertainty is not None:
             sd = np.array([answer.quantities["energy_sd_ev"] for answer in good])
-            self._energy_uncertainty.hurried = self.hurried
-            energy_sds = self._energy_uncertainty([answer.frame.series for answer in good], model, spectra, sd)
+            series = [answer.frame.series for answer in good]
+            energy_sds = self._energy_uncertainty(series, model, spectra, sd, hurried=self.hurried)
         estimates = list(model.estimate(spectra, energy_sds))
         for i in self._energy_uncertainty.reused if self._energy_uncertainty is not None else ():
             estimates[i] = replace(estimates[i], flags=(*estimates[i].flags, Flag.ENERGY_UNCERTAINTY_REUSED))

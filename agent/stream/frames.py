@@ -22,11 +22,16 @@ from .sweeps import (
 )
 
 FrameOutcome = Frame | SetAside
+_GOLDEN_RATIO = 0.6180339887498949
 Doc = Mapping[str, Any]
 
 
 class Thinning:
-    """Which frames are answered under overload: every ``every``-th."""
+    """Which frames are answered under overload: one in ``every``, on average.
+
+    The choice is irregular, so that it leaves out no run or direction of sweeps altogether: multiples of the golden
+    ratio, modulo 1, are spread evenly over any period.
+    """
 
     def __init__(self) -> None:
         self.every = 1
@@ -35,7 +40,7 @@ class Thinning:
     def leaves_out(self) -> bool:
         """Whether the next frame is left out."""
         self._frames += 1
-        return self._frames % self.every != 0
+        return self.every > 1 and self._frames * _GOLDEN_RATIO % 1.0 >= 1.0 / self.every
 
 
 class RunFrames:

@@ -1,12 +1,8 @@
 """Documents that wait for others, limited in number and in size."""
 
-import sys
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
-import numpy as np
-
-from ..types import Received
+from ..types import Received, size_of
 
 MAX_HELD_DOCUMENTS = 4096
 """Number of documents that wait for their start or descriptor at once."""
@@ -42,21 +38,3 @@ class HeldBack:
     def describe(self) -> str:
         """Return the number and size of the held documents in words."""
         return f"{self.count} documents, {self.bytes / 2**20:.0f} MiB, wait for their start or descriptor"
-
-
-def size_of(value: Any) -> int:
-    """Return the approximate size of a value in memory, bytes.
-
-    >>> size_of({"data": np.zeros(1000)}) > 8000
-    True
-    """
-    if isinstance(value, np.ndarray):
-        return sys.getsizeof(value) if value.base is None else value.nbytes
-    size = sys.getsizeof(value)
-    if isinstance(value, Mapping):
-        return size + _sizes(value.keys()) + _sizes(value.values())
-    return size + _sizes(value) if isinstance(value, list | tuple) else size
-
-
-def _sizes(values: Iterable[Any]) -> int:
-    return sum(size_of(value) for value in values)

@@ -1,4 +1,4 @@
-"""Joins the notes of one document, so that a document never costs more than a few."""
+"""Joins notes that say the same, so that one document gives few."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -75,7 +75,7 @@ def join_notes(outcomes: Iterable[T], most: int = 1) -> list[T]:
     places: dict[tuple[str, Reason], list[int]] = {}
     more: dict[int, list[SetAside]] = {}
     for outcome in outcomes:
-        if isinstance(outcome, SetAside):
+        if isinstance(outcome, SetAside) and outcome.reason is not Reason.OVERLOAD:  # the pipeline counts those
             alike = places.setdefault((outcome.run_uid, outcome.reason), [])
             if len(alike) >= most:
                 more.setdefault(alike[-1], []).append(outcome)

@@ -21,7 +21,7 @@ from ..fields import (
     resolve,
     with_measured_form,
 )
-from ..types import Array, Reason, Refusal, RunInfo, SetAside, as_count, get_logger
+from ..types import Array, Reason, Refusal, RunInfo, SetAside, as_count, get_logger, size_of
 from .columns import (
     announced_events,
     document_time,
@@ -33,7 +33,6 @@ from .columns import (
 )
 from .frames import FrameOutcome, RunFrames, Thinning
 from .guess import guess_energy
-from .held import size_of
 from .notes import RepeatedNotes
 from .sequence import MAX_SWEEP_POINTS, PointBuffer, ScanPoint, SequenceNumbers
 from .sweeps import UnusableError
@@ -45,6 +44,8 @@ MAX_WAITING_SPECTRA = 1000
 """Number of whole spectra of one stream that wait for their energies."""
 MAX_WAITING_BYTES = 32 * 2**20
 """Size in memory, bytes, of the Events of one stream that wait for their energies."""
+GAP_NOTE_S = 10.0
+"""Shortest time between two notes on missing Events of a stream of whole spectra, s."""
 MAX_ANSWERED = 10_000
 """Number of Events of one stream whose uids are remembered, so that none is answered twice."""
 
@@ -69,6 +70,8 @@ class SpectrumStream:
     """The uids of the last whole-spectrum Events that have been read."""
     reported: int = 0
     """Number of missing Events that have been reported."""
+    report_from: float = -np.inf
+    """Arrival time from which further ones are reported, monotonic seconds."""
 
 
 @dataclass(slots=True)
@@ -212,7 +215,8 @@ class RunAssembler:
             if stream.order.accept(seq) and uid not in stream.answered:
                 stream.answered[uid] = None
                 yield from self._whole_spectrum(stream, descriptor, doc, received)
-            if stream.order.given_up > stream.reported:
+            if stream.order.given_up > stream.reported and received >= stream.report_from:
+                stream.report_from = received + GAP_NOTE_S
                 yield self._gap(stream, stream.order.given_up, document_time(doc))
             return
         kept = {key: data[key] for key in stream.keys if key in data}  # images and texts are not kept
@@ -261,7 +265,7 @@ class RunAssembler:
             descriptor.fields = fields
             return
         yield from self._read_as(descriptor, fields)
-        unread, descriptor.unread = descriptor.unread, []
+        unread, descriptor.unread, descriptor.unread_bytes = descriptor.unread, [], 0
         for doc, received in unread:
             yield from self.event(doc, received)
 

@@ -4,8 +4,7 @@ from typing import Any
 
 from cachetools import FIFOCache
 
-from ..types import get_logger
-from .held import size_of
+from ..types import get_logger, size_of
 from .records import RunRecord, least_needed
 
 MAX_OPEN_RUNS = 256
@@ -57,7 +56,10 @@ class Runs:
         run = least_needed(others, now)
         write = _log.debug if self._crowded else _log.warning
         self._crowded = True
-        write("run ended: too many are open", run=run.uid, open=len(self.open), events=run.events)
+        write(
+            "run ended: too many are open; does the publisher send RunStops?",
+            run=run.uid, open=len(self.open), mib=self._bytes // 2**20, events=run.events,
+        )  # fmt: skip
         return run
 
     def finish(self, run: RunRecord) -> RunRecord | None:

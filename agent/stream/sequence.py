@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from cachetools import FIFOCache
 
-from ..types import Array
-from .held import size_of
+from ..types import Array, size_of
 from .sweeps import may_continue, split_sweeps, turn_threshold
 
 REORDER_WINDOW_EVENTS = 64
@@ -136,6 +135,8 @@ class PointBuffer:
         """Number up to which points are in returned sweeps or lost."""
         self._last = 0
         """Number of the last point of the last returned sweep."""
+        self._judge_at = 0
+        """Number of points before which a step back that may be one within a sweep is not judged again."""
         self._checked = 0
         """Number up to which the energies have been checked for a turn."""
         self._number = 0
@@ -159,6 +160,7 @@ class PointBuffer:
             kept = self._points.get(seq, point)
             self.outdated += point.time < kept.time
             if point.time > kept.time:
+                self._bytes += size_of(point.data) - size_of(kept.data)
                 self._points[seq] = point
             return False
         if seq <= self._done:
@@ -178,7 +180,7 @@ class PointBuffer:
             self._checked += 1
             point = self._points.get(self._checked)
             turned = (point is not None and self._has_turned(point.energy)) or turned
-        if not full and (not turned or len(self._points) < self._min_points):
+        if not full and (not turned or len(self._points) < max(self._min_points, self._judge_at)):
             return []
         seqs = sorted(seq for seq in self._points if seq <= ready)
         parts = self._split(seqs)
@@ -189,6 +191,7 @@ class PointBuffer:
         complete = parts[:-1]
         if complete and may_continue(energy[complete[-1]], energy[parts[-1]]):
             complete.pop()
+            self._judge_at = len(seqs) + len(seqs) // 64  # to judge costs a look at all points
         return self._take_sweeps(seqs, complete) if complete else []
 
     def finish(self, total: int | None) -> tuple[list[Sweep], Sweep | None]:
@@ -214,7 +217,7 @@ class PointBuffer:
         energies = [p.energy for seq, p in self._points.items() if seq <= self._checked and p.energy == p.energy]
         self._high = max(energies, default=-np.inf)
         self._low = min(energies, default=np.inf)
-        self._turn_threshold_ev = 0.0
+        self._turn_threshold_ev, self._judge_at = 0.0, 0
         self._bytes = sum(size_of(p.data) for p in self._points.values())
 
     def _split(self, seqs: list[int]) -> list[slice]:

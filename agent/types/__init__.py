@@ -15,6 +15,7 @@ from .robust import MAD_TO_SD, hodges_lehmann, mad_sd, median, nan_median, theil
 from .run import RunDocument, RunInfo
 from .scan import Scan
 from .settings import ConfigError, Settings, read_mapping, read_yaml, validate_settings
+from .sizes import size_of
 from .tables import NO_TABLES, AbsorptionTable, Tabulated
 from .xray import ELEMENTS, HC_EV_ANGSTROM, TableError, all_edges, edge_ev, emission_ev, is_edge
 
@@ -75,6 +76,7 @@ __all__ = [
     "read_mapping",
     "read_yaml",
     "right_index",
+    "size_of",
     "theil_sen",
     "unwrap",
     "validate_settings",

@@ -58,7 +58,7 @@ class Reason(_Explained):
     QUEUE_FULL = (
         "queue full",
         "Documents arrived faster than the agent served them, and the queue was full.",
-        "Raise serving.queue, lower the rate, or run the agent on a faster machine.",
+        "Raise serving.queue and serving.queue_mb, lower the rate, or run the agent on a faster machine.",
     )
     OVERLOAD = (
         "overload",
@@ -322,7 +322,8 @@ class Flag(_Explained):
     )
     ENERGY_UNCERTAINTY_REUSED = (
         "energy uncertainty reused",
-        "The agent was behind: the part of the intervals that the energies cause is that of an earlier frame.",
+        "The agent was behind, or the model gave no number for the shifted spectrum: the part of the intervals that "
+        "the energies cause is that of an earlier frame.",
         "Nothing, if it is rare; else lower the rate of frames or run the agent on a faster machine.",
     )
     SELF_ABSORPTION_CORRECTED = (

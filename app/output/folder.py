@@ -240,7 +240,7 @@ def lock_folder(folder: Path) -> FileLock:
 
 
 def _size(path: Path) -> int:
-    """Return the size of a file; 0 if there is none."""
+    """Return the size of a file, bytes; 0 if it does not exist."""
     try:
         return path.stat().st_size
     except OSError:

@@ -78,7 +78,7 @@ class Display:
         )
 
     def _scan(self) -> str:
-        """Return the progress of a step scan, which gives a frame at its end only; empty if there is none."""
+        """Return the number of points of the step scan in progress, in words; empty between scans."""
         count, planned = self._points() or (0, 0)
         return f"scan in progress: {count} of {planned or 'an unknown number of'} points" if count else ""
 

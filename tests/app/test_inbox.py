@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xas_agent.app.inbox import Inbox, size_of
+from xas_agent.agent.types import size_of
+from xas_agent.app.inbox import Inbox
 
 NAMES = st.sampled_from(["start", "descriptor", "event", "event", "event_page", "stop"])
 WAIT_S = 30.0

@@ -115,15 +115,15 @@ def test_failed_update_is_repeated():
 
 def test_under_overload_the_slopes_are_reused_and_then_renewed():
     model, widths = EdgeReader(offset_sd_ev=1.0), EnergyUncertainty(every=2)
-    widths.hurried = True
-    assert (widths(["a"], model, steps(10.5), np.ones(1))["OS"] > 0).all()  # there are no slopes to reuse
+    assert (
+        widths(["a"], model, steps(10.5), np.ones(1), hurried=True)["OS"] > 0
+    ).all()  # there are no slopes to reuse
     assert widths.reused == []
     model.batches.clear()
-    sds = widths([*"aaab"], model, steps(10.5, 10.5, 10.5, 10.5), np.ones(4))
+    sds = widths([*"aaab"], model, steps(10.5, 10.5, 10.5, 10.5), np.ones(4), hurried=True)
     assert not model.batches
     assert widths.reused == [1, 2, 3]  # due, and b takes those of a
     np.testing.assert_allclose(sds["OS"], sds["OS"][0])
-    widths.hurried = False
     widths([*"ab"], model, steps(10.5, 10.5), np.ones(2))
     assert widths.reused == []
     assert sum(model.batches) // 2 == 2
@@ -142,6 +142,8 @@ def test_slopes_without_a_number_touch_one_frame_at_most():
     model.estimate = no_number
     assert np.array_equal(uncertainty(["b"], model, spectra, np.zeros(1))["OS"], good), "those of another series"
     assert uncertainty.reused == [0]
+    uncertainty(["c", "c"], model, steps(10.5, 10.5), np.zeros(2))
+    assert uncertainty.reused == [0, 1], "both have the slopes of another series"
     assert np.isnan(EnergyUncertainty()(["b"], model, spectra, np.zeros(1))["OS"]), "nothing is known yet"
     alone = EnergyUncertainty()
     alone(["b"], model, spectra, np.zeros(1))

@@ -16,8 +16,9 @@ from xas_agent.agent.fields.settings import FieldSettings
 from xas_agent.agent.stream import held
 from xas_agent.agent.stream.book import Book, Entry
 from xas_agent.agent.stream.deadlines import PATIENCE_DOCUMENTS, PATIENCE_S
-from xas_agent.agent.stream.held import MAX_HELD_DOCUMENTS, size_of
+from xas_agent.agent.stream.held import MAX_HELD_DOCUMENTS
 from xas_agent.agent.stream.runs import MAX_FINISHED_RUNS, MAX_OPEN_RUNS
+from xas_agent.agent.types import size_of
 from xas_agent.agent.types.frame import Document, Received, SetAside
 from xas_agent.agent.types.reasons import Reason
 from xas_agent.agent.types.run import RunDocument

@@ -6,19 +6,28 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_runs import Made
+from made_runs import feed as feed_made
 from streams import Frames
 
 from xas_agent.agent.fields import FieldSettings, energy_candidates
 from xas_agent.agent.fields.resolve import MAX_ENERGY_CANDIDATES, MAX_READINGS, StreamFields, resolve
 from xas_agent.agent.stream.book import MAX_DESCRIPTORS
 from xas_agent.agent.stream.columns import MAX_SPECTRUM_POINTS
+from xas_agent.agent.stream.frames import Thinning
 from xas_agent.agent.stream.held import MAX_HELD_BYTES
 from xas_agent.agent.stream.records import MAX_NEW_RUNS
 from xas_agent.agent.stream.run import MAX_ANSWERED
 from xas_agent.agent.stream.runs import MAX_OPEN_RUNS, MAX_UID_LENGTH
-from xas_agent.agent.stream.sequence import MAX_NUMBERS_AHEAD, MAX_SWEEP_BYTES, SequenceNumbers
+from xas_agent.agent.stream.sequence import (
+    MAX_NUMBERS_AHEAD,
+    MAX_SWEEP_BYTES,
+    PointBuffer,
+    ScanPoint,
+    SequenceNumbers,
+)
 from xas_agent.agent.stream.sweeps import MAX_SWEEPS, split_sweeps
-from xas_agent.agent.types import Frame, Reason, SetAside
+from xas_agent.agent.types import Frame, Reason, SetAside, size_of
 
 NUMBER = {"source": "SIM", "dtype": "number", "shape": []}
 KEYS = ("energy", "I0", "It")
@@ -228,7 +237,9 @@ def test_large_starts_end_the_least_needed_runs() -> None:
     reader = Frames()
     for k in range(30):
         feed(reader, ("start", {**start(f"r{k}")[1], "table": np.zeros(10**6)}))
-    assert sum(run.bytes for run in reader._reader._book._runs.open.values()) <= 64 * 2**20  # type: ignore[attr-defined]
+    runs = reader._reader._book._runs.open.values()  # type: ignore[attr-defined]
+    assert 0 < sum(size_of(run.info.start) for run in runs if run.info) <= 64 * 2**20
+    assert 0 < len(runs) < 30
 
 
 def test_large_starts_end_no_small_run() -> None:
@@ -298,3 +309,30 @@ def test_the_memory_of_a_run_of_whole_spectra_does_not_grow() -> None:
         assert isinstance(frame, Frame)
     (stream,) = reader._reader._assembler._runs["r"]._streams.values()  # type: ignore[attr-defined]
     assert len(stream.answered) == MAX_ANSWERED
+
+
+def test_one_run_of_two_is_not_left_out_altogether() -> None:
+    thinning = Thinning()
+    for thinning.every in (2, 3, 4, 8):
+        answered = [k % 2 for k in range(400) if not thinning.leaves_out()]
+        assert abs(len(answered) - 400 / thinning.every) <= 2
+        assert 0.3 < sum(answered) / len(answered) < 0.7
+
+
+def test_repeated_points_count_with_the_size_of_their_values() -> None:
+    points = PointBuffer(10)
+    for k, values in enumerate((np.zeros(2), np.zeros(10**6))):
+        points.add(1, ScanPoint(1.0, float(k), 0.0, {"It": values}))
+    assert points._bytes > 8 * 10**6
+
+
+def test_a_lossy_stream_of_spectra_gives_few_notes() -> None:
+    made = Made()
+    for _ in range(300):
+        made.sweep(array=True)
+    head, events = made.docs[:2], made.docs[2:]
+    frames, asides = feed_made([*head, *events[::2], made.stop().docs[-1]])
+    assert len(frames) == 150
+    lost = [note for note in asides if note.reason is Reason.EVENTS_LOST]
+    assert len(lost) <= 3
+    assert sum(note.count for note in lost) == 150
