@@ -35,7 +35,9 @@ class Owners:
         others = [owned for (other, _), owned in self._uids.items() if other != client]
         if any(uid in owned for owned in others for uid in (*uids, *datums)):
             return False
-        own, own_datums = (self._uids.setdefault((client, of_datum), LRUCache(_MAX_UIDS)) for of_datum in (False, True))
+        own, own_datums = (
+            self._uids.setdefault((client, of_datum), LRUCache(_MAX_UIDS)) for of_datum in (False, True)
+        )
         run = next(iter(_texts([doc.get("run_start")])), "")
         for uid in uids:
             own[uid] = own.get(uid) or run
