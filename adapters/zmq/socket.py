@@ -44,8 +44,8 @@ class Endpoint(Settings):
     """Address and security of a ZMQ socket."""
 
     address: str
-    """``zmq://HOST:PORT``; ``tcp://`` and the bare ``HOST:PORT`` mean the same. When binding, port 0 selects a free
-    port."""
+    """``zmq://HOST:PORT``, for which ``tcp://HOST:PORT`` and ``HOST:PORT`` stand too, or ``ipc:///PATH``, a Unix
+    socket. When binding, port 0 selects a free port."""
     bind: bool = False
     """Whether to bind the address instead of connecting to it."""
     connect_timeout_s: float = Field(default=10.0, ge=0)
@@ -68,7 +68,7 @@ class Endpoint(Settings):
             return address
         match = _ADDRESS.fullmatch(address)
         if match is None or int(match["port"]) > 65535:
-            raise ValueError(f"found {address!r}, expected zmq://HOST:PORT")
+            raise ValueError(f"found {address!r}, expected zmq://HOST:PORT or ipc:///PATH")
         return address
 
     @model_validator(mode="after")

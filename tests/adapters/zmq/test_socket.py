@@ -46,7 +46,7 @@ def test_a_bad_certificate_is_named(keys, tmp_path, content, where):
 
 @pytest.mark.parametrize("address", ["foo", "127.0.0.1", "http://127.0.0.1:80", "127.0.0.1:70000", ""])
 def test_an_address_given_alone_is_a_user_error(address):
-    with pytest.raises(InputError, match=f"found '{address}', expected zmq://HOST:PORT"):
+    with pytest.raises(InputError, match=f"found '{address}', expected zmq://HOST:PORT or ipc:///PATH"):
         Endpoint.at(address)
 
 
