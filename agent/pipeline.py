@@ -1,18 +1,17 @@
 """Turns watched documents into the agent's documents and decisions, batch by batch, without thread or transport."""
 
-import math
-import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from .decide import ControlSettings, Dispatcher, Rules
+from .decide import FINAL_STATUSES, ControlSettings, Requests, Rules
 from .estimate import Answer, EnergyUncertainty, FrameServer
+from .left_out import LeftOut
 from .load import Load
-from .publish import AgentRun, Emit, Provenance
+from .progress import Past, Progress, Published
+from .publish import AgentRun, Emit, PastRun, Provenance
 from .spectra import AlignmentSettings, SeriesAlignment
 from .stream import FrameReader, Outcome
 from .types import (
@@ -34,15 +33,8 @@ from .types import (
 _log = get_logger()
 
 
-_ABANDON_TIMEOUT_S = 1.0
-"""Longest wait for a control after the host gave up, s."""
 _MAX_ENDED_RUNS = 1000
 """Number of ended runs that are remembered, so that late notes do not open a second run of the agent."""
-_OVERLOAD_NOTE_S = 1.0
-"""Shortest time between two notes on the frames of a run that are left out under overload, s."""
-_OVERLOAD_OVER_S = 2.0
-"""Time without a frame left out after which an overload is over, s."""
-_FINAL_STATUSES = ("acknowledged", "rejected", "expired")
 
 
 class Pipeline:
@@ -62,6 +54,7 @@ class Pipeline:
     max_latency_s : latency, s, above which frames are left out under overload; None answers every frame
     tabulated : tabulated quantities that ``alignment`` needs, by model name
     abandoned : set by the host to end without answering what was taken
+    committed : receives the progress after each batch, before the decisions of the batch are sent; None: not needed
     """
 
     def __init__(
@@ -82,6 +75,7 @@ class Pipeline:
         max_latency_s: float | None = None,
         tabulated: Mapping[str, Tabulated] | None = None,
         abandoned: threading.Event | None = None,
+        committed: Callable[[Progress], None] | None = None,
     ) -> None:
         self._abandoned = abandoned or threading.Event()
         self.unread = 0
@@ -90,14 +84,11 @@ class Pipeline:
         """Number of complete frames that were not answered, because the host gave them up."""
         self._reader = reader
         self._models = models
-        align = SeriesAlignment(alignment, tabulated=tabulated)
-        self._serve = FrameServer(models, align, EnergyUncertainty(), max_batch=max_batch)
+        self._align = SeriesAlignment(alignment, tabulated=tabulated)
+        self._energy_uncertainty = EnergyUncertainty()
+        self._serve = FrameServer(models, self._align, self._energy_uncertainty, max_batch=max_batch)
         self._rules = rules
-        self._statuses: queue.SimpleQueue[Decision] = queue.SimpleQueue()
-        self._dispatcher = Dispatcher(controls, control, self._statuses.put)
-        self._control_timeout_s = controls.timeout_s
-        self._unsettled: dict[str, str] = {}
-        """Uid of the watched run, by the id of each decision without a final status."""
+        self._requests = Requests(controls, control)
         self._emit = emit
         self._config_sha256, self._versions = config_sha256, versions
         self._spectra, self._show_single_site = spectra, show_single_site
@@ -113,17 +104,21 @@ class Pipeline:
         self._waiting_frames: list[Frame] = []
         self._max_batch = max_batch
         self._load = Load(max_latency_s)
-        self._left_out: dict[str, SetAside] = {}
-        """Frames left out under overload that are not reported yet, by watched run."""
-        self._left_out_at = self._reported_at = -math.inf
-        """``time.monotonic()`` of the newest frame that was left out, and of the newest report."""
-        self._left_out_now = 0
-        """Number of frames left out in the present overload."""
+        self._left_out = LeftOut(self.note)
         self._answered, self._serving_s = 0, 0.0
         """Number of frames that were served of the documents fed last, and the time that this took, s."""
         self._stale = False
         """Whether the newest frame was too old for the rules."""
         self._max_age_s = controls.max_age_s
+        self._committed, self._progress = committed, Progress()
+        self._changed: dict[tuple[Any, ...], tuple[Frame, Estimator]] = {}
+        """The newest frame of each series since the last progress."""
+        self._past: dict[str, list[PastRun]] = {}
+        """The agent's runs of an earlier process, by watched run, until the start of that run is read again."""
+        self._advanced: set[str] = set()
+        """Runs with outcomes of which the position has not been reported."""
+        self._published = Published(Past())
+        self._closing = False
 
     @property
     def busy(self) -> bool:
@@ -131,7 +126,7 @@ class Pipeline:
 
         To be read on the thread that feeds.
         """
-        return self._reader.waiting or bool(self._unsettled or self._stops or self._left_out)
+        return self._reader.waiting or bool(self._requests.open or self._stops or self._left_out.notes)
 
     def plan(self, waiting: int) -> int:
         """Return how many of the waiting documents to feed at once; decide what is left out of them."""
@@ -149,7 +144,7 @@ class Pipeline:
         """Process documents; the frames that they complete are served together."""
         began = time.monotonic()
         self.unread = 0
-        self._answered, self._serving_s, left_out = 0, 0.0, self._left_out_now
+        self._answered, self._serving_s, left_out = 0, 0.0, self._left_out.now
         for document in received:
             if self._abandoned.is_set():
                 self.unread += 1
@@ -160,12 +155,42 @@ class Pipeline:
         if self._reader.waiting:
             self._take(self._reader.poll(time.monotonic()))
         self._serve_waiting()
-        frames = self._answered + self._left_out_now - left_out
+        frames = self._answered + self._left_out.now - left_out
         reading_s = time.monotonic() - began - self._serving_s
         self._load.learn(len(received), frames, self._answered, reading_s, self._serving_s)
         self._publish_statuses()
-        self._report_left_out(idle=not received)
+        self._left_out.report(idle=not received)
         self._end_runs()
+        self._commit(all_done=True)
+
+    def resume(self, past: Past, inputs: Iterable[Sequence[Received]]) -> None:
+        """Go on where an earlier process ended.
+
+        Frames and notes that it has published are not published again. Decisions without a last status are sent
+        again under the same id, unless they are too old.
+
+        Parameters
+        ----------
+        past : what the earlier process has done
+        inputs : documents that it was fed with, in order and in batches; complete for all runs that are not over
+        """
+        for part in (self._reader, self._align, self._energy_uncertainty, self._rules):
+            part.restore(past.memory)
+        self._published = Published(past)
+        for run in past.runs:
+            self._past.setdefault(str(run.start["parent_uid"]), []).append(run)
+        self._restore_runs("unknown", "")
+        for decision, age_s in past.decisions:
+            self._requests.take_up(decision, age_s)
+        for batch in inputs:
+            self.feed(batch)
+        for uid in list(self._past):
+            _log.warning("run of the agent ended: its journal lacks the start of the watched run", run=uid)
+            self._restore_runs(uid, uid)
+            for key in [k for k in self._runs if k[0] == uid]:
+                self._runs.pop(key).close("abort", "the journal lacks the start of the watched run", watched=False)
+        self._publish_statuses()
+        self._commit()
 
     def idle(self) -> None:
         """Stop waiting for missing documents, after the source has been quiet."""
@@ -180,21 +205,23 @@ class Pipeline:
         uid = "" if note.run_uid in self._ended else note.run_uid
         key = next((k for k in reversed(self._runs) if uid in (k[0], "")), None)
         if key is not None:
-            self._runs[key].set_aside(note)
+            self._set_aside(self._runs[key], note)
         elif (model := self._expected_model(uid)) is not None:
-            self._run(uid, note.time, model).set_aside(note)
+            self._set_aside(self._run(uid, note.time, model), note)
         else:
             self._held_notes.setdefault(uid, []).append(note)
 
     def close(self, reason: str = "the agent was closed before the run ended") -> None:
         """Serve all complete frames, then end every open run."""
+        self._commit()
+        self._closing = True
         outcomes = self._reader.finish()
         self._take(item for item in outcomes if not isinstance(item, RunDocument) or item.doc)
         self._serve_waiting()
-        self._dispatcher.drain(0.0 if self._abandoned.is_set() else self._control_timeout_s)
-        self._dispatcher.close(_ABANDON_TIMEOUT_S if self._abandoned.is_set() else None)
+        self._commit()
+        self._requests.close(hurried=self._abandoned.is_set())
         self._publish_statuses()
-        self._report_left_out(idle=True)
+        self._left_out.report(idle=True)
         while self._held_notes:
             uid, notes = next(iter(self._held_notes.items()))
             self._run(uid, notes[0].time, None)
@@ -203,49 +230,32 @@ class Pipeline:
         self._runs.clear()
         self._watched.clear()
         self._stops.clear()
+        self._commit()
 
     def _take(self, outcomes: Iterable[Outcome]) -> None:
         for item in outcomes:
+            if isinstance(item, Frame | SetAside) and item in self._published:
+                continue
             if isinstance(item, Frame):
                 self._waiting_frames.append(item)
             elif isinstance(item, SetAside) and item.reason is Reason.OVERLOAD:
-                self._leave_out(item)
+                self._left_out.add(item, self._load.every)
             elif isinstance(item, SetAside):
                 self.note(item)
-            elif item.run.watched:
+            else:
                 self._follow(item)
 
-    def _leave_out(self, note: SetAside) -> None:
-        """Count a frame that is left out, until the next report."""
-        if not self._left_out_now:
-            _log.warning("overload: some frames are left out", answered_every=self._load.every)
-        self._left_out_now += note.count
-        self._left_out_at = time.monotonic()
-        earlier = self._left_out.get(note.run_uid)
-        self._left_out[note.run_uid] = replace(note, count=note.count + (0 if earlier is None else earlier.count))
-
-    def _report_left_out(self, *, idle: bool) -> None:
-        """Report the frames that were left out, each run's in one note, and the end of an overload."""
-        now = time.monotonic()
-        if self._left_out and (idle or now - self._reported_at > _OVERLOAD_NOTE_S):
-            self._reported_at = now
-            for uid in list(self._left_out):
-                self._report_left_out_of(uid)
-        if self._left_out_now and now - self._left_out_at > _OVERLOAD_OVER_S:
-            _log.warning("overload is over: every frame is answered", frames_left_out=self._left_out_now)
-            self._left_out_now = 0
-
-    def _report_left_out_of(self, uid: str) -> None:
-        note = self._left_out.pop(uid, None)
-        if note is not None:
-            detail = f"{note.count} {'frame' if note.count == 1 else 'frames'} up to number {note.seq_num}"
-            self.note(replace(note, detail=detail))
-
     def _follow(self, document: RunDocument) -> None:
-        """Record the start or the stop of a watched run."""
+        """Record the start or the stop of a run."""
         uid = document.run.uid
-        if document.name == "start":
+        if document.run.sample_uid is not None:
+            self._progress.memory |= self._reader.memory(document.run.sample_uid)
+        if not document.run.watched:
+            runs = self._progress.unwatched if document.name == "start" else self._progress.ended
+            runs.append(uid)
+        elif document.name == "start":
             self._watched[uid] = document.run
+            self._restore_runs(uid, uid)
         else:
             self._stops[uid] = document.doc
             self._end_runs()
@@ -261,9 +271,22 @@ class Pipeline:
                 self._publish(answer)
             self._answered += len(frames)
             self._serving_s += time.monotonic() - began
+            if self._requests.proposed:
+                self._commit()
 
     def _publish(self, answer: Answer) -> None:
         frame, model, estimate = answer.frame, answer.model, answer.estimate
+        if model is not None and self._committed is not None:
+            key = (
+                frame.run_uid,
+                frame.element,
+                frame.edge,
+                model.name,
+                frame.series,
+                frame.formula,
+                frame.normalised,
+            )
+            self._changed[key] = frame, model
         if answer.refusal is not None:
             self.note(_set_aside(frame, answer.refusal))
             return
@@ -273,6 +296,7 @@ class Pipeline:
         try:
             run = self._run(frame.run_uid, frame.time, model)
             run.frame(frame, answer.quantities, estimate, answer.mu, age_s * 1e3)
+            self._progress.outcomes.append((frame.run_uid, frame.uid))
             if not self._is_stale(age_s, frame):
                 for decision in self._rules(frame, estimate):
                     self._decide(decision, run)
@@ -294,15 +318,41 @@ class Pipeline:
     def _decide(self, decision: Decision, run: AgentRun) -> None:
         names = self._names(decision.run_uid, file=decision.scan.file)
         _log.info("decision", rule=decision.rule, action=decision.action, reason=decision.reason, **names)
-        submitted = self._dispatcher.submit(decision)
-        if submitted.status == "proposed" and not submitted.status_reason:
-            self._unsettled[submitted.id] = submitted.run_uid
-        run.decision(submitted)
+        run.decision(self._requests.propose(decision))
+
+    def _commit(self, *, all_done: bool = False) -> None:
+        """Report the progress, then send the decisions that are in it.
+
+        Parameters
+        ----------
+        all_done : whether every frame and note that the reader returned is in this progress or an earlier one
+        """
+        if self._committed is not None:
+            self._advanced |= {run for run, _ in self._progress.outcomes}
+            if all_done and not self._abandoned.is_set():
+                for uid in self._advanced - self._held_notes.keys() - self._left_out.notes.keys():
+                    self._progress.memory |= self._reader.positions(uid)
+                self._advanced.clear()
+            progress, self._progress = self._progress, Progress()
+            for frame, model in self._changed.values():
+                progress.memory |= self._align.memory(frame, model) | self._rules.memory(frame)
+                progress.memory |= self._energy_uncertainty.memory(frame.series, model)
+            self._changed.clear()
+            for run in self._runs.values():
+                progress.memory |= run.memory()
+            self._committed(progress)
+        else:
+            self._progress = Progress()
+        self._requests.send()
+
+    def _set_aside(self, run: AgentRun, note: SetAside) -> None:
+        run.set_aside(note)
+        if note.seq_num and not self._closing:  # else the frame may still be completed after a restart
+            self._progress.outcomes.append((note.run_uid, note.uid))
 
     def _publish_statuses(self) -> None:
-        while not self._statuses.empty():
-            decision = self._statuses.get()
-            if decision.status in _FINAL_STATUSES:
+        for decision in () if self._past else self._requests.changes():  # its run may be read again only later
+            if decision.status in FINAL_STATUSES:
                 _log.info(
                     "decision answered",
                     rule=decision.rule,
@@ -315,8 +365,6 @@ class Pipeline:
                 if uid == decision.run_uid:
                     run.decision(decision)
                     break
-            if decision.status in _FINAL_STATUSES:
-                self._unsettled.pop(decision.id, None)
 
     def _expected_model(self, uid: str) -> Estimator | None:
         """Return the only model, or the only one for the element and edge of the RunStart or the config."""
@@ -326,7 +374,19 @@ class Pipeline:
         matches = [m for m in self._models if m.absorber == watched.element and watched.edge in (None, m.edge_name)]
         return matches[0] if len(matches) == 1 else None
 
-    def _run(self, uid: str, at: float, model: Estimator | None) -> AgentRun:
+    def _restore_runs(self, past_uid: str, uid: str) -> None:
+        """Go on with the agent's runs of an earlier process; end those of another config or model."""
+        models = {model.name: model for model in self._models}
+        for past in self._past.pop(past_uid, ()):
+            model = models.get(past.start["model"]["name"])
+            sha256 = model.sha256 if model is not None else ""
+            same = (past.start["config_sha256"], past.start["model"]["sha256"]) == (self._config_sha256, sha256)
+            run = self._run(uid, past.latest, model, past)
+            if not same:
+                self._runs.popitem()
+                run.close("abort", "the agent goes on with another config or model, in another run", watched=False)
+
+    def _run(self, uid: str, at: float, model: Estimator | None, past: PastRun | None = None) -> AgentRun:
         """Return the agent's run for a watched run and model, started with the first result or note."""
         key = uid, model.name if model is not None else ""
         if key not in self._runs:
@@ -347,10 +407,10 @@ class Pipeline:
             if model is not None:
                 _log.info("watching", model=model.name, sha256=model.sha256[:12], **self._names(uid))
             scan = self._watched.get(uid, self._reader.no_run).scan
-            self._runs[key] = AgentRun(start, provenance, self._emit, spectra=self._spectra, scan=scan)
+            self._runs[key] = AgentRun(start, provenance, self._emit, spectra=self._spectra, scan=scan, past=past)
         if self._held_notes:
             for note in self._held_notes.pop(uid, []) + self._held_notes.pop("", []):
-                self._runs[key].set_aside(note)
+                self._set_aside(self._runs[key], note)
         return self._runs[key]
 
     def _names(self, uid: str, file: str = "") -> dict[str, Any]:
@@ -365,14 +425,16 @@ class Pipeline:
             return
         self._serve_waiting()
         self._publish_statuses()
-        for uid in [u for u in self._stops if u not in self._unsettled.values()]:
+        for uid in [u for u in self._stops if u not in self._requests.open.values()]:
             stop = self._stops.pop(uid)
-            self._report_left_out_of(uid)
+            self._left_out.report_run(uid)
             if uid in self._held_notes:
                 self._run(uid, self._held_notes[uid][0].time, None)
             self._rules.forget(uid)
             self._watched.pop(uid, None)
             self._ended.append(uid)
+            if not self._closing:
+                self._progress.ended.append(uid)
             for key in [k for k in self._runs if k[0] == uid]:
                 _close(self._runs.pop(key), stop)
 

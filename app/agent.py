@@ -16,7 +16,9 @@ from ..agent.decide import Rules
 from ..agent.pipeline import Pipeline
 from ..agent.types import Control, Estimator, Reason, Received, SetAside, get_logger
 from .config import Config, load_config
+from .delivery import Delivery
 from .inbox import Inbox
+from .journal import Journal
 from .subscribers import Callback, Subscribers, SubscriberState
 from .wiring import check_rules, frame_reader, load_models, load_tables, publishers, versions
 
@@ -61,6 +63,9 @@ class XASAgent:
     models : sequence of Estimator
     control : Control, optional
         Receives the requests of decisions.
+    journal : Journal, optional
+        Keeps what is needed to go on after this process was killed. The agent then begins with :meth:`start`, and
+        closes the journal.
     source : str, optional
         As for :meth:`from_config`.
 
@@ -81,6 +86,7 @@ class XASAgent:
         models: Sequence[Estimator],
         control: Control | None = None,
         *,
+        journal: Journal | None = None,
         source: str | None = None,
     ) -> None:
         check_rules(config, models)
@@ -91,6 +97,8 @@ class XASAgent:
         answered."""
         self._inbox = Inbox(serving.queue, serving.queue_mb * 1e6)
         self._subscribers = Subscribers(serving.subscriber_queue, serving.subscriber_queue_mb * 1e6)
+        self._journal = journal
+        self._delivery = None if journal is None else Delivery(journal, self._subscribers)
         self._closed = threading.Event()
         self._abandoned = threading.Event()
         self._progress = threading.Condition()
@@ -111,7 +119,7 @@ class XASAgent:
             models,
             config.alignment,
             Rules(config.rules, units={k: u for m in models for k, u in m.units.items()}),
-            self._subscribers,
+            self._subscribers if self._delivery is None else self._delivery,
             controls=config.control,
             control=control,
             config_sha256=config.sha256,
@@ -122,9 +130,11 @@ class XASAgent:
             max_latency_s=serving.max_latency_s,
             tabulated=load_tables(config, models),
             abandoned=self._abandoned,
+            committed=None if self._delivery is None else self._delivery.commit,
         )
         self._thread = threading.Thread(target=self._work, name="xas-agent", daemon=True)
-        self._thread.start()
+        if journal is None:
+            self._thread.start()
         # Publishes the RunStop even if a script ends without ``close``.
         atexit.register(self.close, _EXIT_TIMEOUT_S)
 
@@ -135,6 +145,7 @@ class XASAgent:
         *,
         RE: Any = None,
         control: Control | None = None,
+        journal: Journal | None = None,
         source: str | None = None,
     ) -> "XASAgent":
         """Connect the endpoints of the config, load its models and start.
@@ -148,6 +159,8 @@ class XASAgent:
         control : Control, optional
             Control on which decisions act, instead of a RunEngine. Without both, the config's ``control_endpoint``
             receives the requests.
+        journal : Journal, optional
+            As for the class.
         source : str, optional
             Source of the documents as ``xas-agent inspect`` takes it, for messages, if the config does not name it.
 
@@ -179,19 +192,34 @@ class XASAgent:
                 control = ZMQControl(config.control_endpoint)
             if control is not None:
                 resources.callback(control.close)
-            agent = cls(config, load_models(config), control, source=source)
+            agent = cls(config, load_models(config), control, journal=journal, source=source)
             agent._resources = resources.pop_all()
         for sink in sinks:
             agent.subscribe(sink)
         return agent
 
-    def __call__(self, name: str, doc: dict[str, Any]) -> None:
-        """Take one document, from any thread."""
+    def start(self) -> None:
+        """Begin, if the agent has a journal.
+
+        The subscribers must be known, because they receive first what they may lack.
+        """
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def __call__(self, name: str, doc: dict[str, Any], position: Mapping[str, Any] | None = None) -> None:
+        """Take one document, from any thread.
+
+        Parameters
+        ----------
+        name, doc : str, dict
+        position : mapping, optional
+            What changed in the position of a source that can go on from there after a restart.
+        """
         try:
             if self._closed.is_set():
                 return
             doc = _with_copied_arrays(doc) if name in ("event", "event_page") else doc
-            self._inbox.put(name, doc, wait=not self.live)
+            self._inbox.put(name, doc, wait=not self.live, position=position)
         except Exception:
             # An exception would end the user's plan.
             _log.exception("document not taken", name=name)
@@ -312,6 +340,7 @@ class XASAgent:
         atexit.unregister(self.close)
         if self._subscribers.calling():  # the agent's thread waits for the call to return
             return False
+        self.start()
         if not self.ended(timeout) and timeout != 0:
             _log.warning("agent closed before it was done", unanswered=self.unanswered)
             self._subscribers.report()
@@ -338,6 +367,7 @@ class XASAgent:
         self.close()
 
     def _work(self) -> None:
+        self._resume()
         quiet_since = time.monotonic()
         while not (self._closed.is_set() and (not self._inbox or self._abandoned.is_set())):
             self._turn_at = time.monotonic()
@@ -347,7 +377,7 @@ class XASAgent:
             try:
                 self._report_dropped(now=not batch)
                 if batch:
-                    self._pipeline.feed(batch)
+                    self._pipeline.feed(batch if self._journal is None else self._journal.accept(batch))
                 elif self._hurry or time.monotonic() - quiet_since > _QUIET_S:
                     self._pipeline.idle()
                 else:
@@ -368,7 +398,26 @@ class XASAgent:
         except Exception:
             _log.exception("agent's runs not closed")
         self._subscribers.close()
+        if self._delivery is not None:
+            self._delivery.close()
         self._resources.close()
+
+    def _resume(self) -> None:
+        """Go on where an earlier process ended."""
+        if self._journal is None or self._delivery is None or self._closed.is_set():
+            return
+        try:
+            repeated = self._delivery.repeat()
+            self._pipeline.resume(self._journal.past(), self._journal.inputs())
+            tiled = self._config.publish is not None and self._config.publish.tiled is not None
+            if tiled and self._journal.resumed:
+                _log.warning(
+                    "runs of the agent in progress are not continued in the catalogue; documents.jsonl has them"
+                )
+            if self._journal.resumed:
+                _log.info("resumed", documents_sent_again=repeated)
+        except Exception:
+            _log.exception("not resumed; what follows is served as new")
 
     def _gather(self) -> list[Received]:
         """Return the documents to serve together, gathered for at most the latency budget."""

@@ -19,6 +19,7 @@ from ..agent.fields import FieldSettings, SeriesSettings
 from ..agent.spectra import AlignmentSettings
 from ..agent.stream import FlySettings
 from ..agent.types import ConfigError, Settings, read_mapping, read_yaml, validate_settings
+from .journal import JournalSettings
 
 if TYPE_CHECKING:
     from ..models.training import TrainingConfig
@@ -117,6 +118,8 @@ class Config(Settings):
     the RunEngine."""
     serving: ServingSettings = ServingSettings()
     """Queue, batches and what is published."""
+    journal: JournalSettings = JournalSettings()
+    """The journal of the output folder, with which a killed session goes on."""
     source: ZMQEndpoint | None = None
     """ZMQ endpoint from which documents are received."""
     tiled: TiledEndpoint | None = None

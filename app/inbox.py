@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 from ..agent.types import Received, size_of
@@ -40,7 +41,9 @@ class Inbox:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, name: str, doc: dict[str, Any], *, wait: bool = False) -> None:
+    def put(
+        self, name: str, doc: dict[str, Any], *, wait: bool = False, position: Mapping[str, Any] | None = None
+    ) -> None:
         """Accept a document; if the queue is full, drop and count it, or ``wait`` until there is room."""
         size = size_of(doc)
         with self._changed:
@@ -53,7 +56,7 @@ class Inbox:
                 self._dropped += 1
                 return
             self.newest_at = time.monotonic()
-            self._waiting.append((Received(name, doc, self.newest_at), size))
+            self._waiting.append((Received(name, doc, self.newest_at, position), size))
             self.bytes += size
             self.taken += 1
             if len(self._waiting) == 1:

@@ -13,7 +13,7 @@ from ..adapters.errors import EndpointUnreachable
 from ..adapters.files import FolderSource
 from ..adapters.tiled import TiledSource
 from ..adapters.zmq import ZMQSource
-from ..agent.types import Control, InputError, Source, get_logger
+from ..agent.types import Control, DurableSource, InputError, Source, get_logger
 from .agent import CLOSED_EARLY, XASAgent
 from .config import Config
 from .health import Health
@@ -71,11 +71,12 @@ class Session:
 
     def __post_init__(self) -> None:
         self.recorder = Recorder() if self.output is None else self.output.recorder
-        self.agent = XASAgent.from_config(self.config, control=self.control, source=self.name)
+        journal = None if self.output is None else self.output.journal
+        self.agent = XASAgent.from_config(self.config, control=self.control, journal=journal, source=self.name)
         self.display = Display(self.recorder, self.planned or self.limit, lambda: self.agent.points)
         self.agent.subscribe(self._record)
         if self.output is not None:
-            self.agent.subscribe(self.output.documents)
+            self.agent.subscribe(self._write)
         if self.health is not None:
             self.health.watch(self.agent, self.recorder, self.output)
         self._ending = self._said = False
@@ -86,6 +87,7 @@ class Session:
         if self.output is not None:
             self.output.start(self.summary, self.truth)
         self.display.start()
+        self.agent.start()
         return self
 
     def __exit__(
@@ -142,6 +144,8 @@ class Session:
     def watch(self, source: Source, until: Callable[[], bool] = lambda: False) -> None:
         """Send a source's documents to the agent until it ends, ``until`` is True, or ``limit`` frames are served."""
         self.agent.live = isinstance(source, ZMQSource)
+        if isinstance(source, DurableSource) and self.output is not None and self.output.journal is not None:
+            source.resume(self.output.journal.position)
         reader = threading.Thread(target=self._read, args=(source,), name="source", daemon=True)
         reader.start()
         self._watch_source(lambda: reader.is_alive() and getattr(source, "connected", True))
@@ -232,15 +236,22 @@ class Session:
             for name, doc in source:
                 complete = complete and (name == "stop" or not self.enough.is_set())
                 if complete:  # a RunStop after omitted documents would announce events that never come
-                    self.agent(name, doc)
+                    self.agent(name, doc, source.position if isinstance(source, DurableSource) else None)
         except (InputError, EndpointUnreachable) as error:
             self.failure = error
         except Exception as error:
             _log.exception("source failed")
             self.failure = SourceFailed(f"source failed: {type(error).__name__}: {error}")
 
+    def _write(self, name: str, doc: dict[str, Any]) -> None:
+        """Write a document, unless the folder has it from before a restart."""
+        assert self.output is not None
+        if doc["uid"] not in self.output.known:
+            self.output.documents(name, doc)
+
     def _record(self, name: str, doc: Mapping[str, Any]) -> None:
-        self.recorder(name, doc)
+        if self.output is None or doc["uid"] not in self.output.known:
+            self.recorder(name, doc)
         if self.limit is not None and self.recorder.numbered >= self.limit:
             self.enough.set()
 

@@ -51,6 +51,14 @@ class Subscribers:
         self._tokens = itertools.count(1)
         self._subscribers: dict[int, _Subscriber] = {}
         """By token. A change replaces the mapping, because other threads iterate over it."""
+        self._sent = 0
+        """Number of documents sent."""
+
+    @property
+    def delivered(self) -> int:
+        """Number of documents, in their order, that every subscriber has received or lost."""
+        waiting = [subscriber.oldest for subscriber in self._subscribers.values()]
+        return min([self._sent, *(number - 1 for number in waiting if number)])
 
     def add(self, fn: Callback) -> int:
         with self._lock:
@@ -69,8 +77,9 @@ class Subscribers:
 
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
         size = size_of(doc)
+        self._sent += 1
         for subscriber in self._subscribers.values():
-            subscriber.put(name, doc, size)
+            subscriber.put(name, doc, size, self._sent)
 
     def calling(self) -> bool:
         """Whether the current thread is in a call of a subscriber."""
@@ -108,7 +117,7 @@ class Subscribers:
 class _Subscriber:
     def __init__(self, fn: Callback, documents: int, size: float) -> None:
         self._fn, self._documents, self._size = fn, documents, size
-        self._waiting: deque[tuple[str, dict[str, Any], int]] = deque()
+        self._waiting: deque[tuple[str, dict[str, Any], int, int]] = deque()
         self._changed = threading.Condition()
         self._bytes = 0
         self._put = self._delivered = 0
@@ -118,6 +127,8 @@ class _Subscriber:
         self._failed = 0
         """Number of documents on which the subscriber raised."""
         self._calling_since: float | None = None
+        self._calling = 0
+        """Number of the document of the present call."""
         self._ending = False
         name = getattr(fn, "__qualname__", type(fn).__qualname__)
         self._name = name
@@ -125,7 +136,15 @@ class _Subscriber:
         self._thread = threading.Thread(target=self._work, name=f"subscriber {name}", daemon=True)
         self._thread.start()
 
-    def put(self, name: str, doc: dict[str, Any], size: int) -> None:
+    @property
+    def oldest(self) -> int:
+        """Number of the oldest document that is not received; 0 if there is none, or the subscriber is blocked."""
+        with self._changed:
+            if self._calling_since is not None:
+                return 0 if self._blocked() else self._calling
+            return self._waiting[0][-1] if self._waiting else 0
+
+    def put(self, name: str, doc: dict[str, Any], size: int, number: int) -> None:
         times = _RESERVE if name != "event" else 1
         with self._changed:
             if self._ending:
@@ -137,7 +156,7 @@ class _Subscriber:
                 first = self._lost_now == 1
             else:
                 first = False
-                self._waiting.append((name, doc, size))
+                self._waiting.append((name, doc, size, number))
                 self._bytes += size
                 self._put += 1
                 if len(self._waiting) == 1:
@@ -193,7 +212,7 @@ class _Subscriber:
                 self._changed.wait_for(lambda: self._waiting or self._ending)
                 if not self._waiting:
                     return
-                name, doc, size = self._waiting.popleft()
+                name, doc, size, self._calling = self._waiting.popleft()
                 self._bytes -= size
                 caught_up = self._lost_now if len(self._waiting) <= self._documents // 2 else 0
                 self._lost_now -= caught_up

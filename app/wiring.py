@@ -95,6 +95,15 @@ def model_folders(config: Config) -> list[Path]:
     return fits
 
 
+def identity_of(config: Config, source: str) -> dict[str, str]:
+    """Return what must be the same for a session to go on in its folder."""
+    from ..models.card import read_card
+
+    cards = [read_card(folder) for folder in model_folders(config)]
+    models = ", ".join(f"{card.name} {card.sha256}" for card in cards)
+    return {"source": source, "config": config.sha256, "models": models}
+
+
 def load_models(config: Config) -> Sequence[Estimator]:
     """Load, verify and warm up the models of :func:`model_folders`.
 

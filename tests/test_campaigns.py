@@ -35,3 +35,13 @@ def test_valid_frames_among_hostile_messages_are_answered_once() -> None:
 def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
     figures = figures_of("frames.py", "--frames", 8000, "--counts-only", "--out", tmp_path / "out")
     assert figures["answered"] == "8000"
+
+
+@pytest.mark.slow
+def test_kills_lose_and_double_nothing():
+    command = [sys.executable, str(CAMPAIGNS / "kills.py"), "--kills", "3", "--zmq", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = [line.rsplit(maxsplit=1) for line in done.stdout.splitlines() if len(line.split()) > 1]
+    assert [value for name, value in figures if name == "kills"] == ["3", "2"]
+    assert all(int(value) for name, value in figures if name in ("frames", "decisions"))

@@ -72,6 +72,33 @@ class RunComposer:
         self._latest = max(self._latest, moment)
         yield "event", stream.compose_event(data=data, timestamps=dict.fromkeys(data, moment), time=moment)
 
+    def state(self) -> dict[str, Any] | None:
+        """Return the open run as JSON values; None without one."""
+        if self._run is None:
+            return None
+        streams = {str(points): stream.descriptor_doc for points, stream in self._streams.items()}
+        counters = dict(self._run.compose_descriptor.event_counters)
+        return {
+            "key": self._key,
+            "start": self._run.start_doc,
+            "streams": streams,
+            "counters": counters,
+            "latest": self._latest,
+        }
+
+    def restore(self, state: Mapping[str, Any] | None) -> None:
+        """Go on with the open run of another composer."""
+        if state is None:
+            return
+        start, counters = dict(state["start"]), dict(state["counters"])
+        uid, begun = start.pop("uid"), start.pop("time")
+        self._run = event_model.compose_run(uid=uid, time=begun, metadata=start, event_counters=counters)
+        for points, descriptor in state["streams"].items():
+            described = {key: value for key, value in descriptor.items() if key != "run_start"}
+            self._streams[int(points)] = self._run.compose_descriptor(**described)
+        counters.update(state["counters"])
+        self._key, self._latest = tuple(state["key"]), state["latest"]
+
     def finish(self, exit_status: str = "success", reason: str = "") -> Iterator[Document]:
         """Yield the RunStop of the open run, if any."""
         if self._run is not None:

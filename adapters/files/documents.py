@@ -5,7 +5,7 @@ arrays. suitcase writes one run per file; these files may contain several runs, 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -48,6 +48,8 @@ class FileSource:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.malformed = 0
+        self.position: dict[str, Any] = {}
+        """Byte after the latest document, as ``offset``."""
         self._format = _format(self.path)
         self._closed = False
         if self.path.is_dir():
@@ -62,8 +64,10 @@ class FileSource:
 
     def __iter__(self) -> Iterator[Document]:
         records = self._lines if self._format == "json" else self._packed
-        count = 0
+        offset = int(self.position.get("offset", 0))
+        count = 1 if offset else 0
         with self.path.open("rb") as file:
+            file.seek(offset)
             for where, record in records(file):
                 if self._closed:
                     return
@@ -76,12 +80,19 @@ class FileSource:
         if count == 0:
             raise DocumentFileError(f"{self.path}: found no document, {_EXPECTED}")
 
+    def resume(self, position: Mapping[str, Any]) -> None:
+        """Go on after the document with this position; malformed lines are then numbered from there."""
+        self.position = dict(position)
+
     def close(self) -> None:
         """End the iteration before its next document."""
         self._closed = True
 
     def _lines(self, file: IO[bytes]) -> Iterator[tuple[str, Any]]:
+        offset = file.tell()
         for number, line in enumerate(file, 1):
+            offset += len(line)
+            self.position = {"offset": offset}
             if not line.strip():
                 continue
             try:
@@ -105,8 +116,9 @@ class FileSource:
         unpacker = msgpack.Unpacker(
             file, raw=False, strict_map_key=False, object_hook=numpy_or_problem, max_buffer_size=0
         )
+        begin = file.tell()
         while True:
-            start = unpacker.tell()
+            start = begin + unpacker.tell()
             try:
                 record = unpacker.unpack()
             except msgpack.OutOfData:
@@ -120,6 +132,7 @@ class FileSource:
                 self._skip(f"byte {start}", problems[0])
                 problems.clear()
             else:
+                self.position = {"offset": begin + unpacker.tell()}
                 yield f"byte {start}", record
 
     def _skip(self, where: str, detail: str) -> None:

@@ -5,9 +5,10 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...agent.types import Document, Reason, get_logger
 from ..formats import Columns, FileSpectrum, SpectrumFileError, flaw, read_spectra
@@ -39,6 +40,8 @@ class _Seen:
     """Whether the file was read or refused in this state."""
     yielded: frozenset[bytes] = frozenset()
     """Digests of the spectra that it contained when it was last yielded."""
+    before: frozenset[bytes] = frozenset()
+    """Those of the time before."""
     waits: str = ""
     """Why the file is waited for; empty once it is read."""
 
@@ -100,6 +103,18 @@ class FolderWatch:
                 if spectra := self._new(self.folder / name, seen, now):
                     yield self.folder / name, spectra
 
+    def state(self, name: str, spectra: Sequence[FileSpectrum], *, complete: bool) -> list[Any]:
+        """Return what :meth:`restore` needs of a file of which these spectra, too, were processed."""
+        seen = self._seen[name]
+        digests = {*map(_digest, spectra), *seen.before}
+        return [seen.state, sorted(digest.hex() for digest in digests), complete]
+
+    def restore(self, name: str, state: Sequence[Any]) -> None:
+        """Take a file for processed as far as another watch had processed it."""
+        (inode, size, changed), digests, complete = state
+        yielded = frozenset(map(bytes.fromhex, digests))
+        self._seen[name] = _Seen((inode, size, changed), 0.0, processed=complete, yielded=yielded)
+
     @property
     def unread(self) -> dict[str, str]:
         """Names of the files that are not read in their present state, with the reasons."""
@@ -131,8 +146,8 @@ class FolderWatch:
             seen.processed = False
             return []
         seen.waits = ""
-        before, seen.yielded = seen.yielded, frozenset(map(_digest, spectra))
-        return [spectrum for spectrum in spectra if _digest(spectrum) not in before]
+        seen.before, seen.yielded = seen.yielded, frozenset(map(_digest, spectra))
+        return [spectrum for spectrum in spectra if _digest(spectrum) not in seen.before]
 
     def _states(self) -> dict[str, State]:
         found: dict[str, State] = {}
@@ -261,14 +276,30 @@ class FolderSource:
         self._composer = RunComposer(element, edge, sample)
         self._watch = FolderWatch(folder, pattern=pattern, settle_s=settle_s, columns=columns)
         self._files = _follow(self._watch, poll_s, self._stop)
+        self.position: dict[str, Any] = {}
+        """The open run after the latest document, as ``run``, and the processed part of its file, by name."""
 
     def __iter__(self) -> Iterator[Document]:
         for path, spectra in self._files:
             for note in dict.fromkeys(note for spectrum in spectra for note in spectrum.notes):
                 log.info("read", file=str(path), note=note)
-            for spectrum in spectra:
-                yield from self._composer.add(spectrum)
-        yield from self._composer.finish()
+            for number, spectrum in enumerate(spectra, 1):
+                for name, doc in self._composer.add(spectrum):
+                    self.position = {"run": self._composer.state()}
+                    if name == "event":
+                        state = self._watch.state(path.name, spectra[:number], complete=number == len(spectra))
+                        self.position[f"file {path.name}"] = state
+                    yield name, doc
+        for document in self._composer.finish():
+            self.position = {"run": None}
+            yield document
+
+    def resume(self, position: Mapping[str, Any]) -> None:
+        """Go on after the document with this position."""
+        self._composer.restore(position.get("run"))
+        for key, state in position.items():
+            if key.startswith("file "):
+                self._watch.restore(key.removeprefix("file "), state)
 
     @property
     def unread(self) -> dict[str, str]:

@@ -19,6 +19,12 @@ from .server import Catalogue, one_line
 log = get_logger()
 
 
+_LOOK_BACK = 50
+"""Number of the latest runs among which some may be in progress."""
+_LONGEST_RUN_S = 86_400.0
+"""Age, relative to the newest run, at which a run without a stop has broken off, s."""
+
+
 class TiledEndpoint(Catalogue):
     """A catalogue of runs on a Tiled server."""
 
@@ -65,6 +71,10 @@ class TiledSource:
         self._since = float("-inf")
         self.connected = False
         """Whether the catalogue answered when it was last asked."""
+        self.position: dict[str, Any] = {}
+        """What changed with the latest document: the yielded part of each run, by its uid; null: forgotten."""
+        self._moved: dict[str, Any] = {}
+        """Changes that the next document reports."""
 
     def connect(self) -> None:
         """Open the catalogue.
@@ -82,17 +92,35 @@ class TiledSource:
         self._wait_for_server()
         try:
             catalogue = self.endpoint.open()
-            latest = catalogue.sort(("start.time", -1)).values().head(max(self.endpoint.past, 1))
+            latest = catalogue.sort(("start.time", -1)).values().head(max(self.endpoint.past, _LOOK_BACK))
         except Exception as error:  # httpx and Tiled raise many types of exception
             raise EndpointUnreachable(self.endpoint.uri, one_line(error)) from None
-        for run in latest:
-            start = _start(run)
-            self._since = min(_time(start), self._since if self._since > float("-inf") else float("inf"))
-            if self.endpoint.past == 0 and _stopped(run):
-                self._done[str(start.get("uid"))] = _time(start)
+        newest = max((_time(_start(run)) for run in latest), default=0.0)
+        for number, run in enumerate(latest):
+            uid, begun = str(_start(run).get("uid")), _time(_start(run))
+            if number < self.endpoint.past or (not _stopped(run) and newest - begun < _LONGEST_RUN_S):
+                self._open[uid] = _Followed(begun)
+            else:
+                self._done[uid] = begun
+        self._forget_old_runs()
         self._catalogue = catalogue
         self.connected = True
         log.info("listening", endpoint=self.endpoint.uri, runs=len(catalogue))
+
+    def resume(self, position: Mapping[str, Any]) -> None:
+        """Go on with the runs that were in progress, and with those that began meanwhile.
+
+        What was yielded of a run since its last complete reading is yielded again.
+        """
+        if not position:
+            return
+        self._open, self._done = {}, {}  # what connect found may have ended unread
+        for uid, (begun, over, events, rows) in position.items():
+            if over:
+                self._done[uid] = begun
+            else:
+                self._open[uid] = _Followed(begun, rows=rows, events=events)
+        self._forget_old_runs()
 
     def __iter__(self) -> Iterator[Document]:
         """Yield documents until ``close`` or, without ``follow``, until the end of the last run."""
@@ -174,13 +202,22 @@ class TiledSource:
                     doc = _further(doc, followed.rows)
                 if doc and (key := f"{name}/{doc.get('uid')}") not in followed.seen:
                     followed.seen.add(key)
+                    if name in ("start", "stream_datum", "stop"):
+                        self._moved[uid] = [begun, name == "stop", dict(followed.events), dict(followed.rows)]
+                    self.position, self._moved = self._moved, {}
                     yield name, doc
+        self._moved[uid] = [begun, over, dict(followed.events), dict(followed.rows)]
         if over:
             del self._open[uid]
             self._done[uid] = begun
-            begins = [f.begun for f in self._open.values()]
-            self._since = min(begins) if begins else max(self._done.values())
-            self._done = {u: t for u, t in self._done.items() if t >= self._since}
+            self._forget_old_runs()
+
+    def _forget_old_runs(self) -> None:
+        """Request only runs since the oldest one in progress, and forget those before."""
+        begins = [followed.begun for followed in self._open.values()]
+        self._since = min(begins, default=max(self._done.values(), default=self._since))
+        self._moved |= {uid: None for uid, begun in self._done.items() if begun < self._since}
+        self._done = {uid: begun for uid, begun in self._done.items() if begun >= self._since}
 
 
 def _further(doc: dict[str, Any], rows: dict[str, int]) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """Estimates → decisions → control."""
 
-from .dispatch import ControlSettings, Dispatcher
+from .dispatch import ControlSettings
+from .requests import FINAL_STATUSES, Requests
 from .rules import Rule, Rules
 
 __all__ = [
+    "FINAL_STATUSES",
     "ControlSettings",
-    "Dispatcher",
+    "Requests",
     "Rule",
     "Rules",
 ]

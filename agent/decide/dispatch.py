@@ -66,19 +66,24 @@ class Dispatcher:
         self._urgent = _Lane("dispatcher-urgent", self._work)
         self._lanes = self._ordinary, self._urgent
 
+    def screen(self, decision: Decision) -> Decision:
+        """Return a proposed decision as it is published first: with a reason if it remains advice, never sent."""
+        off = decision.action != "notify" and not self._settings.enabled
+        return replace(decision, status_reason="controls are off: advice only") if off else decision
+
     def submit(self, decision: Decision) -> Decision:
         """Accept a proposed decision, from any thread, without blocking.
 
         Returns
         -------
-        The decision with its first status: unchanged, ``proposed`` with a reason if controls are off, or ``expired``
-        after ``close``. ``on_status`` receives all later statuses.
+        The decision with its first status: that of ``screen``, or ``expired`` after ``close``. ``on_status``
+        receives all later statuses.
         """
         with self._settled:
             if self._closing:
                 return replace(decision, status="expired", status_reason="the agent is closing")
-            if decision.action != "notify" and not self._settings.enabled:
-                return replace(decision, status_reason="controls are off: advice only")
+            if (screened := self.screen(decision)).status_reason:
+                return screened
             self._pending += 1
             lane = self._urgent if decision.action in URGENT_ACTIONS else self._ordinary
             lane.waiting.put(decision)

@@ -8,7 +8,7 @@ from typing import Any
 from cachetools import LRUCache
 from pydantic import Field
 
-from ..types import Action, Decision, Estimate, Frame, Settings, get_logger
+from ..types import Action, Decision, Estimate, Frame, Memory, Settings, get_logger
 from .triggers import SeriesPoint, Trigger, Watch, start_watch
 
 _log = get_logger()
@@ -72,7 +72,7 @@ class Rules:
             if point is None:
                 continue
             if rule.name not in watches:
-                watches[rule.name] = start_watch(rule.trigger, self._units.get(rule.trigger.descriptor, ""))
+                watches[rule.name] = self._start_watch(rule)
             verdict = watches[rule.name](point)
             if verdict is None:
                 continue
@@ -101,6 +101,30 @@ class Rules:
         self._decisions.pop(run_uid, None)
         for key in [key for key in self._watches if key[0] == run_uid]:
             del self._watches[key]
+
+    def memory(self, frame: Frame) -> Memory:
+        """Return the states of a frame's series and run."""
+        watches = self._watches.get((frame.series, frame.element, frame.edge), {})
+        counts = self._decisions.get(frame.run_uid, {})
+        states = {name: watch.state() for name, watch in watches.items()}
+        memory: Memory = {(frame.series, "rules", frame.element, frame.edge): states} if states else {}
+        return memory | {(frame.run_uid, "decisions"): dict(counts)} if counts else memory
+
+    def restore(self, memory: Memory) -> None:
+        """Continue with the states of :meth:`memory`."""
+        for (series, owner, *absorber), states in memory.items():
+            if owner == "decisions":
+                self._decisions[series or ""] = Counter(states)
+            elif owner == "rules":
+                element, edge = absorber
+                watches = self._watches.setdefault((series or "", element, edge), {})
+                for rule in self._rules:
+                    if rule.name in states:
+                        watches[rule.name] = self._start_watch(rule)
+                        watches[rule.name].restore(states[rule.name])
+
+    def _start_watch(self, rule: Rule) -> Watch:
+        return start_watch(rule.trigger, self._units.get(rule.trigger.descriptor, ""))
 
     def _point(self, rule: Rule, frame: Frame, estimate: Estimate) -> SeriesPoint | None:
         trigger = rule.trigger

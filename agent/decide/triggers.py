@@ -2,9 +2,9 @@
 
 import math
 from bisect import insort
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, assert_never
+from typing import Annotated, Any, Literal, assert_never
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -132,10 +132,6 @@ class Verdict:
     """(frame uid, value) pairs in time order; evenly selected from a long window."""
 
 
-Watch = Callable[[SeriesPoint], Verdict | None]
-"""A trigger that follows one series and keeps the necessary points of its past."""
-
-
 class _PointSeries:
     """Points of one sample in time order."""
 
@@ -160,6 +156,15 @@ class _PointSeries:
         self.points[:] = sorted(self._late, key=lambda p: p.time)
         self._late.clear()
         return None
+
+    def state(self) -> list[Any]:
+        """Return what :meth:`restore` needs."""
+        return [[(p.uid, p.time, p.value, p.sigma) for p in points] for points in (self.points, self._late)]
+
+    def restore(self, state: list[Any]) -> None:
+        """Continue where another series had this state."""
+        for points, saved in zip((self.points, self._late), state, strict=True):
+            points[:] = [SeriesPoint(*point) for point in saved]
 
     def arrays(self) -> tuple[Array, Array]:
         """Return times and values, (n,) each; a series of 100 points or more is reduced to 50 block medians."""
@@ -220,6 +225,15 @@ class ThresholdWatch:
         verdict = Verdict(confidence, self._reason(value, sigma, dwell_s), _evidence(self._series.points))
         self._armed, self._dwell_frames = False, 0
         return verdict
+
+    def state(self) -> list[Any]:
+        """Return what :meth:`restore` needs."""
+        return [self._series.state(), self._armed, self._dwell_frames, self._dwell_start]
+
+    def restore(self, state: list[Any]) -> None:
+        """Continue where another watch had this state."""
+        series, self._armed, self._dwell_frames, self._dwell_start = state
+        self._series.restore(series)
 
     def _beyond(self, value: float) -> float:
         above, below = self._settings.above, self._settings.below
@@ -297,6 +311,15 @@ class PlateauWatch:
         )
         return Verdict(confidence, reason, _evidence(points))
 
+    def state(self) -> list[Any]:
+        """Return what :meth:`restore` needs."""
+        return [self._series.state(), self._armed]
+
+    def restore(self, state: list[Any]) -> None:
+        """Continue where another watch had this state."""
+        series, self._armed = state
+        self._series.restore(series)
+
     def _trim(self) -> list[SeriesPoint]:
         points, settings = self._series.points, self._settings
         if settings.frames is not None:
@@ -320,6 +343,10 @@ def _without_pauses(time: Array) -> Array:
     steps = np.diff(time)
     longest = _MAX_STEP * float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
     return np.concatenate([[0.0], np.minimum(steps, longest).cumsum()])
+
+
+Watch = ThresholdWatch | PlateauWatch
+"""A trigger that follows one series and keeps the necessary points of its past."""
 
 
 def _probability_positive(mean: float, sigma: float) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import Array, Estimator
+from ..types import Array, Estimator, Memory
 
 _SLOPE_INTERVAL_FRAMES = 50  # slopes change slowly along a series
 _MAX_SERIES = 1000  # remembered at a time
@@ -167,3 +167,20 @@ class EnergyUncertainty:
             domain_sd = np.hypot(model.edge.scale_sd * per_scale, model.edge.amplitude_sd * per_amplitude)
             sds[name] = np.hypot(total * per_ev, domain_sd)
         return sds
+
+    def memory(self, series: str, model: Estimator) -> Memory:
+        """Return the state of a series."""
+        known = self._series.get((model.name, series))
+        return {} if known is None else {(series, "slopes", model.name): [known.left, dict(known.slopes)]}
+
+    def restore(self, memory: Memory) -> None:
+        """Continue with the states of :meth:`memory`."""
+        for (series, owner, *model), state in memory.items():
+            if owner == "slopes":
+                left, named = state
+                slopes = {
+                    name: (per_ev, per_scale, per_amplitude)
+                    for name, (per_ev, per_scale, per_amplitude) in named.items()
+                }
+                self._series[(model[0] or "", series)] = _Series(left, slopes)
+                self._latest[model[0] or ""] = slopes

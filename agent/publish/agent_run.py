@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import event_model
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import Array, Decision, DescriptorEstimate, Estimate, Frame, Scan, SetAside, get_logger
+from ..types import Array, Decision, DescriptorEstimate, Estimate, Frame, Memory, Scan, SetAside, get_logger
 
 _log = get_logger()
 
@@ -84,6 +84,18 @@ class Provenance:
     """(G,) eV relative to the element's tabulated edge; configuration of the ``spectra`` stream."""
 
 
+@dataclass(frozen=True, slots=True)
+class PastRun:
+    """A run of the agent that an earlier process began and did not end."""
+
+    start: Mapping[str, Any]
+    descriptors: Sequence[Mapping[str, Any]]
+    counts: Mapping[str, int]
+    """Number of Events of each stream."""
+    latest: float
+    """Time of its newest Event, or of its start, Unix s."""
+
+
 class AgentRun:
     """One run of the agent for the run that it watches.
 
@@ -99,6 +111,7 @@ class AgentRun:
     emit : receives each document, ``(name, doc)``
     spectra : whether to publish the aligned spectra
     scan : sample, number and file of the watched run
+    past : run that goes on, with its uids and numbers; its start and Descriptors are not emitted again
     """
 
     def __init__(
@@ -109,22 +122,44 @@ class AgentRun:
         *,
         spectra: bool = True,
         scan: Scan | None = None,
+        past: PastRun | None = None,
     ) -> None:
         self._provenance, self._scan = provenance, scan or Scan()
         self._units = {**_UNITS, **provenance.units}
         self._emit = emit
         self._spectra = spectra
-        self._latest = float(start["time"])
+        self._known = past.descriptors if past is not None else ()
+        self._counters = {name: count + 1 for name, count in past.counts.items()} if past is not None else {}
+        if past is not None:
+            metadata = dict(past.start)
+            uid, self._latest = metadata.pop("uid"), past.latest
+            at = metadata.pop("time")
+        else:
+            metadata, uid = _metadata(start, provenance, self._scan), None
+            at = self._latest = float(start["time"])
         # The tests validate the documents; validation here would take longer than the estimate.
         bundle = event_model.compose_run(
-            time=self._latest, metadata=_metadata(start, provenance, self._scan), validate=False
+            uid=uid, time=at, metadata=metadata, validate=False, event_counters=self._counters
         )
+        bundle.compose_descriptor.streams.update(dict.fromkeys(self._counters, ()))  # else counted from 1 again
         self._compose_descriptor = bundle.compose_descriptor
         self._compose_stop = bundle.compose_stop
         self._streams: dict[tuple[Any, ...], tuple[event_model.ComposeEvent, tuple[str, ...]]] = {}
         self._closed = False
+        self._remembered: dict[str, int] | None = None
+        """Numbers of Events at the last call of ``memory``."""
+        self._parent_uid: str = bundle.start_doc["parent_uid"]  # type: ignore[typeddict-item]
         self.uid: str = bundle.start_doc["uid"]
-        emit("start", dict(bundle.start_doc))
+        if past is None:
+            emit("start", dict(bundle.start_doc))
+
+    def memory(self) -> Memory:
+        """Return the numbers of Events, if they changed since the last call."""
+        counts = {name: following - 1 for name, following in self._counters.items()}
+        if counts == self._remembered:
+            return {}
+        self._remembered = counts
+        return {(self._parent_uid, "run", self.uid): [counts, self._latest]}
 
     def frame(
         self,
@@ -292,6 +327,11 @@ class AgentRun:
     def _describe(self, layout: tuple[Any, ...], keys: dict[str, Any], time: float, **more: Any) -> None:
         if self._closed:
             return
+        known = next((d for d in self._known if d["name"] == layout[0] and d["data_keys"] == keys), None)
+        if known is not None:
+            compose = event_model.ComposeEvent(descriptor=dict(known), event_counters=self._counters)  # type: ignore[arg-type]
+            self._streams[layout] = compose, tuple(keys)
+            return
         more.setdefault("object_keys", {"xas_agent": list(keys)})
         bundle = self._compose_descriptor(name=layout[0], data_keys=keys, time=time, validate=False, **more)
         self._streams[layout] = bundle.compose_event, tuple(keys)
@@ -310,6 +350,25 @@ class AgentRun:
             validate=False,
         )
         self._emit("event", dict(event))
+
+
+def decision_of(event: Mapping[str, Any], run_uid: str) -> Decision:
+    """Return the decision of an Event of ``decisions``."""
+    data = event["data"]
+    return Decision(
+        id=data["id"],
+        rule=data["rule"],
+        action=data["action"],
+        reason=data["reason"],
+        run_uid=run_uid,
+        time=event["time"],
+        confidence=data["confidence"],
+        evidence=tuple((uid, value) for uid, value in json.loads(data["evidence"])),
+        status=data["status"],
+        status_reason=data["status_reason"],
+        scan=Scan(sample=data["sample"], scan_id=data["scan_id"], file=data["file"]),
+        args=json.loads(data["args"]),
+    )
 
 
 def _metadata(start: Mapping[str, Any], provenance: Provenance, scan: Scan) -> dict[str, Any]:

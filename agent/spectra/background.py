@@ -47,6 +47,10 @@ class SeriesBackground:
         if np.isfinite(background).all():
             self._frames.append(background)
 
+    def state(self) -> list[list[float]]:
+        """Return the terms of the frames, oldest first, for :meth:`add`."""
+        return [terms.tolist() for terms in self._frames]
+
     def background(self) -> Array:
         """(4,) terms; NaN before the first frame. The edge step is NaN if it varies from frame to frame."""
         if not self._frames:

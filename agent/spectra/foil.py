@@ -101,6 +101,16 @@ class FoilTrack:
         self._line = None
         return self._at(time)
 
+    def state(self) -> list[list[tuple[float, float, float]]]:
+        """Return what :meth:`restore` needs."""
+        return [list(self._trend), self._off_trend]
+
+    def restore(self, state: list[list[tuple[float, float, float]]]) -> None:
+        """Continue where another track had this state."""
+        self._trend.extend(state[0])
+        self._off_trend = list(state[1])
+        self._line = None
+
     def _at(self, time: float, flag: Flag | None = None) -> EnergyCalibration:
         if not self._trend:
             return EnergyCalibration(np.nan, np.nan)

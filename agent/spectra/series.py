@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from cachetools import LRUCache
 
-from ..types import NO_TABLES, Array, Estimator, Frame, Tabulated
+from ..types import NO_TABLES, Array, Estimator, Frame, Memory, Tabulated
 from .align import Aligned, align, find_configured_glitches
 from .background import SeriesBackground
 from .batch import Batch
@@ -93,6 +93,28 @@ class SeriesAlignment:
         flags = tuple(a + b for a, b in zip(aligned.flags, glitches.flags, strict=True))
         quantities = {**aligned.quantities, "glitches": glitches.count.astype(float)}
         return replace(aligned, flags=flags, repaired=glitches.found, quantities=quantities)
+
+    def memory(self, frame: Frame, model: Estimator) -> Memory:
+        """Return the states of a frame's series and of its model's foil."""
+        series, track = self._series_of(frame, model), self._foils.get(model.name)
+        kept = [series.background.state(), list(series.earlier), series.energies]
+        key = (frame.series, "alignment", model.name, frame.formula, "normalised" if frame.normalised else "")
+        return {key: kept} if track is None else {key: kept, ("", "foil", model.name): track.state()}
+
+    def restore(self, memory: Memory) -> None:
+        """Continue with the states of :meth:`memory`."""
+        for (name, owner, *more), state in memory.items():
+            if owner == "foil":
+                self._foils[more[0] or ""] = track = FoilTrack(self._settings.foil)
+                track.restore(state)
+            elif owner == "alignment":
+                model, formula, normalised = more
+                series = self._series[(model, name, formula, bool(normalised))] = _Series()
+                for terms in state[0]:
+                    series.background.add(np.array(terms))
+                if self._settings.glitches is not None:
+                    series.earlier = deque(state[1], self._settings.glitches.earlier_frames)
+                    series.energies = state[2]
 
     def _batch(self, frames: Sequence[Frame]) -> Batch:
         energies = [f.energy for f in frames]

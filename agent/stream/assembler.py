@@ -36,7 +36,10 @@ class FrameAssembler:
         self._runs: dict[str, RunAssembler] = {}
         self.points: tuple[int, int] | None = None
         """Number of points of the newest step scan in progress, and of the planned ones (0 if unknown)."""
-        self._samples: LRUCache[str, dict[str, float]] = LRUCache(MAX_SAMPLES)
+        self.samples: LRUCache[str, dict[str, float]] = LRUCache(MAX_SAMPLES)
+        """Parameters that robot runs recorded, by ``sample_uid``."""
+        self.past: dict[str, dict[str, list[int]]] = {}
+        """Positions by run and stream at which an earlier process had read the runs."""
 
     def __call__(self, document: RunDocument) -> list[FrameOutcome]:
         """Process one document; return the frames that it completes and the data that it shows to be unusable."""
@@ -47,6 +50,11 @@ class FrameAssembler:
             detail = f"{document.name}: {type(error).__name__} {error}"[:300]
             out.append(SetAside("", str(document.doc.get("uid", "")), 0.0, Reason.MALFORMED_DOCUMENT, detail))
         return out
+
+    def positions(self, uid: str) -> dict[str, list[int]] | None:
+        """Return how far a run is read, as :meth:`RunAssembler.positions` does."""
+        run = self._runs.get(uid)
+        return None if run is None else run.positions()
 
     def _read(self, document: RunDocument) -> Iterator[FrameOutcome]:
         uid = document.run.uid
@@ -66,7 +74,8 @@ class FrameAssembler:
 
     def _start(self, document: RunDocument) -> None:
         info = document.run
-        made = RunAssembler(info, self._fields, self._samples, self._unread, self.thinning)
+        past = self.past.pop(info.uid, None)
+        made = RunAssembler(info, self._fields, self.samples, self._unread, self.thinning, past)
         run = self._runs.setdefault(info.uid, made)
         run.begin(info)
         for earlier in self._runs.values():  # a robot run whose stop was lost has ended when its sample is measured
@@ -77,4 +86,4 @@ class FrameAssembler:
         """Keep the sample parameters that a robot run recorded."""
         sample = run.info.sample_uid
         if sample is not None and run.parameters and not run.measures:
-            self._samples[sample] = {**self._samples.get(sample, {}), **run.parameters}
+            self.samples[sample] = {**self.samples.get(sample, {}), **run.parameters}

@@ -60,6 +60,8 @@ class Book:
         element, edge = element_and_edge(fields, {})
         self.no_run = RunInfo("", element=element, edge=edge)
         """The run of documents without a run."""
+        self.past: dict[str, dict[str, list[int]]] = {}
+        """Positions by run and stream, as in ``positions``, at which an earlier process had read the runs."""
         self._deadlines = Deadlines()
         self._runs = Runs()
         self._descriptors: dict[str, StreamRecord] = {}
@@ -208,7 +210,7 @@ class Book:
         if len(run.descriptors) >= MAX_DESCRIPTORS:
             raise ValueError(f"run {run.uid} has more than {MAX_DESCRIPTORS} descriptors")
         self._runs.count_bytes(run, doc)
-        stream = run.streams.get(name) or StreamRecord(run, name, self._reads(name))
+        stream = run.streams.get(name) or self._new_stream(run, name)
         stream.describe(keys)
         if run.info is None:
             if not self._hold(run.held, run.uid, document):
@@ -224,6 +226,23 @@ class Book:
             self._pass_on(stream, document)
         self._release(self._orphans.pop(uid, []))
         self._finish_if_complete(run)
+
+    def _new_stream(self, run: RunRecord, name: str) -> StreamRecord:
+        stream = StreamRecord(run, name, self._reads(name))
+        if position := self.past.get(run.uid, {}).get(name):
+            stream.order.restore(position[0], position[1])
+            run.events += position[1]
+        return stream
+
+    def positions(self, uid: str) -> dict[str, list[int]] | None:
+        """Return the numbers up to which, and how many of which, the Events of each stream of a run have come.
+
+        None if the run is over or waits for documents, or its data are in files.
+        """
+        run = self._runs.open.get(uid)
+        if run is None or run.stop is not None or run.held or any(s.external for s in run.streams.values()):
+            return None
+        return {name: [s.order.ready, s.order.count - s.order.ahead] for name, s in run.streams.items()}
 
     def _stop(self, document: Received) -> None:
         run = self._run(document.doc["run_start"])

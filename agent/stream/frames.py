@@ -61,7 +61,8 @@ class RunFrames:
     ) -> None:
         self.info = info
         self._settings, self._samples, self._thinning = settings, samples, thinning
-        self._count = 0
+        self.count = 0
+        """Number of frames and of notes in place of a frame."""
         self._fragments = RepeatedNotes()
         """Groups of points too small for a sweep; energies in disorder give hundreds."""
         self._sweeps: dict[str, int] = {}
@@ -170,8 +171,8 @@ class RunFrames:
 
     def set_aside(self, uid: str, time: float, reason: Reason, detail: str, file: str = "") -> SetAside:
         """Return a note in place of the next frame."""
-        self._count += 1
-        return SetAside(self.info.uid, uid, time, reason, detail, self._count, file)
+        self.count += 1
+        return SetAside(self.info.uid, uid, time, reason, detail, self.count, file)
 
     def _frame(
         self,
@@ -185,11 +186,11 @@ class RunFrames:
         scan: Scan,
         points_missing: int = 0,
     ) -> Frame:
-        self._count += 1
+        self.count += 1
         return Frame(
             uid=uid,
             run_uid=self.info.uid,
-            seq_num=self._count,
+            seq_num=self.count,
             time=time,
             energy=spectrum.energy,
             mu=spectrum.mu,

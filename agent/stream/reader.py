@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from ..fields import FieldSettings, SeriesSettings
-from ..types import Frame, Received, RunDocument, RunInfo, SetAside, Stage
+from ..types import Frame, Memory, Received, RunDocument, RunInfo, SetAside, Stage
 from .assembler import FrameAssembler
 from .book import Book
 from .fly import FlyJoiner, FlySettings
@@ -40,6 +40,7 @@ class FrameReader:
         series: SeriesSettings | None = None,
     ) -> None:
         fields = fields or FieldSettings()
+        self._joins = fly is not None
         joiner = (FlyJoiner(fly, fields),) if fly is not None else ()
         self._stages: tuple[Stage, ...] = (*stages, *joiner)
         self._book = Book(
@@ -56,6 +57,30 @@ class FrameReader:
     def waiting(self) -> bool:
         """Whether the book or a stage waits for documents or holds some back."""
         return self._book.waiting or any(stage.waiting for stage in self._stages)
+
+    def positions(self, uid: str) -> Memory:
+        """Return the Events of a run that are not needed any more; empty if all are needed to go on.
+
+        The state of a stream, by name, begins with the ``seq_num`` up to which they are not needed. It holds if the
+        frames and notes that were returned so far have been dealt with.
+        """
+        come, read = self._book.positions(uid), self._assembler.positions(uid)
+        if come is None or read is None or self._joins:
+            return {}
+        return {(uid, "position"): {name: position for name, position in (come | read).items() if position}}
+
+    def memory(self, sample_uid: str) -> Memory:
+        """Return what is known of a sample."""
+        parameters = self._assembler.samples.get(sample_uid)
+        return {("", "sample", sample_uid): parameters} if parameters else {}
+
+    def restore(self, memory: Memory) -> None:
+        """Continue with the states of :meth:`memory`."""
+        for (run, owner, *sample), state in memory.items():
+            if owner == "sample":
+                self._assembler.samples[sample[0] or ""] = state
+            elif owner == "position":
+                self._assembler.past[run or ""] = self._book.past[run or ""] = state
 
     def answer_every(self, nth: int) -> None:
         """Make a frame of every ``nth`` spectrum only, and set the others aside for ``OVERLOAD``."""

@@ -36,6 +36,8 @@ class StreamRecord:
     order: SequenceNumbers = field(default_factory=SequenceNumbers)
     external_keys: int = 0
     """Number of data keys whose values arrive as StreamDatums."""
+    external: bool = False
+    """Whether data keys have their values in files."""
     with_events: bool = False
     """Whether other data keys arrive in Events."""
     rows: int = 0
@@ -44,6 +46,7 @@ class StreamRecord:
 
     def describe(self, keys: Mapping[str, Mapping[str, Any]]) -> None:
         """Add the data keys of a descriptor."""
+        self.external |= any("external" in about for about in keys.values())
         external = sum(about.get("external") == "STREAM:" for about in keys.values())
         self.external_keys = max(self.external_keys, external)
         self.with_events |= external < len(keys)

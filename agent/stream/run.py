@@ -73,6 +73,25 @@ class SpectrumStream:
     report_from: float = -np.inf
     """Arrival time from which further ones are reported, monotonic seconds."""
 
+    def position(self) -> list[int] | None:
+        """Return the number up to which no Event is needed any more, and what else :meth:`restore` needs.
+
+        It is empty if all Events are needed, and None while frames beyond a gap, or none, have come of them.
+        """
+        if self.points is not None:
+            return self.points.state()
+        if self.fields.formula is None:
+            return []
+        return None if self.waiting or self.order.ahead else [self.order.ready, self.order.count, self.reported]
+
+    def restore(self, position: list[int]) -> None:
+        """Go on after the Events of this position."""
+        if self.points is not None:
+            self.points.restore(position)
+        else:
+            ready, count, self.reported = position
+            self.order.restore(ready, count)
+
 
 @dataclass(slots=True)
 class StreamDescriptor:
@@ -99,6 +118,7 @@ class RunAssembler:
     samples : parameters that robot runs recorded, by ``sample_uid``; frames carry those of their sample
     unread : reports streams that are not read, each once over all runs
     thinning : frames that are left out under overload
+    past : positions by stream, as in ``positions``, at which an earlier process had read the run
     """
 
     def __init__(
@@ -108,6 +128,7 @@ class RunAssembler:
         samples: Mapping[str, Mapping[str, float]],
         unread: UnreadStreams,
         thinning: Thinning,
+        past: Mapping[str, list[int]] | None = None,
     ) -> None:
         self.info = info
         self.stop: Doc | None = None
@@ -119,6 +140,11 @@ class RunAssembler:
         self._streams: dict[str, SpectrumStream] = {}
         self._settings = settings
         self._frames = RunFrames(info, settings, samples, thinning)
+        self._past = past or {}
+        if self._past:
+            (self._frames.count,) = self._past[""]
+        self._as_announced = True
+        """Whether the descriptors alone decided how their streams are read."""
         self._grid: Array | None = None
         self._grids_differ = False
         self._late = RepeatedNotes()
@@ -160,6 +186,7 @@ class RunAssembler:
             yield SetAside(self.info.uid, doc["uid"], document_time(doc), fields.reason, fields.detail)
         if fields is None or (isinstance(fields, StreamFields) and fields.energy is None and fields.grid is None):
             descriptor.candidates = energy_candidates(self._settings, doc, self.info.start)
+            self._as_announced &= not descriptor.candidates
             self.measures |= bool(descriptor.candidates)
         if isinstance(fields, StreamFields):
             yield from self._read_as(descriptor, fields)
@@ -182,6 +209,8 @@ class RunAssembler:
                 edge=self.info.edge,
                 **self.info.scan.named(),
             )
+            if name in self._past:
+                stream.restore(self._past[name])
             if missing := find_missing_fields(self._settings, [doc], FOIL_ROLES):
                 _log.warning("field missing, read without", run=self.info.uid, stream=name, **missing)
         elif fields != stream.fields and "step" in (fields.form, stream.fields.form):
@@ -234,6 +263,7 @@ class RunAssembler:
         corrected = with_measured_form(descriptor.doc, descriptor.fields.energy, doc["data"])
         if corrected is not None:
             del self._streams[descriptor.name]
+            self._as_announced = False
             yield from self.open(corrected)
 
     def _guess_energy(self, descriptor: StreamDescriptor, doc: Doc, received: float) -> Iterator[FrameOutcome]:
@@ -287,6 +317,16 @@ class RunAssembler:
         for descriptor in self._descriptors.values():
             if self._settings.reads(descriptor.name) and descriptor.events >= min_events and not descriptor.unread:
                 self._unread.report(self.info.uid, descriptor.name, descriptor.doc["data_keys"])
+
+    def positions(self) -> dict[str, list[int]] | None:
+        """Return how far each stream of spectra is read, and for the stream "" the number of frames.
+
+        None while another reader could not go on from there.
+        """
+        positions = {name: stream.position() for name, stream in self._streams.items()}
+        if not (self._as_announced and positions) or None in positions.values():
+            return None
+        return {"": [self._frames.count]} | {name: position or [] for name, position in positions.items()}
 
     def finish(self, stop: Doc) -> Iterator[FrameOutcome]:
         """Return the frames that the end of the run completes; ``stop`` is empty if it did not arrive."""
@@ -348,6 +388,9 @@ class RunAssembler:
         """Report the Events that are missing by now, except those of earlier reports."""
         lost, stream.reported = missing - stream.reported, missing
         detail = f"{lost} events of stream {stream.name} did not arrive"
+        if stream.order.gaps:
+            detail += f": seq_num {', '.join(stream.order.gaps)}"
+            stream.order.gaps.clear()
         return SetAside(self.info.uid, self.info.uid, time, Reason.EVENTS_LOST, detail, count=lost)
 
     def _nothing_came(self, stream: SpectrumStream, announced: int | None, stop: Doc) -> SetAside:

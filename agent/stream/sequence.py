@@ -1,6 +1,7 @@
 """Orders the Events of one stream by their ``seq_num`` and divides them into sweeps."""
 
 import itertools
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -21,6 +22,8 @@ MIN_HOLE_POINTS = 3
 """Number of neighbouring lost points that make a hole. The points on its two sides never form a usable frame."""
 MAX_NUMBERS_AHEAD = 1024
 """Number of Events beyond a gap, in any order, after which the gap is given up. Each costs a search among them."""
+MAX_GAPS = 5
+"""Number of gaps that a report names."""
 MAX_LOST_NUMBERS = 4096
 """Number of lost numbers that are remembered, to distinguish a late Event from a repeated one."""
 
@@ -38,6 +41,18 @@ class SequenceNumbers:
         self._lost: FIFOCache[int, None] = FIFOCache(MAX_LOST_NUMBERS)
         self._highest = 0
         self._quiet = 0
+        self.gaps: deque[str] = deque(maxlen=MAX_GAPS)
+        """The last gaps that were given up, in words; whoever reports them removes them."""
+
+    @property
+    def ahead(self) -> int:
+        """Number of numbers beyond a gap."""
+        return len(self._above)
+
+    def restore(self, ready: int, count: int) -> None:
+        """Go on where ``count`` of the numbers up to ``ready`` have arrived, and none beyond."""
+        self.ready = self._highest = ready
+        self.count = count
 
     def accept(self, seq: int) -> bool:
         """Record a number; return False if it was recorded before."""
@@ -79,6 +94,7 @@ class SequenceNumbers:
 
     def _give_up_to(self, seq: int) -> None:
         self._lost.update(dict.fromkeys(range(max(self.ready + 1, seq - MAX_LOST_NUMBERS), seq)))
+        self.gaps.append(f"{self.ready + 1}" if seq == self.ready + 2 else f"{self.ready + 1}–{seq - 1}")
         self.ready = seq - 1
 
     def _advance(self) -> None:
@@ -169,6 +185,22 @@ class PointBuffer:
         self._bytes += size_of(point.data)
         self._first = min(seq, self._first)
         return True
+
+    def state(self) -> list[int]:
+        """Return the number up to which points are in returned sweeps or lost, and what else :meth:`restore` needs.
+
+        It is empty before the first sweep.
+        """
+        if self._done < 0:
+            return []
+        flags = int(self._torn), int(self._overfull)
+        return [self._done, self.order.count - len(self._points), self._last, self._number, self._first, *flags]
+
+    def restore(self, state: list[int]) -> None:
+        """Go on after the sweeps that another buffer with this state had returned."""
+        self._done, count, self._last, self._number, self._first, torn, overfull = state
+        self._torn, self._overfull, self._checked = bool(torn), bool(overfull), self._done
+        self.order.restore(self._done, count)
 
     def closed(self) -> list[Sweep]:
         """Return the sweeps after which the energy has changed direction."""

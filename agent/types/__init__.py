@@ -8,8 +8,9 @@ from .estimate import DescriptorEstimate, Estimate
 from .frame import Direction, Document, Formula, Frame, Received, SetAside
 from .grid import Grid, bin_means, right_index
 from .log import LOGGER_NAME, Logger, get_logger, line_of
+from .memory import Memory
 from .numbers import as_count, as_number, as_numbers, unwrap
-from .protocols import URGENT_ACTIONS, Action, Control, Estimator, Reply, Source, Stage, Status
+from .protocols import URGENT_ACTIONS, Action, Control, DurableSource, Estimator, Reply, Source, Stage, Status
 from .reasons import Flag, Reason, Refusal
 from .robust import MAD_TO_SD, hodges_lehmann, mad_sd, median, nan_median, theil_sen
 from .run import RunDocument, RunInfo
@@ -36,6 +37,7 @@ __all__ = [
     "DescriptorEstimate",
     "Direction",
     "Document",
+    "DurableSource",
     "Edge",
     "Estimate",
     "Estimator",
@@ -45,6 +47,7 @@ __all__ = [
     "Grid",
     "InputError",
     "Logger",
+    "Memory",
     "Reason",
     "Received",
     "Refusal",

@@ -19,6 +19,8 @@ class Received:
     name: str
     doc: dict[str, Any]
     at: float
+    position: Mapping[str, Any] | None = None
+    """What changed in the position of its source, if the source can go on from there after a restart."""
 
 
 Direction = Literal["rising", "falling"]

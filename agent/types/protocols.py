@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,20 @@ class Source(Protocol):
 
     def close(self) -> None:
         """End the iteration, from any thread."""
+        ...
+
+
+@runtime_checkable
+class DurableSource(Source, Protocol):
+    """A source that goes on at its own place after a restart."""
+
+    @property
+    def position(self) -> Mapping[str, Any]:
+        """What the latest document changed in the source's position: JSON values by key."""
+        ...
+
+    def resume(self, position: Mapping[str, Any]) -> None:
+        """Go on after the document with this position; an empty one is that of a new source."""
         ...
 
 

@@ -16,7 +16,8 @@ ConfigOption = Annotated[
 OutOption = Annotated[
     Path | None,
     typer.Option(
-        "--out", help="Folder for documents, tables, summary and figure: new, or without an earlier session."
+        "--out",
+        help="Folder for documents, tables, summary and figure: new, or that of the same run command, which goes on.",
     ),
 ]
 ModelOption = Annotated[
@@ -40,7 +41,8 @@ ColumnOption = Annotated[
 SourceOption = Annotated[
     str | None,
     typer.Option(
-        help="Source of documents: zmq://HOST:PORT of a bluesky proxy's out-port, or tiled://HOST:PORT/PATH."
+        help="Source of documents: zmq://HOST:PORT of a bluesky proxy's out-port, tiled://HOST:PORT/PATH, or for run "
+        "a file of documents (.jsonl or .msgpack)."
     ),
 ]
 PresetOption = Annotated[

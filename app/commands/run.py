@@ -27,6 +27,7 @@ from .options import (
     StrictOption,
 )
 from .process import set_up_torch
+from .resume import earlier_options, keep_options, output_of
 from .shared import USAGE, Curve, columns_of, conclude, exit_on_error, fail, refuse_unused, settings_of
 
 if TYPE_CHECKING:
@@ -34,11 +35,14 @@ if TYPE_CHECKING:
 
 DEFAULT_OUT = "out"
 """Folder in which a session of the embedded beamline gets a folder of its own."""
+RECORDINGS = (".jsonl", ".json", ".msgpack")
+"""Suffixes of files of documents."""
 PLANNED_FRAMES = 80
 """Number of frames over which the embedded beamline spreads its charge."""
 
 
 def run(
+    context: typer.Context,
     config: ConfigOption = None,
     frames: FramesOption = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the embedded beamline. [default: 0]")] = None,
@@ -66,6 +70,13 @@ def run(
     control_secret: ControlSecretOption = None,
     health: HealthOption = None,
     health_remote: HealthRemoteOption = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="Go on in the --out folder of an earlier session: alone with its options, or with the same source "
+            "and another config or model."
+        ),
+    ] = None,
     strict: StrictOption = False,
 ) -> None:
     """Watch an experiment and act on it.
@@ -76,16 +87,25 @@ def run(
 
     Example: xas-agent run --source zmq://localhost:5578 --preset bmm --out out
     """
-    from ...adapters.files import FolderSource
+    from ...adapters.files import FileSource, FolderSource
     from ..embedded import watch_embedded
     from ..health import Health
-    from ..output.folder import OutputFolder, fresh_folder
+    from ..output.folder import fresh_folder
     from ..session import Session, end_like_ctrl_c, source_of
 
     with exit_on_error():
+        if resume and not {name for name, value in context.params.items() if value} - {"resume", "strict"}:
+            context.params |= earlier_options(resume)
+            run(context, **context.params)
+            return
         if folder and source:
             fail("--folder and --source: expected one of them", USAGE)
-        config = config or (None if source or folder else "default")
+        if out and resume:
+            fail("--out and --resume: expected one of them", USAGE)
+        out, named = out or resume, source
+        recording = Path(source) if source is not None and Path(source).suffix in RECORDINGS else None
+        source = source if recording is None else None
+        config = config or (None if named or folder else "default")
         settings = settings_of(
             config, model, element, edge, source, publish, connect_timeout,
             preset=preset,
@@ -95,19 +115,31 @@ def run(
             health_remote=health_remote,
         )  # fmt: skip
         listens = settings.source is not None or settings.tiled is not None
-        if folder:
-            _check_folder(folder, out, config if listens else None)
+        files = folder or recording
+        if files:
+            if listens:
+                fail(
+                    f"{'--folder' if folder else '--source'} and the source of {config}: expected one of them", USAGE
+                )
+            if out and out.resolve() == files.resolve():
+                fail(f"--out: found {files}, which the agent reads; expected another folder", USAGE)
         _refuse_unused(
-            settings, folder=folder, listens=listens, column=column, connect_timeout=connect_timeout, seed=seed
-        )
+            settings,
+            folder=folder, recording=recording, listens=listens,
+            column=column, connect_timeout=connect_timeout, seed=seed, resume=resume,
+        )  # fmt: skip
         end_like_ctrl_c()
-        if out is None and not folder and not listens:
+        if out is None and not files and not listens:
             out = fresh_folder(Path(DEFAULT_OUT))
         served = Health(settings.health) if settings.health else None
-        output = OutputFolder(out) if out else None
+        output = output_of(out, settings, files, resume is not None)
+        if output is not None and output.journal is not None:
+            keep_options(output.journal, context.params, recording, config)
         documents = None
         if folder is not None:
             documents = FolderSource(folder, columns=columns_of(column), element=element, edge=edge)
+        elif files is not None:
+            documents = FileSource(files)
         elif listens:
             documents = source_of(settings)
             documents.connect()  # before the models load, so that no document is lost meanwhile
@@ -117,7 +149,7 @@ def run(
             assert output is not None
             session = watch_embedded(settings, seed or 0, planned, output, limit=frames, health=served)
         else:
-            name = shlex.quote(str(folder)) if folder else None
+            name = shlex.quote(str(files)) if files else None
             session = Session(settings, output, name=name, limit=frames, health=served)
             with closing(documents), session:
                 session.watch(documents)
@@ -128,25 +160,21 @@ def _refuse_unused(
     settings: "Config",
     *,
     folder: Path | None,
+    recording: Path | None,
     listens: bool,
     column: list[str] | None,
     connect_timeout: float | None,
     seed: int | None,
+    resume: Path | None,
 ) -> None:
     """Refuse options that have no effect on this source."""
     if not folder:
         refuse_unused("without --folder", column=column or None)
-    if not listens:
+    if not (listens or recording):
         refuse_unused("without a source of a beamline's documents", preset=settings.preset)
     if not listens and not (settings.publish and settings.publish.address):
         refuse_unused("without an endpoint", connect_timeout=connect_timeout)
-    if folder or listens:
+    if folder or recording or listens:
         refuse_unused("without the embedded beamline", seed=seed)
-
-
-def _check_folder(folder: Path, out: Path | None, config_with_source: str | None) -> None:
-    """Refuse a second source, and an output folder whose tables the agent would read."""
-    if config_with_source is not None:
-        fail(f"--folder and the source of {config_with_source}: expected one of them", USAGE)
-    if out and out.resolve() == folder.resolve():
-        fail("--out: found the watched folder, expected another, because the agent would read its own tables", USAGE)
+    else:
+        refuse_unused("with the embedded beamline, which ends with the agent", resume=resume)

@@ -9,8 +9,6 @@ from ..output.folder import DOCUMENTS, PICTURE, TRUTH, Tables, lock_folder, make
 from ..output.kept import Alarm
 from ..output.recorder import Recorder, Truth
 
-_DOCUMENTS_PER_WRITE = 1000
-
 
 def rebuild(folder: Path) -> Recorder:
     """Write the tables and the picture of a folder again.
@@ -27,12 +25,12 @@ def rebuild(folder: Path) -> Recorder:
     InputError
         The folder cannot be written, is in use or on a full disk, or its documents are not those of an agent.
     """
-    source = FileSource(folder / DOCUMENTS)
+    FileSource(folder / DOCUMENTS)  # before the folder is made
     lock = lock_folder(folder)
     new = folder / ".rebuilt"
     try:
         make_folder(new)
-        recorder = _write(source, new)
+        recorder = _write(folder / DOCUMENTS, new)
         drawn = recorder.drawn()
         if drawn.frames:
             from ..output.figures import draw_operando
@@ -46,18 +44,11 @@ def rebuild(folder: Path) -> Recorder:
     return recorder
 
 
-def _write(source: FileSource, new: Path) -> Recorder:
+def _write(documents: Path, new: Path) -> Recorder:
     """Write the tables of documents to a folder."""
     tables = Tables(new, Alarm(new))
-    try:
-        for count, (name, doc) in enumerate(source):
-            tables.recorder(name, doc)
-            if count % _DOCUMENTS_PER_WRITE == 0:
-                tables.write()
-    except (LookupError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{source.path}: found a document without {error}, expected the documents of an agent"
-        ) from None
+    for _ in tables.read(documents):
+        pass
     tables.close()
     if tables.lost:
         raise InputError(f"{new}: the disk is full; make space and repeat the command")

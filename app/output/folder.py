@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -11,9 +11,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from ...adapters.files import FileSource
 from ...agent.types import InputError, get_logger
+from ..journal import JOURNAL, Journal
 from .csv_table import CsvTable
-from .kept import Alarm, DocumentFile, replace_file
+from .kept import Alarm, DocumentFile, cut_torn_line, replace_file
 from .log_file import LogFile
 from .recorder import NAME_COLUMNS, Recorder, Truth
 
@@ -35,6 +37,7 @@ _PICTURE_SHARE = 0.02
 """Largest share of the time in which the picture is drawn."""
 _HURRIED_S = 1.0
 """Longest wait for a picture in progress at a hurried end, s."""
+_DOCUMENTS_PER_WRITE = 1000
 
 
 class Tables:
@@ -60,6 +63,25 @@ class Tables:
         self._descriptors.write()
         self._decisions.write()
 
+    def read(self, documents: Path) -> Iterator[str]:
+        """Fill the tables with the documents of a file; yield their uids.
+
+        Raises
+        ------
+        InputError
+            The documents are not those of an agent.
+        """
+        try:
+            for count, (name, doc) in enumerate(FileSource(documents)):
+                self.recorder(name, doc)
+                if count % _DOCUMENTS_PER_WRITE == 0:
+                    self.write()
+                yield doc["uid"]
+        except (LookupError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{documents}: found a document without {error}, expected the documents of an agent"
+            ) from None
+
     def close(self) -> None:
         """Write the rows that remain, among them those of decisions without a last status."""
         for row in self.recorder.unsettled():
@@ -84,26 +106,43 @@ class OutputFolder:
     ----------
     folder : Path
         It is created unless it exists.
+    identity : mapping, optional
+        The ``source``, ``config`` and ``models`` of the session. With it, the folder has a journal, and a session of
+        the same identity goes on.
+    resume : bool
+        Whether a session must exist, which then goes on with another config and models, too.
+    fsync : bool
+        As for :class:`Journal`.
 
     Raises
     ------
     InputError
-        The folder cannot be written, is in use, or contains a session.
+        The folder cannot be written, is in use, or contains a session that cannot go on.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, identity: Mapping[str, str] | None = None, *, resume: bool = False, fsync: bool = False
+    ) -> None:
         self.folder = folder
         self._lock = lock_folder(folder)
-        if found := next((name for name in _OF_A_SESSION if _size(folder / name)), None):
+        self.journal: Journal | None = None
+        self.known: frozenset[str] = frozenset()
+        """Uids of the documents that the folder has and the agent may send again."""
+        try:
+            found = next((name for name in (*_OF_A_SESSION, JOURNAL) if _size(folder / name)), None)
+            if identity is None and found:
+                raise _session_found(folder, found)
+            if identity is not None:
+                self.journal = _journal(folder, identity, found, resume, fsync)
+            self._alarm = Alarm(folder)
+            self._tables = Tables(folder, self._alarm)
+            if self.journal is not None and _size(folder / DOCUMENTS):
+                self._read_again(self.journal)
+            self.documents = DocumentFile(folder / DOCUMENTS, self._alarm)
+            self._log_file = LogFile(folder, self._alarm)
+        except BaseException:
             self._lock.release()
-            raise InputError(
-                f"{folder}: found {found} of an earlier session, which is never overwritten; "
-                "expected a new or empty folder: name another --out, or move this one away"
-            )
-        self._alarm = Alarm(folder)
-        self._log_file = LogFile(folder, self._alarm)
-        self.documents = DocumentFile(folder / DOCUMENTS, self._alarm)
-        self._tables = Tables(folder, self._alarm)
+            raise
         self.recorder = self._tables.recorder
         self._summary: Callable[[], Mapping[str, Any]] = dict
         self._truth: Truth | None = None
@@ -111,10 +150,19 @@ class OutputFolder:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name="output", daemon=True)
 
+    def _read_again(self, journal: Journal) -> None:
+        """Fill the tables with what an earlier process wrote; cut a document that it did not write completely."""
+        path = self.folder / DOCUMENTS
+        if torn := cut_torn_line(path):
+            _log.warning("incomplete document cut", file=str(path), bytes=torn)
+        repeated = {doc["uid"] for _, _, doc in journal.undelivered()}
+        self.known = frozenset(uid for uid in self._tables.read(path) if uid in repeated)
+
     @property
     def lost(self) -> dict[str, int]:
-        """Number of documents and of rows of tables that are not in the files."""
-        return {"documents": self.documents.lost, "rows": self._tables.lost}
+        """Number of documents, of rows of tables and of records of the journal that are not in the files."""
+        journal = self.journal.lost if self.journal is not None else 0
+        return {"documents": self.documents.lost, "rows": self._tables.lost, "records of the journal": journal}
 
     @property
     def refused(self) -> dict[str, int]:
@@ -161,6 +209,8 @@ class OutputFolder:
         """Give up the folder before a session began."""
         self.documents.close()
         self._log_file.close()
+        if self.journal is not None:
+            self.journal.close()
         self._lock.release()
 
     def _work(self) -> None:
@@ -203,6 +253,43 @@ class OutputFolder:
             _log.exception("output not written", file=name)
         else:
             self._alarm.written(name)
+
+
+def _journal(folder: Path, identity: Mapping[str, str], found: str | None, resume: bool, fsync: bool) -> Journal:
+    """Open the journal of a folder, in which ``found`` shows an earlier session.
+
+    Raises
+    ------
+    InputError
+        The session has no journal or another identity, or there is none to ``resume``.
+    """
+    exists = _size(folder / JOURNAL) > 0
+    if found and not exists:
+        raise _session_found(folder, found)
+    if resume and not exists:
+        raise InputError(f"{folder}: found no {JOURNAL}, expected the --out of an earlier session of run")
+    journal = Journal(folder / JOURNAL, fsync=fsync)
+    other = [name for name, value in identity.items() if journal.meta.get(name, value) != value]
+    if other and not (resume and "source" not in other):
+        journal.close()
+        hint = "" if "source" in other else ", or go on with --resume in a new run of the agent"
+        raise InputError(
+            f"{folder}: found a session with another {' and '.join(other)}, expected the same command; "
+            f"name another --out{hint}"
+        )
+    if other:
+        journal.forget_memory()
+    if exists:
+        _log.info("going on", folder=str(folder), **{f"other_{name}": True for name in other})
+    journal.name(identity)
+    return journal
+
+
+def _session_found(folder: Path, found: str) -> InputError:
+    return InputError(
+        f"{folder}: found {found} of an earlier session, which is never overwritten; "
+        "expected a new or empty folder: name another --out, or move this one away"
+    )
 
 
 def fresh_folder(parent: Path) -> Path:

@@ -16,6 +16,7 @@ _log = get_logger()
 
 BACKLOG_MB = 8
 """Size of the documents that wait for space on the disk, MB."""
+_BLOCK_BYTES = 65_536
 _RETRY_S = 1.0
 """Interval at which writing is tried again, s."""
 
@@ -126,6 +127,22 @@ class DocumentFile:
             else:
                 kept.append((name, record))
         self._waiting = kept
+
+
+def cut_torn_line(path: Path) -> int:
+    """Remove what follows the last complete line of a file; return its size, bytes."""
+    with path.open("r+b") as file:
+        size = end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - _BLOCK_BYTES)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        file.truncate(end)
+    return size - end
 
 
 def replace_file(path: Path, write: Callable[[Path], None]) -> None:

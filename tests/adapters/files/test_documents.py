@@ -1,3 +1,4 @@
+import itertools
 import json
 import pickle
 from contextlib import suppress
@@ -200,3 +201,15 @@ def test_what_is_no_documents_file_says_so(tmp_path, name, content, found):
 def test_a_sink_of_another_kind_is_refused(tmp_path):
     with pytest.raises(DocumentFileError, match=r"found the suffix '\.csv'"):
         FileSink(tmp_path / "run.csv")
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "msgpack"])
+def test_a_source_goes_on_after_any_document(suffix: str, tmp_path):
+    path, documents = tmp_path / f"run.{suffix}", one_run()
+    write(path, documents)
+    for count in range(len(documents)):
+        source = FileSource(path)
+        first = list(itertools.islice(source, count))
+        following = FileSource(path)
+        following.resume(json.loads(json.dumps(source.position)) if count else {})
+        assert plain([*first, *following]) == plain(documents)

@@ -1,9 +1,11 @@
 """Files that come into a folder."""
 
 import fcntl
+import json
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from streams import Frames
 from xas_agent.adapters.files.folder import FolderSource, FolderWatch, watch
 from xas_agent.adapters.formats import SpectrumFileError
 from xas_agent.agent.fields.settings import FieldSettings
+from xas_agent.agent.types.frame import Document
 
 TABLE = "# energy mu\n" + "".join(f"{e:.2f} {np.arctan(e - 8333):.5f}\n" for e in np.linspace(8300.0, 8400.0, 30))
 
@@ -193,3 +196,31 @@ def test_what_is_not_read_is_listed_while_it_is_there(tmp_path, waiting):
     (tmp_path / "gone.xdi").unlink()
     assert list(waiting.unread) == ["bad.xdi"]
     assert "expected columns" in waiting.unread["bad.xdi"]
+
+
+@pytest.mark.parametrize("killed_after", range(1, 7))
+def test_a_source_goes_on_after_any_document(killed_after: int, tmp_path: Path):
+    scan = "#S {n} ascan\n#N 2\n#L energy  mu\n" + TABLE.partition("\n")[2]
+    put(tmp_path / "a.spec", "#F a.spec\n\n" + "".join(scan.format(n=n) for n in (1, 2, 3)), 1)
+    put(tmp_path / "b.xdi", TABLE.replace("8300.00", "8299.00"), 2)
+    position: dict[str, Any] = {}
+    documents: list[Document] = []
+
+    def read(end: int) -> None:
+        source = FolderSource(tmp_path, settle_s=0.0, poll_s=0.0, element="Ni", edge="K")
+        source.resume(json.loads(json.dumps(position)))
+        for document in source:
+            position.update(source.position)
+            documents.append(document)
+            if len(documents) == end:
+                return
+
+    read(killed_after)
+    put(tmp_path / "c.xdi", TABLE.replace("8300.00", "8298.00"), 3)
+    read(7)
+    assert [name for name, _ in documents] == ["start", "descriptor", *["event"] * 5]
+    (_, start), (_, descriptor), *events = documents
+    assert descriptor["run_start"] == start["uid"]
+    assert {event["descriptor"] for _, event in events} == {descriptor["uid"]}
+    assert [event["seq_num"] for _, event in events] == [1, 2, 3, 4, 5]
+    assert [event["data"]["file"] for _, event in events] == ["a.spec"] * 3 + ["b.xdi", "c.xdi"]

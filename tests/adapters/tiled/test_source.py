@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -257,3 +257,51 @@ def test_a_catalogue_is_inspected(catalogue: Any, tmp_path: Path) -> None:
     config = load_config(tmp_path / "out.yaml")
     assert config.tiled is not None
     assert config.tiled.model_dump(exclude_unset=True) == {"uri": endpoint.uri}
+
+
+@pytest.mark.slow
+def test_a_source_goes_on_with_runs_in_progress_and_those_that_ended_meanwhile(catalogue: Any) -> None:
+    client, endpoint, _ = catalogue
+    endpoint = endpoint.model_copy(update={"past": 0, "follow": True, "poll_s": 0.05})
+
+    def begin(at: float) -> tuple[Any, Any, Any]:
+        run = event_model.compose_run(time=at)
+        keys = {"mu": {"source": "x", "dtype": "number", "shape": []}}
+        stream = run.compose_descriptor(name="primary", data_keys=keys, configuration={}, object_keys={"x": ["mu"]})
+        return run, stream, write(client, [("start", run.start_doc), ("descriptor", stream.descriptor_doc)], 1)
+
+    def add(run: tuple[Any, Any, Any], *values: float) -> None:
+        for value in values:
+            run[2]("event", dict(run[1].compose_event(data={"mu": value}, timestamps={"mu": value})))
+
+    def read(source: TiledSource, position: dict[str, Any], until: Callable[[list[Any]], bool]) -> list[Any]:
+        documents = []
+        for document in source:
+            documents.append(document)
+            position |= source.position
+            if until(documents):
+                source.close()
+        return documents
+
+    def events(documents: list[Any]) -> set[int]:
+        return {doc["seq_num"] for name, doc in documents if name == "event"}
+
+    long, position = begin(1000.0), {}
+    add(long, 1.0, 2.0)
+    first = read(TiledSource(endpoint), position, lambda found: len(events(found)) == 2)
+    short = begin(2000.0)
+    add(short, 5.0)
+    short[2]("stop", short[0].compose_stop())
+    add(long, 3.0)
+    source = TiledSource(endpoint)
+    source.connect()
+    source.resume({uid: state for uid, state in json.loads(json.dumps(position)).items() if state is not None})
+
+    def both(found: list[Any]) -> bool:
+        return {d["uid"] for n, d in found if n == "start"} == {r[0].start_doc["uid"] for r in (long, short)} and (
+            sum(name == "stop" for name, _ in found) == 1 and 3 in events(found)
+        )
+
+    second = read(source, position, both)
+    assert events(first) == {1, 2}
+    assert events([d for d in second if d[1].get("descriptor") == long[1].descriptor_doc["uid"]]) >= {3}

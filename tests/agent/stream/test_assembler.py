@@ -671,3 +671,12 @@ def test_a_repetition_under_a_clock_that_stepped_back_is_logged():
         assert len(feed([*docs, made.stop().docs[-1]])[0]) == 1
     (line,) = [line for line in lines if "did a clock step back" in line["event"]]
     assert line["points"] == 10
+
+
+def test_a_gap_is_reported_with_its_numbers() -> None:
+    made = Made()
+    for _ in range(80):  # a gap is given up after 64 Events beyond it
+        made.sweep(array=True)
+    _, asides = feed(losing(made.stop(), 3, 4, 9))
+    details = [aside.detail.rpartition(" ")[2] for aside in asides if aside.reason == "events lost"]
+    assert details == ["3–4", "9"]

@@ -20,7 +20,7 @@ from xas_agent.app.session import Session
         (("run", "--folder", "{}", "--config", "{}/mine.yaml"), "--folder and the source of"),
         (("run", "--folder", "{}", "--seed", "0"), "--seed: no effect without the embedded beamline"),
         (("run", "--config", "{}/mine.yaml", "--seed", "3"), "--seed: no effect without the embedded beamline"),
-        (("run", "--folder", "{}", "--out", "{}/."), "--out: found the watched folder"),
+        (("run", "--folder", "{}", "--out", "{}/."), ", which the agent reads; expected another folder"),
         (("run", "--column", "energy=e"), "--column: no effect without --folder"),
         (("run", "--folder", "{}", "--connect-timeout", "0"), "--connect-timeout: no effect"),
         (("replay", "{}/mine.jsonl", "--noise", "0.1"), "--noise: no effect with documents"),

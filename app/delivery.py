@@ -1,0 +1,68 @@
+"""Sends the agent's documents once they are in the journal, and knows which ones all subscribers have received."""
+
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+from ..agent.progress import Progress
+from ..agent.types import Document
+from .journal import Journal
+from .subscribers import Subscribers
+
+_MARK_S = 0.5
+"""Least age of a delivery that the journal believes, s: a ZMQ socket sends shortly after its call returns."""
+
+
+class Delivery:
+    """Collects the documents of a batch; ``commit`` keeps them in the journal and then sends them."""
+
+    def __init__(self, journal: Journal, subscribers: Subscribers) -> None:
+        self._journal, self._subscribers = journal, subscribers
+        self._emitted: list[Document] = []
+        self._sent: deque[int] = deque()
+        """Numbers in the journal of the documents that are sent and may not be delivered."""
+        self._delivered = 0
+        """Number of documents that are known to be delivered."""
+        self._newest = self._marked = 0
+        """Number in the journal of the newest of them, now and at ``_marked_at``."""
+        self._marked_at = time.monotonic()
+
+    def __call__(self, name: str, doc: dict[str, Any]) -> None:
+        """Collect one document."""
+        self._emitted.append((name, doc))
+
+    def commit(self, progress: Progress) -> None:
+        """Keep what was collected, then send it."""
+        documents, self._emitted = self._emitted, []
+        before, mark = self._marked, self._mark()
+        if documents or mark > before or progress != Progress():
+            numbers = self._journal.publish(documents, progress, mark)
+            self._send(zip(numbers, documents, strict=True))
+
+    def repeat(self) -> int:
+        """Send the documents of an earlier process that a subscriber may lack; return their number."""
+        self._send((number, (name, doc)) for number, name, doc in self._journal.undelivered())
+        return len(self._sent)
+
+    def close(self) -> None:
+        """Close the journal, after the subscribers."""
+        self._count()
+        self._journal.close(self._newest)
+
+    def _send(self, documents: Iterable[tuple[int, Document]]) -> None:
+        for number, (name, doc) in documents:
+            self._sent.append(number)
+            self._subscribers(name, doc)
+
+    def _mark(self) -> int:
+        """Return the number of the newest document that was delivered some time ago."""
+        if (now := time.monotonic()) - self._marked_at > _MARK_S:
+            self._marked, self._marked_at = self._newest, now
+            self._count()
+        return self._marked
+
+    def _count(self) -> None:
+        while self._delivered < self._subscribers.delivered:
+            self._newest = self._sent.popleft()
+            self._delivered += 1

@@ -1,0 +1,378 @@
+"""The journal's SQLite file."""
+
+import json
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+from cachetools import FIFOCache
+
+from ...adapters.codecs import from_msgpack, to_json, to_msgpack
+from ...agent.progress import Past, Progress
+from ...agent.types import Document, InputError, Received, get_logger
+from .owners import Owners
+from .past import read_past
+
+_log = get_logger()
+
+JOURNAL = "journal.sqlite"
+_FORMAT = "1"
+_BACKLOG_MB = 8
+"""Size of the records that wait for space on the disk, MB."""
+_RETRY_S = 1.0
+"""Interval at which writing is tried again, s."""
+_MAX_ENDED = 1000
+"""Number of ended runs that are remembered, as the book does; later documents of them are not kept."""
+_CHUNK = 200
+"""Number of documents that are read again at once."""
+_MAX_UNKNOWN = 20_000
+"""Number of the latest documents among which those without a known run are kept."""
+_COMPACT_S = 1.0
+"""Interval at which inputs are deleted that are not needed any more, s."""
+_MAX_STATES = 5000
+"""Number of states that are kept; those that did not change for longest go first."""
+_OF_ANY_CONFIG = ("decisions", "position", "run", "sample")
+"""Owners of states that hold under another config, too."""
+_OF_A_FRAME = "frame"
+"""Stands for the stream of an Event that is about a frame and is not needed once it is delivered."""
+_TABLES = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS position (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS ended (id INTEGER PRIMARY KEY, run TEXT UNIQUE);
+CREATE TABLE IF NOT EXISTS inputs
+    (id INTEGER PRIMARY KEY, run TEXT, stream TEXT, seq INTEGER, name TEXT, at REAL, crc32 INTEGER, doc BLOB);
+CREATE INDEX IF NOT EXISTS inputs_by_run ON inputs (run, stream, seq);
+CREATE TABLE IF NOT EXISTS outcomes (frame TEXT PRIMARY KEY, run TEXT, input INTEGER) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS outcomes_by_run ON outcomes (run);
+CREATE TABLE IF NOT EXISTS published
+    (id INTEGER PRIMARY KEY, run TEXT, stream TEXT, name TEXT, at REAL, crc32 INTEGER, doc BLOB);
+CREATE INDEX IF NOT EXISTS published_by_run ON published (run);
+CREATE TABLE IF NOT EXISTS memory (key TEXT PRIMARY KEY, input INTEGER, crc32 INTEGER, doc BLOB) WITHOUT ROWID;
+"""
+
+
+@dataclass
+class _Waiting:
+    """What the next transaction writes."""
+
+    inputs: deque[tuple[Any, ...]] = field(default_factory=deque)
+    published: deque[tuple[Any, ...]] = field(default_factory=deque)
+    outcomes: list[tuple[str, str, int]] = field(default_factory=list)
+    memory: dict[str, bytes] = field(default_factory=dict)
+    position: dict[str, Any] = field(default_factory=dict)
+    ended: list[str] = field(default_factory=list)
+    unwatched: list[str] = field(default_factory=list)
+    bytes: int = 0
+    """Size of inputs and published documents."""
+
+
+class Journal:
+    """Keeps what is needed to go on: accepted documents, published ones and the state of rules and alignment.
+
+    Records are checksummed, and a call writes its records in one transaction. Records that cannot be written, as on
+    a full disk, wait in memory up to a limit; beyond it the oldest Events are dropped and counted. What is no longer
+    needed is deleted, so that the file does not grow with the number of runs. One thread at a time may use it.
+
+    Parameters
+    ----------
+    path : Path
+        It is created unless it exists.
+    fsync : bool
+        Whether each transaction is on the disk when it returns.
+
+    Raises
+    ------
+    InputError
+        The file cannot be used.
+    """
+
+    def __init__(self, path: Path, *, fsync: bool = False) -> None:
+        self.path = path
+        self._waiting = _Waiting()
+        self._owners, self._own = Owners(), Owners()
+        self._ended: FIFOCache[str, None] = FIFOCache(_MAX_ENDED)
+        self._unwatched: FIFOCache[str, None] = FIFOCache(_MAX_ENDED)
+        self.lost = 0
+        """Number of records that are not in the file."""
+        self._broken = False
+        self._tried_at = 0.0
+        try:
+            self._file = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._file.execute("PRAGMA locking_mode=EXCLUSIVE")  # no shared memory, which network disks lack
+            self._file.execute("PRAGMA journal_mode=WAL")
+            self._file.execute(f"PRAGMA synchronous={'FULL' if fsync else 'NORMAL'}")
+            self._file.executescript(_TABLES)
+            self.resumed = bool(self._file.execute("SELECT 1 FROM position UNION SELECT 1 FROM inputs").fetchone())
+            """Whether an earlier process accepted documents."""
+            self.meta: dict[str, str] = dict(self._file.execute("SELECT key, value FROM meta"))
+            if self.meta.setdefault("format", _FORMAT) != _FORMAT:
+                raise InputError(f"{path}: found a journal of format {self.meta['format']}, expected {_FORMAT}")
+            self._delivered = self._pruned = int(self.meta.get("delivered", 0))
+            self.position = {key: json.loads(value) for key, value in self._file.execute("SELECT * FROM position")}
+            """Position of the source after the last document that an earlier process accepted."""
+            self._over = frozenset(run for (run,) in self._file.execute("SELECT run FROM ended"))
+            """Runs that ended in an earlier process."""
+            (newest,) = self._file.execute("SELECT max(id) FROM published").fetchone()
+            (latest,) = self._file.execute("SELECT max(id) FROM inputs").fetchone()
+            self._input: int = latest or 0
+            """Number of the latest input."""
+        except sqlite3.Error as error:
+            detail = "move it away; the documents beside it remain"
+            raise InputError(f"{path}: found a file that is no journal or is damaged ({error}); {detail}") from None
+        self._next = max(newest or 0, self._delivered) + 1
+        self._read_up_to: dict[tuple[str, str], int] = {}
+        """Number up to which the Events of a run and stream can be deleted."""
+        self._compacted_at = time.monotonic()
+        self._closed: dict[str, int] = {}
+        """Number of the RunStop of each closed run of the agent of which records remain."""
+        for number, name, doc in self._documents("SELECT id, name, crc32, doc FROM published WHERE name != 'event'"):
+            run, _ = self._own(name, doc)
+            if name == "stop":
+                self._closed[run] = number
+
+    def name(self, identity: Mapping[str, str]) -> None:
+        """Record whose journal this is."""
+        self.meta |= identity
+        rows = list(self.meta.items())
+        try:
+            self._file.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
+        except sqlite3.Error as error:
+            raise InputError(f"{self.path}: cannot be written ({error})") from None
+
+    def accept(self, batch: Sequence[Received]) -> list[Received]:
+        """Keep documents before they are processed.
+
+        Returns
+        -------
+        list of Received
+            The documents without those of runs that ended in an earlier process, which a source may send again.
+        """
+        now, monotonic = time.time(), time.monotonic()
+        new: list[Received] = []
+        for received in batch:
+            name, doc = received.name, received.doc
+            self._waiting.position |= received.position or {}
+            run, stream = self._owners(name, doc)
+            if run in self._over:
+                continue
+            new.append(received)
+            if run in self._ended or (run in self._unwatched and name not in ("start", "descriptor", "stop")):
+                continue
+            packed = self._packed(name, doc)
+            if packed is None:
+                continue
+            at = now - (monotonic - received.at)
+            self._input += 1
+            row = self._input, run, stream, _last_seq_num(name, doc), name, at, crc32(packed), packed
+            self._waiting.inputs.append(row)
+            self._waiting.bytes += len(packed)
+        self._write()
+        return new
+
+    def publish(self, documents: Sequence[Document], progress: Progress, delivered: int) -> list[int]:
+        """Keep what the accepted documents led to.
+
+        Parameters
+        ----------
+        documents : sequence of (str, dict)
+            The agent's own documents, before they are sent.
+        progress : Progress
+        delivered : int
+            Number of the last document that all subscribers have received.
+
+        Returns
+        -------
+        list of int
+            Rising numbers of the documents.
+        """
+        waiting, numbers, now = self._waiting, [], time.time()
+        for name, doc in documents:
+            run, stream = self._own(name, doc)
+            if name == "event" and doc.get("data", {}).get("frame_seq_num"):
+                stream = _OF_A_FRAME
+            packed = self._packed(name, doc)
+            if packed is not None:
+                waiting.published.append((self._next, run, stream, name, now, crc32(packed), packed))
+                waiting.bytes += len(packed)
+            if name == "stop":
+                self._closed[run] = self._next
+            numbers.append(self._next)
+            self._next += 1
+        waiting.outcomes += [(run, frame, self._input) for run, frame in progress.outcomes]
+        for (run, owner, *_), state in progress.memory.items():
+            if owner == "position":
+                self._read_up_to |= {(run or "", stream): numbers[0] for stream, numbers in state.items() if stream}
+        packed_states = {to_json(key): self._packed("state", state) for key, state in progress.memory.items()}
+        waiting.memory |= {key: packed for key, packed in packed_states.items() if packed is not None}
+        waiting.ended += progress.ended
+        waiting.unwatched += progress.unwatched
+        self._ended.update(dict.fromkeys(progress.ended))
+        self._unwatched.update(dict.fromkeys(progress.unwatched))
+        self._delivered = max(self._delivered, delivered)
+        self._write()
+        return numbers
+
+    def past(self) -> Past:
+        """Return what was done for the runs that are not over."""
+        return read_past(self._documents, self._file)
+
+    def undelivered(self) -> Iterator[tuple[int, str, dict[str, Any]]]:
+        """Return the documents, with their numbers, that a subscriber may lack."""
+        return self._documents("SELECT id, name, crc32, doc FROM published WHERE id > ? ORDER BY id", self._delivered)
+
+    def inputs(self) -> Iterator[list[Received]]:
+        """Return the documents of runs that are not over, in batches."""
+        last, now, monotonic = 0, time.time(), time.monotonic()
+        while True:
+            sql = "SELECT id, at, name, crc32, doc FROM inputs WHERE id > ? ORDER BY id LIMIT ?"
+            rows = list(self._documents(sql, last, _CHUNK))
+            if not rows:
+                return
+            last = rows[-1][0]
+            for _, _, name, doc in rows:
+                self._owners(name, doc)
+            yield [Received(name, doc, monotonic - max(0.0, now - at)) for _, at, name, doc in rows]
+
+    def forget_memory(self) -> None:
+        """Forget the states of rules, alignment and models, which another config or model began."""
+        keys = [key for (key,) in self._file.execute("SELECT key FROM memory")]
+        stale = [(key,) for key in keys if json.loads(key)[1] not in _OF_ANY_CONFIG]
+        self._file.executemany("DELETE FROM memory WHERE key = ?", stale)
+
+    def close(self, delivered: int = 0) -> None:
+        """Write what waits and close the file; documents up to number ``delivered`` will not be sent again."""
+        self._delivered = max(self._delivered, delivered)
+        self._write(now=True)
+        if self._waiting.inputs or self._waiting.published:
+            self.lost += len(self._waiting.inputs) + len(self._waiting.published)
+        self._file.close()
+
+    def _documents(self, sql: str, *values: Any) -> Iterator[tuple[Any, ...]]:
+        """Return the rows of a query whose last columns are checksum and document; damaged ones are left out."""
+        damaged = 0
+        for *columns, checksum, packed in self._file.execute(sql, values):
+            if crc32(packed) == checksum:
+                yield *columns, from_msgpack(packed)
+            else:
+                damaged += 1
+        if damaged:
+            _log.warning("records of the journal are damaged and left out", file=str(self.path), records=damaged)
+
+    def _packed(self, name: str, value: Any) -> bytes | None:
+        """Return a document or state as bytes; None, counted as lost, if it has no such form."""
+        try:
+            return to_msgpack(value)
+        except (TypeError, ValueError, OverflowError) as error:
+            self.lost += 1
+            _log.debug("record not kept in the journal", name=name, error=str(error))
+            return None
+
+    def _write(self, *, now: bool = False) -> None:
+        """Write what waits, if possible."""
+        if self._broken and not now and time.monotonic() - self._tried_at < _RETRY_S:
+            self._drop()
+            return
+        try:
+            self._file.execute("BEGIN IMMEDIATE")
+            self._write_waiting()
+            self._file.execute("COMMIT")
+        except sqlite3.Error as error:
+            with suppress(sqlite3.Error):
+                self._file.execute("ROLLBACK")
+            self._tried_at = time.monotonic()
+            if not self._broken:
+                self._broken = True
+                detail = "documents are published on; make space, and the journal goes on"
+                _log.error("journal not written", file=str(self.path), error=str(error), detail=detail)
+            self._drop()
+            return
+        self._waiting = _Waiting()
+        self._pruned = self._delivered
+        if self._broken:
+            self._broken = False
+            _log.info("journal written again", file=str(self.path), records_lost=self.lost)
+
+    def _write_waiting(self) -> None:
+        waiting, file = self._waiting, self._file
+        states = [(key, self._input, crc32(state), state) for key, state in waiting.memory.items()]
+        position = [(key, to_json(value)) for key, value in waiting.position.items() if value is not None]
+        forgotten = [(key,) for key, value in waiting.position.items() if value is None]
+        for sql, rows in (
+            ("INSERT INTO inputs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", waiting.inputs),
+            ("INSERT INTO published VALUES (?, ?, ?, ?, ?, ?, ?)", waiting.published),
+            ("INSERT OR REPLACE INTO outcomes (run, frame, input) VALUES (?, ?, ?)", waiting.outcomes),
+            ("INSERT OR REPLACE INTO memory VALUES (?, ?, ?, ?)", states),
+            ("INSERT OR REPLACE INTO position VALUES (?, ?)", position),
+            ("DELETE FROM position WHERE key = ?", forgotten),
+        ):
+            if rows:  # each call lets other threads run
+                file.executemany(sql, rows)
+        for run in waiting.unwatched:
+            file.execute("DELETE FROM inputs WHERE run = ? AND name NOT IN ('start', 'descriptor', 'stop')", (run,))
+        for run in waiting.ended:
+            for table in ("inputs", "outcomes"):
+                file.execute(f"DELETE FROM {table} WHERE run = ?", (run,))
+            begin = to_json([run])[:-1] + ","
+            file.execute("DELETE FROM memory WHERE key > ? AND key < ?", (begin, begin + "\U0010ffff"))
+            file.execute("INSERT OR REPLACE INTO ended (run) VALUES (?)", (run,))
+        if waiting.ended:
+            oldest = "SELECT coalesce(min(id), 9e18) FROM inputs WHERE run != ''"
+            file.execute(f"DELETE FROM inputs WHERE run = '' AND id < ({oldest})")
+            file.execute("DELETE FROM ended WHERE id <= (SELECT max(id) FROM ended) - ?", (_MAX_ENDED,))
+            (states,) = file.execute("SELECT count(*) FROM memory").fetchone()
+            if states > _MAX_STATES:
+                old = "SELECT key FROM memory ORDER BY input LIMIT ?"
+                file.execute(f"DELETE FROM memory WHERE key IN ({old})", (states - _MAX_STATES,))
+        if self._read_up_to and time.monotonic() - self._compacted_at > _COMPACT_S:
+            self._compact()
+        if self._delivered > self._pruned:
+            file.execute("INSERT OR REPLACE INTO meta VALUES ('delivered', ?)", (str(self._delivered),))
+            delivered = "DELETE FROM published WHERE id > ? AND id <= ? AND stream = ?"
+            file.execute(delivered, (self._pruned, self._delivered, _OF_A_FRAME))
+            for run in [run for run, stop in self._closed.items() if stop <= self._delivered]:
+                file.execute("DELETE FROM published WHERE run = ?", (run,))
+                del self._closed[run]
+
+    def _compact(self) -> None:
+        """Delete inputs that are not needed any more, and the outcomes of frames that cannot come again."""
+        file = self._file
+        rows = [(run, stream, seq) for (run, stream), seq in self._read_up_to.items()]
+        file.executemany("DELETE FROM inputs WHERE run = ? AND stream = ? AND seq <= ?", rows)
+        oldest = "SELECT coalesce(min(id), 9e18) FROM inputs WHERE run = ? AND seq IS NOT NULL"
+        for run in {run for run, _ in self._read_up_to}:
+            file.execute(f"DELETE FROM outcomes WHERE run = ? AND input < ({oldest})", (run, run))
+        file.execute("DELETE FROM inputs WHERE run = '' AND id < ?", (self._input - _MAX_UNKNOWN,))
+        self._read_up_to.clear()
+        self._compacted_at = time.monotonic()
+
+    def _drop(self) -> None:
+        """Drop the older half of the waiting Events if too much waits."""
+        waiting = self._waiting
+        if waiting.bytes <= _BACKLOG_MB * 1_000_000:
+            return
+        for rows in (waiting.inputs, waiting.published):
+            events = sum("event" in row[-4] for row in rows)
+            drop = ((events or len(rows)) + 1) // 2
+            kept: deque[tuple[Any, ...]] = deque()
+            for row in rows:
+                if drop and ("event" in row[-4] or not events):
+                    drop -= 1
+                    self.lost += 1
+                    waiting.bytes -= len(row[-1])
+                else:
+                    kept.append(row)
+            rows.clear()
+            rows.extend(kept)
+
+
+def _last_seq_num(name: str, doc: Mapping[str, Any]) -> int | None:
+    """Return the number of an Event, or the highest one of a page; None for other documents."""
+    found = doc.get("seq_num")
+    numbers = [found] if name == "event" else found if name == "event_page" and isinstance(found, list) else ()
+    return max((n for n in numbers if type(n) is int), default=None)

@@ -1,0 +1,108 @@
+"""``xas-agent run`` in the folder of an earlier session."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import event_model
+import numpy as np
+import pytest
+from deadline import wait_until
+from forked import run_command
+
+from xas_agent.adapters.files import FileSink
+
+CONFIG = "model: {use: [co-k], threads: 1}\n"
+
+
+def record(path: Path, frames: int, *, stop: bool = True) -> None:
+    """Write a run of whole spectra of a Co edge."""
+    run = event_model.compose_run(metadata={"element": "Co", "edge": "K"})
+    about = {"source": "test", "dtype": "array", "shape": [201]}
+    stream = run.compose_descriptor(name="primary", data_keys=dict.fromkeys(("energy", "mu"), about))
+    sink, energy = FileSink(path), np.linspace(7640, 7860, 201)
+    sink("start", run.start_doc)
+    sink("descriptor", stream.descriptor_doc)
+    for k in range(frames):
+        mu = 0.5 + np.arctan(energy - 7720 - 0.001 * k) / np.pi + 0.3 * np.exp(-(((energy - 7725) / 4) ** 2))
+        data = {"energy": energy, "mu": mu}
+        sink("event", stream.compose_event(data=data, timestamps=dict.fromkeys(data, 1.8e9 + k), validate=False))
+    if stop:
+        sink("stop", run.compose_stop())
+    sink.close()
+
+
+def documents(out: Path) -> list[Any]:
+    return [json.loads(line) for line in (out / "documents.jsonl").read_text().splitlines()]
+
+
+def frames(out: Path) -> list[int]:
+    return [d["data"]["frame_seq_num"] for name, d in documents(out) if name == "event" and "ood_score" in d["data"]]
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """A config, a recording and the folder of a session that has read it."""
+    config, recording, out = tmp_path / "mine.yaml", tmp_path / "run.jsonl", tmp_path / "out"
+    config.write_text(CONFIG)
+    record(recording, 3)
+    run_command("run", "--config", config, "--source", recording, "--out", out)
+    return config, recording, out
+
+
+def test_the_same_command_goes_on_and_doubles_nothing(begun: tuple[Path, Path, Path]):
+    config, recording, out = begun
+    before, table = documents(out), (out / "descriptors.csv").read_text()
+    with (out / "documents.jsonl").open("ab") as file:
+        file.write(b'["event", {"uid')
+    said = run_command("run", "--config", config, "--source", recording, "--out", out).stderr
+    assert "incomplete document cut" in said
+    assert "going on" in said
+    assert documents(out) == before
+    assert (out / "descriptors.csv").read_text() == table
+    later = recording.with_name("later.jsonl")
+    record(later, 2)
+    with recording.open("ab") as file:
+        file.write(later.read_bytes())
+    run_command("run", "--resume", out)  # with the options of before
+    assert frames(out) == [1, 2, 3, 1, 2]
+    assert documents(out)[: len(before)] == before
+    assert json.loads((out / "summary.json").read_text())["frames"] == 5
+
+
+def test_another_source_or_config_is_refused(begun: tuple[Path, Path, Path], tmp_path: Path):
+    _, recording, out = begun
+    other = tmp_path / "other.yaml"
+    other.write_text(CONFIG + "serving: {spectra: false}\n")
+    refused = run_command("run", "--config", other, "--source", recording, "--out", out, code=2).stderr
+    assert "another config, expected the same command" in refused
+    assert "--resume" in refused
+    run_command("run", "--config", other, "--source", recording, "--resume", out)
+    again = tmp_path / "again.jsonl"
+    again.write_bytes(recording.read_bytes())
+    refused = run_command("run", "--config", other, "--source", again, "--resume", out, code=2).stderr
+    assert "another source" in refused
+    assert "found no journal.sqlite" in run_command("run", "--resume", tmp_path, code=2).stderr
+
+
+@pytest.mark.slow
+def test_a_killed_session_goes_on_under_another_config_in_a_new_run(tmp_path: Path):
+    config, recording, out = tmp_path / "mine.yaml", tmp_path / "run.jsonl", tmp_path / "out"
+    config.write_text(CONFIG)
+    record(recording, 3000)
+    line = [sys.executable, "-m", "xas_agent", "run", "--config", config, "--source", recording, "--out", out]
+    with subprocess.Popen(line, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        wait_until(lambda: (out / "documents.jsonl").exists() and len(documents(out)) > 20, 100)
+        os.kill(process.pid, signal.SIGKILL)
+    config.write_text(CONFIG + "serving: {spectra: false}\n")
+    run_command("run", "--config", config, "--source", recording, "--resume", out)
+    assert frames(out) == list(range(1, 3001))
+    starts = [doc for name, doc in documents(out) if name == "start"]
+    stops = [doc for name, doc in documents(out) if name == "stop"]
+    assert len({doc["config_sha256"] for doc in starts}) == len(starts) == 2
+    assert [doc["exit_status"] for doc in stops] == ["abort", "success"]
+    assert "another config" in stops[0]["reason"]

@@ -1,0 +1,150 @@
+"""The journal's file: exact values, checksums, pruning and a full disk."""
+
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from logs import capture_logs
+
+from xas_agent.agent.progress import Progress
+from xas_agent.agent.types import InputError
+from xas_agent.agent.types.frame import Document, Received
+from xas_agent.app.journal import JOURNAL, Journal
+
+
+def received(*documents: Document) -> list[Received]:
+    return [Received(name, doc, time.monotonic()) for name, doc in documents]
+
+
+def run(uid: str, *, events: int = 2, points: int = 5) -> list[Document]:
+    docs: list[Document] = [("start", {"uid": uid}), ("descriptor", {"uid": f"{uid}-d", "run_start": uid})]
+    for k in range(events):
+        data = {"I0": np.arange(points) * 0.1 + k, "It": np.float32(k), "n": 3}
+        docs.append(("event", {"uid": f"{uid}-{k}", "descriptor": f"{uid}-d", "seq_num": k + 1, "data": data}))
+    return docs
+
+
+def names(journal: Journal) -> list[str]:
+    return [r.name for batch in journal.inputs() for r in batch]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / JOURNAL
+
+
+def kill(journal: Journal) -> None:
+    """Let go of the file as the end of a process does."""
+    journal._file.close()
+
+
+def test_documents_return_as_they_came(path: Path):
+    journal, documents = Journal(path), run("a", points=1000)
+    journal.accept(received(*documents))
+    kill(journal)
+    (batch,) = Journal(path).inputs()
+    for (name, doc), again in zip(documents, batch, strict=True):
+        assert again.name == name
+        assert abs(again.at - time.monotonic()) < 60
+        np.testing.assert_equal(again.doc, doc)
+    data: Any = batch[-1].doc["data"]
+    assert data["I0"].dtype == np.float64
+
+
+def test_a_committed_document_outlives_a_torn_transaction(path: Path):
+    journal = Journal(path)
+    journal.accept(received(*run("a")))
+    journal._file.execute("BEGIN IMMEDIATE")
+    journal._file.execute("INSERT INTO inputs (run, name, at, crc32, doc) VALUES ('a', 'event', 0, 0, '')")
+    wal = path.with_name(path.name + "-wal").read_bytes()
+    kill(journal)
+    path.with_name(path.name + "-wal").write_bytes(wal + b"torn")
+    assert names(Journal(path)) == ["start", "descriptor", "event", "event"]
+
+
+def test_a_damaged_record_is_left_out_and_reported(path: Path):
+    journal = Journal(path)
+    journal.accept(received(*run("a")))
+    journal._file.execute("UPDATE inputs SET doc = zeroblob(length(doc)) WHERE id = 3")
+    kill(journal)
+    with capture_logs() as logs:
+        assert names(Journal(path)) == ["start", "descriptor", "event"]
+    assert [log["records"] for log in logs if "damaged" in log["event"]] == [1]
+
+
+def test_a_file_that_is_no_journal_is_refused(path: Path):
+    path.write_bytes(b"no database" * 100)
+    with pytest.raises(InputError, match="no journal or is damaged"):
+        Journal(path)
+
+
+def test_what_is_not_needed_is_deleted(path: Path):
+    journal = Journal(path)
+    journal.accept(received(*run("a"), *run("b"), *run("c")))
+    own = [
+        ("start", {"uid": "x", "time": 1.0, "parent_uid": "a"}),
+        ("descriptor", {"uid": "x-d", "run_start": "x", "name": "spectra"}),
+    ]
+    own += [("event", {"uid": f"x-{k}", "descriptor": "x-d"}) for k in range(3)]
+    outcomes = [("a", "f1"), ("b", "f2")]
+    memory = {("a", "rules", "Co"): [1], ("cell", "rules", "Co"): [2]}
+    numbers = journal.publish(own, Progress(outcomes, ["a"], ["b"], memory), 0)
+    assert names(journal) == ["start", "descriptor", "start", "descriptor", "event", "event"]
+    past = journal.past()
+    assert list(past.answered) == ["f2"]
+    assert past.memory == {("cell", "rules", "Co"): [2]}
+    journal.accept(received(*run("a"), *run("b")))  # late documents of a run that is over, or not watched
+    assert len(names(journal)) == 8
+    journal.publish([("stop", {"uid": "x-s", "run_start": "x"})], Progress(), numbers[-2])
+    assert [name for _, name, _ in journal.undelivered()] == ["event", "stop"]
+    kill(journal)
+    journal = Journal(path)
+    assert [name for _, name, _ in journal.undelivered()] == ["event", "stop"]
+    journal.publish([], Progress(), numbers[-1] + 1)
+    assert journal._file.execute("SELECT count(*) FROM published").fetchone() == (0,)
+    assert journal.publish([("start", {"uid": "y", "time": 2.0})], Progress(), 0) == [numbers[-1] + 2]
+
+
+def test_a_full_disk_is_reported_once_and_what_waits_is_written_later(path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("xas_agent.app.journal.store._RETRY_S", 0.0)
+    journal = Journal(path)
+    journal.accept(received(*run("a")))
+    (pages,) = journal._file.execute("PRAGMA page_count").fetchone()
+    journal._file.execute(f"PRAGMA max_page_count = {pages + 1}")
+    with capture_logs() as logs:
+        for k in range(20):
+            journal.accept(received(*run(f"b{k}", points=1000)))
+        assert len(names(journal)) == 4
+        journal._file.execute("PRAGMA max_page_count = 1000000")
+        journal.accept(received(*run("c")))
+    assert [log["event"] for log in logs] == ["journal not written", "journal written again"]
+    assert len(names(journal)) == 4 * 22
+    assert journal.lost == 0
+
+
+def test_what_does_not_find_room_in_memory_is_counted(path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("xas_agent.app.journal.store._RETRY_S", 0.0)
+    journal = Journal(path)
+    (pages,) = journal._file.execute("PRAGMA page_count").fetchone()
+    journal._file.execute(f"PRAGMA max_page_count = {pages}")
+    for k in range(30):
+        journal.accept(received(*run(f"a{k}", events=1, points=100_000)))
+    assert journal._waiting.bytes < 10_000_000
+    journal._file.execute("PRAGMA max_page_count = 1000000")
+    journal.accept([])
+    kept = names(journal)
+    assert kept.count("start") == kept.count("descriptor") == 30
+    assert journal.lost == 30 - kept.count("event") > 0
+
+
+def test_a_format_of_the_future_is_refused(path: Path):
+    kill(Journal(path))
+    file = sqlite3.connect(path)
+    file.execute("INSERT OR REPLACE INTO meta VALUES ('format', '2')")
+    file.commit()
+    file.close()
+    with pytest.raises(InputError, match="format 2, expected 1"):
+        Journal(path)
