@@ -206,7 +206,9 @@ class XASAgent:
         if self._thread.ident is None:
             self._thread.start()
 
-    def __call__(self, name: str, doc: dict[str, Any], position: Mapping[str, Any] | None = None) -> None:
+    def __call__(
+        self, name: str, doc: dict[str, Any], position: Mapping[str, Any] | None = None, age_s: float = 0.0
+    ) -> None:
         """Take one document, from any thread.
 
         Parameters
@@ -214,12 +216,15 @@ class XASAgent:
         name, doc : str, dict
         position : mapping, optional
             What changed in the position of a source that can go on from there after a restart.
+        age_s : float
+            Age of a document that waited elsewhere, s. It is then never dropped, and no rule decides on it if it is
+            older than ``control.max_age_s``.
         """
         try:
             if self._closed.is_set():
                 return
             doc = _with_copied_arrays(doc) if name in ("event", "event_page") else doc
-            self._inbox.put(name, doc, wait=not self.live, position=position)
+            self._inbox.put(name, doc, wait=not self.live or age_s > 0, position=position, age_s=age_s)
         except Exception:
             # An exception would end the user's plan.
             _log.exception("document not taken", name=name)

@@ -123,7 +123,7 @@ class Config(Settings):
     source: ZMQEndpoint | None = None
     """ZMQ endpoint from which documents are received."""
     tiled: TiledEndpoint | None = None
-    """Tiled catalogue from which documents are read, instead of ``source``."""
+    """Tiled catalogue from which documents are read; beside ``source``, only those that ``source`` lost."""
     publish: PublishSettings | None = None
     """Where the agent sends its documents."""
     health: HealthSettings | None = None
@@ -133,9 +133,9 @@ class Config(Settings):
     when it stops."""
 
     @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if self.source is not None and self.tiled is not None:
-            raise ValueError("source or tiled, not both")
+    def _catalogue_fills_a_source(self) -> Self:
+        if self.source is not None and self.tiled is not None and {"past", "follow"} & self.tiled.model_fields_set:
+            raise ValueError("tiled without past and follow, which have no effect beside source")
         return self
 
     @field_validator("health", mode="before")

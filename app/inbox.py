@@ -42,7 +42,13 @@ class Inbox:
         return len(self._waiting)
 
     def put(
-        self, name: str, doc: dict[str, Any], *, wait: bool = False, position: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        doc: dict[str, Any],
+        *,
+        wait: bool = False,
+        position: Mapping[str, Any] | None = None,
+        age_s: float = 0.0,
     ) -> None:
         """Accept a document; if the queue is full, drop and count it, or ``wait`` until there is room."""
         size = size_of(doc)
@@ -56,7 +62,7 @@ class Inbox:
                 self._dropped += 1
                 return
             self.newest_at = time.monotonic()
-            self._waiting.append((Received(name, doc, self.newest_at, position), size))
+            self._waiting.append((Received(name, doc, self.newest_at - age_s, position), size))
             self.bytes += size
             self.taken += 1
             if len(self._waiting) == 1:

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from ..adapters.errors import EndpointUnreachable
 from ..adapters.files import FolderSource
-from ..adapters.tiled import TiledSource
+from ..adapters.tiled import FilledSource, TiledSource
 from ..adapters.zmq import ZMQSource
 from ..agent.types import Control, DurableSource, InputError, Source, get_logger
 from .agent import CLOSED_EARLY, XASAgent
@@ -143,7 +143,7 @@ class Session:
 
     def watch(self, source: Source, until: Callable[[], bool] = lambda: False) -> None:
         """Send a source's documents to the agent until it ends, ``until`` is True, or ``limit`` frames are served."""
-        self.agent.live = isinstance(source, ZMQSource)
+        self.agent.live = isinstance(source, ZMQSource | FilledSource)
         if isinstance(source, DurableSource) and self.output is not None and self.output.journal is not None:
             source.resume(self.output.journal.position)
         reader = threading.Thread(target=self._read, args=(source,), name="source", daemon=True)
@@ -236,7 +236,8 @@ class Session:
             for name, doc in source:
                 complete = complete and (name == "stop" or not self.enough.is_set())
                 if complete:  # a RunStop after omitted documents would announce events that never come
-                    self.agent(name, doc, source.position if isinstance(source, DurableSource) else None)
+                    position = source.position if isinstance(source, DurableSource) else None
+                    self.agent(name, doc, position, source.age_s if isinstance(source, FilledSource) else 0.0)
         except (InputError, EndpointUnreachable) as error:
             self.failure = error
         except Exception as error:
@@ -256,12 +257,13 @@ class Session:
             self.enough.set()
 
 
-def source_of(config: Config) -> ZMQSource | TiledSource:
+def source_of(config: Config) -> ZMQSource | TiledSource | FilledSource:
     """Return the unconnected source that the config names."""
-    if config.tiled is not None:
+    if config.source is None:
+        assert config.tiled is not None
         return TiledSource(config.tiled)
-    assert config.source is not None
-    return ZMQSource(config.source)
+    live = ZMQSource(config.source)
+    return live if config.tiled is None else FilledSource(live, config.tiled)
 
 
 class SourceFailed(RuntimeError):  # noqa: N818  named after the event

@@ -1,5 +1,6 @@
 """``tiled serve catalog`` as a process: a stock server without plugins or configuration."""
 
+import json
 import queue
 import re
 import subprocess
@@ -57,3 +58,13 @@ def empty_catalogue() -> Iterator[Any]:
         client = from_uri(f"http://{address}", api_key=KEY)
         yield client
         client.context.http_client.close()
+
+
+def write(client: Any, documents: Any, batch_size: int = 10_000) -> Any:
+    """Write documents to a catalogue with bluesky's TiledWriter; return the writer."""
+    from bluesky_tiled_plugins import TiledWriter
+
+    writer = TiledWriter(client, batch_size=batch_size)
+    for name, doc in documents:
+        writer(name, json.loads(json.dumps(doc, default=lambda v: v.tolist())))
+    return writer

@@ -2,12 +2,16 @@
 
 import os
 import socket
+import threading
+import time
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 from pydantic import field_validator
 
 from ...agent.types import InputError, Settings
+from ..errors import EndpointUnreachable
 
 SCHEMES = ("tiled", "http", "https")
 _PORTS = {"http": 80, "https": 443}
@@ -76,7 +80,42 @@ class Catalogue(Settings):
 
         return from_uri(self.http_uri, api_key=os.environ.get(self.api_key_from) or None, show_progress=False)
 
+    def wait(self, timeout_s: float, closing: threading.Event) -> None:
+        """Wait until the server answers, 0 for ever.
+
+        Raises
+        ------
+        EndpointUnreachable
+            It does not answer in time, or ``closing`` was set.
+        """
+        until = time.monotonic() + (timeout_s or float("inf"))
+        while True:
+            try:
+                self.probe()
+                return
+            except OSError as error:
+                if time.monotonic() > until:
+                    waited = f"nothing answered within {timeout_s:g} s ({error})"
+                    raise EndpointUnreachable(self.uri, waited) from None
+            if closing.wait(0.1):
+                raise EndpointUnreachable(self.uri, "closed before anything answered")
+
 
 def one_line(error: Exception) -> str:
     """Return type and message of an error, cut to 300 characters."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+def start_of(run: Any) -> Mapping[str, Any]:
+    """Return the RunStart of a run's client; empty if it has none."""
+    return run.metadata.get("start") or {}
+
+
+def stopped(run: Any) -> bool:
+    """Whether a run has its RunStop."""
+    return bool(run.metadata.get("stop"))
+
+
+def begun(start: Mapping[str, Any]) -> float:
+    """Return the time of a RunStart, Unix seconds; 0 if it has none."""
+    return float(start.get("time", 0.0))

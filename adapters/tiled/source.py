@@ -4,7 +4,6 @@ Arrays in files are not copied: the documents refer to the files, which ``assets
 """
 
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +13,7 @@ from pydantic import Field
 from ...agent.types import Document, get_logger
 from ..errors import EndpointUnreachable
 from .documents import documents_of
-from .server import Catalogue, one_line
+from .server import Catalogue, begun, one_line, start_of, stopped
 
 log = get_logger()
 
@@ -36,6 +35,9 @@ class TiledEndpoint(Catalogue):
     """Interval at which the catalogue is checked, s."""
     connect_timeout_s: float = Field(default=10.0, ge=0)
     """Time to wait until the server answers, s; 0 waits for ever."""
+    fill_s: float = Field(default=10.0, ge=0)
+    """Beside a ZMQ ``source``, which then lets later documents of a run wait for lost ones: longest wait until the
+    catalogue has them, s."""
 
 
 @dataclass(slots=True)
@@ -89,19 +91,19 @@ class TiledSource:
         if self._catalogue is not None:
             return
         self.endpoint.require_client()
-        self._wait_for_server()
+        self.endpoint.wait(self.endpoint.connect_timeout_s, self._closing)
         try:
             catalogue = self.endpoint.open()
             latest = catalogue.sort(("start.time", -1)).values().head(max(self.endpoint.past, _LOOK_BACK))
         except Exception as error:  # httpx and Tiled raise many types of exception
             raise EndpointUnreachable(self.endpoint.uri, one_line(error)) from None
-        newest = max((_time(_start(run)) for run in latest), default=0.0)
+        newest = max((begun(start_of(run)) for run in latest), default=0.0)
         for number, run in enumerate(latest):
-            uid, begun = str(_start(run).get("uid")), _time(_start(run))
-            if number < self.endpoint.past or (not _stopped(run) and newest - begun < _LONGEST_RUN_S):
-                self._open[uid] = _Followed(begun)
+            uid, at = str(start_of(run).get("uid")), begun(start_of(run))
+            if number < self.endpoint.past or (not stopped(run) and newest - at < _LONGEST_RUN_S):
+                self._open[uid] = _Followed(at)
             else:
-                self._done[uid] = begun
+                self._done[uid] = at
         self._forget_old_runs()
         self._catalogue = catalogue
         self.connected = True
@@ -115,11 +117,11 @@ class TiledSource:
         if not position:
             return
         self._open, self._done = {}, {}  # what connect found may have ended unread
-        for uid, (begun, over, events, rows) in position.items():
+        for uid, (at, over, events, rows) in position.items():
             if over:
-                self._done[uid] = begun
+                self._done[uid] = at
             else:
-                self._open[uid] = _Followed(begun, rows=rows, events=events)
+                self._open[uid] = _Followed(at, rows=rows, events=events)
         self._forget_old_runs()
 
     def __iter__(self) -> Iterator[Document]:
@@ -147,7 +149,7 @@ class TiledSource:
                 try:
                     yield from self._new(run)
                 except Exception as error:  # an incomplete run: try again later and continue with the others
-                    failed[f"run {_start(run).get('uid')}"] = one_line(error)
+                    failed[f"run {start_of(run).get('uid')}"] = one_line(error)
             for part, error in failed.items():
                 write = log.debug if part in logged else log.warning
                 write("not read", part=part, endpoint=self.endpoint.uri, error=error)
@@ -163,19 +165,6 @@ class TiledSource:
         """End the iteration before its next document."""
         self._closing.set()
 
-    def _wait_for_server(self) -> None:
-        until = time.monotonic() + (self.endpoint.connect_timeout_s or float("inf"))
-        while True:
-            try:
-                self.endpoint.probe()
-                return
-            except OSError as error:
-                if time.monotonic() > until:
-                    waited = f"nothing answered within {self.endpoint.connect_timeout_s:g} s ({error})"
-                    raise EndpointUnreachable(self.endpoint.uri, waited) from None
-            if self._closing.wait(0.1):
-                raise EndpointUnreachable(self.endpoint.uri, "closed before anything answered")
-
     def _runs(self) -> list[Any]:
         """Return the runs that may contain new documents, the oldest first."""
         from tiled.queries import Comparison
@@ -183,14 +172,14 @@ class TiledSource:
         runs = self._catalogue.sort(("start.time", 1))
         if self._since > float("-inf"):
             runs = runs.search(Comparison("ge", "start.time", self._since))
-        return [run for run in runs.values() if str(_start(run).get("uid")) not in self._done]
+        return [run for run in runs.values() if str(start_of(run).get("uid")) not in self._done]
 
     def _new(self, run: Any) -> Iterator[Document]:
         """Yield the documents of a run that have not been yielded before."""
-        start = _start(run)
-        uid, begun = str(start.get("uid")), _time(start)
-        followed = self._open.setdefault(uid, _Followed(begun))
-        over = _stopped(run)  # before the documents are requested
+        start = start_of(run)
+        uid, at = str(start.get("uid")), begun(start)
+        followed = self._open.setdefault(uid, _Followed(at))
+        over = stopped(run)  # before the documents are requested
         if not start.get("xas_agent"):
             for name, document in documents_of(run, followed.events):
                 if self._closing.is_set():
@@ -203,13 +192,13 @@ class TiledSource:
                 if doc and (key := f"{name}/{doc.get('uid')}") not in followed.seen:
                     followed.seen.add(key)
                     if name in ("start", "stream_datum", "stop"):
-                        self._moved[uid] = [begun, name == "stop", dict(followed.events), dict(followed.rows)]
+                        self._moved[uid] = [at, name == "stop", dict(followed.events), dict(followed.rows)]
                     self.position, self._moved = self._moved, {}
                     yield name, doc
-        self._moved[uid] = [begun, over, dict(followed.events), dict(followed.rows)]
+        self._moved[uid] = [at, over, dict(followed.events), dict(followed.rows)]
         if over:
             del self._open[uid]
-            self._done[uid] = begun
+            self._done[uid] = at
             self._forget_old_runs()
 
     def _forget_old_runs(self) -> None:
@@ -232,15 +221,3 @@ def _further(doc: dict[str, Any], rows: dict[str, int]) -> dict[str, Any]:
     rows[uid] = stop
     seq_nums = {"start": doc["seq_nums"]["start"] + known - start, "stop": doc["seq_nums"]["stop"]}
     return {**doc, "uid": f"{uid}/{known}", "indices": {"start": known, "stop": stop}, "seq_nums": seq_nums}
-
-
-def _start(run: Any) -> Mapping[str, Any]:
-    return run.metadata.get("start") or {}
-
-
-def _stopped(run: Any) -> bool:
-    return bool(run.metadata.get("stop"))
-
-
-def _time(start: Mapping[str, Any]) -> float:
-    return float(start.get("time", 0.0))

@@ -92,7 +92,7 @@ def settings_of(
         content["tiled"] = {**(content.get("tiled") or {}), "uri": source}
         content.pop("source", None)
         source = None
-    elif source is not None:
+    elif source is not None and not content.get("source"):
         content.pop("tiled", None)
     if connect_timeout is not None and content.get("tiled"):
         content["tiled"]["connect_timeout_s"] = connect_timeout

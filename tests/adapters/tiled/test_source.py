@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,45 +15,13 @@ import shapes
 import yaml
 from forked import run_command
 from pydantic import ValidationError
-from tiled_server import KEY, serving
+from tiled_server import KEY, write
 
 from xas_agent.adapters.errors import EndpointUnreachable
 from xas_agent.adapters.tiled import TiledEndpoint, TiledSource
 from xas_agent.adapters.tiled.documents import documents_of
 from xas_agent.app.commands.shared import settings_of
 from xas_agent.app.config import ConfigError, load_config
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """Address of a server, and a folder from which it may serve files."""
-    folder = tmp_path_factory.mktemp("tiled")
-    with serving("--temp", "--read", folder) as address:
-        yield address, folder
-
-
-@pytest.fixture
-def catalogue(server: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory, monkeypatch: Any) -> Iterator[Any]:
-    """A container of its own on the server, as its client; and where files may be."""
-    from tiled.client import from_uri
-
-    monkeypatch.setenv("TILED_API_KEY", KEY)
-    root = from_uri(f"http://{server[0]}", api_key=KEY)
-    name = f"runs{len(root)}"
-    made = root.create_container(key=name)
-    folder = server[1] / name
-    folder.mkdir()
-    yield made, TiledEndpoint(uri=f"tiled://{server[0]}/{name}", past=10, follow=False), folder
-    root.context.http_client.close()
-
-
-def write(client: Any, documents: Any, batch_size: int = 10_000) -> Any:
-    from bluesky_tiled_plugins import TiledWriter
-
-    writer = TiledWriter(client, batch_size=batch_size)
-    for name, doc in documents:
-        writer(name, json.loads(json.dumps(doc, default=lambda v: v.tolist())))
-    return writer
 
 
 def check(frames: list[Any], recording: shapes.Recording) -> None:
@@ -240,8 +208,8 @@ def test_the_command_line_tells_a_catalogue_from_a_proxy() -> None:
     assert (settings.tiled.uri, settings.tiled.connect_timeout_s) == ("tiled://here:8000/bmm", 3.0)
     assert settings_of(None, source="https://here/api/v1/metadata/bmm").tiled.uri.startswith("https")
     assert settings_of(None, source="zmq://here:5578").tiled is None
-    with pytest.raises(ConfigError, match="source or tiled, not both"):
-        load_config({"source": {"address": "zmq://a:1"}, "tiled": {"uri": "tiled://a:1"}})
+    with pytest.raises(ConfigError, match="tiled without past and follow, which have no effect beside source"):
+        load_config({"source": {"address": "zmq://a:1"}, "tiled": {"uri": "tiled://a:1", "past": 1}})
 
 
 @pytest.mark.slow
