@@ -154,7 +154,9 @@ class Config(Settings):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def load_config(source: str | Path | Mapping[str, Any] | None = None, preset: str | None = None) -> Config:
+def load_config(
+    source: str | Path | Mapping[str, Any] | None = None, preset: str | None = None, *, health_remote: bool = False
+) -> Config:
     """Read a config.
 
     Parameters
@@ -164,6 +166,8 @@ def load_config(source: str | Path | Mapping[str, Any] | None = None, preset: st
     preset : str, optional
         Name of a beamline preset, instead of the one in the config. The keys of the config override those of the
         preset.
+    health_remote : bool
+        Whether the config's ``health`` may have an address that other machines reach, whatever it says itself.
 
     Returns
     -------
@@ -175,6 +179,9 @@ def load_config(source: str | Path | Mapping[str, Any] | None = None, preset: st
         The file or the preset does not exist, the file is not YAML, or a key or value is invalid.
     """
     content, origin = _content(source)
+    if health_remote and content.get("health"):
+        health = Config._health_address_alone(content["health"])
+        content["health"] = {**health, "allow_remote": True} if isinstance(health, Mapping) else health
     preset = preset or content.get("preset")
     if preset is None:
         return validate_settings(content, Config, origin) if content else Config()

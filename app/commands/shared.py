@@ -2,7 +2,7 @@
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,8 @@ EXIT_CODES = {
     0: ("The command succeeded.", ""),
     FAILED: (
         "The documents broke off, or the disk was full, so that files of `--out` are not whole.",
-        "Read the last line on stderr, and the beamline's log.",
+        "Read the last line on stderr, and the beamline's log. If the disk was full, make space; `xas-agent rebuild` "
+        "makes the tables again.",
     ),
     USAGE: ("The command line or a config cannot be used.", "Correct what the message names."),
     UNREACHABLE: ("An endpoint cannot be reached.", "Check address, port and firewall; start the other side first."),
@@ -28,7 +29,7 @@ EXIT_CODES = {
     ),
     INTERRUPTED: (
         "Ctrl-C ended a batch early, or a second signal ended a session; what was done until then is kept.",
-        "Repeat the command.",
+        "Repeat the command; a session needs a new `--out`.",
     ),
 }
 """Meaning and remedy of each exit code; the reference lists them."""
@@ -47,6 +48,16 @@ class Curve:
         other = {"curve_client_keys": self.clients} if binds else {"curve_server_key": self.server_key}
         given = {"curve_secret_key": self.key, **other}
         return {name: path for name, path in given.items() if path is not None}
+
+    def refuse_unused(self, endpoints: Iterable[bool]) -> None:
+        """Fail if a key is given that no endpoint uses; each of ``endpoints`` says whether it binds."""
+        binds = set(endpoints)
+        if self != Curve() and not binds:
+            fail("CURVE keys: no effect without a ZMQ endpoint", USAGE)
+        if self.clients is not None and True not in binds:
+            fail("--curve-clients: no effect without an endpoint that binds; set bind: true, or leave it out", USAGE)
+        if self.server_key is not None and False not in binds:
+            fail("--curve-server-key: no effect without an endpoint that connects; leave it out", USAGE)
 
 
 def settings_of(
@@ -75,7 +86,7 @@ def settings_of(
     from ..config import Config, load_config
     from ..wiring import model_folders
 
-    settings = load_config(config, preset)
+    settings = load_config(config, preset, health_remote=health_remote)
     content = settings.model_dump(exclude_unset=True)
     for part, key, value in (("fields", "element", element), ("fields", "edge", edge)):
         if value is not None:
@@ -83,9 +94,11 @@ def settings_of(
     if model is not None:
         content.setdefault("model", {})["use"] = (model,)
     if health is not None:
-        content["health"] = {"address": health, "allow_remote": health_remote}
-    elif health_remote:
-        refuse_unused("without --health", health_remote=True)
+        content["health"] = {**(content.get("health") or {}), "address": health}
+    if health_remote:
+        if not content.get("health"):
+            refuse_unused("without --health, or health in the config", health_remote=True)
+        content["health"]["allow_remote"] = True
     if single_site:
         content.setdefault("serving", {})["single_site"] = True
     if source is not None and is_tiled(source):
@@ -117,8 +130,7 @@ def _add_security(content: dict[str, Any], curve: Curve, control_secret: Path | 
     endpoints = [group for group in groups if group.get("address")]
     for endpoint in endpoints:
         endpoint |= curve.of(endpoint.get("bind", False))
-    if curve != Curve() and not endpoints:
-        fail("CURVE keys: no effect without a ZMQ endpoint", USAGE)
+    curve.refuse_unused(endpoint.get("bind", False) for endpoint in endpoints)
     if control_secret is not None:
         if not content.get("control_endpoint"):
             fail("--control-secret: no effect without control_endpoint in the config", USAGE)
@@ -153,7 +165,7 @@ def refuse_unused(condition: str, **options: object) -> None:
 def conclude(session: "Session", strict: bool) -> None:
     """Print the summary; exit with the code of what went wrong.
 
-    That is, in this order: the source's error, files that are not whole, a second signal and, if ``strict``, frames
+    That is, in this order: the source's error, a second signal, files that are not whole and, if ``strict``, frames
     that were set aside.
     """
     summary = session.summary()
@@ -171,10 +183,14 @@ def conclude(session: "Session", strict: bool) -> None:
             raise session.failure
     if not summary["frames"] and not summary["frames_set_aside"]:
         typer.echo("no spectrum was read; xas-agent inspect shows the fields of a source", err=True)
-    if summary["not_written"]:
-        fail(f"{folder}: not written, because the disk was full: {_plain(summary['not_written'])}", FAILED)
     if session.hurried.is_set():
         fail(f"ended by a second signal; unanswered: {_plain(summary['unanswered']) or 'nothing'}", INTERRUPTED)
+    if summary["not_written"]:
+        fail(
+            f"{folder}: not written: {_plain(summary['not_written'])}; the log says why. "
+            "Make space; xas-agent rebuild makes the tables again",
+            FAILED,
+        )
     lost = summary["frames_set_aside"] or summary["files_not_read"]
     if strict and (lost or not (summary["frames"] or summary["interrupted"])):
         raise typer.Exit(SET_ASIDE)
@@ -182,9 +198,11 @@ def conclude(session: "Session", strict: bool) -> None:
 
 def _show(key: str, text: str) -> None:
     """Print an entry of the summary in lines of at most 80 characters; words are never cut."""
-    lines = textwrap.wrap(text, 80 - 19, break_long_words=False, break_on_hyphens=False) or [""]
-    for first, line in zip((f"{key:18}", *[" " * 18] * len(lines)), lines, strict=False):
-        typer.echo(f"{first} {line}")
+    first, others = f"{key:18} ", " " * 19
+    filled = textwrap.fill(
+        text, 80, initial_indent=first, subsequent_indent=others, break_long_words=False, break_on_hyphens=False
+    )
+    typer.echo(filled or first)
 
 
 def _plain(value: Any) -> str:
