@@ -135,7 +135,7 @@ def watch_embedded(
     beamline = BeamlineProcess(seed, planned, output.folder / TRUTH)
     truth = Truth()
     try:
-        source = ZMQSource(ZMQEndpoint(address=beamline.documents_address))
+        source = ZMQSource(ZMQEndpoint(address=beamline.documents_address), peer_ends=True)
         session = Session(config, output, ZMQControl(beamline.control_address), planned, limit, truth, health=health)
         with session:
             try:

@@ -8,6 +8,7 @@ AssetRefused.
 
 import time
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -44,7 +45,8 @@ class AssetSettings(Settings):
     """Folders on this machine by the beginning of the paths in the documents; the longest match applies."""
     roots: tuple[str, ...] = ()
     """Folders of the data, on this machine. Only regular files within them are read, after following symbolic links
-    and links within HDF5. Unset: no file that a document names is read."""
+    and links within HDF5. Unset: no file that a document names is read. Links in the names of the folders themselves
+    are followed once, at the first read."""
 
     def locate(self, address: str) -> Path:
         """Return the file on this machine for a path or ``file:`` URI of a document.
@@ -74,11 +76,15 @@ class AssetSettings(Settings):
                 f"{path}: not read, because assets.roots is not set; name the folders of the data there"
             )
         resolved = path.resolve()
-        if not any(resolved.is_relative_to(Path(root).resolve()) for root in self.roots):
+        if not any(resolved.is_relative_to(root) for root in self._resolved_roots):
             raise AssetRefused(f"{resolved}: outside of assets.roots")
         if resolved.exists() and not resolved.is_file():  # opening a pipe may block
             raise AssetRefused(f"{resolved}: not a regular file")
         return resolved
+
+    @cached_property
+    def _resolved_roots(self) -> tuple[Path, ...]:
+        return tuple(Path(root).resolve() for root in self.roots)
 
 
 class AreaDetectorHDF5:

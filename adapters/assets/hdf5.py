@@ -99,7 +99,7 @@ def _dataset(file: Any, path: Path, name: str, inside: Inside) -> Any:
         raise NotYet(f"{path}: no dataset {name!r}")
     if missing := missing_source(data):
         raise NotYet(f"{path}: {name} refers to {missing}, which does not exist")
-    _keep_inside(data, inside)
+    _keep_inside(data, path, inside)
     return data
 
 
@@ -131,27 +131,32 @@ def _keep_links(group: Any, name: str, inside: Inside, depth: int = _MAX_LINK_DE
             return
 
 
-def _keep_inside(data: Any, inside: Inside, depth: int = _MAX_LINK_DEPTH) -> None:
-    """Raise AssetRefused if an HDF5 link or a source of a virtual dataset leads to a file that may not be read.
+def _keep_inside(data: Any, checked: Path, inside: Inside, depth: int = _MAX_LINK_DEPTH) -> None:
+    """Raise AssetRefused if a dataset needs a file that may not be read.
 
-    The same for a dataset without numbers, and for one with larger chunks than HDF5 may unpack for a single value.
+    Also if it does not hold numbers, or if one of its chunks, which HDF5 unpacks for a single value, is too large.
+    ``checked`` is the file in which the dataset was looked up; a link may have led to another one.
     """
     where = Path(data.file.filename)
     if not depth:
         raise AssetRefused(f"{where}: {data.name} nests more than {_MAX_LINK_DEPTH} virtual datasets")
-    inside(where)
+    if where != checked:
+        checked = inside(where)
     if data.dtype.kind not in "iufb":
         raise AssetRefused(f"{where}: {data.name} holds values of type {data.dtype}, expected numbers")
     _refuse_large(where, f"a chunk of {data.name}", prod(data.chunks or ()) * data.dtype.itemsize)
-    for path, name in sources(data):
-        inside(path)
+    for path, name in dict.fromkeys(sources(data)):  # a file may stand for each frame
+        source = checked if path == where else inside(path)
         if "%" in f"{path.name}{name}":
-            raise AssetRefused(f"{path}: a pattern of file names, which assets.roots cannot check")
+            raise AssetRefused(
+                f"{path}: a pattern of file names, which assets.roots cannot check; name each source file "
+                "in the virtual dataset"
+            )
         if name:
-            with opened(inside(path)) as file:
+            with opened(source) as file:
                 _keep_links(file, name, inside, depth - 1)
                 if hasattr(part := file.get(name), "shape"):
-                    _keep_inside(part, inside, depth - 1)
+                    _keep_inside(part, source, inside, depth - 1)
 
 
 def _refuse_large(path: Path, what: str, size: int) -> None:

@@ -295,5 +295,7 @@ class StreamRows:
 def _rows(doc: Doc, key: str) -> range:
     start, stop = doc[key]["start"], doc[key]["stop"]
     if not (type(start) is int and type(stop) is int and 0 <= start <= stop <= start + MAX_DATUM_ROWS):
-        raise ValueError(f"{key} of a stream_datum, expected at most {MAX_DATUM_ROWS} rows")
+        raise ValueError(
+            f"found {key} {start!r} to {stop!r} in a stream_datum, expected at most {MAX_DATUM_ROWS} rows"
+        )
     return range(start, stop)

@@ -106,7 +106,7 @@ class FolderWatch:
         return {
             name: seen.waits or "still being written"
             for name, seen in self._seen.items()
-            if seen.waits or not seen.processed
+            if (seen.waits or not seen.processed) and (self.folder / name).exists()
         }
 
     def _new(self, path: Path, seen: _Seen, now: float) -> list[FileSpectrum]:
@@ -128,6 +128,7 @@ class FolderWatch:
             log.info("waiting for file", file=str(path), reason=seen.waits)
             return []
         if _state(path) != seen.state:  # changed during reading: the next poll sees its new state
+            seen.processed = False
             return []
         seen.waits = ""
         before, seen.yielded = seen.yielded, frozenset(map(_digest, spectra))

@@ -97,9 +97,13 @@ def spectra_in(table: ColumnTable, wanted: Columns | None = None) -> list[FileSp
         raise UnknownColumnsError(f"{table.path}: found {error}", table) from error
     summary = f"{table.path}: {_summary(table, names, choice)}"
     try:
-        energy, place, notes = _energies(replace(table, d_spacing=given or table.d_spacing), names, units, choice)
+        energy, place, notes = _energies(
+            replace(table, d_spacing=given or table.d_spacing), names, units, choice, bool(given)
+        )
     except EnergyAxisError as error:
         raise UnknownColumnsError(f"{summary}: {error}", table) from error
+    if given and not any("a d spacing of" in note for note in notes):
+        notes += ("the given d_spacing is not used, because no column of angles is read",)
     if table.no_foil:
         for role in choice.places.keys() & set(FOIL_ROLES) - by_role(wanted).keys():
             del choice.places[role]
@@ -309,12 +313,17 @@ def _names(table: ColumnTable) -> tuple[list[str], list[str]]:
 
 
 def _energies(
-    table: ColumnTable, names: list[str], units: list[str], choice: ColumnChoice
+    table: ColumnTable, names: list[str], units: list[str], choice: ColumnChoice, d_spacing_given: bool
 ) -> tuple[Array | None, int | None, tuple[str, ...]]:
-    """Return the energies, (M,) eV, the index of their column, and notes on guesses."""
+    """Return the energies, (M,) eV, the index of their column, and notes on guesses.
+
+    Numbers without a unit in a column of another name than that of an angle or an energy are angles only if the
+    caller gives the d spacing.
+    """
     if places := choice.places.get("energy"):
         (place,) = places
-        angles = place == angle_column(names) or table.d_spacing
+        other_name = not re.match("[eé]", names[place], re.I)
+        angles = place == angle_column(names) or (d_spacing_given and other_name)
         if re.match(r"deg|rad", units[place], re.I) or (angles and _may_be_angles(table, units, place)):
             return _from_angles(table, names, units, place)
         energy, notes = in_ev(table.columns[place], names[place] or str(place + 1), units[place])

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from .athena import is_athena, read_athena
-from .column_names import AmbiguousColumnError, Columns, by_role
+from .column_names import AmbiguousColumnError, Columns, by_role, given_spacing
 from .columns import is_ssrl_binary, read_columns, read_ssrl_binary
 from .hdf5 import SIGNATURE, SUFFIXES, read_hdf5
 from .limits import read_bytes
@@ -70,9 +70,13 @@ def read_spectra(path: str | Path, *, columns: Columns | None = None) -> list[Fi
 def _read(path: Path, columns: Columns | None) -> list[FileSpectrum]:
     with path.open("rb") as file:
         head = file.read(len(SIGNATURE))
-    if path.suffix.lower() == ".npz" or head[:4] == b"PK\x03\x04":
+    npz = path.suffix.lower() == ".npz" or head[:4] == b"PK\x03\x04"
+    hdf5 = head == SIGNATURE or path.suffix.lower() in SUFFIXES
+    if (npz or hdf5) and given_spacing(columns):
+        raise SpectrumFileError(f"{path}: found a format without angles, expected no d_spacing for it: leave it out")
+    if npz:
         return read_npz(path, columns)
-    if head == SIGNATURE or path.suffix.lower() in SUFFIXES:
+    if hdf5:
         return read_hdf5(path, columns)
     raw, cut = read_bytes(path)
     if is_ssrl_binary(raw):

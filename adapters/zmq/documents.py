@@ -72,10 +72,13 @@ class ZMQSource:
     Parameters
     ----------
     endpoint : ZMQEndpoint
+    peer_ends : bool
+        Whether the peer ends before this side, so that its loss is no cause for a warning.
     """
 
-    def __init__(self, endpoint: ZMQEndpoint) -> None:
+    def __init__(self, endpoint: ZMQEndpoint, *, peer_ends: bool = False) -> None:
         self.endpoint = endpoint
+        self._peer_ends = peer_ends
         self.malformed_by_reason: Counter[str] = Counter()
         self._link: EndpointSocket | None = None
         self._address = endpoint.zmq_address
@@ -97,7 +100,7 @@ class ZMQSource:
 
     @property
     def connected(self) -> bool:
-        """Whether a peer was connected within the last second; a bound endpoint under CURVE is always True."""
+        """Whether a peer was connected within the last second; always True for an endpoint that binds under CURVE."""
         link = self._link
         return link is not None and link.connected
 
@@ -113,7 +116,7 @@ class ZMQSource:
         """
         if self._link is not None:
             return
-        link = EndpointSocket(self.endpoint, zmq.SUB)
+        link = EndpointSocket(self.endpoint, zmq.SUB, peer_ends=self._peer_ends)
         try:
             link.socket.subscribe(f"{self.endpoint.prefix} " if self.endpoint.prefix else "")
             link.socket.rcvtimeo = POLL_MS

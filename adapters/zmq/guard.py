@@ -1,5 +1,6 @@
 """Who may connect to a socket that binds under CURVE, and the log of those who may not."""
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ log = get_logger()
 _REREAD_AFTER_S = 0.5
 """Longest time for which a revoked key is still permitted."""
 _MAX_LOGGED, _LOGGED_FOR_S = 20, 3600.0
-"""Number of refused clients that are logged within an hour; further ones are only counted."""
+"""Number of refused clients that are logged within an hour; further ones are not."""
 _POLL_MS = 100
 _FAILED = zmq.Event.HANDSHAKE_FAILED_PROTOCOL | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
 """Which of them occurs depends on the side that ends the connection first."""
@@ -39,6 +40,8 @@ class AllowList:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._keys: frozenset[str] = frozenset()
+        self._logged: set[Path] = set()
+        """Files that are not certificates and were logged."""
         for path in folder.glob("*.key"):
             read_certificate(path)
         self._read()
@@ -51,7 +54,9 @@ class AllowList:
     def _read(self) -> None:
         self._read_at = time.monotonic()
         try:
-            self._keys = frozenset(public_keys(self._folder.glob("*.key")).values())
+            # Path.glob finds nothing in a folder that is gone, and raises nothing.
+            paths = [self._folder / name for name in os.listdir(self._folder) if name.endswith(".key")]
+            self._keys = frozenset(public_keys(paths, self._logged).values())
         except OSError as error:
             if self._keys:
                 log.warning(
@@ -70,16 +75,13 @@ class Refusals:
     """
 
     def __init__(self, endpoint: str) -> None:
-        self.count = 0
-        """Number of refusals."""
         self.endpoint = endpoint
         self._lock = threading.Lock()
         self._logged: TTLCache[str, None] = TTLCache(_MAX_LOGGED, _LOGGED_FOR_S)
 
     def __call__(self, client: str, reason: str) -> None:
-        """Count a refusal of ``client``, and log it unless the client was logged within the hour."""
+        """Log a refusal of ``client`` unless the client was logged within the hour."""
         with self._lock:
-            self.count += 1
             if client in self._logged or len(self._logged) == _MAX_LOGGED:
                 return
             self._logged[client] = None

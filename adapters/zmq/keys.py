@@ -88,21 +88,27 @@ def revoke(folder: Path, name: str) -> None:
         raise InputError(f"no permitted client {name!r} in {clients}; there are: {known}")
     key = read_certificate(path)[0]
     (folder / REVOKED).mkdir(exist_ok=True)
-    for same in [p for p in clients.glob("*.key") if _key_or_none(p) == key]:
+    for same in [p for p in clients.glob("*.key") if _key_or_none(p, set()) == key]:
         same.rename(folder / REVOKED / same.name)
 
 
-def public_keys(paths: Iterable[Path]) -> dict[str, str]:
-    """Return the public keys of certificates by name; a file that is no certificate is logged and left out."""
-    keys = {path.stem: _key_or_none(path) for path in sorted(paths)}
+def public_keys(paths: Iterable[Path], logged: set[Path] | None = None) -> dict[str, str]:
+    """Return the public keys of certificates by name; a file that is no certificate is left out.
+
+    It is logged and added to ``logged``, unless it is there already.
+    """
+    logged = set() if logged is None else logged
+    keys = {path.stem: _key_or_none(path, logged) for path in sorted(paths)}
     return {name: key.decode() for name, key in keys.items() if key is not None}
 
 
-def _key_or_none(path: Path) -> bytes | None:
+def _key_or_none(path: Path, logged: set[Path]) -> bytes | None:
     try:
         return read_certificate(path)[0]
     except InputError as error:
-        log.warning("certificate not readable: its client is not permitted", detail=str(error))
+        if path not in logged:
+            logged.add(path)
+            log.warning("certificate not readable: its client is not permitted", detail=str(error))
         return None
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from cachetools import LRUCache
 
 _MAX_UIDS = 10_000
-"""Number of uids that are remembered of each client; the least recently used ones are dropped."""
+"""Number of uids, and of Datums, that are remembered of each client; the least recently used ones are dropped."""
 _OPENS = ("start", "descriptor", "resource", "stream_resource")
 """Documents whose uid later documents name."""
 _NAMES = ("run_start", "descriptor", "resource", "stream_resource")
@@ -20,22 +20,35 @@ class Owners:
     """
 
     def __init__(self) -> None:
-        self._uids: dict[str, LRUCache[str, None]] = {}
-        """Uids of each client, bounded for each, so that none can make another's forgotten."""
+        self._uids: dict[tuple[str, bool], LRUCache[str, str]] = {}
+        """Uids with that of their run, by client and whether they are of Datums.
+
+        Each cache is bounded, so that no client can make another's uids forgotten, nor many Datums their own run.
+        """
 
     def admits(self, client: str, name: str, doc: Mapping[str, Any]) -> bool:
         """Whether no uid that a document has or names belongs to another client; these uids are then the client's."""
         uids = [doc.get("uid")] if name in _OPENS else []
         uids += doc if name == "bulk_events" else [doc.get(key) for key in _NAMES]
-        datum = doc.get("datum_id")
-        uids += datum if isinstance(datum, list) else [datum]
-        uids = [uid for uid in uids if isinstance(uid, str)]
-        if any(uid in owned for other, owned in self._uids.items() if other != client for uid in uids):
+        uids = _texts(uids)
+        datums = _texts([*_listed(doc.get("datum_id")), *_listed(doc.get("datum_ids"))])
+        others = [owned for (other, _), owned in self._uids.items() if other != client]
+        if any(uid in owned for owned in others for uid in (*uids, *datums)):
             return False
-        own = self._uids.setdefault(client, LRUCache(_MAX_UIDS))
+        own, own_datums = (
+            self._uids.setdefault((client, of_datum), LRUCache(_MAX_UIDS)) for of_datum in (False, True)
+        )
+        run = next(iter(_texts([doc.get("run_start")])), "")
         for uid in uids:
-            if uid in own:
-                own[uid]  # is used
-            else:
-                own[uid] = None
+            own[uid] = own.get(uid) or run
+            own.get(own[uid])  # an Event names its descriptor alone, and uses the run, too
+        own_datums.update(dict.fromkeys(datums, ""))
         return True
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _texts(values: list[Any]) -> list[str]:
+    return [value for value in values if isinstance(value, str)]

@@ -33,6 +33,8 @@ _HEARTBEAT_MS = 2000
 _HEARTBEAT_TIMEOUT_MS = 10_000
 _LOG_WAIT_AFTER_S = 1.0
 """Time after which a wait is logged."""
+_OPENED = zmq.Event.ACCEPTED | zmq.Event.CONNECTED
+_WATCHED = _OPENED | zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED
 
 _ADDRESS = re.compile(r"(?:(?:zmq|tcp)://)?(?P<host>[^\s/:]+):(?P<port>\d{1,5})")
 _LOOPBACK = re.compile(r"(tcp://)?(127\.[\d.]+|localhost):\d+")
@@ -42,8 +44,8 @@ class Endpoint(Settings):
     """Address and security of a ZMQ socket."""
 
     address: str
-    """``zmq://HOST:PORT``; ``tcp://`` and the bare ``HOST:PORT`` mean the same. When binding, port 0 selects a free
-    port."""
+    """``zmq://HOST:PORT``, for which ``tcp://HOST:PORT`` and ``HOST:PORT`` stand too, or ``ipc:///PATH``, a Unix
+    socket. When binding, port 0 selects a free port."""
     bind: bool = False
     """Whether to bind the address instead of connecting to it."""
     connect_timeout_s: float = Field(default=10.0, ge=0)
@@ -66,7 +68,7 @@ class Endpoint(Settings):
             return address
         match = _ADDRESS.fullmatch(address)
         if match is None or int(match["port"]) > 65535:
-            raise ValueError(f"found {address!r}, expected zmq://HOST:PORT")
+            raise ValueError(f"found {address!r}, expected zmq://HOST:PORT or ipc:///PATH")
         return address
 
     @model_validator(mode="after")
@@ -122,6 +124,8 @@ class EndpointSocket:
     endpoint : Endpoint
     kind : int
         Type of the socket, such as ``zmq.SUB``.
+    peer_ends : bool
+        Whether the peer ends before this side, so that its loss is no cause for a warning.
 
     Raises
     ------
@@ -129,8 +133,9 @@ class EndpointSocket:
         A CURVE certificate is invalid.
     """
 
-    def __init__(self, endpoint: Endpoint, kind: int) -> None:
+    def __init__(self, endpoint: Endpoint, kind: int, *, peer_ends: bool = False) -> None:
         self.endpoint = endpoint
+        self._peer_ends = peer_ends
         self.guard: Guard | None = None
         """Identifies the clients of a socket that binds under CURVE."""
         self._context = zmq.Context()
@@ -140,7 +145,8 @@ class EndpointSocket:
         self.socket.reconnect_ivl, self.socket.reconnect_ivl_max = _RECONNECT_MS, _RECONNECT_MAX_MS
         self.socket.heartbeat_ivl, self.socket.heartbeat_timeout = _HEARTBEAT_MS, _HEARTBEAT_TIMEOUT_MS
         self._monitor: zmq.Socket[bytes] | None = None
-        self._peers = 0
+        self._opened = self._closed = self._peers = 0
+        """Numbers of connections that were opened and closed, and of those in use after a handshake."""
         self._lost_at: float | None = None
         """``time.monotonic()`` at which the last peer went away."""
         try:
@@ -185,58 +191,61 @@ class EndpointSocket:
     def attach_and_wait(self, cancelled: threading.Event) -> str:
         """Attach and, unless binding, wait for the ZMQ handshake with a peer or until ``cancelled`` is set.
 
+        From now on :meth:`watch_connection` counts the peers, except under a guard: a socket has one monitor, and the
+        guard uses it.
+
         Raises
         ------
         EndpointUnreachable
             No handshake within ``connect_timeout_s``.
         """
+        if self.guard is None:
+            self._monitor = self.socket.get_monitor_socket(_WATCHED, "inproc://connection")
+        address = self.attach()
         if self.endpoint.bind:
-            return self.attach()
-        monitor = self.socket.get_monitor_socket(zmq.Event.CONNECTED | zmq.Event.HANDSHAKE_SUCCEEDED)
-        failure = "nothing answered"
-
-        def handshake_done(poll_ms: int) -> bool:
-            nonlocal failure
-            if not monitor.poll(poll_ms):
-                return False
-            failure = "no handshake with a ZMQ peer (wrong port, or CURVE keys?)"
-            return recv_monitor_message(monitor)["event"] == zmq.Event.HANDSHAKE_SUCCEEDED
-
+            return address
         timeout = self.endpoint.connect_timeout_s
-        try:
-            address = self.attach()
-            if not wait(handshake_done, timeout or None, cancelled, address) and not cancelled.is_set():
-                raise EndpointUnreachable(self.endpoint.address, f"{failure} within {timeout:g} s")
-        finally:
-            self.socket.disable_monitor()
-            monitor.close(linger=0)
+        if not wait(self.watch_connection, timeout or None, cancelled, address) and not cancelled.is_set():
+            found = (
+                "no handshake with a ZMQ peer (wrong port, or CURVE keys?)" if self._opened else "nothing answered"
+            )
+            raise EndpointUnreachable(self.endpoint.address, f"{found} within {timeout:g} s")
         return address
 
     @property
     def connected(self) -> bool:
-        """Whether a peer was connected at the last :meth:`watch_connection`; without such a call, True."""
-        return self._lost_at is None
+        """Whether a peer was connected at the last :meth:`watch_connection`; True where peers are not counted."""
+        return self._monitor is None or self._peers > 0
 
-    def watch_connection(self) -> None:
-        """Log from now on, at each call, when the connection was lost and when it returned; not under a guard."""
-        if self.guard is not None:  # a socket has one monitor, and the guard uses it
-            return
-        if self._monitor is None:
-            self._peers = 0 if self.endpoint.bind else 1
-            events = zmq.Event.DISCONNECTED | zmq.Event.HANDSHAKE_SUCCEEDED
-            self._monitor = self.socket.get_monitor_socket(events, "inproc://connection")
-        while self._monitor.poll(0):
+    def watch_connection(self, poll_ms: int = 0) -> bool:
+        """Count the peers, log when the last one was lost and when one returned, and return :attr:`connected`.
+
+        Parameters
+        ----------
+        poll_ms : int
+            Longest wait for news of a connection.
+        """
+        while self._monitor is not None and self._monitor.poll(poll_ms):
+            poll_ms = 0
             event = recv_monitor_message(self._monitor)["event"]
-            self._peers = max(0, self._peers + (1 if event == zmq.Event.HANDSHAKE_SUCCEEDED else -1))
-            self._peers = self._peers if self.endpoint.bind else min(self._peers, 1)
-            address = self.endpoint.zmq_address
-            if not self._peers and self._lost_at is None:
+            self._opened += bool(event & _OPENED)
+            self._closed += event == zmq.Event.DISCONNECTED
+            # Not one less at each end: connections without a handshake, as of a port scanner, end too.
+            peers = min(self._peers + (event == zmq.Event.HANDSHAKE_SUCCEEDED), self._opened - self._closed)
+            before, self._peers = self._peers, peers
+            if before and not peers:
                 self._lost_at = time.monotonic()
-                log.warning("connection lost", endpoint=address)
-            elif self._peers and self._lost_at is not None:
+                write = log.info if self._peer_ends else log.warning
+                write("connection lost", endpoint=self.endpoint.zmq_address)
+            elif peers and self._lost_at is not None:
                 away_s = round(time.monotonic() - self._lost_at, 1)
                 self._lost_at = None
-                log.warning("connected again; documents sent meanwhile are lost", endpoint=address, away_s=away_s)
+                log.warning(
+                    "connected again; documents sent meanwhile are lost",
+                    endpoint=self.endpoint.zmq_address,
+                    away_s=away_s,
+                )
+        return self.connected
 
     def close(self, linger_ms: int = 0) -> None:
         """Close socket and context; queued messages may still be sent for ``linger_ms``."""

@@ -44,10 +44,11 @@ class Dispatcher:
     Parameters
     ----------
     settings : whether decisions are sent, and which actions
-    control : None if there is no control; decisions that would be sent are then rejected
+    control : None if there is no control; decisions that would be sent are then rejected. Two threads may call it at
+        once: stop and abort wait for no other request.
     on_status : receives, on a thread of the dispatcher, a copy of the decision at each change of its status
-        (proposed → sent → acknowledged | rejected | expired), in order. It must not block for long; its exceptions
-        are logged.
+        (proposed → sent → acknowledged | rejected | expired), in order. Two threads may call it at once: stop and
+        abort wait for no other request. It must not block for long; its exceptions are logged.
     """
 
     def __init__(
@@ -61,7 +62,9 @@ class Dispatcher:
         self._pending = 0
         self._settled = threading.Condition()
         self._closing = False
-        self._lanes = _Lane("dispatcher", self._work), _Lane("dispatcher-urgent", self._work)
+        self._ordinary = _Lane("dispatcher", self._work)
+        self._urgent = _Lane("dispatcher-urgent", self._work)
+        self._lanes = self._ordinary, self._urgent
 
     def submit(self, decision: Decision) -> Decision:
         """Accept a proposed decision, from any thread, without blocking.
@@ -77,7 +80,8 @@ class Dispatcher:
             if decision.action != "notify" and not self._settings.enabled:
                 return replace(decision, status_reason="controls are off: advice only")
             self._pending += 1
-            self._lanes[decision.action in URGENT_ACTIONS].waiting.put(decision)
+            lane = self._urgent if decision.action in URGENT_ACTIONS else self._ordinary
+            lane.waiting.put(decision)
         return decision
 
     def drain(self, timeout: float) -> bool:

@@ -17,8 +17,8 @@ _MAX_LATE_FRAMES = 8
 _MAX_PLATEAU_FRAMES = 512
 """Largest number of frames of a plateau's series; longer ones are thinned."""
 _MAX_STEP = 3.0
-"""Longest time between two frames of a threshold's line, in units of the median. A pause or a clock that jumps would extend
-the line far beyond what was measured: a drift of 0.01 e per frame to some e in a few hours."""
+"""Longest time between two frames of a threshold's line, in units of the median. A pause or a clock that jumps would
+extend the line far beyond what was measured: a drift of 0.01 e per frame to some e in a few hours."""
 _TREND_BLOCKS = 50
 """Number of block medians to which a series at least twice as long is reduced, since the pairs grow as n²."""
 

@@ -90,7 +90,7 @@ class Book:
 
     @property
     def waiting(self) -> bool:
-        """Whether the book waits for a start, a descriptor or announced Events."""
+        """Whether the book waits for a start, a descriptor or announced Events, or counts repeated notes."""
         return bool(self._deadlines)
 
     def __call__(self, document: Received) -> list[Entry]:
@@ -124,8 +124,7 @@ class Book:
         self._deadlines.expire(float("inf"))
         for run in list(self._runs.open.values()):
             self._finish(run)
-        for kind in self._repeated.kinds:
-            self._report_further(kind)
+        self._deadlines.expire(float("inf"))  # notes on the runs just ended
         return self._take_output()
 
     def _take_output(self) -> list[Entry]:
@@ -144,17 +143,14 @@ class Book:
             aside = SetAside("", uid, 0.0, Reason.MALFORMED_DOCUMENT, detail)
             stream = doc.get("descriptor") if isinstance(doc, dict) else None
             if document.name == "event" and isinstance(stream, str):
-                self._report_bad_event(f"{stream} {type(error).__name__}", aside)
+                self._report_repeated(f"{stream} {type(error).__name__}", aside)
             else:
                 self._out.append(aside)
 
-    def _report_bad_event(self, kind: str, aside: SetAside) -> None:
-        """Report the first bad Event of a kind at once, and the number of further ones after a while."""
-        self._repeated.add(kind, aside)
-        self._deadlines.add("bad events", kind, lambda: self._report_further(kind))
-
-    def _report_further(self, kind: str) -> None:
-        self._out += self._repeated.further(kind)
+    def _report_repeated(self, kind: str, note: SetAside) -> None:
+        """Report the first note of a kind at once, and the number of further ones after a while."""
+        self._repeated.add(kind, note)
+        self._deadlines.add("repeated", kind, lambda: self._out.extend(self._repeated.further(kind)))
 
     def _read(self, document: Received) -> None:
         reader = self._readers.get(document.name)
@@ -326,26 +322,22 @@ class Book:
             self._stopped = run
 
     def _report_late(self, stream: StreamRecord, doc: Doc) -> None:
-        """Report the first late Event of a run at once and the number of further ones at the end of the book.
-
-        A stream out of order may have thousands.
-        """
+        """Report an Event of a finished run; a stream out of order may have thousands."""
         run = stream.run
         assert run.info is not None
         if stream.ignored or not stream.counted or not run.info.watched:
             return
         detail = f"seq_num {doc['seq_num']}: its run was already closed"
         note = SetAside(run.uid, str(doc.get("uid", "")), document_time(doc), Reason.LATE, detail)
-        self._repeated.add(_late(run), note)
+        self._report_repeated(f"late {run.uid}", note)
 
     def _hold(self, held: list[Held], run_uid: str, document: Received) -> bool:
         """Hold a document back; if too many are held already, report it and return False."""
         if self._held.add(held, document):
-            self._report_further(_HELD)
             return True
         doc, detail = document.doc, self._held.describe()
         note = SetAside(run_uid, str(doc.get("uid", "")), document_time(doc), Reason.TOO_MANY_HELD_BACK, detail)
-        self._repeated.add(_HELD, note)
+        self._report_repeated(_HELD, note)
         return False
 
     def _release(self, held: list[Held]) -> None:
@@ -399,7 +391,6 @@ class Book:
         info, stop, at = run.info, run.stop or {}, run.stopped_at or self._deadlines.now
         self._deadlines.remove("events", run.uid)
         if (forgotten := self._runs.finish(run)) is not None:
-            self._report_further(_late(forgotten))
             for uid in forgotten.descriptors:
                 del self._descriptors[uid]
         self._report_unread_events(run)
@@ -430,8 +421,3 @@ class Book:
         missing = "start and descriptor" if late else "descriptor"
         detail = f"{unread} events could not be read: their {missing} did not arrive"
         self._out.append(SetAside(run.uid, run.uid, document_time(run.stop or {}), reason, detail, count=unread))
-
-
-def _late(run: RunRecord) -> str:
-    """Return the kind of the notes on late Events of a run."""
-    return f"late {run.uid}"

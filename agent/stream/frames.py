@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from ..fields import FieldSettings, StreamFields, with_file
 from ..types import Array, Frame, Reason, Refusal, RunInfo, Scan, SetAside
 from .columns import average_readings, document_time, finite_scalars, read_event_columns, read_sweep_columns
+from .notes import RepeatedNotes
 from .sequence import MIN_HOLE_POINTS, Sweep
 from .sweeps import (
     SweepSpectrum,
@@ -62,7 +62,8 @@ class RunFrames:
         self.info = info
         self._settings, self._samples, self._thinning = settings, samples, thinning
         self._count = 0
-        self._fragments: list[SetAside] = []
+        self._fragments = RepeatedNotes()
+        """Groups of points too small for a sweep; energies in disorder give hundreds."""
         self._sweeps: dict[str, int] = {}
         """Number of sweeps in the latest whole-spectrum Event, by stream."""
 
@@ -86,21 +87,16 @@ class RunFrames:
                 yield outcome
 
     def _fragment(self, note: SetAside) -> Iterator[SetAside]:
-        """Report the first group of points too small for a sweep; energies in disorder give hundreds."""
-        self._fragments.append(note)
-        if len(self._fragments) == 1:
-            yield note
+        self._fragments.add("", note)
+        yield from self._fragments.take()
 
     def finish(self) -> Iterator[FrameOutcome]:
         """Return one note on the groups of points too small for a sweep, after the first one."""
-        if further := self._fragments[1:]:
-            last = further[-1]
-            detail = f"{len(further)} further groups of points are too small for a sweep; the last: {last.detail}"
-            yield replace(last, detail=detail, count=len(further))
+        yield from self._fragments.further("")
 
     def _of_sweep(self, stream: str, fields: StreamFields, sweep: Sweep, cut: Refusal | None) -> FrameOutcome:
         points, uid = sweep.points, self._sweep_uid(stream, sweep)
-        if self._thinning.leaves_out():
+        if len(points) >= self._settings.min_points and self._thinning.leaves_out():
             return self.set_aside(uid, points[-1].time, Reason.OVERLOAD, "")
         rows = [p.data for p in points]
         try:

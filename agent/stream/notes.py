@@ -31,11 +31,6 @@ class RepeatedNotes:
         self._new: dict[str, SetAside] = {}
         self._further: dict[str, SetAside | None] = {}
 
-    @property
-    def kinds(self) -> list[str]:
-        """Kinds of which a note was reported."""
-        return list(self._further)
-
     def add(self, kind: str, note: SetAside) -> None:
         """Take one note."""
         notes = self._further if kind in self._further else self._new

@@ -71,6 +71,8 @@ class Control(Protocol):
     def request(self, id: str, action: str, args: Mapping[str, Any], timeout: float) -> Reply:
         """Request an action and wait for the answer; never raises.
 
+        Two threads may call it at once: stop and abort wait for no other request.
+
         Parameters
         ----------
         id : the decision's id; a repeated id does not repeat the action

@@ -3,7 +3,7 @@
 import shlex
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,6 +28,9 @@ from .options import (
 )
 from .process import set_up_torch
 from .shared import USAGE, Curve, columns_of, conclude, exit_on_error, fail, refuse_unused, settings_of
+
+if TYPE_CHECKING:
+    from ..config import Config
 
 DEFAULT_OUT = "out"
 """Folder in which a session of the embedded beamline gets a folder of its own."""
@@ -94,14 +97,9 @@ def run(
         listens = settings.source is not None or settings.tiled is not None
         if folder:
             _check_folder(folder, out, config if listens else None)
-        else:
-            refuse_unused("without --folder", column=column or None)
-        if not listens:
-            refuse_unused("without a source of a beamline's documents", preset=settings.preset)
-        if not listens and not (settings.publish and settings.publish.address):
-            refuse_unused("without an endpoint", connect_timeout=connect_timeout)
-        if folder or listens:
-            refuse_unused("without the embedded beamline", seed=seed)
+        _refuse_unused(
+            settings, folder=folder, listens=listens, column=column, connect_timeout=connect_timeout, seed=seed
+        )
         end_like_ctrl_c()
         if out is None and not folder and not listens:
             out = fresh_folder(Path(DEFAULT_OUT))
@@ -124,6 +122,26 @@ def run(
             with closing(documents), session:
                 session.watch(documents)
     conclude(session, strict)
+
+
+def _refuse_unused(
+    settings: "Config",
+    *,
+    folder: Path | None,
+    listens: bool,
+    column: list[str] | None,
+    connect_timeout: float | None,
+    seed: int | None,
+) -> None:
+    """Refuse options that have no effect on this source."""
+    if not folder:
+        refuse_unused("without --folder", column=column or None)
+    if not listens:
+        refuse_unused("without a source of a beamline's documents", preset=settings.preset)
+    if not listens and not (settings.publish and settings.publish.address):
+        refuse_unused("without an endpoint", connect_timeout=connect_timeout)
+    if folder or listens:
+        refuse_unused("without the embedded beamline", seed=seed)
 
 
 def _check_folder(folder: Path, out: Path | None, config_with_source: str | None) -> None:

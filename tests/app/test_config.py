@@ -54,7 +54,10 @@ RULE = {"name": "r", "trigger": {"kind": "threshold", "descriptor": "OS", "above
         ({"model": {"nme": "a"}}, r"unknown key model\.nme; expected one of device, threads, use"),
         ({"control": {"allowed": []}}, r"unknown key control\.allowed; expected one of allow, enabled, max"),
         ({"source": {"adress": "zmq://a:1"}}, r"key source\.address: missing \(and 1 more\)"),
-        ({"source": {"address": "zmq://a"}}, r"key source\.address: found 'zmq://a', expected zmq://HOST:PORT"),
+        (
+            {"source": {"address": "zmq://a"}},
+            r"key source\.address: found 'zmq://a', expected zmq://HOST:PORT or ipc:///PATH",
+        ),
         ({"model": {"device": "tpu"}}, r"key model\.device: found 'tpu', expected: .*'auto', 'cpu' or 'cuda'"),
         ({"model": {"threads": 0}}, r"key model\.threads: found 0, expected: .*greater than or equal to 1"),
         ({"model": "co-k"}, r"key model: found 'co-k', expected: "),

@@ -164,6 +164,40 @@ def test_no_way_within_hdf5_leads_outside_of_the_roots(tmp_path: Path, way: str)
             HANDLERS["AD_HDF5"](path, dataset="d", inside=within)(point_number=0)
 
 
+def test_each_file_of_a_dataset_is_checked_once(tmp_path: Path) -> None:
+    checked: list[str] = []
+
+    def inside(path: Path) -> Path:
+        checked.append(path.name)
+        return path.resolve()
+
+    with h5py.File(tmp_path / "part.h5", "w") as file:
+        file["d"] = [1.0, 2.0, 3.0]
+    layout = h5py.VirtualLayout((3,), "f8")
+    for k in range(3):
+        layout[k] = h5py.VirtualSource("part.h5", "d", (3,))[k]
+    again = h5py.VirtualLayout((3,), "f8")
+    again[:] = h5py.VirtualSource(".", "e", (3,))
+    with h5py.File(tmp_path / "whole.h5", "w") as file:
+        file.create_virtual_dataset("e", layout)
+        file.create_virtual_dataset("d", again)
+    np.testing.assert_array_equal(rows_of(tmp_path / "part.h5", "d", 0, 3, inside), [1.0, 2.0, 3.0])
+    assert checked == [], "the caller checks the file that it names"
+    np.testing.assert_array_equal(rows_of(tmp_path / "whole.h5", "d", 0, 3, inside), [1.0, 2.0, 3.0])
+    assert checked == ["part.h5"]
+
+
+def test_a_pattern_of_source_files_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    rows, row = (h5py.h5s.create_simple((1, 3), most) for most in ((h5py.h5s.UNLIMITED, 3), (1, 3)))
+    rows.select_hyperslab((0, 0), (h5py.h5s.UNLIMITED, 1), (1, 1), (1, 3))
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_virtual(rows, b"part_%b.h5", b"d", row)
+    with h5py.File(tmp_path / "whole.h5", "w") as file:
+        h5py.h5d.create(file.id, b"d", h5py.h5t.NATIVE_DOUBLE, rows, properties)
+    with pytest.raises(AssetRefused, match="name each source file in the virtual dataset"):
+        rows_of(tmp_path / "whole.h5", "d", 0, 3)
+
+
 # -------------------------------------------------------------- where files are
 
 
@@ -195,3 +229,13 @@ def test_outside_of_the_roots_nothing_is_read(tmp_path: Path) -> None:
     for path in (secret, tmp_path / "inside" / ".." / "secret.h5", tmp_path / "inside" / "link.h5"):
         with pytest.raises(AssetRefused, match=r"outside of assets\.roots"):
             where.locate(str(path))
+
+
+def test_the_roots_are_resolved_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    where, resolved, resolve = AssetSettings(roots=(str(tmp_path / "link"),)), [], Path.resolve
+    monkeypatch.setattr(Path, "resolve", lambda path: resolved.append(path.name) or resolve(path))
+    for name in "abc":
+        assert where.locate(str(tmp_path / "link" / name)) == tmp_path / "data" / name
+    assert sorted(resolved) == ["a", "b", "c", "link"]

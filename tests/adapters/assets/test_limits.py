@@ -179,6 +179,8 @@ def test_rows_are_read_in_windows(rows: StreamRows) -> None:
 
 @pytest.mark.parametrize("stop", [MAX_DATUM_ROWS + 1, 5_000_000, -1, 1.5, None])
 def test_a_stream_datum_of_too_many_rows_is_malformed(rows: StreamRows, stop: Any) -> None:
-    with pytest.raises(ValueError, match=f"expected at most {MAX_DATUM_ROWS} rows"):
+    with pytest.raises(
+        ValueError, match=f"found indices 0 to {stop} in a stream_datum, expected at most {MAX_DATUM_ROWS} rows"
+    ):
         rows.datum({**datum("a", 0, 1), "indices": {"start": 0, "stop": stop}}, 0.0)
     assert not rows.reading

@@ -182,3 +182,14 @@ def test_a_folder_is_a_source_of_documents(tmp_path):
             source.close()
     assert kinds == ["start", "descriptor", "event", "event", "event", "stop"]
     assert [(f.element, f.time) for f in frames] == [("Ni", 0.0), ("Ni", 1e-9), ("Ni", 2e-9)]
+
+
+def test_what_is_not_read_is_listed_while_it_is_there(tmp_path, waiting):
+    for name, text in (("good.xdi", TABLE), ("bad.xdi", "no numbers\n"), ("gone.xdi", "no numbers\n")):
+        put(tmp_path / name, text, 1)
+    list(waiting.poll(0.0))
+    assert set(waiting.unread) == {"good.xdi", "bad.xdi", "gone.xdi"}
+    list(waiting.poll(3.0))
+    (tmp_path / "gone.xdi").unlink()
+    assert list(waiting.unread) == ["bad.xdi"]
+    assert "expected columns" in waiting.unread["bad.xdi"]

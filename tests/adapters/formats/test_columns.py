@@ -85,6 +85,23 @@ def test_a_given_d_spacing_converts_angles_without_a_unit(tmp_path, d_spacing):
     np.testing.assert_array_equal(energies.energy, E)  # energies stay energies
 
 
+@pytest.mark.parametrize("given", [{}, {"d_spacing": str(D)}])
+def test_energies_in_kev_beside_a_d_spacing_are_no_angles(tmp_path, given):
+    for header in (
+        f"# Mono.d_spacing: {D}\n# energy i0 itrans",
+        f"# XDI/1.0\n# Column.1: energy\n# Column.2: i0\n# Column.3: itrans\n# Mono.d_spacing: {D}\n#---",
+    ):
+        found = read(write(tmp_path, header, E / 1000, I0, IT), **given)
+        np.testing.assert_allclose(found.energy, E)
+        assert any("d_spacing is not used" in note for note in found.notes) == bool(given)
+
+
+def test_a_d_spacing_for_a_format_without_angles_is_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", energy=E, mu=MU)
+    with pytest.raises(SpectrumFileError, match="expected no d_spacing"):
+        read(tmp_path / "a.npz", d_spacing=str(D))
+
+
 def test_angles_are_never_read_as_energies_in_kev(tmp_path):
     path = write(tmp_path, "# theta i0 itrans", DEGREES, I0, IT)
     with pytest.raises(SpectrumFileError, match=r"--column d_spacing=3\.1356"):

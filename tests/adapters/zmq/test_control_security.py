@@ -15,7 +15,7 @@ from xas_agent.adapters.zmq import authentication, control_server, guard
 from xas_agent.adapters.zmq.authentication import SECRET_VARIABLE, ControlEndpoint, signed
 from xas_agent.adapters.zmq.control import ZMQControl
 from xas_agent.adapters.zmq.control_server import ControlServer
-from xas_agent.adapters.zmq.keys import make_keys, make_secret, revoke
+from xas_agent.adapters.zmq.keys import make_keys, make_secret, read_certificate, revoke
 from xas_agent.agent.types.errors import InputError
 from xas_agent.agent.types.protocols import Reply
 from xas_agent.sim_beamline.plan_state import PlanState
@@ -340,22 +340,38 @@ def test_a_revoked_client_is_out_at_once(keys, monkeypatch):
 
 def test_a_failing_guard_lets_nobody_in_and_can_be_closed(keys, monkeypatch):
     def fail(*_):
-        raise OSError("the folder of the keys is gone")
+        raise OSError("no space left on device")
 
     done: list = []
-    with curve_server(keys, lambda action, args: done.append(action) or Reply("acknowledged")) as server:
+    with (
+        capture_logs() as lines,
+        curve_server(keys, lambda action, args: done.append(action) or Reply("acknowledged")) as server,
+    ):
         with monkeypatch.context() as broken:
             broken.setattr(guard.Refusals, "__call__", fail)
-            broken.setattr(guard, "public_keys", fail)
             broken.setattr(guard, "_REREAD_AFTER_S", 0.0)
+            (keys / "clients").rename(keys / "away")
             for stranger in (ZMQControl(server.address), client_of(server, keys, "agent")):
                 assert "did not answer" in stranger.request("a", "stop", {}, 0.5).reason
+            (keys / "away").rename(keys / "clients")
         wait_until(lambda: client_of(server, keys, "agent").request("b", "notify", {}, 1) == Reply("acknowledged"))
         closing = threading.Thread(target=server.close, daemon=True)
         closing.start()
         closing.join(60)
         assert not closing.is_alive()
     assert done == ["notify"]
+    assert sum(line["event"] == "folder of keys not readable: nobody is permitted" for line in lines) == 1
+
+
+def test_a_file_that_is_no_certificate_is_logged_once(keys, monkeypatch):
+    monkeypatch.setattr(guard, "_REREAD_AFTER_S", 0.0)
+    allowed = guard.AllowList(keys / "clients")
+    key = read_certificate(keys / "agent.key")[0].decode()
+    (keys / "clients" / "bad.key").write_text("dear colleague")
+    with capture_logs() as lines:
+        assert [key in allowed for _ in range(5)] == [True] * 5
+    (line,) = lines
+    assert "bad.key: not a CURVE certificate" in line["detail"]
 
 
 def test_clients_do_not_share_ids(keys):

@@ -149,3 +149,32 @@ def test_nobody_can_make_anothers_run_forgotten():
     for n in range(20_000):
         assert owners.admits("y", "start", {"uid": str(n)})
     assert not owners.admits("y", "stop", {"run_start": "run"})
+
+
+def test_a_run_is_not_forgotten_over_its_own_datums_and_events():
+    owners = Owners()
+    for name, doc in (
+        ("start", {"uid": "run"}),
+        ("descriptor", {"uid": "stream", "run_start": "run"}),
+        ("resource", {"uid": "file", "run_start": "run"}),
+    ):
+        assert owners.admits("x", name, doc)
+    for n in range(20_000):
+        assert owners.admits("x", "datum", {"resource": "file", "datum_id": f"file/{n}"})
+    for n in range(20_000):
+        assert owners.admits("x", "resource", {"uid": f"file{n}"})
+        assert owners.admits("x", "event", {"descriptor": "stream"})
+    assert not owners.admits("y", "event", {"descriptor": "stream"})
+    assert not owners.admits("y", "stop", {"run_start": "run"})
+
+
+def test_a_datum_is_its_clients_in_whatever_document_it_comes():
+    owners = Owners()
+    assert owners.admits("x", "bulk_datum", {"resource": "file", "datum_ids": ["file/0", "file/1"]})
+    for name, doc in (
+        ("datum", {"datum_id": "file/1"}),
+        ("datum_page", {"datum_id": ["file/2", "file/1"]}),
+        ("bulk_datum", {"datum_ids": ["file/1"]}),
+        ("event", {"descriptor": "file/1"}),
+    ):
+        assert not owners.admits("y", name, doc)

@@ -410,17 +410,20 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
         ZMQEndpoint(**settings)
 
 
-def test_loss_and_return_of_the_peer_are_logged_once_each():
+@pytest.mark.parametrize(("peer_ends", "level"), [(False, "warning"), (True, "info")])
+def test_loss_and_return_of_the_peer_are_logged_once_each(peer_ends, level):
     sink = bound_sink()
     address = sink.address
-    source = ZMQSource(ZMQEndpoint(address=address.replace("tcp", "zmq")))
+    source = ZMQSource(ZMQEndpoint(address=address.replace("tcp", "zmq")), peer_ends=peer_ends)
     received = []
 
     def read() -> None:
         received.extend(doc["uid"] for _, doc in source)
 
     with capture_logs() as logs:
+        assert not source.connected
         source.connect()
+        assert source.connected
         reader = threading.Thread(target=read)
         reader.start()
         assert sink.wait_for_subscriber(30)
@@ -428,13 +431,17 @@ def test_loss_and_return_of_the_peer_are_logged_once_each():
         wait_until(lambda: received == ["before"])
         sink.close()
         wait_until(lambda: any(e["event"] == "connection lost" for e in logs))
+        wait_until(lambda: not source.connected)
         with closing(ZMQSink(ZMQEndpoint(address=address.replace("tcp", "zmq"), bind=True))) as again:
             again.connect()
             assert again.wait_for_subscriber(30)
             again("start", {"uid": "after"})
             wait_until(lambda: received == ["before", "after"])
             wait_until(lambda: any(e["event"].startswith("connected again") for e in logs))
+            assert source.connected
             source.close()
             reader.join(30)
-    told = [e["event"] for e in logs if e["event"].startswith("connect")]
-    assert told == ["connection lost", "connected again; documents sent meanwhile are lost"]
+    assert [(e["event"], e["log_level"]) for e in logs if e["event"].startswith("connect")] == [
+        ("connection lost", level),
+        ("connected again; documents sent meanwhile are lost", "warning"),
+    ]

@@ -17,7 +17,7 @@ from xas_agent.agent.stream import held
 from xas_agent.agent.stream.book import Book, Entry
 from xas_agent.agent.stream.deadlines import PATIENCE_DOCUMENTS, PATIENCE_S
 from xas_agent.agent.stream.held import MAX_HELD_DOCUMENTS
-from xas_agent.agent.stream.runs import MAX_FINISHED_RUNS, MAX_OPEN_RUNS
+from xas_agent.agent.stream.runs import MAX_OPEN_RUNS
 from xas_agent.agent.types import size_of
 from xas_agent.agent.types.frame import Document, Received, SetAside
 from xas_agent.agent.types.reasons import Reason
@@ -165,18 +165,18 @@ def test_finished_run_is_remembered() -> None:
     assert (late.reason, late.run_uid) == (Reason.LATE, docs[0][1]["uid"])
 
 
-@pytest.mark.parametrize("forgotten", [False, True])
-def test_late_events_of_a_run_are_counted(forgotten: bool) -> None:
+def test_late_events_of_a_run_are_counted() -> None:
     docs, book = run(10), Book(FieldSettings())
     late = docs[3:9]
     entries([d for d in docs if d not in late], book)
     assert names(book.settle()) == ["stop"]
-    (first,) = entries(late, book)
-    others = entries([d for _ in range(MAX_FINISHED_RUNS) for d in run()], book) if forgotten else book.finish()
-    (further,) = (entry for entry in others if isinstance(entry, SetAside))
+    (first,) = entries(late[:3], book, at=100.0)
+    assert not entries(late[3:], book, at=100.0 + 0.9 * PATIENCE_S)
+    (further,) = book.poll(100.0 + PATIENCE_S)
     assert isinstance(first, SetAside)
+    assert isinstance(further, SetAside)
     assert (first.count, further.reason, further.count) == (1, Reason.LATE, 5)
-    assert not [entry for entry in book.finish() if isinstance(entry, SetAside)]
+    assert not book.finish()
 
 
 def test_stop_waits_for_announced_events_for_a_limited_time() -> None:
