@@ -2,7 +2,7 @@
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,17 +183,25 @@ def conclude(session: "Session", strict: bool) -> None:
             raise session.failure
     if not summary["frames"] and not summary["frames_set_aside"]:
         typer.echo("no spectrum was read; xas-agent inspect shows the fields of a source", err=True)
+    not_written = _not_written(session, summary["not_written"])
     if session.hurried.is_set():
-        fail(f"ended by a second signal; unanswered: {_plain(summary['unanswered']) or 'nothing'}", INTERRUPTED)
+        said = f"ended by a second signal; not answered: {_plain(summary['unanswered']) or 'nothing'}"
+        fail("; ".join([said, *not_written]), INTERRUPTED)
     if summary["not_written"]:
-        fail(
-            f"{folder}: not written: {_plain(summary['not_written'])}; the log says why. "
-            "Make space; xas-agent rebuild makes the tables again",
-            FAILED,
-        )
+        fail("; ".join(["the disk did not take all; see the log, and make space", *not_written]), FAILED)
     lost = summary["frames_set_aside"] or summary["files_not_read"]
     if strict and (lost or not (summary["frames"] or summary["interrupted"])):
         raise typer.Exit(SET_ASIDE)
+
+
+def _not_written(session: "Session", lost: Mapping[str, int]) -> list[str]:
+    """Return in words which files are not whole, how much they lack, and the remedy; empty if all are whole."""
+    if session.output is None or not (names := session.output.not_whole):
+        return []
+    folder = session.output.folder
+    said = [f"not whole in {folder}: {', '.join(names)}"]
+    said += [f"not written: {_plain(lost)}"] if lost else []
+    return [*said, f"xas-agent rebuild {folder} makes tables and picture again from documents.jsonl"]
 
 
 def _show(key: str, text: str) -> None:

@@ -22,8 +22,11 @@ _log = get_logger()
 DOCUMENTS, SUMMARY, PICTURE = "documents.jsonl", "summary.json", "operando.png"
 TRUTH = "truth.jsonl"
 """The true values of the embedded beamline."""
+_TABLES = ("descriptors.csv", "decisions.csv")
+OF_DOCUMENTS = (DOCUMENTS, *_TABLES)
+"""Files that are whole only if they contain all documents."""
 # Without the log, to which every session in the folder adds.
-_OF_A_SESSION = (DOCUMENTS, TRUTH, "descriptors.csv", "decisions.csv", SUMMARY, PICTURE)
+_OF_A_SESSION = (*OF_DOCUMENTS, TRUTH, SUMMARY, PICTURE)
 _LOCK = ".lock"
 _DECISION_COLUMNS = ("time", "run_uid", *NAME_COLUMNS, "id", "rule", "action", "args", "status", "status_reason")
 _DECISION_COLUMNS += ("confidence", "reason")
@@ -42,13 +45,19 @@ class Tables:
 
     def __init__(self, folder: Path, alarm: Alarm) -> None:
         self.recorder = Recorder(self._frame, self._decision)
-        self._descriptors = CsvTable(folder / "descriptors.csv", self.recorder.columns, alarm)
-        self._decisions = CsvTable(folder / "decisions.csv", lambda: _DECISION_COLUMNS, alarm)
+        descriptors, decisions = _TABLES
+        self._descriptors = CsvTable(folder / descriptors, self.recorder.columns, alarm)
+        self._decisions = CsvTable(folder / decisions, lambda: _DECISION_COLUMNS, alarm)
 
     @property
     def lost(self) -> int:
         """Number of rows that are not in the files."""
         return self._descriptors.lost + self._decisions.lost
+
+    @property
+    def not_whole(self) -> set[str]:
+        """Names of the files that lack rows."""
+        return {table.path.name for table in (self._descriptors, self._decisions) if table.lost}
 
     @property
     def dropped(self) -> int:
@@ -109,6 +118,9 @@ class OutputFolder:
         self._truth: Truth | None = None
         self._writing = threading.Lock()
         self._ended = threading.Event()
+        self._cut_off: set[str] = set()
+        self._drawn = 0
+        """Number of frames at the last picture."""
         self._thread = threading.Thread(target=self._work, name="output", daemon=True)
 
     @property
@@ -120,9 +132,23 @@ class OutputFolder:
     def refused(self) -> dict[str, int]:
         """Number of documents and of rows that the disk did not take so far; as long as it does not, with those that
         wait."""
-        if self._alarm.on:
+        if self._alarm.broken:
             return self.lost
         return {"documents": self.documents.dropped, "rows": self._tables.dropped}
+
+    @property
+    def not_whole(self) -> list[str]:
+        """Names of the files that lack something, after :meth:`finish`."""
+        names = self._alarm.broken | self._tables.not_whole | self._cut_off
+        if self.documents.lost:
+            names.add(DOCUMENTS)
+        if self._drawn < self.recorder.frames:
+            names.add(PICTURE)
+        return sorted(names)
+
+    def cut_off(self, *names: str) -> None:
+        """Note that nobody waited until these files were complete."""
+        self._cut_off.update(names)
 
     def start(self, summary: Callable[[], Mapping[str, Any]], truth: Truth | None) -> None:
         """Begin to write.
@@ -165,7 +191,6 @@ class OutputFolder:
 
     def _work(self) -> None:
         picture_due = float("inf")
-        drawn = 0
         while not self._ended.wait(_WRITE_S):
             with self._writing:
                 if self._ended.is_set():
@@ -177,8 +202,7 @@ class OutputFolder:
             frames, now = self.recorder.frames, time.monotonic()
             if frames and picture_due == float("inf"):
                 picture_due = now + _FIRST_PICTURE_S
-            if frames > drawn and now > picture_due:
-                drawn = frames
+            if frames > self._drawn and now > picture_due:
                 self._draw()
                 taken = time.monotonic() - now
                 picture_due = now + max(_PICTURE_S, taken / _PICTURE_SHARE)
@@ -192,9 +216,11 @@ class OutputFolder:
         if drawn.frames:
             from .figures import draw_operando
 
-            self._guarded(PICTURE, lambda new: draw_operando(new, drawn, self._truth))
+            if self._guarded(PICTURE, lambda new: draw_operando(new, drawn, self._truth)):
+                self._drawn = drawn.count
 
-    def _guarded(self, name: str, write: Callable[[Path], None]) -> None:
+    def _guarded(self, name: str, write: Callable[[Path], None]) -> bool:
+        """Replace a file; return whether this succeeded, and log why not."""
         try:
             replace_file(self.folder / name, write)
         except OSError as error:
@@ -203,6 +229,8 @@ class OutputFolder:
             _log.exception("output not written", file=name)
         else:
             self._alarm.written(name)
+            return True
+        return False
 
 
 def fresh_folder(parent: Path) -> Path:

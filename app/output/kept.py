@@ -29,9 +29,10 @@ class Alarm:
         self._lock = threading.Lock()
 
     @property
-    def on(self) -> bool:
-        """Whether a file could not be written at the last try."""
-        return bool(self._broken)
+    def broken(self) -> set[str]:
+        """Names of the files that could not be written at the last try."""
+        with self._lock:
+            return set(self._broken)
 
     def failed(self, name: str, error: OSError) -> None:
         """Report a file that cannot be written."""

@@ -52,12 +52,8 @@ def test_a_source_that_fails_leaves_whole_files_and_an_error(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("hurried", "code", "said"),
     [
-        (
-            False,
-            1,
-            "not written: documents 1; the log says why. Make space; xas-agent rebuild makes the tables again",
-        ),
-        (True, 130, "ended by a second signal; unanswered: nothing"),
+        (False, 1, "xas-agent: the disk did not take all; see the log, and make space"),
+        (True, 130, "xas-agent: ended by a second signal; not answered: nothing"),
     ],
 )
 def test_of_a_full_disk_and_a_second_signal_the_signal_counts(hurried, code, said, tmp_path, capsys):
@@ -70,7 +66,10 @@ def test_of_a_full_disk_and_a_second_signal_the_signal_counts(hurried, code, sai
         conclude(session, strict=False)
     assert ended.value.exit_code == code
     stdout, stderr = capsys.readouterr()
-    assert stderr.splitlines()[-1].endswith(said)
+    last = stderr.splitlines()[-1]
+    assert last.startswith(said)
+    assert f"not whole in {tmp_path / 'out'}: decisions.csv, descriptors.csv, documents.jsonl, " in last
+    assert "; not written: documents 1; xas-agent rebuild" in last
     assert "not_written        documents 1" in stdout
 
 
