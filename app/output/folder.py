@@ -261,7 +261,7 @@ def lock_folder(folder: Path) -> FileLock:
         (folder / _LOCK).open("ab").close()  # the lock takes a folder without write permission for one in use
         lock.acquire()
     except Timeout:
-        raise InputError(f"{folder}: in use by another agent; name another --out, or end that agent first") from None
+        raise InputError(f"{folder}: in use by another agent; end that agent first, or name another folder") from None
     except OSError as error:
         raise InputError(f"{folder}: cannot be used as the output folder: {error.strerror}") from None
     return lock
