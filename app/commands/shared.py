@@ -1,5 +1,6 @@
 """Parts of all commands: settings from options, exit codes, error messages and the summary."""
 
+import signal
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,24 +16,44 @@ if TYPE_CHECKING:
 
 FAILED, USAGE, UNREACHABLE, SET_ASIDE, INTERRUPTED = 1, 2, 3, 4, 130
 EXIT_CODES = {
-    0: ("The command succeeded.", ""),
+    0: ("The command did its work.", "Nothing to do."),
     FAILED: (
-        "The documents broke off, or the disk was full, so that files of `--out` are not whole.",
-        "Read the last line on stderr, and the beamline's log. If the disk was full, make space; `xas-agent rebuild` "
-        "makes the tables again.",
+        "A source broke off, gave no document or did not start; or the disk did not take all, so that files of "
+        "`--out` are not whole.",
+        "Do what the last line on stderr says, and look at the log of the beamline. After a full disk, make space; "
+        "`xas-agent rebuild` makes tables and picture again.",
     ),
-    USAGE: ("The command line or a config cannot be used.", "Correct what the message names."),
+    USAGE: (
+        "The command line, a config, a file or a folder cannot be used.",
+        "Correct what the last line on stderr names, and repeat the command.",
+    ),
     UNREACHABLE: ("An endpoint cannot be reached.", "Check address, port and firewall; start the other side first."),
     SET_ASIDE: (
-        "Frames were set aside or files refused with `--strict`.",
-        "Read the [reasons](reasons.md).",
+        "With `--strict`: spectra were set aside, files were refused, or no spectrum was read.",
+        "Look up the reasons that the summary gives; `xas-agent inspect` shows why a source is not read.",
     ),
     INTERRUPTED: (
         "Ctrl-C ended a batch early, or a second signal ended a session; what was done until then is kept.",
-        "Repeat the command; a session needs a new `--out`.",
+        "Repeat the command, a session with a new `--out`; `xas-agent rebuild` makes tables and picture of the old "
+        "one.",
+    ),
+    128 + signal.SIGTERM: (
+        "SIGTERM ended a command other than a session or a batch.",
+        "Repeat the command; `xas-agent dataset feff` and `xas-agent evaluate` continue where they were.",
     ),
 }
-"""Meaning and remedy of each exit code; the reference lists them."""
+"""Meaning and remedy of each exit code, for ``--help`` and the reference."""
+
+
+def exit_codes_help() -> str:
+    """Return the exit codes as the end of ``--help``."""
+    lines = [
+        textwrap.fill(
+            f"{meaning} {remedy}", 76, initial_indent=f"{code:<5}", subsequent_indent=" " * 5, break_on_hyphens=False
+        )
+        for code, (meaning, remedy) in EXIT_CODES.items()
+    ]
+    return "\b\n" + "\n".join(["Exit codes:", *lines]).replace("`", "")
 
 
 @dataclass(frozen=True)
