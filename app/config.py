@@ -76,7 +76,7 @@ class PublishSettings(ZMQEndpoint):
     """``zmq://HOST:PORT`` of a bluesky proxy's in-port; unset: not to ZMQ. The keys beside it are those of this
     endpoint."""
     tiled: TiledDestination | None = None
-    """Catalogue to which the agent's runs are written; its URI alone will do."""
+    """Catalogue to which the agent's runs are written; its URI alone is enough."""
 
     @field_validator("tiled", mode="before")
     @classmethod
@@ -124,7 +124,7 @@ class Config(Settings):
     publish: PublishSettings | None = None
     """Where the agent sends its documents."""
     health: HealthSettings | None = None
-    """Where the agent says over HTTP how it is; its address alone will do."""
+    """HTTP endpoint of the agent's health; its address alone is enough."""
     x_target: float | None = None
     """Lithium content x of LixCoO2 at which the charge should stop, for comparison in the summary; the rules decide
     when it stops."""

@@ -22,7 +22,7 @@ from .session import SETTLE_S, Session
 _END_TIMEOUT_S = 10.0
 """Longest wait for the beamline's end, s."""
 _POLL_S = 0.05
-"""Interval at which the process is looked at, s."""
+"""Interval at which the process is polled, s."""
 
 
 @dataclass
@@ -92,7 +92,7 @@ class BeamlineProcess:
         return time.monotonic() - self._ended_at > SETTLE_S
 
     def close(self, hurried: Callable[[], bool] = lambda: False) -> bool:
-        """End the process with SIGINT, after 10 s or if ``hurried`` is True with SIGKILL.
+        """End the process with SIGINT; after 10 s, or if ``hurried`` is True, with SIGKILL.
 
         Returns
         -------

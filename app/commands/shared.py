@@ -65,7 +65,7 @@ class Curve:
     clients: Path | None = None
 
     def of(self, binds: bool) -> dict[str, Path | None]:
-        """Return those keys of an endpoint that bind or connect needs."""
+        """Return the keys of an endpoint that binds, or of one that connects."""
         other = {"curve_client_keys": self.clients} if binds else {"curve_server_key": self.server_key}
         given = {"curve_secret_key": self.key, **other}
         return {name: path for name, path in given.items() if path is not None}

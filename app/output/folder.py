@@ -4,7 +4,6 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -130,8 +129,7 @@ class OutputFolder:
 
     @property
     def refused(self) -> dict[str, int]:
-        """Number of documents and of rows that the disk did not take so far; as long as it does not, with those that
-        wait."""
+        """Number of documents and of rows given up and, while the disk takes nothing, of those that wait."""
         if self._alarm.broken:
             return self.lost
         return {"documents": self.documents.dropped, "rows": self._tables.dropped}
@@ -147,7 +145,7 @@ class OutputFolder:
         return sorted(names)
 
     def cut_off(self, *names: str) -> None:
-        """Note that nobody waited until these files were complete."""
+        """Note files whose writers were ended before they were complete."""
         self._cut_off.update(names)
 
     def start(self, summary: Callable[[], Mapping[str, Any]], truth: Truth | None) -> None:
@@ -236,13 +234,17 @@ class OutputFolder:
 def fresh_folder(parent: Path) -> Path:
     """Create a new folder in ``parent``, named after the time: 2026-11-27T101500."""
     name = datetime.now().strftime("%Y-%m-%dT%H%M%S")
+    make_folder(parent)
     for number in range(1, 1000):
         folder = parent / (name if number == 1 else f"{name}-{number}")
-        make_folder(parent)
-        with suppress(FileExistsError):
+        try:
             folder.mkdir()
-            return folder
-    raise InputError(f"{parent}: found no free name for a new folder")
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise _unusable(folder, error) from None
+        return folder
+    raise InputError(f"{parent}: found no free name for a new folder; move some of the earlier ones away")
 
 
 def make_folder(folder: Path) -> None:
@@ -250,7 +252,11 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be used as the output folder: {error.strerror}") from None
+        raise _unusable(folder, error) from None
+
+
+def _unusable(folder: Path, error: OSError) -> InputError:
+    return InputError(f"{folder}: cannot be used as the output folder: {error.strerror}; name another one")
 
 
 def lock_folder(folder: Path) -> FileLock:
@@ -263,7 +269,7 @@ def lock_folder(folder: Path) -> FileLock:
     except Timeout:
         raise InputError(f"{folder}: in use by another agent; end that agent first, or name another folder") from None
     except OSError as error:
-        raise InputError(f"{folder}: cannot be used as the output folder: {error.strerror}") from None
+        raise _unusable(folder, error) from None
     return lock
 
 

@@ -115,9 +115,9 @@ class DocumentFile:
             self._alarm.written(self._sink.path.name)
 
     def _drop(self) -> None:
-        """Drop the older half of the waiting Events, so that this is rarely needed; without Events, of all."""
+        """Drop the older half of the waiting Events, or of all documents if none is an Event."""
         events = sum(name == "event" for name, _ in self._waiting)
-        drop = ((events or len(self._waiting)) + 1) // 2
+        drop = ((events or len(self._waiting)) + 1) // 2  # half, so that this is rarely needed
         self.dropped += drop
         kept: deque[tuple[str, bytes]] = deque()
         for name, record in self._waiting:

@@ -65,7 +65,7 @@ class LogFile(RotatingFileHandler):
     """
 
     def __init__(self, folder: Path, alarm: Alarm) -> None:
-        # A file name that is no Unicode leaves surrogates, which UTF-8 has not; their escape is that of JSON.
+        # A file name that is not Unicode gives surrogates, which UTF-8 cannot encode; their escape is valid JSON.
         super().__init__(
             folder / LOG, maxBytes=_FILE_BYTES, backupCount=_FILES, encoding="utf-8", errors="backslashreplace",
             delay=True,

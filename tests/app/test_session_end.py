@@ -20,7 +20,7 @@ from deadline import wait_until
 from forked import run_command
 
 import xas_agent.app.agent as agent_module
-from xas_agent.agent.types import Document, Estimator
+from xas_agent.agent.types import Document, Estimator, InputError
 from xas_agent.app.commands.shared import conclude
 from xas_agent.app.config import load_config
 from xas_agent.app.output.folder import OutputFolder, fresh_folder
@@ -94,6 +94,11 @@ def test_a_folder_that_cannot_be_written_is_refused(out: str, tmp_path: Path):
     (tmp_path / "file").touch()
     said = run_command("run", "--frames", 1, "--out", tmp_path / out, code=2).stderr
     assert "cannot be used as the output folder" in said
+
+
+def test_a_default_folder_that_cannot_be_made_is_refused():
+    with pytest.raises(InputError, match=r"/proc/sys/.*: cannot be used as the output folder: .*; name another one"):
+        fresh_folder(Path("/proc/sys"))
 
 
 def test_each_default_folder_is_new(tmp_path: Path):
