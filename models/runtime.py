@@ -1,18 +1,24 @@
 """Estimates of aligned spectra by the model of a folder."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from ..agent.types import Array, DescriptorEstimate, Estimate, Flag
+from ..agent.types import Array, DescriptorEstimate, Estimate, Flag, get_logger
 from . import card as cards
 from .cores import core_count
 
+_log = get_logger()
+
 _CPU_BATCH_ROWS = 16  # more rows do not fit the cache and take longer per row
+_GPU_RETRY_S, _LONGEST_GPU_RETRY_S = 1.0, 60.0
+"""Time until a GPU that failed is tried again, s: the first, and the longest, which doubling reaches."""
 
 
 class Model:
@@ -30,6 +36,9 @@ class Model:
 
     Notes
     -----
+    If the GPU fails, as when another program fills its memory, the CPU answers; the GPU is tried again after 1 s,
+    and then at intervals of up to 60 s.
+
     The model does not change torch's settings of the whole process: the number of CPU threads, and whether a GPU may
     round to TF32 in convolutions, which is torch's default and shifts estimates by up to 1e-3.
     :func:`configure_torch` sets both.
@@ -43,13 +52,18 @@ class Model:
         self.edge = self.card.edge_of_absorber()
         self.units = {d.name: d.unit for d in self.card.descriptors}
         self.single_site = frozenset(d.name for d in self.card.descriptors if not d.mixture)
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
         if device == "cuda" and not torch.cuda.is_available():
             raise cards.ModelError(f"{folder}: device cuda is not available to torch; use auto or cpu")
-        self.device = torch.device(device)
-        module = torch.jit.load(folder / "model.ts", map_location=self.device).eval()
-        self.module = torch.jit.freeze(module)
+        self.device = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+        self._on_cpu = _load(folder, torch.device("cpu"))
+        try:
+            self.module = self._on_cpu if self.device.type == "cpu" else _load(folder, self.device)
+        except RuntimeError as error:  # CUDA's errors, and those of its memory
+            if device == "cuda":
+                raise cards.ModelError(f"{folder}: cannot be loaded on the GPU: {_first_line(error)}") from None
+            _log.error("GPU failed: the CPU answers", model=self.name, error=_first_line(error))
+            self.device, self.module = torch.device("cpu"), self._on_cpu
+        self._gpu_retry_s, self._gpu_due = 0.0, 0.0
         self._descriptors = self._columns()
         self._regressed_at = sum(len(d.classes) for d in self.card.descriptors)
 
@@ -61,10 +75,28 @@ class Model:
     @torch.inference_mode()
     def forward(self, spectra: NDArray[np.float32]) -> Array:
         """Run the network: (N, G) → (N, columns), in the order of :class:`~xas_agent.models.card.Card`."""
-        x = torch.from_numpy(np.ascontiguousarray(spectra, np.float32)).to(self.device)
-        if self.device.type == "cpu" and len(x) > _CPU_BATCH_ROWS:
-            return torch.cat([self.module(part) for part in x.split(_CPU_BATCH_ROWS)]).numpy().astype(np.float64)
-        return self.module(x).cpu().numpy().astype(np.float64)
+        x = torch.from_numpy(np.ascontiguousarray(spectra, np.float32))
+        if self.device.type != "cpu" and time.monotonic() >= self._gpu_due:
+            try:
+                out = self.module(x.to(self.device)).cpu()
+            except RuntimeError as error:  # CUDA's errors, and those of its memory
+                self._gpu_failed(error)
+            else:
+                self._gpu_answered()
+                return out.numpy().astype(np.float64)
+        parts = x.split(_CPU_BATCH_ROWS) if len(x) else (x,)
+        return torch.cat([self._on_cpu(part) for part in parts]).numpy().astype(np.float64)
+
+    def _gpu_failed(self, error: RuntimeError) -> None:
+        if not self._gpu_retry_s:
+            _log.error("GPU failed: the CPU answers until it works again", model=self.name, error=_first_line(error))
+        self._gpu_retry_s = min(2 * self._gpu_retry_s or _GPU_RETRY_S, _LONGEST_GPU_RETRY_S)
+        self._gpu_due = time.monotonic() + self._gpu_retry_s
+
+    def _gpu_answered(self) -> None:
+        if self._gpu_retry_s:
+            _log.info("GPU answers again", model=self.name)
+            self._gpu_retry_s = 0.0
 
     def estimate(self, spectra: NDArray[np.float32], extra_sd: Mapping[str, Array] | None = None) -> list[Estimate]:
         """As :meth:`Estimator.estimate`."""
@@ -123,6 +155,14 @@ class Model:
         return lambda i: DescriptorEstimate(
             means[i], los[i], his[i], values[i], tops[i], dict(zip(labels, rows[i], strict=True))
         )
+
+
+def _load(folder: Path, device: torch.device) -> Any:
+    return torch.jit.freeze(torch.jit.load(folder / "model.ts", map_location=device).eval())
+
+
+def _first_line(error: RuntimeError) -> str:
+    return str(error).partition("\n")[0]
 
 
 def configure_torch(threads: int) -> None:

@@ -142,6 +142,32 @@ def test_warming_up_changes_nothing():
     assert_close(fresh.forward(x), cold)
 
 
+def test_the_cpu_answers_while_the_gpu_fails(caplog: pytest.LogCaptureFixture):
+    served, x = Model(cards.find("ni-k"), "cpu"), spectra("ni-k", 20)
+    expected = served.forward(x)
+    served.device = torch.device("meta")  # without data: the network fails on it
+    for _ in range(2):
+        assert_close(served.forward(x), expected)
+    assert caplog.text.count("GPU failed") == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_gpu_answers_again_once_it_has_memory(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("xas_agent.models.runtime._GPU_RETRY_S", 0.0)
+    caplog.set_level("INFO")
+    served, x = Model(cards.find("co-k"), "cuda"), spectra("co-k", 256)
+    expected = Model(cards.find("co-k"), "cpu").forward(x)
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(1e-9)
+    try:
+        np.testing.assert_allclose(served.forward(x), expected, atol=1e-5)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert "GPU failed" in caplog.text
+    np.testing.assert_allclose(served.forward(x), expected, atol=1e-5)
+    assert "GPU answers again" in caplog.text
+
+
 def test_a_changed_model_is_refused_before_it_is_loaded(tmp_path):
     folder = Path(shutil.copytree(cards.find("co-k"), tmp_path / "co-k"))
     (folder / "model.ts").write_bytes((folder / "model.ts").read_bytes() + b"\0")
