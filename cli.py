@@ -22,9 +22,11 @@ from .app.commands import (
     train,
 )
 from .app.commands.process import keep_streams, log_from
+from .app.commands.shared import exit_codes_help
 
 app = typer.Typer(
     help="Understands X-ray absorption data while the experiment runs, and acts on it.",
+    epilog=exit_codes_help(),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

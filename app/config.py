@@ -77,7 +77,7 @@ class PublishSettings(ZMQEndpoint):
     """``zmq://HOST:PORT`` of a bluesky proxy's in-port; unset: not to ZMQ. The keys beside it are those of this
     endpoint."""
     tiled: TiledDestination | None = None
-    """Catalogue to which the agent's runs are written; its URI alone will do."""
+    """Catalogue to which the agent's runs are written; its URI alone is enough."""
 
     @field_validator("tiled", mode="before")
     @classmethod
@@ -127,7 +127,7 @@ class Config(Settings):
     publish: PublishSettings | None = None
     """Where the agent sends its documents."""
     health: HealthSettings | None = None
-    """Where the agent says over HTTP how it is; its address alone will do."""
+    """HTTP endpoint of the agent's health; its address alone is enough."""
     x_target: float | None = None
     """Lithium content x of LixCoO2 at which the charge should stop, for comparison in the summary; the rules decide
     when it stops."""
@@ -157,7 +157,9 @@ class Config(Settings):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def load_config(source: str | Path | Mapping[str, Any] | None = None, preset: str | None = None) -> Config:
+def load_config(
+    source: str | Path | Mapping[str, Any] | None = None, preset: str | None = None, *, health_remote: bool = False
+) -> Config:
     """Read a config.
 
     Parameters
@@ -167,6 +169,8 @@ def load_config(source: str | Path | Mapping[str, Any] | None = None, preset: st
     preset : str, optional
         Name of a beamline preset, instead of the one in the config. The keys of the config override those of the
         preset.
+    health_remote : bool
+        Whether the config's ``health`` may have an address that other machines reach, whatever it says itself.
 
     Returns
     -------
@@ -178,6 +182,9 @@ def load_config(source: str | Path | Mapping[str, Any] | None = None, preset: st
         The file or the preset does not exist, the file is not YAML, or a key or value is invalid.
     """
     content, origin = _content(source)
+    if health_remote and content.get("health"):
+        health = Config._health_address_alone(content["health"])
+        content["health"] = {**health, "allow_remote": True} if isinstance(health, Mapping) else health
     preset = preset or content.get("preset")
     if preset is None:
         return validate_settings(content, Config, origin) if content else Config()

@@ -22,7 +22,7 @@ from .session import SETTLE_S, Session
 _END_TIMEOUT_S = 10.0
 """Longest wait for the beamline's end, s."""
 _POLL_S = 0.05
-"""Interval at which the process is looked at, s."""
+"""Interval at which the process is polled, s."""
 
 
 @dataclass
@@ -91,17 +91,24 @@ class BeamlineProcess:
         self._ended_at = self._ended_at or time.monotonic()
         return time.monotonic() - self._ended_at > SETTLE_S
 
-    def close(self, hurried: Callable[[], bool] = lambda: False) -> None:
-        """End the process, first with SIGINT; afterwards the truth file is complete, unless ``hurried`` is True."""
+    def close(self, hurried: Callable[[], bool] = lambda: False) -> bool:
+        """End the process with SIGINT; after 10 s, or if ``hurried`` is True, with SIGKILL.
+
+        Returns
+        -------
+        bool
+            Whether it ended by itself, so that the truth file is complete.
+        """
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             until = time.monotonic() + _END_TIMEOUT_S
             while self.process.poll() is None and time.monotonic() < until and not hurried():
                 time.sleep(_POLL_S)
             self.process.kill()
-        self.process.wait()
+        code = self.process.wait()
         if self.process.stdout is not None:
             self.process.stdout.close()
+        return code != -signal.SIGKILL
 
     def read_truth(self, record: Truth) -> None:
         """Add the true values of the finished run to ``record``."""
@@ -144,7 +151,8 @@ def watch_embedded(
             finally:
                 session.ending()
                 source.close()
-                beamline.close(session.hurried.is_set)
+                if not beamline.close(session.hurried.is_set):
+                    output.cut_off(TRUTH)
                 beamline.read_truth(truth)
     finally:
         beamline.close()

@@ -1,4 +1,4 @@
-"""How a session is: what is wrong with it, and its numbers for Prometheus."""
+"""The health of a session: what is wrong with it, and its metrics for Prometheus."""
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -57,12 +57,12 @@ class Health:
         self._server.close()
 
     def illnesses(self) -> list[str]:
-        """Return why the process should be started anew; empty if it should not."""
+        """Return the reasons to restart the process; empty if there are none."""
         alive = self._agent is None or self._agent.alive
         return [] if alive else ["the agent's thread has ended"]
 
     def obstacles(self) -> list[str]:
-        """Return why frames are not answered at present; empty if they are."""
+        """Return the reasons for which no frame is answered at present; empty if there are none."""
         if self._agent is None:
             return ["the models are not loaded"]
         obstacles = self.illnesses()

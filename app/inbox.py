@@ -1,5 +1,6 @@
 """The agent's queue of received documents, bounded in documents and bytes."""
 
+import math
 import threading
 import time
 from collections import deque
@@ -10,7 +11,7 @@ from ..agent.types import Received, size_of
 
 _STRUCTURE = frozenset({"start", "descriptor", "stop"})
 """Documents without which the others of their run cannot be read."""
-_RESERVE = 2
+RESERVE = 2
 """Such a document is dropped only if the queue holds so many times its bound."""
 _DURABLE_DOCUMENTS = 1000
 """Number of waiting documents above which a source that can wait is made to wait."""
@@ -32,9 +33,9 @@ class Inbox:
         self.bytes = 0
         """Size of the waiting documents."""
         self.taken = 0
-        """Number of documents that were accepted so far."""
+        """Number of documents accepted so far."""
         self.newest_at: float | None = None
-        """``time.monotonic()`` at which the newest of them came."""
+        """``time.monotonic()`` at which the newest accepted document came."""
         self._dropped = 0
         self._closed = False
 
@@ -54,11 +55,10 @@ class Inbox:
         size = size_of(doc)
         with self._changed:
             if wait:
-                self._changed.wait_for(lambda: self._closed or self._has_room(_DURABLE_DOCUMENTS))
+                self._changed.wait_for(lambda: self._closed or self._has_room(most=_DURABLE_DOCUMENTS))
             if self._closed:
                 return
-            bound = self._documents * (_RESERVE if name in _STRUCTURE else 1)
-            if not self._has_room(bound, _RESERVE if name in _STRUCTURE else 1):
+            if not self._has_room(RESERVE if name in _STRUCTURE else 1):
                 self._dropped += 1
                 return
             self.newest_at = time.monotonic()
@@ -68,10 +68,10 @@ class Inbox:
             if len(self._waiting) == 1:
                 self._changed.notify_all()
 
-    def _has_room(self, documents: int, times: int = 1) -> bool:
-        """Whether one more document is accepted; an empty queue accepts a document of any size."""
+    def _has_room(self, times: int = 1, most: float = math.inf) -> bool:
+        """Whether less than ``times`` the bounds waits, and fewer documents than ``most``; an empty one has room."""
         held = len(self._waiting)
-        return not held or (held < min(documents, times * self._documents) and self.bytes < times * self._size)
+        return not held or (held < min(times * self._documents, most) and self.bytes < times * self._size)
 
     def get(self, timeout: float, most: int) -> list[Received]:
         """Return up to ``most`` of the oldest documents; wait for the first one for at most ``timeout`` s."""

@@ -1,5 +1,6 @@
 """One session of the agent at the command line: a source, a live view and the output files."""
 
+import math
 import signal
 import threading
 import time
@@ -17,7 +18,7 @@ from ..agent.types import Control, DurableSource, InputError, Source, get_logger
 from .agent import CLOSED_EARLY, XASAgent
 from .config import Config
 from .health import Health
-from .output.folder import OutputFolder
+from .output.folder import OF_DOCUMENTS, OutputFolder
 from .output.live import Display
 from .output.recorder import Recorder, Truth, compare_with_truth
 
@@ -31,6 +32,9 @@ _CLOSE_TIMEOUT_S = 5.0
 """Longest wait for the thread that reads a closed source, s."""
 _ABANDON_TIMEOUT_S = 2.0
 """Longest wait for the agent after a second signal, s; the whole end takes at most 5 s."""
+_SAME_SIGNAL_S = 0.2
+"""Time after a signal in which a further one counts as the same, s; ``timeout`` and shells send it to the process and
+again to its group."""
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Signals that end a command; Windows has no SIGHUP."""
 
@@ -41,7 +45,7 @@ class Session:
 
     Within the ``with`` block, :meth:`watch` reads a source, or other code sends documents to :attr:`agent`; the end
     of the block answers what was taken and writes the files. The first SIGINT, SIGTERM or SIGHUP ends the block; a
-    second one gives up what is not answered yet.
+    second one, unless it comes within 0.2 s, gives up what is not answered yet.
     """
 
     config: Config
@@ -61,6 +65,8 @@ class Session:
     files_not_read: Mapping[str, str] = field(default_factory=dict)
     """Files of a watched folder from which no spectrum was read, with the reasons."""
     start_s: float = field(default_factory=time.perf_counter)
+    clock: Callable[[], float] = time.monotonic
+    """Time at which a signal comes, s."""
     recorder: Recorder = field(init=False)
     enough: threading.Event = field(init=False, default_factory=threading.Event)
     """Set when ``limit`` frames are served."""
@@ -80,6 +86,7 @@ class Session:
         if self.health is not None:
             self.health.watch(self.agent, self.recorder, self.output)
         self._ending = self._said = False
+        self._signalled_at = -math.inf
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -113,9 +120,11 @@ class Session:
         self._ending = True
 
     def _signalled(self, *_: object) -> None:
-        if self.interrupted:
+        now = self.clock()
+        if not self.interrupted:
+            self.interrupted, self._signalled_at = True, now
+        elif now - self._signalled_at > _SAME_SIGNAL_S:
             self.hurried.set()
-        self.interrupted = True
         if not self._ending:
             self._ending = True
             raise KeyboardInterrupt
@@ -132,8 +141,8 @@ class Session:
         self.agent.close(0, reason)
         while not self.agent.ended(_POLL_S) and not self.hurried.is_set():
             self.display.refresh()
-        if self.hurried.is_set():
-            self.agent.abandon(_ABANDON_TIMEOUT_S)
+        if self.hurried.is_set() and not self.agent.abandon(_ABANDON_TIMEOUT_S) and self.output is not None:
+            self.output.cut_off(*OF_DOCUMENTS)
 
     def _say_what_waits(self) -> None:
         waiting = self.agent.unanswered["documents"]
@@ -281,11 +290,16 @@ def uninterrupted() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def end_like_ctrl_c() -> None:
-    """Let SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does."""
+def end_like_ctrl_c(clock: Callable[[], float] = time.monotonic) -> None:
+    """Let SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does; a second one within 0.2 s is the same."""
+    raised_at = -math.inf
 
     def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+        nonlocal raised_at
+        now = clock()
+        if now - raised_at > _SAME_SIGNAL_S:
+            raised_at = now
+            raise KeyboardInterrupt
 
     _replace_handlers(interrupt)
 

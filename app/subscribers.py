@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..agent.types import get_logger, size_of
+from .inbox import RESERVE
 
 _log = get_logger()
 
@@ -17,8 +18,6 @@ Callback = Callable[[str, dict[str, Any]], Any]
 _BLOCKED_S = 10.0
 """Time within one call after which a subscriber counts as blocked: nobody waits for it any more, s."""
 _POLL_S = 0.05
-_RESERVE = 2
-"""A start, descriptor or stop is lost only if the queue holds so many times its bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,17 +122,15 @@ class _Subscriber:
         self._put = self._delivered = 0
         """Number of documents put into the queue and taken out for good."""
         self._lost = self._lost_now = 0
-        """Number of documents lost in all, and in the present row."""
+        """Number of documents lost in all, and since the subscriber last kept up."""
         self._failed = 0
         """Number of documents on which the subscriber raised."""
         self._calling_since: float | None = None
         self._calling = 0
         """Number of the document of the present call."""
         self._ending = False
-        name = getattr(fn, "__qualname__", type(fn).__qualname__)
-        self._name = name
-        self._names = {"subscriber": name}
-        self._thread = threading.Thread(target=self._work, name=f"subscriber {name}", daemon=True)
+        self._name = getattr(fn, "__qualname__", type(fn).__qualname__)
+        self._thread = threading.Thread(target=self._work, name=f"subscriber {self._name}", daemon=True)
         self._thread.start()
 
     @property
@@ -145,28 +142,28 @@ class _Subscriber:
             return self._waiting[0][-1] if self._waiting else 0
 
     def put(self, name: str, doc: dict[str, Any], size: int, number: int) -> None:
-        times = _RESERVE if name != "event" else 1
+        times = RESERVE if name != "event" else 1
         with self._changed:
             if self._ending:
                 return
             full = len(self._waiting) >= times * self._documents or self._bytes >= times * self._size
-            if full and self._waiting:
+            lost = full and bool(self._waiting)
+            if lost:
                 self._lost += 1
                 self._lost_now += 1
-                first = self._lost_now == 1
             else:
-                first = False
                 self._waiting.append((name, doc, size, number))
                 self._bytes += size
                 self._put += 1
                 if len(self._waiting) == 1:
                     self._changed.notify_all()
+            first = lost and self._lost_now == 1
         if first:
             _log.warning(
                 "subscriber too slow: documents lost",
                 waiting=len(self._waiting),
                 detail="make it faster, or raise serving.subscriber_queue and serving.subscriber_queue_mb",
-                **self._names,
+                subscriber=self._name,
             )
 
     def wait(self, until: float) -> bool:
@@ -204,7 +201,7 @@ class _Subscriber:
         undelivered = self._put - self._delivered if not self.is_current() else 0
         if undelivered or self._lost or self._failed:
             lost = undelivered + self._lost
-            _log.warning("documents not delivered", lost=lost, failed=self._failed, **self._names)
+            _log.warning("documents not delivered", lost=lost, failed=self._failed, subscriber=self._name)
 
     def _work(self) -> None:
         while True:
@@ -218,7 +215,7 @@ class _Subscriber:
                 self._lost_now -= caught_up
                 self._calling_since = time.monotonic()
             if caught_up:
-                _log.warning("subscriber receives again", documents_lost=caught_up, **self._names)
+                _log.warning("subscriber receives again", documents_lost=caught_up, subscriber=self._name)
             self._call(name, doc)
             with self._changed:
                 self._calling_since = None
@@ -231,4 +228,4 @@ class _Subscriber:
         except Exception:
             self._failed += 1
             if self._failed == 1:
-                _log.exception("subscriber failed; later failures are counted", name=name, **self._names)
+                _log.exception("subscriber failed; later failures are counted", name=name, subscriber=self._name)

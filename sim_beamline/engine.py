@@ -1,14 +1,17 @@
 """A RunEngine for the duration of a ``with`` block, and the sinks of its documents."""
 
 import asyncio
+import math
 import signal
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from bluesky.run_engine import RunEngine, get_bluesky_event_loop, set_bluesky_event_loop
-from bluesky.utils import DuringTask, Msg
+from bluesky.utils import DuringTask, Msg, RunEngineInterrupted
 
 from ..agent.types import get_logger
 from .plan_state import PlanState
@@ -19,6 +22,9 @@ log = get_logger()
 
 TRUTH = "truth"
 """``purpose`` in the RunStart of the runs that are hidden from the agent."""
+
+_SAME_SIGNAL_S = 0.2
+"""Time after Ctrl-C in which a further one counts as the same, s; ``timeout`` sends it to a process and its group."""
 
 
 class Outlets:
@@ -58,11 +64,13 @@ class Outlets:
 
 
 @contextmanager
-def run_engine(outlets: DocumentSink, interrupt: Callable[[], object]) -> Iterator[RunEngine]:
+def run_engine(
+    outlets: DocumentSink, interrupt: Callable[[], object], clock: Callable[[], float] = time.monotonic
+) -> Iterator[RunEngine]:
     """Yield a RunEngine that sends its documents to ``outlets``; its loop and thread end with the block.
 
-    In the main thread the first Ctrl-C calls ``interrupt``, so that runs close properly, and the second one aborts.
-    In any other thread the signal handlers stay unchanged.
+    In the main thread the first Ctrl-C calls ``interrupt``, so that runs close properly, and a second one, unless it
+    comes within 0.2 s, aborts. In any other thread the signal handlers stay unchanged.
     """
 
     @contextmanager
@@ -71,11 +79,18 @@ def run_engine(outlets: DocumentSink, interrupt: Callable[[], object]) -> Iterat
             yield
             return
 
-        def first(*_: object) -> None:
-            signal.signal(signal.SIGINT, previous)
-            interrupt()
+        interrupted_at = math.inf
 
-        previous = signal.signal(signal.SIGINT, first)
+        def handle(number: int, frame: FrameType | None) -> None:
+            nonlocal interrupted_at
+            now = clock()
+            if interrupted_at == math.inf:
+                interrupted_at = now
+                interrupt()
+            elif now - interrupted_at > _SAME_SIGNAL_S:
+                signal.default_int_handler(number, frame)
+
+        previous = signal.signal(signal.SIGINT, handle)
         try:
             yield
         finally:
@@ -97,10 +112,12 @@ def run_engine(outlets: DocumentSink, interrupt: Callable[[], object]) -> Iterat
 
 
 def carry_out(plan: Generator[Msg, Any, Any], plan_state: PlanState, outlets: DocumentSink) -> None:
-    """Run a plan in a new RunEngine to its end; the first Ctrl-C requests a stop through ``plan_state``."""
+    """Run a plan in a new RunEngine to its end; the first Ctrl-C requests a stop, the second one aborts."""
     plan_state.start()
     try:
         with run_engine(outlets, lambda: plan_state.obey("stop", {"reason": "interrupted"})) as RE:
             RE(plan)
+    except RunEngineInterrupted:  # by the second Ctrl-C
+        raise KeyboardInterrupt from None
     finally:
         plan_state.end()

@@ -44,9 +44,13 @@ def database(vulnerable: str) -> Iterator[str]:
         thread.join()
 
 
+def run_audit(*options: str, python: tuple[str, ...] = ()) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, *python, str(SCRIPT), *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
 def audited(url: str) -> tuple[int, str]:
-    command = [sys.executable, str(SCRIPT), "--vulnerability-service", "osv", "--osv-url", url]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_audit("--vulnerability-service", "osv", "--osv-url", url)
     assert done.stderr == ""
     return done.returncode, done.stdout
 
@@ -66,3 +70,16 @@ def test_without_an_answer_the_audit_is_skipped() -> None:
     code, said = audited(url)
     assert code == 0
     assert said.startswith("audit skipped: the database of vulnerabilities does not answer (")
+
+
+def test_any_other_failure_fails() -> None:
+    done = run_audit("--no-such-option")
+    assert done.returncode == 1, done.stdout
+    assert done.stderr.startswith("audit failed: pip-audit ended with 2: ")
+    assert "unrecognized arguments: --no-such-option" in done.stderr
+
+
+def test_without_pip_audit_the_audit_fails_and_says_what_to_do() -> None:
+    done = run_audit(python=("-I", "-S"))  # without installed packages
+    assert done.returncode == 1, done.stdout
+    assert done.stderr.endswith("has no pip-audit; run make audit, which installs it\n")

@@ -63,7 +63,9 @@ ConnectTimeoutOption = Annotated[
     float | None,
     typer.Option(min=0, help="Longest wait for an endpoint, s; 0 waits without limit. [default: 10]"),
 ]
-StrictOption = Annotated[bool, typer.Option("--strict", help="Exit with code 4 if spectra are set aside.")]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Exit with 4 if spectra are set aside or files refused.")
+]
 FramesOption = Annotated[
     int | None, typer.Option("--frames", min=1, help="End after this number of frames. [default: no limit]")
 ]

@@ -1,8 +1,9 @@
 """Parts of all commands: settings from options, exit codes, error messages and the summary."""
 
+import signal
 import textwrap
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,23 +16,44 @@ if TYPE_CHECKING:
 
 FAILED, USAGE, UNREACHABLE, SET_ASIDE, INTERRUPTED = 1, 2, 3, 4, 130
 EXIT_CODES = {
-    0: ("The command succeeded.", ""),
+    0: ("The command did its work.", "Nothing to do."),
     FAILED: (
-        "The documents broke off, or the disk was full, so that files of `--out` are not whole.",
-        "Read the last line on stderr, and the beamline's log.",
+        "A source broke off, gave no document or did not start; or the disk did not take all, so that files of "
+        "`--out` are not whole.",
+        "Do what the last line on stderr says, and look at the log of the beamline. After a full disk, make space; "
+        "`xas-agent rebuild` makes tables and picture again.",
     ),
-    USAGE: ("The command line or a config cannot be used.", "Correct what the message names."),
+    USAGE: (
+        "The command line, a config, a file or a folder cannot be used.",
+        "Correct what the last line on stderr names, and repeat the command.",
+    ),
     UNREACHABLE: ("An endpoint cannot be reached.", "Check address, port and firewall; start the other side first."),
     SET_ASIDE: (
-        "Frames were set aside or files refused with `--strict`.",
-        "Read the [reasons](reasons.md).",
+        "With `--strict`: spectra were set aside, files were refused, or no spectrum was read.",
+        "Look up the reasons that the summary gives; `xas-agent inspect` shows why a source is not read.",
     ),
     INTERRUPTED: (
         "Ctrl-C ended a batch early, or a second signal ended a session; what was done until then is kept.",
-        "Repeat the command.",
+        "Repeat the command, a session with a new `--out`; `xas-agent rebuild` makes tables and picture of the old "
+        "one.",
+    ),
+    128 + signal.SIGTERM: (
+        "SIGTERM ended a command other than a session or a batch.",
+        "Repeat the command; `xas-agent dataset feff` and `xas-agent evaluate` continue where they were.",
     ),
 }
-"""Meaning and remedy of each exit code; the reference lists them."""
+"""Meaning and remedy of each exit code, for ``--help`` and the reference."""
+
+
+def exit_codes_help() -> str:
+    """Return the exit codes as the end of ``--help``."""
+    lines = [
+        textwrap.fill(
+            f"{meaning} {remedy}", 76, initial_indent=f"{code:<5}", subsequent_indent=" " * 5, break_on_hyphens=False
+        )
+        for code, (meaning, remedy) in EXIT_CODES.items()
+    ]
+    return "\b\n" + "\n".join(["Exit codes:", *lines]).replace("`", "")
 
 
 @dataclass(frozen=True)
@@ -43,10 +65,20 @@ class Curve:
     clients: Path | None = None
 
     def of(self, binds: bool) -> dict[str, Path | None]:
-        """Return those keys of an endpoint that bind or connect needs."""
+        """Return the keys of an endpoint that binds, or of one that connects."""
         other = {"curve_client_keys": self.clients} if binds else {"curve_server_key": self.server_key}
         given = {"curve_secret_key": self.key, **other}
         return {name: path for name, path in given.items() if path is not None}
+
+    def refuse_unused(self, endpoints: Iterable[bool]) -> None:
+        """Fail if a key is given that no endpoint uses; each of ``endpoints`` says whether it binds."""
+        binds = set(endpoints)
+        if self != Curve() and not binds:
+            fail("CURVE keys: no effect without a ZMQ endpoint", USAGE)
+        if self.clients is not None and True not in binds:
+            fail("--curve-clients: no effect without an endpoint that binds; set bind: true, or leave it out", USAGE)
+        if self.server_key is not None and False not in binds:
+            fail("--curve-server-key: no effect without an endpoint that connects; leave it out", USAGE)
 
 
 def settings_of(
@@ -75,7 +107,7 @@ def settings_of(
     from ..config import Config, load_config
     from ..wiring import model_folders
 
-    settings = load_config(config, preset)
+    settings = load_config(config, preset, health_remote=health_remote)
     content = settings.model_dump(exclude_unset=True)
     for part, key, value in (("fields", "element", element), ("fields", "edge", edge)):
         if value is not None:
@@ -83,9 +115,11 @@ def settings_of(
     if model is not None:
         content.setdefault("model", {})["use"] = (model,)
     if health is not None:
-        content["health"] = {"address": health, "allow_remote": health_remote}
-    elif health_remote:
-        refuse_unused("without --health", health_remote=True)
+        content["health"] = {**(content.get("health") or {}), "address": health}
+    if health_remote:
+        if not content.get("health"):
+            refuse_unused("without --health, or health in the config", health_remote=True)
+        content["health"]["allow_remote"] = True
     if single_site:
         content.setdefault("serving", {})["single_site"] = True
     if source is not None and is_tiled(source):
@@ -117,8 +151,7 @@ def _add_security(content: dict[str, Any], curve: Curve, control_secret: Path | 
     endpoints = [group for group in groups if group.get("address")]
     for endpoint in endpoints:
         endpoint |= curve.of(endpoint.get("bind", False))
-    if curve != Curve() and not endpoints:
-        fail("CURVE keys: no effect without a ZMQ endpoint", USAGE)
+    curve.refuse_unused(endpoint.get("bind", False) for endpoint in endpoints)
     if control_secret is not None:
         if not content.get("control_endpoint"):
             fail("--control-secret: no effect without control_endpoint in the config", USAGE)
@@ -153,7 +186,7 @@ def refuse_unused(condition: str, **options: object) -> None:
 def conclude(session: "Session", strict: bool) -> None:
     """Print the summary; exit with the code of what went wrong.
 
-    That is, in this order: the source's error, files that are not whole, a second signal and, if ``strict``, frames
+    That is, in this order: the source's error, a second signal, files that are not whole and, if ``strict``, frames
     that were set aside.
     """
     summary = session.summary()
@@ -171,20 +204,34 @@ def conclude(session: "Session", strict: bool) -> None:
             raise session.failure
     if not summary["frames"] and not summary["frames_set_aside"]:
         typer.echo("no spectrum was read; xas-agent inspect shows the fields of a source", err=True)
-    if summary["not_written"]:
-        fail(f"{folder}: not written, because the disk was full: {_plain(summary['not_written'])}", FAILED)
+    not_written = _not_written(session, summary["not_written"])
     if session.hurried.is_set():
-        fail(f"ended by a second signal; unanswered: {_plain(summary['unanswered']) or 'nothing'}", INTERRUPTED)
+        said = f"ended by a second signal; not answered: {_plain(summary['unanswered']) or 'nothing'}"
+        fail("; ".join([said, *not_written]), INTERRUPTED)
+    if summary["not_written"]:
+        fail("; ".join(["the disk did not take all; see the log, and make space", *not_written]), FAILED)
     lost = summary["frames_set_aside"] or summary["files_not_read"]
     if strict and (lost or not (summary["frames"] or summary["interrupted"])):
         raise typer.Exit(SET_ASIDE)
 
 
+def _not_written(session: "Session", lost: Mapping[str, int]) -> list[str]:
+    """Return in words which files are not whole, how much they lack, and the remedy; empty if all are whole."""
+    if session.output is None or not (names := session.output.not_whole):
+        return []
+    folder = session.output.folder
+    said = [f"not whole in {folder}: {', '.join(names)}"]
+    said += [f"not written: {_plain(lost)}"] if lost else []
+    return [*said, f"xas-agent rebuild {folder} makes tables and picture again from documents.jsonl"]
+
+
 def _show(key: str, text: str) -> None:
     """Print an entry of the summary in lines of at most 80 characters; words are never cut."""
-    lines = textwrap.wrap(text, 80 - 19, break_long_words=False, break_on_hyphens=False) or [""]
-    for first, line in zip((f"{key:18}", *[" " * 18] * len(lines)), lines, strict=False):
-        typer.echo(f"{first} {line}")
+    first, others = f"{key:18} ", " " * 19
+    filled = textwrap.fill(
+        text, 80, initial_indent=first, subsequent_indent=others, break_long_words=False, break_on_hyphens=False
+    )
+    typer.echo(filled or first)
 
 
 def _plain(value: Any) -> str:

@@ -60,6 +60,7 @@ def sim(
         chosen: dict[str, Any] = {"seed": seed, "frames": frames, "mode": mode, "frame_period_s": period}
         settings = validate_settings(chosen, BeamlineSettings, "sim")
         curve = Curve(curve_key, curve_server_key, curve_clients)
+        curve.refuse_unused([not connect, True])  # documents and requests
         documents = {"address": publish, "bind": not connect, **curve.of(binds=not connect)}
         sink = ZMQSink(validate_settings(documents, ZMQEndpoint, "--publish"))
         folder = resources.enter_context(TemporaryDirectory(prefix="xas-agent-"))

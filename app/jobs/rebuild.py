@@ -2,10 +2,11 @@
 
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from ...adapters.files import FileSource
 from ...agent.types import InputError
-from ..output.folder import DOCUMENTS, PICTURE, TRUTH, Tables, lock_folder, make_folder
+from ..output.folder import DOCUMENTS, PICTURE, TRUTH, Tables, lock_folder
 from ..output.kept import Alarm
 from ..output.recorder import Recorder, Truth
 
@@ -23,13 +24,23 @@ def rebuild(folder: Path) -> Recorder:
     Raises
     ------
     InputError
-        The folder cannot be written, is in use or on a full disk, or its documents are not those of an agent.
+        The folder has no documents of an agent, cannot be written, is in use or on a full disk.
     """
-    FileSource(folder / DOCUMENTS)  # before the folder is made
+    if not (folder / DOCUMENTS).is_file():
+        raise InputError(f"{folder}: found no {DOCUMENTS}; name the --out of a session of run or replay")
     lock = lock_folder(folder)
-    new = folder / ".rebuilt"
     try:
-        make_folder(new)
+        return _replace_files(folder)
+    except OSError as error:
+        raise InputError(f"{folder}: {error.strerror}; mend this, and repeat the command") from None
+    finally:
+        lock.release()
+
+
+def _replace_files(folder: Path) -> Recorder:
+    """Write tables and picture beside those of a folder, then let them take their place."""
+    with TemporaryDirectory(prefix=".rebuilt-", dir=folder) as name:
+        new = Path(name)
         recorder = _write(folder / DOCUMENTS, new)
         drawn = recorder.drawn()
         if drawn.frames:
@@ -38,9 +49,6 @@ def rebuild(folder: Path) -> Recorder:
             draw_operando(new / PICTURE, drawn, _truth(folder))
         for path in new.iterdir():
             os.replace(path, folder / path.name)
-        new.rmdir()
-    finally:
-        lock.release()
     return recorder
 
 
@@ -51,15 +59,16 @@ def _write(documents: Path, new: Path) -> Recorder:
         pass
     tables.close()
     if tables.lost:
-        raise InputError(f"{new}: the disk is full; make space and repeat the command")
+        raise InputError(f"{new.parent}: the disk did not take the tables; make space, and repeat the command")
     return tables.recorder
 
 
 def _truth(folder: Path) -> Truth | None:
-    path = folder / TRUTH
-    if not path.is_file() or not path.stat().st_size:
-        return None
+    """Return the true values of a folder; None if it has no whole document of them."""
     truth = Truth()
-    for name, doc in FileSource(path):
-        truth(name, doc)
+    try:
+        for name, doc in FileSource(folder / TRUTH):
+            truth(name, doc)
+    except InputError:
+        return None
     return truth

@@ -30,7 +30,7 @@ class CsvTable:
     """
 
     def __init__(self, path: Path, columns: Callable[[], Sequence[str]], alarm: Alarm) -> None:
-        self._path, self._columns, self._alarm = path, columns, alarm
+        self.path, self._columns, self._alarm = path, columns, alarm
         self._waiting: deque[Mapping[str, Any]] = deque()
         self.dropped = 0
         """Number of rows given up, since too many waited."""
@@ -64,9 +64,9 @@ class CsvTable:
                 while len(rows) > MAX_WAITING:
                     rows.popleft()
                     self.dropped += 1
-            self._alarm.failed(self._path.name, error)
+            self._alarm.failed(self.path.name, error)
         else:
-            self._alarm.written(self._path.name)
+            self._alarm.written(self.path.name)
 
     def close(self) -> None:
         """Close the file."""
@@ -76,9 +76,9 @@ class CsvTable:
     def _write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         header = self._columns()
         if self._file is None or header != self._header:
-            replace_file(self._path, lambda new: self._copy(new, header))
+            replace_file(self.path, lambda new: self._copy(new, header))
             self.close()
-            self._file, self._header = AppendedFile(self._path), header
+            self._file, self._header = AppendedFile(self.path), header
         if rows:
             text = io.StringIO(newline="")
             _writer(text, self._header).writerows(rows)
@@ -90,7 +90,7 @@ class CsvTable:
             writer = _writer(target, header)
             writer.writeheader()
             if self._file is not None:
-                with self._path.open(newline="", encoding="utf-8") as source:
+                with self.path.open(newline="", encoding="utf-8") as source:
                     writer.writerows(csv.DictReader(source))
 
 

@@ -4,7 +4,6 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,11 @@ _log = get_logger()
 DOCUMENTS, SUMMARY, PICTURE = "documents.jsonl", "summary.json", "operando.png"
 TRUTH = "truth.jsonl"
 """The true values of the embedded beamline."""
+_TABLES = ("descriptors.csv", "decisions.csv")
+OF_DOCUMENTS = (DOCUMENTS, *_TABLES)
+"""Files that are whole only if they contain all documents."""
 # Without the log, to which every session in the folder adds.
-_OF_A_SESSION = (DOCUMENTS, TRUTH, "descriptors.csv", "decisions.csv", SUMMARY, PICTURE)
+_OF_A_SESSION = (*OF_DOCUMENTS, TRUTH, SUMMARY, PICTURE)
 _LOCK = ".lock"
 _DECISION_COLUMNS = ("time", "run_uid", *NAME_COLUMNS, "id", "rule", "action", "args", "status", "status_reason")
 _DECISION_COLUMNS += ("confidence", "reason")
@@ -45,13 +47,19 @@ class Tables:
 
     def __init__(self, folder: Path, alarm: Alarm) -> None:
         self.recorder = Recorder(self._frame, self._decision)
-        self._descriptors = CsvTable(folder / "descriptors.csv", self.recorder.columns, alarm)
-        self._decisions = CsvTable(folder / "decisions.csv", lambda: _DECISION_COLUMNS, alarm)
+        descriptors, decisions = _TABLES
+        self._descriptors = CsvTable(folder / descriptors, self.recorder.columns, alarm)
+        self._decisions = CsvTable(folder / decisions, lambda: _DECISION_COLUMNS, alarm)
 
     @property
     def lost(self) -> int:
         """Number of rows that are not in the files."""
         return self._descriptors.lost + self._decisions.lost
+
+    @property
+    def not_whole(self) -> set[str]:
+        """Names of the files that lack rows."""
+        return {table.path.name for table in (self._descriptors, self._decisions) if table.lost}
 
     @property
     def dropped(self) -> int:
@@ -79,7 +87,8 @@ class Tables:
                 yield doc["uid"]
         except (LookupError, TypeError, AttributeError) as error:
             raise InputError(
-                f"{documents}: found a document without {error}, expected the documents of an agent"
+                f"{documents}: found a document that no agent writes ({type(error).__name__}: {error}); "
+                "name the --out of a session of run or replay"
             ) from None
 
     def close(self) -> None:
@@ -148,6 +157,9 @@ class OutputFolder:
         self._truth: Truth | None = None
         self._writing = threading.Lock()
         self._ended = threading.Event()
+        self._cut_off: set[str] = set()
+        self._drawn = 0
+        """Number of frames at the last picture."""
         self._thread = threading.Thread(target=self._work, name="output", daemon=True)
 
     def _read_again(self, journal: Journal) -> None:
@@ -166,11 +178,24 @@ class OutputFolder:
 
     @property
     def refused(self) -> dict[str, int]:
-        """Number of documents and of rows that the disk did not take so far; as long as it does not, with those that
-        wait."""
-        if self._alarm.on:
+        """Number of documents and of rows given up and, while the disk takes nothing, of those that wait."""
+        if self._alarm.broken:
             return self.lost
         return {"documents": self.documents.dropped, "rows": self._tables.dropped}
+
+    @property
+    def not_whole(self) -> list[str]:
+        """Names of the files that lack something, after :meth:`finish`."""
+        names = self._alarm.broken | self._tables.not_whole | self._cut_off
+        if self.documents.lost:
+            names.add(DOCUMENTS)
+        if self._drawn < self.recorder.frames:
+            names.add(PICTURE)
+        return sorted(names)
+
+    def cut_off(self, *names: str) -> None:
+        """Note files whose writers were ended before they were complete."""
+        self._cut_off.update(names)
 
     def start(self, summary: Callable[[], Mapping[str, Any]], truth: Truth | None) -> None:
         """Begin to write.
@@ -215,7 +240,6 @@ class OutputFolder:
 
     def _work(self) -> None:
         picture_due = float("inf")
-        drawn = 0
         while not self._ended.wait(_WRITE_S):
             with self._writing:
                 if self._ended.is_set():
@@ -227,8 +251,7 @@ class OutputFolder:
             frames, now = self.recorder.frames, time.monotonic()
             if frames and picture_due == float("inf"):
                 picture_due = now + _FIRST_PICTURE_S
-            if frames > drawn and now > picture_due:
-                drawn = frames
+            if frames > self._drawn and now > picture_due:
                 self._draw()
                 taken = time.monotonic() - now
                 picture_due = now + max(_PICTURE_S, taken / _PICTURE_SHARE)
@@ -242,9 +265,11 @@ class OutputFolder:
         if drawn.frames:
             from .figures import draw_operando
 
-            self._guarded(PICTURE, lambda new: draw_operando(new, drawn, self._truth))
+            if self._guarded(PICTURE, lambda new: draw_operando(new, drawn, self._truth)):
+                self._drawn = drawn.count
 
-    def _guarded(self, name: str, write: Callable[[Path], None]) -> None:
+    def _guarded(self, name: str, write: Callable[[Path], None]) -> bool:
+        """Replace a file; return whether this succeeded, and log why not."""
         try:
             replace_file(self.folder / name, write)
         except OSError as error:
@@ -253,6 +278,8 @@ class OutputFolder:
             _log.exception("output not written", file=name)
         else:
             self._alarm.written(name)
+            return True
+        return False
 
 
 def _journal(folder: Path, identity: Mapping[str, str], found: str | None, resume: bool, fsync: bool) -> Journal:
@@ -295,13 +322,17 @@ def _session_found(folder: Path, found: str) -> InputError:
 def fresh_folder(parent: Path) -> Path:
     """Create a new folder in ``parent``, named after the time: 2026-11-27T101500."""
     name = datetime.now().strftime("%Y-%m-%dT%H%M%S")
+    make_folder(parent)
     for number in range(1, 1000):
         folder = parent / (name if number == 1 else f"{name}-{number}")
-        make_folder(parent)
-        with suppress(FileExistsError):
+        try:
             folder.mkdir()
-            return folder
-    raise InputError(f"{parent}: found no free name for a new folder")
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise _unusable(folder, error) from None
+        return folder
+    raise InputError(f"{parent}: found no free name for a new folder; move some of the earlier ones away")
 
 
 def make_folder(folder: Path) -> None:
@@ -309,7 +340,11 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be used as the output folder: {error.strerror}") from None
+        raise _unusable(folder, error) from None
+
+
+def _unusable(folder: Path, error: OSError) -> InputError:
+    return InputError(f"{folder}: cannot be used as the output folder: {error.strerror}; name another one")
 
 
 def lock_folder(folder: Path) -> FileLock:
@@ -320,9 +355,9 @@ def lock_folder(folder: Path) -> FileLock:
         (folder / _LOCK).open("ab").close()  # the lock takes a folder without write permission for one in use
         lock.acquire()
     except Timeout:
-        raise InputError(f"{folder}: in use by another agent; name another --out, or end that agent first") from None
+        raise InputError(f"{folder}: in use by another agent; end that agent first, or name another folder") from None
     except OSError as error:
-        raise InputError(f"{folder}: cannot be used as the output folder: {error.strerror}") from None
+        raise _unusable(folder, error) from None
     return lock
 
 

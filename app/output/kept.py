@@ -30,9 +30,10 @@ class Alarm:
         self._lock = threading.Lock()
 
     @property
-    def on(self) -> bool:
-        """Whether a file could not be written at the last try."""
-        return bool(self._broken)
+    def broken(self) -> set[str]:
+        """Names of the files that could not be written at the last try."""
+        with self._lock:
+            return set(self._broken)
 
     def failed(self, name: str, error: OSError) -> None:
         """Report a file that cannot be written."""
@@ -115,9 +116,9 @@ class DocumentFile:
             self._alarm.written(self._sink.path.name)
 
     def _drop(self) -> None:
-        """Drop the older half of the waiting Events, so that this is rarely needed; without Events, of all."""
+        """Drop the older half of the waiting Events, or of all documents if none is an Event."""
         events = sum(name == "event" for name, _ in self._waiting)
-        drop = ((events or len(self._waiting)) + 1) // 2
+        drop = ((events or len(self._waiting)) + 1) // 2  # half, so that this is rarely needed
         self.dropped += drop
         kept: deque[tuple[str, bytes]] = deque()
         for name, record in self._waiting:

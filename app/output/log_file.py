@@ -2,13 +2,15 @@
 
 import json
 import logging
-import math
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ...agent.types import LOGGER_NAME, line_of
 from .kept import Alarm
@@ -24,12 +26,6 @@ _MAX_LINE = 100_000
 class _JSONLines(logging.Formatter):
     """Formats a record as one line of JSON: timestamp (UTC), level, event, context, and the traceback if any."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        from structlog.processors import JSONRenderer
-
-        self._render = JSONRenderer(serializer=_dumps)
-
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
             "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
@@ -37,17 +33,29 @@ class _JSONLines(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        text = str(self._render(None, "", dict(line)))
+        text = _object(line)
         if len(text) <= _MAX_LINE:
             return text
         cut = {name: line[name] for name in ("timestamp", "level", "event")}
-        return str(self._render(None, "", {**cut, "left_out": f"a context of {len(text)} characters"}))
+        return _object({**cut, "left_out": f"a context of {len(text)} characters"})
 
 
-def _dumps(line: dict[str, Any], default: Any) -> str:
-    """Return JSON that any parser reads: NaN and what has no form in JSON become texts."""
-    line = {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
-    return json.dumps(line, ensure_ascii=False, allow_nan=False, default=str)
+def _object(line: Mapping[str, Any]) -> str:
+    """Return an object of JSON that any parser reads."""
+    return "{" + ", ".join(f"{_value(str(name))}: {_value(value)}" for name, value in line.items()) + "}"
+
+
+def _value(value: Any) -> str:
+    """Return a value as JSON; what JSON cannot express, NaN among it, becomes text."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
+    except (TypeError, ValueError, RecursionError):
+        return json.dumps(str(value), ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    """Return what a NumPy value contains; anything else as text."""
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
 
 
 class LogFile(RotatingFileHandler):
@@ -57,7 +65,7 @@ class LogFile(RotatingFileHandler):
     """
 
     def __init__(self, folder: Path, alarm: Alarm) -> None:
-        # A file name that is no Unicode leaves surrogates, which UTF-8 has not; their escape is that of JSON.
+        # A file name that is not Unicode gives surrogates, which UTF-8 cannot encode; their escape is valid JSON.
         super().__init__(
             folder / LOG, maxBytes=_FILE_BYTES, backupCount=_FILES, encoding="utf-8", errors="backslashreplace",
             delay=True,

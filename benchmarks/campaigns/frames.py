@@ -8,7 +8,6 @@ a frame is not answered, if the memory at the end is ``MEMORY_MB`` above that at
 processor time per frame grows by more than ``TIME_GROWTH``.
 """
 
-import argparse
 import sys
 import time
 from contextlib import ExitStack
@@ -16,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from messages import memory_mb
+from common import memory_mb, parser_of, report
 from overload import CONFIG, VARIANTS, scan
 
 from xas_agent import XASAgent, load_config
-from xas_agent.app.output.folder import OutputFolder
+from xas_agent.app.output.figures import draw_operando
+from xas_agent.app.output.folder import PICTURE, OutputFolder
 from xas_agent.app.output.recorder import Recorder
 from xas_agent.app.wiring import load_models
 from xas_agent.models.runtime import configure_torch
@@ -89,6 +89,8 @@ def campaign(count: int, seed: int, limit_s: float, out: Path | None, counts_onl
                         blocks.append((sent, memory_mb(), each_ms))
                         print(f"{sent:9} frames {memory_mb():7.1f} MB {each_ms:7.3f} ms", file=sys.stderr, flush=True)
                     else:
+                        if out is not None:  # the first picture loads matplotlib, which is no growth
+                            draw_operando(out / PICTURE, recorder.drawn(), None)
                         base = memory_mb()
                     spent = time.process_time()
         long.stop()
@@ -117,21 +119,14 @@ def campaign(count: int, seed: int, limit_s: float, out: Path | None, counts_onl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, 14_400.0, "time after which no more is sent, s")
     parser.add_argument("--frames", type=int, default=1_000_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--limit", type=float, default=14_400.0, help="time after which no more is sent, s")
     parser.add_argument("--out", type=Path, help="folder for the files of a session; not kept by default")
     parser.add_argument("--counts-only", action="store_true", help="do not judge the processor time")
     options = parser.parse_args()
     configure_torch(1)
     figures = campaign(options.frames, options.seed, options.limit, options.out, options.counts_only)
-    problems = {what: number for what, number in figures.pop("problems").items() if number}
-    for name, value in figures.items():
-        print(f"{name:55} {value}")
-    for name, number in problems.items():
-        print(f"PROBLEM {int(number):6}  {name}")
-    sys.exit(1 if problems else 0)
+    report(figures, figures.pop("problems"))
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ Message = bytes | tuple[Any, Any]
 _KEYS = ("energy", "I0", "It")
 
 
-class _Opened:
-    """A pickle of this opens a pipe without a writer, so that the one who unpickles it never goes on."""
+class _Trap:
+    """An object whose pickle runs a command for an hour when it is loaded."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         import os
@@ -39,13 +39,13 @@ def broken_bytes(rng: random.Random) -> list[Message]:
     for _ in range(rng.randrange(1, 6)):
         changed[rng.randrange(len(changed))] = rng.randrange(256)
     huge = {b"nd": True, b"type": "<f8", b"kind": b"", b"shape": [2**40], b"data": b""}
-    objects = {**huge, b"type": "|O", b"shape": [1], b"data": pickle.dumps([_Opened()])}
+    objects = {**huge, b"type": "|O", b"shape": [1], b"data": pickle.dumps([_Trap()])}
     return [
         b"", b" ", b"\x00" * 40, b" event", b" event ", b" unknown " + whole, whole + whole,
         whole[: rng.randrange(len(whole))],
         bytes(changed),
         b" event " + rng.randbytes(rng.randrange(200)),
-        b" event " + pickle.dumps(_Opened()),
+        b" event " + pickle.dumps(_Trap()),
         b" event \xdd\xff\xff\xff\xff",  # a list of 2**32 - 1 items
         b" event " + b"\x91" * 5000,  # one list in the other
         b" event \xc9\x7f\xff\xff\xff\x01",

@@ -9,7 +9,6 @@ answered twice or otherwise than the first, if the agent logs an exception or it
 by more than ``MEMORY_MB`` after the first twentieth, and at least ``WARM_MESSAGES``.
 """
 
-import argparse
 import logging
 import math
 import random
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import zmq
+from common import memory_mb, parser_of, report
 from hostile import KINDS, Message, stray_starts
 
 from xas_agent import XASAgent, load_config
@@ -124,7 +124,8 @@ class Answers:
 
     def take(self, run: ValidRun) -> dict[int, int]:
         """Return the number of answers of each frame of a run so far, and forget them."""
-        return {number: self.frames.pop(key) for key in list(self.frames) if key[0] == run.uid for number in key[1:]}
+        taken = [(uid, number) for uid, number in self.frames if uid == run.uid]
+        return {number: self.frames.pop((uid, number)) for uid, number in taken}
 
 
 class Failures(logging.Handler):
@@ -203,10 +204,6 @@ def mixed(parts: list[list[Message]], rng: random.Random) -> Iterator[Message]:
     turns = [iterator for part in parts for iterator in [iter(part)] * len(part)]
     rng.shuffle(turns)
     return (next(iterator) for iterator in turns)
-
-
-def memory_mb() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
 
 
 class Campaign:
@@ -301,24 +298,17 @@ def campaign(count: int, seed: int, limit_s: float) -> dict[str, Any]:
         "log lines": " ".join(f"{level} {n}" for level, n in sorted(failures.lines.items())),
         "memory when warm, highest since, at the end, MB": memory,
         "time, s": round(time.monotonic() - began),
-        "problems": {what: number for what, number in run.problems.items() if number},
+        "problems": run.problems,
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, 7200.0, "time after which no more is sent, s")
     parser.add_argument("--messages", type=int, default=1_000_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--limit", type=float, default=7200.0, help="time after which no more is sent, s")
     options = parser.parse_args()
     configure_torch(1)
     figures = campaign(options.messages, options.seed, options.limit)
-    problems = figures.pop("problems")
-    for name, value in figures.items():
-        print(f"{name:55} {value}")
-    for name, value in problems.items():
-        print(f"PROBLEM {value:6}  {name}")
-    sys.exit(1 if problems else 0)
+    report(figures, figures.pop("problems"))
 
 
 if __name__ == "__main__":

@@ -7,11 +7,9 @@ and for ``AFTER_S`` at a fifth of it. Latencies are from the publisher's clock t
 code is 1 if the frames that were answered, left out and lost are not those that were sent.
 """
 
-import argparse
 import math
 import multiprocessing as mp
 import resource
-import sys
 import threading
 import time
 from collections import Counter
@@ -20,6 +18,7 @@ from typing import Any
 
 import event_model
 import numpy as np
+from common import parser_of, report
 
 from xas_agent import XASAgent, load_config
 from xas_agent.adapters.zmq import ZMQEndpoint, ZMQSink, ZMQSource
@@ -172,19 +171,19 @@ def overload(seed: int, rate: float, factor: float, seconds: float, limit_s: flo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0)
+    parser = parser_of(__doc__, 300.0, "longest time of a phase, s")
     parser.add_argument("--factor", type=float, default=10.0, help="rate in units of the agent's own")
     parser.add_argument("--seconds", type=float, default=60.0, help="length of the overload, s")
-    parser.add_argument("--limit", type=float, default=300.0, help="longest time of a phase, s")
     options = parser.parse_args()
     configure_torch(default_threads())
     models = load_models(load_config(CONFIG))
     rate = own_rate(options.seed, models)
     figures = overload(options.seed, rate, options.factor, options.seconds, options.limit, models)
-    for name, value in figures.items():
-        print(f"{name:45} {value}")
-    sys.exit(0 if figures["complete"] and not figures["not accounted for"] else 1)
+    problems = {
+        "not complete within the time limit": not figures.pop("complete"),
+        "frames not accounted for": abs(figures["not accounted for"]),
+    }
+    report(figures, problems)
 
 
 if __name__ == "__main__":

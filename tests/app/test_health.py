@@ -22,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import xas_agent.app.health as module
 from xas_agent import XASAgent
 from xas_agent.adapters.health import HealthSettings
+from xas_agent.app.commands.shared import settings_of
 from xas_agent.app.health import Health
 from xas_agent.app.output.folder import OutputFolder
 from xas_agent.app.output.recorder import Recorder
@@ -178,17 +179,33 @@ def test_a_command_refuses_an_address_that_it_cannot_use(tmp_path: Path) -> None
     recording = tmp_path / "run.jsonl"
     recording.write_text("")
     said = run_command("replay", recording, "--health", "0.0.0.0:9464", code=2).stderr
-    assert (
-        "other machines reach 0.0.0.0:9464; expected 127.0.0.1:9464, or allow_remote: true (--health-remote)" in said
-    )
+    assert "other machines reach; expected 127.0.0.1:9464, or allow_remote: true (--health-remote)" in said
     said = run_command("run", "--health-remote", code=2).stderr
-    assert said == "xas-agent: --health-remote: no effect without --health\n"
+    assert said == "xas-agent: --health-remote: no effect without --health, or health in the config\n"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         said = run_command("run", "--health", address, "--out", tmp_path / "out", code=3).stderr
     assert said.count("\n") == 1
     assert "is in use: name another one with --health, or 0 for a free one" in said
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "health", "remote", "expected"),
+    [
+        ("{address: '127.0.0.1:1', allow_remote: true}", "0.0.0.0:2", False, ("0.0.0.0:2", True)),
+        ("'127.0.0.1:1'", "127.0.0.1:2", False, ("127.0.0.1:2", False)),
+        ("'0.0.0.0:1'", None, True, ("0.0.0.0:1", True)),
+        ("{address: '0.0.0.0:1', allow_remote: false}", None, True, ("0.0.0.0:1", True)),
+        ("null", "0.0.0.0:2", True, ("0.0.0.0:2", True)),
+    ],
+)
+def test_options_complete_the_group_of_the_config(
+    config: str, health: str | None, remote: bool, expected: tuple[str, bool], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.yaml").write_text(f"health: {config}\n")
+    settings = settings_of(str(tmp_path / "mine.yaml"), health=health, health_remote=remote).health
+    assert (settings.address, settings.allow_remote) == expected
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from xas_agent.agent.types.reasons import Flag, Reason
+from xas_agent.app.commands.shared import EXIT_CODES
 from xas_agent.app.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,6 +61,15 @@ def test_every_reason_and_flag_is_listed():
     text = page("reasons")
     for member in (*Reason, *Flag):
         assert f"| `{member.value}` | {member.meaning} | {member.remedy} |" in text
+
+
+def test_every_exit_code_has_a_remedy_in_the_reference_and_in_the_help(xa):
+    text, shown = page("command-line"), " ".join(xa("--help").stdout.split())
+    assert set(EXIT_CODES) == {0, 1, 2, 3, 4, 130, 143}
+    for code, (meaning, remedy) in EXIT_CODES.items():
+        assert remedy
+        assert f"| {code} | {meaning} | {remedy} |" in text
+        assert f"{code} {meaning} {remedy}".replace("`", "") in shown
 
 
 def test_every_command_is_listed_with_its_options():

@@ -7,12 +7,15 @@ from collections import Counter
 import event_model
 import numpy as np
 import pytest
+from bluesky.utils import Msg, RunEngineInterrupted
+from deadline import wait_until
 from logs import capture_logs
 from streams import Frames
 
 from xas_agent.agent.types.frame import Frame
 from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
 from xas_agent.sim_beamline.cathode import CathodeSettings
+from xas_agent.sim_beamline.engine import run_engine
 from xas_agent.sim_beamline.optics import BeamSettings
 from xas_agent.sim_beamline.plans import FLY_ENERGIES_EV, STEP_ENERGIES_EV
 
@@ -292,3 +295,24 @@ def test_ctrl_c_closes_the_runs_with_success():
     assert shown.all("stop")[-1]["exit_status"] == "success"
     assert len(shown.events("energy")) < 12
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_that_comes_twice_at_once_aborts_nothing():
+    times, asked, requests = [5.0, 5.15, 5.3], [], []
+
+    def clock():
+        asked.append(times[len(asked)])
+        return asked[-1]
+
+    def plan():
+        for number in (1, 2, 3):
+            assert len(asked) == number - 1
+            os.kill(os.getpid(), signal.SIGINT)
+            wait_until(lambda number=number: len(asked) == number)
+            yield Msg("null")
+        yield Msg("sleep", None, 60)
+
+    with run_engine(Log(), lambda: requests.append("stop"), clock) as RE, pytest.raises(RunEngineInterrupted):
+        RE(plan())
+    assert asked == times
+    assert requests == ["stop"]

@@ -46,6 +46,14 @@ def test_options_of_security_that_would_do_nothing_are_refused(xa, tmp_path):
     key = tmp_path / "agent.key_secret"
     assert "CURVE keys: no effect without a ZMQ endpoint" in xa("run", "--curve-key", key, code=2).stderr
     assert "CURVE keys: no effect" in xa("replay", tmp_path, "--curve-key", key, code=2).stderr
+    (tmp_path / "connects.yaml").write_text("source: {address: 'zmq://127.0.0.1:9'}\n")
+    (tmp_path / "binds.yaml").write_text("source: {address: 'zmq://127.0.0.1:9', bind: true}\n")
+    clients = "--curve-clients: no effect without an endpoint that binds; set bind: true, or leave it out\n"
+    run = ("run", "--curve-key", key, "--config")
+    assert xa(*run, tmp_path / "connects.yaml", "--curve-clients", tmp_path, code=2).stderr == f"xas-agent: {clients}"
+    server = "--curve-server-key: no effect without an endpoint that connects; leave it out\n"
+    assert xa(*run, tmp_path / "binds.yaml", "--curve-server-key", key, code=2).stderr == f"xas-agent: {server}"
+    assert xa("sim", "--curve-key", key, "--curve-server-key", key, code=2).stderr == f"xas-agent: {server}"
     assert "--control-secret: no effect without control_endpoint" in xa("run", "--control-secret", key, code=2).stderr
     said = xa("sim", "--publish", "zmq://127.0.0.1:0", "--control", "zmq://0.0.0.0:0", code=2).stderr
     assert "0.0.0.0:0: other machines reach this control" in said

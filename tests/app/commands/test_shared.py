@@ -4,9 +4,10 @@ import json
 
 import pytest
 import typer
+from full_disk import full_disk
 
 from xas_agent.adapters.files.folder import FolderSource
-from xas_agent.app.commands.shared import conclude
+from xas_agent.app.commands.shared import _show, conclude
 from xas_agent.app.config import load_config
 from xas_agent.app.output.folder import OutputFolder
 from xas_agent.app.session import Session
@@ -46,3 +47,36 @@ def test_a_source_that_fails_leaves_whole_files_and_an_error(tmp_path, capsys):
         conclude(session, strict=False)
     assert ended.value.exit_code == 2
     assert f"xas-agent: {tmp_path / 'in'}: No such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("hurried", "code", "said"),
+    [
+        (False, 1, "xas-agent: the disk did not take all; see the log, and make space"),
+        (True, 130, "xas-agent: ended by a second signal; not answered: nothing"),
+    ],
+)
+def test_of_a_full_disk_and_a_second_signal_the_signal_counts(hurried, code, said, tmp_path, capsys):
+    config, output = load_config({"model": {"use": ["co-k"], "threads": 1}}), OutputFolder(tmp_path / "out")
+    with full_disk(10), Session(config, output) as session:
+        output.documents("start", {"uid": "r"})
+        if hurried:
+            session.hurried.set()
+    with pytest.raises(typer.Exit) as ended:
+        conclude(session, strict=False)
+    assert ended.value.exit_code == code
+    stdout, stderr = capsys.readouterr()
+    last = stderr.splitlines()[-1]
+    assert last.startswith(said)
+    assert f"not whole in {tmp_path / 'out'}: decisions.csv, descriptors.csv, documents.jsonl, " in last
+    assert "; not written: documents 1; xas-agent rebuild" in last
+    assert "not_written        documents 1" in stdout
+
+
+def test_lines_of_the_summary_are_short_and_no_word_is_cut(capsys):
+    word = "x" * 70
+    _show("key", f"{'word ' * 20}{word} end")
+    _show("empty", "")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "key".ljust(19) + "word " * 11 + "word"
+    assert lines[2:] == [" " * 19 + word, " " * 19 + "end", "empty".ljust(19)]

@@ -1,0 +1,67 @@
+"""Tables and picture of a folder, made again, or an error that says what to do."""
+
+import os
+from pathlib import Path
+
+import pytest
+from forked import run_command
+from full_disk import full_disk
+
+from xas_agent.agent.types import InputError
+from xas_agent.app.jobs.rebuild import rebuild
+from xas_agent.app.output.folder import lock_folder
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("session") / "out"
+    run_command("run", "--frames", 2, "--out", out)
+    return out
+
+
+@pytest.fixture
+def folder(session: Path, tmp_path: Path) -> Path:
+    """A folder with the documents of the session alone."""
+    os.link(session / "documents.jsonl", tmp_path / "documents.jsonl")
+    return tmp_path
+
+
+def test_the_documents_alone_give_tables_and_picture(session: Path, folder: Path) -> None:
+    recorder = rebuild(folder)
+    assert recorder.frames == 2
+    for name in ("descriptors.csv", "decisions.csv"):
+        assert (folder / name).read_bytes() == (session / name).read_bytes()
+    made = {"documents.jsonl", "descriptors.csv", "decisions.csv", "operando.png", ".lock"}
+    assert {path.name for path in folder.iterdir()} == made
+    lock_folder(folder).release()  # it is free again
+
+
+@pytest.mark.parametrize("name", ["out", "none"])
+def test_a_folder_without_documents_is_left_as_it_is(name: str, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    said = run_command("rebuild", tmp_path / name, code=2).stderr
+    assert f"{tmp_path / name}: found no documents.jsonl; name the --out of a session" in said
+    assert list(tmp_path.rglob("*")) == [tmp_path / "out"]
+
+
+@pytest.mark.parametrize("line", ['["event", {}]', '["start", {"uid": []}]'])
+def test_documents_of_something_else_are_refused(line: str, tmp_path: Path) -> None:
+    (tmp_path / "documents.jsonl").write_text(line + "\n")
+    with pytest.raises(InputError, match=r"found a document that no agent writes .*; name the --out of a session"):
+        rebuild(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"documents.jsonl", ".lock"}
+
+
+@pytest.mark.parametrize("size", [10, 5000])
+def test_a_full_disk_leaves_the_earlier_files(size: int, folder: Path) -> None:
+    (folder / "descriptors.csv").write_text("earlier")
+    with full_disk(size), pytest.raises(InputError, match=r"(make space|mend this), and repeat the command"):
+        rebuild(folder)
+    assert (folder / "descriptors.csv").read_text() == "earlier"
+    assert not list(folder.glob(".rebuilt*"))
+
+
+def test_a_truth_file_that_was_cut_off_at_once_counts_as_none(folder: Path) -> None:
+    (folder / "truth.jsonl").write_text('["start", {')
+    assert rebuild(folder).frames == 2
+    assert (folder / "operando.png").is_file()
