@@ -17,7 +17,8 @@ SUMMARY = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", [1, *(pytest.param(s, marks=pytest.mark.slow) for s in (0, 4))])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 4])
 def test_the_rule_stops_the_charge_at_half_the_lithium(seed, tmp_path):
     out = tmp_path / "out"
     command = [

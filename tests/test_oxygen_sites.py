@@ -14,6 +14,8 @@ from xas_agent.app.jobs.infer import infer_files
 from xas_agent.app.jobs.train import train_model
 from xas_agent.models import card as cards
 
+pytestmark = pytest.mark.slow
+
 EDGE_EV = 543.1
 DESCRIPTORS = ("OS", "CN", "CN2", "PSGO", "NNRS", "NNOSM")
 CONFIG = f"""
@@ -92,7 +94,6 @@ def test_cross_validation_needs_no_mean_oxidation_state(oxygen, tmp_path):
     assert "OS_mean_MAE_e" not in metrics
 
 
-@pytest.mark.slow
 def test_report_has_the_descriptors_of_the_config(model, oxygen, tmp_path):
     (tmp_path / "o.yaml").write_text(REPORT)
     page = report_on(str(model), oxygen, tmp_path / "report", str(tmp_path / "o.yaml"), [], 1)

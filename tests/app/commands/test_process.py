@@ -79,7 +79,9 @@ BROKEN: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.parametrize("how", BROKEN)
+@pytest.mark.parametrize(
+    "how", [pytest.param(how, marks=() if how == "full disk" else pytest.mark.slow) for how in BROKEN]
+)
 def test_every_frame_is_answered_whatever_becomes_of_the_output(how, recording, tmp_path):
     if how == "full disk" and not Path("/dev/full").exists():
         pytest.skip("the system has no /dev/full")
