@@ -14,10 +14,10 @@ from .sequence import SequenceNumbers
 AGENT_STREAMS = frozenset({"descriptors", "spectra", "decisions", "quality"})
 """Streams of the agent's own runs; they identify such a run if its start was lost."""
 
-IDLE_S = 600.0
-"""Time without a document after which a run may be one whose stop was lost, s."""
 MANY_EVENTS = 10
 """Number of Events that shows that a run measures; a spectrum has at least as many points."""
+PATIENCE = 100.0
+"""How many times longer than another such a run may be silent before it is ended in its place."""
 MAX_NEW_RUNS = 128
 """Number of open runs without an Event up to which other runs are ended first: one that has just begun has none."""
 MAX_DATUMS = 10_000
@@ -85,12 +85,21 @@ class RunRecord:
     """Size of its start and descriptors in memory, bytes."""
     last_count: int = 0
     """Number of its last document among those of all runs."""
-    last_at: float = 0.0
+    last_at: float | None = None
     """Arrival time of its last document, monotonic seconds."""
+    longest_gap_s: float = 1.0
+    """Longest time between two of its documents, s, or 1 s."""
 
     def touch(self, count: int, at: float) -> None:
         """Note that a document of the run arrived."""
+        if self.last_at is not None:
+            self.longest_gap_s = max(self.longest_gap_s, at - self.last_at)
         self.last_count, self.last_at = count, at
+
+    def silence(self, now: float) -> float:
+        """Return for how long no document has come, relative to how long that may be: 1 after the longest gap."""
+        patience = self.longest_gap_s * (PATIENCE if self.events >= MANY_EVENTS else 1.0)
+        return 0.0 if self.last_at is None else (now - self.last_at) / patience
 
     def is_complete(self, reads: Callable[[str], bool]) -> bool:
         """Whether the run has started and stopped, and all Events that the stop announces have arrived.
@@ -129,16 +138,14 @@ class RunRecord:
 def least_needed(runs: Iterable[RunRecord], now: float) -> RunRecord:
     """Return the run to end if too many are open.
 
-    A run without a document for ``IDLE_S`` is ended before others, then one without an Event if there are more than
-    ``MAX_NEW_RUNS`` of these, then one with less than ``MANY_EVENTS`` before others, then one without a descriptor,
-    then the one whose last document is oldest. So stray RunStarts do not end a run that measures, and runs that never
-    stop do not end one that begins.
+    That is the one that has been silent for longest, relative to the longest gap between its documents so far; one
+    with ``MANY_EVENTS`` may be silent for ``PATIENCE`` times as long. If more than ``MAX_NEW_RUNS`` have no Event, it
+    is one of these, first one without a descriptor; otherwise it is none of these. So stray RunStarts do not end a
+    run that measures, and runs that never stop do not end one that begins.
     """
     open_runs = list(runs)
-    idle = [run for run in open_runs if now - run.last_at >= IDLE_S]
     new = [run for run in open_runs if not run.events]
-    others = new if len(new) > MAX_NEW_RUNS else [run for run in open_runs if run.events]
-    return min(
-        idle or others or open_runs,
-        key=lambda run: (run.events >= MANY_EVENTS, bool(run.streams), run.last_count),
-    )
+    others = [run for run in open_runs if run.events]
+    if len(new) > MAX_NEW_RUNS:
+        return max(new, key=lambda run: (not run.streams, run.silence(now), -run.last_count))
+    return max(others or open_runs, key=lambda run: (run.silence(now), -run.last_count))

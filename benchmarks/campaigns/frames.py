@@ -3,9 +3,9 @@
     python benchmarks/campaigns/frames.py [--frames 1000000] [--seed 0] [--limit 14400] [--out DIR] [--counts-only]
 
 Every second frame belongs to one run that lasts as long as the campaign, the others to runs of ``RUN_FRAMES``
-frames. A recorder counts the answers as in a session; with ``--out`` its files are written too. The exit code is 1 if
-a frame is not answered, if the memory at the end is ``MEMORY_MB`` above that at ``WARM_FRAMES`` frames, or if the
-processor time per frame grows by more than ``TIME_GROWTH``.
+frames. A recorder counts the answers as in a session; with ``--out`` its files and journal are written too. The exit
+code is 1 if a frame is not answered, if the memory at the end is ``MEMORY_MB`` above that at ``WARM_FRAMES`` frames,
+or if the processor time per frame grows by more than ``TIME_GROWTH``.
 """
 
 import sys
@@ -19,6 +19,7 @@ from common import memory_mb, parser_of, report
 from overload import CONFIG, VARIANTS, scan
 
 from xas_agent import XASAgent, load_config
+from xas_agent.app.journal import JOURNAL
 from xas_agent.app.output.figures import draw_operando
 from xas_agent.app.output.folder import PICTURE, OutputFolder
 from xas_agent.app.output.recorder import Recorder
@@ -63,16 +64,18 @@ def campaign(count: int, seed: int, limit_s: float, out: Path | None, counts_onl
     block = max(1, (count - min(WARM_FRAMES, count // 2)) // BLOCKS)
     began, sent, blocks = time.monotonic(), 0, []
     with ExitStack() as stack:
-        output = OutputFolder(out) if out is not None else None
+        output = None if out is None else OutputFolder(out, {"source": "frames.py"})
         recorder = output.recorder if output is not None else Recorder()
         if output is not None:
             output.start(dict, None)
             stack.callback(output.finish)
-        agent = stack.enter_context(XASAgent(config, load_models(config)))
+        journal = None if output is None else output.journal
+        agent = stack.enter_context(XASAgent(config, load_models(config), journal=journal))
         agent.live = False
         agent.subscribe(recorder)
         if output is not None:
             agent.subscribe(output.documents)
+        agent.start()
         long, short = Run(agent, seed), Run(agent, seed + 1)
         base, warm_at, spent = 0.0, count - BLOCKS * block, 0.0
         while sent < count and time.monotonic() - began < limit_s:
@@ -99,8 +102,10 @@ def campaign(count: int, seed: int, limit_s: float, out: Path | None, counts_onl
         end = memory_mb()
         times = [each_ms for _, _, each_ms in blocks]
         first, last = float(np.median(times[:COMPARED])), float(np.median(times[-COMPARED:]))
+        written = 0 if out is None else (out / JOURNAL).stat().st_size / 1e6
     return {
         "frames": sent,
+        "journal, MB": round(written, 1),
         "answered": recorder.frames,
         "set aside": dict(recorder.set_aside),
         f"memory at {warm_at} frames, highest since, at the end, MB": (
@@ -121,7 +126,7 @@ def campaign(count: int, seed: int, limit_s: float, out: Path | None, counts_onl
 def main() -> None:
     parser = parser_of(__doc__, 14_400.0, "time after which no more is sent, s")
     parser.add_argument("--frames", type=int, default=1_000_000)
-    parser.add_argument("--out", type=Path, help="folder for the files of a session; not kept by default")
+    parser.add_argument("--out", type=Path, help="new folder for the files of a session; not kept by default")
     parser.add_argument("--counts-only", action="store_true", help="do not judge the processor time")
     options = parser.parse_args()
     configure_torch(1)

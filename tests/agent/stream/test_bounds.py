@@ -16,7 +16,7 @@ from xas_agent.agent.stream.book import MAX_DESCRIPTORS
 from xas_agent.agent.stream.columns import MAX_SPECTRUM_POINTS
 from xas_agent.agent.stream.frames import Thinning
 from xas_agent.agent.stream.held import MAX_HELD_BYTES
-from xas_agent.agent.stream.records import MAX_NEW_RUNS
+from xas_agent.agent.stream.records import MAX_NEW_RUNS, RunRecord, least_needed
 from xas_agent.agent.stream.run import MAX_ANSWERED
 from xas_agent.agent.stream.runs import MAX_OPEN_RUNS, MAX_UID_LENGTH
 from xas_agent.agent.stream.sequence import (
@@ -231,6 +231,38 @@ def test_runs_that_never_stop_do_not_end_one_that_begins() -> None:
     stop = {"uid": "s", "run_start": "good", "time": 9.0, "exit_status": "success", "num_events": {"primary": 100}}
     found += feed(reader, ("stop", stop))
     assert [frame.energy.size for frame in found if isinstance(frame, Frame)] == [100]
+
+
+def record(uid: str, events: int, *arrivals: float) -> RunRecord:
+    run = RunRecord(uid, events=events)
+    for at in arrivals:
+        run.touch(1, at)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("kept", "others"),
+    [
+        pytest.param(
+            record("short", 3, 99.7, 99.8, 99.9),
+            [record(f"{k}", 70, 35.0 + k / 4, 35.01 + k / 4) for k in range(256)],
+            id="a short run among scans that never stop",
+        ),
+        pytest.param(
+            record("scan", 70, 70.0, 70.1, 80.0),
+            [record(f"{k}", 1, 99.7 + k / 1000) for k in range(256)],
+            id="a scan that pauses during a burst of others",
+        ),
+        pytest.param(
+            record("slow", 4, 10.0, 40.0, 70.0),
+            [record(f"{k}", 4, 90.0 + k / 200, 90.01 + k / 200) for k in range(256)],
+            id="a spectrum every 30 s among spectra that never stop",
+        ),
+    ],
+)
+def test_a_run_that_measures_is_not_ended_for_others(kept: RunRecord, others: list[RunRecord]) -> None:
+    assert least_needed([kept, *others], now=100.0) is not kept
+    assert least_needed([*others, kept], now=100.0) is not kept
 
 
 def test_large_starts_end_the_least_needed_runs() -> None:
