@@ -47,6 +47,6 @@ def read_past(documents: Documents, file: sqlite3.Connection) -> Past:
         counts, latest = counted.get(uid, ({}, start["time"]))
         runs.append(PastRun(start, descriptors.get(uid, []), counts, latest))
     now = time.time()
-    answered = (frame for (frame,) in file.execute("SELECT frame FROM outcomes"))
+    answered = (json.loads(frame) for (frame,) in file.execute("SELECT frame FROM outcomes"))
     made_ago = [(decision, max(0.0, now - made)) for decision, made in decisions.values()]
     return Past(runs, answered, notes, made_ago, memory)

@@ -108,6 +108,9 @@ class Journal:
             self._file.execute("PRAGMA journal_mode=WAL")
             self._file.execute(f"PRAGMA synchronous={'FULL' if fsync else 'NORMAL'}")
             self._file.executescript(_TABLES)
+            (sound,) = self._file.execute("PRAGMA quick_check(1)").fetchone()
+            if sound != "ok":
+                raise sqlite3.DatabaseError(sound.splitlines()[-1])
             self.resumed = bool(self._file.execute("SELECT 1 FROM position UNION SELECT 1 FROM inputs").fetchone())
             """Whether an earlier process accepted documents."""
             self.meta: dict[str, str] = dict(self._file.execute("SELECT key, value FROM meta"))
@@ -119,11 +122,14 @@ class Journal:
             self._over = frozenset(run for (run,) in self._file.execute("SELECT run FROM ended"))
             """Runs that ended in an earlier process."""
             (newest,) = self._file.execute("SELECT max(id) FROM published").fetchone()
-            (latest,) = self._file.execute("SELECT max(id) FROM inputs").fetchone()
+            latest_of = "SELECT max(id) AS n FROM inputs UNION SELECT max(input) FROM memory"
+            (latest,) = self._file.execute(f"SELECT max(n) FROM ({latest_of})").fetchone()
             self._input: int = latest or 0
             """Number of the latest input."""
-        except sqlite3.Error as error:
-            detail = "move it away; the documents beside it remain"
+        except sqlite3.OperationalError as error:  # in use, read-only, or a full disk
+            raise InputError(f"{path}: cannot be used as the journal: {error}") from None
+        except (sqlite3.Error, ValueError) as error:
+            detail = "name another --out; the documents beside it remain"
             raise InputError(f"{path}: found a file that is no journal or is damaged ({error}); {detail}") from None
         self._next = max(newest or 0, self._delivered) + 1
         self._read_up_to: dict[tuple[str, str], int] = {}
@@ -158,7 +164,7 @@ class Journal:
         for received in batch:
             name, doc = received.name, received.doc
             self._waiting.position |= received.position or {}
-            run, stream = self._owners(name, doc)
+            run, stream = map(_text, self._owners(name, doc))
             if run in self._over:
                 continue
             new.append(received)
@@ -204,19 +210,25 @@ class Journal:
                 self._closed[run] = self._next
             numbers.append(self._next)
             self._next += 1
-        waiting.outcomes += [(run, frame, self._input) for run, frame in progress.outcomes]
+        waiting.outcomes += [(_text(run), to_json(frame), self._input) for run, frame in progress.outcomes]
         for (run, owner, *_), state in progress.memory.items():
             if owner == "position":
-                self._read_up_to |= {(run or "", stream): numbers[0] for stream, numbers in state.items() if stream}
+                self._read_up_to |= {(_text(run or ""), _text(s)): numbers[0] for s, numbers in state.items() if s}
         packed_states = {to_json(key): self._packed("state", state) for key, state in progress.memory.items()}
         waiting.memory |= {key: packed for key, packed in packed_states.items() if packed is not None}
-        waiting.ended += progress.ended
-        waiting.unwatched += progress.unwatched
-        self._ended.update(dict.fromkeys(progress.ended))
-        self._unwatched.update(dict.fromkeys(progress.unwatched))
+        ended, unwatched = list(map(_text, progress.ended)), list(map(_text, progress.unwatched))
+        waiting.ended += ended
+        waiting.unwatched += unwatched
+        self._ended.update(dict.fromkeys(ended))
+        self._unwatched.update(dict.fromkeys(unwatched))
         self._delivered = max(self._delivered, delivered)
         self._write()
         return numbers
+
+    @property
+    def delivered(self) -> int:
+        """Number of the newest document that all subscribers are known to have received; 0 if there is none."""
+        return self._delivered
 
     def past(self) -> Past:
         """Return what was done for the runs that are not over."""
@@ -257,18 +269,24 @@ class Journal:
         """Return the rows of a query whose last columns are checksum and document; damaged ones are left out."""
         damaged = 0
         for *columns, checksum, packed in self._file.execute(sql, values):
-            if crc32(packed) == checksum:
-                yield *columns, from_msgpack(packed)
-            else:
+            try:
+                doc = _unpacked(packed) if crc32(packed) == checksum else None
+            except Exception:  # msgpack and numpy raise many types of exception
+                doc = None
+            if doc is None:
                 damaged += 1
+            else:
+                yield *columns, doc
         if damaged:
             _log.warning("records of the journal are damaged and left out", file=str(self.path), records=damaged)
 
     def _packed(self, name: str, value: Any) -> bytes | None:
         """Return a document or state as bytes; None, counted as lost, if it has no such form."""
-        try:
+        with suppress(TypeError, ValueError, OverflowError):
             return to_msgpack(value)
-        except (TypeError, ValueError, OverflowError) as error:
+        try:  # integers of any size, and texts that are not UTF-8
+            return to_json(value).encode()
+        except (TypeError, ValueError, RecursionError) as error:
             self.lost += 1
             _log.debug("record not kept in the journal", name=name, error=str(error))
             return None
@@ -375,4 +393,14 @@ def _last_seq_num(name: str, doc: Mapping[str, Any]) -> int | None:
     """Return the number of an Event, or the highest one of a page; None for other documents."""
     found = doc.get("seq_num")
     numbers = [found] if name == "event" else found if name == "event_page" and isinstance(found, list) else ()
-    return max((n for n in numbers if type(n) is int), default=None)
+    return max((n for n in numbers if type(n) is int and 0 <= n < 2**63), default=None)
+
+
+def _text(text: str) -> str:
+    """Return a text as SQLite can keep it: JSON can contain halves of characters, which UTF-8 cannot."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _unpacked(packed: bytes) -> Any:
+    # The packed documents and states are maps and lists, which begin with other bytes in msgpack.
+    return json.loads(packed) if packed[:1] in (b"{", b"[") else from_msgpack(packed)
