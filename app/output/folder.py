@@ -136,7 +136,7 @@ class OutputFolder:
                 self.journal = _journal(folder, identity, found, resume, fsync)
             self._alarm = Alarm(folder)
             self._tables = Tables(folder, self._alarm)
-            if self.journal is not None and _size(folder / DOCUMENTS):
+            if self.journal is not None:
                 self._read_again(self.journal)
             self.documents = DocumentFile(folder / DOCUMENTS, self._alarm)
             self._log_file = LogFile(folder, self._alarm)
@@ -153,8 +153,15 @@ class OutputFolder:
     def _read_again(self, journal: Journal) -> None:
         """Fill the tables with what an earlier process wrote; cut a document that it did not write completely."""
         path = self.folder / DOCUMENTS
-        if torn := cut_torn_line(path):
+        if _size(path) and (torn := cut_torn_line(path)):
             _log.warning("incomplete document cut", file=str(path), bytes=torn)
+        if not _size(path):
+            if journal.delivered:
+                detail = (
+                    "expected those of the session that its journal continues; bring it back, or name another --out"
+                )
+                raise InputError(f"{path}: found no documents, {detail}; bring it back, or name another --out")
+            return
         repeated = {doc["uid"] for _, _, doc in journal.undelivered()}
         self.known = frozenset(uid for uid in self._tables.read(path) if uid in repeated)
 

@@ -15,6 +15,7 @@ from deadline import wait_until
 from forked import run_command
 
 from xas_agent.adapters.files import FileSink
+from xas_agent.app.journal import JOURNAL, Journal
 
 CONFIG = "model: {use: [co-k], threads: 1}\n"
 
@@ -82,11 +83,37 @@ def test_another_source_or_config_is_refused(begun: tuple[Path, Path, Path], tmp
     assert "another config, expected the same command" in refused
     assert "--resume" in refused
     run_command("run", "--config", other, "--source", recording, "--resume", out)
+    refused = run_command("run", "--config", other, "--resume", out, code=2).stderr
+    assert "found options without a source; give all options of the session, or --resume alone" in refused
     again = tmp_path / "again.jsonl"
     again.write_bytes(recording.read_bytes())
     refused = run_command("run", "--config", other, "--source", again, "--resume", out, code=2).stderr
     assert "another source" in refused
     assert "found no journal.sqlite" in run_command("run", "--resume", tmp_path, code=2).stderr
+
+
+def test_a_folder_without_a_whole_session_is_refused_or_begun(begun: tuple[Path, Path, Path], tmp_path: Path):
+    config, recording, out = begun
+    young = tmp_path / "young"
+    young.mkdir()
+    Journal(young / JOURNAL).close()
+    assert "did not begin; repeat its command with --out" in run_command("run", "--resume", young, code=2).stderr
+    (young / "documents.jsonl").write_bytes(b'["start", {"uid')
+    run_command("run", "--config", config, "--source", recording, "--out", young)
+    assert frames(young) == [1, 2, 3]
+    (out / "documents.jsonl").unlink()
+    refused = run_command("run", "--config", config, "--source", recording, "--out", out, code=2).stderr
+    assert "documents.jsonl: found no documents" in refused
+    assert "bring it back, or name another --out" in refused
+
+
+def test_resume_alone_takes_strict_as_well(tmp_path: Path):
+    recording, out = tmp_path / "run.jsonl", tmp_path / "out"
+    record(recording, 2, stop=False)
+    with recording.open("a") as file:
+        file.write('["event", {}]\n')
+    run_command("run", "--source", recording, "--out", out, "--model", "co-k", code=0)
+    run_command("run", "--resume", out, "--strict", code=4)
 
 
 @pytest.mark.slow

@@ -82,7 +82,7 @@ def test_a_journal_with_damage_is_refused_before_it_is_used(path: Path, damage: 
     journal.accept(received(*run("a", events=200, points=1000)))
     journal.close()
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(InputError, match="damaged .*name another --out"):
+    with pytest.raises(InputError, match=r"damaged .*name another --out"):
         Journal(path)
 
 
