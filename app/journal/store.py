@@ -37,10 +37,10 @@ _COMPACT_S = 1.0
 """Interval at which inputs are deleted that are not needed any more, s."""
 _MAX_STATES = 5000
 """Number of states that are kept; those that did not change for longest go first."""
-_OF_ANY_CONFIG = ("decisions", "position", "run", "sample")
+_OF_ANY_CONFIG = ("decisions", "notes", "position", "run", "sample")
 """Owners of states that hold under another config, too."""
-_OF_A_FRAME = "frame"
-"""Stands for the stream of an Event that is about a frame and is not needed once it is delivered."""
+_DELIVERED_ONCE = "once"
+"""Stands for the stream of an Event that is not needed once it is delivered."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS position (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
@@ -200,8 +200,8 @@ class Journal:
         waiting, numbers, now = self._waiting, [], time.time()
         for name, doc in documents:
             run, stream = self._own(name, doc)
-            if name == "event" and doc.get("data", {}).get("frame_seq_num"):
-                stream = _OF_A_FRAME
+            if name == "event" and stream != "decisions":
+                stream = _DELIVERED_ONCE
             packed = self._packed(name, doc)
             if packed is not None:
                 waiting.published.append((self._next, run, stream, name, now, crc32(packed), packed))
@@ -352,7 +352,7 @@ class Journal:
         if self._delivered > self._pruned:
             file.execute("INSERT OR REPLACE INTO meta VALUES ('delivered', ?)", (str(self._delivered),))
             delivered = "DELETE FROM published WHERE id > ? AND id <= ? AND stream = ?"
-            file.execute(delivered, (self._pruned, self._delivered, _OF_A_FRAME))
+            file.execute(delivered, (self._pruned, self._delivered, _DELIVERED_ONCE))
             for run in [run for run, stop in self._closed.items() if stop <= self._delivered]:
                 file.execute("DELETE FROM published WHERE run = ?", (run,))
                 del self._closed[run]

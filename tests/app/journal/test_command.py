@@ -107,6 +107,30 @@ def test_a_folder_without_a_whole_session_is_refused_or_begun(begun: tuple[Path,
     assert "bring it back, or name another --out" in refused
 
 
+def test_a_session_that_ended_repeats_no_note(tmp_path: Path):
+    """A run that never stopped ends with part of a step scan, and has a stream that cannot be read."""
+    recording, out = tmp_path / "run.jsonl", tmp_path / "out"
+    run = event_model.compose_run(metadata={"element": "Co", "edge": "K"})
+    about = {"source": "test", "dtype": "number", "shape": []}
+    keys = dict.fromkeys(("energy", "I0", "It"), about)
+    stream = run.compose_descriptor(name="primary", data_keys=keys)
+    sink = FileSink(recording)
+    sink("start", run.start_doc)
+    sink("descriptor", stream.descriptor_doc)
+    for number in range(40):
+        data = {"energy": 7640.0 + number, "I0": 1e6, "It": 1e5}
+        sink("event", stream.compose_event(data=data, timestamps=dict.fromkeys(data, 1.8e9), validate=False))
+    sink("event", {"descriptor": stream.descriptor_doc["uid"], "seq_num": "none", "data": {}})
+    sink.close()
+    run_command("run", "--source", recording, "--out", out, "--model", "co-k")
+    before = documents(out)
+    notes = [d["data"]["reason"] for name, d in before if name == "event"]
+    assert sorted(notes) == ["malformed document", "run never stopped"]
+    for _ in range(2):
+        run_command("run", "--resume", out)
+        assert documents(out) == before
+
+
 def test_resume_alone_takes_strict_as_well(tmp_path: Path):
     recording, out = tmp_path / "run.jsonl", tmp_path / "out"
     record(recording, 2, stop=False)
