@@ -4,7 +4,7 @@ import json
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +13,12 @@ from zlib import crc32
 
 from cachetools import FIFOCache
 
-from ...adapters.codecs import from_msgpack, to_json, to_msgpack
+from ...adapters.codecs import to_json
 from ...agent.progress import Past, Progress
 from ...agent.types import Document, InputError, Received, get_logger
 from .owners import Owners
 from .past import read_past
+from .records import as_text, last_seq_num, packed, unpacked
 
 _log = get_logger()
 
@@ -100,6 +101,8 @@ class Journal:
         self._unwatched: FIFOCache[str, None] = FIFOCache(_MAX_ENDED)
         self.lost = 0
         """Number of records that are not in the file."""
+        self.held: Callable[[], bool] = lambda: False
+        """Whether documents that a subscriber has taken may still be lost."""
         self._broken = False
         self._tried_at = 0.0
         try:
@@ -126,6 +129,13 @@ class Journal:
             (latest,) = self._file.execute(f"SELECT max(n) FROM ({latest_of})").fetchone()
             self._input: int = latest or 0
             """Number of the latest input."""
+            self._closed: dict[str, int] = {}
+            """Number of the RunStop of each closed run of the agent of which records remain."""
+            structure = "SELECT id, name, crc32, doc FROM published WHERE name != 'event'"
+            for number, name, doc in self._documents(structure):
+                run, _ = self._own(name, doc)
+                if name == "stop":
+                    self._closed[run] = number
         except sqlite3.OperationalError as error:  # in use, read-only, or a full disk
             raise InputError(f"{path}: cannot be used as the journal: {error}") from None
         except (sqlite3.Error, ValueError) as error:
@@ -135,12 +145,6 @@ class Journal:
         self._read_up_to: dict[tuple[str, str], int] = {}
         """Number up to which the Events of a run and stream can be deleted."""
         self._compacted_at = time.monotonic()
-        self._closed: dict[str, int] = {}
-        """Number of the RunStop of each closed run of the agent of which records remain."""
-        for number, name, doc in self._documents("SELECT id, name, crc32, doc FROM published WHERE name != 'event'"):
-            run, _ = self._own(name, doc)
-            if name == "stop":
-                self._closed[run] = number
 
     def name(self, identity: Mapping[str, str]) -> None:
         """Record whose journal this is."""
@@ -164,20 +168,20 @@ class Journal:
         for received in batch:
             name, doc = received.name, received.doc
             self._waiting.position |= received.position or {}
-            run, stream = map(_text, self._owners(name, doc))
+            run, stream = map(as_text, self._owners(name, doc))
             if run in self._over:
                 continue
             new.append(received)
             if run in self._ended or (run in self._unwatched and name not in ("start", "descriptor", "stop")):
                 continue
-            packed = self._packed(name, doc)
-            if packed is None:
+            record = self._packed(name, doc)
+            if record is None:
                 continue
             at = now - (monotonic - received.at)
             self._input += 1
-            row = self._input, run, stream, _last_seq_num(name, doc), name, at, crc32(packed), packed
+            row = self._input, run, stream, last_seq_num(name, doc), name, at, crc32(record), record
             self._waiting.inputs.append(row)
-            self._waiting.bytes += len(packed)
+            self._waiting.bytes += len(record)
         self._write()
         return new
 
@@ -202,26 +206,28 @@ class Journal:
             run, stream = self._own(name, doc)
             if name == "event" and stream != "decisions":
                 stream = _DELIVERED_ONCE
-            packed = self._packed(name, doc)
-            if packed is not None:
-                waiting.published.append((self._next, run, stream, name, now, crc32(packed), packed))
-                waiting.bytes += len(packed)
+            record = self._packed(name, doc)
+            if record is not None:
+                waiting.published.append((self._next, run, stream, name, now, crc32(record), record))
+                waiting.bytes += len(record)
             if name == "stop":
                 self._closed[run] = self._next
             numbers.append(self._next)
             self._next += 1
-        waiting.outcomes += [(_text(run), to_json(frame), self._input) for run, frame in progress.outcomes]
+        waiting.outcomes += [(as_text(run), to_json(frame), self._input) for run, frame in progress.outcomes]
         for (run, owner, *_), state in progress.memory.items():
             if owner == "position":
-                self._read_up_to |= {(_text(run or ""), _text(s)): numbers[0] for s, numbers in state.items() if s}
+                self._read_up_to |= {
+                    (as_text(run or ""), as_text(s)): numbers[0] for s, numbers in state.items() if s
+                }
         packed_states = {to_json(key): self._packed("state", state) for key, state in progress.memory.items()}
-        waiting.memory |= {key: packed for key, packed in packed_states.items() if packed is not None}
-        ended, unwatched = list(map(_text, progress.ended)), list(map(_text, progress.unwatched))
+        waiting.memory |= {key: state for key, state in packed_states.items() if state is not None}
+        ended, unwatched = list(map(as_text, progress.ended)), list(map(as_text, progress.unwatched))
         waiting.ended += ended
         waiting.unwatched += unwatched
         self._ended.update(dict.fromkeys(ended))
         self._unwatched.update(dict.fromkeys(unwatched))
-        self._delivered = max(self._delivered, delivered)
+        self._deliver(delivered)
         self._write()
         return numbers
 
@@ -229,6 +235,11 @@ class Journal:
     def delivered(self) -> int:
         """Number of the newest document that all subscribers are known to have received; 0 if there is none."""
         return self._delivered
+
+    @property
+    def published(self) -> int:
+        """Number of the agent's documents, of all processes."""
+        return self._next - 1
 
     def past(self) -> Past:
         """Return what was done for the runs that are not over."""
@@ -259,18 +270,22 @@ class Journal:
 
     def close(self, delivered: int = 0) -> None:
         """Write what waits and close the file; documents up to number ``delivered`` will not be sent again."""
-        self._delivered = max(self._delivered, delivered)
+        self._deliver(delivered)
         self._write(now=True)
         if self._waiting.inputs or self._waiting.published:
             self.lost += len(self._waiting.inputs) + len(self._waiting.published)
         self._file.close()
 
+    def _deliver(self, number: int) -> None:
+        if not self.held():
+            self._delivered = max(self._delivered, number)
+
     def _documents(self, sql: str, *values: Any) -> Iterator[tuple[Any, ...]]:
         """Return the rows of a query whose last columns are checksum and document; damaged ones are left out."""
         damaged = 0
-        for *columns, checksum, packed in self._file.execute(sql, values):
+        for *columns, checksum, record in self._file.execute(sql, values):
             try:
-                doc = _unpacked(packed) if crc32(packed) == checksum else None
+                doc = unpacked(record) if crc32(record) == checksum else None
             except Exception:  # msgpack and numpy raise many types of exception
                 doc = None
             if doc is None:
@@ -282,10 +297,8 @@ class Journal:
 
     def _packed(self, name: str, value: Any) -> bytes | None:
         """Return a document or state as bytes; None, counted as lost, if it has no such form."""
-        with suppress(TypeError, ValueError, OverflowError):
-            return to_msgpack(value)
-        try:  # integers of any size, and texts that are not UTF-8
-            return to_json(value).encode()
+        try:
+            return packed(value)
         except (TypeError, ValueError, RecursionError) as error:
             self.lost += 1
             _log.debug("record not kept in the journal", name=name, error=str(error))
@@ -387,20 +400,3 @@ class Journal:
                     kept.append(row)
             rows.clear()
             rows.extend(kept)
-
-
-def _last_seq_num(name: str, doc: Mapping[str, Any]) -> int | None:
-    """Return the number of an Event, or the highest one of a page; None for other documents."""
-    found = doc.get("seq_num")
-    numbers = [found] if name == "event" else found if name == "event_page" and isinstance(found, list) else ()
-    return max((n for n in numbers if type(n) is int and 0 <= n < 2**63), default=None)
-
-
-def _text(text: str) -> str:
-    """Return a text as SQLite can keep it: JSON can contain halves of characters, which UTF-8 cannot."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _unpacked(packed: bytes) -> Any:
-    # The packed documents and states are maps and lists, which begin with other bytes in msgpack.
-    return json.loads(packed) if packed[:1] in (b"{", b"[") else from_msgpack(packed)

@@ -138,7 +138,9 @@ class OutputFolder:
             self._tables = Tables(folder, self._alarm)
             if self.journal is not None:
                 self._read_again(self.journal)
-            self.documents = DocumentFile(folder / DOCUMENTS, self._alarm)
+            self.documents = documents = DocumentFile(folder / DOCUMENTS, self._alarm)
+            if self.journal is not None:
+                self.journal.held = lambda: documents.waiting
             self._log_file = LogFile(folder, self._alarm)
         except BaseException:
             self._lock.release()
@@ -157,13 +159,19 @@ class OutputFolder:
             _log.warning("incomplete document cut", file=str(path), bytes=torn)
         if not _size(path):
             if journal.delivered:
-                detail = (
-                    "expected those of the session that its journal continues; bring it back, or name another --out"
-                )
+                detail = "expected those of the session that its journal continues"
                 raise InputError(f"{path}: found no documents, {detail}; bring it back, or name another --out")
             return
-        repeated = {doc["uid"] for _, _, doc in journal.undelivered()}
-        self.known = frozenset(uid for uid in self._tables.read(path) if uid in repeated)
+        repeated, known, count = {doc["uid"] for _, _, doc in journal.undelivered()}, set[str](), 0
+        for uid in self._tables.read(path):
+            count += 1
+            if uid in repeated:
+                known.add(uid)
+        self.known = frozenset(known)
+        if count > journal.published:
+            self._tables.close()  # whole as they were
+            detail = "after a full disk, a power failure or the loss of journal.sqlite-wal; name another --out"
+            raise InputError(f"{path}: found documents that the journal beside it lacks, {detail}")
 
     @property
     def lost(self) -> dict[str, int]:

@@ -90,6 +90,9 @@ def test_another_source_or_config_is_refused(begun: tuple[Path, Path, Path], tmp
     refused = run_command("run", "--config", other, "--source", again, "--resume", out, code=2).stderr
     assert "another source" in refused
     assert "found no journal.sqlite" in run_command("run", "--resume", tmp_path, code=2).stderr
+    record(recording, 1)
+    refused = run_command("run", "--resume", out, code=2).stderr
+    assert f"{recording}: found {recording.stat().st_size} bytes, expected the file of before" in refused
 
 
 def test_a_folder_without_a_whole_session_is_refused_or_begun(begun: tuple[Path, Path, Path], tmp_path: Path):
@@ -105,6 +108,23 @@ def test_a_folder_without_a_whole_session_is_refused_or_begun(begun: tuple[Path,
     refused = run_command("run", "--config", config, "--source", recording, "--out", out, code=2).stderr
     assert "documents.jsonl: found no documents" in refused
     assert "bring it back, or name another --out" in refused
+
+
+def test_documents_that_the_journal_lacks_are_not_answered_again(begun: tuple[Path, Path, Path], tmp_path: Path):
+    """The journal is the one of an earlier moment, as after a full disk or without its journal.sqlite-wal."""
+    config, recording, out = begun
+    earlier, later = (out / JOURNAL).read_bytes(), tmp_path / "later.jsonl"
+    record(later, 2, stop=False)
+    with recording.open("ab") as file:
+        file.write(later.read_bytes())
+    run_command("run", "--resume", out)
+    before, table = documents(out), (out / "descriptors.csv").read_text()
+    (out / JOURNAL).write_bytes(earlier)
+    refused = run_command("run", "--config", config, "--source", recording, "--out", out, code=2).stderr
+    assert "documents that the journal beside it lacks" in refused
+    assert "name another --out" in refused
+    assert documents(out) == before
+    assert (out / "descriptors.csv").read_text() == table
 
 
 def test_a_session_that_ended_repeats_no_note(tmp_path: Path):

@@ -178,6 +178,20 @@ def test_a_full_disk_is_reported_once_and_what_waits_is_written_later(path: Path
     assert journal.lost == 0
 
 
+def test_what_a_file_holds_back_is_not_delivered(path: Path):
+    journal = Journal(path)
+    journal.accept(received(*run("a")))
+    own = [("start", {"uid": "x", "time": 1.0, "parent_uid": "a"})]
+    (number,) = journal.publish(own, Progress(), 0)
+    journal.held = lambda: True
+    journal.publish([], Progress(), number)
+    journal.close(number)
+    journal = Journal(path)
+    assert [name for _, name, _ in journal.undelivered()] == ["start"]
+    journal.close(number)
+    assert not list(Journal(path).undelivered())
+
+
 def test_what_does_not_find_room_in_memory_is_counted(path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("xas_agent.app.journal.store._RETRY_S", 0.0)
     journal = Journal(path)
