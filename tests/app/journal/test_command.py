@@ -151,6 +151,21 @@ def test_a_session_that_ended_repeats_no_note(tmp_path: Path):
         assert documents(out) == before
 
 
+def test_a_session_that_served_its_frames_reads_no_more(tmp_path: Path):
+    recording, out = tmp_path / "run.jsonl", tmp_path / "out"
+    record(recording, 3, stop=False)
+    command = ("run", "--source", recording, "--out", out, "--model", "co-k", "--frames", 3)
+    run_command(*command)
+    before, later = documents(out), tmp_path / "later.jsonl"
+    record(later, 3)
+    with recording.open("ab") as file:
+        file.write(later.read_bytes())
+    assert "the requested number of frames was served before" in run_command(*command).stderr
+    assert documents(out) == before
+    run_command(*command[:-1], 6)
+    assert frames(out) == [1, 2, 3, 1, 2, 3]
+
+
 def test_resume_alone_takes_strict_as_well(tmp_path: Path):
     recording, out = tmp_path / "run.jsonl", tmp_path / "out"
     record(recording, 2, stop=False)
