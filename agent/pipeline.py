@@ -349,6 +349,8 @@ class Pipeline:
         run.set_aside(note)
         if note.seq_num and not self._closing:  # else the frame may still be completed after a restart
             self._progress.outcomes.append((note.run_uid, note.uid))
+        elif self._committed is not None and note.run_uid not in self._ended:
+            self._progress.memory |= self._published.add(note)
 
     def _publish_statuses(self) -> None:
         for decision in () if self._past else self._requests.changes():  # its run may be read again only later
@@ -431,6 +433,7 @@ class Pipeline:
             if uid in self._held_notes:
                 self._run(uid, self._held_notes[uid][0].time, None)
             self._rules.forget(uid)
+            self._published.forget(uid)
             self._watched.pop(uid, None)
             self._ended.append(uid)
             if not self._closing:

@@ -1,12 +1,16 @@
 """What a journal keeps of a pipeline, and what a pipeline needs of it to go on in another process."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from .publish import PastRun
 from .types import Decision, Frame, Memory, SetAside
+
+_MAX_NOTES = 1000
+"""Number of the latest notes on a run that are remembered."""
+_Key = tuple[str, str, str, int]
+"""Uid, reason, detail and number of a note."""
 
 
 @dataclass(slots=True)
@@ -30,8 +34,6 @@ class Past:
     runs: Sequence[PastRun] = ()
     answered: Iterable[str] = ()
     """Uids of the frames that were answered or set aside."""
-    notes: Iterable[Mapping[str, Any]] = ()
-    """Data of the ``quality`` Events."""
     decisions: Sequence[tuple[Decision, float]] = ()
     """Decisions with their latest status, and the time since they were made, s."""
     memory: Memory = field(default_factory=dict)
@@ -42,9 +44,12 @@ class Published:
 
     def __init__(self, past: Past) -> None:
         self._frames = set(past.answered)
-        self._notes = Counter(
-            (str(d["uid"]), str(d["reason"]), str(d["detail"]), int(d["frame_seq_num"])) for d in past.notes
-        )
+        self._said: dict[str, deque[_Key]] = {}
+        """Notes on each open run that are no outcome of a frame."""
+        for (run, owner, *_), state in past.memory.items():
+            if owner == "notes":
+                self._said[run or ""] = deque(map(tuple, state), _MAX_NOTES)
+        self._notes = Counter(key for said in self._said.values() for key in said)
 
     def __contains__(self, item: Frame | SetAside) -> bool:
         """Whether a frame, or a note, was published; of equal notes, each counts once."""
@@ -52,8 +57,21 @@ class Published:
             return item.uid in self._frames
         if item.seq_num and item.uid in self._frames:
             return True
-        key = (item.uid, str(item.reason), item.detail, item.seq_num or 0)
-        if not self._notes[key]:
+        if not self._notes[key := _key(item)]:
             return False
         self._notes[key] -= 1
         return True
+
+    def add(self, note: SetAside) -> Memory:
+        """Remember a note that is published, and is no outcome of a frame; return the notes on its run."""
+        said = self._said.setdefault(note.run_uid, deque(maxlen=_MAX_NOTES))
+        said.append(_key(note))
+        return {(note.run_uid, "notes"): list(said)}
+
+    def forget(self, run_uid: str) -> None:
+        """Forget the notes on a run that is over."""
+        self._said.pop(run_uid, None)
+
+
+def _key(note: SetAside) -> _Key:
+    return note.uid, str(note.reason), note.detail, note.seq_num or 0

@@ -85,6 +85,8 @@ class Session:
             self.agent.subscribe(self._write)
         if self.health is not None:
             self.health.watch(self.agent, self.recorder, self.output)
+        if self._is_enough():
+            _log.info("the requested number of frames was served before", frames=self.recorder.numbered)
         self._ending = self._said = False
         self._signalled_at = -math.inf
         self._handlers: dict[int, Any] = {}
@@ -262,8 +264,12 @@ class Session:
     def _record(self, name: str, doc: Mapping[str, Any]) -> None:
         if self.output is None or doc["uid"] not in self.output.known:
             self.recorder(name, doc)
+        self._is_enough()
+
+    def _is_enough(self) -> bool:
         if self.limit is not None and self.recorder.numbered >= self.limit:
             self.enough.set()
+        return self.enough.is_set()
 
 
 def source_of(config: Config) -> ZMQSource | TiledSource | FilledSource:

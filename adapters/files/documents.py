@@ -81,7 +81,18 @@ class FileSource:
             raise DocumentFileError(f"{self.path}: found no document, {_EXPECTED}")
 
     def resume(self, position: Mapping[str, Any]) -> None:
-        """Go on after the document with this position; malformed lines are then numbered from there."""
+        """Go on after the document with this position; malformed lines are then numbered from there.
+
+        Raises
+        ------
+        DocumentFileError
+            The file is shorter: it is another one.
+        """
+        if (offset := int(position.get("offset", 0))) > self._size:
+            detail = (
+                f"expected the file of before, of which {offset} bytes were read; name another --out for another file"
+            )
+            raise DocumentFileError(f"{self.path}: found {self._size} bytes, {detail}")
         self.position = dict(position)
 
     def close(self) -> None:

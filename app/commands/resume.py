@@ -30,6 +30,8 @@ def earlier_options(out: Path) -> dict[str, Any]:
         journal.close()
     finally:
         lock.release()
+    if not options:
+        fail(f"{out}: found a journal without a session, which did not begin; repeat its command with --out", USAGE)
     paths = {name: Path(options[name]) for name in _PATHS if options.get(name)}
     return {name: value for name, value in (options | paths).items() if name not in ("out", "resume")}
 

@@ -95,7 +95,7 @@ def run(
 
     with exit_on_error():
         if resume and not {name for name, value in context.params.items() if value} - {"resume", "strict"}:
-            context.params |= earlier_options(resume)
+            context.params |= earlier_options(resume) | ({"strict": True} if strict else {})
             run(context, **context.params)
             return
         if folder and source:
@@ -176,5 +176,5 @@ def _refuse_unused(
         refuse_unused("without an endpoint", connect_timeout=connect_timeout)
     if folder or recording or listens:
         refuse_unused("without the embedded beamline", seed=seed)
-    else:
-        refuse_unused("with the embedded beamline, which ends with the agent", resume=resume)
+    elif resume:
+        fail("--resume: found options without a source; give all options of the session, or --resume alone", USAGE)

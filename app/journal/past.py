@@ -15,7 +15,7 @@ Documents = Callable[..., Iterator[tuple[Any, ...]]]
 
 
 def read_past(documents: Documents, file: sqlite3.Connection) -> Past:
-    """Read the states, the agent's open runs with their notes and decisions, and the frames that have an outcome."""
+    """Read the states, the agent's open runs with their decisions, and the frames that have an outcome."""
     memory: Memory = {}
     for key, state in documents("SELECT key, crc32, doc FROM memory ORDER BY input"):
         memory[tuple(json.loads(key))] = state
@@ -30,14 +30,10 @@ def read_past(documents: Documents, file: sqlite3.Connection) -> Past:
             starts[run] = doc
         elif run not in closed:
             descriptors.setdefault(run, []).append(doc)
-    notes: list[dict[str, Any]] = []
     decisions: dict[str, tuple[Decision, float]] = {}
-    events = "SELECT run, stream, at, crc32, doc FROM published WHERE stream IN ('quality', 'decisions')"
-    for run, stream, at, doc in documents(f"{events} AND name = 'event' ORDER BY id"):
+    events = "SELECT run, at, crc32, doc FROM published WHERE stream = 'decisions' AND name = 'event' ORDER BY id"
+    for run, at, doc in documents(events):
         if run not in starts:
-            continue
-        if stream == "quality":
-            notes.append(doc["data"])
             continue
         decision = decision_of(doc, starts[run]["parent_uid"])
         _, made = decisions.get(decision.id, (None, at))
@@ -47,6 +43,6 @@ def read_past(documents: Documents, file: sqlite3.Connection) -> Past:
         counts, latest = counted.get(uid, ({}, start["time"]))
         runs.append(PastRun(start, descriptors.get(uid, []), counts, latest))
     now = time.time()
-    answered = (frame for (frame,) in file.execute("SELECT frame FROM outcomes"))
+    answered = (json.loads(frame) for (frame,) in file.execute("SELECT frame FROM outcomes"))
     made_ago = [(decision, max(0.0, now - made)) for decision, made in decisions.values()]
-    return Past(runs, answered, notes, made_ago, memory)
+    return Past(runs, answered, made_ago, memory)

@@ -4,7 +4,7 @@ import json
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +13,12 @@ from zlib import crc32
 
 from cachetools import FIFOCache
 
-from ...adapters.codecs import from_msgpack, to_json, to_msgpack
+from ...adapters.codecs import to_json
 from ...agent.progress import Past, Progress
 from ...agent.types import Document, InputError, Received, get_logger
 from .owners import Owners
 from .past import read_past
+from .records import as_text, last_seq_num, packed, unpacked
 
 _log = get_logger()
 
@@ -37,10 +38,10 @@ _COMPACT_S = 1.0
 """Interval at which inputs are deleted that are not needed any more, s."""
 _MAX_STATES = 5000
 """Number of states that are kept; those that did not change for longest go first."""
-_OF_ANY_CONFIG = ("decisions", "position", "run", "sample")
+_OF_ANY_CONFIG = ("decisions", "notes", "position", "run", "sample")
 """Owners of states that hold under another config, too."""
-_OF_A_FRAME = "frame"
-"""Stands for the stream of an Event that is about a frame and is not needed once it is delivered."""
+_DELIVERED_ONCE = "once"
+"""Stands for the stream of an Event that is not needed once it is delivered."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS position (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
@@ -100,6 +101,8 @@ class Journal:
         self._unwatched: FIFOCache[str, None] = FIFOCache(_MAX_ENDED)
         self.lost = 0
         """Number of records that are not in the file."""
+        self.held: Callable[[], bool] = lambda: False
+        """Whether documents that a subscriber has taken may still be lost."""
         self._broken = False
         self._tried_at = 0.0
         try:
@@ -108,6 +111,9 @@ class Journal:
             self._file.execute("PRAGMA journal_mode=WAL")
             self._file.execute(f"PRAGMA synchronous={'FULL' if fsync else 'NORMAL'}")
             self._file.executescript(_TABLES)
+            (sound,) = self._file.execute("PRAGMA quick_check(1)").fetchone()
+            if sound != "ok":
+                raise sqlite3.DatabaseError(sound.splitlines()[-1])
             self.resumed = bool(self._file.execute("SELECT 1 FROM position UNION SELECT 1 FROM inputs").fetchone())
             """Whether an earlier process accepted documents."""
             self.meta: dict[str, str] = dict(self._file.execute("SELECT key, value FROM meta"))
@@ -119,22 +125,26 @@ class Journal:
             self._over = frozenset(run for (run,) in self._file.execute("SELECT run FROM ended"))
             """Runs that ended in an earlier process."""
             (newest,) = self._file.execute("SELECT max(id) FROM published").fetchone()
-            (latest,) = self._file.execute("SELECT max(id) FROM inputs").fetchone()
+            latest_of = "SELECT max(id) AS n FROM inputs UNION SELECT max(input) FROM memory"
+            (latest,) = self._file.execute(f"SELECT max(n) FROM ({latest_of})").fetchone()
             self._input: int = latest or 0
             """Number of the latest input."""
-        except sqlite3.Error as error:
-            detail = "move it away; the documents beside it remain"
+            self._closed: dict[str, int] = {}
+            """Number of the RunStop of each closed run of the agent of which records remain."""
+            structure = "SELECT id, name, crc32, doc FROM published WHERE name != 'event'"
+            for number, name, doc in self._documents(structure):
+                run, _ = self._own(name, doc)
+                if name == "stop":
+                    self._closed[run] = number
+        except sqlite3.OperationalError as error:  # in use, read-only, or a full disk
+            raise InputError(f"{path}: cannot be used as the journal: {error}") from None
+        except (sqlite3.Error, ValueError) as error:
+            detail = "name another --out; the documents beside it remain"
             raise InputError(f"{path}: found a file that is no journal or is damaged ({error}); {detail}") from None
         self._next = max(newest or 0, self._delivered) + 1
         self._read_up_to: dict[tuple[str, str], int] = {}
         """Number up to which the Events of a run and stream can be deleted."""
         self._compacted_at = time.monotonic()
-        self._closed: dict[str, int] = {}
-        """Number of the RunStop of each closed run of the agent of which records remain."""
-        for number, name, doc in self._documents("SELECT id, name, crc32, doc FROM published WHERE name != 'event'"):
-            run, _ = self._own(name, doc)
-            if name == "stop":
-                self._closed[run] = number
 
     def name(self, identity: Mapping[str, str]) -> None:
         """Record whose journal this is."""
@@ -158,20 +168,20 @@ class Journal:
         for received in batch:
             name, doc = received.name, received.doc
             self._waiting.position |= received.position or {}
-            run, stream = self._owners(name, doc)
+            run, stream = map(as_text, self._owners(name, doc))
             if run in self._over:
                 continue
             new.append(received)
             if run in self._ended or (run in self._unwatched and name not in ("start", "descriptor", "stop")):
                 continue
-            packed = self._packed(name, doc)
-            if packed is None:
+            record = self._packed(name, doc)
+            if record is None:
                 continue
             at = now - (monotonic - received.at)
             self._input += 1
-            row = self._input, run, stream, _last_seq_num(name, doc), name, at, crc32(packed), packed
+            row = self._input, run, stream, last_seq_num(name, doc), name, at, crc32(record), record
             self._waiting.inputs.append(row)
-            self._waiting.bytes += len(packed)
+            self._waiting.bytes += len(record)
         self._write()
         return new
 
@@ -194,29 +204,42 @@ class Journal:
         waiting, numbers, now = self._waiting, [], time.time()
         for name, doc in documents:
             run, stream = self._own(name, doc)
-            if name == "event" and doc.get("data", {}).get("frame_seq_num"):
-                stream = _OF_A_FRAME
-            packed = self._packed(name, doc)
-            if packed is not None:
-                waiting.published.append((self._next, run, stream, name, now, crc32(packed), packed))
-                waiting.bytes += len(packed)
+            if name == "event" and stream != "decisions":
+                stream = _DELIVERED_ONCE
+            record = self._packed(name, doc)
+            if record is not None:
+                waiting.published.append((self._next, run, stream, name, now, crc32(record), record))
+                waiting.bytes += len(record)
             if name == "stop":
                 self._closed[run] = self._next
             numbers.append(self._next)
             self._next += 1
-        waiting.outcomes += [(run, frame, self._input) for run, frame in progress.outcomes]
+        waiting.outcomes += [(as_text(run), to_json(frame), self._input) for run, frame in progress.outcomes]
         for (run, owner, *_), state in progress.memory.items():
             if owner == "position":
-                self._read_up_to |= {(run or "", stream): numbers[0] for stream, numbers in state.items() if stream}
+                self._read_up_to |= {
+                    (as_text(run or ""), as_text(s)): numbers[0] for s, numbers in state.items() if s
+                }
         packed_states = {to_json(key): self._packed("state", state) for key, state in progress.memory.items()}
-        waiting.memory |= {key: packed for key, packed in packed_states.items() if packed is not None}
-        waiting.ended += progress.ended
-        waiting.unwatched += progress.unwatched
-        self._ended.update(dict.fromkeys(progress.ended))
-        self._unwatched.update(dict.fromkeys(progress.unwatched))
-        self._delivered = max(self._delivered, delivered)
+        waiting.memory |= {key: state for key, state in packed_states.items() if state is not None}
+        ended, unwatched = list(map(as_text, progress.ended)), list(map(as_text, progress.unwatched))
+        waiting.ended += ended
+        waiting.unwatched += unwatched
+        self._ended.update(dict.fromkeys(ended))
+        self._unwatched.update(dict.fromkeys(unwatched))
+        self._deliver(delivered)
         self._write()
         return numbers
+
+    @property
+    def delivered(self) -> int:
+        """Number of the newest document that all subscribers are known to have received; 0 if there is none."""
+        return self._delivered
+
+    @property
+    def published(self) -> int:
+        """Number of the agent's documents, of all processes."""
+        return self._next - 1
 
     def past(self) -> Past:
         """Return what was done for the runs that are not over."""
@@ -247,28 +270,36 @@ class Journal:
 
     def close(self, delivered: int = 0) -> None:
         """Write what waits and close the file; documents up to number ``delivered`` will not be sent again."""
-        self._delivered = max(self._delivered, delivered)
+        self._deliver(delivered)
         self._write(now=True)
         if self._waiting.inputs or self._waiting.published:
             self.lost += len(self._waiting.inputs) + len(self._waiting.published)
         self._file.close()
 
+    def _deliver(self, number: int) -> None:
+        if not self.held():
+            self._delivered = max(self._delivered, number)
+
     def _documents(self, sql: str, *values: Any) -> Iterator[tuple[Any, ...]]:
         """Return the rows of a query whose last columns are checksum and document; damaged ones are left out."""
         damaged = 0
-        for *columns, checksum, packed in self._file.execute(sql, values):
-            if crc32(packed) == checksum:
-                yield *columns, from_msgpack(packed)
-            else:
+        for *columns, checksum, record in self._file.execute(sql, values):
+            try:
+                doc = unpacked(record) if crc32(record) == checksum else None
+            except Exception:  # msgpack and numpy raise many types of exception
+                doc = None
+            if doc is None:
                 damaged += 1
+            else:
+                yield *columns, doc
         if damaged:
             _log.warning("records of the journal are damaged and left out", file=str(self.path), records=damaged)
 
     def _packed(self, name: str, value: Any) -> bytes | None:
         """Return a document or state as bytes; None, counted as lost, if it has no such form."""
         try:
-            return to_msgpack(value)
-        except (TypeError, ValueError, OverflowError) as error:
+            return packed(value)
+        except (TypeError, ValueError, RecursionError) as error:
             self.lost += 1
             _log.debug("record not kept in the journal", name=name, error=str(error))
             return None
@@ -334,7 +365,7 @@ class Journal:
         if self._delivered > self._pruned:
             file.execute("INSERT OR REPLACE INTO meta VALUES ('delivered', ?)", (str(self._delivered),))
             delivered = "DELETE FROM published WHERE id > ? AND id <= ? AND stream = ?"
-            file.execute(delivered, (self._pruned, self._delivered, _OF_A_FRAME))
+            file.execute(delivered, (self._pruned, self._delivered, _DELIVERED_ONCE))
             for run in [run for run, stop in self._closed.items() if stop <= self._delivered]:
                 file.execute("DELETE FROM published WHERE run = ?", (run,))
                 del self._closed[run]
@@ -369,10 +400,3 @@ class Journal:
                     kept.append(row)
             rows.clear()
             rows.extend(kept)
-
-
-def _last_seq_num(name: str, doc: Mapping[str, Any]) -> int | None:
-    """Return the number of an Event, or the highest one of a page; None for other documents."""
-    found = doc.get("seq_num")
-    numbers = [found] if name == "event" else found if name == "event_page" and isinstance(found, list) else ()
-    return max((n for n in numbers if type(n) is int), default=None)

@@ -145,9 +145,11 @@ class OutputFolder:
                 self.journal = _journal(folder, identity, found, resume, fsync)
             self._alarm = Alarm(folder)
             self._tables = Tables(folder, self._alarm)
-            if self.journal is not None and _size(folder / DOCUMENTS):
+            if self.journal is not None:
                 self._read_again(self.journal)
-            self.documents = DocumentFile(folder / DOCUMENTS, self._alarm)
+            self.documents = documents = DocumentFile(folder / DOCUMENTS, self._alarm)
+            if self.journal is not None:
+                self.journal.held = lambda: documents.waiting
             self._log_file = LogFile(folder, self._alarm)
         except BaseException:
             self._lock.release()
@@ -165,10 +167,23 @@ class OutputFolder:
     def _read_again(self, journal: Journal) -> None:
         """Fill the tables with what an earlier process wrote; cut a document that it did not write completely."""
         path = self.folder / DOCUMENTS
-        if torn := cut_torn_line(path):
+        if _size(path) and (torn := cut_torn_line(path)):
             _log.warning("incomplete document cut", file=str(path), bytes=torn)
-        repeated = {doc["uid"] for _, _, doc in journal.undelivered()}
-        self.known = frozenset(uid for uid in self._tables.read(path) if uid in repeated)
+        if not _size(path):
+            if journal.delivered:
+                detail = "expected those of the session that its journal continues"
+                raise InputError(f"{path}: found no documents, {detail}; bring it back, or name another --out")
+            return
+        repeated, known, count = {doc["uid"] for _, _, doc in journal.undelivered()}, set[str](), 0
+        for uid in self._tables.read(path):
+            count += 1
+            if uid in repeated:
+                known.add(uid)
+        self.known = frozenset(known)
+        if count > journal.published:
+            self._tables.close()  # whole as they were
+            detail = "after a full disk, a power failure or the loss of journal.sqlite-wal; name another --out"
+            raise InputError(f"{path}: found documents that the journal beside it lacks, {detail}")
 
     @property
     def lost(self) -> dict[str, int]:

@@ -78,6 +78,11 @@ class DocumentFile:
         """Number of documents that are not in the file."""
         return self.dropped + len(self._waiting)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether documents wait for space on the disk."""
+        return bool(self._waiting)
+
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
         """Append one document, or keep it."""
         record = self._sink.encode(name, doc)

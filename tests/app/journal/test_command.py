@@ -15,6 +15,7 @@ from deadline import wait_until
 from forked import run_command
 
 from xas_agent.adapters.files import FileSink
+from xas_agent.app.journal import JOURNAL, Journal
 
 CONFIG = "model: {use: [co-k], threads: 1}\n"
 
@@ -82,11 +83,96 @@ def test_another_source_or_config_is_refused(begun: tuple[Path, Path, Path], tmp
     assert "another config, expected the same command" in refused
     assert "--resume" in refused
     run_command("run", "--config", other, "--source", recording, "--resume", out)
+    refused = run_command("run", "--config", other, "--resume", out, code=2).stderr
+    assert "found options without a source; give all options of the session, or --resume alone" in refused
     again = tmp_path / "again.jsonl"
     again.write_bytes(recording.read_bytes())
     refused = run_command("run", "--config", other, "--source", again, "--resume", out, code=2).stderr
     assert "another source" in refused
     assert "found no journal.sqlite" in run_command("run", "--resume", tmp_path, code=2).stderr
+    record(recording, 1)
+    refused = run_command("run", "--resume", out, code=2).stderr
+    assert f"{recording}: found {recording.stat().st_size} bytes, expected the file of before" in refused
+
+
+def test_a_folder_without_a_whole_session_is_refused_or_begun(begun: tuple[Path, Path, Path], tmp_path: Path):
+    config, recording, out = begun
+    young = tmp_path / "young"
+    young.mkdir()
+    Journal(young / JOURNAL).close()
+    assert "did not begin; repeat its command with --out" in run_command("run", "--resume", young, code=2).stderr
+    (young / "documents.jsonl").write_bytes(b'["start", {"uid')
+    run_command("run", "--config", config, "--source", recording, "--out", young)
+    assert frames(young) == [1, 2, 3]
+    (out / "documents.jsonl").unlink()
+    refused = run_command("run", "--config", config, "--source", recording, "--out", out, code=2).stderr
+    assert "documents.jsonl: found no documents" in refused
+    assert "bring it back, or name another --out" in refused
+
+
+def test_documents_that_the_journal_lacks_are_not_answered_again(begun: tuple[Path, Path, Path], tmp_path: Path):
+    """The journal is the one of an earlier moment, as after a full disk or without its journal.sqlite-wal."""
+    config, recording, out = begun
+    earlier, later = (out / JOURNAL).read_bytes(), tmp_path / "later.jsonl"
+    record(later, 2, stop=False)
+    with recording.open("ab") as file:
+        file.write(later.read_bytes())
+    run_command("run", "--resume", out)
+    before, table = documents(out), (out / "descriptors.csv").read_text()
+    (out / JOURNAL).write_bytes(earlier)
+    refused = run_command("run", "--config", config, "--source", recording, "--out", out, code=2).stderr
+    assert "documents that the journal beside it lacks" in refused
+    assert "name another --out" in refused
+    assert documents(out) == before
+    assert (out / "descriptors.csv").read_text() == table
+
+
+def test_a_session_that_ended_repeats_no_note(tmp_path: Path):
+    """A run that never stopped ends with part of a step scan, and has a stream that cannot be read."""
+    recording, out = tmp_path / "run.jsonl", tmp_path / "out"
+    run = event_model.compose_run(metadata={"element": "Co", "edge": "K"})
+    about = {"source": "test", "dtype": "number", "shape": []}
+    keys = dict.fromkeys(("energy", "I0", "It"), about)
+    stream = run.compose_descriptor(name="primary", data_keys=keys)
+    sink = FileSink(recording)
+    sink("start", run.start_doc)
+    sink("descriptor", stream.descriptor_doc)
+    for number in range(40):
+        data = {"energy": 7640.0 + number, "I0": 1e6, "It": 1e5}
+        sink("event", stream.compose_event(data=data, timestamps=dict.fromkeys(data, 1.8e9), validate=False))
+    sink("event", {"descriptor": stream.descriptor_doc["uid"], "seq_num": "none", "data": {}})
+    sink.close()
+    run_command("run", "--source", recording, "--out", out, "--model", "co-k")
+    before = documents(out)
+    notes = [d["data"]["reason"] for name, d in before if name == "event"]
+    assert sorted(notes) == ["malformed document", "run never stopped"]
+    for _ in range(2):
+        run_command("run", "--resume", out)
+        assert documents(out) == before
+
+
+def test_a_session_that_served_its_frames_reads_no_more(tmp_path: Path):
+    recording, out = tmp_path / "run.jsonl", tmp_path / "out"
+    record(recording, 3, stop=False)
+    command = ("run", "--source", recording, "--out", out, "--model", "co-k", "--frames", 3)
+    run_command(*command)
+    before, later = documents(out), tmp_path / "later.jsonl"
+    record(later, 3)
+    with recording.open("ab") as file:
+        file.write(later.read_bytes())
+    assert "the requested number of frames was served before" in run_command(*command).stderr
+    assert documents(out) == before
+    run_command(*command[:-1], 6)
+    assert frames(out) == [1, 2, 3, 1, 2, 3]
+
+
+def test_resume_alone_takes_strict_as_well(tmp_path: Path):
+    recording, out = tmp_path / "run.jsonl", tmp_path / "out"
+    record(recording, 2, stop=False)
+    with recording.open("a") as file:
+        file.write('["event", {}]\n')
+    run_command("run", "--source", recording, "--out", out, "--model", "co-k", code=0)
+    run_command("run", "--resume", out, "--strict", code=4)
 
 
 @pytest.mark.slow

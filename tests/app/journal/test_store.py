@@ -2,6 +2,7 @@
 
 import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,62 @@ def test_a_damaged_record_is_left_out_and_reported(path: Path):
     assert [log["records"] for log in logs if "damaged" in log["event"]] == [1]
 
 
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b[:4096] + bytes(len(b) - 4096)])
+def test_a_journal_with_damage_is_refused_before_it_is_used(path: Path, damage: Callable[[bytes], bytes]):
+    journal = Journal(path)
+    journal.accept(received(*run("a", events=200, points=1000)))
+    journal.close()
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(InputError, match=r"damaged .*name another --out"):
+        Journal(path)
+
+
+def test_a_journal_in_use_is_not_called_damaged(path: Path):
+    journal = Journal(path)
+    journal.accept(received(*run("a")))
+    with pytest.raises(InputError, match="cannot be used as the journal: database is locked"):
+        Journal(path)
+
+
 def test_a_file_that_is_no_journal_is_refused(path: Path):
     path.write_bytes(b"no database" * 100)
     with pytest.raises(InputError, match="no journal or is damaged"):
         Journal(path)
+
+
+ODD: list[Any] = ["\ud800", 2**63, 10**30, 1e400, {"deep": [[{}]]}]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=str)
+def test_odd_values_neither_stop_the_journal_nor_are_lost(path: Path, odd: Any):
+    journal = Journal(path)
+    number = odd if isinstance(odd, int) else 1
+    documents: list[Document] = [
+        ("start", {"uid": str(odd), "value": odd}),
+        ("descriptor", {"uid": f"{odd}-d", "run_start": str(odd), "name": str(odd)}),
+        ("event", {"uid": f"{odd}-e", "descriptor": f"{odd}-d", "seq_num": number, "data": {}}),
+    ]
+    own = [("start", {"uid": "x", "time": 1.0, "parent_uid": str(odd)})]
+    positions: Any = {(str(odd), "position"): {str(odd): [1, 1]}, (str(odd), "rules", "Co"): [str(odd)]}
+    for _ in range(2):
+        journal.accept(received(*documents))
+        journal.publish(own, Progress([(str(odd), f"{odd}-e")], memory=positions), 0)
+    assert journal.lost == 0
+    kill(journal)
+    journal = Journal(path)
+    assert [r.doc for batch in journal.inputs() for r in batch][:3] == [doc for _, doc in documents]
+    past = journal.past()
+    assert list(past.answered) == [f"{odd}-e"]
+    assert past.memory == positions
+    journal.publish([], Progress(ended=[str(odd)]), 0)
+    journal.accept(received(("start", {"uid": "later"})))
+    assert names(journal) == ["start"]
+
+
+def test_what_cannot_be_unpacked_is_left_out(path: Path):
+    journal = Journal(path)
+    journal.accept(received(("start", {"uid": "a", "value": {(1, 2): 3}}), ("start", {"uid": "b"})))
+    assert [r.doc["uid"] for batch in journal.inputs() for r in batch] == ["b"]
 
 
 def test_what_is_not_needed_is_deleted(path: Path):
@@ -123,6 +176,20 @@ def test_a_full_disk_is_reported_once_and_what_waits_is_written_later(path: Path
     assert [log["event"] for log in logs] == ["journal not written", "journal written again"]
     assert len(names(journal)) == 4 * 22
     assert journal.lost == 0
+
+
+def test_what_a_file_holds_back_is_not_delivered(path: Path):
+    journal = Journal(path)
+    journal.accept(received(*run("a")))
+    own = [("start", {"uid": "x", "time": 1.0, "parent_uid": "a"})]
+    (number,) = journal.publish(own, Progress(), 0)
+    journal.held = lambda: True
+    journal.publish([], Progress(), number)
+    journal.close(number)
+    journal = Journal(path)
+    assert [name for _, name, _ in journal.undelivered()] == ["start"]
+    journal.close(number)
+    assert not list(Journal(path).undelivered())
 
 
 def test_what_does_not_find_room_in_memory_is_counted(path: Path, monkeypatch: pytest.MonkeyPatch):

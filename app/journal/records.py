@@ -1,0 +1,39 @@
+"""Documents, texts and numbers in the form in which a journal keeps them."""
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from ...adapters.codecs import from_msgpack, to_json, to_msgpack
+
+
+def packed(value: Any) -> bytes:
+    """Return a document or state as bytes.
+
+    Raises
+    ------
+    TypeError, ValueError, RecursionError
+        It has no such form.
+    """
+    with suppress(TypeError, ValueError, OverflowError):
+        return to_msgpack(value)
+    return to_json(value).encode()  # integers of any size, and texts that are not UTF-8
+
+
+def last_seq_num(name: str, doc: Mapping[str, Any]) -> int | None:
+    """Return the number of an Event, or the highest one of a page; None for other documents."""
+    found = doc.get("seq_num")
+    numbers = [found] if name == "event" else found if name == "event_page" and isinstance(found, list) else ()
+    return max((n for n in numbers if type(n) is int and 0 <= n < 2**63), default=None)
+
+
+def as_text(text: str) -> str:
+    """Return a text as SQLite can keep it: JSON can contain halves of characters, which UTF-8 cannot."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def unpacked(record: bytes) -> Any:
+    """Return the document or state of :func:`packed`."""
+    # The packed documents and states are maps and lists, which begin with other bytes in msgpack.
+    return json.loads(record) if record[:1] in (b"{", b"[") else from_msgpack(record)
