@@ -16,10 +16,9 @@ AGENT_STREAMS = frozenset({"descriptors", "spectra", "decisions", "quality"})
 
 MANY_EVENTS = 10
 """Number of Events that shows that a run measures; a spectrum has at least as many points."""
-PATIENCE = 100.0
-"""How many times longer than another such a run may be silent before it is ended in its place."""
-MAX_NEW_RUNS = 128
-"""Number of open runs without an Event up to which other runs are ended first: one that has just begun has none."""
+SHARES = (112, 48, 48, 48)
+"""Numbers of open runs of each kind up to which runs of other kinds are ended first: of those without a descriptor,
+without an Event, with less than ``MANY_EVENTS``, and with more."""
 MAX_DATUMS = 10_000
 """Number of StreamDatums of a stream that are remembered, so that a repeated one counts once."""
 
@@ -97,9 +96,15 @@ class RunRecord:
         self.last_count, self.last_at = count, at
 
     def silence(self, now: float) -> float:
-        """Return for how long no document has come, relative to how long that may be: 1 after the longest gap."""
-        patience = self.longest_gap_s * (PATIENCE if self.events >= MANY_EVENTS else 1.0)
-        return 0.0 if self.last_at is None else (now - self.last_at) / patience
+        """Return for how long no document has come, in units of the longest gap between two of them."""
+        return 0.0 if self.last_at is None else (now - self.last_at) / self.longest_gap_s
+
+    @property
+    def kind(self) -> int:
+        """Index in ``SHARES``."""
+        if not self.streams:
+            return 0
+        return 1 if not self.events else 2 if self.events < MANY_EVENTS else 3
 
     def is_complete(self, reads: Callable[[str], bool]) -> bool:
         """Whether the run has started and stopped, and all Events that the stop announces have arrived.
@@ -138,14 +143,12 @@ class RunRecord:
 def least_needed(runs: Iterable[RunRecord], now: float) -> RunRecord:
     """Return the run to end if too many are open.
 
-    That is the one that has been silent for longest, relative to the longest gap between its documents so far; one
-    with ``MANY_EVENTS`` may be silent for ``PATIENCE`` times as long. If more than ``MAX_NEW_RUNS`` have no Event, it
-    is one of these, first one without a descriptor; otherwise it is none of these. So stray RunStarts do not end a
-    run that measures, and runs that never stop do not end one that begins.
+    Of the kind that has most more than its share, it is the one that has been silent for longest, relative to the
+    longest gap between its documents. So stray RunStarts do not end a run that measures, and runs that never stop do
+    not end one that begins.
     """
-    open_runs = list(runs)
-    new = [run for run in open_runs if not run.events]
-    others = [run for run in open_runs if run.events]
-    if len(new) > MAX_NEW_RUNS:
-        return max(new, key=lambda run: (not run.streams, run.silence(now), -run.last_count))
-    return max(others or open_runs, key=lambda run: (run.silence(now), -run.last_count))
+    kinds: tuple[list[RunRecord], ...] = tuple([] for _ in SHARES)
+    for run in runs:
+        kinds[run.kind].append(run)
+    largest = max(zip(kinds, SHARES, strict=True), key=lambda pair: (bool(pair[0]), len(pair[0]) - pair[1]))[0]
+    return max(largest, key=lambda run: (run.silence(now), -run.last_count))

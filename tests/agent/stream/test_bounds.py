@@ -16,7 +16,7 @@ from xas_agent.agent.stream.book import MAX_DESCRIPTORS
 from xas_agent.agent.stream.columns import MAX_SPECTRUM_POINTS
 from xas_agent.agent.stream.frames import Thinning
 from xas_agent.agent.stream.held import MAX_HELD_BYTES
-from xas_agent.agent.stream.records import MAX_NEW_RUNS, RunRecord, least_needed
+from xas_agent.agent.stream.records import SHARES, RunRecord, StreamRecord, least_needed
 from xas_agent.agent.stream.run import MAX_ANSWERED
 from xas_agent.agent.stream.runs import MAX_OPEN_RUNS, MAX_UID_LENGTH
 from xas_agent.agent.stream.sequence import (
@@ -223,7 +223,7 @@ def test_runs_that_never_stop_do_not_end_one_that_begins() -> None:
     for k in range(2 * MAX_OPEN_RUNS):
         feed(reader, start(f"r{k}"), descriptor(f"r{k}"), point(f"r{k}", 1), point(f"r{k}", 2))
     found = feed(reader, start("good"), descriptor("good"))
-    for k in range(MAX_NEW_RUNS - 1):
+    for k in range(SHARES[0] - 1):
         found += feed(reader, start(f"other{k}"))
     for seq in range(1, 101):
         found += feed(reader, point("good", seq))
@@ -233,8 +233,10 @@ def test_runs_that_never_stop_do_not_end_one_that_begins() -> None:
     assert [frame.energy.size for frame in found if isinstance(frame, Frame)] == [100]
 
 
-def record(uid: str, events: int, *arrivals: float) -> RunRecord:
+def record(uid: str, events: int, *arrivals: float, described: bool = True) -> RunRecord:
     run = RunRecord(uid, events=events)
+    if described:
+        run.streams["primary"] = StreamRecord(run, "primary", counted=True)
     for at in arrivals:
         run.touch(1, at)
     return run
@@ -257,6 +259,16 @@ def record(uid: str, events: int, *arrivals: float) -> RunRecord:
             record("slow", 4, 10.0, 40.0, 70.0),
             [record(f"{k}", 4, 90.0 + k / 200, 90.01 + k / 200) for k in range(256)],
             id="a spectrum every 30 s among spectra that never stop",
+        ),
+        pytest.param(
+            record("begun", 0, 95.0),
+            [record(f"{k}", 0, 99.0 + k / 1000, described=False) for k in range(256)],
+            id="a run that waits for its first Event, among stray starts",
+        ),
+        pytest.param(
+            record("new", 0, 99.99, described=False),
+            [record(f"{k}", 5 * k % 20, 35.0 + k / 4) for k in range(256)],
+            id="a start among runs that never stop",
         ),
     ],
 )
