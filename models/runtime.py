@@ -60,8 +60,8 @@ class Model:
             self.module = self._on_cpu if self.device.type == "cpu" else _load(folder, self.device)
         except RuntimeError as error:  # CUDA's errors, and those of its memory
             if device == "cuda":
-                raise cards.ModelError(f"{folder}: cannot be loaded on the GPU: {_first_line(error)}") from None
-            _log.error("GPU failed: the CPU answers", model=self.name, error=_first_line(error))
+                raise cards.ModelError(f"{folder}: cannot be loaded on the GPU: {_cause(error)}") from None
+            _log.error("GPU failed: the CPU answers", model=self.name, error=_cause(error))
             self.device, self.module = torch.device("cpu"), self._on_cpu
         self._gpu_retry_s, self._gpu_due = 0.0, 0.0
         self._descriptors = self._columns()
@@ -89,7 +89,7 @@ class Model:
 
     def _gpu_failed(self, error: RuntimeError) -> None:
         if not self._gpu_retry_s:
-            _log.error("GPU failed: the CPU answers until it works again", model=self.name, error=_first_line(error))
+            _log.error("GPU failed: the CPU answers until it works again", model=self.name, error=_cause(error))
         self._gpu_retry_s = min(2 * self._gpu_retry_s or _GPU_RETRY_S, _LONGEST_GPU_RETRY_S)
         self._gpu_due = time.monotonic() + self._gpu_retry_s
 
@@ -161,8 +161,10 @@ def _load(folder: Path, device: torch.device) -> Any:
     return torch.jit.freeze(torch.jit.load(folder / "model.ts", map_location=device).eval())
 
 
-def _first_line(error: RuntimeError) -> str:
-    return str(error).partition("\n")[0]
+def _cause(error: RuntimeError) -> str:
+    """Return the line of an error that names the cause; TorchScript's traceback comes before it."""
+    lines = str(error).splitlines() or [""]
+    return next((line for line in lines if "CUDA" in line), lines[-1]).strip()
 
 
 def configure_torch(threads: int) -> None:
