@@ -82,7 +82,7 @@ class Session:
         self.display = Display(self.recorder, self.planned or self.limit, lambda: self.agent.points)
         self.agent.subscribe(self._record)
         if self.output is not None:
-            self.agent.subscribe(self._write)
+            self.agent.subscribe(self.output.documents)
         if self.health is not None:
             self.health.watch(self.agent, self.recorder, self.output)
         if self._is_enough():
@@ -254,12 +254,6 @@ class Session:
         except Exception as error:
             _log.exception("source failed")
             self.failure = SourceFailed(f"source failed: {type(error).__name__}: {error}")
-
-    def _write(self, name: str, doc: dict[str, Any]) -> None:
-        """Write a document, unless the folder has it from before a restart."""
-        assert self.output is not None
-        if doc["uid"] not in self.output.known:
-            self.output.documents(name, doc)
 
     def _record(self, name: str, doc: Mapping[str, Any]) -> None:
         if self.output is None or doc["uid"] not in self.output.known:

@@ -147,7 +147,7 @@ class OutputFolder:
             self._tables = Tables(folder, self._alarm)
             if self.journal is not None:
                 self._read_again(self.journal)
-            self.documents = documents = DocumentFile(folder / DOCUMENTS, self._alarm)
+            self.documents = documents = DocumentFile(folder / DOCUMENTS, self._alarm, self.known)
             if self.journal is not None:
                 self.journal.held = lambda: documents.waiting
             self._log_file = LogFile(folder, self._alarm)
