@@ -187,19 +187,8 @@ def campaign(kills: int, seed: int, limit_s: float, folder: Path) -> tuple[dict[
     carried_out.touch()
     subprocess.run([sys.executable, "-m", "tiled", "catalog", "init", database], check=True, capture_output=True)
     tables = f"duckdb:///{folder / 'tables.duckdb'}"
-    server = [
-        "-m",
-        "tiled",
-        "serve",
-        "catalog",
-        database,
-        "--write",
-        folder / "files",
-        "--write",
-        tables,
-        "--api-key",
-        KEY,
-    ]
+    server = ["-m", "tiled", "serve", "catalog", database, "--write", folder / "files", "--write", tables]
+    server += ["--api-key", KEY, "--host", "127.0.0.1", "--port", ports[2]]
     control = folder / "control"
     peers = [
         Peer("proxy", ["-c", PROXY, *ports[:2]], lambda: listens(ports[0]) and listens(ports[1])),
