@@ -20,6 +20,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -179,8 +180,10 @@ def answers(out: Path) -> tuple[Counter[tuple[str, str]], Counter[str], int]:
     return answered, counted, sum(status == "acknowledged" for status in decisions.values())
 
 
-def campaign(kills: int, seed: int, limit_s: float, folder: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """Kill peers; return the figures and the problems."""
+def campaign(
+    kills: int, seed: int, limit_s: float, folder: Path, stack: ExitStack
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Kill peers; return the figures and the problems. ``stack`` ends what was started."""
     rng, began = random.Random(seed), time.monotonic()
     ports = [free_port() for _ in range(3)]
     database, carried_out = folder / "catalogue.db", folder / "carried_out"
@@ -195,6 +198,8 @@ def campaign(kills: int, seed: int, limit_s: float, folder: Path) -> tuple[dict[
         Peer("Tiled", server, lambda: listens(ports[2])),
         Peer("control", ["-c", CONTROL, f"ipc://{control}", carried_out], control.exists),
     ]
+    for peer in peers:
+        stack.callback(peer.end)
     publisher = Publisher(f"zmq://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[2]}", seed)
     config = folder / "config.yaml"
     addresses = {"source": f"zmq://127.0.0.1:{ports[1]}", "tiled": f"tiled://127.0.0.1:{ports[2]}", "folder": folder}
@@ -202,6 +207,7 @@ def campaign(kills: int, seed: int, limit_s: float, folder: Path) -> tuple[dict[
     log = (folder / "agent.log").open("w")
     line = [sys.executable, "-m", "xas_agent", "run", "--config", config, "--out", folder / "out"]
     agent = subprocess.Popen(line, stderr=log, stdout=log, env={**os.environ, "TILED_API_KEY": KEY, "COLUMNS": "250"})
+    stack.callback(agent.kill)
     while "watching" not in (folder / "agent.log").read_text():
         if publisher.failure is not None or agent.poll() is not None:
             raise RuntimeError((folder / "agent.log").read_text()) from publisher.failure
@@ -218,8 +224,6 @@ def campaign(kills: int, seed: int, limit_s: float, folder: Path) -> tuple[dict[
     time.sleep(15.0)  # what is lost may be looked for until then
     agent.send_signal(signal.SIGTERM)
     code = agent.wait(60)
-    for peer in peers:
-        peer.end()
     answered, counted, acknowledged = answers(folder / "out")
     summary = json.loads((folder / "out" / "summary.json").read_text())
     sent = sum(publisher.sent.values())
@@ -248,10 +252,10 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--folder", type=Path, help="keep the files here, in a new folder")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        report(*campaign(options.kills, options.seed, options.limit, folder))
+        report(*campaign(options.kills, options.seed, options.limit, folder, stack))
 
 
 if __name__ == "__main__":
