@@ -121,7 +121,7 @@ class OutputFolder:
     resume : bool
         Whether a session must exist, which then goes on with another config and models, too.
     fsync : bool
-        As for :class:`Journal`.
+        As for :class:`Journal`; then each document is on the disk, too, before it counts as delivered.
 
     Raises
     ------
@@ -147,7 +147,7 @@ class OutputFolder:
             self._tables = Tables(folder, self._alarm)
             if self.journal is not None:
                 self._read_again(self.journal)
-            self.documents = documents = DocumentFile(folder / DOCUMENTS, self._alarm, self.known)
+            self.documents = documents = DocumentFile(folder / DOCUMENTS, self._alarm, self.known, fsync=fsync)
             if self.journal is not None:
                 self.journal.held = lambda: documents.waiting
             self._log_file = LogFile(folder, self._alarm)

@@ -67,10 +67,12 @@ class DocumentFile:
     alarm : Alarm
     known : set of str
         Uids of documents that the file has from before a restart, and that come again.
+    fsync : bool
+        Whether each document is on the disk when the call returns.
     """
 
-    def __init__(self, path: Path, alarm: Alarm, known: frozenset[str] = frozenset()) -> None:
-        self._sink = FileSink(path, append=True)
+    def __init__(self, path: Path, alarm: Alarm, known: frozenset[str] = frozenset(), *, fsync: bool = False) -> None:
+        self._sink = FileSink(path, append=True, fsync=fsync)
         self._known = known
         self._alarm = alarm
         self._waiting: deque[tuple[str, bytes]] = deque()
