@@ -16,6 +16,7 @@ from ..journal import JOURNAL, Journal
 from .csv_table import CsvTable
 from .kept import Alarm, DocumentFile, cut_torn_line, replace_file
 from .log_file import LogFile
+from .memory import give_back_memory
 from .recorder import NAME_COLUMNS, Recorder, Truth
 
 _log = get_logger()
@@ -268,6 +269,7 @@ class OutputFolder:
                 picture_due = now + _FIRST_PICTURE_S
             if frames > self._drawn and now > picture_due:
                 self._draw()
+                give_back_memory()
                 taken = time.monotonic() - now
                 picture_due = now + max(_PICTURE_S, taken / _PICTURE_SHARE)
 
