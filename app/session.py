@@ -244,11 +244,13 @@ class Session:
     def _read(self, source: Source) -> None:
         try:
             complete = True
+            durable = source if isinstance(source, DurableSource) else None  # looked up once: it takes microseconds
+            filled = source if isinstance(source, FilledSource) else None
             for name, doc in source:
                 complete = complete and (name == "stop" or not self.enough.is_set())
                 if complete:  # a RunStop after omitted documents would announce events that never come
-                    position = source.position if isinstance(source, DurableSource) else None
-                    self.agent(name, doc, position, source.age_s if isinstance(source, FilledSource) else 0.0)
+                    position = None if durable is None else durable.position
+                    self.agent(name, doc, position, 0.0 if filled is None else filled.age_s)
         except (InputError, EndpointUnreachable) as error:
             self.failure = error
         except Exception as error:
