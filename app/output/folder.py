@@ -305,7 +305,7 @@ def _journal(folder: Path, identity: Mapping[str, str], found: str | None, resum
     Raises
     ------
     InputError
-        The session has no journal or another identity, or there is none to ``resume``.
+        The folder has a session without a journal or with another identity, or no session to ``resume``.
     """
     exists = _size(folder / JOURNAL) > 0
     if found and not exists:

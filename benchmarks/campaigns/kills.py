@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from recorded import Scans, record
+from recorded import RULES, Scans, record
 
 from xas_agent.adapters.zmq import ControlServer, ZMQEndpoint, ZMQSink, ZMQSource
 from xas_agent.agent.types import Reply
@@ -40,11 +40,6 @@ RATE, LIVE_FRAMES = 40.0, 800
 """Frames per second, and whole spectra of a run, over ZMQ."""
 CONFIG = """
 model: {{use: [co-k], threads: 1}}
-rules:
-  - name: high
-    trigger: {{kind: threshold, descriptor: mean_bond, above: 2.085, hysteresis: 0.005,
-      window_frames: 7, max_times: 99}}
-    action: pause
 control: {{enabled: true, allow: [pause], max_age_s: 600, timeout_s: 30}}
 control_endpoint: {{address: "ipc://{folder}/control"}}
 publish: {{address: "{consumer}", connect_timeout_s: 60}}
@@ -66,7 +61,7 @@ class Outside:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.config = folder / "config.yaml"
-        self.config.write_text(CONFIG.format(folder=folder, consumer=self._source.address))
+        self.config.write_text(RULES + CONFIG.format(folder=folder, consumer=self._source.address))
 
     def close(self) -> None:
         self._source.close()

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from common import parser_of, report
-from recorded import Scans
+from recorded import RULES, Scans
 
 from xas_agent.adapters.zmq import ZMQEndpoint, ZMQSink
 
@@ -37,11 +37,6 @@ CONFIG = """
 model: {{use: [co-k], threads: 1}}
 source: {{address: "{source}"}}
 tiled: {{uri: "{tiled}", poll_s: 0.5, fill_s: 8}}
-rules:
-  - name: high
-    trigger: {{kind: threshold, descriptor: mean_bond, above: 2.085, hysteresis: 0.005,
-      window_frames: 7, max_times: 99}}
-    action: pause
 control: {{enabled: true, allow: [pause], max_age_s: 60, timeout_s: 10}}
 control_endpoint: {{address: "ipc://{folder}/control"}}
 """
@@ -203,7 +198,7 @@ def campaign(
     publisher = Publisher(f"zmq://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[2]}", seed)
     config = folder / "config.yaml"
     addresses = {"source": f"zmq://127.0.0.1:{ports[1]}", "tiled": f"tiled://127.0.0.1:{ports[2]}", "folder": folder}
-    config.write_text(CONFIG.format(**addresses))
+    config.write_text(RULES + CONFIG.format(**addresses))
     log = (folder / "agent.log").open("w")
     line = [sys.executable, "-m", "xas_agent", "run", "--config", config, "--out", folder / "out"]
     agent = subprocess.Popen(line, stderr=log, stdout=log, env={**os.environ, "TILED_API_KEY": KEY, "COLUMNS": "250"})
