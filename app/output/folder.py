@@ -14,9 +14,9 @@ from ...adapters.files import FileSource
 from ...agent.types import InputError, get_logger
 from ..journal import JOURNAL, Journal
 from .csv_table import CsvTable
+from .drawing import picture
 from .kept import Alarm, DocumentFile, cut_torn_line, replace_file
 from .log_file import LogFile
-from .memory import give_back_memory
 from .recorder import NAME_COLUMNS, Recorder, Truth
 
 _log = get_logger()
@@ -269,7 +269,6 @@ class OutputFolder:
                 picture_due = now + _FIRST_PICTURE_S
             if frames > self._drawn and now > picture_due:
                 self._draw()
-                give_back_memory()
                 taken = time.monotonic() - now
                 picture_due = now + max(_PICTURE_S, taken / _PICTURE_SHARE)
 
@@ -279,11 +278,8 @@ class OutputFolder:
 
     def _draw(self) -> None:
         drawn = self.recorder.drawn()
-        if drawn.frames:
-            from .figures import draw_operando
-
-            if self._guarded(PICTURE, lambda new: draw_operando(new, drawn, self._truth)):
-                self._drawn = drawn.count
+        if drawn.frames and self._guarded(PICTURE, lambda new: _write_bytes(new, picture(drawn, self._truth))):
+            self._drawn = drawn.count
 
     def _guarded(self, name: str, write: Callable[[Path], None]) -> bool:
         """Replace a file; return whether this succeeded, and log why not."""
@@ -388,3 +384,7 @@ def _size(path: Path) -> int:
 
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
