@@ -17,6 +17,7 @@ from .csv_table import CsvTable
 from .drawing import picture
 from .kept import Alarm, DocumentFile, cut_torn_line, replace_file
 from .log_file import LogFile
+from .memory import give_back_memory
 from .recorder import NAME_COLUMNS, Recorder, Truth
 
 _log = get_logger()
@@ -38,6 +39,8 @@ _FIRST_PICTURE_S, _PICTURE_S = 10.0, 60.0
 """Time from the first frame to the first picture, and least time between two, s."""
 _PICTURE_SHARE = 0.02
 """Largest share of the time in which the picture is drawn."""
+_GIVE_BACK_S = 10.0
+"""Interval at which freed memory goes back to the system, s."""
 _HURRIED_S = 1.0
 """Longest wait for a picture in progress at a hurried end, s."""
 _DOCUMENTS_PER_WRITE = 1000
@@ -255,7 +258,7 @@ class OutputFolder:
         self._lock.release()
 
     def _work(self) -> None:
-        picture_due = float("inf")
+        picture_due, given_back = float("inf"), time.monotonic()
         while not self._ended.wait(_WRITE_S):
             with self._writing:
                 if self._ended.is_set():
@@ -271,6 +274,9 @@ class OutputFolder:
                 self._draw()
                 taken = time.monotonic() - now
                 picture_due = now + max(_PICTURE_S, taken / _PICTURE_SHARE)
+            if now - given_back > _GIVE_BACK_S:
+                give_back_memory()
+                given_back = now
 
     def _write_summary(self) -> None:
         text = json.dumps(self._summary(), indent=2) + "\n"
