@@ -28,6 +28,9 @@ class GridCard(Settings):
     """Window below the edge whose mean becomes 0, eV from the tabulated edge."""
     anchor_ev: tuple[float, float]
     """Window above the edge whose mean becomes 1, eV from the tabulated edge."""
+    short_stop_ev: float | None = None
+    """Energy up to which every spectrum must be known, eV from the tabulated edge; a scan may end there, and the grid
+    is unknown (NaN) beyond. Unset: stop_ev."""
 
     @model_validator(mode="after")
     def _check_grid(self) -> Self:
@@ -36,7 +39,7 @@ class GridCard(Settings):
 
     def grid(self) -> Grid:
         """Return the grid."""
-        return Grid(self.start_ev, self.stop_ev, self.step_ev, self.foot_ev, self.anchor_ev)
+        return Grid(self.start_ev, self.stop_ev, self.step_ev, self.foot_ev, self.anchor_ev, self.short_stop_ev)
 
 
 class Interval(Settings):

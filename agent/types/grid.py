@@ -24,11 +24,17 @@ class Grid:
     """Window below the edge in which the mean becomes 0."""
     anchor_ev: tuple[float, float]
     """Window above the edge in which the mean becomes 1."""
+    short_stop_ev: float | None = None
+    """Energy up to which every spectrum must be known. A shorter one than the grid is NaN beyond its end. None: the
+    whole grid must be known."""
 
     def __post_init__(self) -> None:
+        stop = self.stop_ev if self.short_stop_ev is None else self.short_stop_ev
+        if not self.start_ev < stop <= self.stop_ev:
+            raise ValueError(f"short_stop_ev {stop:g} eV is not inside {self.start_ev:g}…{self.stop_ev:g} eV")
         for name, (lo, hi) in (("foot_ev", self.foot_ev), ("anchor_ev", self.anchor_ev)):
-            if not self.start_ev <= lo < hi <= self.stop_ev:
-                raise ValueError(f"{name} {lo:g}…{hi:g} eV is not inside {self.start_ev:g}…{self.stop_ev:g} eV")
+            if not self.start_ev <= lo < hi <= stop:
+                raise ValueError(f"{name} {lo:g}…{hi:g} eV is not inside {self.start_ev:g}…{stop:g} eV")
 
     @cached_property
     def energy(self) -> Array:
@@ -43,6 +49,15 @@ class Grid:
 
     def __len__(self) -> int:
         return len(self.energy)
+
+    @property
+    def short_points(self) -> int | None:
+        """Number of points, from the first, that every spectrum must have; None if all."""
+        return None if self.short_stop_ev is None else self.points_to(self.short_stop_ev)
+
+    def points_to(self, stop_ev: float) -> int:
+        """Return the number of points whose bins end at or below the energy of a point at ``stop_ev``."""
+        return int(np.searchsorted(self.energy, stop_ev + 1e-9, side="right"))
 
     def levels(self, mu: Array) -> tuple[Array, Array]:
         """Return the means of spectra, (..., G), over ``foot_ev`` and over ``anchor_ev``, each (...,)."""

@@ -33,10 +33,14 @@ class Optimisation(Settings):
     patience: int | None = None
     """Training stops after this many epochs without a better validation score and keeps the best weights. Unset: the
     schedule runs to its end, and the last weights are kept."""
+    long_rows: int = Field(default=1, ge=1)
+    """Number of times that an epoch repeats the rows that reach beyond the grid's ``short_stop_ev``."""
     regression_weight: float = 3.0
     """Weight of the regression loss relative to one classified descriptor."""
     recall_weight: float = 1.0
     """Weight of the recall loss relative to that of the heads; 0 trains without recall."""
+    mixed_precision: bool = False
+    """Whether to compute the network in bfloat16 on CUDA; weights and losses remain single precision."""
 
 
 class TrainingConfig(Settings):
@@ -44,8 +48,8 @@ class TrainingConfig(Settings):
 
     name: str
     """Name of the model folder that is written."""
-    dataset: str
-    """``DATASET.npz`` and ``DATASET.csv`` in the data folder."""
+    dataset: str | tuple[str, ...]
+    """``DATASET.npz`` and ``DATASET.csv`` in the data folder; several are joined."""
     absorber: str
     """Symbol of the absorbing element."""
     edge: str = "K"
@@ -103,6 +107,11 @@ class TrainingConfig(Settings):
     """Where the training data come from."""
     cite: tuple[str, ...]
     """Publications to cite."""
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of the data sets."""
+        return (self.dataset,) if isinstance(self.dataset, str) else self.dataset
 
     @property
     def labels(self) -> tuple[str, ...]:

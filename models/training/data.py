@@ -16,6 +16,7 @@
 import csv
 import re
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from ...agent.spectra import with_tail
 from ...agent.types import Array, Grid, InputError, bin_means, get_logger
+from ..lengthen import lengthen
 
 log = get_logger()
 
@@ -76,6 +78,11 @@ class FeffData:
             self.mu[mask],
             labels,
         )
+
+    @property
+    def last(self) -> Array:
+        """(N,) last energies, eV, absolute."""
+        return self.energy[:, -1]
 
     def on_bins(self, bounds: Array, edge_ev: float) -> Array:
         """Return bin means (N, B) over ``bounds`` (B + 1, eV from the tabulated edge), with extrapolated tails."""
@@ -131,6 +138,34 @@ def load_feff(folder: Path, name: str, descriptors: tuple[str, ...]) -> FeffData
     return FeffData(name, ids, material, text("split"), kind, framework, energy, mu, labels)
 
 
+def load_sets(folder: Path, names: Sequence[str], descriptors: tuple[str, ...]) -> FeffData:
+    """Read data sets of one absorber and join their rows.
+
+    The rows of a material are on one side of the split in all sets: those of a material that judges in one do not
+    train in another.
+
+    Raises
+    ------
+    DataError
+        As of :func:`load_feff`.
+    """
+    parts = [load_feff(folder, name, descriptors) for name in names]
+    if len(parts) == 1:
+        return parts[0]
+    points = max(part.energy.shape[1] for part in parts)
+    longer = [lengthen(e, m, points) for part in parts for e, m in zip(part.energy, part.mu, strict=True)]
+    energy, mu = (np.array(a) for a in zip(*longer, strict=True))
+
+    def column(name: str) -> NDArray[np.str_]:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    labels = {d: np.concatenate([part.labels[d] for part in parts]) for d in parts[0].labels}
+    material, split = column("material"), column("split")
+    split[np.isin(material, material[split == "val"]) & (split == "train")] = "val"
+    name = "+".join(names)
+    return FeffData(name, column("ids"), material, split, column("kind"), column("framework"), energy, mu, labels)
+
+
 def framework_of(formula: str) -> str:
     """Return the elements of a formula without alkali ions, in alphabetical order.
 
@@ -176,19 +211,23 @@ def _by_id(path: Path, needed: set[str]) -> dict[str, dict[str, str]]:
 
 def grid_end(data: FeffData, edge_ev: float) -> float:
     """Return the last energy of the shortest row, eV from the tabulated edge, beyond which no grid may reach."""
-    return float(data.energy[:, -1].min() - edge_ev)
+    return float(data.last.min() - edge_ev)
 
 
 def check_grid(grid: Grid, data: FeffData, edge_ev: float) -> None:
-    """Check that the grid does not reach beyond the shortest training row.
+    """Check that every training row reaches the grid's end, or its ``short_stop_ev``, and one its end.
 
     Raises
     ------
     DataError
-        It does.
+        It does not.
     """
     end = grid_end(data, edge_ev)
-    if grid.stop_ev > end:
+    least = grid.stop_ev if grid.short_stop_ev is None else grid.short_stop_ev
+    if least > end:
+        name = "the grid" if grid.short_stop_ev is None else "short_stop_ev"
+        raise DataError(f"{data.name}: the shortest row ends {end:.1f} eV above the edge, {name} at {least:g} eV")
+    if grid.stop_ev > (end := float(data.last.max() - edge_ev)):
         raise DataError(
-            f"{data.name}: the shortest row ends {end:.1f} eV above the edge, the grid at {grid.stop_ev:g} eV"
+            f"{data.name}: the longest row ends {end:.1f} eV above the edge, the grid at {grid.stop_ev:g} eV"
         )

@@ -65,7 +65,7 @@ class FlaggedRows(Rows):
         group = self.fine[index, -self.flags :].argmax(1)
         if settings.within_framework:
             group = group * (self.framework.max() + 1) + self.framework[index]
-        return mixtures(len(index), len(index), settings, generator, group)
+        return mixtures((len(index),), settings, generator, group)
 
     def disturbed(self, weights: Tensor, index: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
         """Disturb as :meth:`Rows.disturbed` and keep the flags."""
