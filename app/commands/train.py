@@ -23,7 +23,9 @@ def train(
         int | None, typer.Option(min=1, help="Number of CPU threads. [default: number of cores]")
     ] = None,
 ) -> None:
-    """Train a model on a FEFF data set and write its folder. The same command goes on with a training that was ended.
+    """Train a model on a FEFF data set and write its folder.
+
+    The same command goes on with a training that was ended.
 
     Example: xas-agent train configs/training/cu-k.yaml --data data/feff
     """

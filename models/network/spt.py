@@ -242,9 +242,10 @@ class GraphAttention(nn.Module):
 class SPT(nn.Module):
     """One network, or several side by side, for all descriptors of a site.
 
-    ``forward`` takes aligned spectra, (N, G) or one of each member (N, members, G), and returns, per member, the logits of all classes of all classified
-    descriptors (N, members, sum of classes), mean and log-variance of the standardised regressed quantities, each
-    (N, members, R), and the query (N, members, key) that recalls training sites.
+    ``forward`` takes aligned spectra, (N, G) or one of each member (N, members, G), and returns, per member, the
+    logits of all classes of all classified descriptors (N, members, sum of classes), mean and log-variance of the
+    standardised regressed quantities, each (N, members, R), and the query (N, members, key) that recalls training
+    sites.
     """
 
     def __init__(self, shape: SPTShape) -> None:

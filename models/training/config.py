@@ -43,6 +43,20 @@ class Optimisation(Settings):
     """Whether to compute the network in bfloat16 on CUDA; weights and losses remain single precision."""
 
 
+class OtherAbsorber(Settings):
+    """Rows of another absorber, for pre-training."""
+
+    dataset: str | tuple[str, ...]
+    """As that of the config."""
+    edge_ev: float
+    """Tabulated energy of its edge, eV."""
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of the data sets."""
+        return (self.dataset,) if isinstance(self.dataset, str) else self.dataset
+
+
 class TrainingConfig(Settings):
     """``configs/training/*.yaml``: data, network and optimisation of one model."""
 
@@ -56,6 +70,9 @@ class TrainingConfig(Settings):
     """Absorption edge."""
     edge_ev: float
     """Tabulated energy of the edge, eV."""
+    others: tuple[OtherAbsorber, ...] = ()
+    """Rows of other absorbers, on the same grid relative to their own edges. A network of several absorbers is a
+    start for those of single ones (``pretrained``)."""
     grid: GridCard
     """Energies of the aligned spectra."""
     classified: tuple[str, ...] = ("OS", "CN", "OCN", "CN2", "PSGO")

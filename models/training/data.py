@@ -17,7 +17,7 @@ import csv
 import re
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -138,11 +138,17 @@ def load_feff(folder: Path, name: str, descriptors: tuple[str, ...]) -> FeffData
     return FeffData(name, ids, material, text("split"), kind, framework, energy, mu, labels)
 
 
-def load_sets(folder: Path, names: Sequence[str], descriptors: tuple[str, ...]) -> FeffData:
-    """Read data sets of one absorber and join their rows.
+def load_sets(
+    folder: Path, names: Sequence[str], descriptors: tuple[str, ...], shifts_ev: Sequence[float] = ()
+) -> FeffData:
+    """Read data sets and join their rows.
 
     The rows of a material are on one side of the split in all sets: those of a material that judges in one do not
     train in another.
+
+    Parameters
+    ----------
+    shifts_ev : added to the energies of each set; none by default
 
     Raises
     ------
@@ -150,6 +156,7 @@ def load_sets(folder: Path, names: Sequence[str], descriptors: tuple[str, ...]) 
         As of :func:`load_feff`.
     """
     parts = [load_feff(folder, name, descriptors) for name in names]
+    parts = [replace(p, energy=p.energy + s) for p, s in zip(parts, shifts_ev or [0.0] * len(parts), strict=True)]
     if len(parts) == 1:
         return parts[0]
     points = max(part.energy.shape[1] for part in parts)

@@ -74,7 +74,10 @@ class TrainingPlan:
         DataError
             The data are missing, or do not fit the config.
         """
-        loaded = load_sets(folder, config.datasets, config.labels)
+        sets = [(name, 0.0) for name in config.datasets]
+        sets += [(name, config.edge_ev - o.edge_ev) for o in config.others for name in o.datasets]
+        names, shifts_ev = zip(*sets, strict=True)
+        loaded = load_sets(folder, names, config.labels, shifts_ev)
         data = loaded.rows(np.isin(loaded.split, ["train", "val"]))
         check_grid(config.grid.grid(), data, config.edge_ev)
         if config.augmentation.within_framework and (data.framework == "").any():

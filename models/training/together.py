@@ -21,6 +21,7 @@ from ...agent.types import get_logger
 from ..network import SPT, MaterialGroups, Recall, channels_of, ensemble_weights, member_weights
 from .metrics import scores
 from .plan import TrainedMember, TrainingPlan, best, read_columns
+from .rows import Scale
 from .train import joint_loss, keys_of
 
 _log = get_logger()
@@ -79,7 +80,7 @@ class Training:
         self.best, self.best_epoch, self.kept = -np.inf, 0, {}
 
     def _remember(self, plan: TrainingPlan, trains: Sequence[NDArray[np.int_]]) -> None:
-        """Prepare recall: the sites are all training rows, and no row recalls its own material or what is held out."""
+        """Prepare recall: no row recalls sites of its own material, or such as its network does not train on."""
         self.recall = None
         if self.settings.recall_weight <= 0:
             return
@@ -102,7 +103,7 @@ class Training:
         for index in self._order().split(self.batch, dim=1):
             weights = self.rows.mixtures(index, augmentation, self.generator)
             spectra = self.rows.disturbed(weights, index, augmentation, self.generator)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._mixed_precision):
+            with torch.autocast("cuda", torch.bfloat16, enabled=self._mixed_precision):
                 output = self.network(self.scale.apply(spectra).transpose(0, 1))
             output = tuple(part.float() for part in output)
             loss = joint_loss(output, self.rows.targets, weights, index, settings.regression_weight)
@@ -271,14 +272,13 @@ def clip_members(parameters: dict[str, Tensor], members: int) -> None:
 
 
 @torch.no_grad()
-def heads_score(plan: TrainingPlan, network: SPT, scale: Any, device: torch.device) -> float:
+def heads_score(plan: TrainingPlan, network: SPT, scale: Scale, device: torch.device) -> float:
     """Return the mean score over the descriptors of an ensemble without recall, on the rows that judge."""
     network.eval()
     sizes = [len(c) for c in plan.rows.targets.classes]
     spectra = scale.apply(plan.clean[plan.judged].to(device))
-    logits, mean, log_variance, _ = (
-        torch.cat(p) for p in zip(*(network(x) for x in spectra.split(256)), strict=True)
-    )
+    parts = [network(x) for x in spectra.split(256)]
+    logits, mean, log_variance, _ = (torch.cat(p) for p in zip(*parts, strict=True))
     p = torch.cat([part.log_softmax(2).mean(1).softmax(1) for part in logits.split(sizes, 2)], dim=1)
     t = plan.rows.targets
     value, sd = mean.mean(1).cpu() * t.sd + t.mean, log_variance.exp().mean(1).sqrt().cpu() * t.sd
