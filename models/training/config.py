@@ -34,7 +34,7 @@ class Optimisation(Settings):
     """Training stops after this many epochs without a better validation score and keeps the best weights. Unset: the
     schedule runs to its end, and the last weights are kept."""
     long_rows: int = Field(default=1, ge=1)
-    """Number of times that an epoch repeats the rows that reach beyond the grid's ``short_stop_ev``."""
+    """Number of times that an epoch repeats the rows that reach the grid's end, where others end before."""
     regression_weight: float = 3.0
     """Weight of the regression loss relative to one classified descriptor."""
     recall_weight: float = 1.0

@@ -151,11 +151,16 @@ def prepare(data: FeffData, config: TrainingConfig, classes: list[NDArray[np.int
 
 
 def _reach(data: FeffData, config: TrainingConfig) -> Tensor | None:
-    """Return the number of grid points (N,) that each row reaches; None where every row must reach all."""
+    """Return the number of grid points (N,) that each row reaches; None where every row must reach all.
+
+    A row that ends before the grid counts to where it ends after the largest shift of augmentation.
+    """
     grid = config.grid.grid()
     if grid.short_points is None:
         return None
-    points = np.searchsorted(grid.energy, data.last - config.edge_ev, side="right")
+    last = data.last - config.edge_ev
+    last = np.where(last < grid.stop_ev, last - config.augmentation.shift_ev, last)
+    points = np.searchsorted(grid.energy, last, side="right")
     return torch.from_numpy(points).clamp(grid.short_points, len(grid))
 
 

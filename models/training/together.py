@@ -251,11 +251,11 @@ def train_together(
 
 
 def repeated(plan: TrainingPlan, train: NDArray[np.int_]) -> NDArray[np.int_]:
-    """Return the rows of an epoch: ``train``, those that reach beyond ``short_stop_ev`` several times."""
+    """Return the rows of an epoch: ``train``, those that reach the grid's end several times."""
     reach, times = plan.rows.reach, plan.config.optimisation.long_rows
     if reach is None or times == 1:
         return train
-    is_long = reach.cpu().numpy()[train] > (plan.shape.short_points or 0)
+    is_long = reach.cpu().numpy()[train] == len(plan.rows.grid)
     return np.repeat(train, np.where(is_long, times, 1))
 
 
