@@ -101,7 +101,7 @@ def read_evaluation(name_or_file: str, model: str) -> EvaluationConfig:
     if not isinstance(targets, list):
         raise ConfigError(f"{path}: key targets: found {targets!r:.80}, expected: a list of training configs")
     # The training data of the model are not a target.
-    others = [t for t in (read_training(str(t)) for t in targets) if t.dataset != source.dataset]
+    others = [t for t in (read_training(str(t)) for t in targets) if t.datasets != source.datasets]
     common = {"targets": others, "pretrained": model}
     for study in ("transfer", "delithiation"):
         if isinstance(found.get(study), dict):
@@ -188,8 +188,9 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
     folder = cards.find(name)
     model = Model(folder, "cpu")
     plan = TrainingPlan.read(config_of(model.card), data)
-    others = [t for t in map(read_training, shipped_training()) if t.dataset != plan.config.dataset]
-    elements = [ElementRows.read(t, data) for t in (plan.config, *others) if (data / f"{t.dataset}.npz").is_file()]
+    others = [t for t in map(read_training, shipped_training()) if t.datasets != plan.config.datasets]
+    there = [t for t in (plan.config, *others) if all((data / f"{name}.npz").is_file() for name in t.datasets)]
+    elements = [ElementRows.read(t, data) for t in there]
     targets = [t for study in (settings.transfer, settings.delithiation) if study for t in study.targets]
     kept = out / "kept" / fingerprint([plan.config, *others, *targets], data)
     context = EvaluationContext(folder, model, plan, data, elements, settings, kept, jobs or core_count())
@@ -208,8 +209,8 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
         )
     lead = (
         f"`{plain(model.name)}`, SHA-256 `{model.sha256[:12]}…`, trained on {len(plan.learnt)} sites of "
-        f"{plain(plan.config.dataset)}. Every table is a CSV in `tables/`, every figure a PNG and an SVG in "
-        "`figures/`."
+        f"{plain(', '.join(plan.config.datasets))}. Every table is a CSV in `tables/`, every figure a PNG and an SVG "
+        "in `figures/`."
     )
     if skipped:
         lead += f" Omitted without settings or validation rows: {', '.join(skipped)}."
@@ -223,7 +224,7 @@ def _renamed(study: str) -> str:
 def fingerprint(configs: Sequence[TrainingConfig], data: Path) -> str:
     """Return a digest of the data files; trainings on other files are not reused."""
     digest = hashlib.sha256()
-    for name in sorted({c.dataset for c in configs}):
+    for name in sorted({name for c in configs for name in c.datasets}):
         for path in (data / f"{name}.npz", data / f"{name}.csv"):
             if path.is_file():
                 digest.update(path.read_bytes())

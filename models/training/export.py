@@ -67,7 +67,8 @@ def training_record(plan: TrainingPlan, served: Served, members: Sequence[Traine
     """Return the card's record of the training."""
     config = plan.config
     return {
-        "dataset": config.dataset,
+        "dataset": config.dataset if isinstance(config.dataset, str) else list(config.dataset),
+        "others": [o.model_dump(mode="json") for o in config.others],
         "sources": list(config.sources),
         "rows": len(plan.learnt),
         "materials": len(np.unique(plan.data.material[plan.learnt])),

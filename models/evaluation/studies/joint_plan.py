@@ -25,7 +25,7 @@ from ...training import (
     add_noise,
     disturb,
     folds,
-    load_feff,
+    load_sets,
     mixtures,
     prepare,
 )
@@ -146,7 +146,7 @@ class JointPlan(TrainingPlan):
 
 
 def _rows_of(config: TrainingConfig, data: Path, splits: Sequence[str]) -> FeffData:
-    loaded = load_feff(data, config.dataset, config.labels)
+    loaded = load_sets(data, config.datasets, config.labels)
     return loaded.rows(np.isin(loaded.split, splits))
 
 
