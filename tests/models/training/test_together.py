@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xas_agent.agent.types import InputError
@@ -121,6 +121,7 @@ def test_rows_are_unknown_beyond_their_end(plan):
 
 
 @given(st.integers(0, 2**31), st.floats(0, 1))
+@settings(max_examples=20)
 def test_a_mixture_is_known_as_far_as_its_parts(plan, seed, share):
     how = plan.config.augmentation.model_copy(update={"mixed": 0.7, "cut": share})
     generator = torch.Generator().manual_seed(seed)
