@@ -7,7 +7,7 @@ the members, and the runs of each, take as many operations as one. Each has its 
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -260,7 +260,7 @@ def repeated(plan: TrainingPlan, train: NDArray[np.int_]) -> NDArray[np.int_]:
 
 
 @torch.no_grad()
-def clip_members(parameters: dict[str, Tensor], members: int) -> None:
+def clip_members(parameters: Mapping[str, Tensor], members: int) -> None:
     """Clip the gradient of each network side by side to the norm 1."""
     named = [(channels_of(name), p.grad) for name, p in parameters.items() if p.grad is not None]
     squares = [g.movedim(axis, 0).reshape(members, -1).square().sum(1) for axis, g in named]
