@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from .estimate import Answer, EnergyUncertainty, FrameServer
 from .left_out import LeftOut
 from .load import Load
 from .progress import Past, Progress, Published
-from .publish import AgentRun, Emit, PastRun, Provenance
+from .publish import AgentRun, AgentRuns, Emit
 from .spectra import AlignmentSettings, SeriesAlignment
 from .stream import FrameReader, Outcome
 from .types import (
@@ -23,18 +22,12 @@ from .types import (
     Received,
     Refusal,
     RunDocument,
-    RunInfo,
     SetAside,
     Tabulated,
-    as_number,
     get_logger,
 )
 
 _log = get_logger()
-
-
-_MAX_ENDED_RUNS = 1000
-"""Number of ended runs that are remembered, so that late notes do not open a second run of the agent."""
 
 
 class Pipeline:
@@ -89,18 +82,18 @@ class Pipeline:
         self._serve = FrameServer(models, self._align, self._energy_uncertainty, max_batch=max_batch)
         self._rules = rules
         self._requests = Requests(controls, control)
-        self._emit = emit
-        self._config_sha256, self._versions = config_sha256, versions
-        self._spectra, self._show_single_site = spectra, show_single_site
-        self._watched: dict[str, RunInfo] = {}
-        """Watched runs from their start until the end of the agent's runs for them."""
+        self._runs = AgentRuns(
+            models,
+            emit,
+            no_run=reader.no_run,
+            config_sha256=config_sha256,
+            versions=versions,
+            spectra=spectra,
+            show_single_site=show_single_site,
+            set_aside=self._set_aside,
+        )
         self._stops: dict[str, Mapping[str, Any]] = {}
         """Stops of watched runs for which the agent's runs are still open; empty if they did not arrive."""
-        self._ended: deque[str] = deque(maxlen=_MAX_ENDED_RUNS)
-        self._runs: dict[tuple[str, str], AgentRun] = {}
-        """The agent's runs by watched run and model; a watched run has several only if it measures several edges."""
-        self._held_notes: dict[str, list[SetAside]] = {}
-        """Notes on watched runs whose model is not known yet."""
         self._waiting_frames: list[Frame] = []
         self._max_batch = max_batch
         self._load = Load(max_latency_s)
@@ -113,8 +106,6 @@ class Pipeline:
         self._committed, self._progress = committed, Progress()
         self._changed: dict[tuple[Any, ...], tuple[Frame, Estimator]] = {}
         """The newest frame of each series since the last progress."""
-        self._past: dict[str, list[PastRun]] = {}
-        """The agent's runs of an earlier process, by watched run, until the start of that run is read again."""
         self._advanced: set[str] = set()
         """Runs with outcomes of which the position has not been reported."""
         self._published = Published(Past())
@@ -177,18 +168,12 @@ class Pipeline:
         for part in (self._reader, self._align, self._energy_uncertainty, self._rules):
             part.restore(past.memory)
         self._published = Published(past)
-        for run in past.runs:
-            self._past.setdefault(str(run.start["parent_uid"]), []).append(run)
-        self._restore_runs("unknown", "")
+        self._runs.resume(past.runs)
         for decision, age_s in past.decisions:
             self._requests.take_up(decision, age_s)
         for batch in inputs:
             self.feed(batch)
-        for uid in list(self._past):
-            _log.warning("run of the agent ended: its journal lacks the start of the watched run", run=uid)
-            self._restore_runs(uid, uid)
-            for key in [k for k in self._runs if k[0] == uid]:
-                self._runs.pop(key).close("abort", "the journal lacks the start of the watched run", watched=False)
+        self._runs.end_past()
         self._publish_statuses()
         self._commit()
 
@@ -199,17 +184,10 @@ class Pipeline:
 
     def note(self, note: SetAside) -> None:
         """Publish and log that data could not be served."""
-        names = self._names(note.run_uid, file=note.file)
+        names = self._runs.names(note.run_uid, file=note.file)
         log = _log.debug if note.reason is Reason.OVERLOAD else _log.warning  # logged once, when it begins
         log("set aside", reason=str(note.reason), detail=note.detail, frame=note.seq_num, count=note.count, **names)
-        uid = "" if note.run_uid in self._ended else note.run_uid
-        key = next((k for k in reversed(self._runs) if uid in (k[0], "")), None)
-        if key is not None:
-            self._set_aside(self._runs[key], note)
-        elif (model := self._expected_model(uid)) is not None:
-            self._set_aside(self._run(uid, note.time, model), note)
-        else:
-            self._held_notes.setdefault(uid, []).append(note)
+        self._runs.note(note)
 
     def close(self, reason: str = "the agent was closed before the run ended") -> None:
         """Serve all complete frames, then end every open run."""
@@ -222,13 +200,7 @@ class Pipeline:
         self._requests.close(hurried=self._abandoned.is_set())
         self._publish_statuses()
         self._left_out.report(idle=True)
-        while self._held_notes:
-            uid, notes = next(iter(self._held_notes.items()))
-            self._run(uid, notes[0].time, None)
-        for run in self._runs.values():
-            run.close("abort", reason, watched=False)
-        self._runs.clear()
-        self._watched.clear()
+        self._runs.close(reason)
         self._stops.clear()
         self._commit()
 
@@ -254,8 +226,7 @@ class Pipeline:
             runs = self._progress.unwatched if document.name == "start" else self._progress.ended
             runs.append(uid)
         elif document.name == "start":
-            self._watched[uid] = document.run
-            self._restore_runs(uid, uid)
+            self._runs.watch(document.run)
         else:
             self._stops[uid] = document.doc
             self._end_runs()
@@ -294,14 +265,14 @@ class Pipeline:
         assert estimate is not None
         age_s = time.monotonic() - frame.received
         try:
-            run = self._run(frame.run_uid, frame.time, model)
+            run = self._runs.open(frame.run_uid, frame.time, model)
             run.frame(frame, answer.quantities, estimate, answer.mu, age_s * 1e3)
             self._progress.outcomes.append((frame.run_uid, frame.uid))
             if not self._is_stale(age_s, frame):
                 for decision in self._rules(frame, estimate):
                     self._decide(decision, run)
         except Exception as e:
-            names = self._names(frame.run_uid, file=frame.scan.file)
+            names = self._runs.names(frame.run_uid, file=frame.scan.file)
             _log.exception("frame not published or not checked by the rules", frame=frame.seq_num, **names)
             self.note(_set_aside(frame, Refusal(Reason.INTERNAL_ERROR, f"{type(e).__name__}: {e}")))
 
@@ -309,14 +280,14 @@ class Pipeline:
         """Whether a frame is too old for the rules; logged once for all such frames in a row."""
         stale = age_s > self._max_age_s
         if stale and not self._stale:
-            names = self._names(frame.run_uid, file=frame.scan.file)
+            names = self._runs.names(frame.run_uid, file=frame.scan.file)
             message = "frames older than control.max_age_s: no rule decides on them"
             _log.warning(message, age_s=round(age_s, 1), max_age_s=self._max_age_s, **names)
         self._stale = stale
         return stale
 
     def _decide(self, decision: Decision, run: AgentRun) -> None:
-        names = self._names(decision.run_uid, file=decision.scan.file)
+        names = self._runs.names(decision.run_uid, file=decision.scan.file)
         _log.info("decision", rule=decision.rule, action=decision.action, reason=decision.reason, **names)
         run.decision(self._requests.propose(decision))
 
@@ -330,7 +301,7 @@ class Pipeline:
         if self._committed is not None:
             self._advanced |= {run for run, _ in self._progress.outcomes}
             if all_done and not self._abandoned.is_set():
-                for uid in self._advanced - self._held_notes.keys() - self._left_out.notes.keys():
+                for uid in self._advanced - self._runs.with_held_notes - self._left_out.notes.keys():
                     self._progress.memory |= self._reader.positions(uid)
                 self._advanced.clear()
             progress, self._progress = self._progress, Progress()
@@ -338,8 +309,7 @@ class Pipeline:
                 progress.memory |= self._align.memory(frame, model) | self._rules.memory(frame)
                 progress.memory |= self._energy_uncertainty.memory(frame.series, model)
             self._changed.clear()
-            for run in self._runs.values():
-                progress.memory |= run.memory()
+            progress.memory |= self._runs.memory()
             self._committed(progress)
         else:
             self._progress = Progress()
@@ -349,11 +319,13 @@ class Pipeline:
         run.set_aside(note)
         if note.seq_num and not self._closing:  # else the frame may still be completed after a restart
             self._progress.outcomes.append((note.run_uid, note.uid))
-        elif self._committed is not None and note.run_uid not in self._ended:
+        elif self._committed is not None and not self._runs.ended(note.run_uid):
             self._progress.memory |= self._published.add(note)
 
     def _publish_statuses(self) -> None:
-        for decision in () if self._past else self._requests.changes():  # its run may be read again only later
+        for decision in (
+            () if self._runs.resuming else self._requests.changes()
+        ):  # its run may be read again only later
             if decision.status in FINAL_STATUSES:
                 _log.info(
                     "decision answered",
@@ -361,65 +333,10 @@ class Pipeline:
                     action=decision.action,
                     status=decision.status,
                     reason=decision.status_reason,
-                    **self._names(decision.run_uid, file=decision.scan.file),
+                    **self._runs.names(decision.run_uid, file=decision.scan.file),
                 )
-            for (uid, _), run in self._runs.items():
-                if uid == decision.run_uid:
-                    run.decision(decision)
-                    break
-
-    def _expected_model(self, uid: str) -> Estimator | None:
-        """Return the only model, or the only one for the element and edge of the RunStart or the config."""
-        if len(self._models) == 1:
-            return self._models[0]
-        watched = self._watched.get(uid, self._reader.no_run)
-        matches = [m for m in self._models if m.absorber == watched.element and watched.edge in (None, m.edge_name)]
-        return matches[0] if len(matches) == 1 else None
-
-    def _restore_runs(self, past_uid: str, uid: str) -> None:
-        """Go on with the agent's runs of an earlier process; end those of another config or model."""
-        models = {model.name: model for model in self._models}
-        for past in self._past.pop(past_uid, ()):
-            model = models.get(past.start["model"]["name"])
-            sha256 = model.sha256 if model is not None else ""
-            same = (past.start["config_sha256"], past.start["model"]["sha256"]) == (self._config_sha256, sha256)
-            run = self._run(uid, past.latest, model, past)
-            if not same:
-                self._runs.popitem()
-                run.close("abort", "the agent goes on with another config or model, in another run", watched=False)
-
-    def _run(self, uid: str, at: float, model: Estimator | None, past: PastRun | None = None) -> AgentRun:
-        """Return the agent's run for a watched run and model, started with the first result or note."""
-        key = uid, model.name if model is not None else ""
-        if key not in self._runs:
-            start = {"uid": uid or "unknown", **self._watched.get(uid, self._reader.no_run).start}
-            started = as_number(start.get("time"), texts=True)
-            start["time"] = at if started is None else started
-            provenance = Provenance(
-                model_name=model.name if model is not None else "none",
-                model_sha256=model.sha256 if model is not None else "",
-                config_sha256=self._config_sha256,
-                versions=self._versions,
-                element=model.absorber if model is not None else None,
-                edge=model.edge_name if model is not None else None,
-                hidden=model.single_site if model is not None and not self._show_single_site else frozenset(),
-                units=model.units if model is not None else {},
-                grid=model.grid.energy if model is not None else None,
-            )
-            if model is not None:
-                _log.info("watching", model=model.name, sha256=model.sha256[:12], **self._names(uid))
-            scan = self._watched.get(uid, self._reader.no_run).scan
-            self._runs[key] = AgentRun(start, provenance, self._emit, spectra=self._spectra, scan=scan, past=past)
-        if self._held_notes:
-            for note in self._held_notes.pop(uid, []) + self._held_notes.pop("", []):
-                self._set_aside(self._runs[key], note)
-        return self._runs[key]
-
-    def _names(self, uid: str, file: str = "") -> dict[str, Any]:
-        """Return what is known of a watched run, for a log line; ``file`` replaces the run's."""
-        info = self._watched.get(uid, self._reader.no_run)
-        names = {"run": uid, **info.scan.named(), "element": info.element}
-        return {**names, "file": file} if file else names
+            if (run := self._runs.of(decision.run_uid)) is not None:
+                run.decision(decision)
 
     def _end_runs(self) -> None:
         """End the agent's runs for stopped runs whose decisions all have a final status."""
@@ -430,25 +347,11 @@ class Pipeline:
         for uid in [u for u in self._stops if u not in self._requests.open.values()]:
             stop = self._stops.pop(uid)
             self._left_out.report_run(uid)
-            if uid in self._held_notes:
-                self._run(uid, self._held_notes[uid][0].time, None)
             self._rules.forget(uid)
             self._published.forget(uid)
-            self._watched.pop(uid, None)
-            self._ended.append(uid)
             if not self._closing:
                 self._progress.ended.append(uid)
-            for key in [k for k in self._runs if k[0] == uid]:
-                _close(self._runs.pop(key), stop)
-
-
-def _close(run: AgentRun, stop: Mapping[str, Any]) -> None:
-    """End an agent's run with the status of its watched run."""
-    if not stop:
-        run.close("abort", "the watched run never stopped", watched=False)
-        return
-    stopped = as_number(stop.get("time"), texts=True)
-    run.close(str(stop.get("exit_status", "fail")), str(stop.get("reason", "")), stopped)
+            self._runs.end(uid, stop)
 
 
 def _set_aside(frame: Frame, refusal: Refusal) -> SetAside:

@@ -82,7 +82,7 @@ class Session:
         self.display = Display(self.recorder, self.planned or self.limit, lambda: self.agent.points)
         self.agent.subscribe(self._record)
         if self.output is not None:
-            self.agent.subscribe(self._write)
+            self.agent.subscribe(self.output.documents)
         if self.health is not None:
             self.health.watch(self.agent, self.recorder, self.output)
         if self._is_enough():
@@ -244,22 +244,18 @@ class Session:
     def _read(self, source: Source) -> None:
         try:
             complete = True
+            durable = source if isinstance(source, DurableSource) else None  # looked up once: it takes microseconds
+            filled = source if isinstance(source, FilledSource) else None
             for name, doc in source:
                 complete = complete and (name == "stop" or not self.enough.is_set())
                 if complete:  # a RunStop after omitted documents would announce events that never come
-                    position = source.position if isinstance(source, DurableSource) else None
-                    self.agent(name, doc, position, source.age_s if isinstance(source, FilledSource) else 0.0)
+                    position = None if durable is None else durable.position
+                    self.agent(name, doc, position, 0.0 if filled is None else filled.age_s)
         except (InputError, EndpointUnreachable) as error:
             self.failure = error
         except Exception as error:
             _log.exception("source failed")
             self.failure = SourceFailed(f"source failed: {type(error).__name__}: {error}")
-
-    def _write(self, name: str, doc: dict[str, Any]) -> None:
-        """Write a document, unless the folder has it from before a restart."""
-        assert self.output is not None
-        if doc["uid"] not in self.output.known:
-            self.output.documents(name, doc)
 
     def _record(self, name: str, doc: Mapping[str, Any]) -> None:
         if self.output is None or doc["uid"] not in self.output.known:

@@ -135,7 +135,7 @@ class _Subscriber:
 
     @property
     def oldest(self) -> int:
-        """Number of the oldest document that is not received; 0 if there is none, or the subscriber is blocked."""
+        """Number of the oldest document that was not received; 0 if all were, or if the subscriber is blocked."""
         with self._changed:
             if self._calling_since is not None:
                 return 0 if self._blocked() else self._calling

@@ -38,7 +38,6 @@ def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
     assert figures["answered"] == "30000"
 
 
-@pytest.mark.slow
 def test_kills_lose_and_double_nothing():
     command = [sys.executable, str(CAMPAIGNS / "kills.py"), "--kills", "3", "--zmq", "2"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
@@ -46,3 +45,15 @@ def test_kills_lose_and_double_nothing():
     figures = [line.rsplit(maxsplit=1) for line in done.stdout.splitlines() if len(line.split()) > 1]
     assert [value for name, value in figures if name == "kills"] == ["3", "2"]
     assert all(int(value) for name, value in figures if name in ("frames", "decisions"))
+
+
+def test_a_full_disk_loses_nothing_that_was_published(tmp_path: Path) -> None:
+    figures = figures_of("full_disk.py", "--full", 3, "--folder", tmp_path / "disk")
+    assert int(figures["frames in the files"]) > 0
+
+
+def test_peers_that_are_killed_lose_nothing_that_a_catalogue_has(tmp_path: Path) -> None:
+    pytest.importorskip("bluesky_tiled_plugins", reason="pip install 'xas-agent[tiled]'")
+    pytest.importorskip("tiled.server", reason="pip install 'tiled[server]'")
+    figures = figures_of("outages.py", "--kills", 5, "--folder", tmp_path / "outages")
+    assert figures["frames answered"] == figures["frames sent"] != "0"

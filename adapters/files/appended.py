@@ -1,5 +1,6 @@
 """A file that only grows, by whole records."""
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +16,8 @@ class AppendedFile:
         It is created unless it exists.
     replace : bool
         Whether an existing file is emptied.
+    fsync : bool
+        Whether each record is on the disk when ``write`` returns, so that it survives a power failure, too.
 
     Raises
     ------
@@ -22,8 +25,9 @@ class AppendedFile:
         The file cannot be opened.
     """
 
-    def __init__(self, path: Path, *, replace: bool = False) -> None:
+    def __init__(self, path: Path, *, replace: bool = False, fsync: bool = False) -> None:
         self.path = path
+        self._fsync = fsync
         self._file = path.open("wb" if replace else "ab", buffering=0)
         self._size = self._file.seek(0, 2)
         self._torn = False
@@ -44,6 +48,8 @@ class AppendedFile:
         try:
             while rest:
                 rest = rest[self._file.write(rest) :]
+            if self._fsync:
+                os.fsync(self._file.fileno())
         except OSError:
             self._torn = True
             with suppress(OSError):

@@ -165,6 +165,8 @@ class FileSink:
         A .jsonl or .msgpack file.
     append : bool
         Whether the documents follow those of an existing file, instead of replacing them.
+    fsync : bool
+        Whether each document is on the disk when the call returns.
 
     Raises
     ------
@@ -172,12 +174,12 @@ class FileSink:
         The suffix is another one, or the file cannot be written.
     """
 
-    def __init__(self, path: str | Path, *, append: bool = False) -> None:
+    def __init__(self, path: str | Path, *, append: bool = False, fsync: bool = False) -> None:
         self.path = Path(path)
         self._format = _format(self.path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = AppendedFile(self.path, replace=not append)
+            self._file = AppendedFile(self.path, replace=not append, fsync=fsync)
         except OSError as error:
             raise DocumentFileError(f"{self.path}: {error.strerror}, expected a file to write") from error
 

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ class _Seen:
     """Digests of the spectra that it contained when it was last yielded."""
     before: frozenset[bytes] = frozenset()
     """Those of the time before."""
+    new: list[bytes] = field(default_factory=list)
+    """Digests of the spectra that were then new, in order."""
     waits: str = ""
     """Why the file is waited for; empty once it is read."""
 
@@ -103,11 +105,11 @@ class FolderWatch:
                 if spectra := self._new(self.folder / name, seen, now):
                     yield self.folder / name, spectra
 
-    def state(self, name: str, spectra: Sequence[FileSpectrum], *, complete: bool) -> list[Any]:
-        """Return what :meth:`restore` needs of a file of which these spectra, too, were processed."""
+    def state(self, name: str, processed: int) -> list[Any]:
+        """Return what :meth:`restore` needs of a file of which so many of the new spectra were processed."""
         seen = self._seen[name]
-        digests = {*map(_digest, spectra), *seen.before}
-        return [seen.state, sorted(digest.hex() for digest in digests), complete]
+        digests = [digest.hex() for digest in (*seen.before, *seen.new[:processed])]
+        return [seen.state, digests, processed == len(seen.new)]
 
     def restore(self, name: str, state: Sequence[Any]) -> None:
         """Take a file for processed as far as another watch had processed it."""
@@ -146,8 +148,11 @@ class FolderWatch:
             seen.processed = False
             return []
         seen.waits = ""
-        seen.before, seen.yielded = seen.yielded, frozenset(map(_digest, spectra))
-        return [spectrum for spectrum in spectra if _digest(spectrum) not in seen.before]
+        digests = list(map(_digest, spectra))
+        seen.before, seen.yielded = seen.yielded, frozenset(digests)
+        new = [pair for pair in zip(spectra, digests, strict=True) if pair[1] not in seen.before]
+        seen.new = [digest for _, digest in new]
+        return [spectrum for spectrum, _ in new]
 
     def _states(self) -> dict[str, State]:
         found: dict[str, State] = {}
@@ -287,8 +292,7 @@ class FolderSource:
                 for name, doc in self._composer.add(spectrum):
                     self.position = {"run": self._composer.state()}
                     if name == "event":
-                        state = self._watch.state(path.name, spectra[:number], complete=number == len(spectra))
-                        self.position[f"file {path.name}"] = state
+                        self.position[f"file {path.name}"] = self._watch.state(path.name, number)
                     yield name, doc
         for document in self._composer.finish():
             self.position = {"run": None}

@@ -49,7 +49,6 @@ class RunAccount:
     """The documents of one run that have come."""
 
     uid: str
-    begun: float = 0.0
     started: bool = False
     streams: dict[str, str] = field(default_factory=dict)
     """Name of the stream of each descriptor, by its uid."""
@@ -96,7 +95,7 @@ class RunAccount:
         uid = str(doc.get("uid"))
         match name:
             case "start":
-                new, self.started, self.begun = not self.started, True, start_time(doc)
+                new, self.started = not self.started, True
             case "descriptor":
                 new = uid not in self.streams
                 self.streams[uid] = str(doc.get("name", "primary"))
@@ -145,7 +144,6 @@ class RunAccount:
     def state(self) -> dict[str, Any]:
         """Return the account as JSON values."""
         return {
-            "begun": self.begun,
             "started": self.started,
             "streams": dict(self.streams),
             "keys": dict(self.keys),
@@ -162,13 +160,7 @@ class RunAccount:
         """Return the account of a state."""
         series = {key: Series(number, holes) for key, (number, holes) in state["series"].items()}
         filled = {key: (last, at) for key, (last, at) in state["filled"].items()}
-        return cls(uid, state["begun"], state["started"], dict(state["streams"]), dict(state["keys"]), series, filled)
-
-
-def start_time(start: Doc) -> float:
-    """Return the time of a RunStart; 0 if it has none."""
-    time = start.get("time")
-    return float(time) if isinstance(time, int | float) else 0.0
+        return cls(uid, state["started"], dict(state["streams"]), dict(state["keys"]), series, filled)
 
 
 def latest_time(doc: Doc) -> float:

@@ -11,8 +11,9 @@ from typing import Any, Protocol
 from cachetools import FIFOCache
 
 from ...agent.types import Document, get_logger, size_of
-from .account import RunAccount, latest_time, start_time
+from .account import RunAccount, latest_time
 from .lost import LostDocuments, NewRuns, Request
+from .server import begun
 from .source import TiledEndpoint
 
 log = get_logger()
@@ -240,7 +241,8 @@ class FilledSource:
             log.info("lost documents read from the catalogue", run=run, documents=count)
         if answer.failure:
             self._vain[answer.key] = self._vain[run] = time.monotonic() + _VAIN_S
-            log.warning("lost documents are not in the catalogue", run=answer.key, detail=answer.failure)
+            remedy = "let the writer of the catalogue send Events early, or raise tiled.fill_s"
+            log.warning("lost documents are not in the catalogue", run=answer.key, why=answer.failure, detail=remedy)
         yield from self._let_go(answer.key)
         if answer.stop is not None and run in self._runs:
             self._ended[run] = True
@@ -274,7 +276,7 @@ class FilledSource:
         """Note what a document changes, and return it."""
         self._latest_run, self.age_s = run, max(0.0, age_s)
         if name == "start":
-            self._newest = max(self._newest, start_time(doc))
+            self._newest = max(self._newest, begun(doc))
         elif name in ("descriptor", "stream_resource", "resource"):
             self._run_of[str(doc.get("uid"))] = run
         elif name == "stop":

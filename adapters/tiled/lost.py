@@ -141,7 +141,7 @@ class LostDocuments:
         return f"no more than {len(documents)} documents of the run yet"
 
     def _find(self, request: Request) -> Any:
-        """Return the client of a run, or of the run that has a descriptor; None if there is none."""
+        """Return the run with the requested uid or with that descriptor; None if the catalogue has neither."""
         with suppress(KeyError):
             return self._catalogue[request.key]
         for run in self._latest(_RECENT_RUNS):

@@ -118,4 +118,5 @@ def stopped(run: Any) -> bool:
 
 def begun(start: Mapping[str, Any]) -> float:
     """Return the time of a RunStart, Unix seconds; 0 if it has none."""
-    return float(start.get("time", 0.0))
+    time = start.get("time")
+    return float(time) if isinstance(time, int | float) else 0.0

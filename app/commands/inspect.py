@@ -66,10 +66,10 @@ def inspect(
         end_like_ctrl_c()
         files = None
         if listens:
-            watched = settings
-            if settings.tiled is not None:
+            past = None  # what the source sends is inspected, not what it lost
+            if settings.source is None:
                 past = settings.tiled.model_copy(update={"past": runs, "follow": False})
-                watched = settings.model_copy(update={"tiled": past})
+            watched = settings.model_copy(update={"tiled": past})
             documents = _gather(source_of(watched), source, runs, timeout)
         elif (recorded := documents_in(Path(source))) is not None:
             source = str(recorded.path)

@@ -233,7 +233,7 @@ class Journal:
 
     @property
     def delivered(self) -> int:
-        """Number of the newest document that all subscribers are known to have received; 0 if there is none."""
+        """Number of the newest document that every subscriber has received; 0 before the first."""
         return self._delivered
 
     @property

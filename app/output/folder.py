@@ -16,6 +16,7 @@ from ..journal import JOURNAL, Journal
 from .csv_table import CsvTable
 from .kept import Alarm, DocumentFile, cut_torn_line, replace_file
 from .log_file import LogFile
+from .memory import give_back_memory
 from .recorder import NAME_COLUMNS, Recorder, Truth
 
 _log = get_logger()
@@ -121,7 +122,7 @@ class OutputFolder:
     resume : bool
         Whether a session must exist, which then goes on with another config and models, too.
     fsync : bool
-        As for :class:`Journal`.
+        As for :class:`Journal`; then each document is on the disk, too, before it counts as delivered.
 
     Raises
     ------
@@ -147,7 +148,7 @@ class OutputFolder:
             self._tables = Tables(folder, self._alarm)
             if self.journal is not None:
                 self._read_again(self.journal)
-            self.documents = documents = DocumentFile(folder / DOCUMENTS, self._alarm)
+            self.documents = documents = DocumentFile(folder / DOCUMENTS, self._alarm, self.known, fsync=fsync)
             if self.journal is not None:
                 self.journal.held = lambda: documents.waiting
             self._log_file = LogFile(folder, self._alarm)
@@ -268,6 +269,7 @@ class OutputFolder:
                 picture_due = now + _FIRST_PICTURE_S
             if frames > self._drawn and now > picture_due:
                 self._draw()
+                give_back_memory()
                 taken = time.monotonic() - now
                 picture_due = now + max(_PICTURE_S, taken / _PICTURE_SHARE)
 
@@ -303,7 +305,7 @@ def _journal(folder: Path, identity: Mapping[str, str], found: str | None, resum
     Raises
     ------
     InputError
-        The session has no journal or another identity, or there is none to ``resume``.
+        The folder has a session without a journal or with another identity, or no session to ``resume``.
     """
     exists = _size(folder / JOURNAL) > 0
     if found and not exists:

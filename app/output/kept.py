@@ -60,10 +60,20 @@ class DocumentFile:
 
     A document that cannot be written waits with all later ones. Beyond ``BACKLOG_MB`` the oldest Events among them
     are dropped and counted; starts, Descriptors and stops wait on, because later Events mean nothing without them.
+
+    Parameters
+    ----------
+    path : Path
+    alarm : Alarm
+    known : set of str
+        Uids of documents that the file has from before a restart, and that come again.
+    fsync : bool
+        Whether each document is on the disk when the call returns.
     """
 
-    def __init__(self, path: Path, alarm: Alarm) -> None:
-        self._sink = FileSink(path, append=True)
+    def __init__(self, path: Path, alarm: Alarm, known: frozenset[str] = frozenset(), *, fsync: bool = False) -> None:
+        self._sink = FileSink(path, append=True, fsync=fsync)
+        self._known = known
         self._alarm = alarm
         self._waiting: deque[tuple[str, bytes]] = deque()
         self._waiting_bytes = 0
@@ -85,6 +95,8 @@ class DocumentFile:
 
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
         """Append one document, or keep it."""
+        if doc["uid"] in self._known:
+            return
         record = self._sink.encode(name, doc)
         with self._lock:
             self._waiting.append((name, record))

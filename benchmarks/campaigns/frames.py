@@ -30,6 +30,9 @@ MEMORY_MB = 20.0
 WARM_FRAMES = 10_000
 TIME_GROWTH = 0.05
 RUN_FRAMES = 250
+TOGETHER = 500
+"""Number of frames that are sent before the answers to all are awaited: queues that fill on a loaded machine, up to
+their bounds, are no growth."""
 BLOCKS = 20
 """Number of blocks of frames of which time and memory are shown."""
 COMPARED = 3
@@ -85,6 +88,8 @@ def campaign(count: int, seed: int, limit_s: float, out: Path | None, counts_onl
             for run in (long, short):
                 run.frame()
                 sent += 1
+                if sent % TOGETHER == 0:
+                    agent.wait()
                 if sent == warm_at or (sent > warm_at and (sent - warm_at) % block == 0):
                     agent.wait()
                     if sent > warm_at:

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from recorded import Scans, record
+from recorded import RULES, Scans, record
 
 from xas_agent.adapters.zmq import ControlServer, ZMQEndpoint, ZMQSink, ZMQSource
 from xas_agent.agent.types import Reply
@@ -40,11 +40,6 @@ RATE, LIVE_FRAMES = 40.0, 800
 """Frames per second, and whole spectra of a run, over ZMQ."""
 CONFIG = """
 model: {{use: [co-k], threads: 1}}
-rules:
-  - name: high
-    trigger: {{kind: threshold, descriptor: mean_bond, above: 2.085, hysteresis: 0.005,
-      window_frames: 7, max_times: 99}}
-    action: pause
 control: {{enabled: true, allow: [pause], max_age_s: 600, timeout_s: 30}}
 control_endpoint: {{address: "ipc://{folder}/control"}}
 publish: {{address: "{consumer}", connect_timeout_s: 60}}
@@ -66,7 +61,7 @@ class Outside:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.config = folder / "config.yaml"
-        self.config.write_text(CONFIG.format(folder=folder, consumer=self._source.address))
+        self.config.write_text(RULES + CONFIG.format(folder=folder, consumer=self._source.address))
 
     def close(self) -> None:
         self._source.close()
@@ -171,9 +166,22 @@ def import_s() -> float:
 
 
 def live_until(
-    start: Callable[[], Life], kills: int, rng: random.Random, before: Callable[[], None] = lambda: None
+    start: Callable[[], Life],
+    kills: int,
+    rng: random.Random,
+    *,
+    after: Callable[[], None] = lambda: None,
+    over: Callable[[], bool] = lambda: False,
 ) -> tuple[list[Life], int]:
-    """Start lives and kill them until one ends by itself, or ``kills`` are killed; return them and the kills left."""
+    """Start lives and kill them until one ends by itself, or ``kills`` are killed; return them and the kills left.
+
+    Parameters
+    ----------
+    start : starts a life
+    kills, rng : number and moments of the kills
+    after : called after each kill
+    over : whether the last life has nothing left to do, so that it is not killed
+    """
     lives: list[Life] = []
     torch_s = 0.0
     while True:
@@ -181,8 +189,8 @@ def live_until(
         life = start()
         life.torch_s = torch_s
         lives.append(life)
-        if not kills:
-            return lives, 0
+        if not kills or over():
+            return lives, kills
         while not life.ready.wait(0.02) and life.process.poll() is None:
             if len(lives) > 1 and rng.random() < 0.001:  # some lives end while they begin
                 break
@@ -190,7 +198,7 @@ def live_until(
             life.process.wait(rng.expovariate(2.0))
         except subprocess.TimeoutExpired:
             life.kill()
-            before()
+            after()
             kills -= 1
         else:
             return lives, kills
@@ -213,7 +221,13 @@ def from_a_file(kills: int, rng: random.Random, folder: Path, limit: float) -> d
             expected, carried_out = Results.of(here / "undisturbed"), len(outside.carried_out)
             outside.documents.clear()
             outside.carried_out.clear()
-            lives, left = live_until(partial(Life.start, outside.config, str(recording), here / "out"), kills, rng)
+            documents, whole = here / "out" / "documents.jsonl", here / "undisturbed" / "documents.jsonl"
+            lives, left = live_until(
+                partial(Life.start, outside.config, str(recording), here / "out"),
+                kills,
+                rng,
+                over=partial(as_long, documents, whole),
+            )
             code = lives[-1].process.wait()
             time.sleep(1.0)  # the last documents arrive
             found = Results.of(here / "out")
@@ -245,6 +259,11 @@ def from_a_file(kills: int, rng: random.Random, folder: Path, limit: float) -> d
             shutil.rmtree(here)
         print(f"# {kills} kills left, {dict(sums)}", file=sys.stderr, flush=True)
     return {**sums, "kills left out (time limit)": kills} | {"times": ready}
+
+
+def as_long(path: Path, other: Path) -> bool:
+    """Whether a file is nearly as long as another, or longer."""
+    return path.exists() and path.stat().st_size > 0.995 * other.stat().st_size
 
 
 FAULTS = (
@@ -313,7 +332,7 @@ def over_zmq(kills: int, rng: random.Random, folder: Path) -> dict[str, Any]:
             lambda: Life.start(outside.config, publisher.address, out),
             kills,
             rng,
-            lambda: known.update(accepted(out) if (out / "journal.sqlite").exists() else ()),
+            after=lambda: known.update(accepted(out) if (out / "journal.sqlite").exists() else ()),
         )
         lives[-1].ready.wait(60)
         publisher.close()

@@ -20,11 +20,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from common import parser_of, report
-from recorded import Scans
+from recorded import RULES, Scans
 
 from xas_agent.adapters.zmq import ZMQEndpoint, ZMQSink
 
@@ -36,11 +37,6 @@ CONFIG = """
 model: {{use: [co-k], threads: 1}}
 source: {{address: "{source}"}}
 tiled: {{uri: "{tiled}", poll_s: 0.5, fill_s: 8}}
-rules:
-  - name: high
-    trigger: {{kind: threshold, descriptor: mean_bond, above: 2.085, hysteresis: 0.005,
-      window_frames: 7, max_times: 99}}
-    action: pause
 control: {{enabled: true, allow: [pause], max_age_s: 60, timeout_s: 10}}
 control_endpoint: {{address: "ipc://{folder}/control"}}
 """
@@ -179,40 +175,34 @@ def answers(out: Path) -> tuple[Counter[tuple[str, str]], Counter[str], int]:
     return answered, counted, sum(status == "acknowledged" for status in decisions.values())
 
 
-def campaign(kills: int, seed: int, limit_s: float, folder: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """Kill peers; return the figures and the problems."""
+def campaign(
+    kills: int, seed: int, limit_s: float, folder: Path, stack: ExitStack
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Kill peers; return the figures and the problems. ``stack`` ends what was started."""
     rng, began = random.Random(seed), time.monotonic()
     ports = [free_port() for _ in range(3)]
     database, carried_out = folder / "catalogue.db", folder / "carried_out"
     carried_out.touch()
     subprocess.run([sys.executable, "-m", "tiled", "catalog", "init", database], check=True, capture_output=True)
     tables = f"duckdb:///{folder / 'tables.duckdb'}"
-    server = [
-        "-m",
-        "tiled",
-        "serve",
-        "catalog",
-        database,
-        "--write",
-        folder / "files",
-        "--write",
-        tables,
-        "--api-key",
-        KEY,
-    ]
+    server = ["-m", "tiled", "serve", "catalog", database, "--write", folder / "files", "--write", tables]
+    server += ["--api-key", KEY, "--host", "127.0.0.1", "--port", ports[2]]
     control = folder / "control"
     peers = [
         Peer("proxy", ["-c", PROXY, *ports[:2]], lambda: listens(ports[0]) and listens(ports[1])),
         Peer("Tiled", server, lambda: listens(ports[2])),
         Peer("control", ["-c", CONTROL, f"ipc://{control}", carried_out], control.exists),
     ]
+    for peer in peers:
+        stack.callback(peer.end)
     publisher = Publisher(f"zmq://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[2]}", seed)
     config = folder / "config.yaml"
     addresses = {"source": f"zmq://127.0.0.1:{ports[1]}", "tiled": f"tiled://127.0.0.1:{ports[2]}", "folder": folder}
-    config.write_text(CONFIG.format(**addresses))
+    config.write_text(RULES + CONFIG.format(**addresses))
     log = (folder / "agent.log").open("w")
     line = [sys.executable, "-m", "xas_agent", "run", "--config", config, "--out", folder / "out"]
     agent = subprocess.Popen(line, stderr=log, stdout=log, env={**os.environ, "TILED_API_KEY": KEY, "COLUMNS": "250"})
+    stack.callback(agent.kill)
     while "watching" not in (folder / "agent.log").read_text():
         if publisher.failure is not None or agent.poll() is not None:
             raise RuntimeError((folder / "agent.log").read_text()) from publisher.failure
@@ -229,8 +219,6 @@ def campaign(kills: int, seed: int, limit_s: float, folder: Path) -> tuple[dict[
     time.sleep(15.0)  # what is lost may be looked for until then
     agent.send_signal(signal.SIGTERM)
     code = agent.wait(60)
-    for peer in peers:
-        peer.end()
     answered, counted, acknowledged = answers(folder / "out")
     summary = json.loads((folder / "out" / "summary.json").read_text())
     sent = sum(publisher.sent.values())
@@ -259,10 +247,10 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--folder", type=Path, help="keep the files here, in a new folder")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        report(*campaign(options.kills, options.seed, options.limit, folder))
+        report(*campaign(options.kills, options.seed, options.limit, folder, stack))
 
 
 if __name__ == "__main__":

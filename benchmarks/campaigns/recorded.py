@@ -10,6 +10,14 @@ import numpy as np
 from xas_agent.adapters.files import FileSink
 
 POINTS, STEP_POINTS = 341, 121
+RULES = """
+rules:
+  - name: high
+    trigger: {kind: threshold, descriptor: mean_bond, above: 2.085, hysteresis: 0.005,
+      window_frames: 7, max_times: 99}
+    action: pause
+"""
+"""Decides when the edge of these spectra rises."""
 CYCLE_FRAMES = 60
 """Number of frames in which the edge rises and falls."""
 

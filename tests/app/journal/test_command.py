@@ -172,7 +172,9 @@ def test_resume_alone_takes_strict_as_well(tmp_path: Path):
     with recording.open("a") as file:
         file.write('["event", {}]\n')
     run_command("run", "--source", recording, "--out", out, "--model", "co-k", code=0)
-    run_command("run", "--resume", out, "--strict", code=4)
+    before = documents(out)
+    assert run_command("run", "--resume", out, "--strict", code=4).returncode == 4
+    assert documents(out) == before
 
 
 @pytest.mark.slow

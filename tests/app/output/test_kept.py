@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,32 @@ def test_an_appended_file_keeps_what_it_has(tmp_path: Path):
     file.write(b"second\n")
     file.close()
     assert (tmp_path / "a").read_bytes() == b"first\nsecond\n"
+
+
+@pytest.mark.parametrize("fsync", [False, True])
+def test_a_document_is_on_the_disk_before_it_counts_as_written(
+    fsync: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    synced: list[int] = []
+
+    def spy(number: int, real: Callable[[int], None] = os.fsync) -> None:
+        real(number)
+        synced.append((tmp_path / "d.jsonl").read_bytes().count(b"\n"))
+
+    monkeypatch.setattr(os, "fsync", spy)
+    file = DocumentFile(tmp_path / "d.jsonl", Alarm(tmp_path), fsync=fsync)
+    for document in (start("a"), event(1), event(2)):
+        file(*document)
+    file.close()
+    assert synced == ([1, 2, 3] if fsync else [])
+
+
+def test_a_document_of_before_a_restart_is_passed_over(tmp_path: Path):
+    file = DocumentFile(tmp_path / "d.jsonl", Alarm(tmp_path), frozenset({"a", "e1"}))
+    for document in (start("a"), event(1), event(2)):
+        file(*document)
+    file.close()
+    assert [doc["uid"] for _, doc in FileSource(tmp_path / "d.jsonl")] == ["e2"]
 
 
 def test_after_a_short_lack_of_space_nothing_is_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture):
