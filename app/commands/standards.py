@@ -8,7 +8,7 @@ import typer
 
 from .options import ColumnOption, ConfigOption
 from .process import set_up_torch
-from .shared import SET_ASIDE, columns_of, exit_on_error, settings_of
+from .shared import SET_ASIDE, columns_of, exit_on_error, refuse_unused, settings_of
 
 if TYPE_CHECKING:
     from ..jobs.offset_scan import OffsetScan
@@ -70,6 +70,8 @@ def standards(
         set_up_torch(settings.model.threads)
         end_like_ctrl_c()
         known = read_known(table, spectra)
+        if all(one.shift_ev is None for one in known):
+            refuse_unused(f"without a column shift_ev in {table}", shifts=shifts or None)
         models = models_for(known, model or settings.model.use, settings)
         read = read_standards(known, columns_of(column))
         with progress_on_terminal() as show:
@@ -148,7 +150,7 @@ def _print_scan(scan: "OffsetScan") -> None:
             f"{f.card_error:.2f}",
             f"{f.error:.2f}",
             f"{f.bias:+.2f}",
-            f"{f.scatter:.2f}",
+            f"{f.scatter:.2f}" if f.standards > 1 else "–",
             f"{f.slope:+.2f}",
             f"{f.hits} of {f.standards}",
         ]
@@ -184,7 +186,7 @@ def _draw_scan(path: Path, scan: "OffsetScan") -> Path:
 
     panels: dict[str, list[Scanned]] = {}
     for one, card_ev, states in zip(scan.known, scan.card_ev, scan.os, strict=True):
-        curve = Scanned(one.compound, one.os, card_ev + scan.changes_ev, states)
+        curve = Scanned(one.compound, one.os if one.is_judged else None, card_ev + scan.changes_ev, states)
         panels.setdefault(one.element, []).append(curve)
     draw_offsets(path, panels, {fit.group: (fit.card_ev, fit.best_ev) for fit in scan.fits()})
     return path

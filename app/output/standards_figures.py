@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -14,6 +15,8 @@ from matplotlib.lines import Line2D
 from ...agent.types import Array
 from .figures import COLOURS, GREY, RED, escaped
 
+_LINE = 0.03
+"""Distance of two names, as a part of the height of a panel."""
 _PANELS = 3
 """Panels side by side."""
 
@@ -39,7 +42,7 @@ class Scanned:
 
     name: str
     known: float | None
-    """Oxidation state, e."""
+    """Oxidation state, e; None if it is not judged."""
     offsets_ev: Array
     """(K,) eV."""
     os: Array
@@ -102,9 +105,6 @@ def draw_offsets(
         for scan in group:
             colour = GREY if scan.known is None else colours.to_rgba(np.array(scan.known))
             axes.plot(scan.offsets_ev, scan.os, color=colour, lw=1.2, ls=":" if scan.known is None else "-")
-            if len(at := np.flatnonzero(np.isfinite(scan.os))):
-                end = scan.offsets_ev[at[-1]], scan.os[at[-1]]
-                axes.annotate(escaped(scan.name), end, (2, 0), textcoords="offset points", fontsize=6, va="center")
         for state in sorted({scan.known for scan in group if scan.known is not None}):
             axes.axhline(state, color=colours.to_rgba(np.array(state)), lw=0.8, ls="--")
         if element in marks:
@@ -114,6 +114,17 @@ def draw_offsets(
         axes.set_title(element, loc="left")
         axes.set_xlabel("FEFF − experiment (eV); grey: card, red: best")
         axes.set_ylabel("mean oxidation state (e)")
-        axes.margins(x=0.18)
-    figure.colorbar(colours, ax=panels.tolist(), label="known oxidation state (e); dotted: unknown")
+        _name_curves(axes, group)
+    figure.colorbar(colours, ax=panels.tolist(), label="known oxidation state (e); dotted: not judged")
     figure.savefig(path, dpi=110)
+
+
+def _name_curves(axes: Axes, scans: Sequence[Scanned]) -> None:
+    """Write the names beside the right ends of the curves, one above the other where the curves meet."""
+    ends = [(float(at[-1]), scan) for scan in scans if len(at := scan.os[np.isfinite(scan.os)])]
+    low, high = axes.get_ylim()
+    below = low - high
+    for end, scan in sorted(ends, key=lambda pair: pair[0]):
+        share = below = max((end - low) / (high - low), below + _LINE)
+        place, right = (1.01, share), axes.transAxes
+        axes.text(*place, escaped(scan.name), transform=right, fontsize=6, va="center", clip_on=False)
