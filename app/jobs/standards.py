@@ -106,6 +106,7 @@ class Judged:
             answer |= {"inside": self.is_inside, "ood_score": self.served.estimate.ood_score}
             answer |= {"flagged": self.is_flagged, "flags": ", ".join(self.served.flags)}
             answer |= {"calibrated_by": self.calibrated_by, "correction_ev": self.correction_ev}
+            answer |= {"e0_ev": self.served.quantities["e0_ev"]}
         return {**self.known.columns, **answer}
 
     def _descriptor(self, name: str) -> DescriptorEstimate | None:

@@ -122,9 +122,13 @@ def draw_offsets(
 def _name_curves(axes: Axes, scans: Sequence[Scanned]) -> None:
     """Write the names beside the right ends of the curves, one above the other where the curves meet."""
     ends = [(float(at[-1]), scan) for scan in scans if len(at := scan.os[np.isfinite(scan.os)])]
+    ends.sort(key=lambda end: end[0])
     low, high = axes.get_ylim()
-    below = low - high
-    for end, scan in sorted(ends, key=lambda pair: pair[0]):
-        share = below = max((end - low) / (high - low), below + _LINE)
-        place, right = (1.01, share), axes.transAxes
-        axes.text(*place, escaped(scan.name), transform=right, fontsize=6, va="center", clip_on=False)
+    places = [(end - low) / (high - low) for end, _ in ends]
+    for i in range(1, len(places)):
+        places[i] = max(places[i], places[i - 1] + _LINE)
+    above = 1.0 + _LINE
+    for i in reversed(range(len(places))):
+        above = places[i] = min(places[i], above - _LINE)
+    for place, (_, scan) in zip(places, ends, strict=True):
+        axes.text(1.01, place, escaped(scan.name), transform=axes.transAxes, fontsize=6, va="center", clip_on=False)
