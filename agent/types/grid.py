@@ -65,7 +65,7 @@ class Grid:
         return np.searchsorted(self.energy, np.add(stop_ev, 1e-9), side="right")
 
     def cut(self, mu: Array, stop_ev: Array) -> Array:
-        """Return spectra (N, G), NaN beyond their ends ``stop_ev`` (N,), if the grid allows that they end before it."""
+        """Return spectra (N, G), NaN beyond their ends ``stop_ev`` (N,), if they may end before the grid."""
         if self.short_stop_ev is None:
             return mu
         return np.where(np.arange(len(self)) < self.points_to(stop_ev)[:, None], mu, np.nan)

@@ -294,10 +294,9 @@ def read_columns(plan: TrainingPlan, out: Array) -> Estimates:
 
 
 @torch.no_grad()
-def estimates(plan: TrainingPlan, served: Served, index: NDArray[np.int_]) -> Estimates:
-    """Return the estimates of a module for the clean rows ``index``."""
-    parts = [served(part) for part in plan.clean[index].split(64)]
-    return read_columns(plan, torch.cat(parts).double().numpy())
+def estimates(plan: TrainingPlan, served: Served, spectra: Tensor) -> Estimates:
+    """Return the estimates of a module for aligned spectra (n, G)."""
+    return read_columns(plan, torch.cat([served(part) for part in spectra.split(64)]).double().numpy())
 
 
 def best(estimated: Estimates) -> dict[str, Array]:
