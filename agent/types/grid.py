@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .array import Array
+
+Floating = TypeVar("Floating", bound=np.floating)
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class Grid:
         return slice(int(lo), int(hi))
 
 
-def continued(mu: Array) -> Array:
+def continued(mu: NDArray[Floating]) -> NDArray[Floating]:
     """Return spectra (..., G) whose unknown ends, NaN, continue with the last known value."""
     known = ~np.isnan(mu)
     if known.all():
