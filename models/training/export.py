@@ -75,7 +75,7 @@ def training_record(plan: TrainingPlan, served: Served, members: Sequence[Traine
         "rows": len(plan.learnt),
         "materials": len(np.unique(plan.data.material[plan.learnt])),
         "protocol": config.protocol,
-        "pretrained": config.pretrained,
+        "pretrained": None if plan.start is None else cards.read_card(plan.start).name,
         "members": len(members),
         "runs": config.runs,
         "folds": config.folds,
