@@ -174,6 +174,7 @@ def test_it_is_evaluated_on_any_split(trained, feff, capsys):
     evaluate_model(str(trained), feff, "val", None)
     said = capsys.readouterr().out
     assert "small on 9 of 9 rows of small, split val" in said
+    assert "spectra end at" not in said
     assert all(name in said for name in ("OS", "PSGO", "MOOD", "weighted F1", "R2"))
     with pytest.raises(DataError, match="no rows of split 'test'"):
         evaluate_model(str(trained), feff, "test", None)

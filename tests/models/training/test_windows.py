@@ -8,6 +8,7 @@ import torch
 import yaml
 from windowed import CONFIG, SHORT_EV, STOP_EV
 
+from xas_agent.app.jobs.evaluate import evaluate_model
 from xas_agent.models import card as cards
 from xas_agent.models.card import Interval, WindowScale
 from xas_agent.models.runtime import Model
@@ -148,6 +149,24 @@ def test_a_spectrum_is_estimated_alike_alone_and_among_others_of_other_ends(wind
             np.testing.assert_allclose([d.mean, d.lo, d.hi], _numbers(alone, name), rtol=1e-4, atol=1e-5)
             assert np.isfinite([d.mean, d.lo, d.hi]).all()
         assert alone.ood_score == pytest.approx(among.ood_score, rel=1e-4)
+
+
+def test_coverage_and_width_are_printed_for_each_window(windowed, capsys):
+    evaluate_model(str(windowed.model), windowed.data, "val", None)
+    said = capsys.readouterr().out
+    assert "co-windows on 36 of 36 rows of many, split val" in said
+    lines = [line.split() for line in said.splitlines() if line.startswith("+")]
+    os_lines = {line[0]: line for line in lines if "OS" in line}
+    assert list(os_lines) == ["+8", "+13", "+25", "+40", "+53"]
+    served, plan = Model(windowed.model, "cpu"), windowed.plan
+    rows, spectra = cut_rows(plan, plan.judged, window_points(plan)[0])
+    found = [e.descriptors["OS"] for e in served.estimate(spectra.numpy())]
+    truth = plan.data.labels["OS_mean"][rows]
+    held = np.mean([d.lo <= t <= d.hi for d, t in zip(found, truth, strict=True)])
+    half = np.median([d.hi - d.lo for d in found]) / 2
+    shortest = " ".join(os_lines["+8"])
+    assert f"{held:.1%} 36 weighted F1" in shortest
+    assert float(shortest.split(" e ")[1]) == pytest.approx(half, abs=0.01)
 
 
 def _numbers(estimate, name: str) -> list[float]:
