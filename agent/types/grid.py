@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .array import Array
+
+Floating = TypeVar("Floating", bound=np.floating)
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Grid:
         return np.searchsorted(self.energy, np.add(stop_ev, 1e-9), side="right")
 
     def cut(self, mu: Array, stop_ev: Array) -> Array:
-        """Return spectra (N, G), NaN beyond their ends ``stop_ev`` (N,), if the grid allows that they end before it."""
+        """Return spectra (N, G), NaN beyond their ends ``stop_ev`` (N,), if they may end before the grid."""
         if self.short_stop_ev is None:
             return mu
         return np.where(np.arange(len(self)) < self.points_to(stop_ev)[:, None], mu, np.nan)
@@ -99,7 +102,7 @@ class Grid:
         return slice(int(lo), int(hi))
 
 
-def continued(mu: Array) -> Array:
+def continued(mu: NDArray[Floating]) -> NDArray[Floating]:
     """Return spectra (..., G) whose unknown ends, NaN, continue with the last known value."""
     known = ~np.isnan(mu)
     if known.all():

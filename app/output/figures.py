@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from ...agent.estimate import Answer
 from ...agent.spectra import Aligned, Normalised
-from ...agent.types import Array, Edge, Flag, Grid
+from ...agent.types import Array, Edge, Flag
 from .recorder import OOD_LIMIT, VOLTAGE_FIELDS, Drawn, Truth, named
 
 if TYPE_CHECKING:
@@ -261,14 +261,14 @@ def draw_alignment(path: Path, title: str, answer: Answer) -> None:
     figure.savefig(path, dpi=110)
 
 
-def draw_standards(path: Path, fits: "Sequence[StandardFit]", grid: Grid) -> None:
+def draw_standards(path: Path, fits: "Sequence[StandardFit]") -> None:
     """Draw each standard on FEFF's energies, its broadened and damped FEFF counterpart, and their difference."""
     figure = Figure(figsize=(5.5 * len(fits), 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, fit in zip(figure.subplots(1, len(fits), squeeze=False)[0], fits, strict=True):
-        axes.plot(grid.energy, fit.measured, color=BLUE, lw=1.2, label="measured")
-        axes.plot(grid.energy, fit.theory, color=RED, lw=1, ls="--", label="FEFF, broadened and damped")
-        axes.plot(grid.energy, fit.measured - fit.theory, color=GREY, lw=0.8, label="difference")
+        axes.plot(fit.energy, fit.measured, color=BLUE, lw=1.2, label="measured")
+        axes.plot(fit.energy, fit.theory, color=RED, lw=1, ls="--", label="FEFF, broadened and damped")
+        axes.plot(fit.energy, fit.measured - fit.theory, color=GREY, lw=0.8, label="difference")
         axes.axhline(0, color=GREY, lw=0.4)
         axes.set_title(
             f"{fit.standard.name}\noffset {fit.offset_ev:.2f} eV, scale {fit.scale:.3f}, "

@@ -1,8 +1,8 @@
 """The training config."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ...agent.types import Settings
 from ..card import DomainCard, GridCard, OffsetCard
@@ -43,10 +43,21 @@ class Optimisation(Settings):
     """Whether to compute the network in bfloat16 on CUDA; weights and losses remain single precision."""
 
 
+def _named(dataset: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    if not dataset:
+        raise ValueError(
+            "no data set is named; name one of the data folder (cu_k for cu_k.npz and cu_k.csv) or several"
+        )
+    return dataset
+
+
+DataSets = Annotated[str | tuple[str, ...], AfterValidator(_named)]
+
+
 class OtherAbsorber(Settings):
     """Rows of another absorber, for pre-training."""
 
-    dataset: str | tuple[str, ...]
+    dataset: DataSets
     """As that of the config."""
     edge_ev: float
     """Tabulated energy of its edge, eV."""
@@ -62,7 +73,7 @@ class TrainingConfig(Settings):
 
     name: str
     """Name of the model folder that is written."""
-    dataset: str | tuple[str, ...]
+    dataset: DataSets
     """``DATASET.npz`` and ``DATASET.csv`` in the data folder; several are joined."""
     absorber: str
     """Symbol of the absorbing element."""

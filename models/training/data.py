@@ -35,6 +35,9 @@ _OXIDATION_STATE_RANGE = (-4.0, 9.0)
 _MOBILE_IONS = frozenset(("Li", "Na", "K", "Rb", "Cs"))
 """Elements that move in and out of a framework."""
 
+_MATERIALS_PROJECT_ID = re.compile(r"(mp|mvc)-\d+")
+"""Begins a material's name, as in mp-1692 or mp-1692_Co."""
+
 _NEAR_COPY_KINDS = ("layered", "rattled")
 """Kinds whose rows of one formula, of any stacking, ordering or distortion, are one material."""
 
@@ -52,8 +55,8 @@ class FeffData:
     material: NDArray[np.str_]
     split: NDArray[np.str_]
     kind: NDArray[np.str_]
-    framework: NDArray[np.str_]
-    """(N,) elements of the compound except alkali ions, as Ni-O of LiNiO2 and NiO2; empty without a formula."""
+    formula: NDArray[np.str_]
+    """(N,) reduced formula of the compound; empty if the table has none."""
     energy: Array
     """(N, M) eV, absolute, FEFF's scale."""
     mu: Array
@@ -64,6 +67,11 @@ class FeffData:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def framework(self) -> NDArray[np.str_]:
+        """(N,) elements of the compound except alkali ions, as Ni-O of LiNiO2 and NiO2; empty without a formula."""
+        return np.array([framework_of(f) for f in self.formula.tolist()], str)
+
     def rows(self, mask: NDArray[np.bool_]) -> "FeffData":
         """Return the sites that ``mask`` (N,) selects."""
         labels = {k: v[mask] for k, v in self.labels.items()}
@@ -73,7 +81,7 @@ class FeffData:
             self.material[mask],
             self.split[mask],
             self.kind[mask],
-            self.framework[mask],
+            self.formula[mask],
             self.energy[mask],
             self.mu[mask],
             labels,
@@ -134,8 +142,7 @@ def load_feff(folder: Path, name: str, descriptors: tuple[str, ...]) -> FeffData
         labels["OS_mean"] = np.where(impossible, np.nan, np.where(np.isnan(tabulated), labels["OS"], tabulated))
     kind, formula = text("kind"), text("formula")
     material = np.where(np.isin(kind, _NEAR_COPY_KINDS) & (formula != ""), formula, text("material"))
-    framework = np.array([framework_of(f) for f in formula.tolist()])
-    return FeffData(name, ids, material, text("split"), kind, framework, energy, mu, labels)
+    return FeffData(name, ids, material, text("split"), kind, formula, energy, mu, labels)
 
 
 def load_sets(
@@ -143,8 +150,10 @@ def load_sets(
 ) -> FeffData:
     """Read data sets and join their rows.
 
-    The rows of a material are on one side of the split in all sets: those of a material that judges in one do not
-    train in another.
+    Rows of the same id of the Materials Project and the same formula are one material, whatever the sets call it; if
+    it judges in one set, it trains in none. A row without such an id may be any compound of its formula: it and the
+    rows of its formula in other sets are one material too, so that none calibrates a network that has trained on
+    another, but each keeps its side of the split.
 
     Parameters
     ----------
@@ -167,10 +176,20 @@ def load_sets(
         return np.concatenate([getattr(part, name) for part in parts])
 
     labels = {d: np.concatenate([part.labels[d] for part in parts]) for d in parts[0].labels}
-    material, split = column("material"), column("split")
+    formula, split = column("formula"), column("split")
+    # A prototype with another element on a site is named after the prototype's id, but has another formula.
+    found = [_MATERIALS_PROJECT_ID.match(m) for m in column("material").tolist()]
+    pairs = zip(found, formula.tolist(), column("material").tolist(), strict=True)
+    material = np.array([f"{id[0]} {f}".strip() if id else m for id, f, m in pairs], object)
     split[np.isin(material, material[split == "val"]) & (split == "train")] = "val"
-    name = "+".join(names)
-    return FeffData(name, column("ids"), material, split, column("kind"), column("framework"), energy, mu, labels)
+    number = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    without_id = np.array([id is None for id in found])
+    for name in np.unique(formula[without_id & (formula != "")]):
+        same = formula == name
+        if len(np.unique(number[same])) > 1:
+            material[same] = name
+    rest = column("kind"), formula, energy, mu, labels
+    return FeffData("+".join(names), column("ids"), material.astype(str), split, *rest)
 
 
 def framework_of(formula: str) -> str:

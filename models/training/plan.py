@@ -23,8 +23,14 @@ _WHOLE_SPECTRA = 16  # fewer determine no periods
 
 
 def config_of(card: cards.Card) -> TrainingConfig:
-    """Return the training config of a model from its card, so that its training plan can be read again."""
+    """Return the training config of a model from its card, so that its training plan can be read again.
+
+    The card names the model from which training started; where there is no such model, the config has no start.
+    """
     record = card.training
+    start = record.get("pretrained")
+    if start is not None and start not in cards.installed() and not (Path(start) / "card.yaml").is_file():
+        record = record | {"pretrained": None, "runs": 1}
     return TrainingConfig.model_validate(
         {
             "classified": tuple(d.name for d in card.descriptors if d.kind == "classified"),
@@ -294,10 +300,9 @@ def read_columns(plan: TrainingPlan, out: Array) -> Estimates:
 
 
 @torch.no_grad()
-def estimates(plan: TrainingPlan, served: Served, index: NDArray[np.int_]) -> Estimates:
-    """Return the estimates of a module for the clean rows ``index``."""
-    parts = [served(part) for part in plan.clean[index].split(64)]
-    return read_columns(plan, torch.cat(parts).double().numpy())
+def estimates(plan: TrainingPlan, served: Served, spectra: Tensor) -> Estimates:
+    """Return the estimates of a module for aligned spectra (n, G)."""
+    return read_columns(plan, torch.cat([served(part) for part in spectra.split(64)]).double().numpy())
 
 
 def best(estimated: Estimates) -> dict[str, Array]:

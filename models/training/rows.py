@@ -80,7 +80,13 @@ class Rows:
     def footing(self, coarse: Tensor) -> Tensor:
         """Put spectra (n, G) on the footing, as :meth:`Grid.footing`."""
         foot = coarse[:, self._foot].mean(1, keepdim=True)
-        return (coarse - foot) / (coarse[:, self._anchor].mean(1, keepdim=True) - foot)
+        return (coarse - foot) / (continued(coarse[:, self._anchor]).mean(1, keepdim=True) - foot)
+
+    def cut(self, spectra: Tensor, points: Tensor | int) -> Tensor:
+        """Put the first ``points``, (n,) or one number, of spectra (n, G) on the footing; NaN (unknown) behind."""
+        first = torch.as_tensor(points, device=spectra.device).reshape(-1, 1)
+        unknown = torch.arange(spectra.shape[1], device=spectra.device) >= first
+        return self.footing(spectra.masked_fill(unknown, torch.nan))
 
     def clean(self, index: Tensor | None = None) -> Tensor:
         """Align the rows ``index`` (n,), or all, undisturbed; (n, G), NaN beyond the end of a row."""
@@ -88,7 +94,7 @@ class Rows:
         if index is not None:
             fine, reach = fine[index], None if reach is None else reach[index]
         aligned = self.aligned(fine)
-        return aligned if reach is None else cut(aligned, reach)
+        return aligned if reach is None else self.cut(aligned, reach)
 
     def mixtures(self, index: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
         """Draw weights of :func:`~xas_agent.models.training.augment.mixtures` among the rows ``index`` (..., n)."""
@@ -99,9 +105,11 @@ class Rows:
         """Mix the rows ``index`` (..., n) by ``weights`` (..., n, n), disturb, align and cut them, (..., n, G)."""
         mixed = (weights @ self.fine[index]).flatten(0, -2)
         fine = disturb(mixed, self.fine_start_ev, FINE_EV, settings, generator)
-        spectra = self.footing(add_noise(self.aligned(fine), self.slope_shape, settings, generator))
-        if self.reach is not None:
-            spectra = cut(spectra, self._ends(weights, self.reach[index], settings, generator).flatten())
+        spectra = add_noise(self.aligned(fine), self.slope_shape, settings, generator)
+        if self.reach is None:
+            spectra = self.footing(spectra)
+        else:
+            spectra = self.cut(spectra, self._ends(weights, self.reach[index], settings, generator).flatten())
         return spectra.reshape(*index.shape, -1)
 
     def _ends(self, weights: Tensor, reach: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
@@ -116,10 +124,11 @@ class Rows:
         return torch.where(on < settings.cut, ends, shared)
 
 
-def cut(spectra: Tensor, points: Tensor) -> Tensor:
-    """Set spectra (n, G) to NaN, unknown, behind their first ``points`` (n,) points."""
-    unknown = torch.arange(spectra.shape[1], device=spectra.device) >= points.unsqueeze(1)
-    return spectra.masked_fill(unknown, torch.nan)
+def continued(spectra: Tensor) -> Tensor:
+    """Continue spectra (n, G) with their last known values, as :func:`xas_agent.agent.types.continued`."""
+    unknown = spectra.isnan()
+    last = (~unknown).sum(1, keepdim=True).sub(1).clamp_min(0)
+    return torch.where(unknown, spectra.gather(1, last), spectra)
 
 
 def prepare(data: FeffData, config: TrainingConfig, classes: list[NDArray[np.int_]] | None = None) -> Rows:

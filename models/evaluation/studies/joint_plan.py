@@ -158,8 +158,8 @@ def _join_labels(parts: Sequence[FeffData]) -> FeffData:
 
     ids, labels = column("ids"), {d: np.concatenate([p.labels[d] for p in parts]) for d in parts[0].labels}
     no_spectra = np.empty((len(ids), 0))
-    material, split, kind, framework = (column(name) for name in ("material", "split", "kind", "framework"))
-    return FeffData("universal", ids, material, split, kind, framework, no_spectra, no_spectra, labels)
+    material, split, kind, formula = (column(name) for name in ("material", "split", "kind", "formula"))
+    return FeffData("universal", ids, material, split, kind, formula, no_spectra, no_spectra, labels)
 
 
 def _join_rows(parts: Sequence[FeffData], configs: Sequence[TrainingConfig]) -> FlaggedRows:

@@ -18,7 +18,7 @@ from xas_agent.models.training.build import CHECKPOINT, build, device_of, train_
 from xas_agent.models.training.config import TrainingConfig
 from xas_agent.models.training.data import DataError, load_feff, load_sets
 from xas_agent.models.training.plan import TrainingPlan
-from xas_agent.models.training.rows import Scale, cut
+from xas_agent.models.training.rows import Scale
 from xas_agent.models.training.together import Checkpoint, Training, clip_members, train_together
 from xas_agent.models.training.train import joint_loss
 
@@ -143,7 +143,7 @@ def test_side_by_side_networks_answer_as_alone(plan):
     alone = [plan.new_member(k).eval() for k in range(3)]
     together = SPT(plan.shape.model_copy(update={"members": 3})).eval()
     together.load_state_dict(ensemble_weights([n.state_dict() for n in alone]))
-    own = cut(plan.clean[:12], torch.tensor([30, 40, 82] * 4)).reshape(4, 3, -1)
+    own = plan.rows.cut(plan.clean[:12], torch.tensor([30, 40, 82] * 4)).reshape(4, 3, -1)
     with torch.no_grad():
         for k, network in enumerate(alone):
             same, apart = together(own[:, 0]), together(own)
@@ -155,7 +155,7 @@ def test_side_by_side_networks_answer_as_alone(plan):
 
 def test_the_network_reads_what_is_known_only(plan):
     network = plan.new_member(0).eval()
-    spectra = plan.scale.apply(cut(plan.clean[:6], torch.full((6,), 40)))
+    spectra = plan.scale.apply(plan.rows.cut(plan.clean[:6], 40))
     longer = plan.scale.apply(plan.clean[:6])
     with torch.no_grad():
         assert all(part.isfinite().all() for part in network(spectra))

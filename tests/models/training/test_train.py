@@ -174,6 +174,7 @@ def test_it_is_evaluated_on_any_split(trained, feff, capsys):
     evaluate_model(str(trained), feff, "val", None)
     said = capsys.readouterr().out
     assert "small on 9 of 9 rows of small, split val" in said
+    assert "spectra end at" not in said
     assert all(name in said for name in ("OS", "PSGO", "MOOD", "weighted F1", "R2"))
     with pytest.raises(DataError, match="no rows of split 'test'"):
         evaluate_model(str(trained), feff, "test", None)
@@ -287,6 +288,9 @@ def test_it_is_fine_tuned_on_a_shorter_grid_by_cross_validation(trained, feff, t
     torch.testing.assert_close(TrainingPlan.read(how, feff).scale.centre, weights(trained)["centre"][:70])
     card = cards.verify(here(how, feff, tmp_path))
     assert card.training["protocol"] == "cross-validation"
+    # The start may be gone, or be elsewhere, when the model is read.
+    assert card.training["pretrained"] == "small"
+    assert config_of(card) == how.model_copy(update={"pretrained": None})
     assert card.training["periods"] == cards.read_card(trained).training["periods"]
     assert card.metrics["on"].startswith("3-fold cross-validation by material")
     assert card.metrics["OS"]["standard_error"] >= 0
@@ -327,6 +331,8 @@ def test_training_without_recall_leaves_none(feff, tmp_path):
         ({"epochs": 3}, r"unknown key epochs; expected one of absorber"),
         ({"optimisation": {"epoch": 3}}, r"unknown key optimisation\.epoch; expected one of batch, epochs"),
         ({"runs": 2}, "runs 2: weights trained from scratch cannot be averaged"),
+        ({"dataset": []}, r"key dataset.*: no data set is named; name one of the data folder"),
+        ({"others": [{"dataset": "", "edge_ev": 1.0}]}, r"key others\.0\.dataset.*: no data set is named"),
         ({"members": "many"}, r"key members: found 'many', expected: "),
         ({"grid": {**CONFIG["grid"], "stop_ev": 50.0}}, r"key grid: .*anchor_ev 40…72 eV is not inside -9…50 eV"),
     ],
