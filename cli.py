@@ -19,6 +19,7 @@ from .app.commands import (
     replay,
     run,
     sim,
+    standards,
     train,
 )
 from .app.commands.process import keep_streams, log_from
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (run, inspect, replay, rebuild, sim, infer, align, convert, train, evaluate, calibrate):
+for module in (run, inspect, replay, rebuild, sim, infer, align, convert, train, evaluate, standards, calibrate):
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
 app.add_typer(models.models_app, name="models")
 app.add_typer(keys.keys_app, name="keys")

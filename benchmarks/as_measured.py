@@ -29,7 +29,7 @@ from torch import Tensor
 from xas_agent.agent.types import Array
 from xas_agent.models import card as cards
 from xas_agent.models.runtime import Model
-from xas_agent.models.training import FeffData, TrainingConfig, config_of, load_feff
+from xas_agent.models.training import FeffData, TrainingConfig, config_of, load_sets
 from xas_agent.models.training.augment import damped, shifted, stretched
 from xas_agent.models.training.rows import FINE_EV, fine_bins
 
@@ -112,7 +112,7 @@ def main() -> None:
     for name in options.models:
         model = Model(cards.find(name))
         config = config_of(model.card)
-        data = load_feff(options.data / "feff", config.dataset, ("OS",))
+        data = load_sets(options.data / "feff", config.datasets, ("OS",))
         for kind, charges in (("ordering", ordering), ("two sites", two_sites)):
             draw = np.random.default_rng(0)
             all_charges = list(charges(data, config))

@@ -5,10 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
 import yaml
 from pydantic import Field, model_validator
 
-from ..agent.types import ConfigError, Edge, Grid, InputError, Settings, read_yaml
+from ..agent.types import Array, ConfigError, Edge, Grid, InputError, Settings, read_yaml
 
 
 class ModelError(InputError):
@@ -28,6 +29,9 @@ class GridCard(Settings):
     """Window below the edge whose mean becomes 0, eV from the tabulated edge."""
     anchor_ev: tuple[float, float]
     """Window above the edge whose mean becomes 1, eV from the tabulated edge."""
+    short_stop_ev: float | None = None
+    """Energy up to which every spectrum must be known, eV from the tabulated edge; a scan may end there, and the grid
+    is unknown (NaN) beyond. Unset: stop_ev."""
 
     @model_validator(mode="after")
     def _check_grid(self) -> Self:
@@ -36,18 +40,41 @@ class GridCard(Settings):
 
     def grid(self) -> Grid:
         """Return the grid."""
-        return Grid(self.start_ev, self.stop_ev, self.step_ev, self.foot_ev, self.anchor_ev)
+        return Grid(self.start_ev, self.stop_ev, self.step_ev, self.foot_ev, self.anchor_ev, self.short_stop_ev)
+
+
+class WindowScale(Settings):
+    """Conformal factor of spectra that are known up to one energy."""
+
+    stop_ev: float
+    """Last known energy, eV from the tabulated edge."""
+    scale: float
+    """Conformal factor."""
 
 
 class Interval(Settings):
     """Split-conformal interval: ``mean ± scale · sqrt(sd² + floor²)``."""
 
     scale: float
-    """Conformal factor."""
+    """Conformal factor of spectra that are known as far as the grid reaches."""
     floor: float
     """Smallest standard deviation, in the descriptor's unit."""
     coverage: float = 0.9
     """Share of the calibration rows that the interval contains."""
+    windows: tuple[WindowScale, ...] = ()
+    """Conformal factors by the end of a spectrum, in rising order, the last that of ``scale``. Between them they are
+    interpolated. Empty: ``scale`` for all spectra."""
+
+    def half_width(self, sd: Array, stop_ev: Array) -> Array:
+        """Return the half-widths (N,) of estimates with standard deviations ``sd`` (N,).
+
+        Parameters
+        ----------
+        stop_ev : (N,) last known energies of the spectra, eV from the tabulated edge
+        """
+        stops, scales = [w.stop_ev for w in self.windows], [w.scale for w in self.windows]
+        scale = np.interp(stop_ev, stops, scales) if self.windows else self.scale
+        return scale * np.hypot(sd, self.floor)
 
 
 class DescriptorCard(Settings):

@@ -103,7 +103,8 @@ class Model:
         if len(spectra) == 0:
             return []
         out = self.forward(spectra)
-        columns = {name: self._read(name, out, (extra_sd or {}).get(name)) for name in self._descriptors}
+        stop_ev = self.grid.energy[np.isfinite(spectra).sum(axis=1) - 1]
+        columns = {name: self._read(name, out, stop_ev, (extra_sd or {}).get(name)) for name in self._descriptors}
         scores = out[:, -1].tolist()
         return [
             Estimate(
@@ -125,7 +126,7 @@ class Model:
             first += len(d.classes)
         return columns
 
-    def _read(self, name: str, out: Array, extra_sd: Array | None):
+    def _read(self, name: str, out: Array, stop_ev: Array, extra_sd: Array | None):
         """Return a function that builds a row's estimate of one descriptor from arrays computed here."""
         card, columns, number = self._descriptors[name]
         p = classes = None
@@ -139,7 +140,7 @@ class Model:
             assert classes is not None
             mean = p @ classes
             sd = np.sqrt(np.maximum(p @ classes**2 - mean**2, 0.0))
-        half = card.interval.scale * np.hypot(sd, card.interval.floor)
+        half = card.interval.half_width(sd, stop_ev)
         if extra_sd is not None:
             half = np.hypot(half, ndtri((1 + card.interval.coverage) / 2) * extra_sd)
         low, high = (classes[0], classes[-1]) if classes is not None else (card.lowest, None)

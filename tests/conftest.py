@@ -1,6 +1,7 @@
 """Hypothesis profiles, a small FEFF data set for training tests, and a reader with a simulated clock."""
 
 import csv
+import itertools
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from forked import run_command
 from hypothesis import is_hypothesis_test, settings
+from windowed import Windowed, train_windowed
 
 from xas_agent.agent.types.frame import Document, Frame, Received, SetAside
 from xas_agent.app.config import load_config
@@ -58,17 +60,17 @@ def xa() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run_command
 
 
-def write_feff(folder: Path, name: str = "small") -> Path:
-    """Write 30 disturbed cathode spectra of 10 compositions, on different energies, in FEFF's form."""
+def write_feff(folder: Path, name: str = "small", copies: int = 1) -> Path:
+    """Write 30 disturbed cathode spectra of 10 compositions, or copies with other disturbances, in FEFF's form."""
     rng = np.random.default_rng(0)
     with files("xas_agent.sim_beamline").joinpath("cathode_co_k.npz").open("rb") as f, np.load(f) as z:
         grid, lithium, spectra = z["energy"], z["x"], z["mu"].astype(float)
     ids, energies, mus, rows = [], [], [], []
     for k, x in enumerate(lithium):
-        for site in range(3):
+        for copy, site in itertools.product(range(copies), range(3)):
             # Energies are uniform in k above the edge, as in FEFF's output, so that steps grow with the energy.
             energy = EDGE - 8 + rng.uniform(-2, 2) + np.linspace(0, np.sqrt(90), 90) ** 2 + np.linspace(0, 5, 90)
-            ids.append(f"x{x:.2f}_{site}")
+            ids.append(f"x{x:.2f}_{site}" if copies == 1 else f"x{x:.2f}_{site}_{copy}")
             energies.append(energy)
             mus.append(np.interp(energy + rng.uniform(-1, 1), grid, spectra[k] * rng.uniform(0.97, 1.03)))
             split = "sim" if k in (3, 6) else "val" if k in (2, 5, 8) else "train"
@@ -99,6 +101,13 @@ def write_feff(folder: Path, name: str = "small") -> Path:
 @pytest.fixture(scope="session")
 def feff(tmp_path_factory) -> Path:
     return write_feff(tmp_path_factory.mktemp("feff"))
+
+
+@pytest.fixture(scope="session")
+def windowed(tmp_path_factory) -> Windowed:
+    """A small Co model that answers scans from 27 eV above the tabulated edge on, and the rows that trained it."""
+    folder = tmp_path_factory.mktemp("windowed")
+    return train_windowed(write_feff(folder, "many", copies=4), folder)
 
 
 class Bench:

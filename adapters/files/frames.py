@@ -1,5 +1,6 @@
 """Spectra of files as frames, the same that the agent assembles from their documents."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,10 @@ def computed_frame_of(spectrum: FileSpectrum, number: int, fields: FieldSettings
     -------
     Frame or Refusal
     """
+    known = np.flatnonzero(~np.isnan(spectrum.mu))
+    if len(known):  # an aligned spectrum may end before the others of its file
+        end = int(known[-1]) + 1
+        spectrum = replace(spectrum, energy=spectrum.energy[:end], mu=spectrum.mu[:end])
     if refusal := flaw(spectrum):
         return refusal
     return Frame(

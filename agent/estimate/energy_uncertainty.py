@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import Array, Estimator, Memory
+from ..types import Array, Estimator, Memory, continued
 
 _SLOPE_INTERVAL_FRAMES = 50  # slopes change slowly along a series
 _MAX_SERIES = 1000  # remembered at a time
@@ -22,14 +22,17 @@ Slopes = Mapping[str, tuple[float, float, float]]
 def slopes(model: Estimator, spectra: NDArray[np.float32]) -> list[Slopes]:
     """Derivatives of the estimated means by central differences.
 
+    A spectrum that ends before the grid ends there after each change, as a measured one would.
+
     Parameters
     ----------
-    spectra : (n, G) aligned
+    spectra : (n, G) aligned, NaN beyond their ends
 
     Returns
     -------
     n, the slopes of each spectrum
     """
+    unknown, spectra = np.isnan(spectra), continued(spectra)
     up = np.concatenate([spectra[:, :1], spectra[:, :-1]], axis=1)
     down = np.concatenate([spectra[:, 1:], spectra[:, -1:]], axis=1)
     edge, n = model.edge, len(spectra)
@@ -38,7 +41,7 @@ def slopes(model: Estimator, spectra: NDArray[np.float32]) -> list[Slopes]:
         if sd > 0:
             changed += [change(spectra, model, 1 + step) for step in (_RELATIVE_STEP, -_RELATIVE_STEP)]
             steps[k] = 2 * _RELATIVE_STEP
-    estimates = model.estimate(np.concatenate(changed))
+    estimates = model.estimate(np.concatenate([np.where(unknown, np.nan, s) for s in changed]))
     first = {k: 2 * n * pair for pair, k in enumerate(steps)}
 
     def per_unit(i: int, name: str, k: int) -> float:

@@ -35,7 +35,8 @@ class Aligned:
     """N aligned spectra and the quantities that alignment determined."""
 
     mu: NDArray[np.float32]
-    """(N, G) absorption on the grid and its footing; the rows of refused spectra are meaningless."""
+    """(N, G) absorption on the grid and its footing, NaN beyond the end of a short scan; the rows of refused spectra
+    are meaningless."""
     quantities: Mapping[str, Array]
     """By name, (N,) each.
 
@@ -47,7 +48,7 @@ class Aligned:
     - ``energy_sd_ev``: standard deviation of the measured energies, eV
     - ``pre_edge_slope``: per eV, in the unit of μ
     - ``post_edge_order``: order of the post-edge polynomial
-    - ``extrapolated_ev``: how far the grid extends beyond the data, eV
+    - ``extrapolated_ev``: how far the grid, or its footing if the scan is short, extends beyond the data, eV
     - ``glitches``: number of repaired points
     - ``self_absorption_damping``: remaining fraction of small features; only if a compound is declared
     """
@@ -118,7 +119,12 @@ def align(
     e0 = find_e0(relative, mu, settings.e0_smoothing_ev, settings.e0_search_ev)
     repaired_batch = replace(batch, energy=relative, mu=mu, e0=e0)
     normalised, coverage = fit_baseline(
-        repaired_batch, edge.edge_ev, settings, series_background=series_background, f2=tabulated.f2
+        repaired_batch,
+        edge.edge_ev,
+        settings,
+        series_background=series_background,
+        f2=tabulated.f2,
+        level_ev=None if grid.short_stop_ev is None else float(edge.to_measured_scale(np.array(grid.anchor_ev[0]))),
     )
     flags = tuple(
         (*own, Flag.BACKGROUND_HELD) if held else own
@@ -135,9 +141,9 @@ def align(
     noise = estimate_noise(relative, flat)
 
     # Moving the grid instead of the energies leaves one energy axis for the whole batch.
-    on_grid = bin_means(relative, flat, edge.to_measured_scale(grid.bounds) - shift)
-    foot, anchor = grid.levels(on_grid)
     first, last = (edge.to_feff_scale(relative[:, end] + shift[:, 0]) for end in (0, -1))
+    on_grid = grid.cut(bin_means(relative, flat, edge.to_measured_scale(grid.bounds) - shift), last)
+    foot, anchor = grid.levels(on_grid)
     quantities = {
         "e0_ev": e0 + shift[:, 0] + edge.edge_ev,
         "edge_step": normalised.edge_step,
@@ -147,17 +153,20 @@ def align(
         "energy_sd_ev": energy_sd,
         "pre_edge_slope": normalised.pre_slope,
         "post_edge_order": normalised.post_order.astype(float),
-        "extrapolated_ev": np.maximum(np.maximum(first - grid.energy[0], grid.energy[-1] - last), 0.0),
+        "extrapolated_ev": np.maximum(np.maximum(first - grid.energy[0], grid.filled_to_ev - last), 0.0),
         "glitches": count,
         **damping,
     }
     gap = widest_gaps(relative, grid_range, settings.max_gap_ev)
     step, rise = normalised.edge_step, (anchor - foot) * normalised.edge_step
-    quality = Quality(first, last, gap, step, noise, rise, np.abs(mu).max(axis=1), coverage)
+    quality = Quality(first, last, shift[:, 0], gap, step, noise, rise, np.abs(mu).max(axis=1), coverage)
     if any(c.flag == Flag.REFERENCE_UPSIDE_DOWN for c in calibrations):
         impossible = find_exchanged(batch, edge, settings) | impossible
-    refusals = [impossible.get(i) or refusal for i, refusal in enumerate(find_refusals(quality, grid, settings))]
+    refusals = [
+        impossible.get(i) or refusal for i, refusal in enumerate(find_refusals(quality, grid, edge, settings))
+    ]
     aligned, refused = put_on_footing(grid, on_grid, refusals, edge)
+    flags = tuple(a + b for a, b in zip(flags, flag_short(aligned, refused), strict=True))
     background = measure_background(normalised)
     background[coverage.too_short | np.array([r is not None for r in refused])] = np.nan
     return Aligned(aligned, quantities, refused, flags, background, coverage.too_short, repaired, normalised)
@@ -181,7 +190,7 @@ def put_on_footing(
 
     Parameters
     ----------
-    on_grid : (N, G) absorption
+    on_grid : (N, G) absorption, NaN beyond the end of a short scan
     refusals : N, changed
     edge : of measured spectra; None for theory
 
@@ -193,12 +202,18 @@ def put_on_footing(
         footed = grid.footing(on_grid)
         if edge is not None and edge.amplitude != 1:
             footed = edge.scale_structure(footed, grid, 1 / edge.amplitude)
-        impossible = ~(np.abs(footed) < _MAX_ABSORPTION_STEPS).all(axis=1)
+        impossible = (~(np.abs(footed) < _MAX_ABSORPTION_STEPS) & ~np.isnan(on_grid)).any(axis=1)
     for i in np.flatnonzero(impossible):
         detail = f"a point beyond {_MAX_ABSORPTION_STEPS:g} edge steps"
         refusals[i] = refusals[i] or Refusal(Reason.NOT_AN_ABSORPTION_SPECTRUM, detail)
     footed[impossible] = 0.0
     return footed.astype(np.float32), tuple(refusals)
+
+
+def flag_short(aligned: NDArray[np.float32], refused: Sequence[Refusal | None]) -> tuple[tuple[Flag, ...], ...]:
+    """Return the flags (N) of aligned spectra (N, G), which may end before the grid."""
+    short = np.isnan(aligned[:, -1]).tolist()
+    return tuple((Flag.SHORT_SCAN,) if s and r is None else () for s, r in zip(short, refused, strict=True))
 
 
 def _calibrate(

@@ -53,6 +53,7 @@ def fit_baseline(
     *,
     series_background: Array | None = None,
     f2: AbsorptionTable | None = None,
+    level_ev: float | None = None,
 ) -> tuple[Normalised, Coverage]:
     """Fit the pre- and post-edge of each spectrum.
 
@@ -63,6 +64,8 @@ def fit_baseline(
     edge_ev : tabulated edge, eV
     series_background : (N, 4) terms of earlier frames of the series; NaN where unknown
     f2 : f'' of the absorber, for MBACK
+    level_ev : energy from which the mean stands for the post-edge of a scan that ends before the fixed window and
+        whose edge step is not known; None if such a scan is of no use
 
     Returns
     -------
@@ -74,6 +77,10 @@ def fit_baseline(
         return pass_through(mu), Coverage(no_rows, no_rows, no_rows, no_rows, (no_rows + 0, no_rows + 0))
     if normalisation.e0 is not None:
         e0 = np.full(len(mu), normalisation.e0 - edge_ev)
+    background = np.full((len(mu), TERMS), np.nan) if series_background is None else series_background
+    if settings.background is not None:
+        background = np.broadcast_to(settings.background.terms(), background.shape)
+    levels = None if level_ev is None else np.where(np.isnan(background[:, 3]), level_ev, np.inf)
     # Victoreen's curve is a function of the absolute energy.
     absolute = Batch(relative + edge_ev, mu, np.nan_to_num(e0) + edge_ev)
     larch_windows = (normalisation.pre1, normalisation.pre2, normalisation.norm1, normalisation.norm2)
@@ -82,7 +89,7 @@ def fit_baseline(
     elif any(bound is not None for bound in larch_windows):
         normalised, ranges = _fit_in_larch_windows(absolute, normalisation, f2)
     else:
-        normalised, ranges = _fit_in_fixed_windows(relative, absolute, settings, f2)
+        normalised, ranges = _fit_in_fixed_windows(relative, absolute, settings, f2, levels)
     normalised = replace(normalised, e0=e0)
     pre, post = (np.broadcast_to(last - first, len(mu)) for first, last in (normalised.pre, normalised.post))
     few_pre, few_post = pre < settings.min_points, post < settings.min_points
@@ -93,9 +100,6 @@ def fit_baseline(
         return normalised, Coverage(too_short, no_rows, few_pre, few_post, (pre, post))
     if ranges is not None:
         too_short = too_short | _is_short(ranges)
-    background = np.full((len(mu), TERMS), np.nan) if series_background is None else series_background
-    if settings.background is not None:
-        background = np.broadcast_to(settings.background.terms(), background.shape)
     fittable = (pre > 0) & (post > 0) | np.isfinite(background[:, 3]) & (pre + post > 0)
     held = too_short & np.isfinite(background[:, :3]).all(axis=1) & fittable
     if held.any():
@@ -109,13 +113,18 @@ def _normalise(batch: Batch, settings: NormalisationSettings) -> Normalised:
 
 
 def _fit_in_fixed_windows(
-    relative: Array, batch: Batch, settings: AlignmentSettings, f2: AbsorptionTable | None
+    relative: Array, batch: Batch, settings: AlignmentSettings, f2: AbsorptionTable | None, level_ev: Array | None
 ) -> tuple[Normalised, Ranges]:
     """Fit in windows relative to the tabulated edge: noise in E0 would move windows relative to E0."""
     normalisation, (first, last) = settings.normalisation, settings.post_edge_ev
     pre = span_between(relative, *settings.pre_edge_ev)
     start = np.clip(_POST_EDGE_START_PART * relative[:, -1], first, max(first, settings.post_edge_clear_ev))
     post = span_between(relative, start, last)
+    few = np.zeros(1, bool)
+    if level_ev is not None:
+        level = span_between(relative, level_ev, last)
+        few = (post[1] - post[0] < settings.min_points) & (level[1] > level[0])
+        post = np.where(few, level[0], post[0]), np.where(few, level[1], post[1])
     ranges = _range_ev(relative, pre), _range_ev(relative, post)
     if normalisation.mode == "mback":
         return _fit_mback(batch, (pre, post), ranges, normalisation, f2), ranges
@@ -123,7 +132,7 @@ def _fit_in_fixed_windows(
     # A higher order on a shorter scan would follow the EXAFS instead of the background.
     post_order = (ranges[1] >= _MIN_POST_EDGE_SLOPE_EV).astype(int) + (ranges[1] >= 2 * _MIN_POST_EDGE_SLOPE_EV)
     if normalisation.nnorm is not None:
-        post_order = np.full_like(post_order, normalisation.nnorm)
+        post_order = np.where(few, 0, normalisation.nnorm)
     return fit_lines(batch, Segment(pre, pre_order), Segment(post, post_order), normalisation), ranges
 
 

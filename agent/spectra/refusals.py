@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..types import Array, Grid, Reason, Refusal
+from ..types import Array, Edge, Grid, Reason, Refusal
 from .baseline import Coverage
 from .settings import AlignmentSettings
 
@@ -20,6 +20,8 @@ class Quality:
     """First measured energy on FEFF's scale, from the tabulated edge."""
     last_ev: Array
     """Last measured energy, likewise."""
+    shift_ev: Array
+    """Shift that calibrates the monochromator's energies."""
     gap_ev: Array
     """Widest range of the grid without a measured point, on the measured scale."""
     edge_step: Array
@@ -51,24 +53,26 @@ def widest_gaps(relative: Array, range_ev: Array, max_gap_ev: float) -> Array:
     return (np.minimum(right, range_ev[:, 1:]) - np.maximum(left, range_ev[:, :1])).max(axis=1, initial=0.0)
 
 
-def find_refusals(quality: Quality, grid: Grid, settings: AlignmentSettings) -> tuple[Refusal | None, ...]:
+def find_refusals(
+    quality: Quality, grid: Grid, edge: Edge, settings: AlignmentSettings
+) -> tuple[Refusal | None, ...]:
     """The first reason that applies to each spectrum, or None."""
-    limit, start, stop = settings.max_extrapolation_ev, grid.energy[0], grid.energy[-1]
-    first, last, gap, coverage = quality.first_ev, quality.last_ev, quality.gap_ev, quality.coverage
+    limit = settings.max_extrapolation_ev
+    start, stop = grid.start_ev + limit, grid.short_stop_ev or grid.stop_ev - limit
+    gap, coverage = quality.gap_ev, quality.coverage
+    outside = (quality.first_ev > start) | (quality.last_ev < stop)
     sigma = quality.noise * np.abs(quality.edge_step)
     rounding = _MIN_STEP_PER_ABSORPTION * quality.max_absorption
     min_step = np.maximum(settings.min_step_to_noise * sigma, rounding)
     no_edge = ~(np.minimum(quality.rise, quality.edge_step) > min_step)
-    uncovered = (first - start > limit) | (stop - last > limit) | (gap > settings.max_gap_ev)
-    uncovered |= coverage.no_pre_edge | coverage.no_post_edge
+    uncovered = outside | (gap > settings.max_gap_ev) | coverage.no_pre_edge | coverage.no_post_edge
     refusals: list[Refusal | None] = [None] * len(sigma)
     for i in np.flatnonzero(uncovered | no_edge):
-        if first[i] - start > limit or stop - last[i] > limit:
-            refusals[i] = Refusal(
-                Reason.DOES_NOT_COVER_THE_GRID,
-                f"measured {first[i]:.1f}…{last[i]:.1f} eV from the tabulated edge on FEFF's scale, "
-                f"needed {start:.1f}…{stop:.1f} eV within {limit:g} eV",
-            )
+        if outside[i]:
+            on_feff_scale = np.array([quality.first_ev[i], quality.last_ev[i], start, stop])
+            read = edge.edge_ev + edge.to_measured_scale(on_feff_scale) - quality.shift_ev[i]
+            detail = "measured {:.1f}…{:.1f} eV, needed at least {:.1f}…{:.1f} eV".format(*read)
+            refusals[i] = Refusal(Reason.DOES_NOT_COVER_THE_GRID, detail)
         elif gap[i] > settings.max_gap_ev:
             refusals[i] = Refusal(
                 Reason.GAP_IN_THE_ENERGIES,

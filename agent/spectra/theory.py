@@ -5,7 +5,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from ..types import Array, Estimator, Frame, Grid, Reason, Refusal, bin_means
-from .align import Aligned, put_on_footing
+from .align import Aligned, flag_short, put_on_footing
 from .background import TERMS
 from .e0 import E0_STEP_EV, find_e0
 from .noise import estimate_noise
@@ -36,8 +36,8 @@ def align_theory(energy: Array, mu: Array, grid: Grid, edge_ev: float) -> Aligne
     """Put FEFF rows onto the grid and its footing.
 
     No line is fitted, because FEFF has already divided by its atomic background. Below its first energy a row is
-    continued by a tail (:func:`with_tail`). A row that ends more than one grid step before the grid, or begins after
-    the edge, is refused.
+    continued by a tail (:func:`with_tail`). A row that ends before the grid's ``short_stop_ev``, or without one more
+    than one grid step before the grid, or begins after the edge, is refused.
 
     Parameters
     ----------
@@ -46,15 +46,15 @@ def align_theory(energy: Array, mu: Array, grid: Grid, edge_ev: float) -> Aligne
     edge_ev : tabulated edge, eV
     """
     energy, tailed = with_tail(np.broadcast_to(energy - edge_ev, mu.shape), mu, grid.bounds[0])
-    on_grid = bin_means(energy, tailed, grid.bounds)
+    on_grid = grid.cut(bin_means(energy, tailed, grid.bounds), energy[:, -1])
     e0 = find_e0(energy, tailed, E0_STEP_EV, (grid.energy[0], grid.anchor_ev[0]))
     zero = np.zeros(len(mu))
-    missing_ev = np.maximum(grid.energy[-1] - energy[:, -1], 0.0)
+    needed_ev = grid.stop_ev - grid.step_ev if grid.short_stop_ev is None else grid.short_stop_ev
     begin_above_foot = energy[:, _TAIL_POINTS] - grid.foot_ev[1]
     refused: list[Refusal | None] = [None] * len(mu)
-    for i in np.flatnonzero((missing_ev > grid.step_ev) | (begin_above_foot > _MAX_TAIL_EV)):
+    for i in np.flatnonzero((energy[:, -1] < needed_ev) | (begin_above_foot > _MAX_TAIL_EV)):
         covered = f"{energy[i, _TAIL_POINTS] + edge_ev:.1f}…{energy[i, -1] + edge_ev:.1f} eV"
-        needed = f"{grid.foot_ev[1] + _MAX_TAIL_EV + edge_ev:.1f}…{grid.energy[-1] + edge_ev:.1f} eV"
+        needed = f"{grid.foot_ev[1] + _MAX_TAIL_EV + edge_ev:.1f}…{needed_ev + edge_ev:.1f} eV"
         refused[i] = Refusal(Reason.DOES_NOT_COVER_THE_GRID, f"computed {covered}, needed at least {needed}")
     quantities = {
         "e0_ev": e0 + edge_ev,
@@ -65,13 +65,12 @@ def align_theory(energy: Array, mu: Array, grid: Grid, edge_ev: float) -> Aligne
         "energy_sd_ev": zero,
         "pre_edge_slope": zero,
         "post_edge_order": zero,
-        "extrapolated_ev": missing_ev,
+        "extrapolated_ev": np.maximum(grid.filled_to_ev - energy[:, -1], 0.0),
         "glitches": zero,
     }
     aligned, refusals = put_on_footing(grid, on_grid, refused)
-    return Aligned(
-        aligned, quantities, refusals, ((),) * len(mu), np.full((len(mu), TERMS), np.nan), np.zeros(len(mu), bool)
-    )
+    flags, background = flag_short(aligned, refusals), np.full((len(mu), TERMS), np.nan)
+    return Aligned(aligned, quantities, refusals, flags, background, np.zeros(len(mu), bool))
 
 
 def with_tail(energy: Array, mu: Array, start_ev: float) -> tuple[Array, Array]:

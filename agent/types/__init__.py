@@ -6,7 +6,7 @@ from .edge import STEP_WIDTH_EV, Edge
 from .errors import InputError
 from .estimate import DescriptorEstimate, Estimate
 from .frame import Direction, Document, Formula, Frame, Received, SetAside
-from .grid import Grid, bin_means, right_index
+from .grid import Grid, bin_means, continued, right_index
 from .log import LOGGER_NAME, Logger, get_logger, line_of
 from .memory import Memory
 from .numbers import as_count, as_number, as_numbers, unwrap
@@ -67,6 +67,7 @@ __all__ = [
     "as_number",
     "as_numbers",
     "bin_means",
+    "continued",
     "edge_ev",
     "emission_ev",
     "get_logger",

@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .array import Array
+
+Floating = TypeVar("Floating", bound=np.floating)
 
 
 @dataclass(frozen=True)
@@ -24,11 +27,17 @@ class Grid:
     """Window below the edge in which the mean becomes 0."""
     anchor_ev: tuple[float, float]
     """Window above the edge in which the mean becomes 1."""
+    short_stop_ev: float | None = None
+    """Energy up to which every spectrum must be known. A shorter one than the grid is NaN beyond its end, and the
+    footing continues its last value to the end of ``anchor_ev``. None: the whole grid must be known."""
 
     def __post_init__(self) -> None:
         for name, (lo, hi) in (("foot_ev", self.foot_ev), ("anchor_ev", self.anchor_ev)):
             if not self.start_ev <= lo < hi <= self.stop_ev:
                 raise ValueError(f"{name} {lo:g}…{hi:g} eV is not inside {self.start_ev:g}…{self.stop_ev:g} eV")
+        if self.short_stop_ev is not None and not self.anchor_ev[0] < self.short_stop_ev <= self.stop_ev:
+            lowest, stop = self.anchor_ev[0], self.stop_ev
+            raise ValueError(f"short_stop_ev {self.short_stop_ev:g} eV is not above {lowest:g} and up to {stop:g} eV")
 
     @cached_property
     def energy(self) -> Array:
@@ -44,9 +53,30 @@ class Grid:
     def __len__(self) -> int:
         return len(self.energy)
 
+    @property
+    def short_points(self) -> int | None:
+        """Number of points, from the first, that every spectrum must have; None if all."""
+        return None if self.short_stop_ev is None else int(self.points_to(self.short_stop_ev))
+
+    @property
+    def filled_to_ev(self) -> float:
+        """Energy up to which a spectrum that ends before is continued, eV: the footing's, or the grid's end."""
+        return self.stop_ev if self.short_stop_ev is None else self.anchor_ev[1]
+
+    def points_to(self, stop_ev: float | Array) -> NDArray[np.intp]:
+        """Return the number of points up to the energies ``stop_ev``, of any shape."""
+        return np.searchsorted(self.energy, np.add(stop_ev, 1e-9), side="right")
+
+    def cut(self, mu: Array, stop_ev: Array) -> Array:
+        """Return spectra (N, G), NaN beyond their ends ``stop_ev`` (N,), if they may end before the grid."""
+        if self.short_stop_ev is None:
+            return mu
+        return np.where(np.arange(len(self)) < self.points_to(stop_ev)[:, None], mu, np.nan)
+
     def levels(self, mu: Array) -> tuple[Array, Array]:
         """Return the means of spectra, (..., G), over ``foot_ev`` and over ``anchor_ev``, each (...,)."""
-        return mu[..., self.window(self.foot_ev)].mean(-1), mu[..., self.window(self.anchor_ev)].mean(-1)
+        anchor = continued(mu[..., self.window(self.anchor_ev)])
+        return mu[..., self.window(self.foot_ev)].mean(-1), anchor.mean(-1)
 
     def footing(self, mu: Array) -> Array:
         """Put spectra on the common footing of theory and measurement.
@@ -70,6 +100,15 @@ class Grid:
         """Return the slice of the grid points inside a window in eV, ends included."""
         lo, hi = np.searchsorted(self.energy, [window[0] - 1e-9, window[1] + 1e-9])
         return slice(int(lo), int(hi))
+
+
+def continued(mu: NDArray[Floating]) -> NDArray[Floating]:
+    """Return spectra (..., G) whose unknown ends, NaN, continue with the last known value."""
+    known = ~np.isnan(mu)
+    if known.all():
+        return mu
+    last = np.maximum(known.sum(-1, keepdims=True) - 1, 0)
+    return np.where(known, mu, np.take_along_axis(mu, last, -1))
 
 
 def bin_means(energy: Array, mu: Array, bounds: Array) -> Array:

@@ -119,7 +119,8 @@ class Estimator(Protocol):
 
         Parameters
         ----------
-        spectra : (N, G) spectra on the footing of ``grid``; they do not affect each other's estimates
+        spectra : (N, G) spectra on the footing of ``grid``, NaN beyond the end of one that ends before it (which a
+            grid with ``short_stop_ev`` allows); they do not affect each other's estimates
         extra_sd : standard deviations, (N,), by descriptor, that the intervals include besides the model's own
         """
         ...

@@ -310,6 +310,11 @@ class Flag(_Explained):
         "The frame is too short to fit its background; the background of an earlier frame is used.",
         "Measure a longer frame from time to time.",
     )
+    SHORT_SCAN = (
+        "short scan",
+        "The scan ends before the model's grid; the intervals are those of spectra that end there.",
+        "Extend the scan to the end of the model's grid for narrower intervals.",
+    )
     GLITCHES_REPAIRED = (
         "glitches repaired",
         "Single points far off the curve were replaced by interpolation.",

@@ -52,7 +52,7 @@ def calibrate(
         if picture:
             from ..output.figures import draw_standards
 
-            draw_standards(picture, calibration.fits, calibration.card.grid.grid())
+            draw_standards(picture, calibration.fits)
             typer.echo(picture)
         if write:
             typer.echo(write_calibration(calibration, model))

@@ -1,7 +1,7 @@
 """``xas-agent train``: a model from FEFF rows."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,15 +15,21 @@ def train(
     ],
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Folder in which the model folder is written.")] = Path("trained"),
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="Number of members trained at the same time. [default: number of cores]")
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        typer.Option(help="cpu, cuda, or auto: a CUDA GPU if there is one, otherwise the CPU."),
+    ] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Number of CPU threads. [default: number of cores]")
     ] = None,
 ) -> None:
     """Train a model on a FEFF data set and write its folder.
+
+    The same command goes on with a training that was ended.
 
     Example: xas-agent train configs/training/cu-k.yaml --data data/feff
     """
     from ..jobs.train import train_model
 
     with exit_on_error():
-        typer.echo(train_model(config, data, out, jobs))
+        typer.echo(train_model(config, data, out, device, threads))

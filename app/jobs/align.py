@@ -100,8 +100,8 @@ def write_aligned(alignments: Sequence[FileAlignment], folder: Path, form: Form)
     folder : Path
         Created if it is missing.
     form : str
-        ``npz``: one file per model with ``energy`` (G,), ``mu`` (N, G), ``id`` and ``energy_shift_ev`` (N,), which
-        ``infer --theory`` reads. ``csv`` or ``xdi``: one file per spectrum.
+        ``npz``: one file per model with ``energy`` (G,), ``mu`` (N, G), NaN beyond the end of a short scan, ``id``
+        and ``energy_shift_ev`` (N,), which ``infer --theory`` reads. ``csv`` or ``xdi``: one file per spectrum.
 
     Returns
     -------
@@ -165,8 +165,9 @@ def _energies(alignment: FileAlignment) -> Array:
 
 
 def _text(alignment: FileAlignment, form: Form) -> str:
-    """Return the columns energy and norm, below XDI's header or one line of names."""
-    rows = "".join(f"{e:.2f} {m:.6f}\n" for e, m in zip(_energies(alignment), alignment.mu, strict=True))
+    """Return the columns energy and norm, to the end of the scan, below XDI's header or one line of names."""
+    points = zip(_energies(alignment), alignment.mu, strict=True)
+    rows = "".join(f"{e:.2f} {m:.6f}\n" for e, m in points if not np.isnan(m))
     if form == "csv":
         return "energy,norm\n" + rows.replace(" ", ",")
     assert alignment.model is not None

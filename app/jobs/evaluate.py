@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from ...agent.types import ConfigError, Frame, InputError, Settings, read_mapping, validate_settings
+from ...agent.types import Array, ConfigError, Frame, InputError, Settings, read_mapping, validate_settings
 from ...models import card as cards
 from ...models.cores import core_count
 from ..config import read_training, shipped_training
@@ -42,7 +42,7 @@ from ...agent.estimate import FrameServer
 from ...agent.spectra import TheoryAlignment
 from ...models.progress import Progress
 from ...models.runtime import Model
-from ...models.training import TrainingConfig, TrainingPlan, config_of
+from ...models.training import DataError, FeffData, TrainingConfig, TrainingPlan, config_of, load_sets, scores
 
 Study = Literal[
     "benchmark", "uncertainty", "out_of_distribution", "exploration", "transfer", "universal", "delithiation"
@@ -101,7 +101,7 @@ def read_evaluation(name_or_file: str, model: str) -> EvaluationConfig:
     if not isinstance(targets, list):
         raise ConfigError(f"{path}: key targets: found {targets!r:.80}, expected: a list of training configs")
     # The training data of the model are not a target.
-    others = [t for t in (read_training(str(t)) for t in targets) if t.dataset != source.dataset]
+    others = [t for t in (read_training(str(t)) for t in targets) if t.datasets != source.datasets]
     common = {"targets": others, "pretrained": model}
     for study in ("transfer", "delithiation"):
         if isinstance(found.get(study), dict):
@@ -188,8 +188,9 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
     folder = cards.find(name)
     model = Model(folder, "cpu")
     plan = TrainingPlan.read(config_of(model.card), data)
-    others = [t for t in map(read_training, shipped_training()) if t.dataset != plan.config.dataset]
-    elements = [ElementRows.read(t, data) for t in (plan.config, *others) if (data / f"{t.dataset}.npz").is_file()]
+    others = [t for t in map(read_training, shipped_training()) if t.datasets != plan.config.datasets]
+    there = [t for t in (plan.config, *others) if all((data / f"{name}.npz").is_file() for name in t.datasets)]
+    elements = [ElementRows.read(t, data) for t in there]
     targets = [t for study in (settings.transfer, settings.delithiation) if study for t in study.targets]
     kept = out / "kept" / fingerprint([plan.config, *others, *targets], data)
     context = EvaluationContext(folder, model, plan, data, elements, settings, kept, jobs or core_count())
@@ -208,8 +209,8 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
         )
     lead = (
         f"`{plain(model.name)}`, SHA-256 `{model.sha256[:12]}…`, trained on {len(plan.learnt)} sites of "
-        f"{plain(plan.config.dataset)}. Every table is a CSV in `tables/`, every figure a PNG and an SVG in "
-        "`figures/`."
+        f"{plain(', '.join(plan.config.datasets))}. Every table is a CSV in `tables/`, every figure a PNG and an SVG "
+        "in `figures/`."
     )
     if skipped:
         lead += f" Omitted without settings or validation rows: {', '.join(skipped)}."
@@ -223,7 +224,7 @@ def _renamed(study: str) -> str:
 def fingerprint(configs: Sequence[TrainingConfig], data: Path) -> str:
     """Return a digest of the data files; trainings on other files are not reused."""
     digest = hashlib.sha256()
-    for name in sorted({c.dataset for c in configs}):
+    for name in sorted({name for c in configs for name in c.datasets}):
         for path in (data / f"{name}.npz", data / f"{name}.csv"):
             if path.is_file():
                 digest.update(path.read_bytes())
@@ -231,7 +232,10 @@ def fingerprint(configs: Sequence[TrainingConfig], data: Path) -> str:
 
 
 def evaluate_model(name: str, folder: Path, split: str, dataset: str | None) -> None:
-    """Print weighted F1 or R², the error of the mean, and the intervals' coverage per descriptor.
+    """Print weighted F1 or R², the error of the mean, and width and coverage of the intervals per descriptor.
+
+    For a model of short spectra the same follows for each end for which its intervals are calibrated, on the rows
+    that reach it, cut there.
 
     Parameters
     ----------
@@ -242,40 +246,69 @@ def evaluate_model(name: str, folder: Path, split: str, dataset: str | None) -> 
     split : str
         Rows to evaluate, such as ``val``.
     dataset : str or None
-        Name of the data set; None selects the one of the training.
+        Name of the data set; None selects those of the training.
 
     Raises
     ------
     DataError
         The data set has no rows of the split.
     """
-    from ...models import card as cards
-    from ...models.runtime import Model
-    from ...models.training import DataError, load_feff, scores
-
     model = Model(cards.find(name))
-    data = load_feff(folder, dataset or model.card.training["dataset"], tuple(d.name for d in model.card.descriptors))
+    sets = (dataset,) if dataset else config_of(model.card).datasets
+    data = load_sets(folder, sets, tuple(d.name for d in model.card.descriptors))
     data = data.rows(data.split == split)
     if len(data) == 0:
         raise DataError(f"{folder}: no rows of split {split!r} in {data.name}")
-    frames = [Frame(str(i), data.name, i, np.nan, data.energy[i], data.mu[i]) for i in range(len(data))]
+    answered, table = _judged(model, data, None)
+    sys.stdout.write(f"{model.name} on {answered} of {len(data)} rows of {data.name}, split {split}\n\n")
+    columns = ["descriptor", "value", "MAE of mean", "half-width", "90 % interval holds", "rows", "metric"]
+    ends = sorted({w.stop_ev for d in model.card.descriptors for w in d.interval.windows})
+    if not ends:
+        print_table(columns, table)
+        return
+    table = [["as computed", *row] for row in table]
+    edge = model.card.training["half_edge_ev"]
+    for end in ends:
+        reaching = data.rows(data.last - model.card.edge_ev >= end)
+        if len(reaching):
+            table += [[f"{end - edge:+.0f} eV", *row] for row in _judged(model, reaching, end)[1]]
+    print_table(["spectra end at", *columns], table)
+    sys.stdout.write("\nEnds are counted from the half height of the edge.\n")
+
+
+def _judged(model: Model, data: FeffData, end_ev: float | None) -> tuple[int, list[list[str]]]:
+    """Return the number of rows that are answered, and the figures of each descriptor, in words.
+
+    ``end_ev``: where spectra are cut, eV from the tabulated edge; None for whole rows.
+    """
+    spectra = zip(data.energy, data.mu, strict=True)
+    if end_ev is not None:
+        spectra = [_cut(energy, mu, end_ev + model.card.edge_ev) for energy, mu in spectra]
+    frames = [Frame(str(i), data.name, i, np.nan, energy, mu) for i, (energy, mu) in enumerate(spectra)]
     serve = FrameServer([model], TheoryAlignment(), None, named=True)
     estimates = {answer.frame.seq_num: answer.estimate for answer in serve(frames) if answer.estimate is not None}
     rows = [*estimates]
     table: list[list[str]] = []
-    for d in model.card.descriptors:
+    for d in model.card.descriptors if rows else ():
         truth = data.labels[d.name][rows]
         mean_truth = data.labels["OS_mean"][rows] if d.mean_head == "OS_mean" else truth
         answers = [estimate.descriptors[d.name] for estimate in estimates.values()]
         mean, lo, hi = (np.array([getattr(e, k) for e in answers]) for k in ("mean", "lo", "hi"))
         value = np.array([e.mean if e.value is None else e.value for e in answers])
         known = ~np.isnan(mean_truth)
+        if not known.any():
+            continue
         score = scores({d.name: truth}, {d.name: value}, (d.name,) if d.kind == "classified" else ())[d.name]
         held = (mean_truth[known] >= lo[known]) & (mean_truth[known] <= hi[known])
-        metric = "weighted F1" if d.kind == "classified" else "R2"
+        half = np.median(hi[known] - lo[known]) / 2
         error = np.abs(mean[known] - mean_truth[known]).mean()
-        table.append(
-            [d.name, f"{score:.3f}", f"{error:.3f} {d.unit}", f"{held.mean():.1%}", str(known.sum()), metric]
-        )
-    sys.stdout.write(f"{model.name} on {len(rows)} of {len(data)} rows of {data.name}, split {split}\n\n")
-    print_table(["descriptor", "value", "MAE of mean", "90 % interval holds", "rows", "metric"], table)
+        metric = "weighted F1" if d.kind == "classified" else "R2"
+        figures = [f"{score:.3f}", f"{error:.3f} {d.unit}", f"{half:.3f} {d.unit}", f"{held.mean():.1%}"]
+        table.append([d.name, *figures, str(known.sum()), metric])
+    return len(rows), table
+
+
+def _cut(energy: Array, mu: Array, end_ev: float) -> tuple[Array, Array]:
+    """Cut a spectrum (M,) at an energy inside it, as a scan that ends there."""
+    before = energy < end_ev
+    return np.append(energy[before], end_ev), np.append(mu[before], np.interp(end_ev, energy, mu))

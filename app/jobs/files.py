@@ -110,6 +110,7 @@ def answers_of(
     *,
     theory: bool = False,
     estimate: bool = True,
+    energy_uncertainty: bool = True,
 ) -> Iterator[tuple[int, Answer | Refusal]]:
     """Align and estimate spectra as the frames of a stream.
 
@@ -124,6 +125,8 @@ def answers_of(
         Whether the spectra are computed, on FEFF's energies.
     estimate : bool
         Whether to estimate; otherwise the spectra are only aligned.
+    energy_uncertainty : bool
+        Whether the intervals include the uncertainty of measured energies, which costs several passes.
 
     Yields
     ------
@@ -143,7 +146,7 @@ def answers_of(
         align, widths = TheoryAlignment(), None  # computed energies need no alignment
     else:
         align = SeriesAlignment(config.alignment, tabulated=load_tables(config, models))
-        widths = EnergyUncertainty(every=1)
+        widths = EnergyUncertainty(every=1) if energy_uncertainty else None
     server = FrameServer(models, align, widths, named=bool(config.model.use or config.fields.element))
     for answer in (server if estimate else server.aligned)(frames, by_time=True):
         yield answer.frame.seq_num - 1, answer

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 
-def train_model(config_path: Path, data: Path, out: Path, jobs: int | None) -> Path:
-    """Train a model with progress bars.
+def train_model(config_path: Path, data: Path, out: Path, device: str = "auto", threads: int | None = None) -> Path:
+    """Train a model with progress bars; a training that was ended goes on.
 
     Parameters
     ----------
@@ -14,8 +14,10 @@ def train_model(config_path: Path, data: Path, out: Path, jobs: int | None) -> P
         Folder with the FEFF rows.
     out : Path
         Folder in which the model folder is written.
-    jobs : int or None
-        Members trained at the same time; None uses all cores.
+    device : str
+        ``cpu``, ``cuda``, or ``auto`` for CUDA if available.
+    threads : int or None
+        CPU threads; None uses all cores.
 
     Returns
     -------
@@ -24,14 +26,16 @@ def train_model(config_path: Path, data: Path, out: Path, jobs: int | None) -> P
 
     Raises
     ------
-    ConfigError, DataError
-        The config or the data are invalid; before the training starts.
+    ConfigError, DataError, InputError
+        The config or the data are invalid, or CUDA is not available; before the training starts.
     """
     from ...models.cores import core_count
+    from ...models.runtime import configure_torch
     from ...models.training import build
     from ..config import read_training
     from ..output.progress import progress_bars
 
     config = read_training(str(config_path))
+    configure_torch(threads or core_count())
     with progress_bars() as progress:
-        return build(config, data, out, jobs or min(config.members, core_count()), progress)
+        return build(config, data, out, device, progress)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from ...agent.estimate import Answer
 from ...agent.spectra import Aligned, Normalised
-from ...agent.types import Array, Edge, Flag, Grid
+from ...agent.types import Array, Edge, Flag
 from .recorder import OOD_LIMIT, VOLTAGE_FIELDS, Drawn, Truth, named
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 BLUE, GREY, RED, GREEN = "#1f5fa8", "#7a7a7a", "#b3261e", "#2e7d32"
 AMBER = "#b26a00"
-_COLOURS = (BLUE, AMBER, GREEN, "#7b3fa0", "#00838f", "#ad1457", "#5d4037", GREY)
+COLOURS = (BLUE, AMBER, GREEN, "#7b3fa0", "#00838f", "#ad1457", "#5d4037", GREY)
 """Colours of several series; after the last the first comes again."""
 _TITLE_CHARACTERS = 70
 """Characters per line of a title over half a figure."""
@@ -58,7 +58,7 @@ def draw_operando(file: Path | BinaryIO, drawn: Drawn, truth: Truth | None) -> N
     model, rows = ", ".join(drawn.models) or "agent", [frame.row for frame in drawn.frames]
     some = str(drawn.count) if len(rows) == drawn.count else f"{len(rows)} of {drawn.count}"
     title = f"{model}, {some} {'frame' if drawn.count == 1 else 'frames'}: {named(*rows)}"
-    figure.suptitle(_plain(title), x=0.01, ha="left", fontsize=12)
+    figure.suptitle(escaped(title), x=0.01, ha="left", fontsize=12)
     grid = figure.add_gridspec(3, 2, width_ratios=(1.5, 1), height_ratios=(1.6, 1, 0.7))
 
     top = figure.add_subplot(grid[0, 0])
@@ -106,10 +106,10 @@ def _series(drawn: Drawn) -> tuple[list[_Series], str]:
     times = [f.row[clock] for f in drawn.frames]
     scale, unit = _unit(max(times) - min(times))
     by_series = drawn.by_series()
-    colours = (BLUE,) if len(by_series) == 1 else _COLOURS
+    colours = (BLUE,) if len(by_series) == 1 else COLOURS
     series = [
         _Series(
-            name=_plain(textwrap.shorten(named(*rows) or f"run {rows[0]['run_uid'][:8]}", _NAME_CHARACTERS)),
+            name=escaped(textwrap.shorten(named(*rows) or f"run {rows[0]['run_uid'][:8]}", _NAME_CHARACTERS)),
             colour=colours[number % len(colours)],
             clock=(np.array([r[clock] for r in rows]) - min(times)) / scale,
             rows=rows,
@@ -128,7 +128,7 @@ def _unit(seconds: float) -> tuple[float, str]:
     return (60.0, "min") if seconds > _MINUTES_FROM_S else (1.0, "s")
 
 
-def _plain(text: str) -> str:
+def escaped(text: str) -> str:
     """Return a text in which matplotlib finds no formula."""
     return text.replace("$", r"\$")
 
@@ -187,7 +187,7 @@ def _decisions(axes: Axes, series: Sequence[_Series], drawn: Drawn) -> None:
         at = float(np.interp(decision["time"], times[order], clock[order]))
         axes.axvline(at, color=RED, lw=1.2)
         sample = f" {decision['sample']}" if len(series) > 1 else ""
-        text = _plain(f"{decision['action']}{sample} ({decision['status']})")
+        text = escaped(f"{decision['action']}{sample} ({decision['status']})")
         axes.annotate(
             text,
             (at, 0.02),
@@ -238,7 +238,7 @@ def draw_alignment(path: Path, title: str, answer: Answer) -> None:
     FigureCanvasAgg(figure)
     raw, ready = figure.subplots(1, 2)
     _measured(raw, energy, mu, aligned, row, edge)
-    raw.set_title(_plain(textwrap.fill(title, _TITLE_CHARACTERS)), loc="left", fontsize=9)
+    raw.set_title(escaped(textwrap.fill(title, _TITLE_CHARACTERS)), loc="left", fontsize=9)
     shift, flags = answer.quantities["energy_shift_ev"], aligned.flags[row]
     if (refusal := answer.refusal) is not None:
         ready.set_axis_off()
@@ -261,14 +261,14 @@ def draw_alignment(path: Path, title: str, answer: Answer) -> None:
     figure.savefig(path, dpi=110)
 
 
-def draw_standards(path: Path, fits: "Sequence[StandardFit]", grid: Grid) -> None:
+def draw_standards(path: Path, fits: "Sequence[StandardFit]") -> None:
     """Draw each standard on FEFF's energies, its broadened and damped FEFF counterpart, and their difference."""
     figure = Figure(figsize=(5.5 * len(fits), 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, fit in zip(figure.subplots(1, len(fits), squeeze=False)[0], fits, strict=True):
-        axes.plot(grid.energy, fit.measured, color=BLUE, lw=1.2, label="measured")
-        axes.plot(grid.energy, fit.theory, color=RED, lw=1, ls="--", label="FEFF, broadened and damped")
-        axes.plot(grid.energy, fit.measured - fit.theory, color=GREY, lw=0.8, label="difference")
+        axes.plot(fit.energy, fit.measured, color=BLUE, lw=1.2, label="measured")
+        axes.plot(fit.energy, fit.theory, color=RED, lw=1, ls="--", label="FEFF, broadened and damped")
+        axes.plot(fit.energy, fit.measured - fit.theory, color=GREY, lw=0.8, label="difference")
         axes.axhline(0, color=GREY, lw=0.4)
         axes.set_title(
             f"{fit.standard.name}\noffset {fit.offset_ev:.2f} eV, scale {fit.scale:.3f}, "

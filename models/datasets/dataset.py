@@ -17,7 +17,8 @@ import numpy as np
 from pydantic import Field
 from pymatgen.core import Structure
 
-from ...agent.types import Array, InputError, Settings
+from ...agent.types import InputError, Settings
+from ..lengthen import lengthen
 from ..progress import Progress
 from .batch import DIED, each, replacing
 from .feff_runs import FeffSpectrum
@@ -114,20 +115,6 @@ def label(sites: Sequence[Site], kept: Path, jobs: int, progress: Progress) -> t
 def labels_of(site: Site, known: Known) -> Labels | None:
     """Return the labels of a site, None if :func:`label` failed."""
     return known.get((digest(site.structure), site.index))
-
-
-def lengthen(energy: Array, mu: Array, points: int) -> tuple[Array, Array]:
-    """Add points to a spectrum (M,) in the middle of its widest segments until it has ``points`` ≥ M.
-
-    As a piecewise linear function, which is how rows are read (:func:`xas_agent.agent.types.grid.bin_means`), the
-    spectrum and its range remain the same.
-    """
-    while len(energy) < points:
-        gaps = np.diff(energy)
-        widest = np.sort(np.argsort(gaps)[-(points - len(energy)) :])
-        energy = np.insert(energy, widest + 1, energy[widest] + gaps[widest] / 2)
-        mu = np.insert(mu, widest + 1, (mu[widest] + mu[widest + 1]) / 2)
-    return energy, mu
 
 
 def split_materials(materials: Sequence[str], split: SplitSettings) -> dict[str, str]:

@@ -13,11 +13,12 @@ class Denoiser(nn.Module):
     """
 
     COMPONENTS = 48
+    """Largest number of components; at most half as many as points, so that the others show the noise."""
 
     def __init__(self, grid_points: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(grid_points))
-        self.register_buffer("axes", torch.zeros(grid_points, min(self.COMPONENTS, grid_points - 1)))
+        self.register_buffer("axes", torch.zeros(grid_points, min(self.COMPONENTS, grid_points // 2)))
         self.register_buffer("variance", torch.ones(self.axes.shape[1]))
         self.register_buffer("remainder", torch.tensor(torch.inf))
         self.mean: Tensor

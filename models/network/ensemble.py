@@ -18,6 +18,9 @@ class Served(nn.Module):
     members' variances, each the variance from the head plus that of the blend of head and recall. The variance among
     members is left out: intervals are calibrated with fewer members, or one, on rows held out from them.
 
+    Where spectra may end before the grid (``shape.short_points``), denoiser and out-of-distribution score use the
+    points that every spectrum has.
+
     Parameters
     ----------
     shape : sizes of the networks
@@ -41,11 +44,14 @@ class Served(nn.Module):
         self.target_sd: Tensor
         self.temperature: Tensor
         self.share: Tensor
-        self.denoiser = Denoiser(shape.grid_points)
-        self.ood_score = OODScore(shape.grid_points)
+        self.short = shape.short_points or shape.grid_points
+        self.denoiser = Denoiser(self.short)
+        self.ood_score = OODScore(self.short)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits, mean, log_variance, query = self.spt((self.denoiser(x) - self.centre) / self.spread)
+        always_known = x[:, : self.short]
+        denoised = torch.cat([self.denoiser(always_known), x[:, self.short :]], dim=1)
+        logits, mean, log_variance, query = self.spt((denoised - self.centre) / self.spread)
         recalled, recalled_values = self.recall(query)
         share = self.share[len(self.classes) :]
         difference = recalled_values - mean
@@ -56,7 +62,7 @@ class Served(nn.Module):
                 self.probabilities(logits, recalled),
                 value.mean(1) * self.target_sd + self.target_mean,
                 variance.sqrt() * self.target_sd,
-                self.ood_score(x).unsqueeze(1),
+                self.ood_score(always_known).unsqueeze(1),
             ],
             dim=1,
         )

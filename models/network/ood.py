@@ -29,7 +29,7 @@ class OODScore(nn.Module):
     QUANTILE = 0.99
     """Quantile of the scores of left-out training spectra that becomes 1."""
     NEAR, BROAD, FINE = 8, 16, 32
-    """Principal components of the first, second and third distance."""
+    """Principal components of the first, second and third distance; of the third at most half as many as points."""
     FOLDS = 5
     """Folds of the training spectra from which the scales are found."""
     OUTLIERS = 64
@@ -41,7 +41,7 @@ class OODScore(nn.Module):
         super().__init__()
         self.near, self.broad, self.neighbours, self.floor = self.NEAR, self.BROAD, 5, 0.004
         self.register_buffer("mean", torch.zeros(grid_points))
-        self.register_buffer("axes", torch.zeros(grid_points, self.FINE))
+        self.register_buffer("axes", torch.zeros(grid_points, min(self.FINE, grid_points // 2)))
         self.register_buffer("seen", torch.zeros(remembered, self.NEAR, dtype=torch.float16))
         self.register_buffer("usual", torch.full((3,), 0.5))
         self.register_buffer("limits", torch.ones(3))
@@ -121,7 +121,7 @@ class OODScore(nn.Module):
         """Fit mean and principal components; remember some training spectra and the outliers."""
         self.mean.copy_(spectra.mean(0))
         v = torch.linalg.svd(spectra - self.mean, full_matrices=False)[2]
-        self.axes.copy_(v[: self.FINE].T)
+        self.axes.copy_(v[: self.axes.shape[1]].T)
         some = torch.linspace(0, len(spectra) - 1, len(self.seen)).long()
         self.seen.copy_((spectra[some] - self.mean) @ self.axes[:, : self.NEAR])
         if outliers is not None:

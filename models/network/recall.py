@@ -52,7 +52,8 @@ class Recall(nn.Module):
         Parameters
         ----------
         query : (N, members, key)
-        barred : (N, S) sites that may not be recalled: in training, those of the query's own material
+        barred : (N, S) or (members, N, S) sites that may not be recalled: in training, those of the query's own
+            material
         """
         # (members, N, key) and (members, S, key). In single precision the difference of large squares would make the
         # fourth digit of a frame's estimate depend on the other frames of its batch.
@@ -81,22 +82,23 @@ class MaterialGroups:
     Parameters
     ----------
     material : (N,) material of each site
+    device : of the tensors to come
     """
 
-    def __init__(self, material: NDArray[np.str_]) -> None:
-        self.number = torch.from_numpy(np.unique(material, return_inverse=True)[1])
+    def __init__(self, material: NDArray[np.str_], device: torch.device | None = None) -> None:
+        self.number = torch.from_numpy(np.unique(material, return_inverse=True)[1]).to(device)
 
     def barred(self, weights: Tensor, index: Tensor, sites: Tensor) -> Tensor:
         """Sites that a mixture must not recall.
 
         Parameters
         ----------
-        weights : (n, n) of the mixtures of the rows ``index``
+        weights : (..., n, n) of the mixtures of the rows ``index`` (..., n)
         sites : (S,) indices of the sites
 
         Returns
         -------
-        (n, S) True where a site shares a material with a part of the mixture.
+        (..., n, S) True where a site shares a material with a part of the mixture.
         """
-        same = self.number[index].unsqueeze(1) == self.number[sites]
+        same = self.number[index].unsqueeze(-1) == self.number[sites]
         return (weights > 0).float() @ same.float() > 0

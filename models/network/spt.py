@@ -56,10 +56,13 @@ class SPTShape(SPTSizes):
     """Number of classes of each classified descriptor."""
     regressed: int
     """Number of regressed quantities."""
+    short_points: int | None = None
+    """Number of points, from the first, that every spectrum has; the others may be NaN, that is unknown, and a third
+    channel tells the network which. Unset: all points are known, and there is no such channel."""
     members: int = 1
     """Independent networks side by side, as groups of channels: an ensemble takes as many operations as one network,
-    and their number limits the latency of a single frame. Training has one member; :func:`ensemble_weights` joins
-    trained ones."""
+    and their number limits the latency of a single frame, and the time of a training. :func:`ensemble_weights` joins
+    single ones."""
 
     @property
     def nodes(self) -> int:
@@ -100,18 +103,30 @@ class GroupedLinear(nn.Linear):
 
 
 class SpectralEmbedding(nn.Module):
-    """(N, G) spectra → (N, members · width, nodes): value, slope and position of every spectral point."""
+    """Spectra → (N, members · width, nodes): value, slope and position of every spectral point, and whether known.
+
+    Spectra are (N, G), the same for all members, or (N, members, G).
+    """
 
     def __init__(self, shape: SPTShape) -> None:
         super().__init__()
         channels = shape.members * shape.width
-        self.local = nn.Conv1d(2, channels, 5, padding=2, stride=shape.node_points)
+        self.masked = shape.short_points is not None
+        self.local = nn.Conv1d(3 if self.masked else 2, channels, 5, padding=2, stride=shape.node_points)
+        self.stride = shape.node_points
         self.place = nn.Parameter(torch.randn(1, channels, shape.nodes) * 0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        padded = F.pad(x.unsqueeze(1), [1, 1], mode="replicate")
+        if x.dim() == 2:
+            x = x.unsqueeze(1)
+        padded = F.pad(x, [1, 1], mode="replicate")
         slope = (padded[:, :, 2:] - padded[:, :, :-2]) * 5.0  # slopes become as large as the values
-        return self.local(torch.cat([x.unsqueeze(1), slope], dim=1)) + self.place
+        channels = [x, slope]
+        if self.masked:
+            channels = [x.nan_to_num(), slope.nan_to_num(), (~x.isnan()).to(x.dtype)]
+        own = torch.stack(channels, dim=2).flatten(1, 2)  # of each member behind each other
+        weight, bias = self.local.weight, self.local.bias
+        return F.conv1d(own, weight, bias, [self.stride], [2], [1], x.shape[1]) + self.place
 
 
 class FrequencyBand(nn.Module):
@@ -227,9 +242,10 @@ class GraphAttention(nn.Module):
 class SPT(nn.Module):
     """One network, or several side by side, for all descriptors of a site.
 
-    ``forward`` takes aligned spectra (N, G) and returns, per member, the logits of all classes of all classified
-    descriptors (N, members, sum of classes), mean and log-variance of the standardised regressed quantities, each
-    (N, members, R), and the query (N, members, key) that recalls training sites.
+    ``forward`` takes aligned spectra, (N, G) or one of each member (N, members, G), and returns, per member, the
+    logits of all classes of all classified descriptors (N, members, sum of classes), mean and log-variance of the
+    standardised regressed quantities, each (N, members, R), and the query (N, members, key) that recalls training
+    sites.
     """
 
     def __init__(self, shape: SPTShape) -> None:
@@ -279,15 +295,19 @@ def ensemble_weights(members: Sequence[Mapping[str, Tensor]]) -> dict[str, Tenso
         if name.endswith("outside"):
             joined[name] = first
         else:
-            channels = 1 if name.endswith(("place", "relevance")) else 0
-            joined[name] = torch.cat([m[name] for m in members], dim=channels)
+            joined[name] = torch.cat([m[name] for m in members], dim=channels_of(name))
     return joined
+
+
+def channels_of(name: str) -> int:
+    """Return the dimension of a tensor in which the members are side by side."""
+    return 1 if name.endswith(("place", "relevance")) else 0
 
 
 def member_weights(joined: Mapping[str, Tensor], k: int, members: int) -> dict[str, Tensor]:
     """Return the weights of member k, the inverse of :func:`ensemble_weights`."""
     weights: dict[str, Tensor] = {}
     for name, tensor in joined.items():
-        channels = 1 if name.endswith(("place", "relevance")) else 0
-        weights[name] = tensor if name.endswith("outside") else tensor.chunk(members, dim=channels)[k].contiguous()
+        own = tensor if name.endswith("outside") else tensor.chunk(members, dim=channels_of(name))[k]
+        weights[name] = own.contiguous()
     return weights

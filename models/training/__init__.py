@@ -4,17 +4,19 @@ from .augment import Augmentation, add_noise, disturb, mixtures, shifted
 from .build import build
 from .calibration import Blend, fit_blend
 from .config import Network, TrainingConfig
-from .data import DataError, FeffData, load_feff
+from .data import DataError, FeffData, load_feff, load_sets
 from .metrics import scores
 from .plan import TrainedMember, TrainingPlan, config_of, ensemble, held_out, served_weights
 from .rows import FINE_EV, Rows, Scale, Targets, prepare
 from .standards import Standard, StandardError, StandardFit, calibrate
+from .together import Checkpoint, Training, train_together
 from .train import folds, share_of, train_member
 
 __all__ = [
     "FINE_EV",
     "Augmentation",
     "Blend",
+    "Checkpoint",
     "DataError",
     "FeffData",
     "Network",
@@ -25,6 +27,7 @@ __all__ = [
     "StandardFit",
     "Targets",
     "TrainedMember",
+    "Training",
     "TrainingConfig",
     "TrainingPlan",
     "add_noise",
@@ -37,6 +40,7 @@ __all__ = [
     "folds",
     "held_out",
     "load_feff",
+    "load_sets",
     "mixtures",
     "prepare",
     "scores",
@@ -44,4 +48,5 @@ __all__ = [
     "share_of",
     "shifted",
     "train_member",
+    "train_together",
 ]

@@ -36,6 +36,8 @@ class Augmentation(Settings):
     formula."""
     mixture_max: int = 6
     """Largest number of spectra in a mixture; the smallest is 2."""
+    cut: float = Field(default=0.5, ge=0, le=1)
+    """Fraction of the spectra that are cut to a random end, where the grid has a ``short_stop_ev``."""
 
     def gaps(self, domain: DomainCard) -> list[str]:
         """List the disturbances that are smaller than the domain requires, in words."""
@@ -48,29 +50,40 @@ class Augmentation(Settings):
 
 
 def mixtures(
-    n: int, of: int, settings: Augmentation, generator: torch.Generator, group: Tensor | None = None
+    shape: tuple[int, ...], settings: Augmentation, generator: torch.Generator, group: Tensor | None = None
 ) -> Tensor:
-    """Draw weights (n, of) that turn ``of`` rows into n rows, a fraction of them convex mixtures of two or more.
+    """Draw weights (..., n, n) that turn n rows into n rows, a fraction of them convex mixtures of two or more.
 
     Row i is always a part of mixture i, so that an epoch still contains every spectrum.
 
     Parameters
     ----------
-    group : (of,) number of each row's group, such as absorber or framework; only rows of one group are mixed
+    shape : (..., n), n rows of each of several sets
+    generator : its device is that of the weights
+    group : (..., n) number of each row's group, such as absorber or framework; only rows of one group are mixed
     """
-    weights = torch.eye(n, of)
-    if settings.mixed <= 0 or of < 2:
-        return weights
-    for i in torch.nonzero(torch.rand(n, generator=generator) < settings.mixed).flatten().tolist():
-        k = int(torch.randint(2, settings.mixture_max + 1, (1,), generator=generator))
-        share = -torch.rand(k, generator=generator).clamp_min(1e-9).log()  # Dirichlet(1, …, 1)
-        others = torch.randint(of, (k - 1,), generator=generator)
-        if group is not None:
-            alike = torch.nonzero(group == group[i]).flatten()
-            others = alike[others % len(alike)]
-        parts = torch.cat([torch.tensor([i]), others])
-        weights[i] = torch.zeros(of).index_add(0, parts, share / share.sum())
-    return weights
+    n, device = shape[-1], generator.device
+    alone = torch.eye(n, device=device).expand(*shape, n)
+    if settings.mixed <= 0 or n < 2:
+        return alone
+    sets, most = math.prod(shape[:-1]), settings.mixture_max
+
+    def draw(*size: int) -> Tensor:
+        return torch.rand(sets, n, *size, generator=generator, device=device)
+
+    mixed = draw(1) < settings.mixed
+    parts = torch.randint(2, most + 1, (sets, n, 1), generator=generator, device=device)
+    share = -draw(most).clamp_min(1e-9).log()  # Dirichlet(1, …, 1)
+    share = share * (torch.arange(most, device=device) < parts)
+    if group is None:
+        others = torch.randint(n, (sets, n, most - 1), generator=generator, device=device)
+    else:
+        alike = group.reshape(sets, n, 1) == group.reshape(sets, 1, n)
+        others = alike.float().flatten(0, 1).multinomial(most - 1, replacement=True, generator=generator)
+    own = torch.arange(n, device=device).expand(sets, n).unsqueeze(2)
+    index = torch.cat([own, others.reshape(sets, n, most - 1)], dim=2)
+    drawn = torch.zeros(sets, n, n, device=device).scatter_add(2, index, share / share.sum(2, keepdim=True))
+    return torch.where(mixed, drawn, alone.reshape(sets, n, n)).reshape(*shape, n)
 
 
 def disturb(
@@ -86,9 +99,9 @@ def disturb(
 
     def draw() -> Tensor:
         """(N, 1) uniform numbers, 0 for spectra that are not disturbed."""
-        return torch.rand(n, 1, generator=generator) * on
+        return torch.rand(n, 1, generator=generator, device=generator.device) * on
 
-    on = (torch.rand(n, 1, generator=generator) < settings.disturbed).float()
+    on = (torch.rand(n, 1, generator=generator, device=generator.device) < settings.disturbed).float()
     sigma = settings.broadening_ev * draw()
     shift = settings.shift_ev * (2 * draw() - on)
     moved = shifted(spectra, step_ev, shift, sigma)
@@ -104,7 +117,7 @@ def shifted(spectra: Tensor, step_ev: float, shift: Tensor, sigma: Tensor) -> Te
     points = spectra.shape[1]
     pad = math.ceil(PAD_EV / step_ev)
     padded = torch.nn.functional.pad(spectra.unsqueeze(1), [pad, pad], mode="replicate").squeeze(1)
-    f = torch.fft.rfftfreq(padded.shape[1], step_ev)
+    f = torch.fft.rfftfreq(padded.shape[1], step_ev, device=spectra.device)
     decay = torch.exp(-2 * (math.pi * f * sigma) ** 2)
     transformed = torch.fft.rfft(padded) * decay * torch.exp(-2j * math.pi * f * shift)
     return torch.fft.irfft(transformed, n=padded.shape[1])[:, pad : pad + points]
@@ -116,7 +129,7 @@ def damped(spectra: Tensor, step_ev: float, amplitude: Tensor) -> Tensor:
     This is the loss of amplitude by excitation of passive electrons (S0² of EXAFS; Rehr & Albers, Rev. Mod. Phys. 72,
     621, 2000). The step is an arctangent at the energy where the spectrum, of background 1, first reaches one half.
     """
-    point = torch.arange(spectra.shape[1], dtype=spectra.dtype)
+    point = torch.arange(spectra.shape[1], dtype=spectra.dtype, device=spectra.device)
     above = (spectra >= 0.5).float().argmax(1, keepdim=True).clamp_min(1)
     after, before = spectra.gather(1, above), spectra.gather(1, above - 1)
     edge = above - ((after - 0.5) / (after - before).clamp_min(1e-6)).clamp(0, 1)
@@ -127,7 +140,7 @@ def damped(spectra: Tensor, step_ev: float, amplitude: Tensor) -> Tensor:
 def stretched(spectra: Tensor, start_ev: float, step_ev: float, scale: Tensor) -> Tensor:
     """Multiply the energies of spectra (N, F), relative to the tabulated edge, by ``scale`` (N, 1)."""
     points = spectra.shape[1]
-    energy = start_ev + step_ev * torch.arange(points, dtype=spectra.dtype)
+    energy = start_ev + step_ev * torch.arange(points, dtype=spectra.dtype, device=spectra.device)
     position = ((energy / scale - start_ev) / step_ev).clamp(0, points - 1)
     below = position.floor().clamp(max=points - 2)
     left, right = (spectra.gather(1, (below + k).long()) for k in (0, 1))
@@ -136,8 +149,13 @@ def stretched(spectra: Tensor, start_ev: float, step_ev: float, scale: Tensor) -
 
 def add_noise(aligned: Tensor, slope_shape: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
     """Add noise and a remaining post-edge slope to spectra (N, G); ``slope_shape`` (G,) runs from 0 to 1."""
-    n = len(aligned)
-    on = (torch.rand(n, 1, generator=generator) < settings.disturbed).float()
-    sigma = settings.noise * torch.rand(n, 1, generator=generator) * on
-    slope = settings.slope * (2 * torch.rand(n, 1, generator=generator) - 1) * on
-    return aligned * (1 + slope * slope_shape) + sigma * torch.randn(aligned.shape, generator=generator)
+    n, device = len(aligned), generator.device
+
+    def draw() -> Tensor:
+        return torch.rand(n, 1, generator=generator, device=device)
+
+    on = (draw() < settings.disturbed).float()
+    sigma = settings.noise * draw() * on
+    slope = settings.slope * (2 * draw() - 1) * on
+    noise = torch.randn(aligned.shape, generator=generator, device=device)
+    return aligned * (1 + slope * slope_shape) + sigma * noise

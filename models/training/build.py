@@ -1,76 +1,42 @@
-"""From a training config to a model folder: train the members in separate processes, calibrate, and write."""
+"""From a training config to a model folder: train, calibrate, and write."""
 
-import multiprocessing as mp
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from queue import Empty
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..network import SPT, OODScore
+from ...agent.types import InputError
+from ..network import OODScore
 from ..progress import Progress
 from .augment import damped, shifted
 from .calibration import fit_blend
 from .config import TrainingConfig
 from .export import export
-from .metrics import scores
-from .plan import TrainedMember, TrainingPlan, best, ensemble, estimates, held_out
+from .plan import TrainedMember, TrainingPlan, ensemble, held_out
 from .rows import FINE_EV
-from .train import train_member
+from .together import Checkpoint, train_together
 
 _OOD_TRAINING_SPECTRA = 4000
-RUN_SEED_STEP = 1000  # more than there are members, so that no two runs have the same seed
+CHECKPOINT = "training.pt"
+"""File of the model folder in which an unfinished training is kept."""
 METAL_GAP_EV, METAL_AMPLITUDE = 6.0, 0.64
 """Shift below FEFF's spectrum and relative amplitude of a measured metal after an alignment that corrects the offset
 and the amplitude of oxides (``xas-agent calibrate`` with Ni(OH)2 and Ni metal)."""
 
 
-def train_one(config: TrainingConfig, folder: Path, k: int, threads: int, queue: Any) -> TrainedMember:
-    """Train member k in this process; epochs are counted through all runs.
-
-    Parameters
-    ----------
-    folder : with the FEFF rows
-    threads : CPU threads of torch
-    queue : receives (member, epoch, validation score) after every epoch
-    """
-    torch.set_num_threads(threads)
-    plan = TrainingPlan.read(config, folder)
-    truth = {d: v[plan.judged] for d, v in plan.data.labels.items()}
-    train = plan.learnt_by(k)
-
-    def watch(before: int, epoch: int, network: SPT) -> float | None:
-        score = None
-        if len(plan.judged):
-            heads = ensemble(plan, [TrainedMember(network.state_dict(), None, epoch, 0.0)], train)
-            values = best(estimates(plan, heads, plan.judged))
-            score = float(np.nanmean(list(scores(truth, values, config.classified).values())))
-        queue.put((k, before + epoch, score))
-        return score
-
-    def run(r: int) -> TrainedMember:
-        seed = config.seed + k + RUN_SEED_STEP * r
-        watched = partial(watch, r * config.optimisation.epochs)
-        start, material = plan.new_member(k), plan.data.material
-        return TrainedMember.of(train_member(start, plan.rows, train, plan.scale, config, seed, watched, material))
-
-    return TrainedMember.mean([run(r) for r in range(config.runs)])
-
-
-def build(config: TrainingConfig, data: Path, out: Path, jobs: int, progress: Progress) -> Path:
+def build(config: TrainingConfig, data: Path, out: Path, device: str, progress: Progress) -> Path:
     """Train, calibrate and write the model folder ``out / config.name``.
+
+    A training that was ended goes on from its last checkpoint in that folder.
 
     Parameters
     ----------
     data : folder with the FEFF rows (:mod:`xas_agent.models.training.data`)
-    jobs : members trained at the same time
-    progress : called after every epoch of a member
+    device : ``cpu``, ``cuda``, or ``auto`` for CUDA if available
+    progress : called after every epoch
 
     Returns
     -------
@@ -80,24 +46,46 @@ def build(config: TrainingConfig, data: Path, out: Path, jobs: int, progress: Pr
     ------
     DataError
         The data are missing, or do not fit the config.
+    InputError
+        CUDA is not available.
     """
+    on = device_of(device)
     plan = TrainingPlan.read(config, data)
-    epochs = config.runs * config.optimisation.epochs
-    for k in range(config.members):
-        progress(f"member {k}", 0, epochs)
-    context = mp.get_context("spawn")
-    threads = max(1, torch.get_num_threads() // jobs)
-    with context.Manager() as manager, ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        queue = manager.Queue()
-        running = [pool.submit(train_one, config, data, k, threads, queue) for k in range(config.members)]
-        while not all(r.done() for r in running) or not queue.empty():
-            try:
-                k, epoch, score = queue.get(timeout=0.5)
-            except Empty:
-                continue
-            progress(f"member {k}", epoch, epochs, "" if score is None else f"validation {score:.3f}")
-        trained = [r.result() for r in running]
-    return assemble(plan, trained, out)
+    checkpoint = Checkpoint(out / config.name / CHECKPOINT)
+    folder = assemble(plan, train_members(plan, on, progress, checkpoint), out)
+    checkpoint.path.unlink(missing_ok=True)
+    return folder
+
+
+def device_of(name: str) -> torch.device:
+    """Return the device of a name: ``cpu``, ``cuda``, or ``auto`` for CUDA if available.
+
+    Raises
+    ------
+    InputError
+        CUDA is not available.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("device cuda is not available to torch; use auto or cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def train_members(
+    plan: TrainingPlan, device: torch.device, progress: Progress, checkpoint: Checkpoint | None = None
+) -> list[TrainedMember]:
+    """Train all members of a plan, each as the mean of its runs."""
+    config = plan.config
+    numbers = [k for k in range(config.members) for _ in range(config.runs)]
+    networks, trains = [plan.new_member(k) for k in numbers], [plan.learnt_by(k) for k in numbers]
+    epochs, task = config.optimisation.epochs, f"{config.name}, {config.members} members"
+
+    def watch(epoch: int, score: float | None) -> None:
+        progress(task, epoch, epochs, "" if score is None else f"validation {score:.3f}")
+
+    progress(task, 0, epochs)
+    trained = train_together(plan, networks, trains, device, watch, checkpoint)
+    runs = config.runs
+    return [TrainedMember.mean(trained[k * runs : (k + 1) * runs]) for k in range(config.members)]
 
 
 def assemble(plan: TrainingPlan, members: Sequence[TrainedMember], out: Path) -> Path:
@@ -119,9 +107,11 @@ def assemble(plan: TrainingPlan, members: Sequence[TrainedMember], out: Path) ->
     weights = plan.rows.mixtures(pick, plan.config.augmentation, generator)
     spectra = plan.rows.disturbed(weights, pick, plan.config.augmentation, generator)
     noiseless = plan.config.augmentation.model_copy(update={"noise": 0.0})
-    served.denoiser.fit(plan.rows.disturbed(weights, pick, noiseless, generator))
+    served.denoiser.fit(plan.rows.disturbed(weights, pick, noiseless, generator)[:, : served.short])
     material = np.unique(plan.data.material, return_inverse=True)[1]
-    served.ood_score.fit(spectra, torch.from_numpy(material)[pick], augment_outliers(plan, generator))
+    outliers = augment_outliers(plan, generator)
+    outliers = None if outliers is None else outliers[:, : served.short]
+    served.ood_score.fit(spectra[:, : served.short], torch.from_numpy(material)[pick], outliers)
     return export(plan, served, juries, members, out)
 
 

@@ -1,8 +1,8 @@
 """The training config."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ...agent.types import Settings
 from ..card import DomainCard, GridCard, OffsetCard
@@ -33,10 +33,39 @@ class Optimisation(Settings):
     patience: int | None = None
     """Training stops after this many epochs without a better validation score and keeps the best weights. Unset: the
     schedule runs to its end, and the last weights are kept."""
+    long_rows: int = Field(default=1, ge=1)
+    """Number of times that an epoch repeats the rows that reach the grid's end, where others end before."""
     regression_weight: float = 3.0
     """Weight of the regression loss relative to one classified descriptor."""
     recall_weight: float = 1.0
     """Weight of the recall loss relative to that of the heads; 0 trains without recall."""
+    mixed_precision: bool = False
+    """Whether to compute the network in bfloat16 on CUDA; weights and losses remain single precision."""
+
+
+def _named(dataset: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    if not dataset:
+        raise ValueError(
+            "no data set is named; name one of the data folder (cu_k for cu_k.npz and cu_k.csv) or several"
+        )
+    return dataset
+
+
+DataSets = Annotated[str | tuple[str, ...], AfterValidator(_named)]
+
+
+class OtherAbsorber(Settings):
+    """Rows of another absorber, for pre-training."""
+
+    dataset: DataSets
+    """As that of the config."""
+    edge_ev: float
+    """Tabulated energy of its edge, eV."""
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of the data sets."""
+        return (self.dataset,) if isinstance(self.dataset, str) else self.dataset
 
 
 class TrainingConfig(Settings):
@@ -44,14 +73,17 @@ class TrainingConfig(Settings):
 
     name: str
     """Name of the model folder that is written."""
-    dataset: str
-    """``DATASET.npz`` and ``DATASET.csv`` in the data folder."""
+    dataset: DataSets
+    """``DATASET.npz`` and ``DATASET.csv`` in the data folder; several are joined."""
     absorber: str
     """Symbol of the absorbing element."""
     edge: str = "K"
     """Absorption edge."""
     edge_ev: float
     """Tabulated energy of the edge, eV."""
+    others: tuple[OtherAbsorber, ...] = ()
+    """Rows of other absorbers, on the same grid relative to their own edges. A network of several absorbers is a
+    start for those of single ones (``pretrained``)."""
     grid: GridCard
     """Energies of the aligned spectra."""
     classified: tuple[str, ...] = ("OS", "CN", "OCN", "CN2", "PSGO")
@@ -103,6 +135,11 @@ class TrainingConfig(Settings):
     """Where the training data come from."""
     cite: tuple[str, ...]
     """Publications to cite."""
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of the data sets."""
+        return (self.dataset,) if isinstance(self.dataset, str) else self.dataset
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -16,7 +16,8 @@
 import csv
 import re
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from ...agent.spectra import with_tail
 from ...agent.types import Array, Grid, InputError, bin_means, get_logger
+from ..lengthen import lengthen
 
 log = get_logger()
 
@@ -32,6 +34,9 @@ _OXIDATION_STATE_RANGE = (-4.0, 9.0)
 
 _MOBILE_IONS = frozenset(("Li", "Na", "K", "Rb", "Cs"))
 """Elements that move in and out of a framework."""
+
+_MATERIALS_PROJECT_ID = re.compile(r"(mp|mvc)-\d+")
+"""Begins a material's name, as in mp-1692 or mp-1692_Co."""
 
 _NEAR_COPY_KINDS = ("layered", "rattled")
 """Kinds whose rows of one formula, of any stacking, ordering or distortion, are one material."""
@@ -50,8 +55,8 @@ class FeffData:
     material: NDArray[np.str_]
     split: NDArray[np.str_]
     kind: NDArray[np.str_]
-    framework: NDArray[np.str_]
-    """(N,) elements of the compound except alkali ions, as Ni-O of LiNiO2 and NiO2; empty without a formula."""
+    formula: NDArray[np.str_]
+    """(N,) reduced formula of the compound; empty if the table has none."""
     energy: Array
     """(N, M) eV, absolute, FEFF's scale."""
     mu: Array
@@ -62,6 +67,11 @@ class FeffData:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def framework(self) -> NDArray[np.str_]:
+        """(N,) elements of the compound except alkali ions, as Ni-O of LiNiO2 and NiO2; empty without a formula."""
+        return np.array([framework_of(f) for f in self.formula.tolist()], str)
+
     def rows(self, mask: NDArray[np.bool_]) -> "FeffData":
         """Return the sites that ``mask`` (N,) selects."""
         labels = {k: v[mask] for k, v in self.labels.items()}
@@ -71,11 +81,16 @@ class FeffData:
             self.material[mask],
             self.split[mask],
             self.kind[mask],
-            self.framework[mask],
+            self.formula[mask],
             self.energy[mask],
             self.mu[mask],
             labels,
         )
+
+    @property
+    def last(self) -> Array:
+        """(N,) last energies, eV, absolute."""
+        return self.energy[:, -1]
 
     def on_bins(self, bounds: Array, edge_ev: float) -> Array:
         """Return bin means (N, B) over ``bounds`` (B + 1, eV from the tabulated edge), with extrapolated tails."""
@@ -127,8 +142,54 @@ def load_feff(folder: Path, name: str, descriptors: tuple[str, ...]) -> FeffData
         labels["OS_mean"] = np.where(impossible, np.nan, np.where(np.isnan(tabulated), labels["OS"], tabulated))
     kind, formula = text("kind"), text("formula")
     material = np.where(np.isin(kind, _NEAR_COPY_KINDS) & (formula != ""), formula, text("material"))
-    framework = np.array([framework_of(f) for f in formula.tolist()])
-    return FeffData(name, ids, material, text("split"), kind, framework, energy, mu, labels)
+    return FeffData(name, ids, material, text("split"), kind, formula, energy, mu, labels)
+
+
+def load_sets(
+    folder: Path, names: Sequence[str], descriptors: tuple[str, ...], shifts_ev: Sequence[float] = ()
+) -> FeffData:
+    """Read data sets and join their rows.
+
+    Rows of the same id of the Materials Project and the same formula are one material, whatever the sets call it; if
+    it judges in one set, it trains in none. A row without such an id may be any compound of its formula: it and the
+    rows of its formula in other sets are one material too, so that none calibrates a network that has trained on
+    another, but each keeps its side of the split.
+
+    Parameters
+    ----------
+    shifts_ev : added to the energies of each set; none by default
+
+    Raises
+    ------
+    DataError
+        As of :func:`load_feff`.
+    """
+    parts = [load_feff(folder, name, descriptors) for name in names]
+    parts = [replace(p, energy=p.energy + s) for p, s in zip(parts, shifts_ev or [0.0] * len(parts), strict=True)]
+    if len(parts) == 1:
+        return parts[0]
+    points = max(part.energy.shape[1] for part in parts)
+    longer = [lengthen(e, m, points) for part in parts for e, m in zip(part.energy, part.mu, strict=True)]
+    energy, mu = (np.array(a) for a in zip(*longer, strict=True))
+
+    def column(name: str) -> NDArray[np.str_]:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    labels = {d: np.concatenate([part.labels[d] for part in parts]) for d in parts[0].labels}
+    formula, split = column("formula"), column("split")
+    # A prototype with another element on a site is named after the prototype's id, but has another formula.
+    found = [_MATERIALS_PROJECT_ID.match(m) for m in column("material").tolist()]
+    pairs = zip(found, formula.tolist(), column("material").tolist(), strict=True)
+    material = np.array([f"{id[0]} {f}".strip() if id else m for id, f, m in pairs], object)
+    split[np.isin(material, material[split == "val"]) & (split == "train")] = "val"
+    number = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    without_id = np.array([id is None for id in found])
+    for name in np.unique(formula[without_id & (formula != "")]):
+        same = formula == name
+        if len(np.unique(number[same])) > 1:
+            material[same] = name
+    rest = column("kind"), formula, energy, mu, labels
+    return FeffData("+".join(names), column("ids"), material.astype(str), split, *rest)
 
 
 def framework_of(formula: str) -> str:
@@ -176,19 +237,23 @@ def _by_id(path: Path, needed: set[str]) -> dict[str, dict[str, str]]:
 
 def grid_end(data: FeffData, edge_ev: float) -> float:
     """Return the last energy of the shortest row, eV from the tabulated edge, beyond which no grid may reach."""
-    return float(data.energy[:, -1].min() - edge_ev)
+    return float(data.last.min() - edge_ev)
 
 
 def check_grid(grid: Grid, data: FeffData, edge_ev: float) -> None:
-    """Check that the grid does not reach beyond the shortest training row.
+    """Check that every training row reaches the grid's end, or its ``short_stop_ev``, and one its end.
 
     Raises
     ------
     DataError
-        It does.
+        It does not.
     """
     end = grid_end(data, edge_ev)
-    if grid.stop_ev > end:
+    least = grid.stop_ev if grid.short_stop_ev is None else grid.short_stop_ev
+    if least > end:
+        name = "the grid" if grid.short_stop_ev is None else "short_stop_ev"
+        raise DataError(f"{data.name}: the shortest row ends {end:.1f} eV above the edge, {name} at {least:g} eV")
+    if grid.stop_ev > (end := float(data.last.max() - edge_ev)):
         raise DataError(
-            f"{data.name}: the shortest row ends {end:.1f} eV above the edge, the grid at {grid.stop_ev:g} eV"
+            f"{data.name}: the longest row ends {end:.1f} eV above the edge, the grid at {grid.stop_ev:g} eV"
         )

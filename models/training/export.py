@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from ...agent.types import Array
 from .. import card as cards
-from ..card import Card, DescriptorCard, Interval
+from ..card import Card, DescriptorCard, Interval, WindowScale
 from ..network import OODScore, Served
 from ..readable import readable
 from .metrics import conformal_scale, scores
 from .plan import Estimates, TrainedMember, TrainingPlan, best, estimates
+from .windows import MIN_ROWS, cut_rows, half_edge_ev, window_points
 
 _COVERAGE = 0.9
 
@@ -35,8 +36,9 @@ def export(
     folder.mkdir(parents=True, exist_ok=True)
     torch.jit.script(served).save(str(folder / "model.ts"))
     unseen = out_of_fold(plan, juries)
+    windows = {n: out_of_fold(plan, juries, n) for n in window_points(plan)}
     names = (*config.classified, *(d for d in config.regressed if d != "OS_mean"))
-    described = tuple(describe(plan, d, *unseen) for d in names)
+    described = tuple(describe(plan, d, unseen, windows) for d in names)
     card = Card(
         name=config.name,
         absorber=config.absorber,
@@ -67,12 +69,13 @@ def training_record(plan: TrainingPlan, served: Served, members: Sequence[Traine
     """Return the card's record of the training."""
     config = plan.config
     return {
-        "dataset": config.dataset,
+        "dataset": config.dataset if isinstance(config.dataset, str) else list(config.dataset),
+        "others": [o.model_dump(mode="json") for o in config.others],
         "sources": list(config.sources),
         "rows": len(plan.learnt),
         "materials": len(np.unique(plan.data.material[plan.learnt])),
         "protocol": config.protocol,
-        "pretrained": config.pretrained,
+        "pretrained": None if plan.start is None else cards.read_card(plan.start).name,
         "members": len(members),
         "runs": config.runs,
         "folds": config.folds,
@@ -80,6 +83,7 @@ def training_record(plan: TrainingPlan, served: Served, members: Sequence[Traine
         "epochs": [m.epochs for m in members],
         "parameters": sum(p.numel() for p in served.parameters()),
         "recalled_numbers": served.recall.keys.numel(),
+        "half_edge_ev": round(half_edge_ev(plan.clean[plan.learnt], plan.rows.grid.energy), 1),
         "periods": list(plan.shape.periods),
         "temperature": [round(t, 3) for t in plan.blend.temperature.tolist()],
         "recall_share": [round(t, 3) for t in plan.blend.share.tolist()],
@@ -90,26 +94,50 @@ def training_record(plan: TrainingPlan, served: Served, members: Sequence[Traine
     }
 
 
-def out_of_fold(plan: TrainingPlan, juries: Sequence[Served]) -> tuple[NDArray[np.int_], Estimates]:
-    """Return rows, and their estimates by the members that have not seen their materials."""
-    parts = [(index, estimates(plan, jury, index)) for jury, (_, index) in zip(juries, plan.folds, strict=False)]
+Judged = tuple[NDArray[np.int_], Estimates]
+"""Rows, and their estimates by networks that have not seen their materials."""
+
+
+def out_of_fold(plan: TrainingPlan, juries: Sequence[Served], points: int | None = None) -> Judged:
+    """Return the rows that calibrate and their estimates.
+
+    Parameters
+    ----------
+    points : where spectra are cut, and which rows then count; None for all rows, as far as they reach
+    """
+    parts: list[Judged] = []
+    for jury, (_, index) in zip(juries, plan.folds, strict=False):
+        rows, spectra = (index, plan.clean[index]) if points is None else cut_rows(plan, index, points)
+        if len(rows):
+            parts.append((rows, estimates(plan, jury, spectra)))
+    if not parts:
+        return np.empty(0, int), {}
     joined: Estimates = {}
     for name in parts[0][1]:
         value, mean, sd = (np.concatenate([e[name][j] for _, e in parts]) for j in range(3))
         joined[name] = value, mean, sd
-    return np.concatenate([index for index, _ in parts]), joined
+    return np.concatenate([rows for rows, _ in parts]), joined
 
 
-def describe(plan: TrainingPlan, name: str, rows: NDArray[np.int_], unseen: Estimates) -> DescriptorCard:
-    """Return the card of one descriptor, its interval calibrated out of fold (cross-conformal: Vovk, 2015)."""
+def describe(plan: TrainingPlan, name: str, unseen: Judged, windows: Mapping[int, Judged]) -> DescriptorCard:
+    """Return the card of one descriptor, its intervals calibrated out of fold (cross-conformal: Vovk, 2015).
+
+    Parameters
+    ----------
+    unseen : all rows that calibrate
+    windows : those that reach a window, cut there, by its number of points
+    """
     config = plan.config
     head = "OS_mean" if name == "OS" and "OS_mean" in config.regressed else None
-    _, mean, sd = unseen[head or name]
-    true = plan.data.labels[head or name][rows]
-    known = ~np.isnan(true)
-    error = mean[known] - true[known]
+    error, sd = residuals(plan, head or name, unseen)
     floor = float(np.median(np.abs(error))) / 2 + 1e-3
-    scale = conformal_scale(error, np.hypot(sd[known], floor), _COVERAGE)
+    scale = conformal_scale(error, np.hypot(sd, floor), _COVERAGE)
+    by_window: list[WindowScale] = []
+    for points, judged in windows.items():
+        error, sd = residuals(plan, head or name, judged)
+        if len(error) >= MIN_ROWS:
+            scale = conformal_scale(error, np.hypot(sd, floor), _COVERAGE)
+            by_window.append(WindowScale(stop_ev=float(plan.rows.grid.energy[points - 1]), scale=round(scale, 4)))
     classified = name in config.classified
     return DescriptorCard(
         name=name,
@@ -119,8 +147,19 @@ def describe(plan: TrainingPlan, name: str, rows: NDArray[np.int_], unseen: Esti
         mean_head=head,
         lowest=config.lowest.get(name),
         mixture=name not in config.not_for_mixtures,
-        interval=Interval(scale=round(scale, 4), floor=round(floor, 5), coverage=_COVERAGE),
+        interval=Interval(scale=round(scale, 4), floor=round(floor, 5), coverage=_COVERAGE, windows=tuple(by_window)),
     )
+
+
+def residuals(plan: TrainingPlan, name: str, judged: Judged) -> tuple[Array, Array]:
+    """Return the errors of the mean and the predicted standard deviations (n,) of the labelled rows."""
+    rows, estimated = judged
+    if not len(rows):
+        return np.empty(0), np.empty(0)
+    _, mean, sd = estimated[name]
+    true = plan.data.labels[name][rows]
+    known = ~np.isnan(true)
+    return mean[known] - true[known], sd[known]
 
 
 def measure(
@@ -130,8 +169,8 @@ def measure(
     config = plan.config
     kinds = {d: "weighted F1" if d in config.classified else "R2" for d in (*config.classified, *config.regressed)}
     if len(plan.judged):
-        estimated = estimates(plan, served, plan.judged)
-        held = {d.mean_head or d.name: interval_coverage(plan, d, estimated, plan.judged) for d in described}
+        estimated = estimates(plan, served, plan.clean[plan.judged])
+        held = {d.mean_head or d.name: interval_coverage(plan, d, (plan.judged, estimated)) for d in described}
         return {
             "on": f"{len(plan.judged)} validation rows, of materials that are neither trained on nor calibrated with",
             **{
@@ -141,7 +180,8 @@ def measure(
             },
         }
     each = [
-        score(plan, estimates(plan, jury, index), index) for jury, (_, index) in zip(juries, plan.folds, strict=False)
+        score(plan, estimates(plan, jury, plan.clean[index]), index)
+        for jury, (_, index) in zip(juries, plan.folds, strict=False)
     ]
     per = {d: np.array([e[d] for e in each]) for d in kinds}
     rows, unseen = out_of_fold(plan, juries)
@@ -164,12 +204,13 @@ def measure(
     }
 
 
-def interval_coverage(plan: TrainingPlan, d: DescriptorCard, estimated: Estimates, index: NDArray[np.int_]) -> float:
-    """Return the share of the rows ``index`` whose label lies in the card's interval."""
-    _, mean, sd = estimated[d.mean_head or d.name]
-    error = np.abs(mean - plan.data.labels[d.mean_head or d.name][index])
-    known = ~np.isnan(error)
-    return float((error[known] <= d.interval.scale * np.hypot(sd[known], d.interval.floor)).mean())
+def interval_coverage(plan: TrainingPlan, d: DescriptorCard, judged: Judged) -> float:
+    """Return the share of the rows whose label lies in the card's interval."""
+    name, (rows, _) = d.mean_head or d.name, judged
+    labelled = rows[~np.isnan(plan.data.labels[name][rows])]
+    points = len(plan.rows.grid) if plan.rows.reach is None else plan.rows.reach.numpy()[labelled]
+    error, sd = residuals(plan, name, judged)
+    return float((np.abs(error) <= d.interval.half_width(sd, plan.rows.grid.energy[points - 1])).mean())
 
 
 def score(plan: TrainingPlan, estimated: Estimates, index: NDArray[np.int_]) -> dict[str, float]:

@@ -15,14 +15,22 @@ from .. import card as cards
 from ..network import SPT, Served, SPTShape, dominant_periods, ensemble_weights, member_weights
 from .calibration import Blend, HeldOut
 from .config import TrainingConfig
-from .data import DataError, FeffData, check_grid, load_feff
+from .data import DataError, FeffData, check_grid, load_sets
 from .rows import Rows, Scale, fine_bins, prepare
 from .train import Member, cropped, folds, keys_of
 
+_WHOLE_SPECTRA = 16  # fewer determine no periods
+
 
 def config_of(card: cards.Card) -> TrainingConfig:
-    """Return the training config of a model from its card, so that its training plan can be read again."""
+    """Return the training config of a model from its card, so that its training plan can be read again.
+
+    The card names the model from which training started; where there is no such model, the config has no start.
+    """
     record = card.training
+    start = record.get("pretrained")
+    if start is not None and start not in cards.installed() and not (Path(start) / "card.yaml").is_file():
+        record = record | {"pretrained": None, "runs": 1}
     return TrainingConfig.model_validate(
         {
             "classified": tuple(d.name for d in card.descriptors if d.kind == "classified"),
@@ -50,7 +58,7 @@ class TrainingPlan:
     judged: NDArray[np.int_]
     """Rows that judge the ensemble and that no member sees; empty in cross-validation."""
     clean: Tensor
-    """(N, G) the rows' aligned spectra, undisturbed."""
+    """(N, G) the rows' aligned spectra, undisturbed; NaN beyond the end of a row."""
     learnt: NDArray[np.int_]
     """Rows that members train on and recall."""
     folds: list[tuple[NDArray[np.int_], NDArray[np.int_]]]
@@ -72,7 +80,10 @@ class TrainingPlan:
         DataError
             The data are missing, or do not fit the config.
         """
-        loaded = load_feff(folder, config.dataset, config.labels)
+        sets = [(name, 0.0) for name in config.datasets]
+        sets += [(name, config.edge_ev - o.edge_ev) for o in config.others for name in o.datasets]
+        names, shifts_ev = zip(*sets, strict=True)
+        loaded = load_sets(folder, names, config.labels, shifts_ev)
         data = loaded.rows(np.isin(loaded.split, ["train", "val"]))
         check_grid(config.grid.grid(), data, config.edge_ev)
         if config.augmentation.within_framework and (data.framework == "").any():
@@ -80,12 +91,12 @@ class TrainingPlan:
         rows = prepare(data, config)
         outliers = loaded.rows(loaded.split == "cal")
         judged = np.flatnonzero(data.split == "val") if config.protocol == "split" else np.empty(0, int)
-        clean = rows.aligned(rows.fine)
+        clean = rows.clean()
         return cls(
             config=config,
             data=data,
             rows=rows,
-            outliers=replace(rows, fine=fine_bins(outliers, config)) if len(outliers) else None,
+            outliers=replace(rows, fine=fine_bins(outliers, config), reach=None) if len(outliers) else None,
             outlier_is_metal=torch.from_numpy(outliers.kind == "metal"),
             judged=judged,
             clean=clean,
@@ -133,8 +144,9 @@ class TrainingPlan:
     ) -> tuple[SPTShape, Scale]:
         network = config.network
         train = clean[learnt]
-        scale = Scale(train.mean(0), train.std(0) + 0.02)
-        periods = dominant_periods(train[:, :: network.node_points], network.bands)
+        scale = Scale.of(train)
+        nodes = whole(train)[:, :: network.node_points]
+        periods = dominant_periods(nodes, network.bands)
         if config.pretrained:
             # The pre-trained filters hold for their own scaling and periods.
             start = cards.find(config.pretrained)
@@ -147,6 +159,7 @@ class TrainingPlan:
             periods=periods,
             classes=tuple(len(c) for c in rows.targets.classes),
             regressed=len(config.regressed),
+            short_points=config.grid.grid().short_points,
             **network.model_dump(exclude={"bands"}),
         )
         return shape, scale
@@ -162,6 +175,12 @@ class TrainingPlan:
             count = cards.read_card(start).training["members"]
             network.load_state_dict(cropped(member_weights(spt, k % count, count), self.shape))
         return network
+
+
+def whole(spectra: Tensor) -> Tensor:
+    """Return those of the spectra (N, G) that are known everywhere, or if there are few all, with means for NaN."""
+    full = spectra[~spectra.isnan().any(1)]
+    return full if len(full) >= _WHOLE_SPECTRA else spectra.where(~spectra.isnan(), spectra.nanmean(0))
 
 
 @dataclass(frozen=True)
@@ -281,10 +300,9 @@ def read_columns(plan: TrainingPlan, out: Array) -> Estimates:
 
 
 @torch.no_grad()
-def estimates(plan: TrainingPlan, served: Served, index: NDArray[np.int_]) -> Estimates:
-    """Return the estimates of a module for the clean rows ``index``."""
-    parts = [served(part) for part in plan.clean[index].split(64)]
-    return read_columns(plan, torch.cat(parts).double().numpy())
+def estimates(plan: TrainingPlan, served: Served, spectra: Tensor) -> Estimates:
+    """Return the estimates of a module for aligned spectra (n, G)."""
+    return read_columns(plan, torch.cat([served(part) for part in spectra.split(64)]).double().numpy())
 
 
 def best(estimated: Estimates) -> dict[str, Array]:

@@ -1,14 +1,14 @@
 """Differences between measurement and FEFF (energy offset and scale, amplitude, broadening), fitted on standards."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from scipy.optimize import OptimizeResult, least_squares
 
 from ...agent.spectra import Aligned, AlignmentSettings, Batch, align, with_tail
-from ...agent.types import Array, Edge, Grid, InputError
+from ...agent.types import Array, Edge, Grid, InputError, continued
 from ..card import DomainCard, OffsetCard
 from .augment import PAD_EV, damped, shifted
 
@@ -66,10 +66,12 @@ class StandardFit:
     """σ of offset, scale, amplitude and broadening; that of the offset includes the measured energies' σ."""
     misfit: float
     """RMS difference on the grid, in edge steps."""
+    energy: Array
+    """(K,) energies of the grid as far as both spectra reach, eV from the tabulated edge."""
     measured: Array
-    """(G,) on the grid after the fit."""
+    """(K,) on the grid after the fit."""
     theory: Array
-    """(G,) FEFF's spectrum, damped and broadened."""
+    """(K,) FEFF's spectrum, damped and broadened."""
 
 
 def fit(
@@ -90,6 +92,7 @@ def fit(
     StandardError
         The standard cannot be aligned.
     """
+    grid = _covered(grid, standard, edge_ev)
     bounds = grid.bounds[0] - PAD_EV, grid.bounds[-1] + PAD_EV
     energy, mu = with_tail(standard.feff_energy[None] - edge_ev, standard.feff_mu[None], bounds[0])
     fine = np.arange(*bounds, _STEP_EV)
@@ -109,7 +112,9 @@ def fit(
         return grid.footing(np.interp(grid.energy, fine, theory_row(amplitude, broadening))[None])[0]
 
     def residuals(p: Array) -> Array:
-        return aligned_with(p[0], p[1]).mu[0].astype(float) - theory(p[2], p[3])
+        # An offset below 0 moves the end of a short standard into the grid.
+        measured = np.nan_to_num(continued(aligned_with(p[0], p[1]).mu[0]).astype(float))
+        return measured - theory(p[2], p[3])
 
     stretch = standard.stretch**2
     start, lower, upper = list(_START_SCALE_AMPLITUDE_BROADENING_EV), list(_LOWER_BOUNDS), list(_UPPER_BOUNDS)
@@ -138,9 +143,23 @@ def fit(
         float(fine[(theory_row(1.0, broadening) >= 0.5).argmax()]),
         (float(sd[0]), float(sd[1]), float(sd[2]), float(sd[3])),
         misfit,
+        grid.energy,
         aligned.mu[0].astype(float),
         theory(amplitude, broadening),
     )
+
+
+def _covered(grid: Grid, standard: Standard, edge_ev: float) -> Grid:
+    """Return the part of the grid that a standard covers at any offset above 0, if its spectra may be short.
+
+    The fit compares the same points at all offsets.
+    """
+    if grid.short_stop_ev is None:
+        return grid
+    last = min(standard.energy[-1], standard.feff_energy[-1]) - edge_ev
+    stop = float(grid.energy[grid.points_to(max(float(last), grid.short_stop_ev)) - 1])
+    anchor_ev = grid.anchor_ev[0], min(grid.anchor_ev[1], stop)
+    return replace(grid, stop_ev=stop, anchor_ev=anchor_ev, short_stop_ev=stop)
 
 
 def _parameter_sd(jacobian: Array, variance: float) -> Array:

@@ -24,29 +24,31 @@ def joint_loss(
 ) -> Tensor:
     """Return cross entropy of all classified descriptors plus Gaussian likelihood of all regressed quantities.
 
-    The label of a mixture is the mixture of the labels of its parts; it counts only where all parts are labelled.
+    It is summed over networks side by side. The label of a mixture is the mixture of the labels of its parts; it
+    counts only where all parts are labelled.
 
     Parameters
     ----------
-    output : logits, mean and log-variance of one member, as from :class:`~xas_agent.models.network.spt.SPT`; a
+    output : logits, mean and log-variance, (n, M, ·) each, as from :class:`~xas_agent.models.network.spt.SPT`; a
         missing log-variance is 0, that of the standardised quantities
-    weights : (n, n) of the mixtures of the rows ``index``
+    weights : (n, n) or (M, n, n) of the mixtures of the rows ``index`` (n,) or (M, n)
     balance : weight of the regression loss
     """
-    logits, mean = output[0].squeeze(1), output[1].squeeze(1)
-    log_variance = output[2].squeeze(1) if len(output) > 2 else torch.zeros_like(mean)
+    logits, mean = output[0].transpose(0, 1), output[1].transpose(0, 1)
+    log_variance = output[2].transpose(0, 1) if len(output) > 2 else torch.zeros_like(mean)
     sizes = [len(c) for c in targets.classes]
     loss = logits.new_zeros(())
-    for part, one_hot in zip(logits.split(sizes, dim=1), targets.one_hot, strict=True):
+    for part, one_hot in zip(logits.split(sizes, dim=2), targets.one_hot, strict=True):
         label = weights @ one_hot[index]
-        known = label.sum(1) > 0.999
-        if known.any():
-            loss = loss - (label * torch.log_softmax(part, dim=1)).sum(1)[known].mean()
+        known = (label.sum(-1) > 0.999).float()
+        surprise = -(label * torch.log_softmax(part, dim=2)).sum(2)
+        loss = loss + ((surprise * known).sum(1) / known.sum(-1).clamp_min(1.0)).sum()
     target = targets.regressed[index]
-    known = (weights > 0).float() @ target.isnan().float() == 0
+    known = ((weights > 0).float() @ target.isnan().float() == 0).float()
     label = weights @ target.nan_to_num()
     likelihood = 0.5 * (log_variance + (label - mean).square() * torch.exp(-log_variance))
-    return loss + balance * likelihood[known].mean() if known.any() else loss
+    mean_likelihood = (likelihood * known).sum((1, 2)) / known.sum((-2, -1)).clamp_min(1.0)
+    return loss + balance * mean_likelihood.sum()
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class RecallMemory:
         self.network = network
         self.recall = Recall(1, len(train), network.key, tuple(len(c) for c in t.classes), t.regressed.shape[1])
         self.recall.learn([part[self.sites] for part in t.one_hot], t.regressed[self.sites])
-        self.spectra = scale.apply(rows.aligned(rows.fine[self.sites]))
+        self.spectra = scale.apply(rows.clean(self.sites))
         self.targets = t
 
     def refresh(self) -> None:
@@ -86,11 +88,11 @@ class RecallMemory:
 
 
 @torch.no_grad()
-def keys_of(network: SPT, spectra: Tensor) -> Tensor:
-    """Return the keys (members, N, key) of scaled clean spectra (N, G)."""
+def keys_of(network: SPT, spectra: Tensor, at_once: int = 64) -> Tensor:
+    """Return the keys (members, N, key) of scaled clean spectra (N, G), ``at_once`` at a time."""
     training = network.training
     network.eval()
-    keys = torch.cat([network(part)[3] for part in spectra.split(64)]).transpose(0, 1)
+    keys = torch.cat([network(part)[3] for part in spectra.split(at_once)]).transpose(0, 1)
     network.train(training)
     return keys
 
@@ -193,5 +195,7 @@ def cropped(weights: dict[str, Tensor], shape: SPTShape) -> dict[str, Tensor]:
             old = old.reshape(len(old), shape.gathered, -1)[:, :, :points].flatten(1)
         elif name == "embedding.place":
             old = old[:, :, : shape.nodes]
+        elif name == "embedding.local.weight" and old.shape[1] < new.shape[1]:  # no channel for what is known
+            old = torch.nn.functional.pad(old, [0, 0, 0, new.shape[1] - old.shape[1]])
         kept[name] = old if old.shape == new.shape and not name.endswith("outside") else new
     return kept

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ....agent.types import InputError
-from ...training import FINE_EV, FeffData, TrainingConfig, TrainingPlan, load_feff
+from ...training import FINE_EV, FeffData, TrainingConfig, TrainingPlan, load_sets
 from ..contract import Spectra
 
 _TAIL_COMPONENTS = 24
@@ -33,7 +33,7 @@ class ElementRows:
         ----------
         folder : with the FEFF rows (:mod:`xas_agent.models.training.data`)
         """
-        return cls(config.absorber, config.edge_ev, load_feff(folder, config.dataset, config.labels))
+        return cls(config.absorber, config.edge_ev, load_sets(folder, config.datasets, config.labels))
 
     def at(self, edge_ev: float, mask: NDArray[np.bool_]) -> FeffData:
         """Return the rows that ``mask`` selects, their energies moved to the edge at ``edge_ev``."""

@@ -40,6 +40,7 @@ def rebuild(folder: Path) -> Served:
         periods=tuple(record["periods"]),
         classes=classes,
         regressed=len(card.regressed),
+        short_points=grid.short_points,
         members=record["members"],
         **sizes,
     )

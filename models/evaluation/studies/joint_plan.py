@@ -25,7 +25,7 @@ from ...training import (
     add_noise,
     disturb,
     folds,
-    load_feff,
+    load_sets,
     mixtures,
     prepare,
 )
@@ -65,7 +65,7 @@ class FlaggedRows(Rows):
         group = self.fine[index, -self.flags :].argmax(1)
         if settings.within_framework:
             group = group * (self.framework.max() + 1) + self.framework[index]
-        return mixtures(len(index), len(index), settings, generator, group)
+        return mixtures((len(index),), settings, generator, group)
 
     def disturbed(self, weights: Tensor, index: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
         """Disturb as :meth:`Rows.disturbed` and keep the flags."""
@@ -146,7 +146,7 @@ class JointPlan(TrainingPlan):
 
 
 def _rows_of(config: TrainingConfig, data: Path, splits: Sequence[str]) -> FeffData:
-    loaded = load_feff(data, config.dataset, config.labels)
+    loaded = load_sets(data, config.datasets, config.labels)
     return loaded.rows(np.isin(loaded.split, splits))
 
 
@@ -158,8 +158,8 @@ def _join_labels(parts: Sequence[FeffData]) -> FeffData:
 
     ids, labels = column("ids"), {d: np.concatenate([p.labels[d] for p in parts]) for d in parts[0].labels}
     no_spectra = np.empty((len(ids), 0))
-    material, split, kind, framework = (column(name) for name in ("material", "split", "kind", "framework"))
-    return FeffData("universal", ids, material, split, kind, framework, no_spectra, no_spectra, labels)
+    material, split, kind, formula = (column(name) for name in ("material", "split", "kind", "formula"))
+    return FeffData("universal", ids, material, split, kind, formula, no_spectra, no_spectra, labels)
 
 
 def _join_rows(parts: Sequence[FeffData], configs: Sequence[TrainingConfig]) -> FlaggedRows:

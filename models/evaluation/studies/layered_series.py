@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ....agent.types import Array
-from ...training import FINE_EV, FeffData, TrainingConfig, TrainingPlan, load_feff, shifted
+from ...training import FINE_EV, FeffData, TrainingConfig, TrainingPlan, load_sets, shifted
 from .fine_tuning import cross_validated
 
 AS_COMPUTED, AS_MEASURED = "as computed", "as measured"
@@ -61,13 +61,15 @@ def read_series(config: TrainingConfig, pretrained: str, data: Path) -> LayeredS
     data : folder of the FEFF rows
     """
     plan = TrainingPlan.read(cross_validated(config, pretrained), data)
-    loaded = load_feff(data, config.dataset, config.labels)
+    loaded = load_sets(data, config.datasets, config.labels)
     unseen = loaded.rows((loaded.split == "sim") & (loaded.kind == "layered"))
     grid = plan.config.grid.grid()
     fine_bounds = grid.bounds[0] + FINE_EV * np.arange(plan.rows.fine.shape[1] + 1)
     fine = unseen.on_bins(fine_bounds, config.edge_ev) if len(unseen) else np.empty((0, plan.rows.fine.shape[1]))
-    with (data / f"{config.dataset}.csv").open(newline="", encoding="utf-8-sig") as f:
-        formula = {r["id"]: r["formula"] for r in csv.DictReader(f)}
+    formula: dict[str, str] = {}
+    for name in config.datasets:
+        with (data / f"{name}.csv").open(newline="", encoding="utf-8-sig") as f:
+            formula |= {r["id"]: r["formula"] for r in csv.DictReader(f)}
     return LayeredSeries(
         plan,
         unseen,

@@ -192,7 +192,7 @@ def test_disturbances_do_what_they_say():
 @given(st.integers(0, 2**31), st.integers(2, 40))
 @settings(max_examples=30, deadline=None)
 def test_mixtures_are_convex(seed, n):
-    weights = mixtures(n, n, Augmentation(mixed=0.5), torch.Generator().manual_seed(seed))
+    weights = mixtures((n,), Augmentation(mixed=0.5), torch.Generator().manual_seed(seed))
     assert (weights >= 0).all()
     torch.testing.assert_close(weights.sum(1), torch.ones(n))
     assert ((weights > 0).sum(1) <= 6).all()

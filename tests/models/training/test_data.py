@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from xas_agent.agent.types.grid import Grid
-from xas_agent.models.training.data import DataError, check_grid, grid_end, load_feff
+from xas_agent.models.training.data import DataError, check_grid, grid_end, load_feff, load_sets
+from xas_agent.models.training.train import folds
 
 ROWS = {
     "id": ["a", "b", "c", "d"],
@@ -53,6 +54,67 @@ def test_near_copies_of_a_layered_compound_are_one_material(tmp_path):
     kinds = {"kind": ["layered", "rattled", "layered", "mp"], "formula": ["LiCoO2", "LiCoO2", "CoO2", "LiCoO2"]}
     data = load_feff(write(tmp_path, {**ROWS, "material": ["o3", "o3_r0", "o1", "mp-1"], **kinds}), "co", DESCRIPTORS)
     assert data.material.tolist() == ["LiCoO2", "LiCoO2", "CoO2", "mp-1"]
+
+
+def joined(folder: Path, **sets: dict[str, list[str]]):
+    """Join sets of other materials, formulas and splits than the rows of this module, four each."""
+    for name, columns in sets.items():
+        (folder / name).mkdir()
+        write(folder / name, {**ROWS, **columns})
+        for suffix in ("npz", "csv"):
+            (folder / name / f"co.{suffix}").rename(folder / f"{name}.{suffix}")
+    return load_sets(folder, tuple(sets), DESCRIPTORS)
+
+
+def test_a_material_is_recognised_by_its_id_and_formula_in_all_sets(tmp_path):
+    both = joined(
+        tmp_path,
+        omni={
+            "material": ["mp-19", "mp-19", "mp-7", "mvc-3"],
+            "formula": ["CoO", "CoO", "Co3O4", "LiCoO2"],
+            "split": ["train", "train", "val", "train"],
+        },
+        ours={
+            # The same compound, a prototype with Co in the place of Cu, another id of nearly the same name.
+            "material": ["mp-7_Co", "mp-19_Co", "mp-190", "mvc-3_Co"],
+            "formula": ["Co3O4", "Ba2CoO4", "CoO", "LiCoO2"],
+            "split": ["train", "val", "train", "val"],
+        },
+    )
+    omni, ours = both.material[:4].tolist(), both.material[4:].tolist()
+    assert ours[0] == omni[2]
+    assert ours[3] == omni[3]
+    assert len({*omni, *ours}) == 5
+    assert both.split.tolist() == ["train", "train", "val", "val", "val", "val", "train", "val"]
+
+
+def test_a_row_without_id_may_be_any_compound_of_its_formula(tmp_path):
+    both = joined(
+        tmp_path,
+        omni={
+            "material": ["mp-1", "mp-2", "mp-3", "mp-4"],
+            "formula": ["Co3O4", "Co3O4", "LiCoPO4", "CoO"],
+            "split": ["train", "val", "train", "train"],
+        },
+        ours={
+            "material": ["spinel", "olivine", "wurtzite", "rutile"],
+            "formula": ["Co3O4", "LiCoPO4", "ZnCoO", ""],
+            "split": ["train", "val", "train", "train"],
+        },
+    )
+    assert both.material.tolist() == [
+        "Co3O4",
+        "Co3O4",
+        "LiCoPO4",
+        "mp-4 CoO",
+        "Co3O4",
+        "LiCoPO4",
+        "wurtzite",
+        "rutile",
+    ]
+    assert both.split.tolist() == ["train", "val", "train", "train", "train", "val", "train", "train"]
+    apart = folds(both.material, 3, seed=0)
+    assert all(not set(both.material[a]) & set(both.material[b]) for a in apart for b in apart if a is not b)
 
 
 def test_rows_are_chosen_with_all_that_belongs_to_them(tmp_path):

@@ -10,6 +10,7 @@ import yaml
 from scipy.ndimage import gaussian_filter1d
 
 from xas_agent.agent.spectra.settings import AlignmentSettings
+from xas_agent.agent.types.grid import Grid
 from xas_agent.app.config import ConfigError, read_training
 from xas_agent.models import card as cards
 from xas_agent.models.training import standards as domain
@@ -60,6 +61,21 @@ def test_a_standard_that_cannot_be_aligned_calibrates_nothing(left, sign, why):
     short = replace(made, energy=made.energy[some], mu=sign * made.mu[some])
     with pytest.raises(domain.StandardError, match=f"made: {why}"):
         domain.fit(short, GRID, EDGE_EV, AlignmentSettings())
+
+
+WINDOWS = Grid(-9, 98, 1, (-9, -6), (18, 32), short_stop_ev=27)
+
+
+@pytest.mark.parametrize(("stop", "last"), [(250, 98), (60, 60), (25, 27)])
+def test_a_short_standard_calibrates_a_model_of_short_spectra(stop, last):
+    made = standard(4.0, 1.0, 0.9, 2.0)
+    some = made.energy <= EDGE_EV + stop
+    short = replace(made, energy=made.energy[some], mu=made.mu[some])
+    found = domain.fit(short, WINDOWS, EDGE_EV, CALIBRATED, scale=1.0)
+    assert found.energy[-1] == pytest.approx(last, abs=1)
+    assert found.measured.shape == found.theory.shape == found.energy.shape
+    assert found.offset_ev == pytest.approx(4.0, abs=0.5)
+    assert found.misfit < 0.02
 
 
 def test_a_standard_without_a_foil_is_as_uncertain_as_its_energies():

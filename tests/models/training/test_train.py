@@ -2,7 +2,6 @@
 
 import csv
 import os
-import queue
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,18 +23,19 @@ from xas_agent.models.training.augment import Augmentation
 from xas_agent.models.training.build import (
     METAL_AMPLITUDE,
     METAL_GAP_EV,
-    RUN_SEED_STEP,
     assemble,
     augment_outliers,
-    train_one,
+    train_members,
 )
 from xas_agent.models.training.calibration import HeldOut, fit_blend
 from xas_agent.models.training.config import TrainingConfig
 from xas_agent.models.training.data import DataError, framework_of
 from xas_agent.models.training.plan import TrainedMember, TrainingPlan, config_of, ensemble
-from xas_agent.models.training.train import folds, train_member
+from xas_agent.models.training.together import train_together
+from xas_agent.models.training.train import folds
 
 EDGE = 7709.0
+CPU = torch.device("cpu")
 POISON = 9
 """A class that only rows of other splits have."""
 
@@ -74,7 +74,9 @@ def trained(feff, tmp_path_factory) -> Path:
         str(feff),
         "--out",
         str(out),
-        "--jobs",
+        "--device",
+        "cpu",
+        "--threads",
         "1",
     ]
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -89,10 +91,14 @@ def here(how: TrainingConfig, feff: Path, out: Path) -> Path:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        members = [train_one(how, feff, k, 1, queue.SimpleQueue()) for k in range(how.members)]
-        return assemble(TrainingPlan.read(how, feff), members, out)
+        plan = TrainingPlan.read(how, feff)
+        return assemble(plan, train_members(plan, CPU, quiet), out)
     finally:
         torch.set_num_threads(threads)
+
+
+def quiet(task: str, done: int, total: int | None, note: str = "") -> None:
+    pass
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -121,16 +127,18 @@ def test_the_same_config_gives_the_same_weights(trained, feff, tmp_path):
 
 
 def test_a_member_is_the_mean_of_its_runs(trained, feff):
-    once, twice = (config(pretrained=str(trained), runs=runs, protocol="cross-validation") for runs in (1, 2))
-    told: queue.SimpleQueue[tuple[int, int, float | None]] = queue.SimpleQueue()
-    first, both = (train_one(how, feff, 0, 1, told).weights for how in (once, twice))
-    assert [told.get()[1] for _ in range(6)] == [1, 2, 1, 2, 3, 4]  # epochs count on from run to run
-    plan, seed = TrainingPlan.read(once, feff), once.seed + RUN_SEED_STEP
-    again = plan.new_member(0), plan.rows, plan.learnt_by(0), plan.scale, once, seed, lambda *_: None
-    second = TrainedMember.of(train_member(*again, plan.data.material)).weights
-    for name, tensor in both.items():
-        torch.testing.assert_close(tensor, (first[name] + second[name]) / 2, msg=name)
-    assert not torch.equal(first["embedding.place"], second["embedding.place"])
+    plan = TrainingPlan.read(config(pretrained=str(trained), runs=2, protocol="cross-validation"), feff)
+    told: list[int] = []
+    members = train_members(plan, CPU, lambda task, done, total, note="": told.append(done))
+    assert told == [0, 1, 2]
+    numbers = [0, 0, 1, 1]
+    networks, trains = [plan.new_member(k) for k in numbers], [plan.learnt_by(k) for k in numbers]
+    runs = train_together(plan, networks, trains, CPU, lambda *_: None)
+    for k, member in enumerate(members):
+        first, second = runs[2 * k].weights, runs[2 * k + 1].weights
+        for name, tensor in member.weights.items():
+            torch.testing.assert_close(tensor, (first[name] + second[name]) / 2, msg=name)
+        assert not torch.equal(first["embedding.place"], second["embedding.place"])
 
 
 def rewrite(feff: Path, folder: Path, more: Callable[[int, dict[str, str]], dict[str, str]]) -> None:
@@ -166,6 +174,7 @@ def test_it_is_evaluated_on_any_split(trained, feff, capsys):
     evaluate_model(str(trained), feff, "val", None)
     said = capsys.readouterr().out
     assert "small on 9 of 9 rows of small, split val" in said
+    assert "spectra end at" not in said
     assert all(name in said for name in ("OS", "PSGO", "MOOD", "weighted F1", "R2"))
     with pytest.raises(DataError, match="no rows of split 'test'"):
         evaluate_model(str(trained), feff, "test", None)
@@ -279,6 +288,9 @@ def test_it_is_fine_tuned_on_a_shorter_grid_by_cross_validation(trained, feff, t
     torch.testing.assert_close(TrainingPlan.read(how, feff).scale.centre, weights(trained)["centre"][:70])
     card = cards.verify(here(how, feff, tmp_path))
     assert card.training["protocol"] == "cross-validation"
+    # The start may be gone, or be elsewhere, when the model is read.
+    assert card.training["pretrained"] == "small"
+    assert config_of(card) == how.model_copy(update={"pretrained": None})
     assert card.training["periods"] == cards.read_card(trained).training["periods"]
     assert card.metrics["on"].startswith("3-fold cross-validation by material")
     assert card.metrics["OS"]["standard_error"] >= 0
@@ -319,6 +331,8 @@ def test_training_without_recall_leaves_none(feff, tmp_path):
         ({"epochs": 3}, r"unknown key epochs; expected one of absorber"),
         ({"optimisation": {"epoch": 3}}, r"unknown key optimisation\.epoch; expected one of batch, epochs"),
         ({"runs": 2}, "runs 2: weights trained from scratch cannot be averaged"),
+        ({"dataset": []}, r"key dataset.*: no data set is named; name one of the data folder"),
+        ({"others": [{"dataset": "", "edge_ev": 1.0}]}, r"key others\.0\.dataset.*: no data set is named"),
         ({"members": "many"}, r"key members: found 'many', expected: "),
         ({"grid": {**CONFIG["grid"], "stop_ev": 50.0}}, r"key grid: .*anchor_ev 40…72 eV is not inside -9…50 eV"),
     ],
@@ -326,16 +340,16 @@ def test_training_without_recall_leaves_none(feff, tmp_path):
 def test_a_wrong_key_is_one_message_before_training(tmp_path, feff, change, message):
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(CONFIG | change, allow_unicode=True))
     with pytest.raises(ConfigError, match=rf"c\.yaml: {message}"):
-        train_model(tmp_path / "c.yaml", feff, tmp_path, 1)
+        train_model(tmp_path / "c.yaml", feff, tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"name: [", b"just words", b"", b"\xff\xfe"])
 def test_a_config_that_is_none_is_one_message(tmp_path, feff, content):
     (tmp_path / "c.yaml").write_bytes(content)
     with pytest.raises(ConfigError, match=r"c\.yaml: "):
-        train_model(tmp_path / "c.yaml", feff, tmp_path, 1)
+        train_model(tmp_path / "c.yaml", feff, tmp_path)
     with pytest.raises(ConfigError, match=r"none\.yaml: no such file"):
-        train_model(tmp_path / "none.yaml", feff, tmp_path, 1)
+        train_model(tmp_path / "none.yaml", feff, tmp_path)
 
 
 @pytest.mark.parametrize(

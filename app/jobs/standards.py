@@ -1,0 +1,297 @@
+"""``xas-agent standards``: answers for measured spectra of known compounds, judged."""
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ...adapters.formats import Columns, FileSpectrum
+from ...agent.estimate import Answer
+from ...agent.types import DescriptorEstimate, Estimator, Flag, InputError, Refusal, get_logger
+from ...models import card as cards
+from ..config import Config
+from ..output.folder import make_folder
+from ..wiring import load_models
+from .files import answers_of, refusal_of
+from .known_compounds import KnownCompound, elements_of
+
+HIT_E = 0.35
+"""Largest error of the mean oxidation state of a hit, e."""
+NARROW_E, WIDE_E, FAR_E = 0.25, 0.5, 1.0
+"""Errors whose shares are stated besides that of the hits, and the one that must not occur without a flag, e."""
+
+_log = get_logger()
+
+Read = tuple[KnownCompound, FileSpectrum | str]
+"""A row of the table with its spectrum, or the reason why it cannot be read."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One standard and the answer that a user gets."""
+
+    known: KnownCompound
+    answer: Answer | Refusal | str
+    """The answer, or why there is none."""
+
+    @property
+    def set_aside(self) -> str:
+        """Reason why there is no estimate; empty if there is one."""
+        return self.answer if isinstance(self.answer, str) else str(refusal_of(self.answer) or "")
+
+    @property
+    def served(self) -> Answer | None:
+        """The answer, if it has an estimate."""
+        return self.answer if isinstance(self.answer, Answer) and not self.set_aside else None
+
+    @property
+    def os(self) -> DescriptorEstimate | None:
+        return self._descriptor("OS")
+
+    @property
+    def cn(self) -> DescriptorEstimate | None:
+        return self._descriptor("CN")
+
+    @property
+    def error(self) -> float | None:
+        """Error of the mean oxidation state, e; None without an answer or a known value."""
+        return None if self.os is None or self.known.os is None else self.os.mean - self.known.os
+
+    @property
+    def is_inside(self) -> bool | None:
+        """Whether the interval holds the known oxidation state; None without one of them."""
+        return None if self.os is None or self.known.os is None else self.os.lo <= self.known.os <= self.os.hi
+
+    @property
+    def is_flagged(self) -> bool:
+        return self.served is not None and Flag.OUT_OF_DISTRIBUTION in self.served.flags
+
+    @property
+    def verdict(self) -> str:
+        """Hit or miss, or whether the spectrum is flagged as it must be, or why it is set aside."""
+        if self.set_aside:
+            return f"set aside: {self.set_aside}"
+        if self.known.must_be_flagged:
+            return "flagged, as it must be" if self.is_flagged else "not flagged, but must be"
+        if not self.known.is_judged or self.error is None:
+            return ""
+        return "hit" if abs(self.error) <= HIT_E else "miss"
+
+    @property
+    def calibrated_by(self) -> str:
+        """What corrected the energies: ``foil``, ``shift`` (of the table or the config) or ``none``."""
+        if self.served is None:
+            return ""
+        return "foil" if self.served.quantities["foil_shift_ev"] else "shift" if self.correction_ev else "none"
+
+    @property
+    def correction_ev(self) -> float | None:
+        """Shift of the measured energies, eV, without the offset of FEFF; None without an answer."""
+        if self.served is None or self.served.model is None:
+            return None
+        shift_ev = self.served.quantities["energy_shift_ev"] - self.served.model.edge.feff_minus_experiment_ev
+        return round(shift_ev, 6) + 0.0
+
+    def row(self) -> dict[str, Any]:
+        """Return the row of the table, its columns followed by those of the answer."""
+        answer: dict[str, Any] = {"class": self.known.kind, "verdict": self.verdict}
+        if self.served is not None and self.served.estimate is not None:
+            for name, d in (("OS", self.os), ("CN", self.cn)):
+                if d is not None:
+                    answer |= {f"{name}_mean": d.mean, f"{name}_lo": d.lo, f"{name}_hi": d.hi}
+                    answer |= {f"{name}_class": d.value, f"{name}_p": d.p}
+            answer |= {"model": self.served.model.name if self.served.model else "", "error": self.error}
+            answer |= {"inside": self.is_inside, "ood_score": self.served.estimate.ood_score}
+            answer |= {"flagged": self.is_flagged, "flags": ", ".join(self.served.flags)}
+            answer |= {"calibrated_by": self.calibrated_by, "correction_ev": self.correction_ev}
+            answer |= {"e0_ev": self.served.quantities["e0_ev"]}
+        return {**self.known.columns, **answer}
+
+    def _descriptor(self, name: str) -> DescriptorEstimate | None:
+        if self.served is None or self.served.estimate is None:
+            return None
+        return self.served.estimate.descriptors.get(name)
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How many of some standards of known oxidation state are within a tolerance."""
+
+    group: str
+    answered: int
+    set_aside: int
+    within_narrow: int
+    hits: int
+    within_wide: int
+    inside: int
+    flagged: int
+    far_without_flag: int
+
+    @classmethod
+    def of(cls, group: str, judged: Sequence[Judged]) -> "Shares":
+        errors = [(abs(j.error), j) for j in judged if j.error is not None]
+        within = [sum(error <= limit for error, _ in errors) for limit in (NARROW_E, HIT_E, WIDE_E)]
+        return cls(
+            group,
+            len(errors),
+            sum(bool(j.set_aside) for j in judged),
+            *within,
+            inside=sum(bool(j.is_inside) for _, j in errors),
+            flagged=sum(j.is_flagged for _, j in errors),
+            far_without_flag=sum(error > FAR_E and not j.is_flagged for error, j in errors),
+        )
+
+
+def models_for(known: Sequence[KnownCompound], named: Sequence[str], config: Config) -> list[Estimator]:
+    """Load the model of each element of the table: the named one or else the shipped one.
+
+    Parameters
+    ----------
+    known : sequence of KnownCompound
+    named : sequence of str
+        Models by name or folder.
+    config : Config
+
+    Returns
+    -------
+    list of Estimator
+        At most one per element; none for an element without a model.
+
+    Raises
+    ------
+    InputError
+        Two of the named models are for one element, or no element of the table has a model.
+    """
+    wanted = elements_of(known)
+    by_element: dict[str, str] = {}
+    for name in named:
+        absorber = cards.read_card(cards.find(name)).absorber
+        if absorber in by_element:
+            raise InputError(f"--model {by_element[absorber]}, {name}: both are for {absorber}, expected one of them")
+        by_element[absorber] = name
+        if absorber not in wanted:
+            _log.warning("model not used: no standard of its element", model=name, element=absorber)
+    shipped = {cards.read_card(folder).absorber: name for name, folder in cards.installed().items()}
+    by_element = shipped | by_element
+    used = tuple(by_element[element] for element in wanted if element in by_element)
+    if not used:
+        raise InputError(
+            f"no model for {', '.join(wanted)}; shipped are {', '.join(shipped.values())}. Name one with --model"
+        )
+    fields = config.fields.model_copy(update={"element": None, "edge": None})
+    model = config.model.model_copy(update={"use": used})
+    return [*load_models(config.model_copy(update={"fields": fields, "model": model}))]
+
+
+def read_standards(known: Iterable[KnownCompound], columns: Columns | None = None) -> list[Read]:
+    """Read the spectra of the table; one that cannot be read is replaced by the reason."""
+    read: list[Read] = []
+    for one in known:
+        try:
+            read.append((one, one.spectrum(columns)))
+        except InputError as error:
+            read.append((one, str(error).removeprefix(f"{one.path}: ")))
+    return read
+
+
+def judge(
+    read: Sequence[Read],
+    models: Sequence[Estimator],
+    config: Config,
+    *,
+    shifts: bool = False,
+    energy_uncertainty: bool = True,
+    done: Callable[[int], object] = lambda number: None,
+) -> list[Judged]:
+    """Serve each spectrum alone, as ``xas-agent infer FILE`` does, so that none depends on another one's foil.
+
+    Parameters
+    ----------
+    read : sequence of (KnownCompound, FileSpectrum or str)
+    models : sequence of Estimator
+    config : Config
+    shifts : bool
+        Whether ``shift_ev`` of the table is added to the energies of spectra without a foil.
+    energy_uncertainty : bool
+        As for :func:`~xas_agent.app.jobs.files.answers_of`.
+    done : callable
+        Gets the number of the spectra that are judged.
+
+    Returns
+    -------
+    list of Judged
+        In the order of ``read``.
+    """
+    by_element = {model.absorber: model for model in models}
+    judged: list[Judged] = []
+    for known, spectrum in read:
+        answer: Answer | Refusal | str
+        if isinstance(spectrum, str):
+            answer = spectrum
+        elif known.element not in by_element:
+            answer = f"no model for {known.element}; name one with --model"
+        elif "OS" not in (model := by_element[known.element]).units:
+            answer = f"{model.name} does not estimate OS"
+        else:
+            settings = _settings(config, known, shifts)
+            ((_, answer),) = answers_of([spectrum], [model], settings, energy_uncertainty=energy_uncertainty)
+        judged.append(Judged(known, answer))
+        done(len(judged))
+    return judged
+
+
+def _settings(config: Config, known: KnownCompound, shifts: bool) -> Config:
+    changed: dict[str, Any] = {"fields": config.fields.model_copy(update={"element": known.element})}
+    if shifts and known.shift_ev is not None:
+        changed["alignment"] = config.alignment.model_copy(update={"energy_shift_ev": known.shift_ev})
+    return config.model_copy(update=changed)
+
+
+def shares_of(judged: Sequence[Judged]) -> list[Shares]:
+    """Return the shares over all oxides, over those of one valence, and over those of each absorber."""
+    oxides = [j for j in judged if j.known.is_judged]
+    groups = {"oxides": oxides, "of one valence": [j for j in oxides if float(j.known.os or 0).is_integer()]}
+    groups |= {e: [j for j in oxides if j.known.element == e] for e in elements_of([j.known for j in oxides])}
+    return [Shares.of(name, members) for name, members in groups.items() if members]
+
+
+def flags_of(judged: Sequence[Judged]) -> dict[str, tuple[int, int]]:
+    """Return, by class, how many of those that must be flagged are, and how many are answered."""
+    answered = [j for j in judged if j.known.must_be_flagged and j.served is not None]
+    kinds = dict.fromkeys(j.known.kind for j in answered)
+    return {
+        kind: (
+            sum(j.is_flagged for j in answered if j.known.kind == kind),
+            sum(j.known.kind == kind for j in answered),
+        )
+        for kind in kinds
+    }
+
+
+def write_standards(folder: Path, judged: Sequence[Judged], models: Sequence[Estimator]) -> list[Path]:
+    """Write ``standards.csv`` and ``standards.json``; return their paths."""
+    make_folder(folder)
+    rows = [j.row() for j in judged]
+    table, tree = folder / "standards.csv", folder / "standards.json"
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    used = {
+        m.absorber: {
+            "name": m.name,
+            "sha256": m.sha256,
+            "feff_minus_experiment_ev": m.edge.feff_minus_experiment_ev,
+        }
+        for m in models
+    }
+    flags = {
+        kind: {"flagged": flagged, "answered": answered} for kind, (flagged, answered) in flags_of(judged).items()
+    }
+    shares = [asdict(share) for share in shares_of(judged)]
+    limits = {"hit": HIT_E, "within_narrow": NARROW_E, "within_wide": WIDE_E, "far_without_flag": FAR_E}
+    content = {"limits_e": limits, "models": used, "shares": shares, "must_be_flagged": flags, "standards": rows}
+    tree.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+    return [table, tree]
