@@ -155,6 +155,32 @@ def dataset_tables(folder: FolderArgument = Path("data/feff")) -> None:
         typer.echo(tables_of(folder))
 
 
+@dataset_app.command("omnixas")
+def dataset_omnixas(
+    folder: Annotated[Path, typer.Argument(help="Folder tutorial_omnixas of OmniXAS's repository.")],
+    absorber: AbsorberOption,
+    structures: Annotated[
+        Path, typer.Option("--structures", help="Structures named by their Materials Project ids: a file or folder.")
+    ],
+    name: NameOption,
+    out: WhereOption = Path("data"),
+    part: Annotated[
+        list[str] | None,
+        typer.Option("--part", help="Part of OmniXAS's split: train, val or test. Repeatable. [default: train, val]"),
+    ] = None,
+    jobs: JobsOption = None,
+) -> None:
+    """Import published rows of OmniXAS, with descriptors, to NAME.npz and NAME.csv; the split is OmniXAS's.
+
+    Example: xas-agent dataset omnixas tutorial_omnixas --absorber Ni --structures cifs --name ni_k_omni
+    """
+    from ..jobs.dataset import import_omnixas
+
+    with exit_on_error():
+        parts = part or ["train", "val"]
+        typer.echo(import_omnixas(folder, absorber, structures, name, out, parts=parts, jobs=jobs))
+
+
 @dataset_app.command("mp")
 def dataset_mp(
     documents: Annotated[list[Path], typer.Argument(help="JSON files of XAS documents from mp-api.")],

@@ -251,6 +251,45 @@ def tables_of(folder: Path) -> str:
     return "\n\n".join(texts)
 
 
+def import_omnixas(
+    folder: Path, absorber: str, structures: Path, name: str, out: Path, *, parts: Sequence[str], jobs: int | None
+) -> str:
+    """Write ``out/NAME.npz`` and ``NAME.csv`` from the files that OmniXAS publishes; return a summary.
+
+    Parameters
+    ----------
+    folder : Path
+        ``tutorial_omnixas`` of OmniXAS's repository.
+    absorber : str
+        Symbol of the absorber.
+    structures : Path
+        Structures, named by their Materials Project ids.
+    name : str
+        Name of the data set.
+    out : Path
+        Folder of the data set.
+    parts : sequence of str
+        Parts of OmniXAS's split, which the rows keep: train, val, test.
+    jobs : int, optional
+        Number of processes; all cores by default.
+
+    Raises
+    ------
+    InputError
+        A file is missing or of another form, or no row has a structure.
+    """
+    with _working() as progress:
+        from ...models.datasets import PARTS, label, labels_of, read_omnixas
+
+        if unknown := sorted(set(parts) - set(PARTS)):
+            raise InputError(f"no part {', '.join(unknown)}; OmniXAS has {', '.join(PARTS)}")
+        spectra, failed = read_omnixas(folder, _symbol(absorber), parts, structures)
+        sites = [s.site for s in spectra]
+        known, unlabelled = label(sites, _labels_file(out, name), jobs or core_count(), progress)
+        rows = [(s, found) for s in spectra if (found := labels_of(s.site, known))]
+        return _pair(rows, out, name, 0.0, 0, [*failed, *unlabelled])
+
+
 def convert_documents(
     documents: Sequence[Path],
     absorber: str,
@@ -303,7 +342,7 @@ def _pair(
 
 
 def _rows(sites: "Sequence[Site]", sides: dict[str, str]) -> str:
-    validate = sum(sides[s.material] == "val" for s in sites)
+    validate = sum((s.split or sides[s.material]) == "val" for s in sites)
     return f"{len(sites)} rows of {len(sides)} materials, {validate} of them for validation"
 
 

@@ -96,7 +96,7 @@ def read_sites(path: Path, absorber: str | None) -> tuple[list[Site], list[str]]
     sites: list[Site] = []
     failed: list[str] = []
     try:
-        for name, document, read in _structures(path):
+        for name, document, read in structures_in(path):
             try:
                 sites += _job(document, absorber) if "abc" in document else _sites(name, bare(read()), absorber)
             except Exception as e:  # pymatgen raises many types of exceptions for unusual structures
@@ -116,7 +116,7 @@ def read_json(path: Path) -> Iterator[Any]:
             yield from found if isinstance(found, list) else [found]
 
 
-def _structures(path: Path) -> Iterator[tuple[str, dict[str, Any], Any]]:
+def structures_in(path: Path) -> Iterator[tuple[str, dict[str, Any], Any]]:
     """Yield name, JSON document (if any) and reader of each structure of a file."""
     if not _is_json(path):
         name = (
