@@ -166,11 +166,12 @@ def measure(
 
 
 def interval_coverage(plan: TrainingPlan, d: DescriptorCard, estimated: Estimates, index: NDArray[np.int_]) -> float:
-    """Return the share of the rows ``index`` whose label lies in the card's interval."""
+    """Return the share of the rows ``index`` whose label lies in the card's interval; NaN if none is labelled."""
     _, mean, sd = estimated[d.mean_head or d.name]
     error = np.abs(mean - plan.data.labels[d.mean_head or d.name][index])
     known = ~np.isnan(error)
-    return float((error[known] <= d.interval.scale * np.hypot(sd[known], d.interval.floor)).mean())
+    held = error[known] <= d.interval.scale * np.hypot(sd[known], d.interval.floor)
+    return float(held.mean()) if known.any() else float("nan")
 
 
 def score(plan: TrainingPlan, estimated: Estimates, index: NDArray[np.int_]) -> dict[str, float]:
