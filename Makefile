@@ -20,8 +20,8 @@ test: $(STAMP) ## run the tests but for the slow ones; PYTEST_ARGS="-k NAME" sel
 slow: $(STAMP) ## run the slow tests, which train networks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m slow --timeout 600 $(PYTEST_ARGS)
 
-SMALL = $(if $(OUT),$(OUT),out/models)
-train-small: $(STAMP) ## train a model of Fe from data/feff and print its scores; writes to out/models, or to OUT=DIR
+SMALL = $(if $(OUT),$(OUT),out/trained)
+train-small: $(STAMP) ## train a model of Fe from data/feff and print its scores; writes to out/trained, or to OUT=DIR
 	$(BIN)/xas-agent train fe-small --data data/feff --out $(SMALL)
 	$(BIN)/xas-agent evaluate $(SMALL)/fe-small --data data/feff --beside extra-trees
 

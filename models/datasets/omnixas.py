@@ -40,8 +40,8 @@ BACKGROUND = {
     "Ni": 0.953,
     "Cu": 0.879,
 }
-"""Atomic background 50 eV above the edge in the unit of the published spectra, ± 1 %, by FEFF10; that of Cr
-interpolated between V and Co. Published spectra are not divided by it, other rows are."""
+"""Atomic background 50 eV above the edge in the unit of the published spectra, by FEFF; that of Cr interpolated
+between V and Co. Sites differ by ± 2 %. Published spectra are not divided by it, other rows are."""
 _ID = re.compile(r"(?P<material>.+)_(?P<site>\d+)$")
 
 
