@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MINUTES ?= 60
 
-.PHONY: help run test slow fuzz lint check audit docs bench sbom ci clean
+.PHONY: help run test slow fuzz lint check audit docs bench sbom ci clean train-small
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | awk -F'|' '{printf "make %-6s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "make %-11s %s\n", $$1, $$2}'
 
 run: $(STAMP) ## run the embedded beamline and the agent; writes to a new folder in out, or to OUT=DIR
 	$(BIN)/xas-agent run $(if $(OUT),--out $(OUT))
@@ -19,6 +19,11 @@ test: $(STAMP) ## run the tests but for the slow ones; PYTEST_ARGS="-k NAME" sel
 
 slow: $(STAMP) ## run the slow tests, which train networks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m slow --timeout 600 $(PYTEST_ARGS)
+
+SMALL = $(if $(OUT),$(OUT),out/trained)
+train-small: $(STAMP) ## train a model of Fe from data/feff and print its scores; writes to out/trained, or to OUT=DIR
+	$(BIN)/xas-agent train fe-small --data data/feff --out $(SMALL)
+	$(BIN)/xas-agent evaluate $(SMALL)/fe-small --data data/feff --beside extra-trees
 
 fuzz: $(STAMP) ## run the property tests with fresh seeds for MINUTES=60
 	PYTHON=$(BIN)/python .ci/fuzz $(MINUTES)

@@ -109,6 +109,78 @@ def dataset_collect(
         typer.echo(collect_runs(runs, absorber, name, out, val_fraction=val_fraction, seed=seed, jobs=jobs))
 
 
+@dataset_app.command("append")
+def dataset_append(
+    sources: Annotated[list[Path], typer.Argument(help="Folders of FEFF runs, and .npz files of data sets.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the data sets, one per absorber.")] = Path(
+        "data/feff"
+    ),
+    least: Annotated[int, typer.Option("--least", min=1, help="Least number of new rows for a shard.")] = 1,
+    jobs: JobsOption = None,
+) -> None:
+    """Write the rows that the data sets do not have yet as a shard; those without a split are left out.
+
+    Example: xas-agent dataset append runs --out data/feff --least 200
+    """
+    from ..jobs.dataset import append_rows
+
+    with exit_on_error():
+        typer.echo(append_rows(sources, out, least=least, jobs=jobs))
+
+
+FolderArgument = Annotated[Path, typer.Argument(help="Folder of the data sets, one per absorber.")]
+
+
+@dataset_app.command("merge")
+def dataset_merge(folder: FolderArgument = Path("data/feff")) -> None:
+    """Merge the shards into the data sets, one per absorber; broken and repeated rows are left out and counted.
+
+    Example: xas-agent dataset merge data/feff
+    """
+    from ..jobs.dataset import merge_shards
+
+    with exit_on_error():
+        typer.echo(merge_shards(folder))
+
+
+@dataset_app.command("tables")
+def dataset_tables(folder: FolderArgument = Path("data/feff")) -> None:
+    """Print the number of rows of each absorber by split, and the labels of their descriptors, in Markdown.
+
+    Example: xas-agent dataset tables data/feff
+    """
+    from ..jobs.dataset import tables_of
+
+    with exit_on_error():
+        typer.echo(tables_of(folder))
+
+
+@dataset_app.command("omnixas")
+def dataset_omnixas(
+    folder: Annotated[Path, typer.Argument(help="Folder tutorial_omnixas of OmniXAS's repository.")],
+    absorber: AbsorberOption,
+    structures: Annotated[
+        Path, typer.Option("--structures", help="Structures named by their Materials Project ids: a file or folder.")
+    ],
+    name: NameOption,
+    out: WhereOption = Path("data"),
+    part: Annotated[
+        list[str] | None,
+        typer.Option("--part", help="Part of OmniXAS's split: train, val or test. Repeatable. [default: train, val]"),
+    ] = None,
+    jobs: JobsOption = None,
+) -> None:
+    """Import published rows of OmniXAS, with descriptors, to NAME.npz and NAME.csv; the split is OmniXAS's.
+
+    Example: xas-agent dataset omnixas tutorial_omnixas --absorber Ni --structures cifs --name ni_k_omni
+    """
+    from ..jobs.dataset import import_omnixas
+
+    with exit_on_error():
+        parts = part or ["train", "val"]
+        typer.echo(import_omnixas(folder, absorber, structures, name, out, parts=parts, jobs=jobs))
+
+
 @dataset_app.command("mp")
 def dataset_mp(
     documents: Annotated[list[Path], typer.Argument(help="JSON files of XAS documents from mp-api.")],

@@ -38,6 +38,13 @@ def evaluate(
         str | None,
         typer.Option(help="Print scores on this data set, by NAME, without a report. [default: training data set]"),
     ] = None,
+    beside: Annotated[
+        str | None,
+        typer.Option(
+            help="Print scores on the validation rows beside those of a competitor trained on the same rows, e.g. "
+            "extra-trees, without a report."
+        ),
+    ] = None,
 ) -> None:
     """Evaluate a model and write a report.
 
@@ -50,8 +57,14 @@ def evaluate(
         other = None if config == "full" else config
         if quick:
             refuse_unused("with --quick", config=other)
+        idle = {"out": out, "quick": quick or None, "config": other, "only": only or None, "jobs": jobs}
+        if beside:
+            refuse_unused("with --beside", split=split, dataset=dataset, **idle)
+            from ..jobs.beside import compare
+
+            set_up_torch(None)
+            return compare(model, data, beside)
         if split or dataset:
-            idle = {"out": out, "quick": quick or None, "config": other, "only": only or None, "jobs": jobs}
             refuse_unused("with --split or --dataset", **idle)
             from ..jobs.evaluate import evaluate_model
 

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from ...models.cores import core_count
 from ..output.progress import progress_bars
 
 if TYPE_CHECKING:
-    from ...models.datasets import FeffSettings, FeffSpectrum, Labels, Site
+    from ...models.datasets import FeffSettings, FeffSpectrum, Labels, Row, Site
     from ...models.progress import Progress
 
 _SIGNAL_EXIT_BASE = 128
@@ -161,9 +161,133 @@ def collect_runs(
         if not runs.is_dir():
             raise InputError(f"{runs}: no such folder, expected a folder of FEFF runs")
         spectra, failed = collect(runs, _symbol(absorber) if absorber else None, jobs, progress)
+        if len(elements := sorted({s.site.element for s in spectra})) > 1:
+            raise InputError(f"{runs}: runs of {', '.join(elements)}; name the absorber")
         known, unlabelled = label([s.site for s in spectra], _labels_file(out, name), jobs, progress)
         rows = [(s, found) for s in spectra if (found := labels_of(s.site, known))]
         return _pair(rows, out, name, val_fraction, seed, [*failed, *unlabelled])
+
+
+def append_rows(sources: Sequence[Path], out: Path, *, least: int, jobs: int | None) -> str:
+    """Write the rows of the sources that a folder of data sets does not have yet as a shard; return a summary.
+
+    Parameters
+    ----------
+    sources : sequence of Path
+        Folders of FEFF runs, whose sites have a split, and ``.npz`` files of data sets.
+    out : Path
+        Folder of the sets, with its shards.
+    least : int
+        Number of new rows from which on a shard is written.
+    jobs : int, optional
+        Number of processes; all cores by default.
+
+    Raises
+    ------
+    InputError
+        A source cannot be read.
+    """
+    with _working() as progress:
+        from ...models import datasets
+
+        jobs = jobs or core_count()
+        there = datasets.ids_of(out)
+        failed: list[str] = []
+        rows: list[Row] = []
+        spectra: list[FeffSpectrum] = []
+        for source in sources:
+            if source.is_dir():
+                found, unread = datasets.collect(source, None, jobs, progress)
+                spectra += [s for s in found if s.site.id not in there]
+                failed += unread
+            else:
+                rows += datasets.read_rows(source)
+        # Labels take long: not for rows that are too few for a shard.
+        if len(spectra) + sum(r.id not in there for r in rows) >= least:
+            known, unlabelled = datasets.label([s.site for s in spectra], _labels_file(out, "shards"), jobs, progress)
+            failed += unlabelled
+            rows += [datasets.Row.of(s, found) for s in spectra if (found := datasets.labels_of(s.site, known))]
+        _log_failures(failed)
+        new, dropped, twice = datasets.usable(rows, there)
+        if len(new) < max(least, 1):
+            waiting = len(spectra) or len(new)
+            return f"{out}: {waiting} new rows, no shard of fewer than {max(least, 1)}{_and_failed(failed)}"
+        path = datasets.append(out, new)
+    return f"{path}: {len(new)} rows{_left_out(dropped, twice)}{_and_failed(failed)}"
+
+
+def merge_shards(folder: Path) -> str:
+    """Merge the shards of a folder into its data sets; return a summary.
+
+    Raises
+    ------
+    InputError
+        A file cannot be read.
+    """
+    with _working():
+        from ...models.datasets import merge
+
+        done = merge(folder)
+    moved = f", {done.judging} moved to val, where their material is" if done.judging else ""
+    return f"{folder}: {done.rows} rows, {done.added} of them new{moved}{_left_out(done.dropped, done.twice)}"
+
+
+def tables_of(folder: Path) -> str:
+    """Return the tables of a folder's data sets, in Markdown.
+
+    Raises
+    ------
+    InputError
+        The folder has no data set, or a file cannot be read.
+    """
+    with _working():
+        from ...models.datasets import tables
+
+        parts = tables(folder)
+    texts: list[str] = []
+    for title, header, rows in parts:
+        lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+        texts.append("\n".join([*([title, ""] if title else []), *("| " + " | ".join(x) + " |" for x in lines)]))
+    return "\n\n".join(texts)
+
+
+def import_omnixas(
+    folder: Path, absorber: str, structures: Path, name: str, out: Path, *, parts: Sequence[str], jobs: int | None
+) -> str:
+    """Write ``out/NAME.npz`` and ``NAME.csv`` from the files that OmniXAS publishes; return a summary.
+
+    Parameters
+    ----------
+    folder : Path
+        ``tutorial_omnixas`` of OmniXAS's repository.
+    absorber : str
+        Symbol of the absorber.
+    structures : Path
+        Structures, named by their Materials Project ids.
+    name : str
+        Name of the data set.
+    out : Path
+        Folder of the data set.
+    parts : sequence of str
+        Parts of OmniXAS's split, which the rows keep: train, val, test.
+    jobs : int, optional
+        Number of processes; all cores by default.
+
+    Raises
+    ------
+    InputError
+        A file is missing or of another form, or no row has a structure.
+    """
+    with _working() as progress:
+        from ...models.datasets import PARTS, label, labels_of, read_omnixas
+
+        if unknown := sorted(set(parts) - set(PARTS)):
+            raise InputError(f"no part {', '.join(unknown)}; OmniXAS has {', '.join(PARTS)}")
+        spectra, failed = read_omnixas(folder, _symbol(absorber), parts, structures)
+        sites = [s.site for s in spectra]
+        known, unlabelled = label(sites, _labels_file(out, name), jobs or core_count(), progress)
+        rows = [(s, found) for s in spectra if (found := labels_of(s.site, known))]
+        return _pair(rows, out, name, 0.0, 0, [*failed, *unlabelled])
 
 
 def convert_documents(
@@ -218,8 +342,13 @@ def _pair(
 
 
 def _rows(sites: "Sequence[Site]", sides: dict[str, str]) -> str:
-    validate = sum(sides[s.material] == "val" for s in sites)
+    validate = sum((s.split or sides[s.material]) == "val" for s in sites)
     return f"{len(sites)} rows of {len(sides)} materials, {validate} of them for validation"
+
+
+def _left_out(dropped: Mapping[str, int], twice: int) -> str:
+    parts = [f", left out {count} with {why}" for why, count in dropped.items()]
+    return "".join(parts) + (f", {twice} there already" if twice else "")
 
 
 def _and_failed(*failed: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ from xas_agent.agent.publish import AgentRun, Provenance
 from xas_agent.agent.types import Decision, DescriptorEstimate, Estimate, Frame, SetAside, Settings
 from xas_agent.agent.types.reasons import Flag, Reason
 from xas_agent.app.commands.shared import EXIT_CODES
+from xas_agent.app.jobs.dataset import tables_of
 
 DECISIONS = Path(__file__).parents[1] / "decisions"
 UNITS = {
@@ -368,6 +369,10 @@ def decision_records() -> str:
     return "\n".join(f"- [{title.removeprefix('# ')}]({name})" for name, title in titles)
 
 
+def feff_rows() -> str:
+    return tables_of(DECISIONS.parents[1] / "data" / "feff")
+
+
 GENERATED: dict[str, Callable[[], str]] = {
     "command line": command_line,
     "exit codes": exit_codes,
@@ -375,6 +380,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "training config": training_config,
     "evaluation config": evaluation_config,
     "FEFF config": feff_config,
+    "FEFF rows": feff_rows,
     "triggers": rule_triggers,
     "actions": actions,
     "documents": documents,

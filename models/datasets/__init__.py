@@ -4,23 +4,35 @@ from .dataset import Labels, SplitSettings, find_sites, label, labels_of, split_
 from .feff import FeffSettings, find_feff
 from .feff_runs import FeffSpectrum, collect
 from .materials_project import common_labels, describe_counts, read_documents
+from .omnixas import PARTS, read_omnixas
+from .shards import Merged, Row, append, ids_of, merge, read_rows, tables, usable
 from .structure_files import Site
 
 __all__ = [
+    "PARTS",
     "FeffSettings",
     "FeffSpectrum",
     "Labels",
+    "Merged",
+    "Row",
     "Site",
     "SplitSettings",
+    "append",
     "collect",
     "common_labels",
     "describe_counts",
     "find_feff",
     "find_sites",
+    "ids_of",
     "label",
     "labels_of",
+    "merge",
     "read_documents",
+    "read_omnixas",
+    "read_rows",
     "split_materials",
+    "tables",
+    "usable",
     "write_pair",
     "write_table",
 ]

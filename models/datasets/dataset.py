@@ -135,10 +135,14 @@ def write_table(path: Path, sites: Sequence[Site], labels: Sequence[Labels], sid
         table = csv.writer(f)
         table.writerow(COLUMNS)
         for site, values in zip(sites, labels, strict=True):
-            s = site.structure
-            cells = ["" if math.isnan(values[d]) else _number(values[d], DECIMALS[d]) for d in DESCRIPTORS]
-            about = (s.reduced_formula, site.kind, site.index, len(s), site.split or sides[site.material])
-            table.writerow((site.id, site.material, *about, *cells))
+            table.writerow(table_cells(site, values, site.split or sides[site.material]))
+
+
+def table_cells(site: Site, values: Labels, split: str) -> tuple[str | int, ...]:
+    """Return the cells of a site in the order of :data:`COLUMNS`; those of missing descriptors are empty."""
+    s = site.structure
+    cells = ["" if math.isnan(values[d]) else _number(values[d], DECIMALS[d]) for d in DESCRIPTORS]
+    return site.id, site.material, s.reduced_formula, site.kind, site.index, len(s), split, *cells
 
 
 def write_pair(

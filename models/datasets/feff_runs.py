@@ -68,6 +68,11 @@ class RunCounts:
     """Reasons of the last attempts of failed sites."""
 
 
+def highest_mu(element: str) -> float:
+    """Return the largest μ of a valid spectrum of an absorber; infinite for light ones."""
+    return _MAX_MU if Element(element).Z >= _MAX_MU_FROM_Z else math.inf
+
+
 @contextmanager
 def held(runs: Path) -> Iterator[None]:
     """Lock the folder for this process; the lock of a killed process is released.
@@ -156,10 +161,14 @@ def collect(runs: Path, absorber: str | None, jobs: int, progress: Progress) -> 
 
     The site of a run is read from ``site.json``, or from the header of a ``feff.inp`` by pymatgen.
 
+    Parameters
+    ----------
+    absorber : symbol; None for all
+
     Raises
     ------
     InputError
-        There are no runs, or runs of several absorbers and none is named.
+        There are no runs.
     """
     folders = sorted(p.parent for p in runs.rglob(OUTPUT) if WORK not in p.relative_to(runs).parts)
     found: dict[str, FeffSpectrum] = {}
@@ -173,9 +182,6 @@ def collect(runs: Path, absorber: str | None, jobs: int, progress: Progress) -> 
             failed.append(f"{folders[k].relative_to(runs)}: {spectrum.site.id} is there twice, one is used")
         else:
             found[spectrum.site.id] = spectrum
-    elements = sorted({s.site.element for s in found.values()})
-    if len(elements) > 1:
-        raise InputError(f"{runs}: runs of {', '.join(elements)}; name the absorber")
     if not found:
         why = f"; {failed[0]}" if failed else f"; expected folders with {OUTPUT}"
         raise InputError(f"{runs}: no FEFF run of {absorber or 'any absorber'} that can be used{why}")
@@ -235,7 +241,7 @@ def _run(folder: Path, program: str, settings: FeffSettings) -> str:
             start = time.monotonic()
             why = ""
             try:
-                run_feff(folder, program, ladder[k].timeout_s, _highest(folder))
+                run_feff(folder, program, ladder[k].timeout_s, highest_mu(_absorber(folder)))
             except FeffEnded:
                 raise
             except FeffFailed as e:
@@ -268,10 +274,6 @@ def _about(folder: Path) -> dict[str, Any]:
 def _absorber(folder: Path) -> str:
     about = _about(folder)
     return about["structure"]["sites"][about["site"]]["species"][0]["element"]
-
-
-def _highest(folder: Path) -> float:
-    return _MAX_MU if Element(_absorber(folder)).Z >= _MAX_MU_FROM_Z else math.inf
 
 
 def _read(folder: Path, runs: Path) -> FeffSpectrum | str:

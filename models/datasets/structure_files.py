@@ -42,6 +42,34 @@ def row_id(material: str, element: str, index: int) -> str:
     return f"{_UNSAFE.sub('_', material)}_{element}{index:03d}"
 
 
+def element_of(name: str) -> str:
+    """Return the absorber of a row by its id.
+
+    Raises
+    ------
+    ValueError
+        The id has another form.
+
+    >>> element_of("Co3O4_Co008")
+    'Co'
+    """
+    meant = _ROW.match(name)
+    if not meant:
+        raise ValueError(f"id {name!r}: expected MATERIAL_Co000")
+    return meant["element"]
+
+
+def material_of(name: str) -> str:
+    """Return the material of a row by its id, the same for sites of all absorbers in one structure.
+
+    >>> material_of("Co3O4_Co008"), material_of("Co3O4_Co008_O012"), material_of("Co3O4")
+    ('Co3O4', 'Co3O4', 'Co3O4')
+    """
+    while meant := _ROW.match(name):
+        name = meant["material"]
+    return name
+
+
 def structure_files(path: Path) -> list[Path]:
     """Return the files of structures in a folder and its subfolders, or the file itself."""
     if not path.is_dir():
@@ -68,7 +96,7 @@ def read_sites(path: Path, absorber: str | None) -> tuple[list[Site], list[str]]
     sites: list[Site] = []
     failed: list[str] = []
     try:
-        for name, document, read in _structures(path):
+        for name, document, read in structures_in(path):
             try:
                 sites += _job(document, absorber) if "abc" in document else _sites(name, bare(read()), absorber)
             except Exception as e:  # pymatgen raises many types of exceptions for unusual structures
@@ -88,7 +116,7 @@ def read_json(path: Path) -> Iterator[Any]:
             yield from found if isinstance(found, list) else [found]
 
 
-def _structures(path: Path) -> Iterator[tuple[str, dict[str, Any], Any]]:
+def structures_in(path: Path) -> Iterator[tuple[str, dict[str, Any], Any]]:
     """Yield name, JSON document (if any) and reader of each structure of a file."""
     if not _is_json(path):
         name = (
@@ -118,10 +146,8 @@ def _job(document: dict[str, Any], absorber: str | None) -> list[Site]:
     name, index = document["id"], document["site"]
     if structure[index].specie.symbol != document["absorber"]:
         raise ValueError(f"site {index} is {structure[index].specie}, not {document['absorber']}")
-    meant = _ROW.match(name)
-    material = meant["material"] if meant else name
     about = {k: document.get(k, "") for k in ("kind", "split")}
-    return [Site(_UNSAFE.sub("_", name), material, structure, index, **about)]
+    return [Site(_UNSAFE.sub("_", name), material_of(name), structure, index, **about)]
 
 
 def _sites(name: str, structure: Structure, absorber: str | None) -> list[Site]:

@@ -143,7 +143,7 @@ class TrainingConfig(Settings):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Columns that every row of the data set must have; a data set may lack ``OS_mean``."""
+        """Columns that every row of the data set must have; a data set may lack ``OS_mean``, which is then ``OS``."""
         return self.classified + tuple(d for d in self.regressed if d != "OS_mean")
 
     @property

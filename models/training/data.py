@@ -6,9 +6,9 @@
 ``NAME.csv``
     one row per ``id`` with ``material`` (all rows of a material are on one side of a split), ``split`` (``train``,
     ``val``; rows of other splits are not trained on) and a column per descriptor; an empty cell is a label that could
-    not be assigned. The optional column ``OS_mean`` is the mean oxidation state of the absorber in the compound. Rows
-    of the ``kind`` ``layered`` or ``rattled`` with the same ``formula`` count as one material, since they are near
-    copies of each other.
+    not be assigned. The optional column ``OS_mean`` is the mean oxidation state of the absorber in the compound;
+    without the column it is ``OS``. Rows of the ``kind`` ``layered`` or ``rattled`` with the same ``formula`` count
+    as one material, since they are near copies of each other.
 
 :mod:`xas_agent.models.datasets.dataset` writes such files from structures, FEFF runs and Materials Project documents.
 """
@@ -62,7 +62,7 @@ class FeffData:
     mu: Array
     """(N, M)"""
     labels: dict[str, Array]
-    """(N,) per descriptor; NaN where it could not be assigned. ``OS_mean`` is OS where the table has none."""
+    """(N,) per descriptor; NaN where it could not be assigned. ``OS_mean`` is OS if the table has no such column."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -135,11 +135,12 @@ def load_feff(folder: Path, name: str, descriptors: tuple[str, ...]) -> FeffData
 
     labels = {d: numbers(d) for d in descriptors}
     if "OS" in descriptors:
-        tabulated = numbers("OS_mean")
-        impossible = (tabulated < _OXIDATION_STATE_RANGE[0]) | (tabulated > _OXIDATION_STATE_RANGE[1])
+        # A single empty cell is not filled: there other elements are of several charges, and OS is a guess.
+        mean = numbers("OS_mean") if all("OS_mean" in r for r in rows) else labels["OS"].copy()
+        impossible = (mean < _OXIDATION_STATE_RANGE[0]) | (mean > _OXIDATION_STATE_RANGE[1])
         if impossible.any():
             log.warning("impossible mean oxidation states are left out", data=name, ids=ids[impossible].tolist())
-        labels["OS_mean"] = np.where(impossible, np.nan, np.where(np.isnan(tabulated), labels["OS"], tabulated))
+        labels["OS_mean"] = np.where(impossible, np.nan, mean)
     kind, formula = text("kind"), text("formula")
     material = np.where(np.isin(kind, _NEAR_COPY_KINDS) & (formula != ""), formula, text("material"))
     return FeffData(name, ids, material, text("split"), kind, formula, energy, mu, labels)

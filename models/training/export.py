@@ -205,9 +205,11 @@ def measure(
 
 
 def interval_coverage(plan: TrainingPlan, d: DescriptorCard, judged: Judged) -> float:
-    """Return the share of the rows whose label lies in the card's interval."""
+    """Return the share of the rows whose label lies in the card's interval; NaN if none is labelled."""
     name, (rows, _) = d.mean_head or d.name, judged
     labelled = rows[~np.isnan(plan.data.labels[name][rows])]
+    if not len(labelled):
+        return float("nan")
     points = len(plan.rows.grid) if plan.rows.reach is None else plan.rows.reach.numpy()[labelled]
     error, sd = residuals(plan, name, judged)
     return float((np.abs(error) <= d.interval.half_width(sd, plan.rows.grid.energy[points - 1])).mean())

@@ -86,6 +86,8 @@ class TrainingPlan:
         loaded = load_sets(folder, names, config.labels, shifts_ev)
         data = loaded.rows(np.isin(loaded.split, ["train", "val"]))
         check_grid(config.grid.grid(), data, config.edge_ev)
+        if unlabelled := [d for d in (*config.classified, *config.regressed) if np.isnan(data.labels[d]).all()]:
+            raise DataError(f"{data.name}: no row has {', '.join(unlabelled)}; remove it from the training config")
         if config.augmentation.within_framework and (data.framework == "").any():
             raise DataError(f"{data.name}: within_framework needs a formula in every row; found rows without one")
         rows = prepare(data, config)

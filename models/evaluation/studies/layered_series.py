@@ -36,8 +36,9 @@ class LayeredSeries:
 
     @property
     def compositions(self) -> Array:
-        """Distinct mean oxidation states, 4 − x."""
-        return np.unique(self.plan.data.labels["OS_mean"][self.layered])
+        """Distinct mean oxidation states, 4 − x, of the rows that have one."""
+        states = self.plan.data.labels["OS_mean"][self.layered]
+        return np.unique(states[~np.isnan(states)])
 
     def held(self, composition: float) -> NDArray[np.int_]:
         """Return the layered rows of a composition."""

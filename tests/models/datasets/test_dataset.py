@@ -247,7 +247,7 @@ def test_a_queue_of_jobs_in_its_order_to_rows_with_their_splits(queue, tmp_path)
     said = feff(queue, runs, stand_in(tmp_path, ORDER.format(tmp_path)), absorber=None)
     assert said.endswith("4 runs done, 0 there already, 1 failed")
     assert order(tmp_path) == ["NiO", "CoO", "Co3O4", "LiCoO2"]
-    collect_runs(runs, "Co", "co", out, **SPLIT)
+    assert collect_runs(runs, "Co", "co", out, **SPLIT).endswith("2 rows of 2 materials, 1 of them for validation")
     rows = table(out / "co.csv")
     assert {i: (r["material"], r["kind"], r["site"], r["split"], r["CN"]) for i, r in rows.items()} == {
         "CoO_Co000": ("CoO", "reference", "0", "val", "6"),

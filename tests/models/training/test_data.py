@@ -42,9 +42,12 @@ def test_labels_go_with_their_spectra_whatever_their_order(tmp_path):
     np.testing.assert_array_equal(data.mu, MU)
 
 
-def test_the_mean_oxidation_state_falls_back_on_the_sites_own(tmp_path):
+def test_the_mean_oxidation_state_is_the_sites_own_only_in_a_table_without_it(tmp_path):
     data = load_feff(write(tmp_path), "co", DESCRIPTORS)
-    np.testing.assert_array_equal(data.labels["OS_mean"], [2.5, 3, np.nan, 3])
+    np.testing.assert_array_equal(data.labels["OS"], [2, 3, np.nan, 3])
+    np.testing.assert_array_equal(data.labels["OS_mean"], [2.5, np.nan, np.nan, 3])
+    nowhere = load_feff(write(tmp_path, ROWS | {"OS_mean": [""] * 4}), "co", DESCRIPTORS)
+    assert np.isnan(nowhere.labels["OS_mean"]).all()
     without = {k: v for k, v in ROWS.items() if k != "OS_mean"}
     data = load_feff(write(tmp_path, without), "co", DESCRIPTORS)
     np.testing.assert_array_equal(data.labels["OS_mean"], data.labels["OS"])

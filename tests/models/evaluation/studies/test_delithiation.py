@@ -1,6 +1,7 @@
 """Leave-one-composition-out over a made series of layered oxides."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,17 @@ def pretrained(data, tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def series(data, pretrained):
     return read_series(TrainingConfig.model_validate(CONFIG), pretrained, data)
+
+
+def test_a_layered_row_without_a_mean_is_of_no_composition(series):
+    whole = series.plan.data
+    means = whole.labels["OS_mean"].copy()
+    means[series.layered[0]] = np.nan
+    data = replace(whole, labels=whole.labels | {"OS_mean": means})
+    changed = replace(series, plan=replace(series.plan, data=data))
+    assert len(series.compositions) > 2
+    np.testing.assert_array_equal(changed.compositions, series.compositions)
+    assert sum(len(changed.held(c)) for c in changed.compositions) == len(series.layered) - 1
 
 
 def test_a_held_composition_is_out_of_training_in_whichever_structure(series):
