@@ -36,6 +36,9 @@ _MAX_UNKNOWN = 20_000
 """Number of the latest documents among which those without a known run are kept."""
 _COMPACT_S = 1.0
 """Interval at which inputs are deleted that are not needed any more, s."""
+_CHECKPOINT_PAGES = 4000
+"""Number of pages in the write-ahead log, 16 MB, from which SQLite copies them to the file. Most are overwritten
+before, so that a longer log means less to write."""
 _MAX_STATES = 5000
 """Number of states that are kept; those that did not change for longest go first."""
 _OF_ANY_CONFIG = ("decisions", "notes", "position", "run", "sample")
@@ -110,6 +113,7 @@ class Journal:
             self._file.execute("PRAGMA locking_mode=EXCLUSIVE")  # no shared memory, which network disks lack
             self._file.execute("PRAGMA journal_mode=WAL")
             self._file.execute(f"PRAGMA synchronous={'FULL' if fsync else 'NORMAL'}")
+            self._file.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
             self._file.executescript(_TABLES)
             (sound,) = self._file.execute("PRAGMA quick_check(1)").fetchone()
             if sound != "ok":
