@@ -7,10 +7,11 @@ from .config import Network, TrainingConfig
 from .data import DataError, FeffData, load_feff, load_sets
 from .metrics import scores
 from .plan import TrainedMember, TrainingPlan, config_of, ensemble, held_out, served_weights
-from .rows import FINE_EV, Rows, Scale, Targets, prepare
+from .rows import FINE_EV, Rows, Scale, Targets, continued, prepare, reach_of
 from .standards import Standard, StandardError, StandardFit, calibrate
 from .together import Checkpoint, Training, train_together
 from .train import folds, share_of, train_member
+from .windows import cut_rows, window_points
 
 __all__ = [
     "FINE_EV",
@@ -34,6 +35,8 @@ __all__ = [
     "build",
     "calibrate",
     "config_of",
+    "continued",
+    "cut_rows",
     "disturb",
     "ensemble",
     "fit_blend",
@@ -43,10 +46,12 @@ __all__ = [
     "load_sets",
     "mixtures",
     "prepare",
+    "reach_of",
     "scores",
     "served_weights",
     "share_of",
     "shifted",
     "train_member",
     "train_together",
+    "window_points",
 ]

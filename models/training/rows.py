@@ -156,10 +156,10 @@ def prepare(data: FeffData, config: TrainingConfig, classes: list[NDArray[np.int
     )
     framework = torch.from_numpy(np.unique(data.framework, return_inverse=True)[1])
     grid = config.grid.grid()
-    return Rows(fine_bins(data, config), targets, grid, framework, reach=_reach(data, config))
+    return Rows(fine_bins(data, config), targets, grid, framework, reach=reach_of(data, config))
 
 
-def _reach(data: FeffData, config: TrainingConfig) -> Tensor | None:
+def reach_of(data: FeffData, config: TrainingConfig) -> Tensor | None:
     """Return the number of grid points (N,) that each row reaches; None where every row must reach all.
 
     A row that ends before the grid counts to where it ends after the largest shift of augmentation.

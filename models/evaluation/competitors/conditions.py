@@ -11,7 +11,7 @@ from torch import Tensor
 from ...training import FINE_EV, TrainingPlan, shifted
 from ..contract import Spectra
 
-Kind = Literal["clean", "noise", "offset", "broadening", "slope", "glitch", "sampling"]
+Kind = Literal["clean", "noise", "offset", "broadening", "slope", "glitch", "sampling", "end"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Condition:
     kind: Kind
     amount: float = 0.0
     """Noise and glitch: relative to the edge step. Offset, broadening (Gaussian σ) and sampling: eV. Slope: change of
-    the normalised μ over the grid above the edge."""
+    the normalised μ over the grid above the edge. End: last known energy, eV from the tabulated edge."""
 
     @property
     def name(self) -> str:
@@ -51,7 +51,10 @@ AXES: dict[str, str] = {
 
 
 def disturbed(plan: TrainingPlan, index: NDArray[np.int_], condition: Condition, seed: int = 0) -> Spectra:
-    """Disturb the rows ``index`` and align them again, (n, G); the same seed gives the same spectra."""
+    """Disturb the rows ``index`` and align them again, (n, G); the same seed gives the same spectra.
+
+    Spectra are NaN beyond the end of their row, or of the condition.
+    """
     generator = torch.Generator().manual_seed(seed)
     fine = plan.rows.fine[torch.as_tensor(index)]
     n, amount = len(fine), condition.amount
@@ -71,6 +74,11 @@ def disturbed(plan: TrainingPlan, index: NDArray[np.int_], condition: Condition,
         sign = torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0)
         aligned = aligned.clone()
         aligned[torch.arange(n), point] += amount * sign
+    if plan.rows.reach is not None:
+        reach = plan.rows.reach[torch.as_tensor(index)]
+        if condition.kind == "end":
+            reach = reach.clamp(max=int(plan.rows.grid.points_to(amount)))
+        aligned = plan.rows.cut(aligned, reach)
     return aligned.float().numpy()
 
 

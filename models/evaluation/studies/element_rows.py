@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ....agent.types import InputError
-from ...training import FINE_EV, FeffData, TrainingConfig, TrainingPlan, load_sets
+from ...training import FINE_EV, FeffData, TrainingConfig, TrainingPlan, load_sets, reach_of
 from ..contract import Spectra
 
 _TAIL_COMPONENTS = 24
@@ -78,8 +78,9 @@ def subsample(index: NDArray[np.int_], most: int) -> NDArray[np.int_]:
 def move_to_edge(plan: TrainingPlan, element: ElementRows, mask: NDArray[np.bool_]) -> tuple[FeffData, Spectra]:
     """Move the rows of another element that ``mask`` selects to the plan's edge.
 
-    Rows that end before the grid are continued by a least-squares fit of the training spectra's principal components,
-    so that the missing range does not distinguish them from the training spectra.
+    Rows that end before the grid are NaN beyond their end, if the grid allows it. Otherwise they are continued by a
+    least-squares fit of the training spectra's principal components, so that the missing range does not distinguish
+    them from the training spectra.
 
     Returns
     -------
@@ -88,7 +89,10 @@ def move_to_edge(plan: TrainingPlan, element: ElementRows, mask: NDArray[np.bool
     config = plan.config
     data = element.at(config.edge_ev, mask)
     grid = plan.rows.grid
-    spectra = plan.rows.aligned(_fine_bins(plan, data)).numpy()
+    aligned, reach = plan.rows.aligned(_fine_bins(plan, data)), reach_of(data, config)
+    if reach is not None:
+        return data, plan.rows.cut(aligned, reach).numpy()
+    spectra = aligned.numpy()
     known = grid.bounds[1:] <= data.energy[:, -1].min() - config.edge_ev
     if not known.all():
         training = plan.clean[plan.learnt].numpy().astype(float)
@@ -102,8 +106,8 @@ def move_to_edge(plan: TrainingPlan, element: ElementRows, mask: NDArray[np.bool
 
 def _replace_rows(plan: TrainingPlan, data: FeffData) -> TrainingPlan:
     """Return the plan with other rows, to be disturbed like its own; its training fields do not belong to them."""
-    rows = replace(plan.rows, fine=_fine_bins(plan, data))
-    return replace(plan, data=data, rows=rows, clean=rows.aligned(rows.fine))
+    rows = replace(plan.rows, fine=_fine_bins(plan, data), reach=reach_of(data, plan.config))
+    return replace(plan, data=data, rows=rows, clean=rows.clean())
 
 
 def _fine_bins(plan: TrainingPlan, data: FeffData) -> Tensor:

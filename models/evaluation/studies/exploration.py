@@ -121,7 +121,10 @@ def exploration(
     learnt = plan.clean[torch.as_tensor(among)]
     both = {d: (v, plan.data.labels[d][among]) for d, v in labels.items()}
     kinds = list(classes_of(plan))
-    latent = queries(served, spectra)
+    latent, latent_learnt = queries(served, spectra), queries(served, learnt)
+    # Maps and attributions need numbers where a spectrum is not known: the mean changes distances least.
+    mean = learnt.nanmean(0)
+    spectra, learnt = (s.where(~s.isnan(), mean) for s in (spectra, learnt))
     near = pd.DataFrame(
         {
             "descriptor": list(both),
@@ -130,7 +133,7 @@ def exploration(
         }
     ).set_index("descriptor")
     near["spectra"] = pd.Series(agreement(spectra.double().numpy(), learnt.double().numpy(), both, kinds))
-    near["latent space"] = pd.Series(agreement(latent, queries(served, learnt), both, kinds))
+    near["latent space"] = pd.Series(agreement(latent, latent_learnt, both, kinds))
     step = card.grid.step_ev * served.spt.embedding.local.stride[0]
     section = Section("Exploration", "", {"exploration-neighbours": near.reset_index()})
     same = (

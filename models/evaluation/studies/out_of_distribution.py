@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ....agent.types import Array
 from ...runtime import Model
-from ...training import TrainingPlan, shifted
+from ...training import TrainingPlan, continued, shifted
 from ..competitors import CLEAN, Condition, disturbed
 from ..contract import Spectra
 from ..report import Section, detector
@@ -206,8 +206,10 @@ at energies up to 2 eV off, and broadened. """.strip()
 def _vary(spectra: Spectra, plan: TrainingPlan, rng: np.random.Generator) -> Spectra:
     """Return copies of a few spectra, ± 2 eV off and broadened by up to 2 eV, since FEFF's own edges scatter."""
     copies = torch.from_numpy(np.repeat(spectra, _COPIES_OF_A_METAL, axis=0))
+    unknown, copies = copies.isnan(), continued(copies)
     shift, sigma = (torch.tensor(rng.uniform(lo, 2, (len(copies), 1)), dtype=torch.float32) for lo in (-2, 0))
-    return plan.rows.footing(shifted(copies, plan.rows.grid.step_ev, shift, sigma)).numpy()
+    varied = shifted(copies, plan.rows.grid.step_ev, shift, sigma).masked_fill(unknown, torch.nan)
+    return plan.rows.footing(varied).numpy()
 
 
 def _onto_footing(plan: TrainingPlan, spectra: Array) -> Spectra:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ....agent.types import Array
 from ...runtime import Model
-from ...training import FeffData, TrainingPlan
+from ...training import FeffData, TrainingPlan, cut_rows, window_points
 from ..competitors import CLEAN, NOISE, Condition, disturbed
 from ..contract import Spectra
 from ..report import BLUE, GREY, STYLE, Section, calibration, coverage, coverage_interval, panelled, reliability
@@ -194,6 +194,12 @@ def uncertainty(
     rows, index, description = held_out_rows(plan, elements, most)
     data = rows.data.rows(np.isin(np.arange(len(rows.data)), index))
     sets = {c.name: (disturbed(rows, index, c), data) for c in conditions}
+    ends: list[Condition] = []
+    for points in window_points(plan):
+        reaching, spectra = cut_rows(rows, index, points)
+        ends.append(Condition("end", float(plan.rows.grid.energy[points - 1])))
+        sets[ends[-1].name] = spectra.numpy(), rows.data.rows(np.isin(np.arange(len(rows.data)), reaching))
+    conditions = (*conditions, *ends)
     for e in elements:
         if e.absorber != plan.config.absorber:
             moved, spectra = move_to_edge(plan, e, e.data.kind != "metal")
@@ -237,7 +243,8 @@ def uncertainty(
         },
         {
             "uncertainty-coverage": f"Coverage of the {target:.0%} intervals, with its 95 % bootstrap interval over "
-            "materials; blue: contains the target, red: below, green: above.",
+            "materials; blue: contains the target, red: below, green: above. End: rows cut at this energy, eV from "
+            "the tabulated edge.",
             "uncertainty-widths": "Median width of the intervals and, in brackets, mean absolute error, in the "
             "descriptor's unit.",
             "uncertainty-calibration": "Probabilities of the most probable class, clean spectra.",

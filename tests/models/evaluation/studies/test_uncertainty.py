@@ -15,7 +15,10 @@ from xas_agent.models.evaluation.studies.uncertainty import (
     risk_curves,
     risk_table,
     summaries,
+    uncertainty,
 )
+from xas_agent.models.runtime import Model
+from xas_agent.models.training.windows import half_edge_ev
 
 NAN = np.full(4, np.nan)
 MATERIAL = np.array(["a", "a", "b", "c"])
@@ -78,6 +81,17 @@ def test_the_text_says_which_intervals_hold(clean, said, unsaid):
     assert "0.85 (NNRS, noise 0.01)" in text
     assert "0.40 (NNRS, Ni at this edge)" in text
     assert "0.25 times" in text
+
+
+def test_coverage_is_judged_for_each_end_of_a_spectrum(windowed):
+    section = uncertainty(Model(windowed.model, "cpu"), windowed.plan, (), (CLEAN,))
+    edge = half_edge_ev(windowed.plan.clean[windowed.plan.learnt], windowed.plan.rows.grid.energy)
+    conditions = ["clean", "end 27", "end 32", f"end {edge + 25:g}", f"end {edge + 40:g}", "end 72"]
+    for table in ("uncertainty-coverage", "uncertainty-widths"):
+        assert section.tables[table].index.tolist() == conditions
+    shares = section.tables["uncertainty-coverage"]["OS"]
+    assert shares["end 72"] == shares["clean"]
+    assert shares["end 27"] != shares["clean"]
 
 
 def test_summaries_have_conditions_as_rows_in_their_order():
