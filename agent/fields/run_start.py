@@ -16,7 +16,8 @@ _FOIL_KEYS = re.compile(
 _NOTHING = re.compile(
     r"no|none|false|off|absent|nothing|empty|missing|n/?a|-+|un-?used|without"
     r"|not (used|installed|in place|available|measured)"
-    r"|(no|without)[ _-](a )?(reference|ref|foil)([ _-](foil|channel))?",
+    r"|(no|without)[ _-](a )?(reference|ref|foil)([ _-](foil|channel))?"
+    r"|([a-z]{1,2}[ _-])?filters?",  # may be an oxide, whose edge is eV above the metal's
     re.IGNORECASE,
 )
 

@@ -151,13 +151,14 @@ def _print_scan(scan: "OffsetScan") -> None:
             f"{f.error:.2f}",
             f"{f.bias:+.2f}",
             f"{f.scatter:.2f}" if f.standards > 1 else "–",
+            "–" if f.gain != f.gain else f"{f.gain:.2f}",
             f"{f.slope:+.2f}",
             f"{f.hits} of {f.standards}",
         ]
         for f in scan.fits()
     ]
     header = ["oxides", "standards", "card / eV", "best / eV", "MAE at card / e", "at best", "median error", "SD"]
-    print_table([*header, "slope / e/eV", "hits at best"], table)
+    print_table([*header, "gain", "slope / e/eV", "hits at best"], table)
 
 
 def _draw_judged(path: Path, judged: Sequence["Judged"]) -> Path:

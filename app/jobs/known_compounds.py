@@ -1,6 +1,7 @@
 """Measured spectra of known compounds, as a table lists them."""
 
 import csv
+import io
 import math
 import re
 import unicodedata
@@ -70,12 +71,10 @@ class KnownCompound:
         found = read_spectra(self.path, columns=columns)
         for note in dict.fromkeys(note for spectrum in found for note in spectrum.notes):
             _log.warning("read", file=str(self.path), note=note)
-        if self.scan:
-            found = [
-                s for s in found if self.scan in (s.id, s.id.removeprefix(f"{self.path.name}:"), s.title)
-            ] or found
-        if len(found) == 1:
-            return found[0]
+        prefix = f"{self.path.name}:"
+        chosen = [s for s in found if self.scan in ("", s.id, s.id.removeprefix(prefix), s.title)]
+        if len(chosen) == 1:
+            return chosen[0]
         ids = ", ".join(spectrum.id for spectrum in found[:_NAMED])
         wanted = f"expected {self.scan!r} of column scan" if self.scan else "name one in a column scan"
         raise InputError(f"found {len(found)} spectra ({ids}); {wanted}")
@@ -104,21 +103,18 @@ def read_known(table: Path, folder: Path | None = None) -> list[KnownCompound]:
         The table or a file is missing, a column is missing, or a cell is not what its column holds.
     """
     try:
-        lines = table.read_text(encoding="utf-8-sig").splitlines()
+        text = table.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise InputError(f"{table}: {reason}; expected a CSV with columns {', '.join(_NEEDED)}") from None
-    header = lines[0] if lines else ""
-    reader = csv.DictReader(lines, delimiter=max(",;\t", key=header.count), restval="", restkey="")
+    header = text.partition("\n")[0]
+    reader = csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=header.count), restval="", restkey="")
     reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
     if missing := [name for name in _NEEDED if name not in reader.fieldnames]:
         found = ", ".join(reader.fieldnames) or "none"
         raise InputError(f"{table}: no column {', '.join(missing)}; found {found}, expected {', '.join(_NEEDED)}")
-    rows = [
-        _known(row, folder or table.parent, f"{table}, line {reader.line_num}")
-        for row in reader
-        if row["file"].strip()
-    ]
+    folder = table.parent if folder is None else folder
+    rows = [_known(row, folder, f"{table}, line {reader.line_num}") for row in reader if row["file"].strip()]
     if not rows:
         raise InputError(f"{table}: found no row with a file")
     if absent := [row.path for row in rows if not row.path.is_file()]:

@@ -39,6 +39,9 @@ class OffsetFit:
     """Standard deviation of the errors at the best offset, e; 0 for one standard."""
     hits: int
     """Standards within the tolerance of a hit at the best offset."""
+    gain: float
+    """Slope of the answers against the known oxidation states at the best offset, 1 where the answers are right and
+    0 where they are all the same; NaN if all known ones are equal."""
     slope: float
     """Median change of the oxidation state at the card's offset, e per eV."""
 
@@ -100,7 +103,8 @@ class OffsetScan:
     def _fit(self, group: str, rows: Sequence[int]) -> OffsetFit | None:
         """Return the fit of some standards; None if none of them is answered at the card's offset."""
         errors = self.errors()[[*rows]]
-        errors = errors[np.isfinite(errors[:, self.at_card])]
+        answered = np.isfinite(errors[:, self.at_card])
+        known, errors = np.array([self.known[i].os for i in rows], float)[answered], errors[answered]
         if not len(errors):
             return None
         # Means over different standards cannot be compared.
@@ -119,6 +123,7 @@ class OffsetScan:
             float(np.median(errors[:, best])),
             float(errors[:, best].std(ddof=1)) if len(errors) > 1 else 0.0,
             int((np.abs(errors[:, best]) <= HIT_E).sum()),
+            1 + float(np.polyfit(known, errors[:, best], 1)[0]) if np.ptp(known) > 0 else np.nan,
             float(np.nanmedian(steps)) if np.isfinite(steps).any() else np.nan,
         )
 

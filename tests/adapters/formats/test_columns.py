@@ -331,6 +331,8 @@ def test_roles_are_the_same_for_every_kind_of_file(tmp_path, kind):
         ("# Element.reference: None", False),
         ("# Reference foil: no", False),
         ("# Detector.ir: none", False),
+        ("# Sample.reference: Mn filter", False),
+        ("# Detector.ir: Ar 15cm, Al filter", True),
         ("# Sample.reference: Ni foil", True),
         ("# Sample.temperature: none", True),
     ],

@@ -154,9 +154,18 @@ def test_the_best_offset_is_found_over_all_and_by_source():
     assert (every.standards, every.card_ev, 4.5 <= every.best_ev <= 5.0) == (4, 4.0, True)
     assert every.card_error == pytest.approx(0.3)
     assert every.error == pytest.approx(0.1)
-    assert every.slope == pytest.approx(0.4)
+    assert (every.gain, every.slope) == pytest.approx((1.0, 0.4))
     assert [(fit.best_ev, fit.hits, fit.is_at_end) for fit in (a, b)] == [(5.0, 2, False), (4.5, 2, False)]
     assert (a.error, a.bias, a.scatter) == pytest.approx((0, 0, 0), abs=1e-9)
+
+
+def test_answers_in_the_middle_have_a_small_error_and_no_gain():
+    changes = np.arange(-1.0, 1.25, 0.25)
+    blind = OffsetScan([known(2.0, ""), known(3.0, "")], np.zeros(2), changes, np.full((2, len(changes)), 2.5))
+    (fit,) = blind.fits()
+    assert (fit.error, fit.gain, fit.slope) == pytest.approx((0.5, 0.0, 0.0), abs=1e-9)
+    (fit,) = OffsetScan([known(2.0, ""), known(2.0, "")], np.zeros(2), changes, blind.os).fits()
+    assert np.isnan(fit.gain)
 
 
 def test_the_command_writes_tables_and_figures(xa, folder, tmp_path):
