@@ -122,7 +122,7 @@ def dataset_append(
 
     Example: xas-agent dataset append runs --out data/feff --least 200
     """
-    from ..jobs.dataset import append_rows
+    from ..jobs.shards import append_rows
 
     with exit_on_error():
         typer.echo(append_rows(sources, out, least=least, jobs=jobs))
@@ -137,7 +137,7 @@ def dataset_merge(folder: FolderArgument = Path("data/feff")) -> None:
 
     Example: xas-agent dataset merge data/feff
     """
-    from ..jobs.dataset import merge_shards
+    from ..jobs.shards import merge_shards
 
     with exit_on_error():
         typer.echo(merge_shards(folder))
@@ -149,7 +149,7 @@ def dataset_tables(folder: FolderArgument = Path("data/feff")) -> None:
 
     Example: xas-agent dataset tables data/feff
     """
-    from ..jobs.dataset import tables_of
+    from ..jobs.shards import tables_of
 
     with exit_on_error():
         typer.echo(tables_of(folder))

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from ...models.cores import core_count
 from ..output.progress import progress_bars
 
 if TYPE_CHECKING:
-    from ...models.datasets import FeffSettings, FeffSpectrum, Labels, Row, Site
+    from ...models.datasets import FeffSettings, FeffSpectrum, Labels, Site
     from ...models.progress import Progress
 
 _SIGNAL_EXIT_BASE = 128
@@ -31,19 +31,19 @@ def label_structures(
     InputError
         No structure contains the absorber, or no site can be labelled.
     """
-    with _working() as progress:
+    with working() as progress:
         from ...models.datasets import SplitSettings, find_sites, label, labels_of, split_materials, write_table
 
         jobs = jobs or core_count()
         sites, failed = find_sites(structures, _symbol(absorber), jobs, progress)
-        known, unlabelled = label(sites, _labels_file(out, name), jobs, progress)
+        known, unlabelled = label(sites, labels_file(out, name), jobs, progress)
         rows = [(s, found) for s in sites if (found := labels_of(s, known))]
-        _log_failures([*failed, *unlabelled])
+        log_failures([*failed, *unlabelled])
         if not rows:
             raise InputError(f"{structures}: no labels for any of {len(sites)} sites")
         sides = split_materials([s.material for s, _ in rows], SplitSettings(val_fraction=val_fraction, seed=seed))
         write_table(out / f"{name}.csv", [s for s, _ in rows], [found for _, found in rows], sides)
-    return f"{out / name}.csv: {_rows([s for s, _ in rows], sides)}{_and_failed(failed, unlabelled)}"
+    return f"{out / name}.csv: {_rows([s for s, _ in rows], sides)}{and_failed(failed, unlabelled)}"
 
 
 def compute(
@@ -83,7 +83,7 @@ def compute(
     InputError
         No structure contains the absorber, or FEFF is not installed; in that case the inputs are written.
     """
-    with _working() as progress, _ended_by_sigterm():
+    with working() as progress, _ended_by_sigterm():
         from ...models.datasets import feff_runs, find_feff, find_sites
 
         settings, jobs = _feff_settings(config), jobs or core_count()
@@ -92,16 +92,16 @@ def compute(
             todo, failed = feff_runs.write_inputs(sites, runs, settings, jobs, progress)
             there = len(sites) - len(todo) - len(failed)
             failed = [*unread, *failed]
-            _log_failures(failed)
+            log_failures(failed)
             if again:
                 for folder in todo:
                     feff_runs.try_again(folder)
             waiting = [folder for folder in todo if not feff_runs.given_up(folder, settings)]
             before = f", {n} failed before (--again tries them again)" if (n := len(todo) - len(waiting)) else ""
             if write_only:
-                return f"{runs}: inputs of {len(waiting)} sites to run{before}{_and_failed(failed)}"
+                return f"{runs}: inputs of {len(waiting)} sites to run{before}{and_failed(failed)}"
             if not waiting:
-                return f"{runs}: {there} runs there already{before}{_and_failed(failed)}"
+                return f"{runs}: {there} runs there already{before}{and_failed(failed)}"
             try:
                 feff = find_feff(program)
             except InputError as error:
@@ -111,11 +111,11 @@ def compute(
             for folder, failure in feff_runs.run(waiting, feff, settings, jobs, progress):
                 if failure:
                     failed.append(f"{folder.name}: {failure}")
-                    _log_failures(failed[-1:])
+                    log_failures(failed[-1:])
                 else:
                     done += 1
                     _log.info("done", site=folder.name, runs=f"{done} of {len(waiting)}")
-    return f"{runs}: {done} runs done, {there} there already{before}{_and_failed(failed)}"
+    return f"{runs}: {done} runs done, {there} there already{before}{and_failed(failed)}"
 
 
 def state(runs: Path, *, config: Path | None) -> str:
@@ -126,7 +126,7 @@ def state(runs: Path, *, config: Path | None) -> str:
     InputError
         The folder contains no runs.
     """
-    with _working():
+    with working():
         from ...models.datasets import feff_runs
 
         states = feff_runs.states(runs, _feff_settings(config))
@@ -154,7 +154,7 @@ def collect_runs(
     InputError
         No run is readable, or the runs have several absorbers and ``absorber`` is None.
     """
-    with _working() as progress:
+    with working() as progress:
         from ...models.datasets import collect, label, labels_of
 
         jobs = jobs or core_count()
@@ -163,92 +163,9 @@ def collect_runs(
         spectra, failed = collect(runs, _symbol(absorber) if absorber else None, jobs, progress)
         if len(elements := sorted({s.site.element for s in spectra})) > 1:
             raise InputError(f"{runs}: runs of {', '.join(elements)}; name the absorber")
-        known, unlabelled = label([s.site for s in spectra], _labels_file(out, name), jobs, progress)
+        known, unlabelled = label([s.site for s in spectra], labels_file(out, name), jobs, progress)
         rows = [(s, found) for s in spectra if (found := labels_of(s.site, known))]
         return _pair(rows, out, name, val_fraction, seed, [*failed, *unlabelled])
-
-
-def append_rows(sources: Sequence[Path], out: Path, *, least: int, jobs: int | None) -> str:
-    """Write the rows of the sources that a folder of data sets does not have yet as a shard; return a summary.
-
-    Parameters
-    ----------
-    sources : sequence of Path
-        Folders of FEFF runs, whose sites have a split, and ``.npz`` files of data sets.
-    out : Path
-        Folder of the sets, with its shards.
-    least : int
-        Number of new rows from which on a shard is written.
-    jobs : int, optional
-        Number of processes; all cores by default.
-
-    Raises
-    ------
-    InputError
-        A source cannot be read.
-    """
-    with _working() as progress:
-        from ...models import datasets
-
-        jobs = jobs or core_count()
-        there = datasets.ids_of(out)
-        failed: list[str] = []
-        rows: list[Row] = []
-        spectra: list[FeffSpectrum] = []
-        for source in sources:
-            if source.is_dir():
-                found, unread = datasets.collect(source, None, jobs, progress)
-                spectra += [s for s in found if s.site.id not in there]
-                failed += unread
-            else:
-                rows += datasets.read_rows(source)
-        # Labels take long: not for rows that are too few for a shard.
-        if len(spectra) + sum(r.id not in there for r in rows) >= least:
-            known, unlabelled = datasets.label([s.site for s in spectra], _labels_file(out, "shards"), jobs, progress)
-            failed += unlabelled
-            rows += [datasets.Row.of(s, found) for s in spectra if (found := datasets.labels_of(s.site, known))]
-        _log_failures(failed)
-        new, dropped, twice = datasets.usable(rows, there)
-        if len(new) < max(least, 1):
-            waiting = len(spectra) or len(new)
-            return f"{out}: {waiting} new rows, no shard of fewer than {max(least, 1)}{_and_failed(failed)}"
-        path = datasets.append(out, new)
-    return f"{path}: {len(new)} rows{_left_out(dropped, twice)}{_and_failed(failed)}"
-
-
-def merge_shards(folder: Path) -> str:
-    """Merge the shards of a folder into its data sets; return a summary.
-
-    Raises
-    ------
-    InputError
-        A file cannot be read.
-    """
-    with _working():
-        from ...models.datasets import merge
-
-        done = merge(folder)
-    moved = f", {done.judging} moved to val, where their material is" if done.judging else ""
-    return f"{folder}: {done.rows} rows, {done.added} of them new{moved}{_left_out(done.dropped, done.twice)}"
-
-
-def tables_of(folder: Path) -> str:
-    """Return the tables of a folder's data sets, in Markdown.
-
-    Raises
-    ------
-    InputError
-        The folder has no data set, or a file cannot be read.
-    """
-    with _working():
-        from ...models.datasets import tables
-
-        parts = tables(folder)
-    texts: list[str] = []
-    for title, header, rows in parts:
-        lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-        texts.append("\n".join([*([title, ""] if title else []), *("| " + " | ".join(x) + " |" for x in lines)]))
-    return "\n\n".join(texts)
 
 
 def import_omnixas(
@@ -278,14 +195,14 @@ def import_omnixas(
     InputError
         A file is missing or of another form, or no row has a structure.
     """
-    with _working() as progress:
+    with working() as progress:
         from ...models.datasets import PARTS, label, labels_of, read_omnixas
 
         if unknown := sorted(set(parts) - set(PARTS)):
             raise InputError(f"no part {', '.join(unknown)}; OmniXAS has {', '.join(PARTS)}")
         spectra, failed = read_omnixas(folder, _symbol(absorber), parts, structures)
         sites = [s.site for s in spectra]
-        known, unlabelled = label(sites, _labels_file(out, name), jobs or core_count(), progress)
+        known, unlabelled = label(sites, labels_file(out, name), jobs or core_count(), progress)
         rows = [(s, found) for s in spectra if (found := labels_of(s.site, known))]
         return _pair(rows, out, name, 0.0, 0, [*failed, *unlabelled])
 
@@ -307,12 +224,12 @@ def convert_documents(
     InputError
         The files contain other data, or no K-edge XANES of the absorber.
     """
-    with _working() as progress:
+    with working() as progress:
         from ...models.datasets import common_labels, describe_counts, label, labels_of, read_documents
 
         jobs = jobs or core_count()
         converted, others = read_documents(documents, _symbol(absorber), jobs, progress)
-        known, failed = label([s for d in converted for s in d.sites], _labels_file(out, name), jobs, progress)
+        known, failed = label([s for d in converted for s in d.sites], labels_file(out, name), jobs, progress)
         rows: list[tuple[FeffSpectrum, Labels]] = []
         for d in converted:
             labels = [labels_of(s, known) for s in d.sites]
@@ -332,13 +249,13 @@ def _pair(
 ) -> str:
     from ...models.datasets import SplitSettings, split_materials, write_pair
 
-    _log_failures(failed)
+    log_failures(failed)
     if not rows:
         raise InputError(f"{out / name}: no row with labels")
     sites = [s.site for s, _ in rows]
     sides = split_materials([s.material for s in sites], SplitSettings(val_fraction=val_fraction, seed=seed))
     write_pair(out, name, [s for s, _ in rows], [labels for _, labels in rows], sides)
-    return f"{out / name}.npz and .csv: {_rows(sites, sides)}{_and_failed(failed)}"
+    return f"{out / name}.npz and .csv: {_rows(sites, sides)}{and_failed(failed)}"
 
 
 def _rows(sites: "Sequence[Site]", sides: dict[str, str]) -> str:
@@ -346,22 +263,20 @@ def _rows(sites: "Sequence[Site]", sides: dict[str, str]) -> str:
     return f"{len(sites)} rows of {len(sides)} materials, {validate} of them for validation"
 
 
-def _left_out(dropped: Mapping[str, int], twice: int) -> str:
-    parts = [f", left out {count} with {why}" for why, count in dropped.items()]
-    return "".join(parts) + (f", {twice} there already" if twice else "")
-
-
-def _and_failed(*failed: Sequence[str]) -> str:
+def and_failed(*failed: Sequence[str]) -> str:
+    """Return the number of failures as the end of a summary; an empty text if there are none."""
     count = sum(map(len, failed))
     return f", {count} failed" if count else ""
 
 
-def _log_failures(failed: Sequence[str]) -> None:
+def log_failures(failed: Sequence[str]) -> None:
+    """Log what is left out, and why."""
     for failure in failed:
         _log.warning("left out", site=failure)
 
 
-def _labels_file(out: Path, name: str) -> Path:
+def labels_file(out: Path, name: str) -> Path:
+    """Return the file in which a data set keeps its labels from call to call."""
     return out / f"{name}.labels.jsonl"
 
 
@@ -398,7 +313,7 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 
 @contextmanager
-def _working() -> "Iterator[Progress]":
+def working() -> "Iterator[Progress]":
     """Show progress bars on stderr; name the extra if pymatgen is missing."""
     try:
         with progress_bars() as progress:

@@ -18,7 +18,7 @@ from xas_agent.agent.publish import AgentRun, Provenance
 from xas_agent.agent.types import Decision, DescriptorEstimate, Estimate, Frame, SetAside, Settings
 from xas_agent.agent.types.reasons import Flag, Reason
 from xas_agent.app.commands.shared import EXIT_CODES
-from xas_agent.app.jobs.dataset import tables_of
+from xas_agent.app.jobs.shards import tables_of
 
 DECISIONS = Path(__file__).parents[1] / "decisions"
 UNITS = {

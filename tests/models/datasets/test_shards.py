@@ -10,7 +10,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from xas_agent.agent.types import InputError
-from xas_agent.app.jobs.dataset import append_rows, merge_shards, tables_of
+from xas_agent.app.jobs.shards import append_rows, merge_shards, tables_of
 from xas_agent.models.datasets.dataset import COLUMNS
 from xas_agent.models.datasets.shards import Row, read_rows, write_rows
 from xas_agent.models.datasets.structure_files import element_of
