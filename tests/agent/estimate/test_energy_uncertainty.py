@@ -70,6 +70,24 @@ def test_slopes_of_the_amplitude():
     assert widths["OS"][0] == pytest.approx(abs(slope) * 0.05)
 
 
+class KnownPartReader(EdgeReader):
+    """A model of spectra that end before the grid; it keeps the known points of those that it got."""
+
+    def estimate(self, spectra, extra_sd=None):
+        self.known = np.isfinite(spectra)
+        return super().estimate(np.where(self.known, spectra, 1.0))
+
+
+def test_a_short_spectrum_ends_where_it_ends_whatever_its_energies():
+    model = KnownPartReader(scale_sd=0.02, amplitude_sd=0.05)
+    short = steps(10.5, 14.5)
+    short[0, 40:], short[1, 50:] = np.nan, np.nan
+    whole = slopes(EdgeReader(scale_sd=0.02), steps(10.5, 14.5))
+    for slope, of_whole in zip(slopes(model, short), whole, strict=True):
+        assert slope["OS"][:2] == pytest.approx(of_whole["OS"][:2])
+    assert model.known.sum(1).tolist() == [40, 50] * 6
+
+
 def test_measured_scale_and_feff_scale_add_in_quadrature():
     sds = EnergyUncertainty()(["a", "a"], EdgeReader(offset_sd_ev=4.0), steps(10.5, 11.5), np.array([3.0, 0.0]))
     np.testing.assert_allclose(sds["OS"], [0.2 * 5.0, 0.2 * 4.0])

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
-from xas_agent.agent.types.grid import Grid, bin_means
+from xas_agent.agent.types.grid import Grid, bin_means, continued
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 40), st.integers(1, 30))
@@ -56,3 +58,39 @@ def test_footing_removes_level_and_scale():
 def test_window_outside_the_grid_is_rejected():
     with pytest.raises(ValueError, match="anchor_ev 40…120 eV"):
         Grid(-9, 98, 1, (-9, -6), (40, 120))
+
+
+@pytest.mark.parametrize("stop", [18, 99])
+def test_spectra_must_reach_the_level_and_cannot_pass_the_grid(stop):
+    with pytest.raises(ValueError, match=f"short_stop_ev {stop} eV is not above 18 and up to 98 eV"):
+        Grid(-9, 98, 1, (-9, -6), (18, 32), short_stop_ev=stop)
+
+
+def test_spectra_are_cut_where_they_end():
+    grid = Grid(-9, 98, 1, (-9, -6), (18, 32), short_stop_ev=27)
+    assert grid.short_points == grid.points_to(27.4) == 37
+    mu = np.arange(3.0 * len(grid)).reshape(3, -1)
+    cut = grid.cut(mu, np.array([27.0, 50.9, 200.0]))
+    assert np.isfinite(cut).sum(1).tolist() == [37, 60, 108]
+    np.testing.assert_array_equal(cut[np.isfinite(cut)], mu[np.isfinite(cut)])
+    whole = replace(grid, short_stop_ev=None)
+    assert whole.short_points is None
+    np.testing.assert_array_equal(whole.cut(mu, np.array([27.0, 50.9, 200.0])), mu)
+
+
+def test_the_level_of_a_short_spectrum_continues_its_last_value():
+    grid = Grid(-9, 98, 1, (-9, -6), (18, 32), short_stop_ev=27)
+    mu = np.where(grid.energy < 10, 0.0, 2.0 + 0.1 * grid.energy)[None]
+    short = grid.cut(mu, np.array([27.0]))
+    foot, level = grid.levels(short)
+    assert foot[0] == 0
+    # 18…27 eV and five points more of the value at 27 eV.
+    assert level[0] == pytest.approx((sum(2.0 + 0.1 * e for e in range(18, 28)) + 5 * 4.7) / 15)
+    np.testing.assert_allclose(grid.footing(short)[0, :37], mu[0, :37] / level[0])
+
+
+def test_only_an_unknown_end_is_continued():
+    spectra = np.array([[1.0, 2.0, np.nan, np.nan], [1.0, 2.0, 3.0, 4.0]], np.float32)
+    np.testing.assert_array_equal(continued(spectra), [[1, 2, 2, 2], [1, 2, 3, 4]])
+    assert continued(spectra).dtype == np.float32
+    assert np.isnan(continued(np.full((1, 3), np.nan))).all()
