@@ -89,7 +89,7 @@ def test_coverage_is_judged_for_each_end_of_a_spectrum(windowed):
     conditions = ["clean", "end 27", "end 32", f"end {edge + 25:g}", f"end {edge + 40:g}", "end 72"]
     for table in ("uncertainty-coverage", "uncertainty-widths"):
         assert section.tables[table].index.tolist() == conditions
-    shares = section.tables["uncertainty-coverage"]["OS"]
+    shares = section.tables["uncertainty-coverage"]["OS"].to_dict()
     assert shares["end 72"] == shares["clean"]
     assert shares["end 27"] != shares["clean"]
 
