@@ -62,7 +62,8 @@ DOCUMENT_KEYS = {
     "glitches": "Number of points that the alignment repaired as glitches.",
     "self_absorption_damping": "Fraction of a small feature's amplitude that self-absorption leaves.",
     "(readings)": "Each scalar that came with the frame, under its own name (`.` and `/` become `_`).",
-    "spectrum": "Aligned spectrum on the model's grid; the descriptor's configuration holds the energies.",
+    "spectrum": "Aligned spectrum on the model's grid, NaN beyond the end of a short scan; the descriptor's "
+    "configuration holds the energies.",
     "id": "Identifies the decision; the events of one decision share it.",
     "rule": "Name of the rule.",
     "action": "Requested action.",

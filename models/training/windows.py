@@ -20,15 +20,16 @@ def half_edge_ev(clean: Tensor, grid_ev: NDArray[np.float64]) -> float:
 def window_points(plan: TrainingPlan) -> tuple[int, ...]:
     """Return the numbers of points of the windows, rising; empty where every spectrum is known on the whole grid.
 
-    The first window is the shortest that the grid allows, another ends with the window of the level 1, and the last
-    is the grid.
+    The first window is the shortest that the grid allows, and the last is the grid. Others end with the window of the
+    level 1, and where half of the rows end.
     """
-    grid = plan.rows.grid
-    if grid.short_points is None or grid.short_stop_ev is None:
+    grid, reach = plan.rows.grid, plan.rows.reach
+    if grid.short_points is None or grid.short_stop_ev is None or reach is None:
         return ()
     edge = half_edge_ev(plan.clean[plan.learnt], grid.energy)
     ends = [grid.short_stop_ev, grid.anchor_ev[1], *(edge + w for w in WINDOWS_EV), grid.stop_ev]
-    return tuple(sorted({int(n) for n in grid.points_to(np.array(ends)) if n >= grid.short_points}))
+    points = [*grid.points_to(np.array(ends)), reach[plan.learnt].median()]
+    return tuple(sorted({int(n) for n in points if n >= grid.short_points}))
 
 
 def cut_rows(plan: TrainingPlan, index: NDArray[np.int_], points: int) -> tuple[NDArray[np.int_], Tensor]:

@@ -1,5 +1,6 @@
 """Intervals of spectra that end before the grid."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,11 @@ def test_windows_are_those_of_measured_scans(windowed):
     ends = [plan.rows.grid.energy[n - 1] for n in window_points(plan)]
     # 80 eV above the edge lies beyond the grid.
     assert ends == [SHORT_EV, 32.0, edge + 25, edge + 40, STOP_EV]
+    assert plan.rows.reach is not None
+    reach = plan.rows.reach.clone()
+    reach[plan.learnt[:40]] = 44
+    shorter = replace(plan, rows=replace(plan.rows, reach=reach))
+    assert window_points(shorter) == tuple(sorted({*window_points(plan), 44}))
     whole = TrainingConfig.model_validate(CONFIG | {"grid": CONFIG["grid"] | {"short_stop_ev": None}})
     assert window_points(TrainingPlan.read(whole, windowed.data)) == ()
 
