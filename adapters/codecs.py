@@ -80,7 +80,7 @@ def to_json(value: Any) -> str:
     >>> to_json(["event", {"I0": np.float64(0.1), "mu": np.array([1.0, np.nan])}])
     '["event", {"I0": 0.1, "mu": [1.0, NaN]}]'
     """
-    return json.dumps(value, default=_numpy_to_json)
+    return _JSON.encode(value)
 
 
 def encode(doc: dict[str, Any], serializer: Serializer) -> bytes:
@@ -180,3 +180,6 @@ def _numpy_to_json(obj: Any) -> Any:
     if isinstance(obj, np.ndarray | np.generic):
         return obj.tolist()
     raise TypeError(f"{type(obj).__name__} has no JSON form")
+
+
+_JSON = json.JSONEncoder(default=_numpy_to_json)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, assert_never
 import numpy as np
 from pydantic import Field, model_validator
 
-from ..types import Array, Settings
+from ..types import Array, Settings, median
 from .trend import Z90, robust_line
 
 _MAX_LATE_FRAMES = 8
@@ -341,7 +341,7 @@ def _without_pauses(time: Array) -> Array:
     [0.0, 1.0, 2.0, 5.0, 6.0]
     """
     steps = np.diff(time)
-    longest = _MAX_STEP * float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
+    longest = _MAX_STEP * median(steps[steps > 0]) if (steps > 0).any() else 0.0
     return np.concatenate([[0.0], np.minimum(steps, longest).cumsum()])
 
 

@@ -1,6 +1,6 @@
 """The approximate size of documents in memory, for queues that are bounded in bytes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,23 +21,28 @@ def size_of(value: Any) -> int:
     >>> size_of({"data": {"It": np.zeros(1000)}}) // 1000
     8
     """
-    total, left = 0, [value]
+    total, left = _VALUE_BYTES, [value]
     while left and total < _LARGEST:
         item = left.pop()
-        kind = type(item)
-        total += _VALUE_BYTES
-        if kind in _NUMBERS:
-            continue
-        if isinstance(item, Mapping):
-            total += _VALUE_BYTES * len(item) + sum(len(key) for key in item if isinstance(key, str))
-            left += item.values()
-        elif isinstance(item, np.ndarray):
+        if isinstance(item, np.ndarray):
             total += item.nbytes
         elif isinstance(item, str | bytes):
             total += len(item)
+        elif isinstance(item, Mapping):
+            total += 2 * _VALUE_BYTES * len(item) + _length_of(item)
+            left += [part for part in item.values() if type(part) not in _NUMBERS]
         elif isinstance(item, list | tuple):
             if set(map(type, item)) <= _NUMBERS:
                 total += _VALUE_BYTES // 2 * len(item)
             else:
-                left += item
+                total += _VALUE_BYTES * len(item)
+                left += [part for part in item if type(part) not in _NUMBERS]
     return total
+
+
+def _length_of(keys: Iterable[Any]) -> int:
+    """Return the number of characters of those keys that are text."""
+    try:
+        return len("".join(keys))
+    except TypeError:
+        return sum(len(key) for key in keys if isinstance(key, str))

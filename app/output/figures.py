@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -47,8 +47,8 @@ class _Series:
     spectra: list[np.ndarray | None]
 
 
-def draw_operando(path: Path, drawn: Drawn, truth: Truth | None) -> None:
-    """Draw the estimates of a session over time, with truth, voltage and decisions, and the aligned spectra.
+def draw_operando(file: Path | BinaryIO, drawn: Drawn, truth: Truth | None) -> None:
+    """Draw the estimates of a session over time as PNG, with truth, voltage and decisions, and the aligned spectra.
 
     Lines join the frames of one series only; several series have a colour each.
     """
@@ -96,7 +96,7 @@ def draw_operando(path: Path, drawn: Drawn, truth: Truth | None) -> None:
     _interval(right, series, "MOOD", named_series=False)
     right.set_ylabel("O–O distance (Å)")
     right.set_xlabel(f"time ({unit})")
-    figure.savefig(path, dpi=110)
+    figure.savefig(file, dpi=110, format="png")
 
 
 def _series(drawn: Drawn) -> tuple[list[_Series], str]:

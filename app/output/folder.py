@@ -14,6 +14,7 @@ from ...adapters.files import FileSource
 from ...agent.types import InputError, get_logger
 from ..journal import JOURNAL, Journal
 from .csv_table import CsvTable
+from .drawing import picture
 from .kept import Alarm, DocumentFile, cut_torn_line, replace_file
 from .log_file import LogFile
 from .memory import give_back_memory
@@ -38,6 +39,8 @@ _FIRST_PICTURE_S, _PICTURE_S = 10.0, 60.0
 """Time from the first frame to the first picture, and least time between two, s."""
 _PICTURE_SHARE = 0.02
 """Largest share of the time in which the picture is drawn."""
+_GIVE_BACK_S = 10.0
+"""Interval at which freed memory goes back to the system, s."""
 _HURRIED_S = 1.0
 """Longest wait for a picture in progress at a hurried end, s."""
 _DOCUMENTS_PER_WRITE = 1000
@@ -255,7 +258,7 @@ class OutputFolder:
         self._lock.release()
 
     def _work(self) -> None:
-        picture_due = float("inf")
+        picture_due, given_back = float("inf"), time.monotonic()
         while not self._ended.wait(_WRITE_S):
             with self._writing:
                 if self._ended.is_set():
@@ -269,9 +272,11 @@ class OutputFolder:
                 picture_due = now + _FIRST_PICTURE_S
             if frames > self._drawn and now > picture_due:
                 self._draw()
-                give_back_memory()
                 taken = time.monotonic() - now
                 picture_due = now + max(_PICTURE_S, taken / _PICTURE_SHARE)
+            if now - given_back > _GIVE_BACK_S:
+                give_back_memory()
+                given_back = now
 
     def _write_summary(self) -> None:
         text = json.dumps(self._summary(), indent=2) + "\n"
@@ -279,11 +284,8 @@ class OutputFolder:
 
     def _draw(self) -> None:
         drawn = self.recorder.drawn()
-        if drawn.frames:
-            from .figures import draw_operando
-
-            if self._guarded(PICTURE, lambda new: draw_operando(new, drawn, self._truth)):
-                self._drawn = drawn.count
+        if drawn.frames and self._guarded(PICTURE, lambda new: _write_bytes(new, picture(drawn, self._truth))):
+            self._drawn = drawn.count
 
     def _guarded(self, name: str, write: Callable[[Path], None]) -> bool:
         """Replace a file; return whether this succeeded, and log why not."""
@@ -388,3 +390,7 @@ def _size(path: Path) -> int:
 
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    path.write_bytes(data)

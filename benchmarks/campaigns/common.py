@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from xas_agent.app.output.memory import give_back_memory
-
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -21,8 +19,7 @@ def parser_of(description: str | None, limit_s: float, limit_help: str) -> argpa
 
 
 def memory_mb() -> float:
-    """Return the memory that this process occupies, MB, without what it has freed."""
-    give_back_memory()
+    """Return the memory that this process occupies, MB."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES / 1e6
 
 

@@ -20,8 +20,7 @@ from overload import CONFIG, VARIANTS, scan
 
 from xas_agent import XASAgent, load_config
 from xas_agent.app.journal import JOURNAL
-from xas_agent.app.output.figures import draw_operando
-from xas_agent.app.output.folder import PICTURE, OutputFolder
+from xas_agent.app.output.folder import OutputFolder
 from xas_agent.app.output.recorder import Recorder
 from xas_agent.app.wiring import load_models
 from xas_agent.models.runtime import configure_torch
@@ -97,8 +96,6 @@ def campaign(count: int, seed: int, limit_s: float, out: Path | None, counts_onl
                         blocks.append((sent, memory_mb(), each_ms))
                         print(f"{sent:9} frames {memory_mb():7.1f} MB {each_ms:7.3f} ms", file=sys.stderr, flush=True)
                     else:
-                        if out is not None:  # the first picture loads matplotlib, which is no growth
-                            draw_operando(out / PICTURE, recorder.drawn(), None)
                         base = memory_mb()
                     spent = time.process_time()
         long.stop()

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from xas_agent.app.output.drawing import picture
 from xas_agent.app.output.figures import draw_operando
 from xas_agent.app.output.recorder import Drawn, DrawnFrame, named
 
@@ -21,10 +22,10 @@ def drawn(*rows: dict[str, Any]) -> Drawn:
 
 
 def test_rows_of_a_sample_are_one_series_over_its_runs_and_in_the_order_of_time():
-    picture = drawn(
+    shown = drawn(
         row(4, "r3", "a"), row(1, "r1", "a"), row(2, "r2", "b"), row(3, "r4"), row(5, "r5"), row(6, "r1", "a", "Ni")
     )
-    times = [[frame.row["time"] for frame in frames] for frames in picture.by_series()]
+    times = [[frame.row["time"] for frame in frames] for frames in shown.by_series()]
     assert times == [[1, 4], [2], [3], [5], [6]]
 
 
@@ -33,6 +34,17 @@ def test_any_samples_are_drawn(samples: list[str], tmp_path: Path):
     rows = [row(float(k), f"r{k}", sample) for k, sample in enumerate(samples * 2)]
     draw_operando(tmp_path / "operando.png", drawn(*rows), None)
     assert (tmp_path / "operando.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_process_draws_the_same_picture(tmp_path: Path):
+    shown = drawn(row(1, "r1", "a"), row(2, "r2", "b"))
+    draw_operando(tmp_path / "operando.png", shown, None)
+    assert picture(shown, None) == (tmp_path / "operando.png").read_bytes()
+
+
+def test_the_failure_of_a_picture_names_its_cause():
+    with pytest.raises(RuntimeError, match="exit code 1: KeyError: 'ood_score'"):
+        picture(drawn({k: v for k, v in row(1, "r1").items() if k != "ood_score"}), None)
 
 
 def test_names_of_several_rows():
