@@ -10,17 +10,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from forked import run_command
 from hypothesis import is_hypothesis_test, settings
-from windowed import Windowed, train_windowed
 
 from xas_agent.agent.types.frame import Document, Frame, Received, SetAside
 from xas_agent.app.config import load_config
 from xas_agent.app.wiring import frame_reader
+
+if TYPE_CHECKING:
+    from windowed import Windowed
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # test processes share the cores; torch is imported later
 
@@ -104,8 +106,10 @@ def feff(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def windowed(tmp_path_factory) -> Windowed:
+def windowed(tmp_path_factory) -> "Windowed":
     """A small Co model that answers scans from 27 eV above the tabulated edge on, and the rows that trained it."""
+    from windowed import train_windowed  # imports torch, which most tests do without
+
     folder = tmp_path_factory.mktemp("windowed")
     return train_windowed(write_feff(folder, "many", copies=4), folder)
 
