@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ...adapters.formats import Columns, FileSpectrum, read_spectra
 from ...adapters.xray_tables import elements
@@ -100,7 +100,8 @@ def read_known(table: Path, folder: Path | None = None) -> list[KnownCompound]:
     Raises
     ------
     InputError
-        The table or a file is missing, a column is missing, or a cell is not what its column holds.
+        The table or a file is missing, a column is missing or there twice, a row has more cells than the header, or a
+        cell is not what its column holds.
     """
     try:
         text = table.read_text(encoding="utf-8-sig")
@@ -108,11 +109,13 @@ def read_known(table: Path, folder: Path | None = None) -> list[KnownCompound]:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise InputError(f"{table}: {reason}; expected a CSV with columns {', '.join(_NEEDED)}") from None
     header = text.partition("\n")[0]
-    reader = csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=header.count), restval="", restkey="")
+    reader = csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=header.count), restval="")
     reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
     if missing := [name for name in _NEEDED if name not in reader.fieldnames]:
         found = ", ".join(reader.fieldnames) or "none"
         raise InputError(f"{table}: no column {', '.join(missing)}; found {found}, expected {', '.join(_NEEDED)}")
+    if twice := sorted({name for name in reader.fieldnames if name and reader.fieldnames.count(name) > 1}):
+        raise InputError(f"{table}: several columns {', '.join(twice)}; expected one of each name")
     folder = table.parent if folder is None else folder
     rows = [_known(row, folder, f"{table}, line {reader.line_num}") for row in reader if row["file"].strip()]
     if not rows:
@@ -125,7 +128,9 @@ def read_known(table: Path, folder: Path | None = None) -> list[KnownCompound]:
     return rows
 
 
-def _known(row: Mapping[str, str], folder: Path, where: str) -> KnownCompound:
+def _known(row: Mapping[str | Any, str | Any], folder: Path, where: str) -> KnownCompound:
+    if any(row.get(None, ())):  # as of a decimal comma: 2,667 would be read as 2
+        raise InputError(f"{where}: more cells than columns; put a cell that has the separator between quotes")
     cells = {name: value.strip() for name, value in row.items() if name}
     element, compound = cells["element"], cells["compound"]
     if element not in ELEMENTS:

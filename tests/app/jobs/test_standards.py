@@ -211,6 +211,8 @@ def test_a_file_of_several_spectra_needs_a_choice(folder, models, tmp_path):
         (HEADER + "half.xdi,Xx,CoO,2\n", (), "line 2, element: found 'Xx'"),
         (HEADER + "half.xdi,Co,CoO,II\n", (), "line 2, OS: found 'II', expected a number"),
         (HEADER + "half.xdi,Co,CoO,2,,rust\n", (), "line 2, class: found 'rust', expected oxide, metal"),
+        ("file,element,compound,OS\nhalf.xdi,Co,Co3O4,2,667\n", (), "line 2: more cells than columns"),
+        ("file,element,compound,OS,OS\nhalf.xdi,Co,CoO,2,3\n", (), "several columns OS; expected one"),
         (HEADER + "zinc.dat,Zn,ZnO,2\n", (), "no model for Zn; shipped are co-k, cu-k, ni-k. Name one with --model"),
         (HEADER + "half.xdi,Co,CoO,2\n", ("--shifts",), "--shifts: no effect without a column shift_ev in"),
         (HEADER + "half.xdi,Co,CoO,2\n", ("--model", "co-k") * 2, "--model co-k, co-k: both are for Co"),
