@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from ..adapters.files import FileSource
 from ..adapters.zmq import ZMQControl, ZMQEndpoint, ZMQSource
 from ..agent.types import Reply
+from .children import command_of, environment
 from .config import Config
 from .health import Health
 from .output.folder import TRUTH, OutputFolder
@@ -62,13 +62,18 @@ class BeamlineProcess:
 
     def __init__(self, seed: int, frames: int, truth: Path) -> None:
         self.truth = truth
-        command = [sys.executable, "-m", "xas_agent", "sim", "--seed", str(seed), "--frames", str(frames)]
+        command = command_of("xas_agent", "sim", "--seed", seed, "--frames", frames)
         command += ["--publish", "zmq://127.0.0.1:0", "--truth", str(truth)]
         # A separate process group: Ctrl-C reaches only the agent, which then ends the beamline.
         log = truth.with_name("beamline.log")
         with log.open("w") as stderr:
             self.process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True
+                command,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                start_new_session=True,
+                env=environment(),
             )
         self._ended_at: float | None = None
         try:

@@ -10,9 +10,9 @@ import subprocess
 import sys
 from io import BytesIO
 
+from ..children import command_of, environment
 from .recorder import Drawn, Truth
 
-_COMMAND = (sys.executable, "-P", "-m", "xas_agent.app.output.drawing")
 _LIMIT_S = 300.0
 """Time after which the process is ended, s."""
 _NICENESS = 10
@@ -29,13 +29,13 @@ def picture(drawn: Drawn, truth: Truth | None) -> bytes:
         It took longer than 5 minutes.
     """
     found = subprocess.run(
-        _COMMAND,
+        command_of("xas_agent.app.output.drawing"),
         input=pickle.dumps((drawn, truth)),
         capture_output=True,
         timeout=_LIMIT_S,
         check=False,
         start_new_session=True,  # Ctrl-C ends the session, which then waits for the last picture
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env=environment(),
     )
     if found.returncode:
         said = found.stderr.decode(errors="replace").strip().splitlines() or ["nothing on stderr"]
