@@ -109,7 +109,7 @@ class Session:
             self._close_agent()
             self.display.stop()
             if self.output is not None:
-                self.output.finish(hurried=self.hurried.is_set())
+                self.output.finish(self.hurried.is_set)
         finally:
             if self.health is not None:
                 self.health.close()

@@ -8,6 +8,9 @@ import os
 import pickle
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from io import BytesIO
 
 from ..children import command_of, environment
@@ -15,32 +18,57 @@ from .recorder import Drawn, Truth
 
 _LIMIT_S = 300.0
 """Time after which the process is ended, s."""
+_POLL_S = 0.1
 _NICENESS = 10
 
 
-def picture(drawn: Drawn, truth: Truth | None) -> bytes:
+class DrawingFailed(RuntimeError):  # noqa: N818  named after the event
+    """There is no picture; the message says why."""
+
+
+def picture(drawn: Drawn, truth: Truth | None, hurried: Callable[[], bool] = lambda: False) -> bytes:
     """Return the picture of :func:`~xas_agent.app.output.figures.draw_operando`, PNG.
+
+    Parameters
+    ----------
+    drawn : Drawn
+    truth : Truth or None
+    hurried : callable
+        Whether to give up.
 
     Raises
     ------
-    RuntimeError
-        The process failed; the message ends with its last line on stderr.
-    subprocess.TimeoutExpired
-        It took longer than 5 minutes.
+    DrawingFailed
+        The process failed, took longer than 5 minutes or was given up.
     """
-    found = subprocess.run(
+    with subprocess.Popen(
         command_of("xas_agent.app.output.drawing"),
-        input=pickle.dumps((drawn, truth)),
-        capture_output=True,
-        timeout=_LIMIT_S,
-        check=False,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C ends the session, which then waits for the last picture
         env=environment(),
-    )
-    if found.returncode:
-        said = found.stderr.decode(errors="replace").strip().splitlines() or ["nothing on stderr"]
-        raise RuntimeError(f"the process that draws ended with exit code {found.returncode}: {said[-1]}")
-    return found.stdout
+    ) as process:
+        try:
+            image, said = _communicate(process, pickle.dumps((drawn, truth)), hurried)
+        finally:
+            process.kill()
+    if process.returncode:
+        lines = said.decode(errors="replace").strip().splitlines() or ["nothing on stderr"]
+        raise DrawingFailed(f"the process that draws ended with exit code {process.returncode}: {lines[-1]}")
+    return image
+
+
+def _communicate(process: subprocess.Popen[bytes], data: bytes, hurried: Callable[[], bool]) -> tuple[bytes, bytes]:
+    until = time.monotonic() + _LIMIT_S
+    given: bytes | None = data
+    while not hurried():
+        if time.monotonic() > until:
+            raise DrawingFailed(f"the process that draws took longer than {_LIMIT_S:g} s")
+        with suppress(subprocess.TimeoutExpired):
+            return process.communicate(given, _POLL_S)
+        given = None  # the first call goes on with it
+    raise DrawingFailed("given up, because the session was to end at once")
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from ...adapters.files import FileSource
 from ...agent.types import InputError, get_logger
 from ..journal import JOURNAL, Journal
 from .csv_table import CsvTable
-from .drawing import picture
+from .drawing import DrawingFailed, picture
 from .kept import Alarm, DocumentFile, cut_torn_line, replace_file
 from .log_file import LogFile
 from .memory import give_back_memory
@@ -41,6 +41,7 @@ _PICTURE_SHARE = 0.02
 """Largest share of the time in which the picture is drawn."""
 _GIVE_BACK_S = 10.0
 """Interval at which freed memory goes back to the system, s."""
+_POLL_S = 0.1
 _HURRIED_S = 1.0
 """Longest wait for a picture in progress at a hurried end, s."""
 _DOCUMENTS_PER_WRITE = 1000
@@ -163,6 +164,7 @@ class OutputFolder:
         self._truth: Truth | None = None
         self._writing = threading.Lock()
         self._ended = threading.Event()
+        self._hurried: Callable[[], bool] = lambda: False
         self._cut_off: set[str] = set()
         self._drawn = 0
         """Number of frames at the last picture."""
@@ -229,21 +231,24 @@ class OutputFolder:
         self._summary, self._truth = summary, truth
         self._thread.start()
 
-    def finish(self, *, hurried: bool = False) -> None:
+    def finish(self, hurried: Callable[[], bool] = lambda: False) -> None:
         """Write what remains and release the folder.
 
         Parameters
         ----------
-        hurried : bool
+        hurried : callable
             Whether to leave the picture as it was drawn last.
         """
+        self._hurried = hurried
         self._ended.set()
-        if self._thread.ident is not None:
-            self._thread.join(_HURRIED_S if hurried else None)
+        while self._thread.is_alive() and not hurried():
+            self._thread.join(_POLL_S)
+        if self._thread.is_alive():
+            self._thread.join(_HURRIED_S)
         with self._writing:
             self.documents.close()
             self._tables.close()
-        if not hurried:
+        if not hurried():
             self._draw()
         self._write_summary()  # after all else, since it counts what was not written
         self._log_file.close()
@@ -284,7 +289,13 @@ class OutputFolder:
 
     def _draw(self) -> None:
         drawn = self.recorder.drawn()
-        if drawn.frames and self._guarded(PICTURE, lambda new: _write_bytes(new, picture(drawn, self._truth))):
+        if not drawn.frames:
+            return
+
+        def write(new: Path) -> None:
+            new.write_bytes(picture(drawn, self._truth, self._hurried))
+
+        if self._guarded(PICTURE, write):
             self._drawn = drawn.count
 
     def _guarded(self, name: str, write: Callable[[Path], None]) -> bool:
@@ -293,6 +304,8 @@ class OutputFolder:
             replace_file(self.folder / name, write)
         except OSError as error:
             self._alarm.failed(name, error)
+        except DrawingFailed as error:
+            _log.warning("picture not drawn", file=name, error=str(error))
         except Exception:
             _log.exception("output not written", file=name)
         else:
@@ -390,7 +403,3 @@ def _size(path: Path) -> int:
 
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    path.write_bytes(data)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from xas_agent.app.output.drawing import picture
+from xas_agent.app.output.drawing import DrawingFailed, picture
 from xas_agent.app.output.figures import draw_operando
 from xas_agent.app.output.recorder import Drawn, DrawnFrame, named
 
@@ -43,8 +43,14 @@ def test_a_process_draws_the_same_picture(tmp_path: Path):
 
 
 def test_the_failure_of_a_picture_names_its_cause():
-    with pytest.raises(RuntimeError, match="exit code 1: KeyError: 'ood_score'"):
+    with pytest.raises(DrawingFailed, match="exit code 1: KeyError: 'ood_score'"):
         picture(drawn({k: v for k, v in row(1, "r1").items() if k != "ood_score"}), None)
+
+
+def test_a_hurried_session_does_not_wait_for_its_picture():
+    asked = iter((False, False, True))
+    with pytest.raises(DrawingFailed, match="given up"):
+        picture(drawn(row(1, "r1")), None, lambda: next(asked))
 
 
 def test_names_of_several_rows():
