@@ -22,6 +22,12 @@ HIT_E = 0.35
 NARROW_E, WIDE_E, FAR_E = 0.25, 0.5, 1.0
 """Errors whose shares are stated besides that of the hits, and the one that must not occur without a flag, e."""
 
+_PARTS = ("mean", "lo", "hi", "class", "p")
+_OF_THE_ANSWER = frozenset(f"{name}_{part}" for name in ("OS", "CN") for part in _PARTS)
+_OF_THE_ANSWER |= {"class", "verdict", "model", "error", "inside", "ood_score", "flagged", "flags", "e0_ev"}
+_OF_THE_ANSWER |= {"calibrated_by", "correction_ev"}
+"""Columns of the answer. Those of the same name in a table that was written by an earlier judgement are dropped."""
+
 _log = get_logger()
 
 Read = tuple[KnownCompound, FileSpectrum | str]
@@ -95,7 +101,7 @@ class Judged:
         return round(shift_ev, 6) + 0.0
 
     def row(self) -> dict[str, Any]:
-        """Return the row of the table, its columns followed by those of the answer."""
+        """Return the row of the table, its other columns followed by those of the answer."""
         answer: dict[str, Any] = {"class": self.known.kind, "verdict": self.verdict}
         if self.served is not None and self.served.estimate is not None:
             for name, d in (("OS", self.os), ("CN", self.cn)):
@@ -107,7 +113,7 @@ class Judged:
             answer |= {"flagged": self.is_flagged, "flags": ", ".join(self.served.flags)}
             answer |= {"calibrated_by": self.calibrated_by, "correction_ev": self.correction_ev}
             answer |= {"e0_ev": self.served.quantities["e0_ev"]}
-        return {**self.known.columns, **answer}
+        return {name: cell for name, cell in self.known.columns.items() if name not in _OF_THE_ANSWER} | answer
 
     def _descriptor(self, name: str) -> DescriptorEstimate | None:
         if self.served is None or self.served.estimate is None:

@@ -293,7 +293,7 @@ class OutputFolder:
             return
 
         def write(new: Path) -> None:
-            new.write_bytes(picture(drawn, self._truth, self._hurried))
+            new.write_bytes(picture(drawn, self._truth, lambda: self._hurried()))
 
         if self._guarded(PICTURE, write):
             self._drawn = drawn.count

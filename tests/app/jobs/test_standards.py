@@ -249,3 +249,15 @@ def test_the_class_comes_from_the_compound(tmp_path, compound, os, kind):
 def test_two_models_of_one_element_are_refused(folder, tmp_path):
     with pytest.raises(InputError, match="both are for Co"):
         models_for(read_known(folder / "standards.csv"), ("co-k", str(find("co-k"))), Config())
+
+
+def test_columns_of_an_earlier_answer_are_dropped(folder, models, tmp_path):
+    """A table that was written by an earlier judgement is judged again."""
+    (tmp_path / "again.csv").write_text(
+        "file,element,compound,OS,beamline,OS_mean,verdict\nwords.dat,Co,CoO,2,B18,2.9,hit\n"
+    )
+    (judged,) = judge(read_standards(read_known(tmp_path / "again.csv", folder)), models, Config())
+    row = judged.row()
+    assert row["beamline"] == "B18"
+    assert row["verdict"].startswith("set aside")
+    assert "OS_mean" not in row
