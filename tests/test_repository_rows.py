@@ -39,8 +39,8 @@ def test_every_row_is_whole_and_its_material_on_one_side(path):
 @pytest.mark.timeout(900)
 def test_train_small_in_short(tmp_path):
     """The commands of ``make train-small`` with a fiftieth of its steps."""
-    shown = subprocess.run(["make", "-n", "-o", ".venv/.installed", "train-small", f"OUT={tmp_path}"],
-                           cwd=ROOT, capture_output=True, text=True, check=True).stdout  # fmt: skip
+    make = ["make", "-n", "--no-print-directory", "-o", ".venv/.installed", "train-small", f"OUT={tmp_path}"]
+    shown = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     train, evaluate = (line.split()[1:] for line in shown.splitlines())
     config = yaml.safe_load((ROOT / "configs/training/fe-small.yaml").read_text(encoding="utf-8"))
     config |= {"members": 2, "optimisation": config["optimisation"] | {"epochs": 2, "rows_per_epoch": 96}}
