@@ -5,38 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from recorded_frames import frame, started
 
 from xas_agent.agent.types.reasons import Flag, Reason
 from xas_agent.app.output.recorder import LATEST, LATEST_DECISIONS, MAX_DRAWN, MAX_SAMPLES, OTHERS, Recorder
-
-NAMES = {"sample": "", "scan_id": 0, "file": "", "element": "Co"}
-
-
-def started(recorder: Recorder, run: str = "run") -> Recorder:
-    """Begin a run of the agent, with its streams."""
-    start = {"uid": f"a/{run}", "parent_uid": run, "series": run, "model": {"name": "none", "sha256": ""}}
-    recorder("start", start)
-    for name in ("descriptors", "spectra", "decisions", "quality"):
-        descriptor: dict[str, Any] = {"uid": f"{name}/{run}", "name": name, "run_start": f"a/{run}"}
-        if name == "descriptors":
-            descriptor |= {"hints": {"xas_agent": {"fields": ["OS_mean"]}}, "object_keys": {"readings": ["voltage"]}}
-        if name == "spectra":
-            descriptor["configuration"] = {"xas_agent": {"data": {"energy_relative_ev": [0.0, 1.0]}}}
-        recorder("descriptor", descriptor)
-    return recorder
-
-
-def frame(recorder: Recorder, number: int, run: str = "run", **more: Any) -> None:
-    data = {
-        "frame_uid": f"{run}/{number}",
-        "frame_time": float(number),
-        "frame_seq_num": number,
-        "flags": "",
-        **NAMES,
-    }
-    recorder("event", {"descriptor": f"descriptors/{run}", "data": data | {"latency_ms": 1.0} | more})
-    spectrum = {"frame_uid": f"{run}/{number}", "spectrum": [float(number), 0.0]}
-    recorder("event", {"descriptor": f"spectra/{run}", "data": spectrum})
 
 
 def decision(recorder: Recorder, id: int, status: str, status_reason: str = "", **more: Any) -> None:
