@@ -64,8 +64,8 @@ def fit_baseline(
     edge_ev : tabulated edge, eV
     series_background : (N, 4) terms of earlier frames of the series; NaN where unknown
     f2 : f'' of the absorber, for MBACK
-    level_ev : energy from which the mean stands for the post-edge of a scan that ends before the fixed window and
-        whose edge step is not known; None if such a scan is of no use
+    level_ev : energy above which the mean of μ replaces the post-edge line, eV from the tabulated edge, if a scan
+        ends before the post-edge window and no earlier frame gives its edge step; None: such a scan is refused
 
     Returns
     -------

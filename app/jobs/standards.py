@@ -40,7 +40,7 @@ class Judged:
 
     known: KnownCompound
     answer: Answer | Refusal | str
-    """The answer, or why there is none."""
+    """The answer, or the reason why the spectrum has none."""
 
     @property
     def set_aside(self) -> str:
