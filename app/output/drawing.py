@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from io import BytesIO
 
@@ -49,10 +50,7 @@ def picture(drawn: Drawn, truth: Truth | None, hurried: Callable[[], bool] = lam
         start_new_session=True,  # Ctrl-C ends the session, which then waits for the last picture
         env=environment(),
     ) as process:
-        try:
-            image, said = _communicate(process, pickle.dumps((drawn, truth)), hurried)
-        finally:
-            process.kill()
+        image, said = _communicate(process, pickle.dumps((drawn, truth)), hurried)
     if process.returncode:
         lines = said.decode(errors="replace").strip().splitlines() or ["nothing on stderr"]
         raise DrawingFailed(f"the process that draws ended with exit code {process.returncode}: {lines[-1]}")
@@ -60,15 +58,20 @@ def picture(drawn: Drawn, truth: Truth | None, hurried: Callable[[], bool] = lam
 
 
 def _communicate(process: subprocess.Popen[bytes], data: bytes, hurried: Callable[[], bool]) -> tuple[bytes, bytes]:
+    """Send the data and return what the process writes to stdout and stderr; raise DrawingFailed if it is given up."""
     until = time.monotonic() + _LIMIT_S
-    given: bytes | None = data
-    while not hurried():
-        if time.monotonic() > until:
-            raise DrawingFailed(f"the process that draws took longer than {_LIMIT_S:g} s")
-        with suppress(subprocess.TimeoutExpired):
-            return process.communicate(given, _POLL_S)
-        given = None  # the first call goes on with it
-    raise DrawingFailed("given up, because the session was to end at once")
+    with ThreadPoolExecutor(1) as thread:  # communicate with a timeout sends only what it can before its first timeout
+        try:
+            written = thread.submit(process.communicate, data)
+            while True:
+                if hurried():
+                    raise DrawingFailed("given up, because the session was to end at once")
+                if time.monotonic() > until:
+                    raise DrawingFailed(f"the process that draws took longer than {_LIMIT_S:g} s")
+                with suppress(TimeoutError):
+                    return written.result(_POLL_S)
+        finally:
+            process.kill()  # so that the thread ends
 
 
 def main() -> None:

@@ -42,6 +42,11 @@ def test_a_process_draws_the_same_picture(tmp_path: Path):
     assert picture(shown, None) == (tmp_path / "operando.png").read_bytes()
 
 
+def test_a_process_draws_more_than_a_pipe_holds():
+    rows = [row(float(k), "r1", "a") for k in range(2000)]
+    assert picture(drawn(*rows), None).startswith(b"\x89PNG")
+
+
 def test_the_failure_of_a_picture_names_its_cause():
     with pytest.raises(DrawingFailed, match="exit code 1: KeyError: 'ood_score'"):
         picture(drawn({k: v for k, v in row(1, "r1").items() if k != "ood_score"}), None)
