@@ -2,7 +2,6 @@
 
 import time
 from collections import deque
-from collections.abc import Iterable
 from typing import Any
 
 from ..agent.progress import Progress
@@ -33,27 +32,23 @@ class Delivery:
         self._emitted.append((name, doc))
 
     def commit(self, progress: Progress) -> None:
-        """Keep what was collected, then send it."""
+        """Keep what was accepted and collected, then send it."""
         documents, self._emitted = self._emitted, []
-        before, mark = self._marked, self._mark()
-        if documents or mark > before or progress != Progress():
-            numbers = self._journal.publish(documents, progress, mark)
-            self._send(zip(numbers, documents, strict=True))
+        numbers = self._journal.publish(documents, progress, self._mark())
+        self._sent.extend(numbers)
+        self._subscribers.send(documents)
 
     def repeat(self) -> int:
         """Send the documents of an earlier process that a subscriber may lack; return their number."""
-        self._send((number, (name, doc)) for number, name, doc in self._journal.undelivered())
+        for number, name, doc in self._journal.undelivered():
+            self._sent.append(number)
+            self._subscribers(name, doc)
         return len(self._sent)
 
     def close(self) -> None:
         """Close the journal, after the subscribers."""
         self._count()
         self._journal.close(self._newest)
-
-    def _send(self, documents: Iterable[tuple[int, Document]]) -> None:
-        for number, (name, doc) in documents:
-            self._sent.append(number)
-            self._subscribers(name, doc)
 
     def _mark(self) -> int:
         """Return the number of the newest document that was delivered some time ago."""

@@ -4,16 +4,18 @@ import itertools
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..agent.types import get_logger, size_of
+from ..agent.types import Document, get_logger, size_of
 from .inbox import RESERVE
 
 _log = get_logger()
 
 Callback = Callable[[str, dict[str, Any]], Any]
+_Numbered = tuple[str, dict[str, Any], int, int]
+"""A document with its size, bytes, and its number among the documents sent."""
 
 _BLOCKED_S = 10.0
 """Time within one call after which a subscriber counts as blocked: nobody waits for it any more, s."""
@@ -75,10 +77,16 @@ class Subscribers:
             removed.report()
 
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
-        size = size_of(doc)
-        self._sent += 1
+        self.send([(name, doc)])
+
+    def send(self, documents: Sequence[Document]) -> None:
+        """Send documents in their order; a subscriber's thread is woken once for all."""
+        if not documents:
+            return
+        numbered = [(name, doc, size_of(doc), number) for number, (name, doc) in enumerate(documents, self._sent + 1)]
+        self._sent += len(documents)
         for subscriber in self._subscribers.values():
-            subscriber.put(name, doc, size, self._sent)
+            subscriber.put(numbered)
 
     def calling(self) -> bool:
         """Whether the current thread is in a call of a subscriber."""
@@ -116,7 +124,7 @@ class Subscribers:
 class _Subscriber:
     def __init__(self, fn: Callback, documents: int, size: float) -> None:
         self._fn, self._documents, self._size = fn, documents, size
-        self._waiting: deque[tuple[str, dict[str, Any], int, int]] = deque()
+        self._waiting: deque[_Numbered] = deque()
         self._changed = threading.Condition()
         self._bytes = 0
         self._put = self._delivered = 0
@@ -141,23 +149,16 @@ class _Subscriber:
                 return 0 if self._blocked() else self._calling
             return self._waiting[0][-1] if self._waiting else 0
 
-    def put(self, name: str, doc: dict[str, Any], size: int, number: int) -> None:
-        times = RESERVE if name != "event" else 1
+    def put(self, documents: Iterable[_Numbered]) -> None:
         with self._changed:
             if self._ending:
                 return
-            full = len(self._waiting) >= times * self._documents or self._bytes >= times * self._size
-            lost = full and bool(self._waiting)
-            if lost:
-                self._lost += 1
-                self._lost_now += 1
-            else:
-                self._waiting.append((name, doc, size, number))
-                self._bytes += size
-                self._put += 1
-                if len(self._waiting) == 1:
-                    self._changed.notify_all()
-            first = lost and self._lost_now == 1
+            kept_up, empty = not self._lost_now, not self._waiting
+            for document in documents:
+                self._put_one(document)
+            if empty:
+                self._changed.notify_all()
+            first = kept_up and self._lost_now > 0
         if first:
             _log.warning(
                 "subscriber too slow: documents lost",
@@ -165,6 +166,18 @@ class _Subscriber:
                 detail="make it faster, or raise serving.subscriber_queue and serving.subscriber_queue_mb",
                 subscriber=self._name,
             )
+
+    def _put_one(self, document: _Numbered) -> None:
+        name, _, size, _ = document
+        times = RESERVE if name != "event" else 1
+        full = len(self._waiting) >= times * self._documents or self._bytes >= times * self._size
+        if full and self._waiting:
+            self._lost += 1
+            self._lost_now += 1
+        else:
+            self._waiting.append(document)
+            self._bytes += size
+            self._put += 1
 
     def wait(self, until: float) -> bool:
         if self.is_current():
@@ -204,23 +217,28 @@ class _Subscriber:
             _log.warning("documents not delivered", lost=lost, failed=self._failed, subscriber=self._name)
 
     def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._ending)
-                if not self._waiting:
-                    return
-                name, doc, size, self._calling = self._waiting.popleft()
-                self._bytes -= size
-                caught_up = self._lost_now if len(self._waiting) <= self._documents // 2 else 0
-                self._lost_now -= caught_up
-                self._calling_since = time.monotonic()
-            if caught_up:
-                _log.warning("subscriber receives again", documents_lost=caught_up, subscriber=self._name)
-            self._call(name, doc)
-            with self._changed:
+        while (document := self._next()) is not None:
+            self._call(*document)
+
+    def _next(self) -> Document | None:
+        """Note that the last call has returned; wait for a document, and return it, or None at the end."""
+        with self._changed:
+            if self._calling_since is not None:
                 self._calling_since = None
                 self._delivered += 1
-                self._changed.notify_all()
+                if not self._waiting:
+                    self._changed.notify_all()
+            self._changed.wait_for(lambda: self._waiting or self._ending)
+            if not self._waiting:
+                return None
+            name, doc, size, self._calling = self._waiting.popleft()
+            self._bytes -= size
+            caught_up = self._lost_now if len(self._waiting) <= self._documents // 2 else 0
+            self._lost_now -= caught_up
+            self._calling_since = time.monotonic()
+        if caught_up:
+            _log.warning("subscriber receives again", documents_lost=caught_up, subscriber=self._name)
+        return name, doc
 
     def _call(self, name: str, doc: dict[str, Any]) -> None:
         try:

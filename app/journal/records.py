@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 from ...adapters.codecs import from_msgpack, to_json, to_msgpack
@@ -16,9 +16,10 @@ def packed(value: Any) -> bytes:
     TypeError, ValueError, RecursionError
         It has no such form.
     """
-    with suppress(TypeError, ValueError, OverflowError):
+    try:
         return to_msgpack(value)
-    return to_json(value).encode()  # integers of any size, and texts that are not UTF-8
+    except (TypeError, ValueError, OverflowError):
+        return to_json(value).encode()  # integers of any size, and texts that are not UTF-8
 
 
 def last_seq_num(name: str, doc: Mapping[str, Any]) -> int | None:
@@ -31,6 +32,12 @@ def last_seq_num(name: str, doc: Mapping[str, Any]) -> int | None:
 def as_text(text: str) -> str:
     """Return a text as SQLite can keep it: JSON can contain halves of characters, which UTF-8 cannot."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+@lru_cache(maxsize=1000)
+def key_as_text(key: tuple[str | None, ...]) -> str:
+    """Return the key of a state as SQLite can keep it."""
+    return to_json(key)
 
 
 def unpacked(record: bytes) -> Any:

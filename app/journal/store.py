@@ -3,10 +3,8 @@
 import json
 import sqlite3
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -18,14 +16,13 @@ from ...agent.progress import Past, Progress
 from ...agent.types import Document, InputError, Received, get_logger
 from .owners import Owners
 from .past import read_past
-from .records import as_text, last_seq_num, packed, unpacked
+from .records import as_text, key_as_text, last_seq_num, packed, unpacked
+from .waiting import Waiting
 
 _log = get_logger()
 
 JOURNAL = "journal.sqlite"
 _FORMAT = "1"
-_BACKLOG_MB = 8
-"""Size of the records that wait for space on the disk, MB."""
 _RETRY_S = 1.0
 """Interval at which writing is tried again, s."""
 _MAX_ENDED = 1000
@@ -52,34 +49,25 @@ CREATE TABLE IF NOT EXISTS ended (id INTEGER PRIMARY KEY, run TEXT UNIQUE);
 CREATE TABLE IF NOT EXISTS inputs
     (id INTEGER PRIMARY KEY, run TEXT, stream TEXT, seq INTEGER, name TEXT, at REAL, crc32 INTEGER, doc BLOB);
 CREATE INDEX IF NOT EXISTS inputs_by_run ON inputs (run, stream, seq);
-CREATE TABLE IF NOT EXISTS outcomes (frame TEXT PRIMARY KEY, run TEXT, input INTEGER) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS outcomes_by_run ON outcomes (run);
+CREATE TABLE IF NOT EXISTS outcomes (run TEXT, frame TEXT, input INTEGER, PRIMARY KEY (run, frame)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS published
     (id INTEGER PRIMARY KEY, run TEXT, stream TEXT, name TEXT, at REAL, crc32 INTEGER, doc BLOB);
 CREATE INDEX IF NOT EXISTS published_by_run ON published (run);
-CREATE TABLE IF NOT EXISTS memory (key TEXT PRIMARY KEY, input INTEGER, crc32 INTEGER, doc BLOB) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS memory (key TEXT PRIMARY KEY, input INTEGER, crc32 INTEGER, doc BLOB);
 """
 
 
-@dataclass
-class _Waiting:
-    """What the next transaction writes."""
-
-    inputs: deque[tuple[Any, ...]] = field(default_factory=deque)
-    published: deque[tuple[Any, ...]] = field(default_factory=deque)
-    outcomes: list[tuple[str, str, int]] = field(default_factory=list)
-    memory: dict[str, bytes] = field(default_factory=dict)
-    position: dict[str, Any] = field(default_factory=dict)
-    ended: list[str] = field(default_factory=list)
-    unwatched: list[str] = field(default_factory=list)
-    bytes: int = 0
-    """Size of inputs and published documents."""
+# In place, so that few pages change: this is a large part of the time for a frame.
+_SET_STATE = """
+INSERT INTO memory VALUES (?, ?, ?, ?)
+ON CONFLICT (key) DO UPDATE SET input = excluded.input, crc32 = excluded.crc32, doc = excluded.doc
+"""
 
 
 class Journal:
     """Keeps what is needed to go on: accepted documents, published ones and the state of rules and alignment.
 
-    Records are checksummed, and a call writes its records in one transaction. Records that cannot be written, as on
+    Records are checksummed and written in transactions. Records that cannot be written, as on
     a full disk, wait in memory up to a limit; beyond it the oldest Events are dropped and counted. What is no longer
     needed is deleted, so that the file does not grow with the number of runs. One thread at a time may use it.
 
@@ -98,7 +86,7 @@ class Journal:
 
     def __init__(self, path: Path, *, fsync: bool = False) -> None:
         self.path = path
-        self._waiting = _Waiting()
+        self._waiting = Waiting()
         self._owners, self._own = Owners(), Owners()
         self._ended: FIFOCache[str, None] = FIFOCache(_MAX_ENDED)
         self._unwatched: FIFOCache[str, None] = FIFOCache(_MAX_ENDED)
@@ -113,6 +101,7 @@ class Journal:
             self._file.execute("PRAGMA locking_mode=EXCLUSIVE")  # no shared memory, which network disks lack
             self._file.execute("PRAGMA journal_mode=WAL")
             self._file.execute(f"PRAGMA synchronous={'FULL' if fsync else 'NORMAL'}")
+            self._file.execute("PRAGMA secure_delete=OFF")  # Debian's default writes zeros over all that is deleted
             self._file.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
             self._file.executescript(_TABLES)
             (sound,) = self._file.execute("PRAGMA quick_check(1)").fetchone()
@@ -162,6 +151,10 @@ class Journal:
     def accept(self, batch: Sequence[Received]) -> list[Received]:
         """Keep documents before they are processed.
 
+        Several are written at once. A single one is processed within milliseconds and written together with what it
+        leads to, by :meth:`publish` or :meth:`commit`: a transaction takes longer than all else that the journal does
+        for a frame.
+
         Returns
         -------
         list of Received
@@ -185,8 +178,9 @@ class Journal:
             self._input += 1
             row = self._input, run, stream, last_seq_num(name, doc), name, at, crc32(record), record
             self._waiting.inputs.append(row)
-            self._waiting.bytes += len(record)
-        self._write()
+            self._waiting.size += len(record)
+        if len(batch) > 1:
+            self.commit()
         return new
 
     def publish(self, documents: Sequence[Document], progress: Progress, delivered: int) -> list[int]:
@@ -213,7 +207,7 @@ class Journal:
             record = self._packed(name, doc)
             if record is not None:
                 waiting.published.append((self._next, run, stream, name, now, crc32(record), record))
-                waiting.bytes += len(record)
+                waiting.size += len(record)
             if name == "stop":
                 self._closed[run] = self._next
             numbers.append(self._next)
@@ -224,7 +218,7 @@ class Journal:
                 self._read_up_to |= {
                     (as_text(run or ""), as_text(s)): numbers[0] for s, numbers in state.items() if s
                 }
-        packed_states = {to_json(key): self._packed("state", state) for key, state in progress.memory.items()}
+        packed_states = {key_as_text(key): self._packed("state", state) for key, state in progress.memory.items()}
         waiting.memory |= {key: state for key, state in packed_states.items() if state is not None}
         ended, unwatched = list(map(as_text, progress.ended)), list(map(as_text, progress.unwatched))
         waiting.ended += ended
@@ -232,7 +226,7 @@ class Journal:
         self._ended.update(dict.fromkeys(ended))
         self._unwatched.update(dict.fromkeys(unwatched))
         self._deliver(delivered)
-        self._write()
+        self.commit()
         return numbers
 
     @property
@@ -275,7 +269,7 @@ class Journal:
     def close(self, delivered: int = 0) -> None:
         """Write what waits and close the file; documents up to number ``delivered`` will not be sent again."""
         self._deliver(delivered)
-        self._write(now=True)
+        self.commit(now=True)
         if self._waiting.inputs or self._waiting.published:
             self.lost += len(self._waiting.inputs) + len(self._waiting.published)
         self._file.close()
@@ -308,10 +302,12 @@ class Journal:
             _log.debug("record not kept in the journal", name=name, error=str(error))
             return None
 
-    def _write(self, *, now: bool = False) -> None:
-        """Write what waits, if possible."""
+    def commit(self, *, now: bool = False) -> None:
+        """Write what waits in one transaction; if this fails, it is tried again each second, or ``now``."""
+        if self._waiting == Waiting() and self._delivered == self._pruned:
+            return
         if self._broken and not now and time.monotonic() - self._tried_at < _RETRY_S:
-            self._drop()
+            self.lost += self._waiting.drop()
             return
         try:
             self._file.execute("BEGIN IMMEDIATE")
@@ -325,9 +321,9 @@ class Journal:
                 self._broken = True
                 detail = "documents are published on; make space, and the journal goes on"
                 _log.error("journal not written", file=str(self.path), error=str(error), detail=detail)
-            self._drop()
+            self.lost += self._waiting.drop()
             return
-        self._waiting = _Waiting()
+        self._waiting = Waiting()
         self._pruned = self._delivered
         if self._broken:
             self._broken = False
@@ -342,7 +338,7 @@ class Journal:
             ("INSERT INTO inputs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", waiting.inputs),
             ("INSERT INTO published VALUES (?, ?, ?, ?, ?, ?, ?)", waiting.published),
             ("INSERT OR REPLACE INTO outcomes (run, frame, input) VALUES (?, ?, ?)", waiting.outcomes),
-            ("INSERT OR REPLACE INTO memory VALUES (?, ?, ?, ?)", states),
+            (_SET_STATE, states),
             ("INSERT OR REPLACE INTO position VALUES (?, ?)", position),
             ("DELETE FROM position WHERE key = ?", forgotten),
         ):
@@ -385,22 +381,3 @@ class Journal:
         file.execute("DELETE FROM inputs WHERE run = '' AND id < ?", (self._input - _MAX_UNKNOWN,))
         self._read_up_to.clear()
         self._compacted_at = time.monotonic()
-
-    def _drop(self) -> None:
-        """Drop the older half of the waiting Events if too much waits."""
-        waiting = self._waiting
-        if waiting.bytes <= _BACKLOG_MB * 1_000_000:
-            return
-        for rows in (waiting.inputs, waiting.published):
-            events = sum("event" in row[-4] for row in rows)
-            drop = ((events or len(rows)) + 1) // 2
-            kept: deque[tuple[Any, ...]] = deque()
-            for row in rows:
-                if drop and ("event" in row[-4] or not events):
-                    drop -= 1
-                    self.lost += 1
-                    waiting.bytes -= len(row[-1])
-                else:
-                    kept.append(row)
-            rows.clear()
-            rows.extend(kept)

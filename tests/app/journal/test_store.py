@@ -125,7 +125,20 @@ def test_odd_values_neither_stop_the_journal_nor_are_lost(path: Path, odd: Any):
     assert past.memory == positions
     journal.publish([], Progress(ended=[str(odd)]), 0)
     journal.accept(received(("start", {"uid": "later"})))
+    journal.commit()
     assert names(journal) == ["start"]
+
+
+def test_a_single_document_is_kept_with_what_it_leads_to(path: Path):
+    journal = Journal(path)
+    journal.accept(received(("start", {"uid": "a"})))
+    assert not names(journal)
+    own = [("start", {"uid": "x", "time": 1.0, "parent_uid": "a"})]
+    numbers = journal.publish(own, Progress(), 0)
+    kill(journal)
+    journal = Journal(path)
+    assert names(journal) == ["start"]
+    assert [number for number, *_ in journal.undelivered()] == numbers
 
 
 def test_what_cannot_be_unpacked_is_left_out(path: Path):
@@ -199,9 +212,9 @@ def test_what_does_not_find_room_in_memory_is_counted(path: Path, monkeypatch: p
     journal._file.execute(f"PRAGMA max_page_count = {pages}")
     for k in range(30):
         journal.accept(received(*run(f"a{k}", events=1, points=100_000)))
-    assert journal._waiting.bytes < 10_000_000
+    assert journal._waiting.size < 10_000_000
     journal._file.execute("PRAGMA max_page_count = 1000000")
-    journal.accept([])
+    journal.commit()
     kept = names(journal)
     assert kept.count("start") == kept.count("descriptor") == 30
     assert journal.lost == 30 - kept.count("event") > 0
