@@ -72,8 +72,9 @@ class Interval(Settings):
         ----------
         stop_ev : (N,) last known energies of the spectra, eV from the tabulated edge
         """
-        stops, scales = [w.stop_ev for w in self.windows], [w.scale for w in self.windows]
-        scale = np.interp(stop_ev, stops, scales) if self.windows else self.scale
+        scale = self.scale
+        if self.windows:
+            scale = np.interp(stop_ev, [w.stop_ev for w in self.windows], [w.scale for w in self.windows])
         return scale * np.hypot(sd, self.floor)
 
 

@@ -1,7 +1,7 @@
 """Estimates of aligned spectra by the model of a folder."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,19 @@ _log = get_logger()
 _CPU_BATCH_ROWS = 16  # more rows do not fit the cache and take longer per row
 _GPU_RETRY_S, _LONGEST_GPU_RETRY_S = 1.0, 60.0
 """Time until a GPU that failed is tried again, s: the first, and the longest, which doubling reaches."""
+
+
+class _Columns:
+    """Where the network's output has a descriptor."""
+
+    def __init__(self, card: cards.DescriptorCard, columns: slice, regressed: int | None) -> None:
+        self.card, self.columns, self.regressed = card, columns, regressed
+        self.classes = np.array(card.classes, float)
+        self.labels = [str(c) for c in card.classes]
+        self.quantile = ndtri((1 + card.interval.coverage) / 2)
+        lowest = -np.inf if card.lowest is None else card.lowest
+        self.bounds = (self.classes[0], self.classes[-1]) if card.classes else (lowest, np.inf)
+        """Lowest and highest possible value."""
 
 
 class Model:
@@ -66,6 +79,7 @@ class Model:
         self._gpu_retry_s, self._gpu_due = 0.0, 0.0
         self._descriptors = self._columns()
         self._regressed_at = sum(len(d.classes) for d in self.card.descriptors)
+        self._lowest, self._highest = np.array([d.bounds for d in self._descriptors]).T
 
     def warm_up(self, batches: tuple[int, ...] = (1, 8, 1)) -> None:
         """Run the network until TorchScript has specialised it, so that the first frame is as fast as the others."""
@@ -84,8 +98,9 @@ class Model:
             else:
                 self._gpu_answered()
                 return out.numpy().astype(np.float64)
-        parts = x.split(_CPU_BATCH_ROWS) if len(x) else (x,)
-        return torch.cat([self._on_cpu(part) for part in parts]).numpy().astype(np.float64)
+        if len(x) <= _CPU_BATCH_ROWS:
+            return self._on_cpu(x).numpy().astype(np.float64)
+        return torch.cat([self._on_cpu(part) for part in x.split(_CPU_BATCH_ROWS)]).numpy().astype(np.float64)
 
     def _gpu_failed(self, error: RuntimeError) -> None:
         if not self._gpu_retry_s:
@@ -103,59 +118,60 @@ class Model:
         if len(spectra) == 0:
             return []
         out = self.forward(spectra)
-        stop_ev = self.grid.energy[np.isfinite(spectra).sum(axis=1) - 1]
-        columns = {name: self._read(name, out, stop_ev, (extra_sd or {}).get(name)) for name in self._descriptors}
-        scores = out[:, -1].tolist()
+        means, lows, highs = (numbers.tolist() for numbers in self._intervals(out, spectra, extra_sd or {}))
+        classes = [self._classes_of(d, out) for d in self._descriptors]
         return [
             Estimate(
-                {name: make(i) for name, make in columns.items()},
+                {
+                    d.card.name: DescriptorEstimate(means[i][k], lows[i][k], highs[i][k], *classes[k](i))
+                    for k, d in enumerate(self._descriptors)
+                },
                 score,
                 (Flag.OUT_OF_DISTRIBUTION,) if not score <= 1.0 else (),
             )
-            for i, score in enumerate(scores)
+            for i, score in enumerate(out[:, -1].tolist())
         ]
 
-    def _columns(self) -> dict[str, tuple[cards.DescriptorCard, slice | None, int | None]]:
-        """Card, columns of the classes and number of the regressed quantity of each descriptor."""
-        columns: dict[str, tuple[cards.DescriptorCard, slice | None, int | None]] = {}
-        first = 0
+    def _columns(self) -> list[_Columns]:
+        found, first = [], 0
         for d in self.card.descriptors:
             head = d.mean_head if d.kind == "classified" else d.name
             number = self.card.regressed.index(head) if head is not None else None
-            columns[d.name] = d, slice(first, first + len(d.classes)) if d.classes else None, number
+            found.append(_Columns(d, slice(first, first + len(d.classes)), number))
             first += len(d.classes)
-        return columns
+        return found
 
-    def _read(self, name: str, out: Array, stop_ev: Array, extra_sd: Array | None):
-        """Return a function that builds a row's estimate of one descriptor from arrays computed here."""
-        card, columns, number = self._descriptors[name]
-        p = classes = None
-        if columns is not None:
-            p, classes = out[:, columns], np.array(card.classes, float)
-        if number is not None:
-            column = self._regressed_at + number
-            mean, sd = out[:, column], out[:, column + len(self.card.regressed)]
-        else:
-            assert p is not None  # a descriptor without classes has a regressed quantity
-            assert classes is not None
-            mean = p @ classes
-            sd = np.sqrt(np.maximum(p @ classes**2 - mean**2, 0.0))
-        half = card.interval.half_width(sd, stop_ev)
-        if extra_sd is not None:
-            half = np.hypot(half, ndtri((1 + card.interval.coverage) / 2) * extra_sd)
-        low, high = (classes[0], classes[-1]) if classes is not None else (card.lowest, None)
+    def _intervals(
+        self, out: Array, spectra: NDArray[np.float32], extra_sd: Mapping[str, Array]
+    ) -> tuple[Array, Array, Array]:
+        """Return means and ends of the intervals (N, D) of all descriptors."""
+        shape, regressed = (len(out), len(self._descriptors)), len(self.card.regressed)
+        mean, sd, extra = np.empty(shape), np.empty(shape), np.zeros(shape)
+        stop_ev = self.grid.energy[np.isfinite(spectra).sum(axis=1) - 1]
+        for k, d in enumerate(self._descriptors):
+            if d.regressed is not None:
+                column = self._regressed_at + d.regressed
+                mean[:, k], sd[:, k] = out[:, column], out[:, column + regressed]
+            else:
+                p = out[:, d.columns]
+                mean[:, k] = p @ d.classes
+                sd[:, k] = np.sqrt(np.maximum(p @ d.classes**2 - mean[:, k] ** 2, 0.0))
+            sd[:, k] = d.card.interval.half_width(sd[:, k], stop_ev)
+            if d.card.name in extra_sd:
+                extra[:, k] = d.quantile * extra_sd[d.card.name]
+        half = np.hypot(sd, extra)
         # Intervals are clipped to possible values, but always contain the mean.
-        lo = mean - half if low is None else np.maximum(mean - half, np.minimum(mean, low))
-        hi = mean + half if high is None else np.minimum(mean + half, np.maximum(mean, high))
-        means, los, his = mean.tolist(), lo.tolist(), hi.tolist()
-        if p is None or classes is None:
-            return lambda i: DescriptorEstimate(means[i], los[i], his[i])
-        best = p.argmax(axis=1)
-        values, tops, rows = classes[best].tolist(), p.max(axis=1).tolist(), p.tolist()
-        labels = [str(c) for c in card.classes]
-        return lambda i: DescriptorEstimate(
-            means[i], los[i], his[i], values[i], tops[i], dict(zip(labels, rows[i], strict=True))
-        )
+        lows = np.maximum(mean - half, np.minimum(mean, self._lowest))
+        return mean, lows, np.minimum(mean + half, np.maximum(mean, self._highest))
+
+    def _classes_of(self, d: _Columns, out: Array) -> Callable[[int], tuple[Any, ...]]:
+        """Return a function that returns a row's class, its probability and those of all classes."""
+        if not len(d.classes):
+            return lambda i: ()
+        p = out[:, d.columns]
+        best, rows = p.argmax(axis=1).tolist(), p.tolist()
+        values = d.classes.tolist()
+        return lambda i: (values[best[i]], rows[i][best[i]], dict(zip(d.labels, rows[i], strict=True)))
 
 
 def _load(folder: Path, device: torch.device) -> Any:

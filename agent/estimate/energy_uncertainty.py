@@ -152,24 +152,26 @@ class EnergyUncertainty:
                 kept.append(known.slopes)
             source[i] = latest[key]
             known.left -= 1
+        failed: set[int] = set()
         if computed:
             for i, new in zip(computed, slopes(model, spectra[computed]), strict=True):
                 if _finite(new):
                     kept[source[i]] = self._latest[model.name] = new
                 else:
                     kept[source[i]] = self._latest.get(model.name, new)
+                    if kept[source[i]] is new:
+                        failed.add(source[i])
                     self.reused += np.flatnonzero(source == source[i]).tolist()
         for key, number in latest.items():
-            self._series[key].slopes = kept[number] if _finite(kept[number]) else {}
+            self._series[key].slopes = kept[number] if number not in failed else {}
         while len(self._series) > self._max_series:
             self._series.popitem(last=False)
-        names = kept[0] if kept else ()
-        sds: dict[str, Array] = {}
-        for name in names:
-            per_ev, per_scale, per_amplitude = np.array([kept[k][name] for k in source]).reshape(-1, 3).T
-            domain_sd = np.hypot(model.edge.scale_sd * per_scale, model.edge.amplitude_sd * per_amplitude)
-            sds[name] = np.hypot(total * per_ev, domain_sd)
-        return sds
+        names = list(kept[0]) if kept else []
+        per_ev, per_scale, per_amplitude = np.moveaxis(
+            np.array([[k[name] for name in names] for k in kept]).reshape(len(kept), len(names), 3)[source], 2, 0
+        )
+        domain_sd = np.hypot(model.edge.scale_sd * per_scale, model.edge.amplitude_sd * per_amplitude)
+        return dict(zip(names, np.hypot(total[:, None] * per_ev, domain_sd).T, strict=True))
 
     def memory(self, series: str, model: Estimator) -> Memory:
         """Return the state of a series."""

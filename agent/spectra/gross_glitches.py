@@ -6,7 +6,7 @@ over a longer range.
 
 import numpy as np
 
-from ..types import Array
+from ..types import Array, medians
 from .glitches import Glitches, GlitchSettings, find_glitches
 from .kriging import Mask
 
@@ -43,7 +43,7 @@ def may_have_gross_glitches(energy: Array, mu: Array) -> Mask:
         np.maximum(beside[:, :-k], bend[:, k:], out=beside[:, :-k])
     ordered = np.partition(mu, (_IGNORED_EXTREMES, points - 1 - _IGNORED_EXTREMES), axis=1)
     span = ordered[:, points - 1 - _IGNORED_EXTREMES] - ordered[:, _IGNORED_EXTREMES]
-    min_bend = np.maximum(_MIN_BEND_PER_RANGE * span, _MIN_BEND_MEDIANS * np.median(bend, axis=1))
+    min_bend = np.maximum(_MIN_BEND_PER_RANGE * span, _MIN_BEND_MEDIANS * medians(bend))
     return np.any(bend > np.maximum(_MIN_BEND_RATIO * beside, min_bend[:, None]), axis=1)
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..types import MAD_TO_SD, Array
+from ..types import MAD_TO_SD, Array, medians
 
 _PRE_EDGE_BELOW_EV = -8.0  # from the edge
 _MIN_PRE_EDGE_POINTS = 8
@@ -38,4 +38,4 @@ def _noise_of_points(count: int, relative: Array, flat: Array) -> Array:
     left, mid, right = (relative[:, k : count + k] for k in range(3))
     w = (mid - left) / (right - left)
     residual = flat[:, 1 : count + 1] - (1 - w) * flat[:, :count] - w * flat[:, 2 : count + 2]
-    return np.median(np.abs(residual) / np.sqrt(1 + w**2 + (1 - w) ** 2), axis=1) * MAD_TO_SD
+    return medians(np.abs(residual) / np.sqrt(1 + w**2 + (1 - w) ** 2)) * MAD_TO_SD

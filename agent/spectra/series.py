@@ -51,6 +51,8 @@ class SeriesAlignment:
         tabulated: Mapping[str, Tabulated] | None = None,
     ) -> None:
         self._settings = settings
+        self._without_glitches = settings.model_copy(update={"glitches": None, "gross_glitches": False})
+        """For spectra whose glitches are repaired."""
         self._tabulated = tabulated or {}
         self._series: LRUCache[Hashable, _Series] = LRUCache(max_series)
         self._foils: dict[str, FoilTrack] = {}
@@ -67,8 +69,10 @@ class SeriesAlignment:
         glitches = self._glitches(frames, batch, model)
         if glitches is not None:
             batch = replace(batch, mu=glitches.mu)
-        settings = self._settings.model_copy(update={"glitches": None, "gross_glitches": False})
-        track = self._foils.setdefault(model.name, FoilTrack(settings.foil))
+        settings = self._without_glitches
+        track = self._foils.get(model.name)
+        if track is None:
+            track = self._foils[model.name] = FoilTrack(settings.foil)
         calibrations = [
             _follow(track, frame, own)
             for frame, own in zip(frames, read_foils(batch, model.edge, settings), strict=True)

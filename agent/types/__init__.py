@@ -12,7 +12,7 @@ from .memory import Memory
 from .numbers import as_count, as_number, as_numbers, unwrap
 from .protocols import URGENT_ACTIONS, Action, Control, DurableSource, Estimator, Reply, Source, Stage, Status
 from .reasons import Flag, Reason, Refusal
-from .robust import MAD_TO_SD, hodges_lehmann, mad_sd, median, nan_median, theil_sen
+from .robust import MAD_TO_SD, hodges_lehmann, mad_sd, median, medians, nan_median, theil_sen
 from .run import RunDocument, RunInfo
 from .scan import Scan
 from .settings import ConfigError, Settings, read_mapping, read_yaml, validate_settings
@@ -76,6 +76,7 @@ __all__ = [
     "line_of",
     "mad_sd",
     "median",
+    "medians",
     "nan_median",
     "read_mapping",
     "read_yaml",

@@ -50,6 +50,10 @@ class Grid:
         """(G + 1,) bin boundaries, eV; a spectrum on the grid holds the means over the bins."""
         return np.append(self.energy - self.step_ev / 2, self.energy[-1] + self.step_ev / 2)
 
+    @cached_property
+    def _foot_and_anchor(self) -> tuple[slice, slice]:
+        return self.window(self.foot_ev), self.window(self.anchor_ev)
+
     def __len__(self) -> int:
         return len(self.energy)
 
@@ -75,8 +79,8 @@ class Grid:
 
     def levels(self, mu: Array) -> tuple[Array, Array]:
         """Return the means of spectra, (..., G), over ``foot_ev`` and over ``anchor_ev``, each (...,)."""
-        anchor = continued(mu[..., self.window(self.anchor_ev)])
-        return mu[..., self.window(self.foot_ev)].mean(-1), anchor.mean(-1)
+        foot, anchor = self._foot_and_anchor
+        return mu[..., foot].mean(-1), continued(mu[..., anchor]).mean(-1)
 
     def footing(self, mu: Array) -> Array:
         """Put spectra on the common footing of theory and measurement.

@@ -23,8 +23,14 @@ def median(values: Array) -> float:
     >>> median(np.array([3.0, 1.0, 2.0, 10.0]))
     2.5
     """
-    ordered = np.sort(values)
-    return float(ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+    return float(medians(values))
+
+
+def medians(values: Array) -> Array:
+    """Return medians of finite values over the last axis, (…, n) → (…,), without the overhead of ``np.median``."""
+    ordered = np.sort(values, axis=-1)
+    count = ordered.shape[-1]
+    return (ordered[..., (count - 1) // 2] + ordered[..., count // 2]) / 2
 
 
 def nan_median(values: Array) -> Array:
@@ -38,8 +44,11 @@ def nan_median(values: Array) -> Array:
     -------
     (…,) medians; 0 if all values are NaN
     """
+    finite = np.isfinite(values)
+    if finite.all() and values.shape[-1]:
+        return medians(values)
     ordered = np.sort(values, axis=-1)  # NaN last
-    count = np.isfinite(ordered).sum(axis=-1)
+    count = finite.sum(axis=-1)
     middle = np.maximum(count - 1, 0)
     low = np.take_along_axis(ordered, (middle // 2)[..., None], -1)[..., 0]
     high = np.take_along_axis(ordered, ((middle + 1) // 2)[..., None], -1)[..., 0]

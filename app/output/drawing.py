@@ -58,9 +58,11 @@ def picture(drawn: Drawn, truth: Truth | None, hurried: Callable[[], bool] = lam
 
 
 def _communicate(process: subprocess.Popen[bytes], data: bytes, hurried: Callable[[], bool]) -> tuple[bytes, bytes]:
-    """Send the data and return what the process writes to stdout and stderr; raise DrawingFailed if it is given up."""
+    """Send data; return what the process writes to stdout and stderr, or raise DrawingFailed if it is given up."""
     until = time.monotonic() + _LIMIT_S
-    with ThreadPoolExecutor(1) as thread:  # communicate with a timeout sends only what it can before its first timeout
+    with ThreadPoolExecutor(
+        1
+    ) as thread:  # communicate with a timeout sends only what it can before its first timeout
         try:
             written = thread.submit(process.communicate, data)
             while True:
