@@ -62,6 +62,7 @@ def standards(
     from ..jobs.known_compounds import read_known
     from ..jobs.offset_scan import scan_offsets, write_scan
     from ..jobs.standards import judge, models_for, read_standards, write_standards
+    from ..output.folder import make_folder
     from ..output.progress import progress_on_terminal
     from ..session import end_like_ctrl_c
 
@@ -73,6 +74,8 @@ def standards(
         if all(one.shift_ev is None for one in known):
             refuse_unused(f"without a column shift_ev in {table}", shifts=shifts or None)
         models = models_for(known, model or settings.model.use, settings)
+        if out is not None:
+            make_folder(out)  # fails before the work, not after it
         read = read_standards(known, columns_of(column))
         with progress_on_terminal() as show:
             judged = judge(read, models, settings, shifts=shifts, done=lambda n: show("standards", n, len(read)))

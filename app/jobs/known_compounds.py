@@ -88,7 +88,7 @@ def read_known(table: Path, folder: Path | None = None) -> list[KnownCompound]:
     table : Path
         CSV with the columns ``file``, ``element``, ``compound`` and ``OS`` (e, may be empty) and optionally ``CN``,
         ``class`` (one of ``KINDS``), ``shift_ev`` (eV) and ``scan``; others are kept. Separated by commas,
-        semicolons or tabs.
+        semicolons or tabs; with semicolons or tabs, numbers may have decimal commas.
     folder : Path, optional
         Folder of the files; by default that of the table.
 
@@ -109,7 +109,8 @@ def read_known(table: Path, folder: Path | None = None) -> list[KnownCompound]:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise InputError(f"{table}: {reason}; expected a CSV with columns {', '.join(_NEEDED)}") from None
     header = text.partition("\n")[0]
-    reader = csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=header.count), restval="")
+    separator = max(",;\t", key=header.count)
+    reader = csv.DictReader(io.StringIO(text), delimiter=separator, restval="")
     reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
     if missing := [name for name in _NEEDED if name not in reader.fieldnames]:
         found = ", ".join(reader.fieldnames) or "none"
@@ -117,7 +118,8 @@ def read_known(table: Path, folder: Path | None = None) -> list[KnownCompound]:
     if twice := sorted({name for name in reader.fieldnames if name and reader.fieldnames.count(name) > 1}):
         raise InputError(f"{table}: several columns {', '.join(twice)}; expected one of each name")
     folder = table.parent if folder is None else folder
-    rows = [_known(row, folder, f"{table}, line {reader.line_num}") for row in reader if row["file"].strip()]
+    comma = separator != ","  # a semicolon often goes with decimal commas
+    rows = [_known(row, folder, comma, f"{table}, line {reader.line_num}") for row in reader if row["file"].strip()]
     if not rows:
         raise InputError(f"{table}: found no row with a file")
     if absent := [row.path for row in rows if not row.path.is_file()]:
@@ -128,24 +130,25 @@ def read_known(table: Path, folder: Path | None = None) -> list[KnownCompound]:
     return rows
 
 
-def _known(row: Mapping[str | Any, str | Any], folder: Path, where: str) -> KnownCompound:
+def _known(row: Mapping[str | Any, str | Any], folder: Path, comma: bool, where: str) -> KnownCompound:
+    """Return the compound of a row whose numbers may have decimal commas if ``comma``."""
     if any(row.get(None, ())):  # as of a decimal comma: 2,667 would be read as 2
         raise InputError(f"{where}: more cells than columns; put a cell that has the separator between quotes")
     cells = {name: value.strip() for name, value in row.items() if name}
     element, compound = cells["element"], cells["compound"]
     if element not in ELEMENTS:
         raise InputError(f"{where}, element: found {element!r}, expected the symbol of an element, such as Fe")
-    os, cn, shift_ev = (_number(cells.get(name, ""), f"{where}, {name}") for name in ("OS", "CN", "shift_ev"))
+    os, cn, shift_ev = (_number(cells.get(name, ""), comma, f"{where}, {name}") for name in ("OS", "CN", "shift_ev"))
     kind = _kind(cells.get("class", ""), compound, os, f"{where}, class")
     scan = cells.get("scan", "")
     return KnownCompound(folder / cells["file"], element, compound, kind, os, cn, shift_ev, scan, cells)
 
 
-def _number(text: str, where: str) -> float | None:
+def _number(text: str, comma: bool, where: str) -> float | None:
     if not text:
         return None
     try:
-        number = float(text)
+        number = float(text.replace(",", ".") if comma else text)
     except ValueError:
         number = math.nan
     if not math.isfinite(number):

@@ -217,13 +217,24 @@ def test_a_file_of_several_spectra_needs_a_choice(folder, models, tmp_path):
         (HEADER + "half.xdi,Co,CoO,2\n", ("--shifts",), "--shifts: no effect without a column shift_ev in"),
         (HEADER + "half.xdi,Co,CoO,2\n", ("--model", "co-k") * 2, "--model co-k, co-k: both are for Co"),
         (HEADER + "half.xdi,Co,CoO,2\n", ("--model", "fe-k"), "no model 'fe-k'"),
+        (HEADER + "half.xdi,Co,CoO,2\n", ("--out", "table.csv"), "cannot be used as the output folder"),
     ],
 )
-def test_a_table_that_cannot_be_used_is_one_message(xa, folder, tmp_path, content, args, said):
+def test_a_table_that_cannot_be_used_is_one_message(xa, folder, tmp_path, monkeypatch, content, args, said):
     (tmp_path / "table.csv").write_text(content)
+    monkeypatch.chdir(tmp_path)
     done = xa("standards", tmp_path / "table.csv", "--spectra", folder, *args, code=2)
     assert said in done.stderr
     assert xa("standards", tmp_path / "none.csv", code=2).stderr.endswith("columns file, element, compound, OS\n")
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_numbers_may_have_decimal_commas_where_no_comma_separates(tmp_path, separator):
+    (tmp_path / "a.xdi").touch()
+    rows = ["file element compound OS CN", "a.xdi Co Co3O4 2,667 5.333"]
+    (tmp_path / "table.csv").write_text("\n".join(rows).replace(" ", separator))
+    (one,) = read_known(tmp_path / "table.csv")
+    assert (one.os, one.cn) == (2.667, 5.333)
 
 
 @pytest.mark.parametrize(
