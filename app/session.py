@@ -20,6 +20,7 @@ from .config import Config
 from .health import Health
 from .output.folder import OF_DOCUMENTS, OutputFolder
 from .output.live import Display
+from .output.memory import keep_what_exists
 from .output.recorder import Recorder, Truth, compare_with_truth
 
 _log = get_logger()
@@ -96,6 +97,7 @@ class Session:
         if self.output is not None:
             self.output.start(self.summary, self.truth)
         self.display.start()
+        keep_what_exists()
         self.agent.start()
         return self
 
