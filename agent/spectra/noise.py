@@ -49,9 +49,9 @@ def add_noise(
 
     White noise of the points is averaged over the bins, as :func:`align` averages μ. The more points a bin has, the
     less it scatters; if points are further apart than bins, neighbouring bins scatter together. The noise of the
-    footing is that of its windows; that of the pre- and post-edge fits is neglected, since the footing removes most of
-    it. Waves that are long compared with the spacing of points, to which a model responds most, are drawn such that
-    their variance over the copies is exact.
+    footing is that of its windows; that of the pre- and post-edge fits is neglected, since the footing removes most
+    of it. Waves that are long compared with the spacing of points, to which a model responds most, are drawn such
+    that their variance over the copies is exact.
 
     Parameters
     ----------

@@ -38,7 +38,7 @@ def repeats(noise: float, spacing_ev: float, jitter_ev: float | None = None) -> 
 
 def served(model: Model, frames: Sequence[Frame]) -> tuple[Array, Array]:
     """Return mean OS and its published scatter, (n,) each."""
-    uncertainty = EnergyUncertainty(20, noise_every=20)  # ten responses, each of which is known to some 20 %
+    uncertainty = EnergyUncertainty(20, noise_every=20)  # ten responses, each of which is known to 10 to 20 %
     answers = list(FrameServer([model], SeriesAlignment(AlignmentSettings()), uncertainty)(frames))
     estimates = [answer.estimate.descriptors["OS"] for answer in answers if answer.estimate is not None]
     assert len(estimates) == len(frames)
@@ -57,7 +57,7 @@ def test_scatter_by_a_jitter_of_the_energies_that_the_foil_shows(model: Model) -
     known = slice(21, None)  # the trend is full
     assert 0.8 * mean[known].std(ddof=1) < sd_frame[known].mean() < 2 * mean[known].std(ddof=1)
     _, quiet = served(model, repeats(0.001, 0.5, jitter_ev=0.0))
-    assert sd_frame[known].mean() > 5 * quiet[known].mean()
+    assert sd_frame[known].mean() > 3 * quiet[known].mean()
 
 
 @pytest.mark.parametrize(("spacing_ev", "neighbours"), [(0.1, 0.0), (4.0, 0.9)])
