@@ -219,10 +219,10 @@ def test_json_has_an_object_per_spectrum(inferred, feff):
             *REGRESSED,
         }
         for name in CLASSIFIED:
-            assert set(answer[name]) == {"value", "mean", "lo", "hi", "p"}
+            assert set(answer[name]) == {"value", "p", "mean", "lo", "hi", "sd_frame"}
             assert 0 < answer[name]["p"] <= 1
         for name in REGRESSED:
-            assert set(answer[name]) == {"mean", "lo", "hi"}
+            assert set(answer[name]) == {"mean", "lo", "hi", "sd_frame"}
         assert answer["OS"]["mean"] == pytest.approx(4 - cathode()["x"][k], abs=0.15)
         assert answer["ood_score"] <= 1
         assert answer["flags"] == []
@@ -232,7 +232,7 @@ def test_csv_and_table_say_the_same(inferred, feff, tmp_path, capsys):
     (tmp_path / "co.csv").write_text(xa("infer", feff, "--theory", "--format", "csv", "--model", "co-k").stdout)
     header, table = rows(tmp_path / "co.csv")
     names = [d for d in inferred[0] if d in (*CLASSIFIED, *REGRESSED)]
-    columns = [c for d in names for c in (d, f"{d}_p", f"{d}_mean", f"{d}_lo", f"{d}_hi")]
+    columns = [c for d in names for c in (d, f"{d}_p", f"{d}_mean", f"{d}_lo", f"{d}_hi", f"{d}_sd_frame")]
     assert header == ["id", "source", "row", "sample", "element", "set_aside", *columns, "ood_score", "flags"]
     assert [float(row["OS_mean"]) for row in table] == pytest.approx([a["OS"]["mean"] for a in inferred], abs=1e-5)
     assert {row["NNRS"] for row in table} == {""}
@@ -318,7 +318,7 @@ def test_descriptors_csv_is_a_row_per_frame(replayed, recording):
     assert any({"CN2_mean", "PSGO"} <= set(doc.get("data", ())) for _, doc in documents(replayed))
     assert header == [
         "time", "run_uid", "seq_num", "sample", "scan_id", "file", "element",
-        *(c for d in order for c in (d, f"{d}_p", f"{d}_mean", f"{d}_lo", f"{d}_hi")),
+        *(c for d in order for c in (d, f"{d}_p", f"{d}_mean", f"{d}_lo", f"{d}_hi", f"{d}_sd_frame")),
         "ood_score", "e0_ev", "edge_step", "noise", "latency_ms", "flags",
         "Ewe_V", "recorded_time",
     ]  # fmt: skip

@@ -9,7 +9,8 @@ from cachetools import LRUCache
 from pydantic import Field
 
 from ..types import Action, Decision, Estimate, Frame, Memory, Settings, get_logger
-from .triggers import SeriesPoint, Trigger, Watch, start_watch
+from .trend import Z90
+from .triggers import SeriesPoint, Threshold, Trigger, Watch, start_watch
 
 _log = get_logger()
 
@@ -140,4 +141,8 @@ class Rules:
             return None
         if trigger.max_ood is not None and not estimate.ood_score <= trigger.max_ood:
             return None
-        return SeriesPoint.from_interval(frame.uid, frame.time, descriptor.mean, descriptor.lo, descriptor.hi)
+        lo, hi = descriptor.lo, descriptor.hi
+        if isinstance(trigger, Threshold) and trigger.uncertainty == "frame":
+            half = Z90 * descriptor.sd_frame
+            lo, hi = descriptor.mean - half, descriptor.mean + half
+        return SeriesPoint.from_interval(frame.uid, frame.time, descriptor.mean, lo, hi)

@@ -52,11 +52,14 @@ class Threshold(_Trigger):
     dwell_s: float = Field(default=0.0, ge=0)
     """Time for which they must have been beyond it, s, by the frames' own times."""
     min_confidence: float = Field(default=0.5, ge=0, le=1)
-    """Smallest probability that the true value is beyond the level; the 90 % interval is read as a Gaussian.
+    """Smallest probability that the true value is beyond the level; the ``uncertainty`` is read as a Gaussian.
 
     0.5 decides on the value only. A higher probability waits until the value is past the level by a part of the
     interval. This is safer, but later even without noise, since the model's own error does not average out.
     """
+    uncertainty: Literal["all", "frame"] = "all"
+    """What ``min_confidence`` allows for: ``all`` causes, as the 90 % interval does, for a level in absolute terms;
+    or, with ``frame``, only the scatter of repeats (``sd_frame``), for a level that was read from the same sample."""
     window_frames: int = Field(default=1, ge=1, le=100)
     """Number of frames (7 or more) of a robust line, whose value at the newest frame is judged; 1: the bare value.
 

@@ -1,10 +1,11 @@
-"""How errors of the energies (their zero and scale) and of the amplitude propagate to estimates."""
+"""How errors of the energies (their zero and scale) and of the amplitude, and noise, propagate to estimates."""
 
 import itertools
 import math
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,18 +16,46 @@ _SLOPE_INTERVAL_FRAMES = 50  # slopes change slowly along a series
 _MAX_SERIES = 1000  # remembered at a time
 _RELATIVE_STEP = 0.01  # of scale and amplitude: large compared with rounding and small compared with a white line
 
-Slopes = Mapping[str, tuple[float, float, float]]
-"""Change of each descriptor's mean per eV, per unit of the energy scale, and per unit of the amplitude."""
+_NOISE_INTERVAL_FRAMES, _COPIES = 400, 16  # the response to noise, from copies, takes longer than the slopes
+_MIN_NOISE = 1e-3  # of noisy copies, edge steps: large compared with the rounding of float32
+
+Slopes = Mapping[str, tuple[float, float, float, float]]
+"""Change of each descriptor's mean per eV, per unit of the energy scale, and per unit of the amplitude; and its
+standard deviation per unit of the noise."""
 
 
-def slopes(model: Estimator, spectra: NDArray[np.float32]) -> list[Slopes]:
-    """Derivatives of the estimated means by central differences.
+@dataclass(frozen=True, slots=True)
+class FrameErrors:
+    """What differs between repeated measurements of one sample, for n spectra."""
+
+    noise: Array
+    """(n,) standard deviation per measured point, edge steps."""
+    sd_ev: Array
+    """(n,) standard deviation of the energies from frame to frame, eV."""
+    noisy: Callable[[int, float, int], NDArray[np.float32]]
+    """Spectrum, noise in edge steps, number of copies → (copies, G) copies with such noise."""
+
+
+class Deviations(NamedTuple):
+    """Standard deviations of the estimated means, (n,) by descriptor, in its unit."""
+
+    energies: dict[str, Array]
+    """Of all errors of the energies and of the amplitude: for the intervals."""
+    frames: dict[str, Array]
+    """Of what differs from frame to frame: the noise, and the energies if a foil shows it. Empty if not given."""
+
+
+def slopes(
+    model: Estimator, spectra: NDArray[np.float32], noisy: Sequence[tuple[float, NDArray[np.float32]]] = ()
+) -> list[Slopes]:
+    """Derivatives of the estimated means by central differences, and their response to noise.
 
     A spectrum that ends before the grid ends there after each change, as a measured one would.
 
     Parameters
     ----------
     spectra : (n, G) aligned, NaN beyond their ends
+    noisy : n, noise in edge steps and copies, (copies, G), of each spectrum with it; without copies the response is 0
 
     Returns
     -------
@@ -41,8 +70,10 @@ def slopes(model: Estimator, spectra: NDArray[np.float32]) -> list[Slopes]:
         if sd > 0:
             changed += [change(spectra, model, 1 + step) for step in (_RELATIVE_STEP, -_RELATIVE_STEP)]
             steps[k] = 2 * _RELATIVE_STEP
-    estimates = model.estimate(np.concatenate([np.where(unknown, np.nan, s) for s in changed]))
+    changed = [np.where(unknown, np.nan, s) for s in changed]
+    estimates = model.estimate(np.concatenate([*changed, *(copies for _, copies in noisy)]))
     first = {k: 2 * n * pair for pair, k in enumerate(steps)}
+    ends = list(itertools.accumulate((len(copies) for _, copies in noisy), initial=2 * n * len(steps)))
 
     def per_unit(i: int, name: str, k: int) -> float:
         if k not in steps:
@@ -50,13 +81,27 @@ def slopes(model: Estimator, spectra: NDArray[np.float32]) -> list[Slopes]:
         above, below = (estimates[first[k] + side * n + i].descriptors[name].mean for side in (0, 1))
         return (above - below) / steps[k]
 
+    def per_noise(i: int, name: str) -> float:
+        if not noisy or not len(noisy[i][1]):
+            return 0.0
+        means = [estimate.descriptors[name].mean for estimate in estimates[ends[i] : ends[i + 1]]]
+        return float(np.std(means, ddof=1)) / noisy[i][0]
+
     return [
         {
-            name: (per_unit(i, name, 0), per_unit(i, name, 1), per_unit(i, name, 2))
+            name: (per_unit(i, name, 0), per_unit(i, name, 1), per_unit(i, name, 2), per_noise(i, name))
             for name in estimates[i].descriptors
         }
         for i in range(n)
     ]
+
+
+def _with_response(new: Slopes, known: Slopes) -> Slopes:
+    """Return ``new`` with the response to noise of ``known``."""
+    return {
+        name: (per_ev, per_scale, per_amplitude, known[name][3])
+        for name, (per_ev, per_scale, per_amplitude, _) in new.items()
+    }
 
 
 def _finite(slopes: Slopes) -> bool:
@@ -81,22 +126,31 @@ def _stretched(spectra: NDArray[np.float32], model: Estimator, scale: float) -> 
 class _Series:
     left: int = 0
     """Number of frames until the slopes are due again."""
+    noise_left: int = 0
+    """Number of frames until the response to noise is due, too, with the slopes."""
     slopes: Slopes = field(default_factory=dict)
 
 
 class EnergyUncertainty:
-    """The part of each estimate's standard deviation that the uncertainty of the frame's energies causes.
+    """The parts of each estimate's standard deviation that the frame's energies, and its noise, cause.
 
     The result does not depend on how frames are batched, except under overload.
 
     Parameters
     ----------
     every : frames of a series after which its slopes are computed again
+    noise_every : frames after which the response to noise is computed again
     max_series : number of series remembered; the one longest without a frame is dropped first
     """
 
-    def __init__(self, every: int = _SLOPE_INTERVAL_FRAMES, max_series: int = _MAX_SERIES) -> None:
-        self._every, self._max_series = every, max_series
+    def __init__(
+        self,
+        every: int = _SLOPE_INTERVAL_FRAMES,
+        max_series: int = _MAX_SERIES,
+        *,
+        noise_every: int = _NOISE_INTERVAL_FRAMES,
+    ) -> None:
+        self._every, self._noise_every, self._max_series = every, noise_every, max_series
         self._series: OrderedDict[tuple[str, Hashable], _Series] = OrderedDict()
         self._latest: dict[str, Slopes] = {}
         """The newest slopes of each model, of any series."""
@@ -109,10 +163,11 @@ class EnergyUncertainty:
         model: Estimator,
         spectra: NDArray[np.float32],
         sd_ev: Array,
+        errors: FrameErrors | None = None,
         *,
         hurried: bool = False,
-    ) -> dict[str, Array]:
-        """Standard deviations that the energies cause.
+    ) -> Deviations:
+        """Standard deviations that the energies cause, and those of repeated measurements.
 
         Parameters
         ----------
@@ -120,16 +175,16 @@ class EnergyUncertainty:
         spectra : (n, G) aligned
         sd_ev : (n,) standard deviation of the measured energies, eV; those of FEFF's offset, scale and amplitude are
             the model's
+        errors : what differs from frame to frame
         hurried : whether to compute no slopes, under overload; a series keeps its slopes, or takes the model's newest
-
-        Returns
-        -------
-        (n,) by descriptor, in its unit
         """
         self.reused = []
         total = np.hypot(sd_ev, model.edge.offset_sd_ev)
         computed: list[int] = []
         source = np.empty(len(series), int)
+        noisy: list[tuple[float, NDArray[np.float32]]] = []
+        known_response: list[Slopes | int | None] = []
+        """Of each computed spectrum: the slopes, or their place in ``kept``, with the response; None if it is due."""
         kept: list[Slopes] = []
         latest: dict[tuple[str, Hashable], int] = {}
         for i, name in enumerate(series):
@@ -144,6 +199,13 @@ class EnergyUncertainty:
                 known.slopes, due = old, False
             if due:
                 known.left = self._every
+                noise_due = errors is not None and (known.noise_left <= 0 or unknown)
+                known_response.append(None if noise_due else latest.get(key, known.slopes))
+                if errors is not None:
+                    noise = max(float(np.nan_to_num(errors.noise[i])), _MIN_NOISE)
+                    noisy.append((noise, errors.noisy(i, noise, _COPIES) if noise_due else spectra[:0]))
+                if noise_due:
+                    known.noise_left = self._noise_every
                 latest[key] = len(kept)
                 computed.append(i)
                 kept.append({})
@@ -152,9 +214,13 @@ class EnergyUncertainty:
                 kept.append(known.slopes)
             source[i] = latest[key]
             known.left -= 1
+            known.noise_left -= 1
         failed: set[int] = set()
         if computed:
-            for i, new in zip(computed, slopes(model, spectra[computed]), strict=True):
+            news = slopes(model, spectra[computed], noisy)
+            for i, response, new in zip(computed, known_response, news, strict=True):
+                known = kept[response] if isinstance(response, int) else response
+                new = _with_response(new, known) if known else new
                 if _finite(new):
                     kept[source[i]] = self._latest[model.name] = new
                 else:
@@ -167,25 +233,31 @@ class EnergyUncertainty:
         while len(self._series) > self._max_series:
             self._series.popitem(last=False)
         names = list(kept[0]) if kept else []
-        per_ev, per_scale, per_amplitude = np.moveaxis(
-            np.array([[k[name] for name in names] for k in kept]).reshape(len(kept), len(names), 3)[source], 2, 0
-        )
+        of_kept = np.array([[k[name] for name in names] for k in kept]).reshape(len(kept), len(names), 4)
+        per_ev, per_scale, per_amplitude, per_noise = np.moveaxis(of_kept[source], 2, 0)
         domain_sd = np.hypot(model.edge.scale_sd * per_scale, model.edge.amplitude_sd * per_amplitude)
-        return dict(zip(names, np.hypot(total[:, None] * per_ev, domain_sd).T, strict=True))
+        energies = dict(zip(names, np.hypot(total[:, None] * per_ev, domain_sd).T, strict=True))
+        if errors is None:
+            return Deviations(energies, {})
+        scatter = np.hypot(errors.noise[:, None] * per_noise, errors.sd_ev[:, None] * per_ev)
+        return Deviations(energies, dict(zip(names, scatter.T, strict=True)))
 
     def memory(self, series: str, model: Estimator) -> Memory:
         """Return the state of a series."""
         known = self._series.get((model.name, series))
-        return {} if known is None else {(series, "slopes", model.name): [known.left, dict(known.slopes)]}
+        return (
+            {}
+            if known is None
+            else {(series, "slopes", model.name): [known.left, dict(known.slopes), known.noise_left]}
+        )
 
     def restore(self, memory: Memory) -> None:
         """Continue with the states of :meth:`memory`."""
         for (series, owner, *model), state in memory.items():
             if owner == "slopes":
-                left, named = state
-                slopes = {
-                    name: (per_ev, per_scale, per_amplitude)
-                    for name, (per_ev, per_scale, per_amplitude) in named.items()
-                }
-                self._series[(model[0] or "", series)] = _Series(left, slopes)
+                if len(state) != 3:
+                    continue  # of a version without the response to noise: computed again
+                left, named, noise_left = state
+                slopes: Slopes = {name: tuple(values) for name, values in named.items()}
+                self._series[(model[0] or "", series)] = _Series(left, noise_left, slopes)
                 self._latest[model[0] or ""] = slopes

@@ -5,6 +5,7 @@ energies. Every frame has exactly one answer; that of a frame that cannot be ser
 """
 
 import math
+import zlib
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,9 +15,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spectra import Aligned
+from ..spectra import Aligned, add_noise
 from ..types import Estimate, Estimator, Flag, Frame, Reason, Refusal, get_logger
-from .energy_uncertainty import EnergyUncertainty
+from .energy_uncertainty import EnergyUncertainty, FrameErrors
 from .model_choice import check_model, choose_model
 
 _log = get_logger()
@@ -185,14 +186,29 @@ class FrameServer:
     def _estimates(self, good: Sequence[Answer]) -> Sequence[Estimate]:
         model = good[0].model
         assert model is not None
-        spectra, energy_sds = np.stack([answer.mu for answer in good]), None
-        if self._energy_uncertainty is not None:
-            sd = np.array([answer.quantities["energy_sd_ev"] for answer in good])
-            series = [answer.frame.series for answer in good]
-            energy_sds = self._energy_uncertainty(series, model, spectra, sd, hurried=self.hurried)
-        estimates = list(model.estimate(spectra, energy_sds))
-        for i in self._energy_uncertainty.reused if self._energy_uncertainty is not None else ():
-            estimates[i] = replace(estimates[i], flags=(*estimates[i].flags, Flag.ENERGY_UNCERTAINTY_REUSED))
+        spectra = np.stack([answer.mu for answer in good])
+        if self._energy_uncertainty is None:
+            return model.estimate(spectra)
+        noise, sd, frame_sd = (
+            np.array([answer.quantities[name] for answer in good])
+            for name in ("noise", "energy_sd_ev", "energy_sd_frame_ev")
+        )
+
+        def noisy(i: int, noise: float, copies: int) -> NDArray[np.float32]:
+            frame, shift_ev = good[i].frame, good[i].quantities["energy_shift_ev"]
+            # Seeded by what was measured, so that the same frame has the same answer in any batch.
+            rng = np.random.default_rng(zlib.crc32(frame.mu.tobytes()))
+            return add_noise(spectra[i], noise, frame.energy, shift_ev, model.grid, model.edge, copies, rng)
+
+        series = [answer.frame.series for answer in good]
+        errors = FrameErrors(noise, frame_sd, noisy)
+        sds = self._energy_uncertainty(series, model, spectra, sd, errors, hurried=self.hurried)
+        estimates = list(model.estimate(spectra, sds.energies))
+        scatter = {name: values.tolist() for name, values in sds.frames.items()}
+        for i, estimate in enumerate(estimates):
+            descriptors = {name: d.scattering(scatter[name][i]) for name, d in estimate.descriptors.items()}
+            reused = (Flag.ENERGY_UNCERTAINTY_REUSED,) if i in self._energy_uncertainty.reused else ()
+            estimates[i] = replace(estimate, descriptors=descriptors, flags=(*estimate.flags, *reused))
         return estimates
 
 

@@ -1,6 +1,6 @@
 """Estimates and decisions → the agent's own documents."""
 
-from .agent_run import AgentRun, Emit, PastRun, Provenance, decision_of
+from .agent_run import AgentRun, Emit, PastRun, Provenance, decision_of, keys_of
 from .runs import AgentRuns
 
 __all__ = [
@@ -10,4 +10,5 @@ __all__ = [
     "PastRun",
     "Provenance",
     "decision_of",
+    "keys_of",
 ]

@@ -27,6 +27,7 @@ _UNITS = {
     "energy_shift_ev": "eV",
     "foil_shift_ev": "eV",
     "energy_sd_ev": "eV",
+    "energy_sd_frame_ev": "eV",
     "extrapolated_ev": "eV",
     "pre_edge_slope": "1/eV",
     "post_edge_order": "dimensionless",
@@ -38,6 +39,8 @@ _UNITS = {
     "spectrum": "dimensionless",
     "confidence": "dimensionless",
 }
+_ESTIMATES = ("mean", "lo", "hi", "sd_frame")
+"""Numbers of every descriptor; those of ``DescriptorEstimate`` with these names."""
 _INHERITED = ("sample_uid", "data_session")
 """Texts that are copied from the watched RunStart."""
 
@@ -63,6 +66,15 @@ _QUALITY_KEYS = {
     "count": "integer",
     **_NAME_KEYS,
 }
+
+
+def keys_of(descriptor: str) -> tuple[str, ...]:
+    """Return the keys of a classified descriptor in the agent's documents.
+
+    >>> keys_of("OS")
+    ('OS', 'OS_p', 'OS_mean', 'OS_lo', 'OS_hi', 'OS_sd_frame')
+    """
+    return (descriptor, *(f"{descriptor}_{part}" for part in ("p", *_ESTIMATES)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +183,11 @@ class AgentRun:
     ) -> None:
         """Publish a frame's estimate in ``descriptors`` and its aligned spectrum in ``spectra``.
 
-        A classified descriptor D has the keys ``D``, ``D_p``, ``D_mean``, ``D_lo`` and ``D_hi``; a regressed one has
-        the last three. The other keys are ``ood_score``, ``e0_ev``, ``edge_step``, ``noise``, ``latency_ms``, the
-        frame's uid, number and time, its sample, scan id, file and element, ``flags``, the other alignment quantities
-        and the frame's readings. A reading
-        whose name is one of these keys is published as ``reading_…``; ``.`` and ``/`` in names become ``_``.
+        A classified descriptor D has the keys ``D``, ``D_p``, ``D_mean``, ``D_lo``, ``D_hi`` and ``D_sd_frame``; a
+        regressed one has the last four. The other keys are ``ood_score``, ``e0_ev``, ``edge_step``, ``noise``,
+        ``latency_ms``, the frame's uid, number and time, its sample, scan id, file and element, ``flags``, the other
+        alignment quantities and the frame's readings. A reading whose name is one of these keys is published as
+        ``reading_…``; ``.`` and ``/`` in names become ``_``.
 
         Parameters
         ----------
@@ -198,7 +210,7 @@ class AgentRun:
         for d in descriptors.values():
             if d.value is not None:
                 values += float(d.value), math.nan if d.p is None else float(d.p)
-            values += float(d.mean), float(d.lo), float(d.hi)
+            values += float(d.mean), float(d.lo), float(d.hi), float(d.sd_frame)  # _ESTIMATES
         values.append(float(estimate.ood_score))
         values += [float(quantities.get(name, math.nan)) for name in _REQUIRED]
         values += float(latency_ms), frame.uid, int(frame.seq_num), float(frame.time)
@@ -302,7 +314,7 @@ class AgentRun:
             if descriptor.value is not None:
                 keys[name] = _data_key(source, unit)
                 keys[f"{name}_p"] = _data_key(source, "dimensionless")
-            keys.update({f"{name}_{end}": _data_key(source, unit) for end in ("mean", "lo", "hi")})
+            keys.update({f"{name}_{end}": _data_key(source, unit) for end in _ESTIMATES})
         keys |= self._keys({"ood_score": "number"}, "model")
         keys |= self._keys(dict.fromkeys(_REQUIRED, "number"), "alignment")
         keys |= self._keys({"latency_ms": "number"}, "agent")

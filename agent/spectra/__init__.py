@@ -2,6 +2,7 @@
 
 from .align import Aligned, align
 from .batch import Batch
+from .noise import add_noise
 from .normalisation import Normalised
 from .self_absorption import SelfAbsorptionSettings, thick_alpha
 from .series import SeriesAlignment
@@ -16,6 +17,7 @@ __all__ = [
     "SelfAbsorptionSettings",
     "SeriesAlignment",
     "TheoryAlignment",
+    "add_noise",
     "align",
     "thick_alpha",
     "with_tail",

@@ -46,6 +46,7 @@ class Aligned:
     - ``energy_shift_ev``: shift added to the energies, eV; their scale is applied too
     - ``foil_shift_ev``: the part of it that the foil determined, eV
     - ``energy_sd_ev``: standard deviation of the measured energies, eV
+    - ``energy_sd_frame_ev``: its part that differs from frame to frame, eV; 0 without a foil
     - ``pre_edge_slope``: per eV, in the unit of μ
     - ``post_edge_order``: order of the post-edge polynomial
     - ``extrapolated_ev``: how far the grid, or its footing if the scan is short, extends beyond the data, eV
@@ -114,7 +115,7 @@ def align(
     if calibrations is None:
         calibrations = read_foils(batch, edge, settings)
     foil_expected = batch.reference is not None and settings.calibrate_on_reference
-    shift, energy_sd, foil_flags = _calibrate(calibrations, foil_expected, settings)
+    shift, energy_sd, frame_sd, foil_flags = _calibrate(calibrations, foil_expected, settings)
     flags = tuple(a + b for a, b in zip(foil_flags, flags, strict=True))
     e0 = find_e0(relative, mu, settings.e0_smoothing_ev, settings.e0_search_ev)
     repaired_batch = replace(batch, energy=relative, mu=mu, e0=e0)
@@ -151,6 +152,7 @@ def align(
         "energy_shift_ev": shift[:, 0] + edge.feff_minus_experiment_ev,
         "foil_shift_ev": np.nan_to_num([c.shift_ev for c in calibrations]),
         "energy_sd_ev": energy_sd,
+        "energy_sd_frame_ev": frame_sd,
         "pre_edge_slope": normalised.pre_slope,
         "post_edge_order": normalised.post_order.astype(float),
         "extrapolated_ev": np.maximum(np.maximum(first - grid.energy[0], grid.filled_to_ev - last), 0.0),
@@ -218,20 +220,22 @@ def flag_short(aligned: NDArray[np.float32], refused: Sequence[Refusal | None]) 
 
 def _calibrate(
     calibrations: Sequence[EnergyCalibration], foil_expected: bool, settings: AlignmentSettings
-) -> tuple[Array, Array, tuple[tuple[Flag, ...], ...]]:
-    """Shift (N, 1) and standard deviation (N,) of the measured energies, eV, and flags.
+) -> tuple[Array, Array, Array, tuple[tuple[Flag, ...], ...]]:
+    """Shift (N, 1) of the measured energies, their standard deviation and its part that differs from frame to frame,
+    (N,) each, eV, and flags.
 
     ``foil_expected``: whether the frames have a foil to calibrate on. A held calibration is flagged without one too.
     """
-    shift, sd = np.array([(c.shift_ev, c.sd_ev) for c in calibrations]).reshape(-1, 2).T
+    shift, sd, jitter = np.array([(c.shift_ev, c.sd_ev, c.jitter_ev) for c in calibrations]).reshape(-1, 3).T
     known = ~np.isnan(shift)
+    frame_sd = np.where(known, np.hypot(sd, jitter), 0.0)
     shift = np.where(known, shift, settings.energy_shift_ev)
     flags: list[tuple[Flag, ...]] = []
     for calibration, is_known, shift_ev in zip(calibrations, known.tolist(), shift.tolist(), strict=True):
         foil = calibration.flag or (Flag.NO_FOIL_EDGE if foil_expected and not is_known else None)
         large = Flag.LARGE_FOIL_SHIFT if is_known and abs(shift_ev) > settings.usual_foil_shift_ev else None
         flags.append(tuple(flag for flag in (foil, large) if flag))
-    return shift[:, None], np.where(known, sd, settings.energy_sd_ev), tuple(flags)
+    return shift[:, None], np.where(known, sd, settings.energy_sd_ev), frame_sd, tuple(flags)
 
 
 def _correct_self_absorption(

@@ -43,6 +43,9 @@ class EnergyCalibration:
     flag: Flag | None = None
     """``FOIL_HELD`` if the frame has no foil, ``FOIL_OFF_ITS_COURSE`` if its foil deviates from the trend,
     ``REFERENCE_UPSIDE_DOWN`` if its reference falls at the edge."""
+    jitter_ev: float = 0.0
+    """Standard deviation of the frames about the trend beyond that of their readings, eV: a jitter of the energies,
+    which the trend does not follow."""
 
 
 class FoilTrack:
@@ -119,7 +122,8 @@ class FoilTrack:
         line = self._line
         leverage = (time - line.mean_s) ** 2 / line.spread_s2 if line.spread_s2 else 0.0
         level = line.level_ev + line.slope * (time - line.mean_s)
-        return EnergyCalibration(level, line.scatter_ev * (1 / len(self._trend) + leverage) ** 0.5, flag)
+        sd = line.scatter_ev * (1 / len(self._trend) + leverage) ** 0.5
+        return EnergyCalibration(level, sd, flag, line.jitter_ev)
 
 
 class _Line(NamedTuple):
@@ -129,6 +133,8 @@ class _Line(NamedTuple):
     """Value at the mean time."""
     scatter_ev: float
     """Standard deviation of the frames about the line, at least that of their readings."""
+    jitter_ev: float
+    """The part of the scatter that the readings do not explain."""
     mean_s: float
     spread_s2: float
     """Sum of the squared distances from the mean time; 0 if no slope was fitted."""
@@ -143,4 +149,6 @@ def _fit_line(t: Array, s: Array, sd: Array) -> _Line:
     slope = theil_sen(t, s) if spread > 0 else 0.0
     s -= slope * t
     level = median(s)
-    return _Line(slope, level, max(mad_sd(s, level), float(sd @ sd / len(sd)) ** 0.5), first + mean, spread)
+    reading_sd = float(sd @ sd / len(sd)) ** 0.5
+    scatter = max(mad_sd(s, level), reading_sd)
+    return _Line(slope, level, scatter, (scatter**2 - reading_sd**2) ** 0.5, first + mean, spread)

@@ -1,8 +1,10 @@
 """The noise of measured spectra, estimated from the spectra themselves."""
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.fft import idct
 
-from ..types import MAD_TO_SD, Array, medians
+from ..types import MAD_TO_SD, Array, Edge, Grid, bin_means, medians
 
 _PRE_EDGE_BELOW_EV = -8.0  # from the edge
 _MIN_PRE_EDGE_POINTS = 8
@@ -31,6 +33,53 @@ def estimate_noise(relative: Array, flat: Array) -> Array:
         rows = np.flatnonzero(counts == count)
         noise[rows] = _noise_of_points(count, relative[rows], flat[rows])
     return noise
+
+
+def add_noise(
+    mu: NDArray[np.float32],
+    noise: float,
+    energy: Array,
+    shift_ev: float,
+    grid: Grid,
+    edge: Edge,
+    copies: int,
+    rng: np.random.Generator,
+) -> NDArray[np.float32]:
+    """Return copies of an aligned spectrum as it would be with other noise of its measured points.
+
+    White noise of the points is averaged over the bins, as :func:`align` averages μ. The more points a bin has, the
+    less it scatters; if points are further apart than bins, neighbouring bins scatter together. The noise of the
+    footing is that of its windows; that of the pre- and post-edge fits is neglected, since the footing removes most
+    of it. Waves that are long compared with the spacing of points, to which a model responds most, are drawn such
+    that their variance over the copies is exact.
+
+    Parameters
+    ----------
+    mu : (G,) aligned spectrum
+    noise : standard deviation per point, edge steps
+    energy : (M,) eV, as measured
+    shift_ev : difference of FEFF's and the measured energies, eV: the quantity ``energy_shift_ev``
+
+    Returns
+    -------
+    (copies, G)
+    """
+    bounds = edge.edge_ev + edge.to_measured_scale(grid.bounds) - (shift_ev - edge.feff_minus_experiment_ev)
+    first, last = energy.searchsorted(bounds[[0, -1]])
+    energy = energy[max(min(first - 1, len(energy) - 2), 0) : max(last + 1, 2)]  # points that bins touch
+    points = noise * np.asarray(idct(_white(copies, len(energy), rng), norm="ortho", axis=1))
+    footed = edge.scale_structure(mu[None].astype(float), grid, edge.amplitude)
+    noisy = grid.footing(footed + bin_means(energy, points, bounds))
+    return edge.scale_structure(noisy, grid, 1 / edge.amplitude).astype(np.float32)
+
+
+def _white(copies: int, points: int, rng: np.random.Generator) -> Array:
+    """Return white noise, (copies, points), whose first copies − 1 columns have exactly the variance 1 and are
+    uncorrelated: a linear function of these columns then has its true variance over the copies."""
+    white = rng.standard_normal((copies, points))
+    exact = white[:, : copies - 1]
+    white[:, : copies - 1] = np.linalg.qr(exact - exact.mean(axis=0))[0] * np.sqrt(copies - 1)
+    return white
 
 
 def _noise_of_points(count: int, relative: Array, flat: Array) -> Array:

@@ -63,6 +63,7 @@ def align_theory(energy: Array, mu: Array, grid: Grid, edge_ev: float) -> Aligne
         "energy_shift_ev": zero,
         "foil_shift_ev": zero,
         "energy_sd_ev": zero,
+        "energy_sd_frame_ev": zero,
         "pre_edge_slope": zero,
         "post_edge_order": zero,
         "extrapolated_ev": np.maximum(grid.filled_to_ev - energy[:, -1], 0.0),

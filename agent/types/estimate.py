@@ -10,7 +10,7 @@ from .reasons import Flag
 class DescriptorEstimate:
     """One descriptor of one frame.
 
-    A classified descriptor has all fields; a regressed one has only ``mean``, ``lo`` and ``hi``.
+    A classified descriptor has all fields; a regressed one has no ``value``, ``p`` and ``probabilities``.
     """
 
     mean: float
@@ -24,6 +24,13 @@ class DescriptorEstimate:
     """Probability of the most probable class."""
     probabilities: Mapping[str, float] = field(default_factory=dict)
     """Probabilities of all classes, by class label."""
+    sd_frame: float = 0.0
+    """Standard deviation by which ``mean`` scatters when the same sample is measured again, in the descriptor's unit;
+    0 for computed spectra."""
+
+    def scattering(self, sd_frame: float) -> "DescriptorEstimate":
+        """Return this estimate with ``sd_frame``; called for each descriptor of each frame, unlike ``replace``."""
+        return DescriptorEstimate(self.mean, self.lo, self.hi, self.value, self.p, self.probabilities, sd_frame)
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,7 +146,7 @@ def answers_of(
         align, widths = TheoryAlignment(), None  # computed energies need no alignment
     else:
         align = SeriesAlignment(config.alignment, tabulated=load_tables(config, models))
-        widths = EnergyUncertainty(every=1) if energy_uncertainty else None
+        widths = EnergyUncertainty(every=1, noise_every=1) if energy_uncertainty else None
     server = FrameServer(models, align, widths, named=bool(config.model.use or config.fields.element))
     for answer in (server if estimate else server.aligned)(frames, by_time=True):
         yield answer.frame.seq_num - 1, answer

@@ -13,6 +13,7 @@ import numpy as np
 from ...adapters.files import Batch
 from ...adapters.formats import Columns, FileSpectrum
 from ...agent.estimate import Answer
+from ...agent.publish import keys_of
 from ...agent.types import Refusal, get_logger
 from ..config import Config
 from .files import distinct_ids, refusal_of, serve_files
@@ -46,8 +47,8 @@ def infer_files(
     list of dict
         One row per spectrum, in the order of the files: ``id``, ``source``, ``row``, ``sample`` (or the title of the
         scan), ``element``, and either ``set_aside`` with the reason, or ``ood_score``, ``flags``, ``alignment`` (its
-        quantities) and, per descriptor, ``mean``, ``lo``, ``hi`` and, for classified ones, ``value`` and ``p``. Rows
-        of measured spectra omit the descriptors that have no meaning for a mixture of sites, unless
+        quantities) and, per descriptor, ``mean``, ``lo``, ``hi``, ``sd_frame`` and, for classified ones, ``value``
+        and ``p``. Rows of measured spectra omit the descriptors that have no meaning for a mixture of sites, unless
         ``config.serving.single_site`` is set.
 
     Raises
@@ -98,7 +99,7 @@ def _row(spectrum: FileSpectrum, answer: Answer | Refusal) -> dict[str, Any]:
     row |= {"ood_score": answer.estimate.ood_score, "flags": [*answer.flags]}
     for name, d in answer.estimate.descriptors.items():
         classified = {} if d.value is None else {"value": d.value, "p": d.p}
-        row[name] = {**classified, "mean": d.mean, "lo": d.lo, "hi": d.hi}
+        row[name] = {**classified, "mean": d.mean, "lo": d.lo, "hi": d.hi, "sd_frame": d.sd_frame}
     return {**row, "alignment": dict(answer.quantities)}
 
 
@@ -109,14 +110,14 @@ def _descriptors(rows: Sequence[dict[str, Any]]) -> list[str]:
 def _render_csv(rows: Sequence[dict[str, Any]]) -> None:
     names = _descriptors(rows)
     columns = ["id", "source", "row", "sample", "element", "set_aside"]
-    columns += [c for d in names for c in (d, f"{d}_p", f"{d}_mean", f"{d}_lo", f"{d}_hi")] + ["ood_score", "flags"]
+    columns += [c for d in names for c in keys_of(d)] + ["ood_score", "flags"]
     writer = csv.DictWriter(sys.stdout, columns, restval="", extrasaction="ignore")
     writer.writeheader()
     for a in rows:
         row = {**a, "flags": ", ".join(a.get("flags", ()))}
         for d in names:
             e = row.pop(d, {})
-            row |= {d: e.get("value", ""), **{f"{d}_{k}": e.get(k, "") for k in ("p", "mean", "lo", "hi")}}
+            row |= {d: e.get("value", ""), **{f"{d}_{k}": value for k, value in e.items()}}
         writer.writerow(row)
 
 

@@ -13,6 +13,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from ...agent.decide import Z90
 from ...agent.estimate import Answer
 from ...agent.spectra import Aligned, Normalised
 from ...agent.types import Array, Edge, Flag
@@ -136,18 +137,28 @@ def escaped(text: str) -> str:
 def _interval(
     axes: Axes, series: Sequence[_Series], name: str, colour: str | None = None, *, named_series: bool = True
 ) -> None:
-    """Draw a descriptor with its intervals; if there is one series, in ``colour``, else dashed."""
+    """Draw a descriptor with its intervals; if there is one series, in ``colour``, else dashed.
+
+    Within the interval, a darker band holds 90 % of what repeats of the same sample would show.
+    """
     several = len(series) > 1
     for number, one in enumerate(series):
         if f"{name}_mean" not in one.rows[0]:
             continue
-        mean, lo, hi = (np.array([r.get(f"{name}_{k}", np.nan) for r in one.rows]) for k in ("mean", "lo", "hi"))
+        mean, lo, hi, sd = (
+            np.array([r.get(f"{name}_{k}", np.nan) for r in one.rows]) for k in ("mean", "lo", "hi", "sd_frame")
+        )
+        inner = np.maximum(mean - Z90 * sd, lo), np.minimum(mean + Z90 * sd, hi)
         drawn = one.colour if several or colour is None else colour
-        label = f"{name}, 90 % interval" if not (several and named_series) else f"{name}, {one.name}"
+        label = (
+            f"{name}, 90 % interval (dark: of repeats)" if not (several and named_series) else f"{name}, {one.name}"
+        )
         hidden = several and number >= (_LEGEND_SERIES if named_series else 1)
         if len(one.rows) == 1:  # a band has no width
             axes.vlines(one.clock, lo, hi, color=drawn, alpha=0.4, lw=3)
+            axes.vlines(one.clock, *inner, color=drawn, alpha=0.6, lw=6)
         axes.fill_between(one.clock, lo, hi, color=drawn, alpha=0.15, lw=0)
+        axes.fill_between(one.clock, *inner, color=drawn, alpha=0.3, lw=0)
         axes.plot(
             one.clock,
             mean,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...agent.publish import keys_of
 from ...agent.types import Flag, Reason
 
 VOLTAGE_FIELDS = ("voltage", "Ewe_V", "potential", "Ewe")
@@ -212,7 +213,7 @@ class Recorder:
     def columns(self) -> list[str]:
         """Return the header of descriptors.csv."""
         with self.lock:
-            estimates = [c for d in self._descriptors for c in (d, f"{d}_p", f"{d}_mean", f"{d}_lo", f"{d}_hi")]
+            estimates = [c for d in self._descriptors for c in keys_of(d)]
             readings = [f"reading_{r}" if r in _FIRST_COLUMNS else r for r in self._readings]
         return [*_FIRST_COLUMNS, *NAME_COLUMNS, *estimates, *_QUALITY_COLUMNS, *readings]
 

@@ -53,6 +53,16 @@ def fed(rules: Rules, values: Sequence[float], first: int = 1, **frames) -> list
 
 
 class TestThreshold:
+    def test_level_of_the_same_sample_is_judged_by_the_scatter_of_repeats(self):
+        descriptor = DescriptorEstimate(3.55, 2.55, 4.55, sd_frame=0.01)
+        for uncertainty, number in (("all", 0), ("frame", 1)):
+            trigger = Threshold(descriptor="OS", above=3.5, min_confidence=0.95, uncertainty=uncertainty)
+            made = rules(trigger)(frame(1), Estimate({"OS": descriptor}, ood_score=0.1))
+            assert len(made) == number
+        [decision] = made
+        assert decision.confidence > 0.999
+        assert decision.reason == "OS 3.55 e (3.53…3.57) above 3.5 e for 1 frame"
+
     def test_decision_gives_its_reason(self):
         made = rules(Threshold(descriptor="OS", above=3.5), action="stop", args={"why": 1})(
             frame(3, sample="cell"), estimate(3.55, sigma=0.05)

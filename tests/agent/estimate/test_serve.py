@@ -80,7 +80,10 @@ def by_uid(answers: Iterator[Answer]) -> dict[str, Answer]:
     return answer_by_uid
 
 
-def assert_same(a: Answer, b: Answer, ends: Sequence[str] = ("mean", "lo", "hi")) -> None:
+ENDS = ("mean", "lo", "hi", "sd_frame")
+
+
+def assert_same(a: Answer, b: Answer, ends: Sequence[str] = ENDS) -> None:
     assert (a.refusal is None) == (b.refusal is None)
     if a.refusal is not None and b.refusal is not None:
         assert a.refusal.reason is b.refusal.reason
@@ -122,7 +125,7 @@ def test_stream_and_files_get_the_same_answers(kinds, data, glitches):
         filed = by_uid(server(glitches=glitches)(shuffled, by_time=True))
     assert streamed.keys() == filed.keys() == {f.uid for f in frames}
     # Frames of a failed batch are counted again, and slopes are then taken at other frames.
-    ends = ("mean",) if "poison" in kinds else ("mean", "lo", "hi")
+    ends = ("mean",) if "poison" in kinds else ENDS
     for uid, answer in streamed.items():
         assert_same(answer, filed[uid], ends)
     for f, kind in zip(frames, kinds, strict=True):

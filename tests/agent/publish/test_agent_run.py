@@ -35,7 +35,10 @@ PROVENANCE = Provenance(
     grid=GRID,
 )
 ESTIMATE = Estimate(
-    {"OS": DescriptorEstimate(3.4, 3.3, 3.5, value=3.0, p=0.6), "NNRS": DescriptorEstimate(0.02, 0.01, 0.03)},
+    {
+        "OS": DescriptorEstimate(3.4, 3.3, 3.5, value=3.0, p=0.6, sd_frame=0.05),
+        "NNRS": DescriptorEstimate(0.02, 0.01, 0.03, sd_frame=0.002),
+    },
     ood_score=0.2,
     flags=(Flag.FOIL_HELD, Flag.GLITCHES_REPAIRED),
 )
@@ -144,9 +147,11 @@ def test_descriptors_and_spectra_of_a_frame():
         "OS_mean": 3.4,
         "OS_lo": 3.3,
         "OS_hi": 3.5,
+        "OS_sd_frame": 0.05,
         "NNRS_mean": 0.02,
         "NNRS_lo": 0.01,
         "NNRS_hi": 0.03,
+        "NNRS_sd_frame": 0.002,
         "ood_score": 0.2,
         "e0_ev": 7721.5,
         "edge_step": 0.9,

@@ -108,3 +108,15 @@ def test_noise_of_the_readings_is_no_jump_and_remains_in_the_calibration() -> No
     assert courses[0].sd_ev == pytest.approx(0.4)
     assert all(course.sd_ev > 0.39 / (k + 1) ** 0.5 for k, course in enumerate(courses))
     assert not any(course.flag for course in courses)
+
+
+def test_scatter_beyond_that_of_the_readings_is_a_jitter_of_the_energies() -> None:
+    rng = np.random.default_rng(0)
+    jitter = {}
+    for sd_ev in (0.02, 0.1):
+        track = FoilTrack(FoilSettings())
+        shifts = rng.normal(0, sd_ev, 200)
+        courses = [track.follow(MINUTE * k, float(shift), 0.02) for k, shift in enumerate(shifts)]
+        jitter[sd_ev] = np.mean([course.jitter_ev for course in courses[21:]])
+    assert jitter[0.02] < 0.01
+    assert jitter[0.1] == pytest.approx(0.1, rel=0.25)
