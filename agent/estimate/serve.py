@@ -208,7 +208,7 @@ class FrameServer:
         for i, estimate in enumerate(estimates):
             descriptors = {name: d.scattering(scatter[name][i]) for name, d in estimate.descriptors.items()}
             reused = (Flag.ENERGY_UNCERTAINTY_REUSED,) if i in self._energy_uncertainty.reused else ()
-            estimates[i] = replace(estimate, descriptors=descriptors, flags=(*estimate.flags, *reused))
+            estimates[i] = Estimate(descriptors, estimate.ood_score, (*estimate.flags, *reused))
         return estimates
 
 
