@@ -150,9 +150,7 @@ def _interval(
         )
         inner = np.maximum(mean - Z90 * sd, lo), np.minimum(mean + Z90 * sd, hi)
         drawn = one.colour if several or colour is None else colour
-        label = (
-            f"{name}, 90 % interval (dark: of repeats)" if not (several and named_series) else f"{name}, {one.name}"
-        )
+        label = f"{name}, {one.name}" if several and named_series else f"{name}, 90 % (dark: repeats)"
         hidden = several and number >= (_LEGEND_SERIES if named_series else 1)
         if len(one.rows) == 1:  # a band has no width
             axes.vlines(one.clock, lo, hi, color=drawn, alpha=0.4, lw=3)
