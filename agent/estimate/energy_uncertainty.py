@@ -104,6 +104,22 @@ def _with_response(new: Slopes, known: Slopes) -> Slopes:
     }
 
 
+def _deviations(
+    model: Estimator, kept: Sequence[Slopes], source: NDArray[np.intp], sd_ev: Array, errors: FrameErrors | None
+) -> Deviations:
+    """Return the deviations of n spectra, of which ``source``, (n,), says where in ``kept`` their slopes are."""
+    names = list(kept[0]) if kept else []
+    of_kept = np.array([[k[name] for name in names] for k in kept]).reshape(len(kept), len(names), 4)
+    per_ev, per_scale, per_amplitude, per_noise = np.moveaxis(of_kept[source], 2, 0)
+    domain_sd = np.hypot(model.edge.scale_sd * per_scale, model.edge.amplitude_sd * per_amplitude)
+    total = np.hypot(sd_ev, model.edge.offset_sd_ev)
+    energies = dict(zip(names, np.hypot(total[:, None] * per_ev, domain_sd).T, strict=True))
+    if errors is None:
+        return Deviations(energies, {})
+    scatter = np.hypot(errors.noise[:, None] * per_noise, errors.sd_ev[:, None] * per_ev)
+    return Deviations(energies, dict(zip(names, scatter.T, strict=True)))
+
+
 def _finite(slopes: Slopes) -> bool:
     return all(map(math.isfinite, itertools.chain.from_iterable(slopes.values())))
 
@@ -179,7 +195,6 @@ class EnergyUncertainty:
         hurried : whether to compute no slopes, under overload; a series keeps its slopes, or takes the model's newest
         """
         self.reused = []
-        total = np.hypot(sd_ev, model.edge.offset_sd_ev)
         computed: list[int] = []
         source = np.empty(len(series), int)
         noisy: list[tuple[float, NDArray[np.float32]]] = []
@@ -232,24 +247,14 @@ class EnergyUncertainty:
             self._series[key].slopes = kept[number] if number not in failed else {}
         while len(self._series) > self._max_series:
             self._series.popitem(last=False)
-        names = list(kept[0]) if kept else []
-        of_kept = np.array([[k[name] for name in names] for k in kept]).reshape(len(kept), len(names), 4)
-        per_ev, per_scale, per_amplitude, per_noise = np.moveaxis(of_kept[source], 2, 0)
-        domain_sd = np.hypot(model.edge.scale_sd * per_scale, model.edge.amplitude_sd * per_amplitude)
-        energies = dict(zip(names, np.hypot(total[:, None] * per_ev, domain_sd).T, strict=True))
-        if errors is None:
-            return Deviations(energies, {})
-        scatter = np.hypot(errors.noise[:, None] * per_noise, errors.sd_ev[:, None] * per_ev)
-        return Deviations(energies, dict(zip(names, scatter.T, strict=True)))
+        return _deviations(model, kept, source, sd_ev, errors)
 
     def memory(self, series: str, model: Estimator) -> Memory:
         """Return the state of a series."""
         known = self._series.get((model.name, series))
-        return (
-            {}
-            if known is None
-            else {(series, "slopes", model.name): [known.left, dict(known.slopes), known.noise_left]}
-        )
+        if known is None:
+            return {}
+        return {(series, "slopes", model.name): [known.left, dict(known.slopes), known.noise_left]}
 
     def restore(self, memory: Memory) -> None:
         """Continue with the states of :meth:`memory`."""

@@ -204,10 +204,11 @@ class FrameServer:
         errors = FrameErrors(noise, frame_sd, noisy)
         sds = self._energy_uncertainty(series, model, spectra, sd, errors, hurried=self.hurried)
         estimates = list(model.estimate(spectra, sds.energies))
+        with_others = set(self._energy_uncertainty.reused)
         scatter = {name: values.tolist() for name, values in sds.frames.items()}
         for i, estimate in enumerate(estimates):
             descriptors = {name: d.scattering(scatter[name][i]) for name, d in estimate.descriptors.items()}
-            reused = (Flag.ENERGY_UNCERTAINTY_REUSED,) if i in self._energy_uncertainty.reused else ()
+            reused = (Flag.ENERGY_UNCERTAINTY_REUSED,) if i in with_others else ()
             estimates[i] = Estimate(descriptors, estimate.ood_score, (*estimate.flags, *reused))
         return estimates
 
