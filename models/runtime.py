@@ -174,8 +174,16 @@ class Model:
         return lambda i: (values[best[i]], rows[i][best[i]], dict(zip(d.labels, rows[i], strict=True)))
 
 
+def load_module(folder: Path, device: torch.device) -> Any:
+    """Return the module of a model folder, with weights in single precision; the file has them in half precision."""
+    module = torch.jit.load(folder / "model.ts", map_location=device).eval()
+    for weight in module.parameters():
+        weight.data = weight.data.float()
+    return module
+
+
 def _load(folder: Path, device: torch.device) -> Any:
-    return torch.jit.freeze(torch.jit.load(folder / "model.ts", map_location=device).eval())
+    return torch.jit.freeze(load_module(folder, device))
 
 
 def _cause(error: RuntimeError) -> str:

@@ -1,6 +1,6 @@
 """The Spectral Pattern Translator and what is exported with it."""
 
-from .ensemble import Served
+from .ensemble import Served, save
 from .ood import OODScore
 from .recall import MaterialGroups, Recall
 from .spt import (
@@ -33,4 +33,5 @@ __all__ = [
     "ensemble_weights",
     "head",
     "member_weights",
+    "save",
 ]

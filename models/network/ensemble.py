@@ -1,5 +1,8 @@
 """The exported module: an ensemble of SPTs with scaling, recall, denoiser and out-of-distribution score."""
 
+from copy import deepcopy
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -67,6 +70,12 @@ class Served(nn.Module):
             dim=1,
         )
 
+    @torch.no_grad()
+    def round_weights(self) -> None:
+        """Round the weights of the networks to half precision, as :func:`save` stores them."""
+        for weight in self.spt.parameters():
+            weight.copy_(weight.half())
+
     def probabilities(self, logits: Tensor, recalled: Tensor) -> Tensor:
         """Blend heads and recall, each (N, members, sum of classes), to probabilities (N, sum of classes)."""
         parts: list[Tensor] = []
@@ -76,3 +85,14 @@ class Served(nn.Module):
             blended = (1 - self.share[k]) * from_heads + self.share[k] * recalled_parts[k].exp()
             parts.append(torch.softmax(blended.clamp_min(1e-9).log().mean(1), dim=1))
         return torch.cat(parts, dim=1)
+
+
+def save(served: Served, path: Path) -> None:
+    """Write a module as TorchScript, the weights of its networks in half precision.
+
+    They are most of the file. All buffers keep their types, since small variances and limits would become 0.
+    """
+    stored = deepcopy(served)
+    for weight in stored.spt.parameters():
+        weight.data = weight.data.half()
+    torch.jit.script(stored).save(str(path))

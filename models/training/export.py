@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ...agent.types import Array
 from .. import card as cards
 from ..card import Card, DescriptorCard, Interval, WindowScale
-from ..network import OODScore, Served
+from ..network import OODScore, Served, save
 from ..readable import readable
 from .metrics import conformal_scale, scores
 from .plan import Estimates, TrainedMember, TrainingPlan, best, estimates
@@ -34,7 +33,7 @@ def export(
     config = plan.config
     folder = out / config.name
     folder.mkdir(parents=True, exist_ok=True)
-    torch.jit.script(served).save(str(folder / "model.ts"))
+    save(served, folder / "model.ts")
     unseen = out_of_fold(plan, juries)
     windows = {n: out_of_fold(plan, juries, n) for n in window_points(plan)}
     names = (*config.classified, *(d for d in config.regressed if d != "OS_mean"))

@@ -13,6 +13,7 @@ from torch import Tensor
 from ...agent.types import Array
 from .. import card as cards
 from ..network import SPT, Served, SPTShape, dominant_periods, ensemble_weights, member_weights
+from ..runtime import load_module
 from .calibration import Blend, HeldOut
 from .config import TrainingConfig
 from .data import DataError, FeffData, check_grid, load_sets
@@ -231,7 +232,7 @@ def served_weights(folder: Path) -> dict[str, Tensor]:
         The folder is not a model, or one of version 0.1.0, whose network was different.
     """
     cards.verify(folder)
-    tensors = torch.jit.load(folder / "model.ts", map_location="cpu").state_dict()
+    tensors = load_module(folder, torch.device("cpu")).state_dict()
     if "recall.keys" not in tensors:
         raise cards.ModelError(
             f"{folder}: a model of version 0.1.0, without recall; it can be served, but neither fine-tuned nor "
@@ -249,11 +250,15 @@ def _current_name(name: str) -> str:
 
 @torch.no_grad()
 def ensemble(plan: TrainingPlan, members: Sequence[TrainedMember], sites: NDArray[np.int_]) -> Served:
-    """Return the exported module of the members, which recall the rows ``sites``; its OOD score is not fitted yet."""
+    """Return the exported module of the members, which recall the rows ``sites``; its OOD score is not fitted yet.
+
+    Its weights are rounded as the file stores them, so that keys, intervals and metrics are those of the file.
+    """
     recalls = all(m.log_sharpness is not None for m in members)
     sites = sites if recalls else sites[:1]
     served = Served(plan.shape.model_copy(update={"members": len(members)}), len(sites))
     served.spt.load_state_dict(ensemble_weights([m.weights for m in members]))
+    served.round_weights()
     t = plan.rows.targets
     for buffer, value in (
         (served.centre, plan.scale.centre),

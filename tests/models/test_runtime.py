@@ -20,7 +20,7 @@ from xas_agent.agent.types.estimate import Estimate
 from xas_agent.agent.types.reasons import Flag
 from xas_agent.models import card as cards
 from xas_agent.models.card import ModelError
-from xas_agent.models.runtime import Model, default_threads
+from xas_agent.models.runtime import Model, default_threads, load_module
 from xas_agent.sim_beamline.cathode import ReferenceSpectra, absorption
 from xas_agent.sim_beamline.plans import FLY_ENERGIES_EV
 
@@ -140,6 +140,16 @@ def test_warming_up_changes_nothing():
     cold = fresh.forward(x)
     fresh.warm_up()
     assert_close(fresh.forward(x), cold)
+
+
+def test_a_file_of_weights_in_single_precision_is_loaded_as_it_is(tmp_path):
+    stored = torch.jit.load(cards.find("co-k") / "model.ts", map_location="cpu")
+    for weight in stored.parameters():
+        weight.data = weight.data.float() + 1e-6
+    stored.save(tmp_path / "model.ts")
+    read = load_module(tmp_path, torch.device("cpu")).state_dict()
+    for name, tensor in stored.state_dict().items():
+        torch.testing.assert_close(read[name], tensor, rtol=0, atol=0, equal_nan=True)
 
 
 def test_the_cpu_answers_while_the_gpu_fails(caplog: pytest.LogCaptureFixture):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ....agent.types import Array, InputError
 from ... import card as cards
 from ...progress import Progress
+from ...runtime import load_module
 from ...training import TrainingPlan
 from ..competitors import TrialOutcome, from_columns, pack, unpack
 from ..contract import Predictions, averaged, classes_of
@@ -109,7 +110,7 @@ def _predict_with_pretrained(source: TrainingPlan, pretrained: str) -> PooledPre
         raise InputError(
             f"{folder}: regresses {', '.join(card.regressed)}; expected {', '.join(source.config.regressed)}"
         )
-    model = torch.jit.load(folder / "model.ts", map_location="cpu")
+    model = load_module(folder, torch.device("cpu"))
     with torch.no_grad():
         out = torch.cat([model(part) for part in source.clean[source.judged].split(64)]).double().numpy()
     best = from_columns(source, out).best(classes_of(source))

@@ -1,10 +1,12 @@
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xas_agent.models.network.ensemble import Served
+from xas_agent.models.network.ensemble import Served, save
 from xas_agent.models.network.ood import OODScore
 from xas_agent.models.network.spt import (
     SPT,
@@ -16,6 +18,7 @@ from xas_agent.models.network.spt import (
     ensemble_weights,
     member_weights,
 )
+from xas_agent.models.runtime import load_module
 from xas_agent.models.training.augment import Augmentation, add_noise, disturb, mixtures
 
 SHAPE = SPTShape(
@@ -43,6 +46,22 @@ def test_scripted_is_as_eager_at_any_batch_size(served, tmp_path):
     for n in (1, 7, 1, 64):
         x = torch.randn(n, 41)
         torch.testing.assert_close(frozen(x), served(x), atol=1e-5, rtol=1e-5)
+
+
+def test_a_file_in_half_precision_answers_as_the_rounded_network(served, tmp_path):
+    rounded, x = deepcopy(served), torch.randn(9, 41)
+    save(rounded, tmp_path / "model.ts")
+    rounded.round_weights()
+    read = load_module(tmp_path, torch.device("cpu"))
+    with torch.no_grad():
+        assert not torch.equal(rounded(x), served(x))
+        torch.testing.assert_close(read(x), rounded(x), atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(torch.jit.load(tmp_path / "model.ts").float()(x), read(x), atol=1e-6, rtol=1e-6)
+    for name, buffer in read.named_buffers():
+        expected = dict(served.named_buffers())[name]
+        assert buffer.dtype == expected.dtype, name
+        assert torch.equal(buffer.nan_to_num(), expected.nan_to_num()), name
+    assert all(w.dtype == torch.float32 for w in (*served.parameters(), *read.parameters()))
 
 
 @given(st.integers(0, 2**31), st.integers(1, 30))

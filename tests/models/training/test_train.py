@@ -18,7 +18,7 @@ from xas_agent.app.jobs.evaluate import evaluate_model
 from xas_agent.app.jobs.train import train_model
 from xas_agent.models import card as cards
 from xas_agent.models.network.recall import MaterialGroups
-from xas_agent.models.runtime import Model
+from xas_agent.models.runtime import Model, load_module
 from xas_agent.models.training.augment import Augmentation
 from xas_agent.models.training.build import (
     METAL_AMPLITUDE,
@@ -30,7 +30,7 @@ from xas_agent.models.training.build import (
 from xas_agent.models.training.calibration import HeldOut, fit_blend
 from xas_agent.models.training.config import TrainingConfig
 from xas_agent.models.training.data import DataError, framework_of
-from xas_agent.models.training.plan import TrainedMember, TrainingPlan, config_of, ensemble
+from xas_agent.models.training.plan import TrainedMember, TrainingPlan, config_of, ensemble, served_weights
 from xas_agent.models.training.together import train_together
 from xas_agent.models.training.train import folds
 
@@ -124,6 +124,24 @@ def test_the_same_config_gives_the_same_weights(trained, feff, tmp_path):
     assert again.keys() == first.keys()
     for name, tensor in first.items():
         torch.testing.assert_close(again[name], tensor, rtol=0, atol=0, equal_nan=True, msg=name)
+
+
+def test_the_file_has_the_weights_in_half_precision_and_all_else_as_computed(trained, feff):
+    stored, read = weights(trained), served_weights(trained)
+    plan = TrainingPlan.read(config(), feff)
+    for name, tensor in ensemble(plan, fresh(plan), plan.learnt).state_dict().items():
+        weight = name.startswith("spt.") and not name.endswith("outside")
+        assert stored[name].dtype == (torch.float16 if weight else tensor.dtype), name
+        assert read[name].dtype == tensor.dtype, name
+        torch.testing.assert_close(read[name], stored[name], rtol=0, atol=0, equal_nan=True, check_dtype=False)
+
+
+def test_an_ensemble_has_the_weights_that_the_file_can_hold(feff):
+    plan = TrainingPlan.read(config(), feff)
+    served = ensemble(plan, fresh(plan), plan.learnt)
+    own = torch.cat([w.flatten() for w in served.spt.parameters()])
+    assert own.dtype == torch.float32
+    assert torch.equal(own, own.half().float())
 
 
 def test_a_member_is_the_mean_of_its_runs(trained, feff):
@@ -276,7 +294,7 @@ def fresh(plan: TrainingPlan) -> list[TrainedMember]:
 def test_fine_tuning_starts_from_what_was_trained(trained, feff):
     plan = TrainingPlan.read(config(pretrained=str(trained)), feff)
     again = ensemble(plan, fresh(plan), plan.learnt)
-    first = torch.jit.load(trained / "model.ts")
+    first = load_module(trained, CPU)
     with torch.no_grad():
         for mine, theirs in zip(again.spt(plan.clean), first.spt(plan.clean), strict=True):
             torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)

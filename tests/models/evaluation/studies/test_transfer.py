@@ -32,7 +32,7 @@ from xas_agent.models.evaluation.studies.transfer import transfer
 from xas_agent.models.evaluation.studies.universal import universal
 from xas_agent.models.training.build import assemble
 from xas_agent.models.training.config import TrainingConfig
-from xas_agent.models.training.plan import TrainedMember, TrainingPlan
+from xas_agent.models.training.plan import TrainedMember, TrainingPlan, served_weights
 from xas_agent.models.training.train import share_of, train_member
 
 EDGES = {"large": 8979.0, "small": 7709.0}
@@ -196,7 +196,7 @@ def test_the_absorber_stands_behind_the_spectrum_whatever_is_done_to_it(settings
 
 def test_the_universal_network_starts_as_the_pretrained_one_reads_the_spectrum(settings, data, pretrained):
     plan = JointPlan.join(UniversalSettings(source=config("large", 90.0), transfer=settings), data)
-    start = torch.jit.load(Path(pretrained) / "model.ts").state_dict()
+    start = served_weights(Path(pretrained))
     own = plan.new_member(1).state_dict()
     half = start["spt.embedding.local.weight"].chunk(2)[1]
     torch.testing.assert_close(own["embedding.local.weight"], half)
