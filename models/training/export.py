@@ -12,7 +12,7 @@ from .. import card as cards
 from ..card import Card, DescriptorCard, Interval, WindowScale
 from ..network import OODScore, Served, save
 from ..readable import readable
-from .metrics import conformal_scale, scores
+from .metrics import conformal_scale, scores, window_scales
 from .plan import Estimates, TrainedMember, TrainingPlan, best, estimates
 from .windows import MIN_ROWS, cut_rows, half_edge_ev, window_points
 
@@ -124,19 +124,22 @@ def describe(plan: TrainingPlan, name: str, unseen: Judged, windows: Mapping[int
     Parameters
     ----------
     unseen : all rows that calibrate
-    windows : those that reach a window, cut there, by its number of points
+    windows : those that reach a window, cut there, by its number of points, rising. Windows of few rows, the longest,
+        have the factor of the longest one of enough rows
     """
     config = plan.config
     head = "OS_mean" if name == "OS" and "OS_mean" in config.regressed else None
     error, sd = residuals(plan, head or name, unseen)
     floor = float(np.median(np.abs(error))) / 2 + 1e-3
     scale = conformal_scale(error, np.hypot(sd, floor), _COVERAGE)
-    by_window: list[WindowScale] = []
+    ratios: dict[float, Array] = {}
     for points, judged in windows.items():
         error, sd = residuals(plan, head or name, judged)
         if len(error) >= MIN_ROWS:
-            scale = conformal_scale(error, np.hypot(sd, floor), _COVERAGE)
-            by_window.append(WindowScale(stop_ev=float(plan.rows.grid.energy[points - 1]), scale=round(scale, 4)))
+            ratios[float(plan.rows.grid.energy[points - 1])] = np.abs(error) / np.hypot(sd, floor)
+    scales = [round(s, 4) for s in window_scales([*ratios.values()], _COVERAGE)]
+    by_window = tuple(WindowScale(stop_ev=end, scale=s) for end, s in zip(ratios, scales, strict=True))
+    scale = by_window[-1].scale if by_window else round(scale, 4)
     classified = name in config.classified
     return DescriptorCard(
         name=name,
@@ -146,7 +149,7 @@ def describe(plan: TrainingPlan, name: str, unseen: Judged, windows: Mapping[int
         mean_head=head,
         lowest=config.lowest.get(name),
         mixture=name not in config.not_for_mixtures,
-        interval=Interval(scale=round(scale, 4), floor=round(floor, 5), coverage=_COVERAGE, windows=tuple(by_window)),
+        interval=Interval(scale=scale, floor=round(floor, 5), coverage=_COVERAGE, windows=by_window),
     )
 
 

@@ -1,11 +1,13 @@
 """The paper's figures of merit, and calibration of intervals."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ...agent.types import Array, InputError
+
+_SAME_ROWS = 0.9  # share of a window's rows that a longer one must have for their factors to be compared
 
 
 def scores(
@@ -62,6 +64,37 @@ def conformal_scale(error: Array, sd: Array, coverage: float) -> float:
         raise InputError(
             "a descriptor has no label among the rows that calibrate; remove it from the training config"
         )
-    ratio = np.sort(np.abs(error) / sd)
+    return _quantile(np.abs(error) / sd, coverage)
+
+
+def window_scales(ratios: Sequence[Array], coverage: float) -> list[float]:
+    """Return the conformal factors of windows, from the shortest to the longest.
+
+    A longer spectrum of the same sample shows more. Where its factor would be larger than that of a shorter one, the
+    difference is the noise of the quantiles, and the rows of both windows are pooled (pool adjacent violators: Barlow
+    et al., Statistical Inference under Order Restrictions, 1972; for quantiles Casady and Cryer, Ann. Stat. 4, 532,
+    1976). Windows are compared only as far as the same rows reach them: other rows are other samples, which may be
+    harder, and each window must cover its own.
+
+    Parameters
+    ----------
+    ratios : per window (n,) |error| / sd of the rows that reach it; a longer window has some of the rows of a shorter
+    coverage : share of rows that the intervals cover
+    """
+    blocks: list[tuple[Array, int, int]] = []  # ratios, rows of the first window, number of windows
+    for ratio in ratios:
+        block = (ratio, len(ratio), 1)
+        while blocks and len(ratio) >= _SAME_ROWS * blocks[-1][1]:
+            pooled, rows, count = blocks[-1]
+            if _quantile(block[0], coverage) <= _quantile(pooled, coverage):
+                break
+            block = (np.concatenate([pooled, block[0]]), rows, count + block[2])
+            blocks.pop()
+        blocks.append(block)
+    return [_quantile(ratio, coverage) for ratio, _, count in blocks for _ in range(count)]
+
+
+def _quantile(ratio: Array, coverage: float) -> float:
+    """Return the finite-sample quantile of (n,) ratios."""
     rank = int(np.ceil((len(ratio) + 1) * coverage)) - 1
-    return float(ratio[min(rank, len(ratio) - 1)])
+    return float(np.sort(ratio)[min(rank, len(ratio) - 1)])

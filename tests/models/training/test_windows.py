@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from windowed import CONFIG, SHORT_EV, STOP_EV
 
 from xas_agent.app.jobs.evaluate import evaluate_model
@@ -15,6 +17,7 @@ from xas_agent.models.card import Interval, WindowScale
 from xas_agent.models.runtime import Model
 from xas_agent.models.training.config import TrainingConfig
 from xas_agent.models.training.export import describe, residuals
+from xas_agent.models.training.metrics import conformal_scale, window_scales
 from xas_agent.models.training.plan import TrainingPlan
 from xas_agent.models.training.windows import MIN_ROWS, cut_rows, half_edge_ev, window_points
 
@@ -86,7 +89,7 @@ def test_every_interval_has_the_factors_of_its_windows(windowed):
     )
 
 
-@pytest.mark.parametrize(("seed", "growth"), [(0, 0.5), (1, 1.0), (2, 4.0)])
+@pytest.mark.parametrize(("seed", "growth"), [(0, 1.5), (1, 2.0), (2, 4.0)])
 def test_intervals_hold_their_share_of_the_rows_that_calibrate_each_window(windowed, seed, growth):
     """The means of short spectra are off by more than their standard deviations say."""
     plan, draw = windowed.plan, np.random.default_rng(seed)
@@ -94,7 +97,7 @@ def test_intervals_hold_their_share_of_the_rows_that_calibrate_each_window(windo
     true = plan.data.labels["OS_mean"][rows]
 
     def judged(n: int):
-        error = draw.normal(size=len(rows)) * 0.1 * (growth if n < points[-1] else 1.0)
+        error = draw.normal(size=len(rows)) * 0.1 * growth ** (len(points) - points.index(n))
         return rows, {"OS_mean": (true + error, true + error, np.full(len(rows), 0.1))}
 
     windows = {n: judged(n) for n in points}
@@ -104,6 +107,39 @@ def test_intervals_hold_their_share_of_the_rows_that_calibrate_each_window(windo
         assert len(error) == len(rows)
         half = card.interval.half_width(sd, np.full(len(error), plan.rows.grid.energy[n - 1]))
         assert (np.abs(error) <= half + 1e-4).mean() == pytest.approx(0.9, abs=0.02)
+
+
+@given(st.integers(0, 2**31), st.lists(st.integers(0, 3), min_size=1, max_size=7), st.floats(0.2, 5))
+def test_no_window_has_a_larger_factor_than_a_shorter_one_of_the_same_rows(seed, thinned, growth):
+    draw, rows = np.random.default_rng(seed), 100
+    ratios = []
+    for k, halvings in enumerate(thinned):
+        rows = max(rows >> halvings, 1)
+        ratios.append(np.abs(draw.normal(size=rows)) * growth**k)
+    scales = window_scales(ratios, 0.9)
+    assert len(scales) == len(ratios)
+    for k in range(1, len(ratios)):
+        if len(ratios[k]) == len(ratios[k - 1]):
+            assert scales[k] <= scales[k - 1]
+    # Those that are in order, or of other rows, keep their own.
+    for k, (ratio, scale) in enumerate(zip(ratios, scales, strict=True)):
+        shares = [s for i, s in enumerate(scales) if i != k and len(ratios[i]) == len(ratio)]
+        if scale not in shares:
+            assert scale == conformal_scale(ratio, np.ones(len(ratio)), 0.9)
+
+
+def test_windows_out_of_order_share_the_factor_of_all_their_rows():
+    easy, hard = np.linspace(0, 1, 99), np.linspace(0, 2, 99)
+    np.testing.assert_allclose(window_scales([hard, easy], 0.9), [1.8, 0.9], atol=0.02)
+    first, second = window_scales([easy, hard], 0.9)
+    assert first == second == pytest.approx(1.6, abs=0.04)
+    held = np.mean(np.concatenate([easy, hard]) <= first)
+    assert held == pytest.approx(0.9, abs=0.01)
+
+
+def test_harder_rows_that_alone_reach_a_window_widen_its_intervals_only():
+    easy, hard = np.linspace(0, 1, 99), np.linspace(0, 2, 49)
+    np.testing.assert_allclose(window_scales([easy, hard, hard], 0.9), [0.9, 1.8, 1.8], atol=0.04)
 
 
 def test_a_window_of_few_rows_calibrates_nothing(windowed):
