@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from xas_agent.models.evaluation.competitors.conditions import CLEAN, Condition
 from xas_agent.models.evaluation.studies.uncertainty import (
     IntervalPredictions,
+    coordination_table,
     cumulative_error,
     findings,
     measure_coverage,
@@ -18,7 +19,7 @@ from xas_agent.models.evaluation.studies.uncertainty import (
     uncertainty,
 )
 from xas_agent.models.runtime import Model
-from xas_agent.models.training.windows import half_edge_ev
+from xas_agent.models.training.windows import cut_rows, half_edge_ev, window_points
 
 NAN = np.full(4, np.nan)
 MATERIAL = np.array(["a", "a", "b", "c"])
@@ -92,6 +93,31 @@ def test_coverage_is_judged_for_each_end_of_a_spectrum(windowed):
     shares = section.tables["uncertainty-coverage"]["OS"].to_dict()
     assert shares["end 72"] == shares["clean"]
     assert shares["end 27"] != shares["clean"]
+
+
+def test_coverage_is_judged_by_coordination_number(windowed):
+    model, plan = Model(windowed.model, "cpu"), windowed.plan
+    table = uncertainty(model, plan, (), (CLEAN,)).tables["uncertainty-coordination"]
+    number, os_mean = (plan.data.labels[d][plan.judged] for d in ("CN", "OS_mean"))
+    for spectra in ("clean", "end 27"):
+        found = table[(table["descriptor"] == "OS") & (table["spectra"] == spectra)].set_index("sites")
+        counts = {f"Co, CN {n:g}": int((~np.isnan(os_mean[number == n])).sum()) for n in np.unique(number)}
+        counts = {"Co": int((~np.isnan(os_mean)).sum())} | {k: n for k, n in counts.items() if n >= 10}
+        assert len(counts) > 2
+        assert found["rows"].to_dict() == counts
+    rows, spectra = cut_rows(plan, plan.judged[(number == 5) & ~np.isnan(os_mean)], window_points(plan)[0])
+    served = [e.descriptors["OS"] for e in model.estimate(spectra.numpy())]
+    ends = np.array([(d.lo, d.hi) for d in served])
+    truth = plan.data.labels["OS_mean"][rows]
+    assert found.loc["Co, CN 5", "coverage"] == ((ends[:, 0] <= truth) & (truth <= ends[:, 1])).mean()
+    assert found.loc["Co, CN 5", "half-width"] == pytest.approx(np.median(np.diff(ends)) / 2)
+
+
+def test_few_sites_of_a_coordination_number_are_left_out(windowed):
+    plan = windowed.plan
+    data = plan.data.rows(np.isin(np.arange(len(plan.data)), plan.judged[:9]))
+    sets = {"clean": (plan.clean[plan.judged[:9]].numpy(), data)}
+    assert coordination_table(Model(windowed.model, "cpu"), "Co", sets).empty
 
 
 def test_summaries_have_conditions_as_rows_in_their_order():
