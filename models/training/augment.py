@@ -21,6 +21,9 @@ class Augmentation(Settings):
     """Energy shift, ± eV: the remaining error of the energy calibration."""
     broadening_ev: float = 2.0
     """Largest σ of the Gaussian broadening, eV."""
+    least_broadening_ev: float = Field(default=0.0, ge=0)
+    """Smallest σ of the broadening of a disturbed spectrum, eV. Between the spectra as computed and those as measured
+    there are few: a range that begins near the measured broadening spends no rows on them."""
     amplitude: float = Field(default=0.0, ge=0, lt=1)
     """Relative change of the amplitude of the fine structure about a smooth step, ±."""
     scale: float = Field(default=0.0, ge=0, lt=0.5)
@@ -102,7 +105,8 @@ def disturb(
         return torch.rand(n, 1, generator=generator, device=generator.device) * on
 
     on = (torch.rand(n, 1, generator=generator, device=generator.device) < settings.disturbed).float()
-    sigma = settings.broadening_ev * draw()
+    least = settings.least_broadening_ev
+    sigma = least * on + (settings.broadening_ev - least) * draw()
     shift = settings.shift_ev * (2 * draw() - on)
     moved = shifted(spectra, step_ev, shift, sigma)
     if settings.amplitude > 0:
