@@ -5,17 +5,26 @@ from typing import Annotated
 
 import typer
 
-from .shared import exit_on_error
+from .options import ConfigOption
+from .shared import exit_on_error, settings_of
 
 
 def calibrate(
     standards: Annotated[
         list[str],
-        typer.Argument(help="Measured standards, each FILE=ROW[,metal][,bond=LENGTH].", metavar="STANDARDS..."),
+        typer.Argument(
+            help="Measured standards, each FILE=ROW[,metal][,bond=LENGTH][,shift=EV].", metavar="STANDARDS..."
+        ),
     ],
-    feff: Annotated[Path, typer.Option(help="npz of FEFF spectra that contains the counterparts.")],
+    feff: Annotated[
+        list[Path], typer.Option(help="npz of FEFF spectra that contains the counterparts; may be repeated.")
+    ],
     model: Annotated[
-        str, typer.Option("--model", help="Model whose grid and edge are used, by name or folder, e.g. ni-k.")
+        str,
+        typer.Option(
+            "--model",
+            help="Model whose grid and edge are used, by name or folder, e.g. ni-k, or file of a training config.",
+        ),
     ],
     metal_gap: Annotated[
         float | None,
@@ -23,6 +32,11 @@ def calibrate(
             help="Excess of a metal's energy offset over that of its oxides, eV, if all standards are metals."
         ),
     ] = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(help="Known energy scale, such as that of other elements. [default: fitted to the standards]"),
+    ] = None,
+    config: ConfigOption = None,
     write: Annotated[
         bool, typer.Option("--write", help="Write the result to the model's card; otherwise only print it.")
     ] = False,
@@ -33,17 +47,17 @@ def calibrate(
 ) -> None:
     """Determine energy offset, energy scale, amplitude and broadening between measurement and FEFF from standards.
 
-    A standard is a measured spectrum and the id of its FEFF counterpart. "metal" marks a metal foil. "bond" is the
-    known bond length in Å, if FEFF's structure has another one.
+    A standard is a measured spectrum and the id of its FEFF counterpart. If the compound has several sites, the
+    counterpart is the mean of their rows, with their multiplicities: "ROW+2*ROW". "metal" marks a metal foil. "bond"
+    is the known bond length in Å, if FEFF's structure has another one. "shift" is added to the measured energies.
 
     Example: xas-agent calibrate NiO.xdi=NiO_Ni000,bond=2.09 --feff data/feff/ni_k.npz --model ni-k
     """
     with exit_on_error():
-        from ...agent.spectra import AlignmentSettings
         from ..jobs.calibrate import calibrate_model, write_calibration
         from ..output.tables import print_table
 
-        calibration = calibrate_model(model, standards, feff, AlignmentSettings(), metal_gap)
+        calibration = calibrate_model(model, standards, feff, settings_of(config).alignment, metal_gap, scale)
         header, *fits = calibration.table
         print_table(header, fits)
         typer.echo(f"\n{calibration}")

@@ -13,7 +13,16 @@ from ...agent.spectra import AlignmentSettings
 from ...models import card as cards
 from ...models.card import Card, DomainCard, OffsetCard
 from ...models.readable import readable
-from ...models.training import Augmentation, Standard, StandardError, StandardFit, calibrate
+from ...models.training import (
+    Augmentation,
+    Standard,
+    StandardError,
+    StandardFit,
+    TrainingConfig,
+    calibrate,
+    mean_of_sites,
+)
+from ..config import ConfigError, read_training
 
 _NOT_FROM_METALS = ("amplitude", "amplitude_sd", "step_ev", "broadening_ev", "broadening_sd_ev")
 """Keys of the domain that a metal does not determine; they keep the card's values."""
@@ -22,13 +31,16 @@ _NOT_FROM_METALS = ("amplitude", "amplitude_sd", "step_ev", "broadening_ev", "br
 _BOND_RANGE_ANG = (1.0, 4.0)
 """Range of plausible first-shell bond lengths, Å."""
 
+_LARGEST_SHIFT_EV = 15.0
+"""A monochromator is not further off, eV."""
+
 
 @dataclass(frozen=True)
 class Calibration:
     """Offset and domain of a model from standards."""
 
-    card: Card
-    """Card with the fitted offset and domain."""
+    card: Card | TrainingConfig
+    """Card, or training config of a model to come, with the fitted offset and domain."""
     fits: list[StandardFit]
 
     def __str__(self) -> str:
@@ -59,26 +71,43 @@ class Calibration:
     @property
     def uncovered(self) -> list[str]:
         """Keys of the domain that exceed the augmentation of the model's training, in words."""
+        if isinstance(self.card, TrainingConfig):
+            return self.card.augmentation.gaps(self.card.domain)
         return Augmentation.model_validate(self.card.training["augmentation"]).gaps(self.card.domain)
 
 
+@dataclass(frozen=True)
+class _FeffRow:
+    spectrum: FileSpectrum
+    file: Path
+
+
 def calibrate_model(
-    model: str, standards: Sequence[str], feff: Path, settings: AlignmentSettings, metal_gap_ev: float | None = None
+    model: str,
+    standards: Sequence[str],
+    feff: Sequence[Path],
+    settings: AlignmentSettings,
+    metal_gap_ev: float | None = None,
+    scale: float | None = None,
 ) -> Calibration:
     """Fit offset and domain of a model to measured standards.
 
     Parameters
     ----------
     model : str
-        Name or folder of the model.
+        Name or folder of the model, or the file of a training config.
     standards : sequence of str
-        Each ``FILE=ROW[,metal][,bond=Å]``: a measured spectrum, the ``id`` of its counterpart in the FEFF rows,
-        whether it is the metal, and its known first-shell bond length, Å.
-    feff : Path
-        npz of FEFF rows; for ``bond`` the csv beside it must contain the bond length of FEFF's structure.
+        Each ``FILE=ROW[+ROW…][,metal][,bond=Å][,shift=eV]``: a measured spectrum, the ``id`` of its counterpart in
+        the FEFF rows, whether it is the metal, its known first-shell bond length, Å, and what must be added to its
+        energies, eV. A compound with several sites has a row for each, with its multiplicity: ``2*ROW``.
+    feff : sequence of Path
+        npz of FEFF rows; for ``bond`` the csv beside it must contain the bond length of FEFF's structure. A row that
+        several files contain is that of the first.
     settings : AlignmentSettings
     metal_gap_ev : float, optional
         Excess of the offset of a metal over that of its oxides, eV, if all standards are metals.
+    scale : float, optional
+        Known energy scale; None to fit it.
 
     Returns
     -------
@@ -91,10 +120,10 @@ def calibrate_model(
     SpectrumFileError
         A file cannot be read.
     """
-    card = cards.read_card(cards.find(model))
-    rows = {s.id: s for s in read_spectra(feff)}
-    measured = [_standard(text, rows, feff, card) for text in standards]
-    fits, offset, domain = calibrate(measured, card.grid.grid(), card.edge_ev, settings, metal_gap_ev)
+    card = read_training(model) if Path(model).is_file() else cards.read_card(cards.find(model))
+    rows = {s.id: _FeffRow(s, path) for path in reversed(feff) for s in read_spectra(path)}
+    measured = [_standard(text, rows, card) for text in standards]
+    fits, offset, domain = calibrate(measured, card.grid.grid(), card.edge_ev, settings, metal_gap_ev, scale)
     if all(standard.metal for standard in measured):
         domain = domain.model_copy(update={key: getattr(card.domain, key) for key in _NOT_FROM_METALS})
     changes: dict[str, OffsetCard | DomainCard] = {"domain": domain}
@@ -104,39 +133,82 @@ def calibrate_model(
 
 
 def write_calibration(calibration: Calibration, model: str) -> Path:
-    """Write card and README of the model's folder; return the card's path."""
+    """Write card and README of the model's folder; return the card's path.
+
+    Raises
+    ------
+    ConfigError
+        The calibration is that of a training config, whose comments would be lost.
+    """
+    if isinstance(calibration.card, TrainingConfig):
+        raise ConfigError(f"{model}: a training config is not written; copy the printed keys into it")
     folder = cards.find(model)
     cards.write_card(folder, calibration.card)
     (folder / "README.md").write_text(readable(calibration.card), encoding="utf-8")
     return folder / "card.yaml"
 
 
-def _standard(text: str, rows: dict[str, FileSpectrum], feff: Path, card: Card) -> Standard:
+def _standard(text: str, rows: dict[str, _FeffRow], card: Card | TrainingConfig) -> Standard:
     file, _, about = text.partition("=")
-    row, *options = about.split(",")
-    if not row:
-        raise StandardError(f"{text}: found no FEFF row, expected FILE=ROW, such as NiO.xdi=NiO_Ni000")
-    if row not in rows:
-        raise StandardError(f"{feff}: no row {row!r}; found {len(rows)} rows, such as {', '.join(list(rows)[:5])}")
-    metal, stretch = False, 1.0
+    counterpart, *options = about.split(",")
+    sites = _sites(counterpart, text, rows)
+    metal, stretch, shift_ev = False, 1.0, 0.0
     for option in options:
         name, _, value = option.partition("=")
         if option == "metal":
             metal = True
         elif name == "bond":
             known_ang = _length(value, text)
-            stretch = _bond_of(row, feff) / known_ang
+            bonds = [_bond_of(row.spectrum.id, row.file) for _, row in sites]
+            stretch = float(np.average(bonds, weights=[weight for weight, _ in sites])) / known_ang
+        elif name == "shift":
+            shift_ev = _shift(value, text)
         else:
-            raise StandardError(f"{text}: found {option!r}, expected metal or bond=Å")
+            raise StandardError(f"{text}: found {option!r}, expected metal, bond=Å or shift=eV")
     spectra = read_spectra(Path(file))
     if len(spectra) != 1:
         raise StandardError(f"{file}: found {len(spectra)} spectra, expected one")
-    spectrum, counterpart = spectra[0], rows[row]
+    spectrum = spectra[0]
     if spectrum.element not in (None, "", card.absorber):
         raise StandardError(f"{file}: found the element {spectrum.element}, expected {card.absorber} for {card.name}")
     reference = spectrum.mu if metal else spectrum.reference
-    name = f"{Path(file).name} against {row}"
-    return Standard(name, spectrum.energy, spectrum.mu, reference, counterpart.energy, counterpart.mu, metal, stretch)
+    energy, mu = mean_of_sites([(weight, row.spectrum.energy, row.spectrum.mu) for weight, row in sites])
+    name = f"{Path(file).name} against {counterpart}"
+    return Standard(name, spectrum.energy + shift_ev, spectrum.mu, reference, energy, mu, metal, stretch)
+
+
+def _sites(counterpart: str, text: str, rows: dict[str, _FeffRow]) -> list[tuple[float, _FeffRow]]:
+    """Return weight and FEFF row of each site of ``2*ROW+ROW``."""
+    sites: list[tuple[float, _FeffRow]] = []
+    for site in counterpart.split("+"):
+        weight, star, row = site.rpartition("*")
+        if not row:
+            raise StandardError(f"{text}: found no FEFF row, expected FILE=ROW, such as NiO.xdi=NiO_Ni000")
+        if row not in rows:
+            found = f"found {len(rows)} rows, such as {', '.join(list(rows)[:5])}"
+            raise StandardError(f"{text}: no row {row!r} among the FEFF rows; {found}")
+        sites.append((_multiplicity(weight, text) if star else 1.0, rows[row]))
+    return sites
+
+
+def _multiplicity(value: str, text: str) -> float:
+    try:
+        weight = float(value)
+    except ValueError:
+        weight = float("nan")
+    if not 0 < weight < float("inf"):
+        raise StandardError(f"{text}: found the multiplicity {value!r}, expected a number above 0, such as 2*ROW")
+    return weight
+
+
+def _shift(value: str, text: str) -> float:
+    try:
+        shift_ev = float(value)
+    except ValueError:
+        shift_ev = float("nan")
+    if not abs(shift_ev) < _LARGEST_SHIFT_EV:
+        raise StandardError(f"{text}: found shift {value!r}, expected eV, such as shift=1.25")
+    return shift_ev
 
 
 def _length(value: str, text: str) -> float:

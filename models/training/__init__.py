@@ -8,7 +8,7 @@ from .data import DataError, FeffData, load_feff, load_sets
 from .metrics import scores
 from .plan import TrainedMember, TrainingPlan, config_of, ensemble, held_out, served_weights
 from .rows import FINE_EV, Rows, Scale, Targets, continued, prepare, reach_of
-from .standards import Standard, StandardError, StandardFit, calibrate
+from .standards import Standard, StandardError, StandardFit, calibrate, mean_of_sites
 from .together import Checkpoint, Training, train_together
 from .train import folds, share_of, train_member
 from .windows import cut_rows, window_points
@@ -44,6 +44,7 @@ __all__ = [
     "held_out",
     "load_feff",
     "load_sets",
+    "mean_of_sites",
     "mixtures",
     "prepare",
     "reach_of",

@@ -2,10 +2,16 @@
 
 import numpy as np
 import pytest
+import yaml
 
 from xas_agent.agent.spectra import AlignmentSettings
 from xas_agent.agent.types.errors import InputError
-from xas_agent.app.jobs.calibrate import calibrate_model
+from xas_agent.app.config import ConfigError, read_training
+from xas_agent.app.jobs.calibrate import calibrate_model, write_calibration
+
+
+def _spectrum(energy: np.ndarray, edge_ev: float) -> np.ndarray:
+    return 0.5 + np.arctan((energy - edge_ev) / 2) / np.pi + 0.5 * np.exp(-(((energy - edge_ev - 5) / 3) ** 2))
 
 
 @pytest.mark.parametrize(
@@ -15,7 +21,11 @@ from xas_agent.app.jobs.calibrate import calibrate_model
         ("b.dat=nothing", "no row 'nothing'"),
         ("b.dat=x1,bond=long", "a length in Å"),
         ("b.dat=x1,bond=2.0", "column mean_bond"),
-        ("b.dat=x1,foil", "expected metal or bond"),
+        ("b.dat=x1,foil", "expected metal, bond=Å or shift=eV"),
+        ("b.dat=x1,shift=much", "expected eV"),
+        ("b.dat=x0+nothing", "no row 'nothing'"),
+        ("b.dat=x0+none*x1", "the multiplicity 'none'"),
+        ("b.dat=x0+-1*x1", "the multiplicity '-1'"),
         ("licoo2.npz=x1", "found 2 spectra"),
     ],
 )
@@ -24,4 +34,25 @@ def test_a_standard_that_cannot_be_used(tmp_path, standard, why):
     mu = np.tile(0.5 + np.arctan(energy - 7715) / np.pi, (2, 1))
     np.savez(counterpart, id=["x0", "x1"], energy=np.broadcast_to(energy, mu.shape), mu=mu)
     with pytest.raises(InputError, match=why):
-        calibrate_model("co-k", [f"{tmp_path / standard}"], counterpart, AlignmentSettings(), None)
+        calibrate_model("co-k", [f"{tmp_path / standard}"], [counterpart], AlignmentSettings(), None)
+
+
+def test_a_training_config_is_calibrated_with_a_compound_of_two_sites(tmp_path):
+    """The compound is half x0 and half x1, 4 eV apart, and its monochromator is 2 eV too low."""
+    energy = np.arange(7700.0, 7820.0, 0.5)
+    mu = np.stack([_spectrum(energy, 7715.0), _spectrum(energy, 7719.0)])
+    np.savez(tmp_path / "one.npz", id=["x0"], energy=energy[None], mu=mu[:1])
+    np.savez(tmp_path / "two.npz", id=["x0", "x1"], energy=energy, mu=np.stack([0 * mu[0], mu[1]]))
+    measured = np.arange(7560.0, 7960.0, 0.5)
+    half = (_spectrum(measured, 7712.0) + _spectrum(measured, 7716.0)) / 2
+    np.savetxt(tmp_path / "a.dat", np.c_[measured - 2.0, 0.1 + half], header="energy mu")
+    raw = read_training("co-k").model_dump(mode="json") | {"name": "mine"}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(raw, allow_unicode=True))
+    standard, feff = f"{tmp_path / 'a.dat'}=2*x0+2*x1,shift=2", [tmp_path / "one.npz", tmp_path / "two.npz"]
+    done = calibrate_model(str(tmp_path / "mine.yaml"), [standard], feff, AlignmentSettings(), None, 1.0)
+    assert done.card.name == "mine"
+    assert done.card.feff_minus_experiment.value_ev == pytest.approx(3.0, abs=0.3)
+    assert done.card.feff_minus_experiment.source.startswith("a.dat against 2*x0+2*x1, misfit 0.0")
+    assert any("broadening" in gap for gap in done.uncovered) == (done.card.domain.broadening_ev > 3.0)
+    with pytest.raises(ConfigError, match="is not written"):
+        write_calibration(done, str(tmp_path / "mine.yaml"))

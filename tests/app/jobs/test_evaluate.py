@@ -114,8 +114,8 @@ def test_a_former_name_of_a_study_is_one_message(feff, tmp_path):
         ("studies: []\ntransfer: words", "key transfer: found 'words', expected: "),
         ("studies: []\nuniversal: [1]", r"key universal: found \[1\], expected: "),
         ("studies: []\ntargets: 3", "key targets: found 3, expected: a list"),
-        ("studies: []\ntargets: [[co-k]]", "no such file; shipped training configs are co-k, cu-k, fe-small, ni-k"),
-        ("studies: []\ntargets: [none]", "none: no such file; shipped training configs are co-k, cu-k, fe-small"),
+        ("studies: []\ntargets: [[co-k]]", "no such file; shipped training configs are co-k, cr-k, cu-k, fe-k"),
+        ("studies: []\ntargets: [none]", "none: no such file; shipped training configs are co-k, cr-k, cu-k"),
     ],
 )
 def test_a_wrong_config_is_one_message(tmp_path, content, message):

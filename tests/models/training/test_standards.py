@@ -78,6 +78,52 @@ def test_a_short_standard_calibrates_a_model_of_short_spectra(stop, last):
     assert found.misfit < 0.02
 
 
+def test_a_feff_row_that_ends_early_is_compared_as_far_as_it_is_known():
+    """As published rows do, it ends inside the window of level 1; the measured spectrum goes on."""
+    made = standard(3.0, 1.0, 0.9, 2.0)
+    some = made.feff_energy <= EDGE_EV + 34
+    early = replace(made, feff_energy=made.feff_energy[some], feff_mu=made.feff_mu[some])
+    found = domain.fit(early, WINDOWS, EDGE_EV, CALIBRATED, scale=1.0)
+    assert found.energy[-1] == 31
+    assert found.offset_ev == pytest.approx(3.0, abs=0.3)
+    assert found.amplitude == pytest.approx(0.9, abs=0.02)  # 0.85 if what lies beyond the row counted
+    assert found.broadening_ev == pytest.approx(2.0, abs=0.1)
+    some = made.feff_energy <= EDGE_EV + 26
+    with pytest.raises(domain.StandardError, match=r"ends at 77\d\d\.\d eV, needed 7736\.0 eV"):
+        domain.fit(
+            replace(made, feff_energy=made.feff_energy[some], feff_mu=made.feff_mu[some]),
+            WINDOWS,
+            EDGE_EV,
+            CALIBRATED,
+        )
+
+
+def test_a_short_standard_is_covered_at_every_scale():
+    made = standard(2.0, 1.06, 0.9, 2.0)
+    some = made.energy <= EDGE_EV + 88
+    short = replace(made, energy=made.energy[some], mu=made.mu[some])
+    found = domain.fit(short, WINDOWS, EDGE_EV, CALIBRATED)
+    assert found.scale == pytest.approx(1.06, abs=0.03)
+    assert not np.isnan(found.measured).any()
+
+
+def test_a_known_scale_is_not_fitted():
+    made = standard(2.5, 1.06, 0.9, 2.0)
+    (found,), _, fitted = domain.calibrate([made], GRID, EDGE_EV, CALIBRATED, known_scale=1.03)
+    assert found.scale == pytest.approx(1.03, abs=2e-4)
+    assert (fitted.scale, fitted.scale_sd) == (1.03, domain._SCALE_SCATTER)
+
+
+def test_the_mean_of_the_sites_of_a_compound():
+    energy = EDGE_EV + np.arange(-2.0, 40.0, 0.5)
+    one, other = (0.5 + np.arctan((energy - EDGE_EV - e0) / 2) / np.pi for e0 in (8, 12))
+    common, mean = domain.mean_of_sites([(1.0, energy, one), (2.0, energy[8:-4], other[8:-4])])
+    assert common[0] == energy[0]
+    assert common[-1] == energy[-5]
+    assert np.allclose(mean[8:], (one[8:-4] + 2 * other[8:-4]) / 3)
+    assert (np.diff(mean[:12]) > 0).all()  # the row that begins later goes on as a tail
+
+
 def test_a_standard_without_a_foil_is_as_uncertain_as_its_energies():
     made = standard(2.5, 1.04, 0.9, 2.0)
     known, plain = (domain.fit(made, GRID, EDGE_EV, s) for s in (CALIBRATED, AlignmentSettings(energy_sd_ev=1.0)))
