@@ -9,6 +9,7 @@ from torch import Tensor
 from ...agent.types import STEP_WIDTH_EV, Settings
 from ..card import DomainCard
 
+MISFIT_EV = 4.0  # σ of the features of a misfit; a narrower one would look like fine structure
 PAD_EV = 12.0  # reach of broadening and shift; the jump of the periodic Fourier transform lies in the padding
 
 
@@ -28,6 +29,9 @@ class Augmentation(Settings):
     """Relative change of the amplitude of the fine structure about a smooth step, ±."""
     scale: float = Field(default=0.0, ge=0, lt=0.5)
     """Relative error of the energy scale about the tabulated edge, ±."""
+    misfit: float = Field(default=0.0, ge=0, lt=0.5)
+    """Largest RMS of a smooth random curve that is added above the edge, relative to the edge step. FEFF and measured
+    standards differ by 0.02 to 0.08 after all other differences are fitted (``xas-agent calibrate``)."""
     noise: float = 0.05
     """Largest σ of the noise relative to the edge step."""
     slope: float = 0.03
@@ -113,7 +117,20 @@ def disturb(
         moved = damped(moved, step_ev, 1 + settings.amplitude * (2 * draw() - on))
     if settings.scale > 0:
         moved = stretched(moved, start_ev, step_ev, 1 + settings.scale * (2 * draw() - on))
+    if settings.misfit > 0:
+        moved = moved + settings.misfit * draw() * moved.clamp(0, 1) * smooth_curves(moved, step_ev, generator)
     return moved
+
+
+def smooth_curves(spectra: Tensor, step_ev: float, generator: torch.Generator) -> Tensor:
+    """Draw a smooth random curve of mean square 1 for each of the spectra (N, F), a Gaussian process of energy."""
+    n, points = spectra.shape
+    knots = math.ceil(points * step_ev / MISFIT_EV) + 1
+    place = torch.arange(points, device=spectra.device) * step_ev
+    distance = place - MISFIT_EV * torch.arange(knots, device=spectra.device).unsqueeze(1)
+    bumps = torch.exp(-0.5 * (distance / MISFIT_EV) ** 2)
+    drawn = torch.randn(n, knots, generator=generator, device=spectra.device)
+    return drawn @ (bumps / bumps.square().sum(0).sqrt())
 
 
 def shifted(spectra: Tensor, step_ev: float, shift: Tensor, sigma: Tensor) -> Tensor:
