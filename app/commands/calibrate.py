@@ -13,7 +13,8 @@ def calibrate(
     standards: Annotated[
         list[str],
         typer.Argument(
-            help="Measured standards, each FILE=ROW[,metal][,bond=LENGTH][,shift=EV].", metavar="STANDARDS..."
+            help="Measured standards, each FILE=ROW[,metal][,bond=LENGTH][,shift=EV][,reference=COLUMN].",
+            metavar="STANDARDS...",
         ),
     ],
     feff: Annotated[
@@ -50,6 +51,7 @@ def calibrate(
     A standard is a measured spectrum and the id of its FEFF counterpart. If the compound has several sites, the
     counterpart is the mean of their rows, with their multiplicities: "ROW+2*ROW". "metal" marks a metal foil. "bond"
     is the known bond length in Å, if FEFF's structure has another one. "shift" is added to the measured energies.
+    "reference" names the column of a foil that the file does not state.
 
     Example: xas-agent calibrate NiO.xdi=NiO_Ni000,bond=2.09 --feff data/feff/ni_k.npz --model ni-k
     """

@@ -97,9 +97,10 @@ def calibrate_model(
     model : str
         Name or folder of the model, or the file of a training config.
     standards : sequence of str
-        Each ``FILE=ROW[+ROW…][,metal][,bond=Å][,shift=eV]``: a measured spectrum, the ``id`` of its counterpart in
-        the FEFF rows, whether it is the metal, its known first-shell bond length, Å, and what must be added to its
-        energies, eV. A compound with several sites has a row for each, with its multiplicity: ``2*ROW``.
+        Each ``FILE=ROW[+ROW…][,metal][,bond=Å][,shift=eV][,reference=COLUMN]``: a measured spectrum, the ``id`` of
+        its counterpart in the FEFF rows, whether it is the metal, its known first-shell bond length, Å, what must be
+        added to its energies, eV, and the column of its foil, if the file does not state it. A compound with several
+        sites has a row for each, with its multiplicity: ``2*ROW``.
     feff : sequence of Path
         npz of FEFF rows; for ``bond`` the csv beside it must contain the bond length of FEFF's structure. A row that
         several files contain is that of the first.
@@ -152,7 +153,7 @@ def _standard(text: str, rows: dict[str, _FeffRow], card: Card | TrainingConfig)
     file, _, about = text.partition("=")
     counterpart, *options = about.split(",")
     sites = _sites(counterpart, text, rows)
-    metal, stretch, shift_ev = False, 1.0, 0.0
+    metal, stretch, shift_ev, columns = False, 1.0, 0.0, None
     for option in options:
         name, _, value = option.partition("=")
         if option == "metal":
@@ -163,9 +164,11 @@ def _standard(text: str, rows: dict[str, _FeffRow], card: Card | TrainingConfig)
             stretch = float(np.average(bonds, weights=[weight for weight, _ in sites])) / known_ang
         elif name == "shift":
             shift_ev = _shift(value, text)
+        elif name == "reference" and value:
+            columns = {"iref": value}
         else:
-            raise StandardError(f"{text}: found {option!r}, expected metal, bond=Å or shift=eV")
-    spectra = read_spectra(Path(file))
+            raise StandardError(f"{text}: found {option!r}, expected metal, bond=Å, shift=eV or reference=COLUMN")
+    spectra = read_spectra(Path(file), columns=columns)
     if len(spectra) != 1:
         raise StandardError(f"{file}: found {len(spectra)} spectra, expected one")
     spectrum = spectra[0]
