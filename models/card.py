@@ -128,6 +128,9 @@ class DomainCard(Settings):
     """σ of G, eV: broadening by core hole and instrument in addition to FEFF's own."""
     broadening_sd_ev: float = Field(default=0.0, ge=0)
     """Standard deviation of ``broadening_ev``, eV."""
+    misfit_sd: dict[str, float] = Field(default_factory=dict)
+    """By descriptor, in its unit: standard deviation of the estimates of measured standards about the known values,
+    beyond all other causes. It widens the intervals of measured spectra (``xas-agent standards``)."""
     source: str = "not fitted"
     """Standards to which these values were fitted."""
 
@@ -164,7 +167,7 @@ class Card(Settings):
     def edge_of_absorber(self) -> Edge:
         """Return the edge and the corrections that alignment applies."""
         offset, d = self.feff_minus_experiment, self.domain
-        edge = Edge(self.edge_ev, offset.value_ev, offset.sd_ev, d.scale, d.scale_sd)
+        edge = Edge(self.edge_ev, offset.value_ev, offset.sd_ev, d.scale, d.scale_sd, misfit_sd=d.misfit_sd)
         if d.step_ev is None:
             return edge
         return replace(edge, amplitude=d.amplitude, amplitude_sd=d.amplitude_sd, step_ev=d.step_ev)

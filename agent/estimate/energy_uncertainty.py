@@ -40,7 +40,8 @@ class Deviations(NamedTuple):
     """Standard deviations of the estimated means, (n,) by descriptor, in its unit."""
 
     energies: dict[str, Array]
-    """Of all errors of the energies and of the amplitude: for the intervals."""
+    """Of all errors of the energies and of the amplitude, and of what else FEFF and measurement differ by: for the
+    intervals."""
     frames: dict[str, Array]
     """Of what differs from frame to frame: the noise, and the energies if a foil shows it. Empty if not given."""
 
@@ -111,7 +112,9 @@ def _deviations(
     names = list(kept[0]) if kept else []
     of_kept = np.array([[k[name] for name in names] for k in kept]).reshape(len(kept), len(names), 4)
     per_ev, per_scale, per_amplitude, per_noise = np.moveaxis(of_kept[source], 2, 0)
+    misfit_sd = np.array([model.edge.misfit_sd.get(name, 0.0) for name in names])
     domain_sd = np.hypot(model.edge.scale_sd * per_scale, model.edge.amplitude_sd * per_amplitude)
+    domain_sd = np.hypot(domain_sd, misfit_sd)
     total = np.hypot(sd_ev, model.edge.offset_sd_ev)
     energies = dict(zip(names, np.hypot(total[:, None] * per_ev, domain_sd).T, strict=True))
     if errors is None:

@@ -1,6 +1,7 @@
 """The absorber's edge, and how measured spectra of it differ from FEFF's."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -33,6 +34,8 @@ class Edge:
     amplitude_sd: float = 0.0
     step_ev: float = 0.0
     """Position of the smooth step on FEFF's scale."""
+    misfit_sd: Mapping[str, float] = field(default_factory=dict, hash=False)
+    """By descriptor, in its unit: standard deviation of estimates of measured standards beyond all other causes."""
 
     def to_feff_scale(self, measured: Array) -> Array:
         """Convert calibrated energies to FEFF's scale; both, of any shape, are in eV relative to ``edge_ev``."""

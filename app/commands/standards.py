@@ -98,7 +98,7 @@ def standards(
 
 
 def _print_judged(judged: Sequence["Judged"]) -> None:
-    from ..jobs.standards import FAR_E, HIT_E, NARROW_E, WIDE_E, flags_of, shares_of
+    from ..jobs.standards import FAR_E, HIT_E, NARROW_E, WIDE_E, flags_of, misfit_sd_of, shares_of
     from ..output.tables import print_table
 
     rows: list[list[str]] = []
@@ -127,6 +127,8 @@ def _print_judged(judged: Sequence["Judged"]) -> None:
     typer.echo()
     for kind, (flagged, answered) in flags_of(judged).items():
         typer.echo(f"{kind}s flagged: {flagged} of {answered}")
+    if (sd := misfit_sd_of(judged)) is not None:
+        typer.echo(f"intervals hold 90 % of the oxides with misfit_sd: {{OS: {sd:.2f}}} in the domain of the cards")
     if aside := sum(bool(j.set_aside) for j in judged):
         typer.echo(f"set aside: {aside} of {len(judged)} standards")
 

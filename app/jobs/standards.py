@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ HIT_E = 0.35
 NARROW_E, WIDE_E, FAR_E = 0.25, 0.5, 1.0
 """Errors whose shares are stated besides that of the hits, and the one that must not occur without a flag, e."""
 
+_Z90 = 1.645  # half-width of a normal distribution's 90 % interval, standard deviations
+_FEWEST_FOR_MISFIT = 10  # oxides; fewer have no 90 % quantile
 _PARTS = ("mean", "lo", "hi", "class", "p")
 _OF_THE_ANSWER = frozenset(f"{name}_{part}" for name in ("OS", "CN") for part in _PARTS)
 _OF_THE_ANSWER |= {"class", "verdict", "model", "error", "inside", "ood_score", "flagged", "flags", "e0_ev"}
@@ -69,6 +72,16 @@ class Judged:
     def is_inside(self) -> bool | None:
         """Whether the interval holds the known oxidation state; None without one of them."""
         return None if self.os is None or self.known.os is None else self.os.lo <= self.known.os <= self.os.hi
+
+    @property
+    def missing_sd(self) -> float | None:
+        """Standard deviation, e, that a normal misfit between FEFF and measurement needs for the interval to end at
+        the known oxidation state, together with that of the card; None without an answer or a known value."""
+        if self.os is None or self.error is None or self.served is None or self.served.model is None:
+            return None
+        half = self.os.mean - self.os.lo if self.error > 0 else self.os.hi - self.os.mean
+        of_card = self.served.model.edge.misfit_sd.get("OS", 0.0)
+        return math.sqrt(max(0.0, (self.error**2 - half**2) / _Z90**2 + of_card**2))
 
     @property
     def is_flagged(self) -> bool:
@@ -261,6 +274,18 @@ def shares_of(judged: Sequence[Judged]) -> list[Shares]:
     groups = {"oxides": oxides, "of one valence": [j for j in oxides if float(j.known.os or 0).is_integer()]}
     groups |= {e: [j for j in oxides if j.known.element == e] for e in elements_of([j.known for j in oxides])}
     return [Shares.of(name, members) for name, members in groups.items() if members]
+
+
+def misfit_sd_of(judged: Sequence[Judged]) -> float | None:
+    """Return the standard deviation of a misfit, e, with which the intervals hold 90 % of the answered oxides.
+
+    This is ``misfit_sd`` of OS in the domain of a card: the quantile of a finite sample of what each oxide needs
+    (split conformal: Lei et al., J. Am. Stat. Assoc. 113, 1094, 2018). None for fewer than ten oxides.
+    """
+    needed = sorted(j.missing_sd for j in judged if j.known.is_judged and j.missing_sd is not None)
+    if len(needed) < _FEWEST_FOR_MISFIT:
+        return None
+    return needed[min(math.ceil((len(needed) + 1) * 0.9), len(needed)) - 1]
 
 
 def flags_of(judged: Sequence[Judged]) -> dict[str, tuple[int, int]]:

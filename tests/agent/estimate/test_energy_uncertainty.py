@@ -22,6 +22,7 @@ class EdgeReader:
     offset_sd_ev: float = 0.0
     scale_sd: float = 0.0
     amplitude_sd: float = 0.0
+    misfit_sd: dict[str, float] = field(default_factory=dict)
     per_ev: float = 0.2
     name: str = "ni-k"
     absorber: str = "Ni"
@@ -34,7 +35,14 @@ class EdgeReader:
 
     @property
     def edge(self) -> Edge:
-        return Edge(8333.0, 3.0, self.offset_sd_ev, scale_sd=self.scale_sd, amplitude_sd=self.amplitude_sd)
+        return Edge(
+            8333.0,
+            3.0,
+            self.offset_sd_ev,
+            scale_sd=self.scale_sd,
+            amplitude_sd=self.amplitude_sd,
+            misfit_sd=self.misfit_sd,
+        )
 
     def estimate(self, spectra, extra_sd=None):
         self.batches.append(len(spectra))
@@ -94,6 +102,15 @@ def test_measured_scale_and_feff_scale_add_in_quadrature():
     sds = EnergyUncertainty()(["a", "a"], EdgeReader(offset_sd_ev=4.0), steps(10.5, 11.5), np.array([3.0, 0.0]))
     np.testing.assert_allclose(sds.energies["OS"], [0.2 * 5.0, 0.2 * 4.0])
     np.testing.assert_allclose(sds.energies["CN"], 0)
+
+
+def test_misfit_to_measured_standards_adds_in_quadrature_and_is_common_to_a_series():
+    model = EdgeReader(offset_sd_ev=4.0, misfit_sd={"OS": 0.6})
+    errors = FrameErrors(np.zeros(1), np.zeros(1), lambda i, noise, count: np.repeat(steps(10.5), count, axis=0))
+    sds = EnergyUncertainty()(["a"], model, steps(10.5), np.zeros(1), errors)
+    np.testing.assert_allclose(sds.energies["OS"], np.hypot(0.8, 0.6))
+    np.testing.assert_allclose(sds.energies["CN"], 0)
+    np.testing.assert_allclose(sds.frames["OS"], 0, atol=1e-12)
 
 
 @pytest.mark.parametrize("size", [1, 3, 12])

@@ -1,8 +1,11 @@
 """Standards with the answers that a user gets, and what follows from the offset of FEFF."""
 
+import copy
 import csv
 import json
+import math
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from xas_agent.agent.types import InputError
 from xas_agent.app.config import Config
 from xas_agent.app.jobs.known_compounds import KnownCompound, read_known
 from xas_agent.app.jobs.offset_scan import OffsetScan, scan_offsets
-from xas_agent.app.jobs.standards import flags_of, judge, models_for, read_standards, shares_of
+from xas_agent.app.jobs.standards import flags_of, judge, misfit_sd_of, models_for, read_standards, shares_of
 from xas_agent.models.card import find, read_card
 from xas_agent.sim_beamline.cathode import ReferenceSpectra, absorption
 
@@ -101,6 +104,32 @@ def test_verdicts_and_corrections(folder, models):
     assert shares["oxides"].hits == sum(row["verdict"] == "hit" for row in oxides)
     assert shares["oxides"].inside == sum(row["inside"] for row in oxides)
     assert flags_of(judged) == {"metal": (1, 1)}
+
+
+def test_the_misfit_makes_the_intervals_hold_nine_tenths(folder, models):
+    known = read_known(folder / "standards.csv")[:3]
+    read = [r for r in read_standards(known) for _ in range(10)]
+    assert misfit_sd_of(judge(read[:9], models, Config())) is None  # too few
+    # Oxidation states that are wrong by up to 1 e: the intervals hold some, and no physical limit cuts them off.
+    read = [(replace(known, os=known.os - k / 30), spectrum) for k, (known, spectrum) in enumerate(read)]
+    judged = judge(read, models, Config())
+    sd = misfit_sd_of(judged)
+    held = 0
+    for j in judged:
+        half = j.os.mean - j.os.lo if j.error > 0 else j.os.hi - j.os.mean
+        held += abs(j.error) <= math.hypot(half, 1.645 * sd) + 1e-9
+    assert sd > 0.05
+    assert held == 28  # of 30: the quantile of a finite sample is ⌈0.9 · 31⌉
+    wider = [replace_misfit(model, sd) for model in models]
+    assert misfit_sd_of(judge(read, wider, Config())) == pytest.approx(sd, abs=0.02)  # of the card, not in addition
+    assert shares_of(judge(read, wider, Config()))[0].inside in (27, 28)
+
+
+def replace_misfit(model, sd: float):
+    """Return the model with a misfit of OS in its domain."""
+    changed = copy.copy(model)
+    changed.edge = replace(model.edge, misfit_sd={"OS": sd})
+    return changed
 
 
 def test_the_order_of_the_rows_does_not_matter(folder, models):

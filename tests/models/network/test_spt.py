@@ -202,10 +202,26 @@ def test_disturbances_do_what_they_say():
     wide = disturb(gauss, 0.0, 0.5, only_broad, generator)
     variance = (wide * (e - 50) ** 2).sum(1) / wide.sum(1)
     assert variance.max() == pytest.approx(16 + 9, rel=0.03)
+    least = disturb(gauss, 0.0, 0.5, only_broad.model_copy(update={"least_broadening_ev": 2.0}), generator)
+    variance = (least * (e - 50) ** 2).sum(1) / least.sum(1)
+    assert variance.min() == pytest.approx(16 + 4, rel=0.03)
+    assert variance.max() == pytest.approx(16 + 9, rel=0.03)
     same = disturb(gauss, 0.0, 0.5, Augmentation(disturbed=0), generator)
     torch.testing.assert_close(same, gauss, atol=1e-5, rtol=0)
     noisy = add_noise(gauss, torch.zeros(200), Augmentation(disturbed=1, noise=0.05, slope=0), generator) - gauss
     assert noisy.std(1).max() == pytest.approx(0.05, rel=0.2)
+
+
+def test_a_misfit_is_smooth_above_the_edge_and_of_the_stated_size():
+    flat = torch.zeros(400, 216)
+    flat[:, 40:] = 1.0
+    only_misfit = Augmentation(disturbed=1, shift_ev=0, broadening_ev=0, misfit=0.08, noise=0, slope=0)
+    change = disturb(flat, 0.0, 0.5, only_misfit, torch.Generator().manual_seed(0)) - flat
+    assert change[:, :38].abs().max() < 1e-5
+    rms = change[:, 40:].square().mean(1).sqrt()
+    assert 0.08 * 0.8 < rms.quantile(0.98) < 0.08 * 1.4  # the size is drawn up to 0.08
+    slope = change[:, 40:].diff() / 0.5
+    assert (slope.square().mean() / change[:, 40:].square().mean()).sqrt() < 0.25  # per eV; of noise it is 2.8
 
 
 @given(st.integers(0, 2**31), st.integers(2, 40))
