@@ -128,6 +128,8 @@ class DomainCard(Settings):
     """σ of G, eV: broadening by core hole and instrument in addition to FEFF's own."""
     broadening_sd_ev: float = Field(default=0.0, ge=0)
     """Standard deviation of ``broadening_ev``, eV."""
+    metal_gap_ev: float = Field(default=6.0, ge=0)
+    """Offset of a measured metal above that of the oxides, eV: where the score expects measured metals."""
     misfit_sd: dict[str, float] = Field(default_factory=dict)
     """By descriptor, in its unit: standard deviation of the estimates of measured standards about the known values,
     beyond all other causes. It widens the intervals of measured spectra (``xas-agent standards``)."""

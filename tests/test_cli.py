@@ -113,7 +113,7 @@ def test_help_and_version():
 
 def test_models_list_show_verify(tmp_path):
     listed = xa("models", "list").stdout.splitlines()
-    assert [line.split()[0] for line in listed] == ["co-k", "cu-k", "ni-k"]
+    assert [line.split()[0] for line in listed] == ["co-k", "cr-k", "cu-k", "fe-k", "mn-k", "ni-k", "ti-k", "v-k"]
     shown = xa("models", "show", "ni-k").stdout
     assert shown.strip() == (cards.find("ni-k") / "card.yaml").read_text(encoding="utf-8").strip()
     folder = shutil.copytree(cards.find("co-k"), tmp_path / "co-k")

@@ -22,9 +22,8 @@ from .together import Checkpoint, train_together
 _OOD_TRAINING_SPECTRA = 4000
 CHECKPOINT = "training.pt"
 """File of the model folder in which an unfinished training is kept."""
-METAL_GAP_EV, METAL_AMPLITUDE = 6.0, 0.64
-"""Shift below FEFF's spectrum and relative amplitude of a measured metal after an alignment that corrects the offset
-and the amplitude of oxides (``xas-agent calibrate`` with Ni(OH)2 and Ni metal)."""
+METAL_AMPLITUDE = 0.58
+"""Amplitude of a measured metal over FEFF's (``xas-agent calibrate`` with Ni metal)."""
 
 
 def build(config: TrainingConfig, data: Path, out: Path, device: str, progress: Progress) -> Path:
@@ -118,13 +117,15 @@ def assemble(plan: TrainingPlan, members: Sequence[TrainedMember], out: Path) ->
 def augment_outliers(plan: TrainingPlan, generator: torch.Generator) -> Tensor | None:
     """Return augmented spectra (OUTLIERS, G) of the plan's outliers, None where it has none.
 
-    Those of metals range from the spectrum that FEFF computes to the measured one, aligned as an oxide.
+    Those of metals range from the spectrum that FEFF computes to the measured one, whose alignment corrects the
+    offset and the amplitude of oxides.
     """
     if plan.outliers is None:
         return None
     rows, some = plan.outliers, torch.arange(OODScore.OUTLIERS) % len(plan.outliers.fine)
     measured = torch.linspace(0, 1, len(some))[:, None] * plan.outlier_is_metal[some, None]
-    fine = shifted(rows.fine[some], FINE_EV, -METAL_GAP_EV * measured, torch.zeros_like(measured))
-    fine = damped(fine, FINE_EV, 1 + (METAL_AMPLITUDE - 1) * measured)
+    domain = plan.config.domain
+    fine = shifted(rows.fine[some], FINE_EV, -domain.metal_gap_ev * measured, torch.zeros_like(measured))
+    fine = damped(fine, FINE_EV, 1 + (METAL_AMPLITUDE / domain.amplitude - 1) * measured)
     every = torch.arange(len(some))
     return replace(rows, fine=fine).disturbed(torch.eye(len(some)), every, plan.config.augmentation, generator)

@@ -27,8 +27,9 @@ def rewrite(folder: Path, **changes: Any) -> None:
     (folder / "card.yaml").write_text(yaml.safe_dump(kept, allow_unicode=True))
 
 
-def test_three_models_are_shipped():
-    assert list(SHIPPED) == ["co-k", "cu-k", "ni-k"]
+def test_eight_models_are_shipped_and_small():
+    assert list(SHIPPED) == ["co-k", "cr-k", "cu-k", "fe-k", "mn-k", "ni-k", "ti-k", "v-k"]
+    assert sum((folder / "model.ts").stat().st_size for folder in SHIPPED.values()) <= 16e6
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -119,5 +120,7 @@ def test_what_is_not_a_model_folder(folder, tmp_path):
 def test_models_are_found_by_name_or_folder(folder):
     assert cards.find("ni-k") == SHIPPED["ni-k"]
     assert cards.find(str(folder)) == folder
-    with pytest.raises(ModelError, match="no model 'ag-k': neither a folder nor one of co-k, cu-k, ni-k"):
+    with pytest.raises(
+        ModelError, match="no model 'ag-k': neither a folder nor one of co-k, cr-k, cu-k, fe-k, mn-k, ni-k, ti-k, v-k"
+    ):
         cards.find("ag-k")

@@ -17,7 +17,7 @@ from xas_agent.app.config import Config
 from xas_agent.app.jobs.known_compounds import KnownCompound, read_known
 from xas_agent.app.jobs.offset_scan import OffsetScan, scan_offsets
 from xas_agent.app.jobs.standards import flags_of, judge, misfit_sd_of, models_for, read_standards, shares_of
-from xas_agent.models.card import find, read_card
+from xas_agent.models.card import find, installed, read_card
 from xas_agent.sim_beamline.cathode import ReferenceSpectra, absorption
 
 E = np.concatenate([np.arange(7560.0, 7690.0, 5.0), np.arange(7690.0, 7800.0, 0.5), np.arange(7800.0, 8200.0, 4.0)])
@@ -242,10 +242,14 @@ def test_a_file_of_several_spectra_needs_a_choice(folder, models, tmp_path):
         (HEADER + "half.xdi,Co,CoO,2,,rust\n", (), "line 2, class: found 'rust', expected oxide, metal"),
         ("file,element,compound,OS\nhalf.xdi,Co,Co3O4,2,667\n", (), "line 2: more cells than columns"),
         ("file,element,compound,OS,OS\nhalf.xdi,Co,CoO,2,3\n", (), "several columns OS; expected one"),
-        (HEADER + "zinc.dat,Zn,ZnO,2\n", (), "no model for Zn; shipped are co-k, cu-k, ni-k. Name one with --model"),
+        (
+            HEADER + "zinc.dat,Zn,ZnO,2\n",
+            (),
+            f"no model for Zn; shipped are {', '.join(installed())}. Name one with --model",
+        ),
         (HEADER + "half.xdi,Co,CoO,2\n", ("--shifts",), "--shifts: no effect without a column shift_ev in"),
         (HEADER + "half.xdi,Co,CoO,2\n", ("--model", "co-k") * 2, "--model co-k, co-k: both are for Co"),
-        (HEADER + "half.xdi,Co,CoO,2\n", ("--model", "fe-k"), "no model 'fe-k'"),
+        (HEADER + "half.xdi,Co,CoO,2\n", ("--model", "zn-k"), "no model 'zn-k'"),
         (HEADER + "half.xdi,Co,CoO,2\n", ("--out", "table.csv"), "cannot be used as the output folder"),
     ],
 )

@@ -22,7 +22,6 @@ from xas_agent.models.runtime import Model, load_module
 from xas_agent.models.training.augment import Augmentation
 from xas_agent.models.training.build import (
     METAL_AMPLITUDE,
-    METAL_GAP_EV,
     assemble,
     augment_outliers,
     train_members,
@@ -281,9 +280,9 @@ def test_metals_are_outliers_as_computed_and_as_measured(feff, tmp_path):
     torch.testing.assert_close(shown[0], plan.outliers.aligned(plan.outliers.fine)[0], atol=1e-3, rtol=0)
     above = shown > 0.5
     edge = torch.tensor(plan.rows.grid.energy)[above.float().argmax(1)]
-    assert edge[0] - edge[-1] == pytest.approx(METAL_GAP_EV, abs=1)
+    assert edge[0] - edge[-1] == pytest.approx(plan.config.domain.metal_gap_ev, abs=1)
     assert (edge.diff() <= 0).all()
-    assert (shown[-1].max() - 1) / (shown[0].max() - 1) < 1 - (1 - METAL_AMPLITUDE) / 2
+    assert (shown[-1].max() - 1) / (shown[0].max() - 1) < 1 - (1 - METAL_AMPLITUDE / plan.config.domain.amplitude) / 2
 
 
 def fresh(plan: TrainingPlan) -> list[TrainedMember]:
