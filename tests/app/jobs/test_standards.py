@@ -111,11 +111,14 @@ def test_the_misfit_makes_the_intervals_hold_nine_tenths(folder, models):
     read = [r for r in read_standards(known) for _ in range(10)]
     assert misfit_sd_of(judge(read[:9], models, Config())) is None  # too few
     # Oxidation states that are wrong by up to 1 e: the intervals hold some, and no physical limit cuts them off.
-    read = [(replace(known, os=known.os - k / 30), spectrum) for k, (known, spectrum) in enumerate(read)]
+    read = [(replace(known, os=(known.os or 0) - k / 30), spectrum) for k, (known, spectrum) in enumerate(read)]
     judged = judge(read, models, Config())
     sd = misfit_sd_of(judged)
+    assert sd is not None
     held = 0
     for j in judged:
+        assert j.os is not None
+        assert j.error is not None
         half = j.os.mean - j.os.lo if j.error > 0 else j.os.hi - j.os.mean
         held += abs(j.error) <= math.hypot(half, 1.645 * sd) + 1e-9
     assert sd > 0.05
