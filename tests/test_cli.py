@@ -175,9 +175,9 @@ def test_nothing_to_replay(tmp_path, recording):
     [
         ((7600, 8700), (7709, 8333), "co-k, ni-k all fit 7600.0…8699.0 eV; choose one with --model or --element"),
         pytest.param(
-            (7000, 7300),
-            (7112,),
-            "no model for Fe K (7000.0…7299.0 eV); loaded are Co K, Cu K, Ni K",
+            (9550, 9850),
+            (9659,),
+            "no model for Zn K (9550.0…9849.0 eV); loaded are Co K, Cr K, Cu K, Fe K, Mn K, Ni K, Ti K, V K",
             marks=pytest.mark.slow,
         ),
     ],
