@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import yaml
@@ -130,7 +130,7 @@ class DomainCard(Settings):
     """Standard deviation of ``broadening_ev``, eV."""
     metal_gap_ev: float = Field(default=6.0, ge=0)
     """Offset of a measured metal above that of the oxides, eV: where the score expects measured metals."""
-    misfit_sd: dict[str, float] = Field(default_factory=dict)
+    misfit_sd: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
     """By descriptor, in its unit: standard deviation of the estimates of measured standards about the known values,
     beyond all other causes. It widens the intervals of measured spectra (``xas-agent standards``)."""
     source: str = "not fitted"

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from ...agent.types import STEP_WIDTH_EV, Settings
@@ -45,6 +45,13 @@ class Augmentation(Settings):
     """Largest number of spectra in a mixture; the smallest is 2."""
     cut: float = Field(default=0.5, ge=0, le=1)
     """Fraction of the spectra that are cut to a random end, where the grid has a ``short_stop_ev``."""
+
+    @model_validator(mode="after")
+    def _broadening_has_a_range(self) -> "Augmentation":
+        if self.least_broadening_ev > self.broadening_ev:
+            least, most = self.least_broadening_ev, self.broadening_ev
+            raise ValueError(f"least_broadening_ev {least:g}: expected at most broadening_ev, {most:g}")
+        return self
 
     def gaps(self, domain: DomainCard) -> list[str]:
         """List the disturbances that are smaller than the domain requires, in words."""

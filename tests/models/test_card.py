@@ -55,6 +55,14 @@ def test_a_card_is_written_as_it_is_read(name, tmp_path):
     assert cards.read_card(tmp_path) == card
 
 
+@pytest.mark.parametrize("sd", [-0.1, float("nan"), float("inf")])
+def test_a_misfit_is_a_number(folder, sd):
+    """NaN would make every interval of a measured spectrum NaN."""
+    rewrite(folder, domain={"misfit_sd": {"OS": sd}})
+    with pytest.raises(ModelError, match="misfit_sd"):
+        cards.read_card(folder)
+
+
 @pytest.mark.parametrize(("step", "undone"), [(None, 1.0), (14.25, 0.87)])
 def test_an_amplitude_is_undone_only_where_its_step_is_known(folder, step, undone):
     """Of a card from before there was one: a step at 0 eV put a dip of 0.11 before the edge and 0.6 onto CN."""

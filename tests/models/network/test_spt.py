@@ -212,6 +212,11 @@ def test_disturbances_do_what_they_say():
     assert noisy.std(1).max() == pytest.approx(0.05, rel=0.2)
 
 
+def test_a_range_of_broadening_must_rise():
+    with pytest.raises(ValueError, match="least_broadening_ev 3: expected at most broadening_ev, 2"):
+        Augmentation(least_broadening_ev=3, broadening_ev=2)
+
+
 def test_a_misfit_is_smooth_above_the_edge_and_of_the_stated_size():
     flat = torch.zeros(400, 216)
     flat[:, 40:] = 1.0
