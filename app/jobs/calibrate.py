@@ -125,6 +125,8 @@ def calibrate_model(
     rows = {s.id: _FeffRow(s, path) for path in reversed(feff) for s in read_spectra(path)}
     measured = [_standard(text, rows, card) for text in standards]
     fits, offset, domain = calibrate(measured, card.grid.grid(), card.edge_ev, settings, metal_gap_ev, scale)
+    kept = {key: getattr(card.domain, key) for key in ("metal_gap_ev", "misfit_sd")}  # no fit determines them
+    domain = domain.model_copy(update=kept)
     if all(standard.metal for standard in measured):
         domain = domain.model_copy(update={key: getattr(card.domain, key) for key in _NOT_FROM_METALS})
     changes: dict[str, OffsetCard | DomainCard] = {"domain": domain}
