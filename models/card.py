@@ -97,9 +97,9 @@ class DescriptorCard(Settings):
 class OffsetCard(Settings):
     """FEFF − experiment, added to calibrated energies."""
 
-    value_ev: float
+    value_ev: float = Field(allow_inf_nan=False)
     """Offset, eV."""
-    sd_ev: float
+    sd_ev: float = Field(allow_inf_nan=False)
     """Standard deviation of the offset, eV; it widens the intervals."""
     source: str
     """Standards to which the offset was fitted."""
@@ -128,8 +128,8 @@ class DomainCard(Settings):
     """σ of G, eV: broadening by core hole and instrument in addition to FEFF's own."""
     broadening_sd_ev: float = Field(default=0.0, ge=0)
     """Standard deviation of ``broadening_ev``, eV."""
-    metal_gap_ev: float = Field(default=6.0, ge=0)
-    """Offset of a measured metal above that of the oxides, eV: where the score expects measured metals."""
+    metal_gap_ev: float = Field(default=6.0, ge=0, allow_inf_nan=False)
+    """Offset of a measured metal above that of the card, eV: where the score expects measured metals."""
     misfit_sd: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
     """By descriptor, in its unit: standard deviation of the estimates of measured standards about the known values,
     beyond all other causes. It widens the intervals of measured spectra (``xas-agent standards``)."""
@@ -165,6 +165,13 @@ class Card(Settings):
     cite: tuple[str, ...]
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     """SHA-256 of ``model.ts``; a file that does not match is refused."""
+
+    @model_validator(mode="after")
+    def _misfit_is_of_descriptors(self) -> Self:
+        known = [d.name for d in self.descriptors]
+        if unknown := set(self.domain.misfit_sd) - set(known):
+            raise ValueError(f"misfit_sd: found {', '.join(sorted(unknown))}, expected {', '.join(known)}")
+        return self
 
     def edge_of_absorber(self) -> Edge:
         """Return the edge and the corrections that alignment applies."""

@@ -31,8 +31,11 @@ _NOT_FROM_METALS = ("amplitude", "amplitude_sd", "step_ev", "broadening_ev", "br
 _BOND_RANGE_ANG = (1.0, 4.0)
 """Range of plausible first-shell bond lengths, Å."""
 
-_LARGEST_SHIFT_EV = 15.0
+_SHIFT_RANGE_EV = (-15.0, 15.0)
 """A monochromator is not further off, eV."""
+
+_MULTIPLICITY_RANGE = (0.0, 1000.0)
+"""Of the sites of a unit cell."""
 
 
 @dataclass(frozen=True)
@@ -161,11 +164,11 @@ def _standard(text: str, rows: dict[str, _FeffRow], card: Card | TrainingConfig)
         if option == "metal":
             metal = True
         elif name == "bond":
-            known_ang = _length(value, text)
+            known_ang = _number(value, text, "bond", _BOND_RANGE_ANG, "bond=2.07 (Å)")
             bonds = [_bond_of(row.spectrum.id, row.file) for _, row in sites]
             stretch = float(np.average(bonds, weights=[weight for weight, _ in sites])) / known_ang
         elif name == "shift":
-            shift_ev = _shift(value, text)
+            shift_ev = _number(value, text, "shift", _SHIFT_RANGE_EV, "shift=1.25 (eV)")
         elif name == "reference" and value:
             columns = {"iref": value}
         else:
@@ -177,6 +180,8 @@ def _standard(text: str, rows: dict[str, _FeffRow], card: Card | TrainingConfig)
     if spectrum.element not in (None, "", card.absorber):
         raise StandardError(f"{file}: found the element {spectrum.element}, expected {card.absorber} for {card.name}")
     reference = spectrum.mu if metal else spectrum.reference
+    if shift_ev and reference is not None:
+        raise StandardError(f"{text}: shift has no effect, since the foil calibrates the energies; leave it out")
     energy, mu = mean_of_sites([(weight, row.spectrum.energy, row.spectrum.mu) for weight, row in sites])
     name = f"{Path(file).name} against {counterpart}"
     return Standard(name, spectrum.energy + shift_ev, spectrum.mu, reference, energy, mu, metal, stretch)
@@ -192,38 +197,20 @@ def _sites(counterpart: str, text: str, rows: dict[str, _FeffRow]) -> list[tuple
         if row not in rows:
             found = f"found {len(rows)} rows, such as {', '.join(list(rows)[:5])}"
             raise StandardError(f"{text}: no row {row!r} among the FEFF rows; {found}")
-        sites.append((_multiplicity(weight, text) if star else 1.0, rows[row]))
+        number = _number(weight, text, "the multiplicity", _MULTIPLICITY_RANGE, "2*ROW") if star else 1.0
+        sites.append((number, rows[row]))
     return sites
 
 
-def _multiplicity(value: str, text: str) -> float:
+def _number(value: str, text: str, name: str, bounds: tuple[float, float], example: str) -> float:
     try:
-        weight = float(value)
+        number = float(value)
     except ValueError:
-        weight = float("nan")
-    if not 0 < weight < float("inf"):
-        raise StandardError(f"{text}: found the multiplicity {value!r}, expected a number above 0, such as 2*ROW")
-    return weight
-
-
-def _shift(value: str, text: str) -> float:
-    try:
-        shift_ev = float(value)
-    except ValueError:
-        shift_ev = float("nan")
-    if not abs(shift_ev) < _LARGEST_SHIFT_EV:
-        raise StandardError(f"{text}: found shift {value!r}, expected eV, such as shift=1.25")
-    return shift_ev
-
-
-def _length(value: str, text: str) -> float:
-    try:
-        length = float(value)
-    except ValueError:
-        length = float("nan")
-    if not _BOND_RANGE_ANG[0] < length < _BOND_RANGE_ANG[1]:
-        raise StandardError(f"{text}: found bond {value!r}, expected a length in Å, such as bond=2.07")
-    return length
+        number = float("nan")
+    low, high = bounds
+    if not low < number < high:
+        raise StandardError(f"{text}: found {name} {value!r}, expected {low:g} to {high:g}, such as {example}")
+    return number
 
 
 def _bond_of(row: str, feff: Path) -> float:

@@ -240,6 +240,12 @@ def calibrate(
     """
     if not standards:
         raise ValueError("no standards to calibrate on")
+    for name, value, (low, high) in (
+        ("scale", known_scale, (_LOWER_BOUNDS[1], _UPPER_BOUNDS[1])),
+        ("metal gap", metal_gap_ev, (0.0, _UPPER_BOUNDS[0])),
+    ):
+        if value is not None and not low <= value <= high:
+            raise StandardError(f"{name}: found {value:g}, expected {low:g} to {high:g}")
     if known_scale is None:
         free = [fit(s, grid, edge_ev, settings) for s in standards]
         scale, scale_sd = _mean([f.scale for f in free], [f.sd[1] for f in free], _SCALE_SCATTER)

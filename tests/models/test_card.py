@@ -63,6 +63,12 @@ def test_a_misfit_is_a_number(folder, sd):
         cards.read_card(folder)
 
 
+def test_a_misfit_is_of_a_descriptor(folder):
+    rewrite(folder, domain={"misfit_sd": {"OS_mean": 0.3}})
+    with pytest.raises(ModelError, match="misfit_sd: found OS_mean, expected OS, "):
+        cards.read_card(folder)
+
+
 @pytest.mark.parametrize(("step", "undone"), [(None, 1.0), (14.25, 0.87)])
 def test_an_amplitude_is_undone_only_where_its_step_is_known(folder, step, undone):
     """Of a card from before there was one: a step at 0 eV put a dip of 0.11 before the edge and 0.6 onto CN."""

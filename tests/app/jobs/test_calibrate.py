@@ -8,6 +8,7 @@ from xas_agent.agent.spectra import AlignmentSettings
 from xas_agent.agent.types.errors import InputError
 from xas_agent.app.config import ConfigError, read_training
 from xas_agent.app.jobs.calibrate import calibrate_model, write_calibration
+from xas_agent.models.training import StandardError
 
 
 def _spectrum(energy: np.ndarray, edge_ev: float) -> np.ndarray:
@@ -19,15 +20,15 @@ def _spectrum(energy: np.ndarray, edge_ev: float) -> np.ndarray:
     [
         ("b.dat", "expected FILE=ROW"),
         ("b.dat=nothing", "no row 'nothing'"),
-        ("b.dat=x1,bond=long", "a length in Å"),
+        ("b.dat=x1,bond=long", "found bond 'long', expected 1 to 4, such as bond=2.07"),
         ("b.dat=x1,bond=2.0", "column mean_bond"),
         ("b.dat=x1,foil", "expected metal, bond=Å, shift=eV or reference=COLUMN"),
-        ("b.dat=x1,shift=much", "expected eV"),
+        ("b.dat=x1,shift=much", "expected -15 to 15, such as shift=1.25"),
+        ("licoo2.npz=x1", "found 2 spectra"),
         ("b.dat=x1,reference=", "or reference=COLUMN"),
         ("b.dat=x0+nothing", "no row 'nothing'"),
         ("b.dat=x0+none*x1", "the multiplicity 'none'"),
         ("b.dat=x0+-1*x1", "the multiplicity '-1'"),
-        ("licoo2.npz=x1", "found 2 spectra"),
     ],
 )
 def test_a_standard_that_cannot_be_used(tmp_path, standard, why):
@@ -48,6 +49,7 @@ def test_a_training_config_is_calibrated_with_a_compound_of_two_sites(tmp_path):
     half = (_spectrum(measured, 7712.0) + _spectrum(measured, 7716.0)) / 2
     np.savetxt(tmp_path / "a.dat", np.c_[measured - 2.0, 0.1 + half], header="energy mu")
     raw = read_training("co-k").model_dump(mode="json") | {"name": "mine"}
+    raw["domain"] |= {"metal_gap_ev": 7.5, "misfit_sd": {"OS": 0.2}}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(raw, allow_unicode=True))
     standard, feff = f"{tmp_path / 'a.dat'}=2*x0+2*x1,shift=2", [tmp_path / "one.npz", tmp_path / "two.npz"]
     done = calibrate_model(str(tmp_path / "mine.yaml"), [standard], feff, AlignmentSettings(), None, 1.0)
@@ -55,5 +57,9 @@ def test_a_training_config_is_calibrated_with_a_compound_of_two_sites(tmp_path):
     assert done.card.feff_minus_experiment.value_ev == pytest.approx(3.0, abs=0.3)
     assert done.card.feff_minus_experiment.source.startswith("a.dat against 2*x0+2*x1, misfit 0.0")
     assert any("broadening" in gap for gap in done.uncovered) == (done.card.domain.broadening_ev > 3.0)
+    assert done.card.domain.metal_gap_ev == 7.5  # what no fit determines is kept
+    assert done.card.domain.misfit_sd == {"OS": 0.2}
+    with pytest.raises(StandardError, match="shift has no effect"):
+        calibrate_model(str(tmp_path / "mine.yaml"), [f"{standard},metal"], feff, AlignmentSettings())
     with pytest.raises(ConfigError, match="is not written"):
         write_calibration(done, str(tmp_path / "mine.yaml"))

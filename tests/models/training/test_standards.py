@@ -168,6 +168,12 @@ def test_metals_contribute_to_the_scale_only():
     assert less.sd_ev > 1.4 * domain._OFFSET_SCATTER_EV
     with pytest.raises(ValueError, match="no standards"):
         domain.calibrate([], GRID, EDGE_EV, AlignmentSettings())
+    for wrong in (float("nan"), 0.0, 1.4):
+        with pytest.raises(domain.StandardError, match=r"scale: found .*, expected 0.85 to 1.15"):
+            domain.calibrate([metal], GRID, EDGE_EV, AlignmentSettings(), known_scale=wrong)
+    for wrong in (float("nan"), -5.0, 50.0):
+        with pytest.raises(domain.StandardError, match=r"metal gap: found .*, expected 0 to 16"):
+            domain.calibrate([metal], GRID, EDGE_EV, AlignmentSettings(), metal_gap_ev=wrong)
 
 
 def test_training_rehearses_what_the_card_says(tmp_path):
