@@ -48,8 +48,8 @@ def test_a_training_config_is_calibrated_with_a_compound_of_two_sites(tmp_path):
     measured = np.arange(7560.0, 7960.0, 0.5)
     half = (_spectrum(measured, 7712.0) + _spectrum(measured, 7716.0)) / 2
     np.savetxt(tmp_path / "a.dat", np.c_[measured - 2.0, 0.1 + half], header="energy mu")
-    raw = read_training("co-k").model_dump(mode="json") | {"name": "mine"}
-    raw["domain"] |= {"metal_gap_ev": 7.5, "misfit_sd": {"OS": 0.2}}
+    shipped = read_training("co-k").model_dump(mode="json")
+    raw = shipped | {"name": "mine", "domain": shipped["domain"] | {"metal_gap_ev": 7.5, "misfit_sd": {"OS": 0.2}}}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(raw, allow_unicode=True))
     standard, feff = f"{tmp_path / 'a.dat'}=2*x0+2*x1,shift=2", [tmp_path / "one.npz", tmp_path / "two.npz"]
     done = calibrate_model(str(tmp_path / "mine.yaml"), [standard], feff, AlignmentSettings(), None, 1.0)
