@@ -44,7 +44,11 @@ def serving(*args: object, port: int = 0) -> Iterator[str]:
         yield found[1]
     finally:
         process.terminate()
-        process.wait(30)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:  # uvicorn waits for requests that are still open
+            process.kill()
+            process.wait()
         reader.join()
         assert process.stdout is not None
         process.stdout.close()
