@@ -117,7 +117,7 @@ def _fit_in_fixed_windows(
 ) -> tuple[Normalised, Ranges]:
     """Fit in windows relative to the tabulated edge: noise in E0 would move windows relative to E0."""
     normalisation, (first, last) = settings.normalisation, settings.post_edge_ev
-    pre = span_between(relative, *settings.pre_edge_ev)
+    pre = _pre_edge(relative, settings)
     start = np.clip(_POST_EDGE_START_PART * relative[:, -1], first, max(first, settings.post_edge_clear_ev))
     post = span_between(relative, start, last)
     few = np.zeros(1, bool)
@@ -134,6 +134,14 @@ def _fit_in_fixed_windows(
     if normalisation.nnorm is not None:
         post_order = np.where(few, 0, normalisation.nnorm)
     return fit_lines(batch, Segment(pre, pre_order), Segment(post, post_order), normalisation), ranges
+
+
+def _pre_edge(relative: Array, settings: AlignmentSettings) -> Span:
+    """Return the points of the pre-edge; a scan that begins late has them closer to the edge."""
+    first, last = settings.pre_edge_ev
+    usual, late = span_between(relative, first, last), span_between(relative, first, settings.pre_edge_latest_ev)
+    few, late_few = (span[1] - span[0] < settings.min_points for span in (usual, late))
+    return usual[0], np.where(few & ~late_few, np.maximum(usual[1], late[1]), usual[1])
 
 
 def _fit_in_larch_windows(

@@ -276,6 +276,17 @@ def test_held_background_respects_the_flatten_setting():
     assert sloped[0, -1] - flat[0, -1] > 0.05
 
 
+@pytest.mark.parametrize("start_ev", [-19.0, -17.0])
+def test_scan_that_begins_late_is_normalised_by_the_points_that_it_has(start_ev):
+    whole = align(Batch(*measured(slope=0.0)), GRID, EDGE, SETTINGS)
+    late = align(Batch(*measured(slope=0.0, start=start_ev)), GRID, EDGE, SETTINGS)
+    assert late.refused == (None,)
+    np.testing.assert_allclose(late.mu, whole.mu, atol=0.02)
+    too_late = align(Batch(*measured(slope=0.0, start=-13.0)), GRID, EDGE, SETTINGS).refused[0]
+    assert too_late is not None
+    assert too_late.reason == Reason.NO_PRE_EDGE
+
+
 TABLE_EV = EDGE.edge_ev + np.arange(-1000.0, 2000.0, 2.0)
 BARE = (0.5 + 3.4 * np.heaviside(TABLE_EV - EDGE.edge_ev, 1)) * (TABLE_EV / EDGE.edge_ev) ** -2.7
 TABULATED = Tabulated(AbsorptionTable(TABLE_EV, BARE))
