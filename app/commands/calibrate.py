@@ -56,9 +56,10 @@ def calibrate(
     Example: xas-agent calibrate NiO.xdi=NiO_Ni000,bond=2.09 --feff data/feff/ni_k.npz --model ni-k
     """
     with exit_on_error():
-        from ..jobs.calibrate import calibrate_model, write_calibration
+        from ..jobs.calibrate import calibrate_model, folder_to_write, write_calibration
         from ..output.tables import print_table
 
+        folder = folder_to_write(model) if write else None
         calibration = calibrate_model(model, standards, feff, settings_of(config).alignment, metal_gap, scale)
         header, *fits = calibration.table
         print_table(header, fits)
@@ -70,5 +71,5 @@ def calibrate(
 
             draw_standards(picture, calibration.fits)
             typer.echo(picture)
-        if write:
-            typer.echo(write_calibration(calibration, model))
+        if folder:
+            typer.echo(write_calibration(calibration, folder))

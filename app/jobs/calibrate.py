@@ -138,17 +138,22 @@ def calibrate_model(
     return Calibration(card.model_copy(update=changes), fits)
 
 
-def write_calibration(calibration: Calibration, model: str) -> Path:
-    """Write card and README of the model's folder; return the card's path.
+def folder_to_write(model: str) -> Path:
+    """Return the model's folder.
 
     Raises
     ------
     ConfigError
-        The calibration is that of a training config, whose comments would be lost.
+        ``model`` is a training config, whose comments would be lost.
     """
-    if isinstance(calibration.card, TrainingConfig):
-        raise ConfigError(f"{model}: a training config is not written; copy the printed keys into it")
-    folder = cards.find(model)
+    if Path(model).is_file():
+        raise ConfigError(f"{model}: a training config is not written; without --write its keys are printed")
+    return cards.find(model)
+
+
+def write_calibration(calibration: Calibration, folder: Path) -> Path:
+    """Write card and README of a model's folder; return the card's path."""
+    assert isinstance(calibration.card, Card)
     cards.write_card(folder, calibration.card)
     (folder / "README.md").write_text(readable(calibration.card), encoding="utf-8")
     return folder / "card.yaml"

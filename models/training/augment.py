@@ -54,13 +54,16 @@ class Augmentation(Settings):
         return self
 
     def gaps(self, domain: DomainCard) -> list[str]:
-        """List the disturbances that are smaller than the domain requires, in words."""
+        """List the disturbances that do not include what the domain requires, in words."""
         compared = (
-            ("broadening_ev", self.broadening_ev, domain.broadening_ev, self.broadening_ev < domain.broadening_ev),
-            ("amplitude", self.amplitude, domain.amplitude_sd, self.amplitude < domain.amplitude_sd),
-            ("scale", self.scale, domain.scale_sd, self.scale < domain.scale_sd),
+            ("broadening_ev", self.broadening_ev, domain.broadening_ev),
+            ("amplitude", self.amplitude, domain.amplitude_sd),
+            ("scale", self.scale, domain.scale_sd),
         )
-        return [f"{name} {value:g}, needed {needed:g}" for name, value, needed, small in compared if small]
+        gaps = [f"{name} {value:g}, needed {needed:g}" for name, value, needed in compared if value < needed]
+        if self.least_broadening_ev > domain.broadening_ev:
+            gaps.append(f"least_broadening_ev {self.least_broadening_ev:g}, needed at most {domain.broadening_ev:g}")
+        return gaps
 
 
 def mixtures(

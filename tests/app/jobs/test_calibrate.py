@@ -7,7 +7,7 @@ import yaml
 from xas_agent.agent.spectra import AlignmentSettings
 from xas_agent.agent.types.errors import InputError
 from xas_agent.app.config import ConfigError, read_training
-from xas_agent.app.jobs.calibrate import calibrate_model, write_calibration
+from xas_agent.app.jobs.calibrate import calibrate_model, folder_to_write
 from xas_agent.models.training import StandardError
 
 
@@ -62,4 +62,4 @@ def test_a_training_config_is_calibrated_with_a_compound_of_two_sites(tmp_path):
     with pytest.raises(StandardError, match="shift has no effect"):
         calibrate_model(str(tmp_path / "mine.yaml"), [f"{standard},metal"], feff, AlignmentSettings())
     with pytest.raises(ConfigError, match="is not written"):
-        write_calibration(done, str(tmp_path / "mine.yaml"))
+        folder_to_write(str(tmp_path / "mine.yaml"))

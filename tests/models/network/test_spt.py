@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xas_agent.models.card import DomainCard
 from xas_agent.models.network.ensemble import Served, save
 from xas_agent.models.network.ood import OODScore
 from xas_agent.models.network.spt import (
@@ -215,6 +216,14 @@ def test_disturbances_do_what_they_say():
 def test_a_range_of_broadening_must_rise():
     with pytest.raises(ValueError, match="least_broadening_ev 3: expected at most broadening_ev, 2"):
         Augmentation(least_broadening_ev=3, broadening_ev=2)
+
+
+def test_range_of_broadening_that_excludes_the_measured_one_is_a_gap():
+    domain = DomainCard(broadening_ev=2.5)
+    assert not Augmentation(least_broadening_ev=1.5, broadening_ev=3.0).gaps(domain)
+    assert Augmentation(broadening_ev=2.0).gaps(domain) == ["broadening_ev 2, needed 2.5"]
+    beyond = Augmentation(least_broadening_ev=2.8, broadening_ev=3.0).gaps(domain)
+    assert beyond == ["least_broadening_ev 2.8, needed at most 2.5"]
 
 
 def test_a_misfit_is_smooth_above_the_edge_and_of_the_stated_size():
