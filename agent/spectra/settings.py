@@ -16,8 +16,8 @@ class AlignmentSettings(Settings):
     pre_edge_ev: tuple[float, float] = (-150.0, -18.0)
     """Window of the pre-edge line, eV from the tabulated edge; the part that the scan does not cover is ignored."""
     pre_edge_latest_ev: float = -12.0
-    """End of the pre-edge window of a scan that begins too late for ``pre_edge_ev``, eV from the tabulated edge: before
-    the pre-edge peaks, also where the energies are some electronvolts off."""
+    """End of the pre-edge window of a scan that begins too late for ``pre_edge_ev``, eV from the tabulated edge:
+    before the pre-edge peaks, also where energies are some electronvolts off."""
     post_edge_ev: tuple[float, float] = (40.0, 600.0)
     """Window of the post-edge curve, eV from the tabulated edge; the part that the scan does not cover is ignored."""
     post_edge_clear_ev: float = 150.0
