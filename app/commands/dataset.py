@@ -76,6 +76,58 @@ def dataset_feff(
         typer.echo(summary)
 
 
+@dataset_app.command("disorder")
+def dataset_disorder(
+    structures: StructuresArgument,
+    absorber: AbsorberOption,
+    out: Annotated[Path, typer.Option("--out", help="Queue of jobs for dataset feff, .jsonl or .jsonl.gz.")] = Path(
+        "jobs.jsonl"
+    ),
+    rattle: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--rattle", min=0.001, max=1, help="Standard deviation of displacements per axis, Å. Repeatable."
+        ),
+    ] = None,
+    count: Annotated[
+        int, typer.Option("--count", min=1, help="Rattled structures per crystal and amplitude, one site of each.")
+    ] = 10,
+    quench: Annotated[
+        int, typer.Option("--quench", min=0, help="Amorphous structures per composition, quenched from the melt.")
+    ] = 0,
+    quench_sites: Annotated[int, typer.Option("--quench-sites", min=1, help="Sites of each quenched structure.")] = 8,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="YAML file of melt and quench that differ from the defaults.")
+    ] = None,
+    val_fraction: ValOption = 0.15,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of all random numbers.")] = 0,
+    jobs: JobsOption = None,
+) -> None:
+    """Rattle crystals, or melt and quench them, and write the sites as a queue for dataset feff.
+
+    Each structure is a material of its own, on one side of the split.
+
+    Example: xas-agent dataset disorder structures --absorber Ti --rattle 0.05 --rattle 0.1 --out jobs.jsonl
+    """
+    from ..jobs.disorder import make_disordered
+
+    with exit_on_error():
+        summary = make_disordered(
+            structures,
+            absorber,
+            out,
+            amplitudes_a=tuple(rattle or ()),
+            count=count,
+            quenches=quench,
+            quench_sites=quench_sites,
+            config=config,
+            val_fraction=val_fraction,
+            seed=seed,
+            jobs=jobs,
+        )
+        typer.echo(summary)
+
+
 @dataset_app.command("state")
 def dataset_state(
     runs: Annotated[Path, typer.Argument(help="Folder of FEFF runs.")] = Path("runs"), config: ConfigOption = None

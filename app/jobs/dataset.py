@@ -35,7 +35,7 @@ def label_structures(
         from ...models.datasets import SplitSettings, find_sites, label, labels_of, split_materials, write_table
 
         jobs = jobs or core_count()
-        sites, failed = find_sites(structures, _symbol(absorber), jobs, progress)
+        sites, failed = find_sites(structures, symbol(absorber), jobs, progress)
         known, unlabelled = label(sites, labels_file(out, name), jobs, progress)
         rows = [(s, found) for s in sites if (found := labels_of(s, known))]
         log_failures([*failed, *unlabelled])
@@ -87,7 +87,7 @@ def compute(
         from ...models.datasets import feff_runs, find_feff, find_sites
 
         settings, jobs = _feff_settings(config), jobs or core_count()
-        sites, unread = find_sites(structures, _symbol(absorber) if absorber else None, jobs, progress)
+        sites, unread = find_sites(structures, symbol(absorber) if absorber else None, jobs, progress)
         with feff_runs.held(runs):
             todo, failed = feff_runs.write_inputs(sites, runs, settings, jobs, progress)
             there = len(sites) - len(todo) - len(failed)
@@ -160,7 +160,7 @@ def collect_runs(
         jobs = jobs or core_count()
         if not runs.is_dir():
             raise InputError(f"{runs}: no such folder, expected a folder of FEFF runs")
-        spectra, failed = collect(runs, _symbol(absorber) if absorber else None, jobs, progress)
+        spectra, failed = collect(runs, symbol(absorber) if absorber else None, jobs, progress)
         if len(elements := sorted({s.site.element for s in spectra})) > 1:
             raise InputError(f"{runs}: runs of {', '.join(elements)}; name the absorber")
         known, unlabelled = label([s.site for s in spectra], labels_file(out, name), jobs, progress)
@@ -200,7 +200,7 @@ def import_omnixas(
 
         if unknown := sorted(set(parts) - set(PARTS)):
             raise InputError(f"no part {', '.join(unknown)}; OmniXAS has {', '.join(PARTS)}")
-        spectra, failed = read_omnixas(folder, _symbol(absorber), parts, structures)
+        spectra, failed = read_omnixas(folder, symbol(absorber), parts, structures)
         sites = [s.site for s in spectra]
         known, unlabelled = label(sites, labels_file(out, name), jobs or core_count(), progress)
         rows = [(s, found) for s in spectra if (found := labels_of(s.site, known))]
@@ -228,7 +228,7 @@ def convert_documents(
         from ...models.datasets import common_labels, describe_counts, label, labels_of, read_documents
 
         jobs = jobs or core_count()
-        converted, others = read_documents(documents, _symbol(absorber), jobs, progress)
+        converted, others = read_documents(documents, symbol(absorber), jobs, progress)
         known, failed = label([s for d in converted for s in d.sites], labels_file(out, name), jobs, progress)
         rows: list[tuple[FeffSpectrum, Labels]] = []
         for d in converted:
@@ -280,7 +280,14 @@ def labels_file(out: Path, name: str) -> Path:
     return out / f"{name}.labels.jsonl"
 
 
-def _symbol(absorber: str) -> str:
+def symbol(absorber: str) -> str:
+    """Return the symbol of an element.
+
+    Raises
+    ------
+    InputError
+        It is none.
+    """
     from pymatgen.core import Element
 
     if not Element.is_valid_symbol(absorber):
@@ -314,11 +321,14 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 @contextmanager
 def working() -> "Iterator[Progress]":
-    """Show progress bars on stderr; name the extra if pymatgen is missing."""
+    """Show progress bars on stderr; name the extra if pymatgen or what melts need is missing."""
     try:
         with progress_bars() as progress:
             yield progress
     except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("pymatgen"):
+        name = (error.name or "").partition(".")[0]
+        if name in ("ase", "chgnet"):
+            raise InputError("melts require the [quench] extra: pip install 'xas-agent[quench]'") from None
+        if not name.startswith("pymatgen"):
             raise
         raise InputError("structures and FEFF require the [train] extra: pip install 'xas-agent[train]'") from None

@@ -1,6 +1,7 @@
 """Training rows from structures, FEFF runs and published data sets."""
 
 from .dataset import Labels, SplitSettings, find_sites, label, labels_of, split_materials, write_pair, write_table
+from .disorder import QuenchSettings, RattleSettings
 from .feff import FeffSettings, find_feff
 from .feff_runs import FeffSpectrum, collect
 from .materials_project import common_labels, describe_counts, read_documents
@@ -14,6 +15,8 @@ __all__ = [
     "FeffSpectrum",
     "Labels",
     "Merged",
+    "QuenchSettings",
+    "RattleSettings",
     "Row",
     "Site",
     "SplitSettings",
