@@ -19,6 +19,7 @@ try:
         benchmark,
         benchmark_sections,
         delithiation,
+        disorder,
         exploration,
         out_of_distribution,
         transfer,
@@ -26,6 +27,7 @@ try:
         universal,
     )
     from ...models.evaluation.studies.benchmark import BenchmarkSettings
+    from ...models.evaluation.studies.disorder import DisorderSettings
     from ...models.evaluation.studies.element_rows import ElementRows
     from ...models.evaluation.studies.fine_tuning import TransferSettings
     from ...models.evaluation.studies.joint_plan import UniversalSettings
@@ -45,7 +47,14 @@ from ...models.runtime import Model
 from ...models.training import DataError, FeffData, TrainingConfig, TrainingPlan, config_of, load_sets, scores
 
 Study = Literal[
-    "benchmark", "uncertainty", "out_of_distribution", "exploration", "transfer", "universal", "delithiation"
+    "benchmark",
+    "uncertainty",
+    "out_of_distribution",
+    "exploration",
+    "transfer",
+    "universal",
+    "delithiation",
+    "disorder",
 ]
 STUDIES: tuple[Study, ...] = get_args(Study)
 RENAMED_STUDIES: dict[str, Study] = {"unfamiliar": "out_of_distribution"}
@@ -67,6 +76,9 @@ class EvaluationConfig(Settings):
     the key ``transfer``."""
     delithiation: DelithiationSettings | None = None
     """Cross-validation over the layered series, leaving out one composition at a time."""
+    disorder: DisorderSettings | None = None
+    """Disordered structures: zero-shot, fine-tuned, and from scratch. In a YAML file, ``targets`` and ``pretrained``
+    are taken from the evaluated model."""
 
 
 def read_evaluation(name_or_file: str, model: str) -> EvaluationConfig:
@@ -106,6 +118,10 @@ def read_evaluation(name_or_file: str, model: str) -> EvaluationConfig:
     for study in ("transfer", "delithiation"):
         if isinstance(found.get(study), dict):
             found[study] = common | found[study]
+    if isinstance(found.get("disorder"), dict):
+        rows = {"dataset": f"{source.absorber.lower()}_k_disordered"} | found["disorder"]
+        own = source.model_copy(update={"dataset": str(rows["dataset"])})
+        found["disorder"] = {"targets": [own], "pretrained": model} | rows
     if isinstance(found.get("universal"), dict):
         if not found.get("transfer"):
             raise ConfigError(f"{path}: universal is compared with transfer; found no transfer")
@@ -145,6 +161,8 @@ class EvaluationContext:
             return [universal.universal(config.universal, *rest)]
         if study == "delithiation" and config.delithiation:
             return [delithiation.delithiation(config.delithiation, *rest)]
+        if study == "disorder" and config.disorder and (self.data / f"{config.disorder.dataset}.npz").is_file():
+            return [disorder.disorder(config.disorder, *rest)]
         return []
 
 
@@ -191,7 +209,8 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
     others = [t for t in map(read_training, shipped_training()) if t.datasets != plan.config.datasets]
     there = [t for t in (plan.config, *others) if all((data / f"{name}.npz").is_file() for name in t.datasets)]
     elements = [ElementRows.read(t, data) for t in there]
-    targets = [t for study in (settings.transfer, settings.delithiation) if study for t in study.targets]
+    tuned = (settings.transfer, settings.delithiation, settings.disorder)
+    targets = [t for study in tuned if study for t in study.targets]
     kept = out / "kept" / fingerprint([plan.config, *others, *targets], data)
     context = EvaluationContext(folder, model, plan, data, elements, settings, kept, jobs or core_count())
     sections: list[Section] = []
@@ -206,6 +225,7 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
         raise InputError(
             f"{config}: nothing to report; {', '.join(skipped)} need settings in the config, and a model whose data "
             "have validation rows"
+            + (f"; disorder needs {data / settings.disorder.dataset}.npz" if settings.disorder else "")
         )
     lead = (
         f"`{plain(model.name)}`, SHA-256 `{model.sha256[:12]}…`, trained on {len(plan.learnt)} sites of "
@@ -213,7 +233,7 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
         "in `figures/`."
     )
     if skipped:
-        lead += f" Omitted without settings or validation rows: {', '.join(skipped)}."
+        lead += f" Omitted without settings or rows: {', '.join(skipped)}."
     return write(out, f"Evaluation of {model.name}", lead, sections)
 
 

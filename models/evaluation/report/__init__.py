@@ -5,7 +5,7 @@ from .kept import Arrays, Piece, run_all
 from .model_figures import confusion_matrices, coverage, parity, reliability, roc_curves
 from .study_figures import delithiation, detector, embedding
 from .style import BLUE, GREY, RED, STYLE, WIDTH, panelled
-from .tables import FigureOfMerit, calibration, coverage_interval, paired_bootstrap, score
+from .tables import FigureOfMerit, bootstrap, calibration, coverage_interval, paired_bootstrap, score
 from .write import Section, plain, slug, write
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "FigureOfMerit",
     "Piece",
     "Section",
+    "bootstrap",
     "calibration",
     "confusion_matrices",
     "coverage",

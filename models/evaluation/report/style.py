@@ -52,6 +52,7 @@ _KNOWN_STYLES: dict[str, tuple[str, str, str]] = {
     "pls": ("#333333", ":", "*"),
     "linear": ("#8c8c8c", ":", "h"),
     # Ways of training.
+    "zero shot": (BLUE, "-", "o"),
     "scratch": ("#333333", ":", "s"),
     "frozen": ("#3aa5dc", "-", "v"),
     "partial": ("#e69f00", "-", "^"),

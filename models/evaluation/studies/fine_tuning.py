@@ -69,6 +69,14 @@ class TransferSettings(Settings):
     seed: int = 0
     """Seed of all random numbers."""
 
+    def fold_seed(self, repeat: int) -> int:
+        """Return the seed of the folds of a repetition."""
+        return self.seed + repeat
+
+    def read_plan(self, config: TrainingConfig, data: Path) -> TrainingPlan:
+        """Read the rows of a target, for cross-validation with the pre-trained model's network."""
+        return TrainingPlan.read(cross_validated(config, self.pretrained), data)
+
 
 @dataclass(frozen=True)
 class TransferTrial:
@@ -127,8 +135,8 @@ def run_trials(
 
 def run_trial(trial: TransferTrial, settings: TransferSettings, data: Path) -> Arrays:
     """Train one network and return its answers for the rows of its fold, packed."""
-    config = cross_validated(trial.config, settings.pretrained)
-    plan = TrainingPlan.read(config, data)
+    plan = settings.read_plan(trial.config, data)
+    config = plan.config
     seed = settings.seed + trial.repeat
     held = fold_rows(plan.data, settings, trial.repeat)[trial.fold]
     train = share_of(plan.data.material, np.setdiff1d(plan.learnt, held), trial.fraction, seed)
@@ -142,7 +150,7 @@ def run_trial(trial: TransferTrial, settings: TransferSettings, data: Path) -> A
     )
     changes = {"optimisation": optimisation} | ({"pretrained": None, "runs": 1} if trial.mode == "scratch" else {})
     variant = plan.variant(train, config.model_copy(update=changes))
-    network = variant.new_member(trial.fold)
+    network = variant.new_member(trial.fold + trial.repeat)
     freeze(network, trial.mode)
     fitted, seconds = fine_tune(variant, network, train, seed * settings.folds + trial.fold, settings.recall_share)
     return pack(TrialOutcome({"clean": fitted.predict(plan.clean[held].numpy())}, fitted.parameters, seconds, 0.0))
@@ -195,4 +203,4 @@ def fine_tune(
 
 def fold_rows(data: FeffData, settings: TransferSettings, repeat: int) -> list[NDArray[np.int_]]:
     """Return the rows that each fold leaves out."""
-    return folds(data.material, settings.folds, settings.seed + repeat)
+    return folds(data.material, settings.folds, settings.fold_seed(repeat))

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
-from ....agent.types import Array
+from ....agent.types import Array, InputError
+from ... import card as cards
+from ...runtime import load_module
 from ...training import TrainingPlan
-from ..competitors import TrialOutcome
+from ..competitors import TrialOutcome, from_columns
 from ..contract import classes_of
 from ..report import Section, paired_bootstrap, plain, score, slug
 from .fine_tuning import TransferSettings, TransferTrial, fold_rows
@@ -37,6 +40,31 @@ def pool(
     return PooledPredictions(
         np.concatenate(rows), np.concatenate(fold), {d: np.concatenate([b[d] for b in best]) for d in best[0]}
     )
+
+
+def predict_with_pretrained(plan: TrainingPlan, rows: NDArray[np.int_], pretrained: str) -> PooledPredictions:
+    """Return the predictions of a model, as it is, for rows of a plan with the model's grid and classes.
+
+    Raises
+    ------
+    InputError
+        The model regresses other quantities than the plan.
+    """
+    folder = cards.find(pretrained)
+    card = cards.verify(folder)
+    if card.regressed != plan.config.regressed:
+        raise InputError(
+            f"{folder}: regresses {', '.join(card.regressed)}; expected {', '.join(plan.config.regressed)}"
+        )
+    model = load_module(folder, torch.device("cpu"))
+    with torch.no_grad():
+        out = torch.cat([model(part) for part in plan.clean[rows].split(64)]).double().numpy()
+    return PooledPredictions(rows, np.zeros(len(out), int), from_columns(plan, out).best(classes_of(plan)))
+
+
+def varied(truth: Mapping[str, Array]) -> list[str]:
+    """Return the descriptors with at least two labels; a score of a single one means nothing."""
+    return [d for d, v in truth.items() if len(np.unique(v[~np.isnan(v)])) > 1]
 
 
 def fold_scores(
@@ -78,7 +106,7 @@ def compare(
     truth = {d: v[rows] for d, v in plan.data.labels.items()}
     material, classified = plan.data.material[rows], plan.config.classified
     differences: dict[str, dict[str, float]] = {}
-    for d in best_a:
+    for d in varied({d: truth[d] for d in best_a}):
         if d in best_b:
             m = paired_bootstrap(truth, best_a, best_b, classified, material, d)
             values = {n: score(d, truth, v, classified) for n, v in ((name_a, best_a), (name_b, best_b))}

@@ -11,7 +11,7 @@ from ....agent.types import Array
 from ...progress import Progress
 from ...training import TrainingPlan
 from ..report import Section, curves, plain, score, slug
-from .fine_tuning import TransferSettings, TuningMode, all_trials, cross_validated, run_trials
+from .fine_tuning import TransferSettings, TuningMode, all_trials, run_trials
 from .pooled_predictions import PooledPredictions, compare, fold_scores, pool, standard_error
 
 _MEAN_OS_ERROR = "OS_mean MAE (e)"
@@ -33,7 +33,7 @@ def transfer(settings: TransferSettings, data: Path, kept: Path, jobs: int, prog
     section = Section("Transfer to other absorbers", _protocol(settings))
     rows: list[dict[str, Any]] = []
     for config in settings.targets:
-        plan = TrainingPlan.read(cross_validated(config, settings.pretrained), data)
+        plan = settings.read_plan(config, data)
         of_target = [(t, o) for t, o in done if t.config is config]
         pooled: dict[tuple[TuningMode, float], PooledPredictions] = {
             (mode, fraction): pool(

@@ -9,17 +9,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ....agent.types import Array, InputError
+from ....agent.types import Array
 from ... import card as cards
 from ...progress import Progress
-from ...runtime import load_module
 from ...training import TrainingPlan
-from ..competitors import TrialOutcome, from_columns, pack, unpack
+from ..competitors import TrialOutcome, pack, unpack
 from ..contract import Predictions, averaged, classes_of
 from ..report import Arrays, Piece, Section, plain, run_all
 from .fine_tuning import TransferTrial, cross_validated, fine_tune, run_trials, weights_digest
 from .joint_plan import JointPlan, UniversalSettings, fold_of, unseen_spectra
-from .pooled_predictions import PooledPredictions, compare, pool
+from .pooled_predictions import PooledPredictions, compare, pool, predict_with_pretrained
 
 _WITH_SOURCE_BLEND, _WITH_TARGET_BLEND = "blended as the source's model", "blended as the targets' models"
 _SIM = "second ordering of target"
@@ -44,7 +43,7 @@ def universal(settings: UniversalSettings, data: Path, kept: Path, jobs: int, pr
     source = TrainingPlan.read(
         settings.source.model_copy(update={"pretrained": None, "runs": 1, "protocol": "split"}), data
     )
-    shipped = _predict_with_pretrained(source, study.pretrained)
+    shipped = predict_with_pretrained(source, source.judged, study.pretrained)
     recipe = settings.model_dump(mode="json", exclude={"transfer": {"pretrained"}})
     depends = [recipe, weights_digest(study.pretrained), _SIM]
     pieces = [
@@ -100,21 +99,6 @@ def _predict_source(plan: JointPlan, outcomes: Sequence[TrialOutcome]) -> Pooled
     rows = np.arange(len(plan.judged))  # the first of the rows that every fold holds out
     mean = averaged([_select(outcome.predictions[_WITH_SOURCE_BLEND], rows) for outcome in outcomes])
     return PooledPredictions(plan.judged, np.zeros(len(rows), int), mean.best(classes_of(plan)))
-
-
-def _predict_with_pretrained(source: TrainingPlan, pretrained: str) -> PooledPredictions:
-    """Predictions of the pre-trained model for the source's ``val`` rows."""
-    folder = cards.find(pretrained)
-    card = cards.verify(folder)
-    if card.regressed != source.config.regressed:
-        raise InputError(
-            f"{folder}: regresses {', '.join(card.regressed)}; expected {', '.join(source.config.regressed)}"
-        )
-    model = load_module(folder, torch.device("cpu"))
-    with torch.no_grad():
-        out = torch.cat([model(part) for part in source.clean[source.judged].split(64)]).double().numpy()
-    best = from_columns(source, out).best(classes_of(source))
-    return PooledPredictions(source.judged, np.zeros(len(out), int), best)
 
 
 def _predict_target(

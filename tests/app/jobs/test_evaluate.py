@@ -139,3 +139,20 @@ def test_the_shipped_configs_are_read(name):
     found = read_evaluation(name, "cu-k")
     assert found.benchmark is not None
     assert (found.transfer is not None) == (name == "full")
+
+
+def test_the_disordered_rows_are_those_of_the_models_absorber(tmp_path):
+    found = read_evaluation("full", "ti-k").disorder
+    assert found is not None
+    assert found.dataset == "ti_k_disordered"
+    assert found.targets[0].datasets == ("ti_k_disordered",)
+    assert found.pretrained == "ti-k"
+    (tmp_path / "e.yaml").write_text("studies: [disorder]\ndisorder: {dataset: glass}")
+    other = read_evaluation(str(tmp_path / "e.yaml"), "ti-k").disorder
+    assert other is not None
+    assert other.targets[0].datasets == ("glass",)
+
+
+def test_missing_disordered_rows_are_named(tmp_path, feff, model):
+    with pytest.raises(InputError, match=r"disorder needs .*co_k_disordered\.npz"):
+        report_on(str(model), feff, tmp_path, "full", ["disorder"], 1)

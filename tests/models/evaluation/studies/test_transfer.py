@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from xas_agent.agent.types.errors import InputError
 from xas_agent.models.card import read_card, sha256_of, write_card
 from xas_agent.models.evaluation.report.tables import score
+from xas_agent.models.evaluation.studies.disorder import DisorderSettings, disorder
 from xas_agent.models.evaluation.studies.fine_tuning import (
     TRAINED_WEIGHTS,
     TransferSettings,
@@ -35,7 +36,7 @@ from xas_agent.models.training.config import TrainingConfig
 from xas_agent.models.training.plan import TrainedMember, TrainingPlan, served_weights
 from xas_agent.models.training.train import share_of, train_member
 
-EDGES = {"large": 8979.0, "small": 7709.0}
+EDGES = {"large": 8979.0, "small": 7709.0, "disordered": 8979.0}
 CONFIG: dict[str, Any] = {
     "absorber": "Cu",
     "classified": ["OS"],
@@ -90,6 +91,7 @@ def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("rows")
     write_rows(folder, "large", 96, [1, 2, 3], 140)
     write_rows(folder, "small", 34, [2, 3, 4], 130, unseen=2)
+    write_rows(folder, "disordered", 24, [3], 140)
     return folder
 
 
@@ -273,3 +275,43 @@ def test_work_stays_kept_when_a_model_is_only_calibrated_anew(pretrained, tmp_pa
         keys[name] = weights_digest(str(again))
     assert keys["share"] == keys["as it was"]
     assert keys["centre"] != keys["as it was"]
+
+
+@pytest.fixture(scope="module")
+def disordered(pretrained) -> DisorderSettings:
+    return DisorderSettings(
+        dataset="disordered",
+        targets=(config("large", 90.0, dataset="disordered"),),
+        pretrained=pretrained,
+        folds=2,
+        repeats=2,
+        epochs=1,
+        rows_per_epoch=24,
+    )
+
+
+def test_all_heads_of_the_crystal_model_are_kept_for_disordered_structures(disordered, data, pretrained):
+    plan = disordered.read_plan(disordered.targets[0], data)
+    assert plan.rows.targets.classes[0].tolist() == [1, 2, 3]  # the rows have 3 only
+    start = served_weights(Path(pretrained))
+    torch.testing.assert_close(plan.rows.targets.sd, start["target_sd"])
+    t = plan.rows.targets
+    truth = np.stack([plan.data.labels[d] for d in ("NNRS", "OS_mean")], axis=1)
+    np.testing.assert_allclose((t.regressed * t.sd + t.mean).numpy(), truth, rtol=1e-5)
+    of_crystals = TrainingPlan.read(cross_validated(config("large", 90.0), pretrained), data).new_member(0).state_dict()
+    own = plan.new_member(0).state_dict()
+    assert all(torch.equal(own[name], weight) for name, weight in of_crystals.items())
+
+
+def test_disordered_structures_zero_shot_fine_tuned_and_from_scratch(disordered, data, kept):
+    section = disorder(disordered, data, kept, jobs=1, progress=lambda *_: None)
+    table = section.tables["disorder-scores"]
+    assert list(table["descriptor"].unique()) == ["NNRS"]
+    assert list(table["training"]) == ["zero-shot", "training from scratch", "full fine-tuning"]
+    assert np.isfinite(table[["score", "low", "high"]].to_numpy(float)).all()
+    assert set(section.tables["disorder-kinds"]["rows"]) == {24}
+    assert np.isfinite(section.tables["disorder-kinds"]["OS_mean MAE"].to_numpy(float)).all()
+    assert "since all rows have the same label: OS, OS\\_mean." in section.text
+    assert "The mean of 1 scores is highest for " in section.text
+    assert "Full fine-tuning scores" in section.text
+    assert "disorder" in section.figures
