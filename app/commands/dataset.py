@@ -168,6 +168,10 @@ def dataset_append(
         "data/feff"
     ),
     least: Annotated[int, typer.Option("--least", min=1, help="Least number of new rows for a shard.")] = 1,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="Set to add the rows to, e.g. ti_k_disordered. [default: a shard, for merge]"),
+    ] = None,
     jobs: JobsOption = None,
 ) -> None:
     """Write the rows that the data sets do not have yet as a shard; those without a split are left out.
@@ -177,7 +181,7 @@ def dataset_append(
     from ..jobs.shards import append_rows
 
     with exit_on_error():
-        typer.echo(append_rows(sources, out, least=least, jobs=jobs))
+        typer.echo(append_rows(sources, out, least=least, jobs=jobs, name=name))
 
 
 FolderArgument = Annotated[Path, typer.Argument(help="Folder of the data sets, one per absorber.")]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ...models.datasets import FeffSpectrum, Row
 
 
-def append_rows(sources: Sequence[Path], out: Path, *, least: int, jobs: int | None) -> str:
+def append_rows(sources: Sequence[Path], out: Path, *, least: int, jobs: int | None, name: str | None = None) -> str:
     """Write the rows of the sources that a folder of data sets does not have yet as a shard; return a summary.
 
     Parameters
@@ -24,6 +24,8 @@ def append_rows(sources: Sequence[Path], out: Path, *, least: int, jobs: int | N
         Number of new rows from which on a shard is written.
     jobs : int, optional
         Number of processes; all cores by default.
+    name : str, optional
+        Set to which the rows are added instead, such as ``ti_k_disordered``.
 
     Raises
     ------
@@ -54,8 +56,9 @@ def append_rows(sources: Sequence[Path], out: Path, *, least: int, jobs: int | N
         new, dropped, twice = datasets.usable(rows, there)
         if len(new) < max(least, 1):
             waiting = len(spectra) or len(new)
-            return f"{out}: {waiting} new rows, no shard of fewer than {max(least, 1)}{and_failed(failed)}"
-        path = datasets.append(out, new)
+            missing = f"{'nothing written' if name else 'no shard'} of fewer than {max(least, 1)}"
+            return f"{out}: {waiting} new rows, {missing}{and_failed(failed)}"
+        path = datasets.add_to_set(out, name, new) if name else datasets.append(out, new)
     return f"{path}: {len(new)} rows{_left_out(dropped, twice)}{and_failed(failed)}"
 
 

@@ -24,6 +24,8 @@ DECISIONS = Path(__file__).parents[1] / "decisions"
 UNITS = {
     "_ev": "eV",
     "_s": "s",
+    "_ps": "ps",
+    "_fs": "fs",
     "_ms": "ms",
     "_deg": "degrees",
     "_mb": "MB",
@@ -33,6 +35,7 @@ UNITS = {
 """Unit of a key by the end of its name; design: a name carries its unit where it could be doubted."""
 KEY_UNITS = {"nvict": "", "alpha": "", "k_max": "1/Å", "k_step": "1/Å", "sha256": ""}
 KEY_UNITS |= dict.fromkeys(("e0", "pre1", "pre2", "norm1", "norm2"), "eV")
+KEY_UNITS |= {"melt_k": "K", "final_k": "K", "density_g_cm3": "g/cm³", "friction_per_ps": "1/ps"}
 KEY_UNITS |= {"pre_slope": "edge steps/eV", "post_slope": "edge steps/eV", "post_curvature": "edge steps/eV²"}
 DOCUMENT_KEYS = {
     "D": "Most probable value of a classified descriptor D.",
@@ -232,6 +235,12 @@ def feff_config() -> str:
     return config_table(FeffSettings)
 
 
+def quench_config() -> str:
+    from xas_agent.models.datasets import QuenchSettings
+
+    return config_table(QuenchSettings)
+
+
 def rule_triggers() -> str:
     """Every trigger with its keys."""
     parts = []
@@ -384,6 +393,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "evaluation config": evaluation_config,
     "FEFF config": feff_config,
     "FEFF rows": feff_rows,
+    "quench config": quench_config,
     "triggers": rule_triggers,
     "actions": actions,
     "documents": documents,

@@ -6,7 +6,7 @@ from .feff import FeffSettings, find_feff
 from .feff_runs import FeffSpectrum, collect
 from .materials_project import common_labels, describe_counts, read_documents
 from .omnixas import PARTS, read_omnixas
-from .shards import Merged, Row, append, ids_of, merge, read_rows, tables, usable
+from .shards import Merged, Row, add_to_set, append, ids_of, merge, read_rows, tables, usable
 from .structure_files import Site
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Row",
     "Site",
     "SplitSettings",
+    "add_to_set",
     "append",
     "collect",
     "common_labels",

@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import zip_longest
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -172,7 +171,7 @@ def quenches(
 def jobs_of(
     disordered: Iterable[Disordered], absorber: str, sites: dict[str, int], val_fraction: float, seed: int
 ) -> list[dict[str, Any]]:
-    """Return the FEFF jobs of disordered structures, crystals and kinds in turn, so that the first ones have all.
+    """Return the FEFF jobs of disordered structures, crystals and kinds evenly spread over the queue.
 
     Parameters
     ----------
@@ -192,8 +191,9 @@ def jobs_of(
         for n, index in enumerate(drawn.tolist()):
             rounds += [[] for _ in range(n + 1 - len(rounds))]
             rounds[n].append(_job(d, absorber, index, sides[d.name]))
-    in_order = [[job for group in rounds for job in group] for rounds in groups.values()]
-    return [job for turn in zip_longest(*in_order) for job in turn if job is not None]
+    queues = [[job for group in rounds for job in group] for rounds in groups.values()]
+    spread = [((n + 0.5) / len(queue), k, job) for k, queue in enumerate(queues) for n, job in enumerate(queue)]
+    return [job for *_, job in sorted(spread, key=lambda s: s[:2])]
 
 
 def write_jobs(path: Path, jobs: Sequence[dict[str, Any]]) -> None:

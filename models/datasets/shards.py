@@ -1,7 +1,8 @@
 """A folder of data sets that grows while FEFF runs: one set ``<absorber>_k`` per absorber, and shards of new rows.
 
 A shard holds rows of any absorbers, and is merged into the sets later, so that files under version control are not
-rewritten for every few sites. Needs the ``[train]`` extra.
+rewritten for every few sites. Sets of disordered structures, ``<absorber>_k_disordered``, lie beside them and are not
+merged with them. Needs the ``[train]`` extra.
 """
 
 import csv
@@ -118,15 +119,20 @@ def sets_of(folder: Path) -> list[Path]:
     return sorted(folder.glob("*_k.npz"))
 
 
+def disordered_of(folder: Path) -> list[Path]:
+    """Return the sets of disordered structures of a folder, by absorber."""
+    return sorted(folder.glob("*_k_disordered.npz"))
+
+
 def shards_of(folder: Path) -> list[Path]:
     """Return the shards of a folder in the order of their making."""
     return sorted((folder / SHARDS).glob("*.npz"))
 
 
 def ids_of(folder: Path) -> set[str]:
-    """Return the ids of all rows of a folder, in sets and shards."""
+    """Return the ids of all rows of a folder, in sets of either kind and shards."""
     found: set[str] = set()
-    for path in (*sets_of(folder), *shards_of(folder)):
+    for path in (*sets_of(folder), *disordered_of(folder), *shards_of(folder)):
         with np.load(path, allow_pickle=False) as z:
             found.update(z["id"].astype(str).tolist())
     return found
@@ -154,6 +160,15 @@ def append(folder: Path, rows: Sequence[Row]) -> Path:
     last = max((int(p.stem) for p in shards_of(folder) if p.stem.isdigit()), default=0)
     path = folder / SHARDS / f"{last + 1:04d}.npz"
     write_rows(path, rows)
+    return path
+
+
+def add_to_set(folder: Path, name: str, rows: Sequence[Row]) -> Path:
+    """Add rows to the set ``name`` of a folder, which need not exist yet, and return its ``.npz``."""
+    path = folder / f"{name}.npz"
+    folder.mkdir(parents=True, exist_ok=True)
+    before = read_rows(path) if path.exists() else []
+    write_rows(path, sorted([*before, *rows], key=lambda r: r.id))
     return path
 
 
@@ -193,7 +208,7 @@ def tables(folder: Path) -> list[tuple[str, list[str], list[list[str]]]]:
     InputError
         The folder has no set, or a file cannot be read.
     """
-    paths = sets_of(folder)
+    paths = [*sets_of(folder), *disordered_of(folder)]
     if not paths:
         raise InputError(f"{folder}: no set; expected files such as co_k.npz")
     overview: list[list[str]] = []

@@ -35,11 +35,11 @@ def page(name):
 def models():
     pytest.importorskip("sklearn")
     from xas_agent.app.jobs.evaluate import EvaluationConfig
-    from xas_agent.models.datasets import FeffSettings
+    from xas_agent.models.datasets import FeffSettings, QuenchSettings
     from xas_agent.models.training import TrainingConfig
 
-    pages = ("configuration", "training-configuration", "evaluation-configuration", "feff-data")
-    return zip(pages, (Config, TrainingConfig, EvaluationConfig, FeffSettings), strict=True)
+    pages = ("configuration", "training-configuration", "evaluation-configuration", "feff-data", "feff-data")
+    return zip(pages, (Config, TrainingConfig, EvaluationConfig, FeffSettings, QuenchSettings), strict=True)
 
 
 def test_every_key_of_a_config_is_listed_with_its_meaning():

@@ -165,6 +165,10 @@ def _findings(
     ]
     if constant := [d for d in answers[_ZERO_SHOT].best if d not in judged]:
         said.append(f"Not scored, since all rows have the same label: {', '.join(map(plain, constant))}.")
+        if "OS_mean" in constant:
+            said[-1] += (
+                " Training on rows of one mean OS learns that number alone: only the zero-shot error is a test."
+            )
     known = classes_of(plan)
     strange = {d: int((~np.isin(labels[d], [*known[d], np.nan]) & ~np.isnan(labels[d])).sum()) for d in known}
     if missing := {d: n for d, n in strange.items() if n}:
@@ -204,6 +208,6 @@ along each axis, Å; amorphous structures are quenched from the melt by molecula
 **Protocol.** *zero-shot* is the model as it is, with its recall of crystals; it has seen crystals of the same
 compound. *Fine-tuning* starts from its weights and *training from scratch* from random ones; both see the disordered
 rows alone, for {epochs} epochs of {per_epoch} rows, and recall them with a share of {share:.0%}. They are
-judged by {folds}-fold cross-validation by structure, with {repeats} networks per fold: no structure is both learnt
-and judged.
+judged by {folds}-fold cross-validation by structure (networks per fold: {repeats}), so that no structure is both
+learnt and judged.
 """.strip()

@@ -57,6 +57,28 @@ def test_sets_grow_by_shards_that_are_merged_by_absorber(tmp_path):
     assert merge_shards(out) == f"{out}: 5 rows, 0 of them new"
 
 
+def test_disordered_rows_are_a_set_of_their_own(tmp_path):
+    out = tmp_path / "feff"
+    first = write(tmp_path / "a.npz", row("TiO2-amorphous-01_Ti004"), row("TiO2-amorphous-00_Ti002", "val"))
+    said = append_rows([first], out, least=1, jobs=1, name="ti_k_disordered")
+    assert said == f"{out}/ti_k_disordered.npz: 2 rows"
+    more = write(tmp_path / "b.npz", row("TiO2-amorphous-00_Ti002"), row("r-rattled-0.1-00_Ti001"))
+    said = append_rows([more], out, least=1, jobs=1, name="ti_k_disordered")
+    assert said == f"{out}/ti_k_disordered.npz: 1 rows, 1 there already"
+    again = append_rows([more], out, least=1, jobs=1, name="ti_k_disordered")
+    assert again == f"{out}: 0 new rows, nothing written of fewer than 1"
+    # Nor do they come into the absorber's set, by mistake or by a merge.
+    assert append_rows([more], out, least=1, jobs=1) == f"{out}: 0 new rows, no shard of fewer than 1"
+    append_rows([write(tmp_path / "c.npz", row("mp-1_Ti000"))], out, least=1, jobs=1)
+    assert merge_shards(out) == f"{out}: 1 rows, 1 of them new"
+    assert splits(out, "ti_k_disordered") == {
+        "TiO2-amorphous-00_Ti002": "val",
+        "TiO2-amorphous-01_Ti004": "train",
+        "r-rattled-0.1-00_Ti001": "train",
+    }
+    assert "| ti_k_disordered | 3 | 3 |" in tables_of(out)
+
+
 def test_a_merge_that_was_killed_goes_on(tmp_path):
     """After the sets were written, before the shards were deleted."""
     shard = write(tmp_path / "first/mixed.npz", row("mp-1_Co000"), row("mp-1_Ni004"))

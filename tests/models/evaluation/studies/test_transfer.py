@@ -298,9 +298,9 @@ def test_all_heads_of_the_crystal_model_are_kept_for_disordered_structures(disor
     t = plan.rows.targets
     truth = np.stack([plan.data.labels[d] for d in ("NNRS", "OS_mean")], axis=1)
     np.testing.assert_allclose((t.regressed * t.sd + t.mean).numpy(), truth, rtol=1e-5)
-    of_crystals = TrainingPlan.read(cross_validated(config("large", 90.0), pretrained), data).new_member(0).state_dict()
+    crystals = TrainingPlan.read(cross_validated(config("large", 90.0), pretrained), data)
     own = plan.new_member(0).state_dict()
-    assert all(torch.equal(own[name], weight) for name, weight in of_crystals.items())
+    assert all(torch.equal(own[name], w) for name, w in crystals.new_member(0).state_dict().items())
 
 
 def test_disordered_structures_zero_shot_fine_tuned_and_from_scratch(disordered, data, kept):
