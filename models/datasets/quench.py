@@ -6,10 +6,14 @@ Needs the ``[quench]`` extra: CHGNet ships its weights, and ASE integrates the m
 # The extra is not among those of development: CHGNet has no wheels for every Python.
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from functools import cache
+from io import StringIO
 from typing import Any
 
 import numpy as np
+import torch
 from ase import Atoms, units
 from ase.data import atomic_masses, atomic_numbers
 from ase.md.langevin import Langevin
@@ -46,7 +50,8 @@ class _Forces(CHGNetCalculator):
 
 
 def quenched(task: tuple[str, Structure, int], settings: QuenchSettings) -> Structure | str:
-    """Melt and quench a composition (name, crystal, seed); return the reason of a failure as a text."""
+    """Melt and quench a composition (name, crystal, seed) on one core; return the reason of a failure as a text."""
+    torch.set_num_threads(1)
     try:
         return quench(task[1], settings, task[2])
     except Exception as e:  # libraries raise many types of exceptions, which must not end a batch
@@ -70,7 +75,8 @@ def quench(crystal: Structure, settings: QuenchSettings, seed: int) -> Structure
     density = settings.density_g_cm3 or float(crystal.density)
     atoms = random_atoms(crystal.composition, settings.atoms, density, rng)
     with quiet():
-        atoms.calc = _Forces(_potential(), use_device="cpu")
+        with _silent():
+            atoms.calc = _Forces(_potential(), use_device="cpu")
         FIRE(atoms, logfile=None, maxstep=0.1).run(fmax=1.0, steps=_RELAXATION_STEPS)
         MaxwellBoltzmannDistribution(atoms, temperature_K=settings.melt_k, rng=rng)
         motion = Langevin(
@@ -134,6 +140,13 @@ def _state(atoms: Atoms) -> dict[str, float]:
         "temperature_k": round(float(atoms.get_temperature())),
         "energy_ev_per_atom": round(float(atoms.get_potential_energy()) / len(atoms), 3),
     }
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep what CHGNet prints out of the output of a command."""
+    with redirect_stdout(StringIO()):
+        yield
 
 
 @cache
