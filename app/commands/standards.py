@@ -127,8 +127,10 @@ def _print_judged(judged: Sequence["Judged"]) -> None:
     typer.echo()
     for kind, (flagged, answered) in flags_of(judged).items():
         typer.echo(f"{kind}s flagged: {flagged} of {answered}")
-    if (sd := misfit_sd_of(judged)) is not None:
+    if sd := misfit_sd_of(judged):
         typer.echo(f"intervals hold 90 % of the oxides with misfit_sd: {{OS: {sd:.2f}}} in the domain of the cards")
+    elif sd == 0:
+        typer.echo("intervals hold 90 % of the oxides as they are")
     if aside := sum(bool(j.set_aside) for j in judged):
         typer.echo(f"set aside: {aside} of {len(judged)} standards")
 
