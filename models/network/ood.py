@@ -15,7 +15,7 @@ class OODScore(nn.Module):
        neighbouring points, noise does not);
     3. the largest deviation of a single point from its neighbours, in units of the frame's own noise, for glitches;
     4. the first distance divided by the distance to outliers, which are examples of spectra that the model must flag
-       (metals), if there are any.
+       (metals, sulphides), if there are any.
 
     The first three are put on one scale by their distribution over left-out training spectra. The first two measure
     similar deviations and are added in quadrature; the score is the largest of that sum and the other two.
@@ -32,8 +32,8 @@ class OODScore(nn.Module):
     """Principal components of the first, second and third distance; of the third at most half as many as points."""
     FOLDS = 5
     """Folds of the training spectra from which the scales are found."""
-    OUTLIERS = 64
-    """Number of outliers."""
+    OUTLIERS = 256
+    """Number of outliers: a metal's few electronvolts of offset need some ten examples each."""
     FAR = 1e4
     """Coordinate of the outliers while there are none, far from every spectrum."""
 

@@ -24,6 +24,8 @@ CHECKPOINT = "training.pt"
 """File of the model folder in which an unfinished training is kept."""
 METAL_AMPLITUDE = 0.58
 """Amplitude of a measured metal over FEFF's (``xas-agent calibrate`` with Ni metal)."""
+_COVALENT_SHARE = 0.5
+"""Offset of other outliers, sulphides and phosphides, above that of the oxides, relative to the metal's: assumed."""
 
 
 def build(config: TrainingConfig, data: Path, out: Path, device: str, progress: Progress) -> Path:
@@ -117,15 +119,16 @@ def assemble(plan: TrainingPlan, members: Sequence[TrainedMember], out: Path) ->
 def augment_outliers(plan: TrainingPlan, generator: torch.Generator) -> Tensor | None:
     """Return augmented spectra (OUTLIERS, G) of the plan's outliers, None where it has none.
 
-    Those of metals range from the spectrum that FEFF computes to the measured one, whose alignment corrects the
-    offset and the amplitude of oxides.
+    They range from the spectrum that FEFF computes to the measured one, whose alignment corrects the offset and, of
+    metals, the amplitude of oxides.
     """
     if plan.outliers is None:
         return None
     rows, some = plan.outliers, torch.arange(OODScore.OUTLIERS) % len(plan.outliers.fine)
-    measured = torch.linspace(0, 1, len(some))[:, None] * plan.outlier_is_metal[some, None]
+    measured, metal = torch.linspace(0, 1, len(some))[:, None], plan.outlier_is_metal[some, None]
     domain = plan.config.domain
-    fine = shifted(rows.fine[some], FINE_EV, -domain.metal_gap_ev * measured, torch.zeros_like(measured))
-    fine = damped(fine, FINE_EV, 1 + (METAL_AMPLITUDE / domain.amplitude - 1) * measured)
+    gap_ev = torch.where(metal, domain.metal_gap_ev, _COVALENT_SHARE * domain.metal_gap_ev)
+    fine = shifted(rows.fine[some], FINE_EV, -gap_ev * measured, torch.zeros_like(measured))
+    fine = damped(fine, FINE_EV, 1 + (METAL_AMPLITUDE / domain.amplitude - 1) * measured * metal)
     every = torch.arange(len(some))
     return replace(rows, fine=fine).disturbed(torch.eye(len(some)), every, plan.config.augmentation, generator)
