@@ -36,7 +36,8 @@ def readable(card: Card) -> str:
         f"- **FEFF − experiment**: {offset.value_ev:g} ± {offset.sd_ev:g} eV. Source: {offset.source}.",
         f"- **Measurement against FEFF**: energies from the edge scaled by {domain.scale:g} ± {domain.scale_sd:g}, "
         f"amplitude {domain.amplitude:g} ± {domain.amplitude_sd:g}, which {treatment}, and a Gaussian of σ "
-        f"{domain.broadening_ev:g} ± {domain.broadening_sd_ev:g} eV, which training includes. Source: {domain.source}.",
+        f"{domain.broadening_ev:g} ± {domain.broadening_sd_ev:g} eV, which training includes. Source: "
+        f"{domain.source}.",
         f"- **Out-of-distribution spectra** are flagged: {card.ood}.",
         f"- **File**: SHA-256 `{card.sha256}`.",
         "",

@@ -28,9 +28,10 @@ class Served(nn.Module):
     ----------
     shape : sizes of the networks
     sites : number of training sites to recall
+    outliers : number of examples of the out-of-distribution score
     """
 
-    def __init__(self, shape: SPTShape, sites: int) -> None:
+    def __init__(self, shape: SPTShape, sites: int, outliers: int = OODScore.OUTLIERS) -> None:
         super().__init__()
         self.spt = SPT(shape)
         self.recall = Recall(shape.members, sites, shape.key, shape.classes, shape.regressed)
@@ -49,7 +50,7 @@ class Served(nn.Module):
         self.share: Tensor
         self.short = shape.short_points or shape.grid_points
         self.denoiser = Denoiser(self.short)
-        self.ood_score = OODScore(self.short)
+        self.ood_score = OODScore(self.short, outliers=outliers)
 
     def forward(self, x: Tensor) -> Tensor:
         always_known = x[:, : self.short]

@@ -24,6 +24,7 @@ class OODScore(nn.Module):
     ----------
     grid_points : number of grid points G
     remembered : number of training spectra to which distances are measured
+    outliers : number of outliers
     """
 
     QUANTILE = 0.99
@@ -33,11 +34,11 @@ class OODScore(nn.Module):
     FOLDS = 5
     """Folds of the training spectra from which the scales are found."""
     OUTLIERS = 256
-    """Number of outliers: a metal's few electronvolts of offset need some ten examples each."""
+    """Default number of outliers: a metal's offset may be anywhere in some 10 eV, which needs some ten examples."""
     FAR = 1e4
     """Coordinate of the outliers while there are none, far from every spectrum."""
 
-    def __init__(self, grid_points: int, remembered: int = 2048) -> None:
+    def __init__(self, grid_points: int, remembered: int = 2048, outliers: int = OUTLIERS) -> None:
         super().__init__()
         self.near, self.broad, self.neighbours, self.floor = self.NEAR, self.BROAD, 5, 0.004
         self.register_buffer("mean", torch.zeros(grid_points))
@@ -46,7 +47,7 @@ class OODScore(nn.Module):
         self.register_buffer("usual", torch.full((3,), 0.5))
         self.register_buffer("limits", torch.ones(3))
         self.register_buffer("edge", torch.ones(3))
-        self.register_buffer("outliers", torch.full((self.OUTLIERS, self.NEAR), self.FAR))
+        self.register_buffer("outliers", torch.full((outliers, self.NEAR), self.FAR))
         self.mean: Tensor
         self.axes: Tensor
         self.seen: Tensor
@@ -58,7 +59,7 @@ class OODScore(nn.Module):
         self.edge: Tensor
         """(3,) quantiles of the combined distances."""
         self.outliers: Tensor
-        """(OUTLIERS, NEAR) coordinates of the outliers."""
+        """(outliers, NEAR) coordinates of the outliers."""
 
     def distances(self, x: Tensor) -> Tensor:
         """(N, 4) distances: training spectra, smoothed remainder, worst point, training spectra against outliers."""
@@ -97,7 +98,7 @@ class OODScore(nn.Module):
         ----------
         group : (N,) number of each spectrum's material, left out as a whole to find the limits. Without it single
             spectra are left out, which flags too many where several are of one material
-        outliers : (:attr:`OUTLIERS`, G) augmented examples of spectra that must be flagged
+        outliers : (outliers, G) augmented examples of spectra that must be flagged
         """
         group = torch.arange(len(spectra)) if group is None else group
         names, number = group.unique(return_inverse=True)

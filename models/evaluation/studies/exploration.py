@@ -45,7 +45,7 @@ def rebuild(folder: Path) -> Served:
         **sizes,
     )
     try:
-        served = Served(shape, weights["recall.keys"].shape[1])
+        served = Served(shape, weights["recall.keys"].shape[1], len(weights["ood_score.outliers"]))
         # The file also contains tensors that the constructor computes.
         served.load_state_dict({k: weights[k] for k in served.state_dict()})
     except (KeyError, RuntimeError) as e:

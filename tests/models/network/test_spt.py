@@ -252,14 +252,14 @@ def test_spectra_like_the_outliers_score_above_one():
     generator = torch.Generator().manual_seed(0)
     e = torch.linspace(-1, 3, 41)
     known = torch.sigmoid(4 * (e + 0.3 * torch.randn(2200, 1, generator=generator)))
-    outliers = torch.sigmoid(4 * e) + 0.12 * torch.exp(-(((e - 0.6) / 0.3) ** 2)) + 0 * known[:100, :1]
-    outliers = outliers + 0.01 * torch.randn(100, 41, generator=generator)
+    outliers = torch.sigmoid(4 * e) + 0.12 * torch.exp(-(((e - 0.6) / 0.3) ** 2)) + 0 * known[:400, :1]
+    outliers = outliers + 0.01 * torch.randn(400, 41, generator=generator)
     spectra = known + 0.02 * torch.randn(2200, 41, generator=generator)
     without, ood_score = OODScore(41), OODScore(41)
     without.fit(spectra[:2000])
     ood_score.fit(spectra[:2000], outliers=outliers[: OODScore.OUTLIERS])
-    assert (ood_score(outliers[64:]) > 1).all()
-    assert (ood_score(outliers[64:]) > without(outliers[64:])).float().mean() > 0.9
+    assert (ood_score(outliers[OODScore.OUTLIERS :]) > 1).all()
+    assert (ood_score(outliers[OODScore.OUTLIERS :]) > without(outliers[OODScore.OUTLIERS :])).float().mean() > 0.9
     assert (ood_score(spectra[2000:]) > 1).float().mean() < 0.03
 
 
