@@ -129,7 +129,8 @@ class DomainCard(Settings):
     broadening_sd_ev: float = Field(default=0.0, ge=0)
     """Standard deviation of ``broadening_ev``, eV."""
     metal_gap_ev: float = Field(default=6.0, ge=0, allow_inf_nan=False)
-    """Offset of a measured metal above that of the card, eV: where the score expects measured metals."""
+    """Offset of a measured metal above that of the card, eV: where the score expects measured metals; other examples
+    of unknown spectra, such as sulphides, up to half as far."""
     misfit_sd: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
     """By descriptor, in its unit: standard deviation of the estimates of measured standards about the known values,
     beyond all other causes. It widens the intervals of measured spectra (``xas-agent standards``)."""

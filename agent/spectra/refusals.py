@@ -79,10 +79,11 @@ def find_refusals(
                 f"{gap[i]:.1f} eV between two points, at most {settings.max_gap_ev:g}",
             )
         elif coverage.no_pre_edge[i]:
-            detail = _too_few_points(coverage.points[0][i], settings.pre_edge_ev, settings)
+            window = f"{settings.pre_edge_ev} eV, nor enough up to {settings.pre_edge_latest_ev:g}"
+            detail = _too_few_points(coverage.points[0][i], window, settings)
             refusals[i] = Refusal(Reason.NO_PRE_EDGE, detail)
         elif coverage.no_post_edge[i]:
-            detail = _too_few_points(coverage.points[1][i], settings.post_edge_ev, settings)
+            detail = _too_few_points(coverage.points[1][i], f"{settings.post_edge_ev}", settings)
             refusals[i] = Refusal(Reason.NO_POST_EDGE, detail)
         elif max(quality.rise[i], quality.edge_step[i]) < -min_step[i]:
             refusals[i] = Refusal(
@@ -99,7 +100,7 @@ def find_refusals(
     return tuple(refusals)
 
 
-def _too_few_points(points: int, window: tuple[float, float], settings: AlignmentSettings) -> str:
+def _too_few_points(points: int, window: str, settings: AlignmentSettings) -> str:
     shape_keys = "pre_slope, post_slope, and edge_step if the window has no points"
     keys = "edge_step too" if settings.background is not None else shape_keys
     return (

@@ -1,9 +1,11 @@
 """``xas-agent dataset append``, ``merge`` and ``tables``: data sets that grow while FEFF runs."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...agent.types import InputError
 from ...models.cores import core_count
 from .dataset import and_failed, labels_file, log_failures, working
 
@@ -30,13 +32,14 @@ def append_rows(sources: Sequence[Path], out: Path, *, least: int, jobs: int | N
     Raises
     ------
     InputError
-        A source cannot be read.
+        A source cannot be read, or rows do not belong in the set ``name``.
     """
+    absorber = _absorber_of(name) if name else None
     with working() as progress:
         from ...models import datasets
 
         jobs = jobs or core_count()
-        there = datasets.ids_of(out)
+        there = datasets.ids_of(out, name)
         failed: list[str] = []
         rows: list[Row] = []
         spectra: list[FeffSpectrum] = []
@@ -54,12 +57,20 @@ def append_rows(sources: Sequence[Path], out: Path, *, least: int, jobs: int | N
             rows += [datasets.Row.of(s, found) for s in spectra if (found := datasets.labels_of(s.site, known))]
         log_failures(failed)
         new, dropped, twice = datasets.usable(rows, there)
+        if others := sorted({r.element for r in new} - {absorber or r.element for r in new}):
+            raise InputError(f"{name}: rows of {', '.join(others)}; expected {absorber} alone")
         if len(new) < max(least, 1):
             waiting = len(spectra) or len(new)
             missing = f"{'nothing written' if name else 'no shard'} of fewer than {max(least, 1)}"
             return f"{out}: {waiting} new rows, {missing}{and_failed(failed)}"
         path = datasets.add_to_set(out, name, new) if name else datasets.append(out, new)
     return f"{path}: {len(new)} rows{_left_out(dropped, twice)}{and_failed(failed)}"
+
+
+def _absorber_of(name: str) -> str:
+    if not (found := re.fullmatch(r"([a-z]{1,2})_k_[a-z0-9_]+", name)):
+        raise InputError(f"--name {name}: expected ABSORBER_k_NAME in lower case, e.g. ti_k_disordered")
+    return found[1].capitalize()
 
 
 def merge_shards(folder: Path) -> str:

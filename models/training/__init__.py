@@ -4,7 +4,7 @@ from .augment import Augmentation, add_noise, disturb, mixtures, shifted
 from .build import build
 from .calibration import Blend, fit_blend
 from .config import Network, TrainingConfig
-from .data import DataError, FeffData, load_feff, load_sets
+from .data import DataError, FeffData, check_grid, load_feff, load_sets
 from .metrics import scores
 from .plan import TrainedMember, TrainingPlan, config_of, ensemble, held_out, served_weights
 from .rows import FINE_EV, Rows, Scale, Targets, continued, prepare, reach_of
@@ -34,6 +34,7 @@ __all__ = [
     "add_noise",
     "build",
     "calibrate",
+    "check_grid",
     "config_of",
     "continued",
     "cut_rows",

@@ -125,7 +125,16 @@ def run_trials(
     pieces = [
         Piece(
             t.name,
-            [t.config.model_dump(mode="json"), t.mode, t.fraction, t.fold, t.repeat, recipe, start],
+            [
+                t.config.model_dump(mode="json"),
+                t.mode,
+                t.fraction,
+                t.fold,
+                t.repeat,
+                recipe,
+                start,
+                "member fold + repeat",
+            ],
             partial(run_trial, t, settings, data),
         )
         for t in trials

@@ -23,6 +23,7 @@ from ...training import (
     TrainingConfig,
     TrainingPlan,
     add_noise,
+    check_grid,
     disturb,
     folds,
     load_sets,
@@ -100,6 +101,8 @@ class JointPlan(TrainingPlan):
         common = {"grid": shared.grid, "classified": shared.classified, "regressed": shared.regressed}
         configs = [c.model_copy(update=common) for c in (settings.source, *targets)]
         loaded = [_rows_of(c, data, ["train", "val"]) for c in configs]
+        for c, part in zip(configs, loaded, strict=True):
+            check_grid(c.grid.grid(), part, c.edge_ev)
         parts = np.repeat(np.arange(len(loaded)), [len(p) for p in loaded])
         joined, rows = _join_labels(loaded), _join_rows(loaded, configs)
         clean = rows.aligned(rows.fine)

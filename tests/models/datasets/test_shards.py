@@ -185,3 +185,15 @@ def test_files_of_another_kind_are_named(tmp_path):
     path.with_suffix(".csv").write_text(",".join(COLUMNS) + "\n")
     with pytest.raises(InputError, match=r"y\.npz: 'mp-1_Co000'; expected"):
         append_rows([path], tmp_path, least=1, jobs=1)
+
+
+def test_a_set_of_any_name_takes_rows_of_its_absorber_once(tmp_path):
+    out, rows = tmp_path / "feff", write(tmp_path / "a.npz", row("mp-1_Ti000"))
+    assert append_rows([rows], out, least=1, jobs=1, name="ti_k_glass") == f"{out}/ti_k_glass.npz: 1 rows"
+    assert append_rows([rows], out, least=1, jobs=1, name="ti_k_glass").startswith(f"{out}: 0 new rows")
+    other = write(tmp_path / "b.npz", row("mp-2_V000"))
+    with pytest.raises(InputError, match="ti_k_glass: rows of V; expected Ti alone"):
+        append_rows([other], out, least=1, jobs=1, name="ti_k_glass")
+    for name in ("sub/ti_k_glass", "glass", "ti_k"):
+        with pytest.raises(InputError, match="expected ABSORBER_k_NAME"):
+            append_rows([rows], out, least=1, jobs=1, name=name)
