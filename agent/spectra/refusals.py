@@ -79,7 +79,7 @@ def find_refusals(
                 f"{gap[i]:.1f} eV between two points, at most {settings.max_gap_ev:g}",
             )
         elif coverage.no_pre_edge[i]:
-            window = f"{settings.pre_edge_ev} eV, nor enough up to {settings.pre_edge_latest_ev:g}"
+            window = f"{settings.pre_edge_ev} eV and too few up to {settings.pre_edge_latest_ev:g}"
             detail = _too_few_points(coverage.points[0][i], window, settings)
             refusals[i] = Refusal(Reason.NO_PRE_EDGE, detail)
         elif coverage.no_post_edge[i]:

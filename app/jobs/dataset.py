@@ -286,7 +286,7 @@ def symbol(absorber: str) -> str:
     Raises
     ------
     InputError
-        It is none.
+        ``absorber`` is not the symbol of an element.
     """
     from pymatgen.core import Element
 

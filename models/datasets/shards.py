@@ -132,8 +132,8 @@ def shards_of(folder: Path) -> list[Path]:
 def ids_of(folder: Path, name: str | None = None) -> set[str]:
     """Return the ids of all rows of a folder, in sets of either kind, shards and the set ``name``."""
     found: set[str] = set()
-    named = [folder / f"{name}.npz"] if name and (folder / f"{name}.npz").exists() else []
-    for path in (*sets_of(folder), *disordered_of(folder), *shards_of(folder), *named):
+    named = folder.glob(f"{name}.npz") if name else ()
+    for path in {*sets_of(folder), *disordered_of(folder), *shards_of(folder), *named}:
         with np.load(path, allow_pickle=False) as z:
             found.update(z["id"].astype(str).tolist())
     return found

@@ -285,6 +285,16 @@ def test_metals_are_outliers_as_computed_and_as_measured(feff, tmp_path):
     assert (shown[-1].max() - 1) / (shown[0].max() - 1) < 1 - (1 - METAL_AMPLITUDE / plan.config.domain.amplitude) / 2
 
 
+def test_sulphides_are_outliers_up_to_half_of_a_metals_offset(feff, tmp_path):
+    rewrite(feff, tmp_path, lambda k, _: {"kind": "sulphide", "split": "cal"} if k == 0 else {"kind": "layered"})
+    plan = TrainingPlan.read(config(augmentation={"disturbed": 0.0}), tmp_path)
+    shown = augment_outliers(plan, torch.Generator())
+    assert shown is not None
+    edge = torch.tensor(plan.rows.grid.energy)[(shown > 0.5).float().argmax(1)]
+    assert edge[0] - edge[-1] == pytest.approx(plan.config.domain.metal_gap_ev / 2, abs=1)
+    assert (shown[-1].max() - 1) / (shown[0].max() - 1) == pytest.approx(1, abs=0.1)  # its amplitude is FEFF's
+
+
 def fresh(plan: TrainingPlan) -> list[TrainedMember]:
     """Members as they start, without recall."""
     return [TrainedMember(plan.new_member(k).state_dict(), None, 0, 0.0) for k in range(plan.config.members)]

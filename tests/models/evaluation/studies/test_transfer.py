@@ -33,6 +33,7 @@ from xas_agent.models.evaluation.studies.transfer import transfer
 from xas_agent.models.evaluation.studies.universal import universal
 from xas_agent.models.training.build import assemble
 from xas_agent.models.training.config import TrainingConfig
+from xas_agent.models.training.data import DataError
 from xas_agent.models.training.plan import TrainedMember, TrainingPlan, served_weights
 from xas_agent.models.training.train import share_of, train_member
 
@@ -315,3 +316,9 @@ def test_disordered_structures_zero_shot_fine_tuned_and_from_scratch(disordered,
     assert "The mean of 1 scores is highest for " in section.text
     assert "Full fine-tuning scores" in section.text
     assert "disorder" in section.figures
+
+
+def test_rows_that_end_before_the_shared_grid_are_refused(settings, data):
+    longer = settings.model_copy(update={"targets": (config("small", 150.0),)})
+    with pytest.raises(DataError, match="the shortest row ends"):
+        JointPlan.join(UniversalSettings(source=config("large", 90.0), transfer=longer), data)
