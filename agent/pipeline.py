@@ -104,6 +104,8 @@ class Pipeline:
         """Whether the newest frame was too old for the rules."""
         self._max_age_s = controls.max_age_s
         self._committed, self._progress = committed, Progress()
+        self._decided: set[str] = set()
+        """Runs with decisions that no frame caused, since the last progress."""
         self._changed: dict[tuple[Any, ...], tuple[Frame, Estimator]] = {}
         """The newest frame of each series since the last progress."""
         self._advanced: set[str] = set()
@@ -146,6 +148,7 @@ class Pipeline:
         if self._reader.waiting:
             self._take(self._reader.poll(time.monotonic()))
         self._serve_waiting()
+        self._decide_in_run(self._rules.quiet(time.monotonic()))
         frames = self._answered + self._left_out.now - left_out
         reading_s = time.monotonic() - began - self._serving_s
         self._load.learn(len(received), frames, self._answered, reading_s, self._serving_s)
@@ -188,6 +191,7 @@ class Pipeline:
         log = _log.debug if note.reason is Reason.OVERLOAD else _log.warning  # logged once, when it begins
         log("set aside", reason=str(note.reason), detail=note.detail, frame=note.seq_num, count=note.count, **names)
         self._runs.note(note)
+        self._decide_in_run(self._rules.note(note))
 
     def close(self, reason: str = "the agent was closed before the run ended") -> None:
         """Serve all complete frames, then end every open run."""
@@ -269,7 +273,7 @@ class Pipeline:
             run.frame(frame, answer.quantities, estimate, answer.mu, age_s * 1e3)
             self._progress.outcomes.append((frame.run_uid, frame.uid))
             if not self._is_stale(age_s, frame):
-                for decision in self._rules(frame, estimate):
+                for decision in self._rules(frame, estimate, answer.quantities):
                     self._decide(decision, run)
         except Exception as e:
             names = self._runs.names(frame.run_uid, file=frame.scan.file)
@@ -285,6 +289,13 @@ class Pipeline:
             _log.warning(message, age_s=round(age_s, 1), max_age_s=self._max_age_s, **names)
         self._stale = stale
         return stale
+
+    def _decide_in_run(self, decisions: Iterable[Decision]) -> None:
+        """Publish decisions that no frame caused in the run of the agent, which may begin with them."""
+        for decision in decisions:
+            uid = decision.run_uid
+            self._decide(decision, self._runs.of(uid) or self._runs.open(uid, decision.time, None))
+            self._decided.add(uid)
 
     def _decide(self, decision: Decision, run: AgentRun) -> None:
         names = self._runs.names(decision.run_uid, file=decision.scan.file)
@@ -306,9 +317,12 @@ class Pipeline:
                 self._advanced.clear()
             progress, self._progress = self._progress, Progress()
             for frame, model in self._changed.values():
-                progress.memory |= self._align.memory(frame, model) | self._rules.memory(frame)
+                progress.memory |= self._align.memory(frame, model) | self._rules.memory(frame.run_uid)
                 progress.memory |= self._energy_uncertainty.memory(frame.series, model)
             self._changed.clear()
+            for uid in self._decided:
+                progress.memory |= self._rules.memory(uid)
+            self._decided.clear()
             progress.memory |= self._runs.memory()
             self._committed(progress)
         else:

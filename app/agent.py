@@ -20,7 +20,7 @@ from .delivery import Delivery
 from .inbox import Inbox
 from .journal import Journal
 from .subscribers import Callback, Subscribers, SubscriberState
-from .wiring import check_rules, frame_reader, load_models, load_tables, publishers, versions
+from .wiring import check_rules, frame_reader, load_models, load_tables, publishers, units_of, versions
 
 _log = get_logger()
 
@@ -118,7 +118,7 @@ class XASAgent:
             frame_reader(config, source),
             models,
             config.alignment,
-            Rules(config.rules, units={k: u for m in models for k, u in m.units.items()}),
+            Rules(config.rules, units=units_of(models)),
             self._subscribers if self._delivery is None else self._delivery,
             controls=config.control,
             control=control,

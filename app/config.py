@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,7 +13,7 @@ from ..adapters.assets import AssetSettings
 from ..adapters.health import HealthSettings
 from ..adapters.tiled import TiledDestination, TiledEndpoint
 from ..adapters.zmq import ControlEndpoint, ZMQEndpoint
-from ..agent.decide import ControlSettings, Rule
+from ..agent.decide import ControlSettings, Rule, check_names
 from ..agent.fields import FieldSettings, SeriesSettings
 from ..agent.spectra import AlignmentSettings
 from ..agent.stream import FlySettings
@@ -145,9 +144,8 @@ class Config(Settings):
 
     @field_validator("rules")
     @classmethod
-    def _names_are_unique(cls, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
-        if repeated := [name for name, count in Counter(rule.name for rule in rules).items() if count > 1]:
-            raise ValueError(f"names that differ; two rules are named {repeated[0]!r}")
+    def _names_fit(cls, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+        check_names(rules)
         return rules
 
     @property

@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Sequence
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
@@ -11,9 +12,18 @@ from .._version import __version__
 from ..adapters.assets import AssetFiller
 from ..adapters.tiled import TiledSink
 from ..adapters.zmq import ZMQSink
+from ..agent.decide import PARTS, READINGS, QuantityTrigger, Threshold, out_of_reach, triggers_in
+from ..agent.publish import ALIGNMENT_UNITS
 from ..agent.stream import FrameReader, external_keys_to_read
-from ..agent.types import Estimator, Tabulated
+from ..agent.types import Estimator, Tabulated, get_logger
 from .config import Config, ConfigError
+
+_log = get_logger()
+
+_RELATIVE_TO_SERIES = ("anchored", "change", "rate")
+"""Endings of the descriptors that are relative to a series."""
+_OF_SERIES = ("position", "distance")
+"""Quantities of a spectrum relative to others of its series."""
 
 
 def asset_filler(config: Config) -> AssetFiller:
@@ -41,14 +51,41 @@ def publishers(config: Config) -> list[ZMQSink | TiledSink]:
 
 
 def check_rules(config: Config, models: Sequence[Estimator]) -> None:
-    """Raise ConfigError for a rule over a descriptor that no model estimates."""
-    known = {name for model in models for name in model.units}
+    """Refuse rules over quantities that no frame can have, and warn of bars that no frame can reach.
+
+    Raises
+    ------
+    ConfigError
+        A rule names a quantity that is neither a descriptor of a loaded model, nor a relative one, nor one of the
+        alignment, nor a reading.
+    """
+    descriptors = dict.fromkeys(name for model in models for name in model.units)
+    relative = [f"{d}_{kind}" for d in descriptors for kind in _RELATIVE_TO_SERIES]
+    known = [*descriptors, *relative, *_OF_SERIES, "ood_score", *ALIGNMENT_UNITS]
+    parts = [f"{name}_{part}" for name in (*descriptors, *relative, *_OF_SERIES) for part in PARTS]
     for rule in config.rules:
-        if rule.trigger.descriptor not in known:
-            raise ConfigError(
-                f"rule {rule.name!r}: found descriptor {rule.trigger.descriptor!r}, "
-                f"expected a descriptor of a loaded model: {', '.join(sorted(known))}"
-            )
+        for trigger in triggers_in(rule.trigger):
+            if not isinstance(trigger, QuantityTrigger):
+                continue
+            name = trigger.quantity
+            if not name.startswith(READINGS) and name not in {*known, *parts}:
+                expected = get_close_matches(name, [*known, *parts], n=3) or [*descriptors, "ood_score"]
+                raise ConfigError(
+                    f"rule {rule.name!r}: found quantity {name!r}, expected a descriptor, a quantity of the "
+                    f"alignment, or a reading such as {READINGS}voltage; similar: {', '.join(expected)}"
+                )
+            for model in models:
+                if isinstance(trigger, Threshold) and (why := out_of_reach(trigger, model.reach.get(name))):
+                    _log.warning("rule cannot decide", rule=rule.name, model=model.name, why=why)
+
+
+def units_of(models: Sequence[Estimator]) -> dict[str, str]:
+    """Return the units of all quantities that rules can watch, by name; none where dimensionless."""
+    units = dict(ALIGNMENT_UNITS)
+    for name, unit in ((n, u) for model in models for n, u in model.units.items()):
+        units |= {name: unit, f"{name}_anchored": unit, f"{name}_change": unit, f"{name}_rate": f"{unit}/h"}
+    units |= {f"{name}_{part}": unit for name, unit in list(units.items()) for part in PARTS if part != "p"}
+    return {name: unit for name, unit in units.items() if unit != "dimensionless"}
 
 
 def load_tables(config: Config, models: Sequence[Estimator]) -> dict[str, Tabulated]:

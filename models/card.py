@@ -65,6 +65,11 @@ class Interval(Settings):
     """Conformal factors by the end of a spectrum, in rising order, the last that of ``scale``. Between them they are
     interpolated. Empty: ``scale`` for all spectra."""
 
+    @property
+    def least_half_width(self) -> float:
+        """Half-width of the narrowest interval."""
+        return min([w.scale for w in self.windows] or [self.scale]) * self.floor
+
     def half_width(self, sd: Array, stop_ev: Array) -> Array:
         """Return the half-widths (N,) of estimates with standard deviations ``sd`` (N,).
 

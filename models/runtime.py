@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from ..agent.types import Array, DescriptorEstimate, Estimate, Flag, get_logger
+from ..agent.types import Array, DescriptorEstimate, Estimate, Flag, Reach, get_logger
 from . import card as cards
 from .cores import core_count
 
@@ -79,6 +79,7 @@ class Model:
         self._gpu_retry_s, self._gpu_due = 0.0, 0.0
         self._descriptors = self._columns()
         self._regressed_at = sum(len(d.classes) for d in self.card.descriptors)
+        self.reach = {d.card.name: Reach(*d.bounds, d.card.interval.least_half_width / 2) for d in self._descriptors}
         self._lowest, self._highest = np.array([d.bounds for d in self._descriptors]).T
 
     def warm_up(self, batches: tuple[int, ...] = (1, 8, 1)) -> None:

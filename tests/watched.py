@@ -8,7 +8,7 @@ import event_model
 import numpy as np
 from numpy.typing import NDArray
 
-from xas_agent.agent.types import Array
+from xas_agent.agent.types import Array, Reach
 from xas_agent.agent.types.edge import Edge
 from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate
 from xas_agent.agent.types.frame import Document
@@ -30,6 +30,7 @@ class WhiteLine:
     grid: Grid = GRID
     units: dict[str, str] = field(default_factory=lambda: {"OS": "e"})
     single_site: frozenset[str] = frozenset()
+    reach: dict[str, Reach] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -1,21 +1,27 @@
-"""Rules on the series of estimates, and the decisions that follow."""
+"""Rules on the series of frames, and the decisions that follow."""
 
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 from cachetools import LRUCache
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from ..types import Action, Decision, Estimate, Frame, Memory, Settings, get_logger
-from .trend import Z90
-from .triggers import SeriesPoint, Threshold, Trigger, Watch, start_watch
+from ..types import Action, Decision, Estimate, Frame, Memory, Scan, SetAside, Settings, get_logger
+from .observed import Observed
+from .triggers import QuantityTrigger, Trigger, Watch, start_watch, triggers_in
+from .triggers.missing import FramesSetAside, Quiet
 
 _log = get_logger()
 
 _MAX_SERIES = 256
 """Number of series, and of runs, that are remembered; the least recently used ones are dropped."""
+
+END = "end"
+"""Stage in which no rule with a stage is followed."""
 
 _SeriesKey = tuple[str, str | None, str | None]
 """(series, element, edge)"""
@@ -27,58 +33,200 @@ class Rule(Settings):
     name: str = Field(min_length=1)
     """Unique name of the rule, which its decisions carry."""
     trigger: Trigger
-    """Condition of the rule; its ``kind`` is ``threshold`` or ``plateau``."""
+    """Condition of the rule, with its ``kind``. The rule decides when the condition begins to hold."""
     action: Action = "notify"
     """Action that a decision requests."""
     args: dict[str, Any] = Field(default_factory=dict)
     """Arguments that the control receives with the action."""
+    max_times: int = Field(default=1, ge=1)
+    """Largest number of decisions per run."""
+    stage: str | None = None
+    """Stage of the series in which the rule is followed, from the first frame of that stage on; unset: in all. A
+    series begins in the stage of the first rule that has one."""
+    go_to: str | None = None
+    """Stage to which a decision leads: that of another rule, or ``end``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _limit_of_the_trigger(cls, values: Any) -> Any:
+        """Accept ``max_times`` in the trigger, where it was up to version 0.2."""
+        trigger = values.get("trigger") if isinstance(values, dict) else None
+        if isinstance(trigger, dict) and "max_times" in trigger and "max_times" not in values:
+            rest = {key: value for key, value in trigger.items() if key != "max_times"}
+            return {**values, "trigger": rest, "max_times": trigger["max_times"]}
+        return values
+
+
+def check_names(rules: Sequence[Rule]) -> None:
+    """Raise ValueError if two rules have one name, or if a rule leads to a stage that no rule has."""
+    names = Counter(rule.name for rule in rules)
+    if repeated := [name for name, times in names.items() if times > 1]:
+        raise ValueError(f"two rules are named {repeated[0]!r}")
+    stages = [rule.stage for rule in rules if rule.stage is not None]
+    for rule in rules:
+        if rule.go_to is not None and rule.go_to not in (*stages, END):
+            known = ", ".join(dict.fromkeys([*stages, END]))
+            raise ValueError(f"found go_to {rule.go_to!r} in rule {rule.name!r}, expected a stage of a rule: {known}")
+
+
+@dataclass
+class _Series:
+    """What the rules remember of one series."""
+
+    stage: str | None
+    watches: dict[str, Watch] = field(default_factory=dict)
+    judged: dict[str, int] = field(default_factory=dict)
+    """How often the condition of each rule had begun to hold at the last judgement."""
+    newest: tuple[str, float, Scan] | None = None
+    """Run, time and scan of the newest frame; None before the first and after the run stopped."""
+    received: float | None = None
+    """Arrival of the newest frame by the monotonic clock; None if it came in an earlier process."""
 
 
 class Rules:
-    """Turns frames and their estimates into decisions.
+    """Turns frames and their estimates, notes on frames set aside, and silence into decisions.
 
     A series belongs to one absorption edge of one sample, or of one run for frames without a sample. It therefore
-    continues over the runs of a sample. Frames may arrive out of order. Estimates that are not finite, or whose
-    ``ood_score`` exceeds the rule's limit, are left out. Not thread-safe.
+    continues over the runs of a sample. Frames may arrive out of order. Quantities that are not finite, or whose
+    ``ood_score`` exceeds the trigger's limit, are left out. Not thread-safe.
 
     Parameters
     ----------
     rules : rules with unique names
-    units : units of the descriptors, by name, for the reasons in words
+    units : units of the quantities, by name, for the reasons in words
 
     Raises
     ------
     ValueError
-        Two rules have the same name.
+        As in :func:`check_names`.
     """
 
     def __init__(self, rules: Sequence[Rule], units: Mapping[str, str] | None = None) -> None:
-        names = Counter(rule.name for rule in rules)
-        if repeated := [name for name, times in names.items() if times > 1]:
-            raise ValueError(f"two rules are named {repeated[0]!r}")
+        check_names(rules)
         self._rules = tuple(rules)
         self._units = dict(units or {})
-        self._watches: LRUCache[_SeriesKey, dict[str, Watch]] = LRUCache(_MAX_SERIES)
+        self._first_stage = next((rule.stage for rule in rules if rule.stage is not None), None)
+        self._counts_notes = _any_of(rules, FramesSetAside)
+        self._waits = _any_of(rules, Quiet)
+        self._series: LRUCache[_SeriesKey, _Series] = LRUCache(_MAX_SERIES)
+        self._of_run: LRUCache[str, _SeriesKey] = LRUCache(_MAX_SERIES)
+        """Series of the newest frame of each run."""
         self._decisions: LRUCache[str, Counter[str]] = LRUCache(_MAX_SERIES)
         """Number of decisions of each rule, by run."""
-        self._warned: set[str] = set()
+        self._checked: set[str] = set()
+        """Rules whose quantities were looked for in a frame."""
 
-    def __call__(self, frame: Frame, estimate: Estimate) -> list[Decision]:
-        """Return the decisions for one frame, at most one per rule, in the order of the rules."""
-        key = (frame.series, frame.element, frame.edge)
-        watches = self._watches.setdefault(key, {})
-        decisions = []
-        for rule in self._rules:
-            point = self._point(rule, frame, estimate)
-            if point is None:
+    def __call__(
+        self, frame: Frame, estimate: Estimate, quantities: Mapping[str, float] | None = None
+    ) -> list[Decision]:
+        """Return the decisions for one frame, at most one per rule, in the order of the rules.
+
+        Parameters
+        ----------
+        quantities : quantities of the frame's alignment, by name
+        """
+        key = self._of_run[frame.run_uid] = (frame.series, frame.element, frame.edge)
+        series = self._series_of(key)
+        observed = Observed(frame, estimate, quantities or {})
+        decisions: list[Decision] = []
+        if self._waits and series.newest is not None and (gap := frame.time - series.newest[1]) > 0:
+            decisions = self._silent(series, gap, frame.time)
+        series.newest, series.received = (frame.run_uid, frame.time, frame.scan), frame.received
+        for rule, watch in self._followed(series):
+            if rule.name not in self._checked:
+                self._checked.add(rule.name)
+                self._warn_of_unknown(rule, observed)
+            watch.frame(observed)
+        return decisions + self._judge(series, frame.run_uid, frame.time, frame.scan)
+
+    def note(self, note: SetAside) -> list[Decision]:
+        """Return the decisions on data that could not be served."""
+        if not self._counts_notes:
+            return []
+        series = self._series_of(self._of_run.get(note.run_uid, (note.run_uid, None, None)))
+        for _, watch in self._followed(series):
+            watch.note(note)
+        scan = series.newest[2] if series.newest else Scan(file=note.file)
+        return self._judge(series, note.run_uid, note.time, scan)
+
+    def quiet(self, now: float) -> list[Decision]:
+        """Return the decisions on series without a new frame.
+
+        Parameters
+        ----------
+        now : ``time.monotonic()``
+        """
+        if not self._waits:
+            return []
+        decisions: list[Decision] = []
+        for series in [*self._series.values()]:
+            if series.newest is not None and series.received is not None:
+                gap = now - series.received
+                decisions += self._silent(series, gap, series.newest[1] + gap)
+        return decisions
+
+    def forget(self, run_uid: str) -> None:
+        """Forget a run that stopped; the series of a sample is kept."""
+        self._decisions.pop(run_uid, None)
+        series = self._series.get(self._of_run.pop(run_uid, ("", None, None)))
+        if series is not None:
+            series.newest = None
+        for key in [key for key in self._series if key[0] == run_uid]:
+            del self._series[key]
+
+    def memory(self, run_uid: str) -> Memory:
+        """Return the states of a run and of the series of its newest frame."""
+        memory: Memory = {}
+        key = self._of_run.get(run_uid, (run_uid, None, None))
+        if (series := self._series.get(key)) is not None and (self._rules or series.watches):
+            states = {name: watch.state() for name, watch in series.watches.items()}
+            memory[(key[0], "rules", *key[1:])] = [states, dict(series.judged), series.stage]
+        if counts := self._decisions.get(run_uid):
+            memory[(run_uid, "decisions")] = dict(counts)
+        return memory
+
+    def restore(self, memory: Memory) -> None:
+        """Continue with the states of :meth:`memory`."""
+        for (name, owner, *absorber), states in memory.items():
+            if owner == "decisions":
+                self._decisions[name or ""] = Counter(states)
+            elif owner == "rules":
+                element, edge = absorber
+                series = self._series_of((name or "", element, edge))
+                watches, judged, series.stage = states
+                series.judged = dict(judged)
+                for rule, watch in self._followed(series):
+                    if rule.name in watches:
+                        watch.restore(watches[rule.name])
+
+    def _series_of(self, key: _SeriesKey) -> _Series:
+        return self._series.setdefault(key, _Series(self._first_stage))
+
+    def _followed(self, series: _Series) -> list[tuple[Rule, Watch]]:
+        """Return the rules of the series' stage with their watches, which begin now if they are new."""
+        rules = [rule for rule in self._rules if rule.stage in (None, series.stage)]
+        for rule in rules:
+            if rule.name not in series.watches:
+                series.watches[rule.name] = start_watch(rule.trigger, self._units)
+        return [(rule, series.watches[rule.name]) for rule in rules]
+
+    def _silent(self, series: _Series, seconds: float, time: float) -> list[Decision]:
+        for _, watch in self._followed(series):
+            watch.quiet(seconds, time)
+        assert series.newest is not None
+        run_uid, _, scan = series.newest
+        return self._judge(series, run_uid, time, scan)
+
+    def _judge(self, series: _Series, run_uid: str, time: float, scan: Scan) -> list[Decision]:
+        """Decide where a condition has begun to hold."""
+        decisions: list[Decision] = []
+        for rule, watch in self._followed(series):
+            begins = watch.begun > series.judged.get(rule.name, 0)
+            series.judged[rule.name] = watch.begun
+            if not (begins and watch.holds) or rule.stage not in (None, series.stage):
                 continue
-            if rule.name not in watches:
-                watches[rule.name] = self._start_watch(rule)
-            verdict = watches[rule.name](point)
-            if verdict is None:
-                continue
-            counts = self._decisions.setdefault(frame.run_uid, Counter())
-            if counts[rule.name] >= rule.trigger.max_times:
+            counts = self._decisions.setdefault(run_uid, Counter())
+            if counts[rule.name] >= rule.max_times:
                 continue
             counts[rule.name] += 1
             decisions.append(
@@ -86,63 +234,39 @@ class Rules:
                     id=str(uuid.uuid4()),  # random, so that nobody can guess it and send it first
                     rule=rule.name,
                     action=rule.action,
-                    reason=verdict.reason,
-                    run_uid=frame.run_uid,
-                    time=frame.time,
-                    confidence=verdict.confidence,
-                    evidence=verdict.evidence,
-                    scan=frame.scan,
+                    reason=watch.reason,
+                    run_uid=run_uid,
+                    time=time,
+                    confidence=watch.confidence,
+                    evidence=watch.evidence,
+                    scan=scan,
                     args=rule.args,
                 )
             )
+            if rule.go_to is not None:
+                self._enter(series, rule.go_to)
         return decisions
 
-    def forget(self, run_uid: str) -> None:
-        """Forget a run that stopped; the series of a sample is kept."""
-        self._decisions.pop(run_uid, None)
-        for key in [key for key in self._watches if key[0] == run_uid]:
-            del self._watches[key]
+    def _enter(self, series: _Series, stage: str) -> None:
+        """Begin a stage: its rules see only the frames to come."""
+        series.stage = stage
+        for rule in self._rules:
+            if rule.stage is not None:
+                series.watches.pop(rule.name, None)
+                series.judged.pop(rule.name, None)
 
-    def memory(self, frame: Frame) -> Memory:
-        """Return the states of a frame's series and run."""
-        watches = self._watches.get((frame.series, frame.element, frame.edge), {})
-        counts = self._decisions.get(frame.run_uid, {})
-        states = {name: watch.state() for name, watch in watches.items()}
-        memory: Memory = {(frame.series, "rules", frame.element, frame.edge): states} if states else {}
-        return memory | {(frame.run_uid, "decisions"): dict(counts)} if counts else memory
+    def _warn_of_unknown(self, rule: Rule, observed: Observed) -> None:
+        """Log, once, the quantities of a rule that its first frame does not have."""
+        known = [*observed.names()]
+        for quantity in sorted(_quantities(rule) - {*known}):
+            like = get_close_matches(quantity, known, n=3) or known[:5]
+            message = "the frame has no such quantity: the rule waits for one that has"
+            _log.warning(message, rule=rule.name, quantity=quantity, similar=", ".join(like))
 
-    def restore(self, memory: Memory) -> None:
-        """Continue with the states of :meth:`memory`."""
-        for (series, owner, *absorber), states in memory.items():
-            if owner == "decisions":
-                self._decisions[series or ""] = Counter(states)
-            elif owner == "rules":
-                element, edge = absorber
-                watches = self._watches.setdefault((series or "", element, edge), {})
-                for rule in self._rules:
-                    if rule.name in states:
-                        watches[rule.name] = self._start_watch(rule)
-                        watches[rule.name].restore(states[rule.name])
 
-    def _start_watch(self, rule: Rule) -> Watch:
-        return start_watch(rule.trigger, self._units.get(rule.trigger.descriptor, ""))
+def _quantities(rule: Rule) -> set[str]:
+    return {t.quantity for t in triggers_in(rule.trigger) if isinstance(t, QuantityTrigger)}
 
-    def _point(self, rule: Rule, frame: Frame, estimate: Estimate) -> SeriesPoint | None:
-        trigger = rule.trigger
-        descriptor = estimate.descriptors.get(trigger.descriptor)
-        if descriptor is None:
-            if rule.name not in self._warned:
-                self._warned.add(rule.name)
-                _log.warning(
-                    "the model gives no such descriptor: rule idle",
-                    rule=rule.name,
-                    descriptor=trigger.descriptor,
-                )
-            return None
-        if trigger.max_ood is not None and not estimate.ood_score <= trigger.max_ood:
-            return None
-        lo, hi = descriptor.lo, descriptor.hi
-        if isinstance(trigger, Threshold) and trigger.uncertainty == "frame":
-            half = Z90 * descriptor.sd_frame
-            lo, hi = descriptor.mean - half, descriptor.mean + half
-        return SeriesPoint.from_interval(frame.uid, frame.time, descriptor.mean, lo, hi)
+
+def _any_of(rules: Iterable[Rule], kind: type[Settings]) -> bool:
+    return any(isinstance(trigger, kind) for rule in rules for trigger in triggers_in(rule.trigger))

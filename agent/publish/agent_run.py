@@ -20,7 +20,7 @@ Emit = Callable[[str, dict[str, Any]], None]
 
 _REQUIRED = ("e0_ev", "edge_step", "noise")
 """Alignment quantities of every ``descriptors`` Event; NaN if the alignment did not give one."""
-_UNITS = {
+ALIGNMENT_UNITS = {
     "e0_ev": "eV",
     "edge_step": "dimensionless",
     "noise": "dimensionless",
@@ -33,6 +33,10 @@ _UNITS = {
     "post_edge_order": "dimensionless",
     "glitches": "dimensionless",
     "self_absorption_damping": "dimensionless",
+}
+"""Units of the quantities of an alignment."""
+_UNITS = {
+    **ALIGNMENT_UNITS,
     "ood_score": "dimensionless",
     "latency_ms": "ms",
     "frame_time": "s",

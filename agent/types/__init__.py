@@ -4,7 +4,7 @@ from .array import Array
 from .decision import Decision
 from .edge import STEP_WIDTH_EV, Edge
 from .errors import InputError
-from .estimate import DescriptorEstimate, Estimate
+from .estimate import DescriptorEstimate, Estimate, Reach
 from .frame import Direction, Document, Formula, Frame, Received, SetAside
 from .grid import Grid, bin_means, continued, right_index
 from .log import LOGGER_NAME, Logger, get_logger, line_of
@@ -48,6 +48,7 @@ __all__ = [
     "InputError",
     "Logger",
     "Memory",
+    "Reach",
     "Reason",
     "Received",
     "Refusal",

@@ -43,3 +43,14 @@ class Estimate:
     """Near 0 for spectra like the training spectra; above 1 for spectra that the model does not know."""
     flags: tuple[Flag, ...] = ()
     """Notes that a reader needs before using the numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What a model's estimates of one descriptor can be at most."""
+
+    lowest: float
+    highest: float
+    """Ends of the expectation, in the descriptor's unit."""
+    least_half_width: float
+    """Half-width of the narrowest 90 % interval, at an end, which cuts it."""

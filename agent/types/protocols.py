@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .array import Array
 from .edge import Edge
-from .estimate import Estimate
+from .estimate import Estimate, Reach
 from .frame import Document, SetAside
 from .grid import Grid
 from .run import RunDocument
@@ -109,6 +109,8 @@ class Estimator(Protocol):
     grid: Grid
     units: dict[str, str]
     """Units of the descriptors, by name."""
+    reach: dict[str, Reach]
+    """What the estimates can be at most, by descriptor."""
     single_site: frozenset[str]
     """Descriptors that have no meaning for a mixture of sites."""
 

@@ -155,7 +155,7 @@ def test_what_cannot_be_served_is_told_and_the_rest_is_served():
 
 
 def test_a_frame_whose_judgement_fails_costs_the_others_nothing_and_none_is_published_twice(monkeypatch):
-    def judge(self, frame, estimate):
+    def judge(self, frame, estimate, quantities):
         if frame.seq_num == 3:
             raise ZeroDivisionError
         return []

@@ -62,8 +62,11 @@ RULE = {"name": "r", "trigger": {"kind": "threshold", "descriptor": "OS", "above
         ({"model": {"threads": 0}}, r"key model\.threads: found 0, expected: .*greater than or equal to 1"),
         ({"model": "co-k"}, r"key model: found 'co-k', expected: "),
         ({"control": {"allow": ["explode"]}}, r"key control\.allow\.0: found 'explode', expected: .*'pause'"),
-        ({"rules": [{**RULE, "acton": "stop"}]}, r"unknown key rules\.0\.acton; expected one of action, args, name"),
-        ({"rules": [{**RULE, "trigger": {"kind": "cusp"}}]}, r"key rules\.0\.trigger: .*'threshold', 'plateau'"),
+        (
+            {"rules": [{**RULE, "acton": "stop"}]},
+            r"unknown key rules\.0\.acton; expected one of action, args, go_to,",
+        ),
+        ({"rules": [{**RULE, "trigger": {"kind": "cusp"}}]}, r"key rules\.0\.trigger: .*'threshold', 'band'"),
         ({"rules": [RULE, RULE]}, r"two rules are named 'r'"),
         ({"source": {"address": "a:1", "serializer": "pickle"}}, "allow_pickle: true"),
     ],

@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from xas_agent.agent.decide.triggers import SeriesPoint, Threshold, ThresholdWatch
+from xas_agent.agent.decide.observed import SeriesPoint
+from xas_agent.agent.decide.triggers.level import LevelWatch, Threshold
 
 LEVEL, DRIFT, STEP_S, WINDOW = 3.5, 0.0112, 30.0, 21
 
@@ -12,12 +13,13 @@ LEVEL, DRIFT, STEP_S, WINDOW = 3.5, 0.0112, 30.0, 21
 def decided_at(jump_s: float, seed: int, jump_at: int = 30) -> int:
     """Return the frame of the decision in a charge with noise, of which one step is longer by ``jump_s``."""
     rng = random.Random(seed)
-    watch = ThresholdWatch(Threshold(descriptor="OS", above=LEVEL, window_frames=WINDOW))
+    watch = LevelWatch(Threshold(quantity="OS", above=LEVEL, window_frames=WINDOW))
     time = 1.7e9
     for frame in range(100):
         time += STEP_S + (jump_s if frame == jump_at else 0.0)
         value = 3.0 + DRIFT * frame + rng.gauss(0, 0.03)
-        if watch(SeriesPoint(str(frame), time, value, 0.2)) is not None:
+        watch.add(SeriesPoint(str(frame), time, value, 0.2))
+        if watch.holds:
             return frame
     raise AssertionError("no decision")
 

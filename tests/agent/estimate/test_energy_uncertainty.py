@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from xas_agent.agent.estimate.energy_uncertainty import EnergyUncertainty, FrameErrors, slopes
+from xas_agent.agent.types import Reach
 from xas_agent.agent.types.edge import Edge
 from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate
 from xas_agent.agent.types.grid import Grid
@@ -31,6 +32,7 @@ class EdgeReader:
     grid: Grid = GRID
     units: dict[str, str] = field(default_factory=dict)
     single_site: frozenset[str] = frozenset()
+    reach: dict[str, Reach] = field(default_factory=dict)
     batches: list[int] = field(default_factory=list)
 
     @property

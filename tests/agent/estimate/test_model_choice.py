@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from xas_agent.agent.estimate.model_choice import choose_model
+from xas_agent.agent.types import Reach
 from xas_agent.agent.types.edge import Edge
 from xas_agent.agent.types.estimate import Estimate
 from xas_agent.agent.types.grid import Grid
@@ -31,6 +32,7 @@ class FakeModel:
     sha256: str = "0" * 64
     units: dict[str, str] = field(default_factory=dict)
     single_site: frozenset[str] = frozenset()
+    reach: dict[str, Reach] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

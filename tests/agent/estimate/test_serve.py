@@ -15,6 +15,7 @@ from xas_agent.agent.spectra.glitches import GlitchSettings
 from xas_agent.agent.spectra.series import SeriesAlignment
 from xas_agent.agent.spectra.settings import AlignmentSettings
 from xas_agent.agent.spectra.theory import TheoryAlignment
+from xas_agent.agent.types import Reach
 from xas_agent.agent.types.edge import Edge
 from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate
 from xas_agent.agent.types.frame import Frame
@@ -35,6 +36,7 @@ class WhiteLine:
     grid: Grid = Grid(-9, 60, 1, (-9, -6), (30, 60))  # noqa: RUF009
     units: dict[str, str] = field(default_factory=dict)
     single_site: frozenset[str] = frozenset()
+    reach: dict[str, Reach] = field(default_factory=dict)
     batches: list[int] = field(default_factory=list)
 
     @property

@@ -8,6 +8,7 @@ import pytest
 from xas_agent.agent.spectra.glitches import GlitchSettings
 from xas_agent.agent.spectra.series import SeriesAlignment
 from xas_agent.agent.spectra.settings import AlignmentSettings
+from xas_agent.agent.types import Reach
 from xas_agent.agent.types.edge import Edge
 from xas_agent.agent.types.frame import Frame
 from xas_agent.agent.types.grid import Grid
@@ -29,6 +30,7 @@ class Model:
     edge: Edge = Edge(EDGE_EV)  # noqa: RUF009
     units: dict[str, str] = field(default_factory=dict)
     single_site: frozenset[str] = frozenset()
+    reach: dict[str, Reach] = field(default_factory=dict)
 
     def estimate(self, spectra, extra_sd=None):
         raise AssertionError("alignment asked the model for estimates")

@@ -1,0 +1,95 @@
+"""The quantities of one frame that rules can watch, by name."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..types import DescriptorEstimate, Estimate, Frame
+from .trend import Z90
+
+Uncertainty = Literal["all", "frame"]
+
+READINGS = "readings."
+"""Beginning of the name of a quantity that is a reading of the frame."""
+PARTS = ("mean", "lo", "hi", "half_width", "sd_frame", "p")
+"""Parts of a descriptor that can be watched as quantities without uncertainty, as ``OS_half_width``."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesPoint:
+    """A quantity in one frame, in its unit."""
+
+    uid: str
+    time: float
+    """Unix seconds."""
+    value: float
+    sigma: float
+    """Standard deviation; 0 for a quantity without a known one."""
+
+    @classmethod
+    def from_interval(cls, uid: str, time: float, mean: float, lo: float, hi: float) -> "SeriesPoint | None":
+        """Read a 90 % interval as a Gaussian; return None if a number is not finite or ``hi < lo``."""
+        if not (math.isfinite(time + mean + lo + hi) and lo <= hi):
+            return None
+        return cls(uid, time, mean, (hi - lo) / (2 * Z90))
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A frame with its estimate and the quantities of its alignment.
+
+    The quantities are, in this order: the descriptors with their uncertainty (``OS``), their parts (``OS_mean``,
+    ``OS_lo``, ``OS_hi``, ``OS_half_width``, ``OS_sd_frame``, ``OS_p``), ``ood_score``, those of the alignment
+    (``noise``, ``edge_step``, ``e0_ev``), and the frame's readings with ``readings.`` before their names
+    (``readings.voltage``), so that a misspelt descriptor is not taken for a reading.
+    """
+
+    frame: Frame
+    estimate: Estimate
+    quantities: Mapping[str, float] = field(default_factory=dict)
+
+    def familiar(self, max_ood: float | None) -> bool:
+        """Whether the out-of-distribution score is known and at most ``max_ood``; None accepts every frame."""
+        return max_ood is None or self.estimate.ood_score <= max_ood
+
+    def point(self, name: str, uncertainty: Uncertainty = "all") -> SeriesPoint | None:
+        """Return a quantity; None if the frame does not have it, or if a number is not finite.
+
+        Parameters
+        ----------
+        uncertainty : for a descriptor, that of the 90 % interval, or with ``frame`` the scatter of repeats
+        """
+        uid, time = self.frame.uid, self.frame.time
+        descriptor = self.estimate.descriptors.get(name)
+        if descriptor is not None:
+            lo, hi = descriptor.lo, descriptor.hi
+            if uncertainty == "frame":
+                half = Z90 * descriptor.sd_frame
+                lo, hi = descriptor.mean - half, descriptor.mean + half
+            return SeriesPoint.from_interval(uid, time, descriptor.mean, lo, hi)
+        value = self._plain(name)
+        return None if value is None else SeriesPoint.from_interval(uid, time, value, value, value)
+
+    def names(self) -> Iterator[str]:
+        """Yield the names of all quantities."""
+        yield from self.estimate.descriptors
+        yield from (f"{d}_{part}" for d in self.estimate.descriptors for part in PARTS)
+        yield "ood_score"
+        yield from self.quantities
+        yield from (f"{READINGS}{name}" for name in self.frame.readings)
+
+    def _plain(self, name: str) -> float | None:
+        for part in PARTS:
+            descriptor = self.estimate.descriptors.get(name.removesuffix(f"_{part}"))
+            if descriptor is not None and name.endswith(f"_{part}"):
+                return _part(descriptor, part)
+        if name == "ood_score":
+            return self.estimate.ood_score
+        if name.startswith(READINGS):
+            return self.frame.readings.get(name.removeprefix(READINGS))
+        return self.quantities.get(name)
+
+
+def _part(descriptor: DescriptorEstimate, part: str) -> float | None:
+    return (descriptor.hi - descriptor.lo) / 2 if part == "half_width" else getattr(descriptor, part)

@@ -1,0 +1,108 @@
+"""The conditions of rules, and the watches that follow them on a series."""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, assert_never
+
+from pydantic import Field
+
+from ...types import Settings
+from .base import QuantityTrigger, Watch
+from .change import Change, ChangeWatch
+from .combined import AllOf, AllWatch, AnyOf, AnyWatch, NotOf, NotWatch, Then, ThenWatch
+from .level import Band, LevelWatch, Threshold, Unfamiliar, out_of_reach
+from .missing import FramesSetAside, Quiet, QuietWatch, SetAsideWatch
+from .trend import Extremum, ExtremumWatch, Plateau, PlateauWatch, Rate, RateWatch
+
+__all__ = [
+    "AllOf",
+    "AnyOf",
+    "Band",
+    "Change",
+    "Extremum",
+    "FramesSetAside",
+    "NotOf",
+    "Plateau",
+    "QuantityTrigger",
+    "Quiet",
+    "Rate",
+    "Then",
+    "Threshold",
+    "Trigger",
+    "Unfamiliar",
+    "Watch",
+    "out_of_reach",
+    "start_watch",
+    "triggers_in",
+]
+
+Trigger = Annotated[
+    Threshold
+    | Band
+    | Unfamiliar
+    | Plateau
+    | Rate
+    | Extremum
+    | Change
+    | FramesSetAside
+    | Quiet
+    | AllOf
+    | AnyOf
+    | NotOf
+    | Then,
+    Field(discriminator="kind"),
+]
+for _combined in (AllOf, AnyOf, NotOf, Then):
+    _combined.model_rebuild(_types_namespace={"Trigger": Trigger})
+
+
+def start_watch(trigger: Trigger, units: Mapping[str, str]) -> Watch:
+    """Return a watch for a new series.
+
+    Parameters
+    ----------
+    units : units of the quantities, by name, for the reasons in words
+    """
+
+    def unit(trigger: QuantityTrigger) -> str:
+        return units.get(trigger.quantity, "")
+
+    def watches(*triggers: Trigger) -> tuple[Watch, ...]:
+        return tuple(start_watch(part, units) for part in triggers)
+
+    match trigger:
+        case Threshold() | Band():
+            return LevelWatch(trigger, unit(trigger))
+        case Unfamiliar():
+            return LevelWatch(trigger)
+        case Plateau():
+            return PlateauWatch(trigger, unit(trigger))
+        case Rate():
+            return RateWatch(trigger, unit(trigger))
+        case Extremum():
+            return ExtremumWatch(trigger, unit(trigger))
+        case Change():
+            return ChangeWatch(trigger, unit(trigger))
+        case FramesSetAside():
+            return SetAsideWatch(trigger)
+        case Quiet():
+            return QuietWatch(trigger)
+        case AllOf():
+            return AllWatch(watches(*trigger.of))
+        case AnyOf():
+            return AnyWatch(watches(*trigger.of))
+        case NotOf():
+            return NotWatch(watches(trigger.of))
+        case Then():
+            return ThenWatch(watches(*trigger.of), trigger.within_s)
+        case _:
+            assert_never(trigger)
+
+
+def triggers_in(trigger: Trigger) -> Iterator[Settings]:
+    """Yield a trigger and, of a combination, those that it combines."""
+    yield trigger
+    if isinstance(trigger, AllOf | AnyOf | Then):
+        for part in trigger.of:
+            yield from triggers_in(part)
+    elif isinstance(trigger, NotOf):
+        yield from triggers_in(trigger.of)

@@ -1,0 +1,205 @@
+"""What all triggers share: the state of a condition on one series, and points in time order."""
+
+import math
+from abc import ABC, abstractmethod
+from bisect import insort
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import AliasChoices, Field
+
+from ...types import Array, SetAside, Settings, median
+from ..observed import Observed, SeriesPoint, Uncertainty
+
+_MAX_LATE_FRAMES = 8
+"""Number of frames in a row, older than the newest, that show that time went back (a replay)."""
+_MAX_STEP = 3.0
+"""Longest time between two frames of a line, in units of the median. A pause or a clock that jumps would extend the
+line far beyond what was measured: a drift of 0.01 e per frame to some e in a few hours."""
+TREND_BLOCKS = 50
+"""Number of block medians to which a series at least twice as long is reduced, since the pairs grow as n²."""
+
+Evidence = tuple[tuple[str, float], ...]
+"""(frame uid, value) pairs in time order; evenly selected from a long window."""
+
+
+class QuantityTrigger(Settings):
+    """A condition on one quantity."""
+
+    quantity: str = Field(validation_alias=AliasChoices("quantity", "descriptor"))
+    """Quantity that is watched, in its unit: a descriptor (its expectation), a part of one (``OS_half_width``,
+    ``OS_sd_frame``, ``OS_p``), ``ood_score``, a quantity of the alignment (``noise``, ``edge_step``, ``e0_ev``), or a
+    reading of the frame (``readings.voltage``). The key may also be called ``descriptor``."""
+    max_ood: float | None = Field(default=1.0, ge=0)
+    """Frames with a higher ``ood_score`` (or without one) are left out of the series: they neither count towards a
+    dwell nor interrupt it. ``null`` accepts every frame."""
+
+
+class Watch(ABC):
+    """A trigger that follows one series: whether its condition holds now, how certainly, and why.
+
+    A rule decides when the condition begins to hold.
+    """
+
+    confidence = 0.0
+    """Probability, 0…1, that the condition holds for the true values; meaningful while ``holds``."""
+    begun = 0
+    """How often the condition has begun to hold."""
+    _holds = False
+
+    @property
+    def holds(self) -> bool:
+        """Whether the condition holds since the newest frame."""
+        return self._holds
+
+    @holds.setter
+    def holds(self, now: bool) -> None:
+        self.begun += now and not self._holds
+        self._holds = now
+
+    @abstractmethod
+    def frame(self, observed: Observed) -> None:
+        """Take the next frame of the series."""
+
+    def note(self, note: SetAside) -> None:  # noqa: B027  most triggers ignore notes
+        """Take a note on data of the series that could not be served."""
+
+    def quiet(self, seconds: float, time: float) -> None:  # noqa: B027  most triggers ignore silence
+        """Take the time without a frame, s, up to ``time``, Unix s."""
+
+    @property
+    @abstractmethod
+    def reason(self) -> str:
+        """The judged value, the bar and the window in words, with units."""
+
+    @property
+    def evidence(self) -> Evidence:
+        """The frames that were judged."""
+        return ()
+
+    def state(self) -> list[Any]:
+        """Return what :meth:`restore` needs."""
+        return [self._holds, self.begun, self.confidence, self._kept()]
+
+    def restore(self, state: list[Any]) -> None:
+        """Continue where another watch had this state."""
+        self._holds, self.begun, self.confidence, kept = state
+        self._keep_again(kept)
+
+    @abstractmethod
+    def _kept(self) -> list[Any]:
+        """Return the rest of the state, as JSON can hold it."""
+
+    @abstractmethod
+    def _keep_again(self, kept: list[Any]) -> None:
+        """Continue with the rest of the state."""
+
+    def parts(self) -> "Iterator[Watch]":
+        """Yield this watch and, of a combination, those that it combines."""
+        yield self
+
+
+class PointSeries:
+    """Points of one sample in time order."""
+
+    def __init__(self) -> None:
+        self.points: list[SeriesPoint] = []
+        self._late: list[SeriesPoint] = []
+        """The late points since the newest one."""
+
+    def add(self, point: SeriesPoint) -> bool | None:
+        """Insert a point: return True if it is the newest, False if it is late, None if time went back.
+
+        If time went back, the series restarts with the points since then.
+        """
+        if not self.points or point.time >= self.points[-1].time:
+            self.points.append(point)
+            self._late.clear()
+            return True
+        self._late.append(point)
+        if len(self._late) < _MAX_LATE_FRAMES:
+            insort(self.points, point, key=lambda p: p.time)
+            return False
+        self.points[:] = sorted(self._late, key=lambda p: p.time)
+        self._late.clear()
+        return None
+
+    def state(self) -> list[Any]:
+        """Return what :meth:`restore` needs."""
+        return [[(p.uid, p.time, p.value, p.sigma) for p in points] for points in (self.points, self._late)]
+
+    def restore(self, state: list[Any]) -> None:
+        """Continue where another series had this state."""
+        for points, saved in zip((self.points, self._late), state, strict=True):
+            points[:] = [SeriesPoint(*point) for point in saved]
+
+    def arrays(self, last: int | None = None) -> tuple[Array, Array]:
+        """Return times and values, (n,) each, of all points or the last ones; 100 or more become 50 block medians."""
+        points = self.points if last is None else self.points[-last:]
+        time = np.array([p.time for p in points])
+        value = np.array([p.value for p in points])
+        if (size := len(time) // TREND_BLOCKS) > 1:
+            time = np.median(time[-size * TREND_BLOCKS :].reshape(TREND_BLOCKS, size), axis=1)
+            value = np.median(value[-size * TREND_BLOCKS :].reshape(TREND_BLOCKS, size), axis=1)
+        return time, value
+
+
+class QuantityWatch(Watch):
+    """Follows one quantity of a series.
+
+    Parameters
+    ----------
+    quantity, max_ood, uncertainty : see :class:`QuantityTrigger`
+    unit : of the quantity, for the reasons in words
+    """
+
+    def __init__(self, quantity: str, max_ood: float | None, unit: str, uncertainty: Uncertainty = "all") -> None:
+        self.quantity, self._max_ood = quantity, max_ood
+        self._uncertainty: Uncertainty = uncertainty
+        self.unit = f" {unit}" if unit else ""
+        self.series = PointSeries()
+
+    def frame(self, observed: Observed) -> None:
+        """Take the next frame, if its quantity is known and its spectrum familiar."""
+        if observed.familiar(self._max_ood) and (point := observed.point(self.quantity, self._uncertainty)):
+            self.add(point)
+
+    @abstractmethod
+    def add(self, point: SeriesPoint) -> None:
+        """Take the next point of the quantity. A late one, older than the newest, enters the window but changes
+        nothing else, since decisions concern the present."""
+
+    @property
+    def evidence(self) -> Evidence:
+        """The frames of the window."""
+        return selected(self.series.points)
+
+
+def selected(points: Sequence[SeriesPoint]) -> Evidence:
+    """Select evenly from a long window."""
+    step = -(-len(points) // TREND_BLOCKS)
+    return tuple((p.uid, p.value) for p in points[::-step][::-1])
+
+
+def without_pauses(time: Array) -> Array:
+    """Return rising times, s, from the first one, with no step longer than ``_MAX_STEP`` median ones.
+
+    >>> without_pauses(np.array([0.0, 1.0, 2.0, 1000.0, 1001.0])).tolist()
+    [0.0, 1.0, 2.0, 5.0, 6.0]
+    """
+    steps = np.diff(time)
+    longest = _MAX_STEP * median(steps[steps > 0]) if (steps > 0).any() else 0.0
+    return np.concatenate([[0.0], np.minimum(steps, longest).cumsum()])
+
+
+def probability_positive(mean: float, sigma: float) -> float:
+    """Return the probability that a Gaussian quantity is positive."""
+    if sigma == 0:
+        return float(mean >= 0)
+    return 0.5 * math.erfc(-mean / (sigma * math.sqrt(2)))
+
+
+def probability_within(mean: float, sigma: float, bound: float) -> float:
+    """Return the probability that a Gaussian quantity lies within ± ``bound``."""
+    return probability_positive(bound - mean, sigma) - probability_positive(-bound - mean, sigma)

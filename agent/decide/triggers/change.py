@@ -1,0 +1,143 @@
+"""A sudden change of a quantity, with a stated rate of false alarms.
+
+Each point is compared with those before it: its residual from their mean, or from the line through them, divided by
+their scatter, follows Student's distribution and is turned into a Gaussian number (self-starting charts: Quesenberry,
+J. Quality Technology 23, 213 (1991); recursive residuals: Brown, Durbin & Evans, J. R. Stat. Soc. B 37, 149 (1975)).
+As long as nothing changes, these numbers are independent and of unit variance, whatever level and scatter the series
+has. The Shiryaev–Roberts statistic sums, over all frames at which a change could have begun, the likelihood ratio of
+a shift of unknown size (a Gaussian prior) to no shift. Without a change, statistic minus number of frames is a
+martingale, so that the mean number of frames to a false alarm is at least the bar (e-detectors: Shin, Ramdas &
+Rinaldo, New England J. Stat. Data Sci. 2, 229 (2024)).
+"""
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+from scipy.special import ndtri, stdtr
+
+from ...types import Array
+from ..observed import SeriesPoint
+from .base import QuantityTrigger, QuantityWatch
+
+_BASELINE = {"level": 1, "line": 2}
+"""Number of fitted parameters."""
+_LEAST_FRAMES = 8
+"""Frames of the baseline before the first comparison: fewer make the Gaussian numbers insensitive to a change."""
+_MOST_FRAMES = 400
+"""Largest number of frames of the baseline, and of frames at which a change can have begun."""
+_SHIFT_SD = 3.0
+"""Standard deviation of the prior of a shift, in units of the scatter of the frames."""
+_MOST = 7.0
+"""Largest Gaussian number; beyond it the distribution function is 1 in double precision."""
+
+
+class Change(QuantityTrigger):
+    """The quantity has left its level, or the line that it followed."""
+
+    kind: Literal["change"] = "change"
+    """Name of this trigger."""
+    false_alarm_frames: float = Field(default=10_000.0, ge=20)
+    """Mean number of frames, at least, between two false alarms while nothing changes and the scatter is Gaussian."""
+    baseline: Literal["level", "line"] = "level"
+    """What the quantity follows as long as nothing changes: a constant ``level``, or a ``line`` in time, as in a
+    charge at constant current."""
+
+
+class ChangeWatch(QuantityWatch):
+    """Follows one series for a :class:`Change`; after an alarm the baseline begins anew, at the change."""
+
+    def __init__(self, settings: Change, unit: str = "") -> None:
+        super().__init__(settings.quantity, settings.max_ood, unit)
+        self._settings = settings
+        self._shifts: list[float] = []
+        """Gaussian number of each point of the series; 0 before there is a baseline."""
+        self._alarm = ("", 0.0, 0.0, 0)
+        """Of the last alarm: uid of the first changed frame, level before and after it, frames since."""
+
+    def add(self, point: SeriesPoint) -> None:
+        """Compare the point with those before it."""
+        self.holds = False
+        newest = self.series.add(point)
+        points = self.series.points
+        if newest is None:
+            self._shifts = [0.0] * len(points)
+        if newest is not True:
+            if newest is False:
+                self._shifts.append(0.0)  # a late frame belongs to the baseline only
+            return
+        self._shifts.append(self._shift(len(points) - 1))
+        if len(points) > _MOST_FRAMES:
+            del points[0], self._shifts[0]
+        log_ratios = self._log_ratios()
+        statistic = float(np.exp(log_ratios).sum())
+        if statistic < self._settings.false_alarm_frames:
+            return
+        begin = int(log_ratios.argmax())
+        before, after = [p.value for p in points[:begin]], [p.value for p in points[begin:]]
+        self._alarm = points[begin].uid, float(np.median(before)), float(np.median(after)), len(after)
+        self.holds, self.confidence = True, 1 - 1 / self._settings.false_alarm_frames
+        del points[:begin], self._shifts[:begin]
+        self._shifts = [0.0] * len(points)
+
+    @property
+    def reason(self) -> str:
+        """The change, when it began, and the rate of false alarms."""
+        _, before, after, frames = self._alarm
+        since = f"{frames} frame{'s' if frames > 1 else ''}"
+        return (
+            f"{self.quantity} changed from {before:.3g} to {after:.3g}{self.unit} {since} ago, "
+            f"at most one false alarm in {self._settings.false_alarm_frames:.3g} frames"
+        )
+
+    def _kept(self) -> list[Any]:
+        return [self.series.state(), self._shifts, self._alarm]
+
+    def _keep_again(self, kept: list[Any]) -> None:
+        series, self._shifts, alarm = kept
+        self._alarm = (alarm[0], alarm[1], alarm[2], alarm[3])
+        self.series.restore(series)
+
+    def _shift(self, n: int) -> float:
+        """Return the Gaussian number of point n: its deviation from the baseline of the points before it."""
+        parameters = _BASELINE[self._settings.baseline]
+        if n < _LEAST_FRAMES:
+            return 0.0
+        points = self.series.points
+        time = np.array([p.time - points[n].time for p in points[: n + 1]])
+        value = np.array([p.value for p in points[: n + 1]])
+        terms = np.ones((n + 1, 1)) if parameters == 1 else np.stack([np.ones(n + 1), time], axis=1)
+        return _gaussian(terms, value, n - parameters)
+
+    def _log_ratios(self) -> Array:
+        """Return, for each frame, the logarithm of the likelihood ratio of a shift that begins there to none."""
+        shifts = np.array(self._shifts)
+        total = np.cumsum(shifts[::-1])[::-1]
+        frames = np.arange(len(shifts), 0, -1)
+        gain = 1 + frames * _SHIFT_SD**2
+        ratios = _SHIFT_SD**2 * total**2 / (2 * gain) - np.log(gain) / 2
+        return np.where(np.arange(len(shifts)) < _LEAST_FRAMES, -math.inf, ratios)
+
+
+def _gaussian(terms: Array, value: Array, freedom: int) -> float:
+    """Return the Gaussian number of the last value: its residual from a fit to the others, by Student's distribution.
+
+    Parameters
+    ----------
+    terms : (n + 1, parameters) of the linear fit
+    value : (n + 1,)
+    freedom : n minus the number of parameters
+    """
+    coefficients, _, rank, _ = np.linalg.lstsq(terms[:-1], value[:-1], rcond=None)
+    residual = value[:-1] - terms[:-1] @ coefficients
+    scatter = math.sqrt(float(residual @ residual) / freedom)
+    deviation = float(value[-1] - terms[-1] @ coefficients)
+    if rank < terms.shape[1] or not math.isfinite(scatter + deviation):
+        return 0.0
+    leverage = float(terms[-1] @ np.linalg.pinv(terms[:-1].T @ terms[:-1]) @ terms[-1])
+    if scatter == 0:
+        return 0.0 if deviation == 0 else math.copysign(_MOST, deviation)
+    t = deviation / (scatter * math.sqrt(1 + leverage))
+    gaussian = -float(ndtri(stdtr(freedom, -abs(t))))  # of the lower tail, which keeps its digits
+    return math.copysign(min(gaussian, _MOST), t)
