@@ -17,6 +17,7 @@ from .app.commands import (
     models,
     rebuild,
     replay,
+    rules,
     run,
     sim,
     standards,
@@ -36,6 +37,7 @@ app = typer.Typer(
 for module in (run, inspect, replay, rebuild, sim, infer, align, convert, train, evaluate, standards, calibrate):
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
 app.add_typer(models.models_app, name="models")
+app.add_typer(rules.rules_app, name="rules")
 app.add_typer(keys.keys_app, name="keys")
 app.add_typer(dataset.dataset_app, name="dataset")
 

@@ -1,24 +1,58 @@
 """Estimates → decisions → control."""
 
 from .dispatch import ControlSettings
-from .observed import PARTS, READINGS
+from .observed import PARTS, READINGS, Observed, SeriesPoint, Uncertainty
 from .requests import FINAL_STATUSES, Requests
 from .rules import Rule, Rules, check_names
 from .trend import Z90
-from .triggers import QuantityTrigger, Threshold, Trigger, out_of_reach, start_watch, triggers_in
+from .triggers import (
+    AllOf,
+    AnyOf,
+    Band,
+    Change,
+    Extremum,
+    FramesSetAside,
+    NotOf,
+    Plateau,
+    QuantityTrigger,
+    Quiet,
+    Rate,
+    Then,
+    Threshold,
+    Trigger,
+    Unfamiliar,
+    out_of_reach,
+    start_watch,
+    triggers_in,
+)
 
 __all__ = [
     "FINAL_STATUSES",
     "PARTS",
     "READINGS",
     "Z90",
+    "AllOf",
+    "AnyOf",
+    "Band",
+    "Change",
     "ControlSettings",
+    "Extremum",
+    "FramesSetAside",
+    "NotOf",
+    "Observed",
+    "Plateau",
     "QuantityTrigger",
+    "Quiet",
+    "Rate",
     "Requests",
     "Rule",
     "Rules",
+    "SeriesPoint",
+    "Then",
     "Threshold",
     "Trigger",
+    "Uncertainty",
+    "Unfamiliar",
     "check_names",
     "out_of_reach",
     "start_watch",

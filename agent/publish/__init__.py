@@ -1,15 +1,18 @@
 """Estimates and decisions → the agent's own documents."""
 
 from .agent_run import ALIGNMENT_UNITS, AgentRun, Emit, PastRun, Provenance, decision_of, keys_of
+from .read import Answered, PublishedReader
 from .runs import AgentRuns
 
 __all__ = [
     "ALIGNMENT_UNITS",
     "AgentRun",
     "AgentRuns",
+    "Answered",
     "Emit",
     "PastRun",
     "Provenance",
+    "PublishedReader",
     "decision_of",
     "keys_of",
 ]

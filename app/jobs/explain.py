@@ -1,0 +1,100 @@
+"""Rules in words."""
+
+from collections.abc import Mapping
+from typing import assert_never
+
+from ...agent.decide import (
+    AllOf,
+    AnyOf,
+    Band,
+    Change,
+    Extremum,
+    FramesSetAside,
+    NotOf,
+    Plateau,
+    Quiet,
+    Rate,
+    Rule,
+    Then,
+    Threshold,
+    Trigger,
+    Unfamiliar,
+)
+
+_COMMON = {"all": "all errors of an estimate", "frame": "the scatter of repeats"}
+
+
+def explain(rule: Rule, units: Mapping[str, str]) -> str:
+    """Return a rule as a sentence: what it requests, when, and how often.
+
+    Parameters
+    ----------
+    units : units of the quantities, by name
+    """
+    times = "once" if rule.max_times == 1 else f"at most {rule.max_times} times"
+    stage = f"In stage {rule.stage}, the" if rule.stage else "The"
+    following = f" Stage {rule.go_to} follows." if rule.go_to else ""
+    return f"{stage} agent requests {rule.action}, {times} per run, when {in_words(rule.trigger, units)}.{following}"
+
+
+def in_words(trigger: Trigger, units: Mapping[str, str]) -> str:
+    """Return a condition as the part of a sentence that follows "when"."""
+
+    def unit(quantity: str) -> str:
+        return f" {units[quantity]}" if units.get(quantity) else ""
+
+    match trigger:
+        case Threshold() | Band() | Unfamiliar():
+            return f"{trigger.quantity} is {trigger.bar(unit(trigger.quantity))}{_judged(trigger)}"
+        case Plateau():
+            u = unit(trigger.quantity)
+            window = f"{trigger.duration_s:g} s" if trigger.duration_s else f"{trigger.frames} frames"
+            within = f"by at most {trigger.tolerance:g}{u} in {window}"
+            return f"{trigger.quantity} changes {within}, with a probability of {trigger.min_confidence:g}"
+        case Rate():
+            above, u = trigger.above_per_hour, unit(trigger.quantity)
+            bar = f"more than {above:g}{u}/h" if above is not None else f"less than {trigger.below_per_hour:g}{u}/h"
+            line = f"by a line through {trigger.window_frames} frames"
+            return f"{trigger.quantity} changes by {bar}, {line}, with a probability of {trigger.min_confidence:g}"
+        case Extremum():
+            passed = f"has passed a {trigger.of} by {trigger.drop:g}{unit(trigger.quantity)}"
+            return f"{trigger.quantity} {passed}, by a line through {trigger.window_frames} frames"
+        case Change():
+            alarms = f"with at most one false alarm in {trigger.false_alarm_frames:g} frames"
+            return f"{trigger.quantity} has left the {trigger.baseline} that it followed, {alarms}"
+        case FramesSetAside():
+            reasons = f" for {' or '.join(map(repr, map(str, trigger.reasons)))}" if trigger.reasons else ""
+            return f"{trigger.frames} frames within {trigger.within_s:g} s are set aside or missing{reasons}"
+        case Quiet():
+            return f"no frame comes for {trigger.seconds:g} s"
+        case AllOf():
+            return " and ".join(_nested(part, units) for part in trigger.of)
+        case AnyOf():
+            return " or ".join(_nested(part, units) for part in trigger.of)
+        case NotOf():
+            return f"it is not true that {_nested(trigger.of, units)}"
+        case Then():
+            within = f", all within {trigger.within_s:g} s" if trigger.within_s else ""
+            return ", and then ".join(_nested(part, units) for part in trigger.of) + within
+        case _:
+            assert_never(trigger)
+
+
+def _nested(trigger: Trigger, units: Mapping[str, str]) -> str:
+    words = in_words(trigger, units)
+    return f"({words})" if isinstance(trigger, AllOf | AnyOf | Then) else words
+
+
+def _judged(trigger: Threshold | Band | Unfamiliar) -> str:
+    parts = [""]
+    if trigger.dwell_frames > 1:
+        parts.append(f"for {trigger.dwell_frames} frames in a row")
+    if trigger.dwell_s:
+        parts.append(f"for {trigger.dwell_s:g} s")
+    if trigger.window_frames > 1:
+        parts.append(f"by a line through {trigger.window_frames} frames")
+    if trigger.min_confidence > 0.5:
+        parts.append(f"with a probability of {trigger.min_confidence:g} by {_COMMON[trigger.uncertainty]}")
+    if trigger.hysteresis:
+        parts.append(f"until it is back by {trigger.hysteresis:g}")
+    return ", ".join(parts)

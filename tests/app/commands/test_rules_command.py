@@ -1,0 +1,98 @@
+"""``xas-agent rules`` on rules and recordings of the tests' own."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from xas_agent.adapters.files import FileSink
+from xas_agent.agent.publish import AgentRun, Provenance
+from xas_agent.agent.types import DescriptorEstimate, Estimate, Frame, Reason, Scan, SetAside
+from xas_agent.cli import app
+
+RULE = {
+    "name": "half charged",
+    "trigger": {"kind": "threshold", "quantity": "OS", "above": 3.5, "window_frames": 7},
+    "action": "stop",
+}
+ALARM = {"name": "trouble", "trigger": {"kind": "set_aside", "frames": 2}}
+
+
+def invoked(*arguments: str, code: int = 0) -> str:
+    result = CliRunner().invoke(app, ["rules", *arguments])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> Path:
+    path = tmp_path / "rules.yaml"
+    path.write_text(yaml.safe_dump({"rules": [RULE, ALARM]}))
+    return path
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    """Return the documents of a charge from 3 to 4 e in 101 frames, one a minute, with two frames set aside."""
+    sink = FileSink(tmp_path / "documents.jsonl")
+    cell, model = Scan("cell", "cell"), Provenance("co-k", "", "", units={"OS": "e"})
+    run = AgentRun({"uid": "watched", "time": 0.0}, model, sink, scan=cell)
+    for n in range(101):
+        value = 3.004 + 0.01 * n
+        frame = Frame(f"f{n}", "watched", n + 1, 60.0 * n, np.arange(3.0), np.arange(3.0), scan=cell)
+        os = DescriptorEstimate(value, value - 0.3, value + 0.3, 3.0, 0.9, sd_frame=0.01)
+        run.frame(frame, {"noise": 0.01}, Estimate({"OS": os}, 0.2), None, 1.0)
+        if n in (70, 71):
+            run.set_aside(SetAside("watched", f"lost{n}", 60.0 * n, Reason.NO_PRE_EDGE))
+    run.close()
+    sink.close()
+    return tmp_path / "documents.jsonl"
+
+
+def test_rehearsal_says_when_and_why_and_what_neighbours_do(rules: Path, recording: Path, tmp_path: Path):
+    said = invoked("test", str(rules), str(recording), "--figure", str(tmp_path / "seen.png"))
+    assert "decided at frame 51 (0.83 h) of cell, 1970-01-01 00:50:00 UTC" in said
+    assert "OS 3.5 e" in said
+    assert "decided at 1.18 h of cell, 1970-01-01 01:11:00 UTC" in said
+    assert f"2 frames set aside within 600 s ({Reason.NO_PRE_EDGE}), bar 2" in said
+    [later] = [line for line in said.splitlines() if line.startswith("above 3.55")]
+    assert later.split() == ["above", "3.55", "1", "frame", "56", "(0.92", "h)", "0.51", "+5.0", "min"]
+    assert (tmp_path / "seen.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_rule_that_never_decides_says_so(recording: Path, tmp_path: Path):
+    path = tmp_path / "never.yaml"
+    path.write_text(yaml.safe_dump({"rules": [{**RULE, "trigger": {**RULE["trigger"], "above": 4.4}}]}))
+    said = invoked("test", str(path), str(recording))
+    assert "It would not have decided." in said
+    assert "never" in said
+
+
+def test_rules_in_words(rules: Path):
+    said = invoked("explain", str(rules), "--model", "co-k")
+    sentence = "The agent requests stop, once per run, when OS is above 3.5 e, by a line through 7 frames."
+    assert f"half charged: {sentence}" in said
+    assert "Advice only" in said
+    assert "when 2 frames within 600 s are set aside or missing." in said
+
+
+def test_unknown_quantity_is_an_error_with_similar_ones(tmp_path: Path):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(yaml.safe_dump({"rules": [{**RULE, "trigger": {**RULE["trigger"], "quantity": "Os"}}]}))
+    assert "found quantity 'Os'" in invoked("explain", str(path), "--model", "co-k", code=2)
+
+
+def test_file_without_rules_and_folder_without_documents(tmp_path: Path, rules: Path):
+    (tmp_path / "none.yaml").write_text("x_target: 0.5\n")
+    assert "expected at least one rule" in invoked("explain", str(tmp_path / "none.yaml"), code=2)
+    assert "found no documents.jsonl" in invoked("test", str(rules), str(tmp_path), code=2)
+
+
+def test_schema_accepts_the_rules_and_names_the_kinds():
+    schema = json.loads(invoked("schema"))
+    kinds = schema["$defs"]["Rule"]["properties"]["trigger"]["discriminator"]["mapping"]
+    assert {"threshold", "change", "all", "then"} <= set(kinds)
+    assert {"quantity", "above"} <= set(schema["$defs"]["Threshold"]["properties"])
