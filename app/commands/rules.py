@@ -48,7 +48,7 @@ def rehearse_rules(
             print_table(["with one setting changed", "times", "first at", "confidence", "shift"], rows)
         typer.echo()
     if figure is not None:
-        from ..output.rehearsal_figure import draw_rehearsal
+        from ..jobs.rehearsal_figure import draw_rehearsal
 
         draw_rehearsal(figure, rehearsed, recorded)
         typer.echo(f"written {figure}")

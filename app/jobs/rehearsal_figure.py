@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from ...agent.decide import Z90, Band, QuantityTrigger, Threshold, Trigger, Unfamiliar, triggers_in
 from ...agent.types import Decision
-from ..jobs.rehearse import Recording, Rehearsed, quantities_in
-from .figures import BLUE, GREY, RED, escaped
+from ..output.figures import BLUE, GREY, RED, escaped
+from .rehearse import Recording, Rehearsed, quantities_in
 
 _HOUR_S = 3600.0
 
