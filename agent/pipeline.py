@@ -2,10 +2,11 @@
 
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from .decide import FINAL_STATUSES, ControlSettings, Requests, Rules
+from .decide import FINAL_STATUSES, OPERATOR, ControlSettings, Paused, Requests, Rules
 from .estimate import Answer, EnergyUncertainty, FrameServer
 from .left_out import LeftOut
 from .load import Load
@@ -14,6 +15,7 @@ from .publish import AgentRun, AgentRuns, Emit
 from .spectra import AlignmentSettings, SeriesAlignment
 from .stream import FrameReader, Outcome
 from .types import (
+    Action,
     Control,
     Decision,
     Estimator,
@@ -180,6 +182,59 @@ class Pipeline:
         self._publish_statuses()
         self._commit()
 
+    @property
+    def unconfirmed(self) -> list[tuple[Decision, float]]:
+        """Decisions that wait for a person, with the time that remains, s."""
+        return self._requests.unconfirmed
+
+    @property
+    def paused(self) -> Paused | None:
+        """The pause that the agent requested, until it is over."""
+        return self._requests.paused
+
+    @property
+    def halted(self) -> str:
+        """Who made an emergency stop, and why; empty if nobody did."""
+        return self._requests.halted
+
+    def approve(self, id: str, by: str) -> Decision:
+        """Send a decision that waits for a person; raise KeyError if none of this id does."""
+        return self._publish_decision(self._requests.approve(id, by))
+
+    def reject(self, id: str, by: str, why: str = "") -> Decision:
+        """Give up a decision that waits for a person; raise KeyError if none of this id does."""
+        return self._publish_decision(self._requests.reject(id, by, why))
+
+    def order(self, action: Action, by: str, args: Mapping[str, Any] | None = None) -> Decision:
+        """Request an action for a person, whatever the rules say."""
+        uid = self._runs.newest or ""
+        decision = Decision(
+            id=str(uuid.uuid4()),
+            rule=OPERATOR,
+            action=action,
+            reason=f"requested by {by}",
+            run_uid=uid,
+            time=time.time(),
+            confidence=1.0,
+            evidence=(),
+            args=args or {},
+        )
+        self._publish_decision(self._requests.order(decision))
+        self._commit()
+        return decision
+
+    def halt(self, by: str, why: str = "") -> None:
+        """Make an emergency stop: stop the experiment, reject what waits, and let no rule act until ``release``."""
+        for decision in self._requests.halt(by, why):
+            self._publish_decision(decision)
+        _log.error("emergency stop", by=by, why=why)
+        self.order("stop", by)
+
+    def release(self, by: str) -> None:
+        """End an emergency stop."""
+        _log.warning("emergency stop released", by=by)
+        self._requests.release()
+
     def idle(self) -> None:
         """Stop waiting for missing documents, after the source has been quiet."""
         self._take(self._reader.settle())
@@ -300,7 +355,17 @@ class Pipeline:
     def _decide(self, decision: Decision, run: AgentRun) -> None:
         names = self._runs.names(decision.run_uid, file=decision.scan.file)
         _log.info("decision", rule=decision.rule, action=decision.action, reason=decision.reason, **names)
-        run.decision(self._requests.propose(decision))
+        proposed = self._requests.propose(decision)
+        if decision.id in {waiting.id for waiting, _ in self._requests.unconfirmed}:
+            how = f"xas-agent approve {decision.id[:8]}, or xas-agent reject {decision.id[:8]}"
+            _log.warning("decision waits for a person", rule=decision.rule, action=decision.action, how=how)
+        run.decision(proposed)
+
+    def _publish_decision(self, decision: Decision) -> Decision:
+        """Publish a decision in the run of the agent, which may begin with it."""
+        uid = decision.run_uid
+        (self._runs.of(uid) or self._runs.open(uid, decision.time, None)).decision(decision)
+        return decision
 
     def _commit(self, *, all_done: bool = False) -> None:
         """Report the progress, then send the decisions that are in it.
@@ -362,6 +427,7 @@ class Pipeline:
             stop = self._stops.pop(uid)
             self._left_out.report_run(uid)
             self._rules.forget(uid)
+            self._requests.forget(uid)
             self._published.forget(uid)
             if not self._closing:
                 self._progress.ended.append(uid)

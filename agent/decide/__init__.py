@@ -2,7 +2,7 @@
 
 from .dispatch import ControlSettings
 from .observed import PARTS, READINGS, Observed, SeriesPoint, Uncertainty
-from .requests import FINAL_STATUSES, Requests
+from .requests import FINAL_STATUSES, OPERATOR, Paused, Requests
 from .rules import Rule, Rules, check_names
 from .trend import Z90
 from .triggers import (
@@ -28,6 +28,7 @@ from .triggers import (
 
 __all__ = [
     "FINAL_STATUSES",
+    "OPERATOR",
     "PARTS",
     "READINGS",
     "Z90",
@@ -40,6 +41,7 @@ __all__ = [
     "FramesSetAside",
     "NotOf",
     "Observed",
+    "Paused",
     "Plateau",
     "QuantityTrigger",
     "Quiet",

@@ -5,12 +5,25 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 from pydantic import Field
 
 from ..types import URGENT_ACTIONS, Action, Control, Decision, Reply, Settings, Status, get_logger
 
 _log = get_logger()
+
+
+Authority = Literal["advise", "confirm", "act"]
+
+
+class ActionLimit(Settings):
+    """How often the agent may request an action, over all rules."""
+
+    per_run: int | None = Field(default=None, ge=0)
+    """Largest number of decisions in a watched run; unset: any."""
+    per_hour: int | None = Field(default=None, ge=0)
+    """Largest number of decisions within an hour of the agent's clock; unset: any."""
 
 
 class ControlSettings(Settings):
@@ -20,11 +33,26 @@ class ControlSettings(Settings):
     """Whether decisions are sent; otherwise they remain advice, with status ``proposed``."""
     allow: tuple[Action, ...] = ()
     """Actions that may be sent; any other is ``rejected``. ``notify`` changes nothing and needs no permission."""
+    authority: Authority = "act"
+    """What becomes of decisions: ``advise`` publishes them only; ``confirm`` sends a decision after a person approved
+    it (``xas-agent approve``); ``act`` sends it at once. ``notify`` always acts."""
+    authority_of: dict[Action, Authority] = Field(default_factory=dict)
+    """Authority of single actions, instead of ``authority``."""
+    confirm_within_s: float = Field(default=600.0, gt=0)
+    """Time in which a person must approve a decision, s; then it is ``expired``."""
+    limits: dict[Action, ActionLimit] = Field(default_factory=dict)
+    """How often single actions may be requested; a decision beyond is ``rejected``."""
     timeout_s: float = Field(default=5.0, gt=0)
     """Time that the control has to answer, s; after it the decision is ``expired``."""
     max_age_s: float = Field(default=30.0, gt=0)
     """Largest time between the arrival of a frame's last datum and its estimate, s. An older frame is published, but
     the rules leave it out, since decisions concern the present."""
+
+    def authority_for(self, action: Action) -> Authority:
+        """Return what becomes of decisions that request an action."""
+        if action == "notify":
+            return "act"
+        return self.authority_of.get(action, self.authority) if self.enabled else "advise"
 
 
 class _Lane:
@@ -66,24 +94,16 @@ class Dispatcher:
         self._urgent = _Lane("dispatcher-urgent", self._work)
         self._lanes = self._ordinary, self._urgent
 
-    def screen(self, decision: Decision) -> Decision:
-        """Return a proposed decision as it is published first: with a reason if it remains advice, never sent."""
-        off = decision.action != "notify" and not self._settings.enabled
-        return replace(decision, status_reason="controls are off: advice only") if off else decision
-
     def submit(self, decision: Decision) -> Decision:
         """Accept a proposed decision, from any thread, without blocking.
 
         Returns
         -------
-        The decision with its first status: that of ``screen``, or ``expired`` after ``close``. ``on_status``
-        receives all later statuses.
+        The decision, ``expired`` after ``close``. ``on_status`` receives all later statuses.
         """
         with self._settled:
             if self._closing:
                 return replace(decision, status="expired", status_reason="the agent is closing")
-            if (screened := self.screen(decision)).status_reason:
-                return screened
             self._pending += 1
             lane = self._urgent if decision.action in URGENT_ACTIONS else self._ordinary
             lane.waiting.put(decision)
@@ -131,8 +151,6 @@ class Dispatcher:
             self._report(decision, "expired", "the agent closed before it was sent")
         elif decision.action == "notify":
             self._report(decision, "acknowledged", "")
-        elif decision.action not in self._settings.allow:
-            self._report(decision, "rejected", f"{decision.action} is not among the allowed actions")
         elif self._control is None:
             self._report(decision, "rejected", "no control is connected")
         else:

@@ -1,19 +1,39 @@
 """Decisions from their proposal to their last status."""
 
+import math
 import queue
+import time
+from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from ..types import Control, Decision
+from ..types import Action, Control, Decision
 from .dispatch import ControlSettings, Dispatcher
 
 FINAL_STATUSES = ("acknowledged", "rejected", "expired")
+OPERATOR = "operator"
+"""Rule of the decisions of a person."""
 _HURRIED_S = 1.0
 """Longest wait for a control after the host gave up, s."""
+_HOUR_S = 3600.0
+_SENDS_ON = ("resume", "stop", "abort")
+"""Actions after which an experiment is not paused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """A pause of the experiment that the agent requested."""
+
+    decision: Decision
+    since: float
+    """``time.monotonic()`` of the acknowledgement."""
 
 
 class Requests:
     """Sends decisions once they are published, and returns the changes of their status. For one thread.
+
+    The settings decide what becomes of a decision: it remains advice, it waits for a person, it is sent, or it is
+    rejected, because its action was requested too often or because of an emergency stop.
 
     Parameters
     ----------
@@ -29,19 +49,88 @@ class Requests:
         """Uid of the watched run, by the id of each decision without a last status."""
         self.proposed: list[Decision] = []
         """Decisions that the next ``send`` sends."""
+        self._unconfirmed: dict[str, tuple[Decision, float]] = {}
+        """Decisions that wait for a person, with the ``time.monotonic()`` until which they do."""
+        self._of_run: Counter[tuple[str, Action]] = Counter()
+        self._of_hour: dict[Action, deque[float]] = {}
+        """``time.monotonic()`` of the decisions of the last hour, by action."""
+        self.halted = ""
+        """Who made an emergency stop, and why; empty if nobody did."""
+        self.paused: Paused | None = None
+        """The pause that the agent requested, until it is over."""
+
+    @property
+    def unconfirmed(self) -> list[tuple[Decision, float]]:
+        """Decisions that wait for a person, with the time that remains, s."""
+        now = time.monotonic()
+        return [(decision, until - now) for decision, until in self._unconfirmed.values()]
 
     def propose(self, decision: Decision) -> Decision:
         """Take a new decision; return it as it is published first."""
-        screened = self._dispatcher.screen(decision)
-        if not screened.status_reason:
-            self._take(decision)
-        return screened
+        if refusal := self._refusal(decision):
+            self.open[decision.id] = decision.run_uid
+            self._statuses.put(replace(decision, status="rejected", status_reason=refusal))
+            return decision
+        authority = self._settings.authority_for(decision.action)
+        if authority == "advise":
+            why = "advice only" if self._settings.enabled else "controls are off: advice only"
+            return replace(decision, status_reason=why)
+        self._count(decision)
+        if authority == "confirm":
+            self._await_person(decision, self._settings.confirm_within_s)
+            return replace(decision, status_reason=f"waits {self._settings.confirm_within_s:g} s for approval")
+        self._take(decision)
+        return decision
+
+    def order(self, decision: Decision) -> Decision:
+        """Take a decision of a person, which needs neither permission nor confirmation."""
+        self._take(decision)
+        return decision
+
+    def approve(self, id: str, by: str) -> Decision:
+        """Send a decision that waits for a person.
+
+        Raises
+        ------
+        KeyError
+            No decision of this id waits.
+        """
+        decision, _ = self._unconfirmed.pop(id)
+        approved = replace(decision, status="approved", status_reason=f"approved by {by}")
+        self._take(approved)
+        return approved
+
+    def reject(self, id: str, by: str, why: str = "") -> Decision:
+        """Give up a decision that waits for a person.
+
+        Raises
+        ------
+        KeyError
+            No decision of this id waits.
+        """
+        decision, _ = self._unconfirmed.pop(id)
+        rejected = replace(decision, status="rejected", status_reason=f"rejected by {by}{why and f': {why}'}")
+        self.open.pop(id, None)
+        return rejected
+
+    def halt(self, by: str, why: str) -> list[Decision]:
+        """Make an emergency stop: reject what waits for a person, and all later decisions of rules."""
+        self.halted = f"emergency stop by {by}{why and f': {why}'}"
+        return [self.reject(id, by, "emergency stop") for id in list(self._unconfirmed)]
+
+    def release(self) -> None:
+        """End an emergency stop."""
+        self.halted = ""
 
     def take_up(self, decision: Decision, age_s: float) -> None:
         """Take a decision of an earlier process, made ``age_s`` before; it is given up if it is too old."""
-        if decision.status in FINAL_STATUSES or decision.status_reason:
+        waits = decision.status == "proposed" and self._settings.authority_for(decision.action) == "confirm"
+        advice = decision.status == "proposed" and bool(decision.status_reason) and not waits
+        if decision.status in FINAL_STATUSES or advice:
             return
-        if age_s <= self._settings.max_age_s:
+        if waits and age_s <= self._settings.confirm_within_s:
+            self._await_person(replace(decision, status_reason=""), self._settings.confirm_within_s - age_s)
+        elif not waits and age_s <= self._settings.max_age_s:
             self._take(decision)
         else:
             self.open[decision.id] = decision.run_uid
@@ -53,16 +142,25 @@ class Requests:
         proposed, self.proposed = self.proposed, []
         for decision in proposed:
             submitted = self._dispatcher.submit(decision)
-            if submitted.status != "proposed":
+            if submitted.status == "expired":
                 self._statuses.put(submitted)
 
     def changes(self) -> Iterator[Decision]:
         """Yield the decisions whose status has changed."""
+        self._expire()
         while not self._statuses.empty():
             decision = self._statuses.get()
+            self._follow_pause(decision)
             yield decision
             if decision.status in FINAL_STATUSES:
                 self.open.pop(decision.id, None)
+
+    def forget(self, run_uid: str) -> None:
+        """Forget what was counted of a run that stopped; it is not paused any more."""
+        for key in [key for key in self._of_run if key[0] == run_uid]:
+            del self._of_run[key]
+        if self.paused is not None and self.paused.decision.run_uid == run_uid:
+            self.paused = None
 
     def drain(self, timeout: float | None = None) -> bool:
         """Wait for the answers, by default as long as a control may take; return whether all have come."""
@@ -70,9 +168,58 @@ class Requests:
 
     def close(self, *, hurried: bool) -> None:
         """Wait for the answers, or expire what is not answered if ``hurried``, and end the threads."""
+        for decision, _ in self._unconfirmed.values():
+            reason = "the agent closed before an approval"
+            self._statuses.put(replace(decision, status="expired", status_reason=reason))
+        self._unconfirmed.clear()
         self.drain(0.0 if hurried else None)
         self._dispatcher.close(_HURRIED_S if hurried else None)
 
     def _take(self, decision: Decision) -> None:
         self.open[decision.id] = decision.run_uid
         self.proposed.append(decision)
+
+    def _await_person(self, decision: Decision, for_s: float) -> None:
+        self.open[decision.id] = decision.run_uid
+        self._unconfirmed[decision.id] = decision, time.monotonic() + for_s
+
+    def _refusal(self, decision: Decision) -> str:
+        """Return why a decision of a rule is rejected at once; empty if it is not."""
+        action, settings = decision.action, self._settings
+        if action == "notify" or settings.authority_for(action) == "advise":
+            return ""
+        if self.halted:
+            return self.halted
+        if action not in settings.allow:
+            return f"{action} is not among the allowed actions"
+        if (limit := settings.limits.get(action)) is None:
+            return ""
+        if self._of_run[decision.run_uid, action] >= _or_any(limit.per_run):
+            return f"limit: {limit.per_run} of {action} per run"
+        hour = self._of_hour.setdefault(action, deque())
+        while hour and hour[0] < time.monotonic() - _HOUR_S:
+            hour.popleft()
+        return f"limit: {limit.per_hour} of {action} per hour" if len(hour) >= _or_any(limit.per_hour) else ""
+
+    def _count(self, decision: Decision) -> None:
+        self._of_run[decision.run_uid, decision.action] += 1
+        self._of_hour.setdefault(decision.action, deque(maxlen=10_000)).append(time.monotonic())
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        for decision in [waiting for waiting, until in self._unconfirmed.values() if until <= now]:
+            del self._unconfirmed[decision.id]
+            reason = f"nobody approved it within {self._settings.confirm_within_s:g} s"
+            self._statuses.put(replace(decision, status="expired", status_reason=reason))
+
+    def _follow_pause(self, decision: Decision) -> None:
+        if decision.status != "acknowledged":
+            return
+        if decision.action == "pause":
+            self.paused = Paused(decision, time.monotonic())
+        elif decision.action in _SENDS_ON:
+            self.paused = None
+
+
+def _or_any(limit: int | None) -> float:
+    return math.inf if limit is None else limit

@@ -111,6 +111,11 @@ class AgentRuns:
                 self._set_aside(self._runs[key], note)
         return self._runs[key]
 
+    @property
+    def newest(self) -> str | None:
+        """Uid of the watched run that started last and has not ended; None if there is none."""
+        return next(reversed(self._watched), None)
+
     def of(self, uid: str) -> AgentRun | None:
         """Return the first open run for a watched run."""
         return next((run for (watched, _), run in self._runs.items() if watched == uid), None)

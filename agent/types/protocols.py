@@ -17,7 +17,7 @@ from .run import RunDocument
 Action = Literal["pause", "resume", "stop", "notify"]
 URGENT_ACTIONS = ("stop", "abort")
 """Actions that pass before all others."""
-Status = Literal["proposed", "sent", "acknowledged", "rejected", "expired"]
+Status = Literal["proposed", "approved", "sent", "acknowledged", "rejected", "expired"]
 
 
 @dataclass(frozen=True, slots=True)

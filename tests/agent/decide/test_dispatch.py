@@ -66,25 +66,9 @@ def test_sent_and_acknowledged(controlling, control):
     assert control.told[0].evidence == proposed.evidence
 
 
-def test_disabled_controls_only_advise(controlling, control):
-    controls = controlling(ControlSettings(allow=("stop",)))
-    first = controls.submit(decision())
-    assert (first.status, first.status_reason) == ("proposed", "controls are off: advice only")
-    assert controls.drain(5)
-    assert control.told == control.requests == []
-
-
 def test_controls_are_disabled_by_default():
     assert not ControlSettings().enabled
     assert ControlSettings().allow == ()
-
-
-def test_action_that_is_not_allowed(controlling, control):
-    controls = controlling()
-    controls.submit(decision(action="resume"))
-    assert controls.drain(5)
-    assert control.statuses == [("d1", "rejected", "resume is not among the allowed actions")]
-    assert control.requests == []
 
 
 @pytest.mark.parametrize("settings", [ControlSettings(), FREE])

@@ -1,0 +1,182 @@
+"""What becomes of a decision: advice, a question to a person, a request, or a refusal."""
+
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from xas_agent.agent.decide import ControlSettings, Requests
+from xas_agent.agent.types import Decision, Reply
+
+
+class Beamline:
+    """A control that carries everything out, and remembers it."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def request(self, id: str, action: str, args: Mapping[str, Any], timeout: float) -> Reply:
+        self.done.append(action)
+        return Reply("acknowledged", "done")
+
+    def close(self) -> None:
+        pass
+
+
+def decision(action="stop", run: str = "run") -> Decision:
+    return Decision(str(uuid.uuid4()), "rule", action, "because", run, 1.0, 0.9, ())
+
+
+class Desk:
+    """Requests with a beamline, as the agent's thread uses them."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.beamline = Beamline()
+        self.requests = Requests(
+            ControlSettings(**{"enabled": True, "allow": ["stop", "pause"], **settings}), self.beamline
+        )
+
+    def statuses(self) -> list[tuple[str, str]]:
+        self.requests.send()
+        self.requests.drain(10.0)
+        return [(d.status, d.status_reason) for d in self.requests.changes()]
+
+
+@pytest.fixture
+def desk(request: pytest.FixtureRequest):
+    made = Desk(**getattr(request, "param", {}))
+    yield made
+    made.requests.close(hurried=True)
+
+
+def with_settings(**settings: Any) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("desk", [settings], indirect=True)
+
+
+def test_allowed_action_is_sent(desk: Desk):
+    assert desk.requests.propose(decision()).status == "proposed"
+    assert desk.statuses() == [("sent", ""), ("acknowledged", "done")]
+    assert desk.beamline.done == ["stop"]
+
+
+@with_settings(enabled=False)
+def test_disabled_controls_only_advise(desk: Desk):
+    proposed = desk.requests.propose(decision())
+    assert (proposed.status, proposed.status_reason) == ("proposed", "controls are off: advice only")
+    assert desk.statuses() == []
+    assert desk.requests.open == {}
+
+
+@with_settings(authority="act", authority_of={"stop": "advise"})
+def test_authority_of_one_action(desk: Desk):
+    assert desk.requests.propose(decision("stop")).status_reason == "advice only"
+    assert desk.requests.propose(decision("pause")).status_reason == ""
+    desk.statuses()
+    assert desk.beamline.done == ["pause"]
+
+
+def test_action_that_is_not_allowed_is_rejected(desk: Desk):
+    desk.requests.propose(decision("resume"))
+    assert desk.statuses() == [("rejected", "resume is not among the allowed actions")]
+    assert desk.beamline.done == []
+
+
+@with_settings(allow=[])
+def test_notify_needs_no_permission(desk: Desk):
+    desk.requests.propose(decision("notify"))
+    assert [status for status, _ in desk.statuses()] == ["acknowledged"]
+
+
+@with_settings(limits={"stop": {"per_run": 1, "per_hour": 2}})
+def test_limits_hold_per_run_and_per_hour(desk: Desk):
+    for run in ("a", "a", "b", "c"):
+        desk.requests.propose(decision(run=run))
+    answers = [(status, why) for status, why in desk.statuses() if status in ("acknowledged", "rejected")]
+    assert sorted(answers) == [
+        ("acknowledged", "done"),
+        ("acknowledged", "done"),
+        ("rejected", "limit: 1 of stop per run"),
+        ("rejected", "limit: 2 of stop per hour"),
+    ]
+    assert desk.beamline.done == ["stop", "stop"]
+
+
+class TestConfirmation:
+    CONFIRM = with_settings(authority="confirm", confirm_within_s=600)
+
+    @CONFIRM
+    def test_nothing_is_sent_before_a_person_approves(self, desk: Desk):
+        asked = desk.requests.propose(decision())
+        assert asked.status_reason == "waits 600 s for approval"
+        assert desk.statuses() == []
+        [(waiting, remaining_s)] = desk.requests.unconfirmed
+        assert waiting.id == asked.id
+        assert 590 < remaining_s <= 600
+        approved = desk.requests.approve(asked.id, "ada")
+        assert (approved.status, approved.status_reason) == ("approved", "approved by ada")
+        assert desk.statuses() == [("sent", ""), ("acknowledged", "done")]
+        assert desk.requests.unconfirmed == []
+
+    @CONFIRM
+    def test_rejected_one_is_not_sent_and_not_approved_later(self, desk: Desk):
+        asked = desk.requests.propose(decision())
+        rejected = desk.requests.reject(asked.id, "ada", "too early")
+        assert (rejected.status, rejected.status_reason) == ("rejected", "rejected by ada: too early")
+        with pytest.raises(KeyError):
+            desk.requests.approve(asked.id, "bob")
+        assert desk.statuses() == []
+        assert desk.requests.open == {}
+
+    @with_settings(authority="confirm", confirm_within_s=1e-9)
+    def test_unanswered_one_expires(self, desk: Desk):
+        asked = desk.requests.propose(decision())
+        assert desk.statuses() == [("expired", "nobody approved it within 1e-09 s")]
+        with pytest.raises(KeyError):
+            desk.requests.approve(asked.id, "ada")
+        assert desk.beamline.done == []
+
+    @CONFIRM
+    def test_it_waits_on_after_a_restart(self, desk: Desk):
+        before = replace(decision(), status_reason="waits 600 s for approval")
+        desk.requests.take_up(before, age_s=100.0)
+        [(waiting, remaining_s)] = desk.requests.unconfirmed
+        assert (waiting.id, remaining_s) == (before.id, pytest.approx(500, abs=5))
+        desk.requests.take_up(decision(), age_s=700.0)
+        assert [status for status, _ in desk.statuses()] == ["expired"]
+
+    @CONFIRM
+    def test_approved_one_is_sent_after_a_restart(self, desk: Desk):
+        desk.requests.take_up(replace(decision(), status="approved", status_reason="approved by ada"), age_s=1.0)
+        assert desk.statuses() == [("sent", ""), ("acknowledged", "done")]
+
+
+class TestEmergencyStop:
+    @with_settings(authority="act", authority_of={"pause": "confirm"})
+    def test_rules_act_no_more_until_it_is_released(self, desk: Desk):
+        asked = desk.requests.propose(decision("pause"))
+        assert [d.id for d in desk.requests.halt("ada", "smoke")] == [asked.id]
+        desk.requests.order(decision("stop"))
+        desk.requests.propose(decision("stop"))
+        assert ("rejected", "emergency stop by ada: smoke") in desk.statuses()
+        assert desk.beamline.done == ["stop"]
+        desk.requests.release()
+        desk.requests.propose(decision("stop"))
+        desk.statuses()
+        assert desk.beamline.done == ["stop", "stop"]
+
+
+def test_pause_is_known_until_it_ends(desk: Desk):
+    desk.requests.propose(decision("pause"))
+    desk.statuses()
+    assert desk.requests.paused is not None
+    assert time.monotonic() - desk.requests.paused.since < 60
+    desk.requests.order(decision("resume"))
+    desk.statuses()
+    assert desk.requests.paused is None
+    desk.requests.propose(decision("pause"))
+    desk.statuses()
+    desk.requests.forget("run")
+    assert desk.requests.paused is None
