@@ -15,6 +15,7 @@ from .app.commands import (
     inspect,
     keys,
     models,
+    operate,
     rebuild,
     replay,
     rules,
@@ -36,6 +37,18 @@ app = typer.Typer(
 )
 for module in (run, inspect, replay, rebuild, sim, infer, align, convert, train, evaluate, standards, calibrate):
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
+for command in (
+    operate.status,
+    operate.pending,
+    operate.approve,
+    operate.reject,
+    operate.pause,
+    operate.resume,
+    operate.stop,
+    operate.halt,
+    operate.release,
+):
+    app.command(rich_help_panel="A running session")(command)
 app.add_typer(models.models_app, name="models")
 app.add_typer(rules.rules_app, name="rules")
 app.add_typer(keys.keys_app, name="keys")

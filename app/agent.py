@@ -2,17 +2,19 @@
 
 import atexit
 import math
+import queue
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from ..agent.decide import Rules
+from ..agent.decide import Paused, Rules
 from ..agent.pipeline import Pipeline
 from ..agent.types import Control, Estimator, Reason, Received, SetAside, get_logger
 from .config import Config, load_config
@@ -23,6 +25,8 @@ from .subscribers import Callback, Subscribers, SubscriberState
 from .wiring import check_rules, frame_reader, load_models, load_tables, publishers, units_of, versions
 
 _log = get_logger()
+
+T = TypeVar("T")
 
 _IDLE_POLL_S = 0.1
 """Interval at which changed statuses of decisions are published while no document arrives, s."""
@@ -108,6 +112,8 @@ class XASAgent:
         """``time.monotonic()`` of the newest note on dropped documents."""
         self._turn_at = time.monotonic()
         """``time.monotonic()`` at which the thread began its last turn."""
+        self._calls: queue.SimpleQueue[tuple[Callable[[Pipeline], Any], Future[Any]]] = queue.SimpleQueue()
+        """What other threads ask of the pipeline."""
         self._hurry = 0
         self._idle = True
         self._reason = ""
@@ -228,6 +234,23 @@ class XASAgent:
         except Exception:
             # An exception would end the user's plan.
             _log.exception("document not taken", name=name)
+
+    @property
+    def paused(self) -> Paused | None:
+        """The pause that the agent requested of the experiment, until it is over; from any thread."""
+        return self._pipeline.paused
+
+    def perform(self, work: Callable[[Pipeline], T], timeout: float = 10.0) -> T:
+        """Call ``work`` with the pipeline on the agent's thread; return what it returns, raise what it raises.
+
+        Raises
+        ------
+        TimeoutError
+            The agent did not come to it within ``timeout`` s, or has ended.
+        """
+        future: Future[T] = Future()
+        self._calls.put((work, future))
+        return future.result(timeout)
 
     @property
     def points(self) -> tuple[int, int] | None:
@@ -380,6 +403,7 @@ class XASAgent:
             quiet_since = time.monotonic() if batch else quiet_since
             idle = failed = False
             try:
+                self._perform_calls()
                 self._report_dropped(now=not batch)
                 if batch:
                     self._pipeline.feed(batch if self._journal is None else self._journal.accept(batch))
@@ -435,6 +459,16 @@ class XASAgent:
                 break
             batch += more
         return batch
+
+    def _perform_calls(self) -> None:
+        while not self._calls.empty():
+            work, future = self._calls.get()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(work(self._pipeline))
+            except Exception as error:
+                future.set_exception(error)
 
     def _report_dropped(self, *, now: bool) -> None:
         """Report dropped documents, at most once a second unless ``now``."""

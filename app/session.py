@@ -18,6 +18,8 @@ from ..agent.types import Control, DurableSource, InputError, Source, get_logger
 from .agent import CLOSED_EARLY, XASAgent
 from .config import Config
 from .health import Health
+from .operator import OperatorServer
+from .output.audit import AUDIT, Audit
 from .output.folder import OF_DOCUMENTS, OutputFolder
 from .output.live import Display
 from .output.memory import keep_what_exists
@@ -80,8 +82,13 @@ class Session:
         self.recorder = Recorder() if self.output is None else self.output.recorder
         journal = None if self.output is None else self.output.journal
         self.agent = XASAgent.from_config(self.config, control=self.control, journal=journal, source=self.name)
-        self.display = Display(self.recorder, self.planned or self.limit, lambda: self.agent.points)
+        planned = self.planned or self.limit
+        self.display = Display(self.recorder, planned, lambda: self.agent.points, self._paused)
+        self._audit = None if self.output is None else Audit(self.output.folder / AUDIT)
+        self._operator = OperatorServer(self.agent, self._about, self._audit)
         self.agent.subscribe(self._record)
+        if self._audit is not None:
+            self.agent.subscribe(self._audit)
         if self.output is not None:
             self.agent.subscribe(self.output.documents)
         if self.health is not None:
@@ -97,6 +104,7 @@ class Session:
         if self.output is not None:
             self.output.start(self.summary, self.truth)
         self.display.start()
+        self._operator.start()
         keep_what_exists()
         self.agent.start()
         return self
@@ -109,6 +117,7 @@ class Session:
             self.interrupted = True
         try:
             self._close_agent()
+            self._operator.close()
             self.display.stop()
             if self.output is not None:
                 self.output.finish(self.hurried.is_set)
@@ -199,12 +208,46 @@ class Session:
         while worker.is_alive():
             self._raise_if_signalled()
             self.display.refresh()
+            self._end_long_pause()
             worker.join(_POLL_S)
         if failure:
             raise failure[0]
         while not self.agent.wait(_POLL_S):
             self._raise_if_signalled()
             self.display.refresh()
+
+    def _paused(self) -> str:
+        """Return why the experiment is paused and what ends it, in words; empty if it is not."""
+        paused = self.agent.paused
+        if paused is None:
+            return ""
+        by, reason = paused.decision.rule, paused.decision.reason
+        return f"PAUSED for {time.monotonic() - paused.since:.0f} s by {by}: {reason}. xas-agent resume goes on"
+
+    def _end_long_pause(self) -> None:
+        """Stop a simulated experiment that stays paused: no frame comes, so that no rule can resume it."""
+        paused = self.agent.paused
+        if paused is None or self.failure is not None:
+            return
+        longest_s = self.config.control.paused_replay_s
+        if time.monotonic() - paused.since > longest_s:
+            rule = paused.decision.rule
+            message = f"paused by rule {rule}, and not resumed within {longest_s:g} s (control.paused_replay_s)"
+            self.failure = SourceFailed(message)
+            self.agent.perform(lambda pipeline: pipeline.order("stop", message))
+
+    def _about(self) -> dict[str, Any]:
+        """Return what ``xas-agent status`` says of the session, besides the agent's own state."""
+        with self.recorder.lock:
+            newest = self.recorder.latest[-1] if self.recorder.latest else None
+            row = {k: v for k, v in (newest or {}).items() if isinstance(v, str | int | float)}
+            return {
+                "source": self.name or (self.config.source.address if self.config.source else "simulated beamline"),
+                "out": "" if self.output is None else str(self.output.folder.resolve()),
+                "frames": self.recorder.frames,
+                "decisions": self.recorder.decisions,
+                "newest": row,
+            }
 
     def _watch_source(self, connected: Callable[[], bool]) -> None:
         if self.health is not None:

@@ -19,6 +19,7 @@ from typing import Any
 import event_model
 import numpy as np
 import pytest
+import yaml
 from deadline import wait_until
 from forked import run_command
 
@@ -335,6 +336,15 @@ def test_descriptors_csv_is_a_row_per_frame(replayed, recording):
 def test_the_lithium_is_kept_from_the_agent(replayed):
     said = (replayed / "documents.jsonl").read_text() + (replayed / "descriptors.csv").read_text()
     assert "x_Li" not in said
+
+
+def test_a_replay_that_nobody_resumes_ends_with_its_reason(recording, tmp_path):
+    rule = {"name": "hold", "trigger": {"kind": "threshold", "quantity": "OS", "above": 0.0}, "action": "pause"}
+    control = {"enabled": True, "allow": ["pause"], "paused_replay_s": 0.5}
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"rules": [rule], "control": control}))
+    said = xa("replay", recording, "--config", tmp_path / "rules.yaml", "--model", "co-k", code=1).stderr
+    assert "PAUSED" in said
+    assert "paused by rule hold, and not resumed within 0.5 s" in said.splitlines()[-1]
 
 
 @pytest.mark.slow

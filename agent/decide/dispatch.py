@@ -40,6 +40,8 @@ class ControlSettings(Settings):
     """Authority of single actions, instead of ``authority``."""
     confirm_within_s: float = Field(default=600.0, gt=0)
     """Time in which a person must approve a decision, s; then it is ``expired``."""
+    paused_replay_s: float = Field(default=60.0, gt=0)
+    """Time after which a replay or a simulated beamline that a rule paused is stopped, if nobody resumes it, s."""
     limits: dict[Action, ActionLimit] = Field(default_factory=dict)
     """How often single actions may be requested; a decision beyond is ``rejected``."""
     timeout_s: float = Field(default=5.0, gt=0)

@@ -25,18 +25,24 @@ class Display:
         Expected number of frames.
     points : callable
         Returns the number of points of the step scan in progress, and of the planned ones (0 if unknown), or None.
+    paused : callable
+        Returns why the experiment is paused and what ends it, in words; empty if it is not.
     """
 
     def __init__(
-        self, recorder: Recorder, planned: int | None, points: Callable[[], tuple[int, int] | None] = lambda: None
+        self,
+        recorder: Recorder,
+        planned: int | None,
+        points: Callable[[], tuple[int, int] | None] = lambda: None,
+        paused: Callable[[], str] = lambda: "",
     ) -> None:
-        self._recorder, self._points = recorder, points
+        self._recorder, self._points, self._paused = recorder, points, paused
         self._console = Console(stderr=True)
         columns = (TextColumn("frames"), BarColumn(None), MofNCompleteColumn(), TimeElapsedColumn())
         self._progress = Progress(*columns, console=self._console)
         self._task = self._progress.add_task("frames", total=planned)
         self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
-        self._shown, self._shown_at, self._shown_scan = 0, time.monotonic(), ""
+        self._shown, self._shown_at, self._shown_scan, self._shown_paused = 0, time.monotonic(), "", ""
 
     def start(self) -> None:
         """Open the live view."""
@@ -47,10 +53,14 @@ class Display:
         """Show the frames since the last call."""
         frames = self._recorder.frames
         self._progress.update(self._task, completed=frames)
-        scan = self._scan()
+        scan, paused = self._scan(), self._paused()
         if self._live is not None:
-            shown = (self._table(), Text(scan), self._progress) if scan else (self._table(), self._progress)
-            self._live.update(Group(*shown), refresh=True)
+            notes = [Text(paused, style="bold reverse")] if paused else []
+            notes += [Text(scan)] if scan else []
+            self._live.update(Group(self._table(), *notes, self._progress), refresh=True)
+        elif paused != self._shown_paused:
+            self._shown_paused = paused
+            self._console.print(paused or "not paused any more", highlight=False, markup=False)
         elif time.monotonic() - self._shown_at > _LINE_INTERVAL_S:
             if frames > self._shown:
                 self._line()

@@ -1,0 +1,113 @@
+"""Commands to a running session: ``xas-agent status``, ``approve``, ``resume``, ``halt`` and others."""
+
+from typing import Annotated, Any
+
+import typer
+
+from .shared import exit_on_error
+
+SessionOption = Annotated[
+    str | None, typer.Option("--session", help="Process id of the session. [default: the only one]")
+]
+AsOption = Annotated[str | None, typer.Option("--as", help="Who you are, for the audit. [default: the user]")]
+WhyOption = Annotated[str, typer.Option("--why", help="Reason, for the audit.")]
+IdArgument = Annotated[
+    str, typer.Argument(help="First characters of the decision's id; may be left out if one waits.")
+]
+
+
+def status(session: SessionOption = None) -> None:
+    """Say what a running session does: frames, decisions, what waits, and whether it is paused or halted.
+
+    Example: xas-agent status
+    """
+    answer = _ask("status", session)
+    newest = answer["newest"]
+    typer.echo(f"session {answer['pid']}: {answer['source']}")
+    typer.echo(f"frames     {answer['frames']}, decisions {answer['decisions']}")
+    if "OS_mean" in newest:
+        interval = f"({newest['OS_lo']:.2f}…{newest['OS_hi']:.2f})"
+        typer.echo(f"newest     frame {newest['seq_num']}, OS {newest['OS_mean']:.2f} e {interval}")
+    if answer["document_age_s"] is not None:
+        waits = f", {answer['waiting_documents']} documents wait" if answer["waiting_documents"] else ""
+        typer.echo(f"last seen  {answer['document_age_s']:.0f} s ago{waits}")
+    if answer["pending"]:
+        typer.echo(f"pending    {answer['pending']} decisions wait for approval: xas-agent pending")
+    if answer["paused"]:
+        typer.echo(f"PAUSED     for {answer['paused_s']:.0f} s {answer['paused']}; xas-agent resume goes on")
+    if answer["halted"]:
+        typer.echo(f"HALTED     {answer['halted']}; xas-agent release lets rules act again")
+    if answer["out"]:
+        typer.echo(f"out        {answer['out']}")
+
+
+def pending(session: SessionOption = None) -> None:
+    """List the decisions that wait for a person.
+
+    Example: xas-agent pending
+    """
+    waiting = _ask("pending", session)["pending"]
+    for d in waiting:
+        sample = f" ({d['sample']})" if d["sample"] else ""
+        typer.echo(
+            f"{d['id'][:8]}  {d['action']} by {d['rule']}{sample}, {d['remaining_s']:.0f} s left: {d['reason']}"
+        )
+    if not waiting:
+        typer.echo("no decision waits")
+
+
+def approve(id: IdArgument = "", session: SessionOption = None, by: AsOption = None) -> None:
+    """Send a decision that waits for a person.
+
+    Example: xas-agent approve 1c9f --as ada
+    """
+    decision = _ask("approve", session, by, id=id)["decision"]
+    typer.echo(f"approved {decision['id'][:8]}: {decision['action']} by {decision['rule']}")
+
+
+def reject(id: IdArgument = "", session: SessionOption = None, by: AsOption = None, why: WhyOption = "") -> None:
+    """Give up a decision that waits for a person.
+
+    Example: xas-agent reject 1c9f --why "the cell leaks"
+    """
+    decision = _ask("reject", session, by, id=id, why=why)["decision"]
+    typer.echo(f"rejected {decision['id'][:8]}: {decision['action']} by {decision['rule']}")
+
+
+def pause(session: SessionOption = None, by: AsOption = None) -> None:
+    """Pause the experiment that a session watches."""
+    _order("pause", session, by)
+
+
+def resume(session: SessionOption = None, by: AsOption = None) -> None:
+    """Let a paused experiment go on."""
+    _order("resume", session, by)
+
+
+def stop(session: SessionOption = None, by: AsOption = None) -> None:
+    """Stop the experiment that a session watches; the session goes on."""
+    _order("stop", session, by)
+
+
+def halt(session: SessionOption = None, by: AsOption = None, why: WhyOption = "") -> None:
+    """Emergency stop: stop the experiment, and let no rule act until it is released."""
+    _ask("halt", session, by, why=why)
+    typer.echo("halted: the experiment is asked to stop, and no rule acts; xas-agent release ends this")
+
+
+def release(session: SessionOption = None, by: AsOption = None) -> None:
+    """End an emergency stop: rules act again."""
+    _ask("release", session, by)
+    typer.echo("released: rules act again")
+
+
+def _order(action: str, session: str | None, by: str | None) -> None:
+    decision = _ask(action, session, by)["decision"]
+    typer.echo(f"{action} requested ({decision['id'][:8]}); xas-agent status tells what became of it")
+
+
+def _ask(command: str, session: str | None, by: str | None = None, **arguments: Any) -> dict[str, Any]:
+    from ..operator import ask
+
+    with exit_on_error():
+        return ask(command, session, **arguments, **({"by": by} if by else {}))

@@ -1,0 +1,214 @@
+"""Commands of a person to a running session, over a Unix socket that only its user can open.
+
+A request and its answer are one line of JSON each. The sockets of all sessions of a user lie in one folder, which
+nobody else may enter.
+"""
+
+import getpass
+import json
+import os
+import socket
+import socketserver
+import stat
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..agent.types import Decision, InputError, get_logger
+from .agent import XASAgent
+from .output.audit import Audit
+
+_log = get_logger()
+
+_TIMEOUT_S = 15.0
+"""Longest wait for an answer, s."""
+_MAX_BYTES = 65_536
+"""Largest request or answer."""
+_ORDERS = ("pause", "resume", "stop")
+
+
+def sockets_folder() -> Path:
+    """Return the folder of the sockets; it is made if it does not exist.
+
+    Raises
+    ------
+    InputError
+        Others may enter it.
+    """
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    folder = Path(runtime) / "xas-agent" if runtime else Path(tempfile.gettempdir()) / f"xas-agent-{os.getuid()}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise InputError(f"{folder}: others may enter it; remove it, or set XDG_RUNTIME_DIR to a folder of your own")
+    return folder
+
+
+class OperatorServer:
+    """Answers the commands of :func:`ask` for one session.
+
+    Parameters
+    ----------
+    agent : XASAgent
+    about : callable
+        Returns what ``status`` says of the session besides the agent's state.
+    audit : Audit or None
+        Keeps every command.
+    """
+
+    def __init__(self, agent: XASAgent, about: Callable[[], Mapping[str, Any]], audit: Audit | None) -> None:
+        self._agent, self._about, self._audit = agent, about, audit
+        self._server: socketserver.BaseServer | None = None
+        self._path: Path | None = None
+
+    def start(self) -> None:
+        """Begin to listen; a session goes on without, if the socket cannot be opened."""
+        if not hasattr(socket, "AF_UNIX"):
+            return
+        try:
+            self._path = sockets_folder() / f"{os.getpid()}.sock"
+            self._path.unlink(missing_ok=True)
+            self._server = _server(self._path, self._answer)
+        except (OSError, InputError) as error:
+            _log.warning("no commands can reach this session", detail=str(error))
+            return
+        threading.Thread(target=self._server.serve_forever, name="operator", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+    def _answer(self, request: Mapping[str, Any], by: str) -> dict[str, Any]:
+        command = str(request.get("command", ""))
+        given = {k: v for k, v in request.items() if k not in ("command", "by")}
+        try:
+            answer = {"ok": True, **self._carry_out(command, request, by)}
+        except (InputError, KeyError, TypeError, ValueError) as error:
+            answer = {"ok": False, "error": str(error.args[0]) if error.args else str(error)}
+        except TimeoutError:
+            answer = {"ok": False, "error": "the agent did not answer in time"}
+        if self._audit is not None and command not in ("status", "pending"):
+            self._audit.command(by, command, given, "done" if answer["ok"] else str(answer["error"]))
+        return answer
+
+    def _carry_out(self, command: str, request: Mapping[str, Any], by: str) -> dict[str, Any]:
+        perform, why = self._agent.perform, str(request.get("why", ""))
+        if command == "status":
+            return self._status()
+        if command == "pending":
+            return {"pending": [_shown(d, left) for d, left in perform(lambda pipeline: pipeline.unconfirmed)]}
+        if command in ("approve", "reject"):
+            id = self._full_id(str(request.get("id", "")))
+            if command == "approve":
+                return {"decision": _shown(perform(lambda pipeline: pipeline.approve(id, by)))}
+            return {"decision": _shown(perform(lambda pipeline: pipeline.reject(id, by, why)))}
+        if command in _ORDERS:
+            return {"decision": _shown(perform(lambda pipeline: pipeline.order(command, by)))}  # pyright: ignore
+        if command == "halt":
+            perform(lambda pipeline: pipeline.halt(by, why))
+        elif command == "release":
+            perform(lambda pipeline: pipeline.release(by))
+        else:
+            raise InputError(f"no command {command!r}")
+        return {}
+
+    def _status(self) -> dict[str, Any]:
+        state, paused = self._agent.state(), self._agent.paused
+        pending, halted = self._agent.perform(lambda pipeline: (len(pipeline.unconfirmed), pipeline.halted))
+        return {
+            "pid": os.getpid(),
+            **self._about(),
+            "waiting_documents": state.documents,
+            "document_age_s": state.document_age_s,
+            "pending": pending,
+            "halted": halted,
+            "paused": "" if paused is None else f"by {paused.decision.rule}: {paused.decision.reason}",
+            "paused_s": None if paused is None else time.monotonic() - paused.since,
+        }
+
+    def _full_id(self, beginning: str) -> str:
+        """Return the id of the pending decision that begins so."""
+        waiting = self._agent.perform(lambda pipeline: [d.id for d, _ in pipeline.unconfirmed])
+        found = [id for id in waiting if id.startswith(beginning)] if beginning else waiting
+        if len(found) != 1:
+            shown = ", ".join(id[:8] for id in waiting) or "none"
+            raise InputError(f"{len(found)} decisions wait under {beginning!r}; waiting: {shown}")
+        return found[0]
+
+
+def ask(command: str, session: str | None = None, **arguments: Any) -> dict[str, Any]:
+    """Send a command to a running session of this user; return its answer.
+
+    Parameters
+    ----------
+    session : str or None
+        Process id of the session; None if only one runs.
+
+    Raises
+    ------
+    InputError
+        No session runs, or several do, or the session refuses the command.
+    """
+    found = sorted(sockets_folder().glob(f"{session or '*'}.sock"))
+    answers: list[tuple[Path, dict[str, Any]]] = []
+    for path in found:
+        try:
+            with socket.socket(socket.AF_UNIX) as link:
+                link.settimeout(_TIMEOUT_S)
+                link.connect(str(path))
+                if len(found) > 1:
+                    continue
+                link.sendall(json.dumps({"command": command, "by": getpass.getuser(), **arguments}).encode() + b"\n")
+                answers.append((path, json.loads(link.makefile("rb").readline(_MAX_BYTES))))
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)  # of a session that was killed
+            return ask(command, session, **arguments)
+        except (OSError, ValueError) as error:
+            raise InputError(f"session {path.stem} does not answer: {error}") from None
+    if not answers:
+        running = ", ".join(path.stem for path in found)
+        if running:
+            raise InputError(f"several sessions run: {running}; name one with --session")
+        raise InputError(
+            "no session of this user runs here" if session is None else f"no session {session} runs here"
+        )
+    answer = answers[0][1]
+    if not answer.pop("ok", False):
+        raise InputError(str(answer.get("error", "refused")))
+    return answer
+
+
+def _server(path: Path, answer: Callable[[Mapping[str, Any], str], dict[str, Any]]) -> socketserver.BaseServer:
+    class Handler(socketserver.StreamRequestHandler):
+        timeout = _TIMEOUT_S
+
+        def handle(self) -> None:
+            try:
+                request = json.loads(self.rfile.readline(_MAX_BYTES))
+                if not isinstance(request, dict):
+                    raise TypeError("expected an object")
+                reply = answer(request, str(request.get("by") or getpass.getuser())[:100])
+            except (OSError, ValueError, TypeError) as error:
+                reply = {"ok": False, "error": f"malformed command: {error}"}
+            self.wfile.write(json.dumps(reply, default=str).encode() + b"\n")
+
+    class Server(socketserver.ThreadingUnixStreamServer):
+        daemon_threads = True
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            _log.debug("a command was broken off")
+
+    return Server(str(path), Handler)
+
+
+def _shown(decision: Decision, remaining_s: float | None = None) -> dict[str, Any]:
+    names = ("id", "rule", "action", "reason", "confidence", "status", "status_reason")
+    shown = {name: getattr(decision, name) for name in names} | {"sample": decision.scan.sample}
+    return shown if remaining_s is None else {**shown, "remaining_s": remaining_s}

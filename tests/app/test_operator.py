@@ -1,0 +1,187 @@
+"""Commands of a person to a running session: approval, orders, emergency stop, and the audit of them."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deadline import wait_until
+from typer.testing import CliRunner
+from watched import Watched, WhiteLine
+
+from xas_agent import XASAgent
+from xas_agent.agent.types import InputError, Reply
+from xas_agent.app.config import Config
+from xas_agent.app.operator import OperatorServer, ask, sockets_folder
+from xas_agent.app.output.audit import Audit, check_audit
+from xas_agent.cli import app
+
+RULE = {"name": "high", "trigger": {"kind": "threshold", "quantity": "OS", "above": 1.5}, "action": "stop"}
+CONFIRM = {"enabled": True, "allow": ["stop"], "authority": "confirm"}
+
+
+class Beamline:
+    """A control that carries everything out, and remembers it."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def request(self, id: str, action: str, args: Mapping[str, Any], timeout: float) -> Reply:
+        self.done.append(action)
+        return Reply("acknowledged")
+
+    def close(self) -> None:
+        pass
+
+
+class Attended:
+    """An agent with a person who can reach it."""
+
+    def __init__(self, folder: Path, **control: Any) -> None:
+        self.beamline, self.audit = Beamline(), Audit(folder / "audit.jsonl")
+        config = Config.model_validate({"rules": [{**RULE, "max_times": 9}], "control": {**CONFIRM, **control}})
+        self.agent = XASAgent(config, [WhiteLine("Co")], self.beamline)
+        self.statuses: list[str] = []
+        self.agent.subscribe(self.audit)
+        self.agent.subscribe(self.note)
+        self.server = OperatorServer(self.agent, lambda: {"frames": 1}, self.audit)
+        self.server.start()
+
+    def note(self, name: str, doc: Mapping[str, Any]) -> None:
+        if name == "event" and "status" in doc["data"]:
+            self.statuses.append(doc["data"]["status"])
+
+    def measure(self, *heights: float) -> Watched:
+        watched = Watched("Co", *heights)
+        for document in watched.docs:
+            self.agent(*document)
+        return watched
+
+
+@pytest.fixture(autouse=True)
+def own_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+
+@pytest.fixture
+def attended(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Attended]:
+    made = Attended(tmp_path, **getattr(request, "param", {}))
+    yield made
+    made.server.close()
+    made.agent.close()
+
+
+def with_control(**control: Any) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("attended", [control], indirect=True)
+
+
+def waiting() -> list[dict[str, Any]]:
+    wait_until(lambda: bool(ask("pending")["pending"]))
+    return ask("pending")["pending"]
+
+
+def test_a_person_approves_and_the_audit_keeps_it(attended: Attended, tmp_path: Path):
+    attended.measure(1.0, 2.0)
+    [decision] = waiting()
+    assert attended.beamline.done == []
+    assert ask("approve", id=decision["id"][:6], by="ada")["decision"]["status_reason"] == "approved by ada"
+    wait_until(lambda: attended.statuses == ["proposed", "approved", "sent", "acknowledged"])
+    assert attended.beamline.done == ["stop"]
+    lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    [command] = [line for line in lines if "command" in line]
+    assert (command["command"], command["by"], command["outcome"]) == ("approve", "ada", "done")
+    assert sorted(line["status"] for line in lines if "status" in line) == sorted(attended.statuses)
+    assert check_audit(tmp_path / "audit.jsonl") == len(lines) == 5
+
+
+def test_a_rejected_decision_is_never_sent(attended: Attended):
+    attended.measure(1.0, 2.0)
+    waiting()
+    ask("reject", why="too early", by="ada")
+    wait_until(lambda: attended.statuses == ["proposed", "rejected"])
+    with pytest.raises(InputError, match="0 decisions wait"):
+        ask("approve")
+    assert attended.beamline.done == []
+
+
+@with_control(confirm_within_s=0.2)
+def test_an_unanswered_decision_expires(attended: Attended):
+    attended.measure(1.0, 2.0)
+    wait_until(lambda: attended.statuses == ["proposed", "expired"])
+    assert attended.beamline.done == []
+
+
+@with_control(authority="act", allow=["pause"])
+def test_a_forbidden_action_is_refused_and_audited(attended: Attended, tmp_path: Path):
+    attended.measure(1.0, 2.0)
+    wait_until(lambda: attended.statuses == ["proposed", "rejected"])
+    assert attended.beamline.done == []
+    wait_until(lambda: "not among the allowed actions" in (tmp_path / "audit.jsonl").read_text())
+
+
+@with_control(authority="act")
+def test_after_an_emergency_stop_no_rule_acts_until_it_is_released(attended: Attended):
+    ask("halt", by="ada", why="smoke")
+    wait_until(lambda: attended.beamline.done == ["stop"])
+    assert ask("status")["halted"] == "emergency stop by ada: smoke"
+    attended.measure(1.0, 2.0)
+    wait_until(lambda: "rejected" in attended.statuses)
+    assert attended.beamline.done == ["stop"]
+    ask("release", by="ada")
+    attended.measure(1.0, 2.0)
+    wait_until(lambda: attended.beamline.done == ["stop", "stop"])
+
+
+def test_orders_need_no_rule_and_a_pause_is_shown(attended: Attended):
+    ask("pause", by="ada")
+    wait_until(lambda: ask("status")["paused"] == "by operator: requested by ada")
+    ask("resume", by="ada")
+    wait_until(lambda: ask("status")["paused"] == "")
+    assert attended.beamline.done == ["pause", "resume"]
+
+
+def test_a_session_that_was_killed_is_not_asked(attended: Attended):
+    with socket.socket(socket.AF_UNIX) as dead:  # closed without removing its file
+        dead.bind(str(sockets_folder() / "1.sock"))
+    assert ask("status")["pid"] == os.getpid()
+    with pytest.raises(InputError, match="no session 1 runs"):
+        ask("status", "1")
+
+
+def test_malformed_commands_are_answered(attended: Attended):
+    [path] = sockets_folder().glob("*.sock")
+    for request in (b"\n", b"[]\n", b"{\n", b'{"command": "explode"}\n', b"\xff\xfe\n"):
+        with socket.socket(socket.AF_UNIX) as link:
+            link.connect(str(path))
+            link.sendall(request)
+            assert json.loads(link.makefile("rb").readline())["ok"] is False
+    assert ask("status")["frames"] == 1
+
+
+def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path):
+    (tmp_path / "xas-agent").mkdir(mode=0o755)
+    with pytest.raises(InputError, match="others may enter it"):
+        sockets_folder()
+
+
+def test_a_changed_audit_is_found(tmp_path: Path):
+    path = tmp_path / "audit.jsonl"
+    for number in range(3):
+        Audit(path).command("ada", "stop", {"n": number}, "done")
+    assert check_audit(path) == 3
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0].replace(b"ada", b"bob") + lines[1] + lines[2])
+    with pytest.raises(InputError, match="line 2"):
+        check_audit(path)
+    path.write_bytes(lines[0] + lines[2])
+    with pytest.raises(InputError, match="line 2"):
+        check_audit(path)
+
+
+def test_commands_without_a_session_say_so():
+    result = CliRunner().invoke(app, ["status"])
+    assert result.exit_code == 2
+    assert "no session of this user runs here" in result.output
