@@ -342,7 +342,9 @@ def test_a_replay_that_nobody_resumes_ends_with_its_reason(recording, tmp_path):
     rule = {"name": "hold", "trigger": {"kind": "threshold", "quantity": "OS", "above": 0.0}, "action": "pause"}
     control = {"enabled": True, "allow": ["pause"], "paused_replay_s": 0.5}
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"rules": [rule], "control": control}))
-    said = xa("replay", recording, "--config", tmp_path / "rules.yaml", "--model", "co-k", code=1).stderr
+    said = xa(
+        "replay", recording, "--speed", "1000", "--config", tmp_path / "rules.yaml", "--model", "co-k", code=1
+    ).stderr
     assert "PAUSED" in said
     assert "paused by rule hold, and not resumed within 0.5 s" in said.splitlines()[-1]
 
