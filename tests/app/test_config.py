@@ -52,7 +52,7 @@ RULE = {"name": "r", "trigger": {"kind": "threshold", "descriptor": "OS", "above
             r"unknown key modle; expected one of alignment, assets, control, control_endpoint, fields, fly",
         ),
         ({"model": {"nme": "a"}}, r"unknown key model\.nme; expected one of device, threads, use"),
-        ({"control": {"allowed": []}}, r"unknown key control\.allowed; expected one of allow, enabled, max"),
+        ({"control": {"allowed": []}}, r"unknown key control\.allowed; expected one of allow, authority"),
         ({"source": {"adress": "zmq://a:1"}}, r"key source\.address: missing \(and 1 more\)"),
         (
             {"source": {"address": "zmq://a"}},
