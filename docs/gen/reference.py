@@ -21,6 +21,7 @@ from xas_agent.app.commands.shared import EXIT_CODES
 from xas_agent.app.jobs.shards import tables_of
 
 DECISIONS = Path(__file__).parents[1] / "decisions"
+EXAMPLES = Path(__file__).parents[2] / "configs" / "decisions"
 UNITS = {
     "_ev": "eV",
     "_s": "s",
@@ -262,6 +263,12 @@ def rule_triggers() -> str:
     return "\n\n".join(parts)
 
 
+def rule_examples() -> str:
+    """The shipped examples of rules, as they are."""
+    files = sorted(EXAMPLES.glob("*.yaml"))
+    return "\n\n".join(f"## {f.stem}\n\n```yaml\n{f.read_text(encoding='utf-8')}```" for f in files)
+
+
 def actions() -> str:
     """The actions that a rule may request and the statuses of a decision."""
     from xas_agent.agent.types import Action, Status
@@ -402,6 +409,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "FEFF rows": feff_rows,
     "quench config": quench_config,
     "triggers": rule_triggers,
+    "rule examples": rule_examples,
     "actions": actions,
     "documents": documents,
     "reasons": reasons,

@@ -113,6 +113,11 @@ def test_triggers_within_a_trigger_have_a_readable_type():
     assert "| `reasons` | list of [reason](reasons.md#reasons) |" in page("rules")
 
 
+def test_every_example_of_a_rule_is_shown():
+    shown = page("rule-examples")
+    assert all(path.read_text(encoding="utf-8") in shown for path in reference.EXAMPLES.glob("*.yaml"))
+
+
 def test_every_part_of_a_descriptor_is_listed():
     assert all(f"`OS_{part}`" in page("rules") for part in PARTS)
 
