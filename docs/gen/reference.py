@@ -13,7 +13,7 @@ import typer
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from xas_agent.agent.decide import triggers
+from xas_agent.agent.decide import Trigger
 from xas_agent.agent.publish import AgentRun, Provenance
 from xas_agent.agent.types import Decision, DescriptorEstimate, Estimate, Frame, SetAside, Settings
 from xas_agent.agent.types.reasons import Flag, Reason
@@ -21,6 +21,7 @@ from xas_agent.app.commands.shared import EXIT_CODES
 from xas_agent.app.jobs.shards import tables_of
 
 DECISIONS = Path(__file__).parents[1] / "decisions"
+EXAMPLES = Path(__file__).parents[2] / "configs" / "decisions"
 UNITS = {
     "_ev": "eV",
     "_s": "s",
@@ -33,7 +34,7 @@ UNITS = {
     "_a": "Å",
 }
 """Unit of a key by the end of its name; design: a name carries its unit where it could be doubted."""
-KEY_UNITS = {"nvict": "", "alpha": "", "k_max": "1/Å", "k_step": "1/Å", "sha256": ""}
+KEY_UNITS = {"nvict": "", "alpha": "", "k_max": "1/Å", "k_step": "1/Å", "sha256": "", "seconds": "s"}
 KEY_UNITS |= dict.fromkeys(("e0", "pre1", "pre2", "norm1", "norm2"), "eV")
 KEY_UNITS |= {"melt_k": "K", "final_k": "K", "density_g_cm3": "g/cm³", "friction_per_ps": "1/ps"}
 KEY_UNITS |= {"pre_slope": "edge steps/eV", "post_slope": "edge steps/eV", "post_curvature": "edge steps/eV²"}
@@ -108,6 +109,10 @@ def groups(annotation: Any) -> list[type[Settings]]:
     return [group for part in get_args(annotation) for group in groups(part)]
 
 
+TRIGGERS = tuple(groups(Trigger))
+"""The triggers, which have a table of their own; a combination contains triggers, so that their keys have no end."""
+
+
 def keys(
     model: type[Settings], prefix: str = "", elsewhere: tuple[type[Settings], ...] = ()
 ) -> Iterator[tuple[str, FieldInfo, type[Settings]]]:
@@ -131,6 +136,8 @@ def type_name(annotation: Any) -> str:
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is typing.Annotated:
         return type_name(args[0])
+    if args == TRIGGERS:
+        return "[trigger](rules.md#triggers)"
     if origin is Literal:
         return ", ".join(f"`{value}`" for value in args)
     if origin in (typing.Union, types.UnionType):
@@ -145,6 +152,7 @@ def type_name(annotation: Any) -> str:
     if isinstance(annotation, type) and issubclass(annotation, Settings):
         return "group"
     names = {str: "text", int: "integer", float: "number", bool: "true or false", Any: "any"}
+    names[Reason] = "[reason](reasons.md#reasons)"
     return names.get(annotation, "path" if "Path" in str(annotation) else getattr(annotation, "__name__", "any"))
 
 
@@ -213,7 +221,7 @@ def config_table(model: type[Settings], elsewhere: tuple[type[Settings], ...] = 
 def agent_config() -> str:
     from xas_agent.app.config import Config
 
-    return config_table(Config)
+    return config_table(Config, TRIGGERS)
 
 
 def training_config() -> str:
@@ -242,17 +250,23 @@ def quench_config() -> str:
 
 
 def rule_triggers() -> str:
-    """Every trigger with its keys."""
+    """Every trigger with its keys, its own ones first."""
     parts = []
-    for group in groups(triggers.Trigger):
-        kind = get_args(group.model_fields["kind"].annotation)[0]
+    for group in TRIGGERS:
+        kind = group.model_fields["kind"].default
         rows = [
             (f"`{n}`", type_name(f.annotation) + _bounds(f), default_of(f), unit_of(n), f.description or "")
-            for n, f in group.model_fields.items()
+            for n, f in sorted(group.model_fields.items(), key=lambda item: item[0] not in group.__annotations__)
         ]
         about = "\n".join(line.strip() for line in (group.__doc__ or "").splitlines())
         parts += [f"### `{kind}`", about, _table(("Key", "Type", "Default", "Unit", "Meaning"), rows)]
     return "\n\n".join(parts)
+
+
+def rule_examples() -> str:
+    """The shipped examples of rules, as they are."""
+    files = sorted(EXAMPLES.glob("*.yaml"))
+    return "\n\n".join(f"## {f.stem}\n\n```yaml\n{f.read_text(encoding='utf-8')}```" for f in files)
 
 
 def actions() -> str:
@@ -395,6 +409,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "FEFF rows": feff_rows,
     "quench config": quench_config,
     "triggers": rule_triggers,
+    "rule examples": rule_examples,
     "actions": actions,
     "documents": documents,
     "reasons": reasons,

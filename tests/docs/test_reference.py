@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from xas_agent.agent.decide import PARTS
 from xas_agent.agent.types.reasons import Flag, Reason
 from xas_agent.app.commands.shared import EXIT_CODES
 from xas_agent.app.config import Config
@@ -45,7 +46,7 @@ def models():
 def test_every_key_of_a_config_is_listed_with_its_meaning():
     for name, model in models():
         text = page(name) + page("training-configuration")  # which evaluation refers to
-        for path, field, owner in reference.keys(model):
+        for path, field, owner in reference.keys(model, elsewhere=reference.TRIGGERS):
             assert field.description, f"{owner.__name__}.{path}: no docstring under the field"
             assert f"| `{path.rpartition('.')[2]}` |" in text, path
 
@@ -98,8 +99,27 @@ def test_every_marker_names_what_is_generated():
     assert set(markers) == set(reference.GENERATED)
 
 
-def test_every_trigger_is_listed():
-    assert all(f"### `{kind}`" in page("rules") for kind in ("threshold", "plateau"))
+def test_every_trigger_is_listed_with_its_keys():
+    sections = dict(re.findall(r"^### `(\w+)`\n(.*?)(?=^##)", page("rules"), re.MULTILINE | re.DOTALL))
+    assert {"threshold", "plateau", "not", "then"} <= set(sections)
+    for trigger in reference.TRIGGERS:
+        text = sections[trigger.model_fields["kind"].default]
+        assert all(field.description and f"| `{key}` |" in text for key, field in trigger.model_fields.items())
+
+
+def test_triggers_within_a_trigger_have_a_readable_type():
+    assert "| `of` | list of [trigger](rules.md#triggers), at least 2 | required |" in page("rules")
+    assert "| `trigger` | [trigger](rules.md#triggers) | required |" in page("configuration")
+    assert "| `reasons` | list of [reason](reasons.md#reasons) |" in page("rules")
+
+
+def test_every_example_of_a_rule_is_shown():
+    shown = page("rule-examples")
+    assert all(path.read_text(encoding="utf-8") in shown for path in reference.EXAMPLES.glob("*.yaml"))
+
+
+def test_every_part_of_a_descriptor_is_listed():
+    assert all(f"`OS_{part}`" in page("rules") for part in PARTS)
 
 
 @pytest.mark.slow
