@@ -93,8 +93,8 @@ class Served(nn.Module):
 def save(served: Served, path: Path) -> None:
     """Write a module as TorchScript, the weights of its networks in half precision.
 
-    They are most of the file. All buffers keep their types, since small variances and limits would become 0. Debugging
-    records, which name the source files of this machine, are left out.
+    They are most of the file. All buffers keep their types, since small variances and limits would become 0.
+    Debugging records, which name the source files of this machine, are left out.
     """
     stored = deepcopy(served)
     for weight in stored.spt.parameters():
