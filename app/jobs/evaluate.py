@@ -30,6 +30,7 @@ try:
         delithiation,
         disorder,
         exploration,
+        measured,
         out_of_distribution,
         transfer,
         uncertainty,
@@ -252,6 +253,7 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
             "have validation rows"
             + (f"; disorder needs {data / settings.disorder.dataset}.npz" if settings.disorder else "")
         )
+    sections.append(measured.measured(model.card))
     lead = (
         f"`{plain(model.name)}`, SHA-256 `{model.sha256[:12]}…`, trained on {len(plan.learnt)} sites of "
         f"{plain(', '.join(plan.config.datasets))}. Every table is a CSV in `tables/`, every figure a PNG and an SVG "

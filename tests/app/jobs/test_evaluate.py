@@ -63,6 +63,7 @@ def test_the_command_writes_a_report_and_goes_on_where_it_was(model, feff, tmp_p
     said = page.read_text(encoding="utf-8")
     for title in ("The SPT against its competitors", "The same, split by site", "Robustness", "Expert against Joint"):
         assert title in said
+    assert "The card of this model states no measured standards." in said
     tables = {p.stem for p in (tmp_path / "report" / "tables").glob("*.csv")}
     assert {"spt-against-best", "cost", "experts", "ablations", "noise-loss"} <= tables
     assert "benchmark: 8 of 8" in done.stderr
