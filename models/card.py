@@ -11,6 +11,9 @@ from pydantic import Field, model_validator
 
 from ..agent.types import Array, ConfigError, Edge, Grid, InputError, Settings, read_yaml
 
+HIT_E = 0.35
+"""Largest error of the mean oxidation state of a hit, e."""
+
 
 class ModelError(InputError):
     """An unusable model; the message names the folder, what was found and what was expected."""
@@ -143,6 +146,28 @@ class DomainCard(Settings):
     """Standards to which these values were fitted."""
 
 
+class StandardCard(Settings):
+    """A measured spectrum of a known compound with the answer of the model (``xas-agent standards --write``)."""
+
+    compound: str
+    """Formula or name."""
+    known: float | None
+    """Known mean oxidation state, e; None if it is not known."""
+    mean: float
+    """Mean oxidation state of the answer, e."""
+    lo: float
+    """Lower end of the answer's 90 % interval, e."""
+    hi: float
+    """Upper end of the answer's 90 % interval, e."""
+    score: float
+    """Out-of-distribution score."""
+    flagged: bool
+    """Whether the answer is flagged as out of distribution."""
+    verdict: str
+    """``hit`` (within :data:`HIT_E`) or ``miss`` of an oxide; of what no model knows, whether it is flagged; else
+    empty."""
+
+
 class Card(Settings):
     """Contents of ``card.yaml``.
 
@@ -165,6 +190,8 @@ class Card(Settings):
     """Description of the out-of-distribution score, whose threshold is 1."""
     training: dict[str, Any]
     metrics: dict[str, Any]
+    standards: tuple[StandardCard, ...] = ()
+    """Measured spectra of known compounds, as served by this model."""
     limits: tuple[str, ...] = ()
     """Limits of the model, in sentences."""
     licence: str
@@ -210,9 +237,24 @@ def read_card(folder: Path) -> Card:
         raise ModelError(str(e)) from None
 
 
+class _Line(dict[str, Any]):
+    """A mapping on one line."""
+
+
+class _CardDumper(yaml.SafeDumper):
+    """Writes a :class:`_Line` as such."""
+
+
+_CardDumper.add_representer(
+    _Line, lambda dumper, line: dumper.represent_mapping("tag:yaml.org,2002:map", line, flow_style=True)
+)
+
+
 def write_card(folder: Path, card: Card) -> None:
-    """Write ``folder/card.yaml``."""
-    text = yaml.safe_dump(card.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+    """Write ``folder/card.yaml``, with a line for each standard."""
+    content = card.model_dump(mode="json")
+    content["standards"] = [_Line(standard) for standard in content["standards"]]
+    text = yaml.dump(content, Dumper=_CardDumper, sort_keys=False, allow_unicode=True, width=110)
     (folder / "card.yaml").write_text(text, encoding="utf-8")
 
 

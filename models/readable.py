@@ -1,6 +1,8 @@
 """A model card as Markdown."""
 
-from .card import Card, DescriptorCard
+from pathlib import Path
+
+from .card import HIT_E, Card, DescriptorCard, StandardCard, write_card
 
 _MEANINGS = {
     "OS": "oxidation state of the absorber",
@@ -52,6 +54,8 @@ def readable(card: Card) -> str:
     lines += [_row(card, d) for d in card.descriptors]
     if "OS_mean" in card.metrics:
         lines += ["", f"Mean oxidation state: {_figure(card.metrics['OS_mean'])}{_mae(card)}."]
+    if card.standards:
+        lines += _standards(card)
     lines += ["", "## Limits", ""]
     single = [d.name for d in card.descriptors if not d.mixture]
     lines += [
@@ -66,6 +70,39 @@ def readable(card: Card) -> str:
     lines += [f"- {limit}" for limit in card.limits]
     lines += ["", "## Licence and citation", "", f"{card.licence}.", "", *(f"- {c}" for c in card.cite), ""]
     return "\n".join(lines)
+
+
+def write_card_and_readme(folder: Path, card: Card) -> None:
+    """Write ``card.yaml`` and ``README.md`` of a model folder."""
+    write_card(folder, card)
+    (folder / "README.md").write_text(readable(card), encoding="utf-8")
+
+
+def _standards(card: Card) -> list[str]:
+    judged = [s for s in card.standards if s.verdict in ("hit", "miss") and s.known is not None]
+    hits = sum(s.verdict == "hit" for s in judged)
+    inside = sum(s.lo <= s.known <= s.hi for s in judged if s.known is not None)
+    shares = f" Of {len(judged)} oxides {hits} are hits, and {inside} lie in the interval." if judged else ""
+    return [
+        "",
+        "## Measured standards",
+        "",
+        "Measured spectra of known compounds, as `xas-agent standards` serves them, with energies as recorded or "
+        f"corrected by the foil in the file. A hit is a mean oxidation state within {HIT_E:g} e of the known one."
+        f"{shares}",
+        "",
+        "| compound | known OS / e | OS_mean / e (90 % interval) | score | verdict |",
+        "|---|---|---|---|---|",
+        *map(_standard, card.standards),
+    ]
+
+
+def _standard(s: StandardCard) -> str:
+    known = "–" if s.known is None else f"{s.known:g}"
+    compound = s.compound.replace("|", r"\|")
+    flagged = ["flagged"] if s.flagged and "flagged" not in s.verdict else []
+    verdict = ", ".join(filter(None, [s.verdict, *flagged])) or "–"
+    return f"| {compound} | {known} | {s.mean:.2f} ({s.lo:.2f}…{s.hi:.2f}) | {s.score:.2f} | {verdict} |"
 
 
 def _row(card: Card, d: DescriptorCard) -> str:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from xas_agent.models.card import verify
-from xas_agent.models.datasets.shards import disordered_of, read_rows, sets_of, shards_of
+from xas_agent.models.datasets.shards import apart_of, read_rows, sets_of, shards_of
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = ROOT / "data/feff"
@@ -22,7 +22,7 @@ def test_the_repository_has_its_sets_within_ten_megabytes():
     assert sum(p.stat().st_size for p in ROWS.rglob("*") if p.suffix in (".npz", ".csv")) < 10e6
 
 
-@pytest.mark.parametrize("path", [*SETS, *disordered_of(ROWS), *shards_of(ROWS)], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [*SETS, *apart_of(ROWS), *shards_of(ROWS)], ids=lambda p: p.stem)
 def test_every_row_is_whole_and_its_material_on_one_side(path):
     rows = read_rows(path)
     assert not {r.id: r.defect for r in rows if r.defect}

@@ -8,7 +8,7 @@ import typer
 
 from .options import ColumnOption, ConfigOption
 from .process import set_up_torch
-from .shared import SET_ASIDE, columns_of, exit_on_error, refuse_unused, settings_of
+from .shared import SET_ASIDE, USAGE, columns_of, exit_on_error, fail, refuse_unused, settings_of
 
 if TYPE_CHECKING:
     from ..jobs.offset_scan import OffsetScan
@@ -48,6 +48,9 @@ def standards(
         Path | None,
         typer.Option("--out", help="Folder for the tables (CSV, JSON) and figures. [default: not written]"),
     ] = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Write the answers for a model's element into its card and README.")
+    ] = False,
     column: ColumnOption = None,
     config: ConfigOption = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 4 if standards are set aside.")] = False,
@@ -61,7 +64,7 @@ def standards(
     """
     from ..jobs.known_compounds import read_known
     from ..jobs.offset_scan import scan_offsets, write_scan
-    from ..jobs.standards import judge, models_for, read_standards, write_standards
+    from ..jobs.standards import judge, models_for, read_standards, write_into_cards, write_standards
     from ..output.folder import make_folder
     from ..output.progress import progress_on_terminal
     from ..session import end_like_ctrl_c
@@ -73,7 +76,10 @@ def standards(
         known = read_known(table, spectra)
         if all(one.shift_ev is None for one in known):
             refuse_unused(f"without a column shift_ev in {table}", shifts=shifts or None)
-        models = models_for(known, model or settings.model.use, settings)
+        if write and (shifts or settings.alignment.energy_shift_ev):
+            fail("--write: a card states answers for energies as recorded; leave out --shifts and any shift", USAGE)
+        named = model or settings.model.use
+        models = models_for(known, named, settings)
         if out is not None:
             make_folder(out)  # fails before the work, not after it
         read = read_standards(known, columns_of(column))
@@ -93,6 +99,8 @@ def standards(
             if scan is not None:
                 written += [write_scan(out, scan), _draw_scan(out / "offsets.png", scan)]
             typer.echo("\n" + "\n".join(map(str, written)))
+        if write:
+            typer.echo("\n" + "\n".join(map(str, write_into_cards(judged, models, named))))
     if strict and any(j.set_aside for j in judged):
         raise typer.Exit(SET_ASIDE)
 

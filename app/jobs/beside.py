@@ -8,8 +8,9 @@ import numpy as np
 from ...agent.types import Array, InputError
 from ...models import card as cards
 from ...models.runtime import Model
-from ...models.training import DataError, TrainingPlan, config_of, scores
+from ...models.training import DataError, TrainingPlan, scores
 from ..output.tables import print_table
+from .evaluate import config_in
 
 try:
     from ...models.evaluation.competitors import COMPETITORS
@@ -42,7 +43,7 @@ def compare(name: str, folder: Path, competitor: str) -> None:
     if competitor not in COMPETITORS:
         raise InputError(f"no competitor {competitor}; there are {', '.join(COMPETITORS)}")
     model = Model(cards.find(name), "cpu")
-    plan = TrainingPlan.read(config_of(model.card), folder)
+    plan = TrainingPlan.read(config_in(model.card, folder), folder)
     if not len(plan.judged):
         raise DataError(f"{plan.data.name}: {model.name} has no validation rows, it was trained by cross-validation")
     spectra = plan.clean[plan.judged].numpy()

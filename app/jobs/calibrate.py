@@ -12,7 +12,7 @@ from ...adapters.formats import FileSpectrum, read_spectra
 from ...agent.spectra import AlignmentSettings
 from ...models import card as cards
 from ...models.card import Card, DomainCard, OffsetCard
-from ...models.readable import readable
+from ...models.readable import write_card_and_readme
 from ...models.training import (
     Augmentation,
     Standard,
@@ -152,10 +152,9 @@ def folder_to_write(model: str) -> Path:
 
 
 def write_calibration(calibration: Calibration, folder: Path) -> Path:
-    """Write card and README of a model's folder; return the card's path."""
+    """Write card and README of a model's folder, without standards, whose answers change; return the card's path."""
     assert isinstance(calibration.card, Card)
-    cards.write_card(folder, calibration.card)
-    (folder / "README.md").write_text(readable(calibration.card), encoding="utf-8")
+    write_card_and_readme(folder, calibration.card.model_copy(update={"standards": ()}))
     return folder / "card.yaml"
 
 

@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from ...agent.types import Array, ConfigError, Frame, InputError, Settings, read_mapping, validate_settings
+from ...agent.types import (
+    Array,
+    ConfigError,
+    Frame,
+    InputError,
+    Settings,
+    get_logger,
+    read_mapping,
+    validate_settings,
+)
 from ...models import card as cards
 from ...models.cores import core_count
 from ..config import read_training, shipped_training
@@ -21,6 +30,7 @@ try:
         delithiation,
         disorder,
         exploration,
+        measured,
         out_of_distribution,
         transfer,
         uncertainty,
@@ -57,6 +67,8 @@ Study = Literal[
     "disorder",
 ]
 STUDIES: tuple[Study, ...] = get_args(Study)
+_log = get_logger()
+
 RENAMED_STUDIES: dict[str, Study] = {"unfamiliar": "out_of_distribution"}
 """Former names of studies, and present ones."""
 
@@ -127,6 +139,20 @@ def read_evaluation(name_or_file: str, model: str) -> EvaluationConfig:
             raise ConfigError(f"{path}: universal is compared with transfer; found no transfer")
         found["universal"] = {"source": source, "transfer": found["transfer"]} | found["universal"]
     return validate_settings(found, EvaluationConfig, str(path))
+
+
+def config_in(card: cards.Card, data: Path) -> TrainingConfig:
+    """Return a model's training config with those of its data sets that a folder has; a warning names the others.
+
+    With none of them all are kept, and reading them names what is missing.
+    """
+    config = config_of(card)
+    there = tuple(name for name in config.datasets if (data / f"{name}.npz").is_file())
+    if not there or there == config.datasets:
+        return config
+    absent = sorted(set(config.datasets) - set(there))
+    _log.warning("data sets of the training are not in the folder", folder=str(data), absent=", ".join(absent))
+    return config.model_copy(update={"dataset": there})
 
 
 @dataclass(frozen=True)
@@ -205,7 +231,7 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
     settings = read_evaluation(config, name)
     folder = cards.find(name)
     model = Model(folder, "cpu")
-    plan = TrainingPlan.read(config_of(model.card), data)
+    plan = TrainingPlan.read(config_in(model.card, data), data)
     others = [t for t in map(read_training, shipped_training()) if t.datasets != plan.config.datasets]
     there = [t for t in (plan.config, *others) if all((data / f"{name}.npz").is_file() for name in t.datasets)]
     elements = [ElementRows.read(t, data) for t in there]
@@ -227,6 +253,7 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
             "have validation rows"
             + (f"; disorder needs {data / settings.disorder.dataset}.npz" if settings.disorder else "")
         )
+    sections.append(measured.measured(model.card))
     lead = (
         f"`{plain(model.name)}`, SHA-256 `{model.sha256[:12]}…`, trained on {len(plan.learnt)} sites of "
         f"{plain(', '.join(plan.config.datasets))}. Every table is a CSV in `tables/`, every figure a PNG and an SVG "
@@ -274,7 +301,7 @@ def evaluate_model(name: str, folder: Path, split: str, dataset: str | None) -> 
         The data set has no rows of the split.
     """
     model = Model(cards.find(name))
-    sets = (dataset,) if dataset else config_of(model.card).datasets
+    sets = (dataset,) if dataset else config_in(model.card, folder).datasets
     data = load_sets(folder, sets, tuple(d.name for d in model.card.descriptors))
     data = data.rows(data.split == split)
     if len(data) == 0:

@@ -12,14 +12,14 @@ from ...adapters.formats import Columns, FileSpectrum
 from ...agent.estimate import Answer
 from ...agent.types import DescriptorEstimate, Estimator, Flag, InputError, Refusal, get_logger
 from ...models import card as cards
+from ...models.card import HIT_E, StandardCard
+from ...models.readable import write_card_and_readme
 from ..config import Config
 from ..output.folder import make_folder
 from ..wiring import load_models
 from .files import answers_of, refusal_of
 from .known_compounds import KnownCompound, elements_of
 
-HIT_E = 0.35
-"""Largest error of the mean oxidation state of a hit, e."""
 NARROW_E, WIDE_E, FAR_E = 0.25, 0.5, 1.0
 """Errors whose shares are stated besides that of the hits, and the one that must not occur without a flag, e."""
 
@@ -127,6 +127,26 @@ class Judged:
             answer |= {"calibrated_by": self.calibrated_by, "correction_ev": self.correction_ev}
             answer |= {"e0_ev": self.served.quantities["e0_ev"]}
         return {name: cell for name, cell in self.known.columns.items() if name not in _OF_THE_ANSWER} | answer
+
+    def for_card(self) -> StandardCard | None:
+        """Return what a model's card states; None without an answer, or if neither it nor a flag can be judged."""
+        if self.os is None or self.served is None or self.served.estimate is None:
+            return None
+        if self.known.os is None and not self.known.must_be_flagged:
+            return None
+        mean, lo, hi, score = (
+            round(v, 2) for v in (self.os.mean, self.os.lo, self.os.hi, self.served.estimate.ood_score)
+        )
+        return StandardCard(
+            compound=self.known.compound,
+            known=self.known.os,
+            mean=mean,
+            lo=lo,
+            hi=hi,
+            score=score,
+            flagged=self.is_flagged,
+            verdict=self.verdict,
+        )
 
     def _descriptor(self, name: str) -> DescriptorEstimate | None:
         if self.served is None or self.served.estimate is None:
@@ -326,3 +346,32 @@ def write_standards(folder: Path, judged: Sequence[Judged], models: Sequence[Est
     content = {"limits_e": limits, "models": used, "shares": shares, "must_be_flagged": flags, "standards": rows}
     tree.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
     return [table, tree]
+
+
+def write_into_cards(judged: Sequence[Judged], models: Sequence[Estimator], named: Sequence[str]) -> list[Path]:
+    """Write the standards of each model's absorber into its card and README, in place of earlier ones.
+
+    Parameters
+    ----------
+    judged : sequence of Judged
+    models : sequence of Estimator
+        The models that answered.
+    named : sequence of str
+        Those among them that were chosen by name or folder; the others are shipped.
+
+    Returns
+    -------
+    list of Path
+        The cards.
+    """
+    folders = [*cards.installed().values(), *map(cards.find, named)]
+    by_absorber = {cards.read_card(folder).absorber: folder for folder in folders}
+    written: list[Path] = []
+    for model in models:
+        order = sorted(judged, key=lambda j: (j.known.must_be_flagged, j.known.os or 0.0, j.known.compound))
+        rows = [row for j in order if j.known.element == model.absorber and (row := j.for_card())]
+        if rows:
+            folder = by_absorber[model.absorber]
+            write_card_and_readme(folder, cards.read_card(folder).model_copy(update={"standards": tuple(rows)}))
+            written.append(folder / "card.yaml")
+    return written

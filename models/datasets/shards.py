@@ -1,8 +1,8 @@
 """A folder of data sets that grows while FEFF runs: one set ``<absorber>_k`` per absorber, and shards of new rows.
 
 A shard holds rows of any absorbers, and is merged into the sets later, so that files under version control are not
-rewritten for every few sites. Sets of disordered structures, ``<absorber>_k_disordered``, lie beside them and are not
-merged with them. Needs the ``[train]`` extra.
+rewritten for every few sites. Other sets (:data:`APART`), such as ``<absorber>_k_disordered``, lie beside them and
+are not merged with them. Needs the ``[train]`` extra.
 """
 
 import csv
@@ -24,6 +24,9 @@ from .structures import DESCRIPTORS
 
 SHARDS = "shards"
 SPLITS = ("train", "val", "sim", "cal")
+APART = ("disordered", "sulphides")
+"""Names of sets ``<absorber>_k_NAME`` that are not merged: disordered structures, and sulphides of an absorber whose
+``<absorber>_k`` is a published set."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +122,9 @@ def sets_of(folder: Path) -> list[Path]:
     return sorted(folder.glob("*_k.npz"))
 
 
-def disordered_of(folder: Path) -> list[Path]:
-    """Return the sets of disordered structures of a folder, by absorber."""
-    return sorted(folder.glob("*_k_disordered.npz"))
+def apart_of(folder: Path) -> list[Path]:
+    """Return the sets of a folder that are not merged (:data:`APART`), by name."""
+    return sorted(path for name in APART for path in folder.glob(f"*_k_{name}.npz"))
 
 
 def shards_of(folder: Path) -> list[Path]:
@@ -130,10 +133,10 @@ def shards_of(folder: Path) -> list[Path]:
 
 
 def ids_of(folder: Path, name: str | None = None) -> set[str]:
-    """Return the ids of all rows of a folder, in sets of either kind, shards and the set ``name``."""
+    """Return the ids of all rows of a folder, in sets, shards and the set ``name``."""
     found: set[str] = set()
     named = folder.glob(f"{name}.npz") if name else ()
-    for path in {*sets_of(folder), *disordered_of(folder), *shards_of(folder), *named}:
+    for path in {*sets_of(folder), *apart_of(folder), *shards_of(folder), *named}:
         with np.load(path, allow_pickle=False) as z:
             found.update(z["id"].astype(str).tolist())
     return found
@@ -209,7 +212,7 @@ def tables(folder: Path) -> list[tuple[str, list[str], list[list[str]]]]:
     InputError
         The folder has no set, or a file cannot be read.
     """
-    paths = [*sets_of(folder), *disordered_of(folder)]
+    paths = [*sets_of(folder), *apart_of(folder)]
     if not paths:
         raise InputError(f"{folder}: no set; expected files such as co_k.npz")
     overview: list[list[str]] = []

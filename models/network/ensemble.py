@@ -1,7 +1,9 @@
 """The exported module: an ensemble of SPTs with scaling, recall, denoiser and out-of-distribution score."""
 
 from copy import deepcopy
+from io import BytesIO
 from pathlib import Path
+from zipfile import ZipFile
 
 import torch
 from torch import Tensor, nn
@@ -92,8 +94,14 @@ def save(served: Served, path: Path) -> None:
     """Write a module as TorchScript, the weights of its networks in half precision.
 
     They are most of the file. All buffers keep their types, since small variances and limits would become 0.
+    Debugging records, which name the source files of this machine, are left out.
     """
     stored = deepcopy(served)
     for weight in stored.spt.parameters():
         weight.data = weight.data.half()
-    torch.jit.script(stored).save(str(path))
+    buffer = BytesIO()
+    torch.jit.save(torch.jit.script(stored), buffer)
+    with ZipFile(buffer) as whole, ZipFile(path, "w") as file:
+        for record in whole.infolist():
+            if not record.filename.endswith(".debug_pkl"):
+                file.writestr(record, whole.read(record))

@@ -11,7 +11,7 @@ from ...agent.types import Array
 from .. import card as cards
 from ..card import Card, DescriptorCard, Interval, WindowScale
 from ..network import OODScore, Served, save
-from ..readable import readable
+from ..readable import write_card_and_readme
 from .metrics import conformal_scale, scores, window_scales
 from .plan import Estimates, TrainedMember, TrainingPlan, best, estimates
 from .windows import MIN_ROWS, cut_rows, half_edge_ev, window_points
@@ -59,8 +59,7 @@ def export(
         cite=config.cite,
         sha256=cards.sha256_of(folder / "model.ts"),
     )
-    cards.write_card(folder, card)
-    (folder / "README.md").write_text(readable(card), encoding="utf-8")
+    write_card_and_readme(folder, card)
     return folder
 
 

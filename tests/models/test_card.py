@@ -9,6 +9,7 @@ import yaml
 
 from xas_agent.models import card as cards
 from xas_agent.models.card import ModelError
+from xas_agent.models.readable import readable
 
 SHIPPED = cards.installed()
 MAX_BYTES = 4_000_000
@@ -53,6 +54,21 @@ def test_a_card_is_written_as_it_is_read(name, tmp_path):
     card = cards.read_card(SHIPPED[name])
     cards.write_card(tmp_path, card)
     assert cards.read_card(tmp_path) == card
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_card_states_its_standards_and_its_readme_is_of_today(name):
+    card = cards.read_card(SHIPPED[name])
+    assert card.standards
+    assert "not flagged, but must be" not in [s.verdict for s in card.standards]
+    assert (SHIPPED[name] / "README.md").read_text(encoding="utf-8") == readable(card)
+
+
+def test_a_card_from_before_there_were_standards_is_read(folder):
+    rewrite(folder, standards=None)
+    card = cards.read_card(folder)
+    assert card.standards == ()
+    assert "Measured standards" not in readable(card)
 
 
 @pytest.mark.parametrize("sd", [-0.1, float("nan"), float("inf")])

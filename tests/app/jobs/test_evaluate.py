@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from logs import capture_logs
 
 from xas_agent.agent.types.errors import InputError
 from xas_agent.app.config import ConfigError, read_training
 from xas_agent.app.jobs import evaluate
-from xas_agent.app.jobs.evaluate import fingerprint, read_evaluation, report_on
+from xas_agent.app.jobs.evaluate import config_in, fingerprint, read_evaluation, report_on
 from xas_agent.app.jobs.train import train_model
-from xas_agent.models.card import read_card
+from xas_agent.models.card import find, read_card
 from xas_agent.models.training.plan import config_of
 
 SMALL = """
@@ -62,6 +63,7 @@ def test_the_command_writes_a_report_and_goes_on_where_it_was(model, feff, tmp_p
     said = page.read_text(encoding="utf-8")
     for title in ("The SPT against its competitors", "The same, split by site", "Robustness", "Expert against Joint"):
         assert title in said
+    assert "The card of this model states no measured standards." in said
     tables = {p.stem for p in (tmp_path / "report" / "tables").glob("*.csv")}
     assert {"spt-against-best", "cost", "experts", "ablations", "noise-loss"} <= tables
     assert "benchmark: 8 of 8" in done.stderr
@@ -86,6 +88,17 @@ def test_what_is_kept_is_void_for_other_data(model, feff, tmp_path):
     assert fingerprint([how], tmp_path) == before
     (tmp_path / "small.csv").write_text((tmp_path / "small.csv").read_text().replace("train", "val", 1))
     assert fingerprint([how], tmp_path) != before
+
+
+def test_sets_that_the_folder_lacks_are_left_out_and_named(tmp_path):
+    card = read_card(find("cu-k"))
+    assert config_in(card, tmp_path).datasets == ("cu_k", "cu_k_sulphides")  # reading them fails and says why
+    with capture_logs() as logs:
+        (tmp_path / "cu_k.npz").touch()
+        assert config_in(card, tmp_path).datasets == ("cu_k",)
+        (tmp_path / "cu_k_sulphides.npz").touch()
+        assert config_in(card, tmp_path) == config_of(card)
+    assert [line["absent"] for line in logs] == ["cu_k_sulphides"]
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import csv
 import json
 import math
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from xas_agent.app.config import Config
 from xas_agent.app.jobs.known_compounds import KnownCompound, read_known
 from xas_agent.app.jobs.offset_scan import OffsetScan, scan_offsets
 from xas_agent.app.jobs.standards import flags_of, judge, misfit_sd_of, models_for, read_standards, shares_of
-from xas_agent.models.card import find, installed, read_card
+from xas_agent.models.card import find, installed, read_card, verify
 from xas_agent.sim_beamline.cathode import ReferenceSpectra, absorption
 
 E = np.concatenate([np.arange(7560.0, 7690.0, 5.0), np.arange(7690.0, 7800.0, 0.5), np.arange(7800.0, 8200.0, 4.0)])
@@ -220,6 +221,47 @@ def test_the_command_writes_tables_and_figures(xa, folder, tmp_path):
     # The table that is written is one that is read.
     again = xa("standards", out / "standards.csv", "--spectra", folder).stdout
     assert said.startswith(again.partition("\nset aside")[0])
+
+
+def test_the_answers_are_written_into_the_card_of_the_model(xa, folder, tmp_path):
+    mine = Path(shutil.copytree(find("co-k"), tmp_path / "mine"))
+    before = verify(mine)
+    said = xa("standards", folder / "standards.csv", "--model", mine, "--write", "--out", tmp_path / "judged").stdout
+    assert said.endswith(f"\n{mine}/card.yaml\n")
+    card = verify(mine)
+    assert card.model_copy(update={"standards": before.standards}) == before
+    rows = {row["file"]: row for row in json.loads((tmp_path / "judged/standards.json").read_text())["standards"]}
+    # Oxides by their oxidation state, then the metal; neither zinc nor the file that has no answer.
+    for standard, file in zip(card.standards, ("foil.xdi", "half.xdi", "shifted.xdi", "metal.xdi"), strict=True):
+        row = rows[file]
+        assert (standard.compound, standard.known) == (row["compound"], float(row["OS"]))
+        answered = [row[key] for key in ("OS_mean", "OS_lo", "OS_hi", "ood_score")]
+        assert [standard.mean, standard.lo, standard.hi, standard.score] == pytest.approx(answered, abs=0.0051)
+        assert (standard.flagged, standard.verdict) == (row["flagged"], row["verdict"])
+    first, readme = card.standards[0], (mine / "README.md").read_text(encoding="utf-8")
+    answer = f"{first.mean:.2f} ({first.lo:.2f}…{first.hi:.2f}) | {first.score:.2f} | {first.verdict}"
+    assert f"| LiCoO2 | 3 | {answer} |" in readme
+    hits = sum(s.verdict == "hit" for s in card.standards)
+    assert f"Of 3 oxides {hits} are hits" in readme
+    assert f"- {{compound: LiCoO2, known: 3.0, mean: {first.mean}, " in xa("models", "show", mine).stdout
+    # The table of another day replaces it.
+    table = tmp_path / "metal.csv"
+    table.write_text(HEADER + "metal.xdi,Co,Co | foil,,12,,,\n")
+    xa("standards", table, "--spectra", folder, "--model", mine, "--write")
+    (metal,) = read_card(mine).standards
+    assert (metal.known, metal.verdict) == (None, "flagged, as it must be")
+    assert r"| Co \| foil | – | " in (mine / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("option", ["--shifts", "--config"])
+def test_a_card_states_no_answers_for_shifted_energies(xa, folder, tmp_path, option):
+    mine = Path(shutil.copytree(find("co-k"), tmp_path / "mine"))
+    before = (mine / "card.yaml").read_bytes()
+    (tmp_path / "shifted.yaml").write_text("alignment: {energy_shift_ev: 1.0}\n")
+    shifted = [option] if option == "--shifts" else [option, tmp_path / "shifted.yaml"]
+    done = xa("standards", folder / "standards.csv", "--model", mine, "--write", *shifted, code=2)
+    assert "--write: a card states answers for energies as recorded" in done.stderr
+    assert (mine / "card.yaml").read_bytes() == before
 
 
 def test_a_file_of_several_spectra_needs_a_choice(folder, models, tmp_path):

@@ -79,6 +79,16 @@ def test_disordered_rows_are_a_set_of_their_own(tmp_path):
     assert "| ti_k_disordered | 3 | 3 |" in tables_of(out)
 
 
+def test_sulphides_beside_a_published_set_are_counted_and_not_added_again(tmp_path):
+    out = tmp_path / "feff"
+    rows = write(tmp_path / "a.npz", row("Cu2S_Cu000", "cal"), row("CuFeS2_Cu000", "cal"))
+    assert append_rows([rows], out, least=1, jobs=1, name="cu_k_sulphides") == f"{out}/cu_k_sulphides.npz: 2 rows"
+    assert append_rows([rows], out, least=1, jobs=1) == f"{out}: 0 new rows, no shard of fewer than 1"
+    append_rows([write(tmp_path / "b.npz", row("mp-1_Ti000"))], out, least=1, jobs=1)
+    assert merge_shards(out) == f"{out}: 1 rows, 1 of them new"
+    assert "| cu_k_sulphides | 2 | 2 |" in tables_of(out)
+
+
 def test_a_merge_that_was_killed_goes_on(tmp_path):
     """After the sets were written, before the shards were deleted."""
     shard = write(tmp_path / "first/mixed.npz", row("mp-1_Co000"), row("mp-1_Ni004"))

@@ -1,4 +1,6 @@
 from copy import deepcopy
+from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xas_agent.models.card import DomainCard
+from xas_agent.models.network import ensemble
 from xas_agent.models.network.ensemble import Served, save
 from xas_agent.models.network.ood import OODScore
 from xas_agent.models.network.spt import (
@@ -63,6 +66,16 @@ def test_a_file_in_half_precision_answers_as_the_rounded_network(served, tmp_pat
         assert buffer.dtype == expected.dtype, name
         assert torch.equal(buffer.nan_to_num(), expected.nan_to_num()), name
     assert all(w.dtype == torch.float32 for w in (*served.parameters(), *read.parameters()))
+
+
+def test_a_file_names_no_path_of_the_machine_that_wrote_it(served, tmp_path):
+    save(served, tmp_path / "model.ts")
+    source, torch_itself = (Path(file).parent for file in (ensemble.__file__, torch.__file__))
+    with ZipFile(tmp_path / "model.ts") as file:
+        for record in file.namelist():
+            content = file.read(record)
+            assert str(source).encode() not in content, record
+            assert str(torch_itself).encode() not in content, record
 
 
 @given(st.integers(0, 2**31), st.integers(1, 30))
