@@ -8,8 +8,7 @@ from typing import Any
 from cachetools import LRUCache
 from pydantic import Field
 
-from ..types import Action, Decision, Estimate, Frame, Memory, Settings, get_logger
-from .trend import Z90
+from ..types import Z90, Action, Decision, Estimate, Frame, Memory, Settings, get_logger
 from .triggers import SeriesPoint, Threshold, Trigger, Watch, start_watch
 
 _log = get_logger()

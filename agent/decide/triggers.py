@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal, assert_never
 import numpy as np
 from pydantic import Field, model_validator
 
-from ..types import Array, Settings, median
-from .trend import Z90, robust_line
+from ..types import Z90, Array, Settings, median, robust_line
 
 _MAX_LATE_FRAMES = 8
 """Number of frames in a row, older than the newest, that show that time went back (a replay)."""

@@ -13,10 +13,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from ...agent.decide import Z90
 from ...agent.estimate import Answer
 from ...agent.spectra import Aligned, Normalised
-from ...agent.types import Array, Edge, Flag
+from ...agent.types import Z90, Array, Edge, Flag
 from .recorder import OOD_LIMIT, VOLTAGE_FIELDS, Drawn, Truth, named
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from xas_agent.agent.decide.rules import Rule, Rules
-from xas_agent.agent.decide.trend import Z90, robust_line
 from xas_agent.agent.decide.triggers import Plateau, PlateauWatch, SeriesPoint, Threshold, ThresholdWatch, Trigger
 from xas_agent.agent.types.decision import Decision
 from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate
 from xas_agent.agent.types.frame import Frame
 from xas_agent.agent.types.scan import Scan
+from xas_agent.agent.types.trend import Z90, robust_line
 
 ENERGY = np.array([7700.0, 7720.0, 7740.0])
 CHARGE_STEP = 0.0112
