@@ -4,6 +4,7 @@ import atexit
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,13 +15,23 @@ import numpy as np
 
 from ..agent.decide import Rules
 from ..agent.pipeline import Pipeline
+from ..agent.relative import Anchor, anchor_of
 from ..agent.types import Control, Estimator, Reason, Received, SetAside, get_logger
 from .config import Config, load_config
 from .delivery import Delivery
 from .inbox import Inbox
 from .journal import Journal
 from .subscribers import Callback, Subscribers, SubscriberState
-from .wiring import check_rules, frame_reader, load_models, load_tables, publishers, versions
+from .wiring import (
+    check_rules,
+    frame_reader,
+    load_models,
+    load_tables,
+    publishers,
+    relative_quantities,
+    units_of,
+    versions,
+)
 
 _log = get_logger()
 
@@ -114,11 +125,14 @@ class XASAgent:
         self.models = tuple(models)
         self._resources = ExitStack()
         """Sink and control that ``from_config`` creates; they are closed with the agent."""
+        self._anchors: deque[tuple[str | None, Anchor]] = deque()
+        """Anchors that other threads set, with their series."""
+        relative = relative_quantities(config, models)
         self._pipeline = Pipeline(
             frame_reader(config, source),
             models,
             config.alignment,
-            Rules(config.rules, units={k: u for m in models for k, u in m.units.items()}),
+            Rules(config.rules, units={**relative.units, **units_of(models)}),
             self._subscribers if self._delivery is None else self._delivery,
             controls=config.control,
             control=control,
@@ -128,6 +142,7 @@ class XASAgent:
             show_single_site=serving.single_site,
             max_batch=serving.max_batch,
             max_latency_s=serving.max_latency_s,
+            relative=relative,
             tabulated=load_tables(config, models),
             abandoned=self._abandoned,
             committed=None if self._delivery is None else self._delivery.commit,
@@ -228,6 +243,28 @@ class XASAgent:
         except Exception:
             # An exception would end the user's plan.
             _log.exception("document not taken", name=name)
+
+    def anchor(self, values: Mapping[str, float], sd: float = 0.02, series: str | None = None) -> None:
+        """Declare the state of the newest answered frame as known, from any thread.
+
+        The values of the following frames are then published on its footing too, as ``OS_anchored`` and the like. If
+        no frame is answered yet, or the model does not know its spectrum, the next one is taken.
+
+        Parameters
+        ----------
+        values : mapping
+            Known values by descriptor, in its unit, as ``{"OS": 3.0}``.
+        sd : float
+            Their standard deviation.
+        series : str or None
+            Sample, or uid of the run if the sample is not named; None for that of the newest frame.
+
+        Raises
+        ------
+        ConfigError
+            There is no value, one is not finite, or its name is no descriptor of a loaded model.
+        """
+        self._anchors.append((series, anchor_of(values, sd, units_of(self.models))))
 
     @property
     def points(self) -> tuple[int, int] | None:
@@ -381,6 +418,8 @@ class XASAgent:
             idle = failed = False
             try:
                 self._report_dropped(now=not batch)
+                while self._anchors:
+                    self._pipeline.anchor(*self._anchors.popleft())
                 if batch:
                     self._pipeline.feed(batch if self._journal is None else self._journal.accept(batch))
                 elif self._hurry or time.monotonic() - quiet_since > _QUIET_S:

@@ -6,13 +6,19 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .._version import __version__
 from ..adapters.assets import AssetFiller
+from ..adapters.files import frame_of
+from ..adapters.formats import read_spectra
 from ..adapters.tiled import TiledSink
 from ..adapters.zmq import ZMQSink
+from ..agent.estimate import FrameServer
+from ..agent.relative import RelativeQuantities, check_descriptors, derived_units
+from ..agent.spectra import SeriesAlignment
 from ..agent.stream import FrameReader, external_keys_to_read
-from ..agent.types import Estimator, Tabulated
+from ..agent.types import Estimator, Frame, Tabulated
 from .config import Config, ConfigError
 
 
@@ -40,9 +46,48 @@ def publishers(config: Config) -> list[ZMQSink | TiledSink]:
     return sinks
 
 
+def units_of(models: Sequence[Estimator]) -> dict[str, str]:
+    """Return the units of the descriptors of all models, by name."""
+    return {name: unit for model in models for name, unit in model.units.items()}
+
+
+def relative_quantities(config: Config, models: Sequence[Estimator]) -> RelativeQuantities:
+    """Return the stage of anchors and relative quantities; it reads the references that are files.
+
+    Raises
+    ------
+    ConfigError
+        A descriptor is one that no model estimates, or a reference is not one spectrum that a model can be given.
+    SpectrumFileError
+        A reference cannot be read.
+    """
+    units, relative = units_of(models), config.relative
+    check_descriptors("anchors", [name for anchor in config.anchors for name in anchor.values], units)
+    check_descriptors("relative.change", relative.change, units)
+    check_descriptors("relative.rate", relative.rate, units)
+    spectra = {file: _aligned(file, config, models) for file in relative.files}
+    return RelativeQuantities(config.anchors, relative, units, spectra)
+
+
+def _aligned(file: str, config: Config, models: Sequence[Estimator]) -> dict[str, NDArray[np.float32]]:
+    """Return the only spectrum of a file on the grid of each model that can be given it, by name."""
+    found = read_spectra(file)
+    frame = frame_of(found[0], 1, config.fields) if len(found) == 1 else f"{len(found)} spectra, name a file of one"
+    if not isinstance(frame, Frame):
+        raise ConfigError(f"relative.references: found {file}: {frame}")
+    align = SeriesAlignment(config.alignment, tabulated=load_tables(config, models))
+    servers = [FrameServer([model], align, None, named=True) for model in models]
+    answers = [answer for server in servers for answer in server.aligned([frame])]
+    spectra = {a.model.name: a.mu for a in answers if a.model is not None and a.refusal is None}
+    if not spectra:
+        raise ConfigError(f"relative.references: found {file}: {answers[0].refusal}")
+    return spectra
+
+
 def check_rules(config: Config, models: Sequence[Estimator]) -> None:
-    """Raise ConfigError for a rule over a descriptor that no model estimates."""
-    known = {name for model in models for name in model.units}
+    """Raise ConfigError for a rule over a descriptor that neither a model nor its series gives."""
+    units = units_of(models)
+    known = units.keys() | derived_units(config.relative, units)
     for rule in config.rules:
         if rule.trigger.descriptor not in known:
             raise ConfigError(

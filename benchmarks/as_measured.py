@@ -95,7 +95,7 @@ def disturb(model: Model, fine: Tensor, draw: np.random.Generator) -> NDArray[np
 
 
 def score(model: Model, charge: Charge, draw: np.random.Generator) -> Array:
-    """Return rank correlation, Pearson correlation, error, error after rescaling to the true ends, slope and scatter."""
+    """Return rank and Pearson correlation, error, error after rescaling to the true ends, slope and scatter."""
     truth, fine = charge
     os = np.array([e.descriptors["OS"].mean for e in model.estimate(disturb(model, fine, draw))])
     rescaled = truth[0] + (os - os[0]) * (truth[-1] - truth[0]) / (os[-1] - os[0])

@@ -300,7 +300,8 @@ def compare_with_truth(recorder: Recorder, truth: Truth) -> dict[str, float] | N
     dict or None
         Correlation coefficients ``spearman`` and ``pearson``; mean absolute error ``mae_e``, e; and
         ``mae_two_point_e``, the same after a linear calibration at the first and the most oxidised frame, as for a
-        series whose end points are known. None for fewer than three different true values.
+        series whose end points are known; ``mae_anchored_e``, that of the anchored values, if there are any. None for
+        fewer than three different true values.
     """
     x = truth.by_frame()
     rows = sorted((frame.row for frame in recorder.drawn().frames), key=lambda row: row["time"])
@@ -310,11 +311,17 @@ def compare_with_truth(recorder: Recorder, truth: Truth) -> dict[str, float] | N
     from scipy.stats import rankdata
 
     estimates, true = np.array(pairs).T
+    anchored = [
+        abs(r["OS_anchored_mean"] - 4 + x[r["seq_num"]])
+        for r in rows
+        if "OS_anchored_mean" in r and r["seq_num"] in x
+    ]
     return {
         "spearman": round(float(np.corrcoef(rankdata(estimates), rankdata(true))[0, 1]), 3),
         "pearson": round(float(np.corrcoef(estimates, true)[0, 1]), 3),
         "mae_e": round(float(np.abs(estimates - true).mean()), 3),
         "mae_two_point_e": round(float(np.abs(_calibrate(estimates, true) - true).mean()), 3),
+        **({"mae_anchored_e": round(float(np.mean(anchored)), 3)} if anchored else {}),
     }
 
 
