@@ -4,12 +4,19 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
 from ..types import ConfigError, Frame, Settings, validate_settings
 
 _VALUE, _BELOW, _ABOVE = "_mean", "_below", "_above"
 _EXPECTED = "<descriptor>_mean, frame, <reading>_below, <reading>_above, element, sd or frames"
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, int) and (isinstance(value, bool) or value < 1):
+        raise ValueError(f"found {value}, expected first or the number of a frame, from 1")
+    return value
+
 
 FrameNumber = Annotated[int, Field(ge=1)]
 
@@ -34,6 +41,13 @@ class Anchor(Settings):
     """Standard deviation of the known values, in their unit."""
     frames: int | None = Field(default=None, ge=1, le=1000)
     """Number of the first such frames that are averaged. Unset: 1 with ``frame``, 3 with a reading."""
+
+    @field_validator("frame", mode="before")
+    @classmethod
+    def _is_a_frame(cls, value: Any) -> Any:
+        if value not in (None, "first") and not isinstance(_number(value), int):
+            raise ValueError(f"found {value!r:.80}, expected first or the number of a frame, from 1")
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -137,6 +151,13 @@ class RelativeSettings(Settings):
     """One or two reference spectra: ``first``, the number of a frame, or a file of one spectrum. ``distance`` is the
     root mean square difference to the first one, edge steps. With two, ``position`` is 0 at the first and 1 at the
     second, by linear combination, and ``position_misfit`` what it leaves, edge steps."""
+
+    @field_validator("references", mode="before")
+    @classmethod
+    def _are_frames_or_files(cls, values: Any) -> Any:
+        for value in values if isinstance(values, list | tuple) else ():
+            _number(value)
+        return values
 
     @property
     def files(self) -> list[str]:
