@@ -12,6 +12,7 @@ from .left_out import LeftOut
 from .load import Load
 from .progress import Past, Progress, Published
 from .publish import AgentRun, AgentRuns, Emit
+from .relative import Anchor, RelativeQuantities
 from .spectra import AlignmentSettings, SeriesAlignment
 from .stream import FrameReader, Outcome
 from .types import (
@@ -47,6 +48,7 @@ class Pipeline:
     show_single_site : whether to hint descriptors for display that have no meaning for a mixture of sites
     max_batch : largest number of frames in one forward pass
     max_latency_s : latency, s, above which frames are left out under overload; None answers every frame
+    relative : adds what a series tells to the estimates; None: only anchors that RunStarts or :meth:`anchor` bring
     tabulated : tabulated quantities that ``alignment`` needs, by model name
     abandoned : set by the host to end without answering what was taken
     committed : receives the progress after each batch, before the decisions of the batch are sent; None: not needed
@@ -68,6 +70,7 @@ class Pipeline:
         show_single_site: bool = False,
         max_batch: int = 256,
         max_latency_s: float | None = None,
+        relative: RelativeQuantities | None = None,
         tabulated: Mapping[str, Tabulated] | None = None,
         abandoned: threading.Event | None = None,
         committed: Callable[[Progress], None] | None = None,
@@ -82,6 +85,7 @@ class Pipeline:
         self._align = SeriesAlignment(alignment, tabulated=tabulated)
         self._energy_uncertainty = EnergyUncertainty()
         self._serve = FrameServer(models, self._align, self._energy_uncertainty, max_batch=max_batch)
+        self._relative = relative or RelativeQuantities(units={k: u for m in models for k, u in m.units.items()})
         self._rules = rules
         self._requests = Requests(controls, control)
         self._runs = AgentRuns(
@@ -92,6 +96,7 @@ class Pipeline:
             versions=versions,
             spectra=spectra,
             show_single_site=show_single_site,
+            units=self._relative.units,
             set_aside=self._set_aside,
         )
         self._stops: dict[str, Mapping[str, Any]] = {}
@@ -170,7 +175,7 @@ class Pipeline:
         past : what the earlier process has done
         inputs : documents that it was fed with, in order and in batches; complete for all runs that are not over
         """
-        for part in (self._reader, self._align, self._energy_uncertainty, self._rules):
+        for part in (self._reader, self._align, self._energy_uncertainty, self._relative, self._rules):
             part.restore(past.memory)
         self._published = Published(past)
         self._runs.resume(past.runs)
@@ -240,6 +245,13 @@ class Pipeline:
         self._take(self._reader.settle())
         self.feed(())
 
+    def anchor(self, series: str | None, anchor: Anchor) -> None:
+        """Take the newest frame of a series as an anchor, as :meth:`RelativeQuantities.anchor`.
+
+        To be called on the thread that feeds.
+        """
+        self._progress.memory |= self._relative.anchor(series, anchor)
+
     def note(self, note: SetAside) -> None:
         """Publish and log that data could not be served."""
         names = self._runs.names(note.run_uid, file=note.file)
@@ -285,6 +297,7 @@ class Pipeline:
             runs = self._progress.unwatched if document.name == "start" else self._progress.ended
             runs.append(uid)
         elif document.name == "start":
+            self._progress.memory |= self._relative.begin(document.run)
             self._runs.watch(document.run)
         else:
             self._stops[uid] = document.doc
@@ -325,6 +338,7 @@ class Pipeline:
         age_s = time.monotonic() - frame.received
         try:
             run = self._runs.open(frame.run_uid, frame.time, model)
+            estimate = self._relative(frame, model, estimate, answer.mu, answer.quantities["noise"])
             run.frame(frame, answer.quantities, estimate, answer.mu, age_s * 1e3)
             self._progress.outcomes.append((frame.run_uid, frame.uid))
             if not self._is_stale(age_s, frame):
@@ -384,6 +398,7 @@ class Pipeline:
             for frame, model in self._changed.values():
                 progress.memory |= self._align.memory(frame, model) | self._rules.memory(frame.run_uid)
                 progress.memory |= self._energy_uncertainty.memory(frame.series, model)
+                progress.memory |= self._relative.memory(frame.series, model)
             self._changed.clear()
             for uid in self._decided:
                 progress.memory |= self._rules.memory(uid)
@@ -428,6 +443,7 @@ class Pipeline:
             self._left_out.report_run(uid)
             self._rules.forget(uid)
             self._requests.forget(uid)
+            self._relative.forget(uid)
             self._published.forget(uid)
             if not self._closing:
                 self._progress.ended.append(uid)

@@ -16,13 +16,24 @@ import numpy as np
 
 from ..agent.decide import Paused, Rules
 from ..agent.pipeline import Pipeline
+from ..agent.relative import anchor_of
 from ..agent.types import Control, Estimator, Reason, Received, SetAside, get_logger
 from .config import Config, load_config
 from .delivery import Delivery
 from .inbox import Inbox
 from .journal import Journal
 from .subscribers import Callback, Subscribers, SubscriberState
-from .wiring import check_rules, frame_reader, load_models, load_tables, publishers, units_of, versions
+from .wiring import (
+    check_rules,
+    descriptor_units,
+    frame_reader,
+    load_models,
+    load_tables,
+    publishers,
+    relative_quantities,
+    units_of,
+    versions,
+)
 
 _log = get_logger()
 
@@ -120,11 +131,12 @@ class XASAgent:
         self.models = tuple(models)
         self._resources = ExitStack()
         """Sink and control that ``from_config`` creates; they are closed with the agent."""
+        relative = relative_quantities(config, models)
         self._pipeline = Pipeline(
             frame_reader(config, source),
             models,
             config.alignment,
-            Rules(config.rules, units=units_of(models)),
+            Rules(config.rules, units=units_of(config, models)),
             self._subscribers if self._delivery is None else self._delivery,
             controls=config.control,
             control=control,
@@ -134,6 +146,7 @@ class XASAgent:
             show_single_site=serving.single_site,
             max_batch=serving.max_batch,
             max_latency_s=serving.max_latency_s,
+            relative=relative,
             tabulated=load_tables(config, models),
             abandoned=self._abandoned,
             committed=None if self._delivery is None else self._delivery.commit,
@@ -234,6 +247,29 @@ class XASAgent:
         except Exception:
             # An exception would end the user's plan.
             _log.exception("document not taken", name=name)
+
+    def anchor(self, values: Mapping[str, float], sd: float = 0.02, series: str | None = None) -> None:
+        """Declare the state of the newest answered frame as known, from any thread.
+
+        The values of the following frames are then published on its footing too, as ``OS_anchored`` and the like. If
+        no frame is answered yet, or the model does not know its spectrum, the next one is taken.
+
+        Parameters
+        ----------
+        values : mapping
+            Known values by descriptor, in its unit, as ``{"OS": 3.0}``.
+        sd : float
+            Their standard deviation.
+        series : str or None
+            Sample, or uid of the run if the sample is not named; None for that of the newest frame.
+
+        Raises
+        ------
+        ConfigError
+            There is no value, one is not finite, or its name is no descriptor of a loaded model.
+        """
+        anchor = anchor_of(values, sd, descriptor_units(self.models))
+        self.perform(lambda pipeline: pipeline.anchor(series, anchor))
 
     @property
     def paused(self) -> Paused | None:

@@ -15,6 +15,7 @@ from ..adapters.tiled import TiledDestination, TiledEndpoint
 from ..adapters.zmq import ControlEndpoint, ZMQEndpoint
 from ..agent.decide import ControlSettings, Rule, check_names
 from ..agent.fields import FieldSettings, SeriesSettings
+from ..agent.relative import Anchors, RelativeSettings
 from ..agent.spectra import AlignmentSettings
 from ..agent.stream import FlySettings
 from ..agent.types import ConfigError, Settings, read_mapping, read_yaml, validate_settings
@@ -108,6 +109,11 @@ class Config(Settings):
     """External files of documents."""
     alignment: AlignmentSettings = AlignmentSettings()
     """Calibration, normalisation and resampling."""
+    anchors: Anchors = ()
+    """Known states of the sample, to whose footing the values of each series are brought: ``OS_anchored`` and the
+    like. A RunStart's ``xas_anchors`` replaces them for its series."""
+    relative: RelativeSettings = RelativeSettings()
+    """Changes, rates and positions along a series."""
     rules: tuple[Rule, ...] = ()
     """Rules over the series of estimates."""
     control: ControlSettings = ControlSettings()

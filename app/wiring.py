@@ -7,23 +7,24 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .._version import __version__
 from ..adapters.assets import AssetFiller
+from ..adapters.files import frame_of
+from ..adapters.formats import read_spectra
 from ..adapters.tiled import TiledSink
 from ..adapters.zmq import ZMQSink
 from ..agent.decide import PARTS, READINGS, QuantityTrigger, Threshold, out_of_reach, triggers_in
+from ..agent.estimate import FrameServer
 from ..agent.publish import ALIGNMENT_UNITS
+from ..agent.relative import RelativeQuantities, check_descriptors, derived_units
+from ..agent.spectra import SeriesAlignment
 from ..agent.stream import FrameReader, external_keys_to_read
-from ..agent.types import Estimator, Tabulated, get_logger
+from ..agent.types import Estimator, Frame, Tabulated, get_logger
 from .config import Config, ConfigError
 
 _log = get_logger()
-
-_RELATIVE_TO_SERIES = ("anchored", "change", "rate")
-"""Endings of the descriptors that are relative to a series."""
-_OF_SERIES = ("position", "distance")
-"""Quantities of a spectrum relative to others of its series."""
 
 
 def asset_filler(config: Config) -> AssetFiller:
@@ -50,6 +51,44 @@ def publishers(config: Config) -> list[ZMQSink | TiledSink]:
     return sinks
 
 
+def descriptor_units(models: Sequence[Estimator]) -> dict[str, str]:
+    """Return the units of the descriptors of all models, by name."""
+    return {name: unit for model in models for name, unit in model.units.items()}
+
+
+def relative_quantities(config: Config, models: Sequence[Estimator]) -> RelativeQuantities:
+    """Return the stage of anchors and relative quantities; it reads the references that are files.
+
+    Raises
+    ------
+    ConfigError
+        A descriptor is one that no model estimates, or a reference is not one spectrum that a model can be given.
+    SpectrumFileError
+        A reference cannot be read.
+    """
+    units, relative = descriptor_units(models), config.relative
+    check_descriptors("anchors", [name for anchor in config.anchors for name in anchor.values], units)
+    check_descriptors("relative.change", relative.change, units)
+    check_descriptors("relative.rate", relative.rate, units)
+    spectra = {file: _aligned(file, config, models) for file in relative.files}
+    return RelativeQuantities(config.anchors, relative, units, spectra)
+
+
+def _aligned(file: str, config: Config, models: Sequence[Estimator]) -> dict[str, NDArray[np.float32]]:
+    """Return the only spectrum of a file on the grid of each model that can be given it, by name."""
+    found = read_spectra(file)
+    frame = frame_of(found[0], 1, config.fields) if len(found) == 1 else f"{len(found)} spectra, name a file of one"
+    if not isinstance(frame, Frame):
+        raise ConfigError(f"relative.references: found {file}: {frame}")
+    align = SeriesAlignment(config.alignment, tabulated=load_tables(config, models))
+    servers = [FrameServer([model], align, None, named=True) for model in models]
+    answers = [answer for server in servers for answer in server.aligned([frame])]
+    spectra = {a.model.name: a.mu for a in answers if a.model is not None and a.refusal is None}
+    if not spectra:
+        raise ConfigError(f"relative.references: found {file}: {answers[0].refusal}")
+    return spectra
+
+
 def check_rules(config: Config, models: Sequence[Estimator]) -> None:
     """Refuse rules over quantities that no frame can have, and warn of bars that no frame can reach.
 
@@ -59,17 +98,17 @@ def check_rules(config: Config, models: Sequence[Estimator]) -> None:
         A rule names a quantity that is neither a descriptor of a loaded model, nor a relative one, nor one of the
         alignment, nor a reading.
     """
-    descriptors = dict.fromkeys(name for model in models for name in model.units)
-    relative = [f"{d}_{kind}" for d in descriptors for kind in _RELATIVE_TO_SERIES]
-    known = [*descriptors, *relative, *_OF_SERIES, "ood_score", *ALIGNMENT_UNITS]
-    parts = [f"{name}_{part}" for name in (*descriptors, *relative, *_OF_SERIES) for part in PARTS]
+    units = descriptor_units(models)
+    descriptors = [*units, *derived_units(config.relative, units)]
+    known = [*descriptors, "ood_score", *ALIGNMENT_UNITS]
+    parts = [f"{name}_{part}" for name in descriptors for part in PARTS]
     for rule in config.rules:
         for trigger in triggers_in(rule.trigger):
             if not isinstance(trigger, QuantityTrigger):
                 continue
             name = trigger.quantity
             if not name.startswith(READINGS) and name not in {*known, *parts}:
-                expected = get_close_matches(name, [*known, *parts], n=3) or [*descriptors, "ood_score"]
+                expected = get_close_matches(name, [*known, *parts], n=3) or [*units, "ood_score"]
                 raise ConfigError(
                     f"rule {rule.name!r}: found quantity {name!r}, expected a descriptor, a quantity of the "
                     f"alignment, or a reading such as {READINGS}voltage; similar: {', '.join(expected)}"
@@ -79,13 +118,12 @@ def check_rules(config: Config, models: Sequence[Estimator]) -> None:
                     _log.warning("rule cannot decide", rule=rule.name, model=model.name, why=why)
 
 
-def units_of(models: Sequence[Estimator]) -> dict[str, str]:
+def units_of(config: Config, models: Sequence[Estimator]) -> dict[str, str]:
     """Return the units of all quantities that rules can watch, by name; none where dimensionless."""
-    units = dict(ALIGNMENT_UNITS)
-    for name, unit in ((n, u) for model in models for n, u in model.units.items()):
-        units |= {name: unit, f"{name}_anchored": unit, f"{name}_change": unit, f"{name}_rate": f"{unit}/h"}
+    units = descriptor_units(models)
+    units |= derived_units(config.relative, units)
     units |= {f"{name}_{part}": unit for name, unit in list(units.items()) for part in PARTS if part != "p"}
-    return {name: unit for name, unit in units.items() if unit != "dimensionless"}
+    return {name: unit for name, unit in {**ALIGNMENT_UNITS, **units}.items() if unit != "dimensionless"}
 
 
 def load_tables(config: Config, models: Sequence[Estimator]) -> dict[str, Tabulated]:

@@ -12,7 +12,8 @@ All spectra of a charge are broadened, damped, stretched and shifted by the same
 standard deviations of the model's card. Noise of 0.4 % of the edge step is added to each, and one smooth curve of
 2.6 % to all: the misfit between FEFF and Ni(OH)2 after all of these are fitted (``xas-agent calibrate``). The
 benchmark compares the mean oxidation state with 4 − x and prints over all charges: the mean rank correlation, Pearson
-correlation (and its first decile), error and slope, and the median error of estimates rescaled to the true ends.
+correlation (and its first decile), error and slope, the median error of estimates rescaled to the true ends, and the
+root mean square distance of 4 − x from its own line through the estimates.
 """
 
 import argparse
@@ -94,12 +95,13 @@ def disturb(model: Model, fine: Tensor, draw: np.random.Generator) -> NDArray[np
 
 
 def score(model: Model, charge: Charge, draw: np.random.Generator) -> Array:
-    """Return rank correlation, Pearson correlation, error, error after rescaling to the true ends, and slope."""
+    """Return rank and Pearson correlation, error, error after rescaling to the true ends, slope and scatter."""
     truth, fine = charge
     os = np.array([e.descriptors["OS"].mean for e in model.estimate(disturb(model, fine, draw))])
     rescaled = truth[0] + (os - os[0]) * (truth[-1] - truth[0]) / (os[-1] - os[0])
     errors = np.abs(os - truth).mean(), np.abs(rescaled - truth).mean()
-    return np.array([spearmanr(os, truth)[0], pearsonr(os, truth)[0], *errors, np.polyfit(truth, os, 1)[0]])
+    scatter = (truth - np.polyval(np.polyfit(os, truth, 1), os)).std(ddof=2)
+    return np.array([spearmanr(os, truth)[0], pearsonr(os, truth)[0], *errors, np.polyfit(truth, os, 1)[0], scatter])
 
 
 def main() -> None:
@@ -122,12 +124,13 @@ def main() -> None:
             scores = np.array(
                 [score(model, c, draw) for c in all_charges for _ in range(-(-DRAWS // len(all_charges)))]
             )
-            rank, pearson, mae, _, slope = scores.mean(axis=0)
+            rank, pearson, mae, _, slope, _ = scores.mean(axis=0)
+            scatter = np.sqrt(np.mean(scores[:, 5] ** 2))
             first_decile, rescaled_mae = np.quantile(scores[:, 1], 0.1), np.median(scores[:, 3])
             print(
                 f"{name}, {kind}: Spearman {rank:.3f}, Pearson {pearson:.4f} (one in ten below {first_decile:.3f}), "
                 f"MAE {mae:.3f} e, rescaled to the true ends {rescaled_mae:.3f} e, "
-                f"slope {slope:.2f} ± {scores[:, 4].std():.2f}"
+                f"slope {slope:.2f} ± {scores[:, 4].std():.2f}, about its line ± {scatter:.3f} e"
             )
 
 

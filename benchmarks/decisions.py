@@ -72,7 +72,7 @@ def measured(config: Config, settings: BeamlineSettings, spoil: Callable[[Data],
 
         SimBeamline(settings, [forward], [true]).run()
         agent.wait()
-        units = units_of(agent.models)
+        units = units_of(config, agent.models)
     return Charge(Recording(items, units), np.array(x))
 
 

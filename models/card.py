@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 from pydantic import Field, model_validator
 
-from ..agent.types import Array, ConfigError, Edge, Grid, InputError, Settings, read_yaml
+from ..agent.types import Array, ConfigError, Edge, Grid, InputError, SeriesSlope, Settings, read_yaml
 
 HIT_E = 0.35
 """Largest error of the mean oxidation state of a hit, e."""
@@ -113,6 +113,23 @@ class OffsetCard(Settings):
     """Standards to which the offset was fitted."""
 
 
+class SlopeCard(Settings):
+    """How the estimates of a descriptor follow its true value along a series of one sample, as a charge."""
+
+    value: float = Field(gt=0, allow_inf_nan=False)
+    """Change of the estimates per change of the true value."""
+    sd: float = Field(ge=0, allow_inf_nan=False)
+    """Standard deviation of ``value`` between series."""
+    scatter_sd: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Standard deviation of the true values about a line through the estimates, in the descriptor's unit."""
+    source: str
+    """Series from which these values were found."""
+
+    def slope(self) -> SeriesSlope:
+        """Return the values without their source."""
+        return SeriesSlope(self.value, self.sd, self.scatter_sd)
+
+
 class DomainCard(Settings):
     """Further differences between FEFF and measurement; the default is the identity.
 
@@ -142,6 +159,8 @@ class DomainCard(Settings):
     misfit_sd: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
     """By descriptor, in its unit: standard deviation of the estimates of measured standards about the known values,
     beyond all other causes. It widens the intervals of measured spectra (``xas-agent standards``)."""
+    series_slope: dict[str, SlopeCard] = Field(default_factory=dict)
+    """By descriptor: how its estimates follow the true values along a series; anchors use it."""
     source: str = "not fitted"
     """Standards to which these values were fitted."""
 
@@ -200,16 +219,19 @@ class Card(Settings):
     """SHA-256 of ``model.ts``; a file that does not match is refused."""
 
     @model_validator(mode="after")
-    def _misfit_is_of_descriptors(self) -> Self:
+    def _domain_is_of_descriptors(self) -> Self:
         known = [d.name for d in self.descriptors]
-        if unknown := set(self.domain.misfit_sd) - set(known):
-            raise ValueError(f"misfit_sd: found {', '.join(sorted(unknown))}, expected {', '.join(known)}")
+        for key in ("misfit_sd", "series_slope"):
+            if unknown := set(getattr(self.domain, key)) - set(known):
+                raise ValueError(f"{key}: found {', '.join(sorted(unknown))}, expected {', '.join(known)}")
         return self
 
     def edge_of_absorber(self) -> Edge:
         """Return the edge and the corrections that alignment applies."""
         offset, d = self.feff_minus_experiment, self.domain
-        edge = Edge(self.edge_ev, offset.value_ev, offset.sd_ev, d.scale, d.scale_sd, misfit_sd=d.misfit_sd)
+        slopes = {name: course.slope() for name, course in d.series_slope.items()}
+        edge = Edge(self.edge_ev, offset.value_ev, offset.sd_ev, d.scale, d.scale_sd)
+        edge = replace(edge, misfit_sd=d.misfit_sd, series_slopes=slopes)
         if d.step_ev is None:
             return edge
         return replace(edge, amplitude=d.amplitude, amplitude_sd=d.amplitude_sd, step_ev=d.step_ev)

@@ -14,7 +14,9 @@ def started(recorder: Recorder, run: str = "run") -> Recorder:
     for name in ("descriptors", "spectra", "decisions", "quality"):
         descriptor: dict[str, Any] = {"uid": f"{name}/{run}", "name": name, "run_start": f"a/{run}"}
         if name == "descriptors":
+            keys = dict.fromkeys(("OS", "OS_p", "OS_mean", "OS_lo", "OS_hi", "OS_sd_frame", "voltage"))
             descriptor |= {"hints": {"xas_agent": {"fields": ["OS_mean"]}}, "object_keys": {"readings": ["voltage"]}}
+            descriptor |= {"data_keys": keys}
         if name == "spectra":
             descriptor["configuration"] = {"xas_agent": {"data": {"energy_relative_ev": [0.0, 1.0]}}}
         recorder("descriptor", descriptor)

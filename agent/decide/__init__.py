@@ -4,7 +4,6 @@ from .dispatch import ControlSettings
 from .observed import PARTS, READINGS, Observed, SeriesPoint, Uncertainty
 from .requests import FINAL_STATUSES, OPERATOR, Paused, Requests
 from .rules import Rule, Rules, check_names
-from .trend import Z90
 from .triggers import (
     AllOf,
     AnyOf,
@@ -31,7 +30,6 @@ __all__ = [
     "OPERATOR",
     "PARTS",
     "READINGS",
-    "Z90",
     "AllOf",
     "AnyOf",
     "Band",

@@ -5,8 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..types import DescriptorEstimate, Estimate, Frame
-from .trend import Z90
+from ..types import Z90, DescriptorEstimate, Estimate, Frame
 
 Uncertainty = Literal["all", "frame"]
 

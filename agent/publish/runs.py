@@ -27,6 +27,7 @@ class AgentRuns:
     spectra : whether to publish the aligned spectra
     show_single_site : whether to hint descriptors for display that have no meaning for a mixture of sites
     set_aside : publishes a note in a run
+    units : units of what is published beside the descriptors of a model, by name
     """
 
     def __init__(
@@ -40,11 +41,12 @@ class AgentRuns:
         spectra: bool,
         show_single_site: bool,
         set_aside: Callable[[AgentRun, SetAside], None],
+        units: Mapping[str, str],
     ) -> None:
         self._models, self._emit, self._no_run = models, emit, no_run
         self._config_sha256, self._versions = config_sha256, versions
         self._spectra, self._show_single_site = spectra, show_single_site
-        self._set_aside = set_aside
+        self._set_aside, self._units = set_aside, units
         self._watched: dict[str, RunInfo] = {}
         """Watched runs from their start until the end of the agent's runs for them."""
         self._runs: dict[tuple[str, str], AgentRun] = {}
@@ -177,7 +179,7 @@ class AgentRuns:
             element=model.absorber,
             edge=model.edge_name,
             hidden=frozenset() if self._show_single_site else model.single_site,
-            units=model.units,
+            units={**self._units, **model.units},
             grid=model.grid.energy,
         )
 

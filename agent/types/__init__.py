@@ -17,7 +17,9 @@ from .run import RunDocument, RunInfo
 from .scan import Scan
 from .settings import ConfigError, Settings, read_mapping, read_yaml, validate_settings
 from .sizes import size_of
+from .slope import SeriesSlope
 from .tables import NO_TABLES, AbsorptionTable, Tabulated
+from .trend import Z90, TrendLine, robust_line
 from .xray import ELEMENTS, HC_EV_ANGSTROM, TableError, all_edges, edge_ev, emission_ev, is_edge
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "NO_TABLES",
     "STEP_WIDTH_EV",
     "URGENT_ACTIONS",
+    "Z90",
     "AbsorptionTable",
     "Action",
     "Array",
@@ -56,6 +59,7 @@ __all__ = [
     "RunDocument",
     "RunInfo",
     "Scan",
+    "SeriesSlope",
     "SetAside",
     "Settings",
     "Source",
@@ -63,6 +67,7 @@ __all__ = [
     "Status",
     "TableError",
     "Tabulated",
+    "TrendLine",
     "all_edges",
     "as_count",
     "as_number",
@@ -82,6 +87,7 @@ __all__ = [
     "read_mapping",
     "read_yaml",
     "right_index",
+    "robust_line",
     "size_of",
     "theil_sen",
     "unwrap",

@@ -8,6 +8,7 @@ import numpy as np
 
 from .array import Array
 from .grid import Grid
+from .slope import SeriesSlope
 
 STEP_WIDTH_EV = 5.0
 """Width of the arctangent that describes an edge without structure."""
@@ -36,6 +37,8 @@ class Edge:
     """Position of the smooth step on FEFF's scale."""
     misfit_sd: Mapping[str, float] = field(default_factory=dict, hash=False)
     """By descriptor, in its unit: standard deviation of estimates of measured standards beyond all other causes."""
+    series_slopes: Mapping[str, SeriesSlope] = field(default_factory=dict, hash=False)
+    """By descriptor: how its estimates follow the true values along a series."""
 
     def to_feff_scale(self, measured: Array) -> Array:
         """Convert calibrated energies to FEFF's scale; both, of any shape, are in eV relative to ``edge_ev``."""

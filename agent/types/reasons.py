@@ -352,6 +352,12 @@ class Flag(_Explained):
         "Set mu_is_fluorescence for an absorption that was computed from fluorescence.",
     )
 
+    ANCHORS_DISAGREE = (
+        "anchors disagree",
+        "The known values of several anchors do not fit one line through the estimates within their errors.",
+        "Check the known values and the frames that show them; the intervals are wider by the misfit.",
+    )
+
     @classmethod
     def of(cls, published: str) -> "tuple[Flag, ...]":
         """Return the flags in the text of a ``descriptors`` Event; no flag's text contains another's.

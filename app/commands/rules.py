@@ -69,7 +69,7 @@ def explain(rules: RulesFile, model: ModelOption = None) -> None:
         wanted = _rules_of(settings.rules, rules)
         models = load_models(settings)
         check_rules(settings, models)
-    units = units_of(models)
+    units = units_of(settings, models)
     for rule in wanted:
         typer.echo(f"{rule.name}: {in_words(rule, units)}")
         sent = settings.control.enabled and (rule.action in settings.control.allow or rule.action == "notify")

@@ -26,6 +26,8 @@ from ..config import ConfigError, read_training
 
 _NOT_FROM_METALS = ("amplitude", "amplitude_sd", "step_ev", "broadening_ev", "broadening_sd_ev")
 """Keys of the domain that a metal does not determine; they keep the card's values."""
+_NOT_FITTED = ("metal_gap_ev", "misfit_sd", "series_slope")
+"""Keys of the domain that no standard determines."""
 
 
 _BOND_RANGE_ANG = (1.0, 4.0)
@@ -128,7 +130,7 @@ def calibrate_model(
     rows = {s.id: _FeffRow(s, path) for path in reversed(feff) for s in read_spectra(path)}
     measured = [_standard(text, rows, card) for text in standards]
     fits, offset, domain = calibrate(measured, card.grid.grid(), card.edge_ev, settings, metal_gap_ev, scale)
-    kept = {key: getattr(card.domain, key) for key in ("metal_gap_ev", "misfit_sd")}  # no fit determines them
+    kept = {key: getattr(card.domain, key) for key in _NOT_FITTED}
     domain = domain.model_copy(update=kept)
     if all(standard.metal for standard in measured):
         domain = domain.model_copy(update={key: getattr(card.domain, key) for key in _NOT_FROM_METALS})

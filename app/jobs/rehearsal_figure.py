@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ...agent.decide import Z90, Band, QuantityTrigger, Threshold, Trigger, Unfamiliar, triggers_in
-from ...agent.types import Decision
+from ...agent.decide import Band, QuantityTrigger, Threshold, Trigger, Unfamiliar, triggers_in
+from ...agent.types import Z90, Decision
 from ..output.figures import BLUE, GREY, RED, escaped
 from .rehearse import Recording, Rehearsed, quantities_in
 

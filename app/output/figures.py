@@ -13,10 +13,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from ...agent.decide import Z90
 from ...agent.estimate import Answer
 from ...agent.spectra import Aligned, Normalised
-from ...agent.types import Array, Edge, Flag
+from ...agent.types import Z90, Array, Edge, Flag
 from .recorder import OOD_LIMIT, VOLTAGE_FIELDS, Drawn, Truth, named
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def draw_operando(file: Path | BinaryIO, drawn: Drawn, truth: Truth | None) -> N
     grid = figure.add_gridspec(3, 2, width_ratios=(1.5, 1), height_ratios=(1.6, 1, 0.7))
 
     top = figure.add_subplot(grid[0, 0])
-    _interval(top, series, "OS")
+    _oxidation_state(top, series)
     _truth(top, series, truth)
     _voltage(top, series)
     _decisions(top, series, drawn)
@@ -143,7 +142,7 @@ def _interval(
     """
     several = len(series) > 1
     for number, one in enumerate(series):
-        if f"{name}_mean" not in one.rows[0]:
+        if not _has(one, name):
             continue
         mean, lo, hi, sd = (
             np.array([r.get(f"{name}_{k}", np.nan) for r in one.rows]) for k in ("mean", "lo", "hi", "sd_frame")
@@ -168,6 +167,23 @@ def _interval(
         )
     if several and named_series and len(series) > _LEGEND_SERIES:
         axes.plot([], [], " ", label=f"and {len(series) - _LEGEND_SERIES} more")
+
+
+def _has(one: _Series, name: str) -> bool:
+    """Whether some frame has a descriptor; one that is anchored begins with its first anchor."""
+    return any(f"{name}_mean" in row for row in one.rows)
+
+
+def _oxidation_state(axes: Axes, series: Sequence[_Series]) -> None:
+    """Draw the anchored oxidation state where there is one, with the bare estimate as a thin line, else the bare."""
+    bare = [one for one in series if not _has(one, "OS_anchored")]
+    anchored = [one for one in series if _has(one, "OS_anchored")]
+    _interval(axes, bare, "OS")
+    _interval(axes, anchored, "OS_anchored")
+    for number, one in enumerate(anchored):
+        mean = [r.get("OS_mean", np.nan) for r in one.rows]
+        label = "OS, not anchored" if number == 0 else None
+        axes.plot(one.clock, mean, color=GREY if len(series) == 1 else one.colour, lw=0.8, ls="-.", label=label)
 
 
 def _truth(axes: Axes, series: Sequence[_Series], truth: Truth | None) -> None:

@@ -115,7 +115,8 @@ class Recorder:
         """Number of frames that were answered or set aside."""
         self.models: dict[str, str] = {}
         """SHA-256 of the models in use, by name."""
-        self._descriptors: list[str] = []
+        self._estimates: list[str] = []
+        """Keys of the descriptors, in the order of the table."""
         self._readings: list[str] = []
         self._frame_row, self._decision_row = frame_row, decision_row
         self._grid: np.ndarray | None = None
@@ -155,7 +156,8 @@ class Recorder:
             self._grid = np.asarray(doc["configuration"]["xas_agent"]["data"]["energy_relative_ev"])
         if doc["name"] == "descriptors":
             names = [key.removesuffix("_mean") for key in doc["hints"]["xas_agent"]["fields"]]
-            self._descriptors += [name for name in names if name not in self._descriptors]
+            keys = (key for name in names for key in keys_of(name) if key in doc["data_keys"])
+            self._estimates += [key for key in keys if key not in self._estimates]
             new = [r for r in doc["object_keys"]["readings"] if r not in self._readings]
             self._readings += new[: MAX_READINGS - len(self._readings)]
 
@@ -213,7 +215,7 @@ class Recorder:
     def columns(self) -> list[str]:
         """Return the header of descriptors.csv."""
         with self.lock:
-            estimates = [c for d in self._descriptors for c in keys_of(d)]
+            estimates = list(self._estimates)
             readings = [f"reading_{r}" if r in _FIRST_COLUMNS else r for r in self._readings]
         return [*_FIRST_COLUMNS, *NAME_COLUMNS, *estimates, *_QUALITY_COLUMNS, *readings]
 
@@ -300,7 +302,8 @@ def compare_with_truth(recorder: Recorder, truth: Truth) -> dict[str, float] | N
     dict or None
         Correlation coefficients ``spearman`` and ``pearson``; mean absolute error ``mae_e``, e; and
         ``mae_two_point_e``, the same after a linear calibration at the first and the most oxidised frame, as for a
-        series whose end points are known. None for fewer than three different true values.
+        series whose end points are known; ``mae_anchored_e``, that of the anchored values, if there are any. None for
+        fewer than three different true values.
     """
     x = truth.by_frame()
     rows = sorted((frame.row for frame in recorder.drawn().frames), key=lambda row: row["time"])
@@ -310,11 +313,17 @@ def compare_with_truth(recorder: Recorder, truth: Truth) -> dict[str, float] | N
     from scipy.stats import rankdata
 
     estimates, true = np.array(pairs).T
+    anchored = [
+        abs(r["OS_anchored_mean"] - 4 + x[r["seq_num"]])
+        for r in rows
+        if "OS_anchored_mean" in r and r["seq_num"] in x
+    ]
     return {
         "spearman": round(float(np.corrcoef(rankdata(estimates), rankdata(true))[0, 1]), 3),
         "pearson": round(float(np.corrcoef(estimates, true)[0, 1]), 3),
         "mae_e": round(float(np.abs(estimates - true).mean()), 3),
         "mae_two_point_e": round(float(np.abs(_calibrate(estimates, true) - true).mean()), 3),
+        **({"mae_anchored_e": round(float(np.mean(anchored)), 3)} if anchored else {}),
     }
 
 

@@ -26,6 +26,7 @@ from logs import capture_logs
 
 from xas_agent import XASAgent, load_config
 from xas_agent.adapters.runengine import RunEngineControl
+from xas_agent.agent.types import InputError
 from xas_agent.agent.types.frame import Document
 from xas_agent.agent.types.protocols import Control, Estimator
 from xas_agent.app.config import ConfigError
@@ -36,6 +37,7 @@ from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline, detec
 CO: dict[str, Any] = {"model": {"use": ["co-k"], "threads": 1}}
 MD = {"element": "Co", "edge": "K"}
 WAIT_S = 60.0
+FAR: dict[str, Any] = {"kind": "threshold", "descriptor": "position", "above": 0.99}
 
 
 @cache
@@ -119,6 +121,66 @@ def test_every_frame_of_every_run_is_answered(RE, watching):
         assert "temperature" in data
     assert all(len(e["spectrum"]) == len(loaded_models()[0].grid) for e in watching.events("spectra"))
     assert watching.events("quality") == []
+
+
+def test_anchors_of_the_config_of_the_run_and_of_a_call(RE):
+    with Watching(anchors=[{"frame": "first", "OS_mean": 3.3}]) as watching:
+        RE.subscribe(watching.agent)
+        RE(count(detectors(), 2, md={**MD, "sample_name": "config"}))
+        RE(count(detectors(), 2, md={**MD, "sample_name": "run", "xas_anchors": [{"frame": 2, "OS_mean": 2.5}]}))
+        assert watching.agent.wait(WAIT_S)
+        watching.agent.anchor({"OS": 2.0}, sd=0.001)
+        RE(count(detectors(), 1, md={**MD, "sample_name": "run"}))
+        assert watching.agent.wait(WAIT_S)
+    watching.check()
+    events = watching.events("descriptors")
+    anchored = [round(event.get("OS_anchored_mean", 0.0), 1) for event in events]
+    assert anchored[:4] == pytest.approx([3.3, 3.3, 0.0, 2.5], abs=0.11)  # the frames are noisy
+    assert 2.0 < anchored[4] < 2.5  # both count
+    assert "anchors disagree" in events[4]["flags"]
+    layouts = [set(d["data_keys"]) for d in watching.named("descriptor") if d["name"] == "descriptors"]
+    assert ["OS_anchored_mean" in keys for keys in layouts] == [True, False, True, True]
+
+
+def test_a_call_with_a_value_of_no_descriptor_is_refused(watching):
+    with pytest.raises(ConfigError, match="anchor: xas_anchors: found descriptor 'Os', expected a descriptor of"):
+        watching.agent.anchor({"Os": 3.0})
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"anchors": [{"frame": 1, "Os_mean": 3.0}]}, "anchors: found descriptor 'Os', expected a descriptor of"),
+        ({"relative": {"change": ["x"]}}, "relative.change: found descriptor 'x'"),
+        ({"relative": {"rate": ["OS_anchored"]}}, "relative.rate: found descriptor 'OS_anchored'"),
+        ({"rules": [{"name": "r", "trigger": {**FAR, "descriptor": "OS_rate"}}]}, "found descriptor 'OS_rate'"),
+        ({"relative": {"references": ["none.xdi"]}}, "none.xdi"),
+    ],
+)
+def test_what_no_model_gives_is_refused(config, message):
+    with pytest.raises(InputError, match=message):
+        Watching(**config)
+
+
+def test_rules_and_documents_have_the_quantities_of_a_series(tmp_path, RE):
+    file = tmp_path / "reference.txt"
+    data = next(doc["data"] for name, doc in recorded() if name == "event")
+    energy, i0, it = (np.asarray(data[key]) for key in ("energy", "I0", "It"))
+    np.savetxt(file, np.column_stack([energy, np.log(i0 / it)]), header="energy mu")
+    relative = {"change": ["OS"], "rate": ["OS"], "rate_frames": 5, "references": [str(file), 3]}
+    with Watching(relative=relative, rules=[{"name": "far", "trigger": FAR}]) as watching:
+        RE.subscribe(watching.agent)
+        RE(count(detectors(), 6, md=MD))
+        assert watching.agent.wait(WAIT_S)
+    watching.check()
+    events = watching.events("descriptors")
+    assert [("OS_rate_mean" in e, "position_mean" in e) for e in events] == [(k > 3, k > 1) for k in range(6)]
+    assert events[2]["position_mean"] == pytest.approx(1.0)
+    assert all(0 < e["distance_mean"] < 0.1 and "OS_change_lo" in e for e in events)
+    assert [d["rule"] for d in watching.events("decisions")][:1] == ["far"]
+    keys = [d["data_keys"] for d in watching.named("descriptor") if d["name"] == "descriptors"][-1]
+    units = [keys[f"{name}_mean"]["units"] for name in ("OS_change", "OS_rate", "position", "distance")]
+    assert units == ["e", "e/h", "dimensionless", "dimensionless"]
 
 
 def test_spectra_can_be_left_out():

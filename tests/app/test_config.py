@@ -49,7 +49,7 @@ RULE = {"name": "r", "trigger": {"kind": "threshold", "descriptor": "OS", "above
     [
         (
             {"modle": {}},
-            r"unknown key modle; expected one of alignment, assets, control, control_endpoint, fields, fly",
+            r"unknown key modle; expected one of alignment, anchors, assets, control, control_endpoint, fields, fly",
         ),
         ({"model": {"nme": "a"}}, r"unknown key model\.nme; expected one of device, threads, use"),
         ({"control": {"allowed": []}}, r"unknown key control\.allowed; expected one of allow, authority"),
@@ -80,6 +80,40 @@ def test_what_is_wrong_is_one_line_with_file_key_and_expectation(tmp_path, conte
     assert "\n" not in str(error.value)
     with pytest.raises(ConfigError, match=f"^config: .*{message}"):
         load_config(content)
+
+
+@pytest.mark.parametrize(
+    ("anchors", "message"),
+    [
+        ([{"frame": 0, "OS_mean": 3}], "key anchors.0.frame: found 0, expected first or the number of a frame"),
+        (
+            [{"frame": "last", "OS_mean": 3}],
+            "key anchors.0.frame: found 'last', expected first or ",
+        ),
+        ([{"frame": 1, "OS_mean": "high"}], "key anchors.0.OS_mean: found 'high', expected: "),
+        ([{"frame": 1, "OS": 3}], "key anchors.0: found key OS, expected <descriptor>_mean, frame, "),
+        ([{"OS_mean": 3}], "key anchors.0: found no condition or two, expected frame "),
+        ([{"frame": 1, "OS_mean": 3, "sd": 0}], "key anchors.0.sd: found 0, expected: "),
+        (
+            [{"frame": 1, "OS_mean": 3}, {"frame": 1, "OS_mean": 4}],
+            "key anchors: found OS_mean 3 and 4 for the same frames, expected one value",
+        ),
+    ],
+)
+def test_an_anchor_that_cannot_be_is_one_line(tmp_path, anchors, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"anchors": anchors}))
+    with pytest.raises(ConfigError) as error:
+        load_config(path)
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith(f"{path}: {message}")
+
+
+def test_anchors_belong_to_the_hash_and_are_read_as_they_are_written():
+    config = load_config({"anchors": [{"voltage_below": 3.0, "OS_mean": 3.0}, {"frame": "first", "OS_mean": 3.3}]})
+    assert config.sha256 != Config().sha256
+    assert load_config(config.model_dump(mode="json")).sha256 == config.sha256
+    assert [anchor.count for anchor in config.anchors] == [3, 1]
 
 
 def test_an_unknown_key_of_a_trigger_names_its_neighbours():

@@ -6,9 +6,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from ...types import Reach, Settings
+from ...types import Z90, Reach, Settings, robust_line
 from ..observed import SeriesPoint
-from ..trend import Z90, robust_line
 from .base import (
     TREND_BLOCKS,
     QuantityTrigger,

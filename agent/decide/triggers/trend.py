@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from ...types import TrendLine, robust_line
 from ..observed import SeriesPoint
-from ..trend import TrendLine, robust_line
 from .base import QuantityTrigger, QuantityWatch, probability_positive, probability_within, without_pauses
 
 _MAX_PLATEAU_FRAMES = 512

@@ -12,11 +12,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from xas_agent.agent.decide.observed import SeriesPoint
 from xas_agent.agent.decide.rules import Rule, Rules
-from xas_agent.agent.decide.trend import Z90, robust_line
 from xas_agent.agent.decide.triggers import Plateau, Threshold, Trigger
 from xas_agent.agent.decide.triggers.base import QuantityWatch
 from xas_agent.agent.decide.triggers.level import LevelWatch
 from xas_agent.agent.decide.triggers.trend import PlateauWatch
+from xas_agent.agent.types import Z90, robust_line
 from xas_agent.agent.types.decision import Decision
 from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate
 from xas_agent.agent.types.frame import Frame

@@ -19,6 +19,7 @@ from xas_agent.agent.decide.dispatch import ControlSettings
 from xas_agent.agent.decide.rules import Rule, Rules
 from xas_agent.agent.pipeline import Pipeline
 from xas_agent.agent.progress import Progress
+from xas_agent.agent.relative import Anchor, RelativeQuantities, RelativeSettings
 from xas_agent.agent.spectra.settings import AlignmentSettings
 from xas_agent.agent.stream.reader import FrameReader
 from xas_agent.agent.types.frame import Document, Received
@@ -30,6 +31,9 @@ RULE: Any = {
     "trigger": {"kind": "threshold", "descriptor": "OS", "above": 1.25, "window_frames": 7, "max_times": 50},
     "action": "stop",
 }
+ANCHORS = [Anchor.model_validate({"OS_mean": 3.0, **more}) for more in ({"frame": 5}, {"voltage_above": 3.0})]
+RELATIVE = RelativeSettings(change=("OS",), rate=("OS",), rate_frames=5, references=("first", 3))
+SERIES_QUANTITIES = ("OS_anchored", "OS_change", "OS_rate", "position")
 CONTROLS = ControlSettings(enabled=True, allow=("stop",), max_age_s=60.0)
 
 
@@ -68,6 +72,7 @@ class Life:
             control=control,
             config_sha256="b" * 64,
             versions={},
+            relative=RelativeQuantities(ANCHORS, RELATIVE, {"OS": "e"}),
             committed=self._commit,
         )
 
@@ -147,6 +152,7 @@ def content(documents: Sequence[Document]) -> dict[tuple[str, str], list[Any]]:
             data = doc["data"]
             known = ("frame_uid", "frame_seq_num", "uid", "reason", "action", "flags")
             values = [doc["seq_num"], round(data.get("OS_mean", 0), 2), *(data[key] for key in known if key in data)]
+            values += [round(data[f"{name}_mean"], 2) for name in SERIES_QUANTITIES if f"{name}_mean" in data]
             values = [data["evidence"][:40]] if "status" in data else values
             said.setdefault(streams[doc["descriptor"]], []).append(values)
         elif name == "stop":
@@ -158,7 +164,8 @@ def content(documents: Sequence[Document]) -> dict[tuple[str, str], list[Any]]:
 def runs() -> list[list[Document]]:
     heights = [0.1, 0.2, 0.8, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.9, 0.9, 0.9]
     first = Watched("Co", *heights, sample_name="cell").frame(spectrum(0.3)[::-1]).stop()
-    second = Watched("Ni", *[0.9] * 12, at=500.0).stop()
+    own = [{"frame": 2, "OS_mean": 2.0}, {"frame": "first", "OS_mean": 2.1, "frames": 4}]
+    second = Watched("Ni", *[0.8, 0.9] * 6, at=500.0, xas_anchors=own).stop()
     third = Watched("Co", *[0.9] * 9, at=900.0, sample_name="cell")  # never stops
     steps = Made()
     for k in range(4):  # spectra of chance, which are set aside

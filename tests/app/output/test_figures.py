@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
+from xas_agent.app.output import figures
 from xas_agent.app.output.drawing import DrawingFailed, picture
 from xas_agent.app.output.figures import draw_operando
 from xas_agent.app.output.recorder import Drawn, DrawnFrame, named
@@ -34,6 +37,18 @@ def test_any_samples_are_drawn(samples: list[str], tmp_path: Path):
     rows = [row(float(k), f"r{k}", sample) for k, sample in enumerate(samples * 2)]
     draw_operando(tmp_path / "operando.png", drawn(*rows), None)
     assert (tmp_path / "operando.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("samples", [("a",), ("a", "b")])
+def test_an_anchored_oxidation_state_is_drawn_from_its_first_frame_on(samples: tuple[str, ...]):
+    late = {f"OS_anchored_{end}": 3.2 for end in ("mean", "lo", "hi", "sd_frame")}
+    rows = [row(1, "r1", "a"), row(2, "r1", "a", **late), *(row(3, sample, sample) for sample in samples[1:])]
+    series, _ = figures._series(drawn(*rows))
+    axes = Figure().add_subplot()
+    figures._oxidation_state(axes, series)
+    shown = {str(line.get_label()).split(",")[0]: np.asarray(line.get_ydata()) for line in axes.lines}
+    assert np.array_equal(shown["OS_anchored"], [np.nan, 3.2], equal_nan=True)
+    assert len(axes.lines) == 1 + len(samples)  # the bare estimate of each
 
 
 def test_a_process_draws_the_same_picture(tmp_path: Path):

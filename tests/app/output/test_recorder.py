@@ -8,7 +8,16 @@ import pytest
 from recorded_frames import frame, started
 
 from xas_agent.agent.types.reasons import Flag, Reason
-from xas_agent.app.output.recorder import LATEST, LATEST_DECISIONS, MAX_DRAWN, MAX_SAMPLES, OTHERS, Recorder
+from xas_agent.app.output.recorder import (
+    LATEST,
+    LATEST_DECISIONS,
+    MAX_DRAWN,
+    MAX_SAMPLES,
+    OTHERS,
+    Recorder,
+    Truth,
+    compare_with_truth,
+)
 
 
 def decision(recorder: Recorder, id: int, status: str, status_reason: str = "", **more: Any) -> None:
@@ -47,6 +56,33 @@ def test_of_many_frames_a_sample_of_every_series_is_kept_with_its_spectra():
     for frames in drawn.by_series():
         assert len(frames) > MAX_DRAWN / 3
         assert all(f.spectrum is not None and f.spectrum[0] == f.row["seq_num"] for f in frames)
+
+
+def test_a_descriptor_that_begins_late_has_columns_from_then_on():
+    recorder = started(Recorder())
+    before = recorder.columns()
+    assert "OS_anchored_mean" not in before
+    keys = {f"{name}_{end}": None for name in ("OS", "OS_anchored") for end in ("mean", "lo", "hi", "sd_frame")}
+    hints = {"xas_agent": {"fields": ["OS_mean", "OS_anchored_mean"]}}
+    later = {"uid": "later", "name": "descriptors", "run_start": "a/run", "hints": hints, "data_keys": keys}
+    recorder("descriptor", later | {"object_keys": {"readings": []}})
+    new = [column for column in recorder.columns() if column not in before]
+    assert new == [f"OS_anchored_{end}" for end in ("mean", "lo", "hi", "sd_frame")]
+    assert [column for column in recorder.columns() if column in before] == before
+
+
+def test_the_anchored_values_are_compared_with_the_truth_where_there_are_any():
+    recorder, truth = started(Recorder()), Truth(x=[1.0, 0.8, 0.6], frame=[1, 2, 3])
+    frame(recorder, 1, OS_mean=3.5)
+    for number, os in ((2, 3.3), (3, 3.5)):
+        frame(recorder, number, OS_mean=3.5 + os - 3, OS_anchored_mean=os)
+    found = compare_with_truth(recorder, truth)
+    assert found is not None
+    assert found["mae_anchored_e"] == pytest.approx(0.1)
+    bare = started(Recorder())
+    for number in (1, 2, 3):
+        frame(bare, number, OS_mean=3.0 + number)
+    assert "mae_anchored_e" not in (compare_with_truth(bare, truth) or {})
 
 
 def test_few_frames_are_all_drawn():

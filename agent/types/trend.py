@@ -7,7 +7,8 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import stdtrit
 
-from ..types import Array, hodges_lehmann, mad_sd, theil_sen
+from .array import Array
+from .robust import hodges_lehmann, mad_sd, theil_sen
 
 Z90 = 1.6449
 """Half width of a Gaussian's central 90 %, the coverage of an estimate's interval, in standard deviations."""

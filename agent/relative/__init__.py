@@ -1,0 +1,15 @@
+"""What a series tells beside a model's estimates: values on the footing of known frames, changes and rates."""
+
+from .settings import Anchor, Anchors, RelativeSettings, anchor_of, check_descriptors, derived_units, read_anchors
+from .stage import RelativeQuantities
+
+__all__ = [
+    "Anchor",
+    "Anchors",
+    "RelativeQuantities",
+    "RelativeSettings",
+    "anchor_of",
+    "check_descriptors",
+    "derived_units",
+    "read_anchors",
+]
