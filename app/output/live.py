@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from .recorder import NAME_COLUMNS, OOD_LIMIT, VOLTAGE_FIELDS, Recorder, named
+from .recorder import NAME_COLUMNS, OOD_LIMIT, VOLTAGE_FIELDS, Recorder, leading, named
 
 _LINE_INTERVAL_S = 5.0
 
@@ -79,9 +79,10 @@ class Display:
     def _line(self) -> None:
         self._shown, self._shown_at = self._recorder.frames, time.monotonic()
         row = self._recorder.latest[-1]
+        first = leading(row)
+        mean, lo, hi = (row.get(f"{first}_{part}", float("nan")) for part in ("mean", "lo", "hi"))
         self._console.print(
-            f"frame {row['seq_num']} ({named(row)}): OS {row.get('OS_mean', float('nan')):.2f} "
-            f"({row.get('OS_lo', float('nan')):.2f}…{row.get('OS_hi', float('nan')):.2f}), "
+            f"frame {row['seq_num']} ({named(row)}): {first} {mean:.2f} ({lo:.2f}…{hi:.2f}), "
             f"score {row['ood_score']:.2f}, {row['latency_ms']:.1f} ms",
             highlight=False,
             markup=False,  # a name may have brackets
@@ -120,13 +121,13 @@ class Display:
 
 def _numbers(row: Mapping[str, Any], voltage: str | None) -> dict[str, str]:
     """Return the numbers of a frame by column."""
-    score = f"{row['ood_score']:.2f}"
+    score, first = f"{row['ood_score']:.2f}", leading(row)
     return {
         "time": time.strftime("%H:%M:%S", time.localtime(row["time"])),
         "frame": str(row["seq_num"]),
         **({voltage: f"{row[voltage]:.3f} V" if voltage in row else ""} if voltage else {}),
-        "OS": f"{row['OS_mean']:.2f}" if "OS_mean" in row else "",
-        "90 % interval": f"{row['OS_lo']:.2f}…{row['OS_hi']:.2f}" if "OS_lo" in row else "",
+        first: f"{row[f'{first}_mean']:.2f}" if f"{first}_mean" in row else "",
+        "90 % interval": f"{row[f'{first}_lo']:.2f}…{row[f'{first}_hi']:.2f}" if f"{first}_lo" in row else "",
         "CN": f"{row['CN_mean']:.1f}" if "CN_mean" in row else "",
         "score": f"[red]{score}[/]" if row["ood_score"] > OOD_LIMIT else score,
         "latency": f"{row['latency_ms']:.1f} ms",

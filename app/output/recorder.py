@@ -250,6 +250,12 @@ def _settled(decision: Mapping[str, Any]) -> bool:
     )
 
 
+def leading(row: Mapping[str, Any]) -> str:
+    """Return the descriptor of a frame that is shown first: the oxidation state, or the first that the model has."""
+    estimated = [key.removesuffix("_mean") for key in row if key.endswith("_mean")]
+    return "OS" if "OS" in estimated or not estimated else estimated[0]
+
+
 def named(*rows: Mapping[str, Any]) -> str:
     """Return the sample, scan id, file and element of rows in words, as far as they are known.
 
