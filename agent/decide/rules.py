@@ -12,8 +12,7 @@ from pydantic import Field, model_validator
 
 from ..types import Action, Decision, Estimate, Frame, Memory, Scan, SetAside, Settings, get_logger
 from .observed import Observed
-from .triggers import QuantityTrigger, Trigger, Watch, start_watch, triggers_in
-from .triggers.missing import FramesSetAside, Quiet
+from .triggers import FramesSetAside, QuantityTrigger, Quiet, Trigger, Watch, start_watch, triggers_in
 
 _log = get_logger()
 
@@ -221,9 +220,11 @@ class Rules:
         """Decide where a condition has begun to hold."""
         decisions: list[Decision] = []
         for rule, watch in self._followed(series):
+            if series.watches.get(rule.name) is not watch:  # a decision before has begun another stage
+                continue
             begins = watch.begun > series.judged.get(rule.name, 0)
             series.judged[rule.name] = watch.begun
-            if not (begins and watch.holds) or rule.stage not in (None, series.stage):
+            if not (begins and watch.holds):
                 continue
             counts = self._decisions.setdefault(run_uid, Counter())
             if counts[rule.name] >= rule.max_times:

@@ -72,9 +72,15 @@ def explain(rules: RulesFile, model: ModelOption = None) -> None:
     units = units_of(settings, models)
     for rule in wanted:
         typer.echo(f"{rule.name}: {in_words(rule, units)}")
-        sent = settings.control.enabled and (rule.action in settings.control.allow or rule.action == "notify")
-        if not sent and rule.action != "notify":
-            typer.echo(f"  Advice only: the config does not allow {rule.action}.")
+        if rule.action == "notify":
+            continue
+        if not settings.control.enabled:
+            typer.echo("  Advice only: control.enabled is false.")
+        elif rule.action not in settings.control.allow:
+            typer.echo(f"  It would be rejected: control.allow lacks {rule.action}.")
+        elif (authority := settings.control.authority_for(rule.action)) != "act":
+            waits = f"A person must approve it within {settings.control.confirm_within_s:g} s."
+            typer.echo("  Advice only, by control.authority." if authority == "advise" else f"  {waits}")
 
 
 @rules_app.command()

@@ -46,6 +46,8 @@ class Watch(ABC):
     """Probability, 0…1, that the condition holds for the true values; meaningful while ``holds``."""
     begun = 0
     """How often the condition has begun to hold."""
+    judged = True
+    """Whether the condition could be judged yet; before its window is full it neither holds nor is known not to."""
     _holds = False
 
     @property
@@ -80,11 +82,11 @@ class Watch(ABC):
 
     def state(self) -> list[Any]:
         """Return what :meth:`restore` needs."""
-        return [self._holds, self.begun, self.confidence, self._kept()]
+        return [self._holds, self.begun, self.judged, self.confidence, self._kept()]
 
     def restore(self, state: list[Any]) -> None:
         """Continue where another watch had this state."""
-        self._holds, self.begun, self.confidence, kept = state
+        self._holds, self.begun, self.judged, self.confidence, kept = state
         self._keep_again(kept)
 
     @abstractmethod
@@ -158,6 +160,7 @@ class QuantityWatch(Watch):
         self.quantity, self._max_ood = quantity, max_ood
         self._uncertainty: Uncertainty = uncertainty
         self.unit = f" {unit}" if unit else ""
+        self.judged = False
         self.series = PointSeries()
 
     def frame(self, observed: Observed) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field
 from scipy.special import ndtri, stdtr
 
-from ...types import Array
+from ...types import Array, robust_line
 from ..observed import SeriesPoint
 from .base import QuantityTrigger, QuantityWatch
 
@@ -40,6 +40,8 @@ class Change(QuantityTrigger):
     """Name of this trigger."""
     false_alarm_frames: float = Field(default=10_000.0, ge=20)
     """Mean number of frames, at least, between two false alarms while nothing changes and the scatter is Gaussian."""
+    least: float = Field(default=0.0, ge=0)
+    """Smallest change that counts, in the quantity's unit; smaller ones only begin a new baseline."""
     baseline: Literal["level", "line"] = "level"
     """What the quantity follows as long as nothing changes: a constant ``level``, or a ``line`` in time, as in a
     charge at constant current."""
@@ -63,21 +65,23 @@ class ChangeWatch(QuantityWatch):
         points = self.series.points
         if newest is None:
             self._shifts = [0.0] * len(points)
-        if newest is not True:
-            if newest is False:
-                self._shifts.append(0.0)  # a late frame belongs to the baseline only
+        elif newest:
+            self._shifts.append(self._shift(len(points) - 1))
+        else:  # a late frame belongs to the baseline only
+            self._shifts.insert(points.index(point), 0.0)
+        del points[:-_MOST_FRAMES], self._shifts[:-_MOST_FRAMES]
+        if not newest or len(points) <= _LEAST_FRAMES:
             return
-        self._shifts.append(self._shift(len(points) - 1))
-        if len(points) > _MOST_FRAMES:
-            del points[0], self._shifts[0]
+        self.judged = True
         log_ratios = self._log_ratios()
         statistic = float(np.exp(log_ratios).sum())
         if statistic < self._settings.false_alarm_frames:
             return
         begin = int(log_ratios.argmax())
-        before, after = [p.value for p in points[:begin]], [p.value for p in points[begin:]]
-        self._alarm = points[begin].uid, float(np.median(before)), float(np.median(after)), len(after)
-        self.holds, self.confidence = True, 1 - 1 / self._settings.false_alarm_frames
+        before, after = self._levels(begin)
+        self._alarm = points[begin].uid, before, after, len(points) - begin
+        self.holds = abs(after - before) >= self._settings.least
+        self.confidence = 1 - 1 / self._settings.false_alarm_frames
         del points[:begin], self._shifts[:begin]
         self._shifts = [0.0] * len(points)
 
@@ -86,8 +90,11 @@ class ChangeWatch(QuantityWatch):
         """The change, when it began, and the rate of false alarms."""
         _, before, after, frames = self._alarm
         since = f"{frames} frame{'s' if frames > 1 else ''}"
+        course = f"changed from {before:.3g} to {after:.3g}{self.unit}"
+        if self._settings.baseline == "line":
+            course = f"left its line by {after - before:+.2g}{self.unit}, to {after:.3g}{self.unit},"
         return (
-            f"{self.quantity} changed from {before:.3g} to {after:.3g}{self.unit} {since} ago, "
+            f"{self.quantity} {course} {since} ago, "
             f"at most one false alarm in {self._settings.false_alarm_frames:.3g} frames"
         )
 
@@ -98,6 +105,17 @@ class ChangeWatch(QuantityWatch):
         series, self._shifts, alarm = kept
         self._alarm = (alarm[0], alarm[1], alarm[2], alarm[3])
         self.series.restore(series)
+
+    def _levels(self, begin: int) -> tuple[float, float]:
+        """Return the level that the baseline had or would have had, and the level since the change at ``begin``."""
+        time = np.array([p.time for p in self.series.points])
+        value = np.array([p.value for p in self.series.points])
+        after = float(np.median(value[begin:]))
+        if self._settings.baseline == "level":
+            return float(np.median(value[:begin])), after
+        line = robust_line(time[:begin] - time[begin - 1], value[:begin])
+        ahead = float(np.median(time[begin:])) - float(time[begin - 1])
+        return line.value + line.slope * ahead, after
 
     def _shift(self, n: int) -> float:
         """Return the Gaussian number of point n: its deviation from the baseline of the points before it."""
@@ -136,8 +154,8 @@ def _gaussian(terms: Array, value: Array, freedom: int) -> float:
     if rank < terms.shape[1] or not math.isfinite(scatter + deviation):
         return 0.0
     leverage = float(terms[-1] @ np.linalg.pinv(terms[:-1].T @ terms[:-1]) @ terms[-1])
-    if scatter == 0:
-        return 0.0 if deviation == 0 else math.copysign(_MOST, deviation)
+    if scatter == 0:  # as of a count that has been 0: one frame tells nothing of its scatter
+        return 0.0
     t = deviation / (scatter * math.sqrt(1 + leverage))
     gaussian = -float(ndtri(stdtr(freedom, -abs(t))))  # of the lower tail, which keeps its digits
     return math.copysign(min(gaussian, _MOST), t)

@@ -34,7 +34,7 @@ class AnyOf(Settings):
 
 
 class NotOf(Settings):
-    """A condition does not hold. One that cannot be judged yet, as before its window is full, does not hold."""
+    """A condition does not hold, as far as it can be judged: before its window is full nothing is known."""
 
     kind: Literal["not"] = "not"
     """Name of this trigger."""
@@ -45,8 +45,8 @@ class NotOf(Settings):
 class Then(Settings):
     """Several conditions have held one after the other; the last one holds now.
 
-    A condition counts from the frame after the one at which the condition before it held. The sequence begins anew
-    when the last one ends.
+    A condition counts at a frame after one at which the condition before it held. The sequence begins anew when the
+    last one ends.
     """
 
     kind: Literal["then"] = "then"
@@ -54,7 +54,8 @@ class Then(Settings):
     of: Annotated[tuple[Trigger, ...], Field(min_length=2)]
     """The conditions in their order, each a trigger."""
     within_s: float | None = Field(default=None, gt=0)
-    """Longest time from the first condition to the last, s, by the frames' own times; by default any."""
+    """Longest time from the first condition, when it held last, to the last one, s, by the frames' own times; by
+    default any."""
 
 
 class CombinedWatch(Watch):
@@ -62,11 +63,13 @@ class CombinedWatch(Watch):
 
     def __init__(self, watches: tuple[Watch, ...]) -> None:
         self.watches = watches
+        self.judged = all(watch.judged for watch in watches)
 
     def frame(self, observed: Observed) -> None:
         """Take the next frame."""
         for watch in self.watches:
             watch.frame(observed)
+        self.judged = all(watch.judged for watch in self.watches)
         self._combine(observed.frame.time)
 
     def note(self, note: SetAside) -> None:
@@ -133,7 +136,7 @@ class NotWatch(CombinedWatch):
     """Follows one series for :class:`NotOf`."""
 
     def _combine(self, time: float) -> None:
-        self.holds = not self.watches[0].holds
+        self.holds = self.watches[0].judged and not self.watches[0].holds
         self.confidence = 1 - self.watches[0].confidence
 
     @property
@@ -152,22 +155,22 @@ class ThenWatch(CombinedWatch):
         """(time, confidence, reason) of each condition that has held, in order."""
 
     def _combine(self, time: float) -> None:
-        last = len(self.watches) - 1
         if self.holds:
-            self.holds = self.watches[last].holds
+            self.holds = self.watches[-1].holds
             if not self.holds:
                 self._held.clear()
             return
         if self._held and self._within_s is not None and time > self._held[0][0] + self._within_s:
             self._held.clear()
-        watch = self.watches[len(self._held)]
-        if not watch.holds or (self._held and time <= self._held[-1][0]):
-            return
-        if len(self._held) == last:
-            self.holds = True
-            self.confidence = max(0.0, watch.confidence - sum(1 - c for _, c, _ in self._held))
-        else:
-            self._held.append((time, watch.confidence, watch.reason))
+        following = self.watches[len(self._held)]
+        if following.holds and not (self._held and time <= self._held[-1][0]):
+            if following is self.watches[-1]:
+                self.holds = True
+                self.confidence = max(0.0, following.confidence - sum(1 - c for _, c, _ in self._held))
+                return
+            self._held.append((time, following.confidence, following.reason))
+        elif self._held and (before := self.watches[len(self._held) - 1]).holds:
+            self._held[-1] = time, before.confidence, before.reason  # it goes on
 
     @property
     def reason(self) -> str:

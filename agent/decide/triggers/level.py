@@ -197,6 +197,7 @@ class LevelWatch(QuantityWatch):
             self._restart()
         if newest is False or len(self.series.points) < settings.window_frames:
             return
+        self.judged = True
         self._value, self._sigma = self._now()
         if self.holds and settings.beyond(self._value) < -settings.hysteresis:
             self._restart()

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from ...types import TrendLine, robust_line
+from ...types import Array, TrendLine, robust_line
 from ..observed import SeriesPoint
 from .base import QuantityTrigger, QuantityWatch, probability_positive, probability_within, without_pauses
 
@@ -101,6 +101,7 @@ class PlateauWatch(QuantityWatch):
         full = span >= (settings.duration_s or 0.0) - 1e-6 and len(points) >= (settings.frames or 0)
         if newest is False or not full or len(points) < settings.min_frames or span <= 0:
             return
+        self.judged = True
         line = robust_line(*self.series.arrays())
         duration = settings.duration_s or span
         drift = line.slope * duration
@@ -155,8 +156,16 @@ class _LineWatch(QuantityWatch):
         if newest is False or len(self.series.points) < self._window:
             return None
         time, value = self.series.arrays(self._window)
-        line = robust_line(without_pauses(time), value)
-        return line if math.isfinite(line.value + line.value_error + line.slope) else None
+        line = robust_line(self._clock(time), value)
+        if not math.isfinite(line.value + line.value_error + line.slope):
+            return None
+        self.judged = True
+        return line
+
+    @staticmethod
+    def _clock(time: Array) -> Array:
+        """Return the times of the line, s: those of the frames, since a slope is that over a pause too."""
+        return time - time[0]
 
     def _restart(self) -> None:
         self.holds, self.confidence = False, 0.0
@@ -247,3 +256,8 @@ class ExtremumWatch(_LineWatch):
     def _restart(self) -> None:
         super()._restart()
         self._turn = None
+
+    @staticmethod
+    def _clock(time: Array) -> Array:
+        """Return the times of the line, s, without pauses, since its value at the newest frame is judged."""
+        return without_pauses(time)

@@ -147,6 +147,17 @@ class TestTrends:
         assert 90 < second <= 105
         assert [60 < n <= 75 for n in alarms(bottom, noisy) if n > 20] == [True]
 
+    def test_a_pause_makes_no_rate(self):
+        noise = np.random.default_rng(0).normal(0, 0.002, 39)
+        watch = start_watch(
+            TypeAdapter(Trigger).validate_python({"kind": "rate", "quantity": "OS", "above_per_hour": 1.0}), {}
+        )
+        assert isinstance(watch, QuantityWatch)
+        for n in range(39):
+            time = 10.0 * n + (1000.0 if n >= 20 else 0.0)
+            watch.add(SeriesPoint(str(n), time, 3 + 1e-4 * time + noise[n], 0.0))  # 0.36 per hour
+            assert not watch.holds
+
     def test_a_glitch_is_no_extremum(self):
         values = [3 + 0.01 * n for n in range(60)]
         values[30] = values[31] = 4.5
@@ -172,6 +183,23 @@ class TestChange:
         values = [3 + 0.01 * min(n, 60) for n in range(100)] + np.random.default_rng(0).normal(0, 0.01, 100)
         [at] = alarms({"kind": "change", "quantity": "OS", "baseline": "line"}, values)
         assert 60 <= at <= 72
+
+    def test_a_step_on_a_line_is_told_by_its_height(self):
+        steps = [3 + 0.01 * n + (0.1 if n >= 40 else 0) for n in range(60)]
+        values = steps + np.random.default_rng(0).normal(0, 0.002, 60)
+        watched = rules({"kind": "change", "quantity": "OS", "baseline": "line"})
+        [decision] = [d for n, v in enumerate(values) for d in watched(frame(n), estimate(v))]
+        height = float(decision.reason.partition("left its line by ")[2].partition(",")[0])
+        assert height == pytest.approx(0.1, abs=0.01)
+
+    def test_a_count_that_has_been_zero_gives_no_alarm_at_its_first_one(self):
+        assert alarms({"kind": "change", "quantity": "OS"}, [0.0] * 20 + [1.0] + [0.0] * 20) == []
+
+    def test_a_change_that_does_not_matter_is_passed_over(self):
+        values = np.random.default_rng(0).normal(3, 0.001, 100)
+        values[50:] += 0.02
+        assert len(alarms({"kind": "change", "quantity": "OS"}, values.tolist())) == 1
+        assert alarms({"kind": "change", "quantity": "OS", "least": 0.1}, values.tolist()) == []
 
     @pytest.mark.parametrize("baseline", ["level", "line"])
     def test_false_alarms_are_as_rare_as_stated(self, baseline):
@@ -248,11 +276,16 @@ class TestCombinations:
         assert self.fed({"kind": "any", "of": [OS_ABOVE, LOW_VOLTAGE]}, [(3.4, 4.2), (3.6, 4.2), (3.6, 3.9)]) == [2]
         assert self.fed({"kind": "not", "of": OS_ABOVE}, [(3.6, 4.0), (3.4, 4.0), (3.6, 4.0), (3.4, 4.0)]) == [2, 4]
 
+    def test_not_of_a_condition_that_cannot_be_judged_yet(self):
+        level = {"kind": "threshold", "quantity": "OS", "above": 3.5, "window_frames": 7}
+        assert self.fed({"kind": "not", "of": level}, [(3.0, 4.0)] * 9) == [7]
+
     def test_then_needs_the_order(self):
         after = {"kind": "then", "of": [LOW_VOLTAGE, OS_ABOVE]}
         assert self.fed(after, [(3.6, 4.2), (3.4, 3.9), (3.4, 4.2), (3.6, 4.2)]) == [4]
         assert self.fed(after, [(3.6, 3.9)]) == []
         assert self.fed({**after, "within_s": 15}, [(3.4, 3.9), (3.4, 4.2), (3.6, 4.2)]) == []
+        assert self.fed({**after, "within_s": 15}, [(3.4, 3.9), (3.4, 3.9), (3.6, 3.9), (3.4, 3.9)]) == [3]
 
     def test_reasons_and_confidence_are_joined(self):
         watched = rules({"kind": "all", "of": [OS_ABOVE, {"kind": "threshold", "quantity": "OS", "below": 3.7}]})
@@ -283,6 +316,14 @@ class TestStages:
         watched = Rules([self.CHARGE, self.HOLD])
         made = [(n, d.rule) for n in range(40) for d in watched(frame(n), estimate(3.4 if n < 20 else 3.6))]
         assert made == [(20, "up"), (27, "still")]
+
+    def test_a_stage_that_begins_again_forgets_what_held(self):
+        up = Rule.model_validate({"name": "up", "trigger": OS_ABOVE, "stage": "a", "go_to": "a", "max_times": 9})
+        low = Rule.model_validate({"name": "low", "trigger": LOW_VOLTAGE, "stage": "a", "max_times": 9})
+        watched = Rules([up, low])
+        series = [(3.6, 2.0), (3.4, 5.0), (3.4, 2.0), (3.6, 2.0), (3.4, 2.0)]
+        made = [(n, d.rule) for n, (os, v) in enumerate(series) for d in watched(frame(n, V=v), estimate(os))]
+        assert made == [(0, "up"), (2, "low"), (3, "up"), (4, "low")]
 
     def test_unknown_stage_is_refused(self):
         with pytest.raises(ValueError, match="expected a stage of a rule: charge, end"):
