@@ -12,13 +12,14 @@ from pydantic import Field, field_validator, model_validator
 
 from ..adapters.assets import AssetSettings
 from ..adapters.health import HealthSettings
+from ..adapters.robot import RobotSettings, check_args
 from ..adapters.tiled import TiledDestination, TiledEndpoint
-from ..adapters.zmq import ControlEndpoint, ZMQEndpoint
+from ..adapters.zmq import ControlEndpoint, ZMQEndpoint, cause_of
 from ..agent.decide import ControlSettings, Rule
 from ..agent.fields import FieldSettings, SeriesSettings
 from ..agent.spectra import AlignmentSettings
 from ..agent.stream import FlySettings
-from ..agent.types import ConfigError, Settings, read_mapping, read_yaml, validate_settings
+from ..agent.types import ROBOT_ACTIONS, ConfigError, Settings, read_mapping, read_yaml, validate_settings
 from .journal import JournalSettings
 
 if TYPE_CHECKING:
@@ -116,6 +117,8 @@ class Config(Settings):
     control_endpoint: ControlEndpoint | None = None
     """ZMQ endpoint that receives control requests from another process; within a RunEngine's own process they go to
     the RunEngine."""
+    robot: RobotSettings | None = None
+    """ZMQ endpoint of a robot, which receives the actions ``load``, ``unload``, ``dose`` and ``heat``."""
     serving: ServingSettings = ServingSettings()
     """Queue, batches and what is published."""
     journal: JournalSettings = JournalSettings()
@@ -148,6 +151,19 @@ class Config(Settings):
     def _names_are_unique(cls, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
         if repeated := [name for name, count in Counter(rule.name for rule in rules).items() if count > 1]:
             raise ValueError(f"names that differ; two rules are named {repeated[0]!r}")
+        return rules
+
+    @field_validator("rules")
+    @classmethod
+    def _robots_understand(cls, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+        for rule in rules:
+            try:
+                if rule.action in ROBOT_ACTIONS:
+                    check_args(rule.action, rule.args)
+            except ValueError as error:
+                raise ValueError(
+                    f"found args of rule {rule.name!r} that a robot refuses: {cause_of(error)}"
+                ) from None
         return rules
 
     @property

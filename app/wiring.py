@@ -4,15 +4,18 @@ import platform
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .._version import __version__
 from ..adapters.assets import AssetFiller
+from ..adapters.robot import RobotControl
 from ..adapters.tiled import TiledSink
-from ..adapters.zmq import ZMQSink
+from ..adapters.zmq import ZMQControl, ZMQSink
+from ..agent.decide import Controls
 from ..agent.stream import FrameReader, external_keys_to_read
-from ..agent.types import Estimator, Tabulated
+from ..agent.types import Control, Estimator, SelectiveControl, Tabulated
 from .config import Config, ConfigError
 
 
@@ -38,6 +41,24 @@ def publishers(config: Config) -> list[ZMQSink | TiledSink]:
     if config.publish is not None and config.publish.tiled is not None:
         sinks.append(TiledSink(config.publish.tiled))
     return sinks
+
+
+def control_of(config: Config, RE: Any = None, given: Control | None = None) -> Control | None:
+    """Return the control on which decisions act; None if there is none.
+
+    A RunEngine, else a given control, else the config's ``control_endpoint`` takes all actions but those of the
+    config's robot.
+    """
+    if RE is not None:
+        from ..adapters.runengine import RunEngineControl
+
+        given = RunEngineControl(RE)
+    elif given is None and config.control_endpoint is not None:
+        given = ZMQControl(config.control_endpoint)
+    selective: list[SelectiveControl] = []
+    if config.robot is not None:
+        selective.append(RobotControl(config.robot))
+    return Controls(*selective, other=given) if selective else given
 
 
 def check_rules(config: Config, models: Sequence[Estimator]) -> None:

@@ -220,6 +220,6 @@ def test_many_threads_submit(controlling, control):
 def test_threads_end_with_close(controlling):
     controls = controlling()
     controls.close()
-    for lane in controls._lanes:
+    for lane in controls._lanes.values():
         lane.thread.join(5)
         assert not lane.thread.is_alive()
