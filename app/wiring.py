@@ -10,6 +10,7 @@ import numpy as np
 
 from .._version import __version__
 from ..adapters.assets import AssetFiller
+from ..adapters.notify import Notifications
 from ..adapters.robot import RobotControl
 from ..adapters.tiled import TiledSink
 from ..adapters.zmq import ZMQControl, ZMQSink
@@ -47,7 +48,7 @@ def control_of(config: Config, RE: Any = None, given: Control | None = None) -> 
     """Return the control on which decisions act; None if there is none.
 
     A RunEngine, else a given control, else the config's ``control_endpoint`` takes all actions but those of the
-    config's robot.
+    config's robot, and ``notify`` if the config has destinations.
     """
     if RE is not None:
         from ..adapters.runengine import RunEngineControl
@@ -56,6 +57,8 @@ def control_of(config: Config, RE: Any = None, given: Control | None = None) -> 
     elif given is None and config.control_endpoint is not None:
         given = ZMQControl(config.control_endpoint)
     selective: list[SelectiveControl] = []
+    if config.notify:
+        selective.append(Notifications(config.notify))
     if config.robot is not None:
         selective.append(RobotControl(config.robot))
     return Controls(*selective, other=given) if selective else given

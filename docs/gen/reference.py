@@ -114,7 +114,7 @@ def keys(
 ) -> Iterator[tuple[str, FieldInfo, type[Settings]]]:
     """Every key of a model with its dotted path, groups included, depth first; not those of groups ``elsewhere``."""
     for name, field in model.model_fields.items():
-        path = f"{prefix}{name}"
+        path = f"{prefix}{field.alias or name}"
         yield path, field, model
         listed = "[]" if get_origin(field.annotation) is tuple else ".NAME" if _is_mapping(field.annotation) else ""
         for group in groups(field.annotation):
@@ -276,7 +276,7 @@ def robot_actions() -> str:
     parts = []
     for request in REQUESTS:
         action = get_args(request.model_fields["action"].annotation)[0]
-        args = request.model_fields["args"].annotation
+        args: Any = request.model_fields["args"].annotation
         rows = [
             (f"`{n}`", type_name(f.annotation) + _bounds(f), default_of(f), f.description or "")
             for n, f in args.model_fields.items()
