@@ -17,7 +17,8 @@ from lossy import lossy_proxy
 
 from xas_agent.adapters.robot import RobotControl, RobotSettings
 from xas_agent.adapters.robot.schema import RobotStatus
-from xas_agent.adapters.zmq import ZMQControl
+from xas_agent.adapters.zmq import ZMQControl, make_secret
+from xas_agent.adapters.zmq.authentication import SECRET_VARIABLE
 from xas_agent.agent.types.protocols import Reply
 
 XA = [sys.executable, "-m", "xas_agent"]
@@ -45,9 +46,10 @@ sys.stdin.read()
 
 
 @contextmanager
-def beamline(tmp_path: Path, *options: Any) -> Iterator[dict[str, str]]:
+def beamline(tmp_path: Path, *options: Any, robot: str = "") -> Iterator[dict[str, str]]:
     """Run a beamline with a robot; yield its addresses."""
-    command = [*XA, "sim", "--publish", "zmq://127.0.0.1:0", "--robot", f"ipc://{tmp_path}/robot", *map(str, options)]
+    robot = robot or f"ipc://{tmp_path}/robot"
+    command = [*XA, "sim", "--publish", "zmq://127.0.0.1:0", "--robot", robot, *map(str, options)]
     with (tmp_path / "beamline.log").open("w") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
     try:
@@ -89,8 +91,13 @@ def test_a_thousand_actions_through_a_lossy_connection_are_done_once(tmp_path):
         assert losses.counts[fate] / losses.counts.total() == pytest.approx(0.1, abs=0.02)
 
 
-def test_a_killed_agent_brings_the_robot_into_its_safe_state(tmp_path):
-    with beamline(tmp_path, "--safe-after", 1, "--wait", 0) as addresses:
+def test_a_killed_agent_brings_the_robot_into_its_safe_state(tmp_path, monkeypatch):
+    secret = tmp_path / "secret"
+    make_secret(secret)
+    monkeypatch.setenv(SECRET_VARIABLE, secret.read_text().strip())
+    options = ["--safe-after", 2, "--wait", 0, "--control-secret", secret]
+    with beamline(tmp_path, *options, robot="zmq://127.0.0.1:0") as addresses:
+        assert addresses["robot"].startswith("zmq://127.0.0.1:")
         command = [sys.executable, "-c", SILENT_AGENT, addresses["robot"]]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as agent:
             assert agent.stdout is not None
@@ -100,7 +107,7 @@ def test_a_killed_agent_brings_the_robot_into_its_safe_state(tmp_path):
         wait_until(lambda: status_of(addresses["robot"]).state == "safe")
         status = status_of(addresses["robot"])
     assert (status.heater_on, status.sample) == (False, "A1")
-    assert status.reason.startswith("no heartbeat for 1")
+    assert status.reason.startswith("no heartbeat for 2")
 
 
 @pytest.mark.slow
@@ -136,6 +143,10 @@ def test_the_agent_measures_one_sample_after_the_other(tmp_path):
         ("A2", "load", "rejected"),
     ], said
     assert set(json.loads((tmp_path / "out" / "summary.json").read_text())["samples"]) == {"A1", "A2"}
+
+
+def test_options_of_the_robot_need_one(xa):
+    assert "--samples, --change: no effect without --robot" in xa("sim", "--samples", 3, "--change", 1, code=2).stderr
 
 
 def answers(table: Path) -> list[dict[str, str]]:

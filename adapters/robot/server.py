@@ -41,7 +41,7 @@ class Robot(Protocol):
         ...
 
     def report(self) -> Mapping[str, Any]:
-        """Return ``sample``, ``temperature_c`` and ``heater_on``, as in the status; from any thread."""
+        """Return ``sample``, ``temperature_c`` and ``heater_on``, as in the status; at once, from any thread."""
         ...
 
 
@@ -117,8 +117,6 @@ class RobotServer:
 
     def _status(self, query: Query) -> dict[str, Any]:
         with self._lock:
-            if query.heartbeat:
-                self._heard_at = time.monotonic()
             status = RobotStatus(
                 state="safe" if self._safe_reason else "busy" if self._current else "ready",
                 reason=self._safe_reason or (self._current.action if self._current else ""),
@@ -126,6 +124,8 @@ class RobotServer:
                 of=None if query.of is None else self._jobs.get(query.of),
                 **self._robot.report(),
             )
+            if query.heartbeat:  # after a report, so that a device that gives none becomes safe
+                self._heard_at = time.monotonic()
         return status.model_dump()
 
     def _begin(self, job: Job) -> Reply:

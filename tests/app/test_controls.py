@@ -5,6 +5,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+import yaml
 from bluesky import RunEngine
 from bluesky.plans import count
 from bluesky.utils import RunEngineInterrupted
@@ -12,6 +13,7 @@ from deadline import wait_until
 from logs import capture_logs
 
 from xas_agent import XASAgent, load_config
+from xas_agent.adapters.files import FileSink
 from xas_agent.adapters.robot import RobotServer
 from xas_agent.agent.types.settings import ConfigError
 from xas_agent.sim_beamline.beamline import detectors
@@ -123,6 +125,20 @@ def test_arguments_that_a_robot_refuses_are_refused_with_the_config():
         ConfigError, match=r"args of rule 'dose' that a robot refuses: dose\.args\.unit: Field required"
     ):
         load_config({"rules": [rule("dose", {"reagent": "a", "amount": 1})]})
+
+
+def test_a_replay_tells_nobody(tmp_path, xa):
+    recording, told = tmp_path / "scan.jsonl", tmp_path / "told"
+    with closing(FileSink(recording)) as sink:
+        RE = RunEngine({})
+        RE.subscribe(sink)
+        RE(count(detectors(), 4, md=MD))
+    notify = [{"command": [sys.executable, "-c", f"open({str(told)!r}, 'w')"]}]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config(rules=[rule("notify")], notify=notify)))
+    done = xa("replay", recording, "--config", tmp_path / "mine.yaml", "--speed", "max", "--out", tmp_path / "out")
+    assert "robot and notify of the config are not used" in done.stderr
+    assert "status=acknowledged" in done.stderr
+    assert not told.exists()
 
 
 def test_a_simulated_experiment_moves_no_robot_and_tells_nobody():

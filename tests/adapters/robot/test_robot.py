@@ -184,12 +184,12 @@ def test_a_display_is_no_heartbeat(tmp_path):
 
 
 def test_a_heartbeat_keeps_a_robot_at_work(tmp_path):
-    with robot(tmp_path, safe_after_s=2.0) as (device, address), closing(RobotControl(settings(address))) as control:
+    with robot(tmp_path, safe_after_s=3.0) as (device, address), closing(RobotControl(settings(address))) as control:
         replies: list[Reply] = []
         asking = threading.Thread(target=lambda: replies.append(control.request("a", "heat", SLOW, 5)))
         asking.start()
         assert device.at_work.wait(30)
-        assert not device.safe.wait(3.0)
+        assert not device.safe.wait(4.0)
         control.close()
         asking.join(30)
     assert replies == [Reply("expired", "the agent closed before it was done; the robot goes into its safe state")]
@@ -200,6 +200,8 @@ def test_a_lost_connection_expires_the_action_in_progress(tmp_path):
         replies: list[Reply] = []
         with lossy_proxy(address, tmp_path, share=0) as (lossy, _):
             control = RobotControl(settings(lossy))
+            assert control.request("0", "dose", DOSE, 5).status == "acknowledged"  # it has read the robot's time
+            device.at_work.clear()
             asking = threading.Thread(target=lambda: replies.append(control.request("a", "heat", SLOW, 5)))
             asking.start()
             assert device.at_work.wait(30)
@@ -265,6 +267,21 @@ def test_a_robot_that_lost_its_memory_expires_the_action(tmp_path):
     control.close()
     assert replies[0].status == "expired"
     assert "knows nothing of it" in replies[0].reason or "the server of the robot was closed" in replies[0].reason
+
+
+def test_a_device_that_does_not_report_becomes_safe(tmp_path):
+    class Mute(Watched):
+        def report(self) -> dict[str, Any]:
+            raise OSError("no route to the device")
+
+    device = Mute()
+    with (
+        closing(RobotServer(f"ipc://{tmp_path}/robot", device, 0.5)) as server,
+        closing(RobotControl(settings(server.address))),
+    ):
+        device.safe.clear()
+        assert send(server.address, "a", "heat", SLOW).status == "acknowledged"
+        assert device.safe.wait(30)
 
 
 def test_a_file_that_is_no_memory_is_a_user_error(tmp_path):
