@@ -41,7 +41,7 @@ class HealthSettings(Settings):
         match = _ADDRESS.fullmatch(self.address)
         if match is None or int(match["port"]) > 65535:
             raise ValueError(f"found {self.address!r}, expected HOST:PORT")
-        if not self.allow_remote and not _is_loopback(self.host):
+        if not self.allow_remote and not is_loopback(self.host):
             raise ValueError(
                 f"found {self.address!r}, which other machines reach; expected 127.0.0.1:{self.port}, "
                 "or allow_remote: true (--health-remote)"
@@ -62,10 +62,10 @@ class HealthSettings(Settings):
         return match
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     """Whether only this machine reaches a host.
 
-    >>> [_is_loopback(host) for host in ("localhost", "127.0.0.1", "::1", "0.0.0.0", "beamline")]
+    >>> [is_loopback(host) for host in ("localhost", "127.0.0.1", "::1", "0.0.0.0", "beamline")]
     [True, True, True, False, False]
     """
     try:

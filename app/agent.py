@@ -25,6 +25,7 @@ from .journal import Journal
 from .subscribers import Callback, Subscribers, SubscriberState
 from .wiring import (
     check_rules,
+    control_of,
     descriptor_units,
     frame_reader,
     load_models,
@@ -177,7 +178,7 @@ class XASAgent:
             RunEngine on which decisions act, if ``control`` in the config enables them.
         control : Control, optional
             Control on which decisions act, instead of a RunEngine. Without both, the config's ``control_endpoint``
-            receives the requests.
+            receives the requests. Actions of a robot go to the config's ``robot``, if it names one.
         journal : Journal, optional
             As for the class.
         source : str, optional
@@ -201,14 +202,7 @@ class XASAgent:
             for sink in sinks:
                 resources.callback(sink.close)
                 sink.connect()  # before the models load, so that a dead endpoint fails early
-            if RE is not None:
-                from ..adapters.runengine import RunEngineControl
-
-                control = RunEngineControl(RE)
-            elif control is None and config.control_endpoint is not None:
-                from ..adapters.zmq import ZMQControl
-
-                control = ZMQControl(config.control_endpoint)
+            control = control_of(config, RE, control)
             if control is not None:
                 resources.callback(control.close)
             agent = cls(config, load_models(config), control, journal=journal, source=source)

@@ -11,18 +11,22 @@ from pydantic import Field, field_validator, model_validator
 
 from ..adapters.assets import AssetSettings
 from ..adapters.health import HealthSettings
+from ..adapters.notify import Destination
+from ..adapters.robot import RobotSettings, check_args
 from ..adapters.tiled import TiledDestination, TiledEndpoint
-from ..adapters.zmq import ControlEndpoint, ZMQEndpoint
+from ..adapters.zmq import ControlEndpoint, ZMQEndpoint, cause_of
 from ..agent.decide import ControlSettings, Rule, check_names
 from ..agent.fields import FieldSettings, SeriesSettings
 from ..agent.relative import Anchors, RelativeSettings
 from ..agent.spectra import AlignmentSettings
 from ..agent.stream import FlySettings
-from ..agent.types import ConfigError, Settings, read_mapping, read_yaml, validate_settings
+from ..agent.types import ROBOT_ACTIONS, ConfigError, Settings, get_logger, read_mapping, read_yaml, validate_settings
 from .journal import JournalSettings
 
 if TYPE_CHECKING:
     from ..models.training import TrainingConfig
+
+_log = get_logger()
 
 _TRAINING = Path(__file__).parents[1] / "configs" / "training"
 _BEAMLINES = Path(__file__).parents[1] / "configs" / "beamlines"
@@ -121,6 +125,10 @@ class Config(Settings):
     control_endpoint: ControlEndpoint | None = None
     """ZMQ endpoint that receives control requests from another process; within a RunEngine's own process they go to
     the RunEngine."""
+    robot: RobotSettings | None = None
+    """ZMQ endpoint of a robot, which receives the actions ``load``, ``unload``, ``dose`` and ``heat``."""
+    notify: tuple[Destination, ...] = ()
+    """Destinations that are told of the decisions with the action ``notify``; none: they are logged and published."""
     serving: ServingSettings = ServingSettings()
     """Queue, batches and what is published."""
     journal: JournalSettings = JournalSettings()
@@ -153,6 +161,25 @@ class Config(Settings):
     def _names_fit(cls, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
         check_names(rules)
         return rules
+
+    @field_validator("rules")
+    @classmethod
+    def _robots_understand(cls, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+        for rule in rules:
+            try:
+                if rule.action in ROBOT_ACTIONS:
+                    check_args(rule.action, rule.args)
+            except ValueError as error:
+                raise ValueError(
+                    f"found args of rule {rule.name!r} that a robot refuses: {cause_of(error)}"
+                ) from None
+        return rules
+
+    def simulated(self) -> Self:
+        """Return the settings for a simulated or repeated experiment, which moves no robot and tells nobody."""
+        if self.robot is not None or self.notify:
+            _log.info("the experiment is simulated: robot and notify of the config are not used")
+        return self.model_copy(update={"robot": None, "notify": ()})
 
     @property
     def sha256(self) -> str:

@@ -148,7 +148,8 @@ def watch_embedded(
     truth = Truth()
     try:
         source = ZMQSource(ZMQEndpoint(address=beamline.documents_address), peer_ends=True)
-        session = Session(config, output, ZMQControl(beamline.control_address), planned, limit, truth, health=health)
+        control = ZMQControl(beamline.control_address)
+        session = Session(config.simulated(), output, control, planned, limit, truth, health=health)
         with session:
             try:
                 source.connect()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,15 +14,17 @@ from .._version import __version__
 from ..adapters.assets import AssetFiller
 from ..adapters.files import frame_of
 from ..adapters.formats import read_spectra
+from ..adapters.notify import Notifications
+from ..adapters.robot import RobotControl
 from ..adapters.tiled import TiledSink
-from ..adapters.zmq import ZMQSink
-from ..agent.decide import PARTS, READINGS, QuantityTrigger, Threshold, out_of_reach, triggers_in
+from ..adapters.zmq import ZMQControl, ZMQSink
+from ..agent.decide import PARTS, READINGS, Controls, QuantityTrigger, Threshold, out_of_reach, triggers_in
 from ..agent.estimate import FrameServer
 from ..agent.publish import ALIGNMENT_UNITS
 from ..agent.relative import RelativeQuantities, check_descriptors, derived_units
 from ..agent.spectra import SeriesAlignment
 from ..agent.stream import FrameReader, external_keys_to_read
-from ..agent.types import Estimator, Frame, Tabulated, get_logger
+from ..agent.types import Control, Estimator, Frame, SelectiveControl, Tabulated, get_logger
 from .config import Config, ConfigError
 
 _log = get_logger()
@@ -87,6 +90,26 @@ def _aligned(file: str, config: Config, models: Sequence[Estimator]) -> dict[str
     if not spectra:
         raise ConfigError(f"relative.references: found {file}: {answers[0].refusal}")
     return spectra
+
+
+def control_of(config: Config, RE: Any = None, given: Control | None = None) -> Control | None:
+    """Return the control on which decisions act; None if there is none.
+
+    A RunEngine, else a given control, else the config's ``control_endpoint`` takes all actions but those of the
+    config's robot, and ``notify`` if the config has destinations.
+    """
+    if RE is not None:
+        from ..adapters.runengine import RunEngineControl
+
+        given = RunEngineControl(RE)
+    elif given is None and config.control_endpoint is not None:
+        given = ZMQControl(config.control_endpoint)
+    selective: list[SelectiveControl] = []
+    if config.notify:
+        selective.append(Notifications(config.notify))
+    if config.robot is not None:
+        selective.append(RobotControl(config.robot))
+    return Controls(*selective, other=given) if selective else given
 
 
 def check_rules(config: Config, models: Sequence[Estimator]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Mapping, Sequence
 from functools import partial
+from itertools import count
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -12,11 +13,12 @@ from pydantic import Field
 from ..agent.types import Reply, Settings
 from .cathode import CathodeSettings, Cell, x_open_loop_end
 from .devices import IonChambers, Monochromator, Potentiostat, QuickScan, RecordedDevice, Shutter, Thermometer
-from .engine import DocumentSink, Outlets, carry_out
+from .engine import INTERRUPTED, DocumentSink, Outlets, carry_out
 from .optics import Beam, BeamSettings
 from .plan_state import PlanState
 from .plans import FLY_ENERGIES_EV, STEP_ENERGIES_EV, BeamlineDevices, fly_frame, measure, step_frame
 from .robot import Robot, load_cell
+from .sample_changer import SampleChanger
 
 _TRUTH_DATA_KEYS = {
     "frame": {"dtype": "integer", "shape": [], "source": "sim:truth"},
@@ -140,6 +142,11 @@ class SimBeamline:
         """
         return self._plan_state.obey(action, args)
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended the measurement."""
+        return self._plan_state.reason == INTERRUPTED
+
     def run(self) -> None:
         """Load the cell and measure it to the planned end or until a stop request; blocks."""
         carry_out(self._plan(), self._plan_state, self._outlets)
@@ -173,6 +180,49 @@ class SimBeamline:
                 "x_open_loop_end": self.x_open_loop_end,
             },
         )
+
+
+class ChangingBeamline:
+    """Measures each sample that a sample changer brings into the beam, as :class:`SimBeamline` measures one.
+
+    Each sample is another cell: its seed is that of the settings plus the number of earlier samples.
+
+    Parameters
+    ----------
+    settings : BeamlineSettings
+    changer : SampleChanger
+    sinks, truth_sinks : sequence of callables
+        As for :class:`SimBeamline`.
+    """
+
+    def __init__(
+        self,
+        settings: BeamlineSettings,
+        changer: SampleChanger,
+        sinks: Sequence[DocumentSink],
+        truth_sinks: Sequence[DocumentSink] = (),
+    ) -> None:
+        self._settings, self._changer = settings, changer
+        self._sinks = sinks, truth_sinks
+        self._beamline: SimBeamline | None = None
+
+    def obey(self, action: str, args: Mapping[str, Any]) -> Reply:
+        """Carry out a control request on the present measurement; may be called from any thread."""
+        beamline = self._beamline
+        if beamline is None:
+            return Reply("rejected", f"cannot {action}: nothing is measured")
+        return beamline.obey(action, args)
+
+    def run(self) -> None:
+        """Measure samples until Ctrl-C; blocks."""
+        for seed in count(self._settings.seed):
+            sample = self._changer.next_to_measure()
+            with self._changer.beam():
+                settings = self._settings.model_copy(update={"sample_name": sample, "seed": seed})
+                self._beamline = beamline = SimBeamline(settings, *self._sinks)
+                beamline.run()
+            if beamline.interrupted:
+                break
 
 
 def detectors(seed: int = 0) -> list[Any]:

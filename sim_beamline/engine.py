@@ -23,6 +23,8 @@ log = get_logger()
 TRUTH = "truth"
 """``purpose`` in the RunStart of the runs that are hidden from the agent."""
 
+INTERRUPTED = "interrupted"
+"""Reason of a measurement that Ctrl-C ended."""
 _SAME_SIGNAL_S = 0.2
 """Time after Ctrl-C in which a further one counts as the same, s; ``timeout`` sends it to a process and its group."""
 
@@ -115,7 +117,7 @@ def carry_out(plan: Generator[Msg, Any, Any], plan_state: PlanState, outlets: Do
     """Run a plan in a new RunEngine to its end; the first Ctrl-C requests a stop, the second one aborts."""
     plan_state.start()
     try:
-        with run_engine(outlets, lambda: plan_state.obey("stop", {"reason": "interrupted"})) as RE:
+        with run_engine(outlets, lambda: plan_state.obey("stop", {"reason": INTERRUPTED})) as RE:
             RE(plan)
     except RunEngineInterrupted:  # by the second Ctrl-C
         raise KeyboardInterrupt from None

@@ -1,5 +1,7 @@
 """Control over ZMQ: requests ``{id, action, args}`` and answers ``{id, status, reason}``, both JSON.
 
+The answer to a question has its ``data`` too.
+
 Where the two sides share a secret, a request has its ``time`` (Unix, s), an answer the ``auth`` of its ``request``,
 and both have the ``auth`` that proves the secret. The peer may be any REQ or DEALER client, or any REP or ROUTER
 server, that exchanges these two objects. Further keys are ignored, null stands for an omitted optional value, and an
@@ -7,6 +9,7 @@ server, that exchanges these two objects. Further keys are ignored, null stands 
 """
 
 import json
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -29,6 +32,7 @@ class _Answer(BaseModel):
     id: Id | None = None
     status: Literal["acknowledged", "rejected", "expired"]
     reason: str | None = None
+    data: dict[str, Any] | None = None
 
 
 class ZMQControl:
@@ -41,6 +45,8 @@ class ZMQControl:
     ----------
     endpoint : ControlEndpoint or str
         Endpoint of the server, or its address.
+    retry_s : float or None
+        Time after which an unanswered request is sent again, s; None sends each request once.
 
     Raises
     ------
@@ -48,9 +54,10 @@ class ZMQControl:
         The string is not a ZMQ address, or nothing would tell the server from a stranger.
     """
 
-    def __init__(self, endpoint: ControlEndpoint | str) -> None:
+    def __init__(self, endpoint: ControlEndpoint | str, retry_s: float | None = None) -> None:
         self.endpoint = ControlEndpoint.at(endpoint) if isinstance(endpoint, str) else endpoint
         self._secret = self.endpoint.shared_secret()
+        self._retry_s = math.inf if retry_s is None else retry_s
         self._closing = threading.Event()
 
     def request(self, id: str, action: str, args: Mapping[str, Any], timeout: float) -> Reply:
@@ -62,16 +69,20 @@ class ZMQControl:
         """
         if self._closing.is_set():
             return Reply("rejected", "the control is closed")
-        sent = False
+        sent, end = False, time.monotonic() + timeout
         try:
-            request = self._request(id, action, args)
-            message = to_json(request).encode()
-            with EndpointSocket(self.endpoint, zmq.REQ) as link:
-                link.attach()
-                link.socket.send(message)
-                sent = True
-                if wait(lambda ms: bool(link.socket.poll(ms)), timeout, self._closing, self.endpoint.address):
-                    return self._reply_from(link.socket.recv(), request)
+            while not sent or (time.monotonic() < end and not self._closing.is_set()):
+                request = self._request(id, action, args)
+                message = to_json(request).encode()
+                with EndpointSocket(self.endpoint, zmq.REQ) as link:
+                    link.attach()
+                    link.socket.send(message)
+                    sent = True
+                    left = min(end - time.monotonic(), self._retry_s)
+                    if wait(
+                        lambda ms, link=link: bool(link.socket.poll(ms)), left, self._closing, link.endpoint.address
+                    ):
+                        return self._reply_from(link.socket.recv(), request)
         except Exception as error:  # a Control never raises
             log.exception("control request failed", endpoint=self.endpoint.address, id=id, action=action)
             cause = f"{type(error).__name__}: {error}"
@@ -103,7 +114,7 @@ class ZMQControl:
                 raise ValueError(f"found the id {answer.id!r:.80}, expected {id!r:.80}")
         except ValueError as error:
             return Reply("expired", f"unusable answer, outcome unknown ({cause_of(error)})")
-        return Reply(answer.status, answer.reason or "")
+        return Reply(answer.status, answer.reason or "", answer.data or {})
 
 
 def from_json(payload: bytes) -> Any:
@@ -114,7 +125,8 @@ def from_json(payload: bytes) -> Any:
         raise ValueError(f"not JSON ({error})") from error
 
 
-def cause_of(error: ValueError) -> str:
+def cause_of(error: Exception) -> str:
+    """Return the cause of an error in one line, with the key of the first one that a validation found."""
     if not isinstance(error, ValidationError):
         return str(error)
     details = error.errors(include_url=False)[0]

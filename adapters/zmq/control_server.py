@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
@@ -42,7 +42,9 @@ _Text = Annotated[str, Field(min_length=1, max_length=200)]
 _Number = StrictInt | Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
-class _Request(BaseModel):
+class Request(BaseModel):
+    """A request as a client sends it; further keys are ignored."""
+
     id: _Text | _Number
     action: _Text
     args: Annotated[dict[str, Any], BeforeValidator(lambda args: {} if args is None else args)] = {}
@@ -71,27 +73,30 @@ class _Job:
     id: Id
     digest: bytes
     urgent: bool
+    query: bool
     future: Future[Reply]
     askers: list[_Asker] = field(default_factory=list)
 
 
-class ControlServer:
-    """Answers control requests; ``handler`` carries them out.
+class RequestServer:
+    """Answers requests of identified clients; ``carry_out`` receives each request once.
 
     Only a client that CURVE, the Unix socket or the shared secret identifies is heard. ``stop`` and ``abort`` are
     carried out on a thread of their own and never wait for other requests; these are carried out one after another.
     Of either kind, a client may have eight unanswered requests.
 
     A request that a client repeats receives the same answer without a second execution, even while the first one is
-    in progress; another request under its id is rejected. So is a malformed request, with a reason. If the handler
-    raises, the answer is ``expired``, because the handler may have acted before.
+    in progress; another request under its id is rejected. So is a malformed request, with a reason. If ``carry_out``
+    raises, the answer is ``expired``, because it may have acted before.
 
     Parameters
     ----------
     endpoint : ControlEndpoint or str
         Endpoint to bind, or its address; port 0 selects a free port (see ``address``).
-    handler : callable
-        Receives action and arguments, on two threads, and returns a Reply.
+    carry_out : callable
+        Receives a request, on two threads, and returns a Reply.
+    queries : collection of str
+        Actions that only ask. They wait for no others, and their answers are not kept for a repetition.
 
     Raises
     ------
@@ -102,13 +107,19 @@ class ControlServer:
         from strangers, or its CURVE certificate is invalid.
     """
 
-    def __init__(self, endpoint: ControlEndpoint | str, handler: Handler) -> None:
+    def __init__(
+        self,
+        endpoint: ControlEndpoint | str,
+        carry_out: Callable[[Request], Reply],
+        *,
+        queries: Collection[str] = (),
+    ) -> None:
         if isinstance(endpoint, str):
             endpoint = ControlEndpoint.at(endpoint, bind=True)
         if not endpoint.bind:
             raise InputError(f"{endpoint.address}: a control server binds; set bind: true")
         self._secret = endpoint.shared_secret()
-        self._handler = handler
+        self._handler, self._queries = carry_out, frozenset(queries)
         self._began = time.monotonic()
         # Both by client and the JSON text of the id: in Python 1, 1.0 and True are the same key.
         self._running: dict[tuple[str, str], _Job] = {}
@@ -161,7 +172,7 @@ class ControlServer:
                 return
             if self._secret is not None:
                 asker = replace(asker, auth=content["auth"])
-            request = _Request.model_validate(content)
+            request = Request.model_validate(content)
         except ValueError as error:
             reason = f"malformed request: {cause_of(error)}"
             self._refuse(client or "a client", reason)
@@ -180,8 +191,9 @@ class ControlServer:
             return f"not authorised: not sent within the last {VALID_FOR_S:g} s, or before this server started"
         return None
 
-    def _take(self, request: _Request, asker: _Asker) -> None:
+    def _take(self, request: Request, asker: _Asker) -> None:
         key = asker.client, to_json(request.id)
+        query = request.action in self._queries
         answered = self._answered.get(asker.client, {}).get(key[1])
         running = self._running.get(key)
         if answered is not None:
@@ -192,11 +204,11 @@ class ControlServer:
                 running.askers.append(asker)
             else:
                 self._send(asker, request.id, _OTHER_CONTENT)
-        elif (full := self._full(urgent := request.action in URGENT_ACTIONS, asker.client)) is not None:
+        elif (full := self._full(urgent := query or request.action in URGENT_ACTIONS, asker.client)) is not None:
             self._send(asker, request.id, Reply("rejected", full))
         else:
             future = self._executors[urgent].submit(self._carry_out, request)
-            self._running[key] = _Job(request.id, request.digest, urgent, future, [asker])
+            self._running[key] = _Job(request.id, request.digest, urgent, query, future, [asker])
 
     def _full(self, urgent: bool, client: str) -> str | None:
         """Return why no further request of a lane is accepted; None if one is."""
@@ -205,9 +217,9 @@ class ControlServer:
             return f"{lane[client]} requests of this client are in progress"
         return f"{lane.total()} requests are in progress" if lane.total() >= _MAX_UNANSWERED else None
 
-    def _carry_out(self, request: _Request) -> Reply:
+    def _carry_out(self, request: Request) -> Reply:
         try:
-            reply = self._handler(request.action, request.args)
+            reply = self._handler(request)
             if not isinstance(reply, Reply):
                 raise TypeError(f"handler returned {reply!r}, expected a Reply")
             return reply
@@ -219,15 +231,32 @@ class ControlServer:
         job = self._running.pop(key)
         reply = job.future.result()
         client, id = key
-        self._answered.setdefault(client, FIFOCache(_MAX_ANSWERED_IDS))[id] = job.digest, reply
+        if not job.query:
+            self._answered.setdefault(client, FIFOCache(_MAX_ANSWERED_IDS))[id] = job.digest, reply
         for asker in job.askers:
             self._send(asker, job.id, reply)
 
     def _send(self, asker: _Asker, id: Id | None, reply: Reply) -> None:
         answer: dict[str, Any] = {"id": id, "status": reply.status, "reason": reply.reason}
+        answer |= {"data": reply.data} if reply.data else {}
         if asker.auth is not None:
             answer = signed({**answer, "request": asker.auth}, self._secret)
         self._link.socket.send_multipart([*asker.envelope, to_json(answer).encode()])
+
+
+class ControlServer(RequestServer):
+    """A :class:`RequestServer` whose ``handler`` carries out the actions and need not know the ids.
+
+    Parameters
+    ----------
+    endpoint : ControlEndpoint or str
+        As for :class:`RequestServer`.
+    handler : callable
+        Receives action and arguments, on two threads, and returns a Reply.
+    """
+
+    def __init__(self, endpoint: ControlEndpoint | str, handler: Handler) -> None:
+        super().__init__(endpoint, lambda request: handler(request.action, request.args))
 
 
 _OTHER_CONTENT = Reply("rejected", "the id belongs to an earlier request with another action or other arguments")

@@ -1,5 +1,6 @@
 """Estimates → decisions → control."""
 
+from .controls import Controls
 from .dispatch import ControlSettings
 from .observed import PARTS, READINGS, Observed, SeriesPoint, Uncertainty
 from .requests import FINAL_STATUSES, OPERATOR, Paused, Requests
@@ -35,6 +36,7 @@ __all__ = [
     "Band",
     "Change",
     "ControlSettings",
+    "Controls",
     "Extremum",
     "FramesSetAside",
     "NotOf",

@@ -5,11 +5,22 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field
 
-from ..types import URGENT_ACTIONS, Action, Control, Decision, Reply, Settings, Status, get_logger
+from ..types import (
+    ROBOT_ACTIONS,
+    URGENT_ACTIONS,
+    Action,
+    Control,
+    Decision,
+    Reply,
+    SelectiveControl,
+    Settings,
+    Status,
+    get_logger,
+)
 
 _log = get_logger()
 
@@ -45,7 +56,8 @@ class ControlSettings(Settings):
     limits: dict[Action, ActionLimit] = Field(default_factory=dict)
     """How often single actions may be requested; a decision beyond is ``rejected``."""
     timeout_s: float = Field(default=5.0, gt=0)
-    """Time that the control has to answer, s; after it the decision is ``expired``."""
+    """Time that the control has to answer, s; after it the decision is ``expired``. A robot has it to accept an
+    action."""
     max_age_s: float = Field(default=30.0, gt=0)
     """Largest time between the arrival of a frame's last datum and its estimate, s. An older frame is published, but
     the rules leave it out, since decisions concern the present."""
@@ -55,6 +67,18 @@ class ControlSettings(Settings):
         if action == "notify":
             return "act"
         return self.authority_of.get(action, self.authority) if self.enabled else "advise"
+
+
+_Kind = Literal["urgent", "robot", "notify", "other"]
+
+
+def _kind_of(action: str) -> _Kind:
+    """Return the kind of an action: requests wait only for others of their kind."""
+    if action in URGENT_ACTIONS:
+        return "urgent"
+    if action in ROBOT_ACTIONS:
+        return "robot"
+    return "notify" if action == "notify" else "other"
 
 
 class _Lane:
@@ -69,16 +93,17 @@ class _Lane:
 class Dispatcher:
     """Sends decisions to a control from threads of its own, so that the caller is never blocked.
 
-    Requests are sent one at a time, in the order of submission; ``stop`` and ``abort`` do not wait for others.
+    Requests of one kind are sent one at a time, in the order of submission. The kinds do not wait for each other:
+    ``stop`` and ``abort``, the actions of a robot, ``notify``, and all others.
 
     Parameters
     ----------
     settings : whether decisions are sent, and which actions
-    control : None if there is no control; decisions that would be sent are then rejected. Two threads may call it at
-        once: stop and abort wait for no other request.
+    control : None if there is no control; decisions that would be sent are then rejected. One thread per kind of
+        action may call it at once. It receives ``notify`` only if it is a :class:`SelectiveControl` that takes it.
     on_status : receives, on a thread of the dispatcher, a copy of the decision at each change of its status
-        (proposed → sent → acknowledged | rejected | expired), in order. Two threads may call it at once: stop and
-        abort wait for no other request. It must not block for long; its exceptions are logged.
+        (proposed → sent → acknowledged | rejected | expired), in order. One thread per kind of action may call it at
+        once. It must not block for long; its exceptions are logged.
     """
 
     def __init__(
@@ -92,9 +117,8 @@ class Dispatcher:
         self._pending = 0
         self._settled = threading.Condition()
         self._closing = False
-        self._ordinary = _Lane("dispatcher", self._work)
-        self._urgent = _Lane("dispatcher-urgent", self._work)
-        self._lanes = self._ordinary, self._urgent
+        self._notifies = isinstance(control, SelectiveControl) and "notify" in control.actions
+        self._lanes = {kind: _Lane(f"dispatcher-{kind}", self._work) for kind in get_args(_Kind)}
 
     def submit(self, decision: Decision) -> Decision:
         """Accept a proposed decision, from any thread, without blocking.
@@ -107,8 +131,7 @@ class Dispatcher:
             if self._closing:
                 return replace(decision, status="expired", status_reason="the agent is closing")
             self._pending += 1
-            lane = self._urgent if decision.action in URGENT_ACTIONS else self._ordinary
-            lane.waiting.put(decision)
+            self._lanes[_kind_of(decision.action)].waiting.put(decision)
         return decision
 
     def drain(self, timeout: float) -> bool:
@@ -128,11 +151,11 @@ class Dispatcher:
         with self._settled:
             if not self._closing:
                 self._closing = True
-                for lane in self._lanes:
+                for lane in self._lanes.values():
                     lane.waiting.put(None)
-        if threading.current_thread() not in {lane.thread for lane in self._lanes}:
+        if threading.current_thread() not in {lane.thread for lane in self._lanes.values()}:
             end = time.monotonic() + (self._settings.timeout_s + 1 if timeout is None else timeout)
-            for lane in self._lanes:
+            for lane in self._lanes.values():
                 lane.thread.join(max(0.0, end - time.monotonic()))
             with self._settled:
                 given_up, self._outstanding = self._outstanding, {}
@@ -151,7 +174,7 @@ class Dispatcher:
     def _settle(self, decision: Decision) -> None:
         if self._closing:
             self._report(decision, "expired", "the agent closed before it was sent")
-        elif decision.action == "notify":
+        elif decision.action == "notify" and not self._notifies:
             self._report(decision, "acknowledged", "")
         elif self._control is None:
             self._report(decision, "rejected", "no control is connected")
@@ -169,7 +192,8 @@ class Dispatcher:
 
     def _request(self, control: Control, decision: Decision) -> Reply:
         try:
-            reply = control.request(decision.id, decision.action, decision.args, timeout=self._settings.timeout_s)
+            args = decision.as_message() if decision.action == "notify" else decision.args
+            reply = control.request(decision.id, decision.action, args, timeout=self._settings.timeout_s)
             if not isinstance(reply, Reply):
                 raise TypeError(f"found {reply!r}, expected a Reply")
         except Exception as error:

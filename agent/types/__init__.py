@@ -10,7 +10,19 @@ from .grid import Grid, bin_means, continued, right_index
 from .log import LOGGER_NAME, Logger, get_logger, line_of
 from .memory import Memory
 from .numbers import as_count, as_number, as_numbers, unwrap
-from .protocols import URGENT_ACTIONS, Action, Control, DurableSource, Estimator, Reply, Source, Stage, Status
+from .protocols import (
+    ROBOT_ACTIONS,
+    URGENT_ACTIONS,
+    Action,
+    Control,
+    DurableSource,
+    Estimator,
+    Reply,
+    SelectiveControl,
+    Source,
+    Stage,
+    Status,
+)
 from .reasons import Flag, Reason, Refusal
 from .robust import MAD_TO_SD, hodges_lehmann, mad_sd, median, medians, nan_median, theil_sen
 from .run import RunDocument, RunInfo
@@ -28,6 +40,7 @@ __all__ = [
     "LOGGER_NAME",
     "MAD_TO_SD",
     "NO_TABLES",
+    "ROBOT_ACTIONS",
     "STEP_WIDTH_EV",
     "URGENT_ACTIONS",
     "Z90",
@@ -59,6 +72,7 @@ __all__ = [
     "RunDocument",
     "RunInfo",
     "Scan",
+    "SelectiveControl",
     "SeriesSlope",
     "SetAside",
     "Settings",

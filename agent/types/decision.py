@@ -28,3 +28,18 @@ class Decision:
     status_reason: str = ""
     scan: Scan = field(default_factory=Scan)
     args: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_message(self) -> dict[str, Any]:
+        """Return what a person or a program is told of the decision, JSON values by key."""
+        return {
+            "id": self.id,
+            "rule": self.rule,
+            "reason": self.reason,
+            "confidence": self.confidence,
+            "time": self.time,
+            "run": self.run_uid,
+            "sample": self.scan.sample,
+            "scan_id": self.scan.scan_id,
+            "file": self.scan.file,
+            "args": dict(self.args),
+        }

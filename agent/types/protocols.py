@@ -1,8 +1,8 @@
 """The interfaces that sources, stages, controls and models implement."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,10 @@ from .frame import Document, SetAside
 from .grid import Grid
 from .run import RunDocument
 
-Action = Literal["pause", "resume", "stop", "notify"]
+RobotAction = Literal["load", "unload", "dose", "heat"]
+Action = Literal["pause", "resume", "stop", "notify", RobotAction]
+ROBOT_ACTIONS: tuple[str, ...] = get_args(RobotAction)
+"""Actions of a robot that synthesises, prepares or changes samples; they may take minutes."""
 URGENT_ACTIONS = ("stop", "abort")
 """Actions that pass before all others."""
 Status = Literal["proposed", "approved", "sent", "acknowledged", "rejected", "expired"]
@@ -26,6 +29,8 @@ class Reply:
 
     status: Literal["acknowledged", "rejected", "expired"]
     reason: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """What was asked for, JSON values by key."""
 
 
 class Source(Protocol):
@@ -85,16 +90,26 @@ class Control(Protocol):
     def request(self, id: str, action: str, args: Mapping[str, Any], timeout: float) -> Reply:
         """Request an action and wait for the answer; never raises.
 
-        Two threads may call it at once: stop and abort wait for no other request.
+        Several threads may call it at once: stop and abort wait for no other request, and only actions of a robot
+        wait for those of a robot.
 
         Parameters
         ----------
         id : the decision's id; a repeated id does not repeat the action
-        timeout : longest time to wait, s; after it the reply is ``expired``
+        timeout : longest time to wait for the answer, s; after it the reply is ``expired``. A control whose actions
+            take longer has a limit of its own for what follows the first answer.
         """
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class SelectiveControl(Control, Protocol):
+    """A control that names the actions that it takes; it is asked for no others."""
+
+    @property
+    def actions(self) -> Collection[str]: ...
 
 
 class Estimator(Protocol):

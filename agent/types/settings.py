@@ -101,7 +101,7 @@ def _known_keys(model: type[Settings], loc: tuple[int | str, ...]) -> list[str]:
         # A part that is not a field is an index of a list, or the kind that selects one of several groups.
         kind = [g for g in groups if "kind" in g.model_fields and g.model_fields["kind"].default == part]
         groups = inner or kind or groups
-    return sorted({name for group in groups for name in group.model_fields})
+    return sorted({field.alias or name for group in groups for name, field in group.model_fields.items()})
 
 
 def _groups(annotation: Any) -> list[type[Settings]]:

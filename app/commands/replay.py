@@ -81,7 +81,9 @@ def replay(
         set_up_torch(settings.model.threads)
         end_like_ctrl_c()
         control, name = InProcessControl(replayed.obey), shlex.quote(str(recording))
-        with Session(settings, output, control, len(replayed), truth=truth, name=name, health=served) as session:
+        with Session(
+            settings.simulated(), output, control, len(replayed), truth=truth, name=name, health=served
+        ) as session:
             replayed.subscribe(session.agent)
             session.follow(replayed.run)
     conclude(session, strict)

@@ -147,15 +147,17 @@ def settings_of(
 
 def _add_security(content: dict[str, Any], curve: Curve, control_secret: Path | None) -> None:
     """Add the keys and the secret of the command line to every ZMQ endpoint of a config."""
-    groups = [content.get(key) or {} for key in ("source", "publish", "control_endpoint")]
+    groups = [content.get(key) or {} for key in ("source", "publish", "control_endpoint", "robot")]
     endpoints = [group for group in groups if group.get("address")]
     for endpoint in endpoints:
         endpoint |= curve.of(endpoint.get("bind", False))
     curve.refuse_unused(endpoint.get("bind", False) for endpoint in endpoints)
     if control_secret is not None:
-        if not content.get("control_endpoint"):
-            fail("--control-secret: no effect without control_endpoint in the config", USAGE)
-        content["control_endpoint"]["secret_file"] = control_secret
+        controls = [content[key] for key in ("control_endpoint", "robot") if content.get(key)]
+        if not controls:
+            fail("--control-secret: no effect without control_endpoint or robot in the config", USAGE)
+        for control in controls:
+            control["secret_file"] = control_secret
 
 
 def is_tiled(address: str) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from .options import ControlSecretOption, CurveClientsOption, CurveKeyOption, CurveServerKeyOption, SeedOption
-from .shared import Curve, exit_on_error
+from .shared import Curve, exit_on_error, refuse_unused
 
 
 def sim(
@@ -26,6 +26,24 @@ def sim(
             help="Address for control requests, zmq://HOST:PORT with CURVE keys or a shared secret, or ipc:///PATH. "
             "[default: a new Unix socket]"
         ),
+    ] = None,
+    robot: Annotated[
+        str | None,
+        typer.Option(
+            help="Address at which a robot serves that changes the samples; as for --control. [default: no robot]"
+        ),
+    ] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Number of the robot's samples. [default: 4]")] = None,
+    change: Annotated[
+        float | None, typer.Option(min=0, help="Time that the robot takes to load or unload, s. [default: 2]")
+    ] = None,
+    safe_after: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="Time without a heartbeat until the robot's safe state, s. [default: 10]"),
+    ] = None,
+    memory: Annotated[
+        Path | None,
+        typer.Option(help="File in which the robot remembers its actions over a restart. [default: not written]"),
     ] = None,
     seed: SeedOption = 0,
     frames: Annotated[int, typer.Option(min=1, help="Number of planned spectra.")] = 80,
@@ -45,15 +63,18 @@ def sim(
 ) -> None:
     """Run only the simulated beamline, which publishes documents of a LixCoO2 cathode during its charge.
 
-    The command prints one line of JSON with its addresses and waits for a subscriber before the first document.
+    The command prints one line of JSON with its addresses and waits for a subscriber before the first document. With
+    --robot it measures each sample that the robot loads, until Ctrl-C.
 
     Example: xas-agent sim --frames 20 --truth truth.jsonl
     """
     from ...adapters.errors import EndpointUnreachable
     from ...adapters.files import FileSink
+    from ...adapters.robot import RobotServer
     from ...adapters.zmq import ControlEndpoint, ControlServer, ZMQEndpoint, ZMQSink
     from ...agent.types import validate_settings
-    from ...sim_beamline.beamline import BeamlineSettings, SimBeamline
+    from ...sim_beamline.beamline import BeamlineSettings, ChangingBeamline, SimBeamline
+    from ...sim_beamline.sample_changer import SampleChanger, magazine
     from ..session import end_like_ctrl_c
 
     with exit_on_error(), ExitStack() as resources:
@@ -61,29 +82,39 @@ def sim(
         settings = validate_settings(chosen, BeamlineSettings, "sim")
         curve = Curve(curve_key, curve_server_key, curve_clients)
         curve.refuse_unused([not connect, True])  # documents and requests
+        if robot is None:
+            refuse_unused("without --robot", samples=samples, change=change, safe_after=safe_after, memory=memory)
         documents = {"address": publish, "bind": not connect, **curve.of(binds=not connect)}
         sink = ZMQSink(validate_settings(documents, ZMQEndpoint, "--publish"))
+        resources.callback(sink.close)
         folder = resources.enter_context(TemporaryDirectory(prefix="xas-agent-"))
-        requests = {"address": control or f"ipc://{folder}/control", "bind": True, **curve.of(binds=True)}
-        requests |= {"secret_file": control_secret} if control_secret else {}
-        truth_sink = FileSink(truth) if truth else None
-        beamline = SimBeamline(settings, [sink], [truth_sink] if truth_sink else [])
+        security = {"bind": True, **curve.of(binds=True)}
+        with_secret = security | ({"secret_file": control_secret} if control_secret else {})
+        requests = {"address": f"ipc://{folder}/control", **(security if robot else with_secret)}
+        requests = requests if control is None else {"address": control, **with_secret}
+        truth_sinks = [] if truth is None else [resources.enter_context(closing(FileSink(truth)))]
+        changer = None if robot is None else SampleChanger(magazine(samples or 4), 2.0 if change is None else change)
+        if changer is None:
+            beamline = SimBeamline(settings, [sink], truth_sinks)
+        else:
+            beamline = ChangingBeamline(settings, changer, [sink], truth_sinks)
         end_like_ctrl_c()
         server = ControlServer(validate_settings(requests, ControlEndpoint, "--control"), beamline.obey)
-        try:
+        resources.callback(server.close)
+        with suppress(KeyboardInterrupt):
+            addresses = {"control": server.address}
+            if changer is not None:
+                endpoint = validate_settings({"address": robot, **with_secret}, ControlEndpoint, "--robot")
+                served = RobotServer(endpoint, changer, safe_after or 10.0, memory)
+                resources.callback(served.close)
+                addresses["robot"] = served.address
             sink.connect()
-            typer.echo(json.dumps({"documents": _zmq(sink.address), "control": _zmq(server.address)}))
+            addresses["documents"] = sink.address
+            typer.echo(json.dumps({name: _zmq(address) for name, address in addresses.items()}))
             sys.stdout.flush()
             if not sink.wait_for_subscriber(wait or None):
                 raise EndpointUnreachable(sink.address, f"nobody subscribed within {wait:g} s")
             beamline.run()
-        except KeyboardInterrupt:
-            pass
-        finally:
-            server.close()
-            sink.close()
-            if truth_sink is not None:
-                truth_sink.close()
 
 
 def _zmq(address: str) -> str:

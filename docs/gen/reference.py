@@ -1,6 +1,7 @@
 """The reference, generated from the code: each function returns Markdown for one marker in a page."""
 
 import inspect
+import json
 import math
 import re
 import types
@@ -118,7 +119,7 @@ def keys(
 ) -> Iterator[tuple[str, FieldInfo, type[Settings]]]:
     """Every key of a model with its dotted path, groups included, depth first; not those of groups ``elsewhere``."""
     for name, field in model.model_fields.items():
-        path = f"{prefix}{name}"
+        path = f"{prefix}{field.alias or name}"
         yield path, field, model
         listed = "[]" if get_origin(field.annotation) is tuple else ".NAME" if _is_mapping(field.annotation) else ""
         for group in groups(field.annotation):
@@ -163,6 +164,8 @@ def default_of(field: FieldInfo) -> str:
         return "required"
     if value is None:
         return "unset"
+    if value == "":
+        return "empty"
     if isinstance(value, Settings):
         return ""
     if isinstance(value, bool):
@@ -275,6 +278,50 @@ def actions() -> str:
 
     names = ", ".join(f"`{a}`" for a in get_args(Action))
     return f"Actions: {names}.\n\nStatuses of a decision: {', '.join(f'`{s}`' for s in get_args(Status))}."
+
+
+# --- robot ---------------------------------------------------------------------------------------------
+
+
+def robot_actions() -> str:
+    """Every request of a robot with its arguments."""
+    from xas_agent.adapters.robot import REQUESTS
+
+    parts = []
+    for request in REQUESTS:
+        action = get_args(request.model_fields["action"].annotation)[0]
+        args: Any = request.model_fields["args"].annotation
+        rows = [
+            (f"`{n}`", type_name(f.annotation) + _bounds(f), default_of(f), f.description or "")
+            for n, f in args.model_fields.items()
+        ]
+        parts += [f"### `{action}`", " ".join((args.__doc__ or "").split())]
+        parts += [_table(("Argument", "Type", "Default", "Meaning"), rows)] if rows else ["No arguments."]
+    return "\n\n".join(parts)
+
+
+def robot_status() -> str:
+    """The keys of a robot's answer and of its status."""
+    from xas_agent.adapters.robot import ANSWERS
+
+    parts = []
+    for model in ANSWERS:
+        rows = [
+            (f"`{n}`", type_name(f.annotation) + _bounds(f), default_of(f), f.description or "")
+            for n, f in model.model_fields.items()
+        ]
+        parts += [f"### `{model.__name__}`", model.__doc__ or "", _table(("Key", "Type", "Default", "Meaning"), rows)]
+    return "\n\n".join(parts)
+
+
+def robot_schema() -> str:
+    """The JSON schemas of a robot's requests and answers."""
+    from xas_agent.adapters.robot import json_schemas
+
+    blocks = [
+        f"### {n}\n\n```json\n{json.dumps(s, indent=2, ensure_ascii=False)}\n```" for n, s in json_schemas().items()
+    ]
+    return "\n\n".join(blocks)
 
 
 # --- command line --------------------------------------------------------------------------------------
@@ -411,6 +458,9 @@ GENERATED: dict[str, Callable[[], str]] = {
     "triggers": rule_triggers,
     "rule examples": rule_examples,
     "actions": actions,
+    "robot actions": robot_actions,
+    "robot answers": robot_status,
+    "robot schema": robot_schema,
     "documents": documents,
     "reasons": reasons,
     "flags": flags,

@@ -10,13 +10,14 @@ import pytest
 import zmq
 from hypothesis import given
 from hypothesis import strategies as st
+from lossy import lossy_proxy
 
 from xas_agent.adapters.errors import EndpointUnreachable
 from xas_agent.adapters.zmq import control as zmq_control
 from xas_agent.adapters.zmq import control_server
 from xas_agent.adapters.zmq.authentication import ControlEndpoint
 from xas_agent.adapters.zmq.control import ZMQControl
-from xas_agent.adapters.zmq.control_server import ControlServer
+from xas_agent.adapters.zmq.control_server import ControlServer, Request, RequestServer
 from xas_agent.agent.types.errors import InputError
 from xas_agent.agent.types.protocols import Reply
 
@@ -78,6 +79,43 @@ def test_a_repeated_id_is_answered_again_and_not_done_again():
         assert control.request("a", "stop", {}, 5) == first == Reply("rejected", "no 1")
         assert control.request("b", "stop", {}, 5) == Reply("rejected", "no 2")
     assert done == ["stop", "stop"]
+
+
+def test_a_question_is_answered_each_time_and_waits_for_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(control_server, "_MAX_ANSWERED_IDS", 1)
+    asked, finish = [], threading.Event()
+
+    def carry_out(request: Request) -> Reply:
+        asked.append((request.id, request.action))
+        if request.action == "pause":
+            finish.wait(30)
+        return Reply("acknowledged", data={"asked": len(asked)} if request.action == "status" else {})
+
+    with (
+        closing(RequestServer(f"ipc://{tmp_path}/control", carry_out, queries=["status"])) as server,
+        closing(ZMQControl(server.address)) as control,
+    ):
+        assert control.request("a", "stop", {}, 5) == Reply("acknowledged")
+        assert control.request("b", "pause", {}, 0.2).status == "expired"
+        for n in (3, 4):
+            assert control.request("q", "status", {}, 5) == Reply("acknowledged", data={"asked": n})
+        # The answers to questions do not push out those of actions.
+        assert control.request("a", "stop", {}, 5) == Reply("acknowledged")
+        finish.set()
+    assert asked == [("a", "stop"), ("b", "pause"), ("q", "status"), ("q", "status")]
+
+
+def test_an_unanswered_request_is_sent_again_and_done_once(tmp_path):
+    done: list = []
+    with (
+        pair(lambda action, args: done.append(action) or Reply("acknowledged")) as (server, _),
+        lossy_proxy(server.address, tmp_path, share=0.3) as (lossy, losses),
+        closing(ZMQControl(lossy, retry_s=0.05)) as control,
+    ):
+        for n in range(30):
+            assert control.request(str(n), f"action {n}", {}, 30) == Reply("acknowledged")
+    assert done == [f"action {n}" for n in range(30)]
+    assert losses.counts["lost"]
 
 
 def test_a_repeated_id_waits_for_the_first_that_is_still_in_progress():

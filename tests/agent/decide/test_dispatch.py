@@ -80,6 +80,56 @@ def test_notify_needs_no_control(controlling, control, settings):
     assert control.requests == []
 
 
+class Telling(Recorder):
+    """A control that takes notifications too."""
+
+    actions = ("notify",)
+
+
+@pytest.mark.parametrize("status", ["acknowledged", "rejected", "expired"])
+def test_a_control_that_takes_notifications_is_told_the_decision(status):
+    control = Telling()
+    control.answer = lambda: Reply(status, "told")
+    controls = Dispatcher(ControlSettings(), control, control.told.append)
+    controls.submit(decision(action="notify"))
+    assert controls.drain(5)
+    controls.close()
+    assert control.statuses == [("d1", "sent", ""), ("d1", status, "told")]
+    ((id, action, message, _),) = control.requests
+    assert (id, action) == ("d1", "notify")
+    assert message == decision(action="notify").as_message()
+    assert (message["rule"], message["run"], message["args"]) == ("half", "run", {"at": 3})
+
+
+@pytest.mark.parametrize("slow", ["notify", "load"])
+def test_only_actions_of_a_kind_wait_for_each_other(slow):
+    go, asked = threading.Event(), threading.Event()
+
+    class Slow(Telling):
+        def request(self, id: str, action: str, args: Mapping[str, Any], timeout: float) -> Reply:
+            if action == slow:
+                asked.set()
+                go.wait(30)
+            return super().request(id, action, args, timeout)
+
+    control = Slow()
+    free = ControlSettings(enabled=True, allow=("stop", "pause", "load", "heat"))
+    controls = Dispatcher(free, control, control.told.append)
+    controls.submit(decision("slow", slow))
+    assert asked.wait(5)
+    others: list[Action] = ["stop", "pause", "notify" if slow == "load" else "load"]
+    for action in others:
+        controls.submit(decision(action, action))
+    wait_until(lambda: {request[1] for request in control.requests} == set(others))
+    controls.submit(decision("next", "heat" if slow == "load" else "notify"))
+    assert not controls.drain(0.05)
+    assert len(control.requests) == 3
+    go.set()
+    assert controls.drain(5)
+    assert [request[0] for request in control.requests][3:] == ["slow", "next"]
+    controls.close()
+
+
 @pytest.mark.parametrize("status", ["rejected", "expired"])
 def test_other_answers(controlling, control, status):
     control.answer = lambda: Reply(status, "no")
@@ -204,6 +254,6 @@ def test_many_threads_submit(controlling, control):
 def test_threads_end_with_close(controlling):
     controls = controlling()
     controls.close()
-    for lane in controls._lanes:
+    for lane in controls._lanes.values():
         lane.thread.join(5)
         assert not lane.thread.is_alive()

@@ -1,0 +1,136 @@
+"""The agent's side of a robot: it sends actions, follows them until they are done, and gives the heartbeat."""
+
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from ...agent.types import ROBOT_ACTIONS, Reply, get_logger
+from ..zmq import ZMQControl
+from .schema import RobotStatus
+from .settings import RobotSettings
+
+log = get_logger()
+
+_LONGEST_BEAT_S = 1.0
+"""Longest interval between two heartbeats, s."""
+_BEATS = 5
+"""Number of heartbeats within the robot's time, so that it survives the loss of some."""
+_FIRST_POLL_S = 0.02
+"""First interval at which an accepted action is asked about, s; it doubles up to that of the heartbeats."""
+_UNKNOWN_SAFE_AFTER_S = 10.0
+"""Time after which a robot that has not said when it goes into its safe state counts as lost, s."""
+
+
+class RobotControl:
+    """Sends the actions of decisions to a robot; any thread may call it.
+
+    An action is sent again, under the decision's id, until the robot answers or the time is over. An accepted action
+    is followed by status queries until it is done, so that a decision has its last status only then:
+
+    - ``acknowledged``: the robot has done it;
+    - ``rejected``: the robot refused it, and nothing was done;
+    - ``expired``: it failed, or its outcome is unknown: the robot did not accept it in time, fell silent, or knows
+      nothing of it.
+
+    From its creation to ``close`` the control gives the heartbeat without which the robot goes into its safe state.
+
+    Parameters
+    ----------
+    settings : RobotSettings
+
+    Raises
+    ------
+    InputError
+        Nothing would tell the robot from a stranger.
+    """
+
+    actions = ROBOT_ACTIONS
+
+    def __init__(self, settings: RobotSettings) -> None:
+        self.settings = settings
+        self._control = ZMQControl(settings, retry_s=settings.retry_s)
+        self._safe_after_s = _UNKNOWN_SAFE_AFTER_S
+        self._closing = threading.Event()
+        self._heard: bool | None = None
+        """Whether the newest heartbeat was answered; None before the first one."""
+        self._thread = threading.Thread(target=self._beat, name="robot-heartbeat", daemon=True)
+        self._thread.start()
+
+    def request(self, id: str, action: str, args: Mapping[str, Any], timeout: float) -> Reply:
+        """Request ``action`` and wait until it is done; never raises.
+
+        Parameters
+        ----------
+        timeout : float
+            Longest time until the robot accepts it, s; ``action_timeout_s`` is that until it is done.
+        """
+        reply = self._control.request(id, action, args, timeout)
+        if reply.status == "acknowledged":
+            reply = self._follow(id)
+        log.info("robot", id=id, action=action, status=reply.status, reason=reply.reason)
+        return reply
+
+    def close(self) -> None:
+        """End the heartbeat, so that the robot goes into its safe state, and give up what is not done."""
+        self._closing.set()
+        self._control.close()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _follow(self, id: str) -> Reply:
+        """Ask about an accepted action until it is done."""
+        heard = time.monotonic()
+        end, poll_s = heard + self.settings.action_timeout_s, _FIRST_POLL_S
+        while not self._closing.wait(poll_s):
+            poll_s = min(2 * poll_s, self._beat_s)
+            status = self._ask(id)
+            now = time.monotonic()
+            if status is not None:
+                heard = now
+                if status.of is None:
+                    return Reply("expired", "the robot knows nothing of it any more: it may have restarted")
+                if status.of.state == "done":
+                    return Reply("acknowledged", "done")
+                if status.of.state == "failed":
+                    return Reply("expired", f"failed: {status.of.reason}")
+            elif now - heard > self._safe_after_s:
+                return Reply(
+                    "expired",
+                    f"connection lost while it was in progress: no answer for {now - heard:.3g} s; without the agent "
+                    f"the robot goes into its safe state after {self._safe_after_s:g} s",
+                )
+            if now > end:
+                return Reply("expired", f"not done within {self.settings.action_timeout_s:g} s")
+        return Reply("expired", "the agent closed before it was done; the robot goes into its safe state")
+
+    @property
+    def _beat_s(self) -> float:
+        return min(_LONGEST_BEAT_S, self._safe_after_s / _BEATS)
+
+    def _beat(self) -> None:
+        while not self._closing.is_set():
+            heard = self._ask() is not None
+            if heard != self._heard and not self._closing.is_set():
+                if not heard:
+                    log.warning("the robot does not answer", endpoint=self.settings.address)
+                elif self._heard is not None:
+                    log.warning("the robot answers again", endpoint=self.settings.address)
+                self._heard = heard
+            self._closing.wait(self._beat_s)
+
+    def _ask(self, of: str | None = None) -> RobotStatus | None:
+        """Give a heartbeat and return the robot's status; None without an answer."""
+        args = {"of": of, "heartbeat": True}
+        # A query has an id of its own each time, so that no old answer can be taken for the present state.
+        reply = self._control.request(uuid.uuid4().hex, "status", args, self._beat_s)
+        if reply.status != "acknowledged":
+            return None
+        try:
+            status = RobotStatus.model_validate(reply.data)
+        except ValueError as error:
+            log.warning("unreadable status of the robot", detail=" ".join(str(error).split())[:300])
+            return None
+        self._safe_after_s = status.safe_after_s
+        return status

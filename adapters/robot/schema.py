@@ -1,0 +1,173 @@
+"""The messages of a robot, as pydantic models: five requests and one answer.
+
+They are the messages of every control (:mod:`xas_agent.adapters.zmq.control`), with the actions of a robot.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+State = Literal["ready", "busy", "safe"]
+JobState = Literal["running", "done", "failed"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+
+class _Args(_Part):
+    # A key that the robot does not know may be a misspelt limit, so it is refused.
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
+
+
+class Load(_Args):
+    """Bring a sample into the beam. Done when it is there."""
+
+    sample: Name
+    """Name of the sample, or of its place, as the robot knows it."""
+
+
+class Unload(_Args):
+    """Take the sample out of the beam. Done when the place is free."""
+
+
+class Dose(_Args):
+    """Add a reagent to the sample. Done when all of it is added."""
+
+    reagent: Name
+    """Name of the reagent, as the robot knows it."""
+    amount: float = Field(gt=0)
+    """Amount, in ``unit``."""
+    unit: Literal["uL", "mL", "ug", "mg", "g", "umol", "mmol"]
+    """Unit of ``amount``."""
+
+
+class Heat(_Args):
+    """Bring the sample to a temperature and keep it there. Done when it is reached."""
+
+    target_c: float = Field(ge=-273.15)
+    """Temperature to reach, °C. At or below that of the room the heater is switched off."""
+    ramp_c_per_min: float = Field(gt=0)
+    """Rate of the change, °C/min."""
+
+
+class Query(_Args):
+    """Ask for the status. It changes nothing, except that a heartbeat puts off the safe state."""
+
+    of: Name | None = None
+    """Id of the action about which to report; null: none."""
+    heartbeat: bool = False
+    """Whether the asker watches over the robot. A program that only displays the status must not set it."""
+
+
+class _Request(_Part):
+    id: Name
+    """Identifies the request: the id of the decision. A repeated id is answered again and not done again."""
+    time: float | None = None
+    """Unix s at which the request is sent; only with a shared secret."""
+    auth: str | None = None
+    """Proof of the shared secret: HMAC-SHA256, in hex, of the rest."""
+
+
+class LoadRequest(_Request):
+    action: Literal["load"]
+    args: Load
+
+
+class UnloadRequest(_Request):
+    action: Literal["unload"]
+    args: Unload = Unload()
+
+
+class DoseRequest(_Request):
+    action: Literal["dose"]
+    args: Dose
+
+
+class HeatRequest(_Request):
+    action: Literal["heat"]
+    args: Heat
+
+
+class StatusRequest(_Request):
+    action: Literal["status"]
+    args: Query = Query()
+
+
+REQUESTS = (LoadRequest, UnloadRequest, DoseRequest, HeatRequest, StatusRequest)
+RobotRequest = LoadRequest | UnloadRequest | DoseRequest | HeatRequest | StatusRequest
+_REQUEST: TypeAdapter[RobotRequest] = TypeAdapter(Annotated[RobotRequest, Field(discriminator="action")])
+
+
+class Job(_Part):
+    """An accepted action and what became of it."""
+
+    id: Name
+    """Id of the request."""
+    action: Literal["load", "unload", "dose", "heat"]
+    """Requested action."""
+    args: dict[str, Any]
+    """Its arguments."""
+    state: JobState
+    """``running``, ``done`` or ``failed``."""
+    reason: str = ""
+    """Why it failed."""
+
+
+class RobotStatus(_Part):
+    """How the robot is."""
+
+    state: State
+    """``ready``; ``busy`` with an action; or ``safe``: the heater is off and the sample is kept, until the next
+    action."""
+    reason: str = ""
+    """Why it is in the safe state, or with what it is busy."""
+    sample: str | None = None
+    """Sample in the beam; null: none."""
+    temperature_c: float | None = None
+    """Temperature of the sample, °C; null: not measured."""
+    heater_on: bool = False
+    """Whether the heater keeps or changes the temperature."""
+    safe_after_s: float = Field(gt=0)
+    """Time without a heartbeat after which the robot goes into its safe state, s."""
+    of: Job | None = None
+    """The action that the request asked about; null: none, or the robot does not know it."""
+
+
+class RobotAnswer(_Part):
+    """The answer to every request."""
+
+    id: str | None = None
+    """Id of the request; null if it could not be read."""
+    status: Literal["acknowledged", "rejected", "expired"]
+    """``acknowledged``: the action is accepted, and the status tells when it is done. ``rejected``: nothing was done
+    and nothing will be. ``expired``: the robot does not know whether it was done."""
+    reason: str = ""
+    """Why the action was not accepted."""
+    data: RobotStatus | None = None
+    """The status, if it was asked for."""
+    request: str | None = None
+    """The ``auth`` of the request; only with a shared secret."""
+    auth: str | None = None
+    """Proof of the shared secret, as in the request."""
+
+
+ANSWERS = (RobotAnswer, RobotStatus, Job)
+"""An answer and its parts."""
+
+
+def json_schemas() -> dict[str, dict[str, Any]]:
+    """Return the JSON schemas of the messages by name."""
+    return {"Request": _REQUEST.json_schema(), "Answer": RobotAnswer.model_json_schema()}
+
+
+def read_request(id: object, action: str, args: Mapping[str, Any]) -> RobotRequest:
+    """Return a request as its model; raise ValidationError (a ValueError) for anything else."""
+    return _REQUEST.validate_python({"id": id, "action": action, "args": args})
+
+
+def check_args(action: str, args: Mapping[str, Any]) -> None:
+    """Raise ValidationError (a ValueError) for arguments that a robot would refuse."""
+    read_request("a", action, args)

@@ -1,0 +1,212 @@
+"""The robot's side: it takes requests, does one action at a time, and goes into its safe state without heartbeats."""
+
+import os
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from cachetools import FIFOCache
+
+from ...agent.types import InputError, Reply, get_logger
+from ..codecs import to_json
+from ..zmq import ControlEndpoint, Request, RequestServer, cause_of
+from .schema import Job, Query, RobotStatus, StatusRequest, read_request
+
+log = get_logger()
+
+_MAX_JOBS = 100_000
+"""Number of ids that are remembered, so that no action is done twice."""
+_HALT_TIMEOUT_S = 5.0
+"""Longest wait for the end of a halted action when the server closes, s."""
+
+
+class Robot(Protocol):
+    """The device behind a :class:`RobotServer`."""
+
+    def refusal(self, action: str, args: Mapping[str, Any]) -> str:
+        """Return why the device cannot do an action now; empty if it can."""
+        ...
+
+    def do(self, action: str, args: Mapping[str, Any], halted: threading.Event) -> None:
+        """Do an action, however long it takes; raise an exception with the reason if it fails.
+
+        One action is done at a time. Once ``halted`` is set it ends soon, with an exception if it was not done.
+        """
+        ...
+
+    def make_safe(self) -> None:
+        """Switch the heater off and keep the sample; return at once. The action in progress is halted before."""
+        ...
+
+    def report(self) -> Mapping[str, Any]:
+        """Return ``sample``, ``temperature_c`` and ``heater_on``, as in the status; at once, from any thread."""
+        ...
+
+
+class RobotServer:
+    """Serves the schema of robots for a device.
+
+    An action is answered when it is accepted; status queries tell when it is done. An id that comes again is answered
+    again, also after a restart if there is a ``memory``. Without a heartbeat for ``safe_after_s``, and at the start,
+    the device is made safe; an action in progress fails. The next action ends the safe state.
+
+    Parameters
+    ----------
+    endpoint : ControlEndpoint or str
+        Endpoint to bind, or its address; port 0 selects a free port (see ``address``).
+    robot : Robot
+        The device.
+    safe_after_s : float
+        Time without a heartbeat after which the device is made safe, s.
+    memory : Path, optional
+        File of the accepted actions, one JSON object per line. An action that was in progress when the server ended
+        is failed in it, and is not done again.
+
+    Raises
+    ------
+    EndpointUnreachable, InputError
+        As for :class:`RequestServer`; or the memory is not such a file.
+    """
+
+    def __init__(
+        self,
+        endpoint: ControlEndpoint | str,
+        robot: Robot,
+        safe_after_s: float = 10.0,
+        memory: Path | None = None,
+    ) -> None:
+        self._robot, self._safe_after_s, self._memory = robot, safe_after_s, memory
+        self._lock = threading.Lock()
+        self._jobs: FIFOCache[str, Job] = FIFOCache(_MAX_JOBS)
+        self._current: Job | None = None
+        self._halted = threading.Event()
+        self._worker: threading.Thread | None = None
+        self._safe_reason = ""
+        """Why the device is in its safe state; empty if it is not."""
+        self._heard_at = time.monotonic()
+        self._closing = threading.Event()
+        self._remember()
+        self._make_safe("no action since the start")  # the server before may have been killed
+        self._server = RequestServer(endpoint, self._carry_out, queries=("status",))
+        self.address = self._server.address
+        self._watch = threading.Thread(target=self._watch_heartbeat, name="robot-watch", daemon=True)
+        self._watch.start()
+
+    def close(self) -> None:
+        """Stop answering and make the device safe."""
+        self._closing.set()
+        self._watch.join()
+        self._server.close()
+        with self._lock:
+            self._make_safe("the server of the robot was closed")
+        if self._worker is not None:
+            self._worker.join(_HALT_TIMEOUT_S)
+
+    def _carry_out(self, request: Request) -> Reply:
+        try:
+            wanted = read_request(request.id, request.action, request.args)
+        except ValueError as error:
+            return Reply("rejected", cause_of(error))
+        if isinstance(wanted, StatusRequest):
+            return Reply("acknowledged", data=self._status(wanted.args))
+        job = Job(id=wanted.id, action=wanted.action, args=wanted.args.model_dump(), state="running")
+        with self._lock:
+            return self._begin(job)
+
+    def _status(self, query: Query) -> dict[str, Any]:
+        with self._lock:
+            status = RobotStatus(
+                state="safe" if self._safe_reason else "busy" if self._current else "ready",
+                reason=self._safe_reason or (self._current.action if self._current else ""),
+                safe_after_s=self._safe_after_s,
+                of=None if query.of is None else self._jobs.get(query.of),
+                **self._robot.report(),
+            )
+            if query.heartbeat:  # after a report, so that a device that gives none becomes safe
+                self._heard_at = time.monotonic()
+        return status.model_dump()
+
+    def _begin(self, job: Job) -> Reply:
+        known = self._jobs.get(job.id)
+        if known is not None:
+            if (known.action, known.args) != (job.action, job.args):
+                return Reply(
+                    "rejected", "the id belongs to an earlier request with another action or other arguments"
+                )
+            return Reply("acknowledged", f"accepted before; it is {known.state}")
+        if self._current is not None:
+            return Reply("rejected", f"busy: {self._current.action}")
+        if refusal := self._robot.refusal(job.action, job.args):
+            return Reply("rejected", refusal)
+        try:
+            self._note(job)  # before it begins, so that it is not done again after a restart
+        except OSError as error:
+            return Reply("rejected", f"cannot be noted: {error}")
+        self._heard_at, self._current, self._safe_reason = time.monotonic(), job, ""
+        self._halted = threading.Event()
+        self._worker = threading.Thread(target=self._do, args=(job, self._halted), name="robot", daemon=True)
+        self._worker.start()
+        return Reply("acknowledged", "accepted")
+
+    def _do(self, job: Job, halted: threading.Event) -> None:
+        reason = ""
+        try:
+            self._robot.do(job.action, job.args, halted)
+        except Exception as error:  # whatever the device raises is why the action failed
+            reason = str(error) or type(error).__name__
+        with self._lock:
+            self._current = None
+            reason = f"safe state: {self._safe_reason}" if reason and self._safe_reason else reason
+            job = job.model_copy(update={"state": "failed" if reason else "done", "reason": reason})
+            try:
+                self._note(job)
+            except OSError:
+                log.exception("the end of an action is not in the memory", id=job.id)
+                self._jobs[job.id] = job
+        log.info("robot action", id=job.id, action=job.action, state=job.state, reason=reason)
+
+    def _watch_heartbeat(self) -> None:
+        left = self._safe_after_s
+        while not self._closing.wait(left):
+            with self._lock:
+                silent = time.monotonic() - self._heard_at
+                left = self._safe_after_s - silent
+                if left <= 0:
+                    left = self._safe_after_s
+                    if not self._safe_reason:
+                        self._make_safe(f"no heartbeat for {silent:.3g} s")
+
+    def _make_safe(self, reason: str) -> None:
+        self._halted.set()
+        try:
+            self._robot.make_safe()
+        except Exception:  # the watch goes on, and tries again
+            log.exception("the robot did not go into its safe state")
+            return
+        self._safe_reason = reason
+        log.warning("safe state", reason=reason)
+
+    def _note(self, job: Job) -> None:
+        if self._memory is not None:
+            with self._memory.open("a", encoding="utf-8") as file:
+                file.write(to_json({"time": time.time(), **job.model_dump()}) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        self._jobs[job.id] = job
+
+    def _remember(self) -> None:
+        """Read the memory, without a last line that broke off."""
+        if self._memory is None or not self._memory.exists():
+            return
+        try:
+            whole = self._memory.read_bytes().rpartition(b"\n")[0]
+            for line in whole.splitlines():
+                job = Job.model_validate_json(line)
+                self._jobs[job.id] = job
+            os.truncate(self._memory, len(whole) + bool(whole))
+            for job in [job for job in self._jobs.values() if job.state == "running"]:
+                self._note(job.model_copy(update={"state": "failed", "reason": "the robot restarted meanwhile"}))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self._memory}: not a robot's memory ({cause_of(error)})") from None

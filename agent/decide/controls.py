@@ -1,0 +1,38 @@
+"""Several controls as one: each action goes to the control that takes it."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ..types import Control, Reply, SelectiveControl
+
+
+class Controls:
+    """Passes each action to the control that names it, else to ``other``.
+
+    Parameters
+    ----------
+    selective : controls that name their actions; of two that name the same action, the first one takes it
+    other : control that takes all other actions, such as a RunEngine's; None: they are rejected
+    """
+
+    def __init__(self, *selective: SelectiveControl, other: Control | None = None) -> None:
+        self._selective = {action: control for control in reversed(selective) for action in control.actions}
+        self._other = other
+        self._all: tuple[Control, ...] = selective if other is None else (*selective, other)
+
+    @property
+    def actions(self) -> Collection[str]:
+        """Actions that a control names."""
+        return self._selective.keys()
+
+    def request(self, id: str, action: str, args: Mapping[str, Any], timeout: float) -> Reply:
+        """Request ``action`` of the control that takes it."""
+        control = self._selective.get(action, self._other)
+        if control is None:
+            return Reply("rejected", f"no control takes {action!r}")
+        return control.request(id, action, args, timeout)
+
+    def close(self) -> None:
+        """Close all controls."""
+        for control in self._all:
+            control.close()
