@@ -202,7 +202,8 @@ class XASAgent:
             for sink in sinks:
                 resources.callback(sink.close)
                 sink.connect()  # before the models load, so that a dead endpoint fails early
-            control = control_of(config, RE, control)
+            session = None if journal is None else str(journal.path.resolve().parent)
+            control = control_of(config, RE, control, session)
             if control is not None:
                 resources.callback(control.close)
             agent = cls(config, load_models(config), control, journal=journal, source=source)

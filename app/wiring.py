@@ -92,18 +92,24 @@ def _aligned(file: str, config: Config, models: Sequence[Estimator]) -> dict[str
     return spectra
 
 
-def control_of(config: Config, RE: Any = None, given: Control | None = None) -> Control | None:
+def control_of(
+    config: Config, RE: Any = None, given: Control | None = None, session: str | None = None
+) -> Control | None:
     """Return the control on which decisions act; None if there is none.
 
     A RunEngine, else a given control, else the config's ``control_endpoint`` takes all actions but those of the
     config's robot, and ``notify`` if the config has destinations.
+
+    Parameters
+    ----------
+    session : name of a session that can go on after a restart, and then still holds the lease of its beamline
     """
     if RE is not None:
         from ..adapters.runengine import RunEngineControl
 
         given = RunEngineControl(RE)
     elif given is None and config.control_endpoint is not None:
-        given = ZMQControl(config.control_endpoint)
+        given = ZMQControl(config.control_endpoint, agent=session)
     selective: list[SelectiveControl] = []
     if config.notify:
         selective.append(Notifications(config.notify))

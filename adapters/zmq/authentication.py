@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import FilePath
+from pydantic import Field, FilePath
 
 from ...agent.types import InputError
 from ..codecs import to_json
@@ -28,6 +28,10 @@ class ControlEndpoint(Endpoint):
     secret_file: FilePath | None = None
     """File with the secret that both sides share, which only its owner may read; for a loopback address without
     CURVE. Unset: the environment variable ``XAS_AGENT_CONTROL_SECRET``."""
+
+    heartbeat_s: float | None = Field(default=None, gt=0)
+    """Interval at which the agent tells the server that it lives, s, so that the server keeps the beamline for it and
+    notices its silence; unset: never. The server must know heartbeats, as xas-agent's does."""
 
     def shared_secret(self) -> bytes | None:
         """Return the secret that proves a request; None where CURVE or a Unix socket identifies the other side.

@@ -10,10 +10,13 @@ server, that exchanges these two objects. Further keys are ignored, null stands 
 
 import json
 import math
+import os
+import socket
 import threading
 import time
 from collections.abc import Mapping
 from typing import Any, Literal
+from uuid import uuid4
 
 import zmq
 from pydantic import BaseModel, ValidationError
@@ -26,6 +29,10 @@ from .socket import EndpointSocket, wait
 log = get_logger()
 
 Id = str | int | float
+
+HEARTBEAT, RELEASE = "heartbeat", "release"
+"""Actions by which an agent keeps the lease of a beamline, and gives it back."""
+_RELEASE_TIMEOUT_S, _HEARTBEAT_TIMEOUT_S = 0.5, 2.0
 
 
 class _Answer(BaseModel):
@@ -47,6 +54,8 @@ class ZMQControl:
         Endpoint of the server, or its address.
     retry_s : float or None
         Time after which an unanswered request is sent again, s; None sends each request once.
+    agent : str or None
+        Name by which the agent holds the lease of a beamline, the same after a restart; None for that of the process.
 
     Raises
     ------
@@ -54,11 +63,19 @@ class ZMQControl:
         The string is not a ZMQ address, or nothing would tell the server from a stranger.
     """
 
-    def __init__(self, endpoint: ControlEndpoint | str, retry_s: float | None = None) -> None:
+    def __init__(
+        self, endpoint: ControlEndpoint | str, retry_s: float | None = None, agent: str | None = None
+    ) -> None:
         self.endpoint = ControlEndpoint.at(endpoint) if isinstance(endpoint, str) else endpoint
         self._secret = self.endpoint.shared_secret()
         self._retry_s = math.inf if retry_s is None else retry_s
+        self._agent = f"{socket.gethostname()}:{agent or f'{os.getpid()}:{uuid4().hex[:8]}'}"
         self._closing = threading.Event()
+        self._ending = threading.Event()
+        self._living: threading.Thread | None = None
+        if self.endpoint.heartbeat_s is not None:
+            self._living = threading.Thread(target=self._live, name="heartbeat", daemon=True)
+            self._living.start()
 
     def request(self, id: str, action: str, args: Mapping[str, Any], timeout: float) -> Reply:
         """Request ``action`` and return the answer; never raises.
@@ -92,10 +109,30 @@ class ZMQControl:
         return Reply("expired", f"{self.endpoint.address} did not answer within {timeout:g} s")
 
     def close(self) -> None:
+        """Give the lease of the beamline back, and send no more requests."""
+        self._ending.set()
+        if self._living is not None and not self._closing.is_set():
+            self._living.join()  # first, so that no heartbeat takes the lease again
+            self.request(uuid4().hex, RELEASE, {}, _RELEASE_TIMEOUT_S)
         self._closing.set()
 
+    def _live(self) -> None:
+        """Tell the server that this agent lives; log when it refuses or does not answer, and when it does again."""
+        interval_s = self.endpoint.heartbeat_s or 1.0
+        heard = ""
+        while not self._ending.is_set():
+            reply = self.request(uuid4().hex, HEARTBEAT, {}, min(interval_s, _HEARTBEAT_TIMEOUT_S))
+            said = "" if reply.status == "acknowledged" else reply.reason
+            if bool(said) != bool(heard):
+                if said:
+                    log.warning("no control of the beamline", endpoint=self.endpoint.address, detail=said)
+                else:
+                    log.info("control of the beamline", endpoint=self.endpoint.address)
+            heard = said
+            self._ending.wait(interval_s)
+
     def _request(self, id: str, action: str, args: Mapping[str, Any]) -> dict[str, Any]:
-        content: dict[str, Any] = {"id": id, "action": action, "args": dict(args)}
+        content: dict[str, Any] = {"id": id, "action": action, "args": dict(args), "agent": self._agent}
         return signed(content if self._secret is None else {**content, "time": time.time()}, self._secret)
 
     def _reply_from(self, payload: bytes, request: Mapping[str, Any]) -> Reply:

@@ -18,8 +18,9 @@ from pydantic import BaseModel, BeforeValidator, Field, StrictInt
 from ...agent.types import URGENT_ACTIONS, InputError, Reply, get_logger
 from ..codecs import to_json
 from .authentication import VALID_FOR_S, ControlEndpoint, is_authentic, is_recent, signed
-from .control import Id, cause_of, from_json
+from .control import HEARTBEAT, RELEASE, Id, cause_of, from_json
 from .guard import Refusals
+from .lease import Lease
 from .socket import POLL_MS, EndpointSocket
 
 log = get_logger()
@@ -48,6 +49,8 @@ class Request(BaseModel):
     id: _Text | _Number
     action: _Text
     args: Annotated[dict[str, Any], BeforeValidator(lambda args: {} if args is None else args)] = {}
+    agent: Annotated[str, Field(max_length=200)] = ""
+    """Name of the agent that asks, by which it holds the lease of a beamline."""
 
     @property
     def digest(self) -> bytes:
@@ -247,16 +250,65 @@ class RequestServer:
 class ControlServer(RequestServer):
     """A :class:`RequestServer` whose ``handler`` carries out the actions and need not know the ids.
 
+    One agent controls the beamline at a time: the first one that acts, or sends a heartbeat, until it releases the
+    lease or gives no sign of life for ``lease_s``. Requests of another agent are rejected meanwhile.
+
     Parameters
     ----------
     endpoint : ControlEndpoint or str
         As for :class:`RequestServer`.
     handler : callable
         Receives action and arguments, on two threads, and returns a Reply.
+    lease_s : float or None
+        Time without a sign of life after which another agent may take over, s; None: any number of agents may act.
+    safe_action : str or None
+        Action that the server itself carries out when the controlling agent falls silent, such as ``pause``; None:
+        nothing. Only agents with ``heartbeat_s`` give signs of life between their actions.
     """
 
-    def __init__(self, endpoint: ControlEndpoint | str, handler: Handler) -> None:
-        super().__init__(endpoint, lambda request: handler(request.action, request.args))
+    def __init__(
+        self,
+        endpoint: ControlEndpoint | str,
+        handler: Handler,
+        *,
+        lease_s: float | None = 60.0,
+        safe_action: str | None = None,
+    ) -> None:
+        self._act, self._safe_action = handler, safe_action
+        self._lease = None if lease_s is None else Lease(lease_s, self._make_safe)
+        try:
+            super().__init__(endpoint, self._obey, queries=(HEARTBEAT, RELEASE))
+        except BaseException:
+            self._close_lease()
+            raise
+
+    def close(self) -> None:
+        """Stop answering; a handler at work may finish, and waiting requests are dropped."""
+        self._close_lease()
+        super().close()
+
+    def _close_lease(self) -> None:
+        if self._lease is not None:
+            self._lease.close()
+
+    def _obey(self, request: Request) -> Reply:
+        if self._lease is None:
+            signs = request.action in (HEARTBEAT, RELEASE)
+            return Reply("acknowledged") if signs else self._act(request.action, request.args)
+        if request.action == RELEASE:
+            self._lease.release(request.agent)
+            return Reply("acknowledged")
+        if refusal := self._lease.take(request.agent):
+            return Reply("rejected", refusal)
+        if request.action == HEARTBEAT:
+            return Reply("acknowledged", data={"lease_s": self._lease.seconds})
+        return self._act(request.action, request.args)
+
+    def _make_safe(self, agent: str) -> None:
+        if self._safe_action is None:
+            return
+        reply = self._act(self._safe_action, {"reason": f"agent {agent} fell silent"})
+        log.warning("safe action", action=self._safe_action, status=reply.status, reason=reply.reason)
 
 
 _OTHER_CONTENT = Reply("rejected", "the id belongs to an earlier request with another action or other arguments")

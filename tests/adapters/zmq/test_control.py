@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -334,7 +335,9 @@ def test_an_answer_is_what_it_says_or_leaves_the_outcome_open(tmp_path, answer, 
         replies: list = []
         asking = threading.Thread(target=lambda: replies.append(control.request("a", "stop", {}, 5)))
         asking.start()
-        assert json.loads(rep.recv()) == {"id": "a", "action": "stop", "args": {}}
+        request = json.loads(rep.recv())
+        assert f":{os.getpid()}:" in request.pop("agent")
+        assert request == {"id": "a", "action": "stop", "args": {}}
         rep.send(answer)
         asking.join(10)
     assert replies[0].status == status

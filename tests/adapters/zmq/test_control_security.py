@@ -32,7 +32,7 @@ def secret(monkeypatch):
 @contextmanager
 def server_of(handler: Callable, address: str = "127.0.0.1:0", **keys) -> Iterator[ControlServer]:
     endpoint = ControlEndpoint(address=address, bind=True, **keys)
-    with closing(ControlServer(endpoint, handler)) as server:
+    with closing(ControlServer(endpoint, handler, lease_s=None)) as server:
         yield server
 
 
