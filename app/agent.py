@@ -158,7 +158,7 @@ class XASAgent:
             RunEngine on which decisions act, if ``control`` in the config enables them.
         control : Control, optional
             Control on which decisions act, instead of a RunEngine. Without both, the config's ``control_endpoint``
-            receives the requests.
+            or ``queue_server`` receives the requests.
         journal : Journal, optional
             As for the class.
         source : str, optional
@@ -190,6 +190,10 @@ class XASAgent:
                 from ..adapters.zmq import ZMQControl
 
                 control = ZMQControl(config.control_endpoint)
+            elif control is None and config.queue_server is not None:
+                from ..adapters.queueserver import QueueServerControl
+
+                control = QueueServerControl(config.queue_server)
             if control is not None:
                 resources.callback(control.close)
             agent = cls(config, load_models(config), control, journal=journal, source=source)

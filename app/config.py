@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ..adapters.assets import AssetSettings
 from ..adapters.health import HealthSettings
+from ..adapters.queueserver import QueueServerSettings
 from ..adapters.tiled import TiledDestination, TiledEndpoint
 from ..adapters.zmq import ControlEndpoint, ZMQEndpoint
 from ..agent.decide import ControlSettings, Rule
@@ -116,6 +117,8 @@ class Config(Settings):
     control_endpoint: ControlEndpoint | None = None
     """ZMQ endpoint that receives control requests from another process; within a RunEngine's own process they go to
     the RunEngine."""
+    queue_server: QueueServerSettings | None = None
+    """bluesky-queueserver whose RE Manager carries out the decisions, instead of ``control_endpoint``."""
     serving: ServingSettings = ServingSettings()
     """Queue, batches and what is published."""
     journal: JournalSettings = JournalSettings()
@@ -136,6 +139,12 @@ class Config(Settings):
     def _catalogue_fills_a_source(self) -> Self:
         if self.source is not None and self.tiled is not None and {"past", "follow"} & self.tiled.model_fields_set:
             raise ValueError("tiled without past and follow, which have no effect beside source")
+        return self
+
+    @model_validator(mode="after")
+    def _one_control(self) -> Self:
+        if self.control_endpoint is not None and self.queue_server is not None:
+            raise ValueError("found control_endpoint and queue_server, expected one of them")
         return self
 
     @field_validator("health", mode="before")

@@ -14,7 +14,7 @@ from .frame import Document, SetAside
 from .grid import Grid
 from .run import RunDocument
 
-Action = Literal["pause", "resume", "stop", "notify"]
+Action = Literal["pause", "resume", "stop", "abort", "queue_plan", "notify"]
 URGENT_ACTIONS = ("stop", "abort")
 """Actions that pass before all others."""
 Status = Literal["proposed", "sent", "acknowledged", "rejected", "expired"]
