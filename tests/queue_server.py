@@ -1,4 +1,4 @@
-"""A bluesky-queueserver as processes: ``start-re-manager`` and ``redis-server``, with plans and a device of the tests."""
+"""A bluesky-queueserver as processes, ``start-re-manager`` and ``redis-server``, with plans and a device."""
 
 import json
 import os
@@ -25,6 +25,7 @@ from pathlib import Path
 from bluesky import RunEngine
 from bluesky.plan_stubs import checkpoint, clear_checkpoint, sleep
 from bluesky.plans import count
+from bluesky.preprocessors import run_decorator
 from ophyd.sim import SynAxis
 
 RE = RunEngine({})
@@ -38,6 +39,7 @@ def record(name, doc):
 
 RE.subscribe(record, "start")
 RE.subscribe(record, "stop")
+RE.state_hook = lambda new, old: record("state", [str(old), str(new)])
 
 
 def measure(detectors, num: int = 1):
@@ -45,6 +47,7 @@ def measure(detectors, num: int = 1):
     yield from count(detectors, num)
 
 
+@run_decorator()
 def hold(name: str, checkpoints: bool = True):
     """A plan that goes on until there is a file of this name."""
     yield from checkpoint()
@@ -121,8 +124,8 @@ class QueueServer:
     def log(self) -> str:
         return (self.folder / "manager.log").read_text(encoding="utf-8")
 
-    def runs(self, name: str = "start") -> list[dict[str, Any]]:
-        """The RunStarts, or RunStops, of all runs."""
+    def seen(self, name: str) -> list[Any]:
+        """What the RunEngine has recorded: all RunStarts (``start``), RunStops, or changes of its ``state``."""
         path = self.folder / "runs.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         return [doc for kind, doc in map(json.loads, lines) if kind == name]
@@ -180,3 +183,7 @@ def client(server: QueueServer, public_key: str | None = None) -> Iterator[Any]:
         yield api
     finally:
         api.close()
+        # The client leaves its contexts to the garbage collector.
+        monitors = (monitor._rco._socket.context for monitor in (api.console_monitor, api.system_info_monitor))
+        for context in (api._client._ctx, *monitors):
+            context.destroy(linger=0)

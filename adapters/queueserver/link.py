@@ -9,7 +9,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -95,6 +95,10 @@ class Unanswered(Exception):  # noqa: N818  named after the event
 class Refused(Exception):  # noqa: N818  named after the event
     """The manager refused a request."""
 
+    def __init__(self, answer: Mapping[str, Any]) -> None:
+        said, _, _ = str(answer.get("msg")).partition("\nPlan: ")  # which the asker knows
+        super().__init__(" ".join(said.split()))
+
 
 class ManagerLink:
     """A connection for one control request, which ends with it; not thread-safe.
@@ -146,7 +150,7 @@ class ManagerLink:
                 break
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
         if not answer.get("success", True):
-            raise Refused(str(answer.get("msg")))
+            raise Refused(answer)
         return answer
 
     def act(self, method: str, *, settle_s: float = _SETTLE_S, **params: Any) -> bool:
@@ -166,7 +170,7 @@ class ManagerLink:
         self.acted = before
         now = time.monotonic()
         if now - self._refused_at.setdefault(method, now) >= settle_s:
-            raise Refused(str(answer.get("msg")))
+            raise Refused(answer)
         return False
 
     def look(self) -> ManagerState:
@@ -181,9 +185,11 @@ class ManagerLink:
             self._closing.wait(_POLL_S)
 
     def _send(self, method: str, params: dict[str, Any]) -> None:
+        payload = json.dumps({"method": method, "params": params}).encode()
+        while not self._socket.poll(round(1000 * _POLL_S), zmq.POLLOUT):  # as after a handshake that failed
+            self._check_time()
         self._check_time()
         self._number += 1
-        payload = json.dumps({"method": method, "params": params}).encode()
         self._socket.send_multipart([str(self._number).encode(), b"", payload])
 
     def _answer(self, first: int, wait_s: float) -> dict[str, Any] | None:
