@@ -169,7 +169,7 @@ def client(server: QueueServer, public_key: str | None = None) -> Iterator[Any]:
 
     api = REManagerAPI(
         zmq_control_addr=server.address, zmq_public_key=public_key, timeout_recv=5.0, status_polling_period=0.05,
-        status_expiration_period=0.02, request_fail_exceptions=True,
+        status_expiration_period=0.0, request_fail_exceptions=True,
     )  # fmt: skip
 
     def answers() -> bool:

@@ -42,9 +42,9 @@ def over(server):
     """Make a control whose messages have a fate."""
     networks = []
 
-    def make(fate):
+    def make(fate, retry_s=0.2):
         networks.append(Unreliable(server.address, f"{server.address}{len(networks)}", fate))
-        settings = server.settings(retry_s=0.2).model_copy(update={"address": networks[-1].address})
+        settings = server.settings(retry_s=retry_s).model_copy(update={"address": networks[-1].address})
         return QueueServerControl(settings)
 
     yield make
@@ -113,7 +113,7 @@ def test_a_request_that_is_never_answered_expires(api, over):
 
 
 def test_many_actions_over_a_bad_network(api, over):
-    control = over(by_chance(seed=1))
+    control = over(by_chance(seed=1), retry_s=0.05)
     ids = [str(number) for number in range(25)]
     for id in ids:
         assert control.request(id, "queue_plan", WANTED, TIMEOUT_S).status == "acknowledged"
