@@ -46,16 +46,16 @@ class PlanHistory:
     """The decisions whose plans the manager has finished, read again only when they have changed."""
 
     def __init__(self) -> None:
-        self._uid: str | None = None
-        self._decisions: frozenset[str] = frozenset()
+        self._read: tuple[str, frozenset[str | None]] = "", frozenset()
+        """The history's uid and its decisions, together, since two threads may look."""
 
-    def __call__(self, link: ManagerLink) -> frozenset[str]:
-        if link.look().plan_history_uid != self._uid:
+    def __call__(self, link: ManagerLink) -> frozenset[str | None]:
+        uid, decisions = self._read
+        if link.look().plan_history_uid != uid:
             answer = link.ask("history_get")
-            found = (_decision_of(item) for item in answer["items"])
-            self._decisions = frozenset(id for id in found if id is not None)
-            self._uid = answer["plan_history_uid"]
-        return self._decisions
+            decisions = frozenset(_decision_of(item) for item in answer["items"])
+            self._read = answer["plan_history_uid"], decisions
+        return decisions
 
 
 def add(link: ManagerLink, history: PlanHistory, id: str, args: QueueArgs) -> Reply:
@@ -67,8 +67,10 @@ def add(link: ManagerLink, history: PlanHistory, id: str, args: QueueArgs) -> Re
     item = {"item_type": "plan", **args.plan.model_dump(), "meta": {**args.plan.meta, DECISION: id}}
     user = {"user": link.settings.user, "user_group": link.settings.user_group}
     while where is None:
-        link.act("queue_item_add", settle_s=0, item=item, pos=args.position, **user)
+        added = link.act("queue_item_add", settle_s=0, item=item, pos=args.position, **user)
         where = _find(link, history, id, remove_repeats=True)
+        if where is None and added:
+            where = "was queued, and has been removed"
     if args.start and where == "is queued":
         try:
             where = _start(link, history, id)

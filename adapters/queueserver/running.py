@@ -30,7 +30,7 @@ def resume(link: ManagerLink) -> Reply:
             if link.act("re_resume"):
                 return Reply("acknowledged", f"resumed; {link.look()}")
         elif link.acted or (state.executing and not state.pause_pending):
-            return Reply("acknowledged", f"the plan is not paused; {state}")
+            return Reply("acknowledged", f"{'resumed' if link.acted else 'the plan is not paused'}; {state}")
         elif state.refusal is not None:
             return Reply("rejected", f"{state.refusal}; {state}")
     raise AssertionError("watch() ends only with an exception")
@@ -47,7 +47,7 @@ def end(link: ManagerLink, verb: Literal["stop", "abort"]) -> Reply:
         plan = state.running_item_uid
         if state.manager_state == "paused":
             link.act(f"re_{verb}")
-            ending = link.acted
+            ending = True  # also if refused or unanswered: a plan that then runs is ending, or was resumed by a user
         elif plan is not None and not ending and not (pausing and state.pause_pending):
             link.act("re_pause", option="immediate")
             pausing = True
