@@ -10,7 +10,7 @@ from queue_server import QueueServer, client, serving
 from xas_agent.adapters.queueserver import QueueServerControl
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def opened() -> Iterator[tuple[QueueServer, Any]]:
     with serving() as server, client(server) as api:
         api.environment_open()
