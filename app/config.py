@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from ..adapters.assets import AssetSettings
 from ..adapters.health import HealthSettings
 from ..adapters.notify import Destination
+from ..adapters.queueserver import QueueServerSettings
 from ..adapters.robot import RobotSettings, check_args
 from ..adapters.tiled import TiledDestination, TiledEndpoint
 from ..adapters.zmq import ControlEndpoint, ZMQEndpoint, cause_of
@@ -129,6 +130,8 @@ class Config(Settings):
     """ZMQ endpoint of a robot, which receives the actions ``load``, ``unload``, ``dose`` and ``heat``."""
     notify: tuple[Destination, ...] = ()
     """Destinations that are told of the decisions with the action ``notify``; none: they are logged and published."""
+    queue_server: QueueServerSettings | None = None
+    """bluesky-queueserver whose RE Manager carries out the decisions, instead of ``control_endpoint``."""
     serving: ServingSettings = ServingSettings()
     """Queue, batches and what is published."""
     journal: JournalSettings = JournalSettings()
@@ -149,6 +152,12 @@ class Config(Settings):
     def _catalogue_fills_a_source(self) -> Self:
         if self.source is not None and self.tiled is not None and {"past", "follow"} & self.tiled.model_fields_set:
             raise ValueError("tiled without past and follow, which have no effect beside source")
+        return self
+
+    @model_validator(mode="after")
+    def _one_control(self) -> Self:
+        if self.control_endpoint is not None and self.queue_server is not None:
+            raise ValueError("found control_endpoint and queue_server, expected one of them")
         return self
 
     @field_validator("health", mode="before")

@@ -15,6 +15,7 @@ from ..adapters.assets import AssetFiller
 from ..adapters.files import frame_of
 from ..adapters.formats import read_spectra
 from ..adapters.notify import Notifications
+from ..adapters.queueserver import QueueServerControl
 from ..adapters.robot import RobotControl
 from ..adapters.tiled import TiledSink
 from ..adapters.zmq import ZMQControl, ZMQSink
@@ -97,8 +98,8 @@ def control_of(
 ) -> Control | None:
     """Return the control on which decisions act; None if there is none.
 
-    A RunEngine, else a given control, else the config's ``control_endpoint`` takes all actions but those of the
-    config's robot, and ``notify`` if the config has destinations.
+    A RunEngine, else a given control, else the config's ``control_endpoint`` or ``queue_server`` takes all actions
+    but those of the config's robot, and ``notify`` if the config has destinations.
 
     Parameters
     ----------
@@ -110,6 +111,8 @@ def control_of(
         given = RunEngineControl(RE)
     elif given is None and config.control_endpoint is not None:
         given = ZMQControl(config.control_endpoint, agent=session)
+    elif given is None and config.queue_server is not None:
+        given = QueueServerControl(config.queue_server)
     selective: list[SelectiveControl] = []
     if config.notify:
         selective.append(Notifications(config.notify))

@@ -1,5 +1,6 @@
 """Short forms of the campaigns under benchmarks/campaigns: their counts, not their speed."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,16 @@ def test_kills_lose_and_double_nothing():
     figures = [line.rsplit(maxsplit=1) for line in done.stdout.splitlines() if len(line.split()) > 1]
     assert [value for name, value in figures if name == "kills"] == ["3", "2"]
     assert all(int(value) for name, value in figures if name in ("frames", "decisions"))
+
+
+def test_a_queue_server_does_each_action_once_over_a_bad_network() -> None:
+    pytest.importorskip("bluesky_queueserver_api", reason="pip install bluesky-queueserver-api")
+    if shutil.which("redis-server") is None:
+        pytest.skip("no redis-server: apt-get install redis-server")
+    figures = figures_of("queue_actions.py", "--actions", 40)
+    assert figures["actions"] == "40"
+    assert int(figures["messages lost"]) > 0
+    assert int(figures["messages repeated"]) > 0
 
 
 def test_a_full_disk_loses_nothing_that_was_published(tmp_path: Path) -> None:

@@ -69,6 +69,15 @@ RULE = {"name": "r", "trigger": {"kind": "threshold", "descriptor": "OS", "above
         ({"rules": [{**RULE, "trigger": {"kind": "cusp"}}]}, r"key rules\.0\.trigger: .*'threshold', 'band'"),
         ({"rules": [RULE, RULE]}, r"two rules are named 'r'"),
         ({"source": {"address": "a:1", "serializer": "pickle"}}, "allow_pickle: true"),
+        (
+            {"queue_server": {"address": "zmq://a:1"}},
+            r"key queue_server\.address: found 'zmq://a:1', expected tcp://HOST:PORT or ipc:///PATH",
+        ),
+        ({"queue_server": {"public_key": "k" * 39}}, r"key queue_server\.public_key: found 39 characters, expected"),
+        (
+            {"queue_server": {}, "control_endpoint": {"address": "ipc:///run/control"}},
+            "found control_endpoint and queue_server, expected one of them",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line_with_file_key_and_expectation(tmp_path, content, message):

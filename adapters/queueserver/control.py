@@ -1,0 +1,119 @@
+"""A control of a queue server: decisions become requests to its RE Manager."""
+
+import threading
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from cachetools import FIFOCache
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ...agent.types import Reply, get_logger
+from . import running
+from .link import ManagerLink, QueueServerSettings, Refused, Unanswered
+from .queue import PlanHistory, QueueArgs, add, remove
+
+log = get_logger()
+
+_MAX_ANSWERED_IDS = 4096
+
+
+class _PauseArgs(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    option: Literal["deferred", "immediate"] = "deferred"
+
+
+class QueueServerControl:
+    """Acts on the plans of a bluesky-queueserver; any thread may call it.
+
+    - ``pause`` pauses the running plan: at its next checkpoint, or at once with ``option: immediate``. It is
+      acknowledged when the manager is paused.
+    - ``resume`` continues a paused plan.
+    - ``stop`` and ``abort`` pause the running plan at once and end it. They are acknowledged when it has ended. The
+      manager then leaves the queue standing, and puts an aborted plan back to its front.
+    - ``queue_plan`` adds ``plan: {name, args, kwargs, meta}`` to the queue at ``position`` (``back``, ``front``, or
+      an index), and starts the queue with ``start: true``; or it removes the item with the uid ``remove``.
+
+    Each action is done once, over lost, late and repeated messages and a restart of the agent or the manager: a plan
+    carries the decision's id in its metadata and is looked for before it is added, and the other actions follow the
+    manager's state. A request with an id that was answered gets the same answer again.
+
+    Parameters
+    ----------
+    settings : QueueServerSettings
+    """
+
+    def __init__(self, settings: QueueServerSettings) -> None:
+        self.settings = settings
+        self._history = PlanHistory()
+        self._closing = threading.Event()
+        self._lock = threading.Lock()
+        self._answered: FIFOCache[str, Reply] = FIFOCache(_MAX_ANSWERED_IDS)
+
+    def request(self, id: str, action: str, args: Mapping[str, Any], timeout: float) -> Reply:
+        """Carry out ``action`` within ``timeout`` s, else answer ``expired``; never raises.
+
+        The reason tells the manager's state. A refusal of the manager is ``rejected``, unless something was done
+        before it; a failure whose effect cannot be known is ``expired``.
+        """
+        if self._closing.is_set():
+            return Reply("rejected", "the control is closed")
+        with self._lock:
+            if (answered := self._answered.get(id)) is not None:
+                return answered
+        reply = self._carry_out(id, action, args, timeout)
+        if reply.status != "expired":
+            with self._lock:
+                self._answered[id] = reply
+        log.info("queue server", id=id, action=action, status=reply.status, reason=reply.reason)
+        return reply
+
+    def close(self) -> None:
+        """Let requests in progress expire, and reject further ones."""
+        self._closing.set()
+
+    def _carry_out(self, id: str, action: str, args: Mapping[str, Any], timeout: float) -> Reply:
+        address = self.settings.address
+        acted, state = False, None
+        try:
+            with ManagerLink(self.settings, timeout, self._closing) as link:
+                try:
+                    return self._act(link, id, action, args)
+                finally:
+                    acted, state = link.acted, link.state
+        except Unanswered:
+            if self._closing.is_set():
+                return Reply("expired", "the control was closed")
+            if state is None:
+                return Reply("expired", f"{address} did not answer within {timeout:g} s")
+            return Reply("expired", f"not confirmed within {timeout:g} s; when last asked, {state}")
+        except Refused as refused:
+            reason = f"{refused}; {state}" if state is not None else str(refused)
+            return Reply("expired" if acted else "rejected", reason)
+        except Exception as error:  # a Control never raises
+            if not isinstance(error, ValidationError):
+                log.exception("request to the queue server failed", address=address, id=id, action=action)
+            return Reply("expired" if acted else "rejected", _cause(error))
+
+    def _act(self, link: ManagerLink, id: str, action: str, args: Mapping[str, Any]) -> Reply:
+        match action:
+            case "pause":
+                return running.pause(link, _PauseArgs.model_validate(args).option)
+            case "resume":
+                return running.resume(link)
+            case "stop" | "abort":
+                return running.end(link, action)
+            case "queue_plan":
+                wanted = QueueArgs.model_validate(args)
+                if wanted.remove is not None:
+                    return remove(link, wanted.remove)
+                return add(link, self._history, id, wanted)
+        return Reply("rejected", f"a queue server cannot {action!r}")
+
+
+def _cause(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return f"{type(error).__name__}: {error}"
+    details = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in details["loc"])
+    return f"{key}: {details['msg']}" if key else details["msg"].removeprefix("Value error, ")
