@@ -178,7 +178,7 @@ class XASAgent:
             RunEngine on which decisions act, if ``control`` in the config enables them.
         control : Control, optional
             Control on which decisions act, instead of a RunEngine. Without both, the config's ``control_endpoint``
-            or ``queue_server`` receives the requests. Actions of a robot go to the config's ``robot``, if there is one.
+            or ``queue_server`` receives the requests. Those of a robot go to the config's ``robot``, if there is one.
         journal : Journal, optional
             As for the class.
         source : str, optional

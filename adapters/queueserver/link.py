@@ -2,7 +2,7 @@
 
 The manager answers JSON requests ``{method, params}`` on a ZMQ socket, one after another. They are not sent by
 bluesky-queueserver-api, which delivers a request that it has reported as timed out to a manager that starts later
-(``docs/decisions/0028-requests-to-a-queue-server.md``).
+(``docs/decisions/0029-requests-to-a-queue-server.md``).
 """
 
 import json

@@ -23,7 +23,16 @@ PAGES = [ROOT / "README.md", *sorted(p for p in (ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^`\n]*)\n(?P<body>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
 MARK = re.compile(r"<!-- (?P<mark>slow|not run: .+?) -->\s*$")
 LANGUAGES = ("bash", "python", "yaml", "text")
-NEEDS = ("a beamline", "a cluster", "a GPU", "FEFF", "installs the package", "recorded data", "hours")
+NEEDS = (
+    "a beamline",
+    "a running session",
+    "a cluster",
+    "a GPU",
+    "FEFF",
+    "installs the package",
+    "recorded data",
+    "hours",
+)
 """What a block that is not run may need."""
 
 

@@ -27,10 +27,10 @@ def api(opened: tuple[QueueServer, Any]) -> Iterator[Any]:
     if api.status(reload=True)["manager_state"] != "idle":
         with suppress(api.RequestFailedError):  # is paused, or has just ended
             api.re_pause("immediate")
-            api.wait_for_idle_or_paused(timeout=20)
+            api.wait_for_idle_or_paused(timeout=60)
         with suppress(api.RequestFailedError):  # has ended
             api.re_abort()
-        api.wait_for_idle(timeout=20)
+        api.wait_for_idle(timeout=60)
     api.queue_clear()
     api.history_clear()
 
