@@ -4,6 +4,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from .decide import FINAL_STATUSES, OPERATOR, ControlSettings, Paused, Requests, Rules
@@ -155,7 +156,8 @@ class Pipeline:
         if self._reader.waiting:
             self._take(self._reader.poll(time.monotonic()))
         self._serve_waiting()
-        self._decide_in_run(self._rules.quiet(time.monotonic()))
+        if self._requests.paused is None:
+            self._decide_in_run(self._rules.quiet(time.monotonic()))
         frames = self._answered + self._left_out.now - left_out
         reading_s = time.monotonic() - began - self._serving_s
         self._load.learn(len(received), frames, self._answered, reading_s, self._serving_s)
@@ -175,7 +177,14 @@ class Pipeline:
         past : what the earlier process has done
         inputs : documents that it was fed with, in order and in batches; complete for all runs that are not over
         """
-        for part in (self._reader, self._align, self._energy_uncertainty, self._relative, self._rules):
+        for part in (
+            self._reader,
+            self._align,
+            self._energy_uncertainty,
+            self._relative,
+            self._rules,
+            self._requests,
+        ):
             part.restore(past.memory)
         self._published = Published(past)
         self._runs.resume(past.runs)
@@ -208,7 +217,9 @@ class Pipeline:
 
     def reject(self, id: str, by: str, why: str = "") -> Decision:
         """Give up a decision that waits for a person; raise KeyError if none of this id does."""
-        return self._publish_decision(self._requests.reject(id, by, why))
+        rejected = self._publish_decision(self._requests.reject(id, by, why))
+        self._rules.undo(rejected)
+        return rejected
 
     def order(self, action: Action, by: str, args: Mapping[str, Any] | None = None) -> Decision:
         """Request an action for a person, whatever the rules say."""
@@ -228,12 +239,22 @@ class Pipeline:
         self._commit()
         return decision
 
-    def halt(self, by: str, why: str = "") -> None:
-        """Make an emergency stop: stop the experiment, reject what waits, and let no rule act until ``release``."""
-        for decision in self._requests.halt(by, why):
+    def halt(self, by: str, why: str = "") -> Decision:
+        """Make an emergency stop: stop the experiment, reject what waits; until ``release`` rules can only stop."""
+        self.halt_at_once(by, why)
+        for decision in self._requests.reject_all(by):
             self._publish_decision(decision)
+            self._rules.undo(decision)
+        return self.order("stop", self.halted)
+
+    def halt_at_once(self, by: str, why: str = "") -> None:
+        """Let no decision of a rule but to stop be sent from now on; from any thread, also while this one is busy."""
+        self._requests.halt(by, why)
         _log.error("emergency stop", by=by, why=why)
-        self.order("stop", by)
+
+    def outcome(self, id: str) -> Decision | None:
+        """Return a decision of late with its last status; None if it has none yet, or is forgotten."""
+        return self._requests.outcomes.get(id)
 
     def release(self, by: str) -> None:
         """End an emergency stop."""
@@ -301,6 +322,7 @@ class Pipeline:
             self._runs.watch(document.run)
         else:
             self._stops[uid] = document.doc
+            self._requests.run_stopped(uid)
             self._end_runs()
 
     def _serve_waiting(self) -> None:
@@ -341,7 +363,11 @@ class Pipeline:
             estimate = self._relative(frame, model, estimate, answer.mu, answer.quantities["noise"])
             run.frame(frame, answer.quantities, estimate, answer.mu, age_s * 1e3)
             self._progress.outcomes.append((frame.run_uid, frame.uid))
-            if not self._is_stale(age_s, frame):
+            if frame.element is None:  # so that the rules keep the edges of a sample apart
+                frame = replace(frame, element=model.absorber, edge=model.edge_name)
+            if self._is_stale(age_s, frame):
+                self._rules.heard(frame)
+            else:
                 for decision in self._rules(frame, estimate, answer.quantities):
                     self._decide(decision, run)
         except Exception as e:
@@ -403,7 +429,7 @@ class Pipeline:
             for uid in self._decided:
                 progress.memory |= self._rules.memory(uid)
             self._decided.clear()
-            progress.memory |= self._runs.memory()
+            progress.memory |= self._runs.memory() | self._requests.memory()
             self._committed(progress)
         else:
             self._progress = Progress()
@@ -421,6 +447,8 @@ class Pipeline:
             () if self._runs.resuming else self._requests.changes()
         ):  # its run may be read again only later
             if decision.status in FINAL_STATUSES:
+                if decision.status == "rejected" or decision.status_reason.startswith(("nobody", "the run stopped")):
+                    self._rules.undo(decision)
                 _log.info(
                     "decision answered",
                     rule=decision.rule,

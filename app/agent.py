@@ -277,11 +277,20 @@ class XASAgent:
         Raises
         ------
         TimeoutError
-            The agent did not come to it within ``timeout`` s, or has ended.
+            The agent did not come to it within ``timeout`` s, or has ended; it will not do it later.
         """
         future: Future[T] = Future()
         self._calls.put((work, future))
-        return future.result(timeout)
+        try:
+            return future.result(timeout)
+        except TimeoutError:
+            if future.cancel():
+                raise
+            return future.result()  # it has begun just now
+
+    def halt(self, by: str, why: str = "") -> None:
+        """Let no decision of a rule but to stop be sent; from any thread, also while the agent is busy."""
+        self._pipeline.halt_at_once(by, why)
 
     @property
     def points(self) -> tuple[int, int] | None:

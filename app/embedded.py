@@ -149,7 +149,7 @@ def watch_embedded(
     try:
         source = ZMQSource(ZMQEndpoint(address=beamline.documents_address), peer_ends=True)
         control = ZMQControl(beamline.control_address)
-        session = Session(config.simulated(), output, control, planned, limit, truth, health=health)
+        session = Session(config.simulated(), output, control, planned, limit, truth, health=health, simulated=True)
         with session:
             try:
                 source.connect()

@@ -25,26 +25,49 @@ _log = get_logger()
 
 _TIMEOUT_S = 15.0
 """Longest wait for an answer, s."""
+_OUTCOME_S, _POLL_S = 8.0, 0.05
+"""Longest wait for what becomes of an order, and the interval at which it is looked for, s."""
 _MAX_BYTES = 65_536
 """Largest request or answer."""
 _ORDERS = ("pause", "resume", "stop")
 
 
+def sockets_folders() -> list[Path]:
+    """Return the folders that may hold sockets; not every shell knows that of the login session."""
+    runtime = [Path(given) / "xas-agent"] if (given := os.environ.get("XDG_RUNTIME_DIR")) else []
+    usual = [] if runtime else [Path(f"/run/user/{os.getuid()}/xas-agent")]
+    return [*runtime, *usual, Path(tempfile.gettempdir()) / f"xas-agent-{os.getuid()}"]
+
+
 def sockets_folder() -> Path:
-    """Return the folder of the sockets; it is made if it does not exist.
+    """Return the folder of the sockets of new sessions; it is made if it does not exist.
 
     Raises
     ------
     InputError
         Others may enter it.
     """
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    folder = Path(runtime) / "xas-agent" if runtime else Path(tempfile.gettempdir()) / f"xas-agent-{os.getuid()}"
+    folders = sockets_folders()
+    folder = folders[0] if os.environ.get("XDG_RUNTIME_DIR") else folders[-1]
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_private(folder)
+    return folder
+
+
+def _check_private(folder: Path) -> None:
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise InputError(f"{folder}: others may enter it; remove it, or set XDG_RUNTIME_DIR to a folder of your own")
-    return folder
+
+
+def _sockets(session: str | None) -> list[Path]:
+    """Return the sockets of this user's sessions."""
+    found: list[Path] = []
+    for folder in sockets_folders():
+        if folder.is_dir():
+            _check_private(folder)
+            found += sorted(folder.glob(f"{session or '*'}.sock"))
+    return found
 
 
 class OperatorServer:
@@ -89,35 +112,47 @@ class OperatorServer:
         command = str(request.get("command", ""))
         given = {k: v for k, v in request.items() if k not in ("command", "by")}
         try:
-            answer = {"ok": True, **self._carry_out(command, request, by)}
+            answer = {"ok": True, **self._carry_out(command, request, by, given)}
         except (InputError, KeyError, TypeError, ValueError) as error:
             answer = {"ok": False, "error": str(error.args[0]) if error.args else str(error)}
         except TimeoutError:
             answer = {"ok": False, "error": "the agent did not answer in time"}
         if self._audit is not None and command not in ("status", "pending"):
-            self._audit.command(by, command, given, "done" if answer["ok"] else str(answer["error"]))
+            decision = answer.get("decision", {})
+            done = f"{decision.get('status', 'done')} {decision.get('status_reason', '')}".strip()
+            self._audit.command(by, command, given, done if answer["ok"] else str(answer["error"]))
         return answer
 
-    def _carry_out(self, command: str, request: Mapping[str, Any], by: str) -> dict[str, Any]:
+    def _carry_out(self, command: str, request: Mapping[str, Any], by: str, given: dict[str, Any]) -> dict[str, Any]:
         perform, why = self._agent.perform, str(request.get("why", ""))
         if command == "status":
             return self._status()
         if command == "pending":
             return {"pending": [_shown(d, left) for d, left in perform(lambda pipeline: pipeline.unconfirmed)]}
         if command in ("approve", "reject"):
-            id = self._full_id(str(request.get("id", "")))
+            id = given["id"] = self._full_id(str(request.get("id", "")))
             if command == "approve":
                 return {"decision": _shown(perform(lambda pipeline: pipeline.approve(id, by)))}
             return {"decision": _shown(perform(lambda pipeline: pipeline.reject(id, by, why)))}
         if command in _ORDERS:
-            return {"decision": _shown(perform(lambda pipeline: pipeline.order(command, by)))}  # pyright: ignore
+            return self._outcome(perform(lambda pipeline: pipeline.order(command, by)))  # pyright: ignore
         if command == "halt":
-            perform(lambda pipeline: pipeline.halt(by, why))
-        elif command == "release":
+            self._agent.halt(by, why)  # before the agent's thread comes to it
+            return self._outcome(perform(lambda pipeline: pipeline.halt(by, why)))
+        if command == "release":
             perform(lambda pipeline: pipeline.release(by))
         else:
             raise InputError(f"no command {command!r}")
         return {}
+
+    def _outcome(self, ordered: Decision) -> dict[str, Any]:
+        """Wait for what becomes of an order, as long as a control may take."""
+        until = time.monotonic() + _OUTCOME_S
+        while time.monotonic() < until:
+            if (settled := self._agent.perform(lambda pipeline: pipeline.outcome(ordered.id))) is not None:
+                return {"decision": _shown(settled)}
+            time.sleep(_POLL_S)
+        return {"decision": _shown(ordered)}
 
     def _status(self) -> dict[str, Any]:
         state, paused = self._agent.state(), self._agent.paused
@@ -156,7 +191,7 @@ def ask(command: str, session: str | None = None, **arguments: Any) -> dict[str,
     InputError
         No session runs, or several do, or the session refuses the command.
     """
-    found = sorted(sockets_folder().glob(f"{session or '*'}.sock"))
+    found = _sockets(session)
     answers: list[tuple[Path, dict[str, Any]]] = []
     for path in found:
         try:
@@ -201,6 +236,7 @@ def _server(path: Path, answer: Callable[[Mapping[str, Any], str], dict[str, Any
 
     class Server(socketserver.ThreadingUnixStreamServer):
         daemon_threads = True
+        request_queue_size = 64
 
         def handle_error(self, request: Any, client_address: Any) -> None:
             _log.debug("a command was broken off")

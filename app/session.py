@@ -62,6 +62,8 @@ class Session:
     name: str | None = None
     """The source as ``xas-agent inspect`` takes it, for messages, if the config does not name it."""
     health: Health | None = None
+    simulated: bool = False
+    """Whether the beamline is simulated, so that it may be ended."""
     interrupted: bool = False
     failure: Exception | None = None
     """Error of the source, if it ended early."""
@@ -175,6 +177,8 @@ class Session:
             while reader.is_alive() and not self.enough.is_set() and not until():
                 self._raise_if_signalled()
                 self.display.refresh()
+                if self.simulated:
+                    self._end_long_pause()
                 reader.join(_POLL_S)
             if self.enough.is_set():
                 reader.join(SETTLE_S)  # the RunStop may still arrive

@@ -251,7 +251,8 @@ class ControlServer(RequestServer):
     """A :class:`RequestServer` whose ``handler`` carries out the actions and need not know the ids.
 
     One agent controls the beamline at a time: the first one that acts, or sends a heartbeat, until it releases the
-    lease or gives no sign of life for ``lease_s``. Requests of another agent are rejected meanwhile.
+    lease or gives no sign of life for ``lease_s``. Requests of another agent are rejected meanwhile, but for ``stop``
+    and ``abort``.
 
     Parameters
     ----------
@@ -262,8 +263,8 @@ class ControlServer(RequestServer):
     lease_s : float or None
         Time without a sign of life after which another agent may take over, s; None: any number of agents may act.
     safe_action : str or None
-        Action that the server itself carries out when the controlling agent falls silent, such as ``pause``; None:
-        nothing. Only agents with ``heartbeat_s`` give signs of life between their actions.
+        Action that the server itself carries out, on another thread, when the controlling agent falls silent, such as
+        ``pause``; None: nothing. It concerns agents with ``heartbeat_s``, which give signs of life.
     """
 
     def __init__(
@@ -277,7 +278,7 @@ class ControlServer(RequestServer):
         self._act, self._safe_action = handler, safe_action
         self._lease = None if lease_s is None else Lease(lease_s, self._make_safe)
         try:
-            super().__init__(endpoint, self._obey, queries=(HEARTBEAT, RELEASE))
+            super().__init__(endpoint, self._obey)
         except BaseException:
             self._close_lease()
             raise
@@ -292,17 +293,23 @@ class ControlServer(RequestServer):
             self._lease.close()
 
     def _obey(self, request: Request) -> Reply:
-        if self._lease is None:
-            signs = request.action in (HEARTBEAT, RELEASE)
-            return Reply("acknowledged") if signs else self._act(request.action, request.args)
-        if request.action == RELEASE:
-            self._lease.release(request.agent)
-            return Reply("acknowledged")
-        if refusal := self._lease.take(request.agent):
+        # Whoever may ask at all may stop the experiment.
+        lease = None if request.action in URGENT_ACTIONS else self._lease
+        if lease is not None and (refusal := lease.take(request.agent)):
             return Reply("rejected", refusal)
-        if request.action == HEARTBEAT:
-            return Reply("acknowledged", data={"lease_s": self._lease.seconds})
         return self._act(request.action, request.args)
+
+    def _take(self, request: Request, asker: _Asker) -> None:
+        # A sign of life waits for no action, however long it takes.
+        if request.action == HEARTBEAT:
+            refusal = "" if self._lease is None else self._lease.take(request.agent, lives=True)
+            self._send(asker, request.id, Reply("rejected", refusal) if refusal else Reply("acknowledged"))
+        elif request.action == RELEASE:
+            if self._lease is not None:
+                self._lease.release(request.agent)
+            self._send(asker, request.id, Reply("acknowledged"))
+        else:
+            super()._take(request, asker)
 
     def _make_safe(self, agent: str) -> None:
         if self._safe_action is None:

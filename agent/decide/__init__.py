@@ -1,9 +1,9 @@
 """Estimates → decisions → control."""
 
 from .controls import Controls
-from .dispatch import ControlSettings
+from .dispatch import OPERATOR, ControlSettings
 from .observed import PARTS, READINGS, Observed, SeriesPoint, Uncertainty
-from .requests import FINAL_STATUSES, OPERATOR, Paused, Requests
+from .requests import FINAL_STATUSES, Paused, Requests
 from .rules import Rule, Rules, check_names
 from .triggers import (
     AllOf,

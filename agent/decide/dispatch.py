@@ -26,6 +26,8 @@ _log = get_logger()
 
 
 Authority = Literal["advise", "confirm", "act"]
+OPERATOR = "operator"
+"""Rule of the decisions of a person."""
 
 
 class ActionLimit(Settings):
@@ -117,6 +119,8 @@ class Dispatcher:
         self._pending = 0
         self._settled = threading.Condition()
         self._closing = False
+        self.halted = ""
+        """Who made an emergency stop, and why: what waits, but to stop, is then rejected; empty if nobody did."""
         self._notifies = isinstance(control, SelectiveControl) and "notify" in control.actions
         self._lanes = {kind: _Lane(f"dispatcher-{kind}", self._work) for kind in get_args(_Kind)}
 
@@ -176,6 +180,8 @@ class Dispatcher:
             self._report(decision, "expired", "the agent closed before it was sent")
         elif decision.action == "notify" and not self._notifies:
             self._report(decision, "acknowledged", "")
+        elif self.halted and decision.action not in ("notify", *URGENT_ACTIONS) and decision.rule != OPERATOR:
+            self._report(decision, "rejected", self.halted)
         elif self._control is None:
             self._report(decision, "rejected", "no control is connected")
         else:

@@ -52,6 +52,11 @@ class Observed:
         """Whether the out-of-distribution score is known and at most ``max_ood``; None accepts every frame."""
         return max_ood is None or self.estimate.ood_score <= max_ood
 
+    def is_estimated(self, name: str) -> bool:
+        """Whether a quantity comes from the model."""
+        stems = {name, *(name.removesuffix(f"_{part}") for part in PARTS)}
+        return not stems.isdisjoint(self.estimate.descriptors)
+
     def point(self, name: str, uncertainty: Uncertainty = "all") -> SeriesPoint | None:
         """Return a quantity; None if the frame does not have it, or if a number is not finite.
 

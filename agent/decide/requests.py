@@ -7,17 +7,18 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ..types import Action, Control, Decision
+from ..types import URGENT_ACTIONS, Action, Control, Decision, Memory
 from .dispatch import ControlSettings, Dispatcher
 
 FINAL_STATUSES = ("acknowledged", "rejected", "expired")
-OPERATOR = "operator"
-"""Rule of the decisions of a person."""
 _HURRIED_S = 1.0
 """Longest wait for a control after the host gave up, s."""
 _HOUR_S = 3600.0
 _SENDS_ON = ("resume", "stop", "abort")
 """Actions after which an experiment is not paused."""
+_OF_A_RUN = ("pause", "resume", "stop", "abort")
+"""Actions that mean nothing after the run has stopped for which they were requested."""
+_MAX_OUTCOMES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +54,9 @@ class Requests:
         """Decisions that wait for a person, with the ``time.monotonic()`` until which they do."""
         self._of_run: Counter[tuple[str, Action]] = Counter()
         self._of_hour: dict[Action, deque[float]] = {}
-        """``time.monotonic()`` of the decisions of the last hour, by action."""
-        self.halted = ""
-        """Who made an emergency stop, and why; empty if nobody did."""
+        """Unix time of the decisions of the last hour, by action."""
+        self.outcomes: dict[str, Decision] = {}
+        """The latest decisions with a last status, by id."""
         self.paused: Paused | None = None
         """The pause that the agent requested, until it is over."""
 
@@ -64,6 +65,29 @@ class Requests:
         """Decisions that wait for a person, with the time that remains, s."""
         now = time.monotonic()
         return [(decision, until - now) for decision, until in self._unconfirmed.values()]
+
+    @property
+    def halted(self) -> str:
+        """Who made an emergency stop, and why; empty if nobody did."""
+        return self._dispatcher.halted
+
+    def halt(self, by: str, why: str) -> None:
+        """Make an emergency stop, from any thread: no decision of a rule but to stop is sent from now on."""
+        self._dispatcher.halted = f"emergency stop by {by}{why and f': {why}'}"
+
+    def memory(self) -> Memory:
+        """Return what holds after a restart too: an emergency stop, and what counts for limits."""
+        counts = [[run, action, count] for (run, action), count in self._of_run.items()]
+        hours = {action: list(times) for action, times in self._of_hour.items()}
+        return {("", "requests"): [self.halted, counts, hours]}
+
+    def restore(self, memory: Memory) -> None:
+        """Continue with :meth:`memory`."""
+        if (kept := memory.get(("", "requests"))) is None:
+            return
+        self._dispatcher.halted, counts, hours = kept
+        self._of_run = Counter({(run, action): count for run, action, count in counts})
+        self._of_hour = {action: deque(times, maxlen=10_000) for action, times in hours.items()}
 
     def propose(self, decision: Decision) -> Decision:
         """Take a new decision; return it as it is published first."""
@@ -111,16 +135,28 @@ class Requests:
         decision, _ = self._unconfirmed.pop(id)
         rejected = replace(decision, status="rejected", status_reason=f"rejected by {by}{why and f': {why}'}")
         self.open.pop(id, None)
+        self._remember(rejected)
         return rejected
 
-    def halt(self, by: str, why: str) -> list[Decision]:
-        """Make an emergency stop: reject what waits for a person, and all later decisions of rules."""
-        self.halted = f"emergency stop by {by}{why and f': {why}'}"
+    def reject_all(self, by: str) -> list[Decision]:
+        """Give up all that waits for a person, or to be sent, after an emergency stop."""
+        urgent = [d for d in self.proposed if d.action in URGENT_ACTIONS]
+        waiting, self.proposed = [d for d in self.proposed if d not in urgent], urgent
+        for decision in waiting:
+            self._statuses.put(replace(decision, status="rejected", status_reason=self.halted))
         return [self.reject(id, by, "emergency stop") for id in list(self._unconfirmed)]
 
     def release(self) -> None:
         """End an emergency stop."""
-        self.halted = ""
+        self._dispatcher.halted = ""
+
+    def run_stopped(self, run_uid: str) -> None:
+        """Give up the decisions on a run that stopped before a person approved them."""
+        for decision, _ in list(self._unconfirmed.values()):
+            if decision.run_uid == run_uid and decision.action in _OF_A_RUN:
+                del self._unconfirmed[decision.id]
+                reason = "the run stopped before an approval"
+                self._statuses.put(replace(decision, status="expired", status_reason=reason))
 
     def take_up(self, decision: Decision, age_s: float) -> None:
         """Take a decision of an earlier process, made ``age_s`` before; it is given up if it is too old."""
@@ -154,6 +190,7 @@ class Requests:
             yield decision
             if decision.status in FINAL_STATUSES:
                 self.open.pop(decision.id, None)
+                self._remember(decision)
 
     def forget(self, run_uid: str) -> None:
         """Forget what was counted of a run that stopped; it is not paused any more."""
@@ -175,6 +212,11 @@ class Requests:
         self.drain(0.0 if hurried else None)
         self._dispatcher.close(_HURRIED_S if hurried else None)
 
+    def _remember(self, decision: Decision) -> None:
+        self.outcomes[decision.id] = decision
+        if len(self.outcomes) > _MAX_OUTCOMES:
+            del self.outcomes[next(iter(self.outcomes))]
+
     def _take(self, decision: Decision) -> None:
         self.open[decision.id] = decision.run_uid
         self.proposed.append(decision)
@@ -188,22 +230,22 @@ class Requests:
         action, settings = decision.action, self._settings
         if action == "notify" or settings.authority_for(action) == "advise":
             return ""
-        if self.halted:
-            return self.halted
         if action not in settings.allow:
             return f"{action} is not among the allowed actions"
+        if self.halted and action not in URGENT_ACTIONS:
+            return self.halted
         if (limit := settings.limits.get(action)) is None:
             return ""
         if self._of_run[decision.run_uid, action] >= _or_any(limit.per_run):
             return f"limit: {limit.per_run} of {action} per run"
         hour = self._of_hour.setdefault(action, deque())
-        while hour and hour[0] < time.monotonic() - _HOUR_S:
+        while hour and hour[0] < time.time() - _HOUR_S:
             hour.popleft()
         return f"limit: {limit.per_hour} of {action} per hour" if len(hour) >= _or_any(limit.per_hour) else ""
 
     def _count(self, decision: Decision) -> None:
         self._of_run[decision.run_uid, decision.action] += 1
-        self._of_hour.setdefault(decision.action, deque(maxlen=10_000)).append(time.monotonic())
+        self._of_hour.setdefault(decision.action, deque(maxlen=10_000)).append(time.time())
 
     def _expire(self) -> None:
         now = time.monotonic()

@@ -1,9 +1,10 @@
 """Rules on the series of frames, and the decisions that follow."""
 
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
@@ -128,15 +129,33 @@ class Rules:
         series = self._series_of(key)
         observed = Observed(frame, estimate, quantities or {})
         decisions: list[Decision] = []
-        if self._waits and series.newest is not None and (gap := frame.time - series.newest[1]) > 0:
+        # Of frames that arrive, the clock tells the silence (quiet); those of a recording have only their own times.
+        if self._waits and not frame.received and series.newest and (gap := frame.time - series.newest[1]) > 0:
             decisions = self._silent(series, gap, frame.time)
-        series.newest, series.received = (frame.run_uid, frame.time, frame.scan), frame.received
+        self._hear(series, frame)
         for rule, watch in self._followed(series):
             if rule.name not in self._checked:
                 self._checked.add(rule.name)
                 self._warn_of_unknown(rule, observed)
             watch.frame(observed)
         return decisions + self._judge(series, frame.run_uid, frame.time, frame.scan)
+
+    def heard(self, frame: Frame) -> None:
+        """Take notice of a frame that is too old to be judged."""
+        key = self._of_run[frame.run_uid] = (frame.series, frame.element, frame.edge)
+        self._hear(self._series_of(key), frame)
+
+    def undo(self, decision: Decision) -> None:
+        """Take back a decision that was never sent: the rule may decide again, and its stage goes on."""
+        rule = next((rule for rule in self._rules if rule.name == decision.rule), None)
+        if rule is None:
+            return
+        counts = self._decisions.get(decision.run_uid)
+        if counts is not None and counts[rule.name] > 0:
+            counts[rule.name] -= 1
+        series = self._series.get(self._of_run.get(decision.run_uid, (decision.run_uid, None, None)))
+        if series is not None and rule.go_to is not None and series.stage == rule.go_to:
+            self._enter(series, rule.stage or END)
 
     def note(self, note: SetAside) -> list[Decision]:
         """Return the decisions on data that could not be served."""
@@ -179,7 +198,8 @@ class Rules:
         key = self._of_run.get(run_uid, (run_uid, None, None))
         if (series := self._series.get(key)) is not None and (self._rules or series.watches):
             states = {name: watch.state() for name, watch in series.watches.items()}
-            memory[(key[0], "rules", *key[1:])] = [states, dict(series.judged), series.stage]
+            newest = None if series.newest is None else [*series.newest[:2], *astuple(series.newest[2])]
+            memory[(key[0], "rules", *key[1:])] = [states, dict(series.judged), series.stage, newest]
         if counts := self._decisions.get(run_uid):
             memory[(run_uid, "decisions")] = dict(counts)
         return memory
@@ -192,11 +212,19 @@ class Rules:
             elif owner == "rules":
                 element, edge = absorber
                 series = self._series_of((name or "", element, edge))
-                watches, judged, series.stage = states
+                watches, judged, series.stage, newest = states
                 series.judged = dict(judged)
+                if newest is not None:  # its silence counts from now on
+                    series.newest, series.received = (newest[0], newest[1], Scan(*newest[2:])), time.monotonic()
                 for rule, watch in self._followed(series):
                     if rule.name in watches:
                         watch.restore(watches[rule.name])
+
+    @staticmethod
+    def _hear(series: _Series, frame: Frame) -> None:
+        if series.newest is None or frame.time >= series.newest[1] or frame.run_uid != series.newest[0]:
+            series.newest = frame.run_uid, frame.time, frame.scan
+        series.received = frame.received
 
     def _series_of(self, key: _SeriesKey) -> _Series:
         return self._series.setdefault(key, _Series(self._first_stage))

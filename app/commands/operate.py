@@ -75,35 +75,63 @@ def reject(id: IdArgument = "", session: SessionOption = None, by: AsOption = No
 
 
 def pause(session: SessionOption = None, by: AsOption = None) -> None:
-    """Pause the experiment that a session watches."""
+    """Pause the experiment that a session watches.
+
+    Example: xas-agent pause --as ada
+    """
     _order("pause", session, by)
 
 
 def resume(session: SessionOption = None, by: AsOption = None) -> None:
-    """Let a paused experiment go on."""
+    """Let a paused experiment go on.
+
+    Example: xas-agent resume --as ada
+    """
     _order("resume", session, by)
 
 
 def stop(session: SessionOption = None, by: AsOption = None) -> None:
-    """Stop the experiment that a session watches; the session goes on."""
+    """Stop the experiment that a session watches; the session goes on.
+
+    Example: xas-agent stop --as ada
+    """
     _order("stop", session, by)
 
 
 def halt(session: SessionOption = None, by: AsOption = None, why: WhyOption = "") -> None:
-    """Emergency stop: stop the experiment, and let no rule act until it is released."""
-    _ask("halt", session, by, why=why)
-    typer.echo("halted: the experiment is asked to stop, and no rule acts; xas-agent release ends this")
+    """Emergency stop: stop the experiment; until it is released, rules can only stop.
+
+    Example: xas-agent halt --as ada --why "smoke in the hutch"
+    """
+    decision = _ask("halt", session, by, why=why)["decision"]
+    typer.echo("halted: rules can only stop; xas-agent release ends this")
+    _tell("stop", decision)
 
 
 def release(session: SessionOption = None, by: AsOption = None) -> None:
-    """End an emergency stop: rules act again."""
+    """End an emergency stop: rules act again.
+
+    Example: xas-agent release --as ada
+    """
     _ask("release", session, by)
     typer.echo("released: rules act again")
 
 
 def _order(action: str, session: str | None, by: str | None) -> None:
-    decision = _ask(action, session, by)["decision"]
-    typer.echo(f"{action} requested ({decision['id'][:8]}); xas-agent status tells what became of it")
+    _tell(action, _ask(action, session, by)["decision"])
+
+
+def _tell(action: str, decision: dict[str, Any]) -> None:
+    """Say what became of an order; fail if it was not carried out."""
+    from .shared import FAILED, fail
+
+    why = f": {decision['status_reason']}" if decision["status_reason"] else ""
+    if decision["status"] == "acknowledged":
+        typer.echo(f"{action} acknowledged{why}")
+    elif decision["status"] in ("rejected", "expired"):
+        fail(f"{action} {decision['status']}{why}", FAILED)
+    else:
+        fail(f"{action} requested, and not answered yet", FAILED)
 
 
 def _ask(command: str, session: str | None, by: str | None = None, **arguments: Any) -> dict[str, Any]:

@@ -120,13 +120,15 @@ def _neighbour(
 ) -> list[str]:
     if not other:
         return [text, "0", "never", "", ""]
-    shift = f"{(other[0].time - made[0].time) / 60:+.1f} min" if made else ""
+    size, unit = recording.clock
+    shift = f"{(other[0].time - made[0].time) / size:+.2f} {unit}" if made else ""
     return [text, str(len(other)), _at(other[0], recording), f"{other[0].confidence:.2f}", shift]
 
 
 def _at(decision: "Decision", recording: "Recording") -> str:
-    """Return the time of a decision, h since the first frame, with the newest frame of its evidence if it has one."""
-    hours = f"{(decision.time - recording.start) / 3600:.2f} h"
+    """Return the time of a decision since the first frame, with the newest frame of its evidence if it has one."""
+    size, unit = recording.clock
+    after = f"{(decision.time - recording.start) / size:.2f} {unit}"
     newest = decision.evidence[-1][0] if decision.evidence else ""
     number = next((frame.seq_num for frame, *_ in recording.frames if frame.uid == newest), None)
-    return hours if number is None else f"frame {number} ({hours})"
+    return after if number is None else f"frame {number} ({after})"

@@ -32,6 +32,7 @@ _LEVELS = ("above", "below", "low", "high")
 _SIZES = ("above_per_hour", "below_per_hour", "tolerance", "drop", "seconds", "duration_s", "dwell_s", "within_s")
 _COUNTS = ("frames", "dwell_frames", "window_frames")
 _CONFIDENCES = (0.5, 0.9, 0.99)
+_CLOCKS = ((3600.0, "h"), (60.0, "min"))
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,12 @@ class Recording:
     def frames(self) -> list[Answered]:
         """The frames, of which there is at least one."""
         return [item for item in self.items if not isinstance(item, SetAside)]
+
+    @property
+    def clock(self) -> tuple[float, str]:
+        """Length in s, and name, of the unit of time in which the recording is told."""
+        span = max(frame.time for frame, *_ in self.frames) - self.start
+        return next(((size, name) for size, name in _CLOCKS if span >= 2 * size), (1.0, "s"))
 
     @property
     def start(self) -> float:
@@ -93,7 +100,19 @@ def rehearse(rules: Sequence[Rule], recording: Recording) -> list[Rehearsed]:
     """Judge a recording by rules, and by each rule with one setting changed at a time.
 
     Rules without a stage are varied alone, those with one among all rules.
+
+    Raises
+    ------
+    InputError
+        No frame has a quantity that a rule watches.
     """
+    for rule in rules:
+        for quantity in quantities_in(rule):
+            if not recording.points(quantity):
+                raise InputError(
+                    f"rule {rule.name}: no frame of the recording has {quantity}; anchored and relative values are "
+                    "in it if the session had the same anchors and relative"
+                )
     made = decided(rules, recording)
     return [
         Rehearsed(

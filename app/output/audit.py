@@ -1,15 +1,17 @@
 """The audit of a session: every decision, every change of its status, and every command of a person."""
 
+import errno
 import hashlib
 import json
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ...agent.types import InputError
-from .kept import Alarm
+from .kept import Alarm, cut_torn_line
 
 AUDIT = "audit.jsonl"
 """File of a session's folder."""
@@ -31,17 +33,16 @@ class Audit:
         self._path, self._alarm, self._lock = path, Alarm(path.parent), threading.Lock()
         self._before, self._known = "", set[str]()
         if path.exists():
+            cut_torn_line(path)  # of a process that was killed
             for line in path.read_bytes().splitlines():
                 self._before = hashlib.sha256(line).hexdigest()
-                self._known.add(str(json.loads(line).get("uid", "")))
-        self._streams: set[str] = set()
-        """Uids of Descriptors of ``decisions``."""
+                with suppress(ValueError, AttributeError):  # a line that is not ours: check_audit tells
+                    self._known.add(str(json.loads(line).get("uid", "")))
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
         """Keep a decision or a change of its status."""
-        if name == "descriptor" and doc["name"] == "decisions":
-            self._streams.add(doc["uid"])
-        elif name == "event" and doc["descriptor"] in self._streams and doc["uid"] not in self._known:
+        # By their keys, since a session that goes on does not publish known Descriptors again.
+        if name == "event" and doc["data"].keys() >= set(_KEPT) and doc["uid"] not in self._known:
             data = doc["data"]
             self._append({"uid": doc["uid"], "decided": doc["time"], **{k: data[k] for k in _KEPT}})
 
@@ -51,11 +52,14 @@ class Audit:
 
     def _append(self, entry: Mapping[str, Any]) -> None:
         with self._lock:
-            line = json.dumps({"time": time.time(), **entry, "before": self._before}).encode()
+            line = json.dumps({**entry, "time": time.time(), "before": self._before}).encode()
             try:
-                with self._path.open("ab") as file:
-                    file.write(line + b"\n")
+                with self._path.open("ab", buffering=0) as file:
+                    if file.write(line + b"\n") <= len(line):
+                        raise OSError(errno.ENOSPC, "No space left on device")
             except OSError as error:
+                with suppress(OSError):
+                    cut_torn_line(self._path)
                 self._alarm.failed(self._path.name, error)
                 return
             self._before = hashlib.sha256(line).hexdigest()

@@ -58,7 +58,7 @@ class Display:
             notes = [Text(paused, style="bold reverse")] if paused else []
             notes += [Text(scan)] if scan else []
             self._live.update(Group(self._table(), *notes, self._progress), refresh=True)
-        elif paused != self._shown_paused:
+        elif bool(paused) != bool(self._shown_paused):
             self._shown_paused = paused
             self._console.print(paused or "not paused any more", highlight=False, markup=False)
         elif time.monotonic() - self._shown_at > _LINE_INTERVAL_S:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from deadline import wait_until
-from typer.testing import CliRunner
+from forked import run_command
 from watched import Watched, WhiteLine
 
 from xas_agent import XASAgent
@@ -17,7 +17,6 @@ from xas_agent.agent.types import InputError, Reply
 from xas_agent.app.config import Config
 from xas_agent.app.operator import OperatorServer, ask, sockets_folder
 from xas_agent.app.output.audit import Audit, check_audit
-from xas_agent.cli import app
 
 RULE = {"name": "high", "trigger": {"kind": "threshold", "quantity": "OS", "above": 1.5}, "action": "stop"}
 CONFIRM = {"enabled": True, "allow": ["stop"], "authority": "confirm"}
@@ -40,9 +39,11 @@ class Beamline:
 class Attended:
     """An agent with a person who can reach it."""
 
-    def __init__(self, folder: Path, **control: Any) -> None:
+    def __init__(self, folder: Path, rule: str = "stop", **control: Any) -> None:
         self.beamline, self.audit = Beamline(), Audit(folder / "audit.jsonl")
-        config = Config.model_validate({"rules": [{**RULE, "max_times": 9}], "control": {**CONFIRM, **control}})
+        config = Config.model_validate(
+            {"rules": [{**RULE, "action": rule, "max_times": 9}], "control": {**CONFIRM, **control}}
+        )
         self.agent = XASAgent(config, [WhiteLine("Co")], self.beamline)
         self.statuses: list[str] = []
         self.agent.subscribe(self.audit)
@@ -64,6 +65,7 @@ class Attended:
 @pytest.fixture(autouse=True)
 def own_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
 
 @pytest.fixture
@@ -92,7 +94,8 @@ def test_a_person_approves_and_the_audit_keeps_it(attended: Attended, tmp_path: 
     assert attended.beamline.done == ["stop"]
     lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
     [command] = [line for line in lines if "command" in line]
-    assert (command["command"], command["by"], command["outcome"]) == ("approve", "ada", "done")
+    assert (command["command"], command["by"], command["id"]) == ("approve", "ada", decision["id"])
+    assert command["outcome"] == "approved approved by ada"
     assert sorted(line["status"] for line in lines if "status" in line) == sorted(attended.statuses)
     assert check_audit(tmp_path / "audit.jsonl") == len(lines) == 5
 
@@ -122,24 +125,39 @@ def test_a_forbidden_action_is_refused_and_audited(attended: Attended, tmp_path:
     wait_until(lambda: "not among the allowed actions" in (tmp_path / "audit.jsonl").read_text())
 
 
-@with_control(authority="act")
-def test_after_an_emergency_stop_no_rule_acts_until_it_is_released(attended: Attended):
-    ask("halt", by="ada", why="smoke")
-    wait_until(lambda: attended.beamline.done == ["stop"])
+@with_control(authority="act", allow=["pause"], rule="pause")
+def test_after_an_emergency_stop_no_rule_acts_until_it_is_released(attended: Attended, tmp_path: Path):
+    stopped = ask("halt", by="ada", why="smoke")["decision"]
+    assert (stopped["status"], stopped["reason"]) == ("acknowledged", "requested by emergency stop by ada: smoke")
+    assert attended.beamline.done == ["stop"]
     assert ask("status")["halted"] == "emergency stop by ada: smoke"
     attended.measure(1.0, 2.0)
     wait_until(lambda: "rejected" in attended.statuses)
     assert attended.beamline.done == ["stop"]
     ask("release", by="ada")
     attended.measure(1.0, 2.0)
-    wait_until(lambda: attended.beamline.done == ["stop", "stop"])
+    wait_until(lambda: attended.beamline.done == ["stop", "pause"])
+    assert '"outcome": "acknowledged"' in (tmp_path / "audit.jsonl").read_text()
+
+
+def test_an_order_that_is_not_carried_out_is_an_error(tmp_path: Path):
+    agent = XASAgent(Config(), [WhiteLine("Co")])
+    server = OperatorServer(agent, lambda: {}, None)
+    server.start()
+    try:
+        for command in ("halt", "pause"):
+            said = run_command(command, "--as", "ada", code=1).stderr
+            assert "rejected: no control is connected" in said
+    finally:
+        server.close()
+        agent.close()
 
 
 def test_orders_need_no_rule_and_a_pause_is_shown(attended: Attended):
-    ask("pause", by="ada")
-    wait_until(lambda: ask("status")["paused"] == "by operator: requested by ada")
+    assert ask("pause", by="ada")["decision"]["status"] == "acknowledged"
+    assert ask("status")["paused"] == "by operator: requested by ada"
     ask("resume", by="ada")
-    wait_until(lambda: ask("status")["paused"] == "")
+    assert ask("status")["paused"] == ""
     assert attended.beamline.done == ["pause", "resume"]
 
 
@@ -181,7 +199,27 @@ def test_a_changed_audit_is_found(tmp_path: Path):
         check_audit(path)
 
 
+def test_an_audit_goes_on_after_a_line_was_torn(tmp_path: Path):
+    path = tmp_path / "audit.jsonl"
+    for number in range(3):
+        Audit(path).command("ada", "stop", {"n": number}, "done")
+    path.write_bytes(path.read_bytes()[:-40])
+    Audit(path).command("ada", "stop", {}, "done")
+    assert check_audit(path) == 3
+
+
+def test_a_session_is_found_from_a_shell_that_does_not_know_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    attended = Attended(tmp_path)
+    try:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "login"))
+        assert ask("status")["pid"] == os.getpid()
+    finally:
+        attended.server.close()
+        attended.agent.close()
+
+
 def test_commands_without_a_session_say_so():
-    result = CliRunner().invoke(app, ["status"])
-    assert result.exit_code == 2
-    assert "no session of this user runs here" in result.output
+    assert "no session of this user runs here" in run_command("status", code=2).stderr

@@ -33,7 +33,13 @@ class QuantityTrigger(Settings):
     reading of the frame (``readings.voltage``). The key may also be called ``descriptor``."""
     max_ood: float | None = Field(default=1.0, ge=0)
     """Frames with a higher ``ood_score`` (or without one) are left out of the series: they neither count towards a
-    dwell nor interrupt it. ``null`` accepts every frame."""
+    dwell nor interrupt it. ``null`` accepts every frame. By default this holds for descriptors only; readings and
+    quantities of the alignment do not depend on what the model knows."""
+
+    @property
+    def limits_all(self) -> bool:
+        """Whether ``max_ood`` is given, and holds for every quantity."""
+        return "max_ood" in self.model_fields_set
 
 
 class Watch(ABC):
@@ -48,6 +54,8 @@ class Watch(ABC):
     """How often the condition has begun to hold."""
     judged = True
     """Whether the condition could be judged yet; before its window is full it neither holds nor is known not to."""
+    current = True
+    """Whether it was judged with the newest frame, or needs none."""
     _holds = False
 
     @property
@@ -156,8 +164,16 @@ class QuantityWatch(Watch):
     unit : of the quantity, for the reasons in words
     """
 
-    def __init__(self, quantity: str, max_ood: float | None, unit: str, uncertainty: Uncertainty = "all") -> None:
-        self.quantity, self._max_ood = quantity, max_ood
+    def __init__(
+        self,
+        quantity: str,
+        max_ood: float | None,
+        unit: str,
+        uncertainty: Uncertainty = "all",
+        *,
+        limits_all: bool = False,
+    ) -> None:
+        self.quantity, self._max_ood, self._limits_all = quantity, max_ood, limits_all
         self._uncertainty: Uncertainty = uncertainty
         self.unit = f" {unit}" if unit else ""
         self.judged = False
@@ -165,8 +181,13 @@ class QuantityWatch(Watch):
 
     def frame(self, observed: Observed) -> None:
         """Take the next frame, if its quantity is known and its spectrum familiar."""
-        if observed.familiar(self._max_ood) and (point := observed.point(self.quantity, self._uncertainty)):
+        self.current = False
+        limit = self._max_ood if self._limits_all or observed.is_estimated(self.quantity) else None
+        if observed.familiar(limit) and (point := observed.point(self.quantity, self._uncertainty)):
             self.add(point)
+
+    def _judge(self) -> None:
+        self.judged = self.current = True
 
     @abstractmethod
     def add(self, point: SeriesPoint) -> None:

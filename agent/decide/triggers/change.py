@@ -51,7 +51,7 @@ class ChangeWatch(QuantityWatch):
     """Follows one series for a :class:`Change`; after an alarm the baseline begins anew, at the change."""
 
     def __init__(self, settings: Change, unit: str = "") -> None:
-        super().__init__(settings.quantity, settings.max_ood, unit)
+        super().__init__(settings.quantity, settings.max_ood, unit, limits_all=settings.limits_all)
         self._settings = settings
         self._shifts: list[float] = []
         """Gaussian number of each point of the series; 0 before there is a baseline."""
@@ -72,7 +72,7 @@ class ChangeWatch(QuantityWatch):
         del points[:-_MOST_FRAMES], self._shifts[:-_MOST_FRAMES]
         if not newest or len(points) <= _LEAST_FRAMES:
             return
-        self.judged = True
+        self._judge()
         log_ratios = self._log_ratios()
         statistic = float(np.exp(log_ratios).sum())
         if statistic < self._settings.false_alarm_frames:

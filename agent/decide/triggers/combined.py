@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class AllOf(Settings):
-    """All of several conditions hold at once."""
+    """All of several conditions hold at once. A frame with which one of them cannot be judged changes nothing."""
 
     kind: Literal["all"] = "all"
     """Name of this trigger."""
@@ -70,6 +70,7 @@ class CombinedWatch(Watch):
         for watch in self.watches:
             watch.frame(observed)
         self.judged = all(watch.judged for watch in self.watches)
+        self.current = all(watch.current for watch in self.watches)
         self._combine(observed.frame.time)
 
     def note(self, note: SetAside) -> None:
@@ -110,6 +111,8 @@ class AllWatch(CombinedWatch):
     """Follows one series for :class:`AllOf`; the confidence is Bonferroni's lower bound."""
 
     def _combine(self, time: float) -> None:
+        if not all(watch.current for watch in self.watches):
+            return
         self.holds = all(watch.holds for watch in self.watches)
         self.confidence = max(0.0, 1 - sum(1 - watch.confidence for watch in self.watches))
 
@@ -136,8 +139,12 @@ class NotWatch(CombinedWatch):
     """Follows one series for :class:`NotOf`."""
 
     def _combine(self, time: float) -> None:
-        self.holds = self.watches[0].judged and not self.watches[0].holds
-        self.confidence = 1 - self.watches[0].confidence
+        watch = self.watches[0]
+        if not watch.current:
+            return
+        self.holds = watch.judged and not watch.holds
+        # Frames that are set aside, or do not come, are counted: that they are not is certain too.
+        self.confidence = 1.0 if watch.confidence == 1 and not watch.holds else 1 - watch.confidence
 
     @property
     def reason(self) -> str:

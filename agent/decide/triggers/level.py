@@ -178,7 +178,8 @@ class LevelWatch(QuantityWatch):
     """Follows one series for a :class:`Threshold`, a :class:`Band` or :class:`Unfamiliar`."""
 
     def __init__(self, settings: Threshold | Band | Unfamiliar, unit: str = "") -> None:
-        super().__init__(settings.quantity, settings.max_ood, unit, settings.uncertainty)
+        limits_all = not isinstance(settings, Unfamiliar) and settings.limits_all
+        super().__init__(settings.quantity, settings.max_ood, unit, settings.uncertainty, limits_all=limits_all)
         self._settings = settings
         self._keep = max(settings.window_frames, min(settings.dwell_frames, TREND_BLOCKS))
         self._value = self._sigma = 0.0
@@ -197,7 +198,7 @@ class LevelWatch(QuantityWatch):
             self._restart()
         if newest is False or len(self.series.points) < settings.window_frames:
             return
-        self.judged = True
+        self._judge()
         self._value, self._sigma = self._now()
         if self.holds and settings.beyond(self._value) < -settings.hysteresis:
             self._restart()

@@ -29,7 +29,8 @@ class Quiet(Settings):
     kind: Literal["quiet"] = "quiet"
     """Name of this trigger."""
     seconds: float = Field(gt=0)
-    """Time without a frame, s, by the frames' own times or by the clock, whichever is longer."""
+    """Time without a frame, s, by the clock, or in a recording by the frames' own times. A pause that the agent
+    requested does not count."""
 
 
 class SetAsideWatch(Watch):

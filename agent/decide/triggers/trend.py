@@ -84,7 +84,7 @@ class PlateauWatch(QuantityWatch):
     """Follows one series for a :class:`Plateau`; the condition ends when the quantity has changed."""
 
     def __init__(self, settings: Plateau, unit: str = "") -> None:
-        super().__init__(settings.quantity, settings.max_ood, unit)
+        super().__init__(settings.quantity, settings.max_ood, unit, limits_all=settings.limits_all)
         self._settings = settings
         self._judged = (0.0, 0.0, 0.0)
         """Value, drift, and length of the window in s."""
@@ -101,7 +101,7 @@ class PlateauWatch(QuantityWatch):
         full = span >= (settings.duration_s or 0.0) - 1e-6 and len(points) >= (settings.frames or 0)
         if newest is False or not full or len(points) < settings.min_frames or span <= 0:
             return
-        self.judged = True
+        self._judge()
         line = robust_line(*self.series.arrays())
         duration = settings.duration_s or span
         drift = line.slope * duration
@@ -144,7 +144,7 @@ class _LineWatch(QuantityWatch):
     """Judges the robust line through the last frames of a series."""
 
     def __init__(self, settings: Rate | Extremum, unit: str) -> None:
-        super().__init__(settings.quantity, settings.max_ood, unit)
+        super().__init__(settings.quantity, settings.max_ood, unit, limits_all=settings.limits_all)
         self._window = settings.window_frames
 
     def _line(self, point: SeriesPoint) -> TrendLine | None:
@@ -159,7 +159,7 @@ class _LineWatch(QuantityWatch):
         line = robust_line(self._clock(time), value)
         if not math.isfinite(line.value + line.value_error + line.slope):
             return None
-        self.judged = True
+        self._judge()
         return line
 
     @staticmethod

@@ -53,12 +53,24 @@ def test_a_second_agent_is_refused_until_the_first_gives_the_lease_back(lasting:
     endpoint = ControlEndpoint(address=address, heartbeat_s=30)
     with closing(ZMQControl(endpoint)) as first, closing(ZMQControl(address)) as second:
         assert first.request("a", "pause", {}, 10).status == "acknowledged"
-        refused = second.request("b", "stop", {}, 10)
+        refused = second.request("b", "pause", {}, 10)
         assert refused.status == "rejected"
         assert "controls this beamline for 60 s more" in refused.reason
         first.close()
-        assert second.request("c", "stop", {}, 10).status == "acknowledged"
-    assert lasting.done == ["pause", "stop"]
+        assert second.request("c", "resume", {}, 10).status == "acknowledged"
+    assert lasting.done == ["pause", "resume"]
+
+
+def test_any_agent_may_stop(lasting: Beamline, address: str):
+    assert ZMQControl(address).request("a", "pause", {}, 10).status == "acknowledged"
+    assert ZMQControl(address).request("b", "stop", {}, 10).status == "acknowledged"
+
+
+def test_an_agent_without_heartbeats_is_not_taken_for_dead(address: str):
+    with closing(Beamline(address, lease_s=0.2, safe_action="pause")) as beamline:
+        assert ZMQControl(address).request("a", "notify", {}, 10).status == "acknowledged"
+        wait_until(lambda: beamline.server._lease is not None and beamline.server._lease._holder is None)
+        assert beamline.done == ["notify"]
 
 
 def test_an_agent_that_only_lives_keeps_the_beamline(lasting: Beamline, address: str):
@@ -78,7 +90,7 @@ def test_requests_without_a_name_are_one_agent(lasting: Beamline, address: str):
 def test_a_session_that_goes_on_keeps_its_lease(lasting: Beamline, address: str):
     assert ZMQControl(address, agent="/data/session").request("a", "pause", {}, 10).status == "acknowledged"
     assert ZMQControl(address, agent="/data/session").request("b", "resume", {}, 10).status == "acknowledged"
-    assert ZMQControl(address, agent="/data/other").request("c", "stop", {}, 10).status == "rejected"
+    assert ZMQControl(address, agent="/data/other").request("c", "pause", {}, 10).status == "rejected"
 
 
 def test_without_a_lease_any_agent_may_act(address: str):
@@ -91,8 +103,8 @@ def test_another_agent_takes_over_after_the_lease(address: str):
     with closing(Beamline(address, lease_s=0.2)) as beamline:
         assert ZMQControl(address).request("a", "pause", {}, 10).status == "acknowledged"
         other = ZMQControl(address)
-        wait_until(lambda: other.request(os.urandom(8).hex(), "stop", {}, 10).status == "acknowledged")
-        assert beamline.done == ["pause", "stop"]
+        wait_until(lambda: other.request(os.urandom(8).hex(), "resume", {}, 10).status == "acknowledged")
+        assert beamline.done == ["pause", "resume"]
 
 
 def test_the_beamline_is_made_safe_when_its_agent_is_killed(address: str):
@@ -101,6 +113,7 @@ def test_the_beamline_is_made_safe_when_its_agent_is_killed(address: str):
         assert agent.stdout is not None
         assert agent.stdout.readline() == "acknowledged\n"
         assert beamline.done == ["notify"]
+        wait_until(lambda: beamline.server._lease is not None and beamline.server._lease._lives)
         agent.send_signal(signal.SIGKILL)
         wait_until(lambda: beamline.done == ["notify", "pause"])
         agent.wait()

@@ -237,6 +237,17 @@ class TestMissing:
         assert not watched.note(self.note(1))
         assert watched.note(self.note(2, reason=Reason.EVENTS_LOST))
 
+    def test_a_late_frame_is_no_silence(self):
+        watched = rules({"kind": "quiet", "seconds": 30})
+        times = enumerate([0.0, 10.0, 20.0, 30.0, 40.0, 5.0, 50.0])
+        assert not [n for n, t in times if watched(frame(n, time=t), estimate(3.0))]
+
+    def test_a_frame_that_is_too_old_to_be_judged_ends_the_silence(self):
+        watched = rules({"kind": "quiet", "seconds": 60})
+        watched(frame(1, received=1000.0), estimate(3.0))
+        watched.heard(frame(2, received=1050.0))
+        assert not watched.quiet(1100.0)
+
     def test_silence_by_the_clock(self):
         watched = rules({"kind": "quiet", "seconds": 60})
         watched(frame(1, received=1000.0), estimate(3.0))
@@ -299,6 +310,38 @@ class TestCombinations:
         watched = rules(OS_ABOVE, {"kind": "unfamiliar"})
         [decision] = watched(frame(1), estimate(4.0, ood=4.0))
         assert decision.rule == "r1"
+
+    def test_a_reading_is_judged_while_the_spectra_are_unfamiliar(self):
+        hot = {"kind": "threshold", "quantity": "readings.V", "above": 4.5}
+        assert rules(hot)(frame(1, V=5.0), estimate(3.0, ood=2.0))
+        assert not rules({**hot, "max_ood": 1.0})(frame(1, V=5.0), estimate(3.0, ood=2.0))
+
+    def test_conditions_of_different_frames_are_not_combined(self):
+        both = rules({"kind": "all", "of": [OS_ABOVE, {"kind": "threshold", "quantity": "readings.V", "above": 4.2}]})
+        assert not both(frame(1, V=4.3), estimate(3.0))
+        assert not both(frame(2), estimate(3.6))
+        assert both(frame(3, V=4.3), estimate(3.6))
+
+    def test_not_of_notes_is_certain(self):
+        watched = rules({"kind": "all", "of": [OS_ABOVE, {"kind": "not", "of": {"kind": "set_aside"}}]})
+        [decision] = watched(frame(1), estimate(3.6))
+        assert decision.confidence == 1
+
+
+class TestUndone:
+    def test_a_decision_that_was_not_sent_does_not_use_the_rule_up(self):
+        watched = rules(OS_ABOVE)
+        [decision] = watched(frame(1), estimate(3.6))
+        watched.undo(decision)
+        assert not watched(frame(2), estimate(3.4))
+        assert watched(frame(3), estimate(3.6))
+
+    def test_its_stage_goes_on(self):
+        up = Rule.model_validate({"name": "up", "trigger": OS_ABOVE, "stage": "a", "go_to": "end"})
+        watched = Rules([up])
+        [decision] = watched(frame(1), estimate(3.6))
+        watched.undo(decision)
+        assert watched(frame(2), estimate(3.6))
 
 
 class TestStages:

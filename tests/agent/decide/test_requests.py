@@ -1,5 +1,7 @@
 """What becomes of a decision: advice, a question to a person, a request, or a refusal."""
 
+import json
+import threading
 import time
 import uuid
 from collections.abc import Mapping
@@ -154,18 +156,65 @@ class TestConfirmation:
 
 
 class TestEmergencyStop:
-    @with_settings(authority="act", authority_of={"pause": "confirm"})
-    def test_rules_act_no_more_until_it_is_released(self, desk: Desk):
+    @with_settings(allow=["stop", "pause", "resume"], authority_of={"pause": "confirm"})
+    def test_rules_can_only_stop_until_it_is_released(self, desk: Desk):
         asked = desk.requests.propose(decision("pause"))
-        assert [d.id for d in desk.requests.halt("ada", "smoke")] == [asked.id]
+        desk.requests.propose(decision("resume"))  # not sent yet
+        desk.requests.halt("ada", "smoke")
+        assert [d.id for d in desk.requests.reject_all("ada")] == [asked.id]
         desk.requests.order(decision("stop"))
+        desk.requests.propose(decision("resume"))
         desk.requests.propose(decision("stop"))
-        assert ("rejected", "emergency stop by ada: smoke") in desk.statuses()
-        assert desk.beamline.done == ["stop"]
+        assert desk.statuses().count(("rejected", "emergency stop by ada: smoke")) == 2
+        assert desk.beamline.done == ["stop", "stop"]
         desk.requests.release()
+        desk.requests.propose(decision("resume"))
+        desk.statuses()
+        assert desk.beamline.done == ["stop", "stop", "resume"]
+
+    @with_settings(allow=["pause", "resume"])
+    def test_what_waits_in_a_lane_is_not_sent(self, desk: Desk):
+        began, go_on = threading.Event(), threading.Event()
+
+        def slow(id: str, action: str, args: Mapping[str, Any], timeout: float) -> Reply:
+            desk.beamline.done.append(action)
+            began.set()
+            go_on.wait(10)
+            return Reply("acknowledged")
+
+        desk.beamline.request = slow  # type: ignore[method-assign]
+        desk.requests.propose(decision("pause"))
+        desk.requests.propose(decision("resume"))
+        desk.requests.send()
+        assert began.wait(10)
+        desk.requests.halt("ada", "smoke")
+        go_on.set()
+        assert ("rejected", "emergency stop by ada: smoke") in desk.statuses()
+        assert desk.beamline.done == ["pause"]
+
+    @with_settings(limits={"stop": {"per_run": 1}})
+    def test_it_and_the_limits_hold_after_a_restart(self, desk: Desk):
         desk.requests.propose(decision("stop"))
         desk.statuses()
-        assert desk.beamline.done == ["stop", "stop"]
+        desk.requests.halt("ada", "smoke")
+        again = Desk(limits={"stop": {"per_run": 1}})
+        again.requests.restore({k: json.loads(json.dumps(v)) for k, v in desk.requests.memory().items()})
+        again.requests.propose(decision("pause"))
+        again.requests.propose(decision("stop"))
+        assert sorted(again.statuses()) == [
+            ("rejected", "emergency stop by ada: smoke"),
+            ("rejected", "limit: 1 of stop per run"),
+        ]
+        again.requests.close(hurried=True)
+
+
+@with_settings(allow=["stop", "queue_plan"], authority="confirm")
+def test_what_concerns_a_run_expires_with_it(desk: Desk):
+    for action in ("stop", "queue_plan"):
+        desk.requests.propose(decision(action))
+    desk.requests.run_stopped("run")
+    assert desk.statuses() == [("expired", "the run stopped before an approval")]
+    assert [d.action for d, _ in desk.requests.unconfirmed] == ["queue_plan"]
 
 
 def test_pause_is_known_until_it_ends(desk: Desk):

@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from typer.testing import CliRunner
+from forked import run_command
 
 from xas_agent.adapters.files import FileSink
 from xas_agent.agent.publish import AgentRun, Provenance
 from xas_agent.agent.types import DescriptorEstimate, Estimate, Frame, Reason, Scan, SetAside
-from xas_agent.cli import app
 
 RULE = {
     "name": "half charged",
@@ -22,9 +21,8 @@ ALARM = {"name": "trouble", "trigger": {"kind": "set_aside", "frames": 2}}
 
 
 def invoked(*arguments: str, code: int = 0) -> str:
-    result = CliRunner().invoke(app, ["rules", *arguments])
-    assert result.exit_code == code, result.output
-    return result.output
+    done = run_command("rules", *arguments, code=code, columns=200)
+    return done.stdout + done.stderr
 
 
 @pytest.fixture
@@ -54,12 +52,12 @@ def recording(tmp_path: Path) -> Path:
 
 def test_rehearsal_says_when_and_why_and_what_neighbours_do(rules: Path, recording: Path, tmp_path: Path):
     said = invoked("test", str(rules), str(recording), "--figure", str(tmp_path / "seen.png"))
-    assert "decided at frame 51 (0.83 h) of cell, 1970-01-01 00:50:00 UTC" in said
+    assert "decided at frame 51 (50.00 min) of cell, 1970-01-01 00:50:00 UTC" in said
     assert "OS 3.5 e" in said
-    assert "decided at 1.18 h of cell, 1970-01-01 01:11:00 UTC" in said
+    assert "decided at 71.00 min of cell, 1970-01-01 01:11:00 UTC" in said
     assert f"2 frames set aside within 600 s ({Reason.NO_PRE_EDGE}), bar 2" in said
     [later] = [line for line in said.splitlines() if line.startswith("above 3.55")]
-    assert later.split() == ["above", "3.55", "1", "frame", "56", "(0.92", "h)", "0.51", "+5.0", "min"]
+    assert later.split() == ["above", "3.55", "1", "frame", "56", "(55.00", "min)", "0.51", "+5.00", "min"]
     assert (tmp_path / "seen.png").read_bytes().startswith(b"\x89PNG")
 
 
