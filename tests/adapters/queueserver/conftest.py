@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from deadline import wait_until
 from queue_server import QueueServer, client, serving
 
 from xas_agent.adapters.queueserver import QueueServerControl
@@ -19,18 +20,23 @@ def opened() -> Iterator[tuple[QueueServer, Any]]:
         yield server, api
 
 
+def ended(api: Any) -> bool:
+    """Whether the manager is idle; if not, take the next step towards it, by its present state."""
+    state = api.status(reload=True)["manager_state"]
+    with suppress(api.RequestFailedError):  # the state has just changed
+        if state == "executing_queue":
+            api.re_pause("immediate")
+        elif state == "paused":
+            api.re_abort()
+    return state == "idle"
+
+
 @pytest.fixture
 def api(opened: tuple[QueueServer, Any]) -> Iterator[Any]:
     """The queue server's own client; the manager is idle, without queue and history."""
     _, api = opened
     yield api
-    if api.status(reload=True)["manager_state"] != "idle":
-        with suppress(api.RequestFailedError):  # is paused, or has just ended
-            api.re_pause("immediate")
-            api.wait_for_idle_or_paused(timeout=60)
-        with suppress(api.RequestFailedError):  # has ended
-            api.re_abort()
-        api.wait_for_idle(timeout=60)
+    wait_until(lambda: ended(api))
     api.queue_clear()
     api.history_clear()
 
