@@ -189,7 +189,7 @@ def test_nothing_to_replay(tmp_path, recording):
         pytest.param(
             (9550, 9850),
             (9659,),
-            "no model for Zn K (9550.0…9849.0 eV); loaded are Co K, Cr K, Cu K, Fe K, Mn K, Ni K, Ti K, V K",
+            "no model for Zn K (9550.0…9849.0 eV); loaded are Co K, Cr K, Cu K, Fe K, Mn K, Ni K, O K, Ti K, V K",
             marks=pytest.mark.slow,
         ),
     ],

@@ -32,6 +32,8 @@ Id = str | int | float
 
 HEARTBEAT, RELEASE = "heartbeat", "release"
 """Actions by which an agent keeps the lease of a beamline, and gives it back."""
+LEASE = "lease_s"
+"""Key of an answer whose server holds the beamline for the agent."""
 _RELEASE_TIMEOUT_S, _HEARTBEAT_TIMEOUT_S = 0.5, 2.0
 
 
@@ -71,7 +73,7 @@ class ZMQControl:
         self._retry_s = math.inf if retry_s is None else retry_s
         self._agent = f"{socket.gethostname()}:{agent or f'{os.getpid()}:{uuid4().hex[:8]}'}"
         self._closing = threading.Event()
-        self._ending = threading.Event()
+        self._ending, self._leased = threading.Event(), False
         self._living: threading.Thread | None = None
         if self.endpoint.heartbeat_s is not None:
             self._living = threading.Thread(target=self._live, name="heartbeat", daemon=True)
@@ -111,8 +113,9 @@ class ZMQControl:
     def close(self) -> None:
         """Give the lease of the beamline back, and send no more requests."""
         self._ending.set()
-        if self._living is not None and not self._closing.is_set():
+        if self._living is not None:
             self._living.join()  # first, so that no heartbeat takes the lease again
+        if (self._living is not None or self._leased) and not self._closing.is_set():
             self.request(uuid4().hex, RELEASE, {}, _RELEASE_TIMEOUT_S)
         self._closing.set()
 
@@ -151,7 +154,9 @@ class ZMQControl:
                 raise ValueError(f"found the id {answer.id!r:.80}, expected {id!r:.80}")
         except ValueError as error:
             return Reply("expired", f"unusable answer, outcome unknown ({cause_of(error)})")
-        return Reply(answer.status, answer.reason or "", answer.data or {})
+        data = dict(answer.data or {})
+        self._leased |= data.pop(LEASE, None) is not None
+        return Reply(answer.status, answer.reason or "", data)
 
 
 def from_json(payload: bytes) -> Any:

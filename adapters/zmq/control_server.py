@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, Field, StrictInt
 from ...agent.types import URGENT_ACTIONS, InputError, Reply, get_logger
 from ..codecs import to_json
 from .authentication import VALID_FOR_S, ControlEndpoint, is_authentic, is_recent, signed
-from .control import HEARTBEAT, RELEASE, Id, cause_of, from_json
+from .control import HEARTBEAT, LEASE, RELEASE, Id, cause_of, from_json
 from .guard import Refusals
 from .lease import Lease
 from .socket import POLL_MS, EndpointSocket
@@ -297,7 +297,9 @@ class ControlServer(RequestServer):
         lease = None if request.action in URGENT_ACTIONS else self._lease
         if lease is not None and (refusal := lease.take(request.agent)):
             return Reply("rejected", refusal)
-        return self._act(request.action, request.args)
+        reply = self._act(request.action, request.args)
+        told = lease is not None and isinstance(reply, Reply)  # pyright: ignore  a handler may return anything
+        return reply if lease is None or not told else replace(reply, data={**reply.data, LEASE: lease.seconds})
 
     def _take(self, request: Request, asker: _Asker) -> None:
         # A sign of life waits for no action, however long it takes.

@@ -61,6 +61,12 @@ def test_a_second_agent_is_refused_until_the_first_gives_the_lease_back(lasting:
     assert lasting.done == ["pause", "resume"]
 
 
+def test_an_agent_without_heartbeats_gives_the_lease_back_when_it_ends(lasting: Beamline, address: str):
+    with closing(ZMQControl(address)) as first:
+        assert first.request("a", "pause", {}, 10) == Reply("acknowledged")
+    assert ZMQControl(address).request("b", "resume", {}, 10).status == "acknowledged"
+
+
 def test_any_agent_may_stop(lasting: Beamline, address: str):
     assert ZMQControl(address).request("a", "pause", {}, 10).status == "acknowledged"
     assert ZMQControl(address).request("b", "stop", {}, 10).status == "acknowledged"
