@@ -241,7 +241,8 @@ class Pipeline:
 
     def halt(self, by: str, why: str = "") -> Decision:
         """Make an emergency stop: stop the experiment, reject what waits; until ``release`` rules can only stop."""
-        self.halt_at_once(by, why)
+        if not self.halted:
+            self.halt_at_once(by, why)
         for decision in self._requests.reject_all(by):
             self._publish_decision(decision)
             self._rules.undo(decision)
@@ -447,7 +448,9 @@ class Pipeline:
             () if self._runs.resuming else self._requests.changes()
         ):  # its run may be read again only later
             if decision.status in FINAL_STATUSES:
-                if decision.status == "rejected" or decision.status_reason.startswith(("nobody", "the run stopped")):
+                if decision.status == "rejected" or (
+                    decision.status == "expired" and decision.id not in self._requests.sent
+                ):
                     self._rules.undo(decision)
                 _log.info(
                     "decision answered",

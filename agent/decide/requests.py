@@ -55,6 +55,12 @@ class Requests:
         self._of_run: Counter[tuple[str, Action]] = Counter()
         self._of_hour: dict[Action, deque[float]] = {}
         """Unix time of the decisions of the last hour, by action."""
+        self._counted = 0
+        """Number of decisions that counted for limits."""
+        self._remembered = ("", 0)
+        """Emergency stop and ``_counted`` at the last call of ``memory``."""
+        self.sent: set[str] = set()
+        """Ids of decisions that were sent and have no last status."""
         self.outcomes: dict[str, Decision] = {}
         """The latest decisions with a last status, by id."""
         self.paused: Paused | None = None
@@ -76,7 +82,10 @@ class Requests:
         self._dispatcher.halted = f"emergency stop by {by}{why and f': {why}'}"
 
     def memory(self) -> Memory:
-        """Return what holds after a restart too: an emergency stop, and what counts for limits."""
+        """Return what holds after a restart too, if it changed: an emergency stop, and what counts for limits."""
+        if (now := (self.halted, self._counted)) == self._remembered:  # asked after each batch of documents
+            return {}
+        self._remembered = now
         counts = [[run, action, count] for (run, action), count in self._of_run.items()]
         hours = {action: list(times) for action, times in self._of_hour.items()}
         return {("", "requests"): [self.halted, counts, hours]}
@@ -170,6 +179,7 @@ class Requests:
             self._take(decision)
         else:
             self.open[decision.id] = decision.run_uid
+            self.sent.add(decision.id)  # perhaps
             reason = f"{age_s:.0f} s old when the agent came back, outcome unknown"
             self._statuses.put(replace(decision, status="expired", status_reason=reason))
 
@@ -187,8 +197,11 @@ class Requests:
         while not self._statuses.empty():
             decision = self._statuses.get()
             self._follow_pause(decision)
+            if decision.status == "sent":
+                self.sent.add(decision.id)
             yield decision
             if decision.status in FINAL_STATUSES:
+                self.sent.discard(decision.id)
                 self.open.pop(decision.id, None)
                 self._remember(decision)
 
@@ -244,6 +257,7 @@ class Requests:
         return f"limit: {limit.per_hour} of {action} per hour" if len(hour) >= _or_any(limit.per_hour) else ""
 
     def _count(self, decision: Decision) -> None:
+        self._counted += 1
         self._of_run[decision.run_uid, decision.action] += 1
         self._of_hour.setdefault(decision.action, deque(maxlen=10_000)).append(time.time())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -103,8 +104,9 @@ class CombinedWatch(Watch):
         for watch, part in zip(self.watches, kept, strict=True):
             watch.restore(part)
 
+    @abstractmethod
     def _combine(self, time: float) -> None:
-        raise NotImplementedError
+        """Judge the combination at a time, Unix s."""
 
 
 class AllWatch(CombinedWatch):

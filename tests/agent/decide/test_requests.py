@@ -208,6 +208,18 @@ class TestEmergencyStop:
         again.requests.close(hurried=True)
 
 
+def test_memory_is_written_when_it_changed(desk: Desk):
+    assert desk.requests.memory() == {}
+    desk.requests.propose(decision())
+    assert desk.requests.memory()
+    assert desk.requests.memory() == {}
+    desk.requests.halt("ada", "")
+    assert desk.requests.memory()
+    desk.requests.release()
+    assert desk.requests.memory()
+    assert desk.requests.memory() == {}
+
+
 @with_settings(allow=["stop", "queue_plan"], authority="confirm")
 def test_what_concerns_a_run_expires_with_it(desk: Desk):
     for action in ("stop", "queue_plan"):
