@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -70,6 +71,7 @@ def _serve() -> None:
         os.chdir(request["cwd"])
         os.environ.clear()
         os.environ.update(request["environment"])
+        tempfile.tempdir = None  # a module that was loaded may have looked it up
         for target, path in ((0, os.devnull), *enumerate(request["streams"], start=1)):
             opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             os.dup2(opened, target)
