@@ -1,0 +1,85 @@
+"""The covariance of XANES: dense structure at the edge, ever smoother structure behind it."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.gaussian_process.kernels import Kernel
+
+from ..types import Array
+
+_PRE_EDGE_EV = (-45.0, -20.0, -14.0)
+"""Energies from E0 between which the length falls to that of the edge region, eV; pre-edge peaks begin behind."""
+_PRE_EDGE_LENGTH_EV = (15.0, 6.0)
+"""Lengths at the first two of them, eV."""
+_EDGE_LENGTH_EV = 1.3
+"""Length of structures at the edge, eV: the width of a core hole of 3d elements with that of a monochromator."""
+_LENGTH_PER_ROOT_EV = 0.55
+"""Growth of the length with √(E − E0), √eV. EXAFS oscillates as 2kR with k = √(0.2625 (E − E0)), so that a path of 4 Å
+has a length (1/2R in k) of 0.49 √(E − E0)."""
+_STEP_EV = 2.0
+"""Half-width of the arctangent that stands for the edge in the trend, eV."""
+_FAR_EV = 100.0
+"""Energy scale of the slopes in the trend, eV."""
+
+
+def lengths(from_e0: Array) -> Array:
+    """Return the distance (N,), eV, over which a spectrum changes at energies (N,) from E0, eV."""
+    below = np.interp(from_e0, _PRE_EDGE_EV, (*_PRE_EDGE_LENGTH_EV, _EDGE_LENGTH_EV))
+    above = np.maximum(_EDGE_LENGTH_EV, _LENGTH_PER_ROOT_EV * np.sqrt(np.maximum(from_e0, 0.0)))
+    return np.where(from_e0 < 0, below, above)
+
+
+def warped(grid: Array, e0_ev: float) -> Array:
+    """Return the distances (N,) of the energies ``grid`` (N,), rising, from the first one, in lengths."""
+    density = 1 / lengths(grid - e0_ev)
+    return np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2 * np.diff(grid))])
+
+
+class XANESKernel(Kernel):
+    """Covariance of the absorption at two (energy, time) pairs, for scikit-learn.
+
+    It is the sum of three parts: a trend of vague size (level and slope before and behind an edge), structures with the
+    Matérn covariance of order 5/2 whose length follows :func:`lengths`, and a drift that walks at random in time.
+
+    Parameters
+    ----------
+    grid : ndarray, (N,)
+        Rising energies that cover all that are asked for, eV.
+    e0_ev : float
+        Energy of the edge, eV.
+    structure, trend : float
+        Standard deviations of the structures and of the trend's coefficients, in the unit of the absorption.
+    drift : float
+        Standard deviation of the drift per √point, in the same unit.
+    """
+
+    def __init__(self, grid: Array, e0_ev: float, structure: float, trend: float, drift: float = 0.0) -> None:
+        self.grid, self.e0_ev, self.structure, self.trend, self.drift = grid, e0_ev, structure, trend, drift
+        self._warped = warped(grid, e0_ev)
+
+    def positions(self, energy: Array) -> Array:
+        """Return where energies (M,) lie on the axis of lengths, (M,)."""
+        return np.interp(energy, self.grid, self._warped)
+
+    def __call__(self, X: Array, Y: Array | None = None, eval_gradient: bool = False) -> Any:  # noqa: N803
+        Y = X if Y is None else Y  # noqa: N806
+        distance = np.sqrt(5) * np.abs(self.positions(X[:, 0])[:, None] - self.positions(Y[:, 0]))
+        covariance = self.structure**2 * (1 + distance + distance**2 / 3) * np.exp(-distance)
+        covariance += self.trend**2 * self._trend(X[:, 0]) @ self._trend(Y[:, 0]).T
+        if self.drift:
+            covariance += self.drift**2 * np.minimum(X[:, 1:], Y[:, 1])
+        return (covariance, np.empty((*covariance.shape, 0))) if eval_gradient else covariance
+
+    def diag(self, X: Array) -> Array:  # noqa: N803
+        """Return the variances (M,) at ``X`` (M, 2)."""
+        trend = self.trend**2 * (self._trend(X[:, 0]) ** 2).sum(1)
+        return self.structure**2 + trend + self.drift**2 * X[:, 1]
+
+    def is_stationary(self) -> bool:
+        """Return False: the length depends on the energy."""
+        return False
+
+    def _trend(self, energy: Array) -> Array:
+        far = (energy - self.e0_ev) / _FAR_EV
+        step = 0.5 + np.arctan((energy - self.e0_ev) / _STEP_EV) / np.pi
+        return np.stack([np.ones_like(far), far, step, step * far], axis=1)
