@@ -27,10 +27,11 @@ from .resolve import (
 )
 from .run_start import find_no_foil, parse_absorber, read_number, read_text
 from .scan import SeriesSettings, read_scan, with_file
-from .settings import FieldSettings
+from .settings import ADAPTIVE_POINTS, FieldSettings
 from .watched import element_and_edge, skip_reason
 
 __all__ = [
+    "ADAPTIVE_POINTS",
     "FOIL_ROLES",
     "MAX_ENERGY_RATIO",
     "SYNONYMS",

@@ -11,6 +11,9 @@ from .monochromator import Relation
 from .names import match_keys
 from .run_start import parse_absorber
 
+ADAPTIVE_POINTS = "adaptive_points"
+"""Stream of the points of an adaptive scan, whose energies are in no order; its spectra are in another stream."""
+
 
 class FieldSettings(Settings):
     """The data keys of a spectrum in the documents. Keys that are not set are detected for each descriptor.
@@ -48,7 +51,8 @@ class FieldSettings(Settings):
     edge: str | None = None
     """K, L3, … in any case, or with the absorber, as in ``Ni_K``; unset: from the RunStart."""
     streams: tuple[str, ...] | None = None
-    """Streams to read; unset: all that have an energy, except ``baseline`` and monitors (``*_monitor``)."""
+    """Streams to read; unset: all that have an energy, except ``baseline``, ``adaptive_points`` and monitors
+    (``*_monitor``)."""
     skip_plans: tuple[str, ...] = ("align", "dark", "time_scan", "rocking", "sead", "333")
     """A run whose plan name or scan kind contains one of these words is not an absorption scan."""
     only_plans: tuple[str, ...] = ()
@@ -99,4 +103,4 @@ class FieldSettings(Settings):
         """Whether a stream of this name may hold spectra."""
         if self.streams is not None:
             return stream in self.streams
-        return stream != "baseline" and not stream.endswith("_monitor")
+        return stream not in ("baseline", ADAPTIVE_POINTS) and not stream.endswith("_monitor")

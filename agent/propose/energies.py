@@ -1,13 +1,13 @@
 """Proposes the energies of a scan: where the spectrum is least known.
 
-A Gaussian process knows the absorption between the measured energies, with its uncertainty. The next energy is that of
-the largest uncertainty, where the local scatter of left-out points corrects what the covariance cannot know: how much
-structure this spectrum has here.
+A Gaussian process gives the absorption between the measured energies, with its uncertainty. The next energy is that
+of the largest uncertainty. How left-out points scatter corrects it locally, since the covariance does not know how
+much structure this spectrum has here.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -33,6 +33,8 @@ _NEAR_LENGTHS = 3.0
 """Standard deviation of the window in which left-out points are compared with their expectation, in lengths."""
 _LEAST_RATIO = 0.3
 """Smallest local ratio of the scatter of left-out points to its expectation."""
+_LEAST_POINTS = 10
+"""Smallest number of points from which a spectrum is derived."""
 _REPEAT_EVERY = 12
 """Number of points after which an energy is measured again: only repeats tell noise and drift from structure."""
 _REPEAT_STRIDE = 5
@@ -112,9 +114,11 @@ class EnergyProposer:
         self._describe = describe
         self._energy: list[float] = []
         self._mu: list[float] = []
+        self._failed: list[float] = []
+        """Energies at which no finite value came."""
         self._e0_ev = edge_ev + _FIRST_E0_EV
         self._repeated = 0
-        self._sizes = (6, 3, 0)
+        self._sizes: tuple[int, int, int] = (6, 3, 0)
         """Indices of structures, noise and drift among their candidates."""
         self._known: KnownSpectrum | None = None
 
@@ -123,21 +127,33 @@ class EnergyProposer:
         """Number of measured points."""
         return len(self._energy)
 
+    @property
+    def energies(self) -> list[float]:
+        """Measured energies, eV, in the order of measurement."""
+        return list(self._energy)
+
     def suggest(self, count: int = 1) -> Array:
         """Return up to ``count`` energies to measure next, (count,), rising, eV; the first ones cover the range."""
+        left = self.settings.max_points - self.points - len(self._failed)
         if self._known is None:
-            return self._first()
+            return self._first()[:left]
         if self.points // _REPEAT_EVERY > self._repeated:
             self._repeated += 1
             return np.array([self._energy[self._repeated * _REPEAT_STRIDE % self.points]])
-        positions, wanted = self._kernel().positions(self.grid), self._known.sd.copy()
+        positions, wanted = self._positions(self.grid), self._known.sd.copy()
         measured = np.searchsorted(self.grid, np.array(self._energy) - self.settings.step_ev / 2)
         wanted[np.minimum(measured, len(wanted) - 1)] = 0.0
+
+        def leave(position: float) -> None:
+            """Want no point near a position."""
+            wanted[:] *= -np.expm1(-((positions - position) ** 2) / 2)
+
+        for position in self._positions(np.array(self._failed)):
+            leave(position)
         chosen: list[int] = []
-        for _ in range(min(count, self.settings.max_points - self.points)):
+        for _ in range(min(count, left)):
             chosen.append(int(np.argmax(wanted)))
-            # A point makes its neighbourhood known, before it is measured.
-            wanted *= -np.expm1(-((positions - positions[chosen[-1]]) ** 2) / 2)
+            leave(positions[chosen[-1]])
         return np.sort(self.grid[chosen])
 
     def ingest(self, energy: Array, mu: Array) -> None:
@@ -154,7 +170,9 @@ class EnergyProposer:
             if np.isfinite(e) and np.isfinite(m):
                 self._energy.append(float(e))
                 self._mu.append(float(m))
-        if self.points >= 10:
+            else:
+                self._failed.append(float(e))
+        if self.points >= _LEAST_POINTS:
             self._learn()
 
     def spectrum(self) -> KnownSpectrum:
@@ -166,16 +184,24 @@ class EnergyProposer:
             Too little was measured.
         """
         if self._known is None:
-            raise ValueError(f"found {self.points} measured points, expected the first {len(self._first())}")
+            raise ValueError(f"found {self.points} measured points, expected at least {_LEAST_POINTS}")
         return self._known
+
+    def along(self, values: Array) -> Array:
+        """Return what else was measured at the same points, such as the absorption of a foil, on the grid, (G,).
+
+        Parameters
+        ----------
+        values : ndarray, (points,)
+            In the order of measurement, finite.
+        """
+        return self._fit(self._sizes, values).predict(self._at(self.grid))
 
     def done(self) -> str:
         """Return why the scan may end; empty if it should go on."""
-        if self._known is None:
-            return ""
-        if self.points >= self.settings.max_points:
-            return f"{self.points} points are measured"
-        if self._known.error > self.settings.error:
+        if (tried := self.points + len(self._failed)) >= self.settings.max_points:
+            return f"{tried} points are measured" + (f", {len(self._failed)} without a value" if self._failed else "")
+        if self._known is None or self._known.error > self.settings.error:
             return ""
         found = self.descriptor_sd() if self.settings.descriptor_errors else {}
         if any(not found.get(name, np.inf) <= limit for name, limit in self.settings.descriptor_errors.items()):
@@ -183,7 +209,7 @@ class EnergyProposer:
         return f"the spectrum is known to {self._known.error:.4f} of the edge step after {self.points} points"
 
     def descriptor_sd(self) -> dict[str, float]:
-        """Return standard deviations of descriptors from what is not known of the spectrum, by spectra drawn at random."""
+        """Return the standard deviations of descriptors over spectra that are drawn from what is known."""
         known = self.spectrum()
         assert self._describe is not None
         process = self._process
@@ -194,35 +220,34 @@ class EnergyProposer:
         return {name: float(np.std(value, ddof=1)) for name, value in values.items()}
 
     def _first(self) -> Array:
-        positions = self._kernel().positions(self.grid)
+        positions = self._positions(self.grid)
         count = round(positions[-1] / _FIRST_LENGTHS) + 1
         return self.grid[np.unique(np.searchsorted(positions, np.linspace(0, positions[-1], count)))]
 
-    def _kernel(self, unit: float = 1.0, structure: float = 1.0, drift: float = 0.0) -> XANESKernel:
-        return XANESKernel(self.grid, self._e0_ev, structure * unit, _TREND * unit, drift * unit)
+    def _positions(self, energy: Array) -> Array:
+        """Return energies on the axis of the kernel's lengths."""
+        return XANESKernel(self.grid, self._e0_ev, 1.0, 1.0).positions(energy)
 
     def _at(self, energy: Array) -> Array:
         """Return energies with the time of the newest point, (N, 2)."""
         return np.stack([energy, np.full(len(energy), float(self.points))], axis=1)
 
-    def _fit(self, sizes: tuple[int, int, int]) -> GaussianProcessRegressor:
-        unit = float(np.ptp(self._mu)) or 1.0
+    def _fit(self, sizes: tuple[int, int, int], values: Sequence[float] | Array) -> Any:  # scikit-learn has no types
+        unit = float(np.ptp(values)) or 1.0
         structure, noise, drift = (float(c[k]) for c, k in zip(_CANDIDATES, sizes, strict=True))
-        X = np.stack([self._energy, np.arange(1.0, self.points + 1)], axis=1)  # noqa: N806
-        process = GaussianProcessRegressor(
-            self._kernel(unit, structure, drift), alpha=(noise * unit) ** 2, optimizer=None
-        )
-        return process.fit(X, np.array(self._mu))
+        kernel = XANESKernel(self.grid, self._e0_ev, structure * unit, _TREND * unit, drift * unit)
+        X = np.stack([self._energy, np.arange(1.0, self.points + 1)], axis=1)
+        regressor: Any = GaussianProcessRegressor
+        return regressor(kernel, alpha=(noise * unit) ** 2, optimizer=None).fit(X, np.asarray(values))
 
     def _learn(self) -> None:
         """Fit the process; of each size one neighbour is tried at a time, so that it stays quick."""
         step = 1 if self.points % 2 else -1
         tried = {self._sizes}
-        for k, candidates in enumerate(_CANDIDATES):
-            moved = list(self._sizes)
-            moved[k] = min(max(moved[k] + step, 0), len(candidates) - 1)
-            tried.add((moved[0], moved[1], moved[2]))
-        fits = {sizes: self._fit(sizes) for sizes in tried}
+        for moved in np.eye(3, dtype=int) * step + self._sizes:
+            structure, noise, drift = (min(max(k, 0), len(c) - 1) for k, c in zip(moved, _CANDIDATES, strict=True))
+            tried.add((structure, noise, drift))
+        fits = {sizes: self._fit(sizes, self._mu) for sizes in tried}
         self._sizes, self._process = max(fits.items(), key=lambda fit: fit[1].log_marginal_likelihood_value_)
         mu, sd = self._process.predict(self._at(self.grid), return_std=True)
         self._plain_sd = sd
@@ -243,7 +268,6 @@ class EnergyProposer:
         process = self._process
         inverse = cho_solve((process.L_, True), np.eye(self.points))
         z2 = process.alpha_.ravel() ** 2 / np.diag(inverse)
-        kernel = self._kernel()
-        distance = kernel.positions(self.grid)[:, None] - kernel.positions(np.array(self._energy))
+        distance = self._positions(self.grid)[:, None] - self._positions(np.array(self._energy))
         weight = np.exp(-0.5 * (distance / _NEAR_LENGTHS) ** 2)
         return np.sqrt(np.maximum((weight @ z2) / weight.sum(1), _LEAST_RATIO**2))

@@ -14,8 +14,8 @@ _PRE_EDGE_LENGTH_EV = (15.0, 6.0)
 _EDGE_LENGTH_EV = 1.3
 """Length of structures at the edge, eV: the width of a core hole of 3d elements with that of a monochromator."""
 _LENGTH_PER_ROOT_EV = 0.55
-"""Growth of the length with √(E − E0), √eV. EXAFS oscillates as 2kR with k = √(0.2625 (E − E0)), so that a path of 4 Å
-has a length (1/2R in k) of 0.49 √(E − E0)."""
+"""Growth of the length with √(E − E0), √eV. EXAFS oscillates as 2kR with k = √(0.2625 (E − E0)), so that
+a path of 4 Å has a length (1/2R in k) of 0.49 √(E − E0)."""
 _STEP_EV = 2.0
 """Half-width of the arctangent that stands for the edge in the trend, eV."""
 _FAR_EV = 100.0
@@ -38,8 +38,8 @@ def warped(grid: Array, e0_ev: float) -> Array:
 class XANESKernel(Kernel):
     """Covariance of the absorption at two (energy, time) pairs, for scikit-learn.
 
-    It is the sum of three parts: a trend of vague size (level and slope before and behind an edge), structures with the
-    Matérn covariance of order 5/2 whose length follows :func:`lengths`, and a drift that walks at random in time.
+    It is the sum of three parts: a trend of vague size (level and slope before and behind an edge), structures with
+    the Matérn covariance of order 5/2 whose length follows :func:`lengths`, and a drift that walks at random in time.
 
     Parameters
     ----------
@@ -61,8 +61,8 @@ class XANESKernel(Kernel):
         """Return where energies (M,) lie on the axis of lengths, (M,)."""
         return np.interp(energy, self.grid, self._warped)
 
-    def __call__(self, X: Array, Y: Array | None = None, eval_gradient: bool = False) -> Any:  # noqa: N803
-        Y = X if Y is None else Y  # noqa: N806
+    def __call__(self, X: Array, Y: Array | None = None, eval_gradient: bool = False) -> Any:
+        Y = X if Y is None else Y
         distance = np.sqrt(5) * np.abs(self.positions(X[:, 0])[:, None] - self.positions(Y[:, 0]))
         covariance = self.structure**2 * (1 + distance + distance**2 / 3) * np.exp(-distance)
         covariance += self.trend**2 * self._trend(X[:, 0]) @ self._trend(Y[:, 0]).T
@@ -70,12 +70,12 @@ class XANESKernel(Kernel):
             covariance += self.drift**2 * np.minimum(X[:, 1:], Y[:, 1])
         return (covariance, np.empty((*covariance.shape, 0))) if eval_gradient else covariance
 
-    def diag(self, X: Array) -> Array:  # noqa: N803
+    def diag(self, X: Array) -> Any:
         """Return the variances (M,) at ``X`` (M, 2)."""
         trend = self.trend**2 * (self._trend(X[:, 0]) ** 2).sum(1)
         return self.structure**2 + trend + self.drift**2 * X[:, 1]
 
-    def is_stationary(self) -> bool:
+    def is_stationary(self) -> Any:
         """Return False: the length depends on the energy."""
         return False
 
