@@ -8,7 +8,7 @@ import pytest
 from bluesky import RunEngine
 from ophyd import Component, Device, SoftPositioner
 from ophyd.sim import SynSignal
-from ophyd.status import Status
+from ophyd.status import DeviceStatus
 
 from xas_agent import XASAgent
 from xas_agent.adapters.adaptive_plan import adaptive_xanes, transmission
@@ -31,7 +31,7 @@ class Chambers(Device):
         self.mono, self.x, self.noise = mono, x, np.random.default_rng(0).normal
         self.sd, self.read_out = noise, 0
 
-    def trigger(self) -> Status:
+    def trigger(self) -> DeviceStatus:
         self.read_out += 1
         energy = np.array([self.mono.position - MONO_ERROR_EV])
         mu = absorption(SPECTRA.cathode(energy, self.x), energy, 0.9, 0.6)[0]
@@ -41,7 +41,7 @@ class Chambers(Device):
             (self.I0, self.It, self.Iref), (beam, behind, behind * np.exp(-SPECTRA.foil(energy)[0])), strict=True
         ):
             signal.put(float(value))
-        status = Status()
+        status = DeviceStatus(self)
         status.set_finished()
         return status
 
