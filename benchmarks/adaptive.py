@@ -45,7 +45,7 @@ SETS = {"ti_k": "Ti", "mn_k": "Mn", "fe_k": "Fe", "co_k": "Co", "ni_k": "Ni"}
 ROWS_OF_A_SET = 8
 BROADENING_EV = 1.0
 NOISES = (0.0, 0.001, 0.003)
-STOP_ERROR = 0.004
+STOP_ERROR = 0.002
 
 
 @dataclass(frozen=True)

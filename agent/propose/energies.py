@@ -17,7 +17,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from ..types import Array, Settings
 from .kernel import XANESKernel
 
-_FIRST_LENGTHS = 2.0
+_FIRST_LENGTHS = 3.0
 """Spacing of the first points, in lengths of the covariance."""
 _FIRST_E0_EV = 5.0
 """E0 of oxides from the tabulated edge, eV, before the scan shows it."""
@@ -35,7 +35,7 @@ _LEAST_RATIO = 0.3
 """Smallest local ratio of the scatter of left-out points to its expectation."""
 _LEAST_POINTS = 10
 """Smallest number of points from which a spectrum is derived."""
-_REPEAT_EVERY = 12
+_REPEAT_EVERY = 20
 """Number of points after which an energy is measured again: only repeats tell noise and drift from structure."""
 _REPEAT_STRIDE = 5
 """Number of points from one repeated energy to the next, so that they lie apart."""
@@ -54,7 +54,7 @@ class EnergySettings(Settings):
     """Step of the energies that may be measured, and of the resulting spectrum, eV."""
     max_points: int = Field(default=113, ge=10)
     """Largest number of measured points."""
-    error: float = Field(default=0.003, gt=0)
+    error: float = Field(default=0.002, gt=0)
     """Expected root-mean-square error of the spectrum, of the edge step, at which the scan may end."""
     descriptor_errors: dict[str, float] = Field(default_factory=dict)
     """Standard deviations of descriptors, from what is not known of the spectrum, at which the scan may end."""

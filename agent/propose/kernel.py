@@ -11,11 +11,11 @@ _PRE_EDGE_EV = (-45.0, -20.0, -14.0)
 """Energies from E0 between which the length falls to that of the edge region, eV; pre-edge peaks begin behind."""
 _PRE_EDGE_LENGTH_EV = (15.0, 6.0)
 """Lengths at the first two of them, eV."""
-_EDGE_LENGTH_EV = 1.3
+_EDGE_LENGTH_EV = 1.6
 """Length of structures at the edge, eV: the width of a core hole of 3d elements with that of a monochromator."""
-_LENGTH_PER_ROOT_EV = 0.55
+_LENGTH_PER_ROOT_EV = 0.85
 """Growth of the length with √(E − E0), √eV. EXAFS oscillates as 2kR with k = √(0.2625 (E − E0)), so that
-a path of 4 Å has a length (1/2R in k) of 0.49 √(E − E0)."""
+the first shell, at R = 2.3 Å, has a length (1/2R in k) of 0.85 √(E − E0)."""
 _STEP_EV = 2.0
 """Half-width of the arctangent that stands for the edge in the trend, eV."""
 _FAR_EV = 100.0
@@ -39,7 +39,7 @@ class XANESKernel(Kernel):
     """Covariance of the absorption at two (energy, time) pairs, for scikit-learn.
 
     It is the sum of three parts: a trend of vague size (level and slope before and behind an edge), structures with
-    the Matérn covariance of order 5/2 whose length follows :func:`lengths`, and a drift that walks at random in time.
+    the Matérn covariance of order 7/2 whose length follows :func:`lengths`, and a drift that walks at random in time.
 
     Parameters
     ----------
@@ -63,8 +63,8 @@ class XANESKernel(Kernel):
 
     def __call__(self, X: Array, Y: Array | None = None, eval_gradient: bool = False) -> Any:
         Y = X if Y is None else Y
-        distance = np.sqrt(5) * np.abs(self.positions(X[:, 0])[:, None] - self.positions(Y[:, 0]))
-        covariance = self.structure**2 * (1 + distance + distance**2 / 3) * np.exp(-distance)
+        distance = np.sqrt(7) * np.abs(self.positions(X[:, 0])[:, None] - self.positions(Y[:, 0]))
+        covariance = self.structure**2 * (1 + distance + 0.4 * distance**2 + distance**3 / 15) * np.exp(-distance)
         covariance += self.trend**2 * self._trend(X[:, 0]) @ self._trend(Y[:, 0]).T
         if self.drift:
             covariance += self.drift**2 * np.minimum(X[:, 1:], Y[:, 1])

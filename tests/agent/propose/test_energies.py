@@ -124,9 +124,9 @@ def test_the_kernel_is_a_covariance(e0, seed):
 
 def test_structures_are_finest_at_the_edge():
     found = lengths(np.array([-60.0, -10.0, 0.0, 10.0, 30.0, 100.0]))
-    assert list(found[1:4]) == [pytest.approx(1.3)] * 2 + [pytest.approx(0.55 * 10**0.5)]
+    assert list(found[1:4]) == [pytest.approx(1.6)] * 2 + [pytest.approx(0.85 * 10**0.5)]
     assert found[0] > found[4] > found[3]
-    assert found[-1] == pytest.approx(5.5)
+    assert found[-1] == pytest.approx(8.5)
 
 
 @pytest.mark.parametrize("range_ev", [(-10, 110), (-60, 10)])
