@@ -364,7 +364,7 @@ class Pipeline:
             estimate = self._relative(frame, model, estimate, answer.mu, answer.quantities["noise"])
             run.frame(frame, answer.quantities, estimate, answer.mu, age_s * 1e3)
             self._progress.outcomes.append((frame.run_uid, frame.uid))
-            if frame.element is None:  # so that the rules keep the edges of a sample apart
+            if frame.element is None or frame.edge is None:  # so that the rules keep the edges of a sample apart
                 frame = replace(frame, element=model.absorber, edge=model.edge_name)
             if self._is_stale(age_s, frame):
                 self._rules.heard(frame)

@@ -12,7 +12,7 @@ from pydantic import AliasChoices, Field
 from ...types import Array, SetAside, Settings, median
 from ..observed import Observed, SeriesPoint, Uncertainty
 
-_MAX_LATE_FRAMES = 8
+MAX_LATE_FRAMES = 8
 """Number of frames in a row, older than the newest, that show that time went back (a replay)."""
 _MAX_STEP = 3.0
 """Longest time between two frames of a line, in units of the median. A pause or a clock that jumps would extend the
@@ -49,7 +49,8 @@ class Watch(ABC):
     """
 
     confidence = 0.0
-    """Probability, 0…1, that the condition holds for the true values; meaningful while ``holds``."""
+    """Probability, 0…1, that the condition holds for the true values. Of a combination it is a bound: from below
+    while it holds, from above while it does not."""
     begun = 0
     """How often the condition has begun to hold."""
     judged = True
@@ -90,11 +91,11 @@ class Watch(ABC):
 
     def state(self) -> list[Any]:
         """Return what :meth:`restore` needs."""
-        return [self._holds, self.begun, self.judged, self.confidence, self._kept()]
+        return [self._holds, self.begun, self.judged, self.current, self.confidence, self._kept()]
 
     def restore(self, state: list[Any]) -> None:
         """Continue where another watch had this state."""
-        self._holds, self.begun, self.judged, self.confidence, kept = state
+        self._holds, self.begun, self.judged, self.current, self.confidence, kept = state
         self._keep_again(kept)
 
     @abstractmethod
@@ -128,7 +129,7 @@ class PointSeries:
             self._late.clear()
             return True
         self._late.append(point)
-        if len(self._late) < _MAX_LATE_FRAMES:
+        if len(self._late) < MAX_LATE_FRAMES:
             insort(self.points, point, key=lambda p: p.time)
             return False
         self.points[:] = sorted(self._late, key=lambda p: p.time)
@@ -185,6 +186,13 @@ class QuantityWatch(Watch):
         limit = self._max_ood if self._limits_all or observed.is_estimated(self.quantity) else None
         if observed.familiar(limit) and (point := observed.point(self.quantity, self._uncertainty)):
             self.add(point)
+
+    def _insert(self, point: SeriesPoint) -> bool | None:
+        """Insert a point as :meth:`PointSeries.add` does; where time went back, nothing is known any more."""
+        newest = self.series.add(point)
+        if newest is None:
+            self.holds, self.judged = False, False
+        return newest
 
     def _judge(self) -> None:
         self.judged = self.current = True

@@ -192,7 +192,7 @@ class LevelWatch(QuantityWatch):
     def add(self, point: SeriesPoint) -> None:
         """Judge the newest point, or the line through the window at its time."""
         settings = self._settings
-        newest = self.series.add(point)
+        newest = self._insert(point)
         del self.series.points[: -self._keep]
         if newest is None:
             self._restart()
@@ -212,6 +212,8 @@ class LevelWatch(QuantityWatch):
             self._dwell_start = point.time
         self._dwell_s = point.time - self._dwell_start
         self.holds |= self._dwell_frames >= settings.dwell_frames and self._dwell_s >= settings.dwell_s
+        if not self.holds:  # however certain the values are, the dwell is not over
+            self.confidence = 0.0
 
     @property
     def reason(self) -> str:

@@ -92,10 +92,8 @@ class PlateauWatch(QuantityWatch):
     def add(self, point: SeriesPoint) -> None:
         """Judge the drift over the window."""
         settings = self._settings
-        newest = self.series.add(point)
+        newest = self._insert(point)
         points = self._trim()
-        if newest is None:
-            self.holds = False
         span = points[-1].time - points[0].time
         # Unix seconds are rounded to 2e-7 s; a window of exactly the duration must count as full.
         full = span >= (settings.duration_s or 0.0) - 1e-6 and len(points) >= (settings.frames or 0)
@@ -149,7 +147,7 @@ class _LineWatch(QuantityWatch):
 
     def _line(self, point: SeriesPoint) -> TrendLine | None:
         """Add a point; return the line, or None if the point is late or the window not full."""
-        newest = self.series.add(point)
+        newest = self._insert(point)
         del self.series.points[: -self._window]
         if newest is None:
             self._restart()
@@ -232,7 +230,8 @@ class ExtremumWatch(_LineWatch):
         away = value - turn[0] if self.holds else turn[0] - value
         passed = probability_positive(away - self._settings.drop, math.hypot(line.value_error, turn[1]))
         if passed >= self._settings.min_confidence:
-            self.holds, self.confidence = not self.holds, passed
+            self.holds = not self.holds
+            self.confidence = passed if self.holds else 1 - passed
             if not self.holds:
                 self._turn = value, line.value_error
 
