@@ -190,6 +190,12 @@ class Config(Settings):
             _log.info("the experiment is simulated: robot and notify of the config are not used")
         return self.model_copy(update={"robot": None, "notify": ()})
 
+    def estimating(self) -> Self:
+        """Return the settings of an agent that estimates only: it decides and publishes nothing, and tells nobody."""
+        own = ("rules", "control", "control_endpoint", "queue_server", "robot", "notify", "publish", "health")
+        defaults = {name: type(self).model_fields[name].get_default() for name in (*own, "source", "tiled")}
+        return self.model_copy(update=defaults)
+
     @property
     def sha256(self) -> str:
         """SHA-256 of the settings' canonical JSON."""

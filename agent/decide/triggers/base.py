@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from bisect import insort
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,16 @@ class Watch(ABC):
         yield self
 
 
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What a watch compared with its bars."""
+
+    value: float
+    bars: tuple[float, ...]
+    what: str = ""
+    """What the value is, with its unit in brackets, if it is not the quantity itself."""
+
+
 class PointSeries:
     """Points of one sample in time order."""
 
@@ -201,6 +212,11 @@ class QuantityWatch(Watch):
     def add(self, point: SeriesPoint) -> None:
         """Take the next point of the quantity. A late one, older than the newest, enters the window but changes
         nothing else, since decisions concern the present."""
+
+    @property
+    @abstractmethod
+    def compared(self) -> Compared:
+        """The value that was judged last, and its bars."""
 
     @property
     def evidence(self) -> Evidence:

@@ -19,7 +19,7 @@ from scipy.special import ndtri, stdtr
 
 from ...types import Array, robust_line
 from ..observed import SeriesPoint
-from .base import QuantityTrigger, QuantityWatch
+from .base import Compared, QuantityTrigger, QuantityWatch
 
 _BASELINE = {"level": 1, "line": 2}
 """Number of fitted parameters."""
@@ -56,6 +56,7 @@ class ChangeWatch(QuantityWatch):
         self._settings = settings
         self._shifts: list[float] = []
         """Gaussian number of each point of the series; 0 before there is a baseline."""
+        self._statistic = 0.0
         self._alarm = _NO_ALARM
         """Of an alarm with the newest frame: uid of the first changed frame, level before and after, frames since."""
 
@@ -75,7 +76,7 @@ class ChangeWatch(QuantityWatch):
             return
         self._judge()
         log_ratios = self._log_ratios()
-        statistic = float(np.exp(log_ratios).sum())
+        self._statistic = statistic = float(np.exp(log_ratios).sum())
         if statistic < self._settings.false_alarm_frames:
             return
         begin = int(log_ratios.argmax())
@@ -100,6 +101,12 @@ class ChangeWatch(QuantityWatch):
             f"{self.quantity} {course} {since} ago, "
             f"at most one false alarm in {self._settings.false_alarm_frames:.3g} frames"
         )
+
+    @property
+    def compared(self) -> Compared:
+        """The Shiryaev–Roberts statistic, and the bar."""
+        bar = self._settings.false_alarm_frames
+        return Compared(self._statistic, (bar,), "evidence of a change (Shiryaev–Roberts statistic)")
 
     def _kept(self) -> list[Any]:
         return [self.series.state(), self._shifts, self._alarm]
