@@ -21,9 +21,10 @@ from .health import Health
 from .operator import OperatorServer
 from .output.audit import AUDIT, Audit
 from .output.folder import OF_DOCUMENTS, OutputFolder
-from .output.live import Display
+from .output.live import Display, bars_of
 from .output.memory import keep_what_exists
 from .output.recorder import Recorder, Truth, compare_with_truth
+from .wiring import units_of
 
 _log = get_logger()
 
@@ -85,7 +86,8 @@ class Session:
         journal = None if self.output is None else self.output.journal
         self.agent = XASAgent.from_config(self.config, control=self.control, journal=journal, source=self.name)
         planned = self.planned or self.limit
-        self.display = Display(self.recorder, planned, lambda: self.agent.points, self._paused)
+        bars = bars_of(self.config.rules, units_of(self.config, self.agent.models))
+        self.display = Display(self.recorder, planned, lambda: self.agent.points, self._paused, bars)
         self._audit = None if self.output is None else Audit(self.output.folder / AUDIT)
         self._operator = OperatorServer(self.agent, self._about, self._audit)
         self.agent.subscribe(self._record)

@@ -94,6 +94,7 @@ def explain(rules: RulesFile, model: ModelOption = None) -> None:
 
     Example: xas-agent rules explain mine.yaml
     """
+    from ..jobs.explain import consequences
     from ..jobs.explain import explain as in_words
     from ..wiring import check_rules, load_models, units_of
 
@@ -105,15 +106,8 @@ def explain(rules: RulesFile, model: ModelOption = None) -> None:
     units = units_of(settings, models)
     for rule in wanted:
         typer.echo(f"{rule.name}: {in_words(rule, units)}")
-        if rule.action == "notify":
-            continue
-        if not settings.control.enabled:
-            typer.echo("  Advice only: control.enabled is false.")
-        elif rule.action not in settings.control.allow:
-            typer.echo(f"  It would be rejected: control.allow lacks {rule.action}.")
-        elif (authority := settings.control.authority_for(rule.action)) != "act":
-            waits = f"A person must approve it within {settings.control.confirm_within_s:g} s."
-            typer.echo("  Advice only, by control.authority." if authority == "advise" else f"  {waits}")
+        for sentence in consequences(rule, settings.control):
+            typer.echo(f"  {sentence}")
 
 
 @rules_app.command()
