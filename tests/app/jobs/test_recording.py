@@ -12,10 +12,12 @@ import pytest
 import yaml
 from forked import run_command
 
+from xas_agent.agent.decide import Compared, Rule
 from xas_agent.agent.types import InputError
 from xas_agent.app.config import load_config
 from xas_agent.app.jobs.recording import Recording, answer
-from xas_agent.app.jobs.rehearse import decided, rehearse
+from xas_agent.app.jobs.rehearsal_figure import draw_rehearsal
+from xas_agent.app.jobs.rehearse import Judgement, decided, rehearse
 from xas_agent.sim_beamline.cathode import ReferenceSpectra
 
 RELATIVE = np.arange(-60.0, 110.1, 0.5)
@@ -161,3 +163,37 @@ def test_a_recording_that_cannot_be_answered_is_an_error(documents: Path, tmp_pa
     config = tmp_path / "rules.yaml"
     config.write_text(yaml.safe_dump({"rules": [{"name": "line", "trigger": trigger}]}))
     assert said in run_command("rules", "test", config, documents, *options, code=2).stderr
+
+
+KINDS = [
+    {"kind": "threshold", "quantity": "OS_anchored", "above": 3.25, "window_frames": 7},
+    {"kind": "band", "quantity": "OS", "low": 3.2, "high": 3.4},
+    {"kind": "plateau", "quantity": "OS", "tolerance": 0.5, "frames": 7},
+    {"kind": "rate", "quantity": "OS", "above_per_hour": 0.5, "window_frames": 7},
+    {"kind": "extremum", "quantity": "OS", "of": "maximum", "drop": 0.1, "window_frames": 7},
+    {"kind": "change", "quantity": "OS", "baseline": "line"},
+    {"kind": "unfamiliar"},
+    {"kind": "set_aside", "frames": 1},
+    {"kind": "not", "of": {"kind": "threshold", "quantity": "OS", "above": 3.3}},
+]
+
+
+def test_every_kind_of_rule_is_drawn(answered: Recording, tmp_path: Path):
+    rules = [Rule.model_validate({"name": t["kind"], "element": "Co", "trigger": t}) for t in KINDS]
+    draw_rehearsal(tmp_path / "all.png", rehearse(rules, answered), answered)
+    assert (tmp_path / "all.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_was_judged_is_kept_for_each_frame_of_a_stage(answered: Recording):
+    above = {"kind": "threshold", "quantity": "readings.voltage", "above": 3.65}
+    line = {**above, "above": 4.55, "window_frames": 7}
+    up = {"name": "up", "trigger": above, "stage": "charge", "go_to": "hold", "element": "Co"}
+    hold = {"name": "hold", "trigger": {"kind": "not", "of": line}, "stage": "hold", "element": "Co"}
+    judged: list[Judgement] = []
+    first, _ = decided([Rule.model_validate(rule) for rule in (up, hold)], answered, judged)
+    before, after = ([j for j in judged if j.rule == name] for name in ("up", "hold"))
+    assert before[-1].time == first.time
+    assert before[-1].compared == Compared(first.evidence[-1][1], (3.65,))
+    assert after[0].time == first.time + 2 * STEP_S  # the next frame of Co
+    assert [j.part for j in after] == [1] * len(after)
+    assert [j.compared is None for j in after[:7]] == [True] * 6 + [False]  # the window is full
