@@ -333,8 +333,9 @@ def commands() -> Iterator[tuple[str, Any]]:
 
     def walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
         yield name, command
-        for child, inner in getattr(command, "commands", {}).items():
-            yield from walk(f"{name} {child}", inner)
+        inner = getattr(command, "commands", {})
+        for child in command.list_commands(None) if inner else ():
+            yield from walk(f"{name} {child}", inner[child])
 
     yield from walk("xas-agent", typer.main.get_command(app))
 
