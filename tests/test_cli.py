@@ -27,6 +27,7 @@ import xas_agent
 from xas_agent.agent.publish import keys_of
 from xas_agent.agent.types import Array
 from xas_agent.app.jobs.infer import render
+from xas_agent.cli import PANELS
 from xas_agent.models import card as cards
 from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
 from xas_agent.sim_beamline.cathode import ReferenceSpectra
@@ -107,8 +108,13 @@ def documents(folder: Path) -> list[tuple[str, dict[str, Any]]]:
 
 def test_help_and_version():
     said = xa("--help").stdout
-    for name in ("run", "replay", "sim", "infer", "train", "evaluate", "models"):
-        assert f"\n  {name} " in said
+    assert [*re.findall(r"^(\w.*):$", said, re.M)] == ["Options", *PANELS]
+    names = [name for panel in PANELS.values() for name in panel]
+    assert [*re.findall(r"^  ([a-z]+)  ", said, re.M)] == names
+    assert not re.search(r"\w\.\.\.", said)  # every sentence is whole
+    assert max(map(len, said.splitlines())) < 80
+    assert xa("-h").stdout == said
+    assert xa("keys", "make", "-h").stdout == xa("keys", "make", "--help").stdout
     assert xa("--version").stdout.strip() == xas_agent.__version__
     assert "--connect-timeout" in xa("run", "--help").stdout
 

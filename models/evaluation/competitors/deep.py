@@ -95,9 +95,9 @@ class Deep:
         scale = Scale(spectra.mean(0), spectra.std(0) + 0.02)
         targets = standardised(plan.rows.targets, train)
         rows = replace(plan.rows, targets=targets)
-        member = train_member(network, rows, train, scale, config, seed, lambda *_: None)
+        train_member(network, rows, train, scale, config, seed)
         counts = dict(zip(config.classified, (len(c) for c in targets.classes), strict=True))
-        return TrainedCompetitor(member.network, scale, counts, config.regressed, targets.mean, targets.sd)
+        return TrainedCompetitor(network, scale, counts, config.regressed, targets.mean, targets.sd)
 
 
 CNN = Deep(
