@@ -1,7 +1,7 @@
 """Values and protocols that every stage shares."""
 
 from .array import Array
-from .decision import Decision
+from .decision import ADVICE, FINAL_STATUSES, Decision, is_final
 from .edge import STEP_WIDTH_EV, Edge
 from .errors import InputError
 from .estimate import DescriptorEstimate, Estimate, Reach
@@ -12,12 +12,14 @@ from .memory import Memory
 from .numbers import as_count, as_number, as_numbers, unwrap
 from .protocols import (
     ROBOT_ACTIONS,
+    ROBOT_ORDERS,
     URGENT_ACTIONS,
     Action,
     Control,
     DurableSource,
     Estimator,
     Reply,
+    RobotOrder,
     SelectiveControl,
     Source,
     Stage,
@@ -35,12 +37,15 @@ from .trend import Z90, TrendLine, robust_line
 from .xray import ELEMENTS, HC_EV_ANGSTROM, TableError, all_edges, edge_ev, emission_ev, is_edge
 
 __all__ = [
+    "ADVICE",
     "ELEMENTS",
+    "FINAL_STATUSES",
     "HC_EV_ANGSTROM",
     "LOGGER_NAME",
     "MAD_TO_SD",
     "NO_TABLES",
     "ROBOT_ACTIONS",
+    "ROBOT_ORDERS",
     "STEP_WIDTH_EV",
     "URGENT_ACTIONS",
     "Z90",
@@ -69,6 +74,7 @@ __all__ = [
     "Received",
     "Refusal",
     "Reply",
+    "RobotOrder",
     "RunDocument",
     "RunInfo",
     "Scan",
@@ -93,6 +99,7 @@ __all__ = [
     "get_logger",
     "hodges_lehmann",
     "is_edge",
+    "is_final",
     "line_of",
     "mad_sd",
     "median",
