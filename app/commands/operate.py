@@ -36,6 +36,10 @@ def status(session: SessionOption = None) -> None:
         typer.echo(f"last seen  {answer['document_age_s']:.0f} s ago{waits}")
     if answer["pending"]:
         typer.echo(f"pending    {answer['pending']} decisions wait for approval: xas-agent pending")
+    if answer["notifications_failed"]:
+        typer.echo(
+            f"NOTIFY     {answer['notifications_failed']} failed; the latest: {answer['notification_failure']}"
+        )
     if answer["paused"]:
         typer.echo(f"PAUSED     for {answer['paused_s']:.0f} s {answer['paused']}; xas-agent resume goes on")
     if answer["halted"]:

@@ -250,9 +250,7 @@ def test_an_approval_of_an_old_proposal_is_not_lost_with_the_process(tmp_path: P
     life.die()
     assert control.done == {}
     journal = Journal(tmp_path / "journal.sqlite")
-    journal._file.execute(
-        "UPDATE published SET at = at - ? WHERE id = (SELECT max(id) FROM published)", [approved_s]
-    )
+    journal._file.execute("UPDATE published SET at = at - ? WHERE id = (SELECT max(id) FROM published)", [approved_s])
     journal.close()
 
     life = Life(tmp_path / "journal.sqlite", control, received, random.Random(0), asking)
