@@ -134,9 +134,12 @@ class OperatorServer:
             return {"pending": self._tell(self._waiting())}
         if command in ("approve", "reject"):
             id = given["id"] = self._full_id(str(request.get("id", "")))
-            if command == "approve":
-                return {"decision": _shown(perform(lambda pipeline: pipeline.approve(id, by)))}
-            return {"decision": _shown(perform(lambda pipeline: pipeline.reject(id, by, why)))}
+            try:
+                if command == "approve":
+                    return {"decision": _shown(perform(lambda pipeline: pipeline.approve(id, by)))}
+                return {"decision": _shown(perform(lambda pipeline: pipeline.reject(id, by, why)))}
+            except KeyError:
+                raise InputError(f"{id[:8]} waits no longer") from None
         if command in _ORDERS:
             [told] = self._outcomes([perform(lambda pipeline: pipeline.order(command, by))])  # pyright: ignore
             return {"decision": told}

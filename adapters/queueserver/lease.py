@@ -86,8 +86,8 @@ class FileLease:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                with os.fdopen(file, encoding="utf-8", errors="replace") as held:
-                    holder = held.read(_LONGEST_NOTE).strip() or "another agent"
+                holder = _holder(file)
+                os.close(file)
                 return f"{holder} controls this beamline; end it, or remove {self.path} if it hangs"
             except BaseException:
                 os.close(file)
@@ -96,10 +96,9 @@ class FileLease:
                 break
             os.close(file)  # its holder has just removed it
         self._file = file
-        who = f"{getpass.getuser()} on {socket.gethostname()}, process {os.getpid()}"
-        session = f"session {self._session} of " if self._session else "an agent of "
-        os.truncate(file, 0)
-        os.pwrite(file, f"{session}{who}, since {time.strftime('%Y-%m-%d %H:%M:%S')}".encode()[:_LONGEST_NOTE], 0)
+        with suppress(OSError):  # a full disk: the lock holds without a text
+            os.truncate(file, 0)
+            os.pwrite(file, _note(self._session).encode()[:_LONGEST_NOTE], 0)
         log.info("this agent controls the beamline", lease=str(self.path))
         return ""
 
@@ -138,6 +137,23 @@ def _machine(host: str) -> str:
     except OSError:
         return host.lower()
     return found
+
+
+def _note(session: str) -> str:
+    """Return who this agent is."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in a container
+        user = "a user"
+    of = f"session {session} of" if session else "an agent of"
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    return f"{of} {user} on {socket.gethostname()}, process {os.getpid()}, since {since}"
+
+
+def _holder(file: int) -> str:
+    """Return the note of a holder, as text of one line whatever the file contains."""
+    text = os.pread(file, _LONGEST_NOTE, 0).decode(errors="replace")
+    return "".join(c if c.isprintable() else " " for c in text).strip() or "another agent"
 
 
 def _opened(path: Path) -> int:
