@@ -1,7 +1,8 @@
 """Values and protocols that every stage shares."""
 
+from .actions import RepeatFrame, SetValue, check_action_args
 from .array import Array
-from .decision import ADVICE, FINAL_STATUSES, Decision, is_final
+from .decision import ADVICE, Decision, is_final
 from .edge import STEP_WIDTH_EV, Edge
 from .errors import InputError
 from .estimate import DescriptorEstimate, Estimate, Reach
@@ -39,7 +40,6 @@ from .xray import ELEMENTS, HC_EV_ANGSTROM, TableError, all_edges, edge_ev, emis
 __all__ = [
     "ADVICE",
     "ELEMENTS",
-    "FINAL_STATUSES",
     "HC_EV_ANGSTROM",
     "LOGGER_NAME",
     "MAD_TO_SD",
@@ -73,6 +73,7 @@ __all__ = [
     "Reason",
     "Received",
     "Refusal",
+    "RepeatFrame",
     "Reply",
     "RobotOrder",
     "RunDocument",
@@ -81,6 +82,7 @@ __all__ = [
     "SelectiveControl",
     "SeriesSlope",
     "SetAside",
+    "SetValue",
     "Settings",
     "Source",
     "Stage",
@@ -93,6 +95,7 @@ __all__ = [
     "as_number",
     "as_numbers",
     "bin_means",
+    "check_action_args",
     "continued",
     "edge_ev",
     "emission_ev",

@@ -8,7 +8,7 @@ from typing import Any
 from .protocols import Action, RobotOrder, Status
 from .scan import Scan
 
-FINAL_STATUSES = ("acknowledged", "rejected", "expired")
+_FINAL = ("acknowledged", "rejected", "expired")
 ADVICE = "advice only"
 """End of the reason of a proposed decision that is not sent."""
 
@@ -19,7 +19,7 @@ def is_final(status: str, reason: str) -> bool:
     >>> is_final("proposed", "advice only"), is_final("proposed", "waits 600 s for approval")
     (True, False)
     """
-    return status in FINAL_STATUSES or (status == "proposed" and reason.endswith(ADVICE))
+    return status in _FINAL or (status == "proposed" and reason.endswith(ADVICE))
 
 
 @dataclass(frozen=True, slots=True)
