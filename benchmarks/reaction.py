@@ -178,10 +178,8 @@ def main() -> None:
     for name in [options.only] if options.only else CASES:
         took_ms = measure(name, options.runs)
         p50, p99, worst = np.percentile(took_ms, [50, 99, 100])
-        print(
-            f"{name}: {len(took_ms)} of {options.runs} pauses, p50 {p50:.1f} ms, p99 {p99:.1f} ms, largest {worst:.1f} ms",
-            flush=True,
-        )
+        came = f"{len(took_ms)} of {options.runs} pauses"
+        print(f"{name}: {came}, p50 {p50:.1f} ms, p99 {p99:.1f} ms, largest {worst:.1f} ms", flush=True)
 
 
 def measure(name: str, runs: int) -> np.ndarray:
