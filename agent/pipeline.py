@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .decide import FINAL_STATUSES, OPERATOR, ControlSettings, Paused, Requests, Rules
+from .decide import OPERATOR, ControlSettings, Paused, Requests, Rules
 from .estimate import Answer, EnergyUncertainty, FrameServer
 from .left_out import LeftOut
 from .load import Load
@@ -25,6 +25,7 @@ from .types import (
     Reason,
     Received,
     Refusal,
+    RobotOrder,
     RunDocument,
     SetAside,
     Tabulated,
@@ -213,40 +214,54 @@ class Pipeline:
 
     def approve(self, id: str, by: str) -> Decision:
         """Send a decision that waits for a person; raise KeyError if none of this id does."""
-        return self._publish_decision(self._requests.approve(id, by))
+        approved = self._publish_decision(self._requests.approve(id, by))
+        self._commit()  # the person is told only what a restart keeps
+        return approved
 
     def reject(self, id: str, by: str, why: str = "") -> Decision:
         """Give up a decision that waits for a person; raise KeyError if none of this id does."""
         rejected = self._publish_decision(self._requests.reject(id, by, why))
         self._rules.undo(rejected)
+        self._decided.add(rejected.run_uid)
+        self._commit()
         return rejected
 
-    def order(self, action: Action, by: str, args: Mapping[str, Any] | None = None) -> Decision:
+    def order(
+        self, action: Action | RobotOrder, by: str, reason: str = "", args: Mapping[str, Any] | None = None
+    ) -> Decision:
         """Request an action for a person, whatever the rules say."""
         uid = self._runs.newest or ""
         decision = Decision(
             id=str(uuid.uuid4()),
             rule=OPERATOR,
             action=action,
-            reason=f"requested by {by}",
+            reason=reason or f"requested by {by}",
             run_uid=uid,
             time=time.time(),
             confidence=1.0,
             evidence=(),
             args=args or {},
         )
-        self._publish_decision(self._requests.order(decision))
+        ordered = self._publish_decision(self._requests.order(decision, by))
         self._commit()
-        return decision
+        return ordered
 
-    def halt(self, by: str, why: str = "") -> Decision:
-        """Make an emergency stop: stop the experiment, reject what waits; until ``release`` rules can only stop."""
+    def halt(self, by: str, why: str = "") -> list[Decision]:
+        """Make an emergency stop: stop the experiment, reject what waits; until ``release`` rules can only stop.
+
+        Returns
+        -------
+        The orders that it gave: ``stop``, and ``halt`` to a robot if there is one.
+        """
         if not self.halted:
             self.halt_at_once(by, why)
         for decision in self._requests.reject_all(by):
             self._publish_decision(decision)
             self._rules.undo(decision)
-        return self.order("stop", self.halted)
+        orders = [self.order("stop", by, self.halted)]
+        if self._requests.takes("halt"):
+            orders.append(self.order("halt", by, self.halted, {"reason": self.halted}))
+        return orders
 
     def halt_at_once(self, by: str, why: str = "") -> None:
         """Let no decision of a rule but to stop be sent from now on; from any thread, also while this one is busy."""
@@ -257,10 +272,12 @@ class Pipeline:
         """Return a decision of late with its last status; None if it has none yet, or is forgotten."""
         return self._requests.outcomes.get(id)
 
-    def release(self, by: str) -> None:
-        """End an emergency stop."""
+    def release(self, by: str) -> list[Decision]:
+        """End an emergency stop; return the order ``release`` to a robot, if there is one."""
         _log.warning("emergency stop released", by=by)
         self._requests.release()
+        self._commit()
+        return [self.order("release", by)] if self._requests.takes("release") else []
 
     def idle(self) -> None:
         """Stop waiting for missing documents, after the source has been quiet."""
@@ -447,11 +464,12 @@ class Pipeline:
         for decision in (
             () if self._runs.resuming else self._requests.changes()
         ):  # its run may be read again only later
-            if decision.status in FINAL_STATUSES:
+            if decision.final:
                 if decision.status == "rejected" or (
                     decision.status == "expired" and decision.id not in self._requests.sent
                 ):
                     self._rules.undo(decision)
+                    self._decided.add(decision.run_uid)
                 _log.info(
                     "decision answered",
                     rule=decision.rule,

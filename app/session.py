@@ -240,7 +240,7 @@ class Session:
             rule = paused.decision.rule
             message = f"paused by rule {rule}, and not resumed within {longest_s:g} s (control.paused_replay_s)"
             self.failure = SourceFailed(message)
-            self.agent.perform(lambda pipeline: pipeline.order("stop", message))
+            self.agent.perform(lambda pipeline: pipeline.order("stop", "", message))
 
     def _about(self) -> dict[str, Any]:
         """Return what ``xas-agent status`` says of the session, besides the agent's own state."""
@@ -252,6 +252,8 @@ class Session:
                 "out": "" if self.output is None else str(self.output.folder.resolve()),
                 "frames": self.recorder.frames,
                 "decisions": self.recorder.decisions,
+                "notifications_failed": self.recorder.notifications_failed,
+                "notification_failure": self.recorder.notification_failure,
                 "newest": row,
             }
 
@@ -276,6 +278,7 @@ class Session:
             "files_not_read": dict(self.files_not_read),
             "decisions": recorder.decisions,
             "stopped_by": recorder.stopped_by,
+            "notifications_failed": recorder.notifications_failed,
             "x_target": self.config.x_target,
             "x_true_at_stop": round(truth.x[-1], 4) if truth and truth.x and stopped else None,
             "x_open_loop_end": round(truth.open_loop_x, 4) if truth and truth.open_loop_x is not None else None,

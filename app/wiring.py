@@ -112,7 +112,7 @@ def control_of(
     elif given is None and config.control_endpoint is not None:
         given = ZMQControl(config.control_endpoint, agent=session)
     elif given is None and config.queue_server is not None:
-        given = QueueServerControl(config.queue_server)
+        given = QueueServerControl(config.queue_server, session or "", hold=config.control.enabled)
     selective: list[SelectiveControl] = []
     if config.notify:
         selective.append(Notifications(config.notify))

@@ -3,7 +3,7 @@
 from .controls import Controls
 from .dispatch import OPERATOR, ControlSettings
 from .observed import PARTS, READINGS, Observed, SeriesPoint, Uncertainty
-from .requests import FINAL_STATUSES, Paused, Requests
+from .requests import Paused, Requests
 from .rules import Rule, Rules, check_names
 from .triggers import (
     AllOf,
@@ -30,7 +30,6 @@ from .triggers import (
 )
 
 __all__ = [
-    "FINAL_STATUSES",
     "OPERATOR",
     "PARTS",
     "READINGS",

@@ -80,6 +80,9 @@ class Display:
         scan, paused = self._scan(), self._paused()
         if self._live is not None:
             notes = [Text(paused, style="bold reverse")] if paused else []
+            if (failed := self._recorder.notifications_failed) > 0:  # elsewhere the log says so
+                text = f"{failed} NOTIFICATIONS FAILED, the latest: {self._recorder.notification_failure}"
+                notes.append(Text(text, style="bold red"))
             notes += [Text(scan)] if scan else []
             self._live.update(Group(self._table(), *self._bars, *notes, self._progress), refresh=True)
         elif bool(paused) != bool(self._shown_paused):

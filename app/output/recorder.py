@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...agent.publish import keys_of
-from ...agent.types import Flag, Reason
+from ...agent.types import Flag, Reason, is_final
 
 VOLTAGE_FIELDS = ("voltage", "Ewe_V", "potential", "Ewe")
 """Names of the cell voltage among the readings, in order of preference."""
@@ -31,6 +31,10 @@ MAX_READINGS = 500
 MAX_SAMPLES = 1000
 """Number of samples that the summary counts one by one."""
 OTHERS = "other samples"
+HISTORY_COLUMNS = (
+    *("proposed_at", "proposed_by", "approved_at", "approved_by", "sent_at", "settled_at", "settled_by"),
+)
+"""Columns of decisions.csv that say when a decision came to a status, Unix s, and which person brought it there."""
 _LATENCY_BINS_MS = np.geomspace(1e-3, 1e7, 2400)
 """Upper ends of the classes in which latencies are counted, ms; they differ by 1 %."""
 _GAP_REASONS = frozenset({Reason.JOINED_LATE, Reason.LATE, Reason.QUEUE_FULL, Reason.EVENTS_LOST})
@@ -103,6 +107,10 @@ class Recorder:
         """Number of decisions that came to each status."""
         self.stopped_by: str | None = None
         """Rule of the first acknowledged stop."""
+        self.notifications_failed = 0
+        """Number of notifications that a destination has not taken, or perhaps not."""
+        self.notification_failure = ""
+        """Destination and cause of the latest of them."""
         self.set_aside: Counter[str] = Counter()
         """Number of frames set aside, by reason."""
         self.gaps: Counter[str] = Counter()
@@ -191,11 +199,18 @@ class Recorder:
 
     def _on_decisions(self, doc: Mapping[str, Any], run_uid: str, _series: str) -> None:
         row = {"time": doc["time"], "run_uid": run_uid, **doc["data"]}
-        self.decisions += row["id"] not in self.latest_decisions
+        before = self.latest_decisions.get(row["id"], {})
+        if before and _settled(before):
+            return  # it had its row
+        row |= _history(row, before)
+        self.decisions += not before
         self.latest_decisions[row["id"]] = row
-        self.statuses[row["status"]] += 1
+        self.statuses[row["status"]] += row["status"] != before.get("status")  # it is sent again after a restart
         if row["action"] == "stop" and row["status"] == "acknowledged":
             self.stopped_by = self.stopped_by or row["rule"]
+        if row["action"] == "notify" and row["status"] in ("rejected", "expired"):
+            self.notifications_failed += 1
+            self.notification_failure = row["status_reason"]
         if _settled(row):
             self._decision_row(row)
             settled = (uid for uid, decision in self.latest_decisions.items() if _settled(decision))
@@ -243,11 +258,15 @@ class Recorder:
 
 
 def _settled(decision: Mapping[str, Any]) -> bool:
-    """Whether a decision has its last status; a proposed one with a reason is advice, which nobody answers."""
-    status = decision["status"]
-    return status in ("acknowledged", "rejected", "expired") or (
-        status == "proposed" and bool(decision["status_reason"])
-    )
+    """Whether a decision has its last status."""
+    return is_final(decision["status"], decision["status_reason"])
+
+
+def _history(row: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``HISTORY_COLUMNS`` of a decision as far as they are known; the first time counts."""
+    step = row["status"] if row["status"] in ("proposed", "approved", "sent") else "settled"
+    new = {f"{step}_at": row.get("status_time"), f"{step}_by": row.get("by")}
+    return {key: value for key, value in (new | dict(before)).items() if key in HISTORY_COLUMNS}
 
 
 def leading(row: Mapping[str, Any]) -> str:
