@@ -1,0 +1,82 @@
+"""A titration: the cell is charged in small steps, and each state is measured at rest; for a stretch the beam is weak."""
+
+from typing import Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from ..cathode import CathodeSettings
+from ..sample import Answers, Course, Gain
+from .charge import Charge
+
+
+class TitrationSettings(CathodeSettings):
+    """A cell that is charged between the frames and rests during them."""
+
+    kind: Literal["titration"] = "titration"
+    """Name of this experiment."""
+    step_s: float = Field(default=300.0, gt=0)
+    """Time for which the cell charges before each frame but the first, simulated s; ``charge_x`` is the lithium per
+    formula unit that the nominal current extracts in ``steps`` of them."""
+    steps: int = Field(default=40, ge=1)
+    """Number of steps in which ``charge_x`` is extracted."""
+    weak_first: int = Field(default=15, ge=1)
+    """First state that is measured with a weak beam."""
+    weak_last: int = Field(default=30, ge=1)
+    """Last state that is measured with a weak beam."""
+    weak_flux: float = Field(default=0.05, gt=0, le=1)
+    """Fraction of the photons that the weak beam has."""
+    known_e: float = Field(default=0.03, gt=0)
+    """Largest deviation of the oxidation state from the truth with which a state counts as known, e."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.weak_last < self.weak_first:
+            raise ValueError(f"found weak_last {self.weak_last}, expected at least weak_first {self.weak_first}")
+        return self
+
+    @property
+    def nominal_current_ma(self) -> float:
+        """Current that extracts ``charge_x`` in ``steps`` steps, mA."""
+        return super().nominal_current_ma * self.duration_s / (self.steps * self.step_s)
+
+    def begin(self, seed: int) -> "Titration":
+        return Titration(self, seed)
+
+    def gain(self, open_loop: Course, closed_loop: Course, answers: Answers) -> Gain:
+        raise NotImplementedError
+
+
+class Titration(Charge):
+    """A cell that rests in the beam, and charges by a step before each planned frame."""
+
+    def __init__(self, settings: TitrationSettings, seed: int) -> None:
+        super().__init__(settings, seed)
+        self._titration = settings
+        self.state = 0
+        """Number of the state, from 1."""
+
+    def prepare(self, frame: int) -> None:
+        self.state = frame
+        if frame > 1:
+            self.cell.apply(self._titration.nominal_current_ma)
+            self.cell.advance(self._titration.step_s)
+            self.cell.apply(0.0)
+
+    def drive(self, on: bool) -> None:
+        """Do nothing: the cell rests in the beam."""
+
+    @property
+    def weak(self) -> bool:
+        """Whether the beam is weak."""
+        return self._titration.weak_first <= self.state <= self._titration.weak_last
+
+    @property
+    def transmission(self) -> float:
+        return self._titration.weak_flux if self.weak else 1.0
+
+    def truth(self) -> dict[str, float]:
+        return {**super().truth(), "state": self.state, "weak": self.weak}
+
+    def known(self) -> dict[str, float]:
+        return {}
