@@ -3,15 +3,17 @@
 import asyncio
 import threading
 import time
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from functools import partial
 from typing import Any, TypeVar
 
 from bluesky import Msg, RunEngine
+from bluesky.protocols import Movable, Status
 from bluesky.utils import TransitionError  # pyright: ignore[reportPrivateImportUsage]
 
-from ..agent.types import Reply, get_logger
+from ..agent.types import ConfigError, RepeatFrame, Reply, SetValue, get_logger, validate_settings
 
 log = get_logger()
 
@@ -19,7 +21,7 @@ T = TypeVar("T")
 
 
 class RunEngineControl:
-    """Pauses, resumes and stops the plan that a RunEngine executes, from any thread except the RunEngine's.
+    """Pauses, resumes, stops and changes the plan that a RunEngine executes, from any thread except the RunEngine's.
 
     - ``pause`` suspends the plan as a suspender does: moving devices are stopped, ``RE(...)`` does not return, and
       no prompt appears. The request is acknowledged when the plan rests. A plan that cleared its checkpoint cannot be
@@ -29,18 +31,38 @@ class RunEngineControl:
     - ``stop`` calls ``RE.stop()``: the plan cleans up, and its RunStop has ``exit_status: success``. In the user's
       thread ``RE(...)`` then raises ``RunEngineInterrupted``, as after Ctrl-C and ``RE.stop()``; a script that
       continues with its next plan must catch this exception.
+    - ``set`` suspends the plan, sets a signal and lets the plan go on from its last checkpoint. It is acknowledged
+      when the value is set, and does not wait until the device has reached it. A device that refuses the value does
+      not harm the plan; one that fails later is logged.
+    - ``repeat_frame`` calls ``repeat``; the plan must look between its frames for what was asked.
     - ``notify`` writes to the log.
 
     Parameters
     ----------
     RE : RunEngine
+    signals : mapping, optional
+        Devices that ``set`` may change, by name: Bluesky's ``Movable``, such as ophyd signals and positioners.
+    repeat : callable, optional
+        Called in another thread with the counting time of the frame to repeat, as a multiple of the last one's.
     """
 
-    def __init__(self, RE: RunEngine) -> None:
-        self._RE = RE
+    def __init__(
+        self,
+        RE: RunEngine,
+        signals: Mapping[str, Movable[Any]] | None = None,
+        repeat: Callable[[float], None] | None = None,
+    ) -> None:
+        self._RE, self._signals, self._repeat = RE, dict(signals or {}), repeat
         self._stopper = ThreadPoolExecutor(1, thread_name_prefix="runengine-stop")
         self._closed = False
         self._release: asyncio.Event | None = None
+        self._verbs: dict[str, Callable[[Mapping[str, Any], float], Reply]] = {
+            "pause": self._pause,
+            "resume": self._resume,
+            "stop": self._stop,
+            "set": self._set,
+            "repeat_frame": self._repeat_frame,
+        }
 
     def request(self, id: str, action: str, args: Mapping[str, Any], timeout: float) -> Reply:
         """Carry out ``action`` within ``timeout`` s, else answer ``expired``; never raises.
@@ -52,18 +74,18 @@ class RunEngineControl:
         if action == "notify":
             log.info("notified", id=id, **{f"arg_{key}": value for key, value in args.items()})
             return Reply("acknowledged")
-        verb = {"pause": self._pause, "resume": self._resume, "stop": self._stop}.get(action)
+        verb = self._verbs.get(action)
         if verb is None:
             return Reply("rejected", f"a RunEngine cannot {action!r}")
         if self._in_its_own_thread():
             return Reply("rejected", "requested in the RunEngine's own thread, which would wait for itself")
         try:
-            reply = verb(timeout)
+            reply = verb(args, timeout)
         except FutureTimeoutError:
-            # An expired pause is cancelled; resume and stop cannot be cancelled and may still take effect.
-            cause = "the plan did not come to rest" if action == "pause" else "requested, but not confirmed"
+            # An expired pause or set is cancelled; resume and stop cannot be cancelled and may still take effect.
+            cause = "the plan did not come to rest" if action in ("pause", "set") else "requested, but not confirmed"
             reply = Reply("expired", f"{cause} within {timeout:g} s")
-        except TransitionError as error:  # the plan ended before the request
+        except (TransitionError, ConfigError) as error:  # the plan ended before the request; wrong arguments
             reply = Reply("rejected", str(error))
         except Exception as error:  # a Control never raises
             reply = Reply("expired", f"requested, outcome unknown: {type(error).__name__}: {error}")
@@ -78,33 +100,80 @@ class RunEngineControl:
         self._closed = True
         self._stopper.shutdown(wait=False)
 
-    def _pause(self, timeout: float) -> Reply:
-        resting = threading.Event()
-        # The plan acquires this lock when it comes to rest, or the request acquires it at its timeout. A pause
-        # reported as expired therefore cannot begin afterwards, when nothing would end it.
-        decided = threading.Lock()
-
-        def hold() -> Iterator[Msg]:
-            # A plan: `finally` runs after resume, stop, and abort at the prompt.
-            if not decided.acquire(blocking=False):
-                return
+    def _pause(self, args: Mapping[str, Any], timeout: float) -> Reply:
+        def hold(rests: Callable[[], None]) -> Iterator[Msg]:
+            # `finally` runs after resume, stop, and abort at the prompt.
             self._release = release = asyncio.Event()
-            resting.set()
+            rests()
             try:
                 yield Msg("wait_for", None, [release.wait])
             finally:
                 release.set()
                 self._release = None
 
+        return self._suspend(hold, lambda: Reply("acknowledged", "already paused"), timeout) or Reply(
+            "acknowledged", "paused"
+        )
+
+    def _set(self, args: Mapping[str, Any], timeout: float) -> Reply:
+        wanted = validate_settings(dict(args), SetValue, "args of set")
+        if (device := self._signals.get(wanted.signal)) is None:
+            known = ", ".join(self._signals) or "none"
+            return Reply("rejected", f"found signal {wanted.signal!r}; this RunEngine's control was given: {known}")
+        answers: list[Reply] = []
+
+        def put() -> Reply:
+            try:
+                status = device.set(wanted.value)  # not by a message, whose failure would end the plan
+            except Exception as error:
+                return Reply("rejected", f"{wanted.signal} refused {wanted.value:g}: {type(error).__name__}: {error}")
+            status.add_callback(partial(_log_failure, wanted))
+            return Reply("acknowledged", f"{wanted.signal} is set to {wanted.value:g}")
+
+        def put_at_rest(rests: Callable[[], None]) -> Iterator[Msg]:
+            answers.append(put())
+            rests()
+            yield Msg("null")
+
+        return self._suspend(put_at_rest, put, timeout) or answers[0]
+
+    def _repeat_frame(self, args: Mapping[str, Any], timeout: float) -> Reply:
+        wanted = validate_settings(dict(args), RepeatFrame, "args of repeat_frame")
+        if self._repeat is None:
+            return Reply("rejected", "this RunEngine's control was not given what repeats a frame")
+        if refusal := self._refusal():
+            return refusal
+        self._repeat(wanted.count_factor)
+        return Reply("acknowledged", "the plan is asked for it")
+
+    def _suspend(
+        self, plan: Callable[[Callable[[], None]], Iterator[Msg]], paused: Callable[[], Reply], timeout: float
+    ) -> Reply | None:
+        """Suspend the running plan for another one; return the answer if it did not come to that.
+
+        Parameters
+        ----------
+        plan : it calls its argument when the running plan rests and what was asked for is done
+        paused : called in the RunEngine's loop instead, if a pause of this object holds the plan; returns the answer
+        """
+        resting = threading.Event()
+        # The plan acquires this lock when it comes to rest, or the request acquires it at its timeout. A pause
+        # reported as expired therefore cannot begin afterwards, when nothing would end it.
+        decided = threading.Lock()
+
+        def begin() -> Iterator[Msg]:
+            if decided.acquire(blocking=False):
+                yield from plan(resting.set)
+
         async def suspend() -> Reply | None:
             if refusal := self._refusal():
                 return refusal
             if self._release is not None:
-                return Reply("acknowledged", "already paused")
+                return paused()
             if not self._RE.resumable:
                 return Reply("rejected", "the plan has cleared its checkpoint and can only be aborted")
             if not decided.locked():
-                self._RE.request_suspend(lambda: asyncio.sleep(0), pre_plan=hold, justification="xas-agent")
+                self._RE.request_suspend(lambda: asyncio.sleep(0), pre_plan=begin, justification="xas-agent")
             return None
 
         end = time.monotonic() + timeout
@@ -115,11 +184,9 @@ class RunEngineControl:
             resting.wait(max(0.0, end - time.monotonic()))
         finally:
             timed_out = decided.acquire(blocking=False)
-        if timed_out:
-            return Reply("expired", f"the plan did not come to rest within {timeout:g} s")
-        return Reply("acknowledged", "paused")
+        return Reply("expired", f"the plan did not come to rest within {timeout:g} s") if timed_out else None
 
-    def _resume(self, timeout: float) -> Reply:
+    def _resume(self, args: Mapping[str, Any], timeout: float) -> Reply:
         async def release() -> Reply:
             if refusal := self._refusal():
                 return refusal
@@ -130,7 +197,7 @@ class RunEngineControl:
 
         return self._in_loop(release(), timeout)
 
-    def _stop(self, timeout: float) -> Reply:
+    def _stop(self, args: Mapping[str, Any], timeout: float) -> Reply:
         if refusal := self._refusal():
             return refusal
         # RE.stop() has no timeout.
@@ -160,3 +227,8 @@ class RunEngineControl:
             return asyncio.get_running_loop() is self._RE.loop
         except RuntimeError:
             return False
+
+
+def _log_failure(wanted: SetValue, status: Status) -> None:
+    if not status.success:
+        log.warning("a value was set and not reached", signal=wanted.signal, value=wanted.value)

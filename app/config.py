@@ -21,7 +21,16 @@ from ..agent.fields import FieldSettings, SeriesSettings
 from ..agent.relative import Anchors, RelativeSettings
 from ..agent.spectra import AlignmentSettings
 from ..agent.stream import FlySettings
-from ..agent.types import ROBOT_ACTIONS, ConfigError, Settings, get_logger, read_mapping, read_yaml, validate_settings
+from ..agent.types import (
+    ROBOT_ACTIONS,
+    ConfigError,
+    Settings,
+    check_action_args,
+    get_logger,
+    read_mapping,
+    read_yaml,
+    validate_settings,
+)
 from .journal import JournalSettings
 
 if TYPE_CHECKING:
@@ -170,6 +179,23 @@ class Config(Settings):
     def _names_fit(cls, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
         check_names(rules)
         return rules
+
+    @field_validator("rules")
+    @classmethod
+    def _args_fit(cls, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+        for rule in rules:
+            try:
+                check_action_args(rule.action, rule.args)
+            except ValueError as error:
+                raise ValueError(f"found rule {rule.name!r} with {error}") from None
+        return rules
+
+    @model_validator(mode="after")
+    def _values_are_settable(self) -> Self:
+        for rule in self.rules if "set" in self.control.allow else ():
+            if rule.action == "set" and (refusal := self.control.refusal_of_value(rule.args)):
+                raise ValueError(f"found rule {rule.name!r} that would be rejected: {refusal}")
+        return self
 
     @field_validator("rules")
     @classmethod

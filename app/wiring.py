@@ -98,14 +98,14 @@ def control_of(
 ) -> Control | None:
     """Return the control on which decisions act; None if there is none.
 
-    A RunEngine, else a given control, else the config's ``control_endpoint`` or ``queue_server`` takes all actions
+    A given control, else a RunEngine, else the config's ``control_endpoint`` or ``queue_server`` takes all actions
     but those of the config's robot, and ``notify`` if the config has destinations.
 
     Parameters
     ----------
     session : name of a session that can go on after a restart, and then still holds the lease of its beamline
     """
-    if RE is not None:
+    if given is None and RE is not None:
         from ..adapters.runengine import RunEngineControl
 
         given = RunEngineControl(RE)

@@ -108,7 +108,7 @@ class QueueServerControl:
                 if wanted.remove is not None:
                     return remove(link, wanted.remove)
                 return add(link, self._history, id, wanted)
-        return Reply("rejected", f"a queue server cannot {action!r}")
+        return Reply("rejected", f"a queue server cannot {action!r}; queue_plan adds a plan that does")
 
 
 def _cause(error: Exception) -> str:

@@ -3,23 +3,26 @@
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ..types import (
     ROBOT_ACTIONS,
     URGENT_ACTIONS,
     Action,
+    ConfigError,
     Control,
     Decision,
     Reply,
     SelectiveControl,
     Settings,
+    SetValue,
     Status,
     get_logger,
+    validate_settings,
 )
 
 _log = get_logger()
@@ -55,6 +58,8 @@ class ControlSettings(Settings):
     """Time in which a person must approve a decision, s; then it is ``expired``."""
     paused_replay_s: float = Field(default=60.0, gt=0)
     """Time after which a replay or a simulated beamline that a rule paused is stopped, if nobody resumes it, s."""
+    settable: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    """Signals that ``set`` may change, with the smallest and the largest value of each; any other is ``rejected``."""
     limits: dict[Action, ActionLimit] = Field(default_factory=dict)
     """How often single actions may be requested; a decision beyond is ``rejected``."""
     timeout_s: float = Field(default=5.0, gt=0)
@@ -63,6 +68,27 @@ class ControlSettings(Settings):
     max_age_s: float = Field(default=30.0, gt=0)
     """Largest time between the arrival of a frame's last datum and its estimate, s. An older frame is published, but
     the rules leave it out, since decisions concern the present."""
+
+    @field_validator("settable")
+    @classmethod
+    def _ranges(cls, settable: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+        for signal, (least, most) in settable.items():
+            if not least <= most:
+                raise ValueError(f"found {least:g} … {most:g} for {signal!r}, expected the smallest value first")
+        return settable
+
+    def refusal_of_value(self, args: Mapping[str, Any]) -> str:
+        """Return why ``set`` may not have these arguments; empty if it may."""
+        try:
+            wanted = validate_settings(dict(args), SetValue, "args of set")
+        except ConfigError as error:
+            return str(error)
+        if (allowed := self.settable.get(wanted.signal)) is None:
+            return f"{wanted.signal} is not among the signals in control.settable"
+        least, most = allowed
+        if least <= wanted.value <= most:
+            return ""
+        return f"{wanted.value:g} for {wanted.signal} is outside {least:g} … {most:g}, as in control.settable"
 
     def authority_for(self, action: Action) -> Authority:
         """Return what becomes of decisions that request an action."""

@@ -16,7 +16,7 @@ _HURRIED_S = 1.0
 _HOUR_S = 3600.0
 _SENDS_ON = ("resume", "stop", "abort")
 """Actions after which an experiment is not paused."""
-_OF_A_RUN = ("pause", "resume", "stop", "abort")
+_OF_A_RUN = ("pause", "resume", "stop", "abort", "repeat_frame")
 """Actions that mean nothing after the run has stopped for which they were requested."""
 _MAX_OUTCOMES = 100
 
@@ -245,6 +245,8 @@ class Requests:
             return ""
         if action not in settings.allow:
             return f"{action} is not among the allowed actions"
+        if action == "set" and (refusal := settings.refusal_of_value(decision.args)):
+            return refusal
         if self.halted and action not in URGENT_ACTIONS:
             return self.halted
         if (limit := settings.limits.get(action)) is None:

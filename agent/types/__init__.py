@@ -1,5 +1,6 @@
 """Values and protocols that every stage shares."""
 
+from .actions import RepeatFrame, SetValue, check_action_args
 from .array import Array
 from .decision import Decision
 from .edge import STEP_WIDTH_EV, Edge
@@ -68,6 +69,7 @@ __all__ = [
     "Reason",
     "Received",
     "Refusal",
+    "RepeatFrame",
     "Reply",
     "RunDocument",
     "RunInfo",
@@ -75,6 +77,7 @@ __all__ = [
     "SelectiveControl",
     "SeriesSlope",
     "SetAside",
+    "SetValue",
     "Settings",
     "Source",
     "Stage",
@@ -87,6 +90,7 @@ __all__ = [
     "as_number",
     "as_numbers",
     "bin_means",
+    "check_action_args",
     "continued",
     "edge_ev",
     "emission_ev",

@@ -15,7 +15,7 @@ from .grid import Grid
 from .run import RunDocument
 
 RobotAction = Literal["load", "unload", "dose", "heat"]
-Action = Literal["pause", "resume", "stop", "abort", "queue_plan", "notify", RobotAction]
+Action = Literal["pause", "resume", "stop", "abort", "set", "repeat_frame", "queue_plan", "notify", RobotAction]
 ROBOT_ACTIONS: tuple[str, ...] = get_args(RobotAction)
 """Actions of a robot that synthesises, prepares or changes samples; they may take minutes."""
 URGENT_ACTIONS = ("stop", "abort")

@@ -2,7 +2,8 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
@@ -11,7 +12,9 @@ import pytest
 from bluesky import RunEngine
 from bluesky.utils import RunEngineInterrupted
 from deadline import wait_until
+from ophyd import Signal
 from ophyd.sim import hw
+from ophyd.status import Status
 
 from xas_agent.adapters.runengine import RunEngineControl
 from xas_agent.agent.types.protocols import Reply
@@ -298,3 +301,107 @@ def test_after_close_it_rejects(RE):
     control = RunEngineControl(RE)
     control.close()
     assert control.request("1", "stop", {}, 5) == Reply("rejected", "the control is closed")
+
+
+class _Furnace(Signal):
+    """Takes temperatures up to 900."""
+
+    def set(self, value: float, **kwargs: Any) -> Any:
+        if value > 900:
+            raise ValueError("the furnace reaches 900")
+        return super().set(value, **kwargs)
+
+
+@pytest.fixture
+def furnace() -> _Furnace:
+    return _Furnace(name="furnace", value=20.0)
+
+
+def _ask(RE: RunEngine, control: RunEngineControl, plan: Any, *asked: tuple[str, dict[str, Any]]) -> list[Reply]:
+    """Answers to requests that are made one after the other while the plan runs, once it has measured one event."""
+    documents, replies = Recorder(), list[Reply]()
+    RE.subscribe(documents)
+
+    def requests():
+        documents.wait(1)
+        replies.extend(control.request(str(n), action, args, 10) for n, (action, args) in enumerate(asked))
+        control.request("last", "stop", {}, 10)
+
+    with meanwhile(requests), suppress(RunEngineInterrupted):
+        RE(plan)
+    return replies
+
+
+def test_a_signal_is_set_while_the_plan_rests_and_the_plan_goes_on(RE, furnace):
+    with closing(RunEngineControl(RE, {"furnace": furnace})) as control:
+        documents, replies = Recorder(), []
+        RE.subscribe(documents)
+
+        def requests():
+            documents.wait(2)
+            replies.append(control.request("1", "set", {"signal": "furnace", "value": 350}, 10))
+            documents.wait(len(documents.events()) + 3)
+            control.request("2", "stop", {}, 10)
+
+        with meanwhile(requests), pytest.raises(RunEngineInterrupted):
+            RE(bp.count([det, furnace], 1000, delay=0.02))
+    assert replies == [Reply("acknowledged", "furnace is set to 350")]
+    values = [doc["data"]["furnace"] for name, doc in documents.all if name == "event"]
+    assert values == sorted(values)
+    assert values[0] == 20
+    assert values[-1] == 350
+    assert documents.all[-1][1]["exit_status"] == "success"
+
+
+def test_a_signal_is_set_while_the_plan_is_paused(RE, furnace):
+    with closing(RunEngineControl(RE, {"furnace": furnace})) as control:
+        value = {"signal": "furnace", "value": 350}
+        replies = _ask(RE, control, bp.count([det], 1000, delay=0.02), ("pause", {}), ("set", value), ("resume", {}))
+    assert [reply.status for reply in replies] == ["acknowledged"] * 3
+    assert furnace.get() == 350
+
+
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        ({"signal": "furnace", "value": 950}, "furnace refused 950: ValueError: the furnace reaches 900"),
+        ({"signal": "oven", "value": 1}, "found signal 'oven'; this RunEngine's control was given: furnace"),
+        ({"signal": "furnace"}, "args of set: key value"),
+        ({"signal": "furnace", "value": "hot"}, "args of set: key value"),
+    ],
+)
+def test_a_value_that_cannot_be_set_does_not_harm_the_plan(RE, furnace, args, reason):
+    with closing(RunEngineControl(RE, {"furnace": furnace})) as control:
+        (reply,) = _ask(RE, control, bp.count([det], 1000, delay=0.02), ("set", args))
+    assert reply.status == "rejected"
+    assert reason in reply.reason
+    assert furnace.get() == 20
+
+
+def test_a_device_that_fails_later_is_logged_and_the_plan_goes_on(RE, caplog):
+    class Stuck(_Furnace):
+        def set(self, value: float, **kwargs: Any) -> Any:
+            status = Status()
+            status.set_exception(RuntimeError("stuck"))
+            return status
+
+    stuck = Stuck(name="furnace", value=20.0)
+    with closing(RunEngineControl(RE, {"furnace": stuck})) as control, caplog.at_level("WARNING"):
+        (reply,) = _ask(RE, control, bp.count([det], 1000, delay=0.02), ("set", {"signal": "furnace", "value": 30}))
+        wait_until(lambda: "not reached" in caplog.text)
+    assert reply.status == "acknowledged"
+
+
+def test_a_plan_that_repeats_frames_is_asked_to(RE):
+    asked: list[float] = []
+    with closing(RunEngineControl(RE, repeat=asked.append)) as control:
+        plan = bp.count([det], 1000, delay=0.02)
+        replies = _ask(RE, control, plan, ("repeat_frame", {"count_factor": 4}), ("repeat_frame", {"times": 4}))
+        assert control.request("3", "repeat_frame", {}, 5) == Reply("rejected", "no plan is running")
+    assert [reply.status for reply in replies] == ["acknowledged", "rejected"]
+    assert asked == [4]
+
+
+def test_without_what_repeats_a_frame_it_is_refused(RE, control):
+    (reply,) = _ask(RE, control, bp.count([det], 1000, delay=0.02), ("repeat_frame", {}))
+    assert reply == Reply("rejected", "this RunEngine's control was not given what repeats a frame")

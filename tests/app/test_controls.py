@@ -1,5 +1,6 @@
 """Decisions reach the control that takes them: the plan, the robot, and whom to tell."""
 
+import re
 import sys
 from contextlib import closing
 from typing import Any
@@ -125,6 +126,26 @@ def test_arguments_that_a_robot_refuses_are_refused_with_the_config():
         ConfigError, match=r"args of rule 'dose' that a robot refuses: dose\.args\.unit: Field required"
     ):
         load_config({"rules": [rule("dose", {"reagent": "a", "amount": 1})]})
+
+
+SET = {"signal": "furnace", "value": 500}
+
+
+@pytest.mark.parametrize(
+    ("action", "args", "settable", "message"),
+    [
+        ("set", {"signal": "furnace"}, {}, "rule 'set' with args of set: key value: missing"),
+        ("set", SET, {}, "furnace is not among the signals in control.settable"),
+        ("set", SET, {"furnace": [20, 400]}, "500 for furnace is outside 20 … 400"),
+        ("set", SET, {"furnace": [400, 20]}, "found 400 … 20 for 'furnace', expected the smallest value first"),
+        ("repeat_frame", {"count_factor": 0}, {}, "rule 'repeat_frame' with args of repeat_frame: key count_factor"),
+        ("repeat_frame", {"counts": 2}, {}, "rule 'repeat_frame' with args of repeat_frame: unknown key counts"),
+    ],
+)
+def test_a_rule_that_would_be_rejected_is_refused_with_the_config(action, args, settable, message):
+    control = {"enabled": True, "allow": ["set", "repeat_frame"], "settable": settable}
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_config({"rules": [rule(action, args)], "control": control})
 
 
 def test_a_replay_tells_nobody(tmp_path, xa):

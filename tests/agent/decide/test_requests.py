@@ -28,8 +28,8 @@ class Beamline:
         pass
 
 
-def decision(action="stop", run: str = "run") -> Decision:
-    return Decision(str(uuid.uuid4()), "rule", action, "because", run, 1.0, 0.9, ())
+def decision(action="stop", run: str = "run", args: Mapping[str, Any] | None = None) -> Decision:
+    return Decision(str(uuid.uuid4()), "rule", action, "because", run, 1.0, 0.9, (), args=args or {})
 
 
 class Desk:
@@ -84,6 +84,31 @@ def test_action_that_is_not_allowed_is_rejected(desk: Desk):
     desk.requests.propose(decision("resume"))
     assert desk.statuses() == [("rejected", "resume is not among the allowed actions")]
     assert desk.beamline.done == []
+
+
+@with_settings(allow=["set"], settable={"furnace": (20, 400), "dose": (0, 1)})
+@pytest.mark.parametrize(
+    ("args", "refusal"),
+    [
+        ({"signal": "furnace", "value": 20}, ""),
+        ({"signal": "furnace", "value": 400}, ""),
+        ({"signal": "furnace", "value": 401}, "401 for furnace is outside 20 … 400, as in control.settable"),
+        ({"signal": "furnace", "value": -1e9}, "-1e+09 for furnace is outside 20 … 400, as in control.settable"),
+        ({"signal": "oven", "value": 20}, "oven is not among the signals in control.settable"),
+        ({"signal": "furnace", "value": float("nan")}, "args of set: key value"),
+        ({"signal": "furnace"}, "args of set: key value: missing"),
+    ],
+)
+def test_values_are_set_within_their_limits_only(desk: Desk, args, refusal):
+    desk.requests.propose(decision("set", args=args))
+    statuses = desk.statuses()
+    if refusal:
+        ((status, reason),) = statuses
+        assert status == "rejected"
+        assert refusal in reason
+    else:
+        assert [status for status, _ in statuses] == ["sent", "acknowledged"]
+    assert desk.beamline.done == ([] if refusal else ["set"])
 
 
 @with_settings(allow=[])
