@@ -25,7 +25,8 @@ from xas_agent.agent.types import Decision
 from xas_agent.app.config import Config, load_config
 from xas_agent.app.jobs.rehearse import Recording, decided
 from xas_agent.app.wiring import units_of
-from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
+from xas_agent.sim_beamline.beamline import SimBeamline
+from xas_agent.sim_beamline.settings import BeamlineSettings
 from xas_agent.sim_beamline.cathode import CathodeSettings
 from xas_agent.sim_beamline.optics import BeamSettings
 

@@ -26,7 +26,8 @@ from xas_agent.adapters.xray_tables import edge_ev, tabulated
 from xas_agent.agent.spectra import Aligned, AlignmentSettings, Batch, align
 from xas_agent.agent.spectra.normalisation import normalise
 from xas_agent.agent.types import Array, Edge, Grid
-from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
+from xas_agent.sim_beamline.beamline import SimBeamline
+from xas_agent.sim_beamline.settings import BeamlineSettings
 from xas_agent.sim_beamline.cathode import Cell
 
 GRID = Grid(-9.0, 82.0, 1.0, (-9.0, -6.0), (62.0, 82.0))

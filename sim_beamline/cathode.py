@@ -1,7 +1,6 @@
 """The cell: its current sets the lithium content of LixCoO2, and with it the voltage."""
 
 import threading
-from typing import Literal
 
 import numpy as np
 from pydantic import Field

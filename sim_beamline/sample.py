@@ -125,10 +125,6 @@ class Experiment(ABC):
         Edge step of the sample, dimensionless.
     """
 
-    x: float
-    """Lithium content, atoms per formula unit; the mean oxidation state of Co is 4 − x."""
-    time_s: float
-    """Simulated time, s."""
     cathode_mass_mg: float | None = None
     """Mass of the cathode in the cell that a robot assembled before; None: no robot reports one."""
 
@@ -136,22 +132,29 @@ class Experiment(ABC):
         self.spectra = ReferenceSpectra(settings.broadening_ev, settings.feff_offset_ev)
         self._background = settings.background
         self.edge_step = edge_step
+        self.time_s = 0.0
+        """Simulated time, s."""
         self.readings: tuple[Reading, ...] = ()
         """What is read with each frame."""
         self.knobs: dict[str, Knob] = {}
         """Signals that may be set, by name."""
 
+    @property
+    @abstractmethod
+    def x(self) -> float:
+        """Lithium content, atoms per formula unit; the mean oxidation state of Co is 4 − x."""
+
     @abstractmethod
     def advance(self, seconds: float) -> tuple[float, float]:
         """Let time pass in the beam; return ``x`` before and after."""
 
-    def prepare(self, frame: int) -> None:
+    def prepare(self, frame: int) -> None:  # noqa: B027  most experiments have nothing to do
         """Do what comes before a planned frame, counted from 1; a repeated frame is not prepared again."""
 
-    def drive(self, on: bool) -> None:
+    def drive(self, on: bool) -> None:  # noqa: B027
         """Switch what changes the sample, such as a current, on or off."""
 
-    def told(self, message: Mapping[str, Any]) -> None:
+    def told(self, message: Mapping[str, Any]) -> None:  # noqa: B027
         """Take a notification of the agent."""
 
     @property
@@ -168,7 +171,7 @@ class Experiment(ABC):
         return {}
 
     def expose(self, energy_ev: Array, seconds: float) -> Array:
-        """Measure for ``seconds`` from the first to the last energy, (E,); return the absorption μ·d at each, (E,)."""
+        """Measure all energies, (E,), one after the other within ``seconds``; return the absorption μ·d, (E,)."""
         before, after = self.advance(seconds)
         elapsed = (np.arange(len(energy_ev)) + 0.5) / len(energy_ev)  # fraction of the scan
         return self.absorbs(energy_ev, before + elapsed * (after - before))

@@ -60,13 +60,10 @@ class Charge(Experiment):
         """Lithium content, atoms per formula unit."""
         return self.cell.x
 
-    @property
-    def time_s(self) -> float:
-        """Simulated time, s."""
-        return self.cell.time_s
-
     def advance(self, seconds: float) -> tuple[float, float]:
-        return self.cell.advance(seconds)
+        before_and_after = self.cell.advance(seconds)
+        self.time_s = self.cell.time_s
+        return before_and_after
 
     def drive(self, on: bool) -> None:
         self.cell.apply(self._settings.nominal_current_ma if on else 0.0)

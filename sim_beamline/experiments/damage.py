@@ -1,7 +1,7 @@
 """Radiation damage: nothing but the beam changes the sample, by a reduction that grows with the dose of each spot."""
 
 import math
-from collections import Counter
+from collections import defaultdict
 from typing import Literal
 
 import numpy as np
@@ -55,10 +55,9 @@ class Damage(Experiment):
         self._settings = settings
         self._fresh_x = settings.x + draw(-0.02, 0.02)
         self._dose_s = settings.dose_s * (1 + draw(-0.2, 0.2))
-        self._seconds: Counter[int] = Counter()
+        self._seconds: defaultdict[int, float] = defaultdict(float)
         """Time of each spot in the beam, s."""
         self.position_mm = 0.0
-        self.time_s = 0.0
         last_mm = (settings.spots - 1) * settings.spot_mm
         self.knobs = {"sample_position": Knob(0.0, last_mm, "mm", self._move)}
         self.readings = (Reading("sample_position", "mm", 0.0, lambda: self.position_mm),)

@@ -49,7 +49,8 @@ class MagazineSettings(SampleSettings):
         if searched is None:
             reached = f"the target was not reached in {len(closed_loop.frames)} frames"
         else:
-            before, minutes = closed_loop.frames[:searched], sum(r["seconds"] for r in closed_loop.frames[:searched]) / 60
+            before = closed_loop.frames[:searched]
+            minutes = sum(row["seconds"] for row in before) / 60
             reached = (
                 f"the target came after {len({row['place'] for row in before})} other samples, {searched} frames and "
                 f"{minutes:.0f} min; {closed} of {len(closed_loop.frames)} frames on it"
@@ -81,7 +82,12 @@ class Still(Experiment):
 
     def __init__(self, settings: StillSettings, seed: int) -> None:
         super().__init__(settings, edge_step_of(settings, np.random.default_rng([seed, 0]).uniform))
-        self.x, self.time_s, self._place = settings.x, 0.0, settings.place
+        self._x, self._place = settings.x, settings.place
+
+    @property
+    def x(self) -> float:
+        """Lithium content of the sample."""
+        return self._x
 
     def advance(self, seconds: float) -> tuple[float, float]:
         self.time_s += seconds

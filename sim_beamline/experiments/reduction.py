@@ -1,4 +1,4 @@
-"""A reduction in a furnace: while the temperature rises, Co is reduced in two steps, with an intermediate between them."""
+"""A reduction in a furnace: while the temperature rises, Co is reduced in two steps by way of an intermediate."""
 
 import math
 from typing import Literal
@@ -90,7 +90,7 @@ class Reduction(Experiment):
         self._shift_c = draw(-10, 10)
         self._oxidised, self.intermediate = 1.0, 0.0
         self._ramp, self._on = settings.ramp_c_per_min, False
-        self.temperature_c, self.time_s = settings.start_c, 0.0
+        self.temperature_c = settings.start_c
         self.knobs = {"furnace_ramp": Knob(0.0, 20.0, "degC/min", self._set_ramp)}
         self.readings = (
             Reading("temperature", "degC", _TEMPERATURE_NOISE_C, lambda: self.temperature_c),

@@ -1,8 +1,7 @@
-"""A titration: the cell is charged in small steps, and each state is measured at rest; for a stretch the beam is weak."""
+"""A titration: a cell is charged in small steps and measured at rest; during a stretch the beam is weak."""
 
 from typing import Literal, Self
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from ..cathode import CathodeSettings
@@ -60,7 +59,7 @@ class Titration(Charge):
         self.state = frame
         if frame > 1:
             self.cell.apply(self._titration.nominal_current_ma)
-            self.cell.advance(self._titration.step_s)
+            self.advance(self._titration.step_s)
             self.cell.apply(0.0)
 
     def drive(self, on: bool) -> None:
