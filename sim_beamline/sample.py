@@ -99,6 +99,11 @@ class SampleSettings(Settings):
         """Number of samples that a robot exchanges; 0: there is one sample and no robot."""
         return 0
 
+    @property
+    def change_time_s(self) -> float:
+        """Wall time that the robot takes to load or unload a sample, s."""
+        return 2.0
+
     def begin(self, seed: int) -> "Experiment":
         """Return the experiment before its first frame."""
         raise NotImplementedError

@@ -187,11 +187,14 @@ def _oxidation_state(axes: Axes, series: Sequence[_Series]) -> None:
 
 
 def _truth(axes: Axes, series: Sequence[_Series], truth: Truth | None) -> None:
-    by_number = truth.by_frame() if truth else {}
+    label: str | None = "4 − x (truth)"
+    if truth is None:
+        return
     for one in series:
-        numbered = zip(one.clock, one.rows, strict=True)
-        if known := [(at, 4 - by_number[r["seq_num"]]) for at, r in numbered if r["seq_num"] in by_number]:
-            axes.plot(*zip(*known, strict=True), color=GREEN, lw=1.5, label="4 − x (truth)")
+        timed = zip(one.clock, truth.x_of(one.rows), strict=True)
+        if known := [(at, 4 - x) for at, x in timed if x is not None]:
+            axes.plot(*zip(*known, strict=True), color=GREEN, lw=1.5, label=label)
+            label = None
 
 
 def _voltage(axes: Axes, series: Sequence[_Series]) -> None:

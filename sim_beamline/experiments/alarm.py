@@ -23,7 +23,7 @@ class AlarmSettings(CathodeSettings):
     """Last frame with the foil if the crew is not told: then somebody comes by."""
     crew_frames: int = Field(default=2, ge=0)
     """Frames between the message and the removal of the foil by the crew."""
-    foil_edge_step: float = Field(default=1.5, gt=0)
+    foil_edge_step: float = Field(default=4.5, gt=0)
     """Edge step of the foil, dimensionless."""
     foil_background: float = Field(default=0.3, ge=0)
     """Background absorption of the foil at the edge, dimensionless."""

@@ -17,9 +17,9 @@ class DamageSettings(SampleSettings):
     """Name of this experiment."""
     x: float = Field(default=0.35, ge=0, lt=1)
     """Lithium content of LixCoO2 before the dose; the seed changes it by up to 0.02. Damage moves it towards 1."""
-    dose_s: float = Field(default=12000.0, gt=0)
+    dose_s: float = Field(default=35000.0, gt=0)
     """Time in the beam after which 63 % of a spot is damaged, s; the seed changes it by up to 20 %."""
-    limit_e: float = Field(default=0.05, gt=0)
+    limit_e: float = Field(default=0.08, gt=0)
     """Change of the mean oxidation state up to which a frame counts as undamaged, e."""
     spot_mm: float = Field(default=1.0, gt=0)
     """Distance of two spots, mm."""

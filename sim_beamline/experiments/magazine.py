@@ -33,6 +33,10 @@ class MagazineSettings(SampleSettings):
     def places(self) -> int:
         return len(self.compositions)
 
+    @property
+    def change_time_s(self) -> float:
+        return self.change_s
+
     def is_target(self, x: float) -> bool:
         """Whether a composition is the one that is looked for."""
         return abs(x - self.target_x) <= self.tolerance_x

@@ -39,9 +39,9 @@ class ReductionSettings(SampleSettings):
 
     kind: Literal["reduction"] = "reduction"
     """Name of this experiment."""
-    duration_s: float = Field(default=5400.0, gt=0)
+    duration_s: float = Field(default=4590.0, gt=0)
     """Duration of all planned frames together, simulated s."""
-    start_c: float = 150.0
+    start_c: float = 180.0
     """Temperature of the first frame, °C."""
     end_c: float = 480.0
     """Temperature at which the ramp ends, °C."""
@@ -55,7 +55,7 @@ class ReductionSettings(SampleSettings):
     """The same for the reduced sample."""
     first: StepSettings = StepSettings(at_c=240.0)
     """Reduction of the oxidised sample to the intermediate."""
-    second: StepSettings = StepSettings(at_c=350.0)
+    second: StepSettings = StepSettings(at_c=400.0)
     """Reduction of the intermediate."""
     pure: float = Field(default=0.9, gt=0, lt=1)
     """Fraction of the intermediate from which on a frame shows it pure."""
