@@ -72,26 +72,26 @@ class SimBeamline:
             drive=Drive(name="drive", experiment=experiment),
             count_time=CountTime(name="count_time", beam=beam),
             shutter=Shutter(name="shutter", beam=beam),
-            truth=RecordedDevice("truth", _truth_keys(self._truth(0, 0.0, 0.0, False))),
+            truth=RecordedDevice("truth", _truth_keys(self._truth(0, 0.0, 0.0, experiment.truth()))),
             mark_truth=self._mark_truth,
         )
 
     def _switch(self, on: bool) -> None:
         self._devices.drive.set(int(on))
 
-    def _mark_truth(self, frame: int, x: float, seconds: float, stopped: bool) -> None:
+    def _mark_truth(self, frame: int, x: float, seconds: float, values: Mapping[str, float]) -> None:
         self.measured = frame
-        self._devices.truth.put(self._truth(frame, x, seconds, stopped))
+        self._devices.truth.put(self._truth(frame, x, seconds, values))
 
-    def _truth(self, frame: int, x: float, seconds: float, stopped: bool) -> dict[str, Any]:
+    def _truth(self, frame: int, x: float, seconds: float, values: Mapping[str, float]) -> dict[str, Any]:
         return {
             "frame": frame,
             "x": x,
             "mono_error_ev": self.mono_error_ev,
-            **self._experiment.truth(),
             "time_s": self._experiment.time_s,
             "seconds": seconds,
-            "stopped": stopped,
+            "stopped": False,
+            **values,
         }
 
     @property

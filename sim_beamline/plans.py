@@ -39,8 +39,8 @@ class BeamlineDevices:
     count_time: CountTime
     shutter: Shutter
     truth: RecordedDevice
-    mark_truth: Callable[[int, float, float, bool], None]
-    """(frame, x, seconds, stopped): puts the current true values into ``truth``."""
+    mark_truth: Callable[[int, float, float, Mapping[str, float]], None]
+    """(frame, x, seconds, other values): puts true values into ``truth``."""
 
 
 def fly_frame(devices: BeamlineDevices, _: int) -> Plan:
@@ -91,21 +91,22 @@ def measure(
         if factor is None:
             planned, counted = planned + 1, 1.0
             experiment.prepare(planned)
-        x_before, began_s = experiment.x, experiment.time_s
+        experiment.begin_frame()
+        began_s = experiment.time_s
         if factor is None:
             yield from frame_plan(devices, measured)
         else:
             counted *= factor
             yield from _repeat(devices, frame_plan(devices, measured), counted, plan_state)
         seconds = experiment.time_s - began_s
-        devices.mark_truth(measured, (x_before + experiment.x) / 2, seconds, False)
+        devices.mark_truth(measured, experiment.frame_x, seconds, experiment.seen)
         yield from _record_truth(devices)
         yield from plan_state.hold(start_s + period_s)
         factor = plan_state.repeat()
     plan_state.end()
     yield from bps.mv(devices.drive, 0)
     yield from bps.mv(devices.shutter, 0)
-    devices.mark_truth(measured, experiment.x, 0.0, plan_state.stopped)
+    devices.mark_truth(measured, experiment.x, 0.0, {**experiment.truth(), "stopped": plan_state.stopped})
     yield from _record_truth(devices)
     yield from bps.close_run(exit_status="success", reason=plan_state.reason)
     yield from set_run_key_wrapper(bps.close_run(exit_status="success", reason=plan_state.reason), TRUTH)

@@ -143,6 +143,9 @@ class Experiment(ABC):
         """What is read with each frame."""
         self.knobs: dict[str, Knob] = {}
         """Signals that may be set, by name."""
+        self._seen_x: list[float] = []
+        self.seen: dict[str, float] = {}
+        """True values when the beam saw the sample last; a control may have changed it since."""
 
     @property
     @abstractmethod
@@ -175,9 +178,20 @@ class Experiment(ABC):
         """Return what is known of the whole experiment before it begins."""
         return {}
 
+    def begin_frame(self) -> None:
+        """Begin a frame, planned or repeated."""
+        self._seen_x.clear()
+
+    @property
+    def frame_x(self) -> float:
+        """Mean of ``x`` at the first and the last energy of the frame."""
+        return (self._seen_x[0] + self._seen_x[-1]) / 2
+
     def expose(self, energy_ev: Array, seconds: float) -> Array:
         """Measure all energies, (E,), one after the other within ``seconds``; return the absorption μ·d, (E,)."""
         before, after = self.advance(seconds)
+        self._seen_x += [before, after]
+        self.seen = self.truth()
         elapsed = (np.arange(len(energy_ev)) + 0.5) / len(energy_ev)  # fraction of the scan
         return self.absorbs(energy_ev, before + elapsed * (after - before))
 

@@ -23,7 +23,7 @@ def sim(
     config: Annotated[
         str | None,
         typer.Option(
-            help="A config with a simulation, which is measured: a YAML file, or the name of a shipped config such as "
+            help="A config with a simulation, which is measured: a YAML file, or the name of a shipped one such as "
             "stories/charge. Other options replace its keys."
         ),
     ] = None,
