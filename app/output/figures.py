@@ -1,7 +1,9 @@
 """Figures of a session, of the alignment of a spectrum, and of standards."""
 
+import json
 import textwrap
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -16,7 +18,7 @@ from matplotlib.figure import Figure
 from ...agent.estimate import Answer
 from ...agent.spectra import Aligned, Normalised
 from ...agent.types import Z90, Array, Edge, Flag
-from .recorder import OOD_LIMIT, VOLTAGE_FIELDS, Drawn, Truth, named
+from .recorder import OOD_LIMIT, TEMPERATURE_FIELDS, VOLTAGE_FIELDS, Drawn, Truth, named
 
 if TYPE_CHECKING:
     from ...models.training import StandardFit  # which imports torch
@@ -31,6 +33,8 @@ _NAME_CHARACTERS = 40
 """Characters of a series' name in a legend."""
 _LEGEND_SERIES = 8
 """Series that a legend names."""
+_FEW_DECISIONS = 8
+"""Number of decisions up to which their lines are drawn as broad as others."""
 _HOURS_FROM_S, _MINUTES_FROM_S = 3 * 3600, 300
 """Durations above which the time axis is in hours or minutes, s."""
 
@@ -48,7 +52,7 @@ class _Series:
 
 
 def draw_operando(file: Path | BinaryIO, drawn: Drawn, truth: Truth | None) -> None:
-    """Draw the estimates of a session over time as PNG, with truth, voltage and decisions, and the aligned spectra.
+    """Draw the estimates of a session over time as PNG, with what drives the sample, and the aligned spectra.
 
     Lines join the frames of one series only; several series have a colour each.
     """
@@ -64,7 +68,7 @@ def draw_operando(file: Path | BinaryIO, drawn: Drawn, truth: Truth | None) -> N
     top = figure.add_subplot(grid[0, 0])
     _oxidation_state(top, series)
     _truth(top, series, truth)
-    _voltage(top, series)
+    _driving_reading(top, series)
     _decisions(top, series, drawn)
     top.set_ylabel("mean oxidation state (e)")
     # Above the axes, because within them it would cover the labels of the decisions.
@@ -197,27 +201,35 @@ def _truth(axes: Axes, series: Sequence[_Series], truth: Truth | None) -> None:
             label = None
 
 
-def _voltage(axes: Axes, series: Sequence[_Series]) -> None:
-    name = next((field for field in VOLTAGE_FIELDS if any(field in one.rows[0] for one in series)), None)
+def _driving_reading(axes: Axes, series: Sequence[_Series]) -> None:
+    """Draw what drives the sample beside the oxidation state: the cell voltage or, without one, the temperature."""
+    fields = (*VOLTAGE_FIELDS, *TEMPERATURE_FIELDS)
+    name = next((field for field in fields if any(field in one.rows[0] for one in series)), None)
     if name is None:
         return
     other = axes.twinx()
     for one in series:
         other.plot(one.clock, [r.get(name, np.nan) for r in one.rows], color=GREY, lw=1, ls=":")
-    other.set_ylabel(f"{name} (V, dotted)", color=GREY)
+    other.set_ylabel(f"{name} ({'V, ' if name in VOLTAGE_FIELDS else ''}dotted)", color=GREY)
 
 
 def _decisions(axes: Axes, series: Sequence[_Series], drawn: Drawn) -> None:
     times = np.concatenate([[r["time"] for r in one.rows] for one in series])
     clock = np.concatenate([one.clock for one in series])
     order = np.argsort(times)
+    together: dict[float, list[dict[str, Any]]] = {}
+    """Decisions at the same frame, whose labels would cover each other."""
     for decision in drawn.decisions:
         at = float(np.interp(decision["time"], times[order], clock[order]))
-        axes.axvline(at, color=RED, lw=1.2)
-        sample = f" {decision['sample']}" if len(series) > 1 else ""
-        text = escaped(f"{decision['action']}{sample} ({decision['status']})")
+        together.setdefault(at, []).append(decision)
+    labels = {at: _label(decisions, named_sample=len(series) > 1) for at, decisions in together.items()}
+    times_said = Counter(labels.values())
+    for at, label in labels.items():
+        axes.axvline(at, color=RED, lw=1.2 if len(labels) <= _FEW_DECISIONS else 0.5)
+        if not (count := times_said.pop(label, 0)):
+            continue  # said at the first one
         axes.annotate(
-            text,
+            escaped(label if count == 1 else f"{label}, {count} times"),
             (at, 0.02),
             xycoords=("data", "axes fraction"),
             rotation=90,
@@ -226,6 +238,21 @@ def _decisions(axes: Axes, series: Sequence[_Series], drawn: Drawn) -> None:
             ha="right",
             va="bottom",
         )
+
+
+def _label(decisions: Sequence[Mapping[str, Any]], *, named_sample: bool) -> str:
+    """Return in words what was decided at one frame."""
+    sample = f" {decisions[0]['sample']}" if named_sample else ""
+    statuses = dict.fromkeys(decision["status"] for decision in decisions)
+    return f"{', '.join(map(_action, decisions))}{sample} ({', '.join(statuses)})"
+
+
+def _action(decision: Mapping[str, Any]) -> str:
+    """Return the action of a decision; for ``set``, with what is set."""
+    if decision["action"] != "set":
+        return decision["action"]
+    args = json.loads(decision["args"])
+    return f"set {args.get('signal')} to {args.get('value')}"
 
 
 def _spectra(axes: Axes, series: Sequence[_Series], unit: str, drawn: Drawn) -> None:

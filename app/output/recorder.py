@@ -14,6 +14,8 @@ from ...agent.types import Flag, Reason
 
 VOLTAGE_FIELDS = ("voltage", "Ewe_V", "potential", "Ewe")
 """Names of the cell voltage among the readings, in order of preference."""
+TEMPERATURE_FIELDS = ("temperature", "sample_temperature")
+"""Names of the sample's temperature among the readings, in order of preference."""
 OOD_LIMIT = 1.0
 """Out-of-distribution score above which a spectrum is flagged as out of distribution."""
 _FIRST_COLUMNS = ("time", "run_uid", "seq_num")
