@@ -142,15 +142,22 @@ def _interval(
 ) -> None:
     """Draw a descriptor with its intervals; if there is one series, in ``colour``, else dashed.
 
-    Within the interval, a darker band holds 90 % of what repeats of the same sample would show.
+    Within the interval, a darker band holds 90 % of what repeats of the same sample would show. Values of frames that
+    the model does not know are open circles without interval.
     """
-    several = len(series) > 1
+    several, unknown_said = len(series) > 1, False
     for number, one in enumerate(series):
         if not _has(one, name):
             continue
         mean, lo, hi, sd = (
             np.array([r.get(f"{name}_{k}", np.nan) for r in one.rows]) for k in ("mean", "lo", "hi", "sd_frame")
         )
+        unfamiliar = np.array([r["ood_score"] > OOD_LIMIT for r in one.rows])
+        if unfamiliar.any() and len(one.rows) > 1:
+            label = None if unknown_said else "unlike the training spectra"
+            axes.plot(one.clock[unfamiliar], mean[unfamiliar], "o", color=RED, mfc="none", ms=4, lw=0, label=label)
+            unknown_said = True
+            mean, lo, hi = (np.where(unfamiliar, np.nan, values) for values in (mean, lo, hi))
         inner = np.maximum(mean - Z90 * sd, lo), np.minimum(mean + Z90 * sd, hi)
         drawn = one.colour if several or colour is None else colour
         label = f"{name}, {one.name}" if several and named_series else f"{name}, 90 % (dark: repeats)"

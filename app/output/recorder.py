@@ -328,6 +328,8 @@ class Truth:
 def compare_with_truth(recorder: Recorder, truth: Truth) -> dict[str, float] | None:
     """Compare the mean oxidation states of the picture with 4 − x, their value by charge balance in LixMO2.
 
+    Frames that the model does not know are left out.
+
     Returns
     -------
     dict or None
@@ -336,7 +338,8 @@ def compare_with_truth(recorder: Recorder, truth: Truth) -> dict[str, float] | N
         series whose end points are known; ``mae_anchored_e``, that of the anchored values, if there are any. None for
         fewer than three different true values.
     """
-    rows = sorted((frame.row for frame in recorder.drawn().frames), key=lambda row: row["time"])
+    familiar = (frame.row for frame in recorder.drawn().frames if frame.row["ood_score"] <= OOD_LIMIT)
+    rows = sorted(familiar, key=lambda row: row["time"])
     known = [(row, 4 - x) for row, x in zip(rows, truth.x_of(rows), strict=True) if x is not None]
     pairs = [(row["OS_mean"], true) for row, true in known if "OS_mean" in row]
     if len({true for _, true in pairs}) < 3:

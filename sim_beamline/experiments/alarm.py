@@ -48,7 +48,7 @@ class AlarmSettings(CathodeSettings):
         return Gain(
             f"{opened} of {len(open_loop.frames)} frames lost to the foil",
             f"{closed} of {len(closed_loop.frames)} frames lost; {misled} actions on the sample drawn from them",
-            f"{opened - closed} frames",
+            f"{opened - closed} frames without the foil",
             opened - closed,
             "frames without the foil",
             {"open": opened, "closed": closed, "misled": misled},

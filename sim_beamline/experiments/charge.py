@@ -35,7 +35,7 @@ class ChargeSettings(CathodeSettings):
         return Gain(
             f"{opened} of {len(open_loop.frames)} frames in the H1-3 range (x < {limit:g}); ends at x = {x_open:.2f}",
             f"{closed} of {len(closed_loop.frames)} frames in it; ends at x = {x_closed:.2f}",
-            f"{opened - closed} frames less in the H1-3 range, with {used:.0%} of the charge up to it",
+            f"{opened - closed} frames less in the H1-3 range; {used:.0%} of the charge up to it is used",
             opened - closed,
             "frames outside of the H1-3 range",
             {"open": opened, "closed": closed, "x_open": x_open, "x_closed": x_closed, "charge_used": used},

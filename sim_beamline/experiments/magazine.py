@@ -56,7 +56,7 @@ class MagazineSettings(SampleSettings):
             before = closed_loop.frames[:searched]
             minutes = sum(row["seconds"] for row in before) / 60
             reached = (
-                f"the target came after {len({row['place'] for row in before})} other samples, {searched} frames and "
+                f"the target came as sample {1 + len({row['place'] for row in before})}, after {searched} frames and "
                 f"{minutes:.0f} min; {closed} of {len(closed_loop.frames)} frames on it"
             )
         return Gain(

@@ -160,7 +160,7 @@ def test_what_a_search_gains():
     closed = [{"x": 1.0, "place": 1}] * 2 + [{"x": 0.5, "place": 2}] * 10
     found = settings.gain(course(opened), course(closed), NOBODY)
     assert (found.amount, found.numbers["searched"]) == (6, 2)
-    assert "after 1 other samples, 2 frames and 2 min; 10 of 12 frames" in found.closed_loop
+    assert "as sample 2, after 2 frames and 2 min; 10 of 12 frames" in found.closed_loop
     lost = settings.gain(course(opened), course(closed[:2]), NOBODY)
     assert (lost.amount, lost.closed_loop) == (-4, "the target was not reached in 2 frames")
 
