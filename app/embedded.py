@@ -49,7 +49,7 @@ class InProcessControl:
 
 
 class CrewedControl(ZMQControl):
-    """The control of a beamline whose crew hears of notifications, too."""
+    """The control of a beamline that takes ``notify`` besides all else: its crew hears of it."""
 
     actions = ("notify",)
 

@@ -2,8 +2,8 @@
 
     python benchmarks/stories.py [--seeds 5] [STORY ...]
 
-Each story runs as a user runs it (``xas-agent run --config stories/NAME --seed SEED``), one after the other. Per story
-and seed it prints what the session said of both loops, and per story the smallest gain.
+Each story runs as a user runs it (``xas-agent run --config stories/NAME --seed SEED``), one after the other. What the
+session says of both loops is printed per story and seed, and the gains of all seeds per story.
 """
 
 import argparse

@@ -41,6 +41,10 @@ class MagazineSettings(SampleSettings):
         """Whether a composition is the one that is looked for."""
         return abs(x - self.target_x) <= self.tolerance_x
 
+    def begin(self, seed: int) -> "Still":
+        """Return the sample in the first place."""
+        return self.at_place(0, seed).begin(seed)
+
     def at_place(self, place: int, seed: int) -> "StillSettings":
         order = np.random.default_rng([seed, 5]).permutation(len(self.compositions))
         optics = {name: getattr(self, name) for name in SampleSettings.model_fields}
