@@ -2,10 +2,10 @@
 
     python benchmarks/stories.py [--seeds 5] [STORY ...]
 
-Each story has the beamline, agent, model, rules and requests of ``xas-agent run --config stories/NAME``. Here they share
-a process, and the beamline waits after each frame until the agent has answered and its requests are carried out, so
-that the load of the machine plays no part. What a session says of both loops is printed per story and seed, and the
-gains of all seeds per story.
+Each story has the beamline, agent, model, rules and requests of ``xas-agent run --config stories/NAME``. Here they
+share a process, and the beamline waits after each frame until the agent has answered and its requests are carried
+out, so that the load of the machine plays no part. What a session says of both loops is printed per story and seed,
+and the gains of all seeds per story.
 """
 
 import argparse
