@@ -10,18 +10,17 @@ import numpy as np
 from bluesky.preprocessors import set_run_key_wrapper
 from bluesky.utils import Msg
 
-from ..agent.types import Array
+from ..agent.types import Array, edge_ev
 from .devices import CountTime, Drive, IonChambers, Monochromator, Quantity, QuickScan, RecordedDevice, Shutter
 from .engine import TRUTH
 from .plan_state import PlanState
 from .sample import Experiment
-from .spectra import CO_K_EDGE_EV
 
 Plan = Generator[Msg, Any, None]
 
-FLY_ENERGIES_EV: Array = CO_K_EDGE_EV + np.arange(-60.0, 110.01, 0.5)
+FLY_ENERGIES_EV: Array = edge_ev("Co") + np.arange(-60.0, 110.01, 0.5)
 """Energies of a fly scan, eV."""
-STEP_ENERGIES_EV: Array = CO_K_EDGE_EV + np.concatenate(
+STEP_ENERGIES_EV: Array = edge_ev("Co") + np.concatenate(
     [np.arange(-60, -20, 5.0), np.arange(-20, 35, 0.6), np.arange(35, 60, 1.0), np.arange(60, 110.1, 2.0)]
 )
 """Energies of a step scan, eV: 0.6 eV apart across the edge, farther apart below and above it."""

@@ -8,7 +8,6 @@ from scipy.ndimage import gaussian_filter1d
 
 from ..agent.types import Array, edge_ev
 
-CO_K_EDGE_EV = edge_ev("Co")
 _STEP_WIDTH_EV = 5.0
 """Width of the arctangent step that replaces the damped part of the spectral structure, eV."""
 _VICTOREEN_EXPONENT = -2.7
@@ -55,7 +54,7 @@ class ReferenceSpectra:
         energy, x = np.broadcast_arrays(np.atleast_1d(energy_ev), x)
         upper = np.clip(np.searchsorted(self._x, x), 1, len(self._x) - 1)
         weight = np.clip((x - self._x[upper - 1]) / (self._x[upper] - self._x[upper - 1]), 0, 1)
-        feff_energy = CO_K_EDGE_EV + (energy - CO_K_EDGE_EV) / self.feff_scale + self.feff_offset_ev
+        feff_energy = edge_ev("Co") + (energy - edge_ev("Co")) / self.feff_scale + self.feff_offset_ev
         mu = np.zeros(energy.shape)
         for row, share in ((upper - 1, 1 - weight), (upper, weight)):
             for k in np.unique(row):
@@ -78,7 +77,7 @@ def _damp_structure(energy_ev: Array, mu: Array, amplitude: float) -> Array:
 
 def _victoreen_decay(energy_ev: ArrayLike) -> Array:
     """Return the decay E^-2.7 of one shell's absorption, (E,), relative to the Co K edge."""
-    return (np.atleast_1d(energy_ev) / CO_K_EDGE_EV) ** _VICTOREEN_EXPONENT
+    return (np.atleast_1d(energy_ev) / edge_ev("Co")) ** _VICTOREEN_EXPONENT
 
 
 def absorption(normalised: Array, energy_ev: ArrayLike, edge_step: float, background: float) -> Array:
