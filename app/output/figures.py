@@ -154,7 +154,7 @@ def _interval(
         )
         unfamiliar = np.array([r["ood_score"] > OOD_LIMIT for r in one.rows])
         if unfamiliar.any() and len(one.rows) > 1:
-            label = None if unknown_said else "unlike the training spectra"
+            label = "unlike the training spectra" if named_series and not unknown_said else None
             axes.plot(one.clock[unfamiliar], mean[unfamiliar], "o", color=RED, mfc="none", ms=4, lw=0, label=label)
             unknown_said = True
             mean, lo, hi = (np.where(unfamiliar, np.nan, values) for values in (mean, lo, hi))
