@@ -73,6 +73,8 @@ class Session:
     start_s: float = field(default_factory=time.perf_counter)
     clock: Callable[[], float] = time.monotonic
     """Time at which a signal comes, s."""
+    gain: Callable[[Recorder], Mapping[str, Any]] | None = None
+    """Compares a finished simulated experiment with its open loop, for the summary."""
     recorder: Recorder = field(init=False)
     enough: threading.Event = field(init=False, default_factory=threading.Event)
     """Set when ``limit`` frames are served."""
@@ -283,6 +285,7 @@ class Session:
             "x_true_at_stop": round(truth.x[-1], 4) if truth and truth.x and stopped else None,
             "x_open_loop_end": round(truth.open_loop_x, 4) if truth and truth.open_loop_x is not None else None,
             "os_against_truth": compare_with_truth(recorder, truth) if truth else None,
+            "gain": self.gain(recorder) if self.gain is not None else None,
             "latency_ms": recorder.latency_ms(),
             "model": self._model(),
             "wall_s": round(time.perf_counter() - self.start_s, 2),

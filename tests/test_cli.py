@@ -29,8 +29,9 @@ from xas_agent.agent.types import Array
 from xas_agent.app.jobs.infer import render
 from xas_agent.cli import PANELS
 from xas_agent.models import card as cards
-from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
-from xas_agent.sim_beamline.cathode import ReferenceSpectra
+from xas_agent.sim_beamline.beamline import SimBeamline
+from xas_agent.sim_beamline.settings import BeamlineSettings
+from xas_agent.sim_beamline.spectra import ReferenceSpectra
 
 CLASSIFIED, REGRESSED = ("OS", "CN", "OCN", "CN2", "PSGO"), ("NNRS", "MOOD", "mean_bond")
 LITHIUM = np.linspace(1.0, 0.45, 8)

@@ -74,7 +74,8 @@ def test_a_descriptor_that_begins_late_has_columns_from_then_on():
 
 
 def test_the_anchored_values_are_compared_with_the_truth_where_there_are_any():
-    recorder, truth = started(Recorder()), Truth(x=[1.0, 0.8, 0.6], frame=[1, 2, 3])
+    recorder = started(Recorder())
+    truth = Truth(rows=[{"x": x, "frame": frame, "run": "r"} for frame, x in ((1, 1.0), (2, 0.8), (3, 0.6))])
     frame(recorder, 1, OS_mean=3.5)
     for number, os in ((2, 3.3), (3, 3.5)):
         frame(recorder, number, OS_mean=3.5 + os - 3, OS_anchored_mean=os)
