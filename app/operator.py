@@ -136,19 +136,19 @@ class OperatorServer:
             id = given["id"] = self._full_id(str(request.get("id", "")))
             try:
                 if command == "approve":
-                    return {"decision": _shown(perform(lambda pipeline: pipeline.approve(id, by)))}
-                return {"decision": _shown(perform(lambda pipeline: pipeline.reject(id, by, why)))}
+                    return {"decision": _shown(perform(lambda pipeline: pipeline.decisions.approve(id, by)))}
+                return {"decision": _shown(perform(lambda pipeline: pipeline.decisions.reject(id, by, why)))}
             except KeyError:
                 raise InputError(f"{id[:8]} waits no longer") from None
         if command in _ORDERS:
-            [told] = self._outcomes([perform(lambda pipeline: pipeline.order(command, by))])  # pyright: ignore
+            [told] = self._outcomes([perform(lambda pipeline: pipeline.decisions.order(command, by))])  # pyright: ignore
             return {"decision": told}
         if command == "halt":
             self._agent.halt(by, why)  # before the agent's thread comes to it
-            stop, *of_robot = self._outcomes(perform(lambda pipeline: pipeline.halt(by, why)))
+            stop, *of_robot = self._outcomes(perform(lambda pipeline: pipeline.decisions.halt(by, why)))
             return {"decision": stop, "robot": of_robot}
         if command == "release":
-            return {"robot": self._outcomes(perform(lambda pipeline: pipeline.release(by)))}
+            return {"robot": self._outcomes(perform(lambda pipeline: pipeline.decisions.release(by)))}
         raise InputError(f"no command {command!r}")
 
     def _outcomes(self, ordered: list[Decision]) -> list[dict[str, Any]]:
@@ -157,12 +157,12 @@ class OperatorServer:
         latest = ordered
         while not all(decision.final for decision in latest) and time.monotonic() < until:
             time.sleep(_POLL_S)
-            latest = self._agent.perform(lambda pipeline: [pipeline.outcome(d.id) or d for d in ordered])
+            latest = self._agent.perform(lambda pipeline: [pipeline.decisions.outcome(d.id) or d for d in ordered])
         return [_shown(decision) for decision in latest]
 
     def _waiting(self) -> list[dict[str, Any]]:
         """Return the decisions that wait, each with the beginning of its id that is enough to name it."""
-        waiting = self._agent.perform(lambda pipeline: pipeline.unconfirmed)
+        waiting = self._agent.perform(lambda pipeline: pipeline.decisions.unconfirmed)
         ids = {decision.id for decision, _ in waiting}
         return [{**_shown(d, left), "short_id": _short(d.id, ids)} for d, left in waiting]
 
@@ -172,7 +172,9 @@ class OperatorServer:
 
     def _status(self) -> dict[str, Any]:
         state, paused = self._agent.state(), self._agent.paused
-        pending, halted = self._agent.perform(lambda pipeline: (len(pipeline.unconfirmed), pipeline.halted))
+        pending, halted = self._agent.perform(
+            lambda pipeline: (len(pipeline.decisions.unconfirmed), pipeline.decisions.halted)
+        )
         return {
             "pid": os.getpid(),
             **self._about(),

@@ -242,7 +242,7 @@ class Session:
             rule = paused.decision.rule
             message = f"paused by rule {rule}, and not resumed within {longest_s:g} s (control.paused_replay_s)"
             self.failure = SourceFailed(message)
-            self.agent.perform(lambda pipeline: pipeline.order("stop", "", message))
+            self.agent.perform(lambda pipeline: pipeline.decisions.order("stop", "", message))
 
     def _about(self) -> dict[str, Any]:
         """Return what ``xas-agent status`` says of the session, besides the agent's own state."""

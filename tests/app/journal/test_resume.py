@@ -243,10 +243,10 @@ def test_an_approval_of_an_old_proposal_is_not_lost_with_the_process(tmp_path: P
     life = Approved(tmp_path / "journal.sqlite", control, received, random.Random(0), asking)
     life.resume()
     life.feed([*Watched("Co", *[0.1] * 8, *[0.9] * 8).docs], 18)
-    (decision, _), *_ = life._pipeline.unconfirmed
+    (decision, _), *_ = life._pipeline.decisions.unconfirmed
     life._journal._file.execute("UPDATE published SET at = at - 300")
     with pytest.raises(Killed):
-        life._pipeline.approve(decision.id, "ada")
+        life._pipeline.decisions.approve(decision.id, "ada")
     life.die()
     assert control.done == {}
     journal = Journal(tmp_path / "journal.sqlite")
