@@ -2,12 +2,12 @@
 
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .decide import FINAL_STATUSES, OPERATOR, ControlSettings, Paused, Requests, Rules
+from .decide import ControlSettings, Requests, Rules
+from .decisions import Decisions
 from .estimate import Answer, EnergyUncertainty, FrameServer
 from .left_out import LeftOut
 from .load import Load
@@ -17,9 +17,7 @@ from .relative import Anchor, RelativeQuantities
 from .spectra import AlignmentSettings, SeriesAlignment
 from .stream import FrameReader, Outcome
 from .types import (
-    Action,
     Control,
-    Decision,
     Estimator,
     Frame,
     Reason,
@@ -112,8 +110,8 @@ class Pipeline:
         """Whether the newest frame was too old for the rules."""
         self._max_age_s = controls.max_age_s
         self._committed, self._progress = committed, Progress()
-        self._decided: set[str] = set()
-        """Runs with decisions that no frame caused, since the last progress."""
+        self.decisions = Decisions(rules, self._requests, self._runs, self._commit)
+        """Decisions in progress, and what a person may say of them."""
         self._changed: dict[tuple[Any, ...], tuple[Frame, Estimator]] = {}
         """The newest frame of each series since the last progress."""
         self._advanced: set[str] = set()
@@ -157,11 +155,11 @@ class Pipeline:
             self._take(self._reader.poll(time.monotonic()))
         self._serve_waiting()
         if self._requests.paused is None:
-            self._decide_in_run(self._rules.quiet(time.monotonic()))
+            self.decisions.propose_in_runs(self._rules.quiet(time.monotonic()))
         frames = self._answered + self._left_out.now - left_out
         reading_s = time.monotonic() - began - self._serving_s
         self._load.learn(len(received), frames, self._answered, reading_s, self._serving_s)
-        self._publish_statuses()
+        self.decisions.publish_statuses()
         self._left_out.report(idle=not received)
         self._end_runs()
         self._commit(all_done=True)
@@ -193,74 +191,8 @@ class Pipeline:
         for batch in inputs:
             self.feed(batch)
         self._runs.end_past()
-        self._publish_statuses()
+        self.decisions.publish_statuses()
         self._commit()
-
-    @property
-    def unconfirmed(self) -> list[tuple[Decision, float]]:
-        """Decisions that wait for a person, with the time that remains, s."""
-        return self._requests.unconfirmed
-
-    @property
-    def paused(self) -> Paused | None:
-        """The pause that the agent requested, until it is over."""
-        return self._requests.paused
-
-    @property
-    def halted(self) -> str:
-        """Who made an emergency stop, and why; empty if nobody did."""
-        return self._requests.halted
-
-    def approve(self, id: str, by: str) -> Decision:
-        """Send a decision that waits for a person; raise KeyError if none of this id does."""
-        return self._publish_decision(self._requests.approve(id, by))
-
-    def reject(self, id: str, by: str, why: str = "") -> Decision:
-        """Give up a decision that waits for a person; raise KeyError if none of this id does."""
-        rejected = self._publish_decision(self._requests.reject(id, by, why))
-        self._rules.undo(rejected)
-        return rejected
-
-    def order(self, action: Action, by: str, args: Mapping[str, Any] | None = None) -> Decision:
-        """Request an action for a person, whatever the rules say."""
-        uid = self._runs.newest or ""
-        decision = Decision(
-            id=str(uuid.uuid4()),
-            rule=OPERATOR,
-            action=action,
-            reason=f"requested by {by}",
-            run_uid=uid,
-            time=time.time(),
-            confidence=1.0,
-            evidence=(),
-            args=args or {},
-        )
-        self._publish_decision(self._requests.order(decision))
-        self._commit()
-        return decision
-
-    def halt(self, by: str, why: str = "") -> Decision:
-        """Make an emergency stop: stop the experiment, reject what waits; until ``release`` rules can only stop."""
-        if not self.halted:
-            self.halt_at_once(by, why)
-        for decision in self._requests.reject_all(by):
-            self._publish_decision(decision)
-            self._rules.undo(decision)
-        return self.order("stop", self.halted)
-
-    def halt_at_once(self, by: str, why: str = "") -> None:
-        """Let no decision of a rule but to stop be sent from now on; from any thread, also while this one is busy."""
-        self._requests.halt(by, why)
-        _log.error("emergency stop", by=by, why=why)
-
-    def outcome(self, id: str) -> Decision | None:
-        """Return a decision of late with its last status; None if it has none yet, or is forgotten."""
-        return self._requests.outcomes.get(id)
-
-    def release(self, by: str) -> None:
-        """End an emergency stop."""
-        _log.warning("emergency stop released", by=by)
-        self._requests.release()
 
     def idle(self) -> None:
         """Stop waiting for missing documents, after the source has been quiet."""
@@ -280,7 +212,7 @@ class Pipeline:
         log = _log.debug if note.reason is Reason.OVERLOAD else _log.warning  # logged once, when it begins
         log("set aside", reason=str(note.reason), detail=note.detail, frame=note.seq_num, count=note.count, **names)
         self._runs.note(note)
-        self._decide_in_run(self._rules.note(note))
+        self.decisions.propose_in_runs(self._rules.note(note))
 
     def close(self, reason: str = "the agent was closed before the run ended") -> None:
         """Serve all complete frames, then end every open run."""
@@ -291,7 +223,7 @@ class Pipeline:
         self._serve_waiting()
         self._commit()
         self._requests.close(hurried=self._abandoned.is_set())
-        self._publish_statuses()
+        self.decisions.publish_statuses()
         self._left_out.report(idle=True)
         self._runs.close(reason)
         self._stops.clear()
@@ -364,13 +296,13 @@ class Pipeline:
             estimate = self._relative(frame, model, estimate, answer.mu, answer.quantities["noise"])
             run.frame(frame, answer.quantities, estimate, answer.mu, age_s * 1e3)
             self._progress.outcomes.append((frame.run_uid, frame.uid))
-            if frame.element is None:  # so that the rules keep the edges of a sample apart
+            if frame.element is None or frame.edge is None:  # so that the rules keep the edges of a sample apart
                 frame = replace(frame, element=model.absorber, edge=model.edge_name)
             if self._is_stale(age_s, frame):
                 self._rules.heard(frame)
             else:
                 for decision in self._rules(frame, estimate, answer.quantities):
-                    self._decide(decision, run)
+                    self.decisions.propose(decision, run)
         except Exception as e:
             names = self._runs.names(frame.run_uid, file=frame.scan.file)
             _log.exception("frame not published or not checked by the rules", frame=frame.seq_num, **names)
@@ -385,28 +317,6 @@ class Pipeline:
             _log.warning(message, age_s=round(age_s, 1), max_age_s=self._max_age_s, **names)
         self._stale = stale
         return stale
-
-    def _decide_in_run(self, decisions: Iterable[Decision]) -> None:
-        """Publish decisions that no frame caused in the run of the agent, which may begin with them."""
-        for decision in decisions:
-            uid = decision.run_uid
-            self._decide(decision, self._runs.of(uid) or self._runs.open(uid, decision.time, None))
-            self._decided.add(uid)
-
-    def _decide(self, decision: Decision, run: AgentRun) -> None:
-        names = self._runs.names(decision.run_uid, file=decision.scan.file)
-        _log.info("decision", rule=decision.rule, action=decision.action, reason=decision.reason, **names)
-        proposed = self._requests.propose(decision)
-        if decision.id in {waiting.id for waiting, _ in self._requests.unconfirmed}:
-            how = f"xas-agent approve {decision.id[:8]}, or xas-agent reject {decision.id[:8]}"
-            _log.warning("decision waits for a person", rule=decision.rule, action=decision.action, how=how)
-        run.decision(proposed)
-
-    def _publish_decision(self, decision: Decision) -> Decision:
-        """Publish a decision in the run of the agent, which may begin with it."""
-        uid = decision.run_uid
-        (self._runs.of(uid) or self._runs.open(uid, decision.time, None)).decision(decision)
-        return decision
 
     def _commit(self, *, all_done: bool = False) -> None:
         """Report the progress, then send the decisions that are in it.
@@ -427,9 +337,9 @@ class Pipeline:
                 progress.memory |= self._energy_uncertainty.memory(frame.series, model)
                 progress.memory |= self._relative.memory(frame.series, model)
             self._changed.clear()
-            for uid in self._decided:
+            for uid in self.decisions.changed:
                 progress.memory |= self._rules.memory(uid)
-            self._decided.clear()
+            self.decisions.changed.clear()
             progress.memory |= self._runs.memory() | self._requests.memory()
             self._committed(progress)
         else:
@@ -443,32 +353,12 @@ class Pipeline:
         elif self._committed is not None and not self._runs.ended(note.run_uid):
             self._progress.memory |= self._published.add(note)
 
-    def _publish_statuses(self) -> None:
-        for decision in (
-            () if self._runs.resuming else self._requests.changes()
-        ):  # its run may be read again only later
-            if decision.status in FINAL_STATUSES:
-                if decision.status == "rejected" or (
-                    decision.status == "expired" and decision.id not in self._requests.sent
-                ):
-                    self._rules.undo(decision)
-                _log.info(
-                    "decision answered",
-                    rule=decision.rule,
-                    action=decision.action,
-                    status=decision.status,
-                    reason=decision.status_reason,
-                    **self._runs.names(decision.run_uid, file=decision.scan.file),
-                )
-            if (run := self._runs.of(decision.run_uid)) is not None:
-                run.decision(decision)
-
     def _end_runs(self) -> None:
         """End the agent's runs for stopped runs whose decisions all have a final status."""
         if not self._stops:
             return
         self._serve_waiting()
-        self._publish_statuses()
+        self.decisions.publish_statuses()
         for uid in [u for u in self._stops if u not in self._requests.open.values()]:
             stop = self._stops.pop(uid)
             self._left_out.report_run(uid)

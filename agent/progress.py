@@ -35,7 +35,7 @@ class Past:
     answered: Iterable[str] = ()
     """Uids of the frames that were answered or set aside."""
     decisions: Sequence[tuple[Decision, float]] = ()
-    """Decisions with their latest status, and the time since they were made, s."""
+    """Decisions with their latest status, and the time since they were approved or, without that, made, s."""
     memory: Memory = field(default_factory=dict)
 
 

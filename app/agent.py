@@ -269,7 +269,7 @@ class XASAgent:
     @property
     def paused(self) -> Paused | None:
         """The pause that the agent requested of the experiment, until it is over; from any thread."""
-        return self._pipeline.paused
+        return self._pipeline.decisions.paused
 
     def perform(self, work: Callable[[Pipeline], T], timeout: float = 10.0) -> T:
         """Call ``work`` with the pipeline on the agent's thread; return what it returns, raise what it raises.
@@ -290,7 +290,7 @@ class XASAgent:
 
     def halt(self, by: str, why: str = "") -> None:
         """Let no decision of a rule but to stop be sent; from any thread, also while the agent is busy."""
-        self._pipeline.halt_at_once(by, why)
+        self._pipeline.decisions.halt_at_once(by, why)
 
     @property
     def points(self) -> tuple[int, int] | None:

@@ -31,6 +31,7 @@ from ..agent.types import (
     read_yaml,
     validate_settings,
 )
+from ..sim_beamline.settings import BeamlineSettings
 from .journal import JournalSettings
 
 if TYPE_CHECKING:
@@ -153,6 +154,9 @@ class Config(Settings):
     """Where the agent sends its documents."""
     health: HealthSettings | None = None
     """HTTP endpoint of the agent's health; its address alone is enough."""
+    simulation: BeamlineSettings | None = None
+    """What the embedded beamline of ``run`` without a source simulates. At the end, the session compares the closed
+    loop with the same experiment without requests. Unset: the charge of a LixCoO2 cathode."""
     x_target: float | None = None
     """Lithium content x of LixCoO2 at which the charge should stop, for comparison in the summary; the rules decide
     when it stops."""
@@ -161,6 +165,15 @@ class Config(Settings):
     def _catalogue_fills_a_source(self) -> Self:
         if self.source is not None and self.tiled is not None and {"past", "follow"} & self.tiled.model_fields_set:
             raise ValueError("tiled without past and follow, which have no effect beside source")
+        return self
+
+    @model_validator(mode="after")
+    def _simulates_without_a_source(self) -> Self:
+        if self.simulation is None:
+            return self
+        beside = ("source", "tiled", "control_endpoint", "queue_server")
+        if found := [name for name in beside if getattr(self, name) is not None]:
+            raise ValueError(f"found simulation and {found[0]}, expected one of them")
         return self
 
     @model_validator(mode="after")
@@ -211,10 +224,16 @@ class Config(Settings):
         return rules
 
     def simulated(self) -> Self:
-        """Return the settings for a simulated or repeated experiment, which moves no robot and tells nobody."""
+        """Return the settings for a simulated or repeated experiment, which moves no real robot and tells nobody."""
         if self.robot is not None or self.notify:
             _log.info("the experiment is simulated: robot and notify of the config are not used")
         return self.model_copy(update={"robot": None, "notify": ()})
+
+    def estimating(self) -> Self:
+        """Return the settings of an agent that estimates only: it decides and publishes nothing, and tells nobody."""
+        own = ("rules", "control", "control_endpoint", "queue_server", "robot", "notify", "publish", "health")
+        defaults = {name: type(self).model_fields[name].get_default() for name in (*own, "source", "tiled")}
+        return self.model_copy(update=defaults)
 
     @property
     def sha256(self) -> str:

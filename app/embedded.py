@@ -3,22 +3,31 @@
 import json
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..adapters.codecs import to_json
 from ..adapters.files import FileSource
+from ..adapters.robot import RobotSettings
 from ..adapters.zmq import ZMQControl, ZMQEndpoint, ZMQSource
 from ..agent.types import Reply
+from ..sim_beamline.sample import Answers, Course
+from ..sim_beamline.settings import BeamlineSettings
 from .children import command_of, environment
 from .config import Config
 from .health import Health
 from .output.folder import TRUTH, OutputFolder
-from .output.recorder import Truth
+from .output.recorder import Recorder, Truth
 from .session import SETTLE_S, Session
 
+SIMULATION = "simulation.json"
+"""What the beamline simulates, beside the truth file: a config for ``xas-agent sim``."""
+_ROBOT_RETRY_S = 0.2
+"""Time after which an unanswered request to the simulated robot is sent again, s."""
 _END_TIMEOUT_S = 10.0
 """Longest wait for the beamline's end, s."""
 _POLL_S = 0.05
@@ -39,6 +48,12 @@ class InProcessControl:
         """Do nothing."""
 
 
+class CrewedControl(ZMQControl):
+    """The control of a beamline that takes ``notify`` besides all else: its crew hears of it."""
+
+    actions = ("notify",)
+
+
 class BeamlineFailed(RuntimeError):  # noqa: N818  named after the event
     """The simulated beamline ended before it started to publish."""
 
@@ -48,9 +63,7 @@ class BeamlineProcess:
 
     Parameters
     ----------
-    seed : int
-    frames : int
-        Number of planned spectra.
+    settings : BeamlineSettings
     truth : Path
         File for the documents with the true values, .jsonl.
 
@@ -60,9 +73,11 @@ class BeamlineProcess:
         The process ends before it publishes its addresses.
     """
 
-    def __init__(self, seed: int, frames: int, truth: Path) -> None:
+    def __init__(self, settings: BeamlineSettings, truth: Path) -> None:
         self.truth = truth
-        command = command_of("xas_agent", "sim", "--seed", seed, "--frames", frames)
+        simulation = truth.with_name(SIMULATION)
+        simulation.write_text(to_json({"simulation": settings.model_dump(mode="json")}) + "\n", encoding="utf-8")
+        command = command_of("xas_agent", "sim", "--config", simulation)
         command += ["--publish", "zmq://127.0.0.1:0", "--truth", str(truth)]
         # A separate process group: Ctrl-C reaches only the agent, which then ends the beamline.
         log = truth.with_name("beamline.log")
@@ -88,6 +103,7 @@ class BeamlineProcess:
             raise
         self.documents_address: str = addresses["documents"]
         self.control_address: str = addresses["control"]
+        self.robot_address: str | None = addresses.get("robot")
 
     def over(self) -> bool:
         """Whether the process ended at least ``SETTLE_S`` ago, so that its last documents have arrived."""
@@ -123,17 +139,22 @@ class BeamlineProcess:
 
 
 def watch_embedded(
-    config: Config, seed: int, planned: int, output: OutputFolder, *, limit: int | None, health: Health | None = None
+    config: Config,
+    simulation: BeamlineSettings,
+    output: OutputFolder,
+    *,
+    limit: int | None,
+    health: Health | None = None,
 ) -> Session:
     """Run the complete loop on this machine: beamline process, ZMQ, agent, control.
+
+    If the config has a simulation, its open loop is measured afterwards, and the summary compares both.
 
     Parameters
     ----------
     config : Config
-    seed : int
-        Seed of the simulated beamline.
-    planned : int
-        Number of frames over which the charge is spread.
+    simulation : BeamlineSettings
+        What the beamline simulates.
     output : OutputFolder
     limit : int or None
         Number of frames after which the session ends.
@@ -144,22 +165,63 @@ def watch_embedded(
     Session
         The finished session.
     """
-    beamline = BeamlineProcess(seed, planned, output.folder / TRUTH)
+    compares = config.simulation is not None
+    beamline = BeamlineProcess(simulation, output.folder / TRUTH)
     truth = Truth()
     try:
         source = ZMQSource(ZMQEndpoint(address=beamline.documents_address), peer_ends=True)
-        control = ZMQControl(beamline.control_address)
-        session = Session(config.simulated(), output, control, planned, limit, truth, health=health, simulated=True)
+        control = (CrewedControl if compares else ZMQControl)(beamline.control_address)
+        settings = config.simulated()
+        if beamline.robot_address is not None:
+            robot = RobotSettings(address=beamline.robot_address, retry_s=_ROBOT_RETRY_S)
+            settings = settings.model_copy(update={"robot": robot})
+        session = Session(settings, output, control, simulation.frames, limit, truth, health=health, simulated=True)
         with session:
             try:
                 source.connect()
                 session.watch(source, beamline.over)
+                complete = beamline.process.poll() == 0
             finally:
                 session.ending()
                 source.close()
                 if not beamline.close(session.hurried.is_set):
                     output.cut_off(TRUTH)
                 beamline.read_truth(truth)
+            if compares and complete:
+                opened = open_loop(simulation)
+                session.gain = lambda recorder: gain(simulation, opened, truth, recorder)
     finally:
         beamline.close()
     return session
+
+
+def open_loop(simulation: BeamlineSettings) -> Truth:
+    """Measure a simulated experiment without requests and without waiting; return its true values."""
+    from ..sim_beamline.beamline import measure_open_loop  # which imports bluesky
+
+    truth = Truth()
+    # A thread of its own, in which the RunEngine leaves the signal handlers of the session as they are.
+    worker = threading.Thread(target=measure_open_loop, args=(simulation, [truth]), name="open-loop", daemon=True)
+    worker.start()
+    worker.join()
+    return truth
+
+
+def gain(simulation: BeamlineSettings, opened: Truth, closed: Truth, recorder: Recorder) -> dict[str, Any]:
+    """Return what the closed loop gained over the open one, for the summary."""
+    drawn = recorder.drawn()
+    answers = Answers([frame.row for frame in drawn.frames], drawn.decisions)
+    found = simulation.experiment.gain(_course(opened), _course(closed), answers)
+    return {
+        "open loop": found.open_loop,
+        "closed loop": found.closed_loop,
+        "gained": found.gained,
+        "amount": found.amount,
+        "unit": found.unit,
+        **{name: round(value, 4) for name, value in found.numbers.items()},
+    }
+
+
+def _course(truth: Truth) -> Course:
+    frames = list(truth.by_frame().values())
+    return Course(frames, truth.rows[-1])

@@ -127,6 +127,11 @@ def _of_recorder(recorder: Recorder) -> "Iterator[Metric]":
 
     with recorder.lock:
         yield CounterMetricFamily("xas_agent_frames_answered", "Answered frames", recorder.frames)
+        yield CounterMetricFamily(
+            "xas_agent_notifications_failed",
+            "Notifications not taken by a destination",
+            recorder.notifications_failed,
+        )
         for name, about, label, counts in (
             ("frames_set_aside", "Frames set aside", "reason", recorder.set_aside),
             ("gaps", "Losses other than frames: runs joined late, documents late or lost", "reason", recorder.gaps),

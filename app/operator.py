@@ -13,7 +13,7 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ _OUTCOME_S, _POLL_S = 8.0, 0.05
 _MAX_BYTES = 65_536
 """Largest request or answer."""
 _ORDERS = ("pause", "resume", "stop")
+_SHORTEST_ID = 4
 
 
 def sockets_folders() -> list[Path]:
@@ -84,6 +85,8 @@ class OperatorServer:
 
     def __init__(self, agent: XASAgent, about: Callable[[], Mapping[str, Any]], audit: Audit | None) -> None:
         self._agent, self._about, self._audit = agent, about, audit
+        self._told: set[str] | None = None
+        """Ids of the decisions that a person was told of last; None before the first time."""
         self._server: socketserver.BaseServer | None = None
         self._path: Path | None = None
 
@@ -128,35 +131,50 @@ class OperatorServer:
         if command == "status":
             return self._status()
         if command == "pending":
-            return {"pending": [_shown(d, left) for d, left in perform(lambda pipeline: pipeline.unconfirmed)]}
+            return {"pending": self._tell(self._waiting())}
         if command in ("approve", "reject"):
             id = given["id"] = self._full_id(str(request.get("id", "")))
-            if command == "approve":
-                return {"decision": _shown(perform(lambda pipeline: pipeline.approve(id, by)))}
-            return {"decision": _shown(perform(lambda pipeline: pipeline.reject(id, by, why)))}
+            try:
+                if command == "approve":
+                    return {"decision": _shown(perform(lambda pipeline: pipeline.decisions.approve(id, by)))}
+                return {"decision": _shown(perform(lambda pipeline: pipeline.decisions.reject(id, by, why)))}
+            except KeyError:
+                raise InputError(f"{id[:8]} waits no longer") from None
         if command in _ORDERS:
-            return self._outcome(perform(lambda pipeline: pipeline.order(command, by)))  # pyright: ignore
+            [told] = self._outcomes([perform(lambda pipeline: pipeline.decisions.order(command, by))])  # pyright: ignore
+            return {"decision": told}
         if command == "halt":
             self._agent.halt(by, why)  # before the agent's thread comes to it
-            return self._outcome(perform(lambda pipeline: pipeline.halt(by, why)))
+            stop, *of_robot = self._outcomes(perform(lambda pipeline: pipeline.decisions.halt(by, why)))
+            return {"decision": stop, "robot": of_robot}
         if command == "release":
-            perform(lambda pipeline: pipeline.release(by))
-        else:
-            raise InputError(f"no command {command!r}")
-        return {}
+            return {"robot": self._outcomes(perform(lambda pipeline: pipeline.decisions.release(by)))}
+        raise InputError(f"no command {command!r}")
 
-    def _outcome(self, ordered: Decision) -> dict[str, Any]:
-        """Wait for what becomes of an order, as long as a control may take."""
+    def _outcomes(self, ordered: list[Decision]) -> list[dict[str, Any]]:
+        """Wait for what becomes of orders, as long as a control may take."""
         until = time.monotonic() + _OUTCOME_S
-        while time.monotonic() < until:
-            if (settled := self._agent.perform(lambda pipeline: pipeline.outcome(ordered.id))) is not None:
-                return {"decision": _shown(settled)}
+        latest = ordered
+        while not all(decision.final for decision in latest) and time.monotonic() < until:
             time.sleep(_POLL_S)
-        return {"decision": _shown(ordered)}
+            latest = self._agent.perform(lambda pipeline: [pipeline.decisions.outcome(d.id) or d for d in ordered])
+        return [_shown(decision) for decision in latest]
+
+    def _waiting(self) -> list[dict[str, Any]]:
+        """Return the decisions that wait, each with the beginning of its id that is enough to name it."""
+        waiting = self._agent.perform(lambda pipeline: pipeline.decisions.unconfirmed)
+        ids = {decision.id for decision, _ in waiting}
+        return [{**_shown(d, left), "short_id": _short(d.id, ids)} for d, left in waiting]
+
+    def _tell(self, waiting: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        self._told = {decision["id"] for decision in waiting}
+        return waiting
 
     def _status(self) -> dict[str, Any]:
         state, paused = self._agent.state(), self._agent.paused
-        pending, halted = self._agent.perform(lambda pipeline: (len(pipeline.unconfirmed), pipeline.halted))
+        pending, halted = self._agent.perform(
+            lambda pipeline: (len(pipeline.decisions.unconfirmed), pipeline.decisions.halted)
+        )
         return {
             "pid": os.getpid(),
             **self._about(),
@@ -169,13 +187,27 @@ class OperatorServer:
         }
 
     def _full_id(self, beginning: str) -> str:
-        """Return the id of the pending decision that begins so."""
-        waiting = self._agent.perform(lambda pipeline: [d.id for d, _ in pipeline.unconfirmed])
-        found = [id for id in waiting if id.startswith(beginning)] if beginning else waiting
-        if len(found) != 1:
-            shown = ", ".join(id[:8] for id in waiting) or "none"
-            raise InputError(f"{len(found)} decisions wait under {beginning!r}; waiting: {shown}")
-        return found[0]
+        """Return the id of the pending decision that begins so.
+
+        Raises
+        ------
+        InputError
+            None or several do. Without a beginning: it is not the only one that waits, or a person who asked what
+            waits was told of others, so that it may be meant for another.
+        """
+        told, waiting = self._told, self._waiting()
+        found = [d["id"] for d in waiting if d["id"].startswith(beginning)]
+        unseen = not beginning and told is not None and not told.issuperset(found)
+        if len(found) == 1 and not unseen:
+            return found[0]
+        lines = [f"\n  {d['short_id']}  {d['action']} by {d['rule']}: {d['reason']}" for d in self._tell(waiting)]
+        listed = "".join(lines) or " none"
+        if beginning or not waiting:
+            raise InputError(f"{len(found)} decisions wait under {beginning!r}; waiting:{listed}")
+        why = (
+            "it came after you were told what waits" if unseen and len(found) == 1 else f"{len(found)} decisions wait"
+        )
+        raise InputError(f"{why}; name the one that you mean by its id:{listed}")
 
 
 def ask(command: str, session: str | None = None, **arguments: Any) -> dict[str, Any]:
@@ -242,6 +274,12 @@ def _server(path: Path, answer: Callable[[Mapping[str, Any], str], dict[str, Any
             _log.debug("a command was broken off")
 
     return Server(str(path), Handler)
+
+
+def _short(id: str, ids: Collection[str]) -> str:
+    """Return the shortest beginning of an id, of 4 characters or more, that no other id has."""
+    lengths = range(_SHORTEST_ID, len(id))
+    return next((id[:n] for n in lengths if sum(other.startswith(id[:n]) for other in ids) == 1), id)
 
 
 def _shown(decision: Decision, remaining_s: float | None = None) -> dict[str, Any]:

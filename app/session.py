@@ -21,9 +21,10 @@ from .health import Health
 from .operator import OperatorServer
 from .output.audit import AUDIT, Audit
 from .output.folder import OF_DOCUMENTS, OutputFolder
-from .output.live import Display
+from .output.live import Display, bars_of
 from .output.memory import keep_what_exists
 from .output.recorder import Recorder, Truth, compare_with_truth
+from .wiring import units_of
 
 _log = get_logger()
 
@@ -72,6 +73,8 @@ class Session:
     start_s: float = field(default_factory=time.perf_counter)
     clock: Callable[[], float] = time.monotonic
     """Time at which a signal comes, s."""
+    gain: Callable[[Recorder], Mapping[str, Any]] | None = None
+    """Compares a finished simulated experiment with its open loop, for the summary."""
     recorder: Recorder = field(init=False)
     enough: threading.Event = field(init=False, default_factory=threading.Event)
     """Set when ``limit`` frames are served."""
@@ -85,7 +88,8 @@ class Session:
         journal = None if self.output is None else self.output.journal
         self.agent = XASAgent.from_config(self.config, control=self.control, journal=journal, source=self.name)
         planned = self.planned or self.limit
-        self.display = Display(self.recorder, planned, lambda: self.agent.points, self._paused)
+        bars = bars_of(self.config.rules, units_of(self.config, self.agent.models))
+        self.display = Display(self.recorder, planned, lambda: self.agent.points, self._paused, bars)
         self._audit = None if self.output is None else Audit(self.output.folder / AUDIT)
         self._operator = OperatorServer(self.agent, self._about, self._audit)
         self.agent.subscribe(self._record)
@@ -238,7 +242,7 @@ class Session:
             rule = paused.decision.rule
             message = f"paused by rule {rule}, and not resumed within {longest_s:g} s (control.paused_replay_s)"
             self.failure = SourceFailed(message)
-            self.agent.perform(lambda pipeline: pipeline.order("stop", message))
+            self.agent.perform(lambda pipeline: pipeline.decisions.order("stop", "", message))
 
     def _about(self) -> dict[str, Any]:
         """Return what ``xas-agent status`` says of the session, besides the agent's own state."""
@@ -250,6 +254,8 @@ class Session:
                 "out": "" if self.output is None else str(self.output.folder.resolve()),
                 "frames": self.recorder.frames,
                 "decisions": self.recorder.decisions,
+                "notifications_failed": self.recorder.notifications_failed,
+                "notification_failure": self.recorder.notification_failure,
                 "newest": row,
             }
 
@@ -274,10 +280,12 @@ class Session:
             "files_not_read": dict(self.files_not_read),
             "decisions": recorder.decisions,
             "stopped_by": recorder.stopped_by,
+            "notifications_failed": recorder.notifications_failed,
             "x_target": self.config.x_target,
             "x_true_at_stop": round(truth.x[-1], 4) if truth and truth.x and stopped else None,
             "x_open_loop_end": round(truth.open_loop_x, 4) if truth and truth.open_loop_x is not None else None,
             "os_against_truth": compare_with_truth(recorder, truth) if truth else None,
+            "gain": self.gain(recorder) if self.gain is not None else None,
             "latency_ms": recorder.latency_ms(),
             "model": self._model(),
             "wall_s": round(time.perf_counter() - self.start_s, 2),

@@ -19,7 +19,7 @@ from ..adapters.queueserver import QueueServerControl
 from ..adapters.robot import RobotControl
 from ..adapters.tiled import TiledSink
 from ..adapters.zmq import ZMQControl, ZMQSink
-from ..agent.decide import PARTS, READINGS, Controls, QuantityTrigger, Threshold, out_of_reach, triggers_in
+from ..agent.decide import PARTS, READINGS, Controls, QuantityTrigger, Rule, Threshold, out_of_reach, triggers_in
 from ..agent.estimate import FrameServer
 from ..agent.publish import ALIGNMENT_UNITS
 from ..agent.relative import RelativeQuantities, check_descriptors, derived_units
@@ -112,7 +112,7 @@ def control_of(
     elif given is None and config.control_endpoint is not None:
         given = ZMQControl(config.control_endpoint, agent=session)
     elif given is None and config.queue_server is not None:
-        given = QueueServerControl(config.queue_server)
+        given = QueueServerControl(config.queue_server, session or "", hold=config.control.enabled)
     selective: list[SelectiveControl] = []
     if config.notify:
         selective.append(Notifications(config.notify))
@@ -127,27 +127,37 @@ def check_rules(config: Config, models: Sequence[Estimator]) -> None:
     Raises
     ------
     ConfigError
-        A rule names a quantity that is neither a descriptor of a loaded model, nor a relative one, nor one of the
-        alignment, nor a reading.
+        A rule is for an absorber of no loaded model, or names a quantity that is neither a descriptor of a model for
+        its absorber, nor a relative one, nor one of the alignment, nor a reading.
     """
+    for rule in config.rules:
+        fit = [model for model in models if rule.concerns(model.absorber, model.edge_name)]
+        if models and not fit:
+            served = ", ".join(f"{model.absorber} {model.edge_name}" for model in models)
+            wanted = " ".join(filter(None, (rule.element, rule.edge)))
+            raise ConfigError(f"rule {rule.name!r}: found {wanted}, expected an absorber of the models: {served}")
+        _check_quantities(rule, config, fit)
+
+
+def _check_quantities(rule: Rule, config: Config, models: Sequence[Estimator]) -> None:
+    """Refuse a rule over quantities that no frame can have, and warn of bars that no frame can reach."""
     units = descriptor_units(models)
     descriptors = [*units, *derived_units(config.relative, units)]
     known = [*descriptors, "ood_score", *ALIGNMENT_UNITS]
     parts = [f"{name}_{part}" for name in descriptors for part in PARTS]
-    for rule in config.rules:
-        for trigger in triggers_in(rule.trigger):
-            if not isinstance(trigger, QuantityTrigger):
-                continue
-            name = trigger.quantity
-            if not name.startswith(READINGS) and name not in {*known, *parts}:
-                expected = get_close_matches(name, [*known, *parts], n=3) or [*units, "ood_score"]
-                raise ConfigError(
-                    f"rule {rule.name!r}: found quantity {name!r}, expected a descriptor, a quantity of the "
-                    f"alignment, or a reading such as {READINGS}voltage; similar: {', '.join(expected)}"
-                )
-            for model in models:
-                if isinstance(trigger, Threshold) and (why := out_of_reach(trigger, model.reach.get(name))):
-                    _log.warning("rule cannot decide", rule=rule.name, model=model.name, why=why)
+    for trigger in triggers_in(rule.trigger):
+        if not isinstance(trigger, QuantityTrigger):
+            continue
+        name = trigger.quantity
+        if not name.startswith(READINGS) and name not in {*known, *parts}:
+            expected = get_close_matches(name, [*known, *parts], n=3) or [*units, "ood_score"]
+            raise ConfigError(
+                f"rule {rule.name!r}: found quantity {name!r}, expected a descriptor, a quantity of the "
+                f"alignment, or a reading such as {READINGS}voltage; similar: {', '.join(expected)}"
+            )
+        for model in models:
+            if isinstance(trigger, Threshold) and (why := out_of_reach(trigger, model.reach.get(name))):
+                _log.warning("rule cannot decide", rule=rule.name, model=model.name, why=why)
 
 
 def units_of(config: Config, models: Sequence[Estimator]) -> dict[str, str]:

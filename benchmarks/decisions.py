@@ -23,11 +23,13 @@ from xas_agent.agent.decide import Rule
 from xas_agent.agent.publish import PublishedReader
 from xas_agent.agent.types import Decision
 from xas_agent.app.config import Config, load_config
-from xas_agent.app.jobs.rehearse import Recording, decided
+from xas_agent.app.jobs.recording import Recording
+from xas_agent.app.jobs.rehearse import decided
 from xas_agent.app.wiring import units_of
-from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
-from xas_agent.sim_beamline.cathode import CathodeSettings
+from xas_agent.sim_beamline.beamline import SimBeamline
+from xas_agent.sim_beamline.experiments import ChargeSettings
 from xas_agent.sim_beamline.optics import BeamSettings
+from xas_agent.sim_beamline.settings import BeamlineSettings
 
 TARGET, BAD_FRAMES = 0.50, range(31, 37)
 ALARM = Rule.model_validate({"name": "unfamiliar", "trigger": {"kind": "unfamiliar", "dwell_frames": 2}})
@@ -98,11 +100,11 @@ def main() -> None:
     stop, alarm = config.rules[0], ALARM
     quiet = BeamSettings()
     noisy = BeamSettings(photons_per_s=quiet.photons_per_s / 9)
-    short = CathodeSettings(charge_x=0.45)
+    short = ChargeSettings(charge_x=0.45)
     scenarios: dict[str, tuple[dict[str, Any], Callable[[Data], Data] | None]] = {
         "as planned": ({}, None),
         "three times the noise": ({"beam": noisy}, None),
-        "never at the level": ({"cathode": short}, None),
+        "never at the level": ({"experiment": short}, None),
         "foil in the beam": ({}, foil),
         "glitched frames": ({}, glitch),
     }

@@ -26,8 +26,8 @@ from xas_agent.adapters.xray_tables import edge_ev, tabulated
 from xas_agent.agent.spectra import Aligned, AlignmentSettings, Batch, align
 from xas_agent.agent.spectra.normalisation import normalise
 from xas_agent.agent.types import Array, Edge, Grid
-from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
-from xas_agent.sim_beamline.cathode import Cell
+from xas_agent.sim_beamline.beamline import SimBeamline
+from xas_agent.sim_beamline.settings import BeamlineSettings
 
 GRID = Grid(-9.0, 82.0, 1.0, (-9.0, -6.0), (62.0, 82.0))
 TRUNCATIONS_EV = ((-60.0, 125.0), (-30.0, 125.0))
@@ -113,7 +113,7 @@ def simulate_scan() -> Scan:
     events = []
     SimBeamline(settings, [lambda n, d: events.append((n, d))]).run()
     data = next(d["data"] for n, d in events if n == "event" and "It" in d["data"])
-    true_step = Cell(settings.cathode, settings.seed).edge_step
+    true_step = settings.experiment.begin(settings.seed).edge_step
     return Scan("simulated", "Co", np.asarray(data["energy"]), np.log(data["I0"] / data["It"]), true_step)
 
 

@@ -2,7 +2,8 @@
 
     python benchmarks/short_scans.py DATA
 
-DATA contains feff, exp/xdi and exp/standards. The benchmark prints, for spectra cut at several energies:
+DATA contains feff, exp/xdi and exp/standards. The benchmark prints the level 1 of FEFF rows by several windows: its
+spread over the rows, and its change if they are broadened or shifted. Then, for spectra cut at several energies:
 
 - FEFF rows that reach beyond the window, as computed and broadened as measured ones: the level 1 by the mean of the
   window as far as the row is known, and by the mean of the whole window with the last value continued, both divided
@@ -26,20 +27,37 @@ from xas_agent.models.training import FINE_EV, load_feff, shifted
 GRID = Grid(-9, 98, 1, (-9, -6), (18, 32), short_stop_ev=27)
 SETS = {"cu_k": "Cu", "co_k": "Co", "ni_k": "Ni", "fe_k": "Fe", "mn_k": "Mn"}
 BROADENING_EV = (0.0, 2.35)
+WINDOWS_EV = ((5, 33), (12, 33), (18, 32), (25, 33))
+SHIFT_EV = 1.0
 FEFF_ENDS_EV = (25, 27, 28, 29, 30)
 OFFSET_EV = 4.0
 ABSORBERS = ("Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Cu")
 MEASURED_ENDS_EV = (23.0, 25.0, 28.0, 45.0, 80.0)
 
 
-def feff_rows(folder: Path, name: str, sigma_ev: float) -> Array:
-    """Return the rows (N, G) of a set, broadened, not on the footing."""
+def feff_rows(folder: Path, name: str, sigma_ev: float, shift_ev: float = 0.0) -> Array:
+    """Return the rows (N, G) of a set, broadened and shifted, not on the footing."""
     data = load_feff(folder, name, ("OS",))
     data = data.rows(np.isin(data.split, ["train", "val"]))
     bounds = np.arange(GRID.bounds[0], GRID.bounds[-1] + FINE_EV / 2, FINE_EV)
     fine = torch.tensor(data.on_bins(bounds, edge_ev(SETS[name], "K")))
     zero = torch.zeros(len(fine), 1, dtype=fine.dtype)
-    return shifted(fine, FINE_EV, zero, zero + sigma_ev).reshape(len(fine), len(GRID), -1).mean(2).numpy()
+    return shifted(fine, FINE_EV, zero + shift_ev, zero + sigma_ev).reshape(len(fine), len(GRID), -1).mean(2).numpy()
+
+
+def print_windows(folder: Path) -> None:
+    sigma_ev = BROADENING_EV[1]
+    for name in SETS:
+        computed, broadened = feff_rows(folder, name, 0.0), feff_rows(folder, name, sigma_ev)
+        moved = feff_rows(folder, name, 0.0, SHIFT_EV)
+        for start, stop in WINDOWS_EV:
+            inside = GRID.window((start, stop))
+            level = computed[:, inside].mean(1)
+            wider, later = (100 * (mu[:, inside].mean(1) / level - 1).mean() for mu in (broadened, moved))
+            print(
+                f"{name}, {len(level)} rows, level from {start} to {stop} eV: spread {level.std():.3f}, "
+                f"change by σ {sigma_ev:g} eV {wider:+.1f} %, by {SHIFT_EV:+g} eV {later:+.1f} %"
+            )
 
 
 def print_feff(folder: Path) -> None:
@@ -97,6 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     data = parser.parse_args().data
+    print_windows(data / "feff")
     print_feff(data / "feff")
     print_measured(data)
 

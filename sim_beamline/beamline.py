@@ -1,55 +1,26 @@
-"""The simulated beamline: a robot loads a cell, and a RunEngine measures the cell while it charges."""
+"""The simulated beamline: a RunEngine measures a sample while an experiment changes it."""
 
 from collections.abc import Generator, Mapping, Sequence
 from functools import partial
 from itertools import count
-from typing import Any, Literal
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
 from bluesky.utils import Msg
-from pydantic import Field
 
-from ..agent.types import Reply, Settings
-from .cathode import CathodeSettings, Cell, x_open_loop_end
-from .devices import IonChambers, Monochromator, Potentiostat, QuickScan, RecordedDevice, Shutter, Thermometer
+from ..agent.types import Array, Reply
+from .devices import CountTime, Drive, IonChambers, Monochromator, QuickScan, RecordedDevice, Shutter, sensor
 from .engine import INTERRUPTED, DocumentSink, Outlets, carry_out
-from .optics import Beam, BeamSettings
+from .optics import Beam
 from .plan_state import PlanState
 from .plans import FLY_ENERGIES_EV, STEP_ENERGIES_EV, BeamlineDevices, fly_frame, measure, step_frame
 from .robot import Robot, load_cell
-from .sample_changer import SampleChanger
+from .sample_changer import SampleChanger, magazine
+from .settings import BeamlineSettings
 
-_TRUTH_DATA_KEYS = {
-    "frame": {"dtype": "integer", "shape": [], "source": "sim:truth"},
-    "x": {"dtype": "number", "shape": [], "source": "sim:truth"},
-    "mono_error_ev": {"dtype": "number", "shape": [], "source": "sim:truth", "units": "eV"},
-    "current_ma": {"dtype": "number", "shape": [], "source": "sim:truth", "units": "mA"},
-    "charge_mah": {"dtype": "number", "shape": [], "source": "sim:truth", "units": "mAh"},
-    "time_s": {"dtype": "number", "shape": [], "source": "sim:truth", "units": "s"},
-    "stopped": {"dtype": "boolean", "shape": [], "source": "sim:truth"},
-}
-
-
-class BeamlineSettings(Settings):
-    """A LixCoO2 cell that charges in the beam."""
-
-    seed: int = Field(default=0, ge=0)
-    """Seed of all random numbers: the cell's capacity and current, the monochromator's error and the noise."""
-    frames: int = Field(default=80, gt=0)
-    """Number of planned spectra; the planned charge is spread evenly over them."""
-    mode: Literal["fly", "step"] = "fly"
-    """``fly``: one Event with arrays per spectrum. ``step``: one Event per energy."""
-    both_ways: bool = False
-    """Whether, in step mode, every second sweep has falling energies."""
-    frame_period_s: float = Field(default=0.5, ge=0)
-    """Wall time from one frame to the next, s; 0 adds no wait. The simulated time does not depend on it."""
-    sample_name: str = "LiCoO2 cathode"
-    """Sample name in the RunStarts of the robot's run and of the measurement."""
-    cathode: CathodeSettings = CathodeSettings()
-    """The sample and its charge."""
-    beam: BeamSettings = BeamSettings()
-    """Source, monochromator and ion chambers."""
+_TRUTH_UNITS = {"mono_error_ev": "eV", "current_ma": "mA", "charge_mah": "mAh", "time_s": "s", "seconds": "s"}
+_TRUTH_UNITS |= {"damage_e": "e", "temperature_c": "degC"}
 
 
 class SimBeamline:
@@ -64,6 +35,8 @@ class SimBeamline:
         They receive every document except those of truth runs.
     truth_sinks : sequence of callables
         They receive the documents of truth runs.
+    frames : int, optional
+        Number of frames to measure here, unless it is that of the settings.
     """
 
     def __init__(
@@ -71,74 +44,77 @@ class SimBeamline:
         settings: BeamlineSettings,
         sinks: Sequence[DocumentSink],
         truth_sinks: Sequence[DocumentSink] = (),
+        *,
+        frames: int | None = None,
     ) -> None:
         self.settings = settings
         self.sample_uid = str(uuid4())
+        self.measured = 0
+        """Number of measured frames."""
+        self._frames = settings.frames if frames is None else frames
         self._outlets = Outlets(sinks, truth_sinks)
-        self._current_ma = settings.cathode.nominal_current_ma
-        self._cell = Cell(settings.cathode, settings.seed)
-        points = len(FLY_ENERGIES_EV if settings.mode == "fly" else STEP_ENERGIES_EV)
-        self._beam = Beam(settings.beam, settings.cathode, self._cell, settings.seed, points)
-        self._devices = self._build_devices(settings.cathode.charge_time_s / settings.frames / points)
-        self._plan_state = PlanState(self._switch)
+        self._experiment = settings.experiment.begin(settings.seed)
+        points, duration_s = len(_energies(settings)), settings.experiment.duration_s
+        self._beam = Beam(settings.beam, self._experiment, settings.seed, points=points, duration_s=duration_s)
+        self._devices = self._build_devices(duration_s / settings.frames / points)
+        self._plan_state = PlanState(self._switch, self._experiment.knobs, self._experiment.told)
 
     def _build_devices(self, point_s: float) -> BeamlineDevices:
-        cell, beam = self._cell, self._beam
+        beam, experiment = self._beam, self._experiment
         noise = np.random.default_rng([self.settings.seed, 3])
+        noise.normal()  # left out, so that a seed gives the same numbers as in earlier versions
         mono = Monochromator(name="energy", init_pos=float(STEP_ENERGIES_EV[0]))
         return BeamlineDevices(
             mono=mono,
             chambers=IonChambers(name="chambers", beam=beam, mono=mono, seconds=point_s),
             quick_scan=QuickScan(name="quick_scan", beam=beam, energies=FLY_ENERGIES_EV, seconds=point_s),
-            potentiostat=Potentiostat(name="potentiostat", cell=cell, noise=noise),
-            thermometer=Thermometer(name="temperature", cell=cell, noise=noise),
+            sensors=tuple(sensor(reading, noise) for reading in experiment.readings),
+            drive=Drive(name="drive", experiment=experiment),
+            count_time=CountTime(name="count_time", beam=beam),
             shutter=Shutter(name="shutter", beam=beam),
-            truth=RecordedDevice("truth", _TRUTH_DATA_KEYS),
+            truth=RecordedDevice("truth", _truth_keys(self._truth(0, 0.0, 0.0, experiment.truth()))),
             mark_truth=self._mark_truth,
         )
 
     def _switch(self, on: bool) -> None:
-        self._devices.potentiostat.current.put(self._current_ma if on else 0.0)
+        self._devices.drive.set(int(on))
 
-    def _mark_truth(self, frame: int, x: float, stopped: bool) -> None:
-        cell = self._cell
-        self._devices.truth.put(
-            {
-                "frame": frame,
-                "x": x,
-                "mono_error_ev": self.mono_error_ev,
-                "current_ma": cell.current_ma,
-                "charge_mah": cell.charge_mah,
-                "time_s": cell.time_s,
-                "stopped": stopped,
-            }
-        )
+    def _mark_truth(self, frame: int, x: float, seconds: float, values: Mapping[str, float]) -> None:
+        self.measured = frame
+        self._devices.truth.put(self._truth(frame, x, seconds, values))
+
+    def _truth(self, frame: int, x: float, seconds: float, values: Mapping[str, float]) -> dict[str, Any]:
+        return {
+            "frame": frame,
+            "x": x,
+            "mono_error_ev": self.mono_error_ev,
+            "time_s": self._experiment.time_s,
+            "seconds": seconds,
+            "stopped": False,
+            **values,
+        }
 
     @property
     def x_true(self) -> float:
-        """Current lithium content of the cathode, atoms per formula unit."""
-        return self._cell.x
+        """Current lithium content of the sample in the beam, atoms per formula unit."""
+        return self._experiment.x
 
     @property
     def mono_error_ev(self) -> float:
         """Current difference between reported and true energy, eV."""
-        return float(self._beam.mono_error_ev(self._cell.time_s)[0])
-
-    @property
-    def x_open_loop_end(self) -> float:
-        """Lithium content at the end of the planned scan if no control stops it, for the same seed."""
-        return x_open_loop_end(self.settings.cathode, self.settings.seed)
+        return float(self._beam.mono_error_ev(self._experiment.time_s)[0])
 
     def __len__(self) -> int:
         """Return the number of planned frames."""
-        return self.settings.frames
+        return self._frames
 
     def obey(self, action: str, args: Mapping[str, Any]) -> Reply:
         """Carry out a control request; may be called from any thread.
 
         ``stop`` cuts the current before it returns, and the measurement ends with success after the frame in
-        progress. ``pause`` cuts the current and holds the plan; ``resume`` continues it. An unknown action, or one
-        that the present phase does not allow, is rejected with a reason.
+        progress. ``pause`` cuts the current and holds the plan; ``resume`` continues it. ``set`` sets a signal that
+        the experiment offers, and ``repeat_frame`` measures the last frame again. ``notify`` tells the crew. An
+        unknown action, or one that the present phase does not allow, is rejected with a reason.
         """
         return self._plan_state.obey(action, args)
 
@@ -152,17 +128,18 @@ class SimBeamline:
         carry_out(self._plan(), self._plan_state, self._outlets)
 
     def _plan(self) -> Generator[Msg, Any, None]:
-        s = self.settings
+        s, experiment = self.settings, self._experiment
         sample = {"sample_name": s.sample_name, "sample_uid": self.sample_uid}
-        yield from load_cell(Robot(name="robot", active_mass_mg=s.cathode.active_mass_mg, seed=s.seed), sample)
+        if experiment.cathode_mass_mg is not None:
+            yield from load_cell(Robot(name="robot", active_mass_mg=experiment.cathode_mass_mg, seed=s.seed), sample)
         step = s.mode == "step"
         yield from measure(
             self._devices,
+            experiment,
             partial(step_frame, both_ways=s.both_ways) if step else fly_frame,
             self._plan_state,
-            frames=s.frames,
+            frames=self._frames,
             period_s=s.frame_period_s,
-            current_ma=self._current_ma,
             md={
                 **sample,
                 "plan_name": f"{s.mode}_xanes",
@@ -170,22 +147,18 @@ class SimBeamline:
                 "element": "Co",
                 "edge": "K",
                 "motors": ["energy"] if step else [],
-                "detectors": ["chambers" if step else "quick_scan", "potentiostat", "temperature"],
-                "num_points": s.frames * (len(STEP_ENERGIES_EV) if step else 1),
+                "detectors": ["chambers" if step else "quick_scan", *(r.name for r in experiment.readings)],
+                "num_points": self._frames * (len(STEP_ENERGIES_EV) if step else 1),
             },
-            truth_md={
-                **sample,
-                "plan_name": "truth",
-                "seed": s.seed,
-                "x_open_loop_end": self.x_open_loop_end,
-            },
+            truth_md={**sample, "plan_name": "truth", "seed": s.seed, **experiment.known()},
         )
 
 
 class ChangingBeamline:
     """Measures each sample that a sample changer brings into the beam, as :class:`SimBeamline` measures one.
 
-    Each sample is another cell: its seed is that of the settings plus the number of earlier samples.
+    Each sample has another seed: that of the settings plus the number of earlier samples. An experiment with a
+    magazine ends when its frames are used up, or when no fresh sample is left; any other goes on until Ctrl-C.
 
     Parameters
     ----------
@@ -214,15 +187,46 @@ class ChangingBeamline:
         return beamline.obey(action, args)
 
     def run(self) -> None:
-        """Measure samples until Ctrl-C; blocks."""
-        for seed in count(self._settings.seed):
+        """Measure samples as the class says; blocks."""
+        limited, left = self._settings.experiment.places > 0, self._settings.frames
+        for place in count():
             sample = self._changer.next_to_measure()
-            with self._changer.beam():
-                settings = self._settings.model_copy(update={"sample_name": sample, "seed": seed})
-                self._beamline = beamline = SimBeamline(settings, *self._sinks)
-                beamline.run()
-            if beamline.interrupted:
+            measured = self._measure(sample, place, left)
+            if limited:
+                left -= measured
+            if self._beamline is None or self._beamline.interrupted or left <= 0:
                 break
+            if limited and not self._changer.has_fresh:
+                break
+
+    def run_in_order(self) -> None:
+        """Measure all samples of the magazine in their order, each with an equal share of the frames; blocks."""
+        places, frames = self._settings.experiment.places, self._settings.frames
+        for place, sample in enumerate(magazine(places)):
+            self._measure(sample, place, frames // places + (place < frames % places))
+
+    def _measure(self, sample: str, place: int, frames: int) -> int:
+        """Measure one sample; return the number of its frames."""
+        s = self._settings
+        changes = {
+            "sample_name": sample,
+            "seed": s.seed + place,
+            "experiment": s.experiment.at_place(place, s.seed),
+        }
+        with self._changer.beam():
+            self._beamline = beamline = SimBeamline(s.model_copy(update=changes), *self._sinks, frames=frames)
+            beamline.run()
+        return beamline.measured
+
+
+def measure_open_loop(settings: BeamlineSettings, truth_sinks: Sequence[DocumentSink]) -> None:
+    """Measure the same experiment without requests and without waiting, for its true values; blocks."""
+    settings = settings.model_copy(update={"frame_period_s": 0.0})
+    if settings.experiment.places:
+        changer = SampleChanger(magazine(settings.experiment.places), 0.0)
+        ChangingBeamline(settings, changer, [], truth_sinks).run_in_order()
+    else:
+        SimBeamline(settings, [], truth_sinks).run()
 
 
 def detectors(seed: int = 0) -> list[Any]:
@@ -235,4 +239,17 @@ def detectors(seed: int = 0) -> list[Any]:
     """
     devices = SimBeamline(BeamlineSettings(seed=seed), [])._devices
     devices.shutter.set(1)
-    return [devices.quick_scan, devices.potentiostat.voltage, devices.thermometer]
+    return [devices.quick_scan, *devices.sensors]
+
+
+def _energies(settings: BeamlineSettings) -> Array:
+    return FLY_ENERGIES_EV if settings.mode == "fly" else STEP_ENERGIES_EV
+
+
+def _truth_keys(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the data keys of true values."""
+    kinds = {bool: "boolean", int: "integer", float: "number"}
+    keys = {name: {"dtype": kinds[type(value)], "shape": [], "source": "sim:truth"} for name, value in values.items()}
+    for name in _TRUTH_UNITS.keys() & keys:
+        keys[name]["units"] = _TRUTH_UNITS[name]
+    return keys

@@ -1,4 +1,4 @@
-"""The ophyd devices of the simulated beamline; the physics is in :mod:`.optics` and :mod:`.cathode`."""
+"""The ophyd devices of the simulated beamline; the physics is in :mod:`.optics` and :mod:`.experiments`."""
 
 import time
 from collections import OrderedDict
@@ -14,17 +14,12 @@ from ophyd.sim import SynSignal
 from ophyd.status import DeviceStatus
 
 from ..agent.types import Array
-from .cathode import Cell
 from .optics import Beam
+from .sample import Experiment
+from .sample import Reading as SampleReading
 
 _ENERGY_LIMITS_EV = (4000.0, 25000.0)
 """Range of the monochromator, eV."""
-_VOLTAGE_NOISE_V = 0.5e-3
-"""σ of the noise of the measured cell voltage, V."""
-_ROOM_TEMPERATURE_C, _TEMPERATURE_SWING_C, _TEMPERATURE_PERIOD_S = 25.0, 0.2, 5400.0
-"""Mean, amplitude and period of the temperature beside the cell."""
-_TEMPERATURE_NOISE_C = 0.02
-"""σ of the noise of the thermometer, °C."""
 
 
 def _done(device: Device) -> DeviceStatus:
@@ -104,28 +99,34 @@ class QuickScan(Device):
         return _done(self)
 
 
-class _CurrentSetpoint(Signal):
-    """A setpoint that takes effect before ``put`` returns, so that a control switches the current off at once."""
+class Drive(Device):
+    """What changes the sample, such as the current of a cell: 1 is on, 0 is off, before ``set`` returns."""
 
-    def put(self, value: float, **kwargs: Any) -> None:
-        super().put(value, **kwargs)
-        if self.parent is not None:
-            self.parent.cell.apply(float(value))
+    state = Component(Signal, value=0)
 
-
-class Potentiostat(Device):
-    """Galvanostat: sets a current (mA, positive charges); reads the voltage (V) and the passed charge (mAh)."""
-
-    current = Component(_CurrentSetpoint, value=0.0, kind=Kind.omitted)
-    voltage = Component(Quantity, units="V", precision=4, kind=Kind.normal)
-    charge = Component(Quantity, units="mAh", precision=4, kind=Kind.omitted)
-
-    def __init__(self, *, name: str, cell: Cell, noise: np.random.Generator) -> None:
-        self.cell = cell
+    def __init__(self, *, name: str, experiment: Experiment) -> None:
         super().__init__(name=name)
-        self.voltage.name = "voltage"
-        self.voltage.sim_set_func(lambda: cell.voltage + float(noise.normal(0, _VOLTAGE_NOISE_V)))
-        self.charge.sim_set_func(lambda: cell.charge_mah)
+        self._experiment = experiment
+
+    def set(self, value: int) -> DeviceStatus:
+        self.state.put(value)
+        self._experiment.drive(bool(value))
+        return _done(self)
+
+
+class CountTime(Device):
+    """Counting time of the next frame, as a multiple of the planned one."""
+
+    factor = Component(Signal, value=1.0)
+
+    def __init__(self, *, name: str, beam: Beam) -> None:
+        super().__init__(name=name)
+        self._beam = beam
+
+    def set(self, value: float) -> DeviceStatus:
+        self.factor.put(value)
+        self._beam.count_factor = value
+        return _done(self)
 
 
 class Shutter(Device):
@@ -143,15 +144,11 @@ class Shutter(Device):
         return _done(self)
 
 
-class Thermometer(Quantity):
-    """Temperature beside the cell, °C: room temperature with a slow oscillation."""
-
-    def __init__(self, *, name: str, cell: Cell, noise: np.random.Generator) -> None:
-        def read() -> float:
-            swing = _TEMPERATURE_SWING_C * float(np.sin(2 * np.pi * cell.time_s / _TEMPERATURE_PERIOD_S))
-            return _ROOM_TEMPERATURE_C + swing + float(noise.normal(0, _TEMPERATURE_NOISE_C))
-
-        super().__init__(read, name=name, units="degC")
+def sensor(reading: SampleReading, noise: np.random.Generator) -> Quantity:
+    """Return the device that reads a quantity of the sample with its noise."""
+    device = Quantity(name=reading.name, units=reading.units, precision=reading.precision)
+    device.sim_set_func(lambda: reading.value() + float(noise.normal(0, reading.sigma)))
+    return device
 
 
 class RecordedDevice:

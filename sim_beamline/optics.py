@@ -5,7 +5,8 @@ from numpy.typing import ArrayLike
 from pydantic import Field
 
 from ..agent.types import Array, Settings
-from .cathode import CathodeSettings, Cell, ReferenceSpectra, absorption
+from .sample import Experiment
+from .spectra import absorption
 
 _REFILL_PERIOD_S = 7200.0
 """Time between two refills of the storage ring, s."""
@@ -43,28 +44,33 @@ class BeamSettings(Settings):
 
 
 class Beam:
-    """Counts photons behind the cell and the foil; the true energy differs from the reported one.
+    """Counts photons behind the sample and the foil; the true energy differs from the reported one.
 
     Parameters
     ----------
     settings : BeamSettings
-    cathode : CathodeSettings
-    cell : Cell
+    experiment : Experiment
+        The sample in the beam.
     seed : int
     points : int
         Number of energies in a frame; the glitch probability is spread over them.
+    duration_s : float
+        Duration of the planned scan, over which the monochromator drifts, simulated s.
     """
 
-    def __init__(self, settings: BeamSettings, cathode: CathodeSettings, cell: Cell, seed: int, points: int) -> None:
-        self._settings, self._cathode, self._cell = settings, cathode, cell
-        self._spectra = ReferenceSpectra(cathode.broadening_ev, cathode.feff_offset_ev)
+    def __init__(
+        self, settings: BeamSettings, experiment: Experiment, seed: int, *, points: int, duration_s: float
+    ) -> None:
+        self._settings, self._experiment = settings, experiment
         draw = np.random.default_rng([seed, 1]).uniform
         self._error_ev = settings.mono_error_ev * draw(-1, 1)
-        self._drift_ev_per_s = settings.mono_drift_ev * draw(-1, 1) / cathode.charge_time_s
+        self._drift_ev_per_s = settings.mono_drift_ev * draw(-1, 1) / duration_s
         self._glitch = settings.glitch_probability / points
         self._noise = np.random.default_rng([seed, 2])
         self.open = False
         """Whether the shutter is open."""
+        self.count_factor = 1.0
+        """Counting time as a multiple of the planned one."""
 
     def mono_error_ev(self, time_s: ArrayLike) -> Array:
         """Return reported − true energy, eV, at simulated times, s."""
@@ -78,34 +84,29 @@ class Beam:
         return self._settings.photons_per_s * decay
 
     def count(self, reported_ev: Array, seconds: float) -> tuple[Array, Array, Array]:
-        """Measure at each reported energy for ``seconds`` of simulated time, while the cell charges.
+        """Measure at each reported energy for ``seconds`` of simulated time, while the sample changes.
 
         Parameters
         ----------
         reported_ev : ndarray, (E,)
             Energies that the monochromator reports, in the order of acquisition, eV.
         seconds : float
-            Counting time per energy, s.
+            Planned counting time per energy, s; ``count_factor`` multiplies it.
 
         Returns
         -------
         tuple of three ndarrays, (E,)
             I0, It and Iref, V.
         """
-        s, n = self._settings, len(reported_ev)
-        start_s = self._cell.time_s
-        x_before, x_after = self._cell.advance(n * seconds)
+        s, sample, n = self._settings, self._experiment, len(reported_ev)
+        seconds *= self.count_factor
+        start_s = sample.time_s
         elapsed = (np.arange(n) + 0.5) / n  # fraction of the scan
         time_s = start_s + elapsed * n * seconds
         energy = reported_ev - self.mono_error_ev(time_s)
-        mu = absorption(
-            self._spectra.cathode(energy, x_before + elapsed * (x_after - x_before)),
-            energy,
-            self._cell.edge_step,
-            self._cathode.background,
-        )
-        mu_foil = absorption(self._spectra.foil(energy), energy, s.foil_edge_step, s.foil_background)
-        incoming = self.flux(time_s) * seconds * self.open
+        mu = sample.expose(energy, n * seconds)
+        mu_foil = absorption(sample.spectra.foil(energy), energy, s.foil_edge_step, s.foil_background)
+        incoming = self.flux(time_s) * sample.transmission * seconds * self.open
         behind_sample = incoming * (1 - s.I0_efficiency) * np.exp(-mu)
         behind_foil = behind_sample * (1 - s.It_efficiency) * np.exp(-mu_foil)
         volts = s.gain_v_per_mcps * 1e-6 / seconds

@@ -43,6 +43,8 @@ class Replay:
         σ of Gaussian noise added to a folder's normalised spectra.
     seed : int
         Seed of the noise.
+    recorded_times : bool
+        Whether the ``time`` of an Event is the recorded one, too.
 
     Raises
     ------
@@ -61,6 +63,7 @@ class Replay:
         edge: str | None = None,
         noise: float = 0.0,
         seed: int = 0,
+        recorded_times: bool = False,
     ) -> None:
         if speed is not None and not speed > 0:
             raise ReplayError(f"speed is {speed}, expected a positive number, or no speed for the fastest replay")
@@ -74,7 +77,7 @@ class Replay:
             self._steps = from_folder(source, element=element, edge=edge, noise=noise, seed=seed)
         else:
             self._steps = from_documents(source)
-        self._speed = speed
+        self._speed, self._recorded_times = speed, recorded_times
         self._outlets = Outlets(sinks, truth_sinks)
         self._plan_state = PlanState()
         self._step: Step | None = None
@@ -103,8 +106,10 @@ class Replay:
         carry_out(self._plan(), self._plan_state, self._send)
 
     def _send(self, name: str, doc: dict[str, Any]) -> None:
-        """Send a document of the RunEngine with the numbers of the recording."""
+        """Send a document of the RunEngine with the numbers, and if asked for with the times, of the recording."""
         step = self._step
+        if name == "event" and isinstance(step, Reading) and self._recorded_times:
+            doc = {**doc, "time": step.time}
         if name == "event" and isinstance(step, Reading) and step.seq_num is not None:
             doc = {**doc, "seq_num": step.seq_num}
         elif name == "stop" and isinstance(step, CloseRun) and step.num_events is not None:

@@ -104,6 +104,12 @@ class SampleChanger:
                 self._changed.wait()
             return self._sample
 
+    @property
+    def has_fresh(self) -> bool:
+        """Whether a sample is left that was not measured yet."""
+        with self._changed:
+            return bool(self._fresh) or self._sample not in (None, self._measured)
+
     @contextmanager
     def beam(self) -> Iterator[None]:
         """Keep the sample in its place while it is measured."""

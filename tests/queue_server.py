@@ -135,7 +135,7 @@ class QueueServer:
         (self.folder / name).touch()
 
     def settings(self, **changes: Any) -> QueueServerSettings:
-        return QueueServerSettings(address=self.address, **changes)
+        return QueueServerSettings(**{"address": self.address, "lease": self.folder / "lease", **changes})
 
     def _start(self, name: str, *command: object) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:

@@ -29,6 +29,7 @@ def frame(recorder: Recorder, number: int, run: str = "run", **more: Any) -> Non
         "frame_time": float(number),
         "frame_seq_num": number,
         "flags": "",
+        "ood_score": 0.1,
         **NAMES,
     }
     recorder("event", {"descriptor": f"descriptors/{run}", "data": data | {"latency_ms": 1.0} | more})

@@ -27,9 +27,11 @@ import xas_agent
 from xas_agent.agent.publish import keys_of
 from xas_agent.agent.types import Array
 from xas_agent.app.jobs.infer import render
+from xas_agent.cli import PANELS
 from xas_agent.models import card as cards
-from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
-from xas_agent.sim_beamline.cathode import ReferenceSpectra
+from xas_agent.sim_beamline.beamline import SimBeamline
+from xas_agent.sim_beamline.settings import BeamlineSettings
+from xas_agent.sim_beamline.spectra import ReferenceSpectra
 
 CLASSIFIED, REGRESSED = ("OS", "CN", "OCN", "CN2", "PSGO"), ("NNRS", "MOOD", "mean_bond")
 LITHIUM = np.linspace(1.0, 0.45, 8)
@@ -107,8 +109,13 @@ def documents(folder: Path) -> list[tuple[str, dict[str, Any]]]:
 
 def test_help_and_version():
     said = xa("--help").stdout
-    for name in ("run", "replay", "sim", "infer", "train", "evaluate", "models"):
-        assert f"\n  {name} " in said
+    assert [*re.findall(r"^(\w.*):$", said, re.M)] == ["Options", *PANELS]
+    names = [name for panel in PANELS.values() for name in panel]
+    assert [*re.findall(r"^  ([a-z]+)  ", said, re.M)] == names
+    assert not re.search(r"\w\.\.\.", said)  # every sentence is whole
+    assert max(map(len, said.splitlines())) < 80
+    assert xa("-h").stdout == said
+    assert xa("keys", "make", "-h").stdout == xa("keys", "make", "--help").stdout
     assert xa("--version").stdout.strip() == xas_agent.__version__
     assert "--connect-timeout" in xa("run", "--help").stdout
 
@@ -141,7 +148,7 @@ def test_a_misspelt_key_names_file_key_and_what_was_expected(tmp_path):
     said = refused("run", "--config", tmp_path / "mine.yaml", "--out", tmp_path / "out", code=2)
     assert said == (
         f"xas-agent: {tmp_path / 'mine.yaml'}: unknown key control.enabeld; expected one of allow, authority, "
-        "authority_of, confirm_within_s, enabled, limits, max_age_s, paused_replay_s, timeout_s"
+        "authority_of, confirm_within_s, enabled, limits, max_age_s, paused_replay_s, settable, timeout_s"
     )
     assert not (tmp_path / "out").exists()
 

@@ -36,6 +36,17 @@ control: {{enabled: true, allow: [stop, unload, load]}}
 control_endpoint: {{address: "{control}"}}
 robot: {{address: "{robot}", retry_s: 0.2}}
 """
+HEATING = """
+model: {{use: [co-k]}}
+rules:
+  - name: any
+    trigger: {{kind: threshold, descriptor: OS, above: 1.0}}
+    action: heat
+    args: {{target_c: 900, ramp_c_per_min: 0.1}}
+control: {{enabled: true, allow: [heat]}}
+control_endpoint: {{address: "{control}"}}
+robot: {{address: "{robot}"}}
+"""
 SILENT_AGENT = """
 import sys
 from xas_agent.adapters.robot import RobotControl, RobotSettings
@@ -108,6 +119,47 @@ def test_a_killed_agent_brings_the_robot_into_its_safe_state(tmp_path, monkeypat
         status = status_of(addresses["robot"])
     assert (status.heater_on, status.sample) == (False, "A1")
     assert status.reason.startswith("no heartbeat for 2")
+
+
+def test_an_emergency_stop_ends_what_the_robot_does(tmp_path, monkeypatch):
+    """Beamline with robot, agent, and the commands of a person, each in a process of its own."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    options = ["--samples", 2, "--frames", 400, "--period", 0.2, "--control", f"ipc://{tmp_path}/control"]
+    with beamline(tmp_path, *options) as addresses:
+        (tmp_path / "mine.yaml").write_text(HEATING.format(**addresses))
+        command = [*XA, "run", "--config", "mine.yaml", "--source", addresses["documents"], "--out", "out"]
+        agent = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        try:
+            wait_until(lambda: status_of(addresses["robot"]).state == "busy", 100)
+            assert status_of(addresses["robot"]).heater_on
+            said = person("halt", "--as", "ada", "--why", "smoke")
+            assert "stop acknowledged" in said
+            assert "halt of the robot acknowledged: heat was ended" in said
+            status = status_of(addresses["robot"])
+            assert (status.state, status.heater_on, status.sample) == ("halted", False, "A1")
+            assert status.reason == "emergency stop by ada: smoke"
+            table = tmp_path / "out" / "decisions.csv"
+            wait_until(lambda: "heat" in {row["action"] for row in answers(table)}, 30)
+            [heated] = [row for row in answers(table) if row["action"] == "heat"]
+            assert (heated["status"], heated["status_reason"]) == ("expired", f"halted: {status.reason}")
+            assert "release of the robot acknowledged" in person("release", "--as", "ada")
+            assert status_of(addresses["robot"]).state == "safe"
+        finally:
+            agent.terminate()
+            agent.communicate(timeout=60)
+    by = {row["action"]: (row["proposed_by"], row["status"]) for row in answers(table)}
+    assert by == {
+        "heat": ("", "expired"),
+        "stop": ("ada", "acknowledged"),
+        "halt": ("ada", "acknowledged"),
+        "release": ("ada", "acknowledged"),
+    }
+
+
+def person(*command: str) -> str:
+    done = subprocess.run([*XA, *command], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.slow

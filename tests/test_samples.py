@@ -11,7 +11,7 @@ import event_model
 import numpy as np
 import pytest
 
-from xas_agent.sim_beamline.cathode import ReferenceSpectra
+from xas_agent.sim_beamline.spectra import ReferenceSpectra
 
 ENERGY = 7709.0 + np.arange(-60.0, 110.1, 0.5)
 LITHIUM = {"charged": (1.0, 0.8, 0.6, 0.4), "pri$tine [0]": (1.0, 1.0, 1.0, 1.0)}

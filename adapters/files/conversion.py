@@ -54,7 +54,7 @@ class RunComposer:
         columns = columns_of(spectrum)
         data: dict[str, Any] = {_DATA_KEYS.get(role, role): column for role, column in columns.items()}
         key = (*(given or read for given, read in zip(self._given, in_file, strict=True)), *data)
-        moment = _moment(spectrum)
+        moment = moment_of(spectrum)
         if self._run is None or key != self._key:
             yield from self.finish()
             self._run = self._open_run(key, moment)
@@ -217,7 +217,7 @@ def _key(array: Array, units: str) -> dict[str, Any]:
     return {"dtype": "array", "shape": [len(array)], "source": _SOURCE, "units": units}
 
 
-def _moment(spectrum: FileSpectrum) -> float:
+def moment_of(spectrum: FileSpectrum) -> float:
     """Return the start of the scan, Unix s; if the file does not contain it, the file's last change."""
     if spectrum.time is not None:
         return spectrum.time

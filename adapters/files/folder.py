@@ -12,7 +12,7 @@ from typing import Any
 
 from ...agent.types import Document, Reason, get_logger
 from ..formats import Columns, FileSpectrum, SpectrumFileError, flaw, read_spectra
-from .conversion import RunComposer
+from .conversion import RunComposer, moment_of
 
 log = get_logger()
 
@@ -247,6 +247,10 @@ def _follow(known: FolderWatch, poll_s: float, stop: threading.Event) -> Iterato
         stop.wait(poll_s)
 
 
+def _once(known: FolderWatch) -> Iterator[tuple[Path, list[FileSpectrum]]]:
+    yield from sorted(known.poll(time.monotonic()), key=lambda found: moment_of(found[1][0]))
+
+
 class FolderSource:
     """A Source of the documents of a folder's files, each as soon as it is complete.
 
@@ -256,6 +260,8 @@ class FolderSource:
         As for :func:`watch`.
     element, edge, sample : str, optional
         They replace those of the files.
+    once : bool
+        Whether to end with the files that are there now, in the order in which they were measured.
 
     Raises
     ------
@@ -274,13 +280,14 @@ class FolderSource:
         settle_s: float = 2.0,
         poll_s: float = 0.5,
         columns: Columns | None = None,
+        once: bool = False,
     ) -> None:
         if not Path(folder).is_dir():
             raise SpectrumFileError(f"{folder}: found no such folder, expected a folder to watch")
         self._stop = threading.Event()
         self._composer = RunComposer(element, edge, sample)
-        self._watch = FolderWatch(folder, pattern=pattern, settle_s=settle_s, columns=columns)
-        self._files = _follow(self._watch, poll_s, self._stop)
+        self._watch = FolderWatch(folder, pattern=pattern, settle_s=0.0 if once else settle_s, columns=columns)
+        self._files = _once(self._watch) if once else _follow(self._watch, poll_s, self._stop)
         self.position: dict[str, Any] = {}
         """The open run after the latest document, as ``run``, and the processed part of its file, by name."""
 

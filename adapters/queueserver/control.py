@@ -7,8 +7,9 @@ from typing import Any, Literal
 from cachetools import FIFOCache
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ...agent.types import Reply, get_logger
+from ...agent.types import URGENT_ACTIONS, Reply, get_logger
 from . import running
+from .lease import FileLease, lease_of
 from .link import ManagerLink, QueueServerSettings, Refused, Unanswered
 from .queue import PlanHistory, QueueArgs, add, remove
 
@@ -38,13 +39,23 @@ class QueueServerControl:
     carries the decision's id in its metadata and is looked for before it is added, and the other actions follow the
     manager's state. A request with an id that was answered gets the same answer again.
 
+    One agent acts on a manager at a time: the first one holds the lease until it ends, and all but ``stop`` and
+    ``abort`` is ``rejected`` without it.
+
     Parameters
     ----------
     settings : QueueServerSettings
+    session : str
+        What this agent is, for the messages to others.
+    hold : bool
+        Whether to take the lease now, if it is free; else the first action takes it.
     """
 
-    def __init__(self, settings: QueueServerSettings) -> None:
+    def __init__(self, settings: QueueServerSettings, session: str = "", *, hold: bool = False) -> None:
         self.settings = settings
+        self._lease = FileLease(settings.lease or lease_of(settings.address), session)
+        if hold and (refusal := self._lease.take()):
+            log.warning("no control of the beamline", address=settings.address, detail=refusal)
         self._history = PlanHistory()
         self._closing = threading.Event()
         self._lock = threading.Lock()
@@ -61,7 +72,9 @@ class QueueServerControl:
         with self._lock:
             if (answered := self._answered.get(id)) is not None:
                 return answered
-        reply = self._carry_out(id, action, args, timeout)
+        # Whoever may ask at all may stop the experiment.
+        refusal = "" if action in URGENT_ACTIONS else self._lease.take()
+        reply = Reply("rejected", refusal) if refusal else self._carry_out(id, action, args, timeout)
         if reply.status != "expired":
             with self._lock:
                 self._answered[id] = reply
@@ -69,8 +82,9 @@ class QueueServerControl:
         return reply
 
     def close(self) -> None:
-        """Let requests in progress expire, and reject further ones."""
+        """Let requests in progress expire, reject further ones, and give the lease back."""
         self._closing.set()
+        self._lease.release()
 
     def _carry_out(self, id: str, action: str, args: Mapping[str, Any], timeout: float) -> Reply:
         address = self.settings.address

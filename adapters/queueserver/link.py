@@ -10,6 +10,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -41,6 +42,9 @@ class QueueServerSettings(Settings):
     """Name that the queue shows as the user of the agent's plans."""
     user_group: str = "primary"
     """User group, whose permissions in the queue server say which plans and devices the agent may use."""
+    lease: Path | None = None
+    """File that the agent locks which may act on this manager; the others may only stop. Unset: a file of this
+    machine in ``/tmp``, named after the manager. Agents on several machines need the same file on a shared disk."""
     retry_s: float = Field(default=0.5, gt=0)
     """Time without an answer after which the manager is asked again, s; it doubles each time, up to 5 s.
     ``control.timeout_s`` bounds the whole request."""

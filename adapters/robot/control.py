@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from ...agent.types import ROBOT_ACTIONS, Reply, get_logger
+from ...agent.types import ROBOT_ACTIONS, ROBOT_ORDERS, Reply, get_logger
 from ..zmq import ZMQControl
 from .schema import RobotStatus
 from .settings import RobotSettings
@@ -31,8 +31,10 @@ class RobotControl:
 
     - ``acknowledged``: the robot has done it;
     - ``rejected``: the robot refused it, and nothing was done;
-    - ``expired``: it failed, or its outcome is unknown: the robot did not accept it in time, fell silent, or knows
-      nothing of it.
+    - ``expired``: it failed, was halted, or its outcome is unknown: the robot did not accept it in time, fell silent,
+      or knows nothing of it.
+
+    A person's ``halt`` and ``release`` wait for no action, and are answered at once.
 
     From its creation to ``close`` the control gives the heartbeat without which the robot goes into its safe state.
 
@@ -46,7 +48,7 @@ class RobotControl:
         Nothing would tell the robot from a stranger.
     """
 
-    actions = ROBOT_ACTIONS
+    actions = (*ROBOT_ACTIONS, *ROBOT_ORDERS)
 
     def __init__(self, settings: RobotSettings) -> None:
         self.settings = settings
@@ -67,7 +69,7 @@ class RobotControl:
             Longest time until the robot accepts it, s; ``action_timeout_s`` is that until it is done.
         """
         reply = self._control.request(id, action, args, timeout)
-        if reply.status == "acknowledged":
+        if reply.status == "acknowledged" and action in ROBOT_ACTIONS:
             reply = self._follow(id)
         log.info("robot", id=id, action=action, status=reply.status, reason=reply.reason)
         return reply
@@ -93,8 +95,8 @@ class RobotControl:
                     return Reply("expired", "the robot knows nothing of it any more: it may have restarted")
                 if status.of.state == "done":
                     return Reply("acknowledged", "done")
-                if status.of.state == "failed":
-                    return Reply("expired", f"failed: {status.of.reason}")
+                if status.of.state != "running":
+                    return Reply("expired", f"{status.of.state}: {status.of.reason}")
             elif now - heard > self._safe_after_s:
                 return Reply(
                     "expired",

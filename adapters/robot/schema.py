@@ -1,16 +1,16 @@
-"""The messages of a robot, as pydantic models: five requests and one answer.
+"""The messages of a robot, as pydantic models: seven requests and one answer.
 
 They are the messages of every control (:mod:`xas_agent.adapters.zmq.control`), with the actions of a robot.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
-State = Literal["ready", "busy", "safe"]
-JobState = Literal["running", "done", "failed"]
+State = Literal["ready", "busy", "safe", "halted"]
+JobState = Literal["running", "done", "failed", "halted"]
 
 
 class _Part(BaseModel):
@@ -53,6 +53,20 @@ class Heat(_Args):
     """Rate of the change, °C/min."""
 
 
+class Halt(_Args):
+    """Emergency stop: end the action in progress, go into the safe state, and accept no action until ``release``.
+
+    It overtakes every other request.
+    """
+
+    reason: str = Field(default="", max_length=1000)
+    """Who asks, and why."""
+
+
+class Release(_Args):
+    """End an emergency stop. The safe state lasts until the next action."""
+
+
 class Query(_Args):
     """Ask for the status. It changes nothing, except that a heartbeat puts off the safe state."""
 
@@ -91,13 +105,24 @@ class HeatRequest(_Request):
     args: Heat
 
 
+class HaltRequest(_Request):
+    action: Literal["halt"]
+    args: Halt = Halt()
+
+
+class ReleaseRequest(_Request):
+    action: Literal["release"]
+    args: Release = Release()
+
+
 class StatusRequest(_Request):
     action: Literal["status"]
     args: Query = Query()
 
 
-REQUESTS = (LoadRequest, UnloadRequest, DoseRequest, HeatRequest, StatusRequest)
-RobotRequest = LoadRequest | UnloadRequest | DoseRequest | HeatRequest | StatusRequest
+ActionRequest = LoadRequest | UnloadRequest | DoseRequest | HeatRequest
+RobotRequest = ActionRequest | HaltRequest | ReleaseRequest | StatusRequest
+REQUESTS: tuple[type[RobotRequest], ...] = get_args(RobotRequest)
 _REQUEST: TypeAdapter[RobotRequest] = TypeAdapter(Annotated[RobotRequest, Field(discriminator="action")])
 
 
@@ -111,19 +136,19 @@ class Job(_Part):
     args: dict[str, Any]
     """Its arguments."""
     state: JobState
-    """``running``, ``done`` or ``failed``."""
+    """``running``, ``done``, ``failed``, or ``halted`` by an emergency stop before it was done."""
     reason: str = ""
-    """Why it failed."""
+    """Why it failed, or was halted."""
 
 
 class RobotStatus(_Part):
     """How the robot is."""
 
     state: State
-    """``ready``; ``busy`` with an action; or ``safe``: the heater is off and the sample is kept, until the next
-    action."""
+    """``ready``; ``busy`` with an action; ``safe``: the heater is off and the sample is kept, until the next action;
+    or ``halted``: the same, and no action is accepted until ``release``."""
     reason: str = ""
-    """Why it is in the safe state, or with what it is busy."""
+    """Why it is halted or in the safe state, or with what it is busy."""
     sample: str | None = None
     """Sample in the beam; null: none."""
     temperature_c: float | None = None

@@ -1,5 +1,6 @@
 """The robot's side: it takes requests, does one action at a time, and goes into its safe state without heartbeats."""
 
+import json
 import os
 import threading
 import time
@@ -12,14 +13,14 @@ from cachetools import FIFOCache
 from ...agent.types import InputError, Reply, get_logger
 from ..codecs import to_json
 from ..zmq import ControlEndpoint, Request, RequestServer, cause_of
-from .schema import Job, Query, RobotStatus, StatusRequest, read_request
+from .schema import HaltRequest, Job, Query, ReleaseRequest, RobotStatus, State, StatusRequest, read_request
 
 log = get_logger()
 
 _MAX_JOBS = 100_000
 """Number of ids that are remembered, so that no action is done twice."""
-_HALT_TIMEOUT_S = 5.0
-"""Longest wait for the end of a halted action when the server closes, s."""
+_CLOSE_TIMEOUT_S, _HALT_TIMEOUT_S = 5.0, 2.0
+"""Longest wait for the end of a halted action when the server closes, and at an emergency stop, s."""
 
 
 class Robot(Protocol):
@@ -50,7 +51,9 @@ class RobotServer:
 
     An action is answered when it is accepted; status queries tell when it is done. An id that comes again is answered
     again, also after a restart if there is a ``memory``. Without a heartbeat for ``safe_after_s``, and at the start,
-    the device is made safe; an action in progress fails. The next action ends the safe state.
+    the device is made safe; an action in progress fails. The next action ends the safe state. An emergency stop
+    (``halt``) ends the action in progress, makes the device safe and lets no action begin until ``release``, also
+    after a restart if there is a ``memory``.
 
     Parameters
     ----------
@@ -61,8 +64,8 @@ class RobotServer:
     safe_after_s : float
         Time without a heartbeat after which the device is made safe, s.
     memory : Path, optional
-        File of the accepted actions, one JSON object per line. An action that was in progress when the server ended
-        is failed in it, and is not done again.
+        File of the accepted actions and the emergency stops, one JSON object per line. An action that was in progress
+        when the server ended is failed in it, and is not done again.
 
     Raises
     ------
@@ -85,11 +88,13 @@ class RobotServer:
         self._worker: threading.Thread | None = None
         self._safe_reason = ""
         """Why the device is in its safe state; empty if it is not."""
+        self._stopped = ""
+        """Why no action may begin until ``release``; empty after it."""
         self._heard_at = time.monotonic()
         self._closing = threading.Event()
         self._remember()
         self._make_safe("no action since the start")  # the server before may have been killed
-        self._server = RequestServer(endpoint, self._carry_out, queries=("status",))
+        self._server = RequestServer(endpoint, self._carry_out, queries=("status",), urgent=("halt",))
         self.address = self._server.address
         self._watch = threading.Thread(target=self._watch_heartbeat, name="robot-watch", daemon=True)
         self._watch.start()
@@ -102,7 +107,7 @@ class RobotServer:
         with self._lock:
             self._make_safe("the server of the robot was closed")
         if self._worker is not None:
-            self._worker.join(_HALT_TIMEOUT_S)
+            self._worker.join(_CLOSE_TIMEOUT_S)
 
     def _carry_out(self, request: Request) -> Reply:
         try:
@@ -111,6 +116,11 @@ class RobotServer:
             return Reply("rejected", cause_of(error))
         if isinstance(wanted, StatusRequest):
             return Reply("acknowledged", data=self._status(wanted.args))
+        if isinstance(wanted, HaltRequest):
+            return self._halt(wanted.args.reason or "emergency stop")
+        if isinstance(wanted, ReleaseRequest):
+            with self._lock:
+                return self._release()
         job = Job(id=wanted.id, action=wanted.action, args=wanted.args.model_dump(), state="running")
         with self._lock:
             return self._begin(job)
@@ -118,8 +128,8 @@ class RobotServer:
     def _status(self, query: Query) -> dict[str, Any]:
         with self._lock:
             status = RobotStatus(
-                state="safe" if self._safe_reason else "busy" if self._current else "ready",
-                reason=self._safe_reason or (self._current.action if self._current else ""),
+                state=self._state,
+                reason=self._stopped or self._safe_reason or (self._current.action if self._current else ""),
                 safe_after_s=self._safe_after_s,
                 of=None if query.of is None else self._jobs.get(query.of),
                 **self._robot.report(),
@@ -127,6 +137,35 @@ class RobotServer:
             if query.heartbeat:  # after a report, so that a device that gives none becomes safe
                 self._heard_at = time.monotonic()
         return status.model_dump()
+
+    @property
+    def _state(self) -> State:
+        if self._stopped:
+            return "halted"
+        return "safe" if self._safe_reason else "busy" if self._current else "ready"
+
+    def _halt(self, reason: str) -> Reply:
+        """Make an emergency stop."""
+        self._stopped = self._stopped or reason
+        self._halted.set()  # before the lock, which a device that is slow to refuse an action may hold
+        with self._lock:
+            self._note_stop()
+            self._make_safe(reason)
+            ended, worker, safe = self._current, self._worker, bool(self._safe_reason)
+        if worker is not None:
+            worker.join(_HALT_TIMEOUT_S)
+        if not safe:
+            return Reply("expired", "no action begins, but the device did not go into its safe state")
+        if worker is not None and worker.is_alive():
+            return Reply("expired", f"in its safe state, but {ended.action if ended else 'an action'} has not ended")
+        return Reply("acknowledged", f"{ended.action} was ended" if ended else "no action was in progress")
+
+    def _release(self) -> Reply:
+        if self._stopped and self._current is not None:
+            return Reply("rejected", f"{self._current.action} has not ended")
+        self._stopped = ""
+        self._note_stop()
+        return Reply("acknowledged")
 
     def _begin(self, job: Job) -> Reply:
         known = self._jobs.get(job.id)
@@ -136,6 +175,8 @@ class RobotServer:
                     "rejected", "the id belongs to an earlier request with another action or other arguments"
                 )
             return Reply("acknowledged", f"accepted before; it is {known.state}")
+        if self._stopped:
+            return Reply("rejected", f"halted until it is released: {self._stopped}")
         if self._current is not None:
             return Reply("rejected", f"busy: {self._current.action}")
         if refusal := self._robot.refusal(job.action, job.args):
@@ -158,8 +199,12 @@ class RobotServer:
             reason = str(error) or type(error).__name__
         with self._lock:
             self._current = None
-            reason = f"safe state: {self._safe_reason}" if reason and self._safe_reason else reason
-            job = job.model_copy(update={"state": "failed" if reason else "done", "reason": reason})
+            state = "failed" if reason else "done"
+            if reason and self._stopped:
+                state, reason = "halted", self._stopped
+            elif reason and self._safe_reason:
+                reason = f"safe state: {self._safe_reason}"
+            job = job.model_copy(update={"state": state, "reason": reason})
             try:
                 self._note(job)
             except OSError:
@@ -173,10 +218,10 @@ class RobotServer:
             with self._lock:
                 silent = time.monotonic() - self._heard_at
                 left = self._safe_after_s - silent
+                if not self._safe_reason and (left <= 0 or self._stopped):
+                    self._make_safe(self._stopped or f"no heartbeat for {silent:.3g} s")
                 if left <= 0:
                     left = self._safe_after_s
-                    if not self._safe_reason:
-                        self._make_safe(f"no heartbeat for {silent:.3g} s")
 
     def _make_safe(self, reason: str) -> None:
         self._halted.set()
@@ -189,12 +234,21 @@ class RobotServer:
         log.warning("safe state", reason=reason)
 
     def _note(self, job: Job) -> None:
+        self._write(job.model_dump())
+        self._jobs[job.id] = job
+
+    def _note_stop(self) -> None:
+        try:
+            self._write({"halted": self._stopped})
+        except OSError:  # it holds all the same, until the server ends
+            log.exception("an emergency stop, or its end, is not in the memory")
+
+    def _write(self, entry: dict[str, Any]) -> None:
         if self._memory is not None:
             with self._memory.open("a", encoding="utf-8") as file:
-                file.write(to_json({"time": time.time(), **job.model_dump()}) + "\n")
+                file.write(to_json({"time": time.time(), **entry}) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-        self._jobs[job.id] = job
 
     def _remember(self) -> None:
         """Read the memory, without a last line that broke off."""
@@ -203,7 +257,10 @@ class RobotServer:
         try:
             whole = self._memory.read_bytes().rpartition(b"\n")[0]
             for line in whole.splitlines():
-                job = Job.model_validate_json(line)
+                if isinstance(entry := json.loads(line), dict) and "halted" in entry:
+                    self._stopped = str(entry["halted"])
+                    continue
+                job = Job.model_validate(entry)
                 self._jobs[job.id] = job
             os.truncate(self._memory, len(whole) + bool(whole))
             for job in [job for job in self._jobs.values() if job.state == "running"]:

@@ -100,6 +100,8 @@ class RequestServer:
         Receives a request, on two threads, and returns a Reply.
     queries : collection of str
         Actions that only ask. They wait for no others, and their answers are not kept for a repetition.
+    urgent : collection of str
+        Actions that wait for no others, in place of ``stop`` and ``abort``.
 
     Raises
     ------
@@ -116,13 +118,14 @@ class RequestServer:
         carry_out: Callable[[Request], Reply],
         *,
         queries: Collection[str] = (),
+        urgent: Collection[str] = URGENT_ACTIONS,
     ) -> None:
         if isinstance(endpoint, str):
             endpoint = ControlEndpoint.at(endpoint, bind=True)
         if not endpoint.bind:
             raise InputError(f"{endpoint.address}: a control server binds; set bind: true")
         self._secret = endpoint.shared_secret()
-        self._handler, self._queries = carry_out, frozenset(queries)
+        self._handler, self._queries, self._urgent = carry_out, frozenset(queries), frozenset(urgent)
         self._began = time.monotonic()
         # Both by client and the JSON text of the id: in Python 1, 1.0 and True are the same key.
         self._running: dict[tuple[str, str], _Job] = {}
@@ -207,7 +210,7 @@ class RequestServer:
                 running.askers.append(asker)
             else:
                 self._send(asker, request.id, _OTHER_CONTENT)
-        elif (full := self._full(urgent := query or request.action in URGENT_ACTIONS, asker.client)) is not None:
+        elif (full := self._full(urgent := query or request.action in self._urgent, asker.client)) is not None:
             self._send(asker, request.id, Reply("rejected", full))
         else:
             future = self._executors[urgent].submit(self._carry_out, request)

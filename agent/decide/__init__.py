@@ -3,31 +3,33 @@
 from .controls import Controls
 from .dispatch import OPERATOR, ControlSettings
 from .observed import PARTS, READINGS, Observed, SeriesPoint, Uncertainty
-from .requests import FINAL_STATUSES, Paused, Requests
+from .requests import Paused, Requests
 from .rules import Rule, Rules, check_names
 from .triggers import (
     AllOf,
     AnyOf,
     Band,
     Change,
+    Compared,
     Extremum,
     FramesSetAside,
     NotOf,
     Plateau,
     QuantityTrigger,
+    QuantityWatch,
     Quiet,
     Rate,
     Then,
     Threshold,
     Trigger,
     Unfamiliar,
+    Watch,
     out_of_reach,
     start_watch,
     triggers_in,
 )
 
 __all__ = [
-    "FINAL_STATUSES",
     "OPERATOR",
     "PARTS",
     "READINGS",
@@ -35,6 +37,7 @@ __all__ = [
     "AnyOf",
     "Band",
     "Change",
+    "Compared",
     "ControlSettings",
     "Controls",
     "Extremum",
@@ -44,6 +47,7 @@ __all__ = [
     "Paused",
     "Plateau",
     "QuantityTrigger",
+    "QuantityWatch",
     "Quiet",
     "Rate",
     "Requests",
@@ -55,6 +59,7 @@ __all__ = [
     "Trigger",
     "Uncertainty",
     "Unfamiliar",
+    "Watch",
     "check_names",
     "out_of_reach",
     "start_watch",

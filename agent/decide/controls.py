@@ -12,7 +12,8 @@ class Controls:
     Parameters
     ----------
     selective : controls that name their actions; of two that name the same action, the first one takes it
-    other : control that takes all other actions, such as a RunEngine's; None: they are rejected
+    other : control that takes all other actions, such as a RunEngine's; None: they are rejected. It may name some of
+        its actions, too, such as ``notify``
     """
 
     def __init__(self, *selective: SelectiveControl, other: Control | None = None) -> None:
@@ -23,7 +24,8 @@ class Controls:
     @property
     def actions(self) -> Collection[str]:
         """Actions that a control names."""
-        return self._selective.keys()
+        others = self._other.actions if isinstance(self._other, SelectiveControl) else ()
+        return {*self._selective, *others}
 
     def request(self, id: str, action: str, args: Mapping[str, Any], timeout: float) -> Reply:
         """Request ``action`` of the control that takes it."""

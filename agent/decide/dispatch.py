@@ -4,19 +4,20 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from pydantic import Field, field_validator
 
 from ..types import (
     ROBOT_ACTIONS,
+    ROBOT_ORDERS,
     URGENT_ACTIONS,
     Action,
     ConfigError,
     Control,
     Decision,
     Reply,
+    RobotOrder,
     SelectiveControl,
     Settings,
     SetValue,
@@ -90,14 +91,14 @@ class ControlSettings(Settings):
             return ""
         return f"{wanted.value:g} for {wanted.signal} is outside {least:g} … {most:g}, as in control.settable"
 
-    def authority_for(self, action: Action) -> Authority:
+    def authority_for(self, action: Action | RobotOrder) -> Authority:
         """Return what becomes of decisions that request an action."""
         if action == "notify":
             return "act"
-        return self.authority_of.get(action, self.authority) if self.enabled else "advise"
+        return self.authority_of.get(cast(Action, action), self.authority) if self.enabled else "advise"
 
 
-_Kind = Literal["urgent", "robot", "notify", "other"]
+_Kind = Literal["urgent", "robot", "order", "notify", "other"]
 
 
 def _kind_of(action: str) -> _Kind:
@@ -106,6 +107,8 @@ def _kind_of(action: str) -> _Kind:
         return "urgent"
     if action in ROBOT_ACTIONS:
         return "robot"
+    if action in ROBOT_ORDERS:
+        return "order"
     return "notify" if action == "notify" else "other"
 
 
@@ -122,7 +125,7 @@ class Dispatcher:
     """Sends decisions to a control from threads of its own, so that the caller is never blocked.
 
     Requests of one kind are sent one at a time, in the order of submission. The kinds do not wait for each other:
-    ``stop`` and ``abort``, the actions of a robot, ``notify``, and all others.
+    ``stop`` and ``abort``, the actions of a robot, a person's orders to a robot, ``notify``, and all others.
 
     Parameters
     ----------
@@ -147,8 +150,11 @@ class Dispatcher:
         self._closing = False
         self.halted = ""
         """Who made an emergency stop, and why: what waits, but to stop, is then rejected; empty if nobody did."""
-        self._notifies = isinstance(control, SelectiveControl) and "notify" in control.actions
         self._lanes = {kind: _Lane(f"dispatcher-{kind}", self._work) for kind in get_args(_Kind)}
+
+    def takes(self, action: str) -> bool:
+        """Whether the control names an action among those that it takes."""
+        return isinstance(self._control, SelectiveControl) and action in self._control.actions
 
     def submit(self, decision: Decision) -> Decision:
         """Accept a proposed decision, from any thread, without blocking.
@@ -159,7 +165,7 @@ class Dispatcher:
         """
         with self._settled:
             if self._closing:
-                return replace(decision, status="expired", status_reason="the agent is closing")
+                return decision.to("expired", "the agent is closing")
             self._pending += 1
             self._lanes[_kind_of(decision.action)].waiting.put(decision)
         return decision
@@ -204,7 +210,7 @@ class Dispatcher:
     def _settle(self, decision: Decision) -> None:
         if self._closing:
             self._report(decision, "expired", "the agent closed before it was sent")
-        elif decision.action == "notify" and not self._notifies:
+        elif decision.action == "notify" and not self.takes("notify"):
             self._report(decision, "acknowledged", "")
         elif self.halted and decision.action not in ("notify", *URGENT_ACTIONS) and decision.rule != OPERATOR:
             self._report(decision, "rejected", self.halted)
@@ -234,6 +240,6 @@ class Dispatcher:
 
     def _report(self, decision: Decision, status: Status, reason: str) -> None:
         try:
-            self._on_status(replace(decision, status=status, status_reason=reason))
+            self._on_status(decision.to(status, reason))
         except Exception:
             _log.exception("status callback failed", rule=decision.rule, status=status)

@@ -7,10 +7,9 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ..types import URGENT_ACTIONS, Action, Control, Decision, Memory
-from .dispatch import ControlSettings, Dispatcher
+from ..types import ADVICE, URGENT_ACTIONS, Control, Decision, Memory
+from .dispatch import OPERATOR, ControlSettings, Dispatcher
 
-FINAL_STATUSES = ("acknowledged", "rejected", "expired")
 _HURRIED_S = 1.0
 """Longest wait for a control after the host gave up, s."""
 _HOUR_S = 3600.0
@@ -52,8 +51,8 @@ class Requests:
         """Decisions that the next ``send`` sends."""
         self._unconfirmed: dict[str, tuple[Decision, float]] = {}
         """Decisions that wait for a person, with the ``time.monotonic()`` until which they do."""
-        self._of_run: Counter[tuple[str, Action]] = Counter()
-        self._of_hour: dict[Action, deque[float]] = {}
+        self._of_run: Counter[tuple[str, str]] = Counter()
+        self._of_hour: dict[str, deque[float]] = {}
         """Unix time of the decisions of the last hour, by action."""
         self._counted = 0
         """Number of decisions that counted for limits."""
@@ -65,6 +64,10 @@ class Requests:
         """The latest decisions with a last status, by id."""
         self.paused: Paused | None = None
         """The pause that the agent requested, until it is over."""
+
+    def takes(self, order: str) -> bool:
+        """Whether there is a control for what a person asks of a robot."""
+        return self._dispatcher.takes(order)
 
     @property
     def unconfirmed(self) -> list[tuple[Decision, float]]:
@@ -100,25 +103,26 @@ class Requests:
 
     def propose(self, decision: Decision) -> Decision:
         """Take a new decision; return it as it is published first."""
+        proposed = decision.to("proposed")
         if refusal := self._refusal(decision):
             self.open[decision.id] = decision.run_uid
-            self._statuses.put(replace(decision, status="rejected", status_reason=refusal))
-            return decision
+            self._statuses.put(decision.to("rejected", refusal))
+            return proposed
         authority = self._settings.authority_for(decision.action)
         if authority == "advise":
-            why = "advice only" if self._settings.enabled else "controls are off: advice only"
-            return replace(decision, status_reason=why)
+            return decision.to("proposed", ADVICE if self._settings.enabled else f"controls are off: {ADVICE}")
         self._count(decision)
         if authority == "confirm":
             self._await_person(decision, self._settings.confirm_within_s)
-            return replace(decision, status_reason=f"waits {self._settings.confirm_within_s:g} s for approval")
-        self._take(decision)
-        return decision
+            return decision.to("proposed", f"waits {self._settings.confirm_within_s:g} s for approval")
+        self._take(proposed)
+        return proposed
 
-    def order(self, decision: Decision) -> Decision:
+    def order(self, decision: Decision, by: str = "") -> Decision:
         """Take a decision of a person, which needs neither permission nor confirmation."""
-        self._take(decision)
-        return decision
+        ordered = decision.to("proposed", by=by)
+        self._take(ordered)
+        return ordered
 
     def approve(self, id: str, by: str) -> Decision:
         """Send a decision that waits for a person.
@@ -129,7 +133,7 @@ class Requests:
             No decision of this id waits.
         """
         decision, _ = self._unconfirmed.pop(id)
-        approved = replace(decision, status="approved", status_reason=f"approved by {by}")
+        approved = decision.to("approved", f"approved by {by}", by)
         self._take(approved)
         return approved
 
@@ -142,7 +146,7 @@ class Requests:
             No decision of this id waits.
         """
         decision, _ = self._unconfirmed.pop(id)
-        rejected = replace(decision, status="rejected", status_reason=f"rejected by {by}{why and f': {why}'}")
+        rejected = decision.to("rejected", f"rejected by {by}{why and f': {why}'}", by)
         self.open.pop(id, None)
         self._remember(rejected)
         return rejected
@@ -152,7 +156,7 @@ class Requests:
         urgent = [d for d in self.proposed if d.action in URGENT_ACTIONS]
         waiting, self.proposed = [d for d in self.proposed if d not in urgent], urgent
         for decision in waiting:
-            self._statuses.put(replace(decision, status="rejected", status_reason=self.halted))
+            self._statuses.put(decision.to("rejected", self.halted))
         return [self.reject(id, by, "emergency stop") for id in list(self._unconfirmed)]
 
     def release(self) -> None:
@@ -165,13 +169,18 @@ class Requests:
             if decision.run_uid == run_uid and decision.action in _OF_A_RUN:
                 del self._unconfirmed[decision.id]
                 reason = "the run stopped before an approval"
-                self._statuses.put(replace(decision, status="expired", status_reason=reason))
+                self._statuses.put(decision.to("expired", reason))
 
     def take_up(self, decision: Decision, age_s: float) -> None:
-        """Take a decision of an earlier process, made ``age_s`` before; it is given up if it is too old."""
-        waits = decision.status == "proposed" and self._settings.authority_for(decision.action) == "confirm"
-        advice = decision.status == "proposed" and bool(decision.status_reason) and not waits
-        if decision.status in FINAL_STATUSES or advice:
+        """Take a decision of an earlier process; it is given up if it is too old.
+
+        Parameters
+        ----------
+        age_s : time since it was approved or, if nobody was asked, proposed, s
+        """
+        asks = decision.rule != OPERATOR and self._settings.authority_for(decision.action) == "confirm"
+        waits = decision.status == "proposed" and asks
+        if decision.final or (decision.status == "proposed" and bool(decision.status_reason) and not waits):
             return
         if waits and age_s <= self._settings.confirm_within_s:
             self._await_person(replace(decision, status_reason=""), self._settings.confirm_within_s - age_s)
@@ -181,7 +190,7 @@ class Requests:
             self.open[decision.id] = decision.run_uid
             self.sent.add(decision.id)  # perhaps
             reason = f"{age_s:.0f} s old when the agent came back, outcome unknown"
-            self._statuses.put(replace(decision, status="expired", status_reason=reason))
+            self._statuses.put(decision.to("expired", reason))
 
     def send(self) -> None:
         """Send what was taken, without waiting for the control."""
@@ -200,7 +209,7 @@ class Requests:
             if decision.status == "sent":
                 self.sent.add(decision.id)
             yield decision
-            if decision.status in FINAL_STATUSES:
+            if decision.final:
                 self.sent.discard(decision.id)
                 self.open.pop(decision.id, None)
                 self._remember(decision)
@@ -220,7 +229,7 @@ class Requests:
         """Wait for the answers, or expire what is not answered if ``hurried``, and end the threads."""
         for decision, _ in self._unconfirmed.values():
             reason = "the agent closed before an approval"
-            self._statuses.put(replace(decision, status="expired", status_reason=reason))
+            self._statuses.put(decision.to("expired", reason))
         self._unconfirmed.clear()
         self.drain(0.0 if hurried else None)
         self._dispatcher.close(_HURRIED_S if hurried else None)
@@ -268,7 +277,7 @@ class Requests:
         for decision in [waiting for waiting, until in self._unconfirmed.values() if until <= now]:
             del self._unconfirmed[decision.id]
             reason = f"nobody approved it within {self._settings.confirm_within_s:g} s"
-            self._statuses.put(replace(decision, status="expired", status_reason=reason))
+            self._statuses.put(decision.to("expired", reason))
 
     def _follow_pause(self, decision: Decision) -> None:
         if decision.status != "acknowledged":

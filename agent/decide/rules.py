@@ -9,9 +9,21 @@ from difflib import get_close_matches
 from typing import Any
 
 from cachetools import LRUCache
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from ..types import Action, Decision, Estimate, Frame, Memory, Scan, SetAside, Settings, get_logger
+from ..types import (
+    ELEMENTS,
+    Action,
+    Decision,
+    Estimate,
+    Frame,
+    Memory,
+    Scan,
+    SetAside,
+    Settings,
+    get_logger,
+    is_edge,
+)
 from .observed import Observed
 from .triggers import FramesSetAside, QuantityTrigger, Quiet, Trigger, Watch, start_watch, triggers_in
 
@@ -40,11 +52,35 @@ class Rule(Settings):
     """Arguments that the control receives with the action."""
     max_times: int = Field(default=1, ge=1)
     """Largest number of decisions per run."""
+    element: str | None = None
+    """Absorber whose frames the rule judges, as ``Co``; unset: those of every absorber, each a series of its own."""
+    edge: str | None = None
+    """Absorption edge whose frames the rule judges, as ``K`` or ``L3``; ``L`` is any of L1 to L3; unset: all."""
     stage: str | None = None
     """Stage of the series in which the rule is followed, from the first frame of that stage on; unset: in all. A
-    series begins in the stage of the first rule that has one."""
+    series begins in the stage of the first rule for its absorber that has one."""
     go_to: str | None = None
     """Stage to which a decision leads: that of another rule, or ``end``."""
+
+    @field_validator("element")
+    @classmethod
+    def _is_an_element(cls, element: str | None) -> str | None:
+        symbol = element and element.strip().capitalize()
+        if symbol is not None and symbol not in ELEMENTS:
+            raise ValueError(f"the symbol of an absorber, such as Co; {element} is not an element")
+        return symbol
+
+    @field_validator("edge")
+    @classmethod
+    def _is_an_edge(cls, edge: str | None) -> str | None:
+        name = edge and edge.strip().upper()
+        if name is not None and not is_edge(name):
+            raise ValueError(f"an absorption edge, such as K or L3; {edge} is not one")
+        return name
+
+    def concerns(self, element: str | None, edge: str | None) -> bool:
+        """Whether the rule judges the frames of an absorber and edge."""
+        return self.element in (None, element) and (self.edge is None or (edge or "").startswith(self.edge))
 
     @model_validator(mode="before")
     @classmethod
@@ -73,7 +109,11 @@ def check_names(rules: Sequence[Rule]) -> None:
 class _Series:
     """What the rules remember of one series."""
 
-    stage: str | None
+    rules: tuple[Rule, ...]
+    """The rules that judge its absorber."""
+    stage: str | None = None
+    left: tuple[str | None, str] = (None, "")
+    """Stage before the newest change of the stage, and id of the decision that led on."""
     watches: dict[str, Watch] = field(default_factory=dict)
     judged: dict[str, int] = field(default_factory=dict)
     """How often the condition of each rule had begun to hold at the last judgement."""
@@ -105,7 +145,6 @@ class Rules:
         check_names(rules)
         self._rules = tuple(rules)
         self._units = dict(units or {})
-        self._first_stage = next((rule.stage for rule in rules if rule.stage is not None), None)
         self._counts_notes = _any_of(rules, FramesSetAside)
         self._waits = _any_of(rules, Quiet)
         self._series: LRUCache[_SeriesKey, _Series] = LRUCache(_MAX_SERIES)
@@ -140,6 +179,10 @@ class Rules:
             watch.frame(observed)
         return decisions + self._judge(series, frame.run_uid, frame.time, frame.scan)
 
+    def followed(self, frame: Frame) -> list[tuple[Rule, Watch]]:
+        """Return the rules that the next call with a frame judges, with their watches."""
+        return self._followed(self._series_of((frame.series, frame.element, frame.edge)))
+
     def heard(self, frame: Frame) -> None:
         """Take notice of a frame that is too old to be judged."""
         key = self._of_run[frame.run_uid] = (frame.series, frame.element, frame.edge)
@@ -153,9 +196,9 @@ class Rules:
         counts = self._decisions.get(decision.run_uid)
         if counts is not None and counts[rule.name] > 0:
             counts[rule.name] -= 1
-        series = self._series.get(self._of_run.get(decision.run_uid, (decision.run_uid, None, None)))
-        if series is not None and rule.go_to is not None and series.stage == rule.go_to:
-            self._enter(series, rule.stage or END)
+        for series in list(self._series.values()):
+            if series.left[1] == decision.id:
+                self._enter(series, series.left[0])
 
     def note(self, note: SetAside) -> list[Decision]:
         """Return the decisions on data that could not be served."""
@@ -199,7 +242,8 @@ class Rules:
         if (series := self._series.get(key)) is not None and (self._rules or series.watches):
             states = {name: watch.state() for name, watch in series.watches.items()}
             newest = None if series.newest is None else [*series.newest[:2], *astuple(series.newest[2])]
-            memory[(key[0], "rules", *key[1:])] = [states, dict(series.judged), series.stage, newest]
+            stages = [series.stage, *series.left]
+            memory[(key[0], "rules", *key[1:])] = [states, dict(series.judged), stages, newest]
         if counts := self._decisions.get(run_uid):
             memory[(run_uid, "decisions")] = dict(counts)
         return memory
@@ -212,7 +256,8 @@ class Rules:
             elif owner == "rules":
                 element, edge = absorber
                 series = self._series_of((name or "", element, edge))
-                watches, judged, series.stage, newest = states
+                watches, judged, (series.stage, *left), newest = states
+                series.left = left[0], left[1]
                 series.judged = dict(judged)
                 if newest is not None:  # its silence counts from now on
                     series.newest, series.received = (newest[0], newest[1], Scan(*newest[2:])), time.monotonic()
@@ -227,11 +272,15 @@ class Rules:
         series.received = frame.received
 
     def _series_of(self, key: _SeriesKey) -> _Series:
-        return self._series.setdefault(key, _Series(self._first_stage))
+        if (series := self._series.get(key)) is None:
+            rules = tuple(rule for rule in self._rules if rule.concerns(*key[1:]))
+            first = next((rule.stage for rule in rules if rule.stage is not None), None)
+            series = self._series[key] = _Series(rules, first)
+        return series
 
     def _followed(self, series: _Series) -> list[tuple[Rule, Watch]]:
         """Return the rules of the series' stage with their watches, which begin now if they are new."""
-        rules = [rule for rule in self._rules if rule.stage in (None, series.stage)]
+        rules = [rule for rule in series.rules if rule.stage in (None, series.stage)]
         for rule in rules:
             if rule.name not in series.watches:
                 series.watches[rule.name] = start_watch(rule.trigger, self._units)
@@ -273,13 +322,13 @@ class Rules:
                 )
             )
             if rule.go_to is not None:
-                self._enter(series, rule.go_to)
+                self._enter(series, rule.go_to, decisions[-1].id)
         return decisions
 
-    def _enter(self, series: _Series, stage: str) -> None:
-        """Begin a stage: its rules see only the frames to come."""
-        series.stage = stage
-        for rule in self._rules:
+    def _enter(self, series: _Series, stage: str | None, by: str = "") -> None:
+        """Begin a stage, by a decision with this id: its rules see only the frames to come."""
+        series.left, series.stage = (series.stage, by), stage
+        for rule in series.rules:
             if rule.stage is not None:
                 series.watches.pop(rule.name, None)
                 series.judged.pop(rule.name, None)

@@ -150,6 +150,28 @@ class _Series:
     slopes: Slopes = field(default_factory=dict)
 
 
+@dataclass
+class _Plan:
+    """Which slopes the spectra of one call take, and which of them are to be computed."""
+
+    source: NDArray[np.intp]
+    """(n,) place of each spectrum's slopes in ``kept``."""
+    kept: list[Slopes] = field(default_factory=list)
+    latest: dict[tuple[str, Hashable], int] = field(default_factory=dict)
+    """Place of the newest slopes of each series in ``kept``."""
+    computed: list[int] = field(default_factory=list)
+    """Spectra whose slopes are due."""
+    noisy: list[tuple[float, NDArray[np.float32]]] = field(default_factory=list)
+    """Of each computed spectrum, as in :func:`slopes`."""
+    known_response: list[Slopes | int | None] = field(default_factory=list)
+    """Of each computed spectrum: the slopes, or their place in ``kept``, with the response; None if it is due."""
+
+    def take(self, key: tuple[str, Hashable], slopes: Slopes) -> None:
+        """Keep slopes as the newest of a series."""
+        self.latest[key] = len(self.kept)
+        self.kept.append(slopes)
+
+
 class EnergyUncertainty:
     """The parts of each estimate's standard deviation that the frame's energies, and its noise, cause.
 
@@ -198,19 +220,30 @@ class EnergyUncertainty:
         hurried : whether to compute no slopes, under overload; a series keeps its slopes, or takes the model's newest
         """
         self.reused = []
-        computed: list[int] = []
-        source = np.empty(len(series), int)
-        noisy: list[tuple[float, NDArray[np.float32]]] = []
-        known_response: list[Slopes | int | None] = []
-        """Of each computed spectrum: the slopes, or their place in ``kept``, with the response; None if it is due."""
-        kept: list[Slopes] = []
-        latest: dict[tuple[str, Hashable], int] = {}
+        plan = self._plan(series, model, spectra, errors, hurried)
+        failed = self._compute(plan, model, spectra)
+        for key, number in plan.latest.items():
+            self._series[key].slopes = plan.kept[number] if number not in failed else {}
+        while len(self._series) > self._max_series:
+            self._series.popitem(last=False)
+        return _deviations(model, plan.kept, plan.source, sd_ev, errors)
+
+    def _plan(
+        self,
+        series: Sequence[Hashable],
+        model: Estimator,
+        spectra: NDArray[np.float32],
+        errors: FrameErrors | None,
+        hurried: bool,
+    ) -> _Plan:
+        """Say whose slopes are due, and which slopes each spectrum takes."""
+        plan = _Plan(np.empty(len(series), int))
         for i, name in enumerate(series):
             key = model.name, name
             known = self._series.setdefault(key, _Series())
             self._series.move_to_end(key)
             old = known.slopes or self._latest.get(model.name, {})
-            unknown = key not in latest and not known.slopes  # a new series, or the model failed the last time
+            unknown = key not in plan.latest and not known.slopes  # a new series, or the model failed the last time
             due = known.left <= 0 or unknown
             if due and hurried and old:
                 self.reused.append(i)
@@ -218,39 +251,39 @@ class EnergyUncertainty:
             if due:
                 known.left = self._every
                 noise_due = errors is not None and (known.noise_left <= 0 or unknown)
-                known_response.append(None if noise_due else latest.get(key, known.slopes))
+                plan.known_response.append(None if noise_due else plan.latest.get(key, known.slopes))
                 if errors is not None:
                     noise = max(float(np.nan_to_num(errors.noise[i])), _MIN_NOISE)
-                    noisy.append((noise, errors.noisy(i, noise, _COPIES) if noise_due else spectra[:0]))
+                    plan.noisy.append((noise, errors.noisy(i, noise, _COPIES) if noise_due else spectra[:0]))
                 if noise_due:
                     known.noise_left = self._noise_every
-                latest[key] = len(kept)
-                computed.append(i)
-                kept.append({})
-            elif key not in latest:
-                latest[key] = len(kept)
-                kept.append(known.slopes)
-            source[i] = latest[key]
+                plan.computed.append(i)
+                plan.take(key, {})
+            elif key not in plan.latest:
+                plan.take(key, known.slopes)
+            plan.source[i] = plan.latest[key]
             known.left -= 1
             known.noise_left -= 1
+        return plan
+
+    def _compute(self, plan: _Plan, model: Estimator, spectra: NDArray[np.float32]) -> set[int]:
+        """Compute the slopes that are due; return the places of those that are no numbers, in ``plan.kept``."""
         failed: set[int] = set()
-        if computed:
-            news = slopes(model, spectra[computed], noisy)
-            for i, response, new in zip(computed, known_response, news, strict=True):
-                known = kept[response] if isinstance(response, int) else response
-                new = _with_response(new, known) if known else new
-                if _finite(new):
-                    kept[source[i]] = self._latest[model.name] = new
-                else:
-                    kept[source[i]] = self._latest.get(model.name, new)
-                    if kept[source[i]] is new:
-                        failed.add(source[i])
-                    self.reused += np.flatnonzero(source == source[i]).tolist()
-        for key, number in latest.items():
-            self._series[key].slopes = kept[number] if number not in failed else {}
-        while len(self._series) > self._max_series:
-            self._series.popitem(last=False)
-        return _deviations(model, kept, source, sd_ev, errors)
+        if not plan.computed:
+            return failed
+        kept, source = plan.kept, plan.source
+        news = slopes(model, spectra[plan.computed], plan.noisy)
+        for i, response, new in zip(plan.computed, plan.known_response, news, strict=True):
+            known = kept[response] if isinstance(response, int) else response
+            new = _with_response(new, known) if known else new
+            if _finite(new):
+                kept[source[i]] = self._latest[model.name] = new
+            else:
+                kept[source[i]] = self._latest.get(model.name, new)
+                if kept[source[i]] is new:
+                    failed.add(source[i])
+                self.reused += np.flatnonzero(source == source[i]).tolist()
+        return failed
 
     def memory(self, series: str, model: Estimator) -> Memory:
         """Return the state of a series."""

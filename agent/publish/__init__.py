@@ -1,7 +1,7 @@
 """Estimates and decisions → the agent's own documents."""
 
 from .agent_run import ALIGNMENT_UNITS, AgentRun, Emit, PastRun, Provenance, decision_of, keys_of
-from .read import Answered, PublishedReader
+from .read import Answered, Ended, PublishedReader
 from .runs import AgentRuns
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "AgentRuns",
     "Answered",
     "Emit",
+    "Ended",
     "PastRun",
     "Provenance",
     "PublishedReader",

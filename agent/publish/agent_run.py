@@ -40,6 +40,7 @@ _UNITS = {
     "ood_score": "dimensionless",
     "latency_ms": "ms",
     "frame_time": "s",
+    "status_time": "s",
     "spectrum": "dimensionless",
     "confidence": "dimensionless",
 }
@@ -60,6 +61,8 @@ _DECISION_KEYS = {
     "confidence": "number",
     "status": "string",
     "status_reason": "string",
+    "status_time": "number",
+    "by": "string",
     **_NAME_KEYS,
 }
 _QUALITY_KEYS = {
@@ -241,6 +244,8 @@ class AgentRun:
             float(decision.confidence),
             decision.status,
             decision.status_reason,
+            float(decision.status_time),
+            decision.by,
             *self._names(decision.scan),
         )
         self._event(layout, values, decision.time)
@@ -384,6 +389,8 @@ def decision_of(event: Mapping[str, Any], run_uid: str) -> Decision:
         status_reason=data["status_reason"],
         scan=Scan(sample=data["sample"], scan_id=data["scan_id"], file=data["file"]),
         args=json.loads(data["args"]),
+        by=data.get("by", ""),  # an earlier version did not publish it
+        status_time=data.get("status_time", event["time"]),
     )
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,13 @@ from .agent_run import ALIGNMENT_UNITS
 
 Answered = tuple[Frame, Estimate, Mapping[str, float]]
 """A frame without its spectrum, its estimate, and the quantities of its alignment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The end of a watched run."""
+
+    run_uid: str
 
 
 class PublishedReader:
@@ -23,8 +31,8 @@ class PublishedReader:
         self.units: dict[str, str] = {}
         """Units of all quantities, by name; none where dimensionless."""
 
-    def __call__(self, name: str, doc: Mapping[str, Any]) -> Iterator[Answered | SetAside]:
-        """Yield the frame or the note of a document, if it holds one."""
+    def __call__(self, name: str, doc: Mapping[str, Any]) -> Iterator[Answered | SetAside | Ended]:
+        """Yield the frame or the note of a document if it holds one, or the end of the run that it ends."""
         if name == "start" and doc.get("xas_agent") is True:
             self._runs[doc["uid"]] = doc
         elif name == "descriptor" and doc["run_start"] in self._runs:
@@ -39,6 +47,10 @@ class PublishedReader:
                 yield _answered(start, descriptor, doc["data"])
             elif stream == "quality":
                 yield _note(start, doc)
+        elif name == "stop" and (start := self._runs.pop(doc["run_start"], None)):
+            watched = start["parent_uid"]
+            if all(other["parent_uid"] != watched for other in self._runs.values()):
+                yield Ended(watched)
 
 
 def _answered(start: Mapping[str, Any], descriptor: Mapping[str, Any], data: Mapping[str, Any]) -> Answered:

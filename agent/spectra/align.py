@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..types import NO_TABLES, Array, Edge, Flag, Grid, Reason, Refusal, Tabulated, bin_means
 from .background import measure_background
-from .baseline import fit_baseline
+from .baseline import Coverage, fit_baseline
 from .batch import Batch
 from .e0 import find_e0
 from .foil import EnergyCalibration
@@ -107,6 +107,55 @@ def align(
         where unknown. Terms that ``settings`` declare take precedence
     tabulated : what ``settings`` require of tables: f'' of the absorber for MBACK, α for self-absorption
     """
+    flat = _flatten(batch, grid, edge, settings, calibrations, series_background, tabulated)
+    # Moving the grid instead of the energies leaves one energy axis for the whole batch.
+    on_grid = grid.cut(bin_means(flat.energy, flat.mu, edge.to_measured_scale(grid.bounds) - flat.shift), flat.last)
+    aligned, refused = put_on_footing(grid, on_grid, _refusals(flat, on_grid, grid, edge, settings), edge)
+    flags = tuple(a + b for a, b in zip(flat.flags, flag_short(aligned, refused), strict=True))
+    background = measure_background(flat.lines)
+    background[flat.coverage.too_short | np.array([r is not None for r in refused])] = np.nan
+    return Aligned(
+        aligned, flat.quantities, refused, flags, background, flat.coverage.too_short, flat.repaired, flat.lines
+    )
+
+
+@dataclass(frozen=True)
+class _Flattened:
+    """N calibrated and normalised spectra on their own energies."""
+
+    energy: Array
+    """(1, M) or (N, M) measured, eV from the tabulated edge."""
+    mu: Array
+    """(N, M) flattened, 1 above the edge."""
+    largest: Array
+    """(N,) largest absolute value of the measured μ without its glitches."""
+    shift: Array
+    """(N, 1) shift that calibrates ``energy``, eV."""
+    first: Array
+    """(N,) first calibrated energy, on FEFF's scale, eV from the tabulated edge."""
+    last: Array
+    """(N,) last calibrated energy, as ``first``."""
+    grid_range: Array
+    """(N, 2) ends of the grid on ``energy``, eV."""
+    lines: Normalised
+    coverage: Coverage
+    quantities: Mapping[str, Array]
+    flags: tuple[tuple[Flag, ...], ...]
+    impossible: Mapping[int, Refusal]
+    """Refusals that are known already, by row."""
+    repaired: NDArray[np.bool_] | None
+
+
+def _flatten(
+    batch: Batch,
+    grid: Grid,
+    edge: Edge,
+    settings: AlignmentSettings,
+    calibrations: Sequence[EnergyCalibration] | None,
+    series_background: Array | None,
+    tabulated: Tabulated,
+) -> _Flattened:
+    """Repair, calibrate and normalise spectra; parameters as in :func:`align`."""
     mu = batch.mu
     relative = batch.energy - edge.edge_ev  # (1, M) where all share their energies
     flags, repaired, count = ((),) * len(mu), None, np.zeros(len(mu))
@@ -139,16 +188,13 @@ def align(
         )
         flags = tuple((*own, flag) for own in flags) if flag else flags
         damping = {"self_absorption_damping": np.full(len(mu), left)}
-    noise = estimate_noise(relative, flat)
-
-    # Moving the grid instead of the energies leaves one energy axis for the whole batch.
+    if any(c.flag == Flag.REFERENCE_UPSIDE_DOWN for c in calibrations):
+        impossible = find_exchanged(batch, edge, settings) | impossible
     first, last = (edge.to_feff_scale(relative[:, end] + shift[:, 0]) for end in (0, -1))
-    on_grid = grid.cut(bin_means(relative, flat, edge.to_measured_scale(grid.bounds) - shift), last)
-    foot, anchor = grid.levels(on_grid)
     quantities = {
         "e0_ev": e0 + shift[:, 0] + edge.edge_ev,
         "edge_step": normalised.edge_step,
-        "noise": noise,
+        "noise": estimate_noise(relative, flat),
         "energy_shift_ev": shift[:, 0] + edge.feff_minus_experiment_ev,
         "foil_shift_ev": np.nan_to_num([c.shift_ev for c in calibrations]),
         "energy_sd_ev": energy_sd,
@@ -159,19 +205,35 @@ def align(
         "glitches": count,
         **damping,
     }
-    gap = widest_gaps(relative, grid_range, settings.max_gap_ev)
-    step, rise = normalised.edge_step, (anchor - foot) * normalised.edge_step
-    quality = Quality(first, last, shift[:, 0], gap, step, noise, rise, np.abs(mu).max(axis=1), coverage)
-    if any(c.flag == Flag.REFERENCE_UPSIDE_DOWN for c in calibrations):
-        impossible = find_exchanged(batch, edge, settings) | impossible
-    refusals = [
-        impossible.get(i) or refusal for i, refusal in enumerate(find_refusals(quality, grid, edge, settings))
-    ]
-    aligned, refused = put_on_footing(grid, on_grid, refusals, edge)
-    flags = tuple(a + b for a, b in zip(flags, flag_short(aligned, refused), strict=True))
-    background = measure_background(normalised)
-    background[coverage.too_short | np.array([r is not None for r in refused])] = np.nan
-    return Aligned(aligned, quantities, refused, flags, background, coverage.too_short, repaired, normalised)
+    largest = np.abs(mu).max(axis=1)
+    return _Flattened(
+        relative,
+        flat,
+        largest,
+        shift,
+        first,
+        last,
+        grid_range,
+        normalised,
+        coverage,
+        quantities,
+        flags,
+        impossible,
+        repaired,
+    )
+
+
+def _refusals(
+    flat: _Flattened, on_grid: Array, grid: Grid, edge: Edge, settings: AlignmentSettings
+) -> list[Refusal | None]:
+    """Return why each spectrum cannot be used, if so; ``on_grid`` (N, G) are its means over the grid's bins."""
+    foot, anchor = grid.levels(on_grid)
+    gap = widest_gaps(flat.energy, flat.grid_range, settings.max_gap_ev)
+    step, noise = flat.lines.edge_step, flat.quantities["noise"]
+    rise = (anchor - foot) * step
+    quality = Quality(flat.first, flat.last, flat.shift[:, 0], gap, step, noise, rise, flat.largest, flat.coverage)
+    found = find_refusals(quality, grid, edge, settings)
+    return [flat.impossible.get(i) or refusal for i, refusal in enumerate(found)]
 
 
 def find_configured_glitches(

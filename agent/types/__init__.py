@@ -2,7 +2,7 @@
 
 from .actions import RepeatFrame, SetValue, check_action_args
 from .array import Array
-from .decision import Decision
+from .decision import ADVICE, Decision, is_final
 from .edge import STEP_WIDTH_EV, Edge
 from .errors import InputError
 from .estimate import DescriptorEstimate, Estimate, Reach
@@ -13,12 +13,14 @@ from .memory import Memory
 from .numbers import as_count, as_number, as_numbers, unwrap
 from .protocols import (
     ROBOT_ACTIONS,
+    ROBOT_ORDERS,
     URGENT_ACTIONS,
     Action,
     Control,
     DurableSource,
     Estimator,
     Reply,
+    RobotOrder,
     SelectiveControl,
     Source,
     Stage,
@@ -36,12 +38,14 @@ from .trend import Z90, TrendLine, robust_line
 from .xray import ELEMENTS, HC_EV_ANGSTROM, TableError, all_edges, edge_ev, emission_ev, is_edge
 
 __all__ = [
+    "ADVICE",
     "ELEMENTS",
     "HC_EV_ANGSTROM",
     "LOGGER_NAME",
     "MAD_TO_SD",
     "NO_TABLES",
     "ROBOT_ACTIONS",
+    "ROBOT_ORDERS",
     "STEP_WIDTH_EV",
     "URGENT_ACTIONS",
     "Z90",
@@ -71,6 +75,7 @@ __all__ = [
     "Refusal",
     "RepeatFrame",
     "Reply",
+    "RobotOrder",
     "RunDocument",
     "RunInfo",
     "Scan",
@@ -97,6 +102,7 @@ __all__ = [
     "get_logger",
     "hodges_lehmann",
     "is_edge",
+    "is_final",
     "line_of",
     "mad_sd",
     "median",

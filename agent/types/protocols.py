@@ -18,6 +18,9 @@ RobotAction = Literal["load", "unload", "dose", "heat"]
 Action = Literal["pause", "resume", "stop", "abort", "set", "repeat_frame", "queue_plan", "notify", RobotAction]
 ROBOT_ACTIONS: tuple[str, ...] = get_args(RobotAction)
 """Actions of a robot that synthesises, prepares or changes samples; they may take minutes."""
+RobotOrder = Literal["halt", "release"]
+ROBOT_ORDERS: tuple[str, ...] = get_args(RobotOrder)
+"""What a person asks of a robot, and no rule can: an emergency stop, and its end."""
 URGENT_ACTIONS = ("stop", "abort")
 """Actions that pass before all others."""
 Status = Literal["proposed", "approved", "sent", "acknowledged", "rejected", "expired"]
@@ -90,8 +93,8 @@ class Control(Protocol):
     def request(self, id: str, action: str, args: Mapping[str, Any], timeout: float) -> Reply:
         """Request an action and wait for the answer; never raises.
 
-        Several threads may call it at once: stop and abort wait for no other request, and only actions of a robot
-        wait for those of a robot.
+        Several threads may call it at once: stop, abort and halt wait for no other request, and only actions of a
+        robot wait for those of a robot.
 
         Parameters
         ----------

@@ -12,7 +12,10 @@ SessionOption = Annotated[
 AsOption = Annotated[str | None, typer.Option("--as", help="Who you are, for the audit. [default: the user]")]
 WhyOption = Annotated[str, typer.Option("--why", help="Reason, for the audit.")]
 IdArgument = Annotated[
-    str, typer.Argument(help="First characters of the decision's id; may be left out if one waits.")
+    str,
+    typer.Argument(
+        help="First characters of the decision's id, as pending shows them; may be left out if one waits."
+    ),
 ]
 
 
@@ -33,6 +36,10 @@ def status(session: SessionOption = None) -> None:
         typer.echo(f"last seen  {answer['document_age_s']:.0f} s ago{waits}")
     if answer["pending"]:
         typer.echo(f"pending    {answer['pending']} decisions wait for approval: xas-agent pending")
+    if answer["notifications_failed"]:
+        typer.echo(
+            f"NOTIFY     {answer['notifications_failed']} failed; the latest: {answer['notification_failure']}"
+        )
     if answer["paused"]:
         typer.echo(f"PAUSED     for {answer['paused_s']:.0f} s {answer['paused']}; xas-agent resume goes on")
     if answer["halted"]:
@@ -50,7 +57,7 @@ def pending(session: SessionOption = None) -> None:
     for d in waiting:
         sample = f" ({d['sample']})" if d["sample"] else ""
         typer.echo(
-            f"{d['id'][:8]}  {d['action']} by {d['rule']}{sample}, {d['remaining_s']:.0f} s left: {d['reason']}"
+            f"{d['short_id']}  {d['action']} by {d['rule']}{sample}, {d['remaining_s']:.0f} s left: {d['reason']}"
         )
     if not waiting:
         typer.echo("no decision waits")
@@ -62,7 +69,7 @@ def approve(id: IdArgument = "", session: SessionOption = None, by: AsOption = N
     Example: xas-agent approve 1c9f --as ada
     """
     decision = _ask("approve", session, by, id=id)["decision"]
-    typer.echo(f"approved {decision['id'][:8]}: {decision['action']} by {decision['rule']}")
+    typer.echo(f"approved {_described(decision)}")
 
 
 def reject(id: IdArgument = "", session: SessionOption = None, by: AsOption = None, why: WhyOption = "") -> None:
@@ -71,7 +78,7 @@ def reject(id: IdArgument = "", session: SessionOption = None, by: AsOption = No
     Example: xas-agent reject 1c9f --why "the cell leaks"
     """
     decision = _ask("reject", session, by, id=id, why=why)["decision"]
-    typer.echo(f"rejected {decision['id'][:8]}: {decision['action']} by {decision['rule']}")
+    typer.echo(f"rejected {_described(decision)}")
 
 
 def pause(session: SessionOption = None, by: AsOption = None) -> None:
@@ -99,13 +106,13 @@ def stop(session: SessionOption = None, by: AsOption = None) -> None:
 
 
 def halt(session: SessionOption = None, by: AsOption = None, why: WhyOption = "") -> None:
-    """Emergency stop: stop the experiment; until it is released, rules can only stop.
+    """Emergency stop: stop the experiment and the robot; until it is released, rules can only stop.
 
     Example: xas-agent halt --as ada --why "smoke in the hutch"
     """
-    decision = _ask("halt", session, by, why=why)["decision"]
+    answer = _ask("halt", session, by, why=why)
     typer.echo("halted: rules can only stop; xas-agent release ends this")
-    _tell("stop", decision)
+    _tell_all([("stop", answer["decision"]), *(("halt of the robot", robot) for robot in answer["robot"])])
 
 
 def release(session: SessionOption = None, by: AsOption = None) -> None:
@@ -113,25 +120,35 @@ def release(session: SessionOption = None, by: AsOption = None) -> None:
 
     Example: xas-agent release --as ada
     """
-    _ask("release", session, by)
+    robots = _ask("release", session, by)["robot"]
     typer.echo("released: rules act again")
+    _tell_all([("release of the robot", robot) for robot in robots])
+
+
+def _described(decision: dict[str, Any]) -> str:
+    sample = f" ({decision['sample']})" if decision["sample"] else ""
+    return f"{decision['id'][:8]}: {decision['action']} by {decision['rule']}{sample}: {decision['reason']}"
 
 
 def _order(action: str, session: str | None, by: str | None) -> None:
-    _tell(action, _ask(action, session, by)["decision"])
+    _tell_all([(action, _ask(action, session, by)["decision"])])
 
 
-def _tell(action: str, decision: dict[str, Any]) -> None:
-    """Say what became of an order; fail if it was not carried out."""
+def _tell_all(orders: list[tuple[str, dict[str, Any]]]) -> None:
+    """Say what became of orders; fail if one was not carried out."""
     from .shared import FAILED, fail
 
-    why = f": {decision['status_reason']}" if decision["status_reason"] else ""
-    if decision["status"] == "acknowledged":
-        typer.echo(f"{action} acknowledged{why}")
-    elif decision["status"] in ("rejected", "expired"):
-        fail(f"{action} {decision['status']}{why}", FAILED)
-    else:
-        fail(f"{action} requested, and not answered yet", FAILED)
+    failures: list[str] = []
+    for order, decision in orders:
+        why = f": {decision['status_reason']}" if decision["status_reason"] else ""
+        if decision["status"] == "acknowledged":
+            typer.echo(f"{order} acknowledged{why}")
+        elif decision["status"] in ("rejected", "expired"):
+            failures.append(f"{order} {decision['status']}{why}")
+        else:
+            failures.append(f"{order} requested, and not answered yet")
+    if failures:
+        fail("; ".join(failures), FAILED)
 
 
 def _ask(command: str, session: str | None, by: str | None = None, **arguments: Any) -> dict[str, Any]:

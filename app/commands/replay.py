@@ -51,7 +51,7 @@ def replay(
 ) -> None:
     """Repeat a recorded experiment with simulated devices, and watch it.
 
-    Example: xas-agent replay recording.jsonl --speed 10 --out out
+    Example: xas-agent replay recording.jsonl --speed 10 --out again
     """
     from ...adapters.files import FileSource
     from ...sim_beamline.replay import Replay

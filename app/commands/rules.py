@@ -1,6 +1,7 @@
 """``xas-agent rules``: rules in words, on a recording, and their schema."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,13 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import ModelOption
-from .shared import exit_on_error
+from .options import ColumnOption, EdgeOption, ElementOption, ModelOption
+from .process import set_up_torch
+from .shared import columns_of, exit_on_error, refuse_unused, settings_of
 
 if TYPE_CHECKING:
     from ...agent.decide import Rule
     from ...agent.types import Decision
-    from ..jobs.rehearse import Recording, Rehearsed
+    from ..config import Config
+    from ..jobs.recording import Recording
+    from ..jobs.rehearse import Rehearsed
 
 rules_app = typer.Typer(
     help="Explain rules, rehearse them on a recording, and print their schema.", no_args_is_help=True
@@ -26,21 +30,51 @@ RulesFile = Annotated[Path, typer.Argument(help="Config with the rules, YAML.")]
 @rules_app.command("test")
 def rehearse_rules(
     rules: RulesFile,
-    recording: Annotated[Path, typer.Argument(help="Output folder of run or replay, or its documents.jsonl.")],
+    recording: Annotated[
+        Path,
+        typer.Argument(
+            help="Output folder of run or replay, or its documents.jsonl; or what a beamline has recorded: a file of "
+            "documents (.jsonl or .msgpack), a folder of measured files, or one with spectra.npz and series.csv."
+        ),
+    ],
     figure: Annotated[Path | None, typer.Option(help="PNG file to draw.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="New folder that keeps the answers for a beamline's recording, for the next test."
+        ),
+    ] = None,
+    column: ColumnOption = None,
+    model: ModelOption = None,
+    element: ElementOption = None,
+    edge: EdgeOption = None,
 ) -> None:
     """Show what rules would have decided on a recording, by its own times, and what with one setting changed.
 
-    Nothing is sent. Example: xas-agent rules test mine.yaml out --figure rehearsal.png
+    Nothing is sent. An agent with the same config first answers what a beamline has recorded.
+
+    Example: xas-agent rules test mine.yaml out --figure rehearsal.png
     """
     from ..config import load_config
-    from ..jobs.rehearse import read_recording, rehearse
+    from ..jobs.recording import is_answered, read_recording
+    from ..jobs.rehearse import rehearse
     from ..output.tables import print_table
 
     with exit_on_error():
-        wanted = _rules_of(load_config(rules).rules, rules)
-        recorded = read_recording(recording)
+        if is_answered(recording):
+            given = {"out": out, "column": column or None, "model": model, "element": element, "edge": edge}
+            refuse_unused("on what an agent has answered", **given)
+            wanted = _rules_of(load_config(rules).rules, rules)
+            recorded = read_recording(recording)
+        else:
+            settings = settings_of(str(rules), model, element, edge)
+            wanted = _rules_of(settings.rules, rules)
+            recorded = _answered(recording, settings, out, column, element, edge)
         rehearsed = rehearse(wanted, recorded)
+    if out is not None:
+        typer.echo(
+            f"written {out}/: xas-agent rules test {shlex.quote(str(rules))} {shlex.quote(str(out))} is instant\n"
+        )
     for one in rehearsed:
         _say(one, recorded)
         if one.neighbours:
@@ -60,9 +94,9 @@ def explain(rules: RulesFile, model: ModelOption = None) -> None:
 
     Example: xas-agent rules explain mine.yaml
     """
+    from ..jobs.explain import consequences
     from ..jobs.explain import explain as in_words
     from ..wiring import check_rules, load_models, units_of
-    from .shared import settings_of
 
     with exit_on_error():
         settings = settings_of(str(rules), model, None, None)
@@ -72,15 +106,8 @@ def explain(rules: RulesFile, model: ModelOption = None) -> None:
     units = units_of(settings, models)
     for rule in wanted:
         typer.echo(f"{rule.name}: {in_words(rule, units)}")
-        if rule.action == "notify":
-            continue
-        if not settings.control.enabled:
-            typer.echo("  Advice only: control.enabled is false.")
-        elif rule.action not in settings.control.allow:
-            typer.echo(f"  It would be rejected: control.allow lacks {rule.action}.")
-        elif (authority := settings.control.authority_for(rule.action)) != "act":
-            waits = f"A person must approve it within {settings.control.confirm_within_s:g} s."
-            typer.echo("  Advice only, by control.authority." if authority == "advise" else f"  {waits}")
+        for sentence in consequences(rule, settings.control):
+            typer.echo(f"  {sentence}")
 
 
 @rules_app.command()
@@ -93,6 +120,23 @@ def schema() -> None:
     from ..config import Config
 
     typer.echo(json.dumps(Config.model_json_schema(by_alias=False), indent=1))
+
+
+def _answered(
+    recording: Path, settings: "Config", out: Path | None, column: list[str] | None, *absorber: str | None
+) -> "Recording":
+    """Return what an agent answers for what a beamline has recorded."""
+    from ..jobs.recording import answer
+    from ..output.folder import OutputFolder
+    from ..session import end_like_ctrl_c
+
+    columns, (element, edge) = columns_of(column), absorber
+    if not recording.is_dir():
+        refuse_unused("without a folder of measured files", column=column or None)
+    set_up_torch(settings.model.threads)
+    end_like_ctrl_c()
+    output = OutputFolder(out) if out else None
+    return answer(recording, settings, output, element=element, edge=edge, columns=columns)
 
 
 def _rules_of(rules: "Sequence[Rule]", path: Path) -> "Sequence[Rule]":

@@ -29,8 +29,10 @@ from .options import (
 from .process import set_up_torch
 from .resume import earlier_options, keep_options, output_of
 from .shared import USAGE, Curve, columns_of, conclude, exit_on_error, fail, refuse_unused, settings_of
+from .sim import DEFAULT_PERIOD_S
 
 if TYPE_CHECKING:
+    from ...sim_beamline.settings import BeamlineSettings
     from ..config import Config
 
 DEFAULT_OUT = "out"
@@ -82,8 +84,8 @@ def run(
     """Watch an experiment and act on it.
 
     The documents come from --source, --folder or the source in the config. Without any of them, an embedded simulated
-    beamline charges a LixCoO2 cathode, and the agent stops the charge at x = 0.50; without --out the results are in a
-    new folder in out, named after the time.
+    beamline charges a LixCoO2 cathode, and the agent stops the charge at x = 0.50, unless the config has a simulation
+    of its own (--config stories/charge); without --out the results are in a new folder in out, named after the time.
 
     Example: xas-agent run --source zmq://localhost:5578 --preset bmm --out out
     """
@@ -123,6 +125,8 @@ def run(
                 )
             if out and out.resolve() == files.resolve():
                 fail(f"--out: found {files}, which the agent reads; expected another folder", USAGE)
+        if (files or listens) and settings.simulation is not None:
+            fail(f"simulation in {config}: no effect beside a source; leave one of them out", USAGE)
         _refuse_unused(
             settings,
             folder=folder, recording=recording, listens=listens,
@@ -145,15 +149,27 @@ def run(
             documents.connect()  # before the models load, so that no document is lost meanwhile
         set_up_torch(settings.model.threads)
         if documents is None:
-            planned = max(PLANNED_FRAMES, frames or 0)
             assert output is not None
-            session = watch_embedded(settings, seed or 0, planned, output, limit=frames, health=served)
+            session = watch_embedded(
+                settings, _simulation(settings, seed, frames), output, limit=frames, health=served
+            )
         else:
             name = shlex.quote(str(files)) if files else None
             session = Session(settings, output, name=name, limit=frames, health=served)
             with closing(documents), session:
                 session.watch(documents)
     conclude(session, strict)
+
+
+def _simulation(settings: "Config", seed: int | None, frames: int | None) -> "BeamlineSettings":
+    """Return what the embedded beamline simulates: the config's experiment, else the charge of a cathode."""
+    from ...sim_beamline.settings import BeamlineSettings
+
+    simulation = settings.simulation
+    if simulation is None:
+        planned = max(PLANNED_FRAMES, frames or 0)
+        simulation = BeamlineSettings(frames=planned, frame_period_s=DEFAULT_PERIOD_S)
+    return simulation if seed is None else simulation.model_copy(update={"seed": seed})
 
 
 def _refuse_unused(

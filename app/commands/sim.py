@@ -5,15 +5,28 @@ import sys
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import ControlSecretOption, CurveClientsOption, CurveKeyOption, CurveServerKeyOption, SeedOption
-from .shared import Curve, exit_on_error, refuse_unused
+from .options import ControlSecretOption, CurveClientsOption, CurveKeyOption, CurveServerKeyOption
+from .shared import USAGE, Curve, exit_on_error, fail, refuse_unused
+
+if TYPE_CHECKING:
+    from ...sim_beamline.settings import BeamlineSettings
+
+DEFAULT_PERIOD_S = 0.4
+"""Wall time from one spectrum to the next, s."""
 
 
 def sim(
+    config: Annotated[
+        str | None,
+        typer.Option(
+            help="A config with a simulation, which is measured: a YAML file, or the name of a shipped one such as "
+            "stories/charge. Other options replace its keys."
+        ),
+    ] = None,
     publish: Annotated[
         str, typer.Option(help="Address for documents; port 0 selects a free port.")
     ] = "zmq://127.0.0.1:5577",
@@ -45,10 +58,16 @@ def sim(
         Path | None,
         typer.Option(help="File in which the robot remembers its actions over a restart. [default: not written]"),
     ] = None,
-    seed: SeedOption = 0,
-    frames: Annotated[int, typer.Option(min=1, help="Number of planned spectra.")] = 80,
-    mode: Annotated[str, typer.Option(help="fly: one Event per spectrum; step: one Event per energy.")] = "fly",
-    period: Annotated[float, typer.Option(min=0, help="Time from one spectrum to the next, s.")] = 0.4,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of the simulated noise and sample. [default: 0]")
+    ] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Number of planned spectra. [default: 80]")] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="fly: one Event per spectrum; step: one Event per energy. [default: fly]")
+    ] = None,
+    period: Annotated[
+        float | None, typer.Option(min=0, help="Time from one spectrum to the next, s. [default: 0.4]")
+    ] = None,
     truth: Annotated[
         Path | None,
         typer.Option(help="File for the true values, which are not published, .jsonl. [default: not written]"),
@@ -64,7 +83,7 @@ def sim(
     """Run only the simulated beamline, which publishes documents of a LixCoO2 cathode during its charge.
 
     The command prints one line of JSON with its addresses and waits for a subscriber before the first document. With
-    --robot it measures each sample that the robot loads, until Ctrl-C.
+    --robot it measures each sample that the robot loads, until Ctrl-C. A config selects another experiment.
 
     Example: xas-agent sim --frames 20 --truth truth.jsonl
     """
@@ -73,16 +92,19 @@ def sim(
     from ...adapters.robot import RobotServer
     from ...adapters.zmq import ControlEndpoint, ControlServer, ZMQEndpoint, ZMQSink
     from ...agent.types import validate_settings
-    from ...sim_beamline.beamline import BeamlineSettings, ChangingBeamline, SimBeamline
+    from ...sim_beamline.beamline import ChangingBeamline, SimBeamline
     from ...sim_beamline.sample_changer import SampleChanger, magazine
     from ..session import end_like_ctrl_c
 
     with exit_on_error(), ExitStack() as resources:
         chosen: dict[str, Any] = {"seed": seed, "frames": frames, "mode": mode, "frame_period_s": period}
-        settings = validate_settings(chosen, BeamlineSettings, "sim")
+        settings = _settings(config, {name: value for name, value in chosen.items() if value is not None})
+        places = settings.experiment.places
         curve = Curve(curve_key, curve_server_key, curve_clients)
         curve.refuse_unused([not connect, True])  # documents and requests
-        if robot is None:
+        if places:
+            refuse_unused("for an experiment with samples of its own", samples=samples)
+        elif robot is None:
             refuse_unused("without --robot", samples=samples, change=change, safe_after=safe_after, memory=memory)
         documents = {"address": publish, "bind": not connect, **curve.of(binds=not connect)}
         sink = ZMQSink(validate_settings(documents, ZMQEndpoint, "--publish"))
@@ -91,9 +113,11 @@ def sim(
         security = {"bind": True, **curve.of(binds=True)}
         with_secret = security | ({"secret_file": control_secret} if control_secret else {})
         requests = {"address": f"ipc://{folder}/control", **(security if robot else with_secret)}
+        robot = robot or (f"ipc://{folder}/robot" if places else None)
         requests = requests if control is None else {"address": control, **with_secret}
         truth_sinks = [] if truth is None else [resources.enter_context(closing(FileSink(truth)))]
-        changer = None if robot is None else SampleChanger(magazine(samples or 4), 2.0 if change is None else change)
+        change_s = settings.experiment.change_time_s if change is None else change
+        changer = None if robot is None else SampleChanger(magazine(places or samples or 4), change_s)
         if changer is None:
             beamline = SimBeamline(settings, [sink], truth_sinks)
         else:
@@ -115,6 +139,20 @@ def sim(
             if not sink.wait_for_subscriber(wait or None):
                 raise EndpointUnreachable(sink.address, f"nobody subscribed within {wait:g} s")
             beamline.run()
+
+
+def _settings(config: str | None, chosen: dict[str, Any]) -> "BeamlineSettings":
+    """Return the settings of a config, with those of the command line in their place."""
+    from ...agent.types import validate_settings
+    from ...sim_beamline.settings import BeamlineSettings
+    from ..config import load_config
+
+    if config is None:
+        return validate_settings({"frame_period_s": DEFAULT_PERIOD_S, **chosen}, BeamlineSettings, "sim")
+    simulation = load_config(config).simulation
+    if simulation is None:
+        fail(f"--config {config}: found no simulation, expected a config with one, such as stories/charge", USAGE)
+    return validate_settings({**simulation.model_dump(), **chosen}, BeamlineSettings, "sim")
 
 
 def _zmq(address: str) -> str:

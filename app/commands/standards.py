@@ -11,6 +11,7 @@ from .process import set_up_torch
 from .shared import SET_ASIDE, USAGE, columns_of, exit_on_error, fail, refuse_unused, settings_of
 
 if TYPE_CHECKING:
+    from ...agent.types import Estimator
     from ..jobs.offset_scan import OffsetScan
     from ..jobs.standards import Judged
 
@@ -63,8 +64,8 @@ def standards(
     Example: xas-agent standards standards.csv --spectra scans --out judged
     """
     from ..jobs.known_compounds import read_known
-    from ..jobs.offset_scan import scan_offsets, write_scan
-    from ..jobs.standards import judge, models_for, read_standards, write_into_cards, write_standards
+    from ..jobs.offset_scan import scan_offsets
+    from ..jobs.standards import judge, models_for, read_standards, write_into_cards
     from ..output.folder import make_folder
     from ..output.progress import progress_on_terminal
     from ..session import end_like_ctrl_c
@@ -94,15 +95,24 @@ def standards(
         if scan is not None:
             _print_scan(scan)
         if out is not None:
-            written = write_standards(out, judged, models)
-            written.append(_draw_judged(out / "standards.png", judged))
-            if scan is not None:
-                written += [write_scan(out, scan), _draw_scan(out / "offsets.png", scan)]
-            typer.echo("\n" + "\n".join(map(str, written)))
+            typer.echo("\n" + "\n".join(map(str, _written(out, judged, models, scan))))
         if write:
             typer.echo("\n" + "\n".join(map(str, write_into_cards(judged, models, named))))
     if strict and any(j.set_aside for j in judged):
         raise typer.Exit(SET_ASIDE)
+
+
+def _written(
+    out: Path, judged: Sequence["Judged"], models: Sequence["Estimator"], scan: "OffsetScan | None"
+) -> list[Path]:
+    """Write tables and figures into ``out``; return the files."""
+    from ..jobs.offset_scan import write_scan
+    from ..jobs.standards import write_standards
+
+    written = [*write_standards(out, judged, models), _draw_judged(out / "standards.png", judged)]
+    if scan is not None:
+        written += [write_scan(out, scan), _draw_scan(out / "offsets.png", scan)]
+    return written
 
 
 def _print_judged(judged: Sequence["Judged"]) -> None:

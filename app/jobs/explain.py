@@ -1,13 +1,14 @@
 """Rules in words."""
 
-from collections.abc import Mapping
-from typing import assert_never
+from collections.abc import Iterator, Mapping
+from typing import Any, assert_never
 
 from ...agent.decide import (
     AllOf,
     AnyOf,
     Band,
     Change,
+    ControlSettings,
     Extremum,
     FramesSetAside,
     NotOf,
@@ -32,9 +33,46 @@ def explain(rule: Rule, units: Mapping[str, str]) -> str:
     units : units of the quantities, by name
     """
     times = "once" if rule.max_times == 1 else f"at most {rule.max_times} times"
-    stage = f"In stage {rule.stage}, the" if rule.stage else "The"
+    absorber = " ".join(filter(None, (rule.element, rule.edge and rule.edge)))
+    where = [f"for {absorber}"] if absorber else []
+    where += [f"in stage {rule.stage}"] if rule.stage else []
+    begin = f"{' '.join(where)}, the agent" if where else "the agent"
     following = f" Stage {rule.go_to} follows." if rule.go_to else ""
-    return f"{stage} agent requests {rule.action}, {times} per run, when {in_words(rule.trigger, units)}.{following}"
+    action = f"{rule.action}{_arguments(rule.args)}"
+    said = f"{begin} requests {action}, {times} per run, when {in_words(rule.trigger, units)}.{following}"
+    return said[0].upper() + said[1:]
+
+
+def consequences(rule: Rule, control: ControlSettings) -> Iterator[str]:
+    """Yield, as sentences, what becomes of the decisions of a rule."""
+    action = rule.action
+    if action == "notify":
+        return
+    authority = control.authority_for(action)
+    if not control.enabled:
+        yield "Advice only: control.enabled is false."
+    elif authority == "advise":
+        key = "authority_of" if action in control.authority_of else "authority"
+        yield f"Advice only, by control.{key}."
+    if action not in control.allow:
+        would = "It would be rejected" if authority != "advise" else "If it were sent, it would be rejected"
+        yield f"{would}: control.allow lacks {action}."
+    elif action == "set":  # a config that allows it has a range for it
+        least, most = control.settable[rule.args["signal"]]
+        yield f"control.settable lets {rule.args['signal']} be set to {least:g} … {most:g}."
+    if (limit := control.limits.get(action)) is not None:
+        bounds = [f"{n} per {of}" for n, of in ((limit.per_run, "run"), (limit.per_hour, "hour")) if n is not None]
+        if bounds:
+            yield f"Of all rules together, at most {' and '.join(bounds)} of {action} are sent."
+    if authority == "confirm":
+        yield f"A person must approve it within {control.confirm_within_s:g} s."
+    elif authority == "act" and action in control.allow:
+        yield "It is sent at once."
+
+
+def _arguments(args: Mapping[str, Any]) -> str:
+    """Return the arguments of an action in brackets."""
+    return f" ({', '.join(f'{name}: {value}' for name, value in args.items())})" if args else ""
 
 
 def in_words(trigger: Trigger, units: Mapping[str, str]) -> str:
@@ -64,7 +102,9 @@ def in_words(trigger: Trigger, units: Mapping[str, str]) -> str:
             return f"{trigger.quantity} has left the {trigger.baseline} that it followed, {alarms}"
         case FramesSetAside():
             reasons = f" for {' or '.join(map(repr, map(str, trigger.reasons)))}" if trigger.reasons else ""
-            return f"{trigger.frames} frames within {trigger.within_s:g} s are set aside or missing{reasons}"
+            frames = f"{trigger.frames} frames" if trigger.frames > 1 else "a frame"
+            are = "are" if trigger.frames > 1 else "is"
+            return f"{frames} within {trigger.within_s:g} s {are} set aside or missing{reasons}"
         case Quiet():
             return f"no frame comes for {trigger.seconds:g} s"
         case AllOf():

@@ -37,7 +37,8 @@ def read_past(documents: Documents, file: sqlite3.Connection) -> Past:
             continue
         decision = decision_of(doc, starts[run]["parent_uid"])
         _, made = decisions.get(decision.id, (None, at))
-        decisions[decision.id] = decision, made
+        # What a person has approved late is not too old to be sent.
+        decisions[decision.id] = decision, at if decision.status == "approved" else made
     runs = []
     for uid, start in starts.items():
         counts, latest = counted.get(uid, ({}, start["time"]))

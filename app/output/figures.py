@@ -1,7 +1,9 @@
 """Figures of a session, of the alignment of a spectrum, and of standards."""
 
+import json
 import textwrap
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -16,7 +18,7 @@ from matplotlib.figure import Figure
 from ...agent.estimate import Answer
 from ...agent.spectra import Aligned, Normalised
 from ...agent.types import Z90, Array, Edge, Flag
-from .recorder import OOD_LIMIT, VOLTAGE_FIELDS, Drawn, Truth, named
+from .recorder import OOD_LIMIT, TEMPERATURE_FIELDS, VOLTAGE_FIELDS, Drawn, Truth, named
 
 if TYPE_CHECKING:
     from ...models.training import StandardFit  # which imports torch
@@ -31,6 +33,8 @@ _NAME_CHARACTERS = 40
 """Characters of a series' name in a legend."""
 _LEGEND_SERIES = 8
 """Series that a legend names."""
+_FEW_DECISIONS = 8
+"""Number of decisions up to which their lines are drawn as broad as others."""
 _HOURS_FROM_S, _MINUTES_FROM_S = 3 * 3600, 300
 """Durations above which the time axis is in hours or minutes, s."""
 
@@ -48,7 +52,7 @@ class _Series:
 
 
 def draw_operando(file: Path | BinaryIO, drawn: Drawn, truth: Truth | None) -> None:
-    """Draw the estimates of a session over time as PNG, with truth, voltage and decisions, and the aligned spectra.
+    """Draw the estimates of a session over time as PNG, with what drives the sample, and the aligned spectra.
 
     Lines join the frames of one series only; several series have a colour each.
     """
@@ -64,7 +68,7 @@ def draw_operando(file: Path | BinaryIO, drawn: Drawn, truth: Truth | None) -> N
     top = figure.add_subplot(grid[0, 0])
     _oxidation_state(top, series)
     _truth(top, series, truth)
-    _voltage(top, series)
+    _driving_reading(top, series)
     _decisions(top, series, drawn)
     top.set_ylabel("mean oxidation state (e)")
     # Above the axes, because within them it would cover the labels of the decisions.
@@ -138,15 +142,22 @@ def _interval(
 ) -> None:
     """Draw a descriptor with its intervals; if there is one series, in ``colour``, else dashed.
 
-    Within the interval, a darker band holds 90 % of what repeats of the same sample would show.
+    Within the interval, a darker band holds 90 % of what repeats of the same sample would show. Values of frames that
+    the model does not know are open circles without interval.
     """
-    several = len(series) > 1
+    several, unknown_said = len(series) > 1, False
     for number, one in enumerate(series):
         if not _has(one, name):
             continue
         mean, lo, hi, sd = (
             np.array([r.get(f"{name}_{k}", np.nan) for r in one.rows]) for k in ("mean", "lo", "hi", "sd_frame")
         )
+        unfamiliar = np.array([r["ood_score"] > OOD_LIMIT for r in one.rows])
+        if unfamiliar.any() and len(one.rows) > 1:
+            label = "unlike the training spectra" if named_series and not unknown_said else None
+            axes.plot(one.clock[unfamiliar], mean[unfamiliar], "o", color=RED, mfc="none", ms=4, lw=0, label=label)
+            unknown_said = True
+            mean, lo, hi = (np.where(unfamiliar, np.nan, values) for values in (mean, lo, hi))
         inner = np.maximum(mean - Z90 * sd, lo), np.minimum(mean + Z90 * sd, hi)
         drawn = one.colour if several or colour is None else colour
         label = f"{name}, {one.name}" if several and named_series else f"{name}, 90 % (dark: repeats)"
@@ -187,34 +198,45 @@ def _oxidation_state(axes: Axes, series: Sequence[_Series]) -> None:
 
 
 def _truth(axes: Axes, series: Sequence[_Series], truth: Truth | None) -> None:
-    by_number = truth.by_frame() if truth else {}
+    label: str | None = "4 − x (truth)"
+    if truth is None:
+        return
     for one in series:
-        numbered = zip(one.clock, one.rows, strict=True)
-        if known := [(at, 4 - by_number[r["seq_num"]]) for at, r in numbered if r["seq_num"] in by_number]:
-            axes.plot(*zip(*known, strict=True), color=GREEN, lw=1.5, label="4 − x (truth)")
+        timed = zip(one.clock, truth.x_of(one.rows), strict=True)
+        if known := [(at, 4 - x) for at, x in timed if x is not None]:
+            axes.plot(*zip(*known, strict=True), color=GREEN, lw=1.5, label=label)
+            label = None
 
 
-def _voltage(axes: Axes, series: Sequence[_Series]) -> None:
-    name = next((field for field in VOLTAGE_FIELDS if any(field in one.rows[0] for one in series)), None)
+def _driving_reading(axes: Axes, series: Sequence[_Series]) -> None:
+    """Draw what drives the sample beside the oxidation state: the cell voltage or, without one, the temperature."""
+    fields = (*VOLTAGE_FIELDS, *TEMPERATURE_FIELDS)
+    name = next((field for field in fields if any(field in one.rows[0] for one in series)), None)
     if name is None:
         return
     other = axes.twinx()
     for one in series:
         other.plot(one.clock, [r.get(name, np.nan) for r in one.rows], color=GREY, lw=1, ls=":")
-    other.set_ylabel(f"{name} (V, dotted)", color=GREY)
+    other.set_ylabel(f"{name} ({'V, ' if name in VOLTAGE_FIELDS else ''}dotted)", color=GREY)
 
 
 def _decisions(axes: Axes, series: Sequence[_Series], drawn: Drawn) -> None:
     times = np.concatenate([[r["time"] for r in one.rows] for one in series])
     clock = np.concatenate([one.clock for one in series])
     order = np.argsort(times)
+    together: dict[float, list[dict[str, Any]]] = {}
+    """Decisions at the same frame, whose labels would cover each other."""
     for decision in drawn.decisions:
         at = float(np.interp(decision["time"], times[order], clock[order]))
-        axes.axvline(at, color=RED, lw=1.2)
-        sample = f" {decision['sample']}" if len(series) > 1 else ""
-        text = escaped(f"{decision['action']}{sample} ({decision['status']})")
+        together.setdefault(at, []).append(decision)
+    labels = {at: _label(decisions, named_sample=len(series) > 1) for at, decisions in together.items()}
+    times_said = Counter(labels.values())
+    for at, label in labels.items():
+        axes.axvline(at, color=RED, lw=1.2 if len(labels) <= _FEW_DECISIONS else 0.5)
+        if not (count := times_said.pop(label, 0)):
+            continue  # said at the first one
         axes.annotate(
-            text,
+            escaped(label if count == 1 else f"{label}, {count} times"),
             (at, 0.02),
             xycoords=("data", "axes fraction"),
             rotation=90,
@@ -223,6 +245,21 @@ def _decisions(axes: Axes, series: Sequence[_Series], drawn: Drawn) -> None:
             ha="right",
             va="bottom",
         )
+
+
+def _label(decisions: Sequence[Mapping[str, Any]], *, named_sample: bool) -> str:
+    """Return in words what was decided at one frame."""
+    sample = f" {decisions[0]['sample']}" if named_sample else ""
+    statuses = dict.fromkeys(decision["status"] for decision in decisions)
+    return f"{', '.join(map(_action, decisions))}{sample} ({', '.join(statuses)})"
+
+
+def _action(decision: Mapping[str, Any]) -> str:
+    """Return the action of a decision; for ``set``, with what is set."""
+    if decision["action"] != "set":
+        return decision["action"]
+    args = json.loads(decision["args"])
+    return f"set {args.get('signal')} to {args.get('value')}"
 
 
 def _spectra(axes: Axes, series: Sequence[_Series], unit: str, drawn: Drawn) -> None:

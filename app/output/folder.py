@@ -18,7 +18,7 @@ from .drawing import DrawingFailed, picture
 from .kept import Alarm, DocumentFile, cut_torn_line, replace_file
 from .log_file import LogFile
 from .memory import give_back_memory
-from .recorder import NAME_COLUMNS, Recorder, Truth
+from .recorder import HISTORY_COLUMNS, NAME_COLUMNS, Recorder, Truth
 
 _log = get_logger()
 
@@ -32,7 +32,7 @@ OF_DOCUMENTS = (DOCUMENTS, *_TABLES)
 _OF_A_SESSION = (*OF_DOCUMENTS, TRUTH, SUMMARY, PICTURE)
 _LOCK = ".lock"
 _DECISION_COLUMNS = ("time", "run_uid", *NAME_COLUMNS, "id", "rule", "action", "args", "status", "status_reason")
-_DECISION_COLUMNS += ("confidence", "reason")
+_DECISION_COLUMNS += ("confidence", "reason", *HISTORY_COLUMNS)
 _WRITE_S = 2.0
 """Interval at which tables and summary are written, s."""
 _FIRST_PICTURE_S, _PICTURE_S = 10.0, 60.0

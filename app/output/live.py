@@ -1,7 +1,7 @@
 """Live view of a session: a table and a progress bar on a terminal, lines elsewhere."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group
@@ -10,9 +10,28 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from ...agent.decide import Band, Rule, Threshold, Unfamiliar, triggers_in
 from .recorder import NAME_COLUMNS, OOD_LIMIT, VOLTAGE_FIELDS, Recorder, leading, named
 
 _LINE_INTERVAL_S = 5.0
+_BARS = 4
+"""Number of rules whose bars are shown."""
+
+
+def bars_of(rules: Sequence[Rule], units: Mapping[str, str]) -> list[str]:
+    """Return, for each rule that judges levels, the levels in words.
+
+    Parameters
+    ----------
+    units : units of the quantities, by name
+    """
+    found: list[str] = []
+    for rule in rules:
+        parts = [p for p in triggers_in(rule.trigger) if isinstance(p, Threshold | Band | Unfamiliar)]
+        units_of = [f" {units[p.quantity]}" if p.quantity in units else "" for p in parts]
+        bars = ", ".join(f"{p.quantity} {p.bar(u)}" for p, u in zip(parts, units_of, strict=True))
+        found += [f"{rule.action} ({rule.name}): {bars}"] if bars else []
+    return found
 
 
 class Display:
@@ -27,6 +46,8 @@ class Display:
         Returns the number of points of the step scan in progress, and of the planned ones (0 if unknown), or None.
     paused : callable
         Returns why the experiment is paused and what ends it, in words; empty if it is not.
+    bars : sequence of str
+        The bars of the rules, in words.
     """
 
     def __init__(
@@ -35,8 +56,11 @@ class Display:
         planned: int | None,
         points: Callable[[], tuple[int, int] | None] = lambda: None,
         paused: Callable[[], str] = lambda: "",
+        bars: Sequence[str] = (),
     ) -> None:
         self._recorder, self._points, self._paused = recorder, points, paused
+        more = [f"and {len(bars) - _BARS} more rules"] if len(bars) > _BARS else []
+        self._bars = [Text(bar, style="dim", no_wrap=True, overflow="ellipsis") for bar in [*bars[:_BARS], *more]]
         self._console = Console(stderr=True)
         columns = (TextColumn("frames"), BarColumn(None), MofNCompleteColumn(), TimeElapsedColumn())
         self._progress = Progress(*columns, console=self._console)
@@ -56,8 +80,11 @@ class Display:
         scan, paused = self._scan(), self._paused()
         if self._live is not None:
             notes = [Text(paused, style="bold reverse")] if paused else []
+            if (failed := self._recorder.notifications_failed) > 0:  # elsewhere the log says so
+                text = f"{failed} NOTIFICATIONS FAILED, the latest: {self._recorder.notification_failure}"
+                notes.append(Text(text, style="bold red"))
             notes += [Text(scan)] if scan else []
-            self._live.update(Group(self._table(), *notes, self._progress), refresh=True)
+            self._live.update(Group(self._table(), *self._bars, *notes, self._progress), refresh=True)
         elif bool(paused) != bool(self._shown_paused):
             self._shown_paused = paused
             self._console.print(paused or "not paused any more", highlight=False, markup=False)
@@ -104,22 +131,33 @@ class Display:
         decisions = [at.get(round(row["time"], 6), "") for row in latest]
         left_out = {"CN", "latency"} if differ or any(decisions) else set[str]()
         left_out |= {"time"} if differ else set()
+        anchored = any(_anchored(row) in row for row in latest)
+        left_out |= {"CN", "latency"} if anchored else set()
+        left_out |= {"time"} if anchored and any(decisions) else set()
+        left_out |= {"90 % interval"} if anchored and differ and any(decisions) else set()
         table = Table(expand=True, title=Text(named(*latest)))
         if differ:
             table.add_column("measured")
-        for name in (name for row in latest[-1:] for name in _numbers(row, voltage) if name not in left_out):
+        for name in (
+            name for row in latest[-1:] for name in _numbers(row, voltage, anchored) if name not in left_out
+        ):
             table.add_column(name, justify="right", no_wrap=True)
         if any(decisions):
             table.add_column("decision")
         for row, decision in zip(latest, decisions, strict=True):
             about = {name: row[name] if name in differ else "" for name in NAME_COLUMNS}
-            numbers = [text for name, text in _numbers(row, voltage).items() if name not in left_out]
+            numbers = [text for name, text in _numbers(row, voltage, anchored).items() if name not in left_out]
             names = [Text(named(about))] if differ else []
             table.add_row(*names, *numbers, *([decision] if any(decisions) else []))
         return table
 
 
-def _numbers(row: Mapping[str, Any], voltage: str | None) -> dict[str, str]:
+def _anchored(row: Mapping[str, Any]) -> str:
+    """Return the name of the value that is shown first, on the footing of the anchors."""
+    return f"{leading(row)}_anchored_mean"
+
+
+def _numbers(row: Mapping[str, Any], voltage: str | None, anchored: bool) -> dict[str, str]:
     """Return the numbers of a frame by column."""
     score, first = f"{row['ood_score']:.2f}", leading(row)
     return {
@@ -128,6 +166,7 @@ def _numbers(row: Mapping[str, Any], voltage: str | None) -> dict[str, str]:
         **({voltage: f"{row[voltage]:.3f} V" if voltage in row else ""} if voltage else {}),
         first: f"{row[f'{first}_mean']:.2f}" if f"{first}_mean" in row else "",
         "90 % interval": f"{row[f'{first}_lo']:.2f}…{row[f'{first}_hi']:.2f}" if f"{first}_lo" in row else "",
+        **({"anchored": f"{row[_anchored(row)]:.2f}" if _anchored(row) in row else ""} if anchored else {}),
         "CN": f"{row['CN_mean']:.1f}" if "CN_mean" in row else "",
         "score": f"[red]{score}[/]" if row["ood_score"] > OOD_LIMIT else score,
         "latency": f"{row['latency_ms']:.1f} ms",

@@ -3,17 +3,19 @@
 import random
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ...agent.publish import keys_of
-from ...agent.types import Flag, Reason
+from ...agent.types import Flag, Reason, is_final
 
 VOLTAGE_FIELDS = ("voltage", "Ewe_V", "potential", "Ewe")
 """Names of the cell voltage among the readings, in order of preference."""
+TEMPERATURE_FIELDS = ("temperature", "sample_temperature")
+"""Names of the sample's temperature among the readings, in order of preference."""
 OOD_LIMIT = 1.0
 """Out-of-distribution score above which a spectrum is flagged as out of distribution."""
 _FIRST_COLUMNS = ("time", "run_uid", "seq_num")
@@ -31,6 +33,10 @@ MAX_READINGS = 500
 MAX_SAMPLES = 1000
 """Number of samples that the summary counts one by one."""
 OTHERS = "other samples"
+HISTORY_COLUMNS = (
+    *("proposed_at", "proposed_by", "approved_at", "approved_by", "sent_at", "settled_at", "settled_by"),
+)
+"""Columns of decisions.csv that say when a decision came to a status, Unix s, and which person brought it there."""
 _LATENCY_BINS_MS = np.geomspace(1e-3, 1e7, 2400)
 """Upper ends of the classes in which latencies are counted, ms; they differ by 1 %."""
 _GAP_REASONS = frozenset({Reason.JOINED_LATE, Reason.LATE, Reason.QUEUE_FULL, Reason.EVENTS_LOST})
@@ -103,6 +109,10 @@ class Recorder:
         """Number of decisions that came to each status."""
         self.stopped_by: str | None = None
         """Rule of the first acknowledged stop."""
+        self.notifications_failed = 0
+        """Number of notifications that a destination has not taken, or perhaps not."""
+        self.notification_failure = ""
+        """Destination and cause of the latest of them."""
         self.set_aside: Counter[str] = Counter()
         """Number of frames set aside, by reason."""
         self.gaps: Counter[str] = Counter()
@@ -191,11 +201,18 @@ class Recorder:
 
     def _on_decisions(self, doc: Mapping[str, Any], run_uid: str, _series: str) -> None:
         row = {"time": doc["time"], "run_uid": run_uid, **doc["data"]}
-        self.decisions += row["id"] not in self.latest_decisions
+        before = self.latest_decisions.get(row["id"], {})
+        if before and _settled(before):
+            return  # it had its row
+        row |= _history(row, before)
+        self.decisions += not before
         self.latest_decisions[row["id"]] = row
-        self.statuses[row["status"]] += 1
+        self.statuses[row["status"]] += row["status"] != before.get("status")  # it is sent again after a restart
         if row["action"] == "stop" and row["status"] == "acknowledged":
             self.stopped_by = self.stopped_by or row["rule"]
+        if row["action"] == "notify" and row["status"] in ("rejected", "expired"):
+            self.notifications_failed += 1
+            self.notification_failure = row["status_reason"]
         if _settled(row):
             self._decision_row(row)
             settled = (uid for uid, decision in self.latest_decisions.items() if _settled(decision))
@@ -243,11 +260,15 @@ class Recorder:
 
 
 def _settled(decision: Mapping[str, Any]) -> bool:
-    """Whether a decision has its last status; a proposed one with a reason is advice, which nobody answers."""
-    status = decision["status"]
-    return status in ("acknowledged", "rejected", "expired") or (
-        status == "proposed" and bool(decision["status_reason"])
-    )
+    """Whether a decision has its last status."""
+    return is_final(decision["status"], decision["status_reason"])
+
+
+def _history(row: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``HISTORY_COLUMNS`` of a decision as far as they are known; the first time counts."""
+    step = row["status"] if row["status"] in ("proposed", "approved", "sent") else "settled"
+    new = {f"{step}_at": row.get("status_time"), f"{step}_by": row.get("by")}
+    return {key: value for key, value in (new | dict(before)).items() if key in HISTORY_COLUMNS}
 
 
 def leading(row: Mapping[str, Any]) -> str:
@@ -277,31 +298,56 @@ class Truth:
 
     open_loop_x: float | None = None
     """Li content at the end of the charge if no control stops it."""
-    x: list[float] = field(default_factory=list)
-    """Li content during each frame; the last entry is the final value after the last frame."""
-    frame: list[int] = field(default_factory=list)
-    """Frame number of each entry of ``x``."""
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """True values of each frame, with ``x``, the Li content, ``frame``, its number, and ``run``, the uid of the
+    measured run; the last row of a run is the final state after its last frame."""
+    _runs: dict[str, str] = field(default_factory=dict)
+    """Measured run of each run of true values."""
+    _streams: dict[str, str] = field(default_factory=dict)
+    """Measured run of each descriptor."""
+
+    @property
+    def x(self) -> list[float]:
+        """Li content in each row."""
+        return [row["x"] for row in self.rows]
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
         if name == "start":
             self.open_loop_x = doc.get("x_open_loop_end")
+            self._runs[doc["uid"]] = doc.get("measured_run", "")
+        elif name == "descriptor":
+            self._streams[doc["uid"]] = self._runs.get(doc["run_start"], "")
         elif name == "event":
             data = doc["data"]
             value = next((v for k, v in data.items() if k in ("x", "x_Li", "x_true")), None)
             if value is not None:
-                self.x.append(float(value))
-                self.frame.append(int(data.get("frame", doc["seq_num"])))
+                frame = int(data.get("frame", doc["seq_num"]))
+                run = self._streams.get(doc["descriptor"], "")
+                self.rows.append({**data, "x": float(value), "frame": frame, "run": run})
 
-    def by_frame(self) -> dict[int, float]:
-        """Return x during the measurement by frame number."""
-        x_by_frame: dict[int, float] = {}
-        for frame, x in zip(self.frame, self.x, strict=True):
-            x_by_frame.setdefault(frame, x)
-        return x_by_frame
+    def by_frame(self) -> dict[tuple[str, int], dict[str, Any]]:
+        """Return the true values during the measurement, by the uid of the run and the number of the frame."""
+        found: dict[tuple[str, int], dict[str, Any]] = {}
+        for row in self.rows:
+            found.setdefault((row["run"], row["frame"]), row)
+        return found
+
+    def x_of(self, rows: Iterable[Mapping[str, Any]]) -> list[float | None]:
+        """Return the true x of rows of descriptors.csv; None where it is not known.
+
+        A repeated recording has other uids: the true values of a single run belong to any.
+        """
+        found = self.by_frame()
+        single = len({run for run, _ in found}) == 1
+        only = next(iter(found), ("", 0))[0]
+        keys = ((only if single else row["run_uid"], row["seq_num"]) for row in rows)
+        return [found[key]["x"] if key in found else None for key in keys]
 
 
 def compare_with_truth(recorder: Recorder, truth: Truth) -> dict[str, float] | None:
     """Compare the mean oxidation states of the picture with 4 − x, their value by charge balance in LixMO2.
+
+    Frames that the model does not know are left out.
 
     Returns
     -------
@@ -311,19 +357,16 @@ def compare_with_truth(recorder: Recorder, truth: Truth) -> dict[str, float] | N
         series whose end points are known; ``mae_anchored_e``, that of the anchored values, if there are any. None for
         fewer than three different true values.
     """
-    x = truth.by_frame()
-    rows = sorted((frame.row for frame in recorder.drawn().frames), key=lambda row: row["time"])
-    pairs = [(r["OS_mean"], 4 - x[r["seq_num"]]) for r in rows if "OS_mean" in r and r["seq_num"] in x]
+    familiar = (frame.row for frame in recorder.drawn().frames if frame.row["ood_score"] <= OOD_LIMIT)
+    rows = sorted(familiar, key=lambda row: row["time"])
+    known = [(row, 4 - x) for row, x in zip(rows, truth.x_of(rows), strict=True) if x is not None]
+    pairs = [(row["OS_mean"], true) for row, true in known if "OS_mean" in row]
     if len({true for _, true in pairs}) < 3:
         return None
     from scipy.stats import rankdata
 
     estimates, true = np.array(pairs).T
-    anchored = [
-        abs(r["OS_anchored_mean"] - 4 + x[r["seq_num"]])
-        for r in rows
-        if "OS_anchored_mean" in r and r["seq_num"] in x
-    ]
+    anchored = [abs(row["OS_anchored_mean"] - true) for row, true in known if "OS_anchored_mean" in row]
     return {
         "spearman": round(float(np.corrcoef(rankdata(estimates), rankdata(true))[0, 1]), 3),
         "pearson": round(float(np.corrcoef(estimates, true)[0, 1]), 3),

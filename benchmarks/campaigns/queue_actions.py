@@ -122,7 +122,9 @@ class Campaign:
         self._expect_acknowledged(id, reply)
         if again and self._rng.random() < 0.1:
             self.done["asked again"] += 1
-            self._expect_acknowledged(id, QueueServerControl(self._settings).request(id, action, args, TIMEOUT_S))
+            self._control.close()
+            self._control = QueueServerControl(self._settings)  # as after a restart of the agent
+            self._expect_acknowledged(id, self._control.request(id, action, args, TIMEOUT_S))
 
     def _expect_acknowledged(self, id: str, reply: Reply) -> None:
         if reply.status != "acknowledged":

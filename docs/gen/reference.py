@@ -1,44 +1,31 @@
-"""The reference, generated from the code: each function returns Markdown for one marker in a page."""
+"""The reference, generated from the code: each function returns Markdown for one marker in a page.
+
+    python docs/gen/reference.py docs/reference/rules.md
+
+prints a page with all that the markers stand for.
+"""
 
 import inspect
 import json
 import math
 import re
-import types
+import sys
 import typing
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, get_args
 
 import typer
-from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
+from settings_tables import TRIGGERS, config_table, robot_actions, robot_status, rule_triggers, table, type_name
 
-from xas_agent.agent.decide import Trigger
 from xas_agent.agent.publish import AgentRun, Provenance
-from xas_agent.agent.types import Decision, DescriptorEstimate, Estimate, Frame, SetAside, Settings
+from xas_agent.agent.types import Decision, DescriptorEstimate, Estimate, Frame, SetAside
 from xas_agent.agent.types.reasons import Flag, Reason
 from xas_agent.app.commands.shared import EXIT_CODES
 from xas_agent.app.jobs.shards import tables_of
 
 DECISIONS = Path(__file__).parents[1] / "decisions"
 EXAMPLES = Path(__file__).parents[2] / "configs" / "decisions"
-UNITS = {
-    "_ev": "eV",
-    "_s": "s",
-    "_ps": "ps",
-    "_fs": "fs",
-    "_ms": "ms",
-    "_deg": "degrees",
-    "_mb": "MB",
-    "_ang": "Å",
-    "_a": "Å",
-}
-"""Unit of a key by the end of its name; design: a name carries its unit where it could be doubted."""
-KEY_UNITS = {"nvict": "", "alpha": "", "k_max": "1/Å", "k_step": "1/Å", "sha256": "", "seconds": "s"}
-KEY_UNITS |= dict.fromkeys(("e0", "pre1", "pre2", "norm1", "norm2"), "eV")
-KEY_UNITS |= {"melt_k": "K", "final_k": "K", "density_g_cm3": "g/cm³", "friction_per_ps": "1/ps"}
-KEY_UNITS |= {"pre_slope": "edge steps/eV", "post_slope": "edge steps/eV", "post_curvature": "edge steps/eV²"}
 DOCUMENT_KEYS = {
     "D": "Most probable value of a classified descriptor D.",
     "D_p": "Probability of this value.",
@@ -78,147 +65,14 @@ DOCUMENT_KEYS = {
     "reason": "`decisions`: the evidence in words, with units. `quality`: a [reason](reasons.md#reasons).",
     "evidence": "Pairs of frame uid and value, JSON.",
     "confidence": "Probability that the rule's condition holds.",
-    "status": "`proposed`, `sent`, `acknowledged`, `rejected` or `expired`.",
+    "status": "`proposed`, `approved`, `sent`, `acknowledged`, `rejected` or `expired`.",
     "status_reason": "Why the status is what it is.",
+    "status_time": "Time at which the decision came to the status, Unix s.",
+    "by": "Person who brought it to the status; empty if nobody did.",
     "uid": "uid of the frame or event that was set aside.",
     "detail": "What was found and what was expected.",
     "count": "Number of frames, else of documents or Events, for which the note stands.",
 }
-
-
-def _cell(text: str) -> str:
-    """A table cell: RST's double backticks become Markdown's, lines become one."""
-    text = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", text)
-    return " ".join(text.replace("``", "`").split()).replace("|", "\\|")
-
-
-def _row(*cells: str) -> str:
-    return f"| {' | '.join(_cell(c) for c in cells)} |"
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    return "\n".join([_row(*head), "|" + " --- |" * len(head), *(_row(*row) for row in rows)])
-
-
-# --- configuration -------------------------------------------------------------------------------------
-
-
-def groups(annotation: Any) -> list[type[Settings]]:
-    """The groups of settings within an annotation."""
-    if isinstance(annotation, type) and issubclass(annotation, Settings):
-        return [annotation]
-    return [group for part in get_args(annotation) for group in groups(part)]
-
-
-TRIGGERS = tuple(groups(Trigger))
-"""The triggers, which have a table of their own; a combination contains triggers, so that their keys have no end."""
-
-
-def keys(
-    model: type[Settings], prefix: str = "", elsewhere: tuple[type[Settings], ...] = ()
-) -> Iterator[tuple[str, FieldInfo, type[Settings]]]:
-    """Every key of a model with its dotted path, groups included, depth first; not those of groups ``elsewhere``."""
-    for name, field in model.model_fields.items():
-        path = f"{prefix}{field.alias or name}"
-        yield path, field, model
-        listed = "[]" if get_origin(field.annotation) is tuple else ".NAME" if _is_mapping(field.annotation) else ""
-        for group in groups(field.annotation):
-            if group not in elsewhere:
-                yield from keys(group, f"{path}{listed}.", elsewhere)
-
-
-def _is_mapping(annotation: Any) -> bool:
-    origin = get_origin(annotation)
-    return isinstance(origin, type) and issubclass(origin, typing.Mapping)
-
-
-def type_name(annotation: Any) -> str:
-    """A type as a user of YAML knows it."""
-    origin, args = get_origin(annotation), get_args(annotation)
-    if origin is typing.Annotated:
-        return type_name(args[0])
-    if args == TRIGGERS:
-        return "[trigger](rules.md#triggers)"
-    if origin is Literal:
-        return ", ".join(f"`{value}`" for value in args)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(type_name(a) for a in args if a is not type(None))
-    if origin is list:
-        return f"{type_name(args[0])}, repeatable"
-    if origin is tuple:
-        inner = type_name(args[0])
-        return f"list of {inner}" if args[-1] is Ellipsis else f"{len(args)} × {inner}"
-    if isinstance(origin, type) and issubclass(origin, typing.Mapping):
-        return f"mapping of {type_name(args[0])} to {type_name(args[1])}"
-    if isinstance(annotation, type) and issubclass(annotation, Settings):
-        return "group"
-    names = {str: "text", int: "integer", float: "number", bool: "true or false", Any: "any"}
-    names[Reason] = "[reason](reasons.md#reasons)"
-    return names.get(annotation, "path" if "Path" in str(annotation) else getattr(annotation, "__name__", "any"))
-
-
-def default_of(field: FieldInfo) -> str:
-    """A default as YAML writes it."""
-    value = field.get_default(call_default_factory=True, validated_data={})
-    if value is PydanticUndefined:
-        return "required"
-    if value is None:
-        return "unset"
-    if value == "":
-        return "empty"
-    if isinstance(value, Settings):
-        return ""
-    if isinstance(value, bool):
-        return f"`{str(value).lower()}`"
-    if isinstance(value, tuple | list):
-        return f"`[{', '.join(map(str, value))}]`"
-    if isinstance(value, dict):
-        inner = ", ".join(f"{k}: {v}" for k, v in value.items() if not isinstance(v, Settings))
-        return f"`{{{inner}}}`"
-    return f"`{value}`"
-
-
-def unit_of(path: str) -> str:
-    """The unit that the end of a key's name states."""
-    name = path.rpartition(".")[2]
-    if name in KEY_UNITS:
-        return KEY_UNITS[name]
-    return next((unit for end, unit in UNITS.items() if name.endswith(end)), "")
-
-
-def _bounds(field: FieldInfo) -> str:
-    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "at least"}
-    found = [
-        f"{s} {getattr(m, n)}" for m in field.metadata for n, s in signs.items() if getattr(m, n, None) is not None
-    ]
-    return f", {', '.join(found)}" if found else ""
-
-
-def config_table(model: type[Settings], elsewhere: tuple[type[Settings], ...] = ()) -> str:
-    """One section per group, with a table of its keys."""
-    sections: dict[str, tuple[type[Settings], list[tuple[str, ...]]]] = {}
-    for path, field, owner in keys(model, elsewhere=elsewhere):
-        group = path.rpartition(".")[0]
-        title = group
-        kind = owner.model_fields.get("kind")
-        choice = get_args(kind.annotation)[0] if kind is not None and get_args(kind.annotation) else ""
-        title = f"{group} ({choice})" if choice else group
-        row = (
-            f"`{path.rpartition('.')[2]}`",
-            type_name(field.annotation) + _bounds(field),
-            default_of(field),
-            unit_of(path),
-            field.description or "",
-        )
-        sections.setdefault(title, (owner, []))[1].append(row)
-    parts = []
-    for title, (owner, rows) in sections.items():
-        if title:
-            parts.append(f"### `{title}`")
-        about = " ".join((owner.__doc__ or "").partition("\n\n")[0].split()).replace("``", "`")
-        parts += [re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", about)]
-        parts.append(_table(("Key", "Type", "Default", "Unit", "Meaning"), rows))
-    return "\n\n".join(parts)
 
 
 def agent_config() -> str:
@@ -252,20 +106,6 @@ def quench_config() -> str:
     return config_table(QuenchSettings)
 
 
-def rule_triggers() -> str:
-    """Every trigger with its keys, its own ones first."""
-    parts = []
-    for group in TRIGGERS:
-        kind = group.model_fields["kind"].default
-        rows = [
-            (f"`{n}`", type_name(f.annotation) + _bounds(f), default_of(f), unit_of(n), f.description or "")
-            for n, f in sorted(group.model_fields.items(), key=lambda item: item[0] not in group.__annotations__)
-        ]
-        about = "\n".join(line.strip() for line in (group.__doc__ or "").splitlines())
-        parts += [f"### `{kind}`", about, _table(("Key", "Type", "Default", "Unit", "Meaning"), rows)]
-    return "\n\n".join(parts)
-
-
 def rule_examples() -> str:
     """The shipped examples of rules, as they are."""
     files = sorted(EXAMPLES.glob("*.yaml"))
@@ -280,40 +120,6 @@ def actions() -> str:
     return f"Actions: {names}.\n\nStatuses of a decision: {', '.join(f'`{s}`' for s in get_args(Status))}."
 
 
-# --- robot ---------------------------------------------------------------------------------------------
-
-
-def robot_actions() -> str:
-    """Every request of a robot with its arguments."""
-    from xas_agent.adapters.robot import REQUESTS
-
-    parts = []
-    for request in REQUESTS:
-        action = get_args(request.model_fields["action"].annotation)[0]
-        args: Any = request.model_fields["args"].annotation
-        rows = [
-            (f"`{n}`", type_name(f.annotation) + _bounds(f), default_of(f), f.description or "")
-            for n, f in args.model_fields.items()
-        ]
-        parts += [f"### `{action}`", " ".join((args.__doc__ or "").split())]
-        parts += [_table(("Argument", "Type", "Default", "Meaning"), rows)] if rows else ["No arguments."]
-    return "\n\n".join(parts)
-
-
-def robot_status() -> str:
-    """The keys of a robot's answer and of its status."""
-    from xas_agent.adapters.robot import ANSWERS
-
-    parts = []
-    for model in ANSWERS:
-        rows = [
-            (f"`{n}`", type_name(f.annotation) + _bounds(f), default_of(f), f.description or "")
-            for n, f in model.model_fields.items()
-        ]
-        parts += [f"### `{model.__name__}`", model.__doc__ or "", _table(("Key", "Type", "Default", "Meaning"), rows)]
-    return "\n\n".join(parts)
-
-
 def robot_schema() -> str:
     """The JSON schemas of a robot's requests and answers."""
     from xas_agent.adapters.robot import json_schemas
@@ -324,17 +130,15 @@ def robot_schema() -> str:
     return "\n\n".join(blocks)
 
 
-# --- command line --------------------------------------------------------------------------------------
-
-
 def commands() -> Iterator[tuple[str, Any]]:
     """Every command with its full name."""
     from xas_agent.cli import app
 
     def walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
         yield name, command
-        for child, inner in getattr(command, "commands", {}).items():
-            yield from walk(f"{name} {child}", inner)
+        inner = getattr(command, "commands", {})
+        for child in command.list_commands(None) if inner else ():
+            yield from walk(f"{name} {child}", inner[child])
 
     yield from walk("xas-agent", typer.main.get_command(app))
 
@@ -351,7 +155,7 @@ def command_line() -> str:
         shown = [p for p in command.params if p.name != "help" and "--help" not in p.opts]
         if shown:
             rows = [_parameter(p, hints.get(p.name), context) for p in shown]
-            parts.append(_table(("Argument or option", "Type", "Default", "Meaning"), rows))
+            parts.append(table(("Argument or option", "Type", "Default", "Meaning"), rows))
     return "\n\n".join(parts)
 
 
@@ -375,10 +179,7 @@ def _parameter(parameter: Any, annotation: Any, context: Any) -> tuple[str, ...]
 
 
 def exit_codes() -> str:
-    return _table(("Code", "Meaning", "What to do"), [(str(c), *texts) for c, texts in EXIT_CODES.items()])
-
-
-# --- documents, reasons, flags ---------------------------------------------------------------------------
+    return table(("Code", "Meaning", "What to do"), [(str(c), *texts) for c, texts in EXIT_CODES.items()])
 
 
 def quantities_of_alignment() -> Iterable[str]:
@@ -424,16 +225,16 @@ def documents() -> str:
         ]
         if stream == "descriptors":
             rows.append(("(readings)", "number", "of the reading", DOCUMENT_KEYS["(readings)"]))
-        parts += [f"### `{stream}`", _table(("Key", "Type", "Unit", "Meaning"), rows)]
+        parts += [f"### `{stream}`", table(("Key", "Type", "Unit", "Meaning"), rows)]
     return "\n\n".join(parts)
 
 
 def reasons() -> str:
-    return _table(("Reason", "Meaning", "What to do"), [(f"`{r.value}`", r.meaning, r.remedy) for r in Reason])
+    return table(("Reason", "Meaning", "What to do"), [(f"`{r.value}`", r.meaning, r.remedy) for r in Reason])
 
 
 def flags() -> str:
-    return _table(("Flag", "Meaning", "What to do"), [(f"`{f.value}`", f.meaning, f.remedy) for f in Flag])
+    return table(("Flag", "Meaning", "What to do"), [(f"`{f.value}`", f.meaning, f.remedy) for f in Flag])
 
 
 def decision_records() -> str:
@@ -469,6 +270,15 @@ GENERATED: dict[str, Callable[[], str]] = {
 """What ``<!-- generated: NAME -->`` in a page becomes."""
 
 
+MARKER = re.compile(r"<!-- generated: (.*?) -->\n(.*?)<!-- end -->", re.DOTALL)
+"""A marker, and what stands in its place where a page is read as it is."""
+
+
 def filled(markdown: str) -> str:
     """A page with its markers replaced."""
-    return re.sub(r"<!-- generated: (.*?) -->", lambda m: GENERATED[m[1]](), markdown)
+    return MARKER.sub(lambda m: GENERATED[m[1]](), markdown)
+
+
+if __name__ == "__main__":
+    for page in sys.argv[1:]:
+        sys.stdout.write(filled(Path(page).read_text(encoding="utf-8")))

@@ -18,7 +18,7 @@ from .calibration import Blend, HeldOut
 from .config import TrainingConfig
 from .data import DataError, FeffData, check_grid, load_sets
 from .rows import Rows, Scale, fine_bins, prepare
-from .train import Member, cropped, folds, keys_of
+from .train import Loop, cropped, folds, keys_of
 
 _WHOLE_SPECTRA = 16  # fewer determine no periods
 
@@ -199,11 +199,10 @@ class TrainedMember:
     """Duration of the training."""
 
     @classmethod
-    def of(cls, member: Member[SPT]) -> "TrainedMember":
-        """Keep weights and sharpness of a member; its keys can be computed again."""
-        recall = member.recall
-        sharpness = None if recall is None else recall.log_sharpness.detach().clone()
-        return cls(member.network.state_dict(), sharpness, member.epochs, member.seconds)
+    def of(cls, trained: Loop[SPT]) -> "TrainedMember":
+        """Keep weights and sharpness of a network; its keys can be computed again."""
+        sharpness = None if trained.sharpness is None else trained.sharpness.clone()
+        return cls(trained.network.state_dict(), sharpness, trained.epoch, trained.seconds)
 
     @classmethod
     def mean(cls, runs: "Sequence[TrainedMember]") -> "TrainedMember":

@@ -97,6 +97,41 @@ class StandardFit:
     """(K,) FEFF's spectrum, damped and broadened."""
 
 
+class _Comparison:
+    """A standard and its FEFF spectrum on the same grid, at any parameters."""
+
+    def __init__(self, standard: Standard, grid: Grid, edge_ev: float, settings: AlignmentSettings) -> None:
+        self.grid, self.edge_ev, self.settings = grid, edge_ev, settings
+        foil = None if standard.reference is None else standard.reference[None]
+        self.batch = Batch(standard.energy, standard.mu[None], reference=foil)
+        bounds = grid.bounds[0] - PAD_EV, grid.bounds[-1] + PAD_EV
+        energy, mu = with_tail(standard.feff_energy[None] - edge_ev, standard.feff_mu[None], bounds[0])
+        self.fine = np.arange(*bounds, _STEP_EV)
+        self.row = torch.tensor(np.interp(self.fine, energy[0], mu[0]))[None]
+
+    def measured(self, offset: float, scale: float) -> Aligned:
+        """Align the measured spectrum."""
+        return align(self.batch, self.grid, Edge(self.edge_ev, offset, scale=scale), self.settings)
+
+    def theory(self, amplitude: float, broadening: float) -> Array:
+        """Return FEFF's spectrum (G,), broadened and damped, on the footing."""
+        return self.grid.footing(np.interp(self.grid.energy, self.fine, self._row(amplitude, broadening))[None])[0]
+
+    def half_height_ev(self, broadening: float) -> float:
+        """Return the energy at half height of FEFF's spectrum, eV from the tabulated edge."""
+        return float(self.fine[(self._row(1.0, broadening) >= 0.5).argmax()])
+
+    def residuals(self, p: Array) -> Array:
+        """Return measured minus computed at offset, scale, amplitude and broadening."""
+        # An offset below 0 moves the end of a short standard into the grid.
+        measured = np.nan_to_num(continued(self.measured(p[0], p[1]).mu[0]).astype(float))
+        return measured - self.theory(p[2], p[3])
+
+    def _row(self, amplitude: float, broadening: float) -> Array:
+        zero = torch.zeros(1, 1, dtype=self.row.dtype)
+        return damped(shifted(self.row, _STEP_EV, zero, zero + broadening), _STEP_EV, zero + amplitude)[0].numpy()
+
+
 def fit(
     standard: Standard, grid: Grid, edge_ev: float, settings: AlignmentSettings, scale: float | None = None
 ) -> StandardFit:
@@ -116,29 +151,7 @@ def fit(
         The standard cannot be aligned.
     """
     grid = _covered(grid, standard, edge_ev, _UPPER_BOUNDS[1] if scale is None else scale * standard.stretch**2)
-    bounds = grid.bounds[0] - PAD_EV, grid.bounds[-1] + PAD_EV
-    energy, mu = with_tail(standard.feff_energy[None] - edge_ev, standard.feff_mu[None], bounds[0])
-    fine = np.arange(*bounds, _STEP_EV)
-    row = torch.tensor(np.interp(fine, energy[0], mu[0]))[None]
-    zero = torch.zeros(1, 1, dtype=row.dtype)
-    foil = None if standard.reference is None else standard.reference[None]
-    batch = Batch(standard.energy, standard.mu[None], reference=foil)
-
-    def aligned_with(offset: float, scale: float) -> Aligned:
-        edge = Edge(edge_ev, offset, scale=scale)
-        return align(batch, grid, edge, settings)
-
-    def theory_row(amplitude: float, broadening: float) -> Array:
-        return damped(shifted(row, _STEP_EV, zero, zero + broadening), _STEP_EV, zero + amplitude)[0].numpy()
-
-    def theory(amplitude: float, broadening: float) -> Array:
-        return grid.footing(np.interp(grid.energy, fine, theory_row(amplitude, broadening))[None])[0]
-
-    def residuals(p: Array) -> Array:
-        # An offset below 0 moves the end of a short standard into the grid.
-        measured = np.nan_to_num(continued(aligned_with(p[0], p[1]).mu[0]).astype(float))
-        return measured - theory(p[2], p[3])
-
+    compared = _Comparison(standard, grid, edge_ev, settings)
     stretch = standard.stretch**2
     start, lower, upper = list(_START_SCALE_AMPLITUDE_BROADENING_EV), list(_LOWER_BOUNDS), list(_UPPER_BOUNDS)
     if scale is not None:
@@ -146,12 +159,12 @@ def fit(
 
     def fit_from(offset: float) -> OptimizeResult:
         # With a smaller step the numerical derivative would be lost in the float32 rounding of aligned spectra.
-        return least_squares(residuals, (offset, *start), bounds=(lower, upper), diff_step=1e-3)
+        return least_squares(compared.residuals, (offset, *start), bounds=(lower, upper), diff_step=1e-3)
 
     best = min((fit_from(o) for o in _START_OFFSETS_EV), key=lambda result: result.cost)
     misfit = float(np.sqrt(np.mean(best.fun**2)))
     offset, fitted_scale, amplitude, broadening = (float(p) for p in best.x)
-    aligned = aligned_with(offset, fitted_scale)
+    aligned = compared.measured(offset, fitted_scale)
     if (refusal := aligned.refused[0]) is not None:
         raise StandardError(f"{standard.name}: {refusal}")
     variance = misfit**2 * _RESIDUAL_CORRELATION_EV / grid.step_ev
@@ -163,12 +176,12 @@ def fit(
         fitted_scale / stretch,
         amplitude,
         broadening,
-        float(fine[(theory_row(1.0, broadening) >= 0.5).argmax()]),
+        compared.half_height_ev(broadening),
         (float(sd[0]), float(sd[1]), float(sd[2]), float(sd[3])),
         misfit,
         grid.energy,
         aligned.mu[0].astype(float),
-        theory(amplitude, broadening),
+        compared.theory(amplitude, broadening),
     )
 
 

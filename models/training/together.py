@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...agent.types import get_logger
-from ..network import SPT, MaterialGroups, Recall, channels_of, ensemble_weights, member_weights
+from ..network import SPT, channels_of, ensemble_weights, member_weights
 from .metrics import scores
 from .plan import TrainedMember, TrainingPlan, best, read_columns
 from .rows import Scale
-from .train import joint_loss, keys_of
+from .train import LARGEST_GRADIENT, Loop, RecallMemory
 
 _log = get_logger()
 
 _CHECKPOINT_S = 30.0  # between checkpoints, which take longer than a short epoch
-_LARGEST_GRADIENT = 1.0  # norm to which the gradient of a network is clipped
-_KEY_ROWS = 1024  # sites whose keys are computed at once on a GPU
 
 EpochWatch = Callable[[int, float | None], object]
 """Called with (epoch from 1, validation score of the ensemble or None)."""
@@ -43,8 +42,8 @@ class Checkpoint:
     """Shortest time between two checkpoints, s."""
 
 
-class Training:
-    """Networks in training: weights, optimiser, random numbers and epoch.
+class Training(Loop[SPT]):
+    """The networks of a plan in training; they are judged after every epoch, and go on from a checkpoint.
 
     Parameters
     ----------
@@ -56,87 +55,18 @@ class Training:
     def __init__(
         self, plan: TrainingPlan, networks: Sequence[SPT], trains: Sequence[NDArray[np.int_]], device: torch.device
     ) -> None:
-        config, settings = plan.config, plan.config.optimisation
-        self.plan, self.device, self.settings = plan, device, settings
-        self.count = len(networks)
-        self.network = SPT(plan.shape.model_copy(update={"members": self.count}))
-        self.network.load_state_dict(ensemble_weights([n.state_dict() for n in networks]))
-        self.network.to(device)
-        self.rows, self.scale = plan.rows.to(device), plan.scale.to(device)
-        self.trains = [torch.as_tensor(repeated(plan, train), device=device) for train in trains]
-        self.batch = min(settings.batch, *(len(t) for t in self.trains))
-        self.steps = max(settings.rows_per_epoch, *(len(t) for t in self.trains)) // self.batch
-        self._remember(plan, trains)
-        self.learnt = dict(self.network.named_parameters())
-        if self.recall is not None:
-            self.learnt |= {"log_sharpness": self.recall.log_sharpness}
-        parameters, rate = list(self.learnt.values()), settings.learning_rate
-        self.optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=settings.weight_decay)
-        total = self.steps * settings.epochs
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimiser, rate, total_steps=total)
-        self.generator = torch.Generator(device).manual_seed(config.seed)
-        torch.manual_seed(config.seed)
-        self.epoch, self.seconds = 0, 0.0
+        self.plan, self.count = plan, len(networks)
+        network = SPT(plan.shape.model_copy(update={"members": self.count}))
+        network.load_state_dict(ensemble_weights([n.state_dict() for n in networks]))
+        network.to(device)
+        rows, scale, memory = plan.rows.to(device), plan.scale.to(device), None
+        if plan.config.optimisation.recall_weight > 0:
+            held = np.stack([~np.isin(plan.learnt, train) for train in trains])
+            memory = RecallMemory(network, rows, scale, plan.learnt, plan.data.material, held)
+        shown = [torch.as_tensor(repeated(plan, train), device=device) for train in trains]
+        clip = partial(clip_members, members=self.count)
+        super().__init__(network, shown, rows, scale, plan.config, plan.config.seed, memory, clip)
         self.best, self.best_epoch, self.kept = -np.inf, 0, {}
-
-    def _remember(self, plan: TrainingPlan, trains: Sequence[NDArray[np.int_]]) -> None:
-        """Prepare recall: no row recalls sites of its own material, or such as its network does not train on."""
-        self.recall = None
-        if self.settings.recall_weight <= 0:
-            return
-        t, learnt = plan.rows.targets, plan.learnt
-        classes = tuple(len(c) for c in t.classes)
-        recall = Recall(self.count, len(learnt), self.network.key, classes, t.regressed.shape[1])
-        recall.learn([part[learnt] for part in t.one_hot], t.regressed[learnt])
-        self.recall = recall.to(self.device)
-        self.sites = torch.as_tensor(learnt, device=self.device)
-        self.spectra = self.scale.apply(self.rows.clean(self.sites))
-        self.groups = MaterialGroups(plan.data.material, self.device)
-        held = np.stack([~np.isin(learnt, train) for train in trains])
-        self.held = torch.as_tensor(held, device=self.device).unsqueeze(1)
-
-    def run_epoch(self) -> None:
-        """Train for an epoch."""
-        began, settings, augmentation = time.perf_counter(), self.settings, self.plan.config.augmentation
-        self.network.train()
-        self._refresh()
-        for index in self._order().split(self.batch, dim=1):
-            weights = self.rows.mixtures(index, augmentation, self.generator)
-            spectra = self.rows.disturbed(weights, index, augmentation, self.generator)
-            with torch.autocast("cuda", torch.bfloat16, enabled=self._mixed_precision):
-                output = self.network(self.scale.apply(spectra).transpose(0, 1))
-            output = tuple(part.float() for part in output)
-            loss = joint_loss(output, self.rows.targets, weights, index, settings.regression_weight)
-            if self.recall is not None:
-                barred = self.groups.barred(weights, index, self.sites) | self.held
-                recalled = self.recall(output[3], barred)
-                recall_loss = joint_loss(recalled, self.rows.targets, weights, index, settings.regression_weight)
-                loss = loss + settings.recall_weight * recall_loss
-            self.optimiser.zero_grad()
-            loss.backward()
-            clip_members(self.learnt, self.count)
-            self.optimiser.step()
-            self.schedule.step()
-        self.epoch += 1
-        self.seconds += time.perf_counter() - began
-
-    @property
-    def _mixed_precision(self) -> bool:
-        return self.settings.mixed_precision and self.device.type == "cuda"
-
-    def _order(self) -> Tensor:
-        """Draw the rows (networks, steps · batch) of an epoch."""
-        wanted, orders = self.steps * self.batch, []
-        for train in self.trains:
-            rounds = range(wanted // len(train) + 1)
-            drawn = [torch.randperm(len(train), generator=self.generator, device=self.device) for _ in rounds]
-            orders.append(train[torch.cat(drawn)[:wanted]])
-        return torch.stack(orders)
-
-    def _refresh(self) -> None:
-        if self.recall is not None:
-            at_once = 64 if self.device.type == "cpu" else _KEY_ROWS
-            self.recall.keys.copy_(keys_of(self.network, self.spectra, at_once))
 
     def watch(self) -> float | None:
         """Return the validation score of the ensemble, and keep the best weights where training has patience."""
@@ -163,7 +93,7 @@ class Training:
         for k in range(self.count):
             own = member_weights(weights, k, self.count)
             own = {name: tensor.clone() for name, tensor in own.items()}
-            sharpness = None if self.recall is None else self.recall.log_sharpness[k : k + 1].detach().cpu().clone()
+            sharpness = None if self.sharpness is None else self.sharpness[k : k + 1].cpu().clone()
             found.append(TrainedMember(own, sharpness, epoch, self.seconds / self.count))
         return found
 
@@ -176,7 +106,7 @@ class Training:
             "random": [self.generator.get_state(), torch.get_rng_state()],
             "random_cuda": torch.cuda.get_rng_state(self.device) if on_gpu else None,
             "network": self.network.state_dict(),
-            "log_sharpness": None if self.recall is None else self.recall.log_sharpness.detach(),
+            "log_sharpness": self.sharpness,
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
             "progress": [self.epoch, self.seconds, float(self.best), self.best_epoch],
@@ -200,9 +130,8 @@ class Training:
             _log.warning("checkpoint is of another config or of other data: training begins anew", file=str(path))
             return False
         self.network.load_state_dict(state["network"])
-        if self.recall is not None:
-            with torch.no_grad():
-                self.recall.log_sharpness.copy_(state["log_sharpness"])
+        if self.sharpness is not None:
+            self.sharpness.copy_(state["log_sharpness"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
         self.epoch, self.seconds, self.best, self.best_epoch = state["progress"]
@@ -264,7 +193,7 @@ def clip_members(parameters: Mapping[str, Tensor], members: int) -> None:
     """Clip the gradient of each network side by side to the norm 1."""
     named = [(channels_of(name), p.grad) for name, p in parameters.items() if p.grad is not None]
     squares = [g.movedim(axis, 0).reshape(members, -1).square().sum(1) for axis, g in named]
-    scale = (_LARGEST_GRADIENT / torch.stack(squares).sum(0).sqrt().clamp_min(1e-6)).clamp(max=1.0)
+    scale = (LARGEST_GRADIENT / torch.stack(squares).sum(0).sqrt().clamp_min(1e-6)).clamp(max=1.0)
     for axis, g in named:
         size = [1] * g.dim()
         size[axis] = g.shape[axis]

@@ -1,8 +1,7 @@
-"""Training of one network on FEFF rows; the same config and seed give the same weights."""
+"""The loop of training on FEFF rows, for one network or several side by side; a seed determines the weights."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -14,9 +13,13 @@ from ..network import GATHERED_POINTS, SPT, MaterialGroups, Recall, SPTShape
 from .config import TrainingConfig
 from .rows import Rows, Scale, Targets
 
+LARGEST_GRADIENT = 1.0
+"""Norm to which the gradient of a network is clipped."""
+_KEY_ROWS = {"cpu": 64, "cuda": 1024}  # sites whose keys are computed at once
+
 N = TypeVar("N", bound=nn.Module)
-EpochCallback = Callable[[int, N], float | None]
-"""Called with (epoch from 1, network); returns the validation score, or None."""
+Clip = Callable[[Mapping[str, Tensor]], object]
+"""Called with the learnt parameters by name; clips their gradients."""
 
 
 def joint_loss(
@@ -51,40 +54,48 @@ def joint_loss(
     return loss + balance * mean_likelihood.sum()
 
 
-@dataclass(frozen=True)
-class Member(Generic[N]):
-    """A trained network and the record of its training."""
-
-    network: N
-    epochs: int
-    """Epochs after which its weights were kept."""
-    seconds: float
-    """Duration of the training."""
-    recall: Recall | None = None
-    """Memory of the training rows."""
-
-
 class RecallMemory:
-    """Recall during training: the sites are the rows ``train``, and no row recalls its own material."""
+    """Recall during training: no row recalls sites of its own material, or such as its network does not train on.
+
+    Parameters
+    ----------
+    network : one SPT, or several side by side
+    rows, scale : on the device of the network
+    sites : (S,) rows that are recalled
+    material : (N,) of all rows
+    held : (networks, S) sites that each network does not train on; None for none
+    """
 
     def __init__(
-        self, network: SPT, rows: Rows, train: NDArray[np.int_], scale: Scale, material: NDArray[np.str_]
+        self,
+        network: SPT,
+        rows: Rows,
+        scale: Scale,
+        sites: NDArray[np.int_],
+        material: NDArray[np.str_],
+        held: NDArray[np.bool_] | None = None,
     ) -> None:
-        t, self.sites, self.groups = rows.targets, torch.as_tensor(train), MaterialGroups(material)
-        self.network = network
-        self.recall = Recall(1, len(train), network.key, tuple(len(c) for c in t.classes), t.regressed.shape[1])
-        self.recall.learn([part[self.sites] for part in t.one_hot], t.regressed[self.sites])
+        t, device = rows.targets, rows.fine.device
+        self.network, self.targets = network, t
+        self.sites = torch.as_tensor(sites, device=device)
+        self.groups = MaterialGroups(material, device)
+        self.held = None if held is None else torch.as_tensor(held, device=device).unsqueeze(1)
+        classes = tuple(len(c) for c in t.classes)
+        recall = Recall(network.members, len(sites), network.key, classes, t.regressed.shape[1]).to(device)
+        recall.learn([part[self.sites] for part in t.one_hot], t.regressed[self.sites])
+        self.recall = recall
         self.spectra = scale.apply(rows.clean(self.sites))
-        self.targets = t
 
     def refresh(self) -> None:
         """Recompute all keys."""
-        self.recall.keys.copy_(keys_of(self.network, self.spectra))
+        self.recall.keys.copy_(keys_of(self.network, self.spectra, _KEY_ROWS[self.spectra.device.type]))
 
     def loss(self, query: Tensor, weights: Tensor, index: Tensor, balance: float) -> Tensor:
-        """Return the loss of recall for the queries of the mixtures ``weights`` (n, n) of the rows ``index``."""
-        recalled = self.recall(query, self.groups.barred(weights, index, self.sites))
-        return joint_loss(recalled, self.targets, weights, index, balance)
+        """Return the loss of recall for the queries of the mixtures ``weights`` (M, n, n) of the rows ``index``."""
+        barred = self.groups.barred(weights, index, self.sites)
+        if self.held is not None:
+            barred = barred | self.held
+        return joint_loss(self.recall(query, barred), self.targets, weights, index, balance)
 
 
 @torch.no_grad()
@@ -97,6 +108,98 @@ def keys_of(network: SPT, spectra: Tensor, at_once: int = 64) -> Tensor:
     return keys
 
 
+def clip_together(parameters: Mapping[str, Tensor]) -> None:
+    """Clip the gradient of all parameters, those of one network, to the norm 1."""
+    nn.utils.clip_grad_norm_(parameters.values(), LARGEST_GRADIENT)
+
+
+class Loop(Generic[N]):
+    """Networks in training: weights, optimiser, schedule, random numbers and epoch.
+
+    Parameters
+    ----------
+    network : one network, or M SPTs side by side, with its initial weights, which are changed; it takes spectra
+        (n, M, G)
+    trains : M tensors, the rows that each network trains on
+    rows, scale : on the device of the network
+    seed : of all random numbers
+    memory : recall that the networks learn as well
+    """
+
+    def __init__(
+        self,
+        network: N,
+        trains: Sequence[Tensor],
+        rows: Rows,
+        scale: Scale,
+        config: TrainingConfig,
+        seed: int,
+        memory: RecallMemory | None = None,
+        clip: Clip = clip_together,
+    ) -> None:
+        self.settings, self.augmentation = config.optimisation, config.augmentation
+        self.network, self.trains, self.rows, self.scale = network, trains, rows, scale
+        self.memory, self.clip, self.device = memory, clip, rows.fine.device
+        self.batch = min(self.settings.batch, *(len(t) for t in trains))
+        self.steps = max(self.settings.rows_per_epoch, *(len(t) for t in trains)) // self.batch
+        self.learnt = dict(network.named_parameters())
+        if memory is not None:
+            self.learnt |= memory.recall.named_parameters()
+        parameters, rate = list(self.learnt.values()), self.settings.learning_rate
+        self.optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=self.settings.weight_decay)
+        total = self.steps * self.settings.epochs
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimiser, rate, total_steps=total)
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        torch.manual_seed(seed)
+        self.epoch, self.seconds = 0, 0.0
+
+    @property
+    def sharpness(self) -> Tensor | None:
+        """(M, 1, 1) log sharpness of recall; None without recall."""
+        return None if self.memory is None else self.memory.recall.log_sharpness.detach()
+
+    def run_epoch(self) -> None:
+        """Train for an epoch."""
+        began = time.perf_counter()
+        self.network.train()
+        if self.memory is not None:
+            self.memory.refresh()
+        for index in self._order().split(self.batch, dim=1):
+            self.optimiser.zero_grad()
+            self._loss(index).backward()
+            self.clip(self.learnt)
+            self.optimiser.step()
+            self.schedule.step()
+        self.epoch += 1
+        self.seconds += time.perf_counter() - began
+
+    def _loss(self, index: Tensor) -> Tensor:
+        """Return the loss of a batch of mixed and disturbed rows ``index`` (M, n)."""
+        balance = self.settings.regression_weight
+        weights = self.rows.mixtures(index, self.augmentation, self.generator)
+        spectra = self.rows.disturbed(weights, index, self.augmentation, self.generator)
+        with torch.autocast("cuda", torch.bfloat16, enabled=self._mixed_precision):
+            output = self.network(self.scale.apply(spectra).transpose(0, 1))
+        output = tuple(part.float() for part in output)
+        loss = joint_loss(output, self.rows.targets, weights, index, balance)
+        if self.memory is None:
+            return loss
+        return loss + self.settings.recall_weight * self.memory.loss(output[3], weights, index, balance)
+
+    @property
+    def _mixed_precision(self) -> bool:
+        return self.settings.mixed_precision and self.device.type == "cuda"
+
+    def _order(self) -> Tensor:
+        """Draw the rows (M, steps · batch) of an epoch."""
+        wanted, orders = self.steps * self.batch, []
+        for train in self.trains:
+            rounds = range(wanted // len(train) + 1)
+            drawn = [torch.randperm(len(train), generator=self.generator, device=self.device) for _ in rounds]
+            orders.append(train[torch.cat(drawn)[:wanted]])
+        return torch.stack(orders)
+
+
 def train_member(
     start: N,
     rows: Rows,
@@ -104,66 +207,23 @@ def train_member(
     scale: Scale,
     config: TrainingConfig,
     seed: int,
-    watch: EpochCallback[N],
     material: NDArray[np.str_] | None = None,
-) -> Member[N]:
-    """Train one network on the rows ``train``.
+) -> Loop[N]:
+    """Train one network on the rows ``train``, to the last epoch.
 
     Parameters
     ----------
-    start : network with its initial weights, which are changed
-    watch : called after every epoch; ``patience`` acts on the validation score that it returns, if it returns one
+    start : network with its initial weights, which are changed; it takes spectra (n, 1, G)
     material : (N,) of all rows; an SPT then also learns to recall, unless ``recall_weight`` is 0
     """
-    began, settings = time.perf_counter(), config.optimisation
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    index = torch.as_tensor(train)
-    batch = min(settings.batch, len(index))
-    steps = max(len(index), settings.rows_per_epoch) // batch
     memory = None
-    if isinstance(start, SPT) and material is not None and settings.recall_weight > 0:
-        memory = RecallMemory(start, rows, train, scale, material)
-    learnt = [*start.parameters(), *(memory.recall.parameters() if memory else ())]
-    optimiser = torch.optim.AdamW(learnt, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, settings.learning_rate, total_steps=steps * settings.epochs
-    )
-    best, best_epoch, kept = -np.inf, settings.epochs, None
-    for epoch in range(1, settings.epochs + 1):
-        start.train()
-        if memory:
-            memory.refresh()
-        rounds = steps * batch // len(index) + 1
-        order = torch.cat([index[torch.randperm(len(index), generator=generator)] for _ in range(rounds)])
-        for chosen in order[: steps * batch].split(batch):
-            weights = rows.mixtures(chosen, config.augmentation, generator)
-            spectra = rows.disturbed(weights, chosen, config.augmentation, generator)
-            output = start(scale.apply(spectra))
-            loss = joint_loss(output, rows.targets, weights, chosen, settings.regression_weight)
-            if memory:
-                loss = loss + settings.recall_weight * memory.loss(
-                    output[3], weights, chosen, settings.regression_weight
-                )
-            optimiser.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(learnt, 1.0)
-            optimiser.step()
-            schedule.step()
-        score = watch(epoch, start.eval())
-        if score is None or settings.patience is None:
-            continue
-        if score > best:
-            best, best_epoch = score, epoch
-            kept = {k: v.clone() for k, v in start.state_dict().items()}
-        elif epoch - best_epoch >= settings.patience:
-            break
-    if kept is not None:
-        start.load_state_dict(kept)
-    if memory:
-        memory.refresh()
-    recall = memory.recall.eval() if memory else None
-    return Member(start.eval(), best_epoch, time.perf_counter() - began, recall)
+    if isinstance(start, SPT) and material is not None and config.optimisation.recall_weight > 0:
+        memory = RecallMemory(start, rows, scale, train, material)
+    loop = Loop(start, [torch.as_tensor(train)], rows, scale, config, seed, memory)
+    for _ in range(config.optimisation.epochs):
+        loop.run_epoch()
+    start.eval()
+    return loop
 
 
 def folds(material: NDArray[np.str_], count: int, seed: int) -> list[NDArray[np.int_]]:

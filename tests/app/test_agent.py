@@ -32,7 +32,8 @@ from xas_agent.agent.types.protocols import Control, Estimator
 from xas_agent.app.config import ConfigError
 from xas_agent.app.wiring import load_models
 from xas_agent.models.card import ModelError
-from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline, detectors
+from xas_agent.sim_beamline.beamline import SimBeamline, detectors
+from xas_agent.sim_beamline.settings import BeamlineSettings
 
 CO: dict[str, Any] = {"model": {"use": ["co-k"], "threads": 1}}
 MD = {"element": "Co", "edge": "K"}

@@ -64,7 +64,7 @@ RULE = {"name": "r", "trigger": {"kind": "threshold", "descriptor": "OS", "above
         ({"control": {"allow": ["explode"]}}, r"key control\.allow\.0: found 'explode', expected: .*'pause'"),
         (
             {"rules": [{**RULE, "acton": "stop"}]},
-            r"unknown key rules\.0\.acton; expected one of action, args, go_to,",
+            r"unknown key rules\.0\.acton; expected one of action, args, edge, element, go_to,",
         ),
         ({"rules": [{**RULE, "trigger": {"kind": "cusp"}}]}, r"key rules\.0\.trigger: .*'threshold', 'band'"),
         ({"rules": [RULE, RULE]}, r"two rules are named 'r'"),

@@ -18,7 +18,8 @@ from xas_agent.adapters.files import FileSink
 from xas_agent.agent.types import get_logger
 from xas_agent.app.subscribers import Subscribers
 from xas_agent.app.wiring import load_models
-from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
+from xas_agent.sim_beamline.beamline import SimBeamline
+from xas_agent.sim_beamline.settings import BeamlineSettings
 
 CO: dict[str, Any] = {"model": {"use": ["co-k"], "threads": 1}}
 FRAMES = 3

@@ -15,7 +15,7 @@ from watched import Watched, WhiteLine
 from xas_agent import XASAgent
 from xas_agent.agent.types import InputError, Reply
 from xas_agent.app.config import Config
-from xas_agent.app.operator import OperatorServer, ask, sockets_folder
+from xas_agent.app.operator import OperatorServer, _short, ask, sockets_folder
 from xas_agent.app.output.audit import Audit, check_audit
 
 RULE = {"name": "high", "trigger": {"kind": "threshold", "quantity": "OS", "above": 1.5}, "action": "stop"}
@@ -93,6 +93,7 @@ def test_a_person_approves_and_the_audit_keeps_it(attended: Attended, tmp_path: 
     assert ask("approve", id=decision["id"][:6], by="ada")["decision"]["status_reason"] == "approved by ada"
     wait_until(lambda: attended.statuses == ["proposed", "approved", "sent", "acknowledged"])
     assert attended.beamline.done == ["stop"]
+    wait_until(lambda: (tmp_path / "audit.jsonl").read_text().count("\n") == 5)
     lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
     [command] = [line for line in lines if "command" in line]
     assert (command["command"], command["by"], command["id"]) == ("approve", "ada", decision["id"])
@@ -129,7 +130,7 @@ def test_a_forbidden_action_is_refused_and_audited(attended: Attended, tmp_path:
 @with_control(authority="act", allow=["pause"], rule="pause")
 def test_after_an_emergency_stop_no_rule_acts_until_it_is_released(attended: Attended, tmp_path: Path):
     stopped = ask("halt", by="ada", why="smoke")["decision"]
-    assert (stopped["status"], stopped["reason"]) == ("acknowledged", "requested by emergency stop by ada: smoke")
+    assert (stopped["status"], stopped["reason"]) == ("acknowledged", "emergency stop by ada: smoke")
     assert attended.beamline.done == ["stop"]
     assert ask("status")["halted"] == "emergency stop by ada: smoke"
     attended.measure(1.0, 2.0)
@@ -224,3 +225,54 @@ def test_a_session_is_found_from_a_shell_that_does_not_know_its_folder(
 
 def test_commands_without_a_session_say_so():
     assert "no session of this user runs here" in run_command("status", code=2).stderr
+
+
+def decide_twice(attended: Attended) -> list[dict[str, Any]]:
+    attended.measure(1.0, 2.0)
+    attended.measure(1.0, 2.0)
+    wait_until(lambda: ask("status")["pending"] == 2)
+    return ask("pending")["pending"]
+
+
+def test_without_an_id_the_only_decision_is_approved_and_named(attended: Attended):
+    attended.measure(1.0, 2.0)
+    wait_until(lambda: ask("status")["pending"] == 1)
+    said = run_command("approve", "--as", "ada", code=0).stdout
+    assert "stop by high" in said
+    assert "above 1.5" in said
+    wait_until(lambda: attended.beamline.done == ["stop"])
+
+
+def test_without_an_id_none_of_several_is_approved(attended: Attended):
+    waiting = decide_twice(attended)
+    for command in ("approve", "reject"):
+        said = run_command(command, code=2).stderr
+        assert "2 decisions wait; name the one that you mean by its id:" in said
+        assert all(d["short_id"] in said for d in waiting)
+    assert attended.statuses == ["proposed", "proposed"]
+    shown = run_command("pending", code=0).stdout
+    typed = shown.split()[0]
+    assert typed == waiting[0]["short_id"]
+    assert len(typed) < len(waiting[0]["id"])
+    run_command("approve", typed, code=0)
+    wait_until(lambda: attended.beamline.done == ["stop"])
+    assert [d["id"] for d in ask("pending")["pending"]] == [waiting[1]["id"]]
+
+
+def test_without_an_id_a_decision_that_came_after_the_list_is_not_approved(attended: Attended):
+    """The one that was shown is gone, and another one waits."""
+    attended.measure(1.0, 2.0)
+    [shown] = waiting()
+    ask("reject", id=shown["id"])
+    attended.measure(1.0, 2.0)
+    wait_until(lambda: ask("status")["pending"] == 1)
+    with pytest.raises(InputError, match="it came after you were told what waits"):
+        ask("approve")
+    assert attended.beamline.done == []
+    ask("approve")  # now it was shown
+    wait_until(lambda: attended.beamline.done == ["stop"])
+
+
+def test_ids_are_as_short_as_they_can_be_told_apart():
+    ids = {"abcdefgh", "abcdeggh", "xbcdefgh"}
+    assert [_short(id, ids) for id in sorted(ids)] == ["abcdef", "abcdeg", "xbcd"]

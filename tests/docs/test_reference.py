@@ -15,17 +15,19 @@ from xas_agent.app.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "docs" / "reference"
+GEN = ROOT / "docs" / "gen"
 
 
 def load(name):
-    spec = importlib.util.spec_from_file_location(f"docs_gen_{name}", ROOT / "docs" / "gen" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, GEN / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
+settings_tables = load("settings_tables")
 reference = load("reference")
 
 
@@ -46,7 +48,7 @@ def models():
 def test_every_key_of_a_config_is_listed_with_its_meaning():
     for name, model in models():
         text = page(name) + page("training-configuration")  # which evaluation refers to
-        for path, field, owner in reference.keys(model, elsewhere=reference.TRIGGERS):
+        for path, field, owner in settings_tables.keys(model, elsewhere=settings_tables.TRIGGERS):
             assert field.description, f"{owner.__name__}.{path}: no docstring under the field"
             assert f"| `{path.rpartition('.')[2]}` |" in text, path
 
@@ -92,17 +94,39 @@ def test_every_published_key_has_a_meaning():
     assert not missing
 
 
+def markers():
+    pages = {p: p.read_text(encoding="utf-8") for p in (ROOT / "docs").rglob("*.md")}
+    return [(page, *found) for page, text in pages.items() for found in reference.MARKER.findall(text)]
+
+
 def test_every_marker_names_what_is_generated():
-    markers = [
-        m for p in (ROOT / "docs").rglob("*.md") for m in re.findall("<!-- generated: (.*?) -->", p.read_text())
-    ]
-    assert set(markers) == set(reference.GENERATED)
+    opened = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "docs").rglob("*.md")).count("<!-- generated: ")
+    assert len(markers()) == opened
+    assert {name for _, name, _ in markers()} == set(reference.GENERATED)
+
+
+def test_a_page_that_is_read_as_it_is_says_where_the_generated_part_is():
+    names = [name for name, _ in reference.commands()]
+    for page, name, pointer in markers():
+        assert "`make docs`" in pointer, name
+        assert all((page.parent / link).exists() for link in re.findall(r"\]\((.*?)\)", pointer)), name
+        for command in re.findall(r"`(xas-agent [a-z ]*[a-z])", pointer):
+            assert any(name == command or command.startswith(f"{name} ") for name in names[1:]), command
+        shown = re.findall(r"`python docs/gen/reference.py (.*?)`", pointer.replace("\n", " "))
+        assert shown in ([], [str(page.relative_to(ROOT))]), name
+
+
+def test_a_page_is_printed_with_what_is_generated():
+    command = [sys.executable, "docs/gen/reference.py", "docs/reference/reasons.md"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said == page("reasons")
+    assert "generated" not in said
 
 
 def test_every_trigger_is_listed_with_its_keys():
     sections = dict(re.findall(r"^### `(\w+)`\n(.*?)(?=^##)", page("rules"), re.MULTILINE | re.DOTALL))
     assert {"threshold", "plateau", "not", "then"} <= set(sections)
-    for trigger in reference.TRIGGERS:
+    for trigger in settings_tables.TRIGGERS:
         text = sections[trigger.model_fields["kind"].default]
         assert all(field.description and f"| `{key}` |" in text for key, field in trigger.model_fields.items())
 

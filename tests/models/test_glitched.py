@@ -9,7 +9,8 @@ from xas_agent.agent.spectra.glitches import GlitchSettings
 from xas_agent.agent.spectra.settings import AlignmentSettings
 from xas_agent.models import card
 from xas_agent.models.runtime import Model
-from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
+from xas_agent.sim_beamline.beamline import SimBeamline
+from xas_agent.sim_beamline.settings import BeamlineSettings
 
 SIGMA = 0.003
 

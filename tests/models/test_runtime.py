@@ -21,8 +21,8 @@ from xas_agent.agent.types.reasons import Flag
 from xas_agent.models import card as cards
 from xas_agent.models.card import ModelError
 from xas_agent.models.runtime import Model, default_threads, load_module
-from xas_agent.sim_beamline.cathode import ReferenceSpectra, absorption
 from xas_agent.sim_beamline.plans import FLY_ENERGIES_EV
+from xas_agent.sim_beamline.spectra import ReferenceSpectra, absorption
 
 NAMES = list(cards.installed())
 

@@ -13,13 +13,16 @@ from logs import capture_logs
 from streams import Frames
 
 from xas_agent.agent.types.frame import Frame
-from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
-from xas_agent.sim_beamline.cathode import CathodeSettings
+from xas_agent.sim_beamline.beamline import SimBeamline
+from xas_agent.sim_beamline.cathode import x_open_loop_end
 from xas_agent.sim_beamline.engine import run_engine
+from xas_agent.sim_beamline.experiments import ChargeSettings
 from xas_agent.sim_beamline.optics import BeamSettings
 from xas_agent.sim_beamline.plans import FLY_ENERGIES_EV, STEP_ENERGIES_EV
+from xas_agent.sim_beamline.settings import BeamlineSettings
 
 FAST = BeamlineSettings(frames=12, frame_period_s=0)
+X_OPEN_LOOP_END = x_open_loop_end(ChargeSettings(), FAST.seed)
 
 
 class Log:
@@ -89,7 +92,7 @@ def test_a_fly_scan_is_an_event_per_spectrum(open_loop):
 def test_noise_is_a_few_thousandths_of_the_edge_step():
     _, shown, _ = measured(
         BeamlineSettings(
-            frame_period_s=0, beam=BeamSettings(glitch_probability=0), cathode=CathodeSettings(charge_x=1e-6)
+            frame_period_s=0, beam=BeamSettings(glitch_probability=0), experiment=ChargeSettings(charge_x=1e-6)
         )
     )
     spectra = np.array([mu(frame) for frame in shown.events("energy")])
@@ -112,7 +115,7 @@ def test_the_reference_channel_shows_the_monochromators_error():
 
 def test_open_loop_ends_where_the_chemistry_alone_says(open_loop):
     beamline, _, truth = open_loop
-    assert beamline.x_true == pytest.approx(beamline.x_open_loop_end, abs=1e-9)
+    assert beamline.x_true == pytest.approx(X_OPEN_LOOP_END, abs=1e-9)
     last = truth.all("event")[-1]["data"]
     assert (last["x"], last["stopped"], last["frame"]) == (beamline.x_true, False, 12)
 
@@ -180,7 +183,7 @@ def test_paused_it_waits_without_current_and_ends_as_if_it_had_not():
     beamline.run()
     assert found == [(False, True), "acknowledged"]
     assert len(shown.events("energy")) == 12
-    assert beamline.x_true == pytest.approx(beamline.x_open_loop_end, abs=1e-9)
+    assert beamline.x_true == pytest.approx(X_OPEN_LOOP_END, abs=1e-9)
 
 
 def test_a_paused_measurement_can_be_stopped():
@@ -220,7 +223,7 @@ def test_a_step_scan_is_an_event_per_energy(both_ways):
     np.testing.assert_array_equal(energies[n:], STEP_ENERGIES_EV[:: -1 if both_ways else 1])
     assert set(events[0]["data"]) == {"energy", "I0", "It", "Iref", "voltage", "temperature"}
     assert shown.all("start")[1]["plan_name"] == "step_xanes"
-    assert beamline.x_true == pytest.approx(beamline.x_open_loop_end, abs=1e-9)
+    assert beamline.x_true == pytest.approx(X_OPEN_LOOP_END, abs=1e-9)
     assert len(truth.all("event")) == 2 + 1
 
 

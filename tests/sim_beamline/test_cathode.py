@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from measured import FEFF
 
 from xas_agent.models.datasets import cathode as cathode_data
-from xas_agent.sim_beamline.cathode import CathodeSettings, Cell, ReferenceSpectra, x_open_loop_end
+from xas_agent.sim_beamline.cathode import CathodeSettings, Cell, x_open_loop_end
+from xas_agent.sim_beamline.spectra import ReferenceSpectra
 
 ENERGY = 7709 + np.arange(-60, 110, 0.5)
 

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xas_agent.sim_beamline import recorded_documents
-from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
+from xas_agent.sim_beamline.beamline import SimBeamline
 from xas_agent.sim_beamline.replay import Replay, ReplayError
+from xas_agent.sim_beamline.settings import BeamlineSettings
 
 START = datetime(2022, 7, 27, 18, 45, 56).timestamp()
 

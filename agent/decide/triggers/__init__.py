@@ -6,7 +6,7 @@ from typing import Annotated, assert_never
 from pydantic import Field
 
 from ...types import Settings
-from .base import QuantityTrigger, Watch
+from .base import Compared, QuantityTrigger, QuantityWatch, Watch
 from .change import Change, ChangeWatch
 from .combined import AllOf, AllWatch, AnyOf, AnyWatch, NotOf, NotWatch, Then, ThenWatch
 from .level import Band, LevelWatch, Threshold, Unfamiliar, out_of_reach
@@ -18,11 +18,13 @@ __all__ = [
     "AnyOf",
     "Band",
     "Change",
+    "Compared",
     "Extremum",
     "FramesSetAside",
     "NotOf",
     "Plateau",
     "QuantityTrigger",
+    "QuantityWatch",
     "Quiet",
     "Rate",
     "Then",

@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from bisect import insort
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from pydantic import AliasChoices, Field
 from ...types import Array, SetAside, Settings, median
 from ..observed import Observed, SeriesPoint, Uncertainty
 
-_MAX_LATE_FRAMES = 8
+MAX_LATE_FRAMES = 8
 """Number of frames in a row, older than the newest, that show that time went back (a replay)."""
 _MAX_STEP = 3.0
 """Longest time between two frames of a line, in units of the median. A pause or a clock that jumps would extend the
@@ -49,7 +50,8 @@ class Watch(ABC):
     """
 
     confidence = 0.0
-    """Probability, 0…1, that the condition holds for the true values; meaningful while ``holds``."""
+    """Probability, 0…1, that the condition holds for the true values. Of a combination it is a bound: from below
+    while it holds, from above while it does not."""
     begun = 0
     """How often the condition has begun to hold."""
     judged = True
@@ -90,11 +92,11 @@ class Watch(ABC):
 
     def state(self) -> list[Any]:
         """Return what :meth:`restore` needs."""
-        return [self._holds, self.begun, self.judged, self.confidence, self._kept()]
+        return [self._holds, self.begun, self.judged, self.current, self.confidence, self._kept()]
 
     def restore(self, state: list[Any]) -> None:
         """Continue where another watch had this state."""
-        self._holds, self.begun, self.judged, self.confidence, kept = state
+        self._holds, self.begun, self.judged, self.current, self.confidence, kept = state
         self._keep_again(kept)
 
     @abstractmethod
@@ -108,6 +110,16 @@ class Watch(ABC):
     def parts(self) -> "Iterator[Watch]":
         """Yield this watch and, of a combination, those that it combines."""
         yield self
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What a watch compared with its bars."""
+
+    value: float
+    bars: tuple[float, ...]
+    what: str = ""
+    """What the value is, with its unit in brackets, if it is not the quantity itself."""
 
 
 class PointSeries:
@@ -128,7 +140,7 @@ class PointSeries:
             self._late.clear()
             return True
         self._late.append(point)
-        if len(self._late) < _MAX_LATE_FRAMES:
+        if len(self._late) < MAX_LATE_FRAMES:
             insort(self.points, point, key=lambda p: p.time)
             return False
         self.points[:] = sorted(self._late, key=lambda p: p.time)
@@ -186,6 +198,13 @@ class QuantityWatch(Watch):
         if observed.familiar(limit) and (point := observed.point(self.quantity, self._uncertainty)):
             self.add(point)
 
+    def _insert(self, point: SeriesPoint) -> bool | None:
+        """Insert a point as :meth:`PointSeries.add` does; where time went back, nothing is known any more."""
+        newest = self.series.add(point)
+        if newest is None:
+            self.holds, self.judged = False, False
+        return newest
+
     def _judge(self) -> None:
         self.judged = self.current = True
 
@@ -193,6 +212,11 @@ class QuantityWatch(Watch):
     def add(self, point: SeriesPoint) -> None:
         """Take the next point of the quantity. A late one, older than the newest, enters the window but changes
         nothing else, since decisions concern the present."""
+
+    @property
+    @abstractmethod
+    def compared(self) -> Compared:
+        """The value that was judged last, and its bars."""
 
     @property
     def evidence(self) -> Evidence:

@@ -19,7 +19,7 @@ from scipy.special import ndtri, stdtr
 
 from ...types import Array, robust_line
 from ..observed import SeriesPoint
-from .base import QuantityTrigger, QuantityWatch
+from .base import Compared, QuantityTrigger, QuantityWatch
 
 _BASELINE = {"level": 1, "line": 2}
 """Number of fitted parameters."""
@@ -31,6 +31,7 @@ _SHIFT_SD = 3.0
 """Standard deviation of the prior of a shift, in units of the scatter of the frames."""
 _MOST = 7.0
 """Largest Gaussian number; beyond it the distribution function is 1 in double precision."""
+_NO_ALARM = ("", 0.0, 0.0, 0)
 
 
 class Change(QuantityTrigger):
@@ -55,13 +56,14 @@ class ChangeWatch(QuantityWatch):
         self._settings = settings
         self._shifts: list[float] = []
         """Gaussian number of each point of the series; 0 before there is a baseline."""
-        self._alarm = ("", 0.0, 0.0, 0)
-        """Of the last alarm: uid of the first changed frame, level before and after it, frames since."""
+        self._statistic = 0.0
+        self._alarm = _NO_ALARM
+        """Of an alarm with the newest frame: uid of the first changed frame, level before and after, frames since."""
 
     def add(self, point: SeriesPoint) -> None:
         """Compare the point with those before it."""
-        self.holds = False
-        newest = self.series.add(point)
+        self.holds, self.confidence, self._alarm = False, 0.0, _NO_ALARM
+        newest = self._insert(point)
         points = self.series.points
         if newest is None:
             self._shifts = [0.0] * len(points)
@@ -74,14 +76,14 @@ class ChangeWatch(QuantityWatch):
             return
         self._judge()
         log_ratios = self._log_ratios()
-        statistic = float(np.exp(log_ratios).sum())
+        self._statistic = statistic = float(np.exp(log_ratios).sum())
         if statistic < self._settings.false_alarm_frames:
             return
         begin = int(log_ratios.argmax())
         before, after = self._levels(begin)
         self._alarm = points[begin].uid, before, after, len(points) - begin
         self.holds = abs(after - before) >= self._settings.least
-        self.confidence = 1 - 1 / self._settings.false_alarm_frames
+        self.confidence = 1 - 1 / self._settings.false_alarm_frames if self.holds else 0.0
         del points[:begin], self._shifts[:begin]
         self._shifts = [0.0] * len(points)
 
@@ -89,6 +91,8 @@ class ChangeWatch(QuantityWatch):
     def reason(self) -> str:
         """The change, when it began, and the rate of false alarms."""
         _, before, after, frames = self._alarm
+        if not frames:
+            return f"{self.quantity} has left its {self._settings.baseline}"
         since = f"{frames} frame{'s' if frames > 1 else ''}"
         course = f"changed from {before:.3g} to {after:.3g}{self.unit}"
         if self._settings.baseline == "line":
@@ -97,6 +101,12 @@ class ChangeWatch(QuantityWatch):
             f"{self.quantity} {course} {since} ago, "
             f"at most one false alarm in {self._settings.false_alarm_frames:.3g} frames"
         )
+
+    @property
+    def compared(self) -> Compared:
+        """The Shiryaev–Roberts statistic, and the bar."""
+        bar = self._settings.false_alarm_frames
+        return Compared(self._statistic, (bar,), "evidence of a change (Shiryaev–Roberts statistic)")
 
     def _kept(self) -> list[Any]:
         return [self.series.state(), self._shifts, self._alarm]

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from ...types import SetAside, Settings
 from ..observed import Observed
-from .base import Evidence, Watch
+from .base import MAX_LATE_FRAMES, Evidence, Watch
 
 if TYPE_CHECKING:
     from . import Trigger
 
 
 class AllOf(Settings):
-    """All of several conditions hold at once. A frame with which one of them cannot be judged changes nothing."""
+    """All of several conditions hold at once.
+
+    A frame with which one of them cannot be judged changes nothing, unless another one fails with it.
+    """
 
     kind: Literal["all"] = "all"
     """Name of this trigger."""
@@ -35,7 +38,12 @@ class AnyOf(Settings):
 
 
 class NotOf(Settings):
-    """A condition does not hold, as far as it can be judged: before its window is full nothing is known."""
+    """A condition is known not to hold.
+
+    Before it can be judged (no frame yet, or its window is not full) nothing is known, and this does not hold either.
+    A frame with which the condition cannot be judged changes nothing. A condition that is not certain enough does not
+    hold: the negation of "above 3.5 e with a probability of 0.9" is not "below 3.5 e".
+    """
 
     kind: Literal["not"] = "not"
     """Name of this trigger."""
@@ -46,8 +54,9 @@ class NotOf(Settings):
 class Then(Settings):
     """Several conditions have held one after the other; the last one holds now.
 
-    A condition counts at a frame after one at which the condition before it held. The sequence begins anew when the
-    last one ends.
+    A condition counts at a later frame than that at which the condition before it counted, also if it has held for
+    longer, and only at a frame with which it is judged. Between two frames a condition counts as it begins to hold,
+    as when no frame comes. The sequence begins anew when the last condition ends.
     """
 
     kind: Literal["then"] = "then"
@@ -70,21 +79,15 @@ class CombinedWatch(Watch):
         """Take the next frame."""
         for watch in self.watches:
             watch.frame(observed)
-        self.judged = all(watch.judged for watch in self.watches)
-        self.current = all(watch.current for watch in self.watches)
-        self._combine(observed.frame.time)
+        self._combine(observed.frame.time, [watch.current for watch in self.watches])
 
     def note(self, note: SetAside) -> None:
         """Take a note."""
-        for watch in self.watches:
-            watch.note(note)
-        self._combine(note.time)
+        self._between(note.time, lambda watch: watch.note(note))
 
     def quiet(self, seconds: float, time: float) -> None:
         """Take the time without a frame."""
-        for watch in self.watches:
-            watch.quiet(seconds, time)
-        self._combine(time)
+        self._between(time, lambda watch: watch.quiet(seconds, time))
 
     @property
     def evidence(self) -> Evidence:
@@ -104,19 +107,43 @@ class CombinedWatch(Watch):
         for watch, part in zip(self.watches, kept, strict=True):
             watch.restore(part)
 
+    def _between(self, time: float, tell: Callable[[Watch], None]) -> None:
+        """Take what happens between two frames: nothing is new but what begins with it."""
+        begun = [watch.begun for watch in self.watches]
+        for watch in self.watches:
+            tell(watch)
+        self._combine(time, [watch.begun > before for watch, before in zip(self.watches, begun, strict=True)])
+
     @abstractmethod
-    def _combine(self, time: float) -> None:
-        """Judge the combination at a time, Unix s."""
+    def _combine(self, time: float, new: Sequence[bool]) -> None:
+        """Judge the combination.
+
+        Parameters
+        ----------
+        time : of the frame, the note or the silence, Unix s
+        new : for each condition, whether it was judged with that
+        """
 
 
 class AllWatch(CombinedWatch):
-    """Follows one series for :class:`AllOf`; the confidence is Bonferroni's lower bound."""
+    """Follows one series for :class:`AllOf`.
 
-    def _combine(self, time: float) -> None:
-        if not all(watch.current for watch in self.watches):
+    The confidence is Bonferroni's lower bound or, while it does not hold, the probability of the least likely
+    condition, which bounds it from above.
+    """
+
+    def _combine(self, time: float, new: Sequence[bool]) -> None:
+        watches = self.watches
+        fails = any(watch.judged and watch.current and not watch.holds for watch in watches)
+        self.judged = all(watch.judged for watch in watches) or fails
+        self.current = all(watch.current for watch in watches) or fails
+        if not self.current:
             return
-        self.holds = all(watch.holds for watch in self.watches)
-        self.confidence = max(0.0, 1 - sum(1 - watch.confidence for watch in self.watches))
+        self.holds = all(watch.holds for watch in watches)
+        if self.holds:
+            self.confidence = max(0.0, 1 - sum(1 - watch.confidence for watch in watches))
+        else:
+            self.confidence = min(watch.confidence for watch in watches if not watch.holds)
 
     @property
     def reason(self) -> str:
@@ -125,28 +152,44 @@ class AllWatch(CombinedWatch):
 
 
 class AnyWatch(CombinedWatch):
-    """Follows one series for :class:`AnyOf`."""
+    """Follows one series for :class:`AnyOf`.
 
-    def _combine(self, time: float) -> None:
-        self.holds = any(watch.holds for watch in self.watches)
-        self.confidence = max((watch.confidence for watch in self.watches if watch.holds), default=0.0)
+    The confidence is that of the most certain condition or, while none holds, the sum of all, which bounds it from
+    above.
+    """
+
+    def _combine(self, time: float, new: Sequence[bool]) -> None:
+        watches = self.watches
+        self.judged = all(watch.judged for watch in watches) or any(watch.holds for watch in watches)
+        self.current = all(watch.current for watch in watches) or any(w.current and w.holds for w in watches)
+        self.holds = any(watch.holds for watch in watches)
+        if self.holds:
+            self.confidence = max(watch.confidence for watch in watches if watch.holds)
+        else:
+            self.confidence = min(1.0, sum(watch.confidence for watch in watches))
 
     @property
     def reason(self) -> str:
-        """The reasons of the conditions that hold."""
-        return " and ".join(watch.reason for watch in self.watches if watch.holds)
+        """The reasons of the conditions that hold or, if none does, of all."""
+        return " and ".join(watch.reason for watch in self.watches if watch.holds or not self.holds)
 
 
 class NotWatch(CombinedWatch):
     """Follows one series for :class:`NotOf`."""
 
-    def _combine(self, time: float) -> None:
-        watch = self.watches[0]
-        if not watch.current:
-            return
-        self.holds = watch.judged and not watch.holds
-        # Frames that are set aside, or do not come, are counted: that they are not is certain too.
-        self.confidence = 1.0 if watch.confidence == 1 and not watch.holds else 1 - watch.confidence
+    def _combine(self, time: float, new: Sequence[bool]) -> None:
+        [watch] = self.watches
+        self.judged, self.current = watch.judged, watch.current
+        if not watch.judged:
+            self.holds = False
+        elif watch.current:
+            self.holds = not watch.holds
+            self.confidence = 1 - watch.confidence
+
+    @property
+    def evidence(self) -> Evidence:
+        """The evidence of the condition."""
+        return self.watches[0].evidence
 
     @property
     def reason(self) -> str:
@@ -162,23 +205,44 @@ class ThenWatch(CombinedWatch):
         self._within_s = within_s
         self._held: list[tuple[float, float, str]] = []
         """(time, confidence, reason) of each condition that has held, in order."""
+        self._newest: float | None = None
+        """Time of the newest frame, Unix s."""
+        self._late = 0
+        """Number of frames in a row that are older."""
 
-    def _combine(self, time: float) -> None:
+    def frame(self, observed: Observed) -> None:
+        """Take the next frame; the sequence begins anew if time went back."""
+        time = observed.frame.time
+        self._late = self._late + 1 if self._newest is not None and time < self._newest else 0
+        if self._late >= MAX_LATE_FRAMES:
+            self._held.clear()
+            self._late = 0
+        if not self._late:
+            self._newest = time
+        super().frame(observed)
+
+    def _combine(self, time: float, new: Sequence[bool]) -> None:
+        self.judged = all(watch.judged for watch in self.watches)
+        self.current = all(watch.current for watch in self.watches)
         if self.holds:
             self.holds = self.watches[-1].holds
-            if not self.holds:
-                self._held.clear()
+            if self.holds:
+                return
+            self._held.clear()
+        self.confidence = 0.0
+        if self._late:
             return
         if self._held and self._within_s is not None and time > self._held[0][0] + self._within_s:
             self._held.clear()
-        following = self.watches[len(self._held)]
-        if following.holds and not (self._held and time <= self._held[-1][0]):
+        number = len(self._held)
+        following = self.watches[number]
+        if following.holds and new[number]:
             if following is self.watches[-1]:
-                self.holds = True
                 self.confidence = max(0.0, following.confidence - sum(1 - c for _, c, _ in self._held))
+                self.holds = True
                 return
             self._held.append((time, following.confidence, following.reason))
-        elif self._held and (before := self.watches[len(self._held) - 1]).holds:
+        elif number and new[number - 1] and (before := self.watches[number - 1]).holds:
             self._held[-1] = time, before.confidence, before.reason  # it goes on
 
     @property
@@ -187,9 +251,9 @@ class ThenWatch(CombinedWatch):
         return ", then ".join([*(reason for *_, reason in self._held), self.watches[-1].reason])
 
     def _kept(self) -> list[Any]:
-        return [super()._kept(), self._held]
+        return [super()._kept(), self._held, self._newest, self._late]
 
     def _keep_again(self, kept: list[Any]) -> None:
-        parts, held = kept
+        parts, held, self._newest, self._late = kept
         super()._keep_again(parts)
         self._held = [(h[0], h[1], h[2]) for h in held]

@@ -10,6 +10,7 @@ from ...types import Z90, Reach, Settings, robust_line
 from ..observed import SeriesPoint
 from .base import (
     TREND_BLOCKS,
+    Compared,
     QuantityTrigger,
     QuantityWatch,
     probability_positive,
@@ -62,6 +63,11 @@ class _Level(Settings):
         """Return the level in words."""
         raise NotImplementedError
 
+    @property
+    def bars(self) -> tuple[float, ...]:
+        """The level, or the ends of the band."""
+        raise NotImplementedError
+
 
 class Threshold(_Level, QuantityTrigger):
     """The quantity has been beyond a level for the dwell."""
@@ -89,6 +95,11 @@ class Threshold(_Level, QuantityTrigger):
     def bar(self, unit: str) -> str:
         """Return the level in words."""
         return f"above {self.above:.3g}{unit}" if self.above is not None else f"below {self.below:.3g}{unit}"
+
+    @property
+    def bars(self) -> tuple[float, ...]:
+        """The level."""
+        return tuple(level for level in (self.above, self.below) if level is not None)
 
 
 class Band(_Level, QuantityTrigger):
@@ -124,6 +135,11 @@ class Band(_Level, QuantityTrigger):
         """Return the band in words."""
         return f"{'outside' if self.outside else 'within'} {self.low:.3g}…{self.high:.3g}{unit}"
 
+    @property
+    def bars(self) -> tuple[float, ...]:
+        """The ends of the band."""
+        return self.low, self.high
+
 
 class Unfamiliar(_Level):
     """The spectra are unlike all that the model knows, as those of a metal in the beam or of a glitch."""
@@ -149,6 +165,11 @@ class Unfamiliar(_Level):
     def bar(self, unit: str) -> str:
         """Return the bar in words."""
         return f"above {self.above:.3g}{unit}"
+
+    @property
+    def bars(self) -> tuple[float, ...]:
+        """The bar."""
+        return (self.above,)
 
 
 def out_of_reach(trigger: Threshold, reach: Reach | None) -> str:
@@ -192,7 +213,7 @@ class LevelWatch(QuantityWatch):
     def add(self, point: SeriesPoint) -> None:
         """Judge the newest point, or the line through the window at its time."""
         settings = self._settings
-        newest = self.series.add(point)
+        newest = self._insert(point)
         del self.series.points[: -self._keep]
         if newest is None:
             self._restart()
@@ -212,6 +233,8 @@ class LevelWatch(QuantityWatch):
             self._dwell_start = point.time
         self._dwell_s = point.time - self._dwell_start
         self.holds |= self._dwell_frames >= settings.dwell_frames and self._dwell_s >= settings.dwell_s
+        if not self.holds:  # however certain the values are, the dwell is not over
+            self.confidence = 0.0
 
     @property
     def reason(self) -> str:
@@ -228,6 +251,11 @@ class LevelWatch(QuantityWatch):
         if self._settings.window_frames > 1:
             parts.append(f"by a line through {self._settings.window_frames} frames")
         return " ".join(parts)
+
+    @property
+    def compared(self) -> Compared:
+        """The value, and the level."""
+        return Compared(self._value, self._settings.bars)
 
     def _kept(self) -> list[Any]:
         dwell = self._dwell_frames, self._dwell_start, self._dwell_s

@@ -40,7 +40,6 @@ class SetAsideWatch(Watch):
         self._settings = settings
         self._notes: deque[tuple[str, float, int, str]] = deque(maxlen=10_000)
         """(uid, time, number of frames, reason)"""
-        self.confidence = 1.0
 
     def frame(self, observed: Observed) -> None:
         """Forget notes that are too old."""
@@ -57,7 +56,8 @@ class SetAsideWatch(Watch):
         """The number of frames, the reasons and the time."""
         texts = ", ".join(sorted({reason for *_, reason in self._notes}))
         within = self._settings.within_s
-        return f"{self._total} frames set aside within {within:.3g} s ({texts}), bar {self._settings.frames}"
+        listed = f" ({texts})" if texts else ""
+        return f"{self._total} frames set aside within {within:.3g} s{listed}, bar {self._settings.frames}"
 
     @property
     def evidence(self) -> Evidence:
@@ -79,6 +79,7 @@ class SetAsideWatch(Watch):
         while self._notes and self._notes[0][1] < now - self._settings.within_s:
             self._notes.popleft()
         self.holds = self._total >= self._settings.frames
+        self.confidence = float(self.holds)  # what is counted is certain
 
 
 class QuietWatch(Watch):
@@ -87,16 +88,17 @@ class QuietWatch(Watch):
     def __init__(self, settings: Quiet) -> None:
         self._settings = settings
         self._seconds = 0.0
-        self.confidence = 1.0
+        self.judged = False
 
     def frame(self, observed: Observed) -> None:
         """End the condition."""
-        self.holds, self._seconds = False, 0.0
+        self.holds, self.confidence, self.judged, self._seconds = False, 0.0, True, 0.0
 
     def quiet(self, seconds: float, time: float) -> None:
         """Compare the time without a frame with the bar."""
         self._seconds = seconds
-        self.holds = seconds >= self._settings.seconds
+        self.holds, self.judged = seconds >= self._settings.seconds, True
+        self.confidence = float(self.holds)
 
     @property
     def reason(self) -> str:

@@ -7,7 +7,14 @@ from pydantic import Field, model_validator
 
 from ...types import Array, TrendLine, robust_line
 from ..observed import SeriesPoint
-from .base import QuantityTrigger, QuantityWatch, probability_positive, probability_within, without_pauses
+from .base import (
+    Compared,
+    QuantityTrigger,
+    QuantityWatch,
+    probability_positive,
+    probability_within,
+    without_pauses,
+)
 
 _MAX_PLATEAU_FRAMES = 512
 """Largest number of frames of a plateau's series; longer ones are thinned."""
@@ -80,6 +87,16 @@ class Extremum(QuantityTrigger):
     """Smallest probability that the true distance is larger than ``drop``, from the scatter of the frames."""
 
 
+def _in_words(seconds: float) -> str:
+    """Return a duration in a unit in which it is readable.
+
+    >>> _in_words(7200.0)
+    '120 min'
+    """
+    size, unit = next(((s, u) for s, u in ((3600.0, "h"), (60.0, "min")) if seconds >= 3 * s), (1.0, "s"))
+    return f"{seconds / size:.3g} {unit}"
+
+
 class PlateauWatch(QuantityWatch):
     """Follows one series for a :class:`Plateau`; the condition ends when the quantity has changed."""
 
@@ -92,10 +109,8 @@ class PlateauWatch(QuantityWatch):
     def add(self, point: SeriesPoint) -> None:
         """Judge the drift over the window."""
         settings = self._settings
-        newest = self.series.add(point)
+        newest = self._insert(point)
         points = self._trim()
-        if newest is None:
-            self.holds = False
         span = points[-1].time - points[0].time
         # Unix seconds are rounded to 2e-7 s; a window of exactly the duration must count as full.
         full = span >= (settings.duration_s or 0.0) - 1e-6 and len(points) >= (settings.frames or 0)
@@ -116,6 +131,17 @@ class PlateauWatch(QuantityWatch):
         return (
             f"{self.quantity} {value:.3g}{self.unit} changes by {drift:+.2g}{self.unit} in {duration:.3g} s, "
             f"within ± {self._settings.tolerance:.3g}{self.unit}, over {len(self.series.points)} frames"
+        )
+
+    @property
+    def compared(self) -> Compared:
+        """The drift over the window, and the tolerance."""
+        _, drift, duration = self._judged
+        tolerance = self._settings.tolerance
+        return Compared(
+            drift,
+            (-tolerance, tolerance),
+            f"change in {_in_words(duration)}{self.unit and f' ({self.unit.strip()})'}",
         )
 
     def _kept(self) -> list[Any]:
@@ -149,7 +175,7 @@ class _LineWatch(QuantityWatch):
 
     def _line(self, point: SeriesPoint) -> TrendLine | None:
         """Add a point; return the line, or None if the point is late or the window not full."""
-        newest = self.series.add(point)
+        newest = self._insert(point)
         del self.series.points[: -self._window]
         if newest is None:
             self._restart()
@@ -200,6 +226,12 @@ class RateWatch(_LineWatch):
             f"{bar}{self.unit}/h, by a line through {self._window} frames"
         )
 
+    @property
+    def compared(self) -> Compared:
+        """The rate, and the bar."""
+        rates = self._settings.above_per_hour, self._settings.below_per_hour
+        return Compared(self._rate, tuple(r for r in rates if r is not None), f"rate ({self.unit.strip() or '1'}/h)")
+
     def _kept(self) -> list[Any]:
         return [self.series.state(), self._rate, self._error]
 
@@ -232,7 +264,8 @@ class ExtremumWatch(_LineWatch):
         away = value - turn[0] if self.holds else turn[0] - value
         passed = probability_positive(away - self._settings.drop, math.hypot(line.value_error, turn[1]))
         if passed >= self._settings.min_confidence:
-            self.holds, self.confidence = not self.holds, passed
+            self.holds = not self.holds
+            self.confidence = passed if self.holds else 1 - passed
             if not self.holds:
                 self._turn = value, line.value_error
 
@@ -244,6 +277,13 @@ class ExtremumWatch(_LineWatch):
             f"{self.quantity} {self._value:.3g}{self.unit} has passed its {settings.of} of {turn:.3g}{self.unit} by "
             f"more than {settings.drop:.3g}{self.unit}, by a line through {self._window} frames"
         )
+
+    @property
+    def compared(self) -> Compared:
+        """The value, and how far it must go from the last turning point."""
+        turn = self._turn[0] if self._turn else math.nan
+        way = -self._settings.drop if not self.holds else self._settings.drop
+        return Compared(self._value, (self._sign * (turn + way),))
 
     def _kept(self) -> list[Any]:
         return [self.series.state(), self._turn, self._value]

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ....agent.types import Array, InputError
-from ...training import TrainingPlan
+from ...training import TrainingPlan, continued
 from ..contract import Fitted, Predictions, Spectra, classes_of
 
 try:
@@ -52,7 +52,8 @@ class FittedEstimators:
         self.parameters = sum(stored_values(e) for e in (*fitted, *self.regressors.values()))
 
     def predict(self, spectra: Spectra) -> Predictions:
-        """Predict the descriptors of aligned spectra (N, G)."""
+        """Predict the descriptors of aligned spectra (N, G); those that end early continue with their last value."""
+        spectra = continued(torch.as_tensor(spectra)).numpy()
         logits = {d: c.logits(spectra) for d, c in self.classifiers.items()}
         return Predictions(logits, {d: r.predict(spectra).astype(float) for d, r in self.regressors.items()})
 
@@ -110,7 +111,7 @@ def training_rows(
     generator = torch.Generator().manual_seed(seed)
     unmixed, settings = torch.eye(len(index)), plan.config.augmentation
     disturbed = [plan.rows.disturbed(unmixed, index, settings, generator) for _ in range(copies)]
-    return torch.cat([plan.clean[index], *disturbed]).numpy(), np.tile(train, 1 + copies)
+    return continued(torch.cat([plan.clean[index], *disturbed])).numpy(), np.tile(train, 1 + copies)
 
 
 NEAREST_NEIGHBOURS = Classical(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ....agent.types import Array, Settings
 from ...network import SPTShape
-from ...training import Augmentation, Scale, Targets, TrainingPlan, train_member
+from ...training import Augmentation, Scale, Targets, TrainingPlan, continued, train_member
 from ..contract import Fitted, Predictions, Spectra
 from .networks import ArithmeticSizes, CNNSizes, Joint, TokenSizes, amformer, cnn, ft_transformer
 
@@ -91,13 +91,13 @@ class Deep:
         config = plan.config.model_copy(update={"optimisation": schedule, "augmentation": augmentation})
         torch.manual_seed(seed)
         network = self.network(plan.shape, self.sizes.model_validate(sizes))
-        spectra = plan.clean[train]
+        spectra = continued(plan.clean[train])
         scale = Scale(spectra.mean(0), spectra.std(0) + 0.02)
         targets = standardised(plan.rows.targets, train)
         rows = replace(plan.rows, targets=targets)
-        member = train_member(network, rows, train, scale, config, seed, lambda *_: None)
+        train_member(network, rows, train, scale, config, seed)
         counts = dict(zip(config.classified, (len(c) for c in targets.classes), strict=True))
-        return TrainedCompetitor(member.network, scale, counts, config.regressed, targets.mean, targets.sd)
+        return TrainedCompetitor(network, scale, counts, config.regressed, targets.mean, targets.sd)
 
 
 CNN = Deep(

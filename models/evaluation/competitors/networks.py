@@ -6,6 +6,7 @@ from torch.nn import functional as F  # noqa: N812  torch's own idiom
 
 from ....agent.types import Settings
 from ...network import SPTShape, head
+from ...training import continued
 
 _LATENT_LENGTH = 128
 
@@ -46,7 +47,9 @@ class ArithmeticSizes(TokenSizes):
 class Joint(nn.Module):
     """A body (N, G) → (N, features) under the latent layer and the heads of an SPT of one member.
 
-    ``forward`` returns logits, mean and log-variance as :meth:`SPT.forward`.
+    ``forward`` takes spectra (N, G) or (N, 1, G), and returns logits, mean and log-variance as :meth:`SPT.forward`.
+    Spectra that end early (NaN) continue with their last value, since these networks do not know where a spectrum is
+    known.
     """
 
     def __init__(self, body: nn.Module, features: int, shape: SPTShape, dropout: float) -> None:
@@ -58,7 +61,7 @@ class Joint(nn.Module):
         self.heads = nn.ModuleList(head(_LATENT_LENGTH, n, 1) for n in (*shape.classes, 2 * shape.regressed))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        z = self.latent(self.body(x))
+        z = self.latent(self.body(continued(x.flatten(1))))
         *logits, regressed = (to_descriptor(z).unsqueeze(1) for to_descriptor in self.heads)
         mean, log_variance = regressed.chunk(2, dim=2)
         return torch.cat(logits, dim=2), mean, log_variance.clamp(-8.0, 4.0)

@@ -79,12 +79,11 @@ class SPTCompetitor:
         learnt = np.setdiff1d(train, held)
         torch.manual_seed(seed)
         network, material = SPT(variant.shape), plan.data.material
-        member = train_member(
-            network, variant.rows, learnt, variant.scale, variant.config, seed, lambda *_: None, material
-        )
+        member = train_member(network, variant.rows, learnt, variant.scale, variant.config, seed, material)
         trained, t = TrainedMember.of(member), variant.rows.targets
         held_answers = held_out(variant, ensemble(variant, [trained], learnt), held)
-        variant = replace(variant, blend=fit_blend([held_answers], t.one_hot, t.regressed, member.recall is not None))
+        recalls = trained.log_sharpness is not None
+        variant = replace(variant, blend=fit_blend([held_answers], t.one_hot, t.regressed, recalls))
         served = ensemble(variant, [trained], train)
         return FittedSPT(variant, served, sum(p.numel() for p in network.parameters()))
 

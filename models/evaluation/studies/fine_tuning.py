@@ -199,9 +199,7 @@ def fine_tune(
     train : rows; repeated ones are seen more often, and recalled once
     recall_share : share of recall in every answer
     """
-    member = train_member(
-        network, plan.rows, train, plan.scale, plan.config, seed, lambda *_: None, plan.data.material
-    )
+    member = train_member(network, plan.rows, train, plan.scale, plan.config, seed, plan.data.material)
     classified, regressed = len(plan.config.classified), len(plan.config.regressed)
     blend = Blend(torch.ones(classified), torch.full((classified + regressed,), recall_share))
     plan = replace(plan, blend=blend)

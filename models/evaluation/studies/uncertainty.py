@@ -197,6 +197,36 @@ def risk_curves(pairs: Mapping[str, tuple[Array, Array]]) -> Figure:
     return figure
 
 
+def sets_of_other_elements(
+    plan: TrainingPlan, elements: Sequence[ElementRows], most: int
+) -> dict[str, tuple[Spectra, FeffData]]:
+    """Return spectra and rows of each other absorber, moved to this edge; metals are left out."""
+    sets: dict[str, tuple[Spectra, FeffData]] = {}
+    for e in elements:
+        if e.absorber != plan.config.absorber:
+            moved, spectra = move_to_edge(plan, e, e.data.kind != "metal")
+            some = subsample(np.arange(len(moved)), min(most, _MAX_ROWS_OF_ANOTHER_ELEMENT))
+            chosen = moved.rows(np.isin(np.arange(len(moved)), some))
+            sets[f"{e.absorber} at this edge"] = spectra[some], chosen
+    return sets
+
+
+def calibration_table(reliabilities: Mapping[str, tuple[pd.DataFrame, float]]) -> pd.DataFrame:
+    """Return the expected calibration error, mean confidence and accuracy of each classified descriptor."""
+
+    def mean(table: pd.DataFrame, column: str) -> float:
+        return float(np.average(table[column], weights=table["rows"]))
+
+    return pd.DataFrame(
+        {
+            "descriptor": list(reliabilities),
+            "ECE": [e for _, e in reliabilities.values()],
+            "mean confidence": [mean(t, "confidence") for t, _ in reliabilities.values()],
+            "accuracy": [mean(t, "correct") for t, _ in reliabilities.values()],
+        }
+    )
+
+
 def uncertainty(
     model: Model,
     plan: TrainingPlan,
@@ -224,12 +254,7 @@ def uncertainty(
     by_coordination = coordination_table(
         model, plan.config.absorber, {c.name: sets[c.name] for c in (conditions[0], *ends[:1])}
     )
-    for e in elements:
-        if e.absorber != plan.config.absorber:
-            moved, spectra = move_to_edge(plan, e, e.data.kind != "metal")
-            some = subsample(np.arange(len(moved)), min(most, _MAX_ROWS_OF_ANOTHER_ELEMENT))
-            chosen = moved.rows(np.isin(np.arange(len(moved)), some))
-            sets[f"{e.absorber} at this edge"] = spectra[some], chosen
+    sets |= sets_of_other_elements(plan, elements, most)
     table = coverage_table(model, sets)
     if table.empty:
         return Section("Uncertainty", f"{len(index)} {description}: too few to judge intervals.")
@@ -238,16 +263,7 @@ def uncertainty(
     pairs = risks(model, clean, data)
     risk = risk_table(pairs)
     units = {d.name: d.unit for d in model.card.descriptors if d.unit}
-    ece = pd.DataFrame(
-        {
-            "descriptor": list(reliabilities),
-            "ECE": [e for _, e in reliabilities.values()],
-            "mean confidence": [
-                float(np.average(t["confidence"], weights=t["rows"])) for t, _ in reliabilities.values()
-            ],
-            "accuracy": [float(np.average(t["correct"], weights=t["rows"])) for t, _ in reliabilities.values()],
-        }
-    )
+    ece = calibration_table(reliabilities)
     target = model.card.descriptors[0].interval.coverage
     shares, widths = summaries(table)
     text = findings(table, conditions, ece, risk, target, f"{len(index)} {description}")

@@ -55,6 +55,8 @@ def make_control() -> Iterator[Callable[..., QueueServerControl]]:
     controls: list[QueueServerControl] = []
 
     def make(server: QueueServer, **settings: Any) -> QueueServerControl:
+        if controls:  # one agent at a time
+            controls[-1].close()
         controls.append(QueueServerControl(server.settings(**settings)))
         return controls[-1]
 

@@ -12,7 +12,7 @@ def test_a_rule_queues_a_plan(api, server):
     config = {
         "model": {"use": ["co-k"]},
         "control": {"enabled": True, "allow": ["queue_plan"], "timeout_s": 30},
-        "queue_server": {"address": server.address, "user": "the agent"},
+        "queue_server": {"address": server.address, "user": "the agent", "lease": str(server.folder / "lease")},
         "rules": [
             {
                 "name": "follow up",

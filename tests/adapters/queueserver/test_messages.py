@@ -40,14 +40,17 @@ class Once:
 @pytest.fixture
 def over(server):
     """Make a control whose messages have a fate."""
-    networks = []
+    networks, controls = [], []
 
     def make(fate, retry_s=0.2):
         networks.append(Unreliable(server.address, f"{server.address}{len(networks)}", fate))
         settings = server.settings(retry_s=retry_s).model_copy(update={"address": networks[-1].address})
-        return QueueServerControl(settings)
+        controls.append(QueueServerControl(settings))
+        return controls[-1]
 
     yield make
+    for control in controls:
+        control.close()
     for network in networks:
         network.close()
 
@@ -144,6 +147,7 @@ def test_the_manager_is_killed_while_a_request_is_out(method, answer):
             server.kill()
             server.start_manager()
             asking.join(90)
+            control.close()
         with client(server) as api:
             assert replies[0].status == "acknowledged"
             assert replies[0].reason == "the plan is queued; the manager is idle, 1 queued, environment closed"
@@ -167,6 +171,7 @@ def test_the_watchdog_restarts_the_manager_while_a_request_is_out(action, api, s
     asking = threading.Thread(target=lambda: replies.append(control.request("1", action, {}, 60)), daemon=True)
     asking.start()
     asking.join(90)
+    control.close()
     assert replies[0].status == "acknowledged"
     states = Counter(new for _, new in server.seen("state"))
     assert states["paused"] == 1

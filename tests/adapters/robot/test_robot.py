@@ -14,6 +14,7 @@ from logs import capture_logs
 from lossy import lossy_proxy
 
 from xas_agent.adapters.robot import RobotControl, RobotServer, RobotSettings
+from xas_agent.adapters.robot import server as server_module
 from xas_agent.adapters.robot.schema import RobotAnswer, RobotStatus
 from xas_agent.adapters.zmq import ZMQControl
 from xas_agent.agent.types.errors import InputError
@@ -267,6 +268,97 @@ def test_a_robot_that_lost_its_memory_expires_the_action(tmp_path):
     control.close()
     assert replies[0].status == "expired"
     assert "knows nothing of it" in replies[0].reason or "the server of the robot was closed" in replies[0].reason
+
+
+def begin(address: str, control: RobotControl, device: Watched) -> tuple[threading.Thread, list[Reply]]:
+    """Let a robot heat for hours; return the thread that asks for it, and what it is answered."""
+    replies: list[Reply] = []
+    asking = threading.Thread(target=lambda: replies.append(control.request("a", "heat", SLOW, 5)))
+    asking.start()
+    assert device.at_work.wait(30)
+    return asking, replies
+
+
+def test_an_emergency_stop_overtakes_the_action_in_progress(tmp_path):
+    with robot(tmp_path) as (device, address), closing(RobotControl(settings(address))) as control:
+        asking, replies = begin(address, control, device)
+        assert control.request("stop", "halt", {"reason": "smoke"}, 5) == Reply("acknowledged", "heat was ended")
+        asking.join(30)
+        assert replies == [Reply("expired", "halted: smoke")]
+        status = status_of(address, of="a")
+        assert (status.state, status.reason, status.heater_on) == ("halted", "smoke", False)
+        assert status.of is not None
+        assert (status.of.state, status.of.reason) == ("halted", "smoke")
+        # Neither the same action, nor another one, nor one after the heartbeats of another agent.
+        assert control.request("a", "heat", SLOW, 5) == Reply("expired", "halted: smoke")
+        for n in range(2):
+            refused = control.request(f"b{n}", "dose", DOSE, 5)
+            assert refused == Reply("rejected", "halted until it is released: smoke")
+        assert control.request("again", "halt", {}, 5) == Reply("acknowledged", "no action was in progress")
+        assert control.request("on", "release", {}, 5).status == "acknowledged"
+        assert status_of(address).state == "safe"
+        assert control.request("c", "dose", DOSE, 5) == Reply("acknowledged", "done")
+    assert [action for action, _ in device.begun] == ["heat", "dose"]
+
+
+def test_an_emergency_stop_outlives_a_restart_of_the_robot(tmp_path):
+    memory = tmp_path / "memory.jsonl"
+    with robot(tmp_path, memory=memory) as (device, address):
+        send(address, "a", "heat", SLOW)
+        assert device.at_work.wait(30)
+        assert send(address, "stop", "halt", {"reason": "smoke"}).status == "acknowledged"
+    with robot(tmp_path, memory=memory) as (device, address):
+        status = status_of(address, of="a")
+        assert (status.state, status.reason) == ("halted", "smoke")
+        assert status.of is not None
+        assert status.of.state == "halted"
+        assert send(address, "b", "dose", DOSE).status == "rejected"
+        assert send(address, "on", "release", {}).status == "acknowledged"
+    with robot(tmp_path, memory=memory) as (device, address):
+        assert send(address, "b2", "dose", DOSE).status == "acknowledged"
+
+
+def test_a_device_that_does_not_end_its_action_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(server_module, "_HALT_TIMEOUT_S", 0.05)
+    ending = threading.Event()
+
+    class Deaf(Watched):
+        def do(self, action: str, args: Mapping[str, Any], halted: threading.Event) -> None:
+            self.at_work.set()
+            ending.wait(30)
+
+    device = Deaf()
+    with closing(RobotServer(f"ipc://{tmp_path}/robot", device)) as server:
+        address = server.address
+        send(address, "a", "dose", DOSE)
+        assert device.at_work.wait(30)
+        told = send(address, "stop", "halt", {})
+        assert told == Reply("expired", "in its safe state, but dose has not ended")
+        assert send(address, "on", "release", {}) == Reply("rejected", "dose has not ended")
+        ending.set()
+        wait_until(lambda: (of := status_of(address, of="a").of) is not None and of.state == "done")
+        assert send(address, "on2", "release", {}).status == "acknowledged"
+
+
+def test_a_device_that_cannot_be_made_safe_is_told(tmp_path):
+    class Stuck(Watched):
+        works = True
+
+        def make_safe(self) -> None:
+            if not self.works:
+                raise OSError("no route to the heater")
+            super().make_safe()
+
+    device = Stuck()
+    with capture_logs(), closing(RobotServer(f"ipc://{tmp_path}/robot", device, 0.2)) as server:
+        send(server.address, "a", "heat", HOT)
+        wait_until(lambda: (of := status_of(server.address, of="a").of) is not None and of.state == "done")
+        device.works = False
+        told = send(server.address, "stop", "halt", {})
+        assert (told.status, "did not go into its safe state" in told.reason) == ("expired", True)
+        assert status_of(server.address).state == "halted"
+        device.works = True  # the robot goes on trying
+        wait_until(lambda: not status_of(server.address).heater_on)
 
 
 def test_a_device_that_does_not_report_becomes_safe(tmp_path):

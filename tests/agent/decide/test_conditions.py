@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -271,6 +272,7 @@ class TestMissing:
         assert not watched.quiet(5000.0)
 
 
+LOST = {"kind": "set_aside", "frames": 1}
 LOW_VOLTAGE = {"kind": "threshold", "quantity": "readings.V", "below": 4.0}
 
 
@@ -290,6 +292,93 @@ class TestCombinations:
     def test_not_of_a_condition_that_cannot_be_judged_yet(self):
         level = {"kind": "threshold", "quantity": "OS", "above": 3.5, "window_frames": 7}
         assert self.fed({"kind": "not", "of": level}, [(3.0, 4.0)] * 9) == [7]
+
+    def test_not_is_unknown_until_there_is_something_to_judge(self):
+        """Nothing is decided on a frame without the quantity, on one that the model does not know, or on a note."""
+        never = rules({"kind": "not", "of": OS_ABOVE}, max_times=9)
+        assert not never(frame(1), estimate(math.nan))
+        assert not never(frame(2), estimate(3.0, ood=5.0))
+        assert never(frame(3), estimate(3.0))
+        quiet = rules({"kind": "all", "of": [{"kind": "not", "of": {"kind": "quiet", "seconds": 60}}, LOST]})
+        assert not quiet.note(SetAside("run", "n1", 5.0, Reason.NO_PRE_EDGE))
+
+    def test_not_is_unknown_again_where_time_went_back(self):
+        level = {"kind": "threshold", "quantity": "OS", "above": 3.5, "window_frames": 12}
+        watched = rules({"kind": "any", "of": [{"kind": "not", "of": level}, OS_ABOVE]}, max_times=99)
+        first = [n for n in range(20) if watched(frame(n, time=1e6 + n), estimate(3.0))]
+        again = [n for n in range(20) if watched(frame(n, time=10.0 * n), estimate(3.0))]
+        assert (first, again) == ([11], [11])
+
+    def test_not_of_any_ends_with_the_condition_that_can_be_judged(self):
+        either = {"kind": "any", "of": [OS_ABOVE, {"kind": "threshold", "quantity": "readings.V", "above": 4.2}]}
+        watched = rules({"kind": "not", "of": either}, max_times=9)
+        series = [(3.0, 0.1, 4.0), (3.0, 5.0, 4.5), (3.0, 0.1, 4.0)]
+        made = [bool(watched(frame(n, V=v), estimate(os, ood=ood))) for n, (os, ood, v) in enumerate(series)]
+        assert made == [True, False, True]
+
+    def test_all_ends_with_the_condition_that_can_be_judged(self):
+        both = {"kind": "all", "of": [OS_ABOVE, {"kind": "threshold", "quantity": "readings.V", "above": 4.2}]}
+        watched = rules(both, max_times=9)
+        series = [(0.1, 4.5), (5.0, 4.5), (0.1, 4.5), (5.0, 4.0), (5.0, 4.5), (0.1, 4.5)]
+        made = [bool(watched(frame(n, V=v), estimate(3.6, ood=ood))) for n, (ood, v) in enumerate(series)]
+        assert made == [True, False, False, False, False, True]
+
+    @pytest.mark.parametrize(
+        ("condition", "values", "confidence"),
+        [
+            ({**OS_ABOVE, "dwell_frames": 3}, [3.7], 1.0),
+            ({"kind": "any", "of": [OS_ABOVE, {**OS_ABOVE, "above": 3.6}]}, [3.5 - 0.1 * Z90], 1 - 0.05 - 0.0041),
+            ({"kind": "all", "of": [OS_ABOVE, {**OS_ABOVE, "above": 3.6}]}, [3.5 - 0.1 * Z90], 1 - 0.0041),
+            ({"kind": "change", "quantity": "OS"}, [3.0] * 9, 1.0),
+            ({"kind": "set_aside"}, [3.0], 1.0),
+        ],
+    )
+    def test_confidence_of_not_is_a_lower_bound(self, condition, values, confidence):
+        watched = rules({"kind": "not", "of": condition})
+        [decision] = [d for n, v in enumerate(values) for d in watched(frame(n), estimate(v, half=0.1 * Z90))]
+        assert decision.confidence == pytest.approx(confidence, abs=1e-4)
+
+    def test_not_names_the_frames_that_it_judged(self):
+        [decision] = rules({"kind": "not", "of": OS_ABOVE})(frame(1), estimate(3.0))
+        assert decision.evidence == (("f1", 3.0),)
+        assert decision.reason == "not (OS 3 above 3.5 for 0 frames)"
+
+    def test_then_counts_only_frames_that_are_judged(self):
+        """OS held before the voltage fell; an unfamiliar frame after that says nothing of it."""
+        watched = rules({"kind": "then", "of": [LOW_VOLTAGE, OS_ABOVE]})
+        series = [(3.6, 0.1, 4.2), (3.6, 5.0, 3.9), (3.6, 5.0, 3.9), (3.4, 0.1, 3.9), (3.6, 0.1, 3.9)]
+        made = [bool(watched(frame(n, V=v), estimate(os, ood=ood))) for n, (os, ood, v) in enumerate(series)]
+        assert made == [False, False, False, False, True]
+
+    def test_then_of_conditions_that_hold_at_the_same_frame_waits_for_the_next(self):
+        series = [(3.4, 4.2), (3.6, 3.9), (3.6, 3.9), (3.6, 3.9)]
+        assert self.fed({"kind": "then", "of": [LOW_VOLTAGE, OS_ABOVE]}, series) == [3]
+        assert (
+            self.fed({"kind": "then", "of": [LOW_VOLTAGE, {"kind": "not", "of": OS_ABOVE}, OS_ABOVE]}, series) == []
+        )
+
+    def test_then_is_not_continued_by_late_frames_and_begins_anew_where_time_went_back(self):
+        watched = rules({"kind": "then", "of": [LOW_VOLTAGE, OS_ABOVE]})
+        assert not watched(frame(1, time=1e6, V=3.9), estimate(3.4))
+        late = [watched(frame(n, time=float(n), V=4.2), estimate(3.6)) for n in range(20)]
+        assert not any(late)
+        assert not watched(frame(30, time=30.0, V=3.9), estimate(3.6))
+        assert watched(frame(31, time=31.0, V=4.2), estimate(3.6))
+
+    def test_then_with_notes_and_silence(self):
+        """What a frame showed before the note does not follow it; a silence after a frame does."""
+        watched = rules({"kind": "then", "of": [LOST, OS_ABOVE]})
+        watched(frame(1), estimate(3.6))
+        notes = [SetAside("run", f"n{n}", 10.0 + n, Reason.NO_PRE_EDGE) for n in (1, 2)]
+        assert [watched.note(note) for note in notes] == [[], []]
+        assert watched(frame(2), estimate(3.6))
+        silent = rules({"kind": "then", "of": [OS_ABOVE, {"kind": "quiet", "seconds": 60}]})
+        assert not silent(frame(1, received=1000.0), estimate(3.6))
+        assert silent.quiet(1070.0)
+
+    def test_then_begins_again_at_the_frame_at_which_it_ends(self):
+        bands = [{"kind": "band", "quantity": "OS", "low": n, "high": n + 0.9} for n in (2, 3)]
+        assert self.fed({"kind": "then", "of": bands}, [(2.5, 4), (3.5, 4), (2.5, 4), (3.5, 4)]) == [2, 4]
 
     def test_then_needs_the_order(self):
         after = {"kind": "then", "of": [LOW_VOLTAGE, OS_ABOVE]}
@@ -342,6 +431,56 @@ class TestUndone:
         [decision] = watched(frame(1), estimate(3.6))
         watched.undo(decision)
         assert watched(frame(2), estimate(3.6))
+
+    def test_a_rule_without_a_stage_returns_to_the_stage_that_it_left(self):
+        leads = {"name": "up", "trigger": OS_ABOVE, "go_to": "hold"}
+        low = {"name": "low", "trigger": LOW_VOLTAGE, "stage": "charge"}
+        hold = {"name": "hold", "trigger": LOW_VOLTAGE, "stage": "hold"}
+        watched = Rules([Rule.model_validate(rule) for rule in (leads, low, hold)])
+        [decision] = watched(frame(1, V=4.2), estimate(3.6))
+        watched.undo(decision)
+        assert [d.rule for d in watched(frame(2, V=3.9), estimate(3.4))] == ["low"]
+
+
+class TestAbsorbers:
+    """A sample with two absorbers, measured in turn."""
+
+    @staticmethod
+    def of(n: int, element: str, edge: str = "K") -> Frame:
+        return replace(frame(n), element=element, edge=edge)
+
+    def test_a_rule_judges_the_frames_of_its_absorber(self):
+        watched = rules({**OS_ABOVE, "dwell_frames": 2}, element="co")
+        series = [("Co", 3.6), ("Ni", 3.6), ("Ni", 3.6), ("Co", 3.4), ("Co", 3.6), ("Ni", 3.0), ("Co", 3.6)]
+        made = [n for n, (element, os) in enumerate(series) if watched(self.of(n, element), estimate(os))]
+        assert made == [6]
+
+    @pytest.mark.parametrize(("edge", "decided"), [("k", []), ("L3", [1]), ("L", [0, 1])])
+    def test_a_rule_judges_the_frames_of_its_edge(self, edge, decided):
+        watched = rules(OS_ABOVE, edge=edge, max_times=9)
+        assert [n for n, e in enumerate(("L2", "L3")) if watched(self.of(n, "Co", e), estimate(3.6))] == decided
+
+    def test_each_absorber_goes_through_the_stages_of_its_rules(self):
+        up = {"name": "up", "element": "Co", "trigger": OS_ABOVE, "stage": "charge", "go_to": "end"}
+        rest = {"name": "rest", "element": "Ni", "trigger": OS_ABOVE, "stage": "rest", "go_to": "end"}
+        watched = Rules([Rule.model_validate(rule) for rule in (up, rest)])
+        made = [d.rule for n, e in enumerate(("Ni", "Co", "Co", "Ni")) for d in watched(self.of(n, e), estimate(3.6))]
+        assert made == ["rest", "up"]
+
+    def test_an_undone_decision_returns_to_the_stage_of_its_absorber(self):
+        up = {"name": "up", "trigger": OS_ABOVE, "stage": "charge", "go_to": "end", "max_times": 2}
+        watched = Rules([Rule.model_validate(up)])
+        [decision] = watched(self.of(1, "Co"), estimate(3.6))
+        assert not watched(self.of(2, "Ni"), estimate(3.0))
+        watched.undo(decision)
+        assert watched(self.of(3, "Co"), estimate(3.6))
+
+    @pytest.mark.parametrize(
+        ("given", "said"), [({"element": "Oxide"}, "Oxide is not an element"), ({"edge": "X"}, "edge")]
+    )
+    def test_unknown_symbols_are_refused(self, given, said):
+        with pytest.raises(ValidationError, match=said):
+            rules(OS_ABOVE, **given)
 
 
 class TestStages:

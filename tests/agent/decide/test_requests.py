@@ -179,6 +179,11 @@ class TestConfirmation:
         desk.requests.take_up(replace(decision(), status="approved", status_reason="approved by ada"), age_s=1.0)
         assert desk.statuses() == [("sent", ""), ("acknowledged", "done")]
 
+    @CONFIRM
+    def test_what_a_person_ordered_is_not_asked_for_after_a_restart(self, desk: Desk):
+        desk.requests.take_up(replace(decision("pause"), rule="operator"), age_s=1.0)
+        assert desk.statuses() == [("sent", ""), ("acknowledged", "done")]
+
 
 class TestEmergencyStop:
     @with_settings(allow=["stop", "pause", "resume"], authority_of={"pause": "confirm"})

@@ -16,7 +16,8 @@ import pytest
 from xas_agent.adapters.files import FileSink
 from xas_agent.agent.types import get_logger
 from xas_agent.app.commands.process import log_from
-from xas_agent.sim_beamline.beamline import BeamlineSettings, SimBeamline
+from xas_agent.sim_beamline.beamline import SimBeamline
+from xas_agent.sim_beamline.settings import BeamlineSettings
 
 FRAMES = 4
 SET_ASIDE = 4

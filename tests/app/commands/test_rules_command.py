@@ -77,6 +77,47 @@ def test_rules_in_words(rules: Path):
     assert "when 2 frames within 600 s are set aside or missing." in said
 
 
+def test_rules_in_words_with_what_becomes_of_their_decisions(tmp_path: Path):
+    heat = {"signal": "furnace", "value": 300}
+    above = {"kind": "threshold", "quantity": "OS", "above": 3.5}
+    rules = [
+        {"name": "a", "element": "Co", "edge": "K", "trigger": above, "action": "set", "args": heat},
+        {"name": "c", "element": "co", "stage": "s", "trigger": above, "action": "stop"},
+        {"name": "d", "trigger": above, "action": "pause"},
+        {"name": "e", "trigger": above, "action": "resume"},
+    ]
+    control = {
+        "enabled": True,
+        "allow": ["set", "stop", "pause"],
+        "settable": {"furnace": [20, 500]},
+        "authority_of": {"stop": "confirm", "pause": "advise"},
+        "limits": {"set": {"per_run": 3, "per_hour": 2}},
+    }
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"rules": rules, "control": control}))
+    said = invoked("explain", str(tmp_path / "rules.yaml"), "--model", "co-k").splitlines()
+    when = "once per run, when OS is above 3.5 e."
+    assert said == [
+        f"a: For Co K, the agent requests set (signal: furnace, value: 300), {when}",
+        "  control.settable lets furnace be set to 20 … 500.",
+        "  Of all rules together, at most 3 per run and 2 per hour of set are sent.",
+        "  It is sent at once.",
+        f"c: For Co in stage s, the agent requests stop, {when}",
+        "  A person must approve it within 600 s.",
+        f"d: The agent requests pause, {when}",
+        "  Advice only, by control.authority_of.",
+        f"e: The agent requests resume, {when}",
+        "  It would be rejected: control.allow lacks resume.",
+    ]
+
+
+def test_a_rule_for_an_absorber_without_a_model_is_an_error(tmp_path: Path):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(yaml.safe_dump({"rules": [{**RULE, "element": "Ni"}]}))
+    assert "found Ni, expected an absorber of the models: Co K" in invoked(
+        "explain", str(path), "--model", "co-k", code=2
+    )
+
+
 def test_unknown_quantity_is_an_error_with_similar_ones(tmp_path: Path):
     path = tmp_path / "wrong.yaml"
     path.write_text(yaml.safe_dump({"rules": [{**RULE, "trigger": {**RULE["trigger"], "quantity": "Os"}}]}))
@@ -86,7 +127,9 @@ def test_unknown_quantity_is_an_error_with_similar_ones(tmp_path: Path):
 def test_file_without_rules_and_folder_without_documents(tmp_path: Path, rules: Path):
     (tmp_path / "none.yaml").write_text("x_target: 0.5\n")
     assert "expected at least one rule" in invoked("explain", str(tmp_path / "none.yaml"), code=2)
-    assert "found no documents.jsonl" in invoked("test", str(rules), str(tmp_path), code=2)
+    (tmp_path / "empty").mkdir()
+    said = invoked("test", str(rules), str(tmp_path / "empty"), "--model", "co-k", code=2)
+    assert "no frame could be answered: nothing that can be read" in said
 
 
 def test_schema_accepts_the_rules_and_names_the_kinds():

@@ -19,7 +19,7 @@ from xas_agent.app.jobs.known_compounds import KnownCompound, read_known
 from xas_agent.app.jobs.offset_scan import OffsetScan, scan_offsets
 from xas_agent.app.jobs.standards import flags_of, judge, misfit_sd_of, models_for, read_standards, shares_of
 from xas_agent.models.card import find, installed, read_card, verify
-from xas_agent.sim_beamline.cathode import ReferenceSpectra, absorption
+from xas_agent.sim_beamline.spectra import ReferenceSpectra, absorption
 
 E = np.concatenate([np.arange(7560.0, 7690.0, 5.0), np.arange(7690.0, 7800.0, 0.5), np.arange(7800.0, 8200.0, 4.0)])
 SPECTRA = ReferenceSpectra(2.35)

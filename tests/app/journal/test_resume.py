@@ -57,7 +57,14 @@ class Beamline:
 class Life:
     """A pipeline with its journal, from its start to its kill."""
 
-    def __init__(self, path: Path, control: Beamline, received: dict[str, Document], deaths: random.Random) -> None:
+    def __init__(
+        self,
+        path: Path,
+        control: Beamline,
+        received: dict[str, Document],
+        deaths: random.Random,
+        controls: ControlSettings = CONTROLS,
+    ) -> None:
         self._journal, self._received, self._deaths = Journal(path), received, deaths
         self._emitted: list[Document] = []
         self._delivered = 0
@@ -68,7 +75,7 @@ class Life:
             AlignmentSettings(),
             Rules([Rule.model_validate(RULE)], units={"OS": "e"}),
             lambda name, doc: self._emitted.append((name, doc)),
-            controls=CONTROLS,
+            controls=controls,
             control=control,
             config_sha256="b" * 64,
             versions={},
@@ -217,3 +224,42 @@ def test_a_run_that_never_stops_keeps_few_records(tmp_path: Path, monkeypatch: p
     numbers = [doc["data"]["frame_seq_num"] for _, doc in received.values() if "OS_mean" in doc.get("data", {})]
     assert numbers == list(range(1, len(documents) - 1))
     assert sum(name == "start" for name, _ in received.values()) == 1
+
+
+class Approved(Life):
+    """A life that ends when an approval is in the journal, before anything is sent."""
+
+    def _commit(self, progress: Progress) -> None:
+        super()._commit(progress)
+        if any(doc.get("data", {}).get("status") == "approved" for _, doc in self._received.values()):
+            raise Killed
+
+
+@pytest.mark.parametrize("approved_s", [0, 61])
+def test_an_approval_of_an_old_proposal_is_not_lost_with_the_process(tmp_path: Path, approved_s: float):
+    """The proposal is older than ``max_age_s``, which is 60 s; an approval of that age has expired."""
+    control, received = Beamline(), dict[str, Document]()
+    asking = ControlSettings(enabled=True, allow=("stop",), max_age_s=60.0, authority="confirm")
+    life = Approved(tmp_path / "journal.sqlite", control, received, random.Random(0), asking)
+    life.resume()
+    life.feed([*Watched("Co", *[0.1] * 8, *[0.9] * 8).docs], 18)
+    (decision, _), *_ = life._pipeline.decisions.unconfirmed
+    life._journal._file.execute("UPDATE published SET at = at - 300")
+    with pytest.raises(Killed):
+        life._pipeline.decisions.approve(decision.id, "ada")
+    life.die()
+    assert control.done == {}
+    journal = Journal(tmp_path / "journal.sqlite")
+    journal._file.execute("UPDATE published SET at = at - ? WHERE id = (SELECT max(id) FROM published)", [approved_s])
+    journal.close()
+
+    life = Life(tmp_path / "journal.sqlite", control, received, random.Random(0), asking)
+    life.resume()
+    life.settle()
+    life.die()
+    told = [doc["data"] for _, doc in received.values() if "status" in doc.get("data", {})]
+    statuses = [data["status"] for data in told if data["id"] == decision.id]
+    if approved_s:
+        assert (statuses, control.done) == (["proposed", "approved", "expired"], {})
+    else:
+        assert (statuses, control.done) == (["proposed", "approved", "sent", "acknowledged"], {decision.id: 0})

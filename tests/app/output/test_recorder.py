@@ -19,6 +19,8 @@ from xas_agent.app.output.recorder import (
     compare_with_truth,
 )
 
+WAITS = "waits 600 s for approval"
+
 
 def decision(recorder: Recorder, id: int, status: str, status_reason: str = "", **more: Any) -> None:
     data = {"id": str(id), "rule": "r", "action": "stop", "status": status, "status_reason": status_reason, **more}
@@ -72,7 +74,8 @@ def test_a_descriptor_that_begins_late_has_columns_from_then_on():
 
 
 def test_the_anchored_values_are_compared_with_the_truth_where_there_are_any():
-    recorder, truth = started(Recorder()), Truth(x=[1.0, 0.8, 0.6], frame=[1, 2, 3])
+    recorder = started(Recorder())
+    truth = Truth(rows=[{"x": x, "frame": frame, "run": "r"} for frame, x in ((1, 1.0), (2, 0.8), (3, 0.6))])
     frame(recorder, 1, OS_mean=3.5)
     for number, os in ((2, 3.3), (3, 3.5)):
         frame(recorder, number, OS_mean=3.5 + os - 3, OS_anchored_mean=os)
@@ -122,6 +125,34 @@ def test_a_decision_is_a_row_once_with_its_last_status():
     decision(recorder, 1, "acknowledged")
     assert [(row["id"], row["status"]) for row in rows] == [("2", "proposed"), ("1", "acknowledged")]
     assert (recorder.decisions, recorder.stopped_by, recorder.unsettled()) == (2, "r", [])
+
+
+def test_a_confirmed_decision_is_one_row_that_says_when_and_by_whom():
+    rows: list[dict[str, Any]] = []
+    recorder = started(Recorder(decision_row=rows.append))
+    steps = (("proposed", WAITS, ""), ("approved", "approved by ada", "ada"), ("sent", "", ""))
+    for at, (status, reason, by) in enumerate(steps, 10):
+        decision(recorder, 1, status, reason, status_time=float(at), by=by)
+    assert rows == []
+    assert recorder.unsettled()[0]["status"] == "sent"
+    decision(recorder, 1, "sent", status_time=90.0, by="")  # again, after a restart
+    decision(recorder, 1, "acknowledged", "stopped", status_time=91.0, by="")
+    decision(recorder, 1, "expired", "too late", status_time=99.0, by="")
+    [row] = rows
+    assert (row["status"], row["status_reason"]) == ("acknowledged", "stopped")
+    assert [row[f"{step}_at"] for step in ("proposed", "approved", "sent", "settled")] == [10.0, 11.0, 12.0, 91.0]
+    assert (row["approved_by"], row["settled_by"]) == ("ada", "")
+    assert recorder.statuses == {"proposed": 1, "approved": 1, "sent": 1, "acknowledged": 1}
+    assert (recorder.decisions, [d["status"] for d in recorder.drawn().decisions]) == (1, ["acknowledged"])
+
+
+def test_decisions_that_wait_are_not_forgotten_and_counted_again():
+    recorder = started(Recorder())
+    for id in range(LATEST_DECISIONS + 50):
+        decision(recorder, id, "proposed", WAITS)
+    for id in range(LATEST_DECISIONS + 50):
+        decision(recorder, id, "rejected", "rejected by ada")
+    assert recorder.decisions == LATEST_DECISIONS + 50
 
 
 def test_settled_decisions_are_forgotten_and_open_ones_are_not():

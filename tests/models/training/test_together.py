@@ -17,10 +17,10 @@ from xas_agent.models.runtime import Model
 from xas_agent.models.training.build import CHECKPOINT, build, device_of, train_members
 from xas_agent.models.training.config import TrainingConfig
 from xas_agent.models.training.data import DataError, load_feff, load_sets
-from xas_agent.models.training.plan import TrainingPlan
+from xas_agent.models.training.plan import TrainedMember, TrainingPlan
 from xas_agent.models.training.rows import Scale
 from xas_agent.models.training.together import Checkpoint, Training, clip_members, train_together
-from xas_agent.models.training.train import joint_loss
+from xas_agent.models.training.train import joint_loss, train_member
 
 CPU = torch.device("cpu")
 EDGE = 7709.0
@@ -160,6 +160,21 @@ def test_the_network_reads_what_is_known_only(plan):
     with torch.no_grad():
         assert all(part.isfinite().all() for part in network(spectra))
         assert not torch.allclose(network(spectra)[0], network(longer)[0], atol=1e-4)
+
+
+def test_a_network_learns_the_same_alone_and_by_its_plan(plan):
+    start = plan.new_member(0)
+    (by_plan,) = train_together(plan, [start], [plan.learnt], CPU, lambda *_: None)
+    with torch.random.fork_rng():
+        alone = train_member(
+            start, plan.rows, plan.learnt, plan.scale, plan.config, plan.config.seed, plan.data.material
+        )
+    member = TrainedMember.of(alone)
+    assert member.epochs == by_plan.epochs == 3
+    assert not torch.equal(plan.new_member(0).state_dict()["embedding.place"], member.weights["embedding.place"])
+    for name, tensor in by_plan.weights.items():
+        torch.testing.assert_close(member.weights[name], tensor, atol=1e-4, rtol=1e-3, msg=name)
+    torch.testing.assert_close(member.log_sharpness, by_plan.log_sharpness, atol=1e-4, rtol=1e-3)
 
 
 def test_the_loss_of_networks_side_by_side_is_their_sum(plan):

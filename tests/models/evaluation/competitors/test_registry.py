@@ -54,12 +54,15 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def write_rows(folder: Path) -> None:
-    """128 edges: OS moves them, CN2 is their white line, NNRS its width, MOOD the period above; some cells empty."""
+def write_rows(folder: Path, short: int = 0) -> None:
+    """128 edges: OS moves them, CN2 is their white line, NNRS its width, MOOD the period above; some cells empty.
+
+    The first ``short`` rows end 52 eV above the edge.
+    """
     rng = np.random.default_rng(0)
-    energy = np.linspace(-14, 90, 130)
+    energies = [np.linspace(-14, 52 if k < short else 90, 130) for k in range(128)]
     mus, rows = [], []
-    for k in range(128):
+    for k, energy in enumerate(energies):
         oxidation, second = rng.choice([1, 2, 4]), rng.choice([3, 12])
         width, period = rng.uniform(2, 6), rng.uniform(12, 24)
         edge = 0.5 + np.arctan((energy - 4 * oxidation) / 3) / np.pi
@@ -77,9 +80,7 @@ def write_rows(folder: Path) -> None:
                 "MOOD": round(period, 4),
             }
         )
-    np.savez(
-        folder / "small.npz", id=np.array([r["id"] for r in rows]), energy=EDGE + np.tile(energy, (128, 1)), mu=mus
-    )
+    np.savez(folder / "small.npz", id=np.array([r["id"] for r in rows]), energy=EDGE + np.array(energies), mu=mus)
     with (folder / "small.csv").open("w", newline="") as f:
         table = csv.DictWriter(f, rows[0])
         table.writeheader()
@@ -181,6 +182,18 @@ def test_a_class_that_training_lacks_is_never_likely(plan, train):
     for name in COMPETITORS:
         fitted = COMPETITORS[name].fit(plan, rest, quick(name, 6), seed=1)
         assert fitted.predict(plan.clean.numpy()).probabilities("OS")[rest, 2].mean() < 0.03, name
+
+
+@pytest.mark.parametrize("name", COMPETITORS)
+def test_spectra_that_end_early_are_answered(name, tmp_path):
+    write_rows(tmp_path, short=40)
+    windows = {"grid": CONFIG["grid"] | {"short_stop_ev": 48.0}}
+    cut = {"augmentation": CONFIG["augmentation"] | {"cut": 0.5}}
+    plan = TrainingPlan.read(TrainingConfig.model_validate(CONFIG | windows | cut), tmp_path)
+    assert plan.clean.isnan().any()
+    fitted = COMPETITORS[name].fit(plan, np.flatnonzero(plan.data.split == "train"), quick(name, 1), seed=1)
+    said = fitted.predict(plan.clean.numpy())
+    assert all(np.isfinite(x).all() for part in (said.logits, said.values, said.spreads) for x in part.values())
 
 
 @pytest.mark.parametrize("name", CLASSICAL)

@@ -108,12 +108,9 @@ def data(tmp_path_factory) -> Path:
 def pretrained(data, tmp_path_factory) -> str:
     plan = TrainingPlan.read(TrainingConfig.model_validate(CONFIG), data)
     members = [
-        train_member(
-            plan.new_member(k), plan.rows, plan.folds[k][0], plan.scale, plan.config, k, lambda *_: None,
-            plan.data.material,
-        )
+        train_member(plan.new_member(k), plan.rows, plan.folds[k][0], plan.scale, plan.config, k, plan.data.material)
         for k in range(2)
-    ]  # fmt: skip
+    ]
     return str(assemble(plan, [TrainedMember.of(m) for m in members], tmp_path_factory.mktemp("models")))
 
 

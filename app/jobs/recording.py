@@ -1,0 +1,178 @@
+"""Recordings on which rules are rehearsed: what an agent has published, or what a beamline has measured."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ...adapters.files import DOCUMENT_SUFFIXES, FileSource, FolderSource
+from ...adapters.formats import Columns
+from ...agent.decide import Observed, Rule, SeriesPoint, Uncertainty
+from ...agent.publish import Answered, Ended, PublishedReader
+from ...agent.types import Frame, InputError, SetAside
+from ...sim_beamline.replay import Replay
+from ..config import Config
+from ..output.folder import DOCUMENTS, OutputFolder
+from ..session import Session
+from ..wiring import check_rules
+
+_RECORDED_TIME = "recorded_time"
+"""Reading of a replayed folder that holds the time at which it was measured."""
+_CLOCKS = ((3600.0, "h"), (60.0, "min"))
+_SERIES = ("spectra.npz", "series.csv")
+"""Files of a folder that ``xas-agent replay`` takes."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What an agent has published of an experiment."""
+
+    items: Sequence[Answered | SetAside | Ended]
+    """Frames, notes and ends of runs in the order in which they were published."""
+    units: Mapping[str, str]
+    """Units of the quantities, by name."""
+
+    @property
+    def frames(self) -> list[Answered]:
+        """The frames, of which there is at least one."""
+        return [item for item in self.items if isinstance(item, tuple)]
+
+    @property
+    def notes(self) -> list[SetAside]:
+        """The notes on frames that were set aside or are missing."""
+        return [item for item in self.items if isinstance(item, SetAside)]
+
+    @property
+    def clock(self) -> tuple[float, str]:
+        """Length in s, and name, of the unit of time in which the recording is told."""
+        span = max(frame.time for frame, *_ in self.frames) - self.start
+        return next(((size, name) for size, name in _CLOCKS if span >= 2 * size), (1.0, "s"))
+
+    @property
+    def start(self) -> float:
+        """Time of the earliest frame, Unix s."""
+        return min(frame.time for frame, *_ in self.frames)
+
+    def judged_by(self, rule: Rule) -> list[Answered]:
+        """Return the frames of the rule's absorber."""
+        return [item for item in self.frames if rule.concerns(item[0].element, item[0].edge)]
+
+    def points(self, quantity: str, rule: Rule, uncertainty: Uncertainty = "all") -> list[SeriesPoint]:
+        """Return the values of a quantity in all frames of a rule that have it."""
+        observed = (Observed(*item) for item in self.judged_by(rule))
+        return [point for one in observed if (point := one.point(quantity, uncertainty)) is not None]
+
+
+def is_answered(path: Path) -> bool:
+    """Whether a path is the folder of a session, or a file of what an agent has published.
+
+    Raises
+    ------
+    DocumentFileError
+        The path is a file without documents.
+    """
+    if path.is_dir():
+        return (path / DOCUMENTS).is_file()
+    starts = (doc for name, doc in FileSource(path) if name == "start")
+    return next(starts, {}).get("xas_agent") is True
+
+
+def read_recording(path: Path) -> Recording:
+    """Read the frames and notes of a session's folder, or of its documents, in the order of their publication.
+
+    Frames of a replayed folder get the time at which they were measured.
+
+    Raises
+    ------
+    InputError
+        There are no documents of an agent, or these hold no frame.
+    """
+    documents = path / DOCUMENTS if path.is_dir() else path
+    read = PublishedReader()
+    items = [item for name, doc in FileSource(documents) for item in read(name, doc)]
+    recording = Recording(list(map(_at_its_time, items)), read.units)
+    if not recording.frames:
+        raise InputError(f"{documents}: found no frame of an agent; name the documents of a session of run or replay")
+    return recording
+
+
+def answer(
+    path: Path,
+    config: Config,
+    output: OutputFolder | None = None,
+    *,
+    element: str | None = None,
+    edge: str | None = None,
+    columns: Columns | None = None,
+) -> Recording:
+    """Let an agent answer what a beamline has measured, as fast as it can, without any decision.
+
+    Parameters
+    ----------
+    path : Path
+        File of documents, folder of measured files, or folder with ``spectra.npz`` and ``series.csv``.
+    config : Config
+        Its rules are checked against the models.
+    output : OutputFolder, optional
+        Keeps what the agent publishes.
+    element, edge : str, optional
+        They replace those of the files of a folder.
+    columns : mapping, optional
+        As for :func:`read_spectra`, for the files of a folder.
+
+    Raises
+    ------
+    InputError
+        The recording or a rule cannot be used, or no frame can be answered.
+    KeyboardInterrupt
+        A signal ended the work.
+    """
+    replayed = None
+    if path.is_dir() and all((path / name).is_file() for name in _SERIES):
+        replayed = Replay(path, None, element=element, edge=edge, recorded_times=True)
+    settings, read, items = config.estimating(), PublishedReader(), list[Answered | SetAside | Ended]()
+    planned = None if replayed is None else len(replayed)
+    session = Session(settings, output, planned=planned, name=shlex.quote(str(path)))
+    session.agent.subscribe(lambda name, doc: items.extend(read(name, doc)))
+    with session:
+        check_rules(config, session.agent.models)
+        if replayed is not None:
+            replayed.subscribe(session.agent)
+            session.follow(replayed.run)
+        else:
+            source = _source(path, element, edge, columns)
+            with closing(source):
+                session.watch(source)
+    if session.failure is not None:
+        raise session.failure
+    if session.interrupted:
+        raise KeyboardInterrupt
+    recording = Recording(items, read.units)
+    if not recording.frames:
+        raise InputError(_why_nothing(path, session))
+    return recording
+
+
+def _source(path: Path, element: str | None, edge: str | None, columns: Columns | None) -> FileSource | FolderSource:
+    if path.is_dir():
+        return FolderSource(path, element=element, edge=edge, columns=columns, once=True)
+    return FileSource(path)
+
+
+def _why_nothing(path: Path, session: Session) -> str:
+    """Return in words why no frame of a recording was answered, and what to do."""
+    reasons = [f"{count} set aside ({reason})" for reason, count in session.recorder.set_aside.items()]
+    reasons += [f"{count} lost ({reason})" for reason, count in session.recorder.gaps.items()]
+    reasons += [f"{name} not read ({why})" for name, why in list(session.files_not_read.items())[:3]]
+    kinds = f"files of spectra, or {' '.join(DOCUMENT_SUFFIXES)} of documents"
+    found = ", ".join(reasons) or f"nothing that can be read, expected {kinds}"
+    return f"{path}: no frame could be answered: {found}; xas-agent inspect {shlex.quote(str(path))} shows more"
+
+
+def _at_its_time(item: Answered | SetAside | Ended) -> Answered | SetAside | Ended:
+    if not isinstance(item, tuple):
+        return item
+    frame: Frame = item[0]
+    recorded = frame.readings.get(_RECORDED_TIME)
+    return item if recorded is None else (replace(frame, time=recorded), *item[1:])

@@ -1,0 +1,134 @@
+"""The config's simulation: the stories that ship, what it refuses, and what the embedded beamline makes of it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from forked import run_command
+
+from xas_agent.agent.decide import Controls
+from xas_agent.agent.types import Reply
+from xas_agent.app.config import Config, ConfigError, load_config
+from xas_agent.app.embedded import CrewedControl, gain, open_loop
+from xas_agent.app.output.recorder import Recorder, Truth
+from xas_agent.app.wiring import check_rules, load_models
+from xas_agent.sim_beamline.experiments import AlarmSettings, MagazineSettings
+from xas_agent.sim_beamline.settings import BeamlineSettings
+
+FOLDER = Path(__file__).parents[2] / "configs" / "stories"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+SIMULATION = {"experiment": {"kind": "charge"}, "frames": 2}
+
+
+def test_the_stories_are_six():
+    assert NAMES == ["alarm", "charge", "damage", "plateau", "recount", "robot"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_story_may_do_what_its_rules_request(name, caplog):
+    config = load_config(f"stories/{name}")
+    assert config.simulation is not None
+    assert config.control.enabled
+    assert {rule.action for rule in config.rules} - {"notify"} == {*config.control.allow}
+    check_rules(config, [model for model in load_models(Config()) if model.name in config.model.use])
+    assert not caplog.records
+    settable = config.simulation.experiment.begin(0).knobs
+    for signal, (least, most) in config.control.settable.items():
+        assert settable[signal].low <= least < most <= settable[signal].high
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_story_says_that_its_physics_is_simple_and_shows_its_experiment(name):
+    text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+    assert "A simple model." in text
+    assert yaml.safe_load(text)["simulation"]["experiment"]["kind"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"source": {"address": "zmq://localhost:1"}}, "found simulation and source, expected one of them"),
+        ({"control_endpoint": {"address": "ipc:///tmp/c"}}, "found simulation and control_endpoint"),
+        ({"simulation": {"experiment": {"kind": "alchemy"}}}, "charge.*reduction.*magazine"),
+        ({"simulation": {"experiment": {"kind": "damage", "spotz": 3}}}, "unknown key simulation.*spotz.*spots"),
+        ({"simulation": {"frames": 0}}, "key simulation.frames: found 0"),
+    ],
+)  # fmt: skip
+def test_a_simulation_that_cannot_be_is_refused_with_its_key(keys, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config({"simulation": SIMULATION, **keys})
+
+
+def test_a_simulation_beside_a_source_is_refused(tmp_path):
+    said = run_command("run", "--config", "stories/charge", "--folder", tmp_path, code=2).stderr
+    assert "simulation in stories/charge: no effect beside a source" in said
+    said = run_command("run", "--config", "stories/charge", "--source", "zmq://127.0.0.1:9", code=2).stderr
+    assert "found simulation and source" in said
+
+
+def test_sim_refuses_a_config_without_simulation_and_samples_for_an_experiment_that_has_them():
+    assert "found no simulation" in run_command("sim", "--config", "default", code=2).stderr
+    said = run_command("sim", "--config", "stories/robot", "--samples", 3, code=2).stderr
+    assert "--samples: no effect for an experiment with samples of its own" in said
+
+
+def test_sim_serves_the_robot_of_an_experiment_with_samples(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "xas_agent",
+        "sim",
+        "--config",
+        "stories/robot",
+        "--publish",
+        "zmq://127.0.0.1:0",
+    ]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert {*json.loads(process.stdout.readline())} == {"control", "robot", "documents"}
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def test_notify_reaches_the_crew_beside_a_robot():
+    class Robot:
+        actions = ("load",)
+
+        def request(self, *_: object, **__: object) -> Reply:
+            return Reply("acknowledged", "robot")
+
+        def close(self) -> None: ...
+
+    crew = CrewedControl("ipc:///nowhere")
+    controls = Controls(Robot(), other=crew)
+    assert {*controls.actions} == {"load", "notify"}
+    assert controls.request("1", "load", {}, 1.0).reason == "robot"
+    assert controls.request("2", "notify", {}, 0.1).status == "expired"  # from the beamline, which is not there
+    controls.close()
+
+
+def test_the_gain_is_that_of_both_truths():
+    simulation = BeamlineSettings(experiment=AlarmSettings(first_frame=2, last_frame=5), frames=6)
+    opened = open_loop(simulation)
+    assert [row["frame"] for row in opened.rows] == [1, 2, 3, 4, 5, 6, 6]
+    closed = Truth(rows=[{**row, "foil": row["frame"] == 2} for row in opened.rows])
+    found = gain(simulation, opened, closed, Recorder())
+    assert (found["open"], found["closed"], found["amount"]) == (4, 1, 3)
+    assert json.dumps(found)
+
+
+def test_the_true_values_of_several_runs_are_kept_apart():
+    simulation = BeamlineSettings(experiment=MagazineSettings(compositions=(1.0, 0.5)), frames=4)
+    truth = open_loop(simulation)
+    runs = list(dict.fromkeys(run for run, _ in truth.by_frame()))
+    assert len(runs) == 2
+    rows = [{"run_uid": run, "seq_num": number} for run in (*runs, "other") for number in (1, 2)]
+    first, again, second, _, *unknown = truth.x_of(rows)
+    assert {first, second} == {1.0, 0.5}
+    assert first == again
+    assert unknown == [None, None]
