@@ -1,6 +1,6 @@
 """The simulated beamline: a RunEngine measures a sample while an experiment changes it."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from itertools import count
 from typing import Any
@@ -9,12 +9,12 @@ from uuid import uuid4
 import numpy as np
 from bluesky.utils import Msg
 
-from ..agent.types import Array, Reply
+from ..agent.types import Reply
 from .devices import CountTime, Drive, IonChambers, Monochromator, QuickScan, RecordedDevice, Shutter, sensor
 from .engine import INTERRUPTED, DocumentSink, Outlets, carry_out
 from .optics import Beam
 from .plan_state import PlanState
-from .plans import FLY_ENERGIES_EV, STEP_ENERGIES_EV, BeamlineDevices, fly_frame, measure, step_frame
+from .plans import FLY_ENERGIES_EV, STEP_ENERGIES_EV, BeamlineDevices, Plan, fly_frame, measure, step_frame
 from .robot import Robot, load_cell
 from .sample_changer import SampleChanger, magazine
 from .settings import BeamlineSettings
@@ -54,7 +54,7 @@ class SimBeamline:
         self._frames = settings.frames if frames is None else frames
         self._outlets = Outlets(sinks, truth_sinks)
         self._experiment = settings.experiment.begin(settings.seed)
-        points, duration_s = len(_energies(settings)), settings.experiment.duration_s
+        points, duration_s = _points(settings), settings.experiment.duration_s
         self._beam = Beam(settings.beam, self._experiment, settings.seed, points=points, duration_s=duration_s)
         self._devices = self._build_devices(duration_s / settings.frames / points)
         self._plan_state = PlanState(self._switch, self._experiment.knobs, self._experiment.told)
@@ -129,14 +129,14 @@ class SimBeamline:
 
     def _plan(self) -> Generator[Msg, Any, None]:
         s, experiment = self.settings, self._experiment
+        fly = s.mode == "fly"
         sample = {"sample_name": s.sample_name, "sample_uid": self.sample_uid}
         if experiment.cathode_mass_mg is not None:
             yield from load_cell(Robot(name="robot", active_mass_mg=experiment.cathode_mass_mg, seed=s.seed), sample)
-        step = s.mode == "step"
         yield from measure(
             self._devices,
             experiment,
-            partial(step_frame, both_ways=s.both_ways) if step else fly_frame,
+            _frame_plan(s),
             self._plan_state,
             frames=self._frames,
             period_s=s.frame_period_s,
@@ -146,9 +146,12 @@ class SimBeamline:
                 "purpose": "measurement",
                 "element": "Co",
                 "edge": "K",
-                "motors": ["energy"] if step else [],
-                "detectors": ["chambers" if step else "quick_scan", *(r.name for r in experiment.readings)],
-                "num_points": self._frames * (len(STEP_ENERGIES_EV) if step else 1),
+                "motors": [] if fly else ["energy"],
+                "detectors": [
+                    "quick_scan" if s.mode == "fly" else "chambers",
+                    *(r.name for r in experiment.readings),
+                ],
+                "num_points": self._frames * (len(STEP_ENERGIES_EV) if s.mode == "step" else 1),
             },
             truth_md={**sample, "plan_name": "truth", "seed": s.seed, **experiment.known()},
         )
@@ -242,8 +245,22 @@ def detectors(seed: int = 0) -> list[Any]:
     return [devices.quick_scan, *devices.sensors]
 
 
-def _energies(settings: BeamlineSettings) -> Array:
-    return FLY_ENERGIES_EV if settings.mode == "fly" else STEP_ENERGIES_EV
+def _points(settings: BeamlineSettings) -> int:
+    """Return the largest number of energies of a frame."""
+    if settings.mode == "adaptive":
+        from .adaptive import SETTINGS  # needs the extra [adaptive]
+
+        return SETTINGS.max_points
+    return len(FLY_ENERGIES_EV if settings.mode == "fly" else STEP_ENERGIES_EV)
+
+
+def _frame_plan(settings: BeamlineSettings) -> Callable[[BeamlineDevices, int], Plan]:
+    """Return the plan of a frame, for one run."""
+    if settings.mode == "adaptive":
+        from .adaptive import ChosenFrame
+
+        return ChosenFrame()
+    return fly_frame if settings.mode == "fly" else partial(step_frame, both_ways=settings.both_ways)
 
 
 def _truth_keys(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -70,6 +70,10 @@ class IonChambers(Device):
         for signal in (self.I0, self.It, self.Iref):
             signal.name = signal.attr_name
 
+    def rest(self, points: int) -> None:
+        """Let the time of ``points`` energies pass in which nothing is counted."""
+        self._beam.rest(points * self._seconds)
+
     def trigger(self) -> DeviceStatus:
         counts = self._beam.count(np.array([self._mono.position]), self._seconds)
         for signal, value in zip((self.I0, self.It, self.Iref), counts, strict=True):

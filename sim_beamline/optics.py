@@ -83,6 +83,10 @@ class Beam:
         decay *= 1 + _RIPPLE_FRACTION * np.sin(2 * np.pi * t / _RIPPLE_PERIOD_S)
         return self._settings.photons_per_s * decay
 
+    def rest(self, seconds: float) -> None:
+        """Let simulated time pass in which nothing is counted, while the experiment goes on."""
+        self._experiment.advance(seconds)
+
     def count(self, reported_ev: Array, seconds: float) -> tuple[Array, Array, Array]:
         """Measure at each reported energy for ``seconds`` of simulated time, while the sample changes.
 

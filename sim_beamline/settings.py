@@ -18,8 +18,9 @@ class BeamlineSettings(Settings):
     """Seed of all random numbers: those of the sample, the monochromator's error and the noise."""
     frames: int = Field(default=80, gt=0)
     """Number of planned spectra; the planned duration is spread evenly over them."""
-    mode: Literal["fly", "step"] = "fly"
-    """``fly``: one Event with arrays per spectrum. ``step``: one Event per energy."""
+    mode: Literal["fly", "step", "adaptive"] = "fly"
+    """``fly``: one Event with arrays per spectrum. ``step``: one Event per energy. ``adaptive``: an Event per energy,
+    each chosen by what is known already, then one with the spectrum."""
     both_ways: bool = False
     """Whether, in step mode, every second sweep has falling energies."""
     frame_period_s: float = Field(default=0.5, ge=0)

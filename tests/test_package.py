@@ -17,7 +17,7 @@ import yaml
 import xas_agent
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("agent", "adapters", "app", "configs", "models", "sim_beamline")
+FOLDERS = ("agent", "adapters", "app", "configs", "models", "plans", "sim_beamline")
 SOURCES = sorted(ROOT.glob("[_c]*.py")) + sorted(p for folder in FOLDERS for p in (ROOT / folder).rglob("*.py"))
 
 

@@ -12,10 +12,9 @@ from typing import Any, Self
 import numpy as np
 from pydantic import Field, model_validator
 from scipy.linalg import cho_solve
-from sklearn.gaussian_process import GaussianProcessRegressor
 
 from ..types import Array, Settings
-from .kernel import XANESKernel
+from .kernel import GaussianProcessRegressor, XANESKernel
 
 _FIRST_LENGTHS = 3.0
 """Spacing of the first points, in lengths of the covariance."""

@@ -3,9 +3,16 @@
 from typing import Any
 
 import numpy as np
-from sklearn.gaussian_process.kernels import Kernel
 
-from ..types import Array
+from ..types import Array, InputError
+
+try:
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import Kernel
+except ModuleNotFoundError:
+    raise InputError("choosing energies and samples needs scikit-learn: pip install 'xas-agent[adaptive]'") from None
+
+__all__ = ["GaussianProcessRegressor", "XANESKernel", "lengths"]
 
 _PRE_EDGE_EV = (-45.0, -20.0, -14.0)
 """Energies from E0 between which the length falls to that of the edge region, eV; pre-edge peaks begin behind."""

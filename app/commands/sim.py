@@ -63,8 +63,13 @@ def sim(
     ] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Number of planned spectra. [default: 80]")] = None,
     mode: Annotated[
-        str | None, typer.Option(help="fly: one Event per spectrum; step: one Event per energy. [default: fly]")
+        str | None,
+        typer.Option(
+            help="fly: one Event per spectrum; step: one Event per energy; adaptive: an Event per energy, each "
+            "chosen by what is known already, then one with the spectrum. [default: fly]"
+        ),
     ] = None,
+    adaptive: Annotated[bool, typer.Option("--adaptive", help="The same as --mode adaptive.")] = False,
     period: Annotated[
         float | None, typer.Option(min=0, help="Time from one spectrum to the next, s. [default: 0.4]")
     ] = None,
@@ -97,6 +102,7 @@ def sim(
     from ..session import end_like_ctrl_c
 
     with exit_on_error(), ExitStack() as resources:
+        mode = "adaptive" if adaptive else mode
         chosen: dict[str, Any] = {"seed": seed, "frames": frames, "mode": mode, "frame_period_s": period}
         settings = _settings(config, {name: value for name, value in chosen.items() if value is not None})
         places = settings.experiment.places

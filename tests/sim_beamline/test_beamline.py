@@ -319,3 +319,18 @@ def test_ctrl_c_that_comes_twice_at_once_aborts_nothing():
         RE(plan())
     assert asked == times
     assert requests == ["stop"]
+
+
+def test_an_adaptive_scan_is_an_event_per_chosen_energy_and_one_per_spectrum():
+    shown, truth = Log(), Log()
+    settings = FAST.model_copy(update={"mode": "adaptive", "frames": 80})
+    SimBeamline(settings, [shown], [truth], frames=3).run()
+    reader = Frames()
+    frames = [frame for document in shown.documents for frame in reader(*document)]
+    assert [type(frame) for frame in frames] == [Frame] * 3
+    names = {doc["uid"]: doc["name"] for doc in shown.all("descriptor")}
+    points = [doc for doc in shown.all("event") if names[doc["descriptor"]] == "adaptive_points"]
+    assert 3 * 40 < len(points) < 3 * 113
+    times = [doc["data"]["time_s"] for doc in truth.events("time_s")]
+    assert np.diff(times[:3]) == pytest.approx(ChargeSettings().duration_s / 80, rel=0.01)
+    assert all(isinstance(frame, Frame) and frame.reference is not None for frame in frames)

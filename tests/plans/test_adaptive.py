@@ -11,8 +11,8 @@ from ophyd.sim import SynSignal
 from ophyd.status import DeviceStatus
 
 from xas_agent import XASAgent
-from xas_agent.adapters.adaptive_plan import adaptive_xanes, transmission
 from xas_agent.agent.propose import EnergySettings
+from xas_agent.plans import adaptive_xanes, transmission
 from xas_agent.sim_beamline.cathode import CO_K_EDGE_EV, ReferenceSpectra, absorption
 
 SPECTRA = ReferenceSpectra(1.0)

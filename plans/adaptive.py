@@ -170,7 +170,7 @@ def adaptive_frame(
     columns = {"energy": known.energy, "mu": known.mu, "mu_sd": known.sd}
     if foil:
         columns["mu_reference"] = proposer.along(np.array(of_foil))
-    log.info("adaptive scan", why=why, error=round(known.error, 5), points=proposer.points)
+    log.debug("adaptive scan", why=why, error=round(known.error, 5), points=proposer.points)
     yield from bps.checkpoint()
     spectrum.put(columns, {"points_measured": proposer.points, "expected_error": known.error})
     yield from bps.trigger_and_read([spectrum])
