@@ -142,7 +142,7 @@ def test_a_misspelt_key_names_file_key_and_what_was_expected(tmp_path):
     said = refused("run", "--config", tmp_path / "mine.yaml", "--out", tmp_path / "out", code=2)
     assert said == (
         f"xas-agent: {tmp_path / 'mine.yaml'}: unknown key control.enabeld; expected one of allow, authority, "
-        "authority_of, confirm_within_s, enabled, limits, max_age_s, paused_replay_s, timeout_s"
+        "authority_of, confirm_within_s, enabled, limits, max_age_s, paused_replay_s, settable, timeout_s"
     )
     assert not (tmp_path / "out").exists()
 
