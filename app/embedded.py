@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -188,11 +189,28 @@ def watch_embedded(
                     output.cut_off(TRUTH)
                 beamline.read_truth(truth)
             if compares and complete:
-                opened = open_loop(simulation)
-                session.gain = lambda recorder: gain(simulation, opened, truth, recorder)
+                session.gain = Comparison(simulation, truth)
     finally:
         beamline.close()
     return session
+
+
+@dataclass
+class Comparison:
+    """Compares a finished simulated experiment with its open loop, which is measured when it is first needed.
+
+    That is for the last summary, after the agent was closed, so that it does not disturb the agent.
+    """
+
+    simulation: BeamlineSettings
+    closed: Truth
+
+    def __call__(self, recorder: Recorder) -> dict[str, Any]:
+        return gain(self.simulation, self._opened, self.closed, recorder)
+
+    @cached_property
+    def _opened(self) -> Truth:
+        return open_loop(self.simulation)
 
 
 def open_loop(simulation: BeamlineSettings) -> Truth:

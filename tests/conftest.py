@@ -167,3 +167,11 @@ class Bench:
 @pytest.fixture
 def bench() -> type[Bench]:
     return Bench
+
+
+@pytest.fixture
+def own_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the sessions of a test, and of its processes, apart from those of other tests."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))

@@ -121,9 +121,9 @@ def test_a_killed_agent_brings_the_robot_into_its_safe_state(tmp_path, monkeypat
     assert status.reason.startswith("no heartbeat for 2")
 
 
-def test_an_emergency_stop_ends_what_the_robot_does(tmp_path, monkeypatch):
+@pytest.mark.usefixtures("own_sockets")
+def test_an_emergency_stop_ends_what_the_robot_does(tmp_path):
     """Beamline with robot, agent, and the commands of a person, each in a process of its own."""
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     options = ["--samples", 2, "--frames", 400, "--period", 0.2, "--control", f"ipc://{tmp_path}/control"]
     with beamline(tmp_path, *options) as addresses:
         (tmp_path / "mine.yaml").write_text(HEATING.format(**addresses))

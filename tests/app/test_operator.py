@@ -62,11 +62,7 @@ class Attended:
         return watched
 
 
-@pytest.fixture(autouse=True)
-def own_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setenv("TMPDIR", str(tmp_path))  # of the processes that a test starts
+pytestmark = pytest.mark.usefixtures("own_sockets")
 
 
 @pytest.fixture

@@ -154,3 +154,14 @@ def changing(changer: SampleChanger) -> Any:
         changer.do("load", {"sample": "next"}, halted)
 
     return threading.Thread(target=work)
+
+
+@pytest.mark.parametrize("kind", [AlarmSettings, DamageSettings, ReductionSettings, TitrationSettings])
+def test_an_experiment_goes_the_same_way_point_by_point(kind):
+    ends = []
+    for mode in ("fly", "step"):
+        settings = BeamlineSettings(experiment=kind(), frames=2, frame_period_s=0.0, mode=mode)
+        beamline = SimBeamline(settings, [])
+        beamline.run()
+        ends.append(beamline.x_true)
+    assert ends[0] == pytest.approx(ends[1], abs=1e-3)

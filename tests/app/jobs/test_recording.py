@@ -18,7 +18,7 @@ from xas_agent.app.config import load_config
 from xas_agent.app.jobs.recording import Recording, answer
 from xas_agent.app.jobs.rehearsal_figure import draw_rehearsal
 from xas_agent.app.jobs.rehearse import Judgement, decided, rehearse
-from xas_agent.sim_beamline.cathode import ReferenceSpectra
+from xas_agent.sim_beamline.spectra import ReferenceSpectra
 
 RELATIVE = np.arange(-60.0, 110.1, 0.5)
 EDGES = {"Co": 7709.0, "Ni": 8333.0}

@@ -83,3 +83,43 @@ def test_names_of_several_rows():
     assert named(*rows[:2]) == "NiO, scans 7–9, 2 files, Ni"
     assert named(*rows) == "2 samples, scans 7–9, 2 files, Ni, Co"
     assert named() == ""
+
+
+def test_decisions_at_one_frame_share_a_label_and_repeated_ones_are_counted():
+    said = {"sample": "", "status": "acknowledged", "args": "{}"}
+    at = {"stop": 1.0, "unload": 1.0, "repeat_frame": 2.0}
+    decisions = [{**said, "action": action, "time": time} for action, time in at.items()]
+    decisions += [{**said, "action": "repeat_frame", "time": 3.0}]
+    args = '{"signal": "furnace", "value": 6}'
+    decisions += [{**said, "action": "set", "time": 4.0, "args": args, "status": "rejected"}]
+    shown = drawn(*(row(float(k), "r1") for k in range(1, 5)))
+    shown.decisions.extend(decisions)
+    series, _ = figures._series(shown)
+    axes = Figure().add_subplot()
+    figures._decisions(axes, series, shown)
+    assert [text.get_text() for text in axes.texts] == [
+        "stop, unload (acknowledged)",
+        "repeat_frame (acknowledged), 2 times",
+        "set furnace to 6 (rejected)",
+    ]
+    assert len(axes.lines) == 4
+
+
+def test_frames_that_the_model_does_not_know_are_marks_without_line_and_interval():
+    series, _ = figures._series(drawn(row(1, "r1"), row(2, "r1", ood_score=1.4, OS_mean=1.5), row(3, "r1")))
+    axes = Figure().add_subplot()
+    figures._interval(axes, series, "OS")
+    marks, line = axes.lines
+    assert (list(np.asarray(marks.get_ydata())), marks.get_label()) == ([1.5], "unlike the training spectra")
+    assert np.array_equal(np.asarray(line.get_ydata()), [3.0, np.nan, 3.0], equal_nan=True)
+
+
+def test_the_temperature_is_drawn_where_there_is_no_voltage():
+    for readings, label in (
+        ({"temperature": 300.0}, "temperature (dotted)"),
+        ({"temperature": 25.0, "voltage": 3.9}, "voltage (V, dotted)"),
+    ):
+        series, _ = figures._series(drawn(row(1, "r1", **readings), row(2, "r1", **readings)))
+        figure = Figure()
+        figures._driving_reading(figure.add_subplot(), series)
+        assert figure.axes[1].get_ylabel() == label
