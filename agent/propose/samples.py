@@ -198,7 +198,7 @@ class SampleProposer:
         return False, None
 
     def get_best_points(self) -> list[tuple[int, dict[str, Any], dict[str, float]]]:
-        """Return ``_id``, parameters and outcomes of the measured sample nearest to the aim; empty if none is good."""
+        """Return ``_id``, parameters and outcomes of the sample nearest to the aim; empty if none is good."""
         if (best := self._best()) is None:
             return []
         return [(best, self._parameters(best), {name: value for name, (value, _) in self._means(best).items()})]
@@ -250,11 +250,11 @@ class SampleProposer:
     def _first(self, free: list[int], count: int) -> dict[int, Proposal]:
         """Return samples that are spread over the features, while too few are measured."""
         known = [*self._found, *self._pending]
-        count = min(count, len(free), self.settings.first - len(known))
-        if len(self._found) + len(self._others) >= self.settings.first or (count < 1 and self._has_learnt):
+        measured = len(self._found) + len(self._others)
+        if measured >= self.settings.first or (measured >= 2 and len(known) >= self.settings.first):
             return {}
         chosen: dict[int, Proposal] = {}
-        for _ in range(max(count, 1)):
+        for _ in range(min(count, len(free))):
             near = self._features[[*known, *chosen]] if known or chosen else self._features.mean(0)[None]
             distance = np.linalg.norm(self._features[:, None] - near, axis=2).min(1)[free]
             distance = np.where(np.isin(free, [*chosen]), -np.inf, distance)
@@ -263,10 +263,6 @@ class SampleProposer:
             reason = f"{self._named(k)}: {where}, to learn how {self.settings.quantity} depends on the features"
             chosen[k] = Proposal(math.nan, math.nan, math.nan, reason)
         return chosen
-
-    @property
-    def _has_learnt(self) -> bool:
-        return len(self._found) + len(self._others) >= 2
 
     def _most_promising(self, free: list[int], count: int) -> dict[int, Proposal]:
         quantities = [self.settings.quantity, *self.settings.limits]

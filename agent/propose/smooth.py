@@ -76,7 +76,8 @@ class SmoothFunction:
 
     def _fit(self, sizes: list[int]) -> Any:  # scikit-learn has no types
         amplitude, scatter, *lengths = (choice[k] for choice, k in zip(self._choices, sizes, strict=True))
-        kernel = ConstantKernel(amplitude**2) * Matern(np.array(lengths), nu=2.5) + WhiteKernel(scatter**2)
+        matern: Any = Matern
+        kernel = ConstantKernel(amplitude**2) * matern(np.array(lengths), nu=2.5) + WhiteKernel(scatter**2)
         regressor: Any = GaussianProcessRegressor
         return regressor(kernel, alpha=self._errors**2 + 1e-10, optimizer=None).fit(self._features, self._values)
 
