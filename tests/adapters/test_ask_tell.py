@@ -102,7 +102,7 @@ def test_both_parts_have_the_forms_that_the_packages_ask_for(package, agent):
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_plan_finds_the_wanted_sample_through_the_agent(package, place, agent, engine):
+def test_a_plan_finds_the_wanted_sample_through_the_agent(package, place, agent, engine, caplog):
     plans = pytest.importorskip(f"{package}.plans")
     proposer, outcomes = search(), AgentOutcomes.of(agent, {"OS": "OS"}, errors="frame")
     documents: list[tuple[str, dict[str, Any]]] = []
@@ -117,6 +117,8 @@ def test_a_plan_finds_the_wanted_sample_through_the_agent(package, place, agent,
     assert len(proposer.state()["found"]) <= 8
     reasons = [doc["data"]["reason"] for name, doc in documents if name == "event" and "reason" in doc["data"]]
     assert any("expected gain" in reason for reason in reasons)
+    assert agent.wait(30)
+    assert "stream not read" not in caplog.text  # that of the optimisation holds no spectra
 
 
 @pytest.mark.parametrize("package", PACKAGES)
