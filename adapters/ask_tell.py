@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from ..agent.decide import Observed
-from ..agent.publish import Answered, PublishedReader
+from ..agent.publish import Answered, Ended, PublishedReader
 from ..agent.types import SetAside, Source, get_logger
 
 log = get_logger()
@@ -48,8 +48,8 @@ class _Answers:
     """Why frames were set aside, by number."""
     notes: list[str] = field(default_factory=list)
     """What else was set aside."""
-    open: set[str] = field(default_factory=set)
-    """Runs of the agent that have not stopped."""
+    ended: bool = False
+    """Whether the agent has ended its runs for the watched one."""
     used: int = 0
     """Number of frames that were evaluated while the run went on."""
 
@@ -119,8 +119,6 @@ class AgentOutcomes:
         self._reader = PublishedReader()
         self._runs: dict[str, _Answers] = {}
         """Answers by watched run, the newest last."""
-        self._parents: dict[str, str] = {}
-        """Watched runs by the agent's open runs."""
         self._heard = threading.Condition()
         self._broken = ""
         self._source: Source | None = None
@@ -162,14 +160,9 @@ class AgentOutcomes:
         """Take one document of the agent, from any thread; others are passed over."""
         with self._heard:
             if name == "start" and doc.get("xas_agent") is True:
-                parent = self._parents[doc["uid"]] = str(doc["parent_uid"])
-                answers = self._of(parent)
-                answers.open.add(doc["uid"])
-                answers.order = doc.get(_ORDER)
+                self._of(str(doc["parent_uid"])).order = doc.get(_ORDER)
             for found in self._reader(name, doc):
                 self._keep(found)
-            if name == "stop" and (parent := self._parents.pop(doc["run_start"], None)) is not None:
-                self._of(parent).open.discard(doc["run_start"])
             self._heard.notify_all()
 
     def __call__(self, uid: Any, suggestions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -217,8 +210,10 @@ class AgentOutcomes:
             self._broken = why
             self._heard.notify_all()
 
-    def _keep(self, found: Answered | SetAside) -> None:
-        if isinstance(found, SetAside):
+    def _keep(self, found: Answered | SetAside | Ended) -> None:
+        if isinstance(found, Ended):
+            self._of(found.run_uid).ended = True
+        elif isinstance(found, SetAside):
             answers = self._of(found.run_uid)
             why = f"{found.reason}: {found.detail}" if found.detail else str(found.reason)
             if found.seq_num:
@@ -253,10 +248,10 @@ class AgentOutcomes:
 
     def _ended(self, uid: str) -> _Answers | None:
         answers = self._runs.get(uid)
-        return answers if answers is not None and not answers.open else None
+        return answers if answers is not None and answers.ended else None
 
     def _with_next(self, count: int) -> _Answers | None:
-        newest = next((answers for answers in reversed([*self._runs.values()]) if answers.open), None)
+        newest = next((answers for answers in reversed([*self._runs.values()]) if not answers.ended), None)
         return newest if newest is not None and newest.last >= newest.used + count else None
 
     def _order(self, uid: str, answers: _Answers, suggestions: Sequence[Mapping[str, Any]]) -> list[Any]:

@@ -21,12 +21,12 @@ import numpy as np
 from xas_agent import XASAgent
 from xas_agent.adapters.ask_tell import AgentOutcomes
 from xas_agent.agent.propose import SampleProposer, SampleSettings
-from xas_agent.agent.types import Array, Document
-from xas_agent.sim_beamline.cathode import CO_K_EDGE_EV, ReferenceSpectra, absorption
+from xas_agent.agent.types import Array, Document, edge_ev
 from xas_agent.sim_beamline.sample_changer import magazine
+from xas_agent.sim_beamline.spectra import ReferenceSpectra, absorption
 
 TARGET, TOLERANCE = 3.4, 0.05
-ENERGY = np.arange(CO_K_EDGE_EV - 80, CO_K_EDGE_EV + 160, 1.0)
+ENERGY = edge_ev("Co") + np.arange(-80.0, 160.0)
 NOISE, SAMPLE_SD = 0.003, 0.01
 SPECTRA = ReferenceSpectra(1.0)
 SETTINGS = SampleSettings(

@@ -8,9 +8,10 @@ from ophyd import Component, Device, SoftPositioner
 from ophyd.sim import SynSignal
 from ophyd.status import Status
 
-from xas_agent.sim_beamline.cathode import CO_K_EDGE_EV, ReferenceSpectra, absorption
+from xas_agent.agent.types import edge_ev
+from xas_agent.sim_beamline.spectra import ReferenceSpectra, absorption
 
-ENERGY = np.arange(CO_K_EDGE_EV - 80, CO_K_EDGE_EV + 160, 1.0)
+ENERGY = edge_ev("Co") + np.arange(-80.0, 160.0)
 SPECTRA = ReferenceSpectra(1.0)
 CELSIUS = np.linspace(300, 900, 20)
 """Temperatures of the samples, by place."""

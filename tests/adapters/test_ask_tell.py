@@ -1,8 +1,8 @@
 """Outcomes for optimisers, with the plans of bluesky-adaptive and blop, a RunEngine and an agent that listens."""
 
 import importlib
-import threading
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from spectrometer import CELSIUS, Spectrometer, lithium
 
 from xas_agent import XASAgent
 from xas_agent.adapters.ask_tell import AgentOutcomes, OutcomeError
+from xas_agent.adapters.files import FileSink, FileSource
 from xas_agent.adapters.zmq import ZMQEndpoint, ZMQSink, ZMQSource
 from xas_agent.agent.propose import SampleProposer, SampleSettings
 
@@ -203,24 +204,28 @@ def test_a_run_that_nobody_answers_ends_at_the_timeout_and_says_what_was_heard(a
 
 
 def test_an_agent_in_another_place_is_heard_over_zmq(place, agent, engine):
-    sink = ZMQSink(ZMQEndpoint(address="127.0.0.1:0", bind=True))
-    sink.connect()
-    source = ZMQSource(ZMQEndpoint(address=sink.address))
-    source.connect()
-    assert sink.wait_for_subscriber(10)
-    agent.subscribe(sink)
-    with AgentOutcomes({"OS": "OS"}).listen(source) as outcomes:
-        found: list[Any] = []
-        [uid] = engine(count(Spectrometer(place), 2, blop_acquisition_order=[5, 4]))
-        asking = threading.Thread(target=lambda: found.extend(outcomes(uid, [{"_id": 4}, {"_id": 5}])))
-        asking.start()
-        asking.join(60)
-        assert [o["_id"] for o in found] == [4, 5]
-        source.close()
-        outcomes_after = AgentOutcomes({"OS": "OS"}, timeout_s=20).listen(source)
-        with pytest.raises(OutcomeError, match="the agent's documents have ended"):
-            outcomes_after("later", [{"_id": 0}])
-    sink.close()
+    with closing(ZMQSink(ZMQEndpoint(address="127.0.0.1:0", bind=True))) as sink:
+        sink.connect()
+        with closing(ZMQSource(ZMQEndpoint(address=sink.address))) as source:
+            source.connect()
+            assert sink.wait_for_subscriber(30)
+            agent.subscribe(sink)
+            outcomes = AgentOutcomes({"OS": "OS"}).listen(source)
+            [uid] = engine(count(Spectrometer(place), 2, blop_acquisition_order=[5, 4]))
+            assert [o["_id"] for o in outcomes(uid, [{"_id": 4}, {"_id": 5}])] == [4, 5]
+        agent.close()  # before the sink, to which it sends
+
+
+def test_a_recording_of_an_agent_is_evaluated_too(place, agent, engine, tmp_path):
+    with closing(FileSink(tmp_path / "documents.jsonl")) as sink:
+        agent.subscribe(sink)
+        [uid] = engine(count(Spectrometer(place), 1))
+        assert agent.wait(60)
+    outcomes = AgentOutcomes({"OS": "OS"}, timeout_s=20).listen(FileSource(tmp_path / "documents.jsonl"))
+    [found] = outcomes(uid, [{"_id": 0}])
+    assert found["OS"] == pytest.approx(4 - lithium(CELSIUS[0]), abs=0.15)
+    with pytest.raises(OutcomeError, match="no outcomes for run later: the agent's documents have ended"):
+        outcomes("later", [{"_id": 0}])
 
 
 def test_the_packages_are_not_imported():
