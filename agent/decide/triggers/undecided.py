@@ -14,6 +14,7 @@ from .base import Evidence, Watch, probability_positive, probability_within
 from .level import Band, Threshold
 
 _QUANTILES = (np.arange(200) + 0.5) / 200
+"""Cumulative probabilities of the values that a repeated frame may have."""
 
 
 class Undecided(Settings):
