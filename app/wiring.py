@@ -19,7 +19,17 @@ from ..adapters.queueserver import QueueServerControl
 from ..adapters.robot import RobotControl
 from ..adapters.tiled import TiledSink
 from ..adapters.zmq import ZMQControl, ZMQSink
-from ..agent.decide import PARTS, READINGS, Controls, QuantityTrigger, Rule, Threshold, out_of_reach, triggers_in
+from ..agent.decide import (
+    PARTS,
+    READINGS,
+    Controls,
+    QuantityTrigger,
+    Rule,
+    Threshold,
+    Undecided,
+    out_of_reach,
+    triggers_in,
+)
 from ..agent.estimate import FrameServer
 from ..agent.publish import ALIGNMENT_UNITS
 from ..agent.relative import RelativeQuantities, check_descriptors, derived_units
@@ -128,7 +138,8 @@ def check_rules(config: Config, models: Sequence[Estimator]) -> None:
     ------
     ConfigError
         A rule is for an absorber of no loaded model, or names a quantity that is neither a descriptor of a model for
-        its absorber, nor a relative one, nor one of the alignment, nor a reading.
+        its absorber, nor a relative one, nor one of the alignment, nor a reading; or ``undecided`` is asked of
+        another one than a descriptor.
     """
     for rule in config.rules:
         fit = [model for model in models if rule.concerns(model.absorber, model.edge_name)]
@@ -146,6 +157,9 @@ def _check_quantities(rule: Rule, config: Config, models: Sequence[Estimator]) -
     known = [*descriptors, "ood_score", *ALIGNMENT_UNITS]
     parts = [f"{name}_{part}" for name in descriptors for part in PARTS]
     for trigger in triggers_in(rule.trigger):
+        if isinstance(trigger, Undecided) and (name := trigger.of.quantity) not in descriptors:
+            expected = "expected a descriptor, which has a scatter of repeats (sd_frame)"
+            raise ConfigError(f"rule {rule.name!r}: found quantity {name!r} in undecided, {expected}")
         if not isinstance(trigger, QuantityTrigger):
             continue
         name = trigger.quantity

@@ -75,7 +75,7 @@ user_groups:
 class QueueServer:
     """Start, kill and ask the processes; the folder holds their sockets, files and logs."""
 
-    def __init__(self, folder: Path, private_key: str | None = None) -> None:
+    def __init__(self, folder: Path, private_key: str | None = None, more: str = "") -> None:
         if shutil.which("redis-server") is None:
             pytest.skip("no redis-server: apt-get install redis-server")
         pytest.importorskip("bluesky_queueserver_api", reason="pip install bluesky-queueserver-api")
@@ -86,6 +86,7 @@ class QueueServer:
         startup = folder / "startup"
         startup.mkdir()
         (startup / "startup.py").write_text(STARTUP.replace("@FOLDER@", str(folder)), encoding="utf-8")
+        (startup / "startup_more.py").write_text(more, encoding="utf-8")
         (startup / "user_group_permissions.yaml").write_text(PERMISSIONS, encoding="utf-8")
         self.redis_port = 0
 
@@ -149,11 +150,11 @@ class QueueServer:
 
 
 @contextmanager
-def serving(private_key: str | None = None) -> Iterator[QueueServer]:
-    """Run a manager and Redis; the manager listens when it is ready."""
+def serving(private_key: str | None = None, more: str = "") -> Iterator[QueueServer]:
+    """Run a manager and Redis, with more code in its environment; the manager listens when it is ready."""
     # Not pytest's folder: the path of a Unix socket has at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="qs") as folder:
-        server = QueueServer(Path(folder), private_key)
+        server = QueueServer(Path(folder), private_key, more)
         try:
             server.start_redis()
             server.start_manager()

@@ -49,7 +49,8 @@ class Rule(Settings):
     action: Action = "notify"
     """Action that a decision requests."""
     args: dict[str, Any] = Field(default_factory=dict)
-    """Arguments that the control receives with the action."""
+    """Arguments that the control receives with the action. Where ``repeat_frame`` has no ``count_factor``, a trigger
+    ``undecided`` computes it."""
     max_times: int = Field(default=1, ge=1)
     """Largest number of decisions per run."""
     element: str | None = None
@@ -318,7 +319,7 @@ class Rules:
                     confidence=watch.confidence,
                     evidence=watch.evidence,
                     scan=scan,
-                    args=rule.args,
+                    args={**watch.args, **rule.args} if rule.action == "repeat_frame" else rule.args,
                 )
             )
             if rule.go_to is not None:

@@ -1,5 +1,6 @@
-"""Where to measure next: energies inside a scan."""
+"""Where to measure next: energies inside a scan, and samples."""
 
 from .energies import EnergyProposer, EnergySettings, KnownSpectrum
+from .samples import Proposal, SampleProposer, SampleSettings
 
-__all__ = ["EnergyProposer", "EnergySettings", "KnownSpectrum"]
+__all__ = ["EnergyProposer", "EnergySettings", "KnownSpectrum", "Proposal", "SampleProposer", "SampleSettings"]

@@ -48,6 +48,8 @@ _ESTIMATES = ("mean", "lo", "hi", "sd_frame")
 """Numbers of every descriptor; those of ``DescriptorEstimate`` with these names."""
 _INHERITED = ("sample_uid", "data_session")
 """Texts that are copied from the watched RunStart."""
+_ORDER = "blop_acquisition_order"
+"""Key of a RunStart with the ids of what an optimiser suggested, in the order of their frames; it is copied too."""
 
 _NAME_KEYS = {"sample": "string", "scan_id": "integer", "file": "string", "element": "string"}
 """What every Event says of the scan to which it belongs; 0 and empty if unknown."""
@@ -410,6 +412,9 @@ def _metadata(start: Mapping[str, Any], provenance: Provenance, scan: Scan) -> d
     for name in _INHERITED:
         if isinstance(start.get(name), str):
             metadata[name] = str(start[name])
+    order = start.get(_ORDER)
+    if isinstance(order, list | tuple) and all(isinstance(id, str | int) for id in order):
+        metadata[_ORDER] = [*order]
     for name, value in (("element", provenance.element), ("edge", provenance.edge), ("sample_name", scan.sample)):
         if value:
             metadata[name] = value

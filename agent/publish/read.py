@@ -48,6 +48,7 @@ class PublishedReader:
             elif stream == "quality":
                 yield _note(start, doc)
         elif name == "stop" and (start := self._runs.pop(doc["run_start"], None)):
+            self._streams = {uid: known for uid, known in self._streams.items() if known[1]["uid"] != start["uid"]}
             watched = start["parent_uid"]
             if all(other["parent_uid"] != watched for other in self._runs.values()):
                 yield Ended(watched)

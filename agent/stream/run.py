@@ -36,7 +36,7 @@ from .guess import guess_energy
 from .notes import RepeatedNotes
 from .sequence import MAX_SWEEP_POINTS, PointBuffer, ScanPoint, SequenceNumbers
 from .sweeps import UnusableError
-from .unread import UnreadStreams
+from .unread import UnreadStreams, is_of_optimiser
 
 Doc = Mapping[str, Any]
 
@@ -315,7 +315,8 @@ class RunAssembler:
         if not self.info.watched or self._unreadable or self._streams:
             return
         for descriptor in self._descriptors.values():
-            if self._settings.reads(descriptor.name) and descriptor.events >= min_events and not descriptor.unread:
+            expected = self._settings.reads(descriptor.name) and not is_of_optimiser(descriptor.doc)
+            if expected and descriptor.events >= min_events and not descriptor.unread:
                 self._unread.report(self.info.uid, descriptor.name, descriptor.doc["data_keys"])
 
     def positions(self) -> dict[str, list[int]] | None:

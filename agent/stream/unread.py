@@ -1,6 +1,7 @@
 """Reports streams that are not read."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from cachetools import FIFOCache
 
@@ -36,3 +37,9 @@ class UnreadStreams:
             fields=", ".join(known[1:]),
             help=self._command,
         )
+
+
+def is_of_optimiser(descriptor: Mapping[str, Any]) -> bool:
+    """Whether a stream holds what an optimiser (bluesky-adaptive, blop) suggested and was answered, no spectra."""
+    sources = (str(key.get("source", "")) for key in descriptor["data_keys"].values())
+    return any(source.startswith("optimization-") for source in sources)

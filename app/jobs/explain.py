@@ -19,6 +19,7 @@ from ...agent.decide import (
     Then,
     Threshold,
     Trigger,
+    Undecided,
     Unfamiliar,
 )
 
@@ -100,6 +101,9 @@ def in_words(trigger: Trigger, units: Mapping[str, str]) -> str:
         case Change():
             alarms = f"with at most one false alarm in {trigger.false_alarm_frames:g} frames"
             return f"{trigger.quantity} has left the {trigger.baseline} that it followed, {alarms}"
+        case Undecided():
+            longer = f"and counting at most {trigger.max_factor:g} times longer would tell"
+            return f"the scatter of a frame leaves open whether {in_words(trigger.of, units)}, {longer}"
         case FramesSetAside():
             reasons = f" for {' or '.join(map(repr, map(str, trigger.reasons)))}" if trigger.reasons else ""
             frames = f"{trigger.frames} frames" if trigger.frames > 1 else "a frame"

@@ -38,6 +38,13 @@ def test_a_quantity_that_no_model_gives_is_refused(models):
         check_rules(config, models)
 
 
+def test_undecided_of_what_has_no_scatter_is_refused(models):
+    trigger = {"kind": "undecided", "of": {"kind": "threshold", "quantity": "noise", "above": 0.01}}
+    config = load_config({"rules": [{"name": "r", "trigger": trigger}]})
+    with pytest.raises(ConfigError, match=r"found quantity 'noise' in undecided, expected a descriptor"):
+        check_rules(config, models)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_acts_only_once_it_is_switched_on_and_then_may_do_what_it_requests(name):
     config = load_config(f"decisions/{name}")

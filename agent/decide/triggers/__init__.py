@@ -12,6 +12,7 @@ from .combined import AllOf, AllWatch, AnyOf, AnyWatch, NotOf, NotWatch, Then, T
 from .level import Band, LevelWatch, Threshold, Unfamiliar, out_of_reach
 from .missing import FramesSetAside, Quiet, QuietWatch, SetAsideWatch
 from .trend import Extremum, ExtremumWatch, Plateau, PlateauWatch, Rate, RateWatch
+from .undecided import Undecided, UndecidedWatch
 
 __all__ = [
     "AllOf",
@@ -30,6 +31,7 @@ __all__ = [
     "Then",
     "Threshold",
     "Trigger",
+    "Undecided",
     "Unfamiliar",
     "Watch",
     "out_of_reach",
@@ -45,6 +47,7 @@ Trigger = Annotated[
     | Rate
     | Extremum
     | Change
+    | Undecided
     | FramesSetAside
     | Quiet
     | AllOf
@@ -84,6 +87,8 @@ def start_watch(trigger: Trigger, units: Mapping[str, str]) -> Watch:
             return ExtremumWatch(trigger, unit(trigger))
         case Change():
             return ChangeWatch(trigger, unit(trigger))
+        case Undecided():
+            return UndecidedWatch(trigger, unit(trigger.of))
         case FramesSetAside():
             return SetAsideWatch(trigger)
         case Quiet():
@@ -106,5 +111,5 @@ def triggers_in(trigger: Trigger) -> Iterator[Settings]:
     if isinstance(trigger, AllOf | AnyOf | Then):
         for part in trigger.of:
             yield from triggers_in(part)
-    elif isinstance(trigger, NotOf):
+    elif isinstance(trigger, NotOf | Undecided):
         yield from triggers_in(trigger.of)

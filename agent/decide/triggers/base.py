@@ -90,6 +90,11 @@ class Watch(ABC):
         """The frames that were judged."""
         return ()
 
+    @property
+    def args(self) -> dict[str, Any]:
+        """Arguments of ``repeat_frame`` that the condition computes, while it holds."""
+        return {}
+
     def state(self) -> list[Any]:
         """Return what :meth:`restore` needs."""
         return [self._holds, self.begun, self.judged, self.current, self.confidence, self._kept()]

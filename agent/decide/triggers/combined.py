@@ -94,6 +94,11 @@ class CombinedWatch(Watch):
         """The evidence of all conditions that hold."""
         return tuple(e for watch in self.watches if watch.holds for e in watch.evidence)
 
+    @property
+    def args(self) -> dict[str, Any]:
+        """The arguments of all conditions that hold."""
+        return {key: value for watch in self.watches if watch.holds for key, value in watch.args.items()}
+
     def parts(self) -> Iterator[Watch]:
         """Yield this watch and those of its conditions."""
         yield self

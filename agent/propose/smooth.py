@@ -1,0 +1,116 @@
+"""A smooth function of a few features, learnt from few values, with its uncertainty; and what it promises."""
+
+from typing import Any
+
+import numpy as np
+from scipy.special import ndtr
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+
+from ..types import Array
+
+_LENGTHS = np.geomspace(0.15, 4.0, 8)
+"""Candidates for the length over which the function changes along a feature, in ranges of that feature."""
+_AMPLITUDES = np.geomspace(0.5, 4.0, 4)
+"""Candidates for the standard deviation of the function, in that of the values."""
+_SCATTERS = np.geomspace(0.01, 0.5, 6)
+"""Candidates for what values scatter about the function, besides their known errors, in the same unit."""
+_EXPECTED_LENGTH, _LENGTH_LOG_SD = 0.7, 0.75
+"""Prior of the lengths, log-normal: few values do not tell them."""
+_PASSES = 2
+"""How often each of the sizes is chosen with the others held."""
+
+
+class SmoothFunction:
+    """A Gaussian process with a Matérn covariance of order 5/2, one length per feature.
+
+    Parameters
+    ----------
+    features : ndarray, (N, F)
+        In units of their ranges.
+    values : ndarray, (N,)
+    errors : ndarray, (N,)
+        Standard errors of the values.
+    """
+
+    def __init__(self, features: Array, values: Array, errors: Array) -> None:
+        self._features, self._level = features, float(np.mean(values))
+        self._unit = float(np.std(values)) or 1.0
+        self._values, self._errors = (values - self._level) / self._unit, errors / self._unit
+        choices = [_AMPLITUDES, _SCATTERS, *[_LENGTHS] * features.shape[1]]
+        self._sizes = [len(choice) // 2 for choice in choices]
+        self._choices = choices
+        self._process = self._fitted()[1]
+
+    def predict(self, features: Array) -> tuple[Array, Array]:
+        """Return the expected values (M,) at features (M, F), and the standard deviations of values to be found."""
+        mean, sd = self._process.predict(features, return_std=True)
+        return mean * self._unit + self._level, sd * self._unit
+
+    def believing(self, features: Array) -> "SmoothFunction":
+        """Return the function as it would be if its expected values at features (M, F) were found."""
+        mean = self._process.predict(features)
+        other = object.__new__(SmoothFunction)
+        other.__dict__.update(self.__dict__)
+        other._features = np.concatenate([self._features, features])
+        other._values = np.concatenate([self._values, mean])
+        other._errors = np.concatenate([self._errors, np.zeros(len(mean))])
+        other._process = other._fit(self._sizes)
+        return other
+
+    def _fitted(self) -> tuple[float, Any]:
+        """Choose one size after the other by the marginal likelihood and the prior of the lengths."""
+        best = self._plausible(self._sizes)
+        for _ in range(_PASSES):
+            for k, choice in enumerate(self._choices):
+                for index in range(len(choice)):
+                    sizes = [*self._sizes[:k], index, *self._sizes[k + 1 :]]
+                    if (found := self._plausible(sizes))[0] > best[0]:
+                        best, self._sizes = found, sizes
+        return best
+
+    def _plausible(self, sizes: list[int]) -> tuple[float, Any]:
+        process = self._fit(sizes)
+        lengths = np.log(_LENGTHS[sizes[2:]] / _EXPECTED_LENGTH) / _LENGTH_LOG_SD
+        return process.log_marginal_likelihood_value_ - float(lengths @ lengths) / 2, process
+
+    def _fit(self, sizes: list[int]) -> Any:  # scikit-learn has no types
+        amplitude, scatter, *lengths = (choice[k] for choice, k in zip(self._choices, sizes, strict=True))
+        matern: Any = Matern
+        kernel = ConstantKernel(amplitude**2) * matern(np.array(lengths), nu=2.5) + WhiteKernel(scatter**2)
+        regressor: Any = GaussianProcessRegressor
+        return regressor(kernel, alpha=self._errors**2 + 1e-10, optimizer=None).fit(self._features, self._values)
+
+
+def gain_nearer(mean: Array, sd: Array, target: float, best: float) -> Array:
+    """Return the expected gain (N,) in the distance from a target, E[max(best − |y − target|, 0)].
+
+    Parameters
+    ----------
+    mean, sd : ndarray, (N,)
+        Of the Gaussian y.
+    best : float
+        Smallest distance so far.
+
+    Examples
+    --------
+    >>> gain_nearer(np.array([3.4, 9.0]), np.array([0.0, 0.1]), 3.4, 0.2).round(3).tolist()
+    [0.2, 0.0]
+    """
+    off = mean - target
+    return gain_above(off, sd, -best) - 2 * gain_above(off, sd, 0.0) + gain_above(off, sd, best)
+
+
+def gain_above(mean: Array, sd: Array, best: float) -> Array:
+    """Return the expected gain (N,) over a level, E[max(y − best, 0)], of Gaussian y."""
+    off = mean - best
+    z = off / np.maximum(sd, 1e-12)
+    return off * ndtr(z) + sd * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+
+
+def probability_between(mean: Array, sd: Array, low: float | None, high: float | None) -> Array:
+    """Return the probability (N,) that Gaussian y lies between two limits; None is no limit."""
+    sd = np.maximum(sd, 1e-12)
+    below = ndtr((low - mean) / sd) if low is not None else 0.0
+    above = ndtr((mean - high) / sd) if high is not None else 0.0
+    return np.maximum(1 - below - above + 0 * mean, 0.0)
