@@ -246,14 +246,15 @@ def judge(title: str, scans: Sequence[FullScan]) -> dict[str, list[float]]:
         mus, proposers = [mu for mu, _ in ended], [proposer for _, proposer in ended]
         points = np.array([p.points / len(scan.energy) for p, scan in zip(proposers, scans, strict=True)])
         found = errors(scans, mus, whole)
+        if title == "series":
+            told = [estimate.descriptors["OS"].mean for estimate in estimates(scans, mus) if estimate]
+            full = [estimate.descriptors["OS"].mean for estimate in whole if estimate]
+            print(f"rank correlation with the full scans' OS: {rank:.3f}")
         ratio = np.array([p.spectrum().error for p in proposers]) / found.spectrum
         print(
             f"ended at {STOP_ERROR}, noise {noise}: points {np.median(points):.1%} {np.max(points):.1%} | "
             f"{found.row()} | expected/found {np.median(ratio):.2f}"
         )
-    if title == "series":
-        level = [[e.descriptors["OS"].mean for e in of if e] for of in (whole, estimates(scans, mus))]
-        print(f"rank correlation with the full scans' OS: {spearmanr(*level)[0]:.3f}")
     return medians
 
 

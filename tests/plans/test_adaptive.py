@@ -12,9 +12,11 @@ from ophyd.status import DeviceStatus
 
 from xas_agent import XASAgent
 from xas_agent.agent.propose import EnergySettings
+from xas_agent.agent.types import edge_ev
 from xas_agent.plans import adaptive_xanes, transmission
-from xas_agent.sim_beamline.cathode import CO_K_EDGE_EV, ReferenceSpectra, absorption
+from xas_agent.sim_beamline.spectra import ReferenceSpectra, absorption
 
+CO_K_EDGE_EV = edge_ev("Co")
 SPECTRA = ReferenceSpectra(1.0)
 MONO_ERROR_EV = 0.8
 
@@ -33,7 +35,7 @@ class Chambers(Device):
 
     def trigger(self) -> DeviceStatus:
         self.read_out += 1
-        energy = np.array([self.mono.position - MONO_ERROR_EV])
+        energy = np.array([float(self.mono.position or 0.0) - MONO_ERROR_EV])
         mu = absorption(SPECTRA.cathode(energy, self.x), energy, 0.9, 0.6)[0]
         beam = 2.0 * np.exp(-self.read_out / 500)
         behind = beam * np.exp(-mu + self.noise(0, self.sd))

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from xas_agent.agent.propose import EnergyProposer, EnergySettings
 from xas_agent.agent.propose.kernel import XANESKernel, lengths
-from xas_agent.agent.types import Array
-from xas_agent.sim_beamline.cathode import CO_K_EDGE_EV, ReferenceSpectra, absorption
+from xas_agent.agent.types import Array, edge_ev
+from xas_agent.sim_beamline.spectra import ReferenceSpectra, absorption
 
+CO_K_EDGE_EV = edge_ev("Co")
 SPECTRA = ReferenceSpectra(1.0)
 
 
