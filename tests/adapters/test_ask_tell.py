@@ -239,3 +239,28 @@ def test_the_packages_are_not_imported():
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ValueError, match="expected names other than _id"):
         AgentOutcomes(**wrong)
+
+
+def test_anchored_and_relative_values_of_a_sample_are_outcomes_too(place):
+    config = {
+        "model": {"use": ["co-k"]},
+        "anchors": [{"frame": "first", "OS_mean": 3.0}],
+        "relative": {"change": ["OS"]},
+    }
+    with XASAgent.from_config(config) as agent:
+        RE = RunEngine({"element": "Co", "sample_name": "one"})
+        RE.subscribe(agent)
+        of = {"OS": "OS", "anchored": "OS_anchored", "change": "OS_change", "width": "OS_anchored_half_width"}
+        outcomes = AgentOutcomes.of(agent, of, errors="all")
+        found: list[dict[str, Any]] = []
+        for position in (0, 10):
+            place.set(position)
+            [uid] = RE(count(Spectrometer(place), 1))
+            found += outcomes(uid, [{"_id": position}])
+    first, second = found
+    assert first["anchored"][0] == pytest.approx(3.0, abs=0.01)
+    course = second["OS"][0] - first["OS"][0]
+    assert 0.9 * course < second["change"][0] < 1.5 * course
+    assert second["anchored"][0] == pytest.approx(3.0 + second["change"][0], abs=0.03)
+    assert second["anchored"][1] == pytest.approx(second["width"][0] / 1.6449, rel=0.01)
+    assert second["anchored"][1] < second["OS"][1]

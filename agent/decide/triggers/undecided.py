@@ -1,6 +1,7 @@
 """A level that the scatter of a frame leaves open, and that counting longer would decide."""
 
 import math
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy.special import ndtri
 from ...types import Array, Settings
 from ..observed import Observed
 from .base import Evidence, Watch, probability_positive, probability_within
-from .level import Band, Threshold
+from .level import Band, LevelWatch, Threshold
 
 _QUANTILES = (np.arange(200) + 0.5) / 200
 """Cumulative probabilities of the values that a repeated frame may have."""
@@ -101,26 +102,26 @@ class Undecided(Settings):
 class UndecidedWatch(Watch):
     """Follows one series for :class:`Undecided`."""
 
-    confidence = 1.0
-
     def __init__(self, settings: Undecided, unit: str = "") -> None:
         self._settings, self._unit = settings, f" {unit}" if unit else ""
         self.judged = False
-        self._uid, self._time = "", -math.inf
+        self._waiting = LevelWatch(settings.of, unit)
+        self._uid = ""
         self._value = self._sd_frame = self._needed = self._factor = self._gain = 0.0
 
     def frame(self, observed: Observed) -> None:
         """Judge the next frame, if its quantity is known and its spectrum familiar; a late one is passed over."""
+        self._waiting.frame(observed)
         self.current = self.holds = False
         of = self._settings.of
         whole, alone = observed.point(of.quantity), observed.point(of.quantity, "frame")
-        if whole is None or alone is None or not observed.familiar(of.max_ood) or whole.time < self._time:
-            return
-        self.judged = self.current = True
-        self._uid, self._time, self._value, self._sd_frame = whole.uid, whole.time, whole.value, alone.sigma
-        shared = math.sqrt(max(whole.sigma**2 - alone.sigma**2, 0.0))
-        if not self._settings.decided(self._value, self._sd_frame, shared):
-            self._ask(shared)
+        if self._waiting.current and whole is not None and alone is not None:
+            self.judged = self.current = True
+            self._uid, self._value, self._sd_frame = whole.uid, whole.value, alone.sigma
+            shared = math.sqrt(max(whole.sigma**2 - alone.sigma**2, 0.0))
+            if not self._settings.decided(self._value, self._sd_frame, shared):
+                self._ask(shared)
+        self.confidence = float(self.holds)  # that a frame does not decide is certain
 
     def _ask(self, shared: float) -> None:
         settings = self._settings
@@ -151,11 +152,18 @@ class UndecidedWatch(Watch):
         """The frame that is undecided."""
         return ((self._uid, self._value),)
 
+    def parts(self) -> Iterator[Watch]:
+        """Yield this watch and that of the condition that waits."""
+        yield self
+        yield self._waiting
+
     def _kept(self) -> list[Any]:
-        return [self._uid, self._time, self._value, self._sd_frame, self._needed, self._factor, self._gain]
+        of_frame = self._uid, self._value, self._sd_frame
+        return [self._waiting.state(), *of_frame, self._needed, self._factor, self._gain]
 
     def _keep_again(self, kept: list[Any]) -> None:
-        self._uid, self._time, self._value, self._sd_frame, self._needed, self._factor, self._gain = kept
+        waiting, self._uid, self._value, self._sd_frame, self._needed, self._factor, self._gain = kept
+        self._waiting.restore(waiting)
 
 
 def _rounded_up(factor: float) -> float:

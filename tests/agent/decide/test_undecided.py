@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 from scipy.stats import norm
 
-from xas_agent.agent.decide import Rule, Rules, Undecided
+from xas_agent.agent.decide import Observed, Rule, Rules, Undecided, start_watch, triggers_in
+from xas_agent.agent.decide.triggers.base import QuantityWatch
 from xas_agent.agent.types import DescriptorEstimate, Estimate, Frame
 
 Z90 = 1.6448536269514722
@@ -154,3 +155,20 @@ def test_a_line_through_frames_and_other_conditions_are_refused():
         rules(trigger({"window_frames": 21}))
     with pytest.raises(ValidationError, match="of"):
         rules({"kind": "undecided", "of": {"kind": "plateau", "quantity": "OS", "tolerance": 0.1, "frames": 20}})
+
+
+def test_it_judges_again_where_time_went_back():
+    watched = rules(trigger())
+    watched(*frame(1000, value=3.46, sd=0.05))
+    made = [watched(*frame(n, value=3.46, sd=0.05)) for n in range(1, 12)]
+    assert made[-1]
+
+
+def test_what_it_compares_is_that_of_the_condition_in_the_order_of_the_triggers():
+    rule = Rule.model_validate({"name": "r", "trigger": trigger()})
+    watch = start_watch(rule.trigger, {})
+    watch.frame(Observed(*frame(1, value=3.46, sd=0.05)))
+    watches, triggers = [*watch.parts()], [*triggers_in(rule.trigger)]
+    assert len(watches) == len(triggers) == 2
+    assert isinstance(watches[1], QuantityWatch)
+    assert (watches[1].compared.value, watches[1].compared.bars) == (3.46, (3.5,))
