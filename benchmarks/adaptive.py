@@ -249,6 +249,7 @@ def judge(title: str, scans: Sequence[FullScan]) -> dict[str, list[float]]:
         if title == "series":
             told = [estimate.descriptors["OS"].mean for estimate in estimates(scans, mus) if estimate]
             full = [estimate.descriptors["OS"].mean for estimate in whole if estimate]
+            rank = np.asarray(spearmanr(np.array(told), np.array(full)))[0]
             print(f"rank correlation with the full scans' OS: {rank:.3f}")
         ratio = np.array([p.spectrum().error for p in proposers]) / found.spectrum
         print(

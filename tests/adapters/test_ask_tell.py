@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -255,7 +255,7 @@ def test_anchored_and_relative_values_of_a_sample_are_outcomes_too(place):
         found: list[dict[str, Any]] = []
         for position in (0, 10):
             place.set(position)
-            [uid] = RE(count(Spectrometer(place), 1))
+            [uid] = cast("tuple[str, ...]", RE(count(Spectrometer(place), 1)))
             found += outcomes(uid, [{"_id": position}])
     first, second = found
     assert first["anchored"][0] == pytest.approx(3.0, abs=0.01)
