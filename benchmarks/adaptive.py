@@ -209,11 +209,11 @@ def errors(scans: Sequence[FullScan], mus: Sequence[Array], whole: Sequence[Esti
     for k, (found, full) in enumerate(zip(estimates(scans, mus), whole, strict=True)):
         if full is None:
             continue
-        told = {} if found is None else found.descriptors
-        os_error[k] = abs(told["OS"].mean - full.descriptors["OS"].mean) if told else np.nan
-        inside[k] = bool(told) and all(
-            full.descriptors[d].lo <= e.mean <= full.descriptors[d].hi for d, e in told.items()
-        )
+        inside[k] = found is not None
+        if found is not None:
+            told, known = found.descriptors, full.descriptors
+            os_error[k] = abs(told["OS"].mean - known["OS"].mean)
+            inside[k] = all(_inside(told[d].mean, known[d]) for d in told)
     return Errors(
         np.array([np.sqrt(np.mean((mu - scan.mu) ** 2)) for scan, mu in pairs]),
         np.array([abs(half_height(scan, mu) - half_height(scan, scan.mu)) for scan, mu in pairs]),
