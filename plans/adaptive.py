@@ -19,17 +19,17 @@ log = get_logger()
 
 Plan = Generator[Msg, Any, Any]
 Values = Mapping[str, float]
-"""Readings of one point, by data key."""
+"""Numbers that were read at one point, by data key."""
 
 
 def transmission(incident: str = "I0", transmitted: str = "It") -> Callable[[Values], float]:
     """Return what computes μ = ln(I0/It) of a point from its readings, named by their data keys."""
-    return lambda values: float(np.log(values[incident] / values[transmitted]))
+    return lambda values: float(np.log(_named(values, incident) / _named(values, transmitted)))
 
 
 def fluorescence(incident: str = "I0", emitted: str = "If") -> Callable[[Values], float]:
     """Return what computes μ = If/I0 of a point from its readings, named by their data keys."""
-    return lambda values: values[emitted] / values[incident]
+    return lambda values: _named(values, emitted) / _named(values, incident)
 
 
 class AdaptiveSpectrum:
@@ -101,7 +101,7 @@ def adaptive_xanes(
     absorption : callable, optional
         Computes μ from the readings of a point; :func:`transmission` by default.
     foil : callable, optional
-        Computes μ of a reference foil likewise.
+        Computes μ of a reference foil likewise. A foil that fails costs only its own spectrum.
     describe : callable, optional
         As for :class:`~xas_agent.agent.propose.EnergyProposer`.
     num : int
@@ -140,7 +140,8 @@ def adaptive_frame(
 ) -> Plan:
     """Measure one spectrum within an open run and read it as ``spectrum``; see :func:`adaptive_xanes`.
 
-    A spectrum of which too few points have a finite absorption is logged and not published.
+    The energy of a point is what the positioner reads as its first hint; the wanted one if that is not finite. A
+    spectrum of which too few points have a finite absorption is logged and not published.
 
     Returns
     -------
@@ -148,6 +149,8 @@ def adaptive_frame(
         Whether the spectrum was published.
     """
     of_foil: list[float] = []
+    hinted = getattr(energy, "hints", {}).get("fields") or [energy.name]
+    key_of_energy = str(hinted[0])
     while not (why := proposer.done()):
         for wanted in proposer.suggest(at_once):
             yield from bps.checkpoint()
@@ -157,11 +160,11 @@ def adaptive_frame(
                 key: value for key, found in reading.items() if (value := _as_number(found["value"])) is not None
             }
             with np.errstate(divide="ignore", invalid="ignore"):
-                mu, mu_foil = absorption(values), foil(values) if foil else 0.0
-            at, mu = values[energy.name], mu if np.isfinite(mu_foil) else np.nan
+                mu, mu_foil = absorption(values), foil(values) if foil else np.nan
+            at = _named(values, key_of_energy)
             if np.isfinite(mu):
                 of_foil.append(mu_foil)
-            proposer.ingest(np.array([at]), np.array([mu]))
+            proposer.ingest(np.array([at if np.isfinite(at) else wanted]), np.array([mu]))
     try:
         known = proposer.spectrum()
     except ValueError as error:
@@ -169,12 +172,22 @@ def adaptive_frame(
         return False
     columns = {"energy": known.energy, "mu": known.mu, "mu_sd": known.sd}
     if foil:
-        columns["mu_reference"] = proposer.along(np.array(of_foil))
+        reference = proposer.along(np.array(of_foil))
+        if reference is None:
+            log.warning("no spectrum of the foil of an adaptive scan", points=proposer.points)
+        columns["mu_reference"] = np.full(len(known.energy), np.nan) if reference is None else reference
     log.debug("adaptive scan", why=why, error=round(known.error, 5), points=proposer.points)
     yield from bps.checkpoint()
     spectrum.put(columns, {"points_measured": proposer.points, "expected_error": known.error})
     yield from bps.trigger_and_read([spectrum])
     return True
+
+
+def _named(values: Values, key: str) -> float:
+    """Return a number by its data key; raise ValueError if there is none."""
+    if key not in values:
+        raise ValueError(f"found no number {key!r} among the readings, expected one of: {', '.join(values)}")
+    return values[key]
 
 
 def _as_number(value: Any) -> np.float64 | None:

@@ -5,11 +5,12 @@ of the largest uncertainty. How left-out points scatter corrects it locally, sin
 much structure this spectrum has here.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from scipy.linalg import cho_solve
 
@@ -34,6 +35,13 @@ _LEAST_RATIO = 0.3
 """Smallest local ratio of the scatter of left-out points to its expectation."""
 _LEAST_POINTS = 10
 """Smallest number of points from which a spectrum is derived."""
+_LEAST_RANGE_EV = (-20.0, 35.0)
+_BESIDE_EDGE_EV, _E0_WINDOW_EV, _LEAST_LINE_EV = 20.0, 25.0, 10.0
+"""Distances from the tabulated edge, eV: of the straight lines before and behind it, within which E0 is sought, and
+the shortest line."""
+_DENSE_EV, _WIDEST_GAP_EV = (-24.0, 12.0), 1.6
+"""Energies from E0 between which no two neighbouring points are farther apart than the gap, eV: pre-edge peaks of 3d
+elements are 1.5 eV wide, and the spectrum beside them does not tell of them."""
 _REPEAT_EVERY = 20
 """Number of points after which an energy is measured again: only repeats tell noise and drift from structure."""
 _REPEAT_STRIDE = 5
@@ -49,7 +57,7 @@ class EnergySettings(Settings):
     """First energy, from the tabulated edge, eV."""
     stop_ev: float = 110.0
     """Last energy, from the tabulated edge, eV."""
-    step_ev: float = Field(default=0.3, gt=0)
+    step_ev: float = Field(default=0.3, gt=0, le=1)
     """Step of the energies that may be measured, and of the resulting spectrum, eV."""
     max_points: int = Field(default=113, ge=10)
     """Largest number of measured points."""
@@ -60,8 +68,9 @@ class EnergySettings(Settings):
 
     @model_validator(mode="after")
     def _has_a_range(self) -> Self:
-        if not self.start_ev + 20 <= 0 <= self.stop_ev - 20:
-            raise ValueError("start_ev at least 20 eV below the edge and stop_ev at least 20 eV above it")
+        if self.start_ev > _LEAST_RANGE_EV[0] or self.stop_ev < _LEAST_RANGE_EV[1]:
+            least, most = _LEAST_RANGE_EV
+            raise ValueError(f"a range from {-least:g} eV below the edge to {most:g} eV above it, or a wider one")
         return self
 
 
@@ -78,12 +87,13 @@ class KnownSpectrum:
     e0_ev: float
     """Energy at half of the edge step, eV."""
     edge_step: float
-    """In the unit of the absorption."""
+    """Height of the edge between straight lines before and behind it, in the unit of the absorption; NaN if no edge
+    is found."""
 
     @property
     def error(self) -> float:
-        """Expected root-mean-square error, of the edge step."""
-        return float(np.sqrt(np.mean(self.sd**2)) / max(self.edge_step, 1e-12))
+        """Expected root-mean-square error, of the edge step; NaN if no edge is found."""
+        return float(np.sqrt(np.mean(self.sd**2)) / self.edge_step)
 
 
 class EnergyProposer:
@@ -115,6 +125,8 @@ class EnergyProposer:
         self._mu: list[float] = []
         self._failed: list[float] = []
         """Energies at which no finite value came."""
+        self._tried = 0
+        """Number of measured points, with those without energy or value."""
         self._e0_ev = edge_ev + _FIRST_E0_EV
         self._repeated = 0
         self._sizes: tuple[int, int, int] = (6, 3, 0)
@@ -132,13 +144,23 @@ class EnergyProposer:
         return list(self._energy)
 
     def suggest(self, count: int = 1) -> Array:
-        """Return up to ``count`` energies to measure next, (count,), rising, eV; the first ones cover the range."""
-        left = self.settings.max_points - self.points - len(self._failed)
+        """Return up to ``count`` energies to measure next, (count,), rising, eV; the first ones cover the range.
+
+        Raises
+        ------
+        ValueError
+            ``count`` is less than 1.
+        """
+        if count < 1:
+            raise ValueError(f"found {count} energies at once, expected at least 1")
+        left = self.settings.max_points - self._tried
         if self._known is None:
-            return self._first()[:left]
+            return self._first(left)
         if self.points // _REPEAT_EVERY > self._repeated:
             self._repeated += 1
             return np.array([self._energy[self._repeated * _REPEAT_STRIDE % self.points]])
+        if self._known.error <= self.settings.error and len(gaps := self._gaps()):
+            return gaps[:: -(-len(gaps) // min(count, left))]
         positions, wanted = self._positions(self.grid), self._known.sd.copy()
         measured = np.searchsorted(self.grid, np.array(self._energy) - self.settings.step_ev / 2)
         wanted[np.minimum(measured, len(wanted) - 1)] = 0.0
@@ -163,13 +185,15 @@ class EnergyProposer:
         energy : ndarray, (N,)
             eV.
         mu : ndarray, (N,)
-            Absorption, ln(I0/It) or If/I0; values that are not finite are left out.
+            Absorption, ln(I0/It) or If/I0. Points whose energy or absorption is not finite count as measured, and are
+            left out.
         """
         for e, m in zip(energy, mu, strict=True):
+            self._tried += 1
             if np.isfinite(e) and np.isfinite(m):
                 self._energy.append(float(e))
                 self._mu.append(float(m))
-            else:
+            elif np.isfinite(e):
                 self._failed.append(float(e))
         if self.points >= _LEAST_POINTS:
             self._learn()
@@ -186,24 +210,35 @@ class EnergyProposer:
             raise ValueError(f"found {self.points} measured points, expected at least {_LEAST_POINTS}")
         return self._known
 
-    def along(self, values: Array) -> Array:
+    def along(self, values: Array) -> Array | None:
         """Return what else was measured at the same points, such as the absorption of a foil, on the grid, (G,).
 
         Parameters
         ----------
         values : ndarray, (points,)
-            In the order of measurement, finite.
+            In the order of measurement; those that are not finite are left out.
+
+        Returns
+        -------
+        ndarray or None
+            None if too few values are finite.
         """
-        return self._fit(self._sizes, values).predict(self._at(self.grid))
+        known = np.isfinite(values)
+        if known.sum() < _LEAST_POINTS:
+            return None
+        return self._fit(self._sizes, values, known).predict(self._at(self.grid))
 
     def done(self) -> str:
         """Return why the scan may end; empty if it should go on."""
-        if (tried := self.points + len(self._failed)) >= self.settings.max_points:
-            return f"{tried} points are measured" + (f", {len(self._failed)} without a value" if self._failed else "")
-        if self._known is None or self._known.error > self.settings.error:
+        if self._tried >= self.settings.max_points:
+            lost = self._tried - self.points
+            return f"{self._tried} points are measured" + (f", {lost} without a value" if lost else "")
+        if self._known is None or len(self._gaps()) or not self._known.error <= self.settings.error:
             return ""
         found = self.descriptor_sd() if self.settings.descriptor_errors else {}
-        if any(not found.get(name, np.inf) <= limit for name, limit in self.settings.descriptor_errors.items()):
+        if unknown := self.settings.descriptor_errors.keys() - found.keys():
+            raise ValueError(f"found descriptor_errors of {', '.join(unknown)}, expected: {', '.join(found)}")
+        if any(not found[name] <= limit for name, limit in self.settings.descriptor_errors.items()):
             return ""
         return f"the spectrum is known to {self._known.error:.4f} of the edge step after {self.points} points"
 
@@ -218,10 +253,17 @@ class EnergyProposer:
         values = self._describe(known.energy, draws)
         return {name: float(np.std(value, ddof=1)) for name, value in values.items()}
 
-    def _first(self) -> Array:
+    def _first(self, most: int) -> Array:
         positions = self._positions(self.grid)
-        count = round(positions[-1] / _FIRST_LENGTHS) + 1
+        count = min(round(positions[-1] / _FIRST_LENGTHS) + 1, most)
         return self.grid[np.unique(np.searchsorted(positions, np.linspace(0, positions[-1], count)))]
+
+    def _gaps(self) -> Array:
+        """Return energies that must be measured, (N,): no narrow peak may hide before or at the edge."""
+        tried = np.sort(np.concatenate([self._energy, self._failed]))
+        start, stop = self._e0_ev + _DENSE_EV[0], self._e0_ev + _DENSE_EV[1]
+        inside = (tried[1:] > start) & (tried[:-1] < stop) & (np.diff(tried) > _WIDEST_GAP_EV)
+        return ((tried[1:] + tried[:-1]) / 2)[inside]
 
     def _positions(self, energy: Array) -> Array:
         """Return energies on the axis of the kernel's lengths."""
@@ -231,13 +273,15 @@ class EnergyProposer:
         """Return energies with the time of the newest point, (N, 2)."""
         return np.stack([energy, np.full(len(energy), float(self.points))], axis=1)
 
-    def _fit(self, sizes: tuple[int, int, int], values: Sequence[float] | Array) -> Any:  # scikit-learn has no types
-        unit = float(np.ptp(values)) or 1.0
+    def _fit(self, sizes: tuple[int, int, int], values: Array, known: NDArray[np.bool_] | None = None) -> Any:
+        """Return a fitted process of values (points,), or of the ``known`` ones of them."""
+        chosen = np.ones(len(values), bool) if known is None else known
+        unit = float(np.ptp(values[chosen])) or 1.0
         structure, noise, drift = (float(c[k]) for c, k in zip(_CANDIDATES, sizes, strict=True))
         kernel = XANESKernel(self.grid, self._e0_ev, structure * unit, _TREND * unit, drift * unit)
         X = np.stack([self._energy, np.arange(1.0, self.points + 1)], axis=1)
-        regressor: Any = GaussianProcessRegressor
-        return regressor(kernel, alpha=(noise * unit) ** 2, optimizer=None).fit(X, np.asarray(values))
+        regressor: Any = GaussianProcessRegressor  # scikit-learn has no types
+        return regressor(kernel, alpha=(noise * unit) ** 2, optimizer=None).fit(X[chosen], values[chosen])
 
     def _learn(self) -> None:
         """Fit the process; of each size one neighbour is tried at a time, so that it stays quick."""
@@ -246,7 +290,7 @@ class EnergyProposer:
         for moved in np.eye(3, dtype=int) * step + self._sizes:
             structure, noise, drift = (min(max(k, 0), len(c) - 1) for k, c in zip(moved, _CANDIDATES, strict=True))
             tried.add((structure, noise, drift))
-        fits = {sizes: self._fit(sizes, self._mu) for sizes in tried}
+        fits = {sizes: self._fit(sizes, np.array(self._mu)) for sizes in tried}
         self._sizes, self._process = max(fits.items(), key=lambda fit: fit[1].log_marginal_likelihood_value_)
         mu, sd = self._process.predict(self._at(self.grid), return_std=True)
         self._plain_sd = sd
@@ -254,13 +298,18 @@ class EnergyProposer:
         self._known = KnownSpectrum(self.grid, mu, sd * self._surprise(), self._e0_ev, step_height)
 
     def _edge(self, mu: Array) -> tuple[float, float]:
-        """Return E0, where the absorption is halfway up its edge, and the edge step."""
-        low = float(np.mean(mu[self.grid < self.edge_ev - 20]))
-        high = float(np.mean(mu[self.grid > self.edge_ev + 20]))
-        above = mu > (low + high) / 2
-        near = np.abs(self.grid - self.edge_ev) < 25
-        first = np.flatnonzero(above & near)
-        return (float(self.grid[first[0]]) if len(first) else self._e0_ev), abs(high - low)
+        """Return E0, where the absorption is halfway up its edge, and the edge step; NaN if there is no edge."""
+        from_edge = self.grid - self.edge_ev
+        before = from_edge < max(-_BESIDE_EDGE_EV, from_edge[0] + _LEAST_LINE_EV)
+        behind = from_edge > _BESIDE_EDGE_EV
+        low, high = (np.polyval(np.polyfit(from_edge[part], mu[part], 1), from_edge) for part in (before, behind))
+        step = high - low
+        with np.errstate(divide="ignore", invalid="ignore"):
+            crossed = (mu - low) / step > 0.5
+        near = np.abs(from_edge) < _E0_WINDOW_EV
+        risen = np.flatnonzero(crossed & near & (step > 0))
+        rises = len(risen) > 0 and not crossed[near][0]
+        return (float(self.grid[risen[0]]), float(step[risen[0]])) if rises else (self._e0_ev, np.nan)
 
     def _surprise(self) -> Array:
         """Return by what factor left-out points scatter more or less than expected, near each energy, (G,)."""
@@ -269,4 +318,6 @@ class EnergyProposer:
         z2 = process.alpha_.ravel() ** 2 / np.diag(inverse)
         distance = self._positions(self.grid)[:, None] - self._positions(np.array(self._energy))
         weight = np.exp(-0.5 * (distance / _NEAR_LENGTHS) ** 2)
-        return np.sqrt(np.maximum((weight @ z2) / weight.sum(1), _LEAST_RATIO**2))
+        ratio = np.sqrt(np.maximum((weight @ z2) / weight.sum(1), _LEAST_RATIO**2))
+        # Where nothing was measured, other points cannot tell that the spectrum is smooth.
+        return np.where(np.abs(distance).min(1) > 1, np.maximum(ratio, 1.0), ratio)

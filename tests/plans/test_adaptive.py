@@ -113,3 +113,50 @@ def test_a_scan_without_beam_ends_without_a_spectrum(mono, caplog):
     assert documents.count("event") == 20
     assert documents[-1] == "stop"
     assert "no spectrum of an adaptive scan" in caplog.text
+
+
+def test_a_foil_that_fails_costs_only_its_own_spectrum(mono, caplog):
+    documents: list[tuple[str, dict[str, Any]]] = []
+    plan = adaptive_xanes(
+        [Chambers(mono, 0.6)],
+        mono,
+        element="Co",
+        foil=lambda values: float("nan"),
+        settings=EnergySettings(error=0.01),
+    )
+    run(plan, lambda *document: documents.append(document))
+    [spectrum] = [doc["data"] for name, doc in documents if name == "event" and "mu" in doc["data"]]
+    assert np.isfinite(spectrum["mu"]).all()
+    assert np.isnan(spectrum["mu_reference"]).all()
+    assert "no spectrum of the foil" in caplog.text
+
+
+def test_a_wrong_data_key_is_named_with_those_there_are(mono):
+    plan = adaptive_xanes([Chambers(mono, 0.6)], mono, element="Co", absorption=transmission("I0", "trans"))
+    with pytest.raises(ValueError, match="found no number 'trans' among the readings, expected one of: I0, It, Iref"):
+        run(plan)
+
+
+def test_the_energy_is_what_the_positioner_reads():
+    class Mono(SoftPositioner):
+        """Reads under another name than its own, 0.1 eV off; once it reads nothing."""
+
+        reads = 0
+
+        @property
+        def hints(self) -> dict[str, Any]:
+            return {"fields": ["mono_readback"]}
+
+        def read(self) -> Any:
+            self.reads += 1
+            value = np.nan if self.reads == 30 else float(self.position or 0.0) + 0.1
+            return {"mono_readback": {"value": value, "timestamp": 0.0}}
+
+        def describe(self) -> Any:
+            return {"mono_readback": {"source": "test", "dtype": "number", "shape": []}}
+
+    mono, documents = Mono(name="mono", init_pos=CO_K_EDGE_EV), list[tuple[str, dict[str, Any]]]()
+    run(adaptive_xanes([Chambers(mono, 0.6)], mono, element="Co"), lambda *document: documents.append(document))
+    [spectrum] = [doc["data"] for name, doc in documents if name == "event" and "mu" in doc["data"]]
+    energy = spectrum["energy"] - 0.1 - MONO_ERROR_EV
+    assert np.abs(spectrum["mu"] - absorption(SPECTRA.cathode(energy, 0.6), energy, 0.9, 0.6)).max() < 0.05
