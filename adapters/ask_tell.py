@@ -9,31 +9,28 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 
 from ..agent.decide import Observed
 from ..agent.publish import Answered, Ended, PublishedReader
 from ..agent.types import SetAside, Source, get_logger
+from .objectives import Errors, Objective, OutcomeError, Quantities, averaged, error_of, value_of
+
+__all__ = ["AgentOutcomes", "OutcomeError"]
 
 log = get_logger()
 
-Objective = str | Callable[[Mapping[str, float]], float]
-"""Name of a quantity, or a function of all quantities by name."""
-Errors = Literal["none", "frame", "all"]
+Failed = Literal["raise", "nan"]
 
 _ID = "_id"
 _ORDER = "blop_acquisition_order"
 _MAX_RUNS = 256
 """Number of watched runs whose answers are kept."""
-_SAME = ("", "_mean", "_lo", "_hi")
-"""Ends of the names of the quantities that move together with a descriptor."""
-
-
-class OutcomeError(RuntimeError):
-    """A suggestion has no outcome; the message says which, and why."""
+_SETTLE_S = 5.0
+"""Longest wait, s, until an agent in the same process has answered all that was measured. A decision that waits for a
+person would hold it up for longer."""
 
 
 @dataclass
@@ -51,12 +48,17 @@ class _Answers:
     ended: bool = False
     """Whether the agent has ended its runs for the watched one."""
     used: int = 0
-    """Number of frames that were evaluated while the run went on."""
+    """Number of the last frame that was evaluated or passed over while the run went on."""
 
     @property
     def last(self) -> int:
         """Number of the last frame."""
         return max((*self.frames, *self.failed), default=0)
+
+    @property
+    def new(self) -> list[int]:
+        """Numbers of the frames since the last evaluation."""
+        return sorted(n for n in {*self.frames, *self.failed} if n > self.used)
 
     @property
     def found(self) -> str:
@@ -74,7 +76,9 @@ class AgentOutcomes:
 
     The frames belong to the suggestions in the order of the RunStart's ``blop_acquisition_order``. Without it, a run
     must be of one suggestion. Where the acquisition is part of a longer run (``optimize_in_run``), ``uid`` is the
-    sequence of the suggestions' ids, and the next frames of the newest open run are meant.
+    sequence of the suggestions' ids, and the frames of the newest open run since the last evaluation are meant. Those
+    whose readings differ from the suggested parameters are left out. If more frames remain than were asked for, the
+    newest with the suggested readings are taken; without such readings they are refused, and passed over.
 
     Frames of a suggestion are averaged. One that was set aside or whose spectrum the model does not know is left out,
     with a warning; a suggestion without any other has no outcome.
@@ -96,8 +100,16 @@ class AgentOutcomes:
     failed : str
         What becomes of a suggestion without an outcome: ``raise`` ends the plan, which tells an optimiser that
         knows failures; ``nan`` returns NaN for it, for optimisers that go on without it.
+    within : float
+        Largest difference of a reading from the suggested parameter at which it counts as the same, in its unit, or
+        a thousandth of the value if that is more.
     timeout_s : float
         Longest wait, s.
+
+    Raises
+    ------
+    ValueError
+        A setting is none of these.
     """
 
     def __init__(
@@ -107,21 +119,29 @@ class AgentOutcomes:
         frames: int = 1,
         errors: Errors = "none",
         max_ood: float | None = 1.0,
-        failed: Literal["raise", "nan"] = "raise",
+        failed: Failed = "raise",
+        within: float = 0.01,
         timeout_s: float = 60.0,
     ) -> None:
         if not outcomes or _ID in outcomes or frames < 1:
             found = f"found outcomes {list(outcomes)} of {frames} frames"
             raise ValueError(f"{found}, expected names other than {_ID}, and at least one frame")
+        for name, value, known in (("errors", errors, get_args(Errors)), ("failed", failed, get_args(Failed))):
+            if value not in known:
+                raise ValueError(f"found {name} = {value!r}, expected one of {', '.join(known)}")
+        if not within >= 0:
+            raise ValueError(f"found within = {within}, expected 0 or more")
         self._wanted, self._frames = dict(outcomes), frames
         self._errors: Errors = errors
-        self._max_ood, self._failed, self._timeout_s = max_ood, failed, timeout_s
+        self._max_ood, self._failed, self._timeout_s, self._within = max_ood, failed, timeout_s, within
         self._reader = PublishedReader()
         self._runs: dict[str, _Answers] = {}
         """Answers by watched run, the newest last."""
         self._heard = threading.Condition()
         self._broken = ""
         self._source: Source | None = None
+        self._settle: Callable[[float], bool] = lambda _: False
+        """Waits until everything measured is answered; returns whether that is known."""
 
     @classmethod
     def of(cls, agent: Any, outcomes: Mapping[str, Objective], **settings: Any) -> Self:
@@ -134,6 +154,7 @@ class AgentOutcomes:
         """
         self = cls(outcomes, **settings)
         agent.subscribe(self.hear)
+        self._settle = agent.wait
         return self
 
     def listen(self, source: Source) -> Self:
@@ -182,21 +203,21 @@ class AgentOutcomes:
         TimeoutError
             The agent has not answered in time.
         """
-        with self._heard:
-            if isinstance(uid, str):
+        if isinstance(uid, str):
+            with self._heard:
                 answers = self._wait_for(lambda: self._ended(uid), f"run {uid}")
-                order, first = self._order(uid, answers, suggestions), 1
-            else:
-                order = [*uid]
-                count = len(order) * self._frames
-                answers = self._wait_for(lambda: self._with_next(count), f"the next {count} frames of an open run")
-                first = answers.used + 1
-                answers.used += count
-        places = {str(id): first + k * self._frames for k, id in enumerate(order)}
-        if len(places) != len(suggestions) or any(str(s[_ID]) not in places for s in suggestions):
-            ids = [s[_ID] for s in suggestions]
-            raise OutcomeError(f"found suggestions {ids}, expected those that were acquired: {order}")
-        return [{_ID: s[_ID], **self._outcome(s[_ID], answers, places[str(s[_ID])])} for s in suggestions]
+                asked = _in_order(self._order(uid, answers, suggestions), suggestions)
+                numbers = [*range(1, answers.last + 1)]
+                parts = [numbers[k * self._frames : (k + 1) * self._frames] for k in range(len(asked))]
+        else:
+            asked = _in_order([*uid], suggestions)
+            settled = self._settle(min(self._timeout_s, _SETTLE_S))
+            with self._heard:
+                what = f"{len(asked) * self._frames} frames of suggestions {[*uid]} in an open run"
+                answers = self._wait_for(lambda: self._with_next(asked), what)
+                parts = self._next(answers, asked, settled)
+        found = {str(s[_ID]): self._outcome(s[_ID], answers, part) for s, part in zip(asked, parts, strict=True)}
+        return [{_ID: s[_ID], **found[str(s[_ID])]} for s in suggestions]
 
     def _follow(self, source: Source) -> None:
         try:
@@ -250,9 +271,49 @@ class AgentOutcomes:
         answers = self._runs.get(uid)
         return answers if answers is not None and answers.ended else None
 
-    def _with_next(self, count: int) -> _Answers | None:
+    def _with_next(self, asked: Sequence[Mapping[str, Any]]) -> _Answers | None:
         newest = next((answers for answers in reversed([*self._runs.values()]) if not answers.ended), None)
-        return newest if newest is not None and newest.last >= newest.used + count else None
+        ready = newest is not None and len(self._possible(newest, asked)) >= len(asked) * self._frames
+        return newest if ready else None
+
+    def _possible(self, answers: _Answers, asked: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Return the numbers of the new frames but those that were measured elsewhere."""
+        return [n for n in answers.new if any(self._same(answers, n, s) is not False for s in asked)]
+
+    def _same(self, answers: _Answers, number: int, suggestion: Mapping[str, Any]) -> bool | None:
+        """Return whether a frame has the parameters of a suggestion; None if it does not say."""
+        observed = answers.frames.get(number)
+        readings = observed.frame.readings if observed is not None else {}
+        pairs = [
+            (readings[name], wanted)
+            for name, wanted in suggestion.items()
+            if name in readings and isinstance(wanted, int | float | np.number)
+        ]
+        return all(math.isclose(*pair, rel_tol=1e-3, abs_tol=self._within) for pair in pairs) if pairs else None
+
+    def _next(self, answers: _Answers, asked: Sequence[Mapping[str, Any]], settled: bool) -> list[list[int]]:
+        """Return the numbers of the frames of each suggestion in an open run, and pass over the others.
+
+        Frames whose readings do not say where they were measured belong to the suggestions only if it is known
+        (``settled``) that no other has come.
+        """
+        possible, count, answers.used = self._possible(answers, asked), self._frames, answers.last
+        if len(possible) == len(asked) * count:
+            parts = [possible[k * count : (k + 1) * count] for k in range(len(asked))]
+            same = [self._same(answers, n, s) for s, part in zip(asked, parts, strict=True) for n in part]
+            told = [known for n, known in zip(possible, same, strict=True) if n in answers.frames]
+            if False not in same and (settled or None not in told):
+                return parts
+        parts = [[n for n in possible if self._same(answers, n, s)][-count:] for s in asked]
+        if len({n for part in parts for n in part}) == len(asked) * count:
+            return parts
+        names = sorted({name for s in asked for name in s} - {_ID, "reason"})
+        raise OutcomeError(
+            f"found frames {', '.join(map(str, possible))} of an open run, expected {len(asked) * count} for "
+            f"suggestions {[s[_ID] for s in asked]}, and cannot tell which belong to them; they are passed over. "
+            f"Record {', '.join(names) or 'the parameters'} with each frame, measure nothing else in this run, or "
+            "acquire in runs of their own"
+        )
 
     def _order(self, uid: str, answers: _Answers, suggestions: Sequence[Mapping[str, Any]]) -> list[Any]:
         expected = len(suggestions) * self._frames
@@ -270,8 +331,7 @@ class AgentOutcomes:
             )
         return [s[_ID] for s in suggestions]
 
-    def _outcome(self, id: Any, answers: _Answers, first: int) -> dict[str, Any]:
-        numbers = range(first, first + self._frames)
+    def _outcome(self, id: Any, answers: _Answers, numbers: Sequence[int]) -> dict[str, Any]:
         good, bad = list[Observed](), list[str]()
         for n in numbers:
             observed = answers.frames.get(n)
@@ -288,48 +348,33 @@ class AgentOutcomes:
             why = f"suggestion {id}: {'; '.join(bad)}"
             if self._failed == "raise":
                 raise OutcomeError(why)
-            missing = math.nan if self._errors == "none" else (math.nan, math.nan)
-            return dict.fromkeys(self._wanted, missing)
-        found = _averaged(good, self._errors)
-        values = _Quantities({name: value for name, (value, _) in found.items()})
+            return dict.fromkeys(self._wanted, self._missing)
+        found = averaged(good, self._errors)
+        values = Quantities({name: value for name, (value, _) in found.items()})
         result: dict[str, Any] = {}
         for name, objective in self._wanted.items():
-            value = _value(objective, values)
-            if not math.isfinite(value):
-                raise OutcomeError(f"suggestion {id}: found {name} = {value}, expected a finite number")
-            result[name] = value if self._errors == "none" else (value, _error(objective, values, found))
+            value = value_of(objective, values)
+            error = 0.0 if self._errors == "none" else error_of(objective, values, found)
+            result[name] = value if self._errors == "none" else (value, error)
+            if not (math.isfinite(value) and math.isfinite(error)):
+                why = f"suggestion {id}: found {name} = {result[name]}, expected finite numbers"
+                if self._failed == "raise":
+                    raise OutcomeError(why)
+                log.warning("no outcome", why=why)
+                result[name] = self._missing
         return result
 
-
-class _Quantities(dict[str, float]):
-    def __missing__(self, name: str) -> float:
-        similar = ", ".join(get_close_matches(name, self, n=3) or [*self][:5])
-        raise OutcomeError(f"found quantity {name!r}, which the frames do not have; similar: {similar}")
+    @property
+    def _missing(self) -> Any:
+        return math.nan if self._errors == "none" else (math.nan, math.nan)
 
 
-def _value(objective: Objective, values: _Quantities) -> float:
-    return float(values[objective] if isinstance(objective, str) else objective(values))
-
-
-def _error(objective: Objective, values: _Quantities, found: Mapping[str, tuple[float, float]]) -> float:
-    """Return the standard error of an objective: its RMS change where a quantity is off by ± its own."""
-    value, squares = _value(objective, values), 0.0
-    for name, (_, sd) in found.items():
-        for moved in (sd, -sd) if sd else ():
-            others = {name + end: values[name + end] + moved for end in _SAME if name + end in values}
-            squares += (_value(objective, _Quantities({**values, **others})) - value) ** 2 / 2
-    return math.sqrt(squares)
-
-
-def _averaged(frames: Sequence[Observed], errors: Errors) -> dict[str, tuple[float, float]]:
-    """Return the means of the quantities that all frames have, with their standard errors."""
-    found: dict[str, tuple[float, float]] = {}
-    for name in frames[0].names():
-        points = [point for observed in frames if (point := observed.point(name)) is not None]
-        if len(points) < len(frames):
-            continue
-        scatter = np.array([p.sigma for observed in frames if (p := observed.point(name, "frame")) is not None])
-        common = np.sqrt(np.maximum(np.square([p.sigma for p in points]) - scatter**2, 0.0)).mean()
-        sd = math.hypot(np.linalg.norm(scatter) / len(frames), common if errors == "all" else 0.0)
-        found[name] = float(np.mean([p.value for p in points])), sd
-    return found
+def _in_order(order: Sequence[Any], suggestions: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the suggestions in the order of their acquisition."""
+    suggested = {str(s[_ID]): s for s in suggestions}
+    if len({*map(str, order)}) != len(order):
+        raise OutcomeError(f"found acquisition order {order} ({_ORDER}) with an id twice, expected each once")
+    if len(suggested) != len(suggestions) or {*suggested} != {*map(str, order)}:
+        ids = [s[_ID] for s in suggestions]
+        raise OutcomeError(f"found suggestions {ids}, expected those that were acquired: {[*order]}")
+    return [suggested[str(id)] for id in order]

@@ -1,6 +1,7 @@
 """Outcomes for optimisers, with the plans of bluesky-adaptive and blop, a RunEngine and an agent that listens."""
 
 import importlib
+import math
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any, cast
@@ -119,6 +120,66 @@ def test_an_acquisition_within_the_run_of_the_optimisation_is_evaluated_while_it
         assert outcome["OS"][0] == pytest.approx(4 - lithium(CELSIUS[k]), abs=0.15)
 
 
+def within_a_run(place: SoftPositioner, device: Spectrometer, steps: list[Any], *, recorded: bool = True) -> Any:
+    """Yield a plan of one run: it measures at the numbers, and calls the functions."""
+    from bluesky import plan_stubs as bps
+    from bluesky import preprocessors as bpp
+
+    @bpp.run_decorator()
+    def run() -> Any:
+        for step in steps:
+            if callable(step):
+                step()
+            else:
+                yield from bps.mv(place, step)
+                yield from bps.trigger_and_read([device, place] if recorded else [device])
+
+    return run()
+
+
+def asks(outcomes: AgentOutcomes, found: list[dict[str, Any]], *places: int) -> Any:
+    suggestions = [{"_id": f"s{place}", "place": place} for place in places]
+    return lambda: found.extend(outcomes([s["_id"] for s in suggestions], suggestions))
+
+
+def test_frames_that_nobody_asked_about_are_left_out_by_the_places_recorded_with_them(place, agent, engine):
+    outcomes, device, found = AgentOutcomes.of(agent, {"OS": "OS"}), Spectrometer(place), list[dict[str, Any]]()
+    late, other = AgentOutcomes.of(agent, {"OS": "OS"}), list[dict[str, Any]]()
+    device.broken = {3}
+    first_look, after_a_failure = [0, 15, asks(outcomes, found, 15)], [3, 7, 9, asks(outcomes, found, 9)]
+    together = [18, 2, 12, asks(outcomes, found, 2, 12)]
+    engine(within_a_run(place, device, [*first_look, *after_a_failure, *together, 5, asks(late, other, 5)]))
+    assert [point["_id"] for point in found + other] == ["s15", "s9", "s2", "s12", "s5"]
+    for point in found + other:
+        assert point["OS"] == pytest.approx(4 - lithium(CELSIUS[int(point["_id"][1:])]), abs=0.15)
+
+
+def test_frames_in_a_longer_run_without_places_are_refused_if_their_number_is_not_that_expected(place, agent, engine):
+    outcomes, device, found = AgentOutcomes.of(agent, {"OS": "OS"}), Spectrometer(place), list[dict[str, Any]]()
+
+    def refused() -> None:
+        with pytest.raises(
+            OutcomeError, match=r"found frames 1, 2 of an open run, expected 1 for suggestions \['s15'\]"
+        ):
+            asks(outcomes, found, 15)()
+
+    steps = [0, 15, refused, 15, asks(outcomes, found, 15), 2, asks(outcomes, found, 2)]
+    engine(within_a_run(place, device, steps, recorded=False))
+    assert [point["_id"] for point in found] == ["s15", "s2"]
+    for point in found:
+        assert point["OS"] == pytest.approx(4 - lithium(CELSIUS[int(point["_id"][1:])]), abs=0.15)
+
+
+def test_a_frame_without_its_place_of_an_agent_elsewhere_is_not_attributed(place, agent, engine):
+    outcomes = AgentOutcomes({"OS": "OS"})  # knows the agent by its documents alone
+    agent.subscribe(outcomes.hear)
+    device, found = Spectrometer(place), list[dict[str, Any]]()
+    with pytest.raises(OutcomeError, match=r"found frames 1 of an open run.*Record place with each frame"):
+        engine(within_a_run(place, device, [0, asks(outcomes, found, 0)], recorded=False))
+    engine(within_a_run(place, device, [0, 15, asks(outcomes, found, 15)]))
+    assert found[0]["OS"] == pytest.approx(4 - lithium(CELSIUS[15]), abs=0.15)
+
+
 def test_frames_set_aside_and_unknown_to_the_model_end_the_plan_and_say_why(place, agent, engine):
     plans = pytest.importorskip("bluesky_adaptive.plans")
     device, proposer = Spectrometer(place), search()
@@ -185,7 +246,25 @@ def test_what_cannot_be_told_apart_is_refused(place, agent, engine):
     [uid] = engine(count(Spectrometer(place), 2, blop_acquisition_order=["b", "a"]))
     with pytest.raises(OutcomeError, match=r"found suggestions \['a', 'c'\], expected those .* \['b', 'a'\]"):
         outcomes(uid, [{"_id": "a"}, {"_id": "c"}])
+    with pytest.raises(OutcomeError, match=r"found suggestions \['a', 'a'\], expected those that were acquired"):
+        outcomes(uid, [{"_id": "a"}, {"_id": "a"}])
     assert [o["_id"] for o in outcomes(uid, [{"_id": "a"}, {"_id": "b"}])] == ["a", "b"]
+    [uid] = engine(count(Spectrometer(place), 2, blop_acquisition_order=["a", "a"]))
+    with pytest.raises(OutcomeError, match=r"order \['a', 'a'\] \(blop_acquisition_order\) with an id twice"):
+        outcomes(uid, [{"_id": "a"}, {"_id": "b"}])
+
+
+@pytest.mark.parametrize(("errors", "missing"), [("none", math.nan), ("frame", (math.nan, math.nan))])
+def test_an_objective_without_a_number_is_a_failure(place, agent, engine, errors, missing, caplog):
+    of = {"none": lambda _: math.nan, "OS": "OS"}
+    strict, lenient = (AgentOutcomes.of(agent, of, errors=errors, failed=failed) for failed in ("raise", "nan"))
+    [uid] = engine(count(Spectrometer(place), 1))
+    with pytest.raises(OutcomeError, match=r"suggestion 0: found none = .*nan.*, expected finite numbers"):
+        strict(uid, [{"_id": 0}])
+    [found] = lenient(uid, [{"_id": 0}])
+    assert found["none"] == pytest.approx(missing, nan_ok=True)
+    assert np.isfinite(found["OS"]).all()
+    assert "found none = " in caplog.text
 
 
 def test_a_quantity_that_the_frames_lack_is_named_with_similar_ones(place, agent, engine):
@@ -236,9 +315,22 @@ def test_the_packages_are_not_imported():
 @pytest.mark.parametrize(
     "wrong", [{"outcomes": {}}, {"outcomes": {"_id": "OS"}}, {"outcomes": {"OS": "OS"}, "frames": 0}]
 )
-def test_wrong_settings_are_refused(wrong):
+def test_wrong_outcomes_are_refused(wrong):
     with pytest.raises(ValueError, match="expected names other than _id"):
         AgentOutcomes(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"errors": "fame"}, "found errors = 'fame', expected one of none, frame, all"),
+        ({"failed": "Nan"}, "found failed = 'Nan', expected one of raise, nan"),
+        ({"within": math.nan}, "found within = nan, expected 0 or more"),
+    ],
+)
+def test_wrong_settings_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        AgentOutcomes({"OS": "OS"}, **wrong)
 
 
 def test_anchored_and_relative_values_of_a_sample_are_outcomes_too(place):
