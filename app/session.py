@@ -91,7 +91,7 @@ class Session:
         bars = bars_of(self.config.rules, units_of(self.config, self.agent.models))
         self.display = Display(self.recorder, planned, lambda: self.agent.points, self._paused, bars)
         self._audit = None if self.output is None else Audit(self.output.folder / AUDIT)
-        self._operator = OperatorServer(self.agent, self._about, self._audit)
+        self._operator = OperatorServer(self.agent, self._identity, self._about, self._audit)
         self.agent.subscribe(self._record)
         if self._audit is not None:
             self.agent.subscribe(self._audit)
@@ -244,14 +244,21 @@ class Session:
             self.failure = SourceFailed(message)
             self.agent.perform(lambda pipeline: pipeline.decisions.order("stop", "", message))
 
+    def _identity(self) -> dict[str, str]:
+        """Return what tells the session from others of its user; without the lock, which a slow disk may hold."""
+        latest = self.recorder.latest
+        return {
+            "source": self.name or (self.config.source.address if self.config.source else "simulated beamline"),
+            "out": "" if self.output is None else str(self.output.folder.resolve()),
+            "sample": str(latest[-1]["sample"]) if latest else "",
+        }
+
     def _about(self) -> dict[str, Any]:
         """Return what ``xas-agent status`` says of the session, besides the agent's own state."""
         with self.recorder.lock:
             newest = self.recorder.latest[-1] if self.recorder.latest else None
             row = {k: v for k, v in (newest or {}).items() if isinstance(v, str | int | float)}
             return {
-                "source": self.name or (self.config.source.address if self.config.source else "simulated beamline"),
-                "out": "" if self.output is None else str(self.output.folder.resolve()),
                 "frames": self.recorder.frames,
                 "decisions": self.recorder.decisions,
                 "notifications_failed": self.recorder.notifications_failed,
