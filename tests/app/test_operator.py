@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from deadline import wait_until
 from forked import run_command
+from logs import capture_logs
 from watched import Watched, WhiteLine
 
 from xas_agent import XASAgent
@@ -107,6 +108,25 @@ def test_a_rejected_decision_is_never_sent(attended: Attended):
     with pytest.raises(Refused, match="0 decisions wait"):
         ask("approve")
     assert attended.beamline.done == []
+
+
+def test_the_log_says_who_answered_a_decision_and_why(attended: Attended):
+    with capture_logs() as logs:
+        for answer in (
+            {"command": "approve", "by": "ada"},
+            {"command": "reject", "by": "bob", "why": "too early"},
+            {"command": "halt", "by": "eve", "why": "smoke"},
+        ):
+            attended.measure(1.0, 2.0)
+            waiting()
+            ask(**answer)
+    said = [line for line in logs if line["event"] in ("decision approved", "decision rejected")]
+    assert [(line["event"], line["by"], line.get("why")) for line in said] == [
+        ("decision approved", "ada", None),
+        ("decision rejected", "bob", "too early"),
+        ("decision rejected", "eve", "emergency stop: smoke"),
+    ]
+    assert {(line["rule"], line["action"]) for line in said} == {("high", "stop")}
 
 
 @with_control(confirm_within_s=0.2)
