@@ -15,6 +15,7 @@ from ..adapters.codecs import to_json
 from ..adapters.files import FileSource
 from ..adapters.robot import RobotSettings
 from ..adapters.zmq import ZMQControl, ZMQEndpoint, ZMQSource
+from ..agent.decide import OPERATOR
 from ..agent.types import Reply
 from ..sim_beamline.sample import Answers, Course
 from ..sim_beamline.settings import BeamlineSettings
@@ -188,7 +189,7 @@ def watch_embedded(
                 if not beamline.close(session.hurried.is_set):
                     output.cut_off(TRUTH)
                 beamline.read_truth(truth)
-            if compares and complete:
+            if compares and complete and session.failure is None:
                 session.gain = Comparison(simulation, truth)
     finally:
         beamline.close()
@@ -206,6 +207,8 @@ class Comparison:
     closed: Truth
 
     def __call__(self, recorder: Recorder) -> dict[str, Any]:
+        if recorder.stopped_by == OPERATOR:  # the gain would not be that of the rules
+            return {"gained": "stopped by a person: nothing is compared"}
         return gain(self.simulation, self._opened, self.closed, recorder)
 
     @cached_property
