@@ -212,6 +212,8 @@ class Dispatcher:
             self._report(decision, "expired", "the agent closed before it was sent")
         elif decision.action == "notify" and not self.takes("notify"):
             self._report(decision, "acknowledged", "")
+        elif self.halted and decision.rule == OPERATOR and decision.action == "resume":
+            self._report(decision, "rejected", f"halted by an {self.halted}; xas-agent release first")
         elif self.halted and decision.action not in ("notify", *URGENT_ACTIONS) and decision.rule != OPERATOR:
             self._report(decision, "rejected", self.halted)
         elif self._control is None:

@@ -159,6 +159,15 @@ def test_after_an_emergency_stop_no_rule_acts_until_it_is_released(attended: Att
     assert '"outcome": "acknowledged"' in (tmp_path / "audit.jsonl").read_text()
 
 
+def test_after_an_emergency_stop_a_person_cannot_resume_but_stop_until_it_is_released(attended: Attended):
+    ask("halt", by="ada", why="smoke")
+    said = run_command("resume", code=1).stderr
+    assert "resume rejected: halted by an emergency stop by ada: smoke; xas-agent release first" in said
+    for command in ("pause", "stop", "release", "resume"):
+        run_command(command)
+    assert attended.beamline.done == ["stop", "pause", "stop", "resume"]
+
+
 def test_an_order_that_is_not_carried_out_is_an_error(tmp_path: Path):
     agent = XASAgent(Config(), [WhiteLine("Co")])
     server = OperatorServer(agent, dict, dict, None)
