@@ -102,6 +102,8 @@ class Session:
         if self._is_enough():
             _log.info("the requested number of frames was served before", frames=self.recorder.numbered)
         self._ending = self._said = False
+        self._connected: Callable[[], bool] = lambda: True
+        """Whether documents can come from the source that is read."""
         self._signalled_at = -math.inf
         self._handlers: dict[int, Any] = {}
 
@@ -176,7 +178,8 @@ class Session:
             source.resume(self.output.journal.position)
         reader = threading.Thread(target=self._read, args=(source,), name="source", daemon=True)
         reader.start()
-        self._watch_source(lambda: reader.is_alive() and getattr(source, "connected", True))
+        self._connected = lambda: getattr(source, "connected", True)
+        self._watch_source(lambda: reader.is_alive() and self._connected())
         try:
             while reader.is_alive() and not self.enough.is_set() and not until():
                 self._raise_if_signalled()
@@ -188,6 +191,7 @@ class Session:
                 reader.join(SETTLE_S)  # the RunStop may still arrive
         finally:
             self._say_what_waits()
+            self._connected = lambda: True  # closed, not lost
             failure = self.failure
             source.close()
             closed_by = time.monotonic() + _CLOSE_TIMEOUT_S
@@ -259,6 +263,7 @@ class Session:
             newest = self.recorder.latest[-1] if self.recorder.latest else None
             row = {k: v for k, v in (newest or {}).items() if isinstance(v, str | int | float)}
             return {
+                "connected": self._connected(),
                 "frames": self.recorder.frames,
                 "decisions": self.recorder.decisions,
                 "notifications_failed": self.recorder.notifications_failed,

@@ -32,6 +32,8 @@ def status(session: SessionOption = None) -> None:
     """
     answer = _ask("status", session)
     newest = answer["newest"]
+    if not answer["connected"]:
+        typer.echo("CONNECTION LOST to the source; what it sends meanwhile does not arrive")
     typer.echo(f"frames     {answer['frames']}, decisions {answer['decisions']}")
     if "OS_mean" in newest:
         interval = f"({newest['OS_lo']:.2f}…{newest['OS_hi']:.2f})"
