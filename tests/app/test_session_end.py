@@ -206,6 +206,7 @@ def test_status_says_that_the_connection_to_the_beamline_is_lost(own_sockets: No
     sink = ZMQSink(ZMQEndpoint(address="127.0.0.1:0", bind=True))
     sink.connect()
     said: list[str] = []
+    after = ""
 
     def lost() -> bool:
         said.append(run_command("status").stdout)
@@ -217,4 +218,5 @@ def test_status_says_that_the_connection_to_the_beamline_is_lost(own_sockets: No
         session.watch(source, lost)
         after = run_command("status").stdout
     assert "CONNECTION LOST" not in said[0]
+    assert "frames     0" in after
     assert "CONNECTION LOST" not in after  # the session has closed it

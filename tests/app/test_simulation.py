@@ -3,12 +3,15 @@
 import json
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import yaml
 from forked import run_command
 
+from xas_agent.adapters.files import FileSource
+from xas_agent.adapters.zmq import ZMQEndpoint, ZMQSource
 from xas_agent.agent.decide import Controls
 from xas_agent.agent.types import Reply
 from xas_agent.app.config import Config, ConfigError, load_config
@@ -93,6 +96,29 @@ def test_sim_serves_the_robot_of_an_experiment_with_samples(tmp_path):
     finally:
         process.terminate()
         process.communicate(timeout=30)
+
+
+def test_sim_records_what_it_publishes(tmp_path):
+    """What a subscriber hears is what the file has."""
+    record = tmp_path / "recorded.jsonl"
+    line = [sys.executable, "-m", "xas_agent", "sim", "--frames", "2", "--period", "0", "--record", record]
+    process = subprocess.Popen([*line, "--publish", "zmq://127.0.0.1:0"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        addresses = json.loads(process.stdout.readline())
+        heard: list[tuple[str, str]] = []
+        with closing(ZMQSource(ZMQEndpoint(address=addresses["documents"]))) as source:
+            for name, doc in source:
+                heard.append((name, doc["uid"]))
+                if name == "stop" and len(heard) > 2:
+                    break
+        process.wait(30)
+    finally:
+        process.kill()
+        process.communicate()
+    recorded = [(name, doc["uid"]) for name, doc in FileSource(record)]
+    assert recorded[: len(heard)] == heard
+    assert recorded[-1][0] == "stop"
 
 
 def test_notify_reaches_the_crew_beside_a_robot():
