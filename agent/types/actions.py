@@ -22,6 +22,10 @@ class RepeatFrame(Settings):
 
     count_factor: float = Field(default=1.0, gt=0, le=100)
     """Counting time per point, as a multiple of that of the last frame."""
+    run: str | None = None
+    """Uid of the run of the frame on which the agent decided; the agent fills it in."""
+    frame: int | None = None
+    """Number of that frame in its run, from 1; the agent fills it in. None if no frame was judged."""
 
 
 _ARGS: dict[str, type[Settings]] = {"set": SetValue, "repeat_frame": RepeatFrame}
