@@ -31,10 +31,10 @@ class RunEngineControl:
     - ``stop`` calls ``RE.stop()``: the plan cleans up, and its RunStop has ``exit_status: success``. In the user's
       thread ``RE(...)`` then raises ``RunEngineInterrupted``, as after Ctrl-C and ``RE.stop()``; a script that
       continues with its next plan must catch this exception.
-    - ``set`` calls the device's ``set`` in the RunEngine's event loop, also during a pause of this object. The plan goes
-      on meanwhile. ``set`` is acknowledged when the device was asked, and does not wait until the device has reached
-      the value. A device that refuses the value does not harm the plan; one that fails later is logged. Pauses and the
-      end of the plan do not stop the device.
+    - ``set`` calls the device's ``set`` in the RunEngine's event loop, also during a pause of this object. The plan
+      goes on meanwhile. ``set`` is acknowledged when the device was asked, and does not wait until the device has
+      reached the value. A device that refuses the value does not harm the plan; one that fails later is logged.
+      Pauses and the end of the plan do not stop the device.
     - ``repeat_frame`` calls ``repeat``; the plan must look between its frames for what was asked.
     - ``notify`` writes to the log.
 
@@ -42,12 +42,12 @@ class RunEngineControl:
     ----------
     RE : RunEngine
     signals : mapping, optional
-        Devices that ``set`` may change, by name: Bluesky's ``Movable``, such as ophyd signals and positioners. The plan
-        itself must not move them, since nothing keeps the two apart.
+        Devices that ``set`` may change, by name: Bluesky's ``Movable``, such as ophyd signals and positioners. The
+        plan itself must not move them, since nothing keeps the two apart.
     repeat : callable, optional
-        Called in another thread with what was asked: the counting time and, of a decision of the agent on a frame, the
-        uid of the run and the number of the frame in it. The plan should ignore a request for another frame than its
-        last one.
+        Called in another thread with what was asked: the counting time and, of a decision of the agent on a frame,
+        the uid of the run and the number of the frame in it. The plan should ignore a request for another frame than
+        its last one.
     """
 
     def __init__(
