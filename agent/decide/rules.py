@@ -21,6 +21,7 @@ from ..types import (
     Scan,
     SetAside,
     Settings,
+    args_of_decision,
     get_logger,
     is_edge,
 )
@@ -177,7 +178,7 @@ class Rules:
                 self._checked.add(rule.name)
                 self._warn_of_unknown(rule, observed)
             watch.frame(observed)
-        return decisions + self._judge(series, frame.run_uid, frame.time, frame.scan)
+        return decisions + self._judge(series, frame.run_uid, frame.time, frame.scan, frame.seq_num)
 
     def followed(self, frame: Frame) -> list[tuple[Rule, Watch]]:
         """Return the rules that the next call with a frame judges, with their watches."""
@@ -208,7 +209,7 @@ class Rules:
         for _, watch in self._followed(series):
             watch.note(note)
         scan = series.newest[2] if series.newest else Scan(file=note.file)
-        return self._judge(series, note.run_uid, note.time, scan)
+        return self._judge(series, note.run_uid, note.time, scan, note.seq_num)
 
     def quiet(self, now: float) -> list[Decision]:
         """Return the decisions on series without a new frame.
@@ -293,8 +294,10 @@ class Rules:
         run_uid, _, scan = series.newest
         return self._judge(series, run_uid, time, scan)
 
-    def _judge(self, series: _Series, run_uid: str, time: float, scan: Scan) -> list[Decision]:
-        """Decide where a condition has begun to hold."""
+    def _judge(
+        self, series: _Series, run_uid: str, time: float, scan: Scan, frame: int | None = None
+    ) -> list[Decision]:
+        """Decide where a condition has begun to hold, by a frame with its number or by silence."""
         decisions: list[Decision] = []
         for rule, watch in self._followed(series):
             if series.watches.get(rule.name) is not watch:  # a decision before has begun another stage
@@ -318,7 +321,7 @@ class Rules:
                     confidence=watch.confidence,
                     evidence=watch.evidence,
                     scan=scan,
-                    args=rule.args,
+                    args=args_of_decision(rule.action, rule.args, run_uid, frame),
                 )
             )
             if rule.go_to is not None:

@@ -140,6 +140,7 @@ SET = {"signal": "furnace", "value": 500}
         ("set", SET, {"furnace": [400, 20]}, "found 400 … 20 for 'furnace', expected the smallest value first"),
         ("repeat_frame", {"count_factor": 0}, {}, "rule 'repeat_frame' with args of repeat_frame: key count_factor"),
         ("repeat_frame", {"counts": 2}, {}, "rule 'repeat_frame' with args of repeat_frame: unknown key counts"),
+        ("repeat_frame", {"frame": 2}, {}, "with args of repeat_frame: found frame, which the agent fills in"),
     ],
 )
 def test_a_rule_that_would_be_rejected_is_refused_with_the_config(action, args, settable, message):

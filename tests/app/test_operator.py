@@ -129,6 +129,20 @@ def test_the_log_says_who_answered_a_decision_and_why(attended: Attended):
     assert {(line["rule"], line["action"]) for line in said} == {("high", "stop")}
 
 
+@with_control(rule="repeat_frame", allow=["repeat_frame"])
+@pytest.mark.parametrize("later", [0, 2])
+def test_a_frame_that_is_not_the_last_one_any_more_is_not_repeated(attended: Attended, later: int):
+    answered: set[int] = set()
+    attended.agent.subscribe(lambda name, doc: answered.add(doc.get("data", {}).get("frame_seq_num", 0)))
+    attended.measure(2.0, *[2.0] * later)
+    waiting()
+    wait_until(lambda: 1 + later in answered)
+    ask("approve", by="ada")
+    end = ["rejected"] if later else ["sent", "acknowledged"]
+    wait_until(lambda: attended.statuses == ["proposed", "approved", *end])
+    assert attended.beamline.done == ([] if later else ["repeat_frame"])
+
+
 @with_control(confirm_within_s=0.2)
 def test_an_unanswered_decision_expires(attended: Attended):
     attended.measure(1.0, 2.0)
