@@ -169,7 +169,7 @@ class OperatorServer:
         unseen = not beginning and told is not None and not told.issuperset(found)
         if len(found) == 1 and not unseen:
             return found[0]
-        lines = [f"\n  {d['short_id']}  {d['action']} by {d['rule']}: {d['reason']}" for d in self._tell(waiting)]
+        lines = [f"\n  {d['short_id']}  {d['what']} by {d['rule']}: {d['reason']}" for d in self._tell(waiting)]
         listed = "".join(lines) or " none"
         if beginning or not waiting:
             raise InputError(f"{len(found)} decisions wait under {beginning!r}; waiting:{listed}")
@@ -211,5 +211,12 @@ def _short(id: str, ids: Collection[str]) -> str:
 
 def _shown(decision: Decision, remaining_s: float | None = None) -> dict[str, Any]:
     names = ("id", "rule", "action", "reason", "confidence", "status", "status_reason")
-    shown = {name: getattr(decision, name) for name in names} | {"sample": decision.scan.sample}
+    shown = {name: getattr(decision, name) for name in names}
+    shown |= {"sample": decision.scan.sample, "what": _with_args(decision)}
     return shown if remaining_s is None else {**shown, "remaining_s": remaining_s}
+
+
+def _with_args(decision: Decision) -> str:
+    """Return the action with its arguments, which a person must see before they approve them."""
+    args = ", ".join(f"{name} {value}" for name, value in decision.args.items() if name != "run")
+    return f"{decision.action} ({args})" if args else decision.action

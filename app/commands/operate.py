@@ -62,7 +62,7 @@ def pending(session: SessionOption = None) -> None:
     for d in waiting:
         sample = f" ({d['sample']})" if d["sample"] else ""
         typer.echo(
-            f"{d['short_id']}  {d['action']} by {d['rule']}{sample}, {d['remaining_s']:.0f} s left: {d['reason']}"
+            f"{d['short_id']}  {d['what']} by {d['rule']}{sample}, {d['remaining_s']:.0f} s left: {d['reason']}"
         )
     if not waiting:
         typer.echo("no decision waits")
@@ -132,7 +132,7 @@ def release(session: SessionOption = None, by: AsOption = None) -> None:
 
 def _described(decision: dict[str, Any]) -> str:
     sample = f" ({decision['sample']})" if decision["sample"] else ""
-    return f"{decision['id'][:8]}: {decision['action']} by {decision['rule']}{sample}: {decision['reason']}"
+    return f"{decision['id'][:8]}: {decision['what']} by {decision['rule']}{sample}: {decision['reason']}"
 
 
 def _order(action: str, session: str | None, by: str | None) -> None:

@@ -41,10 +41,15 @@ class Beamline:
 class Attended:
     """An agent with a person who can reach it."""
 
-    def __init__(self, folder: Path, rule: str = "stop", **control: Any) -> None:
+    def __init__(
+        self, folder: Path, rule: str = "stop", args: Mapping[str, Any] | None = None, **control: Any
+    ) -> None:
         self.beamline, self.audit = Beamline(), Audit(folder / "audit.jsonl")
         config = Config.model_validate(
-            {"rules": [{**RULE, "action": rule, "max_times": 9}], "control": {**CONFIRM, **control}}
+            {
+                "rules": [{**RULE, "action": rule, "args": args or {}, "max_times": 9}],
+                "control": {**CONFIRM, **control},
+            }
         )
         self.agent = XASAgent(config, [WhiteLine("Co")], self.beamline)
         self.statuses: list[str] = []
@@ -127,6 +132,14 @@ def test_the_log_says_who_answered_a_decision_and_why(attended: Attended):
         ("decision rejected", "eve", "emergency stop: smoke"),
     ]
     assert {(line["rule"], line["action"]) for line in said} == {("high", "stop")}
+
+
+@with_control(rule="set", args={"signal": "furnace", "value": 320}, allow=["set"], settable={"furnace": [20, 400]})
+def test_a_person_sees_the_arguments_before_they_approve_them(attended: Attended):
+    attended.measure(1.0, 2.0)
+    [decision] = waiting()
+    assert decision["what"] == "set (signal furnace, value 320)"
+    assert ask("approve", by="ada")["decision"]["what"] == decision["what"]
 
 
 @with_control(rule="repeat_frame", allow=["repeat_frame"])
