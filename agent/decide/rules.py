@@ -78,6 +78,13 @@ class Rule(Settings):
             raise ValueError(f"an absorption edge, such as K or L3; {edge} is not one")
         return name
 
+    @field_validator("stage")
+    @classmethod
+    def _is_a_stage(cls, stage: str | None) -> str | None:
+        if stage == END:
+            raise ValueError(f"found {stage!r}, expected another name: in the stage {END} no rule is followed")
+        return stage
+
     def concerns(self, element: str | None, edge: str | None) -> bool:
         """Whether the rule judges the frames of an absorber and edge."""
         return self.element in (None, element) and (self.edge is None or (edge or "").startswith(self.edge))
