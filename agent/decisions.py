@@ -103,6 +103,7 @@ class Decisions:
             time=time.time(),
             confidence=1.0,
             evidence=(),
+            scan=self._runs.scan(uid),
             args=args or {},
         )
         ordered = self._publish_decision(self._requests.order(decision, by))

@@ -187,6 +187,13 @@ class Config(Settings):
     def _health_address_alone(cls, value: Any) -> Any:
         return {"address": value} if isinstance(value, str) else value
 
+    @field_validator("simulation")
+    @classmethod
+    def _shows_its_experiment(cls, simulation: BeamlineSettings | None) -> BeamlineSettings | None:
+        if simulation is not None:
+            simulation.experiment.check_frames(simulation.frames)
+        return simulation
+
     @field_validator("rules")
     @classmethod
     def _names_fit(cls, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:

@@ -426,6 +426,19 @@ def test_a_decision_that_was_not_sent_is_asked_again_only_after_its_condition_en
     assert told == ["proposed", "rejected"] * 2
 
 
+def test_an_order_of_a_person_names_the_sample_of_its_run():
+    piped = Piped(controls=ControlSettings(enabled=True), control=Obedient())
+    watched = Watched("Co", 0.1, sample_name="cell 3", scan_id=7)
+    piped.feed(watched.docs)
+    piped.pipeline.decisions.order("pause", "ada")
+    piped.settle()
+    piped.feed(watched.stop().docs[-1:])
+    piped.check()
+    assert {(d["sample"], d["scan_id"], d["status"]) for d in piped.events("decisions")} == {
+        ("cell 3", 7, status) for status in ("proposed", "sent", "acknowledged")
+    }
+
+
 def test_an_action_that_is_not_allowed_is_rejected():
     control = Obedient()
     piped = Piped(HIGH, controls=ControlSettings(enabled=True, allow=("pause",)), control=control)
