@@ -51,8 +51,7 @@ class Decisions:
             return
         for decision in self._requests.changes():
             names = self._runs.names(decision.run_uid, file=decision.scan.file)
-            unsent = decision.status == "expired" and decision.id not in self._requests.sent
-            if decision.status == "rejected" or unsent:
+            if decision.status in ("rejected", "expired") and decision.id not in self._requests.sent:
                 self._rules.undo(decision)
                 self.changed.add(decision.run_uid)
             if decision.final:
@@ -106,6 +105,7 @@ class Decisions:
             time=time.time(),
             confidence=1.0,
             evidence=(),
+            scan=self._runs.scan(uid),
             args=args or {},
         )
         ordered = self._publish_decision(self._requests.order(decision, by))

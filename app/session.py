@@ -282,7 +282,8 @@ class Session:
 
     def _summary(self) -> dict[str, Any]:
         recorder, truth = self.recorder, self.truth
-        stopped = recorder.stopped_by is not None
+        [stopped] = recorder.stopped if len(recorder.stopped) == 1 else [""]  # of several samples there is no one x
+        x_at_stop = truth.x_at_end(stopped) if truth is not None and stopped else None
         return {
             "frames": recorder.frames,
             "samples": dict(recorder.samples),
@@ -294,7 +295,7 @@ class Session:
             "stopped_by": recorder.stopped_by,
             "notifications_failed": recorder.notifications_failed,
             "x_target": self.config.x_target,
-            "x_true_at_stop": round(truth.x[-1], 4) if truth and truth.x and stopped else None,
+            "x_true_at_stop": None if x_at_stop is None else round(x_at_stop, 4),
             "x_open_loop_end": round(truth.open_loop_x, 4) if truth and truth.open_loop_x is not None else None,
             "os_against_truth": compare_with_truth(recorder, truth) if truth else None,
             "gain": self.gain(recorder) if self.gain is not None else None,

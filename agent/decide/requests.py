@@ -188,6 +188,8 @@ class Requests:
         waits = decision.status == "proposed" and asks
         if decision.final or (decision.status == "proposed" and bool(decision.status_reason) and not waits):
             return
+        if decision.status == "sent":
+            self.sent.add(decision.id)
         if waits and age_s <= self._settings.confirm_within_s:
             self._await_person(replace(decision, status_reason=""), self._settings.confirm_within_s - age_s)
         elif not waits and age_s <= self._settings.max_age_s:

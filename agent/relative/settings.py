@@ -30,14 +30,14 @@ class Anchor(Settings):
     """
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Annotated[float, Field(allow_inf_nan=False)]]  # type: ignore[assignment]
+    __pydantic_extra__: dict[str, float]  # type: ignore[assignment]
 
     frame: Literal["first"] | FrameNumber | None = None
     """``first``, or the number of the frame in its series, which goes on over the runs of the series. Frames that are
     set aside count. ``first`` is the first one that the agent answers."""
     element: str | None = None
     """Absorber to which the values belong, if a series measures several."""
-    sd: float = Field(default=0.02, gt=0, allow_inf_nan=False)
+    sd: float = Field(default=0.02, gt=0)
     """Standard deviation of the known values, in their unit."""
     frames: int | None = Field(default=None, ge=1, le=1000)
     """Number of the first such frames that are averaged. Unset: 1 with ``frame``, 3 with a reading."""

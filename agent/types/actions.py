@@ -13,7 +13,7 @@ class SetValue(Settings):
 
     signal: str = Field(min_length=1)
     """Name of the signal."""
-    value: float = Field(allow_inf_nan=False)
+    value: float = Field(strict=True)
     """Value to set, in the signal's own unit."""
 
 

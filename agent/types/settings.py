@@ -10,9 +10,12 @@ from .errors import InputError
 
 
 class Settings(BaseModel):
-    """A frozen group of settings that rejects unknown keys."""
+    """A frozen group of settings that rejects unknown keys, NaN and infinite numbers.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    A level of NaN would look like a protection, and never be passed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class ConfigError(InputError):

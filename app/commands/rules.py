@@ -1,6 +1,7 @@
 """``xas-agent rules``: rules in words, on a recording, and their schema."""
 
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -61,6 +62,8 @@ def rehearse_rules(
     from ..output.tables import print_table
 
     with exit_on_error():
+        if figure is not None:
+            _check_that_it_can_be_written(figure)
         if is_answered(recording):
             given = {"out": out, "column": column or None, "model": model, "element": element, "edge": edge}
             refuse_unused("on what an agent has answered", **given)
@@ -137,6 +140,15 @@ def _answered(
     end_like_ctrl_c()
     output = OutputFolder(out) if out else None
     return answer(recording, settings, output, element=element, edge=edge, columns=columns)
+
+
+def _check_that_it_can_be_written(figure: Path) -> None:
+    from ...agent.types import InputError
+
+    if not os.access(figure.parent, os.W_OK):
+        raise InputError(f"--figure {figure}: found no folder {figure.parent} to write in; make it, or name another")
+    if figure.is_dir():
+        raise InputError(f"--figure {figure}: found a folder, expected the name of a PNG file")
 
 
 def _rules_of(rules: "Sequence[Rule]", path: Path) -> "Sequence[Rule]":

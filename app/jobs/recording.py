@@ -5,21 +5,25 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
 from ...adapters.files import DOCUMENT_SUFFIXES, FileSource, FolderSource
 from ...adapters.formats import Columns
 from ...agent.decide import Observed, Rule, SeriesPoint, Uncertainty
 from ...agent.publish import Answered, Ended, PublishedReader
-from ...agent.types import Frame, InputError, SetAside
+from ...agent.types import Frame, InputError, SetAside, get_logger
 from ...sim_beamline.replay import Replay
 from ..config import Config
 from ..output.folder import DOCUMENTS, OutputFolder
 from ..session import Session
 from ..wiring import check_rules
 
+_log = get_logger()
+
 _RECORDED_TIME = "recorded_time"
 """Reading of a replayed folder that holds the time at which it was measured."""
 _CLOCKS = ((3600.0, "h"), (60.0, "min"))
+_YEAR_S = 365.25 * 86400
 _SERIES = ("spectra.npz", "series.csv")
 """Files of a folder that ``xas-agent replay`` takes."""
 
@@ -91,7 +95,7 @@ def read_recording(path: Path) -> Recording:
     documents = path / DOCUMENTS if path.is_dir() else path
     read = PublishedReader()
     items = [item for name, doc in FileSource(documents) for item in read(name, doc)]
-    recording = Recording(list(map(_at_its_time, items)), read.units)
+    recording = Recording(_with_a_time(list(map(_at_its_time, items))), read.units)
     if not recording.frames:
         raise InputError(f"{documents}: found no frame of an agent; name the documents of a session of run or replay")
     return recording
@@ -148,7 +152,7 @@ def answer(
         raise session.failure
     if session.interrupted:
         raise KeyboardInterrupt
-    recording = Recording(items, read.units)
+    recording = Recording(_with_a_time(items), read.units)
     if not recording.frames:
         raise InputError(_why_nothing(path, session))
     return recording
@@ -168,6 +172,17 @@ def _why_nothing(path: Path, session: Session) -> str:
     kinds = f"files of spectra, or {' '.join(DOCUMENT_SUFFIXES)} of documents"
     found = ", ".join(reasons) or f"nothing that can be read, expected {kinds}"
     return f"{path}: no frame could be answered: {found}; xas-agent inspect {shlex.quote(str(path))} shows more"
+
+
+def _with_a_time(items: list[Answered | SetAside | Ended]) -> list[Answered | SetAside | Ended]:
+    """Leave out frames whose clock was not set: their time, often 0, is a year or more from that of the others."""
+    times = [item[0].time for item in items if isinstance(item, tuple)]
+    middle = median(times) if times else 0.0
+    kept = [item for item in items if not (isinstance(item, tuple) and abs(item[0].time - middle) > _YEAR_S)]
+    if left_out := len(items) - len(kept):
+        why = "their time is a year or more from that of the others: was a clock not set?"
+        _log.warning("frames are left out of the rehearsal", frames=left_out, why=why)
+    return kept
 
 
 def _at_its_time(item: Answered | SetAside | Ended) -> Answered | SetAside | Ended:

@@ -107,8 +107,8 @@ class Recorder:
         """The latest decisions by id, with their latest status."""
         self.statuses: Counter[str] = Counter()
         """Number of decisions that came to each status."""
-        self.stopped_by: str | None = None
-        """Rule of the first acknowledged stop."""
+        self.stopped: dict[str, str] = {}
+        """Rule of the first acknowledged stop of each run that was stopped."""
         self.notifications_failed = 0
         """Number of notifications that a destination has not taken, or perhaps not."""
         self.notification_failure = ""
@@ -209,7 +209,7 @@ class Recorder:
         self.latest_decisions[row["id"]] = row
         self.statuses[row["status"]] += row["status"] != before.get("status")  # it is sent again after a restart
         if row["action"] == "stop" and row["status"] == "acknowledged":
-            self.stopped_by = self.stopped_by or row["rule"]
+            self.stopped.setdefault(run_uid, row["rule"])
         if row["action"] == "notify" and row["status"] in ("rejected", "expired"):
             self.notifications_failed += 1
             self.notification_failure = row["status_reason"]
@@ -223,6 +223,11 @@ class Recorder:
         reason, number, count = (doc["data"][key] for key in ("reason", "frame_seq_num", "count"))
         (self.gaps if reason in _GAP_REASONS else self.set_aside)[reason] += count
         self.numbered += count if number else 0
+
+    @property
+    def stopped_by(self) -> str | None:
+        """Rule of the first acknowledged stop."""
+        return next(iter(self.stopped.values()), None)
 
     def unsettled(self) -> list[dict[str, Any]]:
         """Return the rows of the decisions without a last status."""
@@ -306,11 +311,6 @@ class Truth:
     _streams: dict[str, str] = field(default_factory=dict)
     """Measured run of each descriptor."""
 
-    @property
-    def x(self) -> list[float]:
-        """Li content in each row."""
-        return [row["x"] for row in self.rows]
-
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
         if name == "start":
             self.open_loop_x = doc.get("x_open_loop_end")
@@ -324,6 +324,10 @@ class Truth:
                 frame = int(data.get("frame", doc["seq_num"]))
                 run = self._streams.get(doc["descriptor"], "")
                 self.rows.append({**data, "x": float(value), "frame": frame, "run": run})
+
+    def x_at_end(self, run: str) -> float | None:
+        """Return the Li content at the end of a measured run; None if it is not known."""
+        return next((row["x"] for row in reversed(self.rows) if row["run"] == run), None)
 
     def by_frame(self) -> dict[tuple[str, int], dict[str, Any]]:
         """Return the true values during the measurement, by the uid of the run and the number of the frame."""

@@ -1,5 +1,6 @@
 """What a user's YAML may say, and the one line that tells what is wrong with it."""
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,16 @@ def test_a_file_of_ones_own_comes_before_a_shipped_name(tmp_path, monkeypatch):
 RULE = {"name": "r", "trigger": {"kind": "threshold", "descriptor": "OS", "above": 3.5}}
 
 
+NOT_FINITE = [
+    ("above", {"kind": "threshold", "quantity": "OS", "above": math.nan}),
+    ("above", {"kind": "threshold", "quantity": "OS", "above": math.inf}),
+    ("dwell_s", {"kind": "threshold", "quantity": "OS", "above": 3.5, "dwell_s": math.inf}),
+    ("high", {"kind": "band", "quantity": "OS", "low": 3.0, "high": math.inf}),
+    ("tolerance", {"kind": "plateau", "quantity": "OS", "tolerance": math.inf, "frames": 7}),
+    ("seconds", {"kind": "quiet", "seconds": math.inf}),
+]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -68,6 +79,19 @@ RULE = {"name": "r", "trigger": {"kind": "threshold", "descriptor": "OS", "above
         ),
         ({"rules": [{**RULE, "trigger": {"kind": "cusp"}}]}, r"key rules\.0\.trigger: .*'threshold', 'band'"),
         ({"rules": [RULE, RULE]}, r"two rules are named 'r'"),
+        (
+            {"rules": [{**RULE, "stage": "end"}]},
+            r"key rules\.0\.stage: found 'end', expected another name: in the stage end no rule is followed",
+        ),
+        *(
+            ({"rules": [{"name": "r", "trigger": trigger}]}, rf"key rules\.0\.trigger\..*\.{key}: .*finite number")
+            for key, trigger in NOT_FINITE
+        ),
+        *(
+            ({"control": {k: math.inf}}, rf"control\.{k}: .*finite")
+            for k in ("timeout_s", "max_age_s", "confirm_within_s")
+        ),
+        ({"control": {"settable": {"furnace": [0, math.inf]}}}, r"settable\.furnace\.1: .*finite number"),
         ({"source": {"address": "a:1", "serializer": "pickle"}}, "allow_pickle: true"),
         (
             {"queue_server": {"address": "zmq://a:1"}},

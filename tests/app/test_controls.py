@@ -135,6 +135,7 @@ SET = {"signal": "furnace", "value": 500}
     ("action", "args", "settable", "message"),
     [
         ("set", {"signal": "furnace"}, {}, "rule 'set' with args of set: key value: missing"),
+        ("set", {**SET, "value": True}, {}, "rule 'set' with args of set: key value: found True"),
         ("set", SET, {}, "furnace is not among the signals in control.settable"),
         ("set", SET, {"furnace": [20, 400]}, "500 for furnace is outside 20 … 400"),
         ("set", SET, {"furnace": [400, 20]}, "found 400 … 20 for 'furnace', expected the smallest value first"),

@@ -54,6 +54,15 @@ def desk(request: pytest.FixtureRequest):
     made.requests.close(hurried=True)
 
 
+def test_one_that_an_earlier_process_sent_counts_as_sent(desk: Desk):
+    desk.requests.halt("ada", "smoke")
+    desk.requests.take_up(replace(decision("pause"), status="sent"), age_s=1.0)
+    desk.requests.send()
+    desk.requests.drain(10.0)
+    [(status, was_sent)] = [(d.status, d.id in desk.requests.sent) for d in desk.requests.changes()]
+    assert (status, was_sent) == ("rejected", True)
+
+
 def with_settings(**settings: Any) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("desk", [settings], indirect=True)
 

@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 import yaml
 from forked import run_command
+from jsonschema import Draft202012Validator
 
+from xas_agent import configs
 from xas_agent.adapters.files import FileSink
 from xas_agent.agent.publish import AgentRun, Provenance
 from xas_agent.agent.types import DescriptorEstimate, Estimate, Frame, Reason, Scan, SetAside
 
+CONFIGS = Path(configs.__file__).parent
 RULE = {
     "name": "half charged",
     "trigger": {"kind": "threshold", "quantity": "OS", "above": 3.5, "window_frames": 7},
@@ -34,20 +37,28 @@ def rules(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def recording(tmp_path: Path) -> Path:
-    """Return the documents of a charge from 3 to 4 e in 101 frames, one a minute, with two frames set aside."""
-    sink = FileSink(tmp_path / "documents.jsonl")
+    charge(tmp_path)
+    return tmp_path / "documents.jsonl"
+
+
+def charge(folder: Path, began: float = 0.0, unset: int | None = None) -> None:
+    """Write the documents of a charge from 3 to 4 e in 101 frames, one a minute, with two frames set aside.
+
+    The time of frame ``unset`` is 0.
+    """
+    sink = FileSink(folder / "documents.jsonl")
     cell, model = Scan("cell", "cell"), Provenance("co-k", "", "", units={"OS": "e"})
-    run = AgentRun({"uid": "watched", "time": 0.0}, model, sink, scan=cell)
+    run = AgentRun({"uid": "watched", "time": began}, model, sink, scan=cell)
     for n in range(101):
         value = 3.004 + 0.01 * n
-        frame = Frame(f"f{n}", "watched", n + 1, 60.0 * n, np.arange(3.0), np.arange(3.0), scan=cell)
+        time = 0.0 if n == unset else began + 60.0 * n
+        frame = Frame(f"f{n}", "watched", n + 1, time, np.arange(3.0), np.arange(3.0), scan=cell)
         os = DescriptorEstimate(value, value - 0.3, value + 0.3, 3.0, 0.9, sd_frame=0.01)
         run.frame(frame, {"noise": 0.01}, Estimate({"OS": os}, 0.2), None, 1.0)
         if n in (70, 71):
-            run.set_aside(SetAside("watched", f"lost{n}", 60.0 * n, Reason.NO_PRE_EDGE))
+            run.set_aside(SetAside("watched", f"lost{n}", began + 60.0 * n, Reason.NO_PRE_EDGE))
     run.close()
     sink.close()
-    return tmp_path / "documents.jsonl"
 
 
 def test_rehearsal_says_when_and_why_and_what_neighbours_do(rules: Path, recording: Path, tmp_path: Path):
@@ -59,6 +70,19 @@ def test_rehearsal_says_when_and_why_and_what_neighbours_do(rules: Path, recordi
     [later] = [line for line in said.splitlines() if line.startswith("above 3.55")]
     assert later.split() == ["above", "3.55", "1", "frame", "56", "(55.00", "min)", "0.51", "+5.00", "min"]
     assert (tmp_path / "seen.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("name", "said"), [("none/seen.png", "found no folder"), ("", "found a folder")])
+def test_a_figure_that_cannot_be_written_is_an_error_before_the_work(rules, tmp_path, name, said):
+    found = invoked("test", str(rules), str(tmp_path / "no recording"), "--figure", str(tmp_path / name), code=2)
+    assert said in found.replace("\n", " ")
+
+
+def test_a_frame_without_a_time_is_left_out(rules: Path, tmp_path: Path):
+    charge(tmp_path, began=1.7e9, unset=20)
+    said = invoked("test", str(rules), str(tmp_path / "documents.jsonl"))
+    assert "decided at frame 51 (50.00 min) of cell, 2023-11-14" in said
+    assert "frames are left out of the rehearsal" in said
 
 
 def test_rule_that_never_decides_says_so(recording: Path, tmp_path: Path):
@@ -137,3 +161,8 @@ def test_schema_accepts_the_rules_and_names_the_kinds():
     kinds = schema["$defs"]["Rule"]["properties"]["trigger"]["discriminator"]["mapping"]
     assert {"threshold", "change", "all", "then"} <= set(kinds)
     assert {"quantity", "above"} <= set(schema["$defs"]["Threshold"]["properties"])
+    accepts = Draft202012Validator(schema).validate
+    for shipped in (CONFIGS / kind for kind in ("beamlines", "decisions", "stories")):
+        for config in shipped.glob("*.yaml"):
+            accepts(yaml.safe_load(config.read_text()))
+    accepts({"health": "127.0.0.1:9000", "publish": {"tiled": "http://localhost:8000"}})
