@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from xas_agent.agent.types import RepeatFrame
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "control-a-runengine.md"
