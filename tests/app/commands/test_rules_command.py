@@ -124,6 +124,30 @@ def test_unknown_quantity_is_an_error_with_similar_ones(tmp_path: Path):
     assert "found quantity 'Os'" in invoked("explain", str(path), "--model", "co-k", code=2)
 
 
+@pytest.mark.parametrize(
+    ("quantity", "said"),
+    [
+        ("OS_change", "rule 'half charged': OS_change needs relative: {change: [OS]} in the config"),
+        ("OS_rate_lo", "OS_rate_lo needs relative: {rate: [OS]} in the config"),
+        ("position", "position needs relative: {references: [first, FILE]} in the config"),
+        ("voltage", "a reading, which would be readings.voltage"),
+    ],
+)
+def test_a_quantity_that_a_setting_or_a_prefix_would_give_names_it(tmp_path: Path, quantity: str, said: str):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(yaml.safe_dump({"rules": [{**RULE, "trigger": {**RULE["trigger"], "quantity": quantity}}]}))
+    assert said in invoked("explain", str(path), "--model", "co-k", code=2)
+
+
+def test_a_rule_on_anchored_values_without_anchors_is_explained_with_a_warning(tmp_path: Path):
+    path = tmp_path / "anchored.yaml"
+    config = {"rules": [{**RULE, "trigger": {**RULE["trigger"], "quantity": "OS_anchored"}}]}
+    path.write_text(yaml.safe_dump(config))
+    assert "rule waits for anchors" in invoked("explain", str(path), "--model", "co-k")
+    path.write_text(yaml.safe_dump({**config, "anchors": [{"frame": "first", "OS_mean": 3.0}]}))
+    assert "rule waits for anchors" not in invoked("explain", str(path), "--model", "co-k")
+
+
 def test_file_without_rules_and_folder_without_documents(tmp_path: Path, rules: Path):
     (tmp_path / "none.yaml").write_text("x_target: 0.5\n")
     assert "expected at least one rule" in invoked("explain", str(tmp_path / "none.yaml"), code=2)
