@@ -19,7 +19,17 @@ from ..adapters.queueserver import QueueServerControl
 from ..adapters.robot import RobotControl
 from ..adapters.tiled import TiledSink
 from ..adapters.zmq import ZMQControl, ZMQSink
-from ..agent.decide import PARTS, READINGS, Controls, QuantityTrigger, Rule, Threshold, out_of_reach, triggers_in
+from ..agent.decide import (
+    PARTS,
+    READINGS,
+    Controls,
+    QuantityTrigger,
+    Rule,
+    Threshold,
+    out_of_reach,
+    takes,
+    triggers_in,
+)
 from ..agent.estimate import FrameServer
 from ..agent.publish import ALIGNMENT_UNITS
 from ..agent.relative import RelativeQuantities, check_descriptors, derived_units
@@ -139,6 +149,14 @@ def check_rules(config: Config, models: Sequence[Estimator]) -> None:
         _check_quantities(rule, config, fit)
 
 
+def warn_if_nobody_is_told(config: Config, control: Control | None) -> None:
+    """Warn of rules that notify where nothing takes their notifications."""
+    telling = [rule.name for rule in config.rules if rule.action == "notify"]
+    if telling and not takes(control, "notify"):
+        why = "the config names no destination under notify: decisions are only logged and published"
+        _log.warning("nobody is told", rules=", ".join(telling), why=why)
+
+
 def _check_quantities(rule: Rule, config: Config, models: Sequence[Estimator]) -> None:
     """Refuse a rule over quantities that no frame can have, and warn of bars that no frame can reach."""
     units = descriptor_units(models)
@@ -154,8 +172,8 @@ def _check_quantities(rule: Rule, config: Config, models: Sequence[Estimator]) -
                 raise ConfigError(f"rule {rule.name!r}: {name} needs {setting} in the config")
             expected = get_close_matches(name, [*known, *parts], n=3) or [*units, "ood_score"]
             raise ConfigError(
-                f"rule {rule.name!r}: found quantity {name!r}, expected a descriptor, a quantity of the alignment, or "
-                f"a reading, which would be {READINGS}{name}; similar: {', '.join(expected)}"
+                f"rule {rule.name!r}: found quantity {name!r}, expected a descriptor, a quantity of the alignment, "
+                f"or a reading, which would be {READINGS}{name}; similar: {', '.join(expected)}"
             )
         if _without_part(name) in {f"{d}_anchored" for d in units} and not config.anchors:
             why = "the config has no anchors: it needs those of a RunStart or of XASAgent.anchor"

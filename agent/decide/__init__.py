@@ -1,6 +1,6 @@
 """Estimates → decisions → control."""
 
-from .controls import Controls
+from .controls import Controls, takes
 from .dispatch import OPERATOR, ControlSettings
 from .observed import PARTS, READINGS, Observed, SeriesPoint, Uncertainty
 from .requests import Paused, Requests
@@ -63,5 +63,6 @@ __all__ = [
     "check_names",
     "out_of_reach",
     "start_watch",
+    "takes",
     "triggers_in",
 ]

@@ -106,7 +106,7 @@ def explain(rules: RulesFile, model: ModelOption = None) -> None:
     units = units_of(settings, models)
     for rule in wanted:
         typer.echo(f"{rule.name}: {in_words(rule, units)}")
-        for sentence in consequences(rule, settings.control):
+        for sentence in consequences(rule, settings):
             typer.echo(f"  {sentence}")
 
 

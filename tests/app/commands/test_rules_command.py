@@ -85,12 +85,14 @@ def test_rules_in_words_with_what_becomes_of_their_decisions(tmp_path: Path):
         {"name": "c", "element": "co", "stage": "s", "trigger": above, "action": "stop"},
         {"name": "d", "trigger": above, "action": "pause"},
         {"name": "e", "trigger": above, "action": "resume"},
+        {"name": "f", "trigger": above, "action": "repeat_frame"},
+        {"name": "g", "trigger": above},
     ]
     control = {
         "enabled": True,
         "allow": ["set", "stop", "pause"],
         "settable": {"furnace": [20, 500]},
-        "authority_of": {"stop": "confirm", "pause": "advise"},
+        "authority_of": {"stop": "confirm", "pause": "advise", "repeat_frame": "confirm"},
         "limits": {"set": {"per_run": 3, "per_hour": 2}},
     }
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"rules": rules, "control": control}))
@@ -107,6 +109,26 @@ def test_rules_in_words_with_what_becomes_of_their_decisions(tmp_path: Path):
         "  Advice only, by control.authority_of.",
         f"e: The agent requests resume, {when}",
         "  It would be rejected: control.allow lacks resume.",
+        f"f: The agent requests repeat_frame, {when}",
+        "  It would be rejected: control.allow lacks repeat_frame.",
+        f"g: The agent requests notify, {when}",
+        "  Nobody is told: the config names no destination (it is logged and published).",
+    ]
+
+
+def test_rules_in_words_say_who_is_told_and_join_clauses(tmp_path: Path):
+    line = {"kind": "threshold", "quantity": "OS", "above": 3.5, "window_frames": 7}
+    volts = {"kind": "threshold", "quantity": "readings.voltage", "above": 4.2}
+    rules = [{"name": "a", "trigger": {"kind": "all", "of": [line, volts]}}]
+    rules += [{"name": "b", "trigger": {"kind": "any", "of": [volts, line]}}]
+    path = tmp_path / "rules.yaml"
+    path.write_text(yaml.safe_dump({"rules": rules, "notify": [{"command": ["notify-send", "xas-agent"]}]}))
+    both, either = "OS is above 3.5 e, by a line through 7 frames", "readings.voltage is above 4.2"
+    assert invoked("explain", str(path), "--model", "co-k").splitlines() == [
+        f"a: The agent requests notify, once per run, when {both}, and {either}.",
+        "  Told: command notify-send.",
+        f"b: The agent requests notify, once per run, when {either} or {both}.",
+        "  Told: command notify-send.",
     ]
 
 
