@@ -53,7 +53,7 @@ def recording(tmp_path: Path) -> Path:
 def test_rehearsal_says_when_and_why_and_what_neighbours_do(rules: Path, recording: Path, tmp_path: Path):
     said = invoked("test", str(rules), str(recording), "--figure", str(tmp_path / "seen.png"))
     assert "decided at frame 51 (50.00 min) of cell, 1970-01-01 00:50:00 UTC" in said
-    assert "OS 3.5 e" in said
+    assert "OS 3.504 e (3.2…3.8) above 3.5 e for 1 frame by" in said
     assert "decided at 71.00 min of cell, 1970-01-01 01:11:00 UTC" in said
     assert f"2 frames set aside within 600 s ({Reason.NO_PRE_EDGE}), bar 2" in said
     [later] = [line for line in said.splitlines() if line.startswith("above 3.55")]
