@@ -1,7 +1,7 @@
 """Builds the parts of the agent from a config: frame reader, models and tables."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -29,10 +29,11 @@ from ..agent.decide import (
     out_of_reach,
     takes,
     triggers_in,
+    without_part,
 )
 from ..agent.estimate import FrameServer
 from ..agent.publish import ALIGNMENT_UNITS
-from ..agent.relative import RelativeQuantities, check_descriptors, derived_units
+from ..agent.relative import RelativeQuantities, check_descriptors, derived_units, setting_for
 from ..agent.spectra import SeriesAlignment
 from ..agent.stream import FrameReader, external_keys_to_read
 from ..agent.types import Control, Estimator, Frame, SelectiveControl, Tabulated, get_logger
@@ -168,35 +169,19 @@ def _check_quantities(rule: Rule, config: Config, models: Sequence[Estimator]) -
             continue
         name = trigger.quantity
         if not name.startswith(READINGS) and name not in {*known, *parts}:
-            if setting := _setting_for(name, units):
+            if setting := setting_for(without_part(name), units):
                 raise ConfigError(f"rule {rule.name!r}: {name} needs {setting} in the config")
             expected = get_close_matches(name, [*known, *parts], n=3) or [*units, "ood_score"]
             raise ConfigError(
                 f"rule {rule.name!r}: found quantity {name!r}, expected a descriptor, a quantity of the alignment, "
                 f"or a reading, which would be {READINGS}{name}; similar: {', '.join(expected)}"
             )
-        if _without_part(name) in {f"{d}_anchored" for d in units} and not config.anchors:
+        if without_part(name) in {f"{d}_anchored" for d in units} and not config.anchors:
             why = "the config has no anchors: it needs those of a RunStart or of XASAgent.anchor"
             _log.warning("rule waits for anchors", rule=rule.name, quantity=name, why=why)
         for model in models:
             if isinstance(trigger, Threshold) and (why := out_of_reach(trigger, model.reach.get(name))):
                 _log.warning("rule cannot decide", rule=rule.name, model=model.name, why=why)
-
-
-def _setting_for(name: str, units: Mapping[str, str]) -> str:
-    """Return the setting with which a relative quantity would exist; empty if none would make it."""
-    whole = _without_part(name)
-    for kind in ("change", "rate"):
-        if whole.endswith(f"_{kind}") and (descriptor := whole.removesuffix(f"_{kind}")) in units:
-            return f"relative: {{{kind}: [{descriptor}]}}"
-    if whole == "distance":
-        return "relative: {references: [first]}"
-    return "relative: {references: [first, FILE]}" if whole in ("position", "position_misfit") else ""
-
-
-def _without_part(name: str) -> str:
-    """Return the name of the descriptor of which a quantity is a part, as ``OS_change`` of ``OS_change_lo``."""
-    return next((name.removesuffix(f"_{part}") for part in PARTS if name.endswith(f"_{part}")), name)
 
 
 def units_of(config: Config, models: Sequence[Estimator]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from .controls import Controls, takes
 from .dispatch import OPERATOR, ControlSettings
-from .observed import PARTS, READINGS, Observed, SeriesPoint, Uncertainty
+from .observed import PARTS, READINGS, Observed, SeriesPoint, Uncertainty, without_part
 from .requests import Paused, Requests
 from .rules import Rule, Rules, check_names
 from .triggers import (
@@ -67,4 +67,5 @@ __all__ = [
     "start_watch",
     "takes",
     "triggers_in",
+    "without_part",
 ]

@@ -1,6 +1,7 @@
 """``xas-agent rules`` on rules and recordings of the tests' own."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,7 @@ def recording(tmp_path: Path) -> Path:
     for n in range(101):
         value = 3.004 + 0.01 * n
         frame = Frame(f"f{n}", "watched", n + 1, 60.0 * n, np.arange(3.0), np.arange(3.0), scan=cell)
+        frame = replace(frame, element="Co", edge="K", readings={"voltage": 3.5})
         os = DescriptorEstimate(value, value - 0.3, value + 0.3, 3.0, 0.9, sd_frame=0.01)
         run.frame(frame, {"noise": 0.01}, Estimate({"OS": os}, 0.2), None, 1.0)
         if n in (70, 71):
@@ -65,8 +67,70 @@ def test_rule_that_never_decides_says_so(recording: Path, tmp_path: Path):
     path = tmp_path / "never.yaml"
     path.write_text(yaml.safe_dump({"rules": [{**RULE, "trigger": {**RULE["trigger"], "above": 4.4}}]}))
     said = invoked("test", str(path), str(recording))
-    assert "It would not have decided." in said
-    assert "never" in said
+    assert "It would not have decided before the recording ends." in said
+    assert "  closest: OS 4 of 4.4 e\n" in said
+    assert "never" not in said
+    assert "not yet: not before the recording ends" in said
+
+
+def test_how_close_each_condition_came(recording: Path, tmp_path: Path):
+    parts = [
+        {"kind": "threshold", "quantity": "OS", "above": 3.5},
+        {"kind": "band", "quantity": "OS", "low": 4.2, "high": 4.5},
+        {"kind": "rate", "quantity": "OS", "above_per_hour": 2.0},
+        {"kind": "plateau", "quantity": "OS", "tolerance": 0.01, "frames": 7},
+        {"kind": "extremum", "quantity": "OS", "of": "maximum", "drop": 0.5},
+        {"kind": "not", "of": {"kind": "threshold", "quantity": "noise", "below": 0.02}},
+        {"kind": "threshold", "quantity": "OS", "above": 3.0, "window_frames": 100},
+        {"kind": "set_aside", "frames": 3},
+        {"kind": "quiet", "seconds": 90},
+    ]
+    path = tmp_path / "rules.yaml"
+    path.write_text(yaml.safe_dump({"rules": [{"name": "a", "trigger": {"kind": "all", "of": parts}}]}))
+    [said] = [line for line in invoked("test", str(path), str(recording)).splitlines() if "closest" in line]
+    assert said.removeprefix("  closest: ").split("; ") == [
+        "OS 4 of 3.5 e (reached)",
+        "OS 4 of 4.2…4.5 e",
+        "OS, rate (e/h), 0.6 of 2",
+        "OS, change in 6 min (e), 0.06 of ± 0.01",
+        "OS, from its maximum, 0 of 0.5 e",
+        "not noise 0.01 of 0.02 (held)",
+        "OS 4 of 3 e (reached)",
+        "2 of 3 frames set aside in 600 s",
+        "no frame for 60 s of 90 s",
+    ]
+
+
+def test_rule_that_ended_its_recording_says_why_later_decisions_are_missing(recording: Path, rules: Path):
+    table = "id,rule,action,status\n1,trouble,stop,acknowledged\n"
+    (recording.parent / "decisions.csv").write_text(table)
+    said = invoked("test", str(rules), str(recording.parent))
+    assert said.count("not yet: not before the recording ends") == 1
+    assert "This rule stopped the recorded experiment" in said
+    (recording.parent / "decisions.csv").write_text(table.replace("acknowledged", "rejected"))
+    assert "This rule stopped" not in invoked("test", str(rules), str(recording.parent))
+
+
+def test_relative_values_that_a_recording_lacks_are_computed_or_said_how_to_get(recording: Path, tmp_path: Path):
+    path = tmp_path / "rules.yaml"
+    trigger = {"kind": "threshold", "quantity": "OS_change", "above": 0.3}
+    config = {"model": {"use": ["co-k"]}, "rules": [{"name": "changed", "trigger": trigger}]}
+    path.write_text(yaml.safe_dump(config))
+    lacking = invoked("test", str(path), str(recording), code=2)
+    assert "no frame of the recording has OS_change; it needs relative: {change: [OS]}, in the config" in lacking
+    path.write_text(yaml.safe_dump({**config, "relative": {"change": ["OS"]}}))
+    said = invoked("test", str(path), str(recording))
+    # The estimates follow the truth with the slope of the model's card, 0.81.
+    assert "decided at frame 26 (25.00 min)" in said
+    assert "above 0.3 e" in said
+
+
+def test_a_reading_that_a_recording_lacks_is_named_with_similar_ones(recording: Path, tmp_path: Path):
+    path = tmp_path / "rules.yaml"
+    trigger = {"kind": "threshold", "quantity": "readings.Voltage", "above": 4.1}
+    path.write_text(yaml.safe_dump({"rules": [{"name": "full", "trigger": trigger}]}))
+    said = invoked("test", str(path), str(recording), code=2)
+    assert "rule full: no frame of the recording has readings.Voltage; similar: readings.voltage" in said
 
 
 def test_rules_in_words(rules: Path):
