@@ -32,8 +32,8 @@ class RunEngineControl:
       thread ``RE(...)`` then raises ``RunEngineInterrupted``, as after Ctrl-C and ``RE.stop()``; a script that
       continues with its next plan must catch this exception.
     - ``set`` suspends the plan, sets a signal and lets the plan go on from its last checkpoint. It is acknowledged
-      when the value is set, and does not wait until the device has reached it. A device that refuses the value does
-      not harm the plan; one that fails later is logged.
+      when the device was asked for the value; nothing waits until the device has reached it. A device that refuses
+      the value does not harm the plan; one that fails later is logged.
     - ``repeat_frame`` calls ``repeat``; the plan must look between its frames for what was asked.
     - ``notify`` writes to the log.
 
@@ -128,7 +128,7 @@ class RunEngineControl:
             except Exception as error:
                 return Reply("rejected", f"{wanted.signal} refused {wanted.value:g}: {type(error).__name__}: {error}")
             status.add_callback(partial(_log_failure, wanted))
-            return Reply("acknowledged", f"{wanted.signal} is set to {wanted.value:g}")
+            return Reply("acknowledged", f"{wanted.signal} was asked to go to {wanted.value:g}")
 
         def put_at_rest(rests: Callable[[], None]) -> Iterator[Msg]:
             answers.append(put())

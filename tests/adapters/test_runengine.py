@@ -345,7 +345,7 @@ def test_a_signal_is_set_while_the_plan_rests_and_the_plan_goes_on(RE, furnace):
 
         with meanwhile(requests), pytest.raises(RunEngineInterrupted):
             RE(bp.count([det, furnace], 1000, delay=0.02))
-    assert replies == [Reply("acknowledged", "furnace is set to 350")]
+    assert replies == [Reply("acknowledged", "furnace was asked to go to 350")]
     values = [doc["data"]["furnace"] for name, doc in documents.all if name == "event"]
     assert values == sorted(values)
     assert values[0] == 20
