@@ -1,4 +1,4 @@
-"""``xas-agent rules``: rules in words, on a recording, and their schema."""
+"""``xas-agent rules``: rules in words, on a recording, their triggers and their schema."""
 
 import json
 import shlex
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from ..jobs.rehearse import Rehearsed
 
 rules_app = typer.Typer(
-    help="Explain rules, rehearse them on a recording, and print their schema.", no_args_is_help=True
+    help="Explain rules, rehearse them on a recording, list their triggers and print their schema.",
+    no_args_is_help=True,
 )
 
 _NOT_YET = "not yet"
@@ -112,6 +113,30 @@ def explain(rules: RulesFile, model: ModelOption = None) -> None:
         typer.echo(f"{rule.name}: {in_words(rule, units)}")
         for sentence in consequences(rule, settings):
             typer.echo(f"  {sentence}")
+
+
+@rules_app.command()
+def triggers(
+    kinds: Annotated[list[str] | None, typer.Argument(metavar="[KIND]...", help="Kinds; by default all.")] = None,
+) -> None:
+    """List the triggers of rules with their keys: type, default, unit and meaning.
+
+    Example: xas-agent rules triggers threshold
+    """
+    from ...agent.types import InputError
+    from ..jobs.keys import KEY_COLUMNS, plain
+    from ..jobs.keys import triggers as all_triggers
+    from ..output.tables import print_table
+
+    known = {kind: (about, rows) for kind, about, rows in all_triggers()}
+    with exit_on_error():
+        if unknown := [kind for kind in kinds or () if kind not in known]:
+            raise InputError(f"found kind {unknown[0]!r}, expected one of {', '.join(known)}")
+    for kind in kinds or known:
+        about, rows = known[kind]
+        typer.echo(f"{kind}: {plain(about)}")
+        print_table(KEY_COLUMNS, [tuple(map(plain, row)) for row in rows])
+        typer.echo()
 
 
 @rules_app.command()

@@ -247,3 +247,15 @@ def test_schema_accepts_the_rules_and_names_the_kinds():
     kinds = schema["$defs"]["Rule"]["properties"]["trigger"]["discriminator"]["mapping"]
     assert {"threshold", "change", "all", "then"} <= set(kinds)
     assert {"quantity", "above"} <= set(schema["$defs"]["Threshold"]["properties"])
+
+
+def test_triggers_are_listed_with_their_keys():
+    said = invoked("triggers", "quiet")
+    assert said.startswith("quiet: No frame has come for a time, while the run has not stopped.\n")
+    [seconds] = [line for line in said.splitlines() if line.startswith("seconds")]
+    assert seconds.split()[1:8] == ["number,", ">", "0", "required", "s", "Time", "without"]
+    schema = json.loads(invoked("schema"))["$defs"]["Rule"]["properties"]["trigger"]["discriminator"]["mapping"]
+    every = invoked("triggers")
+    assert [kind for kind in schema if f"\n{kind}: " not in f"\n{every}"] == []
+    assert "`" not in every
+    assert "found kind 'treshold', expected one of threshold, band" in invoked("triggers", "treshold", code=2)
