@@ -1,8 +1,8 @@
 """Estimates → decisions → control."""
 
-from .controls import Controls
+from .controls import Controls, takes
 from .dispatch import OPERATOR, ControlSettings
-from .observed import PARTS, READINGS, Observed, SeriesPoint, Uncertainty
+from .observed import PARTS, READINGS, Observed, SeriesPoint, Uncertainty, without_part
 from .requests import Paused, Requests
 from .rules import Rule, Rules, check_names
 from .triggers import (
@@ -24,6 +24,7 @@ from .triggers import (
     Trigger,
     Unfamiliar,
     Watch,
+    apart,
     out_of_reach,
     start_watch,
     triggers_in,
@@ -60,8 +61,11 @@ __all__ = [
     "Uncertainty",
     "Unfamiliar",
     "Watch",
+    "apart",
     "check_names",
     "out_of_reach",
     "start_watch",
+    "takes",
     "triggers_in",
+    "without_part",
 ]

@@ -1,7 +1,7 @@
 """The settings of anchors and of relative quantities, and the names that these publish."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
@@ -226,3 +226,19 @@ def derived_units(settings: RelativeSettings, units: Mapping[str, str]) -> dict[
     if len(settings.references) == 2:
         derived |= dict.fromkeys(("position", "position_misfit"), "dimensionless")
     return derived
+
+
+def setting_for(name: str, descriptors: Collection[str]) -> str:
+    """Return the setting with which a relative quantity exists; empty for any other name.
+
+    >>> setting_for("OS_rate", ["OS"]), setting_for("OS_anchored", ["OS"]), setting_for("Os_rate", ["OS"])
+    ('relative: {rate: [OS]}', 'anchors', '')
+    """
+    for kind in ("change", "rate"):
+        if name.endswith(f"_{kind}") and (descriptor := name.removesuffix(f"_{kind}")) in descriptors:
+            return f"relative: {{{kind}: [{descriptor}]}}"
+    if name.endswith("_anchored") and name.removesuffix("_anchored") in descriptors:
+        return "anchors"
+    if name == "distance":
+        return "relative: {references: [first]}"
+    return "relative: {references: [first, FILE]}" if name in ("position", "position_misfit") else ""

@@ -70,6 +70,10 @@ class Drawn:
     models: tuple[str, ...] = ()
     grid: np.ndarray | None = None
     """(G,) energies of the spectra."""
+    levels: tuple[tuple[str, float], ...] = ()
+    """(quantity, level) of the rules."""
+    units: dict[str, str] = field(default_factory=dict)
+    """Units of the readings, by name."""
 
     def by_series(self) -> list[list[DrawnFrame]]:
         """Return the frames of each series and element in the order of time, the earliest series first."""
@@ -127,7 +131,10 @@ class Recorder:
         """SHA-256 of the models in use, by name."""
         self._estimates: list[str] = []
         """Keys of the descriptors, in the order of the table."""
+        self.levels: tuple[tuple[str, float], ...] = ()
+        """(quantity, level) of the rules, for the picture."""
         self._readings: list[str] = []
+        self._reading_units: dict[str, str] = {}
         self._frame_row, self._decision_row = frame_row, decision_row
         self._grid: np.ndarray | None = None
         self._drawn: list[DrawnFrame] = []
@@ -170,6 +177,8 @@ class Recorder:
             self._estimates += [key for key in keys if key not in self._estimates]
             new = [r for r in doc["object_keys"]["readings"] if r not in self._readings]
             self._readings += new[: MAX_READINGS - len(self._readings)]
+            units = {r: str(doc["data_keys"][r].get("units") or "") for r in self._readings if r in doc["data_keys"]}
+            self._reading_units |= units
 
     def _on_descriptors(self, doc: Mapping[str, Any], run_uid: str, series: str) -> None:
         data = doc["data"]
@@ -248,7 +257,8 @@ class Recorder:
             if self._latest_drawn is not None and all(frame is not self._latest_drawn for frame in frames):
                 frames.append(self._latest_drawn)
             decisions = list(self.latest_decisions.values())
-            return Drawn(frames, self.frames, decisions, tuple(self.models), self._grid)
+            models, units = tuple(self.models), dict(self._reading_units)
+            return Drawn(frames, self.frames, decisions, models, self._grid, self.levels, units)
 
     def latency_ms(self) -> dict[str, float]:
         """Return the 50th and 99th percentile of the latency over the frames, ms, to 1 %."""

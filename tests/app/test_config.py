@@ -64,7 +64,12 @@ NOT_FINITE = [
         ),
         ({"model": {"nme": "a"}}, r"unknown key model\.nme; expected one of device, threads, use"),
         ({"control": {"allowed": []}}, r"unknown key control\.allowed; expected one of allow, authority"),
-        ({"source": {"adress": "zmq://a:1"}}, r"key source\.address: missing \(and 1 more\)"),
+        ({"source": {"adress": "zmq://a:1"}}, r"unknown key source\.adress \(and 1 more\); expected one of address"),
+        (
+            {"rules": [{"name": "silent", "trigger": {"kind": "quiet", "minutes": 2}}]},
+            r"unknown key rules\.0\.trigger\.quiet\.minutes \(rule 'silent'\) \(and 1 more\); expected one of kind, ",
+        ),
+        ({"rules": [{"name": "silent"}]}, r"key rules\.0\.trigger \(rule 'silent'\): missing"),
         (
             {"source": {"address": "zmq://a"}},
             r"key source\.address: found 'zmq://a', expected zmq://HOST:PORT or ipc:///PATH",
@@ -75,9 +80,12 @@ NOT_FINITE = [
         ({"control": {"allow": ["explode"]}}, r"key control\.allow\.0: found 'explode', expected: .*'pause'"),
         (
             {"rules": [{**RULE, "acton": "stop"}]},
-            r"unknown key rules\.0\.acton; expected one of action, args, edge, element, go_to,",
+            r"unknown key rules\.0\.acton \(rule 'r'\); expected one of action, args, edge, element, go_to,",
         ),
-        ({"rules": [{**RULE, "trigger": {"kind": "cusp"}}]}, r"key rules\.0\.trigger: .*'threshold', 'band'"),
+        (
+            {"rules": [{**RULE, "trigger": {"kind": "cusp"}}]},
+            r"key rules\.0\.trigger \(rule 'r'\): .*'threshold', 'band'",
+        ),
         ({"rules": [RULE, RULE]}, r"two rules are named 'r'"),
         (
             {"rules": [{**RULE, "stage": "end"}]},
@@ -151,7 +159,9 @@ def test_anchors_belong_to_the_hash_and_are_read_as_they_are_written():
 
 def test_an_unknown_key_of_a_trigger_names_its_neighbours():
     trigger = {**RULE["trigger"], "abov": 3.6}  # type: ignore[dict-item]
-    with pytest.raises(ConfigError, match=r"unknown key rules\.0\.trigger.*abov; expected one of .*hysteresis"):
+    with pytest.raises(
+        ConfigError, match=r"unknown key rules\.0\.trigger.*abov \(rule .*\); expected one of .*hysteresis"
+    ):
         load_config({"rules": [{**RULE, "trigger": trigger}]})
 
 

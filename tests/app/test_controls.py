@@ -121,6 +121,14 @@ def test_a_destination_that_fails_is_reported():
     assert any(line["event"] == "notification failed" for line in lines)
 
 
+@pytest.mark.parametrize("destinations", [[], [{"command": ["true"]}]])
+def test_rules_that_tell_nobody_are_warned_of_once(destinations: list[dict[str, Any]]):
+    with capture_logs() as lines:
+        XASAgent.from_config(config(rules=[rule("notify"), rule("stop")], notify=destinations)).close()
+    said = [(line["rules"], line["log_level"]) for line in lines if line["event"] == "nobody is told"]
+    assert said == ([] if destinations else [("notify", "warning")])
+
+
 def test_arguments_that_a_robot_refuses_are_refused_with_the_config():
     with pytest.raises(
         ConfigError, match=r"args of rule 'dose' that a robot refuses: dose\.args\.unit: Field required"

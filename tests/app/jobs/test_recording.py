@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,9 +14,10 @@ import yaml
 from forked import run_command
 
 from xas_agent.agent.decide import Compared, Rule
+from xas_agent.agent.publish import Answered
 from xas_agent.agent.types import InputError
 from xas_agent.app.config import load_config
-from xas_agent.app.jobs.recording import Recording, answer
+from xas_agent.app.jobs.recording import Recording, answer, with_relative
 from xas_agent.app.jobs.rehearsal_figure import draw_rehearsal
 from xas_agent.app.jobs.rehearse import Judgement, decided, rehearse
 from xas_agent.sim_beamline.spectra import ReferenceSpectra
@@ -110,6 +112,23 @@ def test_a_recording_is_told_by_its_own_times_and_kept_for_the_next_rehearsal(do
     assert not (tmp_path / "kept" / "decisions.csv").read_text().strip().splitlines()[1:]
     refused = run_command("rules", "test", rules, tmp_path / "kept", "--element", "Co", code=2)
     assert "--element: no effect on what an agent has answered" in refused.stderr
+
+
+def test_anchored_values_of_a_folder_are_those_that_the_agent_would_have_published(rules: Path, answered: Recording):
+    def bare(item: Answered) -> Answered:
+        frame, estimate, quantities = item
+        found = {name: d for name, d in estimate.descriptors.items() if name != "OS_anchored"}
+        return frame, replace(estimate, descriptors=found), quantities
+
+    config = load_config(rules)
+    [known] = [rule for rule in config.rules if rule.name == "known"]
+    lacking = replace(answered, items=[bare(item) if isinstance(item, tuple) else item for item in answered.items])
+    assert not lacking.points("OS_anchored", known)
+    expected = answered.points("OS_anchored", known)
+    assert with_relative(lacking, config).points("OS_anchored", known) == expected
+    assert len(expected) > 5
+    with pytest.raises(InputError, match="has OS_anchored; it needs anchors, which a frame meets: rehearse on"):
+        rehearse([known], lacking)
 
 
 def test_an_absorber_that_was_not_measured_is_named(rules: Path, answered: Recording, tmp_path: Path):
