@@ -89,10 +89,13 @@ NOT_FINITE = [
         ({"rules": [RULE, RULE]}, r"two rules are named 'r'"),
         (
             {"rules": [{**RULE, "stage": "end"}]},
-            r"key rules\.0\.stage: found 'end', expected another name: in the stage end no rule is followed",
+            r"key rules\.0\.stage \(rule 'r'\): found 'end', expected another name: in the stage end no rule is followed",
         ),
         *(
-            ({"rules": [{"name": "r", "trigger": trigger}]}, rf"key rules\.0\.trigger\..*\.{key}: .*finite number")
+            (
+                {"rules": [{"name": "r", "trigger": trigger}]},
+                rf"key rules\.0\.trigger\..*\.{key} \(rule 'r'\): .*finite number",
+            )
             for key, trigger in NOT_FINITE
         ),
         *(

@@ -91,11 +91,12 @@ def answered(documents: Path, rules: Path) -> Recording:
 def test_rules_decide_on_a_recording_as_the_agent_that_watched_it(documents: Path, rules: Path, answered, tmp_path):
     run_command("run", "--source", documents, "--config", rules, "--out", tmp_path / "live")
     with (tmp_path / "live" / "decisions.csv").open(newline="") as file:
-        live = sorted(
-            (r["rule"], float(r["time"]), r["reason"], float(r["confidence"])) for r in csv.DictReader(file)
-        )
-    made = decided(load_config(rules).rules, answered)
-    assert live == sorted((d.rule, d.time, d.reason, d.confidence) for d in made)
+        live = sorted(csv.DictReader(file), key=lambda row: (row["rule"], float(row["time"])))
+    made = sorted(decided(load_config(rules).rules, answered), key=lambda d: (d.rule, d.time))
+    told = [(row["rule"], float(row["time"]), row["reason"]) for row in live]
+    assert told == [(d.rule, d.time, d.reason) for d in made]
+    # Other batches of frames round a network's answers otherwise.
+    assert [float(row["confidence"]) for row in live] == pytest.approx([d.confidence for d in made], abs=1e-4)
     counts = {name: sum(d.rule == name for d in made) for name in ("line", "known", "nickel", "each", "refused")}
     assert counts == {"line": 1, "known": 1, "nickel": 1, "each": 2, "refused": 1}
     assert len(made) == sum(counts.values())
