@@ -89,7 +89,7 @@ NOT_FINITE = [
         ({"rules": [RULE, RULE]}, r"two rules are named 'r'"),
         (
             {"rules": [{**RULE, "stage": "end"}]},
-            r"key rules\.0\.stage \(rule 'r'\): found 'end', expected another name: in the stage end no rule is followed",
+            r"key rules\.0\.stage \(rule 'r'\): found 'end', expected another name: in the stage end no rule",
         ),
         *(
             (
