@@ -31,9 +31,10 @@ class RunEngineControl:
     - ``stop`` calls ``RE.stop()``: the plan cleans up, and its RunStop has ``exit_status: success``. In the user's
       thread ``RE(...)`` then raises ``RunEngineInterrupted``, as after Ctrl-C and ``RE.stop()``; a script that
       continues with its next plan must catch this exception.
-    - ``set`` suspends the plan, sets a signal and lets the plan go on from its last checkpoint. It is acknowledged
-      when the value is set, and does not wait until the device has reached it. A device that refuses the value does
-      not harm the plan; one that fails later is logged.
+    - ``set`` calls the device's ``set`` in the RunEngine's event loop, also during a pause of this object. The plan
+      goes on meanwhile. ``set`` is acknowledged when the device was asked, and does not wait until the device has
+      reached the value. A device that refuses the value does not harm the plan; one that fails later is logged.
+      Pauses and the end of the plan do not stop the device.
     - ``repeat_frame`` calls ``repeat``; the plan must look between its frames for what was asked.
     - ``notify`` writes to the log.
 
@@ -41,21 +42,26 @@ class RunEngineControl:
     ----------
     RE : RunEngine
     signals : mapping, optional
-        Devices that ``set`` may change, by name: Bluesky's ``Movable``, such as ophyd signals and positioners.
+        Devices that ``set`` may change, by name: Bluesky's ``Movable``, such as ophyd signals and positioners. The
+        plan itself must not move them, since nothing keeps the two apart.
     repeat : callable, optional
-        Called in another thread with the counting time of the frame to repeat, as a multiple of the last one's.
+        Called in another thread with what was asked: the counting time and, of a decision of the agent on a frame,
+        the uid of the run and the number of the frame in it. The plan should ignore a request for another frame than
+        its last one.
     """
 
     def __init__(
         self,
         RE: RunEngine,
         signals: Mapping[str, Movable[Any]] | None = None,
-        repeat: Callable[[float], None] | None = None,
+        repeat: Callable[[RepeatFrame], None] | None = None,
     ) -> None:
         self._RE, self._signals, self._repeat = RE, dict(signals or {}), repeat
         self._stopper = ThreadPoolExecutor(1, thread_name_prefix="runengine-stop")
         self._closed = False
         self._release: asyncio.Event | None = None
+        self._one_pause = threading.Lock()
+        """One pause at a time: a RunEngine that is about to suspend cannot be asked to suspend again."""
         self._verbs: dict[str, Callable[[Mapping[str, Any], float], Reply]] = {
             "pause": self._pause,
             "resume": self._resume,
@@ -82,8 +88,8 @@ class RunEngineControl:
         try:
             reply = verb(args, timeout)
         except FutureTimeoutError:
-            # An expired pause or set is cancelled; resume and stop cannot be cancelled and may still take effect.
-            cause = "the plan did not come to rest" if action in ("pause", "set") else "requested, but not confirmed"
+            # An expired pause does not take effect; resume and stop cannot be cancelled and may.
+            cause = "the plan did not come to rest" if action == "pause" else "requested, but not confirmed"
             reply = Reply("expired", f"{cause} within {timeout:g} s")
         except (TransitionError, ConfigError) as error:  # the plan ended before the request; wrong arguments
             reply = Reply("rejected", str(error))
@@ -101,79 +107,41 @@ class RunEngineControl:
         self._stopper.shutdown(wait=False)
 
     def _pause(self, args: Mapping[str, Any], timeout: float) -> Reply:
-        def hold(rests: Callable[[], None]) -> Iterator[Msg]:
+        end = time.monotonic() + timeout
+        if not self._one_pause.acquire(timeout=timeout):
+            raise FutureTimeoutError
+        try:
+            return self._suspend(max(0.0, end - time.monotonic()))
+        finally:
+            self._one_pause.release()
+
+    def _suspend(self, timeout: float) -> Reply:
+        resting = threading.Event()
+        # The plan acquires this lock when it comes to rest, or the request acquires it at its timeout. A pause
+        # reported as expired therefore cannot begin afterwards, when nothing would end it.
+        decided = threading.Lock()
+
+        def hold() -> Iterator[Msg]:
+            if not decided.acquire(blocking=False):
+                return
             # `finally` runs after resume, stop, and abort at the prompt.
             self._release = release = asyncio.Event()
-            rests()
+            resting.set()
             try:
                 yield Msg("wait_for", None, [release.wait])
             finally:
                 release.set()
                 self._release = None
 
-        return self._suspend(hold, lambda: Reply("acknowledged", "already paused"), timeout) or Reply(
-            "acknowledged", "paused"
-        )
-
-    def _set(self, args: Mapping[str, Any], timeout: float) -> Reply:
-        wanted = validate_settings(dict(args), SetValue, "args of set")
-        if (device := self._signals.get(wanted.signal)) is None:
-            known = ", ".join(self._signals) or "none"
-            return Reply("rejected", f"found signal {wanted.signal!r}; this RunEngine's control was given: {known}")
-        answers: list[Reply] = []
-
-        def put() -> Reply:
-            try:
-                status = device.set(wanted.value)  # not by a message, whose failure would end the plan
-            except Exception as error:
-                return Reply("rejected", f"{wanted.signal} refused {wanted.value:g}: {type(error).__name__}: {error}")
-            status.add_callback(partial(_log_failure, wanted))
-            return Reply("acknowledged", f"{wanted.signal} is set to {wanted.value:g}")
-
-        def put_at_rest(rests: Callable[[], None]) -> Iterator[Msg]:
-            answers.append(put())
-            rests()
-            yield Msg("null")
-
-        return self._suspend(put_at_rest, put, timeout) or answers[0]
-
-    def _repeat_frame(self, args: Mapping[str, Any], timeout: float) -> Reply:
-        wanted = validate_settings(dict(args), RepeatFrame, "args of repeat_frame")
-        if self._repeat is None:
-            return Reply("rejected", "this RunEngine's control was not given what repeats a frame")
-        if refusal := self._refusal():
-            return refusal
-        self._repeat(wanted.count_factor)
-        return Reply("acknowledged", "the plan is asked for it")
-
-    def _suspend(
-        self, plan: Callable[[Callable[[], None]], Iterator[Msg]], paused: Callable[[], Reply], timeout: float
-    ) -> Reply | None:
-        """Suspend the running plan for another one; return the answer if it did not come to that.
-
-        Parameters
-        ----------
-        plan : it calls its argument when the running plan rests and what was asked for is done
-        paused : called in the RunEngine's loop instead, if a pause of this object holds the plan; returns the answer
-        """
-        resting = threading.Event()
-        # The plan acquires this lock when it comes to rest, or the request acquires it at its timeout. A pause
-        # reported as expired therefore cannot begin afterwards, when nothing would end it.
-        decided = threading.Lock()
-
-        def begin() -> Iterator[Msg]:
-            if decided.acquire(blocking=False):
-                yield from plan(resting.set)
-
         async def suspend() -> Reply | None:
             if refusal := self._refusal():
                 return refusal
             if self._release is not None:
-                return paused()
+                return Reply("acknowledged", "already paused")
             if not self._RE.resumable:
                 return Reply("rejected", "the plan has cleared its checkpoint and can only be aborted")
             if not decided.locked():
-                self._RE.request_suspend(lambda: asyncio.sleep(0), pre_plan=begin, justification="xas-agent")
+                self._RE.request_suspend(lambda: asyncio.sleep(0), pre_plan=hold, justification="xas-agent")
             return None
 
         end = time.monotonic() + timeout
@@ -184,7 +152,43 @@ class RunEngineControl:
             resting.wait(max(0.0, end - time.monotonic()))
         finally:
             timed_out = decided.acquire(blocking=False)
-        return Reply("expired", f"the plan did not come to rest within {timeout:g} s") if timed_out else None
+        if timed_out:
+            raise FutureTimeoutError
+        return Reply("acknowledged", "paused")
+
+    def _set(self, args: Mapping[str, Any], timeout: float) -> Reply:
+        wanted = validate_settings(dict(args), SetValue, "args of set")
+        if (device := self._signals.get(wanted.signal)) is None:
+            known = ", ".join(self._signals) or "none"
+            return Reply("rejected", f"found signal {wanted.signal!r}; this RunEngine's control was given: {known}")
+        end = time.monotonic() + timeout
+
+        async def put() -> Reply:
+            if refusal := self._refusal():
+                return refusal
+            if time.monotonic() >= end:  # reported as expired by now, and must not happen afterwards
+                raise FutureTimeoutError
+            try:
+                status = device.set(wanted.value)  # not by a message, whose failure would end the plan
+            except Exception as error:
+                return Reply("rejected", f"{wanted.signal} refused {wanted.value:g}: {type(error).__name__}: {error}")
+            status.add_callback(partial(_log_failure, wanted))
+            return Reply("acknowledged", f"{wanted.signal} was asked to go to {wanted.value:g}")
+
+        try:
+            return self._in_loop(put(), timeout)
+        except FutureTimeoutError:
+            what = f"the device did not return from set within {timeout:g} s, outcome unknown"
+            return Reply("expired", what)
+
+    def _repeat_frame(self, args: Mapping[str, Any], timeout: float) -> Reply:
+        wanted = validate_settings(dict(args), RepeatFrame, "args of repeat_frame")
+        if self._repeat is None:
+            return Reply("rejected", "this RunEngine's control was not given what repeats a frame")
+        if refusal := self._refusal():
+            return refusal
+        self._repeat(wanted)
+        return Reply("acknowledged", "the plan is asked for it")
 
     def _resume(self, args: Mapping[str, Any], timeout: float) -> Reply:
         async def release() -> Reply:

@@ -51,8 +51,7 @@ class Decisions:
             return
         for decision in self._requests.changes():
             names = self._runs.names(decision.run_uid, file=decision.scan.file)
-            unsent = decision.status == "expired" and decision.id not in self._requests.sent
-            if decision.status == "rejected" or unsent:
+            if decision.status in ("rejected", "expired") and decision.id not in self._requests.sent:
                 self._rules.undo(decision)
                 self.changed.add(decision.run_uid)
             if decision.final:
@@ -79,12 +78,14 @@ class Decisions:
     def approve(self, id: str, by: str) -> Decision:
         """Send a decision that waits for a person; raise KeyError if none of this id does."""
         approved = self._publish_decision(self._requests.approve(id, by))
+        self._log_answer("decision approved", approved, by)
         self._commit()  # the person is told only what a restart keeps
         return approved
 
     def reject(self, id: str, by: str, why: str = "") -> Decision:
         """Give up a decision that waits for a person; raise KeyError if none of this id does."""
         rejected = self._publish_decision(self._requests.reject(id, by, why))
+        self._log_answer("decision rejected", rejected, by, why)
         self._rules.undo(rejected)
         self.changed.add(rejected.run_uid)
         self._commit()
@@ -104,6 +105,7 @@ class Decisions:
             time=time.time(),
             confidence=1.0,
             evidence=(),
+            scan=self._runs.scan(uid),
             args=args or {},
         )
         ordered = self._publish_decision(self._requests.order(decision, by))
@@ -121,6 +123,7 @@ class Decisions:
             self.halt_at_once(by, why)
         for decision in self._requests.reject_all(by):
             self._publish_decision(decision)
+            self._log_answer("decision rejected", decision, by, f"emergency stop{why and f': {why}'}")
             self._rules.undo(decision)
         orders = [self.order("stop", by, self.halted)]
         if self._requests.takes("halt"):
@@ -142,6 +145,10 @@ class Decisions:
         self._requests.release()
         self._commit()
         return [self.order("release", by)] if self._requests.takes("release") else []
+
+    def _log_answer(self, event: str, decision: Decision, by: str, why: str = "") -> None:
+        names = self._runs.names(decision.run_uid, file=decision.scan.file)
+        _log.info(event, rule=decision.rule, action=decision.action, by=by, **({"why": why} if why else {}), **names)
 
     def _publish_decision(self, decision: Decision) -> Decision:
         """Publish a decision in the run of the agent, which may begin with it."""

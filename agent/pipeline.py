@@ -231,8 +231,11 @@ class Pipeline:
 
     def _take(self, outcomes: Iterable[Outcome]) -> None:
         for item in outcomes:
-            if isinstance(item, Frame | SetAside) and item in self._published:
-                continue
+            if isinstance(item, Frame | SetAside):
+                if item.seq_num:
+                    self._requests.measured(item.run_uid, item.seq_num)
+                if item in self._published:
+                    continue
             if isinstance(item, Frame):
                 self._waiting_frames.append(item)
             elif isinstance(item, SetAside) and item.reason is Reason.OVERLOAD:

@@ -34,6 +34,7 @@ from .wiring import (
     relative_quantities,
     units_of,
     versions,
+    warn_if_nobody_is_told,
 )
 
 _log = get_logger()
@@ -106,6 +107,7 @@ class XASAgent:
         source: str | None = None,
     ) -> None:
         check_rules(config, models)
+        warn_if_nobody_is_told(config, control)
         self._config = config
         serving = config.serving
         self.live = True

@@ -94,7 +94,7 @@ class PublishSettings(ZMQEndpoint):
     tiled: TiledDestination | None = None
     """Catalogue to which the agent's runs are written; its URI alone is enough."""
 
-    @field_validator("tiled", mode="before")
+    @field_validator("tiled", mode="before", json_schema_input_type=str | TiledDestination | None)
     @classmethod
     def _uri_alone(cls, value: Any) -> Any:
         return {"uri": value} if isinstance(value, str) else value
@@ -182,10 +182,17 @@ class Config(Settings):
             raise ValueError("found control_endpoint and queue_server, expected one of them")
         return self
 
-    @field_validator("health", mode="before")
+    @field_validator("health", mode="before", json_schema_input_type=str | HealthSettings | None)
     @classmethod
     def _health_address_alone(cls, value: Any) -> Any:
         return {"address": value} if isinstance(value, str) else value
+
+    @field_validator("simulation")
+    @classmethod
+    def _shows_its_experiment(cls, simulation: BeamlineSettings | None) -> BeamlineSettings | None:
+        if simulation is not None:
+            simulation.experiment.check_frames(simulation.frames)
+        return simulation
 
     @field_validator("rules")
     @classmethod

@@ -15,6 +15,7 @@ from ..adapters.codecs import to_json
 from ..adapters.files import FileSource
 from ..adapters.robot import RobotSettings
 from ..adapters.zmq import ZMQControl, ZMQEndpoint, ZMQSource
+from ..agent.decide import OPERATOR
 from ..agent.types import Reply
 from ..sim_beamline.sample import Answers, Course
 from ..sim_beamline.settings import BeamlineSettings
@@ -27,6 +28,7 @@ from .session import SETTLE_S, Session
 
 SIMULATION = "simulation.json"
 """What the beamline simulates, beside the truth file: a config for ``xas-agent sim``."""
+ENDED_EARLY = "ended early: nothing is compared"
 _ROBOT_RETRY_S = 0.2
 """Time after which an unanswered request to the simulated robot is sent again, s."""
 _END_TIMEOUT_S = 10.0
@@ -188,7 +190,7 @@ def watch_embedded(
                 if not beamline.close(session.hurried.is_set):
                     output.cut_off(TRUTH)
                 beamline.read_truth(truth)
-            if compares and complete:
+            if compares and complete and session.failure is None:
                 session.gain = Comparison(simulation, truth)
     finally:
         beamline.close()
@@ -206,6 +208,10 @@ class Comparison:
     closed: Truth
 
     def __call__(self, recorder: Recorder) -> dict[str, Any]:
+        if OPERATOR in recorder.stopped.values():  # the gain would not be that of the rules
+            return {"gained": "stopped by a person: nothing is compared"}
+        if not recorder.stopped and len(self.closed.by_frame()) < self.simulation.frames:
+            return {"gained": ENDED_EARLY}
         return gain(self.simulation, self._opened, self.closed, recorder)
 
     @cached_property
@@ -226,10 +232,12 @@ def open_loop(simulation: BeamlineSettings) -> Truth:
 
 
 def gain(simulation: BeamlineSettings, opened: Truth, closed: Truth, recorder: Recorder) -> dict[str, Any]:
-    """Return what the closed loop gained over the open one, for the summary."""
+    """Return what the closed loop gained over the open one, for the summary; only words if it has too few frames."""
     drawn = recorder.drawn()
     answers = Answers([frame.row for frame in drawn.frames], drawn.decisions)
-    found = simulation.experiment.gain(_course(opened), _course(closed), answers)
+    found = simulation.experiment.gain(_course(opened), _course(closed), answers) if closed.rows else None
+    if found is None:
+        return {"gained": ENDED_EARLY}
     return {
         "open loop": found.open_loop,
         "closed loop": found.closed_loop,

@@ -1,7 +1,7 @@
-"""Commands of a person to a running session, over a Unix socket that only its user can open.
+"""Answers the commands of a person to a running session, over a Unix socket that only its user can open.
 
-A request and its answer are one line of JSON each. The sockets of all sessions of a user lie in one folder, which
-nobody else may enter.
+A request and its answer are one line of JSON each; :func:`xas_agent.app.ask.ask` sends and receives them. The sockets
+of all sessions of a user lie in one folder, which nobody else may enter.
 """
 
 import getpass
@@ -9,8 +9,6 @@ import json
 import os
 import socket
 import socketserver
-import stat
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -19,72 +17,42 @@ from typing import Any
 
 from ..agent.types import Decision, InputError, get_logger
 from .agent import XASAgent
+from .ask import MAX_BYTES, TIMEOUT_S, Refused, sockets_folder
 from .output.audit import Audit
 
 _log = get_logger()
 
-_TIMEOUT_S = 15.0
-"""Longest wait for an answer, s."""
 _OUTCOME_S, _POLL_S = 8.0, 0.05
 """Longest wait for what becomes of an order, and the interval at which it is looked for, s."""
-_MAX_BYTES = 65_536
-"""Largest request or answer."""
 _ORDERS = ("pause", "resume", "stop")
+_QUESTIONS = ("session", "status", "pending")
+"""Commands that change nothing, and which the audit leaves out."""
 _SHORTEST_ID = 4
 
 
-def sockets_folders() -> list[Path]:
-    """Return the folders that may hold sockets; not every shell knows that of the login session."""
-    runtime = [Path(given) / "xas-agent"] if (given := os.environ.get("XDG_RUNTIME_DIR")) else []
-    usual = [] if runtime else [Path(f"/run/user/{os.getuid()}/xas-agent")]
-    return [*runtime, *usual, Path(tempfile.gettempdir()) / f"xas-agent-{os.getuid()}"]
-
-
-def sockets_folder() -> Path:
-    """Return the folder of the sockets of new sessions; it is made if it does not exist.
-
-    Raises
-    ------
-    InputError
-        Others may enter it.
-    """
-    folders = sockets_folders()
-    folder = folders[0] if os.environ.get("XDG_RUNTIME_DIR") else folders[-1]
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _check_private(folder)
-    return folder
-
-
-def _check_private(folder: Path) -> None:
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise InputError(f"{folder}: others may enter it; remove it, or set XDG_RUNTIME_DIR to a folder of your own")
-
-
-def _sockets(session: str | None) -> list[Path]:
-    """Return the sockets of this user's sessions."""
-    found: list[Path] = []
-    for folder in sockets_folders():
-        if folder.is_dir():
-            _check_private(folder)
-            found += sorted(folder.glob(f"{session or '*'}.sock"))
-    return found
-
-
 class OperatorServer:
-    """Answers the commands of :func:`ask` for one session.
+    """Answers the commands of a person for one session.
 
     Parameters
     ----------
     agent : XASAgent
+    identity : callable
+        Returns at once the ``source``, ``out`` folder and ``sample`` of the session.
     about : callable
         Returns what ``status`` says of the session besides the agent's state.
     audit : Audit or None
         Keeps every command.
     """
 
-    def __init__(self, agent: XASAgent, about: Callable[[], Mapping[str, Any]], audit: Audit | None) -> None:
-        self._agent, self._about, self._audit = agent, about, audit
+    def __init__(
+        self,
+        agent: XASAgent,
+        identity: Callable[[], Mapping[str, str]],
+        about: Callable[[], Mapping[str, Any]],
+        audit: Audit | None,
+    ) -> None:
+        self._agent, self._identity, self._about, self._audit = agent, identity, about, audit
+        self._pid = str(os.getpid())
         self._told: set[str] | None = None
         """Ids of the decisions that a person was told of last; None before the first time."""
         self._server: socketserver.BaseServer | None = None
@@ -95,10 +63,10 @@ class OperatorServer:
         if not hasattr(socket, "AF_UNIX"):
             return
         try:
-            self._path = sockets_folder() / f"{os.getpid()}.sock"
+            self._path = sockets_folder() / f"{self._pid}.sock"
             self._path.unlink(missing_ok=True)
             self._server = _server(self._path, self._answer)
-        except (OSError, InputError) as error:
+        except (OSError, Refused) as error:
             _log.warning("no commands can reach this session", detail=str(error))
             return
         threading.Thread(target=self._server.serve_forever, name="operator", daemon=True).start()
@@ -120,14 +88,16 @@ class OperatorServer:
             answer = {"ok": False, "error": str(error.args[0]) if error.args else str(error)}
         except TimeoutError:
             answer = {"ok": False, "error": "the agent did not answer in time"}
-        if self._audit is not None and command not in ("status", "pending"):
+        if self._audit is not None and command not in _QUESTIONS:
             decision = answer.get("decision", {})
             done = f"{decision.get('status', 'done')} {decision.get('status_reason', '')}".strip()
             self._audit.command(by, command, given, done if answer["ok"] else str(answer["error"]))
-        return answer
+        return {"session": {"pid": self._pid, **self._identity()}, **answer}
 
     def _carry_out(self, command: str, request: Mapping[str, Any], by: str, given: dict[str, Any]) -> dict[str, Any]:
         perform, why = self._agent.perform, str(request.get("why", ""))
+        if command == "session":
+            return {}
         if command == "status":
             return self._status()
         if command == "pending":
@@ -176,7 +146,6 @@ class OperatorServer:
             lambda pipeline: (len(pipeline.decisions.unconfirmed), pipeline.decisions.halted)
         )
         return {
-            "pid": os.getpid(),
             **self._about(),
             "waiting_documents": state.documents,
             "document_age_s": state.document_age_s,
@@ -200,7 +169,7 @@ class OperatorServer:
         unseen = not beginning and told is not None and not told.issuperset(found)
         if len(found) == 1 and not unseen:
             return found[0]
-        lines = [f"\n  {d['short_id']}  {d['action']} by {d['rule']}: {d['reason']}" for d in self._tell(waiting)]
+        lines = [f"\n  {d['short_id']}  {d['what']} by {d['rule']}: {d['reason']}" for d in self._tell(waiting)]
         listed = "".join(lines) or " none"
         if beginning or not waiting:
             raise InputError(f"{len(found)} decisions wait under {beginning!r}; waiting:{listed}")
@@ -210,55 +179,13 @@ class OperatorServer:
         raise InputError(f"{why}; name the one that you mean by its id:{listed}")
 
 
-def ask(command: str, session: str | None = None, **arguments: Any) -> dict[str, Any]:
-    """Send a command to a running session of this user; return its answer.
-
-    Parameters
-    ----------
-    session : str or None
-        Process id of the session; None if only one runs.
-
-    Raises
-    ------
-    InputError
-        No session runs, or several do, or the session refuses the command.
-    """
-    found = _sockets(session)
-    answers: list[tuple[Path, dict[str, Any]]] = []
-    for path in found:
-        try:
-            with socket.socket(socket.AF_UNIX) as link:
-                link.settimeout(_TIMEOUT_S)
-                link.connect(str(path))
-                if len(found) > 1:
-                    continue
-                link.sendall(json.dumps({"command": command, "by": getpass.getuser(), **arguments}).encode() + b"\n")
-                answers.append((path, json.loads(link.makefile("rb").readline(_MAX_BYTES))))
-        except (ConnectionRefusedError, FileNotFoundError):
-            path.unlink(missing_ok=True)  # of a session that was killed
-            return ask(command, session, **arguments)
-        except (OSError, ValueError) as error:
-            raise InputError(f"session {path.stem} does not answer: {error}") from None
-    if not answers:
-        running = ", ".join(path.stem for path in found)
-        if running:
-            raise InputError(f"several sessions run: {running}; name one with --session")
-        raise InputError(
-            "no session of this user runs here" if session is None else f"no session {session} runs here"
-        )
-    answer = answers[0][1]
-    if not answer.pop("ok", False):
-        raise InputError(str(answer.get("error", "refused")))
-    return answer
-
-
 def _server(path: Path, answer: Callable[[Mapping[str, Any], str], dict[str, Any]]) -> socketserver.BaseServer:
     class Handler(socketserver.StreamRequestHandler):
-        timeout = _TIMEOUT_S
+        timeout = TIMEOUT_S
 
         def handle(self) -> None:
             try:
-                request = json.loads(self.rfile.readline(_MAX_BYTES))
+                request = json.loads(self.rfile.readline(MAX_BYTES))
                 if not isinstance(request, dict):
                     raise TypeError("expected an object")
                 reply = answer(request, str(request.get("by") or getpass.getuser())[:100])
@@ -284,5 +211,12 @@ def _short(id: str, ids: Collection[str]) -> str:
 
 def _shown(decision: Decision, remaining_s: float | None = None) -> dict[str, Any]:
     names = ("id", "rule", "action", "reason", "confidence", "status", "status_reason")
-    shown = {name: getattr(decision, name) for name in names} | {"sample": decision.scan.sample}
+    shown = {name: getattr(decision, name) for name in names}
+    shown |= {"sample": decision.scan.sample, "what": _with_args(decision)}
     return shown if remaining_s is None else {**shown, "remaining_s": remaining_s}
+
+
+def _with_args(decision: Decision) -> str:
+    """Return the action with its arguments, which a person must see before they approve them."""
+    args = ", ".join(f"{name} {value}" for name, value in decision.args.items() if name != "run")
+    return f"{decision.action} ({args})" if args else decision.action

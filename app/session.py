@@ -21,7 +21,7 @@ from .health import Health
 from .operator import OperatorServer
 from .output.audit import AUDIT, Audit
 from .output.folder import OF_DOCUMENTS, OutputFolder
-from .output.live import Display, bars_of
+from .output.live import Display, bars_of, levels_of
 from .output.memory import keep_what_exists
 from .output.recorder import Recorder, Truth, compare_with_truth
 from .wiring import units_of
@@ -85,13 +85,14 @@ class Session:
 
     def __post_init__(self) -> None:
         self.recorder = Recorder() if self.output is None else self.output.recorder
+        self.recorder.levels = levels_of(self.config.rules)
         journal = None if self.output is None else self.output.journal
         self.agent = XASAgent.from_config(self.config, control=self.control, journal=journal, source=self.name)
         planned = self.planned or self.limit
         bars = bars_of(self.config.rules, units_of(self.config, self.agent.models))
         self.display = Display(self.recorder, planned, lambda: self.agent.points, self._paused, bars)
         self._audit = None if self.output is None else Audit(self.output.folder / AUDIT)
-        self._operator = OperatorServer(self.agent, self._about, self._audit)
+        self._operator = OperatorServer(self.agent, self._identity, self._about, self._audit)
         self.agent.subscribe(self._record)
         if self._audit is not None:
             self.agent.subscribe(self._audit)
@@ -102,6 +103,8 @@ class Session:
         if self._is_enough():
             _log.info("the requested number of frames was served before", frames=self.recorder.numbered)
         self._ending = self._said = False
+        self._connected: Callable[[], bool] = lambda: True
+        """Whether documents can come from the source that is read."""
         self._signalled_at = -math.inf
         self._handlers: dict[int, Any] = {}
 
@@ -176,7 +179,8 @@ class Session:
             source.resume(self.output.journal.position)
         reader = threading.Thread(target=self._read, args=(source,), name="source", daemon=True)
         reader.start()
-        self._watch_source(lambda: reader.is_alive() and getattr(source, "connected", True))
+        self._connected = lambda: getattr(source, "connected", True)
+        self._watch_source(lambda: reader.is_alive() and self._connected())
         try:
             while reader.is_alive() and not self.enough.is_set() and not until():
                 self._raise_if_signalled()
@@ -188,6 +192,7 @@ class Session:
                 reader.join(SETTLE_S)  # the RunStop may still arrive
         finally:
             self._say_what_waits()
+            self._connected = lambda: True  # closed, not lost
             failure = self.failure
             source.close()
             closed_by = time.monotonic() + _CLOSE_TIMEOUT_S
@@ -244,14 +249,22 @@ class Session:
             self.failure = SourceFailed(message)
             self.agent.perform(lambda pipeline: pipeline.decisions.order("stop", "", message))
 
+    def _identity(self) -> dict[str, str]:
+        """Return what tells the session from others of its user; without the lock, which a slow disk may hold."""
+        latest = self.recorder.latest
+        return {
+            "source": self.name or (self.config.source.address if self.config.source else "simulated beamline"),
+            "out": "" if self.output is None else str(self.output.folder.resolve()),
+            "sample": str(latest[-1]["sample"]) if latest else "",
+        }
+
     def _about(self) -> dict[str, Any]:
         """Return what ``xas-agent status`` says of the session, besides the agent's own state."""
         with self.recorder.lock:
             newest = self.recorder.latest[-1] if self.recorder.latest else None
             row = {k: v for k, v in (newest or {}).items() if isinstance(v, str | int | float)}
             return {
-                "source": self.name or (self.config.source.address if self.config.source else "simulated beamline"),
-                "out": "" if self.output is None else str(self.output.folder.resolve()),
+                "connected": self._connected(),
                 "frames": self.recorder.frames,
                 "decisions": self.recorder.decisions,
                 "notifications_failed": self.recorder.notifications_failed,
@@ -270,7 +283,8 @@ class Session:
 
     def _summary(self) -> dict[str, Any]:
         recorder, truth = self.recorder, self.truth
-        stopped = recorder.stopped_by is not None
+        [stopped] = recorder.stopped if len(recorder.stopped) == 1 else [""]  # of several samples there is no one x
+        x_at_stop = truth.x_at_end(stopped) if truth is not None and stopped else None
         return {
             "frames": recorder.frames,
             "samples": dict(recorder.samples),
@@ -282,7 +296,7 @@ class Session:
             "stopped_by": recorder.stopped_by,
             "notifications_failed": recorder.notifications_failed,
             "x_target": self.config.x_target,
-            "x_true_at_stop": round(truth.x[-1], 4) if truth and truth.x and stopped else None,
+            "x_true_at_stop": None if x_at_stop is None else round(x_at_stop, 4),
             "x_open_loop_end": round(truth.open_loop_x, 4) if truth and truth.open_loop_x is not None else None,
             "os_against_truth": compare_with_truth(recorder, truth) if truth else None,
             "gain": self.gain(recorder) if self.gain is not None else None,

@@ -28,11 +28,13 @@ from ..agent.decide import (
     Threshold,
     Undecided,
     out_of_reach,
+    takes,
     triggers_in,
+    without_part,
 )
 from ..agent.estimate import FrameServer
 from ..agent.publish import ALIGNMENT_UNITS
-from ..agent.relative import RelativeQuantities, check_descriptors, derived_units
+from ..agent.relative import RelativeQuantities, check_descriptors, derived_units, setting_for
 from ..agent.spectra import SeriesAlignment
 from ..agent.stream import FrameReader, external_keys_to_read
 from ..agent.types import Control, Estimator, Frame, SelectiveControl, Tabulated, get_logger
@@ -150,6 +152,14 @@ def check_rules(config: Config, models: Sequence[Estimator]) -> None:
         _check_quantities(rule, config, fit)
 
 
+def warn_if_nobody_is_told(config: Config, control: Control | None) -> None:
+    """Warn of rules that notify where nothing takes their notifications."""
+    telling = [rule.name for rule in config.rules if rule.action == "notify"]
+    if telling and not takes(control, "notify"):
+        why = "the config names no destination under notify: decisions are only logged and published"
+        _log.warning("nobody is told", rules=", ".join(telling), why=why)
+
+
 def _check_quantities(rule: Rule, config: Config, models: Sequence[Estimator]) -> None:
     """Refuse a rule over quantities that no frame can have, and warn of bars that no frame can reach."""
     units = descriptor_units(models)
@@ -164,11 +174,16 @@ def _check_quantities(rule: Rule, config: Config, models: Sequence[Estimator]) -
             continue
         name = trigger.quantity
         if not name.startswith(READINGS) and name not in {*known, *parts}:
+            if setting := setting_for(without_part(name), units):
+                raise ConfigError(f"rule {rule.name!r}: {name} needs {setting} in the config")
             expected = get_close_matches(name, [*known, *parts], n=3) or [*units, "ood_score"]
             raise ConfigError(
-                f"rule {rule.name!r}: found quantity {name!r}, expected a descriptor, a quantity of the "
-                f"alignment, or a reading such as {READINGS}voltage; similar: {', '.join(expected)}"
+                f"rule {rule.name!r}: found quantity {name!r}, expected a descriptor, a quantity of the alignment, "
+                f"or a reading, which would be {READINGS}{name}; similar: {', '.join(expected)}"
             )
+        if without_part(name) in {f"{d}_anchored" for d in units} and not config.anchors:
+            why = "the config has no anchors: it needs those of a RunStart or of XASAgent.anchor"
+            _log.warning("rule waits for anchors", rule=rule.name, quantity=name, why=why)
         for model in models:
             if isinstance(trigger, Threshold) and (why := out_of_reach(trigger, model.reach.get(name))):
                 _log.warning("rule cannot decide", rule=rule.name, model=model.name, why=why)

@@ -105,9 +105,9 @@ class DescriptorCard(Settings):
 class OffsetCard(Settings):
     """FEFF − experiment, added to calibrated energies."""
 
-    value_ev: float = Field(allow_inf_nan=False)
+    value_ev: float
     """Offset, eV."""
-    sd_ev: float = Field(allow_inf_nan=False)
+    sd_ev: float
     """Standard deviation of the offset, eV; it widens the intervals."""
     source: str
     """Standards to which the offset was fitted."""
@@ -116,11 +116,11 @@ class OffsetCard(Settings):
 class SlopeCard(Settings):
     """How the estimates of a descriptor follow its true value along a series of one sample, as a charge."""
 
-    value: float = Field(gt=0, allow_inf_nan=False)
+    value: float = Field(gt=0)
     """Change of the estimates per change of the true value."""
-    sd: float = Field(ge=0, allow_inf_nan=False)
+    sd: float = Field(ge=0)
     """Standard deviation of ``value`` between series."""
-    scatter_sd: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    scatter_sd: float = Field(default=0.0, ge=0)
     """Standard deviation of the true values about a line through the estimates, in the descriptor's unit."""
     source: str
     """Series from which these values were found."""
@@ -153,10 +153,10 @@ class DomainCard(Settings):
     """σ of G, eV: broadening by core hole and instrument in addition to FEFF's own."""
     broadening_sd_ev: float = Field(default=0.0, ge=0)
     """Standard deviation of ``broadening_ev``, eV."""
-    metal_gap_ev: float = Field(default=6.0, ge=0, allow_inf_nan=False)
+    metal_gap_ev: float = Field(default=6.0, ge=0)
     """Offset of a measured metal above that of the card, eV: where the score expects measured metals; other examples
     of unknown spectra, such as sulphides, up to half as far."""
-    misfit_sd: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
+    misfit_sd: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     """By descriptor, in its unit: standard deviation of the estimates of measured standards about the known values,
     beyond all other causes. It widens the intervals of measured spectra (``xas-agent standards``)."""
     series_slope: dict[str, SlopeCard] = Field(default_factory=dict)

@@ -50,6 +50,8 @@ class PlanState:
         if told is not None:
             self._verbs["notify"] = lambda args: self._pass_on(told, args)
         self._count_factor: float | None = None
+        self._run, self._frame = "", 0
+        """Uid of the run, and number of the frame in it that was begun last."""
         self._lock = threading.Lock()
         self.phase: Phase = "not started"
         self.reason = ""
@@ -92,9 +94,17 @@ class PlanState:
         with self._lock:
             self._switch(on and self.phase == "running")
 
-    def repeat(self) -> float | None:
-        """Return how many times longer the last frame is to be measured again; None if nobody asked since."""
+    def begin_frame(self, run: str) -> float | None:
+        """Begin the next frame of a run; the last one cannot be repeated any more.
+
+        Returns
+        -------
+        float or None
+            How many times longer the last frame is to be measured again; None if nobody asked for it.
+        """
         with self._lock:
+            self._frame = self._frame + 1 if run == self._run else 1
+            self._run = run
             factor, self._count_factor = self._count_factor, None
             return factor
 
@@ -124,7 +134,12 @@ class PlanState:
         return Reply("acknowledged", f"{wanted.signal} is {wanted.value:g} {knob.units}")
 
     def _repeat(self, args: Mapping[str, Any]) -> Reply:
-        self._count_factor = validate_settings(dict(args), RepeatFrame, "args of repeat_frame").count_factor
+        wanted = validate_settings(dict(args), RepeatFrame, "args of repeat_frame")
+        if wanted.run is not None and wanted.run != self._run:
+            return Reply("rejected", f"a frame of run {wanted.run[:8]} was asked for; this is run {self._run[:8]}")
+        if wanted.frame is not None and wanted.frame != self._frame:
+            return Reply("rejected", f"frame {wanted.frame} was asked for; the plan is at frame {self._frame}")
+        self._count_factor = wanted.count_factor
         return Reply("acknowledged", "repeating the last frame")
 
     def _pass_on(self, told: Callable[[Mapping[str, Any]], None], args: Mapping[str, Any]) -> Reply:

@@ -81,8 +81,8 @@ def measure(
     if not plan_state.stopped:
         yield from bps.mv(devices.drive, 1)
     measured, planned, counted = 0, 0, 1.0
-    factor: float | None = None
     yield from plan_state.hold()
+    factor = plan_state.begin_frame(uid)
     while (planned < frames or factor is not None) and not plan_state.stopped:
         start_s = time.monotonic()
         yield from bps.checkpoint()
@@ -101,7 +101,7 @@ def measure(
         devices.mark_truth(measured, experiment.frame_x, seconds, experiment.seen)
         yield from _record_truth(devices)
         yield from plan_state.hold(start_s + period_s)
-        factor = plan_state.repeat()
+        factor = plan_state.begin_frame(uid)
     plan_state.end()
     yield from bps.mv(devices.drive, 0)
     yield from bps.mv(devices.shutter, 0)

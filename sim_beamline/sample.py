@@ -112,8 +112,11 @@ class SampleSettings(Settings):
         """Return the settings of one sample of the magazine, counted from 0; the seed is that of all."""
         return self
 
-    def gain(self, open_loop: Course, closed_loop: Course, answers: Answers) -> Gain:
-        """Return what the closed loop gained."""
+    def check_frames(self, frames: int) -> None:
+        """Raise ValueError if the experiment cannot show what it is about in this number of planned frames."""
+
+    def gain(self, open_loop: Course, closed_loop: Course, answers: Answers) -> Gain | None:
+        """Return what the closed loop gained; None if it ended too early for a comparison."""
         raise NotImplementedError
 
 

@@ -14,7 +14,8 @@ def started(recorder: Recorder, run: str = "run") -> Recorder:
     for name in ("descriptors", "spectra", "decisions", "quality"):
         descriptor: dict[str, Any] = {"uid": f"{name}/{run}", "name": name, "run_start": f"a/{run}"}
         if name == "descriptors":
-            keys = dict.fromkeys(("OS", "OS_p", "OS_mean", "OS_lo", "OS_hi", "OS_sd_frame", "voltage"))
+            names = ("OS", "OS_p", "OS_mean", "OS_lo", "OS_hi", "OS_sd_frame", "voltage")
+            keys = {name: {"units": "V" if name == "voltage" else None} for name in names}
             descriptor |= {"hints": {"xas_agent": {"fields": ["OS_mean"]}}, "object_keys": {"readings": ["voltage"]}}
             descriptor |= {"data_keys": keys}
         if name == "spectra":

@@ -3,6 +3,7 @@
 import ast
 import doctest
 import importlib
+import os
 import re
 import shutil
 import subprocess
@@ -82,6 +83,36 @@ def test_the_version_is_that_of_changelog_and_citation():
 def test_importing_it_does_not_import_what_is_heavy(name):
     code = f"import sys, {name}; print([m for m in ('torch', 'bluesky', 'ophyd', 'matplotlib') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", ["status", "pending", "approve", "resume", "halt"])
+def test_a_command_of_a_person_imports_nothing_heavy(command, tmp_path):
+    """It must not wait when it stops an experiment."""
+    code = """
+import json, socket, sys, threading
+from xas_agent.app.ask import sockets_folder
+from xas_agent.cli import app
+answer = {"ok": False, "session": {"pid": "1"}, "error": "as a test"}
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(str(sockets_folder() / "1.sock"))
+listener.listen()
+def serve():
+    for _ in range(2):  # who it is, and the command
+        link, _ = listener.accept()
+        link.makefile("rb").readline()
+        link.sendall(json.dumps(answer).encode() + b"\\n")
+        link.close()
+threading.Thread(target=serve, daemon=True).start()
+try:
+    app(sys.argv[1:])
+finally:
+    heavy = ("numpy", "scipy", "torch", "zmq", "event_model", "structlog", "xas_agent.agent", "xas_agent.adapters")
+    print([module for module in heavy if module in sys.modules])
+"""
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code, command], capture_output=True, text=True, env=environment)
+    assert done.stderr.strip() == "xas-agent: session 1: as a test"
     assert done.stdout.strip() == "[]"
 
 

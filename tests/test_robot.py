@@ -202,6 +202,8 @@ def test_options_of_the_robot_need_one(xa):
 
 
 def answers(table: Path) -> list[dict[str, str]]:
+    if not table.exists():  # it begins with the first decision
+        return []
     with table.open() as file:
         rows = list(csv.DictReader(file))
     return [row for row in rows if row["status"] not in ("proposed", "sent")]

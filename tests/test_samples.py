@@ -69,7 +69,7 @@ def test_samples_in_turn_have_their_own_windows_and_are_named(xa: Run, tmp_path:
     (decision,) = rows(out / "decisions.csv")
     assert (decision["sample"], decision["scan_id"], decision["file"]) == ("charged", "106", "scan.006")
     assert "for 2 frames" in decision["reason"]
-    said = next(line for line in done.stderr.splitlines() if "decision" in line)
+    said = next(line for line in done.stderr.splitlines() if " decision " in line)
     for name in ("charged", "scan_id=106", "scan.006", "element=Co"):
         assert name in said
     assert "frame 1 (pri$tine [0], scan 107, scan.007, Co): OS" in done.stderr

@@ -44,17 +44,17 @@ class Notifications:
             return Reply("rejected", "the control is closed")
         began = time.monotonic()
         sent = [self._start(n, args) for n in range(len(self._destinations))]
-        failures = {}
+        failures: list[tuple[str, Reply]] = []  # two destinations may have one name, as two channels of a chat
         for (destination, _), delivery in zip(self._destinations, sent, strict=True):
             left = began + destination.timeout_s - time.monotonic()
             if (failure := _failure_of(delivery, left, destination.timeout_s)) is not None:
                 log.warning("notification failed", destination=destination.name, id=id, reason=failure.reason)
-                failures[destination.name] = failure
+                failures.append((destination.name, failure))
         if not failures:
             return Reply("acknowledged", ", ".join(destination.name for destination, _ in self._destinations))
-        unknown = any(failure.status == "expired" for failure in failures.values())
+        unknown = any(failure.status == "expired" for _, failure in failures)
         status: Literal["expired", "rejected"] = "expired" if unknown else "rejected"
-        return Reply(status, "; ".join(f"{name}: {failure.reason}" for name, failure in failures.items()))
+        return Reply(status, "; ".join(f"{name}: {failure.reason}" for name, failure in failures))
 
     def close(self) -> None:
         """Reject further notifications."""

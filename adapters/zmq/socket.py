@@ -235,8 +235,10 @@ class EndpointSocket:
             before, self._peers = self._peers, peers
             if before and not peers:
                 self._lost_at = time.monotonic()
-                write = log.info if self._peer_ends else log.warning
-                write("connection lost", endpoint=self.endpoint.zmq_address)
+                if self._peer_ends:
+                    log.info("the beamline has ended", endpoint=self.endpoint.zmq_address)
+                else:
+                    log.warning("connection lost", endpoint=self.endpoint.zmq_address)
             elif peers and self._lost_at is not None:
                 away_s = round(time.monotonic() - self._lost_at, 1)
                 self._lost_at = None
@@ -315,7 +317,7 @@ def wait(answered: Callable[[int], bool], timeout_s: float | None, cancelled: th
             return False
         if not logged and now - began >= _LOG_WAIT_AFTER_S:
             logged = True
-            log.info("waiting", endpoint=endpoint, timeout_s=timeout_s)
+            log.info("waiting", endpoint=endpoint, timeout_s=None if timeout_s is None else round(timeout_s, 1))
     return False
 
 

@@ -1,8 +1,8 @@
 """Estimates → decisions → control."""
 
-from .controls import Controls
+from .controls import Controls, takes
 from .dispatch import OPERATOR, ControlSettings
-from .observed import PARTS, READINGS, Observed, SeriesPoint, Uncertainty
+from .observed import PARTS, READINGS, Observed, SeriesPoint, Uncertainty, without_part
 from .requests import Paused, Requests
 from .rules import Rule, Rules, check_names
 from .triggers import (
@@ -25,6 +25,7 @@ from .triggers import (
     Undecided,
     Unfamiliar,
     Watch,
+    apart,
     out_of_reach,
     start_watch,
     triggers_in,
@@ -62,8 +63,11 @@ __all__ = [
     "Undecided",
     "Unfamiliar",
     "Watch",
+    "apart",
     "check_names",
     "out_of_reach",
     "start_watch",
+    "takes",
     "triggers_in",
+    "without_part",
 ]

@@ -6,6 +6,11 @@ from typing import Any
 from ..types import Control, Reply, SelectiveControl
 
 
+def takes(control: Control | None, action: str) -> bool:
+    """Whether a control names an action among those that it takes."""
+    return isinstance(control, SelectiveControl) and action in control.actions
+
+
 class Controls:
     """Passes each action to the control that names it, else to ``other``.
 

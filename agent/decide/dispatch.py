@@ -18,13 +18,13 @@ from ..types import (
     Decision,
     Reply,
     RobotOrder,
-    SelectiveControl,
     Settings,
     SetValue,
     Status,
     get_logger,
     validate_settings,
 )
+from .controls import takes
 
 _log = get_logger()
 
@@ -154,7 +154,7 @@ class Dispatcher:
 
     def takes(self, action: str) -> bool:
         """Whether the control names an action among those that it takes."""
-        return isinstance(self._control, SelectiveControl) and action in self._control.actions
+        return takes(self._control, action)
 
     def submit(self, decision: Decision) -> Decision:
         """Accept a proposed decision, from any thread, without blocking.
@@ -211,7 +211,9 @@ class Dispatcher:
         if self._closing:
             self._report(decision, "expired", "the agent closed before it was sent")
         elif decision.action == "notify" and not self.takes("notify"):
-            self._report(decision, "acknowledged", "")
+            self._report(decision, "acknowledged", "logged; the config names no destination")
+        elif self.halted and decision.rule == OPERATOR and decision.action == "resume":
+            self._report(decision, "rejected", f"halted by an {self.halted}; xas-agent release first")
         elif self.halted and decision.action not in ("notify", *URGENT_ACTIONS) and decision.rule != OPERATOR:
             self._report(decision, "rejected", self.halted)
         elif self._control is None:

@@ -97,3 +97,12 @@ class Observed:
 
 def _part(descriptor: DescriptorEstimate, part: str) -> float | None:
     return (descriptor.hi - descriptor.lo) / 2 if part == "half_width" else getattr(descriptor, part)
+
+
+def without_part(name: str) -> str:
+    """Return the name of the descriptor of which a quantity is a part, else the name.
+
+    >>> without_part("OS_change_lo"), without_part("OS_change")
+    ('OS_change', 'OS_change')
+    """
+    return next((name.removesuffix(f"_{part}") for part in PARTS if name.endswith(f"_{part}")), name)

@@ -64,6 +64,8 @@ class Requests:
         """The latest decisions with a last status, by id."""
         self.paused: Paused | None = None
         """The pause that the agent requested, until it is over."""
+        self._newest_frame: dict[str, int] = {}
+        """Number of the newest frame of each run."""
 
     def takes(self, order: str) -> bool:
         """Whether there is a control for what a person asks of a robot."""
@@ -163,6 +165,10 @@ class Requests:
         """End an emergency stop."""
         self._dispatcher.halted = ""
 
+    def measured(self, run_uid: str, frame: int) -> None:
+        """Take notice of a complete frame, with its number in the run: an earlier one cannot be repeated any more."""
+        self._newest_frame[run_uid] = max(frame, self._newest_frame.get(run_uid, 0))
+
     def run_stopped(self, run_uid: str) -> None:
         """Give up the decisions on a run that stopped before a person approved them."""
         for decision, _ in list(self._unconfirmed.values()):
@@ -182,6 +188,8 @@ class Requests:
         waits = decision.status == "proposed" and asks
         if decision.final or (decision.status == "proposed" and bool(decision.status_reason) and not waits):
             return
+        if decision.status == "sent":
+            self.sent.add(decision.id)
         if waits and age_s <= self._settings.confirm_within_s:
             self._await_person(replace(decision, status_reason=""), self._settings.confirm_within_s - age_s)
         elif not waits and age_s <= self._settings.max_age_s:
@@ -196,6 +204,9 @@ class Requests:
         """Send what was taken, without waiting for the control."""
         proposed, self.proposed = self.proposed, []
         for decision in proposed:
+            if refusal := self._too_late(decision):
+                self._statuses.put(decision.to("rejected", refusal))
+                continue
             submitted = self._dispatcher.submit(decision)
             if submitted.status == "expired":
                 self._statuses.put(submitted)
@@ -218,6 +229,7 @@ class Requests:
         """Forget what was counted of a run that stopped; it is not paused any more."""
         for key in [key for key in self._of_run if key[0] == run_uid]:
             del self._of_run[key]
+        self._newest_frame.pop(run_uid, None)
         if self.paused is not None and self.paused.decision.run_uid == run_uid:
             self.paused = None
 
@@ -246,6 +258,14 @@ class Requests:
     def _await_person(self, decision: Decision, for_s: float) -> None:
         self.open[decision.id] = decision.run_uid
         self._unconfirmed[decision.id] = decision, time.monotonic() + for_s
+
+    def _too_late(self, decision: Decision) -> str:
+        """Return why a frame cannot be repeated any more; empty if it can, and for other actions."""
+        frame = decision.args.get("frame") if decision.action == "repeat_frame" else None
+        newest = self._newest_frame.get(decision.run_uid, 0)
+        if frame is None or newest <= frame:
+            return ""
+        return f"frame {frame} was to be repeated; the run is at frame {newest} by now"
 
     def _refusal(self, decision: Decision) -> str:
         """Return why a decision of a rule is rejected at once; empty if it is not."""

@@ -21,6 +21,7 @@ from ..types import (
     Scan,
     SetAside,
     Settings,
+    args_of_decision,
     get_logger,
     is_edge,
 )
@@ -79,6 +80,13 @@ class Rule(Settings):
             raise ValueError(f"an absorption edge, such as K or L3; {edge} is not one")
         return name
 
+    @field_validator("stage")
+    @classmethod
+    def _is_a_stage(cls, stage: str | None) -> str | None:
+        if stage == END:
+            raise ValueError(f"found {stage!r}, expected another name: in the stage {END} no rule is followed")
+        return stage
+
     def concerns(self, element: str | None, edge: str | None) -> bool:
         """Whether the rule judges the frames of an absorber and edge."""
         return self.element in (None, element) and (self.edge is None or (edge or "").startswith(self.edge))
@@ -107,14 +115,24 @@ def check_names(rules: Sequence[Rule]) -> None:
 
 
 @dataclass
+class _Left:
+    """The stage before the newest change of the stage, as it was."""
+
+    stage: str | None = None
+    by: str = ""
+    """Id of the decision that led on."""
+    watches: dict[str, Watch] = field(default_factory=dict)
+    judged: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
 class _Series:
     """What the rules remember of one series."""
 
     rules: tuple[Rule, ...]
     """The rules that judge its absorber."""
     stage: str | None = None
-    left: tuple[str | None, str] = (None, "")
-    """Stage before the newest change of the stage, and id of the decision that led on."""
+    left: _Left = field(default_factory=_Left)
     watches: dict[str, Watch] = field(default_factory=dict)
     judged: dict[str, int] = field(default_factory=dict)
     """How often the condition of each rule had begun to hold at the last judgement."""
@@ -178,7 +196,7 @@ class Rules:
                 self._checked.add(rule.name)
                 self._warn_of_unknown(rule, observed)
             watch.frame(observed)
-        return decisions + self._judge(series, frame.run_uid, frame.time, frame.scan)
+        return decisions + self._judge(series, frame.run_uid, frame.time, frame.scan, frame.seq_num)
 
     def followed(self, frame: Frame) -> list[tuple[Rule, Watch]]:
         """Return the rules that the next call with a frame judges, with their watches."""
@@ -190,7 +208,10 @@ class Rules:
         self._hear(self._series_of(key), frame)
 
     def undo(self, decision: Decision) -> None:
-        """Take back a decision that was never sent: the rule may decide again, and its stage goes on."""
+        """Take back a decision that was never sent: its stage goes on, and the rule may decide again.
+
+        It does so only after its condition has ended, so that nobody is asked the same at each frame.
+        """
         rule = next((rule for rule in self._rules if rule.name == decision.rule), None)
         if rule is None:
             return
@@ -198,8 +219,10 @@ class Rules:
         if counts is not None and counts[rule.name] > 0:
             counts[rule.name] -= 1
         for series in list(self._series.values()):
-            if series.left[1] == decision.id:
-                self._enter(series, series.left[0])
+            if (left := series.left).by == decision.id:
+                self._enter(series, left.stage)
+                series.watches |= left.watches  # which know what held when the rule decided
+                series.judged |= left.judged
 
     def note(self, note: SetAside) -> list[Decision]:
         """Return the decisions on data that could not be served."""
@@ -209,7 +232,7 @@ class Rules:
         for _, watch in self._followed(series):
             watch.note(note)
         scan = series.newest[2] if series.newest else Scan(file=note.file)
-        return self._judge(series, note.run_uid, note.time, scan)
+        return self._judge(series, note.run_uid, note.time, scan, note.seq_num)
 
     def quiet(self, now: float) -> list[Decision]:
         """Return the decisions on series without a new frame.
@@ -241,10 +264,10 @@ class Rules:
         memory: Memory = {}
         key = self._of_run.get(run_uid, (run_uid, None, None))
         if (series := self._series.get(key)) is not None and (self._rules or series.watches):
-            states = {name: watch.state() for name, watch in series.watches.items()}
             newest = None if series.newest is None else [*series.newest[:2], *astuple(series.newest[2])]
-            stages = [series.stage, *series.left]
-            memory[(key[0], "rules", *key[1:])] = [states, dict(series.judged), stages, newest]
+            left = series.left
+            stages = [series.stage, left.stage, left.by, _states(left.watches), dict(left.judged)]
+            memory[(key[0], "rules", *key[1:])] = [_states(series.watches), dict(series.judged), stages, newest]
         if counts := self._decisions.get(run_uid):
             memory[(run_uid, "decisions")] = dict(counts)
         return memory
@@ -257,14 +280,20 @@ class Rules:
             elif owner == "rules":
                 element, edge = absorber
                 series = self._series_of((name or "", element, edge))
-                watches, judged, (series.stage, *left), newest = states
-                series.left = left[0], left[1]
+                watches, judged, (series.stage, stage, by, *before), newest = states
+                left, left_judged = before or ({}, {})  # which journals of version 0.2 lack
+                series.left = _Left(stage, by, self._restored(series, left), dict(left_judged))
                 series.judged = dict(judged)
                 if newest is not None:  # its silence counts from now on
                     series.newest, series.received = (newest[0], newest[1], Scan(*newest[2:])), time.monotonic()
-                for rule, watch in self._followed(series):
-                    if rule.name in watches:
-                        watch.restore(watches[rule.name])
+                series.watches = self._restored(series, watches)
+
+    def _restored(self, series: _Series, states: Mapping[str, list[Any]]) -> dict[str, Watch]:
+        """Return the watches of a series that had these states, by the name of their rule."""
+        watches = {r.name: start_watch(r.trigger, self._units) for r in series.rules if r.name in states}
+        for name, watch in watches.items():
+            watch.restore(states[name])
+        return watches
 
     @staticmethod
     def _hear(series: _Series, frame: Frame) -> None:
@@ -294,8 +323,10 @@ class Rules:
         run_uid, _, scan = series.newest
         return self._judge(series, run_uid, time, scan)
 
-    def _judge(self, series: _Series, run_uid: str, time: float, scan: Scan) -> list[Decision]:
-        """Decide where a condition has begun to hold."""
+    def _judge(
+        self, series: _Series, run_uid: str, time: float, scan: Scan, frame: int | None = None
+    ) -> list[Decision]:
+        """Decide where a condition has begun to hold, by a frame with its number or by silence."""
         decisions: list[Decision] = []
         for rule, watch in self._followed(series):
             if series.watches.get(rule.name) is not watch:  # a decision before has begun another stage
@@ -319,7 +350,7 @@ class Rules:
                     confidence=watch.confidence,
                     evidence=watch.evidence,
                     scan=scan,
-                    args={**watch.args, **rule.args} if rule.action == "repeat_frame" else rule.args,
+                    args=args_of_decision(rule.action, {**watch.args, **rule.args}, run_uid, frame),
                 )
             )
             if rule.go_to is not None:
@@ -328,11 +359,10 @@ class Rules:
 
     def _enter(self, series: _Series, stage: str | None, by: str = "") -> None:
         """Begin a stage, by a decision with this id: its rules see only the frames to come."""
-        series.left, series.stage = (series.stage, by), stage
-        for rule in series.rules:
-            if rule.stage is not None:
-                series.watches.pop(rule.name, None)
-                series.judged.pop(rule.name, None)
+        ended = [rule.name for rule in series.rules if rule.stage is not None]
+        watches = {name: series.watches.pop(name) for name in ended if name in series.watches}
+        judged = {name: series.judged.pop(name) for name in ended if name in series.judged}
+        series.left, series.stage = _Left(series.stage, by, watches, judged), stage
 
     def _warn_of_unknown(self, rule: Rule, observed: Observed) -> None:
         """Log, once, the quantities of a rule that its first frame does not have."""
@@ -341,6 +371,10 @@ class Rules:
             like = get_close_matches(quantity, known, n=3) or known[:5]
             message = "the frame has no such quantity: the rule waits for one that has"
             _log.warning(message, rule=rule.name, quantity=quantity, similar=", ".join(like))
+
+
+def _states(watches: Mapping[str, Watch]) -> dict[str, list[Any]]:
+    return {name: watch.state() for name, watch in watches.items()}
 
 
 def _quantities(rule: Rule) -> set[str]:

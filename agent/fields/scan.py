@@ -21,7 +21,7 @@ class SeriesSettings(Settings):
     """Key of the RunStart that names the sample, nested or dotted as in ``XDI.Sample.name``; of several, the first
     that is set. A run that has none of them is a series of its own; ``uid`` makes every run one."""
 
-    @field_validator("key", mode="before")
+    @field_validator("key", mode="before", json_schema_input_type=str | tuple[str, ...])
     @classmethod
     def _read_one_key(cls, key: Any) -> Any:
         return (key,) if isinstance(key, str) else key

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, KeysView, Mapping, Sequence
 from typing import Any
 
-from ..types import Estimator, Memory, RunInfo, SetAside, as_number, get_logger
+from ..types import Estimator, Memory, RunInfo, Scan, SetAside, as_number, get_logger
 from .agent_run import AgentRun, Emit, PastRun, Provenance
 
 _log = get_logger()
@@ -75,6 +75,10 @@ class AgentRuns:
         info = self._watched.get(uid, self._no_run)
         names = {"run": uid, **info.scan.named(), "element": info.element}
         return {**names, "file": file} if file else names
+
+    def scan(self, uid: str) -> Scan:
+        """Return the sample, number and file that the start of a watched run names."""
+        return self._watched.get(uid, self._no_run).scan
 
     def watch(self, info: RunInfo) -> None:
         """Take the start of a watched run; go on with the agent's runs of an earlier process for it."""

@@ -1,7 +1,7 @@
 """The settings of anchors and of relative quantities, and the names that these publish."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
@@ -30,14 +30,14 @@ class Anchor(Settings):
     """
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Annotated[float, Field(allow_inf_nan=False)]]  # type: ignore[assignment]
+    __pydantic_extra__: dict[str, float]  # type: ignore[assignment]
 
     frame: Literal["first"] | FrameNumber | None = None
     """``first``, or the number of the frame in its series, which goes on over the runs of the series. Frames that are
     set aside count. ``first`` is the first one that the agent answers."""
     element: str | None = None
     """Absorber to which the values belong, if a series measures several."""
-    sd: float = Field(default=0.02, gt=0, allow_inf_nan=False)
+    sd: float = Field(default=0.02, gt=0)
     """Standard deviation of the known values, in their unit."""
     frames: int | None = Field(default=None, ge=1, le=1000)
     """Number of the first such frames that are averaged. Unset: 1 with ``frame``, 3 with a reading."""
@@ -226,3 +226,19 @@ def derived_units(settings: RelativeSettings, units: Mapping[str, str]) -> dict[
     if len(settings.references) == 2:
         derived |= dict.fromkeys(("position", "position_misfit"), "dimensionless")
     return derived
+
+
+def setting_for(name: str, descriptors: Collection[str]) -> str:
+    """Return the setting with which a relative quantity exists; empty for any other name.
+
+    >>> setting_for("OS_rate", ["OS"]), setting_for("OS_anchored", ["OS"]), setting_for("Os_rate", ["OS"])
+    ('relative: {rate: [OS]}', 'anchors', '')
+    """
+    for kind in ("change", "rate"):
+        if name.endswith(f"_{kind}") and (descriptor := name.removesuffix(f"_{kind}")) in descriptors:
+            return f"relative: {{{kind}: [{descriptor}]}}"
+    if name.endswith("_anchored") and name.removesuffix("_anchored") in descriptors:
+        return "anchors"
+    if name == "distance":
+        return "relative: {references: [first]}"
+    return "relative: {references: [first, FILE]}" if name in ("position", "position_misfit") else ""

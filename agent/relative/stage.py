@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from cachetools import LRUCache
@@ -13,8 +13,8 @@ from ..types import (
     Z90,
     ConfigError,
     DescriptorEstimate,
+    Edge,
     Estimate,
-    Estimator,
     Flag,
     Frame,
     Memory,
@@ -43,6 +43,20 @@ _SLOPE = SeriesSlope(0.9, 0.2)
 
 _Means = dict[str, tuple[float, float]]
 """Mean and standard deviation of repeats, by descriptor."""
+
+
+class Scale(Protocol):
+    """What of a model counts for its series: an Estimator, or what is known of it without loading it."""
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        ...
+
+    @property
+    def edge(self) -> Edge:
+        """Its absorption edge, with the slopes of its estimates along a series."""
+        ...
 
 
 @dataclass
@@ -81,7 +95,7 @@ class _Series:
         self.number = max(self.number, number)
         return number
 
-    def fitted(self, model: Estimator) -> dict[str, Line]:
+    def fitted(self, model: Scale) -> dict[str, Line]:
         """Return the lines through the anchors."""
         known: dict[str, list[Known]] = {}
         for anchor, frames in zip(self.anchors, self.shown, strict=True):
@@ -153,7 +167,7 @@ class RelativeQuantities:
         """Anchors that wait for a frame."""
 
     def __call__(
-        self, frame: Frame, model: Estimator, estimate: Estimate, spectrum: NDArray[np.floating], noise: float
+        self, frame: Frame, model: Scale, estimate: Estimate, spectrum: NDArray[np.floating], noise: float
     ) -> Estimate:
         """Return the estimate with the quantities of its series.
 
@@ -237,7 +251,7 @@ class RelativeQuantities:
         for key in [key for key in self._series if key[0] == run_uid]:
             del self._series[key]
 
-    def memory(self, series: str, model: Estimator) -> Memory:
+    def memory(self, series: str, model: Scale) -> Memory:
         """Return the state of a series."""
         state = self._series.get((series, model.name))
         return {} if state is None else {(series, "relative", model.name): state.saved()}
@@ -264,7 +278,7 @@ class RelativeQuantities:
         states = self._with_key(name).items()
         return memory | {(name, "relative", model): state.saved() for model, state in states}
 
-    def _of(self, name: str, model: Estimator) -> _Series:
+    def _of(self, name: str, model: Scale) -> _Series:
         key = name, model.name
         if key not in self._series:
             self._series[key] = _Series.begun(self._of_series.get(name, self._anchors))
@@ -272,7 +286,7 @@ class RelativeQuantities:
             self._series[key].references = [spectra.get(model.name) for spectra in of_files]
         return self._series[key]
 
-    def _anchor(self, series: _Series, frame: Frame, number: int, model: Estimator) -> None:
+    def _anchor(self, series: _Series, frame: Frame, number: int, model: Scale) -> None:
         """Add the newest frame to the anchors whose condition it meets."""
         for anchor, shown in zip(series.anchors, series.shown, strict=True):
             if len(shown) == anchor.count or not anchor.holds(frame, number):
@@ -303,7 +317,7 @@ class RelativeQuantities:
                 detail = f"found no answered spectrum known to the model, expected frame {anchor.frame}"
                 _log.warning("anchor missed", detail=detail, run=frame.run_uid, **frame.scan.named())
 
-    def _lines(self, series: _Series, frame: Frame, model: Estimator) -> dict[str, Line]:
+    def _lines(self, series: _Series, frame: Frame, model: Scale) -> dict[str, Line]:
         """Return the lines through the anchors; log once if anchors disagree."""
         if series.lines is None:
             series.lines = series.fitted(model)
@@ -327,11 +341,11 @@ class RelativeQuantities:
         return {f"{name}_rate": DescriptorEstimate(rate, rate - half, rate + half, sd_frame=abs(repeats))}
 
 
-def _slope_of(model: Estimator, name: str) -> SeriesSlope:
+def _slope_of(model: Scale, name: str) -> SeriesSlope:
     return model.edge.series_slopes.get(name) or _SLOPES.get(name, _SLOPE)
 
 
-def _line_of(lines: Mapping[str, Line], name: str, model: Estimator) -> Line:
+def _line_of(lines: Mapping[str, Line], name: str, model: Scale) -> Line:
     """Return the line of a descriptor; without anchors, that of its prior, which has no height."""
     return lines.get(name) or fit_line((), _slope_of(model, name))
 

@@ -68,6 +68,10 @@ class SpectrumStream:
     """Size of ``waiting`` in memory, bytes."""
     answered: FIFOCache[str, None] = field(default_factory=lambda: FIFOCache(MAX_ANSWERED))
     """The uids of the last whole-spectrum Events that have been read."""
+    read_before: int = 0
+    """Number up to which an earlier process has read the Events."""
+    measured_again: int = 0
+    """Number of Events that repeat the number of another one that was read."""
     reported: int = 0
     """Number of missing Events that have been reported."""
     report_from: float = -np.inf
@@ -90,6 +94,7 @@ class SpectrumStream:
             self.points.restore(position)
         else:
             ready, count, self.reported = position
+            self.read_before = ready
             self.order.restore(ready, count)
 
 
@@ -241,9 +246,12 @@ class RunAssembler:
         seq, data = int(doc["seq_num"]), doc["data"]
         if stream.points is None:
             uid = str(doc["uid"])
-            if stream.order.accept(seq) and uid not in stream.answered:
+            accepted = stream.order.accept(seq)
+            if accepted and uid not in stream.answered:
                 stream.answered[uid] = None
                 yield from self._whole_spectrum(stream, descriptor, doc, received)
+            elif not accepted and uid not in stream.answered:
+                self._note_measured_again(stream, seq)
             if stream.order.given_up > stream.reported and received >= stream.report_from:
                 stream.report_from = received + GAP_NOTE_S
                 yield self._gap(stream, stream.order.given_up, document_time(doc))
@@ -343,6 +351,9 @@ class RunAssembler:
         yield from self._report_no_streams()
         announced = announced_events(stop)
         for stream in self._streams.values():
+            if (again := stream.measured_again) > 1:
+                named = self.info.scan.named()
+                _log.info("events measured again", run=self.info.uid, stream=stream.name, number=again, **named)
             total = announced.get(stream.name)
             if stream.points is not None:
                 if stream.points.outdated:
@@ -384,6 +395,19 @@ class RunAssembler:
             found, status = ", ".join(dict.fromkeys(names)) or "nothing", stop.get("exit_status", "success")
             detail = f"the run ended ({status}) without a stream of spectra; found {found}"
             yield self._frames.set_aside(self.info.uid, document_time(stop), Reason.TOO_FEW_POINTS, detail)
+
+    def _note_measured_again(self, stream: SpectrumStream, seq: int) -> None:
+        """Count an Event that has the number of another one, and log the first.
+
+        A RunEngine that resumes after a pause repeats the Events since its last checkpoint under their numbers. An
+        Event whose uid may have been forgotten is taken for one that its transport repeats, and is not counted.
+        """
+        if seq <= max(stream.read_before, stream.order.ready - MAX_ANSWERED):
+            return
+        stream.measured_again += 1
+        if stream.measured_again == 1:
+            about = {"run": self.info.uid, "stream": stream.name, "seq_num": seq, **self.info.scan.named()}
+            _log.warning("events measured again after a pause are not used: the first ones are answered", **about)
 
     def _gap(self, stream: SpectrumStream, missing: int, time: float) -> SetAside:
         """Report the Events that are missing by now, except those of earlier reports."""

@@ -1,6 +1,6 @@
 """Values and protocols that every stage shares."""
 
-from .actions import RepeatFrame, SetValue, check_action_args
+from .actions import RepeatFrame, SetValue, args_of_decision, check_action_args
 from .array import Array
 from .decision import ADVICE, Decision, is_final
 from .edge import STEP_WIDTH_EV, Edge
@@ -91,6 +91,7 @@ __all__ = [
     "Tabulated",
     "TrendLine",
     "all_edges",
+    "args_of_decision",
     "as_count",
     "as_number",
     "as_numbers",

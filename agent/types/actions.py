@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
-from .settings import Settings, validate_settings
+from .settings import ConfigError, Settings, validate_settings
 
 
 class SetValue(Settings):
@@ -13,7 +13,7 @@ class SetValue(Settings):
 
     signal: str = Field(min_length=1)
     """Name of the signal."""
-    value: float = Field(allow_inf_nan=False)
+    value: float = Field(strict=True)
     """Value to set, in the signal's own unit."""
 
 
@@ -22,18 +22,34 @@ class RepeatFrame(Settings):
 
     count_factor: float = Field(default=1.0, gt=0, le=100)
     """Counting time per point, as a multiple of that of the last frame."""
+    run: str | None = None
+    """Uid of the run of the frame on which the agent decided; the agent fills it in."""
+    frame: int | None = None
+    """Number of that frame in its run, from 1; the agent fills it in. None if no frame was judged."""
 
 
 _ARGS: dict[str, type[Settings]] = {"set": SetValue, "repeat_frame": RepeatFrame}
 
 
 def check_action_args(action: str, args: Mapping[str, Any]) -> None:
-    """Refuse arguments that do not fit ``set`` or ``repeat_frame``; those of other actions are not judged.
+    """Refuse arguments of a rule that do not fit ``set`` or ``repeat_frame``; those of other actions are not judged.
 
     Raises
     ------
     InputError
-        An argument is unknown, missing or out of range.
+        An argument is unknown, missing or out of range, or one that the agent fills in.
     """
-    if action in _ARGS:
-        validate_settings(dict(args), _ARGS[action], f"args of {action}")
+    if action not in _ARGS:
+        return
+    validate_settings(dict(args), _ARGS[action], f"args of {action}")
+    if action == "repeat_frame" and (filled_in := {"run", "frame"} & args.keys()):
+        raise ConfigError(f"args of repeat_frame: found {', '.join(sorted(filled_in))}, which the agent fills in")
+
+
+def args_of_decision(action: str, args: Mapping[str, Any], run: str, frame: int | None) -> Mapping[str, Any]:
+    """Return the arguments of a rule with those that the agent fills in: the judged frame for ``repeat_frame``.
+
+    >>> args_of_decision("repeat_frame", {"count_factor": 4}, "r1", 7)
+    {'count_factor': 4, 'run': 'r1', 'frame': 7}
+    """
+    return {**args, "run": run, "frame": frame} if action == "repeat_frame" and frame is not None else args

@@ -10,9 +10,12 @@ from .errors import InputError
 
 
 class Settings(BaseModel):
-    """A frozen group of settings that rejects unknown keys."""
+    """A frozen group of settings that rejects unknown keys, NaN and infinite numbers.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    A level of NaN would look like a protection, and never be passed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class ConfigError(InputError):
@@ -67,14 +70,17 @@ def validate_settings(content: dict[str, Any], model: type[S], source: str) -> S
     try:
         return model.model_validate(content)
     except ValidationError as e:
-        raise ConfigError(_explain(e, source, model)) from None
+        raise ConfigError(_explain(e, source, model, content)) from None
 
 
-def _explain(error: ValidationError, source: str, model: type[Settings]) -> str:
-    """Return one line for the first error: file, key, value found and values expected."""
-    first = error.errors()[0]
+def _explain(error: ValidationError, source: str, model: type[Settings], content: dict[str, Any]) -> str:
+    """Return one line for one error: file, key, value found and values expected.
+
+    Unknown keys come first, since a misspelt key is missing under its own name.
+    """
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"])
-    key = key if key.isprintable() else repr(key)
+    key = (key if key.isprintable() else repr(key)) + _of_rule(first["loc"], content)
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         known = ", ".join(_known_keys(model, first["loc"]))
@@ -89,6 +95,15 @@ def _explain(error: ValidationError, source: str, model: type[Settings]) -> str:
     if expected.startswith("found "):  # a validator's own message
         return f"{source}: key {key}: {expected}{more}"
     return f"{source}: key {key}: found {first['input']!r:.80}, expected: {expected}{more}"
+
+
+def _of_rule(loc: tuple[int | str, ...], content: dict[str, Any]) -> str:
+    """Return the rule that holds a key, by its name, in brackets; empty for other keys."""
+    match loc, content.get("rules"):
+        case ["rules", int(number), *_], [*rules] if number < len(rules) and isinstance(rules[number], dict):
+            name = rules[number].get("name")
+            return f" (rule {name!r:.80})" if isinstance(name, str) else ""
+    return ""
 
 
 def _known_keys(model: type[Settings], loc: tuple[int | str, ...]) -> list[str]:

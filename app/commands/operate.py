@@ -4,10 +4,16 @@ from typing import Annotated, Any
 
 import typer
 
-from .shared import exit_on_error
+from ..ask import Refused, ask, named
+from .shared import FAILED, INTERRUPTED, USAGE, fail
 
 SessionOption = Annotated[
-    str | None, typer.Option("--session", help="Process id of the session. [default: the only one]")
+    str | None,
+    typer.Option(
+        "--session",
+        envvar="XAS_AGENT_SESSION",
+        help="Process id or --out folder of the session. [default: the only one]",
+    ),
 ]
 AsOption = Annotated[str | None, typer.Option("--as", help="Who you are, for the audit. [default: the user]")]
 WhyOption = Annotated[str, typer.Option("--why", help="Reason, for the audit.")]
@@ -26,7 +32,8 @@ def status(session: SessionOption = None) -> None:
     """
     answer = _ask("status", session)
     newest = answer["newest"]
-    typer.echo(f"session {answer['pid']}: {answer['source']}")
+    if not answer["connected"]:
+        typer.echo("CONNECTION LOST to the source; what it sends meanwhile does not arrive")
     typer.echo(f"frames     {answer['frames']}, decisions {answer['decisions']}")
     if "OS_mean" in newest:
         interval = f"({newest['OS_lo']:.2f}…{newest['OS_hi']:.2f})"
@@ -44,8 +51,6 @@ def status(session: SessionOption = None) -> None:
         typer.echo(f"PAUSED     for {answer['paused_s']:.0f} s {answer['paused']}; xas-agent resume goes on")
     if answer["halted"]:
         typer.echo(f"HALTED     {answer['halted']}; xas-agent release lets rules act again")
-    if answer["out"]:
-        typer.echo(f"out        {answer['out']}")
 
 
 def pending(session: SessionOption = None) -> None:
@@ -57,7 +62,7 @@ def pending(session: SessionOption = None) -> None:
     for d in waiting:
         sample = f" ({d['sample']})" if d["sample"] else ""
         typer.echo(
-            f"{d['short_id']}  {d['action']} by {d['rule']}{sample}, {d['remaining_s']:.0f} s left: {d['reason']}"
+            f"{d['short_id']}  {d['what']} by {d['rule']}{sample}, {d['remaining_s']:.0f} s left: {d['reason']}"
         )
     if not waiting:
         typer.echo("no decision waits")
@@ -127,7 +132,7 @@ def release(session: SessionOption = None, by: AsOption = None) -> None:
 
 def _described(decision: dict[str, Any]) -> str:
     sample = f" ({decision['sample']})" if decision["sample"] else ""
-    return f"{decision['id'][:8]}: {decision['action']} by {decision['rule']}{sample}: {decision['reason']}"
+    return f"{decision['id'][:8]}: {decision['what']} by {decision['rule']}{sample}: {decision['reason']}"
 
 
 def _order(action: str, session: str | None, by: str | None) -> None:
@@ -136,8 +141,6 @@ def _order(action: str, session: str | None, by: str | None) -> None:
 
 def _tell_all(orders: list[tuple[str, dict[str, Any]]]) -> None:
     """Say what became of orders; fail if one was not carried out."""
-    from .shared import FAILED, fail
-
     failures: list[str] = []
     for order, decision in orders:
         why = f": {decision['status_reason']}" if decision["status_reason"] else ""
@@ -152,7 +155,12 @@ def _tell_all(orders: list[tuple[str, dict[str, Any]]]) -> None:
 
 
 def _ask(command: str, session: str | None, by: str | None = None, **arguments: Any) -> dict[str, Any]:
-    from ..operator import ask
-
-    with exit_on_error():
-        return ask(command, session, **arguments, **({"by": by} if by else {}))
+    """Return the answer of a session, after its name is printed."""
+    try:
+        answer = ask(command, session, **arguments, **({"by": by} if by else {}))
+    except Refused as error:
+        fail(str(error), USAGE)
+    except KeyboardInterrupt:
+        fail("interrupted", INTERRUPTED)
+    typer.echo(named(answer["session"]))
+    return answer

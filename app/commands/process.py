@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import sys
+from functools import cached_property
 from typing import Any
 
 from .shared import USAGE, fail
@@ -57,12 +58,15 @@ class _Lines(logging.Formatter):
     """Formats a record as one line of time, level, event and context, and its traceback."""
 
     def __init__(self) -> None:
-        from structlog.dev import ConsoleRenderer, plain_traceback
-
         super().__init__(datefmt="%Y-%m-%d %H:%M:%S")
+
+    @cached_property
+    def _render(self) -> Any:
+        from structlog.dev import ConsoleRenderer, plain_traceback  # late: no line may ever come
+
         colors = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
         # structlog's default prints the local variables too: seconds for a batch of spectra, and any key among them.
-        self._render = ConsoleRenderer(colors=colors, exception_formatter=plain_traceback)
+        return ConsoleRenderer(colors=colors, exception_formatter=plain_traceback)
 
     def format(self, record: logging.LogRecord) -> str:
         from ...agent.types import line_of  # late: it loads scipy, for which --help should not wait

@@ -1,6 +1,7 @@
-"""``xas-agent rules``: rules in words, on a recording, and their schema."""
+"""``xas-agent rules``: rules in words, on a recording, their triggers and their schema."""
 
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
     from ..jobs.rehearse import Rehearsed
 
 rules_app = typer.Typer(
-    help="Explain rules, rehearse them on a recording, and print their schema.", no_args_is_help=True
+    help="Explain rules, rehearse them on a recording, list their triggers and print their schema.",
+    no_args_is_help=True,
 )
+
+_NOT_YET = "not yet"
 
 RulesFile = Annotated[Path, typer.Argument(help="Config with the rules, YAML.")]
 
@@ -56,16 +60,19 @@ def rehearse_rules(
     Example: xas-agent rules test mine.yaml out --figure rehearsal.png
     """
     from ..config import load_config
-    from ..jobs.recording import is_answered, read_recording
+    from ..jobs.recording import is_answered, read_recording, with_relative
     from ..jobs.rehearse import rehearse
     from ..output.tables import print_table
 
     with exit_on_error():
+        if figure is not None:
+            _check_that_it_can_be_written(figure)
         if is_answered(recording):
             given = {"out": out, "column": column or None, "model": model, "element": element, "edge": edge}
             refuse_unused("on what an agent has answered", **given)
-            wanted = _rules_of(load_config(rules).rules, rules)
-            recorded = read_recording(recording)
+            settings = load_config(rules)
+            wanted = _rules_of(settings.rules, rules)
+            recorded = with_relative(read_recording(recording), settings)
         else:
             settings = settings_of(str(rules), model, element, edge)
             wanted = _rules_of(settings.rules, rules)
@@ -80,6 +87,7 @@ def rehearse_rules(
         if one.neighbours:
             rows = [_neighbour(text, one.decisions, other, recorded) for text, other in one.neighbours]
             print_table(["with one setting changed", "times", "first at", "confidence", "shift"], rows)
+            _say_of_the_end(one, recorded)
         typer.echo()
     if figure is not None:
         from ..jobs.rehearsal_figure import draw_rehearsal
@@ -106,8 +114,32 @@ def explain(rules: RulesFile, model: ModelOption = None) -> None:
     units = units_of(settings, models)
     for rule in wanted:
         typer.echo(f"{rule.name}: {in_words(rule, units)}")
-        for sentence in consequences(rule, settings.control):
+        for sentence in consequences(rule, settings):
             typer.echo(f"  {sentence}")
+
+
+@rules_app.command()
+def triggers(
+    kinds: Annotated[list[str] | None, typer.Argument(metavar="[KIND]...", help="Kinds; by default all.")] = None,
+) -> None:
+    """List the triggers of rules with their keys: type, default, unit and meaning.
+
+    Example: xas-agent rules triggers threshold
+    """
+    from ...agent.types import InputError
+    from ..jobs.keys import KEY_COLUMNS, plain
+    from ..jobs.keys import triggers as all_triggers
+    from ..output.tables import print_table
+
+    known = {kind: (about, rows) for kind, about, rows in all_triggers()}
+    with exit_on_error():
+        if unknown := [kind for kind in kinds or () if kind not in known]:
+            raise InputError(f"found kind {unknown[0]!r}, expected one of {', '.join(known)}")
+    for kind in kinds or known:
+        about, rows = known[kind]
+        typer.echo(f"{kind}: {plain(about)}")
+        print_table(KEY_COLUMNS, [tuple(map(plain, row)) for row in rows])
+        typer.echo()
 
 
 @rules_app.command()
@@ -139,6 +171,15 @@ def _answered(
     return answer(recording, settings, output, element=element, edge=edge, columns=columns)
 
 
+def _check_that_it_can_be_written(figure: Path) -> None:
+    from ...agent.types import InputError
+
+    if not os.access(figure.parent, os.W_OK):
+        raise InputError(f"--figure {figure}: found no folder {figure.parent} to write in; make it, or name another")
+    if figure.is_dir():
+        raise InputError(f"--figure {figure}: found a folder, expected the name of a PNG file")
+
+
 def _rules_of(rules: "Sequence[Rule]", path: Path) -> "Sequence[Rule]":
     from ...agent.types import ConfigError
 
@@ -148,22 +189,36 @@ def _rules_of(rules: "Sequence[Rule]", path: Path) -> "Sequence[Rule]":
 
 
 def _say(one: "Rehearsed", recording: "Recording") -> None:
+    from ..jobs.closest import closest
     from ..jobs.explain import explain as in_words
 
     typer.echo(f"{one.rule.name}: {in_words(one.rule, recording.units)}")
     if not one.decisions:
-        typer.echo("  It would not have decided.")
+        typer.echo("  It would not have decided before the recording ends.")
+        typer.echo(f"  closest: {closest(one, recording)}")
     for d in one.decisions:
         at = datetime.fromtimestamp(d.time, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         sample = f" of {d.scan.sample}" if d.scan.sample else ""
         typer.echo(f"  decided at {_at(d, recording)}{sample}, {at}, confidence {d.confidence:.2f}: {d.reason}")
 
 
+def _say_of_the_end(one: "Rehearsed", recording: "Recording") -> None:
+    """Say what "not yet" means, and whether the rule itself ended the recording."""
+    if all(made for _, made in one.neighbours):
+        return
+    typer.echo(f"{_NOT_YET}: not before the recording ends")
+    if one.rule.name in recording.stopped_by:
+        typer.echo(
+            "This rule stopped the recorded experiment, so that later decisions cannot be seen: record with "
+            "control.enabled: false to compare them."
+        )
+
+
 def _neighbour(
     text: str, made: "Sequence[Decision]", other: "Sequence[Decision]", recording: "Recording"
 ) -> list[str]:
     if not other:
-        return [text, "0", "never", "", ""]
+        return [text, "0", _NOT_YET, "", ""]
     size, unit = recording.clock
     shift = f"{(other[0].time - made[0].time) / size:+.2f} {unit}" if made else ""
     return [text, str(len(other)), _at(other[0], recording), f"{other[0].confidence:.2f}", shift]

@@ -197,8 +197,9 @@ def conclude(session: "Session", strict: bool) -> None:
             for name, reason in value.items():
                 _show(key, f"{name}: {reason}")
         elif key == "gain":
-            for name in ("open loop", "closed loop", "gained") if value else ():
-                _show(name, value[name])
+            for name in ("open loop", "closed loop", "gained"):
+                if value and name in value:
+                    _show(name, value[name])
         elif value not in (None, {}, False) or key == "frames":
             _show(key, _plain({**value, "sha256": value["sha256"][:12]} if key == "model" and value else value))
     folder = session.output.folder if session.output is not None else None

@@ -77,6 +77,10 @@ def sim(
         Path | None,
         typer.Option(help="File for the true values, which are not published, .jsonl. [default: not written]"),
     ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(help="File for the documents, as they are published, .jsonl. [default: not written]"),
+    ] = None,
     wait: Annotated[
         float, typer.Option(min=0, help="Longest wait for a subscriber, s; 0 waits without limit.")
     ] = 60.0,
@@ -122,12 +126,13 @@ def sim(
         robot = robot or (f"ipc://{folder}/robot" if places else None)
         requests = requests if control is None else {"address": control, **with_secret}
         truth_sinks = [] if truth is None else [resources.enter_context(closing(FileSink(truth)))]
+        records = [] if record is None else [resources.enter_context(closing(FileSink(record)))]
         change_s = settings.experiment.change_time_s if change is None else change
         changer = None if robot is None else SampleChanger(magazine(places or samples or 4), change_s)
         if changer is None:
-            beamline = SimBeamline(settings, [sink], truth_sinks)
+            beamline = SimBeamline(settings, [sink, *records], truth_sinks)
         else:
-            beamline = ChangingBeamline(settings, changer, [sink], truth_sinks)
+            beamline = ChangingBeamline(settings, changer, [sink, *records], truth_sinks)
         end_like_ctrl_c()
         server = ControlServer(validate_settings(requests, ControlEndpoint, "--control"), beamline.obey)
         resources.callback(server.close)

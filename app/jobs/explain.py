@@ -1,6 +1,6 @@
 """Rules in words."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, assert_never
 
 from ...agent.decide import (
@@ -8,7 +8,6 @@ from ...agent.decide import (
     AnyOf,
     Band,
     Change,
-    ControlSettings,
     Extremum,
     FramesSetAside,
     NotOf,
@@ -22,6 +21,7 @@ from ...agent.decide import (
     Undecided,
     Unfamiliar,
 )
+from ..config import Config
 
 _COMMON = {"all": "all errors of an estimate", "frame": "the scatter of repeats"}
 
@@ -44,10 +44,11 @@ def explain(rule: Rule, units: Mapping[str, str]) -> str:
     return said[0].upper() + said[1:]
 
 
-def consequences(rule: Rule, control: ControlSettings) -> Iterator[str]:
+def consequences(rule: Rule, config: Config) -> Iterator[str]:
     """Yield, as sentences, what becomes of the decisions of a rule."""
-    action = rule.action
+    action, control = rule.action, config.control
     if action == "notify":
+        yield _told(config)
         return
     authority = control.authority_for(action)
     if not control.enabled:
@@ -65,10 +66,19 @@ def consequences(rule: Rule, control: ControlSettings) -> Iterator[str]:
         bounds = [f"{n} per {of}" for n, of in ((limit.per_run, "run"), (limit.per_hour, "hour")) if n is not None]
         if bounds:
             yield f"Of all rules together, at most {' and '.join(bounds)} of {action} are sent."
-    if authority == "confirm":
+    if authority == "confirm" and action in control.allow:
         yield f"A person must approve it within {control.confirm_within_s:g} s."
     elif authority == "act" and action in control.allow:
         yield "It is sent at once."
+
+
+def _told(config: Config) -> str:
+    """Return as a sentence who is told of a notification."""
+    if config.simulation is not None:  # as for a simulated experiment in general, destinations are not used
+        return "Told: the crew of the simulated beamline."
+    if config.notify:
+        return f"Told: {', '.join(destination.name for destination in config.notify)}."
+    return "Nobody is told: the config names no destination (it is logged and published)."
 
 
 def _arguments(args: Mapping[str, Any]) -> str:
@@ -112,9 +122,9 @@ def in_words(trigger: Trigger, units: Mapping[str, str]) -> str:
         case Quiet():
             return f"no frame comes for {trigger.seconds:g} s"
         case AllOf():
-            return " and ".join(_nested(part, units) for part in trigger.of)
+            return _joined("and", [_nested(part, units) for part in trigger.of])
         case AnyOf():
-            return " or ".join(_nested(part, units) for part in trigger.of)
+            return _joined("or", [_nested(part, units) for part in trigger.of])
         case NotOf():
             return f"it is not true that {_nested(trigger.of, units)}"
         case Then():
@@ -122,6 +132,13 @@ def in_words(trigger: Trigger, units: Mapping[str, str]) -> str:
             return ", and then ".join(_nested(part, units) for part in trigger.of) + within
         case _:
             assert_never(trigger)
+
+
+def _joined(word: str, clauses: Sequence[str]) -> str:
+    """Join clauses, with a comma before the word after one that has a comma itself."""
+    commas = ["," if "," in clause and not clause.endswith(")") else "" for clause in clauses]
+    between = [f"{comma} {word} " for comma in commas[:-1]]
+    return "".join(part for pair in zip(clauses, [*between, ""], strict=True) for part in pair)
 
 
 def _nested(trigger: Trigger, units: Mapping[str, str]) -> str:

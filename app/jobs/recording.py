@@ -1,27 +1,43 @@
 """Recordings on which rules are rehearsed: what an agent has published, or what a beamline has measured."""
 
+import csv
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
 from ...adapters.files import DOCUMENT_SUFFIXES, FileSource, FolderSource
 from ...adapters.formats import Columns
 from ...agent.decide import Observed, Rule, SeriesPoint, Uncertainty
 from ...agent.publish import Answered, Ended, PublishedReader
-from ...agent.types import Frame, InputError, SetAside
+from ...agent.relative import RelativeQuantities, derived_units
+from ...agent.types import Edge, Frame, InputError, SetAside, get_logger
+from ...models.card import Card, read_card
 from ...sim_beamline.replay import Replay
 from ..config import Config
-from ..output.folder import DOCUMENTS, OutputFolder
+from ..output.folder import DECISIONS, DOCUMENTS, OutputFolder
 from ..session import Session
-from ..wiring import check_rules
+from ..wiring import check_rules, model_folders
+
+_log = get_logger()
 
 _RECORDED_TIME = "recorded_time"
 """Reading of a replayed folder that holds the time at which it was measured."""
 _CLOCKS = ((3600.0, "h"), (60.0, "min"))
+_YEAR_S = 365.25 * 86400
 _SERIES = ("spectra.npz", "series.csv")
 """Files of a folder that ``xas-agent replay`` takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """What is known of a model without loading it."""
+
+    name: str
+    edge: Edge
 
 
 @dataclass(frozen=True)
@@ -32,6 +48,8 @@ class Recording:
     """Frames, notes and ends of runs in the order in which they were published."""
     units: Mapping[str, str]
     """Units of the quantities, by name."""
+    stopped_by: frozenset[str] = frozenset()
+    """Rules that stopped the experiment, so that nothing later was recorded."""
 
     @property
     def frames(self) -> list[Answered]:
@@ -91,10 +109,57 @@ def read_recording(path: Path) -> Recording:
     documents = path / DOCUMENTS if path.is_dir() else path
     read = PublishedReader()
     items = [item for name, doc in FileSource(documents) for item in read(name, doc)]
-    recording = Recording(list(map(_at_its_time, items)), read.units)
+    recording = Recording(_with_a_time(list(map(_at_its_time, items))), read.units, _stopping_rules(path))
     if not recording.frames:
         raise InputError(f"{documents}: found no frame of an agent; name the documents of a session of run or replay")
     return recording
+
+
+def _stopping_rules(path: Path) -> frozenset[str]:
+    """Return the rules whose ``stop`` was acknowledged in the session of a folder."""
+    table = path / DECISIONS
+    if not table.is_file():
+        return frozenset()
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["action"] == "stop"]
+    return frozenset(row["rule"] for row in rows if row["status"] == "acknowledged")
+
+
+def with_relative(recording: Recording, config: Config) -> Recording:
+    """Add the anchored values, changes and rates of a config to a recording that lacks them.
+
+    Values that the session published stand. Those that need spectra, as distances, cannot be computed from a folder.
+
+    Raises
+    ------
+    ModelError, ConfigError
+        As in :func:`model_folders`.
+    """
+    published = {name for _, estimate, _ in recording.frames for name in estimate.descriptors}
+    relative = config.relative.model_copy(update={"references": ()})
+    asked = {f"{name}_change" for name in relative.change} | {f"{name}_rate" for name in relative.rate}
+    asked |= {f"{name}_anchored" for anchor in config.anchors for name in anchor.values}
+    if not asked - published:
+        return recording
+    cards = [read_card(folder) for folder in model_folders(config)]
+    estimated = {name: recording.units.get(name, "") for name in published}
+    compute, items = RelativeQuantities(config.anchors, relative, estimated), list[Answered | SetAside | Ended]()
+    for item in recording.items:
+        if isinstance(item, Ended):
+            compute.forget(item.run_uid)
+        if isinstance(item, tuple) and (card := next((c for c in cards if _fits(c, item[0])), None)):
+            frame, estimate, quantities = item
+            found = compute(frame, _Scale(card.name, card.edge_of_absorber()), estimate, frame.mu, math.nan)
+            whole = replace(estimate, descriptors={**found.descriptors, **estimate.descriptors})
+            items.append((frame, whole, quantities))
+        else:
+            items.append(item)
+    units = {name: unit for name, unit in derived_units(relative, estimated).items() if unit}
+    return replace(recording, items=items, units={**units, **recording.units})
+
+
+def _fits(card: Card, frame: Frame) -> bool:
+    return frame.element in (None, card.absorber) and frame.edge in (None, card.edge)
 
 
 def answer(
@@ -148,7 +213,7 @@ def answer(
         raise session.failure
     if session.interrupted:
         raise KeyboardInterrupt
-    recording = Recording(items, read.units)
+    recording = Recording(_with_a_time(items), read.units)
     if not recording.frames:
         raise InputError(_why_nothing(path, session))
     return recording
@@ -168,6 +233,17 @@ def _why_nothing(path: Path, session: Session) -> str:
     kinds = f"files of spectra, or {' '.join(DOCUMENT_SUFFIXES)} of documents"
     found = ", ".join(reasons) or f"nothing that can be read, expected {kinds}"
     return f"{path}: no frame could be answered: {found}; xas-agent inspect {shlex.quote(str(path))} shows more"
+
+
+def _with_a_time(items: list[Answered | SetAside | Ended]) -> list[Answered | SetAside | Ended]:
+    """Leave out frames whose clock was not set: their time, often 0, is a year or more from that of the others."""
+    times = [item[0].time for item in items if isinstance(item, tuple)]
+    middle = median(times) if times else 0.0
+    kept = [item for item in items if not (isinstance(item, tuple) and abs(item[0].time - middle) > _YEAR_S)]
+    if left_out := len(items) - len(kept):
+        why = "their time is a year or more from that of the others: was a clock not set?"
+        _log.warning("frames are left out of the rehearsal", frames=left_out, why=why)
+    return kept
 
 
 def _at_its_time(item: Answered | SetAside | Ended) -> Answered | SetAside | Ended:

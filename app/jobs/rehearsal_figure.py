@@ -230,7 +230,7 @@ def _neighbours(axis: Axes, one: Rehearsed, recording: Recording, clock: _Clock)
         if first is not None:
             axis.plot([first], [row], "|", color=RED, ms=9, mew=1.6)
         if not made:
-            axis.text(end, row, "never", color=GREY, fontsize=8.5, ha="right", va="center")
+            axis.text(end, row, "not before the recording ends", color=GREY, fontsize=8.5, ha="right", va="center")
             continue
         at = clock(made[0].time)
         axis.plot([at if first is None else first, at], [row, row], ":", color=GREY, lw=1.4)

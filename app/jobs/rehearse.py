@@ -3,12 +3,15 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
 
 from ...agent.decide import (
+    READINGS,
     Compared,
+    Observed,
     QuantityTrigger,
     QuantityWatch,
     Rule,
@@ -17,8 +20,10 @@ from ...agent.decide import (
     Unfamiliar,
     Watch,
     triggers_in,
+    without_part,
 )
 from ...agent.publish import Ended
+from ...agent.relative import setting_for
 from ...agent.types import Decision, Frame, InputError, SetAside
 from .recording import Recording
 
@@ -138,10 +143,22 @@ def _check(rule: Rule, recording: Recording) -> None:
         raise InputError(f"rule {rule.name}: no frame of the recording is of {wanted}; found {found}")
     for quantity in quantities_in(rule):
         if not recording.points(quantity, rule):
-            raise InputError(
-                f"rule {rule.name}: no frame of the recording has {quantity}; anchored and relative values are "
-                "in it if the session had the same anchors and relative"
-            )
+            remedy = _remedy(quantity, recording)
+            raise InputError(f"rule {rule.name}: no frame of the recording has {quantity}; {remedy}")
+
+
+def _remedy(quantity: str, recording: Recording) -> str:
+    """Return what to do about a quantity that a recording lacks, in words."""
+    names = dict.fromkeys(name for item in recording.frames for name in Observed(*item).names())
+    if setting := setting_for(without_part(quantity), names):
+        which = "which a frame meets" if setting == "anchors" else "in the config"
+        again = "rehearse on the documents that the beamline recorded, or run again with this config"
+        return f"it needs {setting}, {which}: {again}"
+    by_lower = {name.lower(): name for name in names}
+    if like := get_close_matches(quantity.lower(), by_lower, n=3):
+        return f"similar: {', '.join(by_lower[name] for name in like)}"
+    readings = [name for name in names if name.startswith(READINGS)]
+    return f"its readings: {', '.join(readings) or 'none'}"
 
 
 def neighbours(rule: Rule, recording: Recording) -> Iterator[tuple[str, Rule]]:

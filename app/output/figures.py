@@ -15,6 +15,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from ...agent.decide import READINGS
 from ...agent.estimate import Answer
 from ...agent.spectra import Aligned, Normalised
 from ...agent.types import Z90, Array, Edge, Flag
@@ -35,6 +36,10 @@ _LEGEND_SERIES = 8
 """Series that a legend names."""
 _FEW_DECISIONS = 8
 """Number of decisions up to which their lines are drawn as broad as others."""
+_RULE_CHARACTERS = 40
+"""Characters of the rules' names in the label of a decision."""
+_LABEL_WIDTH, _CHARACTER = 0.06, 0.0186
+"""Width of such a label, and length of a character, as parts of the panel's width and height."""
 _HOURS_FROM_S, _MINUTES_FROM_S = 3 * 3600, 300
 """Durations above which the time axis is in hours or minutes, s."""
 
@@ -68,7 +73,8 @@ def draw_operando(file: Path | BinaryIO, drawn: Drawn, truth: Truth | None) -> N
     top = figure.add_subplot(grid[0, 0])
     _oxidation_state(top, series)
     _truth(top, series, truth)
-    _driving_reading(top, series)
+    _driving_reading(top, series, drawn)
+    _levels(top, drawn, "OS", "OS_mean", "OS_anchored", "OS_anchored_mean")
     _decisions(top, series, drawn)
     top.set_ylabel("mean oxidation state (e)")
     # Above the axes, because within them it would cover the labels of the decisions.
@@ -77,6 +83,7 @@ def draw_operando(file: Path | BinaryIO, drawn: Drawn, truth: Truth | None) -> N
     middle = figure.add_subplot(grid[1, 0], sharex=top)
     _interval(middle, series, "CN", named_series=False)
     _interval(middle, series, "OCN", GREY, named_series=False)
+    _levels(middle, drawn, "CN", "CN_mean", "OCN", "OCN_mean")
     middle.set_ylabel("coordination")
     middle.legend(loc="best", fontsize=8)
 
@@ -91,6 +98,7 @@ def draw_operando(file: Path | BinaryIO, drawn: Drawn, truth: Truth | None) -> N
             lw=1,
         )
     bottom.axhline(OOD_LIMIT, color=RED, lw=0.8, ls="--")
+    _levels(bottom, drawn, "ood_score")
     bottom.set_ylim(bottom=0)
     bottom.set_ylabel("OOD score")
     bottom.set_xlabel(f"time since the first frame ({unit})")
@@ -98,6 +106,7 @@ def draw_operando(file: Path | BinaryIO, drawn: Drawn, truth: Truth | None) -> N
     _spectra(figure.add_subplot(grid[:2, 1]), series, unit, drawn)
     right = figure.add_subplot(grid[2, 1])
     _interval(right, series, "MOOD", named_series=False)
+    _levels(right, drawn, "MOOD", "MOOD_mean")
     right.set_ylabel("O–O distance (Å)")
     right.set_xlabel(f"time ({unit})")
     figure.savefig(file, dpi=110, format="png")
@@ -208,7 +217,17 @@ def _truth(axes: Axes, series: Sequence[_Series], truth: Truth | None) -> None:
             label = None
 
 
-def _driving_reading(axes: Axes, series: Sequence[_Series]) -> None:
+def _levels(axes: Axes, drawn: Drawn, *quantities: str) -> None:
+    """Draw the levels of the rules on a panel's quantities, with their values."""
+    for level in dict.fromkeys(level for quantity, level in drawn.levels if quantity in quantities):
+        axes.axhline(level, color=AMBER, lw=0.8, ls="--")
+        at = (0.995, level)
+        axes.annotate(
+            f"{level:g}", at, xycoords=axes.get_yaxis_transform(), color=AMBER, fontsize=7, ha="right", va="bottom"
+        )
+
+
+def _driving_reading(axes: Axes, series: Sequence[_Series], drawn: Drawn) -> None:
     """Draw what drives the sample beside the oxidation state: the cell voltage or, without one, the temperature."""
     fields = (*VOLTAGE_FIELDS, *TEMPERATURE_FIELDS)
     name = next((field for field in fields if any(field in one.rows[0] for one in series)), None)
@@ -217,7 +236,9 @@ def _driving_reading(axes: Axes, series: Sequence[_Series]) -> None:
     other = axes.twinx()
     for one in series:
         other.plot(one.clock, [r.get(name, np.nan) for r in one.rows], color=GREY, lw=1, ls=":")
-    other.set_ylabel(f"{name} ({'V, ' if name in VOLTAGE_FIELDS else ''}dotted)", color=GREY)
+    _levels(other, drawn, f"{READINGS}{name}")
+    unit = drawn.units.get(name) or ("V" if name in VOLTAGE_FIELDS else "")
+    other.set_ylabel(escaped(f"{name} ({unit}, dotted)" if unit else f"{name} (dotted)"), color=GREY)
 
 
 def _decisions(axes: Axes, series: Sequence[_Series], drawn: Drawn) -> None:
@@ -235,9 +256,10 @@ def _decisions(axes: Axes, series: Sequence[_Series], drawn: Drawn) -> None:
         axes.axvline(at, color=RED, lw=1.2 if len(labels) <= _FEW_DECISIONS else 0.5)
         if not (count := times_said.pop(label, 0)):
             continue  # said at the first one
+        said = label if count == 1 else f"{label}, {count} times"
         axes.annotate(
-            escaped(label if count == 1 else f"{label}, {count} times"),
-            (at, 0.02),
+            escaped(said),
+            (at, _free_height(axes, at, said)),
             xycoords=("data", "axes fraction"),
             rotation=90,
             color=RED,
@@ -247,11 +269,26 @@ def _decisions(axes: Axes, series: Sequence[_Series], drawn: Drawn) -> None:
         )
 
 
+def _free_height(axes: Axes, at: float, label: str) -> float:
+    """Return the height, as a part of the panel's, at which a label left of a time covers the fewest points."""
+    lines = [np.column_stack([line.get_xdata(), line.get_ydata()]) for line in axes.lines]
+    points = np.concatenate([line for line in lines if len(line) > 2] or [np.empty((0, 2))]).astype(float)
+    x, y = axes.transLimits.transform(points).T
+    right = axes.transLimits.transform((at, 0.0))[0]
+    beside = y[(x > right - _LABEL_WIDTH) & (x < right + _LABEL_WIDTH / 4)]
+    length = _CHARACTER * max(map(len, label.split("\n")))
+    heights = np.arange(0.02, max(0.03, 0.98 - length), 0.02)
+    covered = [int(((beside > low - 0.02) & (beside < low + length + 0.02)).sum()) for low in heights]
+    return float(heights[int(np.argmin(covered))])
+
+
 def _label(decisions: Sequence[Mapping[str, Any]], *, named_sample: bool) -> str:
     """Return in words what was decided at one frame."""
     sample = f" {decisions[0]['sample']}" if named_sample else ""
     statuses = dict.fromkeys(decision["status"] for decision in decisions)
-    return f"{', '.join(map(_action, decisions))}{sample} ({', '.join(statuses)})"
+    rules = ", ".join(dict.fromkeys(decision["rule"] for decision in decisions))
+    said = f"{', '.join(map(_action, decisions))}{sample} ({', '.join(statuses)})"
+    return f"{textwrap.shorten(rules, _RULE_CHARACTERS, placeholder='…')}:\n{said}"
 
 
 def _action(decision: Mapping[str, Any]) -> str:

@@ -25,7 +25,8 @@ _log = get_logger()
 DOCUMENTS, SUMMARY, PICTURE = "documents.jsonl", "summary.json", "operando.png"
 TRUTH = "truth.jsonl"
 """The true values of the embedded beamline."""
-_TABLES = ("descriptors.csv", "decisions.csv")
+DECISIONS = "decisions.csv"
+_TABLES = ("descriptors.csv", DECISIONS)
 OF_DOCUMENTS = (DOCUMENTS, *_TABLES)
 """Files that are whole only if they contain all documents."""
 # Without the log, to which every session in the folder adds.

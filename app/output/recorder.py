@@ -70,6 +70,10 @@ class Drawn:
     models: tuple[str, ...] = ()
     grid: np.ndarray | None = None
     """(G,) energies of the spectra."""
+    levels: tuple[tuple[str, float], ...] = ()
+    """(quantity, level) of the rules."""
+    units: dict[str, str] = field(default_factory=dict)
+    """Units of the readings, by name."""
 
     def by_series(self) -> list[list[DrawnFrame]]:
         """Return the frames of each series and element in the order of time, the earliest series first."""
@@ -107,8 +111,8 @@ class Recorder:
         """The latest decisions by id, with their latest status."""
         self.statuses: Counter[str] = Counter()
         """Number of decisions that came to each status."""
-        self.stopped_by: str | None = None
-        """Rule of the first acknowledged stop."""
+        self.stopped: dict[str, str] = {}
+        """Rule of the first acknowledged stop of each run that was stopped."""
         self.notifications_failed = 0
         """Number of notifications that a destination has not taken, or perhaps not."""
         self.notification_failure = ""
@@ -127,7 +131,10 @@ class Recorder:
         """SHA-256 of the models in use, by name."""
         self._estimates: list[str] = []
         """Keys of the descriptors, in the order of the table."""
+        self.levels: tuple[tuple[str, float], ...] = ()
+        """(quantity, level) of the rules, for the picture."""
         self._readings: list[str] = []
+        self._reading_units: dict[str, str] = {}
         self._frame_row, self._decision_row = frame_row, decision_row
         self._grid: np.ndarray | None = None
         self._drawn: list[DrawnFrame] = []
@@ -170,6 +177,8 @@ class Recorder:
             self._estimates += [key for key in keys if key not in self._estimates]
             new = [r for r in doc["object_keys"]["readings"] if r not in self._readings]
             self._readings += new[: MAX_READINGS - len(self._readings)]
+            units = {r: str(doc["data_keys"][r].get("units") or "") for r in self._readings if r in doc["data_keys"]}
+            self._reading_units |= units
 
     def _on_descriptors(self, doc: Mapping[str, Any], run_uid: str, series: str) -> None:
         data = doc["data"]
@@ -209,7 +218,7 @@ class Recorder:
         self.latest_decisions[row["id"]] = row
         self.statuses[row["status"]] += row["status"] != before.get("status")  # it is sent again after a restart
         if row["action"] == "stop" and row["status"] == "acknowledged":
-            self.stopped_by = self.stopped_by or row["rule"]
+            self.stopped.setdefault(run_uid, row["rule"])
         if row["action"] == "notify" and row["status"] in ("rejected", "expired"):
             self.notifications_failed += 1
             self.notification_failure = row["status_reason"]
@@ -223,6 +232,11 @@ class Recorder:
         reason, number, count = (doc["data"][key] for key in ("reason", "frame_seq_num", "count"))
         (self.gaps if reason in _GAP_REASONS else self.set_aside)[reason] += count
         self.numbered += count if number else 0
+
+    @property
+    def stopped_by(self) -> str | None:
+        """Rule of the first acknowledged stop."""
+        return next(iter(self.stopped.values()), None)
 
     def unsettled(self) -> list[dict[str, Any]]:
         """Return the rows of the decisions without a last status."""
@@ -243,7 +257,8 @@ class Recorder:
             if self._latest_drawn is not None and all(frame is not self._latest_drawn for frame in frames):
                 frames.append(self._latest_drawn)
             decisions = list(self.latest_decisions.values())
-            return Drawn(frames, self.frames, decisions, tuple(self.models), self._grid)
+            models, units = tuple(self.models), dict(self._reading_units)
+            return Drawn(frames, self.frames, decisions, models, self._grid, self.levels, units)
 
     def latency_ms(self) -> dict[str, float]:
         """Return the 50th and 99th percentile of the latency over the frames, ms, to 1 %."""
@@ -306,11 +321,6 @@ class Truth:
     _streams: dict[str, str] = field(default_factory=dict)
     """Measured run of each descriptor."""
 
-    @property
-    def x(self) -> list[float]:
-        """Li content in each row."""
-        return [row["x"] for row in self.rows]
-
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
         if name == "start":
             self.open_loop_x = doc.get("x_open_loop_end")
@@ -324,6 +334,10 @@ class Truth:
                 frame = int(data.get("frame", doc["seq_num"]))
                 run = self._streams.get(doc["descriptor"], "")
                 self.rows.append({**data, "x": float(value), "frame": frame, "run": run})
+
+    def x_at_end(self, run: str) -> float | None:
+        """Return the Li content at the end of a measured run; None if it is not known."""
+        return next((row["x"] for row in reversed(self.rows) if row["run"] == run), None)
 
     def by_frame(self) -> dict[tuple[str, int], dict[str, Any]]:
         """Return the true values during the measurement, by the uid of the run and the number of the frame."""

@@ -30,7 +30,8 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """
     width = _width()
     widths = [max(map(cell_len, column)) for column in zip(header, *rows, strict=True)]
-    name = min(widths[0], max(_LEAST_NAME, width // 4))
+    beside = width - sum(_GAP + others for others in widths[1:])
+    name = min(widths[0], max(_LEAST_NAME, width // 4, beside))
     parts: list[list[int]] = [[0]]
     used = name
     last = len(header) - 1

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 import typer
-from settings_tables import TRIGGERS, config_table, robot_actions, robot_status, rule_triggers, table, type_name
+from settings_tables import config_table, robot_actions, robot_status, rule_triggers, table
 
 from xas_agent.agent.publish import AgentRun, Provenance
 from xas_agent.agent.types import Decision, DescriptorEstimate, Estimate, Frame, SetAside
 from xas_agent.agent.types.reasons import Flag, Reason
 from xas_agent.app.commands.shared import EXIT_CODES
+from xas_agent.app.jobs.keys import TRIGGERS, type_name
 from xas_agent.app.jobs.shards import tables_of
 
 DECISIONS = Path(__file__).parents[1] / "decisions"

@@ -37,8 +37,16 @@ class AlarmSettings(CathodeSettings):
     def begin(self, seed: int) -> "Alarm":
         return Alarm(self, seed)
 
-    def gain(self, open_loop: Course, closed_loop: Course, answers: Answers) -> Gain:
+    def check_frames(self, frames: int) -> None:
+        if frames < self.first_frame:
+            raise ValueError(
+                f"found first_frame {self.first_frame} with frames {frames}, expected it among the frames"
+            )
+
+    def gain(self, open_loop: Course, closed_loop: Course, answers: Answers) -> Gain | None:
         opened, closed = (course.count(lambda row: row["foil"]) for course in (open_loop, closed_loop))
+        if not closed:  # it ended before the foil came
+            return None
         lost = {(row["run"], row["frame"]) for row in closed_loop.frames if row["foil"]}
         uids = {row["frame_uid"] for row in answers.frames if (row["run_uid"], row["seq_num"]) in lost}
         misled = sum(

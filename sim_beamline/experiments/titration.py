@@ -43,7 +43,14 @@ class TitrationSettings(CathodeSettings):
     def begin(self, seed: int) -> "Titration":
         return Titration(self, seed)
 
-    def gain(self, open_loop: Course, closed_loop: Course, answers: Answers) -> Gain:
+    def check_frames(self, frames: int) -> None:
+        if min(self.weak_last, frames) <= self.weak_first:
+            raise ValueError(
+                f"found weak_first {self.weak_first} and weak_last {self.weak_last} with frames {frames}, "
+                "expected at least 2 states with a weak beam among the frames"
+            )
+
+    def gain(self, open_loop: Course, closed_loop: Course, answers: Answers) -> Gain | None:
         true = {(row["run"], row["frame"]): row for row in closed_loop.frames}
         firsts: dict[int, float] = {}
         newest: dict[int, float] = {}
@@ -53,8 +60,11 @@ class TitrationSettings(CathodeSettings):
                 firsts.setdefault(of["state"], row["OS_mean"] - 4 + of["x"])
                 newest[of["state"]] = row["OS_mean"] - 4 + of["x"]
         before, after = (scatter([by_state[state] for state in sorted(by_state)]) for by_state in (firsts, newest))
+        states = len({row["state"] for row in closed_loop.frames})
+        if states < len(open_loop.frames) or not math.isfinite(before - after):
+            return None
         counted = [row["seconds"] for row in closed_loop.frames]
-        factor, repeats = max(counted) / min(counted), len(closed_loop.frames) - len(open_loop.frames)
+        factor, repeats = max(counted) / min(counted), len(closed_loop.frames) - states
         hours, longer = open_loop.end["time_s"] / 3600, closed_loop.end["time_s"] / 3600
         always = hours + (factor - 1) * sum(row["seconds"] for row in open_loop.frames) / 3600
         return Gain(

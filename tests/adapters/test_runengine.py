@@ -1,5 +1,6 @@
 """With a real RunEngine in the main thread, asked from another."""
 
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -17,7 +18,7 @@ from ophyd.sim import hw
 from ophyd.status import Status
 
 from xas_agent.adapters.runengine import RunEngineControl
-from xas_agent.agent.types.protocols import Reply
+from xas_agent.agent.types import RepeatFrame, Reply
 
 
 class Recorder:
@@ -217,6 +218,41 @@ def test_a_pause_that_expired_does_not_happen_later(RE, documents, control):
     assert set(documents.events()) == set(range(1, 7))
 
 
+def test_pauses_that_come_together_are_one(RE, documents, control):
+    """They wait for the plan's loop, which is held up, and reach it at once."""
+    held, waiting, replies, failures = threading.Event(), threading.Event(), list[Reply](), list[Any]()
+
+    def hold_up():
+        RE.loop.set_exception_handler(lambda loop, context: failures.append(context))
+        held.set()
+        waiting.wait(5)
+
+    def pause(n):
+        replies.append(control.request(str(n), "pause", {}, 5))
+
+    def requests():
+        documents.wait(2)
+        RE.loop.call_soon_threadsafe(hold_up)
+        held.wait(5)
+        ready = RE.loop._ready  # pyright: ignore[reportAttributeAccessIssue]
+        before = len(ready)
+        threads = [threading.Thread(target=pause, args=(n,)) for n in range(3)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: len(ready) > before)
+        waiting.set()
+        for thread in threads:
+            thread.join(10)
+        assert control.request("4", "resume", {}, 5) == Reply("acknowledged", "resumed")
+
+    with meanwhile(requests):
+        RE(bp.count([det], 8, delay=0.02))
+    gc.collect()
+    assert failures == []
+    assert sorted(reply.reason for reply in replies) == ["already paused", "already paused", "paused"]
+    assert documents.all[-1][1]["exit_status"] == "success"
+
+
 @pytest.mark.parametrize("action", ["stop", "resume"])
 def test_what_cannot_be_taken_back_says_so_when_it_expires(RE, documents, control, action):
     """The plan's loop is held up for longer than the request waits; what was asked happens afterwards."""
@@ -332,7 +368,34 @@ def _ask(RE: RunEngine, control: RunEngineControl, plan: Any, *asked: tuple[str,
     return replies
 
 
-def test_a_signal_is_set_while_the_plan_rests_and_the_plan_goes_on(RE, furnace):
+class _Stage(Signal):
+    """Moves until it is stopped."""
+
+    stopped = 0
+
+    def set(self, value: float, **kwargs: Any) -> Any:
+        return Status()
+
+    def stop(self, *, success: bool = False) -> None:
+        self.stopped += 1
+
+
+@pytest.mark.parametrize("checkpoints", [True, False])
+def test_a_signal_is_set_while_the_plan_goes_on(RE, furnace, checkpoints):
+    """Nothing is measured again, and no device of the plan is stopped."""
+    stage, stopped = _Stage(name="stage"), []
+
+    def plan():
+        yield from bps.open_run()
+        yield from bps.abs_set(stage, 1)
+        if not checkpoints:
+            yield from bps.clear_checkpoint()
+        while True:
+            if checkpoints:
+                yield from bps.checkpoint()
+            yield from bps.trigger_and_read([det, furnace])
+            yield from bps.sleep(0.02)
+
     with closing(RunEngineControl(RE, {"furnace": furnace})) as control:
         documents, replies = Recorder(), []
         RE.subscribe(documents)
@@ -341,16 +404,78 @@ def test_a_signal_is_set_while_the_plan_rests_and_the_plan_goes_on(RE, furnace):
             documents.wait(2)
             replies.append(control.request("1", "set", {"signal": "furnace", "value": 350}, 10))
             documents.wait(len(documents.events()) + 3)
+            stopped.append(stage.stopped)
             control.request("2", "stop", {}, 10)
 
         with meanwhile(requests), pytest.raises(RunEngineInterrupted):
-            RE(bp.count([det, furnace], 1000, delay=0.02))
-    assert replies == [Reply("acknowledged", "furnace is set to 350")]
+            RE(plan())
+    assert replies == [Reply("acknowledged", "furnace was asked to go to 350")]
+    assert stopped == [0]
+    assert documents.events() == [*range(1, len(documents.events()) + 1)]
     values = [doc["data"]["furnace"] for name, doc in documents.all if name == "event"]
     assert values == sorted(values)
     assert values[0] == 20
     assert values[-1] == 350
-    assert documents.all[-1][1]["exit_status"] == "success"
+
+
+def test_a_device_that_blocks_in_set_leaves_the_outcome_open(RE):
+    held, answered = threading.Event(), threading.Event()
+
+    class Blocking(_Furnace):
+        def set(self, value: float, **kwargs: Any) -> Any:
+            held.set()
+            answered.wait(5)
+            return super().set(value, **kwargs)
+
+    blocking = Blocking(name="furnace", value=20.0)
+    documents, replies = Recorder(), list[Reply]()
+    RE.subscribe(documents)
+    with closing(RunEngineControl(RE, {"furnace": blocking})) as control:
+
+        def requests():
+            documents.wait(1)
+            replies.append(control.request("1", "set", {"signal": "furnace", "value": 30}, 0.1))
+            answered.set()
+            documents.wait(len(documents.events()) + 1)
+            control.request("2", "stop", {}, 10)
+
+        with meanwhile(requests), pytest.raises(RunEngineInterrupted):
+            RE(bp.count([det], 1000, delay=0.02))
+    assert held.is_set()
+    expected = "the device did not return from set within 0.1 s, outcome unknown"
+    assert replies == [Reply("expired", expected)]
+
+
+def test_a_set_that_expired_before_its_turn_does_not_happen_later(RE, furnace):
+    held, answered, documents, replies = threading.Event(), threading.Event(), Recorder(), list[Reply]()
+    RE.subscribe(documents)
+
+    def hold_up():
+        held.set()
+        answered.wait(5)
+
+    with closing(RunEngineControl(RE, {"furnace": furnace})) as control:
+
+        def requests():
+            documents.wait(1)
+            RE.loop.call_soon_threadsafe(hold_up)
+            held.wait(5)
+            replies.append(control.request("1", "set", {"signal": "furnace", "value": 30}, 0.1))
+            answered.set()
+            documents.wait(len(documents.events()) + 2)
+            control.request("2", "stop", {}, 10)
+
+        with meanwhile(requests), pytest.raises(RunEngineInterrupted):
+            RE(bp.count([det], 1000, delay=0.02))
+    assert replies[0].status == "expired"
+    assert furnace.get() == 20
+
+
+def test_with_nothing_running_nothing_is_set(RE, furnace):
+    with closing(RunEngineControl(RE, {"furnace": furnace})) as control:
+        reply = control.request("1", "set", {"signal": "furnace", "value": 30}, 5)
+    assert reply == Reply("rejected", "no plan is running")
+    assert furnace.get() == 20
 
 
 def test_a_signal_is_set_while_the_plan_is_paused(RE, furnace):
@@ -393,13 +518,14 @@ def test_a_device_that_fails_later_is_logged_and_the_plan_goes_on(RE, caplog):
 
 
 def test_a_plan_that_repeats_frames_is_asked_to(RE):
-    asked: list[float] = []
+    asked: list[RepeatFrame] = []
     with closing(RunEngineControl(RE, repeat=asked.append)) as control:
         plan = bp.count([det], 1000, delay=0.02)
-        replies = _ask(RE, control, plan, ("repeat_frame", {"count_factor": 4}), ("repeat_frame", {"times": 4}))
+        wanted = {"count_factor": 4, "run": "r1", "frame": 7}
+        replies = _ask(RE, control, plan, ("repeat_frame", wanted), ("repeat_frame", {"times": 4}))
         assert control.request("3", "repeat_frame", {}, 5) == Reply("rejected", "no plan is running")
     assert [reply.status for reply in replies] == ["acknowledged", "rejected"]
-    assert asked == [4]
+    assert asked == [RepeatFrame(count_factor=4, run="r1", frame=7)]
 
 
 def test_without_what_repeats_a_frame_it_is_refused(RE, control):

@@ -83,14 +83,18 @@ class Piped:
     def asides(self) -> dict[str, int]:
         return dict(Counter(data["reason"] for data in self.events("quality")))
 
-    def check(self) -> None:
-        """All documents are valid and every run is whole, once the decisions are settled."""
+    def settle(self) -> None:
+        """Wait until no decision is on its way."""
 
         def settled() -> bool:
             self.pipeline.feed(())
             return not self.pipeline._requests.open
 
         wait_until(settled, 10)
+
+    def check(self) -> None:
+        """All documents are valid and every run is whole, once the decisions are settled."""
+        self.settle()
         for name, doc in self.documents:
             event_model.schema_validators[event_model.DocumentNames[name]].validate(doc)
         starts = [s["uid"] for s in self.named("start")]
@@ -381,6 +385,58 @@ def test_a_decision_is_followed_to_its_end_before_the_runs_stop(reply, last):
     assert [uid for uid, _ in json.loads(told[0]["evidence"])] == [watched.docs[3][1]["uid"]]
     assert control.asked == ["stop"]
     assert piped.documents[-1][0] == "stop"
+
+
+@dataclass
+class Teller(Obedient):
+    """A control that takes notifications as well."""
+
+    actions = ("notify", "stop")
+
+
+def of_stage(**changed: Any) -> Rule:
+    return HIGH.model_copy(update={"stage": "search", "go_to": "end", **changed})
+
+
+@pytest.mark.parametrize("status", ["acknowledged", "rejected", "expired"])
+@pytest.mark.parametrize("action", ["stop", "notify"])
+def test_a_decision_that_was_sent_leads_on_whatever_the_answer(status, action):
+    control = Teller(lambda: Reply(status, "said"))
+    piped = Piped(of_stage(action=action), controls=ControlSettings(enabled=True, allow=("stop",)), control=control)
+    for document in Watched("Co", *[0.9] * 4, 0.1, 0.9).stop().docs:
+        piped.feed([document]).settle()
+    piped.check()
+    assert [d["status"] for d in piped.events("decisions")] == ["proposed", "sent", status]
+
+
+@pytest.mark.parametrize("answered", ["limit", "person"])
+def test_a_decision_that_was_not_sent_is_asked_again_only_after_its_condition_ended(answered):
+    controls = ControlSettings.model_validate(
+        {"enabled": True, "allow": ["stop"]}
+        | ({"authority": "confirm"} if answered == "person" else {"limits": {"stop": {"per_run": 0}}})
+    )
+    piped = Piped(of_stage(), controls=controls, control=Obedient())
+    for document in Watched("Co", *[0.9] * 4, 0.1, *[0.9] * 4).stop().docs:
+        piped.feed([document])
+        for decision, _ in piped.pipeline.decisions.unconfirmed:
+            piped.pipeline.decisions.reject(decision.id, "ada")
+        piped.settle()
+    piped.check()
+    told = [d["status"] for d in piped.events("decisions")]
+    assert told == ["proposed", "rejected"] * 2
+
+
+def test_an_order_of_a_person_names_the_sample_of_its_run():
+    piped = Piped(controls=ControlSettings(enabled=True), control=Obedient())
+    watched = Watched("Co", 0.1, sample_name="cell 3", scan_id=7)
+    piped.feed(watched.docs)
+    piped.pipeline.decisions.order("pause", "ada")
+    piped.settle()
+    piped.feed(watched.stop().docs[-1:])
+    piped.check()
+    assert {(d["sample"], d["scan_id"], d["status"]) for d in piped.events("decisions")} == {
+        ("cell 3", 7, status) for status in ("proposed", "sent", "acknowledged")
+    }
 
 
 def test_an_action_that_is_not_allowed_is_rejected():

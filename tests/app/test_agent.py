@@ -154,7 +154,10 @@ def test_a_call_with_a_value_of_no_descriptor_is_refused(watching):
         ({"anchors": [{"frame": 1, "Os_mean": 3.0}]}, "anchors: found descriptor 'Os', expected a descriptor of"),
         ({"relative": {"change": ["x"]}}, "relative.change: found descriptor 'x'"),
         ({"relative": {"rate": ["OS_anchored"]}}, "relative.rate: found descriptor 'OS_anchored'"),
-        ({"rules": [{"name": "r", "trigger": {**FAR, "descriptor": "OS_rate"}}]}, "found quantity 'OS_rate'"),
+        (
+            {"rules": [{"name": "r", "trigger": {**FAR, "descriptor": "OS_rate"}}]},
+            "OS_rate needs relative",
+        ),
         ({"relative": {"references": ["none.xdi"]}}, "none.xdi"),
     ],
 )

@@ -1,5 +1,6 @@
 """What a user's YAML may say, and the one line that tells what is wrong with it."""
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,16 @@ def test_a_file_of_ones_own_comes_before_a_shipped_name(tmp_path, monkeypatch):
 RULE = {"name": "r", "trigger": {"kind": "threshold", "descriptor": "OS", "above": 3.5}}
 
 
+NOT_FINITE = [
+    ("above", {"kind": "threshold", "quantity": "OS", "above": math.nan}),
+    ("above", {"kind": "threshold", "quantity": "OS", "above": math.inf}),
+    ("dwell_s", {"kind": "threshold", "quantity": "OS", "above": 3.5, "dwell_s": math.inf}),
+    ("high", {"kind": "band", "quantity": "OS", "low": 3.0, "high": math.inf}),
+    ("tolerance", {"kind": "plateau", "quantity": "OS", "tolerance": math.inf, "frames": 7}),
+    ("seconds", {"kind": "quiet", "seconds": math.inf}),
+]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -53,7 +64,12 @@ RULE = {"name": "r", "trigger": {"kind": "threshold", "descriptor": "OS", "above
         ),
         ({"model": {"nme": "a"}}, r"unknown key model\.nme; expected one of device, threads, use"),
         ({"control": {"allowed": []}}, r"unknown key control\.allowed; expected one of allow, authority"),
-        ({"source": {"adress": "zmq://a:1"}}, r"key source\.address: missing \(and 1 more\)"),
+        ({"source": {"adress": "zmq://a:1"}}, r"unknown key source\.adress \(and 1 more\); expected one of address"),
+        (
+            {"rules": [{"name": "silent", "trigger": {"kind": "quiet", "minutes": 2}}]},
+            r"unknown key rules\.0\.trigger\.quiet\.minutes \(rule 'silent'\) \(and 1 more\); expected one of kind, ",
+        ),
+        ({"rules": [{"name": "silent"}]}, r"key rules\.0\.trigger \(rule 'silent'\): missing"),
         (
             {"source": {"address": "zmq://a"}},
             r"key source\.address: found 'zmq://a', expected zmq://HOST:PORT or ipc:///PATH",
@@ -64,10 +80,29 @@ RULE = {"name": "r", "trigger": {"kind": "threshold", "descriptor": "OS", "above
         ({"control": {"allow": ["explode"]}}, r"key control\.allow\.0: found 'explode', expected: .*'pause'"),
         (
             {"rules": [{**RULE, "acton": "stop"}]},
-            r"unknown key rules\.0\.acton; expected one of action, args, edge, element, go_to,",
+            r"unknown key rules\.0\.acton \(rule 'r'\); expected one of action, args, edge, element, go_to,",
         ),
-        ({"rules": [{**RULE, "trigger": {"kind": "cusp"}}]}, r"key rules\.0\.trigger: .*'threshold', 'band'"),
+        (
+            {"rules": [{**RULE, "trigger": {"kind": "cusp"}}]},
+            r"key rules\.0\.trigger \(rule 'r'\): .*'threshold', 'band'",
+        ),
         ({"rules": [RULE, RULE]}, r"two rules are named 'r'"),
+        (
+            {"rules": [{**RULE, "stage": "end"}]},
+            r"key rules\.0\.stage \(rule 'r'\): found 'end', expected another name: in the stage end no rule",
+        ),
+        *(
+            (
+                {"rules": [{"name": "r", "trigger": trigger}]},
+                rf"key rules\.0\.trigger\..*\.{key} \(rule 'r'\): .*finite number",
+            )
+            for key, trigger in NOT_FINITE
+        ),
+        *(
+            ({"control": {k: math.inf}}, rf"control\.{k}: .*finite")
+            for k in ("timeout_s", "max_age_s", "confirm_within_s")
+        ),
+        ({"control": {"settable": {"furnace": [0, math.inf]}}}, r"settable\.furnace\.1: .*finite number"),
         ({"source": {"address": "a:1", "serializer": "pickle"}}, "allow_pickle: true"),
         (
             {"queue_server": {"address": "zmq://a:1"}},
@@ -127,7 +162,9 @@ def test_anchors_belong_to_the_hash_and_are_read_as_they_are_written():
 
 def test_an_unknown_key_of_a_trigger_names_its_neighbours():
     trigger = {**RULE["trigger"], "abov": 3.6}  # type: ignore[dict-item]
-    with pytest.raises(ConfigError, match=r"unknown key rules\.0\.trigger.*abov; expected one of .*hysteresis"):
+    with pytest.raises(
+        ConfigError, match=r"unknown key rules\.0\.trigger.*abov \(rule .*\); expected one of .*hysteresis"
+    ):
         load_config({"rules": [{**RULE, "trigger": trigger}]})
 
 

@@ -121,6 +121,14 @@ def test_a_destination_that_fails_is_reported():
     assert any(line["event"] == "notification failed" for line in lines)
 
 
+@pytest.mark.parametrize("destinations", [[], [{"command": ["true"]}]])
+def test_rules_that_tell_nobody_are_warned_of_once(destinations: list[dict[str, Any]]):
+    with capture_logs() as lines:
+        XASAgent.from_config(config(rules=[rule("notify"), rule("stop")], notify=destinations)).close()
+    said = [(line["rules"], line["log_level"]) for line in lines if line["event"] == "nobody is told"]
+    assert said == ([] if destinations else [("notify", "warning")])
+
+
 def test_arguments_that_a_robot_refuses_are_refused_with_the_config():
     with pytest.raises(
         ConfigError, match=r"args of rule 'dose' that a robot refuses: dose\.args\.unit: Field required"
@@ -135,11 +143,13 @@ SET = {"signal": "furnace", "value": 500}
     ("action", "args", "settable", "message"),
     [
         ("set", {"signal": "furnace"}, {}, "rule 'set' with args of set: key value: missing"),
+        ("set", {**SET, "value": True}, {}, "rule 'set' with args of set: key value: found True"),
         ("set", SET, {}, "furnace is not among the signals in control.settable"),
         ("set", SET, {"furnace": [20, 400]}, "500 for furnace is outside 20 … 400"),
         ("set", SET, {"furnace": [400, 20]}, "found 400 … 20 for 'furnace', expected the smallest value first"),
         ("repeat_frame", {"count_factor": 0}, {}, "rule 'repeat_frame' with args of repeat_frame: key count_factor"),
         ("repeat_frame", {"counts": 2}, {}, "rule 'repeat_frame' with args of repeat_frame: unknown key counts"),
+        ("repeat_frame", {"frame": 2}, {}, "with args of repeat_frame: found frame, which the agent fills in"),
     ],
 )
 def test_a_rule_that_would_be_rejected_is_refused_with_the_config(action, args, settable, message):

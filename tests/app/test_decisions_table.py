@@ -16,9 +16,9 @@ from made_runs import Made
 
 from xas_agent.adapters.health import HealthSettings
 from xas_agent.agent.types import Reply
+from xas_agent.app.ask import ask
 from xas_agent.app.config import load_config
 from xas_agent.app.health import Health
-from xas_agent.app.operator import ask
 from xas_agent.app.output.folder import OutputFolder
 from xas_agent.app.session import Session
 

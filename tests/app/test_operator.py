@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from deadline import wait_until
 from forked import run_command
+from logs import capture_logs
 from watched import Watched, WhiteLine
 
 from xas_agent import XASAgent
 from xas_agent.agent.types import InputError, Reply
+from xas_agent.app.ask import Refused, ask, sockets_folder
 from xas_agent.app.config import Config
-from xas_agent.app.operator import OperatorServer, _short, ask, sockets_folder
+from xas_agent.app.operator import OperatorServer, _short
 from xas_agent.app.output.audit import Audit, check_audit
 
 RULE = {"name": "high", "trigger": {"kind": "threshold", "quantity": "OS", "above": 1.5}, "action": "stop"}
@@ -39,16 +41,21 @@ class Beamline:
 class Attended:
     """An agent with a person who can reach it."""
 
-    def __init__(self, folder: Path, rule: str = "stop", **control: Any) -> None:
+    def __init__(
+        self, folder: Path, rule: str = "stop", args: Mapping[str, Any] | None = None, **control: Any
+    ) -> None:
         self.beamline, self.audit = Beamline(), Audit(folder / "audit.jsonl")
         config = Config.model_validate(
-            {"rules": [{**RULE, "action": rule, "max_times": 9}], "control": {**CONFIRM, **control}}
+            {
+                "rules": [{**RULE, "action": rule, "args": args or {}, "max_times": 9}],
+                "control": {**CONFIRM, **control},
+            }
         )
         self.agent = XASAgent(config, [WhiteLine("Co")], self.beamline)
         self.statuses: list[str] = []
         self.agent.subscribe(self.audit)
         self.agent.subscribe(self.note)
-        self.server = OperatorServer(self.agent, lambda: {"frames": 1}, self.audit)
+        self.server = OperatorServer(self.agent, lambda: {"out": str(folder)}, lambda: {"frames": 1}, self.audit)
         self.server.start()
 
     def note(self, name: str, doc: Mapping[str, Any]) -> None:
@@ -103,9 +110,50 @@ def test_a_rejected_decision_is_never_sent(attended: Attended):
     waiting()
     ask("reject", why="too early", by="ada")
     wait_until(lambda: attended.statuses == ["proposed", "rejected"])
-    with pytest.raises(InputError, match="0 decisions wait"):
+    with pytest.raises(Refused, match="0 decisions wait"):
         ask("approve")
     assert attended.beamline.done == []
+
+
+def test_the_log_says_who_answered_a_decision_and_why(attended: Attended):
+    with capture_logs() as logs:
+        for answer in (
+            {"command": "approve", "by": "ada"},
+            {"command": "reject", "by": "bob", "why": "too early"},
+            {"command": "halt", "by": "eve", "why": "smoke"},
+        ):
+            attended.measure(1.0, 2.0)
+            waiting()
+            ask(**answer)
+    said = [line for line in logs if line["event"] in ("decision approved", "decision rejected")]
+    assert [(line["event"], line["by"], line.get("why")) for line in said] == [
+        ("decision approved", "ada", None),
+        ("decision rejected", "bob", "too early"),
+        ("decision rejected", "eve", "emergency stop: smoke"),
+    ]
+    assert {(line["rule"], line["action"]) for line in said} == {("high", "stop")}
+
+
+@with_control(rule="set", args={"signal": "furnace", "value": 320}, allow=["set"], settable={"furnace": [20, 400]})
+def test_a_person_sees_the_arguments_before_they_approve_them(attended: Attended):
+    attended.measure(1.0, 2.0)
+    [decision] = waiting()
+    assert decision["what"] == "set (signal furnace, value 320)"
+    assert ask("approve", by="ada")["decision"]["what"] == decision["what"]
+
+
+@with_control(rule="repeat_frame", allow=["repeat_frame"])
+@pytest.mark.parametrize("later", [0, 2])
+def test_a_frame_that_is_not_the_last_one_any_more_is_not_repeated(attended: Attended, later: int):
+    answered: set[int] = set()
+    attended.agent.subscribe(lambda name, doc: answered.add(doc.get("data", {}).get("frame_seq_num", 0)))
+    attended.measure(2.0, *[2.0] * later)
+    waiting()
+    wait_until(lambda: 1 + later in answered)
+    ask("approve", by="ada")
+    end = ["rejected"] if later else ["sent", "acknowledged"]
+    wait_until(lambda: attended.statuses == ["proposed", "approved", *end])
+    assert attended.beamline.done == ([] if later else ["repeat_frame"])
 
 
 @with_control(confirm_within_s=0.2)
@@ -138,9 +186,18 @@ def test_after_an_emergency_stop_no_rule_acts_until_it_is_released(attended: Att
     assert '"outcome": "acknowledged"' in (tmp_path / "audit.jsonl").read_text()
 
 
+def test_after_an_emergency_stop_a_person_cannot_resume_but_stop_until_it_is_released(attended: Attended):
+    ask("halt", by="ada", why="smoke")
+    said = run_command("resume", code=1).stderr
+    assert "resume rejected: halted by an emergency stop by ada: smoke; xas-agent release first" in said
+    for command in ("pause", "stop", "release", "resume"):
+        run_command(command)
+    assert attended.beamline.done == ["stop", "pause", "stop", "resume"]
+
+
 def test_an_order_that_is_not_carried_out_is_an_error(tmp_path: Path):
     agent = XASAgent(Config(), [WhiteLine("Co")])
-    server = OperatorServer(agent, lambda: {}, None)
+    server = OperatorServer(agent, dict, dict, None)
     server.start()
     try:
         for command in ("halt", "pause"):
@@ -162,9 +219,82 @@ def test_orders_need_no_rule_and_a_pause_is_shown(attended: Attended):
 def test_a_session_that_was_killed_is_not_asked(attended: Attended):
     with socket.socket(socket.AF_UNIX) as dead:  # closed without removing its file
         dead.bind(str(sockets_folder() / "1.sock"))
-    assert ask("status")["pid"] == os.getpid()
-    with pytest.raises(InputError, match="no session 1 runs"):
+    assert ask("status")["session"]["pid"] == str(os.getpid())
+    with pytest.raises(Refused, match="no session 1 runs"):
         ask("status", "1")
+
+
+@pytest.fixture
+def of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Attended]:
+    """A session of the same user with another process id."""
+    with monkeypatch.context() as patched:
+        patched.setattr("os.getpid", lambda: 4711)
+        folder = tmp_path / "theirs"
+        folder.mkdir()
+        made = Attended(folder)
+    yield made
+    made.server.close()
+    made.agent.close()
+
+
+def test_each_answer_names_its_session(attended: Attended, tmp_path: Path):
+    name = f"session {os.getpid()}: {tmp_path}"
+    for command in ("pause", "resume", "stop", "halt", "release", "pending"):
+        assert run_command(command).stdout.splitlines()[0] == name
+    assert name in run_command("approve", code=2).stderr
+
+
+def test_one_of_several_sessions_is_named_by_process_id_or_folder(
+    attended: Attended, of_another: Attended, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    said = run_command("halt", code=2).stderr
+    assert "several sessions run; name one with --session PID or --session FOLDER:" in said
+    assert f"session 4711: {tmp_path / 'theirs'}" in said
+    for name in ("4711", str(tmp_path / "theirs"), "theirs"):
+        monkeypatch.chdir(tmp_path)
+        run_command("pause", "--session", name)
+    assert (attended.beamline.done, of_another.beamline.done) == ([], ["pause"] * 3)
+    monkeypatch.setenv("XAS_AGENT_SESSION", str(tmp_path))
+    run_command("pause")
+    assert attended.beamline.done == ["pause"]
+    assert "no session nowhere runs here" in run_command("pause", "--session", "nowhere", code=2).stderr
+
+
+def test_when_the_own_session_has_ended_that_of_another_is_only_halted(attended: Attended, of_another: Attended):
+    own = str(os.getpid())
+    run_command("pending", "--session", own)
+    attended.server.close()
+    for command in ("approve", "reject", "pause", "resume", "stop", "release"):
+        said = run_command(command, code=2).stderr
+        assert f"this terminal last asked session {own}" in said
+        assert "add --session 4711" in said
+    assert of_another.beamline.done == []
+    run_command("pause", "--session", "4711")  # which is from now on the one that is meant
+    run_command("resume")
+    run_command("pending")
+    assert of_another.beamline.done == ["pause", "resume"]
+
+
+def test_an_emergency_stop_is_not_refused_when_the_own_session_has_ended(attended: Attended, of_another: Attended):
+    run_command("pending", "--session", os.getpid())
+    attended.server.close()
+    assert run_command("halt").stdout.startswith("session 4711: ")
+    assert of_another.beamline.done == ["stop"]
+
+
+def test_a_session_that_went_on_in_its_folder_is_still_the_own_one(
+    attended: Attended, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run_command("pending")
+    attended.server.close()
+    with monkeypatch.context() as patched:
+        patched.setattr("os.getpid", lambda: 4711)
+        again = Attended(tmp_path)
+    try:
+        assert run_command("pause").stdout.startswith("session 4711: ")
+    finally:
+        again.server.close()
+        again.agent.close()
 
 
 def test_malformed_commands_are_answered(attended: Attended):
@@ -179,7 +309,7 @@ def test_malformed_commands_are_answered(attended: Attended):
 
 def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path):
     (tmp_path / "xas-agent").mkdir(mode=0o755)
-    with pytest.raises(InputError, match="others may enter it"):
+    with pytest.raises(Refused, match="others may enter it"):
         sockets_folder()
 
 
@@ -213,7 +343,7 @@ def test_a_session_is_found_from_a_shell_that_does_not_know_its_folder(
     attended = Attended(tmp_path)
     try:
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "login"))
-        assert ask("status")["pid"] == os.getpid()
+        assert ask("status")["session"]["pid"] == str(os.getpid())
     finally:
         attended.server.close()
         attended.agent.close()
@@ -247,7 +377,7 @@ def test_without_an_id_none_of_several_is_approved(attended: Attended):
         assert all(d["short_id"] in said for d in waiting)
     assert attended.statuses == ["proposed", "proposed"]
     shown = run_command("pending", code=0).stdout
-    typed = shown.split()[0]
+    typed = shown.splitlines()[1].split()[0]
     assert typed == waiting[0]["short_id"]
     assert len(typed) < len(waiting[0]["id"])
     run_command("approve", typed, code=0)
@@ -262,7 +392,7 @@ def test_without_an_id_a_decision_that_came_after_the_list_is_not_approved(atten
     ask("reject", id=shown["id"])
     attended.measure(1.0, 2.0)
     wait_until(lambda: ask("status")["pending"] == 1)
-    with pytest.raises(InputError, match="it came after you were told what waits"):
+    with pytest.raises(Refused, match="it came after you were told what waits"):
         ask("approve")
     assert attended.beamline.done == []
     ask("approve")  # now it was shown

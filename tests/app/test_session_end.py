@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from deadline import wait_until
 from forked import run_command
 
 import xas_agent.app.agent as agent_module
+from xas_agent.adapters.zmq import ZMQEndpoint, ZMQSink, ZMQSource
 from xas_agent.agent.types import Document, Estimator, InputError
 from xas_agent.app.commands.shared import conclude
 from xas_agent.app.config import load_config
@@ -199,3 +200,23 @@ def test_a_signal_that_comes_twice_is_one():
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def test_status_says_that_the_connection_to_the_beamline_is_lost(own_sockets: None):
+    sink = ZMQSink(ZMQEndpoint(address="127.0.0.1:0", bind=True))
+    sink.connect()
+    said: list[str] = []
+    after = ""
+
+    def lost() -> bool:
+        said.append(run_command("status").stdout)
+        sink.close()
+        return "CONNECTION LOST" in said[-1]
+
+    with closing(ZMQSource(ZMQEndpoint(address=sink.address))) as source, Session(load_config(CO), None) as session:
+        source.connect()
+        session.watch(source, lost)
+        after = run_command("status").stdout
+    assert "CONNECTION LOST" not in said[0]
+    assert "frames     0" in after
+    assert "CONNECTION LOST" not in after  # the session has closed it

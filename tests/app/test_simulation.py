@@ -3,17 +3,21 @@
 import json
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import yaml
 from forked import run_command
 
+from xas_agent.adapters.files import FileSource
+from xas_agent.adapters.zmq import ZMQEndpoint, ZMQSource
 from xas_agent.agent.decide import Controls
 from xas_agent.agent.types import Reply
 from xas_agent.app.config import Config, ConfigError, load_config
-from xas_agent.app.embedded import CrewedControl, gain, open_loop
+from xas_agent.app.embedded import Comparison, CrewedControl, gain, open_loop
 from xas_agent.app.output.recorder import Recorder, Truth
+from xas_agent.app.session import Session
 from xas_agent.app.wiring import check_rules, load_models
 from xas_agent.sim_beamline.experiments import AlarmSettings, MagazineSettings
 from xas_agent.sim_beamline.settings import BeamlineSettings
@@ -55,6 +59,18 @@ def test_a_story_says_that_its_physics_is_simple_and_shows_its_experiment(name):
         ({"simulation": {"experiment": {"kind": "alchemy"}}}, "charge.*reduction.*magazine"),
         ({"simulation": {"experiment": {"kind": "damage", "spotz": 3}}}, "unknown key simulation.*spotz.*spots"),
         ({"simulation": {"frames": 0}}, "key simulation.frames: found 0"),
+        (
+            {"simulation": {"experiment": {"kind": "titration", "weak_first": 41, "weak_last": 45}, "frames": 40}},
+            "found weak_first 41 and weak_last 45 with frames 40, expected at least 2 states",
+        ),
+        (
+            {"simulation": {"experiment": {"kind": "titration", "weak_first": 9, "weak_last": 9}}},
+            "found weak_first 9 and weak_last 9 with frames 80, expected at least 2 states",
+        ),
+        (
+            {"simulation": {"experiment": {"kind": "alarm", "first_frame": 20}, "frames": 19}},
+            "found first_frame 20 with frames 19",
+        ),
     ],
 )  # fmt: skip
 def test_a_simulation_that_cannot_be_is_refused_with_its_key(keys, message):
@@ -95,6 +111,29 @@ def test_sim_serves_the_robot_of_an_experiment_with_samples(tmp_path):
         process.communicate(timeout=30)
 
 
+def test_sim_records_what_it_publishes(tmp_path):
+    """What a subscriber hears is what the file has."""
+    record = tmp_path / "recorded.jsonl"
+    line = [sys.executable, "-m", "xas_agent", "sim", "--frames", "2", "--period", "0", "--record", record]
+    process = subprocess.Popen([*line, "--publish", "zmq://127.0.0.1:0"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        addresses = json.loads(process.stdout.readline())
+        heard: list[tuple[str, str]] = []
+        with closing(ZMQSource(ZMQEndpoint(address=addresses["documents"]))) as source:
+            for name, doc in source:
+                heard.append((name, doc["uid"]))
+                if name == "stop" and len(heard) > 2:
+                    break
+        process.wait(30)
+    finally:
+        process.kill()
+        process.communicate()
+    recorded = [(name, doc["uid"]) for name, doc in FileSource(record)]
+    assert recorded[: len(heard)] == heard
+    assert recorded[-1][0] == "stop"
+
+
 def test_notify_reaches_the_crew_beside_a_robot():
     class Robot:
         actions = ("load",)
@@ -122,6 +161,24 @@ def test_the_gain_is_that_of_both_truths():
     assert json.dumps(found)
 
 
+@pytest.mark.parametrize("stopped_by", [None, "operator", "half charged"])
+def test_a_story_that_did_not_end_by_its_rules_compares_nothing(stopped_by):
+    simulation = BeamlineSettings(experiment=AlarmSettings(first_frame=2, last_frame=5), frames=6)
+    opened, recorder = open_loop(simulation), Recorder()
+    closed, run = Truth(rows=opened.rows[:3]), opened.rows[0]["run"]
+    recorder.stopped |= {} if stopped_by is None else {run: stopped_by}
+    found = Comparison(simulation, closed)(recorder)
+    said = {None: "ended early: nothing is compared", "operator": "stopped by a person: nothing is compared"}
+    assert found["gained"] == said.get(stopped_by, "2 frames without the foil")
+    assert ("amount" in found) == (stopped_by == "half charged")
+
+
+def test_a_story_without_a_frame_compares_nothing():
+    simulation = BeamlineSettings(experiment=AlarmSettings(first_frame=2, last_frame=5), frames=6)
+    found = gain(simulation, open_loop(simulation), Truth(), Recorder())
+    assert found == {"gained": "ended early: nothing is compared"}
+
+
 def test_the_true_values_of_several_runs_are_kept_apart():
     simulation = BeamlineSettings(experiment=MagazineSettings(compositions=(1.0, 0.5)), frames=4)
     truth = open_loop(simulation)
@@ -132,3 +189,15 @@ def test_the_true_values_of_several_runs_are_kept_apart():
     assert {first, second} == {1.0, 0.5}
     assert first == again
     assert unknown == [None, None]
+    assert [truth.x_at_end(run) for run in (*runs, "other")] == [first, second, None]
+
+
+@pytest.mark.parametrize(
+    ("stopped", "x"),
+    [({"a": "full"}, 1.0), ({"b": "full"}, 0.5), ({}, None), ({"a": "full", "b": "full"}, None)],
+)
+def test_the_x_at_the_stop_is_that_of_the_run_that_was_stopped(stopped, x):
+    truth = Truth(rows=[{"x": x, "frame": 1, "run": run} for run, x in (("a", 1.0), ("b", 0.5))])
+    with Session(load_config({"model": {"use": ["co-k"]}}), None, truth=truth) as session:
+        session.recorder.stopped |= stopped
+    assert session.summary()["x_true_at_stop"] == x

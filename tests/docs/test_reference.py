@@ -12,6 +12,7 @@ from xas_agent.agent.decide import PARTS
 from xas_agent.agent.types.reasons import Flag, Reason
 from xas_agent.app.commands.shared import EXIT_CODES
 from xas_agent.app.config import Config
+from xas_agent.app.jobs.keys import TRIGGERS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "docs" / "reference"
@@ -48,7 +49,7 @@ def models():
 def test_every_key_of_a_config_is_listed_with_its_meaning():
     for name, model in models():
         text = page(name) + page("training-configuration")  # which evaluation refers to
-        for path, field, owner in settings_tables.keys(model, elsewhere=settings_tables.TRIGGERS):
+        for path, field, owner in settings_tables.keys(model, elsewhere=TRIGGERS):
             assert field.description, f"{owner.__name__}.{path}: no docstring under the field"
             assert f"| `{path.rpartition('.')[2]}` |" in text, path
 
@@ -126,7 +127,7 @@ def test_a_page_is_printed_with_what_is_generated():
 def test_every_trigger_is_listed_with_its_keys():
     sections = dict(re.findall(r"^### `(\w+)`\n(.*?)(?=^##)", page("rules"), re.MULTILINE | re.DOTALL))
     assert {"threshold", "plateau", "not", "then"} <= set(sections)
-    for trigger in settings_tables.TRIGGERS:
+    for trigger in TRIGGERS:
         text = sections[trigger.model_fields["kind"].default]
         assert all(field.description and f"| `{key}` |" in text for key, field in trigger.model_fields.items())
 

@@ -180,7 +180,9 @@ def test_what_an_alarm_gains_and_whether_it_was_misled():
     alarm = {"action": "notify", "evidence": '[["f3", 1.3]]'}
     for decisions, misled in (([alarm], 0), ([alarm, {"action": "stop", "evidence": '[["f4", 3.6]]'}], 1)):
         found = AlarmSettings().gain(course(opened), course(closed), Answers(frames, decisions))
+        assert found is not None
         assert (found.amount, found.numbers["misled"]) == (4, misled)
+    assert AlarmSettings().gain(course(opened), course(closed[:2]), NOBODY) is None
 
 
 def test_what_repeated_frames_gain():
@@ -193,9 +195,14 @@ def test_what_repeated_frames_gain():
             frames.append({"run_uid": "r", "seq_num": len(closed), "OS_mean": 3.5 + deviation / factor**0.5})
     closed = course(closed, {"x": 0.5, "time_s": 60.0 * 17 * 4})
     found = TitrationSettings().gain(course(opened), closed, Answers(frames))
+    assert found is not None
     assert found.amount == pytest.approx(scatter(deviations) * 3 / 4)
     assert found.numbers["h_always"] == pytest.approx(16 * 4 / 60)
     assert "with 4 frames repeated" in found.closed_loop
+    early = Course(closed.frames[:6], closed.end)
+    assert TitrationSettings().gain(course(opened), early, Answers(frames)) is None
+    bright = course([{**row, "weak": False} for row in closed.frames], closed.end)
+    assert TitrationSettings().gain(course(opened), bright, Answers(frames)) is None
 
 
 def test_scatter_leaves_out_what_changes_slowly():

@@ -96,6 +96,40 @@ def test_a_repeated_frame_that_is_repeated_counts_as_a_multiple_of_it_and_the_la
     np.testing.assert_allclose(seconds / seconds[0], [1, 1, 2, 4])
 
 
+@pytest.mark.parametrize(("late", "factors"), [(0, [1, 1, 4, 1]), (1, [1, 1, 1, 1])])
+def test_only_the_last_frame_is_repeated(late, factors):
+    """Asked for during the frame, or during the next one."""
+    runs: list[str] = []
+    replies: list[Reply] = []
+    truth: list[dict[str, Any]] = []
+    count = 0
+
+    def show(name: str, doc: dict[str, Any]) -> None:
+        nonlocal count
+        if name == "descriptor":
+            runs.append(doc["run_start"])
+        if name == "event" and "energy" in doc["data"]:
+            count += 1
+            if count == 2 + late:
+                args = {"count_factor": 4, "run": runs[-1], "frame": 2}
+                replies.append(beamline.obey("repeat_frame", args))
+                replies.append(beamline.obey("repeat_frame", {**args, "run": "another-run"}))
+
+    def tell(name: str, doc: dict[str, Any]) -> None:
+        if name == "event":
+            truth.append(doc["data"])
+
+    settings = BeamlineSettings(experiment=TitrationSettings(), frames=4, frame_period_s=0.0)
+    beamline = SimBeamline(settings, [show], [tell])
+    beamline.run()
+    refusal = Reply("rejected", "frame 2 was asked for; the plan is at frame 3")
+    assert replies[0] == (refusal if late else Reply("acknowledged", "repeating the last frame"))
+    assert replies[1].status == "rejected"
+    assert "a frame of run another- was asked for" in replies[1].reason
+    seconds = np.array([row["seconds"] for row in truth[:4]])
+    np.testing.assert_allclose(seconds / seconds[0], factors)
+
+
 def test_a_repetition_holds_what_changes_the_sample():
     _, truth, _ = measured(ReductionSettings(duration_s=180.0), 3, {2: ("repeat_frame", {"count_factor": 3})})
     temperature = [row["temperature_c"] for row in truth[:4]]

@@ -6,7 +6,7 @@ from typing import Annotated, assert_never
 from pydantic import Field
 
 from ...types import Settings
-from .base import Compared, QuantityTrigger, QuantityWatch, Watch
+from .base import Compared, QuantityTrigger, QuantityWatch, Watch, apart
 from .change import Change, ChangeWatch
 from .combined import AllOf, AllWatch, AnyOf, AnyWatch, NotOf, NotWatch, Then, ThenWatch
 from .level import Band, LevelWatch, Threshold, Unfamiliar, out_of_reach
@@ -34,6 +34,7 @@ __all__ = [
     "Undecided",
     "Unfamiliar",
     "Watch",
+    "apart",
     "out_of_reach",
     "start_watch",
     "triggers_in",

@@ -18,6 +18,10 @@ MAX_LATE_FRAMES = 8
 _MAX_STEP = 3.0
 """Longest time between two frames of a line, in units of the median. A pause or a clock that jumps would extend the
 line far beyond what was measured: a drift of 0.01 e per frame to some e in a few hours."""
+_LONG = 1e6
+"""Number from which an exponent is readable."""
+_MOST_DIGITS = 12
+"""Most digits that tell a value from its bar."""
 TREND_BLOCKS = 50
 """Number of block medians to which a series at least twice as long is reduced, since the pairs grow as n²."""
 
@@ -227,6 +231,31 @@ class QuantityWatch(Watch):
     def evidence(self) -> Evidence:
         """The frames of the window."""
         return selected(self.series.points)
+
+
+def apart(value: float, *bars: float, digits: int = 3, sign: str = "") -> str:
+    """Return a value with as many digits, at least ``digits``, as show on which side of the bars it is.
+
+    >>> apart(4.104, 4.1), apart(3.4958, 3.496), apart(0.0501, -0.05, 0.05, digits=2, sign="+"), apart(1234.5)
+    ('4.104', '3.4958', '+0.0501', '1234')
+    """
+    whole = len(f"{abs(value):.0f}") if abs(value) < _LONG else 0  # no exponent for what is readable without
+    for n in range(max(digits, whole), _MOST_DIGITS):
+        text = f"{value:{sign}.{n}g}"
+        if all(value == bar or (float(text) - bar) * (value - bar) > 0 for bar in bars):
+            return text
+    return f"{value:{sign}}"
+
+
+def duration_in_words(seconds: float) -> str:
+    """Return a duration in a unit in which it is readable.
+
+    >>> duration_in_words(7200.0), duration_in_words(0.8010001)
+    ('120 min', '0.8 s')
+    """
+    size, unit = next(((s, u) for s, u in ((3600.0, "h"), (60.0, "min")) if seconds >= 3 * s), (1.0, "s"))
+    length = seconds / size
+    return f"{length:.{2 if length < 10 and size == 1 else 3}g} {unit}"
 
 
 def selected(points: Sequence[SeriesPoint]) -> Evidence:

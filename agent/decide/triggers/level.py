@@ -13,6 +13,8 @@ from .base import (
     Compared,
     QuantityTrigger,
     QuantityWatch,
+    apart,
+    duration_in_words,
     probability_positive,
     probability_within,
     without_pauses,
@@ -94,7 +96,7 @@ class Threshold(_Level, QuantityTrigger):
 
     def bar(self, unit: str) -> str:
         """Return the level in words."""
-        return f"above {self.above:.3g}{unit}" if self.above is not None else f"below {self.below:.3g}{unit}"
+        return f"above {self.above:g}{unit}" if self.above is not None else f"below {self.below:g}{unit}"
 
     @property
     def bars(self) -> tuple[float, ...]:
@@ -133,7 +135,7 @@ class Band(_Level, QuantityTrigger):
 
     def bar(self, unit: str) -> str:
         """Return the band in words."""
-        return f"{'outside' if self.outside else 'within'} {self.low:.3g}…{self.high:.3g}{unit}"
+        return f"{'outside' if self.outside else 'within'} {self.low:g}…{self.high:g}{unit}"
 
     @property
     def bars(self) -> tuple[float, ...]:
@@ -164,7 +166,7 @@ class Unfamiliar(_Level):
 
     def bar(self, unit: str) -> str:
         """Return the bar in words."""
-        return f"above {self.above:.3g}{unit}"
+        return f"above {self.above:g}{unit}"
 
     @property
     def bars(self) -> tuple[float, ...]:
@@ -243,11 +245,11 @@ class LevelWatch(QuantityWatch):
         frames = f"{self._dwell_frames} frame{'s' if self._dwell_frames != 1 else ''}"
         interval = f" ({self._value - half:.3g}…{self._value + half:.3g})" if self._sigma else ""
         parts = [
-            f"{self.quantity} {self._value:.3g}{self.unit}{interval}",
+            f"{self.quantity} {apart(self._value, *self._settings.bars)}{self.unit}{interval}",
             f"{self._settings.bar(self.unit)} for {frames}",
         ]
         if self._dwell_s > 0:
-            parts.append(f"over {self._dwell_s:.3g} s")
+            parts.append(f"over {duration_in_words(self._dwell_s)}")
         if self._settings.window_frames > 1:
             parts.append(f"by a line through {self._settings.window_frames} frames")
         return " ".join(parts)

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from ...types import Reason, SetAside, Settings
 from ..observed import Observed
-from .base import Evidence, Watch
+from .base import Evidence, Watch, apart
 
 
 class FramesSetAside(Settings):
@@ -57,7 +57,7 @@ class SetAsideWatch(Watch):
         texts = ", ".join(sorted({reason for *_, reason in self._notes}))
         within = self._settings.within_s
         listed = f" ({texts})" if texts else ""
-        return f"{self._total} frames set aside within {within:.3g} s{listed}, bar {self._settings.frames}"
+        return f"{self._total} frames set aside within {within:g} s{listed}, bar {self._settings.frames}"
 
     @property
     def evidence(self) -> Evidence:
@@ -103,7 +103,8 @@ class QuietWatch(Watch):
     @property
     def reason(self) -> str:
         """The time without a frame, and the bar."""
-        return f"no frame for {self._seconds:.3g} s, bar {self._settings.seconds:.3g} s"
+        bar = self._settings.seconds
+        return f"no frame for {apart(self._seconds, bar)} s, bar {bar:g} s"
 
     def _kept(self) -> list[Any]:
         return [self._seconds]

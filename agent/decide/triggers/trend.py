@@ -11,6 +11,8 @@ from .base import (
     Compared,
     QuantityTrigger,
     QuantityWatch,
+    apart,
+    duration_in_words,
     probability_positive,
     probability_within,
     without_pauses,
@@ -87,16 +89,6 @@ class Extremum(QuantityTrigger):
     """Smallest probability that the true distance is larger than ``drop``, from the scatter of the frames."""
 
 
-def _in_words(seconds: float) -> str:
-    """Return a duration in a unit in which it is readable.
-
-    >>> _in_words(7200.0)
-    '120 min'
-    """
-    size, unit = next(((s, u) for s, u in ((3600.0, "h"), (60.0, "min")) if seconds >= 3 * s), (1.0, "s"))
-    return f"{seconds / size:.3g} {unit}"
-
-
 class PlateauWatch(QuantityWatch):
     """Follows one series for a :class:`Plateau`; the condition ends when the quantity has changed."""
 
@@ -128,9 +120,12 @@ class PlateauWatch(QuantityWatch):
     def reason(self) -> str:
         """The value, its drift and the tolerance."""
         value, drift, duration = self._judged
+        tolerance = self._settings.tolerance
+        change = apart(drift, -tolerance, tolerance, digits=2, sign="+")
         return (
-            f"{self.quantity} {value:.3g}{self.unit} changes by {drift:+.2g}{self.unit} in {duration:.3g} s, "
-            f"within ± {self._settings.tolerance:.3g}{self.unit}, over {len(self.series.points)} frames"
+            f"{self.quantity} {value:.3g}{self.unit} changes by {change}{self.unit} "
+            f"in {duration_in_words(duration)}, within ± {tolerance:g}{self.unit}, "
+            f"over {len(self.series.points)} frames"
         )
 
     @property
@@ -141,7 +136,7 @@ class PlateauWatch(QuantityWatch):
         return Compared(
             drift,
             (-tolerance, tolerance),
-            f"change in {_in_words(duration)}{self.unit and f' ({self.unit.strip()})'}",
+            f"change in {duration_in_words(duration)}{self.unit and f' ({self.unit.strip()})'}",
         )
 
     def _kept(self) -> list[Any]:
@@ -220,9 +215,10 @@ class RateWatch(_LineWatch):
     def reason(self) -> str:
         """The rate with its error, the bar and the window."""
         above, below = self._settings.above_per_hour, self._settings.below_per_hour
-        bar = f"above {above:.3g}" if above is not None else f"below {below:.3g}"
+        bar = f"above {above:g}" if above is not None else f"below {below:g}"
+        rate = apart(self._rate, *self.compared.bars, sign="+")
         return (
-            f"{self.quantity} changes by {self._rate:+.3g} ± {self._error:.2g}{self.unit}/h, "
+            f"{self.quantity} changes by {rate} ± {self._error:.2g}{self.unit}/h, "
             f"{bar}{self.unit}/h, by a line through {self._window} frames"
         )
 
@@ -275,7 +271,7 @@ class ExtremumWatch(_LineWatch):
         settings, turn = self._settings, self._sign * self._turn[0] if self._turn else math.nan
         return (
             f"{self.quantity} {self._value:.3g}{self.unit} has passed its {settings.of} of {turn:.3g}{self.unit} by "
-            f"more than {settings.drop:.3g}{self.unit}, by a line through {self._window} frames"
+            f"more than {settings.drop:g}{self.unit}, by a line through {self._window} frames"
         )
 
     @property

@@ -328,6 +328,14 @@ def test_one_failure_leaves_the_others_alone_and_is_logged():
     assert failed == ["command /no/such/program", f"command {sys.executable}"]
 
 
+def test_failures_of_destinations_with_one_name_are_all_told():
+    hangs, fails = python("import time; time.sleep(60)", timeout_s=1.0), python("raise SystemExit(3)")
+    reply = tell(hangs, fails)
+    assert reply.status == "expired"
+    name = f"command {sys.executable}"
+    assert reply.reason == f"{name}: did not take it within 1 s; {name}: exit code 3: "
+
+
 def test_the_path_of_a_webhook_is_not_told():
     with http() as server, capture_logs() as lines:
         server.answer = 403

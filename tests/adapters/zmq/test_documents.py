@@ -303,6 +303,7 @@ def test_waiting_is_reported_in_the_log_once(adapter, peer, timeout_s, dead_addr
         late.bind(f"tcp://{dead_address}")
         while connecting.is_alive():
             late.poll(50)
+    assert all(log["timeout_s"] == round(log["timeout_s"], 1) for log in logs if log.get("timeout_s"))
     assert [(log["event"], log["log_level"], log["endpoint"]) for log in logs] == [
         ("waiting", "info", f"tcp://{dead_address}"),
         ("listening" if adapter is ZMQSource else "publishing", "info", f"tcp://{dead_address}"),
@@ -410,8 +411,10 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
         ZMQEndpoint(**settings)
 
 
-@pytest.mark.parametrize(("peer_ends", "level"), [(False, "warning"), (True, "info")])
-def test_loss_and_return_of_the_peer_are_logged_once_each(peer_ends, level):
+@pytest.mark.parametrize(
+    ("peer_ends", "lost", "level"), [(False, "connection lost", "warning"), (True, "the beamline has ended", "info")]
+)
+def test_loss_and_return_of_the_peer_are_logged_once_each(peer_ends, lost, level):
     sink = bound_sink()
     address = sink.address
     source = ZMQSource(ZMQEndpoint(address=address.replace("tcp", "zmq")), peer_ends=peer_ends)
@@ -430,7 +433,7 @@ def test_loss_and_return_of_the_peer_are_logged_once_each(peer_ends, level):
         sink("start", {"uid": "before"})
         wait_until(lambda: received == ["before"])
         sink.close()
-        wait_until(lambda: any(e["event"] == "connection lost" for e in logs))
+        wait_until(lambda: any(e["event"] == lost for e in logs))
         wait_until(lambda: not source.connected)
         with closing(ZMQSink(ZMQEndpoint(address=address.replace("tcp", "zmq"), bind=True))) as again:
             again.connect()
@@ -441,7 +444,7 @@ def test_loss_and_return_of_the_peer_are_logged_once_each(peer_ends, level):
             assert source.connected
             source.close()
             reader.join(30)
-    assert [(e["event"], e["log_level"]) for e in logs if e["event"].startswith("connect")] == [
-        ("connection lost", level),
+    assert [(e["event"], e["log_level"]) for e in logs if e["event"].startswith(("connect", lost))] == [
+        (lost, level),
         ("connected again; documents sent meanwhile are lost", "warning"),
     ]

@@ -425,12 +425,30 @@ class TestUndone:
         assert not watched(frame(2), estimate(3.4))
         assert watched(frame(3), estimate(3.6))
 
-    def test_its_stage_goes_on(self):
-        up = Rule.model_validate({"name": "up", "trigger": OS_ABOVE, "stage": "a", "go_to": "end"})
+    @pytest.mark.parametrize("dwell", [1, 2])
+    @pytest.mark.parametrize("restarts", [False, True])
+    def test_its_stage_goes_on_and_the_condition_must_end_before_the_rule_decides_again(self, dwell, restarts):
+        trigger = {**OS_ABOVE, "dwell_frames": dwell}
+        up = Rule.model_validate({"name": "up", "trigger": trigger, "stage": "a", "go_to": "end"})
         watched = Rules([up])
-        [decision] = watched(frame(1), estimate(3.6))
+        [decision] = [d for n in range(dwell) for d in watched(frame(n), estimate(3.6))]
+        if restarts:
+            memory, watched = json_of(watched.memory("run")), Rules([up])
+            watched.restore(memory)
         watched.undo(decision)
-        assert watched(frame(2), estimate(3.6))
+        series = [3.6] * 5 + [3.4] + [3.6] * 5
+        made = [n for n, os in enumerate(series) if watched(frame(10 + n), estimate(os))]
+        assert made == [5 + dwell]
+
+    def test_a_rule_of_the_stage_left_is_judged_by_what_it_saw(self):
+        up = {"name": "up", "trigger": OS_ABOVE, "stage": "a", "go_to": "end"}
+        low = {"name": "low", "trigger": LOW_VOLTAGE, "stage": "a", "max_times": 9}
+        watched = Rules([Rule.model_validate(rule) for rule in (low, up)])
+        _, decision = watched(frame(1, V=2.0), estimate(3.6))
+        watched.undo(decision)
+        assert not watched(frame(2, V=2.0), estimate(3.6))
+        assert not watched(frame(3, V=5.0), estimate(3.6))
+        assert [d.rule for d in watched(frame(4, V=2.0), estimate(3.6))] == ["low"]
 
     def test_a_rule_without_a_stage_returns_to_the_stage_that_it_left(self):
         leads = {"name": "up", "trigger": OS_ABOVE, "go_to": "hold"}
@@ -473,7 +491,8 @@ class TestAbsorbers:
         [decision] = watched(self.of(1, "Co"), estimate(3.6))
         assert not watched(self.of(2, "Ni"), estimate(3.0))
         watched.undo(decision)
-        assert watched(self.of(3, "Co"), estimate(3.6))
+        assert not watched(self.of(3, "Co"), estimate(3.4))
+        assert watched(self.of(4, "Co"), estimate(3.6))
 
     @pytest.mark.parametrize(
         ("given", "said"), [({"element": "Oxide"}, "Oxide is not an element"), ({"edge": "X"}, "edge")]

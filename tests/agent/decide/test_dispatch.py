@@ -76,7 +76,7 @@ def test_notify_needs_no_control(controlling, control, settings):
     controls = controlling(settings)
     controls.submit(decision(action="notify"))
     assert controls.drain(5)
-    assert control.statuses == [("d1", "acknowledged", "")]
+    assert control.statuses == [("d1", "acknowledged", "logged; the config names no destination")]
     assert control.requests == []
 
 

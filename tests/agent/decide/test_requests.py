@@ -54,6 +54,15 @@ def desk(request: pytest.FixtureRequest):
     made.requests.close(hurried=True)
 
 
+def test_one_that_an_earlier_process_sent_counts_as_sent(desk: Desk):
+    desk.requests.halt("ada", "smoke")
+    desk.requests.take_up(replace(decision("pause"), status="sent"), age_s=1.0)
+    desk.requests.send()
+    desk.requests.drain(10.0)
+    [(status, was_sent)] = [(d.status, d.id in desk.requests.sent) for d in desk.requests.changes()]
+    assert (status, was_sent) == ("rejected", True)
+
+
 def with_settings(**settings: Any) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("desk", [settings], indirect=True)
 
@@ -271,3 +280,30 @@ def test_pause_is_known_until_it_ends(desk: Desk):
     desk.statuses()
     desk.requests.forget("run")
     assert desk.requests.paused is None
+
+
+def repeat_frame(frame: int) -> Decision:
+    return decision("repeat_frame", args={"count_factor": 4, "run": "run", "frame": frame})
+
+
+@with_settings(allow=["repeat_frame"])
+@pytest.mark.parametrize(("newest", "done"), [(8, ["repeat_frame"]), (9, [])])
+def test_a_frame_is_repeated_until_a_newer_one_is_measured(desk: Desk, newest: int, done: list[str]):
+    desk.requests.measured("another run", 99)
+    desk.requests.measured("run", newest)
+    desk.requests.measured("run", 7)  # out of order
+    desk.requests.propose(repeat_frame(8))
+    statuses = desk.statuses()
+    assert desk.beamline.done == done
+    if not done:
+        assert statuses == [("rejected", "frame 8 was to be repeated; the run is at frame 9 by now")]
+
+
+@with_settings(allow=["repeat_frame"], authority="confirm")
+def test_an_approval_after_a_newer_frame_comes_too_late(desk: Desk):
+    desk.requests.measured("run", 8)
+    waits = desk.requests.propose(repeat_frame(8))
+    desk.requests.measured("run", 88)
+    desk.requests.approve(waits.id, "Ada")
+    assert desk.statuses() == [("rejected", "frame 8 was to be repeated; the run is at frame 88 by now")]
+    assert desk.beamline.done == []

@@ -74,6 +74,11 @@ class TestThreshold:
         assert decision.confidence > 0.999
         assert decision.reason == "OS 3.55 e (3.53…3.57) above 3.5 e for 1 frame"
 
+    def test_a_decision_to_repeat_a_frame_names_it(self):
+        trigger = Threshold(quantity="OS", above=3.5)
+        [decision] = rules(trigger, action="repeat_frame", args={"count_factor": 4})(frame(3), estimate(3.6))
+        assert decision.args == {"count_factor": 4, "run": "run", "frame": 3}
+
     def test_decision_gives_its_reason(self):
         made = rules(Threshold(quantity="OS", above=3.5), action="stop", args={"why": 1})(
             frame(3, sample="cell"), estimate(3.55, sigma=0.05)

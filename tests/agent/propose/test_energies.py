@@ -121,6 +121,7 @@ def test_a_foil_is_known_at_the_same_points():
     proposer = EnergyProposer(EnergySettings(error=0.003), CO_K_EDGE_EV)
     scan(proposer)
     foil = proposer.along(SPECTRA.foil(np.array(proposer.energies)))
+    assert foil is not None
     assert np.std(foil - SPECTRA.foil(proposer.grid)) < 0.01
 
 

@@ -673,6 +673,23 @@ def test_a_repetition_under_a_clock_that_stepped_back_is_logged():
     assert line["points"] == 10
 
 
+@pytest.mark.parametrize("measured_again", [True, False])
+def test_spectra_that_are_measured_again_are_logged_and_those_that_come_twice_are_not(measured_again: bool):
+    made = Made()
+    for _ in range(4):
+        made.sweep(array=True)
+    events = [doc for name, doc in made.docs if name == "event"]
+    again = [{**doc, "uid": str(uuid.uuid4())} if measured_again else doc for doc in events]
+    docs = [*made.docs, *(("event", doc) for doc in again)]
+    with capture_logs() as lines:
+        frames, asides = feed([*docs, made.stop().docs[-1]])
+    assert ([frame.uid for frame in frames], asides) == ([doc["uid"] for doc in events], [])
+    logged = [line for line in lines if "measured again" in line["event"]]
+    assert [line["log_level"] for line in logged] == (["warning", "info"] if measured_again else [])
+    if measured_again:
+        assert (logged[0]["seq_num"], logged[1]["number"]) == (1, 4)
+
+
 def test_a_gap_is_reported_with_its_numbers() -> None:
     made = Made()
     for _ in range(80):  # a gap is given up after 64 Events beyond it

@@ -1,5 +1,6 @@
 """The picture of a session: which frames a line joins."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from xas_agent.agent.decide import Rule
 from xas_agent.app.output import figures
 from xas_agent.app.output.drawing import DrawingFailed, picture
 from xas_agent.app.output.figures import draw_operando
+from xas_agent.app.output.live import levels_of
 from xas_agent.app.output.recorder import Drawn, DrawnFrame, named
 
 
@@ -88,21 +91,51 @@ def test_names_of_several_rows():
 def test_decisions_at_one_frame_share_a_label_and_repeated_ones_are_counted():
     said = {"sample": "", "status": "acknowledged", "args": "{}"}
     at = {"stop": 1.0, "unload": 1.0, "repeat_frame": 2.0}
-    decisions = [{**said, "action": action, "time": time} for action, time in at.items()]
-    decisions += [{**said, "action": "repeat_frame", "time": 3.0}]
+    decisions = [{**said, "rule": f"rule {action[0]}", "action": action, "time": time} for action, time in at.items()]
+    decisions += [{**said, "rule": "rule r", "action": "repeat_frame", "time": 3.0}]
     args = '{"signal": "furnace", "value": 6}'
-    decisions += [{**said, "action": "set", "time": 4.0, "args": args, "status": "rejected"}]
+    decisions += [{**said, "action": "set", "time": 4.0, "args": args, "status": "rejected", "rule": "hot"}]
     shown = drawn(*(row(float(k), "r1") for k in range(1, 5)))
     shown.decisions.extend(decisions)
     series, _ = figures._series(shown)
     axes = Figure().add_subplot()
     figures._decisions(axes, series, shown)
     assert [text.get_text() for text in axes.texts] == [
-        "stop, unload (acknowledged)",
-        "repeat_frame (acknowledged), 2 times",
-        "set furnace to 6 (rejected)",
+        "rule s, rule u:\nstop, unload (acknowledged)",
+        "rule r:\nrepeat_frame (acknowledged), 2 times",
+        "hot:\nset furnace to 6 (rejected)",
     ]
     assert len(axes.lines) == 4
+
+
+def test_the_label_of_a_decision_covers_no_point_where_there_is_room():
+    shown = drawn(*(row(float(k), "r1", OS_mean=1.0 if k == 5 else 3.0) for k in range(10)))
+    shown.decisions.append({"rule": "r", "action": "stop", "sample": "", "status": "sent", "args": "{}", "time": 5.0})
+    series, _ = figures._series(shown)
+    axes = Figure().add_subplot()
+    figures._interval(axes, series, "OS")
+    figures._decisions(axes, series, shown)
+    [label] = axes.texts
+    low = axes.transLimits.transform((0.0, 1.0))[1]
+    assert low < label.xy[1] < 0.5
+
+
+def test_the_levels_of_rules_are_drawn_on_the_panel_of_their_quantity():
+    rules = [
+        {"name": "a", "trigger": {"kind": "threshold", "quantity": "OS", "above": 3.5}},
+        {"name": "b", "trigger": {"kind": "band", "quantity": "CN", "low": 4.5, "high": 5.5}},
+    ]
+    levels = levels_of([Rule.model_validate(rule) for rule in rules])
+    shown = replace(drawn(row(1, "r1"), row(2, "r1")), levels=levels)
+    drawn_levels = {}
+    for quantity in ("OS", "CN", "ood_score"):
+        axes = Figure().add_subplot()
+        figures._levels(axes, shown, quantity)
+        drawn_levels[quantity] = [text.get_text() for text in axes.texts]
+        assert [float(np.asarray(line.get_ydata())[0]) for line in axes.lines] == [
+            float(t) for t in drawn_levels[quantity]
+        ]
+    assert drawn_levels == {"OS": ["3.5"], "CN": ["4.5", "5.5"], "ood_score": []}
 
 
 def test_frames_that_the_model_does_not_know_are_marks_without_line_and_interval():
@@ -116,10 +149,12 @@ def test_frames_that_the_model_does_not_know_are_marks_without_line_and_interval
 
 def test_the_temperature_is_drawn_where_there_is_no_voltage():
     for readings, label in (
-        ({"temperature": 300.0}, "temperature (dotted)"),
+        ({"sample_temperature": 300.0}, "sample_temperature (dotted)"),
+        ({"temperature": 300.0}, "temperature (degC, dotted)"),
         ({"temperature": 25.0, "voltage": 3.9}, "voltage (V, dotted)"),
     ):
-        series, _ = figures._series(drawn(row(1, "r1", **readings), row(2, "r1", **readings)))
+        shown = replace(drawn(row(1, "r1", **readings), row(2, "r1", **readings)), units={"temperature": "degC"})
+        series, _ = figures._series(shown)
         figure = Figure()
-        figures._driving_reading(figure.add_subplot(), series)
+        figures._driving_reading(figure.add_subplot(), series, shown)
         assert figure.axes[1].get_ylabel() == label

@@ -1,0 +1,186 @@
+"""Commands to a running session of this user, over its Unix socket.
+
+This module imports nothing that is heavy: an emergency stop must not wait for it.
+"""
+
+import getpass
+import json
+import os
+import socket
+import stat
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+TIMEOUT_S = 15.0
+"""Longest wait for an answer, s."""
+_IDENTITY_S = 2.0
+"""Longest wait for what a session says of itself, s."""
+MAX_BYTES = 65_536
+"""Largest request or answer."""
+_ANY_SESSION = ("status", "pending", "halt")
+"""Commands that reach the only session even if this terminal asked another one before: two change nothing, and an
+emergency stop must not be refused."""
+
+
+class Refused(ValueError):  # noqa: N818  named after the event
+    """No session can be meant, or the session refuses the command."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A session that runs."""
+
+    socket: Path
+    identity: Mapping[str, str]
+    """What the session says of itself: ``pid``, ``source``, ``out`` and ``sample``; if it is busy, only ``pid``."""
+
+    @property
+    def key(self) -> str:
+        """Output folder, which a session has also after a restart, or else the process id."""
+        return self.identity.get("out") or self.identity["pid"]
+
+    def is_meant_by(self, session: str) -> bool:
+        """Whether a person names it so: by its process id or its output folder."""
+        out = self.identity.get("out")
+        return session == self.identity["pid"] or (bool(out) and Path(session).resolve() == Path(str(out)))
+
+
+def named(identity: Mapping[str, str]) -> str:
+    """Return a session in words.
+
+    >>> named({"pid": "4711", "source": "zmq://hutch:5578", "out": "/data/night1", "sample": "LCO-3"})
+    'session 4711: zmq://hutch:5578, /data/night1, sample LCO-3'
+    """
+    about = [identity.get("source", ""), identity.get("out", "")]
+    about += [f"sample {sample}"] if (sample := identity.get("sample")) else []
+    return f"session {identity['pid']}: {', '.join(filter(None, about))}".removesuffix(": ")
+
+
+def sockets_folders() -> list[Path]:
+    """Return the folders that may hold sockets; not every shell knows that of the login session."""
+    runtime = [Path(given) / "xas-agent"] if (given := os.environ.get("XDG_RUNTIME_DIR")) else []
+    usual = [] if runtime else [Path(f"/run/user/{os.getuid()}/xas-agent")]
+    return [*runtime, *usual, Path(tempfile.gettempdir()) / f"xas-agent-{os.getuid()}"]
+
+
+def sockets_folder() -> Path:
+    """Return the folder of the sockets of new sessions; it is made if it does not exist.
+
+    Raises
+    ------
+    Refused
+        Others may enter it.
+    """
+    folders = sockets_folders()
+    folder = folders[0] if os.environ.get("XDG_RUNTIME_DIR") else folders[-1]
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_private(folder)
+    return folder
+
+
+def ask(command: str, session: str | None = None, **arguments: Any) -> dict[str, Any]:
+    """Send a command to a running session of this user; return its answer.
+
+    Parameters
+    ----------
+    session : str or None
+        Process id or output folder of the session; None if only one runs. A command that acts is then refused if
+        this terminal asked another session last, unless it is ``halt``.
+
+    Returns
+    -------
+    dict
+        The answer, with the identity of the session under ``session``.
+
+    Raises
+    ------
+    Refused
+        No session runs, or several do, or it may not be the one that is meant, or it refuses the command.
+    """
+    meant = _choose(command, session)
+    request = {"command": command, "by": getpass.getuser(), **arguments}
+    try:
+        answer = _exchange(meant.socket, request, TIMEOUT_S)
+    except (OSError, ValueError) as error:
+        raise Refused(f"{named(meant.identity)} does not answer: {error}") from None
+    with suppress(OSError):  # a full disk
+        _last_asked().write_text(json.dumps({"key": meant.key, "named": named(meant.identity)}), encoding="utf-8")
+    if not answer.pop("ok", False):
+        raise Refused(f"{named(meant.identity)}: {answer.get('error', 'refused')}")
+    return answer
+
+
+def _choose(command: str, session: str | None) -> Running:
+    """Return the session that a command is for."""
+    running = _running()
+    listed = "".join(f"\n  {named(found.identity)}" for found in running)
+    if session is not None:
+        meant = [found for found in running if found.is_meant_by(session)]
+        if len(meant) == 1:
+            return meant[0]
+        raise Refused(f"no session {session} runs here; running:{listed or ' none'}")
+    if not running:
+        raise Refused("no session of this user runs here")
+    if len(running) > 1:
+        raise Refused(f"several sessions run; name one with --session PID or --session FOLDER:{listed}")
+    [only] = running
+    try:
+        last = json.loads(_last_asked().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return only
+    if command not in _ANY_SESSION and last["key"] != only.key:
+        raise Refused(
+            f"nothing was done: this terminal last asked {last['named']}, which has ended. Only another one runs:"
+            f"{listed}\nif you mean it, add --session {only.identity['pid']}"
+        )
+    return only
+
+
+def _last_asked() -> Path:
+    """Return the file that says which session this terminal asked last."""
+    return sockets_folder() / f"terminal-{os.getsid(0)}.json"
+
+
+def _running() -> list[Running]:
+    """Return the sessions of this user that run."""
+    found: list[Running] = []
+    for path in _sockets():
+        try:
+            answer = _exchange(path, {"command": "session"}, _IDENTITY_S)
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)  # of a session that was killed
+            continue
+        except (OSError, ValueError):
+            answer = {}
+        found.append(Running(path, answer.get("session") or {"pid": path.stem}))
+    return found
+
+
+def _sockets() -> list[Path]:
+    found: list[Path] = []
+    for folder in sockets_folders():
+        if folder.is_dir():
+            _check_private(folder)
+            found += sorted(folder.glob("*.sock"))
+    return found
+
+
+def _exchange(path: Path, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+    with socket.socket(socket.AF_UNIX) as link:
+        link.settimeout(timeout_s)
+        link.connect(str(path))
+        link.sendall(json.dumps(request).encode() + b"\n")
+        answer = json.loads(link.makefile("rb").readline(MAX_BYTES))
+    if not isinstance(answer, dict):
+        raise ValueError(f"found {answer!r:.80}, expected an object")
+    return answer
+
+
+def _check_private(folder: Path) -> None:
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise Refused(f"{folder}: others may enter it; remove it, or set XDG_RUNTIME_DIR to a folder of your own")
