@@ -339,6 +339,7 @@ class Rules:
             if counts[rule.name] >= rule.max_times:
                 continue
             counts[rule.name] += 1
+            args = {**watch.args, **rule.args} if rule.action == "repeat_frame" else rule.args
             decisions.append(
                 Decision(
                     id=str(uuid.uuid4()),  # random, so that nobody can guess it and send it first
@@ -350,7 +351,7 @@ class Rules:
                     confidence=watch.confidence,
                     evidence=watch.evidence,
                     scan=scan,
-                    args=args_of_decision(rule.action, {**watch.args, **rule.args}, run_uid, frame),
+                    args=args_of_decision(rule.action, args, run_uid, frame),
                 )
             )
             if rule.go_to is not None:

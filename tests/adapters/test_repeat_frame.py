@@ -27,7 +27,7 @@ def measured(above: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]], 
     }
     RE, frames, decisions, asked = RunEngine({}), list[dict[str, Any]](), list[dict[str, Any]](), list[float]()
     waiting: list[float] = []
-    control = RunEngineControl(RE, repeat=waiting.append)
+    control = RunEngineControl(RE, repeat=lambda wanted: waiting.append(wanted.count_factor))
     agent = XASAgent.from_config(config, control=control)
 
     def keep(name: str, doc: dict[str, Any]) -> None:
