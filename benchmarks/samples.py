@@ -7,8 +7,8 @@ content x falls with the temperature by a sigmoid of unknown place, width and he
 samples scatter about it (σ = 0.01), and so do their spectra (σ = 0.003 of the absorption at each point, 1 eV apart).
 The agent estimates OS with the model ``co-k``. A sample is found when its estimate is within 0.05 e of 3.4 e with a
 probability of 0.9, by its scatter of repeats. In a random order, the first of K such samples among N is found after
-(N + 1) / (K + 1) ones on average, and that there is none after all N; the search gives up when it expects to gain less
-than 0.001 e.
+(N + 1) / (K + 1) ones on average, and that there is none after all N; the search gives up when it expects to gain
+less than 0.001 e.
 """
 
 import argparse
