@@ -7,47 +7,22 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
 import numpy as np
-from pydantic import Field, model_validator
 
-from ..types import Array, Settings
-from .smooth import SmoothFunction, gain_above, gain_nearer, probability_between
+from ..types import Array, validate_settings
+from .search import Outcome, SampleSettings, SearchState, plain, read_number, read_outcome, read_state
+from .smooth import SHORTEST, SmoothFunction, gain_above, gain_nearer, probability_between
 
 _ID = "_id"
 _REASON = "reason"
 _MAX_FAILURES = 2
 """How often the measurement of a sample may fail before it is given up."""
-
-
-class SampleSettings(Settings):
-    """A search among samples."""
-
-    quantity: str
-    """Outcome that is searched for, such as ``OS``."""
-    aim: float | Literal["largest", "smallest"]
-    """Its wanted value, or which one of the samples is wanted."""
-    features: tuple[str, ...] = Field(min_length=1)
-    """Known numbers of each sample on which the quantity may depend smoothly, such as composition or temperature."""
-    parameters: tuple[str, ...] = Field(min_length=1)
-    """What a suggestion contains of a sample, such as its place: the names of the actuators."""
-    limits: dict[str, tuple[float | None, float | None]] = Field(default_factory=dict)
-    """Lowest and highest permitted value of other outcomes; null is no limit."""
-    tolerance: float = Field(default=0.0, ge=0)
-    """Distance from the wanted value at which the search ends, in its unit; 0: it goes on."""
-    min_gain: float = Field(default=0.0, ge=0)
-    """Expected gain of the best sample below which the search ends, in the unit of the quantity."""
-    first: int = Field(default=3, ge=2)
-    """Number of samples that are spread over the features before anything is learnt from them."""
-    unit: str = ""
-    """Unit of the quantity, for the reasons in words."""
-
-    @model_validator(mode="after")
-    def _tolerates_a_value(self) -> Self:
-        if self.tolerance and isinstance(self.aim, str):
-            raise ValueError(f"found tolerance {self.tolerance:g} with aim {self.aim}, expected a value as aim")
-        return self
+_SURE = 0.9
+"""Probability that a sample is within the tolerance, and keeps the limits, at which the search ends."""
+_SPREAD = 10
+"""Values that spread by less than so many smallest gains do not tell how much the quantity varies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +58,7 @@ class SampleProposer:
     Raises
     ------
     ValueError
-        There is no candidate, one lacks a feature or a parameter, or the checkpoint is of other candidates.
+        There is no candidate, one lacks a feature or a parameter, or the checkpoint is not of this search.
     """
 
     def __init__(
@@ -99,9 +74,9 @@ class SampleProposer:
         self._low = features.min(0)
         self._range = np.where(np.ptp(features, axis=0) > 0, np.ptp(features, axis=0), 1.0)
         self._features = (features - self._low) / self._range
-        self._found: dict[int, list[dict[str, list[float]]]] = {}
+        self._found: dict[int, list[Outcome]] = {}
         """Outcomes, as [value, standard error], of each measured candidate."""
-        self._others: list[tuple[list[float], dict[str, list[float]]]] = []
+        self._others: list[tuple[list[float], Outcome]] = []
         """Features and outcomes of measured points that are no candidates."""
         self._failures: Counter[int] = Counter()
         self._pending: dict[int, None] = {}
@@ -109,7 +84,7 @@ class SampleProposer:
         """Why each candidate was suggested last."""
         self._file = Path(checkpoint) if checkpoint is not None else None
         if self._file is not None and self._file.exists():
-            self.restore(json.loads(self._file.read_text(encoding="utf-8")))
+            self._take_over(read_state(self._file), f"checkpoint {self._file}: ")
 
     def suggest(self, num_points: int | None = None) -> list[dict[str, Any]]:
         """Return up to ``num_points`` (1) samples to measure next, each with ``_id``, parameters and ``reason``.
@@ -117,12 +92,15 @@ class SampleProposer:
         Raises
         ------
         ValueError
-            All samples are tried; :meth:`should_stop` says so before.
+            All samples are tried, which :meth:`should_stop` says before; or ``num_points`` is below 1.
         """
+        count = 1 if num_points is None else num_points
+        if count < 1:
+            raise ValueError(f"found num_points = {num_points}, expected 1 or more")
         if not (left := self._left()):
             raise ValueError(f"found no sample to suggest: all {len(self._candidates)} are tried")
         free = [k for k in left if k not in self._pending] or left
-        chosen = self._first(free, num_points or 1) or self._most_promising(free, num_points or 1)
+        chosen = self._first(free, count) or self._most_promising(free, count)
         self.proposals |= chosen
         self._pending |= dict.fromkeys(chosen)
         return [{_ID: k, **self._parameters(k), _REASON: proposal.reason} for k, proposal in chosen.items()]
@@ -136,11 +114,10 @@ class SampleProposer:
         Raises
         ------
         ValueError
-            A point has neither a known ``_id`` nor parameters nor features.
+            A point has neither a known ``_id`` nor parameters nor features, or lacks an outcome.
         """
         for point in points:
-            names = {self.settings.quantity, *self.settings.limits}
-            outcome = {name: _pair(point.get(name)) for name in sorted(names)}
+            outcome = read_outcome(point, self._outcomes)
             good = all(math.isfinite(value) for value, _ in outcome.values())
             k = self._candidate(point)
             if k is not None:
@@ -184,17 +161,23 @@ class SampleProposer:
     def should_stop(self) -> tuple[bool, str | None]:
         """Return whether the search is over, and why."""
         settings, best = self.settings, self._best()
-        if best is not None and settings.tolerance and not isinstance(settings.aim, str):
-            value = self._means(best)[settings.quantity][0]
-            if abs(value - settings.aim) <= settings.tolerance:
-                return True, f"{self._named(best)}: {self._said(value)}, within {settings.tolerance:g} of the aim"
+        within = ""
+        if best is not None and settings.tolerance:
+            sure, value = self._sure(best), self._said(self._means(best)[settings.quantity][0])
+            within = f"{self._named(best)}: {value}, within {settings.tolerance:g} of the aim"
+            within += " and the limits" if settings.limits else ""
+            within += f" with a probability of {sure:.2f}"
+            if sure >= _SURE:
+                return True, within
         left = self._left()
         if not left:
-            return True, f"all {len(self._candidates)} samples are tried"
-        if settings.min_gain and best is not None and len(self._found) >= settings.first:
+            return True, f"all {len(self._candidates)} samples are tried" + (f"; {within}" if within else "")
+        many = len(self._found) + len(self._others) >= 2 * settings.first
+        if settings.min_gain and best is not None and many and self._told():
             gain = max(p.gain for p in self._most_promising(left, 1).values())
             if gain < settings.min_gain:
-                return True, f"the expected gain, {gain:.2g}{self._unit}, is below {settings.min_gain:g}{self._unit}"
+                low = f"the expected gain, {gain:.2g}{self._unit}, is below {settings.min_gain:g}{self._unit}"
+                return True, low + (f"; {within}" if within else "")
         return False, None
 
     def get_best_points(self) -> list[tuple[int, dict[str, Any], dict[str, float]]]:
@@ -205,10 +188,11 @@ class SampleProposer:
 
     def state(self) -> dict[str, Any]:
         """Return what is known, as JSON can hold it; suggestions that wait for their outcomes are not."""
-        found = [[k, outcomes] for k, outcomes in self._found.items()]
         return {
-            "candidates": len(self._candidates),
-            "found": found,
+            "features": [*self.settings.features],
+            "outcomes": self._outcomes,
+            "candidates": [plain(row) for row in self._rows],
+            "found": [[k, outcomes] for k, outcomes in self._found.items()],
             "others": self._others,
             "failures": [*self._failures.items()],
         }
@@ -219,14 +203,26 @@ class SampleProposer:
         Raises
         ------
         ValueError
-            The state is of another number of candidates.
+            The state is of other candidates, features or outcomes, or is none.
         """
-        if state["candidates"] != len(self._candidates):
-            expected = f"expected {len(self._candidates)}"
-            raise ValueError(f"found the state of {state['candidates']} candidates, {expected}")
-        self._found = {k: list(outcomes) for k, outcomes in state["found"]}
-        self._others = [(features, outcome) for features, outcome in state["others"]]
-        self._failures = Counter(dict(state["failures"]))
+        self._take_over(validate_settings(dict(state), SearchState, "state"), "")
+
+    def _take_over(self, state: SearchState, source: str) -> None:
+        own, rows = self._outcomes, [plain(row) for row in self._rows]
+        if state.outcomes != own or state.features != [*self.settings.features]:
+            found = f"found a search for {', '.join(state.outcomes)} by {', '.join(state.features)}"
+            expected = f"expected one for {', '.join(own)} by {', '.join(self.settings.features)}"
+            raise ValueError(f"{source}{found}, {expected}")
+        if len(state.candidates) != len(rows):
+            raise ValueError(f"{source}found {len(state.candidates)} candidates, expected {len(rows)}")
+        for number, (row, other) in enumerate(zip(rows, state.candidates, strict=True)):
+            if row != other:
+                raise ValueError(f"{source}found candidate {number} as {other}, expected {row}")
+        if not state.numbers <= {*range(len(rows))}:
+            raise ValueError(f"{source}found candidates {sorted(state.numbers)}, expected 0 to {len(rows) - 1}")
+        self._found = {k: [_lists(outcome) for outcome in outcomes] for k, outcomes in state.found}
+        self._others = [(features, _lists(outcome)) for features, outcome in state.others]
+        self._failures = Counter(dict(state.failures))
         self._pending.clear()
 
     def checkpoint(self) -> None:
@@ -250,8 +246,8 @@ class SampleProposer:
     def _first(self, free: list[int], count: int) -> dict[int, Proposal]:
         """Return samples that are spread over the features, while too few are measured."""
         known = [*self._found, *self._pending]
-        measured = len(self._found) + len(self._others)
-        if measured >= self.settings.first or (measured >= 2 and len(known) >= self.settings.first):
+        enough = len(known) + len(self._others) >= self.settings.first
+        if enough and len(self._found) + len(self._others) >= 2 and self._told():
             return {}
         chosen: dict[int, Proposal] = {}
         for _ in range(min(count, len(free))):
@@ -284,22 +280,36 @@ class SampleProposer:
             functions = {name: f.believing(self._features[[k]]) for name, f in functions.items()}
         return chosen
 
-    def _function(self, name: str) -> SmoothFunction:
+    def _measured(self, name: str) -> tuple[Array, Array, Array, float]:
+        """Return features, values and errors of an outcome, and the spread of values above which they tell one."""
         measured = [(self._features[k], self._means(k)[name]) for k in self._found]
         measured += [((np.array(f) - self._low) / self._range, outcome[name]) for f, outcome in self._others]
         value, error = np.array([outcome for _, outcome in measured]).T
-        return SmoothFunction(np.array([features for features, _ in measured]), value, error)
+        own = name == self.settings.quantity
+        least = max(self.settings.tolerance, _SPREAD * self.settings.min_gain) if own else 0.0
+        return np.array([features for features, _ in measured]), value, error, max(least, float(np.median(error)))
+
+    def _function(self, name: str) -> SmoothFunction:
+        return SmoothFunction(*self._measured(name))
+
+    def _told(self) -> bool:
+        """Whether the values tell how much the quantity varies, or lie so close that it cannot vary between them."""
+        features, value, _, least = self._measured(self.settings.quantity)
+        if np.std(value) > least:
+            return True
+        nearest = np.linalg.norm(self._features[:, None] - features, axis=2).min(1)
+        return bool(nearest.max() < SHORTEST)
 
     def _gain(self, mean: Array, sd: Array) -> Array:
         aim, best = self.settings.aim, self._best()
         if best is None:
             return np.full(len(mean), math.nan)
-        value = self._means(best)[self.settings.quantity][0]
+        distance = self._distance(best)
         if aim == "largest":
-            return gain_above(mean, sd, value)
+            return gain_above(mean, sd, -distance)
         if aim == "smallest":
-            return gain_above(-mean, sd, -value)
-        return gain_nearer(mean, sd, aim, abs(value - aim))
+            return gain_above(-mean, sd, -distance)
+        return gain_nearer(mean, sd, aim, distance)
 
     def _proposal(self, k: int, mean: float, sd: float, gain: float, kept: float) -> Proposal:
         best = self._best()
@@ -315,15 +325,30 @@ class SampleProposer:
         return Proposal(gain, mean, sd, "; ".join(parts))
 
     def _best(self) -> int | None:
-        """Return the measured candidate nearest to the aim, of those that keep the limits."""
+        """Return the measured candidate nearest to the aim, of those that keep the limits: a sure one if any."""
         good = [k for k in self._found if self._keeps_limits(k)]
-        return min(good, key=lambda k: self._distance(self._means(k)[self.settings.quantity][0]), default=None)
+        sure = [k for k in good if self._sure(k) >= _SURE]
+        return min(sure or good, key=self._distance, default=None)
 
-    def _distance(self, value: float) -> float:
-        aim = self.settings.aim
+    def _distance(self, k: int) -> float:
+        """Return how far a measured candidate is from the aim, with its error (RMS)."""
+        aim, (value, error) = self.settings.aim, self._means(k)[self.settings.quantity]
         if isinstance(aim, str):
             return -value if aim == "largest" else value
-        return abs(value - aim)
+        return math.hypot(value - aim, error)
+
+    def _sure(self, k: int) -> float:
+        """Return the probability that a measured candidate is within the tolerance and keeps the limits."""
+        aim, tolerance = self.settings.aim, self.settings.tolerance * (1 + 1e-9)
+        if isinstance(aim, str) or not tolerance:
+            return 0.0
+        bounds = {**self.settings.limits, self.settings.quantity: (aim - tolerance, aim + tolerance)}
+        means = self._means(k)
+        inside = [
+            probability_between(np.array([means[name][0]]), np.array([means[name][1]]), low, high)[0]
+            for name, (low, high) in bounds.items()
+        ]
+        return float(np.prod(inside))
 
     def _keeps_limits(self, k: int) -> bool:
         means = self._means(k)
@@ -344,9 +369,9 @@ class SampleProposer:
 
     def _candidate(self, point: Mapping[str, Any]) -> int | None:
         """Return the candidate with the id of a point, else an untried one with its parameters, else any such."""
-        id = point.get(_ID)
-        if isinstance(id, int) and 0 <= id < len(self._candidates):
-            return id
+        number = read_number(point.get(_ID))
+        if number is not None and 0 <= number < len(self._candidates):
+            return number
         names = self.settings.parameters
         same = [
             k
@@ -354,6 +379,16 @@ class SampleProposer:
             if all(name in point and point[name] == self._candidates[k][name] for name in names)
         ]
         return next((k for k in same if k not in self._found), same[0] if same else None)
+
+    @property
+    def _outcomes(self) -> list[str]:
+        return sorted({self.settings.quantity, *self.settings.limits})
+
+    @property
+    def _rows(self) -> list[dict[str, Any]]:
+        """Features and parameters of each candidate."""
+        names = {*self.settings.features, *self.settings.parameters}
+        return [{name: row[name] for name in sorted(names)} for row in self._candidates]
 
     def _parameters(self, k: int) -> dict[str, Any]:
         return {name: self._candidates[k][name] for name in self.settings.parameters}
@@ -382,9 +417,5 @@ class SampleProposer:
         return f"the {aim} wanted" if isinstance(aim, str) else f"{self._said(aim)} wanted"
 
 
-def _pair(value: Any) -> list[float]:
-    """Return an outcome as value and standard error; NaN if it is missing."""
-    if value is None:
-        return [math.nan, 0.0]
-    value, error = value if isinstance(value, Sequence | np.ndarray) else (value, 0.0)
-    return [float(value), 0.0 if error is None or math.isnan(error) else float(error)]
+def _lists(outcome: Mapping[str, Sequence[float]]) -> Outcome:
+    return {name: [*pair] for name, pair in outcome.items()}

@@ -9,7 +9,9 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from ..types import Array
 
-_LENGTHS = np.geomspace(0.15, 4.0, 8)
+SHORTEST = 0.15
+"""Shortest length over which the function changes along a feature, in ranges of that feature."""
+_LENGTHS = np.geomspace(SHORTEST, 4.0, 8)
 """Candidates for the length over which the function changes along a feature, in ranges of that feature."""
 _AMPLITUDES = np.geomspace(0.5, 4.0, 4)
 """Candidates for the standard deviation of the function, in that of the values."""
@@ -31,11 +33,14 @@ class SmoothFunction:
     values : ndarray, (N,)
     errors : ndarray, (N,)
         Standard errors of the values.
+    least : float
+        Spread of the values, in their unit, below which they do not tell how much the function varies: it is taken
+        to vary by as much.
     """
 
-    def __init__(self, features: Array, values: Array, errors: Array) -> None:
+    def __init__(self, features: Array, values: Array, errors: Array, least: float = 0.0) -> None:
         self._features, self._level = features, float(np.mean(values))
-        self._unit = float(np.std(values)) or 1.0
+        self._unit = max(float(np.std(values)), least) or 1.0
         self._values, self._errors = (values - self._level) / self._unit, errors / self._unit
         choices = [_AMPLITUDES, _SCATTERS, *[_LENGTHS] * features.shape[1]]
         self._sizes = [len(choice) // 2 for choice in choices]
