@@ -63,17 +63,17 @@ class FlaggedRows(Rows):
 
     def mixtures(self, index: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
         """Draw mixtures as :meth:`Rows.mixtures`, of rows of one absorber only."""
-        group = self.fine[index, -self.flags :].argmax(1)
+        group = self.fine[index, -self.flags :].argmax(-1)
         if settings.within_framework:
             group = group * (self.framework.max() + 1) + self.framework[index]
-        return mixtures((len(index),), settings, generator, group)
+        return mixtures(tuple(index.shape), settings, generator, group)
 
     def disturbed(self, weights: Tensor, index: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
         """Disturb as :meth:`Rows.disturbed` and keep the flags."""
-        fine = weights @ self.fine[index]
+        fine = (weights @ self.fine[index]).flatten(0, -2)
         spectra = super().aligned(disturb(fine[:, : -self.flags], self.fine_start_ev, FINE_EV, settings, generator))
         spectra = self.footing(add_noise(spectra, self.slope_shape, settings, generator))
-        return torch.cat([spectra, fine[:, -self.flags :]], dim=1)
+        return torch.cat([spectra, fine[:, -self.flags :]], dim=1).reshape(*index.shape, -1)
 
 
 @dataclass(frozen=True, eq=False)
