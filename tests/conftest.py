@@ -24,6 +24,10 @@ from xas_agent.app.wiring import frame_reader
 if TYPE_CHECKING:
     from windowed import Windowed
 
+# Sessions of tests that run beside each other must not find each other's sockets.
+_SOCKETS = tempfile.TemporaryDirectory(prefix="xas-")
+os.environ["XDG_RUNTIME_DIR"] = _SOCKETS.name
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # test processes share the cores; torch is imported later
 
 # Fixed examples make the result depend on the code only; `make fuzz` draws new ones.

@@ -110,7 +110,7 @@ finally:
     heavy = ("numpy", "scipy", "torch", "zmq", "event_model", "structlog", "xas_agent.agent", "xas_agent.adapters")
     print([module for module in heavy if module in sys.modules])
 """
-    environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "TMPDIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code, command], capture_output=True, text=True, env=environment)
     assert done.stderr.strip() == "xas-agent: session 1: as a test"
     assert done.stdout.strip() == "[]"

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from measured import FEFF
 
 from xas_agent.models.datasets import cathode as cathode_data
-from xas_agent.sim_beamline.cathode import CathodeSettings, Cell, x_open_loop_end
+from xas_agent.sim_beamline.cathode import Cell, x_open_loop_end
+from xas_agent.sim_beamline.experiments.charge import ChargeSettings
 from xas_agent.sim_beamline.spectra import ReferenceSpectra
 
 ENERGY = 7709 + np.arange(-60, 110, 0.5)
@@ -21,18 +22,18 @@ def spectra() -> ReferenceSpectra:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_open_loop_runs_past_the_target_for_every_seed(seed):
-    assert 0.05 < x_open_loop_end(CathodeSettings(), seed) < 0.2
+    assert 0.05 < x_open_loop_end(ChargeSettings(), seed) < 0.2
 
 
 def test_seeds_differ():
-    ends = [x_open_loop_end(CathodeSettings(), seed) for seed in range(10)]
+    ends = [x_open_loop_end(ChargeSettings(), seed) for seed in range(10)]
     assert np.ptp(ends) > 0.03
 
 
 @given(st.lists(st.floats(0, 2000), min_size=1, max_size=30), st.integers(0, 100))
 @settings(max_examples=50)
 def test_chemistry_depends_on_charge_alone_not_on_how_time_is_cut(steps, seed):
-    s = CathodeSettings()
+    s = ChargeSettings()
     cell, once = Cell(s, seed), Cell(s, seed)
     for c in (cell, once):
         c.apply(s.nominal_current_ma)
@@ -44,14 +45,14 @@ def test_chemistry_depends_on_charge_alone_not_on_how_time_is_cut(steps, seed):
 
 
 def test_without_current_nothing_changes_but_the_clock():
-    cell = Cell(CathodeSettings(), 3)
+    cell = Cell(ChargeSettings(), 3)
     x = cell.x
     cell.advance(5000)
     assert (cell.x, cell.charge_mah, cell.time_s) == (x, 0, 5000)
 
 
 def test_voltage_rises_on_charge_and_relaxes_when_the_current_stops():
-    s = CathodeSettings()
+    s = ChargeSettings()
     cell = Cell(s, 0)
     cell.apply(s.nominal_current_ma)
     voltages = []

@@ -1,6 +1,7 @@
 """A quantity beyond a level, in or out of a band, or a spectrum that the model does not know."""
 
 import math
+from abc import abstractmethod
 from typing import Any, Literal
 
 import numpy as np
@@ -53,22 +54,22 @@ class _Level(Settings):
             raise ValueError("window_frames must be 1 (off) or at least 7: fewer frames do not show their scatter")
         return self
 
+    @abstractmethod
     def beyond(self, value: float) -> float:
         """Return how far a value is beyond the level; negative before it."""
-        raise NotImplementedError
 
     def probability(self, value: float, sigma: float) -> float:
         """Return the probability that the true value is beyond the level."""
         return probability_positive(self.beyond(value), sigma)
 
+    @abstractmethod
     def bar(self, unit: str) -> str:
         """Return the level in words."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def bars(self) -> tuple[float, ...]:
         """The level, or the ends of the band."""
-        raise NotImplementedError
 
 
 class Threshold(_Level, QuantityTrigger):
