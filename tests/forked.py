@@ -11,9 +11,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 PRELOADED = (
     "torch", "scipy.stats", "matplotlib.figure", "structlog", "pygments", "rich.table", "greenlet", "xraydb",
@@ -31,15 +33,25 @@ def run_command(*args: object, code: int = 0, columns: int = 250) -> subprocess.
             "environment": {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": str(columns)},
             "streams": [f"{folder}/stdout", f"{folder}/stderr"],
         }
-        server = _server()
-        assert server.stdin
-        assert server.stdout
-        print(json.dumps(request), file=server.stdin, flush=True)
-        returned = json.loads(server.stdout.readline())
+        returned = _carry_out(request)
         stdout, stderr = (Path(path).read_text(encoding="utf-8") for path in request["streams"])
     assert returned == code, stderr
     assert "Traceback" not in stderr
     return subprocess.CompletedProcess(request["args"], returned, stdout, stderr)
+
+
+def _carry_out(request: Mapping[str, Any]) -> int:
+    server = _server()
+    assert server.stdin
+    assert server.stdout
+    try:
+        print(json.dumps(request), file=server.stdin, flush=True)
+        return json.loads(server.stdout.readline())
+    except BaseException:  # after a timeout, the answer to come is not that of the next command
+        os.killpg(server.pid, signal.SIGKILL)
+        server.communicate()
+        _server.cache_clear()
+        raise
 
 
 @cache
@@ -51,8 +63,9 @@ def _server() -> "subprocess.Popen[str]":
     )
 
     def end() -> None:
-        os.killpg(process.pid, signal.SIGKILL)  # a command that hangs too
-        process.communicate()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)  # a command that hangs too
+            process.communicate()
 
     atexit.register(end)
     return process

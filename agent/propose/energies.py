@@ -46,6 +46,9 @@ _REPEAT_EVERY = 20
 """Number of points after which an energy is measured again: only repeats tell noise and drift from structure."""
 _REPEAT_STRIDE = 5
 """Number of points from one repeated energy to the next, so that they lie apart."""
+_DOUBT = 4.5
+"""Number of standard deviations from what its neighbours tell at which a point is measured again, and at which two
+values of one energy contradict each other: a glitch of one point then costs a point or two, and not the spectrum."""
 _DRAWS = 16
 """Number of spectra that are drawn for the uncertainty of descriptors."""
 
@@ -129,6 +132,12 @@ class EnergyProposer:
         """Number of measured points, with those without energy or value."""
         self._e0_ev = edge_ev + _FIRST_E0_EV
         self._repeated = 0
+        self._doubted: set[int] = set()
+        """Points whose energies are measured again, since they are unlike their neighbours."""
+        self._good: list[bool] = []
+        """Whether each point is used: not if it was measured again and contradicted."""
+        self._unlike: dict[int, float] = {}
+        """How far each good point is from what the others tell, in standard deviations."""
         self._sizes: tuple[int, int, int] = (6, 3, 0)
         """Indices of structures, noise and drift among their candidates."""
         self._known: KnownSpectrum | None = None
@@ -156,6 +165,9 @@ class EnergyProposer:
         left = self.settings.max_points - self._tried
         if self._known is None:
             return self._first(left)
+        if (doubted := self._doubtful()) is not None:
+            self._doubted.add(doubted)
+            return np.array([self._energy[doubted]])
         if self.points // _REPEAT_EVERY > self._repeated:
             self._repeated += 1
             return np.array([self._energy[self._repeated * _REPEAT_STRIDE % self.points]])
@@ -193,6 +205,8 @@ class EnergyProposer:
             if np.isfinite(e) and np.isfinite(m):
                 self._energy.append(float(e))
                 self._mu.append(float(m))
+                self._good.append(True)
+                self._settle_doubt(self.points - 1)
             elif np.isfinite(e):
                 self._failed.append(float(e))
         if self.points >= _LEAST_POINTS:
@@ -223,7 +237,7 @@ class EnergyProposer:
         ndarray or None
             None if too few values are finite.
         """
-        known = np.isfinite(values)
+        known = np.isfinite(values) & self._good
         if known.sum() < _LEAST_POINTS:
             return None
         return self._fit(self._sizes, values, known).predict(self._at(self.grid))
@@ -273,15 +287,32 @@ class EnergyProposer:
         """Return energies with the time of the newest point, (N, 2)."""
         return np.stack([energy, np.full(len(energy), float(self.points))], axis=1)
 
-    def _fit(self, sizes: tuple[int, int, int], values: Array, known: NDArray[np.bool_] | None = None) -> Any:
-        """Return a fitted process of values (points,), or of the ``known`` ones of them."""
-        chosen = np.ones(len(values), bool) if known is None else known
-        unit = float(np.ptp(values[chosen])) or 1.0
+    def _doubtful(self) -> int | None:
+        """Return the point most unlike its neighbours, if its energy should be measured again."""
+        unlike = {k: z for k, z in self._unlike.items() if z > _DOUBT and k not in self._doubted}
+        return max(unlike, key=lambda k: unlike[k], default=None)
+
+    def _settle_doubt(self, again: int) -> None:
+        """Leave out a point, or the one that measured its energy again, if they contradict each other."""
+        near = [k for k in self._doubted if abs(self._energy[k] - self._energy[again]) < self.settings.step_ev / 2]
+        noise = float(_NOISES[self._sizes[1]] * np.ptp(self._mu))
+        for point in near:
+            pair, others = [point, again], np.array(self._good)
+            if not others[pair].all() or abs(self._mu[point] - self._mu[again]) < _DOUBT * np.sqrt(2) * noise:
+                continue
+            others[pair] = False
+            X = np.stack([np.array(self._energy)[pair], np.array(pair) + 1.0], axis=1)
+            told = self._fit(self._sizes, np.array(self._mu), others).predict(X)
+            self._good[pair[int(np.argmax(np.abs(np.array(self._mu)[pair] - told)))]] = False
+
+    def _fit(self, sizes: tuple[int, int, int], values: Array, known: NDArray[np.bool_]) -> Any:
+        """Return a fitted process of the ``known`` ones of values (points,)."""
+        unit = float(np.ptp(values[known])) or 1.0
         structure, noise, drift = (float(c[k]) for c, k in zip(_CANDIDATES, sizes, strict=True))
         kernel = XANESKernel(self.grid, self._e0_ev, structure * unit, _TREND * unit, drift * unit)
         X = np.stack([self._energy, np.arange(1.0, self.points + 1)], axis=1)
         regressor: Any = GaussianProcessRegressor  # scikit-learn has no types
-        return regressor(kernel, alpha=(noise * unit) ** 2, optimizer=None).fit(X[chosen], values[chosen])
+        return regressor(kernel, alpha=(noise * unit) ** 2, optimizer=None).fit(X[known], values[known])
 
     def _learn(self) -> None:
         """Fit the process; of each size one neighbour is tried at a time, so that it stays quick."""
@@ -290,7 +321,7 @@ class EnergyProposer:
         for moved in np.eye(3, dtype=int) * step + self._sizes:
             structure, noise, drift = (min(max(k, 0), len(c) - 1) for k, c in zip(moved, _CANDIDATES, strict=True))
             tried.add((structure, noise, drift))
-        fits = {sizes: self._fit(sizes, np.array(self._mu)) for sizes in tried}
+        fits = {sizes: self._fit(sizes, np.array(self._mu), np.array(self._good)) for sizes in tried}
         self._sizes, self._process = max(fits.items(), key=lambda fit: fit[1].log_marginal_likelihood_value_)
         mu, sd = self._process.predict(self._at(self.grid), return_std=True)
         self._plain_sd = sd
@@ -314,9 +345,11 @@ class EnergyProposer:
     def _surprise(self) -> Array:
         """Return by what factor left-out points scatter more or less than expected, near each energy, (G,)."""
         process = self._process
-        inverse = cho_solve((process.L_, True), np.eye(self.points))
+        good = np.flatnonzero(self._good)
+        inverse = cho_solve((process.L_, True), np.eye(len(good)))
         z2 = process.alpha_.ravel() ** 2 / np.diag(inverse)
-        distance = self._positions(self.grid)[:, None] - self._positions(np.array(self._energy))
+        self._unlike = {int(k): float(z) for k, z in zip(good, np.sqrt(z2), strict=True)}
+        distance = self._positions(self.grid)[:, None] - self._positions(np.array(self._energy)[good])
         weight = np.exp(-0.5 * (distance / _NEAR_LENGTHS) ** 2)
         ratio = np.sqrt(np.maximum((weight @ z2) / weight.sum(1), _LEAST_RATIO**2))
         # Where nothing was measured, other points cannot tell that the spectrum is smooth.

@@ -117,6 +117,21 @@ def test_points_without_a_value_end_the_scan_and_are_not_asked_for_again():
         blind.spectrum()
 
 
+@pytest.mark.parametrize("at", [20, 40])
+def test_a_glitch_of_one_point_costs_points_and_not_the_spectrum(at):
+    found: list[int] = []
+    for glitch in (0.0, 0.1):
+        proposer, measured_before = EnergyProposer(EnergySettings(), CO_K_EDGE_EV), 0
+        while not proposer.done():
+            energy = proposer.suggest()
+            number = measured_before + np.arange(len(energy))
+            measured_before += len(energy)
+            proposer.ingest(energy, measured(energy) + glitch * (number == at))
+        assert rmse(proposer) < 0.003
+        found.append(proposer.points)
+    assert found[0] < found[1] < found[0] + 10
+
+
 def test_a_foil_is_known_at_the_same_points():
     proposer = EnergyProposer(EnergySettings(error=0.003), CO_K_EDGE_EV)
     scan(proposer)

@@ -210,9 +210,17 @@ def test_wrong_candidates_are_named():
         settings(aim=math.nan)
 
 
-@pytest.mark.parametrize("limits", [(6, 5), (5, 5), (math.nan, None), (None, math.nan)])
-def test_limits_without_room_are_refused(limits):
-    with pytest.raises(ValueError, match=r"found limits of CN from .* expected a lowest and a higher one"):
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ((6, 5), "found limits of CN from .* expected a lowest and a higher one"),
+        ((5, 5), "found limits of CN from .* expected a lowest and a higher one"),
+        ((math.nan, None), "limits.CN.0\n.*finite number"),
+        ((None, math.nan), "limits.CN.1\n.*finite number"),
+    ],
+)
+def test_limits_without_room_are_refused(limits, message):
+    with pytest.raises(ValueError, match=message):
         settings(limits={"CN": limits})
 
 
