@@ -5,10 +5,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ...adapters.files import FileSource
-from ...agent.types import InputError
-from ..output.folder import DOCUMENTS, PICTURE, TRUTH, Tables, lock_folder
+from ...agent.decide import Rule
+from ...agent.types import InputError, get_logger
+from ..config import load_config
+from ..output.folder import CONFIG, DOCUMENTS, PICTURE, TRUTH, Tables, lock_folder
 from ..output.kept import Alarm
 from ..output.recorder import Recorder, Truth
+
+_log = get_logger()
 
 
 def rebuild(folder: Path) -> Recorder:
@@ -42,11 +46,12 @@ def _replace_files(folder: Path) -> Recorder:
     with TemporaryDirectory(prefix=".rebuilt-", dir=folder) as name:
         new = Path(name)
         recorder = _write(folder / DOCUMENTS, new)
+        recorder.rules = rules_of(folder)
         drawn = recorder.drawn()
-        if drawn.frames:
+        if drawn.frames or drawn.notes:
             from ..output.figures import draw_operando
 
-            draw_operando(new / PICTURE, drawn, _truth(folder))
+            draw_operando(new / PICTURE, drawn, truth_of(folder))
         for path in new.iterdir():
             os.replace(path, folder / path.name)
     return recorder
@@ -63,7 +68,17 @@ def _write(documents: Path, new: Path) -> Recorder:
     return tables.recorder
 
 
-def _truth(folder: Path) -> Truth | None:
+def rules_of(folder: Path) -> tuple[Rule, ...]:
+    """Return the rules of a session from the config that it keeps; none if it keeps none that can be read."""
+    try:
+        return load_config(folder / CONFIG).rules
+    except InputError as error:
+        if (folder / CONFIG).exists():
+            _log.warning("the picture has no rules", error=str(error))
+        return ()
+
+
+def truth_of(folder: Path) -> Truth | None:
     """Return the true values of a folder; None if it has no whole document of them."""
     truth = Truth()
     try:

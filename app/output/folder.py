@@ -1,6 +1,7 @@
 """Output files of a session: documents, tables, summary, picture and log."""
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,8 @@ from .recorder import HISTORY_COLUMNS, NAME_COLUMNS, Recorder, Truth
 _log = get_logger()
 
 DOCUMENTS, SUMMARY, PICTURE = "documents.jsonl", "summary.json", "operando.png"
+CONFIG = "session.yaml"
+"""The settings of the session that analyse and decide."""
 TRUTH = "truth.jsonl"
 """The true values of the embedded beamline."""
 DECISIONS = "decisions.csv"
@@ -32,6 +35,7 @@ OF_DOCUMENTS = (DOCUMENTS, *_TABLES)
 # Without the log, to which every session in the folder adds.
 _OF_A_SESSION = (*OF_DOCUMENTS, TRUTH, SUMMARY, PICTURE)
 _LOCK = ".lock"
+_CONFIG_OF = "# config_sha256"
 _DECISION_COLUMNS = ("time", "run_uid", *NAME_COLUMNS, "id", "rule", "action", "args", "status", "status_reason")
 _DECISION_COLUMNS += ("confidence", "reason", *HISTORY_COLUMNS)
 _WRITE_S = 2.0
@@ -219,6 +223,32 @@ class OutputFolder:
         """Note files whose writers were ended before they were complete."""
         self._cut_off.update(names)
 
+    def keep_config(self, sha256: str, text: str) -> None:
+        """Write session.yaml; of a session that goes on with another config, the earlier one is kept beside it.
+
+        Parameters
+        ----------
+        sha256 : str
+            Of all settings, as the documents name it.
+        text : str
+            YAML.
+        """
+        path, first = self.folder / CONFIG, f"{_CONFIG_OF} {sha256}\n"
+        note = "# Settings of the session that analyse and decide, without its endpoints.\n"
+        try:
+            before = (
+                path.read_text(encoding="utf-8", errors="replace").partition("\n")[0] if path.is_file() else first
+            )
+            if not before.startswith(_CONFIG_OF):
+                _log.warning("settings not kept", file=str(path), detail="found a file that is not the agent's")
+                return
+            if before.strip() != first.strip():
+                os.replace(path, path.with_name(f"session-{before.rpartition(' ')[2][:12]}.yaml"))
+        except OSError as error:
+            self._alarm.failed(CONFIG, error)
+            return
+        self._guarded(CONFIG, lambda new: _write_text(new, f"{first}{note}{text}"))
+
     def start(self, summary: Callable[[], Mapping[str, Any]], truth: Truth | None) -> None:
         """Begin to write.
 
@@ -290,7 +320,7 @@ class OutputFolder:
 
     def _draw(self) -> None:
         drawn = self.recorder.drawn()
-        if not drawn.frames:
+        if not drawn.frames and not drawn.notes:
             return
 
         def write(new: Path) -> None:

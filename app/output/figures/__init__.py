@@ -1,0 +1,20 @@
+"""Figures of a session, of the alignment of a spectrum, and of standards."""
+
+from .alignment import draw_alignment
+from .operando import draw_operando, operando_figure
+from .standards import draw_standards
+from .style import AMBER, BLUE, COLOURS, GREEN, GREY, RED, escaped
+
+__all__ = [
+    "AMBER",
+    "BLUE",
+    "COLOURS",
+    "GREEN",
+    "GREY",
+    "RED",
+    "draw_alignment",
+    "draw_operando",
+    "draw_standards",
+    "escaped",
+    "operando_figure",
+]
