@@ -111,7 +111,7 @@ class Session:
     def __enter__(self) -> Self:
         self._handlers = _replace_handlers(self._signalled)
         if self.output is not None:
-            self.output.keep_config(self.config.sha256, self.config.kept())
+            self.output.keep_config(self.config.sha256, self.config.kept(), self._identity()["source"])
             self.output.start(self.summary, self.truth)
         self.display.start()
         self._operator.start()

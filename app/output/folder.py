@@ -223,7 +223,7 @@ class OutputFolder:
         """Note files whose writers were ended before they were complete."""
         self._cut_off.update(names)
 
-    def keep_config(self, sha256: str, text: str) -> None:
+    def keep_config(self, sha256: str, text: str, source: str) -> None:
         """Write session.yaml; of a session that goes on with another config, the earlier one is kept beside it.
 
         Parameters
@@ -232,9 +232,11 @@ class OutputFolder:
             Of all settings, as the documents name it.
         text : str
             YAML.
+        source : str
+            What the session reads, in words.
         """
         path, first = self.folder / CONFIG, f"{_CONFIG_OF} {sha256}\n"
-        note = "# Settings of the session that analyse and decide, without its endpoints.\n"
+        note = f"# source {json.dumps(source)}\n# Settings that analyse and decide, without endpoints.\n"
         try:
             before = (
                 path.read_text(encoding="utf-8", errors="replace").partition("\n")[0] if path.is_file() else first

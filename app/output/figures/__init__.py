@@ -1,7 +1,8 @@
 """Figures of a session, of the alignment of a spectrum, and of standards."""
 
 from .alignment import draw_alignment
-from .operando import draw_operando, operando_figure
+from .operando import draw_operando, operando_figure, part_of_series, save_svg
+from .quality import quality_figure
 from .standards import draw_standards
 from .style import AMBER, BLUE, COLOURS, GREEN, GREY, RED, escaped
 
@@ -17,4 +18,7 @@ __all__ = [
     "draw_standards",
     "escaped",
     "operando_figure",
+    "part_of_series",
+    "quality_figure",
+    "save_svg",
 ]

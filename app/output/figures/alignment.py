@@ -103,7 +103,7 @@ def _edge(edge: Axes, slope: Axes, answer: Answer) -> None:
     slope.set_ylabel("dμ/dE (1/eV)", fontsize=9)
     edge.tick_params(labelbottom=False)
     slope.set_xlabel("energy as measured (eV)", fontsize=9)
-    edge.legend(loc="lower right", fontsize=8.5, frameon=False)
+    edge.legend(loc="upper left", fontsize=8.5, framealpha=0.8, edgecolor="none")
     edge.set_xlim(energy[0], energy[-1])
 
 

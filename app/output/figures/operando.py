@@ -1,11 +1,15 @@
 """The picture of a session: what was measured, how it changed, what was decided and why."""
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.gridspec import GridSpec
@@ -45,19 +49,42 @@ _COMPUTED = 2
 """Panels of values that rules computed."""
 
 
-def draw_operando(file: Path | BinaryIO, drawn: Drawn, truth: Truth | None, form: str = "png") -> None:
-    """Draw a session: the estimates of each sample over time, what drives it, decisions, and its spectra.
-
-    Parameters
-    ----------
-    form : str
-        ``png`` or ``svg``.
-    """
+def draw_operando(file: Path | BinaryIO, drawn: Drawn, truth: Truth | None) -> None:
+    """Draw a session as PNG: the estimates of each sample over time, what drives it, decisions, and its spectra."""
     with warnings.catch_warnings():
         # Names may have letters that no font on this machine has.
         warnings.filterwarnings("ignore", message="Glyph")
         figure = operando_figure(drawn, truth)
-        figure.savefig(file, dpi=DPI, format=form)
+        figure.savefig(file, dpi=DPI, format="png")
+
+
+def save_svg(figure: Figure) -> bytes:
+    """Return a figure as SVG, which is the same each time."""
+    image = BytesIO()
+    with warnings.catch_warnings(), rc_context({"svg.hashsalt": "xas-agent"}):
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure.savefig(image, format="svg", metadata={"Date": None})
+    return image.getvalue()
+
+
+def part_of_series(drawn: Drawn, series: str, element: str) -> Drawn:
+    """Return what a picture of one series and element shows."""
+    frames = [frame for frame in drawn.frames if (frame.series, frame.row["element"]) == (series, element)]
+    runs = {frame.row["run_uid"] for frame in frames}
+    whole = drawn.count == len(drawn.frames)
+    notes = [note for note in drawn.notes if note.run_uid in runs]
+    before = np.flatnonzero([(f.series, f.row["element"]) == (series, element) for f in drawn.frames])
+    set_aside = Counter[str]()
+    for note in notes:
+        set_aside[note.reason] += note.count
+    return replace(
+        drawn,
+        frames=frames,
+        count=len(frames) if whole else max(len(frames) + 1, drawn.count),
+        decisions=[d for d in drawn.decisions if d["run_uid"] in runs and d["element"] in ("", element)],
+        notes=[replace(note, after=int((before < note.after).sum())) for note in notes],
+        set_aside=dict(set_aside),
+    )
 
 
 def operando_figure(drawn: Drawn, truth: Truth | None) -> Figure:
