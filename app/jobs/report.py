@@ -61,8 +61,7 @@ class Section:
     title: str
     texts: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
-    pictures: list[Picture] = field(default_factory=list)
+    parts: list[Table | Picture] = field(default_factory=list)
     codes: list[tuple[str, str]] = field(default_factory=list)
     """(title, text) to be shown as it is."""
 
@@ -204,7 +203,7 @@ def _measured(data: SessionData, measured: Sequence[Measured]) -> Section:
     ]
     header = ("sample", "edge", "scan", "file", "frames", "first", "last")
     if rows:
-        section.tables.append(Table("Samples", header, rows, frozenset({4})))
+        section.parts.append(Table("Samples", header, rows, frozenset({4})))
     for name, why in list(data.summary.get("files_not_read", {}).items())[:20]:
         section.warnings.append(f"not read: {name}: {why}")
     return section
@@ -220,7 +219,7 @@ def _quality(data: SessionData, measured: Sequence[Measured]) -> Section:
             if (course := one.courses.get(key)) and course.count
         ]
         header = ("quantity", "first", "last", "mean", "lowest", "highest", "frames")
-        section.tables.append(Table(_name(one), header, rows, frozenset(range(1, 7))))
+        section.parts.append(Table(_name(one), header, rows, frozenset(range(1, 7))))
         if one.flags:
             said = ", ".join(f"{flag} ({count})" for flag, count in one.flags.most_common())
             section.texts.append(f"Flags of {_name(one)}, with the number of frames: {said}.")
@@ -231,7 +230,7 @@ def _quality(data: SessionData, measured: Sequence[Measured]) -> Section:
         for reason, note in sorted(data.notes.items(), key=lambda item: -item[1].count)
     ]
     if rows:
-        section.tables.append(
+        section.parts.append(
             Table("Set aside or missing, by reason", ("reason", "count", "for example"), rows, frozenset({1}))
         )
     else:
@@ -241,7 +240,7 @@ def _quality(data: SessionData, measured: Sequence[Measured]) -> Section:
         from ..output.figures import quality_figure, save_svg
 
         text = "E0, energy shift, edge step and noise of the frames over time"
-        section.pictures.append(_picture(save_svg(quality_figure(drawn)), text, "Dotted lines: frames set aside."))
+        section.parts.append(_picture(save_svg(quality_figure(drawn)), text, "Dotted lines: frames set aside."))
     return section
 
 
@@ -252,18 +251,11 @@ def _descriptors(data: SessionData, measured: Sequence[Measured]) -> Section:
     section, drawn = Section("Descriptors over time"), data.recorder.drawn()
     units = drawn.descriptors
     section.texts.append(
-        "Repeats of one sample scatter by the standard deviation in the column “repeats”. The 90 % interval holds all "
-        "errors, most of which are common to the frames of a series: changes are more certain than levels. A score "
-        f"above {OOD_LIMIT:g} means that the model does not know such spectra."
+        "Repeats of one sample scatter by the standard deviation in the column “repeats”. The 90 % interval holds "
+        "all errors, most of which are common to the frames of a series: changes are more certain than levels. A "
+        f"score above {OOD_LIMIT:g} means that the model does not know such spectra."
     )
-    for one in measured[:_FIGURES]:
-        part = part_of_series(drawn, one.series, one.element)
-        if part.frames:
-            text = f"{_name(one)}: {_headline(one)}; the table below has the numbers"
-            section.pictures.append(_picture(save_svg(operando_figure(part, data.truth)), text, _name(one)))
-    if len(measured) > _FIGURES:
-        section.texts.append(f"Pictures show the first {_FIGURES} of {len(measured)} series.")
-    for one in measured:
+    for number, one in enumerate(measured):
         names = [name for name in units if f"{name}_mean" in one.courses]
         rows = []
         for name in names:
@@ -281,8 +273,14 @@ def _descriptors(data: SessionData, measured: Sequence[Measured]) -> Section:
                 )
             )
         header = ("descriptor", "first", "last", "change", "lowest", "highest", "repeats", "90 % interval, last")
-        section.tables.append(Table(f"{_name(one)}: descriptors", header, rows, frozenset(range(1, 8))))
-        section.tables.append(_frames(one, names))
+        section.parts.append(Table(f"{_name(one)}: descriptors", header, rows, frozenset(range(1, 8))))
+        part = part_of_series(drawn, one.series, one.element)
+        if part.frames and number < _FIGURES:
+            text = f"{_name(one)}: {_headline(one)}; the tables beside it have the numbers"
+            section.parts.append(_picture(save_svg(operando_figure(part, data.truth)), text, _name(one)))
+        section.parts.append(_frames(one, names))
+    if len(measured) > _FIGURES:
+        section.texts.append(f"Pictures show the first {_FIGURES} of {len(measured)} series.")
     return section
 
 
@@ -292,9 +290,11 @@ def _frames(one: Measured, names: Sequence[str]) -> Table:
     shown = [*first, *(name for name in names if name not in first)][:_COLUMNS]
     fields = (*VOLTAGE_FIELDS, *TEMPERATURE_FIELDS)
     driver = next((name for name in fields if name in one.courses), None)
+    first_day, last_day = (_time(time).partition(" ")[0] for time in (one.first_s, one.last_s))
+    day = first_day if first_day == last_day else ""
     rows = [
         (
-            _time(row["time"]),
+            _time(row["time"]).removeprefix(f"{day} "),
             str(row["seq_num"]),
             *([_number(row.get(driver))] if driver else []),
             *(_number(row.get(f"{name}_mean")) for name in shown),
@@ -305,7 +305,9 @@ def _frames(one: Measured, names: Sequence[str]) -> Table:
     ]
     header = ("time", "frame", *([driver] if driver else []), *shown, "score", "flags")
     every = "all frames" if len(rows) >= one.frames else f"{len(rows)} of {one.frames} frames, evenly"
-    return Table(f"{_name(one)}: {every}", header, rows, frozenset(range(1, len(header) - 1)))
+    return Table(
+        f"{_name(one)}: {every}{f' of {day}' if day else ''}", header, rows, frozenset(range(1, len(header) - 1))
+    )
 
 
 def _decisions(data: SessionData) -> Section:
@@ -327,7 +329,7 @@ def _decisions(data: SessionData) -> Section:
         section.texts.append("No rule decided anything.")
         return section
     header = ("time", "sample", "rule", "action", "why", "outcome", "by whom")
-    section.tables.append(Table("Decisions", header, rows))
+    section.parts.append(Table("Decisions", header, rows))
     if data.more_decisions:
         section.texts.append(f"{data.more_decisions} more decisions are in decisions.csv.")
     if data.orders:
@@ -340,7 +342,7 @@ def _decisions(data: SessionData) -> Section:
             )
             for one in data.orders
         ]
-        section.tables.append(Table("Commands of persons", ("time", "person", "command", "outcome"), orders))
+        section.parts.append(Table("Commands of persons", ("time", "person", "command", "outcome"), orders))
     return section
 
 
@@ -399,7 +401,7 @@ def _model(data: SessionData) -> Section:
         section.texts.append(f"FEFF − experiment: {offset.value_ev:.2f} ± {offset.sd_ev:.2f} eV.")
         rows = [(d.name, d.unit or ", ".join(map(str, d.classes)), *_score(card, d.name)) for d in card.descriptors]
         header = ("descriptor", "unit or classes", "measure", "value")
-        section.tables.append(
+        section.parts.append(
             Table(f"{name}: scores, {card.metrics.get('on', 'as the card says')}", header, rows, frozenset({3}))
         )
         section.texts.append(f"Licence: {card.licence}. Cite: {'; '.join(card.cite)}.")
@@ -447,7 +449,7 @@ def _versions(data: SessionData) -> Section:
         for start in data.starts
     ]
     header = ("from", "versions", "model", "config, SHA-256")
-    section.tables.append(Table("The agent's runs, by what they were made with", header, rows))
+    section.parts.append(Table("The agent's runs, by what they were made with", header, rows))
     return section
 
 
