@@ -1,6 +1,5 @@
 """The picture of an alignment: the edge with its derivative and the foil, the whole scan, and the model's grid."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from matplotlib.axes import Axes
 from ....agent.estimate import Answer
 from ....agent.spectra import Aligned, Normalised
 from ....agent.types import Array, Edge, Flag
-from .style import AMBER, BLUE, DARK, DPI, GREEN, GREY, RED, new_figure, plain, wrapped
+from .style import AMBER, BLUE, DARK, DPI, GREEN, GREY, RED, any_letters, new_figure, plain, wrapped
 
 _ZOOM_EV = (-30.0, 60.0)
 """Part of the scan about E0 in the panels of the edge."""
@@ -49,8 +48,7 @@ def draw_alignment(path: Path, title: str, answer: Answer) -> None:
     slope.sharex(edge)
     for axes in (edge, slope, whole, ready):
         plain(axes)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # names may have letters that no font here has
+    with any_letters():
         _edge(edge, slope, answer)
         _whole(whole, answer.frame.energy, answer.frame.mu, answer.aligned, answer.row, _e0(answer))
         _on_grid(ready, answer)

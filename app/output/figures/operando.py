@@ -1,6 +1,5 @@
 """The picture of a session: what was measured, how it changed, what was decided and why."""
 
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,7 +27,7 @@ from .panels import (
     driver_of,
     has_difference,
 )
-from .style import AMBER, COLOURS, DARK, DPI, new_figure, plain, short, wrapped
+from .style import AMBER, COLOURS, DARK, DPI, any_letters, new_figure, plain, short, wrapped
 from .trend import draw_decisions, draw_set_aside, draw_trend
 
 MOST_COLUMNS = 8
@@ -51,9 +50,7 @@ _COMPUTED = 2
 
 def draw_operando(file: Path | BinaryIO, drawn: Drawn, truth: Truth | None) -> None:
     """Draw a session as PNG: the estimates of each sample over time, what drives it, decisions, and its spectra."""
-    with warnings.catch_warnings():
-        # Names may have letters that no font on this machine has.
-        warnings.filterwarnings("ignore", message="Glyph")
+    with any_letters():
         figure = operando_figure(drawn, truth)
         figure.savefig(file, dpi=DPI, format="png")
 
@@ -61,8 +58,7 @@ def draw_operando(file: Path | BinaryIO, drawn: Drawn, truth: Truth | None) -> N
 def save_svg(figure: Figure) -> bytes:
     """Return a figure as SVG, which is the same each time."""
     image = BytesIO()
-    with warnings.catch_warnings(), rc_context({"svg.hashsalt": "xas-agent"}):
-        warnings.filterwarnings("ignore", message="Glyph")
+    with any_letters(), rc_context({"svg.hashsalt": "xas-agent"}):
         figure.savefig(image, format="svg", metadata={"Date": None})
     return image.getvalue()
 

@@ -4,10 +4,15 @@ Okabe and Ito's colours, darkened where they draw lines on white; marks, dashes 
 """
 
 import textwrap
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 
 BLUE, GREY, RED, GREEN = "#0a5c9e", "#6b6b6b", "#c0351a", "#00795c"
 AMBER, DARK, PALE = "#a86400", "#101820", "#c9ced4"
@@ -18,6 +23,27 @@ WIDTH = 7.2
 DPI = 150
 _NAME_CHARACTERS = 44
 """Characters of a name."""
+
+
+_FONTS = (
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "Source Han Sans",
+    "WenQuanYi Zen Hei",
+    "Hiragino Sans",
+    "Yu Gothic",
+)
+_FONTS += ("Microsoft YaHei", "Malgun Gothic", "PingFang SC")
+
+
+@contextmanager
+def any_letters() -> Iterator[None]:
+    """Let names have letters that matplotlib's own font lacks: of another font, if there is one, else as boxes."""
+    installed = {font.name for font in fontManager.ttflist}
+    family = ["DejaVu Sans", *(name for name in _FONTS if name in installed)]
+    with warnings.catch_warnings(), rc_context({"font.family": family}):
+        warnings.filterwarnings("ignore", message="Glyph")
+        yield
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:

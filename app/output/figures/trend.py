@@ -60,12 +60,11 @@ def draw_trend(
     """
     mean, sd = column.values(f"{name}_mean"), np.nan_to_num(column.values(f"{name}_sd_frame"))
     familiar, true = column.familiar, _truth(column, truth)
-    if not (familiar & np.isfinite(mean)).any():
-        familiar = np.ones(len(mean), bool)
     known = np.where(familiar, mean, np.nan)
+    shown = known if np.isfinite(known).any() else mean
     judged = [j for j in column.judged if _judges(rules, j, name) and not j.compared.what]
     bars = list(bars_of(rules, name))
-    seen = [known - Z90 * sd, known + Z90 * sd, true, [j.compared.value for j in judged]]
+    seen = [shown - Z90 * sd, shown + Z90 * sd, true, [j.compared.value for j in judged]]
     view = view_of(np.concatenate(seen), sd, [level for level, _ in bars])
     if side is not None:
         view = _draw_interval(side, column, name, known, view, unit)
