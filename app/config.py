@@ -7,7 +7,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-import yaml
 from pydantic import Field, field_validator, model_validator
 
 from ..adapters.assets import AssetSettings
@@ -242,12 +241,6 @@ class Config(Settings):
         own = ("rules", "control", "control_endpoint", "queue_server", "robot", "notify", "publish", "health")
         defaults = {name: type(self).model_fields[name].get_default() for name in (*own, "source", "tiled")}
         return self.model_copy(update=defaults)
-
-    def kept(self) -> str:
-        """Return what analyses and decides, as the YAML of a config: the settings given, without any endpoint."""
-        endpoints = {"source", "tiled", "publish", "control_endpoint", "queue_server", "robot", "notify", "health"}
-        given = self.model_dump(mode="json", exclude=endpoints, exclude_unset=True)
-        return yaml.safe_dump(given, sort_keys=False, allow_unicode=True, width=110) if given else ""
 
     @property
     def sha256(self) -> str:

@@ -15,6 +15,7 @@ from ..adapters.files import FolderSource
 from ..adapters.tiled import FilledSource, TiledSource
 from ..adapters.zmq import ZMQSource
 from ..agent.types import Control, DurableSource, InputError, Source, get_logger
+from .about import write_about
 from .agent import CLOSED_EARLY, XASAgent
 from .config import Config
 from .health import Health
@@ -111,8 +112,10 @@ class Session:
     def __enter__(self) -> Self:
         self._handlers = _replace_handlers(self._signalled)
         if self.output is not None:
-            self.output.keep_config(self.config.sha256, self.config.kept(), self._identity()["source"])
+            self.output.keep_earlier(self.config.sha256)
             self.output.start(self.summary, self.truth)
+            units = units_of(self.config, self.agent.models)
+            write_about(self.output.folder, self.config, self._identity()["source"], units)
         self.display.start()
         self._operator.start()
         keep_what_exists()

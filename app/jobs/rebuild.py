@@ -1,15 +1,18 @@
 """Tables and picture of a session's folder, made again from its documents."""
 
+import json
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from pydantic import TypeAdapter
+
 from ...adapters.files import FileSource
 from ...agent.decide import Rule
 from ...agent.types import InputError, get_logger
-from ..config import load_config
-from ..output.folder import CONFIG, DOCUMENTS, PICTURE, TRUTH, Tables, lock_folder
+from ..output.folder import PICTURE, TRUTH, Tables, lock_folder
 from ..output.kept import Alarm
+from ..output.names import DOCUMENTS, SESSION
 from ..output.recorder import Recorder, Truth
 
 _log = get_logger()
@@ -69,12 +72,14 @@ def _write(documents: Path, new: Path) -> Recorder:
 
 
 def rules_of(folder: Path) -> tuple[Rule, ...]:
-    """Return the rules of a session from the config that it keeps; none if it keeps none that can be read."""
+    """Return the rules of a session from what it wrote of itself; none if that cannot be read."""
     try:
-        return load_config(folder / CONFIG).rules
-    except InputError as error:
-        if (folder / CONFIG).exists():
-            _log.warning("the picture has no rules", error=str(error))
+        config = json.loads((folder / SESSION).read_text(encoding="utf-8"))["config"]
+        return TypeAdapter(tuple[Rule, ...]).validate_python(config.get("rules", ()))
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        _log.warning("the picture has no rules", file=str(folder / SESSION), error=str(error).partition("\n")[0])
         return ()
 
 

@@ -17,8 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from ..._version import __version__
 from ...agent.types import InputError, get_logger
-from ...models.card import Card, find, installed, read_card
-from ..output.folder import CONFIG
+from ...models.card import Card, find, read_card
 from ..output.recorder import OOD_LIMIT, TEMPERATURE_FIELDS, VOLTAGE_FIELDS, leading
 from .report_data import QUANTITIES, Course, Measured, SessionData
 
@@ -168,7 +167,7 @@ def _headline(one: Measured) -> str:
 def _measured(data: SessionData, measured: Sequence[Measured]) -> Section:
     """What was measured, when, and from where."""
     section = Section("What was measured")
-    source = _source(data.folder)
+    source = str(data.about[-1].get("source", "")).partition("?")[0] if data.about else ""
     section.texts.append(f"Folder {data.folder.resolve().name}; source: {source or 'not kept'}.")
     ends = [status for status in data.runs.values() if status]
     others = [status for status in ends if status != "success"]
@@ -361,22 +360,16 @@ def _action(row: Mapping[str, Any]) -> str:
 def _rules(data: SessionData) -> Section:
     """The rules as they were."""
     section = Section("Rules as they were")
-    kept = sorted(data.folder.glob(f"{CONFIG.removesuffix('.yaml')}*.yaml"))
-    for path in kept:
-        try:
-            text = path.read_text(encoding="utf-8", errors="replace")
-            content = yaml.safe_load(text) or {}
-        except (OSError, yaml.YAMLError) as error:
-            section.warnings.append(f"{path.name}: cannot be read: {error}")
-            continue
-        sha = text.partition("\n")[0].rpartition(" ")[2][:12]
-        shown = {key: content[key] for key in ("rules", "control", "anchors", "relative") if content.get(key)}
+    for about in data.about:
+        config, of = about.get("config", {}), str(about.get("config_sha256", ""))[:12]
+        section.texts += [str(rule["text"]) for rule in about.get("rules", []) if rule.get("text")]
+        shown = {key: config[key] for key in ("rules", "control", "anchors", "relative") if config.get(key)}
         if shown:
             code = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=90)
-            section.codes.append((f"{path.name} (config {sha})", code))
-        else:
-            section.texts.append(f"{path.name} (config {sha}) has no rules: the agent only watched.")
-    if not kept:
+            section.codes.append((f"Config {of}", code))
+        if not config.get("rules"):
+            section.texts.append(f"Config {of} has no rules: the agent only watched.")
+    if not data.about:
         section.warnings.append("The folder does not keep the settings of its session, so the rules are not known.")
     return section
 
@@ -385,7 +378,7 @@ def _model(data: SessionData) -> Section:
     """What the card of each model says."""
     section = Section("Model")
     for name, sha in data.recorder.models.items():
-        card = _card(name, sha, data.folder)
+        card = _card(name, sha, data.about)
         if card is None:
             section.warnings.append(f"{name}, SHA-256 {sha}: its card is not on this machine.")
             continue
@@ -418,17 +411,12 @@ def _score(card: Card, name: str) -> tuple[str, str]:
     return str(found.get("metric", "")), f"{found['value']:.3f}{error}"
 
 
-def _card(name: str, sha: str, folder: Path) -> Card | None:
+def _card(name: str, sha: str, about: Sequence[Mapping[str, Any]]) -> Card | None:
     """Return the card of a model that is on this machine; None if there is none with this file."""
-    folders = [installed()[name]] if name in installed() else []
-    try:
-        used = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")) or {}
-        folders += [find(one) for one in used.get("model", {}).get("use", [])]
-    except (OSError, ValueError, AttributeError, yaml.YAMLError):
-        pass
-    for one in folders:
+    used = [str(one) for kept in about for one in kept.get("config", {}).get("model", {}).get("use", ())]
+    for one in dict.fromkeys([name, *used]):
         try:
-            card = read_card(one)
+            card = read_card(find(one))
         except InputError:
             continue
         if card.sha256 == sha:
@@ -478,15 +466,6 @@ def _picture(svg: bytes, text: str, caption: str) -> Picture:
 
 def _name(one: Measured) -> str:
     return one.sample or f"run {one.last_row['run_uid'][:8]}"
-
-
-def _source(folder: Path) -> str:
-    """Return what a session read, from the settings that it keeps."""
-    try:
-        lines = (folder / CONFIG).read_text(encoding="utf-8").splitlines()[:3]
-        return next(str(json.loads(line.partition("source ")[2])) for line in lines if line.startswith("# source "))
-    except (OSError, ValueError, StopIteration):
-        return ""
 
 
 def _time(seconds: float) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 from ...adapters.files import FileSource
 from ...agent.types import InputError
 from ..output.audit import AUDIT
-from ..output.folder import DOCUMENTS, SUMMARY, TRUTH
+from ..output.folder import SUMMARY, TRUTH
+from ..output.names import DOCUMENTS, SESSION
 from ..output.recorder import Recorder, Truth
 from .rebuild import rules_of, truth_of
 
@@ -158,6 +159,9 @@ class SessionData:
         self.truth: Truth | None = truth_of(folder)
         self.simulated = (folder / TRUTH).is_file()
         self.summary = _json(folder / SUMMARY)
+        earlier = sorted(folder.glob(f"{Path(SESSION).stem}-*.json"))
+        self.about = [about for path in (*earlier, folder / SESSION) if (about := _json(path))]
+        """What its processes wrote of themselves, one per config, the latest last."""
         self.orders = _orders(folder / AUDIT)
 
     @property

@@ -19,13 +19,12 @@ from .drawing import DrawingFailed, picture
 from .kept import Alarm, DocumentFile, cut_torn_line, replace_file
 from .log_file import LogFile
 from .memory import give_back_memory
+from .names import DOCUMENTS, SESSION
 from .recorder import HISTORY_COLUMNS, NAME_COLUMNS, Recorder, Truth
 
 _log = get_logger()
 
-DOCUMENTS, SUMMARY, PICTURE = "documents.jsonl", "summary.json", "operando.png"
-CONFIG = "session.yaml"
-"""The settings of the session that analyse and decide."""
+SUMMARY, PICTURE = "summary.json", "operando.png"
 TRUTH = "truth.jsonl"
 """The true values of the embedded beamline."""
 DECISIONS = "decisions.csv"
@@ -35,7 +34,6 @@ OF_DOCUMENTS = (DOCUMENTS, *_TABLES)
 # Without the log, to which every session in the folder adds.
 _OF_A_SESSION = (*OF_DOCUMENTS, TRUTH, SUMMARY, PICTURE)
 _LOCK = ".lock"
-_CONFIG_OF = "# config_sha256"
 _DECISION_COLUMNS = ("time", "run_uid", *NAME_COLUMNS, "id", "rule", "action", "args", "status", "status_reason")
 _DECISION_COLUMNS += ("confidence", "reason", *HISTORY_COLUMNS)
 _WRITE_S = 2.0
@@ -223,33 +221,23 @@ class OutputFolder:
         """Note files whose writers were ended before they were complete."""
         self._cut_off.update(names)
 
-    def keep_config(self, sha256: str, text: str, source: str) -> None:
-        """Write session.yaml; of a session that goes on with another config, the earlier one is kept beside it.
+    def keep_earlier(self, config_sha256: str) -> None:
+        """Keep what an earlier process wrote of itself, if the session goes on with another config.
 
         Parameters
         ----------
-        sha256 : str
-            Of all settings, as the documents name it.
-        text : str
-            YAML.
-        source : str
-            What the session reads, in words.
+        config_sha256 : str
+            That of the config now.
         """
-        path, first = self.folder / CONFIG, f"{_CONFIG_OF} {sha256}\n"
-        note = f"# source {json.dumps(source)}\n# Settings that analyse and decide, without endpoints.\n"
+        path = self.folder / SESSION
         try:
-            before = (
-                path.read_text(encoding="utf-8", errors="replace").partition("\n")[0] if path.is_file() else first
-            )
-            if not before.startswith(_CONFIG_OF):
-                _log.warning("settings not kept", file=str(path), detail="found a file that is not the agent's")
-                return
-            if before.strip() != first.strip():
-                os.replace(path, path.with_name(f"session-{before.rpartition(' ')[2][:12]}.yaml"))
+            before = str(json.loads(path.read_text(encoding="utf-8"))["config_sha256"]) if path.is_file() else ""
+            if before not in ("", config_sha256):
+                os.replace(path, path.with_name(f"session-{before[:12]}.json"))
         except OSError as error:
-            self._alarm.failed(CONFIG, error)
-            return
-        self._guarded(CONFIG, lambda new: _write_text(new, f"{first}{note}{text}"))
+            self._alarm.failed(SESSION, error)
+        except (ValueError, LookupError, TypeError):
+            _log.warning("session not kept", file=str(path), detail="found a file that no session wrote")
 
     def start(self, summary: Callable[[], Mapping[str, Any]], truth: Truth | None) -> None:
         """Begin to write.

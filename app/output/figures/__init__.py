@@ -1,6 +1,6 @@
 """Figures of a session, of the alignment of a spectrum, and of standards."""
 
-from .alignment import draw_alignment
+from .alignment import draw_alignment, draw_alignment_on
 from .operando import draw_operando, operando_figure, part_of_series, save_svg
 from .quality import quality_figure
 from .standards import draw_standards
@@ -14,6 +14,7 @@ __all__ = [
     "GREY",
     "RED",
     "draw_alignment",
+    "draw_alignment_on",
     "draw_operando",
     "draw_standards",
     "escaped",

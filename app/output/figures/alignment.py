@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
 
 from ....agent.estimate import Answer
 from ....agent.spectra import Aligned, Normalised
 from ....agent.types import Array, Edge, Flag
-from .style import AMBER, BLUE, DARK, DPI, GREEN, GREY, RED, any_letters, new_figure, plain, wrapped
+from .style import AMBER, BLUE, DARK, DPI, GREEN, GREY, RED, WIDTH, any_letters, new_figure, plain, wrapped
 
 _ZOOM_EV = (-30.0, 60.0)
 """Part of the scan about E0 in the panels of the edge."""
@@ -20,39 +21,48 @@ _LINE = 0.185
 _HEIGHTS = (2.2, 1.4, 2.0, 1.7)
 
 
+SIZE = WIDTH, 8.6
+"""Size of the picture, inches."""
+
+
 def draw_alignment(path: Path, title: str, answer: Answer) -> None:
+    """Write the picture of :func:`draw_alignment_on` to a PNG file."""
+    figure = new_figure(SIZE[1])
+    with any_letters():
+        draw_alignment_on(figure, title, answer)
+        figure.savefig(path, dpi=DPI)
+
+
+def draw_alignment_on(figure: Figure | SubFigure, title: str, answer: Answer) -> None:
     """Draw the edge and its derivative with E0 and the foil, the scan with its lines, and the aligned spectrum.
 
     For a frame that is set aside, the reason replaces the aligned spectrum.
 
     Parameters
     ----------
-    path : Path
-        PNG file to write.
+    figure : Figure or SubFigure
+        Of a constrained layout, best of the size :data:`SIZE`.
     title : str
     answer : Answer
         With an alignment and a model.
     """
     assert answer.aligned is not None
     assert answer.model is not None
-    head = [*wrapped(title, 62).split("\n")[:3], *wrapped(_notes(answer), _CHARACTERS).split("\n")[:4]]
-    bold = len(wrapped(title, 62).split("\n")[:3])
-    height = _LINE * (len(head) + 1.5)
-    figure = new_figure(height + sum(_HEIGHTS))
+    titles, notes = (wrapped(text, width).split("\n")[:3] for text, width in ((title, 62), (_notes(answer), 92)))
+    height = _LINE * (len(titles) + len(notes) + 1.5)
     top, body = figure.subfigures(2, 1, height_ratios=(height, sum(_HEIGHTS)), squeeze=False)[:, 0]
-    for number, line in enumerate(head):
-        size, weight = (12, "bold") if number < bold else (9.5, "normal")
-        at = 1 - (0.1 + _LINE * (number + (0.4 if number >= bold else 0))) / height
-        top.text(0.012, at, line, va="top", fontsize=size, fontweight=weight, color=DARK if number < bold else GREY)
+    for number, line in enumerate([*titles, *notes]):
+        bold = number < len(titles)
+        at = 1 - (0.1 + _LINE * (number + (0 if bold else 0.4))) / height
+        size, weight, colour = (12, "bold", DARK) if bold else (9.5, "normal", GREY)
+        top.text(0.012, at, line, va="top", fontsize=size, fontweight=weight, color=colour)
     edge, slope, whole, ready = body.subplots(4, 1, height_ratios=_HEIGHTS)
     slope.sharex(edge)
     for axes in (edge, slope, whole, ready):
         plain(axes)
-    with any_letters():
-        _edge(edge, slope, answer)
-        _whole(whole, answer.frame.energy, answer.frame.mu, answer.aligned, answer.row, _e0(answer))
-        _on_grid(ready, answer)
-        figure.savefig(path, dpi=DPI)
+    _edge(edge, slope, answer)
+    _whole(whole, answer.frame.energy, answer.frame.mu, answer.aligned, answer.row, _e0(answer))
+    _on_grid(ready, answer)
 
 
 def _e0(answer: Answer) -> float:

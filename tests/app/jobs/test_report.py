@@ -64,7 +64,7 @@ def page(session: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 def with_documents(session: Path, folder: Path, text: str) -> Path:
     folder.mkdir()
     (folder / "documents.jsonl").write_text(text, encoding="utf-8")
-    shutil.copy(session / "session.yaml", folder)
+    shutil.copy(session / "session.json", folder)
     return folder
 
 
@@ -174,7 +174,7 @@ def test_several_folders_are_parts_of_one_page(session: Path, tmp_path: Path):
 def test_a_folder_without_settings_and_frames_has_a_report(session: Path, tmp_path: Path):
     start = (session / "documents.jsonl").read_text().splitlines(keepends=True)[0]
     folder = with_documents(session, tmp_path / "empty", start)
-    (folder / "session.yaml").unlink()
+    (folder / "session.json").unlink()
     write_report([folder], folder / "report.html")
     page = (folder / "report.html").read_text(encoding="utf-8")
     for said in (
