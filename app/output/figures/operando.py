@@ -251,20 +251,20 @@ def _draw_panel(
         words = short(WORDS.get(other, other), 16)
         axes.set_ylabel(f"{words}\n({unit})" if unit else words, fontsize=9)
         if side is not None:
-            _say_interval(side, column, other)
+            _say_interval(side, column, other, alone=alone)
     else:
         draw_score(axes, column, rules)
     return True
 
 
-def _say_interval(side: Axes, column: Column, name: str) -> None:
+def _say_interval(side: Axes, column: Column, name: str, *, alone: bool) -> None:
     """Write the half-width of the 90 % interval of all causes beside a small panel."""
     half = (column.values(f"{name}_hi") - column.values(f"{name}_lo")) / 2
     if np.isfinite(half).any():
-        text = f"all errors\n± {half[np.isfinite(half)][-1]:.2g}"
-        side.text(0.0, 0.5, text, transform=side.transAxes, fontsize=7.5, va="center", color=DARK).set_in_layout(
-            False
-        )
+        said = "all errors" if alone else "all\nerrors"
+        text = f"{said}\n± {half[np.isfinite(half)][-1]:.2g}"
+        note = side.text(0.0, 0.5, text, transform=side.transAxes, fontsize=7.5, va="center", color=DARK)
+        note.set_in_layout(False)
 
 
 def _join(timed: Sequence[Axes], column: Column, numbers: dict[str, int]) -> None:
@@ -296,7 +296,7 @@ def _overview(part: SubFigure, columns: Sequence[Column], drawn: Drawn, numbers:
         if len(columns) <= MOST_COLUMNS and np.isfinite(values).any():
             at = int(np.flatnonzero(np.isfinite(values))[-1])
             axes.annotate(
-                short(column.name.split(",")[0], 18), (column.clock[at], values[at]), xytext=(3, 4),
+                short(column.name.split(",")[0], 18), (column.clock[at], values[at]), xytext=(3, -11),
                 textcoords="offset points", fontsize=8, color=colour,
             )  # fmt: skip
     first = columns[0].first

@@ -21,6 +21,8 @@ _BAR_REACH = 1.3
 """Distance of a bar from the values, in their range, up to which the panel is extended to show it."""
 _INTERVAL_REACH = 1.35
 """Length of the common interval, in ranges of the values, up to which the panel is extended to show it whole."""
+_NAMED_ACTIONS = 2
+"""Actions that the label of a level names."""
 _FEW_DECISIONS = 12
 """Number of decisions up to which their lines are drawn as broad as others."""
 _TAG_WIDTH = 0.03
@@ -122,7 +124,7 @@ def bars_of(rules: Sequence[Rule], name: str) -> Iterator[tuple[float, str]]:
 
 
 def _some(actions: Sequence[str]) -> str:
-    return ", ".join(actions[:2]) + (f" +{len(actions) - 2}" if len(actions) > 2 else "")
+    return ", ".join(actions) if len(actions) <= _NAMED_ACTIONS else f"{len(actions)} rules"
 
 
 def draw_judged(axes: Axes, judged: Sequence[Judged], rules: Sequence[Rule]) -> None:
