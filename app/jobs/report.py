@@ -3,78 +3,23 @@
 import base64
 import json
 import math
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from ..._version import __version__
-from ...agent.types import InputError, get_logger
+from ...agent.types import InputError
 from ...models.card import Card, find, read_card
 from ..output.recorder import OOD_LIMIT, TEMPERATURE_FIELDS, VOLTAGE_FIELDS, leading
 from .report_data import QUANTITIES, Course, Measured, SessionData
-
-_log = get_logger()
+from .report_page import Picture, Section, SessionReport, Table, in_words, render
 
 PAGE = "report.html"
-_PACKAGE = __name__.partition(".")[0]
 _FIGURES = 12
 """Number of series with a picture of their own."""
 _COLUMNS = 6
 """Descriptors in the table of frames."""
-Row = Sequence[str]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of texts; columns of numbers are set to the right."""
-
-    caption: str
-    header: Row
-    rows: Sequence[Row]
-    numbers: frozenset[int] = frozenset()
-    """Columns of numbers, from 0."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure of the page."""
-
-    uri: str
-    text: str
-    """What it shows, for those who do not see it."""
-    caption: str
-
-
-@dataclass
-class Section:
-    """A part of a session's report."""
-
-    title: str
-    texts: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    parts: list[Table | Picture] = field(default_factory=list)
-    codes: list[tuple[str, str]] = field(default_factory=list)
-    """(title, text) to be shown as it is."""
-
-
-@dataclass(frozen=True)
-class SessionReport:
-    """One session of the page."""
-
-    title: str
-    lead: str
-    simulated: bool
-    unfinished: bool
-    facts: Sequence[tuple[str, str]]
-    sections: Sequence[Section]
 
 
 def write_report(folders: Sequence[Path], file: Path) -> list[SessionData]:
@@ -106,32 +51,6 @@ def write_report(folders: Sequence[Path], file: Path) -> list[SessionData]:
     except OSError as error:
         raise InputError(f"{file}: cannot be written: {error.strerror}; name another file with --out") from None
     return read
-
-
-def render(reports: Sequence[SessionReport]) -> str:
-    """Return the page."""
-    title = reports[0].title if len(reports) == 1 else f"{len(reports)} sessions"
-    return _template().render(
-        title=title, reports=reports, made=_time(time.time()), version=__version__, cite=_citation()
-    )
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader(__package__ or "", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["plain"] = plain
-    return environment.get_template("report.html.jinja")
-
-
-def plain(text: object) -> str:
-    """Return a text without what does not print, as marks that turn the direction of writing."""
-    return "".join(c if c.isprintable() or c == "\n" else " " for c in str(text))
 
 
 def report_of(data: SessionData) -> SessionReport:
@@ -195,8 +114,8 @@ def _measured(data: SessionData, measured: Sequence[Measured]) -> Section:
             _range(one.scans),
             _files(one.files),
             str(one.frames),
-            _time(one.first_s),
-            _time(one.last_s),
+            in_words(one.first_s),
+            in_words(one.last_s),
         )
         for one in measured
     ]
@@ -289,11 +208,11 @@ def _frames(one: Measured, names: Sequence[str]) -> Table:
     shown = [*first, *(name for name in names if name not in first)][:_COLUMNS]
     fields = (*VOLTAGE_FIELDS, *TEMPERATURE_FIELDS)
     driver = next((name for name in fields if name in one.courses), None)
-    first_day, last_day = (_time(time).partition(" ")[0] for time in (one.first_s, one.last_s))
+    first_day, last_day = (in_words(time).partition(" ")[0] for time in (one.first_s, one.last_s))
     day = first_day if first_day == last_day else ""
     rows = [
         (
-            _time(row["time"]).removeprefix(f"{day} "),
+            in_words(row["time"]).removeprefix(f"{day} "),
             str(row["seq_num"]),
             *([_number(row.get(driver))] if driver else []),
             *(_number(row.get(f"{name}_mean")) for name in shown),
@@ -314,7 +233,7 @@ def _decisions(data: SessionData) -> Section:
     section = Section("Decisions and outcomes")
     rows = [
         (
-            _time(row["time"]),
+            in_words(row["time"]),
             row["sample"],
             row["rule"],
             _action(row),
@@ -334,7 +253,7 @@ def _decisions(data: SessionData) -> Section:
     if data.orders:
         orders = [
             (
-                _time(one.get("time", math.nan)),
+                in_words(one.get("time", math.nan)),
                 str(one.get("by", "")),
                 str(one["command"]),
                 str(one.get("outcome", "")),
@@ -348,7 +267,7 @@ def _decisions(data: SessionData) -> Section:
 def _persons(row: Mapping[str, Any]) -> str:
     """Return who brought a decision to its statuses, in words."""
     steps = [(step, row.get(f"{step}_by"), row.get(f"{step}_at")) for step in ("proposed", "approved", "settled")]
-    said = [f"{step} by {by}, {_time(at or math.nan)}" for step, by, at in steps if by]
+    said = [f"{step} by {by}, {in_words(at or math.nan)}" for step, by, at in steps if by]
     return "; ".join(said) or "the agent"
 
 
@@ -429,7 +348,7 @@ def _versions(data: SessionData) -> Section:
     section = Section("Versions and settings")
     rows = [
         (
-            _time(start["time"]),
+            in_words(start["time"]),
             ", ".join(f"{name} {version}" for name, version in start.get("versions", {}).items()),
             f"{start['model']['name']} {start['model']['sha256'][:12]}",
             start["config_sha256"],
@@ -441,37 +360,12 @@ def _versions(data: SessionData) -> Section:
     return section
 
 
-def _citation() -> list[str]:
-    """Return how to cite the software, from CITATION.cff."""
-    cff = yaml.safe_load((files(_PACKAGE) / "CITATION.cff").read_text(encoding="utf-8"))
-    authors = ", ".join(_author(one) for one in cff["authors"])
-    said = [f"{authors}: {cff['title']}, version {cff['version']} ({cff['date-released']}), {cff['license']}."]
-    for one in cff.get("references", []):
-        where = " ".join(str(one[key]) for key in ("journal", "volume", "start") if key in one)
-        year, doi = f" ({one['year']})" if "year" in one else "", f", doi {one['doi']}" if "doi" in one else ""
-        authors = ", ".join(_author(author) for author in one["authors"])
-        said.append(
-            f"{authors}: {one['title']}{', ' if where else ''}{where}{year}{doi}. {one.get('notes', '')}".strip()
-        )
-    return [str(cff["message"]), *said]
-
-
-def _author(one: Mapping[str, str]) -> str:
-    return one.get("name") or f"{one['given-names']} {one['family-names']}"
-
-
 def _picture(svg: bytes, text: str, caption: str) -> Picture:
     return Picture(f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}", text, caption)
 
 
 def _name(one: Measured) -> str:
     return one.sample or f"run {one.last_row['run_uid'][:8]}"
-
-
-def _time(seconds: float) -> str:
-    if not math.isfinite(seconds):
-        return "–"
-    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
 def _range(numbers: Iterable[int]) -> str:

@@ -13,8 +13,8 @@ import pytest
 from forked import run_command
 
 from xas_agent.agent.types import InputError
-from xas_agent.app.jobs.report import Table, report_of, write_report
-from xas_agent.app.jobs.report_data import FRAMES, Course, Measured, SessionData
+from xas_agent.app.jobs.report import write_report
+from xas_agent.app.jobs.report_data import FRAMES, Course, Measured
 from xas_agent.models import card as cards
 
 HOSTILE = '"><script>alert(1)</script><img src=http://evil.example/x onerror=alert(1)>\u202e{{ 7*7 }}'
@@ -66,11 +66,6 @@ def with_documents(session: Path, folder: Path, text: str) -> Path:
     (folder / "documents.jsonl").write_text(text, encoding="utf-8")
     shutil.copy(session / "session.json", folder)
     return folder
-
-
-def tables(data: SessionData) -> dict[str, Table]:
-    parts = [part for section in report_of(data).sections for part in section.parts]
-    return {part.caption: part for part in parts if isinstance(part, Table)}
 
 
 def test_its_numbers_are_those_of_the_tables(session: Path, page: str):
