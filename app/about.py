@@ -40,8 +40,8 @@ def write_about(folder: Path, config: Config, source: str, units: Mapping[str, s
 
 
 def shown(config: Config) -> dict[str, Any]:
-    """Return the settings that differ from the defaults; of a destination, whose URL may be secret, its name only."""
-    content = config.model_dump(mode="json", exclude_defaults=True)
+    """Return the settings that are given; of a destination, whose URL may be secret, its name only."""
+    content = config.model_dump(mode="json", exclude_unset=True)
     if config.notify:
         content["notify"] = [destination.name for destination in config.notify]
     return content
