@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import yaml
@@ -18,6 +19,8 @@ from .report_page import Picture, Section, SessionReport, Table, in_words, rende
 PAGE = "report.html"
 _FIGURES = 12
 """Number of series with a picture of their own."""
+_NAME_CHARACTERS = 60
+"""Characters of a name beside its result."""
 _COLUMNS = 6
 """Descriptors in the table of frames."""
 
@@ -71,7 +74,7 @@ def report_of(data: SessionData) -> SessionReport:
         _model(data),
         _versions(data),
     ]
-    facts = [(one.sample or _name(one), _headline(one)) for one in measured[:_FIGURES]]
+    facts = [(shorten(_name(one), _NAME_CHARACTERS, placeholder="…"), _headline(one)) for one in measured[:_FIGURES]]
     return SessionReport(title, lead, data.simulated, bool(data.unfinished), facts, sections)
 
 
