@@ -20,6 +20,7 @@ from .app.commands import (
     operate,
     rebuild,
     replay,
+    report,
     rules,
     run,
     sim,
@@ -59,7 +60,7 @@ PANELS: dict[str, dict[str, typer.Typer | Callable[..., Any]]] = {
         "calibrate": calibrate.calibrate,
         "standards": standards.standards,
     },
-    "Files and keys": {"rebuild": rebuild.rebuild, "keys": keys.keys_app},
+    "Files and keys": {"report": report.report, "rebuild": rebuild.rebuild, "keys": keys.keys_app},
 }
 """The commands by what they are for, in the order of use."""
 

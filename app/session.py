@@ -15,13 +15,14 @@ from ..adapters.files import FolderSource
 from ..adapters.tiled import FilledSource, TiledSource
 from ..adapters.zmq import ZMQSource
 from ..agent.types import Control, DurableSource, InputError, Source, get_logger
+from .about import write_about
 from .agent import CLOSED_EARLY, XASAgent
 from .config import Config
 from .health import Health
 from .operator import OperatorServer
 from .output.audit import AUDIT, Audit
 from .output.folder import OF_DOCUMENTS, OutputFolder
-from .output.live import Display, bars_of, levels_of
+from .output.live import Display, bars_of
 from .output.memory import keep_what_exists
 from .output.recorder import Recorder, Truth, compare_with_truth
 from .wiring import units_of
@@ -85,7 +86,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self.recorder = Recorder() if self.output is None else self.output.recorder
-        self.recorder.levels = levels_of(self.config.rules)
+        self.recorder.rules = self.config.rules
         journal = None if self.output is None else self.output.journal
         self.agent = XASAgent.from_config(self.config, control=self.control, journal=journal, source=self.name)
         planned = self.planned or self.limit
@@ -111,7 +112,10 @@ class Session:
     def __enter__(self) -> Self:
         self._handlers = _replace_handlers(self._signalled)
         if self.output is not None:
+            self.output.keep_earlier(self.config.sha256)
             self.output.start(self.summary, self.truth)
+            units = units_of(self.config, self.agent.models)
+            write_about(self.output.folder, self.config, self._identity()["source"], units)
         self.display.start()
         self._operator.start()
         keep_what_exists()

@@ -1,14 +1,21 @@
 """Tables and picture of a session's folder, made again from its documents."""
 
+import json
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from pydantic import TypeAdapter
+
 from ...adapters.files import FileSource
-from ...agent.types import InputError
-from ..output.folder import DOCUMENTS, PICTURE, TRUTH, Tables, lock_folder
+from ...agent.decide import Rule
+from ...agent.types import InputError, get_logger
+from ..output.folder import PICTURE, TRUTH, Tables, lock_folder
 from ..output.kept import Alarm
+from ..output.names import DOCUMENTS, SESSION
 from ..output.recorder import Recorder, Truth
+
+_log = get_logger()
 
 
 def rebuild(folder: Path) -> Recorder:
@@ -42,11 +49,12 @@ def _replace_files(folder: Path) -> Recorder:
     with TemporaryDirectory(prefix=".rebuilt-", dir=folder) as name:
         new = Path(name)
         recorder = _write(folder / DOCUMENTS, new)
+        recorder.rules = rules_of(folder)
         drawn = recorder.drawn()
-        if drawn.frames:
+        if drawn.frames or drawn.notes:
             from ..output.figures import draw_operando
 
-            draw_operando(new / PICTURE, drawn, _truth(folder))
+            draw_operando(new / PICTURE, drawn, truth_of(folder))
         for path in new.iterdir():
             os.replace(path, folder / path.name)
     return recorder
@@ -63,7 +71,19 @@ def _write(documents: Path, new: Path) -> Recorder:
     return tables.recorder
 
 
-def _truth(folder: Path) -> Truth | None:
+def rules_of(folder: Path) -> tuple[Rule, ...]:
+    """Return the rules of a session from what it wrote of itself; none if that cannot be read."""
+    try:
+        config = json.loads((folder / SESSION).read_text(encoding="utf-8"))["config"]
+        return TypeAdapter(tuple[Rule, ...]).validate_python(config.get("rules", ()))
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        _log.warning("the picture has no rules", file=str(folder / SESSION), error=str(error).partition("\n")[0])
+        return ()
+
+
+def truth_of(folder: Path) -> Truth | None:
     """Return the true values of a folder; None if it has no whole document of them."""
     truth = Truth()
     try:

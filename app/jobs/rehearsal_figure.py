@@ -24,8 +24,9 @@ from ...agent.decide import (
 )
 from ...agent.types import Z90, Settings
 from ..output.figures import AMBER, BLUE, GREY, RED, escaped
+from ..output.judged import series_of
 from .recording import Recording
-from .rehearse import Rehearsed, series_of
+from .rehearse import Rehearsed
 
 _Draw = Callable[[Axes], None]
 _Clock = Callable[[float], float]

@@ -1,7 +1,7 @@
 """``xas-agent rules test``: what rules would have decided on a recording, and with neighbouring settings."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -10,21 +10,18 @@ from pydantic import ValidationError
 
 from ...agent.decide import (
     READINGS,
-    Compared,
     Observed,
     QuantityTrigger,
-    QuantityWatch,
     Rule,
-    Rules,
     Trigger,
     Unfamiliar,
-    Watch,
     triggers_in,
     without_part,
 )
-from ...agent.publish import Ended
 from ...agent.relative import setting_for
-from ...agent.types import Decision, Frame, InputError, SetAside
+from ...agent.types import Decision, InputError
+from ..output.judged import Judgement
+from ..output.judged import decided as judge_again
 from .recording import Recording
 
 _STEP = 0.05
@@ -43,21 +40,6 @@ _SIZES = (
 )
 _COUNTS = ("frames", "dwell_frames", "window_frames")
 _CONFIDENCES = (0.5, 0.9, 0.99)
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """What a rule compared at a frame that it followed."""
-
-    rule: str
-    part: int
-    """Number of the condition among those of the rule, as ``triggers_in`` yields them."""
-    series: str
-    """Series with its absorber."""
-    time: float
-    """Unix s."""
-    compared: Compared | None
-    """None if the frame was left out, or the window was not full."""
 
 
 @dataclass(frozen=True)
@@ -107,33 +89,7 @@ def decided(rules: Sequence[Rule], recording: Recording, judged: list[Judgement]
     ----------
     judged : gets what was compared at each frame
     """
-    judge, made = Rules(rules, recording.units), list[Decision]()
-    for item in recording.items:
-        if isinstance(item, Ended):
-            judge.forget(item.run_uid)
-        elif isinstance(item, SetAside):
-            made += judge.note(item)
-        else:
-            # Before the call, since a decision may begin a stage, which has other watches.
-            followed = judge.followed(item[0]) if judged is not None else ()
-            made += judge(*item)
-            if judged is not None:
-                judged += _judgements(item[0], followed)
-    return made
-
-
-def _judgements(frame: Frame, followed: Iterable[tuple[Rule, Watch]]) -> Iterator[Judgement]:
-    series = series_of(frame)
-    for rule, watch in followed:
-        for number, part in enumerate(watch.parts()):
-            if isinstance(part, QuantityWatch):
-                compared = part.compared if part.judged and part.current else None
-                yield Judgement(rule.name, number, series, frame.time, compared)
-
-
-def series_of(frame: Frame) -> str:
-    """Return the series of a frame, with its absorber."""
-    return " ".join(filter(None, (frame.series, frame.element, frame.edge)))
+    return judge_again(rules, recording.items, recording.units, judged)
 
 
 def _check(rule: Rule, recording: Recording) -> None:

@@ -1,6 +1,7 @@
 """Output files of a session: documents, tables, summary, picture and log."""
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,11 +19,12 @@ from .drawing import DrawingFailed, picture
 from .kept import Alarm, DocumentFile, cut_torn_line, replace_file
 from .log_file import LogFile
 from .memory import give_back_memory
+from .names import DOCUMENTS, SESSION
 from .recorder import HISTORY_COLUMNS, NAME_COLUMNS, Recorder, Truth
 
 _log = get_logger()
 
-DOCUMENTS, SUMMARY, PICTURE = "documents.jsonl", "summary.json", "operando.png"
+SUMMARY, PICTURE = "summary.json", "operando.png"
 TRUTH = "truth.jsonl"
 """The true values of the embedded beamline."""
 DECISIONS = "decisions.csv"
@@ -219,6 +221,24 @@ class OutputFolder:
         """Note files whose writers were ended before they were complete."""
         self._cut_off.update(names)
 
+    def keep_earlier(self, config_sha256: str) -> None:
+        """Keep what an earlier process wrote of itself, if the session goes on with another config.
+
+        Parameters
+        ----------
+        config_sha256 : str
+            That of the config now.
+        """
+        path = self.folder / SESSION
+        try:
+            before = str(json.loads(path.read_text(encoding="utf-8"))["config_sha256"]) if path.is_file() else ""
+            if before not in ("", config_sha256):
+                os.replace(path, path.with_name(f"session-{before[:12]}.json"))
+        except OSError as error:
+            self._alarm.failed(SESSION, error)
+        except (ValueError, LookupError, TypeError):
+            _log.warning("session not kept", file=str(path), detail="found a file that no session wrote")
+
     def start(self, summary: Callable[[], Mapping[str, Any]], truth: Truth | None) -> None:
         """Begin to write.
 
@@ -290,7 +310,7 @@ class OutputFolder:
 
     def _draw(self) -> None:
         drawn = self.recorder.drawn()
-        if not drawn.frames:
+        if not drawn.frames and not drawn.notes:
             return
 
         def write(new: Path) -> None:

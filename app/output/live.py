@@ -34,12 +34,6 @@ def bars_of(rules: Sequence[Rule], units: Mapping[str, str]) -> list[str]:
     return found
 
 
-def levels_of(rules: Sequence[Rule]) -> tuple[tuple[str, float], ...]:
-    """Return the quantity and each level of the rules that judge levels, once, for the picture."""
-    parts = [p for rule in rules for p in triggers_in(rule.trigger) if isinstance(p, Threshold | Band | Unfamiliar)]
-    return tuple(dict.fromkeys((part.quantity, bar) for part in parts for bar in part.bars))
-
-
 class Display:
     """Shows the latest frames of a recorder on stderr; stdout is for results.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...agent.decide import Rule
 from ...agent.publish import keys_of
 from ...agent.types import Flag, Reason, is_final
 
@@ -28,6 +29,8 @@ LATEST = 12
 """Number of frames in the live view."""
 LATEST_DECISIONS = 100
 """Number of decisions in the picture."""
+MAX_NOTES = 1000
+"""Number of notes on frames set aside in the picture."""
 MAX_READINGS = 500
 """Number of readings that have columns, over all runs; documents.jsonl contains the others too."""
 MAX_SAMPLES = 1000
@@ -54,8 +57,25 @@ class DrawnFrame:
     """Its row of descriptors.csv."""
     series: str
     """Key of its series."""
+    edge: str | None = None
     spectrum: np.ndarray | None = None
     """(G,) aligned spectrum."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnNote:
+    """A note of the picture: a frame, or several, that were set aside or are missing."""
+
+    time: float
+    """Unix s."""
+    reason: str
+    count: int
+    number: int
+    """Number of the frame in its run; 0 if the note has none."""
+    run_uid: str
+    after: int
+    """Number of frames that were answered before."""
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,8 +90,13 @@ class Drawn:
     models: tuple[str, ...] = ()
     grid: np.ndarray | None = None
     """(G,) energies of the spectra."""
-    levels: tuple[tuple[str, float], ...] = ()
-    """(quantity, level) of the rules."""
+    rules: tuple[Rule, ...] = ()
+    notes: list[DrawnNote] = field(default_factory=list)
+    """The latest notes on frames set aside."""
+    set_aside: dict[str, int] = field(default_factory=dict)
+    """Number of all frames set aside, by reason."""
+    descriptors: dict[str, str] = field(default_factory=dict)
+    """Units of the descriptors that are shown, by name."""
     units: dict[str, str] = field(default_factory=dict)
     """Units of the readings, by name."""
 
@@ -131,8 +156,10 @@ class Recorder:
         """SHA-256 of the models in use, by name."""
         self._estimates: list[str] = []
         """Keys of the descriptors, in the order of the table."""
-        self.levels: tuple[tuple[str, float], ...] = ()
-        """(quantity, level) of the rules, for the picture."""
+        self.rules: tuple[Rule, ...] = ()
+        """Rules of the session, for the picture."""
+        self._notes: deque[DrawnNote] = deque(maxlen=MAX_NOTES)
+        self._descriptors: dict[str, str] = {}
         self._readings: list[str] = []
         self._reading_units: dict[str, str] = {}
         self._frame_row, self._decision_row = frame_row, decision_row
@@ -143,8 +170,8 @@ class Recorder:
         self._latencies = np.zeros(len(_LATENCY_BINS_MS), np.int64)
         self.latency_sum_ms = 0.0
         """Sum of the latencies of all frames, ms."""
-        self._runs: dict[str, tuple[str, str]] = {}
-        """Uid and series of the watched run, by the agent's open run."""
+        self._runs: dict[str, tuple[str, str, str | None]] = {}
+        """Uid, series and edge of the watched run, by the agent's open run."""
         self._streams: dict[str, tuple[str, str]] = {}
         """Name and run of the streams of the agent's open runs."""
         self.lock = threading.RLock()
@@ -153,7 +180,8 @@ class Recorder:
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
         with self.lock:
             if name == "start":
-                self._runs[doc["uid"]] = doc["parent_uid"], doc.get("series", doc["parent_uid"])
+                parent = doc["parent_uid"]
+                self._runs[doc["uid"]] = parent, doc.get("series", parent), doc.get("edge")
                 if doc["model"]["sha256"]:
                     self.models[doc["model"]["name"]] = doc["model"]["sha256"]
             elif name == "descriptor":
@@ -175,12 +203,14 @@ class Recorder:
             names = [key.removesuffix("_mean") for key in doc["hints"]["xas_agent"]["fields"]]
             keys = (key for name in names for key in keys_of(name) if key in doc["data_keys"])
             self._estimates += [key for key in keys if key not in self._estimates]
+            described = {name: doc["data_keys"].get(f"{name}_mean") or {} for name in names}
+            self._descriptors |= {name: str(key.get("units") or "") for name, key in described.items()}
             new = [r for r in doc["object_keys"]["readings"] if r not in self._readings]
             self._readings += new[: MAX_READINGS - len(self._readings)]
             units = {r: str(doc["data_keys"][r].get("units") or "") for r in self._readings if r in doc["data_keys"]}
             self._reading_units |= units
 
-    def _on_descriptors(self, doc: Mapping[str, Any], run_uid: str, series: str) -> None:
+    def _on_descriptors(self, doc: Mapping[str, Any], run_uid: str, series: str, edge: str | None) -> None:
         data = doc["data"]
         readings = {f"reading_{key}": data[key] for key in _FIRST_COLUMNS if key in data}
         row = {**data, **readings, "time": data["frame_time"], "run_uid": run_uid, "seq_num": data["frame_seq_num"]}
@@ -192,7 +222,7 @@ class Recorder:
             self.samples[sample if sample in self.samples or len(self.samples) < MAX_SAMPLES else OTHERS] += 1
         self._latencies[min(np.searchsorted(_LATENCY_BINS_MS, row["latency_ms"]), len(self._latencies) - 1)] += 1
         self.latency_sum_ms += row["latency_ms"]
-        self._draw(DrawnFrame(row, series))
+        self._draw(DrawnFrame(row, series, edge))
         self._frame_row(row)
 
     def _draw(self, frame: DrawnFrame) -> None:
@@ -203,12 +233,12 @@ class Recorder:
         elif (place := self._random.randrange(self.frames)) < MAX_DRAWN:
             self._drawn[place] = frame
 
-    def _on_spectra(self, doc: Mapping[str, Any], _run_uid: str, _series: str) -> None:
+    def _on_spectra(self, doc: Mapping[str, Any], *_: object) -> None:
         latest = self._latest_drawn
         if latest is not None and latest.row["frame_uid"] == doc["data"]["frame_uid"]:
             latest.spectrum = np.asarray(doc["data"]["spectrum"], np.float32)
 
-    def _on_decisions(self, doc: Mapping[str, Any], run_uid: str, _series: str) -> None:
+    def _on_decisions(self, doc: Mapping[str, Any], run_uid: str, *_: object) -> None:
         row = {"time": doc["time"], "run_uid": run_uid, **doc["data"]}
         before = self.latest_decisions.get(row["id"], {})
         if before and _settled(before):
@@ -228,9 +258,11 @@ class Recorder:
             if len(self.latest_decisions) > LATEST_DECISIONS:
                 del self.latest_decisions[next(settled)]
 
-    def _on_quality(self, doc: Mapping[str, Any], _run_uid: str, _series: str) -> None:
+    def _on_quality(self, doc: Mapping[str, Any], run_uid: str, *_: object) -> None:
         reason, number, count = (doc["data"][key] for key in ("reason", "frame_seq_num", "count"))
         (self.gaps if reason in _GAP_REASONS else self.set_aside)[reason] += count
+        detail = doc["data"].get("detail", "")
+        self._notes.append(DrawnNote(doc.get("time", 0.0), reason, count, number, run_uid, self.frames, detail))
         self.numbered += count if number else 0
 
     @property
@@ -257,8 +289,18 @@ class Recorder:
             if self._latest_drawn is not None and all(frame is not self._latest_drawn for frame in frames):
                 frames.append(self._latest_drawn)
             decisions = list(self.latest_decisions.values())
-            models, units = tuple(self.models), dict(self._reading_units)
-            return Drawn(frames, self.frames, decisions, models, self._grid, self.levels, units)
+            return Drawn(
+                frames,
+                self.frames,
+                decisions,
+                tuple(self.models),
+                self._grid,
+                rules=self.rules,
+                notes=list(self._notes),
+                set_aside=dict(self.set_aside),
+                descriptors=dict(self._descriptors),
+                units=dict(self._reading_units),
+            )
 
     def latency_ms(self) -> dict[str, float]:
         """Return the 50th and 99th percentile of the latency over the frames, ms, to 1 %."""

@@ -8,8 +8,10 @@ from forked import run_command
 from full_disk import full_disk
 
 from xas_agent.agent.types import InputError
-from xas_agent.app.jobs.rebuild import rebuild
-from xas_agent.app.output.folder import lock_folder
+from xas_agent.app.about import write_about
+from xas_agent.app.config import load_config
+from xas_agent.app.jobs.rebuild import rebuild, rules_of
+from xas_agent.app.output.folder import OutputFolder, lock_folder
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +67,30 @@ def test_a_truth_file_that_was_cut_off_at_once_counts_as_none(folder: Path) -> N
     (folder / "truth.jsonl").write_text('["start", {')
     assert rebuild(folder).frames == 2
     assert (folder / "operando.png").is_file()
+
+
+@pytest.mark.parametrize("name", ["default", "stories/plateau", "stories/robot", "decisions/stages", "beamlines/qas"])
+def test_the_rules_are_those_of_the_session(name: str, tmp_path: Path) -> None:
+    config = load_config(name)
+    write_about(tmp_path, config, "a test", {})
+    assert rules_of(tmp_path) == config.rules
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"config": 1}', '{"config": {"rules": [{"name": "a"}]}}'])
+def test_a_session_that_cannot_be_read_has_no_rules(text: str, tmp_path: Path) -> None:
+    assert rules_of(tmp_path) == ()
+    (tmp_path / "session.json").write_text(text)
+    assert rules_of(tmp_path) == ()
+
+
+def test_what_a_session_wrote_with_another_config_is_kept(tmp_path: Path) -> None:
+    first, second = load_config("default"), load_config("stories/alarm")
+    folder = OutputFolder(tmp_path)
+    for config in (first, first, second):
+        folder.keep_earlier(config.sha256)
+        write_about(tmp_path, config, "a test", {})
+    folder.release()
+    kept = tmp_path / f"session-{first.sha256[:12]}.json"
+    assert {path.name for path in tmp_path.glob("session*.json")} == {"session.json", kept.name}
+    assert first.sha256 in kept.read_text()
+    assert rules_of(tmp_path) == second.rules

@@ -1,30 +1,63 @@
-"""The picture of a session: which frames a line joins."""
+"""The picture of a session: what it shows, and that it is drawn whatever the session was."""
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from xas_agent.agent.decide import Rule
-from xas_agent.app.output import figures
+from xas_agent.agent.types import Reason
 from xas_agent.app.output.drawing import DrawingFailed, picture
-from xas_agent.app.output.figures import draw_operando
-from xas_agent.app.output.live import levels_of
-from xas_agent.app.output.recorder import Drawn, DrawnFrame, named
+from xas_agent.app.output.figures import draw_operando, operando_figure, part_of_series, quality_figure, save_svg
+from xas_agent.app.output.figures.columns import columns_of
+from xas_agent.app.output.figures.header import lines_of
+from xas_agent.app.output.figures.panels import chosen, draw_driver, driver_of
+from xas_agent.app.output.figures.trend import bars_of, draw_trend, view_of
+from xas_agent.app.output.recorder import Drawn, DrawnFrame, DrawnNote, named
+
+HOSTILE = "\u202e$\\frac{<script>alert(1)</script>\n\t\x00 " + "very long " * 30
 
 
 def row(time: float, run: str, sample: str = "", element: str = "Co", **more: Any) -> dict[str, Any]:
     about = {"sample": sample, "scan_id": 0, "file": "", "element": element}
-    estimates = {f"{d}_{end}": 3.0 for d in ("OS", "CN") for end in ("mean", "lo", "hi")}
+    parts = {"mean": 3.0, "lo": 2.5, "hi": 3.5, "sd_frame": 0.01}
+    estimates = {f"{d}_{part}": value for d in ("OS", "CN") for part, value in parts.items()}
     frame = {"time": time, "run_uid": run, "seq_num": 1, "frame_uid": f"{run}/{time}", "ood_score": 0.1}
     return {**frame, **about, **estimates, **more}
 
 
-def drawn(*rows: dict[str, Any]) -> Drawn:
-    return Drawn([DrawnFrame(row, row["sample"] or row["run_uid"]) for row in rows], len(rows))
+def drawn(*rows: dict[str, Any], **more: Any) -> Drawn:
+    frames = [DrawnFrame(row, row["sample"] or row["run_uid"], "K") for row in rows]
+    return Drawn(frames, len(rows), descriptors={"OS": "e", "CN": ""}, **more)
+
+
+def decision(number: int, time: float, **more: Any) -> dict[str, Any]:
+    made = {"id": str(number), "rule": "r", "action": "stop", "sample": "", "status": "sent", "args": "{}"}
+    return {**made, "time": time, "run_uid": "r1", "element": "", **more}
+
+
+def rule(**trigger: Any) -> Rule:
+    return Rule.model_validate({"name": "r", "trigger": {"kind": "threshold", "quantity": "OS"} | trigger})
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for part in (figure, *figure.subfigs) for text in part.texts]
+
+
+def trend_of(shown: Drawn) -> Axes:
+    axes = Figure().add_subplot()
+    [column] = columns_of(shown)
+    draw_trend(axes, None, column, column.first, "e", shown.rules)
+    return axes
+
+
+def line(axes: Axes, label: str) -> np.ndarray:
+    return np.asarray(next(one for one in axes.lines if str(one.get_label()).startswith(label)).get_ydata())
 
 
 def test_rows_of_a_sample_are_one_series_over_its_runs_and_in_the_order_of_time():
@@ -35,27 +68,86 @@ def test_rows_of_a_sample_are_one_series_over_its_runs_and_in_the_order_of_time(
     assert times == [[1, 4], [2], [3], [5], [6]]
 
 
-@pytest.mark.parametrize("samples", [[""], ["$\\frac"], ["_hidden", "$a", "b" * 200], [f"s{k}" for k in range(30)]])
-def test_any_samples_are_drawn(samples: list[str], tmp_path: Path):
-    rows = [row(float(k), f"r{k}", sample) for k, sample in enumerate(samples * 2)]
-    draw_operando(tmp_path / "operando.png", drawn(*rows), None)
-    assert (tmp_path / "operando.png").read_bytes().startswith(b"\x89PNG")
+def awkward() -> dict[str, Drawn]:
+    """Sessions that a picture must survive."""
+    rows = [row(float(k), "r1", "a") for k in range(5)]
+    spectra = [replace_spectrum(frame, np.array([0.0, 1.0, k])) for k, frame in enumerate(drawn(*rows).frames)]
+    nan = {f"OS_{part}": np.nan for part in ("mean", "lo", "hi", "sd_frame")}
+    note = DrawnNote(2.0, Reason.NO_PRE_EDGE.value, 1, 3, "r1", 2, HOSTILE)
+    many = [decision(k, float(k % 5), rule=f"rule {k % 20}") for k in range(100)]
+    hostile = [decision(1, 2.0, rule=HOSTILE, status="rejected", action="set", args='{"signal": "$x", "value": 1}')]
+    computed = rule(kind="plateau", duration_s=1, tolerance=0.5)
+    return {
+        "no frame": drawn(),
+        "no frame but notes": drawn(notes=[note], set_aside={note.reason: 3}),
+        "one frame": drawn(rows[0]),
+        "two frames at one time": drawn(row(1, "r1"), row(1, "r1")),
+        "many decisions": drawn(*rows, decisions=many),
+        "a hostile name": drawn(*(row(float(k), "r1", HOSTILE, file=HOSTILE) for k in range(3)), decisions=hostile),
+        "letters that no font has": drawn(row(1, "r1", "钴酸锂 \U0001f9ea")),
+        "many samples": drawn(*(row(float(k), f"r{k}", f"sample {k}") for k in range(30))),
+        "two samples, several edges": drawn(row(1, "r1", "a"), row(2, "r2", "b"), row(3, "r1", "a", "Ni")),
+        "all unfamiliar": drawn(*(one | {"ood_score": 3.0} for one in rows)),
+        "no number": drawn(*(one | nan for one in rows)),
+        "no scatter": drawn(*({k: v for k, v in one.items() if not k.endswith("sd_frame")} for one in rows)),
+        "no descriptor": drawn(*({k: v for k, v in one.items() if k[:3] not in ("OS_", "CN_")} for one in rows)),
+        "set aside": drawn(*rows, notes=[note], set_aside={note.reason: 1}),
+        "spectra": replace(drawn(*rows), frames=spectra, grid=np.arange(3.0)),
+        "spectra of another model": replace(drawn(*rows), frames=spectra, grid=np.arange(4.0)),
+        "rules": drawn(*rows, rules=(rule(above=3.5), computed.model_copy(update={"name": "p"}))),
+        "a bar far away": drawn(*rows, rules=(rule(above=300.0),)),
+        "a sample of the frames": replace(drawn(*rows), count=5000, rules=(rule(above=3.5),)),
+    }
 
 
-@pytest.mark.parametrize("samples", [("a",), ("a", "b")])
-def test_an_anchored_oxidation_state_is_drawn_from_its_first_frame_on(samples: tuple[str, ...]):
-    late = {f"OS_anchored_{end}": 3.2 for end in ("mean", "lo", "hi", "sd_frame")}
-    rows = [row(1, "r1", "a"), row(2, "r1", "a", **late), *(row(3, sample, sample) for sample in samples[1:])]
-    series, _ = figures._series(drawn(*rows))
-    axes = Figure().add_subplot()
-    figures._oxidation_state(axes, series)
-    shown = {str(line.get_label()).split(",")[0]: np.asarray(line.get_ydata()) for line in axes.lines}
-    assert np.array_equal(shown["OS_anchored"], [np.nan, 3.2], equal_nan=True)
-    assert len(axes.lines) == 1 + len(samples)  # the bare estimate of each
+def replace_spectrum(frame: DrawnFrame, spectrum: np.ndarray) -> DrawnFrame:
+    return replace(frame, spectrum=spectrum)
+
+
+@pytest.mark.parametrize("name", awkward())
+def test_any_session_is_drawn_without_a_warning(name: str, tmp_path: Path):
+    shown = awkward()[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_operando(tmp_path / "operando.png", shown, None)
+        assert (tmp_path / "operando.png").read_bytes().startswith(b"\x89PNG")
+        if shown.frames:
+            assert save_svg(quality_figure(shown)).startswith(b"<?xml")
+
+
+def test_the_header_names_sample_edge_dates_decisions_and_what_was_set_aside():
+    note = DrawnNote(2.0, "no pre-edge", 1, 3, "r1", 2)
+    rows = [row(float(k), "r1", "LCO", scan_id=7) for k in range(3)]
+    shown = drawn(*rows, decisions=[decision(1, 2.0)], notes=[note], set_aside={"no pre-edge": 4}, models=("co-k",))
+    said = texts(operando_figure(shown, None))
+    assert said[0] == "LCO, scan 7, Co K"
+    assert said[1].startswith("1970-01-01 ")
+    assert said[1].endswith("3 frames,  model co-k")
+    assert {"r: stop, sent, at 2 s", "× set aside: 4 no pre-edge"} <= set(said)
+
+
+def test_each_sample_has_a_column_and_the_overview_has_all():
+    shown = drawn(*(row(float(k), f"r{k}", f"s{k}") for k in range(3)))
+    figure = operando_figure(shown, None)
+    _, overview, *blocks = figure.subfigs
+    assert [len(part.axes) > 1 for part in blocks] == [True, True]
+    assert [text.get_text() for text in overview.axes[0].texts] == ["s0", "s1", "s2"]
+    titles = [t.get_text() for part in blocks for axes in part.axes for t in axes.texts if "\n" in t.get_text()]
+    assert [t.split("\n")[0] for t in titles if t.startswith("s")] == ["s0, Co K", "s1, Co K", "s2, Co K"]
+    alone = part_of_series(shown, "s1", "Co")
+    assert texts(operando_figure(alone, None))[0] == "s1, Co K"
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_an_anchored_oxidation_state_is_drawn_from_its_first_frame_on(late: bool):
+    anchored = {f"OS_anchored_{end}": 3.2 for end in ("mean", "lo", "hi", "sd_frame")}
+    axes = trend_of(drawn(row(1, "r1", **({} if late else anchored)), row(2, "r1", **anchored)))
+    assert np.array_equal(line(axes, "frames"), [np.nan if late else 3.2, 3.2], equal_nan=True)
+    assert list(line(axes, "not anchored")) == [3.0, 3.0]
 
 
 def test_a_process_draws_the_same_picture(tmp_path: Path):
-    shown = drawn(row(1, "r1", "a"), row(2, "r2", "b"))
+    shown = drawn(row(1, "r1", "a"), row(2, "r2", "b"), rules=(rule(above=3.5),))
     draw_operando(tmp_path / "operando.png", shown, None)
     assert picture(shown, None) == (tmp_path / "operando.png").read_bytes()
 
@@ -88,73 +180,93 @@ def test_names_of_several_rows():
     assert named() == ""
 
 
-def test_decisions_at_one_frame_share_a_label_and_repeated_ones_are_counted():
-    said = {"sample": "", "status": "acknowledged", "args": "{}"}
-    at = {"stop": 1.0, "unload": 1.0, "repeat_frame": 2.0}
-    decisions = [{**said, "rule": f"rule {action[0]}", "action": action, "time": time} for action, time in at.items()]
-    decisions += [{**said, "rule": "rule r", "action": "repeat_frame", "time": 3.0}]
-    args = '{"signal": "furnace", "value": 6}'
-    decisions += [{**said, "action": "set", "time": 4.0, "args": args, "status": "rejected", "rule": "hot"}]
-    shown = drawn(*(row(float(k), "r1") for k in range(1, 5)))
-    shown.decisions.extend(decisions)
-    series, _ = figures._series(shown)
-    axes = Figure().add_subplot()
-    figures._decisions(axes, series, shown)
-    assert [text.get_text() for text in axes.texts] == [
-        "rule s, rule u:\nstop, unload (acknowledged)",
-        "rule r:\nrepeat_frame (acknowledged), 2 times",
-        "hot:\nset furnace to 6 (rejected)",
+def test_decisions_of_a_kind_share_a_line_and_a_number_and_are_counted():
+    acknowledged = {"status": "acknowledged"}
+    made = [
+        decision(1, 1.0, rule="s", **acknowledged),
+        decision(2, 1.0, rule="u", action="unload", **acknowledged),
+        decision(3, 2.0, action="repeat_frame", **acknowledged),
+        decision(4, 3.0, action="repeat_frame", **acknowledged),
+        decision(5, 4.0, rule="hot", action="set", status="rejected", args='{"signal": "furnace", "value": 6}'),
     ]
-    assert len(axes.lines) == 4
-
-
-def test_the_label_of_a_decision_covers_no_point_where_there_is_room():
-    shown = drawn(*(row(float(k), "r1", OS_mean=1.0 if k == 5 else 3.0) for k in range(10)))
-    shown.decisions.append({"rule": "r", "action": "stop", "sample": "", "status": "sent", "args": "{}", "time": 5.0})
-    series, _ = figures._series(shown)
-    axes = Figure().add_subplot()
-    figures._interval(axes, series, "OS")
-    figures._decisions(axes, series, shown)
-    [label] = axes.texts
-    low = axes.transLimits.transform((0.0, 1.0))[1]
-    assert low < label.xy[1] < 0.5
-
-
-def test_the_levels_of_rules_are_drawn_on_the_panel_of_their_quantity():
-    rules = [
-        {"name": "a", "trigger": {"kind": "threshold", "quantity": "OS", "above": 3.5}},
-        {"name": "b", "trigger": {"kind": "band", "quantity": "CN", "low": 4.5, "high": 5.5}},
+    shown = drawn(*(row(float(k), "r1") for k in range(1, 5)), decisions=made)
+    said = [(number, text) for text, _, _, number in lines_of(shown, columns_of(shown)) if number]
+    assert said == [
+        (1, "s: stop, acknowledged, at 0 s"),
+        (2, "u: unload, acknowledged, at 0 s"),
+        (3, "r: repeat_frame, acknowledged, 2 times, 1–2 s"),
+        (4, "hot: set furnace to 6, rejected, at 3 s"),
     ]
-    levels = levels_of([Rule.model_validate(rule) for rule in rules])
-    shown = replace(drawn(row(1, "r1"), row(2, "r1")), levels=levels)
-    drawn_levels = {}
-    for quantity in ("OS", "CN", "ood_score"):
-        axes = Figure().add_subplot()
-        figures._levels(axes, shown, quantity)
-        drawn_levels[quantity] = [text.get_text() for text in axes.texts]
-        assert [float(np.asarray(line.get_ydata())[0]) for line in axes.lines] == [
-            float(t) for t in drawn_levels[quantity]
-        ]
-    assert drawn_levels == {"OS": ["3.5"], "CN": ["4.5", "5.5"], "ood_score": []}
+    tags = [t.get_text() for part in operando_figure(shown, None).subfigs for a in part.axes for t in a.texts]
+    assert [tag for tag in tags if tag in ("1,2", "3", "4")] == ["1,2", "3", "3", "4"]
 
 
-def test_frames_that_the_model_does_not_know_are_marks_without_line_and_interval():
-    series, _ = figures._series(drawn(row(1, "r1"), row(2, "r1", ood_score=1.4, OS_mean=1.5), row(3, "r1")))
-    axes = Figure().add_subplot()
-    figures._interval(axes, series, "OS")
-    marks, line = axes.lines
-    assert (list(np.asarray(marks.get_ydata())), marks.get_label()) == ([1.5], "unlike the training spectra")
-    assert np.array_equal(np.asarray(line.get_ydata()), [3.0, np.nan, 3.0], equal_nan=True)
+def test_the_bars_of_rules_are_drawn_on_the_panel_of_their_quantity_with_their_actions():
+    rules = (
+        rule(above=3.5).model_copy(update={"action": "stop"}),
+        Rule.model_validate({"name": "b", "trigger": {"kind": "band", "quantity": "CN", "low": 4.5, "high": 5.5}}),
+    )
+    assert list(bars_of(rules, "OS")) == [(3.5, "stop above 3.5")]
+    assert list(bars_of(rules, "CN")) == [(4.5, "notify from 4.5"), (5.5, "notify to 5.5")]
+    assert list(bars_of(rules, "OS_anchored")) == [(3.5, "stop above 3.5 (not anchored)")]
+    axes = trend_of(drawn(*(row(k, "r1", OS_mean=3 + k / 10) for k in range(4)), rules=rules))
+    assert [t.get_text() for t in axes.texts] == ["stop above 3.5 e"]
+    assert axes.get_ylim()[1] > 3.5
+
+
+def test_the_panel_shows_the_trend_and_not_the_common_error():
+    """The interval is ±0.5 e, the trend 0.2 e."""
+    axes = trend_of(drawn(*(row(k, "r1", OS_mean=3 + k / 50) for k in range(11))))
+    low, high = axes.get_ylim()
+    assert 0.2 < high - low < 0.35
+    far = view_of(np.array([3.0, 3.1]), np.array([0.001]), [9.0])
+    assert far.high < 3.2
+
+
+def test_the_judged_line_is_what_the_rule_compares():
+    values = 3 + 0.01 * np.arange(20) + 0.05 * (np.arange(20) % 2)
+    rows = [row(float(k), "r1", OS_mean=float(v)) for k, v in enumerate(values)]
+    shown = drawn(*rows, rules=(rule(above=3.5, window_frames=7),))
+    axes = trend_of(shown)
+    judged = line(axes, "judged: line through 7 frames")
+    assert len(judged) == 14  # from the seventh frame on
+    assert np.abs(np.diff(judged)).max() < 0.03 < np.abs(np.diff(values)).max()
+    assert not [one for one in trend_of(replace(shown, count=99)).lines if "judged" in str(one.get_label())]
+
+
+def test_the_panels_are_of_what_rules_judge_then_of_what_changes_most():
+    more = {
+        f"{name}_{part}": value
+        for name in ("mean_bond", "MOOD")
+        for part, value in (("mean", 2.0), ("lo", 1), ("hi", 3), ("sd_frame", 0.01))
+    }
+    rows = [row(float(k), "r1", **more | {"MOOD_mean": 2 + k / 10}) for k in range(9)]
+    shown = replace(drawn(*rows), descriptors={"OS": "e", "CN": "", "MOOD": "Å", "mean_bond": "Å"})
+    [column] = columns_of(shown)
+    assert chosen(column, shown, 2) == (["mean_bond", "MOOD"], ["CN"])
+    judged = replace(shown, rules=(rule(quantity="CN", below=4),))
+    assert chosen(column, judged, 1) == (["CN"], ["mean_bond", "MOOD"])
+
+
+def test_frames_that_the_model_does_not_know_are_marks_without_line_and_band():
+    axes = trend_of(drawn(row(1, "r1"), row(2, "r1", ood_score=1.4, OS_mean=1.5), row(3, "r1")))
+    assert np.array_equal(line(axes, "frames"), [3.0, np.nan, 3.0], equal_nan=True)
+    marks = next(one for one in axes.lines if one.get_label() == "unlike the training spectra")
+    low, high = axes.get_ylim()
+    assert marks.get_marker() == "v"
+    assert low < np.asarray(marks.get_ydata())[0] < low + 0.1 * (high - low)  # out of view, so at the edge
 
 
 def test_the_temperature_is_drawn_where_there_is_no_voltage():
     for readings, label in (
-        ({"sample_temperature": 300.0}, "sample_temperature (dotted)"),
-        ({"temperature": 300.0}, "temperature (degC, dotted)"),
-        ({"temperature": 25.0, "voltage": 3.9}, "voltage (V, dotted)"),
+        ({"sample_temperature": 300.0}, "sample_temperature"),
+        ({"temperature": 300.0}, "temperature (degC)"),
+        ({"temperature": 25.0, "voltage": 3.9}, "voltage (V)"),
     ):
         shown = replace(drawn(row(1, "r1", **readings), row(2, "r1", **readings)), units={"temperature": "degC"})
-        series, _ = figures._series(shown)
-        figure = Figure()
-        figures._driving_reading(figure.add_subplot(), series, shown)
-        assert figure.axes[1].get_ylabel() == label
+        [column] = columns_of(shown)
+        axes = Figure().add_subplot()
+        name = driver_of(column)
+        assert name is not None
+        draw_driver(axes, column, name, shown)
+        assert axes.get_ylabel() == label

@@ -1,0 +1,25 @@
+"""Figures of a session, of the alignment of a spectrum, and of standards."""
+
+from .alignment import draw_alignment, draw_alignment_on
+from .operando import draw_operando, operando_figure, part_of_series, save_svg
+from .quality import quality_figure
+from .standards import draw_standards
+from .style import AMBER, BLUE, COLOURS, GREEN, GREY, RED, escaped
+
+__all__ = [
+    "AMBER",
+    "BLUE",
+    "COLOURS",
+    "GREEN",
+    "GREY",
+    "RED",
+    "draw_alignment",
+    "draw_alignment_on",
+    "draw_operando",
+    "draw_standards",
+    "escaped",
+    "operando_figure",
+    "part_of_series",
+    "quality_figure",
+    "save_svg",
+]

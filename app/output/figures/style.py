@@ -1,0 +1,76 @@
+"""Colours and texts that all figures share.
+
+Okabe and Ito's colours, darkened where they draw lines on white; marks, dashes and labels tell the same in grey.
+"""
+
+import textwrap
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
+
+BLUE, GREY, RED, GREEN = "#0a5c9e", "#6b6b6b", "#c0351a", "#00795c"
+AMBER, DARK, PALE = "#a86400", "#101820", "#c9ced4"
+COLOURS = (BLUE, AMBER, GREEN, "#8a4f9e", "#3a86b7", "#b0487a", "#5d4037", GREY)
+"""Colours of several series; after the last the first comes again."""
+WIDTH = 7.2
+"""Width of a figure, inches: a page of A4 without its margins, and readable on a phone."""
+DPI = 150
+_NAME_CHARACTERS = 44
+"""Characters of a name."""
+
+
+_FONTS = (
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "Source Han Sans",
+    "WenQuanYi Zen Hei",
+    "Hiragino Sans",
+    "Yu Gothic",
+)
+_FONTS += ("Microsoft YaHei", "Malgun Gothic", "PingFang SC")
+
+
+@contextmanager
+def any_letters() -> Iterator[None]:
+    """Let names have letters that matplotlib's own font lacks: of another font, if there is one, else as boxes."""
+    installed = {font.name for font in fontManager.ttflist}
+    family = ["DejaVu Sans", *(name for name in _FONTS if name in installed)]
+    with warnings.catch_warnings(), rc_context({"font.family": family}):
+        warnings.filterwarnings("ignore", message="Glyph")
+        yield
+
+
+def new_figure(height: float, width: float = WIDTH) -> Figure:
+    """Return an empty figure, which draws without a display."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def escaped(text: str) -> str:
+    """Return a text in which matplotlib finds no formula."""
+    return text.replace("$", r"\$")
+
+
+def short(name: str, characters: int = _NAME_CHARACTERS) -> str:
+    """Return a name on one line, cut to a number of characters, in which matplotlib finds no formula."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in name).split())
+    return escaped(line if len(line) <= characters else f"{line[: characters - 1]}…")
+
+
+def wrapped(text: str, characters: int) -> str:
+    """Return a text in lines of a number of characters, in which matplotlib finds no formula."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return escaped(textwrap.fill(line, characters))
+
+
+def plain(axes: Axes) -> None:
+    """Remove the frame on the top and the right."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=9)
