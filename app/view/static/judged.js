@@ -1,0 +1,67 @@
+// What the rules judge: the value, its two intervals, and its distance to each bar.
+
+import { el, refill, svg } from "./dom.js";
+import { isNumber, label, number, unitOf, withUnit, Z90 } from "./format.js";
+import { reading } from "./session.js";
+
+/** Return cards `{quantity, unit, read, rules}`; without rules, the first descriptor alone. */
+export function judgedOf(session) {
+  const row = session.last, told = session.state?.rules?.length ? session.state.rules : session.info?.rules ?? [];
+  const rules = told.filter((rule) => rule.quantity).map((rule) => ({ ...(session.info?.rules ?? []).find((one) => one.name === rule.name), ...rule }));
+  const units = new Map((session.info?.descriptors ?? []).map((d) => [d.name, d.unit]));
+  const names = [...new Set(rules.map((rule) => rule.quantity))];
+  if (!names.length && session.info?.descriptors?.length) names.push(session.info.descriptors[0].name);
+  return names.map((quantity) => ({
+    quantity, unit: unitOf(rules.find((rule) => rule.quantity === quantity)?.unit ?? units.get(quantity) ?? units.get(quantity.replace(/_anchored$/, ""))),
+    read: reading(row, quantity), rules: rules.filter((rule) => rule.quantity === quantity),
+  }));
+}
+
+export function showJudged(node, session) {
+  const cards = judgedOf(session);
+  refill(node, [cards, session.stale, session.live], () => cards.map((card) => judgedCard(card, session)));
+}
+
+function judgedCard({ quantity, unit, read, rules }, session) {
+  const digits = (value) => number(value, unit);
+  const judged = rules.find((rule) => isNumber(rule.value))?.value;
+  const value = judged ?? read?.value;
+  const small = read?.sd ? Z90 * read.sd : null;
+  const shown = el("article", { class: `card value${session.stale ? " is-stale" : ""}` },
+    el("h3", {}, label(quantity), session.stale ? el("span", { class: "stale-word" }, " stale") : null),
+    el("p", { class: "big" }, el("span", { class: "big-number" }, digits(value)), unit ? el("span", { class: "unit" }, ` ${unit}`) : null, small !== null ? el("span", { class: "small-interval" }, ` ± ${digits(small)}`) : null),
+    el("p", { class: "note" },
+      judged !== undefined && read && Math.abs(judged - read.value) > 5e-4 ? `judged over the rule's frames; last frame alone ${withUnit(read.value, unit)}. ` : "",
+      small !== null ? `± from frame to frame (90 %)` : "",
+      isNumber(read?.lo) ? `${small !== null ? "; " : ""}true value between ${digits(read.lo)} and ${digits(read.hi)}${unit ? ` ${unit}` : ""} (90 %)` : ""),
+    gauge(value, small, read, rules),
+    el("ul", { class: "plain bars" }, rules.map((rule) => barLine(rule, value, unit))));
+  return shown;
+}
+
+function barLine(rule, value, unit) {
+  const level = isNumber(rule.level) ? rule.level : rule.levels?.find(isNumber);
+  const off = rule.armed === false ? " (not active now)" : "";
+  const action = rule.action ? ` → ${rule.action}` : "";
+  if (!isNumber(level)) return el("li", { title: rule.text ?? "" }, el("strong", {}, rule.name), `${action}${off}`, rule.text ? el("span", { class: "note" }, ` ${rule.text}`) : null);
+  const away = isNumber(rule.distance) ? Math.abs(rule.distance) : isNumber(value) ? Math.abs(level - value) : null;
+  const side = !isNumber(value) ? "" : value < level ? "below" : "above";
+  return el("li", { title: rule.text ?? "" }, el("strong", { class: "distance" }, away === null ? "–" : withUnit(away, unit)), ` ${side} the bar ${withUnit(level, unit)} of `, el("strong", {}, rule.name), `${action}${off}`);
+}
+
+/** A line with the value, its two intervals and the bars; the same in words stands beside it. */
+function gauge(value, small, read, rules) {
+  const levels = rules.flatMap((rule) => [rule.level, ...(rule.levels ?? [])]).filter(isNumber);
+  if (!isNumber(value) || !levels.length) return null;
+  const ends = [value, ...levels, ...(isNumber(read?.lo) ? [read.lo, read.hi] : [])];
+  const [low, high] = [Math.min(...ends), Math.max(...ends)];
+  const room = (high - low || 1) * 0.06;
+  const x = (at) => (((at - low + room) / (high - low + 2 * room)) * 300).toFixed(1);
+  const drawn = svg("svg", { viewBox: "0 0 300 26", class: "gauge", "aria-hidden": "true", preserveAspectRatio: "none" },
+    svg("line", { x1: 0, x2: 300, y1: 13, y2: 13, class: "gauge-axis" }));
+  if (isNumber(read?.lo)) drawn.append(svg("line", { x1: x(read.lo), x2: x(read.hi), y1: 13, y2: 13, class: "gauge-common" }));
+  if (small !== null) drawn.append(svg("line", { x1: x(value - small), x2: x(value + small), y1: 13, y2: 13, class: "gauge-small" }));
+  for (const level of new Set(levels)) drawn.append(svg("line", { x1: x(level), x2: x(level), y1: 1, y2: 25, class: "gauge-bar" }));
+  drawn.append(svg("line", { x1: x(value), x2: x(value), y1: 5, y2: 21, class: "gauge-value" }));
+  return drawn;
+}
