@@ -25,6 +25,7 @@ from .app.commands import (
     sim,
     standards,
     train,
+    view,
 )
 from .app.commands.process import keep_streams, log_from
 from .app.commands.shared import exit_codes_help
@@ -32,7 +33,7 @@ from .app.commands.shared import exit_codes_help
 _WHOLE_SENTENCE = 200  # characters, more than the first sentence of any command has
 
 PANELS: dict[str, dict[str, typer.Typer | Callable[..., Any]]] = {
-    "Watch an experiment": {"run": run.run, "replay": replay.replay, "sim": sim.sim},
+    "Watch an experiment": {"run": run.run, "replay": replay.replay, "sim": sim.sim, "view": view.view},
     "Decide": {
         "rules": rules.rules_app,
         "status": operate.status,
