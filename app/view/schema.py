@@ -15,6 +15,8 @@ class Health(_Open):
     ok: bool
     version: str
     sessions: int
+    may_act: bool
+    """Whether who asks has the token."""
 
 
 class SessionListed(_Open):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import csv
+import functools
 import getpass
 import hashlib
 import html
@@ -91,7 +92,7 @@ def create_app(sessions: Sessions, access: Access) -> FastAPI:
         middleware=[Middleware(Guard, access=access, refused=_refused)],
     )
     _add_pages(app, access)
-    _add_reading(app, sessions)
+    _add_reading(app, sessions, access)
     _add_tables(app, sessions)
     _add_orders(app, sessions)
     return app
@@ -115,18 +116,19 @@ def _add_pages(app: FastAPI, access: Access) -> None:
 
     @app.get("/static/{name}", include_in_schema=False)
     def static(name: str) -> Response:
-        file = _STATIC / name
-        if "/" in name or name.startswith(".") or not file.is_file():
-            raise HTTPException(404, f"no file {name}")
-        media = _TYPES.get(Path(name).suffix, "application/octet-stream")
-        return Response(file.read_bytes(), media_type=media, headers={"Cache-Control": "public, max-age=31536000"})
+        return _file(name, "no-cache")
+
+    @app.get("/static/{mark}/{name}", include_in_schema=False)
+    def marked(mark: str, name: str) -> Response:
+        return _file(name, "public, max-age=31536000, immutable" if mark == _mark() else "no-cache")
 
 
-def _add_reading(app: FastAPI, sessions: Sessions) -> None:
+def _add_reading(app: FastAPI, sessions: Sessions, access: Access) -> None:
     @app.get("/api/health", response_model=Health, tags=["sessions"])
-    def health() -> Response:
-        """Say that the dashboard answers."""
-        return _json({"ok": True, "version": __version__, "sessions": len(sessions.all())})
+    def health(request: Request) -> Response:
+        """Say that the dashboard answers, and whether who asks has the token."""
+        may_act = access.has_token(dict(request.headers))
+        return _json({"ok": True, "version": __version__, "sessions": len(sessions.all()), "may_act": may_act})
 
     @app.get("/api/sessions", response_model=list[SessionListed], tags=["sessions"])
     def all_sessions() -> Response:
@@ -322,16 +324,28 @@ def _refused(path: str, status: int, reason: str) -> Response:
 
 
 def _page() -> str:
-    """Return the page, with a hash of each file so that a browser may keep it."""
+    """Return the page, whose files a browser may keep."""
     page = _STATIC / "index.html"
     if not page.is_file():
         return "<!doctype html><title>xas-agent</title><p>The API is at <a href=/api/openapi.json>/api</a>."
-    text = page.read_text(encoding="utf-8")
-    for file in _STATIC.iterdir():
-        if f'/static/{file.name}"' in text:
-            mark = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
-            text = text.replace(f'/static/{file.name}"', f'/static/{file.name}?v={mark}"')
-    return text
+    return page.read_text(encoding="utf-8").replace('"static/', f'"static/{_mark()}/')
+
+
+@functools.cache
+def _mark() -> str:
+    """Return a hash of the page's files. It stands in their path, so that what they import of each other has it too."""
+    known = hashlib.sha256()
+    for file in sorted(_STATIC.iterdir(), key=lambda one: one.name):
+        known.update(file.name.encode() + file.read_bytes())
+    return known.hexdigest()[:12]
+
+
+def _file(name: str, caching: str) -> Response:
+    file = _STATIC / name
+    if "/" in name or name.startswith(".") or not file.is_file():
+        raise HTTPException(404, f"no file {name}")
+    media = _TYPES.get(Path(name).suffix, "application/octet-stream")
+    return Response(file.read_bytes(), media_type=media, headers={"Cache-Control": caching})
 
 
 def _token_page(message: str) -> str:

@@ -8,7 +8,7 @@ import { $, el, refill, table, tableOf, toast, write } from "./dom.js";
 import { clock, isNumber, label, number, Z90 } from "./format.js";
 import { showJudged } from "./judged.js";
 import { get, sessionPath } from "./net.js";
-import { flagsOf, MARGINS, nearest, panelsOf, seriesOption, seriesText, usualPanels } from "./series.js";
+import { flagsOf, nearest, panelsOf, seriesOption, seriesText, usualPanels } from "./series.js";
 import { reading, Session } from "./session.js";
 import { showAbout, showLinks, showQuality } from "./side.js";
 import { mapOption, mapText, rawOption, rawText, spectraOption } from "./spectra.js";
@@ -19,7 +19,7 @@ const LIST_MS = 10000;
 const COLOURS = ["", "light", "dark"], COLOUR_WORDS = { "": "as the system", light: "light", dark: "dark" };
 
 let list = [], session = null, compare = null, may = false, told = "";
-let view = null, spectra = null, frame = null;
+let view = null, spectra = null, frame = null, frameUid = null;
 const frames = new Map();
 
 const charts = {
@@ -36,7 +36,7 @@ async function refreshList() {
   try {
     const [found, health] = await Promise.all([get("sessions"), get("health").catch(() => ({}))]);
     list = found;
-    setMay(Boolean(health.may_act ?? health.authorized ?? health.token));
+    setMay(Boolean(health.may_act));
     showList();
     if (!session && !compare) route();
   } catch (error) {
@@ -49,13 +49,15 @@ async function refreshList() {
 
 function showList() {
   const select = $("sessions");
-  refill(select, list.map((one) => [one.id, one.title, one.live]), () => list.map((one) => el("option", { value: one.id }, `${one.live ? "● " : ""}${one.title || one.id}${one.live ? " (live)" : ""}`)));
+  refill(select, list.map((one) => [one.id, one.title, one.live]), () => list.map((one) => el("option", { value: one.id }, named(one))));
   if (session) select.value = session.id;
   $("to-compare").hidden = list.length < 2;
   write($("to-compare"), compare ? "One session" : "Side by side");
   $("to-compare").setAttribute("href", compare ? "#" : "#compare");
   if (compare) showChosen();
 }
+
+const named = (one) => `${one.live ? "● " : ""}${one.title}${one.title === one.id ? "" : `, ${one.id}`}${one.live ? " (live)" : ""}`;
 
 function usual() {
   const newest = (some) => some.reduce((best, one) => (!best || (one.started ?? 0) > (best.started ?? 0) ? one : best), null);
@@ -107,7 +109,7 @@ function showChosen() {
     ...list.map((one) => el("label", { class: "chip" }, el("input", {
       type: "checkbox", checked: chosen.includes(one.id), "data-key": `chosen-${one.id}`, disabled: !chosen.includes(one.id) && chosen.length >= MOST,
       on: { change: (event) => { location.hash = `compare=${(event.target.checked ? [...chosen, one.id] : chosen.filter((id) => id !== one.id)).map(encodeURIComponent).join(",")}`; } },
-    }), `${one.live ? "● " : ""}${one.title || one.id}`)),
+    }), named(one))),
   ]);
 }
 
@@ -196,7 +198,7 @@ function pickInSeries([x, y], chart, target) {
   const marks = [...session.decisions.values()].map((d) => ({ d, px: chart.convertToPixel({ xAxisIndex: 0 }, view.abscissa === "n" ? d.evidence?.at(-1)?.n : d.time * 1000) }));
   const hit = marks.filter((one) => Math.abs(one.px - x) < 12 && y < 45).sort((a, b) => Math.abs(a.px - x) - Math.abs(b.px - x))[0];
   if (hit) return evidence.open(session, hit.d, may);
-  if (x < MARGINS.LEFT || !target && x > chart.getWidth() - MARGINS.RIGHT + 8) return;
+  if (!chart.containPixel({ gridIndex: 0 }, [x, 60]) && !target) return;
   const row = nearest(session.rows, key, at);
   if (row) pick(row.uid);
 }
@@ -267,8 +269,8 @@ async function askFrame() {
   const uid = view.uid, shown = session;
   if (!uid) return;
   const found = await fetchFrame(shown, uid).catch(() => null);
-  if (shown !== session || uid !== view.uid) return;
-  frame = found;
+  if (shown !== session || (uid !== view.uid && !view.follow)) return;  // followed frames change faster than they load
+  [frame, frameUid] = [found, uid];
   showSpectra();
   showRaw();
 }
@@ -285,7 +287,7 @@ function showMap() {
 }
 
 function showSpectra() {
-  const row = session.byUid.get(view.uid);
+  const row = session.byUid.get(frameUid);
   const picked = frame?.aligned && row ? { n: row.n, mu: frame.aligned.mu } : null;
   charts.spectra.show((c, width) => spectraOption(spectra, picked, c, width), mapText(spectra, ""));
   tableOf($("spectra-table"), () => {
@@ -296,14 +298,14 @@ function showSpectra() {
 }
 
 function showRaw() {
-  const row = session.byUid.get(view.uid), text = rawText(frame, row);
+  const row = session.byUid.get(frameUid), text = rawText(frame, row);
   write($("raw-title"), row ? `Frame ${row.n} as measured` : "Selected frame as measured");
   write($("raw-text"), text);
   $("raw-chart").hidden = !frame?.measured?.mu?.length;
   charts.raw.show((c, width) => rawOption(frame, c, width), text);
   $("raw-table").hidden = !frame?.measured?.mu?.length;
   tableOf($("raw-table"), () => {
-    const m = frame?.measured ?? {}, energies = m.energies_ev ?? m.energy_ev ?? [];
+    const m = frame?.measured ?? {}, energies = m.energy_ev ?? [];
     return table(`Frame ${row?.n ?? ""} as measured`, ["eV", "μ", "pre-edge", "post-edge"], energies.map((energy, at) => [energy.toFixed(2), number(m.mu?.[at]), number(m.pre_edge?.[at]), number(m.post_edge?.[at])]));
   });
 }

@@ -1,7 +1,5 @@
 // One ECharts chart in a box of the page: loaded late, drawn only where it is seen, never animated.
 
-import { $ } from "./dom.js";
-
 let library = null;
 /** Load the chart library once; texts and numbers of the page do not wait for it. */
 export const loadLibrary = () => (library ??= import("./echarts.esm.min.js"));
@@ -90,11 +88,10 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll)
 /** Axis and tooltip settings that all charts share. */
 export const axisText = (c) => ({ color: c.soft, fontSize: c.size, hideOverlap: true });
 export const axis = (c, given) => ({
-  axisLine: { show: true, lineStyle: { color: c.line } }, axisTick: { show: true, lineStyle: { color: c.line } }, splitLine: { show: false },
+  axisLine: { show: true, onZero: false, lineStyle: { color: c.line } }, axisTick: { show: true, lineStyle: { color: c.line } }, splitLine: { show: false },
   axisLabel: axisText(c), nameTextStyle: { color: c.soft, fontSize: c.size }, ...given,
 });
 export const tooltip = (c, given) => ({
   renderMode: "richText", confine: true, transitionDuration: 0, backgroundColor: c.card, borderColor: c.line,
   textStyle: { color: c.text, fontSize: c.size, fontFamily: c.font }, ...given,
 });
-export const host = (id) => $(id);

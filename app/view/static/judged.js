@@ -10,7 +10,10 @@ export function judgedOf(session) {
   const rules = told.filter((rule) => rule.quantity).map((rule) => ({ ...(session.info?.rules ?? []).find((one) => one.name === rule.name), ...rule }));
   const units = new Map((session.info?.descriptors ?? []).map((d) => [d.name, d.unit]));
   const names = [...new Set(rules.map((rule) => rule.quantity))];
-  if (!names.length && session.info?.descriptors?.length) names.push(session.info.descriptors[0].name);
+  if (!names.length && session.info?.descriptors?.length) {
+    const first = session.info.descriptors[0].name;
+    names.push(reading(row, `${first}_anchored`) ? `${first}_anchored` : first);
+  }
   return names.map((quantity) => ({
     quantity, unit: unitOf(rules.find((rule) => rule.quantity === quantity)?.unit ?? units.get(quantity) ?? units.get(quantity.replace(/_anchored$/, ""))),
     read: reading(row, quantity), rules: rules.filter((rule) => rule.quantity === quantity),
@@ -44,7 +47,7 @@ function barLine(rule, value, unit) {
   const off = rule.armed === false ? " (not active now)" : "";
   const action = rule.action ? ` → ${rule.action}` : "";
   if (!isNumber(level)) return el("li", { title: rule.text ?? "" }, el("strong", {}, rule.name), `${action}${off}`, rule.text ? el("span", { class: "note" }, ` ${rule.text}`) : null);
-  const away = isNumber(rule.distance) ? Math.abs(rule.distance) : isNumber(value) ? Math.abs(level - value) : null;
+  const away = isNumber(value) ? Math.abs(level - value) : null;
   const side = !isNumber(value) ? "" : value < level ? "below" : "above";
   return el("li", { title: rule.text ?? "" }, el("strong", { class: "distance" }, away === null ? "–" : withUnit(away, unit)), ` ${side} the bar ${withUnit(level, unit)} of `, el("strong", {}, rule.name), `${action}${off}`);
 }

@@ -58,7 +58,7 @@ export class Stream {
         this.timer = setTimeout(() => this.open(), 3000);
       }
     };
-    for (const kind of ["frame", "decision", "quality", "state"]) {
+    for (const kind of ["frame", "decision", "quality", "state", "reset"]) {
       this.source.addEventListener(kind, (event) => this.hear(kind, JSON.parse(event.data)));
     }
   }

@@ -54,22 +54,22 @@ export function seriesOption(session, view, c, width) {
   if (!rows.length || !panels.length) return null;
   const x = (row) => (view.abscissa === "n" ? row.n : row.time * 1000);
   const context = { session, view, c, rows, groups: bySeries(rows), x, width, made: { grid: [], xAxis: [], yAxis: [], series: [] } };
-  const heights = panels.map((panel, at) => Math.round((at === 0 ? view.first ?? 250 : 104) * Math.min(1.4, c.size / 12.5)));
+  const heights = panels.map((panel, at) => Math.round(at === 0 ? view.first ?? Math.min(460, Math.max(230, width * 0.4)) : 104 * Math.min(1.4, c.size / 12.5)));
   const head = c.size + 16;
   let top = head + (context.groups.length > 1 ? 22 : 0);
   panels.forEach((panel, at) => {
     addPanel(context, panel, at, top, heights[at], at === panels.length - 1);
     top += heights[at] + head + 6;
   });
-  return { height: top + c.size + 16, echarts: { ...context.made, axisPointer: { link: [{ xAxisIndex: "all" }], lineStyle: { color: c.soft } }, legend: legend(context), tooltip: tooltip(c, { trigger: "axis", formatter: (at) => told(context, panels, at) }), dataZoom: [{ type: "inside", xAxisIndex: "all", zoomOnMouseWheel: "ctrl", moveOnMouseMove: false, filterMode: "none" }] } };
+  return { height: top - head + c.size + (view.abscissa === "n" ? 28 : 12), echarts: { ...context.made, axisPointer: { link: [{ xAxisIndex: "all" }], lineStyle: { color: c.soft } }, legend: legend(context), tooltip: tooltip(c, { trigger: "axis", formatter: (at) => told(context, panels, at) }), dataZoom: [{ type: "inside", xAxisIndex: "all", zoomOnMouseWheel: "ctrl", moveOnMouseMove: false, filterMode: "none" }] } };
 }
 
-const LEFT = 52, RIGHT = 58;
-export const MARGINS = { LEFT, RIGHT };
+/** Room beside the panels for the numbers of the axes and for the bar of the common uncertainty, pixels. */
+const sides = (c) => ({ left: Math.round(c.size * 4), right: Math.round(c.size * 3.2) + 20 });
 
 function addPanel(context, panel, at, top, height, lowest) {
   const { c, rows, x, view, made } = context;
-  made.grid.push({ left: LEFT, right: RIGHT, top, height });
+  made.grid.push({ ...sides(c), top, height });
   made.xAxis.push(axis(c, {
     type: view.abscissa === "n" ? "value" : "time", gridIndex: at, min: x(rows[0]), max: x(rows[rows.length - 1]), minInterval: view.abscissa === "n" ? 1 : undefined,
     axisLabel: { show: lowest, color: c.soft, fontSize: c.size, hideOverlap: true }, axisTick: { show: lowest, lineStyle: { color: c.line } },
@@ -80,7 +80,7 @@ function addPanel(context, panel, at, top, height, lowest) {
   made.yAxis.push(axis(c, {
     type: "value", gridIndex: at, min: range.min, max: range.max, splitNumber: at === 0 ? 5 : 2, splitLine: { show: true, lineStyle: { color: c.line, opacity: 0.45 } },
     name: panel.kind === "classes" ? `most probable ${panel.name}, probability` : `${panel.name}${unit}`, nameLocation: "end", nameGap: 8, axisLabel: { color: c.soft, fontSize: c.size, formatter: (value) => (value === range.min || value === range.max ? (panel.kind === "descriptor" ? "" : String(value === Math.round(value) ? value : "")) : String(+value.toFixed(4)).replace("-", "−")) },
-    nameTextStyle: { color: c.text, fontSize: c.size + 1, fontWeight: 600, align: "left", padding: [0, 0, 0, -LEFT + 10] },
+    nameTextStyle: { color: c.text, fontSize: c.size + 1, fontWeight: 600, align: "left", padding: [0, 0, 0, 10 - sides(c).left] },
   }));
   if (panel.kind === "descriptor") addDescriptor(context, panel, at, range);
   else if (panel.kind === "classes") addClasses(context, panel, at);
@@ -120,10 +120,10 @@ function addDescriptor(context, panel, at, range) {
     const name = seriesName(rows);
     const anchored = rows.some((row) => has(row, `${panel.id}_anchored`));
     addRibbon(made, rows, panel.id, x, at, anchored ? c.soft : colour);
-    made.series.push({ ...line(at, rows.map((row) => [x(row), reading(row, panel.id)?.value ?? null]), anchored ? c.soft : colour, rows.length), name: anchored ? `${name}: as the model says` : name, ...(anchored ? { lineStyle: { color: c.soft, width: 1.3, type: [5, 3] } } : {}) });
+    made.series.push({ ...line(at, rows.map((row) => [x(row), reading(row, panel.id)?.value ?? null]), anchored ? c.soft : colour, rows.length), name: anchored ? `${name}: as the model says` : name, ...(anchored ? { showSymbol: false, lineStyle: { color: c.soft, width: 1.5, type: [5, 3] } } : {}) });
     if (!anchored) return;
     addRibbon(made, rows, `${panel.id}_anchored`, x, at, colour);
-    made.series.push({ ...line(at, rows.map((row) => [x(row), reading(row, `${panel.id}_anchored`)?.value ?? null]), colour, rows.length), name: groups.length > 1 ? name : "anchored", symbol: "diamond" });
+    made.series.push({ ...line(at, rows.map((row) => [x(row), reading(row, `${panel.id}_anchored`)?.value ?? null]), colour, rows.length), name: groups.length > 1 ? name : "anchored" });
   });
   if (levels.length) made.series.push({
     type: "line", xAxisIndex: at, yAxisIndex: at, data: [], silent: true, name: "",
@@ -138,7 +138,7 @@ function addDescriptor(context, panel, at, range) {
 const seriesName = (rows) => short(String(rows[0].sample || rows[0].element || "frames"), 30);
 
 const line = (at, data, colour, points) => ({
-  type: "line", xAxisIndex: at, yAxisIndex: at, data, showSymbol: points <= 120, symbolSize: 4, lineStyle: { color: colour, width: 1.8 }, itemStyle: { color: colour }, connectNulls: false, emphasis: { disabled: true },
+  type: "line", xAxisIndex: at, yAxisIndex: at, data, symbol: "circle", showSymbol: points <= 120, symbolSize: 4, lineStyle: { color: colour, width: 1.8 }, itemStyle: { color: colour }, connectNulls: false, emphasis: { disabled: true },
 });
 
 /** A ribbon of ± 1.64 sd_frame: an invisible line at its lower end, and its width stacked on it. */
@@ -183,7 +183,7 @@ function addClasses({ c, groups, x, made }, panel, at) {
       const data = rows.map((row) => [x(row), row.probabilities?.[panel.of]?.[name] ?? null]);
       const lastAt = data.findLastIndex(([, p]) => isNumber(p));
       if (lastAt < 0) continue;
-      data[lastAt] = { value: data[lastAt], label: { show: true, formatter: name, position: "bottom", color: colour, fontSize: c.size, fontWeight: 700 } };
+      data[lastAt] = { value: data[lastAt], label: { show: true, formatter: name, position: number % 2 ? "bottom" : "top", color: colour, fontSize: c.size, fontWeight: 700 } };
       made.series.push({ ...line(at, data, colour, 1), name: "", symbol: SYMBOLS[number % SYMBOLS.length], showSymbol: true, symbolSize: rows.length > 200 ? 4 : 6, lineStyle: { width: all ? 1.5 : 0, opacity: all ? 1 : 0, color: colour } });
     }
   });
@@ -200,7 +200,7 @@ function addScore({ c, groups, x, made }, at) {
 function addMarks({ c, made, session, view, rows, x }, at, range) {
   const [from, to] = [x(rows[0]), x(rows[rows.length - 1])];
   const decisions = [...session.decisions.values()].map((d) => ({ d, x: decisionAt(session, d, view) })).filter((one) => one.x >= from && one.x <= to);
-  const picked = view.uid && session.byUid.get(view.uid);
+  const picked = view.follow === false && session.byUid.get(view.uid);
   const lines = decisions.map((one) => ({ xAxis: one.x, lineStyle: { color: c.mark, width: 1.2, type: "solid" } }));
   if (picked) lines.push({ xAxis: x(picked), lineStyle: { color: c.pick, width: 2, type: "solid", opacity: 0.8 } });
   made.series.push({ type: "line", xAxisIndex: at, yAxisIndex: at, data: [], silent: true, name: "", markLine: { silent: true, symbol: "none", label: { show: false }, data: lines } });
@@ -219,7 +219,7 @@ function decisionAt(session, d, view) {
 
 function legend({ c, groups, made }) {
   if (groups.length < 2) return { show: false };
-  return { top: 0, left: LEFT, right: 4, type: "scroll", data: [...new Set(groups.map(seriesName))], textStyle: { color: c.text, fontSize: c.size }, pageTextStyle: { color: c.soft } };
+  return { top: 0, left: sides(c).left, right: 4, type: "scroll", data: [...new Set(groups.map(seriesName))], textStyle: { color: c.text, fontSize: c.size }, pageTextStyle: { color: c.soft } };
 }
 
 /** Return the row next to a place on the axis. */

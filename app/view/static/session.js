@@ -37,7 +37,13 @@ export class Session extends EventTarget {
   get first() { return this.rows[0] ?? null; }
   /** Whether what is shown may be out of date. */
   get stale() { return this.live && this.link !== "live"; }
-  get pending() { return [...this.decisions.values()].filter((d) => d.status === "proposed" && d.can_approve !== false && this.live); }
+  /** Decisions that wait for a person. Others are proposed too, for the moment until they are sent. */
+  get pending() {
+    const waiting = this.live ? this.state?.pending ?? [] : [];
+    return waiting.map((id) => this.decisions.get(id)).filter((d) => d?.status === "proposed");
+  }
+  /** Whether the process ended without an end of its run. */
+  get brokenOff() { return Boolean(this.state && !this.live && this.info && !this.info.ended && this.rows.length); }
 
   /** Seconds since the last frame, or null; it grows on this page's clock between the states of the server. */
   frameAge() { return this.grown(this.state?.last_frame_age_s); }
@@ -68,9 +74,9 @@ export class Session extends EventTarget {
 
   async loadRows() {
     for (;;) {
-      const after = this.last?.n ?? -1;
+      const after = this.last?.n ?? 0;
       const page = await get(sessionPath(this.id, `/frames?after=${after}&limit=${PAGE}`));
-      const rows = Array.isArray(page) ? page : page.rows ?? page.frames;
+      const rows = page;
       rows.forEach((row) => this.take(row));
       if (rows.length < PAGE || this.closed || this.last?.n === after) return;
       this.changed("frames");
@@ -98,9 +104,17 @@ export class Session extends EventTarget {
     this.heardAt = performance.now();
     if (kind === "frame") { this.take(data); this.changed("frames"); }
     else if (kind === "decision") { this.decisions.set(data.id, data); this.changed("decisions"); this.dispatchEvent(new CustomEvent("decision", { detail: data })); }
-    else if (kind === "state") { this.takeState(data); this.changed("state"); }
-    else if (kind === "quality" && data.set_aside) { this.quality = data; this.changed("quality"); }
+    else if (kind === "state") { this.heardState(data); }
+    else if (kind === "reset") { this.rows = []; this.byUid.clear(); this.samples = []; this.load(); }
     else if (kind === "quality") this.askQuality();
+  }
+
+  heardState(state) {
+    const [was, waited] = [this.live, this.state?.pending ?? []];
+    this.takeState(state);
+    this.changed("state");
+    if (state.pending?.some((id) => !waited.includes(id)) || (state.pending?.length ?? 0) !== waited.length) this.changed("decisions");
+    if (was !== this.live) this.load();  // it began or ended: its description is another one
   }
 
   askQuality() {

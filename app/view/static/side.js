@@ -15,7 +15,7 @@ export function showQuality(session) {
     return [
       el("p", {}, el("strong", {}, String(total)), " set aside, ", el("strong", {}, String(gaps)), ` ${gaps === 1 ? "gap" : "gaps"}, ${count(session.rows.length, "frame")} answered`),
       el("ul", { class: "plain amounts" }, reasons.map(([reason, n]) => el("li", {}, el("span", { class: "grow" }, reason), el("strong", {}, String(n)), bar(n / most)))),
-      quality.latest?.length ? el("details", {}, el("summary", {}, "The latest"), el("ul", { class: "plain" }, quality.latest.slice(-20).reverse().map((note) => el("li", {}, el("time", {}, clock(note.time)), ` ${note.reason}`, note.detail ? el("span", { class: "note" }, ` ${short(note.detail, 200)}`) : null)))) : null,
+      quality.latest?.length ? el("details", {}, el("summary", {}, "The latest"), el("ul", { class: "plain" }, quality.latest.slice(0, 20).map((note) => el("li", {}, el("time", {}, clock(note.time)), ` ${note.reason}`, note.detail ? el("span", { class: "note" }, ` ${short(note.detail, 200)}`) : null)))) : null,
     ].filter(Boolean);
   });
 }
@@ -31,7 +31,7 @@ export function showLinks(session) {
       ...sources.map((source) => ["source", source.name, source.state || "–", GOOD.test(source.state ?? "")]),
       ...sinks.map((sink) => ["sink", sink.name, sinkText(sink), !sink.lost && !sink.failed]),
     ];
-    const queued = isNumber(queue) ? queue : isNumber(queue?.documents) ? queue.documents : null;
+    const queued = session.live && isNumber(queue) ? queue : null;
     return [
       rows.length ? el("ul", { class: "plain ends" }, rows.map(([kind, name, text, good]) => el("li", { "data-good": good }, el("span", { class: "mark", "aria-hidden": "true" }, good ? "●" : "▲"), el("span", { class: "grow" }, el("span", { class: "note" }, `${kind} `), el("span", { class: "name" }, name)), el("span", { class: "what" }, text)))) : el("p", { class: "note" }, session.live ? "The agent has not told of its sources." : "The session has ended."),
       queued !== null ? el("p", { class: "note" }, `${count(queued, "document waits", "documents wait")} to be read`) : null,
@@ -39,7 +39,7 @@ export function showLinks(session) {
   });
 }
 
-const sinkText = (sink) => [count(sink.documents ?? 0, "document"), sink.lost ? `${sink.lost} lost` : "", sink.failed ? (sink.failed === true ? "failed" : `failed: ${sink.failed}`) : ""].filter(Boolean).join(", ");
+const sinkText = (sink) => [sink.documents ? `${sink.documents} waiting` : "all written", sink.lost ? `${sink.lost} lost` : "", sink.failed ? `${sink.failed} failed` : ""].filter(Boolean).join(", ");
 
 export function showAbout(session) {
   const info = session.info;
@@ -54,8 +54,8 @@ export function showAbout(session) {
         fact("Models", (info.models ?? []).map((model) => `${model.name} (${String(model.sha256 ?? "").slice(0, 12)})`).join(", ")),
         fact("Versions", Object.entries(info.versions ?? {}).map(([name, version]) => `${name} ${version}`).join(", "))),
       (info.rules ?? []).length ? el("details", {}, el("summary", {}, `Rules (${info.rules.length})`), el("ul", {}, info.rules.map((rule) => el("li", {}, el("strong", {}, rule.name), ` → ${rule.action}. ${rule.text ?? ""}`)))) : null,
-      info.config ? el("details", {}, el("summary", {}, "Config"), el("pre", { tabindex: 0 }, typeof info.config === "string" ? info.config : JSON.stringify(info.config, null, 2))) : null,
-      (info.files ?? []).length ? el("details", {}, el("summary", {}, `Files (${info.files.length})`), el("ul", {}, info.files.map((file) => el("li", {}, typeof file === "string" ? file : file.name)))) : null,
+      info.config && Object.keys(info.config).length ? el("details", {}, el("summary", {}, "Config"), el("pre", { tabindex: 0 }, JSON.stringify(info.config, null, 2))) : null,
+      (info.files ?? []).length ? el("details", {}, el("summary", {}, `Files (${info.files.length})`), el("ul", {}, info.files.map((file) => el("li", {}, file)))) : null,
       el("p", { class: "downloads" }, "All frames as ", rows("csv"), " ", rows("parquet"), " ", rows("json")),
     ].filter(Boolean);
   });

@@ -66,14 +66,16 @@ export function spectraOption(spectra, picked, c, width) {
   const [min, max] = [grid[0], grid[grid.length - 1]];
   const upper = { left: 52, right: 16, top: c.size * 2 + 20, height: Math.round(height * 0.5) - 20 };
   const second = upper.top + upper.height + c.size + 20;
-  const x = (gridIndex, low) => axis(c, { type: "value", gridIndex, min, max, axisLabel: { show: low, color: c.soft, fontSize: c.size }, name: low ? ENERGY : "", nameLocation: "middle", nameGap: c.size + 12, axisPointer: { label: { show: false } } });
-  const y = (gridIndex, name) => axis(c, { type: "value", gridIndex, name, scale: true, splitNumber: gridIndex ? 2 : 4, nameGap: 8, nameTextStyle: { color: c.text, fontSize: c.size, fontWeight: 600, align: "left", padding: [0, 0, 0, -42] }, splitLine: { show: true, lineStyle: { color: c.line, opacity: 0.45 } } });
+  const x = (gridIndex, low) => axis(c, { type: "value", gridIndex, min, max, axisLabel: { show: low, color: c.soft, fontSize: c.size, showMinLabel: false, showMaxLabel: false }, name: low ? ENERGY : "", nameLocation: "middle", nameGap: c.size + 12, axisPointer: { label: { show: false } } });
+  const ends = (curves) => { const seen = curves.flat().filter(isNumber); const room = (Math.max(...seen) - Math.min(...seen)) * 0.06 || 0.05; return { min: Math.min(...seen) - room, max: Math.max(...seen) + room }; };
+  const limits = [ends(shown.map(([, mu]) => mu)), ends([[0], ...shown.slice(1).map(([, mu]) => difference(mu))])];
+  const y = (gridIndex, name) => axis(c, { type: "value", gridIndex, name, ...limits[gridIndex], axisLabel: { color: c.soft, fontSize: c.size, showMinLabel: false, showMaxLabel: false }, splitNumber: gridIndex ? 2 : 4, nameGap: 8, nameTextStyle: { color: c.text, fontSize: c.size, fontWeight: 600, align: "left", padding: [0, 0, 0, -42] }, splitLine: { show: true, lineStyle: { color: c.line, opacity: 0.45 } } });
   return {
     height,
     echarts: {
       grid: [upper, { left: 52, right: 16, top: second, height: height - second - c.size * 2 - 20 }],
       xAxis: [x(0, false), x(1, true)], yAxis: [y(0, "normalised μ"), y(1, "difference to the first")], series,
-      legend: { top: 0, right: 8, data: shown.map(([name]) => name), itemWidth: 26, textStyle: { color: c.text, fontSize: c.size } },
+      legend: { top: 0, right: 8, data: shown.map(([name]) => name), itemWidth: 26, itemStyle: { opacity: 0 }, textStyle: { color: c.text, fontSize: c.size } },
       axisPointer: { link: [{ xAxisIndex: "all" }], lineStyle: { color: c.soft } },
       tooltip: tooltip(c, { trigger: "axis", formatter: (params) => [`${number(params[0]?.axisValue)} eV`, ...params.filter((p) => p.seriesName).map((p) => `${p.seriesName}${p.axisIndex ? ", difference" : ""}: ${number(p.value[1])}`)].join("\n") }),
     },
@@ -84,7 +86,7 @@ export function spectraOption(spectra, picked, c, width) {
 export function rawOption(frame, c, width) {
   const measured = frame?.measured;
   if (!measured?.mu?.length) return null;
-  const energies = measured.energies_ev ?? measured.energy_ev;
+  const energies = measured.energy_ev;
   const series = [curve("μ", points(energies, measured.mu), c.series[0])];
   if (measured.pre_edge?.length === energies.length) series.push(curve("pre-edge", points(energies, measured.pre_edge), c.series[1], { lineStyle: { type: [6, 3] } }));
   if (measured.post_edge?.length === energies.length) series.push(curve("post-edge", points(energies, measured.post_edge), c.series[3], { lineStyle: { type: [2, 3] } }));
@@ -98,7 +100,7 @@ export function rawOption(frame, c, width) {
       grid: { left: 52, right: foil ? 52 : 16, top: c.size * 2 + 18, bottom: c.size * 2 + 22 },
       xAxis: axis(c, { type: "value", min: "dataMin", max: "dataMax", name: "energy (eV)", nameLocation: "middle", nameGap: c.size + 12, axisLabel: { color: c.soft, fontSize: c.size, hideOverlap: true, showMinLabel: false, showMaxLabel: false, formatter: (value) => String(Math.round(value)) } }),
       yAxis: [axis(c, { type: "value", name: "μ", scale: true, splitLine: { show: true, lineStyle: { color: c.line, opacity: 0.45 } } }), axis(c, { type: "value", name: foil ? "μ of the foil" : "", scale: true, show: Boolean(foil), nameTextStyle: { color: c.pick, fontSize: c.size, align: "right" } })],
-      series, legend: { top: 0, left: "center", data: series.map((one) => one.name), itemWidth: 22, itemGap: 8, textStyle: { color: c.text, fontSize: c.size } },
+      series, legend: { top: 0, left: "center", data: series.map((one) => one.name), itemStyle: { opacity: 0 }, itemWidth: 22, itemGap: 8, textStyle: { color: c.text, fontSize: c.size } },
       tooltip: tooltip(c, { trigger: "axis", formatter: (params) => [`${params[0]?.axisValue.toFixed?.(1)} eV`, ...params.map((p) => `${p.seriesName}: ${number(p.value[1])}`)].join("\n") }),
     },
   };

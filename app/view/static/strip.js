@@ -11,9 +11,10 @@ export function stateOf(session) {
   if (session.problem && !session.info) return { key: "gone", icon: "✕", word: "Not loaded", why: session.problem.message };
   if (!state) return { key: "wait", icon: "○", word: "Loading", why: "" };
   if (session.stale) return { key: "gone", icon: "✕", word: "Connection lost", why: `what you see is ${age((performance.now() - session.heardAt) / 1000)} old; trying again` };
+  if (session.brokenOff) return { key: "gone", icon: "✕", word: "Agent gone", why: "its process runs no more, and its last run has no end" };
   if (!session.live) return { key: "ended", icon: "■", word: "Ended", why: session.info?.ended ? day(session.info.ended) : "" };
-  if (state.halted) return { key: "halted", icon: "■", word: "HALTED", why: state.message || "emergency stop; rules only stop until it is released" };
-  if (state.connected === false) return { key: "gone", icon: "✕", word: "Agent gone", why: state.message || "its process does not answer; values are the last that it wrote" };
+  if (state.halted) return { key: "halted", icon: "■", word: "HALTED", why: typeof state.halted === "string" ? state.halted : "rules only stop until it is released" };
+  if (state.connected === false) return { key: "gone", icon: "✕", word: "Beamline gone", why: "the agent lost the source of its documents" };
   if (state.paused) return { key: "paused", icon: "❚❚", word: "PAUSED", why: `for ${age(session.pausedFor())}, ${state.paused}` };
   const silent = session.documentAge();
   if (silent !== null && silent > SILENT_S) return { key: "silent", icon: "▲", word: `No documents for ${age(silent)}`, why: "look at the beamline and its connection" };
@@ -39,7 +40,7 @@ export function showStrip(session) {
   write($("fact-latency"), latency && latency.p50 !== null ? `${milliseconds(latency.p50)}, 99 % ${milliseconds(latency.p99)}` : milliseconds(row?.latency_ms));
   const link = $("link");
   link.dataset.link = session.link;
-  write(link, { live: session.live ? "connected" : "connected", lost: "connection lost, trying again", connecting: "connecting" }[session.link]);
+  write(link, { live: "connected", lost: "connection lost, trying again", connecting: "connecting" }[session.link]);
   document.title = `${state.icon} ${state.word}${session.pending.length ? ` (${session.pending.length} waiting)` : ""} · ${row?.sample || session.info?.title || "xas-agent"}`;
   return state;
 }
