@@ -34,7 +34,7 @@ export function showActions(session, may, act) {
       button("Pause", "pause", "", !paused && !halted), button("Resume", "resume", paused ? "good" : "", paused && !halted), button("Stop", "stop", ""),
       halted ? button("Release", "release", "danger") : button("Emergency stop", "halt", "danger"),
       off ? el("span", { class: "hint", id: "hint" }, hint, " ", may ? null : el("button", { type: "button", class: "quiet", "data-key": "token", on: { click: askToken } }, "Enter it")) : null,
-    ].filter(Boolean);
+    ];
   });
 }
 

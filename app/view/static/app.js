@@ -97,7 +97,7 @@ function openCompare(ids) {
   $("message").hidden = true;
   compare.chosen = chosen;
   compare.show(chosen);
-  write($("link"), "");
+  $("link").hidden = true;
   document.title = "Side by side · xas-agent";
   showList();
 }
@@ -288,7 +288,7 @@ function showMap() {
 
 function showSpectra() {
   const row = session.byUid.get(frameUid);
-  const picked = frame?.aligned && row ? { n: row.n, mu: frame.aligned.mu } : null;
+  const picked = !view.follow && frame?.aligned && row ? { n: row.n, mu: frame.aligned.mu } : null;
   charts.spectra.show((c, width) => spectraOption(spectra, picked, c, width), mapText(spectra, ""));
   tableOf($("spectra-table"), () => {
     const rows = spectra?.rows ?? [];
@@ -331,7 +331,6 @@ window.addEventListener("hashchange", route);
 function showColours() {
   const now = document.documentElement.dataset.theme ?? "";
   write($("theme"), `Colours: ${COLOUR_WORDS[now]}`);
-  $("theme").setAttribute("aria-label", `Colours: ${COLOUR_WORDS[now]}; change`);
 }
 $("theme").onclick = () => {
   const now = document.documentElement.dataset.theme ?? "";

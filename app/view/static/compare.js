@@ -5,7 +5,7 @@ import { $, el, refill, write } from "./dom.js";
 import { count, label } from "./format.js";
 import { showJudged } from "./judged.js";
 import { get, sessionPath } from "./net.js";
-import { panelsOf, seriesOption, seriesText } from "./series.js";
+import { limitsOf, panelsOf, seriesOption, seriesText, usualPanels } from "./series.js";
 import { Session } from "./session.js";
 import { spectraOption } from "./spectra.js";
 import { stateOf } from "./strip.js";
@@ -15,7 +15,7 @@ export const MOST = 4;
 export class Compare {
   constructor() {
     this.columns = new Map();
-    $("compare-quantity").onchange = () => this.draw();
+    $("compare-quantity").onchange = () => { this.quantity = $("compare-quantity").value; this.draw(); };
     this.tick = setInterval(() => this.columns.forEach((column) => column.heads()), 1000);
   }
 
@@ -37,10 +37,12 @@ export class Compare {
     const sessions = [...this.columns.values()].map((column) => column.session);
     const names = new Map();
     for (const session of sessions) for (const panel of panelsOf(session)) if (panel.kind !== "classes") names.set(panel.id, panel.name);
-    const select = $("compare-quantity"), chosen = select.value;
+    const select = $("compare-quantity"), chosen = this.quantity ?? sessions.map((session) => [...usualPanels(session, panelsOf(session))][0]).find(Boolean);
     refill(select, [...names], () => [...names].map(([id, name]) => el("option", { value: id }, name)));
     if (names.has(chosen)) select.value = chosen;
-    this.columns.forEach((column) => column.draw(select.value));
+    const limits = sessions.map((session) => limitsOf(session, select.value)).filter(Boolean);
+    const same = limits.length ? { min: Math.min(...limits.map((one) => one.min)), max: Math.max(...limits.map((one) => one.max)) } : null;
+    this.columns.forEach((column) => column.draw(select.value, same));
   }
 }
 
@@ -75,12 +77,12 @@ class Column {
     write(this.head, `${state.icon} ${state.word} ${state.why}`.trim());
   }
 
-  draw(quantity) {
+  draw(quantity, limits) {
     const session = this.session, last = session.last;
     this.heads();
-    write(this.title, session.info?.title ?? session.id);
+    write(this.title, session.info && session.info.title !== session.id ? `${session.info.title}, ${session.id}` : session.id);
     showJudged(this.judged, session);
-    this.over.show((c, width) => seriesOption(session, { panels: new Set([quantity]), abscissa: "time", first: 190 }, c, width), `${label(quantity)}; ${seriesText(session, { panels: new Set([quantity]) })}`);
+    this.over.show((c, width) => seriesOption(session, { panels: new Set([quantity]), abscissa: "time", first: 190, limits }, c, width), `${label(quantity)}; ${seriesText(session, { panels: new Set([quantity]) })}`);
     this.node.setAttribute("aria-label", `${session.info?.title ?? session.id}, ${count(session.rows.length, "frame")}${last ? `, ${last.sample}` : ""}`);
   }
 

@@ -110,7 +110,7 @@ function alignedOption(frame, row, session, c, width) {
   const first = session.rows.find((one) => one.series === row?.series);
   const rows = [{ n: first?.n ?? 1, mu: frame.first?.mu ?? frame.aligned.mu }, { n: row?.n ?? "?", mu: frame.aligned.mu }];
   const option = spectraOption({ grid_ev: frame.aligned.energy_ev, rows: rows[0].n === rows[1].n ? [rows[1]] : rows }, null, c, width);
-  for (const one of option?.echarts.series ?? []) one.name = one.name.replace(", the last", ", this one");
+  for (const one of option?.echarts.series ?? []) one.name = one.name.replace("last", "this one");
   if (option) option.echarts.legend.data = [...new Set(option.echarts.series.map((one) => one.name))].filter(Boolean);
   return option;
 }

@@ -33,7 +33,7 @@ export function refill(node, signature, make) {
   if (node.filledWith === key) return;
   node.filledWith = key;
   const focused = node.contains(document.activeElement) ? document.activeElement.dataset.key : null;
-  node.replaceChildren(...[make()].flat());
+  node.replaceChildren(...[make()].flat().filter((child) => child !== null && child !== false));
   if (focused) for (const one of node.querySelectorAll("[data-key]")) if (one.dataset.key === focused) one.focus();
 }
 

@@ -96,6 +96,7 @@ function rangeOf(context, panel) {
     const read = reading(row, name);
     if (read) seen.push(read.value - Z90 * (read.sd ?? 0), read.value + Z90 * (read.sd ?? 0));
   }
+  if (context.view.limits) return context.view.limits;
   let [min, max] = [Math.min(...seen), Math.max(...seen)];
   const last = commonOf(context, panel);
   const near = Math.max(4 * (max - min), last ? 1.5 * (last.hi - last.lo) : 0);
@@ -103,6 +104,12 @@ function rangeOf(context, panel) {
   if (last && Math.max(max, last.hi) - Math.min(min, last.lo) <= 2.5 * (max - min)) [min, max] = [Math.min(min, last.lo), Math.max(max, last.hi)];
   const room = Math.max((max - min) * 0.1, 1e-3);
   return { min: min - room, max: max + room };
+}
+
+/** Return the range that a quantity needs in a session, or null. */
+export function limitsOf(session, id) {
+  const panel = panelsOf(session).find((one) => one.id === id);
+  return panel?.kind === "descriptor" && session.rows.length ? rangeOf({ session, rows: thinned(session.rows), view: {} }, panel) : null;
 }
 
 /** The reading whose common interval is drawn: of the anchored value, where there is one. */

@@ -16,7 +16,7 @@ export function showQuality(session) {
       el("p", {}, el("strong", {}, String(total)), " set aside, ", el("strong", {}, String(gaps)), ` ${gaps === 1 ? "gap" : "gaps"}, ${count(session.rows.length, "frame")} answered`),
       el("ul", { class: "plain amounts" }, reasons.map(([reason, n]) => el("li", {}, el("span", { class: "grow" }, reason), el("strong", {}, String(n)), bar(n / most)))),
       quality.latest?.length ? el("details", {}, el("summary", {}, "The latest"), el("ul", { class: "plain" }, quality.latest.slice(0, 20).map((note) => el("li", {}, el("time", {}, clock(note.time)), ` ${note.reason}`, note.detail ? el("span", { class: "note" }, ` ${short(note.detail, 200)}`) : null)))) : null,
-    ].filter(Boolean);
+    ];
   });
 }
 
@@ -35,7 +35,7 @@ export function showLinks(session) {
     return [
       rows.length ? el("ul", { class: "plain ends" }, rows.map(([kind, name, text, good]) => el("li", { "data-good": good }, el("span", { class: "mark", "aria-hidden": "true" }, good ? "●" : "▲"), el("span", { class: "grow" }, el("span", { class: "note" }, `${kind} `), el("span", { class: "name" }, name)), el("span", { class: "what" }, text)))) : el("p", { class: "note" }, session.live ? "The agent has not told of its sources." : "The session has ended."),
       queued !== null ? el("p", { class: "note" }, `${count(queued, "document waits", "documents wait")} to be read`) : null,
-    ].filter(Boolean);
+    ];
   });
 }
 
@@ -57,6 +57,6 @@ export function showAbout(session) {
       info.config && Object.keys(info.config).length ? el("details", {}, el("summary", {}, "Config"), el("pre", { tabindex: 0 }, JSON.stringify(info.config, null, 2))) : null,
       (info.files ?? []).length ? el("details", {}, el("summary", {}, `Files (${info.files.length})`), el("ul", {}, info.files.map((file) => el("li", {}, file)))) : null,
       el("p", { class: "downloads" }, "All frames as ", rows("csv"), " ", rows("parquet"), " ", rows("json")),
-    ].filter(Boolean);
+    ];
   });
 }

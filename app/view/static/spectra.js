@@ -54,8 +54,8 @@ export function spectraOption(spectra, picked, c, width) {
   const rows = spectra?.rows ?? [];
   if (!rows.length) return null;
   const grid = spectra.grid_ev, first = rows[0], last = rows[rows.length - 1];
-  const shown = [[`frame ${first.n}, the first`, first.mu, c.soft, [5, 3]], ...(last.n === first.n ? [] : [[`frame ${last.n}, the last`, last.mu, c.series[0], "solid"]])];
-  if (picked && picked.n !== last.n && picked.n !== first.n) shown.push([`frame ${picked.n}, selected`, picked.mu, c.pick, [8, 2, 2, 2]]);
+  const shown = [[`first (${first.n})`, first.mu, c.soft, [5, 3]], ...(last.n === first.n ? [] : [[`last (${last.n})`, last.mu, c.series[0], "solid"]])];
+  if (picked && picked.n !== last.n && picked.n !== first.n) shown.push([`selected (${picked.n})`, picked.mu, c.pick, [8, 2, 2, 2]]);
   const difference = (mu) => mu.map((one, at) => one - first.mu[at]);
   const series = shown.flatMap(([name, mu, colour, type], at) => [
     curve(name, points(grid, mu), colour, { lineStyle: { type } }),
@@ -92,12 +92,13 @@ export function rawOption(frame, c, width) {
   if (measured.post_edge?.length === energies.length) series.push(curve("post-edge", points(energies, measured.post_edge), c.series[3], { lineStyle: { type: [2, 3] } }));
   const foil = measured.reference;
   if (foil?.mu?.length) series.push(curve("foil", points(energies, foil.mu), c.pick, { series: { yAxisIndex: 1 }, lineStyle: { width: 1.3 } }));
-  const marks = [[measured.e0_ev, "E0", c.text, "insideEndTop"], [foil?.e0_ev, "foil", c.pick, "insideStartTop"]].filter(([at]) => isNumber(at));
-  series[0].markLine = { silent: true, symbol: "none", data: marks.map(([at, name, color, position]) => ({ xAxis: at, lineStyle: { color, type: "dashed", width: 1.3 }, label: { formatter: `${name} ${at.toFixed(1)} eV`, color, fontSize: c.size, position, rotate: 90 } })) };
+  const foilFirst = isNumber(foil?.e0_ev) && foil.e0_ev < measured.e0_ev;
+  const marks = [[measured.e0_ev, "E0", c.text, foilFirst ? "left" : "right"], [foil?.e0_ev, "E0 of the foil", c.pick, foilFirst ? "right" : "left"]].filter(([at]) => isNumber(at));
+  series[0].markLine = { silent: true, symbol: "none", data: marks.map(([at, name, color, align]) => ({ xAxis: at, lineStyle: { color, type: "dashed", width: 1.3 }, label: { formatter: name, color, fontSize: c.size, fontWeight: 600, position: "end", distance: 3, align, padding: [0, 4] } })) };
   return {
     height: Math.round(Math.min(400, Math.max(250, width * 0.5))),
     echarts: {
-      grid: { left: 52, right: foil ? 52 : 16, top: c.size * 2 + 18, bottom: c.size * 2 + 22 },
+      grid: { left: 52, right: foil ? 52 : 16, top: c.size * 2 + 26, bottom: c.size * 2 + 22 },
       xAxis: axis(c, { type: "value", min: "dataMin", max: "dataMax", name: "energy (eV)", nameLocation: "middle", nameGap: c.size + 12, axisLabel: { color: c.soft, fontSize: c.size, hideOverlap: true, showMinLabel: false, showMaxLabel: false, formatter: (value) => String(Math.round(value)) } }),
       yAxis: [axis(c, { type: "value", name: "μ", scale: true, splitLine: { show: true, lineStyle: { color: c.line, opacity: 0.45 } } }), axis(c, { type: "value", name: foil ? "μ of the foil" : "", scale: true, show: Boolean(foil), nameTextStyle: { color: c.pick, fontSize: c.size, align: "right" } })],
       series, legend: { top: 0, left: "center", data: series.map((one) => one.name), itemStyle: { opacity: 0 }, itemWidth: 22, itemGap: 8, textStyle: { color: c.text, fontSize: c.size } },

@@ -1,7 +1,7 @@
 // The status strip: what the session does now, and whether the page still knows it.
 
 import { $, write } from "./dom.js";
-import { age, day, milliseconds, short } from "./format.js";
+import { age, day, isNumber, milliseconds, short } from "./format.js";
 
 const SILENT_S = 30;
 
@@ -23,8 +23,8 @@ export function stateOf(session) {
 }
 
 export function showStrip(session) {
-  const strip = $("strip"), state = stateOf(session), row = session.last;
-  strip.hidden = false;
+  const strip = $("strip"), link = $("link"), state = stateOf(session), row = session.last;
+  strip.hidden = link.hidden = false;
   strip.dataset.state = state.key;
   strip.classList.toggle("is-stale", session.stale || state.key === "gone");
   write($("pill-icon"), state.icon);
@@ -37,8 +37,8 @@ export function showStrip(session) {
   write($("fact-age-name"), session.live ? "Last frame" : "Last frame at");
   write($("fact-age"), !row ? "–" : session.live ? `${age(session.frameAge())} ago` : day(row.time));
   const latency = session.state?.latency_ms;
-  write($("fact-latency"), latency && latency.p50 !== null ? `${milliseconds(latency.p50)}, 99 % ${milliseconds(latency.p99)}` : milliseconds(row?.latency_ms));
-  const link = $("link");
+  write($("fact-latency"), milliseconds(latency?.p50 ?? row?.latency_ms));
+  write($("fact-slowest"), isNumber(latency?.p99) ? `, 99 % ${milliseconds(latency.p99)}` : "");
   link.dataset.link = session.link;
   write(link, { live: "connected", lost: "connection lost, trying again", connecting: "connecting" }[session.link]);
   document.title = `${state.icon} ${state.word}${session.pending.length ? ` (${session.pending.length} waiting)` : ""} · ${row?.sample || session.info?.title || "xas-agent"}`;
