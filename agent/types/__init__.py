@@ -8,6 +8,7 @@ from .errors import InputError
 from .estimate import DescriptorEstimate, Estimate, Reach
 from .frame import Direction, Document, Formula, Frame, Received, SetAside
 from .grid import Grid, bin_means, continued, right_index
+from .lines import Lines, nodes
 from .log import LOGGER_NAME, Logger, get_logger, line_of
 from .memory import Memory
 from .numbers import as_count, as_number, as_numbers, unwrap
@@ -67,6 +68,7 @@ __all__ = [
     "Frame",
     "Grid",
     "InputError",
+    "Lines",
     "Logger",
     "Memory",
     "Reach",
@@ -109,6 +111,7 @@ __all__ = [
     "median",
     "medians",
     "nan_median",
+    "nodes",
     "read_mapping",
     "read_yaml",
     "right_index",

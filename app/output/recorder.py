@@ -208,6 +208,9 @@ class Recorder:
         if latest is not None and latest.row["frame_uid"] == doc["data"]["frame_uid"]:
             latest.spectrum = np.asarray(doc["data"]["spectrum"], np.float32)
 
+    def _on_measured(self, doc: Mapping[str, Any], _run_uid: str, _series: str) -> None:
+        """Pass over a spectrum as measured, which documents.jsonl has."""
+
     def _on_decisions(self, doc: Mapping[str, Any], run_uid: str, _series: str) -> None:
         row = {"time": doc["time"], "run_uid": run_uid, **doc["data"]}
         before = self.latest_decisions.get(row["id"], {})
