@@ -148,7 +148,8 @@ function everySecond() {
 
 function announce(d) {
   write($("said"), `Decision ${d.status}: ${sentence(d)}`);
-  if (d.status === "proposed" || d.status === "acknowledged" || d.status === "rejected") toast(`${d.status}: ${sentence(d)}`, d.status === "rejected" ? "bad" : "");
+  const settled = ["acknowledged", "rejected", "expired"].includes(d.status);
+  if (settled && d.rule !== "operator") toast(`${d.status}: ${sentence(d)}`, d.status === "rejected" ? "bad" : "");
 }
 
 function setMay(value) {

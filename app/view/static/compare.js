@@ -83,7 +83,7 @@ class Column {
     write(this.title, session.info && session.info.title !== session.id ? `${session.info.title}, ${session.id}` : session.id);
     showJudged(this.judged, session);
     this.over.show((c, width) => seriesOption(session, { panels: new Set([quantity]), abscissa: "time", first: 190, limits }, c, width), `${label(quantity)}; ${seriesText(session, { panels: new Set([quantity]) })}`);
-    this.node.setAttribute("aria-label", `${session.info?.title ?? session.id}, ${count(session.rows.length, "frame")}${last ? `, ${last.sample}` : ""}`);
+    this.node.setAttribute("aria-label", `${this.title.textContent}, ${count(session.rows.length, "frame")}${last ? `, ${last.sample}` : ""}`);
   }
 
   close() {

@@ -55,6 +55,9 @@ export function tableOf(details, make) {
 
 export function toast(text, kind = "") {
   const made = el("p", { class: `toast ${kind}` }, text);
-  $("toasts").append(made);
-  setTimeout(() => made.remove(), 8000);
+  const box = $("toasts");
+  box.append(made);
+  if (box.matches(":popover-open")) box.hidePopover();
+  box.showPopover();  // in the top layer, above an open dialog
+  setTimeout(() => { made.remove(); if (!box.childElementCount) box.hidePopover(); }, 8000);
 }

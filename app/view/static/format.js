@@ -17,6 +17,7 @@ export function label(name) {
 export function number(value, unit = "") {
   if (!isNumber(value)) return "–";
   const size = Math.abs(value);
+  if (size !== 0 && size < 0.00095) return value.toPrecision(1).replace("-", "−");
   const digits = unit === "Å" || unit === "angstrom" ? 3 : size !== 0 && size < 0.095 ? 3 : size >= 1000 ? 1 : 2;
   return value.toFixed(digits).replace("-", "−");
 }

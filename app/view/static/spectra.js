@@ -112,7 +112,7 @@ export function rawText(frame, row) {
   const measured = frame?.measured;
   const e0 = measured?.e0_ev ?? row?.e0_ev, step = measured?.edge_step ?? row?.edge_step;
   const parts = [];
-  if (!measured?.mu?.length) parts.push("The frame as measured is not kept: set publish.measured in the config");
+  if (!measured?.mu?.length) parts.push("The frame as measured is not kept: set serving.measured in the config");
   if (isNumber(e0)) parts.push(`E0 ${e0.toFixed(2)} eV`);
   if (isNumber(step)) parts.push(`edge step ${number(step)}`);
   if (isNumber(row?.energy_shift_ev)) parts.push(`energies shifted by ${number(row.energy_shift_ev)} eV`);
