@@ -75,7 +75,9 @@ class Dashboard:
 
     def __init__(self, *folders: Path, port: int = 0) -> None:
         line = [sys.executable, "-m", "xas_agent", "view", *map(str, folders), "--bind", f"127.0.0.1:{port}"]
-        self._process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "250"})
+        self._process = subprocess.Popen(
+            line, stdout=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "250"}
+        )
         assert self._process.stdout
         found = re.search(r"http://\S+", self._process.stdout.readline())
         assert found

@@ -65,7 +65,7 @@ export function seriesOption(session, view, c, width) {
 }
 
 /** Room beside the panels for the numbers of the axes and for the bar of the common uncertainty, pixels. */
-const sides = (c) => ({ left: Math.round(c.size * 4), right: Math.round(c.size * 3.2) + 20 });
+const sides = (c) => ({ left: Math.round(c.size * 4), right: Math.round(c.size * 3.7) + 20 });
 
 function addPanel(context, panel, at, top, height, lowest) {
   const { c, rows, x, view, made } = context;

@@ -73,7 +73,9 @@ def test_an_ended_session_is_shown_whole(browser, dashboard):
         expect(page.locator("#fact-element")).to_have_text("Co")
         drawn(page, "series-chart", "map-chart", "spectra-chart", "raw-chart")
         expect(page.locator("#raw-text")).to_contain_text("edge step 0.75")
-        expect(page.locator("#series-chart")).to_have_attribute("aria-label", re.compile(r"8 frames; OS from 1\.\d+ e to"))
+        expect(page.locator("#series-chart")).to_have_attribute(
+            "aria-label", re.compile(r"8 frames; OS from 1\.\d+ e to")
+        )
         page.locator("#series-table summary").click()
         expect(page.locator("#series-table tbody tr")).to_have_count(len(HEIGHTS))
         expect(page.locator("#quality-body")).to_contain_text("Nothing was set aside")
@@ -87,7 +89,7 @@ def test_names_of_documents_are_shown_as_text(browser, dashboard):
         page.locator("#decision-list button").first.click()
         expect(page.locator("#evidence-title")).to_contain_text("<i>high</i>")
         assert page.locator("body").locator("b, i, img").count() == 0
-        assert "taken" != page.title()
+        assert page.title() != "taken"
         assert errors == []
 
 
