@@ -23,6 +23,8 @@ from .recorder import HISTORY_COLUMNS, NAME_COLUMNS, Recorder, Truth
 _log = get_logger()
 
 DOCUMENTS, SUMMARY, PICTURE = "documents.jsonl", "summary.json", "operando.png"
+SESSION = "session.json"
+"""What a session is, written at its start."""
 TRUTH = "truth.jsonl"
 """The true values of the embedded beamline."""
 DECISIONS = "decisions.csv"
