@@ -11,8 +11,8 @@ from ..agent.decide import Band, QuantityTrigger, Rule, Threshold, Unfamiliar, t
 from ..agent.types import get_logger
 from .config import Config
 from .explain import explain
-from .output.folder import SESSION
 from .output.kept import replace_file
+from .output.names import SESSION
 
 _log = get_logger()
 

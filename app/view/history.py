@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..output.folder import DOCUMENTS, SESSION
+from ..output.names import DOCUMENTS, SESSION
 from ..output.recorder import Recorder
 from .rows import Rows
 from .tail import Line, Replaced, Tail
