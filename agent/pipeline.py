@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .decide import ControlSettings, Requests, Rules
+from .decide import ControlSettings, Judged, Requests, Rules, judged
 from .decisions import Decisions
 from .estimate import Answer, EnergyUncertainty, FrameServer
 from .left_out import LeftOut
@@ -201,6 +201,10 @@ class Pipeline:
         """Stop waiting for missing documents, after the source has been quiet."""
         self._take(self._reader.settle())
         self.feed(())
+
+    def judged(self) -> list[Judged]:
+        """Return what the rules judged last. To be called on the thread that feeds."""
+        return judged(self._rules)
 
     def anchor(self, series: str | None, anchor: Anchor) -> None:
         """Take the newest frame of a series as an anchor, as :meth:`RelativeQuantities.anchor`.

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..types import (
+    ESTIMATE_PARTS,
     Array,
     Decision,
     DescriptorEstimate,
@@ -56,8 +57,6 @@ _UNITS = {
     "spectrum": "dimensionless",
     "confidence": "dimensionless",
 }
-_ESTIMATES = ("mean", "lo", "hi", "sd_frame")
-"""Numbers of every descriptor; those of ``DescriptorEstimate`` with these names."""
 _INHERITED = ("sample_uid", "data_session")
 """Texts that are copied from the watched RunStart."""
 _ORDER = "blop_acquisition_order"
@@ -97,15 +96,6 @@ _QUALITY_KEYS = {
     "count": "integer",
     **_NAME_KEYS,
 }
-
-
-def keys_of(descriptor: str) -> tuple[str, ...]:
-    """Return the keys of a classified descriptor in the agent's documents.
-
-    >>> keys_of("OS")
-    ('OS', 'OS_p', 'OS_mean', 'OS_lo', 'OS_hi', 'OS_sd_frame')
-    """
-    return (descriptor, *(f"{descriptor}_{part}" for part in ("p", *_ESTIMATES)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +237,7 @@ class AgentRun:
         for d in descriptors.values():
             if d.value is not None:
                 values += float(d.value), math.nan if d.p is None else float(d.p)
-            values += float(d.mean), float(d.lo), float(d.hi), float(d.sd_frame)  # _ESTIMATES
+            values += float(d.mean), float(d.lo), float(d.hi), float(d.sd_frame)  # ESTIMATE_PARTS
             if d.probabilities:
                 values.append(np.array([*d.probabilities.values()], dtype=np.float64))
         values.append(float(estimate.ood_score))
@@ -373,7 +363,7 @@ class AgentRun:
             if descriptor.value is not None:
                 keys[name] = data_key(source, unit)
                 keys[f"{name}_p"] = data_key(source, "dimensionless")
-            keys.update({f"{name}_{end}": data_key(source, unit) for end in _ESTIMATES})
+            keys.update({f"{name}_{end}": data_key(source, unit) for end in ESTIMATE_PARTS})
             if descriptor.probabilities:
                 probabilities = np.empty(len(descriptor.probabilities))
                 keys[f"{name}_probabilities"] = array_key(source, "dimensionless", probabilities, f"{name}_classes")

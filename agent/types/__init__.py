@@ -5,7 +5,7 @@ from .array import Array
 from .decision import ADVICE, Decision, is_final
 from .edge import STEP_WIDTH_EV, Edge
 from .errors import InputError
-from .estimate import DescriptorEstimate, Estimate, Reach
+from .estimate import ESTIMATE_PARTS, DescriptorEstimate, Estimate, Reach, keys_of
 from .frame import Direction, Document, Formula, Frame, Received, SetAside
 from .grid import Grid, bin_means, continued, right_index
 from .lines import Lines, nodes
@@ -41,6 +41,7 @@ from .xray import ELEMENTS, HC_EV_ANGSTROM, TableError, all_edges, edge_ev, emis
 __all__ = [
     "ADVICE",
     "ELEMENTS",
+    "ESTIMATE_PARTS",
     "HC_EV_ANGSTROM",
     "LOGGER_NAME",
     "MAD_TO_SD",
@@ -106,6 +107,7 @@ __all__ = [
     "hodges_lehmann",
     "is_edge",
     "is_final",
+    "keys_of",
     "line_of",
     "mad_sd",
     "median",

@@ -102,8 +102,8 @@ def explain(rules: RulesFile, model: ModelOption = None) -> None:
 
     Example: xas-agent rules explain mine.yaml
     """
-    from ..jobs.explain import consequences
-    from ..jobs.explain import explain as in_words
+    from ..explain import consequences
+    from ..explain import explain as in_words
     from ..wiring import check_rules, load_models, units_of
 
     with exit_on_error():
@@ -189,8 +189,8 @@ def _rules_of(rules: "Sequence[Rule]", path: Path) -> "Sequence[Rule]":
 
 
 def _say(one: "Rehearsed", recording: "Recording") -> None:
+    from ..explain import explain as in_words
     from ..jobs.closest import closest
-    from ..jobs.explain import explain as in_words
 
     typer.echo(f"{one.rule.name}: {in_words(one.rule, recording.units)}")
     if not one.decisions:

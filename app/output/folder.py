@@ -18,11 +18,12 @@ from .drawing import DrawingFailed, picture
 from .kept import Alarm, DocumentFile, cut_torn_line, replace_file
 from .log_file import LogFile
 from .memory import give_back_memory
+from .names import DOCUMENTS
 from .recorder import HISTORY_COLUMNS, NAME_COLUMNS, Recorder, Truth
 
 _log = get_logger()
 
-DOCUMENTS, SUMMARY, PICTURE = "documents.jsonl", "summary.json", "operando.png"
+SUMMARY, PICTURE = "summary.json", "operando.png"
 TRUTH = "truth.jsonl"
 """The true values of the embedded beamline."""
 DECISIONS = "decisions.csv"

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...agent.publish import keys_of
-from ...agent.types import Flag, Reason, is_final
+from ...agent.types import Flag, Reason, is_final, keys_of
 
 VOLTAGE_FIELDS = ("voltage", "Ewe_V", "potential", "Ewe")
 """Names of the cell voltage among the readings, in order of preference."""

@@ -15,13 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from ..output.folder import DOCUMENTS
+from ..output.names import DOCUMENTS, SESSION
 from ..output.recorder import Recorder
 from .rows import Rows
 from .tail import Line, Replaced, Tail
 
-SESSION = "session.json"
-"""What a session writes of itself at its start."""
 OWN_COLUMNS = ("n", "series", "uid")
 """Columns of a frame beside those of descriptors.csv: its number in the session, its series and its uid."""
 _ARRAYS = ("spectra", "measured")

@@ -12,26 +12,19 @@ _MAX_SHARED = 4096
 class _Column:
     def __init__(self, first: Any, missing: int) -> None:
         self._shared: dict[str, str] = {}
-        if isinstance(first, str):
-            self.missing: Any = ""
-            self.values: array[float] | array[int] | list[str] = [""] * missing
-        elif isinstance(first, int):
-            self.missing = 0
-            self.values = array("q", [0]) * missing
-        else:
-            self.missing = math.nan
-            self.values = array("d", [math.nan]) * missing
+        kind = type(first) if isinstance(first, str | int) else float
+        self.missing: Any = {str: "", int: 0}.get(kind, math.nan)
+        self.values: Any = (
+            [""] * missing if kind is str else array("q" if kind is int else "d", [self.missing]) * missing
+        )
 
     def append(self, value: Any) -> None:
-        if isinstance(self.values, list):
-            text = str(value)
-            if len(self._shared) < _MAX_SHARED:
-                text = self._shared.setdefault(text, text)
-            self.values.append(self._shared.get(text, text))
-        elif self.values.typecode == "q":
-            self.values.append(int(value))
-        else:
-            self.values.append(math.nan if value is None else float(value))
+        if isinstance(self.values, array):
+            self.values.append(self.missing if value is None else type(self.missing)(value))
+            return
+        if value not in self._shared and len(self._shared) < _MAX_SHARED:
+            self._shared[value] = value
+        self.values.append(self._shared.get(value, value))
 
 
 class Rows:

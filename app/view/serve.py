@@ -10,15 +10,13 @@ from pathlib import Path
 
 import uvicorn
 
-from ...adapters.errors import EndpointUnreachable
-from .access import Access, is_loopback, token_of
+from .access import Access, token_of
+from .address import listen, told, url_of
 from .server import create_app, folders_of
 from .sessions import Sessions
 
-DEFAULT_PORT = 8642
-_PORTS = 50
-"""Number of ports that are tried from the default one on."""
 _PARENT_POLL_S = 0.5
+"""Interval at which it is checked that the session runs, s."""
 
 
 class _Server(uvicorn.Server):
@@ -33,36 +31,13 @@ class _Server(uvicorn.Server):
         self._sessions.close()
 
 
-def listen(host: str, port: int | None) -> socket.socket:
-    """Return a listening socket; without a port the default one, or the next that is free.
-
-    Raises
-    ------
-    EndpointUnreachable
-        The address cannot be bound.
-    """
-    tried = [port] if port is not None else range(DEFAULT_PORT, DEFAULT_PORT + _PORTS)
-    error: OSError | None = None
-    for number in tried:
-        try:
-            family = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0][0]
-            listening = socket.socket(family)
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind((host, number))
-            listening.listen(256)
-            return listening
-        except OSError as failure:
-            error = failure
-    assert error is not None
-    raise EndpointUnreachable(f"{host}:{port or DEFAULT_PORT}", f"cannot be bound: {error.strerror or error}")
-
-
 def serve(
     folders: Sequence[Path],
     host: str,
     port: int | None,
     token_file: Path | None,
-    tell: Callable[[str, str], None],
+    tell: Callable[[str], None],
+    inherited: int | None = None,
 ) -> None:
     """Serve a dashboard until a signal.
 
@@ -75,7 +50,9 @@ def serve(
     token_file : Path or None
         File with the token; None keeps one in the first folder.
     tell : callable
-        Receives the address without and with the token, when the server listens.
+        Receives the lines that tell where the dashboard is.
+    inherited : int, optional
+        File descriptor of a listening socket, which a session has opened and told.
 
     Raises
     ------
@@ -86,21 +63,21 @@ def serve(
     """
     folders = folders_of(folders)
     token = token_of(token_file, folders[0])
-    listening = listen(host, port)
-    number = listening.getsockname()[1]
+    listening = listen(host, port) if inherited is None else socket.socket(fileno=inherited)
     sessions = Sessions(folders)
-    app = create_app(sessions, Access(host, token, f"xas_agent_{number}"))
+    access = Access(host, token, f"xas_agent_{listening.getsockname()[1]}")
+    app = create_app(sessions, access)
     config = uvicorn.Config(
         app, access_log=False, log_config=None, server_header=False, timeout_graceful_shutdown=2, ws="none"
     )
-    name = "127.0.0.1" if is_loopback(host) else socket.getfqdn()
-    address = f"http://{f'[{name}]' if ':' in name else name}:{number}/"
-    tell(address, f"{address}?token={token}")
+    if inherited is None:
+        for line in told(url_of(host, listening), token, access.local):
+            tell(line)
     _Server(config, sessions).run([listening])
 
 
 def end_with(parent: int) -> None:
-    """End this process when another one, which started it, has ended."""
+    """End this process when the one that started it has ended."""
 
     def wait() -> None:
         while os.getppid() == parent:

@@ -9,7 +9,6 @@ import hashlib
 import html
 import io
 from collections.abc import AsyncIterator, Iterator, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs
@@ -43,7 +42,7 @@ _COOKIE_S = 30 * 86_400
 _MOST_SPECTRA = 2000
 _ORDER_S = 20.0
 """Longest wait for the outcome of an order, s."""
-_STATIC = files(__package__) / "static"
+_STATIC = Path(__file__).with_name("static")
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 Command = Literal["approve", "reject", "pause", "resume", "stop", "halt", "release"]

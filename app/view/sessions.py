@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...agent.types import get_logger
-from ..output.folder import DOCUMENTS
+from ..output.names import DOCUMENTS
 from .history import Change, History
 from .link import Links
 from .stream import EventStream

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, assert_never
 
-from ...agent.decide import (
+from ..agent.decide import (
     AllOf,
     AnyOf,
     Band,
@@ -21,7 +21,7 @@ from ...agent.decide import (
     Undecided,
     Unfamiliar,
 )
-from ..config import Config
+from .config import Config
 
 _COMMON = {"all": "all errors of an estimate", "frame": "the scatter of repeats"}
 

@@ -1,0 +1,5 @@
+"""Names of files of a session's folder that others read while it runs."""
+
+DOCUMENTS = "documents.jsonl"
+SESSION = "session.json"
+"""What a session is, written at its start."""
