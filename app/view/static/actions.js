@@ -20,7 +20,7 @@ export const keep = (name, value) => { try { localStorage.setItem(name, value); 
 /** Show the buttons of the strip. `may` is false without a token. */
 export function showActions(session, may, act) {
   const halted = Boolean(session.state?.halted), paused = Boolean(session.state?.paused);
-  const reachable = session.live && session.state?.connected !== false && session.link === "live";
+  const reachable = session.live && session.link === "live";
   refill($("actions"), [session.id, session.live, reachable, halted, paused, may], () => {
     if (!session.live) return [el("span", { class: "note" }, "Ended: nothing to act on")];
     const off = !may || !reachable;
@@ -52,7 +52,7 @@ export async function carryOut(session, may, command, decision = null) {
     const answer = await order(session.id, body);
     if (answer.ok === false) throw new Refused(0, answer.error);
     const made = answer.decision;
-    toast(`${DONE[command]}: ${made?.status ?? "done"}${made?.status_reason ? `, ${made.status_reason}` : ""}`, made?.status === "rejected" ? "bad" : "good");
+    toast(`${DONE[command]}: ${made?.status_reason || made?.status || "done"}`, made?.status === "rejected" ? "bad" : "good");
     return true;
   } catch (error) {
     toast(`${DONE[command]} failed: ${error.name === "TimeoutError" ? "no answer within 20 s; it is not known whether it was done" : error.message}`, "bad");

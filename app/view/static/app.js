@@ -142,7 +142,7 @@ function everySecond() {
   const state = showStrip(session);
   document.body.classList.toggle("stale", session.stale);
   showActions(session, may, act);
-  const alarm = ["paused", "halted", "gone", "silent"].includes(state.key) ? `${state.key === "silent" ? "No documents arrive" : state.word}. ${state.key === "paused" ? session.state.paused : ""}` : state.key === "ended" ? "The session has ended." : "";
+  const alarm = ["paused", "halted", "gone", "silent"].includes(state.key) ? `${state.word.replace(/ for .*/, "")}. ${state.key === "paused" ? session.state.paused : ""}` : state.key === "ended" ? "The session has ended." : "";
   if (alarm !== told) { told = alarm; write($("alarm"), alarm); }
 }
 

@@ -6,6 +6,7 @@ import { has, reading } from "./session.js";
 
 const MOST_POINTS = 1500;
 const SYMBOLS = ["circle", "triangle", "rect", "diamond", "pin", "roundRect"];
+const DASHES = ["solid", [7, 3], [2, 2], [9, 3, 2, 3]];
 const SCORE_LIMIT = 1;
 
 /** Return the panels that a session can show: `{id, kind, name, unit}`. */
@@ -191,7 +192,7 @@ function addClasses({ c, groups, x, made }, panel, at) {
       const lastAt = data.findLastIndex(([, p]) => isNumber(p));
       if (lastAt < 0) continue;
       data[lastAt] = { value: data[lastAt], label: { show: data[lastAt][1] >= 0.1 || !all, formatter: name, position: "right", color: colour, fontSize: c.size, fontWeight: 700 } };
-      made.series.push({ ...line(at, data, colour, 1), name: "", symbol: SYMBOLS[number % SYMBOLS.length], showSymbol: true, symbolSize: rows.length > 200 ? 4 : 6, lineStyle: { width: all ? 1.5 : 0, opacity: all ? 1 : 0, color: colour } });
+      made.series.push({ ...line(at, data, colour, 1), name: "", symbol: SYMBOLS[number % SYMBOLS.length], showSymbol: !all || rows.length <= 60, symbolSize: rows.length > 200 ? 4 : 6, lineStyle: { width: all ? 1.7 : 0, opacity: all ? 1 : 0, color: colour, type: DASHES[number % DASHES.length] } });
     }
   });
 }
@@ -213,7 +214,7 @@ function addMarks({ c, made, session, view, rows, x }, at, range) {
   made.series.push({ type: "line", xAxisIndex: at, yAxisIndex: at, data: [], silent: true, name: "", markLine: { silent: true, symbol: "none", label: { show: false }, data: lines } });
   if (at !== 0) return;
   made.series.push({
-    type: "scatter", id: "decisions", name: "", xAxisIndex: 0, yAxisIndex: 0, z: 10, symbol: "triangle", symbolRotate: 180, symbolSize: 13, clip: false, cursor: "pointer",
+    type: "scatter", id: "decisions", name: "", xAxisIndex: 0, yAxisIndex: 0, z: 10, symbol: "triangle", symbolRotate: 180, symbolSize: 13, clip: false, cursor: "pointer", labelLayout: { hideOverlap: true },
     data: decisions.map(({ d, x }) => ({ value: [x, range.max], itemStyle: { color: d.status === "acknowledged" ? c.mark : c.card, borderColor: c.mark, borderWidth: 2 }, label: { show: decisions.length <= 8, formatter: d.action, position: x - from > (to - from) * 0.8 ? "left" : "right", color: c.mark, fontSize: c.size, fontWeight: 700 } })),
   });
 }

@@ -27,7 +27,7 @@ export function mapOption(spectra, kind, c, width) {
       xAxis: axis(c, { type: "category", data: grid.map((energy) => String(Math.round(energy))), name: ENERGY, nameLocation: "middle", nameGap: c.size + 12, axisTick: { interval: (at) => marks.includes(at) }, axisLabel: { color: c.soft, fontSize: c.size, interval: (at) => marks.includes(at), hideOverlap: true } }),
       yAxis: axis(c, { type: "category", data: rows.map((row) => String(row.n)), name: "frame", nameLocation: "middle", nameGap: 36, axisTick: { show: false }, axisLabel: { color: c.soft, fontSize: c.size, interval: (at) => at % every === 0 } }),
       visualMap: { type: "continuous", min: least, max: most, calculable: false, orient: "vertical", right: 2, top: 14, itemHeight: 150, itemWidth: 12, precision: 2, text: [number(most), number(least)], textStyle: { color: c.soft, fontSize: c.size }, inRange: { color: kind === "mu" ? CIVIDIS : c.dark ? DIVERGING_DARK : DIVERGING } },
-      series: [{ type: "heatmap", data: cells, progressive: 0, itemStyle: { borderWidth: 0 }, emphasis: { itemStyle: { borderColor: c.pick, borderWidth: 1 } } }],
+      series: [{ type: "heatmap", data: cells, progressive: 0, progressiveThreshold: Infinity, itemStyle: { borderWidth: 0 }, emphasis: { itemStyle: { borderColor: c.pick, borderWidth: 1 } } }],
       tooltip: tooltip(c, { formatter: ({ value }) => `frame ${rows[value[1]].n}, ${number(grid[value[0]])} eV\n${kind === "mu" ? "normalised μ" : "difference to the first"}: ${number(value[2])}` }),
     },
   };

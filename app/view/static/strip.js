@@ -10,11 +10,11 @@ export function stateOf(session) {
   const state = session.state, link = session.link;
   if (session.problem && !session.info) return { key: "gone", icon: "✕", word: "Not loaded", why: session.problem.message };
   if (!state) return { key: "wait", icon: "○", word: "Loading", why: "" };
-  if (session.stale) return { key: "gone", icon: "✕", word: "Connection lost", why: `what you see is ${age((performance.now() - session.heardAt) / 1000)} old; trying again` };
+  if (session.stale) return { key: "gone", icon: "✕", word: "Connection lost", why: `what you see is ${age((performance.now() - session.heardAt) / 1000)} old; trying again. If the session has ended, xas-agent view ${session.info?.folder ?? "FOLDER"} shows it` };
   if (session.brokenOff) return { key: "gone", icon: "✕", word: "Agent gone", why: "its process runs no more, and its last run has no end" };
   if (!session.live) return { key: "ended", icon: "■", word: "Ended", why: session.info?.ended ? day(session.info.ended) : "" };
   if (state.halted) return { key: "halted", icon: "■", word: "HALTED", why: typeof state.halted === "string" ? state.halted : "rules only stop until it is released" };
-  if (state.connected === false) return { key: "gone", icon: "✕", word: "Beamline gone", why: "the agent lost the source of its documents" };
+  if (state.connected === false) return { key: "silent", icon: "▲", word: "Source gone", why: "no documents can come: the beamline has ended, or the connection to it is lost" };
   if (state.paused) return { key: "paused", icon: "❚❚", word: "PAUSED", why: `for ${age(session.pausedFor())}, ${state.paused}` };
   const silent = session.documentAge();
   if (silent !== null && silent > SILENT_S) return { key: "silent", icon: "▲", word: `No documents for ${age(silent)}`, why: "look at the beamline and its connection" };
@@ -26,7 +26,7 @@ export function showStrip(session) {
   const strip = $("strip"), link = $("link"), state = stateOf(session), row = session.last;
   strip.hidden = link.hidden = false;
   strip.dataset.state = state.key;
-  strip.classList.toggle("is-stale", session.stale || state.key === "gone");
+  strip.classList.toggle("is-stale", session.stale);
   write($("pill-icon"), state.icon);
   write($("pill-word"), state.word);
   write($("pill-why"), state.why);

@@ -206,6 +206,7 @@ def advance(page: Page) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_run_is_followed_paused_and_stopped_from_the_page(browser, running, tmp_path):
     with Dashboard(tmp_path / "out") as dashboard, looking(browser, dashboard.with_token) as (page, errors):
         expect(page).to_have_url(dashboard.address)  # the token is no longer in it
@@ -242,6 +243,7 @@ def _see_the_evidence_and_approve(page: Page) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_broken_connection_is_shown_and_mended(browser, running, tmp_path):
     with Dashboard(tmp_path / "out") as first, looking(browser, first.address) as looked:
         page = looked.page
