@@ -78,7 +78,7 @@ _DECISION_KEYS = {
     "by": "string",
     **_NAME_KEYS,
 }
-_MEASURED_NUMBERS = {"e0_ev": "eV", "reference_e0_ev": "eV", "edge_step": "dimensionless"}
+_MEASURED_NUMBERS = {"e0_measured_ev": "eV", "reference_e0_ev": "eV", "edge_step": "dimensionless"}
 _MEASURED_ARRAYS = {
     "energy": "eV",
     "mu": "dimensionless",
@@ -329,7 +329,7 @@ class AgentRun:
     def _measured(self, frame: Frame, lines: Lines, edge_step: float) -> None:
         picked = nodes(len(frame.energy))
         arrays = {"energy": frame.energy, "mu": frame.mu}
-        numbers = {"e0_ev": lines.e0_ev}
+        numbers = {"e0_measured_ev": lines.e0_ev}
         if frame.reference is not None:
             arrays["reference"], numbers["reference_e0_ev"] = frame.reference, lines.foil_e0_ev
         arrays |= {"line_energy": frame.energy[picked], "pre_edge": lines.pre_edge, "post_edge": lines.post_edge}

@@ -399,7 +399,7 @@ def _measured(data: Mapping[str, Any]) -> dict[str, Any]:
         "energy_ev": data["energy"],
         "mu": data["mu"],
         **curves,
-        "e0_ev": data["e0_ev"],
+        "e0_ev": data["e0_measured_ev"],
         "edge_step": data["edge_step"],
     }
     if "reference" in data:

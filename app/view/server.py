@@ -10,12 +10,14 @@ import html
 import io
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qs
 
 from fastapi import FastAPI, HTTPException, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware import Middleware
 
 from ..._version import __version__
@@ -59,6 +61,12 @@ class Order(BaseModel):
     by: str = Field(default="", max_length=100)
     """Who orders, for the audit; by default the user that runs the dashboard."""
 
+    @model_validator(mode="after")
+    def _names_its_decision(self) -> Self:
+        if self.command in ("approve", "reject") and not self.id:
+            raise ValueError(f"{self.command} needs the id of a decision")
+        return self
+
 
 def create_app(sessions: Sessions, access: Access) -> FastAPI:
     """Return the ASGI application.
@@ -90,6 +98,8 @@ def create_app(sessions: Sessions, access: Access) -> FastAPI:
         lifespan=lifespan,
         middleware=[Middleware(Guard, access=access, refused=_refused)],
     )
+    app.add_exception_handler(StarletteHTTPException, _not_found)
+    app.add_exception_handler(RequestValidationError, _invalid)
     _add_pages(app, access)
     _add_reading(app, sessions, access)
     _add_tables(app, sessions)
@@ -194,7 +204,11 @@ def _add_reading(app: FastAPI, sessions: Sessions, access: Access) -> None:
         """Say what a session does now: its queue, pauses, sources, sinks and what its rules judge."""
         return _json(sessions.state(_shown(sessions, session)))
 
-    @app.get("/api/sessions/{session}/events", tags=["sessions"], response_class=StreamingResponse)
+    stream: dict[int | str, dict[str, Any]] = {
+        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    }
+
+    @app.get("/api/sessions/{session}/events", tags=["sessions"], response_class=StreamingResponse, responses=stream)
     async def events(request: Request, session: str) -> StreamingResponse:
         """Send what comes, as server-sent events: ``frame``, ``decision``, ``quality``, ``state``, ``reset``."""
         shown = await asyncio.to_thread(_shown, sessions, session)
@@ -238,8 +252,6 @@ def _add_orders(app: FastAPI, sessions: Sessions) -> None:
         if running is None:
             return _json({"ok": False, "error": "no session runs in this folder"}, 409)
         arguments = {name: value for name in ("id", "why") if (value := getattr(order, name))}
-        if order.command in ("approve", "reject") and not order.id:
-            return _json({"ok": False, "error": f"{order.command} needs the id of a decision"}, 422)
         try:
             answer = running.ask(order.command, order.by or getpass.getuser(), _ORDER_S, **arguments)
         except Refused as error:
@@ -314,6 +326,15 @@ def _signed_in(access: Access, token: str) -> Response:
     answer = RedirectResponse("/", 303)
     answer.set_cookie(access.cookie, token, max_age=_COOKIE_S, httponly=True, samesite="strict")
     return answer
+
+
+def _not_found(_: Request, error: Any) -> Response:
+    return _json({"ok": False, "error": error.detail}, error.status_code)
+
+
+def _invalid(_: Request, error: Any) -> Response:
+    found = [f"{'.'.join(map(str, e['loc'][1:])) or 'order'}: {e['msg']}" for e in error.errors()]
+    return _json({"ok": False, "error": "; ".join(found)}, 422)
 
 
 def _refused(path: str, status: int, reason: str) -> Response:

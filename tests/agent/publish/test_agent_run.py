@@ -207,7 +207,7 @@ def test_spectrum_as_measured_and_a_new_descriptor_for_another_number_of_points(
     np.testing.assert_array_equal(data["energy"], np.linspace(7600, 8000, 40))
     np.testing.assert_array_equal(data["line_energy"], data["energy"][nodes(40)])
     np.testing.assert_array_equal(data["post_edge"], data["mu"][nodes(40)] + 1)
-    assert (data["e0_ev"], data["reference_e0_ev"], data["edge_step"]) == (7720.5, 7709.5, 0.9)
+    assert (data["e0_measured_ev"], data["reference_e0_ev"], data["edge_step"]) == (7720.5, 7709.5, 0.9)
     assert (data["frame_uid"], data["sample"]) == ("f1", "LiCoO2")
 
 
