@@ -8,6 +8,7 @@ request, and what was transferred until then.
 """
 
 import argparse
+import io
 import re
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Literal
 
+from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 _PICTURES: tuple[tuple[str, int, int, Literal["light", "dark"]], ...] = (
@@ -45,7 +47,7 @@ def main() -> None:
             _report([_load(browser, address) for _ in range(given.loads)])
             if given.pictures:
                 for name, width, height, colours in _PICTURES:
-                    _draw(browser, address, given.pictures / f"{name}.png", (width, height), colours)
+                    _draw(browser, address, given.pictures / f"{name}.webp", (width, height), colours)
         finally:
             browser.close()
             server.terminate()
@@ -84,7 +86,7 @@ def _draw(
         chart.scroll_into_view_if_needed()
         chart.locator("canvas").first.wait_for()
     page.evaluate("scrollTo(0, 0)")
-    page.screenshot(path=file)
+    Image.open(io.BytesIO(page.screenshot())).save(file, quality=82, method=6)
     context.close()
 
 

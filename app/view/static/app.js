@@ -1,7 +1,7 @@
 // The page: which session is shown, and who draws what when something changes.
 
 import { askToken, carryOut, keep, showActions } from "./actions.js";
-import { Chart, loadLibrary, redrawAll } from "./chart.js";
+import { Chart, redrawAll } from "./chart.js";
 import { Compare, MOST } from "./compare.js";
 import { Evidence, sentence, showDecisions } from "./decisions.js";
 import { $, el, refill, table, tableOf, toast, write } from "./dom.js";
@@ -16,7 +16,7 @@ import { showStrip } from "./strip.js";
 
 const SPECTRA_MS = 2000;
 const LIST_MS = 10000;
-const COLOURS = ["", "light", "dark"], COLOUR_WORDS = { "": "as the system", light: "light", dark: "dark" };
+const COLOURS = ["", "light", "dark"], COLOUR_WORDS = { "": "system", light: "light", dark: "dark" };
 
 let list = [], session = null, compare = null, may = false, told = "";
 let view = null, spectra = null, frame = null, frameUid = null;
@@ -346,6 +346,4 @@ showColours();
 refreshList();
 setInterval(refreshList, LIST_MS);
 setInterval(everySecond, 1000);
-// The texts come first; the library of the charts is 1 MB.
-(window.requestIdleCallback ?? setTimeout)(() => loadLibrary().catch(() => toast("The charts could not be loaded; the numbers are right.", "bad")));
 

@@ -1,8 +1,13 @@
 // One ECharts chart in a box of the page: loaded late, drawn only where it is seen, never animated.
 
+import { toast } from "./dom.js";
+
 let library = null;
-/** Load the chart library once; texts and numbers of the page do not wait for it. */
-export const loadLibrary = () => (library ??= import("./echarts.esm.min.js"));
+/** Load the chart library, which is 1 MB, when the first chart is drawn: texts and numbers come before. */
+const loadLibrary = () => (library ??= import("./echarts.esm.min.js").catch((error) => {
+  toast("The charts could not be loaded. The numbers are right.", "bad");
+  throw error;
+}));
 
 const drawn = new Set();
 /** Least time between two drawings of a chart, ms. */
