@@ -2,9 +2,9 @@
 
     python benchmarks/dashboard.py [--frames 200] [--blocks 6] [--rate 20] [--readers 10]
 
-Whole spectra of 341 points come at a steady rate. In one session, blocks of frames with readers, who follow its events
-in a browser's way, alternate with blocks without any, in one session. The last table says what the spectra as measured
-cost (``serving.measured``): each frame follows the answer to the one before.
+Whole spectra of 341 points come at a steady rate. In one session, blocks of frames with readers, who follow its
+events as a browser does, alternate with blocks without. The last line says what the spectra as measured cost
+(``serving.measured``): there, each frame follows the answer to the one before.
 """
 
 import argparse
