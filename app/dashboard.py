@@ -68,6 +68,11 @@ class Dashboard:
                     pass_fds=(number,),
                 )
 
+    @property
+    def pid(self) -> int:
+        """Process id of the dashboard."""
+        return self._process.pid
+
     def close(self) -> str:
         """End the dashboard; return how the session can be looked at again, in words."""
         with suppress(ProcessLookupError):

@@ -22,9 +22,9 @@ def address_of(text: str, option: str) -> tuple[str, int | None]:
     InputError
         It is none of these.
     """
-    host, sign, port = ("", "", "") if text.endswith("]") else text.rpartition(":")
-    if not sign:
-        host = text
+    host, sign, port = text.rpartition(":")
+    if not sign or text.endswith("]"):
+        host, sign, port = text, "", ""
     if sign and not (port.isascii() and port.isdigit() and int(port) <= 65535):
         raise InputError(f"{option}: found {text!r}, expected HOST:PORT, such as {DEFAULT_HOST}:{DEFAULT_PORT}")
     return host.strip("[]") or DEFAULT_HOST, int(port) if port else None
