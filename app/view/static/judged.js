@@ -38,18 +38,26 @@ function judgedCard({ quantity, unit, read, rules }, session) {
       small !== null ? `± from frame to frame (90 %)` : "",
       isNumber(read?.lo) ? `${small !== null ? "; " : ""}true value between ${digits(read.lo)} and ${digits(read.hi)}${unit ? ` ${unit}` : ""} (90 %)` : ""),
     gauge(value, small, read, rules),
-    el("ul", { class: "plain bars" }, rules.map((rule) => barLine(rule, value, unit))));
+    el("ul", { class: "plain bars" }, byLevel(rules, value).map(([level, some]) => barLine(level, some, value, unit))));
   return shown;
 }
 
-function barLine(rule, value, unit) {
-  const level = isNumber(rule.level) ? rule.level : rule.levels?.find(isNumber);
-  const off = rule.armed === false ? " (not active now)" : "";
-  const action = rule.action ? ` → ${rule.action}` : "";
-  if (!isNumber(level)) return el("li", { title: rule.text ?? "" }, el("strong", {}, rule.name), `${action}${off}`, rule.text ? el("span", { class: "note" }, ` ${rule.text}`) : null);
-  const away = isNumber(value) ? Math.abs(level - value) : null;
-  const side = !isNumber(value) ? "" : value < level ? "below" : "above";
-  return el("li", { title: rule.text ?? "" }, el("strong", { class: "distance" }, away === null ? "–" : withUnit(away, unit)), ` ${side} the bar ${withUnit(level, unit)} of `, el("strong", {}, rule.name), `${action}${off}`);
+/** Group rules by the one of their levels that is nearest to the value; undefined for rules without levels. */
+function byLevel(rules, value) {
+  const found = new Map();
+  for (const rule of rules) {
+    const levels = (rule.levels?.length ? rule.levels : [rule.level]).filter(isNumber);
+    const nearest = isNumber(value) ? [...levels].sort((a, b) => Math.abs(a - value) - Math.abs(b - value))[0] : levels[0];
+    found.set(nearest, [...(found.get(nearest) ?? []), rule]);
+  }
+  return [...found];
+}
+
+function barLine(level, rules, value, unit) {
+  const names = rules.flatMap((rule, at) => [at ? ", " : "", el("strong", { title: rule.text ?? "" }, rule.name), `${rule.action ? ` → ${rule.action}` : ""}${rule.armed === false ? " (not active now)" : ""}`]);
+  if (level === undefined) return el("li", {}, names, rules.length === 1 && rules[0].text ? el("span", { class: "note" }, ` ${rules[0].text}`) : null);
+  if (!isNumber(value)) return el("li", {}, `bar ${withUnit(level, unit)}: `, names);
+  return el("li", {}, el("strong", { class: "distance" }, withUnit(Math.abs(level - value), unit)), ` ${value < level ? "below" : "above"} the bar ${withUnit(level, unit)} of `, names);
 }
 
 /** A line with the value, its two intervals and the bars; the same in words stands beside it. */

@@ -28,8 +28,18 @@ export function usualPanels(session, panels) {
   return new Set(panels.filter((p) => wanted.has(p.id)).map((p) => p.id));
 }
 
-export const levelsOf = (session, names) => (session.info?.rules ?? []).filter((rule) => names.includes(rule.quantity))
-  .flatMap((rule) => (rule.levels ?? []).filter(isNumber).map((level) => ({ level, rule: rule.name, unit: unitOf(rule.unit) })));
+/** Return the levels of the rules for some quantities, each with the names of the rules that share it. */
+export function levelsOf(session, names) {
+  const found = new Map();
+  for (const rule of session.info?.rules ?? []) {
+    if (!names.includes(rule.quantity)) continue;
+    for (const level of new Set((rule.levels ?? []).filter(isNumber))) {
+      if (!found.has(level)) found.set(level, { level, unit: unitOf(rule.unit), rules: [] });
+      found.get(level).rules.push(rule.name);
+    }
+  }
+  return [...found.values()];
+}
 
 export function thinned(rows, most = MOST_POINTS) {
   if (rows.length <= most) return rows;
@@ -121,7 +131,7 @@ function commonOf(context, panel) {
 }
 
 function addDescriptor(context, panel, at, range) {
-  const { c, groups, x, made, session } = context;
+  const { c, groups, x, made, session, width } = context;
   const levels = levelsOf(session, [panel.id, `${panel.id}_anchored`]);
   groups.forEach((rows, number) => {
     const colour = c.series[number % c.series.length];
@@ -137,7 +147,7 @@ function addDescriptor(context, panel, at, range) {
     type: "line", xAxisIndex: at, yAxisIndex: at, data: [], silent: true, name: "",
     markLine: {
       silent: true, symbol: "none", lineStyle: { color: c.rule, type: "dashed", width: 1.8 },
-      data: levels.filter(({ level }) => level > range.min && level < range.max).map(({ level, rule, unit }) => ({ yAxis: level, label: { position: "insideStartTop", color: c.rule, fontSize: c.size, fontWeight: 600, formatter: `${short(rule, 26)}: ${number(level)}${unit ? ` ${unit}` : ""}` } })),
+      data: levels.filter(({ level }) => level > range.min && level < range.max).map(({ level, rules, unit }) => ({ yAxis: level, label: { position: "insideStartTop", color: c.rule, fontSize: c.size, fontWeight: 600, formatter: `${short(rules.join(", "), width < 500 ? 24 : 44)}: ${number(level)}${unit ? ` ${unit}` : ""}` } })),
     },
   });
   addCommon(context, panel, at, range);
@@ -191,7 +201,7 @@ function addClasses({ c, groups, x, made }, panel, at) {
       const data = rows.map((row) => [x(row), row.probabilities?.[panel.of]?.[name] ?? null]);
       const lastAt = data.findLastIndex(([, p]) => isNumber(p));
       if (lastAt < 0) continue;
-      data[lastAt] = { value: data[lastAt], label: { show: data[lastAt][1] >= 0.1 || !all, formatter: name, position: "right", color: colour, fontSize: c.size, fontWeight: 700 } };
+      data[lastAt] = { value: data[lastAt], label: { show: rows === groups[groups.length - 1] && (data[lastAt][1] >= 0.1 || !all), formatter: name, position: "right", color: colour, fontSize: c.size, fontWeight: 700 } };
       made.series.push({ ...line(at, data, colour, 1), name: "", symbol: SYMBOLS[number % SYMBOLS.length], showSymbol: !all || rows.length <= 60, symbolSize: rows.length > 200 ? 4 : 6, lineStyle: { width: all ? 1.7 : 0, opacity: all ? 1 : 0, color: colour, type: DASHES[number % DASHES.length] } });
     }
   });
