@@ -353,7 +353,7 @@ def _page() -> str:
 
 @functools.cache
 def _mark() -> str:
-    """Return a hash of the page's files. It stands in their path, so that what they import of each other has it too."""
+    """Return a hash of the page's files, which stands in their path: what they import of each other has it too."""
     known = hashlib.sha256()
     for file in sorted(_STATIC.iterdir(), key=lambda one: one.name):
         known.update(file.name.encode() + file.read_bytes())

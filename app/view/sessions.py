@@ -39,6 +39,8 @@ class Shown:
     state: dict[str, Any] = field(default_factory=dict)
     asked_at: float = float("-inf")
     """``time.monotonic()`` at which the state was asked."""
+    asking: threading.Lock = field(default_factory=threading.Lock)
+    """Held while the state is asked: who comes meanwhile waits for the answer."""
 
 
 class Sessions:
@@ -90,10 +92,11 @@ class Sessions:
 
     def state(self, shown: Shown) -> dict[str, Any]:
         """Return the state of a session, asked at most once a second."""
-        if time.monotonic() - shown.asked_at >= 0.9 * _STATE_S:
-            shown.asked_at = time.monotonic()
-            shown.state = self._ask(shown)
-        return shown.state
+        with shown.asking:
+            if time.monotonic() - shown.asked_at >= 0.9 * _STATE_S:
+                shown.state = self._ask(shown)
+                shown.asked_at = time.monotonic()
+            return shown.state
 
     def _ask(self, shown: Shown) -> dict[str, Any]:
         status, history = self.links.status(shown.folder), shown.history

@@ -4,6 +4,9 @@ import { el, refill, svg } from "./dom.js";
 import { isNumber, label, number, unitOf, withUnit, Z90 } from "./format.js";
 import { reading } from "./session.js";
 
+/** Number of frames that may have come since the state was told. */
+const RECENT = 50;
+
 /** Return cards `{quantity, unit, read, rules}`; without rules, the first descriptor alone. */
 export function judgedOf(session) {
   const row = session.last, told = session.state?.rules?.length ? session.state.rules : session.info?.rules ?? [];
@@ -27,7 +30,10 @@ export function showJudged(node, session) {
 
 function judgedCard({ quantity, unit, read, rules }, session) {
   const digits = (value) => number(value, unit);
-  const judged = rules.find((rule) => isNumber(rule.value))?.value;
+  const told = rules.find((rule) => isNumber(rule.value))?.value;
+  // The state comes once a second: a value of a recent frame is only late, any other is judged over several frames.
+  const late = session.rows.slice(-RECENT).some((row) => Math.abs((reading(row, quantity)?.value ?? NaN) - told) < 1e-6);
+  const judged = late ? undefined : told;
   const value = judged ?? read?.value;
   const small = read?.sd ? Z90 * read.sd : null;
   const shown = el("article", { class: `card value${session.stale ? " is-stale" : ""}` },

@@ -90,7 +90,7 @@ function addPanel(context, panel, at, top, height, lowest) {
   const unit = panel.unit ? ` (${panel.unit})` : "";
   made.yAxis.push(axis(c, {
     type: "value", gridIndex: at, min: range.min, max: range.max, splitNumber: at === 0 ? 5 : 2, splitLine: { show: true, lineStyle: { color: c.line, opacity: 0.45 } },
-    name: panel.kind === "classes" ? `probability of each ${panel.name}` : `${panel.name}${unit}`, nameLocation: "end", nameGap: 8, axisLabel: { color: c.soft, fontSize: c.size, formatter: (value) => (value === range.min || value === range.max ? (panel.kind === "descriptor" ? "" : String(value === Math.round(value) ? value : "")) : String(+value.toFixed(4)).replace("-", "−")) },
+    name: panel.kind === "classes" ? `probability of each ${panel.name}` : `${panel.name}${unit}`, nameLocation: "end", nameGap: 8, axisLabel: { color: c.soft, fontSize: c.size, formatter: (value) => ((panel.kind === "descriptor" ? Math.min(value - range.min, range.max - value) < 0.05 * (range.max - range.min) : value === range.max && value !== Math.round(value)) ? "" : String(+value.toFixed(4)).replace("-", "−")) },
     nameTextStyle: { color: c.text, fontSize: c.size + 1, fontWeight: 600, align: "left", padding: [0, 0, 0, 10 - sides(c).left] },
   }));
   if (panel.kind === "descriptor") addDescriptor(context, panel, at, range);
@@ -201,8 +201,10 @@ function addClasses({ c, groups, x, made }, panel, at) {
       const data = rows.map((row) => [x(row), row.probabilities?.[panel.of]?.[name] ?? null]);
       const lastAt = data.findLastIndex(([, p]) => isNumber(p));
       if (lastAt < 0) continue;
-      data[lastAt] = { value: data[lastAt], label: { show: rows === groups[groups.length - 1] && (data[lastAt][1] >= 0.1 || !all), formatter: name, position: "right", color: colour, fontSize: c.size, fontWeight: 700 } };
-      made.series.push({ ...line(at, data, colour, 1), name: "", symbol: SYMBOLS[number % SYMBOLS.length], showSymbol: !all || rows.length <= 60, symbolSize: rows.length > 200 ? 4 : 6, lineStyle: { width: all ? 1.7 : 0, opacity: all ? 1 : 0, color: colour, type: DASHES[number % DASHES.length] } });
+      const text = { formatter: name, color: colour, fontSize: c.size, fontWeight: 700 };
+      if (!all) data[lastAt] = { value: data[lastAt], label: { ...text, show: true, position: "right" } };
+      const named = all && rows === groups[groups.length - 1] && data[lastAt][1] >= 0.1;
+      made.series.push({ ...line(at, data, colour, 1), name: "", symbol: SYMBOLS[number % SYMBOLS.length], endLabel: { ...text, show: named }, showSymbol: !all || rows.length <= 60, symbolSize: rows.length > 200 ? 4 : 6, lineStyle: { width: all ? 1.7 : 0, opacity: all ? 1 : 0, color: colour, type: DASHES[number % DASHES.length] } });
     }
   });
 }
