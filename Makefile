@@ -10,8 +10,8 @@ MINUTES ?= 60
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "make %-11s %s\n", $$1, $$2}'
 
-run: $(STAMP) ## run the embedded beamline and the agent; writes to a new folder in out, or to OUT=DIR
-	$(BIN)/xas-agent run $(if $(OUT),--out $(OUT))
+run: $(STAMP) ## run the embedded beamline, the agent and its dashboard; writes to a new folder in out, or to OUT=DIR
+	$(BIN)/xas-agent run --dashboard $(if $(OUT),--out $(OUT))
 
 # Three workers of one thread each on two cores: some tests wait for other processes.
 test: $(STAMP) ## run the tests but for the slow ones; PYTEST_ARGS="-k NAME" selects

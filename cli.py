@@ -26,14 +26,15 @@ from .app.commands import (
     sim,
     standards,
     train,
+    view,
 )
 from .app.commands.process import keep_streams, log_from
-from .app.commands.shared import exit_codes_help
+from .app.commands.shared import WithDashboard, exit_codes_help
 
 _WHOLE_SENTENCE = 200  # characters, more than the first sentence of any command has
 
 PANELS: dict[str, dict[str, typer.Typer | Callable[..., Any]]] = {
-    "Watch an experiment": {"run": run.run, "replay": replay.replay, "sim": sim.sim},
+    "Watch an experiment": {"run": run.run, "replay": replay.replay, "sim": sim.sim, "view": view.view},
     "Decide": {
         "rules": rules.rules_app,
         "status": operate.status,
@@ -93,7 +94,7 @@ for panel in PANELS.values():
         if isinstance(member, typer.Typer):
             app.add_typer(member, name=name)
         else:
-            app.command(name)(member)
+            app.command(name, cls=WithDashboard if name in ("run", "replay") else None)(member)
 
 
 @app.callback(invoke_without_command=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .decide import ControlSettings, Requests, Rules
+from .decide import ControlSettings, Judged, Requests, Rules, judged
 from .decisions import Decisions
 from .estimate import Answer, EnergyUncertainty, FrameServer
 from .left_out import LeftOut
@@ -44,6 +44,7 @@ class Pipeline:
     control : control that receives the decisions; None to advise only
     config_sha256, versions : for the RunStart of the agent's runs
     spectra : whether to publish the aligned spectra
+    measured : whether to publish the spectra as measured
     show_single_site : whether to hint descriptors for display that have no meaning for a mixture of sites
     max_batch : largest number of frames in one forward pass
     max_latency_s : latency, s, above which frames are left out under overload; None answers every frame
@@ -66,6 +67,7 @@ class Pipeline:
         config_sha256: str,
         versions: Mapping[str, str],
         spectra: bool = True,
+        measured: bool = True,
         show_single_site: bool = False,
         max_batch: int = 256,
         max_latency_s: float | None = None,
@@ -86,6 +88,7 @@ class Pipeline:
         self._serve = FrameServer(models, self._align, self._energy_uncertainty, max_batch=max_batch)
         self._relative = relative or RelativeQuantities(units={k: u for m in models for k, u in m.units.items()})
         self._rules = rules
+        self._measured = measured
         self._requests = Requests(controls, control)
         self._runs = AgentRuns(
             models,
@@ -199,6 +202,10 @@ class Pipeline:
         self._take(self._reader.settle())
         self.feed(())
 
+    def judged(self) -> list[Judged]:
+        """Return what the rules judged last. To be called on the thread that feeds."""
+        return judged(self._rules)
+
     def anchor(self, series: str | None, anchor: Anchor) -> None:
         """Take the newest frame of a series as an anchor, as :meth:`RelativeQuantities.anchor`.
 
@@ -297,7 +304,8 @@ class Pipeline:
         try:
             run = self._runs.open(frame.run_uid, frame.time, model)
             estimate = self._relative(frame, model, estimate, answer.mu, answer.quantities["noise"])
-            run.frame(frame, answer.quantities, estimate, answer.mu, age_s * 1e3)
+            lines = answer.lines if self._measured else None
+            run.frame(frame, answer.quantities, estimate, answer.mu, age_s * 1e3, lines)
             self._progress.outcomes.append((frame.run_uid, frame.uid))
             if frame.element is None or frame.edge is None:  # so that the rules keep the edges of a sample apart
                 frame = replace(frame, element=model.absorber, edge=model.edge_name)

@@ -146,6 +146,7 @@ class XASAgent:
             config_sha256=config.sha256,
             versions=versions(),
             spectra=serving.spectra,
+            measured=serving.measured,
             show_single_site=serving.single_site,
             max_batch=serving.max_batch,
             max_latency_s=serving.max_latency_s,

@@ -43,6 +43,22 @@ class Running:
         """Output folder, which a session has also after a restart, or else the process id."""
         return self.identity.get("out") or self.identity["pid"]
 
+    def ask(
+        self, command: str, by: str | None = None, timeout_s: float = TIMEOUT_S, **arguments: Any
+    ) -> dict[str, Any]:
+        """Send a command; return the answer, which has ``ok`` and, where this is false, ``error``.
+
+        Raises
+        ------
+        Refused
+            The session does not answer.
+        """
+        request = {"command": command, "by": by or getpass.getuser(), **arguments}
+        try:
+            return _exchange(self.socket, request, timeout_s)
+        except (OSError, ValueError) as error:
+            raise Refused(f"{named(self.identity)} does not answer: {error}") from None
+
     def is_meant_by(self, session: str) -> bool:
         """Whether a person names it so: by its process id or its output folder."""
         out = self.identity.get("out")
@@ -102,11 +118,7 @@ def ask(command: str, session: str | None = None, **arguments: Any) -> dict[str,
         No session runs, or several do, or it may not be the one that is meant, or it refuses the command.
     """
     meant = _choose(command, session)
-    request = {"command": command, "by": getpass.getuser(), **arguments}
-    try:
-        answer = _exchange(meant.socket, request, TIMEOUT_S)
-    except (OSError, ValueError) as error:
-        raise Refused(f"{named(meant.identity)} does not answer: {error}") from None
+    answer = meant.ask(command, **arguments)
     with suppress(OSError):  # a full disk
         _last_asked().write_text(json.dumps({"key": meant.key, "named": named(meant.identity)}), encoding="utf-8")
     if not answer.pop("ok", False):
@@ -116,7 +128,7 @@ def ask(command: str, session: str | None = None, **arguments: Any) -> dict[str,
 
 def _choose(command: str, session: str | None) -> Running:
     """Return the session that a command is for."""
-    running = _running()
+    running = running_sessions()
     listed = "".join(f"\n  {named(found.identity)}" for found in running)
     if session is not None:
         meant = [found for found in running if found.is_meant_by(session)]
@@ -145,7 +157,7 @@ def _last_asked() -> Path:
     return sockets_folder() / f"terminal-{os.getsid(0)}.json"
 
 
-def _running() -> list[Running]:
+def running_sessions() -> list[Running]:
     """Return the sessions of this user that run."""
     found: list[Running] = []
     for path in _sockets():

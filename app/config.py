@@ -80,6 +80,9 @@ class ServingSettings(Settings):
     """Largest size of these documents, MB."""
     spectra: bool = True
     """Whether to publish the aligned spectra too."""
+    measured: bool = True
+    """Whether to publish the spectra as measured too, with the curves that normalise them; the dashboard shows them.
+    A Tiled catalogue does not get them: it keeps them in the beamline's own runs."""
     single_site: bool = False
     """Whether to show descriptors that have no meaning for a mixture of sites, such as PSGO. They are always
     published; this adds them to the hints of the ``descriptors`` stream and to descriptors.csv."""

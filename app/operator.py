@@ -12,6 +12,7 @@ import socketserver
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,14 @@ _ORDERS = ("pause", "resume", "stop")
 _QUESTIONS = ("session", "status", "pending")
 """Commands that change nothing, and which the audit leaves out."""
 _SHORTEST_ID = 4
+_SINKS = {
+    "Session._record": "tables and picture",
+    "DocumentFile": "documents.jsonl",
+    "Audit": "audit.jsonl",
+    "ZMQSink": "ZMQ",
+    "TiledSink": "Tiled",
+}
+"""Subscribers in words."""
 
 
 class OperatorServer:
@@ -142,14 +151,18 @@ class OperatorServer:
 
     def _status(self) -> dict[str, Any]:
         state, paused = self._agent.state(), self._agent.paused
-        pending, halted = self._agent.perform(
-            lambda pipeline: (len(pipeline.decisions.unconfirmed), pipeline.decisions.halted)
+        waiting, halted, judged = self._agent.perform(
+            lambda pipeline: (pipeline.decisions.unconfirmed, pipeline.decisions.halted, pipeline.judged())
         )
+        sinks = [asdict(subscriber) for subscriber in state.subscribers]
         return {
             **self._about(),
             "waiting_documents": state.documents,
             "document_age_s": state.document_age_s,
-            "pending": pending,
+            "pending": len(waiting),
+            "pending_ids": [decision.id for decision, _ in waiting],
+            "sinks": [{**sink, "name": _SINKS.get(sink["name"], sink["name"])} for sink in sinks],
+            "rules": [asdict(rule) for rule in judged],
             "halted": halted,
             "paused": "" if paused is None else f"by {paused.decision.rule}: {paused.decision.reason}",
             "paused_s": None if paused is None else time.monotonic() - paused.since,

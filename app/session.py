@@ -104,6 +104,8 @@ class Session:
         if self._is_enough():
             _log.info("the requested number of frames was served before", frames=self.recorder.numbered)
         self._ending = self._said = False
+        self._answered_at: float | None = None
+        """``time.monotonic()`` at which the newest frame was answered; None before the first one of this process."""
         self._connected: Callable[[], bool] = lambda: True
         """Whether documents can come from the source that is read."""
         self._signalled_at = -math.inf
@@ -267,8 +269,14 @@ class Session:
         with self.recorder.lock:
             newest = self.recorder.latest[-1] if self.recorder.latest else None
             row = {k: v for k, v in (newest or {}).items() if isinstance(v, str | int | float)}
+            connected, answered_at = self._connected(), self._answered_at
             return {
-                "connected": self._connected(),
+                "connected": connected,
+                "sources": [
+                    {"name": self._identity()["source"], "state": "connected" if connected else "connection lost"}
+                ],
+                "last_frame_age_s": None if answered_at is None else time.monotonic() - answered_at,
+                "latency_ms": self.recorder.latency_ms(),
                 "frames": self.recorder.frames,
                 "decisions": self.recorder.decisions,
                 "notifications_failed": self.recorder.notifications_failed,
@@ -334,7 +342,10 @@ class Session:
 
     def _record(self, name: str, doc: Mapping[str, Any]) -> None:
         if self.output is None or doc["uid"] not in self.output.known:
+            before = self.recorder.frames
             self.recorder(name, doc)
+            if self.recorder.frames > before:
+                self._answered_at = time.monotonic()
         self._is_enough()
 
     def _is_enough(self) -> bool:

@@ -24,8 +24,7 @@ from deadline import wait_until
 from forked import run_command
 
 import xas_agent
-from xas_agent.agent.publish import keys_of
-from xas_agent.agent.types import Array
+from xas_agent.agent.types import Array, keys_of
 from xas_agent.app.jobs.infer import render
 from xas_agent.cli import PANELS
 from xas_agent.models import card as cards

@@ -13,7 +13,7 @@ import event_model
 import msgpack
 
 from ...agent.types import Document, InputError, get_logger
-from ..codecs import numpy_from_msgpack, to_json, to_msgpack
+from ..codecs import numpy_from_msgpack, to_json_line, to_msgpack
 from .appended import AppendedFile
 
 log = get_logger()
@@ -200,7 +200,7 @@ class FileSink:
     def encode(self, name: str, doc: dict[str, Any]) -> bytes:
         """Return the record of a document; raise TypeError if the format cannot represent it."""
         pair = (name, doc)
-        return to_msgpack(pair) if self._format == "msgpack" else to_json(pair).encode() + b"\n"
+        return to_msgpack(pair) if self._format == "msgpack" else to_json_line(pair)
 
     def write(self, record: bytes) -> None:
         """Append a record of :meth:`encode`; errors are those of calling the sink."""

@@ -14,6 +14,9 @@ from .server import Catalogue, one_line
 
 log = get_logger()
 
+NOT_WRITTEN = ("measured",)
+"""Streams that are not written: a catalogue keeps the spectra as measured in the beamline's own runs, and a scan with
+another number of points would begin another table."""
 _FIRST_DELAY_S = 0.5
 _LONGEST_DELAY_S = 30.0
 """Delays between attempts; each is twice the one before."""
@@ -98,6 +101,8 @@ class TiledSink:
 
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
         """Take one document."""
+        if name == "descriptor" and doc["name"] in NOT_WRITTEN:
+            return  # nor are its Events, whose run is not known then
         with self._changed:
             if name == "start":
                 run = self._runs[doc["uid"]] = _Run(doc["uid"], [])

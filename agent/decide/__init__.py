@@ -2,6 +2,7 @@
 
 from .controls import Controls, takes
 from .dispatch import OPERATOR, ControlSettings
+from .judged import Judged, judged
 from .observed import PARTS, READINGS, Observed, SeriesPoint, Uncertainty, without_part
 from .requests import Paused, Requests
 from .rules import Rule, Rules, check_names
@@ -44,6 +45,7 @@ __all__ = [
     "Controls",
     "Extremum",
     "FramesSetAside",
+    "Judged",
     "NotOf",
     "Observed",
     "Paused",
@@ -65,6 +67,7 @@ __all__ = [
     "Watch",
     "apart",
     "check_names",
+    "judged",
     "out_of_reach",
     "start_watch",
     "takes",

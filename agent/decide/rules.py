@@ -171,6 +171,8 @@ class Rules:
         """Series of the newest frame of each run."""
         self._decisions: LRUCache[str, Counter[str]] = LRUCache(_MAX_SERIES)
         """Number of decisions of each rule, by run."""
+        self._newest: _SeriesKey | None = None
+        """Series of the newest frame."""
         self._checked: set[str] = set()
         """Rules whose quantities were looked for in a frame."""
 
@@ -183,7 +185,7 @@ class Rules:
         ----------
         quantities : quantities of the frame's alignment, by name
         """
-        key = self._of_run[frame.run_uid] = (frame.series, frame.element, frame.edge)
+        key = self._newest = self._of_run[frame.run_uid] = (frame.series, frame.element, frame.edge)
         series = self._series_of(key)
         observed = Observed(frame, estimate, quantities or {})
         decisions: list[Decision] = []
@@ -197,6 +199,13 @@ class Rules:
                 self._warn_of_unknown(rule, observed)
             watch.frame(observed)
         return decisions + self._judge(series, frame.run_uid, frame.time, frame.scan, frame.seq_num)
+
+    def watched(self) -> list[tuple[Rule, Watch, bool]]:
+        """Return the rules of the newest frame's series with their watches, and whether each may still decide."""
+        if self._newest is None or (series := self._series.get(self._newest)) is None:
+            return []
+        counts = self._decisions.get(series.newest[0], {}) if series.newest else {}
+        return [(r, watch, counts.get(r.name, 0) < r.max_times) for r, watch in self._followed(series)]
 
     def followed(self, frame: Frame) -> list[tuple[Rule, Watch]]:
         """Return the rules that the next call with a frame judges, with their watches."""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..spectra import Aligned, add_noise
-from ..types import Estimate, Estimator, Flag, Frame, Reason, Refusal, get_logger
+from ..types import Estimate, Estimator, Flag, Frame, Lines, Reason, Refusal, get_logger, nodes
 from .energy_uncertainty import EnergyUncertainty, FrameErrors
 from .model_choice import check_model, choose_model
 
@@ -62,6 +62,21 @@ class Answer:
     def quantities(self) -> Mapping[str, float]:
         """Quantities of :class:`~xas_agent.agent.spectra.align.Aligned`; empty if the frame was refused before."""
         return {} if self.aligned is None else {k: float(v[self.row]) for k, v in self.aligned.quantities.items()}
+
+    @property
+    def lines(self) -> Lines | None:
+        """The curves that normalised the measured spectrum; None of computed ones."""
+        if self.aligned is None or self.aligned.lines is None or self.model is None:
+            return None
+        found, picked, edge = self.aligned.lines, nodes(len(self.frame.energy)), self.model.edge
+        pre_edge, quantities = found.pre_edge[self.row, picked], self.quantities
+        foil_shift_ev = quantities["foil_shift_ev"]
+        return Lines(
+            pre_edge,
+            pre_edge + found.rise[self.row, picked],
+            quantities["e0_ev"] - (quantities["energy_shift_ev"] - edge.feff_minus_experiment_ev),
+            edge.edge_ev - foil_shift_ev if foil_shift_ev else math.nan,
+        )
 
     @property
     def flags(self) -> tuple[Flag, ...]:

@@ -1,6 +1,6 @@
 """Estimates and decisions → the agent's own documents."""
 
-from .agent_run import ALIGNMENT_UNITS, AgentRun, Emit, PastRun, Provenance, decision_of, keys_of
+from .agent_run import ALIGNMENT_UNITS, AgentRun, Emit, PastRun, Provenance, decision_of
 from .read import Answered, Ended, PublishedReader
 from .runs import AgentRuns
 
@@ -15,5 +15,4 @@ __all__ = [
     "Provenance",
     "PublishedReader",
     "decision_of",
-    "keys_of",
 ]

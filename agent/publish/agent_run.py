@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,7 +10,21 @@ import event_model
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import Array, Decision, DescriptorEstimate, Estimate, Frame, Memory, Scan, SetAside, get_logger
+from ..types import (
+    ESTIMATE_PARTS,
+    Array,
+    Decision,
+    DescriptorEstimate,
+    Estimate,
+    Frame,
+    Lines,
+    Memory,
+    Scan,
+    SetAside,
+    get_logger,
+    nodes,
+)
+from .data_keys import array_key, class_configuration, data_key, free_key, grid_configuration
 
 _log = get_logger()
 
@@ -44,8 +57,6 @@ _UNITS = {
     "spectrum": "dimensionless",
     "confidence": "dimensionless",
 }
-_ESTIMATES = ("mean", "lo", "hi", "sd_frame")
-"""Numbers of every descriptor; those of ``DescriptorEstimate`` with these names."""
 _INHERITED = ("sample_uid", "data_session")
 """Texts that are copied from the watched RunStart."""
 _ORDER = "blop_acquisition_order"
@@ -67,6 +78,16 @@ _DECISION_KEYS = {
     "by": "string",
     **_NAME_KEYS,
 }
+_MEASURED_NUMBERS = {"e0_measured_ev": "eV", "reference_e0_ev": "eV", "edge_step": "dimensionless"}
+_MEASURED_ARRAYS = {
+    "energy": "eV",
+    "mu": "dimensionless",
+    "reference": "dimensionless",
+    "line_energy": "eV",
+    "pre_edge": "dimensionless",
+    "post_edge": "dimensionless",
+}
+"""Arrays of a ``measured`` Event with their units; ``reference`` only with a foil."""
 _QUALITY_KEYS = {
     "uid": "string",
     "reason": "string",
@@ -75,15 +96,6 @@ _QUALITY_KEYS = {
     "count": "integer",
     **_NAME_KEYS,
 }
-
-
-def keys_of(descriptor: str) -> tuple[str, ...]:
-    """Return the keys of a classified descriptor in the agent's documents.
-
-    >>> keys_of("OS")
-    ('OS', 'OS_p', 'OS_mean', 'OS_lo', 'OS_hi', 'OS_sd_frame')
-    """
-    return (descriptor, *(f"{descriptor}_{part}" for part in ("p", *_ESTIMATES)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +133,9 @@ class AgentRun:
     """One run of the agent for the run that it watches.
 
     It emits the RunStart at construction, a Descriptor when a stream begins or its keys change, and the RunStop at
-    ``close``. ``seq_num`` counts the Events of each stream over all its Descriptors; in ``descriptors`` and
-    ``spectra`` it therefore counts frames. Times are those of the frames. Documents hold plain Python values, except
-    the float64 array of ``spectra``. Not thread-safe.
+    ``close``. ``seq_num`` counts the Events of each stream over all its Descriptors; in ``descriptors``, ``spectra``
+    and ``measured`` it therefore counts frames. Times are those of the frames. Documents hold plain Python values,
+    except the float64 arrays of spectra and of class probabilities. Not thread-safe.
 
     Parameters
     ----------
@@ -189,37 +201,45 @@ class AgentRun:
         estimate: Estimate,
         aligned: NDArray[np.floating] | None,
         latency_ms: float,
+        lines: Lines | None = None,
     ) -> None:
-        """Publish a frame's estimate in ``descriptors`` and its aligned spectrum in ``spectra``.
+        """Publish a frame's estimate in ``descriptors`` and its spectrum in ``spectra`` and ``measured``.
 
-        A classified descriptor D has the keys ``D``, ``D_p``, ``D_mean``, ``D_lo``, ``D_hi`` and ``D_sd_frame``; a
-        regressed one has the last four. The other keys are ``ood_score``, ``e0_ev``, ``edge_step``, ``noise``,
-        ``latency_ms``, the frame's uid, number and time, its sample, scan id, file and element, ``flags``, the other
-        alignment quantities and the frame's readings. A reading whose name is one of these keys is published as
-        ``reading_…``; ``.`` and ``/`` in names become ``_``.
+        A classified descriptor D has the keys ``D``, ``D_p``, ``D_mean``, ``D_lo``, ``D_hi``, ``D_sd_frame`` and
+        ``D_probabilities``, those of its classes, which are in the configuration; a regressed one has ``D_mean`` to
+        ``D_sd_frame``. The other keys are ``ood_score``, ``e0_ev``, ``edge_step``, ``noise``, ``latency_ms``, the
+        frame's uid, number and time, its sample, scan id, file and element, ``flags``, the other alignment quantities
+        and the frame's readings. A reading whose name is one of these keys is published as ``reading_…``; ``.`` and
+        ``/`` in names become ``_``.
 
         Parameters
         ----------
         quantities : alignment quantities by name, in the units of the Descriptor
         aligned : (G,) aligned spectrum; None is not published
         latency_ms : time from the arrival of the frame's last datum to its estimate, ms
+        lines : curves that normalise the measured spectrum; without them it is not published
         """
         descriptors, readings = estimate.descriptors, frame.readings
         layout = (
             "descriptors",
-            tuple((name, d.value is None) for name, d in descriptors.items()),
+            tuple((name, d.value is None, len(d.probabilities)) for name, d in descriptors.items()),
             tuple(quantities),
             tuple(readings),
         )
         if layout not in self._streams:
             keys, object_keys = self._frame_keys(descriptors, quantities, readings)
             hints = {"xas_agent": {"fields": [f"{d}_mean" for d in descriptors if d not in self._provenance.hidden]}}
-            self._describe(layout, keys, frame.time, object_keys=object_keys, hints=hints)
+            configuration = class_configuration(descriptors, frame.time)
+            self._describe(
+                layout, keys, frame.time, object_keys=object_keys, hints=hints, configuration=configuration
+            )
         values: list[Any] = []
         for d in descriptors.values():
             if d.value is not None:
                 values += float(d.value), math.nan if d.p is None else float(d.p)
-            values += float(d.mean), float(d.lo), float(d.hi), float(d.sd_frame)  # _ESTIMATES
+            values += float(d.mean), float(d.lo), float(d.hi), float(d.sd_frame)  # ESTIMATE_PARTS
+            if d.probabilities:
+                values.append(np.array([*d.probabilities.values()], dtype=np.float64))
         values.append(float(estimate.ood_score))
         values += [float(quantities.get(name, math.nan)) for name in _REQUIRED]
         values += float(latency_ms), frame.uid, int(frame.seq_num), float(frame.time)
@@ -230,6 +250,8 @@ class AgentRun:
         self._event(layout, values, frame.time)
         if self._spectra and aligned is not None:
             self._spectrum(frame, np.array(aligned, dtype=np.float64))
+        if lines is not None:
+            self._measured(frame, lines, quantities.get("edge_step", math.nan))
 
     def decision(self, decision: Decision) -> None:
         """Publish a decision, or a change of its status; ``args`` and ``evidence`` are JSON strings."""
@@ -295,21 +317,37 @@ class AgentRun:
         layout = ("spectra", spectrum.shape)
         if layout not in self._streams:
             keys = {
-                "spectrum": {
-                    "source": "alignment",
-                    "dtype": "array",
-                    "dtype_numpy": "<f8",
-                    "shape": list(spectrum.shape),
-                    "dims": ["energy"],
-                    "units": self._units["spectrum"],
-                },
+                "spectrum": array_key("alignment", self._units["spectrum"], spectrum, "energy"),
                 **self._keys({"frame_uid": "string", "frame_seq_num": "integer", **_NAME_KEYS}, "frames"),
             }
             grid = self._provenance.grid
-            configuration = {} if grid is None else {"xas_agent": _grid_configuration(grid, frame.time)}
+            configuration = {} if grid is None else {"xas_agent": grid_configuration(grid, frame.time)}
             self._describe(layout, keys, frame.time, configuration=configuration)
         names = self._names(frame.scan, frame.element)
         self._event(layout, (spectrum, frame.uid, int(frame.seq_num), *names), frame.time)
+
+    def _measured(self, frame: Frame, lines: Lines, edge_step: float) -> None:
+        picked = nodes(len(frame.energy))
+        arrays = {"energy": frame.energy, "mu": frame.mu}
+        numbers = {"e0_measured_ev": lines.e0_ev}
+        if frame.reference is not None:
+            arrays["reference"], numbers["reference_e0_ev"] = frame.reference, lines.foil_e0_ev
+        arrays |= {"line_energy": frame.energy[picked], "pre_edge": lines.pre_edge, "post_edge": lines.post_edge}
+        numbers["edge_step"] = edge_step
+        layout = ("measured", len(frame.energy), frame.reference is None)
+        if layout not in self._streams:
+            keys: dict[str, Any] = {}
+            for name, array in arrays.items():
+                source = "frames" if name in ("energy", "mu", "reference") else "alignment"
+                dim = "energy" if len(array) == len(frame.energy) else "line_energy"
+                keys[name] = array_key(source, _MEASURED_ARRAYS[name], array, dim)
+            keys |= {name: data_key("alignment", _MEASURED_NUMBERS[name]) for name in numbers}
+            keys |= self._keys({"frame_uid": "string", "frame_seq_num": "integer", **_NAME_KEYS}, "frames")
+            self._describe(layout, keys, frame.time)
+        values = [np.asarray(array, dtype=np.float64) for array in arrays.values()]
+        values += [float(number) for number in numbers.values()]
+        names = self._names(frame.scan, frame.element)
+        self._event(layout, (*values, frame.uid, int(frame.seq_num), *names), frame.time)
 
     def _frame_keys(
         self,
@@ -323,9 +361,12 @@ class AgentRun:
             unit = self._units.get(name)
             source = f"model {self._provenance.model_name}"
             if descriptor.value is not None:
-                keys[name] = _data_key(source, unit)
-                keys[f"{name}_p"] = _data_key(source, "dimensionless")
-            keys.update({f"{name}_{end}": _data_key(source, unit) for end in _ESTIMATES})
+                keys[name] = data_key(source, unit)
+                keys[f"{name}_p"] = data_key(source, "dimensionless")
+            keys.update({f"{name}_{end}": data_key(source, unit) for end in ESTIMATE_PARTS})
+            if descriptor.probabilities:
+                probabilities = np.empty(len(descriptor.probabilities))
+                keys[f"{name}_probabilities"] = array_key(source, "dimensionless", probabilities, f"{name}_classes")
         keys |= self._keys({"ood_score": "number"}, "model")
         keys |= self._keys(dict.fromkeys(_REQUIRED, "number"), "alignment")
         keys |= self._keys({"latency_ms": "number"}, "agent")
@@ -334,10 +375,10 @@ class AgentRun:
         keys |= self._keys({"flags": "string"}, "model")
         for name in quantities:
             if name not in _REQUIRED:
-                keys[_free_key(name, "alignment_", keys)] = _data_key("alignment", self._units.get(name))
+                keys[free_key(name, "alignment_", keys)] = data_key("alignment", self._units.get(name))
         result_keys = list(keys)
         for name in readings:
-            keys[_free_key(name, "reading_", keys)] = _data_key(f"reading {name}", self._units.get(name))
+            keys[free_key(name, "reading_", keys)] = data_key(f"reading {name}", self._units.get(name))
         return keys, {"xas_agent": result_keys, "readings": list(keys)[len(result_keys) :]}
 
     def _names(self, scan: Scan, element: str | None = None) -> tuple[str, int, str, str]:
@@ -345,7 +386,7 @@ class AgentRun:
         return scan.sample, scan.scan_id, scan.file, element or self._provenance.element or ""
 
     def _keys(self, dtypes: Mapping[str, str], source: str) -> dict[str, dict[str, Any]]:
-        return {name: _data_key(source, self._units.get(name), dtype) for name, dtype in dtypes.items()}
+        return {name: data_key(source, self._units.get(name), dtype) for name, dtype in dtypes.items()}
 
     def _describe(self, layout: tuple[Any, ...], keys: dict[str, Any], time: float, **more: Any) -> None:
         if self._closed:
@@ -419,30 +460,3 @@ def _metadata(start: Mapping[str, Any], provenance: Provenance, scan: Scan) -> d
         if value:
             metadata[name] = value
     return metadata
-
-
-def _data_key(source: str, unit: str | None, dtype: str = "number") -> dict[str, Any]:
-    key = {"source": source, "dtype": dtype, "shape": [], "units": unit}
-    if dtype != "string":
-        key["dtype_numpy"] = "<f8" if dtype == "number" else "<i8"
-    return key
-
-
-def _free_key(name: str, prefix: str, taken: Mapping[str, Any]) -> str:
-    """Return an unused data key for ``name``; the schema forbids ``.``, ``/`` and the empty string."""
-    key = re.sub("[./]", "_", name) or "unnamed"
-    while key in taken:
-        key = prefix + key
-    return key
-
-
-def _grid_configuration(grid: Array, time: float) -> dict[str, Any]:
-    key = {
-        "source": "model grid, relative to the element's tabulated edge",
-        "dtype": "array",
-        "dtype_numpy": "<f8",
-        "shape": list(grid.shape),
-        "units": "eV",
-    }
-    name = "energy_relative_ev"
-    return {"data": {name: grid.tolist()}, "timestamps": {name: time}, "data_keys": {name: key}}

@@ -5,9 +5,10 @@ from .array import Array
 from .decision import ADVICE, Decision, is_final
 from .edge import STEP_WIDTH_EV, Edge
 from .errors import InputError
-from .estimate import DescriptorEstimate, Estimate, Reach
+from .estimate import ESTIMATE_PARTS, DescriptorEstimate, Estimate, Reach, keys_of
 from .frame import Direction, Document, Formula, Frame, Received, SetAside
 from .grid import Grid, bin_means, continued, right_index
+from .lines import Lines, nodes
 from .log import LOGGER_NAME, Logger, get_logger, line_of
 from .memory import Memory
 from .numbers import as_count, as_number, as_numbers, unwrap
@@ -40,6 +41,7 @@ from .xray import ELEMENTS, HC_EV_ANGSTROM, TableError, all_edges, edge_ev, emis
 __all__ = [
     "ADVICE",
     "ELEMENTS",
+    "ESTIMATE_PARTS",
     "HC_EV_ANGSTROM",
     "LOGGER_NAME",
     "MAD_TO_SD",
@@ -67,6 +69,7 @@ __all__ = [
     "Frame",
     "Grid",
     "InputError",
+    "Lines",
     "Logger",
     "Memory",
     "Reach",
@@ -104,11 +107,13 @@ __all__ = [
     "hodges_lehmann",
     "is_edge",
     "is_final",
+    "keys_of",
     "line_of",
     "mad_sd",
     "median",
     "medians",
     "nan_median",
+    "nodes",
     "read_mapping",
     "read_yaml",
     "right_index",

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 
 from .reasons import Flag
 
+ESTIMATE_PARTS = ("mean", "lo", "hi", "sd_frame")
+"""Numbers of every descriptor in the agent's documents; those of ``DescriptorEstimate`` with these names."""
+
 
 @dataclass(frozen=True, slots=True)
 class DescriptorEstimate:
@@ -54,3 +57,12 @@ class Reach:
     """Ends of the expectation, in the descriptor's unit."""
     least_half_width: float
     """Half-width of the narrowest 90 % interval, at an end, which cuts it."""
+
+
+def keys_of(descriptor: str) -> tuple[str, ...]:
+    """Return the keys of a classified descriptor in the agent's documents.
+
+    >>> keys_of("OS")
+    ('OS', 'OS_p', 'OS_mean', 'OS_lo', 'OS_hi', 'OS_sd_frame')
+    """
+    return (descriptor, *(f"{descriptor}_{part}" for part in ("p", *ESTIMATE_PARTS)))

@@ -59,6 +59,16 @@ HealthOption = Annotated[
 HealthRemoteOption = Annotated[
     bool, typer.Option("--health-remote", help="Let --health use an address that other machines reach.")
 ]
+DashboardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dashboard",
+        metavar="[HOST:PORT]",
+        help="Show the session in a browser, at 127.0.0.1:8642 or the next free port, or at this address. It needs "
+        "--out.",
+    ),
+]
+NoDashboardOption = Annotated[bool, typer.Option("--no-dashboard", help="Without --dashboard, as by default.")]
 ConnectTimeoutOption = Annotated[
     float | None,
     typer.Option(min=0, help="Longest wait for an endpoint, s; 0 waits without limit. [default: 10]"),

@@ -11,17 +11,19 @@ from .options import (
     CurveClientsOption,
     CurveKeyOption,
     CurveServerKeyOption,
+    DashboardOption,
     EdgeOption,
     ElementOption,
     HealthOption,
     HealthRemoteOption,
     ModelOption,
+    NoDashboardOption,
     OutOption,
     SeedOption,
     StrictOption,
 )
 from .process import set_up_torch
-from .shared import USAGE, Curve, conclude, exit_on_error, fail, refuse_unused, settings_of
+from .shared import USAGE, Curve, conclude, dashboard_of, exit_on_error, fail, refuse_unused, settings_of
 
 
 def replay(
@@ -47,6 +49,8 @@ def replay(
     curve_clients: CurveClientsOption = None,
     health: HealthOption = None,
     health_remote: HealthRemoteOption = False,
+    dashboard: DashboardOption = None,
+    no_dashboard: NoDashboardOption = False,
     strict: StrictOption = False,
 ) -> None:
     """Repeat a recorded experiment with simulated devices, and watch it.
@@ -81,11 +85,13 @@ def replay(
         set_up_torch(settings.model.threads)
         end_like_ctrl_c()
         control, name = InProcessControl(replayed.obey), shlex.quote(str(recording))
-        with Session(
-            settings.simulated(), output, control, len(replayed), truth=truth, name=name, health=served
-        ) as session:
-            replayed.subscribe(session.agent)
-            session.follow(replayed.run)
+        with dashboard_of(output, dashboard, no_dashboard):
+            session = Session(
+                settings.simulated(), output, control, len(replayed), truth=truth, name=name, health=served
+            )
+            with session:
+                replayed.subscribe(session.agent)
+                session.follow(replayed.run)
     conclude(session, strict)
 
 

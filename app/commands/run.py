@@ -15,12 +15,14 @@ from .options import (
     CurveClientsOption,
     CurveKeyOption,
     CurveServerKeyOption,
+    DashboardOption,
     EdgeOption,
     ElementOption,
     FramesOption,
     HealthOption,
     HealthRemoteOption,
     ModelOption,
+    NoDashboardOption,
     OutOption,
     PresetOption,
     SourceOption,
@@ -28,7 +30,7 @@ from .options import (
 )
 from .process import set_up_torch
 from .resume import earlier_options, keep_options, output_of
-from .shared import USAGE, Curve, columns_of, conclude, exit_on_error, fail, refuse_unused, settings_of
+from .shared import USAGE, Curve, columns_of, conclude, dashboard_of, exit_on_error, fail, refuse_unused, settings_of
 from .sim import DEFAULT_PERIOD_S
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ DEFAULT_OUT = "out"
 """Folder in which a session of the embedded beamline gets a folder of its own."""
 RECORDINGS = (".jsonl", ".json", ".msgpack")
 """Suffixes of files of documents."""
+_OF_THIS_TIME = ("strict", "dashboard", "no_dashboard")
+"""Options that --resume takes beside those of the earlier session."""
 PLANNED_FRAMES = 80
 """Number of frames over which the embedded beamline spreads its charge."""
 
@@ -72,6 +76,8 @@ def run(
     control_secret: ControlSecretOption = None,
     health: HealthOption = None,
     health_remote: HealthRemoteOption = False,
+    dashboard: DashboardOption = None,
+    no_dashboard: NoDashboardOption = False,
     resume: Annotated[
         Path | None,
         typer.Option(
@@ -96,8 +102,9 @@ def run(
     from ..session import Session, end_like_ctrl_c, source_of
 
     with exit_on_error():
-        if resume and not {name for name, value in context.params.items() if value} - {"resume", "strict"}:
-            context.params |= earlier_options(resume) | ({"strict": True} if strict else {})
+        if resume and not {name for name, value in context.params.items() if value} - {"resume", *_OF_THIS_TIME}:
+            given = {name: context.params[name] for name in _OF_THIS_TIME if context.params[name]}
+            context.params |= earlier_options(resume) | given
             run(context, **context.params)
             return
         if folder and source:
@@ -148,16 +155,16 @@ def run(
             documents = source_of(settings)
             documents.connect()  # before the models load, so that no document is lost meanwhile
         set_up_torch(settings.model.threads)
-        if documents is None:
-            assert output is not None
-            session = watch_embedded(
-                settings, _simulation(settings, seed, frames), output, limit=frames, health=served
-            )
-        else:
-            name = shlex.quote(str(files)) if files else None
-            session = Session(settings, output, name=name, limit=frames, health=served)
-            with closing(documents), session:
-                session.watch(documents)
+        with dashboard_of(output, dashboard, no_dashboard):
+            if documents is None:
+                assert output is not None
+                simulation = _simulation(settings, seed, frames)
+                session = watch_embedded(settings, simulation, output, limit=frames, health=served)
+            else:
+                name = shlex.quote(str(files)) if files else None
+                session = Session(settings, output, name=name, limit=frames, health=served)
+                with closing(documents), session:
+                    session.watch(documents)
     conclude(session, strict)
 
 

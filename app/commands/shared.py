@@ -1,5 +1,6 @@
 """Parts of all commands: settings from options, exit codes, error messages and the summary."""
 
+import re
 import signal
 import textwrap
 from collections import Counter
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
 if TYPE_CHECKING:
+    from ..output.folder import OutputFolder
     from ..session import Session
 
 FAILED, USAGE, UNREACHABLE, SET_ASIDE, INTERRUPTED = 1, 2, 3, 4, 130
@@ -166,6 +169,45 @@ def is_tiled(address: str) -> bool:
 
     scheme, sign, _ = address.partition("://")
     return bool(sign) and scheme in SCHEMES
+
+
+class WithDashboard(TyperCommand):
+    """A command whose option ``--dashboard`` may have no value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given: list[str] = []
+        for arg, after in zip(args, [*args[1:], ""], strict=True):
+            given.append(arg)
+            if arg == "--dashboard" and not re.fullmatch(r"[^\s/]*:\d+", after):
+                given.append(":")
+        return super().parse_args(ctx, given)
+
+
+@contextmanager
+def dashboard_of(output: "OutputFolder | None", bind: str | None, off: bool) -> Iterator[None]:
+    """Show the session of a folder while the block runs, and say where; without ``bind`` do nothing.
+
+    Raises
+    ------
+    InputError
+        There is no output folder, the extra is not installed, or ``bind`` is no address.
+    EndpointUnreachable
+        The address cannot be bound.
+    """
+    if bind is None or off:
+        yield
+        return
+    from ..dashboard import Dashboard
+
+    if output is None:
+        fail("--dashboard: needs --out, since it shows what a session writes", USAGE)
+    dashboard = Dashboard(output.folder, bind.removesuffix(":"))
+    for line in dashboard.lines:
+        typer.echo(line, err=True)
+    try:
+        yield
+    finally:
+        typer.echo(dashboard.close(), err=True)
 
 
 def columns_of(options: list[str] | None) -> dict[str, list[str]] | None:

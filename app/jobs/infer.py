@@ -13,8 +13,7 @@ import numpy as np
 from ...adapters.files import Batch
 from ...adapters.formats import Columns, FileSpectrum
 from ...agent.estimate import Answer
-from ...agent.publish import keys_of
-from ...agent.types import Refusal, get_logger
+from ...agent.types import Refusal, get_logger, keys_of
 from ..config import Config
 from .files import distinct_ids, refusal_of, serve_files
 

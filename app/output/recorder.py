@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...agent.decide import Rule
-from ...agent.publish import keys_of
-from ...agent.types import Flag, Reason, is_final
+from ...agent.types import Flag, Reason, is_final, keys_of
 
 VOLTAGE_FIELDS = ("voltage", "Ewe_V", "potential", "Ewe")
 """Names of the cell voltage among the readings, in order of preference."""
@@ -237,6 +236,9 @@ class Recorder:
         latest = self._latest_drawn
         if latest is not None and latest.row["frame_uid"] == doc["data"]["frame_uid"]:
             latest.spectrum = np.asarray(doc["data"]["spectrum"], np.float32)
+
+    def _on_measured(self, *_: object) -> None:
+        """Pass over a spectrum as measured, which documents.jsonl has."""
 
     def _on_decisions(self, doc: Mapping[str, Any], run_uid: str, *_: object) -> None:
         row = {"time": doc["time"], "run_uid": run_uid, **doc["data"]}

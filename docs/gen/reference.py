@@ -19,7 +19,7 @@ import typer
 from settings_tables import config_table, robot_actions, robot_status, rule_triggers, table
 
 from xas_agent.agent.publish import AgentRun, Provenance
-from xas_agent.agent.types import Decision, DescriptorEstimate, Estimate, Frame, SetAside
+from xas_agent.agent.types import Decision, DescriptorEstimate, Estimate, Frame, Lines, SetAside
 from xas_agent.agent.types.reasons import Flag, Reason
 from xas_agent.app.commands.shared import EXIT_CODES
 from xas_agent.app.jobs.keys import TRIGGERS, type_name
@@ -59,6 +59,15 @@ DOCUMENT_KEYS = {
     "(readings)": "Each scalar that came with the frame, under its own name (`.` and `/` become `_`).",
     "spectrum": "Aligned spectrum on the model's grid, NaN beyond the end of a short scan; the descriptor's "
     "configuration holds the energies.",
+    "D_probabilities": "Probabilities of the classes of D, those of `D_classes` in the descriptor's configuration.",
+    "energy": "Energies of the monochromator, before their calibration.",
+    "mu": "Absorption as measured, at these energies.",
+    "e0_measured_ev": "E0 on these energies.",
+    "reference": "Absorption of the reference foil; only with one.",
+    "reference_e0_ev": "E0 of the foil on the same energies, as its calibration has it; NaN without one.",
+    "line_energy": "Some of the energies, at which the two curves are given.",
+    "pre_edge": "Pre-edge line that the normalisation subtracts.",
+    "post_edge": "Post-edge curve; above the pre-edge line by the edge step at E0.",
     "id": "Identifies the decision; the events of one decision share it.",
     "rule": "Name of the rule.",
     "action": "Requested action.",
@@ -206,11 +215,12 @@ def published() -> dict[str, dict[str, dict[str, Any]]]:
 
     import numpy as np
 
-    frame = Frame("u", "r", 1, 0.0, np.arange(3.0), np.arange(3.0))
-    estimate = Estimate({"D": DescriptorEstimate(0.0, 0.0, 0.0, 0.0, 1.0)}, 0.0)
+    frame = Frame("u", "r", 1, 0.0, np.arange(3.0), np.arange(3.0), np.arange(3.0))
+    estimate = Estimate({"D": DescriptorEstimate(0.0, 0.0, 0.0, 0.0, 1.0, {"1": 1.0})}, 0.0)
+    lines = Lines(np.zeros(3), np.ones(3), 0.0, 0.0)
     names = [*quantities_of_alignment(), "self_absorption_damping"]
     run = AgentRun({"uid": "r", "time": 0.0}, Provenance("MODEL", "", ""), collect)
-    run.frame(frame, dict.fromkeys(names, math.nan), estimate, np.zeros(3), 0.0)
+    run.frame(frame, dict.fromkeys(names, math.nan), estimate, np.zeros(3), 0.0, lines)
     run.decision(Decision("i", "rule", "notify", "", "r", 0.0, 1.0, ()))
     run.set_aside(SetAside("r", "u", 0.0, Reason.LATE))
     return described
@@ -228,6 +238,51 @@ def documents() -> str:
             rows.append(("(readings)", "number", "of the reading", DOCUMENT_KEYS["(readings)"]))
         parts += [f"### `{stream}`", table(("Key", "Type", "Unit", "Meaning"), rows)]
     return "\n\n".join(parts)
+
+
+def api() -> str:
+    """The endpoints of the dashboard, from their description in OpenAPI, and the fields of their answers."""
+    from xas_agent.app.view.access import Access
+    from xas_agent.app.view.server import create_app
+    from xas_agent.app.view.sessions import Sessions
+
+    described = create_app(Sessions([]), Access("127.0.0.1", "")).openapi()
+    endpoints, used = [], []
+    for path, methods in described["paths"].items():
+        for method, about in methods.items():
+            given = [p["name"] for p in about.get("parameters", ()) if p["in"] == "query"]
+            query = f"?{'&'.join(f'{name}=' for name in given)}" if given else ""
+            content = about["responses"]["200"].get("content", {}).get("application/json", {}).get("schema", {})
+            name = (content.get("items") or content).get("$ref", "").rpartition("/")[2]
+            used += [name] if name else []
+            answer = f"[{name}](#{name.lower()})" if name else "events"
+            text = " ".join(about["description"].replace("``", "`").split())
+            endpoints.append(
+                (f"`{method.upper()} {path}{query}`", answer + (", a list" * ("items" in content)), text)
+            )
+    parts = [table(("Endpoint", "Answer", "Meaning"), endpoints)]
+    for name, schema in described["components"]["schemas"].items():
+        if name.startswith(("HTTP", "Validation")):
+            continue
+        rows = [
+            (f"`{key}`", _json_type(about), about.get("description", ""))
+            for key, about in schema["properties"].items()
+        ]
+        parts += [f"### {name}", schema.get("description", ""), table(("Key", "Type", "Meaning"), rows)]
+    return "\n\n".join(parts)
+
+
+def _json_type(schema: dict[str, Any]) -> str:
+    """Return the type of a value in words."""
+    if "anyOf" in schema:
+        return " or ".join(map(_json_type, schema["anyOf"]))
+    if ref := schema.get("$ref", "").rpartition("/")[2]:
+        return f"[{ref}](#{ref.lower()})"
+    if schema.get("type") == "array":
+        return f"list of {_json_type(schema.get('items', {}))}"
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    return schema.get("type", "any")
 
 
 def reasons() -> str:
@@ -264,6 +319,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "robot answers": robot_status,
     "robot schema": robot_schema,
     "documents": documents,
+    "api": api,
     "reasons": reasons,
     "flags": flags,
     "decisions": decision_records,

@@ -188,12 +188,17 @@ def test_rules_and_documents_have_the_quantities_of_a_series(tmp_path, RE):
 
 
 def test_spectra_can_be_left_out():
-    with Watching(serving={"spectra": False}) as watching:
-        for document in recorded():
-            watching.agent(*document)
-        assert watching.agent.wait(WAIT_S)
-    watching.check()
-    assert {d["name"] for d in watching.named("descriptor")} == {"descriptors"}
+    for serving, streams in (
+        ({"spectra": False}, {"descriptors", "measured"}),
+        ({"measured": False}, {"descriptors", "spectra"}),
+        ({"spectra": False, "measured": False}, {"descriptors"}),
+    ):
+        with Watching(serving=serving) as watching:
+            for document in recorded():
+                watching.agent(*document)
+            assert watching.agent.wait(WAIT_S)
+        watching.check()
+        assert {d["name"] for d in watching.named("descriptor")} == streams
 
 
 def test_the_run_of_a_plan_that_fails_or_is_aborted_is_closed(RE, watching):

@@ -56,11 +56,12 @@ def test_reads_what_suitcase_msgpack_writes(tmp_path):
     assert plain(events) == plain(doc for name, doc in documents if name == "event")
 
 
-def test_writes_the_lines_of_suitcase_jsonl(tmp_path):
+def test_writes_the_documents_of_suitcase_jsonl_line_by_line(tmp_path):
     documents = one_run()
     write(tmp_path / "ours.jsonl", documents)
     (theirs,) = suitcase.jsonl.export(documents, tmp_path)["all"]
-    assert (tmp_path / "ours.jsonl").read_text() == theirs.read_text()
+    ours = (tmp_path / "ours.jsonl").read_text()
+    assert [json.loads(line) for line in ours.splitlines()] == list(map(json.loads, theirs.read_text().splitlines()))
 
 
 def test_writes_the_records_of_suitcase_msgpack(tmp_path):

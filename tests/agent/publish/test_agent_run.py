@@ -16,6 +16,7 @@ from xas_agent.agent.publish.agent_run import AgentRun, Provenance
 from xas_agent.agent.types.decision import Decision
 from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate
 from xas_agent.agent.types.frame import Document, Frame, SetAside
+from xas_agent.agent.types.lines import Lines, nodes
 from xas_agent.agent.types.reasons import Flag
 from xas_agent.agent.types.scan import Scan
 
@@ -187,6 +188,38 @@ def test_spectra_may_be_switched_off():
     run = Run(spectra=False)
     run.run.frame(frame(), QUANTITIES, ESTIMATE, GRID, 1.0)
     assert run.events("spectra") == []
+
+
+def test_spectrum_as_measured_and_a_new_descriptor_for_another_number_of_points():
+    run = Run(spectra=False)
+    measured = [(40, True), (40, False), (60, False), (40, True)]
+    for n, (points, foil) in enumerate(measured, 1):
+        energy, mu = np.linspace(7600, 8000, points), np.linspace(0.1, 1.2, points)
+        scan = Frame(f"f{n}", "watched", n, 100.0 + n, energy, mu, mu / 2 if foil else None, scan=SCAN)
+        lines = Lines(mu[nodes(points)] / 3, mu[nodes(points)] + 1, 7720.5, 7709.5 if foil else np.nan)
+        run.run.frame(scan, QUANTITIES, ESTIMATE, None, 1.0, lines)
+    run.run.close()
+    check(run.documents)
+    events = run.events("measured")
+    assert [(len(event["data"]["mu"]), "reference" in event["data"]) for event in events] == measured
+    assert sum(doc["name"] == "measured" for doc in run.named("descriptor")) == 3
+    data = events[0]["data"]
+    np.testing.assert_array_equal(data["energy"], np.linspace(7600, 8000, 40))
+    np.testing.assert_array_equal(data["line_energy"], data["energy"][nodes(40)])
+    np.testing.assert_array_equal(data["post_edge"], data["mu"][nodes(40)] + 1)
+    assert (data["e0_measured_ev"], data["reference_e0_ev"], data["edge_step"]) == (7720.5, 7709.5, 0.9)
+    assert (data["frame_uid"], data["sample"]) == ("f1", "LiCoO2")
+
+
+def test_probabilities_of_the_classes():
+    run = Run()
+    known = DescriptorEstimate(3.4, 3.3, 3.5, 3.0, 0.6, {"2": 0.1, "3": 0.6, "4": 0.3})
+    run.run.frame(frame(), QUANTITIES, Estimate({**ESTIMATE.descriptors, "OS": known}, 0.2), None, 1.0)
+    run.run.close()
+    check(run.documents)
+    [event], [descriptor] = run.events("descriptors"), run.named("descriptor")
+    assert event["data"]["OS_probabilities"].tolist() == [0.1, 0.6, 0.3]
+    assert descriptor["configuration"]["xas_agent"]["data"] == {"OS_classes": [2.0, 3.0, 4.0]}
 
 
 def test_new_reading_makes_a_new_descriptor_and_the_old_one_is_used_again():

@@ -13,6 +13,7 @@ from tiled_server import empty_catalogue
 from xas_agent.agent.publish.agent_run import AgentRun, Provenance
 from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate
 from xas_agent.agent.types.frame import Document, Frame, SetAside
+from xas_agent.agent.types.lines import Lines
 from xas_agent.agent.types.scan import Scan
 
 GRID = np.linspace(-10, 70, 81)
@@ -26,10 +27,13 @@ def documents(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     provenance = Provenance("co_k", "a" * 64, "b" * 64, element="Co", edge="K", grid=GRID)
     start, scan = {"uid": "watched", "time": 100.0}, request.param
     run = AgentRun(start, provenance, lambda name, doc: documents.append((name, doc)), scan=scan)
-    estimate = Estimate({"OS": DescriptorEstimate(3.4, 3.3, 3.5, value=3.0, p=0.6)}, ood_score=0.2, flags=())
+    probabilities = {"2": 0.1, "3": 0.6, "4": 0.3}
+    known = DescriptorEstimate(3.4, 3.3, 3.5, value=3.0, p=0.6, probabilities=probabilities)
+    estimate = Estimate({"OS": known}, ood_score=0.2, flags=())
+    lines = Lines(np.zeros(17), np.ones(17), 7720.0, np.nan)
     for n in (1, 2, 3):
         frame = Frame(f"f{n}", "watched", n, 100.0 + n, GRID + 7709, GRID * 0, scan=scan)
-        run.frame(frame, {"e0_ev": 7721.5, "edge_step": 0.9, "noise": 0.004}, estimate, GRID / n, 1.0)
+        run.frame(frame, {"e0_ev": 7721.5, "edge_step": 0.9, "noise": 0.004}, estimate, GRID / n, 1.0, lines)
     run.set_aside(SetAside("watched", "f4", 104.0, "too few points"))
     run.close("success")
     return documents
@@ -86,14 +90,16 @@ def test_tiled_writer(documents: list[Document], catalogue: Any, batch_size: int
     assert "Renamed" not in str(run.metadata.get("notes")), "no key is one that bluesky reserves"
     assert dict(run.metadata["stop"]) == documents[-1][1]
     streams = {doc["uid"]: doc["name"] for name, doc in documents if name == "descriptor"}
-    assert set(run) == set(streams.values()) == {"descriptors", "spectra", "quality"}
+    assert set(run) == set(streams.values()) == {"descriptors", "spectra", "measured", "quality"}
     for uid, stream in streams.items():
         events = [doc for name, doc in documents if name == "event" and doc["descriptor"] == uid]
         table = run[stream].base["internal"].read()
         assert table["time"].tolist() == [event["time"] for event in events]
-        for key in events[0]["data"].keys() - {"spectrum"}:
-            assert table[key].tolist() == [event["data"][key] for event in events], key
-    spectra = [doc["data"]["spectrum"] for name, doc in documents if name == "event" and "spectrum" in doc["data"]]
-    np.testing.assert_array_equal(run["spectra"]["spectrum"].read(), spectra)
+        for key, value in events[0]["data"].items():
+            values = [event["data"][key] for event in events]
+            if isinstance(value, np.ndarray):
+                np.testing.assert_array_equal(run[stream][key].read(), values, err_msg=key)
+            else:
+                assert table[key].tolist() == values, key
     grid = run["spectra"].metadata["configuration"]["xas_agent"]["data"]["energy_relative_ev"]
     np.testing.assert_array_equal(grid, GRID)

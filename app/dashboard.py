@@ -1,0 +1,85 @@
+"""The dashboard of one session: a child process, which ends with the session."""
+
+import os
+import signal
+import subprocess
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+from ..agent.types import InputError
+from .children import command_of, environment
+from .view.access import is_loopback, token_of
+from .view.address import address_of, listen, told, url_of
+
+LOG = "dashboard.log"
+"""File of a session's folder with the messages of its dashboard."""
+_END_S = 5.0
+"""Longest wait for the end of the process, s."""
+
+
+def require_extra() -> None:
+    """Raise InputError if the extra of the dashboard is not installed."""
+    if missing := [name for name in ("fastapi", "uvicorn", "pyarrow") if find_spec(name) is None]:
+        raise InputError(
+            f"found no {', '.join(missing)}, which the dashboard needs: pip install 'xas-agent[dashboard]'"
+        )
+
+
+class Dashboard:
+    """Shows the session of a folder, from before its source is connected until it ends.
+
+    The socket is opened here, so that the address is known at once; who asks early waits for the child.
+
+    Parameters
+    ----------
+    folder : Path
+        Output folder of the session.
+    bind : str
+        HOST:PORT, HOST or :PORT; without a port the default one, or the next that is free.
+
+    Raises
+    ------
+    InputError
+        The extra is not installed, or ``bind`` is no address.
+    EndpointUnreachable
+        The address cannot be bound.
+    """
+
+    def __init__(self, folder: Path, bind: str) -> None:
+        require_extra()
+        host, port = address_of(bind, "--dashboard")
+        self._folder = folder
+        token = token_of(None, folder)
+        with listen(host, port) as listening:
+            self.lines = told(url_of(host, listening), token, is_loopback(host))
+            """Where the dashboard is, for a person."""
+            number = listening.fileno()
+            command = command_of("xas_agent", "view", folder, "--host", host, "--inherited", number)
+            with (folder / LOG).open("ab") as log:
+                # A session of its own: Ctrl-C reaches only the agent, which then ends the dashboard.
+                self._process = subprocess.Popen(
+                    [*command, "--parent", str(os.getpid())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    env=environment(),
+                    pass_fds=(number,),
+                )
+
+    @property
+    def pid(self) -> int:
+        """Process id of the dashboard."""
+        return self._process.pid
+
+    def close(self) -> str:
+        """End the dashboard; return how the session can be looked at again, in words."""
+        with suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        return f"dashboard  has ended with the session; xas-agent view {self._folder} shows it again"

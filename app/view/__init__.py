@@ -1,0 +1,1 @@
+"""The dashboard: a process of its own that shows what sessions write into their folders."""

@@ -1,0 +1,78 @@
+"""The address of a dashboard."""
+
+import socket
+
+from ...adapters.errors import EndpointUnreachable
+from ...agent.types import InputError
+from .access import is_loopback
+
+DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8642
+_PORTS = 50
+"""Number of ports that are tried from the default one on."""
+
+
+def address_of(text: str, option: str) -> tuple[str, int | None]:
+    """Return host and port of HOST:PORT, HOST or :PORT; without a port the second is None.
+
+    >>> address_of("[::1]:8642", "--bind"), address_of("0.0.0.0", "--bind")
+    (('::1', 8642), ('0.0.0.0', None))
+
+    Raises
+    ------
+    InputError
+        It is none of these.
+    """
+    host, sign, port = text.rpartition(":")
+    if not sign or text.endswith("]"):
+        host, sign, port = text, "", ""
+    if sign and not (port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise InputError(f"{option}: found {text!r}, expected HOST:PORT, such as {DEFAULT_HOST}:{DEFAULT_PORT}")
+    return host.strip("[]") or DEFAULT_HOST, int(port) if port else None
+
+
+def listen(host: str, port: int | None) -> socket.socket:
+    """Return a listening socket; without a port the default one, or the next that is free.
+
+    Raises
+    ------
+    EndpointUnreachable
+        The address cannot be bound.
+    """
+    tried = [port] if port is not None else range(DEFAULT_PORT, DEFAULT_PORT + _PORTS)
+    error: OSError | None = None
+    for number in tried:
+        try:
+            family = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0][0]
+            listening = socket.socket(family)
+        except OSError as failure:
+            error = failure
+            continue
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind((host, number))
+            listening.listen(256)
+        except OSError as failure:
+            error = failure
+            listening.close()
+        else:
+            return listening
+    assert error is not None
+    raise EndpointUnreachable(
+        f"{host}:{DEFAULT_PORT if port is None else port}", f"cannot be bound: {error.strerror}"
+    )
+
+
+def url_of(host: str, listening: socket.socket) -> str:
+    """Return the URL under which a browser finds a listening socket."""
+    name = host
+    if host in ("0.0.0.0", "::", ""):
+        name = socket.getfqdn()
+    elif is_loopback(host):
+        name = DEFAULT_HOST if listening.family == socket.AF_INET else host
+    return f"http://{f'[{name}]' if ':' in name else name}:{listening.getsockname()[1]}/"
+
+
+def told(url: str, token: str, local: bool) -> list[str]:
+    """Return the lines that tell a person where the dashboard is."""
+    lines = [f"dashboard  {url}?token={token}"]
+    return [*lines, f"           {url} shows it too, but takes no orders"] if local else lines

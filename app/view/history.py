@@ -1,0 +1,407 @@
+"""What the documents of a session's folder tell, as they are written; no web.
+
+Numbers of all frames are kept, column by column. Spectra are not: they are read from the file when somebody looks.
+"""
+
+import json
+import re
+import threading
+from array import array
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..output.names import DOCUMENTS, SESSION
+from ..output.recorder import Recorder
+from .rows import Rows
+from .tail import Line, Replaced, Tail
+
+OWN_COLUMNS = ("n", "series", "uid")
+"""Columns of a frame beside those of descriptors.csv: its number in the session, its series and its uid."""
+_ARRAYS = ("spectra", "measured")
+"""Streams whose Events are only looked up in the file."""
+_LATEST_NOTES = 200
+"""Number of notes on data set aside that are kept."""
+_MAX_DECISIONS = 5000
+"""Number of decisions that are kept."""
+_FRAME_UID = re.compile(rb'"frame_uid":\s*"([^"\\]*)"')
+_DESCRIPTOR = re.compile(rb'"descriptor":\s*"([^"\\]*)"')
+
+Change = tuple[str, dict[str, Any]]
+"""``frame``, ``decision``, ``quality`` or ``reset``, with what is new."""
+
+
+class History:
+    """The history of one folder. Thread-safe: one thread calls :meth:`update`, others read.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of a session; its documents need not exist yet.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lock = threading.RLock()
+        self._tail = Tail(folder / DOCUMENTS)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._recorder = Recorder(self._frame_row)
+        self._changes: list[Change] = []
+        self._rows = Rows()
+        self._number: dict[str, int] = {}
+        """Number of a frame, from 0, by its uid."""
+        self._offsets = {name: array("q") for name in _ARRAYS}
+        """Byte at which the Event of each frame begins, by stream; -1 where there is none."""
+        self._streams: dict[str, tuple[str, str]] = {}
+        """Stream and run of the agent by the uid of a Descriptor."""
+        self._array_descriptors: dict[bytes, str] = {}
+        self.grid: list[float] = []
+        """Energies of the aligned spectra relative to the tabulated edge, eV."""
+        self._series_of_run: dict[str, str] = {}
+        self._parents: dict[str, str] = {}
+        self._series: dict[tuple[str, str], str] = {}
+        """Id of a series by its key and element."""
+        self._first: dict[str, str] = {}
+        """Uid of the first frame of each series."""
+        self._classes: dict[str, dict[str, list[str]]] = {}
+        """Classes of descriptors, by Descriptor."""
+        self.descriptors: dict[str, dict[str, Any]] = {}
+        self.models: dict[str, str] = {}
+        self.versions: dict[str, str] = {}
+        self.elements: list[str] = []
+        self.decisions: dict[str, dict[str, Any]] = {}
+        self.notes: deque[dict[str, Any]] = deque(maxlen=_LATEST_NOTES)
+        self.started: float | None = None
+        self.ended: float | None = None
+        self._open: set[str] = set()
+        self.malformed = 0
+
+    def update(self, most: int = 1000) -> list[Change]:
+        """Read at most ``most`` documents since the last call; return what they tell, nothing if there are none.
+
+        A folder whose documents were replaced begins anew, with the change ``reset``.
+        """
+        with self.lock:
+            self._changes = []
+            try:
+                for line in islice(self._tail.lines(), most):
+                    self._take(line)
+            except Replaced:
+                self._begin()
+                self._changes = [("reset", {})]
+            except OSError:
+                pass  # a folder on a network may be away for a while
+            return self._changes
+
+    @property
+    def behind(self) -> bool:
+        """Whether there are more documents than were read."""
+        return self._tail.behind
+
+    def _take(self, line: Line) -> None:
+        if line.text.startswith(b'["event"') and self._index(line):
+            return
+        try:
+            name, doc = json.loads(line.text)
+            self._document(name, doc, line)
+        except (ValueError, TypeError, LookupError, AttributeError):
+            self.malformed += 1
+
+    def _index(self, line: Line) -> bool:
+        """Note where the Event of a spectrum is; return whether the line is one."""
+        at = line.text.rfind(b'"descriptor"')
+        found = _DESCRIPTOR.match(line.text, at) if at >= 0 else None
+        stream = self._array_descriptors.get(found[1]) if found else None
+        if stream is None:
+            return False
+        if uid := _FRAME_UID.search(line.text):
+            self._found(stream, uid[1].decode(), line)
+        return True
+
+    def _found(self, stream: str, uid: str, line: Line) -> None:
+        if (number := self._number.get(uid)) is not None:
+            self._offsets[stream][number] = line.offset
+
+    def _document(self, name: str, doc: dict[str, Any], line: Line) -> None:
+        if name == "start":
+            self._start(doc)
+        elif name == "descriptor":
+            self._describe(doc)
+        elif name == "stop":
+            self._open.discard(doc["run_start"])
+            if not self._open:
+                self.ended = doc["time"]
+        stream, run = self._streams.get(doc.get("descriptor", ""), ("", ""))
+        if name != "event":
+            self._recorder(name, doc)
+        elif stream in _ARRAYS:
+            self._found(stream, doc["data"]["frame_uid"], line)
+        elif stream == "descriptors" and doc["data"]["frame_uid"] not in self._number:
+            self._now = run, doc
+            self._recorder(name, doc)
+        elif stream == "decisions":
+            self._decision(doc, run)
+            self._recorder(name, doc)
+        elif stream == "quality":
+            self._note(doc, run)
+            self._recorder(name, doc)
+
+    def _start(self, doc: Mapping[str, Any]) -> None:
+        uid = doc["uid"]
+        self._series_of_run[uid], self._parents[uid] = str(doc.get("series", doc["parent_uid"])), doc["parent_uid"]
+        self.started = doc["time"] if self.started is None else min(self.started, doc["time"])
+        self._open.add(uid)
+        self.ended = None
+        self.versions |= doc.get("versions", {})
+        if doc["model"].get("sha256"):
+            self.models[doc["model"]["name"]] = doc["model"]["sha256"]
+
+    def _describe(self, doc: Mapping[str, Any]) -> None:
+        uid, stream = doc["uid"], doc["name"]
+        self._streams[uid] = stream, doc["run_start"]
+        if stream in _ARRAYS:
+            self._array_descriptors[uid.encode()] = stream
+        configuration = doc.get("configuration", {}).get("xas_agent", {}).get("data", {})
+        if stream == "spectra" and "energy_relative_ev" in configuration:
+            self.grid = list(configuration["energy_relative_ev"])
+        if stream == "descriptors":
+            ending = "_classes"
+            classes = {k.removesuffix(ending): v for k, v in configuration.items() if k.endswith(ending)}
+            self._classes[uid] = {name: [f"{value:g}" for value in values] for name, values in classes.items()}
+            for name in (key.removesuffix("_mean") for key in doc["hints"]["xas_agent"]["fields"]):
+                unit = doc["data_keys"][f"{name}_mean"].get("units") or ""
+                about: dict[str, Any] = {"name": name, "unit": "" if unit == "dimensionless" else unit}
+                if name in classes:
+                    about["classes"] = self._classes[uid][name]
+                self.descriptors[name] = about
+
+    def _frame_row(self, row: dict[str, Any]) -> None:
+        """Keep a row of descriptors.csv, which the recorder makes of an Event."""
+        run, doc = self._now
+        uid, element = row["frame_uid"], row["element"]
+        key = self._series_of_run[run], element
+        if key not in self._series:
+            taken = any(series == key[0] for series, _ in self._series)
+            self._series[key] = f"{key[0]} ({element})" if taken else key[0]
+        series = self._series[key]
+        self._first.setdefault(series, uid)
+        if element and element not in self.elements:
+            self.elements.append(element)
+        probabilities = {
+            f"{name} {label}": p
+            for name, labels in self._classes.get(doc["descriptor"], {}).items()
+            for label, p in zip(labels, doc["data"].get(f"{name}_probabilities", ()), strict=False)
+        }
+        columns = self._recorder.columns()
+        kept = {name: row[name] for name in columns if name in row}
+        self._number[uid] = self._rows.count
+        for offsets in self._offsets.values():
+            offsets.append(-1)
+        self._rows.append({"n": self._rows.count + 1, "series": series, "uid": uid, **kept, **probabilities})
+        self._changes.append(("frame", self.frame(self._rows.count - 1)))
+
+    def _decision(self, doc: Mapping[str, Any], run: str) -> None:
+        data = doc["data"]
+        before = self.decisions.get(data["id"])
+        step = {
+            "status": data["status"],
+            "time": data.get("status_time") or doc["time"],
+            "reason": data["status_reason"],
+            **({"by": data["by"]} if data.get("by") else {}),
+        }
+        history = before["history"] if before else []
+        if not history or history[-1] != step:
+            history = [*history, step]
+        evidence = [
+            {"uid": uid, "n": self._number[uid] + 1 if uid in self._number else None, "value": value}
+            for uid, value in json.loads(data["evidence"])
+        ]
+        key = self._series_of_run[run], data.get("element", "")
+        self.decisions[data["id"]] = decision = {
+            **{name: data[name] for name in ("id", "rule", "action", "reason", "confidence", "status")},
+            "status_reason": data["status_reason"],
+            "args": json.loads(data["args"]),
+            "time": doc["time"],
+            "history": history,
+            "evidence": evidence,
+            "sample": data.get("sample", ""),
+            "series": self._series.get(key, key[0]),
+        }
+        if len(self.decisions) > _MAX_DECISIONS:
+            del self.decisions[next(iter(self.decisions))]
+        self._changes.append(("decision", decision))
+
+    def _note(self, doc: Mapping[str, Any], run: str) -> None:
+        names = ("reason", "detail", "count", "sample", "scan_id", "file", "frame_seq_num")
+        data = doc["data"]
+        note = {"time": doc["time"], "uid": data["uid"], **{name: data[name] for name in names if name in data}}
+        self.notes.append(note)
+        self._changes.append(("quality", note))
+
+    # What readers ask for.
+
+    @property
+    def frames(self) -> int:
+        """Number of frames."""
+        return self._rows.count
+
+    def columns(self) -> list[str]:
+        """Return the columns of a frame: those of descriptors.csv, then ``OWN_COLUMNS``."""
+        return [*self._recorder.columns(), *OWN_COLUMNS]
+
+    def frame(self, number: int) -> dict[str, Any]:
+        """Return the row of a frame by its number, from 0, with its class probabilities."""
+        row = self._rows.row(number, self.columns())
+        probabilities: dict[str, dict[str, float]] = {}
+        for name, about in self.descriptors.items():
+            labels = about.get("classes", ())
+            found = self._rows.row(number, [f"{name} {label}" for label in labels])
+            if found:
+                probabilities[name] = {key.partition(" ")[2]: p for key, p in found.items()}
+        return {**row, "probabilities": probabilities}
+
+    def select(self, after: int = 0, limit: int | None = None, series: str | None = None) -> list[int]:
+        """Return numbers of frames, from 0: those after the ``after``-th, at most ``limit``; None: of all series."""
+        with self.lock:
+            if series is None:
+                chosen: Iterable[int] = range(min(after, self.frames), self.frames)
+            else:
+                found = self._rows.column("series")
+                chosen = (i for i in range(min(after, self.frames), self.frames) if found[i] == series)
+            return [i for i, _ in zip(chosen, range(limit), strict=False)] if limit is not None else list(chosen)
+
+    def rows(self, numbers: Iterable[int]) -> list[dict[str, Any]]:
+        """Return the rows of frames by their numbers, from 0."""
+        with self.lock:
+            return [self.frame(number) for number in numbers]
+
+    def table(self, numbers: Sequence[int]) -> dict[str, Any]:
+        """Return the columns of descriptors.csv and ``OWN_COLUMNS`` for frames by their numbers, from 0."""
+        with self.lock:
+            columns = {name: self._rows.column(name) for name in self.columns()}
+            return {name: [values[i] for i in numbers] for name, values in columns.items() if len(values)}
+
+    def samples(self) -> list[dict[str, Any]]:
+        """Return the series, in the order in which they began."""
+        with self.lock:
+            series, times = self._rows.column("series"), self._rows.column("time")
+            found: dict[str, dict[str, Any]] = {}
+            for (_, element), id in self._series.items():
+                number = self._number[self._first[id]]
+                name = self._rows.row(number, ["sample"]).get("sample", "")
+                found[id] = {"series": id, "name": name, "element": element}
+            counts = Counter(series)
+            for id, about in found.items():
+                first = self._number[self._first[id]]
+                last = next(i for i in range(self.frames - 1, -1, -1) if series[i] == id)
+                about |= {"frames": counts[id], "first": times[first], "last": times[last]}
+            return list(found.values())
+
+    def quality(self) -> dict[str, Any]:
+        """Return the numbers of frames set aside and of gaps by reason, and the latest notes."""
+        with self.lock:
+            return {
+                "set_aside": dict(self._recorder.set_aside),
+                "gaps": dict(self._recorder.gaps),
+                "flags": dict(self._recorder.flags),
+                "latest": list(self.notes)[::-1],
+            }
+
+    def latency_ms(self) -> dict[str, float]:
+        """Return quantiles of the latency."""
+        return self._recorder.latency_ms()
+
+    def latest_time(self) -> float | None:
+        """Return the time of the newest frame, Unix s."""
+        times = self._rows.column("time")
+        return times[-1] if len(times) else None
+
+    def about(self) -> dict[str, Any]:
+        """Return what the session wrote of itself at its start; empty if it is of an earlier version."""
+        try:
+            found = json.loads((self.folder / SESSION).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def spectra(self, last: int, series: str | None = None) -> dict[str, Any]:
+        """Return aligned spectra, thinned evenly to ``last`` over a series or the session, with the newest."""
+        with self.lock:
+            offsets = self._offsets["spectra"]
+            uids = self._rows.column("uid")
+            numbers = [i for i in self.select(series=series) if offsets[i] >= 0]
+            if len(numbers) > last:
+                picked = np.unique(np.linspace(0, len(numbers) - 1, last).round().astype(int))
+                numbers = [numbers[i] for i in picked]
+            wanted = [(i, uids[i], offsets[i]) for i in numbers]
+        events = self._events([offset for *_, offset in wanted])
+        rows = [
+            {"n": i + 1, "uid": uid, "mu": data["spectrum"]}
+            for (i, uid, _), data in zip(wanted, events, strict=True)
+            if data is not None
+        ]
+        return {"grid_ev": self.grid, "rows": rows}
+
+    def spectrum(self, uid: str) -> dict[str, Any]:
+        """Return the spectrum of one frame, aligned and as measured, and the first aligned one of its series.
+
+        Raises
+        ------
+        KeyError
+            The session has no frame of this uid.
+        """
+        with self.lock:
+            number = self._number[uid]
+            series = self._rows.column("series")[number]
+            wanted = {"aligned": ("spectra", number), "measured": ("measured", number)}
+            wanted["first"] = ("spectra", self._number[self._first[series]])
+            offsets = {name: self._offsets[stream][of] for name, (stream, of) in wanted.items()}
+        found = dict(zip(offsets, self._events(list(offsets.values())), strict=True))
+        answer: dict[str, Any] = {"uid": uid, "n": number + 1}
+        for name in ("aligned", "first"):
+            data = found[name]
+            answer[name] = None if data is None else {"energy_ev": self.grid, "mu": data["spectrum"]}
+        measured = found["measured"]
+        answer["measured"] = None if measured is None else _measured(measured)
+        return answer
+
+    def _events(self, offsets: Sequence[int]) -> Iterator[dict[str, Any] | None]:
+        """Yield the data of Events that begin at bytes of the file; None where there is none, or -1."""
+        try:
+            file = self._tail.path.open("rb")
+        except OSError:
+            yield from [None] * len(offsets)
+            return
+        with file:
+            for offset in offsets:
+                data = None
+                if offset >= 0:
+                    file.seek(offset)
+                    try:
+                        data = json.loads(file.readline())[1]["data"]
+                    except (ValueError, LookupError, TypeError):
+                        data = None
+                yield data
+
+
+def _measured(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a spectrum as measured, with its normalisation lines at every energy."""
+    energy = np.array(data["energy"], float)
+    nodes = np.array(data["line_energy"], float)
+    curves = {name: np.interp(energy, nodes, data[name]).tolist() for name in ("pre_edge", "post_edge")}
+    answer = {
+        "energy_ev": data["energy"],
+        "mu": data["mu"],
+        **curves,
+        "e0_ev": data["e0_measured_ev"],
+        "edge_step": data["edge_step"],
+    }
+    if "reference" in data:
+        answer["reference"] = {"mu": data["reference"], "e0_ev": data.get("reference_e0_ev")}
+    return answer

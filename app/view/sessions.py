@@ -1,0 +1,181 @@
+"""The sessions that a dashboard shows, and the thread that reads their documents."""
+
+import asyncio
+import re
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...agent.types import get_logger
+from ..output.names import DOCUMENTS
+from .history import Change, History
+from .link import Links
+from .stream import EventStream
+
+_log = get_logger()
+
+_POLL_S = 0.2
+"""Interval at which the files are looked at, s."""
+_STATE_S = 1.0
+"""Interval at which the state of a session is asked while somebody watches, s."""
+_NEW_FOLDERS_S = 2.0
+"""Shortest time between two looks for new sessions in a folder of sessions, s."""
+_ENDED = "the session has ended"
+
+
+@dataclass
+class Shown:
+    """One session that is shown."""
+
+    id: str
+    folder: Path
+    history: History
+    stream: EventStream = field(default_factory=EventStream)
+    loaded: threading.Event = field(default_factory=threading.Event)
+    """Set when the documents that the folder had at first are read."""
+    state: dict[str, Any] = field(default_factory=dict)
+    asked_at: float = float("-inf")
+    """``time.monotonic()`` at which the state was asked."""
+    asking: threading.Lock = field(default_factory=threading.Lock)
+    """Held while the state is asked: who comes meanwhile waits for the answer."""
+
+
+class Sessions:
+    """The sessions of some folders. A folder without documents whose subfolders have some stands for all of these.
+
+    Parameters
+    ----------
+    folders : sequence of Path
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self._folders = folders
+        self.links = Links()
+        self._shown: dict[Path, Shown] = {}
+        self._looked_at = float("-inf")
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._follow, name="documents", daemon=True)
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin to read; events are published in ``loop``."""
+        self._loop = loop
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the clients and the reading."""
+        self._ended.set()
+        for shown in self._shown.values():
+            shown.stream.close()
+
+    def all(self) -> list[Shown]:
+        """Return the sessions, those that began last first."""
+        with self._lock:
+            if time.monotonic() - self._looked_at > _NEW_FOLDERS_S:
+                self._looked_at = time.monotonic()
+                for folder in _sessions_in(self._folders):
+                    if folder not in self._shown:
+                        self._shown[folder] = Shown(self._free_id(folder), folder, History(folder))
+            shown = list(self._shown.values())
+        return shown
+
+    def get(self, id: str) -> Shown | None:
+        """Return a session by its id, with its documents read; None if there is none."""
+        shown = next((s for s in self.all() if s.id == id), None)
+        if shown is not None:
+            shown.loaded.wait()
+        return shown
+
+    def state(self, shown: Shown) -> dict[str, Any]:
+        """Return the state of a session, asked at most once a second."""
+        with shown.asking:
+            if time.monotonic() - shown.asked_at >= 0.9 * _STATE_S:
+                shown.state = self._ask(shown)
+                shown.asked_at = time.monotonic()
+            return shown.state
+
+    def _ask(self, shown: Shown) -> dict[str, Any]:
+        status, history = self.links.status(shown.folder), shown.history
+        newest = history.latest_time()
+        state: dict[str, Any] = {
+            "live": status is not None,
+            "connected": False,
+            "paused": "",
+            "paused_s": None,
+            "halted": "",
+            "pending": [],
+            "last_document_age_s": None,
+            "last_frame_age_s": None if status is None or newest is None else max(0.0, time.time() - newest),
+            "latency_ms": history.latency_ms(),
+            "queue": 0,
+            "sources": [],
+            "sinks": [],
+            "rules": [],
+        }
+        if status is None:
+            return {
+                **state,
+                "message": _ENDED if history.ended or history.frames else "no session runs in this folder",
+            }
+        names = {"last_document_age_s": "document_age_s", "queue": "waiting_documents", "pending": "pending_ids"}
+        known = {name: status[names.get(name, name)] for name in state if names.get(name, name) in status}
+        message = status["notification_failure"] if status.get("notifications_failed") else ""
+        return {**state, **known, **({"message": f"notification failed: {message}"} if message else {})}
+
+    async def ask_while_watched(self) -> None:
+        """Publish the state of each session while it has clients."""
+        while True:
+            await asyncio.sleep(_STATE_S)
+            for shown in [s for s in self._shown.values() if s.stream.watched]:
+                before = shown.state
+                state = await asyncio.to_thread(self.state, shown)
+                if state != before:
+                    shown.stream.publish("state", state)
+
+    def _follow(self) -> None:
+        """Read what the sessions write."""
+        while not self._ended.is_set():
+            busy = False
+            for shown in self.all():
+                try:
+                    changes = shown.history.update()
+                except Exception:
+                    _log.exception("documents not read", folder=str(shown.folder))
+                    shown.loaded.set()
+                    continue
+                more = shown.history.behind
+                busy = busy or more
+                if shown.loaded.is_set() and changes:
+                    self._publish(shown, changes)
+                elif not more:
+                    shown.loaded.set()
+            if not busy:
+                self._ended.wait(_POLL_S)
+
+    def _publish(self, shown: Shown, changes: Iterable[Change]) -> None:
+        def publish() -> None:
+            for name, data in changes:
+                shown.stream.publish(name, data)
+
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(publish)
+
+    def _free_id(self, folder: Path) -> str:
+        slug = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-.") or "session"
+        taken = {shown.id for shown in self._shown.values()}
+        return next(id for id in (slug, *(f"{slug}-{n}" for n in range(2, 10_000))) if id not in taken)
+
+
+def _sessions_in(folders: Iterable[Path]) -> list[Path]:
+    """Return the folders of sessions: those that are named, or of one without documents its subfolders with some."""
+    found: list[Path] = []
+    for folder in folders:
+        inside = []
+        if not (folder / DOCUMENTS).is_file() and folder.is_dir():
+            inside = sorted(path.parent for path in folder.glob(f"*/{DOCUMENTS}"))
+        found += inside or [folder]
+    return found
