@@ -106,6 +106,8 @@ class Pipeline:
         self._left_out = LeftOut(self.note)
         self._answered, self._serving_s = 0, 0.0
         """Number of frames that were served of the documents fed last, and the time that this took, s."""
+        self.standing = rules.standing()
+        """How the rules stand on the series of the newest frame; replaced, so that any thread may read it."""
         self._stale = False
         """Whether the newest frame was too old for the rules."""
         self._max_age_s = controls.max_age_s
@@ -159,6 +161,7 @@ class Pipeline:
         frames = self._answered + self._left_out.now - left_out
         reading_s = time.monotonic() - began - self._serving_s
         self._load.learn(len(received), frames, self._answered, reading_s, self._serving_s)
+        self.standing = self._rules.standing()
         self.decisions.publish_statuses()
         self._left_out.report(idle=not received)
         self._end_runs()

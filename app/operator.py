@@ -134,7 +134,7 @@ class OperatorServer:
         """Return the decisions that wait, each with the beginning of its id that is enough to name it."""
         waiting = self._agent.perform(lambda pipeline: pipeline.decisions.unconfirmed)
         ids = {decision.id for decision, _ in waiting}
-        return [{**_shown(d, left), "short_id": _short(d.id, ids)} for d, left in waiting]
+        return [{**_shown(d, left), "short_id": short_id(d.id, ids)} for d, left in waiting]
 
     def _tell(self, waiting: list[dict[str, Any]]) -> list[dict[str, Any]]:
         self._told = {decision["id"] for decision in waiting}
@@ -203,7 +203,7 @@ def _server(path: Path, answer: Callable[[Mapping[str, Any], str], dict[str, Any
     return Server(str(path), Handler)
 
 
-def _short(id: str, ids: Collection[str]) -> str:
+def short_id(id: str, ids: Collection[str]) -> str:
     """Return the shortest beginning of an id, of 4 characters or more, that no other id has."""
     lengths = range(_SHORTEST_ID, len(id))
     return next((id[:n] for n in lengths if sum(other.startswith(id[:n]) for other in ids) == 1), id)
@@ -212,11 +212,11 @@ def _short(id: str, ids: Collection[str]) -> str:
 def _shown(decision: Decision, remaining_s: float | None = None) -> dict[str, Any]:
     names = ("id", "rule", "action", "reason", "confidence", "status", "status_reason")
     shown = {name: getattr(decision, name) for name in names}
-    shown |= {"sample": decision.scan.sample, "what": _with_args(decision)}
+    shown |= {"sample": decision.scan.sample, "what": with_args(decision)}
     return shown if remaining_s is None else {**shown, "remaining_s": remaining_s}
 
 
-def _with_args(decision: Decision) -> str:
+def with_args(decision: Decision) -> str:
     """Return the action with its arguments, which a person must see before they approve them."""
     args = ", ".join(f"{name} {value}" for name, value in decision.args.items() if name != "run")
     return f"{decision.action} ({args})" if args else decision.action

@@ -5,6 +5,7 @@ from .dispatch import OPERATOR, ControlSettings
 from .observed import PARTS, READINGS, Observed, SeriesPoint, Uncertainty, without_part
 from .requests import Paused, Requests
 from .rules import Rule, Rules, check_names
+from .standing import Condition, Standing, beyond_bar
 from .triggers import (
     AllOf,
     AnyOf,
@@ -40,6 +41,7 @@ __all__ = [
     "Band",
     "Change",
     "Compared",
+    "Condition",
     "ControlSettings",
     "Controls",
     "Extremum",
@@ -56,6 +58,7 @@ __all__ = [
     "Rule",
     "Rules",
     "SeriesPoint",
+    "Standing",
     "Then",
     "Threshold",
     "Trigger",
@@ -64,6 +67,7 @@ __all__ = [
     "Unfamiliar",
     "Watch",
     "apart",
+    "beyond_bar",
     "check_names",
     "out_of_reach",
     "start_watch",
