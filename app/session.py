@@ -236,7 +236,7 @@ class Session:
         lost = {s.name: s.lost + s.failed for s in agent.state().subscribers}
         lost |= {} if self.output is None else {f"{kind} not written": n for kind, n in self.output.refused.items()}
         return Facts(
-            connected=self._connected(),
+            connected=self._connected() or (self.simulated and not self.recorder.running),  # it ends with its run
             paused="" if paused is None else f"by {paused.decision.rule}: {paused.decision.reason}",
             paused_s=0.0 if paused is None else time.monotonic() - paused.since,
             halted=agent.halted,

@@ -38,6 +38,8 @@ class Condition:
     """Unit of the value and of the distance; empty if dimensionless."""
     what: str = ""
     """What of the quantity is judged, if it is not the quantity itself, as ``change in 30 s``."""
+    how: str = ""
+    """How the value comes from the frames, as ``line of 21``; empty for that of the newest frame."""
     value: float | None = None
     """The judged value; None before it can be judged, as while a window is not full."""
     bars: tuple[float, ...] = ()
@@ -89,14 +91,16 @@ def _conditions(
         bars = getattr(part, "bars", ()) if compared is None else compared.bars
         beyond = 0.0 if compared is None else beyond_bar(part, compared)
         if isinstance(part, Quiet):
-            yield Condition("no frame for", f"{part.seconds:g} s", "s", "", value, bars, beyond, negated)
+            yield Condition("silence", f"{part.seconds:g} s", "s", "", "", value, bars, beyond, negated)
         elif isinstance(part, FramesSetAside):
             bar = f"{part.frames} in {part.within_s:g} s"
-            yield Condition("frames set aside", bar, "", "", value, bars, beyond, negated)
+            yield Condition("frames set aside", bar, "", "", "", value, bars, beyond, negated)
         elif isinstance(part, QuantityTrigger | Unfamiliar):
             unit, what = _unit_and_what(part, units.get(part.quantity, ""), compared)
             bar = _bar(part, unit, compared)
-            yield Condition(part.quantity, bar, unit, what, value, bars, beyond, negated)
+            window = getattr(part, "window_frames", 1)
+            how = f"line of {window}" if window > 1 else ""
+            yield Condition(part.quantity, bar, unit, what, how, value, bars, beyond, negated)
 
 
 def _unit_and_what(part: Settings, unit: str, compared: Compared | None) -> tuple[str, str]:

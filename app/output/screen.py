@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
@@ -10,9 +10,11 @@ from typing import Any
 
 from rich.text import Text
 
-from ...agent.decide import Condition, Standing, apart
-from .pen import GAP, Column, Field, Pen, beside, duration
-from .recorder import NAME_COLUMNS, OOD_LIMIT, TEMPERATURE_FIELDS, VOLTAGE_FIELDS, Recorder, leading, named
+from ...agent.decide import Standing
+from .frame_lines import decision_lines, descriptor_lines, digits_of, frame_lines, newest_lines
+from .pen import GAP, Field, Pen, beside, duration
+from .recorder import OOD_LIMIT, Recorder, leading, named
+from .rule_lines import rule_lines
 from .trend import LEAST_ROWS, course, value_in
 
 _WIDE = 132
@@ -27,9 +29,6 @@ _LEAST_LATE_S = 10.0
 """Shortest time without a frame that is pointed out, s."""
 _CLOCK = 8
 """Width of a time of day, in cells."""
-_MOST_DIGITS = 4
-"""Most decimals of a value that are shown."""
-_STATUS_STYLES = {"acknowledged": "green", "rejected": "red", "expired": "red"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,17 +122,17 @@ class Screen:
             _block(lambda n: _said(pen, alarms, n), min(len(alarms), 2), len(alarms)),
         ]
         if rows:
-            blocks.append(_Block(lambda n: _newest(pen, rows[-1], self, n), 1, 2, 3))
+            blocks.append(_Block(lambda n: newest_lines(pen, rows[-1], self.units, self.recorder, n), 1, 2, 3))
         if facts.standing:
             count = sum(max(len(s.conditions), 1) for s in facts.standing)
-            blocks.append(_Block(lambda n: _rules(pen, facts.standing, n), 2, min(4, 1 + count), 1 + 2 * count))
+            blocks.append(_Block(lambda n: rule_lines(pen, facts.standing, n), 2, min(4, 1 + count), 1 + 2 * count))
         if decisions:
             shown = min(len(decisions), 8)
-            blocks.append(_Block(lambda n: _decisions(pen, decisions, n), 2, 1 + min(shown, 2), 1 + shown))
+            blocks.append(_Block(lambda n: decision_lines(pen, decisions, n), 2, 1 + min(shown, 2), 1 + shown))
         if rows and width >= _WIDE:
             frames = _Block(lambda n: self._beside(pen, facts, rows, n), 2, 14, 1 + max(len(rows), 22))
         else:
-            frames = _Block(lambda n: _frames(pen, rows, n), 2 * bool(rows), min(7, 1 + len(rows)), 1 + len(rows))
+            frames = _Block(lambda n: frame_lines(pen, rows, n), 2 * bool(rows), min(7, 1 + len(rows)), 1 + len(rows))
         blocks.append(frames)
         if rows and width < _WIDE:
             blocks.append(_Block(lambda n: self._trend(pen, facts, rows, n), 0, 0, 12 * (height >= 28)))
@@ -154,7 +153,8 @@ class Screen:
         if facts.ending and facts.unanswered and not facts.ended:
             fields.append(Field(f"{facts.unanswered} documents wait for their answer", 8))
         fields += self._progress(pen, facts)
-        lines = pen.flow(fields, 2 if pen.width < 100 else 1)
+        lines, without_time = pen.flow(fields, 2), pen.flow(fields[:-1], 2)
+        lines = without_time if len(without_time) < len(lines) else lines
         if facts.halted:
             lines += pen.wrap(facts.halted, 2, 2, "bold red")
             lines.append(pen.line("to end it: xas-agent release", "bold"))
@@ -170,6 +170,8 @@ class Screen:
         if planned and pen.width >= 78:
             count = f"{count} {pen.bar(frames / planned, min(max(pen.width - 66, 10), 40))}"
         fields = [Field(count, 7)]
+        if (samples := len(self.recorder.samples)) > 1:
+            fields.append(Field(f"{samples} samples", 4))
         points, of = facts.points or (0, 0)
         if points:
             fields.append(Field(f"scan: {points} of {of or '?'} points", 6))
@@ -180,37 +182,40 @@ class Screen:
         """Return the course over the descriptors of the newest frame, with the frames beside them."""
         left = Pen(pen.width - _FRAMES_WIDTH - 2 * GAP, self.ascii)
         right = Pen(_FRAMES_WIDTH, self.ascii)
-        descriptors = _descriptors(left, rows[-1], self.units)
+        descriptors = descriptor_lines(left, rows[-1], self.units)
         room = height - len(descriptors) - 1
         trend = self._trend(left, facts, rows, min(max(room, min(height, 10)), 16))
         under = [*([Text("")] if trend else []), *descriptors]
         both = [*trend, *under][:height]
-        return beside(both, _frames(right, rows, height), left.width + 2 * GAP)
+        return beside(both, frame_lines(right, rows, height), left.width + 2 * GAP)
 
     def _trend(self, pen: Pen, facts: Facts, rows: Sequence[Mapping[str, Any]], height: int) -> list[Text]:
-        """Return the course of the first judged quantity, or of the leading descriptor, in the newest series."""
+        """Return the course of a judged quantity, or of the leading descriptor, over the newest frame's series."""
         if height < LEAST_ROWS + 1:
             return []
         newest = rows[-1]
-        judged = [c for s in facts.standing if s.followed for c in s.conditions if not c.what and c.bars]
-        named_first = next((c.quantity for c in judged if math.isfinite(value_in(newest, c.quantity))), None)
-        quantity = named_first or leading(newest)
-        bars = [b for c in judged if c.quantity == quantity for b in c.bars if math.isfinite(b)]
-        frames = [f.row for f in self.recorder.drawn().frames]
+        judged = [c for s in facts.standing for c in s.conditions if not c.what and c.bars]
+        quantity = _drawn(newest, [c.quantity for c in judged])
+        bars = list(dict.fromkeys(b for c in judged if c.quantity == quantity for b in c.bars if math.isfinite(b)))
         same = ("sample", "element") if newest["sample"] else ("run_uid", "element")
-        ours = [r for r in frames if all(r[name] == newest[name] for name in same)]
-        points = sorted((r["time"], value) for r in ours if math.isfinite(value := value_in(r, quantity)))
-        if len(points) < 3:
+        ours = [f.row for f in self.recorder.drawn().frames if all(f.row[name] == newest[name] for name in same)]
+        known = ours if quantity == "ood_score" else [r for r in ours if r["ood_score"] <= OOD_LIMIT]
+        points = sorted((r["time"], value) for r in known if math.isfinite(value := value_in(r, quantity)))
+        lines = course(pen, points, bars, height - 1, digits_of(newest, quantity)) if len(points) > 2 else []
+        if not lines:
             return []
-        unit = self.units.get(quantity, "")
-        span = duration(points[-1][0] - points[0][0])
-        said = f"{quantity}{unit and f', {unit}'} in {len(points)} frames over {span}"
-        said += (
-            f", with the bar{'s' * (len(set(bars)) > 1)} {', '.join(f'{b:g}' for b in dict.fromkeys(bars))}"
-            * bool(bars)
-        )
-        lines = course(pen, points, list(dict.fromkeys(bars)), height - 1, _digits(newest, quantity))
-        return [pen.line(said.upper() if not unit else said, "bold dim"), *lines] if lines else []
+        said = f"{quantity} in {len(points)} frames over {duration(points[-1][0] - points[0][0])}"
+        said += f", {len(ours) - len(known)} unlike ones left out" if len(ours) > len(known) else ""
+        said += f", bar{'s' * (len(bars) > 1)} {', '.join(f'{bar:g}' for bar in bars)}" if bars else ""
+        return [pen.line(said, "bold dim"), *lines]
+
+
+def _drawn(newest: Mapping[str, Any], judged: Sequence[str]) -> str:
+    """Return the quantity whose course is drawn: the leading descriptor in the form that is judged, if one is."""
+    first = leading(newest)
+    known = [name for name in judged if math.isfinite(value_in(newest, name))]
+    of_first = [name for name in known if name == first or name.startswith(f"{first}_")]
+    return next(iter([*of_first, *known]), first)
 
 
 def _block(draw: Callable[[int], list[Text]], least: int, most: int | None = None) -> _Block:
@@ -220,6 +225,7 @@ def _block(draw: Callable[[int], list[Text]], least: int, most: int | None = Non
 
 def _stacked(blocks: Sequence[_Block], height: int) -> list[Text]:
     """Return the lines of blocks, of which each gets its least, then its good, then its largest height."""
+    blocks = [block for block in blocks if block.most]
     airy = height >= _AIRY
     given = [0] * len(blocks)
     room = height - (len(blocks) - 1 if airy else 0)
@@ -324,220 +330,3 @@ def _said(pen: Pen, alarms: Sequence[str], height: int) -> list[Text]:
         spare -= len(wrapped) - 1
         lines += wrapped
     return lines[:height]
-
-
-def _digits(row: Mapping[str, Any], name: str) -> int:
-    """Return the decimals that the scatter of a frame justifies: two digits of it, at least two decimals."""
-    scatter = row.get(f"{name.removesuffix('_anchored')}_sd_frame", math.nan)
-    if not (isinstance(scatter, int | float) and math.isfinite(scatter) and scatter > 0):
-        return 2
-    return min(max(1 - math.floor(math.log10(scatter)), 2), _MOST_DIGITS)
-
-
-def _number(value: Any, digits: int) -> str:
-    """Return a number with these decimals; empty if there is none, and an exponent if it is very large."""
-    if not isinstance(value, int | float):
-        return ""
-    return f"{value:.{digits}f}" if not math.isfinite(value) or abs(value) < 1e6 else f"{value:.3g}"
-
-
-def _interval(row: Mapping[str, Any], name: str, digits: int = 2) -> str:
-    lo, hi = row.get(f"{name}_lo"), row.get(f"{name}_hi")
-    return "" if lo is None or hi is None else f"{_number(lo, digits)}…{_number(hi, digits)}"
-
-
-def _newest(pen: Pen, row: Mapping[str, Any], screen: Screen, height: int) -> list[Text]:
-    """Return the leading descriptor of the newest frame with both its errors, and how good the frame is."""
-    first = leading(row)
-    digits = _digits(row, first)
-    unit = f" {screen.units[first]}" if screen.units.get(first) else ""
-    fields: list[Field] = []
-    if f"{first}_mean" in row:
-        fields.append(Field(f"{first} {_number(row[f'{first}_mean'], digits)}{unit}", 9, "bold"))
-    if f"{first}_sd_frame" in row:
-        fields.append(Field(f"± {_number(row[f'{first}_sd_frame'], digits)}{unit} frame to frame", 7))
-    if interval := _interval(row, first):
-        fields.append(Field(f"90 %: {interval}{unit}", 6))
-    anchored = f"{first}_anchored"
-    if f"{anchored}_mean" in row:
-        within = _interval(row, anchored)
-        said = f"anchored {_number(row[f'{anchored}_mean'], digits)}{unit}{within and f' ({within})'}"
-        fields.append(Field(said, 8, "bold"))
-    score, unlike = row["ood_score"], not row["ood_score"] <= OOD_LIMIT
-    said = f"! score {score:.2f}, limit {OOD_LIMIT:g}: UNLIKE WHAT THE MODEL KNOWS" if unlike else ""
-    fields.append(Field(said or f"score {score:.2f} (limit {OOD_LIMIT:g})", 8, "bold red" if unlike else ""))
-    fields.append(Field(f"{row['latency_ms']:.1f} ms{_usual(screen.recorder)}", 3))
-    if reading := _reading(row):
-        unit = screen.recorder.reading_units.get(reading, "")
-        fields.append(Field(f"{reading} {_number(row[reading], 3)}{unit and f' {unit}'}", 4))
-    if row["flags"]:
-        fields.append(Field(f"! {row['flags']}", 5, "yellow"))
-    return pen.flow(fields, height)
-
-
-def _reading(row: Mapping[str, Any]) -> str:
-    """Return the reading that is shown: the voltage, or the temperature; empty if a frame has none."""
-    return next((name for name in (*VOLTAGE_FIELDS, *TEMPERATURE_FIELDS) if name in row), "")
-
-
-def _usual(recorder: Recorder) -> str:
-    latency = recorder.latency_ms()
-    return f" (99 %: {latency['p99']:.3g} ms)" if "p99" in latency else ""
-
-
-def _rules(pen: Pen, standing: Sequence[Standing], height: int) -> list[Text]:
-    """Return what each rule judges, its bar and the distance to it, as far as there is room."""
-    rows = [row for one in standing for row in _rule_rows(one)]
-    if (room := max(height - 1, 1)) < len(rows):  # those that may act come first
-        rows = [row for one in sorted(standing, key=_rank) for row in _rule_rows(one)][:room]
-    shown = sum(row.first for row in rows)
-    title = "RULE" if shown == len(standing) else f"RULE ({shown} of {len(standing)})"
-    if height == 1 and rows:
-        one = rows[0]
-        return pen.flow(
-            [Field(one.label, 5), Field(one.judged, 9), Field(one.bar, 7), Field(one.distance, 10, one.style)]
-        )
-    columns = [
-        Column(title, [r.label for r in rows], 8, right=False, most=12),
-        Column("JUDGED", [r.judged for r in rows], 9, right=False),
-        Column("BAR", [r.bar for r in rows], 7, right=False),
-        Column("DISTANCE", [r.distance for r in rows], 10, right=False, styles=[r.style for r in rows]),
-    ]
-    if pen.fits(columns):
-        lines = pen.table(columns, 1 + len(rows))
-    else:
-        lines = [pen.line(title, "bold dim"), *(line for row in rows for line in _rule_line(pen, row))]
-    return lines[:height]
-
-
-@dataclass(frozen=True, slots=True)
-class _RuleRow:
-    """One condition of a rule in words."""
-
-    label: str
-    first: bool
-    judged: str
-    bar: str
-    distance: str
-    style: str
-
-
-def _rank(one: Standing) -> int:
-    return 0 if one.holds else 1 if one.followed and one.decisions_left > 0 else 2
-
-
-def _rule_line(pen: Pen, row: _RuleRow) -> list[Text]:
-    """Return a condition on one line, if its label has room, or on two."""
-    fields = [Field(row.judged, 9), Field(row.bar, 7), Field(row.distance, 10, row.style)]
-    label = row.label or " "
-    room = pen.width - sum(GAP + len(pen.plain(f.text)) for f in fields)
-    if room >= min(12, len(label)):
-        return pen.flow([Field(pen.name(label, room), 11), *fields])
-    return [*([pen.line(row.label)] if row.label else []), *pen.flow(fields, 1, GAP)]
-
-
-def _rule_rows(one: Standing) -> Iterable[_RuleRow]:
-    """Yield each condition of a rule in words."""
-    label = f"{one.action}: {one.rule}"
-    state, style = "", ""
-    if one.decisions_left <= 0:
-        state, style = "has decided", "green"
-    elif not one.followed:
-        state, style = "not in this stage", "dim"
-    elif one.holds:
-        state, style = "HOLDS", "bold yellow"
-    if not one.conditions:
-        yield _RuleRow(label, True, "", "", state or "waits", style)
-    for number, condition in enumerate(one.conditions):
-        judged, bar, distance = _condition(condition)
-        said = ", ".join(filter(None, (state if number == 0 else "", distance)))
-        yield _RuleRow("" if number else label, not number, judged, bar, said, style)
-
-
-def _condition(one: Condition) -> tuple[str, str, str]:
-    """Return what a condition judges, its bar, and the distance to it."""
-    unit = f" {one.unit}" if one.unit else ""
-    bar = f"{'not ' * one.negated}{one.bar}"
-    what = f"{one.quantity}{one.what and f' {one.what}'}"
-    if one.value is None or not math.isfinite(one.value):
-        return what, bar, "not judged yet"
-    finite = [b for b in one.bars if math.isfinite(b)]
-    value = apart(one.value, *finite, digits=4, sign="+" if one.what.startswith(("change", "rate")) else "")
-    beyond = -one.beyond if one.negated else one.beyond
-    distance = f"{abs(beyond):.2g}{unit} {'past' if beyond >= 0 else 'to go'}" if math.isfinite(beyond) else ""
-    return f"{what} {value}{unit}", bar, distance
-
-
-def _decisions(pen: Pen, decisions: Sequence[Mapping[str, Any]], height: int) -> list[Text]:
-    """Return the latest decisions, the newest first, with what became of them."""
-    newest = sorted(decisions, key=lambda d: d["time"])[::-1][: height - 1]
-    columns = [
-        Column("DECIDED", [_clock(d["time"]) for d in newest], 6),
-        Column("ACTION", [d["action"] for d in newest], 9, right=False),
-        Column("STATUS", [d["status"] for d in newest], 10, False, None, [_status_style(d) for d in newest]),
-        Column("WHY", [_why(d, pen.width) for d in newest], 8, right=False, most=20),
-    ]
-    return pen.table(columns, height)
-
-
-def _status_style(decision: Mapping[str, Any]) -> str:
-    return _STATUS_STYLES.get(decision["status"], "yellow")
-
-
-def _why(decision: Mapping[str, Any], width: int) -> str:
-    """Return the reasons of a decision and of its status; that of a failure first."""
-    about = f"{decision['rule']}: {decision['reason']}"
-    status = decision.get("status_reason", "")
-    if not status:
-        return about
-    failed = decision["status"] in ("rejected", "expired")
-    return f"{status} | {about}" if failed else f"{about} | {status}"
-
-
-def _clock(at: float) -> str:
-    """Return a time of day; empty for a time that has none."""
-    try:
-        return time.strftime("%H:%M:%S", time.localtime(at))
-    except (ValueError, OverflowError, OSError):
-        return ""
-
-
-def _frames(pen: Pen, rows: Sequence[Mapping[str, Any]], height: int) -> list[Text]:
-    """Return the latest frames, the newest first."""
-    shown = list(rows)[::-1][: max(height - 1, 0)]
-    if not shown:
-        return []
-    first = leading(rows[-1])
-    digits = max(_digits(row, first) for row in shown)
-    reading = _reading(rows[-1])
-    differ = [name for name in NAME_COLUMNS if len({row[name] for row in shown}) > 1]
-    names = [named({name: row[name] if name in differ else "" for name in NAME_COLUMNS}) for row in shown]
-    scores = [f"{row['ood_score']:.2f}{'!' * (not row['ood_score'] <= OOD_LIMIT)}" for row in shown]
-    columns = [
-        Column("FRAME", [str(row["seq_num"]) for row in shown], 9),
-        Column(first, [_number(row.get(f"{first}_mean"), digits) for row in shown], 10, styles=["bold"] * len(shown)),
-        Column("±", [_number(row.get(f"{first}_sd_frame"), digits) for row in shown], 6),
-        Column("90 %", [_interval(row, first) for row in shown], 5),
-        Column("ANCHORED", [_number(row.get(f"{first}_anchored_mean"), digits) for row in shown], 8),
-        Column("SCORE", scores, 7, styles=["red" if s.endswith("!") else "" for s in scores]),
-        Column("TIME", [_clock(row["time"]) for row in shown], 4),
-        Column(reading, [_number(row.get(reading), 3) for row in shown], 3),
-        Column("MS", [f"{row['latency_ms']:.1f}" for row in shown], 2),
-        Column("MEASURED", names, 8, right=False, most=16),
-    ]
-    return pen.table([c for c in columns if any(c.cells)], height)
-
-
-def _descriptors(pen: Pen, row: Mapping[str, Any], units: Mapping[str, str]) -> list[Text]:
-    """Return all descriptors of a frame, with the scatter of repeats and the interval."""
-    names = [
-        key.removesuffix("_mean") for key in row if key.endswith("_mean") and key.removesuffix("mean") + "lo" in row
-    ]
-    columns = [
-        Column("DESCRIPTOR", names, 9, right=False, most=16),
-        Column("MEAN", [_number(row[f"{n}_mean"], _digits(row, n)) for n in names], 10),
-        Column("±", [_number(row.get(f"{n}_sd_frame"), _digits(row, n)) for n in names], 6),
-        Column("90 %", [_interval(row, n) for n in names], 8),
-        Column("UNIT", [units.get(n, "") for n in names], 5, right=False),
-    ]
-    return pen.table([c for c in columns if any(c.cells)], 1 + len(names))
