@@ -128,7 +128,7 @@ def decision_lines(pen: Pen, decisions: Sequence[Mapping[str, Any]], height: int
         Column("ACTION", [d["action"] for d in newest], 9, right=False),
         Column("STATUS", [d["status"] for d in newest], 10, False, None, [_status_style(d) for d in newest]),
         Column("SAMPLE", samples if len(set(samples)) > 1 else [""] * len(samples), 7, right=False, most=10),
-        Column("WHY", [_why(d, pen.width) for d in newest], 8, right=False, most=20),
+        Column("WHY", [_why(d) for d in newest], 8, right=False, most=20),
     ]
     return pen.table([c for c in columns if any(c.cells)], height)
 
@@ -137,7 +137,7 @@ def _status_style(decision: Mapping[str, Any]) -> str:
     return _STATUS_STYLES.get(decision["status"], "yellow")
 
 
-def _why(decision: Mapping[str, Any], width: int) -> str:
+def _why(decision: Mapping[str, Any]) -> str:
     """Return the reasons of a decision and of its status; that of a failure first."""
     about = f"{decision['rule']}: {decision['reason']}"
     status = decision.get("status_reason", "")

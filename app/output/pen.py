@@ -1,5 +1,6 @@
 """Lines of text that fit a terminal: whole numbers, shortened names, and ASCII where there is no Unicode."""
 
+import math
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ class Pen:
         """Return a text as the terminal can show it, on one line."""
         if text.isascii() and text.isprintable():
             return text
-        text = "".join(c if unicodedata.category(c)[0] != "C" else " " * c.isspace() for c in text)
+        text = "".join(c if c.isprintable() else " " * c.isspace() for c in text)
         if not self.ascii:
             return text
         decomposed = unicodedata.normalize("NFKD", text.translate(_ASCII))
@@ -232,6 +233,8 @@ def duration(seconds: float) -> str:
     >>> duration(0.42), duration(12.3), duration(200), duration(7500), duration(200000)
     ('0.4 s', '12 s', '3 min 20 s', '2 h 05 min', '2 d 07 h')
     """
+    if not math.isfinite(seconds):
+        return f"{seconds} s"
     if seconds < 10:
         return f"{max(seconds, 0.0):.1f} s"
     whole = round(seconds)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from ...agent.decide import Condition, Standing, apart
-from .pen import GAP, Column, Field, Pen
+from .pen import GAP, Column, Field, Pen, duration
 
 _LEAST_LABEL = 12
 """Width to which the name of a rule may be shortened, in cells."""
@@ -101,12 +101,12 @@ def _condition(one: Condition) -> tuple[str, str, str]:
     what = f"{one.quantity}{one.what and f' {one.what}'}"
     if one.value is None or not math.isfinite(one.value):
         return what, bar, "not judged yet"
-    finite = [b for b in one.bars if math.isfinite(b)]
-    value = apart(
-        one.value, *finite, digits=4 if one.unit else 3, sign="+" if one.what.startswith(("change", "rate")) else ""
-    )
     beyond = -one.beyond if one.negated else one.beyond
-    distance = (
-        f"{apart(abs(beyond), digits=2)}{unit} {'past' if beyond >= 0 else 'to go'}" if math.isfinite(beyond) else ""
-    )
+    side = "past" if beyond >= 0 else "to go"
+    if one.unit == "s":  # a silence
+        return f"{what} {duration(one.value)}", bar, f"{duration(abs(beyond))} {side}"
+    levels = [level for level in one.bars if math.isfinite(level)]
+    sign = "+" if one.what.startswith(("change", "rate")) else ""
+    value = apart(one.value, *levels, digits=4 if one.unit else 3, sign=sign)
+    distance = f"{apart(abs(beyond), digits=2)}{unit} {side}" if math.isfinite(beyond) else ""
     return f"{what} {value}{unit}", bar, distance
