@@ -17,7 +17,7 @@ from ..adapters.zmq import ZMQSource
 from ..agent.types import Control, DurableSource, InputError, Source, get_logger
 from .agent import CLOSED_EARLY, XASAgent
 from .config import Config
-from .health import Health
+from .health import STUCK_S, Health
 from .operator import OperatorServer, short_id, with_args
 from .output.audit import AUDIT, Audit
 from .output.folder import OF_DOCUMENTS, OutputFolder
@@ -87,6 +87,7 @@ class Session:
     def __post_init__(self) -> None:
         self.recorder = Recorder() if self.output is None else self.output.recorder
         self.recorder.levels = levels_of(self.config.rules)
+        self.recorder.frame_at = None  # frames that an earlier process answered say nothing of this one
         journal = None if self.output is None else self.output.journal
         self.agent = XASAgent.from_config(self.config, control=self.control, journal=journal, source=self.name)
         planned = self.planned or self.limit
@@ -231,9 +232,9 @@ class Session:
 
     def _facts(self) -> Facts:
         """Return what the live view shows besides the frames; it waits for nothing."""
-        agent, paused, waiting = self.agent, self.agent.paused, self.agent.unconfirmed
+        agent, paused, waiting, state = self.agent, self.agent.paused, self.agent.unconfirmed, self.agent.state()
         ids = {decision.id for decision, _ in waiting}
-        lost = {s.name: s.lost + s.failed for s in agent.state().subscribers}
+        lost = {s.name: s.lost + s.failed for s in state.subscribers}
         lost |= {} if self.output is None else {f"{kind} not written": n for kind, n in self.output.refused.items()}
         return Facts(
             connected=self._connected() or (self.simulated and not self.recorder.running),  # it ends with its run
@@ -245,7 +246,8 @@ class Session:
             points=agent.points,
             lost=lost,
             ending=agent.ending,
-            unanswered=agent.unanswered["documents"] if agent.ending else 0,
+            unanswered=agent.unanswered["documents"] if agent.ending else state.documents,
+            stuck_s=state.progress_age_s if state.progress_age_s > STUCK_S else 0.0,
         )
 
     def _end_long_pause(self) -> None:

@@ -1,4 +1,7 @@
-"""Live view of a session: a screen that is redrawn on a terminal, lines elsewhere."""
+"""Live view of a session: lines that are redrawn below the log on a terminal, and plain lines elsewhere.
+
+It shares the terminal with the log, which stays in the terminal's history; a full-screen application would hide it.
+"""
 
 import math
 import os

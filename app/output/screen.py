@@ -21,6 +21,8 @@ _WIDE = 132
 """Width from which the frames stand beside the course, in cells."""
 _FRAMES_WIDTH = 78
 """Width of the frames beside the course, in cells."""
+_BACKLOG = 100
+"""Number of documents that may wait for their answer while a session goes on without being pointed out."""
 _AIRY = 32
 """Height from which blank lines part the blocks."""
 _LATE_PERIODS = 5
@@ -66,6 +68,8 @@ class Facts:
     """Whether the session answers what it has taken, and takes no more."""
     unanswered: int = 0
     """Number of documents that wait for their answer."""
+    stuck_s: float = 0.0
+    """Time for which the agent has made no progress, s; 0 if it works."""
     ended: bool = False
 
 
@@ -150,7 +154,7 @@ class Screen:
             late = self.recorder.running and not (facts.paused or facts.ending) and age > _late_after(rows)
             text = f"! NO FRAME FOR {duration(age)}" if late else f"last frame {duration(age)} ago"
             fields.append(Field(text, 8, "bold yellow" if late else ""))
-        if facts.ending and facts.unanswered and not facts.ended:
+        if facts.unanswered > (0 if facts.ending else _BACKLOG) and not facts.ended:
             fields.append(Field(f"{facts.unanswered} documents wait for their answer", 8))
         fields += self._progress(pen, facts)
         lines, without_time = pen.flow(fields, 2), pen.flow(fields[:-1], 2)
@@ -299,6 +303,8 @@ def _alarms(recorder: Recorder, facts: Facts) -> list[str]:
     said: list[str] = []
     if not facts.connected and not facts.ended:
         said.append("SOURCE NOT CONNECTED: what it sends now is lost")
+    if facts.stuck_s and not facts.ended:
+        said.append(f"THE AGENT HAS MADE NO PROGRESS FOR {duration(facts.stuck_s)}")
     if (failed := recorder.notifications_failed) > 0:  # elsewhere the log says so
         said.append(f"{failed} NOTIFICATION{'S' * (failed > 1)} FAILED, the latest: {recorder.notification_failure}")
     if lost := {name: count for name, count in facts.lost.items() if count}:

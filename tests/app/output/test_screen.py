@@ -54,6 +54,7 @@ facts = st.builds(
     lost=st.dictionaries(texts, st.integers(0, 10**9), max_size=3),
     ending=st.booleans(),
     unanswered=st.integers(0, 10**6),
+    stuck_s=positive,
     ended=st.booleans(),
 )
 rows = st.fixed_dictionaries(
@@ -155,6 +156,8 @@ def test_the_state_in_words():
     assert state(connected=False, paused="by x") == "PAUSED"
     assert state(halted="emergency stop by ada", paused="by x") == "EMERGENCY STOP"
     assert state(ended=True, connected=False) == "ENDED"
+    assert "NO PROGRESS FOR 40 s" in said(screen.lines(Facts(stuck_s=40), 120, 24))
+    assert "500 documents wait for their answer" in said(screen.lines(Facts(unanswered=500), 120, 24))
     recorder("stop", {"run_start": "a/run"})
     assert state() == "BETWEEN RUNS"
 
