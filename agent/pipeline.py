@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .decide import ControlSettings, Judged, Requests, Rules, judged
+from .decide import ControlSettings, Requests, Rules
 from .decisions import Decisions
 from .estimate import Answer, EnergyUncertainty, FrameServer
 from .left_out import LeftOut
@@ -109,6 +109,8 @@ class Pipeline:
         self._left_out = LeftOut(self.note)
         self._answered, self._serving_s = 0, 0.0
         """Number of frames that were served of the documents fed last, and the time that this took, s."""
+        self.standing = rules.standing()
+        """How the rules stand on the series of the newest frame; replaced, so that any thread may read it."""
         self._stale = False
         """Whether the newest frame was too old for the rules."""
         self._max_age_s = controls.max_age_s
@@ -162,6 +164,7 @@ class Pipeline:
         frames = self._answered + self._left_out.now - left_out
         reading_s = time.monotonic() - began - self._serving_s
         self._load.learn(len(received), frames, self._answered, reading_s, self._serving_s)
+        self.standing = self._rules.standing()
         self.decisions.publish_statuses()
         self._left_out.report(idle=not received)
         self._end_runs()
@@ -201,10 +204,6 @@ class Pipeline:
         """Stop waiting for missing documents, after the source has been quiet."""
         self._take(self._reader.settle())
         self.feed(())
-
-    def judged(self) -> list[Judged]:
-        """Return what the rules judged last. To be called on the thread that feeds."""
-        return judged(self._rules)
 
     def anchor(self, series: str | None, anchor: Anchor) -> None:
         """Take the newest frame of a series as an anchor, as :meth:`RelativeQuantities.anchor`.

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..agent.decide import Paused, Rules
+from ..agent.decide import Paused, Rules, Standing
 from ..agent.pipeline import Pipeline
 from ..agent.relative import anchor_of
-from ..agent.types import Control, Estimator, Reason, Received, SetAside, get_logger
+from ..agent.types import Control, Decision, Estimator, Reason, Received, SetAside, get_logger
 from .config import Config, load_config
 from .delivery import Delivery
 from .inbox import Inbox
@@ -273,6 +273,21 @@ class XASAgent:
     def paused(self) -> Paused | None:
         """The pause that the agent requested of the experiment, until it is over; from any thread."""
         return self._pipeline.decisions.paused
+
+    @property
+    def unconfirmed(self) -> list[tuple[Decision, float]]:
+        """Decisions that wait for a person, with the time that remains, s; from any thread."""
+        return self._pipeline.decisions.unconfirmed
+
+    @property
+    def halted(self) -> str:
+        """Who made an emergency stop, and why; empty if nobody did; from any thread."""
+        return self._pipeline.decisions.halted
+
+    @property
+    def standing(self) -> tuple[Standing, ...]:
+        """How the rules stand on the series of the newest frame; from any thread."""
+        return self._pipeline.standing
 
     def perform(self, work: Callable[[Pipeline], T], timeout: float = 10.0) -> T:
         """Call ``work`` with the pipeline on the agent's thread; return what it returns, raise what it raises.

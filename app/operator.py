@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..agent.decide import Standing
 from ..agent.types import Decision, InputError, get_logger
 from .agent import XASAgent
 from .ask import MAX_BYTES, TIMEOUT_S, Refused, sockets_folder
@@ -143,7 +144,7 @@ class OperatorServer:
         """Return the decisions that wait, each with the beginning of its id that is enough to name it."""
         waiting = self._agent.perform(lambda pipeline: pipeline.decisions.unconfirmed)
         ids = {decision.id for decision, _ in waiting}
-        return [{**_shown(d, left), "short_id": _short(d.id, ids)} for d, left in waiting]
+        return [{**_shown(d, left), "short_id": short_id(d.id, ids)} for d, left in waiting]
 
     def _tell(self, waiting: list[dict[str, Any]]) -> list[dict[str, Any]]:
         self._told = {decision["id"] for decision in waiting}
@@ -151,8 +152,8 @@ class OperatorServer:
 
     def _status(self) -> dict[str, Any]:
         state, paused = self._agent.state(), self._agent.paused
-        waiting, halted, judged = self._agent.perform(
-            lambda pipeline: (pipeline.decisions.unconfirmed, pipeline.decisions.halted, pipeline.judged())
+        waiting, halted = self._agent.perform(
+            lambda pipeline: (pipeline.decisions.unconfirmed, pipeline.decisions.halted)
         )
         sinks = [asdict(subscriber) for subscriber in state.subscribers]
         return {
@@ -162,7 +163,7 @@ class OperatorServer:
             "pending": len(waiting),
             "pending_ids": [decision.id for decision, _ in waiting],
             "sinks": [{**sink, "name": _SINKS.get(sink["name"], sink["name"])} for sink in sinks],
-            "rules": [asdict(rule) for rule in judged],
+            "rules": [_judged(standing) for standing in self._agent.standing],
             "halted": halted,
             "paused": "" if paused is None else f"by {paused.decision.rule}: {paused.decision.reason}",
             "paused_s": None if paused is None else time.monotonic() - paused.since,
@@ -216,20 +217,37 @@ def _server(path: Path, answer: Callable[[Mapping[str, Any], str], dict[str, Any
     return Server(str(path), Handler)
 
 
-def _short(id: str, ids: Collection[str]) -> str:
+def short_id(id: str, ids: Collection[str]) -> str:
     """Return the shortest beginning of an id, of 4 characters or more, that no other id has."""
     lengths = range(_SHORTEST_ID, len(id))
     return next((id[:n] for n in lengths if sum(other.startswith(id[:n]) for other in ids) == 1), id)
 
 
+def _judged(standing: Standing) -> dict[str, Any]:
+    """Return the value that a rule judged last with the nearest bar; of a combination, its first judged condition."""
+    conditions = standing.conditions
+    part = next((c for c in conditions if c.value is not None), conditions[0] if conditions else None)
+    value, bars = (None, ()) if part is None else (part.value, part.bars)
+    return {
+        "name": standing.rule,
+        "quantity": "" if part is None else part.what or part.quantity,
+        "value": value,
+        "level": None if value is None or not bars else min(bars, key=lambda bar: abs(bar - value)),
+        "distance": None if part is None or value is None else -part.beyond,
+        "unit": "" if part is None else part.unit,
+        "armed": standing.followed and standing.decisions_left > 0,
+        "holds": standing.holds,
+    }
+
+
 def _shown(decision: Decision, remaining_s: float | None = None) -> dict[str, Any]:
     names = ("id", "rule", "action", "reason", "confidence", "status", "status_reason")
     shown = {name: getattr(decision, name) for name in names}
-    shown |= {"sample": decision.scan.sample, "what": _with_args(decision)}
+    shown |= {"sample": decision.scan.sample, "what": with_args(decision)}
     return shown if remaining_s is None else {**shown, "remaining_s": remaining_s}
 
 
-def _with_args(decision: Decision) -> str:
+def with_args(decision: Decision) -> str:
     """Return the action with its arguments, which a person must see before they approve them."""
     args = ", ".join(f"{name} {value}" for name, value in decision.args.items() if name != "run")
     return f"{decision.action} ({args})" if args else decision.action

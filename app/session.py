@@ -18,13 +18,14 @@ from ..agent.types import Control, DurableSource, InputError, Source, get_logger
 from .about import write_about
 from .agent import CLOSED_EARLY, XASAgent
 from .config import Config
-from .health import Health
-from .operator import OperatorServer
+from .health import STUCK_S, Health
+from .operator import OperatorServer, short_id, with_args
 from .output.audit import AUDIT, Audit
 from .output.folder import OF_DOCUMENTS, OutputFolder
-from .output.live import Display, bars_of
+from .output.live import Display
 from .output.memory import keep_what_exists
 from .output.recorder import Recorder, Truth, compare_with_truth
+from .output.screen import Facts, Waiting
 from .wiring import units_of
 
 _log = get_logger()
@@ -87,11 +88,11 @@ class Session:
     def __post_init__(self) -> None:
         self.recorder = Recorder() if self.output is None else self.output.recorder
         self.recorder.rules = self.config.rules
+        self.recorder.frame_at = None  # frames that an earlier process answered say nothing of this one
         journal = None if self.output is None else self.output.journal
         self.agent = XASAgent.from_config(self.config, control=self.control, journal=journal, source=self.name)
         planned = self.planned or self.limit
-        bars = bars_of(self.config.rules, units_of(self.config, self.agent.models))
-        self.display = Display(self.recorder, planned, lambda: self.agent.points, self._paused, bars)
+        self.display = Display(self.recorder, planned, self._facts, units_of(self.config, self.agent.models))
         self._audit = None if self.output is None else Audit(self.output.folder / AUDIT)
         self._operator = OperatorServer(self.agent, self._identity, self._about, self._audit)
         self.agent.subscribe(self._record)
@@ -235,13 +236,25 @@ class Session:
             self._raise_if_signalled()
             self.display.refresh()
 
-    def _paused(self) -> str:
-        """Return why the experiment is paused and what ends it, in words; empty if it is not."""
-        paused = self.agent.paused
-        if paused is None:
-            return ""
-        by, reason = paused.decision.rule, paused.decision.reason
-        return f"PAUSED for {time.monotonic() - paused.since:.0f} s by {by}: {reason}. xas-agent resume goes on"
+    def _facts(self) -> Facts:
+        """Return what the live view shows besides the frames; it waits for nothing."""
+        agent, paused, waiting, state = self.agent, self.agent.paused, self.agent.unconfirmed, self.agent.state()
+        ids = {decision.id for decision, _ in waiting}
+        lost = {s.name: s.lost + s.failed for s in state.subscribers}
+        lost |= {} if self.output is None else {f"{kind} not written": n for kind, n in self.output.refused.items()}
+        return Facts(
+            connected=self._connected() or (self.simulated and not self.recorder.running),  # it ends with its run
+            paused="" if paused is None else f"by {paused.decision.rule}: {paused.decision.reason}",
+            paused_s=0.0 if paused is None else time.monotonic() - paused.since,
+            halted=agent.halted,
+            waiting=[Waiting(short_id(d.id, ids), with_args(d), d.rule, d.reason, left) for d, left in waiting],
+            standing=agent.standing,
+            points=agent.points,
+            lost=lost,
+            ending=agent.ending,
+            unanswered=agent.unanswered["documents"] if agent.ending else state.documents,
+            stuck_s=state.progress_age_s if state.progress_age_s > STUCK_S else 0.0,
+        )
 
     def _end_long_pause(self) -> None:
         """Stop a simulated experiment that stays paused: no frame comes, so that no rule can resume it."""

@@ -2,10 +2,10 @@
 
 from .controls import Controls, takes
 from .dispatch import OPERATOR, ControlSettings
-from .judged import Judged, judged
 from .observed import PARTS, READINGS, Observed, SeriesPoint, Uncertainty, without_part
 from .requests import Paused, Requests
 from .rules import Rule, Rules, check_names
+from .standing import Condition, Standing, beyond_bar
 from .triggers import (
     AllOf,
     AnyOf,
@@ -41,11 +41,11 @@ __all__ = [
     "Band",
     "Change",
     "Compared",
+    "Condition",
     "ControlSettings",
     "Controls",
     "Extremum",
     "FramesSetAside",
-    "Judged",
     "NotOf",
     "Observed",
     "Paused",
@@ -58,6 +58,7 @@ __all__ = [
     "Rule",
     "Rules",
     "SeriesPoint",
+    "Standing",
     "Then",
     "Threshold",
     "Trigger",
@@ -66,8 +67,8 @@ __all__ = [
     "Unfamiliar",
     "Watch",
     "apart",
+    "beyond_bar",
     "check_names",
-    "judged",
     "out_of_reach",
     "start_watch",
     "takes",

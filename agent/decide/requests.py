@@ -73,9 +73,9 @@ class Requests:
 
     @property
     def unconfirmed(self) -> list[tuple[Decision, float]]:
-        """Decisions that wait for a person, with the time that remains, s."""
+        """Decisions that wait for a person, with the time that remains, s; from any thread."""
         now = time.monotonic()
-        return [(decision, until - now) for decision, until in self._unconfirmed.values()]
+        return [(decision, until - now) for decision, until in list(self._unconfirmed.values())]
 
     @property
     def halted(self) -> str:

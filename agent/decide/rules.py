@@ -26,6 +26,7 @@ from ..types import (
     is_edge,
 )
 from .observed import Observed
+from .standing import Standing, conditions_of
 from .triggers import FramesSetAside, QuantityTrigger, Quiet, Trigger, Watch, start_watch, triggers_in
 
 _log = get_logger()
@@ -171,8 +172,10 @@ class Rules:
         """Series of the newest frame of each run."""
         self._decisions: LRUCache[str, Counter[str]] = LRUCache(_MAX_SERIES)
         """Number of decisions of each rule, by run."""
-        self._newest: _SeriesKey | None = None
-        """Series of the newest frame."""
+        self._newest: tuple[str, _SeriesKey] | None = None
+        """Run and series of the newest frame; None before the first one, and after its run stopped."""
+        self._stood = tuple(Standing(r.name, r.action, conditions_of(r.trigger, self._units)) for r in self._rules)
+        """How the rules stood when that run stopped, or at the beginning."""
         self._checked: set[str] = set()
         """Rules whose quantities were looked for in a frame."""
 
@@ -185,7 +188,8 @@ class Rules:
         ----------
         quantities : quantities of the frame's alignment, by name
         """
-        key = self._newest = self._of_run[frame.run_uid] = (frame.series, frame.element, frame.edge)
+        key = self._of_run[frame.run_uid] = (frame.series, frame.element, frame.edge)
+        self._newest = frame.run_uid, key
         series = self._series_of(key)
         observed = Observed(frame, estimate, quantities or {})
         decisions: list[Decision] = []
@@ -200,13 +204,6 @@ class Rules:
             watch.frame(observed)
         return decisions + self._judge(series, frame.run_uid, frame.time, frame.scan, frame.seq_num)
 
-    def watched(self) -> list[tuple[Rule, Watch, bool]]:
-        """Return the rules of the newest frame's series with their watches, and whether each may still decide."""
-        if self._newest is None or (series := self._series.get(self._newest)) is None:
-            return []
-        counts = self._decisions.get(series.newest[0], {}) if series.newest else {}
-        return [(r, watch, counts.get(r.name, 0) < r.max_times) for r, watch in self._followed(series)]
-
     def followed(self, frame: Frame) -> list[tuple[Rule, Watch]]:
         """Return the rules that the next call with a frame judges, with their watches."""
         return self._followed(self._series_of((frame.series, frame.element, frame.edge)))
@@ -215,6 +212,26 @@ class Rules:
         """Take notice of a frame that is too old to be judged."""
         key = self._of_run[frame.run_uid] = (frame.series, frame.element, frame.edge)
         self._hear(self._series_of(key), frame)
+
+    def standing(self) -> tuple[Standing, ...]:
+        """Return how the rules that concern the newest frame's series stand; before the first frame, all rules."""
+        if self._newest is None:
+            return self._stood
+        run_uid, key = self._newest
+        if (series := self._series.get(key)) is None:
+            return self._stood
+        made = self._decisions.get(run_uid, Counter[str]())
+        return tuple(
+            Standing(
+                rule.name,
+                rule.action,
+                conditions_of(rule.trigger, self._units, watch := series.watches.get(rule.name)),
+                holds=watch is not None and watch.holds,
+                followed=rule.stage in (None, series.stage),
+                decisions_left=rule.max_times - made[rule.name],
+            )
+            for rule in series.rules
+        )
 
     def undo(self, decision: Decision) -> None:
         """Take back a decision that was never sent: its stage goes on, and the rule may decide again.
@@ -261,6 +278,8 @@ class Rules:
 
     def forget(self, run_uid: str) -> None:
         """Forget a run that stopped; the series of a sample is kept."""
+        if self._newest is not None and self._newest[0] == run_uid:
+            self._stood, self._newest = self.standing(), None
         self._decisions.pop(run_uid, None)
         series = self._series.get(self._of_run.pop(run_uid, ("", None, None)))
         if series is not None:

@@ -4,17 +4,14 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from ...agent.decide import (
-    Band,
     Compared,
     Extremum,
     FramesSetAside,
     NotOf,
     Plateau,
     Quiet,
-    Rate,
-    Threshold,
-    Unfamiliar,
     apart,
+    beyond_bar,
     triggers_in,
 )
 from ...agent.types import Settings
@@ -48,9 +45,9 @@ def _approaches(one: Rehearsed, recording: Recording) -> Iterator[str]:
 
 def _approach(part: Settings, judged: Sequence[Compared], unit: str, negated: bool) -> str:
     """Return the value that came closest to its bar, or was farthest beyond it."""
-    best = max(judged, key=lambda compared: _beyond(part, compared) * (-1 if negated else 1))
+    best = max(judged, key=lambda compared: beyond_bar(part, compared) * (-1 if negated else 1))
     said_unit = f" {unit}" if unit else ""
-    beyond = _beyond(part, best)
+    beyond = beyond_bar(part, best)
     state = " (held)" if negated and beyond >= 0 else " (reached)" if beyond >= 0 else ""
     if isinstance(part, Extremum):
         way = round(part.drop + beyond, 9)  # without the rounding of the difference
@@ -58,22 +55,6 @@ def _approach(part: Settings, judged: Sequence[Compared], unit: str, negated: bo
     bars = f"± {part.tolerance:g}" if isinstance(part, Plateau) else "…".join(f"{bar:g}" for bar in best.bars)
     value = apart(best.value, *best.bars)
     return f", {best.what}, {value} of {bars}{state}" if best.what else f" {value} of {bars}{said_unit}{state}"
-
-
-def _beyond(part: Settings, compared: Compared) -> float:
-    """Return how far a value is beyond its bar; negative before it."""
-    value, bars = compared.value, compared.bars
-    match part:
-        case Threshold() | Band() | Unfamiliar():
-            return part.beyond(value)
-        case Plateau():
-            return part.tolerance - abs(value)
-        case Rate():
-            return value - bars[0] if part.above_per_hour is not None else bars[0] - value
-        case Extremum():
-            return bars[0] - value if part.of == "maximum" else value - bars[0]
-        case _:  # a change, whose evidence grows up to the bar
-            return value - bars[0]
 
 
 def _longest_gap(one: Rehearsed, recording: Recording) -> float:

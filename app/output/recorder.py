@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ NAME_COLUMNS = ("sample", "scan_id", "file", "element")
 _QUALITY_COLUMNS = ("ood_score", "e0_ev", "edge_step", "noise", "latency_ms", "flags")
 MAX_DRAWN = 1000
 """Number of frames in the picture."""
-LATEST = 12
+LATEST = 24
 """Number of frames in the live view."""
 LATEST_DECISIONS = 100
 """Number of decisions in the picture."""
@@ -129,6 +130,8 @@ class Recorder:
         """Number of answered frames."""
         self.latest: deque[dict[str, Any]] = deque(maxlen=LATEST)
         """Rows of the latest frames."""
+        self.frame_at: float | None = None
+        """``time.monotonic()`` at which the newest of them came; None before the first one."""
         self.decisions = 0
         """Number of decisions."""
         self.latest_decisions: dict[str, dict[str, Any]] = {}
@@ -160,7 +163,8 @@ class Recorder:
         self._notes: deque[DrawnNote] = deque(maxlen=MAX_NOTES)
         self._descriptors: dict[str, str] = {}
         self._readings: list[str] = []
-        self._reading_units: dict[str, str] = {}
+        self.reading_units: dict[str, str] = {}
+        """Units of the readings, by name."""
         self._frame_row, self._decision_row = frame_row, decision_row
         self._grid: np.ndarray | None = None
         self._drawn: list[DrawnFrame] = []
@@ -207,7 +211,7 @@ class Recorder:
             new = [r for r in doc["object_keys"]["readings"] if r not in self._readings]
             self._readings += new[: MAX_READINGS - len(self._readings)]
             units = {r: str(doc["data_keys"][r].get("units") or "") for r in self._readings if r in doc["data_keys"]}
-            self._reading_units |= units
+            self.reading_units |= units
 
     def _on_descriptors(self, doc: Mapping[str, Any], run_uid: str, series: str, edge: str | None) -> None:
         data = doc["data"]
@@ -216,6 +220,7 @@ class Recorder:
         self.frames += 1
         self.numbered += 1
         self.latest.append(row)
+        self.frame_at = time.monotonic()
         self.flags.update(str(flag) for flag in Flag.of(row["flags"]))
         if sample := row["sample"]:
             self.samples[sample if sample in self.samples or len(self.samples) < MAX_SAMPLES else OTHERS] += 1
@@ -268,6 +273,11 @@ class Recorder:
         self.numbered += count if number else 0
 
     @property
+    def running(self) -> bool:
+        """Whether a run of the agent is open, so that frames are to be expected."""
+        return bool(self._runs)
+
+    @property
     def stopped_by(self) -> str | None:
         """Rule of the first acknowledged stop."""
         return next(iter(self.stopped.values()), None)
@@ -301,7 +311,7 @@ class Recorder:
                 notes=list(self._notes),
                 set_aside=dict(self.set_aside),
                 descriptors=dict(self._descriptors),
-                units=dict(self._reading_units),
+                units=dict(self.reading_units),
             )
 
     def latency_ms(self) -> dict[str, float]:

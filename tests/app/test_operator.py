@@ -17,7 +17,7 @@ from xas_agent import XASAgent
 from xas_agent.agent.types import InputError, Reply
 from xas_agent.app.ask import Refused, ask, sockets_folder
 from xas_agent.app.config import Config
-from xas_agent.app.operator import OperatorServer, _short
+from xas_agent.app.operator import OperatorServer, short_id
 from xas_agent.app.output.audit import Audit, check_audit
 
 RULE = {"name": "high", "trigger": {"kind": "threshold", "quantity": "OS", "above": 1.5}, "action": "stop"}
@@ -401,4 +401,4 @@ def test_without_an_id_a_decision_that_came_after_the_list_is_not_approved(atten
 
 def test_ids_are_as_short_as_they_can_be_told_apart():
     ids = {"abcdefgh", "abcdeggh", "xbcdefgh"}
-    assert [_short(id, ids) for id in sorted(ids)] == ["abcdef", "abcdeg", "xbcd"]
+    assert [short_id(id, ids) for id in sorted(ids)] == ["abcdef", "abcdeg", "xbcd"]

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from ...types import Reason, SetAside, Settings
 from ..observed import Observed
-from .base import Evidence, Watch, apart
+from .base import Compared, Evidence, Watch, apart
 
 
 class FramesSetAside(Settings):
@@ -60,6 +60,11 @@ class SetAsideWatch(Watch):
         return f"{self._total} frames set aside within {within:g} s{listed}, bar {self._settings.frames}"
 
     @property
+    def compared(self) -> Compared:
+        """The number of frames, and the bar."""
+        return Compared(self._total, (self._settings.frames,))
+
+    @property
     def evidence(self) -> Evidence:
         """Uids of the newest notes, and the number of frames of each."""
         return tuple((uid, float(count)) for uid, _, count, _ in list(self._notes)[-50:])
@@ -105,6 +110,11 @@ class QuietWatch(Watch):
         """The time without a frame, and the bar."""
         bar = self._settings.seconds
         return f"no frame for {apart(self._seconds, bar)} s, bar {bar:g} s"
+
+    @property
+    def compared(self) -> Compared:
+        """The time without a frame, and the bar, s."""
+        return Compared(self._seconds, (self._settings.seconds,))
 
     def _kept(self) -> list[Any]:
         return [self._seconds]
