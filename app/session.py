@@ -87,7 +87,9 @@ class Session:
         self.recorder = Recorder() if self.output is None else self.output.recorder
         self.recorder.levels = levels_of(self.config.rules)
         journal = None if self.output is None else self.output.journal
-        self.agent = XASAgent.from_config(self.config, control=self.control, journal=journal, source=self.name)
+        self.agent = XASAgent.from_config(
+            self.config, control=self.control, journal=journal, source=self.name, keep=0
+        )
         planned = self.planned or self.limit
         bars = bars_of(self.config.rules, units_of(self.config, self.agent.models))
         self.display = Display(self.recorder, planned, lambda: self.agent.points, self._paused, bars)

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from ...agent.decide import READINGS
 from ...agent.estimate import Answer
@@ -317,14 +317,21 @@ def _spectra(axes: Axes, series: Sequence[_Series], unit: str, drawn: Drawn) -> 
 
 
 def draw_alignment(path: Path, title: str, answer: Answer) -> None:
+    """Write the picture of :func:`draw_alignment_on` to a file."""
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    draw_alignment_on(figure, title, answer)
+    figure.savefig(path, dpi=110)
+
+
+def draw_alignment_on(figure: Figure | SubFigure, title: str, answer: Answer) -> None:
     """Draw measured μ with pre- and post-edge lines, E0 and repaired points, and beside it the aligned spectrum.
 
     For a frame that is set aside, the reason replaces the aligned spectrum.
 
     Parameters
     ----------
-    path : Path
-        File to write.
+    figure : Figure or SubFigure
     title : str
     answer : Answer
         With an alignment and a model.
@@ -333,8 +340,6 @@ def draw_alignment(path: Path, title: str, answer: Answer) -> None:
     assert answer.model is not None
     frame, aligned, row, edge, grid = answer.frame, answer.aligned, answer.row, answer.model.edge, answer.model.grid
     energy, mu = frame.energy, frame.mu
-    figure = Figure(figsize=(11, 4.8), layout="constrained")
-    FigureCanvasAgg(figure)
     raw, ready = figure.subplots(1, 2)
     _measured(raw, energy, mu, aligned, row, edge)
     raw.set_title(escaped(textwrap.fill(title, _TITLE_CHARACTERS)), loc="left", fontsize=9)
@@ -357,7 +362,6 @@ def draw_alignment(path: Path, title: str, answer: Answer) -> None:
         ready.set_ylabel("aligned μ (edge steps)")
         notes = textwrap.fill(", ".join((f"energies {shift:+.2f} eV", *flags)), _TITLE_CHARACTERS)
         ready.set_title(notes, loc="left", fontsize=9)
-    figure.savefig(path, dpi=110)
 
 
 def draw_standards(path: Path, fits: "Sequence[StandardFit]") -> None:
