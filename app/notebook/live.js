@@ -75,18 +75,22 @@ function chart(figure, title, xTitle, lines) {
   svg.addEventListener("mouseleave", () => (readout.textContent = " "));
 }
 
+function say(node, text) {
+  if (node.textContent !== text) node.textContent = text; // a screen reader hears what changed
+}
+
 function render({ model, el }) {
   const root = add(el, "div", { class: "xas-agent", role: "group", "aria-label": "xas-agent" });
   const paused = add(root, "div", { class: "xas-paused", role: "alert" });
-  const state = add(root, "div", { class: "xas-state", role: "status" });
+  const state = add(root, "div", { class: "xas-state" });
   const charts = add(root, "div", { class: "xas-charts" });
   const series = add(charts, "figure"), spectrum = add(charts, "figure");
   const decision = add(root, "div", { class: "xas-decision", role: "status" });
   const draw = () => {
     const view = model.get("view");
-    paused.textContent = view.paused ? `PAUSED ${view.paused}` : "";
-    state.textContent = view.state;
-    decision.textContent = view.decision;
+    say(paused, view.paused ? `PAUSED ${view.paused}` : "");
+    say(state, view.state);
+    say(decision, view.decision);
     chart(series, view.title, view.x_title, view.series);
     chart(spectrum, view.spectrum_title, view.energy_title, view.spectra);
   };

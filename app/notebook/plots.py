@@ -114,7 +114,7 @@ def _common(table: "pd.DataFrame", name: str, unit: str) -> str:
     if f"{name}_lo" not in table or not np.isfinite(table[f"{name}_mean"]).any():
         return ""
     lo, hi = (float(np.nanmedian(table[f"{name}_{end}"].to_numpy(float))) for end in ("lo", "hi"))
-    return f"a single value is good to ± {(hi - lo) / 2:.2g} {unit} (90 %), mostly common to all"
+    return f"a single value: ± {(hi - lo) / 2:.2g} {unit} (90 %), mostly common to all"
 
 
 def _plot_set_aside(ax: Axes, table: "pd.DataFrame") -> None:

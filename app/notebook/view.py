@@ -16,6 +16,8 @@ _POINTS = 500
 """Largest number of frames in the series."""
 _SERIES = 4
 """Number of the latest series."""
+_FACTORS, _DIFFERENCE = (20, 10, 5, 2), 0.8
+"""Factors by which the difference of spectra is drawn, of which the first that keeps it below this height."""
 _HOURS_FROM_S, _MINUTES_FROM_S = 3 * 3600, 300
 
 
@@ -44,7 +46,7 @@ def view_of(results: Results, quantity: str | None = None) -> dict[str, Any]:
             "spectrum_title": "latest spectrum, aligned",
             "energy_title": f"{ENERGY} (eV)",
             "spectra": _spectra(frames),
-            "state": _state(history, rows),
+            "state": _state(history, rows, name),
             "paused": history.paused,
             "decision": _decision(history),
         }
@@ -89,22 +91,35 @@ def _spectra(frames: Sequence[KeptFrame]) -> list[dict[str, Any]]:
     row = latest.row
     known = ((frame, frame.row) for frame in frames if frame.spectrum is not None)
     first = next(f for f, other in known if all(other[name] == row[name] for name in ("series", "element")))
-    return [
-        {"name": f"{text} (frame {frame.row['seq_num']})", "kind": kind, "still": True, "x": _plain(frame.grid),
-         "y": _plain(frame.spectrum)}
-        for frame, text, kind in ((first, "first", "first"), (latest, "latest", "0"))
-        if text == "latest" or frame is not latest
-    ]  # fmt: skip
+    grid, now, before = latest.grid, latest.spectrum, first.spectrum
+    assert now is not None
+    lines = [("latest", "0", now)]
+    if first is not latest and before is not None and before.shape == now.shape:
+        lines.insert(0, (f"first (frame {first.row['seq_num']})", "first", before))
+        largest = float(np.nanmax(np.abs(now - before), initial=0.0))
+        factor = next((k for k in _FACTORS if k * largest < _DIFFERENCE), 1)
+        name = "latest − first" if factor == 1 else f"{factor} × (latest − first)"
+        lines.append((name, "1", factor * (now - before)))
+    return [{"name": name, "kind": kind, "still": True, "x": _plain(grid), "y": _plain(y)} for name, kind, y in lines]
 
 
-def _state(history: History, rows: Sequence[Mapping[str, Any]]) -> str:
+def _state(history: History, rows: Sequence[Mapping[str, Any]], name: str) -> str:
     count, aside = history.recorder.frames, history.recorder.set_aside.total()
     words = ["running" if history.running else "ended" if history.documents else "waiting for a run"]
     words += [f"{count} {'frame' if count == 1 else 'frames'}"]
     words += [f"{aside} set aside ({', '.join(history.recorder.set_aside)})"] if aside else []
     if rows:
-        words += [named(rows[-1]), f"last frame {_clock(rows[-1]['time'])}"]
+        words += [_value(rows[-1], name), named(rows[-1]), f"last frame {_clock(rows[-1]['time'])}"]
     return " · ".join(word for word in words if word)
+
+
+def _value(row: Mapping[str, Any], name: str) -> str:
+    """Return the latest value with both of its 90 % intervals: that of repeats, and that of a single value."""
+    mean = row.get(f"{name}_mean")
+    if mean is None:
+        return f"{name} {row[name]:.4g}" if isinstance(row.get(name), int | float) else ""
+    half = (row[f"{name}_hi"] - row[f"{name}_lo"]) / 2
+    return f"{name} {mean:.3g} ± {Z90 * row[f'{name}_sd_frame']:.1g} (repeats), ± {half:.1g} (single value)"
 
 
 def _decision(history: History) -> str:

@@ -125,7 +125,8 @@ class Results:
         history = self.history
         with history.lock:
             rows = [dict(row) for row in history.decisions.values()]
-        return _table(rows, rows[0] if rows else ("time", "id", "rule", "action", "status", "reason"), history.units)
+        columns = dict.fromkeys(key for row in rows for key in row)  # the later statuses have more
+        return _table(rows, [*columns] or ("time", "id", "rule", "action", "status", "reason"), history.units)
 
     def set_aside(self) -> "pd.DataFrame":
         """Return a row for each note on frames set aside and on documents lost, in their order."""
