@@ -98,7 +98,7 @@ class History:
             self.versions |= doc.get("versions", {})
         elif name == "descriptor" and doc["run_start"] in self._runs:
             self._streams[doc["uid"]] = doc
-            self.units |= {key: str(unit) for key, k in doc["data_keys"].items() if (unit := k.get("units"))}
+            self.units |= {key: str(unit) for key, k in doc.get("data_keys", {}).items() if (unit := k.get("units"))}
         self.recorder(name, doc)
         if name == "event" and (stream := self._streams.get(doc["descriptor"])) is not None:
             run = self._runs[stream["run_start"]]

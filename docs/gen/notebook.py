@@ -44,14 +44,14 @@ def execute(path: Path) -> nbformat.NotebookNode:
     """
     from tempfile import TemporaryDirectory
 
-    from jupyter_client import AsyncKernelManager
     from nbclient import NotebookClient
+    from traitlets.config import Config
 
     notebook = nbformat.read(path, as_version=4)
     with TemporaryDirectory() as folder:
-        kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=str(Path(folder) / "kernel"))
+        sockets = Config(KernelManager={"transport": "ipc", "ip": str(Path(folder) / "kernel")})
         places = {"metadata": {"path": folder}}
-        client = NotebookClient(notebook, kernel, timeout=300, resources=places, coalesce_streams=True)
+        client = NotebookClient(notebook, config=sockets, timeout=300, resources=places, coalesce_streams=True)
         client.execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
