@@ -169,7 +169,8 @@ def _table(
     pd = required("pandas")
     rows = rows_of(served, config, theory=theory)
     estimated = {key for row in rows for key in flat(row)}
-    numbers = ["time", *(name for name in descriptor_columns(rows) if name in estimated), *_QUALITY]
+    columns = [name for name in descriptor_columns(rows) if name in estimated] or _expected(config, theory=theory)
+    numbers = ["time", *columns, *_QUALITY]
     names = [*_ABOUT, *numbers[1:], "flags", "reason", "detail", "notes"]
     flattened: list[dict[str, Any]] = []
     models: dict[str, Estimator] = {}
@@ -191,6 +192,17 @@ def _table(
     table.attrs["units"] = {name: by_name[name] for name in names if by_name.get(name)}
     table.attrs["models"] = {name: one.sha256 for name, one in models.items()}
     return table
+
+
+def _expected(config: Config, *, theory: bool) -> list[str]:
+    """Return the columns of the descriptors if no spectrum has any, so that a table has them in any case."""
+    shown = [
+        name
+        for model in loaded(config)
+        for name in model.units
+        if theory or config.serving.single_site or name not in model.single_site
+    ]
+    return [f"{name}_{part}" for name in dict.fromkeys(shown) for part in ("mean", "lo", "hi", "sd_frame")]
 
 
 def _warn(served: Sequence[tuple[FileSpectrum, Answer | Refusal]]) -> None:

@@ -69,8 +69,10 @@ class Results:
 
     def frame(self) -> "pd.DataFrame":
         """Return the latest answered frame as a table of one row, as :meth:`series`; without any, of none."""
-        table = self.series()
-        return table.loc[table["reason"] == ""].tail(1)
+        history = self.history
+        with history.lock:
+            answered = [kept for kept in history.frames if "ood_score" in kept.keys]
+            return self._table_of([max(reversed(answered), key=_time)] if answered else [])
 
     def series(self, sample: str | None = None, element: str | None = None) -> "pd.DataFrame":
         """Return the frames in the order of time.
@@ -88,7 +90,8 @@ class Results:
             One row per frame, also of frames set aside, whose ``reason`` and ``detail`` say why and whose numbers
             are NaN. The columns are those of descriptors.csv, then ``series``, ``frame_uid``, ``reason`` and
             ``detail``. The index is the frame's own time (UTC). ``attrs["units"]`` has the unit of each column, and
-            ``attrs["models"]`` the SHA-256 of each model.
+            ``attrs["models"]`` the SHA-256 of each model. An agent keeps its latest frames only;
+            ``attrs["frames_not_kept"]`` is the number of earlier ones.
 
         Raises
         ------
@@ -140,11 +143,15 @@ class Results:
         history = self.history
         with history.lock:
             kept = sorted(self._kept(history, sample, element), key=_time)
-            columns = [*dict.fromkeys([*history.recorder.columns(), *_LAST_COLUMNS])]
-            table = _table([one.row for one in kept], columns, history.units)
-            table.attrs["models"] = dict(history.recorder.models)
-            table.attrs["frames_not_kept"] = history.numbered - len(history.frames)
-        return table, kept
+            return self._table_of(kept), kept
+
+    def _table_of(self, kept: Sequence[KeptFrame]) -> "pd.DataFrame":
+        history = self._history
+        columns = [*dict.fromkeys([*history.recorder.columns(), *_LAST_COLUMNS])]
+        table = _table([one.row for one in kept], columns, history.units)
+        table.attrs["models"] = dict(history.recorder.models)
+        table.attrs["frames_not_kept"] = history.numbered - len(history.frames)
+        return table
 
     @staticmethod
     def _kept(history: History, sample: str | None, element: str | None) -> list[KeptFrame]:

@@ -14,7 +14,7 @@ NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 def load() -> Any:
-    spec = importlib.util.spec_from_file_location("notebook", ROOT / "docs" / "gen" / "notebook.py")
+    spec = importlib.util.spec_from_file_location("notebooks", ROOT / "docs" / "gen" / "notebooks.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

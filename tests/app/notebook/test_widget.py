@@ -18,7 +18,7 @@ from xas_agent.app.notebook.view import view_of
 from xas_agent.app.output.data_frames import Results
 
 pytest.importorskip("anywidget")
-GEN = Path(__file__).parents[3] / "docs" / "gen" / "notebook.py"
+GEN = Path(__file__).parents[3] / "docs" / "gen" / "notebooks.py"
 
 
 def pause(history: Any, run: str = "cathode") -> None:
@@ -109,7 +109,7 @@ def test_a_folder_without_documents_is_told(tmp_path):
 
 
 def load_notebook() -> Any:
-    spec = importlib.util.spec_from_file_location("notebook", GEN)
+    spec = importlib.util.spec_from_file_location("notebooks", GEN)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

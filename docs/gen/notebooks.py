@@ -1,6 +1,6 @@
 """The tutorial notebooks: executed, and as pages.
 
-    python docs/gen/notebook.py docs/tutorials/first-notebook.ipynb
+    python docs/gen/notebooks.py docs/tutorials/first-notebook.ipynb
 
 executes a notebook in place; a widget's output becomes a picture of it, drawn by Chromium.
 """
@@ -10,9 +10,10 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import nbformat
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 ROOT = Path(__file__).parents[2]
 LIVE = ROOT / "app" / "notebook"
@@ -37,13 +38,14 @@ window.listeners = listeners;
 """
 
 
-def execute(path: Path) -> nbformat.NotebookNode:
+def execute(path: Path) -> "NotebookNode":
     """Return a notebook with new outputs, without what differs from run to run.
 
     The kernel runs in a temporary folder. ``metadata["widgets"]`` has the last state of each widget.
     """
     from tempfile import TemporaryDirectory
 
+    import nbformat
     from nbclient import NotebookClient
     from traitlets.config import Config
 
@@ -63,7 +65,7 @@ def execute(path: Path) -> nbformat.NotebookNode:
     return notebook
 
 
-def views(notebook: nbformat.NotebookNode) -> dict[str, dict[str, Any]]:
+def views(notebook: "NotebookNode") -> dict[str, dict[str, Any]]:
     """Return what each live widget of an executed notebook shows at the end, by the id of its model."""
     states = (
         notebook.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {}).get("state", {})
@@ -91,8 +93,10 @@ def picture(view: dict[str, Any], width: int = 1000) -> bytes:
     return image
 
 
-def save(notebook: nbformat.NotebookNode, path: Path) -> None:
+def save(notebook: "NotebookNode", path: Path) -> None:
     """Write an executed notebook, with a picture in the place of each widget."""
+    import nbformat
+
     shown = views(notebook)
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
@@ -106,26 +110,20 @@ def save(notebook: nbformat.NotebookNode, path: Path) -> None:
 def page(path: Path) -> str:
     """Return an executed notebook as Markdown, with its figures in it."""
     parts = []
-    for cell in nbformat.read(path, as_version=4).cells:
-        if cell.cell_type == "markdown":
-            parts.append(cell.source)
-            continue
-        parts.append(f"```python\n{cell.source}\n```")
-        parts += [text for output in cell.outputs if (text := _output(output))]
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        parts += [text for output in cell.get("outputs", ()) if (text := _output(output))]
     return "\n\n".join(parts) + "\n"
 
 
-def _output(output: nbformat.NotebookNode) -> str:
-    if "text" in output:
-        return f"```text\n{output.text.rstrip()}\n```"
-    data = output.get("data", {})
+def _output(output: dict[str, Any]) -> str:
+    data = output.get("data", {"text/plain": output.get("text", "")})
     if "image/png" in data:
-        return (
-            f'<img alt="Output of the cell above" src="data:image/png;base64,{"".join(data["image/png"].split())}">'
-        )
-    if "text/plain" in data:
-        return f"```text\n{data['text/plain']}\n```"
-    return ""
+        image = "".join("".join(data["image/png"]).split())
+        return f'<img alt="Output of the cell above" src="data:image/png;base64,{image}">'
+    text = "".join(data.get("text/plain", "")).rstrip()
+    return f"```text\n{text}\n```" if text else ""
 
 
 if __name__ == "__main__":
