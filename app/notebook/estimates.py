@@ -47,20 +47,20 @@ def infer(
 
     Parameters
     ----------
-    energy : array-like, (M,) or (N, M)
-        Energies, eV; rising or falling. Without ``mu``: a path (also of a folder, or a pattern), a spectrum of
-        :func:`read_spectra`, or a list of these.
-    mu : array-like, (M,) or (N, M), optional
+    energy : ndarray, (M,) or (N, M)
+        Energies, eV; rising or falling. Lists are arrays too. Without ``mu``: a path (also of a folder, or a
+        pattern), a spectrum of :func:`read_spectra`, or a list of these.
+    mu : ndarray, (M,) or (N, M), optional
         Absorption, not normalised or normalised. N arrays of different lengths may be a list.
     element, edge : str, optional
         Absorber and edge, as ``"Co"`` and ``"K"``. Without them the spectrum's own or, without these, its energies
         choose the model.
     model : str or Path, optional
         Name of an installed model, or a model folder.
-    reference : array-like like ``mu``, optional
+    reference : ndarray, (M,) or (N, M), optional
         Absorption of a foil measured at the same time, which calibrates the energies.
-    sample : str or N str, optional
-        Names of the samples of arrays.
+    sample : str or sequence of str, optional
+        Name of the sample of arrays, or one for each.
     theory : bool
         Whether the spectra are computed, on FEFF's energies and normalisation.
     everything : bool

@@ -57,13 +57,13 @@ def spectra_of(
 
     Parameters
     ----------
-    energy : array-like, (M,) or (N, M), or N of different lengths
+    energy : ndarray, (M,) or (N, M), or N of different lengths
         eV.
-    mu : array-like, (M,) or (N, M), or N of different lengths
+    mu : ndarray, (M,) or (N, M), or N of different lengths
         Absorption.
-    reference : array-like like ``mu``, optional
+    reference : ndarray, (M,) or (N, M), optional
         Absorption of a foil measured at the same time.
-    sample : str or N str, optional
+    sample : str or sequence of str, optional
 
     Returns
     -------

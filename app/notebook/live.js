@@ -1,4 +1,5 @@
-// The live widget: a series, the latest spectrum, the last decision and the state, drawn as SVG. It loads nothing.
+// The live widget: a series, the latest spectrum, the last decision and the state, drawn as SVG. It loads nothing:
+// a widget's script is one text, which each saved notebook keeps, so that a charting library would cost a megabyte in each.
 const NS = "http://www.w3.org/2000/svg";
 const WIDTH = 520, HEIGHT = 240, LEFT = 58, RIGHT = 14, TOP = 10, BOTTOM = 40;
 

@@ -156,7 +156,7 @@ class History:
 
 
 class Tail:
-    """Sends the documents of a file to a history, each once, also while another process adds some.
+    """Sends the documents of a file to a history, each once, also while another process adds some. Thread-safe.
 
     Parameters
     ----------
@@ -167,6 +167,7 @@ class Tail:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._offset = 0
+        self._lock = threading.Lock()
 
     def __call__(self, history: History) -> None:
         """Send the documents that are new and complete.
@@ -177,7 +178,7 @@ class Tail:
             The file cannot be read, or has none of an agent's documents.
         """
         try:
-            with self.path.open("rb") as file:
+            with self._lock, self.path.open("rb") as file:
                 file.seek(self._offset)
                 for line in file:
                     if not line.endswith(b"\n"):

@@ -1,6 +1,7 @@
 """The results that an agent, or the folder of a session, holds as tables."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,15 @@ def test_a_file_that_grows_is_read_as_far_as_it_is_whole(tmp_path):
         tail(history)
     assert history.documents == len(lines)
     assert list(Results(history).series()["seq_num"]) == [1, 2, 3]
+
+
+def test_several_threads_read_each_document_once(tmp_path):
+    path, lines = documents(tmp_path)
+    path.write_bytes(b"".join(lines * 20))
+    history, tail = History(), Tail(path)
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: tail(history), range(8)))
+    assert history.documents == 20 * len(lines)
 
 
 def test_a_damaged_line_is_passed_over(tmp_path):
