@@ -24,7 +24,7 @@ def many(frames: int, samples: Sequence[str] = ("cathode",), aside: int = 0, ood
             values |= {"OS_sd_frame": 0.01, "voltage": 3.8 + 0.01 * k, "sample": run}
             frame(history, k, run, **values, ood_score=1.5 if k in ood else 0.1)
         for k in range(frames, frames + aside):
-            data = {"uid": f"{run}/{k}", "reason": "NaN in data", "detail": "", "frame_seq_num": k, "count": 1}
+            data = {"uid": f"{run}/{k}", "reason": "NaN in data", "detail": "", "frame_seq_num": k + 1, "count": 1}
             history("event", {"descriptor": f"quality/{run}", "time": float(k), "data": {**data, **NAMES}})
     history.units |= {"OS_mean": "e", "voltage": "V"}
     return history

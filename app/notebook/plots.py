@@ -77,19 +77,24 @@ def plot_series(
     seconds = (table["time"] - table["time"].min()).to_numpy(float)
     scale, unit = _scale(float(seconds.max()))
     table = table.assign(clock=seconds / scale)
-    groups = list(table.groupby(["series", "element"], sort=False)) if "series" in table else [(("", ""), table)]
+    answered = table.loc[table["reason"] == ""] if "reason" in table else table
+    groups = (
+        list(answered.groupby(["series", "element"], sort=False)) if "series" in table else [(("", ""), answered)]
+    )
     for number, (_, frames) in enumerate(groups):
         colour = BLUE if len(groups) == 1 else COLOURS[number % len(COLOURS)]
         first = frames.iloc[0]
-        label = str(first.get("sample") or first.get("series") or "")[:40]
+        label = escaped(str(first.get("sample") or first.get("series") or "")[:40])
         _plot_frames(ax, frames, name, column, colour, label if len(groups) > 1 and number < _NAMED else None)
+    if len(groups) > _NAMED:
+        ax.plot([], [], " ", label=f"and {len(groups) - _NAMED} more")
     _plot_set_aside(ax, table)
     of = str(table.attrs.get("units", {}).get(column, "")).replace("dimensionless", "")
     ax.set_ylabel(escaped(f"{name} ({of})" if of else name))
     ax.set_xlabel(f"time since the first frame ({unit})")
-    samples = list(dict.fromkeys(table["sample"])) if "sample" in table else []
+    samples = list(dict.fromkeys(answered["sample"])) if "sample" in table else []
     ax.set_title(escaped(str(samples[0]) if len(samples) == 1 else ""), loc="left", fontsize=10)
-    ax.set_title(_common(table, name, of), loc="right", fontsize=8, color=GREY)
+    ax.set_title(_common(answered, name, of), loc="right", fontsize=8, color=GREY)
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize=8, frameon=False)
     return ax
@@ -101,8 +106,7 @@ def _plot_frames(ax: Axes, frames: "pd.DataFrame", name: str, column: str, colou
     if (sd := frames.get(f"{name}_sd_frame")) is not None:
         inner = Z90 * np.where(unlike, np.nan, sd.to_numpy(float))
         ax.fill_between(x, y - inner, y + inner, color=colour, alpha=0.25, lw=0)
-    answered = np.isfinite(y)  # frames set aside between two others do not break their line
-    ax.plot(x[answered], y[answered], ".-", color=colour, ms=4, lw=1, label=label)
+    ax.plot(x, y, ".-", color=colour, ms=4, lw=1, label=label)
     if unlike.any():
         taken = ax.get_legend_handles_labels()[1]
         told = "unlike the training spectra"

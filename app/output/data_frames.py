@@ -183,7 +183,7 @@ def _table(
     pd = required("pandas")
     table = pd.DataFrame.from_records(list(rows), columns=list(columns)) if rows else pd.DataFrame(columns=columns)
     texts = [name for name in _TEXTS if name in table]
-    table[texts] = table[texts].fillna("")
+    table[texts] = table[texts].astype(object).where(table[texts].notna(), "").astype(str)
     table.index = pd.to_datetime(table["time"].astype(float), unit="s", utc=True)
     table.index.name = "datetime"
     table.attrs["units"] = {name: unit for name in table if (unit := _FIRST_UNITS.get(name) or units.get(name))}

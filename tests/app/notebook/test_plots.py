@@ -44,6 +44,17 @@ def test_several_samples_have_a_line_each():
     assert axes.get_title("left") == ""
 
 
+def test_the_legend_names_some_of_many_samples():
+    axes = plot_series(Results(many(2, samples=[f"$s_{k}$" for k in range(10)])))
+    assert labels(axes)[0] == r"\$s_0\$"
+    assert labels(axes)[-1] == "and 2 more"
+    assert len(labels(axes)) == 9
+
+
+def test_frames_set_aside_before_any_is_answered_are_shown():
+    assert labels(plot_series(Results(many(0, aside=3)).series().assign(OS_mean=np.nan))) == ["set aside (3)"]
+
+
 def test_frames_set_aside_and_unfamiliar_ones_are_shown():
     axes = plot_series(Results(many(4, aside=2, ood=(3,))))
     assert labels(axes) == ["unlike the training spectra", "set aside (2)"]
