@@ -190,5 +190,8 @@ def plot_alignment(
 
         figure = plt.figure(figsize=(11, 4.8), layout="constrained")
     title = ", ".join(name for name in (item.id, item.sample_or_title, answer.model.name) if name)
+    whole = figure.get_figure(root=True)
+    assert whole is not None
+    before = whole.axes
     draw_alignment_on(figure, title, answer)
-    return tuple(figure.axes)
+    return tuple(axes for axes in whole.axes if axes not in before)
