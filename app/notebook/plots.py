@@ -189,7 +189,8 @@ def plot_alignment(
         import matplotlib.pyplot as plt
 
         figure = plt.figure(figsize=(11, 4.8), layout="constrained")
-    title = ", ".join(name for name in (item.id, item.sample_or_title, answer.model.name) if name)
+    names = (item.id if item.source else "", item.sample_or_title, answer.model.name)
+    title = ", ".join(name for name in names if name)
     whole = figure.get_figure(root=True)
     assert whole is not None
     before = whole.axes
