@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from .config import Config, load_config
 from .delivery import Delivery
 from .inbox import Inbox
 from .journal import Journal
+from .output.data_frames import Results
+from .output.history import History
 from .subscribers import Callback, Subscribers, SubscriberState
 from .wiring import (
     check_rules,
@@ -37,9 +39,16 @@ from .wiring import (
     warn_if_nobody_is_told,
 )
 
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
 _log = get_logger()
 
 T = TypeVar("T")
+
+KEPT = 10_000
+"""Number of the latest frames that an agent keeps for the program in which it runs."""
 
 _IDLE_POLL_S = 0.1
 """Interval at which changed statuses of decisions are published while no document arrives, s."""
@@ -85,6 +94,8 @@ class XASAgent:
         closes the journal.
     source : str, optional
         As for :meth:`from_config`.
+    keep : int
+        Number of the latest frames, decisions and notes that :attr:`results` has; 0 keeps none.
 
     Examples
     --------
@@ -105,6 +116,7 @@ class XASAgent:
         *,
         journal: Journal | None = None,
         source: str | None = None,
+        keep: int = KEPT,
     ) -> None:
         check_rules(config, models)
         warn_if_nobody_is_told(config, control)
@@ -117,6 +129,10 @@ class XASAgent:
         self._subscribers = Subscribers(serving.subscriber_queue, serving.subscriber_queue_mb * 1e6)
         self._journal = journal
         self._delivery = None if journal is None else Delivery(journal, self._subscribers)
+        self._history = History(keep)
+        self.results = Results(self._history)
+        """The latest frames, decisions and notes as tables, since this process began; from any thread."""
+        self._emit = self._subscribers if self._delivery is None else self._delivery
         self._closed = threading.Event()
         self._abandoned = threading.Event()
         self._progress = threading.Condition()
@@ -140,7 +156,7 @@ class XASAgent:
             models,
             config.alignment,
             Rules(config.rules, units=units_of(config, models)),
-            self._subscribers if self._delivery is None else self._delivery,
+            self._publish if keep else self._emit,
             controls=config.control,
             control=control,
             config_sha256=config.sha256,
@@ -170,6 +186,7 @@ class XASAgent:
         control: Control | None = None,
         journal: Journal | None = None,
         source: str | None = None,
+        keep: int = KEPT,
     ) -> "XASAgent":
         """Connect the endpoints of the config, load its models and start.
 
@@ -186,6 +203,8 @@ class XASAgent:
             As for the class.
         source : str, optional
             Source of the documents as ``xas-agent inspect`` takes it, for messages, if the config does not name it.
+        keep : int
+            As for the class.
 
         Returns
         -------
@@ -209,7 +228,7 @@ class XASAgent:
             control = control_of(config, RE, control, session)
             if control is not None:
                 resources.callback(control.close)
-            agent = cls(config, load_models(config), control, journal=journal, source=source)
+            agent = cls(config, load_models(config), control, journal=journal, source=source, keep=keep)
             agent._resources = resources.pop_all()
         for sink in sinks:
             agent.subscribe(sink)
@@ -268,6 +287,23 @@ class XASAgent:
         """
         anchor = anchor_of(values, sd, descriptor_units(self.models))
         self.perform(lambda pipeline: pipeline.anchor(series, anchor))
+
+    def frame(self) -> "pd.DataFrame":
+        """Return the latest answered frame as a table of one row; see :meth:`Results.frame`."""
+        return self.results.frame()
+
+    def series(self, sample: str | None = None, element: str | None = None) -> "pd.DataFrame":
+        """Return the frames in the order of time, also those set aside; see :meth:`Results.series`."""
+        return self.results.series(sample, element)
+
+    def dataset(self, sample: str | None = None, element: str | None = None) -> "xr.Dataset":
+        """Return the frames with their aligned spectra, and units; see :meth:`Results.dataset`."""
+        return self.results.dataset(sample, element)
+
+    def _publish(self, name: str, doc: dict[str, Any]) -> None:
+        """Keep a document of the agent, and send it."""
+        self._history(name, doc)
+        self._emit(name, doc)
 
     @property
     def paused(self) -> Paused | None:

@@ -90,7 +90,9 @@ class Session:
         self.recorder.rules = self.config.rules
         self.recorder.frame_at = None  # frames that an earlier process answered say nothing of this one
         journal = None if self.output is None else self.output.journal
-        self.agent = XASAgent.from_config(self.config, control=self.control, journal=journal, source=self.name)
+        self.agent = XASAgent.from_config(
+            self.config, control=self.control, journal=journal, source=self.name, keep=0
+        )
         planned = self.planned or self.limit
         self.display = Display(self.recorder, planned, self._facts, units_of(self.config, self.agent.models))
         self._audit = None if self.output is None else Audit(self.output.folder / AUDIT)

@@ -81,7 +81,8 @@ def test_the_version_is_that_of_changelog_and_citation():
 
 @pytest.mark.parametrize("name", ["xas_agent", "xas_agent.cli"])
 def test_importing_it_does_not_import_what_is_heavy(name):
-    code = f"import sys, {name}; print([m for m in ('torch', 'bluesky', 'ophyd', 'matplotlib') if m in sys.modules])"
+    heavy = ("torch", "bluesky", "ophyd", "matplotlib", "pandas", "xarray", "anywidget")
+    code = f"import sys, {name}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -72,8 +72,25 @@ def serve_files(
                 show("serving", len(answers), len(spectra))
     served = [(spectra[i], answers[i]) for i in sorted(answers)]
     if batch is None or not batch.refused:
-        _refuse_without_model(served)
+        refuse_without_model(served, "choose one with --model or --element")
     return served
+
+
+def serve_spectra(
+    spectra: Sequence[FileSpectrum], models: Sequence[Estimator], config: Config, **how: bool
+) -> list[tuple[FileSpectrum, Answer | Refusal]]:
+    """Serve spectra in memory; return them, in their order, with their answers.
+
+    Parameters
+    ----------
+    spectra : sequence of FileSpectrum
+    models : sequence of Estimator
+    config : Config
+    **how
+        As for :func:`answers_of`.
+    """
+    answers = dict(answers_of(spectra, models, config, **how))
+    return [(spectrum, answers[i]) for i, spectrum in enumerate(spectra)]
 
 
 @contextmanager
@@ -87,14 +104,21 @@ def keep_on_ctrl_c(batch: Batch | None) -> Iterator[None]:
         batch.interrupted = True
 
 
-def _refuse_without_model(served: Sequence[tuple[FileSpectrum, Answer | Refusal]]) -> None:
-    """Raise ChoiceError if no spectrum has a model, with the spectra of each reason."""
+def refuse_without_model(served: Sequence[tuple[FileSpectrum, Answer | Refusal]], choose: str) -> None:
+    """Raise ChoiceError if no spectrum has a model, with the spectra of each reason.
+
+    Parameters
+    ----------
+    served : sequence of (FileSpectrum, Answer or Refusal)
+    choose : str
+        What to do if several models fit.
+    """
     refusals = [(spectrum.id, refusal) for spectrum, answer in served if (refusal := refusal_of(answer))]
     reasons = {refusal.reason for _, refusal in refusals}
     if not refusals or len(refusals) < len(served) or reasons - {Reason.NO_MODEL, Reason.SEVERAL_MODELS}:
         return
     lines = by_reason((id, refusal.detail) for id, refusal in refusals)
-    remedy = "; choose one with --model or --element" if Reason.SEVERAL_MODELS in reasons else ""
+    remedy = f"; {choose}" if Reason.SEVERAL_MODELS in reasons else ""
     raise ChoiceError("\n".join(lines) + remedy)
 
 

@@ -4,7 +4,7 @@ import csv
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +55,40 @@ def infer_files(
     SpectrumFileError, ChoiceError
         As for :func:`~xas_agent.app.jobs.files.serve_files`.
     """
+    served = serve_files(files, config, columns, batch, theory=theory)
+    models = [answer.model.name for _, answer in served if isinstance(answer, Answer) and answer.model is not None]
+    for name, number in Counter(models).items():
+        _log.info("model", name=name, spectra=number)
+    return rows_of(served, config, theory=theory)
+
+
+def rows_of(
+    served: Sequence[tuple[FileSpectrum, Answer | Refusal]], config: Config, *, theory: bool
+) -> list[dict[str, Any]]:
+    """Return the rows of :func:`infer_files` for spectra that are served."""
     everything = theory or config.serving.single_site  # a computed spectrum belongs to one site
     rows: list[dict[str, Any]] = []
-    models_used: Counter[str] = Counter()
-    for spectrum, answer in serve_files(files, config, columns, batch, theory=theory):
+    for spectrum, answer in served:
         model = None if isinstance(answer, Refusal) else answer.model
         hidden = model.single_site if model is not None and not everything else frozenset()
         rows.append({k: v for k, v in _row(spectrum, answer).items() if k not in hidden})
-        models_used.update([model.name] if model is not None else ())
-    for name, number in models_used.items():
-        _log.info("model", name=name, spectra=number)
     return rows
+
+
+def flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with its descriptors under the keys of descriptors.csv, as ``OS``, ``OS_mean`` and ``OS_lo``."""
+    found: dict[str, Any] = {}
+    for key, value in row.items():
+        if isinstance(value, dict) and "lo" in value:
+            found |= {key if part == "value" else f"{key}_{part}": number for part, number in value.items()}
+        else:
+            found[key] = value
+    return found
+
+
+def descriptor_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the keys of all descriptors of rows, in the order of descriptors.csv."""
+    return [column for name in _descriptors(rows) for column in keys_of(name)]
 
 
 def render(rows: Sequence[dict[str, Any]], form: str) -> None:
@@ -102,22 +125,17 @@ def _row(spectrum: FileSpectrum, answer: Answer | Refusal) -> dict[str, Any]:
     return {**row, "alignment": dict(answer.quantities)}
 
 
-def _descriptors(rows: Sequence[dict[str, Any]]) -> list[str]:
+def _descriptors(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(k for a in rows for k, v in a.items() if isinstance(v, dict) and "lo" in v))
 
 
 def _render_csv(rows: Sequence[dict[str, Any]]) -> None:
-    names = _descriptors(rows)
     columns = ["id", "source", "row", "sample", "element", "set_aside"]
-    columns += [c for d in names for c in keys_of(d)] + ["ood_score", "flags"]
+    columns += [*descriptor_columns(rows), "ood_score", "flags"]
     writer = csv.DictWriter(sys.stdout, columns, restval="", extrasaction="ignore")
     writer.writeheader()
     for a in rows:
-        row = {**a, "flags": ", ".join(a.get("flags", ()))}
-        for d in names:
-            e = row.pop(d, {})
-            row |= {d: e.get("value", ""), **{f"{d}_{k}": value for k, value in e.items()}}
-        writer.writerow(row)
+        writer.writerow({**flat(a), "flags": ", ".join(a.get("flags", ()))})
 
 
 def _render_table(rows: Sequence[dict[str, Any]]) -> None:

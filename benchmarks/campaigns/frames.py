@@ -72,7 +72,7 @@ def campaign(count: int, seed: int, limit_s: float, out: Path | None, counts_onl
             output.start(dict, None)
             stack.callback(output.finish)
         journal = None if output is None else output.journal
-        agent = stack.enter_context(XASAgent(config, load_models(config), journal=journal))
+        agent = stack.enter_context(XASAgent(config, load_models(config), journal=journal, keep=0))
         agent.live = False
         agent.subscribe(recorder)
         if output is not None:

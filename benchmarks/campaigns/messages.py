@@ -270,7 +270,7 @@ def campaign(count: int, seed: int, limit_s: float) -> dict[str, Any]:
     logger.propagate = False
     config = load_config(CONFIG)
     began, base, shown = time.monotonic(), math.nan, 0
-    with XASAgent(config, load_models(config)) as agent:
+    with XASAgent(config, load_models(config), keep=0) as agent:
         run = Campaign(seed, agent)
         while run.wire.sent < count and time.monotonic() - began < limit_s:
             if not run.round(last=False):

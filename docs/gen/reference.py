@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+import notebooks
 import typer
 from settings_tables import config_table, robot_actions, robot_status, rule_triggers, table
 
@@ -303,6 +304,10 @@ def feff_rows() -> str:
     return tables_of(DECISIONS.parents[1] / "data" / "feff")
 
 
+def first_notebook() -> str:
+    return notebooks.page(DECISIONS.parent / "tutorials" / "first-notebook.ipynb")
+
+
 GENERATED: dict[str, Callable[[], str]] = {
     "command line": command_line,
     "exit codes": exit_codes,
@@ -323,6 +328,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "reasons": reasons,
     "flags": flags,
     "decisions": decision_records,
+    "first notebook": first_notebook,
 }
 """What ``<!-- generated: NAME -->`` in a page becomes."""
 

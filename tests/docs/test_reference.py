@@ -29,6 +29,7 @@ def load(name):
 
 
 settings_tables = load("settings_tables")
+load("notebooks")
 reference = load("reference")
 
 

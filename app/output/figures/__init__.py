@@ -1,5 +1,6 @@
 """Figures of a session, of the alignment of a spectrum, and of standards."""
 
+from .alignment import SIZE as ALIGNMENT_SIZE
 from .alignment import draw_alignment, draw_alignment_on
 from .operando import draw_operando, operando_figure, part_of_series, save_svg
 from .quality import quality_figure
@@ -7,6 +8,7 @@ from .standards import draw_standards
 from .style import AMBER, BLUE, COLOURS, GREEN, GREY, RED, escaped
 
 __all__ = [
+    "ALIGNMENT_SIZE",
     "AMBER",
     "BLUE",
     "COLOURS",

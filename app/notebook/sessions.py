@@ -1,0 +1,34 @@
+"""The results of a session's folder, finished or still growing."""
+
+from pathlib import Path
+
+from ..output.data_frames import Results
+from ..output.folder import DOCUMENTS
+from ..output.history import History, Tail
+
+
+def read_session(folder: str | Path) -> Results:
+    """Return the results in the ``--out`` of ``xas-agent run`` or ``replay``.
+
+    Each call of a method reads what a session that goes on has added.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The folder, or its documents.jsonl.
+
+    Returns
+    -------
+    Results
+        The same tables as :attr:`XASAgent.results`, of all frames.
+
+    Raises
+    ------
+    InputError
+        There are no documents of an agent.
+    """
+    path = Path(folder)
+    history = History()
+    tail = Tail(path / DOCUMENTS if path.suffix != ".jsonl" else path)
+    tail(history)
+    return Results(history, lambda: tail(history))
