@@ -49,10 +49,7 @@ def replay(
     health_remote: HealthRemoteOption = False,
     strict: StrictOption = False,
 ) -> None:
-    """Repeat a recorded experiment with simulated devices, and watch it.
-
-    Example: xas-agent replay recording.jsonl --speed 10 --out again
-    """
+    """Repeat a recorded experiment with simulated devices, and watch it."""
     from ...adapters.files import FileSource
     from ...sim_beamline.replay import Replay
     from ..embedded import InProcessControl
