@@ -1,5 +1,6 @@
 """Examples and exit codes of every command: the end of each ``--help``, and of the reference, is made from them."""
 
+import signal
 from collections.abc import Mapping
 
 from .shared import EXIT_CODES, FAILED, INTERRUPTED, SET_ASIDE, UNREACHABLE, USAGE
@@ -85,7 +86,7 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "models verify": (("xas-agent models verify ni-k", ""),),
     "dataset label": (("xas-agent dataset label structures --absorber Co --name co_k", ""),),
     "dataset feff": (("xas-agent dataset feff structures --absorber Co --out runs", ""),),
-    "dataset disorder": (("xas-agent dataset disorder structures --absorber Ti --rattle 0.05 --rattle 0.1", ""),),
+    "dataset disorder": (("xas-agent dataset disorder structures --absorber Ti --rattle 0.05 --count 8", ""),),
     "dataset state": (("xas-agent dataset state runs", ""),),
     "dataset collect": (("xas-agent dataset collect runs --name co_k", ""),),
     "dataset append": (("xas-agent dataset append runs --out data/feff --least 200", ""),),
@@ -151,15 +152,20 @@ def exit_codes_of(command: str) -> dict[int, str]:
 
 def help_end(command: str) -> str:
     """Return the examples and exit codes of a command, the end of its ``--help``."""
-    lines = [*_example_lines(EXAMPLES.get(command, ())), "Exit codes:"]
-    lines += [f"  {code:<4} {meaning}" for code, meaning in exit_codes_of(command).items()]
-    return "\b\n" + "\n".join(lines)
+    codes = ["Exit codes:", *(f"  {code:<4} {meaning}" for code, meaning in exit_codes_of(command).items())]
+    return "\n\n".join(map(_as_it_is, filter(None, (_example_lines(EXAMPLES.get(command, ())), codes))))
 
 
 def all_exit_codes() -> str:
     """Return what every exit code means, the end of the ``--help`` of all commands."""
-    lines = [f"  {code:<4} {_SHORT[code]}" for code in _SHORT if code in EXIT_CODES]
-    return "\b\n" + "\n".join(["Exit codes, of which each command's own help has more:", *lines])
+    short = {**_SHORT, 128 + signal.SIGTERM: "SIGTERM ended it"}
+    lines = [f"  {code:<4} {short[code]}" for code in EXIT_CODES]
+    return _as_it_is(["Exit codes, with what to do in the reference of the command line:", *lines])
+
+
+def _as_it_is(lines: list[str]) -> str:
+    """Return a paragraph that the help does not fill anew."""
+    return "\b\n" + "\n".join(lines)
 
 
 def _example_lines(examples: tuple[tuple[str, str], ...]) -> list[str]:
@@ -171,4 +177,4 @@ def _example_lines(examples: tuple[tuple[str, str], ...]) -> list[str]:
     for line, about in examples:
         lines.append(f"  {line:<{widest}}  {about}".rstrip() if beside else f"  {line}")
         lines += [] if beside or not about else [f"      {about}"]
-    return [*lines, ""]
+    return lines
