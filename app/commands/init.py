@@ -211,15 +211,15 @@ def _conclude(out: Path, looked: Looked | None, source: str | None, rule: "First
     live = source is not None and (looked.listens if looked else "://" in source)
     recorded = shlex.quote(looked.source if looked and looked.files is None else source or "")
     if not source or live:
-        watch = f"xas-agent run --config {config} --out first"
-        rehearse = [watch, f"xas-agent rules test {config} first --figure rehearsal.png"]
+        watch = f"xas-agent run --config {config} --out trial"
+        rehearse = [watch, f"xas-agent rules test {config} trial --figure rehearsal.png"]
         watch = f"xas-agent run --config {config} --out night1"
     else:
         given = f"{recorded}{columns}"
         rehearse = [f"xas-agent rules test {config} {given} --out rehearsed --figure rehearsal.png"]
         option = "--source" if looked is not None and looked.files is None else "--folder"
         folder = recorded if option == "--source" or Path(source).is_dir() else shlex.quote(str(Path(source).parent))
-        watch = f"xas-agent run --config {config} {option} {folder}{columns} --out first"
+        watch = f"xas-agent run --config {config} {option} {folder}{columns} --out trial"
     check = [f"xas-agent rules explain {config}", f"xas-agent doctor --config {config}"]
     for title, commands in (("Check it:", check), ("Rehearse it:", rehearse), ("Run it:", [watch])):
         typer.echo(title)

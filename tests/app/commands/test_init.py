@@ -51,7 +51,7 @@ def test_a_recording_with_odd_names(recording):
     for words in commands(shown):
         if words[1] != "doctor":
             run_command(*words[1:])
-    assert "frames" in Path("first/summary.json").read_text()
+    assert "frames" in Path("trial/summary.json").read_text()
 
 
 def test_files_whose_columns_need_names(tmp_path, monkeypatch):
