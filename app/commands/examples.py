@@ -1,6 +1,6 @@
 """Examples and exit codes of every command: the end of each ``--help``, and of the reference, is made from them."""
 
-import signal
+import textwrap
 from collections.abc import Mapping
 
 from .shared import EXIT_CODES, FAILED, INTERRUPTED, SET_ASIDE, UNREACHABLE, USAGE
@@ -157,10 +157,14 @@ def help_end(command: str) -> str:
 
 
 def all_exit_codes() -> str:
-    """Return what every exit code means, the end of the ``--help`` of all commands."""
-    short = {**_SHORT, 128 + signal.SIGTERM: "SIGTERM ended it"}
-    lines = [f"  {code:<4} {short[code]}" for code in EXIT_CODES]
-    return _as_it_is(["Exit codes, with what to do in the reference of the command line:", *lines])
+    """Return what every exit code means and what to do, the end of the ``--help`` of all commands."""
+    lines = [
+        textwrap.fill(
+            f"{meaning} {remedy}", 76, initial_indent=f"{code:<5}", subsequent_indent=" " * 5, break_on_hyphens=False
+        )
+        for code, (meaning, remedy) in EXIT_CODES.items()
+    ]
+    return _as_it_is(["Exit codes:", *lines]).replace("`", "")
 
 
 def _as_it_is(lines: list[str]) -> str:

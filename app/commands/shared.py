@@ -42,7 +42,7 @@ EXIT_CODES = {
         "Repeat the command; `xas-agent dataset feff` and `xas-agent evaluate` continue where they were.",
     ),
 }
-"""Meaning and remedy of each exit code, for the reference; :mod:`.examples` has them in short."""
+"""Meaning and remedy of each exit code, for ``--help`` and the reference; :mod:`.examples` has them in short."""
 
 
 @dataclass(frozen=True)
