@@ -1,6 +1,7 @@
 """``xas-agent doctor``: whether this machine, its packages and a config are ready."""
 
 import json
+import sys
 import textwrap
 from collections import Counter
 from dataclasses import asdict
@@ -57,7 +58,8 @@ def _say(finding: "Finding") -> None:
     lines = _wrapped(finding.text, first, _INDENT)
     if finding.remedy:
         lines += _wrapped(finding.remedy, f"{_INDENT}→ ", f"{_INDENT}  ")
-    typer.echo("\n".join(lines))
+    encoding = sys.stdout.encoding or "utf-8"  # which may lack →, and then a line must come all the same
+    typer.echo("\n".join(lines).encode(encoding, "replace").decode(encoding))
 
 
 def _wrapped(text: str, first: str, others: str) -> list[str]:

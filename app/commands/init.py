@@ -1,5 +1,6 @@
 """``xas-agent init``: the first config of a beamline, from what its documents or files contain."""
 
+import re
 import shlex
 import sys
 from dataclasses import replace
@@ -8,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .inspect import Looked, look, show_reading
+from .inspect import WIDTH, Looked, look, show_reading
 from .options import ConnectTimeoutOption, EdgeOption, ElementOption, PresetOption
+from .run import RECORDINGS
 from .shared import USAGE, exit_on_error, fail, is_tiled
 
 if TYPE_CHECKING:
@@ -101,13 +103,14 @@ def init(
         kind = "simulated" if not source else "files" if looked and looked.files is not None else "documents"
         text = config_text(reading, origin, models, rule, control=control, kind=kind)
         out.write_text(text, encoding="utf-8")
-    _conclude(out, looked, source, rule)
+    _conclude(out, looked, source, rule, control)
 
 
 def _ask_source() -> str:
     typer.echo("Where do the spectra come from?")
-    typer.echo("  zmq://HOST:PORT of a bluesky proxy's out-port, tiled://HOST:PORT/PATH, a folder of")
-    typer.echo("  files, a recording (.jsonl, .msgpack); nothing for the simulated beamline")
+    typer.echo("  zmq://HOST:PORT of a bluesky proxy's out-port, tiled://HOST:PORT/PATH,")
+    typer.echo("  a folder of files, or a recording (.jsonl, .msgpack);")
+    typer.echo("  nothing for the simulated beamline")
     return typer.prompt("Source", default="", show_default=False).strip()
 
 
@@ -202,29 +205,54 @@ def _unseen(settings: "Config") -> str:
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True) if content else ""
 
 
-def _conclude(out: Path, looked: Looked | None, source: str | None, rule: "FirstRule") -> None:
+def _conclude(out: Path, looked: Looked | None, source: str | None, rule: "FirstRule", control: str | None) -> None:
     """Say what was written, and the commands that follow."""
     config, columns = shlex.quote(str(out)), _columns(looked)
     typer.echo(f"written {out}: the rule {rule.name!r}, {_who(rule)}")
     if looked is not None and not looked.inspection.then.frames and not columns:
         typer.echo(f"no spectrum is read with it yet: name the fields in {out}, then inspect with --config {config}")
-    live = source is not None and (looked.listens if looked else "://" in source)
-    recorded = shlex.quote(looked.source if looked and looked.files is None else source or "")
+    if rule.authority == "confirm" and rule.action != "notify" and source and control is None:
+        typer.echo("to be carried out, requests need control_endpoint or queue_server: name one in it")
+    live, recording = _kind(looked, source)
     if not source or live:
-        watch = f"xas-agent run --config {config} --out trial"
-        rehearse = [watch, f"xas-agent rules test {config} trial --figure rehearsal.png"]
+        trial = f"xas-agent run --config {config} --out trial"
+        rehearse = [trial, f"xas-agent rules test {config} trial --figure rehearsal.png"]
         watch = f"xas-agent run --config {config} --out night1"
     else:
-        given = f"{recorded}{columns}"
-        rehearse = [f"xas-agent rules test {config} {given} --out rehearsed --figure rehearsal.png"]
-        option = "--source" if looked is not None and looked.files is None else "--folder"
-        folder = recorded if option == "--source" or Path(source).is_dir() else shlex.quote(str(Path(source).parent))
-        watch = f"xas-agent run --config {config} {option} {folder}{columns} --out trial"
+        read = Path(looked.source if looked is not None else source)
+        rehearse = [
+            f"xas-agent rules test {config} {shlex.quote(str(read))}{columns} --out rehearsed --figure rehearsal.png"
+        ]
+        folder = read if recording or read.is_dir() else read.parent
+        option = f"{'--source' if recording else '--folder'} {shlex.quote(str(folder))}"
+        watch = f"xas-agent run --config {config} {option}{columns} --out trial"
     check = [f"xas-agent rules explain {config}", f"xas-agent doctor --config {config}"]
-    for title, commands in (("Check it:", check), ("Rehearse it:", rehearse), ("Run it:", [watch])):
+    steps = [("Check it:", check), ("Rehearse it:", rehearse), ("Run it:", [watch])]
+    if recording:
+        there = f"xas-agent run --config {config} --source zmq://HOST:5578 --out night1"
+        steps.append(("At the beamline, with the out-port of its proxy:", [there]))
+    for title, commands in steps:
         typer.echo(title)
         for command in commands:
-            typer.echo(f"  {command}")
+            typer.echo(_shown(command))
+
+
+def _kind(looked: Looked | None, source: str | None) -> tuple[bool, bool]:
+    """Return whether a source is an endpoint, and whether it is a recording of documents."""
+    if looked is not None:
+        return looked.listens, not looked.listens and looked.files is None
+    live = source is not None and "://" in source
+    return live, source is not None and Path(source).suffix in RECORDINGS
+
+
+def _shown(command: str) -> str:
+    """Return a command as lines to copy, broken before options where it is longer than a line."""
+    lines = ["  xas-agent"]
+    for part in re.split(r" (?=--)", command.removeprefix("xas-agent ")):
+        if len(lines[-1]) + len(part) + len("  \\") > WIDTH:
+            lines.append("     ")
+        lines[-1] += f" {part}"
+    return " \\\n".join(lines)
 
 
 def _who(rule: "FirstRule") -> str:

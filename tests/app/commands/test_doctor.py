@@ -51,6 +51,20 @@ def test_a_machine_that_is_ready(tmp_path):
     assert not list(tmp_path.iterdir())  # the trial file is gone
 
 
+def test_a_terminal_of_another_encoding_is_warned_and_served():
+    code = """
+import sys
+from xas_agent.app.commands.doctor import _say
+from xas_agent.app.jobs.doctor_machine import terminal
+[finding] = terminal()
+_say(finding)
+"""
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
+    assert done.stdout.decode("latin-1").startswith("warn  terminal")
+    assert "PYTHONUTF8=1" in done.stdout.decode("latin-1")
+
+
 def test_what_a_config_needs_and_cannot_have(tmp_path):
     port = free_port()
     with closing(socket.create_server(("127.0.0.1", 0))) as listening:
