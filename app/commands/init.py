@@ -72,7 +72,9 @@ def init(
 
     On a terminal it asks what the options do not say. It looks at the source as xas-agent inspect does.
     """
-    from ..jobs.first_config import FirstRule, config_text, middle_of, models_of
+    from ...agent.fields import FieldSettings
+    from ...agent.types import validate_settings
+    from ..jobs.first_config import FirstRule, check_quantity, config_text, middle_of, models_of
     from ..jobs.inspect import settings_text
 
     asks = not yes and sys.stdin.isatty() and sys.stdout.isatty()
@@ -91,11 +93,14 @@ def init(
             )
             _show(looked)
         element, edge = _absorber(looked, element, edge, asks) if source else ("Co", "K")
+        absorber = validate_settings({"element": element, "edge": edge}, FieldSettings, "command line")
+        element, edge = absorber.element, absorber.edge
         models = [model] if model else models_of(element, edge)
         rule = FirstRule(quantity or "OS", above, below, action or "pause", authority or "off")
         if above is None and below is None:
             rule = replace(rule, above=middle_of(models, rule.quantity) if source else SIMULATED_LEVEL)
         rule = _ask_rule(rule, quantity, above, below, action, authority) if asks else rule
+        check_quantity(models, rule.quantity)
         settings = _settings(looked, source, preset, element, edge)
         named = looked is not None and (looked.files is None or looked.files.unknown is None)
         reading = settings_text(looked.inspection, settings, looked.source) if looked and named else _unseen(settings)

@@ -59,6 +59,21 @@ def models_of(element: str | None, edge: str | None) -> list[str]:
     return fit
 
 
+def check_quantity(models: Sequence[str], quantity: str) -> None:
+    """Refuse a quantity that no model estimates.
+
+    Raises
+    ------
+    InputError
+        The message lists the descriptors.
+    """
+    from ...models import card
+
+    known = dict.fromkeys(d.name for name in models for d in card.read_card(card.find(name)).descriptors)
+    if quantity not in known:
+        raise InputError(f"--quantity: found {quantity}, expected a descriptor: {', '.join(known)}")
+
+
 def middle_of(models: Sequence[str], quantity: str) -> float:
     """Return the middle of the classes that models know of a quantity; 3 if they know none."""
     from ...models import card
@@ -165,12 +180,18 @@ def _rule(rule: FirstRule) -> Iterator[str]:
 def _control(rule: FirstRule, control: str | None, kind: Kind) -> Iterator[str]:
     """Yield who decides, and how the experiment is reached."""
     off = rule.authority == "off"
+    if rule.action == "notify":
+        yield from _comment(
+            "The rule only tells, for which it needs no permission. For others, allow their actions; a person then "
+            "approves each decision (xas-agent pending, approve)."
+        )
+        yield from ("control:", "  enabled: false", "  allow: []", "  authority: confirm")
+        return
     said = "Switched off: decisions are published as advice. With enabled: true, a" if off else "A"
     yield from _comment(
         f"{said} person approves each decision (xas-agent pending, approve); with authority: act, it is sent at once."
     )
-    allowed = [] if rule.action == "notify" else [rule.action]
-    yield from ("control:", f"  enabled: {str(not off).lower()}", f"  allow: [{', '.join(allowed)}]")
+    yield from ("control:", f"  enabled: {str(not off).lower()}", f"  allow: [{rule.action}]")
     yield "  authority: confirm"
     if control is not None:
         key = "queue_server" if control.startswith("tcp://") else "control_endpoint"

@@ -91,6 +91,12 @@ def test_a_live_beamline_that_does_not_measure_now(tmp_path, monkeypatch):
     assert "stop" in run_command("rules", "explain", "agent.yaml").stdout
 
 
+def test_a_recording_that_is_not_looked_at(recording):
+    shown, _ = written(recording, "--no-look", "--element", "ni", "--edge", "K", "--action", "notify")
+    assert load_config("agent.yaml").rules[0].action == "notify"
+    assert ["--source", "recorded.jsonl"] in [words[4:6] for words in commands(shown)]
+
+
 def test_a_queue_server_takes_the_requests(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     written("tiled://localhost:8000/raw", "--no-look", "--control", "tcp://localhost:60615")
@@ -106,6 +112,7 @@ def test_a_queue_server_takes_the_requests(tmp_path, monkeypatch):
         (("--element", "Zn", "no-such.jsonl", "--no-look"), "no model for Zn"),
         (("--quantity", "OS", "--out", "no-such/agent.yaml"), "found no folder no-such"),
         (("no-such.jsonl",), "no-such.jsonl"),
+        (("--quantity", "OSS"), "found OSS, expected a descriptor: OS, CN"),
     ],
 )
 def test_what_cannot_be_used_writes_nothing(args, said, tmp_path, monkeypatch):
