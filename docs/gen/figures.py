@@ -1,11 +1,12 @@
 """The figures of the page on the physics and the model.
 
-    python docs/gen/figures.py
+    python docs/gen/figures.py [FOLDER]
 
-writes docs/assets/physics.png and docs/assets/model.png: a spectrum in its parts, spectra along a charge, and what
+writes physics.png and model.png into docs/assets, or into FOLDER: a spectrum in its parts, spectra along a charge, and what
 the model co-k answers for them.
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ ENERGY = EDGE_EV + np.arange(-140.0, 320.0, 0.5)
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#6e6e6e"
 
 
-def draw_physics(reference: ReferenceSpectra) -> None:
+def draw_physics(folder: Path, reference: ReferenceSpectra) -> None:
     """Draw one spectrum with what normalises it, and spectra at three states of charge."""
     figure, (raw, series) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
     energy = ENERGY
@@ -58,7 +59,7 @@ def draw_physics(reference: ReferenceSpectra) -> None:
         xlabel="energy / eV", ylabel="normalised μ", title="Charging Li$_x$CoO$_2$: the edge moves and changes"
     )
     series.legend(frameon=False, loc="lower right")
-    figure.savefig(ASSETS / "physics.png", dpi=120)
+    figure.savefig(folder / "physics.png", dpi=120)
 
 
 def os_of(server: FrameServer, spectra: list[Array], shift_ev: float = 0.0) -> list[DescriptorEstimate]:
@@ -69,7 +70,7 @@ def os_of(server: FrameServer, spectra: list[Array], shift_ev: float = 0.0) -> l
     return [estimate.descriptors["OS"] for estimate in answered if estimate is not None]
 
 
-def draw_model(reference: ReferenceSpectra) -> None:
+def draw_model(folder: Path, reference: ReferenceSpectra) -> None:
     """Draw class probabilities and oxidation state along a charge, and what wrong energies do to it."""
     config = Config.model_validate({"model": {"use": ["co-k"]}})
     server = FrameServer(load_models(config), SeriesAlignment(config.alignment), None, named=True)
@@ -102,10 +103,11 @@ def draw_model(reference: ReferenceSpectra) -> None:
     shifted.set(
         xlabel="error of the energies / eV", ylabel="oxidation state / e", title="LiCoO$_2$ with wrong energies"
     )
-    figure.savefig(ASSETS / "model.png", dpi=120)
+    figure.savefig(folder / "model.png", dpi=120)
 
 
 if __name__ == "__main__":
+    into = Path(sys.argv[1]) if len(sys.argv) > 1 else ASSETS
     simulated = ReferenceSpectra(broadening_ev=1.0)
-    draw_physics(simulated)
-    draw_model(simulated)
+    draw_physics(into, simulated)
+    draw_model(into, simulated)
