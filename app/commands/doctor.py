@@ -72,5 +72,5 @@ def _verdict(counts: "Counter[str]", config: str | None) -> str:
     if counts["fail"]:
         return f"{counts['fail']} to mend before a session: see the lines with fail"
     warned = f"; {counts['warn']} to look at: see the lines with warn" if counts["warn"] else ""
-    following = f"xas-agent run --config {config} --out DIR" if config else "xas-agent init, or xas-agent run"
+    following = f"xas-agent rules explain {config}, then run it" if config else "xas-agent init, or xas-agent run"
     return f"ready{warned}. Next: {following}"

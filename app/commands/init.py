@@ -225,12 +225,11 @@ def _conclude(out: Path, looked: Looked | None, source: str | None, rule: "First
         watch = f"xas-agent run --config {config} --out night1"
     else:
         read = Path(looked.source if looked is not None else source)
-        rehearse = [
-            f"xas-agent rules test {config} {shlex.quote(str(read))}{columns} --out rehearsed --figure rehearsal.png"
-        ]
-        folder = read if recording or read.is_dir() else read.parent
-        option = f"{'--source' if recording else '--folder'} {shlex.quote(str(folder))}"
-        watch = f"xas-agent run --config {config} {option}{columns} --out trial"
+        folder = shlex.quote(str(read if recording or read.is_dir() else read.parent))
+        test = f"xas-agent rules test {config} {folder}{columns}"
+        rehearse = [f"{test} --out rehearsed --figure rehearsal.png"]
+        option = "--source" if recording else "--folder"
+        watch = f"xas-agent run --config {config} {option} {folder}{columns} --out trial"
     check = [f"xas-agent rules explain {config}", f"xas-agent doctor --config {config}"]
     steps = [("Check it:", check), ("Rehearse it:", rehearse), ("Run it:", [watch])]
     if recording:

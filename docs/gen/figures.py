@@ -2,8 +2,8 @@
 
     python docs/gen/figures.py [FOLDER]
 
-writes physics.png and model.png into docs/assets, or into FOLDER: a spectrum in its parts, spectra along a charge, and
-what the model co-k answers for them.
+writes physics.png and model.png into docs/assets, or into FOLDER: a spectrum in its parts, spectra along a charge,
+and what the model co-k answers for them.
 """
 
 import sys

@@ -60,7 +60,7 @@ def test_files_whose_columns_need_names(tmp_path, monkeypatch):
     data = columns()
     Path("scans").mkdir()
     np.savetxt("scans/a.dat", np.column_stack(list(data.values())), header=" ".join(data))
-    shown, text = written("scans", "--above", 2)
+    shown, text = written("scans/a.dat", "--above", 2)
     assert "mono_bragg_e" not in text  # columns of files are named by the command
     rehearse, run = commands(shown)[2:]
     assert "--column" in run
