@@ -12,8 +12,10 @@ from .app.commands import (
     calibrate,
     convert,
     dataset,
+    doctor,
     evaluate,
     infer,
+    init,
     inspect,
     keys,
     models,
@@ -28,12 +30,14 @@ from .app.commands import (
     train,
     view,
 )
+from .app.commands.examples import all_exit_codes, help_end
 from .app.commands.process import keep_streams, log_from
-from .app.commands.shared import WithDashboard, exit_codes_help
+from .app.commands.shared import WithDashboard
 
 _WHOLE_SENTENCE = 200  # characters, more than the first sentence of any command has
 
 PANELS: dict[str, dict[str, typer.Typer | Callable[..., Any]]] = {
+    "First steps": {"init": init.init, "doctor": doctor.doctor},
     "Watch an experiment": {"run": run.run, "replay": replay.replay, "sim": sim.sim, "view": view.view},
     "Decide": {
         "rules": rules.rules_app,
@@ -82,9 +86,7 @@ class Panels(TyperGroup):
 app = typer.Typer(
     cls=Panels,
     help="Understands X-ray absorption data while the experiment runs, and acts on it.",
-    epilog=exit_codes_help(),
-    no_args_is_help=True,
-    add_completion=False,
+    epilog=all_exit_codes(),
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -92,18 +94,48 @@ app = typer.Typer(
 for panel in PANELS.values():
     for name, member in panel.items():
         if isinstance(member, typer.Typer):
+            for command in member.registered_commands:
+                assert command.name is not None
+                command.epilog = help_end(f"{name} {command.name}")
             app.add_typer(member, name=name)
         else:
-            app.command(name, cls=WithDashboard if name in ("run", "replay") else None)(member)
+            app.command(name, cls=WithDashboard if name in ("run", "replay") else None, epilog=help_end(name))(member)
+
+START = """\
+xas-agent reads X-ray absorption data while an experiment runs: oxidation
+state, coordination and bond lengths of each spectrum, and your rules on them.
+
+See it work, without a beamline:
+  xas-agent run                watch a simulated cathode charge, a minute
+
+With data of yours:
+  xas-agent infer FILE...      oxidation state and bond lengths of spectra
+  xas-agent inspect SOURCE     what is in a stream, a recording or a folder?
+
+At your beamline:
+  xas-agent doctor             is this machine ready?
+  xas-agent init               a few questions, and a config that runs
+  xas-agent rules explain agent.yaml     check what it would do
+  xas-agent run --config agent.yaml --out night1 --dashboard
+  xas-agent report night1      what came out, as one page
+
+  xas-agent --help             all commands
+  xas-agent run --help         one command, with examples
+"""
+"""What the command says without arguments: the way in, in one screen."""
 
 
 @app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
     log_level: Annotated[str, typer.Option(help="Least level to log: debug, info, warning or error.")] = "info",
 ) -> None:
     keep_streams()
     if version:
         typer.echo(__version__)
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(START, nl=False)
         raise typer.Exit
     log_from(log_level)

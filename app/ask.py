@@ -157,18 +157,33 @@ def _last_asked() -> Path:
     return sockets_folder() / f"terminal-{os.getsid(0)}.json"
 
 
-def running_sessions() -> list[Running]:
-    """Return the sessions of this user that run."""
+def sessions() -> tuple[list[Running], list[Path]]:
+    """Return the sessions of this user that run, and the sockets that killed sessions have left.
+
+    Raises
+    ------
+    Refused
+        Others may enter the folder of the sockets.
+    """
     found: list[Running] = []
+    left: list[Path] = []
     for path in _sockets():
         try:
             answer = _exchange(path, {"command": "session"}, _IDENTITY_S)
         except (ConnectionRefusedError, FileNotFoundError):
-            path.unlink(missing_ok=True)  # of a session that was killed
+            left.append(path)
             continue
         except (OSError, ValueError):
             answer = {}
         found.append(Running(path, answer.get("session") or {"pid": path.stem}))
+    return found, left
+
+
+def running_sessions() -> list[Running]:
+    """Return the sessions of this user that run; what killed ones have left is removed."""
+    found, left = sessions()
+    for path in left:
+        path.unlink(missing_ok=True)
     return found
 
 

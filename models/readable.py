@@ -4,7 +4,7 @@ from pathlib import Path
 
 from .card import HIT_E, Card, DescriptorCard, StandardCard, write_card
 
-_MEANINGS = {
+MEANINGS = {
     "OS": "oxidation state of the absorber",
     "CN": "first-shell coordination number",
     "OCN": "oxygen neighbours in the first shell",
@@ -16,6 +16,7 @@ _MEANINGS = {
     "mean_bond": "mean first-shell bond length",
     "OS_mean": "mean oxidation state over the absorber's sites",
 }
+"""What each descriptor is, in a few words."""
 
 
 def readable(card: Card) -> str:
@@ -111,7 +112,7 @@ def _row(card: Card, d: DescriptorCard) -> str:
     values = ", ".join(map(str, d.classes)) if d.classes else d.unit
     coverage = f"{held:.1%}" if held is not None else "–"
     return (
-        f"| {d.name} | {_MEANINGS.get(d.name, '')} | {values} | {_figure(metric)} | {coverage} | "
+        f"| {d.name} | {MEANINGS.get(d.name, '')} | {values} | {_figure(metric)} | {coverage} | "
         f"{'yes' if d.mixture else 'no'} |"
     )
 

@@ -132,7 +132,7 @@ def test_models_list_show_verify(tmp_path):
         "ti-k",
         "v-k",
     ]
-    shown = xa("models", "show", "ni-k").stdout
+    shown = xa("models", "show", "ni-k", "--full").stdout
     assert shown.strip() == (cards.find("ni-k") / "card.yaml").read_text(encoding="utf-8").strip()
     folder = shutil.copytree(cards.find("co-k"), tmp_path / "co-k")
     (folder / "model.ts").write_bytes(b"other")

@@ -25,10 +25,7 @@ def align(
     config: ConfigOption = None,
     strict: StrictOption = False,
 ) -> None:
-    """Calibrate and normalise spectra, resample them to the grid of a model, and draw the alignment.
-
-    Example: xas-agent align NiO.xdi --out aligned
-    """
+    """Calibrate and normalise spectra, resample them to the grid of a model, and draw the alignment."""
     from ...adapters.files import Batch, expand
     from ..jobs.align import align_files, draw_all, write_aligned
     from ..session import end_like_ctrl_c, uninterrupted

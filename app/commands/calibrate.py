@@ -52,8 +52,6 @@ def calibrate(
     counterpart is the mean of their rows, with their multiplicities: "ROW+2*ROW". "metal" marks a metal foil. "bond"
     is the known bond length in Å, if FEFF's structure has another one. "shift" is added to the measured energies.
     "reference" names the column of a foil that the file does not state.
-
-    Example: xas-agent calibrate NiO.xdi=NiO_Ni000,bond=2.09 --feff data/feff/ni_k.npz --model ni-k
     """
     with exit_on_error():
         from ..jobs.calibrate import calibrate_model, folder_to_write, write_calibration

@@ -24,8 +24,6 @@ def convert(
     """Convert files of spectra to Bluesky documents.
 
     The formats are XDI, text columns, SSRL, SPEC, Athena, NeXus, HDF5 and npz.
-
-    Example: xas-agent convert scan*.xdi --out series.jsonl
     """
     from ...adapters.files import Batch, conversion, expand, file_names, folder, read_all
     from ...agent.fields import FieldSettings

@@ -39,10 +39,7 @@ def dataset_label(
     seed: DrawOption = 0,
     jobs: JobsOption = None,
 ) -> None:
-    """Compute the descriptors of the absorber's distinct sites and write NAME.csv.
-
-    Example: xas-agent dataset label structures --absorber Co --name co_k
-    """
+    """Compute the descriptors of the absorber's distinct sites and write NAME.csv."""
     from ..jobs.dataset import label_structures
 
     with exit_on_error():
@@ -63,10 +60,7 @@ def dataset_feff(
     again: Annotated[bool, typer.Option("--again", help="Repeat the runs whose attempts have all failed.")] = False,
     jobs: JobsOption = None,
 ) -> None:
-    """Write FEFF's input for the absorber's distinct sites and run FEFF; finished runs are not repeated.
-
-    Example: xas-agent dataset feff structures --absorber Co --out runs
-    """
+    """Write FEFF's input for the absorber's distinct sites and run FEFF; finished runs are not repeated."""
     from ..jobs.dataset import compute
 
     with exit_on_error():
@@ -106,8 +100,6 @@ def dataset_disorder(
     """Rattle crystals, or melt and quench them, and write the sites as a queue for dataset feff.
 
     Each structure is a material of its own, on one side of the split.
-
-    Example: xas-agent dataset disorder structures --absorber Ti --rattle 0.05 --rattle 0.1 --out jobs.jsonl
     """
     from ..jobs.disorder import make_disordered
 
@@ -151,10 +143,7 @@ def dataset_collect(
     seed: DrawOption = 0,
     jobs: JobsOption = None,
 ) -> None:
-    """Collect the spectra and descriptors of FEFF runs in NAME.npz and NAME.csv, for training.
-
-    Example: xas-agent dataset collect runs --name co_k
-    """
+    """Collect the spectra and descriptors of FEFF runs in NAME.npz and NAME.csv, for training."""
     from ..jobs.dataset import collect_runs
 
     with exit_on_error():
@@ -174,10 +163,7 @@ def dataset_append(
     ] = None,
     jobs: JobsOption = None,
 ) -> None:
-    """Write the rows that the data sets do not have yet as a shard; those without a split are left out.
-
-    Example: xas-agent dataset append runs --out data/feff --least 200
-    """
+    """Write the rows that the data sets do not have yet as a shard; those without a split are left out."""
     from ..jobs.shards import append_rows
 
     with exit_on_error():
@@ -189,10 +175,7 @@ FolderArgument = Annotated[Path, typer.Argument(help="Folder of the data sets, o
 
 @dataset_app.command("merge")
 def dataset_merge(folder: FolderArgument = Path("data/feff")) -> None:
-    """Merge the shards into the data sets, one per absorber; broken and repeated rows are left out and counted.
-
-    Example: xas-agent dataset merge data/feff
-    """
+    """Merge the shards into the data sets, one per absorber; broken and repeated rows are left out and counted."""
     from ..jobs.shards import merge_shards
 
     with exit_on_error():
@@ -201,10 +184,7 @@ def dataset_merge(folder: FolderArgument = Path("data/feff")) -> None:
 
 @dataset_app.command("tables")
 def dataset_tables(folder: FolderArgument = Path("data/feff")) -> None:
-    """Print the number of rows of each absorber by split, and the labels of their descriptors, in Markdown.
-
-    Example: xas-agent dataset tables data/feff
-    """
+    """Print the number of rows of each absorber by split, and the labels of their descriptors, in Markdown."""
     from ..jobs.shards import tables_of
 
     with exit_on_error():
@@ -226,10 +206,7 @@ def dataset_omnixas(
     ] = None,
     jobs: JobsOption = None,
 ) -> None:
-    """Import published rows of OmniXAS, with descriptors, to NAME.npz and NAME.csv; the split is OmniXAS's.
-
-    Example: xas-agent dataset omnixas tutorial_omnixas --absorber Ni --structures cifs --name ni_k_omni
-    """
+    """Import published rows of OmniXAS, with descriptors, to NAME.npz and NAME.csv; the split is OmniXAS's."""
     from ..jobs.dataset import import_omnixas
 
     with exit_on_error():
@@ -247,10 +224,7 @@ def dataset_mp(
     seed: DrawOption = 0,
     jobs: JobsOption = None,
 ) -> None:
-    """Convert K-edge XANES of the Materials Project, with descriptors, to NAME.npz and NAME.csv, for training.
-
-    Example: xas-agent dataset mp xas.json --absorber Co --name co_k
-    """
+    """Convert K-edge XANES of the Materials Project, with descriptors, to NAME.npz and NAME.csv, for training."""
     from ..jobs.dataset import convert_documents
 
     with exit_on_error():

@@ -51,8 +51,6 @@ def evaluate(
     The report compares the model with competitors and shows its robustness, transfer, calibration and latent space.
     The report folder keeps finished trainings: after an interruption the same command continues. All this is computed
     spectra; xas-agent standards judges models on measured ones.
-
-    Example: xas-agent evaluate ni-k --data data/feff --quick
     """
     with exit_on_error():
         other = None if config == "full" else config

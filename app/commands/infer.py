@@ -26,10 +26,7 @@ def infer(
     config: ConfigOption = None,
     strict: StrictOption = False,
 ) -> None:
-    """Estimate the descriptors of spectra in files.
-
-    Example: xas-agent infer NiO.xdi --model ni-k --format json
-    """
+    """Estimate the descriptors of spectra in files."""
     from ...adapters.files import Batch, expand
     from ..jobs.infer import infer_files, render
     from ..session import end_like_ctrl_c, uninterrupted

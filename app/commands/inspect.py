@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,7 @@ from .shared import FAILED, USAGE, exit_on_error, fail, is_tiled, refuse_unused,
 
 if TYPE_CHECKING:
     from ...agent.survey import Reading
+    from ..config import Config
     from ..jobs.gather import FileDocuments
     from ..jobs.inspect import Inspection, Trial
 
@@ -46,39 +48,17 @@ def inspect(
     edge: EdgeOption = None,
     connect_timeout: ConnectTimeoutOption = None,
 ) -> None:
-    """Show the fields of a source, what is read of them and why, and settings to save.
+    """Show the fields of a source, what is read of them and why, and settings to save."""
+    from ..jobs.inspect import settings_text
 
-    Example: xas-agent inspect zmq://localhost:5578 --out beamline.yaml
-    """
-    from ..jobs.gather import documents_in, read_files
-    from ..jobs.inspect import inspect_documents, settings_text
-    from ..session import end_like_ctrl_c, source_of
-
-    listens = source.startswith("zmq://") or is_tiled(source)
     with exit_on_error():
         if out is not None and out.exists():
             fail(f"--out {out}: found an existing file, expected a new one", USAGE)
-        if not listens:
-            refuse_unused("without an endpoint", connect_timeout=connect_timeout)
-        settings = settings_of(
-            config, None, element, edge, source if listens else None, None, connect_timeout, preset=preset
-        )
-        end_like_ctrl_c()
-        files = None
-        if listens:
-            past = None  # what the source sends is inspected, not what it lost
-            if settings.source is None:
-                past = settings.tiled.model_copy(update={"past": runs, "follow": False})
-            watched = settings.model_copy(update={"tiled": past})
-            documents = _gather(source_of(watched), source, runs, timeout)
-        elif (recorded := documents_in(Path(source))) is not None:
-            source = str(recorded.path)
-            documents = _gather(recorded, source, sys.maxsize, timeout)
-        else:
-            files = read_files(Path(source))
-            documents = files.documents
-        logging.getLogger("xas_agent").setLevel(logging.ERROR)  # the reading is described below
-        inspection = inspect_documents(documents, settings, of_files=files is not None)
+        looked = look(
+            source, runs, timeout,
+            config=config, preset=preset, element=element, edge=edge, connect_timeout=connect_timeout,
+        )  # fmt: skip
+        inspection, settings, source, files = looked.inspection, looked.settings, looked.source, looked.files
         _show_files(files)
         _show(inspection, settings, source, files)
         if files is not None and files.unknown is not None:
@@ -87,7 +67,70 @@ def inspect(
         text = settings_text(inspection, settings, source)
         if out is not None:
             out.write_text(text, encoding="utf-8")
-        _conclude(inspection, text, out, _next_command(source, files is not None, listens, out))
+        _conclude(inspection, text, out, _next_command(source, files is not None, looked.listens, out))
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A source that was looked at."""
+
+    source: str
+    """Its address, or the file of documents that was read."""
+    listens: bool
+    """Whether it is an endpoint."""
+    settings: "Config"
+    inspection: "Inspection"
+    files: "FileDocuments | None"
+    """The files of spectra; None if the source holds documents."""
+
+
+def look(
+    source: str,
+    runs: int,
+    timeout: float,
+    *,
+    config: str | None = None,
+    preset: str | None = None,
+    element: str | None = None,
+    edge: str | None = None,
+    connect_timeout: float | None = None,
+) -> Looked:
+    """Read a source for a while, or files, and find what they contain.
+
+    Raises
+    ------
+    InputError
+        The options, the config or the files cannot be used.
+    EndpointUnreachable
+        The endpoint cannot be reached.
+    """
+    from ..jobs.gather import documents_in, read_files
+    from ..jobs.inspect import inspect_documents
+    from ..session import end_like_ctrl_c, source_of
+
+    listens = source.startswith("zmq://") or is_tiled(source)
+    if not listens:
+        refuse_unused("without an endpoint", connect_timeout=connect_timeout)
+    settings = settings_of(
+        config, None, element, edge, source if listens else None, None, connect_timeout, preset=preset
+    )
+    end_like_ctrl_c()
+    files = None
+    if listens:
+        past = None  # what the source sends is inspected, not what it lost
+        if settings.source is None:
+            past = settings.tiled.model_copy(update={"past": runs, "follow": False})
+        watched = settings.model_copy(update={"tiled": past})
+        documents = _gather(source_of(watched), source, runs, timeout)
+    elif (recorded := documents_in(Path(source))) is not None:
+        source = str(recorded.path)
+        documents = _gather(recorded, source, sys.maxsize, timeout)
+    else:
+        files = read_files(Path(source))
+        documents = files.documents
+    logging.getLogger("xas_agent").setLevel(logging.ERROR)  # the reading is described in words
+    inspection = inspect_documents(documents, settings, of_files=files is not None)
+    return Looked(source, listens, settings, inspection, files)
 
 
 def _gather(source: Any, name: str, runs: int, timeout: float) -> list[Any]:
@@ -170,18 +213,23 @@ def _show(inspection: "Inspection", settings: Any, source: str, files: "FileDocu
     if best is None:
         _say("No stream shows an energy or intensities.")
         return
-    named = f"Stream {best.stream.name}" if files is None else "The table"
-    _say(f"{named} " + ("is read as it is:" if best.as_it_is else "is not read as it is; likely:"))
-    for role, found_role in best.roles.items():
-        _say(f"  {_LABELS.get(role, role):10} {', '.join(found_role.keys)}: {found_role.why}", " " * 13)
-    if best.refusal:
-        _say(f"  Why not: {best.refusal}", " " * 11)
-    no_foil = "" if best.roles.keys() & {"iref", "reference"} else "; no Iref, which only a foil needs"
-    _say(f"Missing: {', '.join(best.missing) or 'nothing'}{no_foil}")
-    _say(_edges(best))
-    _say(_model(best))
+    show_reading(best, of_files=files is not None)
     if files is None:
         _say(_preset(inspection))
+
+
+def show_reading(reading: "Reading", *, of_files: bool) -> None:
+    """Print what a stream, or the table of a file, is read as and why, its element and its models."""
+    named = "The table" if of_files else f"Stream {reading.stream.name}"
+    _say(f"{named} " + ("is read as it is:" if reading.as_it_is else "is not read as it is; likely:"))
+    for role, found_role in reading.roles.items():
+        _say(f"  {_LABELS.get(role, role):10} {', '.join(found_role.keys)}: {found_role.why}", " " * 13)
+    if reading.refusal:
+        _say(f"  Why not: {reading.refusal}", " " * 11)
+    no_foil = "" if reading.roles.keys() & {"iref", "reference"} else "; no Iref, which only a foil needs"
+    _say(f"Missing: {', '.join(reading.missing) or 'nothing'}{no_foil}")
+    _say(_edges(reading))
+    _say(_model(reading))
 
 
 def _show_stream(reading: "Reading", settings: Any, files: "FileDocuments | None") -> None:

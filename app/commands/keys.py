@@ -22,8 +22,6 @@ def keys_make(
 
     NAME.key_secret belongs to its holder alone; NAME.key may be known. The folder FOLDER/clients is the list of
     permitted clients, for --curve-clients and curve_client_keys.
-
-    Example: xas-agent keys make agent
     """
     from ...adapters.zmq import make_keys
 
@@ -33,10 +31,7 @@ def keys_make(
 
 @keys_app.command("secret")
 def keys_secret(file: Annotated[Path, typer.Argument(help="New file.")]) -> None:
-    """Make a secret that both sides of a control on this machine share, in place of keys.
-
-    Example: xas-agent keys secret control.secret
-    """
+    """Make a secret that both sides of a control on this machine share, in place of keys."""
     from ...adapters.zmq import make_secret
 
     with exit_on_error():

@@ -4,9 +4,14 @@ from typing import Annotated
 
 import typer
 
+from .options import installed_models
 from .shared import exit_on_error
 
 models_app = typer.Typer(help="List, show and verify the installed models.", no_args_is_help=True)
+
+NameArgument = Annotated[
+    str, typer.Argument(help="Model by name or folder, e.g. ni-k.", autocompletion=installed_models)
+]
 
 
 @models_app.command("list")
@@ -21,18 +26,22 @@ def models_list() -> None:
 
 
 @models_app.command("show")
-def models_show(name: Annotated[str, typer.Argument(help="Model by name or folder, e.g. ni-k.")]) -> None:
-    """Print the card of a model."""
+def models_show(
+    name: NameArgument,
+    full: Annotated[bool, typer.Option("--full", help="The whole card, as it is in card.yaml.")] = False,
+) -> None:
+    """Show what a model answers, how good it is and where not to trust it, in one screen."""
     from ...models import card
+    from ...models.glance import glance
 
     with exit_on_error():
         folder = card.find(name)
-        card.read_card(folder)
-        typer.echo((folder / "card.yaml").read_text())
+        shown = card.read_card(folder)
+        typer.echo((folder / "card.yaml").read_text(encoding="utf-8") if full else glance(shown))
 
 
 @models_app.command("verify")
-def models_verify(name: Annotated[str, typer.Argument(help="Model by name or folder, e.g. ni-k.")]) -> None:
+def models_verify(name: NameArgument) -> None:
     """Check that a model's file matches the SHA-256 in its card."""
     from ...models import card
 

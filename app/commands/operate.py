@@ -26,10 +26,7 @@ IdArgument = Annotated[
 
 
 def status(session: SessionOption = None) -> None:
-    """Say what a running session does: frames, decisions, what waits, and whether it is paused or halted.
-
-    Example: xas-agent status
-    """
+    """Say what a running session does: frames, decisions, what waits, and whether it is paused or halted."""
     answer = _ask("status", session)
     newest = answer["newest"]
     if not answer["connected"]:
@@ -54,10 +51,7 @@ def status(session: SessionOption = None) -> None:
 
 
 def pending(session: SessionOption = None) -> None:
-    """List the decisions that wait for a person.
-
-    Example: xas-agent pending
-    """
+    """List the decisions that wait for a person."""
     waiting = _ask("pending", session)["pending"]
     for d in waiting:
         sample = f" ({d['sample']})" if d["sample"] else ""
@@ -69,62 +63,41 @@ def pending(session: SessionOption = None) -> None:
 
 
 def approve(id: IdArgument = "", session: SessionOption = None, by: AsOption = None) -> None:
-    """Send a decision that waits for a person.
-
-    Example: xas-agent approve 1c9f --as ada
-    """
+    """Send a decision that waits for a person."""
     decision = _ask("approve", session, by, id=id)["decision"]
     typer.echo(f"approved {_described(decision)}")
 
 
 def reject(id: IdArgument = "", session: SessionOption = None, by: AsOption = None, why: WhyOption = "") -> None:
-    """Give up a decision that waits for a person.
-
-    Example: xas-agent reject 1c9f --why "the cell leaks"
-    """
+    """Give up a decision that waits for a person."""
     decision = _ask("reject", session, by, id=id, why=why)["decision"]
     typer.echo(f"rejected {_described(decision)}")
 
 
 def pause(session: SessionOption = None, by: AsOption = None) -> None:
-    """Pause the experiment that a session watches.
-
-    Example: xas-agent pause --as ada
-    """
+    """Pause the experiment that a session watches."""
     _order("pause", session, by)
 
 
 def resume(session: SessionOption = None, by: AsOption = None) -> None:
-    """Let a paused experiment go on.
-
-    Example: xas-agent resume --as ada
-    """
+    """Let a paused experiment go on."""
     _order("resume", session, by)
 
 
 def stop(session: SessionOption = None, by: AsOption = None) -> None:
-    """Stop the experiment that a session watches; the session goes on.
-
-    Example: xas-agent stop --as ada
-    """
+    """Stop the experiment that a session watches; the session goes on."""
     _order("stop", session, by)
 
 
 def halt(session: SessionOption = None, by: AsOption = None, why: WhyOption = "") -> None:
-    """Emergency stop: stop the experiment and the robot; until it is released, rules can only stop.
-
-    Example: xas-agent halt --as ada --why "smoke in the hutch"
-    """
+    """Emergency stop: stop the experiment and the robot; until it is released, rules can only stop."""
     answer = _ask("halt", session, by, why=why)
     typer.echo("halted: rules can only stop; xas-agent release ends this")
     _tell_all([("stop", answer["decision"]), *(("halt of the robot", robot) for robot in answer["robot"])])
 
 
 def release(session: SessionOption = None, by: AsOption = None) -> None:
-    """End an emergency stop: rules act again.
-
-    Example: xas-agent release --as ada
-    """
+    """End an emergency stop: rules act again."""
     robots = _ask("release", session, by)["robot"]
     typer.echo("released: rules act again")
     _tell_all([("release of the robot", robot) for robot in robots])

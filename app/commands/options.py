@@ -1,9 +1,32 @@
 """Options of several commands."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+_PACKAGE = Path(__file__).parents[2]
+
+
+def installed_models(incomplete: str) -> list[str]:
+    """Return the installed models, for a shell to complete."""
+    return _names("models/shipped/*/card.yaml", incomplete, lambda path: path.parent.name)
+
+
+def _configs(incomplete: str) -> list[str]:
+    files = _names("configs/*.yaml", incomplete, lambda path: path.stem)
+    return files + _names("configs/stories/*.yaml", incomplete, lambda path: f"stories/{path.stem}")
+
+
+def _presets(incomplete: str) -> list[str]:
+    return _names("configs/beamlines/*.yaml", incomplete, lambda path: path.stem)
+
+
+def _names(pattern: str, incomplete: str, name: Callable[[Path], str]) -> list[str]:
+    """Return the names of shipped files; nothing is imported, since a person waits at the Tab key."""
+    return sorted(found for path in _PACKAGE.glob(pattern) if (found := name(path)).startswith(incomplete))
+
 
 FilesArgument = Annotated[
     list[Path],
@@ -11,7 +34,11 @@ FilesArgument = Annotated[
 ]
 ConfigOption = Annotated[
     str | None,
-    typer.Option("--config", help="Settings: a YAML file, or the name of a shipped config such as default."),
+    typer.Option(
+        "--config",
+        help="Settings: a YAML file, or the name of a shipped config such as default.",
+        autocompletion=_configs,
+    ),
 ]
 OutOption = Annotated[
     Path | None,
@@ -22,7 +49,11 @@ OutOption = Annotated[
 ]
 ModelOption = Annotated[
     str | None,
-    typer.Option("--model", help="Model by name or folder, e.g. ni-k. [default: by element, edge and energies]"),
+    typer.Option(
+        "--model",
+        help="Model by name or folder, e.g. ni-k. [default: by element, edge and energies]",
+        autocompletion=installed_models,
+    ),
 ]
 ElementOption = Annotated[
     str | None, typer.Option(help="Symbol of the absorber, e.g. Ni. [default: from the metadata or the energies]")
@@ -46,7 +77,10 @@ SourceOption = Annotated[
     ),
 ]
 PresetOption = Annotated[
-    str | None, typer.Option("--preset", help="Preset of a beamline, e.g. bmm, for the fields of its documents.")
+    str | None,
+    typer.Option(
+        "--preset", help="Preset of a beamline, e.g. bmm, for the fields of its documents.", autocompletion=_presets
+    ),
 ]
 HealthOption = Annotated[
     str | None,

@@ -11,10 +11,7 @@ from .shared import exit_on_error
 def rebuild(
     folder: Annotated[Path, typer.Argument(help="Output folder of run or replay; its agent must have ended.")],
 ) -> None:
-    """Write descriptors.csv, decisions.csv and operando.png again, from documents.jsonl.
-
-    Example: xas-agent rebuild out
-    """
+    """Write descriptors.csv, decisions.csv and operando.png again, from documents.jsonl."""
     from ..jobs.rebuild import rebuild as rebuild_folder
 
     with exit_on_error():

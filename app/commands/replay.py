@@ -53,10 +53,7 @@ def replay(
     no_dashboard: NoDashboardOption = False,
     strict: StrictOption = False,
 ) -> None:
-    """Repeat a recorded experiment with simulated devices, and watch it.
-
-    Example: xas-agent replay recording.jsonl --speed 10 --out again
-    """
+    """Repeat a recorded experiment with simulated devices, and watch it."""
     from ...adapters.files import FileSource
     from ...sim_beamline.replay import Replay
     from ..embedded import InProcessControl

@@ -15,10 +15,7 @@ def report(
         typer.Option("--out", help="HTML file; an earlier one is replaced. [default: report.html in the folder]"),
     ] = None,
 ) -> None:
-    """Write what was measured, found and decided as one HTML page, to keep, print and send.
-
-    Example: xas-agent report out --out report.html
-    """
+    """Write what was measured, found and decided as one HTML page, to keep, print and send."""
     from ..jobs.report import PAGE, write_report
 
     if out is None and len(folders) > 1:

@@ -56,8 +56,6 @@ def rehearse_rules(
     """Show what rules would have decided on a recording, by its own times, and what with one setting changed.
 
     Nothing is sent. An agent with the same config first answers what a beamline has recorded.
-
-    Example: xas-agent rules test mine.yaml out --figure rehearsal.png
     """
     from ..config import load_config
     from ..jobs.recording import is_answered, read_recording, with_relative
@@ -96,12 +94,9 @@ def rehearse_rules(
         typer.echo(f"written {figure}")
 
 
-@rules_app.command()
+@rules_app.command("explain")
 def explain(rules: RulesFile, model: ModelOption = None) -> None:
-    """Say in words what rules do, and check them against the models.
-
-    Example: xas-agent rules explain mine.yaml
-    """
+    """Say in words what rules do, and check them against the models."""
     from ..explain import consequences
     from ..explain import explain as in_words
     from ..wiring import check_rules, load_models, units_of
@@ -118,14 +113,11 @@ def explain(rules: RulesFile, model: ModelOption = None) -> None:
             typer.echo(f"  {sentence}")
 
 
-@rules_app.command()
+@rules_app.command("triggers")
 def triggers(
     kinds: Annotated[list[str] | None, typer.Argument(metavar="[KIND]...", help="Kinds; by default all.")] = None,
 ) -> None:
-    """List the triggers of rules with their keys: type, default, unit and meaning.
-
-    Example: xas-agent rules triggers threshold
-    """
+    """List the triggers of rules with their keys: type, default, unit and meaning."""
     from ...agent.types import InputError
     from ..jobs.keys import KEY_COLUMNS, plain
     from ..jobs.keys import triggers as all_triggers
@@ -142,13 +134,9 @@ def triggers(
         typer.echo()
 
 
-@rules_app.command()
+@rules_app.command("schema")
 def schema() -> None:
-    """Print the JSON schema of a config, with which an editor completes and checks rules.
-
-    Example: xas-agent rules schema > config.schema.json, and as first line of the config
-    # yaml-language-server: $schema=config.schema.json
-    """
+    """Print the JSON schema of a config, with which an editor completes and checks rules."""
     from ..config import Config
 
     typer.echo(json.dumps(Config.model_json_schema(by_alias=False), indent=1))

@@ -92,8 +92,6 @@ def run(
     The documents come from --source, --folder or the source in the config. Without any of them, an embedded simulated
     beamline charges a LixCoO2 cathode, and the agent stops the charge at x = 0.50, unless the config has a simulation
     of its own (--config stories/charge); without --out the results are in a new folder in out, named after the time.
-
-    Example: xas-agent run --source zmq://localhost:5578 --preset bmm --out out
     """
     from ...adapters.files import FileSource, FolderSource
     from ..embedded import watch_embedded

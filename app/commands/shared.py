@@ -22,7 +22,7 @@ EXIT_CODES = {
     0: ("The command did its work.", "Nothing to do."),
     FAILED: (
         "A source broke off, gave no document or did not start; or the disk did not take all, so that files of "
-        "`--out` are not whole.",
+        "`--out` are not whole; or a person's order was not carried out; or `xas-agent doctor` found a failure.",
         "Do what the last line on stderr says, and look at the log of the beamline. After a full disk, make space; "
         "`xas-agent rebuild` makes tables and picture again.",
     ),
@@ -45,18 +45,7 @@ EXIT_CODES = {
         "Repeat the command; `xas-agent dataset feff` and `xas-agent evaluate` continue where they were.",
     ),
 }
-"""Meaning and remedy of each exit code, for ``--help`` and the reference."""
-
-
-def exit_codes_help() -> str:
-    """Return the exit codes as the end of ``--help``."""
-    lines = [
-        textwrap.fill(
-            f"{meaning} {remedy}", 76, initial_indent=f"{code:<5}", subsequent_indent=" " * 5, break_on_hyphens=False
-        )
-        for code, (meaning, remedy) in EXIT_CODES.items()
-    ]
-    return "\b\n" + "\n".join(["Exit codes:", *lines]).replace("`", "")
+"""Meaning and remedy of each exit code, for ``--help`` and the reference; :mod:`.examples` has them in short."""
 
 
 @dataclass(frozen=True)

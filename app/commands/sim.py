@@ -93,8 +93,6 @@ def sim(
 
     The command prints one line of JSON with its addresses and waits for a subscriber before the first document. With
     --robot it measures each sample that the robot loads, until Ctrl-C. A config selects another experiment.
-
-    Example: xas-agent sim --frames 20 --truth truth.jsonl
     """
     from ...adapters.errors import EndpointUnreachable
     from ...adapters.files import FileSink

@@ -60,8 +60,6 @@ def standards(
 
     Each spectrum is served as xas-agent infer serves it. A hit is a mean oxidation state within 0.35 e of the known
     one. Metals, sulphides and phosphides must be flagged.
-
-    Example: xas-agent standards standards.csv --spectra scans --out judged
     """
     from ..jobs.known_compounds import read_known
     from ..jobs.offset_scan import scan_offsets

@@ -26,8 +26,6 @@ def train(
     """Train a model on a FEFF data set and write its folder.
 
     The same command goes on with a training that was ended.
-
-    Example: xas-agent train configs/training/cu-k.yaml --data data/feff
     """
     from ..jobs.train import train_model
 

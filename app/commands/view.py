@@ -38,8 +38,6 @@ def view(
     """Show sessions in a browser: spectra, descriptors, decisions and their reasons; running ones live.
 
     It reads the folders, so that sessions are shown that have ended, too. It ends with Ctrl-C; the sessions go on.
-
-    Example: xas-agent view out
     """
     from ..dashboard import require_extra
     from ..view.address import DEFAULT_HOST, address_of

@@ -178,7 +178,8 @@ def settings_text(inspection: Inspection, config: Config, origin: str) -> str:
         lines += [f"  # {part}" for part in textwrap.wrap(why, WIDTH - 2)]
         lines += [f"  {line}" for line in _yaml({key: value})]
     best = inspection.best
-    if best is not None and best.edge_seen and best.edges and best.stream.run.element != best.edges[0].element:
+    unnamed = best is not None and config.fields.element is None and best.edge_seen and best.edges
+    if best is not None and unnamed and best.stream.run.element != best.edges[0].element:
         edge, remark = best.edges[0], "# If every run measures this edge, which the energies show:"
         named = (f"element: {edge.element}", f"edge: {edge.edge}")
         if fields or proposed:

@@ -22,6 +22,7 @@ from settings_tables import config_table, robot_actions, robot_status, rule_trig
 from xas_agent.agent.publish import AgentRun, Provenance
 from xas_agent.agent.types import Decision, DescriptorEstimate, Estimate, Frame, Lines, SetAside
 from xas_agent.agent.types.reasons import Flag, Reason
+from xas_agent.app.commands.examples import EXAMPLES as LINES
 from xas_agent.app.commands.shared import EXIT_CODES
 from xas_agent.app.jobs.keys import TRIGGERS, type_name
 from xas_agent.app.jobs.shards import tables_of
@@ -162,6 +163,9 @@ def command_line() -> str:
         parts.append(" ".join((command.help or "").split("\f")[0].replace("\n\n", " <br> ").split()))
         context = typer.Context(command, info_name=name)
         parts.append(f"```text\n{name} {' '.join(command.collect_usage_pieces(context))}\n```")
+        if lines := LINES.get(name.removeprefix("xas-agent ")):
+            said = "\n".join(f"{line}  # {about}" if about else line for line, about in lines)
+            parts.append(f"```text\n{said}\n```")
         hints = typing.get_type_hints(inspect.unwrap(command.callback)) if command.callback else {}
         shown = [p for p in command.params if p.name != "help" and "--help" not in p.opts]
         if shown:

@@ -167,5 +167,5 @@ PAGES_OF_TODAY = [p for p in sorted((ROOT / "docs").rglob("*.md")) if p.parent.n
 @pytest.mark.parametrize("path", [ROOT / "README.md", *PAGES_OF_TODAY], ids=lambda p: p.name)
 def test_files_that_a_page_names_exist(path):
     folders = "agent|app|adapters|models|sim_beamline|configs|tests|benchmarks|docs"
-    named = set(re.findall(rf"\b(?:{folders})/[\w/.-]*\w", path.read_text(encoding="utf-8")))
+    named = set(re.findall(rf"(?<!-)\b(?:{folders})/[\w/.-]*\w", path.read_text(encoding="utf-8")))
     assert not [n for n in sorted(named) if not (ROOT / n).exists() and "NAME" not in n]

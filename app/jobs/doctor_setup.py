@@ -1,0 +1,206 @@
+"""What ``xas-agent doctor`` finds of the set-up: extras, models, ports, endpoints and sessions."""
+
+import shutil
+import socket
+import stat
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from ...agent.types import InputError
+from ..ask import Refused, named, sessions, sockets_folder
+from .doctor_machine import requirements, unmet
+from .finding import Finding
+
+if TYPE_CHECKING:
+    from ..config import Config
+
+EXTRAS = {
+    "dashboard": "the dashboard in a browser",
+    "notebook": "pandas, xarray and a live widget in notebooks",
+    "health": "pages for Prometheus",
+    "formats": "NeXus and HDF5 files",
+    "assets": "arrays in files that documents refer to",
+    "tiled": "Tiled catalogues",
+    "adaptive": "scans and searches that ask the agent",
+    "train": "training and evaluation of models",
+    "quench": "amorphous structures for training",
+}
+"""What each extra is for; those of development are left out."""
+DASHBOARD = ("127.0.0.1", 8642)
+_PORTS = {"http": 80, "https": 443, "tiled": 8000}
+_LONGEST_SOCKET = 107
+"""Largest length of the path of a Unix socket on Linux."""
+
+
+def extras(settings: "Config | None") -> Iterator[Finding]:
+    """Find which extras are installed; one that the config needs must be."""
+    needed = _needed(settings)
+    for extra, purpose in EXTRAS.items():
+        name, pip = f"[{extra}]", f"pip install 'xas-agent[{extra}]'"
+        try:
+            wanted = requirements(extra)
+        except PackageNotFoundError:
+            return
+        if not wanted:
+            continue
+        missing, other = unmet(wanted)
+        if other:
+            yield Finding(
+                name, "warn", f"{purpose}: {'; '.join(other)}", f"pip install --upgrade 'xas-agent[{extra}]'"
+            )
+        elif not missing:
+            yield Finding(name, "ok", purpose)
+        elif extra in needed:
+            yield Finding(name, "fail", f"{purpose}: {needed[extra]} needs {', '.join(missing)}", pip)
+        else:
+            yield Finding(name, "off", f"{purpose}: not installed", pip)
+
+
+def _needed(settings: "Config | None") -> dict[str, str]:
+    """Return the extras that a config needs, each with the key that needs it."""
+    if settings is None:
+        return {}
+    needed = {"health": "health"} if settings.health is not None else {}
+    if settings.tiled is not None or (settings.publish is not None and settings.publish.tiled is not None):
+        needed["tiled"] = "tiled"
+    if settings.assets.roots:
+        needed["assets"] = "assets"
+    return needed
+
+
+def files_of_models() -> Iterator[Finding]:
+    """Compare the files of the installed models with their cards."""
+    from ...models import card
+
+    fit: list[str] = []
+    for name, folder in card.installed().items():
+        try:
+            card.verify(folder)
+        except InputError as error:
+            yield Finding("models", "fail", str(error), "pip install --force-reinstall --no-deps xas-agent")
+        else:
+            fit.append(name)
+    if fit:
+        yield Finding("models", "ok", f"{', '.join(fit)}: files match their cards")
+
+
+def ports(settings: "Config | None") -> Iterator[Finding]:
+    """Find whether the ports on which a session listens are free."""
+    host, port = DASHBOARD
+    if why := _taken(host, port):
+        yield Finding("port", "warn", f"{port} of the dashboard: {why}", "it takes the next free port, and prints it")
+    else:
+        yield Finding("port", "ok", f"{port} of the dashboard is free")
+    health = settings.health if settings is not None else None
+    if health is not None and health.port:
+        if why := _taken(health.host, health.port):
+            yield Finding("port", "fail", f"{health.port} of health: {why}", "name another one: --health HOST:PORT")
+        else:
+            yield Finding("port", "ok", f"{health.port} of health is free")
+
+
+def _taken(host: str, port: int) -> str:
+    """Return why an address cannot be bound; empty if it can."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return error.strerror or str(error)
+    return ""
+
+
+def reached(settings: "Config | None", timeout_s: float) -> Iterator[Finding]:
+    """Find whether the endpoints of a config can be reached."""
+    if settings is None:
+        yield Finding("endpoints", "off", "none named; --config FILE checks those of a config")
+        return
+    found = False
+    for key, address, binds in _endpoints(settings):
+        found = True
+        if why := _unreachable(address, binds, timeout_s):
+            remedy = "end what uses it, or name another port" if binds else "start the other side, or correct it"
+            yield Finding(key, "fail", f"{address}: {why}", f"{remedy}: key {key} of the config")
+        else:
+            yield Finding(key, "ok", f"{address} {'is free to listen on' if binds else 'answers'}")
+    for to in settings.notify:
+        if to.command:
+            found = True
+            ready = shutil.which(to.command[0]) is not None
+            text = f"command {to.command[0]} {'is there' if ready else 'was not found'}"
+            yield Finding("notify", "ok" if ready else "fail", text, "" if ready else "correct notify in the config")
+    if not found:
+        yield Finding("endpoints", "ok", "the config names none: the documents are those of a file, or simulated")
+
+
+def _endpoints(settings: "Config") -> Iterator[tuple[str, str, bool]]:
+    """Yield key, address and whether the agent listens there, of each endpoint of a config."""
+    publish: Any = settings.publish
+    for key in ("source", "publish", "control_endpoint", "robot", "queue_server"):
+        endpoint: Any = getattr(settings, key)
+        if endpoint is not None and endpoint.address:
+            yield key, endpoint.address, bool(getattr(endpoint, "bind", False))
+    for key, tiled in (("tiled", settings.tiled), ("publish.tiled", publish and publish.tiled)):
+        if tiled is not None:
+            yield key, tiled.uri, False
+    for to in settings.notify:
+        if to.webhook:
+            yield "notify", to.webhook, False
+        if to.email is not None:
+            yield "notify", f"smtp://{to.email.host}:{to.email.port}", False
+
+
+def _unreachable(address: str, binds: bool, timeout_s: float) -> str:
+    """Return why an address cannot be reached, or listened on; empty if it can."""
+    parts = urlsplit(address)
+    if parts.scheme == "ipc":
+        return _unreachable_socket(Path(address.removeprefix("ipc://")), binds)
+    host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
+    if binds:
+        return _taken("0.0.0.0" if host == "*" else host, port) if port else ""
+    try:
+        socket.create_connection((host, port), timeout_s).close()
+    except TimeoutError:
+        return f"no answer within {timeout_s:g} s"
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def _unreachable_socket(path: Path, binds: bool) -> str:
+    if binds:
+        return "" if path.parent.is_dir() else f"found no folder {path.parent}"
+    try:
+        if not stat.S_ISSOCK(path.stat().st_mode):
+            return "found a file, expected a socket"
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(path))
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def sockets() -> Iterator[Finding]:
+    """Find the folder through which a person reaches sessions, and the sessions that run or have left something."""
+    try:
+        folder = sockets_folder()
+        running, left = sessions()
+    except (Refused, OSError) as error:
+        yield Finding("sockets", "fail", str(error), "set XDG_RUNTIME_DIR to a folder of your own, mode 0700")
+        return
+    if len(str(folder / "4194304.sock")) > _LONGEST_SOCKET:
+        text = f"{folder}: its path is longer than a socket's may be ({_LONGEST_SOCKET} characters)"
+        yield Finding("sockets", "fail", text, "set XDG_RUNTIME_DIR to a shorter folder")
+        return
+    yield Finding("sockets", "ok", f"{folder}")
+    for one in running:
+        yield Finding("sessions", "ok", f"runs: {named(one.identity)}")
+    if left:
+        of = ", ".join(path.stem for path in left)
+        text = f"{len(left)} ended without a farewell (process {of}); a session with --out can go on"
+        yield Finding("sessions", "warn", text, "xas-agent run --resume DIR; xas-agent status clears this line")
+    elif not running:
+        yield Finding("sessions", "ok", "none runs, and none was killed")
