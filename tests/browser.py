@@ -69,12 +69,13 @@ class Dashboard:
     Parameters
     ----------
     folders : Path
+    host : str
     port : int
         0 selects a free one.
     """
 
-    def __init__(self, *folders: Path, port: int = 0) -> None:
-        line = [sys.executable, "-m", "xas_agent", "view", *map(str, folders), "--bind", f"127.0.0.1:{port}"]
+    def __init__(self, *folders: Path, host: str = "127.0.0.1", port: int = 0) -> None:
+        line = [sys.executable, "-m", "xas_agent", "view", *map(str, folders), "--bind", f"{host}:{port}"]
         self._process = subprocess.Popen(
             line, stdout=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "250"}
         )

@@ -103,6 +103,9 @@ class TiledSink:
         """Take one document."""
         if name == "descriptor" and doc["name"] in NOT_WRITTEN:
             return  # nor are its Events, whose run is not known then
+        if name == "stop" and "num_events" in doc:
+            counts = {stream: count for stream, count in doc["num_events"].items() if stream not in NOT_WRITTEN}
+            doc = {**doc, "num_events": counts}
         with self._changed:
             if name == "start":
                 run = self._runs[doc["uid"]] = _Run(doc["uid"], [])

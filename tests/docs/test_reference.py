@@ -91,7 +91,7 @@ def test_every_command_is_listed_with_its_options():
 
 def test_every_published_key_has_a_meaning():
     published = reference.published()
-    assert set(published) == {"descriptors", "spectra", "decisions", "quality"}
+    assert set(published) == {"descriptors", "spectra", "measured", "decisions", "quality"}
     missing = [k for keys in published.values() for k in keys if not reference.DOCUMENT_KEYS.get(k)]
     assert not missing
 

@@ -16,6 +16,7 @@ from xas_agent.adapters.tiled import TiledDestination, TiledSink
 from xas_agent.agent.publish import AgentRun, Provenance
 from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate
 from xas_agent.agent.types.frame import Document, Frame, SetAside
+from xas_agent.agent.types.lines import Lines
 from xas_agent.app.commands.shared import settings_of
 from xas_agent.app.config import ConfigError, load_config
 
@@ -87,6 +88,23 @@ def test_a_run_in_the_catalogue_has_the_published_numbers(client: Any, batch: in
     sink.close()
     written(client, documents)
     assert client[run.uid]["quality"].base["internal"].read()["reason"].tolist() == ["too few points"]
+
+
+@pytest.mark.slow
+def test_spectra_as_measured_are_not_written(client: Any) -> None:
+    sink = TiledSink(TiledDestination(uri=address_of(client), close_timeout_s=60))
+    sink.connect()
+    run = agent_run(sink)
+    lines = Lines(np.zeros(17), np.ones(17), 7720.0, np.nan)
+    estimate = Estimate({"OS": DescriptorEstimate(3.1, 3.0, 4.0, 3.0, 0.6, {"3": 0.6, "4": 0.4})}, ood_score=0.2)
+    measured = Frame("f1", "watched", 1, 101.0, GRID + 7709, GRID * 0)
+    run.frame(measured, {"e0_ev": 7721.5}, estimate, GRID, 1.0, lines)
+    run.close("success")
+    sink.close()
+    contents = client[run.uid]
+    assert set(contents) == {"descriptors", "spectra"}
+    assert contents.metadata["stop"]["num_events"] == {"descriptors": 1, "spectra": 1}
+    np.testing.assert_array_equal(contents["descriptors"]["OS_probabilities"].read(), [[0.6, 0.4]])
 
 
 @pytest.mark.slow

@@ -165,6 +165,18 @@ def found(page: Page, where: str) -> list[str]:
     ]
 
 
+def test_the_page_that_asks_for_the_token_lets_its_owner_in(browser, tmp_path):
+    record(tmp_path / "charge", "LCO", *HEIGHTS)
+    with (
+        Dashboard(tmp_path / "charge", host="0.0.0.0") as dashboard,
+        looking(browser, f"http://127.0.0.1:{dashboard.port}/") as (page, _),
+    ):
+        page.locator("#token").fill(dashboard.with_token.partition("token=")[2])
+        page.get_by_role("button").click()
+        expect(page.locator("#fact-frame")).to_have_text(str(len(HEIGHTS)))
+        drawn(page, "series-chart")
+
+
 # ------------------------------------------------------------------ a running session
 
 FRAMES = 150
