@@ -18,8 +18,14 @@ _SHORT = {
 """Meanings that fit into the table."""
 
 
-def glance(card: Card) -> str:
-    """Return what a user of a model must know, in at most ``LINES`` lines of ``WIDTH`` characters."""
+def glance(card: Card, named: str | None = None) -> str:
+    """Return what a user of a model must know, in at most ``LINES`` lines of ``WIDTH`` characters.
+
+    Parameters
+    ----------
+    named : str, optional
+        Name or folder by which the user named the model; unset: its name.
+    """
     t, offset, grid = card.training, card.feff_minus_experiment, card.grid
     low, high = card.edge_ev + grid.start_ev, card.edge_ev + (grid.short_stop_ev or grid.stop_ev)
     further = f", better to {card.edge_ev + grid.stop_ev:g}" if grid.short_stop_ev else ""
@@ -41,7 +47,7 @@ def glance(card: Card) -> str:
     ]
     end = [
         *_entry("licence", card.licence, 1),
-        f"xas-agent models show {card.name} --full: the whole card, with limits and citations",
+        f"xas-agent models show {named or card.name} --full: the whole card, with limits and citations",
     ]
     room = LINES - len(lines) - len(end)
     return "\n".join([*lines, *_entry("limits", " ".join(card.limits), room), *end])

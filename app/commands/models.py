@@ -37,7 +37,7 @@ def models_show(
     with exit_on_error():
         folder = card.find(name)
         shown = card.read_card(folder)
-        typer.echo((folder / "card.yaml").read_text(encoding="utf-8") if full else glance(shown))
+        typer.echo((folder / "card.yaml").read_text(encoding="utf-8") if full else glance(shown, name))
 
 
 @models_app.command("verify")
