@@ -38,7 +38,13 @@ _WHOLE_SENTENCE = 200  # characters, more than the first sentence of any command
 
 PANELS: dict[str, dict[str, typer.Typer | Callable[..., Any]]] = {
     "First steps": {"init": init.init, "doctor": doctor.doctor},
-    "Watch an experiment": {"run": run.run, "replay": replay.replay, "sim": sim.sim, "view": view.view},
+    "Watch an experiment": {
+        "run": run.run,
+        "replay": replay.replay,
+        "sim": sim.sim,
+        "view": view.view,
+        "report": report.report,
+    },
     "Decide": {
         "rules": rules.rules_app,
         "status": operate.status,
@@ -65,7 +71,7 @@ PANELS: dict[str, dict[str, typer.Typer | Callable[..., Any]]] = {
         "calibrate": calibrate.calibrate,
         "standards": standards.standards,
     },
-    "Files and keys": {"report": report.report, "rebuild": rebuild.rebuild, "keys": keys.keys_app},
+    "Files and keys": {"rebuild": rebuild.rebuild, "keys": keys.keys_app},
 }
 """The commands by what they are for, in the order of use."""
 
