@@ -1,6 +1,7 @@
 """The dashboard of one session: a child process, which ends with the session."""
 
 import os
+import shlex
 import signal
 import subprocess
 from contextlib import suppress
@@ -82,4 +83,6 @@ class Dashboard:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        return f"dashboard  has ended with the session; xas-agent view {self._folder} shows it again"
+        return (
+            f"dashboard  has ended with the session; xas-agent view {shlex.quote(str(self._folder))} shows it again"
+        )

@@ -66,7 +66,8 @@ def url_of(host: str, listening: socket.socket) -> str:
     """Return the URL under which a browser finds a listening socket."""
     name = host
     if host in ("0.0.0.0", "::", ""):
-        name = socket.getfqdn()
+        full = socket.getfqdn()
+        name = socket.gethostname() if full.startswith("localhost") else full
     elif is_loopback(host):
         name = DEFAULT_HOST if listening.family == socket.AF_INET else host
     return f"http://{f'[{name}]' if ':' in name else name}:{listening.getsockname()[1]}/"

@@ -30,14 +30,14 @@ class Links:
         out = str(folder.resolve())
         return next((session for session in self._found if session.identity.get("out") == out), None)
 
-    def status(self, folder: Path) -> dict[str, Any] | None:
-        """Return what ``status`` says of the session of a folder; None if none runs or it does not answer."""
+    def status(self, folder: Path) -> tuple[bool, dict[str, Any]]:
+        """Return whether a session runs in a folder, and what ``status`` says of it; empty if it does not answer."""
         session = self.of(folder)
         if session is None:
-            return None
+            return False, {}
         try:
             answer = session.ask("status", timeout_s=_STATUS_S)
         except Refused:
             self._looked_at = float("-inf")
-            return None
-        return answer if answer.get("ok") else None
+            return self.of(folder) is not None, {}
+        return True, answer if answer.get("ok") else {}

@@ -23,7 +23,8 @@ _STATE_S = 1.0
 """Interval at which the state of a session is asked while somebody watches, s."""
 _NEW_FOLDERS_S = 2.0
 """Shortest time between two looks for new sessions in a folder of sessions, s."""
-_ENDED = "the session has ended"
+_ENDED, _NONE = "the session has ended", "no session runs in this folder"
+_BUSY = "the agent is busy, or stuck: it does not answer"
 
 
 @dataclass
@@ -73,15 +74,19 @@ class Sessions:
             shown.stream.close()
 
     def all(self) -> list[Shown]:
-        """Return the sessions, those that began last first."""
+        """Return the sessions in the order of the folders; of a folder of sessions, the newest name first."""
         with self._lock:
             if time.monotonic() - self._looked_at > _NEW_FOLDERS_S:
                 self._looked_at = time.monotonic()
-                for folder in _sessions_in(self._folders):
+                found = _sessions_in(self._folders)
+                for folder in found:
                     if folder not in self._shown:
                         self._shown[folder] = Shown(self._free_id(folder), folder, History(folder))
-            shown = list(self._shown.values())
-        return shown
+                # One that was empty and now has folders of sessions is not shown any more.
+                gone = {folder: one for folder, one in self._shown.items() if folder not in found}
+                kept = {folder: one for folder, one in gone.items() if one.history.frames}
+                self._shown = {folder: self._shown[folder] for folder in found} | kept
+            return list(self._shown.values())
 
     def get(self, id: str) -> Shown | None:
         """Return a session by its id, with its documents read; None if there is none."""
@@ -99,28 +104,26 @@ class Sessions:
             return shown.state
 
     def _ask(self, shown: Shown) -> dict[str, Any]:
-        status, history = self.links.status(shown.folder), shown.history
+        history = shown.history
+        live, status = self.links.status(shown.folder)
         newest = history.latest_time()
         state: dict[str, Any] = {
-            "live": status is not None,
+            "live": live,
             "connected": False,
             "paused": "",
             "paused_s": None,
             "halted": "",
             "pending": [],
             "last_document_age_s": None,
-            "last_frame_age_s": None if status is None or newest is None else max(0.0, time.time() - newest),
+            "last_frame_age_s": None if not live or newest is None else max(0.0, time.time() - newest),
             "latency_ms": history.latency_ms(),
             "queue": 0,
             "sources": [],
             "sinks": [],
             "rules": [],
         }
-        if status is None:
-            return {
-                **state,
-                "message": _ENDED if history.ended or history.frames else "no session runs in this folder",
-            }
+        if not status:
+            return {**state, "message": _BUSY if live else _ENDED if history.ended or history.frames else _NONE}
         names = {"last_document_age_s": "document_age_s", "queue": "waiting_documents", "pending": "pending_ids"}
         known = {name: status[names.get(name, name)] for name in state if names.get(name, name) in status}
         message = status["notification_failure"] if status.get("notifications_failed") else ""
@@ -176,6 +179,6 @@ def _sessions_in(folders: Iterable[Path]) -> list[Path]:
     for folder in folders:
         inside = []
         if not (folder / DOCUMENTS).is_file() and folder.is_dir():
-            inside = sorted(path.parent for path in folder.glob(f"*/{DOCUMENTS}"))
+            inside = sorted((path.parent for path in folder.glob(f"*/{DOCUMENTS}")), reverse=True)
         found += inside or [folder]
     return found

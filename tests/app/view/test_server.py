@@ -38,7 +38,7 @@ def wide(folders: Path) -> Iterator[Shown]:
 
 
 def test_a_folder_of_sessions_shows_all_of_them(local: Shown):
-    first, second = local.json("/api/sessions")
+    second, first = local.json("/api/sessions")
     assert (first["id"], first["title"], first["frames"], first["elements"]) == ("night1", "LiCoO2", 5, ["Co"])
     assert (second["id"], second["samples"], second["live"]) == ("night2", ["Ni O: 2"], False)
     assert first["ended"] >= first["started"]
