@@ -165,7 +165,7 @@ class WithDashboard(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         given: list[str] = []
-        for arg, after in zip(args, [*args[1:], ""], strict=True):
+        for arg, after in zip(args, [*args[1:], ""], strict=False):  # no arguments have nothing after
             given.append(arg)
             if arg == "--dashboard" and not re.fullmatch(r"[^\s/]*:\d+", after):
                 given.append(":")
