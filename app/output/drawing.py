@@ -20,14 +20,15 @@ from .recorder import Drawn, Truth
 _LIMIT_S = 300.0
 """Time after which the process is ended, s."""
 _POLL_S = 0.1
-_NICENESS = 10
 
 
 class DrawingFailed(RuntimeError):  # noqa: N818  named after the event
     """There is no picture; the message says why."""
 
 
-def picture(drawn: Drawn, truth: Truth | None, hurried: Callable[[], bool] = lambda: False) -> bytes:
+def picture(
+    drawn: Drawn, truth: Truth | None, hurried: Callable[[], bool] = lambda: False, *, niceness: int = 0
+) -> bytes:
     """Return the picture of :func:`~xas_agent.app.output.figures.draw_operando`, PNG.
 
     Parameters
@@ -36,6 +37,8 @@ def picture(drawn: Drawn, truth: Truth | None, hurried: Callable[[], bool] = lam
     truth : Truth or None
     hurried : callable
         Whether to give up.
+    niceness : int
+        How far other processes, as that which answers frames, go before.
 
     Raises
     ------
@@ -43,7 +46,7 @@ def picture(drawn: Drawn, truth: Truth | None, hurried: Callable[[], bool] = lam
         The process failed, took longer than 5 minutes or was given up.
     """
     with subprocess.Popen(
-        command_of("xas_agent.app.output.drawing"),
+        command_of("xas_agent.app.output.drawing", niceness),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -78,7 +81,7 @@ def _communicate(process: subprocess.Popen[bytes], data: bytes, hurried: Callabl
 
 def main() -> None:
     """Read ``Drawn`` and ``Truth`` of the parent process, pickled, from stdin; write the picture to stdout."""
-    os.nice(_NICENESS)
+    os.nice(int(sys.argv[1]))
     from .figures import draw_operando
 
     drawn, truth = pickle.load(sys.stdin.buffer)

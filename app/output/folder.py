@@ -42,6 +42,8 @@ _FIRST_PICTURE_S, _PICTURE_S = 10.0, 60.0
 """Time from the first frame to the first picture, and least time between two, s."""
 _PICTURE_SHARE = 0.02
 """Largest share of the time in which the picture is drawn."""
+_NICENESS = 10
+"""Niceness of drawing while frames are answered; the last picture, for which the session waits, has none."""
 _GIVE_BACK_S = 10.0
 """Interval at which freed memory goes back to the system, s."""
 _POLL_S = 0.1
@@ -270,7 +272,7 @@ class OutputFolder:
             self.documents.close()
             self._tables.close()
         if not hurried():
-            self._draw()
+            self._draw(niceness=0)
         self._write_summary()  # after all else, since it counts what was not written
         self._log_file.close()
         self._lock.release()
@@ -308,13 +310,13 @@ class OutputFolder:
         text = json.dumps(self._summary(), indent=2) + "\n"
         self._guarded(SUMMARY, lambda new: _write_text(new, text))
 
-    def _draw(self) -> None:
+    def _draw(self, niceness: int = _NICENESS) -> None:
         drawn = self.recorder.drawn()
         if not drawn.frames and not drawn.notes:
             return
 
         def write(new: Path) -> None:
-            new.write_bytes(picture(drawn, self._truth, lambda: self._hurried()))
+            new.write_bytes(picture(drawn, self._truth, lambda: self._hurried(), niceness=niceness))
 
         if self._guarded(PICTURE, write):
             self._drawn = drawn.count

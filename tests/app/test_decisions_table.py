@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import socket
 from collections.abc import Mapping
@@ -88,7 +89,7 @@ def test_a_notification_that_nobody_takes_is_seen(tmp_path: Path, caplog: pytest
             measure(session)
             assert session.agent.wait(60)
             wait_until(lambda: session.recorder.notifications_failed == 1)
-            said = run_command("status", code=0).stdout
+            said = run_command("status", "--session", os.getpid()).stdout
             assert "NOTIFY     1 failed; the latest: webhook 127.0.0.1: cannot be reached" in said
             [metric] = [m for m in health.collect() if m.name == "xas_agent_notifications_failed"]
             assert metric.samples[0].value == 1

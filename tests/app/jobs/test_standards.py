@@ -243,7 +243,7 @@ def test_the_answers_are_written_into_the_card_of_the_model(xa, folder, tmp_path
     assert f"| LiCoO2 | 3 | {answer} |" in readme
     hits = sum(s.verdict == "hit" for s in card.standards)
     assert f"Of 3 oxides {hits} are hits" in readme
-    assert f"- {{compound: LiCoO2, known: 3.0, mean: {first.mean}, " in xa("models", "show", mine).stdout
+    assert f"- {{compound: LiCoO2, known: 3.0, mean: {first.mean}, " in xa("models", "show", mine, "--full").stdout
     # The table of another day replaces it.
     table = tmp_path / "metal.csv"
     table.write_text(HEADER + "metal.xdi,Co,Co | foil,,12,,,\n")

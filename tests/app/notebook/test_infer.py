@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -135,8 +136,9 @@ def test_options_that_do_not_fit_are_told(named, said):
     assert said in str(told.value)
 
 
-def test_an_ambiguous_element_is_told_with_what_to_do():
-    twice = ["co-k", str(Path(__file__).parents[3] / "models/shipped/co-k")]
+def test_an_ambiguous_element_is_told_with_what_to_do(tmp_path):
+    mine = shutil.copytree(Path(__file__).parents[3] / "models/shipped/co-k", tmp_path / "mine")
+    twice = ["co-k", str(mine)]
     with pytest.raises(InputError, match=r"all fit .*; choose one with model= or element="):
         infer(E, MU, config={"model": {"use": twice}})
 
