@@ -317,11 +317,6 @@ class History:
         """Return quantiles of the latency."""
         return self._recorder.latency_ms()
 
-    def latest_time(self) -> float | None:
-        """Return the time of the newest frame, Unix s."""
-        times = self._rows.column("time")
-        return times[-1] if len(times) else None
-
     def about(self) -> dict[str, Any]:
         """Return what the session wrote of itself at its start; empty if it is of an earlier version."""
         try:

@@ -24,6 +24,27 @@ _STATE_S = 1.0
 _NEW_FOLDERS_S = 2.0
 """Shortest time between two looks for new sessions in a folder of sessions, s."""
 _ENDED = "the session has ended"
+_KILLED = "the process of the session runs no more, and its last run has no end"
+_SILENT = "the agent does not answer; what is shown of it may be old"
+
+_AGES = ("paused_s", "last_document_age_s", "last_frame_age_s")
+_NOTHING: dict[str, Any] = {
+    "live": True,
+    "answers": False,
+    "connected": False,
+    "paused": "",
+    "paused_s": None,
+    "halted": "",
+    "pending": [],
+    "last_document_age_s": None,
+    "last_frame_age_s": None,
+    "latency_ms": {},
+    "queue": 0,
+    "sources": [],
+    "sinks": [],
+    "rules": [],
+}
+"""State of a session of which nothing is known but that it runs."""
 
 
 @dataclass
@@ -100,31 +121,25 @@ class Sessions:
 
     def _ask(self, shown: Shown) -> dict[str, Any]:
         status, history = self.links.status(shown.folder), shown.history
-        newest = history.latest_time()
-        state: dict[str, Any] = {
-            "live": status is not None,
-            "connected": False,
-            "paused": "",
-            "paused_s": None,
-            "halted": "",
-            "pending": [],
-            "last_document_age_s": None,
-            "last_frame_age_s": None if status is None or newest is None else max(0.0, time.time() - newest),
-            "latency_ms": history.latency_ms(),
-            "queue": 0,
-            "sources": [],
-            "sinks": [],
-            "rules": [],
-        }
+        if status is not None and not status:
+            return self._unanswered(shown)
+        runs = status is not None
+        state = {**_NOTHING, "live": runs, "answers": runs, "latency_ms": history.latency_ms()}
         if status is None:
-            return {
-                **state,
-                "message": _ENDED if history.ended or history.frames else "no session runs in this folder",
-            }
+            ended = _ENDED if history.ended else _KILLED if history.frames else "no session runs in this folder"
+            return {**state, "message": ended}
         names = {"last_document_age_s": "document_age_s", "queue": "waiting_documents", "pending": "pending_ids"}
         known = {name: status[names.get(name, name)] for name in state if names.get(name, name) in status}
         message = status["notification_failure"] if status.get("notifications_failed") else ""
         return {**state, **known, **({"message": f"notification failed: {message}"} if message else {})}
+
+    def _unanswered(self, shown: Shown) -> dict[str, Any]:
+        """Return the state of a session that runs but does not answer: what it said last, with grown ages."""
+        before, elapsed_s = shown.state, time.monotonic() - shown.asked_at
+        if not before.get("live"):
+            before = {**_NOTHING, "latency_ms": shown.history.latency_ms()}
+        aged = {name: None if before[name] is None else before[name] + elapsed_s for name in _AGES}
+        return {**before, **aged, "answers": False, "message": _SILENT}
 
     async def ask_while_watched(self) -> None:
         """Publish the state of each session while it has clients."""
