@@ -12,7 +12,8 @@ from typing import Any, Literal
 import pytest
 from browser import DESKTOP, PHONE, Dashboard, Looked, chromium, looking, needs_chromium
 from deadline import wait_until
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
+from shown_session import Written
 from watched import Watched, WhiteLine
 
 from xas_agent import XASAgent
@@ -116,6 +117,24 @@ def test_a_chosen_frame_stays_chosen(browser, dashboard):
         expect(page.locator("#follow")).not_to_be_checked()
         expect(page.locator("#raw-title")).to_have_text(f"Frame {len(HEIGHTS) - 1} as measured")
         assert errors == []
+
+
+def test_a_frame_that_comes_while_the_history_loads_hides_none(browser, tmp_path):
+    session = Written(tmp_path / "night1")
+    for _ in range(3):
+        session.frame()
+    with Dashboard(tmp_path / "night1") as dashboard, looking(browser, "about:blank") as (page, errors):
+        held: list[Route] = []
+        page.route("**/quality", lambda route: held.append(route))
+        page.goto(dashboard.address)
+        wait_until(lambda: page.evaluate("true") and held != [])
+        session.frame()
+        expect(page.locator("#fact-frame")).to_have_text("4")
+        held[0].continue_()
+        page.locator("#series-table summary").click()
+        expect(page.locator("#series-table tbody tr")).to_have_count(4)
+        assert errors == []
+    session.end()
 
 
 def test_two_sessions_stand_side_by_side(browser, dashboard):
