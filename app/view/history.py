@@ -299,11 +299,10 @@ class History:
                 number = self._number[self._first[id]]
                 name = self._rows.row(number, ["sample"]).get("sample", "")
                 found[id] = {"series": id, "name": name, "element": element}
-            counts = Counter(series)
+            counts, newest = Counter(series), {id: number for number, id in enumerate(series)}
             for id, about in found.items():
                 first = self._number[self._first[id]]
-                last = next(i for i in range(self.frames - 1, -1, -1) if series[i] == id)
-                about |= {"frames": counts[id], "first": times[first], "last": times[last]}
+                about |= {"frames": counts[id], "first": times[first], "last": times[newest[id]]}
             return list(found.values())
 
     def quality(self) -> dict[str, Any]:
