@@ -178,3 +178,9 @@ socket.socket(socket.AF_UNIX).bind(str(sockets_folder() / "77.sock"))
     )  # fmt: skip
     assert "process 77" in done.stdout
     assert (tmp_path / "xas-agent" / "77.sock").exists()
+
+
+def test_an_output_folder_that_is_a_file(tmp_path):
+    (tmp_path / "night1").touch()
+    [disk] = found("--out", tmp_path / "night1" / "raw", code=1)["disk"]
+    assert (disk.state, disk.text) == ("fail", f"{tmp_path / 'night1'}: found a file, expected a folder")
