@@ -5,7 +5,9 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +20,7 @@ from watched import Watched, WhiteLine
 
 from xas_agent import XASAgent
 from xas_agent.app.config import Config
+from xas_agent.app.operator import OperatorServer
 
 pytestmark = needs_chromium
 AXE = Path(__file__).parents[2] / "data" / "axe" / "axe.min.js"
@@ -134,6 +137,35 @@ def test_a_frame_that_comes_while_the_history_loads_hides_none(browser, tmp_path
         page.locator("#series-table summary").click()
         expect(page.locator("#series-table tbody tr")).to_have_count(4)
         assert errors == []
+    session.end()
+
+
+def test_an_agent_that_does_not_answer_can_still_be_stopped(browser, tmp_path, own_sockets):
+    session, go_on = Written(tmp_path / "night1"), threading.Event()
+    session.frame()
+    agent, halted = XASAgent(Config(), [WhiteLine("Co")]), threading.Event()
+    about = {"connected": True, "last_frame_age_s": 1.0}
+    server = OperatorServer(agent, lambda: {"out": str(session.folder)}, lambda: about, None)
+    server.start()
+    agent.halt = lambda by, why="": halted.set()
+    with Dashboard(session.folder) as dashboard, looking(browser, dashboard.with_token) as (page, errors):
+        expect(page.locator("#pill-word")).to_have_text("Live")
+        with ThreadPoolExecutor(1) as threads:
+            threads.submit(agent.perform, lambda _: go_on.wait(120), 120)
+            expect(page.locator("#pill-word")).to_have_text("No answer")
+            page.locator("[data-command=halt]").focus()
+            for _ in range(3):
+                page.keyboard.down("Enter")  # held: the second and third are repetitions
+            expect(page.locator("#confirm")).to_be_visible()
+            assert not halted.is_set()
+            page.keyboard.up("Enter")
+            page.keyboard.press("Enter")
+            assert halted.wait(60)
+            go_on.set()
+        expect(page.locator("#pill-word")).to_have_text("HALTED")
+        assert errors == []
+    server.close()
+    agent.close()
     session.end()
 
 
