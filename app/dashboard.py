@@ -4,14 +4,17 @@ import os
 import shlex
 import signal
 import subprocess
+import threading
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..agent.types import InputError
+from ..agent.types import InputError, get_logger
 from .children import command_of, environment
 from .view.access import is_loopback, token_of
 from .view.address import address_of, listen, told, url_of
+
+_log = get_logger()
 
 LOG = "dashboard.log"
 """File of a session's folder with the messages of its dashboard."""
@@ -68,14 +71,28 @@ class Dashboard:
                     env=environment(),
                     pass_fds=(number,),
                 )
+        self._closing = threading.Event()
+        threading.Thread(target=self._watch, name="dashboard", daemon=True).start()
 
     @property
     def pid(self) -> int:
         """Process id of the dashboard."""
         return self._process.pid
 
+    def _watch(self) -> None:
+        """Say if the process ends before the session, which goes on without it."""
+        code = self._process.wait()
+        if not self._closing.is_set():
+            _log.warning(
+                "dashboard has ended; the session goes on",
+                code=code,
+                messages=str(self._folder / LOG),
+                how=f"xas-agent view {self._folder}",
+            )
+
     def close(self) -> str:
         """End the dashboard; return how the session can be looked at again, in words."""
+        self._closing.set()
         with suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)
         try:

@@ -132,8 +132,18 @@ def _ask(command: str, session: str | None, by: str | None = None, **arguments: 
     try:
         answer = ask(command, session, **arguments, **({"by": by} if by else {}))
     except Refused as error:
-        fail(str(error), USAGE)
+        fail(_printable(str(error)), USAGE)
     except KeyboardInterrupt:
         fail("interrupted", INTERRUPTED)
+    answer = _printable(answer)
     typer.echo(named(answer["session"]))
     return answer
+
+
+def _printable(value: Any) -> Any:
+    """Return an answer without control characters: a name of a sample could erase what a person approves."""
+    if isinstance(value, str):
+        return "".join(c if c.isprintable() or c == "\n" else "�" for c in value)
+    if isinstance(value, dict):
+        return {name: _printable(item) for name, item in value.items()}
+    return [_printable(item) for item in value] if isinstance(value, list) else value

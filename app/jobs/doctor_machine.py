@@ -152,7 +152,10 @@ def memory() -> Iterator[Finding]:
 
 def disk(out: Path) -> Iterator[Finding]:
     """Find the free space, the speed and the kind of the file system of an output folder."""
-    folder = next(p for p in (out.resolve(), *out.resolve().parents) if p.is_dir())
+    folder = next(p for p in (out.resolve(), *out.resolve().parents) if p.exists())
+    if not folder.is_dir():
+        yield Finding("disk", "fail", f"{folder}: found a file, expected a folder", "name another one: --out")
+        return
     free_gb = shutil.disk_usage(folder).free / 1e9
     try:
         speed, skew_s = _write(folder)

@@ -148,7 +148,8 @@ def _endpoints(settings: "Config") -> Iterator[tuple[str, str, bool]]:
             yield key, tiled.uri, False
     for to in settings.notify:
         if to.webhook:
-            yield "notify", to.webhook, False
+            address = urlsplit(to.webhook)  # whose path often is a secret
+            yield "notify", f"{address.scheme}://{address.netloc}", False
         if to.email is not None:
             yield "notify", f"smtp://{to.email.host}:{to.email.port}", False
 

@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.segment import ControlType
 from rich.text import Text
 
-from .pen import needs_ascii
+from .pen import Pen, needs_ascii
 from .recorder import Recorder, leading, named
 from .screen import Facts, Screen
 
@@ -135,7 +135,8 @@ class Display:
         )
 
     def _say(self, line: str) -> None:
-        self._console.print(line, highlight=False, markup=False)  # a name may have brackets
+        plain = Pen(self._console.width, self._screen.ascii).plain(line)
+        self._console.print(plain, highlight=False, markup=False)  # a name may have brackets
 
 
 def _scan(facts: Facts) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from ...agent.types import InputError, get_logger
 
@@ -55,8 +55,7 @@ def token_of(file: Path | None, folder: Path) -> str:
             return _read_token(file)
         token = secrets.token_urlsafe(24)
         try:
-            with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
-                new.write(token + "\n")
+            _keep(file, token)
         except OSError as error:
             _log.warning(
                 "token of the dashboard not kept: it ends with this process", file=str(file), error=str(error)
@@ -66,6 +65,17 @@ def token_of(file: Path | None, folder: Path) -> str:
         return _read_token(file)
     except FileNotFoundError:
         raise InputError(f"{file}: found no such file, expected one with the dashboard's token, mode 0600") from None
+
+
+def _keep(file: Path, token: str) -> None:
+    """Write a new file with a token; a full disk leaves none, which the next start would refuse."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as new:
+            new.write(token + "\n")
+    except OSError:
+        file.unlink(missing_ok=True)
+        raise
 
 
 def _read_token(file: Path) -> str:
@@ -122,7 +132,7 @@ class Access:
         A page of another site whose name was bound to this address (DNS rebinding) has another one. A port is not
         compared, since ssh -L may use another.
         """
-        host = urlsplit(f"//{header}").hostname or ""
+        host = _split(f"//{header}").hostname or ""
         if self.local:
             return is_loopback(host)
         with suppress(ValueError):
@@ -165,10 +175,17 @@ def _same_origin(headers: "dict[str, str]", host: str) -> bool:
     """Whether a request comes from a page of this server, or from no page but with the token in its header."""
     origin = headers.get("origin")
     if origin is not None:
-        found = urlsplit(origin)
+        found = _split(origin)
         return found.scheme in ("http", "https") and found.netloc.lower() == host.lower()
     site = headers.get("sec-fetch-site")
     return "authorization" in headers or site in ("same-origin", "none") if "cookie" in headers else site is None
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:  # as of a bracket that is not closed
+        return urlsplit("")
 
 
 class Guard:

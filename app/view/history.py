@@ -105,12 +105,12 @@ class History:
         return self._tail.behind
 
     def _take(self, line: Line) -> None:
-        if line.text.startswith(b'["event"') and self._index(line):
-            return
         try:
+            if line.text.startswith(b'["event"') and self._index(line):
+                return
             name, doc = json.loads(line.text)
             self._document(name, doc, line)
-        except (ValueError, TypeError, LookupError, AttributeError):
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError):
             self.malformed += 1
 
     def _index(self, line: Line) -> bool:
@@ -190,7 +190,6 @@ class History:
             taken = any(series == key[0] for series, _ in self._series)
             self._series[key] = f"{key[0]} ({element})" if taken else key[0]
         series = self._series[key]
-        self._first.setdefault(series, uid)
         if element and element not in self.elements:
             self.elements.append(element)
         probabilities = {
@@ -200,10 +199,12 @@ class History:
         }
         columns = self._recorder.columns()
         kept = {name: row[name] for name in columns if name in row}
-        self._number[uid] = self._rows.count
+        number = self._rows.count
+        self._rows.append({"n": number + 1, "series": series, "uid": uid, **kept, **probabilities})
+        self._number[uid] = number
+        self._first.setdefault(series, uid)
         for offsets in self._offsets.values():
             offsets.append(-1)
-        self._rows.append({"n": self._rows.count + 1, "series": series, "uid": uid, **kept, **probabilities})
         self._changes.append(("frame", self.frame(self._rows.count - 1)))
 
     def _decision(self, doc: Mapping[str, Any], run: str) -> None:
@@ -293,14 +294,15 @@ class History:
             series, times = self._rows.column("series"), self._rows.column("time")
             found: dict[str, dict[str, Any]] = {}
             for (_, element), id in self._series.items():
+                if id not in self._first:
+                    continue  # its only frame was malformed
                 number = self._number[self._first[id]]
                 name = self._rows.row(number, ["sample"]).get("sample", "")
                 found[id] = {"series": id, "name": name, "element": element}
-            counts = Counter(series)
+            counts, newest = Counter(series), {id: number for number, id in enumerate(series)}
             for id, about in found.items():
                 first = self._number[self._first[id]]
-                last = next(i for i in range(self.frames - 1, -1, -1) if series[i] == id)
-                about |= {"frames": counts[id], "first": times[first], "last": times[last]}
+                about |= {"frames": counts[id], "first": times[first], "last": times[newest[id]]}
             return list(found.values())
 
     def quality(self) -> dict[str, Any]:
@@ -316,11 +318,6 @@ class History:
     def latency_ms(self) -> dict[str, float]:
         """Return quantiles of the latency."""
         return self._recorder.latency_ms()
-
-    def latest_time(self) -> float | None:
-        """Return the time of the newest frame, Unix s."""
-        times = self._rows.column("time")
-        return times[-1] if len(times) else None
 
     def about(self) -> dict[str, Any]:
         """Return what the session wrote of itself at its start; empty if it is of an earlier version."""

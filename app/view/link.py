@@ -23,15 +23,18 @@ class Links:
         """Return the session that writes into a folder; None if none runs."""
         if time.monotonic() - self._looked_at > _LOOK_S:
             self._looked_at = time.monotonic()
+            known = {session.socket: session for session in self._found}
             try:
-                self._found = running_sessions()
+                found = running_sessions()
             except (Refused, OSError):
-                self._found = []
+                found = []
+            # A session that is too busy to say its name keeps the one that it had.
+            self._found = [s if "out" in s.identity else known.get(s.socket, s) for s in found]
         out = str(folder.resolve())
         return next((session for session in self._found if session.identity.get("out") == out), None)
 
-    def status(self, folder: Path) -> tuple[bool, dict[str, Any]]:
-        """Return whether a session runs in a folder, and what ``status`` says of it; empty if it does not answer."""
+    def status(self, folder: Path) -> dict[str, Any] | None:
+        """Return what ``status`` says of the session of a folder; empty if it does not answer, None if none runs."""
         session = self.of(folder)
         if session is None:
             return False, {}
@@ -39,5 +42,5 @@ class Links:
             answer = session.ask("status", timeout_s=_STATUS_S)
         except Refused:
             self._looked_at = float("-inf")
-            return self.of(folder) is not None, {}
-        return True, answer if answer.get("ok") else {}
+            return {} if self.of(folder) is not None else None
+        return answer if answer.get("ok") else {}

@@ -5,42 +5,72 @@ from array import array
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+_LARGEST = 2**63 - 1
+"""Largest integer that is kept as one."""
 _MAX_SHARED = 4096
 """Number of different texts of a column that are kept once."""
 
 
 class _Column:
+    """Values of one kind: texts, numbers, or integers as long as none is missing."""
+
     def __init__(self, first: Any, missing: int) -> None:
         self._shared: dict[str, str] = {}
-        kind = type(first) if isinstance(first, str | int) else float
-        self.missing: Any = {str: "", int: 0}.get(kind, math.nan)
-        self.values: Any = (
-            [""] * missing if kind is str else array("q" if kind is int else "d", [self.missing]) * missing
-        )
+        if isinstance(first, str):
+            self.values: Any = [""] * missing
+        elif _is_integer(first) and not missing:
+            self.values = array("q")
+        else:
+            self.values = array("d", [math.nan]) * missing
+
+    def checked(self, value: Any) -> Any:
+        """Return a value as the column keeps it.
+
+        Raises
+        ------
+        ValueError, TypeError
+            It is no number, and the others are.
+        """
+        if isinstance(self.values, list):
+            return "" if value is None else str(value)
+        if self.values.typecode == "q" and not _is_integer(value):
+            self.values = array("d", self.values)
+        return value if self.values.typecode == "q" else math.nan if value is None else float(value)
 
     def append(self, value: Any) -> None:
-        if isinstance(self.values, array):
-            self.values.append(self.missing if value is None else type(self.missing)(value))
-            return
-        if value not in self._shared and len(self._shared) < _MAX_SHARED:
-            self._shared[value] = value
-        self.values.append(self._shared.get(value, value))
+        """Add a checked value."""
+        if isinstance(value, str):
+            if value not in self._shared and len(self._shared) < _MAX_SHARED:
+                self._shared[value] = value
+            value = self._shared.get(value, value)
+        self.values.append(value)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
 class Rows:
-    """Rows by number, from 0; a row that lacks a column has NaN, 0 or an empty text there."""
+    """Rows by number, from 0; a row that lacks a column has NaN or an empty text there."""
 
     def __init__(self) -> None:
         self._columns: dict[str, _Column] = {}
         self.count = 0
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add a row."""
-        for name in row:
-            if name not in self._columns:
-                self._columns[name] = _Column(row[name], self.count)
-        for name, column in self._columns.items():
-            column.append(row.get(name, column.missing))
+        """Add a row, whole or not at all.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A value is no number, and the others of its column are.
+        """
+        new = {name: _Column(row[name], self.count) for name in row if name not in self._columns}
+        columns = {**self._columns, **new}
+        values = [column.checked(row.get(name)) for name, column in columns.items()]
+        self._columns = columns
+        for column, value in zip(columns.values(), values, strict=True):
+            column.append(value)
         self.count += 1
 
     def row(self, number: int, columns: Iterable[str]) -> dict[str, Any]:

@@ -248,6 +248,8 @@ class State(_Open):
     """What a session does now."""
 
     live: bool
+    answers: bool
+    """Whether the agent answers; while it does not, the rest is what it said last, with the ages grown."""
     connected: bool
     paused: str
     paused_s: float | None

@@ -42,6 +42,10 @@ from .stream import encode
 _COOKIE_S = 30 * 86_400
 """Time for which a browser keeps the token, s."""
 _MOST_SPECTRA = 2000
+_LONGEST_FORM = 4096
+"""Longest form with a token, bytes."""
+_LONGEST_NUMBER = 18
+"""Most digits of the number of an event; a client that sends more starts anew."""
 _ORDER_S = 20.0
 """Longest wait for the outcome of an order, s."""
 _STATIC = Path(__file__).with_name("static")
@@ -120,8 +124,12 @@ def _add_pages(app: FastAPI, access: Access) -> None:
 
     @app.post("/token", include_in_schema=False)
     async def take_token(request: Request) -> Response:
-        body = (await request.body())[:1000].decode("utf-8", "replace")
-        return _signed_in(access, parse_qs(body).get("token", [""])[0])
+        body = b""
+        async for part in request.stream():  # anybody may send it, of any length
+            body += part
+            if len(body) > _LONGEST_FORM:
+                return HTMLResponse(_token_page("That is too long to be the token."), 413)
+        return _signed_in(access, parse_qs(body.decode("utf-8", "replace")).get("token", [""])[0])
 
     @app.get("/static/{name}", include_in_schema=False)
     def static(name: str) -> Response:
@@ -158,7 +166,7 @@ def _add_reading(app: FastAPI, sessions: Sessions, access: Access) -> None:
                 "source": about.get("source", ""),
                 "descriptors": list(history.descriptors.values()),
                 "rules": about.get("rules", []),
-                "files": sorted(p.name for p in shown.folder.iterdir() if p.is_file() and p.name[0] != "."),
+                "files": _files(shown.folder),
             }
         )
 
@@ -213,7 +221,7 @@ def _add_reading(app: FastAPI, sessions: Sessions, access: Access) -> None:
         """Send what comes, as server-sent events: ``frame``, ``decision``, ``quality``, ``state``, ``reset``."""
         shown = await asyncio.to_thread(_shown, sessions, session)
         last = request.headers.get("last-event-id", request.query_params.get("last_event_id", ""))
-        after = int(last) if last.isascii() and last.isdigit() else None
+        after = int(last) if last.isascii() and last.isdigit() and len(last) <= _LONGEST_NUMBER else None
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(shown.stream.client(after), media_type="text/event-stream", headers=headers)
 
@@ -258,6 +266,13 @@ def _add_orders(app: FastAPI, sessions: Sessions) -> None:
             return _json({"ok": False, "error": str(error)}, 504)
         answer.pop("session", None)
         return _json(answer, 200 if answer.get("ok") else 409)
+
+
+def _files(folder: Path) -> list[str]:
+    try:
+        return sorted(path.name for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
+    except OSError:  # on a network, or removed
+        return []
 
 
 def _shown(sessions: Sessions, id: str) -> Shown:

@@ -23,8 +23,28 @@ _STATE_S = 1.0
 """Interval at which the state of a session is asked while somebody watches, s."""
 _NEW_FOLDERS_S = 2.0
 """Shortest time between two looks for new sessions in a folder of sessions, s."""
-_ENDED, _NONE = "the session has ended", "no session runs in this folder"
-_BUSY = "the agent is busy, or stuck: it does not answer"
+_ENDED = "the session has ended"
+_KILLED = "the process of the session runs no more, and its last run has no end"
+_SILENT = "the agent does not answer; what is shown of it may be old"
+
+_AGES = ("paused_s", "last_document_age_s", "last_frame_age_s")
+_NOTHING: dict[str, Any] = {
+    "live": True,
+    "answers": False,
+    "connected": False,
+    "paused": "",
+    "paused_s": None,
+    "halted": "",
+    "pending": [],
+    "last_document_age_s": None,
+    "last_frame_age_s": None,
+    "latency_ms": {},
+    "queue": 0,
+    "sources": [],
+    "sinks": [],
+    "rules": [],
+}
+"""State of a session of which nothing is known but that it runs."""
 
 
 @dataclass
@@ -104,30 +124,26 @@ class Sessions:
             return shown.state
 
     def _ask(self, shown: Shown) -> dict[str, Any]:
-        history = shown.history
-        live, status = self.links.status(shown.folder)
-        newest = history.latest_time()
-        state: dict[str, Any] = {
-            "live": live,
-            "connected": False,
-            "paused": "",
-            "paused_s": None,
-            "halted": "",
-            "pending": [],
-            "last_document_age_s": None,
-            "last_frame_age_s": None if not live or newest is None else max(0.0, time.time() - newest),
-            "latency_ms": history.latency_ms(),
-            "queue": 0,
-            "sources": [],
-            "sinks": [],
-            "rules": [],
-        }
-        if not status:
-            return {**state, "message": _BUSY if live else _ENDED if history.ended or history.frames else _NONE}
+        status, history = self.links.status(shown.folder), shown.history
+        if status is not None and not status:
+            return self._unanswered(shown)
+        runs = status is not None
+        state = {**_NOTHING, "live": runs, "answers": runs, "latency_ms": history.latency_ms()}
+        if status is None:
+            ended = _ENDED if history.ended else _KILLED if history.frames else "no session runs in this folder"
+            return {**state, "message": ended}
         names = {"last_document_age_s": "document_age_s", "queue": "waiting_documents", "pending": "pending_ids"}
         known = {name: status[names.get(name, name)] for name in state if names.get(name, name) in status}
         message = status["notification_failure"] if status.get("notifications_failed") else ""
         return {**state, **known, **({"message": f"notification failed: {message}"} if message else {})}
+
+    def _unanswered(self, shown: Shown) -> dict[str, Any]:
+        """Return the state of a session that runs but does not answer: what it said last, with grown ages."""
+        before, elapsed_s = shown.state, time.monotonic() - shown.asked_at
+        if not before.get("live"):
+            before = {**_NOTHING, "latency_ms": shown.history.latency_ms()}
+        aged = {name: None if before[name] is None else before[name] + elapsed_s for name in _AGES}
+        return {**before, **aged, "answers": False, "message": _SILENT}
 
     async def ask_while_watched(self) -> None:
         """Publish the state of each session while it has clients."""

@@ -402,3 +402,16 @@ def test_without_an_id_a_decision_that_came_after_the_list_is_not_approved(atten
 def test_ids_are_as_short_as_they_can_be_told_apart():
     ids = {"abcdefgh", "abcdeggh", "xbcdefgh"}
     assert [short_id(id, ids) for id in sorted(ids)] == ["abcdef", "abcdeg", "xbcd"]
+
+
+def test_a_name_cannot_write_over_what_a_person_reads(tmp_path: Path):
+    agent = XASAgent(Config(), [WhiteLine("Co")])
+    server = OperatorServer(agent, lambda: {"out": str(tmp_path), "sample": "LCO\x08\x08NMC"}, dict, None)
+    server.start()
+    try:
+        shown = run_command("pending").stdout
+    finally:
+        server.close()
+        agent.close()
+    assert "sample LCO" in shown
+    assert "\x08" not in shown

@@ -87,6 +87,8 @@ function asked(dialog, yes, no, result) {
     no.onclick = () => dialog.close();
     dialog.querySelector("form").onsubmit = (event) => { event.preventDefault(); take(); };
     dialog.onclose = () => resolve(answer);
+    // A key that is held since it opened the dialog confirms nothing.
+    dialog.onkeydown = (event) => { if (event.repeat && event.key === "Enter") event.preventDefault(); };
     dialog.showModal();
     yes.focus();
   });

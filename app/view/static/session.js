@@ -16,6 +16,7 @@ export class Session extends EventTarget {
     this.stateAt = performance.now();
     this.loading = true;
     this.problem = null;
+    this.whole = 0;  // number of the frame up to which all are here; the stream brings newer ones meanwhile
     this.changes = new Set();
     this.stream = new Stream(id, {
       hear: (kind, data) => this.hear(kind, data),
@@ -36,7 +37,8 @@ export class Session extends EventTarget {
   get last() { return this.rows[this.rows.length - 1] ?? null; }
   get first() { return this.rows[0] ?? null; }
   /** Whether what is shown may be out of date. */
-  get stale() { return this.live && this.link !== "live"; }
+  get stale() { return this.lost || (this.live && this.state?.answers === false); }
+  get lost() { return this.live && this.link !== "live"; }
   /** Decisions that wait for a person. Others are proposed too, for the moment until they are sent. */
   get pending() {
     const waiting = this.live ? this.state?.pending ?? [] : [];
@@ -74,11 +76,12 @@ export class Session extends EventTarget {
 
   async loadRows() {
     for (;;) {
-      const after = this.last?.n ?? 0;
-      const page = await get(sessionPath(this.id, `/frames?after=${after}&limit=${PAGE}`));
-      const rows = page;
+      const after = this.whole, into = this.rows;
+      const rows = await get(sessionPath(this.id, `/frames?after=${after}&limit=${PAGE}`));
+      if (this.closed || this.rows !== into) return;  // the history was reset meanwhile, and is loaded again
       rows.forEach((row) => this.take(row));
-      if (rows.length < PAGE || this.closed || this.last?.n === after) return;
+      this.whole = Math.max(this.whole, rows[rows.length - 1]?.n ?? 0);
+      if (rows.length < PAGE) return;
       this.changed("frames");
     }
   }
@@ -89,6 +92,7 @@ export class Session extends EventTarget {
     this.byUid.set(row.uid, row);
     const before = this.last;
     this.rows.push(row);
+    if (row.n === this.whole + 1) this.whole = row.n;
     if (before && before.n > row.n) this.rows.sort((a, b) => a.n - b.n);
     const sample = this.samples.find((one) => one.series === row.series);
     if (sample) sample.last = row.time;
@@ -105,7 +109,7 @@ export class Session extends EventTarget {
     if (kind === "frame") { this.take(data); this.changed("frames"); }
     else if (kind === "decision") { this.decisions.set(data.id, data); this.changed("decisions"); this.dispatchEvent(new CustomEvent("decision", { detail: data })); }
     else if (kind === "state") { this.heardState(data); }
-    else if (kind === "reset") { this.rows = []; this.byUid.clear(); this.samples = []; this.load(); }
+    else if (kind === "reset") { this.whole = 0; this.rows = []; this.byUid.clear(); this.samples = []; this.load(); }
     else if (kind === "quality") this.askQuality();
   }
 

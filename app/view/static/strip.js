@@ -10,9 +10,10 @@ export function stateOf(session) {
   const state = session.state, link = session.link;
   if (session.problem && !session.info) return { key: "gone", icon: "✕", word: "Not loaded", why: session.problem.message };
   if (!state) return { key: "wait", icon: "○", word: "Loading", why: "" };
-  if (session.stale) return { key: "gone", icon: "✕", word: "Connection lost", why: `what you see is ${age((performance.now() - session.heardAt) / 1000)} old; trying again. If the session has ended, xas-agent view ${session.info?.folder ?? "FOLDER"} shows it` };
+  if (session.lost) return { key: "gone", icon: "✕", word: "Connection lost", why: `what you see is ${age((performance.now() - session.heardAt) / 1000)} old; trying again. If the session has ended, xas-agent view ${session.info?.folder ?? "FOLDER"} shows it` };
   if (session.brokenOff) return { key: "gone", icon: "✕", word: "Agent gone", why: "its process runs no more, and its last run has no end" };
   if (!session.live) return { key: "ended", icon: "■", word: "Ended", why: session.info?.ended ? day(session.info.ended) : "" };
+  if (state.answers === false) return { key: "gone", icon: "✕", word: "No answer", why: `${state.message}. A stop and an emergency stop can still be tried` };
   if (state.halted) return { key: "halted", icon: "■", word: "HALTED", why: typeof state.halted === "string" ? state.halted : "rules only stop until it is released" };
   if (state.connected === false) return { key: "silent", icon: "▲", word: "Source gone", why: "no documents can come: the beamline has ended, or the connection to it is lost" };
   if (state.paused) return { key: "paused", icon: "❚❚", word: "PAUSED", why: `for ${age(session.pausedFor())}, ${state.paused}` };

@@ -75,7 +75,7 @@ def test_what_a_config_needs_and_cannot_have(tmp_path):
             f"control_endpoint: {{address: 'ipc://{tmp_path}/control'}}\n"
             f"health: 127.0.0.1:{taken}\n"
             "model: {use: [co-k]}\n"
-            "notify: [{command: [no-such-program]}]\n"
+            f"notify: [{{command: [no-such-program]}}, {{webhook: 'http://127.0.0.1:{port}/T0/secret'}}]\n"
             "rules: [{name: r, trigger: {kind: threshold, quantity: OSS, above: 3}}]\n"
         )
         by_check = found("--config", tmp_path / "mine.yaml", code=1)
@@ -86,7 +86,9 @@ def test_what_a_config_needs_and_cannot_have(tmp_path):
     assert publish.state == "ok"
     assert control.state == "fail"
     assert [f.state for f in by_check["port"]][-1] == "fail"
-    assert "no-such-program was not found" in by_check["notify"][0].text
+    webhook, command = by_check["notify"]
+    assert webhook.text.startswith(f"http://127.0.0.1:{port}: ")
+    assert "no-such-program was not found" in command.text
     assert "'OSS'" in by_check["rules"][0].text
     assert by_check["config"][0].state == "ok"
 
@@ -176,3 +178,9 @@ socket.socket(socket.AF_UNIX).bind(str(sockets_folder() / "77.sock"))
     )  # fmt: skip
     assert "process 77" in done.stdout
     assert (tmp_path / "xas-agent" / "77.sock").exists()
+
+
+def test_an_output_folder_that_is_a_file(tmp_path):
+    (tmp_path / "night1").touch()
+    [disk] = found("--out", tmp_path / "night1" / "raw", code=1)["disk"]
+    assert (disk.state, disk.text) == ("fail", f"{tmp_path / 'night1'}: found a file, expected a folder")

@@ -135,6 +135,15 @@ def test_elsewhere_a_step_scan_and_a_pause_are_said_in_lines(capsys):
     ]
 
 
+def test_elsewhere_a_name_cannot_write_over_other_lines(capsys):
+    recorder = started(Recorder())
+    frame(recorder, 1, **VALUES, sample="LCO\x1b[2J\x08")
+    Display(recorder, None).stop()
+    said = capsys.readouterr().err
+    assert "LCO[2J" in said
+    assert not re.search("[\x1b\x08]", said)
+
+
 def test_in_a_real_terminal_whose_size_changes(tmp_path: Path):
     recording = tmp_path / "run.jsonl"
     sink = FileSink(recording)

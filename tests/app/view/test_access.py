@@ -4,6 +4,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from full_disk import full_disk
 
 from xas_agent.agent.types import InputError
 from xas_agent.app.view.access import TOKEN_FILE, Access, token_of
@@ -29,6 +30,7 @@ def status(access: Access, method: str = "GET", path: str = "/api/sessions", **h
         ("rebound.example", 421, 421),
         ("127.0.0.1.rebound.example:8642", 421, 421),
         ("", 421, 421),
+        ("[", 421, 421),
     ],
 )
 def test_only_the_names_of_the_server_are_answered(host: str, local: int, wide: int):
@@ -56,7 +58,7 @@ def test_on_a_wider_address_everything_but_the_page_that_asks_for_it_needs_the_t
 def test_a_page_of_another_site_cannot_act():
     cookie = {"cookie": f"xas_agent_dashboard={TOKEN}"}
     assert status(LOCAL, "POST", origin="http://127.0.0.1:8642", **cookie) == 200
-    for origin in ("http://evil.example", "null", "http://127.0.0.1:1", "file://127.0.0.1:8642"):
+    for origin in ("http://evil.example", "null", "http://[", "http://127.0.0.1:1", "file://127.0.0.1:8642"):
         assert status(LOCAL, "POST", origin=origin, **cookie) == 403
         assert status(LOCAL, "POST", origin=origin, **BEARER) == 403
     assert status(LOCAL, "POST", **cookie) == 403, "a browser always says where it comes from"
@@ -89,3 +91,9 @@ def test_a_token_file_must_be_secret_and_long_enough(tmp_path: Path):
     file.write_text("short")
     with pytest.raises(InputError, match="at least 16"):
         token_of(file, tmp_path)
+
+
+def test_a_full_disk_leaves_no_file_that_the_next_start_refuses(tmp_path: Path):
+    with full_disk(0):
+        assert token_of(None, tmp_path)
+    assert token_of(None, tmp_path) == token_of(None, tmp_path)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from deadline import wait_until
 from forked import run_command
+from logs import capture_logs
 from shown_session import Shown, shown
 
 import xas_agent.app.dashboard as module
@@ -114,6 +115,15 @@ def test_the_dashboard_ends_when_its_session_is_killed(tmp_path: Path):
     parent.kill()
     parent.communicate()
     wait_until(lambda: not running(pid))
+
+
+def test_a_session_says_that_its_dashboard_was_killed(tmp_path: Path):
+    with capture_logs() as logs:
+        dashboard = Dashboard(tmp_path, "127.0.0.1:0")
+        dashboard._process.kill()
+        wait_until(lambda: any("dashboard has ended" in entry["event"] for entry in logs))
+    assert f"xas-agent view {tmp_path}" in str(logs)
+    assert f"xas-agent view {tmp_path}" in dashboard.close()
 
 
 def running(pid: int) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from shown_session import ENERGY, GRID, PROBABILITIES, Written, written
 
 from xas_agent.app.view.history import History
@@ -158,3 +159,38 @@ def test_rows_keep_numbers_integers_and_texts():
     assert rows.row(0, ["a", "n", "t", "new", "no"]) == {"a": 1.5, "n": 3, "t": "x", "new": ""}
     assert math.isnan(rows.row(1, ["a"])["a"])
     assert json.dumps(rows.row(1, ["n", "new"])) == '{"n": 4, "new": "y"}'
+
+
+def test_a_column_of_integers_takes_what_is_none():
+    rows = Rows()
+    for value in (25, 25.7, None, 2**70):
+        rows.append({"temperature": value})
+    rows.append({})
+    kept = list(rows.column("temperature"))
+    assert kept[:2] == [25, 25.7]
+    assert kept[3] == 2**70
+    assert math.isnan(kept[2])
+    assert math.isnan(kept[4])
+
+
+def test_a_row_that_does_not_fit_leaves_the_others_in_their_place():
+    rows = Rows()
+    rows.append({"a": 1.0, "b": 1.0})
+    with pytest.raises(ValueError, match="moving"):
+        rows.append({"a": 2.0, "b": "moving", "new": 2.0})
+    rows.append({"a": 3.0, "b": 3.0})
+    assert [rows.row(i, ["a", "b", "new"]) for i in range(rows.count)] == [{"a": 1.0, "b": 1.0}, {"a": 3.0, "b": 3.0}]
+
+
+def test_damaged_bytes_hide_no_frame_from_readers(tmp_path: Path):
+    session = Written(tmp_path / "s")
+    session.frame()
+    history = read(tmp_path / "s")
+    documents = tmp_path / "s" / "documents.jsonl"
+    spectrum = next(line for line in documents.read_bytes().splitlines() if b'"spectrum"' in line and b"f1" in line)
+    session.frame()
+    with documents.open("ab") as file:
+        file.write(spectrum.replace(b'"f1"', b'"\xff1"') + b"\n")
+    assert "frame" in names(history.update())
+    assert history.malformed == 1
+    session.end()

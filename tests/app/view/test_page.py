@@ -5,18 +5,22 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from browser import DESKTOP, PHONE, Dashboard, Looked, chromium, looking, needs_chromium
 from deadline import wait_until
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
+from shown_session import Written
 from watched import Watched, WhiteLine
 
 from xas_agent import XASAgent
 from xas_agent.app.config import Config
+from xas_agent.app.operator import OperatorServer
 
 pytestmark = needs_chromium
 AXE = Path(__file__).parents[2] / "data" / "axe" / "axe.min.js"
@@ -116,6 +120,53 @@ def test_a_chosen_frame_stays_chosen(browser, dashboard):
         expect(page.locator("#follow")).not_to_be_checked()
         expect(page.locator("#raw-title")).to_have_text(f"Frame {len(HEIGHTS) - 1} as measured")
         assert errors == []
+
+
+def test_a_frame_that_comes_while_the_history_loads_hides_none(browser, tmp_path):
+    session = Written(tmp_path / "night1")
+    for _ in range(3):
+        session.frame()
+    with Dashboard(tmp_path / "night1") as dashboard, looking(browser, "about:blank") as (page, errors):
+        held: list[Route] = []
+        page.route("**/quality", lambda route: held.append(route))
+        page.goto(dashboard.address)
+        wait_until(lambda: page.evaluate("true") and held != [])
+        session.frame()
+        expect(page.locator("#fact-frame")).to_have_text("4")
+        held[0].continue_()
+        page.locator("#series-table summary").click()
+        expect(page.locator("#series-table tbody tr")).to_have_count(4)
+        assert errors == []
+    session.end()
+
+
+def test_an_agent_that_does_not_answer_can_still_be_stopped(browser, tmp_path, own_sockets):
+    session, go_on = Written(tmp_path / "night1"), threading.Event()
+    session.frame()
+    agent, halted = XASAgent(Config(), [WhiteLine("Co")]), threading.Event()
+    about = {"connected": True, "last_frame_age_s": 1.0}
+    server = OperatorServer(agent, lambda: {"out": str(session.folder)}, lambda: about, None)
+    server.start()
+    agent.halt = lambda by, why="": halted.set()
+    with Dashboard(session.folder) as dashboard, looking(browser, dashboard.with_token) as (page, errors):
+        expect(page.locator("#pill-word")).to_have_text("Live")
+        with ThreadPoolExecutor(1) as threads:
+            threads.submit(agent.perform, lambda _: go_on.wait(120), 120)
+            expect(page.locator("#pill-word")).to_have_text("No answer")
+            page.locator("[data-command=halt]").focus()
+            for _ in range(3):
+                page.keyboard.down("Enter")  # held: the second and third are repetitions
+            expect(page.locator("#confirm")).to_be_visible()
+            assert not halted.is_set()
+            page.keyboard.up("Enter")
+            page.keyboard.press("Enter")
+            assert halted.wait(60)
+            go_on.set()
+        expect(page.locator("#pill-word")).to_have_text("HALTED")
+        assert errors == []
+    server.close()
+    agent.close()
+    session.end()
 
 
 def test_two_sessions_stand_side_by_side(browser, dashboard):

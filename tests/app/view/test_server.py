@@ -216,3 +216,13 @@ def test_folders_that_do_not_exist_and_addresses_that_are_none(tmp_path: Path):
     assert "expected HOST:PORT" in run_command("view", tmp_path, "--bind", "here:there", code=2).stderr
     assert "--bind and --host" in run_command("view", tmp_path, "--bind", "a:1", "--port", 2, code=2).stderr
     assert "cannot be bound" in run_command("view", tmp_path, "--host", "192.0.2.1", "--port", 1, code=3).stderr
+
+
+def test_what_anybody_may_send_is_not_kept_in_memory(wide: Shown):
+    status, _, body = wide.ask("/token", "POST", "token=" + "x" * 5_000_000, Content_Type="text/plain")
+    assert status in (400, 413), body
+
+
+def test_the_number_of_an_event_that_no_server_sent_begins_anew(local: Shown):
+    with local.events("night1", Last_Event_ID="9" * 5000) as events:
+        assert next(events)[1] == "hello"

@@ -1,12 +1,22 @@
 """The sessions that a dashboard shows."""
 
+import socket
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from shown_session import written
+from deadline import wait_until
+from shown_session import Written, written
+from watched import WhiteLine
 
+from xas_agent import XASAgent
+from xas_agent.app.ask import running_sessions
+from xas_agent.app.config import Config
+from xas_agent.app.operator import OperatorServer
+from xas_agent.app.view import link
 from xas_agent.app.view.history import History
 from xas_agent.app.view.sessions import Sessions, Shown
 
@@ -27,3 +37,60 @@ def test_who_asks_for_a_state_while_another_asks_gets_it_too(tmp_path: Path, mon
         second = threads.submit(sessions.state, shown)
         answer.set()
         assert first.result(60)["pending"] == second.result(60)["pending"] == []
+
+
+@contextmanager
+def reachable(folder: Path) -> Iterator[XASAgent]:
+    """Run an agent that says it writes into a folder."""
+    agent = XASAgent(Config(), [WhiteLine("Co")])
+    about = {"connected": True, "last_frame_age_s": 1.0}
+    server = OperatorServer(agent, lambda: {"out": str(folder)}, lambda: about, None)
+    server.start()
+    yield agent
+    server.close()
+    agent.close()
+
+
+@pytest.mark.usefixtures("own_sockets")
+def test_a_busy_agent_has_not_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(link, "_STATUS_S", 0.2)
+    monkeypatch.setattr("xas_agent.app.view.sessions._STATE_S", 0.0)
+    folder = written(tmp_path / "night1")
+    sessions, shown, go_on = Sessions([folder]), Shown("night1", folder, History(folder)), threading.Event()
+    with reachable(folder) as agent:
+        assert sessions.state(shown)["answers"] is True
+        with ThreadPoolExecutor(1) as threads:
+            busy = threads.submit(agent.perform, lambda _: go_on.wait(60), 60)
+            wait_until(lambda: not sessions.state(shown)["answers"])
+            state = sessions.state(shown)
+            assert (state["live"], state["connected"]) == (True, True)
+            assert state["last_frame_age_s"] > 1.0
+            assert "does not answer" in state["message"]
+            go_on.set()
+            assert busy.result(60)
+        assert sessions.state(shown)["answers"] is True
+    wait_until(lambda: not sessions.state(shown)["live"])
+
+
+@pytest.mark.usefixtures("own_sockets")
+def test_a_frozen_process_keeps_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(link, "_LOOK_S", 0.0)
+    monkeypatch.setattr("xas_agent.app.ask._IDENTITY_S", 0.1)
+    links = link.Links()
+    with reachable(tmp_path):
+        [found] = running_sessions()
+        assert links.of(tmp_path) is not None
+    with socket.socket(socket.AF_UNIX) as frozen:
+        frozen.bind(str(found.socket))
+        frozen.listen(16)
+        assert links.of(tmp_path) is not None
+    assert links.of(tmp_path) is None
+
+
+def test_a_killed_session_has_not_ended_properly(tmp_path: Path):
+    session = Written(tmp_path / "night1")
+    session.frame()
+    shown = Shown("night1", session.folder, History(session.folder))
+    shown.history.update()
+    assert "has no end" in Sessions([session.folder]).state(shown)["message"]
+    session.end()
