@@ -171,6 +171,8 @@ class OutputFolder:
         self._cut_off: set[str] = set()
         self._drawn = 0
         """Number of frames at the last picture."""
+        self.dashboard = ""
+        """Address at which a dashboard shows the session, for the live view; empty if none does."""
         self._thread = threading.Thread(target=self._work, name="output", daemon=True)
 
     def _read_again(self, journal: Journal) -> None:
@@ -270,6 +272,7 @@ class OutputFolder:
             self.documents.close()
             self._tables.close()
         if not hurried():
+            _log.info("drawing the last picture", file=str(self.folder / PICTURE))  # it takes seconds
             self._draw()
         self._write_summary()  # after all else, since it counts what was not written
         self._log_file.close()
