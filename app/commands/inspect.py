@@ -68,6 +68,9 @@ def inspect(
         if out is not None:
             out.write_text(text, encoding="utf-8")
         _conclude(inspection, text, out, _next_command(source, files is not None, looked.listens, out))
+        if out is None and inspection.then.frames:
+            _say("Or let init save them, with a rule to rehearse:")
+            typer.echo(f"  xas-agent init {shlex.quote(source)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,7 +354,11 @@ def _conclude(inspection: "Inspection", text: str, out: Path | None, command: st
     _say(f"As it is, the agent reads {_outcome(inspection.now)}.")
     _say(f"With these settings it reads {_outcome(inspection.then)}.")
     if inspection.then.frames:
-        _say("Next: check the fields above, then")
+        _say(
+            "Next: check the fields above, save the settings, then"
+            if out is None
+            else "Next: check the fields above, then"
+        )
         typer.echo(f"  {command}")
     else:
         _say(_advice(inspection))

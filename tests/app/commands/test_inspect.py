@@ -45,6 +45,7 @@ def test_odd_names_give_settings_that_a_run_accepts_unchanged(tmp_path):
 def test_settings_are_printed_and_an_existing_file_is_kept(tmp_path):
     file = saved(tmp_path / "run.jsonl", documents(columns(), plan_name="xafs"))
     printed = inspected(file)
+    assert printed.rstrip().endswith(f"xas-agent init {file}")
     settings = tmp_path / "printed.yaml"
     settings.write_text(printed[printed.index("# Settings") : printed.index("As it is")])
     assert load_config(settings).fields.it == "ic_dn_V"
