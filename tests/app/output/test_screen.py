@@ -47,6 +47,7 @@ facts = st.builds(
     paused=texts,
     paused_s=positive,
     halted=texts,
+    dashboard=texts,
     waiting=st.lists(
         st.builds(Waiting, id=st.just("1c9f"), what=texts, rule=texts, reason=texts, left_s=positive), max_size=5
     ),
