@@ -56,8 +56,11 @@ class Dashboard:
         self._folder = folder
         token = token_of(None, folder)
         with listen(host, port) as listening:
-            self.lines = told(url_of(host, listening), token, is_loopback(host))
+            url = url_of(host, listening)
+            self.lines = told(url, token, is_loopback(host))
             """Where the dashboard is, for a person."""
+            self.address = f"{url}?token={token}"
+            """The address that takes orders."""
             number = listening.fileno()
             command = command_of("xas_agent", "view", folder, "--host", host, "--inherited", number)
             with (folder / LOG).open("ab") as log:

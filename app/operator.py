@@ -236,6 +236,7 @@ def _judged(standing: Standing) -> dict[str, Any]:
         "distance": None if part is None or value is None else -part.beyond,
         "unit": "" if part is None else part.unit,
         "armed": standing.followed and standing.decisions_left > 0,
+        "decided": standing.decisions_left <= 0,
         "holds": standing.holds,
     }
 

@@ -256,6 +256,7 @@ class Session:
             ending=agent.ending,
             unanswered=agent.unanswered["documents"] if agent.ending else state.documents,
             stuck_s=state.progress_age_s if state.progress_age_s > STUCK_S else 0.0,
+            dashboard="" if self.output is None else self.output.dashboard,
         )
 
     def _end_long_pause(self) -> None:

@@ -2,6 +2,7 @@
 
 from .proposal import proposed_fields
 from .roles import ROLES, Reading, RoleFound, explain
+from .samples import SamplesFound, find_samples
 from .steps import EdgeMatch
 from .streams import FieldSummary, StreamSummary, Survey, survey
 
@@ -11,9 +12,11 @@ __all__ = [
     "FieldSummary",
     "Reading",
     "RoleFound",
+    "SamplesFound",
     "StreamSummary",
     "Survey",
     "explain",
+    "find_samples",
     "proposed_fields",
     "survey",
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .inspect import WIDTH, Looked, look, show_reading
+from .inspect import WIDTH, Looked, look, show_reading, show_samples
 from .options import ConnectTimeoutOption, EdgeOption, ElementOption, PresetOption
 from .run import RECORDINGS
 from .shared import USAGE, exit_on_error, fail, is_tiled
@@ -125,6 +125,8 @@ def _show(looked: Looked) -> None:
         typer.echo("No stream shows an energy or intensities; name them under fields in the config.")
     else:
         show_reading(best, of_files=looked.files is not None)
+        if looked.files is None:
+            show_samples(looked.inspection)
     typer.echo()
 
 

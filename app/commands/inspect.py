@@ -68,6 +68,9 @@ def inspect(
         if out is not None:
             out.write_text(text, encoding="utf-8")
         _conclude(inspection, text, out, _next_command(source, files is not None, looked.listens, out))
+        if out is None and inspection.then.frames:
+            _say("Or let init save them, with a rule to rehearse:")
+            typer.echo(f"  xas-agent init {shlex.quote(source)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +218,7 @@ def _show(inspection: "Inspection", settings: Any, source: str, files: "FileDocu
         return
     show_reading(best, of_files=files is not None)
     if files is None:
+        show_samples(inspection)
         _say(_preset(inspection))
 
 
@@ -230,6 +234,22 @@ def show_reading(reading: "Reading", *, of_files: bool) -> None:
     _say(f"Missing: {', '.join(reading.missing) or 'nothing'}{no_foil}")
     _say(_edges(reading))
     _say(_model(reading))
+
+
+def show_samples(inspection: "Inspection") -> None:
+    """Print how the runs name their samples, which makes their scans one series."""
+    found = inspection.samples
+    if found.names:
+        more = f" and {len(found.names) - 3} more" if len(found.names) > 3 else ""
+        none = f"; {_count(found.unnamed, 'run')} without a name" if found.unnamed else ""
+        _say(f"Sample: {', '.join(found.names[:3])}{more}{none}")
+    if found.key:
+        _say(f"Sample: by {found.key} of the RunStart likely, which is {', '.join(found.values[:3])}")
+    elif found.unnamed and not found.names:
+        _say(
+            "Sample: not named, so that each run is a series of its own, and no rule follows several; set series.key "
+            "to the key of the RunStart that holds the sample's name"
+        )
 
 
 def _show_stream(reading: "Reading", settings: Any, files: "FileDocuments | None") -> None:
@@ -334,7 +354,11 @@ def _conclude(inspection: "Inspection", text: str, out: Path | None, command: st
     _say(f"As it is, the agent reads {_outcome(inspection.now)}.")
     _say(f"With these settings it reads {_outcome(inspection.then)}.")
     if inspection.then.frames:
-        _say("Next: check the fields above, then")
+        _say(
+            "Next: check the fields above, save the settings, then"
+            if out is None
+            else "Next: check the fields above, then"
+        )
         typer.echo(f"  {command}")
     else:
         _say(_advice(inspection))

@@ -39,7 +39,8 @@ def status(session: SessionOption = None) -> None:
         waits = f", {answer['waiting_documents']} documents wait" if answer["waiting_documents"] else ""
         typer.echo(f"last seen  {answer['document_age_s']:.0f} s ago{waits}")
     if answer["pending"]:
-        typer.echo(f"pending    {answer['pending']} decisions wait for approval: xas-agent pending")
+        waiting = "decision waits" if answer["pending"] == 1 else "decisions wait"
+        typer.echo(f"pending    {answer['pending']} {waiting} for approval: xas-agent pending")
     if answer["notifications_failed"]:
         typer.echo(
             f"NOTIFY     {answer['notifications_failed']} failed; the latest: {answer['notification_failure']}"

@@ -80,6 +80,8 @@ def rehearse_rules(
         typer.echo(
             f"written {out}/: xas-agent rules test {shlex.quote(str(rules))} {shlex.quote(str(out))} is instant\n"
         )
+    if note := _unjoined(recorded):
+        typer.echo(note)
     for one in rehearsed:
         _say(one, recorded)
         if one.neighbours:
@@ -176,6 +178,18 @@ def _rules_of(rules: "Sequence[Rule]", path: Path) -> "Sequence[Rule]":
     return rules
 
 
+def _unjoined(recording: "Recording") -> str:
+    """Return a note if each of several runs is a series of its own, so that no rule follows the experiment."""
+    runs = {frame.run_uid for frame, *_ in recording.frames}
+    if len(runs) < 2 or any(frame.scan.sample for frame, *_ in recording.frames):
+        return ""
+    return (
+        f"The {len(runs)} runs name no sample, so that each is a series of its own, and rules begin anew with each.\n"
+        "If they belong together, set series.key to the key of the RunStart that names the sample, and rehearse\n"
+        "again on the recording; xas-agent inspect looks for such a key.\n"
+    )
+
+
 def _say(one: "Rehearsed", recording: "Recording") -> None:
     from ..explain import explain as in_words
     from ..jobs.closest import closest
@@ -217,5 +231,9 @@ def _at(decision: "Decision", recording: "Recording") -> str:
     size, unit = recording.clock
     after = f"{(decision.time - recording.start) / size:.2f} {unit}"
     newest = decision.evidence[-1][0] if decision.evidence else ""
-    number = next((frame.seq_num for frame, *_ in recording.frames if frame.uid == newest), None)
-    return after if number is None else f"frame {number} ({after})"
+    frame = next((frame for frame, *_ in recording.frames if frame.uid == newest), None)
+    if frame is None:
+        return after
+    several = len({one.run_uid for one, *_ in recording.frames}) > 1  # each counts its frames from 1
+    scan = f" of scan {frame.scan.scan_id}" if several and frame.scan.scan_id else ""
+    return f"frame {frame.seq_num}{scan} ({after})"

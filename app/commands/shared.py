@@ -1,6 +1,7 @@
 """Parts of all commands: settings from options, exit codes, error messages and the summary."""
 
 import re
+import shlex
 import signal
 import textwrap
 from collections import Counter
@@ -191,6 +192,7 @@ def dashboard_of(output: "OutputFolder | None", bind: str | None, off: bool) -> 
     if output is None:
         fail("--dashboard: needs --out, since it shows what a session writes", USAGE)
     dashboard = Dashboard(output.folder, bind.removesuffix(":"))
+    output.dashboard = dashboard.address
     for line in dashboard.lines:
         typer.echo(line, err=True)
     try:
@@ -236,6 +238,9 @@ def conclude(session: "Session", strict: bool) -> None:
     folder = session.output.folder if session.output is not None else None
     if folder is not None:
         _show("written", f"{folder}/")
+        if summary["frames"]:
+            name = shlex.quote(str(folder))
+            _show("next", f"xas-agent view {name} (in a browser), xas-agent report {name} (one page)")
     if session.failure is not None:
         with exit_on_error():
             raise session.failure

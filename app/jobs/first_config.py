@@ -16,6 +16,8 @@ _ABOUT = {
     "source": "Where the documents come from: the out-port of a bluesky proxy.",
     "tiled": "Where the documents come from: a Tiled catalogue.",
     "fields": "What is what in the documents. Check the guesses: exchanged fields turn a spectrum upside down.",
+    "series": "Which scans belong together: those of one sample, which this key of the RunStart names. A rule "
+    "follows them also over several runs.",
 }
 _LIVE = ("source", "tiled")
 Authority = Literal["off", "confirm"]
@@ -158,12 +160,6 @@ def _reading(reading: str, kind: Kind) -> Iterator[str]:
     if kind == "documents" and "fields" not in keys:
         yield from ("", "# The fields are found by their names. To name them:")
         yield "# fields: {energy: mono_energy, i0: I0, it: It, element: Ni, edge: K}"
-
-
-def _model(models: Sequence[str]) -> list[str]:
-    if len(models) == 1:
-        return ["model:", f"  use: [{models[0]}]"]
-    return [f"# model: {{use: [{', '.join(models)}]}}   # unset: element and energies choose"]
 
 
 def _rule(rule: FirstRule) -> Iterator[str]:

@@ -12,7 +12,7 @@ import yaml
 
 from ...adapters.formats import SpectrumFileError, flaw, read_spectra
 from ...agent.fields import FieldSettings, is_pattern, match_keys, skip_reason
-from ...agent.survey import ROLES, Reading, Survey, explain, proposed_fields, survey
+from ...agent.survey import ROLES, Reading, SamplesFound, Survey, explain, find_samples, proposed_fields, survey
 from ...agent.types import Document, Frame, Received, SetAside
 from ..config import Config, load_config, presets
 from ..wiring import asset_filler, frame_reader
@@ -61,6 +61,7 @@ class Inspection:
     """The closest preset; None if no name of any preset occurs."""
     proposed: dict[str, tuple[Any, str]]
     """Keys of ``fields`` with their values and reasons."""
+    samples: SamplesFound
     now: Trial
     """With the given settings."""
     then: Trial
@@ -89,6 +90,7 @@ def inspect_documents(documents: Sequence[Document], config: Config, *, of_files
         skipped=_why_skipped(found, config.fields),
         preset=_closest_preset(found, config),
         proposed=proposed,
+        samples=find_samples(found.starts, config.series),
         now=now,
         then=then,
     )
@@ -168,6 +170,8 @@ def settings_text(inspection: Inspection, config: Config, origin: str) -> str:
         given = {"preset": config.preset, **given}
     lines = [f"# Settings for {origin}, proposed by xas-agent inspect."]
     fields = given.pop("fields", None) or {}
+    if inspection.samples.key:
+        given.pop("series", None)
     lines += _yaml(given)
     proposed = inspection.proposed
     fields = {key: value for key, value in fields.items() if key not in proposed}
@@ -186,6 +190,12 @@ def settings_text(inspection: Inspection, config: Config, origin: str) -> str:
             lines += [f"  {remark}", *(f"  # {line}" for line in named)]
         else:
             lines += [remark, "# fields:", *(f"#   {line}" for line in named)]
+    if key := inspection.samples.key:
+        lines += [
+            "series:",
+            "  # names the sample, whose scans then form one series",
+            *(f"  {x}" for x in _yaml({"key": key})),
+        ]
     return "\n".join(lines) + "\n"
 
 

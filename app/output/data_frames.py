@@ -51,6 +51,12 @@ class Results:
     def __init__(self, history: History, update: Callable[[], None] = lambda: None) -> None:
         self._history, self._update = history, update
 
+    def __repr__(self) -> str:
+        count = len(self._kept(self.history, None, None))
+        samples = ", ".join(self.samples[:3]) + ", …" * (len(self.samples) > 3)
+        frames = f"{count} frame{'s' * (count != 1)}" + (f" of {samples}" if samples else "")
+        return f"<Results: {frames}; .series() and .decisions() are tables, .dataset() has the spectra>"
+
     @property
     def history(self) -> History:
         """The documents' contents, up to date."""

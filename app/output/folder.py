@@ -173,6 +173,8 @@ class OutputFolder:
         self._cut_off: set[str] = set()
         self._drawn = 0
         """Number of frames at the last picture."""
+        self.dashboard = ""
+        """Address at which a dashboard shows the session, for the live view; empty if none does."""
         self._thread = threading.Thread(target=self._work, name="output", daemon=True)
 
     def _read_again(self, journal: Journal) -> None:
@@ -272,6 +274,7 @@ class OutputFolder:
             self.documents.close()
             self._tables.close()
         if not hurried():
+            _log.info("drawing the last picture", file=str(self.folder / PICTURE))  # it takes seconds
             self._draw(niceness=0)
         self._write_summary()  # after all else, since it counts what was not written
         self._log_file.close()

@@ -70,6 +70,8 @@ class Facts:
     """Number of documents that wait for their answer."""
     stuck_s: float = 0.0
     """Time for which the agent has made no progress, s; 0 if it works."""
+    dashboard: str = ""
+    """Address of the dashboard; empty if there is none."""
     ended: bool = False
 
 
@@ -133,6 +135,8 @@ class Screen:
         if decisions:
             shown = min(len(decisions), 8)
             blocks.append(_Block(lambda n: decision_lines(pen, decisions, n), 2, 1 + min(shown, 2), 1 + shown))
+        if facts.dashboard and not facts.ended:  # its line in the log soon scrolls away
+            blocks.append(_Block(lambda n: [pen.line(f"dashboard  {facts.dashboard}", "dim")], 0, 1, 1))
         if rows and width >= _WIDE:
             frames = _Block(lambda n: self._beside(pen, facts, rows, n), 2, 14, 1 + max(len(rows), 22))
         else:

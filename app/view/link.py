@@ -37,7 +37,7 @@ class Links:
         """Return what ``status`` says of the session of a folder; empty if it does not answer, None if none runs."""
         session = self.of(folder)
         if session is None:
-            return False, {}
+            return None
         try:
             answer = session.ask("status", timeout_s=_STATUS_S)
         except Refused:

@@ -242,6 +242,8 @@ class Judged(_Open):
     unit: str
     armed: bool
     """Whether it may decide."""
+    decided: bool = False
+    """Whether it has made all decisions that it may."""
 
 
 class State(_Open):

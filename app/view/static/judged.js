@@ -60,7 +60,7 @@ function byLevel(rules, value) {
 }
 
 function barLine(level, rules, value, unit) {
-  const names = rules.flatMap((rule, at) => [at ? ", " : "", el("strong", { title: rule.text ?? "" }, rule.name), `${rule.action ? ` → ${rule.action}` : ""}${rule.armed === false ? " (not active now)" : ""}`]);
+  const names = rules.flatMap((rule, at) => [at ? ", " : "", el("strong", { title: rule.text ?? "" }, rule.name), `${rule.action ? ` → ${rule.action}` : ""}${rule.decided ? " (has decided)" : rule.armed === false ? " (not in this stage)" : ""}`]);
   if (level === undefined) return el("li", {}, names, rules.length === 1 && rules[0].text ? el("span", { class: "note" }, ` ${rules[0].text}`) : null);
   if (!isNumber(value)) return el("li", {}, `bar ${withUnit(level, unit)}: `, names);
   return el("li", {}, el("strong", { class: "distance" }, withUnit(Math.abs(level - value), unit)), ` ${value < level ? "below" : "above"} the bar ${withUnit(level, unit)} of `, names);

@@ -45,6 +45,7 @@ def test_odd_names_give_settings_that_a_run_accepts_unchanged(tmp_path):
 def test_settings_are_printed_and_an_existing_file_is_kept(tmp_path):
     file = saved(tmp_path / "run.jsonl", documents(columns(), plan_name="xafs"))
     printed = inspected(file)
+    assert printed.rstrip().endswith(f"xas-agent init {file}")
     settings = tmp_path / "printed.yaml"
     settings.write_text(printed[printed.index("# Settings") : printed.index("As it is")])
     assert load_config(settings).fields.it == "ic_dn_V"
@@ -223,3 +224,26 @@ def test_ctrl_c_shows_what_was_seen():
 def _skip_until(line: Callable[[], str], text: str) -> None:
     while text not in (read := line()):
         assert read
+
+
+def test_the_sample_is_found_under_an_odd_key(tmp_path):
+    shared = {"plan_name": "xafs", "expt_label": "pouch 3", "sample_env": {"cell": "flow"}, "operator": "ada"}
+    docs = [doc for _ in range(2) for doc in documents(columns(), **shared)]
+    out = tmp_path / "beamline.yaml"
+    assert "Sample: by expt_label of the RunStart likely, which is pouch 3" in inspected(
+        saved(tmp_path / "odd.jsonl", docs), "--out", out
+    )
+    assert load_config(out).series.key == ("expt_label",)
+    assert "Sample: pouch 3\n" in inspected(tmp_path / "odd.jsonl", "--config", out)
+
+
+def test_runs_without_a_sample_are_pointed_out(tmp_path):
+    docs = [doc for label in ("scan 1", "scan 2") for doc in documents(columns(), expt_label=label)]
+    shown = inspected(saved(tmp_path / "run.jsonl", docs))
+    assert "each run is a series of its own" in shown
+    assert "series:" not in shown
+
+
+def test_named_samples_are_counted_with_the_runs_without(tmp_path):
+    docs = [*documents(columns(), sample_name="NiO"), *documents(columns(), expt_label="x")]
+    assert "Sample: NiO; 1 run without a name" in inspected(saved(tmp_path / "run.jsonl", docs))

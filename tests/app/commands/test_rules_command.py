@@ -42,6 +42,20 @@ def recording(tmp_path: Path) -> Path:
     return tmp_path / "documents.jsonl"
 
 
+def test_runs_that_name_no_sample_are_pointed_out(rules: Path, tmp_path: Path):
+    sink = FileSink(tmp_path / "documents.jsonl")
+    for number in range(1, 3):
+        uid = f"run{number}"
+        run = AgentRun({"uid": uid, "time": 0.0}, Provenance("co-k", "", "", units={"OS": "e"}), sink)
+        frame = Frame(uid, uid, 1, 60.0 * number, np.arange(3.0), np.arange(3.0), scan=Scan(scan_id=number))
+        os = DescriptorEstimate(3.6, 3.3, 3.9, 3.0, 0.9, sd_frame=0.01)
+        run.frame(replace(frame, element="Co", edge="K"), {"noise": 0.01}, Estimate({"OS": os}, 0.2), None, 1.0)
+        run.close()
+    sink.close()
+    said = invoked("test", str(rules), str(tmp_path / "documents.jsonl"))
+    assert "The 2 runs name no sample, so that each is a series of its own" in said
+
+
 def charge(folder: Path, began: float = 0.0, unset: int | None = None) -> None:
     """Write the documents of a charge from 3 to 4 e in 101 frames, one a minute, with two frames set aside.
 

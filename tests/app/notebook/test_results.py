@@ -57,6 +57,7 @@ def test_a_folder_gives_the_same_as_the_agent(finished):
         assert session.series().attrs == agent.series().attrs
     assert session.dataset().equals(agent.dataset())
     assert session.samples == ["cathode"]
+    assert repr(session).startswith("<Results: 4 frames of cathode; .series()")
 
 
 def test_a_dataset_has_the_aligned_spectra(finished):

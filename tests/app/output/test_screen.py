@@ -1,5 +1,6 @@
 """What a session shows at any size: no line too long, no number cut, and what a person must see."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -46,6 +47,7 @@ facts = st.builds(
     paused=texts,
     paused_s=positive,
     halted=texts,
+    dashboard=texts,
     waiting=st.lists(
         st.builds(Waiting, id=st.just("1c9f"), what=texts, rule=texts, reason=texts, left_s=positive), max_size=5
     ),
@@ -108,6 +110,16 @@ def test_the_screen_fits_whatever_it_says(frames, decisions, now: Facts, width: 
         assert line.plain.isprintable()
         assert line.plain.isascii() or not ascii
         assert not line.spans or max(span.end for span in line.spans) <= len(line.plain)
+
+
+def test_the_address_of_the_dashboard_stays_on_the_screen() -> None:
+    recorder = started(Recorder())
+    for number in range(1, 15):
+        frame(recorder, number, **VALUES)
+    address = "http://127.0.0.1:8642/?token=XhLX1orl0BJjTyBVWKa4db4og_MrEiLr"
+    now = Facts(standing=[RULE], waiting=[Waiting("1c9f", "pause", "half", "high", 540)], dashboard=address)
+    assert f"dashboard  {address}" in said(Screen(recorder).lines(now, 80, 20))
+    assert "dashboard" not in said(Screen(recorder).lines(replace(now, ended=True), 80, 20))
 
 
 @settings(max_examples=60, deadline=None)
