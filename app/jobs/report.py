@@ -62,7 +62,8 @@ def report_of(data: SessionData) -> SessionReport:
     names = list(dict.fromkeys(_name(one) for one in measured))
     title = names[0] if len(names) == 1 else f"{len(names)} samples" if names else "No frame was answered"
     frames = data.recorder.frames
-    lead = f"{frames} {'frame' if frames == 1 else 'frames'}, {data.recorder.decisions} decisions"
+    made = data.recorder.decisions
+    lead = f"{frames} {'frame' if frames == 1 else 'frames'}, {made} {'decision' if made == 1 else 'decisions'}"
     if set_aside := sum(data.recorder.set_aside.values()):
         lead += f", {set_aside} set aside"
     sections = [
