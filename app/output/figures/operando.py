@@ -45,6 +45,8 @@ _HEIGHTS = {
     "spectra": 1.9,
     "difference": 1.0,
 }
+_LEGEND_ROW = 4
+"""Most entries of a legend in one line."""
 _COMPUTED = 2
 """Panels of values that rules computed."""
 
@@ -233,12 +235,9 @@ def _draw_panel(
         if column.notes:
             draw_set_aside(axes, [at for at, _ in column.notes])
         if alone:
-            axes.set_title(headline(column, drawn, first), loc="left", fontsize=10.5, pad=33, fontweight="bold")
-            # Above the numbers of the decisions, where it hides no value, bar or decision.
-            axes.legend(
-                loc="lower left", bbox_to_anchor=(0, 1.05), ncols=6, fontsize=8, frameon=False, handlelength=1.6,
-                columnspacing=1.0, handletextpad=0.5, borderaxespad=0, borderpad=0.2,
-            )  # fmt: skip
+            lines = _legend_above(axes)
+            title = headline(column, drawn, first)
+            axes.set_title(title, loc="left", fontsize=10.5, pad=21 + 12 * lines, fontweight="bold")
     elif kind == "driver":
         driver = driver_of(column)
         if driver is None:
@@ -261,6 +260,18 @@ def _draw_panel(
     else:
         draw_score(axes, column, rules)
     return True
+
+
+def _legend_above(axes: Axes) -> int:
+    """Explain the lines of a panel above the numbers of its decisions; return the number of lines of text."""
+    handles, labels = axes.get_legend_handles_labels()
+    beside = len(labels) if len(labels) <= _LEGEND_ROW else 3
+    legend = axes.legend(
+        handles, labels, loc="lower left", bbox_to_anchor=(-0.025, 1), ncols=beside, fontsize=8, frameon=False,
+        handlelength=1.6, columnspacing=1.0, handletextpad=0.5, borderaxespad=1.7, borderpad=0.2, labelspacing=0.3,
+    )  # fmt: skip
+    legend.set_in_layout(False)  # the title has the room for it
+    return -(-len(labels) // beside)
 
 
 def _say_interval(side: Axes, column: Column, name: str, unit: str, *, alone: bool) -> None:

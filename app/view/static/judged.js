@@ -42,8 +42,8 @@ function judgedCard({ quantity, unit, read, rules }, session) {
     el("p", { class: "big" }, el("span", { class: "big-number" }, digits(value)), unit ? el("span", { class: "unit" }, ` ${unit}`) : null, small !== null && judged === undefined ? el("span", { class: "small-interval" }, ` ± ${digits(small)}`) : null),
     el("p", { class: "note" },
       unknown ? "The last frame, not a judged value. " : "",
-      judged !== undefined && read ? `Judged over the rule's frames. Last frame alone ${withUnit(read.value, unit)}${small !== null ? ` ± ${digits(small)}` : ""}: ` : "",
-      small !== null ? `± from frame to frame (90 %)` : "",
+      judged !== undefined && read ? `Judged over the rule's frames. Last frame alone: ${withUnit(read.value, unit)} ` : "",
+      small !== null ? `±${judged !== undefined ? ` ${digits(small)}` : ""} from frame to frame (90 %)` : "",
       isNumber(read?.lo) ? `${small !== null ? "; " : ""}true value between ${digits(read.lo)} and ${digits(read.hi)}${unit ? ` ${unit}` : ""} (90 %)` : ""),
     gauge(value, small, read, rules),
     el("ul", { class: "plain bars" }, byLevel(rules, value).map(([level, some]) => barLine(level, some, value, unit, session.live))));
