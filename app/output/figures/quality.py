@@ -37,7 +37,7 @@ def quality_figure(drawn: Drawn) -> Figure:
         axis.set_ylabel(_PANELS[name].replace(" (", "\n("), fontsize=9)
         axis.ticklabel_format(axis="y", useOffset=False)
         plain(axis)
-    if 1 < len(columns) <= len(COLOURS):
+    if names and 1 < len(columns) <= len(COLOURS):
         axes[0].legend(
             loc="lower left",
             bbox_to_anchor=(0, 1),
