@@ -163,7 +163,7 @@ class OperatorServer:
             "pending": len(waiting),
             "pending_ids": [decision.id for decision, _ in waiting],
             "sinks": [{**sink, "name": _SINKS.get(sink["name"], sink["name"])} for sink in sinks],
-            "rules": [_judged(standing) for standing in self._agent.standing],
+            "rules": [judged_last(standing) for standing in self._agent.standing],
             "halted": halted,
             "paused": "" if paused is None else f"by {paused.decision.rule}: {paused.decision.reason}",
             "paused_s": None if paused is None else time.monotonic() - paused.since,
@@ -223,7 +223,7 @@ def short_id(id: str, ids: Collection[str]) -> str:
     return next((id[:n] for n in lengths if sum(other.startswith(id[:n]) for other in ids) == 1), id)
 
 
-def _judged(standing: Standing) -> dict[str, Any]:
+def judged_last(standing: Standing) -> dict[str, Any]:
     """Return the value that a rule judged last with the nearest bar; of a combination, its first judged condition."""
     conditions = standing.conditions
     part = next((c for c in conditions if c.value is not None), conditions[0] if conditions else None)

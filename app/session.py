@@ -19,7 +19,7 @@ from .about import write_about
 from .agent import CLOSED_EARLY, XASAgent
 from .config import Config
 from .health import STUCK_S, Health
-from .operator import OperatorServer, short_id, with_args
+from .operator import OperatorServer, judged_last, short_id, with_args
 from .output.audit import AUDIT, Audit
 from .output.folder import OF_DOCUMENTS, OutputFolder
 from .output.live import Display
@@ -321,6 +321,7 @@ class Session:
             "gaps": dict(recorder.gaps),
             "files_not_read": dict(self.files_not_read),
             "decisions": recorder.decisions,
+            "rules": [judged_last(standing) for standing in self.agent.standing],
             "stopped_by": recorder.stopped_by,
             "notifications_failed": recorder.notifications_failed,
             "x_target": self.config.x_target,

@@ -70,7 +70,7 @@ def draw_rehearsal(path: Path, rehearsed: Sequence[Rehearsed], recording: Record
         axis.tick_params(labelbottom=last)
         axis.spines[["top", "right"]].set_visible(False)
     begun = datetime.fromtimestamp(start, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    axes[-1].set_xlabel(f"time since the first frame, {begun} ({unit})")
+    axes[-1].set_xlabel(f"time ({unit}) since the first frame, {begun}")
     figure.savefig(path, dpi=110, format="png")
 
 
@@ -231,12 +231,22 @@ def _neighbours(axis: Axes, one: Rehearsed, recording: Recording, clock: _Clock)
         if first is not None:
             axis.plot([first], [row], "|", color=RED, ms=9, mew=1.6)
         if not made:
-            axis.text(end, row, "not before the recording ends", color=GREY, fontsize=8.5, ha="right", va="center")
+            axis.text(
+                end,
+                row,
+                "not before the recording ends",
+                color=GREY,
+                fontsize=8.5,
+                ha="right",
+                va="center",
+                bbox={"fc": "white", "ec": "none", "pad": 1},
+            )
             continue
         at = clock(made[0].time)
         axis.plot([at if first is None else first, at], [row, row], ":", color=GREY, lw=1.4)
         axis.plot([at], [row], "o", color=GREY, ms=5)
-        moved = f"{at:.2f}" if first is None else f"{at - first:+.2f}"
+        unit = recording.clock[1]
+        moved = f"{at:.2f} {unit}" if first is None else f"{at - first:+.2f} {unit}".replace("-", "−")
         left = at > _BESIDE * end if first in (None, at) else at < first
         axis.annotate(
             moved, (at, row), xytext=(-7 if left else 7, 0), textcoords="offset points", fontsize=8.5,
@@ -249,4 +259,6 @@ def _neighbours(axis: Axes, one: Rehearsed, recording: Recording, clock: _Clock)
 
 def _how(part: Settings) -> str:
     frames = getattr(part, "window_frames", 1)
-    return "the frame itself" if frames == 1 else f"line through {frames} frames"
+    dwell = getattr(part, "dwell_frames", 1)
+    said = "each frame" if frames == 1 else f"line through {frames} frames"
+    return said if dwell == 1 else f"{said}, {dwell} in a row"

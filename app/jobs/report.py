@@ -62,7 +62,8 @@ def report_of(data: SessionData) -> SessionReport:
     names = list(dict.fromkeys(_name(one) for one in measured))
     title = names[0] if len(names) == 1 else f"{len(names)} samples" if names else "No frame was answered"
     frames = data.recorder.frames
-    lead = f"{frames} {'frame' if frames == 1 else 'frames'}, {data.recorder.decisions} decisions"
+    made = data.recorder.decisions
+    lead = f"{frames} {'frame' if frames == 1 else 'frames'}, {made} {'decision' if made == 1 else 'decisions'}"
     if set_aside := sum(data.recorder.set_aside.values()):
         lead += f", {set_aside} set aside"
     sections = [
@@ -74,16 +75,20 @@ def report_of(data: SessionData) -> SessionReport:
         _model(data),
         _versions(data),
     ]
-    facts = [(shorten(_name(one), _NAME_CHARACTERS, placeholder="…"), _headline(one)) for one in measured[:_FIGURES]]
+    units = data.recorder.drawn().descriptors
+    facts = [
+        (shorten(_name(one), _NAME_CHARACTERS, placeholder="…"), _headline(one, units)) for one in measured[:_FIGURES]
+    ]
     return SessionReport(title, lead, data.simulated, bool(data.unfinished), facts, sections)
 
 
-def _headline(one: Measured) -> str:
+def _headline(one: Measured, units: Mapping[str, str]) -> str:
     """Return how the leading descriptor changed, in words."""
     first = leading(one.last_row)
     first = f"{first}_anchored" if f"{first}_anchored_mean" in one.courses else first
     course = one.courses.get(f"{first}_mean", Course())
-    return f"{first} {_number(course.first)} → {_number(course.last)}" if course.count else "no estimate"
+    ends = f"{first} {_number(course.first)} → {_number(course.last)}"
+    return f"{ends} {units.get(first, '')}".rstrip() if course.count else "no estimate"
 
 
 def _measured(data: SessionData, measured: Sequence[Measured]) -> Section:
@@ -197,7 +202,7 @@ def _descriptors(data: SessionData, measured: Sequence[Measured]) -> Section:
         section.parts.append(Table(f"{_name(one)}: descriptors", header, rows, frozenset(range(1, 8))))
         part = part_of_series(drawn, one.series, one.element)
         if part.frames and number < _FIGURES:
-            text = f"{_name(one)}: {_headline(one)}; the tables beside it have the numbers"
+            text = f"{_name(one)}: {_headline(one, units)}; the tables beside it have the numbers"
             section.parts.append(_picture(save_svg(operando_figure(part, data.truth)), text, _name(one)))
         section.parts.append(_frames(one, names))
     if len(measured) > _FIGURES:

@@ -11,8 +11,8 @@ from typing import Any
 from ...adapters.files import FileSource
 from ...agent.types import InputError
 from ..output.audit import AUDIT
-from ..output.folder import SUMMARY, TRUTH
-from ..output.names import DOCUMENTS, SESSION
+from ..output.folder import TRUTH
+from ..output.names import DOCUMENTS, SESSION, SUMMARY
 from ..output.recorder import Recorder, Truth
 from .rebuild import rules_of, truth_of
 

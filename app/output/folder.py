@@ -19,12 +19,12 @@ from .drawing import DrawingFailed, picture
 from .kept import Alarm, DocumentFile, cut_torn_line, replace_file
 from .log_file import LogFile
 from .memory import give_back_memory
-from .names import DOCUMENTS, SESSION
+from .names import DOCUMENTS, SESSION, SUMMARY
 from .recorder import HISTORY_COLUMNS, NAME_COLUMNS, Recorder, Truth
 
 _log = get_logger()
 
-SUMMARY, PICTURE = "summary.json", "operando.png"
+PICTURE = "operando.png"
 TRUTH = "truth.jsonl"
 """The true values of the embedded beamline."""
 DECISIONS = "decisions.csv"

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
+from ...agent.types import Z90
 from .pen import Column, Field, Pen
 from .recorder import NAME_COLUMNS, OOD_LIMIT, TEMPERATURE_FIELDS, VOLTAGE_FIELDS, Recorder, leading, named
 
@@ -21,6 +22,12 @@ def digits_of(row: Mapping[str, Any], name: str) -> int:
     if not (isinstance(scatter, int | float) and math.isfinite(scatter) and scatter > 0):
         return 2
     return min(max(1 - math.floor(math.log10(scatter)), 2), _MOST_DIGITS)
+
+
+def scatter(row: Mapping[str, Any], name: str) -> str:
+    """Return half the width in which 90 % of repeats of a frame lie, as the picture and the dashboard show it."""
+    sd = row.get(f"{name}_sd_frame")
+    return number(Z90 * sd if isinstance(sd, int | float) else sd, digits_of(row, name))
 
 
 def number(value: Any, digits: int) -> str:
@@ -48,7 +55,7 @@ def newest_lines(
     if f"{first}_mean" in row:
         fields.append(Field(f"{first} {number(row[f'{first}_mean'], digits)}{unit}", 9, "bold"))
     if f"{first}_sd_frame" in row:
-        fields.append(Field(f"± {number(row[f'{first}_sd_frame'], digits)}{unit} frame to frame", 7))
+        fields.append(Field(f"± {scatter(row, first)}{unit} frame to frame", 7))
     if interval := _interval(row, first):
         fields.append(Field(f"90 %: {interval}{unit}", 6))
     anchored = f"{first}_anchored"
@@ -92,7 +99,7 @@ def frame_lines(pen: Pen, rows: Sequence[Mapping[str, Any]], height: int) -> lis
     columns = [
         Column("FRAME", [str(row["seq_num"]) for row in shown], 9),
         Column(first, [number(row.get(f"{first}_mean"), digits) for row in shown], 10, styles=["bold"] * len(shown)),
-        Column("±", [number(row.get(f"{first}_sd_frame"), digits) for row in shown], 6),
+        Column("±", [scatter(row, first) for row in shown], 6),
         Column("90 %", [_interval(row, first) for row in shown], 5),
         Column("ANCHORED", [number(row.get(f"{first}_anchored_mean"), digits) for row in shown], 8),
         Column("SCORE", scores, 7, styles=["red" if s.endswith("!") else "" for s in scores]),
@@ -112,7 +119,7 @@ def descriptor_lines(pen: Pen, row: Mapping[str, Any], units: Mapping[str, str])
     columns = [
         Column("DESCRIPTOR", names, 9, right=False, most=16),
         Column("MEAN", [number(row[f"{n}_mean"], digits_of(row, n)) for n in names], 10),
-        Column("±", [number(row.get(f"{n}_sd_frame"), digits_of(row, n)) for n in names], 6),
+        Column("±", [scatter(row, n) for n in names], 6),
         Column("90 %", [_interval(row, n) for n in names], 8),
         Column("UNIT", [units.get(n, "") for n in names], 5, right=False),
     ]

@@ -3,3 +3,5 @@
 DOCUMENTS = "documents.jsonl"
 SESSION = "session.json"
 """What a session is, written at its start."""
+SUMMARY = "summary.json"
+"""Counts and results, and what the rules judged last."""

@@ -1,6 +1,7 @@
 """The sessions that a dashboard shows, and the thread that reads their documents."""
 
 import asyncio
+import json
 import re
 import threading
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...agent.types import get_logger
-from ..output.names import DOCUMENTS
+from ..output.names import DOCUMENTS, SUMMARY
 from .history import Change, History
 from .link import Links
 from .stream import EventStream
@@ -131,7 +132,7 @@ class Sessions:
         state = {**_NOTHING, "live": runs, "answers": runs, "latency_ms": history.latency_ms()}
         if status is None:
             ended = _ENDED if history.ended else _KILLED if history.frames else "no session runs in this folder"
-            return {**state, "message": ended}
+            return {**state, "rules": _judged_last(shown.folder), "message": ended}
         names = {"last_document_age_s": "document_age_s", "queue": "waiting_documents", "pending": "pending_ids"}
         known = {name: status[names.get(name, name)] for name in state if names.get(name, name) in status}
         message = status["notification_failure"] if status.get("notifications_failed") else ""
@@ -187,6 +188,14 @@ class Sessions:
         slug = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-.") or "session"
         taken = {shown.id for shown in self._shown.values()}
         return next(id for id in (slug, *(f"{slug}-{n}" for n in range(2, 10_000))) if id not in taken)
+
+
+def _judged_last(folder: Path) -> list[dict[str, Any]]:
+    """Return what the rules of a session judged last, as its summary says; nothing if there is none."""
+    try:
+        return json.loads((folder / SUMMARY).read_text())["rules"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
 
 
 def _sessions_in(folders: Iterable[Path]) -> list[Path]:

@@ -85,6 +85,9 @@ def draw_model(folder: Path, reference: ReferenceSpectra) -> None:
         labels=[f"Co {float(name):g}+" for name in names],
         colors=["#56b4e9", BLUE, "#009e73", ORANGE],
         alpha=0.85,
+        edgecolor="white",
+        linewidth=1.2,
+        hatch=["", "", "", "//"],  # neighbours differ in grey print too
     )
     classes.set(xlabel="x in Li$_x$CoO$_2$", ylabel="probability", title="Classes of one site", ylim=(0, 1))
     classes.legend(loc="lower left")

@@ -99,7 +99,7 @@ class ChangeWatch(QuantityWatch):
             course = f"left its line by {after - before:+.2g}{self.unit}, to {after:.3g}{self.unit},"
         return (
             f"{self.quantity} {course} {since} ago, "
-            f"at most one false alarm in {self._settings.false_alarm_frames:.3g} frames"
+            f"at most one false alarm in {self._settings.false_alarm_frames:g} frames"
         )
 
     @property

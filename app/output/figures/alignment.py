@@ -81,7 +81,7 @@ def _notes(answer: Answer) -> str:
     said += [f"of which the foil {foil:+.2f} eV" if np.isfinite(foil) and foil else "no foil"]
     said += [f"edge step {q['edge_step']:.3g}"] if np.isfinite(q.get("edge_step", np.nan)) else []
     said += [f"noise {q['noise']:.2g} edge steps"] if np.isfinite(q.get("noise", np.nan)) else []
-    return "; ".join([", ".join(said), *([", ".join(answer.flags)] if answer.flags else [])])
+    return "; ".join([", ".join(said).replace("-", "−"), *([", ".join(answer.flags)] if answer.flags else [])])
 
 
 def _edge(edge: Axes, slope: Axes, answer: Answer) -> None:
@@ -111,7 +111,10 @@ def _edge(edge: Axes, slope: Axes, answer: Answer) -> None:
     slope.set_ylabel("dμ/dE (1/eV)", fontsize=9)
     edge.tick_params(labelbottom=False)
     slope.set_xlabel("energy as measured (eV)", fontsize=9)
-    edge.legend(loc="upper left", fontsize=8.5, framealpha=0.8, edgecolor="none")
+    edge.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=5, fontsize=8, frameon=False, handlelength=1.8,
+        columnspacing=1.0, borderaxespad=0, handletextpad=0.5,
+    )  # fmt: skip
     edge.set_xlim(energy[0], energy[-1])
 
 

@@ -19,7 +19,14 @@ _CHARACTERS = 98
 _SMALL = 0.05
 """Change below which values have three decimals."""
 
-WORDS = {"OS": "mean oxidation state", "CN": "coordination", "mean_bond": "mean bond", "MOOD": "O–O distance"}
+WORDS = {
+    "OS": "mean oxidation state",
+    "CN": "coordination (CN)",
+    "OCN": "O coordination (OCN)",
+    "mean_bond": "mean bond length",
+    "MOOD": "O–O distance (MOOD)",
+    "NNRS": "bond spread (NNRS)",
+}
 """Descriptors in words."""
 Line = tuple[str, str, float, int | None]
 """A line of the header: text, colour, size and the number of a decision."""
@@ -98,8 +105,8 @@ def lines_of(drawn: Drawn, columns: Sequence[Column]) -> list[Line]:
             if len(times) == 1
             else f"{len(times)} times, {times[0]:.3g}–{times[-1]:.3g} {unit}"
         )
-        of = f", {short(sample, 24)}" if sample else ""
-        lines.append((f"{short(rule, 40)}: {short(action, 40)}{of}, {status}, {when}", DARK, 9.5, number))
+        of = f"{short(sample, 24)}, " if sample else ""
+        lines.append((f"{of}{short(rule, 40)}: {short(action, 40)}, {status}, {when}", DARK, 9.5, number))
     if len(kinds) > _LINES:
         lines.append((f"and {len(kinds) - _LINES} more kinds of decisions", GREY, 9.5, None))
     if drawn.set_aside:

@@ -1,5 +1,6 @@
 """The picture of a session: what was measured, how it changed, what was decided and why."""
 
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -44,6 +45,8 @@ _HEIGHTS = {
     "spectra": 1.9,
     "difference": 1.0,
 }
+_LEGEND_ROW = 4
+"""Most entries of a legend in one line."""
 _COMPUTED = 2
 """Panels of values that rules computed."""
 
@@ -189,8 +192,9 @@ def _draw_column(
         _spectra(spectra, None, column, drawn)
     _join(timed, column, numbers)
     if rest and alone:
-        said = ", ".join(f"{name} {_at_the_end(column, name)}" for name in rest)
-        timed[-1].set_xlabel(f"{timed[-1].get_xlabel()}\n{wrapped(f'not drawn, at the end: {said}', 88)}", fontsize=9)
+        ends = [f"{WORDS.get(n, n)} {_at_the_end(column, n)} {drawn.descriptors.get(n, '')}".rstrip() for n in rest]
+        said = wrapped(f"not drawn, last: {', '.join(ends)}", 95)
+        timed[-1].set_xlabel(f"{timed[-1].get_xlabel()}\n{said}", fontsize=9)
 
 
 def _spectra(axes: Axes | None, below: Axes | None, column: Column, drawn: Drawn) -> None:
@@ -223,7 +227,7 @@ def _draw_panel(
     if kind == "trend":
         first = column.first
         unit = drawn.descriptors.get(first) or drawn.descriptors.get(leading(column.rows[-1]), "")
-        draw_trend(axes, side, column, first, unit, rules, truth, room=60 if alone else 28)
+        draw_trend(axes, side, column, first, unit, rules, truth, room=60 if alone else 32)
         words = WORDS.get(first.removesuffix("_anchored"), first) if alone else first
         axes.set_ylabel(
             short(f"{words} ({unit})" if unit else words, 40 if alone else 26), fontsize=10 if alone else 9
@@ -231,8 +235,9 @@ def _draw_panel(
         if column.notes:
             draw_set_aside(axes, [at for at, _ in column.notes])
         if alone:
-            axes.set_title(headline(column, drawn, first), loc="left", fontsize=10.5, pad=14, fontweight="bold")
-            axes.legend(loc="best", fontsize=8, framealpha=0.75, edgecolor="none", handlelength=2.0)
+            lines = _legend_above(axes)
+            title = headline(column, drawn, first)
+            axes.set_title(title, loc="left", fontsize=10.5, pad=21 + 12 * lines, fontweight="bold")
     elif kind == "driver":
         driver = driver_of(column)
         if driver is None:
@@ -247,22 +252,34 @@ def _draw_panel(
             return False
         other = others[number]
         unit = drawn.descriptors.get(other, "")
-        draw_trend(axes, None, column, other, unit, rules, room=60 if alone else 28)
-        words = short(WORDS.get(other, other), 16)
-        axes.set_ylabel(f"{words}\n({unit})" if unit else words, fontsize=9)
+        draw_trend(axes, None, column, other, unit, rules, room=60 if alone else 32)
+        words = "\n".join(textwrap.wrap(WORDS.get(other, other), 14)[:2])
+        axes.set_ylabel(f"{words} ({unit})" if unit else words, fontsize=8.5)
         if side is not None:
-            _say_interval(side, column, other, alone=alone)
+            _say_interval(side, column, other, unit, alone=alone)
     else:
         draw_score(axes, column, rules)
     return True
 
 
-def _say_interval(side: Axes, column: Column, name: str, *, alone: bool) -> None:
+def _legend_above(axes: Axes) -> int:
+    """Explain the lines of a panel above the numbers of its decisions; return the number of lines of text."""
+    handles, labels = axes.get_legend_handles_labels()
+    beside = len(labels) if len(labels) <= _LEGEND_ROW else 3
+    legend = axes.legend(
+        handles, labels, loc="lower left", bbox_to_anchor=(-0.025, 1), ncols=beside, fontsize=8, frameon=False,
+        handlelength=1.6, columnspacing=1.0, handletextpad=0.5, borderaxespad=1.7, borderpad=0.2, labelspacing=0.3,
+    )  # fmt: skip
+    legend.set_in_layout(False)  # the title has the room for it
+    return -(-len(labels) // beside)
+
+
+def _say_interval(side: Axes, column: Column, name: str, unit: str, *, alone: bool) -> None:
     """Write the half-width of the 90 % interval of all causes beside a small panel."""
     half = (column.values(f"{name}_hi") - column.values(f"{name}_lo")) / 2
     if np.isfinite(half).any():
-        said = "all errors" if alone else "all\nerrors"
-        text = f"{said}\n± {half[np.isfinite(half)][-1]:.2g}"
+        said = "all errors\n(90 %)" if alone else "all\nerrors"
+        text = f"{said}\n± {half[np.isfinite(half)][-1]:.2g}{f' {unit}' if alone and unit else ''}"
         note = side.text(0.0, 0.5, text, transform=side.transAxes, fontsize=7.5, va="center", color=DARK)
         note.set_in_layout(False)
 

@@ -75,8 +75,8 @@ def draw_score(axes: Axes, column: Column, rules: Sequence[Rule]) -> None:
     axes.plot(column.clock[~column.familiar], score[~column.familiar], "o", color=RED, mfc="white", ms=5, lw=0)
     axes.axhline(OOD_LIMIT, color=RED, lw=0.9, ls=":")
     axes.annotate(
-        "above: unfamiliar", (0.005, OOD_LIMIT), xycoords=axes.get_yaxis_transform(), color=RED, fontsize=8, va="top",
-        xytext=(0, -1), textcoords="offset points",
+        "above: unlike the training spectra", (0.005, OOD_LIMIT), xycoords=axes.get_yaxis_transform(), color=RED,
+        fontsize=8, va="top", xytext=(0, -1), textcoords="offset points",
     ).set_in_layout(False)  # fmt: skip
     draw_levels(axes, [rule for rule in rules if rule.trigger.kind != "unfamiliar"], "ood_score")
     axes.set_ylim(0, max(1.15, 1.1 * float(np.nanmax(score))))

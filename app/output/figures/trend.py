@@ -237,11 +237,22 @@ def _draw_bars(
         ("▼", 0.015, "bottom", [words for level, words in bars if level < view.low]),
     ):
         if found:
-            said = "; ".join(found[:2]) + (f"; {len(found) - 2} more" if len(found) > 2 else "")
+            more = f"; {len(found) - 2} more" if len(found) > 2 else ""
+            said = "; ".join([found[0], *(_after(words, found[0]) for words in found[1:2])]) + more
             text = f"{arrow} {short(f'{said} {unit}'.strip(), room)}"
             axes.text(0.01, at, text, transform=axes.transAxes, color=AMBER, fontsize=8.5, va=align).set_in_layout(
                 False
             )
+
+
+def _after(words: str, before: str) -> str:
+    """Return what the label of a level adds to the one before it.
+
+    >>> _after("4 rules to 3.6", "4 rules from 3.4"), _after("stop below 3", "notify from 4")
+    ('to 3.6', 'stop below 3')
+    """
+    actions = words.rpartition(" to ")[0]
+    return words.removeprefix(f"{actions} ") if actions and before.startswith(f"{actions} from ") else words
 
 
 def draw_decisions(panels: Sequence[Axes], groups: Mapping[int, Sequence[float]]) -> None:

@@ -31,6 +31,7 @@ export function showJudged(node, session) {
 function judgedCard({ quantity, unit, read, rules }, session) {
   const digits = (value) => number(value, unit);
   const told = rules.find((rule) => isNumber(rule.value))?.value;
+  const unknown = !session.live && rules.length > 0 && told === undefined;
   // The state comes once a second: a value of a recent frame is only late, any other is judged over several frames.
   const late = session.rows.slice(-RECENT).some((row) => Math.abs((reading(row, quantity)?.value ?? NaN) - told) < 1e-6);
   const judged = late ? undefined : told;
@@ -38,13 +39,14 @@ function judgedCard({ quantity, unit, read, rules }, session) {
   const small = read?.sd ? Z90 * read.sd : null;
   const shown = el("article", { class: `card value${session.stale ? " is-stale" : ""}` },
     el("h3", {}, label(quantity), session.stale ? el("span", { class: "stale-word" }, " stale") : null),
-    el("p", { class: "big" }, el("span", { class: "big-number" }, digits(value)), unit ? el("span", { class: "unit" }, ` ${unit}`) : null, small !== null ? el("span", { class: "small-interval" }, ` ± ${digits(small)}`) : null),
+    el("p", { class: "big" }, el("span", { class: "big-number" }, digits(value)), unit ? el("span", { class: "unit" }, ` ${unit}`) : null, small !== null && judged === undefined ? el("span", { class: "small-interval" }, ` ± ${digits(small)}`) : null),
     el("p", { class: "note" },
-      judged !== undefined && read && Math.abs(judged - read.value) > 5e-4 ? `judged over the rule's frames; last frame alone ${withUnit(read.value, unit)}. ` : "",
-      small !== null ? `± from frame to frame (90 %)` : "",
+      unknown ? "The last frame, not a judged value. " : "",
+      judged !== undefined && read ? `Judged over the rule's frames. Last frame alone: ${withUnit(read.value, unit)} ` : "",
+      small !== null ? `±${judged !== undefined ? ` ${digits(small)}` : ""} from frame to frame (90 %)` : "",
       isNumber(read?.lo) ? `${small !== null ? "; " : ""}true value between ${digits(read.lo)} and ${digits(read.hi)}${unit ? ` ${unit}` : ""} (90 %)` : ""),
     gauge(value, small, read, rules),
-    el("ul", { class: "plain bars" }, byLevel(rules, value).map(([level, some]) => barLine(level, some, value, unit))));
+    el("ul", { class: "plain bars" }, byLevel(rules, value).map(([level, some]) => barLine(level, some, value, unit, session.live))));
   return shown;
 }
 
@@ -59,8 +61,8 @@ function byLevel(rules, value) {
   return [...found];
 }
 
-function barLine(level, rules, value, unit) {
-  const names = rules.flatMap((rule, at) => [at ? ", " : "", el("strong", { title: rule.text ?? "" }, rule.name), `${rule.action ? ` → ${rule.action}` : ""}${rule.decided ? " (has decided)" : rule.armed === false ? " (not in this stage)" : ""}`]);
+function barLine(level, rules, value, unit, live) {
+  const names = rules.flatMap((rule, at) => [at ? ", " : "", el("strong", { title: rule.text ?? "" }, rule.name), `${rule.action ? ` → ${rule.action}` : ""}${rule.decided ? " (has decided)" : rule.armed === false && live ? " (not in this stage)" : ""}`]);
   if (level === undefined) return el("li", {}, names, rules.length === 1 && rules[0].text ? el("span", { class: "note" }, ` ${rules[0].text}`) : null);
   if (!isNumber(value)) return el("li", {}, `bar ${withUnit(level, unit)}: `, names);
   return el("li", {}, el("strong", { class: "distance" }, withUnit(Math.abs(level - value), unit)), ` ${value < level ? "below" : "above"} the bar ${withUnit(level, unit)} of `, names);
@@ -77,7 +79,7 @@ function gauge(value, small, read, rules) {
   const drawn = svg("svg", { viewBox: "0 0 300 26", class: "gauge", "aria-hidden": "true", preserveAspectRatio: "none" },
     svg("line", { x1: 0, x2: 300, y1: 13, y2: 13, class: "gauge-axis" }));
   if (isNumber(read?.lo)) drawn.append(svg("line", { x1: x(read.lo), x2: x(read.hi), y1: 13, y2: 13, class: "gauge-common" }));
-  if (small !== null) drawn.append(svg("line", { x1: x(value - small), x2: x(value + small), y1: 13, y2: 13, class: "gauge-small" }));
+  if (small !== null) drawn.append(svg("line", { x1: x(read.value - small), x2: x(read.value + small), y1: 13, y2: 13, class: "gauge-small" }));
   for (const level of new Set(levels)) drawn.append(svg("line", { x1: x(level), x2: x(level), y1: 1, y2: 25, class: "gauge-bar" }));
   drawn.append(svg("line", { x1: x(value), x2: x(value), y1: 5, y2: 21, class: "gauge-value" }));
   return drawn;

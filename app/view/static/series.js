@@ -212,7 +212,7 @@ function addClasses({ c, groups, x, made }, panel, at) {
 function addScore({ c, groups, x, made }, at) {
   groups.forEach((rows, number) => made.series.push({
     ...line(at, rows.map((row) => [x(row), isNumber(row.ood_score) ? row.ood_score : null]), c.series[number % c.series.length], rows.length), name: "",
-    markLine: number ? undefined : { silent: true, symbol: "none", lineStyle: { color: c.rule, type: "dotted", width: 1.8 }, data: [{ yAxis: SCORE_LIMIT, label: { position: "insideStartBottom", color: c.rule, fontSize: c.size, formatter: "limit: unlike the training data" } }] },
+    markLine: number ? undefined : { silent: true, symbol: "none", lineStyle: { color: c.rule, type: "dotted", width: 1.8 }, data: [{ yAxis: SCORE_LIMIT, label: { position: "insideStartBottom", color: c.rule, fontSize: c.size, formatter: "above: unlike the training spectra" } }] },
   }));
 }
 

@@ -39,7 +39,7 @@ export function showStrip(session) {
   write($("fact-age"), !row ? "–" : session.live ? `${age(session.frameAge())} ago` : day(row.time));
   const latency = session.state?.latency_ms;
   write($("fact-latency"), milliseconds(latency?.p50 ?? row?.latency_ms));
-  write($("fact-slowest"), isNumber(latency?.p99) ? `, 99 % ${milliseconds(latency.p99)}` : "");
+  write($("fact-slowest"), isNumber(latency?.p99) ? `, 99 % within ${milliseconds(latency.p99)}` : "");
   link.dataset.link = session.link;
   write(link, { live: "connected", lost: "connection lost, trying again", connecting: "connecting" }[session.link]);
   document.title = `${state.icon} ${state.word}${session.pending.length ? ` (${session.pending.length} waiting)` : ""} · ${row?.sample || session.info?.title || "xas-agent"}`;

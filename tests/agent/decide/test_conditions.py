@@ -215,7 +215,7 @@ class TestChange:
         watched = rules({"kind": "change", "quantity": "OS"})
         [decision] = [d for n, v in enumerate(values) for d in watched(frame(n), estimate(v))]
         assert "OS changed from 3 to 3.4" in decision.reason
-        assert "one false alarm in 1e+04 frames" in decision.reason
+        assert "one false alarm in 10000 frames" in decision.reason
 
 
 class TestMissing:

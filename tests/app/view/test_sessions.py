@@ -1,5 +1,6 @@
 """The sessions that a dashboard shows."""
 
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -94,3 +95,13 @@ def test_a_killed_session_has_not_ended_properly(tmp_path: Path):
     shown.history.update()
     assert "has no end" in Sessions([session.folder]).state(shown)["message"]
     session.end()
+
+
+def test_an_ended_session_tells_what_its_rules_judged_last(tmp_path: Path):
+    folder = written(tmp_path / "night1")
+    sessions, shown = Sessions([folder]), Shown("night1", folder, History(folder))
+    assert sessions.state(shown)["rules"] == []
+    rule = {"name": "half", "quantity": "OS", "value": 3.51, "level": 3.5, "distance": -0.01, "unit": "e"}
+    (folder / "summary.json").write_text(json.dumps({"frames": 5, "rules": [rule]}))
+    shown.asked_at = float("-inf")
+    assert sessions.state(shown)["rules"] == [rule]
