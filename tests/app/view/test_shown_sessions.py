@@ -54,9 +54,9 @@ def test_an_agent_that_does_not_answer_is_busy_and_has_not_ended(tmp_path: Path)
 
     with socketserver.ThreadingUnixStreamServer(str(sockets_folder() / "1.sock"), Busy) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        assert Links().status(tmp_path) == (True, {})
+        assert Links().status(tmp_path) == {}
         sessions = Sessions([tmp_path])
         state = sessions.state(sessions.all()[0])
         assert (state["live"], "does not answer" in state["message"]) == (True, True)
         server.shutdown()
-    assert Links().status(tmp_path) == (False, {})
+    assert Links().status(tmp_path) is None
