@@ -274,7 +274,6 @@ class OutputFolder:
             self.documents.close()
             self._tables.close()
         if not hurried():
-            _log.info("drawing the last picture", file=str(self.folder / PICTURE))  # it takes seconds
             self._draw(niceness=0)
         self._write_summary()  # after all else, since it counts what was not written
         self._log_file.close()
@@ -317,6 +316,8 @@ class OutputFolder:
         drawn = self.recorder.drawn()
         if not drawn.frames and not drawn.notes:
             return
+        if not niceness:
+            _log.info("drawing the last picture", file=str(self.folder / PICTURE))  # it takes seconds
 
         def write(new: Path) -> None:
             new.write_bytes(picture(drawn, self._truth, lambda: self._hurried(), niceness=niceness))
