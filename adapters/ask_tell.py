@@ -109,7 +109,7 @@ class AgentOutcomes:
     Raises
     ------
     ValueError
-        A setting is none of these.
+        A setting has a value that is not listed here.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ class AgentOutcomes:
         Raises
         ------
         OutcomeError
-            A suggestion has no outcome, or the answers cannot be told apart.
+            A suggestion has no outcome, or it is not known which frames belong to which suggestion.
         TimeoutError
             The agent has not answered in time.
         """

@@ -93,7 +93,7 @@ class Destination(Settings):
 def _check_url(url: str) -> None:
     try:
         parts = urlsplit(url)
-        _ = parts.port  # raises ValueError if it is none
+        _ = parts.port  # raises ValueError if it is not a valid port
     except ValueError:
         raise ValueError("a URL, https://HOST/PATH") from None
     if parts.scheme not in ("https", "http") or not parts.hostname or parts.username is not None:
