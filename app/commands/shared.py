@@ -226,6 +226,8 @@ def conclude(session: "Session", strict: bool) -> None:
     """
     summary = session.summary()
     for key, value in summary.items():
+        if key == "rules":  # what they judged last is for programs; the picture and the live view show it
+            continue
         if key == "files_not_read":
             for name, reason in value.items():
                 _show(key, f"{name}: {reason}")
