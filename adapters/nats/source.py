@@ -1,0 +1,311 @@
+"""Documents from JetStream, by durable consumers that several agents share by run."""
+
+import asyncio
+import queue
+import threading
+import time
+import uuid
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal
+
+import event_model
+from pydantic import Field
+
+from ...agent.types import Document, get_logger
+from ..codecs import DecodeError, Serializer, decode
+from ..partition import Partition
+from .endpoint import Link, NATSEndpoint
+from .leases import Leases
+
+if TYPE_CHECKING:
+    from nats.aio.msg import Msg
+
+log = get_logger()
+
+_POLL_S = 0.1
+_BATCH = 200
+"""Largest number of messages that are asked for at once."""
+_QUEUE = 1000
+"""Number of documents that wait to be yielded, before no more are asked for."""
+_WRITE_S = 0.5
+"""Longest time between an acknowledgement and its message to the server, s."""
+_MAX_PENDING = 200_000
+"""Number of documents that the server sends before one of them must be acknowledged."""
+_ACK_WAIT_S = 3600.0
+"""Time after which the server sends a document again, s. A killed agent's documents do not wait for it: the next
+agent has a consumer of its own."""
+
+
+class NATSShared(NATSEndpoint):
+    """A JetStream stream of documents that agents share."""
+
+    group: str = Field(default="xas-agent", pattern=r"^[A-Za-z0-9_-]+$")
+    """Name of the agents that share the runs; each run goes to one of them. Agents of another group get all runs,
+    too."""
+    begin: Literal["new", "all"] = "new"
+    """Where a group begins for the first time: with documents that are yet to come, or with all in the stream."""
+    lease_s: float = Field(default=10.0, ge=1)
+    """Time after which the runs of an agent that was killed go to others, s."""
+    serializer: Serializer = "msgpack"
+    """``msgpack``, as bluesky-nats writes it, or ``json``."""
+
+
+class NATSSource:
+    """The documents of the partitions that this agent holds.
+
+    One thread iterates; any thread may call the other methods. Each partition has a durable pull consumer. Who takes
+    a partition over deletes its consumer and makes it anew, from the start of the oldest run in progress: so the
+    documents come in order, and the agent before, if it lives, gets no more of them. A message that is not a
+    document is skipped and counted in ``malformed``.
+
+    Parameters
+    ----------
+    endpoint : NATSShared
+    """
+
+    def __init__(self, endpoint: NATSShared) -> None:
+        self.endpoint = endpoint
+        self.malformed = 0
+        """Number of skipped messages."""
+        self.position: dict[str, int] = {}
+        """Partition and number of the latest document."""
+        self.age_s = 0.0
+        """Age that counts of the latest document, s."""
+        self.agent = uuid.uuid4().hex
+        """Name of this agent in its group."""
+        self.partitions: dict[int, Partition] = {}
+        """Partitions that this agent holds, by number; replaced when it changes."""
+        self._link: Link | None = None
+        self._leases: Leases
+        self._stream = ""
+        self._documents: queue.SimpleQueue[tuple[int, Partition, Msg]] = queue.SimpleQueue()
+        self._last: dict[int, Msg] = {}
+        """Latest acknowledged message of each partition that the server does not know of yet."""
+        self._unacknowledged: dict[int, dict[int, Msg]] = {}
+        self._changed: set[int] = set()
+        """Partitions of which the place is to be written."""
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._releasing = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether the server is connected."""
+        return self._link is not None and self._link.connected
+
+    def connect(self) -> None:
+        """Connect, look for the stream, and begin to claim partitions.
+
+        Raises
+        ------
+        EndpointUnreachable
+            The server does not answer in time, or has no such stream.
+        InputError
+            nats-py is not installed.
+        """
+        if self._link is not None:
+            return
+        link, endpoint = Link(self.endpoint), self.endpoint
+        try:
+            self._stream = link.call(link.stream())
+            self._leases = Leases(link.jetstream, endpoint, endpoint.group, self.agent, endpoint.lease_s)
+            link.call(self._leases.open())
+        except BaseException:
+            link.close()
+            raise
+        self._link = link
+        link.begin(self._hold(link))
+        log.info("listening", endpoint=endpoint.address, stream=self._stream, group=endpoint.group)
+
+    def resume(self, position: Mapping[str, Any]) -> None:
+        """Go on: the server knows the place, and the journal the documents that come again."""
+
+    def __iter__(self) -> Iterator[Document]:
+        """Yield documents until ``close``; connect first unless connected."""
+        self.connect()
+        while not self._closing.is_set():
+            try:
+                number, partition, message = self._documents.get(timeout=_POLL_S)
+            except queue.Empty:
+                continue
+            if (document := self._take(number, partition, message)) is not None:
+                yield document
+
+    def _take(self, number: int, partition: Partition, message: "Msg") -> Document | None:
+        if partition.lost:
+            return None
+        meta = message.metadata
+        place, at = meta.sequence.stream, meta.timestamp.timestamp()
+        with self._lock:
+            self._unacknowledged.setdefault(number, {})[place] = message
+        name = message.subject.rsplit(".", 1)[-1]
+        try:
+            if name not in event_model.DocumentNames.__members__:
+                raise DecodeError("unknown document name", message.subject)
+            doc = decode(message.data, self.endpoint.serializer)
+        except DecodeError as error:
+            partition.pass_over(place)
+            self.malformed += 1
+            write = log.warning if self.malformed == 1 else log.debug
+            write("message skipped", endpoint=self.endpoint.address, reason=error.reason, detail=error.detail)
+            return None
+        age_s = partition.take(place, name, doc, at)
+        if age_s is None:
+            return None
+        self.age_s = max(age_s, time.time() - at) if age_s else 0.0
+        self.position = {f"partition {number}": place}
+        return name, doc
+
+    def acknowledge(self, position: Mapping[str, Any], ended: Collection[str]) -> None:
+        """Acknowledge documents up to ``position``, and let the runs in ``ended`` not be read again."""
+        for number, partition in self.partitions.items():
+            place = position.get(f"partition {number}", 0)
+            if partition.acknowledge(place, ended):
+                with self._lock:
+                    waiting = self._unacknowledged.get(number, {})
+                    for seen in [seen for seen in waiting if seen <= place]:
+                        self._last[number] = waiting.pop(seen)
+                    self._changed.add(number)
+
+    def close(self) -> None:
+        """End the iteration; the partitions are held until ``release``."""
+        self._closing.set()
+
+    def release(self) -> None:
+        """Give the partitions to other agents, and close the connection."""
+        self._closing.set()
+        link, self._link = self._link, None
+        if link is None:
+            return
+        self._releasing = True
+        try:
+            link.call(self._leave())
+        except Exception as error:
+            log.warning("partitions not given up; others get them later", error=str(error), after_s=self.endpoint.lease_s)
+        link.close()
+
+    async def _hold(self, link: Link) -> None:
+        """Keep the leases and write acknowledgements, until ``release``."""
+        renew_at = 0.0
+        while not self._releasing:
+            try:
+                if time.monotonic() >= renew_at:
+                    renew_at = time.monotonic() + self.endpoint.lease_s / 3
+                    await self._renew(link)
+                await self._write()
+            except Exception as error:  # the server may restart
+                log.debug("leases not renewed", endpoint=self.endpoint.server, error=f"{type(error).__name__}: {error}")
+                if self._leases.expired:
+                    for number in list(self.partitions):
+                        self._drop(number)
+            await asyncio.sleep(_WRITE_S / 5)
+
+    async def _renew(self, link: Link) -> None:
+        busy = {number for number, partition in self.partitions.items() if partition.busy}
+        lost, surplus, free = await self._leases.renew(busy)
+        for number in lost:
+            log.warning("partition lost to another agent", partition=number, endpoint=self.endpoint.address)
+            self._drop(number)
+        for number in surplus:
+            await self._write()
+            self._drop(number)
+            await self._leases.give_up(number)
+        for number in free:
+            if not self._closing.is_set() and await self._leases.claim(number):
+                await self._begin(link, number)
+
+    def _drop(self, number: int) -> None:
+        """Read a partition no more."""
+        self._leases.held.pop(number, None) if self._leases.expired else None
+        with self._lock:
+            self._unacknowledged.pop(number, None)
+            self._last.pop(number, None)
+            self._changed.discard(number)
+        if number in self.partitions:
+            self.partitions[number].lost = True
+            self.partitions = {n: p for n, p in self.partitions.items() if n != number}
+
+    async def _begin(self, link: Link, number: int) -> None:
+        """Read a partition from where the agent before has ended."""
+        state = await self._leases.place(number)
+        if state is None:
+            info = await link.jetstream.stream_info(self._stream)
+            state = Partition.new(info.state.last_seq if self.endpoint.begin == "new" else 0)
+        partition = Partition(state)
+        if not await self._leases.write_place(number, state):
+            await self._leases.give_up(number)
+            return
+        self.partitions = {**self.partitions, number: partition}
+        log.info("partition taken", partition=number, runs_in_progress=len(state["open"]))
+        link.begin(self._read(link, number, partition))
+
+    async def _read(self, link: Link, number: int, partition: Partition) -> None:
+        """Fetch the messages of a partition until it is lost."""
+        expected, subscription = 0, None
+        read = partition.begin - 1
+        while not (partition.lost or self._closing.is_set()):
+            try:
+                if subscription is None:
+                    subscription, expected = await self._consumer(link, number, read + 1), 1
+                if self._documents.qsize() > _QUEUE:
+                    await asyncio.sleep(_POLL_S / 10)
+                    continue
+                for message in await subscription.fetch(_BATCH, timeout=_POLL_S * 10):
+                    sequence = message.metadata.sequence
+                    if sequence.consumer != expected:  # messages were lost with a connection
+                        raise LookupError(f"message {sequence.consumer} instead of {expected}")
+                    expected += 1
+                    if sequence.stream > read:
+                        read = sequence.stream
+                        self._documents.put((number, partition, message))
+            except TimeoutError:
+                continue
+            except Exception as error:  # a lost connection, or a consumer that another agent deleted
+                log.debug("partition read anew", partition=number, error=f"{type(error).__name__}: {error}")
+                await asyncio.sleep(_POLL_S)
+                if subscription is not None and not partition.lost and not self._leases.expired:
+                    with suppress(Exception):
+                        await subscription.unsubscribe()
+                    subscription = None
+        if subscription is not None:
+            with suppress(Exception):
+                await subscription.unsubscribe()
+
+    async def _consumer(self, link: Link, number: int, first: int) -> Any:
+        """Make the durable consumer of a partition anew, from a message on."""
+        import nats.js.errors
+        from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+        name = f"{self.endpoint.group}-{number}"
+        with suppress(nats.js.errors.NotFoundError):
+            await link.jetstream.delete_consumer(self._stream, name)
+        config = ConsumerConfig(
+            ack_policy=AckPolicy.ALL,
+            ack_wait=_ACK_WAIT_S,
+            max_ack_pending=_MAX_PENDING,
+            deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+            opt_start_seq=max(1, first),
+        )
+        subject = self.endpoint.filter(number)
+        return await link.jetstream.pull_subscribe(subject, durable=name, stream=self._stream, config=config)
+
+    async def _write(self) -> None:
+        """Send the acknowledgements, and write the places."""
+        with self._lock:
+            changed, self._changed = self._changed, set()
+            last, self._last = self._last, {}
+        for number in changed:
+            partition = self.partitions.get(number)
+            if partition is None:
+                continue
+            if not await self._leases.write_place(number, partition.state):
+                self._drop(number)
+            elif number in last and not last[number]._ackd:
+                await last[number].ack()
+
+    async def _leave(self) -> None:
+        await self._write()
+        for number in list(self.partitions):
+            self._drop(number)
+        await self._leases.leave()
