@@ -100,7 +100,7 @@ class Partition:
             self._seen = place
             if place <= self._inherited and run not in self._open:
                 return None
-            if name == "start" and run and run not in self._ended:
+            if name == "start" and run and run not in self._ended and not doc.get("xas_agent"):
                 self._open.setdefault(run, place)
             if run in self._open:
                 self._heard[run] = at

@@ -17,7 +17,8 @@ import numpy as np
 from ..agent.decide import Paused, Rules, Standing
 from ..agent.pipeline import Pipeline
 from ..agent.relative import anchor_of
-from ..agent.types import Control, Decision, Estimator, Reason, Received, SetAside, get_logger
+from ..agent.types import Control, Decision, Estimator, Reason, Received, SetAside, SharedSource, get_logger
+from .acknowledge import Acknowledgements
 from .config import Config, load_config
 from .delivery import Delivery
 from .inbox import Inbox
@@ -129,6 +130,7 @@ class XASAgent:
         self._subscribers = Subscribers(serving.subscriber_queue, serving.subscriber_queue_mb * 1e6)
         self._journal = journal
         self._delivery = None if journal is None else Delivery(journal, self._subscribers)
+        self._acknowledgements: Acknowledgements | None = None
         self._history = History(keep)
         self.results = Results(self._history)
         """The latest frames, decisions and notes as tables, since this process began; from any thread."""
@@ -233,6 +235,11 @@ class XASAgent:
         for sink in sinks:
             agent.subscribe(sink)
         return agent
+
+    def acknowledge_to(self, source: SharedSource) -> None:
+        """Tell ``source`` which documents are safe. The agent needs a journal."""
+        assert self._journal is not None
+        self._acknowledgements = Acknowledgements(source, self._journal, self._subscribers)
 
     def start(self) -> None:
         """Begin, if the agent has a journal.
@@ -500,7 +507,7 @@ class XASAgent:
                 self._perform_calls()
                 self._report_dropped(now=not batch)
                 if batch:
-                    self._pipeline.feed(batch if self._journal is None else self._journal.accept(batch))
+                    self._feed(batch)
                 elif self._hurry or time.monotonic() - quiet_since > _QUIET_S:
                     self._pipeline.idle()
                 else:
@@ -509,6 +516,7 @@ class XASAgent:
             except Exception:
                 _log.exception("documents not served", documents=len(batch))
                 failed = True
+            self._acknowledge()
             with self._progress:
                 read = len(batch) - self._pipeline.unread
                 self._served += read
@@ -521,9 +529,22 @@ class XASAgent:
         except Exception:
             _log.exception("agent's runs not closed")
         self._subscribers.close()
+        self._acknowledge()
         if self._delivery is not None:
             self._delivery.close()
         self._resources.close()
+
+    def _feed(self, batch: list[Received]) -> None:
+        new = batch if self._journal is None else self._journal.accept(batch)
+        self._pipeline.feed(new)
+        if self._acknowledgements is not None:
+            self._acknowledgements.add(batch, new)
+
+    def _acknowledge(self) -> None:
+        """Tell a shared source what has become safe."""
+        ended = () if self._delivery is None else self._delivery.take_ended()
+        if self._acknowledgements is not None:
+            self._acknowledgements.send(ended)
 
     def _resume(self) -> None:
         """Go on where an earlier process ended."""

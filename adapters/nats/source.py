@@ -5,6 +5,7 @@ import queue
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
@@ -80,9 +81,8 @@ class NATSSource:
         self._leases: Leases
         self._stream = ""
         self._documents: queue.SimpleQueue[tuple[int, Partition, Msg]] = queue.SimpleQueue()
-        self._last: dict[int, Msg] = {}
-        """Latest acknowledged message of each partition that the server does not know of yet."""
-        self._unacknowledged: dict[int, dict[int, Msg]] = {}
+        self._replies: dict[int, deque[tuple[int, str]]] = {}
+        """Number of each unacknowledged document, and where its acknowledgement goes; by partition."""
         self._changed: set[int] = set()
         """Partitions of which the place is to be written."""
         self._lock = threading.Lock()
@@ -138,7 +138,7 @@ class NATSSource:
         meta = message.metadata
         place, at = meta.sequence.stream, meta.timestamp.timestamp()
         with self._lock:
-            self._unacknowledged.setdefault(number, {})[place] = message
+            self._replies.setdefault(number, deque()).append((place, message.reply))
         name = message.subject.rsplit(".", 1)[-1]
         try:
             if name not in event_model.DocumentNames.__members__:
@@ -163,9 +163,6 @@ class NATSSource:
             place = position.get(f"partition {number}", 0)
             if partition.acknowledge(place, ended):
                 with self._lock:
-                    waiting = self._unacknowledged.get(number, {})
-                    for seen in [seen for seen in waiting if seen <= place]:
-                        self._last[number] = waiting.pop(seen)
                     self._changed.add(number)
 
     def close(self) -> None:
@@ -180,7 +177,7 @@ class NATSSource:
             return
         self._releasing = True
         try:
-            link.call(self._leave())
+            link.call(self._leave(link))
         except Exception as error:
             log.warning("partitions not given up; others get them later", error=str(error), after_s=self.endpoint.lease_s)
         link.close()
@@ -193,10 +190,11 @@ class NATSSource:
                 if time.monotonic() >= renew_at:
                     renew_at = time.monotonic() + self.endpoint.lease_s / 3
                     await self._renew(link)
-                await self._write()
+                await self._write(link)
             except Exception as error:  # the server may restart
                 log.debug("leases not renewed", endpoint=self.endpoint.server, error=f"{type(error).__name__}: {error}")
                 if self._leases.expired:
+                    self._leases.held.clear()
                     for number in list(self.partitions):
                         self._drop(number)
             await asyncio.sleep(_WRITE_S / 5)
@@ -208,7 +206,7 @@ class NATSSource:
             log.warning("partition lost to another agent", partition=number, endpoint=self.endpoint.address)
             self._drop(number)
         for number in surplus:
-            await self._write()
+            await self._write(link)
             self._drop(number)
             await self._leases.give_up(number)
         for number in free:
@@ -217,10 +215,8 @@ class NATSSource:
 
     def _drop(self, number: int) -> None:
         """Read a partition no more."""
-        self._leases.held.pop(number, None) if self._leases.expired else None
         with self._lock:
-            self._unacknowledged.pop(number, None)
-            self._last.pop(number, None)
+            self._replies.pop(number, None)
             self._changed.discard(number)
         if number in self.partitions:
             self.partitions[number].lost = True
@@ -290,22 +286,30 @@ class NATSSource:
         subject = self.endpoint.filter(number)
         return await link.jetstream.pull_subscribe(subject, durable=name, stream=self._stream, config=config)
 
-    async def _write(self) -> None:
-        """Send the acknowledgements, and write the places."""
+    async def _write(self, link: Link) -> None:
+        """Write the places, then send the acknowledgements."""
         with self._lock:
             changed, self._changed = self._changed, set()
-            last, self._last = self._last, {}
         for number in changed:
             partition = self.partitions.get(number)
             if partition is None:
                 continue
             if not await self._leases.write_place(number, partition.state):
                 self._drop(number)
-            elif number in last and not last[number]._ackd:
-                await last[number].ack()
+            elif (reply := self._reply(number, partition.acknowledged)) is not None:
+                await link.client.publish(reply, b"+ACK")
 
-    async def _leave(self) -> None:
-        await self._write()
+    def _reply(self, number: int, acknowledged: int) -> str | None:
+        """Return where the acknowledgement of the latest acknowledged document goes; None if it was sent."""
+        reply = None
+        with self._lock:
+            replies = self._replies.get(number, deque())
+            while replies and replies[0][0] <= acknowledged:
+                _, reply = replies.popleft()
+        return reply
+
+    async def _leave(self, link: Link) -> None:
+        await self._write(link)
         for number in list(self.partitions):
             self._drop(number)
         await self._leases.leave()

@@ -230,6 +230,11 @@ class Journal:
         return numbers
 
     @property
+    def safe(self) -> bool:
+        """Whether all accepted documents are in the file, and none that was delivered may still be lost."""
+        return not self._waiting.inputs and not self.held()
+
+    @property
     def delivered(self) -> int:
         """Number of the newest document that every subscriber has received; 0 before the first."""
         return self._delivered
