@@ -280,9 +280,9 @@ class Session:
 
     def _identity(self) -> dict[str, str]:
         """Return what tells the session from others of its user; without the lock, which a slow disk may hold."""
-        latest = self.recorder.latest
+        latest, endpoint = self.recorder.latest, self.config.source or self.config.shared
         return {
-            "source": self.name or (self.config.source.address if self.config.source else "simulated beamline"),
+            "source": self.name or (endpoint.address if endpoint else "simulated beamline"),
             "out": "" if self.output is None else str(self.output.folder.resolve()),
             "sample": str(latest[-1]["sample"]) if latest else "",
         }

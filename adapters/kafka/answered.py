@@ -1,17 +1,20 @@
 """The frames that agents have answered in a Kafka topic."""
 
 import time
-from collections import defaultdict
 from typing import Any
+
+from cachetools import FIFOCache
 
 from .endpoint import CALL_S, KafkaEndpoint
 
 _LOOK_BACK = 200_000
 """Number of messages before the end of a partition that are read when this process first looks."""
+_MAX_RUNS = 2000
+"""Number of the latest runs of which the answered frames are remembered."""
 
 
 class Answered:
-    """Reads the keys and headers of a topic, as far as they are news, and remembers the frames of runs asked for.
+    """Reads the keys and headers of a topic, as far as they are news, and remembers the answered frames of runs.
 
     Parameters
     ----------
@@ -27,18 +30,18 @@ class Answered:
         )
         self._next: dict[int, int] = {}
         """Offset of the next message, by partition."""
-        self._frames: dict[str, set[str]] = defaultdict(set)
+        self._frames: FIFOCache[str, set[str]] = FIFOCache(_MAX_RUNS)
+        """What is answered, by run; also of runs of other agents, which may come to this one."""
         self._partitions = endpoint.find_topic(self._consumer)
 
     def of(self, run: str) -> set[str]:
         """Return the answered frames of a run that :meth:`read` read."""
         return self._frames.get(run, set())
 
-    def read(self, run: str) -> None:
+    def read(self) -> None:
         """Read what is in the topic by now."""
         from confluent_kafka import TopicPartition
 
-        self._frames[run]  # also those of other agents' runs are kept until they are forgotten
         ends: dict[int, int] = {}
         begins: list[Any] = []
         for number in range(self._partitions):
@@ -64,7 +67,7 @@ class Answered:
             ends.pop(number, None)
         for name, value in message.headers() or ():
             if name == "frame":
-                self._frames[(message.key() or b"").decode()].add(value.decode())
+                self._frames.setdefault((message.key() or b"").decode(), set()).add(value.decode())
 
     def forget(self, run: str) -> None:
         """Forget the frames of a run that is over."""
@@ -73,18 +76,3 @@ class Answered:
     def close(self) -> None:
         self._consumer.close()
 
-
-def frame_key(stream: str, data: dict[str, Any]) -> str:
-    """Return what an answer of the agent is about; empty for what is no answer to a frame.
-
-    >>> frame_key("spectra", {"frame_uid": "3a6b"}), frame_key("decisions", {"frame_uid": "3a6b"})
-    ('3a6b spectra', '')
-    """
-    match stream:
-        case "descriptors":
-            return f"{data['uid']} {stream}"
-        case "spectra" | "measured":
-            return f"{data['frame_uid']} {stream}"
-        case "quality" if data.get("frame_seq_num"):  # of other notes there may be several that are equal
-            return f"{data['uid']} {data['reason']} {stream}"
-    return ""

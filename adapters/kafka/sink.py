@@ -1,13 +1,13 @@
 """The agent's documents in Kafka."""
 
 import threading
-from collections import Counter
 from typing import Any
 
 from ...agent.types import get_logger
+from ..answers import Subjects, is_of_agent
 from ..codecs import to_msgpack
 from ..errors import EndpointUnreachable
-from .answered import Answered, frame_key
+from .answered import Answered
 from .endpoint import CALL_S, KafkaEndpoint
 
 log = get_logger()
@@ -38,12 +38,7 @@ class KafkaSink:
         self._failed: list[str] = []
         self._closed = False
         self._lock = threading.Lock()
-        self._run_of: dict[str, str] = {}
-        """Run that is the key, by the uid of a run."""
-        self._streams: dict[str, tuple[str, str]] = {}
-        """Run and stream, by the uid of a Descriptor or Resource."""
-        self._runs = Counter[str]()
-        """Number of the agent's runs that are open, by the watched run."""
+        self._subjects = Subjects()
 
     def connect(self) -> None:
         """Connect, and look for the topic.
@@ -83,15 +78,18 @@ class KafkaSink:
                 raise ValueError(f"{self.endpoint.address}: the sink is closed")
             if self._producer is None:
                 self.connect()
-            run, frame = self._key(name, doc)
-            if frame and self._answered is not None and frame in self._answered.of(run):
+            run, answer = self._subjects(name, doc)
+            if name == "start" and is_of_agent(doc):
+                self._answered = self._answered or Answered(self.endpoint)
+                self._answered.read()
+            if answer and self._answered is not None and answer in self._answered.of(run):
                 self.repeated += 1
                 return
-            value = to_msgpack([name, doc])
-            headers = [("frame", frame.encode())] if frame else None
-            self._produce(run, value, headers)
+            self._produce(run, to_msgpack([name, doc]), [("frame", answer.encode())] if answer else None)
             if name == "stop":
                 self._flush()
+                if self._answered is not None and not self._subjects.is_open(run):
+                    self._answered.forget(run)
             if self._failed:
                 failed, self._failed = self._failed, []
                 raise EndpointUnreachable(self.endpoint.address, f"{len(failed)} documents not taken: {failed[0]}")
@@ -108,41 +106,6 @@ class KafkaSink:
                 self._answered = None
         if self._failed:
             log.error("documents not taken", endpoint=self.endpoint.address, documents=len(self._failed))
-
-    def _key(self, name: str, doc: dict[str, Any]) -> tuple[str, str]:
-        """Return the run of a document, and the frame if it is an answer to one."""
-        frame = ""
-        match name:
-            case "start":
-                own = bool(doc.get("xas_agent")) and "parent_uid" in doc
-                run = str(doc["parent_uid"] if own else doc["uid"])
-                self._run_of[str(doc["uid"])] = run
-                if own:
-                    self._runs[run] += 1
-                    self._read_answered(run)
-            case "descriptor" | "resource" | "stream_resource":
-                run = self._run_of.get(str(doc.get("run_start")), str(doc.get("run_start")))
-                self._streams[str(doc["uid"])] = run, str(doc.get("name", ""))
-            case "stop":
-                run = self._run_of.pop(str(doc["run_start"]), str(doc["run_start"]))
-                self._end(run)
-            case _:
-                run, stream = self._streams.get(str(doc.get("descriptor", doc.get("resource"))), ("", ""))
-                frame = frame_key(stream, doc["data"]) if name == "event" else ""
-        return run, frame
-
-    def _end(self, run: str) -> None:
-        self._runs[run] -= 1
-        if self._runs[run] <= 0:
-            del self._runs[run]
-            self._streams = {uid: known for uid, known in self._streams.items() if known[0] != run}
-            if self._answered is not None:
-                self._answered.forget(run)
-
-    def _read_answered(self, run: str) -> None:
-        if self._answered is None:
-            self._answered = Answered(self.endpoint)
-        self._answered.read(run)
 
     def _produce(self, key: str, value: bytes, headers: Any) -> None:
         def delivered(error: Any, _: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from ...agent.types import get_logger
+from ..answers import Subjects
 from ..codecs import Serializer, to_json, to_plain_msgpack
 from ..partition import partition_of
 from .endpoint import CALL_S, Link, NATSEndpoint
@@ -48,10 +49,7 @@ class NATSSink:
         self._link: Link | None = None
         self._closed = threading.Event()
         self._lock = threading.Lock()
-        self._run_of: dict[str, str] = {}
-        """Run that subjects name, by the uid of a run."""
-        self._streams: dict[str, tuple[str, str]] = {}
-        """Run and stream, by the uid of a Descriptor or Resource."""
+        self._subjects = Subjects()
 
     def connect(self) -> None:
         """Connect, and look for the stream.
@@ -92,8 +90,8 @@ class NATSSink:
         with self._lock:
             if self._link is None:
                 self.connect()
-            run, subject, once = self._subject(name, doc)
-            self._send(subject, payload, {"run_id": run}, once=once)
+            run, answer = self._subjects(name, doc)
+            self._send(self._subject(run, answer, name), payload, {"run_id": run}, once=bool(answer))
 
     def close(self) -> None:
         self._closed.set()
@@ -102,31 +100,13 @@ class NATSSink:
                 self._link.close()
                 self._link = None
 
-    def _subject(self, name: str, doc: dict[str, Any]) -> tuple[str, str, bool]:
-        """Return the run of a document, its subject, and whether the subject may have one message only."""
-        own: str | None = None
-        match name:
-            case "start":
-                run = str(doc.get("parent_uid", doc["uid"]) if doc.get("xas_agent") else doc["uid"])
-                self._run_of[str(doc["uid"])] = run
-            case "descriptor" | "resource" | "stream_resource" | "stop":
-                run = self._run_of.get(str(doc.get("run_start")), str(doc.get("run_start")))
-                if name != "stop":
-                    self._streams[str(doc["uid"])] = run, str(doc.get("name", ""))
-                else:
-                    self._forget(run)
-            case _:
-                run, stream = self._streams.get(str(doc.get("descriptor", doc.get("resource"))), ("", ""))
-                if name == "event" and (frame := _frame(stream, doc["data"])):
-                    own = f"{_token(frame)}.{_token(stream)}"
+    def _subject(self, run: str, answer: str, name: str) -> str:
+        """Return the subject of a document."""
         endpoint = self.endpoint
-        part = f"{partition_of(run, endpoint.partitions)}." if endpoint.partitions > 1 else ""
-        middle = f"{_token(run or 'none')}." + (f"{own}." if own else "")
-        return run, f"{endpoint.subject}.{part}{middle}{name}", own is not None
-
-    def _forget(self, run: str) -> None:
-        self._run_of = {uid: of for uid, of in self._run_of.items() if of != run}
-        self._streams = {uid: known for uid, known in self._streams.items() if known[0] != run}
+        parts = [endpoint.subject, _token(run or "none"), *map(_token, filter(None, answer.rsplit(".", 1))), name]
+        if endpoint.partitions > 1:
+            parts.insert(1, str(partition_of(run, endpoint.partitions)))
+        return ".".join(parts)
 
     def _send(self, subject: str, payload: bytes, headers: dict[str, str], *, once: bool) -> None:
         import nats.errors
@@ -150,15 +130,6 @@ class NATSSink:
                 if self._closed.is_set() or time.monotonic() > until:
                     raise
                 self._closed.wait(_RETRY_S)
-
-
-def _frame(stream: str, data: dict[str, Any]) -> str:
-    """Return what an answer of the agent is about; empty for what is no answer."""
-    if stream == "descriptors":
-        return str(data.get("uid", ""))
-    if stream == "quality":  # of notes without a frame's number there may be several that are equal
-        return f"{data['uid']} {data['reason']}" if data.get("frame_seq_num") else ""
-    return str(data.get("frame_uid", "")) if stream in ("spectra", "measured") else ""
 
 
 def _token(text: str) -> str:
