@@ -270,7 +270,9 @@ class Config(Settings):
     def estimating(self) -> Self:
         """Return the settings of an agent that estimates only: it decides and publishes nothing, and tells nobody."""
         own = ("rules", "control", "control_endpoint", "queue_server", "robot", "notify", "publish", "health")
-        defaults = {name: type(self).model_fields[name].get_default() for name in (*own, "source", "tiled", "nats", "kafka")}
+        defaults = {
+            name: type(self).model_fields[name].get_default() for name in (*own, "source", "tiled", "nats", "kafka")
+        }
         return self.model_copy(update=defaults)
 
     @property

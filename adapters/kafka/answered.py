@@ -75,4 +75,3 @@ class Answered:
 
     def close(self) -> None:
         self._consumer.close()
-

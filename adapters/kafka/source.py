@@ -102,9 +102,7 @@ class KafkaSource:
         except BaseException:
             consumer.close()
             raise
-        consumer.subscribe(
-            [endpoint.topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
-        )
+        consumer.subscribe([endpoint.topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
         self._consumer, self.connected = consumer, True
         log.info("listening", endpoint=endpoint.address, group=endpoint.group)
 

@@ -179,7 +179,9 @@ class NATSSource:
         try:
             link.call(self._leave(link))
         except Exception as error:
-            log.warning("partitions not given up; others get them later", error=str(error), after_s=self.endpoint.lease_s)
+            log.warning(
+                "partitions not given up; others get them later", error=str(error), after_s=self.endpoint.lease_s
+            )
         link.close()
 
     async def _hold(self, link: Link) -> None:
@@ -192,7 +194,9 @@ class NATSSource:
                     await self._renew(link)
                 await self._write(link)
             except Exception as error:  # the server may restart
-                log.debug("leases not renewed", endpoint=self.endpoint.server, error=f"{type(error).__name__}: {error}")
+                log.debug(
+                    "leases not renewed", endpoint=self.endpoint.server, error=f"{type(error).__name__}: {error}"
+                )
                 if self._leases.expired:
                     self._leases.held.clear()
                     for number in list(self.partitions):

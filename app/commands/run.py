@@ -143,7 +143,10 @@ def run(
         served = Health(settings.health) if settings.health else None
         output = output_of(out, settings, files, resume is not None)
         if settings.shared is not None and (output is None or output.journal is None):
-            fail(f"{settings.shared.address}: needs --out and journal.durability, by which documents are acknowledged", USAGE)
+            fail(
+                f"{settings.shared.address}: needs --out and journal.durability, by which documents are acknowledged",
+                USAGE,
+            )
         if output is not None and output.journal is not None:
             keep_options(output.journal, context.params, recording, config)
         documents = None

@@ -128,7 +128,7 @@ def test_a_killed_agents_partition_is_taken_after_the_lease(server: Server, subj
     wait_until(lambda: killed.partitions)
     link = killed._link
     assert link is not None
-    link.client._ps.clear() if False else link._loop.call_soon_threadsafe(link._loop.stop)  # it renews nothing more
+    link._loop.call_soon_threadsafe(link._loop.stop)  # it renews nothing more
     made = Made().stop()
     for document in made.docs:
         sink(*document)
@@ -151,7 +151,9 @@ def test_agents_share_the_partitions_and_each_run_is_whole(server: Server, subje
             wait_until(lambda: {*one.uids(), *two.uids()} == {doc["uid"] for run in runs for _, doc in run.docs})
     for run in runs:
         mine = {doc["uid"] for _, doc in run.docs}
-        assert any([uid for uid in reader.uids() if uid in mine] == [d["uid"] for _, d in run.docs] for reader in (one, two))
+        assert any(
+            [uid for uid in reader.uids() if uid in mine] == [d["uid"] for _, d in run.docs] for reader in (one, two)
+        )
 
 
 def test_an_answer_is_published_once(server: Server, subject: str, sink: NATSSink) -> None:
@@ -163,7 +165,7 @@ def test_an_answer_is_published_once(server: Server, subject: str, sink: NATSSin
         sender("descriptor", dict(stream.descriptor_doc))
         data = {"frame_uid": "frame.1", "OS": 2.0}
         sender("event", dict(stream.compose_event(data=data, timestamps={}, validate=False)))
-        sender.close() if sender is not sink else None
+    sender.close()
     assert sink.repeated == 0
     assert sender.repeated == 1
     with closing(Reader(shared(server, subject))) as reader:
