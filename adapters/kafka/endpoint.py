@@ -24,7 +24,7 @@ class KafkaEndpoint(Settings):
     """``kafka://HOST:PORT[,HOST:PORT…]/TOPIC``, as ``kafka://localhost:9092/bmm.bluesky.runengine.documents``."""
     security: Mapping[str, str | int | float | bool] = Field(default_factory=dict)
     """Further settings of librdkafka, such as ``security.protocol``, ``sasl.mechanism`` and ``sasl.username``."""
-    password_from: str = "KAFKA_PASSWORD"  # noqa: S105  a name
+    password_from: str = "KAFKA_PASSWORD"
     """Environment variable with the ``sasl.password``; if it is not set, none is sent."""
     ca_file: FilePath | None = None
     """Certificates that the brokers may have; unset: those of the system."""

@@ -21,8 +21,8 @@ class KafkaSink:
     """Publishes documents as bluesky-kafka does: msgpack of ``[name, doc]``. Any thread may call it.
 
     The key is the uid of the run, for the agent's own runs that of the watched run, so that the documents about a
-    run are in one partition, in order. When a run of the agent begins, what the topic has of the watched run is read: frames
-    that another agent has answered are not published again, and are counted in ``repeated``.
+    run are in one partition, in order. When a run of the agent begins, what the topic has of the watched run is read:
+    frames that another agent has answered are not published again, and are counted in ``repeated``.
 
     Parameters
     ----------

@@ -41,9 +41,9 @@ class KafkaSource:
     """The documents of the partitions that Kafka assigns to this agent.
 
     The key of a message must be the same for all documents of a run, such as its uid; so a run is in one partition,
-    in order. One thread iterates; any thread may call the other methods. The offset that the group commits is that of the
-    oldest run in progress, and what is acknowledged beyond stands in its metadata. A message that is not a document
-    is skipped and counted in ``malformed``.
+    in order. One thread iterates; any thread may call the other methods. The offset that the group commits is that of
+    the oldest run in progress, and what is acknowledged beyond stands in its metadata. A message that is not a
+    document is skipped and counted in ``malformed``.
 
     Parameters
     ----------

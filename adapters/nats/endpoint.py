@@ -41,7 +41,7 @@ class NATSEndpoint(Settings):
     """Credentials file of a NATS user (``.creds``)."""
     user: str | None = None
     """Name of the user; the environment variable of ``password_from`` holds the password."""
-    password_from: str = "NATS_PASSWORD"  # noqa: S105  a name
+    password_from: str = "NATS_PASSWORD"
     """Environment variable with the password of ``user``, or with a token if there is none."""
     ca_file: FilePath | None = None
     """Certificates that a ``tls://`` server may have; unset: those of the system."""

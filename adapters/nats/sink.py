@@ -32,10 +32,10 @@ class NATSDestination(NATSEndpoint):
 class NATSSink:
     """Publishes documents and waits until the server has each. Any thread may call it.
 
-    The subject of a document is ``SUBJECT.RUN.NAME``, with the partition before RUN if there are several. Of the agent's own
-    runs, RUN is the watched run, and the documents of a frame are ``SUBJECT.RUN.FRAME.STREAM.event``: the server
-    takes one message for each such subject, so that a second agent that answers the frame adds nothing. What it
-    refuses is counted in ``repeated``. Like bluesky-nats, each message has the run in its header ``run_id``.
+    The subject of a document is ``SUBJECT.RUN.NAME``, with the partition before RUN if there are several. Of the
+    agent's own runs, RUN is the watched run, and the documents of a frame are ``SUBJECT.RUN.FRAME.STREAM.event``: the
+    server takes one message for each such subject, so that a second agent that answers the frame adds nothing. What
+    it refuses is counted in ``repeated``. Like bluesky-nats, each message has the run in its header ``run_id``.
 
     Parameters
     ----------

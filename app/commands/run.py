@@ -57,8 +57,9 @@ def run(
     publish: Annotated[
         str | None,
         typer.Option(
-            help="Publish the agent's documents to zmq://HOST:PORT, a bluesky proxy's in-port, nats://HOST:PORT/SUBJECT "
-            "or kafka://HOST:PORT/TOPIC, or write them to tiled://HOST:PORT/PATH, a Tiled catalogue."
+            help="Publish the agent's documents to zmq://HOST:PORT, a bluesky proxy's in-port, "
+            "nats://HOST:PORT/SUBJECT or kafka://HOST:PORT/TOPIC, or write them to tiled://HOST:PORT/PATH, a Tiled "
+            "catalogue."
         ),
     ] = None,
     folder: Annotated[
