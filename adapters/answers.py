@@ -23,8 +23,9 @@ class Subjects:
         match name:
             case "start":
                 run = str(doc["parent_uid"] if is_of_agent(doc) else doc["uid"])
-                self._run_of[str(doc["uid"])] = run
-                self._open[run] += 1
+                if str(doc["uid"]) not in self._run_of:  # sent again after a restart
+                    self._run_of[str(doc["uid"])] = run
+                    self._open[run] += 1
                 return run, ""
             case "descriptor" | "resource" | "stream_resource":
                 run = self._run_of.get(str(doc.get("run_start")), str(doc.get("run_start")))

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from ..adapters.kafka import KafkaSink
+from ..adapters.nats import NATSSink
 from ..agent.decide import Paused, Rules, Standing
 from ..agent.pipeline import Pipeline
 from ..agent.relative import anchor_of
@@ -131,6 +133,8 @@ class XASAgent:
         self._journal = journal
         self._delivery = None if journal is None else Delivery(journal, self._subscribers)
         self._acknowledgements: Acknowledgements | None = None
+        self._sinks: list[NATSSink | KafkaSink] = []
+        """Sinks that must know the runs of an earlier process."""
         self._history = History(keep)
         self.results = Results(self._history)
         """The latest frames, decisions and notes as tables, since this process began; from any thread."""
@@ -234,6 +238,7 @@ class XASAgent:
             agent._resources = resources.pop_all()
         for sink in sinks:
             agent.subscribe(sink)
+        agent._sinks = [sink for sink in sinks if isinstance(sink, NATSSink | KafkaSink)]
         return agent
 
     def acknowledge_to(self, source: SharedSource) -> None:
@@ -551,6 +556,9 @@ class XASAgent:
         if self._journal is None or self._delivery is None or self._closed.is_set():
             return
         try:
+            for name, doc in self._journal.structure():
+                for sink in self._sinks:
+                    sink.know(name, doc)
             repeated = self._delivery.repeat()
             self._pipeline.resume(self._journal.past(), self._journal.inputs())
             tiled = self._config.publish is not None and self._config.publish.tiled is not None

@@ -5,7 +5,10 @@ from typing import Any
 
 from cachetools import FIFOCache
 
+from ...agent.types import get_logger
 from .endpoint import CALL_S, KafkaEndpoint
+
+log = get_logger()
 
 _LOOK_BACK = 200_000
 """Number of messages before the end of a partition that are read when this process first looks."""
@@ -59,6 +62,8 @@ class Answered:
                 if message.error() is None:
                     self._note(message, ends)
         self._consumer.unassign()
+        if ends:
+            log.warning("answers of other agents not read in time: frames may be published twice", topic=self._topic)
 
     def _note(self, message: Any, ends: dict[int, int]) -> None:
         number = message.partition()

@@ -79,9 +79,8 @@ class KafkaSink:
             if self._producer is None:
                 self.connect()
             run, answer = self._subjects(name, doc)
-            if name == "start" and is_of_agent(doc):
-                self._answered = self._answered or Answered(self.endpoint)
-                self._answered.read()
+            if name == "start":
+                self._read_answers(doc)
             if answer and self._answered is not None and answer in self._answered.of(run):
                 self.repeated += 1
                 return
@@ -93,6 +92,18 @@ class KafkaSink:
             if self._failed:
                 failed, self._failed = self._failed, []
                 raise EndpointUnreachable(self.endpoint.address, f"{len(failed)} documents not taken: {failed[0]}")
+
+    def know(self, name: str, doc: dict[str, Any]) -> None:
+        """Take note of a RunStart or Descriptor that an earlier process published."""
+        with self._lock:
+            self._subjects(name, doc)
+            if name == "start":
+                self._read_answers(doc)
+
+    def _read_answers(self, start: dict[str, Any]) -> None:
+        if is_of_agent(start):
+            self._answered = self._answered or Answered(self.endpoint)
+            self._answered.read()
 
     def close(self) -> None:
         """Wait until what was published is delivered, and close."""

@@ -5,6 +5,7 @@ import os
 import ssl
 import threading
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -108,6 +109,8 @@ class Link:
         self.client: Client
         self.jetstream: JetStreamContext
         self.connected = False
+        self.connections = 0
+        """Number of times at which the connection was opened again."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="nats", daemon=True)
         self._thread.start()
@@ -152,6 +155,7 @@ class Link:
 
     async def _back(self) -> None:
         self.connected = True
+        self.connections += 1
         log.warning("connected again", endpoint=self.endpoint.server)
 
     def call(self, work: Coroutine[Any, Any, T], timeout: float | None = CALL_S) -> T:
@@ -197,7 +201,15 @@ class Link:
             log.debug("NATS connection not drained", endpoint=self.endpoint.server, error=str(error))
         self._end()
 
+    async def _cancel(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     def _end(self) -> None:
+        with suppress(TimeoutError):
+            self.call(self._cancel())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(CALL_S)
         if not self._thread.is_alive():

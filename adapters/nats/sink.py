@@ -93,6 +93,11 @@ class NATSSink:
             run, answer = self._subjects(name, doc)
             self._send(self._subject(run, answer, name), payload, {"run_id": run}, once=bool(answer))
 
+    def know(self, name: str, doc: dict[str, Any]) -> None:
+        """Take note of a RunStart or Descriptor that an earlier process published."""
+        with self._lock:
+            self._subjects(name, doc)
+
     def close(self) -> None:
         self._closed.set()
         with self._lock:
@@ -113,13 +118,17 @@ class NATSSink:
         import nats.js.errors
 
         assert self._link is not None
+        if len(payload) > (most := self._link.client.max_payload):
+            raise ValueError(f"{subject}: {len(payload)} bytes, the server takes {most} (its max_payload)")
         if once:
             headers = headers | {"Nats-Expected-Last-Subject-Sequence": "0"}
         until = time.monotonic() + CALL_S
         while True:
             try:
                 left = max(0.1, until - time.monotonic())
-                self._link.call(self._link.jetstream.publish(subject, payload, timeout=left, headers=headers), left)
+                self._link.call(
+                    self._link.jetstream.publish(subject, payload, timeout=left, headers=headers), left + 1
+                )
                 return
             except nats.js.errors.APIError as error:
                 if once and error.err_code in _WRONG_LAST_SEQUENCE:

@@ -18,6 +18,7 @@ from ..codecs import DecodeError, Serializer, decode
 from ..partition import Partition
 from .endpoint import Link, NATSEndpoint
 from .leases import Leases
+from .pull import closing_pull
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 log = get_logger()
 
 _POLL_S = 0.1
-_BATCH = 200
-"""Largest number of messages that are asked for at once."""
 _QUEUE = 1000
 """Number of documents that wait to be yielded, before no more are asked for."""
 _WRITE_S = 0.5
@@ -214,8 +213,10 @@ class NATSSource:
             self._drop(number)
             await self._leases.give_up(number)
         for number in free:
-            if not self._closing.is_set() and await self._leases.claim(number):
-                await self._begin(link, number)
+            if not self._closing.is_set():
+                await self._leases.claim(number)
+        for number in self._leases.held.keys() - self.partitions.keys():
+            await self._begin(link, number)
 
     def _drop(self, number: int) -> None:
         """Read a partition no more."""
@@ -241,39 +242,24 @@ class NATSSource:
         link.begin(self._read(link, number, partition))
 
     async def _read(self, link: Link, number: int, partition: Partition) -> None:
-        """Fetch the messages of a partition until it is lost."""
-        expected, subscription = 0, None
+        """Queue the messages of a partition until it is lost."""
         read = partition.begin - 1
         while not (partition.lost or self._closing.is_set()):
             try:
-                if subscription is None:
-                    subscription, expected = await self._consumer(link, number, read + 1), 1
-                if self._documents.qsize() > _QUEUE:
-                    await asyncio.sleep(_POLL_S / 10)
-                    continue
-                for message in await subscription.fetch(_BATCH, timeout=_POLL_S * 10):
-                    sequence = message.metadata.sequence
-                    if sequence.consumer != expected:  # messages were lost with a connection
-                        raise LookupError(f"message {sequence.consumer} instead of {expected}")
-                    expected += 1
-                    if sequence.stream > read:
-                        read = sequence.stream
+                async with closing_pull(link, self._stream, await self._consumer(link, number, read + 1)) as pull:
+                    async for message in pull.messages(lambda: partition.lost or self._closing.is_set()):
+                        read = message.metadata.sequence.stream
                         self._documents.put((number, partition, message))
-            except TimeoutError:
-                continue
+                        while self._documents.qsize() > _QUEUE and not self._closing.is_set():
+                            await asyncio.sleep(_POLL_S / 10)
             except Exception as error:  # a lost connection, or a consumer that another agent deleted
                 log.debug("partition read anew", partition=number, error=f"{type(error).__name__}: {error}")
                 await asyncio.sleep(_POLL_S)
-                if subscription is not None and not partition.lost and not self._leases.expired:
-                    with suppress(Exception):
-                        await subscription.unsubscribe()
-                    subscription = None
-        if subscription is not None:
-            with suppress(Exception):
-                await subscription.unsubscribe()
+                while self._leases.expired and not (partition.lost or self._closing.is_set()):
+                    await asyncio.sleep(_POLL_S)
 
-    async def _consumer(self, link: Link, number: int, first: int) -> Any:
-        """Make the durable consumer of a partition anew, from a message on."""
+    async def _consumer(self, link: Link, number: int, first: int) -> str:
+        """Make the durable consumer of a partition anew, from a message on; return its name."""
         import nats.js.errors
         from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
@@ -281,14 +267,17 @@ class NATSSource:
         with suppress(nats.js.errors.NotFoundError):
             await link.jetstream.delete_consumer(self._stream, name)
         config = ConsumerConfig(
+            name=name,
+            durable_name=name,
+            filter_subject=self.endpoint.filter(number),
             ack_policy=AckPolicy.ALL,
             ack_wait=_ACK_WAIT_S,
             max_ack_pending=_MAX_PENDING,
             deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
             opt_start_seq=max(1, first),
         )
-        subject = self.endpoint.filter(number)
-        return await link.jetstream.pull_subscribe(subject, durable=name, stream=self._stream, config=config)
+        await link.jetstream.add_consumer(self._stream, config)
+        return name
 
     async def _write(self, link: Link) -> None:
         """Write the places, then send the acknowledgements."""

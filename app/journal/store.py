@@ -248,6 +248,12 @@ class Journal:
         """Return what was done for the runs that are not over."""
         return read_past(self._documents, self._file)
 
+    def structure(self) -> Iterator[Document]:
+        """Return the RunStarts and Descriptors of the agent's runs that are open, or that a subscriber may lack."""
+        return self._documents(
+            "SELECT name, crc32, doc FROM published WHERE name IN ('start', 'descriptor') ORDER BY id"
+        )  # type: ignore[return-value]
+
     def undelivered(self) -> Iterator[tuple[int, str, dict[str, Any]]]:
         """Return the documents, with their numbers, that a subscriber may lack."""
         return self._documents("SELECT id, name, crc32, doc FROM published WHERE id > ? ORDER BY id", self._delivered)

@@ -175,7 +175,7 @@ def test_an_answer_is_published_once(server: Server, subject: str, sink: NATSSin
 
 def test_a_server_that_restarts_loses_nothing(server: Server, subject: str, sink: NATSSink) -> None:
     made = Made().sweep(array=True).stop()
-    with closing(Reader(shared(server, subject))) as reader:
+    with closing(Reader(shared(server, subject, lease_s=20))) as reader:
         for document in made.docs[:2]:
             sink(*document)
         wait_until(lambda: len(reader.documents) == 2)
