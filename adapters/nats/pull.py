@@ -1,5 +1,6 @@
 """The messages of a pull consumer, as they come."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -9,7 +10,6 @@ from .endpoint import Link
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
-    from nats.aio.subscription import Subscription
 
 _BATCH = 200
 """Number of messages that are asked for at once; the next request goes out before they have all come."""
@@ -27,12 +27,12 @@ class Pull:
     ----------
     link : Link
     stream, consumer : their names
-    subscription : subscription to the inbox that the consumer sends to
-    inbox : its subject
+    inbox : subject to which the consumer sends
     """
 
-    def __init__(self, link: Link, stream: str, consumer: str, subscription: "Subscription", inbox: str) -> None:
-        self._link, self._subscription, self._inbox = link, subscription, inbox
+    def __init__(self, link: Link, stream: str, consumer: str, inbox: str) -> None:
+        self._link, self._inbox = link, inbox
+        self._came: asyncio.Queue[Msg] = asyncio.Queue()
         self._connection = link.connections
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         self._left = 0
@@ -52,17 +52,24 @@ class Pull:
                 raise LookupError("the connection was lost")
             await self._ask()
             try:
-                message = await self._subscription.next_msg(_POLL_S)
+                came = self._came
+                message = await asyncio.wait_for(came.get(), _POLL_S) if came.empty() else came.get_nowait()
             except TimeoutError:
                 continue
             if status := (message.headers or {}).get("Status"):
                 self._heed(status, (message.headers or {}).get("Description", ""))
+                if status == "409":  # too many documents wait for their acknowledgement
+                    await asyncio.sleep(_POLL_S)
                 continue
             number += 1
             self._left -= 1
             if (found := message.metadata.sequence.consumer) != number:
                 raise LookupError(f"message {found} instead of {number}")
             yield message
+
+    async def take(self, message: "Msg") -> None:
+        """Take a message that came to the inbox."""
+        self._came.put_nowait(message)
 
     async def _ask(self) -> None:
         if self._left <= _BATCH // 2:
@@ -82,9 +89,10 @@ class Pull:
 async def closing_pull(link: Link, stream: str, consumer: str) -> AsyncIterator[Pull]:
     """Open a pull of a consumer, and end its subscription at the end of the block."""
     inbox = link.client.new_inbox()
-    subscription = await link.client.subscribe(inbox)
+    pull = Pull(link, stream, consumer, inbox)
+    subscription = await link.client.subscribe(inbox, cb=pull.take)
     try:
-        yield Pull(link, stream, consumer, subscription, inbox)
+        yield pull
     finally:
         if link.client.is_connected:
             await subscription.unsubscribe()

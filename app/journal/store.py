@@ -251,8 +251,7 @@ class Journal:
     def structure(self) -> Iterator[Document]:
         """Return the RunStarts and Descriptors of the agent's runs that are open, or that a subscriber may lack."""
         sql = "SELECT name, crc32, doc FROM published WHERE name IN ('start', 'descriptor') ORDER BY id"
-        for name, doc in self._documents(sql):
-            yield name, doc
+        return ((name, doc) for name, doc in self._documents(sql))
 
     def undelivered(self) -> Iterator[tuple[int, str, dict[str, Any]]]:
         """Return the documents, with their numbers, that a subscriber may lack."""
