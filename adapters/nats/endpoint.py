@@ -109,6 +109,8 @@ class Link:
         self.client: Client
         self.jetstream: JetStreamContext
         self.connected = False
+        self._error: Exception | None = None
+        """The latest error of the connection."""
         self.connections = 0
         """Number of times at which the connection was opened again."""
         self._loop = asyncio.new_event_loop()
@@ -118,7 +120,8 @@ class Link:
             self.client = self.call(nats.connect(**self._options()), endpoint.connect_timeout_s or None)
         except Exception as error:  # nats-py raises many types of exception, and TimeoutError without a message
             self._end()
-            reason = f"{type(error).__name__}: {error}".rstrip(": ")
+            cause = self._error or error
+            reason = f"{type(cause).__name__}: {cause}".rstrip(": ")
             waited = f"no NATS server answered within {endpoint.connect_timeout_s:g} s ({reason})"
             raise EndpointUnreachable(endpoint.address, waited) from None
         self.jetstream = self.client.jetstream(timeout=CALL_S)
@@ -146,6 +149,7 @@ class Link:
         return options
 
     async def _failed(self, error: Exception) -> None:
+        self._error = error
         log.debug("NATS", endpoint=self.endpoint.server, error=f"{type(error).__name__}: {error}")
 
     async def _lost(self) -> None:

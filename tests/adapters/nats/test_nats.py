@@ -1,6 +1,8 @@
 """Documents over JetStream, against Debian's nats-server."""
 
 import itertools
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -122,17 +124,29 @@ def test_a_run_in_progress_goes_to_the_next_agent_from_its_start(
     assert third.uids() == [doc["uid"] for _, doc in later.docs]
 
 
-def test_a_killed_agents_partition_is_taken_after_the_lease(server: Server, subject: str, sink: NATSSink) -> None:
-    killed = NATSSource(shared(server, subject))
-    killed.connect()
-    wait_until(lambda: killed.partitions)
-    link = killed._link
-    assert link is not None
-    link._loop.call_soon_threadsafe(link._loop.stop)  # it renews nothing more
+_HOLDS = """
+import sys, time
+from xas_agent.adapters.nats import NATSShared, NATSSource
+source = NATSSource(NATSShared.model_validate_json(sys.argv[1]))
+source.connect()
+while not source.partitions:
+    time.sleep(0.01)
+print("holds", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_killed_agents_partition_is_taken_after_its_lease(server: Server, subject: str, sink: NATSSink) -> None:
+    endpoint = shared(server, subject)
+    command = [sys.executable, "-c", _HOLDS, endpoint.model_dump_json()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as killed:
+        assert killed.stdout is not None
+        assert killed.stdout.readline() == "holds\n"
+        killed.kill()
     made = Made().stop()
     for document in made.docs:
         sink(*document)
-    with closing(Reader(shared(server, subject))) as reader:
+    with closing(Reader(endpoint)) as reader:
         wait_until(lambda: len(reader.documents) == len(made.docs))
 
 
