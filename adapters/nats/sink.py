@@ -1,9 +1,13 @@
 """The agent's documents in JetStream, each frame's answers once."""
 
+import asyncio
 import hashlib
 import re
 import threading
 import time
+from collections import deque
+from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 from pydantic import Field
@@ -19,7 +23,10 @@ log = get_logger()
 _WRONG_LAST_SEQUENCE = (10071, 10164)
 """Codes with which JetStream refuses a message whose subject has one already."""
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _RETRY_S = 0.2
+_OPEN_EVENTS = 256
+"""Number of Events that are sent before the server has confirmed the first of them."""
 
 
 class NATSDestination(NATSEndpoint):
@@ -30,7 +37,7 @@ class NATSDestination(NATSEndpoint):
 
 
 class NATSSink:
-    """Publishes documents and waits until the server has each. Any thread may call it.
+    """Publishes documents; a call waits for the server, with Events for that of some calls before. Thread-safe.
 
     The subject of a document is ``SUBJECT.RUN.NAME``, with the partition before RUN if there are several. Of the
     agent's own runs, RUN is the watched run, and the documents of a frame are ``SUBJECT.RUN.FRAME.STREAM.event``: the
@@ -50,6 +57,8 @@ class NATSSink:
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._subjects = Subjects()
+        self._open: deque[Future[None]] = deque()
+        """Documents that the server has not confirmed."""
 
     def connect(self) -> None:
         """Connect, and look for the stream.
@@ -81,8 +90,8 @@ class NATSSink:
             The serializer cannot represent a value of the document.
         ValueError
             The sink is closed.
-        TimeoutError
-            The server did not take it in time.
+        nats.errors.Error, TimeoutError
+            The server did not take it, or an Event before it, in time.
         """
         if self._closed.is_set():
             raise ValueError(f"{self.endpoint.address}: the sink is closed")
@@ -91,7 +100,10 @@ class NATSSink:
             if self._link is None:
                 self.connect()
             run, answer = self._subjects(name, doc)
-            self._send(self._subject(run, answer, name), payload, {"run_id": run}, once=bool(answer))
+            headers = {"run_id": run, "Nats-Msg-Id": str(doc.get("uid", ""))} if "uid" in doc else {"run_id": run}
+            if answer:
+                headers[_EXPECTED] = "0"
+            self._send(name, self._subject(run, answer, name), payload, headers)
 
     def know(self, name: str, doc: dict[str, Any]) -> None:
         """Take note of a RunStart or Descriptor that an earlier process published."""
@@ -102,6 +114,8 @@ class NATSSink:
         self._closed.set()
         with self._lock:
             if self._link is not None:
+                with suppress(Exception):  # what is not taken is known from the earlier ones
+                    self._wait(0)
                 self._link.close()
                 self._link = None
 
@@ -113,32 +127,41 @@ class NATSSink:
             parts.insert(1, str(partition_of(run, endpoint.partitions)))
         return ".".join(parts)
 
-    def _send(self, subject: str, payload: bytes, headers: dict[str, str], *, once: bool) -> None:
-        import nats.errors
-        import nats.js.errors
-
+    def _send(self, name: str, subject: str, payload: bytes, headers: dict[str, str]) -> None:
+        """Begin to publish; wait until only a number of Events, or before and after other documents none, is open."""
         assert self._link is not None
         if len(payload) > (most := self._link.client.max_payload):
             raise ValueError(f"{subject}: {len(payload)} bytes, the server takes {most} (its max_payload)")
-        if once:
-            headers = headers | {"Nats-Expected-Last-Subject-Sequence": "0"}
+        is_event = name in ("event", "event_page")
+        self._wait(_OPEN_EVENTS if is_event else 0)
+        self._open.append(self._link.begin(self._publish(self._link, subject, payload, headers)))
+        if not is_event:
+            self._wait(0)
+
+    def _wait(self, most: int) -> None:
+        """Wait until at most so many documents are open; raise why one was not taken."""
+        while len(self._open) > most:
+            self._open.popleft().result(2 * CALL_S)
+
+    async def _publish(self, link: Link, subject: str, payload: bytes, headers: dict[str, str]) -> None:
+        import nats.errors
+        import nats.js.errors
+
         until = time.monotonic() + CALL_S
         while True:
             try:
                 left = max(0.1, until - time.monotonic())
-                self._link.call(
-                    self._link.jetstream.publish(subject, payload, timeout=left, headers=headers), left + 1
-                )
+                await link.jetstream.publish(subject, payload, timeout=left, headers=headers)
                 return
             except nats.js.errors.APIError as error:
-                if once and error.err_code in _WRONG_LAST_SEQUENCE:
+                if error.err_code in _WRONG_LAST_SEQUENCE and _EXPECTED in headers:
                     self.repeated += 1
                     return
                 raise
             except (nats.errors.Error, OSError, TimeoutError):  # the server may restart
                 if self._closed.is_set() or time.monotonic() > until:
                     raise
-                self._closed.wait(_RETRY_S)
+                await asyncio.sleep(_RETRY_S)
 
 
 def _token(text: str) -> str:
