@@ -7,7 +7,6 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
-from contextlib import suppress
 from typing import Any
 
 from pydantic import Field
@@ -114,8 +113,14 @@ class NATSSink:
         self._closed.set()
         with self._lock:
             if self._link is not None:
-                with suppress(Exception):  # what is not taken is known from the earlier ones
-                    self._wait(0)
+                failed = 0
+                while self._open:
+                    try:
+                        self._open.popleft().result(2 * CALL_S)
+                    except Exception:  # nats-py raises many types of exception
+                        failed += 1
+                if failed:
+                    log.error("documents not taken", endpoint=self.endpoint.address, documents=failed)
                 self._link.close()
                 self._link = None
 
@@ -159,7 +164,7 @@ class NATSSink:
                     return
                 raise
             except (nats.errors.Error, OSError, TimeoutError):  # the server may restart
-                if self._closed.is_set() or time.monotonic() > until:
+                if time.monotonic() > until:
                     raise
                 await asyncio.sleep(_RETRY_S)
 
