@@ -7,7 +7,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ...agent.types import get_logger
-from .endpoint import NATSEndpoint
 
 if TYPE_CHECKING:
     from nats.js.client import JetStreamContext
@@ -25,16 +24,16 @@ class Leases:
     Parameters
     ----------
     jetstream : JetStreamContext
-    endpoint : NATSEndpoint
-    group : name of the agents that share the runs
+    group : name of what the agents share
     agent : name of this one
+    partitions : number of partitions
     lease_s : time after which the partitions of an agent that was killed go to others, s
     """
 
     def __init__(
-        self, jetstream: "JetStreamContext", endpoint: NATSEndpoint, group: str, agent: str, lease_s: float
+        self, jetstream: "JetStreamContext", group: str, agent: str, partitions: int, lease_s: float
     ) -> None:
-        self._jetstream, self._partitions = jetstream, endpoint.partitions
+        self._jetstream, self._partitions = jetstream, partitions
         self._group, self._agent, self._lease_s = group, agent, lease_s
         self._owners: KeyValue
         self._places: KeyValue
@@ -70,7 +69,6 @@ class Leases:
         lost, surplus, free : sets of int
             Partitions that another agent may hold, that this one should give up, and that it may claim.
         """
-        import nats.errors
         import nats.js.errors
 
         lost: set[int] = set()
@@ -140,7 +138,7 @@ class Leases:
 
         revision = self.held.pop(partition, None)
         if revision is not None:
-            with suppress(nats.js.errors.KeyWrongLastSequenceError):
+            with suppress(nats.js.errors.APIError):  # it has ended meanwhile
                 await self._owners.delete(f"partition.{partition}", last=revision)
 
     async def leave(self) -> None:

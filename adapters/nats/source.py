@@ -2,6 +2,7 @@
 
 import asyncio
 import queue
+import re
 import threading
 import time
 import uuid
@@ -49,6 +50,15 @@ class NATSShared(NATSEndpoint):
     """Time after which the runs of an agent that was killed go to others, s."""
     serializer: Serializer = "msgpack"
     """``msgpack``, as bluesky-nats writes it, or ``json``."""
+
+    @property
+    def shared_name(self) -> str:
+        """Name of what the group keeps on the server.
+
+        >>> NATSShared(address="nats://localhost/bmm.docs", partitions=8).shared_name
+        'xas-agent-bmm_docs-8'
+        """
+        return f"{self.group}-{re.sub('[^A-Za-z0-9_-]', '_', self.subject)}-{self.partitions}"
 
 
 class NATSSource:
@@ -108,7 +118,9 @@ class NATSSource:
         link, endpoint = Link(self.endpoint), self.endpoint
         try:
             self._stream = link.call(link.stream())
-            self._leases = Leases(link.jetstream, endpoint, endpoint.group, self.agent, endpoint.lease_s)
+            self._leases = Leases(
+                link.jetstream, endpoint.shared_name, self.agent, endpoint.partitions, endpoint.lease_s
+            )
             link.call(self._leases.open())
         except BaseException:
             link.close()
@@ -263,7 +275,7 @@ class NATSSource:
         import nats.js.errors
         from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-        name = f"{self.endpoint.group}-{number}"
+        name = f"{self.endpoint.shared_name}-{number}"
         with suppress(nats.js.errors.NotFoundError):
             await link.jetstream.delete_consumer(self._stream, name)
         config = ConsumerConfig(
