@@ -34,7 +34,9 @@ class Leases:
         self, jetstream: "JetStreamContext", group: str, agent: str, partitions: int, lease_s: float
     ) -> None:
         self._jetstream, self._partitions = jetstream, partitions
-        self._group, self._agent, self._lease_s = group, agent, lease_s
+        self._group, self._agent = group, agent
+        self.lease_s = lease_s
+        """Time for which the server keeps a lease, s; the first agent of the group has set it."""
         self._owners: KeyValue
         self._places: KeyValue
         self.held: dict[int, int] = {}
@@ -45,7 +47,8 @@ class Leases:
 
     async def open(self) -> None:
         """Make the buckets unless they exist."""
-        self._owners = await self._bucket(f"{self._group}-owners", self._lease_s)
+        self._owners = await self._bucket(f"{self._group}-owners", self.lease_s)
+        self.lease_s = (await self._owners.status()).ttl or self.lease_s
         self._places = await self._bucket(f"{self._group}-places", None)
 
     async def _bucket(self, name: str, ttl: float | None) -> "KeyValue":
@@ -96,7 +99,7 @@ class Leases:
     @property
     def expired(self) -> bool:
         """Whether the leases may have ended, since they could not be renewed in time."""
-        return time.monotonic() - self._renewed_at > self._lease_s
+        return time.monotonic() - self._renewed_at > self.lease_s
 
     async def claim(self, partition: int) -> bool:
         """Try to become the reader of a partition; return whether it succeeded."""

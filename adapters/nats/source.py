@@ -201,7 +201,7 @@ class NATSSource:
         while not self._releasing:
             try:
                 if time.monotonic() >= renew_at:
-                    renew_at = time.monotonic() + self.endpoint.lease_s / 3
+                    renew_at = time.monotonic() + self._leases.lease_s / 3
                     await self._renew(link)
                 await self._write(link)
             except Exception as error:  # the server may restart
