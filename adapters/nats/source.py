@@ -294,12 +294,20 @@ class NATSSource:
     async def _write(self, link: Link) -> None:
         """Write the places, then send the acknowledgements."""
         with self._lock:
-            changed, self._changed = self._changed, set()
+            changed = list(self._changed)
         for number in changed:
+            with self._lock:
+                self._changed.discard(number)
             partition = self.partitions.get(number)
             if partition is None:
                 continue
-            if not await self._leases.write_place(number, partition.state):
+            try:
+                written = await self._leases.write_place(number, partition.state)
+            except Exception:
+                with self._lock:
+                    self._changed.add(number)
+                raise
+            if not written:
                 self._drop(number)
             elif (reply := self._reply(number, partition.acknowledged)) is not None:
                 await link.client.publish(reply, b"+ACK")
