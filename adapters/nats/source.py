@@ -228,7 +228,8 @@ class NATSSource:
             if not self._closing.is_set():
                 await self._leases.claim(number)
         for number in self._leases.held.keys() - self.partitions.keys():
-            await self._begin(link, number)
+            if not self._closing.is_set():
+                await self._begin(link, number)
 
     def _drop(self, number: int) -> None:
         """Read a partition no more."""

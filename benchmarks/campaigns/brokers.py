@@ -2,7 +2,7 @@
 
     python benchmarks/campaigns/brokers.py [--broker nats|kafka] [--agents 8] [--kills 20] [--seed 0] [--limit 3600]
 
-Runs of whole spectra are published, several at a time. Agents of one group answer them, each with a folder of its
+Runs of whole spectra with a slow step scan beside them are published, several at a time. Agents of one group answer them, each with a folder of its
 own, and publish to the same broker. A random one is killed and another added, ``--kills`` times; some are ended by
 SIGTERM instead. The answers are then read from the broker. The exit code is 1 if a frame was not answered exactly
 once.
@@ -16,14 +16,14 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from common import parser_of, report
 from kills import Life
-from recorded import Scans
+from recorded import STEP_POINTS, Scans
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
@@ -104,21 +104,25 @@ class Publisher:
         self._thread.join()
 
     def _work(self) -> None:
-        open_runs: list[tuple[Scans, itertools.count[int]]] = []
+        open_runs: list[tuple[Scans, itertools.count[int], Iterator[Any]]] = []
         while open_runs or not self._closing.is_set():
             if len(open_runs) < TOGETHER and not self._closing.is_set():
                 self.runs += 1
                 scans = Scans(self._seed + self.runs, sample_name=f"cell {self.runs}")
                 for document in scans.begin():
                     self._sink(*document)
-                open_runs.append((scans, itertools.count(1)))
-            for scans, numbers in list(open_runs):
+                open_runs.append((scans, itertools.count(1), scans.step(time.time())))
+            for scans, numbers, points in list(open_runs):
                 name, doc = scans.whole(time.time())
                 self._sink(name, doc)
                 self.frames.append(doc["uid"])
+                for document in itertools.islice(points, STEP_POINTS // RUN_FRAMES):
+                    self._sink(*document)
                 if next(numbers) >= RUN_FRAMES + 7 * (self.runs % 5) or self._closing.is_set():
+                    for document in points:
+                        self._sink(*document)
                     self._sink(*scans.end())
-                    open_runs.remove((scans, numbers))
+                    open_runs.remove((scans, numbers, points))
                 time.sleep(1 / RATE)
 
 
@@ -178,7 +182,7 @@ def campaign(broker: Any, agents: int, kills: int, seed: int, folder: Path, limi
         lives[-1].ready.wait(120)
     publisher.close()
     wait_until = time.monotonic() + SETTLE_S
-    while time.monotonic() < wait_until and len(counted.frames) < len(publisher.frames):
+    while time.monotonic() < wait_until and len(counted.frames) < len(publisher.frames) + publisher.runs:
         time.sleep(0.5)
     time.sleep(2.0)  # what comes twice
     for life in lives:
@@ -193,7 +197,8 @@ def campaign(broker: Any, agents: int, kills: int, seed: int, folder: Path, limi
         "answered": len(sent & counted.frames.keys()),
         "lost": len(sent - counted.frames.keys()),
         "answered twice": sum(n > 1 for n in counted.frames.values()),
-        "answers to unknown frames": len(counted.frames.keys() - sent),
+        "step scans": len(steps := counted.frames.keys() - sent),
+        "step scans lost or doubled": abs(publisher.runs - len(steps)),
         "failed ends": sum(code != 0 for code in codes),
         "kills left out (time limit)": kills - done.total(),
     }
@@ -209,7 +214,7 @@ def main() -> None:
         folder = Path(name)
         with closing((NATS if options.broker == "nats" else Kafka)(folder)) as broker:
             figures = campaign(broker, options.agents, options.kills, options.seed, folder, options.limit)
-    problems = ("lost", "answered twice", "answers to unknown frames", "failed ends", "kills left out (time limit)")
+    problems = ("lost", "answered twice", "step scans lost or doubled", "failed ends", "kills left out (time limit)")
     report(figures, {name: figures[name] for name in problems} | {"no frame": not figures["frames"]})
 
 
