@@ -130,7 +130,7 @@ def config_text(
         "# Tables, documents and pictures go to --out DIR of the run command. They can go elsewhere, too:",
         '# publish: {address: "zmq://HOST:5577"}          # the in-port of a bluesky proxy',
         '# publish: {tiled: "tiled://HOST:8000/PATH"}     # a Tiled catalogue',
-        '# publish: {nats: "nats://HOST:4222/xas"}        # a NATS stream; or kafka: "kafka://HOST:9092/TOPIC"',
+        '# publish: {nats: "nats://HOST:4222/xas"}        # a NATS stream, or kafka: "kafka://…"',
         "# notify:                                        # who is told of decisions with the action notify",
         "#   - {command: [notify-send, xas-agent]}",
         "# health: 127.0.0.1:9464                         # how the agent is, for programs",
