@@ -57,16 +57,16 @@ class Acknowledgements:
             return
         delivered = self._subscribers.delivered
         position: dict[str, Any] = {}
-        ended: list[str] = []
+        over: list[str] = []
         while self._waiting and self._waiting[0][0] <= delivered:
-            _, further, over = self._waiting.popleft()
+            _, further, runs = self._waiting.popleft()
             position |= further
-            ended += over
-        if not position and not ended:
+            over += runs
+        if not position and not over:
             return
         if self._subscribers.lost:
             self._broken = True
             detail = "another agent, or this one once it is started again, reads and answers their runs again"
             _log.error("documents not delivered: nothing is acknowledged any more", detail=detail)
             return
-        self._source.acknowledge(position, ended)
+        self._source.acknowledge(position, over)

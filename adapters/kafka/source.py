@@ -128,7 +128,7 @@ class KafkaSource:
 
     def _take(self, message: "Message") -> Document | None:
         number, place = message.partition(), message.offset()
-        partition = self.partitions.get(number)
+        partition = None if number is None else self.partitions.get(number)
         if partition is None or place is None:
             return None
         try:

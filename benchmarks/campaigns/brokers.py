@@ -4,8 +4,8 @@
 
 Runs of whole spectra with a slow step scan beside them are published, several at a time. Agents of one group answer
 them, each with a folder of its own, and publish to the same broker. A random one is killed and another added,
-``--kills`` times; some are ended by SIGTERM instead. The answers are then read from the broker. The exit code is 1 if a
-frame was not answered exactly once.
+``--kills`` times; some are ended by SIGTERM instead. The answers are then read from the broker. The exit code is 1
+if a frame was not answered exactly once.
 """
 
 import itertools
