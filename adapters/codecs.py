@@ -51,6 +51,22 @@ def to_msgpack(value: Any) -> bytes:
     return msgpack.Packer(default=_numpy_to_msgpack, use_bin_type=True).pack(value)
 
 
+def to_plain_msgpack(value: Any) -> bytes:
+    """Pack as bluesky-nats does, with arrays as lists, so that any msgpack reads it.
+
+    Raises
+    ------
+    TypeError
+        msgpack cannot represent a part of ``value``.
+
+    Examples
+    --------
+    >>> from_msgpack(to_plain_msgpack({"I0": np.arange(3.0)}))
+    {'I0': [0.0, 1.0, 2.0]}
+    """
+    return msgpack.Packer(default=_numpy_to_json, use_bin_type=True).pack(value)
+
+
 def from_msgpack(payload: bytes, *, allow_pickle: bool = False) -> Any:
     """Unpack the output of ``to_msgpack`` or ``msgpack_numpy``.
 

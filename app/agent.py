@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from ..adapters.kafka import KafkaSink
+from ..adapters.nats import NATSSink
 from ..agent.decide import Paused, Rules, Standing
 from ..agent.pipeline import Pipeline
 from ..agent.relative import anchor_of
-from ..agent.types import Control, Decision, Estimator, Reason, Received, SetAside, get_logger
+from ..agent.types import Control, Decision, Estimator, Reason, Received, SetAside, SharedSource, get_logger
+from .acknowledge import Acknowledgements
 from .config import Config, load_config
 from .delivery import Delivery
 from .inbox import Inbox
@@ -129,6 +132,9 @@ class XASAgent:
         self._subscribers = Subscribers(serving.subscriber_queue, serving.subscriber_queue_mb * 1e6)
         self._journal = journal
         self._delivery = None if journal is None else Delivery(journal, self._subscribers)
+        self._acknowledgements: Acknowledgements | None = None
+        self._sinks: list[NATSSink | KafkaSink] = []
+        """Sinks that must know the runs of an earlier process."""
         self._history = History(keep)
         self.results = Results(self._history)
         """The latest frames, decisions and notes as tables, since this process began; from any thread."""
@@ -232,7 +238,13 @@ class XASAgent:
             agent._resources = resources.pop_all()
         for sink in sinks:
             agent.subscribe(sink)
+        agent._sinks = [sink for sink in sinks if isinstance(sink, NATSSink | KafkaSink)]
         return agent
+
+    def acknowledge_to(self, source: SharedSource) -> None:
+        """Tell ``source`` which documents are safe. The agent needs a journal."""
+        assert self._journal is not None
+        self._acknowledgements = Acknowledgements(source, self._journal, self._subscribers)
 
     def start(self) -> None:
         """Begin, if the agent has a journal.
@@ -500,7 +512,7 @@ class XASAgent:
                 self._perform_calls()
                 self._report_dropped(now=not batch)
                 if batch:
-                    self._pipeline.feed(batch if self._journal is None else self._journal.accept(batch))
+                    self._feed(batch)
                 elif self._hurry or time.monotonic() - quiet_since > _QUIET_S:
                     self._pipeline.idle()
                 else:
@@ -509,6 +521,7 @@ class XASAgent:
             except Exception:
                 _log.exception("documents not served", documents=len(batch))
                 failed = True
+            self._acknowledge()
             with self._progress:
                 read = len(batch) - self._pipeline.unread
                 self._served += read
@@ -521,15 +534,31 @@ class XASAgent:
         except Exception:
             _log.exception("agent's runs not closed")
         self._subscribers.close()
+        self._acknowledge()
         if self._delivery is not None:
             self._delivery.close()
         self._resources.close()
+
+    def _feed(self, batch: list[Received]) -> None:
+        new = batch if self._journal is None else self._journal.accept(batch)
+        self._pipeline.feed(new)
+        if self._acknowledgements is not None:
+            self._acknowledgements.add(batch, new)
+
+    def _acknowledge(self) -> None:
+        """Tell a shared source what has become safe."""
+        ended = () if self._delivery is None else self._delivery.take_ended()
+        if self._acknowledgements is not None:
+            self._acknowledgements.send(ended)
 
     def _resume(self) -> None:
         """Go on where an earlier process ended."""
         if self._journal is None or self._delivery is None or self._closed.is_set():
             return
         try:
+            for name, doc in self._journal.structure():
+                for sink in self._sinks:
+                    sink.know(name, doc)
             repeated = self._delivery.repeat()
             self._pipeline.resume(self._journal.past(), self._journal.inputs())
             tiled = self._config.publish is not None and self._config.publish.tiled is not None

@@ -11,6 +11,8 @@ from pydantic import Field, field_validator, model_validator
 
 from ..adapters.assets import AssetSettings
 from ..adapters.health import HealthSettings
+from ..adapters.kafka import KafkaDestination, KafkaShared
+from ..adapters.nats import NATSDestination, NATSShared
 from ..adapters.notify import Destination
 from ..adapters.queueserver import QueueServerSettings
 from ..adapters.robot import RobotSettings, check_args
@@ -89,13 +91,27 @@ class ServingSettings(Settings):
 
 
 class PublishSettings(ZMQEndpoint):
-    """Where the agent's documents go: a ZMQ endpoint, a Tiled catalogue, or both."""
+    """Where the agent's documents go: a ZMQ endpoint, a Tiled catalogue, a broker, or several of them."""
 
     address: str = ""
     """``zmq://HOST:PORT`` of a bluesky proxy's in-port; unset: not to ZMQ. The keys beside it are those of this
     endpoint."""
     tiled: TiledDestination | None = None
     """Catalogue to which the agent's runs are written; its URI alone is enough."""
+    nats: NATSDestination | None = None
+    """JetStream stream; its address alone is enough."""
+    kafka: KafkaDestination | None = None
+    """Kafka topic; its address alone is enough."""
+
+    @field_validator("nats", mode="before", json_schema_input_type=str | NATSDestination | None)
+    @classmethod
+    def _nats_address_alone(cls, value: Any) -> Any:
+        return {"address": value} if isinstance(value, str) else value
+
+    @field_validator("kafka", mode="before", json_schema_input_type=str | KafkaDestination | None)
+    @classmethod
+    def _kafka_address_alone(cls, value: Any) -> Any:
+        return {"address": value} if isinstance(value, str) else value
 
     @field_validator("tiled", mode="before", json_schema_input_type=str | TiledDestination | None)
     @classmethod
@@ -104,8 +120,8 @@ class PublishSettings(ZMQEndpoint):
 
     @model_validator(mode="after")
     def _has_a_destination(self) -> Self:
-        if not self.address and self.tiled is None:
-            raise ValueError("address, tiled or both")
+        if not self.address and self.tiled is None and self.nats is None and self.kafka is None:
+            raise ValueError("address, tiled, nats or kafka")
         return self
 
 
@@ -153,6 +169,10 @@ class Config(Settings):
     """ZMQ endpoint from which documents are received."""
     tiled: TiledEndpoint | None = None
     """Tiled catalogue from which documents are read; beside ``source``, only those that ``source`` lost."""
+    nats: NATSShared | None = None
+    """NATS stream from which documents are received."""
+    kafka: KafkaShared | None = None
+    """Kafka topic from which documents are received."""
     publish: PublishSettings | None = None
     """Where the agent sends its documents."""
     health: HealthSettings | None = None
@@ -171,10 +191,18 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        """The catalogue fills the gaps of a ZMQ source only."""
+        found = [name for name in ("source", "tiled", "nats", "kafka") if getattr(self, name) is not None]
+        if len(found) > 1 and found != ["source", "tiled"]:
+            raise ValueError(f"found {' and '.join(found)}, expected one of them")
+        return self
+
+    @model_validator(mode="after")
     def _simulates_without_a_source(self) -> Self:
         if self.simulation is None:
             return self
-        beside = ("source", "tiled", "control_endpoint", "queue_server")
+        beside = ("source", "tiled", "nats", "kafka", "control_endpoint", "queue_server")
         if found := [name for name in beside if getattr(self, name) is not None]:
             raise ValueError(f"found simulation and {found[0]}, expected one of them")
         return self
@@ -242,8 +270,20 @@ class Config(Settings):
     def estimating(self) -> Self:
         """Return the settings of an agent that estimates only: it decides and publishes nothing, and tells nobody."""
         own = ("rules", "control", "control_endpoint", "queue_server", "robot", "notify", "publish", "health")
-        defaults = {name: type(self).model_fields[name].get_default() for name in (*own, "source", "tiled")}
+        defaults = {
+            name: type(self).model_fields[name].get_default() for name in (*own, "source", "tiled", "nats", "kafka")
+        }
         return self.model_copy(update=defaults)
+
+    @property
+    def shared(self) -> "NATSShared | KafkaShared | None":
+        """The broker from which documents are received, if any."""
+        return self.nats or self.kafka
+
+    @property
+    def listens(self) -> bool:
+        """Whether the documents come from an endpoint."""
+        return self.source is not None or self.tiled is not None or self.shared is not None
 
     @property
     def sha256(self) -> str:

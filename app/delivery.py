@@ -26,6 +26,8 @@ class Delivery:
         self._newest = self._marked = 0
         """Number in the journal of the newest of them, now and at ``_marked_at``."""
         self._marked_at = time.monotonic()
+        self._ended: list[str] = []
+        """Watched runs of which nothing is needed any more, since they were last taken."""
 
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
         """Collect one document."""
@@ -37,6 +39,12 @@ class Delivery:
         numbers = self._journal.publish(documents, progress, self._mark())
         self._sent.extend(numbers)
         self._subscribers.send(documents)
+        self._ended += progress.ended
+
+    def take_ended(self) -> list[str]:
+        """Return the runs that have ended since the last call; all documents about them are sent."""
+        ended, self._ended = self._ended, []
+        return ended
 
     def repeat(self) -> int:
         """Send the documents of an earlier process that a subscriber may lack; return their number."""

@@ -12,9 +12,11 @@ from typing import Any, Self
 
 from ..adapters.errors import EndpointUnreachable
 from ..adapters.files import FolderSource
+from ..adapters.kafka import KafkaSource
+from ..adapters.nats import NATSSource
 from ..adapters.tiled import FilledSource, TiledSource
 from ..adapters.zmq import ZMQSource
-from ..agent.types import Control, DurableSource, InputError, Source, get_logger
+from ..agent.types import Control, DurableSource, InputError, SharedSource, Source, get_logger
 from .about import write_about
 from .agent import CLOSED_EARLY, XASAgent
 from .config import Config
@@ -186,6 +188,9 @@ class Session:
         self.agent.live = isinstance(source, ZMQSource | FilledSource)
         if isinstance(source, DurableSource) and self.output is not None and self.output.journal is not None:
             source.resume(self.output.journal.position)
+        shared = source if isinstance(source, SharedSource) else None
+        if shared is not None:
+            self.agent.acknowledge_to(shared)
         reader = threading.Thread(target=self._read, args=(source,), name="source", daemon=True)
         reader.start()
         self._connected = lambda: getattr(source, "connected", True)
@@ -212,6 +217,8 @@ class Session:
                 self.files_not_read = source.unread
             while not self.agent.wait(_POLL_S) and not self.enough.is_set() and not self.hurried.is_set():
                 self.display.refresh()
+            if shared is not None:
+                shared.release()
 
     def follow(self, work: Callable[[], None]) -> None:
         """Run ``work``, which calls the agent, on another thread, and refresh the live view; raise its exception."""
@@ -273,9 +280,9 @@ class Session:
 
     def _identity(self) -> dict[str, str]:
         """Return what tells the session from others of its user; without the lock, which a slow disk may hold."""
-        latest = self.recorder.latest
+        latest, endpoint = self.recorder.latest, self.config.source or self.config.shared
         return {
-            "source": self.name or (self.config.source.address if self.config.source else "simulated beamline"),
+            "source": self.name or (endpoint.address if endpoint else "simulated beamline"),
             "out": "" if self.output is None else str(self.output.folder.resolve()),
             "sample": str(latest[-1]["sample"]) if latest else "",
         }
@@ -345,12 +352,12 @@ class Session:
         try:
             complete = True
             durable = source if isinstance(source, DurableSource) else None  # looked up once: it takes microseconds
-            filled = source if isinstance(source, FilledSource) else None
+            aged = source if isinstance(source, FilledSource | SharedSource) else None
             for name, doc in source:
                 complete = complete and (name == "stop" or not self.enough.is_set())
                 if complete:  # a RunStop after omitted documents would announce events that never come
                     position = None if durable is None else durable.position
-                    self.agent(name, doc, position, 0.0 if filled is None else filled.age_s)
+                    self.agent(name, doc, position, 0.0 if aged is None else aged.age_s)
         except (InputError, EndpointUnreachable) as error:
             self.failure = error
         except Exception as error:
@@ -371,8 +378,12 @@ class Session:
         return self.enough.is_set()
 
 
-def source_of(config: Config) -> ZMQSource | TiledSource | FilledSource:
+def source_of(config: Config) -> ZMQSource | TiledSource | FilledSource | NATSSource | KafkaSource:
     """Return the unconnected source that the config names."""
+    if config.nats is not None:
+        return NATSSource(config.nats)
+    if config.kafka is not None:
+        return KafkaSource(config.kafka)
     if config.source is None:
         assert config.tiled is not None
         return TiledSource(config.tiled)

@@ -61,6 +61,16 @@ class Subscribers:
         waiting = [subscriber.oldest for subscriber in self._subscribers.values()]
         return min([self._sent, *(number - 1 for number in waiting if number)])
 
+    @property
+    def sent(self) -> int:
+        """Number of documents sent."""
+        return self._sent
+
+    @property
+    def lost(self) -> int:
+        """Number of documents that a subscriber was too slow for, or raised on."""
+        return sum(subscriber.lost for subscriber in self._subscribers.values())
+
     def add(self, fn: Callback) -> int:
         with self._lock:
             token = next(self._tokens)
@@ -148,6 +158,11 @@ class _Subscriber:
             if self._calling_since is not None:
                 return 0 if self._blocked() else self._calling
             return self._waiting[0][-1] if self._waiting else 0
+
+    @property
+    def lost(self) -> int:
+        """Number of documents that it was too slow for, or raised on."""
+        return self._lost + self._failed
 
     def put(self, documents: Iterable[_Numbered]) -> None:
         with self._changed:

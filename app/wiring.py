@@ -14,6 +14,8 @@ from .._version import __version__
 from ..adapters.assets import AssetFiller
 from ..adapters.files import frame_of
 from ..adapters.formats import read_spectra
+from ..adapters.kafka import KafkaSink
+from ..adapters.nats import NATSSink
 from ..adapters.notify import Notifications
 from ..adapters.queueserver import QueueServerControl
 from ..adapters.robot import RobotControl
@@ -53,17 +55,28 @@ def frame_reader(config: Config, source: str | None = None) -> FrameReader:
 
     ``source`` is the source of the documents, for messages, if the config does not name it.
     """
-    source = config.source.address if config.source else config.tiled.uri if config.tiled else source
+    endpoint = config.source or config.shared
+    source = endpoint.address if endpoint else config.tiled.uri if config.tiled else source
     return FrameReader(config.fields, config.fly, [asset_filler(config)], source, config.series)
 
 
-def publishers(config: Config) -> list[ZMQSink | TiledSink]:
+Sink = ZMQSink | TiledSink | NATSSink | KafkaSink
+
+
+def publishers(config: Config) -> list[Sink]:
     """Return the unconnected sinks to which the config publishes."""
-    sinks: list[ZMQSink | TiledSink] = []
-    if config.publish is not None and config.publish.address:
-        sinks.append(ZMQSink(config.publish))
-    if config.publish is not None and config.publish.tiled is not None:
-        sinks.append(TiledSink(config.publish.tiled))
+    sinks: list[Sink] = []
+    publish = config.publish
+    if publish is None:
+        return sinks
+    if publish.address:
+        sinks.append(ZMQSink(publish))
+    if publish.tiled is not None:
+        sinks.append(TiledSink(publish.tiled))
+    if publish.nats is not None:
+        sinks.append(NATSSink(publish.nats))
+    if publish.kafka is not None:
+        sinks.append(KafkaSink(publish.kafka))
     return sinks
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from nats_server import SERVER
 
 pytestmark = pytest.mark.slow
 CAMPAIGNS = Path(__file__).parents[1] / "benchmarks" / "campaigns"
@@ -46,6 +47,14 @@ def test_kills_lose_and_double_nothing():
     figures = [line.rsplit(maxsplit=1) for line in done.stdout.splitlines() if len(line.split()) > 1]
     assert [value for name, value in figures if name == "kills"] == ["3", "2"]
     assert all(int(value) for name, value in figures if name in ("frames", "decisions"))
+
+
+@pytest.mark.parametrize("broker", ["nats", "kafka"])
+def test_agents_that_share_runs_answer_each_frame_once(broker: str) -> None:
+    if broker == "nats" and SERVER is None:
+        pytest.skip("no nats-server: apt-get install nats-server")
+    figures = figures_of("brokers.py", "--broker", broker, "--agents", 2, "--kills", 2)
+    assert int(figures["frames"]) == int(figures["answered"]) > 0
 
 
 def test_a_queue_server_does_each_action_once_over_a_bad_network() -> None:

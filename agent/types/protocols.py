@@ -62,6 +62,33 @@ class DurableSource(Source, Protocol):
         ...
 
 
+@runtime_checkable
+class SharedSource(DurableSource, Protocol):
+    """A source that several agents share: it keeps documents until they are acknowledged, and gives runs to another.
+
+    ``close`` ends the iteration; acknowledgements are taken until ``release``.
+    """
+
+    @property
+    def age_s(self) -> float:
+        """Age of the latest document when it was yielded, s; 0 if it did not wait."""
+        ...
+
+    def acknowledge(self, position: Mapping[str, Any], ended: Collection[str]) -> None:
+        """Give up what is not needed any more, from any thread.
+
+        Parameters
+        ----------
+        position : merged :attr:`position` of documents that are in the journal, with all that they led to delivered
+        ended : uids of runs of which nothing is needed any more
+        """
+        ...
+
+    def release(self) -> None:
+        """Let other agents have the runs at once."""
+        ...
+
+
 class Stage(Protocol):
     """A step between the book and the assembler that changes the documents of a run: it reads files or joins streams.
 

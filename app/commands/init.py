@@ -12,7 +12,7 @@ import typer
 from .inspect import WIDTH, Looked, look, show_reading, show_samples
 from .options import ConnectTimeoutOption, EdgeOption, ElementOption, PresetOption
 from .run import RECORDINGS
-from .shared import USAGE, exit_on_error, fail, is_tiled
+from .shared import USAGE, broker_of, exit_on_error, fail, is_tiled
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -191,7 +191,7 @@ def _settings(
     from ..config import Config
     from .shared import settings_of
 
-    listens = source is not None and (source.startswith("zmq://") or is_tiled(source))
+    listens = source is not None and (source.startswith("zmq://") or is_tiled(source) or bool(broker_of(source)))
     settings = looked.settings if looked else settings_of(None, source=source if listens else None, preset=preset)
     run = looked.inspection.best.stream.run if looked and looked.inspection.best else None
     absorber = {} if source is None or (run and run.element) else {"element": element, "edge": edge}
@@ -205,9 +205,11 @@ def _unseen(settings: "Config") -> str:
     """Return the settings of a source that was not looked at, as YAML."""
     import yaml
 
+    from ..jobs.first_config import LIVE
+
     content = settings.model_dump(mode="json", exclude_unset=True)
     if settings.preset:
-        content = {"preset": settings.preset, **{key: content[key] for key in ("source", "tiled") if key in content}}
+        content = {"preset": settings.preset, **{key: content[key] for key in LIVE if key in content}}
     content = {key: value for key, value in content.items() if value}
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True) if content else ""
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .options import ConfigOption, ConnectTimeoutOption, EdgeOption, ElementOption, PresetOption
-from .shared import FAILED, USAGE, exit_on_error, fail, is_tiled, refuse_unused, settings_of
+from .shared import FAILED, USAGE, broker_of, exit_on_error, fail, is_tiled, refuse_unused, settings_of
 
 if TYPE_CHECKING:
     from ...agent.survey import Reading
@@ -111,6 +111,9 @@ def look(
     from ..jobs.inspect import inspect_documents
     from ..session import end_like_ctrl_c, source_of
 
+    if broker_of(source):
+        write = "record a run with bluesky, or subscribe inspect to the beamline's ZMQ proxy"
+        fail(f"{source}: inspect reads no broker, where documents belong to a group of agents; {write}", USAGE)
     listens = source.startswith("zmq://") or is_tiled(source)
     if not listens:
         refuse_unused("without an endpoint", connect_timeout=connect_timeout)

@@ -73,7 +73,7 @@ SourceOption = Annotated[
     str | None,
     typer.Option(
         help="Source of documents: zmq://HOST:PORT of a bluesky proxy's out-port, tiled://HOST:PORT/PATH, or for run "
-        "a file of documents (.jsonl or .msgpack)."
+        "nats://HOST:PORT/SUBJECT, kafka://HOST:PORT/TOPIC or a file of documents (.jsonl or .msgpack)."
     ),
 ]
 PresetOption = Annotated[

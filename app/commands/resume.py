@@ -51,7 +51,8 @@ def output_of(out: Path | None, settings: "Config", files: Path | None, resume: 
     if out is None:
         return None
     durability = settings.journal.durability
-    source = files.resolve() if files else settings.source.address if settings.source else None
+    endpoint = settings.source or settings.shared
+    source = files.resolve() if files else endpoint.address if endpoint else None
     source = source or (settings.tiled.uri if settings.tiled else None)
     if source is None or durability == "off":
         if resume:

@@ -57,8 +57,9 @@ def run(
     publish: Annotated[
         str | None,
         typer.Option(
-            help="Publish the agent's documents to zmq://HOST:PORT, a bluesky proxy's in-port, or write them to "
-            "tiled://HOST:PORT/PATH, a Tiled catalogue."
+            help="Publish the agent's documents to zmq://HOST:PORT, a bluesky proxy's in-port, "
+            "nats://HOST:PORT/SUBJECT or kafka://HOST:PORT/TOPIC, or write them to tiled://HOST:PORT/PATH, a Tiled "
+            "catalogue."
         ),
     ] = None,
     folder: Annotated[
@@ -121,7 +122,7 @@ def run(
             health=health,
             health_remote=health_remote,
         )  # fmt: skip
-        listens = settings.source is not None or settings.tiled is not None
+        listens = settings.listens
         files = folder or recording
         if files:
             if listens:
@@ -142,6 +143,11 @@ def run(
             out = fresh_folder(Path(DEFAULT_OUT))
         served = Health(settings.health) if settings.health else None
         output = output_of(out, settings, files, resume is not None)
+        if settings.shared is not None and (output is None or output.journal is None):
+            fail(
+                f"{settings.shared.address}: needs --out and journal.durability, by which documents are acknowledged",
+                USAGE,
+            )
         if output is not None and output.journal is not None:
             keep_options(output.journal, context.params, recording, config)
         documents = None

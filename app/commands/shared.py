@@ -115,17 +115,21 @@ def settings_of(
         content["health"]["allow_remote"] = True
     if single_site:
         content.setdefault("serving", {})["single_site"] = True
-    if source is not None and is_tiled(source):
-        content["tiled"] = {**(content.get("tiled") or {}), "uri": source}
-        content.pop("source", None)
-        source = None
-    elif source is not None and not content.get("source"):
-        content.pop("tiled", None)
-    if connect_timeout is not None and content.get("tiled"):
-        content["tiled"]["connect_timeout_s"] = connect_timeout
-    if publish is not None and is_tiled(publish):
-        tiled = (content.get("publish") or {}).get("tiled") or {}
-        content["publish"] = {"tiled": {**tiled, "uri": publish}}
+    if source is not None:
+        key = broker_of(source) or ("tiled" if is_tiled(source) else "source")
+        others = [name for name in ("source", "tiled", "nats", "kafka") if name != key]
+        for other in others:
+            if (key, other) != ("source", "tiled") or not content.get("source"):  # a catalogue beside ZMQ stays
+                content.pop(other, None)
+        if key != "source":
+            content[key] = {**(content.get(key) or {}), "uri" if key == "tiled" else "address": source}
+            source = None
+    for key in ("tiled", "nats", "kafka"):
+        if connect_timeout is not None and content.get(key):
+            content[key]["connect_timeout_s"] = connect_timeout
+    if publish is not None and (key := broker_of(publish) or ("tiled" if is_tiled(publish) else "")):
+        earlier = (content.get("publish") or {}).get(key) or {}
+        content["publish"] = {key: {**earlier, "uri" if key == "tiled" else "address": publish}}
         publish = None
     for key, address in (("source", source), ("publish", publish)):
         if address is not None:
@@ -159,6 +163,18 @@ def is_tiled(address: str) -> bool:
 
     scheme, sign, _ = address.partition("://")
     return bool(sign) and scheme in SCHEMES
+
+
+def broker_of(address: str) -> str:
+    """Return the key of the config for an address of a broker; empty for any other address."""
+    from ...adapters import kafka, nats
+
+    scheme, sign, _ = address.partition("://")
+    if sign:
+        for key, schemes in (("nats", nats.SCHEMES), ("kafka", kafka.SCHEMES)):
+            if scheme in schemes:
+                return key
+    return ""
 
 
 class WithDashboard(TyperCommand):

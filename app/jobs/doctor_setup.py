@@ -24,13 +24,15 @@ EXTRAS = {
     "formats": "NeXus and HDF5 files",
     "assets": "arrays in files that documents refer to",
     "tiled": "Tiled catalogues",
+    "nats": "documents over NATS",
+    "kafka": "documents over Kafka",
     "adaptive": "scans and searches that ask the agent",
     "train": "training and evaluation of models",
     "quench": "amorphous structures for training",
 }
 """What each extra is for; those of development are left out."""
 DASHBOARD = ("127.0.0.1", 8642)
-_PORTS = {"http": 80, "https": 443, "tiled": 8000}
+_PORTS = {"http": 80, "https": 443, "tiled": 8000, "nats": 4222, "tls": 4222, "kafka": 9092}
 _LONGEST_SOCKET = 107
 """Largest length of the path of a Unix socket on Linux."""
 
@@ -66,6 +68,9 @@ def _needed(settings: "Config | None") -> dict[str, str]:
     needed = {"health": "health"} if settings.health is not None else {}
     if settings.tiled is not None or (settings.publish is not None and settings.publish.tiled is not None):
         needed["tiled"] = "tiled"
+    for key in ("nats", "kafka"):
+        if getattr(settings, key) is not None or (settings.publish is not None and getattr(settings.publish, key)):
+            needed[key] = key
     if settings.assets.roots:
         needed["assets"] = "assets"
     return needed
@@ -146,6 +151,12 @@ def _endpoints(settings: "Config") -> Iterator[tuple[str, str, bool]]:
     for key, tiled in (("tiled", settings.tiled), ("publish.tiled", publish and publish.tiled)):
         if tiled is not None:
             yield key, tiled.uri, False
+    for key, broker in (("nats", settings.nats), ("publish.nats", publish and publish.nats)):
+        if broker is not None:
+            yield key, broker.server, False
+    for key, broker in (("kafka", settings.kafka), ("publish.kafka", publish and publish.kafka)):
+        if broker is not None:
+            yield key, f"kafka://{broker.brokers.split(',')[0]}", False
     for to in settings.notify:
         if to.webhook:
             address = urlsplit(to.webhook)  # whose path often is a secret

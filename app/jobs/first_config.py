@@ -15,11 +15,14 @@ _ABOUT = {
     "preset": "The beamline whose names of fields are used; the keys below override them.",
     "source": "Where the documents come from: the out-port of a bluesky proxy.",
     "tiled": "Where the documents come from: a Tiled catalogue.",
+    "nats": "Where the documents come from: a NATS stream, whose runs agents of one group share.",
+    "kafka": "Where the documents come from: a Kafka topic, whose runs agents of one group share.",
     "fields": "What is what in the documents. Check the guesses: exchanged fields turn a spectrum upside down.",
     "series": "Which scans belong together: those of one sample, which this key of the RunStart names. A rule "
     "follows them also over several runs.",
 }
-_LIVE = ("source", "tiled")
+LIVE = ("source", "tiled", "nats", "kafka")
+"""Keys of the endpoints that documents come from."""
 Authority = Literal["off", "confirm"]
 Kind = Literal["documents", "files", "simulated"]
 
@@ -127,6 +130,7 @@ def config_text(
         "# Tables, documents and pictures go to --out DIR of the run command. They can go elsewhere, too:",
         '# publish: {address: "zmq://HOST:5577"}          # the in-port of a bluesky proxy',
         '# publish: {tiled: "tiled://HOST:8000/PATH"}     # a Tiled catalogue',
+        '# publish: {nats: "nats://HOST:4222/xas"}        # a NATS stream, or kafka: "kafka://…"',
         "# notify:                                        # who is told of decisions with the action notify",
         "#   - {command: [notify-send, xas-agent]}",
         "# health: 127.0.0.1:9464                         # how the agent is, for programs",
@@ -149,7 +153,7 @@ def _reading(reading: str, kind: Kind) -> Iterator[str]:
             "# The files come from --folder of the run command, and their columns are found by their headings,",
         )
         yield "# or named there: --column ROLE=NAME."
-    elif not any(key in keys for key in _LIVE):
+    elif not any(key in keys for key in LIVE):
         yield from ("", "# At the beamline, the documents come from the out-port of its bluesky proxy:")
         yield '# source: {address: "zmq://HOST:5578"}'
     for key, line in zip(keys, lines, strict=True):

@@ -230,6 +230,11 @@ class Journal:
         return numbers
 
     @property
+    def safe(self) -> bool:
+        """Whether all accepted documents are in the file, and none that was delivered may still be lost."""
+        return not self._waiting.inputs and not self.held()
+
+    @property
     def delivered(self) -> int:
         """Number of the newest document that every subscriber has received; 0 before the first."""
         return self._delivered
@@ -242,6 +247,11 @@ class Journal:
     def past(self) -> Past:
         """Return what was done for the runs that are not over."""
         return read_past(self._documents, self._file)
+
+    def structure(self) -> Iterator[Document]:
+        """Return the RunStarts and Descriptors of the agent's runs that are open, or that a subscriber may lack."""
+        sql = "SELECT name, crc32, doc FROM published WHERE name IN ('start', 'descriptor') ORDER BY id"
+        return ((name, doc) for name, doc in self._documents(sql))
 
     def undelivered(self) -> Iterator[tuple[int, str, dict[str, Any]]]:
         """Return the documents, with their numbers, that a subscriber may lack."""

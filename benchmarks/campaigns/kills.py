@@ -92,8 +92,10 @@ class Life:
     said: list[str] = field(default_factory=list)
 
     @classmethod
-    def start(cls, config: Path, source: str, out: Path) -> "Life":
-        line = [sys.executable, "-m", "xas_agent", "run", "--config", str(config), "--source", source]
+    def start(cls, config: Path, source: str | None, out: Path) -> "Life":
+        """Start an agent; without ``source``, with that of the config."""
+        line = [sys.executable, "-m", "xas_agent", "run", "--config", str(config)]
+        line += [] if source is None else ["--source", source]
         environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "250"}
         process = subprocess.Popen(
             [*line, "--out", str(out)], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment
@@ -106,7 +108,7 @@ class Life:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self.said.append(line)
-            if "resumed" in line or "watching" in line:
+            if "resumed" in line or "watching" in line or "partition taken" in line:
                 self.ready_s = self.ready_s or time.monotonic() - self.began
                 self.ready.set()
 

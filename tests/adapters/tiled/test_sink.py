@@ -213,7 +213,7 @@ def test_where_the_agents_documents_go() -> None:
     assert both.publish.tiled == TiledDestination(uri="http://a:8000")
     assert settings_of(None, publish="zmq://here:5578", connect_timeout=3.0).publish.connect_timeout_s == 3.0
     for content, message in (
-        ({}, "expected: address, tiled or both"),
+        ({}, "expected: address, tiled, nats or kafka"),
         ({"tiled": "zmq://a:1"}, "expected: tiled://HOST:PORT/PATH"),
         ({"tiled": "http://a:8000?api_key=secret"}, "a URI without a key"),
     ):

@@ -1,0 +1,68 @@
+"""What a published document is about: its run, and the frame that it answers."""
+
+from collections import Counter
+from typing import Any
+
+
+class Subjects:
+    """Finds the run of each document, and the frame that an Event of the agent answers.
+
+    The run is that by which documents are kept together: of the agent's own runs, the watched one.
+    """
+
+    def __init__(self) -> None:
+        self._run_of: dict[str, str] = {}
+        """Run that keeps documents together, by the uid of an open run."""
+        self._streams: dict[str, tuple[str, str]] = {}
+        """Run and stream, by the uid of a Descriptor or Resource."""
+        self._open: Counter[str] = Counter()
+        """Number of open runs by the run that keeps them together."""
+
+    def __call__(self, name: str, doc: dict[str, Any]) -> tuple[str, str]:
+        """Return the run of a document, empty if it is not known, and what it answers, empty if it is no answer."""
+        match name:
+            case "start":
+                run = str(doc["parent_uid"] if is_of_agent(doc) else doc["uid"])
+                if str(doc["uid"]) not in self._run_of:  # sent again after a restart
+                    self._run_of[str(doc["uid"])] = run
+                    self._open[run] += 1
+                return run, ""
+            case "descriptor" | "resource" | "stream_resource":
+                run = self._run_of.get(str(doc.get("run_start")), str(doc.get("run_start")))
+                self._streams[str(doc["uid"])] = run, str(doc.get("name", ""))
+                return run, ""
+            case "stop":
+                return self._stopped(str(doc["run_start"])), ""
+        run, stream = self._streams.get(str(doc.get("descriptor", doc.get("resource"))), ("", ""))
+        return run, answer_key(stream, doc["data"]) if name == "event" else ""
+
+    def is_open(self, run: str) -> bool:
+        """Whether runs that belong together with ``run`` have not all ended."""
+        return run in self._open
+
+    def _stopped(self, uid: str) -> str:
+        run = self._run_of.pop(uid, uid)
+        self._open[run] -= 1
+        if self._open[run] <= 0:
+            del self._open[run]
+            self._streams = {uid: known for uid, known in self._streams.items() if known[0] != run}
+        return run
+
+
+def is_of_agent(start: dict[str, Any]) -> bool:
+    """Whether a RunStart is of a run of an agent that watches another run."""
+    return bool(start.get("xas_agent")) and "parent_uid" in start
+
+
+def answer_key(stream: str, data: dict[str, Any]) -> str:
+    """Return what an Event of the agent answers, the same for each agent; empty for what is no answer to a frame.
+
+    >>> answer_key("spectra", {"frame_uid": "3a6b"}), answer_key("decisions", {"frame_uid": "3a6b"})
+    ('3a6b.spectra', '')
+    """
+    match stream:
+        case "descriptors" | "spectra" | "measured":
+            return f"{data['frame_uid']}.{stream}"
+        case "quality" if data.get("frame_seq_num"):  # of other notes there may be several that are equal
+            return f"{data['uid']}.{data['reason']}"
+    return ""

@@ -1,0 +1,136 @@
+"""The agent's documents in Kafka."""
+
+import threading
+from typing import Any
+
+from ...agent.types import get_logger
+from ..answers import Subjects, is_of_agent
+from ..codecs import to_msgpack
+from ..errors import EndpointUnreachable
+from .answered import Answered
+from .endpoint import CALL_S, KafkaEndpoint
+
+log = get_logger()
+
+
+class KafkaDestination(KafkaEndpoint):
+    """Topic to which documents are published."""
+
+
+class KafkaSink:
+    """Publishes documents as bluesky-kafka does: msgpack of ``[name, doc]``. Any thread may call it.
+
+    The key is the uid of the run, for the agent's own runs that of the watched run, so that the documents about a
+    run are in one partition, in order. When a run of the agent begins, what the topic has of the watched run is read:
+    frames that another agent has answered are not published again, and are counted in ``repeated``.
+
+    Parameters
+    ----------
+    endpoint : KafkaDestination
+    """
+
+    def __init__(self, endpoint: KafkaDestination) -> None:
+        self.endpoint = endpoint
+        self.repeated = 0
+        """Number of documents that the topic had already."""
+        self._producer: Any = None
+        self._answered: Answered | None = None
+        self._failed: list[str] = []
+        self._closed = False
+        self._lock = threading.Lock()
+        self._subjects = Subjects()
+
+    def connect(self) -> None:
+        """Connect, and look for the topic.
+
+        Raises
+        ------
+        EndpointUnreachable
+            No broker answers in time, or the topic does not exist.
+        InputError
+            confluent-kafka is not installed.
+        """
+        if self._producer is not None:
+            return
+        self.endpoint.require_client()
+        from confluent_kafka import Producer
+
+        options = {"enable.idempotence": True, "message.timeout.ms": round(CALL_S * 1000), "linger.ms": 2}
+        producer = Producer({**self.endpoint.options(), **options})
+        self.endpoint.find_topic(producer)
+        self._producer = producer
+        log.info("publishing", endpoint=self.endpoint.address)
+
+    def __call__(self, name: str, doc: dict[str, Any]) -> None:
+        """Publish a document; connect first unless connected. A RunStop waits until all before it are delivered.
+
+        Raises
+        ------
+        TypeError
+            msgpack cannot represent a value of the document.
+        ValueError
+            The sink is closed.
+        EndpointUnreachable
+            The brokers did not take documents in time.
+        """
+        with self._lock:
+            if self._closed:
+                raise ValueError(f"{self.endpoint.address}: the sink is closed")
+            if self._producer is None:
+                self.connect()
+            run, answer = self._subjects(name, doc)
+            if name == "start":
+                self._read_answers(doc)
+            if answer and self._answered is not None and answer in self._answered.of(run):
+                self.repeated += 1
+                return
+            self._produce(run, to_msgpack([name, doc]), [("frame", answer.encode())] if answer else None)
+            if name == "stop":
+                self._flush()
+                if self._answered is not None and not self._subjects.is_open(run):
+                    self._answered.forget(run)
+            if self._failed:
+                failed, self._failed = self._failed, []
+                raise EndpointUnreachable(self.endpoint.address, f"{len(failed)} documents not taken: {failed[0]}")
+
+    def know(self, name: str, doc: dict[str, Any]) -> None:
+        """Take note of a RunStart or Descriptor that an earlier process published."""
+        with self._lock:
+            self._subjects(name, doc)
+            if name == "start":
+                self._read_answers(doc)
+
+    def _read_answers(self, start: dict[str, Any]) -> None:
+        if is_of_agent(start):
+            self._answered = self._answered or Answered(self.endpoint)
+            self._answered.read()
+
+    def close(self) -> None:
+        """Wait until what was published is delivered, and close."""
+        with self._lock:
+            self._closed = True
+            if self._producer is not None:
+                self._flush()
+                self._producer = None
+            if self._answered is not None:
+                self._answered.close()
+                self._answered = None
+        if self._failed:
+            log.error("documents not taken", endpoint=self.endpoint.address, documents=len(self._failed))
+
+    def _produce(self, key: str, value: bytes, headers: Any) -> None:
+        def delivered(error: Any, _: Any) -> None:
+            if error is not None:
+                self._failed.append(error.str())
+
+        while True:
+            try:
+                self._producer.produce(self.endpoint.topic, value, key=key, headers=headers, on_delivery=delivered)
+                self._producer.poll(0)
+                return
+            except BufferError:  # the queue is full
+                self._producer.poll(0.1)
+
+    def _flush(self) -> None:
+        if left := self._producer.flush(CALL_S):
+            self._failed.append(f"{left} documents wait")

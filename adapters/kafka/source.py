@@ -1,0 +1,243 @@
+"""Documents from Kafka, by a consumer group whose members share the partitions."""
+
+import json
+import threading
+import time
+from collections.abc import Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import event_model
+import msgpack
+from pydantic import Field
+
+from ...agent.types import Document, get_logger
+from ..codecs import DecodeError, from_msgpack
+from ..partition import Partition
+from .endpoint import CALL_S, KafkaEndpoint
+
+if TYPE_CHECKING:
+    from confluent_kafka import Consumer, Message, TopicPartition
+
+log = get_logger()
+
+_POLL_S = 0.1
+_WRITE_S = 0.5
+"""Interval at which acknowledgements are written, s."""
+
+
+class KafkaShared(KafkaEndpoint):
+    """A Kafka topic of documents that agents share."""
+
+    group: str = "xas-agent"
+    """Consumer group of the agents that share the runs; each run goes to one of them. Agents of another group get all
+    runs, too."""
+    begin: Literal["new", "all"] = "new"
+    """Where a group begins for the first time: with documents that are yet to come, or with all in the topic."""
+    lease_s: float = Field(default=10.0, ge=1)
+    """Time after which the runs of an agent that was killed go to others, s (``session.timeout.ms``)."""
+
+
+class KafkaSource:
+    """The documents of the partitions that Kafka assigns to this agent.
+
+    The key of a message must be the same for all documents of a run, such as its uid; so a run is in one partition,
+    in order. One thread iterates; any thread may call the other methods. The offset that the group commits is that of
+    the oldest run in progress, and what is acknowledged beyond stands in its metadata. A message that is not a
+    document is skipped and counted in ``malformed``.
+
+    Parameters
+    ----------
+    endpoint : KafkaShared
+    """
+
+    def __init__(self, endpoint: KafkaShared) -> None:
+        self.endpoint = endpoint
+        self.malformed = 0
+        """Number of skipped messages."""
+        self.position: dict[str, int] = {}
+        """Partition and offset of the latest document."""
+        self.age_s = 0.0
+        """Age that counts of the latest document, s."""
+        self.partitions: dict[int, Partition] = {}
+        """Partitions that this agent holds, by number."""
+        self._consumer: Consumer | None = None
+        self._changed: set[int] = set()
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._ended = threading.Event()
+        self._written_at = 0.0
+        self.connected = False
+        """Whether a broker answered when one was last asked."""
+
+    def connect(self) -> None:
+        """Look for the topic, and join the group.
+
+        Raises
+        ------
+        EndpointUnreachable
+            No broker answers in time, or the topic does not exist.
+        InputError
+            confluent-kafka is not installed.
+        """
+        if self._consumer is not None:
+            return
+        endpoint = self.endpoint
+        endpoint.require_client()
+        from confluent_kafka import Consumer
+
+        consumer = Consumer(
+            {
+                **endpoint.options(),
+                "group.id": endpoint.group,
+                "enable.auto.commit": False,
+                "auto.offset.reset": "latest" if endpoint.begin == "new" else "earliest",
+                "session.timeout.ms": round(endpoint.lease_s * 1000),
+                "heartbeat.interval.ms": round(endpoint.lease_s * 1000 / 4),
+                "partition.assignment.strategy": "cooperative-sticky",
+                "error_cb": self._failed,
+            }
+        )
+        try:
+            endpoint.find_topic(consumer)
+        except BaseException:
+            consumer.close()
+            raise
+        consumer.subscribe([endpoint.topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
+        self._consumer, self.connected = consumer, True
+        log.info("listening", endpoint=endpoint.address, group=endpoint.group)
+
+    def resume(self, position: Mapping[str, Any]) -> None:
+        """Go on: the brokers know the place, and the journal the documents that come again."""
+
+    def __iter__(self) -> Iterator[Document]:
+        """Yield documents until ``close``; connect first unless connected."""
+        self.connect()
+        consumer = self._consumer
+        assert consumer is not None
+        while not self._closing.is_set():
+            message = consumer.poll(_POLL_S)
+            self._write(consumer)
+            if message is None:
+                continue
+            if message.error() is not None:
+                log.debug("Kafka", endpoint=self.endpoint.address, error=str(message.error()))
+                continue
+            self.connected = True
+            if (document := self._take(message)) is not None:
+                yield document
+
+    def _take(self, message: "Message") -> Document | None:
+        number, place = message.partition(), message.offset()
+        partition = None if number is None else self.partitions.get(number)
+        if partition is None or place is None:
+            return None
+        try:
+            name, doc = _decoded(message.value())
+        except DecodeError as error:
+            partition.pass_over(place)
+            self.malformed += 1
+            write = log.warning if self.malformed == 1 else log.debug
+            write("message skipped", endpoint=self.endpoint.address, reason=error.reason, detail=error.detail)
+            return None
+        at = message.timestamp()[1] / 1000
+        age_s = partition.take(place, name, doc, at)
+        if age_s is None:
+            return None
+        self.age_s = max(age_s, time.time() - at) if age_s else 0.0
+        self.position = {f"partition {number}": place}
+        return name, doc
+
+    def acknowledge(self, position: Mapping[str, Any], ended: Collection[str]) -> None:
+        """Acknowledge documents up to ``position``, and let the runs in ``ended`` not be read again."""
+        for number, partition in list(self.partitions.items()):
+            if partition.acknowledge(position.get(f"partition {number}", -1), ended):
+                with self._lock:
+                    self._changed.add(number)
+
+    def close(self) -> None:
+        """End the iteration; the partitions are held until ``release``."""
+        self._closing.set()
+
+    def release(self) -> None:
+        """Give the partitions to other agents, and close the connection."""
+        self._closing.set()
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            self._written_at = 0.0
+            self._write(consumer, wait=True)
+            consumer.close()
+
+    def _failed(self, error: Any) -> None:
+        from confluent_kafka import KafkaError
+
+        if error.code() == KafkaError._ALL_BROKERS_DOWN and self.connected:
+            self.connected = False
+            log.warning("connection lost", endpoint=self.endpoint.address)
+
+    def _assigned(self, consumer: "Consumer", assigned: "list[TopicPartition]") -> None:
+        from confluent_kafka import TopicPartition
+
+        places = consumer.committed(assigned, timeout=CALL_S)
+        begin: list[TopicPartition] = []
+        for found in places:
+            state = json.loads(found.metadata) if found.offset >= 0 and found.metadata else None
+            if state is None and found.offset >= 0:
+                state = Partition.new(found.offset - 1)
+            if state is None:
+                low, high = consumer.get_watermark_offsets(found, timeout=CALL_S)
+                state = Partition.new((high if self.endpoint.begin == "new" else low) - 1)
+            partition = self.partitions[found.partition] = Partition(state)
+            begin.append(TopicPartition(found.topic, found.partition, partition.begin))
+            log.info("partition taken", partition=found.partition, runs_in_progress=len(state["open"]))
+            with self._lock:
+                self._changed.add(found.partition)
+        consumer.incremental_assign(begin)
+
+    def _revoked(self, consumer: "Consumer", revoked: "list[TopicPartition]") -> None:
+        self._written_at = 0.0
+        self._write(consumer, wait=True)
+        self._lost(consumer, revoked)
+
+    def _lost(self, consumer: "Consumer", lost: "list[TopicPartition]") -> None:
+        for found in lost:
+            if (partition := self.partitions.pop(found.partition, None)) is not None:
+                partition.lost = True
+
+    def _write(self, consumer: "Consumer", *, wait: bool = False) -> None:
+        """Commit the places of partitions that changed."""
+        from confluent_kafka import KafkaException, TopicPartition
+
+        if time.monotonic() - self._written_at < _WRITE_S:
+            return
+        self._written_at = time.monotonic()
+        with self._lock:
+            changed, self._changed = self._changed, set()
+        places = [
+            TopicPartition(self.endpoint.topic, number, partition.begin, metadata=json.dumps(partition.state))
+            for number in changed
+            if (partition := self.partitions.get(number)) is not None
+        ]
+        if not places:
+            return
+        try:
+            consumer.commit(offsets=places, asynchronous=not wait)
+        except KafkaException as error:  # a rebalance, or a broker that is away
+            log.debug("places not written", endpoint=self.endpoint.address, error=str(error))
+            with self._lock:
+                self._changed |= changed
+
+
+def _decoded(value: bytes | None) -> Document:
+    """Return the document of a message; raise DecodeError for anything else."""
+    if value is None:
+        raise DecodeError("no value")
+    try:
+        message = from_msgpack(value)
+    except DecodeError:
+        raise
+    except (msgpack.UnpackException, ValueError, TypeError, KeyError) as error:
+        raise DecodeError("undecodable", f"{type(error).__name__}: {error}"[:300]) from error
+    match message:
+        case [str(name), dict(doc)] if name in event_model.DocumentNames.__members__:
+            return name, doc
+    raise DecodeError("not name and document", repr(message)[:80])

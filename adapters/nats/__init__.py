@@ -1,0 +1,7 @@
+"""Documents over NATS JetStream, as bluesky-nats publishes them."""
+
+from .endpoint import SCHEMES, NATSEndpoint
+from .sink import NATSDestination, NATSSink
+from .source import NATSShared, NATSSource
+
+__all__ = ["SCHEMES", "NATSDestination", "NATSEndpoint", "NATSShared", "NATSSink", "NATSSource"]

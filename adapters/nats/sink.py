@@ -1,0 +1,178 @@
+"""The agent's documents in JetStream, each frame's answers once."""
+
+import asyncio
+import hashlib
+import re
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future
+from typing import Any
+
+from pydantic import Field
+
+from ...agent.types import get_logger
+from ..answers import Subjects
+from ..codecs import Serializer, to_json, to_plain_msgpack
+from ..partition import partition_of
+from .endpoint import CALL_S, Link, NATSEndpoint
+
+log = get_logger()
+
+_WRONG_LAST_SEQUENCE = (10071, 10164)
+"""Codes with which JetStream refuses a message whose subject has one already."""
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+_RETRY_S = 0.2
+_OPEN_EVENTS = 256
+"""Number of Events that are sent before the server has confirmed the first of them."""
+
+
+class NATSDestination(NATSEndpoint):
+    """Stream to which documents are published."""
+
+    serializer: Serializer = Field(default="msgpack")
+    """``msgpack`` with arrays as lists, as bluesky-nats writes it, or ``json``."""
+
+
+class NATSSink:
+    """Publishes documents; a call waits for the server, with Events for that of some calls before. Thread-safe.
+
+    The subject of a document is ``SUBJECT.RUN.NAME``, with the partition before RUN if there are several. Of the
+    agent's own runs, RUN is the watched run, and the documents of a frame are ``SUBJECT.RUN.FRAME.STREAM.event``: the
+    server takes one message for each such subject, so that a second agent that answers the frame adds nothing. What
+    it refuses is counted in ``repeated``. Like bluesky-nats, each message has the run in its header ``run_id``.
+
+    Parameters
+    ----------
+    endpoint : NATSDestination
+    """
+
+    def __init__(self, endpoint: NATSDestination) -> None:
+        self.endpoint = endpoint
+        self.repeated = 0
+        """Number of documents that the stream had already."""
+        self._link: Link | None = None
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
+        self._subjects = Subjects()
+        self._open: deque[Future[None]] = deque()
+        """Documents that the server has not confirmed."""
+
+    def connect(self) -> None:
+        """Connect, and look for the stream.
+
+        Raises
+        ------
+        EndpointUnreachable
+            The server does not answer in time, or has no such stream.
+        InputError
+            nats-py is not installed.
+        """
+        if self._link is not None:
+            return
+        link = Link(self.endpoint)
+        try:
+            link.call(link.stream())
+        except BaseException:
+            link.close()
+            raise
+        self._link = link
+        log.info("publishing", endpoint=self.endpoint.address)
+
+    def __call__(self, name: str, doc: dict[str, Any]) -> None:
+        """Publish a document; connect first unless connected.
+
+        Raises
+        ------
+        TypeError
+            The serializer cannot represent a value of the document.
+        ValueError
+            The sink is closed.
+        nats.errors.Error, TimeoutError
+            The server did not take it, or an Event before it, in time.
+        """
+        if self._closed.is_set():
+            raise ValueError(f"{self.endpoint.address}: the sink is closed")
+        payload = to_json(doc).encode() if self.endpoint.serializer == "json" else to_plain_msgpack(doc)
+        with self._lock:
+            if self._link is None:
+                self.connect()
+            run, answer = self._subjects(name, doc)
+            headers = {"run_id": run, "Nats-Msg-Id": str(doc.get("uid", ""))} if "uid" in doc else {"run_id": run}
+            if answer:
+                headers[_EXPECTED] = "0"
+            self._send(name, self._subject(run, answer, name), payload, headers)
+
+    def know(self, name: str, doc: dict[str, Any]) -> None:
+        """Take note of a RunStart or Descriptor that an earlier process published."""
+        with self._lock:
+            self._subjects(name, doc)
+
+    def close(self) -> None:
+        self._closed.set()
+        with self._lock:
+            if self._link is not None:
+                failed = 0
+                while self._open:
+                    try:
+                        self._open.popleft().result(2 * CALL_S)
+                    except Exception:  # nats-py raises many types of exception
+                        failed += 1
+                if failed:
+                    log.error("documents not taken", endpoint=self.endpoint.address, documents=failed)
+                self._link.close()
+                self._link = None
+
+    def _subject(self, run: str, answer: str, name: str) -> str:
+        """Return the subject of a document."""
+        endpoint = self.endpoint
+        parts = [endpoint.subject, _token(run or "none"), *map(_token, filter(None, answer.rsplit(".", 1))), name]
+        if endpoint.partitions > 1:
+            parts.insert(1, str(partition_of(run, endpoint.partitions)))
+        return ".".join(parts)
+
+    def _send(self, name: str, subject: str, payload: bytes, headers: dict[str, str]) -> None:
+        """Begin to publish; wait until only a number of Events, or before and after other documents none, is open."""
+        assert self._link is not None
+        if len(payload) > (most := self._link.client.max_payload):
+            raise ValueError(f"{subject}: {len(payload)} bytes, the server takes {most} (its max_payload)")
+        is_event = name in ("event", "event_page")
+        self._wait(_OPEN_EVENTS if is_event else 0)
+        self._open.append(self._link.begin(self._publish(self._link, subject, payload, headers)))
+        if not is_event:
+            self._wait(0)
+
+    def _wait(self, most: int) -> None:
+        """Wait until at most so many documents are open; raise why one was not taken."""
+        while len(self._open) > most:
+            self._open.popleft().result(2 * CALL_S)
+
+    async def _publish(self, link: Link, subject: str, payload: bytes, headers: dict[str, str]) -> None:
+        import nats.errors
+        import nats.js.errors
+
+        until = time.monotonic() + CALL_S
+        while True:
+            try:
+                left = max(0.1, until - time.monotonic())
+                await link.jetstream.publish(subject, payload, timeout=left, headers=headers)
+                return
+            except nats.js.errors.APIError as error:
+                if error.err_code in _WRONG_LAST_SEQUENCE and _EXPECTED in headers:
+                    self.repeated += 1
+                    return
+                raise
+            except (nats.errors.Error, OSError, TimeoutError):  # the server may restart
+                if time.monotonic() > until:
+                    raise
+                await asyncio.sleep(_RETRY_S)
+
+
+def _token(text: str) -> str:
+    """Return a text as a part of a subject.
+
+    >>> _token("3a6b-1"), _token("a.b")
+    ('3a6b-1', '69f6642c9d71b463485b4faf4e989dc3fe77a8c6')
+    """
+    return text if _TOKEN.fullmatch(text) else hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()

@@ -1,0 +1,329 @@
+"""Documents from JetStream, by durable consumers that several agents share by run."""
+
+import asyncio
+import queue
+import re
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal
+
+import event_model
+from pydantic import Field
+
+from ...agent.types import Document, get_logger
+from ..codecs import DecodeError, Serializer, decode
+from ..partition import Partition
+from .endpoint import Link, NATSEndpoint
+from .leases import Leases
+from .pull import closing_pull
+
+if TYPE_CHECKING:
+    from nats.aio.msg import Msg
+
+log = get_logger()
+
+_POLL_S = 0.1
+_QUEUE = 1000
+"""Number of documents that wait to be yielded, before no more are asked for."""
+_WRITE_S = 0.5
+"""Longest time between an acknowledgement and its message to the server, s."""
+_MAX_PENDING = 200_000
+"""Number of documents that the server sends before one of them must be acknowledged."""
+_ACK_WAIT_S = 3600.0
+"""Time after which the server sends a document again, s. A killed agent's documents do not wait for it: the next
+agent has a consumer of its own."""
+
+
+class NATSShared(NATSEndpoint):
+    """A JetStream stream of documents that agents share."""
+
+    group: str = Field(default="xas-agent", pattern=r"^[A-Za-z0-9_-]+$")
+    """Name of the agents that share the runs; each run goes to one of them. Agents of another group get all runs,
+    too."""
+    begin: Literal["new", "all"] = "new"
+    """Where a group begins for the first time: with documents that are yet to come, or with all in the stream."""
+    lease_s: float = Field(default=10.0, ge=1)
+    """Time after which the runs of an agent that was killed go to others, s."""
+    serializer: Serializer = "msgpack"
+    """``msgpack``, as bluesky-nats writes it, or ``json``."""
+
+    @property
+    def shared_name(self) -> str:
+        """Name of what the group keeps on the server.
+
+        >>> NATSShared(address="nats://localhost/bmm.docs", partitions=8).shared_name
+        'xas-agent-bmm_docs-8'
+        """
+        return f"{self.group}-{re.sub('[^A-Za-z0-9_-]', '_', self.subject)}-{self.partitions}"
+
+
+class NATSSource:
+    """The documents of the partitions that this agent holds.
+
+    One thread iterates; any thread may call the other methods. Each partition has a durable pull consumer. Who takes
+    a partition over deletes its consumer and makes it anew, from the start of the oldest run in progress: so the
+    documents come in order, and the agent before, if it lives, gets no more of them. A message that is not a
+    document is skipped and counted in ``malformed``.
+
+    Parameters
+    ----------
+    endpoint : NATSShared
+    """
+
+    def __init__(self, endpoint: NATSShared) -> None:
+        self.endpoint = endpoint
+        self.malformed = 0
+        """Number of skipped messages."""
+        self.position: dict[str, int] = {}
+        """Partition and number of the latest document."""
+        self.age_s = 0.0
+        """Age that counts of the latest document, s."""
+        self.agent = uuid.uuid4().hex
+        """Name of this agent in its group."""
+        self.partitions: dict[int, Partition] = {}
+        """Partitions that this agent holds, by number; replaced when it changes."""
+        self._link: Link | None = None
+        self._leases: Leases
+        self._stream = ""
+        self._documents: queue.SimpleQueue[tuple[int, Partition, Msg]] = queue.SimpleQueue()
+        self._replies: dict[int, deque[tuple[int, str]]] = {}
+        """Number of each unacknowledged document, and where its acknowledgement goes; by partition."""
+        self._changed: set[int] = set()
+        """Partitions of which the place is to be written."""
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._releasing = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether the server is connected."""
+        return self._link is not None and self._link.connected
+
+    def connect(self) -> None:
+        """Connect, look for the stream, and begin to claim partitions.
+
+        Raises
+        ------
+        EndpointUnreachable
+            The server does not answer in time, or has no such stream.
+        InputError
+            nats-py is not installed.
+        """
+        if self._link is not None:
+            return
+        link, endpoint = Link(self.endpoint), self.endpoint
+        try:
+            self._stream = link.call(link.stream())
+            self._leases = Leases(
+                link.jetstream, endpoint.shared_name, self.agent, endpoint.partitions, endpoint.lease_s
+            )
+            link.call(self._leases.open())
+        except BaseException:
+            link.close()
+            raise
+        self._link = link
+        link.begin(self._hold(link))
+        log.info("listening", endpoint=endpoint.address, stream=self._stream, group=endpoint.group)
+
+    def resume(self, position: Mapping[str, Any]) -> None:
+        """Go on: the server knows the place, and the journal the documents that come again."""
+
+    def __iter__(self) -> Iterator[Document]:
+        """Yield documents until ``close``; connect first unless connected."""
+        self.connect()
+        while not self._closing.is_set():
+            try:
+                number, partition, message = self._documents.get(timeout=_POLL_S)
+            except queue.Empty:
+                continue
+            if (document := self._take(number, partition, message)) is not None:
+                yield document
+
+    def _take(self, number: int, partition: Partition, message: "Msg") -> Document | None:
+        if partition.lost:
+            return None
+        meta = message.metadata
+        place, at = meta.sequence.stream, meta.timestamp.timestamp()
+        with self._lock:
+            self._replies.setdefault(number, deque()).append((place, message.reply))
+        name = message.subject.rsplit(".", 1)[-1]
+        try:
+            if name not in event_model.DocumentNames.__members__:
+                raise DecodeError("unknown document name", message.subject)
+            doc = decode(message.data, self.endpoint.serializer)
+        except DecodeError as error:
+            partition.pass_over(place)
+            self.malformed += 1
+            write = log.warning if self.malformed == 1 else log.debug
+            write("message skipped", endpoint=self.endpoint.address, reason=error.reason, detail=error.detail)
+            return None
+        age_s = partition.take(place, name, doc, at)
+        if age_s is None:
+            return None
+        self.age_s = max(age_s, time.time() - at) if age_s else 0.0
+        self.position = {f"partition {number}": place}
+        return name, doc
+
+    def acknowledge(self, position: Mapping[str, Any], ended: Collection[str]) -> None:
+        """Acknowledge documents up to ``position``, and let the runs in ``ended`` not be read again."""
+        for number, partition in self.partitions.items():
+            place = position.get(f"partition {number}", 0)
+            if partition.acknowledge(place, ended):
+                with self._lock:
+                    self._changed.add(number)
+
+    def close(self) -> None:
+        """End the iteration; the partitions are held until ``release``."""
+        self._closing.set()
+
+    def release(self) -> None:
+        """Give the partitions to other agents, and close the connection."""
+        self._closing.set()
+        link, self._link = self._link, None
+        if link is None:
+            return
+        self._releasing = True
+        try:
+            link.call(self._leave(link))
+        except Exception as error:
+            log.warning(
+                "partitions not given up; others get them later", error=str(error), after_s=self.endpoint.lease_s
+            )
+        link.close()
+
+    async def _hold(self, link: Link) -> None:
+        """Keep the leases and write acknowledgements, until ``release``."""
+        renew_at = 0.0
+        while not self._releasing:
+            try:
+                if time.monotonic() >= renew_at:
+                    renew_at = time.monotonic() + self._leases.lease_s / 3
+                    await self._renew(link)
+                await self._write(link)
+            except Exception as error:  # the server may restart
+                log.debug(
+                    "leases not renewed", endpoint=self.endpoint.server, error=f"{type(error).__name__}: {error}"
+                )
+                if self._leases.expired:
+                    self._leases.held.clear()
+                    for number in list(self.partitions):
+                        self._drop(number)
+            await asyncio.sleep(_WRITE_S / 5)
+
+    async def _renew(self, link: Link) -> None:
+        busy = {number for number, partition in self.partitions.items() if partition.busy}
+        lost, surplus, free = await self._leases.renew(busy)
+        for number in lost:
+            log.warning("partition lost to another agent", partition=number, endpoint=self.endpoint.address)
+            self._drop(number)
+        for number in surplus:
+            await self._write(link)
+            self._drop(number)
+            await self._leases.give_up(number)
+        for number in free:
+            if not self._closing.is_set():
+                await self._leases.claim(number)
+        for number in self._leases.held.keys() - self.partitions.keys():
+            if not self._closing.is_set():
+                await self._begin(link, number)
+
+    def _drop(self, number: int) -> None:
+        """Read a partition no more."""
+        with self._lock:
+            self._replies.pop(number, None)
+            self._changed.discard(number)
+        if number in self.partitions:
+            self.partitions[number].lost = True
+            self.partitions = {n: p for n, p in self.partitions.items() if n != number}
+
+    async def _begin(self, link: Link, number: int) -> None:
+        """Read a partition from where the agent before has ended."""
+        state = await self._leases.place(number)
+        if state is None:
+            info = await link.jetstream.stream_info(self._stream)
+            state = Partition.new(info.state.last_seq if self.endpoint.begin == "new" else 0)
+        partition = Partition(state)
+        if not await self._leases.write_place(number, state):
+            await self._leases.give_up(number)
+            return
+        self.partitions = {**self.partitions, number: partition}
+        log.info("partition taken", partition=number, runs_in_progress=len(state["open"]))
+        link.begin(self._read(link, number, partition))
+
+    async def _read(self, link: Link, number: int, partition: Partition) -> None:
+        """Queue the messages of a partition until it is lost."""
+        read = partition.begin - 1
+        while not (partition.lost or self._closing.is_set()):
+            try:
+                async with closing_pull(link, self._stream, await self._consumer(link, number, read + 1)) as pull:
+                    async for message in pull.messages(lambda: partition.lost or self._closing.is_set()):
+                        read = message.metadata.sequence.stream
+                        self._documents.put((number, partition, message))
+                        while self._documents.qsize() > _QUEUE and not self._closing.is_set():
+                            await asyncio.sleep(_POLL_S / 10)
+            except Exception as error:  # a lost connection, or a consumer that another agent deleted
+                log.debug("partition read anew", partition=number, error=f"{type(error).__name__}: {error}")
+                await asyncio.sleep(_POLL_S)
+                while self._leases.expired and not (partition.lost or self._closing.is_set()):
+                    await asyncio.sleep(_POLL_S)
+
+    async def _consumer(self, link: Link, number: int, first: int) -> str:
+        """Make the durable consumer of a partition anew, from a message on; return its name."""
+        import nats.js.errors
+        from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+        name = f"{self.endpoint.shared_name}-{number}"
+        with suppress(nats.js.errors.NotFoundError):
+            await link.jetstream.delete_consumer(self._stream, name)
+        config = ConsumerConfig(
+            name=name,
+            durable_name=name,
+            filter_subject=self.endpoint.filter(number),
+            ack_policy=AckPolicy.ALL,
+            ack_wait=_ACK_WAIT_S,
+            max_ack_pending=_MAX_PENDING,
+            deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+            opt_start_seq=max(1, first),
+        )
+        await link.jetstream.add_consumer(self._stream, config)
+        return name
+
+    async def _write(self, link: Link) -> None:
+        """Write the places, then send the acknowledgements."""
+        with self._lock:
+            changed = list(self._changed)
+        for number in changed:
+            with self._lock:
+                self._changed.discard(number)
+            partition = self.partitions.get(number)
+            if partition is None:
+                continue
+            try:
+                written = await self._leases.write_place(number, partition.state)
+            except Exception:
+                with self._lock:
+                    self._changed.add(number)
+                raise
+            if not written:
+                self._drop(number)
+            elif (reply := self._reply(number, partition.acknowledged)) is not None:
+                await link.client.publish(reply, b"+ACK")
+
+    def _reply(self, number: int, acknowledged: int) -> str | None:
+        """Return where the acknowledgement of the latest acknowledged document goes; None if it was sent."""
+        reply = None
+        with self._lock:
+            replies = self._replies.get(number, deque())
+            while replies and replies[0][0] <= acknowledged:
+                _, reply = replies.popleft()
+        return reply
+
+    async def _leave(self, link: Link) -> None:
+        await self._write(link)
+        for number in list(self.partitions):
+            self._drop(number)
+        await self._leases.leave()

@@ -1,0 +1,145 @@
+"""One partition of a broker's documents, and the place from which another agent would go on."""
+
+import threading
+from collections.abc import Collection, Mapping
+from typing import Any
+from zlib import crc32
+
+from cachetools import FIFOCache
+
+_MAX_OWNERS = 20_000
+"""Number of Descriptors and Resources of which the run is remembered."""
+_MAX_ENDED = 1000
+"""Number of ended runs that are remembered."""
+_LONGEST_SILENCE_S = 86_400.0
+"""Time without a document after which a run without a stop has broken off, s."""
+REPLAYED_AGE_S = 86_400.0
+"""Age that a document counts as if another agent has acknowledged it: no rule decides on it a second time."""
+
+
+class Partition:
+    """What an agent has read and acknowledged of a partition, in which each run is complete and in order.
+
+    A run that is not over when an agent stops is read again from its start by the next one, since its frames need
+    the documents before them. So the next agent begins at the oldest open run, and skips documents up to the
+    acknowledged one unless their run is open. Any thread may call the methods.
+
+    Parameters
+    ----------
+    state : mapping
+        :attr:`state` of the agent before.
+    """
+
+    def __init__(self, state: Mapping[str, Any]) -> None:
+        self._lock = threading.Lock()
+        self._acknowledged: int = state["acknowledged"]
+        self._open: dict[str, int] = dict(state["open"])
+        """Place of the start of each run that is not over."""
+        self._inherited = self._acknowledged
+        """Place up to which another agent acknowledged."""
+        self._seen = self.begin - 1
+        self._heard: dict[str, float] = {}
+        """Time of the latest document of each open run, Unix s."""
+        self._ended: FIFOCache[str, None] = FIFOCache(_MAX_ENDED)
+        self._run_of: FIFOCache[str, str] = FIFOCache(_MAX_OWNERS)
+        self.lost = False
+        """Whether another agent may read the partition."""
+
+    @staticmethod
+    def new(after: int) -> dict[str, Any]:
+        """Return the state of a partition of which nothing up to ``after`` is to be read.
+
+        >>> Partition(Partition.new(4)).begin
+        5
+        """
+        return {"acknowledged": after, "open": {}}
+
+    @property
+    def begin(self) -> int:
+        """Place from which another agent would read."""
+        return min([self._acknowledged + 1, *self._open.values()])
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What another agent needs to go on, as JSON values."""
+        with self._lock:
+            return {"acknowledged": self._acknowledged, "open": dict(self._open)}
+
+    @property
+    def seen(self) -> int:
+        """Place of the latest document."""
+        return self._seen
+
+    @property
+    def acknowledged(self) -> int:
+        """Place up to which everything is acknowledged."""
+        return self._acknowledged
+
+    @property
+    def busy(self) -> bool:
+        """Whether a run is open."""
+        return bool(self._open)
+
+    def take(self, place: int, name: str, doc: Mapping[str, Any], at: float) -> float | None:
+        """Note a document that came.
+
+        Parameters
+        ----------
+        place : number of the document in its stream or partition; numbers rise, and may leave some out
+        at : time at which the broker got it, Unix s
+
+        Returns
+        -------
+        float or None
+            Age to add to the document's, s; None if it is not to be read, since it came before or its run is over.
+        """
+        run = self._run(name, doc)
+        with self._lock:
+            if place <= self._seen:
+                return None
+            self._seen = place
+            if place <= self._inherited and run not in self._open:
+                return None
+            if name == "start" and run and run not in self._ended and not doc.get("xas_agent"):
+                self._open.setdefault(run, place)
+            if run in self._open:
+                self._heard[run] = at
+            return REPLAYED_AGE_S if place <= self._inherited else 0.0
+
+    def pass_over(self, place: int) -> None:
+        """Note a message that is no document."""
+        with self._lock:
+            self._seen = max(self._seen, place)
+
+    def acknowledge(self, place: int, ended: Collection[str]) -> bool:
+        """Note that the documents up to ``place`` are safe and that runs are over; return whether this is news."""
+        with self._lock:
+            before = self._acknowledged, len(self._open)
+            self._acknowledged = max(self._acknowledged, place)
+            newest = max(self._heard.values(), default=0.0)
+            silent = [run for run, at in self._heard.items() if newest - at > _LONGEST_SILENCE_S]
+            for run in [*ended, *silent]:
+                self._open.pop(run, None)
+                self._heard.pop(run, None)
+                self._ended[run] = None
+            return before != (self._acknowledged, len(self._open))
+
+    def _run(self, name: str, doc: Mapping[str, Any]) -> str:
+        """Return the uid of a document's run; empty if it is not known."""
+        if name == "start":
+            return str(doc.get("uid", ""))
+        if "run_start" in doc:
+            run = str(doc["run_start"])
+            if name in ("descriptor", "resource", "stream_resource") and "uid" in doc:
+                self._run_of[str(doc["uid"])] = run
+            return run
+        return self._run_of.get(str(doc.get("descriptor", doc.get("resource"))), "")
+
+
+def partition_of(run: str, partitions: int) -> int:
+    """Return the partition of a run by the CRC-32 of its uid.
+
+    >>> partition_of("3a6b", 4), partition_of("3a6b", 1)
+    (1, 0)
+    """
+    return crc32(run.encode()) % partitions

@@ -1,0 +1,72 @@
+"""Tells a shared source which documents, and which runs, nobody needs to read again."""
+
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from ..agent.types import Received, SharedSource, get_logger
+from .journal import Journal
+from .subscribers import Subscribers
+
+_log = get_logger()
+
+
+class Acknowledgements:
+    """What is safe: documents in the journal of which every answer so far is with all subscribers.
+
+    So a document is acknowledged after the journal and the subscribers have what it led to. A run is over for
+    the source once nothing of it is needed any more; if the process is killed before, another agent reads the run
+    from its start. After a subscriber lost a document nothing is acknowledged, so that the next agent publishes it.
+
+    Parameters
+    ----------
+    source : SharedSource
+    journal : Journal
+    subscribers : Subscribers
+    """
+
+    def __init__(self, source: SharedSource, journal: Journal, subscribers: Subscribers) -> None:
+        self._source, self._journal, self._subscribers = source, journal, subscribers
+        self._waiting: deque[tuple[int, Mapping[str, Any], list[str]]] = deque()
+        """Number of documents that were sent by then, position and ended runs."""
+        self._broken = False
+
+    def add(self, batch: Sequence[Received], new: Sequence[Received]) -> None:
+        """Note that documents were processed.
+
+        Parameters
+        ----------
+        batch, new : documents that came, and those of them that the journal had not known as of runs that are over
+        """
+        position: dict[str, Any] = {}
+        for received in batch:
+            position |= received.position or {}
+        over: list[str] = []
+        if len(new) < len(batch):
+            kept = {id(received) for received in new}
+            stops = (r.doc for r in batch if r.name == "stop" and id(r) not in kept)
+            over += [str(stop.get("run_start")) for stop in stops]
+        if position or over:
+            self._waiting.append((self._subscribers.sent, position, over))
+
+    def send(self, ended: Collection[str] = ()) -> None:
+        """Acknowledge what has become safe; of the runs in ``ended``, from now on nothing is needed."""
+        if ended:
+            self._waiting.append((self._subscribers.sent, {}, [*ended]))
+        if not self._waiting or self._broken or not self._journal.safe:
+            return
+        delivered = self._subscribers.delivered
+        position: dict[str, Any] = {}
+        over: list[str] = []
+        while self._waiting and self._waiting[0][0] <= delivered:
+            _, further, runs = self._waiting.popleft()
+            position |= further
+            over += runs
+        if not position and not over:
+            return
+        if self._subscribers.lost:
+            self._broken = True
+            detail = "another agent, or this one once it is started again, reads and answers their runs again"
+            _log.error("documents not delivered: nothing is acknowledged any more", detail=detail)
+            return
+        self._source.acknowledge(position, over)

@@ -1,0 +1,154 @@
+"""Documents over Kafka, against librdkafka's mock cluster."""
+
+import itertools
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import msgpack
+import msgpack_numpy
+import numpy as np
+import pytest
+from deadline import wait_until
+from kafka_cluster import Cluster
+from made_runs import Made
+from pydantic import ValidationError
+
+from xas_agent.adapters.errors import EndpointUnreachable
+from xas_agent.adapters.kafka import KafkaDestination, KafkaEndpoint, KafkaShared, KafkaSink, KafkaSource
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Cluster:
+    return Cluster()
+
+
+@pytest.fixture
+def address(cluster: Cluster) -> str:
+    return cluster.make_topic(f"docs{next(_numbers)}")
+
+
+@pytest.fixture
+def sink(address: str) -> Iterator[KafkaSink]:
+    with closing(KafkaSink(KafkaDestination(address=address))) as made:
+        yield made
+
+
+class Reader:
+    """Reads a source on a thread, and acknowledges nothing."""
+
+    def __init__(self, address: str) -> None:
+        group = address.rpartition("/")[2]
+        self.source = KafkaSource(KafkaShared(address=address, begin="all", lease_s=6, group=group))
+        self.documents: list[tuple[str, dict[str, Any]]] = []
+        self.ages: list[float] = []
+        self.positions: dict[str, int] = {}
+        self.source.connect()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        for name, doc in self.source:
+            self.documents.append((name, doc))
+            self.ages.append(self.source.age_s)
+            self.positions |= self.source.position
+
+    def close(self) -> None:
+        self.source.close()
+        self._thread.join(10)
+        self.source.release()
+
+    def uids(self) -> list[str]:
+        return [doc["uid"] for _, doc in self.documents]
+
+    def acknowledge(self, *ended: str) -> None:
+        self.source.acknowledge(self.positions, ended)
+
+
+def test_documents_come_as_they_were_sent(address: str, sink: KafkaSink) -> None:
+    made = Made(sample_name="cell").sweep(array=True).stop()
+    for document in made.docs:
+        sink(*document)
+    with closing(Reader(address)) as reader:
+        wait_until(lambda: len(reader.documents) == len(made.docs))
+    assert [name for name, _ in reader.documents] == [name for name, _ in made.docs]
+    np.testing.assert_array_equal(reader.documents[2][1]["data"]["It"], made.docs[2][1]["data"]["It"])
+
+
+def test_messages_of_bluesky_kafka_are_read(cluster: Cluster, address: str) -> None:
+    # Its Publisher packs (name, doc) with msgpack_numpy, under the key that the beamline chose.
+    made = Made().sweep(array=True).stop()
+    topic = KafkaEndpoint(address=address).topic
+    for document in made.docs:
+        cluster.send(topic, "beamline", msgpack.packb(document, default=msgpack_numpy.encode))
+    for rubbish in (b"\xc1", b"", msgpack.packb(["rubbish", {}]), msgpack.packb({"start": 1})):
+        cluster.send(topic, "beamline", rubbish)
+    with closing(Reader(address)) as reader:
+        wait_until(lambda: len(reader.documents) == len(made.docs) and reader.source.malformed == 4)
+    assert reader.uids() == [doc["uid"] for _, doc in made.docs]
+
+
+def test_a_run_in_progress_goes_to_the_next_agent_from_its_start(address: str, sink: KafkaSink) -> None:
+    over, open_run = Made().sweep(array=True).stop(), Made().sweep(array=True)
+    for document in [*over.docs, *open_run.docs]:
+        sink(*document)
+    with closing(Reader(address)) as first:
+        wait_until(lambda: len(first.documents) == len(over.docs) + len(open_run.docs))
+        first.acknowledge(over.uid)
+    open_run.stop()
+    sink(*open_run.docs[-1])
+    with closing(Reader(address)) as second:
+        wait_until(lambda: len(second.documents) == len(open_run.docs))
+    assert second.uids() == [doc["uid"] for _, doc in open_run.docs]
+    assert all(age > 3600 for age in second.ages[:-1])
+    assert second.ages[-1] == 0.0
+
+
+def test_a_rebalance_keeps_each_run_whole(address: str, sink: KafkaSink) -> None:
+    runs = [Made().sweep(array=True).stop() for _ in range(20)]
+    batches = list(itertools.zip_longest(*(run.docs for run in runs)))
+    for document in filter(None, itertools.chain(*batches[:2])):
+        sink(*document)
+    with closing(Reader(address)) as one:
+        wait_until(lambda: len(one.documents) == 40)
+        with closing(Reader(address)) as two:
+            wait_until(lambda: len(one.source.partitions) == len(two.source.partitions) == 2)
+            for document in filter(None, itertools.chain(*batches[2:])):
+                sink(*document)
+            wait_until(lambda: {*one.uids(), *two.uids()} == {doc["uid"] for run in runs for _, doc in run.docs})
+    for run in runs:
+        whole = [doc["uid"] for _, doc in run.docs]
+        assert any([uid for uid in reader.uids() if uid in whole] == whole for reader in (one, two))
+
+
+def test_an_answer_is_published_once(address: str, sink: KafkaSink) -> None:
+    watched = Made()
+    with closing(KafkaSink(sink.endpoint)) as other:
+        for sender in (sink, other):
+            own = Made(xas_agent=True, parent_uid=watched.uid)
+            stream = own.run.compose_descriptor(name="descriptors", data_keys={}, validate=False)
+            sender("start", own.run.start_doc)
+            sender("descriptor", dict(stream.descriptor_doc))
+            data = {"frame_uid": "frame.1", "OS": 2.0}
+            sender("event", dict(stream.compose_event(data=data, timestamps={}, validate=False)))
+            sender("stop", dict(own.run.compose_stop()))
+        assert (sink.repeated, other.repeated) == (0, 1)
+    with closing(Reader(address)) as reader:
+        wait_until(lambda: len(reader.documents) == 7)
+    assert [name for name, _ in reader.documents].count("event") == 1
+
+
+def test_endpoints_that_do_not_answer_are_named(cluster: Cluster) -> None:
+    with pytest.raises(EndpointUnreachable, match=r"no Kafka broker answered within 0\.2 s"):
+        KafkaSource(KafkaShared(address="kafka://127.0.0.1:1/docs", connect_timeout_s=0.2)).connect()
+    with pytest.raises(EndpointUnreachable, match="found no topic nowhere"):
+        KafkaSource(KafkaShared(address=f"kafka://{cluster.brokers}/nowhere")).connect()
+
+
+@pytest.mark.parametrize("address", ["http://a:1/b", "kafka://a:1", "kafka:///b", "kafka://u:p@a:1/b"])
+def test_addresses_that_cannot_be_used_are_refused(address: str) -> None:
+    with pytest.raises(ValidationError):
+        KafkaEndpoint(address=address)

@@ -1,0 +1,47 @@
+"""Brokers on the command line."""
+
+import pytest
+from forked import run_command
+
+from xas_agent.app.commands.shared import settings_of
+from xas_agent.app.config import ConfigError, load_config
+
+
+def test_addresses_of_brokers_select_them() -> None:
+    settings = settings_of(None, source="nats://here/docs", publish="kafka://here:9092/answers", connect_timeout=3.0)
+    assert settings.nats.address == "nats://here/docs"
+    assert settings.nats.connect_timeout_s == 3.0
+    assert settings.publish.kafka.address == "kafka://here:9092/answers"
+    assert settings.source is settings.tiled is settings.kafka is None
+
+
+def test_an_address_takes_the_place_of_the_configs_source() -> None:
+    config = load_config({"kafka": {"address": "kafka://a:1/b", "group": "xanes"}})
+    assert settings_of(config.model_dump(exclude_unset=True), source="nats://here").kafka is None
+    kept = settings_of(config.model_dump(exclude_unset=True), source="kafka://c:1/d").kafka
+    assert (kept.address, kept.group) == ("kafka://c:1/d", "xanes")
+
+
+def test_a_session_has_one_source() -> None:
+    with pytest.raises(ConfigError, match="found source and nats, expected one of them"):
+        load_config({"source": {"address": "zmq://a:1"}, "nats": {"address": "nats://a"}})
+
+
+def test_a_broker_needs_a_journal(tmp_path) -> None:
+    said = run_command("run", "--source", "nats://127.0.0.1:1/docs", code=2).stderr
+    assert "needs --out" in said
+    config = tmp_path / "config.yaml"
+    config.write_text("journal: {durability: 'off'}\n")
+    out = tmp_path / "out"
+    said = run_command("run", "--config", config, "--source", "kafka://127.0.0.1:1/docs", "--out", out, code=2).stderr
+    assert "journal.durability" in said
+
+
+def test_a_broker_that_does_not_answer_is_unreachable(tmp_path) -> None:
+    pytest.importorskip("nats", reason="no nats-py: pip install 'xas-agent[nats]'")
+    line = ("run", "--source", "nats://127.0.0.1:1/docs", "--connect-timeout", "0.2", "--out", tmp_path / "out")
+    assert "no NATS server answered" in run_command(*line, code=3).stderr
+
+
+def test_inspect_leaves_a_groups_documents_alone() -> None:
+    assert "inspect reads no broker" in run_command("inspect", "nats://127.0.0.1:1/docs", code=2).stderr

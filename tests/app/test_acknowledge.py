@@ -1,0 +1,115 @@
+"""When a shared source is told that documents are safe."""
+
+import threading
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deadline import wait_until
+
+from xas_agent.agent.types import Received
+from xas_agent.app.acknowledge import Acknowledgements
+from xas_agent.app.journal import Journal
+from xas_agent.app.subscribers import Subscribers
+
+
+class Source:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.position: dict[str, Any] = {}
+        self.age_s = 0.0
+        self.told: list[tuple[dict[str, Any], list[str]]] = []
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+    def close(self) -> None: ...
+    def release(self) -> None: ...
+    def resume(self, position: Mapping[str, Any]) -> None: ...
+
+    def acknowledge(self, position: Mapping[str, Any], ended: Collection[str]) -> None:
+        self.told.append((dict(position), list(ended)))
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    made = Journal(tmp_path / "journal.sqlite")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def subscribers() -> Iterator[Subscribers]:
+    made = Subscribers(100, 1e6)
+    yield made
+    made.close()
+
+
+def received(place: int, name: str = "event", **doc: Any) -> Received:
+    return Received(name, {"uid": str(place), **doc}, 0.0, {"partition 0": place})
+
+
+def test_a_document_is_acknowledged_once_what_it_led_to_is_delivered(
+    journal: Journal, subscribers: Subscribers
+) -> None:
+    source, gate, got = Source(), threading.Event(), list[str]()
+    subscribers.add(lambda name, doc: (gate.wait(), got.append(name)))
+    acknowledgements = Acknowledgements(source, journal, subscribers)
+    batch = [received(1), received(2)]
+    acknowledgements.add(batch, batch)
+    acknowledgements.send()
+    assert source.told == [({"partition 0": 2}, [])]
+    subscribers.send([("event", {}), ("stop", {})])
+    batch = [received(3)]
+    acknowledgements.add(batch, batch)
+    acknowledgements.send(["run"])
+    assert len(source.told) == 1
+    gate.set()
+    wait_until(lambda: subscribers.delivered == 2)
+    acknowledgements.send()
+    assert source.told[1:] == [({"partition 0": 3}, ["run"])]
+
+
+def test_nothing_is_acknowledged_while_the_journal_cannot_be_written(
+    journal: Journal, subscribers: Subscribers
+) -> None:
+    source = Source()
+    acknowledgements = Acknowledgements(source, journal, subscribers)
+    batch = [received(1)]
+    journal.accept(batch)  # one alone is written with what it leads to
+    acknowledgements.add(batch, batch)
+    acknowledgements.send()
+    assert not source.told
+    journal.commit(now=True)
+    acknowledgements.send()
+    assert source.told == [({"partition 0": 1}, [])]
+
+
+def test_a_run_that_ended_in_an_earlier_process_is_over(journal: Journal, subscribers: Subscribers) -> None:
+    source = Source()
+    acknowledgements = Acknowledgements(source, journal, subscribers)
+    batch = [received(1), received(2, "stop", run_start="run")]
+    acknowledgements.add(batch, batch[:1])
+    acknowledgements.send()
+    assert source.told == [({"partition 0": 2}, ["run"])]
+
+
+def test_nothing_is_acknowledged_after_a_document_was_lost(
+    journal: Journal, subscribers: Subscribers, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(name: str, doc: dict[str, Any]) -> None:
+        raise OSError("the broker is away")
+
+    source = Source()
+    subscribers.add(fail)
+    acknowledgements = Acknowledgements(source, journal, subscribers)
+    subscribers.send([("event", {})])
+    batch = [received(1)]
+    acknowledgements.add(batch, batch)
+    wait_until(lambda: subscribers.delivered == 1)
+    for _ in range(2):
+        acknowledgements.send()
+    assert not source.told
+    assert caplog.text.count("nothing is acknowledged any more") == 1
