@@ -158,17 +158,20 @@ def _files(path: Path) -> Iterator[Path]:
 
 
 def _of_folder(folder: Path) -> Iterator[Path]:
-    """Yield the files of a folder, without those that are hidden, being copied, or documents."""
+    """Yield the files of a folder, without those that are hidden, being copied, or documents.
+
+    Links to folders are not followed, since they may lead back.
+    """
     try:
         with os.scandir(folder) as entries:
-            found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+            found = sorted((entry.name, entry.is_dir(), entry.is_symlink()) for entry in entries)
     except OSError as error:
         raise SpectrumFileError(f"{folder}: {error.strerror or error}, expected files of spectra") from error
-    for name, is_folder in found:
+    for name, is_folder, _ in found:
         if not is_folder and not is_ignored(name):
             yield folder / name
-    for name, is_folder in found:
-        if is_folder and not name.startswith("."):
+    for name, is_folder, is_link in found:
+        if is_folder and not is_link and not name.startswith("."):
             yield from _of_folder(folder / name)
 
 
