@@ -24,7 +24,8 @@ def read_spectra(path: str | Path, *, columns: Columns | None = None) -> list[Fi
     """Return all spectra of a file; its content, not its name, determines the format.
 
     An ``.npz`` contains ``energy`` and ``mu`` (or ``norm``), each (M,) or (N, M), optionally ``id`` (N,) and
-    ``reference``; a Parquet table has them as lists, a spectrum per row; docs/reference/files.md describes the other formats. Text files and Athena projects may be gzipped.
+    ``reference``; a Parquet table has them as lists, a spectrum per row; docs/reference/files.md describes the other
+    formats. Text files and Athena projects may be gzipped.
     The ``notes`` of a spectrum list guesses, repairs and omissions.
 
     Parameters

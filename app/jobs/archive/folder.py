@@ -144,7 +144,7 @@ class ArchiveFolder:
 
     def _begin(self, identity: Mapping[str, Any]) -> None:
         """Remove what an interruption left, and note what the backfill is."""
-        for path in self.folder.iterdir():
+        for path in list(self.folder.iterdir()):
             unknown = path.name.startswith("part-") and path.name not in self._parts
             if unknown or (path.name.startswith(".part-") and path.name.endswith(".tmp")):
                 path.unlink()

@@ -77,18 +77,21 @@ def parts_of(pieces: Iterable[Piece], is_done: Callable[[Piece], bool], part_row
     before: deque[Piece] = deque()
     joined: list[Piece] = []
     lead: tuple[Piece, ...] = ()
+    spectra = spectra_before = 0
     for piece in pieces:
         done = is_done(piece)
-        if joined and (done or sum(p.weight for p in joined) + piece.weight > part_rows):
+        if joined and (done or spectra + piece.weight > part_rows):
             yield Part(tuple(joined), lead)
             joined = []
         if not done:
             if not joined:
-                lead = lead_of(before)
+                lead, spectra = lead_of(before), 0
             joined.append(piece)
+            spectra += piece.weight
         before.append(piece)
-        while sum(p.weight for p in before) - before[0].weight >= LEAD_ROWS:
-            before.popleft()
+        spectra_before += piece.weight
+        while spectra_before - before[0].weight >= LEAD_ROWS:
+            spectra_before -= before.popleft().weight
     if joined:
         yield Part(tuple(joined), lead)
 

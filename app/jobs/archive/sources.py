@@ -4,6 +4,7 @@ import glob
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +78,8 @@ class Sources:
             return
         rows = 0
         if path.suffix.lower() in _PARQUET:
-            try:
+            with suppress(SpectrumFileError):  # likewise
                 rows = parquet_rows(path)
-            except SpectrumFileError:
-                pass  # likewise
         for first in range(0, rows, self._part_rows):
             stop = min(first + self._part_rows, rows)
             yield Piece("rows", str(path), state, first, stop, stop - first)
