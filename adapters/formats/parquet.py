@@ -1,6 +1,7 @@
 """Parquet tables of spectra: a spectrum per row, its points in columns of lists."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def iterate_parquet(
     The table has columns ``energy`` and ``mu`` (or ``norm``, or ``i0`` and ``it`` or ``if``), lists of M numbers in
     each row, and optionally ``reference``, ``id``, ``sample``, ``element``, ``edge``, ``title`` and ``time`` (Unix s
     or a timestamp). Energies below 45 are read as keV, which ``notes`` mention. ``row`` of a spectrum is the row of
-    the table. The memory does not depend on the size of the table.
+    the table, also of several spectra of one row. The memory does not depend on the size of the table.
 
     Parameters
     ----------
@@ -173,7 +174,8 @@ def _spectra(
         note = f"found {len(energy)} energies and {found} values, {_EXPECTED}"
         return [FileSpectrum(id, str(path), row, energy[:0], energy[:0], notes=(note,), **known)]
     energy, notes = in_ev(energy, "energy", "")
-    return assemble(path, energy, channels, formula, id=id, row=row, average=False, notes=notes, **known)
+    made = assemble(path, energy, channels, formula, id=id, row=row, average=False, notes=notes, **known)
+    return [replace(spectrum, row=row) for spectrum in made]
 
 
 def _seconds(time: Any) -> float | None:

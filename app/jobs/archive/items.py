@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ....adapters.files import FileSource, computed_frame_of, frame_of
 from ....adapters.formats import FileSpectrum, iterate_parquet, read_spectra
+from ....adapters.tiled import documents_of
 from ....agent.stream import FrameReader, Outcome
 from ....agent.types import Document, Frame, InputError, Reason, Received, Refusal, SetAside
 from ...wiring import frame_reader
@@ -23,9 +24,11 @@ class Item:
 
     source: str
     index: int
-    """Row or spectrum of the file, or number of the frame or note of the run, from 0."""
+    """Row of the table, spectrum of the file, or frame or note of the run, from 0."""
     id: str
     frame: Frame | Refusal
+    sweep: int = 0
+    """Number of the sweep in a row of a table whose energy turns, from 0."""
     time: float | None = None
     """Unix s."""
     sample: str = ""
@@ -34,16 +37,21 @@ class Item:
     notes: tuple[str, ...] = ()
 
 
-def items_of(pieces: Sequence[Piece], work: Work) -> Iterator[list[Item]]:
+def items_of(pieces: Sequence[Piece], work: Work) -> Iterator[tuple[list[Item], bool]]:
     """Yield the items of pieces in lists that are served together.
 
-    Spectra of files and tables are one list, since they are served in the order of time; documents come in the order
-    in which they were recorded, and in shorter lists.
+    Spectra of neighbouring files and tables are one list; those of documents come in shorter ones.
 
     Parameters
     ----------
     pieces : sequence of Piece
     work : Work
+
+    Yields
+    ------
+    items : list of Item
+    by_time : bool
+        Whether they are to be served in the order of time, as those of files, and not in their own.
     """
     held: list[Item] = []
     for piece in pieces:
@@ -51,32 +59,31 @@ def items_of(pieces: Sequence[Piece], work: Work) -> Iterator[list[Item]]:
             held += _of_spectra(piece, len(held), work)
             continue
         if held:
-            yield held
+            yield held, True
             held = []
-        yield from _of_documents(piece, work)
+        for items in _of_documents(piece, work):
+            yield items, False
     if held:
-        yield held
+        yield held, True
 
 
 def _of_spectra(piece: Piece, before: int, work: Work) -> Iterator[Item]:
-    """Yield the spectra of a file, or one item with the reason why it cannot be read."""
-    path = Path(piece.source)
-    frame = computed_frame_of if work.theory else frame_of
-    count = 0
+    """Yield the spectra of a file; where it cannot be read, an item with the reason."""
+    make = computed_frame_of if work.theory else frame_of
+    count, index, sweep = 0, piece.first - 1, 0
     try:
-        for s in _spectra(piece, path, work):
-            index = s.row if piece.kind == "file" else _index_in_table(s)
-            made = frame(s, before + count + 1, work.config.fields)
-            element, edge = s.element or "", s.edge or ""
-            yield Item(piece.source, index, s.id, made, s.time, s.sample_or_title, element, edge, s.notes)
+        for s in _spectra(piece, work):
+            index, sweep = s.row, sweep + 1 if s.row == index else 0
             count += 1
+            frame = make(s, before + count, work.config.fields)
+            known = (s.time, s.sample_or_title, s.element or "", s.edge or "", s.notes)
+            yield Item(piece.source, index, s.id, frame, sweep, *known)
     except InputError as error:
-        if count:  # a table that breaks off: its rows until there are whole
-            raise
-        yield _unreadable(piece, error)
+        yield _unreadable(piece, index + 1, error)
 
 
-def _spectra(piece: Piece, path: Path, work: Work) -> Iterable[FileSpectrum]:
+def _spectra(piece: Piece, work: Work) -> Iterable[FileSpectrum]:
+    path = Path(piece.source)
     if piece.kind == "rows":
         return iterate_parquet(path, work.columns, piece.first, piece.stop)
     return read_spectra(path, columns=work.columns)
@@ -84,19 +91,17 @@ def _spectra(piece: Piece, path: Path, work: Work) -> Iterable[FileSpectrum]:
 
 def _of_documents(piece: Piece, work: Work) -> Iterator[list[Item]]:
     """Yield what the agent's reader makes of documents."""
-    reader, count, held = frame_reader(work.config, piece.source), 0, list[Item]()
+    reader, held = frame_reader(work.config, piece.source), list[Item]()
+    count = 0
     try:
         for outcome in _outcomes(_documents(piece, work), reader):
             if isinstance(outcome, Frame):
-                scan = outcome.scan
-                element, edge = outcome.element or "", outcome.edge or ""
-                held.append(
-                    Item(piece.source, count, outcome.uid, outcome, outcome.time, scan.sample, element, edge)
-                )
+                known = (outcome.time, outcome.scan.sample, outcome.element or "", outcome.edge or "")
+                held.append(Item(piece.source, count, outcome.uid, outcome, 0, *known))
             elif isinstance(outcome, SetAside):
                 many = f" ({outcome.count} times)" if outcome.count > 1 else ""
                 refusal = Refusal(outcome.reason, outcome.detail + many)
-                held.append(Item(piece.source, count, outcome.uid, refusal, outcome.time))
+                held.append(Item(piece.source, count, outcome.uid, refusal, 0, outcome.time))
             else:
                 continue
             count += 1
@@ -104,9 +109,7 @@ def _of_documents(piece: Piece, work: Work) -> Iterator[list[Item]]:
                 yield held
                 held = []
     except InputError as error:
-        if count:
-            raise
-        held.append(_unreadable(piece, error))
+        held.append(_unreadable(piece, count, error))
     if held:
         yield held
 
@@ -115,8 +118,6 @@ def _documents(piece: Piece, work: Work) -> Iterator[Document]:
     if piece.kind == "documents":
         yield from FileSource(piece.source)
         return
-    from ....adapters.tiled import documents_of  # which needs the extra
-
     uri, _, key = piece.source.rpartition("/")
     catalogue = open_catalogue(endpoint_of(uri, work.config.tiled))
     try:
@@ -133,8 +134,6 @@ def _outcomes(documents: Iterable[Document], reader: FrameReader) -> Iterator[Ou
     yield from reader.finish()
 
 
-def _unreadable(piece: Piece, error: InputError) -> Item:
+def _unreadable(piece: Piece, index: int, error: InputError) -> Item:
     reason = str(error).removeprefix(f"{piece.source}: ")
-    return Item(
-        piece.source, piece.first, Path(piece.source).name, Refusal(Reason.FILE_NOT_READABLE, reason)
-    )
+    return Item(piece.source, index, Path(piece.source).name, Refusal(Reason.FILE_NOT_READABLE, reason))

@@ -67,7 +67,8 @@ class PartTable:
 
     def _row(self, item: Item, answer: Answer | Refusal) -> dict[str, Any]:
         model = None if isinstance(answer, Refusal) else answer.model
-        row: dict[str, Any] = {"source": item.source, "index": item.index, "id": item.id, "time": item.time}
+        row: dict[str, Any] = {"source": item.source, "index": item.index, "sweep": item.sweep}
+        row |= {"id": item.id, "time": item.time}
         row |= {"sample": item.sample, "element": item.element, "edge": item.edge, "notes": "; ".join(item.notes)}
         row |= {"flags": "", "reason": "", "detail": "", "model": ""}
         if model is not None:
@@ -99,6 +100,7 @@ def _schema(models: Sequence[Model], hidden: Mapping[str, frozenset[str]], about
             units |= {key: "dimensionless" if key == f"{d.name}_p" else d.unit for key in keys}
     units |= {"ood_score": "dimensionless", **ALIGNMENT_UNITS}
     fields = [pa.field("source", pa.string(), False), pa.field("index", pa.int64(), False)]
+    fields += [pa.field("sweep", pa.int32(), False)]
     fields += [pa.field(name, pa.string()) for name in _TEXTS]
     fields += [pa.field(name, pa.float64(), metadata={"unit": unit}) for name, unit in {"time": "s", **units}.items()]
     fields += [pa.field(name, pa.string()) for name in _LAST_TEXTS]

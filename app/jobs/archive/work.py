@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from ....adapters.formats import Columns
 from ...config import Config
@@ -48,7 +48,9 @@ class Work:
     """Output folder, absolute."""
     theory: bool = False
     columns: Columns | None = None
-    about: Mapping[str, str] = field(default_factory=dict)
+    models: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of each model, by name."""
+    about: Mapping[str, Any] = field(default_factory=dict)
     """Provenance that every part has in its metadata."""
 
 
