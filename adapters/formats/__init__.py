@@ -1,4 +1,4 @@
-"""Readers of spectra in files: XDI and text columns, SSRL's collector, SPEC, Athena projects, NeXus/HDF5, npz, Parquet."""
+"""Readers of spectra in files: XDI and text, SSRL's collector, SPEC, Athena projects, NeXus/HDF5, npz, Parquet."""
 
 from .column_names import Columns
 from .column_table import ColumnTable, UnknownColumnsError

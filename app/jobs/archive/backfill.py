@@ -14,7 +14,6 @@ from ...wiring import model_folders
 from .engines import Engine
 from .folder import ArchiveFolder
 from .plan import Plan, parts_of
-from .serve import write_part
 from .sources import Sources
 from .work import Work
 
@@ -89,6 +88,8 @@ def backfill(
     OSError
         The disk does not take the manifest.
     """
+    from .serve import write_part  # which imports torch; --dry-run does not need it
+
     about = {"config_sha256": config.sha256, "theory": theory}
     work = Work(config, str(folder.folder), theory, columns, identity["models"], about)
     parts = parts_of(sources, lambda piece: folder.state_of(piece) is not None, part_rows)

@@ -2,6 +2,7 @@
 
 import multiprocessing as mp
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -11,8 +12,7 @@ from typing import Any, Protocol
 
 from ....adapters.errors import EndpointUnreachable
 from ....agent.types import InputError
-from .serve import WorkFailed
-from .work import Part, Written
+from .work import Part, WorkFailed, Written
 
 Do = Callable[[Part], Written]
 _AHEAD = 2
@@ -35,6 +35,10 @@ class Engine(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """End the processes that the engine started."""
+        ...
+
 
 class LocalEngine:
     """Processes of this machine.
@@ -54,7 +58,7 @@ class LocalEngine:
             for part in parts:
                 yield part, do(part)
             return
-        context = mp.get_context("spawn")  # a fork of a process with torch's threads may hang
+        context, others = mp.get_context("spawn"), set(mp.active_children())  # a fork with torch's threads may hang
         pool = ProcessPoolExecutor(self._workers, context, initializer=_end_with, initargs=(os.getpid(),))
         try:
             yield from _bounded(lambda part: pool.submit(do, part), parts, _AHEAD * self._workers)
@@ -62,7 +66,13 @@ class LocalEngine:
             why = "a worker ended, as when its memory is exhausted; the same command goes on, with fewer --workers"
             raise WorkFailed(why) from None
         finally:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in set(mp.active_children()) - others:  # a part in progress is given up
+                child.terminate()
+            pool.shutdown()
+
+    def close(self) -> None:
+        """As :meth:`Engine.close`; the processes ended with the last part."""
 
 
 class DaskEngine:
@@ -158,8 +168,6 @@ def _bounded(
 
 def _end_with(parent: int) -> None:
     """Let a worker end with the command: after a kill it would wait for parts for ever."""
-    import signal
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command ends its workers
 
     def watch() -> None:

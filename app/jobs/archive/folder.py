@@ -64,8 +64,10 @@ class ArchiveFolder:
             raise
 
     def close(self) -> None:
-        """Give up the folder."""
+        """Remove what was not finished, and give up the folder."""
         if self._lock is not None:
+            for path in self.folder.glob(".part-*.tmp"):
+                path.unlink(missing_ok=True)
             self._lock.release()
 
     def state_of(self, piece: Piece) -> bool | None:

@@ -13,11 +13,7 @@ from ...wiring import load_tables, model_folders, versions
 from ..files import refusal_of
 from .items import Item, items_of
 from .table import PartTable
-from .work import Part, Work, Written
-
-
-class WorkFailed(Exception):  # noqa: N818 - named after the event
-    """A part could not be done; the message says why. A later call does it again."""
+from .work import Part, Work, WorkFailed, Written
 
 
 def write_part(work: Work, part: Part) -> Written:
@@ -104,4 +100,3 @@ def _loaded(folders: tuple[Path, ...], device: str, threads: int) -> tuple[Model
     for model in models:
         model.warm_up()
     return models
-

@@ -52,17 +52,22 @@ class Sources:
         EndpointUnreachable
             A catalogue does not answer.
         """
-        for source in self._given:
+        for number, source in enumerate(self._given):
+            if source in self._given[:number]:
+                continue
             if is_catalogue(source):
                 yield from self._runs(source)
             else:
-                yield from self._of_path(source)
+                yield from self._of_path(source, [s for s in self._given[:number] if not is_catalogue(s)])
 
-    def _of_path(self, source: str) -> Iterator[Piece]:
+    def _of_path(self, source: str, earlier: Sequence[str]) -> Iterator[Piece]:
+        """Yield the pieces of a path without the files that earlier ones have."""
         path, count = Path(os.path.abspath(source)), 0
+        had = [(Path(os.path.abspath(one)), Path(one).is_dir()) for one in earlier]
         for file in _files(path):
             count += 1
-            yield from self._of_file(file)
+            if not any(_has(one, file) if is_folder else _matches(one, file) for one, is_folder in had):
+                yield from self._of_file(file)
         if not count:
             raise SpectrumFileError(f"{source}: found no files, expected files of spectra")
 
@@ -172,6 +177,19 @@ def _of_folder(folder: Path) -> Iterator[Path]:
     for name, is_folder, is_link in found:
         if is_folder and not is_link and not name.startswith("."):
             yield from _of_folder(folder / name)
+
+
+def _has(folder: Path, file: Path) -> bool:
+    """Whether a folder's own files, as :func:`_of_folder` finds them, include one."""
+    if not file.is_relative_to(folder):
+        return False
+    *folders, name = file.relative_to(folder).parts
+    return not is_ignored(name) and not any(part.startswith(".") for part in folders)
+
+
+def _matches(pattern: Path, file: Path) -> bool:
+    """Whether a path, or a shell pattern, names a file."""
+    return file == pattern or (not pattern.exists() and str(file) in glob.glob(str(pattern), recursive=True))
 
 
 def _weight(size: int) -> int:

@@ -4,14 +4,16 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ....agent.estimate import Answer
 from ....agent.publish import ALIGNMENT_UNITS
 from ....agent.types import ESTIMATE_PARTS, InputError, Refusal, keys_of
-from ....models.runtime import Model
 from ..files import refusal_of
 from .items import Item
+
+if TYPE_CHECKING:
+    from ....models.runtime import Model
 
 _TEXTS = ("id", "sample", "element", "edge", "model")
 _LAST_TEXTS = ("flags", "reason", "detail", "notes")
@@ -35,7 +37,7 @@ class PartTable:
         Whether to include descriptors that have no meaning for a mixture of sites.
     """
 
-    def __init__(self, path: Path, models: Sequence[Model], about: Mapping[str, Any], *, everything: bool) -> None:
+    def __init__(self, path: Path, models: "Sequence[Model]", about: Mapping[str, Any], *, everything: bool) -> None:
         import pyarrow.parquet as pq
 
         self._path = path
@@ -87,7 +89,7 @@ class PartTable:
         return row
 
 
-def _schema(models: Sequence[Model], hidden: Mapping[str, frozenset[str]], about: Mapping[str, Any]) -> Any:
+def _schema(models: "Sequence[Model]", hidden: Mapping[str, frozenset[str]], about: Mapping[str, Any]) -> Any:
     """Return the columns of all models, each with its unit, and the provenance."""
     import pyarrow as pa
 

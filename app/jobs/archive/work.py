@@ -63,3 +63,7 @@ class Written:
     rows: int
     set_aside: Mapping[str, int]
     """Number of the rows without an estimate, by reason."""
+
+
+class WorkFailed(Exception):  # noqa: N818 - named after the event
+    """A part could not be done; the message says why. A later call does it again."""
