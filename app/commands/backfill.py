@@ -1,6 +1,6 @@
 """``xas-agent backfill``: the descriptors of an archive."""
 
-from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,7 +11,6 @@ from .shared import (
     FAILED,
     INTERRUPTED,
     SET_ASIDE,
-    USAGE,
     columns_of,
     exit_on_error,
     fail,
@@ -20,7 +19,7 @@ from .shared import (
 )
 
 if TYPE_CHECKING:
-    from ..jobs.archive import ArchiveFolder, Engine, Plan, Summary
+    from ..jobs.archive import ArchiveFolder, Engine, Plan
 
 _PART_ROWS = 4000
 
@@ -34,7 +33,8 @@ def backfill(
         ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", help="Folder for the Parquet tables: new, or that of the same command, which goes on.")
+        Path,
+        typer.Option("--out", help="Folder for the Parquet tables: new, or that of the same command, which goes on."),
     ],
     engine: Annotated[
         Literal["local", "dask"], typer.Option("--engine", help="Processes of this machine, or a Dask cluster.")
@@ -65,7 +65,8 @@ def backfill(
     strict: StrictOption = False,
 ) -> None:
     """Estimate the descriptors of an archive, some million spectra, into Parquet tables."""
-    from ..jobs.archive import ArchiveFolder, Sources, WorkFailed, backfill, identity_of, plan, require_pyarrow
+    from ...adapters.errors import EndpointUnreachable
+    from ..jobs.archive import ArchiveFolder, Backfill, WorkFailed, require_pyarrow
     from ..output.progress import progress_bars
     from ..session import end_like_ctrl_c
 
@@ -73,37 +74,56 @@ def backfill(
         refuse_unused("without --engine dask", scheduler=scheduler)
     if scheduler is not None:
         refuse_unused("with --scheduler, whose workers are started apart", workers=workers)
+    interrupted = False
     with exit_on_error():
         settings = settings_of(config, model, element, edge, single_site=everything)
         require_pyarrow()
-        columns = columns_of(column)
-        found = Sources(sources, part_rows, settings.tiled)
-        identity = identity_of(settings, part_rows, columns, theory=theory)
+        work = Backfill(sources, settings, part_rows, columns_of(column), theory)
         end_like_ctrl_c()
-        folder = ArchiveFolder(out, identity, write=not dry_run)
-        try:
-            planned = plan(found, folder.state_of, part_rows)
+        with closing(ArchiveFolder(out, work.identity(), write=not dry_run)) as folder:
+            plan = work.plan(folder)
             if dry_run:
-                _show_plan(planned, folder)
+                _show_plan(plan)
                 return
-            if planned.changed:
-                _say_changed(planned.changed)
-            if not planned.parts:
-                summary = backfill_nothing(folder)
-            else:
-                used = _engine(engine, scheduler, workers or 1)
-                try:
-                    with progress_bars() as progress:
-                        summary = backfill(
-                            found, folder, planned, settings, used, identity, part_rows,
-                            columns=columns, theory=theory, progress=progress,
-                        )  # fmt: skip
-                finally:
-                    used.close()
-        except (WorkFailed, OSError) as error:
-            if isinstance(error, ConnectionError):
-                raise
-            fail(f"{error}; the parts done are kept, and the same command goes on", FAILED)
-        finally:
-            folder.close()
-    _conclude(summary, folder.folder, strict)
+            if plan.changed:
+                said = "changed since they were read; their earlier rows are kept: name another --out for new ones"
+                typer.echo(f"{plan.changed} files or parts of files {said}", err=True)
+            try:
+                if plan.parts:
+                    with closing(_engine(engine, scheduler, workers or 1)) as used, progress_bars() as progress:
+                        interrupted = work.fill(folder, used, plan.parts, progress)
+            except (WorkFailed, OSError) as error:
+                if isinstance(error, EndpointUnreachable):
+                    raise
+                fail(f"{error}; the parts done are kept, and the same command goes on", FAILED)
+    _conclude(folder, interrupted, strict)
+
+
+def _engine(name: str, scheduler: str | None, workers: int) -> "Engine":
+    from ..jobs.archive import DaskEngine, LocalEngine
+
+    return LocalEngine(workers) if name == "local" else DaskEngine(scheduler, workers)
+
+
+def _show_plan(plan: "Plan") -> None:
+    _show("tables", f"{plan.tables}, with {plan.spectra} spectra")
+    _show("files", f"{plan.files}, each with one spectrum or several")
+    _show("runs", str(plan.runs))
+    _show("done before", f"{plan.done} pieces" + (f", {plan.changed} changed since" if plan.changed else ""))
+    _show("parts to do", str(plan.parts))
+
+
+def _conclude(folder: "ArchiveFolder", interrupted: bool, strict: bool) -> None:
+    """Print what the folder holds; exit with the code of what went wrong."""
+    aside = folder.set_aside
+    _show("spectra", str(folder.rows))
+    _show("set aside", ", ".join(f"{reason} {count}" for reason, count in aside.most_common()) or "0")
+    _show("written", f"{folder.folder}/")
+    if interrupted:
+        fail("interrupted; the parts done are kept, and the same command goes on", INTERRUPTED)
+    if strict and (aside or not folder.rows):
+        raise typer.Exit(SET_ASIDE)
+
+
+def _show(key: str, text: str) -> None:
+    typer.echo(f"{key:12} {text}")

@@ -24,6 +24,7 @@ EXTRAS = {
     "formats": "NeXus and HDF5 files",
     "assets": "arrays in files that documents refer to",
     "tiled": "Tiled catalogues",
+    "dask": "backfill of archives, on a cluster too",
     "adaptive": "scans and searches that ask the agent",
     "train": "training and evaluation of models",
     "quench": "amorphous structures for training",

@@ -1,8 +1,7 @@
 """A backfill from its sources to its folder."""
 
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,94 +12,86 @@ from ...config import Config
 from ...wiring import model_folders
 from .engines import Engine
 from .folder import ArchiveFolder
-from .plan import Plan, parts_of
+from .plan import Plan, parts_of, plan
 from .sources import Sources
-from .work import Work
+from .work import PART_ROWS, Work
 
 
-@dataclass(slots=True)
-class Summary:
-    """What a backfill has in its folder."""
+@dataclass(frozen=True, slots=True)
+class Backfill:
+    """What is to be estimated, and how."""
 
-    rows: int = 0
-    set_aside: Counter[str] = field(default_factory=Counter)
-    """Number of rows without an estimate, by reason."""
-    interrupted: bool = False
+    given: Sequence[str]
+    """Files, folders, shell patterns and catalogues."""
+    config: Config
+    part_rows: int = PART_ROWS
+    """Largest expected number of spectra of a part."""
+    columns: Columns | None = None
+    """As for :func:`read_spectra`."""
+    theory: bool = False
+    """Whether the spectra are computed, on FEFF's energies and normalisation."""
 
+    @property
+    def sources(self) -> Sources:
+        """The pieces of what is given."""
+        return Sources(self.given, self.part_rows, self.config.tiled)
 
-def identity_of(config: Config, part_rows: int, columns: Columns | None, *, theory: bool) -> dict[str, Any]:
-    """Return what must be the same for a backfill to go on, as JSON values."""
-    cards = [read_card(folder) for folder in model_folders(config)]
-    return {
-        "config": config.sha256,
-        "models": {card.name: card.sha256 for card in cards},
-        "part rows": part_rows,
-        "columns": {role: [names] if isinstance(names, str | int) else [*names] for role, names in columns.items()}
-        if columns
-        else {},
-        "theory": theory,
-    }
+    def identity(self) -> dict[str, Any]:
+        """Return what must be the same for a backfill to go on in its folder, as JSON values."""
+        cards = [read_card(folder) for folder in model_folders(self.config)]
+        columns = {role: [c] if isinstance(c, str | int) else [*c] for role, c in (self.columns or {}).items()}
+        return {
+            "config": self.config.sha256,
+            "models": {card.name: card.sha256 for card in cards},
+            "part rows": self.part_rows,
+            "columns": columns,
+            "theory": self.theory,
+        }
 
+    def plan(self, folder: ArchiveFolder) -> Plan:
+        """Count what there is, and what the folder lacks.
 
-def backfill(
-    sources: Sources,
-    folder: ArchiveFolder,
-    planned: Plan,
-    config: Config,
-    engine: Engine,
-    identity: Mapping[str, Any],
-    part_rows: int,
-    *,
-    columns: Columns | None,
-    theory: bool,
-    progress: Progress,
-) -> Summary:
-    """Do the parts that the folder lacks. Ctrl-C ends the work; the parts done until then are kept.
+        Raises
+        ------
+        InputError
+            A source is missing or holds no file.
+        EndpointUnreachable
+            A catalogue does not answer.
+        """
+        return plan(self.sources, folder.state_of, self.part_rows)
 
-    Parameters
-    ----------
-    sources : Sources
-    folder : ArchiveFolder
-        Locked, of the same identity.
-    planned : Plan
-        How much there is to do.
-    config : Config
-    engine : Engine
-    identity : mapping
-        As :func:`identity_of` gives it.
-    part_rows : int
-        Largest expected number of spectra of a part.
-    columns : mapping or None
-        As for :func:`read_spectra`.
-    theory : bool
-        Whether the spectra are computed.
-    progress : Progress
+    def fill(self, folder: ArchiveFolder, engine: Engine, parts: int, progress: Progress) -> bool:
+        """Do the parts that a folder lacks; return whether Ctrl-C ended the work early.
 
-    Returns
-    -------
-    Summary
-        Of all parts of the folder, also of earlier calls.
+        The parts done until then, or until an error, are kept.
 
-    Raises
-    ------
-    WorkFailed
-        A part could not be done; the parts done until then are kept.
-    OSError
-        The disk does not take the manifest.
-    """
-    from .serve import write_part  # which imports torch; --dry-run does not need it
+        Parameters
+        ----------
+        folder : ArchiveFolder
+            Locked, of this identity.
+        engine : Engine
+        parts : int
+            Number of parts to do, for the progress.
+        progress : Progress
 
-    about = {"config_sha256": config.sha256, "theory": theory}
-    work = Work(config, str(folder.folder), theory, columns, identity["models"], about)
-    parts = parts_of(sources, lambda piece: folder.state_of(piece) is not None, part_rows)
-    summary, done = Summary(), 0
-    progress("backfill", done, planned.parts)
-    try:
-        for part, written in engine(partial(write_part, work), parts):
-            folder.keep(part, written)
-            done += 1
-            progress("backfill", done, planned.parts, f"{folder.rows} spectra")
-    except KeyboardInterrupt:
-        summary.interrupted = True
-    summary.rows, summary.set_aside = folder.rows, folder.set_aside
-    return summary
+        Raises
+        ------
+        WorkFailed
+            A part could not be done.
+        OSError
+            The disk does not take the manifest.
+        """
+        from .serve import write_part  # which imports torch; a plan does not need it
+
+        about = {"config_sha256": self.config.sha256, "theory": self.theory}
+        models = self.identity()["models"]
+        work = Work(self.config, str(folder.folder), self.theory, self.columns, models, about)
+        missing = parts_of(self.sources, lambda piece: folder.state_of(piece) is not None, self.part_rows)
+        progress("backfill", 0, parts)
+        try:
+            for done, (part, written) in enumerate(engine(partial(write_part, work), missing), 1):
+                folder.keep(part, written)
+                progress("backfill", done, parts, f"{folder.rows} spectra")
+        except KeyboardInterrupt:
+            return True
+        return False

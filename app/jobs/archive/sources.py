@@ -12,7 +12,7 @@ from ....adapters.errors import EndpointUnreachable
 from ....adapters.files import DOCUMENT_SUFFIXES, is_ignored
 from ....adapters.formats import SpectrumFileError, parquet_rows
 from ....adapters.tiled import SCHEMES, TiledEndpoint
-from ....agent.types import get_logger
+from ....agent.types import get_logger, validate_settings
 from .work import PART_ROWS, Piece
 
 _log = get_logger()
@@ -122,11 +122,11 @@ def endpoint_of(uri: str, like: TiledEndpoint | None) -> TiledEndpoint:
 
     Raises
     ------
-    ValueError
+    InputError
         The URI contains a key, or is none.
     """
     content = {} if like is None else like.model_dump(exclude_unset=True)
-    return TiledEndpoint(**{**content, "uri": uri})
+    return validate_settings({**content, "uri": uri}, TiledEndpoint, "source")
 
 
 def open_catalogue(endpoint: TiledEndpoint) -> Any:
