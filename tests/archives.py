@@ -28,7 +28,9 @@ def intensities(k: int) -> dict[str, np.ndarray]:
     return {"energy": ENERGY, "i0": i0, "it": it, "iref": it * np.exp(-step(ENERGY, EDGE_EV + 0.3 + drift))}
 
 
-def write_table(path: Path, first: int, stop: int, broken: frozenset[int] = frozenset(), rows_per_group: int = 64) -> Path:
+def write_table(
+    path: Path, first: int, stop: int, broken: frozenset[int] = frozenset(), rows_per_group: int = 64
+) -> Path:
     """Write spectra as a Parquet table; those of ``broken`` have an It of zero."""
     rows: list[dict[str, Any]] = []
     for k in range(first, stop):
@@ -37,7 +39,7 @@ def write_table(path: Path, first: int, stop: int, broken: frozenset[int] = froz
             columns["it"] = np.zeros(ENERGY.size)
         rows.append({"id": f"scan {k}", "sample": "cell", "element": "Co", "time": START_S + 60.0 * k, **columns})
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=rows_per_group)
+    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=64)
     return path
 
 
