@@ -57,16 +57,21 @@ def test_every_spectrum_has_one_row(whole):
     assert len(pq.read_table(whole).schema.names) > 30  # a folder of tables to any reader
 
 
+def kill_after(archive: Path, out: Path, count: int) -> None:
+    """Start a backfill, and kill it as soon as it has so many parts."""
+    process = started(*line(archive, out))
+    try:
+        wait_until(lambda: parts(out) >= count or process.poll() is not None)
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_killed_and_continued_it_has_the_same_rows(xa, archive, whole, tmp_path):
     out = tmp_path / "out"
-    for kills in (2, 4):
-        process = started(*line(archive, out))
-        try:
-            wait_until(lambda least=kills: parts(out) >= least or process.poll() is not None)
-            assert process.poll() is None
-        finally:
-            process.kill()
-            process.wait()
+    kill_after(archive, out, 2)
+    kill_after(archive, out, 4)
     before = parts(out)
     assert 4 <= before < parts(whole)
     done = xa(*line(archive, out))

@@ -62,9 +62,7 @@ def live(path: Path) -> list[dict[str, Any]]:
 def differences(rows: Sequence[dict[str, Any]], answers: Sequence[dict[str, Any]]) -> dict[str, float]:
     """The largest difference of each number that both have."""
     keys = [k for k, v in answers[0].items() if isinstance(v, float) and isinstance(rows[0].get(k), float)]
-    found = {
-        key: max(abs(row[key] - answer[key]) for row, answer in zip(rows, answers, strict=True)) for key in keys
-    }
+    found = {key: max(abs(row[key] - answer[key]) for row, answer in zip(rows, answers, strict=True)) for key in keys}
     assert {"OS_mean", "OS_lo", "OS_sd_frame", "e0_ev", "foil_shift_ev", "ood_score"} <= found.keys()
     return found
 
