@@ -2,12 +2,11 @@
 
     python benchmarks/backfill.py [--spectra 1000000] [--folder DIR] [--compare 40000] [--engine local|dask]
 
-The archive is Parquet tables of 50 000 spectra each: computed spectra of cobalt (data/feff), shifted, broadened by their
-interpolation, with a background and noise. First the whole archive is done with two workers: the command and all its
-processes are killed after a third of the parts, and started again; the rows are then counted, and none may be missing
-or there twice. Memory is that of all processes together (RSS, sampled each second). Then ``--compare`` spectra are
-done with one worker and with two: wall time, and processor time per spectrum, which other work on the machine does
-not change much.
+The archive is Parquet tables of 50 000 spectra each: computed spectra of cobalt (data/feff), shifted, with a background
+and noise. First the whole archive is done with two workers: the command and all its processes are killed after a third
+of the parts, and started again; the rows are then counted, and none may be missing or there twice. Memory is that of
+all processes together (RSS, sampled each second). Then ``--compare`` spectra are done with one worker and with two:
+wall time, and processor time per spectrum, which other work on the machine does not change much.
 """
 
 import argparse
@@ -63,7 +62,9 @@ def write_archive(folder: Path, spectra: int) -> None:
 def _measured(energies: np.ndarray, mus: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
     """Return n spectra, (n, M)."""
     picked, shift = rng.integers(0, len(mus), n), rng.normal(0, 0.5, n)
-    made = np.stack([np.interp(ENERGY, energies[i] + s, mus[i], left=0.0) for i, s in zip(picked, shift, strict=True)])
+    made = np.stack(
+        [np.interp(ENERGY, energies[i] + s, mus[i], left=0.0) for i, s in zip(picked, shift, strict=True)]
+    )
     slope = 0.3 - 3e-4 * (ENERGY - EDGE_EV)
     return (slope + made + rng.normal(0, 2e-3, made.shape)).astype(np.float32)
 
