@@ -1,6 +1,7 @@
 """A backfill from its sources to its folder."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -89,9 +90,10 @@ class Backfill:
         missing = parts_of(self.sources, lambda piece: folder.state_of(piece) is not None, self.part_rows)
         progress("backfill", 0, parts)
         try:
-            for done, (part, written) in enumerate(engine(partial(write_part, work), missing), 1):
-                folder.keep(part, written)
-                progress("backfill", done, parts, f"{folder.rows} spectra")
+            with closing(engine(partial(write_part, work), missing)) as results:
+                for done, (part, written) in enumerate(results, 1):
+                    folder.keep(part, written)
+                    progress("backfill", done, parts, f"{folder.rows} spectra")
         except KeyboardInterrupt:
             return True
         return False

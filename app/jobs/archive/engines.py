@@ -4,7 +4,7 @@ import multiprocessing as mp
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -15,6 +15,8 @@ from ....agent.types import InputError
 from .work import Part, WorkFailed, Written
 
 Do = Callable[[Part], Written]
+Results = Generator[tuple[Part, Written], None, None]
+"""Parts as they are done; closing it ends the work."""
 _AHEAD = 2
 """Number of parts per worker that are sent before the first is back: no worker waits, and the memory stays flat."""
 _CONNECT_S = 10.0
@@ -25,7 +27,7 @@ _WATCH_S = 1.0
 class Engine(Protocol):
     """Does parts, several at a time."""
 
-    def __call__(self, do: Do, parts: Iterator[Part]) -> Iterator[tuple[Part, Written]]:
+    def __call__(self, do: Do, parts: Iterator[Part]) -> Results:
         """Yield each part when it is done, in any order; only so many parts are taken as are being done.
 
         Raises
@@ -52,7 +54,7 @@ class LocalEngine:
     def __init__(self, workers: int = 1) -> None:
         self._workers = workers
 
-    def __call__(self, do: Do, parts: Iterator[Part]) -> Iterator[tuple[Part, Written]]:
+    def __call__(self, do: Do, parts: Iterator[Part]) -> Results:
         """As :meth:`Engine.__call__`."""
         if self._workers == 1:
             for part in parts:
@@ -110,7 +112,7 @@ class DaskEngine:
                 self._cluster.close()
             raise EndpointUnreachable(scheduler or "dask", f"no scheduler answers: {error}") from None
 
-    def __call__(self, do: Do, parts: Iterator[Part]) -> Iterator[tuple[Part, Written]]:
+    def __call__(self, do: Do, parts: Iterator[Part]) -> Results:
         """As :meth:`Engine.__call__`."""
         from distributed import as_completed
 
@@ -150,9 +152,7 @@ class DaskEngine:
             raise WorkFailed(f"{part.pieces[0].source}: not done: {type(error).__name__}: {error}") from None
 
 
-def _bounded(
-    submit: Callable[[Part], "Future[Written]"], parts: Iterator[Part], most: int
-) -> Iterator[tuple[Part, Written]]:
+def _bounded(submit: Callable[[Part], "Future[Written]"], parts: Iterator[Part], most: int) -> Results:
     running: dict[Future[Written], Part] = {}
     exhausted = False
     while running or not exhausted:

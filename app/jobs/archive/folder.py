@@ -18,7 +18,8 @@ MANIFEST = "_manifest.jsonl"
 """A line per part. Readers of a folder of Parquet tables leave out names that begin with an underscore or a dot."""
 ABOUT = "_backfill.json"
 """What must be the same for a backfill to go on: config, models and size of the parts."""
-_LOCK = ".lock"
+_OWN = (".lock", f".{ABOUT}.tmp")
+"""What a backfill that was killed at its very start may have left."""
 
 
 class ArchiveFolder:
@@ -119,7 +120,7 @@ class ArchiveFolder:
                     f"{self.folder}: found a backfill with another {' and '.join(other)}, expected the same command; "
                     "name another --out"
                 )
-        elif self.folder.exists() and (there := [n for n in sorted(os.listdir(self.folder)) if n != _LOCK]):
+        elif self.folder.exists() and (there := [n for n in sorted(os.listdir(self.folder)) if n not in _OWN]):
             raise InputError(
                 f"{self.folder}: found {there[0]}, expected a new or empty folder, or that of the same backfill; "
                 "name another --out"

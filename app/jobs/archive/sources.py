@@ -176,7 +176,10 @@ def _of_folder(folder: Path) -> Iterator[Path]:
             yield folder / name
     for name, is_folder, is_link in found:
         if is_folder and not is_link and not name.startswith("."):
-            yield from _of_folder(folder / name)
+            if os.access(folder / name, os.R_OK | os.X_OK):
+                yield from _of_folder(folder / name)
+            else:
+                _log.warning("folder not read", folder=str(folder / name), detail="found one without permission")
 
 
 def _has(folder: Path, file: Path) -> bool:
