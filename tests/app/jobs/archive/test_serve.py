@@ -47,6 +47,7 @@ def live(path: Path) -> list[dict[str, Any]]:
     answers: list[tuple[str, dict[str, Any]]] = []
     order: dict[str, int] = {}
     agent = XASAgent(config(), models())
+    agent.live = False
     agent.subscribe(lambda name, doc: answers.append((name, doc)))
     for name, doc in documents(0, FRAMES):
         if name == "event":
