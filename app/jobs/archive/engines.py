@@ -104,7 +104,11 @@ class DaskEngine:
         try:
             if scheduler is None:
                 self._cluster = LocalCluster(
-                    n_workers=workers, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    host="127.0.0.1",
+                    dashboard_address=None,
+                    security=True,  # keys of its own: other users of this machine could run code otherwise
                 )
             self._client: Any = Client(self._cluster or scheduler, timeout=_CONNECT_S)
         except (OSError, TimeoutError, ValueError) as error:
