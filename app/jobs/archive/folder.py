@@ -10,14 +10,12 @@ from typing import Any
 
 from ....agent.types import InputError, get_logger
 from ...output.folder import lock_folder
-from .work import Part, Piece, Written
+from .work import ABOUT, Part, Piece, Written
 
 _log = get_logger()
 
 MANIFEST = "_manifest.jsonl"
 """A line per part. Readers of a folder of Parquet tables leave out names that begin with an underscore or a dot."""
-ABOUT = "_backfill.json"
-"""What must be the same for a backfill to go on: config, models and size of the parts."""
 _OWN = (".lock", f".{ABOUT}.tmp")
 """What a backfill that was killed at its very start may have left."""
 

@@ -13,7 +13,7 @@ from ....adapters.files import DOCUMENT_SUFFIXES, is_ignored
 from ....adapters.formats import SpectrumFileError, parquet_rows
 from ....adapters.tiled import SCHEMES, TiledEndpoint
 from ....agent.types import get_logger, validate_settings
-from .work import PART_ROWS, Piece
+from .work import ABOUT, PART_ROWS, Piece
 
 _log = get_logger()
 
@@ -164,13 +164,15 @@ def _files(path: Path) -> Iterator[Path]:
 def _of_folder(folder: Path) -> Iterator[Path]:
     """Yield the files of a folder, without those that are hidden, being copied, or documents.
 
-    Links to folders are not followed, since they may lead back.
+    Links to folders are not followed, since they may lead back. Results of a backfill are no sources.
     """
     try:
         with os.scandir(folder) as entries:
             found = sorted((entry.name, entry.is_dir(), entry.is_symlink()) for entry in entries)
     except OSError as error:
         raise SpectrumFileError(f"{folder}: {error.strerror or error}, expected files of spectra") from error
+    if any(name == ABOUT for name, *_ in found):
+        return
     for name, is_folder, _ in found:
         if not is_folder and not is_ignored(name):
             yield folder / name

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from xas_agent.agent.types import InputError
-from xas_agent.app.jobs.archive.folder import ABOUT, MANIFEST, ArchiveFolder
-from xas_agent.app.jobs.archive.work import Part, Piece, Written
+from xas_agent.app.jobs.archive.folder import MANIFEST, ArchiveFolder
+from xas_agent.app.jobs.archive.work import ABOUT, Part, Piece, Written
 
 IDENTITY = {"config": "a", "part rows": 10}
 

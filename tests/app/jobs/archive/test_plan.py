@@ -8,7 +8,7 @@ from archives import write_table
 from xas_agent.adapters.formats import SpectrumFileError
 from xas_agent.app.jobs.archive.plan import parts_of, plan
 from xas_agent.app.jobs.archive.sources import Sources
-from xas_agent.app.jobs.archive.work import LEAD_ROWS, Piece
+from xas_agent.app.jobs.archive.work import ABOUT, LEAD_ROWS, Piece
 
 
 def names(sources: Sources) -> list[str]:
@@ -25,6 +25,8 @@ def file(folder: Path, name: str, size: int = 10) -> Path:
 def test_folders_within_folders_in_a_steady_order(tmp_path):
     for name in ("b.xdi", "a.xdi", "day2/c.xdi", "day1/d.xdi", ".hidden", "run.jsonl", ".git/e.xdi"):
         file(tmp_path, name)
+    file(tmp_path, "results/part-000000.parquet")
+    file(tmp_path, f"results/{ABOUT}")
     (tmp_path / "day1" / "loop").symlink_to(tmp_path)
     assert names(Sources([str(tmp_path)])) == ["a.xdi", "b.xdi", "d.xdi", "c.xdi"]
 
