@@ -32,7 +32,8 @@ def read_parquet(path: Path, wanted: Columns | None = None) -> list[FileSpectrum
     SpectrumFileError
         As for :func:`iterate_parquet`, or the table is too large to be read whole.
     """
-    size = sum(group.total_byte_size for group in _groups(_open(path).metadata))
+    with _open(path) as table:
+        size = sum(group.total_byte_size for group in _groups(table.metadata))
     if size > MAX_BYTES:
         remedy = "xas-agent backfill reads it in parts"
         raise SpectrumFileError(f"{path}: found {size >> 20} MiB, expected at most {MAX_BYTES >> 20} MiB; {remedy}")
@@ -47,7 +48,8 @@ def parquet_rows(path: Path) -> int:
     SpectrumFileError
         The file is no Parquet table, or pyarrow is not installed.
     """
-    return _open(path).metadata.num_rows
+    with _open(path) as table:
+        return table.metadata.num_rows
 
 
 def iterate_parquet(
@@ -81,16 +83,14 @@ def iterate_parquet(
         texts = [name for name in (*_TEXTS, "time") if name in table.schema_arrow.names]
         stop = table.metadata.num_rows if stop is None else min(stop, table.metadata.num_rows)
         groups, start = _covering(table.metadata, first, stop)
-        batches = table.iter_batches(_ROWS, row_groups=groups, columns=[*names.values(), *texts])
-        for batch in batches:
-            begin, end = max(first - start, 0), min(stop - start, batch.num_rows)
-            for k in range(begin, end):
+        for batch in table.iter_batches(_ROWS, row_groups=groups, columns=[*names.values(), *texts]):
+            for k in range(max(first - start, 0), min(stop - start, batch.num_rows)):
                 yield from _spectra(path, batch, k, start + k, names, texts)
             start += batch.num_rows
-            if start >= stop:
-                return
     except (pa.ArrowException, OSError) as error:
         raise SpectrumFileError(f"{path}: not a whole Parquet table ({error}), {_EXPECTED}") from error
+    finally:
+        table.close()
 
 
 def _open(path: Path) -> Any:

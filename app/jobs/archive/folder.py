@@ -59,7 +59,8 @@ class ArchiveFolder:
             if write:
                 self._begin(identity)
         except BaseException:
-            self.close()
+            if self._lock is not None:
+                self._lock.release()
             raise
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ that a part begins where the agent would."""
 LEAD_ROWS = 128
 """Number of spectra before a part that are aligned again, without estimates: more than the alignment remembers."""
 ABOUT = "_backfill.json"
-"""File of an output folder with what must be the same for a backfill to go on: config, models and size of the parts."""
+"""File of an output folder with what must be the same for a backfill to go on: config, models, size of the parts."""
 
 
 @dataclass(frozen=True, slots=True)
