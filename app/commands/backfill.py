@@ -80,14 +80,14 @@ def backfill(
         require_pyarrow()
         work = Backfill(sources, settings, part_rows, columns_of(column), theory)
         end_like_ctrl_c()
-        with closing(ArchiveFolder(out, work.identity(), write=not dry_run)) as folder:
-            plan = work.plan(folder)
-            if dry_run:
-                _show_plan(plan)
-                return
-            if plan.changed:
-                said = "changed since they were read; their earlier rows are kept: name another --out for new ones"
-                typer.echo(f"{plan.changed} files or parts of files {said}", err=True)
+        plan = work.plan(ArchiveFolder(out, work.identity(), write=False))  # nothing is made for a wrong source
+        if dry_run:
+            _show_plan(plan)
+            return
+        if plan.changed:
+            said = "changed since they were read; their earlier rows are kept: name another --out for new ones"
+            typer.echo(f"{plan.changed} files or parts of files {said}", err=True)
+        with closing(ArchiveFolder(out, work.identity())) as folder:
             try:
                 if plan.parts:
                     with closing(_engine(engine, scheduler, workers or 1)) as used, progress_bars() as progress:

@@ -113,6 +113,7 @@ def test_exit_codes(xa, archive, whole, tmp_path):
     assert "expected files of spectra" in xa(*line(tmp_path / "none.xdi", tmp_path / "out"), code=2).stderr
     unreachable = ("backfill", "tiled://127.0.0.1:1", "--out", tmp_path / "out", "--model", "co-k")
     assert "nothing answered" in xa(*unreachable, code=3).stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_new_files_are_added_and_changed_ones_named(xa, tmp_path):
