@@ -157,11 +157,10 @@ def _spectra(
     path: Path, batch: Any, k: int, row: int, names: Mapping[str, str], texts: Sequence[str]
 ) -> list[FileSpectrum]:
     """Return the spectra of row ``k`` of a batch, which is ``row`` of the table."""
-    known = {name: batch.column(name)[k].as_py() for name in texts}
-    id = str(known.pop("id", None) or f"{path.name}:{row}")
-    known = {name: None if text is None else str(text) for name, text in known.items() if name != "time"} | {
-        "time": _seconds(known.get("time"))
-    }
+    cells = {name: batch.column(name)[k].as_py() for name in texts}
+    id = str(cells.pop("id", None) or f"{path.name}:{row}")
+    known: dict[str, Any] = {"time": _seconds(cells.pop("time", None))}
+    known |= {name: None if text is None else str(text) for name, text in cells.items()}
     channels: dict[str, Array] = {}
     for role, name in names.items():
         values = batch.column(name)[k].values

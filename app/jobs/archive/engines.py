@@ -107,7 +107,7 @@ class DaskEngine:
                     n_workers=workers,
                     threads_per_worker=1,
                     host="127.0.0.1",
-                    dashboard_address=None,
+                    dashboard_address=None,  # pyright: ignore[reportArgumentType] - none, as Dask documents
                     security=True,  # keys of its own: other users of this machine could run code otherwise
                 )
             self._client: Any = Client(self._cluster or scheduler, timeout=_CONNECT_S)
