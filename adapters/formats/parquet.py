@@ -81,10 +81,10 @@ def iterate_parquet(
     try:
         names = _columns(path, table.schema_arrow, by_role(wanted))
         texts = [name for name in (*_TEXTS, "time") if name in table.schema_arrow.names]
-        stop = table.metadata.num_rows if stop is None else min(stop, table.metadata.num_rows)
-        groups, start = _covering(table.metadata, first, stop)
+        end = table.metadata.num_rows if stop is None else min(stop, table.metadata.num_rows)
+        groups, start = _covering(table.metadata, first, end)
         for batch in table.iter_batches(_ROWS, row_groups=groups, columns=[*names.values(), *texts]):
-            for k in range(max(first - start, 0), min(stop - start, batch.num_rows)):
+            for k in range(max(first - start, 0), min(end - start, batch.num_rows)):
                 yield from _spectra(path, batch, k, start + k, names, texts)
             start += batch.num_rows
     except (pa.ArrowException, OSError) as error:

@@ -170,9 +170,9 @@ def test_a_dask_worker_that_is_killed_loses_and_doubles_nothing(archive, whole, 
         [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0",
          "--no-dashboard", "--scheduler-file", str(address)], **quiet,
     )  # fmt: skip
-    processes = [scheduler]
+    processes: list[subprocess.Popen[Any]] = [scheduler]
 
-    def worker() -> "subprocess.Popen[bytes]":
+    def worker() -> "subprocess.Popen[Any]":
         line = [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(address)]
         line += ["--nthreads", "1", "--no-nanny", "--no-dashboard"]
         processes.append(subprocess.Popen(line, **quiet))
