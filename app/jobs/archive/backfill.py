@@ -15,7 +15,7 @@ from .engines import Engine
 from .folder import ArchiveFolder
 from .plan import Plan, parts_of, plan
 from .sources import Sources
-from .work import PART_ROWS, Work
+from .work import PART_ROWS, Part, Work, Written
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +82,23 @@ class Backfill:
         OSError
             The disk does not take the manifest.
         """
-        from .serve import write_part  # which imports torch; a plan does not need it
-
         about = {"config_sha256": self.config.sha256, "theory": self.theory}
         models = self.identity()["models"]
         work = Work(self.config, str(folder.folder), self.theory, self.columns, models, about)
         missing = parts_of(self.sources, lambda piece: folder.state_of(piece) is not None, self.part_rows)
         progress("backfill", 0, parts)
         try:
-            with closing(engine(partial(write_part, work), missing)) as results:
+            with closing(engine(partial(_write_part, work), missing)) as results:
                 for done, (part, written) in enumerate(results, 1):
                     folder.keep(part, written)
                     progress("backfill", done, parts, f"{folder.rows} spectra")
         except KeyboardInterrupt:
             return True
         return False
+
+
+def _write_part(work: Work, part: Part) -> Written:
+    """Write a part in a worker."""
+    from .serve import write_part  # which imports torch; only workers need it
+
+    return write_part(work, part)
