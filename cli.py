@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 from ._version import __version__
 from .app.commands import (
     align,
+    backfill,
     calibrate,
     convert,
     dataset,
@@ -62,6 +63,7 @@ PANELS: dict[str, dict[str, typer.Typer | Callable[..., Any]]] = {
         "convert": convert.convert,
         "align": align.align,
         "infer": infer.infer,
+        "backfill": backfill.backfill,
     },
     "Models": {
         "models": models.models_app,

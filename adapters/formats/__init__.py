@@ -1,7 +1,8 @@
-"""Readers of spectra in files: XDI and text columns, SSRL's collector, SPEC, Athena projects, NeXus/HDF5, npz."""
+"""Readers of spectra in files: XDI and text, SSRL's collector, SPEC, Athena projects, NeXus/HDF5, npz, Parquet."""
 
 from .column_names import Columns
 from .column_table import ColumnTable, UnknownColumnsError
+from .parquet import iterate_parquet, parquet_rows
 from .read import read_spectra
 from .spectrum import FileSpectrum, SpectrumFileError, flaw
 
@@ -12,5 +13,7 @@ __all__ = [
     "SpectrumFileError",
     "UnknownColumnsError",
     "flaw",
+    "iterate_parquet",
+    "parquet_rows",
     "read_spectra",
 ]

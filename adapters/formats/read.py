@@ -10,6 +10,8 @@ from .columns import is_ssrl_binary, read_columns, read_ssrl_binary
 from .hdf5 import SIGNATURE, SUFFIXES, read_hdf5
 from .limits import read_bytes
 from .npz import read_npz
+from .parquet import MAGIC as PARQUET
+from .parquet import read_parquet
 from .photon_factory import is_format_9809, read_format_9809
 from .spec import is_spec, read_spec
 from .spectrum import FileSpectrum, SpectrumFileError
@@ -22,7 +24,8 @@ def read_spectra(path: str | Path, *, columns: Columns | None = None) -> list[Fi
     """Return all spectra of a file; its content, not its name, determines the format.
 
     An ``.npz`` contains ``energy`` and ``mu`` (or ``norm``), each (M,) or (N, M), optionally ``id`` (N,) and
-    ``reference``; docs/reference/files.md describes the other formats. Text files and Athena projects may be gzipped.
+    ``reference``; a Parquet table has them as lists, a spectrum per row; docs/reference/files.md describes the other
+    formats. Text files and Athena projects may be gzipped.
     The ``notes`` of a spectrum list guesses, repairs and omissions.
 
     Parameters
@@ -72,12 +75,15 @@ def _read(path: Path, columns: Columns | None) -> list[FileSpectrum]:
         head = file.read(len(SIGNATURE))
     npz = path.suffix.lower() == ".npz" or head[:4] == b"PK\x03\x04"
     hdf5 = head == SIGNATURE or path.suffix.lower() in SUFFIXES
-    if (npz or hdf5) and given_spacing(columns):
+    parquet = head[:4] == PARQUET
+    if (npz or hdf5 or parquet) and given_spacing(columns):
         raise SpectrumFileError(f"{path}: found a format without angles, expected no d_spacing for it: leave it out")
     if npz:
         return read_npz(path, columns)
     if hdf5:
         return read_hdf5(path, columns)
+    if parquet:
+        return read_parquet(path, columns)
     raw, cut = read_bytes(path)
     if is_ssrl_binary(raw):
         return read_ssrl_binary(path, raw, columns)

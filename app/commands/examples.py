@@ -85,6 +85,12 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("xas-agent infer scans --model ni-k --format csv > descriptors.csv", "a folder of scans"),
         ("xas-agent infer scan.dat --column energy=mono --column mu=3", "by name or number"),
     ),
+    "backfill": (
+        ("xas-agent backfill /data/2025 --out descriptors --workers 4", "a folder and all within"),
+        ("xas-agent backfill spectra/*.parquet --out descriptors --dry-run", "how much is it?"),
+        ("xas-agent backfill tiled://HOST:8000/raw --out descriptors", "the runs of a catalogue"),
+        ("xas-agent backfill /data --out D --engine dask --scheduler tcp://HOST:8786", "a cluster"),
+    ),
     "models list": (("xas-agent models list", ""),),
     "models show": (
         ("xas-agent models show ni-k", "the card in one screen"),
@@ -139,6 +145,7 @@ _ENDS: Mapping[str, tuple[int, ...]] = {
     "replay": (0, FAILED, USAGE, SET_ASIDE, INTERRUPTED),
     "sim": (0, USAGE, UNREACHABLE, INTERRUPTED),
     "inspect": (0, FAILED, USAGE, UNREACHABLE, INTERRUPTED),
+    "backfill": tuple(_SHORT),
     **dict.fromkeys(("convert", "align", "infer", "standards"), (0, USAGE, SET_ASIDE, INTERRUPTED)),
 }
 _WIDTH = 74

@@ -30,7 +30,9 @@ def _names(pattern: str, incomplete: str, name: Callable[[Path], str]) -> list[s
 
 FilesArgument = Annotated[
     list[Path],
-    typer.Argument(help="Files, folders or patterns: XDI, text columns, SSRL, SPEC, Athena, NeXus, HDF5 or npz."),
+    typer.Argument(
+        help="Files, folders or patterns: XDI, text columns, SSRL, SPEC, Athena, NeXus, HDF5, npz or Parquet."
+    ),
 ]
 ConfigOption = Annotated[
     str | None,

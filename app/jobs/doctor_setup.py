@@ -26,6 +26,7 @@ EXTRAS = {
     "tiled": "Tiled catalogues",
     "nats": "documents over NATS",
     "kafka": "documents over Kafka",
+    "dask": "backfill of archives, on a cluster too",
     "adaptive": "scans and searches that ask the agent",
     "train": "training and evaluation of models",
     "quench": "amorphous structures for training",

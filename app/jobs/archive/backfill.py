@@ -1,0 +1,104 @@
+"""A backfill from its sources to its folder."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ....adapters.formats import Columns
+from ....models.card import read_card
+from ....models.progress import Progress
+from ...config import Config
+from ...wiring import model_folders
+from .engines import Engine
+from .folder import ArchiveFolder
+from .plan import Plan, parts_of, plan
+from .sources import Sources
+from .work import PART_ROWS, Part, Work, Written
+
+
+@dataclass(frozen=True, slots=True)
+class Backfill:
+    """What is to be estimated, and how."""
+
+    given: Sequence[str]
+    """Files, folders, shell patterns and catalogues."""
+    config: Config
+    part_rows: int = PART_ROWS
+    """Largest expected number of spectra of a part."""
+    columns: Columns | None = None
+    """As for :func:`read_spectra`."""
+    theory: bool = False
+    """Whether the spectra are computed, on FEFF's energies and normalisation."""
+
+    @property
+    def sources(self) -> Sources:
+        """The pieces of what is given."""
+        return Sources(self.given, self.part_rows, self.config.tiled)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what must be the same for a backfill to go on in its folder, as JSON values."""
+        cards = [read_card(folder) for folder in model_folders(self.config)]
+        columns = {role: [c] if isinstance(c, str | int) else [*c] for role, c in (self.columns or {}).items()}
+        return {
+            "config": self.config.sha256,
+            "models": {card.name: card.sha256 for card in cards},
+            "part rows": self.part_rows,
+            "columns": columns,
+            "theory": self.theory,
+        }
+
+    def plan(self, folder: ArchiveFolder) -> Plan:
+        """Count what there is, and what the folder lacks.
+
+        Raises
+        ------
+        InputError
+            A source is missing or holds no file.
+        EndpointUnreachable
+            A catalogue does not answer.
+        """
+        return plan(self.sources, folder.state_of, self.part_rows)
+
+    def fill(self, folder: ArchiveFolder, engine: Engine, parts: int, progress: Progress) -> bool:
+        """Do the parts that a folder lacks; return whether Ctrl-C ended the work early.
+
+        The parts done until then, or until an error, are kept.
+
+        Parameters
+        ----------
+        folder : ArchiveFolder
+            Locked, of this identity.
+        engine : Engine
+        parts : int
+            Number of parts to do, for the progress.
+        progress : Progress
+
+        Raises
+        ------
+        WorkFailed
+            A part could not be done.
+        OSError
+            The disk does not take the manifest.
+        """
+        about = {"config_sha256": self.config.sha256, "theory": self.theory}
+        models = self.identity()["models"]
+        work = Work(self.config, str(folder.folder), self.theory, self.columns, models, about)
+        missing = parts_of(self.sources, lambda piece: folder.state_of(piece) is not None, self.part_rows)
+        progress("backfill", 0, parts)
+        try:
+            with closing(engine(partial(_write_part, work), missing)) as results:
+                for done, (part, written) in enumerate(results, 1):
+                    folder.keep(part, written)
+                    progress("backfill", done, parts, f"{folder.rows} spectra")
+        except KeyboardInterrupt:
+            return True
+        return False
+
+
+def _write_part(work: Work, part: Part) -> Written:
+    """Write a part in a worker."""
+    from .serve import write_part  # which imports torch; only workers need it
+
+    return write_part(work, part)
