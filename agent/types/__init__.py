@@ -6,7 +6,7 @@ from .decision import ADVICE, Decision, is_final
 from .edge import STEP_WIDTH_EV, Edge
 from .errors import InputError
 from .estimate import ESTIMATE_PARTS, DescriptorEstimate, Estimate, Reach, keys_of
-from .frame import Direction, Document, Formula, Frame, Received, SetAside
+from .frame import DOCUMENT_NAMES, Direction, Document, Formula, Frame, Received, SetAside
 from .grid import Grid, bin_means, continued, right_index
 from .lines import Lines, nodes
 from .log import LOGGER_NAME, Logger, get_logger, line_of
@@ -40,6 +40,7 @@ from .xray import ELEMENTS, HC_EV_ANGSTROM, TableError, all_edges, edge_ev, emis
 
 __all__ = [
     "ADVICE",
+    "DOCUMENT_NAMES",
     "ELEMENTS",
     "ESTIMATE_PARTS",
     "HC_EV_ANGSTROM",
