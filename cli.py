@@ -25,6 +25,7 @@ from .app.commands import (
     report,
     rules,
     run,
+    serve,
     sim,
     standards,
     train,
@@ -62,6 +63,7 @@ PANELS: dict[str, dict[str, typer.Typer | Callable[..., Any]]] = {
         "convert": convert.convert,
         "align": align.align,
         "infer": infer.infer,
+        "serve": serve.serve,
     },
     "Models": {
         "models": models.models_app,
