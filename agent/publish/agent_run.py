@@ -25,6 +25,7 @@ from ..types import (
     nodes,
 )
 from .data_keys import array_key, class_configuration, data_key, free_key, grid_configuration
+from .pages import PageRows
 
 _log = get_logger()
 
@@ -172,6 +173,8 @@ class AgentRun:
         # validation would take longer than the estimate.
         self._streams: dict[tuple[Any, ...], tuple[str, tuple[str, ...]]] = {}
         """Uid of the Descriptor and names of the values of each layout."""
+        self._pages: dict[str, tuple[tuple[Any, ...], PageRows]] = {}
+        """Layout and rows of the page of each stream that is not emitted yet."""
         self._closed = False
         self._remembered: dict[str, int] | None = None
         """Numbers of Events at the last call of ``memory``."""
@@ -181,7 +184,8 @@ class AgentRun:
             emit("start", started)
 
     def memory(self) -> Memory:
-        """Return the numbers of Events, if they changed since the last call."""
+        """Return the numbers of Events, if they changed since the last call; pages are emitted before."""
+        self.flush()
         counts = {name: following - 1 for name, following in self._counters.items()}
         if counts == self._remembered:
             return {}
@@ -196,6 +200,8 @@ class AgentRun:
         aligned: NDArray[np.floating] | None,
         latency_ms: float,
         lines: Lines | None = None,
+        *,
+        paged: bool = False,
     ) -> None:
         """Publish a frame's estimate in ``descriptors`` and its spectrum in ``spectra`` and ``measured``.
 
@@ -212,6 +218,7 @@ class AgentRun:
         aligned : (G,) aligned spectrum; None is not published
         latency_ms : time from the arrival of the frame's last datum to its estimate, ms
         lines : curves that normalise the measured spectrum; without them it is not published
+        paged : whether the Events wait for those of the next frames, with which :meth:`flush` emits them as pages
         """
         descriptors, readings = estimate.descriptors, frame.readings
         layout = (
@@ -241,11 +248,11 @@ class AgentRun:
         values.append(", ".join(estimate.flags))
         values += [float(value) for name, value in quantities.items() if name not in _REQUIRED]
         values += [float(value) for value in readings.values()]
-        self._event(layout, values, frame.time)
+        self._event(layout, values, frame.time, paged)
         if self._spectra and aligned is not None:
-            self._spectrum(frame, np.array(aligned, dtype=np.float64))
+            self._spectrum(frame, np.array(aligned, dtype=np.float64), paged)
         if lines is not None:
-            self._measured(frame, lines, quantities.get("edge_step", math.nan))
+            self._measured(frame, lines, quantities.get("edge_step", math.nan), paged)
 
     def decision(self, decision: Decision) -> None:
         """Publish a decision, or a change of its status; ``args`` and ``evidence`` are JSON strings."""
@@ -294,6 +301,7 @@ class AgentRun:
         """
         if self._closed:
             return
+        self.flush()
         self._closed = True
         if exit_status not in ("success", "abort", "fail"):
             exit_status, reason = "fail", f"unknown exit status {exit_status!r}. {reason}".strip()
@@ -309,7 +317,7 @@ class AgentRun:
         }
         self._emit("stop", stop)
 
-    def _spectrum(self, frame: Frame, spectrum: Array) -> None:
+    def _spectrum(self, frame: Frame, spectrum: Array, paged: bool) -> None:
         layout = ("spectra", spectrum.shape)
         if layout not in self._streams:
             keys = {
@@ -320,9 +328,9 @@ class AgentRun:
             configuration = {} if grid is None else {"xas_agent": grid_configuration(grid, frame.time)}
             self._describe(layout, keys, frame.time, configuration=configuration)
         names = self._names(frame.scan, frame.element)
-        self._event(layout, (spectrum, frame.uid, int(frame.seq_num), *names), frame.time)
+        self._event(layout, (spectrum, frame.uid, int(frame.seq_num), *names), frame.time, paged)
 
-    def _measured(self, frame: Frame, lines: Lines, edge_step: float) -> None:
+    def _measured(self, frame: Frame, lines: Lines, edge_step: float, paged: bool) -> None:
         picked = nodes(len(frame.energy))
         arrays = {"energy": frame.energy, "mu": frame.mu}
         numbers = {"e0_measured_ev": lines.e0_ev}
@@ -343,7 +351,7 @@ class AgentRun:
         values = [np.asarray(array, dtype=np.float64) for array in arrays.values()]
         values += [float(number) for number in numbers.values()]
         names = self._names(frame.scan, frame.element)
-        self._event(layout, (*values, frame.uid, int(frame.seq_num), *names), frame.time)
+        self._event(layout, (*values, frame.uid, int(frame.seq_num), *names), frame.time, paged)
 
     def _frame_keys(
         self,
@@ -407,15 +415,28 @@ class AgentRun:
         self._streams[layout] = descriptor["uid"], tuple(keys)
         self._emit("descriptor", descriptor)
 
-    def _event(self, layout: tuple[Any, ...], values: Iterable[Any], time: float) -> None:
+    def flush(self) -> None:
+        """Emit the pages of the frames so far."""
+        pages, self._pages = self._pages, {}
+        for _, rows in pages.values():
+            self._emit("event_page", rows.page())
+
+    def _event(self, layout: tuple[Any, ...], values: Sequence[Any], time: float, paged: bool = False) -> None:
         if self._closed:
             _log.warning("event after the end of the run not published", stream=layout[0], run=self.uid)
             return
         descriptor, names = self._streams[layout]
         self._latest = max(self._latest, time)
-        number = self._counters[layout[0]]
+        number, uid = self._counters[layout[0]], _new_uid()
+        self._counters[layout[0]] = number + 1
+        if not paged or layout != self._pages.get(layout[0], (layout,))[0]:
+            self.flush()
+        if paged:
+            _, rows = self._pages.setdefault(layout[0], (layout, PageRows(descriptor, names)))
+            rows.add(uid, number, time, values)
+            return
         event = {
-            "uid": _new_uid(),
+            "uid": uid,
             "time": time,
             "data": dict(zip(names, values, strict=True)),
             "timestamps": dict.fromkeys(names, time),
@@ -423,7 +444,6 @@ class AgentRun:
             "filled": {},
             "descriptor": descriptor,
         }
-        self._counters[layout[0]] = number + 1
         self._emit("event", event)
 
 
