@@ -151,13 +151,14 @@ class Pipeline:
         began = time.monotonic()
         self.unread = 0
         self._answered, self._serving_s, left_out = 0, 0.0, self._left_out.now
-        for document in received:
-            if self._abandoned.is_set():
-                self.unread += 1
-                continue
-            self._take(self._reader(document))
-            if len(self._waiting_frames) >= self._max_batch:
-                self._serve_waiting()
+        with self._reader.together(received):
+            for document in received:
+                if self._abandoned.is_set():
+                    self.unread += 1
+                    continue
+                self._take(self._reader(document))
+                if len(self._waiting_frames) >= self._max_batch:
+                    self._serve_waiting()
         if self._reader.waiting:
             self._take(self._reader.poll(time.monotonic()))
         self._serve_waiting()
