@@ -69,12 +69,15 @@ class FrameAssembler:
 
     def _form(self, docs: list[dict[str, Any]]) -> None:
         for run in self._runs.values():
+            if not run.describes(docs[0]["descriptor"]):
+                continue
             try:
                 spectra = run.form_together(docs)
             except Exception:  # each is then formed alone, and reported if it cannot be
                 _log.debug("events not formed together", exc_info=True)
                 return
             self._formed |= {id(doc): s for doc, s in zip(docs, spectra, strict=True) if s is not None}
+            return
 
     def __call__(self, document: RunDocument) -> list[FrameOutcome]:
         """Process one document; return the frames that it completes and the data that it shows to be unusable."""

@@ -141,12 +141,8 @@ class RunFrames:
         ``grid`` holds the energies, eV, for a stream without energies.
         """
         settings = self._settings
-        if (
-            fields.formula is None
-            or fields.time is not None
-            or settings.bin_ev is not None
-            or self._thinning.every > 1
-        ):
+        alone = fields.formula is None or fields.time is not None or settings.bin_ev is not None
+        if alone or self._thinning.every > 1:
             return [None] * len(docs)
         return form_together(fields, [doc["data"] for doc in docs], grid, settings.min_points)
 

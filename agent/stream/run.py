@@ -224,15 +224,20 @@ class RunAssembler:
             return
         descriptor.fields, descriptor.stream = fields, stream
 
+    def describes(self, descriptor: str) -> bool:
+        """Whether a descriptor with this uid belongs to the run."""
+        return descriptor in self._descriptors
+
     def form_together(self, docs: Sequence[Doc]) -> list[SweepSpectrum | None]:
-        """Form the spectra of Events of one descriptor that :meth:`event` will be called with; None for some or all."""
+        """Form the spectra of Events of one descriptor for :meth:`event`; None for some or all."""
         descriptor = self._descriptors.get(docs[0]["descriptor"])
         stream = None if descriptor is None else descriptor.stream
         if descriptor is None or descriptor.fields is None or descriptor.candidates or stream is None:
             return [None] * len(docs)
-        if stream.points is not None or not stream.order.count:  # a step scan, or a stream whose form is not seen yet
+        fields, data = descriptor.fields, docs[0]["data"]
+        unseen = not stream.order.count and fields.energy is not None
+        if stream.points is not None or (unseen and with_measured_form(descriptor.doc, fields.energy or "", data)):
             return [None] * len(docs)
-        fields = descriptor.fields
         return self._frames.form_together(fields, docs, self._grid if fields.grid is None else fields.grid)
 
     def event(self, doc: Doc, received: float, formed: SweepSpectrum | None = None) -> Iterator[FrameOutcome]:
