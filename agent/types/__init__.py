@@ -6,6 +6,7 @@ from .decision import ADVICE, Decision, is_final
 from .edge import STEP_WIDTH_EV, Edge
 from .errors import InputError
 from .estimate import ESTIMATE_PARTS, DescriptorEstimate, Estimate, Reach, keys_of
+from .estimates import Classes, Estimates, means_of
 from .frame import DOCUMENT_NAMES, Direction, Document, Formula, Frame, Received, SetAside
 from .grid import Grid, bin_means, continued, right_index
 from .lines import Lines, nodes
@@ -55,6 +56,7 @@ __all__ = [
     "AbsorptionTable",
     "Action",
     "Array",
+    "Classes",
     "ConfigError",
     "Control",
     "Decision",
@@ -64,6 +66,7 @@ __all__ = [
     "DurableSource",
     "Edge",
     "Estimate",
+    "Estimates",
     "Estimator",
     "Flag",
     "Formula",
@@ -111,6 +114,7 @@ __all__ = [
     "keys_of",
     "line_of",
     "mad_sd",
+    "means_of",
     "median",
     "medians",
     "nan_median",
