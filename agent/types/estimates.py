@@ -68,9 +68,7 @@ class Estimates(Sequence[Estimate]):
         return Estimate(descriptors, scores, self.flags[index] if self.flags else ())
 
     @cached_property
-    def _numbers(
-        self,
-    ) -> tuple[list[list[float]], list[list[float]], list[list[float]], list[list[float]], list[float]]:
+    def _numbers(self) -> tuple[list[Any], ...]:
         sd = np.zeros(self.mean.shape) if self.sd_frame is None else self.sd_frame
         return self.mean.tolist(), self.lo.tolist(), self.hi.tolist(), sd.tolist(), self.ood_score.tolist()
 
@@ -90,14 +88,9 @@ class Estimates(Sequence[Estimate]):
     @property
     def finite(self) -> NDArray[np.bool_]:
         """(N,) whether all numbers of a frame are finite."""
-        numbers = [
-            self.mean,
-            self.lo,
-            self.hi,
-            self.ood_score[:, None],
-            *(c.p[:, None] for c in self.classes.values()),
-        ]
-        return np.isfinite(np.concatenate(numbers, axis=1)).all(axis=1)
+        columns = [self.ood_score, *(c.p for c in self.classes.values())]
+        numbers = np.concatenate([self.mean, self.lo, self.hi, np.stack(columns, axis=1)], axis=1)
+        return np.isfinite(numbers).all(axis=1)
 
     def scattering(self, sd_frame: Mapping[str, Array]) -> "Estimates":
         """Return these estimates with the scatter of repeats, (N,) by descriptor."""
