@@ -22,7 +22,7 @@ _MIN_POINTS = 8
 def form_together(
     fields: StreamFields, rows: Sequence[Mapping[str, Any]], grid: Array | None, min_points: int
 ) -> list[SweepSpectrum | None]:
-    """Form the spectra of N Events that have the same energies; equal to those that each gives alone.
+    """Form the spectra of N Events; equal to those that each gives alone.
 
     Parameters
     ----------
@@ -33,33 +33,33 @@ def form_together(
 
     Returns
     -------
-    N spectra, which share their energies; None for those that need a closer look
+    N spectra, which share their energies if these are equal; None for those that need a closer look
     """
     nothing: list[SweepSpectrum | None] = [None] * len(rows)
     columns = _columns(fields, rows)
     if columns is None:
         return nothing
-    energy = _axis(fields, columns, grid)
-    if energy is None or energy.size < max(_MIN_POINTS, min_points):
+    energy = _energies(fields, columns, grid)
+    if energy is None or energy.shape[1] < max(_MIN_POINTS, min_points):
         return nothing
-    if any(column.shape[1] != energy.size for column in columns.values()):
+    if any(column.shape[1] != energy.shape[1] for column in columns.values()):
         return nothing
     with np.errstate(all="ignore"):
-        doubtful = _doubtful(columns)
-        mu, reference = _absorption(columns, fields), _reference(columns)
-        doubtful |= ~np.isfinite(mu).all(axis=1)
-        if reference is not None:
-            doubtful |= ~np.isfinite(reference).all(axis=1)
-    rising = bool(energy[-1] >= energy[0])
-    if not rising:
-        energy, mu = energy[::-1].copy(), mu[:, ::-1].copy()
-        reference = None if reference is None else reference[:, ::-1].copy()
+        doubtful = _doubtful(columns) | _is_no_sweep(energy)
+        spectra = [_absorption(columns, fields), *_references(columns)]
+    for spectrum in spectra:
+        doubtful |= ~np.isfinite(spectrum).all(axis=1)
+    falling = energy[:, -1] < energy[:, 0]
+    for curves in (energy, *spectra):
+        backwards = np.broadcast_to(falling, len(curves))
+        curves[backwards] = curves[backwards, ::-1]
+    energies = [*energy] * (len(rows) // len(energy))  # one for all, or each its own
+    directions = [
+        "falling" if is_falling else "rising" for is_falling in np.broadcast_to(falling, len(rows)).tolist()
+    ]
+    mu, reference = spectra[0], spectra[1] if len(spectra) > 1 else nothing
     return [
-        None
-        if doubts
-        else SweepSpectrum(
-            energy, mu[i], None if reference is None else reference[i], "rising" if rising else "falling"
-        )
+        None if doubts else SweepSpectrum(energies[i], mu[i], reference[i], directions[i])  # type: ignore[arg-type]
         for i, doubts in enumerate(doubtful.tolist())
     ]
 
@@ -105,18 +105,26 @@ def _stacked(rows: Sequence[Mapping[str, Any]], key: str) -> Array | None:
     return column.astype(np.float64, copy=False)
 
 
-def _axis(fields: StreamFields, columns: dict[str, Array], grid: Array | None) -> Array | None:
-    """Take the energies out of the columns; return them, (M,) eV, if they are one sweep that all Events share."""
+def _energies(fields: StreamFields, columns: dict[str, Array], grid: Array | None) -> Array | None:
+    """Take the energies out of the columns; return them, (1, M) if they are shared, else (N, M), eV.
+
+    None if they are not known, or have to be looked at one by one.
+    """
     recorded = columns.pop("energy", None)
-    if recorded is not None and not (recorded == recorded[0]).all():
+    if recorded is None:
+        return None if grid is None else np.array(grid, ndmin=2)
+    if (recorded == recorded[0]).all():
+        return np.array(fields.in_ev(recorded[0]), ndmin=2)
+    if fields.axis is not None or not fields.unit_known:
         return None
-    energy = grid if recorded is None else fields.in_ev(recorded[0])
-    if energy is None or energy.size < _MIN_POINTS or not np.isfinite(energy).all():
-        return None
+    return recorded * fields.energy_scale
+
+
+def _is_no_sweep(energy: Array) -> NDArray[np.bool_]:
+    """Return (1,) or (N,) whether energies are not those of one sweep without repetitions."""
     steps = np.diff(energy)
-    one_sweep = (steps > 0).all() or (steps < 0).all()
-    plausible = energy.min() > 0 and energy.max() <= MAX_ENERGY_EV
-    return energy.copy() if one_sweep and plausible else None
+    one_sweep = (steps > 0).all(axis=1) | (steps < 0).all(axis=1)
+    return ~(one_sweep & (energy.min(axis=1) > 0) & (energy.max(axis=1) <= MAX_ENERGY_EV))
 
 
 def _doubtful(columns: Mapping[str, Array]) -> NDArray[np.bool_]:
@@ -137,10 +145,11 @@ def _absorption(columns: Mapping[str, Array], fields: StreamFields) -> Array:
         return np.log(columns["i0"]) - np.log(columns["it"])
     if fields.formula == "fluorescence":
         return columns["fluorescence"] / columns["i0"]
-    return columns["mu"]
+    return columns["mu"].copy()
 
 
-def _reference(columns: Mapping[str, Array]) -> Array | None:
+def _references(columns: Mapping[str, Array]) -> list[Array]:
+    """Return the absorption of the foil, (N, M), if there is one."""
     if "iref" in columns:
-        return np.log(columns["it"]) - np.log(columns["iref"])
-    return columns.get("reference")
+        return [np.log(columns["it"]) - np.log(columns["iref"])]
+    return [columns["reference"].copy()] if "reference" in columns else []

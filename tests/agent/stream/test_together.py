@@ -44,6 +44,7 @@ def with_value(place: int | slice, value: float) -> Callable[[Data], Data]:
 
 CHANGES: dict[str, Callable[[Data], Data]] = {
     "none": lambda d: d,
+    "an encoder's energies": lambda d: {**d, "energy": d["energy"] + 0.01 * np.sin(np.arange(len(d["energy"])))},
     "lists": lambda d: {k: v.tolist() for k, v in d.items()},
     "falling": lambda d: {k: v[::-1] for k, v in d.items()},
     "padded": lambda d: {k: np.where(np.arange(POINTS) > 35, 0.0, v) for k, v in d.items()},
