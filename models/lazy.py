@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..agent.types import Array, Estimate, Estimator, Reach
+from ..agent.types import Array, Estimate, Estimator
 from . import card as cards
 
 
@@ -34,6 +34,7 @@ class LazyModel:
         self.grid, self.edge = card.grid.grid(), card.edge_of_absorber()
         self.absorber, self.edge_name = card.absorber, card.edge
         self.units = {d.name: d.unit for d in card.descriptors}
+        self.reach = {d.name: d.reach() for d in card.descriptors}
         self.single_site = frozenset(d.name for d in card.descriptors if not d.mixture)
 
     @cached_property
@@ -41,11 +42,6 @@ class LazyModel:
         from .runtime import Model  # which imports torch
 
         return Model(self._folder, self._device)
-
-    @cached_property
-    def reach(self) -> dict[str, Reach]:
-        """What the estimates can be at most, by descriptor."""
-        return self._model.reach
 
     def estimate(
         self, spectra: NDArray[np.float32], extra_sd: Mapping[str, Array] | None = None

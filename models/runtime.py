@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from ..agent.types import Array, Classes, Estimate, Estimates, Flag, Reach, get_logger
+from ..agent.types import Array, Classes, Estimate, Estimates, Flag, get_logger
 from . import card as cards
 from .cores import core_count
 
@@ -29,9 +29,6 @@ class _Columns:
         self.classes = np.array(card.classes, float)
         self.labels = [str(c) for c in card.classes]
         self.quantile = ndtri((1 + card.interval.coverage) / 2)
-        lowest = -np.inf if card.lowest is None else card.lowest
-        self.bounds = (self.classes[0], self.classes[-1]) if card.classes else (lowest, np.inf)
-        """Lowest and highest possible value."""
 
 
 class Model:
@@ -79,8 +76,8 @@ class Model:
         self._gpu_retry_s, self._gpu_due = 0.0, 0.0
         self._descriptors = self._columns()
         self._regressed_at = sum(len(d.classes) for d in self.card.descriptors)
-        self.reach = {d.card.name: Reach(*d.bounds, d.card.interval.least_half_width / 2) for d in self._descriptors}
-        self._lowest, self._highest = np.array([d.bounds for d in self._descriptors]).T
+        self.reach = {d.name: d.reach() for d in self.card.descriptors}
+        self._lowest, self._highest = np.array([d.bounds for d in self.card.descriptors]).T
 
     def warm_up(self, batches: tuple[int, ...] = (1, 8, 1)) -> None:
         """Run the network until TorchScript has specialised it, so that the first frame is as fast as the others."""
