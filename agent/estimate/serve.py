@@ -61,7 +61,7 @@ class Answer:
     @cached_property
     def quantities(self) -> Mapping[str, float]:
         """Quantities of :class:`~xas_agent.agent.spectra.align.Aligned`; empty if the frame was refused before."""
-        return {} if self.aligned is None else {k: float(v[self.row]) for k, v in self.aligned.quantities.items()}
+        return {} if self.aligned is None else {k: v[self.row] for k, v in self.aligned.numbers.items()}
 
     @property
     def lines(self) -> Lines | None:
