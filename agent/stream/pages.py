@@ -6,7 +6,7 @@ from typing import Any
 
 def unpack_events(page: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the Events of a page; raise ValueError for columns of different lengths."""
-    data, stamps, filled = page["data"], page["timestamps"], page.get("filled", {})
+    data, stamps, filled = page["data"], page["timestamps"], page.get("filled") or {}
     columns = page["uid"], page["time"], page["seq_num"]
     lengths = {len(column) for column in (*columns, *data.values())}
     if len(lengths) != 1:
