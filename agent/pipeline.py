@@ -90,7 +90,8 @@ class Pipeline:
         self._serve = FrameServer(models, self._align, self._energy_uncertainty, max_batch=max_batch)
         self._relative = relative or RelativeQuantities(units={k: u for m in models for k, u in m.units.items()})
         self._rules = rules
-        self._measured, self._pages = measured, pages
+        self._measured = measured
+        self._pages: Pages = pages
         self._requests = Requests(controls, control)
         self._runs = AgentRuns(
             models,

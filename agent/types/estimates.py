@@ -70,7 +70,8 @@ class Estimates(Sequence[Estimate]):
     @cached_property
     def _numbers(self) -> tuple[list[Any], ...]:
         sd = np.zeros(self.mean.shape) if self.sd_frame is None else self.sd_frame
-        return self.mean.tolist(), self.lo.tolist(), self.hi.tolist(), sd.tolist(), self.ood_score.tolist()
+        columns: list[Any] = [self.mean, self.lo, self.hi, sd, self.ood_score]
+        return tuple(column.tolist() for column in columns)
 
     @cached_property
     def _classified(self) -> dict[str, tuple[tuple[str, ...], list[float], list[float], list[list[float]]]]:
@@ -90,7 +91,7 @@ class Estimates(Sequence[Estimate]):
         """(N,) whether all numbers of a frame are finite."""
         columns = [self.ood_score, *(c.p for c in self.classes.values())]
         numbers = np.concatenate([self.mean, self.lo, self.hi, np.stack(columns, axis=1)], axis=1)
-        return np.isfinite(numbers).all(axis=1)
+        return np.asarray(np.isfinite(numbers).all(axis=1))
 
     def scattering(self, sd_frame: Mapping[str, Array]) -> "Estimates":
         """Return these estimates with the scatter of repeats, (N,) by descriptor."""

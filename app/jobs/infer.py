@@ -103,14 +103,14 @@ def render(rows: Sequence[dict[str, Any]], form: str, file: IO[str] | None = Non
     width : int, optional
         Width of a table, as for :func:`~xas_agent.app.output.tables.print_table`.
     """
-    file = file or sys.stdout
+    out: Any = file or sys.stdout
     if form == "json":
-        json.dump(_plain(rows), file, indent=1, allow_nan=False)
-        file.write("\n")
+        json.dump(_plain(rows), out, indent=1, allow_nan=False)
+        out.write("\n")
     elif form == "csv":
-        _render_csv(rows, file)
+        _render_csv(rows, out)
     else:
-        _render_table(rows, file, width)
+        _render_table(rows, out, width)
 
 
 def _plain(value: Any) -> Any:
