@@ -26,6 +26,7 @@ from .app.commands import (
     report,
     rules,
     run,
+    serve,
     sim,
     standards,
     train,
@@ -64,6 +65,7 @@ PANELS: dict[str, dict[str, typer.Typer | Callable[..., Any]]] = {
         "align": align.align,
         "infer": infer.infer,
         "backfill": backfill.backfill,
+        "serve": serve.serve,
     },
     "Models": {
         "models": models.models_app,

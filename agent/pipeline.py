@@ -12,7 +12,7 @@ from .estimate import Answer, EnergyUncertainty, FrameServer
 from .left_out import LeftOut
 from .load import Load
 from .progress import Past, Progress, Published
-from .publish import AgentRun, AgentRuns, Emit
+from .publish import AgentRun, AgentRuns, Emit, Pages, come_in_pages
 from .relative import Anchor, RelativeQuantities
 from .spectra import AlignmentSettings, SeriesAlignment
 from .stream import FrameReader, Outcome
@@ -45,6 +45,7 @@ class Pipeline:
     config_sha256, versions : for the RunStart of the agent's runs
     spectra : whether to publish the aligned spectra
     measured : whether to publish the spectra as measured
+    pages : whether the Events of frames are published together, as EventPages
     show_single_site : whether to hint descriptors for display that have no meaning for a mixture of sites
     max_batch : largest number of frames in one forward pass
     max_latency_s : latency, s, above which frames are left out under overload; None answers every frame
@@ -68,6 +69,7 @@ class Pipeline:
         versions: Mapping[str, str],
         spectra: bool = True,
         measured: bool = True,
+        pages: Pages = "never",
         show_single_site: bool = False,
         max_batch: int = 256,
         max_latency_s: float | None = None,
@@ -89,6 +91,7 @@ class Pipeline:
         self._relative = relative or RelativeQuantities(units={k: u for m in models for k, u in m.units.items()})
         self._rules = rules
         self._measured = measured
+        self._pages: Pages = pages
         self._requests = Requests(controls, control)
         self._runs = AgentRuns(
             models,
@@ -149,13 +152,14 @@ class Pipeline:
         began = time.monotonic()
         self.unread = 0
         self._answered, self._serving_s, left_out = 0, 0.0, self._left_out.now
-        for document in received:
-            if self._abandoned.is_set():
-                self.unread += 1
-                continue
-            self._take(self._reader(document))
-            if len(self._waiting_frames) >= self._max_batch:
-                self._serve_waiting()
+        with self._reader.together(received):
+            for document in received:
+                if self._abandoned.is_set():
+                    self.unread += 1
+                    continue
+                self._take(self._reader(document))
+                if len(self._waiting_frames) >= self._max_batch:
+                    self._serve_waiting()
         if self._reader.waiting:
             self._take(self._reader.poll(time.monotonic()))
         self._serve_waiting()
@@ -270,18 +274,19 @@ class Pipeline:
     def _serve_waiting(self) -> None:
         while self._waiting_frames:
             frames, self._waiting_frames = self._waiting_frames, []
-            began = time.monotonic()
+            began, paged = time.monotonic(), come_in_pages(frames, self._pages)
             for number, answer in enumerate(self._serve(frames)):
                 if self._abandoned.is_set():
                     self.unanswered += len(frames) - number
                     return
-                self._publish(answer)
+                self._publish(answer, paged)
+            self._runs.flush()
             self._answered += len(frames)
             self._serving_s += time.monotonic() - began
             if self._requests.proposed:
                 self._commit()
 
-    def _publish(self, answer: Answer) -> None:
+    def _publish(self, answer: Answer, paged: bool) -> None:
         frame, model, estimate = answer.frame, answer.model, answer.estimate
         if model is not None and self._committed is not None:
             key = (
@@ -304,7 +309,7 @@ class Pipeline:
             run = self._runs.open(frame.run_uid, frame.time, model)
             estimate = self._relative(frame, model, estimate, answer.mu, answer.quantities["noise"])
             lines = answer.lines if self._measured else None
-            run.frame(frame, answer.quantities, estimate, answer.mu, age_s * 1e3, lines)
+            run.frame(frame, answer.quantities, estimate, answer.mu, age_s * 1e3, lines, paged=paged)
             self._progress.outcomes.append((frame.run_uid, frame.uid))
             if frame.element is None or frame.edge is None:  # so that the rules keep the edges of a sample apart
                 frame = replace(frame, element=model.absorber, edge=model.edge_name)
@@ -335,6 +340,7 @@ class Pipeline:
         ----------
         all_done : whether every frame and note that the reader returned is in this progress or an earlier one
         """
+        self._runs.flush()
         if self._committed is not None:
             self._advanced |= {run for run, _ in self._progress.outcomes}
             if all_done and not self._abandoned.is_set():

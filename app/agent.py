@@ -16,6 +16,7 @@ import numpy as np
 
 from ..adapters.kafka import KafkaSink
 from ..adapters.nats import NATSSink
+from ..adapters.zmq import ZMQSink
 from ..agent.decide import Paused, Rules, Standing
 from ..agent.pipeline import Pipeline
 from ..agent.relative import anchor_of
@@ -169,6 +170,7 @@ class XASAgent:
             versions=versions(),
             spectra=serving.spectra,
             measured=serving.measured,
+            pages=serving.pages,
             show_single_site=serving.single_site,
             max_batch=serving.max_batch,
             max_latency_s=serving.max_latency_s,
@@ -237,7 +239,7 @@ class XASAgent:
             agent = cls(config, load_models(config), control, journal=journal, source=source, keep=keep)
             agent._resources = resources.pop_all()
         for sink in sinks:
-            agent.subscribe(sink)
+            agent.subscribe(sink, pages=isinstance(sink, ZMQSink))
         agent._sinks = [sink for sink in sinks if isinstance(sink, NATSSink | KafkaSink)]
         return agent
 
@@ -363,13 +365,14 @@ class XASAgent:
         """Number of points of the newest step scan in progress, and of the planned ones (0 if unknown)."""
         return self._pipeline.points
 
-    def subscribe(self, fn: Callback) -> int:
+    def subscribe(self, fn: Callback, *, pages: bool = False) -> int:
         """Send the agent's documents to ``fn(name, doc)``; return a token for :meth:`unsubscribe`.
 
         Documents that a slow subscriber has not taken wait in a queue (``serving.subscriber_queue``). If it is full,
-        this subscriber loses Events, which are counted and logged.
+        this subscriber loses Events, which are counted and logged. With ``pages``, ``fn`` also takes EventPages, in
+        which ``serving.pages`` publishes frames that come fast; else it receives their Events.
         """
-        return self._subscribers.add(fn)
+        return self._subscribers.add(fn, pages=pages)
 
     def unsubscribe(self, token: int) -> None:
         """Stop sending documents to the subscriber with this token; it does not receive those that wait for it."""

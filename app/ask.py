@@ -55,7 +55,7 @@ class Running:
         """
         request = {"command": command, "by": by or getpass.getuser(), **arguments}
         try:
-            return _exchange(self.socket, request, timeout_s)
+            return exchange(self.socket, request, timeout_s)
         except (OSError, ValueError) as error:
             raise Refused(f"{named(self.identity)} does not answer: {error}") from None
 
@@ -169,7 +169,7 @@ def sessions() -> tuple[list[Running], list[Path]]:
     left: list[Path] = []
     for path in _sockets():
         try:
-            answer = _exchange(path, {"command": "session"}, _IDENTITY_S)
+            answer = exchange(path, {"command": "session"}, _IDENTITY_S)
         except (ConnectionRefusedError, FileNotFoundError):
             left.append(path)
             continue
@@ -196,12 +196,30 @@ def _sockets() -> list[Path]:
     return found
 
 
-def _exchange(path: Path, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+def exchange(
+    path: Path, request: Mapping[str, Any], timeout_s: float | None, most: int = MAX_BYTES
+) -> dict[str, Any]:
+    """Send a request to a socket; return the answer.
+
+    Parameters
+    ----------
+    timeout_s : float or None
+        Longest wait for the answer, s; None waits without limit.
+    most : int
+        Largest size of the answer, bytes.
+
+    Raises
+    ------
+    OSError
+        Nothing listens, or no answer comes in time.
+    ValueError
+        The answer is no object.
+    """
     with socket.socket(socket.AF_UNIX) as link:
         link.settimeout(timeout_s)
         link.connect(str(path))
         link.sendall(json.dumps(request).encode() + b"\n")
-        answer = json.loads(link.makefile("rb").readline(MAX_BYTES))
+        answer = json.loads(link.makefile("rb").readline(most))
     if not isinstance(answer, dict):
         raise ValueError(f"found {answer!r:.80}, expected an object")
     return answer

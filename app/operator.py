@@ -4,8 +4,6 @@ A request and its answer are one line of JSON each; :func:`xas_agent.app.ask.ask
 of all sessions of a user lie in one folder, which nobody else may enter.
 """
 
-import getpass
-import json
 import os
 import socket
 import socketserver
@@ -19,7 +17,8 @@ from typing import Any
 from ..agent.decide import Standing
 from ..agent.types import Decision, InputError, get_logger
 from .agent import XASAgent
-from .ask import MAX_BYTES, TIMEOUT_S, Refused, sockets_folder
+from .ask import Refused, sockets_folder
+from .line_server import line_server
 from .output.audit import Audit
 
 _log = get_logger()
@@ -75,7 +74,7 @@ class OperatorServer:
         try:
             self._path = sockets_folder() / f"{self._pid}.sock"
             self._path.unlink(missing_ok=True)
-            self._server = _server(self._path, self._answer)
+            self._server = line_server(self._path, self._answer)
         except (OSError, Refused) as error:
             _log.warning("no commands can reach this session", detail=str(error))
             return
@@ -191,30 +190,6 @@ class OperatorServer:
             "it came after you were told what waits" if unseen and len(found) == 1 else f"{len(found)} decisions wait"
         )
         raise InputError(f"{why}; name the one that you mean by its id:{listed}")
-
-
-def _server(path: Path, answer: Callable[[Mapping[str, Any], str], dict[str, Any]]) -> socketserver.BaseServer:
-    class Handler(socketserver.StreamRequestHandler):
-        timeout = TIMEOUT_S
-
-        def handle(self) -> None:
-            try:
-                request = json.loads(self.rfile.readline(MAX_BYTES))
-                if not isinstance(request, dict):
-                    raise TypeError("expected an object")
-                reply = answer(request, str(request.get("by") or getpass.getuser())[:100])
-            except (OSError, ValueError, TypeError) as error:
-                reply = {"ok": False, "error": f"malformed command: {error}"}
-            self.wfile.write(json.dumps(reply, default=str).encode() + b"\n")
-
-    class Server(socketserver.ThreadingUnixStreamServer):
-        daemon_threads = True
-        request_queue_size = 64
-
-        def handle_error(self, request: Any, client_address: Any) -> None:
-            _log.debug("a command was broken off")
-
-    return Server(str(path), Handler)
 
 
 def short_id(id: str, ids: Collection[str]) -> str:

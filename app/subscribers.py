@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..agent.publish import events_of
 from ..agent.types import Document, get_logger, size_of
 from .inbox import RESERVE
 
@@ -71,10 +72,12 @@ class Subscribers:
         """Number of documents that a subscriber was too slow for, or raised on."""
         return sum(subscriber.lost for subscriber in self._subscribers.values())
 
-    def add(self, fn: Callback) -> int:
+    def add(self, fn: Callback, *, pages: bool = False) -> int:
+        """Return the token of a new subscriber; without ``pages`` it receives the Events of an EventPage."""
         with self._lock:
             token = next(self._tokens)
-            self._subscribers = {**self._subscribers, token: _Subscriber(fn, self._documents, self._size)}
+            new = _Subscriber(fn, self._documents, self._size, pages=pages)
+            self._subscribers = {**self._subscribers, token: new}
         return token
 
     def remove(self, token: int) -> None:
@@ -132,8 +135,8 @@ class Subscribers:
 
 
 class _Subscriber:
-    def __init__(self, fn: Callback, documents: int, size: float) -> None:
-        self._fn, self._documents, self._size = fn, documents, size
+    def __init__(self, fn: Callback, documents: int, size: float, *, pages: bool = False) -> None:
+        self._fn, self._documents, self._size, self._pages = fn, documents, size, pages
         self._waiting: deque[_Numbered] = deque()
         self._changed = threading.Condition()
         self._bytes = 0
@@ -183,12 +186,13 @@ class _Subscriber:
             )
 
     def _put_one(self, document: _Numbered) -> None:
-        name, _, size, _ = document
-        times = RESERVE if name != "event" else 1
+        name, doc, size, _ = document
+        times = RESERVE if name not in ("event", "event_page") else 1
         full = len(self._waiting) >= times * self._documents or self._bytes >= times * self._size
         if full and self._waiting:
-            self._lost += 1
-            self._lost_now += 1
+            lost = len(doc["seq_num"]) if name == "event_page" else 1
+            self._lost += lost
+            self._lost_now += lost
         else:
             self._waiting.append(document)
             self._bytes += size
@@ -233,7 +237,12 @@ class _Subscriber:
 
     def _work(self) -> None:
         while (document := self._next()) is not None:
-            self._call(*document)
+            name, doc = document
+            if name != "event_page" or self._pages:
+                self._call(name, doc)
+                continue
+            for event in events_of(doc):
+                self._call("event", event)
 
     def _next(self) -> Document | None:
         """Note that the last call has returned; wait for a document, and return it, or None at the end."""

@@ -263,8 +263,14 @@ def identity_of(config: Config, source: str) -> dict[str, str]:
     return {"source": source, "config": config.sha256, "models": models}
 
 
-def load_models(config: Config) -> Sequence[Estimator]:
+def load_models(config: Config, *, at_once: bool = True) -> Sequence[Estimator]:
     """Load, verify and warm up the models of :func:`model_folders`.
+
+    Parameters
+    ----------
+    config : Config
+    at_once : bool
+        Whether the networks are loaded and warmed up now; else each is loaded for its first estimate.
 
     Raises
     ------
@@ -273,6 +279,10 @@ def load_models(config: Config) -> Sequence[Estimator]:
     ConfigError
         None of the models is for the element and edge of the config.
     """
+    if not at_once and config.model.device != "cuda":  # which must be available
+        from ..models.lazy import LazyModel
+
+        return [LazyModel(folder, config.model.device) for folder in model_folders(config)]
     from ..models.runtime import Model
 
     models = [Model(folder, config.model.device) for folder in model_folders(config)]

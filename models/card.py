@@ -1,6 +1,7 @@
 """The model card: everything that serving needs to know about a model, except its weights."""
 
 import hashlib
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -9,7 +10,7 @@ import numpy as np
 import yaml
 from pydantic import Field, model_validator
 
-from ..agent.types import Array, ConfigError, Edge, Grid, InputError, SeriesSlope, Settings, read_yaml
+from ..agent.types import Array, ConfigError, Edge, Grid, InputError, Reach, SeriesSlope, Settings, read_yaml
 
 HIT_E = 0.35
 """Largest error of the mean oxidation state of a hit, e."""
@@ -100,6 +101,17 @@ class DescriptorCard(Settings):
     mixture: bool = True
     """Whether the descriptor has a meaning for a mixture of sites, as in a measured spectrum."""
     interval: Interval
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Lowest and highest possible value."""
+        if self.classes:
+            return float(self.classes[0]), float(self.classes[-1])
+        return -math.inf if self.lowest is None else self.lowest, math.inf
+
+    def reach(self) -> Reach:
+        """Return what the estimates can be at most."""
+        return Reach(*self.bounds, self.interval.least_half_width / 2)
 
 
 class OffsetCard(Settings):

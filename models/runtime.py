@@ -1,7 +1,7 @@
 """Estimates of aligned spectra by the model of a folder."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from ..agent.types import Array, DescriptorEstimate, Estimate, Flag, Reach, get_logger
+from ..agent.types import Array, Classes, Estimate, Estimates, Flag, get_logger
 from . import card as cards
 from .cores import core_count
 
@@ -29,9 +29,6 @@ class _Columns:
         self.classes = np.array(card.classes, float)
         self.labels = [str(c) for c in card.classes]
         self.quantile = ndtri((1 + card.interval.coverage) / 2)
-        lowest = -np.inf if card.lowest is None else card.lowest
-        self.bounds = (self.classes[0], self.classes[-1]) if card.classes else (lowest, np.inf)
-        """Lowest and highest possible value."""
 
 
 class Model:
@@ -79,8 +76,8 @@ class Model:
         self._gpu_retry_s, self._gpu_due = 0.0, 0.0
         self._descriptors = self._columns()
         self._regressed_at = sum(len(d.classes) for d in self.card.descriptors)
-        self.reach = {d.card.name: Reach(*d.bounds, d.card.interval.least_half_width / 2) for d in self._descriptors}
-        self._lowest, self._highest = np.array([d.bounds for d in self._descriptors]).T
+        self.reach = {d.name: d.reach() for d in self.card.descriptors}
+        self._lowest, self._highest = np.array([d.bounds for d in self.card.descriptors]).T
 
     def warm_up(self, batches: tuple[int, ...] = (1, 8, 1)) -> None:
         """Run the network until TorchScript has specialised it, so that the first frame is as fast as the others."""
@@ -114,24 +111,19 @@ class Model:
             _log.info("GPU answers again", model=self.name)
             self._gpu_retry_s = 0.0
 
-    def estimate(self, spectra: NDArray[np.float32], extra_sd: Mapping[str, Array] | None = None) -> list[Estimate]:
+    def estimate(
+        self, spectra: NDArray[np.float32], extra_sd: Mapping[str, Array] | None = None
+    ) -> Sequence[Estimate]:
         """As :meth:`Estimator.estimate`."""
         if len(spectra) == 0:
             return []
         out = self.forward(spectra)
-        means, lows, highs = (numbers.tolist() for numbers in self._intervals(out, spectra, extra_sd or {}))
-        classes = [self._classes_of(d, out) for d in self._descriptors]
-        return [
-            Estimate(
-                {
-                    d.card.name: DescriptorEstimate(means[i][k], lows[i][k], highs[i][k], *classes[k](i))
-                    for k, d in enumerate(self._descriptors)
-                },
-                score,
-                (Flag.OUT_OF_DISTRIBUTION,) if not score <= 1.0 else (),
-            )
-            for i, score in enumerate(out[:, -1].tolist())
-        ]
+        mean, lo, hi = self._intervals(out, spectra, extra_sd or {})
+        score = out[:, -1]
+        flags = [() if known else (Flag.OUT_OF_DISTRIBUTION,) for known in (score <= 1.0).tolist()]
+        names = tuple(d.card.name for d in self._descriptors)
+        classes = {d.card.name: self._classes_of(d, out) for d in self._descriptors if len(d.classes)}
+        return Estimates(names, mean, lo, hi, score, classes, flags)
 
     def _columns(self) -> list[_Columns]:
         found, first = [], 0
@@ -165,14 +157,10 @@ class Model:
         lows = np.maximum(mean - half, np.minimum(mean, self._lowest))
         return mean, lows, np.minimum(mean + half, np.maximum(mean, self._highest))
 
-    def _classes_of(self, d: _Columns, out: Array) -> Callable[[int], tuple[Any, ...]]:
-        """Return a function that returns a row's class, its probability and those of all classes."""
-        if not len(d.classes):
-            return lambda i: ()
+    def _classes_of(self, d: _Columns, out: Array) -> Classes:
         p = out[:, d.columns]
-        best, rows = p.argmax(axis=1).tolist(), p.tolist()
-        values = d.classes.tolist()
-        return lambda i: (values[best[i]], rows[i][best[i]], dict(zip(d.labels, rows[i], strict=True)))
+        best = p.argmax(axis=1)
+        return Classes(tuple(d.labels), d.classes[best], p[np.arange(len(p)), best], p)
 
 
 def load_module(folder: Path, device: torch.device) -> Any:

@@ -12,10 +12,12 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import event_model
 import pytest
 import yaml
 
 import xas_agent
+from xas_agent.agent.types import DOCUMENT_NAMES
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("agent", "adapters", "app", "configs", "models", "plans", "sim_beamline")
@@ -85,6 +87,17 @@ def test_importing_it_does_not_import_what_is_heavy(name):
     code = f"import sys, {name}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["xas_agent.app.jobs.infer", "xas_agent.app.session", "xas_agent.app.notebook"])
+def test_work_does_not_wait_for_the_schemas_of_event_model(name):
+    code = f"import sys, {name}; print([m for m in ('event_model', 'jsonschema', 'torch') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_names_of_documents_are_those_of_event_model():
+    assert set(event_model.DocumentNames.__members__) == DOCUMENT_NAMES
 
 
 @pytest.mark.parametrize("command", ["status", "pending", "approve", "resume", "halt"])

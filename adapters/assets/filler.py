@@ -3,9 +3,9 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
-import event_model
 from cachetools import FIFOCache
 
 from ...agent.fields import UnreadableStream, mark_filled
@@ -76,18 +76,20 @@ class AssetFiller:
         """Runs with held documents."""
         self._logged_errors: set[tuple[str, str]] = set()
         """Document and exception names that are already logged."""
+
+    @cached_property
+    def _filler(self) -> Any:
+        """Resolves Resource and Datum; made for the first of them, since event-model takes a second to import."""
+        from event_model import Filler
+
         caches: dict[str, Any] = {
             "handler_cache": FIFOCache(_MAX_HANDLERS),
             "resource_cache": FIFOCache(_MAX_RESOURCES),
             "datum_cache": FIFOCache(_MAX_DATUMS),
             "descriptor_cache": FIFOCache(_MAX_RESOURCES),
         }
-        self._filler = event_model.Filler(
-            {spec: self._located(handler) for spec, handler in HANDLERS.items()},
-            inplace=False,
-            retry_intervals=[],
-            **caches,
-        )
+        handlers = {spec: self._located(handler) for spec, handler in HANDLERS.items()}
+        return Filler(handlers, inplace=False, retry_intervals=[], **caches)
 
     @property
     def waiting(self) -> bool:
@@ -239,6 +241,8 @@ class AssetFiller:
 
 def _reason(error: BaseException) -> tuple[str, bool]:
     """Return the cause of a Filler's failure in one line, and whether waiting may remove it."""
+    from event_model import UndefinedAssetSpecification, UnresolvableForeignKeyError
+
     chain = [error]
     while (cause := chain[-1].__cause__) is not None:
         chain.append(cause)
@@ -247,8 +251,8 @@ def _reason(error: BaseException) -> tuple[str, bool]:
         return str(root), False
     if isinstance(root, OSError):
         return str(root) if isinstance(root, NotYet) else f"{type(root).__name__}: {root}", True
-    if any(isinstance(e, event_model.UnresolvableForeignKeyError) for e in chain):
+    if any(isinstance(e, UnresolvableForeignKeyError) for e in chain):
         return "its Datum or Resource is missing", True
-    if any(isinstance(e, event_model.UndefinedAssetSpecification) for e in chain):
+    if any(isinstance(e, UndefinedAssetSpecification) for e in chain):
         return f"no handler for its format: {' '.join(str(error).split())[:200]}", False
     return f"{type(root).__name__}: {' '.join(str(root).split())[:200]}", False

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import event_model
-
 from ...agent.types import Array, Document
 from ..formats import ColumnTable, FileSpectrum, flaw
 from .documents import FileSink
@@ -90,6 +88,8 @@ class RunComposer:
         """Go on with the open run of another composer."""
         if state is None:
             return
+        import event_model  # late, as everywhere here: it takes a second to import
+
         start, counters = dict(state["start"]), dict(state["counters"])
         uid, begun = start.pop("uid"), start.pop("time")
         self._run = event_model.compose_run(uid=uid, time=begun, metadata=start, event_counters=counters)
@@ -106,6 +106,8 @@ class RunComposer:
             yield "stop", run.compose_stop(exit_status=exit_status, reason=reason, time=self._latest)
 
     def _open_run(self, key: tuple[str | None, ...], moment: float) -> Any:
+        import event_model
+
         self.runs += 1
         self._key, self._streams, self._latest = key, {}, moment
         named = zip(("element", "edge", "sample_name"), key, strict=False)
@@ -115,6 +117,8 @@ class RunComposer:
 
 def table_documents(table: ColumnTable) -> Iterator[Document]:
     """Yield a run of one Event that holds the columns of a file under their own names."""
+    import event_model
+
     metadata = {"plan_name": PLAN} | {name: known for name in ("element", "edge") if (known := table.known.get(name))}
     run = event_model.compose_run(metadata=metadata)
     yield "start", dict(run.start_doc)

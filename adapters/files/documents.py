@@ -9,10 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-import event_model
 import msgpack
 
-from ...agent.types import Document, InputError, get_logger
+from ...agent.types import DOCUMENT_NAMES, Document, InputError, get_logger
 from ..codecs import numpy_from_msgpack, to_json_line, to_msgpack
 from .appended import AppendedFile
 
@@ -219,6 +218,6 @@ def _format(path: Path) -> str:
 
 def _document(record: Any) -> Document | None:
     match record:
-        case [str(name), dict(doc)] if name in event_model.DocumentNames.__members__:
+        case [str(name), dict(doc)] if name in DOCUMENT_NAMES:
             return name, doc
     return None

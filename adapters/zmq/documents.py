@@ -11,11 +11,10 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Self
 
-import event_model
 import zmq
 from pydantic import Field, field_validator, model_validator
 
-from ...agent.types import Document, get_logger
+from ...agent.types import DOCUMENT_NAMES, Document, get_logger
 from ..codecs import DecodeError, Serializer, decode, encode
 from ..errors import EndpointUnreachable
 from .owners import Owners
@@ -31,7 +30,7 @@ RECONNECT_S = 2.0
 _WATCH_S = 1.0
 """Interval at which a source looks whether its peer is connected, s."""
 
-_NAMES = {name.encode(): name for name in event_model.DocumentNames.__members__}
+_NAMES = {name.encode(): name for name in DOCUMENT_NAMES}
 
 
 class ZMQEndpoint(Endpoint):

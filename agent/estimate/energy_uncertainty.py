@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import Array, Estimator, Memory, continued
+from ..types import Array, Estimator, Memory, continued, means_of
 
 _SLOPE_INTERVAL_FRAMES = 50  # slopes change slowly along a series
 _MAX_SERIES = 1000  # remembered at a time
@@ -72,29 +72,23 @@ def slopes(
             changed += [change(spectra, model, 1 + step) for step in (_RELATIVE_STEP, -_RELATIVE_STEP)]
             steps[k] = 2 * _RELATIVE_STEP
     changed = [np.where(unknown, np.nan, s) for s in changed]
-    estimates = model.estimate(np.concatenate([*changed, *(copies for _, copies in noisy)]))
+    names, means = means_of(model.estimate(np.concatenate([*changed, *(copies for _, copies in noisy)])))
     first = {k: 2 * n * pair for pair, k in enumerate(steps)}
     ends = list(itertools.accumulate((len(copies) for _, copies in noisy), initial=2 * n * len(steps)))
 
-    def per_unit(i: int, name: str, k: int) -> float:
+    def per_unit(k: int) -> Array:
         if k not in steps:
-            return 0.0
-        above, below = (estimates[first[k] + side * n + i].descriptors[name].mean for side in (0, 1))
+            return np.zeros((n, len(names)))
+        above, below = (means[first[k] + side * n :][:n] for side in (0, 1))
         return (above - below) / steps[k]
 
-    def per_noise(i: int, name: str) -> float:
+    def per_noise(i: int) -> Array:
         if not noisy or not len(noisy[i][1]):
-            return 0.0
-        means = [estimate.descriptors[name].mean for estimate in estimates[ends[i] : ends[i + 1]]]
-        return float(np.std(means, ddof=1)) / noisy[i][0]
+            return np.zeros(len(names))
+        return means[ends[i] : ends[i + 1]].std(axis=0, ddof=1) / noisy[i][0]
 
-    return [
-        {
-            name: (per_unit(i, name, 0), per_unit(i, name, 1), per_unit(i, name, 2), per_noise(i, name))
-            for name in estimates[i].descriptors
-        }
-        for i in range(n)
-    ]
+    columns = np.stack([*map(per_unit, range(3)), np.stack([*map(per_noise, range(n))])], axis=2)
+    return [dict(zip(names, map(tuple, row), strict=True)) for row in columns.tolist()]
 
 
 def _with_response(new: Slopes, known: Slopes) -> Slopes:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..spectra import Aligned, add_noise
-from ..types import Estimate, Estimator, Flag, Frame, Lines, Reason, Refusal, get_logger, nodes
+from ..types import Array, Estimate, Estimates, Estimator, Flag, Frame, Lines, Reason, Refusal, get_logger, nodes
 from .energy_uncertainty import EnergyUncertainty, FrameErrors
 from .model_choice import check_model, choose_model
 
@@ -61,7 +61,7 @@ class Answer:
     @cached_property
     def quantities(self) -> Mapping[str, float]:
         """Quantities of :class:`~xas_agent.agent.spectra.align.Aligned`; empty if the frame was refused before."""
-        return {} if self.aligned is None else {k: float(v[self.row]) for k, v in self.aligned.quantities.items()}
+        return {} if self.aligned is None else {k: v[self.row] for k, v in self.aligned.numbers.items()}
 
     @property
     def lines(self) -> Lines | None:
@@ -190,12 +190,14 @@ class FrameServer:
             if len(answers) == 1:
                 return [replace(answers[0], refusal=_failed(answers[0].frame, error))]
             return [alone for answer in answers for alone in self._estimated([answer])]
-        for i, estimate in zip(good, estimates, strict=True):
-            if wrong := _not_finite(estimate):
-                answers[i] = replace(answers[i], refusal=Refusal(Reason.ESTIMATE_NOT_FINITE, wrong))
-                continue
-            with_flags = replace(estimate, flags=estimate.flags + answers[i].flags)
-            answers[i] = replace(answers[i], estimate=with_flags)
+        estimates = _flagged(estimates, [answers[i].flags for i in good])
+        finite = estimates.finite.tolist() if isinstance(estimates, Estimates) else [False] * len(good)
+        for i, estimate, known in zip(good, estimates, finite, strict=True):
+            answer = answers[i]
+            if not known and (wrong := _not_finite(estimate)):
+                answers[i] = replace(answer, refusal=Refusal(Reason.ESTIMATE_NOT_FINITE, wrong))
+            else:
+                answers[i] = Answer(answer.frame, answer.model, None, answer.aligned, answer.row, estimate)
         return answers
 
     def _estimates(self, good: Sequence[Answer]) -> Sequence[Estimate]:
@@ -218,14 +220,28 @@ class FrameServer:
         series = [answer.frame.series for answer in good]
         errors = FrameErrors(noise, frame_sd, noisy)
         sds = self._energy_uncertainty(series, model, spectra, sd, errors, hurried=self.hurried)
-        estimates = list(model.estimate(spectra, sds.energies))
-        with_others = set(self._energy_uncertainty.reused)
-        scatter = {name: values.tolist() for name, values in sds.frames.items()}
-        for i, estimate in enumerate(estimates):
-            descriptors = {name: d.scattering(scatter[name][i]) for name, d in estimate.descriptors.items()}
-            reused = (Flag.ENERGY_UNCERTAINTY_REUSED,) if i in with_others else ()
-            estimates[i] = Estimate(descriptors, estimate.ood_score, (*estimate.flags, *reused))
-        return estimates
+        estimates = _scattering(model.estimate(spectra, sds.energies), sds.frames)
+        if not self._energy_uncertainty.reused:
+            return estimates
+        with_others, reused = set(self._energy_uncertainty.reused), (Flag.ENERGY_UNCERTAINTY_REUSED,)
+        return _flagged(estimates, [reused if i in with_others else () for i in range(len(good))])
+
+
+def _scattering(estimates: Sequence[Estimate], sd_frame: Mapping[str, Array]) -> Sequence[Estimate]:
+    """Return estimates with the scatter of repeats, (N,) by descriptor."""
+    if isinstance(estimates, Estimates):
+        return estimates.scattering(sd_frame)
+    return [
+        replace(e, descriptors={name: d.scattering(float(sd_frame[name][i])) for name, d in e.descriptors.items()})
+        for i, e in enumerate(estimates)
+    ]
+
+
+def _flagged(estimates: Sequence[Estimate], flags: Sequence[tuple[Flag, ...]]) -> Sequence[Estimate]:
+    """Return estimates with further flags, N, after their own."""
+    if isinstance(estimates, Estimates):
+        return estimates.flagged(flags)
+    return [replace(e, flags=e.flags + more) for e, more in zip(estimates, flags, strict=True)]
 
 
 def _not_finite(estimate: Estimate) -> str:

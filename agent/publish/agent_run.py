@@ -2,11 +2,11 @@
 
 import json
 import math
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import event_model
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +25,7 @@ from ..types import (
     nodes,
 )
 from .data_keys import array_key, class_configuration, data_key, free_key, grid_configuration
+from .pages import PageRows
 
 _log = get_logger()
 
@@ -164,30 +165,27 @@ class AgentRun:
         self._known = past.descriptors if past is not None else ()
         self._counters = {name: count + 1 for name, count in past.counts.items()} if past is not None else {}
         if past is not None:
-            metadata = dict(past.start)
-            uid, self._latest = metadata.pop("uid"), past.latest
-            at = metadata.pop("time")
+            started, self._latest = dict(past.start), past.latest
         else:
-            metadata, uid = _metadata(start, provenance, self._scan), None
-            at = self._latest = float(start["time"])
-        # The tests validate the documents; validation here would take longer than the estimate.
-        bundle = event_model.compose_run(
-            uid=uid, time=at, metadata=metadata, validate=False, event_counters=self._counters
-        )
-        bundle.compose_descriptor.streams.update(dict.fromkeys(self._counters, ()))  # else counted from 1 again
-        self._compose_descriptor = bundle.compose_descriptor
-        self._compose_stop = bundle.compose_stop
-        self._streams: dict[tuple[Any, ...], tuple[event_model.ComposeEvent, tuple[str, ...]]] = {}
+            self._latest = float(start["time"])
+            started = {"uid": _new_uid(), "time": self._latest, **_metadata(start, provenance, self._scan)}
+        # The documents are composed here and validated by the tests: event-model takes a second to import, and its
+        # validation would take longer than the estimate.
+        self._streams: dict[tuple[Any, ...], tuple[str, tuple[str, ...]]] = {}
+        """Uid of the Descriptor and names of the values of each layout."""
+        self._pages: dict[str, tuple[tuple[Any, ...], PageRows]] = {}
+        """Layout and rows of the page of each stream that is not emitted yet."""
         self._closed = False
         self._remembered: dict[str, int] | None = None
         """Numbers of Events at the last call of ``memory``."""
-        self._parent_uid: str = bundle.start_doc["parent_uid"]  # type: ignore[typeddict-item]
-        self.uid: str = bundle.start_doc["uid"]
+        self._parent_uid: str = started["parent_uid"]
+        self.uid: str = started["uid"]
         if past is None:
-            emit("start", dict(bundle.start_doc))
+            emit("start", started)
 
     def memory(self) -> Memory:
-        """Return the numbers of Events, if they changed since the last call."""
+        """Return the numbers of Events, if they changed since the last call; pages are emitted before."""
+        self.flush()
         counts = {name: following - 1 for name, following in self._counters.items()}
         if counts == self._remembered:
             return {}
@@ -202,6 +200,8 @@ class AgentRun:
         aligned: NDArray[np.floating] | None,
         latency_ms: float,
         lines: Lines | None = None,
+        *,
+        paged: bool = False,
     ) -> None:
         """Publish a frame's estimate in ``descriptors`` and its spectrum in ``spectra`` and ``measured``.
 
@@ -218,6 +218,7 @@ class AgentRun:
         aligned : (G,) aligned spectrum; None is not published
         latency_ms : time from the arrival of the frame's last datum to its estimate, ms
         lines : curves that normalise the measured spectrum; without them it is not published
+        paged : whether the Events wait for those of the next frames, with which :meth:`flush` emits them as pages
         """
         descriptors, readings = estimate.descriptors, frame.readings
         layout = (
@@ -247,11 +248,11 @@ class AgentRun:
         values.append(", ".join(estimate.flags))
         values += [float(value) for name, value in quantities.items() if name not in _REQUIRED]
         values += [float(value) for value in readings.values()]
-        self._event(layout, values, frame.time)
+        self._event(layout, values, frame.time, paged)
         if self._spectra and aligned is not None:
-            self._spectrum(frame, np.array(aligned, dtype=np.float64))
+            self._spectrum(frame, np.array(aligned, dtype=np.float64), paged)
         if lines is not None:
-            self._measured(frame, lines, quantities.get("edge_step", math.nan))
+            self._measured(frame, lines, quantities.get("edge_step", math.nan), paged)
 
     def decision(self, decision: Decision) -> None:
         """Publish a decision, or a change of its status; ``args`` and ``evidence`` are JSON strings."""
@@ -300,20 +301,23 @@ class AgentRun:
         """
         if self._closed:
             return
+        self.flush()
         self._closed = True
         if exit_status not in ("success", "abort", "fail"):
             exit_status, reason = "fail", f"unknown exit status {exit_status!r}. {reason}".strip()
         if exit_status != "success" and watched:
             reason = f"the watched run ended with {exit_status}" + (f": {reason}" if reason else "")
-        stop = self._compose_stop(
-            exit_status=exit_status,
-            reason=reason,
-            time=max(self._latest, time or 0.0),
-            validate=False,
-        )
-        self._emit("stop", dict(stop))
+        stop = {
+            "uid": _new_uid(),
+            "time": max(self._latest, time or 0.0),
+            "run_start": self.uid,
+            "exit_status": exit_status,
+            "reason": reason,
+            "num_events": {name: following - 1 for name, following in self._counters.items()},
+        }
+        self._emit("stop", stop)
 
-    def _spectrum(self, frame: Frame, spectrum: Array) -> None:
+    def _spectrum(self, frame: Frame, spectrum: Array, paged: bool) -> None:
         layout = ("spectra", spectrum.shape)
         if layout not in self._streams:
             keys = {
@@ -324,9 +328,9 @@ class AgentRun:
             configuration = {} if grid is None else {"xas_agent": grid_configuration(grid, frame.time)}
             self._describe(layout, keys, frame.time, configuration=configuration)
         names = self._names(frame.scan, frame.element)
-        self._event(layout, (spectrum, frame.uid, int(frame.seq_num), *names), frame.time)
+        self._event(layout, (spectrum, frame.uid, int(frame.seq_num), *names), frame.time, paged)
 
-    def _measured(self, frame: Frame, lines: Lines, edge_step: float) -> None:
+    def _measured(self, frame: Frame, lines: Lines, edge_step: float, paged: bool) -> None:
         picked = nodes(len(frame.energy))
         arrays = {"energy": frame.energy, "mu": frame.mu}
         numbers = {"e0_measured_ev": lines.e0_ev}
@@ -347,7 +351,7 @@ class AgentRun:
         values = [np.asarray(array, dtype=np.float64) for array in arrays.values()]
         values += [float(number) for number in numbers.values()]
         names = self._names(frame.scan, frame.element)
-        self._event(layout, (*values, frame.uid, int(frame.seq_num), *names), frame.time)
+        self._event(layout, (*values, frame.uid, int(frame.seq_num), *names), frame.time, paged)
 
     def _frame_keys(
         self,
@@ -392,28 +396,55 @@ class AgentRun:
         if self._closed:
             return
         known = next((d for d in self._known if d["name"] == layout[0] and d["data_keys"] == keys), None)
+        self._counters.setdefault(layout[0], 1)
         if known is not None:
-            compose = event_model.ComposeEvent(descriptor=dict(known), event_counters=self._counters)  # type: ignore[arg-type]
-            self._streams[layout] = compose, tuple(keys)
+            self._streams[layout] = known["uid"], tuple(keys)
             return
-        more.setdefault("object_keys", {"xas_agent": list(keys)})
-        bundle = self._compose_descriptor(name=layout[0], data_keys=keys, time=time, validate=False, **more)
-        self._streams[layout] = bundle.compose_event, tuple(keys)
-        self._emit("descriptor", dict(bundle.descriptor_doc))
+        descriptor = {
+            "configuration": {},
+            "data_keys": keys,
+            "name": layout[0],
+            "object_keys": {"xas_agent": list(keys)},
+            "run_start": self.uid,
+            "time": time,
+            "uid": _new_uid(),
+            "object_classes": {},
+            "hints": {},
+            **more,
+        }
+        self._streams[layout] = descriptor["uid"], tuple(keys)
+        self._emit("descriptor", descriptor)
 
-    def _event(self, layout: tuple[Any, ...], values: Iterable[Any], time: float) -> None:
+    def flush(self) -> None:
+        """Emit the pages of the frames so far."""
+        pages, self._pages = self._pages, {}
+        for _, rows in pages.values():
+            self._emit("event_page", rows.page())
+
+    def _event(self, layout: tuple[Any, ...], values: Sequence[Any], time: float, paged: bool = False) -> None:
         if self._closed:
             _log.warning("event after the end of the run not published", stream=layout[0], run=self.uid)
             return
-        compose, names = self._streams[layout]
+        descriptor, names = self._streams[layout]
         self._latest = max(self._latest, time)
-        event = compose(
-            data=dict(zip(names, values, strict=True)),
-            timestamps=dict.fromkeys(names, time),
-            time=time,
-            validate=False,
-        )
-        self._emit("event", dict(event))
+        number, uid = self._counters[layout[0]], _new_uid()
+        self._counters[layout[0]] = number + 1
+        if not paged or layout != self._pages.get(layout[0], (layout,))[0]:
+            self.flush()
+        if paged:
+            _, rows = self._pages.setdefault(layout[0], (layout, PageRows(descriptor, names)))
+            rows.add(uid, number, time, values)
+            return
+        event = {
+            "uid": uid,
+            "time": time,
+            "data": dict(zip(names, values, strict=True)),
+            "timestamps": dict.fromkeys(names, time),
+            "seq_num": number,
+            "filled": {},
+            "descriptor": descriptor,
+        }
+        self._emit("event", event)
 
 
 def decision_of(event: Mapping[str, Any], run_uid: str) -> Decision:
@@ -435,6 +466,10 @@ def decision_of(event: Mapping[str, Any], run_uid: str) -> Decision:
         by=data.get("by", ""),  # an earlier version did not publish it
         status_time=data.get("status_time", event["time"]),
     )
+
+
+def _new_uid() -> str:
+    return str(uuid.uuid4())
 
 
 def _metadata(start: Mapping[str, Any], provenance: Provenance, scan: Scan) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..types import DescriptorEstimate, Estimate, Frame, Reason, Scan, SetAside
 from .agent_run import ALIGNMENT_UNITS
+from .pages import events_of
 
 Answered = tuple[Frame, Estimate, Mapping[str, float]]
 """A frame without its spectrum, its estimate, and the quantities of its alignment."""
@@ -47,6 +48,9 @@ class PublishedReader:
                 yield _answered(start, descriptor, doc["data"])
             elif stream == "quality":
                 yield _note(start, doc)
+        elif name == "event_page" and doc["descriptor"] in self._streams:
+            for event in events_of(doc):
+                yield from self("event", event)
         elif name == "stop" and (start := self._runs.pop(doc["run_start"], None)):
             self._streams = {uid: known for uid, known in self._streams.items() if known[1]["uid"] != start["uid"]}
             watched = start["parent_uid"]

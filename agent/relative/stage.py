@@ -199,6 +199,8 @@ class RelativeQuantities:
         flags = estimate.flags
         if any(line.contradiction > 1 for line in lines.values()):
             flags = (*flags, Flag.ANCHORS_DISAGREE)
+        if not derived and flags is estimate.flags:
+            return estimate
         return replace(estimate, descriptors={**estimate.descriptors, **derived}, flags=flags)
 
     def begin(self, run: RunInfo) -> Memory:

@@ -8,6 +8,7 @@ M. Newville, J. Synchrotron Rad. 12, 537 (2005)) and Larch.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +67,11 @@ class Aligned:
     """(N, M) the points that were repaired; None if glitches were not searched or not found."""
     lines: Normalised | None = None
     """Pre- and post-edge of measured spectra, with energies relative to the tabulated edge; None for theory."""
+
+    @cached_property
+    def numbers(self) -> dict[str, list[float]]:
+        """``quantities`` as Python's numbers."""
+        return {name: values.tolist() for name, values in self.quantities.items()}
 
     def with_rows(self, rows: Sequence[int], other: "Aligned") -> "Aligned":
         """Return a copy whose ``rows`` are replaced by the rows of ``other``, in their order."""

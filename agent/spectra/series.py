@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 from cachetools import LRUCache
@@ -122,7 +123,7 @@ class SeriesAlignment:
 
     def _batch(self, frames: Sequence[Frame]) -> Batch:
         energies = [f.energy for f in frames]
-        shared = all(e is energies[0] or np.array_equal(e, energies[0]) for e in energies[1:])
+        shared = all(a is b or np.array_equal(a, b) for a, b in pairwise(energies))
         references = [f.reference for f in frames if f.reference is not None]
         return Batch(
             energies[0] if shared else np.stack(energies),

@@ -1,14 +1,19 @@
 """Ordered documents of runs → frames."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from cachetools import LRUCache
 
 from ..fields import FieldSettings
-from ..types import Reason, RunDocument, SetAside
+from ..types import Reason, RunDocument, SetAside, get_logger
 from .frames import FrameOutcome, Thinning
 from .run import RunAssembler
+from .sweeps import SweepSpectrum
 from .unread import UnreadStreams
+
+_log = get_logger()
 
 MAX_SAMPLES = 256
 """Number of samples whose robot parameters are remembered."""
@@ -34,12 +39,45 @@ class FrameAssembler:
         self._unread = UnreadStreams(source)
         self.thinning = Thinning()
         self._runs: dict[str, RunAssembler] = {}
+        self._formed: dict[int, SweepSpectrum] = {}
+        """Spectra of Events that are formed already, by the ids of these."""
         self.points: tuple[int, int] | None = None
         """Number of points of the newest step scan in progress, and of the planned ones (0 if unknown)."""
         self.samples: LRUCache[str, dict[str, float]] = LRUCache(MAX_SAMPLES)
         """Parameters that robot runs recorded, by ``sample_uid``."""
         self.past: dict[str, dict[str, list[int]]] = {}
         """Positions by run and stream at which an earlier process had read the runs."""
+
+    @contextmanager
+    def together(self, docs: Iterable[Any]) -> Iterator[None]:
+        """Form the spectra of Events together, before the block sends them one by one.
+
+        Events that reach the assembler in another form are formed alone.
+        """
+        by_descriptor: dict[str, list[dict[str, Any]]] = {}
+        for doc in docs:
+            if isinstance(doc, dict) and isinstance(doc.get("data"), dict) and isinstance(doc.get("descriptor"), str):
+                by_descriptor.setdefault(doc["descriptor"], []).append(doc)
+        before, self._formed = self._formed, dict(self._formed)
+        try:
+            for same in by_descriptor.values():
+                if len(same) > 1:
+                    self._form(same)
+            yield
+        finally:
+            self._formed = before
+
+    def _form(self, docs: list[dict[str, Any]]) -> None:
+        for run in self._runs.values():
+            if not run.describes(docs[0]["descriptor"]):
+                continue
+            try:
+                spectra = run.form_together(docs)
+            except Exception:  # each is then formed alone, and reported if it cannot be
+                _log.debug("events not formed together", exc_info=True)
+                return
+            self._formed |= {id(doc): s for doc, s in zip(docs, spectra, strict=True) if s is not None}
+            return
 
     def __call__(self, document: RunDocument) -> list[FrameOutcome]:
         """Process one document; return the frames that it completes and the data that it shows to be unusable."""
@@ -60,7 +98,7 @@ class FrameAssembler:
         uid = document.run.uid
         if document.name == "event":
             run = self._runs[uid]
-            yield from run.event(document.doc, document.at)
+            yield from run.event(document.doc, document.at, self._formed.get(id(document.doc)))
             self.points = run.points or self.points
         elif document.name == "start":
             self._start(document)

@@ -74,6 +74,16 @@ def find_flaw(columns: Mapping[str, Array], role: str) -> tuple[Reason, str] | N
     return None
 
 
+def is_suspicious(channels: Array, role: str) -> NDArray[np.bool_]:
+    """Return (N,) whether channels, (N, M), may have a flaw or are not positive throughout, and must be examined."""
+    lowest, highest = channels.min(axis=1), channels.max(axis=1)
+    not_positive = ~((lowest > 0) & np.isfinite(highest))
+    saturated = np.count_nonzero(channels == highest[:, None], axis=1) >= _MIN_SATURATED_POINTS
+    if role != "i0":
+        return not_positive | saturated
+    return not_positive | (saturated & (lowest < highest)) | ~(lowest >= _MAX_DARK_FRACTION * highest)
+
+
 def _saturated_points(channel: Array, at_maximum: NDArray[np.bool_]) -> int | None:
     """Return the number of saturated points in a row, or None."""
     if np.count_nonzero(at_maximum) < _MIN_SATURATED_POINTS:

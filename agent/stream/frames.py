@@ -1,7 +1,7 @@
 """Frames of one run from its sweeps and whole-spectrum Events."""
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from .sweeps import (
     strip_padding,
     turns_too_often,
 )
+from .together import form_together
 
 FrameOutcome = Frame | SetAside
 _GOLDEN_RATIO = 0.6180339887498949
@@ -132,12 +133,34 @@ class RunFrames:
         if cut:
             raise UnusableError(cut.reason, f"after {present} points{cut.detail}")
 
+    def form_together(
+        self, fields: StreamFields, docs: Sequence[Doc], grid: Array | None
+    ) -> list[SweepSpectrum | None]:
+        """Form the spectra of whole-spectrum Events that :meth:`of_event` will be called with; None for some or all.
+
+        ``grid`` holds the energies, eV, for a stream without energies.
+        """
+        settings = self._settings
+        alone = fields.formula is None or fields.time is not None or settings.bin_ev is not None
+        if alone or self._thinning.every > 1:
+            return [None] * len(docs)
+        return form_together(fields, [doc["data"] for doc in docs], grid, settings.min_points)
+
     def of_event(
-        self, stream: str, fields: StreamFields, doc: Doc, grid: Array | None, received: float
+        self,
+        stream: str,
+        fields: StreamFields,
+        doc: Doc,
+        grid: Array | None,
+        received: float,
+        formed: SweepSpectrum | None = None,
     ) -> Iterator[FrameOutcome]:
         """Make frames of a whole-spectrum Event, one for each sweep of its energies.
 
-        ``grid`` holds the energies, eV, for a stream without energies.
+        Parameters
+        ----------
+        grid : energies, eV, for a stream without energies
+        formed : its spectrum, if :meth:`form_together` has formed it
         """
         data = doc["data"]
         uid, time, min_points = str(doc["uid"]), document_time(doc), self._settings.min_points
@@ -145,6 +168,11 @@ class RunFrames:
         if self._thinning.leaves_out():
             for _ in range(self._sweeps.get(stream, 1)):
                 yield self.set_aside(uid, time, Reason.OVERLOAD, "", scan.file)
+            return
+        readings = finite_scalars({key: data[key] for key in fields.readings if key in data})
+        if formed is not None:
+            self._sweeps[stream] = 1
+            yield self._frame(stream, fields, formed, uid, time, received, readings, scan)
             return
         try:
             columns = strip_padding(read_event_columns(fields, data, grid))
@@ -157,7 +185,6 @@ class RunFrames:
             yield self.set_aside(uid, time, error.reason, error.detail, scan.file)
             return
         self._sweeps[stream] = len(parts)
-        readings = finite_scalars({key: data[key] for key in fields.readings if key in data})
         for number, part in enumerate(parts, 1):
             frame_uid = uid if len(parts) == 1 else str(uuid.uuid5(uuid.NAMESPACE_OID, f"{uid}/{number}"))
             sweep = {role: c[part] for role, c in columns.items()}

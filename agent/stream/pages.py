@@ -6,13 +6,21 @@ from typing import Any
 
 def unpack_events(page: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the Events of a page; raise ValueError for columns of different lengths."""
-    from event_model import unpack_event_page  # it takes 0.2 s to import
-
-    lengths = {len(page[key]) for key in ("uid", "time", "seq_num")} | {len(v) for v in page["data"].values()}
+    data, stamps, filled = page["data"], page["timestamps"], page.get("filled") or {}
+    columns = page["uid"], page["time"], page["seq_num"]
+    lengths = {len(column) for column in (*columns, *data.values())}
     if len(lengths) != 1:
         raise ValueError(f"columns of different lengths {sorted(lengths)}")
-    for event in unpack_event_page(page):  # type: ignore[arg-type]
-        yield dict(event)
+    for i, (uid, time, seq_num) in enumerate(zip(*columns, strict=True)):
+        yield {
+            "descriptor": page["descriptor"],
+            "uid": uid,
+            "time": time,
+            "seq_num": seq_num,
+            "data": {key: column[i] for key, column in data.items()},
+            "timestamps": {key: column[i] for key, column in stamps.items() if i < len(column)},
+            "filled": {key: column[i] for key, column in filled.items() if i < len(column)},
+        }
 
 
 def unpack_datums(name: str, doc: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Documents → frames: the book, the stages and the assembler, in this order."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 
 from ..fields import FieldSettings, SeriesSettings
 from ..types import Frame, Memory, Received, RunDocument, RunInfo, SetAside, Stage
@@ -98,6 +99,10 @@ class FrameReader:
         """
         return join_notes(self._process(self._book(document)))
 
+    def together(self, documents: Sequence[Received]) -> AbstractContextManager[None]:
+        """Form the spectra of Events together, before the block reads them one by one."""
+        return self._assembler.together([document.doc for document in documents if document.name == "event"])
+
     def poll(self, now: float) -> list[Outcome]:
         """Return the outcomes that are ready, or given up, at ``now`` (``time.monotonic()``)."""
         outcomes = self._process(self._book.poll(now)) if self._book.waiting else []
@@ -124,6 +129,14 @@ class FrameReader:
             for item in items:
                 passed += stage(item) if isinstance(item, RunDocument) else (item,)
             items = passed
+        items = list(items)
+        events = [item.doc for item in items if isinstance(item, RunDocument) and item.name == "event"]
+        if len(events) < 2:
+            return self._assemble(items)
+        with self._assembler.together(events):  # of a page, or of a file
+            return self._assemble(items)
+
+    def _assemble(self, items: Iterable[RunDocument | SetAside]) -> list[Outcome]:
         outcomes: list[Outcome] = []
         for item in items:
             if isinstance(item, SetAside):

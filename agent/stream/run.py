@@ -1,6 +1,6 @@
 """Turns the start, descriptors and Events of one run into frames."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +35,7 @@ from .frames import FrameOutcome, RunFrames, Thinning
 from .guess import guess_energy
 from .notes import RepeatedNotes
 from .sequence import MAX_SWEEP_POINTS, PointBuffer, ScanPoint, SequenceNumbers
-from .sweeps import UnusableError
+from .sweeps import SweepSpectrum, UnusableError
 from .unread import UnreadStreams, is_of_optimiser
 
 Doc = Mapping[str, Any]
@@ -224,7 +224,23 @@ class RunAssembler:
             return
         descriptor.fields, descriptor.stream = fields, stream
 
-    def event(self, doc: Doc, received: float) -> Iterator[FrameOutcome]:
+    def describes(self, descriptor: str) -> bool:
+        """Whether a descriptor with this uid belongs to the run."""
+        return descriptor in self._descriptors
+
+    def form_together(self, docs: Sequence[Doc]) -> list[SweepSpectrum | None]:
+        """Form the spectra of Events of one descriptor for :meth:`event`; None for some or all."""
+        descriptor = self._descriptors.get(docs[0]["descriptor"])
+        stream = None if descriptor is None else descriptor.stream
+        if descriptor is None or descriptor.fields is None or descriptor.candidates or stream is None:
+            return [None] * len(docs)
+        fields, data = descriptor.fields, docs[0]["data"]
+        unseen = not stream.order.count and fields.energy is not None
+        if stream.points is not None or (unseen and with_measured_form(descriptor.doc, fields.energy or "", data)):
+            return [None] * len(docs)
+        return self._frames.form_together(fields, docs, self._grid if fields.grid is None else fields.grid)
+
+    def event(self, doc: Doc, received: float, formed: SweepSpectrum | None = None) -> Iterator[FrameOutcome]:
         """Process one Event; a repeated one gives no frame."""
         descriptor = self._descriptors[doc["descriptor"]]
         if descriptor.stream is not None and not descriptor.stream.order.count:  # its first Event
@@ -249,7 +265,7 @@ class RunAssembler:
             accepted = stream.order.accept(seq)
             if accepted and uid not in stream.answered:
                 stream.answered[uid] = None
-                yield from self._whole_spectrum(stream, descriptor, doc, received)
+                yield from self._whole_spectrum(stream, descriptor, doc, received, formed)
             elif not accepted and uid not in stream.answered:
                 self._note_measured_again(stream, seq)
             if stream.order.given_up > stream.reported and received >= stream.report_from:
@@ -447,7 +463,12 @@ class RunAssembler:
         yield from self._late.take()
 
     def _whole_spectrum(
-        self, stream: SpectrumStream, descriptor: StreamDescriptor, doc: Doc, received: float
+        self,
+        stream: SpectrumStream,
+        descriptor: StreamDescriptor,
+        doc: Doc,
+        received: float,
+        formed: SweepSpectrum | None = None,
     ) -> Iterator[FrameOutcome]:
         """Make frames of a whole-spectrum Event, or keep it until its energies come."""
         fields = descriptor.fields
@@ -464,7 +485,7 @@ class RunAssembler:
             detail = "the run has several energy axes"
             yield self._frames.set_aside(str(doc["uid"]), document_time(doc), Reason.ENERGY_AMBIGUOUS, detail)
         else:
-            yield from self._frames.of_event(stream.name, fields, doc, grid, received)
+            yield from self._frames.of_event(stream.name, fields, doc, grid, received, formed)
 
     def _energies(self, fields: StreamFields, doc: Doc) -> Iterator[FrameOutcome]:
         """Keep the energies that one stream records for the spectra of another stream."""

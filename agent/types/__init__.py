@@ -6,7 +6,8 @@ from .decision import ADVICE, Decision, is_final
 from .edge import STEP_WIDTH_EV, Edge
 from .errors import InputError
 from .estimate import ESTIMATE_PARTS, DescriptorEstimate, Estimate, Reach, keys_of
-from .frame import Direction, Document, Formula, Frame, Received, SetAside
+from .estimates import Classes, Estimates, means_of
+from .frame import DOCUMENT_NAMES, Direction, Document, Formula, Frame, Received, SetAside
 from .grid import Grid, bin_means, continued, right_index
 from .lines import Lines, nodes
 from .log import LOGGER_NAME, Logger, get_logger, line_of
@@ -41,6 +42,7 @@ from .xray import ELEMENTS, HC_EV_ANGSTROM, TableError, all_edges, edge_ev, emis
 
 __all__ = [
     "ADVICE",
+    "DOCUMENT_NAMES",
     "ELEMENTS",
     "ESTIMATE_PARTS",
     "HC_EV_ANGSTROM",
@@ -55,6 +57,7 @@ __all__ = [
     "AbsorptionTable",
     "Action",
     "Array",
+    "Classes",
     "ConfigError",
     "Control",
     "Decision",
@@ -64,6 +67,7 @@ __all__ = [
     "DurableSource",
     "Edge",
     "Estimate",
+    "Estimates",
     "Estimator",
     "Flag",
     "Formula",
@@ -112,6 +116,7 @@ __all__ = [
     "keys_of",
     "line_of",
     "mad_sd",
+    "means_of",
     "median",
     "medians",
     "nan_median",

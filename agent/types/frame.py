@@ -10,6 +10,13 @@ from .scan import Scan
 
 Document = tuple[str, dict[str, Any]]
 """A Bluesky ``(name, doc)`` pair."""
+DOCUMENT_NAMES = frozenset(
+    {
+        *("start", "descriptor", "event", "event_page", "stop", "resource", "datum", "datum_page"),
+        *("stream_resource", "stream_datum", "bulk_events", "bulk_datum"),
+    }
+)
+"""Names of all documents. Those of ``event_model``, whose import takes a second or more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 import typer
 
 from .options import ColumnOption, ConfigOption, EdgeOption, ElementOption, FilesArgument, ModelOption, StrictOption
-from .process import set_up_torch
 from .shared import USAGE, columns_of, conclude_batch, exit_on_error, fail, settings_of
 
 
@@ -33,7 +32,6 @@ def align(
     batch = Batch()
     with exit_on_error():
         settings = settings_of(config, model, element, edge)
-        set_up_torch(settings.model.threads)
         end_like_ctrl_c()
         found = expand(files)
         if out.resolve() in {file.resolve() for file in files}:

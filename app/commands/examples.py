@@ -84,6 +84,11 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("xas-agent infer NiO.xdi", "a table"),
         ("xas-agent infer scans --model ni-k --format csv > descriptors.csv", "a folder of scans"),
         ("xas-agent infer scan.dat --column energy=mono --column mu=3", "by name or number"),
+        ("xas-agent infer NiO.xdi --socket infer.socket", "at once, by xas-agent serve"),
+    ),
+    "serve": (
+        ("xas-agent serve --socket infer.socket", "keep all models loaded"),
+        ("xas-agent serve --element Ni", "those of one absorber, at a socket of your own"),
     ),
     "backfill": (
         ("xas-agent backfill /data/2025 --out descriptors --workers 4", "a folder and all within"),
@@ -146,7 +151,8 @@ _ENDS: Mapping[str, tuple[int, ...]] = {
     "sim": (0, USAGE, UNREACHABLE, INTERRUPTED),
     "inspect": (0, FAILED, USAGE, UNREACHABLE, INTERRUPTED),
     "backfill": tuple(_SHORT),
-    **dict.fromkeys(("convert", "align", "infer", "standards"), (0, USAGE, SET_ASIDE, INTERRUPTED)),
+    "infer": (0, USAGE, UNREACHABLE, SET_ASIDE, INTERRUPTED),
+    **dict.fromkeys(("convert", "align", "standards"), (0, USAGE, SET_ASIDE, INTERRUPTED)),
 }
 _WIDTH = 74
 """Longest line of an example."""

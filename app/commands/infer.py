@@ -1,12 +1,43 @@
 """``xas-agent infer``: the descriptors of spectra in files."""
 
-from typing import Annotated, Literal
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
 
-from .options import ColumnOption, ConfigOption, EdgeOption, ElementOption, FilesArgument, ModelOption, StrictOption
+from ..._version import __version__
+from ..ask import exchange
+from .options import (
+    ColumnOption,
+    ConfigOption,
+    EdgeOption,
+    ElementOption,
+    FilesArgument,
+    ModelOption,
+    SocketOption,
+    StrictOption,
+)
 from .process import set_up_torch
-from .shared import columns_of, conclude_batch, exit_on_error, settings_of
+from .shared import (
+    INTERRUPTED,
+    SET_ASIDE,
+    UNREACHABLE,
+    USAGE,
+    columns_of,
+    conclude_batch,
+    exit_on_error,
+    fail,
+    refuse_unused,
+    say_refused,
+    say_set_aside,
+    settings_of,
+)
+
+_MAX_ANSWER = 2**30
+"""Largest answer of a server, bytes."""
 
 
 def infer(
@@ -25,8 +56,14 @@ def infer(
     ] = False,
     config: ConfigOption = None,
     strict: StrictOption = False,
+    socket: SocketOption = None,
 ) -> None:
     """Estimate the descriptors of spectra in files."""
+    if socket is not None:
+        refuse_unused("with --socket: the server has its own", config=config)
+        asked: dict[str, Any] = {"columns": columns_of(column), "model": model, "element": element, "edge": edge}
+        _ask_server(socket, files, {**asked, "theory": theory, "everything": everything, "form": form}, strict)
+        return
     from ...adapters.files import Batch, expand
     from ..jobs.infer import infer_files, render
     from ..session import end_like_ctrl_c, uninterrupted
@@ -40,3 +77,31 @@ def infer(
         with uninterrupted():
             render(answers, form)
     conclude_batch(batch, [a["set_aside"] for a in answers if "set_aside" in a], len(answers), strict)
+
+
+def _ask_server(socket: Path, files: list[Path], asked: dict[str, Any], strict: bool) -> None:
+    """Print the answer of ``xas-agent serve``; this process imports nothing that is heavy."""
+    shown = sys.stdout.isatty() or os.environ.get("COLUMNS")
+    request = {
+        "command": "infer",
+        "files": [str(file.absolute()) for file in files],
+        "width": shutil.get_terminal_size().columns if shown else 0,
+        **asked,
+    }
+    try:
+        answer = exchange(socket, request, None, _MAX_ANSWER)
+    except (OSError, ValueError) as error:
+        fail(f"{socket}: no answer ({error}); start xas-agent serve, or leave out --socket", UNREACHABLE)
+    except KeyboardInterrupt:
+        fail("interrupted", INTERRUPTED)
+    if (version := answer.get("version")) != __version__:
+        fail(f"{socket}: found a server of version {version}, expected {__version__}; start it again", USAGE)
+    if not answer["ok"]:
+        fail(answer["error"], USAGE)
+    for file, note in answer["notes"]:
+        typer.echo(f"xas-agent: {file}: {note}", err=True)
+    typer.echo(answer["text"], nl=False)
+    say_refused(*answer["refused"])
+    say_set_aside(answer["set_aside"], answer["spectra"])
+    if strict and (answer["refused"][0] or answer["set_aside"]):
+        raise typer.Exit(SET_ASIDE)

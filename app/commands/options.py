@@ -109,6 +109,12 @@ ConnectTimeoutOption = Annotated[
     float | None,
     typer.Option(min=0, help="Longest wait for an endpoint, s; 0 waits without limit. [default: 10]"),
 ]
+SocketOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--socket", envvar="XAS_AGENT_SOCKET", help="Unix socket of xas-agent serve, which answers at once."
+    ),
+]
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="Exit with 4 if spectra are set aside or files refused.")
 ]

@@ -336,17 +336,27 @@ def conclude_batch(batch: Any, set_aside: Sequence[str], spectra: int, strict: b
     """
     from ...adapters.files import reasons_of
 
-    if batch.refused:
-        typer.echo(f"{len(batch.refused)} {'file' if len(batch.refused) == 1 else 'files'} refused:", err=True)
-        for line in reasons_of(batch.refused):
-            typer.echo(f"  {line}", err=True)
-    if set_aside and spectra > 1:
-        counts = Counter(reason.partition(":")[0] for reason in set_aside)
-        typer.echo(f"{len(set_aside)} of {spectra} spectra set aside: {_plain(dict(counts))}", err=True)
+    say_refused(len(batch.refused), reasons_of(batch.refused))
+    say_set_aside(set_aside, spectra)
     if batch.interrupted:
         fail("interrupted; the results are those until then", INTERRUPTED)
     if strict and (batch.refused or set_aside):
         raise typer.Exit(SET_ASIDE)
+
+
+def say_refused(number: int, reasons: Sequence[str]) -> None:
+    """Say on stderr how many files were refused, with a line for each reason."""
+    if number:
+        typer.echo(f"{number} {'file' if number == 1 else 'files'} refused:", err=True)
+    for line in reasons:
+        typer.echo(f"  {line}", err=True)
+
+
+def say_set_aside(reasons: Sequence[str], spectra: int) -> None:
+    """Say on stderr for which reasons how many of several spectra were set aside."""
+    if reasons and spectra > 1:
+        counts = Counter(reason.partition(":")[0] for reason in reasons)
+        typer.echo(f"{len(reasons)} of {spectra} spectra set aside: {_plain(dict(counts))}", err=True)
 
 
 def fail(message: str, code: int) -> NoReturn:

@@ -67,7 +67,8 @@ def serve_files(
                 spectra += in_file
                 show("reading", number + len(batch.refused if batch else ()), len(files))
         with keep_on_ctrl_c(batch):
-            for i, answer in answers_of(spectra, load_models(config) if spectra else (), config, **how):
+            models = load_models(config, at_once=False) if spectra else ()
+            for i, answer in answers_of(spectra, models, config, **how):
                 answers[i] = answer
                 show("serving", len(answers), len(spectra))
     served = [(spectra[i], answers[i]) for i in sorted(answers)]

@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -91,15 +91,26 @@ def descriptor_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [column for name in _descriptors(rows) for column in keys_of(name)]
 
 
-def render(rows: Sequence[dict[str, Any]], form: str) -> None:
-    """Print the rows of ``infer_files`` on stdout in the form ``table``, ``json`` or ``csv``."""
+def render(rows: Sequence[dict[str, Any]], form: str, file: IO[str] | None = None, width: int | None = None) -> None:
+    """Print the rows of ``infer_files`` in the form ``table``, ``json`` or ``csv``.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+    form : str
+    file : IO, optional
+        Where to print; by default stdout.
+    width : int, optional
+        Width of a table, as for :func:`~xas_agent.app.output.tables.print_table`.
+    """
+    out: Any = file or sys.stdout
     if form == "json":
-        json.dump(_plain(rows), sys.stdout, indent=1, allow_nan=False)
-        sys.stdout.write("\n")
+        json.dump(_plain(rows), out, indent=1, allow_nan=False)
+        out.write("\n")
     elif form == "csv":
-        _render_csv(rows)
+        _render_csv(rows, out)
     else:
-        _render_table(rows)
+        _render_table(rows, out, width)
 
 
 def _plain(value: Any) -> Any:
@@ -129,16 +140,16 @@ def _descriptors(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(k for a in rows for k, v in a.items() if isinstance(v, dict) and "lo" in v))
 
 
-def _render_csv(rows: Sequence[dict[str, Any]]) -> None:
+def _render_csv(rows: Sequence[dict[str, Any]], file: IO[str]) -> None:
     columns = ["id", "source", "row", "sample", "element", "set_aside"]
     columns += [*descriptor_columns(rows), "ood_score", "flags"]
-    writer = csv.DictWriter(sys.stdout, columns, restval="", extrasaction="ignore")
+    writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
     writer.writeheader()
     for a in rows:
         writer.writerow({**flat(a), "flags": ", ".join(a.get("flags", ()))})
 
 
-def _render_table(rows: Sequence[dict[str, Any]]) -> None:
+def _render_table(rows: Sequence[dict[str, Any]], file: IO[str], width: int | None) -> None:
     from ..output.tables import print_table
 
     names = _descriptors(rows)
@@ -151,4 +162,4 @@ def _render_table(rows: Sequence[dict[str, Any]]) -> None:
         # Models differ in their descriptors.
         cells = [f"{a[d]['mean']:.2f} ({a[d]['lo']:.2f}…{a[d]['hi']:.2f})" if d in a else "–" for d in names]
         table.append([name, *cells, f"{a['ood_score']:.2f}", ", ".join(a["flags"])])
-    print_table(["spectrum", *names, "score", "flags"], table)
+    print_table(["spectrum", *names, "score", "flags"], table, file, width)

@@ -124,7 +124,7 @@ class Journal:
             """Number of the latest input."""
             self._closed: dict[str, int] = {}
             """Number of the RunStop of each closed run of the agent of which records remain."""
-            structure = "SELECT id, name, crc32, doc FROM published WHERE name != 'event'"
+            structure = "SELECT id, name, crc32, doc FROM published WHERE name NOT IN ('event', 'event_page')"
             for number, name, doc in self._documents(structure):
                 run, _ = self._own(name, doc)
                 if name == "stop":
@@ -202,7 +202,7 @@ class Journal:
         waiting, numbers, now = self._waiting, [], time.time()
         for name, doc in documents:
             run, stream = self._own(name, doc)
-            if name == "event" and stream != "decisions":
+            if name in ("event", "event_page") and stream != "decisions":
                 stream = _DELIVERED_ONCE
             record = self._packed(name, doc)
             if record is not None:

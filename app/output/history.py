@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...agent.publish import events_of
 from ...agent.types import Array, InputError, get_logger
 from .recorder import NAME_COLUMNS, Recorder
 
@@ -87,7 +88,10 @@ class History:
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
         try:
             with self.lock:
-                self._take(name, doc)
+                for event in events_of(doc) if name == "event_page" else ():
+                    self._take("event", event)
+                if name != "event_page":
+                    self._take(name, doc)
         except Exception:  # a reader must not cost a frame
             _log.exception("document not kept", name=name)
 

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from typing import IO
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
@@ -19,7 +20,9 @@ _GAP = 2
 _UNLIMITED = 10_000
 
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], file: IO[str] | None = None, width: int | None = None
+) -> None:
     """Print a table of names, numbers and a text: as several tables if the columns do not fit side by side.
 
     Parameters
@@ -27,8 +30,12 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     header : sequence of str
         The first column contains names, which are folded; the last one texts, which are wrapped; the others numbers.
     rows : sequence of sequences of str
+    file : IO, optional
+        Where to print; by default stdout.
+    width : int, optional
+        Width in cells, 0 without a limit; by default that of the terminal.
     """
-    width = _width()
+    width = _width() if width is None else width or _UNLIMITED
     widths = [max(map(cell_len, column)) for column in zip(header, *rows, strict=True)]
     beside = width - sum(_GAP + others for others in widths[1:])
     name = min(widths[0], max(_LEAST_NAME, width // 4, beside))
@@ -42,7 +49,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             used = name
         parts[-1].append(column)
         used += needed
-    console = Console(width=width)
+    console = Console(width=width, file=file)
     for part in parts:
         table = Table(box=SIMPLE_HEAD, padding=(0, _GAP - 1, 0, 0), pad_edge=False, show_edge=False)
         for column in part:

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
-from scipy.optimize import brentq
 from scipy.special import ndtri
 
 from ...types import Array, Settings
@@ -90,6 +89,8 @@ class Undecided(Settings):
         largest = abs(self.of.beyond(value)) / float(ndtri(probability)) if probability < 1 else 0.0
         if largest == 0 or self._half_width(value) is None:
             return largest
+        from scipy.optimize import brentq  # late: it takes longer to import than the other modules of rules
+
         found: Any = brentq(lambda sigma: self._side(value, sigma) - probability, largest * 1e-6, largest)
         return float(found)
 

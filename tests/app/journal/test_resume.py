@@ -19,6 +19,7 @@ from xas_agent.agent.decide.dispatch import ControlSettings
 from xas_agent.agent.decide.rules import Rule, Rules
 from xas_agent.agent.pipeline import Pipeline
 from xas_agent.agent.progress import Progress
+from xas_agent.agent.publish import Pages, events_of
 from xas_agent.agent.relative import Anchor, RelativeQuantities, RelativeSettings
 from xas_agent.agent.spectra.settings import AlignmentSettings
 from xas_agent.agent.stream.reader import FrameReader
@@ -64,6 +65,7 @@ class Life:
         received: dict[str, Document],
         deaths: random.Random,
         controls: ControlSettings = CONTROLS,
+        pages: Pages = "never",
     ) -> None:
         self._journal, self._received, self._deaths = Journal(path), received, deaths
         self._emitted: list[Document] = []
@@ -79,6 +81,7 @@ class Life:
             control=control,
             config_sha256="b" * 64,
             versions={},
+            pages=pages,
             relative=RelativeQuantities(ANCHORS, RELATIVE, {"OS": "e"}),
             committed=self._commit,
         )
@@ -118,6 +121,10 @@ class Life:
             self._may_die(0.1)
 
     def _deliver(self, name: str, doc: dict[str, Any]) -> None:
+        if name == "event_page":
+            for event in events_of(doc):
+                self._deliver("event", event)
+            return
         known = self._received.setdefault(doc["uid"], (name, doc))
         assert (known[0], str(known[1])) == (name, str(doc))
 
@@ -126,14 +133,16 @@ class Life:
             raise Killed
 
 
-def live(documents: list[Document], cuts: Sequence[int], seed: int, kills: int) -> tuple[list[Document], Beamline]:
+def live(
+    documents: list[Document], cuts: Sequence[int], seed: int, kills: int, pages: Pages = "never"
+) -> tuple[list[Document], Beamline]:
     """Feed documents in batches that end at ``cuts`` to lives of which up to ``kills`` are killed."""
     received: dict[str, Document] = {}
     control, deaths = Beamline(), random.Random(seed)
     bounds = sorted({*cuts, 0, len(documents)})
     with TemporaryDirectory() as folder:
         while True:
-            life = Life(Path(folder) / "journal.sqlite", control, received, deaths)
+            life = Life(Path(folder) / "journal.sqlite", control, received, deaths, pages=pages)
             life.kills, kills = kills > 0, kills - 1
             try:
                 life.resume()
@@ -197,7 +206,8 @@ def test_lives_publish_together_what_one_does(data: st.DataObject):
     order = [queues[k].pop(0) for k in turns]
     cuts = data.draw(st.lists(st.integers(1, len(order)), max_size=12))
     whole, one = live(order, cuts, 0, kills=0)
-    parts, other = live(order, cuts, data.draw(st.integers(0, 2**32)), kills=8)
+    pages = data.draw(st.sampled_from(["never", "auto", "always"]))
+    parts, other = live(order, cuts, data.draw(st.integers(0, 2**32)), kills=8, pages=pages)
     assert len(one.done) == len(other.done) > 0
 
     assert content(parts) == content(whole)
