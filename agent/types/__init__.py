@@ -30,7 +30,7 @@ from .protocols import (
     Status,
 )
 from .reasons import Flag, Reason, Refusal
-from .robust import MAD_TO_SD, hodges_lehmann, mad_sd, median, medians, nan_median, theil_sen
+from .robust import MAD_TO_SD, hodges_lehmann, mad_sd, median, medians, nan_median, theil_sen, theil_sen_slopes
 from .run import RunDocument, RunInfo
 from .scan import Scan
 from .settings import ConfigError, Settings, read_mapping, read_yaml, validate_settings
@@ -127,6 +127,7 @@ __all__ = [
     "robust_line",
     "size_of",
     "theil_sen",
+    "theil_sen_slopes",
     "unwrap",
     "validate_settings",
 ]
