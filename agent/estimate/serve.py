@@ -79,7 +79,9 @@ class Answer:
         return () if self.aligned is None else self.aligned.flags[self.row]
 
 
-def rows_of(answers: Sequence[Answer], *, with_lines: bool) -> tuple[dict[str, Array], Array, Lines | None]:
+def rows_of(
+    answers: Sequence[Answer], *, with_lines: bool
+) -> tuple[dict[str, Array], NDArray[np.float32], Lines | None]:
     """Return the alignment of neighbours in one batch: their quantities, spectra (N, G) and lines.
 
     Lines are None if they are not asked for, or the spectra are computed ones.

@@ -101,7 +101,7 @@ class FoilTrack:
         with np.errstate(invalid="ignore"):  # of frames without a foil
             lines = _fit_lines(*windows)
             level, sd = lines.at(np.concatenate((times[:1], times)))
-            expected, expected_sd = _Lines(*(v[:-1] for v in lines[:-1]), length).at(times)
+            expected, expected_sd = lines.before_last().at(times)
             limit = np.maximum(self._settings.jump_ev, _JUMP_SD * np.hypot(expected_sd, sds))
             steady = np.abs(shifts - expected) <= limit
             steady &= np.abs(times - windows[0][:-1].max(axis=1)) <= self._settings.forget_s
@@ -110,8 +110,8 @@ class FoilTrack:
             return []
         self._trend.extend(zip(*(v[:count].tolist() for v in (times, shifts, sds)), strict=True))
         self._line = None
-        rows = (v[1 : count + 1].tolist() for v in (level, sd, lines.jitter_ev))
-        return [EnergyCalibration(*row[:2], None, row[2]) for row in zip(*rows, strict=True)]
+        found = zip(*(v[1 : count + 1].tolist() for v in (level, sd, lines.jitter_ev)), strict=True)
+        return [EnergyCalibration(shift_ev, sd_ev, None, jitter_ev) for shift_ev, sd_ev, jitter_ev in found]
 
     def follow(self, time: float, shift_ev: float, sd_ev: float = FOIL_READING_SD_EV) -> EnergyCalibration:
         """Add a frame's foil and return the calibration of the frame.
@@ -180,6 +180,10 @@ class _Lines(NamedTuple):
     spread_s2: Array
     """Sum of the squared distances from the mean time; 0 if no slope was fitted."""
     frames: int
+
+    def before_last(self) -> "_Lines":
+        """Return all lines but the last."""
+        return self._replace(**{name: values[:-1] for name, values in self._asdict().items() if name != "frames"})
 
     def at(self, times: Array) -> tuple[Array, Array]:
         """Return the lines at one time each, (N,), and the standard deviations there, eV."""

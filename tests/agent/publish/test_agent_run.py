@@ -434,7 +434,7 @@ def test_frames_together_give_the_documents_of_frames_one_by_one(calls, paged):
         together.run.frames(made, paged=paged)
         for i in range(n):
             row = None if made.lines is None else made.lines
-            line = None if row is None else Lines(row.pre_edge[i], row.post_edge[i], row.e0_ev[i], 7709.0)
+            line = None if row is None else Lines(row.pre_edge[i], row.post_edge[i], 7720.0 + i, 7709.0)
             quantities = {name: values[i] for name, values in made.quantities.items()}
             spectrum = None if spectra is None else spectra[i]
             alone.run.frame(frames[i], quantities, estimates[i], spectrum, float(i), line)
