@@ -141,7 +141,10 @@ class Pipeline:
         return self._reader.waiting or bool(self._requests.open or self._stops or self._left_out.notes)
 
     def plan(self, waiting: int) -> int:
-        """Return how many of the waiting documents to feed at once; decide what is left out of them."""
+        """Return how many of the waiting documents to feed at once; decide what is left out of them.
+
+        A page counts as the documents that it holds.
+        """
         self._load.plan(waiting)
         self._reader.answer_every(self._load.every)
         self._serve.hurried = self._load.hurried
@@ -172,7 +175,9 @@ class Pipeline:
             self.decisions.propose_in_runs(self._rules.quiet(time.monotonic()))
         frames = self._answered + self._left_out.now - left_out
         reading_s = time.monotonic() - began - self._serving_s
-        self._load.learn(len(received), frames, self._answered, reading_s, self._serving_s)
+        self._load.learn(
+            sum(document.rows for document in received), frames, self._answered, reading_s, self._serving_s
+        )
         self.standing = self._rules.standing()
         self.decisions.publish_statuses()
         self._left_out.report(idle=not received)

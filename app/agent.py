@@ -576,14 +576,16 @@ class XASAgent:
 
     def _gather(self) -> list[Received]:
         """Return the documents to serve together, gathered for at most the latency budget."""
-        most = self._pipeline.plan(len(self._inbox) if self.live else 0)
+        most = self._pipeline.plan(self._inbox.rows if self.live else 0)
         batch = self._inbox.get(_IDLE_POLL_S, most)
+        rows = sum(document.rows for document in batch)
         until = time.monotonic() + self._config.serving.latency_budget_ms / 1e3
-        while batch and len(batch) < most and time.monotonic() < until:
-            more = self._inbox.get(0, most - len(batch))
+        while batch and rows < most and time.monotonic() < until:
+            more = self._inbox.get(0, most - rows)
             if not more:
                 break
             batch += more
+            rows += sum(document.rows for document in more)
         return batch
 
     def _perform_calls(self) -> None:

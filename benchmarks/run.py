@@ -90,9 +90,10 @@ def time_estimates(address: str, frames: int, ready: Any, result: Any) -> None:
     times: list[float] = []
     latency: list[float] = []
     for name, doc in source:
-        if name == "event" and "latency_ms" in doc["data"]:
-            times.append(time.monotonic())
-            latency.append(doc["data"]["latency_ms"])
+        if name in ("event", "event_page") and "latency_ms" in doc["data"]:
+            found = np.atleast_1d(doc["data"]["latency_ms"]).tolist()
+            times += [time.monotonic()] * len(found)
+            latency += found
             if len(times) == frames:
                 break
     source.close()
