@@ -230,6 +230,57 @@ def measure_processor(name: str, frames: int, rounds: int) -> dict[str, float]:
     return dict(zip(names, np.median(times, axis=0).tolist(), strict=True))
 
 
+class TimedModel(Model):
+    """A model that adds up the processor time of its forward, s."""
+
+    spent_s = 0.0
+
+    def forward(self, spectra: np.ndarray) -> np.ndarray:
+        began = time.thread_time()
+        try:
+            return super().forward(spectra)
+        finally:
+            self.spent_s += time.thread_time() - began
+
+
+def in_pages(documents: list[Document], rows: int = 250) -> list[Document]:
+    """Return documents with EventPages in place of the Events of their only stream."""
+    events = [doc for name, doc in documents if name == "event"]
+    parts = [events[k : k + rows] for k in range(0, len(events), rows)]
+    pages = [("event_page", dict(event_model.pack_event_page(*part))) for part in parts]
+    return [*documents[:2], *pages, documents[-1]]
+
+
+def measure_own_time(name: str, frames: int, rounds: int) -> dict[str, float]:
+    """Return the processor time per frame (ms) of the agent without the forward of the network.
+
+    Its documents are taken as they are published, in pages. The values are medians over the rounds.
+    """
+    torch.set_num_threads(1)  # its processor time is then that of the agent's thread
+    documents = record_documents(frames)
+    cases = {"own_from_events_ms": documents, "own_from_pages_ms": in_pages(documents)}
+
+    def measure(case: list[Document]) -> float:
+        model = TimedModel(card.find(name))
+        model.warm_up()
+        with XASAgent(load_config(None), [model], keep=0) as agent:
+            agent.live = False  # so that no frame is left out under overload
+            agent.subscribe(lambda kind, doc: None, pages=True)
+            model.spent_s, began = 0.0, time.process_time()
+            for document in case:
+                agent(*document)
+            agent.wait(300)
+            return (time.process_time() - began - model.spent_s) / frames * 1e3
+
+    times = {kind: [] for kind in cases}
+    for k in range(rounds + 1):
+        for kind, case in cases.items():
+            found = measure(case)
+            times[kind] += [found] if k else []  # the first are slower
+    torch.set_num_threads(default_threads())
+    return {kind: float(np.median(found)) for kind, found in times.items()}
+
+
 def measure_callback(name: str) -> dict[str, float]:
     """Measure the time per event that the callback takes from the RunEngine's thread while the agent works."""
     documents = record_documents(400)
@@ -369,6 +420,7 @@ def main() -> None:
         **measure_callback(options.model),
     }
     figures |= measure_alignment(options.model) | measure_processor(options.model, options.frames, options.rounds)
+    figures |= measure_own_time(options.model, options.frames, options.rounds)
     p50, p99 = np.percentile(latency[10:], [50, 99])
     figures |= {"latency_p50_ms": float(p50), "latency_p99_ms": float(p99)}
     rows = [
@@ -394,6 +446,12 @@ def main() -> None:
             f"{figures['agent_processor_ms']:.2f} ms",
             f"bare batched forward: {figures['agent_of_forward_processor']:.2f} of it",
         ),
+        (
+            "own time per frame, Events",
+            f"{figures['own_from_events_ms']:.3f} ms",
+            "0.15 ms allowed; without the forward",
+        ),
+        ("own time per frame, pages", f"{figures['own_from_pages_ms']:.3f} ms", "0.03 ms aimed at"),
         ("callback per event, p99", f"{figures['callback_p99_ms']:.3f} ms", "0.2 ms allowed"),
         (
             "documents/s taken in",
