@@ -15,7 +15,9 @@ class Settings(BaseModel):
     A level of NaN would look like a protection, and never be passed.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, defer_build=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, defer_build=True
+    )
 
 
 class ConfigError(InputError):
