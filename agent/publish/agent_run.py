@@ -240,11 +240,16 @@ class AgentRun:
             _log.warning("frames after the end of the run not published", frames=len(rows.frames), run=self.uid)
             return
         # All columns are formed before the first document, so that a failure leaves none half published.
-        streams = [self._descriptor_columns(rows)]
+        about = [
+            [f.uid for f in rows.frames],
+            [int(f.seq_num) for f in rows.frames],
+            *self._name_columns(rows.frames),
+        ]
+        streams = [self._descriptor_columns(rows, about)]
         if self._spectra and rows.aligned is not None:
-            streams.append(self._spectrum_columns(rows, np.asarray(rows.aligned, dtype=np.float64)))
+            streams.append(self._spectrum_columns(rows, np.asarray(rows.aligned, dtype=np.float64), about))
         if rows.lines is not None:
-            streams.append(self._measured_columns(rows, rows.lines))
+            streams.append(self._measured_columns(rows, rows.lines, about))
         times = [frame.time for frame in rows.frames]
         pages = [self._page(layout, columns, times) for layout, columns in streams]
         if paged:
@@ -263,8 +268,11 @@ class AgentRun:
         self._counters[layout[0]] = first + len(times)
         return page
 
-    def _descriptor_columns(self, rows: FrameRows) -> tuple[tuple[Any, ...], list[Any]]:
-        """Return the layout and the columns of ``descriptors``, in the order of :meth:`_frame_keys`."""
+    def _descriptor_columns(self, rows: FrameRows, about: list[Any]) -> tuple[tuple[Any, ...], list[Any]]:
+        """Return the layout and the columns of ``descriptors``, in the order of :meth:`_frame_keys`.
+
+        ``about`` has the columns that all streams share: uid and number of the frame, and ``_NAME_KEYS``.
+        """
         frames, estimates, quantities = rows.frames, rows.estimates, rows.quantities
         readings, classes = [*frames[0].readings], estimates.classes
         kinds = tuple((d, len(classes[d].labels) if d in classes else -1) for d in estimates.names)
@@ -296,7 +304,9 @@ class AgentRun:
         columns += [np.array([f.readings[name] for f in frames], float) for name in readings]
         return layout, columns
 
-    def _spectrum_columns(self, rows: FrameRows, spectra: Array) -> tuple[tuple[Any, ...], list[Any]]:
+    def _spectrum_columns(
+        self, rows: FrameRows, spectra: Array, about: list[Any]
+    ) -> tuple[tuple[Any, ...], list[Any]]:
         layout, frames = ("spectra", spectra.shape[1:]), rows.frames
         if layout not in self._streams:
             keys = {
@@ -306,10 +316,9 @@ class AgentRun:
             grid, time = self._provenance.grid, frames[0].time
             configuration = {} if grid is None else {"xas_agent": grid_configuration(grid, time)}
             self._describe(layout, keys, time, configuration=configuration)
-        uids, numbers = [f.uid for f in frames], [int(f.seq_num) for f in frames]
-        return layout, [spectra, uids, numbers, *self._name_columns(frames)]
+        return layout, [spectra, *about]
 
-    def _measured_columns(self, rows: FrameRows, lines: Lines) -> tuple[tuple[Any, ...], list[Any]]:
+    def _measured_columns(self, rows: FrameRows, lines: Lines, about: list[Any]) -> tuple[tuple[Any, ...], list[Any]]:
         frames, count = rows.frames, len(rows.frames)
         points, foil = len(frames[0].energy), frames[0].reference is not None
         energy = np.stack([f.energy for f in frames], dtype=np.float64)
@@ -334,8 +343,7 @@ class AgentRun:
             self._describe(layout, keys, frames[0].time)
         columns: list[Any] = [*arrays.values()]
         columns += [np.broadcast_to(np.asarray(number, np.float64), count) for number in numbers.values()]
-        columns += [f.uid for f in frames], [int(f.seq_num) for f in frames]
-        return layout, [*columns, *self._name_columns(frames)]
+        return layout, [*columns, *about]
 
     def _name_columns(self, frames: Sequence[Frame]) -> list[list[Any]]:
         """Return the columns of ``_NAME_KEYS``."""
