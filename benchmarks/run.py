@@ -1,6 +1,6 @@
 """Measure the speed of the agent relative to its parts; print a table and write benchmarks.json.
 
-    python benchmarks/run.py [--model co-k] [--out benchmarks.json]
+    python benchmarks/run.py [--model co-k] [--out benchmarks.json] [--own-time]
 
 The two sides of every ratio are measured in the same run with the same number of threads, in this process or in
 processes that it starts. With a CUDA device, the benchmark also prints absolute figures of the forward pass and the
@@ -252,13 +252,18 @@ def in_pages(documents: list[Document], rows: int = 250) -> list[Document]:
 
 
 def measure_own_time(name: str, frames: int, rounds: int) -> dict[str, float]:
-    """Return the processor time per frame (ms) of the agent without the forward of the network.
+    """Return the processor time per frame (ms) and per Event of a step scan (µs) of the agent without its network.
 
-    Its documents are taken as they are published, in pages. The values are medians over the rounds.
+    Documents come as Events of whole spectra, as pages of 250 of them, or as Events of points. The agent's own are
+    taken as they are published, in pages. The values are medians over the rounds.
     """
     torch.set_num_threads(1)  # its processor time is then that of the agent's thread
-    documents = record_documents(frames)
-    cases = {"own_from_events_ms": documents, "own_from_pages_ms": in_pages(documents)}
+    documents, points = record_documents(frames), 5 * frames
+    cases = {
+        "own_from_events_ms": (documents, 1e3 / frames),
+        "own_from_pages_ms": (in_pages(documents), 1e3 / frames),
+        "own_per_step_event_us": (make_step_documents(points), 1e6 / points),
+    }
 
     def measure(case: list[Document]) -> float:
         model = TimedModel(card.find(name))
@@ -270,12 +275,12 @@ def measure_own_time(name: str, frames: int, rounds: int) -> dict[str, float]:
             for document in case:
                 agent(*document)
             agent.wait(300)
-            return (time.process_time() - began - model.spent_s) / frames * 1e3
+            return time.process_time() - began - model.spent_s
 
-    times = {kind: [] for kind in cases}
+    times: dict[str, list[float]] = {kind: [] for kind in cases}
     for k in range(rounds + 1):
-        for kind, case in cases.items():
-            found = measure(case)
+        for kind, (case, scale) in cases.items():
+            found = measure(case) * scale
             times[kind] += [found] if k else []  # the first are slower
     torch.set_num_threads(default_threads())
     return {kind: float(np.median(found)) for kind, found in times.items()}
@@ -405,9 +410,14 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=2000, help="per measurement of the rate")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each rate; the table shows medians")
     parser.add_argument("--out", type=Path, default=Path("benchmarks.json"))
+    parser.add_argument("--own-time", action="store_true", help="measure only the time of the agent itself")
     options = parser.parse_args()
     configure_torch(default_threads())
     load_config(None)
+    if options.own_time:
+        for name, value in measure_own_time(options.model, options.frames, options.rounds).items():
+            print(f"{name:45} {value:.3f}")
+        return
 
     bare = measure_forward(options.model)
     _, latency = run_through_zmq(options.model, record_documents(150), pause_s=FRAME_PERIOD_S)
@@ -452,6 +462,7 @@ def main() -> None:
             "0.15 ms allowed; without the forward",
         ),
         ("own time per frame, pages", f"{figures['own_from_pages_ms']:.3f} ms", "0.03 ms aimed at"),
+        ("own time per Event of a step scan", f"{figures['own_per_step_event_us']:.0f} µs", "30 µs allowed"),
         ("callback per event, p99", f"{figures['callback_p99_ms']:.3f} ms", "0.2 ms allowed"),
         (
             "documents/s taken in",

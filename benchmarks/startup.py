@@ -43,7 +43,7 @@ def time_until(command: list[str], word: str | None = None) -> tuple[float, floa
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
-    wall = None
+    wall, spent = None, 0.0
     for line in process.stderr:
         if word is not None and word in line and wall is None:
             wall, spent = time.perf_counter() - began, _processor_s(process.pid)

@@ -93,7 +93,7 @@ def rows_of(
     quantities = {name: values[rows] for name, values in aligned.quantities.items()}
     if not with_lines or aligned.lines is None:
         return quantities, aligned.mu[rows], None
-    at = np.ix_(rows, nodes(len(first.frame.energy)))
+    at = np.array(rows)[:, None], nodes(len(first.frame.energy))
     pre_edge, foil_shift_ev = aligned.lines.pre_edge[at], quantities["foil_shift_ev"]
     lines = Lines(
         pre_edge,

@@ -393,7 +393,8 @@ class History:
                         if offset != read[0]:
                             file.seek(offset)
                             read = offset, json.loads(file.readline())
-                        data = _data_of(*read[1], uid)
+                        name, doc = read[1]
+                        data = _data_of(name, doc, uid)
                     except (ValueError, LookupError, TypeError):
                         data = None
                 yield data
