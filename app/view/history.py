@@ -384,7 +384,7 @@ class History:
         except OSError:
             yield from [None] * len(places)
             return
-        read: tuple[int, Any] = -1, None  # the document at a byte: neighbours may be of one page
+        read: tuple[int, Any] = -1, ("", {})  # the document at a byte: neighbours may be of one page
         with file:
             for offset, uid in places:
                 data = None
