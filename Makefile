@@ -44,6 +44,7 @@ docs: $(STAMP) ## build the documentation into build/site
 
 bench: $(STAMP) ## measure speed
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/startup.py
 
 # What the wheel with all extras brings, and none of the tools of development.
 sbom: $(STAMP) ## list the packages of a release in dist, in CycloneDX's form

@@ -250,6 +250,12 @@ class XASAgent:
         agent._sinks = [sink for sink in sinks if isinstance(sink, NATSSink | KafkaSink)]
         return agent
 
+    def load_models(self) -> None:
+        """Wait until the networks of all models are loaded."""
+        for model in self.models:
+            if isinstance(model, LazyModel):
+                model.load(warm_up=True)
+
     def acknowledge_to(self, source: SharedSource) -> None:
         """Tell ``source`` which documents are safe. The agent needs a journal."""
         assert self._journal is not None

@@ -180,6 +180,7 @@ def watch_embedded(
             settings = settings.model_copy(update={"robot": robot})
         session = Session(settings, output, control, simulation.frames, limit, truth, health=health, simulated=True)
         with session:
+            session.agent.load_models()  # before the beamline begins, which would not wait
             try:
                 source.connect()
                 session.watch(source, beamline.over)
