@@ -22,7 +22,7 @@ from .options import (
     SeedOption,
     StrictOption,
 )
-from .process import set_up_torch
+from .process import begin_quickly, set_up_torch
 from .shared import USAGE, Curve, conclude, dashboard_of, exit_on_error, fail, refuse_unused, settings_of
 
 
@@ -54,6 +54,7 @@ def replay(
     strict: StrictOption = False,
 ) -> None:
     """Repeat a recorded experiment with simulated devices, and watch it."""
+    begin_quickly()
     from ...adapters.files import FileSource
     from ...sim_beamline.replay import Replay
     from ..embedded import InProcessControl
