@@ -148,7 +148,7 @@ class Model:
             else:
                 p = out[:, d.columns]
                 mean[:, k] = p @ d.classes
-                sd[:, k] = np.sqrt(np.maximum(p @ d.classes**2 - mean[:, k] ** 2, 0.0))
+                sd[:, k] = np.sqrt((p * (d.classes - mean[:, k, None]) ** 2).sum(axis=1))
             sd[:, k] = d.card.interval.half_width(sd[:, k], stop_ev)
             if d.card.name in extra_sd:
                 extra[:, k] = d.quantile * extra_sd[d.card.name]
