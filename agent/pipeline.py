@@ -2,22 +2,27 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
+
+import numpy as np
 
 from .decide import ControlSettings, Requests, Rules
 from .decisions import Decisions
-from .estimate import Answer, EnergyUncertainty, FrameServer
+from .estimate import Answer, EnergyUncertainty, FrameServer, rows_of
 from .left_out import LeftOut
 from .load import Load
 from .progress import Past, Progress, Published
-from .publish import AgentRun, AgentRuns, Emit, Pages, come_in_pages
+from .publish import AgentRun, AgentRuns, Emit, FrameRows, Pages, come_in_pages
 from .relative import Anchor, RelativeQuantities
 from .spectra import AlignmentSettings, SeriesAlignment
 from .stream import FrameReader, Outcome
 from .types import (
     Control,
+    Estimate,
+    Estimates,
     Estimator,
     Frame,
     Reason,
@@ -136,7 +141,10 @@ class Pipeline:
         return self._reader.waiting or bool(self._requests.open or self._stops or self._left_out.notes)
 
     def plan(self, waiting: int) -> int:
-        """Return how many of the waiting documents to feed at once; decide what is left out of them."""
+        """Return how many of the waiting documents to feed at once; decide what is left out of them.
+
+        A page counts as the documents that it holds.
+        """
         self._load.plan(waiting)
         self._reader.answer_every(self._load.every)
         self._serve.hurried = self._load.hurried
@@ -167,7 +175,9 @@ class Pipeline:
             self.decisions.propose_in_runs(self._rules.quiet(time.monotonic()))
         frames = self._answered + self._left_out.now - left_out
         reading_s = time.monotonic() - began - self._serving_s
-        self._load.learn(len(received), frames, self._answered, reading_s, self._serving_s)
+        self._load.learn(
+            sum(document.rows for document in received), frames, self._answered, reading_s, self._serving_s
+        )
         self.standing = self._rules.standing()
         self.decisions.publish_statuses()
         self._left_out.report(idle=not received)
@@ -274,20 +284,35 @@ class Pipeline:
     def _serve_waiting(self) -> None:
         while self._waiting_frames:
             frames, self._waiting_frames = self._waiting_frames, []
-            began, paged = time.monotonic(), come_in_pages(frames, self._pages)
-            for number, answer in enumerate(self._serve(frames)):
-                if self._abandoned.is_set():
-                    self.unanswered += len(frames) - number
-                    return
-                self._publish(answer, paged)
-            self._runs.flush()
+            began, paged, served = time.monotonic(), come_in_pages(frames, self._pages), 0
+            for answers in self._serve.batches(frames):
+                for group in self._neighbours(answers, paged):
+                    if self._abandoned.is_set():
+                        self.unanswered += len(frames) - served
+                        return
+                    self._publish(group, paged)
+                    served += len(group)
             self._answered += len(frames)
             self._serving_s += time.monotonic() - began
             if self._requests.proposed:
                 self._commit()
 
-    def _publish(self, answer: Answer, paged: bool) -> None:
-        frame, model, estimate = answer.frame, answer.model, answer.estimate
+    def _neighbours(self, answers: Sequence[Answer], paged: bool) -> Iterator[list[Answer]]:
+        """Answers that are published together; without pages, decisions come between the frames."""
+
+        def kind(answer: Answer) -> tuple[Hashable, ...]:
+            frame = answer.frame
+            if answer.refusal is not None or not (paged or self._rules.are_none):
+                return (id(answer),)
+            batch = (id(answer.aligned), id(answer.estimates))
+            return (*batch, frame.run_uid, frame.series, frame.element, frame.edge, *frame.readings)
+
+        for _, group in groupby(answers, kind):
+            yield [*group]
+
+    def _publish(self, answers: Sequence[Answer], paged: bool) -> None:
+        """Publish the answers to neighbours and let the rules judge them; or note why the only one is refused."""
+        frame, model, refusal = answers[-1].frame, answers[0].model, answers[0].refusal
         if model is not None and self._committed is not None:
             key = (
                 frame.run_uid,
@@ -299,29 +324,67 @@ class Pipeline:
                 frame.normalised,
             )
             self._changed[key] = frame, model
-        if answer.refusal is not None:
-            self.note(_set_aside(frame, answer.refusal))
+        if refusal is not None:
+            self.note(_set_aside(frame, refusal))
             return
         assert model is not None
-        assert estimate is not None
-        age_s = time.monotonic() - frame.received
+        now = time.monotonic()
         try:
-            run = self._runs.open(frame.run_uid, frame.time, model)
-            estimate = self._relative(frame, model, estimate, answer.mu, answer.quantities["noise"])
-            lines = answer.lines if self._measured else None
-            run.frame(frame, answer.quantities, estimate, answer.mu, age_s * 1e3, lines, paged=paged)
-            self._progress.outcomes.append((frame.run_uid, frame.uid))
-            if frame.element is None or frame.edge is None:  # so that the rules keep the edges of a sample apart
-                frame = replace(frame, element=model.absorber, edge=model.edge_name)
-            if self._is_stale(age_s, frame):
-                self._rules.heard(frame)
+            run = self._runs.open(frame.run_uid, answers[0].frame.time, model)
+            estimates = self._publish_estimates(run, answers, model, now, paged)
+        except Exception as error:
+            if len(answers) > 1:
+                for answer in answers:
+                    self._publish([answer], paged)
             else:
-                for decision in self._rules(frame, estimate, answer.quantities):
-                    self.decisions.propose(decision, run)
-        except Exception as e:
-            names = self._runs.names(frame.run_uid, file=frame.scan.file)
-            _log.exception("frame not published or not checked by the rules", frame=frame.seq_num, **names)
-            self.note(_set_aside(frame, Refusal(Reason.INTERNAL_ERROR, f"{type(e).__name__}: {e}")))
+                self._note_failure(frame, error)
+            return
+        self._progress.outcomes += [(answer.frame.run_uid, answer.frame.uid) for answer in answers]
+        if self._rules.are_none:
+            self._is_stale(now - answers[0].frame.received, frame)
+            self._rules.passed(_of_edge(frame, model))
+            return
+        for answer, estimate in zip(answers, estimates, strict=True):
+            try:
+                self._judge(answer, _of_edge(answer.frame, model), estimate, now, run)
+            except Exception as error:
+                self._note_failure(answer.frame, error)
+
+    def _publish_estimates(
+        self, run: AgentRun, answers: Sequence[Answer], model: Estimator, now: float, paged: bool
+    ) -> Sequence[Estimate]:
+        """Publish the estimates of neighbours with what their series adds; return them."""
+        frames, found = [answer.frame for answer in answers], answers[0].estimates
+        assert found is not None
+        place, count = answers[0].place, len(answers)
+        estimates = found.rows(slice(place, place + count)) if isinstance(found, Estimates) else None
+        if estimates is not None and self._relative.adds_nothing(frames, model, estimates):
+            together: list[tuple[slice, Estimates]] = [(slice(0, count), estimates)]
+            results: Sequence[Estimate] = estimates
+        else:
+            results = [self._relative(a.frame, model, found[a.place], a.mu, a.quantities["noise"]) for a in answers]
+            together, begin = [], 0
+            for _, same in groupby(results, lambda e: [(name, d.value is None) for name, d in e.descriptors.items()]):
+                packed = Estimates.of([*same])
+                together.append((slice(begin, begin + len(packed)), packed))
+                begin += len(packed)
+        for part, packed in together:
+            quantities, mu, lines = rows_of(answers[part], with_lines=self._measured)
+            latency_ms = np.array([(now - frame.received) * 1e3 for frame in frames[part]])
+            run.frames(FrameRows(frames[part], quantities, packed, mu, latency_ms, lines), paged=paged)
+        return results
+
+    def _judge(self, answer: Answer, frame: Frame, estimate: Estimate, now: float, run: AgentRun) -> None:
+        if self._is_stale(now - frame.received, frame):
+            self._rules.heard(frame)
+            return
+        for decision in self._rules(frame, estimate, answer.quantities):
+            self.decisions.propose(decision, run)
+
+    def _note_failure(self, frame: Frame, error: Exception) -> None:
+        names = self._runs.names(frame.run_uid, file=frame.scan.file)
+        _log.error("frame not published or not checked by the rules", frame=frame.seq_num, exc_info=error, **names)
+        self.note(_set_aside(frame, Refusal(Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}")))
 
     def _is_stale(self, age_s: float, frame: Frame) -> bool:
         """Whether a frame is too old for the rules; logged once for all such frames in a row."""
@@ -340,7 +403,6 @@ class Pipeline:
         ----------
         all_done : whether every frame and note that the reader returned is in this progress or an earlier one
         """
-        self._runs.flush()
         if self._committed is not None:
             self._advanced |= {run for run, _ in self._progress.outcomes}
             if all_done and not self._abandoned.is_set():
@@ -385,6 +447,13 @@ class Pipeline:
             if not self._closing:
                 self._progress.ended.append(uid)
             self._runs.end(uid, stop)
+
+
+def _of_edge(frame: Frame, model: Estimator) -> Frame:
+    """Return a frame with the edge that its model is for, so that the rules keep the edges of a sample apart."""
+    if frame.element is not None and frame.edge is not None:
+        return frame
+    return replace(frame, element=model.absorber, edge=model.edge_name)
 
 
 def _set_aside(frame: Frame, refusal: Refusal) -> SetAside:

@@ -21,6 +21,7 @@ from ..agent.decide import Paused, Rules, Standing
 from ..agent.pipeline import Pipeline
 from ..agent.relative import anchor_of
 from ..agent.types import Control, Decision, Estimator, Reason, Received, SetAside, SharedSource, get_logger
+from ..models.lazy import LazyModel, Loading
 from .acknowledge import Acknowledgements
 from .config import Config, load_config
 from .delivery import Delivery
@@ -198,6 +199,9 @@ class XASAgent:
     ) -> "XASAgent":
         """Connect the endpoints of the config, load its models and start.
 
+        The networks load while the agent already takes documents, except with ``model.device: cuda``. One that a
+        frame needs loads at once.
+
         Parameters
         ----------
         config : str, Path, mapping, Config or None
@@ -236,7 +240,10 @@ class XASAgent:
             control = control_of(config, RE, control, session)
             if control is not None:
                 resources.callback(control.close)
-            agent = cls(config, load_models(config), control, journal=journal, source=source, keep=keep)
+            models = load_models(config, at_once=False)
+            if lazy := [model for model in models if isinstance(model, LazyModel)]:
+                resources.callback(Loading(lazy).close)
+            agent = cls(config, models, control, journal=journal, source=source, keep=keep)
             agent._resources = resources.pop_all()
         for sink in sinks:
             agent.subscribe(sink, pages=isinstance(sink, ZMQSink))
@@ -576,14 +583,16 @@ class XASAgent:
 
     def _gather(self) -> list[Received]:
         """Return the documents to serve together, gathered for at most the latency budget."""
-        most = self._pipeline.plan(len(self._inbox) if self.live else 0)
+        most = self._pipeline.plan(self._inbox.rows if self.live else 0)
         batch = self._inbox.get(_IDLE_POLL_S, most)
+        rows = sum(document.rows for document in batch)
         until = time.monotonic() + self._config.serving.latency_budget_ms / 1e3
-        while batch and len(batch) < most and time.monotonic() < until:
-            more = self._inbox.get(0, most - len(batch))
+        while batch and rows < most and time.monotonic() < until:
+            more = self._inbox.get(0, most - rows)
             if not more:
                 break
             batch += more
+            rows += sum(document.rows for document in more)
         return batch
 
     def _perform_calls(self) -> None:

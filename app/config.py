@@ -86,10 +86,10 @@ class ServingSettings(Settings):
     measured: bool = True
     """Whether to publish the spectra as measured too, with the curves that normalise them; the dashboard shows them.
     A Tiled catalogue does not get them: it keeps them in the beamline's own runs."""
-    pages: Pages = "never"
+    pages: Pages = "auto"
     """Whether the Events of frames that are served together go to ZMQ as one EventPage per stream: ``auto`` if they
-    come faster than 50 per second, as those of an EventPage do. Files, tables and subscribers in the same process
-    have Events in any case."""
+    come faster than 50 per second, as those of an EventPage do. Files, tables, other brokers and subscribers in the
+    same process have Events in any case."""
     single_site: bool = False
     """Whether to show descriptors that have no meaning for a mixture of sites, such as PSGO. They are always
     published; this adds them to the hints of the ``descriptors`` stream and to descriptors.csv."""

@@ -18,7 +18,7 @@ _DURABLE_DOCUMENTS = 1000
 
 
 class Inbox:
-    """Documents between the threads that bring them and the agent's thread.
+    """Documents between the threads that bring them and the agent's thread. A page counts as its Events.
 
     Parameters
     ----------
@@ -32,6 +32,8 @@ class Inbox:
         self._changed = threading.Condition()
         self.bytes = 0
         """Size of the waiting documents."""
+        self.rows = 0
+        """Number of waiting documents, of a page the number of its Events."""
         self.taken = 0
         """Number of documents accepted so far."""
         self.newest_at: float | None = None
@@ -58,32 +60,44 @@ class Inbox:
                 self._changed.wait_for(lambda: self._closed or self._has_room(most=_DURABLE_DOCUMENTS))
             if self._closed:
                 return
+            now = time.monotonic()
+            document = Received(name, doc, now - age_s, position)
             if not self._has_room(RESERVE if name in _STRUCTURE else 1):
-                self._dropped += 1
+                self._dropped += document.rows
                 return
-            self.newest_at = time.monotonic()
-            self._waiting.append((Received(name, doc, self.newest_at - age_s, position), size))
+            self.newest_at = now
+            self._waiting.append((document, size))
             self.bytes += size
+            self.rows += document.rows
             self.taken += 1
             if len(self._waiting) == 1:
                 self._changed.notify_all()
 
     def _has_room(self, times: int = 1, most: float = math.inf) -> bool:
         """Whether less than ``times`` the bounds waits, and fewer documents than ``most``; an empty one has room."""
-        held = len(self._waiting)
+        held = self.rows
         return not held or (held < min(times * self._documents, most) and self.bytes < times * self._size)
 
     def get(self, timeout: float, most: int) -> list[Received]:
-        """Return up to ``most`` of the oldest documents; wait for the first one for at most ``timeout`` s."""
+        """Return ``most`` of the oldest documents; wait for the first one for at most ``timeout`` s.
+
+        They are fewer if fewer wait, and more if the last one is a page.
+        """
+        taken: list[Received] = []
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed, timeout)
-            taken = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
-            self.bytes -= sum(size for _, size in taken)
+            rows = 0
+            while self._waiting and rows < most:
+                document, size = self._waiting.popleft()
+                taken.append(document)
+                rows += document.rows
+                self.bytes -= size
+            self.rows -= rows
             self._changed.notify_all()
-        return [document for document, _ in taken]
+        return taken
 
     def take_dropped(self) -> int:
-        """Return the number of documents dropped since the last call."""
+        """Return the number of documents dropped since the last call, of a page that of its Events."""
         with self._changed:
             dropped, self._dropped = self._dropped, 0
         return dropped

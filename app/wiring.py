@@ -4,6 +4,7 @@ import platform
 from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -293,11 +294,9 @@ def load_models(config: Config, *, at_once: bool = True) -> Sequence[Estimator]:
 
 def versions() -> dict[str, str]:
     """Return the versions on which an estimate depends, for the RunStart."""
-    import torch
-
     return {
         "xas_agent": __version__,
-        "torch": torch.__version__,
+        "torch": version("torch"),  # without its import
         "numpy": np.__version__,
         "python": platform.python_version(),
     }

@@ -1,6 +1,6 @@
 """Measure the speed of the agent relative to its parts; print a table and write benchmarks.json.
 
-    python benchmarks/run.py [--model co-k] [--out benchmarks.json]
+    python benchmarks/run.py [--model co-k] [--out benchmarks.json] [--own-time]
 
 The two sides of every ratio are measured in the same run with the same number of threads, in this process or in
 processes that it starts. With a CUDA device, the benchmark also prints absolute figures of the forward pass and the
@@ -90,9 +90,10 @@ def time_estimates(address: str, frames: int, ready: Any, result: Any) -> None:
     times: list[float] = []
     latency: list[float] = []
     for name, doc in source:
-        if name == "event" and "latency_ms" in doc["data"]:
-            times.append(time.monotonic())
-            latency.append(doc["data"]["latency_ms"])
+        if name in ("event", "event_page") and "latency_ms" in doc["data"]:
+            found = np.atleast_1d(doc["data"]["latency_ms"]).tolist()
+            times += [time.monotonic()] * len(found)
+            latency += found
             if len(times) == frames:
                 break
     source.close()
@@ -229,6 +230,62 @@ def measure_processor(name: str, frames: int, rounds: int) -> dict[str, float]:
     return dict(zip(names, np.median(times, axis=0).tolist(), strict=True))
 
 
+class TimedModel(Model):
+    """A model that adds up the processor time of its forward, s."""
+
+    spent_s = 0.0
+
+    def forward(self, spectra: np.ndarray) -> np.ndarray:
+        began = time.thread_time()
+        try:
+            return super().forward(spectra)
+        finally:
+            self.spent_s += time.thread_time() - began
+
+
+def in_pages(documents: list[Document], rows: int = 250) -> list[Document]:
+    """Return documents with EventPages in place of the Events of their only stream."""
+    events = [doc for name, doc in documents if name == "event"]
+    parts = [events[k : k + rows] for k in range(0, len(events), rows)]
+    pages = [("event_page", dict(event_model.pack_event_page(*part))) for part in parts]
+    return [*documents[:2], *pages, documents[-1]]
+
+
+def measure_own_time(name: str, frames: int, rounds: int) -> dict[str, float]:
+    """Return the processor time per frame (ms) and per Event of a step scan (µs) of the agent without its network.
+
+    Documents come as Events of whole spectra, as pages of 250 of them, or as Events of points. The agent's own are
+    taken as they are published, in pages. The values are medians over the rounds.
+    """
+    torch.set_num_threads(1)  # its processor time is then that of the agent's thread
+    documents, points = record_documents(frames), 5 * frames
+    cases = {
+        "own_from_events_ms": (documents, 1e3 / frames),
+        "own_from_pages_ms": (in_pages(documents), 1e3 / frames),
+        "own_per_step_event_us": (make_step_documents(points), 1e6 / points),
+    }
+
+    def measure(case: list[Document]) -> float:
+        model = TimedModel(card.find(name))
+        model.warm_up()
+        with XASAgent(load_config(None), [model], keep=0) as agent:
+            agent.live = False  # so that no frame is left out under overload
+            agent.subscribe(lambda kind, doc: None, pages=True)
+            model.spent_s, began = 0.0, time.process_time()
+            for document in case:
+                agent(*document)
+            agent.wait(300)
+            return time.process_time() - began - model.spent_s
+
+    times: dict[str, list[float]] = {kind: [] for kind in cases}
+    for k in range(rounds + 1):
+        for kind, (case, scale) in cases.items():
+            found = measure(case) * scale
+            times[kind] += [found] if k else []  # the first are slower
+    torch.set_num_threads(default_threads())
+    return {kind: float(np.median(found)) for kind, found in times.items()}
+
+
 def measure_callback(name: str) -> dict[str, float]:
     """Measure the time per event that the callback takes from the RunEngine's thread while the agent works."""
     documents = record_documents(400)
@@ -353,9 +410,14 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=2000, help="per measurement of the rate")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each rate; the table shows medians")
     parser.add_argument("--out", type=Path, default=Path("benchmarks.json"))
+    parser.add_argument("--own-time", action="store_true", help="measure only the time of the agent itself")
     options = parser.parse_args()
     configure_torch(default_threads())
     load_config(None)
+    if options.own_time:
+        for name, value in measure_own_time(options.model, options.frames, options.rounds).items():
+            print(f"{name:45} {value:.3f}")
+        return
 
     bare = measure_forward(options.model)
     _, latency = run_through_zmq(options.model, record_documents(150), pause_s=FRAME_PERIOD_S)
@@ -368,6 +430,7 @@ def main() -> None:
         **measure_callback(options.model),
     }
     figures |= measure_alignment(options.model) | measure_processor(options.model, options.frames, options.rounds)
+    figures |= measure_own_time(options.model, options.frames, options.rounds)
     p50, p99 = np.percentile(latency[10:], [50, 99])
     figures |= {"latency_p50_ms": float(p50), "latency_p99_ms": float(p99)}
     rows = [
@@ -393,6 +456,13 @@ def main() -> None:
             f"{figures['agent_processor_ms']:.2f} ms",
             f"bare batched forward: {figures['agent_of_forward_processor']:.2f} of it",
         ),
+        (
+            "own time per frame, Events",
+            f"{figures['own_from_events_ms']:.3f} ms",
+            "0.15 ms allowed; without the forward",
+        ),
+        ("own time per frame, pages", f"{figures['own_from_pages_ms']:.3f} ms", "0.03 ms aimed at"),
+        ("own time per Event of a step scan", f"{figures['own_per_step_event_us']:.0f} µs", "30 µs allowed"),
         ("callback per event, p99", f"{figures['callback_p99_ms']:.3f} ms", "0.2 ms allowed"),
         (
             "documents/s taken in",

@@ -1,14 +1,20 @@
 """A model of which only the card is read until it estimates."""
 
+import threading
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..agent.types import Array, Estimate, Estimator
+from ..agent.types import Array, Estimate, get_logger
 from . import card as cards
+
+if TYPE_CHECKING:
+    from .runtime import Model
+
+_log = get_logger()
 
 
 class LazyModel:
@@ -37,14 +43,54 @@ class LazyModel:
         self.reach = {d.name: d.reach() for d in card.descriptors}
         self.single_site = frozenset(d.name for d in card.descriptors if not d.mixture)
 
-    @cached_property
-    def _model(self) -> Estimator:
-        from .runtime import Model  # which imports torch
+        self._model: Model | None = None
+        self._loading = threading.Lock()
 
-        return Model(self._folder, self._device)
+    def load(self, *, warm_up: bool = False) -> "Model":
+        """Load the network, from any thread, and run it until it is as fast as it gets; once.
+
+        Raises
+        ------
+        ModelError
+            It cannot be loaded.
+        """
+        if self._model is not None:
+            return self._model
+        with self._loading:
+            if self._model is None:
+                from .runtime import Model  # which imports torch
+
+                model = Model(self._folder, self._device)
+                if warm_up:
+                    model.warm_up()
+                self._model = model
+        return self._model
 
     def estimate(
         self, spectra: NDArray[np.float32], extra_sd: Mapping[str, Array] | None = None
     ) -> Sequence[Estimate]:
         """As :meth:`Estimator.estimate`."""
-        return self._model.estimate(spectra, extra_sd)
+        return self.load().estimate(spectra, extra_sd)
+
+
+class Loading:
+    """Loads models one after another on a thread of its own; a model that is needed before its turn loads at once."""
+
+    def __init__(self, models: Sequence[LazyModel]) -> None:
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._work, args=(models,), name="models", daemon=True)
+        self._thread.start()
+
+    def _work(self, models: Sequence[LazyModel]) -> None:
+        for model in models:
+            if self._ending.is_set():
+                return
+            try:
+                model.load(warm_up=True)
+            except Exception as error:  # each of its frames then says so
+                _log.error("model not loaded", model=model.name, error=str(error))
+
+    def close(self) -> None:
+        """Load no further model; wait for the one in progress."""
+        self._ending.set()
+        self._thread.join()

@@ -138,7 +138,10 @@ def test_every_frame_is_answered_through_a_proxy(form, frames, tmp_path):
     assert {doc["parent_uid"] for _, doc in own} == foreign
     streams = {doc["uid"]: doc["name"] for name, doc in received if name == "descriptor"}
     answered = [
-        doc["data"] for name, doc in received if name == "event" and streams[doc["descriptor"]] == "descriptors"
+        event["data"]
+        for name, doc in received
+        for event in (event_model.unpack_event_page(doc) if name == "event_page" else [doc])
+        if name in ("event", "event_page") and streams[doc["descriptor"]] == "descriptors"
     ]
     assert len({data["frame_uid"] for data in answered}) == len(answered) == frames
     assert all(2.8 < data["OS_mean"] < 4.2 for data in answered)

@@ -208,6 +208,16 @@ class Rules:
         """Return the rules that the next call with a frame judges, with their watches."""
         return self._followed(self._series_of((frame.series, frame.element, frame.edge)))
 
+    @property
+    def are_none(self) -> bool:
+        """Whether there is no rule."""
+        return not self._rules
+
+    def passed(self, frame: Frame) -> None:
+        """Take notice of the newest of the frames that no rule judges."""
+        self.heard(frame)
+        self._newest = frame.run_uid, self._of_run[frame.run_uid]
+
     def heard(self, frame: Frame) -> None:
         """Take notice of a frame that is too old to be judged."""
         key = self._of_run[frame.run_uid] = (frame.series, frame.element, frame.edge)

@@ -49,8 +49,14 @@ class Answer:
     aligned: Aligned | None = None
     """Alignment of a batch, in which this frame is row ``row``; None if the frame was refused before."""
     row: int = 0
-    estimate: Estimate | None = None
-    """With the flags of the model, then of the alignment; None if only an alignment was requested."""
+    estimates: Sequence[Estimate] | None = None
+    """Of a batch, in which that of this frame has the number ``place``; None if only an alignment was requested."""
+    place: int = 0
+
+    @cached_property
+    def estimate(self) -> Estimate | None:
+        """With the flags of the model, then of the alignment; None if only an alignment was requested."""
+        return None if self.estimates is None else self.estimates[self.place]
 
     @property
     def mu(self) -> NDArray[np.float32]:
@@ -64,26 +70,38 @@ class Answer:
         return {} if self.aligned is None else {k: v[self.row] for k, v in self.aligned.numbers.items()}
 
     @property
-    def lines(self) -> Lines | None:
-        """The curves that normalised the measured spectrum; None of computed ones."""
-        if self.aligned is None or self.aligned.lines is None or self.model is None:
-            return None
-        found, picked, edge = self.aligned.lines, nodes(len(self.frame.energy)), self.model.edge
-        pre_edge, quantities = found.pre_edge[self.row, picked], self.quantities
-        foil_shift_ev = quantities["foil_shift_ev"]
-        return Lines(
-            pre_edge,
-            pre_edge + found.rise[self.row, picked],
-            quantities["e0_ev"] - (quantities["energy_shift_ev"] - edge.feff_minus_experiment_ev),
-            edge.edge_ev - foil_shift_ev if foil_shift_ev else math.nan,
-        )
-
-    @property
     def flags(self) -> tuple[Flag, ...]:
         """Flags of the model and of the alignment."""
+        if isinstance(self.estimates, Estimates):
+            return self.estimates.flags[self.place]
         if self.estimate is not None:
             return self.estimate.flags
         return () if self.aligned is None else self.aligned.flags[self.row]
+
+
+def rows_of(
+    answers: Sequence[Answer], *, with_lines: bool
+) -> tuple[dict[str, Array], NDArray[np.float32], Lines | None]:
+    """Return the alignment of neighbours in one batch: their quantities, spectra (N, G) and lines.
+
+    Lines are None if they are not asked for, or the spectra are computed ones.
+    """
+    first = answers[0]
+    aligned, model, rows = first.aligned, first.model, [answer.row for answer in answers]
+    assert aligned is not None
+    assert model is not None
+    quantities = {name: values[rows] for name, values in aligned.quantities.items()}
+    if not with_lines or aligned.lines is None:
+        return quantities, aligned.mu[rows], None
+    at = np.array(rows)[:, None], nodes(len(first.frame.energy))
+    pre_edge, foil_shift_ev = aligned.lines.pre_edge[at], quantities["foil_shift_ev"]
+    lines = Lines(
+        pre_edge,
+        pre_edge + aligned.lines.rise[at],
+        quantities["e0_ev"] - (quantities["energy_shift_ev"] - model.edge.feff_minus_experiment_ev),
+        np.where(foil_shift_ev != 0, model.edge.edge_ev - foil_shift_ev, math.nan),
+    )
+    return quantities, aligned.mu[rows], lines
 
 
 class FrameServer:
@@ -126,8 +144,13 @@ class FrameServer:
         frames : in the order of time
         by_time : whether to sort the frames by time, if each has one
         """
+        for answers in self.batches(frames, by_time=by_time):
+            yield from answers
+
+    def batches(self, frames: Sequence[Frame], *, by_time: bool = False) -> Iterator[list[Answer]]:
+        """Yield the answers of :meth:`__call__` by batches."""
         for answers in self._batches_of_answers(frames, by_time):
-            yield from self._estimated(answers)
+            yield self._estimated(answers)
 
     def aligned(self, frames: Sequence[Frame], *, by_time: bool = False) -> Iterator[Answer]:
         """Align frames as :meth:`__call__` does, without estimates."""
@@ -192,24 +215,21 @@ class FrameServer:
             return [alone for answer in answers for alone in self._estimated([answer])]
         estimates = _flagged(estimates, [answers[i].flags for i in good])
         finite = estimates.finite.tolist() if isinstance(estimates, Estimates) else [False] * len(good)
-        for i, estimate, known in zip(good, estimates, finite, strict=True):
+        for place, (i, known) in enumerate(zip(good, finite, strict=True)):
             answer = answers[i]
-            if not known and (wrong := _not_finite(estimate)):
+            if not known and (wrong := _not_finite(estimates[place])):
                 answers[i] = replace(answer, refusal=Refusal(Reason.ESTIMATE_NOT_FINITE, wrong))
             else:
-                answers[i] = Answer(answer.frame, answer.model, None, answer.aligned, answer.row, estimate)
+                answers[i] = Answer(answer.frame, answer.model, None, answer.aligned, answer.row, estimates, place)
         return answers
 
     def _estimates(self, good: Sequence[Answer]) -> Sequence[Estimate]:
         model = good[0].model
         assert model is not None
-        spectra = np.stack([answer.mu for answer in good])
+        quantities, spectra, _ = rows_of(good, with_lines=False)
         if self._energy_uncertainty is None:
             return model.estimate(spectra)
-        noise, sd, frame_sd = (
-            np.array([answer.quantities[name] for answer in good])
-            for name in ("noise", "energy_sd_ev", "energy_sd_frame_ev")
-        )
+        noise, sd, frame_sd = (quantities[name] for name in ("noise", "energy_sd_ev", "energy_sd_frame_ev"))
 
         def noisy(i: int, noise: float, copies: int) -> NDArray[np.float32]:
             frame, shift_ev = good[i].frame, good[i].quantities["energy_shift_ev"]

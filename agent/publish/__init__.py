@@ -1,6 +1,6 @@
 """Estimates and decisions → the agent's own documents."""
 
-from .agent_run import ALIGNMENT_UNITS, AgentRun, Emit, PastRun, Provenance, decision_of
+from .agent_run import ALIGNMENT_UNITS, AgentRun, Emit, FrameRows, PastRun, Provenance, decision_of
 from .pages import PAGES_ABOVE_HZ, Pages, come_in_pages, events_of
 from .read import Answered, Ended, PublishedReader
 from .runs import AgentRuns
@@ -13,6 +13,7 @@ __all__ = [
     "Answered",
     "Emit",
     "Ended",
+    "FrameRows",
     "Pages",
     "PastRun",
     "Provenance",

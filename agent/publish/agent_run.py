@@ -2,7 +2,6 @@
 
 import json
 import math
-import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,6 +15,7 @@ from ..types import (
     Decision,
     DescriptorEstimate,
     Estimate,
+    Estimates,
     Frame,
     Lines,
     Memory,
@@ -25,7 +25,7 @@ from ..types import (
     nodes,
 )
 from .data_keys import array_key, class_configuration, data_key, free_key, grid_configuration
-from .pages import PageRows
+from .pages import events_of, new_uids, page_of
 
 _log = get_logger()
 
@@ -130,6 +130,23 @@ class PastRun:
     """Time of its newest Event, or of its start, Unix s."""
 
 
+@dataclass(frozen=True, slots=True)
+class FrameRows:
+    """N answered frames that have equally many points, a foil or none, and readings of the same names."""
+
+    frames: Sequence[Frame]
+    quantities: Mapping[str, Array]
+    """(N,) alignment quantities by name, in the units of the Descriptor."""
+    estimates: Estimates
+    """N"""
+    aligned: NDArray[np.floating] | None
+    """(N, G) aligned spectra; None is not published."""
+    latency_ms: Array
+    """(N,) time from the arrival of each frame's last datum to its estimate, ms."""
+    lines: Lines | None = None
+    """Curves that normalise the measured spectra; without them these are not published."""
+
+
 class AgentRun:
     """One run of the agent for the run that it watches.
 
@@ -173,8 +190,6 @@ class AgentRun:
         # validation would take longer than the estimate.
         self._streams: dict[tuple[Any, ...], tuple[str, tuple[str, ...]]] = {}
         """Uid of the Descriptor and names of the values of each layout."""
-        self._pages: dict[str, tuple[tuple[Any, ...], PageRows]] = {}
-        """Layout and rows of the page of each stream that is not emitted yet."""
         self._closed = False
         self._remembered: dict[str, int] | None = None
         """Numbers of Events at the last call of ``memory``."""
@@ -184,8 +199,7 @@ class AgentRun:
             emit("start", started)
 
     def memory(self) -> Memory:
-        """Return the numbers of Events, if they changed since the last call; pages are emitted before."""
-        self.flush()
+        """Return the numbers of Events, if they changed since the last call."""
         counts = {name: following - 1 for name, following in self._counters.items()}
         if counts == self._remembered:
             return {}
@@ -200,10 +214,15 @@ class AgentRun:
         aligned: NDArray[np.floating] | None,
         latency_ms: float,
         lines: Lines | None = None,
-        *,
-        paged: bool = False,
     ) -> None:
-        """Publish a frame's estimate in ``descriptors`` and its spectrum in ``spectra`` and ``measured``.
+        """Publish one frame, as :meth:`frames` does; ``aligned``, (G,), and lines without the axis of the frames."""
+        columns = {name: np.array([value], float) for name, value in quantities.items()}
+        rows = None if aligned is None else np.array(aligned, float)[None]
+        latency = np.array([latency_ms], float)
+        self.frames(FrameRows([frame], columns, Estimates.of([estimate]), rows, latency, lines))
+
+    def frames(self, rows: FrameRows, *, paged: bool = False) -> None:
+        """Publish estimates of frames in ``descriptors``, and their spectra in ``spectra`` and ``measured``.
 
         A classified descriptor D has the keys ``D``, ``D_p``, ``D_mean``, ``D_lo``, ``D_hi``, ``D_sd_frame`` and
         ``D_probabilities``, those of its classes, which are in the configuration; a regressed one has ``D_mean`` to
@@ -214,45 +233,121 @@ class AgentRun:
 
         Parameters
         ----------
-        quantities : alignment quantities by name, in the units of the Descriptor
-        aligned : (G,) aligned spectrum; None is not published
-        latency_ms : time from the arrival of the frame's last datum to its estimate, ms
-        lines : curves that normalise the measured spectrum; without them it is not published
-        paged : whether the Events wait for those of the next frames, with which :meth:`flush` emits them as pages
+        rows : N frames; without an aligned spectrum or without lines, this is not published
+        paged : whether as one EventPage for each stream, else as Events in the order of the frames
         """
-        descriptors, readings = estimate.descriptors, frame.readings
-        layout = (
-            "descriptors",
-            tuple((name, d.value is None, len(d.probabilities)) for name, d in descriptors.items()),
-            tuple(quantities),
-            tuple(readings),
-        )
+        if self._closed:
+            _log.warning("frames after the end of the run not published", frames=len(rows.frames), run=self.uid)
+            return
+        # All columns are formed before the first document, so that a failure leaves none half published.
+        about = [
+            [f.uid for f in rows.frames],
+            [int(f.seq_num) for f in rows.frames],
+            *self._name_columns(rows.frames),
+        ]
+        streams = [self._descriptor_columns(rows, about)]
+        if self._spectra and rows.aligned is not None:
+            streams.append(self._spectrum_columns(rows, np.asarray(rows.aligned, dtype=np.float64), about))
+        if rows.lines is not None:
+            streams.append(self._measured_columns(rows, rows.lines, about))
+        times = [frame.time for frame in rows.frames]
+        pages = [self._page(layout, columns, times) for layout, columns in streams]
+        if paged:
+            for page in pages:
+                self._emit("event_page", page)
+            return
+        for events in zip(*map(events_of, pages), strict=True):
+            for event in events:
+                self._emit("event", event)
+
+    def _page(self, layout: tuple[Any, ...], columns: Sequence[Any], times: Sequence[float]) -> dict[str, Any]:
+        descriptor, names = self._streams[layout]
+        first = self._counters[layout[0]]
+        page = page_of(descriptor, dict(zip(names, columns, strict=True)), first, times)
+        self._latest = max([self._latest, *times])
+        self._counters[layout[0]] = first + len(times)
+        return page
+
+    def _descriptor_columns(self, rows: FrameRows, about: list[Any]) -> tuple[tuple[Any, ...], list[Any]]:
+        """Return the layout and the columns of ``descriptors``, in the order of :meth:`_frame_keys`.
+
+        ``about`` has the columns that all streams share: uid and number of the frame, and ``_NAME_KEYS``.
+        """
+        frames, estimates, quantities = rows.frames, rows.estimates, rows.quantities
+        readings, classes = [*frames[0].readings], estimates.classes
+        kinds = tuple((d, len(classes[d].labels) if d in classes else -1) for d in estimates.names)
+        layout = ("descriptors", kinds, tuple(quantities), tuple(readings))
         if layout not in self._streams:
+            descriptors, time = estimates[0].descriptors, frames[0].time
             keys, object_keys = self._frame_keys(descriptors, quantities, readings)
             hints = {"xas_agent": {"fields": [f"{d}_mean" for d in descriptors if d not in self._provenance.hidden]}}
-            configuration = class_configuration(descriptors, frame.time)
-            self._describe(
-                layout, keys, frame.time, object_keys=object_keys, hints=hints, configuration=configuration
-            )
-        values: list[Any] = []
-        for d in descriptors.values():
-            if d.value is not None:
-                values += float(d.value), math.nan if d.p is None else float(d.p)
-            values += float(d.mean), float(d.lo), float(d.hi), float(d.sd_frame)  # ESTIMATE_PARTS
-            if d.probabilities:
-                values.append(np.array([*d.probabilities.values()], dtype=np.float64))
-        values.append(float(estimate.ood_score))
-        values += [float(quantities.get(name, math.nan)) for name in _REQUIRED]
-        values += float(latency_ms), frame.uid, int(frame.seq_num), float(frame.time)
-        values += self._names(frame.scan, frame.element)
-        values.append(", ".join(estimate.flags))
-        values += [float(value) for name, value in quantities.items() if name not in _REQUIRED]
-        values += [float(value) for value in readings.values()]
-        self._event(layout, values, frame.time, paged)
-        if self._spectra and aligned is not None:
-            self._spectrum(frame, np.array(aligned, dtype=np.float64), paged)
-        if lines is not None:
-            self._measured(frame, lines, quantities.get("edge_step", math.nan), paged)
+            configuration = class_configuration(descriptors, time)
+            self._describe(layout, keys, time, object_keys=object_keys, hints=hints, configuration=configuration)
+        columns: list[Any] = []
+        for k, name in enumerate(estimates.names):
+            if name in classes:
+                columns += classes[name].value, classes[name].p
+            columns += (part[:, k] for part in estimates.parts)
+            if name in classes and classes[name].labels:
+                columns.append(classes[name].probabilities)
+        columns.append(estimates.ood_score)
+        columns += [quantities.get(name, np.full(len(frames), math.nan)) for name in _REQUIRED]
+        columns.append(rows.latency_ms)
+        columns += (
+            [f.uid for f in frames],
+            [int(f.seq_num) for f in frames],
+            np.array([f.time for f in frames], float),
+        )
+        columns += self._name_columns(frames)
+        columns.append([", ".join(flags) for flags in estimates.flags or [()] * len(frames)])
+        columns += [values for name, values in quantities.items() if name not in _REQUIRED]
+        columns += [np.array([f.readings[name] for f in frames], float) for name in readings]
+        return layout, columns
+
+    def _spectrum_columns(
+        self, rows: FrameRows, spectra: Array, about: list[Any]
+    ) -> tuple[tuple[Any, ...], list[Any]]:
+        layout, frames = ("spectra", spectra.shape[1:]), rows.frames
+        if layout not in self._streams:
+            keys = {
+                "spectrum": array_key("alignment", self._units["spectrum"], spectra[0], "energy"),
+                **self._keys({"frame_uid": "string", "frame_seq_num": "integer", **_NAME_KEYS}, "frames"),
+            }
+            grid, time = self._provenance.grid, frames[0].time
+            configuration = {} if grid is None else {"xas_agent": grid_configuration(grid, time)}
+            self._describe(layout, keys, time, configuration=configuration)
+        return layout, [spectra, *about]
+
+    def _measured_columns(self, rows: FrameRows, lines: Lines, about: list[Any]) -> tuple[tuple[Any, ...], list[Any]]:
+        frames, count = rows.frames, len(rows.frames)
+        points, foil = len(frames[0].energy), frames[0].reference is not None
+        energy = np.stack([f.energy for f in frames], dtype=np.float64)
+        arrays = {"energy": energy, "mu": np.stack([f.mu for f in frames], dtype=np.float64)}
+        numbers = {"e0_measured_ev": lines.e0_ev}
+        if foil:
+            arrays["reference"] = np.array([f.reference for f in frames], dtype=np.float64)
+            numbers["reference_e0_ev"] = lines.foil_e0_ev
+        curves = {"pre_edge": lines.pre_edge, "post_edge": lines.post_edge}
+        arrays |= {"line_energy": energy[:, nodes(points)]}
+        arrays |= {name: np.array(curve, np.float64).reshape(count, -1) for name, curve in curves.items()}
+        numbers["edge_step"] = rows.quantities.get("edge_step", math.nan)
+        layout = ("measured", points, not foil)
+        if layout not in self._streams:
+            keys: dict[str, Any] = {}
+            for name, array in arrays.items():
+                source = "frames" if name in ("energy", "mu", "reference") else "alignment"
+                dim = "energy" if array.shape[1] == points else "line_energy"
+                keys[name] = array_key(source, _MEASURED_ARRAYS[name], array[0], dim)
+            keys |= {name: data_key("alignment", _MEASURED_NUMBERS[name]) for name in numbers}
+            keys |= self._keys({"frame_uid": "string", "frame_seq_num": "integer", **_NAME_KEYS}, "frames")
+            self._describe(layout, keys, frames[0].time)
+        columns: list[Any] = [*arrays.values()]
+        columns += [np.broadcast_to(np.asarray(number, np.float64), count) for number in numbers.values()]
+        return layout, [*columns, *about]
+
+    def _name_columns(self, frames: Sequence[Frame]) -> list[list[Any]]:
+        """Return the columns of ``_NAME_KEYS``."""
+        return [[*column] for column in zip(*(self._names(f.scan, f.element) for f in frames), strict=True)]
 
     def decision(self, decision: Decision) -> None:
         """Publish a decision, or a change of its status; ``args`` and ``evidence`` are JSON strings."""
@@ -301,7 +396,6 @@ class AgentRun:
         """
         if self._closed:
             return
-        self.flush()
         self._closed = True
         if exit_status not in ("success", "abort", "fail"):
             exit_status, reason = "fail", f"unknown exit status {exit_status!r}. {reason}".strip()
@@ -317,49 +411,13 @@ class AgentRun:
         }
         self._emit("stop", stop)
 
-    def _spectrum(self, frame: Frame, spectrum: Array, paged: bool) -> None:
-        layout = ("spectra", spectrum.shape)
-        if layout not in self._streams:
-            keys = {
-                "spectrum": array_key("alignment", self._units["spectrum"], spectrum, "energy"),
-                **self._keys({"frame_uid": "string", "frame_seq_num": "integer", **_NAME_KEYS}, "frames"),
-            }
-            grid = self._provenance.grid
-            configuration = {} if grid is None else {"xas_agent": grid_configuration(grid, frame.time)}
-            self._describe(layout, keys, frame.time, configuration=configuration)
-        names = self._names(frame.scan, frame.element)
-        self._event(layout, (spectrum, frame.uid, int(frame.seq_num), *names), frame.time, paged)
-
-    def _measured(self, frame: Frame, lines: Lines, edge_step: float, paged: bool) -> None:
-        picked = nodes(len(frame.energy))
-        arrays = {"energy": frame.energy, "mu": frame.mu}
-        numbers = {"e0_measured_ev": lines.e0_ev}
-        if frame.reference is not None:
-            arrays["reference"], numbers["reference_e0_ev"] = frame.reference, lines.foil_e0_ev
-        arrays |= {"line_energy": frame.energy[picked], "pre_edge": lines.pre_edge, "post_edge": lines.post_edge}
-        numbers["edge_step"] = edge_step
-        layout = ("measured", len(frame.energy), frame.reference is None)
-        if layout not in self._streams:
-            keys: dict[str, Any] = {}
-            for name, array in arrays.items():
-                source = "frames" if name in ("energy", "mu", "reference") else "alignment"
-                dim = "energy" if len(array) == len(frame.energy) else "line_energy"
-                keys[name] = array_key(source, _MEASURED_ARRAYS[name], array, dim)
-            keys |= {name: data_key("alignment", _MEASURED_NUMBERS[name]) for name in numbers}
-            keys |= self._keys({"frame_uid": "string", "frame_seq_num": "integer", **_NAME_KEYS}, "frames")
-            self._describe(layout, keys, frame.time)
-        values = [np.asarray(array, dtype=np.float64) for array in arrays.values()]
-        values += [float(number) for number in numbers.values()]
-        names = self._names(frame.scan, frame.element)
-        self._event(layout, (*values, frame.uid, int(frame.seq_num), *names), frame.time, paged)
-
     def _frame_keys(
         self,
         descriptors: Mapping[str, DescriptorEstimate],
         quantities: Iterable[str],
         readings: Iterable[str],
     ) -> tuple[dict[str, dict[str, Any]], dict[str, list[str]]]:
-        """Return the data keys in the order of the values in ``frame``, and the object to which each belongs."""
+        """Return the data keys in the order of the columns, and the object to which each belongs."""
         keys: dict[str, dict[str, Any]] = {}
         for name, descriptor in descriptors.items():
             unit = self._units.get(name)
@@ -415,35 +473,11 @@ class AgentRun:
         self._streams[layout] = descriptor["uid"], tuple(keys)
         self._emit("descriptor", descriptor)
 
-    def flush(self) -> None:
-        """Emit the pages of the frames so far."""
-        pages, self._pages = self._pages, {}
-        for _, rows in pages.values():
-            self._emit("event_page", rows.page())
-
-    def _event(self, layout: tuple[Any, ...], values: Sequence[Any], time: float, paged: bool = False) -> None:
+    def _event(self, layout: tuple[Any, ...], values: Sequence[Any], time: float) -> None:
         if self._closed:
             _log.warning("event after the end of the run not published", stream=layout[0], run=self.uid)
             return
-        descriptor, names = self._streams[layout]
-        self._latest = max(self._latest, time)
-        number, uid = self._counters[layout[0]], _new_uid()
-        self._counters[layout[0]] = number + 1
-        if not paged or layout != self._pages.get(layout[0], (layout,))[0]:
-            self.flush()
-        if paged:
-            _, rows = self._pages.setdefault(layout[0], (layout, PageRows(descriptor, names)))
-            rows.add(uid, number, time, values)
-            return
-        event = {
-            "uid": uid,
-            "time": time,
-            "data": dict(zip(names, values, strict=True)),
-            "timestamps": dict.fromkeys(names, time),
-            "seq_num": number,
-            "filled": {},
-            "descriptor": descriptor,
-        }
+        (event,) = events_of(self._page(layout, [[value] for value in values], [time]))
         self._emit("event", event)
 
 
@@ -469,7 +503,7 @@ def decision_of(event: Mapping[str, Any], run_uid: str) -> Decision:
 
 
 def _new_uid() -> str:
-    return str(uuid.uuid4())
+    return new_uids(1)[0]
 
 
 def _metadata(start: Mapping[str, Any], provenance: Provenance, scan: Scan) -> dict[str, Any]:

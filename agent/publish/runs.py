@@ -156,11 +156,6 @@ class AgentRuns:
         self._runs.clear()
         self._watched.clear()
 
-    def flush(self) -> None:
-        """Emit the pages of all runs."""
-        for run in self._runs.values():
-            run.flush()
-
     def memory(self) -> Memory:
         """Return the states of all runs."""
         return {key: state for run in self._runs.values() for key, state in run.memory().items()}

@@ -203,6 +203,21 @@ class RelativeQuantities:
             return estimate
         return replace(estimate, descriptors={**estimate.descriptors, **derived}, flags=flags)
 
+    def adds_nothing(self, frames: Sequence[Frame], model: Scale, estimates: Sequence[Estimate]) -> bool:
+        """Take notice of frames of a series, in place of a call for each, if nothing is added to their estimates."""
+        settings = self._settings
+        if self._waiting or settings.change or settings.rate or settings.references:
+            return False
+        series, newest = self._of(frames[-1].series, model), estimates[-1]
+        if series.anchors:
+            return False
+        self._latest = frames[-1].series
+        for frame in frames:
+            series.count(frame)
+        known = newest.ood_score <= _MAX_OOD
+        series.newest = {n: (d.mean, d.sd_frame) for n, d in newest.descriptors.items()} if known else {}
+        return True
+
     def begin(self, run: RunInfo) -> Memory:
         """Read the anchors in the RunStart of a run, if it has any; return what changed.
 

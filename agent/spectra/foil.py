@@ -2,19 +2,22 @@
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from pydantic import Field
 
-from ..types import Array, Flag, Settings, mad_sd, median, theil_sen
+from ..types import MAD_TO_SD, Array, Flag, Settings, medians, theil_sen_slopes
 
 FOIL_READING_SD_EV = 0.02
 """Smallest standard deviation of E0 read from one foil scan, eV: the scatter of repeated scans."""
 
 _MIN_SLOPE_FRAMES = 5  # fewer frames determine a level and no slope
 _JUMP_SD = 3  # a jump also exceeds this many standard deviations of the trend
+_FEWEST_TOGETHER, _MOST_TOGETHER = 8, 64  # frames whose lines are fitted in one go
 
 
 class FoilSettings(Settings):
@@ -68,8 +71,47 @@ class FoilTrack:
         """Time (s), shift and its standard deviation (eV) of the frames on the trend."""
         self._off_trend: list[tuple[float, float, float]] = []
         """The frames since then that deviate from the trend and agree with each other."""
-        self._line: _Line | None = None
+        self._line: _Lines | None = None
         """Line through ``_trend``; None until it is needed."""
+
+    def follow_all(
+        self, times: Sequence[float], shifts_ev: Sequence[float], sds_ev: Sequence[float]
+    ) -> list[EnergyCalibration]:
+        """Return the calibrations of frames in the order of time; those that :meth:`follow` gives one by one."""
+        found: list[EnergyCalibration] = []
+        together = _FEWEST_TOGETHER
+        while (done := len(found)) < len(times):
+            part = slice(done, done + together)
+            steady = self._follow_steady(*(np.array(v[part], float) for v in (times, shifts_ev, sds_ev)))
+            found += steady
+            together = min(2 * together, _MOST_TOGETHER) if len(steady) == together else _FEWEST_TOGETHER
+            if not steady:
+                found.append(self.follow(times[done], shifts_ev[done], sds_ev[done]))
+        return found
+
+    def _follow_steady(self, times: Array, shifts: Array, sds: Array) -> list[EnergyCalibration]:
+        """Follow the first frames as long as each is on a full trend."""
+        length = self._settings.frames
+        if len(self._trend) < length or self._off_trend:
+            return []
+        windows = [
+            sliding_window_view(np.concatenate((known, new)), length)
+            for known, new in zip(np.array(self._trend).T, (times, shifts, sds), strict=True)
+        ]
+        with np.errstate(invalid="ignore"):  # of frames without a foil
+            lines = _fit_lines(*windows)
+            level, sd = lines.at(np.concatenate((times[:1], times)))
+            expected, expected_sd = lines.before_last().at(times)
+            limit = np.maximum(self._settings.jump_ev, _JUMP_SD * np.hypot(expected_sd, sds))
+            steady = np.abs(shifts - expected) <= limit
+            steady &= np.abs(times - windows[0][:-1].max(axis=1)) <= self._settings.forget_s
+        count = len(times) if steady.all() else int(steady.argmin())
+        if not count:
+            return []
+        self._trend.extend(zip(*(v[:count].tolist() for v in (times, shifts, sds)), strict=True))
+        self._line = None
+        found = zip(*(v[1 : count + 1].tolist() for v in (level, sd, lines.jitter_ev)), strict=True)
+        return [EnergyCalibration(shift_ev, sd_ev, None, jitter_ev) for shift_ev, sd_ev, jitter_ev in found]
 
     def follow(self, time: float, shift_ev: float, sd_ev: float = FOIL_READING_SD_EV) -> EnergyCalibration:
         """Add a frame's foil and return the calibration of the frame.
@@ -118,37 +160,50 @@ class FoilTrack:
         if not self._trend:
             return EnergyCalibration(np.nan, np.nan)
         if self._line is None:
-            self._line = _fit_line(*np.array(self._trend).T.copy())
-        line = self._line
-        leverage = (time - line.mean_s) ** 2 / line.spread_s2 if line.spread_s2 else 0.0
-        level = line.level_ev + line.slope * (time - line.mean_s)
-        sd = line.scatter_ev * (1 / len(self._trend) + leverage) ** 0.5
-        return EnergyCalibration(level, sd, flag, line.jitter_ev)
+            self._line = _fit_lines(*np.array(self._trend).T[:, None].copy())
+        level, sd = self._line.at(np.array([time]))
+        return EnergyCalibration(level.item(), sd.item(), flag, self._line.jitter_ev.item())
 
 
-class _Line(NamedTuple):
-    slope: float
+class _Lines(NamedTuple):
+    """N lines through ``frames`` frames each; all others are (N,)."""
+
+    slope: Array
     """eV/s; 0 for a few frames."""
-    level_ev: float
+    level_ev: Array
     """Value at the mean time."""
-    scatter_ev: float
+    scatter_ev: Array
     """Standard deviation of the frames about the line, at least that of their readings."""
-    jitter_ev: float
+    jitter_ev: Array
     """The part of the scatter that the readings do not explain."""
-    mean_s: float
-    spread_s2: float
+    mean_s: Array
+    spread_s2: Array
     """Sum of the squared distances from the mean time; 0 if no slope was fitted."""
+    frames: int
+
+    def before_last(self) -> "_Lines":
+        """Return all lines but the last."""
+        return self._replace(**{name: values[:-1] for name, values in self._asdict().items() if name != "frames"})
+
+    def at(self, times: Array) -> tuple[Array, Array]:
+        """Return the lines at one time each, (N,), and the standard deviations there, eV."""
+        x = times - self.mean_s
+        leverage = np.divide(x**2, self.spread_s2, out=np.zeros(len(x)), where=self.spread_s2 > 0)
+        return self.level_ev + self.slope * x, self.scatter_ev * np.sqrt(1 / self.frames + leverage)
 
 
-def _fit_line(t: Array, s: Array, sd: Array) -> _Line:
-    first = float(t[0])
-    t -= first  # times since 1970 would lose digits
-    mean = float(t.sum()) / len(t)
+def _fit_lines(t: Array, s: Array, sd: Array) -> _Lines:
+    """Fit a line to each row of times, shifts and their standard deviations, (N, n)."""
+    n = t.shape[1]
+    first = t[:, :1]
+    t = t - first  # times since 1970 would lose digits
+    mean = t.sum(axis=1, keepdims=True) / n
     t -= mean
-    spread = float(t @ t) if len(t) >= _MIN_SLOPE_FRAMES else 0.0
-    slope = theil_sen(t, s) if spread > 0 else 0.0
-    s -= slope * t
-    level = median(s)
-    reading_sd = float(sd @ sd / len(sd)) ** 0.5
-    scatter = max(mad_sd(s, level), reading_sd)
-    return _Line(slope, level, scatter, (scatter**2 - reading_sd**2) ** 0.5, first + mean, spread)
+    spread = (t * t).sum(axis=1) if n >= _MIN_SLOPE_FRAMES else np.zeros(len(t))
+    slope = np.where(spread > 0, theil_sen_slopes(t, s), 0.0) if spread.any() else np.zeros(len(t))
+    s = s - slope[:, None] * t
+    level = medians(s)
+    reading_sd = np.sqrt((sd * sd).sum(axis=1) / n)
+    scatter = np.maximum(MAD_TO_SD * medians(np.abs(s - level[:, None])), reading_sd)
+    jitter = np.sqrt(scatter**2 - reading_sd**2)
+    return _Lines(slope, level, scatter, jitter, (first + mean)[:, 0], spread, n)

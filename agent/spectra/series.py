@@ -74,10 +74,7 @@ class SeriesAlignment:
         track = self._foils.get(model.name)
         if track is None:
             track = self._foils[model.name] = FoilTrack(settings.foil)
-        calibrations = [
-            _follow(track, frame, own)
-            for frame, own in zip(frames, read_foils(batch, model.edge, settings), strict=True)
-        ]
+        calibrations = _follow(track, [frame.time for frame in frames], read_foils(batch, model.edge, settings))
         tabulated = self._tabulated.get(model.name, NO_TABLES)
 
         aligned = align(batch, model.grid, model.edge, settings, calibrations=calibrations, tabulated=tabulated)
@@ -168,9 +165,14 @@ class SeriesAlignment:
         return rows, backgrounds
 
 
-def _follow(track: FoilTrack, frame: Frame, own: EnergyCalibration) -> EnergyCalibration:
-    """Return the calibration of a frame whose own foil gives ``own``."""
-    if not np.isfinite(frame.time):
-        return own
-    followed = track.follow(frame.time, own.shift_ev, own.sd_ev)
-    return replace(followed, flag=own.flag or followed.flag)
+def _follow(
+    track: FoilTrack, times: Sequence[float], own: Sequence[EnergyCalibration]
+) -> Sequence[EnergyCalibration]:
+    """Return the calibrations of frames of which each one's own foil gives ``own``; a frame may have no time."""
+    timed = np.flatnonzero(np.isfinite(times)).tolist()
+    shifts, sds = [own[i].shift_ev for i in timed], [own[i].sd_ev for i in timed]
+    found = [*own]
+    for i, followed in zip(timed, track.follow_all([times[i] for i in timed], shifts, sds), strict=True):
+        flag = own[i].flag
+        found[i] = followed if flag is None else replace(followed, flag=flag)
+    return found

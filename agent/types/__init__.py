@@ -30,10 +30,10 @@ from .protocols import (
     Status,
 )
 from .reasons import Flag, Reason, Refusal
-from .robust import MAD_TO_SD, hodges_lehmann, mad_sd, median, medians, nan_median, theil_sen
+from .robust import MAD_TO_SD, hodges_lehmann, mad_sd, median, medians, nan_median, theil_sen, theil_sen_slopes
 from .run import RunDocument, RunInfo
 from .scan import Scan
-from .settings import ConfigError, Settings, read_mapping, read_yaml, validate_settings
+from .settings import ConfigError, Settings, described_fields, read_mapping, read_yaml, validate_settings
 from .sizes import size_of
 from .slope import SeriesSlope
 from .tables import NO_TABLES, AbsorptionTable, Tabulated
@@ -107,6 +107,7 @@ __all__ = [
     "bin_means",
     "check_action_args",
     "continued",
+    "described_fields",
     "edge_ev",
     "emission_ev",
     "get_logger",
@@ -127,6 +128,7 @@ __all__ = [
     "robust_line",
     "size_of",
     "theil_sen",
+    "theil_sen_slopes",
     "unwrap",
     "validate_settings",
 ]

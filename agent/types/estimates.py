@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .array import Array
-from .estimate import DescriptorEstimate, Estimate
+from .estimate import ESTIMATE_PARTS, DescriptorEstimate, Estimate
 from .reasons import Flag
 
 Flags = tuple[Flag, ...]
@@ -50,6 +50,36 @@ class Estimates(Sequence[Estimate]):
     sd_frame: Array | None = None
     """(N, D); None for 0."""
 
+    @classmethod
+    def of(cls, estimates: Sequence[Estimate]) -> "Estimates":
+        """Pack the estimates of N frames, N > 0, with the same descriptors and classes."""
+        first = estimates[0].descriptors
+        columns = {name: [estimate.descriptors[name] for estimate in estimates] for name in first}
+
+        def numbers(part: str) -> Array:
+            rows = [[getattr(d, part) for d in column] for column in columns.values()]
+            return np.array(rows, float).reshape(len(first), len(estimates)).T
+
+        classes: dict[str, Classes] = {}
+        for name, d in first.items():
+            if d.value is not None:
+                value, p = (np.array([getattr(e, part) for e in columns[name]], float) for part in ("value", "p"))
+                known = np.array([[*e.probabilities.values()] for e in columns[name]], float)
+                classes[name] = Classes(tuple(d.probabilities), value, p, known)
+        scores = np.array([estimate.ood_score for estimate in estimates], float)
+        mean, lo, hi, sd = map(numbers, ESTIMATE_PARTS)
+        return cls(tuple(first), mean, lo, hi, scores, classes, [e.flags for e in estimates], sd)
+
+    def rows(self, rows: slice) -> "Estimates":
+        """Return the estimates of some of the frames."""
+        classes = {
+            name: Classes(c.labels, c.value[rows], c.p[rows], c.probabilities[rows])
+            for name, c in self.classes.items()
+        }
+        sd = None if self.sd_frame is None else self.sd_frame[rows]
+        numbers = (self.mean[rows], self.lo[rows], self.hi[rows], self.ood_score[rows])
+        return Estimates(self.names, *numbers, classes, self.flags[rows], sd)
+
     def __len__(self) -> int:
         return len(self.ood_score)
 
@@ -67,11 +97,14 @@ class Estimates(Sequence[Estimate]):
         }
         return Estimate(descriptors, scores, self.flags[index] if self.flags else ())
 
+    @property
+    def parts(self) -> tuple[Array, Array, Array, Array]:
+        """The numbers of ``ESTIMATE_PARTS``, (N, D) each."""
+        return self.mean, self.lo, self.hi, np.zeros(self.mean.shape) if self.sd_frame is None else self.sd_frame
+
     @cached_property
     def _numbers(self) -> tuple[list[Any], ...]:
-        sd = np.zeros(self.mean.shape) if self.sd_frame is None else self.sd_frame
-        columns: list[Any] = [self.mean, self.lo, self.hi, sd, self.ood_score]
-        return tuple(column.tolist() for column in columns)
+        return tuple(column.tolist() for column in (*self.parts, self.ood_score))
 
     @cached_property
     def _classified(self) -> dict[str, tuple[tuple[str, ...], list[float], list[float], list[list[float]]]]:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
 from .array import Array
 from .reasons import Reason
 from .scan import Scan
@@ -28,6 +30,12 @@ class Received:
     at: float
     position: Mapping[str, Any] | None = None
     """What changed in the position of its source, if the source can go on from there after a restart."""
+
+    @property
+    def rows(self) -> int:
+        """Number of Events in a page; 1 for any other document."""
+        numbers: Any = self.doc.get("seq_num") if self.name == "event_page" and isinstance(self.doc, dict) else None
+        return max(1, len(numbers)) if isinstance(numbers, list | tuple | np.ndarray) else 1
 
 
 Direction = Literal["rising", "falling"]

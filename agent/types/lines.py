@@ -14,15 +14,18 @@ _NODES = 17
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Pre-edge and post-edge curve at the energies of the frame with the numbers :func:`nodes`, and E0."""
+    """Pre-edge and post-edge curve at the energies of the frame with the numbers :func:`nodes`, and E0.
+
+    Of N frames with equal numbers of points, each field has N rows.
+    """
 
     pre_edge: Array
-    """(K,) in the unit of μ."""
+    """(K,) or (N, K) in the unit of μ."""
     post_edge: Array
-    """(K,) in the unit of μ."""
-    e0_ev: float
-    """E0 on the monochromator's energies, before their calibration."""
-    foil_e0_ev: float
+    """(K,) or (N, K) in the unit of μ."""
+    e0_ev: float | Array
+    """E0 on the monochromator's energies, before their calibration; a number or (N,)."""
+    foil_e0_ev: float | Array
     """E0 of the foil on the same energies, as its calibration has it; NaN without one."""
 
 

@@ -81,12 +81,16 @@ def theil_sen(x: Array, y: Array) -> float:
     -------
     Slope in the unit of y per unit of x; 0 if all points have the same x
     """
-    first, later = _pairs(len(x))
-    run, rise = x[later] - x[first], y[later] - y[first]
-    if not run.all():
-        distinct = run != 0
-        run, rise = run[distinct], rise[distinct]
-    return median(rise / run) if len(run) else 0.0
+    return float(theil_sen_slopes(x, y))
+
+
+def theil_sen_slopes(x: Array, y: Array) -> Array:
+    """Return the slopes of the lines of :func:`theil_sen` over the last axis, (…, n) → (…,)."""
+    first, later = _pairs(x.shape[-1])
+    run, rise = x[..., later] - x[..., first], y[..., later] - y[..., first]
+    if run.all() and run.size:
+        return medians(rise / run)
+    return nan_median(np.divide(rise, run, out=np.full(run.shape, np.nan), where=run != 0))
 
 
 def hodges_lehmann(values: Array) -> float:

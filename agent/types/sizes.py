@@ -11,6 +11,7 @@ _LARGEST = 2**30
 """Size beyond which a document is not measured further: more than a queue holds. This also ends at one
 that contains itself."""
 _NUMBERS = {float, int, bool, type(None)}
+_TEXT = {str}
 
 
 def size_of(value: Any) -> int:
@@ -32,8 +33,11 @@ def size_of(value: Any) -> int:
             total += 2 * _VALUE_BYTES * len(item) + _length_of(item)
             left += [part for part in item.values() if type(part) not in _NUMBERS]
         elif isinstance(item, list | tuple):
-            if set(map(type, item)) <= _NUMBERS:
+            types = set(map(type, item))
+            if types <= _NUMBERS:
                 total += _VALUE_BYTES // 2 * len(item)
+            elif types == _TEXT:
+                total += _VALUE_BYTES * len(item) + len("".join(item))
             else:
                 total += _VALUE_BYTES * len(item)
                 left += [part for part in item if type(part) not in _NUMBERS]

@@ -20,7 +20,7 @@ from .options import (
     SocketOption,
     StrictOption,
 )
-from .process import set_up_torch
+from .process import begin_quickly, set_up_torch
 from .shared import (
     INTERRUPTED,
     SET_ASIDE,
@@ -64,6 +64,7 @@ def infer(
         asked: dict[str, Any] = {"columns": columns_of(column), "model": model, "element": element, "edge": edge}
         _ask_server(socket, files, {**asked, "theory": theory, "everything": everything, "form": form}, strict)
         return
+    begin_quickly()
     from ...adapters.files import Batch, expand
     from ..jobs.infer import infer_files, render
     from ..session import end_like_ctrl_c, uninterrupted

@@ -28,7 +28,7 @@ from .options import (
     SourceOption,
     StrictOption,
 )
-from .process import set_up_torch
+from .process import begin_quickly, set_up_torch
 from .resume import earlier_options, keep_options, output_of
 from .shared import USAGE, Curve, columns_of, conclude, dashboard_of, exit_on_error, fail, refuse_unused, settings_of
 from .sim import DEFAULT_PERIOD_S
@@ -94,6 +94,7 @@ def run(
     beamline charges a LixCoO2 cathode, and the agent stops the charge at x = 0.50, unless the config has a simulation
     of its own (--config stories/charge); without --out the results are in a new folder in out, named after the time.
     """
+    begin_quickly()
     from ...adapters.files import FileSource, FolderSource
     from ..embedded import watch_embedded
     from ..health import Health

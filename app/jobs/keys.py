@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from ...agent.decide import Trigger
-from ...agent.types import Reason, Settings
+from ...agent.types import Reason, Settings, described_fields
 
 KEY_COLUMNS = ("Key", "Type", "Default", "Unit", "Meaning")
 UNITS = {
@@ -114,7 +114,7 @@ def triggers() -> Iterator[tuple[str, str, list[tuple[str, ...]]]]:
     for group in TRIGGERS:
         rows = [
             (n, type_name(f.annotation) + bounds(f), default_of(f), unit_of(n), f.description or "")
-            for n, f in sorted(group.model_fields.items(), key=lambda item: item[0] not in group.__annotations__)
+            for n, f in sorted(described_fields(group).items(), key=lambda item: item[0] not in group.__annotations__)
         ]
         about = "\n".join(line.strip() for line in (group.__doc__ or "").splitlines()).strip()
         yield group.model_fields["kind"].default, about, rows

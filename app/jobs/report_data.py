@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...adapters.files import FileSource
+from ...agent.publish import events_of
 from ...agent.types import InputError
 from ..output.audit import AUDIT
 from ..output.folder import TRUTH
@@ -170,6 +171,10 @@ class SessionData:
         return len(self._open)
 
     def _take(self, name: str, doc: Mapping[str, Any]) -> None:
+        if name == "event_page":  # in what another program has recorded
+            for event in events_of(doc):
+                self._take("event", event)
+            return
         if name == "start":
             start = dict(doc)
             self._open[doc["uid"]] = start

@@ -197,7 +197,7 @@ class Journal:
         Returns
         -------
         list of int
-            Rising numbers of the documents.
+            Rising numbers of the documents; that of a page is the number of its last Event.
         """
         waiting, numbers, now = self._waiting, [], time.time()
         for name, doc in documents:
@@ -205,13 +205,14 @@ class Journal:
             if name in ("event", "event_page") and stream != "decisions":
                 stream = _DELIVERED_ONCE
             record = self._packed(name, doc)
+            number = self._next + (len(doc["seq_num"]) if name == "event_page" else 1) - 1
             if record is not None:
-                waiting.published.append((self._next, run, stream, name, now, crc32(record), record))
+                waiting.published.append((number, run, stream, name, now, crc32(record), record))
                 waiting.size += len(record)
             if name == "stop":
-                self._closed[run] = self._next
-            numbers.append(self._next)
-            self._next += 1
+                self._closed[run] = number
+            numbers.append(number)
+            self._next = number + 1
         waiting.outcomes += [(as_text(run), to_json(frame), self._input) for run, frame in progress.outcomes]
         for (run, owner, *_), state in progress.memory.items():
             if owner == "position":
@@ -241,7 +242,7 @@ class Journal:
 
     @property
     def published(self) -> int:
-        """Number of the agent's documents, of all processes."""
+        """Number of the agent's documents, of all processes; a page counts as its Events."""
         return self._next - 1
 
     def past(self) -> Past:

@@ -187,7 +187,9 @@ class OutputFolder:
                 detail = "expected those of the session that its journal continues"
                 raise InputError(f"{path}: found no documents, {detail}; bring it back, or name another --out")
             return
-        repeated, known, count = {doc["uid"] for _, _, doc in journal.undelivered()}, set[str](), 0
+        repeated, known, count = set[str](), set[str](), 0
+        for _, name, doc in journal.undelivered():
+            repeated |= {*doc["uid"]} if name == "event_page" else {doc["uid"]}
         for uid in self._tables.read(path):
             count += 1
             if uid in repeated:

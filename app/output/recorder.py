@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...agent.decide import Rule
+from ...agent.publish import events_of
 from ...agent.types import Flag, Reason, is_final, keys_of
 
 VOLTAGE_FIELDS = ("voltage", "Ewe_V", "potential", "Ewe")
@@ -192,6 +193,9 @@ class Recorder:
             elif name == "event" and doc["descriptor"] in self._streams:
                 stream, run = self._streams[doc["descriptor"]]
                 getattr(self, f"_on_{stream}")(doc, *self._runs[run])
+            elif name == "event_page":
+                for event in events_of(doc):
+                    self("event", event)
             elif name == "stop":
                 self._runs.pop(doc["run_start"], None)
                 self._streams = {uid: s for uid, s in self._streams.items() if s[1] != doc["run_start"]}

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ...agent.publish import events_of
 from ..output.names import DOCUMENTS, SESSION
 from ..output.recorder import Recorder
 from .rows import Rows
@@ -129,6 +130,10 @@ class History:
             self._offsets[stream][number] = line.offset
 
     def _document(self, name: str, doc: dict[str, Any], line: Line) -> None:
+        if name == "event_page":  # in what another program has recorded
+            for event in events_of(doc):
+                self._document("event", event, line)
+            return
         if name == "start":
             self._start(doc)
         elif name == "descriptor":
@@ -337,7 +342,7 @@ class History:
                 picked = np.unique(np.linspace(0, len(numbers) - 1, last).round().astype(int))
                 numbers = [numbers[i] for i in picked]
             wanted = [(i, uids[i], offsets[i]) for i in numbers]
-        events = self._events([offset for *_, offset in wanted])
+        events = self._events([(offset, uid) for _, uid, offset in wanted])
         rows = [
             {"n": i + 1, "uid": uid, "mu": data["spectrum"]}
             for (i, uid, _), data in zip(wanted, events, strict=True)
@@ -358,8 +363,9 @@ class History:
             series = self._rows.column("series")[number]
             wanted = {"aligned": ("spectra", number), "measured": ("measured", number)}
             wanted["first"] = ("spectra", self._number[self._first[series]])
-            offsets = {name: self._offsets[stream][of] for name, (stream, of) in wanted.items()}
-        found = dict(zip(offsets, self._events(list(offsets.values())), strict=True))
+            uids = self._rows.column("uid")
+            places = {name: (self._offsets[stream][of], uids[of]) for name, (stream, of) in wanted.items()}
+        found = dict(zip(places, self._events(list(places.values())), strict=True))
         answer: dict[str, Any] = {"uid": uid, "n": number + 1}
         for name in ("aligned", "first"):
             data = found[name]
@@ -368,23 +374,38 @@ class History:
         answer["measured"] = None if measured is None else _measured(measured)
         return answer
 
-    def _events(self, offsets: Sequence[int]) -> Iterator[dict[str, Any] | None]:
-        """Yield the data of Events that begin at bytes of the file; None where there is none, or -1."""
+    def _events(self, places: Sequence[tuple[int, str]]) -> Iterator[dict[str, Any] | None]:
+        """Yield the data of Events: the byte of the file where each, or its page, begins, and the uid of its frame.
+
+        None where there is none, or the byte is -1.
+        """
         try:
             file = self._tail.path.open("rb")
         except OSError:
-            yield from [None] * len(offsets)
+            yield from [None] * len(places)
             return
+        read: tuple[int, Any] = -1, ("", {})  # the document at a byte: neighbours may be of one page
         with file:
-            for offset in offsets:
+            for offset, uid in places:
                 data = None
                 if offset >= 0:
-                    file.seek(offset)
                     try:
-                        data = json.loads(file.readline())[1]["data"]
+                        if offset != read[0]:
+                            file.seek(offset)
+                            read = offset, json.loads(file.readline())
+                        name, doc = read[1]
+                        data = _data_of(name, doc, uid)
                     except (ValueError, LookupError, TypeError):
                         data = None
                 yield data
+
+
+def _data_of(name: str, doc: Mapping[str, Any], uid: str) -> dict[str, Any]:
+    """Return the data of an Event, or of the Event of a page with this frame."""
+    if name != "event_page":
+        return doc["data"]
+    row = doc["data"]["frame_uid"].index(uid)
+    return {key: column[row] for key, column in doc["data"].items()}
 
 
 def _measured(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from xas_agent.agent.types import Settings
+from xas_agent.agent.types import Settings, described_fields
 from xas_agent.app.jobs.keys import (
     KEY_COLUMNS,
     bounds,
@@ -37,7 +37,7 @@ def keys(
     model: type[Settings], prefix: str = "", elsewhere: tuple[type[Settings], ...] = ()
 ) -> Iterator[tuple[str, FieldInfo, type[Settings]]]:
     """Every key of a model with its dotted path, groups included, depth first; not those of groups ``elsewhere``."""
-    for name, field in model.model_fields.items():
+    for name, field in described_fields(model).items():
         path = f"{prefix}{field.alias or name}"
         yield path, field, model
         listed = "[]" if get_origin(field.annotation) is tuple else ".NAME" if is_mapping(field.annotation) else ""

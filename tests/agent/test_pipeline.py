@@ -22,11 +22,14 @@ from watched import RELATIVE, Watched, WhiteLine, spectrum
 from xas_agent.agent.decide.dispatch import ControlSettings
 from xas_agent.agent.decide.rules import Rule, Rules
 from xas_agent.agent.pipeline import Pipeline
+from xas_agent.agent.publish import events_of
+from xas_agent.agent.relative import Anchor, RelativeQuantities, RelativeSettings
 from xas_agent.agent.spectra.settings import AlignmentSettings
 from xas_agent.agent.stream.deadlines import PATIENCE_DOCUMENTS
 from xas_agent.agent.stream.reader import FrameReader
 from xas_agent.agent.stream.runs import MAX_OPEN_RUNS
 from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate
+from xas_agent.agent.types.estimates import Estimates
 from xas_agent.agent.types.frame import Document, Received
 from xas_agent.agent.types.protocols import Reply
 
@@ -165,7 +168,7 @@ def test_a_frame_whose_judgement_fails_costs_the_others_nothing_and_none_is_publ
         return []
 
     monkeypatch.setattr(Rules, "__call__", judge)
-    piped = Piped()
+    piped = Piped(HIGH)
     piped.feed(Watched("Ni", 0.1, 0.5, 0.3, 0.9).stop().docs).check()
     assert piped.numbers() == [1, 2, 3, 4]
     assert piped.asides() == {"internal error": 1}
@@ -624,3 +627,60 @@ def test_a_clock_that_jumps_costs_no_frame_and_no_later_decision(jump_s):
     piped.feed(watched.stop().docs).check()
     assert piped.numbers() == list(range(1, 21))
     assert piped.events("decisions")
+
+
+class WhiteLineArrays(WhiteLine):
+    """The same model, with its answers as arrays."""
+
+    def estimate(self, spectra: NDArray[np.float32], extra_sd: object = None) -> Sequence[Estimate]:
+        found = super().estimate(spectra, extra_sd)
+        return Estimates.of(found) if found else found
+
+
+def told(piped: Piped) -> dict[str, list[Any]]:
+    """Times and data of all Events by stream, those of pages too, without what differs from run to run."""
+    streams = {doc["uid"]: doc["name"] for doc in piped.named("descriptor")}
+    found: dict[str, list[Any]] = {"all": []}
+    for name, doc in piped.documents:
+        for event in [doc] if name == "event" else events_of(doc) if name == "event_page" else ():
+            data = {k: v for k, v in event["data"].items() if k not in ("latency_ms", "id", "status_time")}
+            stream = streams[event["descriptor"]]
+            row = (event["seq_num"], event["time"], json.dumps(data, cls=event_model.NumpyEncoder))
+            found.setdefault(stream, []).append(row)
+            found["all"] += [(stream, *row)] if name == "event" else []
+    return found
+
+
+NEVER = HIGH.model_copy(update={"trigger": HIGH.trigger.model_copy(update={"above": 1e6})})
+"""A rule for which each frame is published alone."""
+RELATIVE_TO = {
+    "nothing": lambda: RelativeQuantities(),
+    "its first frame": lambda: RelativeQuantities(settings=RelativeSettings(change=("OS",), references=("first",))),
+    "an anchor": lambda: RelativeQuantities([Anchor.model_validate({"frame": 3, "OS_mean": 1.0})]),
+    "a rate that comes later": lambda: RelativeQuantities(settings=RelativeSettings(rate=("OS",), rate_frames=5)),
+}
+
+
+@pytest.mark.parametrize("kind", [WhiteLine, WhiteLineArrays])
+@pytest.mark.parametrize("relative", RELATIVE_TO)
+@pytest.mark.parametrize("rules", [(), (HIGH,)], ids=["no rule", "a rule"])
+@pytest.mark.parametrize("pages", ["never", "always"])
+def test_frames_published_together_are_those_published_one_by_one(kind, relative, rules, pages):
+    watched = Watched("Co", *np.linspace(0.1, 0.9, 6))
+    watched.frame(np.full_like(RELATIVE, np.nan)).frame(spectrum(1.2)).frame(0.3 + 0 * RELATIVE)
+    for height in (0.5, 1.4, 0.6):
+        watched.frame(spectrum(height))
+    watched.stop()
+
+    def piped(pages: Any, *rules: Rule) -> Piped:
+        made = Piped(*rules, pages=pages, relative=RELATIVE_TO[relative]())
+        made.models[:] = [kind("Co"), kind("Ni")]
+        return made.feed(watched.docs)
+
+    alone, together = piped("never", *(rules or [NEVER])), piped(pages, *rules)
+    alone.check()
+    together.check()
+    expected, found = told(alone), told(together)
+    assert found.pop("all") == expected.pop("all") or pages == "always"
+    assert found == expected
+    assert bool(together.named("event_page")) == (pages == "always")

@@ -68,3 +68,17 @@ def test_size_follows_the_content():
     assert size_of({"data": {"It": floats}}) > 30_000
     assert size_of({"data": {"It": [floats, floats]}}) > 60_000
     assert size_of({"text": "a" * 5000}) > 5000
+
+
+def test_a_page_counts_as_its_events():
+    inbox, page = Inbox(10, 1e6), {"seq_num": [*range(4)], "data": {}}
+    for _ in range(4):
+        inbox.put("event_page", page)
+    assert (len(inbox), inbox.rows) == (3, 12)  # the last document that finds room may go beyond
+    assert inbox.take_dropped() == 4
+    assert [document.rows for document in inbox.get(0, 5)] == [4, 4]
+    assert inbox.rows == 4
+    inbox.put("event_page", {"seq_num": 3})  # malformed
+    inbox.put("start", {})
+    assert [document.rows for document in inbox.get(0, 6)] == [4, 1, 1]
+    assert (inbox.rows, inbox.bytes) == (0, 0)

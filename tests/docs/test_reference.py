@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from xas_agent.agent.decide import PARTS
+from xas_agent.agent.types import described_fields
 from xas_agent.agent.types.reasons import Flag, Reason
 from xas_agent.app.commands.shared import EXIT_CODES
 from xas_agent.app.config import Config
@@ -130,7 +131,7 @@ def test_every_trigger_is_listed_with_its_keys():
     assert {"threshold", "plateau", "not", "then"} <= set(sections)
     for trigger in TRIGGERS:
         text = sections[trigger.model_fields["kind"].default]
-        assert all(field.description and f"| `{key}` |" in text for key, field in trigger.model_fields.items())
+        assert all(field.description and f"| `{key}` |" in text for key, field in described_fields(trigger).items())
 
 
 def test_triggers_within_a_trigger_have_a_readable_type():

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from xas_agent.app.config import load_config
 from xas_agent.app.wiring import load_models
 from xas_agent.models import card as cards
-from xas_agent.models.lazy import LazyModel
+from xas_agent.models.lazy import LazyModel, Loading
 from xas_agent.models.runtime import Model
 
 SHARED = ("name", "sha256", "absorber", "edge_name", "edge", "units", "single_site", "reach")
@@ -40,3 +41,40 @@ def test_a_damaged_file_is_refused_before_it_is_needed(tmp_path):
         file.write(b"x")
     with pytest.raises(cards.ModelError, match="does not match its card"):
         load_models(load_config({"model": {"use": [str(folder)]}}), at_once=False)
+
+
+def test_it_loads_once_for_all_threads(monkeypatch):
+    loaded: list[str] = []
+    begun, go = threading.Event(), threading.Event()
+
+    class Slow:
+        def __init__(self, folder, device):
+            begun.set()
+            go.wait(60)
+            loaded.append(folder.name)
+
+        def warm_up(self): ...
+
+        def estimate(self, spectra, extra_sd):
+            return [len(spectra)]
+
+    monkeypatch.setattr("xas_agent.models.runtime.Model", Slow)
+    models = [LazyModel(cards.find(name)) for name in ("co-k", "ni-k", "cu-k")]
+    loading = Loading(models[:2])
+    assert begun.wait(60)
+    answers: list[object] = []
+    needed = [threading.Thread(target=lambda m=m: answers.append(m.estimate(np.zeros((3, 2))))) for m in models]
+    for thread in needed:
+        thread.start()
+    go.set()
+    for thread in needed:
+        thread.join(60)
+    loading.close()
+    assert answers == [[3]] * 3
+    assert sorted(loaded) == ["co-k", "cu-k", "ni-k"]
+
+
+def test_it_loads_no_more_than_the_model_in_progress_once_it_is_closed():
+    loading = Loading(models := [LazyModel(cards.find(name)) for name in cards.installed()])
+    loading.close()
+    assert sum(model._model is not None for model in models) <= 1

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
+from dataclasses import replace
 from typing import Any
 
 import event_model
@@ -12,10 +13,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from xas_agent.agent.publish import PAGES_ABOVE_HZ, come_in_pages, events_of
+from xas_agent.agent.publish import PAGES_ABOVE_HZ, FrameRows, come_in_pages, events_of
 from xas_agent.agent.publish.agent_run import AgentRun, Provenance
 from xas_agent.agent.types.decision import Decision
 from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate
+from xas_agent.agent.types.estimates import Estimates
 from xas_agent.agent.types.frame import Document, Frame, SetAside
 from xas_agent.agent.types.lines import Lines, nodes
 from xas_agent.agent.types.reasons import Flag, Reason
@@ -387,8 +389,6 @@ def test_any_calls_give_a_valid_run(calls: list[tuple], exit_status: str, reason
 # ------------------------------------------------------------------------ pages
 
 NOTE = SetAside("watched", "n1", 110.0, Reason.NAN_IN_DATA, "", 3)
-PAGED_LINES = Lines(*(np.zeros(len(nodes(5))),) * 2, e0_ev=7720.0, foil_e0_ev=7709.0)
-LINE = np.linspace(0, 1, 5)
 
 
 def unpacked(documents: list[Document]) -> list[Document]:
@@ -411,47 +411,57 @@ def by_stream(documents: list[Document]) -> dict[str, list[Any]]:
     return found
 
 
-@given(st.lists(st.sampled_from(["frame", "voltage", "without spectrum", "note", "decision", "flush"]), max_size=12))
-def test_a_page_holds_the_events_that_it_replaces(steps):
-    paged, single = Run(), Run()
-    for n, step in enumerate(steps, 1):
-        for run, pages in ((paged.run, True), (single.run, False)):
-            if step == "note":
-                run.set_aside(NOTE)
-            elif step == "decision":
-                run.decision(DECISION)
-            elif step == "flush":
-                run.flush()
-            else:
-                readings = {"voltage": 3.7 + n} if step == "voltage" else {}
-                line = None if step == "without spectrum" else LINE + n
-                run.frame(frame(n, 110.0 + n, **readings), QUANTITIES, ESTIMATE, line, 5.0, PAGED_LINES, paged=pages)
-    paged.run.close()
-    single.run.close()
-    check(unpacked(paged.documents))
-    assert by_stream(unpacked(paged.documents)) == by_stream(single.documents)
-    for page in paged.named("event_page"):
+def rows(frames: list[Frame], estimates: list[Estimate], spectra: np.ndarray | None, measured: bool) -> FrameRows:
+    n = len(frames)
+    quantities = {name: value + np.arange(float(n)) for name, value in QUANTITIES.items()}
+    curve = np.arange(float(n * len(nodes(5)))).reshape(n, -1)
+    lines = Lines(curve, curve + 1, 7720.0 + np.arange(n), np.full(n, 7709.0)) if measured else None
+    return FrameRows(frames, quantities, Estimates.of(estimates), spectra, np.arange(float(n)), lines)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.sets(st.sampled_from(["voltage", "spectrum", "measured", "note"])))),
+    st.booleans(),
+)
+def test_frames_together_give_the_documents_of_frames_one_by_one(calls, paged):
+    together, alone = Run(), Run()
+    for k, (n, kinds) in enumerate(calls):
+        readings = {"voltage": 3.7 + k} if "voltage" in kinds else {}
+        frames = [frame(10 * k + i, 110.0 + 10 * k + i, **readings) for i in range(n)]
+        estimates = [replace(ESTIMATE, ood_score=0.1 * i) for i in range(n)]
+        spectra = np.arange(5.0 * n).reshape(n, 5) if "spectrum" in kinds else None
+        made = rows(frames, estimates, spectra, "measured" in kinds)
+        together.run.frames(made, paged=paged)
+        for i in range(n):
+            row = None if made.lines is None else made.lines
+            line = None if row is None else Lines(row.pre_edge[i], row.post_edge[i], 7720.0 + i, 7709.0)
+            quantities = {name: values[i] for name, values in made.quantities.items()}
+            spectrum = None if spectra is None else spectra[i]
+            alone.run.frame(frames[i], quantities, estimates[i], spectrum, float(i), line)
+        if "note" in kinds:
+            together.run.set_aside(NOTE)
+            alone.run.set_aside(NOTE)
+    together.run.close()
+    alone.run.close()
+    assert len(together.named("event_page")) <= 3 * len(calls) * paged
+    check(unpacked(together.documents))
+    assert by_stream(unpacked(together.documents)) == by_stream(alone.documents)
+    if not paged:
+        kinds_of = [(name, doc.get("seq_num")) for name, doc in together.documents if name != "descriptor"]
+        assert kinds_of == [(name, doc.get("seq_num")) for name, doc in alone.documents if name != "descriptor"]
+    for page in together.named("event_page"):
         event_model.schema_validators[event_model.DocumentNames.event_page].validate(page)
         theirs = [dict(event) for event in event_model.unpack_event_page(page)]
         assert [e["uid"] for e in theirs] == [e["uid"] for e in events_of(page)]
 
 
-def test_notes_and_decisions_come_after_the_frames_before_them():
+def test_an_event_of_a_page_keeps_no_other_rows():
     made = Run()
-    for n in (1, 2):
-        made.run.frame(frame(n), QUANTITIES, ESTIMATE, LINE, 5.0, paged=True)
-    assert not made.named("event_page")
-    made.run.decision(DECISION)
-    names = [name for name, _ in made.documents]
-    assert names == ["start", "descriptor", "descriptor", "descriptor", "event_page", "event_page", "event"]
-
-
-def test_the_numbers_that_are_remembered_are_those_of_emitted_events():
-    made = Run()
-    made.run.frame(frame(1), QUANTITIES, ESTIMATE, None, 5.0, paged=True)
-    ((_, (counts, _)),) = made.run.memory().items()
-    assert counts == {"descriptors": 1}
-    assert len(made.named("event_page")) == 1
+    made.run.frames(rows([frame(1), frame(2)], [ESTIMATE] * 2, np.zeros((2, 5)), measured=True), paged=True)
+    for page in made.named("event_page"):
+        for event in events_of(page):
+            arrays = [value for value in event["data"].values() if isinstance(value, np.ndarray)]
+            assert all(array.base is None for array in arrays)
 
 
 def arriving(*received: float) -> list[Frame]:

@@ -120,3 +120,37 @@ def test_scatter_beyond_that_of_the_readings_is_a_jitter_of_the_energies() -> No
         jitter[sd_ev] = np.mean([course.jitter_ev for course in courses[21:]])
     assert jitter[0.02] < 0.01
     assert jitter[0.1] == pytest.approx(0.1, rel=0.25)
+
+
+def readings_of(kind: str, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Times and shifts of n frames."""
+    t, s = 1.79e9 + 0.05 * np.arange(n) + rng.normal(0, 1e-3, n), rng.normal(0.4, 0.01, n)
+    if kind == "a jump":
+        s[n // 2 :] += 1.0
+    elif kind == "glitches":
+        s[rng.integers(0, n, n // 9)] += 2.0
+    elif kind == "no foil now and then":
+        s[rng.integers(0, n, n // 7)] = np.nan
+    elif kind == "a pause":
+        t[n // 3 :] += 5000
+    elif kind == "one time":
+        t[:] = t[0]
+    elif kind == "out of order":
+        rng.shuffle(t)
+    return t, s
+
+
+@pytest.mark.parametrize(
+    "kind", ["steady", "a jump", "glitches", "no foil now and then", "a pause", "one time", "out of order"]
+)
+@pytest.mark.parametrize("frames", [1, 4, 21])
+def test_frames_followed_together_are_those_followed_one_by_one(kind, frames):
+    rng = np.random.default_rng(frames)
+    alone, together = (FoilTrack(FoilSettings(frames=frames)) for _ in range(2))
+    for n in (3, 1, 40, 150):
+        t, s = readings_of(kind, n, rng)
+        sd = rng.uniform(0.02, 0.03, n)
+        expected = [alone.follow(*reading) for reading in zip(t.tolist(), s.tolist(), sd.tolist(), strict=True)]
+        found = together.follow_all(t.tolist(), s.tolist(), sd.tolist())
+        assert repr(found) == repr(expected)  # all digits, and NaN
+        assert together.state() == alone.state()

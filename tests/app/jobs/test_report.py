@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from forked import run_command
+from paged_documents import paged
 
 from xas_agent.agent.types import InputError
 from xas_agent.app.jobs.report import write_report
@@ -212,3 +213,14 @@ def test_what_is_no_number_does_not_count():
     for value in (float("nan"), "x", None, 2.0, float("inf"), 4.0):
         course.add(value)
     assert (course.count, course.first, course.last, course.mean) == (2, 2.0, 4.0, 3.0)
+
+
+def test_pages_in_the_file_are_read_like_their_events(session: Path, page: str, tmp_path: Path):
+    folder = with_documents(session, tmp_path / session.name, paged((session / "documents.jsonl").read_text()))
+    for file in session.iterdir():
+        if not (folder / file.name).exists() and file.is_file():
+            shutil.copy(file, folder)
+    assert '["event_page"' in (folder / "documents.jsonl").read_text()
+    out = tmp_path / "report.html"
+    assert run_command("report", folder, "--out", out).stdout.startswith(f"{folder}: 3 frames, 1 decisions")
+    assert Page(out.read_text(encoding="utf-8")).rows == Page(page).rows

@@ -228,3 +228,21 @@ def test_a_format_of_the_future_is_refused(path: Path):
     file.close()
     with pytest.raises(InputError, match="format 2, expected 1"):
         Journal(path)
+
+
+def test_a_page_counts_as_its_events(tmp_path: Path):
+    path = tmp_path / "journal.sqlite"
+    journal = Journal(path)
+    own = [
+        ("start", {"uid": "x", "time": 1.0}),
+        ("descriptor", {"uid": "x-d", "run_start": "x", "name": "descriptors"}),
+        ("event_page", {"uid": ["e1", "e2", "e3"], "descriptor": "x-d", "seq_num": [1, 2, 3], "data": {}}),
+        ("event", {"uid": "e4", "descriptor": "x-d", "seq_num": 4, "data": {}}),
+    ]
+    assert journal.publish(own, Progress(), 0) == [1, 2, 5, 6]
+    assert journal.published == 6
+    journal.close(5)
+    again = Journal(path)
+    assert again.published == 6
+    assert [doc["uid"] for _, _, doc in again.undelivered()] == ["e4"]
+    again.close()

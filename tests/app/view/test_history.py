@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from paged_documents import paged
 from shown_session import ENERGY, GRID, PROBABILITIES, Written, written
 
 from xas_agent.app.view.history import History
@@ -194,3 +195,20 @@ def test_damaged_bytes_hide_no_frame_from_readers(tmp_path: Path):
     assert "frame" in names(history.update())
     assert history.malformed == 1
     session.end()
+
+
+def test_pages_in_the_file_are_read_like_their_events(tmp_path: Path):
+    events = tmp_path / "events"
+    expected = read(written(events, frames=4))
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    (pages / "documents.jsonl").write_text(paged((events / "documents.jsonl").read_text()))
+    found = read(pages)
+    numbers = expected.select()
+    assert found.select() == numbers
+    assert json.dumps(found.rows(numbers)) == json.dumps(expected.rows(numbers))  # some are NaN
+    assert found.spectra(3) == expected.spectra(3)
+    for uid in ("f1", "f3", "f4"):
+        assert found.spectrum(uid) == expected.spectrum(uid)
+        assert found.spectrum(uid)["measured"] is not None
+    assert found.malformed == 0
