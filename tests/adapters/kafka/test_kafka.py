@@ -42,7 +42,7 @@ class Reader:
 
     def __init__(self, address: str) -> None:
         group = address.rpartition("/")[2]
-        self.source = KafkaSource(KafkaShared(address=address, begin="all", lease_s=6, group=group))
+        self.source = KafkaSource(KafkaShared(address=address, begin="all", lease_s=2, group=group))
         self.documents: list[tuple[str, dict[str, Any]]] = []
         self.ages: list[float] = []
         self.positions: dict[str, int] = {}
@@ -107,6 +107,7 @@ def test_a_run_in_progress_goes_to_the_next_agent_from_its_start(address: str, s
     assert second.ages[-1] == 0.0
 
 
+@pytest.mark.slow
 def test_a_rebalance_keeps_each_run_whole(address: str, sink: KafkaSink) -> None:
     runs = [Made().sweep(array=True).stop() for _ in range(20)]
     batches = list(itertools.zip_longest(*(run.docs for run in runs)))
