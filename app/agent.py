@@ -246,7 +246,11 @@ class XASAgent:
     def acknowledge_to(self, source: SharedSource) -> None:
         """Tell ``source`` which documents are safe. The agent needs a journal."""
         assert self._journal is not None
-        self._acknowledgements = Acknowledgements(source, self._journal, self._subscribers)
+        confirmations = [sink.confirmations for sink in self._sinks]
+        self._acknowledgements = Acknowledgements(source, self._journal, self._subscribers, confirmations)
+        for sink in self._sinks:
+            if isinstance(sink, KafkaSink):
+                sink.takeovers = lambda: source.takeovers
 
     def start(self) -> None:
         """Begin, if the agent has a journal.
@@ -563,6 +567,8 @@ class XASAgent:
                 for sink in self._sinks:
                     sink.know(name, doc)
             repeated = self._delivery.repeat()
+            if self._config.shared is not None:
+                self._journal.forget_events()
             self._pipeline.resume(self._journal.past(), self._journal.inputs())
             tiled = self._config.publish is not None and self._config.publish.tiled is not None
             if tiled and self._journal.resumed:

@@ -1,16 +1,19 @@
 """The agent's documents in Kafka."""
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from ...agent.types import get_logger
-from ..answers import Subjects, is_of_agent
+from ..answers import Confirmations, Subjects, is_of_agent
 from ..codecs import to_msgpack
 from ..errors import EndpointUnreachable
 from .answered import Answered
 from .endpoint import CALL_S, KafkaEndpoint
 
 log = get_logger()
+
+_POLL_S = 0.1
 
 
 class KafkaDestination(KafkaEndpoint):
@@ -33,6 +36,10 @@ class KafkaSink:
         self.endpoint = endpoint
         self.repeated = 0
         """Number of documents that the topic had already."""
+        self.takeovers: Callable[[], int] = lambda: 0
+        """Number of times at which runs came from other agents; their answers are then read."""
+        self.confirmations = Confirmations()
+        self._takeovers = 0
         self._producer: Any = None
         self._answered: Answered | None = None
         self._failed: list[str] = []
@@ -59,6 +66,7 @@ class KafkaSink:
         producer = Producer({**self.endpoint.options(), **options})
         self.endpoint.find_topic(producer)
         self._producer = producer
+        threading.Thread(target=self._poll, args=(producer,), name="kafka", daemon=True).start()
         log.info("publishing", endpoint=self.endpoint.address)
 
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
@@ -79,8 +87,11 @@ class KafkaSink:
             if self._producer is None:
                 self.connect()
             run, answer = self._subjects(name, doc)
-            if name == "start":
-                self._read_answers(doc)
+            if name == "start" and is_of_agent(doc):
+                self._answered = self._answered or Answered(self.endpoint)
+                self._read_answers()
+            elif answer and self._answered is not None and self.takeovers() != self._takeovers:
+                self._read_answers()
             if answer and self._answered is not None and answer in self._answered.of(run):
                 self.repeated += 1
                 return
@@ -97,13 +108,14 @@ class KafkaSink:
         """Take note of a RunStart or Descriptor that an earlier process published."""
         with self._lock:
             self._subjects(name, doc)
-            if name == "start":
-                self._read_answers(doc)
+            if name == "start" and is_of_agent(doc):
+                self._answered = self._answered or Answered(self.endpoint)
+                self._read_answers()
 
-    def _read_answers(self, start: dict[str, Any]) -> None:
-        if is_of_agent(start):
-            self._answered = self._answered or Answered(self.endpoint)
-            self._answered.read()
+    def _read_answers(self) -> None:
+        assert self._answered is not None
+        self._takeovers = self.takeovers()
+        self._answered.read()
 
     def close(self) -> None:
         """Wait until what was published is delivered, and close."""
@@ -118,18 +130,26 @@ class KafkaSink:
         if self._failed:
             log.error("documents not taken", endpoint=self.endpoint.address, documents=len(self._failed))
 
+    def _poll(self, producer: Any) -> None:
+        """Note what is delivered, also while no document comes."""
+        while not self._closed:
+            producer.poll(_POLL_S)
+
     def _produce(self, key: str, value: bytes, headers: Any) -> None:
+        number = self.confirmations.send()
+
         def delivered(error: Any, _: Any) -> None:
             if error is not None:
                 self._failed.append(error.str())
+            else:
+                self.confirmations.confirm(number)
 
         while True:
             try:
                 self._producer.produce(self.endpoint.topic, value, key=key, headers=headers, on_delivery=delivered)
-                self._producer.poll(0)
                 return
             except BufferError:  # the queue is full
-                self._producer.poll(0.1)
+                self._producer.poll(_POLL_S)
 
     def _flush(self) -> None:
         if left := self._producer.flush(CALL_S):

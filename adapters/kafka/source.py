@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ...agent.types import Document, get_logger
 from ..codecs import DecodeError, from_msgpack
-from ..partition import Partition
+from ..partition import RELEASE_S, Partition, settle
 from .endpoint import CALL_S, KafkaEndpoint
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 log = get_logger()
 
 _POLL_S = 0.1
+_SETTLE_S = 5.0
+"""Longest wait until what was read of a partition is answered, before another agent gets it, s."""
 _WRITE_S = 0.5
 """Interval at which acknowledgements are written, s."""
 
@@ -60,6 +62,8 @@ class KafkaSource:
         """Age that counts of the latest document, s."""
         self.partitions: dict[int, Partition] = {}
         """Partitions that this agent holds, by number."""
+        self.takeovers = 0
+        """Number of times at which runs may have come from another agent."""
         self._consumer: Consumer | None = None
         self._changed: set[int] = set()
         self._lock = threading.Lock()
@@ -163,6 +167,7 @@ class KafkaSource:
         self._closing.set()
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
+            settle(self.partitions.values(), RELEASE_S)
             self._written_at = 0.0
             self._write(consumer, wait=True)
             consumer.close()
@@ -191,9 +196,12 @@ class KafkaSource:
             log.info("partition taken", partition=found.partition, runs_in_progress=len(state["open"]))
             with self._lock:
                 self._changed.add(found.partition)
+        self.takeovers += 1
         consumer.incremental_assign(begin)
 
     def _revoked(self, consumer: "Consumer", revoked: "list[TopicPartition]") -> None:
+        given_up = [p for found in revoked if (p := self.partitions.get(found.partition)) is not None]
+        settle(given_up, _SETTLE_S)
         self._written_at = 0.0
         self._write(consumer, wait=True)
         self._lost(consumer, revoked)

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from ...agent.types import get_logger
-from ..answers import Subjects
+from ..answers import Confirmations, Subjects
 from ..codecs import Serializer, to_json, to_plain_msgpack
 from ..partition import partition_of
 from .endpoint import CALL_S, Link, NATSEndpoint
@@ -52,6 +52,7 @@ class NATSSink:
         self.endpoint = endpoint
         self.repeated = 0
         """Number of documents that the stream had already."""
+        self.confirmations = Confirmations()
         self._link: Link | None = None
         self._closed = threading.Event()
         self._lock = threading.Lock()
@@ -139,7 +140,8 @@ class NATSSink:
             raise ValueError(f"{subject}: {len(payload)} bytes, the server takes {most} (its max_payload)")
         is_event = name in ("event", "event_page")
         self._wait(_OPEN_EVENTS if is_event else 0)
-        self._open.append(self._link.begin(self._publish(self._link, subject, payload, headers)))
+        number = self.confirmations.send()
+        self._open.append(self._link.begin(self._publish(self._link, subject, payload, headers, number)))
         if not is_event:
             self._wait(0)
 
@@ -148,7 +150,7 @@ class NATSSink:
         while len(self._open) > most:
             self._open.popleft().result(2 * CALL_S)
 
-    async def _publish(self, link: Link, subject: str, payload: bytes, headers: dict[str, str]) -> None:
+    async def _publish(self, link: Link, subject: str, payload: bytes, headers: dict[str, str], number: int) -> None:
         import nats.errors
         import nats.js.errors
 
@@ -157,10 +159,12 @@ class NATSSink:
             try:
                 left = max(0.1, until - time.monotonic())
                 await link.jetstream.publish(subject, payload, timeout=left, headers=headers)
+                self.confirmations.confirm(number)
                 return
             except nats.js.errors.APIError as error:
                 if error.err_code in _WRONG_LAST_SEQUENCE and _EXPECTED in headers:
                     self.repeated += 1
+                    self.confirmations.confirm(number)
                     return
                 raise
             except (nats.errors.Error, OSError, TimeoutError):  # the server may restart

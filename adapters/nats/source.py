@@ -16,7 +16,7 @@ from pydantic import Field
 
 from ...agent.types import Document, get_logger
 from ..codecs import DecodeError, Serializer, decode
-from ..partition import Partition
+from ..partition import RELEASE_S, Partition, settle
 from .endpoint import Link, NATSEndpoint
 from .leases import Leases
 from .pull import closing_pull
@@ -86,6 +86,8 @@ class NATSSource:
         """Name of this agent in its group."""
         self.partitions: dict[int, Partition] = {}
         """Partitions that this agent holds, by number; replaced when it changes."""
+        self.takeovers = 0
+        """Number of times at which runs may have come from another agent."""
         self._link: Link | None = None
         self._leases: Leases
         self._stream = ""
@@ -186,6 +188,7 @@ class NATSSource:
         link, self._link = self._link, None
         if link is None:
             return
+        settle(self.partitions.values(), RELEASE_S)
         self._releasing = True
         try:
             link.call(self._leave(link))
@@ -251,6 +254,7 @@ class NATSSource:
             await self._leases.give_up(number)
             return
         self.partitions = {**self.partitions, number: partition}
+        self.takeovers += 1
         log.info("partition taken", partition=number, runs_in_progress=len(state["open"]))
         link.begin(self._read(link, number, partition))
 

@@ -2,7 +2,7 @@
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -125,21 +125,40 @@ def test_a_rebalance_keeps_each_run_whole(address: str, sink: KafkaSink) -> None
         assert any([uid for uid in reader.uids() if uid in whole] == whole for reader in (one, two))
 
 
+def answering(sink: KafkaSink, watched: Made) -> Callable[[str], None]:
+    """Begin an agent's run for a watched run; return what answers a frame in it."""
+    own = Made(xas_agent=True, parent_uid=watched.uid)
+    stream = own.run.compose_descriptor(name="descriptors", data_keys={}, validate=False)
+    sink("start", own.run.start_doc)
+    sink("descriptor", dict(stream.descriptor_doc))
+
+    def answer(frame: str) -> None:
+        sink("event", dict(stream.compose_event(data={"frame_uid": frame, "OS": 2.0}, timestamps={}, validate=False)))
+
+    return answer
+
+
 def test_an_answer_is_published_once(address: str, sink: KafkaSink) -> None:
-    watched = Made()
+    watched, takeovers = Made(), 0
+    sink.takeovers = lambda: takeovers
     with closing(KafkaSink(sink.endpoint)) as other:
-        for sender in (sink, other):
-            own = Made(xas_agent=True, parent_uid=watched.uid)
-            stream = own.run.compose_descriptor(name="descriptors", data_keys={}, validate=False)
-            sender("start", own.run.start_doc)
-            sender("descriptor", dict(stream.descriptor_doc))
-            data = {"frame_uid": "frame.1", "OS": 2.0}
-            sender("event", dict(stream.compose_event(data=data, timestamps={}, validate=False)))
-            sender("stop", dict(own.run.compose_stop()))
+        first = answering(sink, watched)
+        first("frame.1")
+        wait_until(lambda: sink.confirmations.confirmed == sink.confirmations.sent == 3)
+        second = answering(other, watched)  # it has read the run from its start
+        second("frame.1")
+        second("frame.2")
         assert (sink.repeated, other.repeated) == (0, 1)
+        wait_until(lambda: other.confirmations.confirmed == other.confirmations.sent == 3)
+        takeovers += 1  # and now the run comes back
+        first("frame.2")
+        first("frame.3")
+        assert (sink.repeated, other.repeated) == (1, 1)
     with closing(Reader(address)) as reader:
         wait_until(lambda: len(reader.documents) == 7)
-    assert [name for name, _ in reader.documents].count("event") == 1
+    assert [doc["data"]["frame_uid"] for name, doc in reader.documents if name == "event"] == [
+        "frame.1", "frame.2", "frame.3",
+    ]  # fmt: skip
 
 
 def test_endpoints_that_do_not_answer_are_named(cluster: Cluster) -> None:
