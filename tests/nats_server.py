@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from deadline import wait_until
@@ -15,13 +16,19 @@ SERVER = shutil.which("nats-server", path=f"{os.environ.get('PATH', '')}:/usr/sb
 
 
 class Server:
-    """A server that can be killed and started again on its port and folder."""
+    """A server that can be killed and started again on its port and folder.
 
-    def __init__(self, folder: Path) -> None:
+    Parameters
+    ----------
+    folder : where it keeps its streams and log
+    options : further options of the command
+    """
+
+    def __init__(self, folder: Path, *options: str) -> None:
         pytest.importorskip("nats", reason="no nats-py: pip install 'xas-agent[nats]'")
         if SERVER is None:
             pytest.skip("no nats-server: apt-get install nats-server")
-        self._folder, self.port = folder, -1
+        self._folder, self.port, self._options = folder, -1, options
         self.start()
 
     @property
@@ -33,7 +40,7 @@ class Server:
         log.unlink(missing_ok=True)
         assert SERVER is not None
         where = ["-a", "127.0.0.1", "-p", str(self.port), "-l", str(log)]
-        self._process = subprocess.Popen([SERVER, "-js", "-sd", str(self._folder / "data"), *where])
+        self._process = subprocess.Popen([SERVER, "-js", "-sd", str(self._folder / "data"), *where, *self._options])
         wait_until(lambda: log.exists() and "Server is ready" in log.read_text())
         found = re.search(r"client connections on \S*:(\d+)", log.read_text())
         assert found is not None
@@ -43,8 +50,8 @@ class Server:
         self._process.kill()
         self._process.wait()
 
-    def make_stream(self, name: str, subject: str) -> None:
+    def make_stream(self, name: str, subject: str, **limits: Any) -> None:
         """Make a stream of all subjects that begin with ``subject``."""
         link = Link(NATSEndpoint(address=self.address))
-        link.call(link.jetstream.add_stream(name=name, subjects=[f"{subject}.>"]))
+        link.call(link.jetstream.add_stream(name=name, subjects=[f"{subject}.>"], **limits))
         link.close()
