@@ -2,10 +2,8 @@
 
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from operator import le
 from typing import Any
 
-from ..adapters.answers import Confirmations
 from ..agent.types import Received, SharedSource, get_logger
 from .journal import Journal
 from .subscribers import Subscribers
@@ -26,8 +24,6 @@ class Acknowledgements:
     source : SharedSource
     journal : Journal
     subscribers : Subscribers
-    confirmations : sequence of Confirmations
-        What brokers have confirmed of the documents that subscribers sent to them.
     """
 
     def __init__(
@@ -35,12 +31,8 @@ class Acknowledgements:
         source: SharedSource,
         journal: Journal,
         subscribers: Subscribers,
-        confirmations: Sequence[Confirmations] = (),
     ) -> None:
         self._source, self._journal, self._subscribers = source, journal, subscribers
-        self._confirmations = confirmations
-        self._unconfirmed: deque[tuple[list[int], Mapping[str, Any], list[str]]] = deque()
-        """Number of documents that each broker must have confirmed, position and ended runs."""
         self._waiting: deque[tuple[int, Mapping[str, Any], list[str]]] = deque()
         """Number of documents that were sent by then, position and ended runs."""
         self._broken = False
@@ -67,18 +59,13 @@ class Acknowledgements:
         """Acknowledge what has become safe; of the runs in ``ended``, from now on nothing is needed."""
         if ended:
             self._waiting.append((self._subscribers.sent, {}, [*ended]))
-        if not (self._waiting or self._unconfirmed) or self._broken or not self._journal.safe:
+        if not self._waiting or self._broken or not self._journal.safe:
             return
         delivered = self._subscribers.delivered
-        sent = [confirmations.sent for confirmations in self._confirmations]
-        while self._waiting and self._waiting[0][0] <= delivered:
-            _, further, runs = self._waiting.popleft()
-            self._unconfirmed.append((sent, further, runs))
-        confirmed = [confirmations.confirmed for confirmations in self._confirmations]
         position: dict[str, Any] = {}
         over: list[str] = []
-        while self._unconfirmed and all(map(le, self._unconfirmed[0][0], confirmed)):
-            _, further, runs = self._unconfirmed.popleft()
+        while self._waiting and self._waiting[0][0] <= delivered:
+            _, further, runs = self._waiting.popleft()
             position |= further
             over += runs
         if not position and not over:

@@ -246,8 +246,7 @@ class XASAgent:
     def acknowledge_to(self, source: SharedSource) -> None:
         """Tell ``source`` which documents are safe. The agent needs a journal."""
         assert self._journal is not None
-        confirmations = [sink.confirmations for sink in self._sinks]
-        self._acknowledgements = Acknowledgements(source, self._journal, self._subscribers, confirmations)
+        self._acknowledgements = Acknowledgements(source, self._journal, self._subscribers)
         for sink in self._sinks:
             if isinstance(sink, KafkaSink):
                 sink.takeovers = lambda: source.takeovers

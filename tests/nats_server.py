@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from deadline import wait_until
@@ -22,13 +22,15 @@ class Server:
     ----------
     folder : where it keeps its streams and log
     options : further options of the command
+    jetstream : whether it keeps streams
     """
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, jetstream: bool = True) -> None:
         pytest.importorskip("nats", reason="no nats-py: pip install 'xas-agent[nats]'")
         if SERVER is None:
             pytest.skip("no nats-server: apt-get install nats-server")
-        self._folder, self.port, self._options = folder, -1, options
+        self._folder, self.port = folder, -1
+        self._options = [*options, *(["-js", "-sd", str(folder / "data")] if jetstream else [])]
         self.start()
 
     @property
@@ -40,11 +42,17 @@ class Server:
         log.unlink(missing_ok=True)
         assert SERVER is not None
         where = ["-a", "127.0.0.1", "-p", str(self.port), "-l", str(log)]
-        self._process = subprocess.Popen([SERVER, "-js", "-sd", str(self._folder / "data"), *where, *self._options])
+        self._process = subprocess.Popen([SERVER, *where, *self._options])
         wait_until(lambda: log.exists() and "Server is ready" in log.read_text())
         found = re.search(r"client connections on \S*:(\d+)", log.read_text())
         assert found is not None
         self.port = int(found[1])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
 
     def kill(self) -> None:
         self._process.kill()

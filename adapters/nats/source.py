@@ -99,6 +99,8 @@ class NATSSource:
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._releasing = False
+        self._outside = False
+        """Whether documents were found that are in no partition."""
 
     @property
     def connected(self) -> bool:
@@ -217,7 +219,28 @@ class NATSSource:
                         self._drop(number)
             await asyncio.sleep(_WRITE_S / 5)
 
+    async def _check_partition(self, link: Link) -> None:
+        """Say if the newest document is in no partition of this group, so that no agent of it would read it."""
+        import nats.js.errors
+
+        endpoint = self.endpoint
+        if endpoint.partitions == 1 or self._outside:
+            return
+        try:
+            newest = await link.jetstream.get_last_msg(self._stream, f"{endpoint.subject}.>")
+        except nats.js.errors.NotFoundError:
+            return
+        number = (newest.subject or "").removeprefix(f"{endpoint.subject}.").partition(".")[0]
+        if not number.isdecimal() or int(number) >= endpoint.partitions:
+            self._outside = True
+            expected = f"{endpoint.subject}.K.… with K from 0 to {endpoint.partitions - 1}"
+            log.error(
+                "documents are in no partition, so that nobody reads them: give publisher and agents one number",
+                found=newest.subject, expected=expected, partitions=endpoint.partitions,
+            )  # fmt: skip
+
     async def _renew(self, link: Link) -> None:
+        await self._check_partition(link)
         busy = {number for number, partition in self.partitions.items() if partition.busy}
         lost, surplus, free = await self._leases.renew(busy)
         for number in lost:

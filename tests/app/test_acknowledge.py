@@ -35,6 +35,16 @@ class Source:
         self.told.append((dict(position), list(ended)))
 
 
+class Broker:
+    """Takes documents, and confirms none by itself."""
+
+    def __init__(self) -> None:
+        self.confirmations = Confirmations()
+
+    def __call__(self, name: str, doc: dict[str, Any]) -> None:
+        self.confirmations.send()
+
+
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
     made = Journal(tmp_path / "journal.sqlite")
@@ -120,15 +130,18 @@ def test_nothing_is_acknowledged_after_a_document_was_lost(
 def test_a_document_is_acknowledged_once_the_broker_has_confirmed_what_it_led_to(
     journal: Journal, subscribers: Subscribers
 ) -> None:
-    source, sent = Source(), Confirmations()
-    first, second = sent.send(), sent.send()
-    acknowledgements = Acknowledgements(source, journal, subscribers, [sent])
+    source, broker = Source(), Broker()
+    subscribers.add(broker)
+    acknowledgements = Acknowledgements(source, journal, subscribers)
+    subscribers.send([("event", {}), ("event", {})])
     batch = [received(1), received(2)]
     acknowledgements.add(batch, batch)
-    sent.confirm(second)
+    wait_until(lambda: broker.confirmations.sent == 2)
+    broker.confirmations.confirm(2)
     acknowledgements.send()
     assert not source.told
-    sent.send()  # what comes later does not count
-    sent.confirm(first)
+    broker.confirmations.send()  # what comes later does not count
+    broker.confirmations.confirm(1)
+    wait_until(lambda: subscribers.delivered == 2)
     acknowledgements.send()
     assert source.told == [({"partition 0": 2}, [])]
