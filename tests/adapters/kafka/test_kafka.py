@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from deadline import wait_until
 from kafka_cluster import Cluster
+from logs import capture_logs
 from made_runs import Made
 from pydantic import ValidationError
 
@@ -40,8 +41,8 @@ def sink(address: str) -> Iterator[KafkaSink]:
 class Reader:
     """Reads a source on a thread, and acknowledges nothing."""
 
-    def __init__(self, address: str) -> None:
-        group = address.rpartition("/")[2]
+    def __init__(self, address: str, group: str = "") -> None:
+        group = group or address.rpartition("/")[2]
         self.source = KafkaSource(KafkaShared(address=address, begin="all", lease_s=2, group=group))
         self.documents: list[tuple[str, dict[str, Any]]] = []
         self.ages: list[float] = []
@@ -172,3 +173,42 @@ def test_endpoints_that_do_not_answer_are_named(cluster: Cluster) -> None:
 def test_addresses_that_cannot_be_used_are_refused(address: str) -> None:
     with pytest.raises(ValidationError):
         KafkaEndpoint(address=address)
+
+
+def test_documents_wait_while_the_brokers_are_away(cluster: Cluster, address: str, sink: KafkaSink) -> None:
+    made = Made().sweep(array=True).stop()
+    with closing(Reader(address)) as reader:
+        for document in made.docs[:2]:
+            sink(*document)
+        wait_until(lambda: len(reader.documents) == 2)
+        cluster.stop()
+        try:
+            wait_until(lambda: not reader.source.connected)
+            for document in made.docs[2:]:
+                sink(*document)
+            assert sink.confirmations.confirmed == 2
+        finally:
+            cluster.start()
+        wait_until(lambda: len(reader.documents) == sink.confirmations.confirmed == len(made.docs))
+    assert reader.uids() == [doc["uid"] for _, doc in made.docs]
+
+
+def test_a_document_that_is_too_large_is_named_and_delays_no_other(address: str, sink: KafkaSink) -> None:
+    made = Made().sweep(array=True)
+    name, event = made.docs[-1]
+    with capture_logs() as logs:
+        for document in (*made.docs[:-1], (name, {**event, "data": {"It": np.zeros(200_000)}}), (name, event)):
+            sink(*document)
+        wait_until(lambda: sink.confirmations.confirmed == sink.confirmations.sent)
+    assert sink.refused == 1
+    assert "message.max.bytes" in next(line["detail"] for line in logs if "too large" in line["event"])
+
+
+def test_each_group_gets_all_documents(address: str, sink: KafkaSink) -> None:
+    made = Made().stop()
+    for document in made.docs:
+        sink(*document)
+    for group in ("one", "two"):
+        with closing(Reader(address, group)) as reader:
+            wait_until(lambda: len(reader.documents) == len(made.docs))
+            reader.acknowledge(made.uid)
