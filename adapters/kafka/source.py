@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = get_logger()
 
 _POLL_S = 0.1
-_SETTLE_S = 5.0
+_SETTLE_S = 60.0
 """Longest wait until what was read of a partition is answered, before another agent gets it, s."""
 _WRITE_S = 0.5
 """Interval at which acknowledgements are written, s."""

@@ -132,6 +132,8 @@ class Answers:
 
     def __init__(self, source: Any) -> None:
         self.frames: Counter[str] = Counter()
+        self.said: dict[str, list[str]] = {}
+        """When each answer came, and in which stream, by frame."""
         self._source, self._streams = source, dict[str, str]()
         self._source.connect()
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -149,9 +151,13 @@ class Answers:
             elif name == "event":
                 stream, data = self._streams[doc["descriptor"]], doc["data"]
                 if stream == "descriptors":
-                    self.frames[data["frame_uid"]] += 1
+                    self._count(data["frame_uid"], doc)
                 elif stream == "quality" and data["frame_seq_num"]:
-                    self.frames[data["uid"]] += 1
+                    self._count(data["uid"], doc)
+
+    def _count(self, frame: str, doc: dict[str, Any]) -> None:
+        self.frames[frame] += 1
+        self.said.setdefault(frame, []).append(f"{doc['descriptor'][:8]} at {time.time():.2f}")
 
 
 def campaign(broker: Any, agents: int, kills: int, seed: int, folder: Path, limit_s: float) -> dict[str, Any]:
@@ -196,6 +202,8 @@ def campaign(broker: Any, agents: int, kills: int, seed: int, folder: Path, limi
     time.sleep(2.0)  # what comes twice
     for life, _ in lives:
         end(life)
+    failed_ends = len(failed)
+    failed += [f"{frame}: {', '.join(counted.said[frame])}" for frame, n in counted.frames.items() if n > 1][:40]
     for said in failed:
         print(said, file=sys.stderr)
     counted.close()
@@ -209,7 +217,7 @@ def campaign(broker: Any, agents: int, kills: int, seed: int, folder: Path, limi
         "answered twice": sum(n > 1 for n in counted.frames.values()),
         "step scans": len(steps := counted.frames.keys() - sent),
         "step scans lost or doubled": abs(publisher.runs - len(steps)),
-        "failed ends": len(failed),
+        "failed ends": failed_ends,
         "kills left out (time limit)": kills - done["killed"] - done["ended"],
     }
 
