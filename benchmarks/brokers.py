@@ -21,11 +21,12 @@ from typing import Any
 
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parent / "campaigns")]
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+sys.path.append(str(Path(__file__).parent / "campaigns"))
 
 from kafka_cluster import Cluster
 from nats_server import Server
-from recorded import Scans
+from recorded import Scans  # pyright: ignore[reportMissingImports]
 
 from xas_agent.adapters.kafka import KafkaDestination, KafkaShared, KafkaSink, KafkaSource
 from xas_agent.adapters.nats import NATSDestination, NATSShared, NATSSink, NATSSource
@@ -33,6 +34,8 @@ from xas_agent.adapters.zmq import ZMQEndpoint, ZMQSink, ZMQSource
 
 PERIOD_S, PACED = 0.02, 200
 """Time from one Event to the next, and number of Events, for the latency."""
+MOCK = {"fetch.wait.max.ms": 5}
+"""A broker answers a waiting fetch when a message comes; the mock cluster does so when its time is over."""
 Send = Callable[[str, Any], Any]
 
 
@@ -83,6 +86,7 @@ def over_broker(sink: Any, source: Any) -> Iterator[tuple[Send, Receiver]]:
         time.sleep(0.01)
     yield sink, receiver
     receiver.close()
+    source.acknowledge(source.position, ())
     source.release()
     sink.close()
 
@@ -124,7 +128,9 @@ def main() -> None:
                     over_broker, NATSSink(NATSDestination(address=nats)), NATSSource(NATSShared(address=nats))
                 ),
                 "Kafka": functools.partial(
-                    over_broker, KafkaSink(KafkaDestination(address=kafka)), KafkaSource(KafkaShared(address=kafka))
+                    over_broker,
+                    KafkaSink(KafkaDestination(address=kafka)),
+                    KafkaSource(KafkaShared(address=kafka, security=MOCK)),
                 ),
             }
             for name, way in ways.items():

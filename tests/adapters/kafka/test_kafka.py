@@ -212,3 +212,17 @@ def test_each_group_gets_all_documents(address: str, sink: KafkaSink) -> None:
         with closing(Reader(address, group)) as reader:
             wait_until(lambda: len(reader.documents) == len(made.docs))
             reader.acknowledge(made.uid)
+
+
+def test_a_new_group_begins_where_the_topic_ended_when_it_connected(address: str, sink: KafkaSink) -> None:
+    before, after = Made().stop(), Made().stop()
+    for document in before.docs:
+        sink(*document)
+    wait_until(lambda: sink.confirmations.confirmed == len(before.docs))
+    source = KafkaSource(KafkaShared(address=address, group="late"))
+    source.connect()
+    for document in after.docs:
+        sink(*document)
+    documents = iter(source)  # the group is joined only now
+    assert [next(documents)[1]["uid"] for _ in after.docs] == [doc["uid"] for _, doc in after.docs]
+    source.release()
