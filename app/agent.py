@@ -254,6 +254,9 @@ class XASAgent:
         """Tell ``source`` which documents are safe. The agent needs a journal."""
         assert self._journal is not None
         self._acknowledgements = Acknowledgements(source, self._journal, self._subscribers)
+        for sink in self._sinks:
+            if isinstance(sink, KafkaSink):
+                sink.takeovers = lambda: source.takeovers
 
     def start(self) -> None:
         """Begin, if the agent has a journal.
@@ -540,7 +543,7 @@ class XASAgent:
                 self._progress.notify_all()
         try:
             self._report_dropped(now=True)
-            self._pipeline.close(self._reason)
+            self._pipeline.close(self._reason, handed_on=self._acknowledgements is not None)
         except Exception:
             _log.exception("agent's runs not closed")
         self._subscribers.close()
@@ -570,6 +573,8 @@ class XASAgent:
                 for sink in self._sinks:
                     sink.know(name, doc)
             repeated = self._delivery.repeat()
+            if self._config.shared is not None:
+                self._journal.forget_events()
             self._pipeline.resume(self._journal.past(), self._journal.inputs())
             tiled = self._config.publish is not None and self._config.publish.tiled is not None
             if tiled and self._journal.resumed:
