@@ -22,6 +22,7 @@ from starlette.middleware import Middleware
 
 from ..._version import __version__
 from ..ask import Refused
+from ..output.cells import cell
 from .access import Access, Guard
 from .schema import (
     Decision,
@@ -311,9 +312,9 @@ def _csv(table: dict[str, list[Any]]) -> Iterator[str]:
     """Yield the lines of a table, some thousand at a time."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(table)
+    writer.writerow(map(cell, table))
     for number, row in enumerate(zip(*table.values(), strict=True), 1):
-        writer.writerow(["" if value != value else value for value in row])
+        writer.writerow(["" if value != value else cell(value) for value in row])
         if number % 2000 == 0:
             yield text.getvalue()
             text.seek(0)

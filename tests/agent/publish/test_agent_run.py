@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
+from dataclasses import replace
 from typing import Any
 
 import event_model
@@ -232,6 +233,14 @@ def test_new_reading_makes_a_new_descriptor_and_the_old_one_is_used_again():
     assert len(run.named("descriptor")) == 2
     assert [event["seq_num"] for event in run.events("descriptors")] == [1, 2, 3, 4]
     assert run.named("stop")[0]["num_events"] == {"descriptors": 4}
+
+
+def test_readings_have_their_units():
+    run = Run(spectra=False)
+    measured = replace(frame(temperature=300.0, ratio=0.5), reading_units={"temperature": "degC"})
+    run.run.frame(measured, QUANTITIES, ESTIMATE, None, 1.0)
+    keys = run.named("descriptor")[0]["data_keys"]
+    assert (keys["temperature"]["units"], keys["ratio"]["units"]) == ("degC", None)
 
 
 def test_reading_with_the_name_of_a_result():

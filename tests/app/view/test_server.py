@@ -1,5 +1,6 @@
 """A dashboard in a process of its own, and what its browsers and programs get."""
 
+import csv
 import io
 import json
 from collections.abc import Iterator
@@ -81,6 +82,15 @@ def test_csv_and_parquet_are_the_table_of_the_session(local: Shown, folders: Pat
         )
         assert table["uid"].tolist() == ["f1", "f2", "f3", "f4", "f5"]
         assert table["n"].tolist() == [1, 2, 3, 4, 5]
+
+
+def test_a_csv_has_no_formula_of_a_sample(tmp_path: Path):
+    written(tmp_path / "night1", frames=1, sample="=HYPERLINK(1)")
+    with shown(tmp_path / "night1", "--bind", "127.0.0.1:0") as dashboard:
+        [row] = csv.DictReader(io.StringIO(dashboard.ask("/api/sessions/night1/frames?format=csv")[2].decode()))
+        assert row["sample"] == "'=HYPERLINK(1)"
+        [frame] = dashboard.json("/api/sessions/night1/frames")
+        assert frame["sample"] == "=HYPERLINK(1)"
 
 
 def test_spectra(local: Shown):
