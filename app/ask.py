@@ -36,8 +36,8 @@ class Running:
 
     socket: Path
     identity: Mapping[str, str]
-    """What the session says of itself: ``pid``, ``source``, ``out`` and ``sample``; of one that is busy, what it said at
-    its start."""
+    """What the session says of itself: ``pid``, ``source``, ``out`` and ``sample``; of one that is busy, what it said
+    at its start."""
 
     @property
     def key(self) -> str:

@@ -113,7 +113,7 @@ class Provenance:
     hidden: frozenset[str] = frozenset()
     """Descriptors that are published, but not hinted for display."""
     units: Mapping[str, str] = field(default_factory=dict)
-    """Units of the model's descriptors (OS: e) and alignment quantities, by name; frames have those of their readings."""
+    """Units of the model's descriptors (OS: e) and alignment quantities, by name; frames have their readings'."""
     grid: Array | None = None
     """(G,) eV relative to the element's tabulated edge; configuration of the ``spectra`` stream."""
 

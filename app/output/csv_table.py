@@ -95,4 +95,3 @@ class CsvTable:
                     rows = csv.DictReader(source, self._header)
                     next(rows)  # the names of the columns
                     writer.writerows(rows)
-

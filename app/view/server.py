@@ -66,6 +66,9 @@ class Order(BaseModel):
     by: str = Field(default="", max_length=100)
     """Who orders, for the audit; by default the user that runs the dashboard."""
 
+    folder: str = ""
+    """Folder of the session that is meant, as ``/api/sessions`` names it; the order is refused for another one."""
+
     @model_validator(mode="after")
     def _names_its_decision(self) -> Self:
         if self.command in ("approve", "reject") and not self.id:
@@ -257,6 +260,9 @@ def _add_orders(app: FastAPI, sessions: Sessions) -> None:
     def order(session: str, order: Order) -> Response:
         """Give an order to a running session. It needs the token."""
         shown = _shown(sessions, session)
+        if order.folder and order.folder != (folder := str(shown.folder.resolve())):
+            meant = f"{session} is {folder} here, and the order is for {order.folder}: load the page again"
+            return _json({"ok": False, "error": meant}, 409)
         running = sessions.links.of(shown.folder)
         if running is None:
             return _json({"ok": False, "error": "no session runs in this folder"}, 409)

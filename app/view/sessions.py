@@ -188,7 +188,7 @@ class Sessions:
     def _id_of(self, folder: Path, found: Iterable[Path]) -> str:
         """Return the id of a folder: its name and, if others have this too, what marks its path.
 
-        It does not depend on the order of the folders: a page that outlives a dashboard must not mean another session.
+        It does not depend on the folders' order: a page that outlives a dashboard must not mean another session.
         """
         slug, path = _slug(folder), str(folder.resolve())
         others = {*found, *self._shown} - {folder}

@@ -13,6 +13,8 @@ from .trend import part_of
 
 _THIN_SPECTRA = 40
 """Number of spectra between the first and the last one."""
+_SIGNS = {"degC": "°C", "deg_C": "°C", "degree_Celsius": "°C", "degrees": "°"}
+"""Units of readings as they are written."""
 _SMOOTHED = 5
 """Frames of the running median whose range says by how much a descriptor changes."""
 
@@ -28,7 +30,7 @@ def draw_driver(axes: Axes, column: Column, name: str, drawn: Drawn) -> None:
     unit = drawn.units.get(name) or ("V" if name in VOLTAGE_FIELDS else "")
     axes.plot(column.clock, column.values(name), ".-", color=DARK, lw=1, ms=3)
     draw_levels(axes, drawn.rules, f"{READINGS}{name}")
-    axes.set_ylabel(short(f"{name} ({unit})" if unit else name, 22), fontsize=9)
+    axes.set_ylabel(f"{short(name, 18)}\n({_SIGNS.get(unit, unit)})" if unit else short(name, 18), fontsize=9)
 
 
 def draw_levels(axes: Axes, rules: Sequence[Rule], quantity: str) -> None:

@@ -57,7 +57,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def page(session: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     file = tmp_path_factory.mktemp("report") / "report.html"
     said = run_command("report", session, "--out", file).stdout
-    assert said.splitlines() == [f"{session}: 3 frames, 1 decisions", f"written {file}"]
+    assert said.splitlines() == [f"{session}: 3 frames, 1 decision", f"written {file}"]
     return file.read_text(encoding="utf-8")
 
 

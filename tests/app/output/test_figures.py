@@ -260,8 +260,8 @@ def test_frames_that_the_model_does_not_know_are_marks_without_line_and_band():
 def test_the_temperature_is_drawn_where_there_is_no_voltage():
     for readings, label in (
         ({"sample_temperature": 300.0}, "sample_temperature"),
-        ({"temperature": 300.0}, "temperature (degC)"),
-        ({"temperature": 25.0, "voltage": 3.9}, "voltage (V)"),
+        ({"temperature": 300.0}, "temperature\n(°C)"),
+        ({"temperature": 25.0, "voltage": 3.9}, "voltage\n(V)"),
     ):
         shown = replace(drawn(row(1, "r1", **readings), row(2, "r1", **readings)), units={"temperature": "degC"})
         [column] = columns_of(shown)

@@ -169,7 +169,7 @@ def test_the_state_in_words():
     assert state(halted="emergency stop by ada", paused="by x") == "EMERGENCY STOP"
     assert state(ended=True, connected=False) == "ENDED"
     assert "NO PROGRESS FOR 40 s" in said(screen.lines(Facts(stuck_s=40), 120, 24))
-    assert "500 documents wait for their answer" in said(screen.lines(Facts(unanswered=500), 120, 24))
+    assert "500 documents wait for an answer" in said(screen.lines(Facts(unanswered=500), 120, 24))
     recorder("stop", {"run_start": "a/run"})
     assert state() == "BETWEEN RUNS"
 

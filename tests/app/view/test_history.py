@@ -76,7 +76,8 @@ def test_a_folder_that_was_replaced_begins_anew(tmp_path: Path):
 def test_documents_that_a_longer_file_overwrites_begin_anew(tmp_path: Path):
     documents = written(tmp_path / "s", frames=2) / "documents.jsonl"
     history = read(tmp_path / "s")
-    documents.write_bytes((written(tmp_path / "t", frames=6) / "documents.jsonl").read_bytes())  # in place, as cp does
+    longer = written(tmp_path / "t", frames=6) / "documents.jsonl"
+    documents.write_bytes(longer.read_bytes())  # in place, as cp does
     assert names(history.update()) == ["reset"]
     assert names(history.update()).count("frame") == 6
     assert history.frames == 6

@@ -152,6 +152,14 @@ def test_the_printed_address_leaves_a_cookie(local: Shown):
     assert answer[0] == 409, "the order came as far as the session, which has ended"
 
 
+def test_an_order_for_another_folder_of_this_name_is_refused(local: Shown, folders: Path):
+    """As of a page that was open when the dashboard of another session began at its address."""
+    status, answer = local.order("night1", command="halt", folder="/elsewhere/night1")
+    assert (status, "the order is for /elsewhere/night1" in answer["error"]) == (409, True)
+    status, answer = local.order("night1", command="halt", folder=str((folders / "night1").resolve()))
+    assert (status, answer["error"]) == (409, "no session runs in this folder")
+
+
 def test_a_wider_address_shows_nothing_without_the_token(wide: Shown):
     for path in (
         "/api/sessions",
