@@ -249,7 +249,7 @@ export function labelsOf(decisions, room, size) {
   let taken = 0;  // up to here there are labels and markers
   groups.forEach(({ number, px, actions }, at) => {
     const text = [...actions].join(", ");
-    const needed = text.length * size * 0.62 + MARKER;
+    const needed = text.length * size * 0.7 + MARKER;
     const free = { right: (groups[at + 1]?.px ?? room + MARKER) - MARKER - px, left: px - taken };
     const side = (px > room * 0.8 ? ["left", "right"] : ["right", "left"]).find((one) => free[one] >= needed);
     if (side) labels[number] = { text, side };
