@@ -52,8 +52,8 @@ def plot_series(
 
     A band holds 90 % of what repeats of the same sample would show (± 1.645 ``sd_frame``); the title says how far a
     single value may be off, the larger part of which all frames of a series share. Frames that are unlike the
-    training spectra are open circles, frames set aside are marks on the time axis. Dashed lines are the levels at which rules
-    judge the quantity, of an agent, of results or of a folder; a table does not know them.
+    training spectra are open circles, frames set aside are marks on the time axis. Dashed lines are the
+    levels at which rules judge the quantity, of an agent, of results or of a folder; a table does not know them.
 
     Parameters
     ----------
