@@ -61,6 +61,7 @@ export function bySeries(rows) {
 export function seriesOption(session, view, c, width) {
   let rows = view.range ? session.rows.slice(-view.range) : session.rows;
   rows = thinned(rows);
+  if (view.abscissa !== "n" && rows.some((row, at) => at && row.time < rows[at - 1].time)) rows = [...rows].sort((a, b) => a.time - b.time);  // the clock was set back, or series overlap
   const panels = panelsOf(session).filter((panel) => view.panels.has(panel.id));
   if (!rows.length || !panels.length) return null;
   const x = (row) => (view.abscissa === "n" ? row.n : row.time * 1000);

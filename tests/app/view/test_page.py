@@ -144,6 +144,18 @@ def test_labels_of_decisions_share_the_room_above_the_curves(browser, dashboard)
         assert labels(("stop", 495)) == [("stop", "left")]
 
 
+def test_a_clock_that_is_set_back_turns_no_axis_round(browser, dashboard):
+    code = """async (times) => {
+      const rows = times.map((time, at) => ({ n: at + 1, uid: `f${at}`, series: "s", time, OS_mean: 3 + at, ood_score: 0.1 }));
+      const session = { rows, last: rows.at(-1), decisions: new Map(), byUid: new Map(), info: { descriptors: [{ name: "OS", unit: "e" }], rules: [] } };
+      const colours = { size: 12, series: ["#000"] };
+      const { echarts } = (await import("./static/series.js")).seriesOption(session, { panels: new Set(["OS"]), abscissa: "time" }, colours, 800);
+      return [echarts.xAxis[0].min, echarts.xAxis[0].max, echarts.series.find((one) => one.name === "s" || one.data?.length > 2).data.map(([x]) => x)];
+    }"""  # noqa: E501
+    with looking(browser, charge(dashboard)) as (page, _):
+        assert page.evaluate(code, [10, 11, 5, 6]) == [5000, 11000, [5000, 6000, 10000, 11000]]
+
+
 def test_a_frame_that_comes_while_the_history_loads_hides_none(browser, tmp_path):
     session = Written(tmp_path / "night1")
     for _ in range(3):

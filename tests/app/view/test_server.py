@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
@@ -234,6 +235,9 @@ def test_folders_that_do_not_exist_and_addresses_that_are_none(tmp_path: Path):
     assert "expected HOST:PORT" in run_command("view", tmp_path, "--bind", "here:there", code=2).stderr
     assert "--bind and --host" in run_command("view", tmp_path, "--bind", "a:1", "--port", 2, code=2).stderr
     assert "cannot be bound" in run_command("view", tmp_path, "--host", "192.0.2.1", "--port", 1, code=3).stderr
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = run_command("view", tmp_path, "--port", taken.getsockname()[1], code=3)
+        assert "Address already in use; name another port, or none for the next free one" in done.stderr
 
 
 def test_what_anybody_may_send_is_not_kept_in_memory(wide: Shown):
