@@ -191,7 +191,7 @@ class Screen:
         """Return the course over the descriptors of the newest frame, with the frames beside them."""
         left = Pen(pen.width - _FRAMES_WIDTH - 2 * GAP, self.ascii)
         right = Pen(_FRAMES_WIDTH, self.ascii)
-        descriptors = descriptor_lines(left, rows[-1], self.units)
+        descriptors = descriptor_lines(left, rows[-1], self.units, self.recorder.descriptors)
         room = height - len(descriptors) - 1
         trend = self._trend(left, facts, rows, min(max(room, min(height, 10)), 16))
         under = [*([Text("")] if trend else []), *descriptors]
