@@ -141,7 +141,7 @@ def test_a_running_folder_has_a_report(session: Path, tmp_path: Path):
     first = next(k for k, line in enumerate(lines) if '"frame_uid"' in line and line.startswith('["event"'))
     folder = with_documents(session, tmp_path / "running", "".join(lines[: first + 1]) + lines[first + 1][:50])
     said = run_command("report", folder).stdout
-    assert said.splitlines()[0] == f"{folder}: 1 frames, 0 decisions, still running or broken off"
+    assert said.splitlines()[0] == f"{folder}: 1 frame, 0 decisions, still running or broken off"
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "The session was running when this was written" in page
     before = (folder / "documents.jsonl").read_bytes()
