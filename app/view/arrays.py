@@ -65,23 +65,38 @@ class Arrays:
         """Return the byte at which the Event of a frame begins; -1 if there is none."""
         return self._offsets[stream][number]
 
-    def read(self, offsets: Sequence[int]) -> Iterator[dict[str, Any] | None]:
-        """Yield the data of Events that begin at bytes of the file; None where there is none, or -1."""
+    def read(self, places: Sequence[tuple[int, str]]) -> Iterator[dict[str, Any] | None]:
+        """Yield the data of Events: the byte of the file where each, or its page, begins, and the uid of its frame.
+
+        None where there is none, or the byte is -1.
+        """
         try:
             file = self._path.open("rb")
         except OSError:
-            yield from [None] * len(offsets)
+            yield from [None] * len(places)
             return
+        read: tuple[int, Any] = -1, ("", {})  # the document at a byte: neighbours may be of one page
         with file:
-            for offset in offsets:
+            for offset, uid in places:
                 data = None
                 if offset >= 0:
-                    file.seek(offset)
                     try:
-                        data = json.loads(file.readline())[1]["data"]
+                        if offset != read[0]:
+                            file.seek(offset)
+                            read = offset, json.loads(file.readline())
+                        name, doc = read[1]
+                        data = _data_of(name, doc, uid)
                     except (ValueError, LookupError, TypeError):
                         data = None
                 yield data
+
+
+def _data_of(name: str, doc: Mapping[str, Any], uid: str) -> dict[str, Any]:
+    """Return the data of an Event, or of the Event of a page with this frame."""
+    if name != "event_page":
+        return doc["data"]
+    row = doc["data"]["frame_uid"].index(uid)
+    return {key: column[row] for key, column in doc["data"].items()}
 
 
 def as_measured(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ...agent.publish import events_of
 from ..output.names import DOCUMENTS, SESSION
 from ..output.recorder import Recorder
 from .arrays import STREAMS, Arrays, as_measured
@@ -116,6 +117,10 @@ class History:
             self._arrays.found(stream, number, line)
 
     def _document(self, name: str, doc: dict[str, Any], line: Line) -> None:
+        if name == "event_page":  # in what another program has recorded
+            for event in events_of(doc):
+                self._document("event", event, line)
+            return
         if name == "start":
             self._start(doc)
         elif name == "descriptor":
@@ -319,7 +324,7 @@ class History:
                 picked = np.unique(np.linspace(0, len(numbers) - 1, last).round().astype(int))
                 numbers = [numbers[i] for i in picked]
             wanted = [(i, uids[i], arrays.offset("spectra", i)) for i in numbers]
-        events = arrays.read([offset for *_, offset in wanted])
+        events = arrays.read([(offset, uid) for _, uid, offset in wanted])
         rows = [
             {"n": i + 1, "uid": uid, "mu": data["spectrum"]}
             for (i, uid, _), data in zip(wanted, events, strict=True)
@@ -341,8 +346,9 @@ class History:
             wanted = {"aligned": ("spectra", number), "measured": ("measured", number)}
             wanted["first"] = ("spectra", self._number[self._first[series]])
             arrays = self._arrays
-            offsets = {name: arrays.offset(stream, of) for name, (stream, of) in wanted.items()}
-        found = dict(zip(offsets, arrays.read(list(offsets.values())), strict=True))
+            uids = self._rows.column("uid")
+            places = {name: (arrays.offset(stream, of), uids[of]) for name, (stream, of) in wanted.items()}
+        found = dict(zip(places, arrays.read(list(places.values())), strict=True))
         answer: dict[str, Any] = {"uid": uid, "n": number + 1}
         for name in ("aligned", "first"):
             data = found[name]
