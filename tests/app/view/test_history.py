@@ -197,7 +197,7 @@ def test_damaged_bytes_hide_no_frame_from_readers(tmp_path: Path):
     session.frame()
     history = read(tmp_path / "s")
     documents = tmp_path / "s" / "documents.jsonl"
-    spectrum = next(line for line in documents.read_bytes().splitlines() if b'"spectrum"' in line and b"f1" in line)
+    spectrum = next(line for line in documents.read_bytes().splitlines() if b'"spectrum"' in line and b'"f1"' in line)
     session.frame()
     with documents.open("ab") as file:
         file.write(spectrum.replace(b'"f1"', b'"\xff1"') + b"\n")
