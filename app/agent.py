@@ -138,6 +138,7 @@ class XASAgent:
         self._sinks: list[NATSSink | KafkaSink] = []
         """Sinks that must know the runs of an earlier process."""
         self._history = History(keep)
+        self._history.recorder.rules = tuple(config.rules)
         self.results = Results(self._history)
         """The latest frames, decisions and notes as tables, since this process began; from any thread."""
         self._emit = self._subscribers if self._delivery is None else self._delivery

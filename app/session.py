@@ -20,6 +20,7 @@ from ..agent.types import Control, DurableSource, InputError, SharedSource, Sour
 from .about import write_about
 from .agent import CLOSED_EARLY, XASAgent
 from .config import Config
+from .counted import counted
 from .health import STUCK_S, Health
 from .operator import OperatorServer, judged_last, short_id, with_args
 from .output.audit import AUDIT, Audit
@@ -180,7 +181,8 @@ class Session:
         waiting = self.agent.unanswered["documents"]
         if self.interrupted and not self._said and waiting:
             self._said = True
-            _log.info("ending", detail=f"{waiting} documents wait for their answer; a second signal gives them up")
+            waits = counted(waiting, "document waits", "documents wait")
+            _log.info("ending", detail=f"{waits} for an answer; a second signal gives up")
 
     def watch(self, source: Source, until: Callable[[], bool] = lambda: False) -> None:
         """Send a source's documents to the agent until it ends, ``until`` is True, or ``limit`` frames are served."""

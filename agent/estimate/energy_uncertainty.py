@@ -266,8 +266,8 @@ class EnergyUncertainty:
         if not plan.computed:
             return failed
         kept, source = plan.kept, plan.source
-        # One spectrum at a time: the network's rounding depends on the size of its batch, and slopes magnify it. So an
-        # interval does not depend on what is computed with it.
+        # One spectrum at a time: the network's rounding depends on the size of its batch, and slopes magnify it. So
+        # an interval does not depend on what is computed with it.
         noisy = [[n] for n in plan.noisy] or [[]] * len(plan.computed)
         news = [slopes(model, spectra[[i]], copies)[0] for i, copies in zip(plan.computed, noisy, strict=True)]
         for i, response, new in zip(plan.computed, plan.known_response, news, strict=True):
