@@ -88,7 +88,8 @@ class Recall(nn.Module):
         """
         centre = self.keys.float().mean(1, keepdim=True)
         sharpness, keys, query = self.log_sharpness.exp(), self.keys.float() - centre, query - centre
-        if self.training or float((sharpness * keys.square().sum(2, keepdim=True)).max()) > self.most_in_single:
+        largest = (sharpness * keys.square().sum(2, keepdim=True)).detach().max()
+        if self.training or float(largest) > self.most_in_single:
             sharpness, keys, query = sharpness.double(), keys.double(), query.double()
         far = sharpness * query.square().sum(2, keepdim=True)
         near = (2 * sharpness * keys).transpose(1, 2)

@@ -258,11 +258,6 @@ class GraphAttention(nn.Module):
         """Weights of a pointwise convolution → (members, inputs, outputs)."""
         return weight.reshape(self.members, self.width, self.width).transpose(1, 2)
 
-    def neighbours(self, x: Tensor) -> Tensor:
-        """(members, N · points, width) → a view (members, N, reach, points, width)."""
-        x = F.pad(x.reshape(self.members, -1, self.points, self.width), [0, 0, self.window, self.window])
-        return x.unfold(2, self.points, 1).transpose(3, 4)
-
     def by_head(self, per_channel: Tensor) -> Tensor:
         """(members · heads, each) → (members, heads, width), each head's numbers at its own channels."""
         channels = torch.diag_embed(per_channel.reshape(self.members, self.heads, self.each).transpose(1, 2))
@@ -271,19 +266,22 @@ class GraphAttention(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         m, n, points, w = self.members, h.shape[1], self.points, self.width
         flat = h.reshape(m, n * points, w)
-        here = torch.baddbmm(present(self.here.bias).reshape(m, 1, w), flat, self.weights(self.here.weight))
-        there = self.neighbours(torch.bmm(flat, self.weights(self.there.weight)))
-        value = self.neighbours(
-            torch.baddbmm(present(self.value.bias).reshape(m, 1, w), flat, self.weights(self.value.weight))
-        )
+        parts = [self.weights(self.here.weight), self.weights(self.there.weight), self.weights(self.value.weight)]
+        of_here, of_value = present(self.here.bias).reshape(m, 1, w), present(self.value.bias).reshape(m, 1, w)
+        bias = torch.cat([of_here, torch.zeros_like(of_here), of_value], dim=2)
+        mixed = torch.baddbmm(bias, flat, torch.cat(parts, dim=2)).reshape(m, n, points, 3 * w)
+        # The neighbours at one distance are the same points, shifted.
+        padded = F.pad(mixed[:, :, :, w:], [0, 0, self.window, self.window])
+        near = padded.unfold(2, self.points, 1).transpose(3, 4)  # (members, N, reach, points, 2 width), a view
         # A copy to which is added: the sum of two views would be stored in an order that the softmax dislikes.
-        pair = there.clone(memory_format=torch.contiguous_format).add_(here.reshape(m, n, 1, points, w))
+        pair = near[:, :, :, :, :w].clone(memory_format=torch.contiguous_format)
+        pair = pair.add_(mixed[:, :, :, :w].unsqueeze(2))
         pair = F.leaky_relu(pair, 0.2, inplace=True).reshape(m, -1, w)
         score = torch.bmm(self.by_head(self.relevance), pair.transpose(1, 2))
         score = score.reshape(m, self.heads, n, self.reach, points) + self.outside.T
         weight = torch.softmax(score, dim=3).reshape(m, self.heads, -1).transpose(1, 2)
-        weight = torch.bmm(weight, self.by_head(torch.ones_like(self.relevance)))  # the same for a head's channels
-        attended = (weight.reshape(m, n, self.reach, points, w) * value).sum(dim=2)
+        weight = torch.bmm(weight, self.by_head(torch.ones_like(self.relevance)))  # each channel has its head's
+        attended = (weight.reshape(m, n, self.reach, points, w) * near[:, :, :, :, w:]).sum(dim=2)
         return self.norm(h + F.gelu(attended))
 
 
