@@ -16,7 +16,7 @@ from .cores import core_count
 
 _log = get_logger()
 
-_CPU_BATCH_ROWS = 16  # more rows do not fit the cache and take longer per row
+_CPU_BATCH_ROWS = 4  # more rows do not fit the cache, and their memory is mapped anew in every call
 _GPU_RETRY_S, _LONGEST_GPU_RETRY_S = 1.0, 60.0
 """Time until a GPU that failed is tried again, s: the first, and the longest, which doubling reaches."""
 

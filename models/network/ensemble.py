@@ -93,15 +93,15 @@ class Served(nn.Module):
         return torch.cat(parts, dim=1)
 
 
-def save(served: Served, path: Path) -> None:
-    """Write a module as TorchScript, the weights of its networks in half precision.
+def save(served: Served, path: Path, weights: torch.dtype = torch.float16) -> None:
+    """Write a module as TorchScript, the weights of its networks in half precision unless ``weights`` says otherwise.
 
     They are most of the file. All buffers keep their types, since small variances and limits would become 0.
     Debugging records, which name the source files of this machine, are left out.
     """
     stored = deepcopy(served)
     for weight in stored.spt.parameters():
-        weight.data = weight.data.half()
+        weight.data = weight.data.to(weights)
     buffer = BytesIO()
     torch.jit.save(torch.jit.script(stored), buffer)
     with ZipFile(buffer) as whole, ZipFile(path, "w") as file:

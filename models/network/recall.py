@@ -28,7 +28,12 @@ class Recall(nn.Module):
 
     def __init__(self, members: int, sites: int, key: int, classes: tuple[int, ...], regressed: int) -> None:
         super().__init__()
-        self.classes, self.most = list(classes), max(classes)
+        self.classes, self.total = list(classes), sum(classes)
+        zero, first = self.total + 2 * regressed, [sum(classes[:d]) for d in range(len(classes))]
+        self.columns = [
+            start + k if k < n else zero for start, n in zip(first, classes, strict=True) for k in range(max(classes))
+        ]
+        """Column in :meth:`table` of every class of every descriptor."""
         self.far, self.least = _BARRED_SQUARE_DISTANCE, _MIN_PROBABILITY  # TorchScript sees attributes, not globals
         self.most_in_single = _MOST_IN_SINGLE
         self.log_sharpness = nn.Parameter(torch.zeros(members, 1, 1))
@@ -75,9 +80,10 @@ class Recall(nn.Module):
         m, n = self.keys.shape[0], query.shape[1]
         weight = torch.softmax(self.nearness(query, barred), dim=2)
         recalled = (weight.reshape(m * n, -1) @ self.table()).reshape(m, n, -1)
-        per_class = recalled[:, :, : len(self.classes) * self.most].reshape(m, n, len(self.classes), self.most)
+        columns = torch.tensor(self.columns, device=self.labels.device)
+        per_class = recalled.index_select(2, columns).reshape(m, n, len(self.classes), -1)
         per_class = per_class / per_class.sum(3, keepdim=True).clamp_min(self.least)
-        known, values = recalled[:, :, len(self.classes) * self.most :].chunk(2, dim=2)
+        known, values, _ = recalled[:, :, self.total :].split([self.targets.shape[1], self.targets.shape[1], 1], dim=2)
         return per_class.clamp_min(self.least), values / known.clamp_min(self.least)
 
     def nearness(self, query: Tensor, barred: Tensor | None) -> Tensor:
@@ -99,13 +105,12 @@ class Recall(nn.Module):
         return out
 
     def table(self) -> Tensor:
-        """(S, descriptors · classes + 2 R): 1 for the class of each site; 1 where a value is known, and the value."""
-        numbers = torch.arange(self.most, device=self.labels.device)
+        """(S, sum of classes + 2 R + 1): 1 for the class of each site; 1 where a value is known; the value; 0."""
         parts: list[Tensor] = []
         for d, count in enumerate(self.classes):
-            labels = self.labels[d].unsqueeze(1)
-            parts.append(((labels == numbers) & (labels < count)).float())
-        return torch.cat(parts + [(~self.targets.isnan()).float(), self.targets.nan_to_num()], dim=1)
+            parts.append((self.labels[d].unsqueeze(1) == torch.arange(count, device=self.labels.device)).float())
+        known = (~self.targets.isnan()).float()
+        return torch.cat(parts + [known, self.targets.nan_to_num(), torch.zeros_like(known[:, :1])], dim=1)
 
 
 class MaterialGroups:
