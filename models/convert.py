@@ -1,7 +1,7 @@
 """Conversion of model folders to the present form of the network: the same weights in a file that answers faster.
 
-``python -m xas_agent.models.convert FOLDER…`` writes ``model.ts``, its SHA-256 in the card, and ``README.md`` anew, and
-prints the largest difference between the answers of both files. Weights are not changed.
+``python -m xas_agent.models.convert FOLDER…`` writes ``model.ts``, its SHA-256 in the card, and ``README.md`` anew,
+and prints the largest difference between the answers of both files. Weights are not changed.
 """
 
 import sys
@@ -79,7 +79,7 @@ def convert(folder: Path) -> float:
     Raises
     ------
     ModelError
-        The folder cannot be converted, or the answers would differ by more than :data:`TOLERANCE`; nothing is written.
+        The folder cannot be converted, or answers would differ by more than :data:`TOLERANCE`; nothing is written.
     """
     served = served_of(folder)
     stored = next(iter(torch.jit.load(folder / "model.ts", map_location="cpu").spt.parameters())).dtype
@@ -87,7 +87,9 @@ def convert(folder: Path) -> float:
         save(served, Path(beside) / "model.ts", stored)
         difference = largest_difference(folder, Path(beside), plausible_spectra(served, 256))
         if not difference <= TOLERANCE:
-            raise ModelError(f"{folder}: the converted file answers differently by {difference:.1e}; it is not written")
+            raise ModelError(
+                f"{folder}: the converted file answers differently by {difference:.1e}; it is not written"
+            )
         (folder / "model.ts").write_bytes((Path(beside) / "model.ts").read_bytes())
     card = cards.read_card(folder)
     write_card_and_readme(folder, card.model_copy(update={"sha256": sha256_of(folder / "model.ts")}))
@@ -96,4 +98,4 @@ def convert(folder: Path) -> float:
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:
-        print(f"{name}: largest difference {convert(Path(name)):.1e}")
+        sys.stdout.write(f"{name}: largest difference {convert(Path(name)):.1e}\n")

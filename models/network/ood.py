@@ -80,7 +80,10 @@ class OODScore(nn.Module):
         """
         points, own = torch.cat([self.seen.double(), self.outliers.double()]), x.double()
         square = own.square().sum(1, keepdim=True) + points.square().sum(1)
-        seen, outliers = torch.addmm(square, own, points.T, alpha=-2.0).split([len(self.seen), len(self.outliers)], dim=1)
+        # Not in place: torch.jit.freeze would then take other tensors for changed, and fold no weights.
+        seen, outliers = torch.addmm(square, own, points.T, alpha=-2.0).split(
+            [len(self.seen), len(self.outliers)], dim=1
+        )
         return self.mean_of_least(seen), self.mean_of_least(outliers)
 
     def mean_of_least(self, square: Tensor) -> Tensor:

@@ -83,7 +83,7 @@ class Recall(nn.Module):
         columns = torch.tensor(self.columns, device=self.labels.device)
         per_class = recalled.index_select(2, columns).reshape(m, n, len(self.classes), -1)
         per_class = per_class / per_class.sum(3, keepdim=True).clamp_min(self.least)
-        known, values, _ = recalled[:, :, self.total :].split([self.targets.shape[1], self.targets.shape[1], 1], dim=2)
+        known, values = recalled[:, :, self.total : -1].chunk(2, dim=2)
         return per_class.clamp_min(self.least), values / known.clamp_min(self.least)
 
     def nearness(self, query: Tensor, barred: Tensor | None) -> Tensor:

@@ -177,8 +177,8 @@ class FrequencyBand(nn.Module):
 class FrequencyBranch(nn.Module):
     """Bands fused by a learnable query through a softmax over bands, with a residual (eq. 4).
 
-    A band's share of the sum is known from its mean over points, which the pointwise mix leaves a mean. The mix of all
-    bands and their sum are therefore one matrix product, and a mixed band is never stored.
+    A band's share of the sum follows from its mean over points, and the mean of a mixed band is the mix of its mean.
+    The mix of all bands and their sum are therefore one matrix product, and a mixed band is never stored.
     """
 
     def __init__(self, shape: SPTShape) -> None:
