@@ -1,5 +1,6 @@
 """What a published document is about: its run, and the frame that it answers."""
 
+import threading
 from collections import Counter
 from typing import Any
 
@@ -47,6 +48,34 @@ class Subjects:
             del self._open[run]
             self._streams = {uid: known for uid, known in self._streams.items() if known[0] != run}
         return run
+
+
+class Confirmations:
+    """Which of the documents that were sent to a broker it has confirmed. Any thread may call the methods."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[int, None] = {}
+        self.sent = 0
+        """Number of documents that were sent."""
+
+    def send(self) -> int:
+        """Count a document; return its number."""
+        with self._lock:
+            self.sent += 1
+            self._open[self.sent] = None
+            return self.sent
+
+    def confirm(self, number: int) -> None:
+        """Note that a document is safe; one that the broker did not take never is."""
+        with self._lock:
+            self._open.pop(number, None)
+
+    @property
+    def confirmed(self) -> int:
+        """Number of documents, in their order, that are safe."""
+        with self._lock:
+            return next(iter(self._open)) - 1 if self._open else self.sent
 
 
 def is_of_agent(start: dict[str, Any]) -> bool:

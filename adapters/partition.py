@@ -1,7 +1,8 @@
 """One partition of a broker's documents, and the place from which another agent would go on."""
 
 import threading
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 from zlib import crc32
 
@@ -13,6 +14,9 @@ _MAX_ENDED = 1000
 """Number of ended runs that are remembered."""
 _LONGEST_SILENCE_S = 86_400.0
 """Time without a document after which a run without a stop has broken off, s."""
+_POLL_S = 0.02
+RELEASE_S = 2.0
+"""Longest wait of an agent that ends until what it has read is answered, s."""
 REPLAYED_AGE_S = 86_400.0
 """Age that a document counts as if another agent has acknowledged it: no rule decides on it a second time."""
 
@@ -37,7 +41,7 @@ class Partition:
         """Place of the start of each run that is not over."""
         self._inherited = self._acknowledged
         """Place up to which another agent acknowledged."""
-        self._seen = self.begin - 1
+        self._seen = self._given = self._done = self.begin - 1
         self._heard: dict[str, float] = {}
         """Time of the latest document of each open run, Unix s."""
         self._ended: FIFOCache[str, None] = FIFOCache(_MAX_ENDED)
@@ -76,6 +80,11 @@ class Partition:
         return self._acknowledged
 
     @property
+    def settled(self) -> bool:
+        """Whether all documents that were to be read have been acknowledged since, also those read again."""
+        return self._done >= self._given
+
+    @property
     def busy(self) -> bool:
         """Whether a run is open."""
         return bool(self._open)
@@ -104,6 +113,7 @@ class Partition:
                 self._open.setdefault(run, place)
             if run in self._open:
                 self._heard[run] = at
+            self._given = place
             return REPLAYED_AGE_S if place <= self._inherited else 0.0
 
     def pass_over(self, place: int) -> None:
@@ -116,6 +126,7 @@ class Partition:
         with self._lock:
             before = self._acknowledged, len(self._open)
             self._acknowledged = max(self._acknowledged, place)
+            self._done = max(self._done, place)
             newest = max(self._heard.values(), default=0.0)
             silent = [run for run, at in self._heard.items() if newest - at > _LONGEST_SILENCE_S]
             for run in [*ended, *silent]:
@@ -134,6 +145,14 @@ class Partition:
                 self._run_of[str(doc["uid"])] = run
             return run
         return self._run_of.get(str(doc.get("descriptor", doc.get("resource"))), "")
+
+
+def settle(partitions: Iterable[Partition], longest_s: float) -> None:
+    """Wait until all documents that were read are acknowledged, so that another agent finds all answers to them."""
+    until = time.monotonic() + longest_s
+    for partition in partitions:
+        while not (partition.settled or partition.lost) and time.monotonic() < until:
+            time.sleep(_POLL_S)
 
 
 def partition_of(run: str, partitions: int) -> int:

@@ -234,18 +234,25 @@ class Pipeline:
         self._runs.note(note)
         self.decisions.propose_in_runs(self._rules.note(note))
 
-    def close(self, reason: str = "the agent was closed before the run ended") -> None:
-        """Serve all complete frames, then end every open run."""
+    def close(self, reason: str = "the agent was closed before the run ended", *, handed_on: bool = False) -> None:
+        """Serve all complete frames, then end every open run.
+
+        Parameters
+        ----------
+        reason : reason in the RunStops
+        handed_on : whether another agent reads the watched runs in progress from their starts: then nothing is
+            published of scans that are cut off here, since they will be complete there
+        """
         self._commit()
         self._closing = True
         outcomes = self._reader.finish()
-        self._take(item for item in outcomes if not isinstance(item, RunDocument) or item.doc)
+        self._take(item for item in outcomes if (item.doc if isinstance(item, RunDocument) else not handed_on))
         self._serve_waiting()
         self._commit()
         self._requests.close(hurried=self._abandoned.is_set())
         self.decisions.publish_statuses()
         self._left_out.report(idle=True)
-        self._runs.close(reason)
+        self._runs.close(reason, with_notes=not handed_on)
         self._stops.clear()
         self._commit()
 

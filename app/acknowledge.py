@@ -12,11 +12,12 @@ _log = get_logger()
 
 
 class Acknowledgements:
-    """What is safe: documents in the journal of which every answer so far is with all subscribers.
+    """What is safe: documents in the journal of which every answer so far is with all subscribers and brokers.
 
-    So a document is acknowledged after the journal and the subscribers have what it led to. A run is over for
-    the source once nothing of it is needed any more; if the process is killed before, another agent reads the run
-    from its start. After a subscriber lost a document nothing is acknowledged, so that the next agent publishes it.
+    So a document is acknowledged after the journal, the subscribers and the brokers have what it led to. A run is
+    over for the source once nothing of it is needed any more; if the process is killed before, another agent reads
+    the run from its start. After a subscriber lost a document nothing is acknowledged, so that the next agent
+    publishes it.
 
     Parameters
     ----------
@@ -25,7 +26,12 @@ class Acknowledgements:
     subscribers : Subscribers
     """
 
-    def __init__(self, source: SharedSource, journal: Journal, subscribers: Subscribers) -> None:
+    def __init__(
+        self,
+        source: SharedSource,
+        journal: Journal,
+        subscribers: Subscribers,
+    ) -> None:
         self._source, self._journal, self._subscribers = source, journal, subscribers
         self._waiting: deque[tuple[int, Mapping[str, Any], list[str]]] = deque()
         """Number of documents that were sent by then, position and ended runs."""

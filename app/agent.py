@@ -138,6 +138,7 @@ class XASAgent:
         self._sinks: list[NATSSink | KafkaSink] = []
         """Sinks that must know the runs of an earlier process."""
         self._history = History(keep)
+        self._history.recorder.rules = tuple(config.rules)
         self.results = Results(self._history)
         """The latest frames, decisions and notes as tables, since this process began; from any thread."""
         self._emit = self._subscribers if self._delivery is None else self._delivery
@@ -260,6 +261,9 @@ class XASAgent:
         """Tell ``source`` which documents are safe. The agent needs a journal."""
         assert self._journal is not None
         self._acknowledgements = Acknowledgements(source, self._journal, self._subscribers)
+        for sink in self._sinks:
+            if isinstance(sink, KafkaSink):
+                sink.takeovers = lambda: source.takeovers
 
     def start(self) -> None:
         """Begin, if the agent has a journal.
@@ -546,7 +550,7 @@ class XASAgent:
                 self._progress.notify_all()
         try:
             self._report_dropped(now=True)
-            self._pipeline.close(self._reason)
+            self._pipeline.close(self._reason, handed_on=self._acknowledgements is not None)
         except Exception:
             _log.exception("agent's runs not closed")
         self._subscribers.close()
@@ -576,6 +580,8 @@ class XASAgent:
                 for sink in self._sinks:
                     sink.know(name, doc)
             repeated = self._delivery.repeat()
+            if self._config.shared is not None:
+                self._journal.forget_events()
             self._pipeline.resume(self._journal.past(), self._journal.inputs())
             tiled = self._config.publish is not None and self._config.publish.tiled is not None
             if tiled and self._journal.resumed:

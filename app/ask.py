@@ -36,7 +36,8 @@ class Running:
 
     socket: Path
     identity: Mapping[str, str]
-    """What the session says of itself: ``pid``, ``source``, ``out`` and ``sample``; if it is busy, only ``pid``."""
+    """What the session says of itself: ``pid``, ``source``, ``out`` and ``sample``; of one that is busy, what it said
+    at its start."""
 
     @property
     def key(self) -> str:
@@ -175,7 +176,7 @@ def sessions() -> tuple[list[Running], list[Path]]:
             continue
         except (OSError, ValueError):
             answer = {}
-        found.append(Running(path, answer.get("session") or {"pid": path.stem}))
+        found.append(Running(path, answer.get("session") or {"pid": path.stem, **_said_at_start(path)}))
     return found, left
 
 
@@ -184,7 +185,21 @@ def running_sessions() -> list[Running]:
     found, left = sessions()
     for path in left:
         path.unlink(missing_ok=True)
+        identity_file(path).unlink(missing_ok=True)
     return found
+
+
+def identity_file(path: Path) -> Path:
+    """Return the file beside a socket that says which session listens, for when it is too busy to say so."""
+    return path.with_suffix(".json")
+
+
+def _said_at_start(path: Path) -> dict[str, str]:
+    try:
+        found = json.loads(identity_file(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _sockets() -> list[Path]:

@@ -4,6 +4,7 @@ A request and its answer are one line of JSON each; :func:`xas_agent.app.ask.ask
 of all sessions of a user lie in one folder, which nobody else may enter.
 """
 
+import json
 import os
 import socket
 import socketserver
@@ -17,7 +18,7 @@ from typing import Any
 from ..agent.decide import Standing
 from ..agent.types import Decision, InputError, get_logger
 from .agent import XASAgent
-from .ask import Refused, sockets_folder
+from .ask import Refused, identity_file, sockets_folder
 from .line_server import line_server
 from .output.audit import Audit
 
@@ -75,6 +76,7 @@ class OperatorServer:
             self._path = sockets_folder() / f"{self._pid}.sock"
             self._path.unlink(missing_ok=True)
             self._server = line_server(self._path, self._answer)
+            identity_file(self._path).write_text(json.dumps(dict(self._identity()), default=str), encoding="utf-8")
         except (OSError, Refused) as error:
             _log.warning("no commands can reach this session", detail=str(error))
             return
@@ -87,6 +89,7 @@ class OperatorServer:
             self._server.server_close()
         if self._path is not None:
             self._path.unlink(missing_ok=True)
+            identity_file(self._path).unlink(missing_ok=True)
 
     def _answer(self, request: Mapping[str, Any], by: str) -> dict[str, Any]:
         command = str(request.get("command", ""))

@@ -20,6 +20,7 @@ from ..agent.types import Control, DurableSource, InputError, SharedSource, Sour
 from .about import write_about
 from .agent import CLOSED_EARLY, XASAgent
 from .config import Config
+from .counted import counted
 from .health import STUCK_S, Health
 from .operator import OperatorServer, judged_last, short_id, with_args
 from .output.audit import AUDIT, Audit
@@ -28,6 +29,7 @@ from .output.live import Display
 from .output.memory import keep_what_exists
 from .output.recorder import Recorder, Truth, compare_with_truth
 from .output.screen import Facts, Waiting
+from .signals import replace_handlers
 from .wiring import units_of
 
 _log = get_logger()
@@ -43,8 +45,6 @@ _ABANDON_TIMEOUT_S = 2.0
 _SAME_SIGNAL_S = 0.2
 """Time after a signal in which a further one counts as the same, s; ``timeout`` and shells send it to the process and
 again to its group."""
-_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""Signals that end a command; Windows has no SIGHUP."""
 
 
 @dataclass
@@ -117,7 +117,7 @@ class Session:
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        self._handlers = _replace_handlers(self._signalled)
+        self._handlers = replace_handlers(self._signalled)
         if self.output is not None:
             self.output.keep_earlier(self.config.sha256)
             self.output.start(self.summary, self.truth)
@@ -181,7 +181,8 @@ class Session:
         waiting = self.agent.unanswered["documents"]
         if self.interrupted and not self._said and waiting:
             self._said = True
-            _log.info("ending", detail=f"{waiting} documents wait for their answer; a second signal gives them up")
+            waits = counted(waiting, "document waits", "documents wait")
+            _log.info("ending", detail=f"{waits} for an answer; a second signal gives up")
 
     def watch(self, source: Source, until: Callable[[], bool] = lambda: False) -> None:
         """Send a source's documents to the agent until it ends, ``until`` is True, or ``limit`` frames are served."""
@@ -398,7 +399,7 @@ class SourceFailed(RuntimeError):  # noqa: N818  named after the event
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Ignore the signals that end a command, so that files are closed completely."""
-    before = _replace_handlers(signal.SIG_IGN)
+    before = replace_handlers(signal.SIG_IGN)
     try:
         yield
     finally:
@@ -417,21 +418,7 @@ def end_like_ctrl_c(clock: Callable[[], float] = time.monotonic) -> None:
             raised_at = now
             raise KeyboardInterrupt
 
-    _replace_handlers(interrupt)
-
-
-def _replace_handlers(handler: Any) -> dict[int, Any]:
-    """Handle the signals that end a command; return the earlier handlers.
-
-    A signal that the process ignores stays ignored, as SIGHUP under nohup. Outside the main thread nothing changes.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return {}
-    return {
-        number: signal.signal(number, handler)
-        for number in _SIGNALS
-        if signal.getsignal(number) is not signal.SIG_IGN
-    }
+    replace_handlers(interrupt)
 
 
 def _nonzero(counts: Mapping[str, int]) -> dict[str, int]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..adapters.answers import Confirmations
 from ..agent.publish import events_of
 from ..agent.types import Document, get_logger, size_of
 from .inbox import RESERVE
@@ -151,15 +152,28 @@ class _Subscriber:
         """Number of the document of the present call."""
         self._ending = False
         self._name = getattr(fn, "__qualname__", type(fn).__qualname__)
+        self._confirmations: Confirmations | None = getattr(fn, "confirmations", None)
+        """What a broker has confirmed; None if a document is delivered once the call has returned."""
+        self._unconfirmed: deque[tuple[int, int]] = deque()
+        """Number of each delivered document, and how many the broker must have confirmed."""
         self._thread = threading.Thread(target=self._work, name=f"subscriber {self._name}", daemon=True)
         self._thread.start()
 
     @property
     def oldest(self) -> int:
-        """Number of the oldest document that was not received; 0 if all were, or if the subscriber is blocked."""
+        """Number of the oldest document that was not received; 0 if all were, or if the subscriber is blocked.
+
+        A document for a broker is received once the broker has confirmed it, however long that takes.
+        """
         with self._changed:
+            if self._confirmations is not None:
+                confirmed = self._confirmations.confirmed
+                while self._unconfirmed and self._unconfirmed[0][1] <= confirmed:
+                    self._unconfirmed.popleft()
+                if self._unconfirmed:
+                    return self._unconfirmed[0][0]
             if self._calling_since is not None:
-                return 0 if self._blocked() else self._calling
+                return 0 if self._blocked() and self._confirmations is None else self._calling
             return self._waiting[0][-1] if self._waiting else 0
 
     @property
@@ -250,6 +264,8 @@ class _Subscriber:
             if self._calling_since is not None:
                 self._calling_since = None
                 self._delivered += 1
+                if self._confirmations is not None:
+                    self._unconfirmed.append((self._calling, self._confirmations.sent))
                 if not self._waiting:
                     self._changed.notify_all()
             self._changed.wait_for(lambda: self._waiting or self._ending)

@@ -3,10 +3,11 @@
     python benchmarks/backfill.py [--spectra 1000000] [--folder DIR] [--compare 40000] [--engine local|dask]
 
 The archive is Parquet tables of 50 000 spectra each: computed spectra of cobalt (data/feff), shifted, with a
-background and noise. First the whole archive is done with two workers: the command and all its processes are killed
-after a third of the parts, and started again; the rows are then counted, and none may be missing or there twice. Memory
-is that of all processes together (RSS, sampled each second). Then ``--compare`` spectra are done with one worker and
-with two: wall time, and processor time per spectrum, which other work on the machine does not change much.
+background and noise. First the whole archive is done with two workers: the command and all its processes are
+killed after a third of the parts, and started again; the rows are then counted, and none may be missing or
+there twice. Memory is that of all processes together (RSS, sampled each second). Then ``--compare`` spectra
+are done with one worker and with two: wall time, and processor time per spectrum, which other work on the
+machine does not change much.
 """
 
 import argparse

@@ -1,5 +1,7 @@
 """Estimates of aligned spectra by the model of a folder."""
 
+import ctypes
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +18,9 @@ from .cores import core_count
 
 _log = get_logger()
 
-_CPU_BATCH_ROWS = 16  # more rows do not fit the cache and take longer per row
+CPU_BATCH_ROWS = 4  # more rows do not fit the cache, and their memory is mapped anew in every call
+_MALLOC_OPTIONS = {-3: 32 << 20, -1: 256 << 20}
+"""M_MMAP_THRESHOLD, the largest that glibc takes, and M_TRIM_THRESHOLD, bytes."""
 _GPU_RETRY_S, _LONGEST_GPU_RETRY_S = 1.0, 60.0
 """Time until a GPU that failed is tried again, s: the first, and the longest, which doubling reaches."""
 
@@ -96,9 +100,9 @@ class Model:
             else:
                 self._gpu_answered()
                 return out.numpy().astype(np.float64)
-        if len(x) <= _CPU_BATCH_ROWS:
+        if len(x) <= CPU_BATCH_ROWS:
             return self._on_cpu(x).numpy().astype(np.float64)
-        return torch.cat([self._on_cpu(part) for part in x.split(_CPU_BATCH_ROWS)]).numpy().astype(np.float64)
+        return torch.cat([self._on_cpu(part) for part in x.split(CPU_BATCH_ROWS)]).numpy().astype(np.float64)
 
     def _gpu_failed(self, error: RuntimeError) -> None:
         if not self._gpu_retry_s:
@@ -148,7 +152,7 @@ class Model:
             else:
                 p = out[:, d.columns]
                 mean[:, k] = p @ d.classes
-                sd[:, k] = np.sqrt(np.maximum(p @ d.classes**2 - mean[:, k] ** 2, 0.0))
+                sd[:, k] = np.sqrt((p * (d.classes - mean[:, k, None]) ** 2).sum(axis=1))
             sd[:, k] = d.card.interval.half_width(sd[:, k], stop_ev)
             if d.card.name in extra_sd:
                 extra[:, k] = d.quantile * extra_sd[d.card.name]
@@ -182,13 +186,26 @@ def _cause(error: RuntimeError) -> str:
 
 
 def configure_torch(threads: int) -> None:
-    """Set the CPU threads of torch and forbid TF32, for the whole process.
+    """Set the CPU threads of torch, forbid TF32 and keep freed memory, for the whole process.
 
     Only programs of the agent, such as its command, call it; the library does not.
     """
     torch.set_num_threads(threads)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+    keep_freed_memory()
+
+
+def keep_freed_memory() -> bool:
+    """Have glibc keep freed memory for the next frame, and return whether it does.
+
+    By default it returns to the system what a forward pass frees, and the system maps it anew, page by page, for the
+    next: up to half the time of a batch.
+    """
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if not hasattr(libc, "mallopt"):  # not glibc
+        return False
+    return all(libc.mallopt(option, size) for option, size in _MALLOC_OPTIONS.items())  # pyright: ignore
 
 
 def default_threads() -> int:

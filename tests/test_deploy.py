@@ -7,15 +7,20 @@ import shlex
 import shutil
 import subprocess
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import yaml
 from command_lines import parsed
+from forked import run_command
+from nats_server import Server
 from packaging.requirements import Requirement
 
 import xas_agent
+from xas_agent.adapters.nats import NATSShared, NATSSource
 from xas_agent.app.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -107,12 +112,15 @@ def test_the_containerfile_parses():
     parsed(yaml.safe_load(next(rest for word, rest in found if word == "CMD")))
 
 
-def test_the_compose_file_runs_commands_that_exist():
-    content = yaml.safe_load((DEPLOY / "container" / "compose.yaml").read_text(encoding="utf-8"))
+@pytest.mark.parametrize(("compose", "config"), [("compose", "agent"), ("compose-nats", "agent-nats")])
+def test_the_compose_file_runs_commands_that_exist(compose, config):
+    content = yaml.safe_load((DEPLOY / "container" / f"{compose}.yaml").read_text(encoding="utf-8"))
     services = content["services"]
     for service in services.values():
         if service["image"] == "xas-agent":
             parsed(service["command"])
+        elif script := [word for word in service.get("command", ()) if " " in word and service["command"][0] == "sh"]:
+            subprocess.run(["sh", "-n", "-c", *script], check=True)
         assert all(other in services for other in service.get("depends_on", ()))
         for volume in service.get("volumes", ()):
             source = volume.partition(":")[0]
@@ -124,12 +132,46 @@ def test_the_compose_file_runs_commands_that_exist():
             assert port.startswith("127.0.0.1:")  # nothing is open to other machines
     built = services["beamline"]["build"]
     assert (DEPLOY / "container" / built["context"] / built["dockerfile"]).resolve().is_file()
-    settings = load_config(DEPLOY / "container" / "agent.yaml")
+    assert f"./{config}.yaml:/etc/xas-agent.yaml:ro" in services["agent"]["volumes"]
+    settings = load_config(DEPLOY / "container" / f"{config}.yaml")
     assert not settings.control.enabled
-    assert settings.source is not None
-    host, port = re.fullmatch(r"zmq://(\w+):(\d+)", settings.source.address).groups()  # pyright: ignore
+    source = settings.source or settings.shared
+    assert source is not None
+    host, port = re.match(r"\w+://(\w+):(\d+)", source.address).groups()  # pyright: ignore
     assert host in services
-    assert f":{port}" in str(services[host]["command"])
+    assert f":{port}" in str(services["beamline"]["command"])
+
+
+def test_the_chain_over_nats_answers_what_the_beamline_published(tmp_path, monkeypatch):
+    """As the compose file has it, without its containers and catalogue."""
+    monkeypatch.setenv("NATS_PASSWORD", "a secret of my own")
+    server = Server(tmp_path, "--auth", "a secret of my own")
+    script = yaml.safe_load((DEPLOY / "container" / "compose-nats.yaml").read_text())["services"]["streams"][
+        "command"
+    ]
+    for name, subject in re.findall(r"stream add (\w+) --subjects '(\w+)\.>'", script[-1]):
+        server.make_stream(name, subject)
+    settings = load_config(DEPLOY / "container" / "agent-nats.yaml")
+    assert settings.nats is not None
+    assert settings.publish is not None
+    assert settings.publish.nats is not None
+    config = tmp_path / "agent.yaml"
+    text = (DEPLOY / "container" / "agent-nats.yaml").read_text()
+    config.write_text(text.replace("nats://nats:4222", server.address).replace("  tiled: tiled://tiled:8000\n", ""))
+    run_command("sim", "--publish", f"{server.address}/{settings.nats.subject}", "--frames", 5, "--period", 0)
+    run_command("run", "--config", config, "--out", tmp_path / "night1", "--frames", 5)
+    answers = NATSShared(address=f"{server.address}/{settings.publish.nats.subject}", group="reader", begin="all")
+    streams, counts = {}, Counter()
+    with closing(NATSSource(answers)) as source:
+        for name, doc in source:
+            if name == "descriptor":
+                streams[doc["uid"]] = doc["name"]
+            counts[streams.get(doc.get("descriptor"), name)] += 1
+            if name == "stop":
+                break
+        source.release()
+    server.kill()
+    assert counts["descriptors"] == counts["spectra"] == 5
 
 
 def test_the_recipe_requires_what_the_package_requires():

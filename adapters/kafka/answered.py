@@ -5,10 +5,7 @@ from typing import Any
 
 from cachetools import FIFOCache
 
-from ...agent.types import get_logger
 from .endpoint import CALL_S, KafkaEndpoint
-
-log = get_logger()
 
 _LOOK_BACK = 200_000
 """Number of messages before the end of a partition that are read when this process first looks."""
@@ -41,8 +38,8 @@ class Answered:
         """Return the answered frames of a run that :meth:`read` read."""
         return self._frames.get(run, set())
 
-    def read(self) -> None:
-        """Read what is in the topic by now."""
+    def read(self) -> bool:
+        """Read what is in the topic by now; return whether all of it came in time."""
         from confluent_kafka import TopicPartition
 
         ends: dict[int, int] = {}
@@ -54,7 +51,7 @@ class Answered:
                 ends[number] = high
                 begins.append(TopicPartition(self._topic, number, begin))
         if not begins:
-            return
+            return True
         self._consumer.assign(begins)
         until = time.monotonic() + CALL_S
         while ends and time.monotonic() < until:
@@ -62,8 +59,7 @@ class Answered:
                 if message.error() is None:
                     self._note(message, ends)
         self._consumer.unassign()
-        if ends:
-            log.warning("answers of other agents not read in time: frames may be published twice", topic=self._topic)
+        return not ends
 
     def _note(self, message: Any, ends: dict[int, int]) -> None:
         number = message.partition()

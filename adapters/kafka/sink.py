@@ -1,16 +1,21 @@
 """The agent's documents in Kafka."""
 
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 from ...agent.types import get_logger
-from ..answers import Subjects, is_of_agent
+from ..answers import Confirmations, Subjects, is_of_agent
 from ..codecs import to_msgpack
 from ..errors import EndpointUnreachable
 from .answered import Answered
 from .endpoint import CALL_S, KafkaEndpoint
 
 log = get_logger()
+
+_POLL_S = 0.1
+_RETRY_S = 1.0
 
 
 class KafkaDestination(KafkaEndpoint):
@@ -33,6 +38,12 @@ class KafkaSink:
         self.endpoint = endpoint
         self.repeated = 0
         """Number of documents that the topic had already."""
+        self.refused = 0
+        """Number of documents that are too large."""
+        self.takeovers: Callable[[], int] = lambda: 0
+        """Number of times at which runs came from other agents; their answers are then read."""
+        self.confirmations = Confirmations()
+        self._takeovers = 0
         self._producer: Any = None
         self._answered: Answered | None = None
         self._failed: list[str] = []
@@ -55,14 +66,15 @@ class KafkaSink:
         self.endpoint.require_client()
         from confluent_kafka import Producer
 
-        options = {"enable.idempotence": True, "message.timeout.ms": round(CALL_S * 1000), "linger.ms": 2}
+        options = {"enable.idempotence": True, "message.timeout.ms": 0, "linger.ms": 2}
         producer = Producer({**self.endpoint.options(), **options})
         self.endpoint.find_topic(producer)
         self._producer = producer
+        threading.Thread(target=self._poll, args=(producer,), name="kafka", daemon=True).start()
         log.info("publishing", endpoint=self.endpoint.address)
 
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
-        """Publish a document; connect first unless connected. A RunStop waits until all before it are delivered.
+        """Publish a document; connect first unless connected. While no broker answers, documents wait here.
 
         Raises
         ------
@@ -71,7 +83,7 @@ class KafkaSink:
         ValueError
             The sink is closed.
         EndpointUnreachable
-            The brokers did not take documents in time.
+            The brokers refused documents.
         """
         with self._lock:
             if self._closed:
@@ -79,16 +91,15 @@ class KafkaSink:
             if self._producer is None:
                 self.connect()
             run, answer = self._subjects(name, doc)
-            if name == "start":
-                self._read_answers(doc)
+            came = answer and self._answered is not None and self.takeovers() != self._takeovers
+            if came or (name == "start" and is_of_agent(doc)):
+                self._read_answers()
             if answer and self._answered is not None and answer in self._answered.of(run):
                 self.repeated += 1
                 return
             self._produce(run, to_msgpack([name, doc]), [("frame", answer.encode())] if answer else None)
-            if name == "stop":
-                self._flush()
-                if self._answered is not None and not self._subjects.is_open(run):
-                    self._answered.forget(run)
+            if name == "stop" and self._answered is not None and not self._subjects.is_open(run):
+                self._answered.forget(run)
             if self._failed:
                 failed, self._failed = self._failed, []
                 raise EndpointUnreachable(self.endpoint.address, f"{len(failed)} documents not taken: {failed[0]}")
@@ -97,18 +108,31 @@ class KafkaSink:
         """Take note of a RunStart or Descriptor that an earlier process published."""
         with self._lock:
             self._subjects(name, doc)
-            if name == "start":
-                self._read_answers(doc)
+            if name == "start" and is_of_agent(doc):
+                self._read_answers()
 
-    def _read_answers(self, start: dict[str, Any]) -> None:
-        if is_of_agent(start):
-            self._answered = self._answered or Answered(self.endpoint)
-            self._answered.read()
+    def _read_answers(self) -> None:
+        """Read what other agents have answered; while no broker answers, try again."""
+        from confluent_kafka import KafkaException
+
+        while not self._closed:
+            takeovers = self.takeovers()
+            try:
+                self._answered = self._answered or Answered(self.endpoint)
+                if self._answered.read():
+                    self._takeovers = takeovers
+                    return
+                reason = "not read in time"
+            except (KafkaException, EndpointUnreachable) as error:
+                reason = str(error)
+            log.warning("answers of other agents not read, tried again", topic=self.endpoint.topic, reason=reason)
+            time.sleep(_RETRY_S)
+        raise ValueError(f"{self.endpoint.address}: the sink is closed")
 
     def close(self) -> None:
-        """Wait until what was published is delivered, and close."""
+        """Wait a while until what was published is delivered, and close."""
+        self._closed = True
         with self._lock:
-            self._closed = True
             if self._producer is not None:
                 self._flush()
                 self._producer = None
@@ -118,18 +142,38 @@ class KafkaSink:
         if self._failed:
             log.error("documents not taken", endpoint=self.endpoint.address, documents=len(self._failed))
 
+    def _poll(self, producer: Any) -> None:
+        """Note what is delivered, also while no document comes."""
+        while not self._closed:
+            producer.poll(_POLL_S)
+
     def _produce(self, key: str, value: bytes, headers: Any) -> None:
+        from confluent_kafka import KafkaError, KafkaException
+
+        number = self.confirmations.send()
+
         def delivered(error: Any, _: Any) -> None:
             if error is not None:
                 self._failed.append(error.str())
+            else:
+                self.confirmations.confirm(number)
 
         while True:
             try:
                 self._producer.produce(self.endpoint.topic, value, key=key, headers=headers, on_delivery=delivered)
-                self._producer.poll(0)
                 return
             except BufferError:  # the queue is full
-                self._producer.poll(0.1)
+                if self._closed:
+                    raise
+                self._producer.poll(_POLL_S)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
+                    raise
+                self.refused += 1
+                self.confirmations.confirm(number)
+                detail = f"{len(value)} bytes; raise message.max.bytes in security, and that of the topic"
+                log.error("document too large, not published", topic=self.endpoint.topic, detail=detail)
+                return
 
     def _flush(self) -> None:
         if left := self._producer.flush(CALL_S):

@@ -11,7 +11,8 @@ from pydantic import Field
 
 from ...agent.types import DOCUMENT_NAMES, Document, get_logger
 from ..codecs import DecodeError, from_msgpack
-from ..partition import Partition
+from ..errors import EndpointUnreachable
+from ..partition import RELEASE_S, Partition, settle
 from .endpoint import CALL_S, KafkaEndpoint
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 log = get_logger()
 
 _POLL_S = 0.1
+_SETTLE_S = 60.0
+"""Longest wait until what was read of a partition is answered, before another agent gets it, s."""
 _WRITE_S = 0.5
 """Interval at which acknowledgements are written, s."""
 
@@ -59,6 +62,10 @@ class KafkaSource:
         """Age that counts of the latest document, s."""
         self.partitions: dict[int, Partition] = {}
         """Partitions that this agent holds, by number."""
+        self.takeovers = 0
+        """Number of times at which runs may have come from another agent."""
+        self._first: dict[int, int] = {}
+        """Offset at which a new group begins, by partition."""
         self._consumer: Consumer | None = None
         self._changed: set[int] = set()
         self._lock = threading.Lock()
@@ -69,7 +76,7 @@ class KafkaSource:
         """Whether a broker answered when one was last asked."""
 
     def connect(self) -> None:
-        """Look for the topic, and join the group.
+        """Look for the topic; the group is joined by the iteration, since a member that is not yet read holds it up.
 
         Raises
         ------
@@ -97,11 +104,12 @@ class KafkaSource:
             }
         )
         try:
-            endpoint.find_topic(consumer)
+            for number in range(endpoint.find_topic(consumer)):
+                low, high = self._ends(consumer, number)
+                self._first[number] = high if endpoint.begin == "new" else low
         except BaseException:
             consumer.close()
             raise
-        consumer.subscribe([endpoint.topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
         self._consumer, self.connected = consumer, True
         log.info("listening", endpoint=endpoint.address, group=endpoint.group)
 
@@ -113,6 +121,8 @@ class KafkaSource:
         self.connect()
         consumer = self._consumer
         assert consumer is not None
+        topic = self.endpoint.topic
+        consumer.subscribe([topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
         while not self._closing.is_set():
             message = consumer.poll(_POLL_S)
             self._write(consumer)
@@ -162,9 +172,22 @@ class KafkaSource:
         self._closing.set()
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
+            settle(self.partitions.values(), RELEASE_S)
             self._written_at = 0.0
             self._write(consumer, wait=True)
             consumer.close()
+
+    def _ends(self, consumer: "Consumer", number: int) -> tuple[int, int]:
+        """Return the oldest offset of a partition, and the one after the newest."""
+        from confluent_kafka import KafkaException, TopicPartition
+
+        try:
+            ends = consumer.get_watermark_offsets(TopicPartition(self.endpoint.topic, number), timeout=CALL_S)
+        except KafkaException as error:
+            raise EndpointUnreachable(self.endpoint.address, f"partition {number}: {error.args[0].str()}") from None
+        if ends is None:
+            raise EndpointUnreachable(self.endpoint.address, f"partition {number}: no answer within {CALL_S:g} s")
+        return ends
 
     def _failed(self, error: Any) -> None:
         from confluent_kafka import KafkaError
@@ -183,16 +206,20 @@ class KafkaSource:
             if state is None and found.offset >= 0:
                 state = Partition.new(found.offset - 1)
             if state is None:
-                low, high = consumer.get_watermark_offsets(found, timeout=CALL_S)
-                state = Partition.new((high if self.endpoint.begin == "new" else low) - 1)
+                first = self._first.get(found.partition)  # unknown if the topic has grown since
+                state = Partition.new((self._ends(consumer, found.partition)[0] if first is None else first) - 1)
             partition = self.partitions[found.partition] = Partition(state)
             begin.append(TopicPartition(found.topic, found.partition, partition.begin))
             log.info("partition taken", partition=found.partition, runs_in_progress=len(state["open"]))
             with self._lock:
                 self._changed.add(found.partition)
+        self.takeovers += 1
         consumer.incremental_assign(begin)
 
     def _revoked(self, consumer: "Consumer", revoked: "list[TopicPartition]") -> None:
+        given_up = [p for found in revoked if (p := self.partitions.get(found.partition)) is not None]
+        if not self._closing.is_set():  # else ``release`` has waited
+            settle(given_up, _SETTLE_S)
         self._written_at = 0.0
         self._write(consumer, wait=True)
         self._lost(consumer, revoked)

@@ -182,8 +182,9 @@ class Link:
         Raises
         ------
         EndpointUnreachable
-            There is none.
+            There is none, or JetStream does not answer.
         """
+        import nats.errors
         import nats.js.errors
 
         endpoint = self.endpoint
@@ -196,6 +197,13 @@ class Link:
             wanted = f"stream {endpoint.stream}" if endpoint.stream else f"stream with subject {endpoint.filter(0)}"
             make = f"nats stream add --subjects '{endpoint.subject}.>'"
             raise EndpointUnreachable(endpoint.address, f"the server has no {wanted}; make it: {make}") from None
+        except nats.js.errors.ServiceUnavailableError:
+            message = "JetStream is not enabled on the server: start it with --jetstream"
+            raise EndpointUnreachable(endpoint.address, message) from None
+        except (nats.errors.Error, TimeoutError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            message = f"JetStream did not answer ({reason}); may this user use its API ($JS.API.>)?"
+            raise EndpointUnreachable(endpoint.address, message) from None
 
     def close(self) -> None:
         """Send what is not sent yet, and close."""

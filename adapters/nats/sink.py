@@ -2,17 +2,18 @@
 
 import asyncio
 import hashlib
+import math
 import re
 import threading
 import time
 from collections import deque
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
 
 from pydantic import Field
 
 from ...agent.types import get_logger
-from ..answers import Subjects
+from ..answers import Confirmations, Subjects
 from ..codecs import Serializer, to_json, to_plain_msgpack
 from ..partition import partition_of
 from .endpoint import CALL_S, Link, NATSEndpoint
@@ -21,6 +22,9 @@ log = get_logger()
 
 _WRONG_LAST_SEQUENCE = (10071, 10164)
 """Codes with which JetStream refuses a message whose subject has one already."""
+_FULL = (10023, 10047, 10077, 10122)
+"""Codes with which it refuses a message for want of space, so that it may take it later."""
+_UNAVAILABLE = 503
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _RETRY_S = 0.2
@@ -52,12 +56,19 @@ class NATSSink:
         self.endpoint = endpoint
         self.repeated = 0
         """Number of documents that the stream had already."""
+        self.refused = 0
+        """Number of documents that the server would never take, since they are too large."""
+        self.confirmations = Confirmations()
         self._link: Link | None = None
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._subjects = Subjects()
         self._open: deque[Future[None]] = deque()
         """Documents that the server has not confirmed."""
+        self._give_up_at = math.inf
+        """``time.monotonic()`` after which nothing is tried again."""
+        self._troubled = False
+        """Whether the server does not take documents at present."""
 
     def connect(self) -> None:
         """Connect, and look for the stream.
@@ -90,7 +101,7 @@ class NATSSink:
         ValueError
             The sink is closed.
         nats.errors.Error, TimeoutError
-            The server did not take it, or an Event before it, in time.
+            The server refused it, or an Event before it, or has not taken it when the sink is closed.
         """
         if self._closed.is_set():
             raise ValueError(f"{self.endpoint.address}: the sink is closed")
@@ -110,15 +121,14 @@ class NATSSink:
             self._subjects(name, doc)
 
     def close(self) -> None:
+        """Wait a while until the server has taken what was published, and close."""
+        self._give_up_at = time.monotonic() + CALL_S
         self._closed.set()
         with self._lock:
             if self._link is not None:
-                failed = 0
-                while self._open:
-                    try:
-                        self._open.popleft().result(2 * CALL_S)
-                    except Exception:  # nats-py raises many types of exception
-                        failed += 1
+                wait(self._open, 2 * CALL_S)
+                failed = sum(not future.done() or future.exception() is not None for future in self._open)
+                self._open.clear()
                 if failed:
                     log.error("documents not taken", endpoint=self.endpoint.address, documents=failed)
                 self._link.close()
@@ -136,37 +146,58 @@ class NATSSink:
         """Begin to publish; wait until only a number of Events, or before and after other documents none, is open."""
         assert self._link is not None
         if len(payload) > (most := self._link.client.max_payload):
-            raise ValueError(f"{subject}: {len(payload)} bytes, the server takes {most} (its max_payload)")
+            self.refused += 1
+            detail = f"{len(payload)} bytes, the server takes {most} (its max_payload); raise it there"
+            log.error("document too large, not published", subject=subject, detail=detail)
+            return
         is_event = name in ("event", "event_page")
         self._wait(_OPEN_EVENTS if is_event else 0)
-        self._open.append(self._link.begin(self._publish(self._link, subject, payload, headers)))
+        number = self.confirmations.send()
+        self._open.append(self._link.begin(self._publish(self._link, subject, payload, headers, number)))
         if not is_event:
             self._wait(0)
 
     def _wait(self, most: int) -> None:
         """Wait until at most so many documents are open; raise why one was not taken."""
         while len(self._open) > most:
-            self._open.popleft().result(2 * CALL_S)
+            if not wait([self._open[0]], _RETRY_S).done:
+                if self._closed.is_set():
+                    raise TimeoutError(f"{self.endpoint.address}: closed before the server took all documents")
+                continue
+            self._open.popleft().result()
 
-    async def _publish(self, link: Link, subject: str, payload: bytes, headers: dict[str, str]) -> None:
+    async def _publish(self, link: Link, subject: str, payload: bytes, headers: dict[str, str], number: int) -> None:
         import nats.errors
         import nats.js.errors
 
-        until = time.monotonic() + CALL_S
         while True:
             try:
-                left = max(0.1, until - time.monotonic())
-                await link.jetstream.publish(subject, payload, timeout=left, headers=headers)
-                return
+                await link.jetstream.publish(subject, payload, timeout=CALL_S, headers=headers)
+                break
             except nats.js.errors.APIError as error:
                 if error.err_code in _WRONG_LAST_SEQUENCE and _EXPECTED in headers:
                     self.repeated += 1
-                    return
-                raise
-            except (nats.errors.Error, OSError, TimeoutError):  # the server may restart
-                if time.monotonic() > until:
+                    break
+                if error.err_code not in _FULL and error.code != _UNAVAILABLE:
                     raise
-                await asyncio.sleep(_RETRY_S)
+                self._say(error)
+            except (nats.errors.Error, OSError, TimeoutError) as error:  # the server may restart
+                self._say(error)
+            if time.monotonic() > self._give_up_at:
+                raise TimeoutError(f"{subject}: not taken")
+            await asyncio.sleep(_RETRY_S)
+        self.confirmations.confirm(number)
+        if self._troubled:
+            self._troubled = False
+            log.warning("documents are taken again", endpoint=self.endpoint.address)
+
+    def _say(self, error: Exception) -> None:
+        """Log, once for all documents, that the server does not take them."""
+        if not self._troubled:
+            self._troubled = True
+            reason = f"{type(error).__name__}: {getattr(error, 'description', None) or error}".rstrip(": ")
+            detail = "they wait here; nothing that they answer is acknowledged meanwhile"
+            log.warning("documents not taken", endpoint=self.endpoint.address, reason=reason, detail=detail)
 
 
 def _token(text: str) -> str:

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from ...agent.types import DOCUMENT_NAMES, Document, get_logger
 from ..codecs import DecodeError, Serializer, decode
-from ..partition import Partition
+from ..partition import RELEASE_S, Partition, settle
 from .endpoint import Link, NATSEndpoint
 from .leases import Leases
 from .pull import closing_pull
@@ -85,6 +85,8 @@ class NATSSource:
         """Name of this agent in its group."""
         self.partitions: dict[int, Partition] = {}
         """Partitions that this agent holds, by number; replaced when it changes."""
+        self.takeovers = 0
+        """Number of times at which runs may have come from another agent."""
         self._link: Link | None = None
         self._leases: Leases
         self._stream = ""
@@ -96,6 +98,8 @@ class NATSSource:
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._releasing = False
+        self._outside = False
+        """Whether documents were found that are in no partition."""
 
     @property
     def connected(self) -> bool:
@@ -185,6 +189,7 @@ class NATSSource:
         link, self._link = self._link, None
         if link is None:
             return
+        settle(self.partitions.values(), RELEASE_S)
         self._releasing = True
         try:
             link.call(self._leave(link))
@@ -213,7 +218,28 @@ class NATSSource:
                         self._drop(number)
             await asyncio.sleep(_WRITE_S / 5)
 
+    async def _check_partition(self, link: Link) -> None:
+        """Say if the newest document is in no partition of this group, so that no agent of it would read it."""
+        import nats.js.errors
+
+        endpoint = self.endpoint
+        if endpoint.partitions == 1 or self._outside:
+            return
+        try:
+            newest = await link.jetstream.get_last_msg(self._stream, f"{endpoint.subject}.>")
+        except nats.js.errors.NotFoundError:
+            return
+        number = (newest.subject or "").removeprefix(f"{endpoint.subject}.").partition(".")[0]
+        if not number.isdecimal() or int(number) >= endpoint.partitions:
+            self._outside = True
+            expected = f"{endpoint.subject}.K.… with K from 0 to {endpoint.partitions - 1}"
+            log.error(
+                "documents are in no partition, so that nobody reads them: give publisher and agents one number",
+                found=newest.subject, expected=expected, partitions=endpoint.partitions,
+            )  # fmt: skip
+
     async def _renew(self, link: Link) -> None:
+        await self._check_partition(link)
         busy = {number for number, partition in self.partitions.items() if partition.busy}
         lost, surplus, free = await self._leases.renew(busy)
         for number in lost:
@@ -250,6 +276,7 @@ class NATSSource:
             await self._leases.give_up(number)
             return
         self.partitions = {**self.partitions, number: partition}
+        self.takeovers += 1
         log.info("partition taken", partition=number, runs_in_progress=len(state["open"]))
         link.begin(self._read(link, number, partition))
 

@@ -266,7 +266,10 @@ class EnergyUncertainty:
         if not plan.computed:
             return failed
         kept, source = plan.kept, plan.source
-        news = slopes(model, spectra[plan.computed], plan.noisy)
+        # One spectrum at a time: the network's rounding depends on the size of its batch, and slopes magnify it. So
+        # an interval does not depend on what is computed with it.
+        noisy = [[n] for n in plan.noisy] or [[]] * len(plan.computed)
+        news = [slopes(model, spectra[[i]], copies)[0] for i, copies in zip(plan.computed, noisy, strict=True)]
         for i, response, new in zip(plan.computed, plan.known_response, news, strict=True):
             known = kept[response] if isinstance(response, int) else response
             new = _with_response(new, known) if known else new

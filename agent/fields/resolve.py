@@ -56,6 +56,8 @@ class StreamFields:
     reference: str | None = None
     readings: tuple[str, ...] = ()
     """Other scalar numbers, at most ``MAX_READINGS``."""
+    reading_units: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Units of the readings whose data keys have one."""
     grid: Array | None = field(default=None, compare=False)
     """(M,) eV, from the descriptor's configuration."""
 
@@ -287,6 +289,7 @@ def _resolve(
         axis=axis,
         time=time,
         readings=readings,
+        reading_units={key: str(unit) for key in readings if (unit := keys[key].get("units"))},
         grid=grid,
         **signals,
     )

@@ -113,7 +113,7 @@ class Provenance:
     hidden: frozenset[str] = frozenset()
     """Descriptors that are published, but not hinted for display."""
     units: Mapping[str, str] = field(default_factory=dict)
-    """Units of the model's descriptors (OS: e), alignment quantities and readings, by name."""
+    """Units of the model's descriptors (OS: e) and alignment quantities, by name; frames have their readings'."""
     grid: Array | None = None
     """(G,) eV relative to the element's tabulated edge; configuration of the ``spectra`` stream."""
 
@@ -279,7 +279,8 @@ class AgentRun:
         layout = ("descriptors", kinds, tuple(quantities), tuple(readings))
         if layout not in self._streams:
             descriptors, time = estimates[0].descriptors, frames[0].time
-            keys, object_keys = self._frame_keys(descriptors, quantities, readings)
+            units = {name: frames[0].reading_units.get(name) for name in readings}
+            keys, object_keys = self._frame_keys(descriptors, quantities, units)
             hints = {"xas_agent": {"fields": [f"{d}_mean" for d in descriptors if d not in self._provenance.hidden]}}
             configuration = class_configuration(descriptors, time)
             self._describe(layout, keys, time, object_keys=object_keys, hints=hints, configuration=configuration)
@@ -415,7 +416,7 @@ class AgentRun:
         self,
         descriptors: Mapping[str, DescriptorEstimate],
         quantities: Iterable[str],
-        readings: Iterable[str],
+        readings: Mapping[str, str | None],
     ) -> tuple[dict[str, dict[str, Any]], dict[str, list[str]]]:
         """Return the data keys in the order of the columns, and the object to which each belongs."""
         keys: dict[str, dict[str, Any]] = {}
@@ -439,8 +440,8 @@ class AgentRun:
             if name not in _REQUIRED:
                 keys[free_key(name, "alignment_", keys)] = data_key("alignment", self._units.get(name))
         result_keys = list(keys)
-        for name in readings:
-            keys[free_key(name, "reading_", keys)] = data_key(f"reading {name}", self._units.get(name))
+        for name, unit in readings.items():
+            keys[free_key(name, "reading_", keys)] = data_key(f"reading {name}", unit or self._units.get(name))
         return keys, {"xas_agent": result_keys, "readings": list(keys)[len(result_keys) :]}
 
     def _names(self, scan: Scan, element: str | None = None) -> tuple[str, int, str, str]:

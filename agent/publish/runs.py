@@ -146,9 +146,9 @@ class AgentRuns:
         for key in [k for k in self._runs if k[0] == uid]:
             _close(self._runs.pop(key), stop)
 
-    def close(self, reason: str) -> None:
-        """End all runs."""
-        while self._held_notes:
+    def close(self, reason: str, *, with_notes: bool = True) -> None:
+        """End all runs; publish the notes on watched runs whose model is not known, or drop them."""
+        while self._held_notes and with_notes:
             uid, notes = next(iter(self._held_notes.items()))
             self.open(uid, notes[0].time, None)
         for run in self._runs.values():

@@ -231,5 +231,6 @@ class RunFrames:
             points_missing=points_missing,
             scan=scan,
             readings={**self._samples.get(self.info.sample_uid or "", {}), **readings},
+            reading_units=fields.reading_units,
             received=received,
         )

@@ -73,6 +73,8 @@ class Frame:
     scan: Scan = field(default_factory=Scan)
     readings: Mapping[str, float] = field(default_factory=dict)
     """Scalars recorded with the frame (voltage, temperature) or in the robot run of its sample."""
+    reading_units: Mapping[str, str] = field(default_factory=dict)
+    """Units of the readings that have one, by name."""
     received: float = 0.0
     """``time.monotonic()`` at which the frame's last datum arrived; latency is counted from it."""
 

@@ -74,6 +74,11 @@ class SharedSource(DurableSource, Protocol):
         """Age of the latest document when it was yielded, s; 0 if it did not wait."""
         ...
 
+    @property
+    def takeovers(self) -> int:
+        """Number of times at which runs may have come from another agent."""
+        ...
+
     def acknowledge(self, position: Mapping[str, Any], ended: Collection[str]) -> None:
         """Give up what is not needed any more, from any thread.
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from ..counted import counted
 from .options import ColumnOption, ConfigOption, EdgeOption, ElementOption, FilesArgument, ModelOption, StrictOption
 from .shared import USAGE, columns_of, conclude_batch, exit_on_error, fail, settings_of
 
@@ -47,5 +48,5 @@ def align(
         result = f"set aside: {refusal}" if refusal else ", ".join(alignment.flags) or "aligned"
         typer.echo(f"{alignment.id}: {result}")
     replaced = f", of which {count} replace earlier ones" if (count := len(earlier.intersection(written))) else ""
-    typer.echo(f"{len(written)} files and alignment.csv in {out}/{replaced}")
+    typer.echo(f"{counted(len(written), 'file')} and alignment.csv in {out}/{replaced}")
     conclude_batch(batch, [str(a.refusal) for a in alignments if a.refusal], len(alignments), strict)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ..counted import counted
 from .options import ColumnOption, ConfigOption, EdgeOption, ElementOption, ModelOption, StrictOption
 from .shared import (
     FAILED,
@@ -106,10 +107,10 @@ def _engine(name: str, scheduler: str | None, workers: int) -> "Engine":
 
 
 def _show_plan(plan: "Plan") -> None:
-    _show("tables", f"{plan.tables}, with {plan.spectra} spectra")
+    _show("tables", f"{plan.tables}, with {counted(plan.spectra, 'spectrum', 'spectra')}")
     _show("files", f"{plan.files}, each with one spectrum or several")
     _show("runs", str(plan.runs))
-    _show("done before", f"{plan.done} pieces" + (f", {plan.changed} changed since" if plan.changed else ""))
+    _show("done before", counted(plan.done, "piece") + (f", {plan.changed} changed since" if plan.changed else ""))
     _show("parts to do", str(plan.parts))
 
 

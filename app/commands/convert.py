@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..counted import counted
 from .options import ColumnOption, EdgeOption, ElementOption, StrictOption
 from .shared import USAGE, columns_of, conclude_batch, exit_on_error, fail
 
@@ -47,6 +48,7 @@ def convert(
         summary = conversion.convert(spectra, out, **known, names=file_names(found))
     for line in (*summary.notes, *(f"will be set aside: {flaw}" for flaw in summary.flaws)):
         typer.echo(line, err=True)
-    typer.echo(f"{out}: {summary.spectra} spectra of {summary.files} files in {summary.runs} runs")
+    spectra, of = counted(summary.spectra, "spectrum", "spectra"), counted(summary.files, "file")
+    typer.echo(f"{out}: {spectra} of {of} in {counted(summary.runs, 'run')}")
     batch.interrupted = summary.interrupted and not watch
     conclude_batch(batch, [flaw.partition(": ")[2] for flaw in summary.flaws], summary.spectra, strict)

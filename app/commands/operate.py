@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from ..ask import Refused, ask, named
+from ..counted import counted
 from .shared import FAILED, INTERRUPTED, USAGE, fail
 
 SessionOption = Annotated[
@@ -36,7 +37,8 @@ def status(session: SessionOption = None) -> None:
         interval = f"({newest['OS_lo']:.2f}…{newest['OS_hi']:.2f})"
         typer.echo(f"newest     frame {newest['seq_num']}, OS {newest['OS_mean']:.2f} e {interval}")
     if answer["document_age_s"] is not None:
-        waits = f", {answer['waiting_documents']} documents wait" if answer["waiting_documents"] else ""
+        count = answer["waiting_documents"]
+        waits = f", {counted(count, 'document waits', 'documents wait')}" if count else ""
         typer.echo(f"last seen  {answer['document_age_s']:.0f} s ago{waits}")
     if answer["pending"]:
         waiting = "decision waits" if answer["pending"] == 1 else "decisions wait"

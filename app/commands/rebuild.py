@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..counted import counted
 from .shared import exit_on_error
 
 
@@ -16,5 +17,5 @@ def rebuild(
 
     with exit_on_error():
         recorder = rebuild_folder(folder)
-    typer.echo(f"{recorder.frames} frames, {recorder.decisions} decisions")
+    typer.echo(f"{counted(recorder.frames, 'frame')}, {counted(recorder.decisions, 'decision')}")
     typer.echo(f"written {folder}/")

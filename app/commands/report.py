@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..counted import counted
 from .shared import USAGE, exit_on_error, fail
 
 
@@ -27,5 +28,6 @@ def report(
         read = write_report(folders, file)
     for data in read:
         running = ", still running or broken off" if data.unfinished else ""
-        typer.echo(f"{data.folder}: {data.recorder.frames} frames, {data.recorder.decisions} decisions{running}")
+        made = counted(data.recorder.decisions, "decision")
+        typer.echo(f"{data.folder}: {counted(data.recorder.frames, 'frame')}, {made}{running}")
     typer.echo(f"written {file}")

@@ -1,7 +1,7 @@
 """``xas-agent run``: watch an experiment and act on it."""
 
 import shlex
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -94,14 +94,18 @@ def run(
     beamline charges a LixCoO2 cathode, and the agent stops the charge at x = 0.50, unless the config has a simulation
     of its own (--config stories/charge); without --out the results are in a new folder in out, named after the time.
     """
+    from ..signals import StartUp
+
+    start_up = StartUp()  # before the imports, which take seconds
     begin_quickly()
     from ...adapters.files import FileSource, FolderSource
+    from ...agent.types import SharedSource
     from ..embedded import watch_embedded
     from ..health import Health
     from ..output.folder import fresh_folder
-    from ..session import Session, end_like_ctrl_c, source_of
+    from ..session import Session, source_of
 
-    with exit_on_error():
+    with exit_on_error(), ExitStack() as resources:
         if resume and not {name for name, value in context.params.items() if value} - {"resume", *_OF_THIS_TIME}:
             given = {name: context.params[name] for name in _OF_THIS_TIME if context.params[name]}
             context.params |= earlier_options(resume) | given
@@ -139,7 +143,6 @@ def run(
             folder=folder, recording=recording, listens=listens,
             column=column, connect_timeout=connect_timeout, seed=seed, resume=resume,
         )  # fmt: skip
-        end_like_ctrl_c()
         if out is None and not files and not listens:
             out = fresh_folder(Path(DEFAULT_OUT))
         served = Health(settings.health) if settings.health else None
@@ -158,6 +161,9 @@ def run(
             documents = FileSource(files)
         elif listens:
             documents = source_of(settings)
+            resources.callback(documents.close)
+            if isinstance(documents, SharedSource):
+                resources.callback(documents.release)
             documents.connect()  # before the models load, so that no document is lost meanwhile
         set_up_torch(settings.model.threads)
         with dashboard_of(output, dashboard, no_dashboard):
@@ -169,6 +175,7 @@ def run(
                 name = shlex.quote(str(files)) if files else None
                 session = Session(settings, output, name=name, limit=frames, health=served)
                 with closing(documents), session:
+                    start_up.over()
                     session.watch(documents)
     conclude(session, strict)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .options import ControlSecretOption, CurveClientsOption, CurveKeyOption, CurveServerKeyOption
-from .shared import USAGE, Curve, exit_on_error, fail, refuse_unused
+from .shared import USAGE, Curve, broker_of, exit_on_error, fail, refuse_unused
 
 if TYPE_CHECKING:
     from ...sim_beamline.settings import BeamlineSettings
@@ -28,7 +28,11 @@ def sim(
         ),
     ] = None,
     publish: Annotated[
-        str, typer.Option(help="Address for documents; port 0 selects a free port.")
+        str,
+        typer.Option(
+            help="Address for documents: zmq://HOST:PORT, on which port 0 selects a free port; "
+            "nats://HOST:PORT/SUBJECT or kafka://HOST:PORT/TOPIC."
+        ),
     ] = "zmq://127.0.0.1:5577",
     connect: Annotated[
         bool, typer.Option("--connect", help="Connect to --publish, a proxy's in-port, instead of binding it.")
@@ -91,11 +95,14 @@ def sim(
 ) -> None:
     """Run only the simulated beamline, which publishes documents of a LixCoO2 cathode during its charge.
 
-    The command prints one line of JSON with its addresses and waits for a subscriber before the first document. With
-    --robot it measures each sample that the robot loads, until Ctrl-C. A config selects another experiment.
+    The command prints one line of JSON with its addresses and waits for a subscriber before the first document; not
+    if a broker keeps the documents. With --robot it measures each sample that the robot loads, until Ctrl-C. A config
+    selects another experiment.
     """
     from ...adapters.errors import EndpointUnreachable
     from ...adapters.files import FileSink
+    from ...adapters.kafka import KafkaDestination, KafkaSink
+    from ...adapters.nats import NATSDestination, NATSSink
     from ...adapters.robot import RobotServer
     from ...adapters.zmq import ControlEndpoint, ControlServer, ZMQEndpoint, ZMQSink
     from ...agent.types import validate_settings
@@ -109,13 +116,22 @@ def sim(
         settings = _settings(config, {name: value for name, value in chosen.items() if value is not None})
         places = settings.experiment.places
         curve = Curve(curve_key, curve_server_key, curve_clients)
-        curve.refuse_unused([not connect, True])  # documents and requests
+        broker = broker_of(publish)
+        if broker:
+            refuse_unused("for a broker", connect=connect or None)
+        curve.refuse_unused([True] if broker else [not connect, True])  # documents and requests
         if places:
             refuse_unused("for an experiment with samples of its own", samples=samples)
         elif robot is None:
             refuse_unused("without --robot", samples=samples, change=change, safe_after=safe_after, memory=memory)
-        documents = {"address": publish, "bind": not connect, **curve.of(binds=not connect)}
-        sink = ZMQSink(validate_settings(documents, ZMQEndpoint, "--publish"))
+        documents = {"address": publish}
+        if broker == "nats":
+            sink = NATSSink(validate_settings(documents, NATSDestination, "--publish"))
+        elif broker == "kafka":
+            sink = KafkaSink(validate_settings(documents, KafkaDestination, "--publish"))
+        else:
+            documents |= {"bind": not connect, **curve.of(binds=not connect)}
+            sink = ZMQSink(validate_settings(documents, ZMQEndpoint, "--publish"))
         resources.callback(sink.close)
         folder = resources.enter_context(TemporaryDirectory(prefix="xas-agent-"))
         security = {"bind": True, **curve.of(binds=True)}
@@ -142,10 +158,10 @@ def sim(
                 resources.callback(served.close)
                 addresses["robot"] = served.address
             sink.connect()
-            addresses["documents"] = sink.address
+            addresses["documents"] = sink.address if isinstance(sink, ZMQSink) else publish
             typer.echo(json.dumps({name: _zmq(address) for name, address in addresses.items()}))
             sys.stdout.flush()
-            if not sink.wait_for_subscriber(wait or None):
+            if isinstance(sink, ZMQSink) and not sink.wait_for_subscriber(wait or None):
                 raise EndpointUnreachable(sink.address, f"nobody subscribed within {wait:g} s")
             beamline.run()
 

@@ -1,6 +1,5 @@
 """``xas-agent align``: spectra of files on the grid of their model, as files, a table and figures."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from ...adapters.formats import Columns, FileSpectrum
 from ...agent.estimate import Answer
 from ...agent.types import Array, Estimator, Flag, InputError, Refusal
 from ..config import Config
+from ..output.cells import TableWriter
 from ..output.folder import make_folder
 from ..output.progress import progress_on_terminal
 from .files import distinct_ids, keep_on_ctrl_c, name_of, refusal_of, serve_files
@@ -192,9 +192,7 @@ def _text(alignment: FileAlignment, form: Form) -> str:
 def _write_table(alignments: Sequence[FileAlignment], path: Path) -> None:
     names = list(dict.fromkeys(q for f in alignments for q in f.quantities))
     with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(
-            file, ["id", "source", "row", "sample", "element", "model", *names, "flags", "set_aside"]
-        )
+        table = TableWriter(file, ["id", "source", "row", "sample", "element", "model", *names, "flags", "set_aside"])
         table.writeheader()
         for f in alignments:
             s = f.spectrum

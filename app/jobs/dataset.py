@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ...agent.types import InputError, get_logger, read_yaml
 from ...models.cores import core_count
+from ..counted import counted
 from ..output.progress import progress_bars
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def compute(
             if write_only:
                 return f"{runs}: inputs of {len(waiting)} sites to run{before}{and_failed(failed)}"
             if not waiting:
-                return f"{runs}: {there} runs there already{before}{and_failed(failed)}"
+                return f"{runs}: {counted(there, 'run')} there already{before}{and_failed(failed)}"
             try:
                 feff = find_feff(program)
             except InputError as error:
@@ -115,7 +116,7 @@ def compute(
                 else:
                     done += 1
                     _log.info("done", site=folder.name, runs=f"{done} of {len(waiting)}")
-    return f"{runs}: {done} runs done, {there} there already{before}{and_failed(failed)}"
+    return f"{runs}: {counted(done, 'run')} done, {there} there already{before}{and_failed(failed)}"
 
 
 def state(runs: Path, *, config: Path | None) -> str:
@@ -260,7 +261,7 @@ def _pair(
 
 def _rows(sites: "Sequence[Site]", sides: dict[str, str]) -> str:
     validate = sum((s.split or sides[s.material]) == "val" for s in sites)
-    return f"{len(sites)} rows of {len(sides)} materials, {validate} of them for validation"
+    return f"{counted(len(sites), 'row')} of {counted(len(sides), 'material')}, {validate} of them for validation"
 
 
 def and_failed(*failed: Sequence[str]) -> str:

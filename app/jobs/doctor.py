@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...agent.types import InputError
+from ..counted import counted
 from .doctor_machine import clock, disk, memory, packages, python, terminal
 from .doctor_setup import EXTRAS, extras, files_of_models, ports, reached, sockets
 from .finding import Finding
@@ -64,7 +65,7 @@ def _computes(settings: "Config | None") -> Iterator[Finding]:
     from ..wiring import check_rules, load_models
 
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
-    where = f"on {gpu}" if gpu else f"on {torch.get_num_threads()} threads of the CPU"
+    where = f"on {gpu}" if gpu else f"on {counted(torch.get_num_threads(), 'thread')} of the CPU"
     wanted = settings or Config.model_validate({"model": {"use": ["co-k"]}})
     if wanted.model.device == "cuda" and not gpu:
         why = "the config has model.device: cuda, and torch finds no GPU"

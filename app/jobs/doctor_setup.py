@@ -2,7 +2,6 @@
 
 import shutil
 import socket
-import stat
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 
 from ...agent.types import InputError
 from ..ask import Refused, named, sessions, sockets_folder
+from . import endpoints
 from .doctor_machine import requirements, unmet
 from .finding import Finding
 
@@ -33,7 +33,6 @@ EXTRAS = {
 }
 """What each extra is for; those of development are left out."""
 DASHBOARD = ("127.0.0.1", 8642)
-_PORTS = {"http": 80, "https": 443, "tiled": 8000, "nats": 4222, "tls": 4222, "kafka": 9092}
 _LONGEST_SOCKET = 107
 """Largest length of the path of a Unix socket on Linux."""
 
@@ -127,11 +126,13 @@ def reached(settings: "Config | None", timeout_s: float) -> Iterator[Finding]:
     found = False
     for key, address, binds in _endpoints(settings):
         found = True
-        if why := _unreachable(address, binds, timeout_s):
-            remedy = "end what uses it, or name another port" if binds else "start the other side, or correct it"
-            yield Finding(key, "fail", f"{address}: {why}", f"{remedy}: key {key} of the config")
+        if not binds:
+            yield _ask(key, address, timeout_s)
+        elif why := _unbound(address):
+            remedy = f"end what uses it, or name another port: key {key} of the config"
+            yield Finding(key, "fail", f"{address}: {why}", remedy)
         else:
-            yield Finding(key, "ok", f"{address} {'is free to listen on' if binds else 'answers'}")
+            yield Finding(key, "ok", f"{address} is free to listen on")
     for to in settings.notify:
         if to.command:
             found = True
@@ -166,34 +167,28 @@ def _endpoints(settings: "Config") -> Iterator[tuple[str, str, bool]]:
             yield "notify", f"smtp://{to.email.host}:{to.email.port}", False
 
 
-def _unreachable(address: str, binds: bool, timeout_s: float) -> str:
-    """Return why an address cannot be reached, or listened on; empty if it can."""
-    parts = urlsplit(address)
-    if parts.scheme == "ipc":
-        return _unreachable_socket(Path(address.removeprefix("ipc://")), binds)
-    host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
-    if binds:
-        return _taken("0.0.0.0" if host == "*" else host, port) if port else ""
+def _ask(key: str, address: str, timeout_s: float) -> Finding:
+    """Find who answers at an address."""
+    remedy = f"start the other side, or correct it: key {key} of the config"
     try:
-        socket.create_connection((host, port), timeout_s).close()
+        return Finding(key, "ok", f"{address}: {endpoints.ask(address, timeout_s)} answers")
+    except endpoints.Silent as protocol:
+        text = f"{address}: a port is open, but nothing says within {timeout_s:g} s that it speaks {protocol}"
+        return Finding(key, "warn", text, f"look which program listens there: key {key} of the config")
     except TimeoutError:
-        return f"no answer within {timeout_s:g} s"
+        return Finding(key, "fail", f"{address}: no answer within {timeout_s:g} s", remedy)
     except OSError as error:
-        return error.strerror or str(error)
-    return ""
+        return Finding(key, "fail", f"{address}: {error.strerror or error}", remedy)
 
 
-def _unreachable_socket(path: Path, binds: bool) -> str:
-    if binds:
-        return "" if path.parent.is_dir() else f"found no folder {path.parent}"
-    try:
-        if not stat.S_ISSOCK(path.stat().st_mode):
-            return "found a file, expected a socket"
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.connect(str(path))
-    except OSError as error:
-        return error.strerror or str(error)
-    return ""
+def _unbound(address: str) -> str:
+    """Return why an address cannot be listened on; empty if it can."""
+    parts = urlsplit(address if "://" in address else f"zmq://{address}")
+    if parts.scheme == "ipc":
+        folder = Path(address.removeprefix("ipc://")).parent
+        return "" if folder.is_dir() else f"found no folder {folder}"
+    host, port = parts.hostname or "", parts.port
+    return _taken("0.0.0.0" if host == "*" else host, port) if port else ""
 
 
 def sockets() -> Iterator[Finding]:

@@ -1,6 +1,5 @@
 """``xas-agent infer``: estimates of spectra in files."""
 
-import csv
 import json
 import sys
 from collections import Counter
@@ -15,6 +14,7 @@ from ...adapters.formats import Columns, FileSpectrum
 from ...agent.estimate import Answer
 from ...agent.types import Refusal, get_logger, keys_of
 from ..config import Config
+from ..output.cells import TableWriter
 from .files import distinct_ids, refusal_of, serve_files
 
 _log = get_logger()
@@ -143,7 +143,7 @@ def _descriptors(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def _render_csv(rows: Sequence[dict[str, Any]], file: IO[str]) -> None:
     columns = ["id", "source", "row", "sample", "element", "set_aside"]
     columns += [*descriptor_columns(rows), "ood_score", "flags"]
-    writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
+    writer = TableWriter(file, columns)
     writer.writeheader()
     for a in rows:
         writer.writerow({**flat(a), "flags": ", ".join(a.get("flags", ()))})

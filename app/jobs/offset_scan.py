@@ -10,6 +10,7 @@ import numpy as np
 
 from ...agent.types import Array, Estimator
 from ..config import Config
+from ..output.cells import cell
 from .known_compounds import KnownCompound, elements_of
 from .standards import HIT_E, Read, judge
 
@@ -185,5 +186,6 @@ def write_scan(folder: Path, scan: OffsetScan) -> Path:
             about = [one.columns.get("file", one.path.name), one.element, one.compound, one.kind]
             for change_ev, state in zip(scan.changes_ev.tolist(), states.tolist(), strict=True):
                 known = "" if one.os is None else one.os
-                writer.writerow([*about, known, card_ev + change_ev, state if np.isfinite(state) else ""])
+                row = [*about, known, card_ev + change_ev, state if np.isfinite(state) else ""]
+                writer.writerow(map(cell, row))
     return path

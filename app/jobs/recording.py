@@ -18,6 +18,7 @@ from ...agent.types import Edge, Frame, InputError, SetAside, get_logger
 from ...models.card import Card, read_card
 from ...sim_beamline.replay import Replay
 from ..config import Config
+from ..output.cells import text_of
 from ..output.folder import DECISIONS, DOCUMENTS, OutputFolder
 from ..session import Session
 from ..wiring import check_rules, model_folders
@@ -122,7 +123,7 @@ def _stopping_rules(path: Path) -> frozenset[str]:
         return frozenset()
     with table.open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["action"] == "stop"]
-    return frozenset(row["rule"] for row in rows if row["status"] == "acknowledged")
+    return frozenset(text_of(row["rule"]) for row in rows if row["status"] == "acknowledged")
 
 
 def with_relative(recording: Recording, config: Config) -> Recording:

@@ -12,6 +12,7 @@ import yaml
 
 from ...agent.types import InputError
 from ...models.card import Card, find, read_card
+from ..counted import counted
 from ..output.recorder import OOD_LIMIT, TEMPERATURE_FIELDS, VOLTAGE_FIELDS, leading
 from .report_data import QUANTITIES, Course, Measured, SessionData
 from .report_page import Picture, Section, SessionReport, Table, in_words, render
@@ -63,7 +64,7 @@ def report_of(data: SessionData) -> SessionReport:
     title = names[0] if len(names) == 1 else f"{len(names)} samples" if names else "No frame was answered"
     frames = data.recorder.frames
     made = data.recorder.decisions
-    lead = f"{frames} {'frame' if frames == 1 else 'frames'}, {made} {'decision' if made == 1 else 'decisions'}"
+    lead = f"{counted(frames, 'frame')}, {counted(made, 'decision')}"
     if set_aside := sum(data.recorder.set_aside.values()):
         lead += f", {set_aside} set aside"
     sections = [
@@ -98,7 +99,7 @@ def _measured(data: SessionData, measured: Sequence[Measured]) -> Section:
     section.texts.append(f"Folder {data.folder.resolve().name}; source: {source or 'not kept'}.")
     ends = [status for status in data.runs.values() if status]
     others = [status for status in ends if status != "success"]
-    said = f"{len(data.runs)} watched {'run' if len(data.runs) == 1 else 'runs'}"
+    said = counted(len(data.runs), "watched run")
     said += (
         f", {len(others)} of them ended otherwise than with success ({', '.join(sorted(set(others)))})"
         if others
@@ -257,7 +258,9 @@ def _decisions(data: SessionData) -> Section:
     header = ("time", "sample", "rule", "action", "why", "outcome", "by whom")
     section.parts.append(Table("Decisions", header, rows))
     if data.more_decisions:
-        section.texts.append(f"{data.more_decisions} more decisions are in decisions.csv.")
+        section.texts.append(
+            f"{counted(data.more_decisions, 'more decision is', 'more decisions are')} in decisions.csv."
+        )
     if data.orders:
         orders = [
             (

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...agent.types import InputError
 from ...models.cores import core_count
+from ..counted import counted
 from .dataset import and_failed, labels_file, log_failures, working
 
 if TYPE_CHECKING:
@@ -62,9 +63,9 @@ def append_rows(sources: Sequence[Path], out: Path, *, least: int, jobs: int | N
         if len(new) < max(least, 1):
             waiting = len(spectra) or len(new)
             missing = f"{'nothing written' if name else 'no shard'} of fewer than {max(least, 1)}"
-            return f"{out}: {waiting} new rows, {missing}{and_failed(failed)}"
+            return f"{out}: {counted(waiting, 'new row')}, {missing}{and_failed(failed)}"
         path = datasets.add_to_set(out, name, new) if name else datasets.append(out, new)
-    return f"{path}: {len(new)} rows{_left_out(dropped, twice)}{and_failed(failed)}"
+    return f"{path}: {counted(len(new), 'row')}{_left_out(dropped, twice)}{and_failed(failed)}"
 
 
 def _absorber_of(name: str) -> str:
@@ -86,7 +87,9 @@ def merge_shards(folder: Path) -> str:
 
         done = merge(folder)
     moved = f", {done.judging} moved to val, where their material is" if done.judging else ""
-    return f"{folder}: {done.rows} rows, {done.added} of them new{moved}{_left_out(done.dropped, done.twice)}"
+    return (
+        f"{folder}: {counted(done.rows, 'row')}, {done.added} of them new{moved}{_left_out(done.dropped, done.twice)}"
+    )
 
 
 def tables_of(folder: Path) -> str:

@@ -1,6 +1,5 @@
 """``xas-agent standards``: answers for measured spectra of known compounds, judged."""
 
-import csv
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +14,7 @@ from ...models import card as cards
 from ...models.card import HIT_E, StandardCard
 from ...models.readable import write_card_and_readme
 from ..config import Config
+from ..output.cells import TableWriter
 from ..output.folder import make_folder
 from ..wiring import load_models
 from .files import answers_of, refusal_of
@@ -327,7 +327,7 @@ def write_standards(folder: Path, judged: Sequence[Judged], models: Sequence[Est
     rows = [j.row() for j in judged]
     table, tree = folder / "standards.csv", folder / "standards.json"
     with table.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), restval="")
+        writer = TableWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
         writer.writerows(rows)
     used = {

@@ -277,6 +277,10 @@ class Journal:
         stale = [(key,) for key in keys if json.loads(key)[1] not in _OF_ANY_CONFIG]
         self._file.executemany("DELETE FROM memory WHERE key = ?", stale)
 
+    def forget_events(self) -> None:
+        """Forget the documents of runs that are not over but their starts: a broker sends them to who has the run."""
+        self._file.execute("DELETE FROM inputs WHERE name != 'start'")
+
     def close(self, delivered: int = 0) -> None:
         """Write what waits and close the file; documents up to number ``delivered`` will not be sent again."""
         self._deliver(delivered)

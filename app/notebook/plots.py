@@ -11,7 +11,19 @@ from ...adapters.formats import FileSpectrum
 from ...agent.types import Z90, InputError, Refusal
 from ..agent import XASAgent
 from ..output.data_frames import Results
-from ..output.figures import ALIGNMENT_SIZE, BLUE, COLOURS, GREY, RED, draw_alignment_on, escaped
+from ..output.figures import (
+    ALIGNMENT_SIZE,
+    BLUE,
+    COLOURS,
+    GREY,
+    RED,
+    Range,
+    bars_of,
+    draw_alignment_on,
+    draw_bars,
+    escaped,
+    view_of,
+)
 from ..output.recorder import OOD_LIMIT, leading
 from .estimates import answer_of, settings_of
 from .inputs import items_of, spectra_of
@@ -40,7 +52,8 @@ def plot_series(
 
     A band holds 90 % of what repeats of the same sample would show (± 1.645 ``sd_frame``); the title says how far a
     single value may be off, the larger part of which all frames of a series share. Frames that are unlike the
-    training spectra are open circles, frames set aside are marks on the time axis.
+    training spectra are open circles, frames set aside are marks on the time axis. Dashed lines are the
+    levels at which rules judge the quantity, of an agent, of results or of a folder; a table does not know them.
 
     Parameters
     ----------
@@ -61,6 +74,8 @@ def plot_series(
     InputError
         There is no such quantity, or no frame.
     """
+    if isinstance(data, str | Path):
+        data = read_session(data)
     table = table_of(data)
     if not len(table):
         raise InputError("plot_series: found no frames, expected some: agent.wait() waits for those sent so far")
@@ -92,6 +107,8 @@ def plot_series(
     of = str(table.attrs.get("units", {}).get(column, "")).replace("dimensionless", "")
     ax.set_ylabel(escaped(f"{name} ({of})" if of else name))
     ax.set_xlabel(f"time since the first frame ({unit})")
+    if isinstance(data, XASAgent | Results):
+        _plot_bars(ax, data, name, answered[column].to_numpy(float), of)
     samples = list(dict.fromkeys(answered["sample"])) if "sample" in table else []
     ax.set_title(escaped(str(samples[0]) if len(samples) == 1 else ""), loc="left", fontsize=10)
     ax.set_title(_common(answered, name, of), loc="right", fontsize=8, color=GREY)
@@ -111,6 +128,18 @@ def _plot_frames(ax: Axes, frames: "pd.DataFrame", name: str, column: str, colou
         taken = ax.get_legend_handles_labels()[1]
         told = "unlike the training spectra"
         ax.plot(x[unlike], y[unlike], "o", color=RED, mfc="none", ms=6, label=None if told in taken else told)
+
+
+def _plot_bars(ax: Axes, data: XASAgent | Results, name: str, values: "np.ndarray", unit: str) -> None:
+    """Draw the levels of rules: those near the values as lines, for which the panel grows, the others as texts."""
+    results = data.results if isinstance(data, XASAgent) else data
+    bars = list(bars_of(results.history.recorder.rules, name))
+    if not bars or not np.isfinite(values).any():
+        return
+    view = view_of(values, np.zeros(1), [level for level, _ in bars])
+    low, high = ax.get_ylim()
+    ax.set_ylim(min(low, view.low), max(high, view.high))
+    draw_bars(ax, bars, values, Range(*ax.get_ylim()), unit, 60)
 
 
 def _common(table: "pd.DataFrame", name: str, unit: str) -> str:

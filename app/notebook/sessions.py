@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ..jobs.rebuild import rules_of
 from ..output.data_frames import Results
 from ..output.folder import DOCUMENTS
 from ..output.history import History, Tail
@@ -31,4 +32,5 @@ def read_session(folder: str | Path) -> Results:
     history = History()
     tail = Tail(path / DOCUMENTS if path.suffix != ".jsonl" else path)
     tail(history)
+    history.recorder.rules = rules_of(tail.path.parent)
     return Results(history, lambda: tail(history))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...adapters.files import AppendedFile
+from .cells import TableWriter
 from .kept import Alarm, replace_file
 
 MAX_WAITING = 5000
@@ -81,18 +82,16 @@ class CsvTable:
             self._file, self._header = AppendedFile(self.path), header
         if rows:
             text = io.StringIO(newline="")
-            _writer(text, self._header).writerows(rows)
+            TableWriter(text, self._header).writerows(rows)
             self._file.write(text.getvalue().encode())
 
     def _copy(self, new: Path, header: Sequence[str]) -> None:
         """Write the header and the rows so far to a new file."""
         with new.open("w", newline="", encoding="utf-8") as target:
-            writer = _writer(target, header)
+            writer = TableWriter(target, header)
             writer.writeheader()
             if self._file is not None:
                 with self.path.open(newline="", encoding="utf-8") as source:
-                    writer.writerows(csv.DictReader(source))
-
-
-def _writer(file: Any, header: Sequence[str]) -> "csv.DictWriter[str]":
-    return csv.DictWriter(file, header, restval="", extrasaction="ignore")
+                    rows = csv.DictReader(source, self._header)
+                    next(rows)  # the names of the columns
+                    writer.writerows(rows)

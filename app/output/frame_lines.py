@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from rich.text import Text
@@ -111,11 +111,11 @@ def frame_lines(pen: Pen, rows: Sequence[Mapping[str, Any]], height: int) -> lis
     return pen.table([c for c in columns if any(c.cells)], height)
 
 
-def descriptor_lines(pen: Pen, row: Mapping[str, Any], units: Mapping[str, str]) -> list[Text]:
-    """Return all descriptors of a frame, with the scatter of repeats and the interval."""
-    names = [
-        key.removesuffix("_mean") for key in row if key.endswith("_mean") and key.removesuffix("mean") + "lo" in row
-    ]
+def descriptor_lines(
+    pen: Pen, row: Mapping[str, Any], units: Mapping[str, str], shown: Collection[str]
+) -> list[Text]:
+    """Return the descriptors of a frame that are to be shown, with the scatter of repeats and the interval."""
+    names = [name for name in shown if f"{name}_mean" in row and f"{name}_lo" in row]
     columns = [
         Column("DESCRIPTOR", names, 9, right=False, most=16),
         Column("MEAN", [number(row[f"{n}_mean"], digits_of(row, n)) for n in names], 10),

@@ -3,10 +3,12 @@
 It shares the terminal with the log, which stays in the terminal's history; a full-screen application would hide it.
 """
 
+import io
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -16,9 +18,12 @@ from rich.live import Live
 from rich.segment import ControlType
 from rich.text import Text
 
+from ...agent.types import get_logger
 from .pen import Pen, needs_ascii
 from .recorder import Recorder, leading, named
 from .screen import Facts, Screen
+
+_log = get_logger()
 
 _LINE_INTERVAL_S = 5.0
 _CHANGED_S = 0.2
@@ -30,8 +35,17 @@ _FOR_THE_LOG = 5
 _LEAST_FOR_THE_LOG = 2
 
 
+class _Nowhere(io.StringIO):
+    """A file that keeps nothing."""
+
+    def write(self, s: str, /) -> int:
+        return len(s)
+
+
 class Display:
     """Shows what happens in a session on stderr; stdout is for results.
+
+    A terminal that goes away, as with a broken ssh connection, costs the view, and never the session.
 
     Parameters
     ----------
@@ -66,22 +80,37 @@ class Display:
     def start(self) -> None:
         """Open the live view."""
         if self._live is not None:
-            self._live.start()
+            with self._unless_gone():
+                self._live.start()
 
     def refresh(self) -> None:
         """Show what is new; to be called often, since it draws only as often as a person can follow."""
-        if self._live is not None:
-            self._refresh_screen(self._live)
-        else:
-            self._refresh_lines(self._facts())
+        with self._unless_gone():
+            if self._live is not None:
+                self._refresh_screen(self._live)
+            else:
+                self._refresh_lines(self._facts())
 
     def stop(self) -> None:
         """Show the final state and close the live view."""
-        if self._live is not None:
+        with self._unless_gone():
+            if self._live is None:
+                if self._recorder.frames > self._shown:
+                    self._line()
+                return
             self._draw(self._live, replace(self._facts(), ended=True))
-            self._live.stop()
-        elif self._recorder.frames > self._shown:
-            self._line()
+        if self._live is not None:
+            with self._unless_gone():
+                self._live.stop()  # also ends the redirection of stdout and stderr
+
+    @contextmanager
+    def _unless_gone(self) -> Iterator[None]:
+        """Write to nowhere from now on, once the terminal takes nothing more."""
+        try:
+            yield
+        except OSError as error:
+            self._console.file = _Nowhere()
+            _log.warning("the terminal is gone; the session goes on", detail=error.strerror or str(error))
 
     def _refresh_screen(self, live: Live) -> None:
         elapsed_s = time.monotonic() - self._drawn_at

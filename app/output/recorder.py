@@ -200,6 +200,11 @@ class Recorder:
                 self._runs.pop(doc["run_start"], None)
                 self._streams = {uid: s for uid, s in self._streams.items() if s[1] != doc["run_start"]}
 
+    @property
+    def descriptors(self) -> tuple[str, ...]:
+        """Descriptors that are to be shown: all but those without a meaning for a mixture of sites."""
+        return tuple(self._descriptors)
+
     def _describe(self, doc: Mapping[str, Any]) -> None:
         if doc["run_start"] not in self._runs:
             return

@@ -11,6 +11,7 @@ from typing import Any
 from rich.text import Text
 
 from ...agent.decide import Standing
+from ..counted import counted
 from .frame_lines import decision_lines, descriptor_lines, digits_of, frame_lines, newest_lines
 from .pen import GAP, Field, Pen, beside, duration
 from .recorder import OOD_LIMIT, Recorder, leading, named
@@ -159,7 +160,7 @@ class Screen:
             text = f"! NO FRAME FOR {duration(age)}" if late else f"last frame {duration(age)} ago"
             fields.append(Field(text, 8, "bold yellow" if late else ""))
         if facts.unanswered > (0 if facts.ending else _BACKLOG) and not facts.ended:
-            fields.append(Field(f"{facts.unanswered} documents wait for their answer", 8))
+            fields.append(Field(f"{counted(facts.unanswered, 'document waits', 'documents wait')} for an answer", 8))
         fields += self._progress(pen, facts)
         lines, without_time = pen.flow(fields, 2), pen.flow(fields[:-1], 2)
         lines = without_time if len(without_time) < len(lines) else lines
@@ -174,7 +175,7 @@ class Screen:
 
     def _progress(self, pen: Pen, facts: Facts) -> list[Field]:
         frames, planned = self.recorder.frames, self.planned
-        count = f"{frames} of {planned} frames" if planned else f"{frames} frame{'s' * (frames != 1)}"
+        count = f"{frames} of {planned} frames" if planned else counted(frames, "frame")
         if planned and pen.width >= 78:
             count = f"{count} {pen.bar(frames / planned, min(max(pen.width - 66, 10), 40))}"
         fields = [Field(count, 7)]
@@ -190,7 +191,7 @@ class Screen:
         """Return the course over the descriptors of the newest frame, with the frames beside them."""
         left = Pen(pen.width - _FRAMES_WIDTH - 2 * GAP, self.ascii)
         right = Pen(_FRAMES_WIDTH, self.ascii)
-        descriptors = descriptor_lines(left, rows[-1], self.units)
+        descriptors = descriptor_lines(left, rows[-1], self.units, self.recorder.descriptors)
         room = height - len(descriptors) - 1
         trend = self._trend(left, facts, rows, min(max(room, min(height, 10)), 16))
         under = [*([Text("")] if trend else []), *descriptors]

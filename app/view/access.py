@@ -56,6 +56,8 @@ def token_of(file: Path | None, folder: Path) -> str:
         token = secrets.token_urlsafe(24)
         try:
             _keep(file, token)
+        except FileExistsError:  # of another dashboard that began just now
+            return _read_token(file)
         except OSError as error:
             _log.warning(
                 "token of the dashboard not kept: it ends with this process", file=str(file), error=str(error)

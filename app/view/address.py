@@ -1,5 +1,6 @@
 """The address of a dashboard."""
 
+import errno
 import socket
 
 from ...adapters.errors import EndpointUnreachable
@@ -57,8 +58,13 @@ def listen(host: str, port: int | None) -> socket.socket:
         else:
             return listening
     assert error is not None
+    more = (
+        ""
+        if port is None or error.errno != errno.EADDRINUSE
+        else "; name another port, or none for the next free one"
+    )
     raise EndpointUnreachable(
-        f"{host}:{DEFAULT_PORT if port is None else port}", f"cannot be bound: {error.strerror}"
+        f"{host}:{DEFAULT_PORT if port is None else port}", f"cannot be bound: {error.strerror}{more}"
     )
 
 

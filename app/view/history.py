@@ -4,11 +4,9 @@ Numbers of all frames are kept, column by column. Spectra are not: they are read
 """
 
 import json
-import re
 import threading
-from array import array
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,19 +16,16 @@ import numpy as np
 from ...agent.publish import events_of
 from ..output.names import DOCUMENTS, SESSION
 from ..output.recorder import Recorder
+from .arrays import STREAMS, Arrays, as_measured
 from .rows import Rows
 from .tail import Line, Replaced, Tail
 
 OWN_COLUMNS = ("n", "series", "uid")
 """Columns of a frame beside those of descriptors.csv: its number in the session, its series and its uid."""
-_ARRAYS = ("spectra", "measured")
-"""Streams whose Events are only looked up in the file."""
 _LATEST_NOTES = 200
 """Number of notes on data set aside that are kept."""
 _MAX_DECISIONS = 5000
 """Number of decisions that are kept."""
-_FRAME_UID = re.compile(rb'"frame_uid":\s*"([^"\\]*)"')
-_DESCRIPTOR = re.compile(rb'"descriptor":\s*"([^"\\]*)"')
 
 Change = tuple[str, dict[str, Any]]
 """``frame``, ``decision``, ``quality`` or ``reset``, with what is new."""
@@ -57,13 +52,9 @@ class History:
         self._rows = Rows()
         self._number: dict[str, int] = {}
         """Number of a frame, from 0, by its uid."""
-        self._offsets = {name: array("q") for name in _ARRAYS}
-        """Byte at which the Event of each frame begins, by stream; -1 where there is none."""
+        self._arrays = Arrays(self._tail.path)
         self._streams: dict[str, tuple[str, str]] = {}
         """Stream and run of the agent by the uid of a Descriptor."""
-        self._array_descriptors: dict[bytes, str] = {}
-        self.grid: list[float] = []
-        """Energies of the aligned spectra relative to the tabulated edge, eV."""
         self._series_of_run: dict[str, str] = {}
         self._parents: dict[str, str] = {}
         self._series: dict[tuple[str, str], str] = {}
@@ -116,18 +107,14 @@ class History:
 
     def _index(self, line: Line) -> bool:
         """Note where the Event of a spectrum is; return whether the line is one."""
-        at = line.text.rfind(b'"descriptor"')
-        found = _DESCRIPTOR.match(line.text, at) if at >= 0 else None
-        stream = self._array_descriptors.get(found[1]) if found else None
-        if stream is None:
-            return False
-        if uid := _FRAME_UID.search(line.text):
-            self._found(stream, uid[1].decode(), line)
-        return True
+        found = self._arrays.event_of(line)
+        if found is not None:
+            self._found(*found, line)
+        return found is not None
 
     def _found(self, stream: str, uid: str, line: Line) -> None:
         if (number := self._number.get(uid)) is not None:
-            self._offsets[stream][number] = line.offset
+            self._arrays.found(stream, number, line)
 
     def _document(self, name: str, doc: dict[str, Any], line: Line) -> None:
         if name == "event_page":  # in what another program has recorded
@@ -145,7 +132,7 @@ class History:
         stream, run = self._streams.get(doc.get("descriptor", ""), ("", ""))
         if name != "event":
             self._recorder(name, doc)
-        elif stream in _ARRAYS:
+        elif stream in STREAMS:
             self._found(stream, doc["data"]["frame_uid"], line)
         elif stream == "descriptors" and doc["data"]["frame_uid"] not in self._number:
             self._now = run, doc
@@ -170,11 +157,8 @@ class History:
     def _describe(self, doc: Mapping[str, Any]) -> None:
         uid, stream = doc["uid"], doc["name"]
         self._streams[uid] = stream, doc["run_start"]
-        if stream in _ARRAYS:
-            self._array_descriptors[uid.encode()] = stream
         configuration = doc.get("configuration", {}).get("xas_agent", {}).get("data", {})
-        if stream == "spectra" and "energy_relative_ev" in configuration:
-            self.grid = list(configuration["energy_relative_ev"])
+        self._arrays.describe(stream, uid, configuration)
         if stream == "descriptors":
             ending = "_classes"
             classes = {k.removesuffix(ending): v for k, v in configuration.items() if k.endswith(ending)}
@@ -208,8 +192,7 @@ class History:
         self._rows.append({"n": number + 1, "series": series, "uid": uid, **kept, **probabilities})
         self._number[uid] = number
         self._first.setdefault(series, uid)
-        for offsets in self._offsets.values():
-            offsets.append(-1)
+        self._arrays.add_frame()
         self._changes.append(("frame", self.frame(self._rows.count - 1)))
 
     def _decision(self, doc: Mapping[str, Any], run: str) -> None:
@@ -335,20 +318,19 @@ class History:
     def spectra(self, last: int, series: str | None = None) -> dict[str, Any]:
         """Return aligned spectra, thinned evenly to ``last`` over a series or the session, with the newest."""
         with self.lock:
-            offsets = self._offsets["spectra"]
-            uids = self._rows.column("uid")
-            numbers = [i for i in self.select(series=series) if offsets[i] >= 0]
+            arrays, uids = self._arrays, self._rows.column("uid")
+            numbers = [i for i in self.select(series=series) if arrays.offset("spectra", i) >= 0]
             if len(numbers) > last:
                 picked = np.unique(np.linspace(0, len(numbers) - 1, last).round().astype(int))
                 numbers = [numbers[i] for i in picked]
-            wanted = [(i, uids[i], offsets[i]) for i in numbers]
-        events = self._events([(offset, uid) for _, uid, offset in wanted])
+            wanted = [(i, uids[i], arrays.offset("spectra", i)) for i in numbers]
+        events = arrays.read([(offset, uid) for _, uid, offset in wanted])
         rows = [
             {"n": i + 1, "uid": uid, "mu": data["spectrum"]}
             for (i, uid, _), data in zip(wanted, events, strict=True)
             if data is not None
         ]
-        return {"grid_ev": self.grid, "rows": rows}
+        return {"grid_ev": arrays.grid, "rows": rows}
 
     def spectrum(self, uid: str) -> dict[str, Any]:
         """Return the spectrum of one frame, aligned and as measured, and the first aligned one of its series.
@@ -363,63 +345,14 @@ class History:
             series = self._rows.column("series")[number]
             wanted = {"aligned": ("spectra", number), "measured": ("measured", number)}
             wanted["first"] = ("spectra", self._number[self._first[series]])
+            arrays = self._arrays
             uids = self._rows.column("uid")
-            places = {name: (self._offsets[stream][of], uids[of]) for name, (stream, of) in wanted.items()}
-        found = dict(zip(places, self._events(list(places.values())), strict=True))
+            places = {name: (arrays.offset(stream, of), uids[of]) for name, (stream, of) in wanted.items()}
+        found = dict(zip(places, arrays.read(list(places.values())), strict=True))
         answer: dict[str, Any] = {"uid": uid, "n": number + 1}
         for name in ("aligned", "first"):
             data = found[name]
-            answer[name] = None if data is None else {"energy_ev": self.grid, "mu": data["spectrum"]}
+            answer[name] = None if data is None else {"energy_ev": arrays.grid, "mu": data["spectrum"]}
         measured = found["measured"]
-        answer["measured"] = None if measured is None else _measured(measured)
+        answer["measured"] = None if measured is None else as_measured(measured)
         return answer
-
-    def _events(self, places: Sequence[tuple[int, str]]) -> Iterator[dict[str, Any] | None]:
-        """Yield the data of Events: the byte of the file where each, or its page, begins, and the uid of its frame.
-
-        None where there is none, or the byte is -1.
-        """
-        try:
-            file = self._tail.path.open("rb")
-        except OSError:
-            yield from [None] * len(places)
-            return
-        read: tuple[int, Any] = -1, ("", {})  # the document at a byte: neighbours may be of one page
-        with file:
-            for offset, uid in places:
-                data = None
-                if offset >= 0:
-                    try:
-                        if offset != read[0]:
-                            file.seek(offset)
-                            read = offset, json.loads(file.readline())
-                        name, doc = read[1]
-                        data = _data_of(name, doc, uid)
-                    except (ValueError, LookupError, TypeError):
-                        data = None
-                yield data
-
-
-def _data_of(name: str, doc: Mapping[str, Any], uid: str) -> dict[str, Any]:
-    """Return the data of an Event, or of the Event of a page with this frame."""
-    if name != "event_page":
-        return doc["data"]
-    row = doc["data"]["frame_uid"].index(uid)
-    return {key: column[row] for key, column in doc["data"].items()}
-
-
-def _measured(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a spectrum as measured, with its normalisation lines at every energy."""
-    energy = np.array(data["energy"], float)
-    nodes = np.array(data["line_energy"], float)
-    curves = {name: np.interp(energy, nodes, data[name]).tolist() for name in ("pre_edge", "post_edge")}
-    answer = {
-        "energy_ev": data["energy"],
-        "mu": data["mu"],
-        **curves,
-        "e0_ev": data["e0_measured_ev"],
-        "edge_step": data["edge_step"],
-    }
-    if "reference" in data:
-        answer["reference"] = {"mu": data["reference"], "e0_ev": data.get("reference_e0_ev")}
-    return answer

@@ -22,6 +22,7 @@ from starlette.middleware import Middleware
 
 from ..._version import __version__
 from ..ask import Refused
+from ..output.cells import cell
 from .access import Access, Guard
 from .schema import (
     Decision,
@@ -64,6 +65,9 @@ class Order(BaseModel):
     """Reason, for the audit."""
     by: str = Field(default="", max_length=100)
     """Who orders, for the audit; by default the user that runs the dashboard."""
+
+    folder: str = ""
+    """Folder of the session that is meant, as ``/api/sessions`` names it; the order is refused for another one."""
 
     @model_validator(mode="after")
     def _names_its_decision(self) -> Self:
@@ -256,6 +260,9 @@ def _add_orders(app: FastAPI, sessions: Sessions) -> None:
     def order(session: str, order: Order) -> Response:
         """Give an order to a running session. It needs the token."""
         shown = _shown(sessions, session)
+        if order.folder and order.folder != (folder := str(shown.folder.resolve())):
+            meant = f"{session} is {folder} here, and the order is for {order.folder}: load the page again"
+            return _json({"ok": False, "error": meant}, 409)
         running = sessions.links.of(shown.folder)
         if running is None:
             return _json({"ok": False, "error": "no session runs in this folder"}, 409)
@@ -311,9 +318,9 @@ def _csv(table: dict[str, list[Any]]) -> Iterator[str]:
     """Yield the lines of a table, some thousand at a time."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(table)
+    writer.writerow(map(cell, table))
     for number, row in enumerate(zip(*table.values(), strict=True), 1):
-        writer.writerow(["" if value != value else value for value in row])
+        writer.writerow(["" if value != value else cell(value) for value in row])
         if number % 2000 == 0:
             yield text.getvalue()
             text.seek(0)

@@ -1,6 +1,7 @@
 """The sessions that a dashboard shows, and the thread that reads their documents."""
 
 import asyncio
+import hashlib
 import json
 import re
 import threading
@@ -102,7 +103,7 @@ class Sessions:
                 found = _sessions_in(self._folders)
                 for folder in found:
                     if folder not in self._shown:
-                        self._shown[folder] = Shown(self._free_id(folder), folder, History(folder))
+                        self._shown[folder] = Shown(self._id_of(folder, found), folder, History(folder))
                 # One that was empty and now has folders of sessions is not shown any more.
                 gone = {folder: one for folder, one in self._shown.items() if folder not in found}
                 kept = {folder: one for folder, one in gone.items() if one.history.frames}
@@ -184,10 +185,20 @@ class Sessions:
         assert self._loop is not None
         self._loop.call_soon_threadsafe(publish)
 
-    def _free_id(self, folder: Path) -> str:
-        slug = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-.") or "session"
-        taken = {shown.id for shown in self._shown.values()}
-        return next(id for id in (slug, *(f"{slug}-{n}" for n in range(2, 10_000))) if id not in taken)
+    def _id_of(self, folder: Path, found: Iterable[Path]) -> str:
+        """Return the id of a folder: its name and, if others have this too, what marks its path.
+
+        It does not depend on the folders' order: a page that outlives a dashboard must not mean another session.
+        """
+        slug, path = _slug(folder), str(folder.resolve())
+        others = {*found, *self._shown} - {folder}
+        if all(_slug(other) != slug for other in others):
+            return slug
+        return f"{slug}-{hashlib.sha256(path.encode('utf-8', 'surrogateescape')).hexdigest()[:6]}"
+
+
+def _slug(folder: Path) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-.") or "session"
 
 
 def _judged_last(folder: Path) -> list[dict[str, Any]]:

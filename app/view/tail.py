@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 _BLOCK_BYTES = 1 << 20
+_HEAD_BYTES = 1024
+"""What is compared of the beginning of a file: its first document has a uid."""
 
 
 class Line(NamedTuple):
@@ -35,6 +37,8 @@ class Tail:
         self._torn = 0
         """Size of what follows the last line end, bytes."""
         self._inode: int | None = None
+        self._head = b""
+        """The beginning of what was read."""
 
     @property
     def behind(self) -> bool:
@@ -50,7 +54,8 @@ class Tail:
         Raises
         ------
         Replaced
-            The file is another one, or shorter than what was read of it. The next call begins with its first line.
+            The file is another one, shorter than what was read of it, or begins otherwise. The next call begins with
+            its first line.
         """
         try:
             file = self.path.open("rb")
@@ -61,7 +66,12 @@ class Tail:
             return
         with file:
             found = os.fstat(file.fileno())
-            if self._inode not in (None, found.st_ino) or found.st_size < self._read:
+            head = file.read(_HEAD_BYTES)
+            if (
+                self._inode not in (None, found.st_ino)
+                or found.st_size < self._read
+                or not head.startswith(self._head)
+            ):
                 self._forget()
                 raise Replaced
             self._inode = found.st_ino
@@ -69,13 +79,16 @@ class Tail:
                 return
             file.seek(self._read)
             torn, self._torn = b"", 0
-            while block := file.read(_BLOCK_BYTES):
-                *whole, torn = (torn + block).split(b"\n")
-                for text in whole:
-                    line = Line(self._read, text)
-                    self._read += len(text) + 1
-                    yield line
-            self._torn = len(torn)
+            try:
+                while block := file.read(_BLOCK_BYTES):
+                    *whole, torn = (torn + block).split(b"\n")
+                    for text in whole:
+                        line = Line(self._read, text)
+                        self._read += len(text) + 1
+                        yield line
+                self._torn = len(torn)
+            finally:
+                self._head = head[: self._read]  # what is torn may be written again
 
     def _forget(self) -> None:
-        self._read, self._torn, self._inode = 0, 0, None
+        self._read, self._torn, self._inode, self._head = 0, 0, None, b""

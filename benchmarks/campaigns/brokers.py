@@ -4,8 +4,8 @@
 
 Runs of whole spectra with a slow step scan beside them are published, several at a time. Agents of one group answer
 them, each with a folder of its own, and publish to the same broker. A random one is killed and another added,
-``--kills`` times; some are ended by SIGTERM instead. The answers are then read from the broker. The exit code is 1
-if a frame was not answered exactly once.
+``--kills`` times; some are ended by SIGTERM instead, and some go on in the folder of the one before. The answers are
+then read from the broker. The exit code is 1 if a frame was not answered exactly once.
 """
 
 import itertools
@@ -37,7 +37,8 @@ TOGETHER = 8
 """Number of runs that are published at a time."""
 RUN_FRAMES, RATE = 40, 20.0
 """Number of whole spectra of a run, and of spectra per second."""
-SETTLE_S = 120.0
+PARTITIONS = 16
+SETTLE_S = 300.0
 """Longest wait for the last answers, s."""
 CONFIG = """
 model: {{use: [co-k], threads: 1}}
@@ -54,10 +55,10 @@ class NATS:
         for name in ("docs", "answers"):
             self.server.make_stream(name, name)
         self._docs, self._answers = f"{self.server.address}/docs", f"{self.server.address}/answers"
-        self.sink = NATSSink(NATSDestination(address=self._docs, partitions=16))
+        self.sink = NATSSink(NATSDestination(address=self._docs, partitions=PARTITIONS))
 
     def config(self) -> str:
-        source = f'{{address: "{self._docs}", partitions: 16, begin: all, lease_s: 3}}'
+        source = f'{{address: "{self._docs}", partitions: {PARTITIONS}, begin: all, lease_s: 10}}'
         return CONFIG.format(key="nats", source=source, publish=f'"{self._answers}"')
 
     def answers(self) -> NATSSource:
@@ -73,11 +74,11 @@ class Kafka:
 
     def __init__(self, folder: Path) -> None:
         cluster = self.cluster = Cluster()
-        self._docs, self._answers = cluster.make_topic("docs"), cluster.make_topic("answers")
+        self._docs, self._answers = cluster.make_topic("docs", PARTITIONS), cluster.make_topic("answers")
         self.sink = KafkaSink(KafkaDestination(address=self._docs))
 
     def config(self) -> str:
-        source = f'{{address: "{self._docs}", begin: all, lease_s: 6}}'
+        source = f'{{address: "{self._docs}", begin: all, lease_s: 20}}'
         return CONFIG.format(key="kafka", source=source, publish=f'"{self._answers}"')
 
     def answers(self) -> KafkaSource:
@@ -131,6 +132,8 @@ class Answers:
 
     def __init__(self, source: Any) -> None:
         self.frames: Counter[str] = Counter()
+        self.said: dict[str, list[str]] = {}
+        """When each answer came, and in which stream, by frame."""
         self._source, self._streams = source, dict[str, str]()
         self._source.connect()
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -148,9 +151,13 @@ class Answers:
             elif name == "event":
                 stream, data = self._streams[doc["descriptor"]], doc["data"]
                 if stream == "descriptors":
-                    self.frames[data["frame_uid"]] += 1
+                    self._count(data["frame_uid"], doc)
                 elif stream == "quality" and data["frame_seq_num"]:
-                    self.frames[data["uid"]] += 1
+                    self._count(data["uid"], doc)
+
+    def _count(self, frame: str, doc: dict[str, Any]) -> None:
+        self.frames[frame] += 1
+        self.said.setdefault(frame, []).append(f"{doc['descriptor'][:8]} at {time.time():.2f}")
 
 
 def campaign(broker: Any, agents: int, kills: int, seed: int, folder: Path, limit_s: float) -> dict[str, Any]:
@@ -159,35 +166,46 @@ def campaign(broker: Any, agents: int, kills: int, seed: int, folder: Path, limi
     config = folder / "config.yaml"
     config.write_text(broker.config())
     numbers = itertools.count()
-    lives: list[Life] = []
+    lives: list[tuple[Life, Path]] = []
+    failed: list[str] = []
 
-    def add() -> None:
-        out = folder / f"agent-{next(numbers)}"
-        lives.append(Life.start(config, None, out))
+    def add(out: Path | None = None) -> None:
+        out = out or folder / f"agent-{next(numbers)}"
+        life = Life.start(config, None, out)
+        lives.append((life, out))
+        life.ready.wait(120)
+
+    def end(life: Life) -> None:
+        life.process.send_signal(signal.SIGTERM)
+        if code := life.process.wait():
+            failed.append(f"code {code}: {''.join(life.said[-20:])}")
 
     for _ in range(agents):
         add()
-        lives[-1].ready.wait(120)
     publisher, counted, done = Publisher(broker.sink, seed), Answers(broker.answers()), Counter[str]()
-    while done.total() < kills and time.monotonic() < until:
+    while done["killed"] + done["ended"] < kills and time.monotonic() < until:
         time.sleep(rng.uniform(1.0, 5.0))
-        life = lives.pop(rng.randrange(len(lives)))
+        life, out = lives.pop(rng.randrange(len(lives)))
         if rng.random() < 0.75:
             life.kill()
             done["killed"] += 1
         else:
-            life.process.send_signal(signal.SIGTERM)
+            end(life)
             done["ended"] += 1
-        add()
-        lives[-1].ready.wait(120)
+        goes_on = rng.random() < 0.4
+        done["of them began again in their folders"] += goes_on
+        add(out if goes_on else None)
     publisher.close()
     wait_until = time.monotonic() + SETTLE_S
     while time.monotonic() < wait_until and len(counted.frames) < len(publisher.frames) + publisher.runs:
         time.sleep(0.5)
     time.sleep(2.0)  # what comes twice
-    for life in lives:
-        life.process.send_signal(signal.SIGTERM)
-    codes = [life.process.wait() for life in lives]
+    for life, _ in lives:
+        end(life)
+    failed_ends = len(failed)
+    failed += [f"{frame}: {', '.join(counted.said[frame])}" for frame, n in counted.frames.items() if n > 1][:40]
+    for said in failed:
+        print(said, file=sys.stderr)
     counted.close()
     sent = set(publisher.frames)
     return {
@@ -199,8 +217,8 @@ def campaign(broker: Any, agents: int, kills: int, seed: int, folder: Path, limi
         "answered twice": sum(n > 1 for n in counted.frames.values()),
         "step scans": len(steps := counted.frames.keys() - sent),
         "step scans lost or doubled": abs(publisher.runs - len(steps)),
-        "failed ends": sum(code != 0 for code in codes),
-        "kills left out (time limit)": kills - done.total(),
+        "failed ends": failed_ends,
+        "kills left out (time limit)": kills - done["killed"] - done["ended"],
     }
 
 

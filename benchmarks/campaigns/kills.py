@@ -75,7 +75,7 @@ class Outside:
     def _read(self) -> None:
         for name, doc in self._source:
             known = self.documents.setdefault(doc["uid"], (name, doc))
-            self.differing += str(known) != str((name, doc))
+            self.differing += known[1] is not doc and str(known) != str((name, doc))
 
 
 @dataclass

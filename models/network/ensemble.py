@@ -57,16 +57,16 @@ class Served(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         always_known = x[:, : self.short]
         denoised = torch.cat([self.denoiser(always_known), x[:, self.short :]], dim=1)
-        logits, mean, log_variance, query = self.spt((denoised - self.centre) / self.spread)
-        recalled, recalled_values = self.recall(query)
+        logits, mean, log_variance, query = self.spt.by_descriptor((denoised - self.centre) / self.spread)
+        recalled, recalled_values = self.recall.by_descriptor(query)
         share = self.share[len(self.classes) :]
         difference = recalled_values - mean
         value = mean + share * difference
-        variance = (log_variance.exp() + share * (1 - share) * difference.square()).mean(1)
+        variance = (log_variance.exp() + share * (1 - share) * difference.square()).mean(0)
         return torch.cat(
             [
                 self.probabilities(logits, recalled),
-                value.mean(1) * self.target_sd + self.target_mean,
+                value.mean(0) * self.target_sd + self.target_mean,
                 variance.sqrt() * self.target_sd,
                 self.ood_score(always_known).unsqueeze(1),
             ],
@@ -80,25 +80,28 @@ class Served(nn.Module):
             weight.copy_(weight.half())
 
     def probabilities(self, logits: Tensor, recalled: Tensor) -> Tensor:
-        """Blend heads and recall, each (N, members, sum of classes), to probabilities (N, sum of classes)."""
+        """Blend heads and recall, each (members, N, descriptors, classes), to probabilities (N, sum of classes).
+
+        All descriptors have as many classes as that with most; the logits of those beyond its own are −∞.
+        """
+        share = self.share[: len(self.classes)].unsqueeze(1)
+        from_heads = torch.softmax(logits / self.temperature.unsqueeze(1), dim=3)
+        blended = ((1 - share) * from_heads + share * recalled).clamp_min(1e-9).log().mean(0)
         parts: list[Tensor] = []
-        recalled_parts = recalled.split(self.classes, dim=2)
-        for k, part in enumerate(logits.split(self.classes, dim=2)):
-            from_heads = torch.softmax(part / self.temperature[k], dim=2)
-            blended = (1 - self.share[k]) * from_heads + self.share[k] * recalled_parts[k].exp()
-            parts.append(torch.softmax(blended.clamp_min(1e-9).log().mean(1), dim=1))
+        for d, count in enumerate(self.classes):
+            parts.append(torch.softmax(blended[:, d, :count], dim=1))
         return torch.cat(parts, dim=1)
 
 
-def save(served: Served, path: Path) -> None:
-    """Write a module as TorchScript, the weights of its networks in half precision.
+def save(served: Served, path: Path, weights: torch.dtype = torch.float16) -> None:
+    """Write a module as TorchScript, the weights of its networks in half precision unless ``weights`` says otherwise.
 
     They are most of the file. All buffers keep their types, since small variances and limits would become 0.
     Debugging records, which name the source files of this machine, are left out.
     """
     stored = deepcopy(served)
     for weight in stored.spt.parameters():
-        weight.data = weight.data.half()
+        weight.data = weight.data.to(weights)
     buffer = BytesIO()
     torch.jit.save(torch.jit.script(stored), buffer)
     with ZipFile(buffer) as whole, ZipFile(path, "w") as file:

@@ -65,8 +65,7 @@ class OODScore(nn.Module):
         """(N, 4) distances: training spectra, smoothed remainder, worst point, training spectra against outliers."""
         centred = x - self.mean
         coordinates = centred @ self.axes
-        nearest = self.mean_distance(coordinates[:, : self.near], self.seen.float())
-        to_outliers = self.mean_distance(coordinates[:, : self.near], self.outliers)
+        nearest, to_outliers = self.mean_distances(coordinates[:, : self.near])
         broad = centred - coordinates[:, : self.broad] @ self.axes[:, : self.broad].T
         smooth = F.avg_pool1d(broad.unsqueeze(1), 5, 1).squeeze(1).square().mean(1).sqrt()
         rest = centred - coordinates @ self.axes.T
@@ -74,9 +73,23 @@ class OODScore(nn.Module):
         worst = deviation.amax(1) / (self.floor + deviation.median(1).values)
         return torch.stack([nearest, smooth, worst, nearest / to_outliers.clamp_min(1e-6)], dim=1)
 
-    def mean_distance(self, x: Tensor, points: Tensor) -> Tensor:
-        """(N,) mean distance of (N, K) to the nearest of (M, K)."""
-        return torch.cdist(x, points).topk(self.neighbours, dim=1, largest=False).values.mean(1)
+    def mean_distances(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N,) mean distances of (N, NEAR) to the nearest training spectra, and to the nearest outliers.
+
+        All squared distances are one product of matrices; as differences of squares they need double precision.
+        """
+        points, own = torch.cat([self.seen.double(), self.outliers.double()]), x.double()
+        square = own.square().sum(1, keepdim=True) + points.square().sum(1)
+        # Not in place: torch.jit.freeze would then take other tensors for changed, and fold no weights.
+        seen, outliers = torch.addmm(square, own, points.T, alpha=-2.0).split(
+            [len(self.seen), len(self.outliers)], dim=1
+        )
+        return self.mean_of_least(seen), self.mean_of_least(outliers)
+
+    def mean_of_least(self, square: Tensor) -> Tensor:
+        """(N, M) squared distances → (N,) mean of the smallest distances."""
+        least = square.topk(self.neighbours, dim=1, largest=False, sorted=False).values
+        return least.clamp_min(0.0).sqrt().mean(1).float()
 
     def combine(self, distances: Tensor) -> Tensor:
         """(N, 4) distances → (N, 3): the first two in quadrature, and the others.

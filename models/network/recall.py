@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 _BARRED_SQUARE_DISTANCE = 1e4  # of a site that must not be recalled
 _MIN_PROBABILITY = 1e-5  # of every class
+_MOST_IN_SINGLE = 128.0  # largest sharpness times square of a key that single precision serves
 
 
 class Recall(nn.Module):
@@ -27,8 +28,14 @@ class Recall(nn.Module):
 
     def __init__(self, members: int, sites: int, key: int, classes: tuple[int, ...], regressed: int) -> None:
         super().__init__()
-        self.classes = list(classes)
+        self.classes, self.total = list(classes), sum(classes)
+        zero, first = self.total + 2 * regressed, [sum(classes[:d]) for d in range(len(classes))]
+        self.columns = [
+            start + k if k < n else zero for start, n in zip(first, classes, strict=True) for k in range(max(classes))
+        ]
+        """Column in :meth:`table` of every class of every descriptor."""
         self.far, self.least = _BARRED_SQUARE_DISTANCE, _MIN_PROBABILITY  # TorchScript sees attributes, not globals
+        self.most_in_single = _MOST_IN_SINGLE
         self.log_sharpness = nn.Parameter(torch.zeros(members, 1, 1))
         # The keys are the largest part of the file, and distances tolerate half precision.
         self.register_buffer("keys", torch.zeros(members, sites, key, dtype=torch.float16))
@@ -55,25 +62,55 @@ class Recall(nn.Module):
         barred : (N, S) or (members, N, S) sites that may not be recalled: in training, those of the query's own
             material
         """
-        # (members, N, key) and (members, S, key). In single precision the difference of large squares would make the
-        # fourth digit of a frame's estimate depend on the other frames of its batch.
-        q, k = query.transpose(0, 1).double(), self.keys.double()
-        square = q.square().sum(2, keepdim=True) + k.square().sum(2).unsqueeze(1) - 2 * q @ k.transpose(1, 2)
-        square = square.float()
-        if barred is not None:
-            square = square.masked_fill(barred, self.far)
-        weight = torch.softmax(-square * self.log_sharpness.exp(), dim=2)
-        by_site = weight.flatten(0, 1).T.contiguous()  # (S, members · N)
-        by_class: list[Tensor] = []
+        per_class, values = self.by_descriptor(query.transpose(0, 1), barred)
+        parts: list[Tensor] = []
         for d, count in enumerate(self.classes):
-            per_class = by_site.new_zeros(count + 1, by_site.shape[1])
-            per_class = per_class.index_add(0, self.labels[d].long(), by_site)[:count]
-            by_class.append(per_class / per_class.sum(0, keepdim=True).clamp_min(self.least))
-        shape = [query.shape[1], query.shape[0], -1]
-        probabilities = torch.cat(by_class).T.reshape(shape).transpose(0, 1)
+            parts.append(per_class[:, :, d, :count])
+        return torch.cat(parts, dim=2).log().transpose(0, 1), values.transpose(0, 1)
+
+    def by_descriptor(self, query: Tensor, barred: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Probabilities (members, N, descriptors, classes) and values (members, N, R), as :meth:`forward`.
+
+        All descriptors have as many classes as that with most; what is beyond a descriptor's own has no meaning.
+
+        Parameters
+        ----------
+        query : (members, N, key)
+        """
+        m, n = self.keys.shape[0], query.shape[1]
+        weight = torch.softmax(self.nearness(query, barred), dim=2)
+        recalled = (weight.reshape(m * n, -1) @ self.table()).reshape(m, n, -1)
+        columns = torch.tensor(self.columns, device=self.labels.device)
+        per_class = recalled.index_select(2, columns).reshape(m, n, len(self.classes), -1)
+        per_class = per_class / per_class.sum(3, keepdim=True).clamp_min(self.least)
+        known, values = recalled[:, :, self.total : -1].chunk(2, dim=2)
+        return per_class.clamp_min(self.least), values / known.clamp_min(self.least)
+
+    def nearness(self, query: Tensor, barred: Tensor | None) -> Tensor:
+        """Squared distances (members, N, S) to the sites, times −sharpness.
+
+        They are differences of squares. In single precision these would be inexact by more than a frame's answer may
+        depend on the other frames of its batch, unless all keys are near their mean.
+        """
+        centre = self.keys.float().mean(1, keepdim=True)
+        sharpness, keys, query = self.log_sharpness.exp(), self.keys.float() - centre, query - centre
+        largest = (sharpness * keys.square().sum(2, keepdim=True)).detach().max()
+        if self.training or float(largest) > self.most_in_single:
+            sharpness, keys, query = sharpness.double(), keys.double(), query.double()
+        far = sharpness * query.square().sum(2, keepdim=True)
+        near = (2 * sharpness * keys).transpose(1, 2)
+        out = ((-sharpness * keys.square().sum(2, keepdim=True)).transpose(1, 2) - far).baddbmm_(query, near).float()
+        if barred is not None:
+            out = torch.where(barred, -self.far * sharpness.float(), out)
+        return out
+
+    def table(self) -> Tensor:
+        """(S, sum of classes + 2 R + 1): 1 for the class of each site; 1 where a value is known; the value; 0."""
+        parts: list[Tensor] = []
+        for d, count in enumerate(self.classes):
+            parts.append((self.labels[d].unsqueeze(1) == torch.arange(count, device=self.labels.device)).float())
         known = (~self.targets.isnan()).float()
-        values = (weight @ self.targets.nan_to_num()) / (weight @ known).clamp_min(self.least)
-        return probabilities.clamp_min(self.least).log(), values.transpose(0, 1)
+        return torch.cat(parts + [known, self.targets.nan_to_num(), torch.zeros_like(known[:, :1])], dim=1)
 
 
 class MaterialGroups:

@@ -87,23 +87,41 @@ def dominant_periods(spectra: Tensor, count: int) -> tuple[int, ...]:
     return tuple(sorted(periods, reverse=True))
 
 
-class GroupedLinear(nn.Linear):
-    """One linear layer per member: (N, members · inputs) → (N, members · outputs)."""
+def present(bias: Tensor | None) -> Tensor:
+    """Return the bias of a convolution that has one."""
+    assert bias is not None
+    return bias
+
+
+class MembersLinear(nn.Linear):
+    """One linear layer per member: (members, N, inputs) → (members, N, outputs)."""
 
     def __init__(self, inputs: int, outputs: int, members: int) -> None:
         super().__init__(inputs, members * outputs)
         self.members = members
         self.inputs, self.outputs = inputs, outputs
 
-    def forward(self, input: Tensor) -> Tensor:
-        x = input.reshape(-1, self.members, self.inputs).transpose(0, 1)
+    def matrices(self) -> tuple[Tensor, Tensor]:
+        """Return weights (members, inputs, outputs) and biases (members, 1, outputs)."""
         weight = self.weight.reshape(self.members, self.outputs, self.inputs).transpose(1, 2)
-        out = torch.baddbmm(self.bias.reshape(self.members, 1, self.outputs), x, weight)
-        return out.transpose(0, 1).reshape(-1, self.members * self.outputs)
+        return weight, self.bias.reshape(self.members, 1, self.outputs)
+
+    def forward(self, input: Tensor) -> Tensor:
+        weight, bias = self.matrices()
+        return torch.baddbmm(bias, input, weight)
+
+
+class MembersNorm(nn.GroupNorm):
+    """Normalisation of every member over points and channels: (members, N, points, width) → the same."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        normal = F.layer_norm(input, input.shape[2:], None, None, self.eps)
+        weight, bias = self.weight.reshape(self.num_groups, 1, 1, -1), self.bias.reshape(self.num_groups, 1, 1, -1)
+        return torch.addcmul(bias, normal, weight)
 
 
 class SpectralEmbedding(nn.Module):
-    """Spectra → (N, members · width, nodes): value, slope and position of every spectral point, and whether known.
+    """Spectra → (members, N, nodes, width): value, slope and position of every spectral point, and whether known.
 
     Spectra are (N, G), the same for all members, or (N, members, G).
     """
@@ -111,22 +129,26 @@ class SpectralEmbedding(nn.Module):
     def __init__(self, shape: SPTShape) -> None:
         super().__init__()
         channels = shape.members * shape.width
+        self.members, self.width, self.nodes = shape.members, shape.width, shape.nodes
         self.masked = shape.short_points is not None
         self.local = nn.Conv1d(3 if self.masked else 2, channels, 5, padding=2, stride=shape.node_points)
         self.stride = shape.node_points
         self.place = nn.Parameter(torch.randn(1, channels, shape.nodes) * 0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dim() == 2:
-            x = x.unsqueeze(1)
+        n = len(x)
+        x = x.unsqueeze(0) if x.dim() == 2 else x.transpose(0, 1)
         padded = F.pad(x, [1, 1], mode="replicate")
         slope = (padded[:, :, 2:] - padded[:, :, :-2]) * 5.0  # slopes become as large as the values
         channels = [x, slope]
         if self.masked:
             channels = [x.nan_to_num(), slope.nan_to_num(), (~x.isnan()).to(x.dtype)]
-        own = torch.stack(channels, dim=2).flatten(1, 2)  # of each member behind each other
-        weight, bias = self.local.weight, self.local.bias
-        return F.conv1d(own, weight, bias, [self.stride], [2], [1], x.shape[1]) + self.place
+        near = F.pad(torch.stack(channels, dim=2), [2, 2]).unfold(3, 5, self.stride)  # (·, N, channels, nodes, 5)
+        near = near.transpose(2, 3).reshape(len(x), n * self.nodes, -1).expand(self.members, -1, -1)
+        weight = self.local.weight.reshape(self.members, self.width, -1).transpose(1, 2)
+        place = self.place + present(self.local.bias).unsqueeze(1)
+        place = place.reshape(self.members, 1, self.width, self.nodes).transpose(2, 3)
+        return torch.bmm(near, weight).reshape(self.members, n, self.nodes, self.width) + place
 
 
 class FrequencyBand(nn.Module):
@@ -139,104 +161,128 @@ class FrequencyBand(nn.Module):
     def __init__(self, shape: SPTShape, period: int) -> None:
         super().__init__()
         self.period = period
-        self.points = shape.nodes
-        self.missing = -shape.nodes % period
+        self.folded = shape.nodes + -shape.nodes % period
         channels = shape.members * shape.width
         self.within = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
         self.mix = nn.Linear(shape.width, channels)
 
     def forward(self, h: Tensor) -> Tensor:
-        n, channels, _ = h.shape
-        folded = self.within(F.pad(h, [0, self.missing]).reshape(n, channels, -1, self.period))
-        return folded.reshape(n, channels, -1)[:, :, : self.points]
+        """(N, points, channels) → the same; the points are filled up with 0 to those of whole rows."""
+        n, _, channels = h.shape
+        rows = h[:, : self.folded].reshape(n, -1, self.period, channels)
+        filtered = self.within(rows.permute(0, 3, 1, 2))  # channels last in memory, as the filters want them
+        return filtered.permute(0, 2, 3, 1).reshape(n, self.folded, channels)
 
 
 class FrequencyBranch(nn.Module):
-    """Bands fused by a learnable query through a softmax over bands, with a residual (eq. 4)."""
+    """Bands fused by a learnable query through a softmax over bands, with a residual (eq. 4).
+
+    A band's share of the sum follows from its mean over points, and the mean of a mixed band is the mix of its mean.
+    The mix of all bands and their sum are therefore one matrix product, and a mixed band is never stored.
+    """
 
     def __init__(self, shape: SPTShape) -> None:
         super().__init__()
         w = shape.width
-        self.width, self.members = w, shape.members
+        self.width, self.members, self.points = w, shape.members, shape.nodes
         self.bands = nn.ModuleList(FrequencyBand(shape, p) for p in shape.periods)
         self.count = len(shape.periods)
-        grouped = GroupedLinear(w, w, shape.members)
-        self.query = nn.Sequential(grouped, nn.GELU(), GroupedLinear(w, w, shape.members))
-        self.key = GroupedLinear(w, w, shape.members)
-        self.norm = nn.GroupNorm(shape.members, shape.members * w)
+        self.missing = max(-shape.nodes % p for p in shape.periods)
+        first = MembersLinear(w, w, shape.members)
+        self.query = nn.Sequential(first, nn.GELU(), MembersLinear(w, w, shape.members))
+        self.key = MembersLinear(w, w, shape.members)
+        self.norm = MembersNorm(shape.members, shape.members * w)
         self.chosen = shape.frame_bands or self.count
         self.harmonics = [round(shape.nodes / p) for p in shape.periods]
 
     def unchosen(self, h: Tensor) -> Tensor:
         """(N, bands) 0 for the strongest bands of a frame, −10⁴ for the others."""
         harmonics = torch.tensor(self.harmonics, device=h.device)
-        amplitude = torch.fft.rfft(h.mean(dim=1)).abs().index_select(1, harmonics)
+        amplitude = torch.fft.rfft(h.mean(dim=[0, 3])).abs().index_select(1, harmonics)
         strongest = amplitude.topk(self.chosen, dim=1).indices
         return torch.full_like(amplitude, -1e4).scatter(1, strongest, 0.0)
 
     def forward(self, h: Tensor) -> Tensor:
-        n, channels, points = h.shape
+        m, n, points, w = self.members, h.shape[1], self.points, self.width
+        rows = F.pad(h.permute(1, 2, 0, 3).reshape(n, points, m * w), [0, 0, 0, self.missing])
         filtered: list[Tensor] = []
         weights: list[Tensor] = []
         biases: list[Tensor] = []
         for band in self.bands:
-            filtered.append(band(h))
-            weights.append(band.mix.weight.unsqueeze(2))  # pyright: ignore  a ModuleList forgets its types
-            biases.append(band.mix.bias)  # pyright: ignore
-        mixed = F.conv1d(
-            F.gelu(torch.cat(filtered, dim=1)),
-            torch.cat(weights),
-            torch.cat(biases),
-            groups=self.count * self.members,
-        )
-        bands = mixed.reshape(n, self.count, channels, points)
+            filtered.append(band(rows)[:, :points].reshape(n, points, m, w))
+            weights.append(band.mix.weight.reshape(m, w, w).transpose(1, 2))  # pyright: ignore  a ModuleList forgets
+            biases.append(band.mix.bias.reshape(m, 1, w))  # pyright: ignore
+        signal = F.gelu(torch.stack(filtered, dim=3))  # (N, points, members, bands, width)
+        weight, bias = torch.cat(weights, dim=1), torch.cat(biases, dim=1)  # (members, bands · width or bands, width)
+
+        mean = signal.mean(dim=1).permute(1, 2, 0, 3).reshape(m * self.count, n, w)
+        mixed = torch.baddbmm(bias.reshape(m * self.count, 1, w), mean, weight.reshape(m * self.count, w, w))
+        key = self.key(mixed.reshape(m, self.count * n, w)).reshape(m, self.count, n, w)
         query = self.query(h.mean(dim=2)).unsqueeze(1)
-        key = self.key(bands.mean(dim=3).reshape(-1, channels)).reshape(n, self.count, channels)
-        score = (query * key).reshape(n, self.count, self.members, self.width).sum(dim=3) * self.width**-0.5
+        score = (query * key).sum(dim=3) * self.width**-0.5
         if self.chosen < self.count:
-            score = score + self.unchosen(h).unsqueeze(2)
-        weight = torch.softmax(score, dim=1).unsqueeze(3).expand(-1, -1, -1, self.width)
-        fused = (bands * weight.reshape(n, self.count, channels, 1)).sum(dim=1)
-        return self.norm(h + fused)
+            score = score + self.unchosen(h).T
+        share = torch.softmax(score, dim=1).permute(2, 0, 1)  # (N, members, bands)
+
+        signal = (signal * share.reshape(n, 1, m, self.count, 1)).reshape(n * points, m, self.count * w)
+        offset = torch.bmm(share.transpose(0, 1), bias).unsqueeze(2)
+        fused = torch.baddbmm((h + offset).reshape(m, n * points, w), signal.transpose(0, 1), weight)
+        return self.norm(fused.reshape(m, n, points, w))
 
 
 class GraphAttention(nn.Module):
     """Attention of every spectral point over its neighbours in energy (eqs. 5–7).
 
     The relevance of a neighbour is ``aᵀ LeakyReLU(W [hᵢ ‖ hⱼ])``. W acts on the two halves separately, so that the
-    concatenated pair is never stored.
+    concatenated pair is never stored. The neighbours at one distance are the same points, shifted: a view, in which
+    distances come before points.
     """
 
     def __init__(self, shape: SPTShape) -> None:
         super().__init__()
         w, m = shape.width, shape.members
-        self.window = shape.window
-        self.heads = m * shape.heads
+        self.members, self.width, self.points = m, w, shape.nodes
+        self.window, self.reach = shape.window, 2 * shape.window + 1
+        self.heads, self.each = shape.heads, w // shape.heads
         self.here = nn.Conv1d(m * w, m * w, 1, groups=m)
         self.there = nn.Conv1d(m * w, m * w, 1, groups=m, bias=False)
-        each = w // shape.heads
-        self.relevance = nn.Parameter(torch.randn(1, self.heads, each, 1, 1) * each**-0.5)
+        self.relevance = nn.Parameter(torch.randn(1, m * self.heads, self.each, 1, 1) * self.each**-0.5)
         self.value = nn.Conv1d(m * w, m * w, 1, groups=m)
-        self.norm = nn.GroupNorm(m, m * w)
+        self.norm = MembersNorm(m, m * w)
         reach = torch.arange(shape.nodes).unsqueeze(1) + torch.arange(-shape.window, shape.window + 1)
         outside = (reach < 0) | (reach >= shape.nodes)
         self.register_buffer("outside", torch.zeros(outside.shape).masked_fill(outside, -1e4))
         self.outside: Tensor
 
+    def weights(self, weight: Tensor) -> Tensor:
+        """Weights of a pointwise convolution → (members, inputs, outputs)."""
+        return weight.reshape(self.members, self.width, self.width).transpose(1, 2)
+
+    def by_head(self, per_channel: Tensor) -> Tensor:
+        """(members · heads, each) → (members, heads, width), each head's numbers at its own channels."""
+        channels = torch.diag_embed(per_channel.reshape(self.members, self.heads, self.each).transpose(1, 2))
+        return channels.permute(0, 2, 3, 1).reshape(self.members, self.heads, self.width)
+
     def forward(self, h: Tensor) -> Tensor:
-        n, channels, points = h.shape
-        pad = [self.window, self.window]
-        split = [n, self.heads, channels // self.heads, points]
-        reach = 2 * self.window + 1
-        there = F.pad(self.there(h), pad).reshape(split[:3] + [-1]).unfold(3, reach, 1)
-        pair = F.leaky_relu(self.here(h).reshape(split).unsqueeze(4) + there, 0.2, inplace=True)
-        # aᵀ(…) per head as a grouped convolution: one pass over the largest tensor instead of two.
-        relevance = self.relevance.reshape(self.heads, channels // self.heads, 1)
-        score = F.conv1d(pair.reshape(n, channels, points * reach), relevance, groups=self.heads)
-        score = score.reshape(n, self.heads, points, reach) + self.outside
-        weight = torch.softmax(score, dim=3).unsqueeze(2)
-        value = F.pad(self.value(h), pad).reshape(split[:3] + [-1]).unfold(3, reach, 1)
-        return self.norm(h + F.gelu((value * weight).sum(dim=4).reshape(n, channels, points)))
+        m, n, points, w = self.members, h.shape[1], self.points, self.width
+        flat = h.reshape(m, n * points, w)
+        parts = [self.weights(self.here.weight), self.weights(self.there.weight), self.weights(self.value.weight)]
+        of_here, of_value = present(self.here.bias).reshape(m, 1, w), present(self.value.bias).reshape(m, 1, w)
+        bias = torch.cat([of_here, torch.zeros_like(of_here), of_value], dim=2)
+        mixed = torch.baddbmm(bias, flat, torch.cat(parts, dim=2)).reshape(m, n, points, 3 * w)
+        # The neighbours at one distance are the same points, shifted.
+        padded = F.pad(mixed[:, :, :, w:], [0, 0, self.window, self.window])
+        near = padded.unfold(2, self.points, 1).transpose(3, 4)  # (members, N, reach, points, 2 width), a view
+        # A copy to which is added: the sum of two views would be stored in an order that the softmax dislikes.
+        pair = near[:, :, :, :, :w].clone(memory_format=torch.contiguous_format)
+        pair = pair.add_(mixed[:, :, :, :w].unsqueeze(2))
+        pair = F.leaky_relu(pair, 0.2, inplace=True).reshape(m, -1, w)
+        score = torch.bmm(self.by_head(self.relevance), pair.transpose(1, 2))
+        score = score.reshape(m, self.heads, n, self.reach, points) + self.outside.T
+        weight = torch.softmax(score, dim=3).reshape(m, self.heads, -1).transpose(1, 2)
+        weight = torch.bmm(weight, self.by_head(torch.ones_like(self.relevance)))  # each channel has its head's
+        attended = (weight.reshape(m, n, self.reach, points, w) * near[:, :, :, :, w:]).sum(dim=2)
+        return self.norm(h + F.gelu(attended))
 
 
 class SPT(nn.Module):
@@ -246,45 +292,93 @@ class SPT(nn.Module):
     logits of all classes of all classified descriptors (N, members, sum of classes), mean and log-variance of the
     standardised regressed quantities, each (N, members, R), and the query (N, members, key) that recalls training
     sites.
+
+    Inside, members come first and channels last, (members, N, points, width), so that the pointwise layers of all
+    members are one product of matrices. What depends on weights alone, as their order and their joining, is computed
+    in ``forward``: ``torch.jit.freeze`` does it once, when a model is loaded.
     """
 
     def __init__(self, shape: SPTShape) -> None:
         super().__init__()
         m, w = shape.members, shape.width
-        self.members = m
+        self.members, self.width, self.gathered, self.latents = m, w, shape.gathered, shape.latent
         self.embedding = SpectralEmbedding(shape)
         blocks: list[nn.Module] = []
         for _ in range(shape.blocks):
             blocks += [FrequencyBranch(shape)] if shape.frequency else []
             blocks += [GraphAttention(shape)] if shape.graph else []
         self.blocks = nn.Sequential(*blocks)
-        stride = GATHERED_POINTS // shape.node_points
-        self.gather = nn.Conv1d(m * w, m * shape.gathered, stride, stride=stride, groups=m)
+        self.stride = GATHERED_POINTS // shape.node_points
+        self.gather = nn.Conv1d(m * w, m * shape.gathered, self.stride, stride=self.stride, groups=m)
+        self.whole = shape.nodes // self.stride
         self.latent = nn.Sequential(
             nn.Dropout(shape.dropout),
-            GroupedLinear(shape.gathered * (shape.nodes // stride), shape.latent, m),
+            MembersLinear(shape.gathered * self.whole, shape.latent, m),
             nn.GELU(),
             nn.Dropout(shape.dropout),
         )
         outputs = (*shape.classes, 2 * shape.regressed)
         self.heads = nn.ModuleList(head(shape.latent, n, m) for n in outputs)
+        self.classes, self.regressed, self.most = list(shape.classes), shape.regressed, max(outputs)
         self.key = shape.key
-        self.query = GroupedLinear(shape.latent, shape.key, m)
+        self.query = MembersLinear(shape.latent, shape.key, m)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        z = self.latent(F.gelu(self.gather(self.blocks(self.embedding(x)))).flatten(1))
-        out: list[Tensor] = []
+        logits, mean, log_variance, query = self.by_descriptor(x)
+        parts: list[Tensor] = []
+        for d, count in enumerate(self.classes):
+            parts.append(logits[:, :, d, :count])
+        joined = torch.cat(parts, dim=2).transpose(0, 1)
+        return joined, mean.transpose(0, 1), log_variance.transpose(0, 1), query.transpose(0, 1)
+
+    def by_descriptor(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As ``forward``, but with members before spectra, and the logits (members, N, descriptors, classes).
+
+        All descriptors have as many classes as that with most; the logits of those beyond its own are −∞.
+        """
+        z = self.latent(F.gelu(self.gather_points(self.blocks(self.embedding(x)))))
+        out = self.head_outputs(z)
+        mean, log_variance = out[:, :, -1, : 2 * self.regressed].chunk(2, dim=2)
+        return out[:, :, :-1, : max(self.classes)], mean, log_variance.clamp(-8.0, 4.0), self.query(z)
+
+    def gather_points(self, h: Tensor) -> Tensor:
+        """(members, N, points, width) → (members, N, gathered · points / stride)."""
+        m, n, w = self.members, h.shape[1], self.width
+        several = h[:, :, : self.whole * self.stride].reshape(m, n * self.whole, self.stride * w)
+        weight = self.gather.weight.reshape(m, self.gathered, w, self.stride).permute(0, 3, 2, 1)
+        bias = present(self.gather.bias).reshape(m, 1, self.gathered)
+        gathered = torch.baddbmm(bias, several, weight.reshape(m, self.stride * w, self.gathered))
+        return gathered.reshape(m, n, self.whole, self.gathered).transpose(2, 3).flatten(2)
+
+    def head_outputs(self, z: Tensor) -> Tensor:
+        """(members, N, latent) → (members, N, heads, most outputs), −∞ beyond a head's own.
+
+        The first layers of all heads are one product of matrices, and the second ones another.
+        """
+        m, n = self.members, z.shape[1]
+        first_weights: list[Tensor] = []
+        first_biases: list[Tensor] = []
+        weights: list[Tensor] = []
+        biases: list[Tensor] = []
         for to_descriptor in self.heads:
-            out.append(to_descriptor(z).reshape(len(x), self.members, -1))
-        mean, log_variance = out.pop().chunk(2, dim=2)
-        query = self.query(z).reshape(len(x), self.members, -1)
-        return torch.cat(out, dim=2), mean, log_variance.clamp(-8.0, 4.0), query
+            weight, bias = to_descriptor[0].matrices()  # pyright: ignore  a ModuleList forgets its types
+            first_weights.append(weight)
+            first_biases.append(bias)
+            weight, bias = to_descriptor[2].matrices()  # pyright: ignore
+            missing = [0, self.most - weight.shape[2]]
+            weights.append(F.pad(weight, missing))
+            biases.append(F.pad(bias, missing, value=float("-inf")))
+        heads = len(weights)
+        hidden = F.gelu(torch.baddbmm(torch.cat(first_biases, 2), z, torch.cat(first_weights, 2)))
+        hidden = hidden.reshape(m, n, heads, -1).transpose(1, 2).reshape(m * heads, n, -1)
+        weight, bias = torch.stack(weights, 1).flatten(0, 1), torch.stack(biases, 1).flatten(0, 1)
+        return torch.baddbmm(bias, hidden, weight).reshape(m, heads, n, self.most).transpose(1, 2)
 
 
 def head(latent: int, outputs: int, members: int) -> nn.Module:
-    """Return the head of one descriptor, (N, members · latent) → (N, members · outputs)."""
+    """Return the head of one descriptor, (members, N, latent) → (members, N, outputs)."""
     return nn.Sequential(
-        GroupedLinear(latent, latent // 2, members), nn.GELU(), GroupedLinear(latent // 2, outputs, members)
+        MembersLinear(latent, latent // 2, members), nn.GELU(), MembersLinear(latent // 2, outputs, members)
     )
 
 

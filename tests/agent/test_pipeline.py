@@ -16,6 +16,7 @@ from deadline import wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from logs import capture_logs
+from made_runs import Made
 from numpy.typing import NDArray
 from watched import RELATIVE, Watched, WhiteLine, spectrum
 
@@ -326,6 +327,16 @@ def test_any_order_loss_and_repetition_gives_valid_runs_and_no_frame_twice(data)
     piped.check()
     answered = [e["frame_uid"] for e in piped.events("descriptors")]
     assert len(set(answered)) == len(answered)
+
+
+@pytest.mark.parametrize("handed_on", [False, True])
+def test_a_scan_that_is_cut_off_is_left_to_the_agent_that_reads_its_run_again(handed_on: bool):
+    unknown = Made(element="Fe").sweep()  # no model is for it, so that notes wait
+    piped = Piped().feed(Watched("Co", 0.1).docs, Made().sweep().docs[:-3], unknown.docs[:-3])
+    piped.pipeline.close(handed_on=handed_on)
+    piped.check()
+    assert len(piped.events("descriptors")) == 1
+    assert piped.asides() == ({} if handed_on else {"run never stopped": 2})
 
 
 def test_garbage_is_told_and_costs_nothing_else():

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from deadline import wait_until
 
+from xas_agent.adapters.answers import Confirmations
 from xas_agent.agent.types import Received
 from xas_agent.app.acknowledge import Acknowledgements
 from xas_agent.app.journal import Journal
@@ -20,6 +21,7 @@ class Source:
     def __init__(self) -> None:
         self.position: dict[str, Any] = {}
         self.age_s = 0.0
+        self.takeovers = 0
         self.told: list[tuple[dict[str, Any], list[str]]] = []
 
     def __iter__(self) -> Iterator[Any]:
@@ -31,6 +33,16 @@ class Source:
 
     def acknowledge(self, position: Mapping[str, Any], ended: Collection[str]) -> None:
         self.told.append((dict(position), list(ended)))
+
+
+class Broker:
+    """Takes documents, and confirms none by itself."""
+
+    def __init__(self) -> None:
+        self.confirmations = Confirmations()
+
+    def __call__(self, name: str, doc: dict[str, Any]) -> None:
+        self.confirmations.send()
 
 
 @pytest.fixture
@@ -113,3 +125,23 @@ def test_nothing_is_acknowledged_after_a_document_was_lost(
         acknowledgements.send()
     assert not source.told
     assert caplog.text.count("nothing is acknowledged any more") == 1
+
+
+def test_a_document_is_acknowledged_once_the_broker_has_confirmed_what_it_led_to(
+    journal: Journal, subscribers: Subscribers
+) -> None:
+    source, broker = Source(), Broker()
+    subscribers.add(broker)
+    acknowledgements = Acknowledgements(source, journal, subscribers)
+    subscribers.send([("event", {}), ("event", {})])
+    batch = [received(1), received(2)]
+    acknowledgements.add(batch, batch)
+    wait_until(lambda: broker.confirmations.sent == 2)
+    broker.confirmations.confirm(2)
+    acknowledgements.send()
+    assert not source.told
+    broker.confirmations.send()  # what comes later does not count
+    broker.confirmations.confirm(1)
+    wait_until(lambda: subscribers.delivered == 2)
+    acknowledgements.send()
+    assert source.told == [({"partition 0": 2}, [])]

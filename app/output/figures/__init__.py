@@ -6,6 +6,7 @@ from .operando import draw_operando, operando_figure, part_of_series, save_svg
 from .quality import quality_figure
 from .standards import draw_standards
 from .style import AMBER, BLUE, COLOURS, GREEN, GREY, RED, escaped
+from .trend import Range, bars_of, draw_bars, view_of
 
 __all__ = [
     "ALIGNMENT_SIZE",
@@ -15,8 +16,11 @@ __all__ = [
     "GREEN",
     "GREY",
     "RED",
+    "Range",
+    "bars_of",
     "draw_alignment",
     "draw_alignment_on",
+    "draw_bars",
     "draw_operando",
     "draw_standards",
     "escaped",
@@ -24,4 +28,5 @@ __all__ = [
     "part_of_series",
     "quality_figure",
     "save_svg",
+    "view_of",
 ]

@@ -13,6 +13,8 @@ from .trend import part_of
 
 _THIN_SPECTRA = 40
 """Number of spectra between the first and the last one."""
+_SIGNS = {"degC": "°C", "deg_C": "°C", "degree_Celsius": "°C", "degrees": "°"}
+"""Units of readings as they are written."""
 _SMOOTHED = 5
 """Frames of the running median whose range says by how much a descriptor changes."""
 
@@ -28,14 +30,14 @@ def draw_driver(axes: Axes, column: Column, name: str, drawn: Drawn) -> None:
     unit = drawn.units.get(name) or ("V" if name in VOLTAGE_FIELDS else "")
     axes.plot(column.clock, column.values(name), ".-", color=DARK, lw=1, ms=3)
     draw_levels(axes, drawn.rules, f"{READINGS}{name}")
-    axes.set_ylabel(short(f"{name} ({unit})" if unit else name, 22), fontsize=9)
+    axes.set_ylabel(f"{short(name, 18)}\n({_SIGNS.get(unit, unit)})" if unit else short(name, 18), fontsize=9)
 
 
-def draw_levels(axes: Axes, rules: Sequence[Rule], quantity: str) -> None:
-    """Draw the levels at which rules judge a quantity."""
+def draw_levels(axes: Axes, rules: Sequence[Rule], quantity: str, drawn: Sequence[float] = ()) -> None:
+    """Draw the levels at which rules judge a quantity, but for those that are drawn already."""
     parts = [part for rule in rules for part in triggers_in(rule.trigger)]
     levels = [bar for part in parts if getattr(part, "quantity", "") == quantity for bar in getattr(part, "bars", ())]
-    for level in dict.fromkeys(levels):
+    for level in dict.fromkeys(level for level in levels if level not in drawn):
         axes.axhline(level, color=AMBER, lw=1.3, ls="--")
         axes.annotate(
             f"{level:g}", (0.005, level), xycoords=axes.get_yaxis_transform(), color=AMBER, fontsize=8, va="bottom"
@@ -78,7 +80,7 @@ def draw_score(axes: Axes, column: Column, rules: Sequence[Rule]) -> None:
         "above: unlike the training spectra", (0.005, OOD_LIMIT), xycoords=axes.get_yaxis_transform(), color=RED,
         fontsize=8, va="top", xytext=(0, -1), textcoords="offset points",
     ).set_in_layout(False)  # fmt: skip
-    draw_levels(axes, [rule for rule in rules if rule.trigger.kind != "unfamiliar"], "ood_score")
+    draw_levels(axes, [rule for rule in rules if rule.trigger.kind != "unfamiliar"], "ood_score", [OOD_LIMIT])
     axes.set_ylim(0, max(1.15, 1.1 * float(np.nanmax(score))))
     axes.set_ylabel("score", fontsize=9)
 

@@ -84,7 +84,7 @@ def draw_trend(
         axes.plot(column.clock, true, color=GREEN, lw=1.8, ls=(0, (5, 1.5)), label="4 − x (truth)")
     draw_judged(axes, judged, rules)
     axes.set_ylim(view.low, view.high)
-    _draw_bars(axes, bars, known, view, unit, room)
+    draw_bars(axes, bars, known, view, unit, room)
 
 
 def view_of(values: np.ndarray, sd: np.ndarray, levels: Sequence[float] = ()) -> Range:
@@ -213,10 +213,17 @@ def _draw_unfamiliar(axes: Axes, column: Column, mean: np.ndarray, unfamiliar: n
             label = None
 
 
-def _draw_bars(
+def draw_bars(
     axes: Axes, bars: Sequence[tuple[float, str]], known: np.ndarray, view: Range, unit: str, room: int
 ) -> None:
-    """Draw the levels with what they mean; those out of view as texts at the edge."""
+    """Draw the levels with what they mean; those out of view as texts at the edge.
+
+    Parameters
+    ----------
+    bars : (level, words)
+    known : values, from which the words keep away
+    room : characters that a text in the panel may have
+    """
     finite = known[np.isfinite(known)]
     quarter = max(1, len(finite) // 4)
     for level, words in bars:

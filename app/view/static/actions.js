@@ -47,7 +47,7 @@ export async function carryOut(session, may, command, decision = null) {
   let given = { why: "", by: kept(NAME) };
   if (CONFIRMED[command]) given = await confirmed(command, decision);
   if (!given) return false;
-  const body = { command, ...(decision ? { id: decision.id } : {}), ...(given.why ? { why: given.why } : {}), ...(given.by ? { by: given.by } : {}) };
+  const body = { command, folder: session.info?.folder ?? "", ...(decision ? { id: decision.id } : {}), ...(given.why ? { why: given.why } : {}), ...(given.by ? { by: given.by } : {}) };
   try {
     const answer = await order(session.id, body);
     if (answer.ok === false) throw new Refused(0, answer.error);

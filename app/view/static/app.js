@@ -197,7 +197,7 @@ function pickInSeries([x, y], chart, target) {
   const at = chart.convertFromPixel({ xAxisIndex: 0 }, x);
   const key = (row) => (view.abscissa === "n" ? row.n : row.time * 1000);
   const marks = [...session.decisions.values()].map((d) => ({ d, px: chart.convertToPixel({ xAxisIndex: 0 }, view.abscissa === "n" ? d.evidence?.at(-1)?.n : d.time * 1000) }));
-  const hit = marks.filter((one) => Math.abs(one.px - x) < 12 && y < 45).sort((a, b) => Math.abs(a.px - x) - Math.abs(b.px - x))[0];
+  const hit = marks.filter((one) => Math.abs(one.px - x) < 12 && y < 60).sort((a, b) => Math.abs(a.px - x) - Math.abs(b.px - x))[0];
   if (hit) return evidence.open(session, hit.d, may);
   if (!chart.containPixel({ gridIndex: 0 }, [x, 60]) && !target) return;
   const row = nearest(session.rows, key, at);

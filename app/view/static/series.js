@@ -61,13 +61,15 @@ export function bySeries(rows) {
 export function seriesOption(session, view, c, width) {
   let rows = view.range ? session.rows.slice(-view.range) : session.rows;
   rows = thinned(rows);
+  if (view.abscissa !== "n" && rows.some((row, at) => at && row.time < rows[at - 1].time)) rows = [...rows].sort((a, b) => a.time - b.time);  // the clock was set back, or series overlap
   const panels = panelsOf(session).filter((panel) => view.panels.has(panel.id));
   if (!rows.length || !panels.length) return null;
   const x = (row) => (view.abscissa === "n" ? row.n : row.time * 1000);
   const context = { session, view, c, rows, groups: bySeries(rows), x, width, made: { grid: [], xAxis: [], yAxis: [], series: [] } };
   const heights = panels.map((panel, at) => Math.round(at === 0 ? view.first ?? Math.min(460, Math.max(230, width * 0.4)) : 104 * Math.min(1.4, c.size / 12.5)));
   const head = c.size + 16;
-  let top = head + (context.groups.length > 1 ? 22 : 0);
+  context.lift = session.decisions.size ? c.size + 4 : 0;
+  let top = head + context.lift + (context.groups.length > 1 ? 22 : 0);
   panels.forEach((panel, at) => {
     addPanel(context, panel, at, top, heights[at], at === panels.length - 1);
     top += heights[at] + head + 6;
@@ -79,7 +81,7 @@ export function seriesOption(session, view, c, width) {
 const sides = (c) => ({ left: Math.round(c.size * 4), right: Math.round(c.size * 3.7) + 20 });
 
 function addPanel(context, panel, at, top, height, lowest) {
-  const { c, rows, x, view, made } = context;
+  const { c, rows, x, view, made, lift } = context;
   made.grid.push({ ...sides(c), top, height });
   made.xAxis.push(axis(c, {
     type: view.abscissa === "n" ? "value" : "time", gridIndex: at, min: x(rows[0]), max: x(rows[rows.length - 1]), minInterval: view.abscissa === "n" ? 1 : undefined,
@@ -90,7 +92,7 @@ function addPanel(context, panel, at, top, height, lowest) {
   const unit = panel.unit ? ` (${panel.unit})` : "";
   made.yAxis.push(axis(c, {
     type: "value", gridIndex: at, min: range.min, max: range.max, splitNumber: at === 0 ? 5 : 2, splitLine: { show: true, lineStyle: { color: c.line, opacity: 0.45 } },
-    name: panel.kind === "classes" ? `probability of each ${panel.name}` : `${panel.name}${unit}`, nameLocation: "end", nameGap: 8, axisLabel: { color: c.soft, fontSize: c.size, formatter: (value) => ((panel.kind === "descriptor" ? Math.min(value - range.min, range.max - value) < 0.05 * (range.max - range.min) : value === range.max && value !== Math.round(value)) ? "" : String(+value.toFixed(4)).replace("-", "−")) },
+    name: panel.kind === "classes" ? `probability of each ${panel.name}` : `${panel.name}${unit}`, nameLocation: "end", nameGap: at === 0 ? 8 + lift : 8, axisLabel: { color: c.soft, fontSize: c.size, formatter: (value) => ((panel.kind === "descriptor" ? Math.min(value - range.min, range.max - value) < 0.05 * (range.max - range.min) : value === range.max && value !== Math.round(value)) ? "" : String(+value.toFixed(4)).replace("-", "−")) },
     nameTextStyle: { color: c.text, fontSize: c.size + 1, fontWeight: 600, align: "left", padding: [0, 0, 0, 10 - sides(c).left] },
   }));
   if (panel.kind === "descriptor") addDescriptor(context, panel, at, range);
@@ -216,8 +218,8 @@ function addScore({ c, groups, x, made }, at) {
   }));
 }
 
-/** Decisions and the selected frame, over all panels; names only in the first. */
-function addMarks({ c, made, session, view, rows, x }, at, range) {
+/** Decisions and the selected frame, over all panels; names only above the first, where they hide no curve. */
+function addMarks({ c, made, session, view, rows, x, width, lift }, at, range) {
   const [from, to] = [x(rows[0]), x(rows[rows.length - 1])];
   const decisions = [...session.decisions.values()].map((d) => ({ d, x: decisionAt(session, d, view) })).filter((one) => one.x >= from && one.x <= to);
   const picked = view.follow === false && session.byUid.get(view.uid);
@@ -225,10 +227,36 @@ function addMarks({ c, made, session, view, rows, x }, at, range) {
   if (picked) lines.push({ xAxis: x(picked), lineStyle: { color: c.pick, width: 2, type: "solid", opacity: 0.8 } });
   made.series.push({ type: "line", xAxisIndex: at, yAxisIndex: at, data: [], silent: true, name: "", markLine: { silent: true, symbol: "none", label: { show: false }, data: lines } });
   if (at !== 0) return;
+  const room = width - sides(c).left - sides(c).right;
+  const labels = labelsOf(decisions.map((one) => ({ action: one.d.action, px: ((one.x - from) / (to - from || 1)) * room })), room, c.size);
   made.series.push({
-    type: "scatter", id: "decisions", name: "", xAxisIndex: 0, yAxisIndex: 0, z: 10, symbol: "triangle", symbolRotate: 180, symbolSize: 13, clip: false, cursor: "pointer", labelLayout: { hideOverlap: true },
-    data: decisions.map(({ d, x }) => ({ value: [x, range.max], itemStyle: { color: d.status === "acknowledged" ? c.mark : c.card, borderColor: c.mark, borderWidth: 2 }, label: { show: decisions.length <= 8, formatter: d.action, position: x - from > (to - from) * 0.8 ? "left" : "right", color: c.mark, fontSize: c.size, fontWeight: 700 } })),
+    type: "scatter", id: "decisions", name: "", xAxisIndex: 0, yAxisIndex: 0, z: 10, symbol: "triangle", symbolRotate: 180, symbolSize: 13, symbolOffset: [0, -lift / 2], clip: false, cursor: "pointer",
+    data: decisions.map(({ d, x }, number) => ({ value: [x, range.max], itemStyle: { color: d.status === "acknowledged" ? c.mark : c.card, borderColor: c.mark, borderWidth: 2 }, label: { show: Boolean(labels[number]), formatter: labels[number]?.text, position: labels[number]?.side ?? "right", color: c.mark, fontSize: c.size, fontWeight: 700 } })),
   });
+}
+
+/** Pixels within which decisions share a label, and which a marker takes to either side. */
+const TOGETHER = 10, MARKER = 9;
+
+/** Return for each decision its label and on which side it stands, or undefined where there is no room for one. */
+export function labelsOf(decisions, room, size) {
+  const groups = [];
+  [...decisions.entries()].sort(([, a], [, b]) => a.px - b.px).forEach(([number, { action, px }]) => {
+    const last = groups[groups.length - 1];
+    if (last && px - last.px < TOGETHER) last.actions.add(action);
+    else groups.push({ number, px, actions: new Set([action]) });
+  });
+  const labels = [];
+  let taken = 0;  // up to here there are labels and markers
+  groups.forEach(({ number, px, actions }, at) => {
+    const text = [...actions].join(", ");
+    const needed = text.length * size * 0.7 + MARKER;
+    const free = { right: (groups[at + 1]?.px ?? room + MARKER) - MARKER - px, left: px - taken };
+    const side = (px > room * 0.8 ? ["left", "right"] : ["right", "left"]).find((one) => free[one] >= needed);
+    if (side) labels[number] = { text, side };
+    taken = px + (side === "right" ? needed : MARKER);
+  });
+  return labels;
 }
 
 function decisionAt(session, d, view) {

@@ -2,7 +2,7 @@
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from deadline import wait_until
 from kafka_cluster import Cluster
+from logs import capture_logs
 from made_runs import Made
 from pydantic import ValidationError
 
@@ -40,9 +41,9 @@ def sink(address: str) -> Iterator[KafkaSink]:
 class Reader:
     """Reads a source on a thread, and acknowledges nothing."""
 
-    def __init__(self, address: str) -> None:
-        group = address.rpartition("/")[2]
-        self.source = KafkaSource(KafkaShared(address=address, begin="all", lease_s=6, group=group))
+    def __init__(self, address: str, group: str = "") -> None:
+        group = group or address.rpartition("/")[2]
+        self.source = KafkaSource(KafkaShared(address=address, begin="all", lease_s=2, group=group))
         self.documents: list[tuple[str, dict[str, Any]]] = []
         self.ages: list[float] = []
         self.positions: dict[str, int] = {}
@@ -107,6 +108,7 @@ def test_a_run_in_progress_goes_to_the_next_agent_from_its_start(address: str, s
     assert second.ages[-1] == 0.0
 
 
+@pytest.mark.slow
 def test_a_rebalance_keeps_each_run_whole(address: str, sink: KafkaSink) -> None:
     runs = [Made().sweep(array=True).stop() for _ in range(20)]
     batches = list(itertools.zip_longest(*(run.docs for run in runs)))
@@ -124,21 +126,40 @@ def test_a_rebalance_keeps_each_run_whole(address: str, sink: KafkaSink) -> None
         assert any([uid for uid in reader.uids() if uid in whole] == whole for reader in (one, two))
 
 
+def answering(sink: KafkaSink, watched: Made) -> Callable[[str], None]:
+    """Begin an agent's run for a watched run; return what answers a frame in it."""
+    own = Made(xas_agent=True, parent_uid=watched.uid)
+    stream = own.run.compose_descriptor(name="descriptors", data_keys={}, validate=False)
+    sink("start", own.run.start_doc)
+    sink("descriptor", dict(stream.descriptor_doc))
+
+    def answer(frame: str) -> None:
+        sink("event", dict(stream.compose_event(data={"frame_uid": frame, "OS": 2.0}, timestamps={}, validate=False)))
+
+    return answer
+
+
 def test_an_answer_is_published_once(address: str, sink: KafkaSink) -> None:
-    watched = Made()
+    watched, takeovers = Made(), 0
+    sink.takeovers = lambda: takeovers
     with closing(KafkaSink(sink.endpoint)) as other:
-        for sender in (sink, other):
-            own = Made(xas_agent=True, parent_uid=watched.uid)
-            stream = own.run.compose_descriptor(name="descriptors", data_keys={}, validate=False)
-            sender("start", own.run.start_doc)
-            sender("descriptor", dict(stream.descriptor_doc))
-            data = {"frame_uid": "frame.1", "OS": 2.0}
-            sender("event", dict(stream.compose_event(data=data, timestamps={}, validate=False)))
-            sender("stop", dict(own.run.compose_stop()))
+        first = answering(sink, watched)
+        first("frame.1")
+        wait_until(lambda: sink.confirmations.confirmed == sink.confirmations.sent == 3)
+        second = answering(other, watched)  # it has read the run from its start
+        second("frame.1")
+        second("frame.2")
         assert (sink.repeated, other.repeated) == (0, 1)
+        wait_until(lambda: other.confirmations.confirmed == other.confirmations.sent == 3)
+        takeovers += 1  # and now the run comes back
+        first("frame.2")
+        first("frame.3")
+        assert (sink.repeated, other.repeated) == (1, 1)
     with closing(Reader(address)) as reader:
         wait_until(lambda: len(reader.documents) == 7)
-    assert [name for name, _ in reader.documents].count("event") == 1
+    assert [doc["data"]["frame_uid"] for name, doc in reader.documents if name == "event"] == [
+        "frame.1", "frame.2", "frame.3",
+    ]  # fmt: skip
 
 
 def test_endpoints_that_do_not_answer_are_named(cluster: Cluster) -> None:
@@ -152,3 +173,56 @@ def test_endpoints_that_do_not_answer_are_named(cluster: Cluster) -> None:
 def test_addresses_that_cannot_be_used_are_refused(address: str) -> None:
     with pytest.raises(ValidationError):
         KafkaEndpoint(address=address)
+
+
+def test_documents_wait_while_the_brokers_are_away(cluster: Cluster, address: str, sink: KafkaSink) -> None:
+    made = Made().sweep(array=True).stop()
+    with closing(Reader(address)) as reader:
+        for document in made.docs[:2]:
+            sink(*document)
+        wait_until(lambda: len(reader.documents) == 2)
+        cluster.stop()
+        try:
+            wait_until(lambda: not reader.source.connected)
+            for document in made.docs[2:]:
+                sink(*document)
+            assert sink.confirmations.confirmed == 2
+        finally:
+            cluster.start()
+        wait_until(lambda: len(reader.documents) == sink.confirmations.confirmed == len(made.docs))
+    assert reader.uids() == [doc["uid"] for _, doc in made.docs]
+
+
+def test_a_document_that_is_too_large_is_named_and_delays_no_other(address: str, sink: KafkaSink) -> None:
+    made = Made().sweep(array=True)
+    name, event = made.docs[-1]
+    with capture_logs() as logs:
+        for document in (*made.docs[:-1], (name, {**event, "data": {"It": np.zeros(200_000)}}), (name, event)):
+            sink(*document)
+        wait_until(lambda: sink.confirmations.confirmed == sink.confirmations.sent)
+    assert sink.refused == 1
+    assert "message.max.bytes" in next(line["detail"] for line in logs if "too large" in line["event"])
+
+
+def test_each_group_gets_all_documents(address: str, sink: KafkaSink) -> None:
+    made = Made().stop()
+    for document in made.docs:
+        sink(*document)
+    for group in ("one", "two"):
+        with closing(Reader(address, group)) as reader:
+            wait_until(lambda: len(reader.documents) == len(made.docs))
+            reader.acknowledge(made.uid)
+
+
+def test_a_new_group_begins_where_the_topic_ended_when_it_connected(address: str, sink: KafkaSink) -> None:
+    before, after = Made().stop(), Made().stop()
+    for document in before.docs:
+        sink(*document)
+    wait_until(lambda: sink.confirmations.confirmed == len(before.docs))
+    source = KafkaSource(KafkaShared(address=address, group="late"))
+    source.connect()
+    for document in after.docs:
+        sink(*document)
+    documents = iter(source)  # the group is joined only now
+    assert [next(documents)[1]["uid"] for _ in after.docs] == [doc["uid"] for _, doc in after.docs]
+    source.release()

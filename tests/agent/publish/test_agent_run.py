@@ -236,6 +236,14 @@ def test_new_reading_makes_a_new_descriptor_and_the_old_one_is_used_again():
     assert run.named("stop")[0]["num_events"] == {"descriptors": 4}
 
 
+def test_readings_have_their_units():
+    run = Run(spectra=False)
+    measured = replace(frame(temperature=300.0, ratio=0.5), reading_units={"temperature": "degC"})
+    run.run.frame(measured, QUANTITIES, ESTIMATE, None, 1.0)
+    keys = run.named("descriptor")[0]["data_keys"]
+    assert (keys["temperature"]["units"], keys["ratio"]["units"]) == ("degC", None)
+
+
 def test_reading_with_the_name_of_a_result():
     run = Run()
     run.run.frame(frame(OS_mean=1.0, reading_OS_mean=2.0, energy_shift_ev=3.0), QUANTITIES, ESTIMATE, None, 1.0)

@@ -1,8 +1,18 @@
 """Brokers on the command line."""
 
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from forked import run_command
+from nats_server import Server
 
+from xas_agent.adapters.nats import NATSShared
+from xas_agent.adapters.nats.endpoint import Link
+from xas_agent.adapters.nats.leases import Leases
 from xas_agent.app.commands.shared import settings_of
 from xas_agent.app.config import ConfigError, load_config
 
@@ -45,3 +55,23 @@ def test_a_broker_that_does_not_answer_is_unreachable(tmp_path) -> None:
 
 def test_inspect_leaves_a_groups_documents_alone() -> None:
     assert "inspect reads no broker" in run_command("inspect", "nats://127.0.0.1:1/docs", code=2).stderr
+
+
+def test_an_agent_that_is_told_to_stop_while_it_starts_gives_its_partitions_up(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    server.make_stream("docs", "docs")
+    endpoint = NATSShared(address=f"{server.address}/docs")
+    line = [sys.executable, "-m", "xas_agent", "run", "--source", endpoint.address, "--out", tmp_path / "out"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=environment) as agent:
+        assert agent.stderr is not None
+        said = next(line for line in agent.stderr if "partition taken" in line or agent.poll() is not None)
+        agent.send_signal(signal.SIGTERM)
+        said += agent.stderr.read()
+    assert (agent.returncode, "ended by a signal before the session began" in said) == (0, True), said
+    link = Link(endpoint)
+    leases = Leases(link.jetstream, endpoint.shared_name, "other", 1, endpoint.lease_s)
+    link.call(leases.open())
+    assert link.call(leases.claim(0))
+    link.close()
+    server.kill()

@@ -40,7 +40,7 @@ def test_convert_with_columns_named(xa, tmp_path, table):
     done = xa(
         "convert", table, "--out", out, "--column", "energy=b", "--column", "mu=a", "--element", "Co", "--edge", "K"
     )
-    assert done.stdout.strip() == f"{out}: 1 spectra of 1 files in 1 runs"
+    assert done.stdout.strip() == f"{out}: 1 spectrum of 1 file in 1 run"
     (_, start), _, (_, event), _ = documents(out)
     assert (start["element"], start["edge"]) == ("Co", "K")
     np.testing.assert_allclose(event["data"]["mu"], MU, atol=1e-6)

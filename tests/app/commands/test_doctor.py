@@ -83,7 +83,8 @@ def test_what_a_config_needs_and_cannot_have(tmp_path):
     assert source.state == "fail"
     assert "refused" in source.text
     assert "key source" in source.remedy
-    assert publish.state == "ok"
+    assert publish.state == "warn"
+    assert "a port is open, but nothing says within 3 s that it speaks ZMQ" in publish.text
     assert control.state == "fail"
     assert [f.state for f in by_check["port"]][-1] == "fail"
     webhook, command = by_check["notify"]

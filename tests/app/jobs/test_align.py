@@ -80,7 +80,7 @@ def test_a_bad_file_does_not_cost_the_others(xa, files, tmp_path):
         assert "bad.txt: found 0 rows of numbers" in done.stderr
         xa(*args, "--model", "co-k", "--strict", code=4)
     done = xa("convert", folder, "--out", tmp_path / "run.jsonl", "--strict", code=4)
-    assert "1 spectra of 1 files" in done.stdout
+    assert "1 spectrum of 1 file" in done.stdout
     assert "bad.txt" in xa("infer", folder / "bad.txt", code=2).stderr
 
 

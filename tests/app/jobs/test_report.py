@@ -58,7 +58,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def page(session: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     file = tmp_path_factory.mktemp("report") / "report.html"
     said = run_command("report", session, "--out", file).stdout
-    assert said.splitlines() == [f"{session}: 3 frames, 1 decisions", f"written {file}"]
+    assert said.splitlines() == [f"{session}: 3 frames, 1 decision", f"written {file}"]
     return file.read_text(encoding="utf-8")
 
 
@@ -142,7 +142,7 @@ def test_a_running_folder_has_a_report(session: Path, tmp_path: Path):
     first = next(k for k, line in enumerate(lines) if '"frame_uid"' in line and line.startswith('["event"'))
     folder = with_documents(session, tmp_path / "running", "".join(lines[: first + 1]) + lines[first + 1][:50])
     said = run_command("report", folder).stdout
-    assert said.splitlines()[0] == f"{folder}: 1 frames, 0 decisions, still running or broken off"
+    assert said.splitlines()[0] == f"{folder}: 1 frame, 0 decisions, still running or broken off"
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "The session was running when this was written" in page
     before = (folder / "documents.jsonl").read_bytes()

@@ -1,5 +1,7 @@
 """The plots for notebooks, and what they refuse."""
 
+import json
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -7,8 +9,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from app_history import MU, E, many
+from shown_session import written
 
 from xas_agent import plot_alignment, plot_series
+from xas_agent.agent.decide import Rule
 from xas_agent.agent.types import InputError
 from xas_agent.app.output.data_frames import Results
 
@@ -115,3 +119,25 @@ def test_a_spectrum_without_alignment_is_told(arguments, said):
 def test_a_spectrum_that_is_too_short_is_drawn_with_the_reason():
     axes = plot_alignment(E[E < 7760], MU[E < 7760], element="Co")
     assert any("does not cover" in text.get_text() for one in axes for text in one.texts)
+
+
+def test_the_bars_of_the_rules_are_drawn_where_they_are_known(tmp_path):
+    rules = [{"name": "half", "trigger": {"kind": "threshold", "quantity": "OS", "above": 3.1}, "action": "stop"}]
+    results = Results(many(5))
+    results.history.recorder.rules = tuple(Rule.model_validate(rule) for rule in rules)
+    axes = plot_series(results)
+    assert [text.get_text() for text in axes.texts] == ["stop above 3.1 e"]
+    assert axes.get_ylim()[1] > 3.1
+    assert len(plot_series(results, "ood_score").texts) == 0
+    far = Results(many(5))
+    far.history.recorder.rules = (Rule.model_validate({**rules[0], "trigger": {**rules[0]["trigger"], "above": 9}}),)
+    axes = plot_series(far)
+    assert [text.get_text() for text in axes.texts] == ["▲ stop above 9 e"]
+    assert axes.get_ylim()[1] < 4
+
+
+def test_a_folder_knows_its_rules(tmp_path):
+    folder = written(tmp_path / "night1")
+    rule = {"name": "r", "trigger": {"kind": "threshold", "quantity": "OS", "below": 3.02}, "action": "stop"}
+    (folder / "session.json").write_text(json.dumps({"config": {"rules": [rule]}}))
+    assert [text.get_text() for text in plot_series(folder).texts] == ["stop below 3.02 e"]

@@ -16,9 +16,9 @@ from xas_agent.app.output.drawing import DrawingFailed, picture
 from xas_agent.app.output.figures import draw_operando, operando_figure, part_of_series, quality_figure, save_svg
 from xas_agent.app.output.figures.columns import columns_of
 from xas_agent.app.output.figures.header import lines_of
-from xas_agent.app.output.figures.panels import chosen, draw_driver, driver_of
+from xas_agent.app.output.figures.panels import chosen, draw_driver, draw_score, driver_of
 from xas_agent.app.output.figures.trend import bars_of, draw_trend, view_of
-from xas_agent.app.output.recorder import Drawn, DrawnFrame, DrawnNote, named
+from xas_agent.app.output.recorder import OOD_LIMIT, Drawn, DrawnFrame, DrawnNote, named
 
 HOSTILE = "\u202e$\\frac{<script>alert(1)</script>\n\t\x00 " + "very long " * 30
 
@@ -260,8 +260,8 @@ def test_frames_that_the_model_does_not_know_are_marks_without_line_and_band():
 def test_the_temperature_is_drawn_where_there_is_no_voltage():
     for readings, label in (
         ({"sample_temperature": 300.0}, "sample_temperature"),
-        ({"temperature": 300.0}, "temperature (degC)"),
-        ({"temperature": 25.0, "voltage": 3.9}, "voltage (V)"),
+        ({"temperature": 300.0}, "temperature\n(°C)"),
+        ({"temperature": 25.0, "voltage": 3.9}, "voltage\n(V)"),
     ):
         shown = replace(drawn(row(1, "r1", **readings), row(2, "r1", **readings)), units={"temperature": "degC"})
         [column] = columns_of(shown)
@@ -270,3 +270,11 @@ def test_the_temperature_is_drawn_where_there_is_no_voltage():
         assert name is not None
         draw_driver(axes, column, name, shown)
         assert axes.get_ylabel() == label
+
+
+def test_a_rule_on_the_score_at_its_limit_draws_no_second_line():
+    for level, lines in ((OOD_LIMIT, 1), (0.5, 2)):
+        axes = Figure().add_subplot()
+        [column] = columns_of(drawn(row(1, "r1"), row(2, "r1")))
+        draw_score(axes, column, [rule(quantity="ood_score", below=level)])
+        assert sum(len(set(np.asarray(one.get_ydata()))) == 1 and one.get_ls() != "-" for one in axes.lines) == lines

@@ -148,6 +148,18 @@ def test_a_new_column_comes_into_the_whole_table(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
 
 
+def test_no_name_from_outside_is_a_formula_for_a_spreadsheet(tmp_path: Path):
+    header = ["=a", "c"]
+    table = CsvTable(tmp_path / "t.csv", lambda: list(header), Alarm(tmp_path))
+    table.append({"=a": "=1+1", "c": "@x"})
+    table.append({"=a": "-5.5", "c": -1e-3})
+    table.write()
+    header.append("d")  # the table is read and written again
+    table.write()
+    table.close()
+    assert (tmp_path / "t.csv").read_text().splitlines() == ["'=a,c,d", "'=1+1,'@x,", "-5.5,-0.001,"]
+
+
 def test_a_file_is_replaced_whole_or_stays(tmp_path: Path):
     path = tmp_path / "summary.json"
     replace_file(path, lambda new: new.write_text("old") and None)

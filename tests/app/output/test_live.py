@@ -179,3 +179,28 @@ def test_in_a_real_terminal_whose_size_changes(tmp_path: Path):
 
 def _resize(terminal: int, width: int, height: int) -> None:
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_that_goes_away_does_not_cost_the_session(terminal: bool):
+    class Gone(io.StringIO):
+        taken = True
+
+        def write(self, text: str, /) -> int:
+            if not self.taken:
+                raise OSError(5, "Input/output error")
+            return super().write(text)
+
+    file, recorder = Gone(), started(Recorder())
+    display = Display(recorder, 9, units={"OS": "e"}, console=Console(file=file, force_terminal=terminal))
+    before = sys.stderr
+    display.start()
+    frame(recorder, 1, **VALUES)
+    draw(display)
+    file.taken = False
+    frame(recorder, 2, **VALUES)
+    display._shown_at = -math.inf
+    draw(display)
+    draw(display)
+    display.stop()
+    assert sys.stderr is before

@@ -169,7 +169,7 @@ def test_the_state_in_words():
     assert state(halted="emergency stop by ada", paused="by x") == "EMERGENCY STOP"
     assert state(ended=True, connected=False) == "ENDED"
     assert "NO PROGRESS FOR 40 s" in said(screen.lines(Facts(stuck_s=40), 120, 24))
-    assert "500 documents wait for their answer" in said(screen.lines(Facts(unanswered=500), 120, 24))
+    assert "500 documents wait for an answer" in said(screen.lines(Facts(unanswered=500), 120, 24))
     recorder("stop", {"run_start": "a/run"})
     assert state() == "BETWEEN RUNS"
 
@@ -262,3 +262,14 @@ def test_before_the_first_frame_the_rules_are_shown():
     assert "0 of 80 frames" in text
     assert "scan: 7 of ? points" in text
     assert "stop: half  OS      above 3.5 e  not judged yet" in text
+
+
+def test_descriptors_without_a_meaning_for_mixtures_are_not_shown() -> None:
+    """The agent publishes them, but does not name them in the hints."""
+    recorder = started(Recorder())
+    hidden = {name.replace("OS", "CN2"): value for name, value in VALUES.items()}
+    for number in range(1, 15):
+        frame(recorder, number, **VALUES, **hidden)
+    lines = [line.plain for line in Screen(recorder, 0, {"OS": "e", "CN2": ""}, False).lines(Facts(), 160, 50)]
+    assert any(line.startswith("OS  ") for line in lines)
+    assert not any("CN2" in line for line in lines)

@@ -97,3 +97,13 @@ def test_a_full_disk_leaves_no_file_that_the_next_start_refuses(tmp_path: Path):
     with full_disk(0):
         assert token_of(None, tmp_path)
     assert token_of(None, tmp_path) == token_of(None, tmp_path)
+
+
+def test_two_dashboards_that_begin_at_once_share_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def other_is_faster(_: int) -> str:
+        monkeypatch.undo()
+        token_of(None, tmp_path)
+        return "x" * 32
+
+    monkeypatch.setattr("secrets.token_urlsafe", other_is_faster)
+    assert token_of(None, tmp_path) == (tmp_path / TOKEN_FILE).read_text().strip() != "x" * 32

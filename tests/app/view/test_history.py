@@ -74,6 +74,16 @@ def test_a_folder_that_was_replaced_begins_anew(tmp_path: Path):
     assert history.frames == 2
 
 
+def test_documents_that_a_longer_file_overwrites_begin_anew(tmp_path: Path):
+    documents = written(tmp_path / "s", frames=2) / "documents.jsonl"
+    history = read(tmp_path / "s")
+    longer = written(tmp_path / "t", frames=6) / "documents.jsonl"
+    documents.write_bytes(longer.read_bytes())  # in place, as cp does
+    assert names(history.update()) == ["reset"]
+    assert names(history.update()).count("frame") == 6
+    assert history.frames == 6
+
+
 def test_a_session_that_goes_on_publishes_a_frame_once_more_without_a_second_row(tmp_path: Path):
     folder = written(tmp_path / "s", frames=3)
     documents = folder / "documents.jsonl"
@@ -188,7 +198,7 @@ def test_damaged_bytes_hide_no_frame_from_readers(tmp_path: Path):
     session.frame()
     history = read(tmp_path / "s")
     documents = tmp_path / "s" / "documents.jsonl"
-    spectrum = next(line for line in documents.read_bytes().splitlines() if b'"spectrum"' in line and b"f1" in line)
+    spectrum = next(line for line in documents.read_bytes().splitlines() if b'"spectrum"' in line and b'"f1"' in line)
     session.frame()
     with documents.open("ab") as file:
         file.write(spectrum.replace(b'"f1"', b'"\xff1"') + b"\n")

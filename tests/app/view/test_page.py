@@ -122,6 +122,40 @@ def test_a_chosen_frame_stays_chosen(browser, dashboard):
         assert errors == []
 
 
+def test_a_screen_reader_is_told_the_name_of_each_control_and_not_of_each_frame(browser, dashboard):
+    with looking(browser, charge(dashboard)) as (page, _):
+        slider = page.get_by_role("slider", name="Frame")
+        expect(slider).to_have_attribute("aria-valuetext", re.compile(rf"frame {len(HEIGHTS)}, "))
+        for part in page.locator("[role=status], [aria-live], output").all():
+            assert part.get_attribute("id") in ("message", "said", "toasts")
+
+
+def test_labels_of_decisions_share_the_room_above_the_curves(browser, dashboard):
+    with looking(browser, charge(dashboard)) as (page, _):
+
+        def labels(*decisions: tuple[str, float]) -> list[Any]:
+            given = [{"action": action, "px": px} for action, px in decisions]
+            code = "async (given) => (await import('./static/series.js')).labelsOf(given, 500, 12)"
+            return [found and (found["text"], found["side"]) for found in page.evaluate(code, given)]
+
+        assert labels(("stop", 0), ("load", 3), ("load", 5))[0] == ("stop, load", "right")
+        assert labels(("load", 30), ("notify", 60))[:2] == [None, ("notify", "right")]
+        assert labels(("set", 200), ("notify", 220)) == [("set", "left"), ("notify", "right")]
+        assert labels(("stop", 495)) == [("stop", "left")]
+
+
+def test_a_clock_that_is_set_back_turns_no_axis_round(browser, dashboard):
+    code = """async (times) => {
+      const rows = times.map((time, at) => ({ n: at + 1, uid: `f${at}`, series: "s", time, OS_mean: 3 + at, ood_score: 0.1 }));
+      const session = { rows, last: rows.at(-1), decisions: new Map(), byUid: new Map(), info: { descriptors: [{ name: "OS", unit: "e" }], rules: [] } };
+      const colours = { size: 12, series: ["#000"] };
+      const { echarts } = (await import("./static/series.js")).seriesOption(session, { panels: new Set(["OS"]), abscissa: "time" }, colours, 800);
+      return [echarts.xAxis[0].min, echarts.xAxis[0].max, echarts.series.find((one) => one.name === "s" || one.data?.length > 2).data.map(([x]) => x)];
+    }"""  # noqa: E501
+    with looking(browser, charge(dashboard)) as (page, _):
+        assert page.evaluate(code, [10, 11, 5, 6]) == [5000, 11000, [5000, 6000, 10000, 11000]]
+
+
 def test_a_frame_that_comes_while_the_history_loads_hides_none(browser, tmp_path):
     session = Written(tmp_path / "night1")
     for _ in range(3):

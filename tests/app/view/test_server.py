@@ -1,7 +1,9 @@
 """A dashboard in a process of its own, and what its browsers and programs get."""
 
+import csv
 import io
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
@@ -83,6 +85,15 @@ def test_csv_and_parquet_are_the_table_of_the_session(local: Shown, folders: Pat
         assert table["n"].tolist() == [1, 2, 3, 4, 5]
 
 
+def test_a_csv_has_no_formula_of_a_sample(tmp_path: Path):
+    written(tmp_path / "night1", frames=1, sample="=HYPERLINK(1)")
+    with shown(tmp_path / "night1", "--bind", "127.0.0.1:0") as dashboard:
+        [row] = csv.DictReader(io.StringIO(dashboard.ask("/api/sessions/night1/frames?format=csv")[2].decode()))
+        assert row["sample"] == "'=HYPERLINK(1)"
+        [frame] = dashboard.json("/api/sessions/night1/frames")
+        assert frame["sample"] == "=HYPERLINK(1)"
+
+
 def test_spectra(local: Shown):
     spectra = local.json("/api/sessions/night1/spectra?last=3")
     assert [row["uid"] for row in spectra["rows"]] == ["f1", "f3", "f5"]
@@ -140,6 +151,14 @@ def test_the_printed_address_leaves_a_cookie(local: Shown):
         "/api/sessions/night1/orders", "POST", {"command": "stop"}, Cookie=cookie.partition(";")[0], Origin=origin
     )
     assert answer[0] == 409, "the order came as far as the session, which has ended"
+
+
+def test_an_order_for_another_folder_of_this_name_is_refused(local: Shown, folders: Path):
+    """As of a page that was open when the dashboard of another session began at its address."""
+    status, answer = local.order("night1", command="halt", folder="/elsewhere/night1")
+    assert (status, "the order is for /elsewhere/night1" in answer["error"]) == (409, True)
+    status, answer = local.order("night1", command="halt", folder=str((folders / "night1").resolve()))
+    assert (status, answer["error"]) == (409, "no session runs in this folder")
 
 
 def test_a_wider_address_shows_nothing_without_the_token(wide: Shown):
@@ -216,6 +235,9 @@ def test_folders_that_do_not_exist_and_addresses_that_are_none(tmp_path: Path):
     assert "expected HOST:PORT" in run_command("view", tmp_path, "--bind", "here:there", code=2).stderr
     assert "--bind and --host" in run_command("view", tmp_path, "--bind", "a:1", "--port", 2, code=2).stderr
     assert "cannot be bound" in run_command("view", tmp_path, "--host", "192.0.2.1", "--port", 1, code=3).stderr
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = run_command("view", tmp_path, "--port", taken.getsockname()[1], code=3)
+        assert "Address already in use; name another port, or none for the next free one" in done.stderr
 
 
 def test_what_anybody_may_send_is_not_kept_in_memory(wide: Shown):

@@ -166,7 +166,7 @@ def test_from_structures_through_feff_to_data_that_are_trained_on(structures, tm
     said = feff(structures, runs, program)
     assert said.endswith("3 runs there already, 1 failed before (--again tries them again), 2 failed")
     assert runs_of(tmp_path) == done
-    assert feff(structures, runs, program, again=True).endswith("1 runs done, 3 there already, 2 failed")
+    assert feff(structures, runs, program, again=True).endswith("1 run done, 3 there already, 2 failed")
     assert runs_of(tmp_path) == done + 1, "what was computed is not computed again"
     collect_runs(runs, "Co", "co", out, **SPLIT)
 

@@ -45,10 +45,10 @@ def test_sets_grow_by_shards_that_are_merged_by_absorber(tmp_path):
     assert merge_shards(out) == f"{out}: 3 rows, 3 of them new"
     assert not list((out / "shards").glob("*.npz"))
     more = write(tmp_path / "more/co.npz", row("mp-1_Co000", mu=MU * 1.5), row("mp-3_Co001", "sim"))
-    assert append_rows([more], out, least=1, jobs=1) == f"{out}/shards/0001.npz: 1 rows, 1 there already"
+    assert append_rows([more], out, least=1, jobs=1) == f"{out}/shards/0001.npz: 1 row, 1 there already"
     assert append_rows([more], out, least=1, jobs=1) == f"{out}: 0 new rows, no shard of fewer than 1"
     last = write(tmp_path / "last/o.npz", row("mp-3_Co001_O005", "train"))
-    assert append_rows([last], out, least=1, jobs=1).startswith(f"{out}/shards/0002.npz: 1 rows")
+    assert append_rows([last], out, least=1, jobs=1).startswith(f"{out}/shards/0002.npz: 1 row")
     assert merge_shards(out) == f"{out}: 5 rows, 2 of them new"
     assert splits(out, "co_k") == {"mp-1_Co000": "train", "mp-2_Co003": "val", "mp-3_Co001": "sim"}
     assert (splits(out, "ni_k"), splits(out, "o_k")) == ({"mp-1_Ni004": "cal"}, {"mp-3_Co001_O005": "train"})
@@ -64,13 +64,13 @@ def test_disordered_rows_are_a_set_of_their_own(tmp_path):
     assert said == f"{out}/ti_k_disordered.npz: 2 rows"
     more = write(tmp_path / "b.npz", row("TiO2-amorphous-00_Ti002"), row("r-rattled-0.1-00_Ti001"))
     said = append_rows([more], out, least=1, jobs=1, name="ti_k_disordered")
-    assert said == f"{out}/ti_k_disordered.npz: 1 rows, 1 there already"
+    assert said == f"{out}/ti_k_disordered.npz: 1 row, 1 there already"
     again = append_rows([more], out, least=1, jobs=1, name="ti_k_disordered")
     assert again == f"{out}: 0 new rows, nothing written of fewer than 1"
     # Nor do they come into the absorber's set, by mistake or by a merge.
     assert append_rows([more], out, least=1, jobs=1) == f"{out}: 0 new rows, no shard of fewer than 1"
     append_rows([write(tmp_path / "c.npz", row("mp-1_Ti000"))], out, least=1, jobs=1)
-    assert merge_shards(out) == f"{out}: 1 rows, 1 of them new"
+    assert merge_shards(out) == f"{out}: 1 row, 1 of them new"
     assert splits(out, "ti_k_disordered") == {
         "TiO2-amorphous-00_Ti002": "val",
         "TiO2-amorphous-01_Ti004": "train",
@@ -85,7 +85,7 @@ def test_sulphides_beside_a_published_set_are_counted_and_not_added_again(tmp_pa
     assert append_rows([rows], out, least=1, jobs=1, name="cu_k_sulphides") == f"{out}/cu_k_sulphides.npz: 2 rows"
     assert append_rows([rows], out, least=1, jobs=1) == f"{out}: 0 new rows, no shard of fewer than 1"
     append_rows([write(tmp_path / "b.npz", row("mp-1_Ti000"))], out, least=1, jobs=1)
-    assert merge_shards(out) == f"{out}: 1 rows, 1 of them new"
+    assert merge_shards(out) == f"{out}: 1 row, 1 of them new"
     assert "| cu_k_sulphides | 2 | 2 |" in tables_of(out)
 
 
@@ -126,7 +126,7 @@ def test_broken_rows_are_left_out_and_counted(tmp_path, broken, why):
     assert broken.defect == why
     sources = [write(tmp_path / "new/x.npz", broken, row("mp-2_Co000"))]
     said = append_rows(sources, tmp_path / "feff", least=1, jobs=1)
-    assert said.endswith(f"0001.npz: 1 rows, left out 1 with {why}")
+    assert said.endswith(f"0001.npz: 1 row, left out 1 with {why}")
     merge_shards(tmp_path / "feff")
     assert list(splits(tmp_path / "feff", "co_k")) == ["mp-2_Co000"]
 
@@ -199,7 +199,7 @@ def test_files_of_another_kind_are_named(tmp_path):
 
 def test_a_set_of_any_name_takes_rows_of_its_absorber_once(tmp_path):
     out, rows = tmp_path / "feff", write(tmp_path / "a.npz", row("mp-1_Ti000"))
-    assert append_rows([rows], out, least=1, jobs=1, name="ti_k_glass") == f"{out}/ti_k_glass.npz: 1 rows"
+    assert append_rows([rows], out, least=1, jobs=1, name="ti_k_glass") == f"{out}/ti_k_glass.npz: 1 row"
     assert append_rows([rows], out, least=1, jobs=1, name="ti_k_glass").startswith(f"{out}: 0 new rows")
     other = write(tmp_path / "b.npz", row("mp-2_V000"))
     with pytest.raises(InputError, match="ti_k_glass: rows of V; expected Ti alone"):

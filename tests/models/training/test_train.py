@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch.nn import functional
 
 from xas_agent.app.config import ConfigError
 from xas_agent.app.jobs.evaluate import evaluate_model
@@ -246,10 +247,15 @@ def test_the_blend_is_the_best_of_what_is_served(feff):
     blend = fit_blend([HeldOut(index, logits, values, recalled, values)], t.one_hot, t.regressed, recall=True)
     served = ensemble(plan, fresh(plan), plan.learnt)
 
+    def padded(parts: torch.Tensor, value: float) -> torch.Tensor:
+        each = [functional.pad(p, [0, max(sizes) - p.shape[2]], value=value) for p in parts.split(sizes, 2)]
+        return torch.stack(each, dim=2).transpose(0, 1)
+
     def surprise(temperature: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
         served.temperature.copy_(temperature)
         served.share.copy_(share)
-        parts = served.probabilities(logits, recalled).split(sizes, 1)
+        heads, sites = padded(logits, -torch.inf), padded(recalled.exp(), 0.0)
+        parts = served.probabilities(heads, sites).split(sizes, 1)
         return torch.stack([-(o[index] * p.log()).sum(1).mean() for o, p in zip(t.one_hot, parts, strict=True)])
 
     best = surprise(blend.temperature, blend.share)
