@@ -6,11 +6,10 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-import event_model
 import msgpack
 from pydantic import Field
 
-from ...agent.types import Document, get_logger
+from ...agent.types import DOCUMENT_NAMES, Document, get_logger
 from ..codecs import DecodeError, from_msgpack
 from ..errors import EndpointUnreachable
 from ..partition import RELEASE_S, Partition, settle
@@ -265,6 +264,6 @@ def _decoded(value: bytes | None) -> Document:
     except (msgpack.UnpackException, ValueError, TypeError, KeyError) as error:
         raise DecodeError("undecodable", f"{type(error).__name__}: {error}"[:300]) from error
     match message:
-        case [str(name), dict(doc)] if name in event_model.DocumentNames.__members__:
+        case [str(name), dict(doc)] if name in DOCUMENT_NAMES:
             return name, doc
     raise DecodeError("not name and document", repr(message)[:80])

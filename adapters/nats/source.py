@@ -11,10 +11,9 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
-import event_model
 from pydantic import Field
 
-from ...agent.types import Document, get_logger
+from ...agent.types import DOCUMENT_NAMES, Document, get_logger
 from ..codecs import DecodeError, Serializer, decode
 from ..partition import RELEASE_S, Partition, settle
 from .endpoint import Link, NATSEndpoint
@@ -156,7 +155,7 @@ class NATSSource:
             self._replies.setdefault(number, deque()).append((place, message.reply))
         name = message.subject.rsplit(".", 1)[-1]
         try:
-            if name not in event_model.DocumentNames.__members__:
+            if name not in DOCUMENT_NAMES:
                 raise DecodeError("unknown document name", message.subject)
             doc = decode(message.data, self.endpoint.serializer)
         except DecodeError as error:
