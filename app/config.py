@@ -90,6 +90,10 @@ class ServingSettings(Settings):
     """Whether the Events of frames that are served together go to ZMQ as one EventPage per stream: ``auto`` if they
     come faster than 50 per second, as those of an EventPage do. Files, tables, other brokers and subscribers in the
     same process have Events in any case."""
+    precision: Literal["exact", "fast"] = "exact"
+    """Arithmetic on a GPU: ``fast`` allows TF32, which rounds factors to 10 bits and moves estimates by up to about
+    1e-3. On the CPU both are the same. Commands that calibrate or judge (``standards``, ``rules test``, ``evaluate``,
+    ``train``) are always exact, and so is a host program that does not set torch itself."""
     single_site: bool = False
     """Whether to show descriptors that have no meaning for a mixture of sites, such as PSGO. They are always
     published; this adds them to the hints of the ``descriptors`` stream and to descriptors.csv."""

@@ -18,7 +18,7 @@ from .cores import core_count
 
 _log = get_logger()
 
-CPU_BATCH_ROWS = 4  # more rows do not fit the cache, and their memory is mapped anew in every call
+CPU_BATCH_ROWS = 8  # more rows do not fit the cache and take longer per row
 _MALLOC_OPTIONS = {-3: 32 << 20, -1: 256 << 20}
 """M_MMAP_THRESHOLD, the largest that glibc takes, and M_TRIM_THRESHOLD, bytes."""
 _GPU_RETRY_S, _LONGEST_GPU_RETRY_S = 1.0, 60.0
@@ -185,14 +185,14 @@ def _cause(error: RuntimeError) -> str:
     return next((line for line in lines if "CUDA" in line), lines[-1]).strip()
 
 
-def configure_torch(threads: int) -> None:
-    """Set the CPU threads of torch, forbid TF32 and keep freed memory, for the whole process.
+def configure_torch(threads: int, fast: bool = False) -> None:
+    """Set the CPU threads of torch, allow TF32 only if ``fast``, and keep freed memory, for the whole process.
 
     Only programs of the agent, such as its command, call it; the library does not.
     """
     torch.set_num_threads(threads)
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = fast
+    torch.backends.cudnn.allow_tf32 = fast
     keep_freed_memory()
 
 

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from .shared import USAGE, fail
 
@@ -98,10 +98,10 @@ def begin_quickly() -> None:
     gc.disable()
 
 
-def set_up_torch(threads: int | None) -> None:
-    """Set torch to ``threads`` CPU threads (by default half the cores, at most 4) and to full precision on a GPU."""
+def set_up_torch(threads: int | None, precision: Literal["exact", "fast"] = "exact") -> None:
+    """Set torch to ``threads`` CPU threads (by default half the cores, at most 4) and to a precision on a GPU."""
     from ...models.runtime import configure_torch, default_threads
 
-    configure_torch(threads or default_threads())
+    configure_torch(threads or default_threads(), fast=precision == "fast")
     gc.freeze()  # nor look through what is imported later on
     gc.enable()

@@ -263,7 +263,11 @@ class GraphAttention(nn.Module):
         channels = torch.diag_embed(per_channel.reshape(self.members, self.heads, self.each).transpose(1, 2))
         return channels.permute(0, 2, 3, 1).reshape(self.members, self.heads, self.width)
 
-    def forward(self, h: Tensor) -> Tensor:
+    def attention(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights (members, heads, N, reach, points), and neighbours (members, N, reach, points, 2 width).
+
+        The second half of the neighbours' channels are their values.
+        """
         m, n, points, w = self.members, h.shape[1], self.points, self.width
         flat = h.reshape(m, n * points, w)
         parts = [self.weights(self.here.weight), self.weights(self.there.weight), self.weights(self.value.weight)]
@@ -279,7 +283,12 @@ class GraphAttention(nn.Module):
         pair = F.leaky_relu(pair, 0.2, inplace=True).reshape(m, -1, w)
         score = torch.bmm(self.by_head(self.relevance), pair.transpose(1, 2))
         score = score.reshape(m, self.heads, n, self.reach, points) + self.outside.T
-        weight = torch.softmax(score, dim=3).reshape(m, self.heads, -1).transpose(1, 2)
+        return torch.softmax(score, dim=3), near
+
+    def forward(self, h: Tensor) -> Tensor:
+        m, n, points, w = self.members, h.shape[1], self.points, self.width
+        weight, near = self.attention(h)
+        weight = weight.reshape(m, self.heads, -1).transpose(1, 2)
         weight = torch.bmm(weight, self.by_head(torch.ones_like(self.relevance)))  # each channel has its head's
         attended = (weight.reshape(m, n, self.reach, points, w) * near[:, :, :, :, w:]).sum(dim=2)
         return self.norm(h + F.gelu(attended))

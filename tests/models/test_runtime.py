@@ -1,5 +1,6 @@
 """Serving the shipped models: a frame's numbers are its own, and every estimate is whole."""
 
+import resource
 import shutil
 from functools import cache
 from importlib.resources import files
@@ -20,7 +21,7 @@ from xas_agent.agent.types.estimate import Estimate
 from xas_agent.agent.types.reasons import Flag
 from xas_agent.models import card as cards
 from xas_agent.models.card import ModelError
-from xas_agent.models.runtime import Model, default_threads, load_module
+from xas_agent.models.runtime import Model, configure_torch, default_threads, keep_freed_memory, load_module
 from xas_agent.sim_beamline.plans import FLY_ENERGIES_EV
 from xas_agent.sim_beamline.spectra import ReferenceSpectra, absorption
 
@@ -221,3 +222,27 @@ def test_out_of_distribution_spectra_score_above_one(kind):
     (found,) = model("co-k").estimate(aligned)
     assert found.ood_score > 1
     assert found.flags == (Flag.OUT_OF_DISTRIBUTION,)
+
+
+def test_a_gpu_may_round_to_tf32_only_where_serving_asks_for_it():
+    threads, flags = torch.get_num_threads(), (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [flag.allow_tf32 for flag in flags]
+    try:
+        for fast in (True, False):
+            configure_torch(threads, fast)
+            assert [flag.allow_tf32 for flag in flags] == [fast, fast]
+    finally:
+        for flag, value in zip(flags, before, strict=True):
+            flag.allow_tf32 = value
+
+
+def test_memory_that_a_forward_pass_freed_is_not_mapped_anew():
+    if not keep_freed_memory():
+        pytest.skip("not glibc")
+    served, frames = model("co-k"), np.ones((64, 108), np.float32)
+    for _ in range(5):
+        served.forward(frames)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        served.forward(frames)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 2000  # of some 10 MB each, 25 000 pages

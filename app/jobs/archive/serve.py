@@ -85,7 +85,7 @@ def _models(work: Work) -> Sequence[Model]:
     """Return the models of this worker, which must be those of the command."""
     config = work.config
     folders = tuple(model_folders(config))
-    models = _loaded(folders, config.model.device, config.model.threads or 1)
+    models = _loaded(folders, config.model.device, config.model.threads or 1, config.serving.precision == "fast")
     found = {model.name: model.sha256 for model in models}
     if found != dict(work.models):
         other = ", ".join(sorted(dict(set(found.items()) ^ set(work.models.items()))))
@@ -94,8 +94,8 @@ def _models(work: Work) -> Sequence[Model]:
 
 
 @lru_cache(maxsize=2)
-def _loaded(folders: tuple[Path, ...], device: str, threads: int) -> tuple[Model, ...]:
-    configure_torch(threads)  # a worker is a process of the agent
+def _loaded(folders: tuple[Path, ...], device: str, threads: int, fast: bool) -> tuple[Model, ...]:
+    configure_torch(threads, fast)  # a worker is a process of the agent
     models = tuple(Model(folder, device) for folder in folders)
     for model in models:
         model.warm_up()

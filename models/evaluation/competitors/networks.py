@@ -62,7 +62,7 @@ class Joint(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         z = self.latent(self.body(continued(x.flatten(1))))
-        *logits, regressed = (to_descriptor(z).unsqueeze(1) for to_descriptor in self.heads)
+        *logits, regressed = (to_descriptor(z.unsqueeze(0)).transpose(0, 1) for to_descriptor in self.heads)
         mean, log_variance = regressed.chunk(2, dim=2)
         return torch.cat(logits, dim=2), mean, log_variance.clamp(-8.0, 4.0)
 

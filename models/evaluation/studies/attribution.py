@@ -9,7 +9,6 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  torch's own idiom
 
 from ....agent.types import Array
 from ...network import FrequencyBranch, GraphAttention, Served
@@ -108,13 +107,14 @@ def band_weights(served: Served, spectra: Tensor) -> Array:
     branches = [b for b in served.spt.blocks if isinstance(b, FrequencyBranch)]
     total = torch.zeros(len(spectra), branches[0].count if branches else 0)
     for branch in branches:
-        with recorded([branch.query, branch.key]) as out:
+        with recorded([branch.key, branch.query]) as out:  # in this order
             queries(served, spectra)
-        query, key = (torch.cat(out[k::2]) for k in (0, 1))
-        n = len(spectra)
-        key = key.reshape(n, branch.count, -1)
-        score = (query.unsqueeze(1) * key).reshape(n, branch.count, branch.members, branch.width).sum(3)
-        total += torch.softmax(score * branch.width**-0.5, dim=1).mean(2) / len(branches)
+        scores: list[Tensor] = []
+        for key, query in zip(out[0::2], out[1::2], strict=True):  # of some spectra: (members, bands · n or n, width)
+            own = key.reshape(branch.members, branch.count, -1, branch.width)
+            scores.append((query.unsqueeze(1) * own).sum(3))
+        score = torch.cat(scores, dim=2)
+        total += torch.softmax(score * branch.width**-0.5, dim=1).mean(0).T / len(branches)
     return total.double().numpy()
 
 
@@ -126,17 +126,11 @@ def attention(served: Served, spectra: Tensor) -> Array:
     -------
     (N, nodes, 2 · window + 1) means over heads and members; the middle column is the point itself.
     """
-    branch = [b for b in served.spt.blocks if isinstance(b, GraphAttention)][-1]
-    with recorded([branch.here, branch.there]) as out:
-        queries(served, spectra)
-    here, there = (torch.cat(out[k::2]) for k in (0, 1))
-    n, channels, points = here.shape
-    split = [n, branch.heads, channels // branch.heads, points]
-    reach = 2 * branch.window + 1
-    around = F.pad(there, [branch.window, branch.window]).reshape([*split[:3], -1]).unfold(3, reach, 1)
-    pair = F.leaky_relu(here.reshape(split).unsqueeze(4) + around, 0.2)
-    score = (branch.relevance * pair).sum(2) + branch.outside
-    return torch.softmax(score, dim=3).mean(1).double().numpy()
+    last = max(k for k, b in enumerate(served.spt.blocks) if isinstance(b, GraphAttention))
+    branch = served.spt.blocks[last]
+    assert isinstance(branch, GraphAttention)
+    before = served.spt.blocks[:last](served.spt.embedding((spectra - served.centre) / served.spread))
+    return branch.attention(before)[0].mean(dim=(0, 1)).transpose(1, 2).double().numpy()
 
 
 def received_attention(weights: Array) -> Array:

@@ -92,7 +92,8 @@ def test_coverage_is_judged_for_each_end_of_a_spectrum(windowed):
         assert section.tables[table].index.tolist() == conditions
     shares = section.tables["uncertainty-coverage"]["OS"].to_dict()
     assert shares["end 72"] == shares["clean"]
-    assert shares["end 27"] != shares["clean"]
+    widths = section.tables["uncertainty-widths"]["OS"].to_dict()
+    assert widths["end 27"] != widths["clean"]
 
 
 def test_coverage_is_judged_by_coordination_number(windowed):
