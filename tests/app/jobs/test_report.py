@@ -222,5 +222,5 @@ def test_pages_in_the_file_are_read_like_their_events(session: Path, page: str, 
             shutil.copy(file, folder)
     assert '["event_page"' in (folder / "documents.jsonl").read_text()
     out = tmp_path / "report.html"
-    assert run_command("report", folder, "--out", out).stdout.startswith(f"{folder}: 3 frames, 1 decisions")
+    assert run_command("report", folder, "--out", out).stdout.startswith(f"{folder}: 3 frames, 1 decision\n")
     assert Page(out.read_text(encoding="utf-8")).rows == Page(page).rows
