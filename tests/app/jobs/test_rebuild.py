@@ -30,7 +30,8 @@ def folder(session: Path, tmp_path: Path) -> Path:
 
 def test_the_documents_alone_give_tables_and_picture(session: Path, folder: Path) -> None:
     recorder = rebuild(folder)
-    assert recorder.frames == 2
+    # On a busy machine a third frame is answered before the session has ended.
+    assert recorder.frames == len((session / "descriptors.csv").read_text().splitlines()) - 1 >= 2
     for name in ("descriptors.csv", "decisions.csv"):
         assert (folder / name).read_bytes() == (session / name).read_bytes()
     made = {"documents.jsonl", "descriptors.csv", "decisions.csv", "operando.png", ".lock"}
