@@ -76,11 +76,14 @@ class OperatorServer:
             self._path = sockets_folder() / f"{self._pid}.sock"
             self._path.unlink(missing_ok=True)
             self._server = line_server(self._path, self._answer)
-            identity_file(self._path).write_text(json.dumps(dict(self._identity()), default=str), encoding="utf-8")
         except (OSError, Refused) as error:
             _log.warning("no commands can reach this session", detail=str(error))
             return
         threading.Thread(target=self._server.serve_forever, name="operator", daemon=True).start()
+        try:
+            identity_file(self._path).write_text(json.dumps(dict(self._identity()), default=str), encoding="utf-8")
+        except OSError as error:
+            _log.warning("while it is busy, this session is shown as ended", detail=str(error))
 
     def close(self) -> None:
         """Stop listening."""

@@ -96,7 +96,7 @@ def test_short_scans_are_answered_with_wider_intervals(windowed, published):
     assert flags == {name: name != "long" for name in ANSWERED}
     width = {name: d["OS_hi"] - d["OS_lo"] for name, d in answers.items()}
     interval = {d.name: d for d in cards.read_card(windowed.model).descriptors}["OS"].interval
-    assert interval.windows[0].scale > 1.5 * interval.scale
+    assert interval.windows[0].scale > 1.1 * interval.scale
     assert width["25 above E0"] > 1.2 * width["long"]
     assert width["25 above the table"] > 1.2 * width["long"]
     for name in ANSWERED:

@@ -155,7 +155,7 @@ class Stalled:
 def stalled(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stalled]:
     """The model of every session."""
     model = Stalled(load_models(load_config(CO))[0])
-    monkeypatch.setattr(agent_module, "load_models", lambda _: [model])
+    monkeypatch.setattr(agent_module, "load_models", lambda _, at_once: [model])
     yield model
     model.released.set()
 
