@@ -22,10 +22,23 @@ class Source:
         self.position: dict[str, Any] = {}
         self.age_s = 0.0
         self.takeovers = 0
+        self.given_up: list[str] = []
         self.told: list[tuple[dict[str, Any], list[str]]] = []
 
     def __iter__(self) -> Iterator[Any]:
         return iter(())
+
+    def handing_over(self) -> None: ...
+
+    def holds(self, run: str) -> bool:
+        return True
+
+    def is_current(self, position: Mapping[str, Any]) -> bool:
+        return True
+
+    def take_given_up(self) -> list[str]:
+        given_up, self.given_up = self.given_up, []
+        return given_up
 
     def close(self) -> None: ...
     def release(self) -> None: ...

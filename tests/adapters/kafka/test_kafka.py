@@ -46,7 +46,7 @@ class Reader:
         self.source = KafkaSource(KafkaShared(address=address, begin="all", lease_s=2, group=group))
         self.documents: list[tuple[str, dict[str, Any]]] = []
         self.ages: list[float] = []
-        self.positions: dict[str, int] = {}
+        self.positions: dict[str, list[int]] = {}
         self.source.connect()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
