@@ -1,6 +1,6 @@
 """Share runs among agents that are killed and added, over NATS or Kafka, and print what became of each frame.
 
-    python benchmarks/campaigns/brokers.py [--broker nats|kafka] [--agents 8] [--kills 20] [--seed 0] [--limit 3600] [--out DIR]
+    python benchmarks/campaigns/brokers.py [--broker nats|kafka] [--agents 8] [--kills 20] [--limit 3600] [--out DIR]
 
 Runs of whole spectra with a slow step scan beside them are published, several at a time. Agents of one group answer
 them, each with a folder of its own, and publish to the same broker. A random one is killed and another added,
