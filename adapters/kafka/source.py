@@ -73,7 +73,8 @@ class KafkaSource:
         self._changed: set[int] = set()
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._ended = threading.Event()
+        self._releasing = threading.Event()
+        self._keeper: threading.Thread | None = None
         self._written_at = 0.0
         self.connected = False
         """Whether a broker answered when one was last asked."""
@@ -137,6 +138,15 @@ class KafkaSource:
             self.connected = True
             if (document := self._take(message)) is not None:
                 yield document
+        self._keeper = threading.Thread(target=self._keep, args=(consumer,), name="kafka group", daemon=True)
+        self._keeper.start()
+
+    def _keep(self, consumer: "Consumer") -> None:
+        """Stay a member of the group after ``close``, while the agent answers what was read: the group takes the
+        partitions from one that does not poll, and this agent would not know."""
+        while not self._releasing.is_set():
+            consumer.poll(_POLL_S)  # what comes is for the next agent
+            self._write(consumer)
 
     def _take(self, message: "Message") -> Document | None:
         number, place = message.partition(), message.offset()
@@ -193,7 +203,10 @@ class KafkaSource:
         self._closing.set()
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            settle(self.partitions.values(), RELEASE_S)
+            settle(list(self.partitions.values()), RELEASE_S)
+            self._releasing.set()
+            if self._keeper is not None:
+                self._keeper.join()
             self._written_at = 0.0
             self._write(consumer, wait=True)
             consumer.close()

@@ -200,6 +200,8 @@ def test_what_waits_of_a_run_that_went_to_another_agent_is_left_to_it(
             assert [one.source.is_current({key: place}) for key, place in read.items()].count(False) == 2
         wait_until(lambda: len(one.source.partitions) == 4)  # runs that nobody acknowledged come back
         wait_until(lambda: all(one.uids().count(frames[uid][1]) == 2 for uid in gone))
+        one.source.acknowledge(read, ())  # as read before
+        assert sum(partition.settled for partition in one.source.partitions.values()) == 2
         for uid in gone:
             for frame in frames[uid]:
                 at_first[uid](frame)
@@ -208,6 +210,21 @@ def test_what_waits_of_a_run_that_went_to_another_agent_is_left_to_it(
         wait_until(lambda: len(reader.documents) == 4 * len(runs) + 2 * len(gone))
     found = [doc["data"]["frame_uid"] for name, doc in reader.documents if name == "event"]
     assert sorted(found) == sorted(itertools.chain.from_iterable(frames.values()))
+
+
+def test_an_agent_that_ends_knows_which_runs_go_to_others(address: str, sink: KafkaSink) -> None:
+    runs = [Made().sweep(array=True) for _ in range(20)]
+    for document in itertools.chain.from_iterable(run.docs for run in runs):
+        sink(*document)
+    one = Reader(address)
+    wait_until(lambda: len(one.documents) == sum(len(run.docs) for run in runs))
+    one.source.close()  # and it goes on to answer
+    with closing(Reader(address)) as two:
+        wait_until(lambda: len(two.source.partitions) == 2)
+        held = {run.uid for run in runs if one.source.holds(run.uid)}
+        assert held.isdisjoint(gone := one.source.take_given_up())
+        assert {*held, *gone} == {run.uid for run in runs}
+    one.close()
 
 
 def test_endpoints_that_do_not_answer_are_named(cluster: Cluster) -> None:
