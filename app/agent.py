@@ -560,6 +560,7 @@ class XASAgent:
                 self._progress.notify_all()
         try:
             self._report_dropped(now=True)
+            self._give_up_runs()
             self._pipeline.close(self._reason, handed_on=self._acknowledgements is not None)
         except Exception:
             _log.exception("agent's runs not closed")
