@@ -37,10 +37,6 @@ class Subjects:
         run, stream = self._streams.get(str(doc.get("descriptor", doc.get("resource"))), ("", ""))
         return run, answer_key(stream, doc["data"]) if name == "event" else ""
 
-    def is_open(self, run: str) -> bool:
-        """Whether runs that belong together with ``run`` have not all ended."""
-        return run in self._open
-
     def _stopped(self, uid: str) -> str:
         run = self._run_of.pop(uid, uid)
         self._open[run] -= 1

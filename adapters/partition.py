@@ -46,8 +46,12 @@ class Partition:
         """Time of the latest document of each open run, Unix s."""
         self._ended: FIFOCache[str, None] = FIFOCache(_MAX_ENDED)
         self._run_of: FIFOCache[str, str] = FIFOCache(_MAX_OWNERS)
+        self._known: FIFOCache[str, None] = FIFOCache(_MAX_OWNERS)
+        """Runs of which a document was read."""
         self.lost = False
         """Whether another agent may read the partition."""
+        self.term = 0
+        """Number of the source's take-over since which it holds the partition."""
 
     @staticmethod
     def new(after: int) -> dict[str, Any]:
@@ -89,6 +93,16 @@ class Partition:
         """Whether a run is open."""
         return bool(self._open)
 
+    @property
+    def runs_in_progress(self) -> list[str]:
+        """Runs that the next agent reads from their starts."""
+        with self._lock:
+            return list(self._open)
+
+    def knows(self, run: str) -> bool:
+        """Whether a document of a run was read."""
+        return run in self._known
+
     def take(self, place: int, name: str, doc: Mapping[str, Any], at: float) -> float | None:
         """Note a document that came.
 
@@ -114,6 +128,8 @@ class Partition:
             if run in self._open:
                 self._heard[run] = at
             self._given = place
+            if run:
+                self._known[run] = None
             return REPLAYED_AGE_S if place <= self._inherited else 0.0
 
     def pass_over(self, place: int) -> None:

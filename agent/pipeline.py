@@ -214,6 +214,26 @@ class Pipeline:
         self.decisions.publish_statuses()
         self._commit()
 
+    def give_up(self, runs: Iterable[str]) -> None:
+        """Forget watched runs that another agent reads from their starts, and end the agent's runs for them.
+
+        One that comes back is new: what was computed of it may not have been published.
+        """
+        for uid in runs:
+            self._take(self._reader.give_up(uid))
+            self._stops.pop(uid, None)
+            self._left_out.notes.pop(uid, None)
+            self._rules.forget(uid)
+            self._requests.run_stopped(uid)
+            self._requests.forget(uid)
+            self._relative.forget(uid)
+            self._published.forget(uid)
+            self._runs.give_up(uid)
+            self._advanced.discard(uid)
+            self._changed = {key: newest for key, newest in self._changed.items() if key[0] != uid}
+            self._progress.given_up.append(uid)
+        self._commit()
+
     def idle(self) -> None:
         """Stop waiting for missing documents, after the source has been quiet."""
         self._take(self._reader.settle())

@@ -25,6 +25,8 @@ class Progress:
     """Runs whose Events are not needed."""
     memory: Memory = field(default_factory=dict)
     """States that changed."""
+    given_up: list[str] = field(default_factory=list)
+    """Runs that may be read again from their starts, so that nothing that was done for them counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class Published:
         return {(note.run_uid, "notes"): list(said)}
 
     def forget(self, run_uid: str) -> None:
-        """Forget the notes on a run that is over."""
+        """Forget the notes on a run that is over or given up."""
         self._said.pop(run_uid, None)
 
 

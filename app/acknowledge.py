@@ -55,6 +55,17 @@ class Acknowledgements:
         if position or over:
             self._waiting.append((self._subscribers.sent, position, over))
 
+    def take_given_up(self) -> list[str]:
+        """Return the runs that another agent reads from their starts, since the last call; none of them is over."""
+        given_up = self._source.take_given_up()
+        for _, _, over in self._waiting if given_up else ():
+            over[:] = [run for run in over if run not in given_up]
+        return given_up
+
+    def is_current(self, received: Received) -> bool:
+        """Whether a document is still this agent's to answer."""
+        return received.position is None or self._source.is_current(received.position)
+
     def send(self, ended: Collection[str] = ()) -> None:
         """Acknowledge what has become safe; of the runs in ``ended``, from now on nothing is needed."""
         if ended:

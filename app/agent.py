@@ -249,6 +249,9 @@ class XASAgent:
         for sink in sinks:
             agent.subscribe(sink, pages=isinstance(sink, ZMQSink))
         agent._sinks = [sink for sink in sinks if isinstance(sink, NATSSink | KafkaSink)]
+        for sink in sinks:
+            if isinstance(sink, KafkaSink) and config.kafka is not None:
+                sink.holds = lambda run: False  # until runs are read
         return agent
 
     def load_models(self) -> None:
@@ -261,9 +264,15 @@ class XASAgent:
         """Tell ``source`` which documents are safe. The agent needs a journal."""
         assert self._journal is not None
         self._acknowledgements = Acknowledgements(source, self._journal, self._subscribers)
-        for sink in self._sinks:
-            if isinstance(sink, KafkaSink):
-                sink.takeovers = lambda: source.takeovers
+        sinks = [sink for sink in self._sinks if isinstance(sink, KafkaSink)]
+        for sink in sinks:
+            sink.takeovers, sink.holds = lambda: source.takeovers, source.holds
+
+        def hand_over() -> None:
+            for sink in sinks:
+                sink.hand_over()
+
+        source.handing_over = hand_over
 
     def start(self) -> None:
         """Begin, if the agent has a journal.
@@ -530,6 +539,7 @@ class XASAgent:
             idle = failed = False
             try:
                 self._perform_calls()
+                self._give_up_runs()
                 self._report_dropped(now=not batch)
                 if batch:
                     self._feed(batch)
@@ -550,6 +560,7 @@ class XASAgent:
                 self._progress.notify_all()
         try:
             self._report_dropped(now=True)
+            self._give_up_runs()
             self._pipeline.close(self._reason, handed_on=self._acknowledgements is not None)
         except Exception:
             _log.exception("agent's runs not closed")
@@ -559,7 +570,14 @@ class XASAgent:
             self._delivery.close()
         self._resources.close()
 
+    def _give_up_runs(self) -> None:
+        """Forget the runs that went to another agent."""
+        if self._acknowledgements is not None and (runs := self._acknowledgements.take_given_up()):
+            self._pipeline.give_up(runs)
+
     def _feed(self, batch: list[Received]) -> None:
+        if self._acknowledgements is not None:
+            batch = [*filter(self._acknowledgements.is_current, batch)]
         new = batch if self._journal is None else self._journal.accept(batch)
         self._pipeline.feed(new)
         if self._acknowledgements is not None:
@@ -580,6 +598,8 @@ class XASAgent:
                 for sink in self._sinks:
                     sink.know(name, doc)
             repeated = self._delivery.repeat()
+            if self._config.kafka is not None:
+                self._journal.give_up_undelivered()
             if self._config.shared is not None:
                 self._journal.forget_events()
             self._pipeline.resume(self._journal.past(), self._journal.inputs())

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from .._version import __version__
 from ..adapters.health import HealthServer, HealthSettings
+from ..models.lazy import LazyModel
 from .agent import XASAgent
 from .output.folder import OutputFolder
 from .output.recorder import Recorder
@@ -44,7 +45,7 @@ class Health:
         self.url = self._server.url
 
     def watch(self, agent: XASAgent, recorder: Recorder, output: OutputFolder | None) -> None:
-        """Watch an agent, whose models are loaded, and what became of its documents."""
+        """Watch an agent, and what became of its documents."""
         self._recorder, self._output = recorder, output
         self._agent = agent
 
@@ -66,6 +67,7 @@ class Health:
         if self._agent is None:
             return ["the models are not loaded"]
         obstacles = self.illnesses()
+        obstacles += [m.obstacle for m in self._agent.models if isinstance(m, LazyModel) and m.obstacle]
         if self._agent.ending:
             obstacles.append("the agent is ending")
         if not self._connected():

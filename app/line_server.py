@@ -48,7 +48,7 @@ def line_server(path: Path, answer: Answer, most: int = MAX_BYTES) -> socketserv
                 if not isinstance(request, dict):
                     raise TypeError("expected an object")
                 reply = answer(request, str(request.get("by") or getpass.getuser())[:100])
-            except (OSError, ValueError, TypeError) as error:
+            except (OSError, ValueError, TypeError, RecursionError) as error:
                 reply = {"ok": False, "error": f"malformed command: {error}"}
             self.wfile.write(json.dumps(reply, default=str).encode() + b"\n")
 

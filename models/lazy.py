@@ -44,7 +44,13 @@ class LazyModel:
         self.single_site = frozenset(d.name for d in card.descriptors if not d.mixture)
 
         self._model: Model | None = None
+        self._failure = ""
         self._loading = threading.Lock()
+
+    @property
+    def obstacle(self) -> str:
+        """Why it cannot estimate at present; empty once it is loaded."""
+        return "" if self._model is not None else self._failure or f"{self.name} is not loaded yet"
 
     def load(self, *, warm_up: bool = False) -> "Model":
         """Load the network, from any thread, and run it until it is as fast as it gets; once.
@@ -52,19 +58,33 @@ class LazyModel:
         Raises
         ------
         ModelError
-            It cannot be loaded.
+            It cannot be loaded, or its file changed since the card was read. Later calls do not try again.
         """
         if self._model is not None:
             return self._model
         with self._loading:
+            if self._failure:
+                raise cards.ModelError(self._failure)
             if self._model is None:
-                from .runtime import Model  # which imports torch
-
-                model = Model(self._folder, self._device)
+                try:
+                    model = self._loaded()
+                except cards.ModelError as error:
+                    self._failure = str(error)
+                    raise
                 if warm_up:
                     model.warm_up()
                 self._model = model
         return self._model
+
+    def _loaded(self) -> "Model":
+        from .runtime import Model  # which imports torch
+
+        model = Model(self._folder, self._device)
+        if model.sha256 != self.sha256:  # documents already name the other one
+            raise cards.ModelError(
+                f"{self._folder}: found another model than at the start; start again to use it"
+            )
+        return model
 
     def estimate(
         self, spectra: NDArray[np.float32], extra_sd: Mapping[str, Array] | None = None

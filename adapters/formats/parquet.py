@@ -1,5 +1,6 @@
 """Parquet tables of spectra: a spectrum per row, its points in columns of lists."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -13,6 +14,7 @@ from ...agent.types import Array, Formula
 from .column_names import SIGNALS, Columns, by_role
 from .column_table import assemble
 from .energy import in_ev
+from .headers import timestamp
 from .limits import MAX_BYTES
 from .spectrum import FileSpectrum, SpectrumFileError
 
@@ -59,8 +61,9 @@ def iterate_parquet(
 
     The table has columns ``energy`` and ``mu`` (or ``norm``, or ``i0`` and ``it`` or ``if``), lists of M numbers in
     each row, and optionally ``reference``, ``id``, ``sample``, ``element``, ``edge``, ``title`` and ``time`` (Unix s
-    or a timestamp). Energies below 45 are read as keV, which ``notes`` mention. ``row`` of a spectrum is the row of
-    the table, also of several spectra of one row. The memory does not depend on the size of the table.
+    or a timestamp, local time without a zone). Energies below 45 are read as keV, which ``notes`` mention. ``row`` of
+    a spectrum is the row of the table, also of several spectra of one row. The memory does not depend on the size of
+    the table.
 
     Parameters
     ----------
@@ -101,7 +104,8 @@ def _open(path: Path) -> Any:
         needs = f"a Parquet table needs {error.name}: pip install 'xas-agent[dask]'"
         raise SpectrumFileError(f"{path}: {needs}") from None
     try:
-        return pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+        file = pa.OSFile(os.fsencode(path))  # the name need not be UTF-8
+        return pq.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         raise SpectrumFileError(f"{path}: not a Parquet table ({error}), {_EXPECTED}") from error
 
@@ -126,8 +130,10 @@ def _columns(path: Path, schema: Any, wanted: Mapping[str, Sequence[str | int]])
     """Return the name of the column of each role that the table has."""
     import pyarrow.types as types
 
-    lists = [f.name for f in schema if types.is_list(f.type) or types.is_large_list(f.type)]
-    lists += [f.name for f in schema if types.is_fixed_size_list(f.type)]
+    kinds = (types.is_list, types.is_large_list, types.is_fixed_size_list)
+    numbers = (types.is_integer, types.is_floating, types.is_decimal, types.is_null)
+    lists = [f.name for f in schema if any(is_(f.type) for is_ in kinds)]
+    lists = [name for name in lists if any(are(schema.field(name).type.value_type) for are in numbers)]
     there = ", ".join(schema.names) or "none"
     names = {role: (*synonyms.spellings, role) for role, synonyms in SYNONYMS.items()}
     if named := [role for role in SIGNALS if role in wanted]:
@@ -157,7 +163,7 @@ def _spectra(
     path: Path, batch: Any, k: int, row: int, names: Mapping[str, str], texts: Sequence[str]
 ) -> list[FileSpectrum]:
     """Return the spectra of row ``k`` of a batch, which is ``row`` of the table."""
-    cells = {name: batch.column(name)[k].as_py() for name in texts}
+    cells = {name: _plain(batch.column(name)[k]) for name in texts}
     id = str(cells.pop("id", None) or f"{path.name}:{row}")
     known: dict[str, Any] = {"time": _seconds(cells.pop("time", None))}
     known |= {name: None if text is None else str(text) for name, text in cells.items()}
@@ -169,7 +175,7 @@ def _spectra(
     energy = channels.pop("energy", np.empty(0))
     formula = _formula(channels)
     if formula is None or any(len(column) != len(energy) for column in channels.values()) or len(energy) < 2:
-        found = ", ".join(f"{len(column)} of {role}" for role, column in channels.items()) or "none"
+        found = ", ".join(f"{len(column)} of {role}" for role, column in channels.items()) or "no"
         note = f"found {len(energy)} energies and {found} values, {_EXPECTED}"
         return [FileSpectrum(id, str(path), row, energy[:0], energy[:0], notes=(note,), **known)]
     energy, notes = in_ev(energy, "energy", "")
@@ -177,8 +183,19 @@ def _spectra(
     return [replace(spectrum, row=row) for spectrum in made]
 
 
+def _plain(cell: Any) -> Any:
+    """Return a cell as a Python value; pandas would take a timestamp in ns without a zone for UTC, not local time."""
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(cell.type):
+        cell = cell.cast(pa.timestamp("us", cell.type.tz), safe=False)
+    return cell.as_py()
+
+
 def _seconds(time: Any) -> float | None:
-    """Return a time as Unix s."""
+    """Return a time as Unix s; local time without a zone."""
     if isinstance(time, datetime):
         return time.timestamp()
+    if isinstance(time, str):
+        return timestamp(time)
     return float(time) if isinstance(time, int | float) else None

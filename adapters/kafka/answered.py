@@ -3,14 +3,12 @@
 import time
 from typing import Any
 
-from cachetools import FIFOCache
-
 from .endpoint import CALL_S, KafkaEndpoint
 
 _LOOK_BACK = 200_000
 """Number of messages before the end of a partition that are read when this process first looks."""
-_MAX_RUNS = 2000
-"""Number of the latest runs of which the answered frames are remembered."""
+_MAX_ANSWERS = 500_000
+"""Number of answers that are remembered, of some 60 bytes each; those to the oldest runs are forgotten first."""
 
 
 class Answered:
@@ -30,13 +28,21 @@ class Answered:
         )
         self._next: dict[int, int] = {}
         """Offset of the next message, by partition."""
-        self._frames: FIFOCache[str, set[str]] = FIFOCache(_MAX_RUNS)
-        """What is answered, by run; also of runs of other agents, which may come to this one."""
+        self._answers: dict[str, set[int]] = {}
+        """Hashes of what is answered, by run; also of runs of other agents, which may come to this one."""
+        self._count = 0
         self._partitions = endpoint.find_topic(self._consumer)
 
-    def of(self, run: str) -> set[str]:
-        """Return the answered frames of a run that :meth:`read` read."""
-        return self._frames.get(run, set())
+    def add(self, run: str, answer: str) -> bool:
+        """Note an answer; return whether it is news."""
+        answers, known = self._answers.setdefault(run, set()), hash(answer)
+        if known in answers:
+            return False
+        answers.add(known)
+        self._count += 1
+        while self._count > _MAX_ANSWERS and len(self._answers) > 1:
+            self._count -= len(self._answers.pop(next(iter(self._answers))))
+        return True
 
     def read(self) -> bool:
         """Read what is in the topic by now; return whether all of it came in time."""
@@ -68,11 +74,7 @@ class Answered:
             ends.pop(number, None)
         for name, value in message.headers() or ():
             if name == "frame":
-                self._frames.setdefault((message.key() or b"").decode(), set()).add(value.decode())
-
-    def forget(self, run: str) -> None:
-        """Forget the frames of a run that is over."""
-        self._frames.pop(run, None)
+                self.add((message.key() or b"").decode(), value.decode())
 
     def close(self) -> None:
         self._consumer.close()

@@ -27,7 +27,8 @@ class KafkaSink:
 
     The key is the uid of the run, for the agent's own runs that of the watched run, so that the documents about a
     run are in one partition, in order. When a run of the agent begins, what the topic has of the watched run is read:
-    frames that another agent has answered are not published again, and are counted in ``repeated``.
+    frames that are answered are not published again, and are counted in ``repeated``. Answers to runs of partitions
+    that this agent has given up are left to the next one.
 
     Parameters
     ----------
@@ -42,6 +43,10 @@ class KafkaSink:
         """Number of documents that are too large."""
         self.takeovers: Callable[[], int] = lambda: 0
         """Number of times at which runs came from other agents; their answers are then read."""
+        self.holds: Callable[[str], bool] = lambda run: True
+        """Whether this agent, not another one, answers a run."""
+        self.left = 0
+        """Number of documents of frames that were left to another agent."""
         self.confirmations = Confirmations()
         self._takeovers = 0
         self._producer: Any = None
@@ -94,12 +99,13 @@ class KafkaSink:
             came = answer and self._answered is not None and self.takeovers() != self._takeovers
             if came or (name == "start" and is_of_agent(doc)):
                 self._read_answers()
-            if answer and self._answered is not None and answer in self._answered.of(run):
+            if answer and not self.holds(run):
+                self.left += 1
+                return
+            if answer and self._answered is not None and not self._answered.add(run, answer):
                 self.repeated += 1
                 return
             self._produce(run, to_msgpack([name, doc]), [("frame", answer.encode())] if answer else None)
-            if name == "stop" and self._answered is not None and not self._subjects.is_open(run):
-                self._answered.forget(run)
             if self._failed:
                 failed, self._failed = self._failed, []
                 raise EndpointUnreachable(self.endpoint.address, f"{len(failed)} documents not taken: {failed[0]}")
@@ -110,6 +116,16 @@ class KafkaSink:
             self._subjects(name, doc)
             if name == "start" and is_of_agent(doc):
                 self._read_answers()
+
+    def hand_over(self) -> None:
+        """Wait until what was published is with the brokers, so that another agent finds it."""
+        if not self._lock.acquire(timeout=CALL_S):
+            return  # it reads what others have answered, and asks ``holds`` after that
+        try:
+            if self._producer is not None and (left := self._producer.flush(CALL_S)):
+                log.warning("another agent may answer frames again", topic=self.endpoint.topic, documents_wait=left)
+        finally:
+            self._lock.release()
 
     def _read_answers(self) -> None:
         """Read what other agents have answered; while no broker answers, try again."""

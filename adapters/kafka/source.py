@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgpack
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 log = get_logger()
 
 _POLL_S = 0.1
-_SETTLE_S = 60.0
-"""Longest wait until what was read of a partition is answered, before another agent gets it, s."""
 _WRITE_S = 0.5
 """Interval at which acknowledgements are written, s."""
 
@@ -56,21 +54,27 @@ class KafkaSource:
         self.endpoint = endpoint
         self.malformed = 0
         """Number of skipped messages."""
-        self.position: dict[str, int] = {}
-        """Partition and offset of the latest document."""
+        self.position: dict[str, list[int]] = {}
+        """Partition, take-over since which it is held, and offset of the latest document."""
         self.age_s = 0.0
         """Age that counts of the latest document, s."""
         self.partitions: dict[int, Partition] = {}
         """Partitions that this agent holds, by number."""
         self.takeovers = 0
         """Number of times at which runs may have come from another agent."""
+        self.handing_over: Callable[[], None] = lambda: None
+        """Called before another agent gets partitions, when :meth:`holds` denies their runs; returns when what was
+        published of them is with the broker."""
+        self._given_up: list[str] = []
+        """Runs in progress of partitions that were given up or lost, since they were last taken."""
         self._first: dict[int, int] = {}
         """Offset at which a new group begins, by partition."""
         self._consumer: Consumer | None = None
         self._changed: set[int] = set()
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._ended = threading.Event()
+        self._releasing = threading.Event()
+        self._keeper: threading.Thread | None = None
         self._written_at = 0.0
         self.connected = False
         """Whether a broker answered when one was last asked."""
@@ -134,6 +138,15 @@ class KafkaSource:
             self.connected = True
             if (document := self._take(message)) is not None:
                 yield document
+        self._keeper = threading.Thread(target=self._keep, args=(consumer,), name="kafka group", daemon=True)
+        self._keeper.start()
+
+    def _keep(self, consumer: "Consumer") -> None:
+        """Stay a member of the group after ``close``, while the agent answers what was read: the group takes the
+        partitions from one that does not poll, and this agent would not know."""
+        while not self._releasing.is_set():
+            consumer.poll(_POLL_S)  # what comes is for the next agent
+            self._write(consumer)
 
     def _take(self, message: "Message") -> Document | None:
         number, place = message.partition(), message.offset()
@@ -153,13 +166,31 @@ class KafkaSource:
         if age_s is None:
             return None
         self.age_s = max(age_s, time.time() - at) if age_s else 0.0
-        self.position = {f"partition {number}": place}
+        self.position = {f"partition {number}": [partition.term, place]}
         return name, doc
+
+    def holds(self, run: str) -> bool:
+        """Whether this agent is the one that reads a run, from any thread."""
+        return any(partition.knows(run) for partition in list(self.partitions.values()) if not partition.lost)
+
+    def is_current(self, position: Mapping[str, Any]) -> bool:
+        """Whether the partition of a document with this position is held since the document was read."""
+        held = {f"partition {n}": p.term for n, p in list(self.partitions.items()) if not p.lost}
+        return all(held.get(key) == term for key, (term, _) in position.items())
+
+    def take_given_up(self) -> list[str]:
+        """Return the runs that another agent may read from their starts, since the last call."""
+        with self._lock:
+            taken, self._given_up = self._given_up, []
+        return taken
 
     def acknowledge(self, position: Mapping[str, Any], ended: Collection[str]) -> None:
         """Acknowledge documents up to ``position``, and let the runs in ``ended`` not be read again."""
+        with self._lock:
+            ended = set(ended).difference(self._given_up)
         for number, partition in list(self.partitions.items()):
-            if partition.acknowledge(position.get(f"partition {number}", -1), ended):
+            term, place = position.get(f"partition {number}", (-1, -1))
+            if not partition.lost and partition.acknowledge(place if term == partition.term else -1, ended):
                 with self._lock:
                     self._changed.add(number)
 
@@ -172,7 +203,10 @@ class KafkaSource:
         self._closing.set()
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            settle(self.partitions.values(), RELEASE_S)
+            settle(list(self.partitions.values()), RELEASE_S)
+            self._releasing.set()
+            if self._keeper is not None:
+                self._keeper.join()
             self._written_at = 0.0
             self._write(consumer, wait=True)
             consumer.close()
@@ -200,6 +234,7 @@ class KafkaSource:
         from confluent_kafka import TopicPartition
 
         places = consumer.committed(assigned, timeout=CALL_S)
+        self.takeovers += 1
         begin: list[TopicPartition] = []
         for found in places:
             state = json.loads(found.metadata) if found.offset >= 0 and found.metadata else None
@@ -208,26 +243,34 @@ class KafkaSource:
             if state is None:
                 first = self._first.get(found.partition)  # unknown if the topic has grown since
                 state = Partition.new((self._ends(consumer, found.partition)[0] if first is None else first) - 1)
-            partition = self.partitions[found.partition] = Partition(state)
+            partition = Partition(state)
+            partition.term = self.takeovers
+            self.partitions[found.partition] = partition
             begin.append(TopicPartition(found.topic, found.partition, partition.begin))
             log.info("partition taken", partition=found.partition, runs_in_progress=len(state["open"]))
             with self._lock:
                 self._changed.add(found.partition)
-        self.takeovers += 1
         consumer.incremental_assign(begin)
 
     def _revoked(self, consumer: "Consumer", revoked: "list[TopicPartition]") -> None:
-        given_up = [p for found in revoked if (p := self.partitions.get(found.partition)) is not None]
-        if not self._closing.is_set():  # else ``release`` has waited
-            settle(given_up, _SETTLE_S)
+        for found in revoked:
+            if (partition := self.partitions.get(found.partition)) is not None:
+                partition.lost = True
+        self.handing_over()
         self._written_at = 0.0
         self._write(consumer, wait=True)
         self._lost(consumer, revoked)
 
     def _lost(self, consumer: "Consumer", lost: "list[TopicPartition]") -> None:
         for found in lost:
-            if (partition := self.partitions.pop(found.partition, None)) is not None:
-                partition.lost = True
+            partition = self.partitions.get(found.partition)
+            if partition is None:
+                continue
+            partition.lost = True
+            if not (self._closing.is_set() and partition.settled):  # else all that was read is answered
+                with self._lock:
+                    self._given_up += partition.runs_in_progress
+            del self.partitions[found.partition]
 
     def _write(self, consumer: "Consumer", *, wait: bool = False) -> None:
         """Commit the places of partitions that changed."""

@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -87,6 +87,8 @@ class NATSSource:
         """Partitions that this agent holds, by number; replaced when it changes."""
         self.takeovers = 0
         """Number of times at which runs may have come from another agent."""
+        self.handing_over: Callable[[], None] = lambda: None
+        """Not called, since the server takes one answer to a frame."""
         self._link: Link | None = None
         self._leases: Leases
         self._stream = ""
@@ -170,6 +172,18 @@ class NATSSource:
         self.age_s = max(age_s, time.time() - at) if age_s else 0.0
         self.position = {f"partition {number}": place}
         return name, doc
+
+    def holds(self, run: str) -> bool:
+        """Return True: the server takes one answer to a frame, whoever gives it."""
+        return True
+
+    def is_current(self, position: Mapping[str, Any]) -> bool:
+        """Return True, for the same reason."""
+        return True
+
+    def take_given_up(self) -> list[str]:
+        """Return no run, for the same reason."""
+        return []
 
     def acknowledge(self, position: Mapping[str, Any], ended: Collection[str]) -> None:
         """Acknowledge documents up to ``position``, and let the runs in ``ended`` not be read again."""

@@ -146,6 +146,15 @@ class AgentRuns:
         for key in [k for k in self._runs if k[0] == uid]:
             _close(self._runs.pop(key), stop)
 
+    def give_up(self, uid: str) -> None:
+        """Forget a watched run that another agent reads from its start, and end the runs for it."""
+        self._held_notes.pop(uid, None)
+        self._watched.pop(uid, None)
+        if uid in self._ended:
+            self._ended.remove(uid)
+        for key in [k for k in self._runs if k[0] == uid]:
+            self._runs.pop(key).close("abort", "another agent answers the watched run", watched=False)
+
     def close(self, reason: str, *, with_notes: bool = True) -> None:
         """End all runs; publish the notes on watched runs whose model is not known, or drop them."""
         while self._held_notes and with_notes:

@@ -129,6 +129,16 @@ class Book:
         self._deadlines.expire(float("inf"))  # notes on the runs just ended
         return self._take_output()
 
+    def give_up(self, uid: str) -> list[Entry]:
+        """End a run if it is open, and forget it, so that it may be read again from its start."""
+        if (run := self._runs.open.get(uid)) is not None:
+            self._finish(run)
+        if (forgotten := self._runs.forget(uid)) is not None:
+            for descriptor in forgotten.descriptors:
+                self._descriptors.pop(descriptor, None)
+        self.past.pop(uid, None)
+        return self._take_output()
+
     def _take_output(self) -> list[Entry]:
         out, self._out = [*self._out, *self._repeated.take()], []
         return out

@@ -115,6 +115,11 @@ class FrameReader:
         """Stop waiting for missing documents, but not for files."""
         return join_notes(self._process(self._book.settle()), MAX_NOTES)
 
+    def give_up(self, uid: str) -> list[Outcome]:
+        """Forget a run that may be read again from its start; return what belongs to other runs."""
+        outcomes = self._process(self._book.give_up(uid))
+        return [item for item in outcomes if (item.run.uid if isinstance(item, RunDocument) else item.run_uid) != uid]
+
     def finish(self) -> list[Outcome]:
         """End all open runs, after the last document."""
         outcomes = self._process(self._book.finish())

@@ -62,6 +62,10 @@ class Runs:
         )  # fmt: skip
         return run
 
+    def forget(self, uid: str) -> RunRecord | None:
+        """Forget a finished run, so that it may begin anew; return it."""
+        return self._finished.pop(uid, None)
+
     def finish(self, run: RunRecord) -> RunRecord | None:
         """Move a run to the finished ones; return the one that is forgotten for it."""
         del self.open[run.uid]

@@ -1,6 +1,6 @@
 """The interfaces that sources, stages, controls and models implement."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
@@ -77,6 +77,22 @@ class SharedSource(DurableSource, Protocol):
     @property
     def takeovers(self) -> int:
         """Number of times at which runs may have come from another agent."""
+        ...
+
+    handing_over: Callable[[], None]
+    """Called before another agent gets runs, when :meth:`holds` denies them; returns when all that was published of
+    them is with the broker."""
+
+    def holds(self, run: str) -> bool:
+        """Whether this agent, not another one, answers a run; from any thread."""
+        ...
+
+    def is_current(self, position: Mapping[str, Any]) -> bool:
+        """Whether the agent still has what it read at a position."""
+        ...
+
+    def take_given_up(self) -> list[str]:
+        """Return the runs that another agent may read from their starts, since the last call."""
         ...
 
     def acknowledge(self, position: Mapping[str, Any], ended: Collection[str]) -> None:

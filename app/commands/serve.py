@@ -37,8 +37,8 @@ def serve(
         end_like_ctrl_c()
         try:
             path = socket or sockets_folder() / SOCKET
-        except Refused as error:
-            fail(str(error), USAGE)
+        except (Refused, OSError) as error:
+            fail(f"no folder for the socket ({error}); name a socket with --socket", USAGE)
         server = InferenceServer(settings, path.absolute())
         try:
             typer.echo(f"export XAS_AGENT_SOCKET={shlex.quote(str(server.path))}")

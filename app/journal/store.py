@@ -224,6 +224,7 @@ class Journal:
         ended, unwatched = list(map(as_text, progress.ended)), list(map(as_text, progress.unwatched))
         waiting.ended += ended
         waiting.unwatched += unwatched
+        self._forget(progress.given_up)
         self._ended.update(dict.fromkeys(ended))
         self._unwatched.update(dict.fromkeys(unwatched))
         self._deliver(delivered)
@@ -280,6 +281,24 @@ class Journal:
     def forget_events(self) -> None:
         """Forget the documents of runs that are not over but their starts: a broker sends them to who has the run."""
         self._file.execute("DELETE FROM inputs WHERE name != 'start'")
+
+    def give_up_undelivered(self) -> None:
+        """Let the runs of which a subscriber lacks documents count as never read: a broker sends them again."""
+        sql = "SELECT run, crc32, doc FROM published WHERE name = 'start'"
+        watched = {run: doc.get("parent_uid") for run, doc in self._documents(sql)}
+        lacking = self._file.execute("SELECT DISTINCT run FROM published WHERE id > ?", (self._delivered,))
+        self._forget([str(watched[run]) for (run,) in lacking if run in watched])
+        self.commit(now=True)
+
+    def _forget(self, runs: Sequence[str]) -> None:
+        """Delete what is known of runs, which may be read again from their starts."""
+        given_up = [*map(as_text, runs)]
+        self._waiting.given_up += given_up
+        self._over = self._over.difference(given_up)
+        for run in given_up:
+            self._ended.pop(run, None)
+            self._unwatched.pop(run, None)
+        self._read_up_to = {key: number for key, number in self._read_up_to.items() if key[0] not in given_up}
 
     def close(self, delivered: int = 0) -> None:
         """Write what waits and close the file; documents up to number ``delivered`` will not be sent again."""
@@ -361,12 +380,13 @@ class Journal:
                 file.executemany(sql, rows)
         for run in waiting.unwatched:
             file.execute("DELETE FROM inputs WHERE run = ? AND name NOT IN ('start', 'descriptor', 'stop')", (run,))
-        for run in waiting.ended:
+        for run in [*waiting.ended, *waiting.given_up]:
             for table in ("inputs", "outcomes"):
                 file.execute(f"DELETE FROM {table} WHERE run = ?", (run,))
             begin = to_json([run])[:-1] + ","
             file.execute("DELETE FROM memory WHERE key > ? AND key < ?", (begin, begin + "\U0010ffff"))
-            file.execute("INSERT OR REPLACE INTO ended (run) VALUES (?)", (run,))
+        file.executemany("INSERT OR REPLACE INTO ended (run) VALUES (?)", [(run,) for run in waiting.ended])
+        file.executemany("DELETE FROM ended WHERE run = ?", [(run,) for run in waiting.given_up])
         if waiting.ended:
             oldest = "SELECT coalesce(min(id), 9e18) FROM inputs WHERE run != ''"
             file.execute(f"DELETE FROM inputs WHERE run = '' AND id < ({oldest})")

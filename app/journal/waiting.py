@@ -19,6 +19,7 @@ class Waiting:
     outcomes: list[tuple[str, str, int]] = field(default_factory=list)
     memory: dict[str, bytes] = field(default_factory=dict)
     position: dict[str, Any] = field(default_factory=dict)
+    given_up: list[str] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     unwatched: list[str] = field(default_factory=list)
     size: int = 0

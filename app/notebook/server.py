@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from ..._version import __version__
 from ...adapters.codecs import to_json
@@ -59,7 +59,7 @@ class InferRequest(Settings):
     """Whether to include descriptors that have no meaning for a mixture of sites."""
     form: Literal["table", "json", "csv"] | None = None
     """``table``, ``json`` or ``csv``: the answer is this text; unset: it is the rows."""
-    width: int = 0
+    width: int = Field(0, ge=0)
     """Width of a table, cells; 0: no limit."""
 
     @model_validator(mode="after")

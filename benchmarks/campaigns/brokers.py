@@ -1,6 +1,6 @@
 """Share runs among agents that are killed and added, over NATS or Kafka, and print what became of each frame.
 
-    python benchmarks/campaigns/brokers.py [--broker nats|kafka] [--agents 8] [--kills 20] [--seed 0] [--limit 3600]
+    python benchmarks/campaigns/brokers.py [--broker nats|kafka] [--agents 8] [--kills 20] [--limit 3600] [--out DIR]
 
 Runs of whole spectra with a slow step scan beside them are published, several at a time. Agents of one group answer
 them, each with a folder of its own, and publish to the same broker. A random one is killed and another added,
@@ -78,7 +78,7 @@ class Kafka:
         self.sink = KafkaSink(KafkaDestination(address=self._docs))
 
     def config(self) -> str:
-        source = f'{{address: "{self._docs}", begin: all, lease_s: 20}}'
+        source = f'{{address: "{self._docs}", begin: all, lease_s: 8}}'
         return CONFIG.format(key="kafka", source=source, publish=f'"{self._answers}"')
 
     def answers(self) -> KafkaSource:
@@ -227,9 +227,11 @@ def main() -> None:
     parser.add_argument("--broker", choices=("nats", "kafka"), default="nats")
     parser.add_argument("--agents", type=int, default=8)
     parser.add_argument("--kills", type=int, default=20, help="agents that are killed or ended, and replaced")
+    parser.add_argument("--out", type=Path, help="folder that keeps the agents' folders")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder = options.out or Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
         with closing((NATS if options.broker == "nats" else Kafka)(folder)) as broker:
             figures = campaign(broker, options.agents, options.kills, options.seed, folder, options.limit)
     problems = ("lost", "answered twice", "step scans lost or doubled", "failed ends", "kills left out (time limit)")

@@ -339,6 +339,22 @@ def test_a_scan_that_is_cut_off_is_left_to_the_agent_that_reads_its_run_again(ha
     assert piped.asides() == ({} if handed_on else {"run never stopped": 2})
 
 
+@pytest.mark.parametrize("left_out", [0, 1, 3])
+def test_a_run_that_was_given_up_is_new_when_it_comes_back(left_out: int):
+    watched, other, piped = Watched("Co", 0.1, 0.2).stop(), Watched("Ni", 0.3, 0.4).stop(), Piped()
+    scan = Made(element="Co").sweep()
+    piped.feed(watched.docs[: len(watched.docs) - left_out], other.docs[:3], scan.docs[:-3])
+    piped.pipeline.give_up([watched.uid, scan.uid])
+    piped.feed(other.docs[3:], watched.docs)
+    piped.check()
+    answered = Counter(data["frame_uid"] for data in piped.events("descriptors"))
+    twice = [doc["uid"] for name, doc in watched.docs[: len(watched.docs) - left_out] if name == "event"]
+    assert answered == Counter(doc["uid"] for name, doc in [*watched.docs, *other.docs] if name == "event") + Counter(
+        twice
+    )
+    assert piped.asides() == {}
+
+
 def test_garbage_is_told_and_costs_nothing_else():
     watched, piped = Watched("Co", 0.1).stop(), Piped()
     start, descriptor, event, stop = watched.docs

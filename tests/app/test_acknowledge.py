@@ -22,10 +22,23 @@ class Source:
         self.position: dict[str, Any] = {}
         self.age_s = 0.0
         self.takeovers = 0
+        self.given_up: list[str] = []
         self.told: list[tuple[dict[str, Any], list[str]]] = []
 
     def __iter__(self) -> Iterator[Any]:
         return iter(())
+
+    def handing_over(self) -> None: ...
+
+    def holds(self, run: str) -> bool:
+        return True
+
+    def is_current(self, position: Mapping[str, Any]) -> bool:
+        return True
+
+    def take_given_up(self) -> list[str]:
+        given_up, self.given_up = self.given_up, []
+        return given_up
 
     def close(self) -> None: ...
     def release(self) -> None: ...
@@ -145,3 +158,18 @@ def test_a_document_is_acknowledged_once_the_broker_has_confirmed_what_it_led_to
     wait_until(lambda: subscribers.delivered == 2)
     acknowledgements.send()
     assert source.told == [({"partition 0": 2}, [])]
+
+
+def test_a_run_that_another_agent_has_is_not_over(journal: Journal, subscribers: Subscribers) -> None:
+    source = Source()
+    acknowledgements = Acknowledgements(source, journal, subscribers)
+    gate = threading.Event()
+    subscribers.add(lambda name, doc: gate.wait())
+    subscribers.send([("event", {})])
+    acknowledgements.send(["kept", "lost"])
+    source.given_up = ["lost"]
+    assert acknowledgements.take_given_up() == ["lost"]
+    gate.set()
+    wait_until(lambda: subscribers.delivered == 1)
+    acknowledgements.send()
+    assert source.told == [({}, ["kept"])]

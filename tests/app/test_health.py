@@ -1,6 +1,7 @@
 """What a session's health endpoint says of its agent."""
 
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,12 +21,14 @@ from made_runs import Made
 from prometheus_client.parser import text_string_to_metric_families
 
 import xas_agent.app.health as module
-from xas_agent import XASAgent
+from xas_agent import XASAgent, load_config
 from xas_agent.adapters.health import HealthSettings
 from xas_agent.app.commands.shared import settings_of
 from xas_agent.app.health import Health
 from xas_agent.app.output.folder import OutputFolder
 from xas_agent.app.output.recorder import Recorder
+from xas_agent.models import card as cards
+from xas_agent.models.lazy import LazyModel
 
 CONFIG = {"model": {"use": ["co-k"], "threads": 1}}
 
@@ -40,6 +43,7 @@ def health() -> Iterator[Health]:
 @pytest.fixture
 def agent() -> Iterator[XASAgent]:
     with XASAgent.from_config(CONFIG) as agent:
+        agent.load_models()
         yield agent
 
 
@@ -75,6 +79,19 @@ def test_ready_when_models_are_loaded_and_the_source_is_connected(health: Health
     agent.close()
     assert get(health, "/readyz") == (503, "the agent is ending\n")
     assert get(health, "/healthz") == (200, "ok\n"), "an end that was asked for is no illness"
+
+
+def test_not_ready_while_a_model_is_not_loaded_or_cannot_be(health: Health, tmp_path: Path) -> None:
+    shutil.copytree(cards.find("co-k"), tmp_path / "mine")
+    models = [LazyModel(tmp_path / "mine")]
+    with XASAgent(load_config(CONFIG), models) as agent:
+        health.watch(agent, Recorder(), None)
+        health.watch_source(lambda: True)
+        assert get(health, "/readyz") == (503, "co-k is not loaded yet\n")
+        (tmp_path / "mine" / "model.ts").write_bytes(b"")
+        with pytest.raises(cards.ModelError):
+            models[0].load()
+        assert "does not match its card" in get(health, "/readyz")[1]
 
 
 def test_a_thread_without_progress_is_not_ready(

@@ -1,9 +1,12 @@
 """A model whose network is loaded for its first estimate."""
 
+import re
 import shutil
 import subprocess
 import sys
 import threading
+from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,6 +46,38 @@ def test_a_damaged_file_is_refused_before_it_is_needed(tmp_path):
         load_models(load_config({"model": {"use": [str(folder)]}}), at_once=False)
 
 
+def other_network(folder: Path, content: bytes) -> None:
+    """Replace the network of a model folder, and note so in its card."""
+    (folder / "model.ts").write_bytes(content)
+    card = folder / "card.yaml"
+    digest = sha256(content).hexdigest()
+    card.write_text(re.sub(r"(?m)^sha256: .*$", f"sha256: {digest}", card.read_text()))
+
+
+def test_a_network_that_torch_does_not_read_says_so_and_is_not_tried_again(tmp_path):
+    folder = tmp_path / "mine"
+    shutil.copytree(cards.find("co-k"), folder)
+    whole = (folder / "model.ts").read_bytes()
+    other_network(folder, whole[: len(whole) // 2])
+    lazy = LazyModel(folder)
+    with pytest.raises(
+        cards.ModelError, match=r"model\.ts: torch .* cannot load it .* expected a TorchScript"
+    ):
+        lazy.load()
+    other_network(folder, whole)
+    with pytest.raises(cards.ModelError, match="cannot load it"):
+        lazy.load()
+
+
+def test_a_model_that_was_replaced_after_the_start_is_refused(tmp_path):
+    folder = tmp_path / "mine"
+    shutil.copytree(cards.find("co-k"), folder)
+    lazy = LazyModel(folder)
+    shutil.copytree(cards.find("ni-k"), folder, dirs_exist_ok=True)
+    with pytest.raises(cards.ModelError, match="found another model than at the start"):
+        lazy.load()
+
+
 def test_it_loads_once_for_all_threads(monkeypatch):
     loaded: list[str] = []
     begun, go = threading.Event(), threading.Event()
@@ -52,6 +87,7 @@ def test_it_loads_once_for_all_threads(monkeypatch):
             begun.set()
             go.wait(60)
             loaded.append(folder.name)
+            self.sha256 = cards.read_card(folder).sha256
 
         def warm_up(self): ...
 

@@ -108,6 +108,8 @@ class ArchiveFolder:
 
     def _check(self, identity: Mapping[str, Any]) -> None:
         about = self.folder / ABOUT
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InputError(f"{self.folder}: found a file, expected a folder; name another --out")
         if about.exists():
             try:
                 before = json.loads(about.read_text(encoding="utf-8"))

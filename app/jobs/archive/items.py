@@ -9,10 +9,12 @@ from ....adapters.files import FileSource, computed_frame_of, frame_of
 from ....adapters.formats import FileSpectrum, iterate_parquet, read_spectra
 from ....adapters.tiled import documents_of
 from ....agent.stream import FrameReader, Outcome
-from ....agent.types import Document, Frame, InputError, Reason, Received, Refusal, SetAside
+from ....agent.types import Document, Frame, InputError, Reason, Received, Refusal, SetAside, get_logger
 from ...wiring import frame_reader
 from .sources import endpoint_of, open_catalogue
 from .work import Piece, Work
+
+_log = get_logger()
 
 _CHUNK = 1000
 """Number of frames of documents that are held at a time."""
@@ -80,6 +82,9 @@ def _of_spectra(piece: Piece, before: int, work: Work) -> Iterator[Item]:
             yield Item(piece.source, index, s.id, frame, sweep, *known)
     except InputError as error:
         yield _unreadable(piece, index + 1, error)
+    except (ValueError, TypeError, LookupError, ArithmeticError) as error:  # else one odd file would end every call
+        _log.exception("file not read", file=piece.source)
+        yield _unreadable(piece, index + 1, InputError(f"{type(error).__name__}: {error}"))
 
 
 def _spectra(piece: Piece, work: Work) -> Iterable[FileSpectrum]:

@@ -62,6 +62,8 @@ class Sources:
 
     def _of_path(self, source: str, earlier: Sequence[str]) -> Iterator[Piece]:
         """Yield the pieces of a path without the files that earlier ones have."""
+        if not source:
+            raise SpectrumFileError("found an empty source, expected a file, folder, pattern or catalogue")
         path, count = Path(os.path.abspath(source)), 0
         had = [(Path(os.path.abspath(one)), Path(one).is_dir()) for one in earlier]
         for file in _files(path):
@@ -168,7 +170,7 @@ def _of_folder(folder: Path) -> Iterator[Path]:
     """
     try:
         with os.scandir(folder) as entries:
-            found = sorted((entry.name, entry.is_dir(), entry.is_symlink()) for entry in entries)
+            found = sorted((entry.name, _is_folder(entry), entry.is_symlink()) for entry in entries)
     except OSError as error:
         raise SpectrumFileError(f"{folder}: {error.strerror or error}, expected files of spectra") from error
     if any(name == ABOUT for name, *_ in found):
@@ -182,6 +184,14 @@ def _of_folder(folder: Path) -> Iterator[Path]:
                 yield from _of_folder(folder / name)
             else:
                 _log.warning("folder not read", folder=str(folder / name), detail="found one without permission")
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder; a link to itself, which cannot be followed, is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _has(folder: Path, file: Path) -> bool:

@@ -63,7 +63,7 @@ class PartTable:
         """Add rows."""
         import pyarrow as pa
 
-        found = [self._row(item, answer) for item, answer in rows]
+        found = [_utf8(self._row(item, answer)) for item, answer in rows]
         if found:
             self._writer.write_table(pa.Table.from_pylist(found, schema=self._schema))
 
@@ -87,6 +87,11 @@ class PartTable:
                 row |= {f"{name}_{part}": getattr(d, part) for part in ESTIMATE_PARTS}
                 row |= {} if d.value is None else {name: d.value, f"{name}_p": d.p}
         return row
+
+
+def _utf8(row: dict[str, Any]) -> dict[str, Any]:
+    r"""Return a row with ``\udcff`` written out where a text is not Unicode, such as a file's name."""
+    return {key: v.encode(errors="backslashreplace").decode() if isinstance(v, str) else v for key, v in row.items()}
 
 
 def _schema(models: "Sequence[Model]", hidden: Mapping[str, frozenset[str]], about: Mapping[str, Any]) -> Any:

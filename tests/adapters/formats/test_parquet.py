@@ -1,5 +1,7 @@
 """Tests of spectra in Parquet tables."""
 
+import os
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,7 +34,7 @@ def test_a_range_of_rows_across_row_groups(tmp_path, first, stop):
     assert found == list(range(first, min(stop, 700)))
 
 
-def write(path: Path, **columns: list) -> Path:
+def write(path: Path, **columns: list | pa.Array) -> Path:
     pq.write_table(pa.table(columns), path)
     return path
 
@@ -84,3 +86,35 @@ def test_a_damaged_table_says_so(tmp_path):
     cut.write_bytes(whole.read_bytes()[:-200])
     with pytest.raises(SpectrumFileError, match="not a Parquet table"):
         read_spectra(cut)
+
+
+def test_lists_of_texts_are_no_spectrum(tmp_path):
+    path = write(tmp_path / "a.pq", energy=[["a", "b"]], mu=[["c", "d"]])
+    with pytest.raises(SpectrumFileError, match=r"found the columns energy, mu, expected .* as lists of numbers"):
+        read_spectra(path)
+
+
+def test_a_name_that_is_no_utf8(tmp_path):
+    path = write_table(tmp_path / "a.parquet", 0, 2)
+    other = path.rename(tmp_path / os.fsdecode(b"a\xff.parquet"))
+    assert parquet_rows(other) == 2
+    assert [s.row for s in read_spectra(other)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        *(pa.scalar(datetime(2025, 6, 1, 12), pa.timestamp(unit)) for unit in ("s", "ms", "us", "ns")),
+        pa.scalar("2025-06-01 12:00:00"),
+        pa.scalar(datetime(2025, 6, 1, 16, tzinfo=UTC), pa.timestamp("ns", "UTC")),
+    ],
+)
+def test_a_time_without_a_zone_is_local_in_any_unit(tmp_path, monkeypatch, cell):
+    monkeypatch.setenv("TZ", "EST4")
+    time.tzset()
+    points = pa.array([ENERGY.tolist()])
+    path = write(tmp_path / "a.pq", energy=points, mu=points, time=pa.array([cell.as_py()], cell.type))
+    found = read_spectra(path)[0].time
+    monkeypatch.undo()
+    time.tzset()
+    assert found == datetime(2025, 6, 1, 16, tzinfo=UTC).timestamp()

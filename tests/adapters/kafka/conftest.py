@@ -9,4 +9,3 @@ from xas_agent.adapters.kafka import source
 def no_wait_for_acknowledgements(monkeypatch: pytest.MonkeyPatch) -> None:
     """Readers in tests acknowledge little, and need not wait for it at their end."""
     monkeypatch.setattr(source, "RELEASE_S", 0.0)
-    monkeypatch.setattr(source, "_SETTLE_S", 0.0)

@@ -46,7 +46,7 @@ class Reader:
         self.source = KafkaSource(KafkaShared(address=address, begin="all", lease_s=2, group=group))
         self.documents: list[tuple[str, dict[str, Any]]] = []
         self.ages: list[float] = []
-        self.positions: dict[str, int] = {}
+        self.positions: dict[str, list[int]] = {}
         self.source.connect()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
@@ -139,6 +139,13 @@ def answering(sink: KafkaSink, watched: Made) -> Callable[[str], None]:
     return answer
 
 
+def sharing(reader: Reader, answers: KafkaDestination) -> KafkaSink:
+    """Return the sink of an agent with this source."""
+    made, source = KafkaSink(answers), reader.source
+    made.takeovers, made.holds, source.handing_over = lambda: source.takeovers, source.holds, made.hand_over
+    return made
+
+
 def test_an_answer_is_published_once(address: str, sink: KafkaSink) -> None:
     watched, takeovers = Made(), 0
     sink.takeovers = lambda: takeovers
@@ -160,6 +167,64 @@ def test_an_answer_is_published_once(address: str, sink: KafkaSink) -> None:
     assert [doc["data"]["frame_uid"] for name, doc in reader.documents if name == "event"] == [
         "frame.1", "frame.2", "frame.3",
     ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_what_waits_of_a_run_that_went_to_another_agent_is_left_to_it(
+    cluster: Cluster, address: str, sink: KafkaSink
+) -> None:
+    answers = KafkaDestination(address=cluster.make_topic(f"answers{next(_numbers)}"))
+    runs = [Made().sweep(array=True).sweep(array=True).stop() for _ in range(20)]
+    frames = {run.uid: [doc["uid"] for name, doc in run.docs if name == "event"] for run in runs}
+    for document in itertools.chain.from_iterable(run.docs for run in runs):
+        sink(*document)
+    with closing(Reader(address)) as one, closing(sharing(one, answers)) as first:
+        wait_until(lambda: len(one.documents) == sum(len(run.docs) for run in runs))
+        at_first, read = {run.uid: answering(first, run) for run in runs}, dict(one.positions)
+        for uid, answer in at_first.items():
+            answer(frames[uid][0])  # and the second frames wait in the agent
+        with closing(Reader(address)) as two, closing(sharing(two, answers)) as second:
+            wait_until(lambda: len(one.source.partitions) == len(two.source.partitions) == 2)
+            gone = one.source.take_given_up()
+            wait_until(lambda: {run.uid for run in runs if two.source.holds(run.uid)} == set(gone))
+            wait_until(lambda: len(two.documents) == sum(len(run.docs) for run in runs if run.uid in gone))
+            one.source.acknowledge(read, gone)  # too late: they are the other's
+            for run in runs:
+                if run.uid in gone:
+                    answer = answering(second, run)
+                    for frame in frames[run.uid]:
+                        answer(frame)
+            for uid, answer in at_first.items():
+                answer(frames[uid][1])
+            assert first.left == second.repeated == len(gone) > 0
+            assert [one.source.is_current({key: place}) for key, place in read.items()].count(False) == 2
+        wait_until(lambda: len(one.source.partitions) == 4)  # runs that nobody acknowledged come back
+        wait_until(lambda: all(one.uids().count(frames[uid][1]) == 2 for uid in gone))
+        one.source.acknowledge(read, ())  # as read before
+        assert sum(partition.settled for partition in one.source.partitions.values()) == 2
+        for uid in gone:
+            for frame in frames[uid]:
+                at_first[uid](frame)
+        assert first.repeated == 2 * len(gone)
+    with closing(Reader(answers.address)) as reader:
+        wait_until(lambda: len(reader.documents) == 4 * len(runs) + 2 * len(gone))
+    found = [doc["data"]["frame_uid"] for name, doc in reader.documents if name == "event"]
+    assert sorted(found) == sorted(itertools.chain.from_iterable(frames.values()))
+
+
+def test_an_agent_that_ends_knows_which_runs_go_to_others(address: str, sink: KafkaSink) -> None:
+    runs = [Made().sweep(array=True) for _ in range(20)]
+    for document in itertools.chain.from_iterable(run.docs for run in runs):
+        sink(*document)
+    one = Reader(address)
+    wait_until(lambda: len(one.documents) == sum(len(run.docs) for run in runs))
+    one.source.close()  # and it goes on to answer
+    with closing(Reader(address)) as two:
+        wait_until(lambda: len(two.source.partitions) == 2)
+        held = {run.uid for run in runs if one.source.holds(run.uid)}
+        assert held.isdisjoint(gone := one.source.take_given_up())
+        assert {*held, *gone} == {run.uid for run in runs}
+    one.close()
 
 
 def test_endpoints_that_do_not_answer_are_named(cluster: Cluster) -> None:

@@ -174,6 +174,42 @@ def test_what_is_not_needed_is_deleted(path: Path):
     assert journal.publish([("start", {"uid": "y", "time": 2.0})], Progress(), 0) == [numbers[-1] + 2]
 
 
+def test_a_run_that_was_given_up_was_never_read(path: Path):
+    journal = Journal(path)
+    journal.accept(received(*run("a"), *run("b")))
+    memory = {("a", "rules", "Co"): [1], ("b", "rules", "Co"): [2]}
+    journal.publish([], Progress([("a", "f1"), ("b", "f2")], ["a"], [], memory), 0)
+    journal.publish([], Progress(given_up=["a"]), 0)
+    journal.accept(received(*run("a")))
+    kill(journal)
+    journal = Journal(path)
+    past = journal.past()
+    assert (list(past.answered), past.memory) == (["f2"], {("b", "rules", "Co"): [2]})
+    assert len(journal.accept(received(*run("a")))) == 4  # "a" is not over
+
+
+def test_runs_with_undelivered_documents_are_given_up(path: Path):
+    journal = Journal(path)
+    journal.accept(received(*run("a"), *run("b")))
+    for name in ("a", "b"):
+        own = [("start", {"uid": f"x{name}", "time": 1.0, "parent_uid": name})]
+        own.append(("stop", {"uid": f"s{name}", "run_start": f"x{name}"}))
+        numbers = journal.publish(own, Progress([(name, f"f{name}")], ["a"] if name == "a" else []), 0)
+        if name == "b":
+            journal.publish([], Progress(), 1)  # of both runs documents are not delivered
+    kill(journal)
+    assert numbers == [3, 4]
+    journal = Journal(path)
+    journal.give_up_undelivered()
+    assert list(journal.past().answered) == []
+    assert len(journal.accept(received(*run("a")))) == 4
+    journal.publish([("start", {"uid": "xc", "time": 1.0, "parent_uid": "c"})], Progress([("c", "fc")]), 5)
+    kill(journal)
+    journal = Journal(path)
+    journal.give_up_undelivered()
+    assert list(journal.past().answered) == ["fc"]
+
+
 def test_a_full_disk_is_reported_once_and_what_waits_is_written_later(path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("xas_agent.app.journal.store._RETRY_S", 0.0)
     journal = Journal(path)

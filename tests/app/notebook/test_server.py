@@ -1,6 +1,7 @@
 """``xas-agent serve``: the answers of ``infer``, from a server whose models stay loaded."""
 
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -87,6 +88,7 @@ def test_arrays_have_the_rows_of_files(server, tmp_path):
         ({}, "expected one of them"),
         ({"files": ["/a"], "modle": "co-k"}, "unknown key modle"),
         ({"energy": [7.5, 8.2], "mu": [0.0, 1.0], "element": "Ni"}, "eV"),
+        ({"files": ["/a"], "width": -5}, "key width: found -5"),
     ],
 )
 def test_a_refused_request_says_why_and_the_next_one_is_answered(server, request_, message):
@@ -96,6 +98,13 @@ def test_a_refused_request_says_why_and_the_next_one_is_answered(server, request
     about = exchange(server.path, {"command": "about"}, LONGEST_S)
     assert about["pid"] == os.getpid()
     assert [*about["models"]] == ["co-k"]
+
+
+def test_brackets_without_end_are_malformed(server):
+    with socket.socket(socket.AF_UNIX) as link:
+        link.connect(str(server.path))
+        link.sendall(b"[" * 100_000 + b"\n")
+        assert b"malformed command" in link.makefile("rb").readline()
 
 
 def test_only_its_user_can_ask_it(server):
@@ -117,6 +126,11 @@ def test_it_takes_the_place_of_a_killed_server_only(server, tmp_path):
 def test_without_a_server_infer_says_what_to_do(tmp_path):
     done = run_command("infer", write(tmp_path / "a.dat"), "--socket", tmp_path / "none", code=3)
     assert "start xas-agent serve, or leave out --socket" in done.stderr
+
+
+def test_a_folder_for_the_socket_that_cannot_be_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(write(tmp_path / "file")))
+    assert "name a socket with --socket" in run_command("serve", "--model", "co-k", code=2).stderr
 
 
 def test_the_command_says_how_scripts_find_it_and_ends_with_a_signal(tmp_path):

@@ -86,3 +86,9 @@ def test_reading_makes_nothing(tmp_path):
     folder = opened(tmp_path / "out", write=False)
     assert folder.rows == 0
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "out").touch()
+    with pytest.raises(InputError, match="found a file, expected a folder; name another --out"):
+        opened(tmp_path / "out", write=False)

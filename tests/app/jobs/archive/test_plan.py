@@ -31,6 +31,12 @@ def test_folders_within_folders_in_a_steady_order(tmp_path):
     assert names(Sources([str(tmp_path)])) == ["a.xdi", "b.xdi", "d.xdi", "c.xdi"]
 
 
+def test_a_link_to_itself_is_a_file_that_cannot_be_read(tmp_path):
+    file(tmp_path, "a.xdi")
+    (tmp_path / "self").symlink_to("self")
+    assert names(Sources([str(tmp_path)])) == ["a.xdi", "self"]
+
+
 def test_overlapping_sources_give_a_file_once(tmp_path):
     first = file(tmp_path, "day1/a.xdi")
     file(tmp_path, "day1/b.xdi")
@@ -43,6 +49,8 @@ def test_nothing_to_read_is_an_error(tmp_path):
     for source in (tmp_path, tmp_path / "none.xdi", tmp_path / "*.xdi"):
         with pytest.raises(SpectrumFileError, match="expected files of spectra"):
             list(Sources([str(source)]))
+    with pytest.raises(SpectrumFileError, match="found an empty source"):  # an unset variable of a shell
+        list(Sources([""]))
 
 
 def test_a_table_is_read_in_ranges(tmp_path):

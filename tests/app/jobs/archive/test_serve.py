@@ -1,5 +1,6 @@
 """Tests that a backfill gives the numbers of the live agent, however it is divided."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -130,6 +131,18 @@ def test_what_cannot_be_served_is_a_row_with_its_reason(tmp_path):
     assert rows[5]["detail"]
     assert sum(written.set_aside.values()) == 2
     assert written.rows == 6
+
+
+def test_names_of_files_that_are_no_utf8_are_written_out(tmp_path):
+    table = write_table(tmp_path / "a.parquet", 0, 1).rename(tmp_path / os.fsdecode(b"a\xff.parquet"))
+    (tmp_path / os.fsdecode(b"b\xfe.xdi")).write_text("no numbers\n")
+    (tmp_path / "in").mkdir()
+    for file in (table, *tmp_path.glob("*.xdi")):
+        file.rename(tmp_path / "in" / file.name)
+    rows = table_of(tmp_path, Part(tuple(Backfill([str(tmp_path / "in")], config()).sources)))
+    assert [Path(row["source"]).name for row in rows] == [r"a\udcff.parquet", r"b\udcfe.xdi"]
+    assert 2 < rows[0]["OS_mean"] < 4
+    assert rows[1]["reason"] == "file not readable"
 
 
 def test_units_and_provenance_are_in_the_schema(tmp_path):
