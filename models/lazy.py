@@ -81,9 +81,7 @@ class LazyModel:
 
         model = Model(self._folder, self._device)
         if model.sha256 != self.sha256:  # documents already name the other one
-            raise cards.ModelError(
-                f"{self._folder}: found another model than at the start; start again to use it"
-            )
+            raise cards.ModelError(f"{self._folder}: found another model than at the start; start again to use it")
         return model
 
     def estimate(
