@@ -169,6 +169,7 @@ def test_a_dead_endpoint(tmp_path):
     assert "within 1 s" in said
 
 
+@pytest.mark.slow
 def test_a_beamline_that_nobody_watches():
     done = subprocess.run(
         command("sim", "--wait", 0.2, "--publish", "zmq://127.0.0.1:0"),
@@ -275,6 +276,7 @@ def test_rows_set_aside_are_told_and_count_under_strict(tmp_path):
     assert short.returncode == 0
 
 
+@pytest.mark.slow
 def test_text_and_measured_spectra(tmp_path):
     energy, reference = 7709.0 + np.arange(-60.0, 110.1, 0.5), ReferenceSpectra(broadening_ev=1.0)
     measured = 0.4 + 1.3 * reference.cathode(energy, 1.0) - 1e-3 * (energy - 7709)

@@ -142,6 +142,7 @@ def test_the_compose_file_runs_commands_that_exist(compose, config):
     assert f":{port}" in str(services["beamline"]["command"])
 
 
+@pytest.mark.slow
 def test_the_chain_over_nats_answers_what_the_beamline_published(tmp_path, monkeypatch):
     """As the compose file has it, without its containers and catalogue."""
     monkeypatch.setenv("NATS_PASSWORD", "a secret of my own")

@@ -136,6 +136,7 @@ def test_an_unknown_name_is_no_attribute():
         _ = module.no_such
 
 
+@pytest.mark.slow
 def test_a_clone_may_have_any_name(tmp_path):
     """``git clone`` names the folder ``xas-agent``, which is no Python name."""
     clone, tests = tmp_path / "xas-agent", ("conftest.py", "forked.py", "agent/types/test_robust.py")

@@ -102,6 +102,7 @@ def test_a_thousand_actions_through_a_lossy_connection_are_done_once(tmp_path):
         assert losses.counts[fate] / losses.counts.total() == pytest.approx(0.1, abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_killed_agent_brings_the_robot_into_its_safe_state(tmp_path, monkeypatch):
     secret = tmp_path / "secret"
     make_secret(secret)
@@ -121,6 +122,7 @@ def test_a_killed_agent_brings_the_robot_into_its_safe_state(tmp_path, monkeypat
     assert status.reason.startswith("no heartbeat for 2")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_sockets")
 def test_an_emergency_stop_ends_what_the_robot_does(tmp_path):
     """Beamline with robot, agent, and the commands of a person, each in a process of its own."""

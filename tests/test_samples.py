@@ -77,6 +77,7 @@ def test_samples_in_turn_have_their_own_windows_and_are_named(xa: Run, tmp_path:
     assert (out / "operando.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_series_by_run_if_the_config_says_so(xa: Run, tmp_path: Path) -> None:
     record(tmp_path / "night.jsonl")
     (tmp_path / "agent.yaml").write_text(CONFIG + "series: {key: uid}\n")

@@ -57,6 +57,7 @@ def test_the_closed_loop_gains(name, tmp_path):
     assert simulated["seed"] == SEED
 
 
+@pytest.mark.slow
 def test_a_session_that_ends_before_its_experiment_compares_nothing(tmp_path):
     config = yaml.safe_load((FOLDER / "charge.yaml").read_text(encoding="utf-8"))
     config["simulation"]["frame_period_s"] = 0.05
@@ -66,6 +67,7 @@ def test_a_session_that_ends_before_its_experiment_compares_nothing(tmp_path):
     assert "gained" not in done.stdout
 
 
+@pytest.mark.slow
 def test_a_story_that_a_person_stopped_compares_nothing(tmp_path, own_sockets):
     """It would otherwise be the gain of the person, not that of the rules."""
 

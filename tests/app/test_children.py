@@ -8,6 +8,7 @@ from xas_agent.app.embedded import BeamlineProcess
 from xas_agent.sim_beamline.settings import BeamlineSettings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["xas_agent.py", "numpy.py"])
 def test_files_of_the_working_directory_are_not_imported_by_the_beamline(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -158,6 +158,7 @@ def test_a_rule_that_would_be_rejected_is_refused_with_the_config(action, args, 
         load_config({"rules": [rule(action, args)], "control": control})
 
 
+@pytest.mark.slow
 def test_a_replay_tells_nobody(tmp_path, xa):
     recording, told = tmp_path / "scan.jsonl", tmp_path / "told"
     with closing(FileSink(recording)) as sink:

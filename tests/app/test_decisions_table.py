@@ -54,6 +54,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_confirmed_decision_is_one_row_of_the_table(tmp_path: Path) -> None:
     out = tmp_path / "out"
     asking = {"rules": [{**RULE, "action": "stop"}], "control": {"enabled": True, "allow": ["stop"]}}

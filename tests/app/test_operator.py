@@ -237,6 +237,7 @@ def of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Atte
     made.agent.close()
 
 
+@pytest.mark.slow
 def test_each_answer_names_its_session(attended: Attended, tmp_path: Path):
     name = f"session {os.getpid()}: {tmp_path}"
     for command in ("pause", "resume", "stop", "halt", "release", "pending"):
@@ -244,6 +245,7 @@ def test_each_answer_names_its_session(attended: Attended, tmp_path: Path):
     assert name in run_command("approve", code=2).stderr
 
 
+@pytest.mark.slow
 def test_one_of_several_sessions_is_named_by_process_id_or_folder(
     attended: Attended, of_another: Attended, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -260,6 +262,7 @@ def test_one_of_several_sessions_is_named_by_process_id_or_folder(
     assert "no session nowhere runs here" in run_command("pause", "--session", "nowhere", code=2).stderr
 
 
+@pytest.mark.slow
 def test_when_the_own_session_has_ended_that_of_another_is_only_halted(attended: Attended, of_another: Attended):
     own = str(os.getpid())
     run_command("pending", "--session", own)

@@ -91,6 +91,7 @@ def test_sim_refuses_a_config_without_simulation_and_samples_for_an_experiment_t
     assert "--samples: no effect for an experiment with samples of its own" in said
 
 
+@pytest.mark.slow
 def test_sim_serves_the_robot_of_an_experiment_with_samples(tmp_path):
     command = [
         sys.executable,
@@ -111,6 +112,7 @@ def test_sim_serves_the_robot_of_an_experiment_with_samples(tmp_path):
         process.communicate(timeout=30)
 
 
+@pytest.mark.slow
 def test_sim_records_what_it_publishes(tmp_path):
     """What a subscriber hears is what the file has."""
     record = tmp_path / "recorded.jsonl"

@@ -71,6 +71,7 @@ def full(chambers: Chambers) -> Any:
     return list_scan([chambers], chambers.mono, list(energies), md={"element": "Co", "edge": "K"})
 
 
+@pytest.mark.slow
 def test_the_agent_answers_an_adaptive_scan_as_a_full_one(mono, tmp_path):
     answers: list[dict[str, Any]] = []
 

@@ -330,6 +330,7 @@ def test_rubbish_is_one_error(tmp_path):
                 read_spectra(tmp_path / name)
 
 
+@pytest.mark.slow
 def test_a_million_lines_are_read(tmp_path):
     energy = np.linspace(8000.0, 9000.0, 1_000_000)
     path = tmp_path / "long.txt"

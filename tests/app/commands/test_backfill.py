@@ -75,6 +75,7 @@ def kill_after(archive: Path, out: Path, count: int) -> None:
         process.wait()
 
 
+@pytest.mark.slow
 def test_killed_and_continued_it_has_the_same_rows(xa, archive, whole, tmp_path):
     out = tmp_path / "out"
     kill_after(archive, out, 2)
@@ -89,6 +90,7 @@ def test_killed_and_continued_it_has_the_same_rows(xa, archive, whole, tmp_path)
     assert_same_rows(out, whole)
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done(xa, archive, whole, tmp_path):
     process = started(*line(archive, tmp_path / "out"))
     try:
@@ -112,6 +114,7 @@ def test_a_dry_run_counts_and_makes_nothing(xa, archive, whole, tmp_path):
     assert "parts to do  0" in xa(*line(archive, whole, "--dry-run")).stdout
 
 
+@pytest.mark.slow
 def test_exit_codes(xa, archive, whole, tmp_path):
     assert "set aside" in xa(*line(archive, whole, "--strict"), code=4).stdout
     assert "with another part rows" in xa("backfill", archive, "--out", whole, "--model", "co-k", code=2).stderr
@@ -202,12 +205,14 @@ def test_a_dask_worker_that_is_killed_loses_and_doubles_nothing(archive, whole, 
     assert_same_rows(out, whole)
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_does_not_answer(xa, archive, tmp_path):
     pytest.importorskip("distributed")
     args = ("--engine", "dask", "--scheduler", "tcp://127.0.0.1:1")
     assert "no scheduler answers" in xa(*line(archive, tmp_path / "out", *args), code=3).stderr
 
 
+@pytest.mark.slow
 def test_the_runs_of_a_catalogue(xa, tmp_path, monkeypatch):
     with serving("--temp") as address:
         from tiled.client import from_uri

@@ -95,6 +95,7 @@ def test_one_reason_is_said_once(xa, tmp_path):
     assert xa("infer", tmp_path / "*.dat", code=2).stderr.count("expected") == 1
 
 
+@pytest.mark.slow
 def test_two_sweeps_of_a_file_are_the_same_to_every_command(xa, tmp_path):
     file = write(tmp_path / "in" / "two.txt", sweeps=2)
     means = [a["OS"]["mean"] for a in json.loads(xa("infer", file, "--format", "json").stdout)]

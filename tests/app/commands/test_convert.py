@@ -70,6 +70,7 @@ def test_what_cannot_be_converted_or_written_is_one_line(xa, tmp_path, table):
         assert said in xa("convert", *args, code=2).stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["convert", "run"])
 def test_files_that_come_are_served_until_ctrl_c(xa, tmp_path, how):
     folder, out = tmp_path / "in", tmp_path / "out"

@@ -40,6 +40,7 @@ def commands(shown: str) -> list[list[str]]:
     return [shlex.split(line) for line in lines if line.startswith("  xas-agent ") and "HOST" not in line]
 
 
+@pytest.mark.slow
 def test_a_recording_with_odd_names(recording):
     shown, text = written(recording)
     config = load_config("agent.yaml")
@@ -55,6 +56,7 @@ def test_a_recording_with_odd_names(recording):
     assert "frames" in Path("trial/summary.json").read_text()
 
 
+@pytest.mark.slow
 def test_files_whose_columns_need_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = columns()

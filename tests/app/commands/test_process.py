@@ -93,6 +93,7 @@ def test_every_frame_is_answered_whatever_becomes_of_the_output(how, recording, 
     whole(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_reader_that_takes_one_line_ends_nothing(recording, tmp_path):
     line = command("replay", recording, "--model", "co-k", "--out", tmp_path)
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
@@ -111,6 +112,7 @@ def test_the_embedded_beamline_is_watched_to_the_end_without_a_reader(tmp_path):
     whole(tmp_path, 2)
 
 
+@pytest.mark.slow
 def test_the_exit_code_says_how_the_work_went_not_the_output(recording, tmp_path):
     with _unread(("stdout", "stderr")) as streams:
         line = command("replay", recording, "--model", "ni-k", "--out", tmp_path, "--strict")

@@ -102,6 +102,7 @@ def test_rules_decide_on_a_recording_as_the_agent_that_watched_it(documents: Pat
     assert len(made) == sum(counts.values())
 
 
+@pytest.mark.slow
 def test_a_recording_is_told_by_its_own_times_and_kept_for_the_next_rehearsal(documents, rules, tmp_path):
     done = run_command("rules", "test", rules, documents, "--out", tmp_path / "kept")
     written, _, said = done.stdout.partition("\n\n")

@@ -55,6 +55,7 @@ def begun(tmp_path: Path) -> tuple[Path, Path, Path]:
     return config, recording, out
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_and_doubles_nothing(begun: tuple[Path, Path, Path]):
     config, recording, out = begun
     before, table = documents(out), (out / "descriptors.csv").read_text()
@@ -75,6 +76,7 @@ def test_the_same_command_goes_on_and_doubles_nothing(begun: tuple[Path, Path, P
     assert json.loads((out / "summary.json").read_text())["frames"] == 5
 
 
+@pytest.mark.slow
 def test_another_source_or_config_is_refused(begun: tuple[Path, Path, Path], tmp_path: Path):
     _, recording, out = begun
     other = tmp_path / "other.yaml"
@@ -110,6 +112,7 @@ def test_a_folder_without_a_whole_session_is_refused_or_begun(begun: tuple[Path,
     assert "bring it back, or name another --out" in refused
 
 
+@pytest.mark.slow
 def test_documents_that_the_journal_lacks_are_not_answered_again(begun: tuple[Path, Path, Path], tmp_path: Path):
     """The journal is the one of an earlier moment, as after a full disk or without its journal.sqlite-wal."""
     config, recording, out = begun
@@ -127,6 +130,7 @@ def test_documents_that_the_journal_lacks_are_not_answered_again(begun: tuple[Pa
     assert (out / "descriptors.csv").read_text() == table
 
 
+@pytest.mark.slow
 def test_a_session_that_ended_repeats_no_note(tmp_path: Path):
     """A run that never stopped ends with part of a step scan, and has a stream that cannot be read."""
     recording, out = tmp_path / "run.jsonl", tmp_path / "out"
@@ -151,6 +155,7 @@ def test_a_session_that_ended_repeats_no_note(tmp_path: Path):
         assert documents(out) == before
 
 
+@pytest.mark.slow
 def test_a_session_that_served_its_frames_reads_no_more(tmp_path: Path):
     recording, out = tmp_path / "run.jsonl", tmp_path / "out"
     record(recording, 3, stop=False)
@@ -166,6 +171,7 @@ def test_a_session_that_served_its_frames_reads_no_more(tmp_path: Path):
     assert frames(out) == [1, 2, 3, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_resume_alone_takes_strict_as_well(tmp_path: Path):
     recording, out = tmp_path / "run.jsonl", tmp_path / "out"
     record(recording, 2, stop=False)

@@ -197,6 +197,7 @@ def compacted(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=10, deadline=None)
 @pytest.mark.usefixtures("compacted")

@@ -86,6 +86,7 @@ def test_a_journal_with_damage_is_refused_before_it_is_used(path: Path, damage: 
         Journal(path)
 
 
+@pytest.mark.slow
 def test_a_journal_in_use_is_not_called_damaged(path: Path):
     journal = Journal(path)
     journal.accept(received(*run("a")))

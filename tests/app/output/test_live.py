@@ -144,6 +144,7 @@ def test_elsewhere_a_name_cannot_write_over_other_lines(capsys):
     assert not re.search("[\x1b\x08]", said)
 
 
+@pytest.mark.slow
 def test_in_a_real_terminal_whose_size_changes(tmp_path: Path):
     recording = tmp_path / "run.jsonl"
     sink = FileSink(recording)

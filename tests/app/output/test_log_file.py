@@ -142,6 +142,7 @@ def test_the_log_belongs_to_the_folder_until_its_end(tmp_path: Path) -> None:
     assert [line["event"] for line in lines(tmp_path)] == ["of an earlier try", "within"]
 
 
+@pytest.mark.slow
 def test_rebuild_leaves_the_log_as_it_is(tmp_path: Path) -> None:
     out = tmp_path / "out"
     run_command("run", "--frames", 2, "--out", out)

@@ -174,6 +174,7 @@ def test_a_frame_that_comes_while_the_history_loads_hides_none(browser, tmp_path
     session.end()
 
 
+@pytest.mark.slow
 def test_an_agent_that_does_not_answer_can_still_be_stopped(browser, tmp_path, own_sockets):
     session, go_on = Written(tmp_path / "night1"), threading.Event()
     session.frame()
@@ -250,6 +251,7 @@ def found(page: Page, where: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_the_page_that_asks_for_the_token_lets_its_owner_in(browser, tmp_path):
     record(tmp_path / "charge", "LCO", *HEIGHTS)
     with (

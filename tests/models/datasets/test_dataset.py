@@ -457,6 +457,7 @@ def half(x: int) -> float | str:
     return x / 2
 
 
+@pytest.mark.slow
 def test_an_item_that_its_process_dies_of_does_not_stop_the_others(tmp_path):
     """In a process of its own: pytest's modules are not there to be imported by name."""
     told = tmp_path / "told.py"

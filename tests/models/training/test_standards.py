@@ -151,6 +151,7 @@ def test_a_wrong_bond_length_of_feff_is_not_the_scale():
     assert corrected == pytest.approx(plain / 1.01**2, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_metals_contribute_to_the_scale_only():
     oxide, metal = standard(2.5, 1.04, 0.9, 2.0), standard(8.5, 1.04, 0.6, 1.0, metal=True)
     _, offset, found = domain.calibrate([oxide, metal], GRID, EDGE_EV, AlignmentSettings())

@@ -193,6 +193,7 @@ def test_a_spectrum_is_estimated_alike_alone_and_among_others_of_other_ends(wind
         assert alone.ood_score == pytest.approx(among.ood_score, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_coverage_and_width_are_printed_for_each_window(windowed, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     evaluate_model(str(windowed.model), windowed.data, "val", None)

@@ -19,6 +19,7 @@ def threads() -> dict[str, np.ndarray]:
     return {"threads": np.array(found), "for others": np.array(int(os.environ["OMP_NUM_THREADS"]))}
 
 
+@pytest.mark.slow
 def test_work_takes_one_thread_and_the_environment_stays(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)

@@ -301,6 +301,7 @@ def test_all_heads_of_the_crystal_model_are_kept_for_disordered_structures(disor
     assert all(torch.equal(own[name], w) for name, w in crystals.new_member(0).state_dict().items())
 
 
+@pytest.mark.slow
 def test_disordered_structures_zero_shot_fine_tuned_and_from_scratch(disordered, data, kept):
     section = disorder(disordered, data, kept, jobs=1, progress=lambda *_: None)
     table = section.tables["disorder-scores"]
