@@ -60,9 +60,7 @@ def test_a_network_that_torch_does_not_read_says_so_and_is_not_tried_again(tmp_p
     whole = (folder / "model.ts").read_bytes()
     other_network(folder, whole[: len(whole) // 2])
     lazy = LazyModel(folder)
-    with pytest.raises(
-        cards.ModelError, match=r"model\.ts: torch .* cannot load it .* expected a TorchScript"
-    ):
+    with pytest.raises(cards.ModelError, match=r"model\.ts: torch .* cannot load it .* expected a TorchScript"):
         lazy.load()
     other_network(folder, whole)
     with pytest.raises(cards.ModelError, match="cannot load it"):
