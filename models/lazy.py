@@ -52,6 +52,11 @@ class LazyModel:
         """Why it cannot estimate at present; empty once it is loaded."""
         return "" if self._model is not None else self._failure or f"{self.name} is not loaded yet"
 
+    def check(self) -> None:
+        """Raise :class:`~xas_agent.models.card.ModelError` if its network could not be loaded."""
+        if self._failure:
+            raise cards.ModelError(self._failure)
+
     def load(self, *, warm_up: bool = False) -> "Model":
         """Load the network, from any thread, and run it until it is as fast as it gets; once.
 
@@ -63,8 +68,7 @@ class LazyModel:
         if self._model is not None:
             return self._model
         with self._loading:
-            if self._failure:
-                raise cards.ModelError(self._failure)
+            self.check()
             if self._model is None:
                 try:
                     model = self._loaded()

@@ -73,10 +73,8 @@ class Model:
             self._on_cpu = _load(folder, torch.device("cpu"))
         except RuntimeError as error:
             found = f"torch {torch.__version__} cannot load it ({_cause(error).partition('. ')[0]})"
-            remedy = "restore it, train the model again, or install the versions of constraints.txt"
-            raise cards.ModelError(
-                f"{folder / 'model.ts'}: {found}; expected a TorchScript network: {remedy}"
-            ) from None
+            remedy = "restore it, or train the model again"
+            raise cards.ModelError(f"{folder}/model.ts: {found}; expected a TorchScript network: {remedy}") from None
         try:
             self.module = self._on_cpu if self.device.type == "cpu" else _load(folder, self.device)
         except RuntimeError as error:  # CUDA's errors, and those of its memory

@@ -35,6 +35,7 @@ def read_parquet(path: Path, wanted: Columns | None = None) -> list[FileSpectrum
         As for :func:`iterate_parquet`, or the table is too large to be read whole.
     """
     with _open(path) as table:
+        _columns(path, table.schema_arrow, by_role(wanted))
         size = sum(group.total_byte_size for group in _groups(table.metadata))
     if size > MAX_BYTES:
         remedy = "xas-agent backfill reads it in parts"
@@ -42,15 +43,16 @@ def read_parquet(path: Path, wanted: Columns | None = None) -> list[FileSpectrum
     return list(iterate_parquet(path, wanted))
 
 
-def parquet_rows(path: Path) -> int:
+def parquet_rows(path: Path, wanted: Columns | None = None) -> int:
     """Return the number of rows of a table, from its footer.
 
     Raises
     ------
     SpectrumFileError
-        The file is no Parquet table, or pyarrow is not installed.
+        As for :func:`iterate_parquet`.
     """
     with _open(path) as table:
+        _columns(path, table.schema_arrow, by_role(wanted))
         return table.metadata.num_rows
 
 

@@ -16,7 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..spectra import Aligned, add_noise
-from ..types import Array, Estimate, Estimates, Estimator, Flag, Frame, Lines, Reason, Refusal, get_logger, nodes
+from ..types import (
+    Array,
+    Estimate,
+    Estimates,
+    Estimator,
+    Flag,
+    Frame,
+    InputError,
+    Lines,
+    Reason,
+    Refusal,
+    get_logger,
+    nodes,
+)
 from .energy_uncertainty import EnergyUncertainty, FrameErrors
 from .model_choice import check_model, choose_model
 
@@ -274,5 +287,6 @@ def _not_finite(estimate: Estimate) -> str:
 
 
 def _failed(frame: Frame, error: Exception) -> Refusal:
-    _log.exception("frame not served", run=frame.run_uid, frame=frame.seq_num, **frame.scan.named())
+    unexpected = None if isinstance(error, InputError) else error  # what says itself what to do needs no traceback
+    _log.error("frame not served", exc_info=unexpected, run=frame.run_uid, frame=frame.seq_num, **frame.scan.named())
     return Refusal(Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}")

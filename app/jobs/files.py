@@ -12,6 +12,7 @@ from ...adapters.formats import Columns, FileSpectrum
 from ...agent.estimate import Answer, EnergyUncertainty, FrameServer
 from ...agent.spectra import SeriesAlignment, TheoryAlignment
 from ...agent.types import Estimator, Frame, InputError, Reason, Refusal, get_logger
+from ...models.lazy import LazyModel
 from ..config import Config
 from ..output.progress import progress_on_terminal
 from ..wiring import load_models, load_tables
@@ -56,6 +57,8 @@ def serve_files(
         A file cannot be read, or with ``batch``: none of the files.
     ChoiceError
         No model, or several, match each spectrum.
+    ModelError
+        The network of a model cannot be loaded.
     """
     spectra: list[FileSpectrum] = []
     answers: dict[int, Answer | Refusal] = {}
@@ -71,6 +74,9 @@ def serve_files(
             for i, answer in answers_of(spectra, models, config, **how):
                 answers[i] = answer
                 show("serving", len(answers), len(spectra))
+            for model in models:
+                if isinstance(model, LazyModel):
+                    model.check()
     served = [(spectra[i], answers[i]) for i in sorted(answers)]
     if batch is None or not batch.refused:
         refuse_without_model(served, "choose one with --model or --element")

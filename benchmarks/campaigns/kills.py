@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,6 +32,7 @@ import numpy as np
 from recorded import RULES, Scans, record
 
 from xas_agent.adapters.zmq import ControlServer, ZMQEndpoint, ZMQSink, ZMQSource
+from xas_agent.agent.publish import events_of
 from xas_agent.agent.types import Reply
 
 FRAMES, RUNS = 150, 12
@@ -73,9 +74,18 @@ class Outside:
         return Reply("acknowledged")
 
     def _read(self) -> None:
-        for name, doc in self._source:
+        for name, doc in events_alone(self._source):
             known = self.documents.setdefault(doc["uid"], (name, doc))
             self.differing += known[1] is not doc and str(known) != str((name, doc))
+
+
+def events_alone(documents: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Yield documents, the Events of a page in its place: one that is sent again may be divided otherwise."""
+    for name, doc in documents:
+        if name == "event_page":
+            yield from (("event", event) for event in events_of(doc))
+        else:
+            yield name, doc
 
 
 @dataclass

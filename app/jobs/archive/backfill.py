@@ -35,7 +35,7 @@ class Backfill:
     @property
     def sources(self) -> Sources:
         """The pieces of what is given."""
-        return Sources(self.given, self.part_rows, self.config.tiled)
+        return Sources(self.given, self.part_rows, self.config.tiled, self.columns)
 
     def identity(self) -> dict[str, Any]:
         """Return what must be the same for a backfill to go on in its folder, as JSON values."""

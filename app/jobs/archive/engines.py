@@ -65,7 +65,7 @@ class LocalEngine:
         try:
             yield from _bounded(lambda part: pool.submit(do, part), parts, _AHEAD * self._workers)
         except BrokenProcessPool:
-            why = "a worker ended, as when its memory is exhausted; the same command goes on, with fewer --workers"
+            why = "a worker ended, as when its memory is exhausted (fewer --workers need less)"
             raise WorkFailed(why) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -112,13 +112,13 @@ class ArchiveFolder:
             raise InputError(f"{self.folder}: found a file, expected a folder; name another --out")
         if about.exists():
             try:
-                before = json.loads(about.read_text(encoding="utf-8"))
-            except ValueError:
+                before = dict(json.loads(about.read_text(encoding="utf-8")))
+            except (ValueError, TypeError):
                 raise InputError(f"{about}: found no JSON, expected that of a backfill; name another --out") from None
             other = [name for name, value in identity.items() if before.get(name) != value]
             if other:
                 raise InputError(
-                    f"{self.folder}: found a backfill with another {' and '.join(other)}, expected the same command; "
+                    f"{self.folder}: found a backfill with other {' and '.join(other)}, expected the same command; "
                     "name another --out"
                 )
         elif self.folder.exists() and (there := [n for n in sorted(os.listdir(self.folder)) if n not in _OWN]):
@@ -133,14 +133,15 @@ class ArchiveFolder:
         if not path.exists():
             return
         with path.open("rb") as file:
-            for line in file:
-                try:
-                    record = json.loads(line) if line.endswith(b"\n") else None
-                except ValueError:
-                    record = None
-                if record is None:
+            for number, line in enumerate(file, start=1):
+                if not line.endswith(b"\n"):
                     break
-                self._take(record)
+                try:
+                    self._take(json.loads(line))
+                except (ValueError, TypeError, KeyError):  # going on would remove the parts that it named
+                    raise InputError(
+                        f"{path}: line {number} is damaged, expected that of a part; name another --out"
+                    ) from None
                 end += len(line)
         if repair and end < path.stat().st_size:
             _log.warning("incomplete line cut", file=str(path), bytes=path.stat().st_size - end)

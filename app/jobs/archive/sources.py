@@ -10,7 +10,7 @@ from typing import Any
 
 from ....adapters.errors import EndpointUnreachable
 from ....adapters.files import DOCUMENT_SUFFIXES, is_ignored
-from ....adapters.formats import SpectrumFileError, parquet_rows
+from ....adapters.formats import Columns, SpectrumFileError, parquet_rows
 from ....adapters.tiled import SCHEMES, TiledEndpoint
 from ....agent.types import get_logger, validate_settings
 from .work import ABOUT, PART_ROWS, Piece
@@ -35,12 +35,18 @@ class Sources:
         Largest number of rows of a piece of a table.
     endpoint : TiledEndpoint, optional
         Settings of catalogues, whose URI is replaced.
+    columns : mapping, optional
+        As for :func:`read_spectra`; a table without these columns is one piece.
     """
 
     def __init__(
-        self, given: Sequence[str], part_rows: int = PART_ROWS, endpoint: TiledEndpoint | None = None
+        self,
+        given: Sequence[str],
+        part_rows: int = PART_ROWS,
+        endpoint: TiledEndpoint | None = None,
+        columns: Columns | None = None,
     ) -> None:
-        self._given, self._part_rows, self._endpoint = given, part_rows, endpoint
+        self._given, self._part_rows, self._endpoint, self._columns = given, part_rows, endpoint, columns
 
     def __iter__(self) -> Iterator[Piece]:
         """Yield the pieces; the memory does not depend on the number of files of all folders.
@@ -86,7 +92,7 @@ class Sources:
         rows = 0
         if path.suffix.lower() in _PARQUET:
             with suppress(SpectrumFileError):  # likewise
-                rows = parquet_rows(path)
+                rows = parquet_rows(path, self._columns)
         for first in range(0, rows, self._part_rows):
             stop = min(first + self._part_rows, rows)
             yield Piece("rows", str(path), state, first, stop, stop - first)

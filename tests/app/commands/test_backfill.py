@@ -117,7 +117,7 @@ def test_a_dry_run_counts_and_makes_nothing(xa, archive, whole, tmp_path):
 @pytest.mark.slow
 def test_exit_codes(xa, archive, whole, tmp_path):
     assert "set aside" in xa(*line(archive, whole, "--strict"), code=4).stdout
-    assert "with another part rows" in xa("backfill", archive, "--out", whole, "--model", "co-k", code=2).stderr
+    assert "with other part rows" in xa("backfill", archive, "--out", whole, "--model", "co-k", code=2).stderr
     said = xa(*line(archive, tmp_path / "out", "--scheduler", "tcp://127.0.0.1:1"), code=2).stderr
     assert "--scheduler: no effect without --engine dask" in said
     assert "expected files of spectra" in xa(*line(tmp_path / "none.xdi", tmp_path / "out"), code=2).stderr

@@ -5,15 +5,19 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.cells import cell_len
+
+from xas_agent.models import card as cards
 
 EDGES = {"Co": 7709.0, "Ni": 8333.0, "Zn": 9659.0}
 NUMBER = re.compile(r"-?\d+\.\d\d \(-?\d+\.\d\d…-?\d+\.\d\d\)")
@@ -26,6 +30,16 @@ def write(path: Path, element: str = "Co", header: str = "", sweeps: int = 1) ->
     path.parent.mkdir(exist_ok=True)
     path.write_text(f"{header}# energy mu\n" + "".join(f"{e:.3f} {m:.6f}\n" for e, m in rows))
     return path
+
+
+def test_a_model_that_cannot_be_loaded(xa, tmp_path):
+    shutil.copytree(cards.find("co-k"), tmp_path / "mine")
+    (tmp_path / "mine" / "model.ts").write_bytes(b"no network")
+    card = tmp_path / "mine" / "card.yaml"
+    digest = sha256(b"no network").hexdigest()
+    card.write_text(re.sub(r"(?m)^sha256: .*$", f"sha256: {digest}", card.read_text()))
+    said = xa("infer", write(tmp_path / "a.dat"), "--model", tmp_path / "mine", code=2).stderr
+    assert "expected a TorchScript network: restore it, or train the model again" in said
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_other_folders_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"found mine.txt, expected a new or empty folder"):
         opened(tmp_path)
     opened(tmp_path / "out").close()
-    with pytest.raises(InputError, match="found a backfill with another part rows, expected the same command"):
+    with pytest.raises(InputError, match="found a backfill with other part rows, expected the same command"):
         ArchiveFolder(tmp_path / "out", {**IDENTITY, "part rows": 20})
     folder = opened(tmp_path / "out")
     with pytest.raises(InputError, match="in use"):
@@ -92,3 +92,20 @@ def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "out").touch()
     with pytest.raises(InputError, match="found a file, expected a folder; name another --out"):
         opened(tmp_path / "out", write=False)
+
+
+def test_a_damaged_folder_is_refused_with_its_parts(tmp_path):
+    folder = opened(tmp_path)
+    keep(folder, 0)
+    keep(folder, 1)
+    folder.close()
+    manifest, about = tmp_path / MANIFEST, tmp_path / ABOUT
+    whole = manifest.read_bytes()
+    manifest.write_bytes(b"x" + whole)
+    with pytest.raises(InputError, match="line 1 is damaged"):
+        opened(tmp_path)
+    assert len([*tmp_path.glob("part-*")]) == 2
+    manifest.write_bytes(whole)
+    about.write_text("[1]")
+    with pytest.raises(InputError, match="expected that of a backfill"):
+        opened(tmp_path)

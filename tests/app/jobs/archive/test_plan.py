@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from archives import write_table
 
@@ -57,6 +59,13 @@ def test_a_table_is_read_in_ranges(tmp_path):
     path = write_table(tmp_path / "a.parquet", 0, 25)
     pieces = list(Sources([str(path)], part_rows=10))
     assert [(p.kind, p.first, p.stop) for p in pieces] == [("rows", 0, 10), ("rows", 10, 20), ("rows", 20, 25)]
+
+
+def test_a_table_with_other_columns_is_one_piece(tmp_path):
+    pq.write_table(pa.table({"energy": [1.0] * 25, "mu": [1.0] * 25}), tmp_path / "flat.parquet")
+    path = write_table(tmp_path / "a.parquet", 0, 25)
+    assert [p.kind for p in Sources([str(tmp_path / "flat.parquet")], part_rows=10)] == ["file"]
+    assert [p.kind for p in Sources([str(path)], 10, columns={"energy": "mono"})] == ["file"]
 
 
 def test_parts_are_bounded_and_go_on_where_they_were():
