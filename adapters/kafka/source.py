@@ -259,10 +259,16 @@ class KafkaSource:
         self.handing_over()
         self._written_at = 0.0
         self._write(consumer, wait=True)
-        self._lost(consumer, revoked)
+        self._give_up(revoked)
 
-    def _lost(self, consumer: "Consumer", lost: "list[TopicPartition]") -> None:
-        for found in lost:
+    def _lost(self, _: "Consumer", lost: "list[TopicPartition]") -> None:
+        numbers = sorted(found.partition for found in lost)
+        detail = "the agent did not answer the group in time; what it has not published is left to others"
+        log.warning("partitions lost to other agents", partitions=numbers, detail=detail)
+        self._give_up(lost)
+
+    def _give_up(self, partitions: "list[TopicPartition]") -> None:
+        for found in partitions:
             partition = self.partitions.get(found.partition)
             if partition is None:
                 continue
