@@ -100,7 +100,7 @@ class KafkaSource:
                 **endpoint.options(),
                 "group.id": endpoint.group,
                 "enable.auto.commit": False,
-                "auto.offset.reset": "latest" if endpoint.begin == "new" else "earliest",
+                "auto.offset.reset": "earliest",  # if the place is not in the topic any more
                 "session.timeout.ms": round(endpoint.lease_s * 1000),
                 "heartbeat.interval.ms": round(endpoint.lease_s * 1000 / 4),
                 "partition.assignment.strategy": "cooperative-sticky",
