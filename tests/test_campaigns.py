@@ -49,6 +49,7 @@ def test_kills_lose_and_double_nothing():
     assert all(int(value) for name, value in figures if name in ("frames", "decisions"))
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("broker", ["nats", "kafka"])
 def test_agents_that_share_runs_answer_each_frame_once(broker: str) -> None:
     if broker == "nats" and SERVER is None:

@@ -52,7 +52,7 @@ class Answered:
         begins: list[Any] = []
         for number in range(self._partitions):
             low, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, number), timeout=CALL_S)
-            begin = self._next.get(number, max(low, high - _LOOK_BACK))
+            begin = max(low, self._next.get(number, high - _LOOK_BACK))
             if begin < high:
                 ends[number] = high
                 begins.append(TopicPartition(self._topic, number, begin))

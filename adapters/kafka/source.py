@@ -100,7 +100,7 @@ class KafkaSource:
                 **endpoint.options(),
                 "group.id": endpoint.group,
                 "enable.auto.commit": False,
-                "auto.offset.reset": "latest" if endpoint.begin == "new" else "earliest",
+                "auto.offset.reset": "earliest",  # if the place is not in the topic any more
                 "session.timeout.ms": round(endpoint.lease_s * 1000),
                 "heartbeat.interval.ms": round(endpoint.lease_s * 1000 / 4),
                 "partition.assignment.strategy": "cooperative-sticky",
@@ -259,10 +259,16 @@ class KafkaSource:
         self.handing_over()
         self._written_at = 0.0
         self._write(consumer, wait=True)
-        self._lost(consumer, revoked)
+        self._give_up(revoked)
 
-    def _lost(self, consumer: "Consumer", lost: "list[TopicPartition]") -> None:
-        for found in lost:
+    def _lost(self, _: "Consumer", lost: "list[TopicPartition]") -> None:
+        numbers = sorted(found.partition for found in lost)
+        detail = "the agent did not answer the group in time; what it has not published is left to others"
+        log.warning("partitions lost to other agents", partitions=numbers, detail=detail)
+        self._give_up(lost)
+
+    def _give_up(self, partitions: "list[TopicPartition]") -> None:
+        for found in partitions:
             partition = self.partitions.get(found.partition)
             if partition is None:
                 continue

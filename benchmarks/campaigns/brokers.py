@@ -64,25 +64,39 @@ class NATS:
     def answers(self) -> NATSSource:
         return NATSSource(NATSShared(address=self._answers, group="count", begin="all"))
 
+    def deleted(self) -> int:
+        """Return the number of answers that the stream does not have any more."""
+        return 0
+
     def close(self) -> None:
         self.sink.close()
         self.server.kill()
 
 
 class Kafka:
-    """A mock cluster with a topic of documents and one of answers."""
+    """A mock cluster with a topic of documents and one of answers.
+
+    Its partitions keep 5 MB, and agents know answered frames by the topic: so answers have no spectra, and many
+    partitions.
+    """
 
     def __init__(self, folder: Path) -> None:
         cluster = self.cluster = Cluster()
-        self._docs, self._answers = cluster.make_topic("docs", PARTITIONS), cluster.make_topic("answers")
+        self._docs = cluster.make_topic("docs", PARTITIONS)
+        self._answers = cluster.make_topic("answers", PARTITIONS)
         self.sink = KafkaSink(KafkaDestination(address=self._docs))
 
     def config(self) -> str:
         source = f'{{address: "{self._docs}", begin: all, lease_s: 8}}'
-        return CONFIG.format(key="kafka", source=source, publish=f'"{self._answers}"')
+        config = CONFIG.format(key="kafka", source=source, publish=f'"{self._answers}"')
+        return config + "serving: {spectra: false, measured: false}\n"
 
     def answers(self) -> KafkaSource:
         return KafkaSource(KafkaShared(address=self._answers, group="count", begin="all"))
+
+    def deleted(self) -> int:
+        """Return the number of answers that the topic does not have any more."""
+        return self.cluster.deleted("answers", PARTITIONS)
 
     def close(self) -> None:
         self.sink.close()
@@ -218,6 +232,7 @@ def campaign(broker: Any, agents: int, kills: int, seed: int, folder: Path, limi
         "step scans": len(steps := counted.frames.keys() - sent),
         "step scans lost or doubled": abs(publisher.runs - len(steps)),
         "failed ends": failed_ends,
+        "answers that the broker deleted": broker.deleted(),
         "kills left out (time limit)": kills - done["killed"] - done["ended"],
     }
 
@@ -234,7 +249,10 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with closing((NATS if options.broker == "nats" else Kafka)(folder)) as broker:
             figures = campaign(broker, options.agents, options.kills, options.seed, folder, options.limit)
-    problems = ("lost", "answered twice", "step scans lost or doubled", "failed ends", "kills left out (time limit)")
+    problems = (
+        "lost", "answered twice", "step scans lost or doubled", "failed ends", "answers that the broker deleted",
+        "kills left out (time limit)",
+    )  # fmt: skip
     report(figures, {name: figures[name] for name in problems} | {"no frame": not figures["frames"]})
 
 

@@ -291,3 +291,41 @@ def test_a_new_group_begins_where_the_topic_ended_when_it_connected(address: str
     documents = iter(source)  # the group is joined only now
     assert [next(documents)[1]["uid"] for _ in after.docs] == [doc["uid"] for _, doc in after.docs]
     source.release()
+
+
+def fill(cluster: Cluster, topic: str, run: str) -> None:
+    """Send more than the mock cluster keeps of a partition, as numbered answers to a run."""
+    for k in range(700):
+        headers = [("frame", f"{k}.descriptors".encode())]
+        cluster.producer.produce(topic, bytes(10_000), key=run, headers=headers)
+        cluster.producer.poll(0)
+    cluster.producer.flush(10)
+    assert cluster.deleted(topic, 1) > 0
+
+
+def test_answers_that_the_topic_does_not_have_any_more_hold_nothing_up(cluster: Cluster) -> None:
+    watched, takeovers, topic = Made(), 0, f"kept{next(_numbers)}"
+    with closing(KafkaSink(KafkaDestination(address=cluster.make_topic(topic, 1)))) as sink:
+        sink.takeovers = lambda: takeovers
+        answer = answering(sink, watched)
+        answer("first")
+        wait_until(lambda: sink.confirmations.confirmed == 3)
+        fill(cluster, topic, watched.uid)
+        takeovers += 1
+        for frame in ("699", "first", "700"):
+            answer(frame)
+        assert sink.repeated == 2
+
+
+def test_reading_goes_on_where_the_topic_begins_if_its_place_is_deleted(cluster: Cluster) -> None:
+    made, topic = Made().stop(), f"kept{next(_numbers)}"
+    source = KafkaSource(KafkaShared(address=cluster.make_topic(topic, 1), group=topic))
+    source.connect()
+    fill(cluster, topic, "rubbish")
+    with closing(KafkaSink(KafkaDestination(address=source.endpoint.address))) as sink:
+        for document in made.docs:
+            sink(*document)
+    documents = iter(source)
+    assert [next(documents)[1]["uid"] for _ in made.docs] == [doc["uid"] for _, doc in made.docs]
+    assert source.malformed == 700 - cluster.deleted(topic, 1)
+    source.release()
