@@ -226,10 +226,12 @@ def exchange(
     Raises
     ------
     OSError
-        Nothing listens, or no answer comes in time.
+        Nothing listens, no answer comes in time, or the socket is of another user, whose answers are not trusted.
     ValueError
         The answer is no object.
     """
+    if (owner := path.stat().st_uid) not in (os.getuid(), 0):
+        raise PermissionError(f"a socket of user {owner}, expected one of your own")
     with socket.socket(socket.AF_UNIX) as link:
         link.settimeout(timeout_s)
         link.connect(str(path))

@@ -111,6 +111,13 @@ def test_only_its_user_can_ask_it(server):
     assert stat.S_IMODE(server.path.stat().st_mode) == 0o600
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+def test_a_socket_of_another_user_is_not_asked(server, tmp_path):
+    os.chown(server.path, 65534, 65534)
+    said = run_command("infer", write(tmp_path / "a.dat"), "--socket", server.path, code=3).stderr
+    assert "no answer (a socket of user 65534, expected one of your own); start xas-agent serve" in said
+
+
 def test_it_takes_the_place_of_a_killed_server_only(server, tmp_path):
     with pytest.raises(InputError, match="found a server that answers"):
         InferenceServer(CONFIG, server.path)
