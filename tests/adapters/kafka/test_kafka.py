@@ -1,10 +1,8 @@
 """Documents over Kafka, against librdkafka's mock cluster."""
 
 import itertools
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from typing import Any
 
 import msgpack
 import msgpack_numpy
@@ -15,6 +13,7 @@ from kafka_cluster import Cluster
 from logs import capture_logs
 from made_runs import Made
 from pydantic import ValidationError
+from shared_reader import Reader
 
 from xas_agent.adapters.errors import EndpointUnreachable
 from xas_agent.adapters.kafka import KafkaDestination, KafkaEndpoint, KafkaShared, KafkaSink, KafkaSource
@@ -38,42 +37,16 @@ def sink(address: str) -> Iterator[KafkaSink]:
         yield made
 
 
-class Reader:
-    """Reads a source on a thread, and acknowledges nothing."""
-
-    def __init__(self, address: str, group: str = "") -> None:
-        group = group or address.rpartition("/")[2]
-        self.source = KafkaSource(KafkaShared(address=address, begin="all", lease_s=2, group=group))
-        self.documents: list[tuple[str, dict[str, Any]]] = []
-        self.ages: list[float] = []
-        self.positions: dict[str, list[int]] = {}
-        self.source.connect()
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        for name, doc in self.source:
-            self.documents.append((name, doc))
-            self.ages.append(self.source.age_s)
-            self.positions |= self.source.position
-
-    def close(self) -> None:
-        self.source.close()
-        self._thread.join(10)
-        self.source.release()
-
-    def uids(self) -> list[str]:
-        return [doc["uid"] for _, doc in self.documents]
-
-    def acknowledge(self, *ended: str) -> None:
-        self.source.acknowledge(self.positions, ended)
+def reading(address: str, group: str = "") -> Reader:
+    group = group or address.rpartition("/")[2]
+    return Reader(KafkaSource(KafkaShared(address=address, begin="all", lease_s=2, group=group)))
 
 
 def test_documents_come_as_they_were_sent(address: str, sink: KafkaSink) -> None:
     made = Made(sample_name="cell").sweep(array=True).stop()
     for document in made.docs:
         sink(*document)
-    with closing(Reader(address)) as reader:
+    with closing(reading(address)) as reader:
         wait_until(lambda: len(reader.documents) == len(made.docs))
     assert [name for name, _ in reader.documents] == [name for name, _ in made.docs]
     np.testing.assert_array_equal(reader.documents[2][1]["data"]["It"], made.docs[2][1]["data"]["It"])
@@ -87,7 +60,7 @@ def test_messages_of_bluesky_kafka_are_read(cluster: Cluster, address: str) -> N
         cluster.send(topic, "beamline", msgpack.packb(document, default=msgpack_numpy.encode))
     for rubbish in (b"\xc1", b"", msgpack.packb(["rubbish", {}]), msgpack.packb({"start": 1})):
         cluster.send(topic, "beamline", rubbish)
-    with closing(Reader(address)) as reader:
+    with closing(reading(address)) as reader:
         wait_until(lambda: len(reader.documents) == len(made.docs) and reader.source.malformed == 4)
     assert reader.uids() == [doc["uid"] for _, doc in made.docs]
 
@@ -96,12 +69,12 @@ def test_a_run_in_progress_goes_to_the_next_agent_from_its_start(address: str, s
     over, open_run = Made().sweep(array=True).stop(), Made().sweep(array=True)
     for document in [*over.docs, *open_run.docs]:
         sink(*document)
-    with closing(Reader(address)) as first:
+    with closing(reading(address)) as first:
         wait_until(lambda: len(first.documents) == len(over.docs) + len(open_run.docs))
         first.acknowledge(over.uid)
     open_run.stop()
     sink(*open_run.docs[-1])
-    with closing(Reader(address)) as second:
+    with closing(reading(address)) as second:
         wait_until(lambda: len(second.documents) == len(open_run.docs))
     assert second.uids() == [doc["uid"] for _, doc in open_run.docs]
     assert all(age > 3600 for age in second.ages[:-1])
@@ -114,9 +87,9 @@ def test_a_rebalance_keeps_each_run_whole(address: str, sink: KafkaSink) -> None
     batches = list(itertools.zip_longest(*(run.docs for run in runs)))
     for document in filter(None, itertools.chain(*batches[:2])):
         sink(*document)
-    with closing(Reader(address)) as one:
+    with closing(reading(address)) as one:
         wait_until(lambda: len(one.documents) == 40)
-        with closing(Reader(address)) as two:
+        with closing(reading(address)) as two:
             wait_until(lambda: len(one.source.partitions) == len(two.source.partitions) == 2)
             for document in filter(None, itertools.chain(*batches[2:])):
                 sink(*document)
@@ -162,7 +135,7 @@ def test_an_answer_is_published_once(address: str, sink: KafkaSink) -> None:
         first("frame.2")
         first("frame.3")
         assert (sink.repeated, other.repeated) == (1, 1)
-    with closing(Reader(address)) as reader:
+    with closing(reading(address)) as reader:
         wait_until(lambda: len(reader.documents) == 7)
     assert [doc["data"]["frame_uid"] for name, doc in reader.documents if name == "event"] == [
         "frame.1", "frame.2", "frame.3",
@@ -178,12 +151,12 @@ def test_what_waits_of_a_run_that_went_to_another_agent_is_left_to_it(
     frames = {run.uid: [doc["uid"] for name, doc in run.docs if name == "event"] for run in runs}
     for document in itertools.chain.from_iterable(run.docs for run in runs):
         sink(*document)
-    with closing(Reader(address)) as one, closing(sharing(one, answers)) as first:
+    with closing(reading(address)) as one, closing(sharing(one, answers)) as first:
         wait_until(lambda: len(one.documents) == sum(len(run.docs) for run in runs))
         at_first, read = {run.uid: answering(first, run) for run in runs}, dict(one.positions)
         for uid, answer in at_first.items():
             answer(frames[uid][0])  # and the second frames wait in the agent
-        with closing(Reader(address)) as two, closing(sharing(two, answers)) as second:
+        with closing(reading(address)) as two, closing(sharing(two, answers)) as second:
             wait_until(lambda: len(one.source.partitions) == len(two.source.partitions) == 2)
             gone = one.source.take_given_up()
             wait_until(lambda: {run.uid for run in runs if two.source.holds(run.uid)} == set(gone))
@@ -206,7 +179,7 @@ def test_what_waits_of_a_run_that_went_to_another_agent_is_left_to_it(
             for frame in frames[uid]:
                 at_first[uid](frame)
         assert first.repeated == 2 * len(gone)
-    with closing(Reader(answers.address)) as reader:
+    with closing(reading(answers.address)) as reader:
         wait_until(lambda: len(reader.documents) == 4 * len(runs) + 2 * len(gone))
     found = [doc["data"]["frame_uid"] for name, doc in reader.documents if name == "event"]
     assert sorted(found) == sorted(itertools.chain.from_iterable(frames.values()))
@@ -216,10 +189,10 @@ def test_an_agent_that_ends_knows_which_runs_go_to_others(address: str, sink: Ka
     runs = [Made().sweep(array=True) for _ in range(20)]
     for document in itertools.chain.from_iterable(run.docs for run in runs):
         sink(*document)
-    one = Reader(address)
+    one = reading(address)
     wait_until(lambda: len(one.documents) == sum(len(run.docs) for run in runs))
     one.source.close()  # and it goes on to answer
-    with closing(Reader(address)) as two:
+    with closing(reading(address)) as two:
         wait_until(lambda: len(two.source.partitions) == 2)
         held = {run.uid for run in runs if one.source.holds(run.uid)}
         assert held.isdisjoint(gone := one.source.take_given_up())
@@ -242,7 +215,7 @@ def test_addresses_that_cannot_be_used_are_refused(address: str) -> None:
 
 def test_documents_wait_while_the_brokers_are_away(cluster: Cluster, address: str, sink: KafkaSink) -> None:
     made = Made().sweep(array=True).stop()
-    with closing(Reader(address)) as reader:
+    with closing(reading(address)) as reader:
         for document in made.docs[:2]:
             sink(*document)
         wait_until(lambda: len(reader.documents) == 2)
@@ -274,7 +247,7 @@ def test_each_group_gets_all_documents(address: str, sink: KafkaSink) -> None:
     for document in made.docs:
         sink(*document)
     for group in ("one", "two"):
-        with closing(Reader(address, group)) as reader:
+        with closing(reading(address, group)) as reader:
             wait_until(lambda: len(reader.documents) == len(made.docs))
             reader.acknowledge(made.uid)
 

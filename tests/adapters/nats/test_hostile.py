@@ -11,7 +11,7 @@ import pytest
 from deadline import wait_until
 from logs import capture_logs
 from made_runs import Made
-from nats_reader import Reader, shared
+from nats_reader import reading, shared
 from nats_server import Server
 
 from xas_agent.adapters.errors import EndpointUnreachable
@@ -60,7 +60,7 @@ def test_documents_wait_while_the_server_is_away(own: Server, monkeypatch: pytes
         assert sink.confirmations.confirmed == 2
         own.start()
         wait_until(lambda: sink.confirmations.confirmed == len(made.docs))
-    with closing(Reader(shared(own, "docs"))) as reader:
+    with closing(reading(shared(own, "docs"))) as reader:
         wait_until(lambda: len(reader.documents) == len(made.docs))
     events = [line["event"] for line in logs]
     assert events.count("documents not taken") == events.count("documents are taken again") == 1
@@ -117,7 +117,7 @@ def test_messages_that_are_no_documents_delay_no_document(server: Server) -> Non
     for name, doc in made.docs:
         link.call(link.jetstream.publish(f"odd.{name}", msgpack.packb(doc)))
     link.close()
-    with closing(Reader(shared(server, "odd"))) as reader:
+    with closing(reading(shared(server, "odd"))) as reader:
         wait_until(lambda: made.docs[-1][1]["uid"] in [doc.get("uid") for _, doc in reader.documents])
     assert reader.source.malformed >= 5 * (len(rubbish) - 1)
 
@@ -129,7 +129,7 @@ def test_a_consumer_that_is_deleted_in_use_is_made_again(server: Server) -> None
     endpoint = shared(server, "cut")
     with (
         closing(NATSSink(NATSDestination(address=endpoint.address))) as sink,
-        closing(Reader(endpoint)) as reader,
+        closing(reading(endpoint)) as reader,
     ):
         for document in made.docs[:2]:
             sink(*document)
@@ -149,7 +149,7 @@ def test_each_group_gets_all_documents(server: Server) -> None:
         for document in made.docs:
             sink(*document)
     for group in ("one", "two"):
-        with closing(Reader(shared(server, "two", group=group))) as reader:
+        with closing(reading(shared(server, "two", group=group))) as reader:
             wait_until(lambda: len(reader.documents) == len(made.docs))
             reader.acknowledge(made.uid)
 
@@ -162,7 +162,7 @@ def test_another_number_of_partitions_is_named(server: Server, published: int) -
     with closing(NATSSink(NATSDestination(address=f"{server.address}/{subject}", partitions=published))) as sink:
         for document in made.docs:
             sink(*document)
-    with capture_logs() as logs, closing(Reader(shared(server, subject, partitions=2))):
+    with capture_logs() as logs, closing(reading(shared(server, subject, partitions=2))):
         wait_until(lambda: any("in no partition" in line["event"] for line in logs))
 
 

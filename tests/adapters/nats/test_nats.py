@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from deadline import wait_until
 from made_runs import Made
-from nats_reader import Reader, shared
+from nats_reader import reading, shared
 from nats_server import Server
 from pydantic import ValidationError
 
@@ -40,7 +40,7 @@ def test_documents_come_as_they_were_sent(server: Server, subject: str, sink: NA
     made = Made(sample_name="cell").sweep(array=True).stop()
     for document in made.docs:
         sink(*document)
-    with closing(Reader(shared(server, subject))) as reader:
+    with closing(reading(shared(server, subject))) as reader:
         wait_until(lambda: len(reader.documents) == len(made.docs))
     assert [name for name, _ in reader.documents] == [name for name, _ in made.docs]
     np.testing.assert_array_equal(reader.documents[2][1]["data"]["It"], made.docs[2][1]["data"]["It"])
@@ -56,7 +56,7 @@ def test_messages_of_bluesky_nats_are_read(server: Server, subject: str) -> None
         link.call(link.jetstream.publish(**message))
     link.call(link.jetstream.publish(f"{subject}.event", b"\xc1"))
     link.call(link.jetstream.publish(f"{subject}.rubbish", b"{}"))
-    with closing(Reader(shared(server, subject))) as reader:
+    with closing(reading(shared(server, subject))) as reader:
         wait_until(lambda: len(reader.documents) == len(made.docs) and reader.source.malformed == 2)
     link.close()
     assert reader.documents == [(name, dict(doc)) for name, doc in made.docs]
@@ -69,12 +69,12 @@ def test_a_run_in_progress_goes_to_the_next_agent_from_its_start(
     for document in [*over.docs, *open_run.docs]:
         sink(*document)
     sent = len(over.docs) + len(open_run.docs)
-    with closing(Reader(shared(server, subject))) as first:
+    with closing(reading(shared(server, subject))) as first:
         wait_until(lambda: len(first.documents) == sent)
         first.acknowledge(over.uid)
     open_run.stop()
     sink(*open_run.docs[-1])
-    with closing(Reader(shared(server, subject))) as second:
+    with closing(reading(shared(server, subject))) as second:
         wait_until(lambda: len(second.documents) == len(open_run.docs))
         second.acknowledge(open_run.uid)
     assert second.uids() == [doc["uid"] for _, doc in open_run.docs]
@@ -84,7 +84,7 @@ def test_a_run_in_progress_goes_to_the_next_agent_from_its_start(
     later = Made().stop()
     for document in later.docs:
         sink(*document)
-    with closing(Reader(shared(server, subject))) as third:
+    with closing(reading(shared(server, subject))) as third:
         wait_until(lambda: len(third.documents) == len(later.docs))
     assert third.uids() == [doc["uid"] for _, doc in later.docs]
 
@@ -111,7 +111,7 @@ def test_a_killed_agents_partition_is_taken_after_its_lease(server: Server, subj
     made = Made().stop()
     for document in made.docs:
         sink(*document)
-    with closing(Reader(endpoint)) as reader:
+    with closing(reading(endpoint)) as reader:
         wait_until(lambda: len(reader.documents) == len(made.docs))
 
 
@@ -122,9 +122,9 @@ def test_agents_share_the_partitions_and_each_run_is_whole(server: Server, subje
             for document in filter(None, batch):
                 sink(*document)
     endpoint = shared(server, subject, partitions=4)
-    with closing(Reader(endpoint)) as one:
+    with closing(reading(endpoint)) as one:
         wait_until(lambda: len(one.source.partitions) == 4)
-        with closing(Reader(endpoint)) as two:
+        with closing(reading(endpoint)) as two:
             wait_until(lambda: len(one.source.partitions) == len(two.source.partitions) == 2)
             assert not one.source.partitions.keys() & two.source.partitions.keys()
             wait_until(lambda: {*one.uids(), *two.uids()} == {doc["uid"] for run in runs for _, doc in run.docs})
@@ -147,14 +147,14 @@ def test_an_answer_is_published_once(server: Server, subject: str, sink: NATSSin
     sender.close()
     assert sink.repeated == 0
     assert sender.repeated == 1
-    with closing(Reader(shared(server, subject))) as reader:
+    with closing(reading(shared(server, subject))) as reader:
         wait_until(lambda: len(reader.documents) == 5)
     assert [name for name, _ in reader.documents].count("event") == 1
 
 
 def test_a_server_that_restarts_loses_nothing(server: Server, subject: str, sink: NATSSink) -> None:
     made = Made().sweep(array=True).stop()
-    with closing(Reader(shared(server, subject, lease_s=20))) as reader:
+    with closing(reading(shared(server, subject, lease_s=20))) as reader:
         for document in made.docs[:2]:
             sink(*document)
         wait_until(lambda: len(reader.documents) == 2)
