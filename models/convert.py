@@ -13,9 +13,9 @@ from torch import Tensor
 
 from . import card as cards
 from .card import Card, ModelError, sha256_of
+from .engines.torchscript import load_module
 from .network import Served, SPTShape, SPTSizes, save
 from .readable import write_card_and_readme
-from .runtime import load_module
 from .training.plan import served_weights
 
 TOLERANCE = 1e-4
