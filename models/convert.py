@@ -16,7 +16,7 @@ from .card import Card, ModelError, sha256_of
 from .engines.torchscript import load_module
 from .network import Served, SPTShape, SPTSizes, save
 from .readable import write_card_and_readme
-from .training.plan import served_weights
+from .training import served_weights
 
 TOLERANCE = 1e-4
 """Largest difference of an answer, in the unit of its column, with which a converted file replaces another."""
