@@ -102,7 +102,7 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("xas-agent models show ni-k --full", "the whole card"),
         ("xas-agent models show trained/my-co", "a model of your own"),
     ),
-    "models export": (("xas-agent models export ni-k --out models/ni-k", "for model.engine: onnx"),),
+    "models export": (("xas-agent models export ni-k --out exported/ni-k", "for model.engine: onnx"),),
     "models verify": (("xas-agent models verify ni-k", ""),),
     "dataset label": (("xas-agent dataset label structures --absorber Co --name co_k", ""),),
     "dataset feff": (("xas-agent dataset feff structures --absorber Co --out runs", ""),),
