@@ -169,7 +169,7 @@ class XASAgent:
             controls=config.control,
             control=control,
             config_sha256=config.sha256,
-            versions=versions(),
+            versions=versions(config.model.engine),
             spectra=serving.spectra,
             measured=serving.measured,
             pages=serving.pages,

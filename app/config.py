@@ -34,6 +34,7 @@ from ..agent.types import (
     read_yaml,
     validate_settings,
 )
+from ..models.engines import EngineName
 from ..sim_beamline.settings import BeamlineSettings
 from .journal import JournalSettings
 
@@ -54,9 +55,12 @@ class ModelSettings(Settings):
     choose among them or, if the documents do not name these, its energies do."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs; ``auto`` selects a GPU if one exists."""
+    engine: EngineName = "torchscript"
+    """What runs the network: TorchScript, or ONNX Runtime (extra ``onnx``), which is faster on a CPU, does not import
+    torch, and needs model folders to which ``xas-agent models export`` has added ``model.onnx``."""
     threads: int | None = Field(default=None, ge=1)
-    """CPU threads of the forward pass; unset: half the cores, at most 4. Only the command applies it: torch has one
-    number of threads for the whole process, so in a host program that program's own setting holds."""
+    """CPU threads of the forward pass; unset: half the cores, at most 4. For TorchScript only the command applies it:
+    torch has one number of threads for the whole process, so in a host program that program's own setting holds."""
 
 
 class ServingSettings(Settings):

@@ -41,6 +41,7 @@ from ..agent.relative import RelativeQuantities, check_descriptors, derived_unit
 from ..agent.spectra import SeriesAlignment
 from ..agent.stream import FrameReader, external_keys_to_read
 from ..agent.types import Control, Estimator, Frame, SelectiveControl, Tabulated, get_logger
+from ..models.engines import EngineName
 from .config import Config, ConfigError
 
 _log = get_logger()
@@ -280,23 +281,25 @@ def load_models(config: Config, *, at_once: bool = True) -> Sequence[Estimator]:
     ConfigError
         None of the models is for the element and edge of the config.
     """
+    how = (config.model.device, config.model.engine, config.model.threads)
     if not at_once and config.model.device != "cuda":  # which must be available
         from ..models.lazy import LazyModel
 
-        return [LazyModel(folder, config.model.device) for folder in model_folders(config)]
+        return [LazyModel(folder, *how) for folder in model_folders(config)]
     from ..models.runtime import Model
 
-    models = [Model(folder, config.model.device) for folder in model_folders(config)]
+    models = [Model(folder, *how) for folder in model_folders(config)]
     for model in models:
         model.warm_up()
     return [*models]
 
 
-def versions() -> dict[str, str]:
+def versions(engine: EngineName) -> dict[str, str]:
     """Return the versions on which an estimate depends, for the RunStart."""
+    package = "onnxruntime" if engine == "onnx" else "torch"
     return {
         "xas_agent": __version__,
-        "torch": version("torch"),  # without its import
+        package: version(package),  # without its import
         "numpy": np.__version__,
         "python": platform.python_version(),
     }

@@ -1,6 +1,6 @@
-"""The network against an earlier file of it: time of a forward pass on one core, and differences of the answers.
+"""The network against an earlier file of it, or on another engine: time on one core, and differences of the answers.
 
-``python -m benchmarks.network OLD… [--rounds N] [--keep]`` takes model folders of an earlier version, by name the
+``python benchmarks/network.py OLD… [--rounds N] [--keep]`` takes model folders of an earlier version, by name the
 same as shipped ones, for instance of::
 
     git worktree add /tmp/earlier v0.1.0
@@ -10,6 +10,12 @@ Both files answer in turns of about 30 frames, in one process and one thread. Ba
 on the CPU: 16 rows at once before, those of :mod:`xas_agent.models.runtime` now. Times are the thread's processor
 time, which other work on the machine does not add to, by frame; printed are medians over the rounds and the range of
 the ratio. ``--keep`` has glibc keep freed memory for both, as the agent does since.
+
+With ``--onnx FOLDER`` ONNX Runtime answers now, from model folders of the same names there; this compares both
+engines of the present version::
+
+    for name in co-k fe-k; do xas-agent models export $name --out exported/$name; done
+    python benchmarks/network.py models/shipped/{co,fe}-k --onnx exported --earlier-rows 8 --keep
 """
 
 import argparse
@@ -23,19 +29,26 @@ import torch
 from torch import Tensor
 
 from xas_agent.models import card as cards
-from xas_agent.models import runtime
 from xas_agent.models.convert import plausible_spectra, served_of
-from xas_agent.models.runtime import keep_freed_memory, load_module
+from xas_agent.models.engines import CPU_BATCH_ROWS, load_engine
+from xas_agent.models.engines.torchscript import load_module
+from xas_agent.models.runtime import keep_freed_memory
 
 CPU = torch.device("cpu")
-EARLIER_ROWS, FRAMES = 16, 32
-BATCHES = (1, 16, 256)
+FRAMES = 32
+BATCHES = (1, 8, 16, 256)
 
 
 def frozen(folder: Path, rows: int) -> Callable[[Tensor], Tensor]:
     """Return the network of a folder, which takes at most so many rows at once."""
     module = torch.jit.freeze(load_module(folder, CPU))
     return lambda x: module(x) if len(x) <= rows else torch.cat([module(part) for part in x.split(rows)])
+
+
+def on_onnx(folder: Path) -> Callable[[Tensor], Tensor]:
+    """Return the network of a folder on ONNX Runtime."""
+    engine = load_engine(folder, cards.verify(folder), "onnx", "cpu", threads=1)
+    return lambda x: torch.from_numpy(engine(x.numpy()))
 
 
 def ms_per_frame(forward: Callable[[Tensor], Tensor], x: Tensor) -> float:
@@ -49,11 +62,12 @@ def ms_per_frame(forward: Callable[[Tensor], Tensor], x: Tensor) -> float:
 
 
 @torch.inference_mode()
-def compare(earlier: Path, rounds: int) -> str:
+def compare(earlier: Path, earlier_rows: int, rounds: int, onnx: Path | None) -> str:
     """Return a line of the table for one model."""
     folder = cards.find(earlier.name)
-    before, now = frozen(earlier, EARLIER_ROWS), frozen(folder, runtime.CPU_BATCH_ROWS)
-    spectra = plausible_spectra(served_of(earlier), max(BATCHES))
+    before = frozen(earlier, earlier_rows)
+    now = frozen(folder, CPU_BATCH_ROWS) if onnx is None else on_onnx(onnx / earlier.name)
+    spectra = plausible_spectra(served_of(folder), max(BATCHES))
     parts = [f"{earlier.name:8}"]
     for n in BATCHES:
         x = spectra[:n]
@@ -73,6 +87,8 @@ def main() -> None:
     parser.add_argument("earlier", nargs="+", type=Path)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--onnx", type=Path)
+    parser.add_argument("--earlier-rows", type=int, default=16)
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.keep:
@@ -80,7 +96,7 @@ def main() -> None:
     heads = "  ".join(f"{f'batch {n}: ms before, now, ratio':36}" for n in BATCHES)
     sys.stdout.write(f"model     {heads}  difference\n")
     for folder in given.earlier:
-        sys.stdout.write(compare(folder, given.rounds) + "\n")
+        sys.stdout.write(compare(folder, given.earlier_rows, given.rounds, given.onnx) + "\n")
         sys.stdout.flush()
 
 

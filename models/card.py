@@ -16,6 +16,10 @@ HIT_E = 0.35
 """Largest error of the mean oxidation state of a hit, e."""
 
 
+FileName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+SHA256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
 class ModelError(InputError):
     """An unusable model; the message names the folder, what was found and what was expected."""
 
@@ -227,8 +231,10 @@ class Card(Settings):
     """Limits of the model, in sentences."""
     licence: str
     cite: tuple[str, ...]
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    sha256: SHA256
     """SHA-256 of ``model.ts``; a file that does not match is refused."""
+    files: dict[FileName, SHA256] = Field(default_factory=dict)
+    """SHA-256 of further files of the same network by name, for other engines (``xas-agent models export``)."""
 
     @model_validator(mode="after")
     def _domain_is_of_descriptors(self) -> Self:
@@ -286,29 +292,32 @@ _CardDumper.add_representer(
 
 def write_card(folder: Path, card: Card) -> None:
     """Write ``folder/card.yaml``, with a line for each standard."""
-    content = card.model_dump(mode="json")
+    content = card.model_dump(mode="json", exclude=None if card.files else {"files"})
     content["standards"] = [_Line(standard) for standard in content["standards"]]
     text = yaml.dump(content, Dumper=_CardDumper, sort_keys=False, allow_unicode=True, width=110)
     (folder / "card.yaml").write_text(text, encoding="utf-8")
 
 
 def verify(folder: Path) -> Card:
-    """Read the card of a model folder and check that ``model.ts`` matches it.
+    """Read the card of a model folder and check that ``model.ts`` and the further files of the card match it.
 
     Raises
     ------
     ModelError
-        The card cannot be read, the model is missing, or its SHA-256 is not the card's.
+        The card cannot be read, a file is missing, or its SHA-256 is not the card's.
     """
-    card, model = read_card(folder), folder / "model.ts"
-    if not model.is_file():
-        raise ModelError(f"{folder}: no model.ts beside card.yaml")
-    actual = sha256_of(model)
-    if actual != card.sha256:
-        raise ModelError(
-            f"{model}: SHA-256 {actual[:12]}… does not match its card ({card.sha256[:12]}…); the file was changed or "
-            "damaged and is refused: restore it, or train the model again"
-        )
+    card = read_card(folder)
+    for name, expected in {"model.ts": card.sha256, **card.files}.items():
+        file = folder / name
+        if not file.is_file():
+            raise ModelError(f"{folder}: no {name} beside card.yaml")
+        actual = sha256_of(file)
+        if actual != expected:
+            again = "train the model again" if name == "model.ts" else "export it again: xas-agent models export"
+            raise ModelError(
+                f"{file}: SHA-256 {actual[:12]}… does not match its card ({expected[:12]}…); the file was changed or "
+                f"damaged and is refused: restore it, or {again}"
+            )
     return card
 
 

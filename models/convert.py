@@ -13,9 +13,9 @@ from torch import Tensor
 
 from . import card as cards
 from .card import Card, ModelError, sha256_of
+from .engines.torchscript import load_module
 from .network import Served, SPTShape, SPTSizes, save
 from .readable import write_card_and_readme
-from .runtime import load_module
 from .training import served_weights
 
 TOLERANCE = 1e-4
@@ -38,17 +38,21 @@ def shape_of(card: Card, weights: dict[str, Tensor]) -> SPTShape:
 
 
 def served_of(folder: Path) -> Served:
-    """Return the network of a model folder, with its weights.
+    """Rebuild the network of a model folder from Python classes, whose layers can be examined and exported.
 
     Raises
     ------
     ModelError
-        The folder is not a model, or one of version 0.1.0, whose network was different.
+        The folder is not a model, or its tensors are not those of this version's network.
     """
     weights = served_weights(folder)
-    shape = shape_of(cards.read_card(folder), weights)
-    served = Served(shape, weights["recall.keys"].shape[1], len(weights["ood_score.outliers"]))
-    served.load_state_dict(weights)
+    try:
+        shape = shape_of(cards.read_card(folder), weights)
+        served = Served(shape, weights["recall.keys"].shape[1], len(weights["ood_score.outliers"]))
+        # The file also contains tensors that the constructor computes.
+        served.load_state_dict({name: weights[name] for name in served.state_dict()})
+    except (KeyError, RuntimeError) as e:
+        raise ModelError(f"{folder}: not a network of this version ({str(e).splitlines()[0]})") from None
     return served.eval()
 
 

@@ -8,3 +8,11 @@ def core_count() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def default_threads() -> int:
+    """Return the number of CPU threads for serving: half the available cores, at most 4.
+
+    The network is small, and on a shared machine threads that wait for each other take longer than a single one.
+    """
+    return max(1, min(4, core_count() // 2))

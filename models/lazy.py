@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..agent.types import Array, Estimate, get_logger
 from . import card as cards
+from .engines import EngineName, check_engine
 
 if TYPE_CHECKING:
     from .runtime import Model
@@ -24,25 +25,27 @@ class LazyModel:
 
     Parameters
     ----------
-    folder, device
+    folder, device, engine, threads
         As for :class:`~xas_agent.models.runtime.Model`.
 
     Raises
     ------
     ModelError
-        The folder is not a model, or its file does not match its card.
+        The folder is not a model, a file does not match its card, or the engine is not available.
     """
 
-    def __init__(self, folder: Path, device: str = "auto") -> None:
+    def __init__(
+        self, folder: Path, device: str = "auto", engine: EngineName = "torchscript", threads: int | None = None
+    ) -> None:
         card = cards.verify(folder)
-        self._folder, self._device = folder, device
+        check_engine(folder, card, engine, device)
+        self._folder, self._arguments = folder, (folder, device, engine, threads)
         self.name, self.sha256 = card.name, card.sha256
         self.grid, self.edge = card.grid.grid(), card.edge_of_absorber()
         self.absorber, self.edge_name = card.absorber, card.edge
         self.units = {d.name: d.unit for d in card.descriptors}
         self.reach = {d.name: d.reach() for d in card.descriptors}
         self.single_site = frozenset(d.name for d in card.descriptors if not d.mixture)
-
         self._model: Model | None = None
         self._failure = ""
         self._loading = threading.Lock()
@@ -81,9 +84,9 @@ class LazyModel:
         return self._model
 
     def _loaded(self) -> "Model":
-        from .runtime import Model  # which imports torch
+        from .runtime import Model
 
-        model = Model(self._folder, self._device)
+        model = Model(*self._arguments)
         if model.sha256 != self.sha256:  # documents already name the other one
             raise cards.ModelError(f"{self._folder}: found another model than at the start; start again to use it")
         return model

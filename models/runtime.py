@@ -2,27 +2,20 @@
 
 import ctypes
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from ..agent.types import Array, Classes, Estimate, Estimates, Flag, get_logger
+from ..agent.types import Array, Classes, Estimate, Estimates, Flag
 from . import card as cards
 from .cores import core_count
+from .engines import EngineName, load_engine
 
-_log = get_logger()
-
-CPU_BATCH_ROWS = 8  # more rows do not fit the cache and take longer per row
 _MALLOC_OPTIONS = {-3: 32 << 20, -1: 256 << 20}
 """M_MMAP_THRESHOLD, the largest that glibc takes, and M_TRIM_THRESHOLD, bytes."""
-_GPU_RETRY_S, _LONGEST_GPU_RETRY_S = 1.0, 60.0
-"""Time until a GPU that failed is tried again, s: the first, and the longest, which doubling reaches."""
 
 
 class _Columns:
@@ -40,25 +33,26 @@ class Model:
 
     Parameters
     ----------
-    folder : model folder, whose file must match its card
+    folder : model folder, whose files must match its card
     device : ``cpu``, ``cuda``, or ``auto`` for CUDA if available
+    engine : what runs the network; ``onnx`` imports no torch
+    threads : CPU threads of the engine ``onnx``; unset: half the cores, at most 4
 
     Raises
     ------
     ModelError
-        The folder is not a model, its file does not match its card, or CUDA is not available.
+        The folder is not a model, a file does not match its card, or the engine is not available on the device.
 
     Notes
     -----
-    If the GPU fails, as when another program fills its memory, the CPU answers; the GPU is tried again after 1 s,
-    and then at intervals of up to 60 s.
-
     The model does not change torch's settings of the whole process: the number of CPU threads, and whether a GPU may
     round to TF32 in convolutions, which is torch's default and shifts estimates by up to 1e-3.
     :func:`configure_torch` sets both.
     """
 
-    def __init__(self, folder: Path, device: str = "auto") -> None:
+    def __init__(
+        self, folder: Path, device: str = "auto", engine: EngineName = "torchscript", threads: int | None = None
+    ) -> None:
         self.card = cards.verify(folder)
         self.name, self.sha256 = self.card.name, self.card.sha256
         self.grid = self.card.grid.grid()
@@ -66,59 +60,20 @@ class Model:
         self.edge = self.card.edge_of_absorber()
         self.units = {d.name: d.unit for d in self.card.descriptors}
         self.single_site = frozenset(d.name for d in self.card.descriptors if not d.mixture)
-        if device == "cuda" and not torch.cuda.is_available():
-            raise cards.ModelError(f"{folder}: device cuda is not available to torch; use auto or cpu")
-        self.device = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-        try:
-            self._on_cpu = _load(folder, torch.device("cpu"))
-        except RuntimeError as error:
-            found = f"torch {torch.__version__} cannot load it ({_cause(error).partition('. ')[0]})"
-            remedy = "restore it, or train the model again"
-            raise cards.ModelError(f"{folder}/model.ts: {found}; expected a TorchScript network: {remedy}") from None
-        try:
-            self.module = self._on_cpu if self.device.type == "cpu" else _load(folder, self.device)
-        except RuntimeError as error:  # CUDA's errors, and those of its memory
-            if device == "cuda":
-                raise cards.ModelError(f"{folder}: cannot be loaded on the GPU: {_cause(error)}") from None
-            _log.error("GPU failed: the CPU answers", model=self.name, error=_cause(error))
-            self.device, self.module = torch.device("cpu"), self._on_cpu
-        self._gpu_retry_s, self._gpu_due = 0.0, 0.0
+        self.engine = load_engine(folder, self.card, engine, device, threads or default_threads())
         self._descriptors = self._columns()
         self._regressed_at = sum(len(d.classes) for d in self.card.descriptors)
         self.reach = {d.name: d.reach() for d in self.card.descriptors}
         self._lowest, self._highest = np.array([d.bounds for d in self.card.descriptors]).T
 
     def warm_up(self, batches: tuple[int, ...] = (1, 8, 1)) -> None:
-        """Run the network until TorchScript has specialised it, so that the first frame is as fast as the others."""
+        """Run the network until the engine has specialised it, so that the first frame is as fast as the others."""
         for n in batches * 2:
             self.forward(np.zeros((n, len(self.grid)), np.float32))
 
-    @torch.inference_mode()
     def forward(self, spectra: NDArray[np.float32]) -> Array:
         """Run the network: (N, G) → (N, columns), in the order of :class:`~xas_agent.models.card.Card`."""
-        x = torch.from_numpy(np.ascontiguousarray(spectra, np.float32))
-        if self.device.type != "cpu" and time.monotonic() >= self._gpu_due:
-            try:
-                out = self.module(x.to(self.device)).cpu()
-            except RuntimeError as error:  # CUDA's errors, and those of its memory
-                self._gpu_failed(error)
-            else:
-                self._gpu_answered()
-                return out.numpy().astype(np.float64)
-        if len(x) <= CPU_BATCH_ROWS:
-            return self._on_cpu(x).numpy().astype(np.float64)
-        return torch.cat([self._on_cpu(part) for part in x.split(CPU_BATCH_ROWS)]).numpy().astype(np.float64)
-
-    def _gpu_failed(self, error: RuntimeError) -> None:
-        if not self._gpu_retry_s:
-            _log.error("GPU failed: the CPU answers until it works again", model=self.name, error=_cause(error))
-        self._gpu_retry_s = min(2 * self._gpu_retry_s or _GPU_RETRY_S, _LONGEST_GPU_RETRY_S)
-        self._gpu_due = time.monotonic() + self._gpu_retry_s
-
-    def _gpu_answered(self) -> None:
-        if self._gpu_retry_s:
-            _log.info("GPU answers again", model=self.name)
-            self._gpu_retry_s = 0.0
+        return self.engine(np.ascontiguousarray(spectra, np.float32)).astype(np.float64)
 
     def estimate(
         self, spectra: NDArray[np.float32], extra_sd: Mapping[str, Array] | None = None
@@ -172,29 +127,13 @@ class Model:
         return Classes(tuple(d.labels), d.classes[best], p[np.arange(len(p)), best], p)
 
 
-def load_module(folder: Path, device: torch.device) -> Any:
-    """Return the module of a model folder, with weights in single precision; the file has them in half precision."""
-    module = torch.jit.load(folder / "model.ts", map_location=device).eval()
-    for weight in module.parameters():
-        weight.data = weight.data.float()
-    return module
-
-
-def _load(folder: Path, device: torch.device) -> Any:
-    return torch.jit.freeze(load_module(folder, device))
-
-
-def _cause(error: RuntimeError) -> str:
-    """Return the line of an error that names the cause; TorchScript's traceback comes before it."""
-    lines = str(error).splitlines() or [""]
-    return next((line for line in lines if "CUDA" in line), lines[-1]).strip()
-
-
 def configure_torch(threads: int, fast: bool = False) -> None:
     """Set the CPU threads of torch, allow TF32 only if ``fast``, and keep freed memory, for the whole process.
 
     Only programs of the agent, such as its command, call it; the library does not.
     """
+    import torch
+
     torch.set_num_threads(threads)
     torch.backends.cuda.matmul.allow_tf32 = fast
     torch.backends.cudnn.allow_tf32 = fast

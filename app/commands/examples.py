@@ -102,6 +102,7 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("xas-agent models show ni-k --full", "the whole card"),
         ("xas-agent models show trained/my-co", "a model of your own"),
     ),
+    "models export": (("xas-agent models export ni-k --out exported/ni-k", "for model.engine: onnx"),),
     "models verify": (("xas-agent models verify ni-k", ""),),
     "dataset label": (("xas-agent dataset label structures --absorber Co --name co_k", ""),),
     "dataset feff": (("xas-agent dataset feff structures --absorber Co --out runs", ""),),
@@ -151,6 +152,7 @@ _ENDS: Mapping[str, tuple[int, ...]] = {
     "sim": (0, USAGE, UNREACHABLE, INTERRUPTED),
     "inspect": (0, FAILED, USAGE, UNREACHABLE, INTERRUPTED),
     "backfill": tuple(_SHORT),
+    "models verify": (0, FAILED, USAGE, INTERRUPTED),
     "infer": (0, USAGE, UNREACHABLE, SET_ASIDE, INTERRUPTED),
     **dict.fromkeys(("convert", "align", "standards"), (0, USAGE, SET_ASIDE, INTERRUPTED)),
 }

@@ -72,7 +72,7 @@ def infer(
     batch = Batch()
     with exit_on_error():
         settings = settings_of(config, model, element, edge, single_site=everything)
-        set_up_torch(settings.model.threads, settings.serving.precision)
+        set_up_torch(settings.model.threads, settings.serving.precision, settings.model.engine)
         end_like_ctrl_c()
         answers = infer_files(expand(files), settings, theory=theory, columns=columns_of(column), batch=batch)
         with uninterrupted():

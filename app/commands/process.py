@@ -98,10 +98,20 @@ def begin_quickly() -> None:
     gc.disable()
 
 
-def set_up_torch(threads: int | None, precision: Literal["exact", "fast"] = "exact") -> None:
-    """Set torch to ``threads`` CPU threads (by default half the cores, at most 4) and to a precision on a GPU."""
-    from ...models.runtime import configure_torch, default_threads
+def set_up_torch(
+    threads: int | None,
+    precision: Literal["exact", "fast"] = "exact",
+    engine: Literal["torchscript", "onnx"] = "torchscript",
+) -> None:
+    """Set torch to ``threads`` CPU threads (by default half the cores, at most 4) and to a precision on a GPU.
 
-    configure_torch(threads or default_threads(), fast=precision == "fast")
+    With the engine ``onnx`` torch is not imported.
+    """
+    from ...models.runtime import configure_torch, default_threads, keep_freed_memory
+
+    if engine == "torchscript":
+        configure_torch(threads or default_threads(), fast=precision == "fast")
+    else:
+        keep_freed_memory()
     gc.freeze()  # nor look through what is imported later on
     gc.enable()

@@ -80,7 +80,7 @@ def replay(
         )
         served = Health(settings.health) if settings.health else None
         output = OutputFolder(out) if out else None
-        set_up_torch(settings.model.threads, settings.serving.precision)
+        set_up_torch(settings.model.threads, settings.serving.precision, settings.model.engine)
         end_like_ctrl_c()
         control, name = InProcessControl(replayed.obey), shlex.quote(str(recording))
         with dashboard_of(output, dashboard, no_dashboard):

@@ -33,7 +33,7 @@ def serve(
 
     with exit_on_error():
         settings = settings_of(config, model, element, edge, single_site=everything)
-        set_up_torch(settings.model.threads, settings.serving.precision)
+        set_up_torch(settings.model.threads, settings.serving.precision, settings.model.engine)
         end_like_ctrl_c()
         try:
             path = socket or sockets_folder() / SOCKET

@@ -27,6 +27,7 @@ EXTRAS = {
     "nats": "documents over NATS",
     "kafka": "documents over Kafka",
     "dask": "backfill of archives, on a cluster too",
+    "onnx": "the engine ONNX Runtime, faster on a CPU",
     "adaptive": "scans and searches that ask the agent",
     "train": "training and evaluation of models",
     "quench": "amorphous structures for training",
@@ -71,6 +72,8 @@ def _needed(settings: "Config | None") -> dict[str, str]:
     for key in ("nats", "kafka"):
         if getattr(settings, key) is not None or (settings.publish is not None and getattr(settings.publish, key)):
             needed[key] = key
+    if settings.model.engine == "onnx":
+        needed["onnx"] = "model.engine"
     if settings.assets.roots:
         needed["assets"] = "assets"
     return needed

@@ -11,6 +11,7 @@ from ...adapters.formats import Columns, FileSpectrum
 from ...agent.estimate import Answer
 from ...agent.publish import ALIGNMENT_UNITS
 from ...agent.types import Estimator, InputError, Reason, Refusal, validate_settings
+from ...models.engines import ONNX_FILE, EngineName
 from ..config import Config, load_config
 from ..jobs.files import answers_of, refusal_of, refuse_without_model, serve_spectra
 from ..jobs.infer import descriptor_columns, flat, rows_of
@@ -133,7 +134,8 @@ def settings_of(
 
 def loaded(config: Config) -> list[Estimator]:
     """Return the models of a config; those that did not change since they were loaded are not loaded again."""
-    return [_model(folder, config.model.device, _changed(folder)) for folder in model_folders(config)]
+    how = config.model
+    return [_model(folder, how.device, how.engine, how.threads, _changed(folder)) for folder in model_folders(config)]
 
 
 def answer_of(spectrum: FileSpectrum, config: Config, *, theory: bool = False) -> Answer | Refusal:
@@ -142,16 +144,19 @@ def answer_of(spectrum: FileSpectrum, config: Config, *, theory: bool = False) -
 
 
 @lru_cache(maxsize=32)
-def _model(folder: Path, device: str, _changed: tuple[int, ...]) -> Estimator:
-    from ...models.runtime import Model  # which imports torch
+def _model(
+    folder: Path, device: str, engine: EngineName, threads: int | None, _changed: tuple[int, ...]
+) -> Estimator:
+    from ...models.runtime import Model
 
-    model = Model(folder, device)
+    model = Model(folder, device, engine, threads)
     model.warm_up()
     return model
 
 
 def _changed(folder: Path) -> tuple[int, ...]:
-    return tuple((folder / name).stat().st_mtime_ns for name in ("card.yaml", "model.ts") if (folder / name).exists())
+    files = (folder / name for name in ("card.yaml", "model.ts", ONNX_FILE))
+    return tuple(file.stat().st_mtime_ns for file in files if file.exists())
 
 
 def _served(items: Sequence[Item], config: Config, *, theory: bool) -> list[tuple[FileSpectrum, Answer | Refusal]]:

@@ -70,7 +70,8 @@ class OODScore(nn.Module):
         smooth = F.avg_pool1d(broad.unsqueeze(1), 5, 1).squeeze(1).square().mean(1).sqrt()
         rest = centred - coordinates @ self.axes.T
         deviation = (rest[:, 1:-1] - (rest[:, :-2] + rest[:, 2:]) / 2).abs()
-        worst = deviation.amax(1) / (self.floor + deviation.median(1).values)
+        median = deviation.topk((deviation.shape[1] + 1) // 2, dim=1, largest=False, sorted=False).values.amax(1)
+        worst = deviation.amax(1) / (self.floor + median)
         return torch.stack([nearest, smooth, worst, nearest / to_outliers.clamp_min(1e-6)], dim=1)
 
     def mean_distances(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -94,8 +94,7 @@ class Recall(nn.Module):
         """
         centre = self.keys.float().mean(1, keepdim=True)
         sharpness, keys, query = self.log_sharpness.exp(), self.keys.float() - centre, query - centre
-        largest = (sharpness * keys.square().sum(2, keepdim=True)).detach().max()
-        if self.training or float(largest) > self.most_in_single:
+        if self.training or not self.single_serves():
             sharpness, keys, query = sharpness.double(), keys.double(), query.double()
         far = sharpness * query.square().sum(2, keepdim=True)
         near = (2 * sharpness * keys).transpose(1, 2)
@@ -103,6 +102,12 @@ class Recall(nn.Module):
         if barred is not None:
             out = torch.where(barred, -self.far * sharpness.float(), out)
         return out
+
+    def single_serves(self) -> bool:
+        """Return whether single precision serves for the distances."""
+        keys = self.keys.float() - self.keys.float().mean(1, keepdim=True)
+        largest = (self.log_sharpness.exp() * keys.square().sum(2, keepdim=True)).detach().max()
+        return float(largest) <= self.most_in_single
 
     def table(self) -> Tensor:
         """(S, sum of classes + 2 R + 1): 1 for the class of each site; 1 where a value is known; the value; 0."""

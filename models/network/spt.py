@@ -136,15 +136,15 @@ class SpectralEmbedding(nn.Module):
         self.place = nn.Parameter(torch.randn(1, channels, shape.nodes) * 0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        n = len(x)
+        n = x.shape[0]
         x = x.unsqueeze(0) if x.dim() == 2 else x.transpose(0, 1)
-        padded = F.pad(x, [1, 1], mode="replicate")
+        padded = torch.cat([x[:, :, :1], x, x[:, :, -1:]], dim=2)
         slope = (padded[:, :, 2:] - padded[:, :, :-2]) * 5.0  # slopes become as large as the values
         channels = [x, slope]
         if self.masked:
             channels = [x.nan_to_num(), slope.nan_to_num(), (~x.isnan()).to(x.dtype)]
         near = F.pad(torch.stack(channels, dim=2), [2, 2]).unfold(3, 5, self.stride)  # (·, N, channels, nodes, 5)
-        near = near.transpose(2, 3).reshape(len(x), n * self.nodes, -1).expand(self.members, -1, -1)
+        near = near.transpose(2, 3).reshape(x.shape[0], n * self.nodes, -1).expand(self.members, -1, -1)
         weight = self.local.weight.reshape(self.members, self.width, -1).transpose(1, 2)
         place = self.place + present(self.local.bias).unsqueeze(1)
         place = place.reshape(self.members, 1, self.width, self.nodes).transpose(2, 3)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ...agent.types import Array
 from .. import card as cards
+from ..engines.torchscript import load_module
 from ..network import SPT, Served, SPTShape, dominant_periods, ensemble_weights, member_weights
-from ..runtime import load_module
 from .calibration import Blend, HeldOut
 from .config import TrainingConfig
 from .data import DataError, FeffData, check_grid, load_sets

@@ -5,8 +5,8 @@ import torch
 
 from xas_agent.models.card import installed, verify
 from xas_agent.models.convert import convert, largest_difference, plausible_spectra, served_of
+from xas_agent.models.engines.torchscript import load_module
 from xas_agent.models.network import save
-from xas_agent.models.runtime import load_module
 
 CPU = torch.device("cpu")
 

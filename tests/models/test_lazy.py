@@ -81,7 +81,7 @@ def test_it_loads_once_for_all_threads(monkeypatch):
     begun, go = threading.Event(), threading.Event()
 
     class Slow:
-        def __init__(self, folder, device):
+        def __init__(self, folder, device, engine, threads):
             begun.set()
             go.wait(60)
             loaded.append(folder.name)

@@ -21,7 +21,8 @@ from xas_agent.agent.types.estimate import Estimate
 from xas_agent.agent.types.reasons import Flag
 from xas_agent.models import card as cards
 from xas_agent.models.card import ModelError
-from xas_agent.models.runtime import Model, configure_torch, default_threads, keep_freed_memory, load_module
+from xas_agent.models.engines.torchscript import TorchScript, load_module
+from xas_agent.models.runtime import Model, configure_torch, default_threads, keep_freed_memory
 from xas_agent.sim_beamline.plans import FLY_ENERGIES_EV
 from xas_agent.sim_beamline.spectra import ReferenceSpectra, absorption
 
@@ -156,7 +157,8 @@ def test_a_file_of_weights_in_single_precision_is_loaded_as_it_is(tmp_path):
 def test_the_cpu_answers_while_the_gpu_fails(caplog: pytest.LogCaptureFixture):
     served, x = Model(cards.find("ni-k"), "cpu"), spectra("ni-k", 20)
     expected = served.forward(x)
-    served.device = torch.device("meta")  # without data: the network fails on it
+    assert isinstance(served.engine, TorchScript)
+    served.engine.device = torch.device("meta")  # without data: the network fails on it
     for _ in range(2):
         assert_close(served.forward(x), expected)
     assert caplog.text.count("GPU failed") == 1
@@ -164,7 +166,7 @@ def test_the_cpu_answers_while_the_gpu_fails(caplog: pytest.LogCaptureFixture):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_gpu_answers_again_once_it_has_memory(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("xas_agent.models.runtime._GPU_RETRY_S", 0.0)
+    monkeypatch.setattr("xas_agent.models.engines.torchscript._GPU_RETRY_S", 0.0)
     caplog.set_level("INFO")
     served, x = Model(cards.find("co-k"), "cuda"), spectra("co-k", 256)
     expected = Model(cards.find("co-k"), "cpu").forward(x)

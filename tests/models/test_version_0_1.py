@@ -8,7 +8,7 @@ import yaml
 
 from xas_agent.app.config import read_training
 from xas_agent.models import card as cards
-from xas_agent.models.evaluation.studies.exploration import rebuild
+from xas_agent.models.convert import served_of
 from xas_agent.models.runtime import Model
 from xas_agent.models.training.plan import config_of, served_weights
 
@@ -108,7 +108,7 @@ def test_the_training_config_of_a_model_folder_is_read(folder):
     assert (config.network.width, config.network.node_points, config.runs) == (48, 1, 1)
 
 
-@pytest.mark.parametrize("read", [served_weights, rebuild])
+@pytest.mark.parametrize("read", [served_weights, served_of])
 def test_a_model_folder_to_fine_tune_from_is_one_message(folder, read):
     with pytest.raises(
         cards.ModelError, match=r"a model of version 0\.1\.0, .* can be served, .*train the model again"
@@ -135,7 +135,7 @@ def test_a_training_config_is_read(tmp_path):
 @pytest.mark.parametrize("name", cards.installed())
 def test_a_shipped_file_is_read_by_the_present_names(name):
     """Its tensors have the former names of the denoiser and of the out-of-distribution score."""
-    served = rebuild(cards.installed()[name])
+    served = served_of(cards.installed()[name])
     model = Model(cards.installed()[name], "cpu")
     spectra = torch.rand(3, len(model.grid), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

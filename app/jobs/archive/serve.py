@@ -8,6 +8,7 @@ from uuid import uuid4
 from ....agent.estimate import Answer, EnergyUncertainty, FrameServer
 from ....agent.spectra import SeriesAlignment, TheoryAlignment
 from ....agent.types import Frame, Refusal
+from ....models.engines import EngineName
 from ....models.runtime import Model, configure_torch
 from ...wiring import load_tables, model_folders, versions
 from ..files import refusal_of
@@ -49,7 +50,7 @@ def _write(work: Work, part: Part) -> Written:
     for items, by_time in items_of(part.lead, work):
         for _ in server.aligned(_frames(items), by_time=by_time):
             pass  # only the alignment's memory is wanted
-    about = {**work.about, "versions": versions()}
+    about = {**work.about, "versions": versions(work.config.model.engine)}
     everything = work.theory or work.config.serving.single_site
     with PartTable(Path(work.folder) / name, models, about, everything=everything) as table:
         for items, by_time in items_of(part.pieces, work):
@@ -85,7 +86,8 @@ def _models(work: Work) -> Sequence[Model]:
     """Return the models of this worker, which must be those of the command."""
     config = work.config
     folders = tuple(model_folders(config))
-    models = _loaded(folders, config.model.device, config.model.threads or 1, config.serving.precision == "fast")
+    fast, how = config.serving.precision == "fast", config.model
+    models = _loaded(folders, how.device, how.engine, how.threads or 1, fast)
     found = {model.name: model.sha256 for model in models}
     if found != dict(work.models):
         other = ", ".join(sorted(dict(set(found.items()) ^ set(work.models.items()))))
@@ -94,9 +96,12 @@ def _models(work: Work) -> Sequence[Model]:
 
 
 @lru_cache(maxsize=2)
-def _loaded(folders: tuple[Path, ...], device: str, threads: int, fast: bool) -> tuple[Model, ...]:
-    configure_torch(threads, fast)  # a worker is a process of the agent
-    models = tuple(Model(folder, device) for folder in folders)
+def _loaded(
+    folders: tuple[Path, ...], device: str, engine: EngineName, threads: int, fast: bool
+) -> tuple[Model, ...]:
+    if engine == "torchscript":
+        configure_torch(threads, fast)  # a worker is a process of the agent
+    models = tuple(Model(folder, device, engine, threads) for folder in folders)
     for model in models:
         model.warm_up()
     return models

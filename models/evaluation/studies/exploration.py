@@ -10,8 +10,8 @@ import torch
 
 from ....agent.types import Array, InputError
 from ... import card as cards
-from ...network import Served, SPTShape
-from ...training import TrainingPlan, served_weights
+from ...convert import served_of
+from ...training import TrainingPlan
 from ..contract import classes_of
 from ..report import Section, embedding
 from .attribution import add_attribution, queries
@@ -20,37 +20,6 @@ from .element_rows import ElementRows, held_out_rows, subsample
 _NEIGHBOURS = 10
 _MAX_MAPPED_ROWS = 4000
 """Largest number of rows of a map, and of training rows among which neighbours are searched."""
-
-
-def rebuild(folder: Path) -> Served:
-    """Rebuild the module of a model folder from Python classes, whose layers can be examined.
-
-    Raises
-    ------
-    ModelError
-        The tensors are not those of this version's network.
-    """
-    card, weights = cards.verify(folder), served_weights(folder)
-    record = card.training
-    sizes = {k: v for k, v in record["network"].items() if k != "bands"}
-    classes = tuple(len(d.classes) for d in card.descriptors if d.kind == "classified")
-    grid = card.grid.grid()
-    shape = SPTShape(
-        grid_points=len(grid),
-        periods=tuple(record["periods"]),
-        classes=classes,
-        regressed=len(card.regressed),
-        short_points=grid.short_points,
-        members=record["members"],
-        **sizes,
-    )
-    try:
-        served = Served(shape, weights["recall.keys"].shape[1], len(weights["ood_score.outliers"]))
-        # The file also contains tensors that the constructor computes.
-        served.load_state_dict({k: weights[k] for k in served.state_dict()})
-    except (KeyError, RuntimeError) as e:
-        raise cards.ModelError(f"{folder}: not a network of this version ({str(e).splitlines()[0]})") from None
-    return served.eval()
 
 
 def umap(points: Array, seed: int = 0) -> Array:
@@ -113,7 +82,7 @@ def exploration(
     elements : all data sets, the model's own included
     most : largest number of held-out rows in the maps, and of training rows among which neighbours are searched
     """
-    served, card = rebuild(folder), cards.read_card(folder)
+    served, card = served_of(folder), cards.read_card(folder)
     rows, index, description = held_out_rows(plan, elements, most)
     spectra = rows.clean[torch.as_tensor(index)]
     labels = {d: rows.data.labels[d][index] for d in (*plan.config.classified, *plan.config.regressed)}

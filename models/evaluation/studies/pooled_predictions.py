@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ....agent.types import Array, InputError
 from ... import card as cards
-from ...runtime import load_module
+from ...engines.torchscript import load_module
 from ...training import TrainingPlan
 from ..competitors import TrialOutcome, from_columns
 from ..contract import classes_of

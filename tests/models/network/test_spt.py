@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xas_agent.models.card import DomainCard
+from xas_agent.models.engines.torchscript import load_module
 from xas_agent.models.network import ensemble
 from xas_agent.models.network.ensemble import Served, save
 from xas_agent.models.network.ood import OODScore
@@ -22,7 +23,6 @@ from xas_agent.models.network.spt import (
     ensemble_weights,
     member_weights,
 )
-from xas_agent.models.runtime import load_module
 from xas_agent.models.training.augment import Augmentation, add_noise, disturb, mixtures
 
 SHAPE = SPTShape(

@@ -18,8 +18,9 @@ from xas_agent.app.config import ConfigError
 from xas_agent.app.jobs.evaluate import evaluate_model
 from xas_agent.app.jobs.train import train_model
 from xas_agent.models import card as cards
+from xas_agent.models.engines.torchscript import load_module
 from xas_agent.models.network.recall import MaterialGroups
-from xas_agent.models.runtime import Model, load_module
+from xas_agent.models.runtime import Model
 from xas_agent.models.training.augment import Augmentation
 from xas_agent.models.training.build import (
     METAL_AMPLITUDE,

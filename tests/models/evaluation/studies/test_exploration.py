@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from xas_agent.models import card as cards
+from xas_agent.models.convert import served_of
 from xas_agent.models.evaluation.studies.attribution import (
     attention,
     band_weights,
@@ -15,7 +16,7 @@ from xas_agent.models.evaluation.studies.attribution import (
     received_attention,
     saliency,
 )
-from xas_agent.models.evaluation.studies.exploration import agreement, chance, rebuild
+from xas_agent.models.evaluation.studies.exploration import agreement, chance
 from xas_agent.models.network.ensemble import Served
 from xas_agent.models.network.spt import SPTShape
 
@@ -107,4 +108,4 @@ def test_classes_with_few_rows_are_not_shown():
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path):
     with pytest.raises(cards.ModelError):
-        rebuild(tmp_path)
+        served_of(tmp_path)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from xas_agent.models.convert import served_of
 from xas_agent.models.evaluation.competitors.conditions import CLEAN, Condition
 from xas_agent.models.evaluation.studies.element_rows import ElementRows, held_out_rows, move_to_edge, subsample
-from xas_agent.models.evaluation.studies.exploration import exploration, rebuild
+from xas_agent.models.evaluation.studies.exploration import exploration
 from xas_agent.models.evaluation.studies.out_of_distribution import (
     EDGE_STEP_KIND,
     add_dropouts,
@@ -205,7 +206,7 @@ def test_the_report_says_how_far_to_trust_intervals(built):
 
 def test_a_model_folder_is_rebuilt_as_it_is_served(built, folder):
     model, plan, _ = built
-    served, spectra = rebuild(folder / "models" / "small"), plan.clean[plan.judged].float()
+    served, spectra = served_of(folder / "models" / "small"), plan.clean[plan.judged].float()
     with torch.no_grad():
         np.testing.assert_allclose(served(spectra).numpy(), model.forward(spectra.numpy()), atol=1e-4)
 

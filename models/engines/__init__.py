@@ -1,0 +1,73 @@
+"""Engines: what runs the network of a model folder, each from a file of its own."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..card import Card, ModelError
+
+EngineName = Literal["torchscript", "onnx"]
+
+ONNX_FILE = "model.onnx"
+
+CPU_BATCH_ROWS = 8  # more rows do not fit the cache and take longer per row
+
+
+class Engine(Protocol):
+    """A loaded network."""
+
+    def __call__(self, spectra: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the answers (N, columns) for aligned spectra (N, G), NaN where unknown.
+
+        The columns are in the order of :class:`~xas_agent.models.card.Card`.
+        """
+        ...
+
+
+def check_engine(folder: Path, card: Card, engine: EngineName, device: str) -> None:
+    """Check that an engine can run the network of a model folder, without loading either.
+
+    Raises
+    ------
+    ModelError
+        The card lists no file for this engine, the engine is not installed, or it does not run on the device.
+    """
+    if engine == "torchscript":
+        return
+    if device == "cuda":
+        raise ModelError(f"{folder}: found device cuda; the engine onnx runs on the CPU: use auto or cpu")
+    if ONNX_FILE not in card.files:
+        raise ModelError(
+            f"{folder}: its card lists no {ONNX_FILE}, which the engine onnx runs; xas-agent models export "
+            f"{folder.name} --out FOLDER writes a model folder with it, to be named in model.use"
+        )
+    if find_spec("onnxruntime") is None:
+        raise ModelError(f"{folder}: the engine onnx needs ONNX Runtime: pip install 'xas-agent[onnx]'")
+
+
+def load_engine(folder: Path, card: Card, engine: EngineName, device: str = "auto", threads: int = 1) -> Engine:
+    """Load the network of a model folder whose files match its card (:func:`~xas_agent.models.card.verify`).
+
+    Parameters
+    ----------
+    folder, device
+        As for :class:`~xas_agent.models.runtime.Model`.
+    card : of the folder
+    threads : CPU threads of ONNX Runtime; torch has one number for the whole process
+
+    Raises
+    ------
+    ModelError
+        As for :func:`check_engine`, or the file cannot be loaded.
+    """
+    check_engine(folder, card, engine, device)
+    if engine == "onnx":
+        from .onnx_runtime import ONNXRuntime
+
+        return ONNXRuntime(folder / ONNX_FILE, threads)
+    from .torchscript import TorchScript  # which imports torch
+
+    return TorchScript(folder, device)
