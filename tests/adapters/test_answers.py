@@ -31,14 +31,3 @@ def test_answers_of_two_agents_to_a_frame_are_the_same() -> None:
 def test_documents_of_other_runs_are_no_answers() -> None:
     subjects, made = Subjects(), Made().sweep(array=True).stop()
     assert {subjects(name, doc) for name, doc in made.docs} == {(made.uid, "")}
-
-
-def test_a_run_is_open_until_all_that_belong_to_it_have_ended() -> None:
-    subjects = Subjects()
-    first, second = (Made(xas_agent=True, parent_uid="watched").stop() for _ in range(2))
-    for own in (first, second, first):  # the start of one is sent again
-        subjects("start", own.run.start_doc)
-    subjects(*first.docs[-1])
-    assert subjects.is_open("watched")
-    subjects(*second.docs[-1])
-    assert not subjects.is_open("watched")
