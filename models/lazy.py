@@ -39,7 +39,8 @@ class LazyModel:
     ) -> None:
         card = cards.verify(folder)
         check_engine(folder, card, engine, device)
-        self._folder, self._arguments = folder, (folder, device, engine, threads)
+        self._folder = folder
+        self._how: tuple[str, EngineName, int | None] = device, engine, threads
         self.name, self.sha256 = card.name, card.sha256
         self.grid, self.edge = card.grid.grid(), card.edge_of_absorber()
         self.absorber, self.edge_name = card.absorber, card.edge
@@ -86,7 +87,7 @@ class LazyModel:
     def _loaded(self) -> "Model":
         from .runtime import Model
 
-        model = Model(*self._arguments)
+        model = Model(self._folder, *self._how)
         if model.sha256 != self.sha256:  # documents already name the other one
             raise cards.ModelError(f"{self._folder}: found another model than at the start; start again to use it")
         return model
