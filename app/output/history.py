@@ -20,6 +20,8 @@ _log = get_logger()
 _END_OF_PAUSE = ("resume", "stop", "abort")
 """Actions after which an experiment is not paused."""
 _EXPECTED = "expected the --out of a session of run or replay"
+_MOST_TOGETHER = 10_000
+"""Number of answered frames of which a spectrum may still come."""
 _OF_NOTES = ("uid", "reason", "detail", "count")
 
 
@@ -73,6 +75,8 @@ class History:
         self.documents = 0
         """Number of documents received."""
         self._most = most
+        self._without_spectrum: dict[str, KeptFrame] = {}
+        """Frames of which the spectrum has not come, by uid: those of a page come after all their descriptors."""
         self._runs: dict[str, Mapping[str, Any]] = {}
         """RunStarts of the agent's open runs."""
         self._streams: dict[str, Mapping[str, Any]] = {}
@@ -128,16 +132,19 @@ class History:
     def _keep(self, row: Mapping[str, Any], series: str) -> None:
         keys = (*row, "series")
         keys = self._keys.setdefault(keys, keys)
-        self.frames.append(KeptFrame(keys, (*row.values(), series)))
+        kept = KeptFrame(keys, (*row.values(), series))
+        self.frames.append(kept)
         self.numbered += 1
+        if not row["reason"]:
+            self._without_spectrum[row["frame_uid"]] = kept
+            if len(self._without_spectrum) > _MOST_TOGETHER:
+                del self._without_spectrum[next(iter(self._without_spectrum))]
 
     def _spectrum(self, data: Mapping[str, Any], stream: Mapping[str, Any]) -> None:
-        for kept in reversed(self.frames):
-            if kept.values[kept.keys.index("frame_uid")] == data["frame_uid"]:
-                configuration = stream["configuration"].get("xas_agent", {"data": {}})["data"]
-                kept.grid = np.asarray(configuration.get("energy_relative_ev", ()))
-                kept.spectrum = np.asarray(data["spectrum"], np.float32)
-            return
+        if (kept := self._without_spectrum.pop(data["frame_uid"], None)) is not None:
+            configuration = stream["configuration"].get("xas_agent", {"data": {}})["data"]
+            kept.grid = np.asarray(configuration.get("energy_relative_ev", ()))
+            kept.spectrum = np.asarray(data["spectrum"], np.float32)
 
     def _note(self, doc: Mapping[str, Any], run: Mapping[str, Any]) -> None:
         data = doc["data"]

@@ -62,7 +62,7 @@ NOT_FINITE = [
             {"modle": {}},
             r"unknown key modle; expected one of alignment, anchors, assets, control, control_endpoint, fields, fly",
         ),
-        ({"model": {"nme": "a"}}, r"unknown key model\.nme; expected one of device, threads, use"),
+        ({"model": {"nme": "a"}}, r"unknown key model\.nme; expected one of device, engine, threads, use"),
         ({"control": {"allowed": []}}, r"unknown key control\.allowed; expected one of allow, authority"),
         ({"source": {"adress": "zmq://a:1"}}, r"unknown key source\.adress \(and 1 more\); expected one of address"),
         (

@@ -1,5 +1,6 @@
 """An agent in a program, and the folder of a session: the same tables, those of descriptors.csv."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -70,6 +71,19 @@ def test_a_dataset_has_the_aligned_spectra(finished):
     assert dataset["OS_mean"].attrs["units"] == "e"
     assert "co-k" in dataset.attrs["models"]
     assert "torch" in dataset.attrs["versions"]
+
+
+def test_spectra_may_come_after_the_descriptors_of_many_frames(finished, tmp_path):
+    agent, folder = finished
+    documents = [json.loads(line) for line in (folder / DOCUMENTS).read_text().splitlines()]
+    stream = {doc["uid"]: doc["name"] for name, doc in documents if name == "descriptor"}
+    events = [d for d in documents if d[0] == "event"]
+    others = [d for d in documents if d[0] != "event"]
+    events.sort(key=lambda d: list(stream.values()).index(stream[d[1]["descriptor"]]))  # as pages have them
+    order = [*others[:-1], *events, others[-1]]
+    (tmp_path / DOCUMENTS).write_text("".join(json.dumps(d) + "\n" for d in order))
+    assert read_session(tmp_path).dataset().equals(agent.dataset())
+    assert np.isfinite(agent.dataset()["spectrum"]).all()
 
 
 def test_a_folder_without_a_session_is_told(tmp_path):
