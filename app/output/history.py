@@ -13,15 +13,13 @@ from numpy.typing import NDArray
 
 from ...agent.publish import events_of
 from ...agent.types import Array, InputError, get_logger
-from .recorder import NAME_COLUMNS, Recorder
+from .recorder import MOST_TOGETHER, NAME_COLUMNS, Recorder
 
 _log = get_logger()
 
 _END_OF_PAUSE = ("resume", "stop", "abort")
 """Actions after which an experiment is not paused."""
 _EXPECTED = "expected the --out of a session of run or replay"
-_MOST_TOGETHER = 10_000
-"""Number of answered frames of which a spectrum may still come."""
 _OF_NOTES = ("uid", "reason", "detail", "count")
 
 
@@ -137,7 +135,7 @@ class History:
         self.numbered += 1
         if not row["reason"]:
             self._without_spectrum[row["frame_uid"]] = kept
-            if len(self._without_spectrum) > _MOST_TOGETHER:
+            if len(self._without_spectrum) > MOST_TOGETHER:
                 del self._without_spectrum[next(iter(self._without_spectrum))]
 
     def _spectrum(self, data: Mapping[str, Any], stream: Mapping[str, Any]) -> None:

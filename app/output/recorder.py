@@ -24,6 +24,8 @@ _FIRST_COLUMNS = ("time", "run_uid", "seq_num")
 NAME_COLUMNS = ("sample", "scan_id", "file", "element")
 """Columns of every table of a session that say what was measured."""
 _QUALITY_COLUMNS = ("ood_score", "e0_ev", "edge_step", "noise", "latency_ms", "flags")
+MOST_TOGETHER = 2000
+"""Number of answered frames of which a spectrum may still come."""
 MAX_DRAWN = 1000
 """Number of frames in the picture."""
 LATEST = 24
@@ -171,6 +173,8 @@ class Recorder:
         self._drawn: list[DrawnFrame] = []
         self._random = random.Random(0)
         self._latest_drawn: DrawnFrame | None = None
+        self._without_spectrum: dict[str, DrawnFrame] = {}
+        """Frames of which the spectrum has not come, by uid: those of a page come after all their descriptors."""
         self._latencies = np.zeros(len(_LATENCY_BINS_MS), np.int64)
         self.latency_sum_ms = 0.0
         """Sum of the latencies of all frames, ms."""
@@ -241,15 +245,17 @@ class Recorder:
     def _draw(self, frame: DrawnFrame) -> None:
         """Keep a frame for the picture: each with the same probability (reservoir sampling)."""
         self._latest_drawn = frame
+        self._without_spectrum[frame.row["frame_uid"]] = frame
+        if len(self._without_spectrum) > MOST_TOGETHER:
+            del self._without_spectrum[next(iter(self._without_spectrum))]
         if len(self._drawn) < MAX_DRAWN:
             self._drawn.append(frame)
         elif (place := self._random.randrange(self.frames)) < MAX_DRAWN:
             self._drawn[place] = frame
 
     def _on_spectra(self, doc: Mapping[str, Any], *_: object) -> None:
-        latest = self._latest_drawn
-        if latest is not None and latest.row["frame_uid"] == doc["data"]["frame_uid"]:
-            latest.spectrum = np.asarray(doc["data"]["spectrum"], np.float32)
+        if (frame := self._without_spectrum.pop(doc["data"]["frame_uid"], None)) is not None:
+            frame.spectrum = np.asarray(doc["data"]["spectrum"], np.float32)
 
     def _on_measured(self, *_: object) -> None:
         """Pass over a spectrum as measured, which documents.jsonl has."""

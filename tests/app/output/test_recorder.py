@@ -60,6 +60,17 @@ def test_of_many_frames_a_sample_of_every_series_is_kept_with_its_spectra():
         assert all(f.spectrum is not None and f.spectrum[0] == f.row["seq_num"] for f in frames)
 
 
+def test_spectra_that_come_after_the_descriptors_of_many_frames_are_those_of_their_frames():
+    held: list[tuple[str, dict[str, Any]]] = []
+    for number in range(1, 6):
+        frame(lambda *document: held.append(document), number)  # type: ignore[arg-type]
+    recorder = started(Recorder())
+    for document in sorted(held, key=lambda document: document[1]["descriptor"]):  # as pages have them
+        recorder(*document)
+    frames = recorder.drawn().frames
+    assert [f.spectrum[0] for f in frames if f.spectrum is not None] == [1.0, 2.0, 3.0, 4.0, 5.0]
+
+
 def test_a_descriptor_that_begins_late_has_columns_from_then_on():
     recorder = started(Recorder())
     before = recorder.columns()
