@@ -116,6 +116,7 @@ def run_through_zmq(model: str, documents: list[Document], pause_s: float) -> tu
     reader = CONTEXT.Process(target=time_estimates, args=(sink.address, frames, ready, result))
     reader.start()
     with XASAgent.from_config({"model": {"use": [model]}}) as agent:
+        agent.load_models()
         agent.subscribe(sink)
         source.connect()
         ready.wait()
@@ -217,6 +218,7 @@ def measure_processor(name: str, frames: int, rounds: int) -> dict[str, float]:
         before, agent_times = forward(), []
         for documents in (record_documents(64), record_documents(frames)):  # the first warms up
             with XASAgent.from_config({"model": {"use": [name]}}) as agent:
+                agent.load_models()
                 agent.live = False  # so that no frame is left out under overload
                 agent.subscribe(lambda kind, doc: None)
                 began = time.process_time()
@@ -291,6 +293,7 @@ def measure_callback(name: str) -> dict[str, float]:
     documents = record_documents(400)
     durations: list[float] = []
     with XASAgent.from_config({"model": {"use": [name]}}) as agent:
+        agent.load_models()
         for kind, doc in documents:
             began = time.perf_counter()
             agent(kind, doc)
@@ -341,6 +344,7 @@ def measure_ingest(name: str, events: int = 21_000) -> tuple[float, float]:
     process, address, go = start_publisher()
     source = ZMQSource(ZMQEndpoint(address=address))
     with XASAgent.from_config({"model": {"use": [name]}}) as agent:
+        agent.load_models()
         source.connect()
         time.sleep(1.0)
         began = time.monotonic()
