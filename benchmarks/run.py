@@ -117,6 +117,7 @@ def run_through_zmq(model: str, documents: list[Document], pause_s: float) -> tu
     reader.start()
     with XASAgent.from_config({"model": {"use": [model]}}) as agent:
         agent.load_models()
+        agent.live = pause_s > 0  # else frames of a flood are left out, as under overload
         agent.subscribe(sink)
         source.connect()
         ready.wait()
