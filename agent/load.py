@@ -26,7 +26,9 @@ class Load:
 
     def __init__(self, max_latency_s: float | None) -> None:
         self._target_s = None if max_latency_s is None else _TARGET * max_latency_s
-        self._document_s, self._frame_s, self._frames_per_document = 2e-4, 2e-3, 1.0
+        # Begins with the times of one core (benchmarks/run.py): a guess too large would leave out frames for nothing,
+        # one too small delays the first chunk only.
+        self._document_s, self._frame_s, self._frames_per_document = 5e-5, 7e-4, 1.0
         self.every, self.hurried = 1, False
 
     def plan(self, documents: int) -> None:

@@ -260,6 +260,12 @@ class XASAgent:
             if isinstance(model, LazyModel):
                 model.load(warm_up=True)
 
+    def check_models(self) -> None:
+        """Raise :class:`~xas_agent.models.card.ModelError` if a network could not be loaded; from any thread."""
+        for model in self.models:
+            if isinstance(model, LazyModel):
+                model.check()
+
     def acknowledge_to(self, source: SharedSource) -> None:
         """Tell ``source`` which documents are safe. The agent needs a journal."""
         assert self._journal is not None

@@ -185,7 +185,13 @@ class Session:
             _log.info("ending", detail=f"{waits} for an answer; a second signal gives up")
 
     def watch(self, source: Source, until: Callable[[], bool] = lambda: False) -> None:
-        """Send a source's documents to the agent until it ends, ``until`` is True, or ``limit`` frames are served."""
+        """Send a source's documents to the agent until it ends, ``until`` is True, or ``limit`` frames are served.
+
+        Raises
+        ------
+        ModelError
+            A network, which loads while documents already come, cannot be loaded.
+        """
         self.agent.live = isinstance(source, ZMQSource | FilledSource)
         if isinstance(source, DurableSource) and self.output is not None and self.output.journal is not None:
             source.resume(self.output.journal.position)
@@ -199,6 +205,7 @@ class Session:
         try:
             while reader.is_alive() and not self.enough.is_set() and not until():
                 self._raise_if_signalled()
+                self.agent.check_models()
                 self.display.refresh()
                 if self.simulated:
                     self._end_long_pause()
@@ -220,6 +227,7 @@ class Session:
                 self.display.refresh()
             if shared is not None:
                 shared.release()
+        self.agent.check_models()
 
     def follow(self, work: Callable[[], None]) -> None:
         """Run ``work``, which calls the agent, on another thread, and refresh the live view; raise its exception."""

@@ -3,12 +3,14 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from xas_agent.app.config import load_config
 from xas_agent.app.output.folder import OutputFolder, fresh_folder
 from xas_agent.app.session import Session, end_like_ctrl_c
 from xas_agent.app.wiring import load_models
+from xas_agent.models import card as cards
 from xas_agent.sim_beamline.beamline import detectors
 
 CO = {"model": {"use": ["co-k"], "threads": 1}}
@@ -133,6 +136,22 @@ def test_a_signal_ends_a_session_even_if_its_exception_is_lost():
     with Session(load_config(CO), None) as session:
         session.watch(Silent(), lose)
     assert (session.interrupted, session.hurried.is_set()) == (True, False)
+
+
+@pytest.mark.parametrize("until", [lambda: False, lambda: True], ids=["while it runs", "at its end"])
+def test_a_network_that_cannot_be_loaded_ends_a_session_with_an_error(until: Callable[[], bool], tmp_path: Path):
+    shutil.copytree(cards.find("co-k"), tmp_path / "mine")
+    content = b"no network"
+    (tmp_path / "mine" / "model.ts").write_bytes(content)
+    card = tmp_path / "mine" / "card.yaml"
+    card.write_text(re.sub(r"(?m)^sha256: .*$", f"sha256: {sha256(content).hexdigest()}", card.read_text()))
+    with (
+        pytest.raises(cards.ModelError, match=r"model\.ts: torch .* cannot load it"),
+        Session(load_config({"model": {"use": [str(tmp_path / "mine")]}}), None) as session,
+    ):
+        if until():
+            wait_until(lambda: "cannot load" in session.agent.models[0].obstacle)  # pyright: ignore
+        session.watch(Silent(), until)
 
 
 class Stalled:
