@@ -569,6 +569,13 @@ def test_under_overload_every_nth_frame_is_answered_and_the_rest_is_counted():
     assert [e["event"] for e in logs if "overload" in e["event"]] == ["overload: some frames are left out"]
 
 
+def test_a_flood_that_can_be_answered_in_time_is_answered_from_the_start():
+    watched, piped = Watched("Ni", *[0.5] * 800).stop(), Piped(max_latency_s=2.0)
+    piped.pipeline.plan(800)
+    piped.feed(watched.docs).check()
+    assert piped.numbers() == list(range(1, 801))
+
+
 def test_frames_of_one_page_that_are_left_out_are_all_counted():
     watched, piped = Watched("Ni", *[0.5] * 40), Piped(max_latency_s=2.0)
     head, events = watched.docs[:2], [doc for name, doc in watched.docs if name == "event"]
@@ -582,7 +589,7 @@ def test_frames_of_one_page_that_are_left_out_are_all_counted():
 def test_when_behind_the_energy_uncertainty_is_reused():
     watched, piped = Watched("Ni", *[0.5] * 60).stop(), Piped(max_latency_s=2.0)
     piped.feed(watched.docs[:10])
-    piped.pipeline.plan(300)  # documents that wait, but not so many that frames are left out
+    piped.pipeline.plan(800)  # documents that wait, but not so many that frames are left out
     piped.feed(watched.docs[10:]).check()
     assert len(piped.numbers()) == 60
     assert "energy uncertainty reused" in {e["flags"] for e in piped.events("descriptors")}

@@ -74,6 +74,8 @@ class Sources:
         had = [(Path(os.path.abspath(one)), Path(one).is_dir()) for one in earlier]
         for file in _files(path):
             count += 1
+            if _is_link_within(path, file):
+                continue  # the file comes under its own name
             if not any(_has(one, file) if is_folder else _matches(one, file) for one, is_folder in had):
                 yield from self._of_file(file)
         if not count:
@@ -190,6 +192,19 @@ def _of_folder(folder: Path) -> Iterator[Path]:
                 yield from _of_folder(folder / name)
             else:
                 _log.warning("folder not read", folder=str(folder / name), detail="found one without permission")
+
+
+def _is_link_within(folder: Path, file: Path) -> bool:
+    """Whether a file is a link to another one that :func:`_files` yields of the same folder."""
+    if file == folder or not file.is_symlink():
+        return False
+    target = Path(os.path.realpath(file))
+    try:
+        parts = target.relative_to(os.path.realpath(folder)).parts
+    except ValueError:
+        return False
+    hidden = any(part.startswith(".") for part in parts)  # as the contents of git-annex are
+    return target.is_file() and not hidden and not is_ignored(target.name)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -39,6 +39,18 @@ def test_a_link_to_itself_is_a_file_that_cannot_be_read(tmp_path):
     assert names(Sources([str(tmp_path)])) == ["a.xdi", "self"]
 
 
+def test_a_link_to_a_file_of_the_same_folder_is_that_file(tmp_path):
+    (tmp_path / "raw" / ".annex").mkdir(parents=True)
+    other = tmp_path / "other.dat"
+    for path in (tmp_path / "raw" / "a.dat", tmp_path / "raw" / ".annex" / "b.dat", other):
+        path.write_text("1 2")
+    (tmp_path / "raw" / "again.dat").symlink_to("a.dat")
+    (tmp_path / "raw" / "annexed.dat").symlink_to(".annex/b.dat")
+    (tmp_path / "raw" / "outside.dat").symlink_to(other)
+    assert names(Sources([str(tmp_path / "raw")])) == ["a.dat", "annexed.dat", "outside.dat"]
+    assert names(Sources([str(tmp_path / "raw" / "again.dat")])) == ["again.dat"]
+
+
 def test_overlapping_sources_give_a_file_once(tmp_path):
     first = file(tmp_path, "day1/a.xdi")
     file(tmp_path, "day1/b.xdi")
