@@ -30,6 +30,7 @@ from xas_agent.app.output.folder import OutputFolder, fresh_folder
 from xas_agent.app.session import Session, end_like_ctrl_c
 from xas_agent.app.wiring import load_models
 from xas_agent.models import card as cards
+from xas_agent.models.lazy import LazyModel
 from xas_agent.sim_beamline.beamline import detectors
 
 CO = {"model": {"use": ["co-k"], "threads": 1}}
@@ -145,13 +146,14 @@ def test_a_network_that_cannot_be_loaded_ends_a_session_with_an_error(until: Cal
     (tmp_path / "mine" / "model.ts").write_bytes(content)
     card = tmp_path / "mine" / "card.yaml"
     card.write_text(re.sub(r"(?m)^sha256: .*$", f"sha256: {sha256(content).hexdigest()}", card.read_text()))
-    with (
-        pytest.raises(cards.ModelError, match=r"model\.ts: torch .* cannot load it"),
-        Session(load_config({"model": {"use": [str(tmp_path / "mine")]}}), None) as session,
-    ):
+    config = load_config({"model": {"use": [str(tmp_path / "mine")]}})
+    with Session(config, None) as session:
         if until():
-            wait_until(lambda: "cannot load" in session.agent.models[0].obstacle)  # pyright: ignore
-        session.watch(Silent(), until)
+            [model] = session.agent.models
+            assert isinstance(model, LazyModel)
+            wait_until(lambda: "cannot load" in model.obstacle)
+        with pytest.raises(cards.ModelError, match=r"model\.ts: torch .* cannot load it"):
+            session.watch(Silent(), until)
 
 
 class Stalled:
