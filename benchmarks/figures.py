@@ -66,7 +66,8 @@ class Spread(NamedTuple):
         >>> print(Spread.of([981.4, 1203.0, 1020.7]))
         1020 (981 to 1200)
         """
-        return f"{number(self.median)} ({number(self.low)} to {number(self.high)})"
+        span = f" ({number(self.low)} to {number(self.high)})" if self.low < self.high else ""
+        return number(self.median) + span
 
 
 def number(value: float) -> str:

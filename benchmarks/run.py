@@ -128,8 +128,8 @@ def main() -> None:
     rows = rows_of([figure for theme in options.only for figure in FIGURES[theme]], found)
     conditions = (
         f"{options.model}; rounds: {options.rounds}, of start-up {min(STARTUP_ROUNDS, options.rounds)}; {machine()}, "
-        f"threads of the network: {torch.get_num_threads()}; load average {load_before} before and {load()} at the end "
-        f"of {(time.monotonic() - began) / 60:.1f} min"
+        f"threads of the network: {torch.get_num_threads()}; load average {load_before} before and {load()} at the "
+        f"end of {(time.monotonic() - began) / 60:.1f} min"
     )
     print(f"{conditions}\n\n{table(HEADS, rows)}")
     if options.page is not None:
