@@ -60,7 +60,7 @@ class _Shared:
 def _work(kind: str, address: str, number: int, model: str, shared: _Shared) -> None:
     """Answer the documents of a source in a process of its own, until all agents have."""
     configure_torch(1)
-    source = _nats_source(address) if kind == "NATS" else ZMQSource(ZMQEndpoint(address=address))
+    source: Any = _nats_source(address) if kind == "NATS" else ZMQSource(ZMQEndpoint(address=address))
     with XASAgent.from_config({"model": {"use": [model]}}) as agent:
         agent.load_models()
         agent.live = False  # so that no frame is left out under overload
@@ -68,17 +68,19 @@ def _work(kind: str, address: str, number: int, model: str, shared: _Shared) -> 
         source.connect()
         threading.Thread(target=_follow, args=(source, number, shared), daemon=True).start()
         shared.go.wait()
-        began = time.process_time()
+        began, place = time.process_time(), dict[str, int]()
         for read, document in enumerate(source, 1):
             agent(*document)
-            if kind == "NATS" and read % _ACKNOWLEDGED == 0:
-                source.acknowledge(source.position, ())  # type: ignore  a shared source
+            if kind == "NATS":
+                place |= source.position  # that of the document's partition
+                if read % _ACKNOWLEDGED == 0:
+                    source.acknowledge(place, ())
         agent.wait(300)
         with shared.spent_s.get_lock():
             shared.spent_s.value += time.process_time() - began
     if kind == "NATS":
-        source.acknowledge(source.position, ())  # type: ignore
-        source.release()  # type: ignore
+        source.acknowledge(place, ())
+        source.release()
 
 
 def _follow(source: Any, number: int, shared: _Shared) -> None:

@@ -103,7 +103,7 @@ def measure_batches(name: str, rounds: int, sizes: Sequence[int] = BATCHES) -> C
         step = np.clip(grid.energy / 10.0, 0.0, 1.0)
         noise = np.random.default_rng(0).normal(0.0, 0.01, (max(sizes), len(grid)))
         spectra = (step + noise).astype(np.float32)
-        rates = {
+        rates: dict[str, Callable[[int], Sequence[float]]] = {
             engine: partial(lambda n, timer: (n / timer(spectra[:n], seconds=0.3, clock="thread_time"),), timer=timer)
             for engine, timer in timers.items()
         }
@@ -112,7 +112,7 @@ def measure_batches(name: str, rounds: int, sizes: Sequence[int] = BATCHES) -> C
 
 
 def measure_agents(
-    name: str, rounds: int, sizes: Sequence[int] = AGENTS, frames: int = 3200
+    name: str, rounds: int, sizes: Sequence[int] = AGENTS, frames: int = 1600
 ) -> dict[str, dict[int, list[Spread]]]:
     """Return frames/s and processor time per frame, ms, by what brings the documents and by the number of agents."""
     return _rounds(rounds, sizes, {way: partial(_agents, call, frames, name) for way, call in ways().items()})
