@@ -104,7 +104,7 @@ def table(heads: Row, rows: Iterable[Row]) -> str:
 def markdown(heads: Row, rows: Iterable[Row]) -> str:
     """Return a table for a page."""
     lines = [heads, ("---",) * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines)
+    return "\n".join("|" + "".join(f" {cell} |" if cell else " |" for cell in line) for line in lines)
 
 
 def fill(page: Path, name: str, text: str) -> None:
