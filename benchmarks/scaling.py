@@ -163,15 +163,17 @@ def agent_rows(found: dict[str, dict[int, list[Spread]]]) -> list[Row]:
 
 
 def frame_rows(found: dict[int, list[Spread]]) -> list[Row]:
-    """Return a row for each number of frames, with the growth since the one before."""
+    """Return a row for each number of frames, with the growth since the one before, and the time of a further frame."""
     rows: list[Row] = []
-    before: list[Spread] | None = None
+    before: tuple[int, list[Spread]] | None = None
     for frames, spreads in found.items():
-        grown = [f", × {now.median / then.median:.3g}" for now, then in zip(spreads, before or [], strict=False)]
-        cells = [str(spreads[0]), *(number(spread.median) for spread in spreads[1:])]
-        row = [cell + growth for cell, growth in zip(cells, grown or [""] * len(cells), strict=True)]
-        rows.append((f"{frames:,}".replace(",", " "), *row))
-        before = spreads
+        cells, further = [str(spreads[0]), *(number(spread.median) for spread in spreads[1:])], ""
+        if before is not None:
+            then = before[1]
+            cells = [f"{c}, × {s.median / t.median:.3g}" for c, s, t in zip(cells, spreads, then, strict=True)]
+            further = number(1e3 * (spreads[0].median - then[0].median) / (frames - before[0]))
+        rows.append((f"{frames:,}".replace(",", " "), cells[0], further, *cells[1:]))
+        before = frames, spreads
     return rows
 
 
@@ -240,7 +242,8 @@ def main() -> None:
         show("agents", heads, agent_rows(agents), began)
     if "frames" in wanted:
         began, frames = time.monotonic(), measure_frames(rounds, sizes)
-        heads = ("frames", "processor time, s", "memory, MB", f"{DOCUMENTS}, MB", f"{JOURNAL}, MB", "other files, MB")
+        heads = ("frames", "processor time, s", "of a further frame, ms", "memory, MB")
+        heads += (f"{DOCUMENTS}, MB", f"{JOURNAL}, MB", "other files, MB")
         show("frames", heads, frame_rows(frames), began)
     if options.figure is not None:
         draw(options.figure, batches, agents, frames)

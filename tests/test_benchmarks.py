@@ -110,7 +110,7 @@ def test_cost_and_speed_by_size_are_printed_and_drawn(tmp_path):
         "from pathlib import Path\n"
         "if __name__ == '__main__':\n"
         "    batches = scaling.measure_batches('co-k', 2, (1, 2))\n"
-        "    agents = scaling.measure_agents('co-k', 1, (1, 2), 100)\n"
+        "    agents = scaling.measure_agents('co-k', 1, (2,), 100)\n"
         "    frames = scaling.measure_frames(1, (40, 80))\n"
         f"    scaling.draw(Path({str(figure)!r}), batches, agents, frames)\n"
         "    for rows in (scaling.batch_rows(batches), scaling.agent_rows(agents), scaling.frame_rows(frames)):\n"
@@ -119,6 +119,6 @@ def test_cost_and_speed_by_size_are_printed_and_drawn(tmp_path):
     driver = tmp_path / "driver.py"
     driver.write_text(f"import sys\nsys.path.insert(0, {str(BENCHMARKS)!r})\n{script}")
     printed = _run(str(driver))
-    assert printed.count("('ZMQ, a stream each'") == 2
+    assert printed.count("('ZMQ, a stream each', '2'") == 1
     assert "('80', " in printed
     assert figure.read_text().count("<svg") == 1
