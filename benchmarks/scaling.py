@@ -163,7 +163,7 @@ def agent_rows(found: dict[str, dict[int, list[Spread]]]) -> list[Row]:
 
 
 def frame_rows(found: dict[int, list[Spread]]) -> list[Row]:
-    """Return a row for each number of frames, with the growth since the one before, and the time of a further frame."""
+    """Return a row for each number of frames, its growth since the one before and the time of a further frame."""
     rows: list[Row] = []
     before: tuple[int, list[Spread]] | None = None
     for frames, spreads in found.items():
