@@ -4,8 +4,8 @@
 
 FLOP are those of the products and convolutions of the network in its plain form (tests/plain_network.py), so that
 they are the same however it is computed. Bytes are those that each operation of the present form reads and writes if
-none is fused. Times of the network include the transfers to the device and back. On a GPU ``fast`` is
-``serving.precision: fast``.
+none is fused. The CPU is one core, whose processor time is measured; times on a GPU include the transfers to it and
+back, and ``fast`` is ``serving.precision: fast``.
 """
 
 import argparse
@@ -37,6 +37,7 @@ SIDE = {"cpu": 2048, "cuda": 8192}
 COPIED = {"cpu": 2**26, "cuda": 2**28}
 """Number of single-precision values that are copied."""
 COUNTED_ROWS = 64
+CLOCK = {"cpu": "thread_time", "cuda": "perf_counter"}
 
 
 class Traffic(TorchDispatchMode):
@@ -84,14 +85,14 @@ def _wait(device: str) -> None:
 def product_rate(device: str) -> float:
     """Return FLOP/s of a product of large matrices in single precision."""
     a = torch.randn(SIDE[device], SIDE[device], device=device)
-    return 2 * SIDE[device] ** 3 / time_call(lambda: (a @ a, _wait(device)))
+    return 2 * SIDE[device] ** 3 / time_call(lambda: (a @ a, _wait(device)), clock=CLOCK[device])
 
 
 def copy_rate(device: str) -> float:
     """Return bytes/s, read and written, of a copy."""
     source = torch.zeros(COPIED[device], device=device)
     target = torch.empty_like(source)
-    return 8 * COPIED[device] / time_call(lambda: (target.copy_(source), _wait(device)))
+    return 8 * COPIED[device] / time_call(lambda: (target.copy_(source), _wait(device)), clock=CLOCK[device])
 
 
 def agent_rate(model: Model, frames: int) -> float:
@@ -109,7 +110,8 @@ def agent_rate(model: Model, frames: int) -> float:
 
 def measure(name: str, device: str, seconds: float = 2.0) -> Iterator[Row]:
     """Yield the rows of the table; each time is measured for about ``seconds``."""
-    threads, folder, frames = default_threads(), cards.find(name), round(1000 * seconds)
+    threads, clock = 1 if device == "cpu" else default_threads(), CLOCK[device]
+    folder, frames = cards.find(name), round(1000 * seconds)
     flops, traffic = cost_of(name)
     yield f"{name}, one frame", f"{flops / 1e6:.1f} MFLOP, {traffic / 1e6:.1f} MB", "", ""
     configure_torch(threads)
@@ -118,7 +120,7 @@ def measure(name: str, device: str, seconds: float = 2.0) -> Iterator[Row]:
     model = Model(folder, device=device)
     spectra = plausible_spectra(served_of(folder), max(BATCHES[device])).numpy()
     model.warm_up(BATCHES[device])
-    p50, p99 = np.percentile(time_calls(lambda: model.forward(spectra[:1]), seconds), [50, 99]) * 1e3
+    p50, p99 = np.percentile(time_calls(lambda: model.forward(spectra[:1]), seconds, clock=clock), [50, 99]) * 1e3
     yield "batch 1, p50 and p99", f"{p50:.3f} ms, {p99:.3f} ms", "", ""
     for precision in ("exact", "fast") if device == "cuda" else ("exact",):
         configure_torch(threads, fast=precision == "fast")
@@ -126,7 +128,7 @@ def measure(name: str, device: str, seconds: float = 2.0) -> Iterator[Row]:
         yield f"product of {SIDE[device]} × {SIDE[device]}, {precision}", f"{peak / 1e9:.0f} GFLOP/s", "100 %", ""
         for n in BATCHES[device]:
             model.warm_up((n,))
-            rate = n / time_call(lambda n=n: model.forward(spectra[:n]), seconds)
+            rate = n / time_call(lambda n=n: model.forward(spectra[:n]), seconds, clock=clock)
             shares = (f"{rate * flops / peak:.1%}", f"{rate * traffic / copied:.1%}")
             yield f"batch {n}, {precision}", f"{number(rate)} frames/s", *(s.replace("%", " %") for s in shares)
     configure_torch(threads)
@@ -136,8 +138,8 @@ def measure(name: str, device: str, seconds: float = 2.0) -> Iterator[Row]:
 def report(name: str, device: str, page: Path | None = None, seconds: float = 2.0) -> str:
     """Return the table of a device, and write it into a page."""
     rows = list(measure(name, device, seconds))
-    what = torch.cuda.get_device_name() if device == "cuda" else machine()
-    conditions = f"{what}; CPU threads: {default_threads()}; load average at the end {load()}"
+    what = torch.cuda.get_device_name() if device == "cuda" else f"One core of {machine()}"
+    conditions = f"{what}; load average at the end {load()}"
     if page is not None:
         fill(page, device, f"{conditions}.\n\n{markdown(HEADS, rows)}")
     return f"{conditions}\n\n{table(HEADS, rows)}"
