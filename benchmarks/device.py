@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from figures import Row, fill, load, machine, markdown, number, table
+from figures import Bar, Row, fill, load, machine, markdown, number, table
 from forward import plain, time_call, time_calls
 from scans import in_pages, record_documents
 from torch import Tensor
@@ -30,13 +30,20 @@ from xas_agent.models.convert import plausible_spectra, served_of, shape_of
 from xas_agent.models.runtime import Model, configure_torch, default_threads
 from xas_agent.models.training import served_weights
 
-HEADS = ("what", "figure", "of the device's product", "of the device's copy")
+HEADS = ("what", "figure", "of the product", "of the copy", "bar", "")
 BATCHES = {"cpu": (1, 16, 256), "cuda": (1, 32, 1024, 4096)}
 SIDE = {"cpu": 2048, "cuda": 8192}
 """Rows and columns of the matrices that are multiplied."""
 COPIED = {"cpu": 2**26, "cuda": 2**28}
 """Number of single-precision values that are copied."""
 COUNTED_ROWS = 64
+BARS = {
+    "batch 1, p50 and p99": Bar(0.5),
+    "batch 4096, exact": Bar(500_000, at_least=True),
+    "batch 4096, fast": Bar(1_000_000, at_least=True),
+    "agent from pages, in process": Bar(30_000, at_least=True),
+}
+"""Of single frames' p99, ms, and of the rates, frames/s, on a GPU."""
 CLOCK = {"cpu": "thread_time", "cuda": "perf_counter"}
 
 
@@ -113,26 +120,33 @@ def measure(name: str, device: str, seconds: float = 2.0) -> Iterator[Row]:
     threads, clock = 1 if device == "cpu" else default_threads(), CLOCK[device]
     folder, frames = cards.find(name), round(1000 * seconds)
     flops, traffic = cost_of(name)
-    yield f"{name}, one frame", f"{flops / 1e6:.1f} MFLOP, {traffic / 1e6:.1f} MB", "", ""
+
+    def row(what: str, figure: str, value: float = 0.0, of_product: str = "", of_copy: str = "") -> Row:
+        bar = BARS.get(what) if device == "cuda" else None
+        return what, figure, of_product, of_copy, str(bar or ""), bar.verdict([value]) if bar else ""
+
+    yield row(f"{name}, one frame", f"{flops / 1e6:.1f} MFLOP, {traffic / 1e6:.1f} MB")
     configure_torch(threads)
     copied = copy_rate(device)
-    yield f"copy of {4 * COPIED[device] / 2**20:.0f} MiB", f"{copied / 1e9:.0f} GB/s", "", "100 %"
+    yield row(f"copy of {4 * COPIED[device] / 2**20:.0f} MiB", f"{copied / 1e9:.0f} GB/s", of_copy="100 %")
     model = Model(folder, device=device)
     spectra = plausible_spectra(served_of(folder), max(BATCHES[device])).numpy()
     model.warm_up(BATCHES[device])
     p50, p99 = np.percentile(time_calls(lambda: model.forward(spectra[:1]), seconds, clock=clock), [50, 99]) * 1e3
-    yield "batch 1, p50 and p99", f"{p50:.3f} ms, {p99:.3f} ms", "", ""
+    yield row("batch 1, p50 and p99", f"{p50:.3f} ms, {p99:.3f} ms", p99)
     for precision in ("exact", "fast") if device == "cuda" else ("exact",):
         configure_torch(threads, fast=precision == "fast")
         peak = product_rate(device)
-        yield f"product of {SIDE[device]} × {SIDE[device]}, {precision}", f"{peak / 1e9:.0f} GFLOP/s", "100 %", ""
+        what = f"product of {SIDE[device]} × {SIDE[device]}, {precision}"
+        yield row(what, f"{peak / 1e9:.0f} GFLOP/s", of_product="100 %")
         for n in BATCHES[device]:
             model.warm_up((n,))
             rate = n / time_call(lambda n=n: model.forward(spectra[:n]), seconds, clock=clock)
-            shares = (f"{rate * flops / peak:.1%}", f"{rate * traffic / copied:.1%}")
-            yield f"batch {n}, {precision}", f"{number(rate)} frames/s", *(s.replace("%", " %") for s in shares)
+            shares = (f"{100 * rate * flops / peak:.1f} %", f"{100 * rate * traffic / copied:.1f} %")
+            yield row(f"batch {n}, {precision}", f"{number(rate)} frames/s", rate, *shares)
     configure_torch(threads)
-    yield "agent from pages, in process", f"{number(agent_rate(model, frames))} frames/s", "", ""
+    rate = agent_rate(model, frames)
+    yield row("agent from pages, in process", f"{number(rate)} frames/s", rate)
 
 
 def report(name: str, device: str, page: Path | None = None, seconds: float = 2.0) -> str:

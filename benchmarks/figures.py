@@ -25,7 +25,7 @@ class Bar:
         return value >= self.limit if self.at_least else value <= self.limit
 
     def __str__(self) -> str:
-        return f"{'≥' if self.at_least else '≤'} {self.limit:g}"
+        return f"{'≥' if self.at_least else '≤'} {number(self.limit)}"
 
     def verdict(self, values: Sequence[float]) -> str:
         """Return in words whether the median of the rounds keeps the limit, and in how many rounds it was kept.

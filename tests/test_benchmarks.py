@@ -72,7 +72,7 @@ def test_a_table_replaces_the_one_in_its_page_and_no_other(figures, tmp_path):
 def test_the_page_of_speed_has_a_place_for_every_table(figures, tmp_path):
     page = tmp_path / "speed.md"
     page.write_text((BENCHMARKS.parent / "docs" / "explanations" / "speed.md").read_text())
-    for name in ("ratios", "batch", "agents", "frames", "cpu"):
+    for name in ("ratios", "batch", "agents", "frames", "cpu", "cuda"):
         figures.fill(page, name, f"table of {name}")
         assert f"table of {name}" in page.read_text()
 
