@@ -187,6 +187,7 @@ def draw(
         _line(axes[0][0], curve, engine, marker)
     axes[0][0].set(xlabel="batch / frames", ylabel="bare forward, one core / (frames/s)", ylim=(0, None))
     axes[0][0].set_xscale("log", base=2)
+    axes[0][0].set_xticks(BATCHES[::2], list(map(str, BATCHES[::2])))
     if GPU in batches:
         axes[0][0].set(ylabel="bare forward / (frames/s)", yscale="log")
     for (way, by_agents), marker in zip(agents.items(), "os", strict=False):
