@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MINUTES ?= 60
 
-.PHONY: help run test slow fuzz lint check audit docs bench sbom ci clean train-small
+.PHONY: help run test slow fuzz lint check audit docs bench curves sbom ci clean train-small
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -42,9 +42,11 @@ audit: $(STAMP) ## look for known vulnerabilities of the pinned packages, if the
 docs: $(STAMP) ## build the documentation into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/site
 
-bench: $(STAMP) ## measure speed
-	$(BIN)/python benchmarks/run.py
-	$(BIN)/python benchmarks/startup.py
+bench: $(STAMP) ## measure speed: every ratio with its spread and bar; BENCH_ARGS="--only zmq" selects
+	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+
+curves: $(STAMP) ## measure how speed grows with batch and agents, and cost with frames; draws build/scaling.svg
+	$(BIN)/python benchmarks/scaling.py --figure build/scaling.svg
 
 # What the wheel with all extras brings, and none of the tools of development.
 sbom: $(STAMP) ## list the packages of a release in dist, in CycloneDX's form

@@ -1,30 +1,24 @@
-"""Measure how soon the commands begin, relative to ``import torch``, and the memory of an agent with all models.
+"""How soon the commands begin, relative to ``import torch``, and the memory of an agent with all models.
 
-    python benchmarks/startup.py [--rounds 5]
-
-The commands alternate with ``import torch``, because the machine drifts; each figure is a median over the rounds, and
-each ratio the median of the ratios within a round. Wall time is shown beside processor time, which other work on the
-machine affects less.
+The commands alternate with ``import torch``, because the machine drifts. Wall time is measured beside processor time,
+which other work on the machine affects less.
 """
 
-import argparse
 import os
 import resource
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-from run import record_documents
+from scans import record_documents
 
 from xas_agent.adapters.codecs import to_json_line
-from xas_agent.models import card
 
 AGENT = (sys.executable, "-m", "xas_agent")
-_ALL_MODELS = """
-import json, resource, sys
+_ALL_MODELS = r"""
+import json, re, sys
 from xas_agent.app.agent import XASAgent
 from xas_agent.app.wiring import load_models
 from xas_agent.app.config import load_config
@@ -34,14 +28,18 @@ with XASAgent(load_config(None), models, keep=0) as agent:
     for line in open(sys.argv[1]):
         agent(*json.loads(line))
     agent.wait(300)
-print(len(models), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+kilobytes = re.search(r"VmHWM:\s*(\d+)", open("/proc/self/status").read())[1]
+print(len(models), int(kilobytes) * 1024 / 1e6)
 """
+"""Prints the number of models and the largest memory, MB; what getrusage gives is at least the parent's."""
 
 
 def time_until(command: list[str], word: str | None = None) -> tuple[float, float]:
     """Return wall and processor time, s, of a command, or the time until it logs a line with ``word``."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=_environment()
+    )
     assert process.stderr is not None
     wall, spent = None, 0.0
     for line in process.stderr:
@@ -56,50 +54,55 @@ def time_until(command: list[str], word: str | None = None) -> tuple[float, floa
     return time.perf_counter() - began, spent
 
 
+def _environment() -> dict[str, str]:
+    """An installed package has its bytecode, so that it must be written here too."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 def _processor_s(pid: int) -> float:
     """Processor time of a process that still runs, s."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+class StartUp:
+    """The commands and the files that they read, in a folder.
+
+    Parameters
+    ----------
+    folder : existing folder to which they write
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._number = folder, 0
         documents = record_documents(300)
-        recording, file = folder / "scan.jsonl", folder / "scan.dat"
-        recording.write_bytes(b"".join(map(to_json_line, documents)))
+        self._recording, self._file = folder / "scan.jsonl", folder / "scan.dat"
+        self._recording.write_bytes(b"".join(map(to_json_line, documents)))
         data = next(doc["data"] for kind, doc in documents if kind == "event")
-        np.savetxt(file, np.column_stack([data["energy"], np.log(data["I0"] / data["It"])]), header="energy mu")
+        np.savetxt(self._file, np.column_stack([data["energy"], np.log(data["I0"] / data["It"])]), header="energy mu")
+
+    def measure(self) -> dict[str, float]:
+        """Return the times of a round, s, and their ratios to those of ``import torch``."""
+        self._number += 1
+        out = self._folder / f"out{self._number}"
+        infer = [*AGENT, "infer", str(self._file)]
         cases: dict[str, tuple[list[str], str | None]] = {
-            "import torch": ([sys.executable, "-c", "import torch"], None),
-            "xas-agent --help": ([*AGENT, "--help"], None),
-            "infer FILE --element Co, whole": ([*AGENT, "infer", str(file), "--element", "Co"], None),
-            "infer FILE, whole": ([*AGENT, "infer", str(file)], None),
-            "run, until it reads": ([*AGENT, "run", "--source", str(recording), "--out", ""], "reading"),
+            "help": ([*AGENT, "--help"], None),
+            "infer": ([*infer, "--element", "Co"], None),
+            "infer_any": (infer, None),
+            "run": ([*AGENT, "run", "--source", str(self._recording), "--out", str(out)], "reading"),
         }
-        times: dict[str, list[tuple[float, float]]] = {case: [] for case in cases}
-        for k in range(options.rounds + 1):
-            for case, (command, word) in cases.items():
-                command = [part or str(folder / f"out{k}") for part in command]
-                found = time_until(command, word)
-                times[case] += [found] if k else []  # the first fill the caches
-        columns = {case: np.array(found) for case, found in times.items()}
-        for case, found in columns.items():
-            wall, spent = np.median(found, axis=0)
-            ratios = np.median(found / columns["import torch"], axis=0)
-            of_torch = f"{wall:6.2f} s, {ratios[0]:5.2f} of import torch"
-            print(f"{case:32} {of_torch}; processor {spent:6.2f} s, {ratios[1]:5.2f}")
-        done = subprocess.run(
-            [sys.executable, "-c", _ALL_MODELS, str(recording)], capture_output=True, text=True, check=True
-        )
-        number, peak = done.stdout.split()[-2:]
-        installed = len(card.installed())
-        print(f"memory of an agent with {number} of {installed} models, after 300 frames: {float(peak):.0f} MB")
+        wall, spent = time_until([sys.executable, "-c", "import torch"])
+        figures = {"import_torch_s": wall, "import_torch_processor_s": spent}
+        for case, (command, word) in cases.items():
+            seconds = time_until(command, word)
+            figures[f"{case}_s"] = seconds[0]
+            figures |= {f"{case}_of_torch": seconds[0] / wall, f"{case}_of_torch_processor": seconds[1] / spent}
+        return figures
 
-
-if __name__ == "__main__":
-    main()
+    def memory(self) -> dict[str, float]:
+        """Return the largest memory of an agent with all models, MB, after 300 frames."""
+        command = [sys.executable, "-c", _ALL_MODELS, str(self._recording)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        models, peak = done.stdout.split()[-2:]
+        return {"models": float(models), "memory_mb": float(peak)}

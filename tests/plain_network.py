@@ -240,11 +240,11 @@ class PlainRecall(Recall):
 
 class PlainOODScore(OODScore):
     def mean_distances(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        def mean_distance(points: Tensor) -> Tensor:
-            far = torch.cdist(x.double(), points.double(), compute_mode="donot_use_mm_for_euclid_dist")
-            return far.topk(self.neighbours, dim=1, largest=False).values.mean(1).float()
+        return self.mean_distance(x, self.seen), self.mean_distance(x, self.outliers)
 
-        return mean_distance(self.seen), mean_distance(self.outliers)
+    def mean_distance(self, x: Tensor, points: Tensor) -> Tensor:
+        far = torch.cdist(x.double(), points.double(), compute_mode="donot_use_mm_for_euclid_dist")
+        return far.topk(self.neighbours, dim=1, largest=False)[0].mean(1).float()
 
 
 class PlainServed(Served):

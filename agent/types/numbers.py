@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_PLAIN = frozenset((float, int))
+
 
 def unwrap(value: Any) -> Any:
     """Return the member of a list or tuple of one, also nested; any other value itself.
@@ -75,7 +77,7 @@ def as_numbers(values: Any) -> NDArray[np.number[Any]] | None:
     """
     if isinstance(values, np.ma.MaskedArray):
         return np.ma.filled(values.astype(np.float64), np.nan) if values.dtype.kind in "iuf" else None
-    if isinstance(values, (list, tuple)) and any(isinstance(value, np.ma.MaskedArray) for value in values):
+    if _is_mixed(values) and any(isinstance(value, np.ma.MaskedArray) for value in values):
         values = [np.ma.filled(v.astype(np.float64), np.nan) if np.ma.is_masked(v) else v for v in values]
     array = np.asarray(values)
     if array.dtype.kind in "iuf" and _has_truth_values(values):
@@ -88,8 +90,13 @@ def as_numbers(values: Any) -> NDArray[np.number[Any]] | None:
 def _has_truth_values(values: Any) -> bool:
     """Whether a list, also of lists, contains True or False, which numpy converts to 1 and 0 beside numbers."""
     if isinstance(values, (list, tuple)):
-        return any(_has_truth_values(value) for value in values)
+        return _is_mixed(values) and any(_has_truth_values(value) for value in values)
     return isinstance(values, (bool, np.bool_)) or (isinstance(values, np.ndarray) and values.dtype.kind == "b")
+
+
+def _is_mixed(values: Any) -> bool:
+    """Whether a list contains more than floats and integers; documents over NATS and Kafka have spectra as lists."""
+    return isinstance(values, (list, tuple)) and not _PLAIN.issuperset(map(type, values))
 
 
 def _is_real(value: Any) -> bool:

@@ -41,5 +41,15 @@ def test_arrays_of_real_numbers() -> None:
     for values in (masked, [1.0, None, 3.0], [1, np.ma.masked, 3], [np.ma.array(1), np.ma.array(2, mask=True), 3]):
         np.testing.assert_array_equal(as_numbers(values), [1.0, np.nan, 3.0])
     assert as_numbers([1, Decimal("2.5")]) == pytest.approx([1.0, 2.5])
-    for values in ([1, 2j], ["1", "2"], [1.0, "2"], np.array(["2024-01-01"], "M8[D]"), [True, False], [object()]):
+    for values in (
+        [1, 2j],
+        ["1", "2"],
+        [1.0, "2"],
+        np.array(["2024-01-01"], "M8[D]"),
+        [True, False],
+        [1.0, True],
+        [[1.0, 2.0], [3.0, True]],
+        [[1, 2], (np.False_, 3)],
+        [object()],
+    ):
         assert as_numbers(values) is None
