@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MINUTES ?= 60
+# The tests start many processes: each should find the bytecode of those before it.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help run test slow fuzz lint check audit docs bench sbom ci clean train-small
 
@@ -39,22 +41,25 @@ check: lint test ## lint and test
 audit: $(STAMP) ## look for known vulnerabilities of the pinned packages, if their database answers
 	$(BIN)/python .ci/audit
 
-docs: $(STAMP) ## build the documentation into build/site
+docs: $(STAMP) build/typing/xas_agent ## build the documentation into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/site
 
 bench: $(STAMP) ## measure speed
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/startup.py
 
-# What the wheel with all extras brings, and none of the tools of development.
+# What the wheel with all extras brings, and none of the tools of development. cyclonedx-bom has an environment of its own:
+# it brings a package that costs every process which imports jsonschema seconds.
 sbom: $(STAMP) ## list the packages of a release in dist, in CycloneDX's form
-	rm -rf build/sbom
+	rm -rf build/sbom build/cyclonedx
 	$(PYTHON) -m venv --without-pip build/sbom
 	$(BIN)/pip --python build/sbom install --quiet --constraint constraints.txt ".[all]"
+	$(PYTHON) -m venv --without-pip build/cyclonedx
+	$(BIN)/pip --python build/cyclonedx install --quiet --constraint constraints.txt cyclonedx-bom
 	mkdir -p dist
 	version=$$($(BIN)/xas-agent --version) && \
 	sed "s/^dynamic = .*/version = \"$$version\"/" pyproject.toml >build/sbom.toml && \
-	$(BIN)/cyclonedx-py environment --pyproject build/sbom.toml --output-reproducible \
+	build/cyclonedx/bin/cyclonedx-py environment --pyproject build/sbom.toml --output-reproducible \
 		--output-file "dist/xas-agent-$$version.cdx.json" build/sbom
 
 ci: ## run everything that must hold before a merge
