@@ -17,10 +17,10 @@ run: $(STAMP) ## run the embedded beamline, the agent and its dashboard; writes 
 
 # Three workers of one thread each on two cores: some tests wait for other processes.
 test: $(STAMP) ## run the tests but for the slow ones; PYTEST_ARGS="-k NAME" selects
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 slow: $(STAMP) ## run the slow tests, which train networks
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m slow --timeout 600 $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m slow --timeout 600 $(PYTEST_ARGS)
 
 SMALL = $(if $(OUT),$(OUT),out/trained)
 train-small: $(STAMP) ## train a model of Fe from data/feff and print its scores; writes to out/trained, or to OUT=DIR

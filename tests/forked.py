@@ -104,7 +104,7 @@ def _run(command: Callable[[], object]) -> int:
     except SystemExit as e:
         if e.code is None or isinstance(e.code, int):
             return e.code or 0
-        print(e.code, file=sys.stderr)
+        sys.stderr.write(f"{e.code}\n")
         return 1
     except BaseException:
         sys.excepthook(*sys.exc_info())
@@ -113,7 +113,7 @@ def _run(command: Callable[[], object]) -> int:
 
 
 def _end(code: int) -> NoReturn:
-    """End like the interpreter, but leave what was loaded to the system, which spares a copy of the server's memory."""
+    """End as the interpreter does, but free nothing, since that would first copy the server's memory."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     try:
