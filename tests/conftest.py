@@ -40,14 +40,18 @@ settings.register_profile("fuzz", derandomize=False, deadline=None, print_blob=T
 settings.load_profile("fixed")
 
 QUEUE_SERVER = "tests/adapters/queueserver/"
+ALONE = ("tests/test_campaigns.py", "tests/test_stories.py", "tests/docs/test_blocks.py")
+"""Files whose tests share no fixture, so that any worker may take each of them."""
 LONGEST = (
+    *ALONE,
     QUEUE_SERVER,
     "tests/app/commands/",
-    "tests/app/journal/test_command.py",
-    "tests/app/test_simulation.py",
-    "tests/app/view/",
-    "tests/docs/test_blocks.py",
+    "tests/adapters/tiled/",
     "tests/models/",
+    "tests/app/journal/",
+    "tests/app/view/",
+    "tests/app/test_",
+    "tests/app/jobs/",
     "tests/test_",
 )
 """What takes longest comes first, so that no worker is left with it at the end. `make` keeps the order."""
@@ -75,7 +79,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and is_hypothesis_test(item.obj):
             item.add_marker(pytest.mark.property)
-    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+    items.sort(key=lambda item: [not item.nodeid.startswith(start) for start in LONGEST])
 
 
 def pytest_collection_finish() -> None:
@@ -91,11 +95,13 @@ def pytest_runtest_setup() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give a worker all tests of a file, and all of the queue server, which takes long to start."""
+    """Give a worker all tests of a file, for its fixtures, and all of the queue server, which takes long to start."""
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
+            if nodeid.startswith(ALONE):
+                return nodeid
             return QUEUE_SERVER if nodeid.startswith(QUEUE_SERVER) else super()._split_scope(nodeid)
 
     return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
