@@ -84,6 +84,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     gc.freeze()  # each search for garbage would go through all that was imported
+    gc.set_threshold(20_000)
 
 
 @pytest.hookimpl(tryfirst=True)

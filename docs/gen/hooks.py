@@ -1,4 +1,4 @@
-"""MkDocs' hooks: find the package, fill in what is generated from the code, and refuse a site that needs the internet."""
+"""MkDocs' hooks: find the package, fill in what is generated from the code, refuse a site that loads from elsewhere."""
 
 import re
 from collections.abc import Mapping
