@@ -1,4 +1,4 @@
-"""MkDocs' hooks: find the package, fill in what is generated from the code, and keep the site free of the internet."""
+"""MkDocs' hooks: find the package, fill in what is generated from the code, refuse a site that needs the internet."""
 
 import re
 from collections.abc import Mapping
