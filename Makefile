@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MINUTES ?= 60
+# The tests start many processes: each should find the bytecode of those before it.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help run test slow fuzz lint check audit docs bench curves sbom ci clean train-small
 
@@ -15,10 +17,10 @@ run: $(STAMP) ## run the embedded beamline, the agent and its dashboard; writes 
 
 # Three workers of one thread each on two cores: some tests wait for other processes.
 test: $(STAMP) ## run the tests but for the slow ones; PYTEST_ARGS="-k NAME" selects
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 slow: $(STAMP) ## run the slow tests, which train networks
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m slow --timeout 600 $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m slow --timeout 600 $(PYTEST_ARGS)
 
 SMALL = $(if $(OUT),$(OUT),out/trained)
 train-small: $(STAMP) ## train a model of Fe from data/feff and print its scores; writes to out/trained, or to OUT=DIR
@@ -39,7 +41,7 @@ check: lint test ## lint and test
 audit: $(STAMP) ## look for known vulnerabilities of the pinned packages, if their database answers
 	$(BIN)/python .ci/audit
 
-docs: $(STAMP) ## build the documentation into build/site
+docs: $(STAMP) build/typing/xas_agent ## build the documentation into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/site
 
 bench: $(STAMP) ## measure speed: every ratio with its spread and bar; BENCH_ARGS="--only zmq" selects
@@ -48,15 +50,18 @@ bench: $(STAMP) ## measure speed: every ratio with its spread and bar; BENCH_ARG
 curves: $(STAMP) ## measure how speed grows with batch and agents, and cost with frames; draws build/scaling.svg
 	$(BIN)/python benchmarks/scaling.py --figure build/scaling.svg
 
-# What the wheel with all extras brings, and none of the tools of development.
+# What the wheel with all extras brings, and none of the tools of development. cyclonedx-bom has an environment of its own:
+# it brings a package that costs every process which imports jsonschema seconds.
 sbom: $(STAMP) ## list the packages of a release in dist, in CycloneDX's form
-	rm -rf build/sbom
+	rm -rf build/sbom build/cyclonedx
 	$(PYTHON) -m venv --without-pip build/sbom
 	$(BIN)/pip --python build/sbom install --quiet --constraint constraints.txt ".[all]"
+	$(PYTHON) -m venv --without-pip build/cyclonedx
+	$(BIN)/pip --python build/cyclonedx install --quiet --constraint constraints.txt cyclonedx-bom
 	mkdir -p dist
 	version=$$($(BIN)/xas-agent --version) && \
 	sed "s/^dynamic = .*/version = \"$$version\"/" pyproject.toml >build/sbom.toml && \
-	$(BIN)/cyclonedx-py environment --pyproject build/sbom.toml --output-reproducible \
+	build/cyclonedx/bin/cyclonedx-py environment --pyproject build/sbom.toml --output-reproducible \
 		--output-file "dist/xas-agent-$$version.cdx.json" build/sbom
 
 ci: ## run everything that must hold before a merge

@@ -1,10 +1,12 @@
 """Hypothesis profiles, a small FEFF data set for training tests, and a reader with a simulated clock."""
 
 import csv
+import gc
 import itertools
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -28,12 +30,31 @@ if TYPE_CHECKING:
 _SOCKETS = tempfile.TemporaryDirectory(prefix="xas-")
 os.environ["XDG_RUNTIME_DIR"] = _SOCKETS.name
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # test processes share the cores; torch is imported later
+# Test processes share the cores; torch is imported later.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # Fixed examples make the result depend on the code only; `make fuzz` draws new ones.
 settings.register_profile("fixed", derandomize=True, deadline=None, print_blob=True)
 settings.register_profile("fuzz", derandomize=False, deadline=None, print_blob=True)
 settings.load_profile("fixed")
+
+QUEUE_SERVER = "tests/adapters/queueserver/"
+ALONE = ("tests/test_campaigns.py", "tests/test_stories.py", "tests/docs/test_blocks.py")
+"""Files whose tests share no fixture, so that any worker may take each of them."""
+LONGEST = (
+    *ALONE,
+    QUEUE_SERVER,
+    "tests/app/commands/",
+    "tests/adapters/tiled/",
+    "tests/models/",
+    "tests/app/journal/",
+    "tests/app/view/",
+    "tests/app/test_",
+    "tests/app/jobs/",
+    "tests/test_",
+)
+"""What takes longest comes first, so that no worker is left with it at the end. `make` keeps the order."""
 
 EDGE = 7709.0
 POISON = 9
@@ -58,6 +79,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and is_hypothesis_test(item.obj):
             item.add_marker(pytest.mark.property)
+    items.sort(key=lambda item: [not item.nodeid.startswith(start) for start in LONGEST])
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # each search for garbage would go through all that was imported
+    gc.set_threshold(20_000)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.get_num_threads() > 1:  # as an earlier test left it
+        torch.set_num_threads(1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give a worker all tests of a file, for its fixtures, and all of the queue server, which takes long to start."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            if nodeid.startswith(ALONE):
+                return nodeid
+            return QUEUE_SERVER if nodeid.startswith(QUEUE_SERVER) else super()._split_scope(nodeid)
+
+    return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")

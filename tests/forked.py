@@ -11,11 +11,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NoReturn
 
 PRELOADED = (
     "torch", "scipy.stats", "matplotlib.figure", "structlog", "pygments", "rich.table", "greenlet", "xraydb",
@@ -95,6 +97,34 @@ def _serve() -> None:
     os._exit(0)
 
 
+def _run(command: Callable[[], object]) -> int:
+    """Return the exit code of a command, as the interpreter would have it."""
+    try:
+        command()
+    except SystemExit as e:
+        if e.code is None or isinstance(e.code, int):
+            return e.code or 0
+        sys.stderr.write(f"{e.code}\n")
+        return 1
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        return 1
+    return 0
+
+
+def _end(code: int) -> NoReturn:
+    """End as the interpreter does, but free nothing, since that would first copy the server's memory."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        code = 120
+    with suppress(OSError, ValueError):
+        sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
     for module in PRELOADED:
         __import__(module)
@@ -102,4 +132,4 @@ if __name__ == "__main__":
 
     gc.freeze()  # or each command would spend a second on collecting what was loaded here
     _serve()
-    app()
+    _end(_run(app))

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from deadline import wait_until
+from forked import run_command
 from lossy import lossy_proxy
 
 from xas_agent.adapters.robot import RobotControl, RobotSettings
@@ -159,9 +160,7 @@ def test_an_emergency_stop_ends_what_the_robot_does(tmp_path):
 
 
 def person(*command: str) -> str:
-    done = subprocess.run([*XA, *command], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return run_command(*command).stdout
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import msgpack
 import msgpack_numpy
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -33,11 +33,13 @@ def as_lists(value):
     return [as_lists(item) for item in value] if isinstance(value, list) else value
 
 
+@settings(max_examples=50)
 @given(documents)
 def test_documents_survive_msgpack(doc):
     np.testing.assert_equal(decode(encode(doc, "msgpack"), "msgpack"), doc)
 
 
+@settings(max_examples=50)
 @given(documents)
 def test_documents_survive_json_as_lists(doc):
     np.testing.assert_equal(decode(encode(doc, "json"), "json"), as_lists(doc))
@@ -54,6 +56,7 @@ def test_any_bytes_decode_to_a_document_or_a_decode_error(payload, serializer):
         assert isinstance(decode(payload, serializer), dict)
 
 
+@settings(max_examples=50)
 @given(documents, st.data())
 def test_damaged_documents_never_raise_anything_else(doc, data):
     payload = bytearray(encode(doc, "msgpack"))

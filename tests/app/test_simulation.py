@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from forked import run_command
 from xas_agent.adapters.files import FileSource
 from xas_agent.adapters.zmq import ZMQEndpoint, ZMQSource
 from xas_agent.agent.decide import Controls
-from xas_agent.agent.types import Reply
+from xas_agent.agent.types import Estimator, Reply
 from xas_agent.app.config import Config, ConfigError, load_config
 from xas_agent.app.embedded import Comparison, CrewedControl, gain, open_loop
 from xas_agent.app.output.recorder import Recorder, Truth
@@ -31,13 +32,18 @@ def test_the_stories_are_six():
     assert NAMES == ["alarm", "charge", "damage", "plateau", "recount", "robot"]
 
 
+@pytest.fixture(scope="module")
+def models() -> Sequence[Estimator]:
+    return load_models(Config())
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_a_story_may_do_what_its_rules_request(name, caplog):
+def test_a_story_may_do_what_its_rules_request(name, models, caplog):
     config = load_config(f"stories/{name}")
     assert config.simulation is not None
     assert config.control.enabled
     assert {rule.action for rule in config.rules} - {"notify"} == {*config.control.allow}
-    check_rules(config, [model for model in load_models(Config()) if model.name in config.model.use])
+    check_rules(config, [model for model in models if model.name in config.model.use])
     assert not caplog.records
     settable = config.simulation.experiment.begin(0).knobs
     for signal, (least, most) in config.control.settable.items():

@@ -317,7 +317,7 @@ def test_several_values_for_an_event(bench: Any, tmp_path: Path) -> None:
     check(done.frames, recording)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     harms=st.sets(st.sampled_from(["shuffle", "jostle", "repeat", "lose"])),
     which=st.sampled_from(["diamond", "haven", "spectra"]),

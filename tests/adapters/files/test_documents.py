@@ -71,7 +71,7 @@ def test_writes_the_records_of_suitcase_msgpack(tmp_path):
     assert (tmp_path / "ours.msgpack").read_bytes() == theirs.read_bytes()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(
     values=st.lists(st.floats(), min_size=1),
     suffix=st.sampled_from([".jsonl", ".msgpack"]),

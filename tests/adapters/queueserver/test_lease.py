@@ -116,14 +116,16 @@ def test_a_person_breaks_the_lease_of_an_agent_that_hangs(api, server, start):
 
 
 def test_of_many_agents_at_once_one_acts(api, server, start):
+    agents = [start(str(n)) for n in range(5)]
     for turn in range(3):
-        agents = [start(str(n)) for n in range(5)]
         for n, agent in enumerate(agents):
             agent.ask(f"{turn}/{n}", "queue_plan", WANTED)
-        assert sorted(agent.answer()[0] for agent in agents) == ["acknowledged", *["rejected"] * 4]
-        for agent in agents:
-            agent.process.kill()
-            agent.process.wait()
+        answers = [agent.answer()[0] for agent in agents]
+        assert sorted(answers) == ["acknowledged", *["rejected"] * 4]
+        one = answers.index("acknowledged")
+        agents[one].process.kill()
+        agents[one].process.wait()
+        agents[one] = start(f"{turn} after")
     assert api.status(reload=True)["items_in_queue"] == 3
 
 

@@ -366,7 +366,7 @@ notes = st.tuples(st.just("note"), times, st.text(max_size=5), st.none() | st.in
     st.text(max_size=5),
 )
 @example([("frame", 0.0, {}, {}, {}, None), ("frame", 0.0, {"n": np.float32(1.5)}, {}, {}, None)], "success", "")
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_any_calls_give_a_valid_run(calls: list[tuple], exit_status: str, reason: str):
     run = Run()
     expected: dict[str, int] = defaultdict(int)
@@ -431,6 +431,7 @@ def rows(frames: list[Frame], estimates: list[Estimate], spectra: np.ndarray | N
     st.lists(st.tuples(st.integers(1, 4), st.sets(st.sampled_from(["voltage", "spectrum", "measured", "note"])))),
     st.booleans(),
 )
+@settings(max_examples=30, deadline=None)
 def test_frames_together_give_the_documents_of_frames_one_by_one(calls, paged):
     together, alone = Run(), Run()
     for k, (n, kinds) in enumerate(calls):

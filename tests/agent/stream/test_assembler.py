@@ -567,7 +567,7 @@ def interleaved(queues: list[list[Doc]], rng: random.Random) -> list[Doc]:
     return docs
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     kinds=st.lists(
         st.tuples(st.booleans(), st.lists(st.booleans(), min_size=1, max_size=3), st.sampled_from([0, 3, 20])),

@@ -1,9 +1,6 @@
 """Training from a small FEFF folder: by the command, again in this process, and fine-tuned."""
 
 import csv
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from forked import run_command
 from torch.nn import functional
 
 from xas_agent.app.config import ConfigError
@@ -66,24 +64,9 @@ def trained(feff, tmp_path_factory) -> Path:
     """The model folder that the command writes."""
     out = tmp_path_factory.mktemp("trained")
     (out / "small.yaml").write_text(yaml.safe_dump(CONFIG, allow_unicode=True))
-    command = [
-        "-m",
-        "xas_agent",
-        "train",
-        str(out / "small.yaml"),
-        "--data",
-        str(feff),
-        "--out",
-        str(out),
-        "--device",
-        "cpu",
-        "--threads",
-        "1",
-    ]
-    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=one_thread)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().endswith(str(out / "small"))
+    options = ["--data", feff, "--out", out, "--device", "cpu", "--threads", 1]
+    said = run_command("train", out / "small.yaml", *options).stdout
+    assert said.strip().endswith(str(out / "small"))
     return out / "small"
 
 
