@@ -272,7 +272,7 @@ class Book:
         if seq is None or not 0 <= seq <= MAX_SEQ_NUM or not isinstance(doc["data"], dict):
             raise TypeError(f"seq_num {repr(doc['seq_num'])[:80]} or data of the wrong type")
         if seq is not doc["seq_num"]:
-            document = replace(document, doc={**doc, "seq_num": seq})
+            document = document._replace(doc={**doc, "seq_num": seq})
         stream.run.events += 1
         new = stream.order.accept(seq)
         if stream.run.finished:
