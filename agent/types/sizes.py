@@ -22,6 +22,8 @@ def size_of(value: Any) -> int:
     >>> size_of({"data": {"It": np.zeros(1000)}}) // 1000
     8
     """
+    if type(value) is dict and _NUMBERS.issuperset(map(type, value.values())):
+        return _VALUE_BYTES + 2 * _VALUE_BYTES * len(value) + _length_of(value)
     total, left = _VALUE_BYTES, [value]
     while left and total < _LARGEST:
         item = left.pop()
