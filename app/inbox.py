@@ -87,7 +87,10 @@ class Inbox:
         """
         taken: list[Received] = []
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed, timeout)
+            if not self._waiting:
+                if timeout <= 0:
+                    return taken
+                self._changed.wait_for(lambda: self._waiting or self._closed, timeout)
             rows = 0
             while self._waiting and rows < most:
                 document, size, its_rows = self._waiting.popleft()

@@ -7,7 +7,7 @@ from typing import Any
 from cachetools import LRUCache
 
 from ..fields import FieldSettings
-from ..types import Reason, Received, RunDocument, SetAside, get_logger
+from ..types import Received, RunDocument, get_logger
 from .frames import FrameOutcome, Thinning
 from .run import RunAssembler, malformed
 from .sweeps import SweepSpectrum
@@ -56,9 +56,8 @@ class FrameAssembler:
         """
         by_descriptor: dict[str, list[dict[str, Any]]] = {}
         for doc in docs:
-            if isinstance(doc, dict) and isinstance(doc.get("data"), dict):
-                if isinstance(uid := doc.get("descriptor"), str):
-                    by_descriptor.setdefault(uid, []).append(doc)
+            if isinstance(doc, dict) and isinstance(doc.get("data"), dict) and isinstance(doc.get("descriptor"), str):
+                by_descriptor.setdefault(doc["descriptor"], []).append(doc)
         before, self._formed = self._formed, dict(self._formed)
         try:
             for same in by_descriptor.values():

@@ -284,7 +284,8 @@ class RunAssembler:
         """Process Events of one descriptor, which :meth:`reads_points`, as :meth:`event` would one by one."""
         descriptor = self._descriptors[documents[0].doc["descriptor"]]
         stream, fields = descriptor.stream, descriptor.fields
-        assert stream is not None and fields is not None
+        assert stream is not None
+        assert fields is not None
         for document in documents:
             try:
                 if found := self._point(stream, fields, document.doc, document.at):
