@@ -100,20 +100,15 @@ def read(reader: FrameReader, documents: list[Received], together: int) -> list[
 
 @st.composite
 def documents(draw: st.DrawFn) -> list[Document]:
-    """One or two runs, interleaved, with Events that are changed, repeated, lost, exchanged or paged."""
+    """One or two runs, interleaved, with Events that are changed, repeated, lost or exchanged."""
     runs = []
     for n in range(draw(st.integers(1, 2))):
         begin, events, stop = scan(n, draw(st.integers(1, 3)))
         place = st.integers(0, len(events) - 1)
-        for at, change in draw(st.lists(st.tuples(place, st.sampled_from([*CHANGES])), max_size=4)):
-            if isinstance(events[at][1], dict):
-                try:
-                    events[at] = "event", CHANGES[change](events[at][1])
-                except KeyError:  # it is changed already
-                    continue
-        for kind, at in draw(
-            st.lists(st.tuples(st.sampled_from("repeat lose later twice".split()), place), max_size=3)
-        ):
+        for at, change in draw(st.dictionaries(place, st.sampled_from([*CHANGES]), max_size=4)).items():
+            events[at] = "event", CHANGES[change](events[at][1])
+        kinds = st.sampled_from(["repeat", "lose", "later", "twice"])
+        for kind, at in draw(st.lists(st.tuples(kinds, place), max_size=3)):
             at = min(at, len(events) - 1)
             if kind == "lose":
                 del events[at]
