@@ -109,6 +109,9 @@ class FrameReader:
 
         Whole spectra are formed together. Of a step scan, Events that come in order are read together.
         """
+        if len(documents) == 1:
+            yield 1, self(documents[0])
+            return
         with self.together(documents):
             k = 0
             while k < len(documents):
