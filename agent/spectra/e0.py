@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
 
-from ..types import Array, Bins, bin_means, right_index
+from ..types import Array, bin_means, right_index
 
 _NEIGHBOUR_OFFSETS = np.array([[-1], [0], [1]])
 _KERNEL_REACH_SD = 4  # half width of the Gaussian kernel, in its standard deviations
@@ -60,11 +60,7 @@ def find_inflection(
     bounds, centres, kernel = _derivative(smoothing_ev, search_ev)
     reach = len(kernel) // 2
     # A matrix product would be slower: BLAS shares it among threads, which wait for each other on a busy machine.
-    if len(energy) == 1:
-        means = _bins(energy.astype(np.float64, copy=False).tobytes(), smoothing_ev, search_ev).means(mu)
-    else:
-        means = bin_means(energy, mu, bounds)
-    d = correlate1d(means, kernel, axis=1)[:, reach:-reach]
+    d = correlate1d(bin_means(energy, mu, bounds), kernel, axis=1)[:, reach:-reach]
     row, i = np.arange(len(d)), d.argmax(axis=1)
     found = (i > 0) & (i < d.shape[1] - 1)
     if first_inflection or not found.all():  # otherwise the highest value is a local maximum
@@ -158,12 +154,6 @@ def _steepest_energy(energy: Array, mu: Array) -> Array:
     middle = area[:, places]
     rise = (after - middle) / (high - candidates) - (middle - before) / (candidates - low)
     return candidates[np.arange(len(mu)) if len(candidates) > 1 else 0, rise.argmax(axis=1)]
-
-
-@lru_cache(maxsize=16)
-def _bins(energies: bytes, smoothing_ev: float, search_ev: tuple[float, float]) -> Bins:
-    """Bins of the derivative on energies that all frames of a series have."""
-    return Bins.on(np.frombuffer(energies), _derivative(smoothing_ev, search_ev)[0])
 
 
 @lru_cache(maxsize=16)
