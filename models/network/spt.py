@@ -111,17 +111,45 @@ class MembersLinear(nn.Linear):
         return torch.baddbmm(bias, input, weight)
 
 
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Multiply every member's channels by its matrix: (N, points, members, inputs) → (N, points, members, outputs).
+
+    Parameters
+    ----------
+    x : Tensor
+    weight : (members, inputs, outputs)
+    bias : (members, 1, outputs)
+
+    Notes
+    -----
+    On a CPU, torch multiplies matrices with MKL, which uses half the vector width of AMD's processors. As a convolution
+    of one pixel the same product comes from oneDNN, which uses all of it, and which torch asks for 16 images or more.
+    """
+    n, points, m, _ = x.shape
+    outputs = weight.shape[2]
+    parts = 2 if points % 2 == 0 else 1
+    if torch.jit.is_scripting() and not x.is_cuda and n * parts >= 16:
+        images = x.reshape(n * parts, 1, points // parts, -1).permute(0, 3, 1, 2)
+        filters = weight.transpose(1, 2).reshape(m * outputs, -1, 1, 1)
+        mixed = F.conv2d(images, filters, None if bias is None else bias.flatten(), groups=m)
+        return mixed.permute(0, 2, 3, 1).reshape(n, points, m, outputs)
+    rows = x.reshape(n * points, m, -1).transpose(0, 1)
+    product = torch.bmm(rows, weight) if bias is None else torch.baddbmm(bias, rows, weight)
+    return product.reshape(m, n, points, outputs).permute(1, 2, 0, 3)
+
+
 class MembersNorm(nn.GroupNorm):
-    """Normalisation of every member over points and channels: (members, N, points, width) → the same."""
+    """Normalisation of every member over points and channels: (N, points, members, width) → the same."""
 
     def forward(self, input: Tensor) -> Tensor:
-        normal = F.layer_norm(input, input.shape[2:], None, None, self.eps)
-        weight, bias = self.weight.reshape(self.num_groups, 1, 1, -1), self.bias.reshape(self.num_groups, 1, 1, -1)
-        return torch.addcmul(bias, normal, weight)
+        n, points, members, width = input.shape
+        pixels = input.reshape(n, 1, points, -1).permute(0, 3, 1, 2)  # channels last in memory
+        normal = F.group_norm(pixels, self.num_groups, self.weight, self.bias, self.eps)
+        return normal.permute(0, 2, 3, 1).reshape(n, points, members, width)
 
 
 class SpectralEmbedding(nn.Module):
-    """Spectra → (members, N, nodes, width): value, slope and position of every spectral point, and whether known.
+    """Spectra → (N, nodes, members, width): value, slope and position of every spectral point, and whether known.
 
     Spectra are (N, G), the same for all members, or (N, members, G).
     """
@@ -136,19 +164,22 @@ class SpectralEmbedding(nn.Module):
         self.place = nn.Parameter(torch.randn(1, channels, shape.nodes) * 0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        n = x.shape[0]
-        x = x.unsqueeze(0) if x.dim() == 2 else x.transpose(0, 1)
-        padded = torch.cat([x[:, :, :1], x, x[:, :, -1:]], dim=2)
-        slope = (padded[:, :, 2:] - padded[:, :, :-2]) * 5.0  # slopes become as large as the values
+        n, shared = x.shape[0], x.dim() == 2
+        x = x.unsqueeze(1) if shared else x
+        padded = torch.cat([x.narrow(2, 0, 1), x, x.narrow(2, -1, 1)], dim=2)
+        slope = (padded[..., 2:] - padded[..., :-2]) * 5.0  # slopes become as large as the values
         channels = [x, slope]
         if self.masked:
             channels = [x.nan_to_num(), slope.nan_to_num(), (~x.isnan()).to(x.dtype)]
-        near = F.pad(torch.stack(channels, dim=2), [2, 2]).unfold(3, 5, self.stride)  # (·, N, channels, nodes, 5)
-        near = near.transpose(2, 3).reshape(x.shape[0], n * self.nodes, -1).expand(self.members, -1, -1)
-        weight = self.local.weight.reshape(self.members, self.width, -1).transpose(1, 2)
-        place = self.place + present(self.local.bias).unsqueeze(1)
-        place = place.reshape(self.members, 1, self.width, self.nodes).transpose(2, 3)
-        return torch.bmm(near, weight).reshape(self.members, n, self.nodes, self.width) + place
+        near = F.pad(torch.stack(channels, dim=2), [2, 2]).unfold(3, 5, self.stride)  # (N, ·, channels, nodes, 5)
+        near = near.permute(0, 3, 1, 2, 4).reshape(n, self.nodes, x.shape[1], -1)
+        weight, place = self.local.weight, self.place + present(self.local.bias).unsqueeze(1)
+        place = place.reshape(self.members, self.width, self.nodes).permute(2, 0, 1)
+        if shared:  # the channels of all members are one product
+            values = pointwise(near, weight.reshape(1, self.members * self.width, -1).transpose(1, 2))
+        else:
+            values = pointwise(near, weight.reshape(self.members, self.width, -1).transpose(1, 2))
+        return values.reshape(n, self.nodes, self.members, self.width) + place
 
 
 class FrequencyBand(nn.Module):
@@ -198,18 +229,18 @@ class FrequencyBranch(nn.Module):
     def unchosen(self, h: Tensor) -> Tensor:
         """(N, bands) 0 for the strongest bands of a frame, −10⁴ for the others."""
         harmonics = torch.tensor(self.harmonics, device=h.device)
-        amplitude = torch.fft.rfft(h.mean(dim=[0, 3])).abs().index_select(1, harmonics)
+        amplitude = torch.fft.rfft(h.mean(dim=[2, 3])).abs().index_select(1, harmonics)
         strongest = amplitude.topk(self.chosen, dim=1).indices
         return torch.full_like(amplitude, -1e4).scatter(1, strongest, 0.0)
 
     def forward(self, h: Tensor) -> Tensor:
-        m, n, points, w = self.members, h.shape[1], self.points, self.width
-        rows = F.pad(h.permute(1, 2, 0, 3).reshape(n, points, m * w), [0, 0, 0, self.missing])
+        n, points, m, w = h.shape
+        rows = F.pad(h.reshape(n, points, m * w), [0, 0, 0, self.missing])
         filtered: list[Tensor] = []
         weights: list[Tensor] = []
         biases: list[Tensor] = []
         for band in self.bands:
-            filtered.append(band(rows)[:, :points].reshape(n, points, m, w))
+            filtered.append(band(rows).narrow(1, 0, points).reshape(n, points, m, w))
             weights.append(band.mix.weight.reshape(m, w, w).transpose(1, 2))  # pyright: ignore  a ModuleList forgets
             biases.append(band.mix.bias.reshape(m, 1, w))  # pyright: ignore
         signal = F.gelu(torch.stack(filtered, dim=3))  # (N, points, members, bands, width)
@@ -218,24 +249,24 @@ class FrequencyBranch(nn.Module):
         mean = signal.mean(dim=1).permute(1, 2, 0, 3).reshape(m * self.count, n, w)
         mixed = torch.baddbmm(bias.reshape(m * self.count, 1, w), mean, weight.reshape(m * self.count, w, w))
         key = self.key(mixed.reshape(m, self.count * n, w)).reshape(m, self.count, n, w)
-        query = self.query(h.mean(dim=2)).unsqueeze(1)
+        query = self.query(h.mean(dim=1).transpose(0, 1)).unsqueeze(1)
         score = (query * key).sum(dim=3) * self.width**-0.5
         if self.chosen < self.count:
             score = score + self.unchosen(h).T
         share = torch.softmax(score, dim=1).permute(2, 0, 1)  # (N, members, bands)
 
-        signal = (signal * share.reshape(n, 1, m, self.count, 1)).reshape(n * points, m, self.count * w)
-        offset = torch.bmm(share.transpose(0, 1), bias).unsqueeze(2)
-        fused = torch.baddbmm((h + offset).reshape(m, n * points, w), signal.transpose(0, 1), weight)
-        return self.norm(fused.reshape(m, n, points, w))
+        signal = (signal * share.unsqueeze(1).unsqueeze(4)).reshape(n, points, m, self.count * w)
+        offset = torch.bmm(share.transpose(0, 1), bias).transpose(0, 1).unsqueeze(1)
+        return self.norm(h + offset + pointwise(signal, weight))
 
 
 class GraphAttention(nn.Module):
     """Attention of every spectral point over its neighbours in energy (eqs. 5–7).
 
     The relevance of a neighbour is ``aᵀ LeakyReLU(W [hᵢ ‖ hⱼ])``. W acts on the two halves separately, so that the
-    concatenated pair is never stored. The neighbours at one distance are the same points, shifted: a view, in which
-    distances come before points.
+    concatenated pair is never stored. Points come last here, those of all frames behind each other with zeros between
+    them. The neighbours at one distance are then the same numbers, shifted, and each distance is one step of a loop,
+    whose tensors fit the cache.
     """
 
     def __init__(self, shape: SPTShape) -> None:
@@ -258,40 +289,44 @@ class GraphAttention(nn.Module):
         """Weights of a pointwise convolution → (members, inputs, outputs)."""
         return weight.reshape(self.members, self.width, self.width).transpose(1, 2)
 
-    def by_head(self, per_channel: Tensor) -> Tensor:
-        """(members · heads, each) → (members, heads, width), each head's numbers at its own channels."""
-        channels = torch.diag_embed(per_channel.reshape(self.members, self.heads, self.each).transpose(1, 2))
-        return channels.permute(0, 2, 3, 1).reshape(self.members, self.heads, self.width)
-
-    def attention(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights (members, heads, N, reach, points), and neighbours (members, N, reach, points, 2 width).
-
-        The second half of the neighbours' channels are their values.
-        """
-        m, n, points, w = self.members, h.shape[1], self.points, self.width
-        flat = h.reshape(m, n * points, w)
+    def projected(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The three projections of every point, each (members, width, N · (points + 2 window)), 0 between frames."""
+        m, n, w = self.members, h.shape[0], self.width
         parts = [self.weights(self.here.weight), self.weights(self.there.weight), self.weights(self.value.weight)]
         of_here, of_value = present(self.here.bias).reshape(m, 1, w), present(self.value.bias).reshape(m, 1, w)
         bias = torch.cat([of_here, torch.zeros_like(of_here), of_value], dim=2)
-        mixed = torch.baddbmm(bias, flat, torch.cat(parts, dim=2)).reshape(m, n, points, 3 * w)
-        # The neighbours at one distance are the same points, shifted.
-        padded = F.pad(mixed[:, :, :, w:], [0, 0, self.window, self.window])
-        near = padded.unfold(2, self.points, 1).transpose(3, 4)  # (members, N, reach, points, 2 width), a view
-        # A copy to which is added: the sum of two views would be stored in an order that the softmax dislikes.
-        pair = near[:, :, :, :, :w].clone(memory_format=torch.contiguous_format)
-        pair = pair.add_(mixed[:, :, :, :w].unsqueeze(2))
-        pair = F.leaky_relu(pair, 0.2, inplace=True).reshape(m, -1, w)
-        score = torch.bmm(self.by_head(self.relevance), pair.transpose(1, 2))
-        score = score.reshape(m, self.heads, n, self.reach, points) + self.outside.T
-        return torch.softmax(score, dim=3), near
+        mixed = pointwise(h, torch.cat(parts, dim=2), bias).reshape(n, self.points, m, 3, w)
+        here, there, value = F.pad(mixed.permute(2, 3, 4, 0, 1), [self.window, self.window]).unbind(1)
+        return here.flatten(2), there.flatten(2), value.flatten(2)
+
+    def attention(self, here: Tensor, there: Tensor) -> Tensor:
+        """Two projections → weights (members, reach, heads, all points but the zeros at both ends)."""
+        m, count = self.members, here.shape[2] - 2 * self.window
+        of_heads = torch.diag_embed(self.relevance.reshape(m, self.heads, self.each).transpose(1, 2))
+        of_heads = of_heads.permute(0, 2, 3, 1).reshape(m, self.heads, self.width)  # each head's at its own channels
+        here = here.narrow(2, self.window, count)
+        scores: list[Tensor] = []
+        for k in range(self.reach):
+            pair = F.leaky_relu(there.narrow(2, k, count) + here, 0.2, inplace=True)
+            scores.append(torch.bmm(of_heads, pair))
+        outside = F.pad(self.outside.T, [0, 2 * self.window])
+        outside = outside.repeat(1, (count + 2 * self.window) // outside.shape[1])  # of all frames
+        return torch.softmax(torch.stack(scores, dim=1) + outside.narrow(1, 0, count).unsqueeze(1), dim=1)
+
+    def frames(self, x: Tensor) -> Tensor:
+        """(members, channels, all points but the zeros at both ends) → (N, points, members, channels)."""
+        padded = F.pad(x.transpose(1, 2), [0, 0, 0, 2 * self.window])
+        by_frame = padded.reshape(x.shape[0], -1, self.points + 2 * self.window, x.shape[1])
+        return by_frame.narrow(2, 0, self.points).permute(1, 2, 0, 3)
 
     def forward(self, h: Tensor) -> Tensor:
-        m, n, points, w = self.members, h.shape[1], self.points, self.width
-        weight, near = self.attention(h)
-        weight = weight.reshape(m, self.heads, -1).transpose(1, 2)
-        weight = torch.bmm(weight, self.by_head(torch.ones_like(self.relevance)))  # each channel has its head's
-        attended = (weight.reshape(m, n, self.reach, points, w) * near[:, :, :, :, w:]).sum(dim=2)
-        return self.norm(h + F.gelu(attended))
+        here, there, value = self.projected(h)
+        weight = self.attention(here, there).unsqueeze(3)  # (members, reach, heads, 1, ·)
+        value = value.reshape(self.members, self.heads, self.each, -1)
+        attended = weight.select(1, 0) * value.narrow(3, 0, weight.shape[4])
+        for k in range(1, self.reach):
+            attended.addcmul_(weight.select(1, k), value.narrow(3, k, weight.shape[4]))
+        return self.norm(h + self.frames(F.gelu(attended).flatten(1, 2)))
 
 
 class SPT(nn.Module):
@@ -302,8 +337,8 @@ class SPT(nn.Module):
     standardised regressed quantities, each (N, members, R), and the query (N, members, key) that recalls training
     sites.
 
-    Inside, members come first and channels last, (members, N, points, width), so that the pointwise layers of all
-    members are one product of matrices. What depends on weights alone, as their order and their joining, is computed
+    Inside, channels come last, those of all members side by side, (N, points, members, width), so that the pointwise
+    layers of all members are one product of matrices. What depends on weights alone, as their order and their joining, is computed
     in ``forward``: ``torch.jit.freeze`` does it once, when a model is loaded.
     """
 
@@ -351,12 +386,13 @@ class SPT(nn.Module):
         return out[:, :, :-1, : max(self.classes)], mean, log_variance.clamp(-8.0, 4.0), self.query(z)
 
     def gather_points(self, h: Tensor) -> Tensor:
-        """(members, N, points, width) → (members, N, gathered · points / stride)."""
-        m, n, w = self.members, h.shape[1], self.width
-        several = h[:, :, : self.whole * self.stride].reshape(m, n * self.whole, self.stride * w)
-        weight = self.gather.weight.reshape(m, self.gathered, w, self.stride).permute(0, 3, 2, 1)
-        bias = present(self.gather.bias).reshape(m, 1, self.gathered)
-        gathered = torch.baddbmm(bias, several, weight.reshape(m, self.stride * w, self.gathered))
+        """(N, points, members, width) → (members, N, gathered · points / stride)."""
+        m, n, w = self.members, h.shape[0], self.width
+        several = h.narrow(1, 0, self.whole * self.stride).reshape(n * self.whole, self.stride, m, w)
+        weight = self.gather.weight.reshape(m, self.gathered, w, self.stride)
+        gathered = present(self.gather.bias).reshape(m, 1, self.gathered)
+        for k in range(self.stride):
+            gathered = torch.baddbmm(gathered, several.select(1, k).transpose(0, 1), weight[..., k].transpose(1, 2))
         return gathered.reshape(m, n, self.whole, self.gathered).transpose(2, 3).flatten(2)
 
     def head_outputs(self, z: Tensor) -> Tensor:
