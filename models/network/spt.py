@@ -125,8 +125,8 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     On a CPU, torch multiplies matrices with MKL, which uses half the vector width of AMD's processors. As a convolution
     of one pixel the same product comes from oneDNN, which uses all of it, and which torch asks for 16 images or more.
     """
-    n, points, m, _ = x.shape
-    outputs = weight.shape[2]
+    n, points = x.shape[:2]
+    m, _, outputs = weight.shape  # of the weights, so that torch.jit.freeze knows them
     parts = 2 if points % 2 == 0 else 1
     if torch.jit.is_scripting() and not x.is_cuda and n * parts >= 16:
         images = x.reshape(n * parts, 1, points // parts, -1).permute(0, 3, 1, 2)
@@ -142,10 +142,9 @@ class MembersNorm(nn.GroupNorm):
     """Normalisation of every member over points and channels: (N, points, members, width) → the same."""
 
     def forward(self, input: Tensor) -> Tensor:
-        n, points, members, width = input.shape
-        pixels = input.reshape(n, 1, points, -1).permute(0, 3, 1, 2)  # channels last in memory
-        normal = F.group_norm(pixels, self.num_groups, self.weight, self.bias, self.eps)
-        return normal.permute(0, 2, 3, 1).reshape(n, points, members, width)
+        pixels = input.flatten(2).unsqueeze(1).permute(0, 3, 1, 2)  # channels last in memory
+        normal = torch.group_norm(pixels, self.num_groups, self.weight, self.bias, self.eps)
+        return normal.permute(0, 2, 3, 1).reshape(input.shape)
 
 
 class SpectralEmbedding(nn.Module):
@@ -172,13 +171,14 @@ class SpectralEmbedding(nn.Module):
         if self.masked:
             channels = [x.nan_to_num(), slope.nan_to_num(), (~x.isnan()).to(x.dtype)]
         near = F.pad(torch.stack(channels, dim=2), [2, 2]).unfold(3, 5, self.stride)  # (N, ·, channels, nodes, 5)
-        near = near.permute(0, 3, 1, 2, 4).reshape(n, self.nodes, x.shape[1], -1)
-        weight, place = self.local.weight, self.place + present(self.local.bias).unsqueeze(1)
-        place = place.reshape(self.members, self.width, self.nodes).permute(2, 0, 1)
+        near = near.permute(1, 0, 3, 2, 4).reshape(x.shape[1], n * self.nodes, -1)
         if shared:  # the channels of all members are one product
-            values = pointwise(near, weight.reshape(1, self.members * self.width, -1).transpose(1, 2))
+            values = torch.matmul(near[0], self.local.weight.flatten(1).T)
         else:
-            values = pointwise(near, weight.reshape(self.members, self.width, -1).transpose(1, 2))
+            weight = self.local.weight.reshape(self.members, self.width, -1).transpose(1, 2)
+            values = torch.bmm(near, weight).transpose(0, 1)
+        place = (self.place + present(self.local.bias).unsqueeze(1))[0].T
+        place = place.reshape(self.nodes, self.members, self.width)
         return values.reshape(n, self.nodes, self.members, self.width) + place
 
 
@@ -234,30 +234,32 @@ class FrequencyBranch(nn.Module):
         return torch.full_like(amplitude, -1e4).scatter(1, strongest, 0.0)
 
     def forward(self, h: Tensor) -> Tensor:
-        n, points, m, w = h.shape
-        rows = F.pad(h.reshape(n, points, m * w), [0, 0, 0, self.missing])
-        filtered: list[Tensor] = []
-        weights: list[Tensor] = []
+        n, points, m, w = h.shape[0], self.points, self.members, self.width
+        rows = F.pad(h.flatten(2), [0, 0, 0, self.missing])
+        bands: list[Tensor] = []
+        means: list[Tensor] = []
         biases: list[Tensor] = []
         for band in self.bands:
-            filtered.append(band(rows).narrow(1, 0, points).reshape(n, points, m, w))
-            weights.append(band.mix.weight.reshape(m, w, w).transpose(1, 2))  # pyright: ignore  a ModuleList forgets
-            biases.append(band.mix.bias.reshape(m, 1, w))  # pyright: ignore
-        signal = F.gelu(torch.stack(filtered, dim=3))  # (N, points, members, bands, width)
-        weight, bias = torch.cat(weights, dim=1), torch.cat(biases, dim=1)  # (members, bands · width or bands, width)
+            signal = F.gelu(band(rows)[:, :points]).reshape(n, points, m, w)
+            weight = band.mix.weight.reshape(m, w, w).transpose(1, 2)  # pyright: ignore  a ModuleList forgets
+            mixed = pointwise(signal, weight)
+            bands.append(mixed)
+            means.append(mixed.mean(dim=1).transpose(0, 1))
+            biases.append(band.mix.bias.reshape(m, w))  # pyright: ignore
+        bias = torch.stack(biases, dim=1)  # (members, bands, width); added to means and sum, not to every point
 
-        mean = signal.mean(dim=1).permute(1, 2, 0, 3).reshape(m * self.count, n, w)
-        mixed = torch.baddbmm(bias.reshape(m * self.count, 1, w), mean, weight.reshape(m * self.count, w, w))
-        key = self.key(mixed.reshape(m, self.count * n, w)).reshape(m, self.count, n, w)
+        mean = torch.stack(means, dim=1) + bias.unsqueeze(2)  # (members, bands, N, width)
+        key = self.key(mean.reshape(m, self.count * n, w)).reshape(m, self.count, n, w)
         query = self.query(h.mean(dim=1).transpose(0, 1)).unsqueeze(1)
         score = (query * key).sum(dim=3) * self.width**-0.5
         if self.chosen < self.count:
             score = score + self.unchosen(h).T
         share = torch.softmax(score, dim=1).permute(2, 0, 1)  # (N, members, bands)
 
-        signal = (signal * share.unsqueeze(1).unsqueeze(4)).reshape(n, points, m, self.count * w)
-        offset = torch.bmm(share.transpose(0, 1), bias).transpose(0, 1).unsqueeze(1)
-        return self.norm(h + offset + pointwise(signal, weight))
+        fused = h + torch.bmm(share.transpose(0, 1), bias).transpose(0, 1).unsqueeze(1)
+        for k, mixed in enumerate(bands):
+            fused.addcmul_(mixed, share[:, :, k].reshape(n, 1, m, 1))
+        return self.norm(fused)
 
 
 class GraphAttention(nn.Module):
@@ -290,28 +292,31 @@ class GraphAttention(nn.Module):
         return weight.reshape(self.members, self.width, self.width).transpose(1, 2)
 
     def projected(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The three projections of every point, each (members, width, N · (points + 2 window)), 0 between frames."""
-        m, n, w = self.members, h.shape[0], self.width
+        """The three projections of every point, and of points of zeros at both ends of each frame.
+
+        Each is (members, width, N · (points + 2 window)).
+        """
+        m, w = self.members, self.width
         parts = [self.weights(self.here.weight), self.weights(self.there.weight), self.weights(self.value.weight)]
         of_here, of_value = present(self.here.bias).reshape(m, 1, w), present(self.value.bias).reshape(m, 1, w)
         bias = torch.cat([of_here, torch.zeros_like(of_here), of_value], dim=2)
-        mixed = pointwise(h, torch.cat(parts, dim=2), bias).reshape(n, self.points, m, 3, w)
-        here, there, value = F.pad(mixed.permute(2, 3, 4, 0, 1), [self.window, self.window]).unbind(1)
-        return here.flatten(2), there.flatten(2), value.flatten(2)
+        apart = F.pad(h.flatten(2), [0, 0, self.window, self.window]).reshape(-1, m, w).permute(1, 2, 0)
+        mixed = torch.baddbmm(bias.transpose(1, 2), torch.cat(parts, dim=2).transpose(1, 2), apart)
+        return mixed[:, :w], mixed[:, w : 2 * w], mixed[:, 2 * w :]
 
     def attention(self, here: Tensor, there: Tensor) -> Tensor:
         """Two projections → weights (members, reach, heads, all points but the zeros at both ends)."""
         m, count = self.members, here.shape[2] - 2 * self.window
         of_heads = torch.diag_embed(self.relevance.reshape(m, self.heads, self.each).transpose(1, 2))
         of_heads = of_heads.permute(0, 2, 3, 1).reshape(m, self.heads, self.width)  # each head's at its own channels
-        here = here.narrow(2, self.window, count)
         scores: list[Tensor] = []
         for k in range(self.reach):
-            pair = F.leaky_relu(there.narrow(2, k, count) + here, 0.2, inplace=True)
+            pair = there[..., k : k + count] + here[..., self.window : self.window + count]
+            pair = F.leaky_relu(pair, 0.2, inplace=True)
             scores.append(torch.bmm(of_heads, pair))
-        outside = F.pad(self.outside.T, [0, 2 * self.window])
-        outside = outside.repeat(1, (count + 2 * self.window) // outside.shape[1])  # of all frames
-        return torch.softmax(torch.stack(scores, dim=1) + outside.narrow(1, 0, count).unsqueeze(1), dim=1)
+        frames = here.shape[2] // (self.points + 2 * self.window)
+        outside = F.pad(self.outside.T, [0, 2 * self.window]).unsqueeze(1).expand(-1, frames, -1).flatten(1)
+        return torch.softmax(torch.stack(scores, dim=1) + outside[:, :count].unsqueeze(1), dim=1)
 
     def frames(self, x: Tensor) -> Tensor:
         """(members, channels, all points but the zeros at both ends) → (N, points, members, channels)."""
@@ -322,10 +327,10 @@ class GraphAttention(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         here, there, value = self.projected(h)
         weight = self.attention(here, there).unsqueeze(3)  # (members, reach, heads, 1, ·)
-        value = value.reshape(self.members, self.heads, self.each, -1)
-        attended = weight.select(1, 0) * value.narrow(3, 0, weight.shape[4])
+        value, count = value.reshape(self.members, self.heads, self.each, -1), weight.shape[4]
+        attended = weight[:, 0] * value[..., :count]
         for k in range(1, self.reach):
-            attended.addcmul_(weight.select(1, k), value.narrow(3, k, weight.shape[4]))
+            attended.addcmul_(weight[:, k], value[..., k : k + count])
         return self.norm(h + self.frames(F.gelu(attended).flatten(1, 2)))
 
 
