@@ -397,7 +397,8 @@ class SPT(nn.Module):
         weight = self.gather.weight.reshape(m, self.gathered, w, self.stride)
         gathered = present(self.gather.bias).reshape(m, 1, self.gathered)
         for k in range(self.stride):
-            gathered = torch.baddbmm(gathered, several.select(1, k).transpose(0, 1), weight[..., k].transpose(1, 2))
+            own = weight[..., k].transpose(1, 2).contiguous()
+            gathered = torch.baddbmm(gathered, several.select(1, k).transpose(0, 1), own)
         return gathered.reshape(m, n, self.whole, self.gathered).transpose(2, 3).flatten(2)
 
     def head_outputs(self, z: Tensor) -> Tensor:
