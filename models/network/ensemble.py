@@ -56,8 +56,11 @@ class Served(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         always_known = x[:, : self.short]
-        denoised = torch.cat([self.denoiser(always_known), x[:, self.short :]], dim=1)
-        logits, mean, log_variance, query = self.spt.by_descriptor((denoised - self.centre) / self.spread)
+        denoised = self.denoiser(always_known)
+        if self.short < len(self.centre):
+            denoised = torch.cat([denoised, x[:, self.short :]], dim=1)
+        scaled = torch.addcmul(-self.centre / self.spread, denoised, self.spread.reciprocal())
+        logits, mean, log_variance, query = self.spt.by_descriptor(scaled)
         recalled, recalled_values = self.recall.by_descriptor(query)
         share = self.share[len(self.classes) :]
         difference = recalled_values - mean
