@@ -111,31 +111,28 @@ class MembersLinear(nn.Linear):
         return torch.baddbmm(bias, input, weight)
 
 
-def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def many_images(n: int, points: int) -> bool:
+    """Return whether n frames are as many images, whole or in halves, as :func:`as_convolution` needs to pay."""
+    return n * (2 if points % 2 == 0 else 1) >= 16
+
+
+def as_convolution(x: Tensor, weight: Tensor) -> Tensor:
     """Multiply every member's channels by its matrix: (N, points, members, inputs) → (N, points, members, outputs).
+
+    On a CPU, torch multiplies matrices with MKL, which uses half the vector width of AMD's processors. As a convolution
+    of one pixel the same product comes from oneDNN, which uses all of it, and which torch asks for 16 images or more.
 
     Parameters
     ----------
     x : Tensor
     weight : (members, inputs, outputs)
-    bias : (members, 1, outputs)
-
-    Notes
-    -----
-    On a CPU, torch multiplies matrices with MKL, which uses half the vector width of AMD's processors. As a convolution
-    of one pixel the same product comes from oneDNN, which uses all of it, and which torch asks for 16 images or more.
     """
     n, points = x.shape[:2]
-    m, _, outputs = weight.shape  # of the weights, so that torch.jit.freeze knows them
-    parts = 2 if points % 2 == 0 else 1
-    if torch.jit.is_scripting() and not x.is_cuda and n * parts >= 16:
-        images = x.reshape(n * parts, 1, points // parts, -1).permute(0, 3, 1, 2)
-        filters = weight.transpose(1, 2).reshape(m * outputs, -1, 1, 1)
-        mixed = F.conv2d(images, filters, None if bias is None else bias.flatten(), groups=m)
-        return mixed.permute(0, 2, 3, 1).reshape(n, points, m, outputs)
-    rows = x.reshape(n * points, m, -1).transpose(0, 1)
-    product = torch.bmm(rows, weight) if bias is None else torch.baddbmm(bias, rows, weight)
-    return product.reshape(m, n, points, outputs).permute(1, 2, 0, 3)
+    m, inputs, outputs = weight.shape  # of the weights, so that torch.jit.freeze knows them
+    halves = 2 if points % 2 == 0 else 1
+    images = x.reshape(n * halves, 1, points // halves, m * inputs).permute(0, 3, 1, 2)
+    filters = weight.transpose(1, 2).reshape(m * outputs, inputs, 1, 1)
+    return F.conv2d(images, filters, groups=m).permute(0, 2, 3, 1).reshape(n, points, m, outputs)
 
 
 class MembersNorm(nn.GroupNorm):
@@ -206,11 +203,7 @@ class FrequencyBand(nn.Module):
 
 
 class FrequencyBranch(nn.Module):
-    """Bands fused by a learnable query through a softmax over bands, with a residual (eq. 4).
-
-    A band's share of the sum follows from its mean over points, and the mean of a mixed band is the mix of its mean.
-    The mix of all bands and their sum are therefore one matrix product, and a mixed band is never stored.
-    """
+    """Bands fused by a learnable query through a softmax over bands, with a residual (eq. 4)."""
 
     def __init__(self, shape: SPTShape) -> None:
         super().__init__()
@@ -236,30 +229,71 @@ class FrequencyBranch(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         n, points, m, w = h.shape[0], self.points, self.members, self.width
         rows = F.pad(h.flatten(2), [0, 0, 0, self.missing])
-        bands: list[Tensor] = []
-        means: list[Tensor] = []
+        filtered: list[Tensor] = []
+        weights: list[Tensor] = []
         biases: list[Tensor] = []
         for band in self.bands:
-            signal = F.gelu(band(rows)[:, :points]).reshape(n, points, m, w)
-            weight = band.mix.weight.reshape(m, w, w).transpose(1, 2)  # pyright: ignore  a ModuleList forgets
-            mixed = pointwise(signal, weight)
-            bands.append(mixed)
-            means.append(mixed.mean(dim=1).transpose(0, 1))
+            filtered.append(band(rows)[:, :points].reshape(n, points, m, w))
+            weights.append(band.mix.weight.reshape(m, w, w).transpose(1, 2))  # pyright: ignore  a ModuleList forgets
             biases.append(band.mix.bias.reshape(m, w))  # pyright: ignore
         bias = torch.stack(biases, dim=1)  # (members, bands, width); added to means and sum, not to every point
+        if torch.jit.is_scripting() and not h.is_cuda and many_images(n, points):
+            return self.norm(self.one_by_one(h, filtered, weights, bias))
+        return self.norm(self.at_once(h, filtered, torch.stack(weights, dim=1), bias))
 
-        mean = torch.stack(means, dim=1) + bias.unsqueeze(2)  # (members, bands, N, width)
+    def one_by_one(self, h: Tensor, filtered: list[Tensor], weights: list[Tensor], bias: Tensor) -> Tensor:
+        """Fuse the filtered bands: of many frames, all bands at once would not fit the CPU's cache.
+
+        Parameters
+        ----------
+        h : (N, points, members, width)
+        filtered : of each band, as h
+        weights : of each band's mix, (members, width, width)
+        bias : (members, bands, width)
+        """
+        mixed: list[Tensor] = []
+        means: list[Tensor] = []
+        for band, weight in zip(filtered, weights):  # noqa: B905  TorchScript knows no strict
+            mixed.append(as_convolution(F.gelu(band), weight))
+            means.append(mixed[-1].mean(dim=1).transpose(0, 1))
+        share = self.shares(h, torch.stack(means, dim=1) + bias.unsqueeze(2))
+        fused = h + torch.bmm(share.transpose(0, 1), bias).transpose(0, 1).unsqueeze(1)
+        for k, band in enumerate(mixed):
+            fused.addcmul_(band, share[:, :, k].unsqueeze(1).unsqueeze(3))
+        return fused
+
+    def at_once(self, h: Tensor, filtered: list[Tensor], weight: Tensor, bias: Tensor) -> Tensor:
+        """As :meth:`one_by_one`, with the mix of all bands and their sum as one product of matrices.
+
+        A band's share follows from its mean over points, and the mean of a mixed band is the mix of its mean, so that a
+        mixed band is never stored. This takes the fewest operations, whose number limits the latency of a single frame.
+
+        Parameters
+        ----------
+        h, filtered, bias
+            As for :meth:`one_by_one`.
+        weight : (members, bands, width, width)
+        """
+        n, points, m, w = h.shape[0], self.points, self.members, self.width
+        signal = F.gelu(torch.stack(filtered, dim=3))  # (N, points, members, bands, width)
+        total = signal.sum(dim=1).permute(1, 2, 0, 3).reshape(m * self.count, n, w)
+        of_each = bias.reshape(m * self.count, 1, w)
+        mean = torch.baddbmm(of_each, total, weight.flatten(0, 1), alpha=1.0 / points)
+        share = self.shares(h, mean.reshape(m, self.count, n, w))
+        signal = (signal * share.unsqueeze(1).unsqueeze(4)).reshape(n * points, m, self.count * w)
+        mixed = torch.bmm(signal.transpose(0, 1), weight.flatten(1, 2)).reshape(m, n, points, w)
+        offset = torch.bmm(share.transpose(0, 1), bias).transpose(0, 1).unsqueeze(1)
+        return h + offset + mixed.permute(1, 2, 0, 3)
+
+    def shares(self, h: Tensor, mean: Tensor) -> Tensor:
+        """Shares (N, members, bands) of the bands, from the mixed bands' means (members, bands, N, width)."""
+        m, n, w = self.members, h.shape[0], self.width
         key = self.key(mean.reshape(m, self.count * n, w)).reshape(m, self.count, n, w)
         query = self.query(h.mean(dim=1).transpose(0, 1)).unsqueeze(1)
         score = (query * key).sum(dim=3) * self.width**-0.5
         if self.chosen < self.count:
             score = score + self.unchosen(h).T
-        share = torch.softmax(score, dim=1).permute(2, 0, 1)  # (N, members, bands)
-
-        fused = h + torch.bmm(share.transpose(0, 1), bias).transpose(0, 1).unsqueeze(1)
-        for k, mixed in enumerate(bands):
-            fused.addcmul_(mixed, share[:, :, k].reshape(n, 1, m, 1))
-        return self.norm(fused)
+        return torch.softmax(score, dim=1).permute(2, 0, 1)
 
 
 class GraphAttention(nn.Module):
