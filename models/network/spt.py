@@ -168,15 +168,15 @@ class SpectralEmbedding(nn.Module):
         if self.masked:
             channels = [x.nan_to_num(), slope.nan_to_num(), (~x.isnan()).to(x.dtype)]
         near = F.pad(torch.stack(channels, dim=2), [2, 2]).unfold(3, 5, self.stride)  # (N, ·, channels, nodes, 5)
-        near = near.permute(1, 0, 3, 2, 4).reshape(x.shape[1], n * self.nodes, -1)
+        near = near.permute(1, 0, 3, 2, 4).reshape(x.shape[1], n, self.nodes, -1)
+        place = (self.place + present(self.local.bias).unsqueeze(1)).transpose(1, 2)  # (1, nodes, channels)
         if shared:  # the channels of all members are one product
-            values = torch.matmul(near[0], self.local.weight.flatten(1).T)
-        else:
-            weight = self.local.weight.reshape(self.members, self.width, -1).transpose(1, 2)
-            values = torch.bmm(near, weight).transpose(0, 1)
-        place = (self.place + present(self.local.bias).unsqueeze(1))[0].T
-        place = place.reshape(self.nodes, self.members, self.width)
-        return values.reshape(n, self.nodes, self.members, self.width) + place
+            weight = self.local.weight.flatten(1).T.unsqueeze(0)
+            values = torch.baddbmm(place, near[0], weight.expand(n, -1, -1))
+            return values.reshape(n, self.nodes, self.members, self.width)
+        weight = self.local.weight.reshape(self.members, self.width, -1).transpose(1, 2)
+        values = torch.bmm(near.flatten(1, 2), weight).reshape(self.members, n, self.nodes, self.width)
+        return values.permute(1, 2, 0, 3) + place.reshape(self.nodes, self.members, self.width)
 
 
 class FrequencyBand(nn.Module):
