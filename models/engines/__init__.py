@@ -13,7 +13,7 @@ EngineName = Literal["torchscript", "onnx"]
 
 ONNX_FILE = "model.onnx"
 
-CPU_BATCH_ROWS = 8  # more rows do not fit the cache and take longer per row
+CPU_BATCH_ROWS = 16  # more rows do not fit the cache and take longer per row
 
 
 class Engine(Protocol):

@@ -95,7 +95,7 @@ class Served(nn.Module):
         from_heads = torch.softmax(logits / self.temperature.unsqueeze(1), dim=3)
         blended = ((1 - share) * from_heads + share * recalled).clamp_min(1e-9).log().mean(0)
         counts = torch.tensor(self.classes, device=blended.device).unsqueeze(1)
-        beyond = torch.arange(blended.shape[2], device=blended.device) >= counts
+        beyond = torch.arange(max(self.classes), device=blended.device) >= counts
         every = torch.softmax(blended.masked_fill(beyond, float("-inf")), dim=2).flatten(1)
         return every.index_select(1, torch.tensor(self.columns, device=blended.device))
 

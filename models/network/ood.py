@@ -63,8 +63,10 @@ class OODScore(nn.Module):
 
     def distances(self, x: Tensor) -> Tensor:
         """(N, 4) distances: training spectra, smoothed remainder, worst point, training spectra against outliers."""
-        coordinates, smoothed, curved = (x.double() - self.mean.double()).matmul(self.projections()).split(
-            [self.near, x.shape[1] - 4, x.shape[1] - 2], dim=1
+        coordinates, smoothed, curved = (
+            (x.double() - self.mean.double())
+            .matmul(self.projections())
+            .split([self.near, x.shape[1] - 4, x.shape[1] - 2], dim=1)
         )
         nearest, to_outliers = self.mean_distances(coordinates)
         deviation = curved.abs()
