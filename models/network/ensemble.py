@@ -67,8 +67,8 @@ class Served(nn.Module):
         recalled, recalled_values = self.recall.by_descriptor(query)
         share = self.share[len(self.classes) :]
         difference = recalled_values - mean
-        value = mean + share * difference
-        variance = (log_variance.exp() + share * (1 - share) * difference.square()).sum(0)
+        value = torch.addcmul(mean, share, difference)
+        variance = torch.addcmul(log_variance.exp(), share * (1 - share), difference.square()).sum(0)
         members = float(len(self.recall.keys))
         return torch.cat(
             [
@@ -93,7 +93,7 @@ class Served(nn.Module):
         """
         share = self.share[: len(self.classes)].unsqueeze(1)
         from_heads = torch.softmax(logits / self.temperature.unsqueeze(1), dim=3)
-        blended = ((1 - share) * from_heads + share * recalled).clamp_min(1e-9).log().mean(0)
+        blended = torch.lerp(from_heads, recalled, share).clamp_min(1e-9).log().mean(0)
         counts = torch.tensor(self.classes, device=blended.device).unsqueeze(1)
         beyond = torch.arange(max(self.classes), device=blended.device) >= counts
         every = torch.softmax(blended.masked_fill(beyond, float("-inf")), dim=2).flatten(1)

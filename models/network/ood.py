@@ -79,8 +79,8 @@ class OODScore(nn.Module):
         """What the distances need of a centred spectrum, as one matrix (G, NEAR + G − 4 + G − 2).
 
         These are the first coordinates, the remainder outside of more components smoothed over five points, and the
-        remainder outside of all, less the mean of both neighbours. A remainder is a small difference of large numbers:
-        hence double precision.
+        remainder outside of all, less the mean of both neighbours. A remainder is a small difference of large
+        numbers: hence double precision.
         """
         axes, every = self.axes.double(), torch.eye(len(self.axes), dtype=torch.float64, device=self.axes.device)
         broad = every - axes[:, : self.broad] @ axes[:, : self.broad].T
@@ -89,9 +89,9 @@ class OODScore(nn.Module):
         return torch.cat([axes[:, : self.near], F.avg_pool1d(broad.unsqueeze(1), 5, 1).squeeze(1), curved], dim=1)
 
     def mean_distances(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N,) mean distances of (N, NEAR), in double precision, to the nearest training spectra, and to the nearest outliers.
+        """(N,) mean distances of (N, NEAR) to the nearest training spectra, and to the nearest outliers.
 
-        All squared distances are one product of matrices; as differences of squares they need double precision.
+        All are in double precision: the squared distances are one product of matrices, differences of squares.
         """
         points = torch.cat([self.seen.double(), self.outliers.double()])
         square = x.square().sum(1, keepdim=True) + points.square().sum(1)

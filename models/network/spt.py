@@ -119,8 +119,9 @@ def many_images(n: int, points: int) -> bool:
 def as_convolution(x: Tensor, weight: Tensor) -> Tensor:
     """Multiply every member's channels by its matrix: (N, points, members, inputs) → (N, points, members, outputs).
 
-    On a CPU, torch multiplies matrices with MKL, which uses half the vector width of AMD's processors. As a convolution
-    of one pixel the same product comes from oneDNN, which uses all of it, and which torch asks for 16 images or more.
+    On a CPU, torch multiplies matrices with MKL, which uses half the vector width of AMD's processors. As a
+    convolution of one pixel the same product comes from oneDNN, which uses all of it, and which torch asks for 16
+    images or more.
 
     Parameters
     ----------
@@ -265,8 +266,9 @@ class FrequencyBranch(nn.Module):
     def at_once(self, h: Tensor, filtered: list[Tensor], weight: Tensor, bias: Tensor) -> Tensor:
         """As :meth:`one_by_one`, with the mix of all bands and their sum as one product of matrices.
 
-        A band's share follows from its mean over points, and the mean of a mixed band is the mix of its mean, so that a
-        mixed band is never stored. This takes the fewest operations, whose number limits the latency of a single frame.
+        A band's share follows from its mean over points, and the mean of a mixed band is the mix of its mean, so that
+        a mixed band is never stored. This takes the fewest operations, whose number limits the latency of a single
+        frame.
 
         Parameters
         ----------
@@ -377,8 +379,8 @@ class SPT(nn.Module):
     sites.
 
     Inside, channels come last, those of all members side by side, (N, points, members, width), so that the pointwise
-    layers of all members are one product of matrices. What depends on weights alone, as their order and their joining, is computed
-    in ``forward``: ``torch.jit.freeze`` does it once, when a model is loaded.
+    layers of all members are one product of matrices. What depends on weights alone, as their order and their
+    joining, is computed in ``forward``: ``torch.jit.freeze`` does it once, when a model is loaded.
     """
 
     def __init__(self, shape: SPTShape) -> None:
