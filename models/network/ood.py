@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  torch's own idiom
 
 
 class OODScore(nn.Module):
@@ -86,7 +85,7 @@ class OODScore(nn.Module):
         broad = every - axes[:, : self.broad] @ axes[:, : self.broad].T
         rest = every - axes @ axes.T
         curved = rest[:, 1:-1] - (rest[:, :-2] + rest[:, 2:]) / 2
-        return torch.cat([axes[:, : self.near], F.avg_pool1d(broad.unsqueeze(1), 5, 1).squeeze(1), curved], dim=1)
+        return torch.cat([axes[:, : self.near], broad.unfold(1, 5, 1).mean(2), curved], dim=1)
 
     def mean_distances(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N,) mean distances of (N, NEAR) to the nearest training spectra, and to the nearest outliers.
