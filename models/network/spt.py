@@ -238,7 +238,8 @@ class FrequencyBranch(nn.Module):
             weights.append(band.mix.weight.reshape(m, w, w).transpose(1, 2))  # pyright: ignore  a ModuleList forgets
             biases.append(band.mix.bias.reshape(m, w))  # pyright: ignore
         bias = torch.stack(biases, dim=1)  # (members, bands, width); added to means and sum, not to every point
-        if torch.jit.is_scripting() and not h.is_cuda and many_images(n, points):
+        scripted = torch.jit.is_scripting()  # pyright: ignore  TorchScript knows it by this name
+        if scripted and not h.is_cuda and many_images(n, points):
             return self.norm(self.one_by_one(h, filtered, weights, bias))
         return self.norm(self.at_once(h, filtered, torch.stack(weights, dim=1), bias))
 
