@@ -56,8 +56,9 @@ class ModelSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs; ``auto`` selects a GPU if one exists."""
     engine: EngineName = "torchscript"
-    """What runs the network: TorchScript, or ONNX Runtime (extra ``onnx``), which is faster on a CPU, does not import
-    torch, and needs model folders to which ``xas-agent models export`` has added ``model.onnx``."""
+    """What runs the network: TorchScript, or ONNX Runtime (extra ``onnx``), which answers single frames faster on a
+    CPU, does not import torch, and needs model folders to which ``xas-agent models export`` has added ``model.onnx``,
+    or TorchScript in CUDA graphs (``cuda-graphs``), which needs a GPU and has not run on one yet."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of the forward pass; unset: half the cores, at most 4. For TorchScript only the command applies it:
     torch has one number of threads for the whole process, so in a host program that program's own setting holds."""

@@ -6,9 +6,12 @@ import logging
 import os
 import sys
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .shared import USAGE, fail
+
+if TYPE_CHECKING:
+    from ...models.engines import EngineName
 
 
 class _LossyStream(io.FileIO):
@@ -101,7 +104,7 @@ def begin_quickly() -> None:
 def set_up_torch(
     threads: int | None,
     precision: Literal["exact", "fast"] = "exact",
-    engine: Literal["torchscript", "onnx"] = "torchscript",
+    engine: "EngineName" = "torchscript",
 ) -> None:
     """Set torch to ``threads`` CPU threads (by default half the cores, at most 4) and to a precision on a GPU.
 
@@ -109,7 +112,7 @@ def set_up_torch(
     """
     from ...models.runtime import configure_torch, default_threads, keep_freed_memory
 
-    if engine == "torchscript":
+    if engine != "onnx":
         configure_torch(threads or default_threads(), fast=precision == "fast")
     else:
         keep_freed_memory()

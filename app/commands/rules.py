@@ -155,7 +155,7 @@ def _answered(
     columns, (element, edge) = columns_of(column), absorber
     if not recording.is_dir():
         refuse_unused("without a folder of measured files", column=column or None)
-    set_up_torch(settings.model.threads)
+    set_up_torch(settings.model.threads, engine=settings.model.engine)
     end_like_ctrl_c()
     output = OutputFolder(out) if out else None
     return answer(recording, settings, output, element=element, edge=edge, columns=columns)

@@ -70,7 +70,7 @@ def standards(
 
     with exit_on_error():
         settings = settings_of(config)
-        set_up_torch(settings.model.threads)
+        set_up_torch(settings.model.threads, engine=settings.model.engine)
         end_like_ctrl_c()
         known = read_known(table, spectra)
         if all(one.shift_ev is None for one in known):

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from ..card import Card, ModelError
 
-EngineName = Literal["torchscript", "onnx"]
+EngineName = Literal["torchscript", "onnx", "cuda-graphs"]
 
 ONNX_FILE = "model.onnx"
 
-CPU_BATCH_ROWS = 8  # more rows do not fit the cache and take longer per row
+CPU_BATCH_ROWS = 16  # more rows do not fit the cache and take longer per row
 
 
 class Engine(Protocol):
@@ -37,6 +37,9 @@ def check_engine(folder: Path, card: Card, engine: EngineName, device: str) -> N
     """
     if engine == "torchscript":
         return
+    if engine == "cuda-graphs":
+        _check_cuda(folder, device)
+        return
     if device == "cuda":
         raise ModelError(f"{folder}: found device cuda; the engine onnx runs on the CPU: use auto or cpu")
     if ONNX_FILE not in card.files:
@@ -46,6 +49,17 @@ def check_engine(folder: Path, card: Card, engine: EngineName, device: str) -> N
         )
     if find_spec("onnxruntime") is None:
         raise ModelError(f"{folder}: the engine onnx needs ONNX Runtime: pip install 'xas-agent[onnx]'")
+
+
+def _check_cuda(folder: Path, device: str) -> None:
+    import torch
+
+    if device == "cpu":
+        raise ModelError(f"{folder}: found device cpu; the engine cuda-graphs runs on a GPU: use auto or cuda")
+    if not torch.cuda.is_available():
+        raise ModelError(
+            f"{folder}: the engine cuda-graphs needs a GPU, and torch finds none: use the engine torchscript, or onnx"
+        )
 
 
 def load_engine(folder: Path, card: Card, engine: EngineName, device: str = "auto", threads: int = 1) -> Engine:
@@ -68,6 +82,10 @@ def load_engine(folder: Path, card: Card, engine: EngineName, device: str = "aut
         from .onnx_runtime import ONNXRuntime
 
         return ONNXRuntime(folder / ONNX_FILE, threads)
+    if engine == "cuda-graphs":
+        from .cuda_graphs import CUDAGraphs
+
+        return CUDAGraphs(folder, len(card.grid.grid()))
     from .torchscript import TorchScript  # which imports torch
 
     return TorchScript(folder, device)

@@ -47,12 +47,12 @@ class TorchScript:
             remedy = "restore it, or train the model again"
             raise ModelError(f"{folder}/model.ts: {found}; expected a TorchScript network: {remedy}") from None
         try:
-            self._module = self._on_cpu if self.device.type == "cpu" else _load(folder, self.device)
+            self.module = self._on_cpu if self.device.type == "cpu" else _load(folder, self.device)
         except RuntimeError as error:  # CUDA's errors, and those of its memory
             if device == "cuda":
                 raise ModelError(f"{folder}: cannot be loaded on the GPU: {_cause(error)}") from None
             _log.error("GPU failed: the CPU answers", model=folder.name, error=_cause(error))
-            self.device, self._module = torch.device("cpu"), self._on_cpu
+            self.device, self.module = torch.device("cpu"), self._on_cpu
         self._gpu_retry_s, self._gpu_due = 0.0, 0.0
 
     @torch.inference_mode()
@@ -61,7 +61,7 @@ class TorchScript:
         x = torch.from_numpy(spectra)
         if self.device.type != "cpu" and time.monotonic() >= self._gpu_due:
             try:
-                out = self._module(x.to(self.device)).cpu()
+                out = self.module(x.to(self.device)).cpu()
             except RuntimeError as error:  # CUDA's errors, and those of its memory
                 self._gpu_failed(error)
             else:

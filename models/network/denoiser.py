@@ -31,11 +31,11 @@ class Denoiser(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         centred = x - self.mean
         coordinates = centred @ self.axes
-        rest = centred - coordinates @ self.axes.T
-        outside = rest.square().sum(1, keepdim=True) / (x.shape[1] - self.axes.shape[1])
+        rest = torch.addmm(centred, coordinates, -self.axes.T)
+        outside = rest.square().sum(1, keepdim=True) / float(len(self.axes) - self.axes.shape[1])
         noise = (outside - self.remainder).clamp_min(0.0)
         removed = coordinates * (noise / (self.variance + noise))
-        return x - removed @ self.axes.T - rest * (noise / (outside + 1e-12))
+        return torch.addmm(x, removed, -self.axes.T).addcmul(rest, noise / (outside + 1e-12), value=-1.0)
 
     @torch.no_grad()
     def fit(self, spectra: Tensor) -> None:

@@ -38,6 +38,9 @@ class Served(nn.Module):
         self.spt = SPT(shape)
         self.recall = Recall(shape.members, sites, shape.key, shape.classes, shape.regressed)
         self.classes = list(shape.classes)
+        most = max(shape.classes, default=0)
+        self.columns = [d * most + k for d, count in enumerate(shape.classes) for k in range(count)]
+        """Where each class is if all descriptors have as many as that with most."""
         for name in ("centre", "spread"):
             self.register_buffer(name, torch.zeros(shape.grid_points))
         for name in ("target_mean", "target_sd"):
@@ -56,18 +59,22 @@ class Served(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         always_known = x[:, : self.short]
-        denoised = torch.cat([self.denoiser(always_known), x[:, self.short :]], dim=1)
-        logits, mean, log_variance, query = self.spt.by_descriptor((denoised - self.centre) / self.spread)
+        denoised = self.denoiser(always_known)
+        if self.short < len(self.centre):
+            denoised = torch.cat([denoised, x[:, self.short :]], dim=1)
+        scaled = torch.addcmul(-self.centre / self.spread, denoised, self.spread.reciprocal())
+        logits, mean, log_variance, query = self.spt.by_descriptor(scaled)
         recalled, recalled_values = self.recall.by_descriptor(query)
         share = self.share[len(self.classes) :]
         difference = recalled_values - mean
-        value = mean + share * difference
-        variance = (log_variance.exp() + share * (1 - share) * difference.square()).mean(0)
+        value = torch.addcmul(mean, share, difference)
+        variance = torch.addcmul(log_variance.exp(), share * (1 - share), difference.square()).sum(0)
+        members = float(len(self.recall.keys))
         return torch.cat(
             [
                 self.probabilities(logits, recalled),
-                value.mean(0) * self.target_sd + self.target_mean,
-                variance.sqrt() * self.target_sd,
+                torch.addcmul(self.target_mean, value.sum(0), self.target_sd / members),
+                variance.sqrt() * (self.target_sd * members**-0.5),
                 self.ood_score(always_known).unsqueeze(1),
             ],
             dim=1,
@@ -86,11 +93,11 @@ class Served(nn.Module):
         """
         share = self.share[: len(self.classes)].unsqueeze(1)
         from_heads = torch.softmax(logits / self.temperature.unsqueeze(1), dim=3)
-        blended = ((1 - share) * from_heads + share * recalled).clamp_min(1e-9).log().mean(0)
-        parts: list[Tensor] = []
-        for d, count in enumerate(self.classes):
-            parts.append(torch.softmax(blended[:, d, :count], dim=1))
-        return torch.cat(parts, dim=1)
+        blended = torch.lerp(from_heads, recalled, share).clamp_min(1e-9).log().mean(0)
+        counts = torch.tensor(self.classes, device=blended.device).unsqueeze(1)
+        beyond = torch.arange(max(self.classes), device=blended.device) >= counts
+        every = torch.softmax(blended.masked_fill(beyond, float("-inf")), dim=2).flatten(1)
+        return every.index_select(1, torch.tensor(self.columns, device=blended.device))
 
 
 def save(served: Served, path: Path, weights: torch.dtype = torch.float16) -> None:

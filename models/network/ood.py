@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  torch's own idiom
 
 
 class OODScore(nn.Module):
@@ -63,34 +62,46 @@ class OODScore(nn.Module):
 
     def distances(self, x: Tensor) -> Tensor:
         """(N, 4) distances: training spectra, smoothed remainder, worst point, training spectra against outliers."""
-        centred = x - self.mean
-        coordinates = centred @ self.axes
-        nearest, to_outliers = self.mean_distances(coordinates[:, : self.near])
-        broad = centred - coordinates[:, : self.broad] @ self.axes[:, : self.broad].T
-        smooth = F.avg_pool1d(broad.unsqueeze(1), 5, 1).squeeze(1).square().mean(1).sqrt()
-        rest = centred - coordinates @ self.axes.T
-        deviation = (rest[:, 1:-1] - (rest[:, :-2] + rest[:, 2:]) / 2).abs()
-        median = deviation.topk((deviation.shape[1] + 1) // 2, dim=1, largest=False, sorted=False).values.amax(1)
+        coordinates, smoothed, curved = (
+            (x.double() - self.mean.double())
+            .matmul(self.projections())
+            .split([self.near, x.shape[1] - 4, x.shape[1] - 2], dim=1)
+        )
+        nearest, to_outliers = self.mean_distances(coordinates)
+        deviation = curved.abs()
+        median = deviation.topk((x.shape[1] - 1) // 2, dim=1, largest=False, sorted=False).values.amax(1)
         worst = deviation.amax(1) / (self.floor + median)
-        return torch.stack([nearest, smooth, worst, nearest / to_outliers.clamp_min(1e-6)], dim=1)
+        smooth = smoothed.square().mean(1).sqrt()
+        return torch.stack([nearest, smooth, worst, nearest / to_outliers.clamp_min(1e-6)], dim=1).float()
+
+    def projections(self) -> Tensor:
+        """What the distances need of a centred spectrum, as one matrix (G, NEAR + G − 4 + G − 2).
+
+        These are the first coordinates, the remainder outside of more components smoothed over five points, and the
+        remainder outside of all, less the mean of both neighbours. A remainder is a small difference of large
+        numbers: hence double precision.
+        """
+        axes, every = self.axes.double(), torch.eye(len(self.axes), dtype=torch.float64, device=self.axes.device)
+        broad = every - axes[:, : self.broad] @ axes[:, : self.broad].T
+        rest = every - axes @ axes.T
+        curved = rest[:, 1:-1] - (rest[:, :-2] + rest[:, 2:]) / 2
+        return torch.cat([axes[:, : self.near], broad.unfold(1, 5, 1).mean(2), curved], dim=1)
 
     def mean_distances(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N,) mean distances of (N, NEAR) to the nearest training spectra, and to the nearest outliers.
 
-        All squared distances are one product of matrices; as differences of squares they need double precision.
+        All are in double precision: the squared distances are one product of matrices, differences of squares.
         """
-        points, own = torch.cat([self.seen.double(), self.outliers.double()]), x.double()
-        square = own.square().sum(1, keepdim=True) + points.square().sum(1)
+        points = torch.cat([self.seen.double(), self.outliers.double()])
+        square = x.square().sum(1, keepdim=True) + points.square().sum(1)
         # Not in place: torch.jit.freeze would then take other tensors for changed, and fold no weights.
-        seen, outliers = torch.addmm(square, own, points.T, alpha=-2.0).split(
+        seen, outliers = torch.addmm(square, x, points.T, alpha=-2.0).split(
             [len(self.seen), len(self.outliers)], dim=1
         )
-        return self.mean_of_least(seen), self.mean_of_least(outliers)
-
-    def mean_of_least(self, square: Tensor) -> Tensor:
-        """(N, M) squared distances → (N,) mean of the smallest distances."""
-        least = square.topk(self.neighbours, dim=1, largest=False, sorted=False).values
-        return least.clamp_min(0.0).sqrt().mean(1).float()
+        nearest = seen.topk(self.neighbours, dim=1, largest=False, sorted=False).values
+        to_outliers = outliers.topk(self.neighbours, dim=1, largest=False, sorted=False).values
+        mean = torch.stack([nearest, to_outliers]).clamp_min(0.0).sqrt().mean(2)
+        return mean[0], mean[1]
 
     def combine(self, distances: Tensor) -> Tensor:
         """(N, 4) distances → (N, 3): the first two in quadrature, and the others.
@@ -98,8 +109,8 @@ class OODScore(nn.Module):
         A distance becomes 1/e at its median over training spectra and 1 at its quantile, so that distances of narrow
         and of wide distribution compare.
         """
-        level = ((distances[:, :3] / self.limits).clamp_min(1e-6).log() / (self.limits / self.usual).log()).exp()
-        return torch.stack([level[:, :2].square().sum(1).sqrt(), level[:, 2], distances[:, 3]], dim=1)
+        level = (distances[:, :3] / self.limits).clamp_min(1e-6).pow((self.limits / self.usual).log().reciprocal())
+        return torch.stack([torch.linalg.vector_norm(level[:, :2], dim=1), level[:, 2], distances[:, 3]], dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return (self.combine(self.distances(x)) / self.edge).amax(1)

@@ -88,6 +88,30 @@ def test_the_agent_answers_without_torch(exported):
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("command", ["standards", "rules"])
+def test_what_judges_models_and_rules_answers_without_torch(exported, tmp_path, command):
+    energy = np.concatenate(
+        [np.arange(5840.0, 5980.0, 4.0), np.arange(5980.0, 6080.0, 0.5), np.arange(6080, 6400, 4.0)]
+    )
+    mu = 0.3 + np.arctan((energy - 6004) / 1.5) / np.pi + 0.6 * np.exp(-(((energy - 6008) / 3) ** 2))
+    (tmp_path / "files").mkdir()
+    np.savetxt(tmp_path / "files" / "oxide.dat", np.column_stack([energy, mu]), header="energy mu")
+    (tmp_path / "standards.csv").write_text("file,element,compound,OS,CN\nfiles/oxide.dat,Cr,Cr2O3,3,6\n")
+    trigger = {"kind": "threshold", "quantity": "OS", "above": 3.3, "window_frames": 1}
+    config = {"model": {"use": [str(exported)], "engine": "onnx"}, "rules": [{"name": "line", "trigger": trigger}]}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    args = {
+        "standards": ["standards", "standards.csv", "--config", "config.yaml"],
+        "rules": ["rules", "test", "config.yaml", "files", "--element", "Cr", "--edge", "K"],
+    }[command]
+    line = [sys.executable, "-X", "importtime", "-m", "xas_agent", *args]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "onnxruntime" in imported
+    assert "torch" not in imported
+
+
 def test_models_verify_compares_the_engines(exported):
     said = run_command("models", "verify", exported, code=0).stdout.splitlines()
     assert said[:2] == [f"{NAME}: {exported / name} matches its card" for name in ("model.ts", "model.onnx")]

@@ -99,7 +99,7 @@ def _models(work: Work) -> Sequence[Model]:
 def _loaded(
     folders: tuple[Path, ...], device: str, engine: EngineName, threads: int, fast: bool
 ) -> tuple[Model, ...]:
-    if engine == "torchscript":
+    if engine != "onnx":
         configure_torch(threads, fast)  # a worker is a process of the agent
     models = tuple(Model(folder, device, engine, threads) for folder in folders)
     for model in models:

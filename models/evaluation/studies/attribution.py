@@ -130,7 +130,9 @@ def attention(served: Served, spectra: Tensor) -> Array:
     branch = served.spt.blocks[last]
     assert isinstance(branch, GraphAttention)
     before = served.spt.blocks[:last](served.spt.embedding((spectra - served.centre) / served.spread))
-    return branch.attention(before)[0].mean(dim=(0, 1)).transpose(1, 2).double().numpy()
+    here, there, _ = branch.projected(before)
+    weight = branch.attention(here, there).mean(dim=2)  # over heads
+    return branch.frames(weight).mean(dim=2).double().numpy()
 
 
 def received_attention(weights: Array) -> Array:

@@ -86,3 +86,16 @@ def test_answers_are_those_of_the_plain_form(spread, shape, seed, n):
         answers = served(x)
         assert answers.isfinite().all()
         torch.testing.assert_close(answers, plain(served, shape)(x), atol=2e-5, rtol=1e-4)
+
+
+@given(SHAPES, st.integers(0, 2**31), st.integers(8, 20))
+@settings(max_examples=6, deadline=None)
+def test_many_frames_in_torchscript_are_answered_as_in_the_plain_form(shape, seed, n):
+    torch.manual_seed(seed)
+    network, slow = SPT(shape).eval(), PlainSPT(shape).eval()
+    disturbed(network)
+    slow.load_state_dict(network.state_dict())
+    x = spectra(shape, n)
+    with torch.no_grad():
+        for answer, same in zip(torch.jit.freeze(torch.jit.script(network))(x), slow(x), strict=True):
+            torch.testing.assert_close(answer, same, atol=2e-5, rtol=1e-4)

@@ -111,16 +111,16 @@ def test_attention_is_local_and_weights_sum_to_one():
     torch.manual_seed(1)
     graph = GraphAttention(SHAPE)
     graph.norm = torch.nn.Identity()  # type: ignore[assignment]
-    x = torch.randn(1, 1, 41, 8, requires_grad=True)
-    graph(x)[0, 0, 20].sum().backward()
+    x = torch.randn(1, 41, 1, 8, requires_grad=True)
+    graph(x)[0, 20].sum().backward()
     assert x.grad is not None
-    felt = torch.nonzero(x.grad[0, 0].abs().sum(1)).flatten().tolist()
+    felt = torch.nonzero(x.grad[0, :, 0].abs().sum(1)).flatten().tolist()
     assert felt == list(range(20 - SHAPE.window, 20 + SHAPE.window + 1))
     # Where all values are alike, any weights that sum to one give that value back, also at the borders.
     with torch.no_grad():
         graph.value.weight.zero_()
         same = graph(x) - x
-    torch.testing.assert_close(same, same[:, :, :1].expand_as(same), atol=1e-5, rtol=1e-4)  # all points alike
+    torch.testing.assert_close(same, same[:, :1].expand_as(same), atol=1e-5, rtol=1e-4)  # all points alike
 
 
 def test_attention_is_the_formula_of_the_paper():
@@ -129,17 +129,17 @@ def test_attention_is_the_formula_of_the_paper():
     shape = SPTShape(grid_points=9, periods=(4,), classes=(2,), regressed=1, width=4, heads=1, window=2)
     graph = GraphAttention(shape)
     graph.norm = torch.nn.Identity()  # type: ignore[assignment]
-    h = torch.randn(1, 1, 9, 4)
+    h = torch.randn(1, 9, 1, 4)
     w = torch.cat([graph.here.weight[:, :, 0], graph.there.weight[:, :, 0]], dim=1)
     assert graph.here.bias is not None
     assert graph.value.bias is not None
     a, i = graph.relevance[0, 0, :, 0, 0], 1
     near = range(max(0, i - 2), i + 3)
-    pair = [w @ torch.cat([h[0, 0, i], h[0, 0, j]]) + graph.here.bias for j in near]
+    pair = [w @ torch.cat([h[0, i, 0], h[0, j, 0]]) + graph.here.bias for j in near]
     alpha = torch.softmax(torch.stack([a @ torch.nn.functional.leaky_relu(p, 0.2) for p in pair]), 0)
-    value = sum(alpha[k] * (graph.value.weight[:, :, 0] @ h[0, 0, j] + graph.value.bias) for k, j in enumerate(near))
-    expected = h[0, 0, i] + torch.nn.functional.gelu(value)
-    torch.testing.assert_close(graph(h)[0, 0, i], expected)
+    value = sum(alpha[k] * (graph.value.weight[:, :, 0] @ h[0, j, 0] + graph.value.bias) for k, j in enumerate(near))
+    expected = h[0, i, 0] + torch.nn.functional.gelu(value)
+    torch.testing.assert_close(graph(h)[0, i, 0], expected)
 
 
 def test_members_side_by_side_are_as_alone():
@@ -186,7 +186,7 @@ def test_each_frame_chooses_its_own_bands():
     branch = FrequencyBranch(shape)
     e = torch.arange(41.0)
     waves = torch.stack([torch.sin(2 * torch.pi * e / period) for period in shape.periods])
-    barred = branch.unchosen(waves.reshape(1, 3, 41, 1).repeat(1, 1, 1, shape.width))
+    barred = branch.unchosen(waves.reshape(3, 41, 1, 1).repeat(1, 1, 1, shape.width))
     assert (barred == 0).int().tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 
 
