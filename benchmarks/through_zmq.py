@@ -13,6 +13,7 @@ from scans import CONTEXT, Document, make_step_documents, record_documents, star
 
 from xas_agent.adapters.zmq import ZMQEndpoint, ZMQSink, ZMQSource
 from xas_agent.app.agent import XASAgent
+from xas_agent.app.output.memory import keep_what_exists
 
 SKIPPED_FRAMES = 10
 """Number of first frames whose latency does not count."""
@@ -166,6 +167,7 @@ def measure_documents(networks: Networks, events: int = 21_000) -> dict[str, flo
         with XASAgent.from_config({"model": {"use": [networks.model.name]}}) as agent:
             agent.load_models()
             source.connect()
+            keep_what_exists()  # as a session does
             began = begin()
             for kind, doc in source:
                 agent(kind, doc)
