@@ -202,7 +202,7 @@ def _flatten(
         "edge_step": normalised.edge_step,
         "noise": estimate_noise(relative, flat),
         "energy_shift_ev": shift[:, 0] + edge.feff_minus_experiment_ev,
-        "foil_shift_ev": np.nan_to_num([c.shift_ev for c in calibrations]),
+        "foil_shift_ev": np.nan_to_num(np.array([c.shift_ev for c in calibrations], float)),
         "energy_sd_ev": energy_sd,
         "energy_sd_frame_ev": frame_sd,
         "pre_edge_slope": normalised.pre_slope,
@@ -294,15 +294,15 @@ def _calibrate(
 
     ``foil_expected``: whether the frames have a foil to calibrate on. A held calibration is flagged without one too.
     """
-    shift, sd, jitter = np.array([(c.shift_ev, c.sd_ev, c.jitter_ev) for c in calibrations]).reshape(-1, 3).T
+    shift, sd, jitter = (np.array([c[k] for c in calibrations], float) for k in (0, 1, 3))
     known = ~np.isnan(shift)
     frame_sd = np.where(known, np.hypot(sd, jitter), 0.0)
     shift = np.where(known, shift, settings.energy_shift_ev)
-    flags: list[tuple[Flag, ...]] = []
-    for calibration, is_known, shift_ev in zip(calibrations, known.tolist(), shift.tolist(), strict=True):
-        foil = calibration.flag or (Flag.NO_FOIL_EDGE if foil_expected and not is_known else None)
-        large = Flag.LARGE_FOIL_SHIFT if is_known and abs(shift_ev) > settings.usual_foil_shift_ev else None
-        flags.append(tuple(flag for flag in (foil, large) if flag))
+    flags: list[tuple[Flag, ...]] = [() if c.flag is None else (c.flag,) for c in calibrations]
+    for i in np.flatnonzero(~known).tolist() if foil_expected else ():
+        flags[i] = flags[i] or (Flag.NO_FOIL_EDGE,)
+    for i in np.flatnonzero(known & (np.abs(shift) > settings.usual_foil_shift_ev)).tolist():
+        flags[i] += (Flag.LARGE_FOIL_SHIFT,)
     return shift[:, None], np.where(known, sd, settings.energy_sd_ev), frame_sd, tuple(flags)
 
 

@@ -138,17 +138,24 @@ def bin_means(energy: Array, mu: Array, bounds: Array) -> Array:
         a, b = energy[0].searchsorted((bounds[:, 0].min(), bounds[:, -1].max()))
         touched = slice(max(min(a - 1, energy.shape[1] - 2), 0), max(b + 1, 2))
         energy, mu = energy[:, touched], mu[:, touched]
-    right = right_index(energy, bounds)
-    left = right - 1
-    n = np.arange(len(mu))[:, None]
-    row = n if len(energy) > 1 else 0
+    left = right_index(energy, bounds) - 1
+    at = left + mu.shape[1] * np.arange(len(mu))[:, None]  # in all spectra in a row, where ``take`` is fastest
+    on_axis = left if len(energy) == 1 else at
+    start = energy.take(on_axis)
+    width = energy.take(on_axis + 1) - start
     first, last = energy[:, :1], energy[:, -1:]
-    start = energy[row, left]
-    width = energy[row, right] - start
     beyond = bounds[:, 0].min() < first.max() or bounds[:, -1].max() > last.min()
     d = (np.minimum(np.maximum(bounds, first), last) if beyond else bounds) - start
-    area, low = _area(energy, mu), mu[n, left]
-    integral = area[n, left] + d * (low + (mu[n, right] - low) * (d / width / 2))
+    width = np.divide(d, width, out=width)
+    width *= 0.5
+    area, mu = _area(energy, mu), np.ascontiguousarray(mu)
+    low = mu.take(at)
+    integral = mu.take(at + 1)
+    integral -= low
+    integral *= width
+    integral += low
+    integral *= d
+    integral += area.take(at)
     if beyond:
         integral += mu[:, :1] * np.minimum(bounds - first, 0) + mu[:, -1:] * np.maximum(bounds - last, 0)
     return (integral[:, 1:] - integral[:, :-1]) / (bounds[:, 1:] - bounds[:, :-1])
@@ -178,7 +185,9 @@ def _area(energy: Array, mu: Array) -> Array:
     """Integrate piecewise-linear spectra up to each point, (N, M)."""
     area = np.empty(mu.shape)
     area[:, 0] = 0.0
-    np.cumsum((energy[..., 1:] - energy[..., :-1]) * (mu[:, 1:] + mu[:, :-1]) / 2, axis=1, out=area[:, 1:])
+    sums = mu[:, 1:] + mu[:, :-1]
+    sums *= (energy[..., 1:] - energy[..., :-1]) / 2
+    np.cumsum(sums, axis=1, out=area[:, 1:])
     return area
 
 
