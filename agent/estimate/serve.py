@@ -51,7 +51,7 @@ class Aligner(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Answer:
     """The answer to one frame: a refusal, or an aligned spectrum and its estimate."""
 
@@ -85,11 +85,10 @@ class Answer:
     @property
     def flags(self) -> tuple[Flag, ...]:
         """Flags of the model and of the alignment."""
-        if isinstance(self.estimates, Estimates):
-            return self.estimates.flags[self.place]
-        if self.estimate is not None:
-            return self.estimate.flags
-        return () if self.aligned is None else self.aligned.flags[self.row]
+        if self.estimates is None:
+            return () if self.aligned is None else self.aligned.flags[self.row]
+        found = self.estimates
+        return found.flags[self.place] if isinstance(found, Estimates) else found[self.place].flags
 
 
 def rows_of(
@@ -224,16 +223,16 @@ class FrameServer:
             estimates = self._estimates([answers[i] for i in good])
         except Exception as error:
             if len(answers) == 1:
-                return [replace(answers[0], refusal=_failed(answers[0].frame, error))]
+                answers[0].refusal = _failed(answers[0].frame, error)
+                return answers
             return [alone for answer in answers for alone in self._estimated([answer])]
         estimates = _flagged(estimates, [answers[i].flags for i in good])
-        finite = estimates.finite.tolist() if isinstance(estimates, Estimates) else [False] * len(good)
-        for place, (i, known) in enumerate(zip(good, finite, strict=True)):
-            answer = answers[i]
-            if not known and (wrong := _not_finite(estimates[place])):
-                answers[i] = replace(answer, refusal=Refusal(Reason.ESTIMATE_NOT_FINITE, wrong))
-            else:
-                answers[i] = Answer(answer.frame, answer.model, None, answer.aligned, answer.row, estimates, place)
+        for place, i in enumerate(good):
+            answers[i].estimates, answers[i].place = estimates, place
+        finite = estimates.finite if isinstance(estimates, Estimates) else np.zeros(len(good), bool)
+        for place in np.flatnonzero(~finite).tolist():
+            if wrong := _not_finite(estimates[place]):
+                answers[good[place]].refusal = Refusal(Reason.ESTIMATE_NOT_FINITE, wrong)
         return answers
 
     def _estimates(self, good: Sequence[Answer]) -> Sequence[Estimate]:

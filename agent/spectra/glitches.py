@@ -159,7 +159,9 @@ class _Search:
         model = self.model
         spread, error = model.spread[:, 0], model.error[:, 0]
         stencils = np.abs(model.residuals(mu, model.weight[0])) / np.sqrt(model.spread[0])[:, None]  # (S, N, M)
-        noise = self._noise(stencils.min(axis=0) * (1 / MAD_TO_SD / model.least_noise_residual), np.zeros(mu.shape, bool))
+        noise = self._noise(
+            stencils.min(axis=0) * (1 / MAD_TO_SD / model.least_noise_residual), np.zeros(mu.shape, bool)
+        )
         sigma = np.maximum(noise, min_sigma)
         structure = (_STRUCTURE_PER_AMPLITUDE * self._amplitude(mu)) ** 2
         residuals = model.residuals(mu, model.weight[:, 0])  # (L, N, M) from all neighbours
@@ -169,7 +171,11 @@ class _Search:
         predicted = (model.weight[:, :, point] * mu[row[:, None], model.index[point]]).sum(axis=-1)  # (L, S, points)
         at = np.s_[:, :, point]
         tested, variances = _of_least_variance(
-            sigma[row, point] ** 2, structure[row, point], model.spread[at], model.error[at], mu[row, point] - predicted
+            sigma[row, point] ** 2,
+            structure[row, point],
+            model.spread[at],
+            model.error[at],
+            mu[row, point] - predicted,
         )
         found[row, point] = (tested**2 > self.threshold**2 * variances).all(axis=0)
         return self._refine(mu, residuals, residual, found, sigma, min_sigma)
