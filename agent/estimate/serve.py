@@ -157,20 +157,15 @@ class FrameServer:
         by_time : whether to sort the frames by time, if each has one
         """
         for answers in self.batches(frames, by_time=by_time):
-            yield from answers
-
-    def batches(self, frames: Sequence[Frame], *, by_time: bool = False) -> Iterator[list[Answer]]:
-        """Yield the answers of :meth:`__call__` by batches."""
-        for answers in self._batches_of_answers(frames, by_time):
-            yield self._estimated(answers)
+            yield from self.estimated(answers)
 
     def aligned(self, frames: Sequence[Frame], *, by_time: bool = False) -> Iterator[Answer]:
         """Align frames as :meth:`__call__` does, without estimates."""
-        for answers in self._batches_of_answers(frames, by_time):
+        for answers in self.batches(frames, by_time=by_time):
             yield from answers
 
-    def _batches_of_answers(self, frames: Sequence[Frame], by_time: bool) -> Iterator[list[Answer]]:
-        """Answers without estimates, in batches of frames of one kind."""
+    def batches(self, frames: Sequence[Frame], *, by_time: bool = False) -> Iterator[list[Answer]]:
+        """Yield the aligned frames of :meth:`__call__` in batches of one kind, for :meth:`estimated`."""
         chosen: list[tuple[Estimator, Frame]] = []
         for frame in frames:
             model = self._choose(frame)
@@ -214,8 +209,11 @@ class FrameServer:
             return [answer for frame in frames for answer in self._aligned([frame], model)]
         return [Answer(frame, model, aligned.refused[i], aligned, i) for i, frame in enumerate(frames)]
 
-    def _estimated(self, answers: list[Answer]) -> list[Answer]:
-        """Add estimates; if the model fails on a batch, estimate the frames one by one."""
+    def estimated(self, answers: list[Answer]) -> list[Answer]:
+        """Add estimates to a batch of aligned frames; if the model fails on it, estimate the frames one by one.
+
+        The batches must come in their order, but another thread may align the next ones meanwhile.
+        """
         good = [i for i, answer in enumerate(answers) if answer.refusal is None]
         if not good:
             return answers
@@ -225,7 +223,7 @@ class FrameServer:
             if len(answers) == 1:
                 answers[0].refusal = _failed(answers[0].frame, error)
                 return answers
-            return [alone for answer in answers for alone in self._estimated([answer])]
+            return [alone for answer in answers for alone in self.estimated([answer])]
         estimates = _flagged(estimates, [answers[i].flags for i in good])
         for place, i in enumerate(good):
             answers[i].estimates, answers[i].place = estimates, place
