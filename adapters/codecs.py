@@ -12,6 +12,9 @@ import pydantic_core
 
 Serializer = Literal["msgpack", "json", "pickle"]
 
+_ND, _COMPLEX = b"\x02nd", b"\x07complex"
+"""The keys by which ``msgpack_numpy`` knows its mappings, each after the last byte of its length in msgpack."""
+
 _PICKLE_HINT = (
     "the publisher sends pickle; start it with serializer=msgpack.packb and default=msgpack_numpy.encode, "
     "or set allow_pickle for this endpoint"
@@ -77,6 +80,8 @@ def from_msgpack(payload: bytes, *, allow_pickle: bool = False) -> Any:
     Exception
         msgpack and numpy raise many types of exception on bytes that are not msgpack.
     """
+    if _ND not in payload and _COMPLEX not in payload:  # a call for each mapping would find nothing
+        return msgpack.unpackb(payload, raw=False, strict_map_key=False)
     hook = msgpack_numpy.decode if allow_pickle else numpy_from_msgpack
     return msgpack.unpackb(payload, raw=False, strict_map_key=False, object_hook=hook)
 
@@ -145,16 +150,16 @@ def decode(payload: bytes, serializer: Serializer, *, allow_pickle: bool = False
     DecodeError
         The only exception, for any bytes.
     """
-    pickled = _is_pickle(payload)
+    pickled = payload[:1] == b"\x80" and _is_pickle(payload)
     if (pickled or serializer == "pickle") and not allow_pickle:
         raise DecodeError("pickle refused", _PICKLE_HINT)
     try:
         if pickled:
             doc = pickle.loads(payload)
-        elif serializer == "json":
-            doc = json.loads(payload)
         elif serializer == "msgpack":
             doc = from_msgpack(payload, allow_pickle=allow_pickle)
+        elif serializer == "json":
+            doc = json.loads(payload)
         else:
             raise DecodeError("undecodable", "not a pickle")
     except DecodeError:

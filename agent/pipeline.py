@@ -167,17 +167,15 @@ class Pipeline:
     def feed(self, received: Sequence[Received]) -> None:
         """Process documents; the frames that they complete are served together."""
         began = time.monotonic()
-        self.unread = 0
+        self.unread = len(received)
         self._answered, self._serving_s, left_out = 0, 0.0, self._left_out.now
         most = min(self._max_batch, _BATCH_AHEAD) if self._rules.are_none else self._max_batch
-        with self._reader.together(received):
-            for document in received:
-                if self._abandoned.is_set():
-                    self.unread += 1
-                    continue
-                self._take(self._reader(document))
-                if len(self._waiting_frames) >= most:
-                    self._serve_waiting(more=True)
+        reading = self._reader.read(received)
+        while not self._abandoned.is_set() and (read := next(reading, None)) is not None:
+            self.unread -= read[0]
+            self._take(read[1])
+            if len(self._waiting_frames) >= most:
+                self._serve_waiting(more=True)
         if self._reader.waiting:
             self._take(self._reader.poll(time.monotonic()))
         self._serve_waiting()

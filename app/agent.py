@@ -647,12 +647,19 @@ class XASAgent:
             self._pipeline.note(SetAside("", "", time.time(), Reason.QUEUE_FULL, detail, count=dropped))
 
 
+_SCALARS = {float, int, bool, str, np.float64}
+
+
 def _with_copied_arrays(doc: dict[str, Any]) -> dict[str, Any]:
     """Copy the arrays of an event or page, because a detector may overwrite them with its next spectrum."""
     data = doc.get("data") if isinstance(doc, dict) else None
     if not isinstance(data, dict):
         return doc
-    return {**doc, "data": {key: _copy(value) for key, value in data.items()}}
+    copied = {**data}
+    for key, value in data.items():
+        if type(value) not in _SCALARS:
+            copied[key] = _copy(value)
+    return {**doc, "data": copied}
 
 
 def _copy(value: Any) -> Any:

@@ -28,7 +28,8 @@ class Inbox:
 
     def __init__(self, documents: int, size: float) -> None:
         self._documents, self._size = documents, size
-        self._waiting: deque[tuple[Received, int]] = deque()
+        self._waiting: deque[tuple[Received, int, int]] = deque()
+        """Documents with their size, bytes, and number of rows."""
         self._changed = threading.Condition()
         self.bytes = 0
         """Size of the waiting documents."""
@@ -56,19 +57,20 @@ class Inbox:
         """Accept a document; if the queue is full, drop and count it, or ``wait`` until there is room."""
         size = size_of(doc)
         with self._changed:
-            if wait:
+            if wait and not self._has_room(most=_DURABLE_DOCUMENTS):
                 self._changed.wait_for(lambda: self._closed or self._has_room(most=_DURABLE_DOCUMENTS))
             if self._closed:
                 return
             now = time.monotonic()
             document = Received(name, doc, now - age_s, position)
+            rows = document.rows
             if not self._has_room(RESERVE if name in _STRUCTURE else 1):
-                self._dropped += document.rows
+                self._dropped += rows
                 return
             self.newest_at = now
-            self._waiting.append((document, size))
+            self._waiting.append((document, size, rows))
             self.bytes += size
-            self.rows += document.rows
+            self.rows += rows
             self.taken += 1
             if len(self._waiting) == 1:
                 self._changed.notify_all()
@@ -76,7 +78,7 @@ class Inbox:
     def _has_room(self, times: int = 1, most: float = math.inf) -> bool:
         """Whether less than ``times`` the bounds waits, and fewer documents than ``most``; an empty one has room."""
         held = self.rows
-        return not held or (held < min(times * self._documents, most) and self.bytes < times * self._size)
+        return not held or (held < times * self._documents and held < most and self.bytes < times * self._size)
 
     def get(self, timeout: float, most: int) -> list[Received]:
         """Return ``most`` of the oldest documents; wait for the first one for at most ``timeout`` s.
@@ -85,12 +87,15 @@ class Inbox:
         """
         taken: list[Received] = []
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed, timeout)
+            if not self._waiting:
+                if timeout <= 0:
+                    return taken
+                self._changed.wait_for(lambda: self._waiting or self._closed, timeout)
             rows = 0
             while self._waiting and rows < most:
-                document, size = self._waiting.popleft()
+                document, size, its_rows = self._waiting.popleft()
                 taken.append(document)
-                rows += document.rows
+                rows += its_rows
                 self.bytes -= size
             self.rows -= rows
             self._changed.notify_all()

@@ -96,6 +96,10 @@ class AssetFiller:
         """Whether documents are held."""
         return bool(self._busy)
 
+    def passes(self, run: str, descriptor: str) -> bool:
+        """Whether the Events of a descriptor have no files."""
+        return (known := self._runs.get(run)) is None or descriptor not in known.streams
+
     def __call__(self, document: RunDocument) -> Iterable[RunDocument | SetAside]:
         """Take one document; return the documents that are ready."""
         try:

@@ -30,6 +30,9 @@ RECONNECT_S = 2.0
 _WATCH_S = 1.0
 """Interval at which a source looks whether its peer is connected, s."""
 
+_MAX_TOGETHER, _MAX_TOGETHER_BYTES = 256, 4 * 2**20
+"""Number of waiting messages that a source takes from its socket at once, and their size, bytes."""
+
 _NAMES = {name.encode(): name for name in DOCUMENT_NAMES}
 
 
@@ -146,12 +149,12 @@ class ZMQSource:
                 if (now := time.monotonic()) - watched_at > _WATCH_S:
                     watched_at = now
                     link.watch_connection()
-                try:
-                    document = self._receive(link)
-                except zmq.Again:
-                    continue
-                if document is not None:
-                    yield document
+                for message in self._receive(link):
+                    document = self._document_of(link, message)
+                    if document is not None:
+                        yield document
+                    if closing():
+                        return
         finally:
             with self._lock:
                 self._iterating = False
@@ -169,13 +172,31 @@ class ZMQSource:
             self._link.close()
             self._link = None
 
-    def _receive(self, link: EndpointSocket) -> Document | None:
-        if link.guard is None:
-            return self._document(link.socket.recv())
-        frame = link.socket.recv(copy=False)
-        if (client := link.guard.sender(frame)) is None:
+    def _receive(self, link: EndpointSocket) -> list[bytes] | list[zmq.Frame]:
+        """Wait for a message; return all that have come, up to a limit, in order.
+
+        Each look at the socket lets other threads run, which costs more than to decode a small document.
+        """
+        copy, receive = link.guard is None, link.socket.recv
+        messages: list[Any] = []
+        size = 0
+        try:
+            messages.append(receive(copy=copy))
+            while len(messages) < _MAX_TOGETHER and size < _MAX_TOGETHER_BYTES:
+                size += len(messages[-1])
+                messages.append(receive(zmq.NOBLOCK, copy))
+        except zmq.Again:
+            pass
+        return messages
+
+    def _document_of(self, link: EndpointSocket, message: bytes | zmq.Frame) -> Document | None:
+        """Return the document of a message, if its sender may send it."""
+        if isinstance(message, bytes):
+            return self._document(message)
+        assert link.guard is not None
+        if (client := link.guard.sender(message)) is None:
             return None
-        document = self._document(frame.bytes)
+        document = self._document(message.bytes)
         if document is None or self._owners.admits(client, *document):
             return document
         link.guard.refuse(client, "a document of another client's run")

@@ -6,6 +6,7 @@ footing (:meth:`Grid.footing`). Training and serving share this procedure. The s
 M. Newville, J. Synchrotron Rad. 12, 537 (2005)) and Larch.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -202,7 +203,7 @@ def _flatten(
         "edge_step": normalised.edge_step,
         "noise": estimate_noise(relative, flat),
         "energy_shift_ev": shift[:, 0] + edge.feff_minus_experiment_ev,
-        "foil_shift_ev": np.nan_to_num(np.array([c.shift_ev for c in calibrations], float)),
+        "foil_shift_ev": np.array([0.0 if math.isnan(c.shift_ev) else c.shift_ev for c in calibrations]),
         "energy_sd_ev": energy_sd,
         "energy_sd_frame_ev": frame_sd,
         "pre_edge_slope": normalised.pre_slope,

@@ -1,6 +1,8 @@
 """Pre- and post-edge of measured spectra: which windows and orders are used, and what is held for short scans."""
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +84,7 @@ def fit_baseline(
         background = np.broadcast_to(settings.background.terms(), background.shape)
     levels = None if level_ev is None else np.where(np.isnan(background[:, 3]), level_ev, np.inf)
     # Victoreen's curve is a function of the absolute energy.
-    absolute = Batch(relative + edge_ev, mu, np.nan_to_num(e0) + edge_ev)
+    absolute = Batch(relative + edge_ev, mu, np.where(np.isnan(e0), 0.0, e0) + edge_ev)
     larch_windows = (normalisation.pre1, normalisation.pre2, normalisation.norm1, normalisation.norm2)
     if normalisation.mode == "area":
         normalised, ranges = _normalise(absolute, normalisation), None
@@ -116,16 +118,17 @@ def _fit_in_fixed_windows(
     relative: Array, batch: Batch, settings: AlignmentSettings, f2: AbsorptionTable | None, level_ev: Array | None
 ) -> tuple[Normalised, Ranges]:
     """Fit in windows relative to the tabulated edge: noise in E0 would move windows relative to E0."""
-    normalisation, (first, last) = settings.normalisation, settings.post_edge_ev
-    pre = _pre_edge(relative, settings)
-    start = np.clip(_POST_EDGE_START_PART * relative[:, -1], first, max(first, settings.post_edge_clear_ev))
-    post = span_between(relative, start, last)
-    few = np.zeros(1, bool)
-    if level_ev is not None:
-        level = span_between(relative, level_ev, last)
-        few = (post[1] - post[0] < settings.min_points) & (level[1] > level[0])
-        post = np.where(few, level[0], post[0]), np.where(few, level[1], post[1])
-    ranges = _range_ev(relative, pre), _range_ev(relative, post)
+    normalisation = settings.normalisation
+    limits = _Limits(
+        *(settings.pre_edge_ev, settings.pre_edge_latest_ev),
+        *(settings.post_edge_ev, settings.post_edge_clear_ev, settings.min_points),
+    )
+    if len(batch) == 1:
+        pre, post, few, ranges = _windows_again(
+            relative.astype(np.float64, copy=False).tobytes(), limits, None if level_ev is None else level_ev.item()
+        )
+    else:
+        pre, post, few, ranges = _fixed_windows(relative, limits, level_ev)
     if normalisation.mode == "mback":
         return _fit_mback(batch, (pre, post), ranges, normalisation, f2), ranges
     pre_order = np.where(ranges[0] >= _MIN_PRE_EDGE_SLOPE_EV, 1, 0)
@@ -136,11 +139,45 @@ def _fit_in_fixed_windows(
     return fit_lines(batch, Segment(pre, pre_order), Segment(post, post_order), normalisation), ranges
 
 
-def _pre_edge(relative: Array, settings: AlignmentSettings) -> Span:
+class _Limits(NamedTuple):
+    """Settings of the windows."""
+
+    pre_edge_ev: tuple[float, float]
+    pre_edge_latest_ev: float
+    post_edge_ev: tuple[float, float]
+    post_edge_clear_ev: float
+    min_points: int
+
+
+def _fixed_windows(
+    relative: Array, limits: _Limits, level_ev: Array | None
+) -> tuple[Span, Span, NDArray[np.bool_], Ranges]:
+    """Return the points of the pre- and of the post-edge, where a mean takes the place of the latter, and ranges."""
+    first, last = limits.post_edge_ev
+    pre = _pre_edge(relative, limits)
+    start = np.clip(_POST_EDGE_START_PART * relative[:, -1], first, max(first, limits.post_edge_clear_ev))
+    post = span_between(relative, start, last)
+    few = np.zeros(1, bool)
+    if level_ev is not None:
+        level = span_between(relative, level_ev, last)
+        few = (post[1] - post[0] < limits.min_points) & (level[1] > level[0])
+        post = np.where(few, level[0], post[0]), np.where(few, level[1], post[1])
+    return pre, post, few, (_range_ev(relative, pre), _range_ev(relative, post))
+
+
+@lru_cache(maxsize=16)
+def _windows_again(
+    energies: bytes, limits: _Limits, level_ev: float | None
+) -> tuple[Span, Span, NDArray[np.bool_], Ranges]:
+    """Return the windows of one spectrum; the frames of a series have the same energies."""
+    return _fixed_windows(np.frombuffer(energies)[None], limits, None if level_ev is None else np.array([level_ev]))
+
+
+def _pre_edge(relative: Array, limits: _Limits) -> Span:
     """Return the points of the pre-edge; a scan that begins late has them closer to the edge."""
-    first, last = settings.pre_edge_ev
-    usual, late = span_between(relative, first, last), span_between(relative, first, settings.pre_edge_latest_ev)
-    few, late_few = (span[1] - span[0] < settings.min_points for span in (usual, late))
+    first, last = limits.pre_edge_ev
+    usual, late = span_between(relative, first, last), span_between(relative, first, limits.pre_edge_latest_ev)
+    few, late_few = (span[1] - span[0] < limits.min_points for span in (usual, late))
     return usual[0], np.where(few & ~late_few, np.maximum(usual[1], late[1]), usual[1])
 
 

@@ -76,6 +76,8 @@ class FoilTrack:
         self, times: Sequence[float], shifts_ev: Sequence[float], sds_ev: Sequence[float]
     ) -> list[EnergyCalibration]:
         """Return the calibrations of frames in the order of time; those that :meth:`follow` gives one by one."""
+        if len(times) == 1:
+            return [self.follow(times[0], shifts_ev[0], sds_ev[0])]
         found: list[EnergyCalibration] = []
         together, columns = _MOST_TOGETHER, [np.array(v, float) for v in (times, shifts_ev, sds_ev)]
         while (done := len(found)) < len(times):

@@ -79,7 +79,7 @@ def _find_edges(relative: Array, foils: Array, settings: AlignmentSettings) -> t
     )
     near = np.abs(e0) < _MAX_SHIFT_EV
     coarse = bin_means(relative, foils, np.where(near, e0, 0.0)[:, None] + _BIN_BOUNDS_EV)
-    low, below, above, high = (coarse[:, k].mean(axis=1) for k in _WINDOWS)
+    low, below, above, high = (coarse[:, k].sum(axis=1) / (k.stop - k.start) for k in _WINDOWS)
     steepest = _BIN_BOUNDS_EV[1:-1][np.diff(coarse).argmax(axis=1)]
     noise = estimate_noise(relative, foils)
     with np.errstate(over="ignore", invalid="ignore"):

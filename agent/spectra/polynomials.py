@@ -1,6 +1,7 @@
 """Least-squares polynomials in windows of a batch of spectra; each spectrum has its own window and order."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,19 +75,32 @@ def _fit_shared(x: Array, y: Array, first: int, last: int, order: int, e0: Array
     if last <= first:
         out[:] = 0.0
         return Curve(out, *np.zeros((3, len(y))))
-    order = min(order, last - first - 1)
+    powers, normal, middle, half = _powers(
+        x.astype(np.float64, copy=False).tobytes(), first, last, min(order, last - first - 1)
+    )
+    basis = powers[:, first:last]
+    _, _, c, singular = dgesv(normal, basis @ y[:, first:last].T)  # six times less overhead than np.linalg.solve
+    if singular:
+        raise np.linalg.LinAlgError("the points of a window have the same energy")
+    return _evaluate(np.matmul(c.T, powers, out=out), c, (e0[:, 0] - middle) / half, half)
+
+
+@lru_cache(maxsize=16)
+def _powers(energies: bytes, first: int, last: int, order: int) -> tuple[Array, Array, float, float]:
+    """Return powers of the scaled energies (order + 1, M), the normal equations, and middle and half width, eV.
+
+    The frames of a series have the same energies.
+    """
+    x = np.frombuffer(energies)
     middle, half = (x[first] + x[last - 1]) / 2, max((x[last - 1] - x[first]) / 2, _MIN_HALF_WIDTH_EV)
     u = (x - middle) / half  # within ±1 in the window, so that the normal equations are well conditioned
     powers = np.ones((order + 1, len(x)))
     for k in range(order):
         np.multiply(powers[k], u, out=powers[k + 1])
     basis = powers[:, first:last]
-    _, _, c, singular = dgesv(
-        basis @ basis.T, basis @ y[:, first:last].T
-    )  # six times less overhead than np.linalg.solve
-    if singular:
-        raise np.linalg.LinAlgError("the points of a window have the same energy")
-    return _evaluate(np.matmul(c.T, powers, out=out), c, (e0[:, 0] - middle) / half, half)
+    normal = basis @ basis.T
+    powers.flags.writeable = normal.flags.writeable = False
+    return powers, normal, middle, half
 
 
 def _fit_each(x: Array, y: Array, segment: Segment, e0: Array, out: Array) -> Curve:

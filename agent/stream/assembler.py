@@ -1,15 +1,15 @@
 """Ordered documents of runs → frames."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from cachetools import LRUCache
 
 from ..fields import FieldSettings
-from ..types import Reason, RunDocument, SetAside, get_logger
+from ..types import Received, RunDocument, get_logger
 from .frames import FrameOutcome, Thinning
-from .run import RunAssembler
+from .run import RunAssembler, malformed
 from .sweeps import SweepSpectrum
 from .unread import UnreadStreams
 
@@ -85,8 +85,19 @@ class FrameAssembler:
         try:
             out.extend(self._read(document))
         except Exception as error:
-            detail = f"{document.name}: {type(error).__name__} {error}"[:300]
-            out.append(SetAside("", str(document.doc.get("uid", "")), 0.0, Reason.MALFORMED_DOCUMENT, detail))
+            out.append(malformed(document.name, document.doc, error))
+        return out
+
+    def reads_points(self, uid: str, descriptor: str) -> bool:
+        """Whether the next Events of a descriptor are points of a step scan, for :meth:`points_in_order`."""
+        run = self._runs.get(uid)
+        return run is not None and run.reads_points(descriptor)
+
+    def points_in_order(self, uid: str, documents: Sequence[Received]) -> list[FrameOutcome]:
+        """Process Events of one descriptor, which :meth:`reads_points`, as calls with each would."""
+        run = self._runs[uid]
+        out = [*run.points_in_order(documents)]
+        self.points = run.points or self.points
         return out
 
     def positions(self, uid: str) -> dict[str, list[int]] | None:

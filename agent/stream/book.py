@@ -1,6 +1,6 @@
 """The book of a stream: accepts documents in any order and returns the documents of each run in order."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -107,6 +107,47 @@ class Book:
         while (surplus := self._runs.surplus(self._deadlines.now)) is not None:
             self._finish(surplus)
         return self._take_output()
+
+    def has_only_events_to_read(self, descriptor: str) -> StreamRecord | None:
+        """Return the stream of a descriptor if nothing but its next Events is waited for, and the run is watched."""
+        stream = self._descriptors.get(descriptor)
+        if stream is None or self._deadlines or stream.ignored or stream.order.ahead:
+            return None
+        run = stream.run
+        in_progress = run.info is not None and run.info.watched and run.stop is None and not run.finished
+        return stream if in_progress else None
+
+    def count_in_order(self, stream: StreamRecord, documents: Sequence[Received]) -> int:
+        """Accept the Events at the beginning of ``documents`` that are the next ones in order; return their number.
+
+        The stream is one of :meth:`has_only_events_to_read`, and the first document an Event of it. For these Events
+        a call would return the same Events.
+        """
+        descriptor, waits, run = documents[0].doc["descriptor"], self._deadlines, stream.run
+        expected, now, gap_s = stream.order.ready + 1, waits.now, run.longest_gap_s
+        last_at = now if run.last_at is None else run.last_at
+        for name, doc, at, _ in documents:
+            if name != "event" or type(doc) is not dict:
+                break
+            uid, seq = doc.get("descriptor"), doc.get("seq_num")
+            if type(uid) is not str or uid != descriptor or type(seq) is not int or seq != expected:
+                break
+            if type(doc.get("data")) is not dict or seq > MAX_SEQ_NUM:
+                break
+            expected += 1
+            if at > now:
+                now = at
+                if now - last_at > gap_s:
+                    gap_s = now - last_at
+            last_at = now
+        count = expected - stream.order.ready - 1
+        if count:
+            stream.order.accept_next(count)
+            waits.count += count
+            waits.now = run.last_at = now
+            run.longest_gap_s, run.last_count = gap_s, waits.count
+            run.events += count
+        return count
 
     def poll(self, now: float) -> list[Entry]:
         """Return the documents that no longer wait at ``now`` (``time.monotonic()``)."""
@@ -272,7 +313,7 @@ class Book:
         if seq is None or not 0 <= seq <= MAX_SEQ_NUM or not isinstance(doc["data"], dict):
             raise TypeError(f"seq_num {repr(doc['seq_num'])[:80]} or data of the wrong type")
         if seq is not doc["seq_num"]:
-            document = replace(document, doc={**doc, "seq_num": seq})
+            document = document._replace(doc={**doc, "seq_num": seq})
         stream.run.events += 1
         new = stream.order.accept(seq)
         if stream.run.finished:

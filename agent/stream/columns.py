@@ -71,7 +71,7 @@ def read_energy(data: Mapping[str, Any], fields: StreamFields) -> float:
     value = as_number(data.get(fields.energy or ""))
     if value is None:
         return math.nan
-    energy = float(fields.in_ev(value))
+    energy = value * fields.energy_scale if fields.axis is None else float(fields.in_ev(value))
     return energy if math.isfinite(energy) else math.nan
 
 
@@ -156,6 +156,8 @@ def _by_role(fields: StreamFields, read: Callable[[str], Array]) -> dict[str, Ar
 
 def _column(rows: Sequence[Mapping[str, Any]], key: str, *, is_energy: bool) -> Array:
     """Return one number per row, (M,); an array of one number counts as a number."""
+    if (plain := _floats(rows, key)) is not None:
+        return plain
     _refuse_unread(row.get(key) for row in rows)
     if any(key not in row for row in rows):
         raise UnusableError(Reason.FIELD_MISSING, f"{key} is not in every event")
@@ -165,6 +167,15 @@ def _column(rows: Sequence[Mapping[str, Any]], key: str, *, is_energy: bool) -> 
     if column is None or column.size != len(rows):
         raise UnusableError(Reason.SHAPE_DISAGREES, f"{key} is not one number in every event")
     return column.reshape(-1)
+
+
+def _floats(rows: Sequence[Mapping[str, Any]], key: str) -> Array | None:
+    """Return one number per row, (M,), if all are Python's floats, which need no closer look."""
+    try:
+        values = [row[key] for row in rows]
+    except KeyError:
+        return None
+    return np.array(values) if {*map(type, values)} == {float} else None
 
 
 def _real_numbers(key: str, values: Any, is_energy: bool) -> Array | None:

@@ -134,6 +134,10 @@ class FlyJoiner:
         self._logged_errors: set[tuple[str, str]] = set()
         """Document and exception names that are already logged."""
 
+    def passes(self, run: str, descriptor: str) -> bool:
+        """Whether the Events of a descriptor are not joined."""
+        return (known := self._runs.get(run)) is None or descriptor not in known.streams
+
     def __call__(self, document: RunDocument) -> Iterable[RunDocument | SetAside]:
         """Process one document; return the documents that are ready."""
         uid, doc = document.run.uid, document.doc

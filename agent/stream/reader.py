@@ -1,7 +1,8 @@
 """Documents → frames: the book, the stages and the assembler, in this order."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 from ..fields import FieldSettings, SeriesSettings
 from ..types import Frame, Memory, Received, RunDocument, RunInfo, SetAside, Stage
@@ -12,6 +13,10 @@ from .notes import MAX_NOTES, join_notes
 
 Outcome = Frame | SetAside | RunDocument
 """A frame, a note on unusable data, or a run's start (before its frames) or stop (after them)."""
+
+
+_MOST_TOGETHER = 256
+"""Largest number of Events of a step scan that are read together, so that their reader can be stopped."""
 
 
 class FrameReader:
@@ -98,6 +103,33 @@ class FrameReader:
         Data of one run that are unusable for one reason give one note.
         """
         return join_notes(self._process(self._book(document)))
+
+    def read(self, documents: Sequence[Received]) -> Iterator[tuple[int, list[Outcome]]]:
+        """Process documents; yield the number of those read next, and what a call with each would return of them.
+
+        Whole spectra are formed together. Of a step scan, Events that come in order are read together.
+        """
+        with self.together(documents):
+            k = 0
+            while k < len(documents):
+                read = self._points_in_order(documents[k : k + _MOST_TOGETHER])
+                yield read or (1, self(documents[k]))
+                k += read[0] if read else 1
+
+    def _points_in_order(self, documents: Sequence[Received]) -> tuple[int, list[Outcome]] | None:
+        """Read Events of a step scan at the beginning of ``documents`` of which the book and the stages have to do no
+        more than count them; None if the first document is no such Event."""
+        doc: Any = documents[0].doc
+        descriptor = doc.get("descriptor") if documents[0].name == "event" and isinstance(doc, dict) else None
+        if not isinstance(descriptor, str) or (stream := self._book.has_only_events_to_read(descriptor)) is None:
+            return None
+        run = stream.run.uid
+        if not self._assembler.reads_points(run, descriptor):
+            return None
+        if not all(stage.passes(run, descriptor) for stage in self._stages):
+            return None
+        count = self._book.count_in_order(stream, documents)
+        return (count, self._assembler.points_in_order(run, documents[:count])) if count else None
 
     def together(self, documents: Sequence[Received]) -> AbstractContextManager[None]:
         """Form the spectra of Events together, before the block reads them one by one."""

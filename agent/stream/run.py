@@ -21,7 +21,7 @@ from ..fields import (
     resolve,
     with_measured_form,
 )
-from ..types import Array, Reason, Refusal, RunInfo, SetAside, as_count, get_logger, size_of
+from ..types import Array, Reason, Received, Refusal, RunInfo, SetAside, as_count, get_logger, size_of
 from .columns import (
     announced_events,
     document_time,
@@ -33,7 +33,7 @@ from .columns import (
 )
 from .frames import FrameOutcome, RunFrames, Thinning
 from .guess import guess_energy
-from .notes import RepeatedNotes
+from .notes import RepeatedNotes, join_notes
 from .sequence import MAX_SWEEP_POINTS, PointBuffer, ScanPoint, SequenceNumbers
 from .sweeps import SweepSpectrum, UnusableError
 from .unread import UnreadStreams, is_of_optimiser
@@ -259,9 +259,8 @@ class RunAssembler:
             if self.info.sample_uid and descriptor.name != "baseline":
                 self.parameters |= finite_scalars(doc["data"])
             return
-        seq, data = int(doc["seq_num"]), doc["data"]
         if stream.points is None:
-            uid = str(doc["uid"])
+            seq, uid = int(doc["seq_num"]), str(doc["uid"])
             accepted = stream.order.accept(seq)
             if accepted and uid not in stream.answered:
                 stream.answered[uid] = None
@@ -272,13 +271,42 @@ class RunAssembler:
                 stream.report_from = received + GAP_NOTE_S
                 yield self._gap(stream, stream.order.given_up, document_time(doc))
             return
+        yield from self._point(stream, fields, doc, received)
+
+    def reads_points(self, descriptor: str) -> bool:
+        """Whether the next Events of a descriptor are points of a step scan whose fields are known and checked."""
+        known = self._descriptors.get(descriptor)
+        if known is None or known.stream is None or known.stream.points is None or known.fields is None:
+            return False
+        return known.stream.order.count > 0 and not known.candidates
+
+    def points_in_order(self, documents: Sequence[Received]) -> Iterator[FrameOutcome]:
+        """Process Events of one descriptor, which :meth:`reads_points`, as :meth:`event` would one by one."""
+        descriptor = self._descriptors[documents[0].doc["descriptor"]]
+        stream, fields = descriptor.stream, descriptor.fields
+        assert stream is not None
+        assert fields is not None
+        for document in documents:
+            try:
+                if found := self._point(stream, fields, document.doc, document.at):
+                    yield from join_notes(found)
+            except Exception as error:
+                yield malformed(document.name, document.doc, error)
+
+    def _point(self, stream: SpectrumStream, fields: StreamFields, doc: Doc, received: float) -> list[FrameOutcome]:
+        """Process a point of a step scan."""
+        assert stream.points is not None
+        seq, data, points = int(doc["seq_num"]), doc["data"], stream.points
         kept = {key: data[key] for key in stream.keys if key in data}  # images and texts are not kept
         point = ScanPoint(read_energy(data, fields), read_point_time(data, fields, doc), received, kept)
-        if stream.points.add(seq, point) is None:
-            yield from self._report_late(doc)
-        elif sweeps := stream.points.closed():
-            yield from self._frames.of_sweeps(stream.name, stream.fields, sweeps)
-        self.points = stream.points.pending, self.planned
+        if points.add(seq, point) is None:
+            out = [*self._report_late(doc)]
+        elif sweeps := points.closed():
+            out = [*self._frames.of_sweeps(stream.name, stream.fields, sweeps)]
+        else:
+            out = []
+        self.points = points.pending, self.planned
+        return out
 
     def _correct_form(self, descriptor: StreamDescriptor, doc: Doc) -> Iterator[FrameOutcome]:
         """Read a descriptor again if the first Event of its stream has another form than it announces."""
@@ -503,6 +531,12 @@ class RunAssembler:
             waiting, stream.waiting, stream.waiting_bytes = stream.waiting, [], 0
             for held, event, received in waiting:
                 yield from self._whole_spectrum(stream, held, event, received)
+
+
+def malformed(name: str, doc: Doc, error: Exception) -> SetAside:
+    """Return the note on a document that cannot be read."""
+    detail = f"{name}: {type(error).__name__} {error}"[:300]
+    return SetAside("", str(doc.get("uid", "")), 0.0, Reason.MALFORMED_DOCUMENT, detail)
 
 
 def _why_incomplete(run: RunAssembler, stream: SpectrumStream, measured: int | None) -> Refusal | None:

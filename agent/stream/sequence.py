@@ -77,6 +77,12 @@ class SequenceNumbers:
         self._advance()
         return True
 
+    def accept_next(self, count: int) -> None:
+        """Record the ``count`` numbers after ``ready``, where none beyond has arrived."""
+        self.ready += count
+        self._highest = self.ready
+        self.count += count
+
     def give_up(self) -> None:
         """Give up all missing numbers below the highest one."""
         while self._above:
@@ -204,7 +210,8 @@ class PointBuffer:
 
     def closed(self) -> list[Sweep]:
         """Return the sweeps after which the energy has changed direction."""
-        full = len(self._points) >= MAX_SWEEP_POINTS or self._bytes >= MAX_SWEEP_BYTES
+        count = len(self._points)
+        full = count >= MAX_SWEEP_POINTS or self._bytes >= MAX_SWEEP_BYTES
         if full:
             self.order.give_up()
         ready, turned = self.order.ready, False
@@ -212,7 +219,7 @@ class PointBuffer:
             self._checked += 1
             point = self._points.get(self._checked)
             turned = (point is not None and self._has_turned(point.energy)) or turned
-        if not full and (not turned or len(self._points) < max(self._min_points, self._judge_at)):
+        if not full and (not turned or count < self._min_points or count < self._judge_at):
             return []
         seqs = sorted(seq for seq in self._points if seq <= ready)
         parts = self._split(seqs)

@@ -217,15 +217,8 @@ def strip_padding(columns: Mapping[str, Array]) -> dict[str, Array]:
     ----------
     columns : columns, each (M,), by role; ``energy`` and either ``i0`` or ``mu`` are needed
     """
-    energy = columns["energy"]
-    empty = energy == 0
-    if "i0" in columns:
-        empty = empty | np.logical_and.reduce([c == 0 for role, c in columns.items() if role not in _AXES])
-    elif energy.size > 2 and columns["mu"][-1] == columns["mu"][-2] == 0 and energy[-2] > energy[0]:
-        empty = empty | (columns["mu"] == 0)
-    if empty[-1:].any():
-        kept = int(np.flatnonzero(~empty)[-1]) + 1 if not empty.all() else 0
-        columns = {role: c[:kept] for role, c in columns.items()}
+    if any(c.size and c[-1] == 0 for role, c in columns.items() if role != "time"):
+        columns = _without_zeros(columns)
     energy = columns["energy"]
     repeated = energy[1:] == energy[:-1]
     if repeated.any():
@@ -234,6 +227,20 @@ def strip_padding(columns: Mapping[str, Array]) -> dict[str, Array]:
         keep = np.concatenate(([True], ~repeated))
         columns = {role: c[keep] for role, c in columns.items()}
     return dict(columns)
+
+
+def _without_zeros(columns: Mapping[str, Array]) -> Mapping[str, Array]:
+    """Remove zero rows at the end."""
+    energy = columns["energy"]
+    empty = energy == 0
+    if "i0" in columns:
+        empty = empty | np.logical_and.reduce([c == 0 for role, c in columns.items() if role not in _AXES])
+    elif energy.size > 2 and columns["mu"][-1] == columns["mu"][-2] == 0 and energy[-2] > energy[0]:
+        empty = empty | (columns["mu"] == 0)
+    if not empty[-1:].any():
+        return columns
+    kept = int(np.flatnonzero(~empty)[-1]) + 1 if not empty.all() else 0
+    return {role: c[:kept] for role, c in columns.items()}
 
 
 @np.errstate(over="ignore", invalid="ignore")

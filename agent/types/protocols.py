@@ -122,6 +122,10 @@ class Stage(Protocol):
         """Whether the stage holds documents back that it may release later."""
         ...
 
+    def passes(self, run: str, descriptor: str) -> bool:
+        """Whether the next Events of a descriptor, both given by uid, go through the stage unchanged."""
+        ...
+
     def __call__(self, document: RunDocument) -> Iterable[RunDocument | SetAside]:
         """Process one document; return the documents that are ready now."""
         ...

@@ -10,7 +10,7 @@ _VALUE_BYTES = 64
 _LARGEST = 2**30
 """Size beyond which a document is not measured further: more than a queue holds. This also ends at one
 that contains itself."""
-_NUMBERS = {float, int, bool, type(None)}
+_NUMBERS = {float, int, bool, type(None), np.float64, np.float32, np.int64, np.int32, np.bool_}
 _TEXT = {str}
 
 
@@ -22,16 +22,25 @@ def size_of(value: Any) -> int:
     >>> size_of({"data": {"It": np.zeros(1000)}}) // 1000
     8
     """
+    if type(value) is dict and _NUMBERS.issuperset(map(type, value.values())):
+        return _VALUE_BYTES + 2 * _VALUE_BYTES * len(value) + _length_of(value)
     total, left = _VALUE_BYTES, [value]
     while left and total < _LARGEST:
         item = left.pop()
-        if isinstance(item, np.ndarray):
+        if type(item) is dict or isinstance(item, Mapping):
+            if not item:
+                continue
+            total += 2 * _VALUE_BYTES * len(item) + _length_of(item)
+            for part in item.values():
+                kind = type(part)
+                if kind is str:
+                    total += len(part)
+                elif kind not in _NUMBERS:
+                    left.append(part)
+        elif isinstance(item, np.ndarray):
             total += item.nbytes
         elif isinstance(item, str | bytes):
             total += len(item)
-        elif isinstance(item, Mapping):
-            total += 2 * _VALUE_BYTES * len(item) + _length_of(item)
-            left += [part for part in item.values() if type(part) not in _NUMBERS]
         elif isinstance(item, list | tuple):
             types = set(map(type, item))
             if types <= _NUMBERS:
