@@ -25,6 +25,7 @@ from ..types import (
     Frame,
     InputError,
     Lines,
+    Measured,
     Reason,
     Refusal,
     get_logger,
@@ -99,21 +100,30 @@ def rows_of(
     Lines are None if they are not asked for, or the spectra are computed ones.
     """
     first = answers[0]
-    aligned, model, rows = first.aligned, first.model, [answer.row for answer in answers]
+    aligned, model, numbers = first.aligned, first.model, [answer.row for answer in answers]
     assert aligned is not None
     assert model is not None
+    together = numbers[-1] - numbers[0] == len(numbers) - 1  # they rise
+    rows = slice(numbers[0], numbers[-1] + 1) if together else np.array(numbers)
     quantities = {name: values[rows] for name, values in aligned.quantities.items()}
     if not with_lines or aligned.lines is None:
         return quantities, aligned.mu[rows], None
-    at = np.array(rows)[:, None], nodes(len(first.frame.energy))
-    pre_edge, foil_shift_ev = aligned.lines.pre_edge[at], quantities["foil_shift_ev"]
+    at, foil_shift_ev = nodes(len(first.frame.energy)), quantities["foil_shift_ev"]
+    pre_edge, rise = (curve[rows][:, at] for curve in (aligned.lines.pre_edge, aligned.lines.rise))
     lines = Lines(
         pre_edge,
-        pre_edge + aligned.lines.rise[at],
+        pre_edge + rise,
         quantities["e0_ev"] - (quantities["energy_shift_ev"] - model.edge.feff_minus_experiment_ev),
         np.where(foil_shift_ev != 0, model.edge.edge_ev - foil_shift_ev, math.nan),
+        None if aligned.measured is None else _rows_of(aligned.measured, rows),
     )
     return quantities, aligned.mu[rows], lines
+
+
+def _rows_of(measured: Measured, rows: slice | NDArray[np.intp]) -> Measured:
+    energy, mu, reference = measured
+    energy = energy if len(energy) == 1 else energy[rows]
+    return Measured(energy, mu[rows], None if reference is None else reference[rows])
 
 
 class FrameServer:

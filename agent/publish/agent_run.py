@@ -18,6 +18,7 @@ from ..types import (
     Estimates,
     Frame,
     Lines,
+    Measured,
     Memory,
     Scan,
     SetAside,
@@ -322,11 +323,12 @@ class AgentRun:
     def _measured_columns(self, rows: FrameRows, lines: Lines, about: list[Any]) -> tuple[tuple[Any, ...], list[Any]]:
         frames, count = rows.frames, len(rows.frames)
         points, foil = len(frames[0].energy), frames[0].reference is not None
-        energy = np.stack([f.energy for f in frames], dtype=np.float64)
-        arrays = {"energy": energy, "mu": np.stack([f.mu for f in frames], dtype=np.float64)}
+        energy, mu, reference = lines.measured or _measured(frames)
+        energy = np.broadcast_to(np.asarray(energy, np.float64), mu.shape)
+        arrays = {"energy": energy, "mu": np.asarray(mu, np.float64)}
         numbers = {"e0_measured_ev": lines.e0_ev}
         if foil:
-            arrays["reference"] = np.array([f.reference for f in frames], dtype=np.float64)
+            arrays["reference"] = np.asarray(reference, np.float64)
             numbers["reference_e0_ev"] = lines.foil_e0_ev
         curves = {"pre_edge": lines.pre_edge, "post_edge": lines.post_edge}
         arrays |= {"line_energy": energy[:, nodes(points)]}
@@ -501,6 +503,12 @@ def decision_of(event: Mapping[str, Any], run_uid: str) -> Decision:
         by=data.get("by", ""),  # an earlier version did not publish it
         status_time=data.get("status_time", event["time"]),
     )
+
+
+def _measured(frames: Sequence[Frame]) -> Measured:
+    references = [f.reference for f in frames if f.reference is not None]
+    energy, mu = np.stack([f.energy for f in frames]), np.stack([f.mu for f in frames])
+    return Measured(energy, mu, np.stack(references) if references else None)
 
 
 def _new_uid() -> str:

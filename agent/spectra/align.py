@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import NO_TABLES, Array, Edge, Flag, Grid, Reason, Refusal, Tabulated, bin_means
+from ..types import NO_TABLES, Array, Edge, Flag, Grid, Measured, Reason, Refusal, Tabulated, bin_means
 from .background import measure_background
 from .baseline import Coverage, fit_baseline
 from .batch import Batch
@@ -68,6 +68,8 @@ class Aligned:
     """(N, M) the points that were repaired; None if glitches were not searched or not found."""
     lines: Normalised | None = None
     """Pre- and post-edge of measured spectra, with energies relative to the tabulated edge; None for theory."""
+    measured: Measured | None = None
+    """The spectra before their repair; None where only the frames have them."""
 
     @cached_property
     def numbers(self) -> dict[str, list[float]]:
@@ -85,7 +87,16 @@ class Aligned:
         for i, row in enumerate(rows):
             refused[row], flags[row] = other.refused[i], other.flags[i]
         lines = self.lines if self.lines is None or other.lines is None else self.lines.with_rows(rows, other.lines)
-        return Aligned(mu, quantities, tuple(refused), tuple(flags), background, self.short, self.repaired, lines)
+        refusals, all_flags = tuple(refused), tuple(flags)
+        return replace(
+            self,
+            mu=mu,
+            quantities=quantities,
+            refused=refusals,
+            flags=all_flags,
+            background=background,
+            lines=lines,
+        )
 
 
 def align(

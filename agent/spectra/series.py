@@ -8,7 +8,7 @@ from itertools import groupby, pairwise
 import numpy as np
 from cachetools import LRUCache
 
-from ..types import NO_TABLES, Array, Estimator, Frame, Memory, Tabulated
+from ..types import NO_TABLES, Array, Estimator, Frame, Measured, Memory, Tabulated
 from .align import Aligned, align, find_configured_glitches
 from .background import SeriesBackground
 from .batch import Batch
@@ -67,6 +67,7 @@ class SeriesAlignment:
     def __call__(self, frames: Sequence[Frame], model: Estimator) -> Aligned:
         """Align frames of one kind, in the order of time."""
         batch = self._batch(frames)
+        measured = Measured(batch.energy, batch.mu, batch.reference)
         glitches = self._glitches(frames, batch, model)
         if glitches is not None:
             batch = replace(batch, mu=glitches.mu)
@@ -91,10 +92,10 @@ class SeriesAlignment:
             )
             aligned = aligned.with_rows(rows, again)
         if glitches is None:
-            return aligned
+            return replace(aligned, measured=measured)
         flags = tuple(a + b for a, b in zip(aligned.flags, glitches.flags, strict=True))
         quantities = {**aligned.quantities, "glitches": glitches.count.astype(float)}
-        return replace(aligned, flags=flags, repaired=glitches.found, quantities=quantities)
+        return replace(aligned, flags=flags, repaired=glitches.found, quantities=quantities, measured=measured)
 
     def memory(self, frame: Frame, model: Estimator) -> Memory:
         """Return the states of a frame's series and of its model's foil."""
