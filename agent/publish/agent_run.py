@@ -295,12 +295,8 @@ class AgentRun:
         columns.append(estimates.ood_score)
         columns += [quantities.get(name, np.full(len(frames), math.nan)) for name in _REQUIRED]
         columns.append(rows.latency_ms)
-        columns += (
-            [f.uid for f in frames],
-            [int(f.seq_num) for f in frames],
-            np.array([f.time for f in frames], float),
-        )
-        columns += self._name_columns(frames)
+        uids, numbers, *names = about
+        columns += uids, numbers, np.array([f.time for f in frames], float), *names
         columns.append([", ".join(flags) for flags in estimates.flags or [()] * len(frames)])
         columns += [values for name, values in quantities.items() if name not in _REQUIRED]
         columns += [np.array([f.readings[name] for f in frames], float) for name in readings]
