@@ -93,12 +93,11 @@ class FrameAssembler:
         run = self._runs.get(uid)
         return run is not None and run.reads_points(descriptor)
 
-    def points_in_order(self, uid: str, documents: Sequence[Received]) -> list[FrameOutcome]:
+    def points_in_order(self, uid: str, documents: Sequence[Received]) -> Iterator[FrameOutcome]:
         """Process Events of one descriptor, which :meth:`reads_points`, as calls with each would."""
         run = self._runs[uid]
-        out = [*run.points_in_order(documents)]
+        yield from run.points_in_order(documents)
         self.points = run.points or self.points
-        return out
 
     def positions(self, uid: str) -> dict[str, list[int]] | None:
         """Return how far a run is read, as :meth:`RunAssembler.positions` does."""

@@ -109,6 +109,9 @@ class FrameReader:
 
         Whole spectra are formed together. Of a step scan, Events that come in order are read together.
         """
+        if len(documents) == 1:
+            yield 1, self(documents[0])
+            return
         with self.together(documents):
             k = 0
             while k < len(documents):
@@ -129,7 +132,7 @@ class FrameReader:
         if not all(stage.passes(run, descriptor) for stage in self._stages):
             return None
         count = self._book.count_in_order(stream, documents)
-        return (count, self._assembler.points_in_order(run, documents[:count])) if count else None
+        return (count, [*self._assembler.points_in_order(run, documents[:count])]) if count else None
 
     def together(self, documents: Sequence[Received]) -> AbstractContextManager[None]:
         """Form the spectra of Events together, before the block reads them one by one."""

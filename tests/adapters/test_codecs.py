@@ -106,6 +106,22 @@ def test_object_arrays_inside_msgpack_are_refused(descr, is_array):
     assert not Bomb.went_off
 
 
+@pytest.mark.parametrize("key", [b"\xc4\x02nd", b"\xc5\x00\x02nd", b"\xc6\x00\x00\x00\x02nd"])
+def test_object_arrays_are_refused_however_their_key_is_packed(key):
+    """A message without this key is unpacked without a look for arrays."""
+    array = {b"nd": True, b"type": "|O", b"kind": b"O", b"shape": [1], b"data": pickle.dumps(np.array([Bomb()]))}
+    payload = to_msgpack({"data": array}).replace(b"\xc4\x02nd", key)
+    with pytest.raises(DecodeError, match="pickle refused"):
+        decode(payload, "msgpack")
+    assert not Bomb.went_off
+
+
+@pytest.mark.parametrize("key", [b"\xc4\x07complex", b"\xc5\x00\x07complex", b"\xc6\x00\x00\x00\x07complex"])
+def test_complex_numbers_are_read_however_their_key_is_packed(key):
+    payload = to_msgpack({"z": 1 + 2j}).replace(b"\xc4\x07complex", key)
+    assert from_msgpack(payload) == {"z": 1 + 2j}
+
+
 def test_structured_arrays_pass_and_object_arrays_leave_as_lists():
     table = np.array([(1.0, 2)], dtype=[("mu", "f8"), ("n", "i4")])
     assert from_msgpack(to_msgpack(table)) == table

@@ -289,6 +289,25 @@ def test_malformed_messages_are_counted_and_skipped(message, reason):
     assert [log["reason"] for log in logs if log["log_level"] == "warning"] == [reason]
 
 
+def test_messages_that_wait_are_read_in_order_and_none_after_close():
+    documents = [("start", {"uid": "run"}), *(("event", {"seq_num": n}) for n in range(600))]
+    messages = [b" " + name.encode() + b" " + pack(doc) for name, doc in documents]
+    large = b" event " + pack({"data": "x" * 3 * 2**20})
+    with raw_publisher() as (publisher, address), closing(ZMQSource(ZMQEndpoint(address=address))) as source:
+        source.connect()
+        assert publisher.recv() == b"\x01"
+        for message in [*messages[:300], b"no document", large, large, *messages[300:], *messages[:50]]:
+            publisher.send(message)
+        received = iter(source)
+        found = [next(received) for _ in range(603)]
+        assert [doc for doc in found if "data" not in doc[1]] == documents
+        assert [k for k, (_, doc) in enumerate(found) if "data" in doc] == [300, 301]
+        assert source.malformed == 1
+        next(received)
+        source.close()
+        assert list(received) == []
+
+
 @pytest.mark.parametrize(("adapter", "peer"), [(ZMQSource, zmq.XPUB), (ZMQSink, zmq.SUB)])
 @pytest.mark.parametrize("timeout_s", [0, 10])
 def test_waiting_is_reported_in_the_log_once(adapter, peer, timeout_s, dead_address, monkeypatch):
