@@ -2,8 +2,11 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -35,6 +38,9 @@ from .types import (
 )
 
 _log = get_logger()
+
+_FEWEST_AHEAD, _BATCH_AHEAD = 32, 128
+"""Fewest frames on which the network works on a thread of its own; and, while more come, the most in a batch."""
 
 
 class Pipeline:
@@ -112,6 +118,9 @@ class Pipeline:
         self._stops: dict[str, Mapping[str, Any]] = {}
         """Stops of watched runs for which the agent's runs are still open; empty if they did not arrive."""
         self._waiting_frames: list[Frame] = []
+        self._network = ThreadPoolExecutor(1, "xas-agent network")
+        self._estimating: deque[tuple[Callable[[], list[Answer]], bool]] = deque()
+        """What returns the answers of the batches that are not published yet, and whether these come in pages."""
         self._max_batch = max_batch
         self._load = Load(max_latency_s)
         self._left_out = LeftOut(self.note)
@@ -160,12 +169,13 @@ class Pipeline:
         began = time.monotonic()
         self.unread = len(received)
         self._answered, self._serving_s, left_out = 0, 0.0, self._left_out.now
+        most = min(self._max_batch, _BATCH_AHEAD) if self._rules.are_none else self._max_batch
         reading = self._reader.read(received)
         while not self._abandoned.is_set() and (read := next(reading, None)) is not None:
             self.unread -= read[0]
             self._take(read[1])
-            if len(self._waiting_frames) >= self._max_batch:
-                self._serve_waiting()
+            if len(self._waiting_frames) >= most:
+                self._serve_waiting(more=True)
         if self._reader.waiting:
             self._take(self._reader.poll(time.monotonic()))
         self._serve_waiting()
@@ -267,6 +277,7 @@ class Pipeline:
         self._take(item for item in outcomes if (item.doc if isinstance(item, RunDocument) else not handed_on))
         self._serve_waiting()
         self._commit()
+        self._network.shutdown()
         self._requests.close(hurried=self._abandoned.is_set())
         self.decisions.publish_statuses()
         self._left_out.report(idle=True)
@@ -306,21 +317,43 @@ class Pipeline:
             self._requests.run_stopped(uid)
             self._end_runs()
 
-    def _serve_waiting(self) -> None:
+    def _serve_waiting(self, *, more: bool = False) -> None:
+        """Serve the frames that wait.
+
+        The network works on one batch while the next is aligned and the one before is published and, if ``more``
+        frames come, while these are read. With rules it does not, since decisions come between the frames.
+        """
         while self._waiting_frames:
             frames, self._waiting_frames = self._waiting_frames, []
-            began, paged, served = time.monotonic(), come_in_pages(frames, self._pages), 0
+            began, paged, left = time.monotonic(), come_in_pages(frames, self._pages), len(frames)
             for answers in self._serve.batches(frames):
-                for group in self._neighbours(answers, paged):
-                    if self._abandoned.is_set():
-                        self.unanswered += len(frames) - served
-                        return
-                    self._publish(group, paged)
-                    served += len(group)
-            self._answered += len(frames)
+                if self._abandoned.is_set():
+                    self.unanswered += left
+                    break
+                left -= len(answers)
+                ahead = self._rules.are_none and len(answers) >= _FEWEST_AHEAD
+                estimate = partial(self._serve.estimated, answers)
+                self._estimating.append((self._network.submit(estimate).result if ahead else estimate, paged))
+                while len(self._estimating) > ahead:
+                    self._publish_next()
             self._serving_s += time.monotonic() - began
             if self._requests.proposed:
                 self._commit()
+        began = time.monotonic()
+        while self._estimating and not more:
+            self._publish_next()
+        self._serving_s += time.monotonic() - began
+
+    def _publish_next(self) -> None:
+        """Publish the oldest batch that the network works on."""
+        estimated, paged = self._estimating.popleft()
+        answers = estimated()
+        self._answered += len(answers)
+        for group in self._neighbours(answers, paged):
+            if self._abandoned.is_set():
+                self.unanswered += len(group)
+            else:
+                self._publish(group, paged)
 
     def _neighbours(self, answers: Sequence[Answer], paged: bool) -> Iterator[list[Answer]]:
         """Answers that are published together; without pages, decisions come between the frames."""

@@ -231,33 +231,36 @@ class EnergyUncertainty:
         hurried: bool,
     ) -> _Plan:
         """Say whose slopes are due, and which slopes each spectrum takes."""
-        plan = _Plan(np.empty(len(series), int))
-        for i, name in enumerate(series):
-            key = model.name, name
+        plan, i = _Plan(np.empty(len(series), int)), 0
+        for name, same in itertools.groupby(series):
+            key, end = (model.name, name), i + sum(1 for _ in same)
             known = self._series.setdefault(key, _Series())
             self._series.move_to_end(key)
-            old = known.slopes or self._latest.get(model.name, {})
-            unknown = key not in plan.latest and not known.slopes  # a new series, or the model failed the last time
-            due = known.left <= 0 or unknown
-            if due and hurried and old:
-                self.reused.append(i)
-                known.slopes, due = old, False
-            if due:
-                known.left = self._every
-                noise_due = errors is not None and (known.noise_left <= 0 or unknown)
-                plan.known_response.append(None if noise_due else plan.latest.get(key, known.slopes))
-                if errors is not None:
-                    noise = max(float(np.nan_to_num(errors.noise[i])), _MIN_NOISE)
-                    plan.noisy.append((noise, errors.noisy(i, noise, _COPIES) if noise_due else spectra[:0]))
-                if noise_due:
-                    known.noise_left = self._noise_every
-                plan.computed.append(i)
-                plan.take(key, {})
-            elif key not in plan.latest:
-                plan.take(key, known.slopes)
-            plan.source[i] = plan.latest[key]
-            known.left -= 1
-            known.noise_left -= 1
+            while i < end:
+                old = known.slopes or self._latest.get(model.name, {})
+                unknown = key not in plan.latest and not known.slopes  # a new series, or the model failed last time
+                due = known.left <= 0 or unknown
+                if due and hurried and old:
+                    self.reused.append(i)
+                    known.slopes, due = old, False
+                if due:
+                    known.left = self._every
+                    noise_due = errors is not None and (known.noise_left <= 0 or unknown)
+                    plan.known_response.append(None if noise_due else plan.latest.get(key, known.slopes))
+                    if errors is not None:
+                        noise = max(float(np.nan_to_num(errors.noise[i])), _MIN_NOISE)
+                        plan.noisy.append((noise, errors.noisy(i, noise, _COPIES) if noise_due else spectra[:0]))
+                    if noise_due:
+                        known.noise_left = self._noise_every
+                    plan.computed.append(i)
+                    plan.take(key, {})
+                elif key not in plan.latest:
+                    plan.take(key, known.slopes)
+                frames = min(max(known.left, 1), end - i)  # which take these slopes
+                plan.source[i : i + frames] = plan.latest[key]
+                known.left -= frames
+                known.noise_left -= frames
+                i += frames
         return plan
 
     def _compute(self, plan: _Plan, model: Estimator, spectra: NDArray[np.float32]) -> set[int]:

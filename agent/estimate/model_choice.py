@@ -32,16 +32,16 @@ def choose_model(
     """
     if element is not None:
         fits = [m for m in models if m.absorber == element and edge in (None, m.edge_name)]
-        wanted = " ".join(filter(None, (element, edge)))
     else:
         fits = [m for m in models if _covers(energy, m.edge.edge_ev)]
-        wanted = f"{energy[0]:.1f}…{energy[-1]:.1f} eV"
         if len(fits) > 1:
             # A long EXAFS scan covers other elements' edges, but only its own shows a step.
             steps = np.array([_rise(energy, mu, m.edge.edge_ev) for m in fits])
             fits = [m for m, step in zip(fits, steps, strict=True) if step > _MIN_STEP_PART * steps.max()]
     if len(fits) == 1:
         return fits[0]
+    named = element is not None
+    wanted = " ".join(filter(None, (element, edge))) if named else f"{energy[0]:.1f}…{energy[-1]:.1f} eV"
     if not fits:
         if element is None and (found := _absorber_of(energy, mu)):
             wanted = f"{found} K ({wanted})"

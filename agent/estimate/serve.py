@@ -25,6 +25,7 @@ from ..types import (
     Frame,
     InputError,
     Lines,
+    Measured,
     Reason,
     Refusal,
     get_logger,
@@ -51,7 +52,7 @@ class Aligner(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Answer:
     """The answer to one frame: a refusal, or an aligned spectrum and its estimate."""
 
@@ -85,11 +86,10 @@ class Answer:
     @property
     def flags(self) -> tuple[Flag, ...]:
         """Flags of the model and of the alignment."""
-        if isinstance(self.estimates, Estimates):
-            return self.estimates.flags[self.place]
-        if self.estimate is not None:
-            return self.estimate.flags
-        return () if self.aligned is None else self.aligned.flags[self.row]
+        if self.estimates is None:
+            return () if self.aligned is None else self.aligned.flags[self.row]
+        found = self.estimates
+        return found.flags[self.place] if isinstance(found, Estimates) else found[self.place].flags
 
 
 def rows_of(
@@ -100,21 +100,30 @@ def rows_of(
     Lines are None if they are not asked for, or the spectra are computed ones.
     """
     first = answers[0]
-    aligned, model, rows = first.aligned, first.model, [answer.row for answer in answers]
+    aligned, model, numbers = first.aligned, first.model, [answer.row for answer in answers]
     assert aligned is not None
     assert model is not None
+    together = numbers[-1] - numbers[0] == len(numbers) - 1  # they rise
+    rows = slice(numbers[0], numbers[-1] + 1) if together else np.array(numbers)
     quantities = {name: values[rows] for name, values in aligned.quantities.items()}
     if not with_lines or aligned.lines is None:
         return quantities, aligned.mu[rows], None
-    at = np.array(rows)[:, None], nodes(len(first.frame.energy))
-    pre_edge, foil_shift_ev = aligned.lines.pre_edge[at], quantities["foil_shift_ev"]
+    at, foil_shift_ev = nodes(len(first.frame.energy)), quantities["foil_shift_ev"]
+    pre_edge, rise = (curve[rows][:, at] for curve in (aligned.lines.pre_edge, aligned.lines.rise))
     lines = Lines(
         pre_edge,
-        pre_edge + aligned.lines.rise[at],
+        pre_edge + rise,
         quantities["e0_ev"] - (quantities["energy_shift_ev"] - model.edge.feff_minus_experiment_ev),
         np.where(foil_shift_ev != 0, model.edge.edge_ev - foil_shift_ev, math.nan),
+        None if aligned.measured is None else _rows_of(aligned.measured, rows),
     )
     return quantities, aligned.mu[rows], lines
+
+
+def _rows_of(measured: Measured, rows: slice | NDArray[np.intp]) -> Measured:
+    energy, mu, reference = measured
+    energy = energy if len(energy) == 1 else energy[rows]
+    return Measured(energy, mu[rows], None if reference is None else reference[rows])
 
 
 class FrameServer:
@@ -158,20 +167,15 @@ class FrameServer:
         by_time : whether to sort the frames by time, if each has one
         """
         for answers in self.batches(frames, by_time=by_time):
-            yield from answers
-
-    def batches(self, frames: Sequence[Frame], *, by_time: bool = False) -> Iterator[list[Answer]]:
-        """Yield the answers of :meth:`__call__` by batches."""
-        for answers in self._batches_of_answers(frames, by_time):
-            yield self._estimated(answers)
+            yield from self.estimated(answers)
 
     def aligned(self, frames: Sequence[Frame], *, by_time: bool = False) -> Iterator[Answer]:
         """Align frames as :meth:`__call__` does, without estimates."""
-        for answers in self._batches_of_answers(frames, by_time):
+        for answers in self.batches(frames, by_time=by_time):
             yield from answers
 
-    def _batches_of_answers(self, frames: Sequence[Frame], by_time: bool) -> Iterator[list[Answer]]:
-        """Answers without estimates, in batches of frames of one kind."""
+    def batches(self, frames: Sequence[Frame], *, by_time: bool = False) -> Iterator[list[Answer]]:
+        """Yield the aligned frames of :meth:`__call__` in batches of one kind, for :meth:`estimated`."""
         chosen: list[tuple[Estimator, Frame]] = []
         for frame in frames:
             model = self._choose(frame)
@@ -215,8 +219,11 @@ class FrameServer:
             return [answer for frame in frames for answer in self._aligned([frame], model)]
         return [Answer(frame, model, aligned.refused[i], aligned, i) for i, frame in enumerate(frames)]
 
-    def _estimated(self, answers: list[Answer]) -> list[Answer]:
-        """Add estimates; if the model fails on a batch, estimate the frames one by one."""
+    def estimated(self, answers: list[Answer]) -> list[Answer]:
+        """Add estimates to a batch of aligned frames; if the model fails on it, estimate the frames one by one.
+
+        The batches must come in their order, but another thread may align the next ones meanwhile.
+        """
         good = [i for i, answer in enumerate(answers) if answer.refusal is None]
         if not good:
             return answers
@@ -224,16 +231,16 @@ class FrameServer:
             estimates = self._estimates([answers[i] for i in good])
         except Exception as error:
             if len(answers) == 1:
-                return [replace(answers[0], refusal=_failed(answers[0].frame, error))]
-            return [alone for answer in answers for alone in self._estimated([answer])]
+                answers[0].refusal = _failed(answers[0].frame, error)
+                return answers
+            return [alone for answer in answers for alone in self.estimated([answer])]
         estimates = _flagged(estimates, [answers[i].flags for i in good])
-        finite = estimates.finite.tolist() if isinstance(estimates, Estimates) else [False] * len(good)
-        for place, (i, known) in enumerate(zip(good, finite, strict=True)):
-            answer = answers[i]
-            if not known and (wrong := _not_finite(estimates[place])):
-                answers[i] = replace(answer, refusal=Refusal(Reason.ESTIMATE_NOT_FINITE, wrong))
-            else:
-                answers[i] = Answer(answer.frame, answer.model, None, answer.aligned, answer.row, estimates, place)
+        for place, i in enumerate(good):
+            answers[i].estimates, answers[i].place = estimates, place
+        finite = estimates.finite if isinstance(estimates, Estimates) else np.zeros(len(good), bool)
+        for place in np.flatnonzero(~finite).tolist():
+            if wrong := _not_finite(estimates[place]):
+                answers[good[place]].refusal = Refusal(Reason.ESTIMATE_NOT_FINITE, wrong)
         return answers
 
     def _estimates(self, good: Sequence[Answer]) -> Sequence[Estimate]:

@@ -18,6 +18,7 @@ from ..types import (
     Estimates,
     Frame,
     Lines,
+    Measured,
     Memory,
     Scan,
     SetAside,
@@ -294,12 +295,8 @@ class AgentRun:
         columns.append(estimates.ood_score)
         columns += [quantities.get(name, np.full(len(frames), math.nan)) for name in _REQUIRED]
         columns.append(rows.latency_ms)
-        columns += (
-            [f.uid for f in frames],
-            [int(f.seq_num) for f in frames],
-            np.array([f.time for f in frames], float),
-        )
-        columns += self._name_columns(frames)
+        uids, numbers, *names = about
+        columns += uids, numbers, np.array([f.time for f in frames], float), *names
         columns.append([", ".join(flags) for flags in estimates.flags or [()] * len(frames)])
         columns += [values for name, values in quantities.items() if name not in _REQUIRED]
         columns += [np.array([f.readings[name] for f in frames], float) for name in readings]
@@ -322,11 +319,12 @@ class AgentRun:
     def _measured_columns(self, rows: FrameRows, lines: Lines, about: list[Any]) -> tuple[tuple[Any, ...], list[Any]]:
         frames, count = rows.frames, len(rows.frames)
         points, foil = len(frames[0].energy), frames[0].reference is not None
-        energy = np.stack([f.energy for f in frames], dtype=np.float64)
-        arrays = {"energy": energy, "mu": np.stack([f.mu for f in frames], dtype=np.float64)}
+        energy, mu, reference = lines.measured or _measured(frames)
+        energy = np.broadcast_to(np.asarray(energy, np.float64), mu.shape)
+        arrays = {"energy": energy, "mu": np.asarray(mu, np.float64)}
         numbers = {"e0_measured_ev": lines.e0_ev}
         if foil:
-            arrays["reference"] = np.array([f.reference for f in frames], dtype=np.float64)
+            arrays["reference"] = np.asarray(reference, np.float64)
             numbers["reference_e0_ev"] = lines.foil_e0_ev
         curves = {"pre_edge": lines.pre_edge, "post_edge": lines.post_edge}
         arrays |= {"line_energy": energy[:, nodes(points)]}
@@ -501,6 +499,12 @@ def decision_of(event: Mapping[str, Any], run_uid: str) -> Decision:
         by=data.get("by", ""),  # an earlier version did not publish it
         status_time=data.get("status_time", event["time"]),
     )
+
+
+def _measured(frames: Sequence[Frame]) -> Measured:
+    references = [f.reference for f in frames if f.reference is not None]
+    energy, mu = np.stack([f.energy for f in frames]), np.stack([f.mu for f in frames])
+    return Measured(energy, mu, np.stack(references) if references else None)
 
 
 def _new_uid() -> str:

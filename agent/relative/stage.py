@@ -15,6 +15,7 @@ from ..types import (
     DescriptorEstimate,
     Edge,
     Estimate,
+    Estimates,
     Flag,
     Frame,
     Memory,
@@ -203,12 +204,12 @@ class RelativeQuantities:
             return estimate
         return replace(estimate, descriptors={**estimate.descriptors, **derived}, flags=flags)
 
-    def adds_nothing(self, frames: Sequence[Frame], model: Scale, estimates: Sequence[Estimate]) -> bool:
+    def adds_nothing(self, frames: Sequence[Frame], model: Scale, estimates: Estimates) -> bool:
         """Take notice of frames of a series, in place of a call for each, if nothing is added to their estimates."""
         settings = self._settings
         if self._waiting or settings.change or settings.rate or settings.references:
             return False
-        series, newest = self._of(frames[-1].series, model), estimates[-1]
+        series, newest = self._of(frames[-1].series, model), estimates.rows(slice(-1, None))[0]
         if series.anchors:
             return False
         self._latest = frames[-1].series

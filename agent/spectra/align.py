@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import NO_TABLES, Array, Edge, Flag, Grid, Reason, Refusal, Tabulated, bin_means
+from ..types import NO_TABLES, Array, Edge, Flag, Grid, Measured, Reason, Refusal, Tabulated, bin_means
 from .background import measure_background
 from .baseline import Coverage, fit_baseline
 from .batch import Batch
@@ -68,6 +68,8 @@ class Aligned:
     """(N, M) the points that were repaired; None if glitches were not searched or not found."""
     lines: Normalised | None = None
     """Pre- and post-edge of measured spectra, with energies relative to the tabulated edge; None for theory."""
+    measured: Measured | None = None
+    """The spectra before their repair; None where only the frames have them."""
 
     @cached_property
     def numbers(self) -> dict[str, list[float]]:
@@ -85,7 +87,16 @@ class Aligned:
         for i, row in enumerate(rows):
             refused[row], flags[row] = other.refused[i], other.flags[i]
         lines = self.lines if self.lines is None or other.lines is None else self.lines.with_rows(rows, other.lines)
-        return Aligned(mu, quantities, tuple(refused), tuple(flags), background, self.short, self.repaired, lines)
+        refusals, all_flags = tuple(refused), tuple(flags)
+        return replace(
+            self,
+            mu=mu,
+            quantities=quantities,
+            refused=refusals,
+            flags=all_flags,
+            background=background,
+            lines=lines,
+        )
 
 
 def align(
@@ -295,15 +306,15 @@ def _calibrate(
 
     ``foil_expected``: whether the frames have a foil to calibrate on. A held calibration is flagged without one too.
     """
-    shift, sd, jitter = np.array([(c.shift_ev, c.sd_ev, c.jitter_ev) for c in calibrations]).reshape(-1, 3).T
+    shift, sd, jitter = (np.array([c[k] for c in calibrations], float) for k in (0, 1, 3))
     known = ~np.isnan(shift)
     frame_sd = np.where(known, np.hypot(sd, jitter), 0.0)
     shift = np.where(known, shift, settings.energy_shift_ev)
-    flags: list[tuple[Flag, ...]] = []
-    for calibration, is_known, shift_ev in zip(calibrations, known.tolist(), shift.tolist(), strict=True):
-        foil = calibration.flag or (Flag.NO_FOIL_EDGE if foil_expected and not is_known else None)
-        large = Flag.LARGE_FOIL_SHIFT if is_known and abs(shift_ev) > settings.usual_foil_shift_ev else None
-        flags.append(tuple(flag for flag in (foil, large) if flag))
+    flags: list[tuple[Flag, ...]] = [() if c.flag is None else (c.flag,) for c in calibrations]
+    for i in np.flatnonzero(~known).tolist() if foil_expected else ():
+        flags[i] = flags[i] or (Flag.NO_FOIL_EDGE,)
+    for i in np.flatnonzero(known & (np.abs(shift) > settings.usual_foil_shift_ev)).tolist():
+        flags[i] += (Flag.LARGE_FOIL_SHIFT,)
     return shift[:, None], np.where(known, sd, settings.energy_sd_ev), frame_sd, tuple(flags)
 
 

@@ -47,6 +47,11 @@ class SeriesBackground:
         if np.isfinite(background).all():
             self._frames.append(background)
 
+    def add_all(self, backgrounds: Array) -> None:
+        """Add the terms of N frames, (N, 4), as :meth:`add` does."""
+        finite = backgrounds[np.isfinite(backgrounds).all(axis=1)]
+        self._frames.extend(finite[-(self._frames.maxlen or 0) :].copy())
+
     def state(self) -> list[list[float]]:
         """Return the terms of the frames, oldest first, for :meth:`add`."""
         return [terms.tolist() for terms in self._frames]

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
 
-from ..types import Array, bin_means, right_index
+from ..types import Array, Bins, bin_means, right_index
+from .banded import Banded
 
 _NEIGHBOUR_OFFSETS = np.array([[-1], [0], [1]])
 _KERNEL_REACH_SD = 4  # half width of the Gaussian kernel, in its standard deviations
@@ -15,6 +16,8 @@ E0_STEP_EV = 0.2
 # Of the largest maximum. Metals have two inflections of similar height, and tables list the first.
 _MIN_FIRST_INFLECTION = 0.7
 
+# On one axis: so many spectra are worth the matrix of their derivatives, unless they have more points.
+_MANY_SPECTRA, _MAX_OPERATOR_POINTS = 64, 2000
 _BLOCK_SPECTRA = 64  # processed at a time: more do not fit into a processor's cache
 _EDGE_MEAN_EV = 10.0  # range of the two means, below and above an energy, whose difference marks the edge
 _EDGE_LATTICE_EV = 4.0
@@ -57,10 +60,13 @@ def find_inflection(
     (N,) eV, (N,) in the unit of μ per eV, and (N,) per eV³, positive for a maximum; NaN where the window has no
     maximum
     """
-    bounds, centres, kernel = _derivative(smoothing_ev, search_ev)
-    reach = len(kernel) // 2
-    # A matrix product would be slower: BLAS shares it among threads, which wait for each other on a busy machine.
-    d = correlate1d(bin_means(energy, mu, bounds), kernel, axis=1)[:, reach:-reach]
+    if len(energy) == 1:
+        axis = energy.astype(np.float64, copy=False).tobytes()
+        many = len(mu) >= _MANY_SPECTRA and energy.shape[1] <= _MAX_OPERATOR_POINTS
+        d = _operator(axis, smoothing_ev, search_ev)(mu) if many else _on_axis(axis, mu, smoothing_ev, search_ev)
+    else:
+        d = _derivative(bin_means(energy, mu, _kernel(smoothing_ev, search_ev)[0]), smoothing_ev, search_ev)
+    centres = _kernel(smoothing_ev, search_ev)[1]
     row, i = np.arange(len(d)), d.argmax(axis=1)
     found = (i > 0) & (i < d.shape[1] - 1)
     if first_inflection or not found.all():  # otherwise the highest value is a local maximum
@@ -156,8 +162,32 @@ def _steepest_energy(energy: Array, mu: Array) -> Array:
     return candidates[np.arange(len(mu)) if len(candidates) > 1 else 0, rise.argmax(axis=1)]
 
 
+def _on_axis(axis: bytes, mu: Array, smoothing_ev: float, search_ev: tuple[float, float]) -> Array:
+    """The smoothed derivative, (N, K), of spectra whose float64 energies all are ``axis``."""
+    return _derivative(_bins(axis, smoothing_ev, search_ev).means(mu), smoothing_ev, search_ev)
+
+
+def _derivative(means: Array, smoothing_ev: float, search_ev: tuple[float, float]) -> Array:
+    """The smoothed derivative, (N, K), per step, of the means over the bins."""
+    kernel = _kernel(smoothing_ev, search_ev)[2]
+    reach = len(kernel) // 2
+    return correlate1d(means, kernel, axis=1)[:, reach:-reach]
+
+
 @lru_cache(maxsize=16)
-def _derivative(smoothing_ev: float, search_ev: tuple[float, float]) -> tuple[Array, Array, Array]:
+def _bins(axis: bytes, smoothing_ev: float, search_ev: tuple[float, float]) -> Bins:
+    """Bins of the derivative on energies that all frames of a series have."""
+    return Bins.on(np.frombuffer(axis), _kernel(smoothing_ev, search_ev)[0])
+
+
+@lru_cache(maxsize=16)
+def _operator(axis: bytes, smoothing_ev: float, search_ev: tuple[float, float]) -> Banded:
+    """The smoothed derivative of spectra on one axis, which takes a fifth of the time of :func:`_on_axis`."""
+    return Banded(_on_axis(axis, np.eye(len(np.frombuffer(axis))), smoothing_ev, search_ev))
+
+
+@lru_cache(maxsize=16)
+def _kernel(smoothing_ev: float, search_ev: tuple[float, float]) -> tuple[Array, Array, Array]:
     """Bin boundaries, energies of the derivative, and kernel (the derivative of a Gaussian).
 
     The energies extend one step beyond the search window at either end, and the bins half a kernel beyond them.

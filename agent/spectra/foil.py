@@ -3,7 +3,6 @@
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ FOIL_READING_SD_EV = 0.02
 
 _MIN_SLOPE_FRAMES = 5  # fewer frames determine a level and no slope
 _JUMP_SD = 3  # a jump also exceeds this many standard deviations of the trend
-_FEWEST_TOGETHER, _MOST_TOGETHER = 8, 64  # frames whose lines are fitted in one go
+_FEWEST_TOGETHER, _MOST_TOGETHER = 8, 256  # frames whose lines are fitted in one go
 
 
 class FoilSettings(Settings):
@@ -35,8 +34,7 @@ class FoilSettings(Settings):
     """A new trend begins after a pause this long, s."""
 
 
-@dataclass(frozen=True, slots=True)
-class EnergyCalibration:
+class EnergyCalibration(NamedTuple):
     """The calibration of one frame's energies."""
 
     shift_ev: float
@@ -81,10 +79,9 @@ class FoilTrack:
         if len(times) == 1:
             return [self.follow(times[0], shifts_ev[0], sds_ev[0])]
         found: list[EnergyCalibration] = []
-        together = _FEWEST_TOGETHER
+        together, columns = _MOST_TOGETHER, [np.array(v, float) for v in (times, shifts_ev, sds_ev)]
         while (done := len(found)) < len(times):
-            part = slice(done, done + together)
-            steady = self._follow_steady(*(np.array(v[part], float) for v in (times, shifts_ev, sds_ev)))
+            steady = self._follow_steady(*(column[done : done + together] for column in columns))
             found += steady
             together = min(2 * together, _MOST_TOGETHER) if len(steady) == together else _FEWEST_TOGETHER
             if not steady:

@@ -40,7 +40,7 @@ def read_foils(batch: Batch, edge: Edge, settings: AlignmentSettings) -> list[En
     if upside_down.any():
         upside_down[upside_down] = np.isfinite(_find_falls(batch.rows(upside_down), edge, settings)[0])
     flags = [Flag.REFERENCE_UPSIDE_DOWN if falls else None for falls in upside_down.tolist()]
-    return [EnergyCalibration(*values) for values in zip((-e0).tolist(), sd.tolist(), flags, strict=True)]
+    return [*map(EnergyCalibration, (-e0).tolist(), sd.tolist(), flags)]
 
 
 def find_exchanged(batch: Batch, edge: Edge, settings: AlignmentSettings) -> dict[int, Refusal]:

@@ -157,18 +157,28 @@ class _Search:
     def __call__(self, mu: Array, min_sigma: Array) -> tuple[Mask, Array, Array]:
         """Glitches, the values that good neighbours predict, and the noise, (N, M) each."""
         model = self.model
-        residuals = model.residuals(mu)  # (L, N, S, M)
-        spread, error = model.spread[:, None], model.error[:, None]
-        least = np.abs(residuals[0] / np.sqrt(spread[0])).min(axis=1)
-        noise = self._noise(least * (1 / MAD_TO_SD / model.least_noise_residual), np.zeros(mu.shape, bool))
+        spread, error = model.spread[:, 0], model.error[:, 0]
+        stencils = np.abs(model.residuals(mu, model.weight[0])) / np.sqrt(model.spread[0])[:, None]  # (S, N, M)
+        noise = self._noise(
+            stencils.min(axis=0) * (1 / MAD_TO_SD / model.least_noise_residual), np.zeros(mu.shape, bool)
+        )
         sigma = np.maximum(noise, min_sigma)
         structure = (_STRUCTURE_PER_AMPLITUDE * self._amplitude(mu)) ** 2
-        variance = sigma[None, :, None] ** 2 * spread + structure[None, :, None] * error
-        level = variance.argmin(axis=0)[None]
-        residual = np.take_along_axis(residuals, level, 0)[0]
-        variance = np.take_along_axis(variance, level, 0)[0]
-        found = (residual**2 > self.threshold**2 * variance).all(axis=1)  # no stencil explains the point
-        return self._refine(mu, residuals[:, :, 0], residual[:, 0], found, sigma, min_sigma)
+        residuals = model.residuals(mu, model.weight[:, 0])  # (L, N, M) from all neighbours
+        residual, variance = _of_least_variance(sigma**2, structure, spread[:, None], error[:, None], residuals)
+        found = residual**2 > self.threshold**2 * variance
+        row, point = np.nonzero(found)  # few, of which no stencil may explain the difference
+        predicted = (model.weight[:, :, point] * mu[row[:, None], model.index[point]]).sum(axis=-1)  # (L, S, points)
+        at = np.s_[:, :, point]
+        tested, variances = _of_least_variance(
+            sigma[row, point] ** 2,
+            structure[row, point],
+            model.spread[at],
+            model.error[at],
+            mu[row, point] - predicted,
+        )
+        found[row, point] = (tested**2 > self.threshold**2 * variances).all(axis=0)
+        return self._refine(mu, residuals, residual, found, sigma, min_sigma)
 
     def _refine(
         self, mu: Array, residuals: Array, residual: Array, found: Mask, sigma: Array, min_sigma: Array
@@ -204,11 +214,7 @@ class _Search:
         """
         model = self.model
         spread, error = model.spread[:, None, 0], model.error[:, None, 0]
-        variance = noise * spread + structure * error
-        level = variance.argmin(axis=0)
-        each = np.arange(mu.shape[1])
-        residual = np.take_along_axis(residuals, level[None], 0)[0]
-        variance, spread = np.take_along_axis(variance, level[None], 0)[0], model.spread[level, 0, each]
+        residual, variance, spread = _of_least_variance(noise, structure, spread, error, residuals, spread)
         row, point = np.nonzero((found[:, model.index] & model.inside).any(axis=-1))
         neighbours = model.index[point]
         good = model.inside[point] & ~found[row[:, None], neighbours]
@@ -265,6 +271,23 @@ class _Search:
         width_ev = relative[np.minimum(right, points - 1)] - relative[np.maximum(left, 0)]
         max_points = np.where(narrow, _MAX_NARROW_RUN_POINTS, _MAX_RUN_POINTS)
         return found & (right - left - 1 <= max_points) & ~(narrow & inner & (width_ev > self.max_run_ev))
+
+
+def _of_least_variance(
+    noise: Array, structure: Array, spread: Array, error: Array, *values: Array
+) -> tuple[Array, ...]:
+    """The least variance of a prediction over the nuggets, after those of ``values`` that go with it.
+
+    noise, structure: variances (…); spread, error, values: (L, …).
+    """
+    least = noise * spread[0] + structure * error[0]
+    chosen = [np.array(np.broadcast_to(value[0], least.shape)) for value in values]
+    for k in range(1, len(spread)):
+        variance = noise * spread[k] + structure * error[k]
+        less = variance < least
+        for kept, new in ((least, variance), *zip(chosen, (value[k] for value in values), strict=True)):
+            np.copyto(kept, new, where=less)
+    return *chosen[:1], least, *chosen[1:]
 
 
 def _is_local_maximum(t: Array) -> Mask:

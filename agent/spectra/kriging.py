@@ -54,7 +54,7 @@ class Predictor:
     inside: Mask
     """(M, 8) whether the neighbour lies inside the scan."""
     weight: Array
-    """(M, 8, L·S)"""
+    """(L, S, M, 8)"""
     spread: Array
     """(L, S, M) variance of the prediction error per variance of the noise."""
     error: Array
@@ -64,9 +64,9 @@ class Predictor:
     least_noise_residual: float
     """Median over pure noise of the smallest residual of all stencils, in σ."""
 
-    def residuals(self, mu: Array) -> Array:
-        """(L, N, S, M) differences between spectra (N, M) and the predictions of each stencil."""
-        return _residuals(mu, self.index, self.weight, self.spread.shape)
+    def residuals(self, mu: Array, weight: Array) -> Array:
+        """(K, N, M) differences between spectra (N, M) and their predictions by K ``weight``, (K, M, 8)."""
+        return _residuals(mu, self.index, weight)
 
 
 @lru_cache(maxsize=8)
@@ -91,12 +91,12 @@ def predictor(energy_bytes: bytes, e0: float, narrowest_ev: float) -> Predictor:
         used[stencil][:, list(left_out)] = False
     by_nugget = [krige(position[index], position, used, np.full(used.shape[:2], nugget)) for nugget in NUGGETS]
     weight, error, spread = (np.stack(part) for part in zip(*by_nugget, strict=True))
-    flat_weight = weight.reshape(-1, *weight.shape[2:]).transpose(1, 2, 0)
+    weight = np.ascontiguousarray(weight.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)  # for the product in _residuals
     noise = np.random.default_rng(0).normal(size=(_NOISE_ROWS, len(energy)))
-    residuals = _residuals(noise, index, flat_weight, spread.shape)[0] / np.sqrt(spread[0])
-    least = float(np.median(np.abs(residuals).min(axis=1)))
+    residuals = _residuals(noise, index, weight[0]) / np.sqrt(spread[0])[:, None]
+    least = float(np.median(np.abs(residuals).min(axis=0)))
     narrow = (relative > _NARROW_FEATURES_EV[0]) & (relative < _NARROW_FEATURES_EV[1])
-    return Predictor(relative, position, index, inside, flat_weight, spread, error, narrow, least)
+    return Predictor(relative, position, index, inside, weight, spread, error, narrow, least)
 
 
 def krige(neighbours: Array, point: Array, used: Mask, nugget: Array) -> tuple[Array, Array, Array]:
@@ -141,7 +141,6 @@ def _covariance_length(relative: Array, narrowest_ev: float) -> Array:
     return np.where(relative < _NO_FEATURES_BELOW_EV, below, above)
 
 
-def _residuals(mu: Array, index: NDArray[np.intp], weight: Array, shape: tuple[int, ...]) -> Array:
-    neighbours = mu[:, index].transpose(1, 0, 2)  # (M, N, 8)
-    predicted = (neighbours @ weight).transpose(2, 1, 0).reshape(*shape[:2], len(mu), shape[2])
-    return mu[:, None] - predicted.swapaxes(1, 2)
+def _residuals(mu: Array, index: NDArray[np.intp], weight: Array) -> Array:
+    predicted = mu[:, index].transpose(1, 0, 2) @ weight.transpose(1, 2, 0)  # (M, N, K)
+    return mu - predicted.transpose(2, 1, 0)

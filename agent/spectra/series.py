@@ -3,12 +3,12 @@
 from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import numpy as np
 from cachetools import LRUCache
 
-from ..types import NO_TABLES, Array, Estimator, Frame, Memory, Tabulated
+from ..types import NO_TABLES, Array, Estimator, Frame, Measured, Memory, Tabulated
 from .align import Aligned, align, find_configured_glitches
 from .background import SeriesBackground
 from .batch import Batch
@@ -67,6 +67,7 @@ class SeriesAlignment:
     def __call__(self, frames: Sequence[Frame], model: Estimator) -> Aligned:
         """Align frames of one kind, in the order of time."""
         batch = self._batch(frames)
+        measured = Measured(batch.energy, batch.mu, batch.reference)
         glitches = self._glitches(frames, batch, model)
         if glitches is not None:
             batch = replace(batch, mu=glitches.mu)
@@ -91,10 +92,10 @@ class SeriesAlignment:
             )
             aligned = aligned.with_rows(rows, again)
         if glitches is None:
-            return aligned
+            return replace(aligned, measured=measured)
         flags = tuple(a + b for a, b in zip(aligned.flags, glitches.flags, strict=True))
         quantities = {**aligned.quantities, "glitches": glitches.count.astype(float)}
-        return replace(aligned, flags=flags, repaired=glitches.found, quantities=quantities)
+        return replace(aligned, flags=flags, repaired=glitches.found, quantities=quantities, measured=measured)
 
     def memory(self, frame: Frame, model: Estimator) -> Memory:
         """Return the states of a frame's series and of its model's foil."""
@@ -137,7 +138,11 @@ class SeriesAlignment:
         return frame.formula == "fluorescence" or computed
 
     def _series_of(self, frame: Frame, model: Estimator) -> _Series:
-        return self._series.setdefault((model.name, frame.series, frame.formula, frame.normalised), _Series())
+        key = model.name, frame.series, frame.formula, frame.normalised
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = _Series()
+        return series
 
     def _glitches(self, frames: Sequence[Frame], batch: Batch, model: Estimator) -> Glitches | None:
         settings = self._settings.glitches
@@ -156,12 +161,18 @@ class SeriesAlignment:
         """The rows of frames that are too short, and the background of the frames before each of them."""
         rows: list[int] = []
         backgrounds: list[Array] = []
-        for i, frame in enumerate(frames):
-            series = self._series_of(frame, model).background
-            if aligned.short[i] and len(series):
-                rows.append(i)
-                backgrounds.append(series.background())
-            series.add(aligned.background[i])
+        for _, group in groupby(range(len(frames)), lambda i: frames[i].series):
+            first, *others = group
+            same = slice(first, first + 1 + len(others))
+            series, terms = self._series_of(frames[first], model).background, aligned.background[same]
+            if not aligned.short[same].any():
+                series.add_all(terms)
+                continue
+            for i, own in enumerate(terms, first):
+                if aligned.short[i] and len(series):
+                    rows.append(i)
+                    backgrounds.append(series.background())
+                series.add(own)
         return rows, backgrounds
 
 
@@ -169,10 +180,11 @@ def _follow(
     track: FoilTrack, times: Sequence[float], own: Sequence[EnergyCalibration]
 ) -> Sequence[EnergyCalibration]:
     """Return the calibrations of frames of which each one's own foil gives ``own``; a frame may have no time."""
-    timed = np.flatnonzero(np.isfinite(times)).tolist()
-    shifts, sds = [own[i].shift_ev for i in timed], [own[i].sd_ev for i in timed]
     found = [*own]
-    for i, followed in zip(timed, track.follow_all([times[i] for i in timed], shifts, sds), strict=True):
-        flag = own[i].flag
-        found[i] = followed if flag is None else replace(followed, flag=flag)
+    timed = np.flatnonzero(np.isfinite(times)).tolist()
+    if not timed:
+        return found
+    shifts, sds, flags, _ = zip(*(own[i] for i in timed), strict=True)
+    for i, followed, flag in zip(timed, track.follow_all([times[i] for i in timed], shifts, sds), flags, strict=True):
+        found[i] = followed if flag is None else followed._replace(flag=flag)
     return found

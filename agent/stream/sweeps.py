@@ -26,7 +26,7 @@ class UnusableError(Exception):
         self.detail = detail
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as Frame
 class SweepSpectrum:
     """The spectrum of one sweep, sorted to strictly rising energy."""
 

@@ -8,8 +8,8 @@ from .errors import InputError
 from .estimate import ESTIMATE_PARTS, DescriptorEstimate, Estimate, Reach, keys_of
 from .estimates import Classes, Estimates, means_of
 from .frame import DOCUMENT_NAMES, Direction, Document, Formula, Frame, Received, SetAside
-from .grid import Grid, bin_means, continued, right_index
-from .lines import Lines, nodes
+from .grid import Bins, Grid, bin_means, continued, right_index
+from .lines import Lines, Measured, nodes
 from .log import LOGGER_NAME, Logger, get_logger, line_of
 from .memory import Memory
 from .numbers import as_count, as_number, as_numbers, unwrap
@@ -57,6 +57,7 @@ __all__ = [
     "AbsorptionTable",
     "Action",
     "Array",
+    "Bins",
     "Classes",
     "ConfigError",
     "Control",
@@ -76,6 +77,7 @@ __all__ = [
     "InputError",
     "Lines",
     "Logger",
+    "Measured",
     "Memory",
     "Reach",
     "Reason",

@@ -43,7 +43,8 @@ Direction = Literal["rising", "falling"]
 Formula = Literal["transmission", "fluorescence", "mu", "normalised"]
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: a frozen one takes several times as long to make.
+@dataclass(slots=True)
 class Frame:
     """One complete XANES spectrum as measured, before alignment; its energies rise strictly."""
 

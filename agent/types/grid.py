@@ -133,52 +133,91 @@ def bin_means(energy: Array, mu: Array, bounds: Array) -> Array:
     """
     energy, bounds = np.atleast_2d(energy), np.atleast_2d(bounds)
     if len(energy) == len(bounds) == 1:
-        return _bin_means_of_one_axis(energy[0], mu, bounds[0])
+        return Bins.on(energy[0], bounds[0]).means(mu)
     if len(energy) == 1 and energy.shape[1] > 2:  # points that no bin touches are left out, for speed
         a, b = energy[0].searchsorted((bounds[:, 0].min(), bounds[:, -1].max()))
         touched = slice(max(min(a - 1, energy.shape[1] - 2), 0), max(b + 1, 2))
         energy, mu = energy[:, touched], mu[:, touched]
-    right = right_index(energy, bounds)
-    left = right - 1
-    n = np.arange(len(mu))[:, None]
-    row = n if len(energy) > 1 else 0
+    left = right_index(energy, bounds) - 1
+    at = left + mu.shape[1] * np.arange(len(mu))[:, None]  # in all spectra in a row, where ``take`` is fastest
+    on_axis = left if len(energy) == 1 else at
+    start = energy.take(on_axis)
+    width = energy.take(on_axis + 1) - start
     first, last = energy[:, :1], energy[:, -1:]
-    start = energy[row, left]
-    width = energy[row, right] - start
     beyond = bounds[:, 0].min() < first.max() or bounds[:, -1].max() > last.min()
     d = (np.minimum(np.maximum(bounds, first), last) if beyond else bounds) - start
-    area, low = _area(energy, mu), mu[n, left]
-    integral = area[n, left] + d * (low + (mu[n, right] - low) * (d / width / 2))
+    width = np.divide(d, width, out=width)
+    width *= 0.5
+    area, mu = _area(energy[:, 1:] - energy[:, :-1], mu), np.ascontiguousarray(mu)
+    low = mu.take(at)
+    integral = mu.take(at + 1)
+    integral -= low
+    integral *= width
+    integral += low
+    integral *= d
+    integral += area.take(at)
     if beyond:
         integral += mu[:, :1] * np.minimum(bounds - first, 0) + mu[:, -1:] * np.maximum(bounds - last, 0)
     return (integral[:, 1:] - integral[:, :-1]) / (bounds[:, 1:] - bounds[:, :-1])
 
 
-def _bin_means_of_one_axis(energy: Array, mu: Array, bounds: Array) -> Array:
-    """Return :func:`bin_means` for energies, (M,), and bounds, (G + 1,), of all spectra in half the time."""
-    right = energy.searchsorted(bounds)
-    begin = max(min(int(right[0]) - 1, len(energy) - 2), 0)
-    touched = slice(begin, max(int(right[-1]) + 1, 2))
-    energy, mu = energy[touched], mu[:, touched]
-    right = np.minimum(np.maximum(right - begin, 1), len(energy) - 1)
-    left = right - 1
-    start = energy.take(left)
-    width = energy.take(right) - start
-    first, last = energy[0], energy[-1]
-    beyond = bounds[0] < first or bounds[-1] > last
-    d = (np.minimum(np.maximum(bounds, first), last) if beyond else bounds) - start
-    low = mu.take(left, axis=1)
-    integral = _area(energy, mu).take(left, axis=1) + d * (low + (mu.take(right, axis=1) - low) * (d / width / 2))
-    if beyond:
-        integral += mu[:, :1] * np.minimum(bounds - first, 0) + mu[:, -1:] * np.maximum(bounds - last, 0)
-    return (integral[:, 1:] - integral[:, :-1]) / (bounds[1:] - bounds[:-1])
+@dataclass(frozen=True, slots=True)
+class Bins:
+    """Where bins lie among the energies that all spectra share, to average as :func:`bin_means`, in half its time."""
+
+    touched: slice
+    """The points that the bins touch; the others are left out."""
+    left: NDArray[np.intp]
+    """(G + 1,) number of the point to the left of each boundary, and ``right`` of it."""
+    right: NDArray[np.intp]
+    distance: Array
+    """(G + 1,) from the left point to the boundary, eV, and half of it in distances of the two points."""
+    half: Array
+    steps: Array
+    """(M − 1,) between the touched points, eV."""
+    widths: Array
+    """(G,) of the bins, eV."""
+    before: Array | None
+    """(G + 1,) distance of the boundaries beyond the first energy, ≤ 0 eV; None if the data have both ends."""
+    after: Array | None
+
+    @classmethod
+    def on(cls, energy: Array, bounds: Array) -> "Bins":
+        """Find the place of bins with boundaries (G + 1,) among energies (M,)."""
+        right = energy.searchsorted(bounds)
+        begin = max(min(int(right[0]) - 1, len(energy) - 2), 0)
+        touched = slice(begin, max(int(right[-1]) + 1, 2))
+        energy = energy[touched]
+        right = np.minimum(np.maximum(right - begin, 1), len(energy) - 1)
+        left = right - 1
+        start = energy.take(left)
+        width = energy.take(right) - start
+        first, last = energy[0], energy[-1]
+        beyond = bounds[0] < first or bounds[-1] > last
+        d = (np.minimum(np.maximum(bounds, first), last) if beyond else bounds) - start
+        before = np.minimum(bounds - first, 0) if beyond else None
+        after = np.maximum(bounds - last, 0) if beyond else None
+        widths = bounds[1:] - bounds[:-1]
+        return cls(touched, left, right, d, d / width / 2, energy[1:] - energy[:-1], widths, before, after)
+
+    def means(self, mu: Array) -> Array:
+        """Return the means, (N, G), of spectra (N, M)."""
+        mu = mu[:, self.touched]
+        low = mu.take(self.left, axis=1)
+        rise = (mu.take(self.right, axis=1) - low) * self.half
+        integral = _area(self.steps, mu).take(self.left, axis=1) + self.distance * (low + rise)
+        if self.before is not None and self.after is not None:
+            integral += mu[:, :1] * self.before + mu[:, -1:] * self.after
+        return (integral[:, 1:] - integral[:, :-1]) / self.widths
 
 
-def _area(energy: Array, mu: Array) -> Array:
-    """Integrate piecewise-linear spectra up to each point, (N, M)."""
+def _area(steps: Array, mu: Array) -> Array:
+    """Integrate piecewise-linear spectra (N, M) up to each point, at ``steps`` (M − 1,) or (N, M − 1); (N, M)."""
     area = np.empty(mu.shape)
     area[:, 0] = 0.0
-    np.cumsum((energy[..., 1:] - energy[..., :-1]) * (mu[:, 1:] + mu[:, :-1]) / 2, axis=1, out=area[:, 1:])
+    sums = mu[:, 1:] + mu[:, :-1]
+    sums *= steps / 2
+    np.cumsum(sums, axis=1, out=area[:, 1:])
     return area
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,17 @@ from .array import Array
 
 _NODES = 17
 """Number of points at which the curves are given: they are polynomials of low order."""
+
+
+class Measured(NamedTuple):
+    """N spectra as measured."""
+
+    energy: Array
+    """(1 or N, M) eV; one row if all share it."""
+    mu: Array
+    """(N, M) dimensionless."""
+    reference: Array | None
+    """(N, M) absorption of the foil; None without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +39,8 @@ class Lines:
     """E0 on the monochromator's energies, before their calibration; a number or (N,)."""
     foil_e0_ev: float | Array
     """E0 of the foil on the same energies, as its calibration has it; NaN without one."""
+    measured: Measured | None = None
+    """The spectra of the N frames in arrays, if they are at hand."""
 
 
 @lru_cache(maxsize=64)

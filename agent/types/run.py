@@ -30,7 +30,7 @@ class RunInfo:
     """Whether the RunStart did not arrive within the book's waiting time."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as Frame
 class RunDocument:
     """A document in the order of its run: start first, descriptors before their Events, stop last.
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -718,3 +719,47 @@ def test_frames_published_together_are_those_published_one_by_one(kind, relative
     assert found.pop("all") == expected.pop("all") or pages == "always"
     assert found == expected
     assert bool(together.named("event_page")) == (pages == "always")
+
+
+class OnItsThread(WhiteLineArrays):
+    """The same model, which notes the threads that call it, and may give up after some frames."""
+
+    def __init__(self, absorber: str, abandoned: threading.Event | None = None) -> None:
+        super().__init__(absorber)
+        self.threads: list[str] = []
+        self.abandoned = abandoned
+
+    def estimate(self, spectra: NDArray[np.float32], extra_sd: object = None) -> Sequence[Estimate]:
+        self.threads.append(threading.current_thread().name)
+        if self.abandoned is not None:
+            self.abandoned.set()
+        return super().estimate(spectra, extra_sd)
+
+
+@pytest.mark.parametrize("pages", ["never", "always"])
+def test_frames_of_a_flood_are_answered_in_order_while_the_next_are_read(pages):
+    heights = np.random.default_rng(0).uniform(0.1, 0.9, 150)
+    watched = Watched("Co", *heights[:140]).frame(np.full_like(RELATIVE, np.nan))
+    for height in heights[140:]:
+        watched.frame(spectrum(height))
+    watched.stop()
+    together, alone = Piped(pages=pages), Piped()
+    together.models[:], alone.models[:] = [model := OnItsThread("Co")], [OnItsThread("Co")]
+    together.feed(watched.docs).check()
+    alone.feed(*([document] for document in watched.docs)).check()
+    assert any(name.startswith("xas-agent network") for name in model.threads)
+    found, expected = told(together), told(alone)
+    assert [row[:2] for row in found["descriptors"]] == [row[:2] for row in expected["descriptors"]]
+    for one, other in zip(found["descriptors"], expected["descriptors"], strict=True):
+        assert json.loads(one[2]) == pytest.approx(json.loads(other[2]), abs=1e-6)
+    assert found["quality"] == expected["quality"]
+
+
+def test_a_flood_that_is_given_up_counts_the_frames_that_are_not_answered():
+    abandoned = threading.Event()
+    watched, piped = Watched("Co", *np.linspace(0.1, 0.9, 200)), Piped(abandoned=abandoned)
+    piped.models[:] = [OnItsThread("Co", abandoned)]
+    piped.feed(watched.docs)
+    answered, unread = len(piped.events("descriptors")), piped.pipeline.unread
+    assert answered + piped.pipeline.unanswered + unread == 200
+    assert piped.pipeline.unanswered >= 100

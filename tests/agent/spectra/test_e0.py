@@ -1,0 +1,32 @@
+"""Test that the derivative of many spectra on one axis is that of each alone."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xas_agent.agent.spectra.banded import Banded
+from xas_agent.agent.spectra.e0 import find_inflection
+
+GAPS = st.sampled_from([0.1, 0.37, 1.0, 5.0])
+
+
+@given(st.lists(GAPS, min_size=60, max_size=120), st.floats(-45, 10), st.booleans())
+def test_the_inflection_does_not_depend_on_the_other_spectra(gaps: list[float], start: float, first: bool) -> None:
+    """Axes may end inside the search window, where spectra continue with their last values."""
+    energy = start + np.cumsum(gaps)
+    centres = np.linspace(-8, 25, 80)
+    mu = np.arctan((energy - centres[:, None]) / 2) + 0.2 * np.exp(-(((energy - centres[:, None] - 6) / 3) ** 2))
+    together = find_inflection(energy[None], mu, 1.0, (-12.0, 28.0), first)
+    alone = [find_inflection(energy[None], row[None], 1.0, (-12.0, 28.0), first) for row in mu]
+    for column, rows in zip(together, zip(*alone, strict=True), strict=True):
+        np.testing.assert_allclose(column, np.concatenate(rows), atol=1e-7)
+
+
+@pytest.mark.parametrize(("points", "results", "spectra"), [(1, 1, 1), (90, 33, 5), (300, 200, 400), (20, 64, 3)])
+def test_a_banded_matrix_gives_the_products_of_the_whole_one(points: int, results: int, spectra: int) -> None:
+    rng = np.random.default_rng(points)
+    matrix, mu = rng.normal(size=(points, results)), rng.normal(size=(spectra, points))
+    middle = np.arange(results) * points / results
+    matrix[np.abs(np.arange(points)[:, None] - middle) > 6] = 0.0
+    np.testing.assert_allclose(Banded(matrix)(mu), mu @ matrix, atol=1e-12)
