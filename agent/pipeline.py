@@ -332,8 +332,7 @@ class Pipeline:
                     break
                 left -= len(answers)
                 ahead = self._rules.are_none and len(answers) >= _FEWEST_AHEAD
-                estimate = partial(self._serve.estimated, answers)
-                self._estimating.append((self._network.submit(estimate).result if ahead else estimate, paged))
+                self._estimating.append((self._estimated(answers, ahead=ahead), paged))
                 while len(self._estimating) > ahead:
                     self._publish_next()
             self._serving_s += time.monotonic() - began
@@ -343,6 +342,14 @@ class Pipeline:
         while self._estimating and not more:
             self._publish_next()
         self._serving_s += time.monotonic() - began
+
+    def _estimated(self, answers: list[Answer], *, ahead: bool) -> Callable[[], list[Answer]]:
+        """Return what gives the answers with estimates; ``ahead``: the network's thread begins with them."""
+        estimate = partial(self._serve.estimated, answers)
+        try:
+            return self._network.submit(estimate).result if ahead else estimate
+        except RuntimeError:  # the interpreter ends, and takes no work for other threads
+            return estimate
 
     def _publish_next(self) -> None:
         """Publish the oldest batch that the network works on."""
@@ -392,12 +399,13 @@ class Pipeline:
             estimates = self._publish_estimates(run, answers, model, now, paged)
         except Exception as error:
             if len(answers) > 1:
+                published = {uid for _, uid in self._progress.outcomes}
                 for answer in answers:
-                    self._publish([answer], paged)
+                    if answer.frame.uid not in published:
+                        self._publish([answer], paged)
             else:
                 self._note_failure(frame, error)
             return
-        self._progress.outcomes += [(answer.frame.run_uid, answer.frame.uid) for answer in answers]
         if self._rules.are_none:
             self._is_stale(now - answers[0].frame.received, frame)
             self._rules.passed(_of_edge(frame, model))
@@ -430,6 +438,7 @@ class Pipeline:
             quantities, mu, lines = rows_of(answers[part], with_lines=self._measured)
             latency_ms = np.array([(now - frame.received) * 1e3 for frame in frames[part]])
             run.frames(FrameRows(frames[part], quantities, packed, mu, latency_ms, lines), paged=paged)
+            self._progress.outcomes += [(frame.run_uid, frame.uid) for frame in frames[part]]
         return results
 
     def _judge(self, answer: Answer, frame: Frame, estimate: Estimate, now: float, run: AgentRun) -> None:

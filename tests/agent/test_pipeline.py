@@ -25,6 +25,7 @@ from xas_agent.agent.decide.dispatch import ControlSettings
 from xas_agent.agent.decide.rules import Rule, Rules
 from xas_agent.agent.pipeline import Pipeline
 from xas_agent.agent.publish import events_of
+from xas_agent.agent.publish import AgentRun, FrameRows
 from xas_agent.agent.relative import Anchor, RelativeQuantities, RelativeSettings
 from xas_agent.agent.spectra.settings import AlignmentSettings
 from xas_agent.agent.stream.deadlines import PATIENCE_DOCUMENTS
@@ -721,6 +722,26 @@ def test_frames_published_together_are_those_published_one_by_one(kind, relative
     assert bool(together.named("event_page")) == (pages == "always")
 
 
+def test_frames_that_fail_together_are_published_once(monkeypatch: pytest.MonkeyPatch):
+    counts: list[int] = []
+    publish = AgentRun.frames
+
+    def frames(run: AgentRun, rows: FrameRows, *, paged: bool = False) -> None:
+        counts.append(len(rows.frames))
+        if len(counts) == 2:
+            raise ValueError("no room")
+        publish(run, rows, paged=paged)
+
+    monkeypatch.setattr(AgentRun, "frames", frames)
+    piped = Piped(pages="always", relative=RELATIVE_TO["a rate that comes later"]())
+    piped.models[:] = [WhiteLineArrays("Co")]
+    piped.feed(Watched("Co", *np.linspace(0.1, 0.9, 9)).stop().docs).check()
+    assert len(counts) > 2
+    assert counts[0] > 1  # of two parts, the second failed
+    assert [row[0] for row in told(piped)["descriptors"]] == list(range(1, 10))
+    assert piped.events("quality") == []
+
+
 class OnItsThread(WhiteLineArrays):
     """The same model, which notes the threads that call it, and may give up after some frames."""
 
@@ -763,3 +784,11 @@ def test_a_flood_that_is_given_up_counts_the_frames_that_are_not_answered():
     answered, unread = len(piped.events("descriptors")), piped.pipeline.unread
     assert answered + piped.pipeline.unanswered + unread == 200
     assert piped.pipeline.unanswered >= 100
+
+
+def test_a_flood_is_answered_while_the_interpreter_ends():
+    watched, piped = Watched("Co", *np.linspace(0.1, 0.9, 200)).stop(), Piped()
+    piped.models[:] = [WhiteLineArrays("Co")]
+    piped.pipeline._network.shutdown()  # as ``concurrent.futures`` does then, before the agent's ``close`` is called
+    piped.feed(watched.docs).check()
+    assert piped.numbers() == list(range(1, 201))
