@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
 
-from ..types import Array, Bins, bin_means, right_index
+from ..types import Array, bin_means, right_index
 from .banded import Banded
 
 _NEIGHBOUR_OFFSETS = np.array([[-1], [0], [1]])
@@ -60,12 +60,10 @@ def find_inflection(
     (N,) eV, (N,) in the unit of μ per eV, and (N,) per eV³, positive for a maximum; NaN where the window has no
     maximum
     """
-    if len(energy) == 1:
-        axis = energy.astype(np.float64, copy=False).tobytes()
-        many = len(mu) >= _MANY_SPECTRA and energy.shape[1] <= _MAX_OPERATOR_POINTS
-        d = _operator(axis, smoothing_ev, search_ev)(mu) if many else _on_axis(axis, mu, smoothing_ev, search_ev)
+    if len(energy) == 1 and len(mu) >= _MANY_SPECTRA and energy.shape[1] <= _MAX_OPERATOR_POINTS:
+        d = _derivative_on_axis(energy.astype(np.float64, copy=False).tobytes(), smoothing_ev, search_ev)(mu)
     else:
-        d = _derivative(bin_means(energy, mu, _kernel(smoothing_ev, search_ev)[0]), smoothing_ev, search_ev)
+        d = _derivative(energy, mu, smoothing_ev, search_ev)
     centres = _kernel(smoothing_ev, search_ev)[1]
     row, i = np.arange(len(d)), d.argmax(axis=1)
     found = (i > 0) & (i < d.shape[1] - 1)
@@ -162,28 +160,18 @@ def _steepest_energy(energy: Array, mu: Array) -> Array:
     return candidates[np.arange(len(mu)) if len(candidates) > 1 else 0, rise.argmax(axis=1)]
 
 
-def _on_axis(axis: bytes, mu: Array, smoothing_ev: float, search_ev: tuple[float, float]) -> Array:
-    """The smoothed derivative, (N, K), of spectra whose float64 energies all are ``axis``."""
-    return _derivative(_bins(axis, smoothing_ev, search_ev).means(mu), smoothing_ev, search_ev)
-
-
-def _derivative(means: Array, smoothing_ev: float, search_ev: tuple[float, float]) -> Array:
-    """The smoothed derivative, (N, K), per step, of the means over the bins."""
-    kernel = _kernel(smoothing_ev, search_ev)[2]
+def _derivative(energy: Array, mu: Array, smoothing_ev: float, search_ev: tuple[float, float]) -> Array:
+    """The smoothed derivative, (N, K), per step."""
+    bounds, _, kernel = _kernel(smoothing_ev, search_ev)
     reach = len(kernel) // 2
-    return correlate1d(means, kernel, axis=1)[:, reach:-reach]
+    return correlate1d(bin_means(energy, mu, bounds), kernel, axis=1)[:, reach:-reach]
 
 
 @lru_cache(maxsize=16)
-def _bins(axis: bytes, smoothing_ev: float, search_ev: tuple[float, float]) -> Bins:
-    """Bins of the derivative on energies that all frames of a series have."""
-    return Bins.on(np.frombuffer(axis), _kernel(smoothing_ev, search_ev)[0])
-
-
-@lru_cache(maxsize=16)
-def _operator(axis: bytes, smoothing_ev: float, search_ev: tuple[float, float]) -> Banded:
-    """The smoothed derivative of spectra on one axis, which takes a fifth of the time of :func:`_on_axis`."""
-    return Banded(_on_axis(axis, np.eye(len(np.frombuffer(axis))), smoothing_ev, search_ev))
+def _derivative_on_axis(energy: bytes, smoothing_ev: float, search_ev: tuple[float, float]) -> Banded:
+    """:func:`_derivative` on one axis of float64 energies, of which a search needs a fifth of the time."""
+    axis = np.frombuffer(energy)
+    return Banded(_derivative(axis[None], np.eye(len(axis)), smoothing_ev, search_ev))
 
 
 @lru_cache(maxsize=16)

@@ -8,7 +8,7 @@ from .errors import InputError
 from .estimate import ESTIMATE_PARTS, DescriptorEstimate, Estimate, Reach, keys_of
 from .estimates import Classes, Estimates, means_of
 from .frame import DOCUMENT_NAMES, Direction, Document, Formula, Frame, Received, SetAside
-from .grid import Bins, Grid, bin_means, continued, right_index
+from .grid import Grid, bin_means, continued, right_index
 from .lines import Lines, Measured, nodes
 from .log import LOGGER_NAME, Logger, get_logger, line_of
 from .memory import Memory
@@ -57,7 +57,6 @@ __all__ = [
     "AbsorptionTable",
     "Action",
     "Array",
-    "Bins",
     "Classes",
     "ConfigError",
     "Control",

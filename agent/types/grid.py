@@ -133,7 +133,7 @@ def bin_means(energy: Array, mu: Array, bounds: Array) -> Array:
     """
     energy, bounds = np.atleast_2d(energy), np.atleast_2d(bounds)
     if len(energy) == len(bounds) == 1:
-        return Bins.on(energy[0], bounds[0]).means(mu)
+        return _bin_means_of_one_axis(energy[0], mu, bounds[0])
     if len(energy) == 1 and energy.shape[1] > 2:  # points that no bin touches are left out, for speed
         a, b = energy[0].searchsorted((bounds[:, 0].min(), bounds[:, -1].max()))
         touched = slice(max(min(a - 1, energy.shape[1] - 2), 0), max(b + 1, 2))
@@ -148,7 +148,7 @@ def bin_means(energy: Array, mu: Array, bounds: Array) -> Array:
     d = (np.minimum(np.maximum(bounds, first), last) if beyond else bounds) - start
     width = np.divide(d, width, out=width)
     width *= 0.5
-    area, mu = _area(energy[:, 1:] - energy[:, :-1], mu), np.ascontiguousarray(mu)
+    area, mu = _area(energy, mu), np.ascontiguousarray(mu)
     low = mu.take(at)
     integral = mu.take(at + 1)
     integral -= low
@@ -161,62 +161,32 @@ def bin_means(energy: Array, mu: Array, bounds: Array) -> Array:
     return (integral[:, 1:] - integral[:, :-1]) / (bounds[:, 1:] - bounds[:, :-1])
 
 
-@dataclass(frozen=True, slots=True)
-class Bins:
-    """Where bins lie among the energies that all spectra share, to average as :func:`bin_means`, in half its time."""
-
-    touched: slice
-    """The points that the bins touch; the others are left out."""
-    left: NDArray[np.intp]
-    """(G + 1,) number of the point to the left of each boundary, and ``right`` of it."""
-    right: NDArray[np.intp]
-    distance: Array
-    """(G + 1,) from the left point to the boundary, eV, and half of it in distances of the two points."""
-    half: Array
-    steps: Array
-    """(M − 1,) between the touched points, eV."""
-    widths: Array
-    """(G,) of the bins, eV."""
-    before: Array | None
-    """(G + 1,) distance of the boundaries beyond the first energy, ≤ 0 eV; None if the data have both ends."""
-    after: Array | None
-
-    @classmethod
-    def on(cls, energy: Array, bounds: Array) -> "Bins":
-        """Find the place of bins with boundaries (G + 1,) among energies (M,)."""
-        right = energy.searchsorted(bounds)
-        begin = max(min(int(right[0]) - 1, len(energy) - 2), 0)
-        touched = slice(begin, max(int(right[-1]) + 1, 2))
-        energy = energy[touched]
-        right = np.minimum(np.maximum(right - begin, 1), len(energy) - 1)
-        left = right - 1
-        start = energy.take(left)
-        width = energy.take(right) - start
-        first, last = energy[0], energy[-1]
-        beyond = bounds[0] < first or bounds[-1] > last
-        d = (np.minimum(np.maximum(bounds, first), last) if beyond else bounds) - start
-        before = np.minimum(bounds - first, 0) if beyond else None
-        after = np.maximum(bounds - last, 0) if beyond else None
-        widths = bounds[1:] - bounds[:-1]
-        return cls(touched, left, right, d, d / width / 2, energy[1:] - energy[:-1], widths, before, after)
-
-    def means(self, mu: Array) -> Array:
-        """Return the means, (N, G), of spectra (N, M)."""
-        mu = mu[:, self.touched]
-        low = mu.take(self.left, axis=1)
-        rise = (mu.take(self.right, axis=1) - low) * self.half
-        integral = _area(self.steps, mu).take(self.left, axis=1) + self.distance * (low + rise)
-        if self.before is not None and self.after is not None:
-            integral += mu[:, :1] * self.before + mu[:, -1:] * self.after
-        return (integral[:, 1:] - integral[:, :-1]) / self.widths
+def _bin_means_of_one_axis(energy: Array, mu: Array, bounds: Array) -> Array:
+    """Return :func:`bin_means` for energies, (M,), and bounds, (G + 1,), of all spectra in half the time."""
+    right = energy.searchsorted(bounds)
+    begin = max(min(int(right[0]) - 1, len(energy) - 2), 0)
+    touched = slice(begin, max(int(right[-1]) + 1, 2))
+    energy, mu = energy[touched], mu[:, touched]
+    right = np.minimum(np.maximum(right - begin, 1), len(energy) - 1)
+    left = right - 1
+    start = energy.take(left)
+    width = energy.take(right) - start
+    first, last = energy[0], energy[-1]
+    beyond = bounds[0] < first or bounds[-1] > last
+    d = (np.minimum(np.maximum(bounds, first), last) if beyond else bounds) - start
+    low = mu.take(left, axis=1)
+    integral = _area(energy, mu).take(left, axis=1) + d * (low + (mu.take(right, axis=1) - low) * (d / width / 2))
+    if beyond:
+        integral += mu[:, :1] * np.minimum(bounds - first, 0) + mu[:, -1:] * np.maximum(bounds - last, 0)
+    return (integral[:, 1:] - integral[:, :-1]) / (bounds[1:] - bounds[:-1])
 
 
-def _area(steps: Array, mu: Array) -> Array:
-    """Integrate piecewise-linear spectra (N, M) up to each point, at ``steps`` (M − 1,) or (N, M − 1); (N, M)."""
+def _area(energy: Array, mu: Array) -> Array:
+    """Integrate piecewise-linear spectra up to each point, (N, M)."""
     area = np.empty(mu.shape)
     area[:, 0] = 0.0
     sums = mu[:, 1:] + mu[:, :-1]
-    sums *= steps / 2
+    sums *= (energy[..., 1:] - energy[..., :-1]) / 2
     np.cumsum(sums, axis=1, out=area[:, 1:])
     return area
 

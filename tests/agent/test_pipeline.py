@@ -24,8 +24,7 @@ from watched import RELATIVE, Watched, WhiteLine, spectrum
 from xas_agent.agent.decide.dispatch import ControlSettings
 from xas_agent.agent.decide.rules import Rule, Rules
 from xas_agent.agent.pipeline import Pipeline
-from xas_agent.agent.publish import events_of
-from xas_agent.agent.publish import AgentRun, FrameRows
+from xas_agent.agent.publish import AgentRun, FrameRows, events_of
 from xas_agent.agent.relative import Anchor, RelativeQuantities, RelativeSettings
 from xas_agent.agent.spectra.settings import AlignmentSettings
 from xas_agent.agent.stream.deadlines import PATIENCE_DOCUMENTS
