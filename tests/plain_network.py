@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812  torch's own idiom
 from xas_agent.models.network.ensemble import Served
 from xas_agent.models.network.ood import OODScore
 from xas_agent.models.network.recall import Recall
-from xas_agent.models.network.spt import GATHERED_POINTS, SPTShape
+from xas_agent.models.network.shape import GATHERED_POINTS, SPTShape
 
 
 class GroupedLinear(nn.Linear):

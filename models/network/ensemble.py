@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from .denoiser import Denoiser
 from .ood import OODScore
 from .recall import Recall
-from .spt import SPT, SPTShape
+from .shape import SPTShape
+from .spt import SPT
 
 
 class Served(nn.Module):

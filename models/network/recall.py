@@ -23,7 +23,7 @@ class Recall(nn.Module):
     Parameters
     ----------
     members, sites, key : number of networks, number of sites, and length of a key
-    classes, regressed : see :class:`~xas_agent.models.network.spt.SPTShape`
+    classes, regressed : see :class:`~xas_agent.models.network.shape.SPTShape`
     """
 
     def __init__(self, members: int, sites: int, key: int, classes: tuple[int, ...], regressed: int) -> None:

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from plain_network import PlainSPT, plain
 
 from xas_agent.models.network.ensemble import Served
-from xas_agent.models.network.spt import SPT, SPTShape
+from xas_agent.models.network.shape import SPTShape
+from xas_agent.models.network.spt import SPT
 
 SHAPES = st.builds(
     SPTShape,

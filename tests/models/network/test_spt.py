@@ -11,18 +11,11 @@ from hypothesis import strategies as st
 from xas_agent.models.card import DomainCard
 from xas_agent.models.engines.torchscript import load_module
 from xas_agent.models.network import ensemble
+from xas_agent.models.network.branches import FrequencyBand, FrequencyBranch, GraphAttention
 from xas_agent.models.network.ensemble import Served, save
 from xas_agent.models.network.ood import OODScore
-from xas_agent.models.network.spt import (
-    SPT,
-    FrequencyBand,
-    FrequencyBranch,
-    GraphAttention,
-    SPTShape,
-    dominant_periods,
-    ensemble_weights,
-    member_weights,
-)
+from xas_agent.models.network.shape import SPTShape, dominant_periods
+from xas_agent.models.network.spt import SPT, ensemble_weights, member_weights
 from xas_agent.models.training.augment import Augmentation, add_noise, disturb, mixtures
 
 SHAPE = SPTShape(

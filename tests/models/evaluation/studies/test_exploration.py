@@ -18,7 +18,7 @@ from xas_agent.models.evaluation.studies.attribution import (
 )
 from xas_agent.models.evaluation.studies.exploration import agreement, chance
 from xas_agent.models.network.ensemble import Served
-from xas_agent.models.network.spt import SPTShape
+from xas_agent.models.network.shape import SPTShape
 
 SHAPE = SPTShape(
     grid_points=41, periods=(20, 7), classes=(3, 2), regressed=2, members=2, width=8, heads=2, latent=12, gathered=4,

@@ -1,0 +1,291 @@
+"""Layers of the Spectral Pattern Translator: its embedding, its frequency bands and its graph attention."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  torch's own idiom
+
+from .shape import SPTShape
+
+
+def present(bias: Tensor | None) -> Tensor:
+    """Return the bias of a convolution that has one."""
+    assert bias is not None
+    return bias
+
+
+class MembersLinear(nn.Linear):
+    """One linear layer per member: (members, N, inputs) → (members, N, outputs)."""
+
+    def __init__(self, inputs: int, outputs: int, members: int) -> None:
+        super().__init__(inputs, members * outputs)
+        self.members = members
+        self.inputs, self.outputs = inputs, outputs
+
+    def matrices(self) -> tuple[Tensor, Tensor]:
+        """Return weights (members, inputs, outputs) and biases (members, 1, outputs)."""
+        weight = self.weight.reshape(self.members, self.outputs, self.inputs).transpose(1, 2)
+        return weight, self.bias.reshape(self.members, 1, self.outputs)
+
+    def forward(self, input: Tensor) -> Tensor:
+        weight, bias = self.matrices()
+        return torch.baddbmm(bias, input, weight)
+
+
+def many_images(n: int, points: int) -> bool:
+    """Return whether n frames are as many images, whole or in halves, as :func:`as_convolution` needs to pay."""
+    return n * (2 if points % 2 == 0 else 1) >= 16
+
+
+def as_convolution(x: Tensor, weight: Tensor) -> Tensor:
+    """Multiply every member's channels by its matrix: (N, points, members, inputs) → (N, points, members, outputs).
+
+    On a CPU, torch multiplies matrices with MKL, which uses half the vector width of AMD's processors. As a
+    convolution of one pixel the same product comes from oneDNN, which uses all of it, and which torch asks for 16
+    images or more.
+
+    Parameters
+    ----------
+    x : Tensor
+    weight : (members, inputs, outputs)
+    """
+    n, points = x.shape[:2]
+    m, inputs, outputs = weight.shape  # of the weights, so that torch.jit.freeze knows them
+    halves = 2 if points % 2 == 0 else 1
+    images = x.reshape(n * halves, 1, points // halves, m * inputs).permute(0, 3, 1, 2)
+    filters = weight.transpose(1, 2).reshape(m * outputs, inputs, 1, 1)
+    return F.conv2d(images, filters, groups=m).permute(0, 2, 3, 1).reshape(n, points, m, outputs)
+
+
+class MembersNorm(nn.GroupNorm):
+    """Normalisation of every member over points and channels: (N, points, members, width) → the same."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        pixels = input.flatten(2).unsqueeze(1).permute(0, 3, 1, 2)  # channels last in memory
+        normal = torch.group_norm(pixels, self.num_groups, self.weight, self.bias, self.eps)
+        return normal.permute(0, 2, 3, 1).reshape(input.shape)
+
+
+class SpectralEmbedding(nn.Module):
+    """Spectra → (N, nodes, members, width): value, slope and position of every spectral point, and whether known.
+
+    Spectra are (N, G), the same for all members, or (N, members, G).
+    """
+
+    def __init__(self, shape: SPTShape) -> None:
+        super().__init__()
+        channels = shape.members * shape.width
+        self.members, self.width, self.nodes = shape.members, shape.width, shape.nodes
+        self.masked = shape.short_points is not None
+        self.local = nn.Conv1d(3 if self.masked else 2, channels, 5, padding=2, stride=shape.node_points)
+        self.stride = shape.node_points
+        self.place = nn.Parameter(torch.randn(1, channels, shape.nodes) * 0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, shared = x.shape[0], x.dim() == 2
+        x = x.unsqueeze(1) if shared else x
+        padded = torch.cat([x.narrow(2, 0, 1), x, x.narrow(2, -1, 1)], dim=2)
+        slope = (padded[..., 2:] - padded[..., :-2]) * 5.0  # slopes become as large as the values
+        channels = [x, slope]
+        if self.masked:
+            channels = [x.nan_to_num(), slope.nan_to_num(), (~x.isnan()).to(x.dtype)]
+        near = F.pad(torch.stack(channels, dim=2), [2, 2]).unfold(3, 5, self.stride)  # (N, ·, channels, nodes, 5)
+        near = near.permute(1, 0, 3, 2, 4).reshape(x.shape[1], n, self.nodes, -1)
+        place = (self.place + present(self.local.bias).unsqueeze(1)).transpose(1, 2)  # (1, nodes, channels)
+        if shared:  # the channels of all members are one product
+            weight = self.local.weight.flatten(1).T.unsqueeze(0)
+            values = torch.baddbmm(place, near[0], weight.expand(n, -1, -1))
+            return values.reshape(n, self.nodes, self.members, self.width)
+        weight = self.local.weight.reshape(self.members, self.width, -1).transpose(1, 2)
+        values = torch.bmm(near.flatten(1, 2), weight).reshape(self.members, n, self.nodes, self.width)
+        return values.permute(1, 2, 0, 3) + place.reshape(self.nodes, self.members, self.width)
+
+
+class FrequencyBand(nn.Module):
+    """One band: the sequence folded into rows of its period, a 2-D convolution, unfolded (eqs. 2 and 3).
+
+    Depthwise 2-D filters here and the pointwise ``mix`` in the branch have a ninth of the weights of a full 3 × 3
+    convolution. Pointwise operations do not depend on the folding, so the branch does them for all bands at once.
+    """
+
+    def __init__(self, shape: SPTShape, period: int) -> None:
+        super().__init__()
+        self.period = period
+        self.folded = shape.nodes + -shape.nodes % period
+        channels = shape.members * shape.width
+        self.within = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.mix = nn.Linear(shape.width, channels)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(N, points, channels) → the same; the points are filled up with 0 to those of whole rows."""
+        n, _, channels = h.shape
+        rows = h[:, : self.folded].reshape(n, -1, self.period, channels)
+        filtered = self.within(rows.permute(0, 3, 1, 2))  # channels last in memory, as the filters want them
+        return filtered.permute(0, 2, 3, 1).reshape(n, self.folded, channels)
+
+
+class FrequencyBranch(nn.Module):
+    """Bands fused by a learnable query through a softmax over bands, with a residual (eq. 4)."""
+
+    def __init__(self, shape: SPTShape) -> None:
+        super().__init__()
+        w = shape.width
+        self.width, self.members, self.points = w, shape.members, shape.nodes
+        self.bands = nn.ModuleList(FrequencyBand(shape, p) for p in shape.periods)
+        self.count = len(shape.periods)
+        self.missing = max(-shape.nodes % p for p in shape.periods)
+        first = MembersLinear(w, w, shape.members)
+        self.query = nn.Sequential(first, nn.GELU(), MembersLinear(w, w, shape.members))
+        self.key = MembersLinear(w, w, shape.members)
+        self.norm = MembersNorm(shape.members, shape.members * w)
+        self.chosen = shape.frame_bands or self.count
+        self.harmonics = [round(shape.nodes / p) for p in shape.periods]
+
+    def unchosen(self, h: Tensor) -> Tensor:
+        """(N, bands) 0 for the strongest bands of a frame, −10⁴ for the others."""
+        harmonics = torch.tensor(self.harmonics, device=h.device)
+        amplitude = torch.fft.rfft(h.mean(dim=[2, 3])).abs().index_select(1, harmonics)
+        strongest = amplitude.topk(self.chosen, dim=1).indices
+        return torch.full_like(amplitude, -1e4).scatter(1, strongest, 0.0)
+
+    def forward(self, h: Tensor) -> Tensor:
+        n, points, m, w = h.shape[0], self.points, self.members, self.width
+        rows = F.pad(h.flatten(2), [0, 0, 0, self.missing])
+        filtered: list[Tensor] = []
+        weights: list[Tensor] = []
+        biases: list[Tensor] = []
+        for band in self.bands:
+            filtered.append(band(rows)[:, :points].reshape(n, points, m, w))
+            weights.append(band.mix.weight.reshape(m, w, w).transpose(1, 2))  # pyright: ignore  a ModuleList forgets
+            biases.append(band.mix.bias.reshape(m, w))  # pyright: ignore
+        bias = torch.stack(biases, dim=1)  # (members, bands, width); added to means and sum, not to every point
+        scripted = torch.jit.is_scripting()  # pyright: ignore  TorchScript knows it by this name
+        if scripted and not h.is_cuda and many_images(n, points):
+            return self.norm(self.one_by_one(h, filtered, weights, bias))
+        return self.norm(self.at_once(h, filtered, torch.stack(weights, dim=1), bias))
+
+    def one_by_one(self, h: Tensor, filtered: list[Tensor], weights: list[Tensor], bias: Tensor) -> Tensor:
+        """Fuse the filtered bands: of many frames, all bands at once would not fit the CPU's cache.
+
+        Parameters
+        ----------
+        h : (N, points, members, width)
+        filtered : of each band, as h
+        weights : of each band's mix, (members, width, width)
+        bias : (members, bands, width)
+        """
+        mixed: list[Tensor] = []
+        means: list[Tensor] = []
+        for band, weight in zip(filtered, weights):  # noqa: B905  TorchScript knows no strict
+            mixed.append(as_convolution(F.gelu(band), weight))
+            means.append(mixed[-1].mean(dim=1).transpose(0, 1))
+        share = self.shares(h, torch.stack(means, dim=1) + bias.unsqueeze(2))
+        fused = h + torch.bmm(share.transpose(0, 1), bias).transpose(0, 1).unsqueeze(1)
+        for k, band in enumerate(mixed):
+            fused.addcmul_(band, share[:, :, k].unsqueeze(1).unsqueeze(3))
+        return fused
+
+    def at_once(self, h: Tensor, filtered: list[Tensor], weight: Tensor, bias: Tensor) -> Tensor:
+        """As :meth:`one_by_one`, with the mix of all bands and their sum as one product of matrices.
+
+        A band's share follows from its mean over points, and the mean of a mixed band is the mix of its mean, so that
+        a mixed band is never stored. This takes the fewest operations, whose number limits the latency of a single
+        frame.
+
+        Parameters
+        ----------
+        h, filtered, bias
+            As for :meth:`one_by_one`.
+        weight : (members, bands, width, width)
+        """
+        n, points, m, w = h.shape[0], self.points, self.members, self.width
+        signal = F.gelu(torch.stack(filtered, dim=3))  # (N, points, members, bands, width)
+        total = signal.sum(dim=1).permute(1, 2, 0, 3).reshape(m * self.count, n, w)
+        of_each = bias.reshape(m * self.count, 1, w)
+        mean = torch.baddbmm(of_each, total, weight.flatten(0, 1), alpha=1.0 / points)
+        share = self.shares(h, mean.reshape(m, self.count, n, w))
+        signal = (signal * share.unsqueeze(1).unsqueeze(4)).reshape(n * points, m, self.count * w)
+        mixed = torch.bmm(signal.transpose(0, 1), weight.flatten(1, 2)).reshape(m, n, points, w)
+        offset = torch.bmm(share.transpose(0, 1), bias).transpose(0, 1).unsqueeze(1)
+        return h + offset + mixed.permute(1, 2, 0, 3)
+
+    def shares(self, h: Tensor, mean: Tensor) -> Tensor:
+        """Shares (N, members, bands) of the bands, from the mixed bands' means (members, bands, N, width)."""
+        m, n, w = self.members, h.shape[0], self.width
+        key = self.key(mean.reshape(m, self.count * n, w)).reshape(m, self.count, n, w)
+        query = self.query(h.mean(dim=1).transpose(0, 1)).unsqueeze(1)
+        score = (query * key).sum(dim=3) * self.width**-0.5
+        if self.chosen < self.count:
+            score = score + self.unchosen(h).T
+        return torch.softmax(score, dim=1).permute(2, 0, 1)
+
+
+class GraphAttention(nn.Module):
+    """Attention of every spectral point over its neighbours in energy (eqs. 5–7).
+
+    The relevance of a neighbour is ``aᵀ LeakyReLU(W [hᵢ ‖ hⱼ])``. W acts on the two halves separately, so that the
+    concatenated pair is never stored. Points come last here, those of all frames behind each other with zeros between
+    them. The neighbours at one distance are then the same numbers, shifted, and each distance is one step of a loop,
+    whose tensors fit the cache.
+    """
+
+    def __init__(self, shape: SPTShape) -> None:
+        super().__init__()
+        w, m = shape.width, shape.members
+        self.members, self.width, self.points = m, w, shape.nodes
+        self.window, self.reach = shape.window, 2 * shape.window + 1
+        self.heads, self.each = shape.heads, w // shape.heads
+        self.here = nn.Conv1d(m * w, m * w, 1, groups=m)
+        self.there = nn.Conv1d(m * w, m * w, 1, groups=m, bias=False)
+        self.relevance = nn.Parameter(torch.randn(1, m * self.heads, self.each, 1, 1) * self.each**-0.5)
+        self.value = nn.Conv1d(m * w, m * w, 1, groups=m)
+        self.norm = MembersNorm(m, m * w)
+        reach = torch.arange(shape.nodes).unsqueeze(1) + torch.arange(-shape.window, shape.window + 1)
+        outside = (reach < 0) | (reach >= shape.nodes)
+        self.register_buffer("outside", torch.zeros(outside.shape).masked_fill(outside, -1e4))
+        self.outside: Tensor
+
+    def weights(self, weight: Tensor) -> Tensor:
+        """Weights of a pointwise convolution → (members, inputs, outputs)."""
+        return weight.reshape(self.members, self.width, self.width).transpose(1, 2)
+
+    def projected(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The three projections of every point, and of points of zeros at both ends of each frame.
+
+        Each is (members, width, N · (points + 2 window)).
+        """
+        m, w = self.members, self.width
+        parts = [self.weights(self.here.weight), self.weights(self.there.weight), self.weights(self.value.weight)]
+        of_here, of_value = present(self.here.bias).reshape(m, 1, w), present(self.value.bias).reshape(m, 1, w)
+        bias = torch.cat([of_here, torch.zeros_like(of_here), of_value], dim=2)
+        apart = F.pad(h.flatten(2), [0, 0, self.window, self.window]).reshape(-1, m, w).permute(1, 2, 0)
+        mixed = torch.baddbmm(bias.transpose(1, 2), torch.cat(parts, dim=2).transpose(1, 2), apart)
+        return mixed[:, :w], mixed[:, w : 2 * w], mixed[:, 2 * w :]
+
+    def attention(self, here: Tensor, there: Tensor) -> Tensor:
+        """Two projections → weights (members, reach, heads, all points but the zeros at both ends)."""
+        m, count = self.members, here.shape[2] - 2 * self.window
+        of_heads = torch.diag_embed(self.relevance.reshape(m, self.heads, self.each).transpose(1, 2))
+        of_heads = of_heads.permute(0, 2, 3, 1).reshape(m, self.heads, self.width)  # each head's at its own channels
+        scores: list[Tensor] = []
+        for k in range(self.reach):
+            pair = there[..., k : k + count] + here[..., self.window : self.window + count]
+            pair = F.leaky_relu(pair, 0.2, inplace=True)
+            scores.append(torch.bmm(of_heads, pair))
+        frames = here.shape[2] // (self.points + 2 * self.window)
+        outside = F.pad(self.outside.T, [0, 2 * self.window]).unsqueeze(1).expand(-1, frames, -1).flatten(1)
+        return torch.softmax(torch.stack(scores, dim=1) + outside[:, :count].unsqueeze(1), dim=1)
+
+    def frames(self, x: Tensor) -> Tensor:
+        """(members, channels, all points but the zeros at both ends) → (N, points, members, channels)."""
+        padded = F.pad(x.transpose(1, 2), [0, 0, 0, 2 * self.window])
+        by_frame = padded.reshape(x.shape[0], -1, self.points + 2 * self.window, x.shape[1])
+        return by_frame.narrow(2, 0, self.points).permute(1, 2, 0, 3)
+
+    def forward(self, h: Tensor) -> Tensor:
+        here, there, value = self.projected(h)
+        weight = self.attention(here, there).unsqueeze(3)  # (members, reach, heads, 1, ·)
+        value, count = value.reshape(self.members, self.heads, self.each, -1), weight.shape[4]
+        attended = weight[:, 0] * value[..., :count]
+        for k in range(1, self.reach):
+            attended.addcmul_(weight[:, k], value[..., k : k + count])
+        return self.norm(h + self.frames(F.gelu(attended).flatten(1, 2)))
