@@ -50,7 +50,7 @@ def run_through_zmq(model: str, documents: list[Document], pause_s: float) -> Ar
     with XASAgent.from_config({"model": {"use": [model]}}) as agent:
         agent.load_models()
         agent.live = pause_s > 0  # else frames of a flood are left out, as under overload
-        agent.subscribe(sink)
+        agent.subscribe(sink, pages=True)  # as an agent with publish.address does
         source.connect()
         ready.wait()
         sink.wait_for_subscriber(10)
