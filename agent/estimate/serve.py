@@ -186,7 +186,7 @@ class FrameServer:
         if by_time and all(np.isfinite(frame.time) for _, frame in chosen):
             chosen.sort(key=lambda pair: pair[1].time)
         for model, batch in self._batches(chosen):
-            yield self._aligned(batch, model)
+            yield from self._aligned(batch, model)
 
     def _choose(self, frame: Frame) -> Estimator | Refusal:
         if self._named is not None:
@@ -210,14 +210,18 @@ class FrameServer:
             for k in range(0, len(group), self._max_batch):
                 yield group[0][0], [frame for _, frame in group[k : k + self._max_batch]]
 
-    def _aligned(self, frames: Sequence[Frame], model: Estimator) -> list[Answer]:
+    def _aligned(self, frames: Sequence[Frame], model: Estimator) -> Iterator[list[Answer]]:
+        """Align frames in one batch; if that fails, each in a batch of its own."""
         try:
             aligned = self._align(frames, model)
         except Exception as error:
             if len(frames) == 1:
-                return [Answer(frames[0], model, _failed(frames[0], error))]
-            return [answer for frame in frames for answer in self._aligned([frame], model)]
-        return [Answer(frame, model, aligned.refused[i], aligned, i) for i, frame in enumerate(frames)]
+                yield [Answer(frames[0], model, _failed(frames[0], error))]
+            else:
+                for frame in frames:
+                    yield from self._aligned([frame], model)
+        else:
+            yield [Answer(frame, model, aligned.refused[i], aligned, i) for i, frame in enumerate(frames)]
 
     def estimated(self, answers: list[Answer]) -> list[Answer]:
         """Add estimates to a batch of aligned frames; if the model fails on it, estimate the frames one by one.

@@ -136,6 +136,24 @@ def test_stream_and_files_get_the_same_answers(kinds, data, glitches):
         assert (refusal is not None and refusal.reason is Reason.INTERNAL_ERROR) == (kind == "poison")
 
 
+class FailsTogether(SeriesAlignment):
+    """Fails on every batch of several frames, as if one of them could not be computed with."""
+
+    def __call__(self, frames, model):
+        if len(frames) > 1:
+            raise FloatingPointError("a frame that spoils its batch")
+        return super().__call__(frames, model)
+
+
+def test_frames_of_a_batch_that_cannot_be_aligned_get_their_own_answers():
+    frames = [frame(k, height=0.2 + 0.3 * k) for k in range(4)]
+    align = FailsTogether(AlignmentSettings())
+    answers = by_uid(FrameServer([WhiteLine()], align, EnergyUncertainty(every=3))(frames))
+    expected = by_uid(FrameServer([WhiteLine()], SeriesAlignment(AlignmentSettings()), EnergyUncertainty())(frames))
+    for uid, answer in answers.items():
+        assert_same(answer, expected[uid], ("mean",))
+
+
 def test_files_keep_their_order_if_one_has_no_time():
     frames = [frame(2), frame(1, start=-12.0), frame(0)]
     answers = by_uid(server()(frames, by_time=True))
