@@ -19,6 +19,7 @@ _WINDOWS_EV = ((-40, -12), (-12, -4), (4, 12), (12, 40))
 _WINDOWS = tuple(slice(*np.searchsorted(_BIN_BOUNDS_EV, window)) for window in _WINDOWS_EV)
 _SPACING_EV = 3.0  # about E0, to either side: where the distance between points is counted
 _LEVELS_EV = np.array([-40.0, -12.0, 12.0, 40.0])  # about E0: the means below and above the edge
+_ROUNDING = 1e-12  # of a mean over a bin, per value
 _MAX_FALL_BEHIND_SAMPLE = 0.1  # of ln(I0/Iref), in falls of the reference; with fluorescence as Iref both fall alike
 _MIN_FOIL_IN_MU = 0.1  # of μ's rise; a dark current that was not subtracted leaves less in the reference
 
@@ -81,7 +82,8 @@ def _find_edges(relative: Array, foils: Array, settings: AlignmentSettings) -> t
     coarse = bin_means(relative, foils, np.where(near, e0, 0.0)[:, None] + _BIN_BOUNDS_EV)
     low, below, above, high = (coarse[:, k].sum(axis=1) / (k.stop - k.start) for k in _WINDOWS)
     steepest = _BIN_BOUNDS_EV[1:-1][np.diff(coarse).argmax(axis=1)]
-    noise = estimate_noise(relative, foils)
+    rounding = _ROUNDING * np.maximum(foils.max(axis=1), -foils.min(axis=1))  # all that a constant channel shows
+    noise = np.maximum(estimate_noise(relative, foils), rounding)
     with np.errstate(over="ignore", invalid="ignore"):
         rise = high - low
         valid = near & (rise > settings.min_step_to_noise * noise)

@@ -117,3 +117,12 @@ def test_a_foil_that_drowns_in_noise_is_not_read_with_confidence(width_ev: float
 def test_a_strong_foil_is_as_certain_as_repeated_scans() -> None:
     readings = read_foils(transmission(OXIDE, FOIL), EDGE, SETTINGS)
     assert {reading.sd_ev for reading in readings} == {FOIL_READING_SD_EV}
+
+
+def test_a_constant_channel_is_no_foil():
+    """Its derivative is rounding, of which some values look like an edge without noise."""
+    levels = np.random.default_rng(0).uniform(-3, 3, 500)[:, None]
+    rows = np.broadcast_to(levels, (len(levels), len(ENERGY))).copy()
+    batch = Batch(EDGE.edge_ev + ENERGY, np.tile(edge_at(12.0), (len(rows), 1)), reference=rows, transmission=True)
+    found = read_foils(batch, EDGE, SETTINGS)
+    assert all(np.isnan(calibration.shift_ev) and calibration.flag is None for calibration in found)
