@@ -73,10 +73,10 @@ class Spread(NamedTuple):
 def number(value: float) -> str:
     """Return a value with three digits.
 
-    >>> [number(v) for v in (0.03217, 29.81, 1234.5, 31_234.0)]
-    ['0.0322', '29.8', '1230', '31 200']
+    >>> [number(v) for v in (0.03217, 29.81, 999.6, 1234.5, 31_234.0)]
+    ['0.0322', '29.8', '1000', '1230', '31 200']
     """
-    if abs(value) < 1000:
+    if abs(value) < 999.5:
         return f"{value:.3g}"
     rounded = round(value, 2 - int(np.floor(np.log10(abs(value)))))
     return f"{rounded:,.0f}".replace(",", " ") if abs(rounded) >= 10_000 else f"{rounded:.0f}"

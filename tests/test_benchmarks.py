@@ -36,6 +36,11 @@ def test_a_bar_is_judged_by_the_median_and_says_in_how_many_rounds_it_was_kept(f
     assert figures.Bar(-1.0, at_least=True).verdict([-value for value in values]) == verdict
 
 
+def test_a_value_has_three_digits_and_no_exponent(figures):
+    values = (0.03217, 29.81, 999.4, 999.6, 1234.5, 9996.0, 31_234.0)
+    assert [*map(figures.number, values)] == ["0.0322", "29.8", "999", "1000", "1230", "10 000", "31 200"]
+
+
 def test_rows_have_median_range_bar_and_verdict_of_what_was_measured(figures):
     known = [
         figures.Figure("rate", "frames/s", "×", figures.Bar(0.75, at_least=True)),
