@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from scans import CONTEXT, Document, record_documents, start_publisher
+from scans import CONTEXT, Document, Publisher, record_documents
 
 from xas_agent.adapters.zmq import ZMQEndpoint, ZMQSource
 from xas_agent.app.agent import XASAgent
@@ -133,12 +133,12 @@ def _rate(shared: _Shared, frames: int, send: Callable[[], Any]) -> float:
 def over_zmq(agents: int, frames: int, model: str) -> Rate:
     """Measure agents with a ZMQ stream each, on which its part of the frames comes."""
     each, go = frames // agents, CONTEXT.Event()
-    publishers = [start_publisher(record_documents(each), 0.0, go) for _ in range(agents)]
-    with _agents("ZMQ", [address for _, address in publishers], model) as shared:
+    publishers = [Publisher(record_documents(each), 0.0, go) for _ in range(agents)]
+    with _agents("ZMQ", [publisher.address for publisher in publishers], model) as shared:
         time.sleep(0.5)  # so that the subscriptions are there
         rate = _rate(shared, agents * each, go.set)
-    for process, _ in publishers:
-        process.join()
+    for publisher in publishers:
+        publisher.close()
     return Rate(rate, 1e3 * shared.spent_s.value / (agents * each))
 
 

@@ -58,8 +58,7 @@ def make_step_documents(events: int) -> list[Document]:
     return [*scan, ("stop", run.compose_stop())]
 
 
-def publish(documents: list[Document], pause_s: float, port: Any, go: Any) -> None:
-    """Publish documents from a process of its own; ``port`` receives the address."""
+def _publish(documents: list[Document], pause_s: float, port: Any, go: Any, over: Any) -> None:
     sink = ZMQSink(ZMQEndpoint(address="zmq://127.0.0.1:0", bind=True))
     sink.connect()
     port.put(sink.address)
@@ -69,13 +68,19 @@ def publish(documents: list[Document], pause_s: float, port: Any, go: Any) -> No
         sink(name, doc)
         if pause_s and name == "event":
             time.sleep(pause_s)
-    time.sleep(1.0)
+    over.wait()
     sink.close()
 
 
-def start_publisher(documents: list[Document], pause_s: float, go: Any) -> tuple[Any, str]:
-    """Start a process that publishes once ``go`` is set; return it and its address."""
-    port = CONTEXT.Queue()
-    process = CONTEXT.Process(target=publish, args=(documents, pause_s, port, go))
-    process.start()
-    return process, port.get()
+class Publisher:
+    """A process that publishes documents once ``go`` is set, and keeps those that wait until it is closed."""
+
+    def __init__(self, documents: list[Document], pause_s: float, go: Any) -> None:
+        port, self._over = CONTEXT.Queue(), CONTEXT.Event()
+        self._process = CONTEXT.Process(target=_publish, args=(documents, pause_s, port, go, self._over), daemon=True)
+        self._process.start()
+        self.address: str = port.get()
+
+    def close(self) -> None:
+        self._over.set()
+        self._process.join()

@@ -9,7 +9,7 @@ import msgpack
 import msgpack_numpy
 import numpy as np
 from forward import FRAME_PERIOD_S, Networks
-from scans import CONTEXT, Document, make_step_documents, record_documents, start_publisher
+from scans import CONTEXT, Document, Publisher, make_step_documents, record_documents
 
 from xas_agent.adapters.zmq import ZMQEndpoint, ZMQSink, ZMQSource
 from xas_agent.app.agent import XASAgent
@@ -41,8 +41,8 @@ def run_through_zmq(model: str, documents: list[Document], pause_s: float) -> Ar
     """Run publisher process → agent in this process → reader process; return the arrivals at the reader."""
     frames = sum(name == "event" for name, _ in documents)
     result, go, ready = CONTEXT.Queue(), CONTEXT.Event(), CONTEXT.Event()
-    sender, address = start_publisher(documents, pause_s, go)
-    source = ZMQSource(ZMQEndpoint(address=address))
+    publisher = Publisher(documents, pause_s, go)
+    source = ZMQSource(ZMQEndpoint(address=publisher.address))
     sink = ZMQSink(ZMQEndpoint(address="zmq://127.0.0.1:0", bind=True))
     sink.connect()
     reader = CONTEXT.Process(target=_read_estimates, args=(sink.address, frames, ready, result))
@@ -63,7 +63,7 @@ def run_through_zmq(model: str, documents: list[Document], pause_s: float) -> Ar
     arrivals = result.get(timeout=60)
     source.close()
     sink.close()
-    sender.join()
+    publisher.close()
     reader.join()
     return arrivals
 
@@ -141,15 +141,15 @@ def measure_documents(networks: Networks, events: int = 21_000) -> dict[str, flo
 
     def rate(take: Callable[[str, Callable[[], float]], float]) -> float:
         go = CONTEXT.Event()
-        process, address = start_publisher(documents, 0.0, go)
+        publisher = Publisher(documents, 0.0, go)
 
         def begin() -> float:
             time.sleep(1.0)  # so that the subscription is there
             go.set()
             return time.monotonic()
 
-        seconds = take(address, begin)
-        process.join()
+        seconds = take(publisher.address, begin)
+        publisher.close()
         return events / seconds
 
     def dispatcher(address: str, begin: Callable[[], float]) -> float:
