@@ -11,7 +11,7 @@ from reference import filled
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "build" / "typing" / "xas_agent"
 """The repository root is the package, which mkdocstrings can only find under the package's name."""
-LOADED = re.compile(r'<(?:script|link|img)[^>]*(?:src|href)="(https?://[^"]*)"')
+LOADED = re.compile(r'<(?:script|link(?![^>]*rel="canonical")|img)[^>]*(?:src|href)="((?:https?:)?//[^"]*)"')
 
 
 def on_config(config: Any, **_: Any) -> None:
@@ -29,6 +29,5 @@ def on_post_build(config: Mapping[str, Any], **_: Any) -> None:
     if not pages:
         raise PluginError(f"no page in {config['site_dir']}")
     for page in pages:
-        elsewhere = [url for url in LOADED.findall(page.read_text("utf-8")) if "canonical" not in url]
-        if elsewhere:
+        if elsewhere := LOADED.findall(page.read_text("utf-8")):
             raise PluginError(f"{page} loads {', '.join(elsewhere)}: keep a copy under docs/assets")
