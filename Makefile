@@ -22,7 +22,7 @@ test: $(STAMP) ## run the tests but for the slow ones; PYTEST_ARGS="-k NAME" sel
 slow: $(STAMP) ## run the slow tests, which train networks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m slow --timeout 600 $(PYTEST_ARGS)
 
-coverage: $(STAMP) ## run all tests and print the lines and branches that none reaches; takes much longer than they alone
+coverage: $(STAMP) ## run all tests and print the lines and branches that none reaches; takes longer than the tests alone
 	rm -f .coverage .coverage.*
 	$(MAKE) test PYTEST_ARGS="--cov --cov-report="
 	$(MAKE) slow PYTEST_ARGS="--cov --cov-append --cov-report=term-missing"
