@@ -16,7 +16,7 @@ With ``--onnx FOLDER`` ONNX Runtime answers now, from model folders of the same 
 engines of the present version::
 
     for name in co-k fe-k; do xas-agent models export $name --out exported/$name; done
-    python benchmarks/network.py models/shipped/{co,fe}-k --onnx exported --earlier-rows 8 --keep
+    python benchmarks/network.py models/shipped/{co,fe}-k --onnx exported --earlier-rows 16 --keep
 """
 
 import argparse
