@@ -785,9 +785,13 @@ def test_a_flood_that_is_given_up_counts_the_frames_that_are_not_answered():
     assert piped.pipeline.unanswered >= 100
 
 
-def test_a_flood_is_answered_while_the_interpreter_ends():
+def test_a_flood_is_answered_while_the_interpreter_ends(monkeypatch: pytest.MonkeyPatch):
     watched, piped = Watched("Co", *np.linspace(0.1, 0.9, 200)).stop(), Piped()
     piped.models[:] = [WhiteLineArrays("Co")]
-    piped.pipeline._network.shutdown()  # as ``concurrent.futures`` does then, before the agent's ``close`` is called
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
     piped.feed(watched.docs).check()
     assert piped.numbers() == list(range(1, 201))
