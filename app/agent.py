@@ -559,9 +559,8 @@ class XASAgent:
                 failed = True
             self._acknowledge()
             with self._progress:
-                read = len(batch) - self._pipeline.unread
-                self._served += read
-                self._failed += read if failed else 0
+                self._served += len(batch) - (0 if failed else self._pipeline.unread)
+                self._failed += len(batch) if failed else 0  # with those after a failure, which are not read again
                 self._idle = idle
                 self._progress.notify_all()
         try:
