@@ -402,7 +402,8 @@ class XASAgent:
 
         Documents that a slow subscriber has not taken wait in a queue (``serving.subscriber_queue``). If it is full,
         this subscriber loses Events, which are counted and logged. With ``pages``, ``fn`` also takes EventPages, in
-        which ``serving.pages`` publishes frames that come fast; else it receives their Events.
+        which ``serving.pages`` publishes frames that come fast, and whose arrays it cannot change; else it receives
+        their Events.
         """
         return self._subscribers.add(fn, pages=pages)
 

@@ -721,6 +721,31 @@ def test_frames_published_together_are_those_published_one_by_one(kind, relative
     assert bool(together.named("event_page")) == (pages == "always")
 
 
+def test_what_a_subscriber_does_to_a_page_changes_no_judgement(monkeypatch: pytest.MonkeyPatch):
+    judged: list[tuple[float, float]] = []
+    monkeypatch.setattr(
+        Pipeline,
+        "_judge",
+        lambda self, answer, frame, estimate, *_: judged.append(
+            (estimate.descriptors["OS"].mean, answer.quantities["edge_step"])
+        ),
+    )
+
+    def change(name: str, doc: dict[str, Any]) -> None:
+        for column in doc["data"].values() if name == "event_page" else ():
+            if isinstance(column, np.ndarray):
+                with pytest.raises(ValueError, match="read-only"):
+                    column += 1000.0
+
+    watched = Watched("Co", 0.1, 0.2, 0.3)
+    for emit in (lambda name, doc: None, change):
+        piped = Piped(HIGH, pages="always")
+        piped.models[:] = [WhiteLineArrays("Co")]
+        piped.pipeline._runs._emit = emit
+        piped.feed(watched.docs[:3], watched.docs[3:])
+    assert judged[3:] == judged[:3] != []
+
+
 def test_frames_that_fail_together_are_published_once(monkeypatch: pytest.MonkeyPatch):
     counts: list[int] = []
     publish = AgentRun.frames
