@@ -321,8 +321,10 @@ class Pipeline:
         """Serve the frames that wait.
 
         The network works on one batch while the next is aligned and the one before is published and, if ``more``
-        frames come, while these are read. With rules it does not, since decisions come between the frames.
+        frames come, while these are read. With rules it does not, since decisions come between the frames; nor with
+        decisions to send, since the progress that is reported before has the state of all aligned frames.
         """
+        undecided = self._rules.are_none and not self._requests.proposed
         while self._waiting_frames:
             frames, self._waiting_frames = self._waiting_frames, []
             began, paged, left = time.monotonic(), come_in_pages(frames, self._pages), len(frames)
@@ -331,7 +333,7 @@ class Pipeline:
                     self.unanswered += left
                     break
                 left -= len(answers)
-                ahead = self._rules.are_none and len(answers) >= _FEWEST_AHEAD
+                ahead = undecided and len(answers) >= _FEWEST_AHEAD
                 estimate = partial(self._serve.estimated, answers)
                 self._estimating.append((self._network(estimate) if ahead else estimate, paged))
                 while len(self._estimating) > ahead:

@@ -30,6 +30,7 @@ from xas_agent.agent.spectra.settings import AlignmentSettings
 from xas_agent.agent.stream.deadlines import PATIENCE_DOCUMENTS
 from xas_agent.agent.stream.reader import FrameReader
 from xas_agent.agent.stream.runs import MAX_OPEN_RUNS
+from xas_agent.agent.types import Decision
 from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate
 from xas_agent.agent.types.estimates import Estimates
 from xas_agent.agent.types.frame import Document, Received
@@ -798,6 +799,25 @@ def test_frames_of_a_flood_are_answered_in_order_while_the_next_are_read(pages):
     for one, other in zip(found["descriptors"], expected["descriptors"], strict=True):
         assert json.loads(one[2]) == pytest.approx(json.loads(other[2]), abs=1e-6)
     assert found["quality"] == expected["quality"]
+
+
+def test_progress_before_a_decision_of_an_earlier_process_has_no_frame_that_is_not_published():
+    def committed(progress: Any) -> None:
+        waiting.append(len(piped.pipeline._estimating))
+        outcomes.append(len(progress.outcomes))
+
+    waiting: list[int] = []
+    outcomes: list[int] = []
+    piped = Piped(controls=ControlSettings(enabled=True), control=Obedient(), committed=committed)
+    piped.models[:] = [WhiteLineArrays("Co")]
+    decision = Decision("an id", "rule", "pause", "because", "run", 100.0, 0.9, (), status="approved")
+    piped.pipeline._requests.take_up(decision, 0.0)
+    piped.feed(Watched("Co", *np.linspace(0.1, 0.9, 300)).stop().docs)
+    assert len(waiting) > 1
+    assert set(waiting) == {0}
+    assert outcomes[0] == 128
+    assert sum(outcomes) == 300
+    piped.settle()
 
 
 def test_a_flood_that_is_given_up_counts_the_frames_that_are_not_answered():
